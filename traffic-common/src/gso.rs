@@ -1,0 +1,70 @@
+//! The kernel's own description of a super-packet.
+//!
+//! `__sk_buff` shows the segment size but not the kind of segmentation, which decides which headers repeat. The
+//! kernel's `sk_buff` knows; the loader finds the places in the running kernel's BTF and hands them to the program as
+//! [`SkbLayout`].
+
+/// `SKB_GSO_TCPV4`
+pub const TCPV4: u32 = 1 << 0;
+/// `SKB_GSO_TCPV6`
+pub const TCPV6: u32 = 1 << 4;
+/// `SKB_GSO_GRE`
+pub const GRE: u32 = 1 << 6;
+/// `SKB_GSO_GRE_CSUM`
+pub const GRE_CSUM: u32 = 1 << 7;
+/// `SKB_GSO_IPXIP4`
+pub const IPXIP4: u32 = 1 << 8;
+/// `SKB_GSO_IPXIP6`
+pub const IPXIP6: u32 = 1 << 9;
+/// `SKB_GSO_UDP_TUNNEL`
+pub const UDP_TUNNEL: u32 = 1 << 10;
+/// `SKB_GSO_UDP_TUNNEL_CSUM`
+pub const UDP_TUNNEL_CSUM: u32 = 1 << 11;
+/// `SKB_GSO_SCTP`
+pub const SCTP: u32 = 1 << 14;
+/// `SKB_GSO_UDP`: fragmentation offload, known from old guests.
+pub const UDP: u32 = 1 << 16;
+/// `SKB_GSO_UDP_L4`: UDP segmentation.
+pub const UDP_L4: u32 = 1 << 17;
+
+/// Any of these: the headers to repeat end with the *inner* transport header.
+pub const TUNNELS: u32 = GRE | GRE_CSUM | IPXIP4 | IPXIP6 | UDP_TUNNEL | UDP_TUNNEL_CSUM;
+
+/// The enumerators the loader compares with the kernel's: the numbers are not part of the kernel's stable interface.
+pub const ENUMERATORS: [(&str, u32); 11] = [
+    ("SKB_GSO_TCPV4", TCPV4),
+    ("SKB_GSO_TCPV6", TCPV6),
+    ("SKB_GSO_GRE", GRE),
+    ("SKB_GSO_GRE_CSUM", GRE_CSUM),
+    ("SKB_GSO_IPXIP4", IPXIP4),
+    ("SKB_GSO_IPXIP6", IPXIP6),
+    ("SKB_GSO_UDP_TUNNEL", UDP_TUNNEL),
+    ("SKB_GSO_UDP_TUNNEL_CSUM", UDP_TUNNEL_CSUM),
+    ("SKB_GSO_SCTP", SCTP),
+    ("SKB_GSO_UDP", UDP),
+    ("SKB_GSO_UDP_L4", UDP_L4),
+];
+
+/// Byte offsets in the kernel's structures, for the program's read-only data.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct SkbLayout {
+    /// 1 when the other fields hold; 0 makes the program use the plain rule and count what it estimated.
+    pub known: u32,
+    /// `sk_buff::head`
+    pub head: u32,
+    /// `sk_buff::data`
+    pub data: u32,
+    /// `sk_buff::end`, an offset from `head` on 64-bit kernels.
+    pub end: u32,
+    /// `sk_buff::inner_transport_header`, an offset from `head`.
+    pub inner_transport_header: u32,
+    /// `skb_shared_info::gso_type`
+    pub gso_type: u32,
+}
+
+const _: () = assert!(core::mem::size_of::<SkbLayout>() == 24);
+
+#[cfg(feature = "user")]
+// SAFETY: `repr(C)`, six u32 without padding.
+unsafe impl aya::Pod for SkbLayout {}

@@ -1,0 +1,362 @@
+//! The values of the pinned maps.
+//!
+//! A change of any size, offset or meaning here must raise [`LAYOUT_VERSION`]: pinned maps outlive the program that
+//! made them, and a reader must never take one layout for another.
+
+use core::mem::{offset_of, size_of};
+
+/// Version of everything in this module. Kept in [`Meta::layout_version`]; maps of another version are refused.
+pub const LAYOUT_VERSION: u32 = 1;
+
+/// Name of the classifier on the host-side ingress hook: packets *out of* the container.
+pub const INGRESS_PROGRAM: &str = "trafctl_ingress";
+/// Name of the classifier on the host-side egress hook: packets *in to* the container.
+pub const EGRESS_PROGRAM: &str = "trafctl_egress";
+
+/// Interfaces with an index below this are found by one array load, others through a hash.
+pub const INTERFACE_INDEX_ENTRIES: u32 = 65_536;
+/// Longest container id in bytes; a UUID in braces has 38.
+pub const CONTAINER_ID_BYTES: usize = 64;
+/// `IFNAMSIZ`: an interface name with its closing zero.
+pub const INTERFACE_NAME_BYTES: usize = 16;
+/// The column of class 0, which exists in every table: what nothing matches is class 0.
+pub const CLASS_ZERO_COLUMN: u32 = 0;
+/// The interface slot that takes what arrives on an interface without an entry, so that nothing goes uncounted.
+pub const UNKNOWN_INTERFACE_SLOT: u32 = 0;
+/// Most columns a counter set can have: classes 0 to 254.
+pub const MAX_COLUMNS: u32 = 255;
+
+/// Direction as the container sees it. The only notion of direction a user ever meets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[repr(u32)]
+pub enum Direction {
+    /// To the container: TC egress of the host-side interface.
+    In = 0,
+    /// From the container: TC ingress of the host-side interface.
+    Out = 1,
+}
+
+/// Number of [`Direction`]s.
+pub const DIRECTIONS: usize = 2;
+
+/// Address family of a counted packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[repr(u32)]
+pub enum Family {
+    /// IPv4.
+    Ipv4 = 0,
+    /// IPv6.
+    Ipv6 = 1,
+}
+
+impl Family {
+    /// Both families, in the order of their numbers.
+    pub const ALL: [Self; FAMILIES] = [Self::Ipv4, Self::Ipv6];
+
+    /// The name used in output: `ipv4` or `ipv6`.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Ipv4 => "ipv4",
+            Self::Ipv6 => "ipv6",
+        }
+    }
+}
+
+/// Number of [`Family`] values.
+pub const FAMILIES: usize = 2;
+
+/// Why a packet is in no class counter. Every early return of the kernel program names one of these.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[repr(u32)]
+pub enum Fault {
+    /// The frame carries no IP: ARP, LLDP, spanning tree and the like.
+    NotIp = 0,
+    /// The packet ends before its IP header does.
+    Truncated = 1,
+    /// The version nibble contradicts the protocol, or the IPv4 header length is below 20 bytes.
+    Malformed = 2,
+    /// More in-band VLAN tags than the two that are looked through.
+    VlanDepth = 3,
+    /// On a shared interface: the local address belongs to no container.
+    NoContainer = 4,
+    /// The interface's container got no counter slot because all were taken.
+    ContainerTableFull = 5,
+    /// The program ran on an interface that userspace never registered.
+    UnknownInterface = 6,
+    /// No class table is loaded; cannot happen after a successful attach.
+    NoClassTable = 7,
+    /// A slot or column number lies outside its map; cannot happen unless maps were tampered with.
+    NoCounter = 8,
+}
+
+/// Number of [`Fault`]s.
+pub const FAULTS: usize = 9;
+/// Places for faults in a map value; the spare ones let a newer program add a fault without a new layout.
+pub const FAULT_PLACES: usize = 16;
+
+impl Fault {
+    /// All faults, in the order of their numbers.
+    pub const ALL: [Self; FAULTS] = [
+        Self::NotIp,
+        Self::Truncated,
+        Self::Malformed,
+        Self::VlanDepth,
+        Self::NoContainer,
+        Self::ContainerTableFull,
+        Self::UnknownInterface,
+        Self::NoClassTable,
+        Self::NoCounter,
+    ];
+
+    /// The name used in output and in the ledger; never changes once released.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::NotIp => "not_ip",
+            Self::Truncated => "truncated",
+            Self::Malformed => "malformed",
+            Self::VlanDepth => "vlan_depth",
+            Self::NoContainer => "no_container",
+            Self::ContainerTableFull => "container_table_full",
+            Self::UnknownInterface => "unknown_interface",
+            Self::NoClassTable => "no_class_table",
+            Self::NoCounter => "no_counter",
+        }
+    }
+}
+
+/// Packets on the wire and their layer-3 bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[repr(C)]
+pub struct Tally {
+    /// Packets as the wire carries them, after segmentation.
+    pub packets: u64,
+    /// Bytes from the start of each IP header to the end of what is carried, headers of every segment included.
+    pub bytes: u64,
+}
+
+/// One container's traffic of one class: the element of the counter map, one cache line.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct ClassCounters {
+    /// Indexed by [`Family`], then by [`Direction`].
+    pub tallies: [[Tally; DIRECTIONS]; FAMILIES],
+}
+
+/// What passed an interface in one direction, whatever became of it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct Passed {
+    /// As on the wire; equals the sum of class counters and faults.
+    pub wire: Tally,
+    /// Socket buffers; compares with the kernel's packet statistics of the interface.
+    pub skbs: u64,
+    /// Their lengths with the link-layer header; compares with the kernel's byte statistics of the interface.
+    pub skb_bytes: u64,
+}
+
+/// Everything that passed one interface, one cache line.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct InterfaceCounters {
+    /// Indexed by [`Direction`].
+    pub passed: [Passed; DIRECTIONS],
+}
+
+/// The rarely touched counters of one interface.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct FaultCounters {
+    /// Indexed by [`Direction`], then by [`Fault`].
+    pub faults: [[Tally; FAULT_PLACES]; DIRECTIONS],
+    /// By [`Direction`]: packets that *are* in a class or fault counter, but whose size on the wire came from the plain
+    /// rule because the kernel's segmentation type could not be read or is not known.
+    pub estimated: [Tally; DIRECTIONS],
+}
+
+/// What the program knows of an interface, found by its index.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct InterfaceEntry {
+    /// Bits of [`interface_flags`]; zero means that there is no entry.
+    pub flags: u32,
+    /// Where its totals and faults are counted.
+    pub interface_slot: u32,
+    /// Its container's counters; meaningless with [`interface_flags::SHARED`] or [`interface_flags::NO_SLOT`].
+    pub container_slot: u32,
+    /// Bytes before the network header: 14 with Ethernet, 0 on a layer-3 device.
+    pub link_header_len: u32,
+}
+
+/// Bits of [`InterfaceEntry::flags`].
+pub mod interface_flags {
+    /// The entry is in use.
+    pub const PRESENT: u32 = 1;
+    /// Many containers share the interface; the local address tells which.
+    pub const SHARED: u32 = 2;
+    /// No container slot was free: everything is [`super::Fault::ContainerTableFull`].
+    pub const NO_SLOT: u32 = 4;
+}
+
+/// The value of a local address on a shared interface that has an owner but no counter slot.
+pub const ADDRESS_WITHOUT_SLOT: u32 = u32::MAX;
+
+/// Which of the two class tables is in force. Read once a packet, so that a packet never sees parts of both.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct Control {
+    /// 0 or 1: index into each map of class tables.
+    pub active_table: u32,
+    /// Number of columns a container has in the counter map.
+    pub columns: u32,
+}
+
+/// State of a slot record.
+pub mod slot_state {
+    /// Never used, or freed.
+    pub const FREE: u32 = 0;
+    /// Belongs to the named container or interface, which exists or may come back.
+    pub const IN_USE: u32 = 1;
+    /// Its owner was retired: the counters stay until the slot is given away, a returning owner gets another slot.
+    pub const RETIRED: u32 = 2;
+}
+
+/// Who owns a container slot. Written and read by userspace only.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C)]
+pub struct ContainerRecord {
+    /// One of [`slot_state`].
+    pub state: u32,
+    /// Raised each time the slot goes to another container.
+    pub generation: u32,
+    /// When this container first got the slot, in seconds since the Unix epoch.
+    pub since_unix_s: u64,
+    /// The id in UTF-8, padded with zeros.
+    pub id: [u8; CONTAINER_ID_BYTES],
+}
+
+/// The kernel's own statistics of an interface, in the container's directions.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct LinkStatistics {
+    /// Buffers, by [`Direction`].
+    pub packets: [u64; DIRECTIONS],
+    /// Bytes with the link-layer header, by [`Direction`].
+    pub bytes: [u64; DIRECTIONS],
+}
+
+/// Who owns an interface slot. Written and read by userspace only.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C)]
+pub struct InterfaceRecord {
+    /// One of [`slot_state`].
+    pub state: u32,
+    /// Raised each time the slot goes to another interface.
+    pub generation: u32,
+    /// The interface's index while it exists, 0 after it went.
+    pub ifindex: u32,
+    /// The container's slot, or `u32::MAX` for a shared interface or one without a slot.
+    pub container_slot: u32,
+    /// 1 where many containers share it.
+    pub shared: u32,
+    /// Bytes before the network header.
+    pub link_header_len: u32,
+    /// When the program was attached to the interface of this index, in seconds since the Unix epoch.
+    pub attached_unix_s: u64,
+    /// The kernel's statistics just before that: what passed uncounted.
+    pub before_attach: LinkStatistics,
+    /// Our own totals at that moment (buffers and their bytes), since a slot outlives its interface.
+    pub counted_before: LinkStatistics,
+    /// The name in UTF-8, padded with zeros.
+    pub name: [u8; INTERFACE_NAME_BYTES],
+    /// The id of its container as text, padded with zeros; empty when shared.
+    pub container: [u8; CONTAINER_ID_BYTES],
+}
+
+/// What the set of maps is. One element; written by userspace under its lock.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C)]
+pub struct Meta {
+    /// [`LAYOUT_VERSION`] of the maker. First, so that every version can read it.
+    pub layout_version: u32,
+    /// 0 until the set is complete: a crash during creation is told from a finished set.
+    pub ready: u32,
+    /// Random number of this set of counters: a consumer that sees another starts from zero.
+    pub epoch: u64,
+    /// When the set was made, in seconds since the Unix epoch.
+    pub created_unix_s: u64,
+    /// The kernel's boot id, as text without a closing zero.
+    pub boot_id: [u8; 36],
+    /// Capacity for containers.
+    pub container_slots: u32,
+    /// Capacity for interfaces.
+    pub interface_slots: u32,
+    /// Capacity for classes in use.
+    pub columns: u32,
+    /// Columns given to classes so far.
+    pub columns_used: u32,
+    /// Version of the program on the links: major, minor and patch as `major << 20 | minor << 10 | patch`.
+    pub program_version: u32,
+    /// SHA-256 of the program's object file.
+    pub program_hash: [u8; 32],
+    /// SHA-256 that names the class table in force.
+    pub table_hash: [u8; 32],
+    /// When that table was loaded, in seconds since the Unix epoch.
+    pub table_loaded_unix_s: u64,
+    /// Its prefixes after compilation.
+    pub table_prefixes: u64,
+    /// Class of each column; only the first [`Meta::columns_used`] count.
+    pub column_class: [u8; 256],
+}
+
+const _: () = {
+    assert!(size_of::<Tally>() == 16);
+    assert!(size_of::<ClassCounters>() == 64);
+    assert!(size_of::<Passed>() == 32);
+    assert!(offset_of!(Passed, skbs) == 16);
+    assert!(offset_of!(Passed, skb_bytes) == 24);
+    assert!(size_of::<InterfaceCounters>() == 64);
+    assert!(size_of::<FaultCounters>() == 2 * 16 * 16 + 2 * 16);
+    assert!(offset_of!(FaultCounters, estimated) == 512);
+    assert!(size_of::<InterfaceEntry>() == 16);
+    assert!(offset_of!(InterfaceEntry, interface_slot) == 4);
+    assert!(offset_of!(InterfaceEntry, container_slot) == 8);
+    assert!(offset_of!(InterfaceEntry, link_header_len) == 12);
+    assert!(size_of::<Control>() == 8);
+    assert!(size_of::<ContainerRecord>() == 80);
+    assert!(offset_of!(ContainerRecord, id) == 16);
+    assert!(size_of::<LinkStatistics>() == 32);
+    assert!(size_of::<InterfaceRecord>() == 176);
+    assert!(offset_of!(InterfaceRecord, attached_unix_s) == 24);
+    assert!(offset_of!(InterfaceRecord, before_attach) == 32);
+    assert!(offset_of!(InterfaceRecord, name) == 96);
+    assert!(size_of::<Meta>() == 416);
+    assert!(offset_of!(Meta, epoch) == 8);
+    assert!(offset_of!(Meta, container_slots) == 60);
+    assert!(offset_of!(Meta, table_hash) == 112);
+    assert!(offset_of!(Meta, column_class) == 160);
+    assert!(FAULTS <= FAULT_PLACES);
+};
+
+#[cfg(feature = "user")]
+mod pod {
+    use super::*;
+
+    // SAFETY (all of them): `repr(C)`, every field an integer or an array of integers, no padding (the sizes above are
+    // the sums of the fields), so any byte pattern is a value and every byte is initialised.
+    macro_rules! pod {
+        ($($t:ty),*) => { $(
+            // SAFETY: see above the macro.
+            unsafe impl aya::Pod for $t {}
+        )* };
+    }
+    pod!(
+        ClassCounters,
+        InterfaceCounters,
+        FaultCounters,
+        InterfaceEntry,
+        Control,
+        ContainerRecord,
+        InterfaceRecord,
+        Meta
+    );
+}

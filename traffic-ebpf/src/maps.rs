@@ -1,0 +1,89 @@
+//! Every map the program reads or counts in, and the values the loader fixes before it is loaded.
+//!
+//! All maps are pinned by userspace under their names here. Their values are defined in `traffic_common::layout`. The
+//! capacities written here are placeholders where the loader sets its own.
+
+use aya_ebpf::{
+    Global,
+    btf_maps::{Array, ArrayOfMaps, HashMap, LpmTrie, PerCpuArray},
+    macros::btf_map,
+};
+use traffic_common::{
+    ClassCounters, ContainerRecord, Control, FaultCounters, INTERFACE_INDEX_ENTRIES, InterfaceCounters,
+    InterfaceEntry, InterfaceRecord, Meta, gso::SkbLayout, interface_flags,
+};
+
+/// Offsets in the kernel's `sk_buff`. Read-only data, frozen before load: the verifier folds them into constants.
+#[unsafe(no_mangle)]
+pub static SKB_LAYOUT: Global<SkbLayout> =
+    Global::new(SkbLayout { known: 0, head: 0, data: 0, end: 0, inner_transport_header: 0, gso_type: 0 });
+
+/// ifindex -> entry, for every index below [`INTERFACE_INDEX_ENTRIES`]. Written by userspace before it attaches.
+#[btf_map]
+pub static INTERFACE_BY_INDEX: Array<InterfaceEntry, { INTERFACE_INDEX_ENTRIES as usize }> = Array::new();
+
+/// ifindex -> entry, for the higher indexes of a node that has seen very many interfaces. Full: attach is refused.
+#[btf_map]
+pub static INTERFACE_BY_HIGH_INDEX: HashMap<u32, InterfaceEntry, 4096> = HashMap::new();
+
+/// Local IPv4 prefix -> container slot, for shared interfaces. Written by userspace. Full: the address is refused.
+#[btf_map]
+pub static ADDRESSES_V4: LpmTrie<[u8; 4], u32, 65_536> = LpmTrie::new();
+
+/// Local IPv6 prefix -> container slot, likewise.
+#[btf_map]
+pub static ADDRESSES_V6: LpmTrie<[u8; 16], u32, 65_536> = LpmTrie::new();
+
+/// A compiled class table of one family: peer's prefix -> column. No prefix: [`traffic_common::CLASS_ZERO_COLUMN`].
+pub type ClassTrieV4 = LpmTrie<[u8; 4], u32, 1>;
+/// The same for IPv6.
+pub type ClassTrieV6 = LpmTrie<[u8; 16], u32, 1>;
+
+/// The two IPv4 class tables; [`CONTROL`] tells which is active. A load puts a whole new trie into the idle place.
+#[btf_map]
+pub static CLASSES_V4: ArrayOfMaps<ClassTrieV4, 2> = ArrayOfMaps::new();
+
+/// The two IPv6 class tables.
+#[btf_map]
+pub static CLASSES_V6: ArrayOfMaps<ClassTrieV6, 2> = ArrayOfMaps::new();
+
+/// The word that switches tables, and the width of a container's row in [`CLASS_COUNTERS`]. One element.
+#[btf_map]
+pub static CONTROL: Array<Control, 1> = Array::new();
+
+/// container slot * columns + column -> counters. The program only ever adds; userspace only reads, but for a slot
+/// that it gives to another container.
+#[btf_map]
+pub static CLASS_COUNTERS: PerCpuArray<ClassCounters, 1> = PerCpuArray::new();
+
+/// interface slot -> what passed.
+#[btf_map]
+pub static INTERFACE_COUNTERS: PerCpuArray<InterfaceCounters, 1> = PerCpuArray::new();
+
+/// interface slot -> faults and estimates.
+#[btf_map]
+pub static FAULT_COUNTERS: PerCpuArray<FaultCounters, 1> = PerCpuArray::new();
+
+/// container slot -> its owner. Userspace only.
+#[btf_map]
+pub static CONTAINERS: Array<ContainerRecord, 1> = Array::new();
+
+/// interface slot -> its owner. Userspace only.
+#[btf_map]
+pub static INTERFACES: Array<InterfaceRecord, 1> = Array::new();
+
+/// What this set of maps is. Userspace only.
+#[btf_map]
+pub static META: Array<Meta, 1> = Array::new();
+
+/// The interface's entry, or `None` if userspace never made one.
+#[inline(always)]
+pub fn interface(ifindex: u32) -> Option<&'static InterfaceEntry> {
+    let entry = if ifindex < INTERFACE_INDEX_ENTRIES {
+        INTERFACE_BY_INDEX.get(ifindex)
+    } else {
+        // SAFETY: the value is read only; a torn read during an update is excluded because updates replace elements.
+        unsafe { INTERFACE_BY_HIGH_INDEX.get(&ifindex) }
+    };
+    entry.filter(|entry| entry.flags & interface_flags::PRESENT != 0)
+}

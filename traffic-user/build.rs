@@ -1,0 +1,15 @@
+//! Compiles the kernel program and leaves it in `OUT_DIR/trafctl-ebpf`.
+
+fn main() -> anyhow::Result<()> {
+    // SAFETY: single-threaded build script
+    unsafe { std::env::set_var("RUSTC_BOOTSTRAP", "aya_ebpf") };
+    aya_build::build_ebpf(
+        [aya_build::Package {
+            name: "traffic-ebpf",
+            root_dir: "../traffic-ebpf",
+            no_default_features: false,
+            features: &[],
+        }],
+        aya_build::Toolchain::Custom("bpf-web"),
+    )
+}

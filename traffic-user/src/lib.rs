@@ -1,0 +1,3 @@
+//! trafctl: the library behind the command.
+
+pub mod snapshot;

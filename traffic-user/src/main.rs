@@ -1,0 +1,2 @@
+//! trafctl.
+fn main() {}

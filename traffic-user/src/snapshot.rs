@@ -1,0 +1,189 @@
+//! One reading of everything that is counted: plain data, the only thing that flows from the kernel side to
+//! rendering, the ledger and exports. It knows neither maps nor output formats.
+
+use std::fmt;
+
+use jiff::Timestamp;
+use traffic_common::{DIRECTIONS, Direction, Family, Fault, Tally};
+
+/// A container's id as text: a number or a UUID, never empty, at most 63 bytes. `0` is the node itself.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ContainerId(String);
+
+/// Why a text is no container id.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("container id {id:?} is not usable: {reason}")]
+pub struct InvalidContainerId {
+    /// What was given.
+    pub id: String,
+    /// What is wrong with it.
+    pub reason: &'static str,
+}
+
+impl ContainerId {
+    /// Takes letters, digits, `-`, `_`, `.` and `:`; braces around a UUID are dropped and its letters made small.
+    ///
+    /// # Errors
+    /// When the id is empty, too long for its place in the maps, or holds other characters (it stands in
+    /// blank-separated columns).
+    pub fn new(id: &str) -> Result<Self, InvalidContainerId> {
+        let invalid = |reason| InvalidContainerId { id: id.to_owned(), reason };
+        let bare = id.strip_prefix('{').and_then(|rest| rest.strip_suffix('}')).unwrap_or(id);
+        if bare.is_empty() {
+            return Err(invalid("it is empty"));
+        }
+        if bare.len() >= traffic_common::CONTAINER_ID_BYTES {
+            return Err(invalid("it is longer than 63 bytes"));
+        }
+        if !bare.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.:".contains(&b)) {
+            return Err(invalid("only letters, digits and - _ . : may stand in it"));
+        }
+        let is_uuid = bare.len() == 36
+            && bare.bytes().enumerate().all(|(at, b)| {
+                if matches!(at, 8 | 13 | 18 | 23) { b == b'-' } else { b.is_ascii_hexdigit() }
+            });
+        Ok(Self(if is_uuid { bare.to_ascii_lowercase() } else { bare.to_owned() }))
+    }
+
+    /// The id as text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for ContainerId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(&self.0)
+    }
+}
+
+/// A pair of values, one a direction, in the container's view.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ByDirection<T> {
+    /// To the container.
+    pub incoming: T,
+    /// From the container.
+    pub outgoing: T,
+}
+
+impl<T: Copy> ByDirection<T> {
+    /// From an array indexed by [`Direction`].
+    pub const fn from_array(values: [T; DIRECTIONS]) -> Self {
+        Self { incoming: values[Direction::In as usize], outgoing: values[Direction::Out as usize] }
+    }
+}
+
+/// Which class table was in force.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ClassTableInfo {
+    /// SHA-256 of the compiled table.
+    pub hash: [u8; 32],
+    /// When it was loaded.
+    pub loaded: Timestamp,
+    /// Prefixes in it, both families.
+    pub prefixes: u64,
+}
+
+impl ClassTableInfo {
+    /// The hash in hexadecimal, as output and ledger show it.
+    pub fn hash_hex(&self) -> String {
+        hex(&self.hash)
+    }
+}
+
+/// Bytes in lower-case hexadecimal.
+pub fn hex(bytes: &[u8]) -> String {
+    use fmt::Write as _;
+    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
+        // Writing to a String cannot fail.
+        let _infallible = write!(text, "{byte:02x}");
+        text
+    })
+}
+
+/// One container's traffic of one class and family since the epoch began. Only grows.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ClassCounter {
+    /// Whose traffic.
+    pub container: ContainerId,
+    /// Generation of the container's slot: another number means that counting began anew at zero.
+    pub generation: u32,
+    /// The class, 0 to 254.
+    pub class: u8,
+    /// IPv4 or IPv6.
+    pub family: Family,
+    /// Wire packets and layer-3 bytes.
+    pub tally: ByDirection<Tally>,
+}
+
+/// What passed an interface and is in no class counter, by reason. Only non-zero ones are listed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FaultCounter {
+    /// Name of the interface.
+    pub interface: String,
+    /// Generation of the interface's slot.
+    pub generation: u32,
+    /// The reason.
+    pub fault: Fault,
+    /// Wire packets and layer-3 bytes.
+    pub tally: ByDirection<Tally>,
+}
+
+/// What passed an interface in one direction.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct PassedCounter {
+    /// Wire packets and layer-3 bytes, equal to classes + faults.
+    pub wire: Tally,
+    /// Socket buffers.
+    pub skbs: u64,
+    /// Their bytes with the link-layer header.
+    pub skb_bytes: u64,
+    /// The part of `wire` whose size came from the plain segmentation rule.
+    pub estimated: Tally,
+    /// Buffers that the kernel's statistics had counted before the program was attached: traffic not accounted for.
+    pub before_attach_skbs: u64,
+    /// Their bytes with the link-layer header.
+    pub before_attach_skb_bytes: u64,
+}
+
+/// Everything that passed one interface since its slot began.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct InterfaceCounter {
+    /// Name of the interface.
+    pub interface: String,
+    /// Generation of the interface's slot.
+    pub generation: u32,
+    /// Its container; `None` where many share it.
+    pub container: Option<ContainerId>,
+    /// Its index now, `None` after it went.
+    pub ifindex: Option<u32>,
+    /// When the program was last attached to it.
+    pub attached: Timestamp,
+    /// What passed.
+    pub passed: ByDirection<PassedCounter>,
+}
+
+/// All counters at one reading. Readings of different counters are not taken at one instant.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Snapshot {
+    /// The node's name.
+    pub node: String,
+    /// The kernel's boot id.
+    pub boot_id: String,
+    /// Random number of this set of counters; another one means that all counters began anew at zero.
+    pub epoch: u64,
+    /// When the set was made.
+    pub epoch_created: Timestamp,
+    /// When this reading began, by the wall clock.
+    pub time: Timestamp,
+    /// The same instant on the clock that neither steps nor stops (`CLOCK_BOOTTIME`), in nanoseconds.
+    pub boottime_ns: u64,
+    /// The class table in force at the reading.
+    pub class_table: ClassTableInfo,
+    /// Class counters, sorted by container, class and family; zero ones included for every class in use.
+    pub counters: Vec<ClassCounter>,
+    /// Fault counters that are not zero.
+    pub faults: Vec<FaultCounter>,
+    /// Interfaces, those that went included while their slot is theirs.
+    pub interfaces: Vec<InterfaceCounter>,
+}
