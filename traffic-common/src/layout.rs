@@ -262,10 +262,12 @@ pub struct InterfaceRecord {
     pub link_header_len: u32,
     /// When the program was attached to the interface of this index, in seconds since the Unix epoch.
     pub attached_unix_s: u64,
-    /// The kernel's statistics just before that: what passed uncounted.
-    pub before_attach: LinkStatistics,
-    /// Our own totals at that moment (buffers and their bytes), since a slot outlives its interface.
+    /// The kernel's statistics just before that.
+    pub kernel_before: LinkStatistics,
+    /// Our own totals (buffers and their bytes) at that moment, since a slot outlives its interface.
     pub counted_before: LinkStatistics,
+    /// What the kernel counted on this slot's interfaces while the program was not attached to them. Only grows.
+    pub unseen: LinkStatistics,
     /// The name in UTF-8, padded with zeros.
     pub name: [u8; INTERFACE_NAME_BYTES],
     /// The id of its container as text, padded with zeros; empty when shared.
@@ -325,10 +327,10 @@ const _: () = {
     assert!(size_of::<ContainerRecord>() == 80);
     assert!(offset_of!(ContainerRecord, id) == 16);
     assert!(size_of::<LinkStatistics>() == 32);
-    assert!(size_of::<InterfaceRecord>() == 176);
+    assert!(size_of::<InterfaceRecord>() == 208);
     assert!(offset_of!(InterfaceRecord, attached_unix_s) == 24);
-    assert!(offset_of!(InterfaceRecord, before_attach) == 32);
-    assert!(offset_of!(InterfaceRecord, name) == 96);
+    assert!(offset_of!(InterfaceRecord, kernel_before) == 32);
+    assert!(offset_of!(InterfaceRecord, name) == 128);
     assert!(size_of::<Meta>() == 416);
     assert!(offset_of!(Meta, epoch) == 8);
     assert!(offset_of!(Meta, container_slots) == 60);

@@ -1,54 +1,95 @@
 //! Which container, and which class: the index of the counter.
 
-use aya_ebpf::btf_maps::lpm_trie::Key;
-use traffic_common::{
-    ADDRESS_WITHOUT_SLOT, CLASS_ZERO_COLUMN, Direction, Fault, InterfaceEntry, interface_flags,
-};
+use core::mem::MaybeUninit;
+
+use aya_ebpf::{bindings::__sk_buff, btf_maps::lpm_trie::Key};
+use traffic_common::{ADDRESS_WITHOUT_SLOT, CLASS_ZERO_COLUMN, Control, Direction, Fault, interface_flags};
 
 use crate::{
     maps::{ADDRESSES_V4, ADDRESSES_V6, CLASSES_V4, CLASSES_V6, CONTROL},
-    parse::Addresses,
+    parse::{IPV4_HEADER_LEN, Ipv4Header, Ipv6Header, header},
 };
 
-/// Index in the counter map of the packet's container and class.
+/// The counter of an IPv4 packet whose header begins at `offset`.
 #[inline(always)]
-pub fn classify(
-    interface: &InterfaceEntry,
-    addresses: &Addresses,
+pub fn ipv4(
+    skb: *mut __sk_buff,
+    offset: u32,
     direction: Direction,
+    flags: u32,
+    container_slot: u32,
 ) -> Result<u32, Fault> {
-    // Read once: both families' tables and the row width belong to this instant.
-    let control = CONTROL.get(0).ok_or(Fault::NoCounter)?;
-    let shared = interface.flags & interface_flags::SHARED != 0;
-    let (slot, column) = match addresses {
-        Addresses::V4 { source, destination, .. } => {
-            let (peer, local) = match direction {
-                Direction::In => (source, destination),
-                Direction::Out => (destination, source),
-            };
-            let slot = if shared {
-                slot_of(ADDRESSES_V4.get(&Key::new(32, *local)))?
-            } else {
-                interface.container_slot
-            };
-            let table = CLASSES_V4.get(control.active_table).ok_or(Fault::NoClassTable)?;
-            (slot, table.get(&Key::new(32, *peer)).copied())
-        }
-        Addresses::V6 { source, destination, .. } => {
-            let (peer, local) = match direction {
-                Direction::In => (source, destination),
-                Direction::Out => (destination, source),
-            };
-            let slot = if shared {
-                slot_of(ADDRESSES_V6.get(&Key::new(128, *local)))?
-            } else {
-                interface.container_slot
-            };
-            let table = CLASSES_V6.get(control.active_table).ok_or(Fault::NoClassTable)?;
-            (slot, table.get(&Key::new(128, *peer)).copied())
-        }
+    let mut copy = MaybeUninit::<Ipv4Header>::uninit();
+    let header = header(skb, offset, &mut copy).ok_or(Fault::Truncated)?;
+    // SAFETY: `header` checked the bounds, which the verifier checks again; the fields are bytes.
+    let (version_ihl, source, destination) =
+        unsafe { ((*header).version_ihl, (*header).source, (*header).destination) };
+    let header_len = Ipv4Header::len(version_ihl);
+    if version_ihl >> 4 != 4 || header_len < IPV4_HEADER_LEN {
+        return Err(Fault::Malformed);
+    }
+    // SAFETY: the context of a classifier is a valid `__sk_buff`.
+    if unsafe { (*skb).len } < offset + header_len {
+        return Err(Fault::Truncated);
+    }
+    let (peer, local) = match direction {
+        Direction::In => (source, destination),
+        Direction::Out => (destination, source),
     };
-    Ok(slot * control.columns + column.unwrap_or(CLASS_ZERO_COLUMN))
+    let mut slot = container_slot;
+    if flags & (interface_flags::SHARED | interface_flags::NO_SLOT) != 0 {
+        if flags & interface_flags::NO_SLOT != 0 {
+            return Err(Fault::ContainerTableFull);
+        }
+        slot = slot_of(ADDRESSES_V4.get(&Key::new(32, local)))?;
+    }
+    let control = control()?;
+    let table = CLASSES_V4.get(control.active_table).ok_or(Fault::NoClassTable)?;
+    Ok(index(control, slot, table.get(&Key::new(32, peer))))
+}
+
+/// The counter of an IPv6 packet whose header begins at `offset`.
+#[inline(always)]
+pub fn ipv6(
+    skb: *mut __sk_buff,
+    offset: u32,
+    direction: Direction,
+    flags: u32,
+    container_slot: u32,
+) -> Result<u32, Fault> {
+    let mut copy = MaybeUninit::<Ipv6Header>::uninit();
+    let header = header(skb, offset, &mut copy).ok_or(Fault::Truncated)?;
+    // SAFETY: `header` checked the bounds, which the verifier checks again; the fields are bytes.
+    let (version, source, destination) =
+        unsafe { ((*header).version_class_flow[0] >> 4, (*header).source, (*header).destination) };
+    if version != 6 {
+        return Err(Fault::Malformed);
+    }
+    let (peer, local) = match direction {
+        Direction::In => (source, destination),
+        Direction::Out => (destination, source),
+    };
+    let mut slot = container_slot;
+    if flags & (interface_flags::SHARED | interface_flags::NO_SLOT) != 0 {
+        if flags & interface_flags::NO_SLOT != 0 {
+            return Err(Fault::ContainerTableFull);
+        }
+        slot = slot_of(ADDRESSES_V6.get(&Key::new(128, local)))?;
+    }
+    let control = control()?;
+    let table = CLASSES_V6.get(control.active_table).ok_or(Fault::NoClassTable)?;
+    Ok(index(control, slot, table.get(&Key::new(128, peer))))
+}
+
+/// Read once a packet: the table in force and the row width belong to one instant.
+#[inline(always)]
+fn control() -> Result<&'static Control, Fault> {
+    CONTROL.get(0).ok_or(Fault::NoCounter)
+}
+
+#[inline(always)]
+fn index(control: &Control, slot: u32, column: Option<&u32>) -> u32 {
+    slot * control.columns + column.copied().unwrap_or(CLASS_ZERO_COLUMN)
 }
 
 #[inline(always)]

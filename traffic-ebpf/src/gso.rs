@@ -4,13 +4,13 @@
 //! the kind of segmentation; its place is known from BTF (`traffic_common::gso`). The arithmetic is in
 //! `traffic_common::wire`.
 
-use aya_ebpf::{helpers::bpf_probe_read_kernel, programs::TcContext};
-use traffic_common::{Direction, Tally, gso, wire};
+use aya_ebpf::{bindings::__sk_buff, helpers::bpf_probe_read_kernel};
+use traffic_common::{Direction, Tally, gso, gso::SkbLayout, wire};
 
 use crate::{
     count,
-    maps::SKB_LAYOUT,
-    parse::{Addresses, IPV6_HEADER_LEN, Parsed, load},
+    maps::skb_layout,
+    parse::{ETHERTYPE_IPV4, ETHERTYPE_IPV6, IPV6_HEADER_LEN, Ipv4Header, Ipv6Header, LinkLayer, load},
 };
 
 const TCP: u8 = 6;
@@ -42,36 +42,32 @@ const BY_FRAGMENTS: u32 = 0xffff;
 
 /// Packets and layer-3 bytes of this buffer on the wire.
 #[inline(always)]
-pub fn on_wire(ctx: &TcContext, parsed: &Parsed, direction: Direction, interface_slot: u32) -> Tally {
-    let l3_len = ctx.len().saturating_sub(parsed.l3_offset);
-    // SAFETY: the context of a classifier is a valid `__sk_buff`.
-    let gso_size = unsafe { (*ctx.skb.skb).gso_size };
+pub fn on_wire(
+    skb: *mut __sk_buff,
+    link: &LinkLayer,
+    gso_size: u32,
+    len: u32,
+    (interface_slot, direction): (u32, Direction),
+) -> Tally {
     if gso_size == 0 {
-        return wire::unsegmented(l3_len);
+        return wire::unsegmented(len.saturating_sub(link.l3_offset));
     }
-    let network = match &parsed.addresses {
-        Ok(Addresses::V4 { header_len, protocol, .. }) => {
-            Network { transport: parsed.l3_offset + header_len, protocol: *protocol, ipv6: false, jumbo: 0 }
-        }
-        Ok(Addresses::V6 { payload_length, next_header, .. }) => {
-            let jumbo = jumbo_header(ctx, parsed.l3_offset, *payload_length, *next_header);
-            let (transport, protocol) =
-                skip_extension_headers(ctx, parsed.l3_offset + IPV6_HEADER_LEN, *next_header);
-            Network { transport, protocol, ipv6: true, jumbo }
-        }
-        // Nothing can be known of its headers: the payload alone is cut.
-        Err(_) => {
-            let tally = wire::segmented(l3_len, 0, gso_size);
-            count::estimated(interface_slot, direction, &tally);
-            return tally;
-        }
-    };
-    let Some(tally) = exact(ctx, parsed.l3_offset, l3_len, gso_size, &network) else {
-        let tally = plain(ctx, parsed.l3_offset, l3_len, gso_size, &network);
+    let packed = super_packet(skb, link.l3_offset, link.ethertype);
+    let tally = Tally { packets: (packed & !ESTIMATED) >> BYTE_BITS, bytes: packed & ((1 << BYTE_BITS) - 1) };
+    if packed & ESTIMATED != 0 {
         count::estimated(interface_slot, direction, &tally);
-        return tally;
-    };
+    }
     tally
+}
+
+/// A function of its own gives back one word: bytes in the lower part, packets above, and whether they are estimated.
+/// 512 KiB in segments of one byte behind 255 bytes of headers are 2^27 bytes in 2^19 packets.
+const BYTE_BITS: u32 = 40;
+const ESTIMATED: u64 = 1 << 63;
+
+#[inline(always)]
+const fn pack(tally: Tally, estimated: bool) -> u64 {
+    tally.packets << BYTE_BITS | tally.bytes | if estimated { ESTIMATED } else { 0 }
 }
 
 /// What the outermost network header told.
@@ -79,105 +75,71 @@ struct Network {
     /// Offset of the outermost transport header from the start of the buffer.
     transport: u32,
     protocol: u8,
-    ipv6: bool,
     /// Bytes of a jumbo header that the wire will not carry: 0 or 8.
     jumbo: u32,
 }
 
-/// The kernel's kind of segmentation, applied. `None` where it can't be read or is not one of those known.
-#[inline(always)]
-fn exact(ctx: &TcContext, l3_offset: u32, l3_len: u32, gso_size: u32, network: &Network) -> Option<Tally> {
-    let layout = SKB_LAYOUT.load();
-    if layout.known == 0 {
-        return None;
-    }
-    let skb: *const u8 = ctx.skb.skb.cast::<u8>().cast_const();
-    let head: u64 = kernel_read(skb, layout.head)?;
-    let end: u32 = kernel_read(skb, layout.end)?;
-    let shared_info = (head + u64::from(end)) as *const u8;
-    let kind: u32 = kernel_read(shared_info, layout.gso_type)?;
-
-    let transport = if kind & gso::TUNNELS != 0 {
-        let data: u64 = kernel_read(skb, layout.data)?;
-        let inner: u16 = kernel_read(skb, layout.inner_transport_header)?;
-        // Both are positions from the same `head`, so the difference is a small offset, or nonsense that is refused.
-        let offset = u32::try_from((head + u64::from(inner)).checked_sub(data)?).ok()?;
-        if offset < network.transport || offset > ctx.len() {
-            return None;
-        }
-        offset
-    } else {
-        network.transport
+#[inline(never)]
+fn super_packet(skb: *mut __sk_buff, l3_offset: u32, ethertype: u32) -> u64 {
+    // SAFETY: the context of a classifier is a valid `__sk_buff`.
+    let (len, gso_size, gso_segs) = unsafe { ((*skb).len, (*skb).gso_size, (*skb).gso_segs) };
+    let l3_len = len.saturating_sub(l3_offset);
+    let network = match ethertype {
+        ETHERTYPE_IPV4 => ipv4(skb, l3_offset),
+        ETHERTYPE_IPV6 => ipv6(skb, l3_offset, len),
+        _ => None,
     };
-    let before_transport = transport.checked_sub(l3_offset)?.checked_sub(network.jumbo)?;
-    let l3_len = l3_len.checked_sub(network.jumbo)?;
-    if kind & (gso::TCPV4 | gso::TCPV6) != 0 {
-        let headers = before_transport + tcp_header_len(ctx, transport)?;
-        Some(wire::segmented(l3_len, headers, gso_size))
-    } else if kind & gso::UDP_L4 != 0 {
-        Some(wire::segmented(l3_len, before_transport + UDP_HEADER_LEN, gso_size))
-    } else if kind & gso::UDP != 0 {
-        let fragment_header = if network.ipv6 { FRAGMENT_HEADER_LEN } else { 0 };
-        Some(wire::fragmented(l3_len, before_transport, gso_size, fragment_header))
-    } else if kind & gso::SCTP != 0 {
-        // SAFETY: the context of a classifier is a valid `__sk_buff`.
-        let segments = unsafe { (*ctx.skb.skb).gso_segs };
-        Some(wire::counted(l3_len, before_transport + SCTP_HEADER_LEN, segments))
-    } else {
-        None
-    }
-}
-
-/// Without the kernel's word: the outermost transport header decides.
-#[inline(always)]
-fn plain(ctx: &TcContext, l3_offset: u32, l3_len: u32, gso_size: u32, network: &Network) -> Tally {
+    let Some(network) = network else {
+        // Nothing can be known of its headers: the payload alone is cut.
+        return pack(wire::segmented(l3_len, 0, gso_size), true);
+    };
     let l3_len = l3_len.saturating_sub(network.jumbo);
-    let before_transport = network.transport.saturating_sub(l3_offset).saturating_sub(network.jumbo);
-    match network.protocol {
-        TCP => {
-            let headers = before_transport + tcp_header_len(ctx, network.transport).unwrap_or(0);
-            wire::segmented(l3_len, headers, gso_size)
+
+    let layout = skb_layout();
+    let kind = if layout.known == 0 { 0 } else { kind_of_segmentation(skb, &layout).unwrap_or(0) };
+    let transport =
+        if kind & gso::TUNNELS != 0 { inner_transport(skb, &layout, len) } else { Some(network.transport) };
+    let known = transport.is_some();
+    let transport = transport.unwrap_or(network.transport);
+    let headers = transport.saturating_sub(l3_offset).saturating_sub(network.jumbo);
+    if known {
+        if kind & (gso::TCPV4 | gso::TCPV6) != 0 {
+            return pack(wire::segmented(l3_len, headers + tcp_header_len(skb, transport), gso_size), false);
         }
-        SCTP if gso_size == BY_FRAGMENTS => {
-            // SAFETY: the context of a classifier is a valid `__sk_buff`.
-            let segments = unsafe { (*ctx.skb.skb).gso_segs };
-            wire::counted(l3_len, before_transport + SCTP_HEADER_LEN, segments)
+        if kind & gso::UDP_L4 != 0 {
+            return pack(wire::segmented(l3_len, headers + UDP_HEADER_LEN, gso_size), false);
         }
-        UDP => wire::segmented(l3_len, before_transport + UDP_HEADER_LEN, gso_size),
-        _ => wire::segmented(l3_len, before_transport, gso_size),
+        if kind & gso::UDP != 0 {
+            let fragment_header = if ethertype == ETHERTYPE_IPV6 { FRAGMENT_HEADER_LEN } else { 0 };
+            return pack(wire::fragmented(l3_len, headers, gso_size, fragment_header), false);
+        }
+        if kind & gso::SCTP != 0 {
+            return pack(wire::counted(l3_len, headers + SCTP_HEADER_LEN, gso_segs), false);
+        }
     }
+    // Without the kernel's word the outermost transport header decides.
+    let tally = match network.protocol {
+        TCP => wire::segmented(l3_len, headers + tcp_header_len(skb, transport), gso_size),
+        SCTP if gso_size == BY_FRAGMENTS => wire::counted(l3_len, headers + SCTP_HEADER_LEN, gso_segs),
+        UDP => wire::segmented(l3_len, headers + UDP_HEADER_LEN, gso_size),
+        _ => wire::segmented(l3_len, headers, gso_size),
+    };
+    pack(tally, true)
 }
 
 #[inline(always)]
-fn kernel_read<T>(base: *const u8, offset: u32) -> Option<T> {
-    // SAFETY: the helper checks the address and fails rather than faults. At run time the context of a classifier *is*
-    // the kernel's `sk_buff`; the fields of `__sk_buff` are a view that the verifier rewrites.
-    unsafe { bpf_probe_read_kernel(base.wrapping_add(offset as usize).cast::<T>()).ok() }
+fn ipv4(skb: *mut __sk_buff, l3_offset: u32) -> Option<Network> {
+    let header: Ipv4Header = load(skb, l3_offset)?;
+    let transport = l3_offset + Ipv4Header::len(header.version_ihl);
+    Some(Network { transport, protocol: header.protocol, jumbo: 0 })
 }
 
-/// Length of the TCP header at `offset`, options included.
 #[inline(always)]
-fn tcp_header_len(ctx: &TcContext, offset: u32) -> Option<u32> {
-    let data_offset: u8 = ctx.load(offset as usize + 12).ok()?;
-    Some(u32::from(data_offset >> 4) * 4)
-}
-
-/// Length of the hop-by-hop header that carries the true length of an IPv6 BIG TCP buffer, as the kernel tests for it.
-#[inline(always)]
-fn jumbo_header(ctx: &TcContext, l3_offset: u32, payload_length: u16, next_header: u8) -> u32 {
-    if payload_length != 0 || next_header != HOP_BY_HOP || ctx.len() <= LEGACY_MAX_LEN {
-        return 0;
-    }
-    // next header, length in units of 8 bytes after the first, option type, option length
-    match ctx.load::<[u8; 4]>((l3_offset + IPV6_HEADER_LEN) as usize) {
-        Ok([TCP, 0, JUMBO_OPTION, 4]) => JUMBO_HEADER_LEN,
-        _ => 0,
-    }
-}
-
-/// Offset and protocol of the transport header behind IPv6 extension headers.
-#[inline(always)]
-fn skip_extension_headers(ctx: &TcContext, mut offset: u32, mut next_header: u8) -> (u32, u8) {
+fn ipv6(skb: *mut __sk_buff, l3_offset: u32, len: u32) -> Option<Network> {
+    let header: Ipv6Header = load(skb, l3_offset)?;
+    let mut offset = l3_offset + IPV6_HEADER_LEN;
+    let jumbo = jumbo_header(skb, offset, len, &header);
+    let mut next_header = header.next_header;
     for _ in 0..MAX_EXTENSION_HEADERS {
         let (unit, extra) = match next_header {
             HOP_BY_HOP | ROUTING | DESTINATION_OPTIONS | MOBILITY => (8, 1),
@@ -185,9 +147,56 @@ fn skip_extension_headers(ctx: &TcContext, mut offset: u32, mut next_header: u8)
             FRAGMENT => (0, 0),
             _ => break,
         };
-        let Some([next, length]) = load::<[u8; 2]>(ctx, offset) else { break };
+        let Some([next, length]) = load::<[u8; 2]>(skb, offset) else { break };
         next_header = next;
         offset += if unit == 0 { FRAGMENT_HEADER_LEN } else { (u32::from(length) + extra) * unit };
     }
-    (offset, next_header)
+    Some(Network { transport: offset, protocol: next_header, jumbo })
+}
+
+/// Length of the hop-by-hop header that carries the true length of an IPv6 BIG TCP buffer, as the kernel tests for it.
+#[inline(always)]
+fn jumbo_header(skb: *mut __sk_buff, offset: u32, len: u32, header: &Ipv6Header) -> u32 {
+    if header.payload_length != [0, 0] || header.next_header != HOP_BY_HOP || len <= LEGACY_MAX_LEN {
+        return 0;
+    }
+    // next header, length in units of 8 bytes after the first, option type, option length
+    match load::<[u8; 4]>(skb, offset) {
+        Some([TCP, 0, JUMBO_OPTION, 4]) => JUMBO_HEADER_LEN,
+        _ => 0,
+    }
+}
+
+/// Length of the TCP header at `offset`, options included.
+#[inline(always)]
+fn tcp_header_len(skb: *mut __sk_buff, offset: u32) -> u32 {
+    let data_offset = load::<u8>(skb, offset + 12).unwrap_or(0);
+    u32::from(data_offset >> 4) * 4
+}
+
+/// `skb_shared_info::gso_type`
+#[inline(always)]
+fn kind_of_segmentation(skb: *mut __sk_buff, layout: &SkbLayout) -> Option<u32> {
+    let head: u64 = kernel_read(skb as u64, layout.head)?;
+    let end: u32 = kernel_read(skb as u64, layout.end)?;
+    kernel_read(head + u64::from(end), layout.gso_type)
+}
+
+/// Offset of the inner transport header from the start of the buffer.
+#[inline(always)]
+fn inner_transport(skb: *mut __sk_buff, layout: &SkbLayout, len: u32) -> Option<u32> {
+    let head: u64 = kernel_read(skb as u64, layout.head)?;
+    let data: u64 = kernel_read(skb as u64, layout.data)?;
+    let inner: u16 = kernel_read(skb as u64, layout.inner_transport_header)?;
+    // Both are positions from the same `head`, so the difference is a small offset, or nonsense that is refused.
+    let offset = head.wrapping_add(u64::from(inner)).wrapping_sub(data);
+    #[expect(clippy::cast_possible_truncation, reason = "compared with a 32-bit length first")]
+    (offset < u64::from(len)).then_some(offset as u32)
+}
+
+#[inline(always)]
+fn kernel_read<T>(base: u64, offset: u32) -> Option<T> {
+    // SAFETY: the helper checks the address and fails rather than faults. At run time the context of a classifier *is*
+    // the kernel's `sk_buff`; the fields of `__sk_buff` are a view that the verifier rewrites.
+    unsafe { bpf_probe_read_kernel((base + u64::from(offset)) as *const T).ok() }
 }

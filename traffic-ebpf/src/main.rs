@@ -5,18 +5,21 @@
 //! 1. The hook hands over a socket buffer: a packet, or a super-packet that will be segmented later.
 //! 2. [`maps::interface`] finds the interface's entry by index: its container, where its totals are, how long its
 //!    link-layer header is.
-//! 3. [`parse::parse`] looks through at most two VLAN tags and reads both addresses.
+//! 3. [`parse::link_layer`] looks through at most two VLAN tags for the start of layer 3.
 //! 4. [`gso::on_wire`] says what the buffer will be on the wire, in packets and layer-3 bytes.
 //! 5. [`count::passed`] adds that to the interface's totals, whatever comes next.
-//! 6. [`classify::classify`] finds the container (by interface, or by local address on a shared one) and the class of the peer's
-//!    address; [`count::class`] adds to that counter. Anything that stopped on the way is a [`Fault`] and goes to
-//!    [`count::fault`]. So classes + faults = passed can be checked from outside.
+//! 6. [`classify`] reads the addresses and finds the container (by interface, or by local address on a shared one) and
+//!    the class of the peer; [`count::class`] adds to that counter. Anything that stopped on the way is a [`Fault`] and
+//!    goes to [`count::fault`]. So classes + faults = passed can be checked from outside.
 //!
 //! Nothing is inserted into a map here, no packet is changed, and the verdict is always `TC_ACT_UNSPEC`: the next
 //! program on the hook sees what we saw. `traffic-common` holds the types and the arithmetic.
 //!
 //! Counters are per CPU and added to without atomics: both hooks run with bottom halves disabled, so no two of these
 //! programs interleave on one CPU.
+//!
+//! The common path is kept flat, and what is rare ([`count::fault`], super-packets) stands in functions of its own, so
+//! that the verifier of every supported kernel follows it and the CPU's caches hold it.
 
 #![no_std]
 #![no_main]
@@ -27,57 +30,56 @@ mod gso;
 mod maps;
 mod parse;
 
-use aya_ebpf::{bindings::TC_ACT_UNSPEC, macros::classifier, programs::TcContext};
-use aya_log_ebpf::debug;
+use aya_ebpf::{
+    bindings::{__sk_buff, TC_ACT_UNSPEC},
+    macros::classifier,
+    programs::TcContext,
+};
 use traffic_common::{Direction, Fault, UNKNOWN_INTERFACE_SLOT, interface_flags};
+
+use crate::parse::{ETHERTYPE_IPV4, ETHERTYPE_IPV6, LinkLayer};
 
 /// Host-side ingress: out of the container.
 #[classifier]
 pub fn trafctl_ingress(ctx: TcContext) -> i32 {
-    account(&ctx, Direction::Out);
+    account(ctx.skb.skb, Direction::Out);
     TC_ACT_UNSPEC
 }
 
 /// Host-side egress: in to the container.
 #[classifier]
 pub fn trafctl_egress(ctx: TcContext) -> i32 {
-    account(&ctx, Direction::In);
+    account(ctx.skb.skb, Direction::In);
     TC_ACT_UNSPEC
 }
 
 #[inline(always)]
-fn account(ctx: &TcContext, direction: Direction) {
-    let skb = ctx.skb.skb;
+fn account(skb: *mut __sk_buff, direction: Direction) {
     // SAFETY: the context of a classifier is a valid `__sk_buff`.
-    let ifindex = unsafe { (*skb).ifindex };
-    let Some(interface) = maps::interface(ifindex) else {
-        // Nothing is known of the device's header, so Ethernet, by far the most common, is assumed.
-        let parsed = parse::parse(ctx, parse::ETHERNET_HEADER_LEN);
-        let tally = gso::on_wire(ctx, &parsed, direction, UNKNOWN_INTERFACE_SLOT);
-        count::passed(UNKNOWN_INTERFACE_SLOT, direction, &tally, ctx.len());
-        count::fault(UNKNOWN_INTERFACE_SLOT, direction, Fault::UnknownInterface, &tally);
-        return;
+    let (ifindex, len, gso_size) = unsafe { ((*skb).ifindex, (*skb).len, (*skb).gso_size) };
+    // Of an unknown interface nothing is known of the header either; Ethernet is by far the most common.
+    let (flags, interface_slot, container_slot, link_header_len) = match maps::interface(ifindex) {
+        Some(entry) => (entry.flags, entry.interface_slot, entry.container_slot, entry.link_header_len),
+        None => (0, UNKNOWN_INTERFACE_SLOT, 0, parse::ETHERNET_HEADER_LEN),
     };
-    let slot = interface.interface_slot;
-    let parsed = parse::parse(ctx, interface.link_header_len);
-    let tally = gso::on_wire(ctx, &parsed, direction, slot);
-    count::passed(slot, direction, &tally, ctx.len());
+    let LinkLayer { l3_offset, ethertype } = parse::link_layer(skb, link_header_len);
+    let tally = gso::on_wire(skb, &LinkLayer { l3_offset, ethertype }, gso_size, len, (interface_slot, direction));
+    count::passed(interface_slot, direction, &tally, len);
 
-    let fault = match &parsed.addresses {
-        Ok(addresses) if interface.flags & interface_flags::NO_SLOT == 0 => {
-            match classify::classify(interface, addresses, direction) {
-                Ok(index) => match count::class(index, addresses.family(), direction, &tally) {
-                    Ok(()) => return,
-                    Err(fault) => fault,
-                },
-                Err(fault) => fault,
-            }
-        }
-        Ok(_) => Fault::ContainerTableFull,
-        Err(fault) => *fault,
+    let counted = if flags & interface_flags::PRESENT == 0 {
+        Err(Fault::UnknownInterface)
+    } else if ethertype == ETHERTYPE_IPV4 {
+        classify::ipv4(skb, l3_offset, direction, flags, container_slot)
+            .and_then(|index| count::class_v4(index, direction, &tally))
+    } else if ethertype == ETHERTYPE_IPV6 {
+        classify::ipv6(skb, l3_offset, direction, flags, container_slot)
+            .and_then(|index| count::class_v6(index, direction, &tally))
+    } else {
+        Err(parse::link_layer_fault(ethertype))
     };
-    count::fault(slot, direction, fault, &tally);
-    debug!(ctx, "interface {} direction {}: fault {}", ifindex, direction as u32, fault as u32);
+    if let Err(fault) = counted {
+        count::fault(interface_slot, direction, fault, tally.packets, tally.bytes);
+    }
 }
 
 #[cfg(not(test))]

@@ -4,7 +4,6 @@
 //! capacities written here are placeholders where the loader sets its own.
 
 use aya_ebpf::{
-    Global,
     btf_maps::{Array, ArrayOfMaps, HashMap, LpmTrie, PerCpuArray},
     macros::btf_map,
 };
@@ -15,8 +14,15 @@ use traffic_common::{
 
 /// Offsets in the kernel's `sk_buff`. Read-only data, frozen before load: the verifier folds them into constants.
 #[unsafe(no_mangle)]
-pub static SKB_LAYOUT: Global<SkbLayout> =
-    Global::new(SkbLayout { known: 0, head: 0, data: 0, end: 0, inner_transport_header: 0, gso_type: 0 });
+static SKB_LAYOUT: SkbLayout =
+    SkbLayout { known: 0, head: 0, data: 0, end: 0, inner_transport_header: 0, gso_type: 0 };
+
+/// The offsets as the loader set them, not as the compiler sees them.
+#[inline(always)]
+pub fn skb_layout() -> SkbLayout {
+    // SAFETY: a valid static; volatile because its bytes are replaced before load.
+    unsafe { core::ptr::read_volatile(&raw const SKB_LAYOUT) }
+}
 
 /// ifindex -> entry, for every index below [`INTERFACE_INDEX_ENTRIES`]. Written by userspace before it attaches.
 #[btf_map]

@@ -1,160 +1,172 @@
-//! From a buffer to its two addresses.
+//! From a buffer to the start of layer 3, and to its IP header.
 //!
 //! The bytes are read where they are: directly when the headers lie in the buffer's linear part, through a helper when
 //! a sender arranged that they do not. Lengths claimed by headers are never used for counting.
 
-use aya_ebpf::programs::TcContext;
-use traffic_common::{Family, Fault};
+use core::{mem::MaybeUninit, ptr};
+
+use aya_ebpf::{bindings::__sk_buff, helpers::generated::bpf_skb_load_bytes};
+use traffic_common::Fault;
 
 /// Bytes of an Ethernet header without tags.
 pub const ETHERNET_HEADER_LEN: u32 = 14;
 const VLAN_TAG_LEN: u32 = 4;
 const MAX_VLAN_TAGS: u32 = 2;
-const ETHERTYPE_IPV4: u16 = 0x0800;
-const ETHERTYPE_IPV6: u16 = 0x86dd;
-const ETHERTYPE_VLAN: u16 = 0x8100;
-const ETHERTYPE_SERVICE_VLAN: u16 = 0x88a8;
-/// Bytes of an IPv4 header without options.
-pub const IPV4_HEADER_LEN: u32 = 20;
-/// Bytes of an IPv6 header without extensions.
-pub const IPV6_HEADER_LEN: u32 = 40;
+
+/// EtherType of IPv4.
+pub const ETHERTYPE_IPV4: u32 = 0x0800;
+/// EtherType of IPv6.
+pub const ETHERTYPE_IPV6: u32 = 0x86dd;
+const ETHERTYPE_VLAN: u32 = 0x8100;
+const ETHERTYPE_SERVICE_VLAN: u32 = 0x88a8;
+/// No EtherType: the frame ends within the link-layer header.
+const CUT_SHORT: u32 = 0x1_0000;
+
+/// Where layer 3 begins, and what it is said to be.
+pub struct LinkLayer {
+    /// Bytes from the start of the buffer. Holds for frames without IP too, so that faults are measured in the same
+    /// bytes.
+    pub l3_offset: u32,
+    /// The EtherType; a VLAN's where more tags follow than are looked through; above 16 bits where there is none.
+    pub ethertype: u32,
+}
+
+/// Where in the buffer's linear part `T` stands at `offset`, or in `copy`, filled for the purpose. `None`: the packet is
+/// too short.
+#[inline(always)]
+pub fn header<T>(skb: *mut __sk_buff, offset: u32, copy: &mut MaybeUninit<T>) -> Option<*const T> {
+    // SAFETY: the context of a classifier is a valid `__sk_buff`.
+    let (data, data_end) = unsafe { ((*skb).data as usize, (*skb).data_end as usize) };
+    let start = data + offset as usize;
+    if start + size_of::<T>() <= data_end {
+        return Some(start as *const T);
+    }
+    load_into(skb, offset, copy.as_mut_ptr()).then_some(copy.as_ptr())
+}
+
+/// Copies a `T` from `offset`, wherever in the buffer it lies. `None`: the packet is too short.
+#[inline(always)]
+pub fn load<T: Copy>(skb: *mut __sk_buff, offset: u32) -> Option<T> {
+    let mut value = MaybeUninit::<T>::uninit();
+    // SAFETY: the helper has filled all of it, and `T`s here are plain bytes.
+    load_into(skb, offset, value.as_mut_ptr()).then(|| unsafe { value.assume_init() })
+}
+
+#[inline(always)]
+fn load_into<T>(skb: *mut __sk_buff, offset: u32, to: *mut T) -> bool {
+    #[expect(clippy::cast_possible_truncation, reason = "headers are short")]
+    let len = size_of::<T>() as u32;
+    // SAFETY: `to` has room for `len` bytes; the helper checks the offset against the packet.
+    unsafe { bpf_skb_load_bytes(skb.cast_const().cast(), offset, to.cast(), len) == 0 }
+}
+
+/// Finds layer 3 behind `link_header_len` bytes (14 for Ethernet, 0 for a layer-3 device).
+#[inline(always)]
+pub fn link_layer(skb: *mut __sk_buff, link_header_len: u32) -> LinkLayer {
+    if link_header_len != ETHERNET_HEADER_LEN {
+        // SAFETY: the context of a classifier is a valid `__sk_buff`.
+        let protocol = unsafe { (*skb).protocol };
+        #[expect(clippy::cast_possible_truncation, reason = "a be16 in a wider field")]
+        return LinkLayer { l3_offset: 0, ethertype: u32::from(u16::from_be(protocol as u16)) };
+    }
+    let Some(ethertype) = ethertype_at(skb, ETHERNET_HEADER_LEN - 2) else {
+        return LinkLayer { l3_offset: ETHERNET_HEADER_LEN, ethertype: CUT_SHORT };
+    };
+    if !is_vlan(ethertype) {
+        return LinkLayer { l3_offset: ETHERNET_HEADER_LEN, ethertype };
+    }
+    behind_tags(skb, ethertype)
+}
+
+/// Tags within the frame are rare: the kernel keeps one tag beside it.
+#[inline(always)]
+fn behind_tags(skb: *mut __sk_buff, mut ethertype: u32) -> LinkLayer {
+    let mut l3_offset = ETHERNET_HEADER_LEN;
+    for _ in 0..MAX_VLAN_TAGS {
+        if !is_vlan(ethertype) {
+            break;
+        }
+        // A tag that is cut short belongs to the link layer all the same: the frame has no layer 3 at all.
+        ethertype = match load::<[u8; 2]>(skb, l3_offset + 2) {
+            Some(next) => u32::from(u16::from_be_bytes(next)),
+            None => CUT_SHORT,
+        };
+        l3_offset += VLAN_TAG_LEN;
+    }
+    LinkLayer { l3_offset, ethertype }
+}
+
+#[inline(always)]
+fn ethertype_at(skb: *mut __sk_buff, offset: u32) -> Option<u32> {
+    let mut copy = MaybeUninit::<u16>::uninit();
+    let field = header(skb, offset, &mut copy)?;
+    // SAFETY: `header` checked the bounds, which the verifier checks again; packets know no alignment.
+    Some(u32::from(u16::from_be(unsafe { ptr::read_unaligned(field) })))
+}
+
+#[inline(always)]
+fn is_vlan(ethertype: u32) -> bool {
+    ethertype == ETHERTYPE_VLAN || ethertype == ETHERTYPE_SERVICE_VLAN
+}
+
+/// Why a frame with this EtherType is in no class.
+#[inline(always)]
+pub fn link_layer_fault(ethertype: u32) -> Fault {
+    if ethertype == CUT_SHORT {
+        Fault::Truncated
+    } else if is_vlan(ethertype) {
+        Fault::VlanDepth
+    } else {
+        Fault::NotIp
+    }
+}
 
 /// The fixed part of an IPv4 header.
 #[repr(C)]
 #[derive(Clone, Copy)]
-struct Ipv4Header {
-    version_ihl: u8,
+pub struct Ipv4Header {
+    /// Version in the upper, header length in 4-byte words in the lower half.
+    pub version_ihl: u8,
     dscp_ecn: u8,
     total_length: [u8; 2],
     identification: [u8; 2],
     flags_offset: [u8; 2],
     time_to_live: u8,
-    protocol: u8,
+    /// The transport protocol.
+    pub protocol: u8,
     checksum: [u8; 2],
-    source: [u8; 4],
-    destination: [u8; 4],
+    /// Source address.
+    pub source: [u8; 4],
+    /// Destination address.
+    pub destination: [u8; 4],
 }
+
+impl Ipv4Header {
+    /// Length in bytes, options included.
+    #[inline(always)]
+    pub fn len(version_ihl: u8) -> u32 {
+        u32::from(version_ihl & 0x0f) * 4
+    }
+}
+
+/// Bytes of an IPv4 header without options.
+pub const IPV4_HEADER_LEN: u32 = 20;
+/// Bytes of an IPv6 header without extensions.
+pub const IPV6_HEADER_LEN: u32 = 40;
 
 /// The fixed part of an IPv6 header.
 #[repr(C)]
 #[derive(Clone, Copy)]
-struct Ipv6Header {
-    version_class_flow: [u8; 4],
-    payload_length: [u8; 2],
-    next_header: u8,
+pub struct Ipv6Header {
+    /// Version in the upper half of the first byte.
+    pub version_class_flow: [u8; 4],
+    /// As claimed; 0 in a BIG TCP buffer.
+    pub payload_length: [u8; 2],
+    /// What follows.
+    pub next_header: u8,
     hop_limit: u8,
-    source: [u8; 16],
-    destination: [u8; 16],
-}
-
-/// Source and destination of one family, and the two header fields that segmentation needs.
-pub enum Addresses {
-    V4 { source: [u8; 4], destination: [u8; 4], header_len: u32, protocol: u8 },
-    V6 { source: [u8; 16], destination: [u8; 16], payload_length: u16, next_header: u8 },
-}
-
-impl Addresses {
-    #[inline(always)]
-    pub fn family(&self) -> Family {
-        match self {
-            Self::V4 { .. } => Family::Ipv4,
-            Self::V6 { .. } => Family::Ipv6,
-        }
-    }
-}
-
-/// What parsing found. The offset holds for faults too, so that they are measured in the same bytes.
-pub struct Parsed {
-    /// Where layer 3 begins, from the start of the buffer.
-    pub l3_offset: u32,
-    pub addresses: Result<Addresses, Fault>,
-}
-
-/// Reads a `T` at `offset`, wherever in the buffer it lies. `None`: the packet is too short.
-#[inline(always)]
-pub fn load<T: Copy>(ctx: &TcContext, offset: u32) -> Option<T> {
-    let start = ctx.data() + offset as usize;
-    if start + size_of::<T>() <= ctx.data_end() {
-        // SAFETY: the bounds were checked, which the verifier checks again; packets know no alignment.
-        return Some(unsafe { (start as *const T).read_unaligned() });
-    }
-    ctx.load(offset as usize).ok()
-}
-
-/// Finds layer 3 behind `link_header_len` bytes (14 for Ethernet, 0 for a layer-3 device) and reads the addresses.
-#[inline(always)]
-pub fn parse(ctx: &TcContext, link_header_len: u32) -> Parsed {
-    if link_header_len != ETHERNET_HEADER_LEN {
-        // SAFETY: the context of a classifier is a valid `__sk_buff`.
-        let protocol = unsafe { (*ctx.skb.skb).protocol };
-        #[expect(clippy::cast_possible_truncation, reason = "a be16 in a wider field")]
-        return addresses(ctx, 0, u16::from_be(protocol as u16));
-    }
-    let mut offset = ETHERNET_HEADER_LEN;
-    let Some(first) = load::<[u8; 2]>(ctx, offset - 2) else {
-        return Parsed { l3_offset: offset, addresses: Err(Fault::Truncated) };
-    };
-    let mut ethertype = u16::from_be_bytes(first);
-    for _ in 0..MAX_VLAN_TAGS {
-        if !is_vlan(ethertype) {
-            break;
-        }
-        // A tag that is cut short belongs to the link layer all the same: the packet has no layer 3 at all.
-        let Some(next) = load::<[u8; 2]>(ctx, offset + 2) else {
-            return Parsed { l3_offset: offset, addresses: Err(Fault::Truncated) };
-        };
-        ethertype = u16::from_be_bytes(next);
-        offset += VLAN_TAG_LEN;
-    }
-    if is_vlan(ethertype) {
-        return Parsed { l3_offset: offset, addresses: Err(Fault::VlanDepth) };
-    }
-    addresses(ctx, offset, ethertype)
-}
-
-#[inline(always)]
-fn is_vlan(ethertype: u16) -> bool {
-    ethertype == ETHERTYPE_VLAN || ethertype == ETHERTYPE_SERVICE_VLAN
-}
-
-#[inline(always)]
-fn addresses(ctx: &TcContext, l3_offset: u32, ethertype: u16) -> Parsed {
-    let addresses = match ethertype {
-        ETHERTYPE_IPV4 => ipv4(ctx, l3_offset),
-        ETHERTYPE_IPV6 => ipv6(ctx, l3_offset),
-        _ => Err(Fault::NotIp),
-    };
-    Parsed { l3_offset, addresses }
-}
-
-#[inline(always)]
-fn ipv4(ctx: &TcContext, offset: u32) -> Result<Addresses, Fault> {
-    let header: Ipv4Header = load(ctx, offset).ok_or(Fault::Truncated)?;
-    let header_len = u32::from(header.version_ihl & 0x0f) * 4;
-    if header.version_ihl >> 4 != 4 || header_len < IPV4_HEADER_LEN {
-        return Err(Fault::Malformed);
-    }
-    if ctx.len() < offset + header_len {
-        return Err(Fault::Truncated);
-    }
-    Ok(Addresses::V4 {
-        source: header.source,
-        destination: header.destination,
-        header_len,
-        protocol: header.protocol,
-    })
-}
-
-#[inline(always)]
-fn ipv6(ctx: &TcContext, offset: u32) -> Result<Addresses, Fault> {
-    let header: Ipv6Header = load(ctx, offset).ok_or(Fault::Truncated)?;
-    if header.version_class_flow[0] >> 4 != 6 {
-        return Err(Fault::Malformed);
-    }
-    Ok(Addresses::V6 {
-        source: header.source,
-        destination: header.destination,
-        payload_length: u16::from_be_bytes(header.payload_length),
-        next_header: header.next_header,
-    })
+    /// Source address.
+    pub source: [u8; 16],
+    /// Destination address.
+    pub destination: [u8; 16],
 }

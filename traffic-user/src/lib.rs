@@ -1,3 +1,30 @@
-//! trafctl: the library behind the command.
+//! The library behind the `trafctl` command.
+//!
+//! | module | owns |
+//! |---|---|
+//! | [`cli`] | the command line: each command reads its options and calls the rest |
+//! | [`daemon`] | `trafctl run`: following interfaces and signals |
+//! | [`host`] | what should be attached on this host, and making it so |
+//! | [`kernel`] | everything BPF: loading, attaching, tables in, counters out |
+//! | [`netlink`], [`links`] | interfaces, as the kernel tells of them |
+//! | [`snapshot`] | one reading of everything: what flows from the kernel to output and ledger |
+//! | [`classes`], [`class_source`] | class files: parsing, compiling, explaining; finding and reading them |
+//! | [`config`], [`naming`], [`vz_conf`], [`addresses`] | the configuration; whose interface and whose address is what |
+//! | [`output`] | results as tables, JSON and CSV |
+//! | [`clock`] | times, the boot's identity, random numbers |
 
+pub mod addresses;
+pub mod class_source;
+pub mod classes;
+pub mod cli;
+pub mod clock;
+pub mod config;
+pub mod daemon;
+pub mod host;
+pub mod kernel;
+pub mod links;
+pub mod naming;
+pub mod netlink;
+pub mod output;
 pub mod snapshot;
+pub mod vz_conf;

@@ -1,2 +1,42 @@
-//! trafctl.
-fn main() {}
+//! The `trafctl` command: parses its arguments, shows an error once, and picks the exit status.
+
+use std::{io::IsTerminal as _, process::ExitCode};
+
+use tracing_subscriber::EnvFilter;
+use trafctl::cli::{Cli, Done};
+
+fn main() -> ExitCode {
+    let cli = match Cli::from_args(std::env::args_os()) {
+        Ok(cli) => cli,
+        // Help goes to stdout with status 0, a wrong command line to stderr with status 2.
+        Err(error) => error.exit(),
+    };
+    log_to_stderr(cli.verbosity());
+    match cli.run() {
+        Ok(Done::Well) => ExitCode::SUCCESS,
+        Ok(Done::NotWell) => ExitCode::FAILURE,
+        Err(error) => {
+            tracing::error!("{error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Messages for people: level and text, no times where a person or the journal knows them.
+fn log_to_stderr(verbosity: u8) {
+    let level = match verbosity {
+        0 => "info",
+        1 => "debug",
+        _ => "trace",
+    };
+    // Libraries stay quiet unless asked for with TRAFCTL_LOG.
+    let filter = EnvFilter::try_from_env("TRAFCTL_LOG")
+        .unwrap_or_else(|_| EnvFilter::new(format!("warn,trafctl={level},traffic_ebpf={level},netlink_proto=error")));
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal())
+        .with_target(false)
+        .without_time()
+        .init();
+}

@@ -140,10 +140,10 @@ pub struct PassedCounter {
     pub skb_bytes: u64,
     /// The part of `wire` whose size came from the plain segmentation rule.
     pub estimated: Tally,
-    /// Buffers that the kernel's statistics had counted before the program was attached: traffic not accounted for.
-    pub before_attach_skbs: u64,
+    /// Buffers that passed while the program was not attached, by the kernel's statistics: a gap. Only grows.
+    pub unseen_skbs: u64,
     /// Their bytes with the link-layer header.
-    pub before_attach_skb_bytes: u64,
+    pub unseen_skb_bytes: u64,
 }
 
 /// Everything that passed one interface since its slot began.
@@ -186,4 +186,84 @@ pub struct Snapshot {
     pub faults: Vec<FaultCounter>,
     /// Interfaces, those that went included while their slot is theirs.
     pub interfaces: Vec<InterfaceCounter>,
+}
+
+/// What passed all interfaces, and where it was counted. Equal sums are the proof that nothing was missed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Balance {
+    /// What passed, by the interfaces' totals.
+    pub passed: Tally,
+    /// What is in class counters.
+    pub classes: Tally,
+    /// What is in fault counters.
+    pub faults: Tally,
+}
+
+impl Balance {
+    /// Passed less classes less faults: zero when traffic rests; while it flows, what passed between two readings.
+    pub fn unaccounted(&self) -> (i128, i128) {
+        let missing =
+            |passed: u64, classes: u64, faults: u64| i128::from(passed) - i128::from(classes) - i128::from(faults);
+        (
+            missing(self.passed.packets, self.classes.packets, self.faults.packets),
+            missing(self.passed.bytes, self.classes.bytes, self.faults.bytes),
+        )
+    }
+}
+
+impl Snapshot {
+    /// Sums over the whole node, by direction.
+    pub fn balance(&self) -> ByDirection<Balance> {
+        let mut balance = ByDirection::<Balance>::default();
+        let add = |to: &mut Tally, tally: &Tally| {
+            to.packets += tally.packets;
+            to.bytes += tally.bytes;
+        };
+        for interface in &self.interfaces {
+            add(&mut balance.incoming.passed, &interface.passed.incoming.wire);
+            add(&mut balance.outgoing.passed, &interface.passed.outgoing.wire);
+        }
+        for counter in &self.counters {
+            add(&mut balance.incoming.classes, &counter.tally.incoming);
+            add(&mut balance.outgoing.classes, &counter.tally.outgoing);
+        }
+        for fault in &self.faults {
+            add(&mut balance.incoming.faults, &fault.tally.incoming);
+            add(&mut balance.outgoing.faults, &fault.tally.outgoing);
+        }
+        balance
+    }
+
+    /// All containers that have counters, each once.
+    pub fn containers(&self) -> std::collections::BTreeSet<&ContainerId> {
+        self.counters.iter().map(|counter| &counter.container).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids_as_people_type_them() {
+        let id = |text: &str| ContainerId::new(text).map(|id| id.to_string());
+        assert_eq!(id("101"), Ok("101".to_owned()));
+        assert_eq!(
+            id("{6D1E1C39-63E6-4A2B-8EF4-1B7A1D2F3C4D}"),
+            Ok("6d1e1c39-63e6-4a2b-8ef4-1b7a1d2f3c4d".to_owned())
+        );
+        assert_eq!(id("Web-Server"), Ok("Web-Server".to_owned()), "only UUIDs have no case");
+        for bad in ["", "{}", "a b", "a\tb", "ä", &"x".repeat(64)] {
+            assert!(id(bad).is_err(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_missing_shows_with_its_sign() {
+        let tally = |packets, bytes| Tally { packets, bytes };
+        let balance = Balance { passed: tally(10, 1000), classes: tally(7, 800), faults: tally(2, 100) };
+        assert_eq!(balance.unaccounted(), (1, 100));
+        let balance = Balance { passed: tally(1, 10), classes: tally(2, 30), faults: tally(0, 0) };
+        assert_eq!(balance.unaccounted(), (-1, -20));
+    }
 }

@@ -1,0 +1,79 @@
+//! `trafctl attach`
+
+use anyhow::bail;
+use clap::Args;
+
+use super::{Done, Global};
+use crate::{
+    host::{AttachReport, Host, Selection},
+    kernel::{attach::Change, bpffs::Bpffs, load::Outcome},
+};
+
+/// Attach to the interfaces of containers, and exit
+///
+/// Loads the program and the class table, or finds them loaded; attaches to the interfaces named, or to all that a rule
+/// makes a container's; pins everything, so that counting goes on without any process. A second run changes nothing. In
+/// a container's start hook, `trafctl attach veth101.0` returns when the first packet will be counted.
+///
+/// The class file is loaded only together with the program; later changes are taken over by `trafctl classes load`.
+#[derive(Debug, Args)]
+#[command(after_long_help = "Examples:\n  \
+    trafctl attach\n  \
+    trafctl attach veth101.0 veth101.1\n  \
+    trafctl attach --purge      start anew where an older version's maps can't be used")]
+pub struct Options {
+    /// Interfaces [default: all that match]
+    #[arg(value_name = "IFNAME")]
+    interfaces: Vec<String>,
+    /// Forget all counters first, saying what they were
+    #[arg(long)]
+    purge: bool,
+}
+
+pub(super) async fn run(global: &Global, options: &Options) -> anyhow::Result<Done> {
+    // Read what can be wrong before anything is changed.
+    let config = global.config()?;
+    if options.purge {
+        super::detach::purge(global, &config).await?;
+    }
+    let host = global.host(Bpffs::prepare(&global.bpffs)?)?;
+    let selection = if options.interfaces.is_empty() {
+        Selection::Matching
+    } else {
+        Selection::Named(options.interfaces.clone())
+    };
+    let links = host.netlink.links().await?;
+    let mut session = host.begin(false).await?;
+    host.release_gone(&mut session, &links)?;
+    let report = host.attach(&mut session, &links, &selection).await?;
+    tell(&host, session.loaded.outcome, &report);
+    if !report.failed.is_empty() {
+        bail!("{} of {} interfaces could not be attached", report.failed.len(), report.failed.len() + report.attached.len());
+    }
+    Ok(Done::Well)
+}
+
+/// Says on stderr what was done.
+pub(super) fn tell(host: &Host, outcome: Outcome, report: &AttachReport) {
+    match outcome {
+        Outcome::Found => {}
+        Outcome::Created => tracing::info!("loaded the program and made the counters"),
+        Outcome::Replaced => tracing::info!("another version of the program took the old one's place; the counters go on"),
+    }
+    for (name, change) in &report.attached {
+        match change {
+            Change::Attached => tracing::info!("{name}: attached ({})", host.kind().name()),
+            Change::Replaced => tracing::info!("{name}: program replaced"),
+            Change::Kept => tracing::debug!("{name}: attached already"),
+        }
+    }
+    for (name, reason) in &report.unresolved {
+        tracing::warn!("{name}: not attached: {reason}");
+    }
+    for (name, reason) in &report.failed {
+        tracing::error!("{name}: {reason}");
+    }
+    if report.attached.is_empty() && report.failed.is_empty() {
+        tracing::info!("no interface matches a rule; nothing to attach to yet");
+    }
+}

@@ -1,0 +1,131 @@
+//! `trafctl classes`
+
+use std::{fs, net::IpAddr, path::PathBuf};
+
+use anyhow::Context as _;
+use clap::{Args, Subcommand};
+
+use super::{Done, Format, Global, print};
+use crate::{
+    class_source,
+    classes::{self, CheckReport, ClassFile},
+    config::Config,
+    kernel::{load, tables},
+};
+
+/// Check, load and explain the network classes
+///
+/// The class file is Virtuozzo's `networks_classes`: a line `CLASS ADDRESS/PREFIX` each, `#` for comments. Which line
+/// decides is set by `class_order` in the configuration.
+#[derive(Debug, Args)]
+pub struct Options {
+    #[command(subcommand)]
+    action: Action,
+}
+
+#[derive(Debug, Subcommand)]
+enum Action {
+    /// Say everything that is wrong with a class file; status 1 if a line is refused
+    #[command(after_long_help = "Example:\n  trafctl classes check /etc/vz/conf/networks_classes")]
+    Check {
+        /// The file
+        #[arg(value_name = "FILE")]
+        file: PathBuf,
+        /// How to write it
+        #[arg(long, value_enum, default_value_t)]
+        format: Format,
+    },
+    /// Put a class file in force, whole or not at all, between two packets
+    #[command(after_long_help = "Examples:\n  trafctl classes load\n  trafctl classes load new_classes")]
+    Load {
+        /// The file [default: the configured one]
+        #[arg(value_name = "FILE")]
+        file: Option<PathBuf>,
+    },
+    /// Show the prefixes of the class file, as they are compiled
+    List {
+        /// The file [default: the configured one]
+        #[arg(value_name = "FILE")]
+        file: Option<PathBuf>,
+        /// How to write it
+        #[arg(long, value_enum, default_value_t)]
+        format: Format,
+    },
+    /// Say which class an address is in, which line decided, and what it shadows
+    #[command(after_long_help = "Examples:\n  \
+        trafctl classes explain 10.10.16.7\n  \
+        trafctl classes explain 2001:db8::1 --file new_classes")]
+    Explain {
+        /// The peer's address
+        #[arg(value_name = "ADDRESS")]
+        address: IpAddr,
+        /// The file [default: the configured one]
+        #[arg(long, value_name = "FILE")]
+        file: Option<PathBuf>,
+        /// How to write it
+        #[arg(long, value_enum, default_value_t)]
+        format: Format,
+    },
+}
+
+pub(super) fn run(global: &Global, options: &Options) -> anyhow::Result<Done> {
+    let config = global.config()?;
+    match &options.action {
+        Action::Check { file, format } => check(file, *format),
+        Action::Load { file } => load_file(global, &config, file.as_ref()),
+        Action::List { file, format } => list(&config, file.as_ref(), *format),
+        Action::Explain { address, file, format } => explain(&config, *address, file.as_ref(), *format),
+    }
+}
+
+fn check(path: &PathBuf, format: Format) -> anyhow::Result<Done> {
+    let bytes = fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
+    let file = classes::parse(&bytes);
+    let report = CheckReport::new(&file);
+    print(&match format {
+        Format::Table => report.text(&path.display().to_string()),
+        Format::Json => serde_json::to_string_pretty(&report)? + "\n",
+    })?;
+    Ok(Done::well_if(file.is_acceptable()))
+}
+
+fn load_file(global: &Global, config: &Config, path: Option<&PathBuf>) -> anyhow::Result<Done> {
+    let table = match path {
+        Some(path) => classes::compile(&class_source::read(path)?.entries, config.class_order),
+        None => class_source::table_for_start(config)?,
+    };
+    let bpffs = global.pinned();
+    // Before waiting for the lock: there may be nothing to lock.
+    load::open(&bpffs)?;
+    let _lock = bpffs.lock()?;
+    let mut maps = load::open(&bpffs)?;
+    tables::load(&mut maps, &table).context("the table in force stays in force")?;
+    tracing::info!("{} prefixes in {} classes are in force", table.len(), table.classes_in_use().len());
+    Ok(Done::Well)
+}
+
+fn list(config: &Config, path: Option<&PathBuf>, format: Format) -> anyhow::Result<Done> {
+    let table = classes::compile(&file_or_configured(config, path)?.entries, config.class_order);
+    print(&match format {
+        Format::Table => table.text(),
+        Format::Json => table.json()?,
+    })?;
+    Ok(Done::Well)
+}
+
+fn explain(config: &Config, address: IpAddr, path: Option<&PathBuf>, format: Format) -> anyhow::Result<Done> {
+    let file = file_or_configured(config, path)?;
+    let explanation = classes::explain(&file, config.class_order, address);
+    print(&match format {
+        Format::Table => explanation.text(),
+        Format::Json => serde_json::to_string_pretty(&explanation)? + "\n",
+    })?;
+    Ok(Done::Well)
+}
+
+fn file_or_configured(config: &Config, path: Option<&PathBuf>) -> anyhow::Result<ClassFile> {
+    match path.cloned().or_else(|| class_source::locate(config)) {
+        Some(path) => class_source::read(&path),
+        None => Ok(classes::shipped()),
+    }
+}

@@ -1,0 +1,108 @@
+//! `trafctl dump`
+
+use std::{io::IsTerminal as _, time::Duration};
+
+use clap::{Args, ValueEnum};
+use tokio::time;
+use traffic_common::Family;
+
+use super::{Done, Global, print};
+use crate::{
+    kernel::{counters, load},
+    output::dump::{self, Filter, Look},
+    snapshot::ContainerId,
+};
+
+/// Show the live counters
+///
+/// Reads the pinned maps; no daemon is needed. `in` is to the container, `out` is from it. Bytes are layer-3 bytes as
+/// on the wire, packets are packets on the wire. Below the classes stand the faults: what is in no class, by reason;
+/// and what passed each interface in all.
+#[derive(Debug, Args)]
+#[command(after_long_help = "Examples:\n  \
+    trafctl dump\n  \
+    trafctl dump --container 101 --class 2 --class 3\n  \
+    trafctl dump -6 --human --watch=2\n  \
+    trafctl dump --format json | jq '.counters[] | select(.container==\"101\")'")]
+pub struct Options {
+    /// Only IPv4
+    #[arg(short = '4', conflicts_with = "ipv6")]
+    ipv4: bool,
+    /// Only IPv6
+    #[arg(short = '6')]
+    ipv6: bool,
+    /// Only this container; may be repeated
+    #[arg(long = "container", value_name = "ID", value_parser = ContainerId::new)]
+    containers: Vec<ContainerId>,
+    /// Only this class; may be repeated
+    #[arg(long = "class", value_name = "N")]
+    classes: Vec<u8>,
+    /// Rows of zeros too
+    #[arg(long)]
+    all: bool,
+    /// Bytes in KiB, MiB, GiB (table only)
+    #[arg(long)]
+    human: bool,
+    /// Show anew each so many seconds, until interrupted
+    #[arg(long, value_name = "SECONDS", num_args = 0..=1, require_equals = true, default_missing_value = "1",
+        value_parser = clap::value_parser!(u64).range(1..))]
+    watch: Option<u64>,
+    /// How to write it
+    #[arg(long, value_enum, default_value_t)]
+    format: Format,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+enum Format {
+    /// For people
+    #[default]
+    Table,
+    /// For programs: one document
+    Json,
+    /// For spreadsheets: the class counters
+    Csv,
+}
+
+impl Options {
+    fn filter(&self) -> Filter {
+        Filter {
+            family: match (self.ipv4, self.ipv6) {
+                (true, _) => Some(Family::Ipv4),
+                (_, true) => Some(Family::Ipv6),
+                _ => None,
+            },
+            containers: self.containers.clone(),
+            classes: self.classes.clone(),
+            zeros: self.all,
+        }
+    }
+}
+
+pub(super) async fn run(global: &Global, options: &Options) -> anyhow::Result<Done> {
+    let config = global.config()?;
+    let maps = load::open(&global.pinned())?;
+    let filter = options.filter();
+    loop {
+        let snapshot = filter.apply(counters::read(&maps, &config.node)?);
+        let text = match options.format {
+            Format::Table => dump::table(&snapshot, Look { human: options.human }),
+            Format::Json if options.watch.is_some() => dump::json_line(&snapshot)?,
+            Format::Json => dump::json(&snapshot)?,
+            Format::Csv => dump::csv(&snapshot)?,
+        };
+        let Some(seconds) = options.watch else {
+            print(&text)?;
+            return Ok(Done::Well);
+        };
+        // Home and clear, as `watch` does.
+        let clear = std::io::stdout().is_terminal() && options.format == Format::Table;
+        print(&if clear { format!("\x1b[H\x1b[2J{text}") } else { text })?;
+        tokio::select! {
+            () = time::sleep(Duration::from_secs(seconds)) => {}
+            result = tokio::signal::ctrl_c() => {
+                result?;
+                return Ok(Done::Well);
+            }
+        }
+    }
+}

@@ -1,0 +1,191 @@
+//! The command line: what each command takes, and which module does it.
+
+use std::{ffi::OsString, path::PathBuf};
+
+use anyhow::Context as _;
+use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
+
+use crate::{
+    addresses::{AddressBook, AddressFile},
+    config::Config,
+    host::Host,
+    kernel::bpffs::Bpffs,
+    naming::Naming,
+    netlink::Netlink,
+    vz_conf::{self, VzConf},
+};
+
+mod address;
+mod attach;
+mod classes;
+mod detach;
+mod dump;
+mod run;
+mod status;
+
+/// Counts the traffic of every container and virtual machine, per network class, in the kernel.
+///
+/// `trafctl attach` loads the program, attaches it to the interfaces of containers and exits; counting goes on without
+/// any process. `trafctl run` does the same and follows interfaces as they come and go. `trafctl dump` shows what was
+/// counted.
+#[derive(Debug, Parser)]
+#[command(
+    name = "trafctl",
+    version,
+    propagate_version = true,
+    after_long_help = "Examples:\n  \
+        trafctl attach                  attach to all containers' interfaces\n  \
+        trafctl dump                    show the counters\n  \
+        trafctl classes explain 8.8.8.8 which class an address is in, and why\n  \
+        trafctl status                  is everything attached that should be?\n\n\
+        Files:\n  \
+        /etc/trafctl/trafctl.toml       configuration; may be absent\n  \
+        /etc/vz/conf/networks_classes   classes\n  \
+        /sys/fs/bpf/trafctl             program, maps and links\n  \
+        /var/lib/trafctl                state"
+)]
+pub struct Cli {
+    #[command(flatten)]
+    global: Global,
+    #[command(subcommand)]
+    command: Command,
+}
+
+/// Options that stand before or after any command.
+#[derive(Clone, Debug, Args)]
+pub struct Global {
+    /// Configuration file [default: /etc/trafctl/trafctl.toml, which may be absent]
+    #[arg(long, global = true, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Directory in the BPF file system where program, maps and links are pinned
+    #[arg(long, global = true, value_name = "DIR", default_value = "/sys/fs/bpf/trafctl")]
+    bpffs: PathBuf,
+    /// Directory for what must outlive a reboot
+    #[arg(long, global = true, value_name = "DIR", default_value = "/var/lib/trafctl")]
+    state_dir: PathBuf,
+    /// Say more; twice for debugging
+    #[arg(short, long, global = true, action = ArgAction::Count)]
+    verbose: u8,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Attach(attach::Options),
+    Run(run::Options),
+    Detach(detach::Options),
+    Dump(dump::Options),
+    Classes(classes::Options),
+    Address(address::Options),
+    Status(status::Options),
+}
+
+/// How results are written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum Format {
+    /// For people.
+    #[default]
+    Table,
+    /// For programs.
+    Json,
+}
+
+impl Cli {
+    /// How much to say on stderr.
+    pub fn verbosity(&self) -> u8 {
+        self.global.verbose
+    }
+
+    /// Does what was asked.
+    ///
+    /// # Errors
+    /// What went wrong, to be shown once and end the process with status 1.
+    pub fn run(self) -> anyhow::Result<Done> {
+        let Self { global, command } = self;
+        let runtime =
+            tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot start the event loop")?;
+        runtime.block_on(async {
+            match command {
+                Command::Attach(options) => attach::run(&global, &options).await,
+                Command::Run(options) => run::run(&global, &options).await,
+                Command::Detach(options) => detach::run(&global, &options).await,
+                Command::Dump(options) => dump::run(&global, &options).await,
+                Command::Classes(options) => classes::run(&global, &options),
+                Command::Address(options) => address::run(&global, &options).await,
+                Command::Status(options) => status::run(&global, &options).await,
+            }
+        })
+    }
+
+    /// Parses a command line.
+    ///
+    /// # Errors
+    /// clap's, which knows how to show itself.
+    pub fn from_args(args: impl IntoIterator<Item = impl Into<OsString> + Clone>) -> Result<Self, clap::Error> {
+        Self::try_parse_from(args)
+    }
+}
+
+/// How a command that did its work ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Done {
+    /// Status 0.
+    Well,
+    /// Status 1: the result itself is that something is wrong, and it has been shown.
+    NotWell,
+}
+
+impl Done {
+    fn well_if(well: bool) -> Self {
+        if well { Self::Well } else { Self::NotWell }
+    }
+}
+
+impl Global {
+    fn config(&self) -> anyhow::Result<Config> {
+        Ok(Config::load(self.config.as_deref())?)
+    }
+
+    /// The pinned things, for commands that only read.
+    fn pinned(&self) -> Bpffs {
+        Bpffs::new(&self.bpffs)
+    }
+
+    fn address_file(&self) -> AddressFile {
+        AddressFile::new(&self.state_dir)
+    }
+
+    /// Everything a command that changes the kernel needs.
+    fn host(&self, bpffs: Bpffs) -> anyhow::Result<Host> {
+        let config = self.config()?;
+        let (naming, addresses) = self.identities(&config)?;
+        Ok(Host::new(config, bpffs, Netlink::connect()?, naming, addresses))
+    }
+
+    /// Whose interface and whose address is what, from all sources.
+    fn identities(&self, config: &Config) -> anyhow::Result<(Naming, AddressBook)> {
+        let vz = self.vz_conf(config);
+        let book = AddressBook::merge(&vz, config, &self.address_file().read()?);
+        for conflict in &book.conflicts {
+            tracing::warn!("{conflict}");
+        }
+        Ok((Naming::new(config, &vz)?, book))
+    }
+
+    fn vz_conf(&self, config: &Config) -> VzConf {
+        let vz = vz_conf::scan(&config.vz_conf_dir);
+        for diagnostic in &vz.diagnostics {
+            tracing::warn!("{diagnostic}");
+        }
+        vz
+    }
+}
+
+/// Writes a result. A reader that has gone away is no failure of ours.
+fn print(text: &str) -> anyhow::Result<()> {
+    use std::io::Write as _;
+    let mut stdout = std::io::stdout().lock();
+    match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
+        other => other.context("cannot write to standard output"),
+    }
+}

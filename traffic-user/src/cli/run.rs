@@ -1,0 +1,24 @@
+//! `trafctl run`
+
+use clap::Args;
+
+use super::{Done, Global};
+use crate::{daemon, kernel::bpffs::Bpffs};
+
+/// Attach, follow interfaces as they come and go, and stay
+///
+/// For a service manager (`Type=notify`). SIGHUP reads classes, addresses and configuration anew; SIGTERM ends it, and
+/// counting goes on in the kernel. Killing it in any way loses nothing.
+#[derive(Debug, Args)]
+#[command(after_long_help = "Examples:\n  trafctl run\n  trafctl run --log-faults -v   see which packets are in no class, and why")]
+pub struct Options {
+    /// Say for each packet that lands in a fault counter why it did (costly; for debugging)
+    #[arg(long)]
+    log_faults: bool,
+}
+
+pub(super) async fn run(global: &Global, options: &Options) -> anyhow::Result<Done> {
+    let bpffs = Bpffs::prepare(&global.bpffs)?;
+    daemon::run(|| global.host(bpffs.clone()), options.log_faults).await?;
+    Ok(Done::Well)
+}

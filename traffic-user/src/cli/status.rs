@@ -1,0 +1,192 @@
+//! `trafctl status`
+
+use clap::Args;
+use traffic_common::{Direction, LAYOUT_VERSION, Meta, UNKNOWN_INTERFACE_SLOT, slot_state};
+
+use super::{Done, Format, Global, print};
+use crate::{
+    clock,
+    host::Host,
+    kernel::{
+        attach::{self, AttachKind},
+        counters, load,
+        maps::{self, Maps},
+    },
+    links::Link,
+    naming::Role,
+    output::status::{self, Attachment, Hook, Program, Status, Table, Use},
+    snapshot::hex,
+};
+
+/// Say whether everything is attached that should be, and how full the tables are
+///
+/// Status 1 when something that should be attached is not, when a program runs before ours or ours runs twice on a
+/// hook, or when an interface's packets are in no counter.
+#[derive(Debug, Args)]
+#[command(after_long_help = "Examples:\n  trafctl status\n  trafctl status --format json | jq .problems\n\n\
+    Run counts and times are kept by the kernel while `sysctl kernel.bpf_stats_enabled=1` is set.")]
+pub struct Options {
+    /// How to write it
+    #[arg(long, value_enum, default_value_t)]
+    format: Format,
+}
+
+pub(super) async fn run(global: &Global, options: &Options) -> anyhow::Result<Done> {
+    let maps = load::open(&global.pinned())?;
+    let host = global.host(global.pinned())?;
+    let status = gather(&host, &maps).await?;
+    print(&match options.format {
+        Format::Table => status::table(&status),
+        Format::Json => serde_json::to_string_pretty(&status)? + "\n",
+    })?;
+    Ok(Done::well_if(status.problems.is_empty()))
+}
+
+async fn gather(host: &Host, maps: &Maps) -> anyhow::Result<Status> {
+    let meta = maps.meta.get(0)?;
+    let mut problems = Vec::new();
+    let attachments = attachments(host, maps, &mut problems).await?;
+    let programs = programs(host, &meta, &mut problems)?;
+    let snapshot = counters::read(maps, &host.config.node)?;
+    let containers = maps.containers.range(0, maps.containers.len())?;
+    let interfaces = maps.interfaces.range(0, maps.interfaces.len())?;
+    let in_use = |states: Vec<u32>| states.iter().filter(|&&state| state != slot_state::FREE).count() as u64;
+    Ok(Status {
+        node: host.config.node.clone(),
+        trafctl_version: env!("CARGO_PKG_VERSION"),
+        layout_version: LAYOUT_VERSION,
+        epoch: format!("{:016x}", meta.epoch),
+        epoch_created: clock::timestamp(meta.created_unix_s).to_string(),
+        attach_kind: host.kind().name(),
+        programs,
+        class_table: Table {
+            hash: hex(&meta.table_hash),
+            loaded: clock::timestamp(meta.table_loaded_unix_s).to_string(),
+            prefixes: meta.table_prefixes,
+            order: host.config.class_order.to_string(),
+        },
+        tables: vec![
+            Use { table: "containers", used: in_use(containers.iter().map(|r| r.state).collect()), capacity: meta.container_slots.into() },
+            Use { table: "interfaces", used: in_use(interfaces.iter().map(|r| r.state).collect()), capacity: meta.interface_slots.into() },
+            Use { table: "classes", used: meta.columns_used.into(), capacity: meta.columns.into() },
+        ],
+        memory: maps::memory(&host.bpffs)?,
+        attachments,
+        faults: snapshot.faults.iter().map(status::fault_row).collect(),
+        unaccounted: status::unaccounted(&snapshot.balance()),
+        problems,
+    })
+}
+
+fn programs(host: &Host, meta: &Meta, problems: &mut Vec<String>) -> anyhow::Result<Vec<Program>> {
+    if meta.program_hash != load::object_hash() {
+        problems.push(format!(
+            "the program in the kernel is of version {}, not of this trafctl; `trafctl attach` replaces it",
+            load::version_text(meta.program_version)
+        ));
+    }
+    let infos = load::program_infos(&host.bpffs)?;
+    Ok(infos
+        .iter()
+        .map(|info| {
+            let runs = info.run_count();
+            let nanoseconds = u64::try_from(info.run_time().as_nanos()).unwrap_or(u64::MAX);
+            Program {
+                name: info.name_as_str().unwrap_or_default().to_owned(),
+                id: info.id(),
+                version: load::version_text(meta.program_version),
+                hash: hex(&meta.program_hash),
+                run_count: (runs > 0).then_some(runs),
+                run_time_ns: (runs > 0).then_some(nanoseconds),
+            }
+        })
+        .collect())
+}
+
+async fn attachments(host: &Host, maps: &Maps, problems: &mut Vec<String>) -> anyhow::Result<Vec<Attachment>> {
+    let records = maps.interfaces.range(0, maps.interfaces.len())?;
+    let mut attachments = Vec::new();
+    for link in host.netlink.links().await? {
+        let container = match host.role(&link) {
+            Role::Container(id) => Some(id.to_string()),
+            Role::Shared => None,
+            Role::Unresolved { reason } => {
+                problems.push(format!("{}: not attached: {reason}", link.name));
+                continue;
+            }
+            Role::Ignored => continue,
+        };
+        let mut hooks = Vec::new();
+        for direction in [Direction::In, Direction::Out] {
+            let hook = hook(host, &link, direction).await?;
+            problems.extend(hook_problems(&link, direction, &hook));
+            hooks.push(hook);
+        }
+        let slot = records.iter().position(|record| record.ifindex == link.index);
+        if let Some(slot) = slot.filter(|&slot| slot != UNKNOWN_INTERFACE_SLOT as usize) {
+            // The statistics first: what passes between the readings must not look like something missed.
+            let now = host.netlink.link(link.index).await?.unwrap_or_else(|| link.clone());
+            let ours = counters::sum_interface(&maps.interface_counters.range(u32::try_from(slot)?, 1)?);
+            let since = counters::since_attach(&records[slot], &now.statistics, &ours);
+            for (direction, [(kernel, ours), _]) in [("in", since.incoming), ("out", since.outgoing)] {
+                if kernel > ours {
+                    problems.push(format!(
+                        "{}: of {kernel} buffers {direction} since it was attached, {ours} reached the program: another program \
+                         before it, or a path around the hook",
+                        link.name
+                    ));
+                }
+            }
+        }
+        let [incoming, outgoing]: [Hook; 2] =
+            hooks.try_into().map_err(|_| anyhow::anyhow!("an interface has two hooks"))?;
+        attachments.push(Attachment { interface: link.name, ifindex: link.index, container, incoming, outgoing });
+    }
+    Ok(attachments)
+}
+
+async fn hook(host: &Host, link: &Link, direction: Direction) -> anyhow::Result<Hook> {
+    // An interface may go while it is asked about; then nothing hangs on it.
+    let chain: Vec<_> = attach::tcx_chain(link, direction).unwrap_or_default();
+    let filters = host.netlink.bpf_filters(link.index, direction).await?;
+    let ours_by_link = chain.iter().filter(|(_, name)| attach::is_ours(name)).count();
+    let ours_by_filter = filters.iter().filter(|filter| attach::is_ours(&filter.name)).count();
+    // Links run before filters.
+    let all: Vec<String> =
+        chain.into_iter().map(|(_, name)| name).chain(filters.into_iter().map(|filter| filter.name)).collect();
+    let position = all.iter().position(|name| attach::is_ours(name));
+    Ok(Hook {
+        kind: match (ours_by_link, ours_by_filter) {
+            (0, 0) => None,
+            (0, _) => Some(AttachKind::Clsact.name()),
+            _ => Some(AttachKind::Tcx.name()),
+        },
+        ours: ours_by_link + ours_by_filter,
+        before_ours: position.map_or(Vec::new(), |position| all[..position].to_vec()),
+    })
+}
+
+fn hook_problems(link: &Link, direction: Direction, hook: &Hook) -> Vec<String> {
+    let name = &link.name;
+    let direction = match direction {
+        Direction::In => "in",
+        Direction::Out => "out",
+    };
+    let mut problems = Vec::new();
+    match hook.ours {
+        0 => problems.push(format!("{name}: not attached ({direction}); `trafctl attach {name}` attaches it")),
+        1 => {}
+        n => problems.push(format!(
+            "{name}: {n} trafctl programs hang on one hook ({direction}) and count everything {n} times: another bpffs \
+             directory is in use beside this one"
+        )),
+    }
+    if !hook.before_ours.is_empty() {
+        problems.push(format!(
+            "{name}: {} runs before trafctl ({direction}) and may keep packets from it; `trafctl detach {name}` and \
+             `trafctl attach {name}` put trafctl first",
+            hook.before_ours.join(", ")
+        ));
+    }
+    problems
+}

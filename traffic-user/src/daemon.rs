@@ -1,0 +1,224 @@
+//! `trafctl run`: keeps attached what should be, until told to stop.
+//!
+//! News of interfaces are acted on one by one; they can be lost when they come too fast, so everything is listed anew
+//! now and then. Each change takes the lock and reads the state afresh, so that other commands may change it meanwhile.
+//! Nothing here is needed for counting: that goes on in the kernel, whatever becomes of this process.
+
+use std::{collections::HashMap, time::Duration};
+
+use anyhow::Context as _;
+use aya::Ebpf;
+use aya_log::EbpfLogger;
+use futures_util::{StreamExt as _, stream::BoxStream};
+use tokio::{
+    io::unix::AsyncFd,
+    signal::unix::{SignalKind, signal},
+    time::{self, MissedTickBehavior},
+};
+
+use crate::{
+    class_source,
+    host::{AttachReport, Host, Selection},
+    kernel::{attach::Change, load::Outcome, tables},
+    links::Link,
+    naming::Role,
+    netlink::{LinkEvent, Netlink},
+};
+
+/// How often all interfaces are listed, in case news were lost.
+const RESYNC_INTERVAL: Duration = Duration::from_secs(10);
+
+/// Runs until SIGTERM or SIGINT.
+///
+/// `make_host` reads the configuration and everything named in it; it is called again on SIGHUP.
+///
+/// # Errors
+/// When the start fails. Later failures are logged and tried again.
+pub async fn run(make_host: impl Fn() -> anyhow::Result<Host>, log_faults: bool) -> anyhow::Result<()> {
+    let mut terminate = signal(SignalKind::terminate()).context("cannot catch SIGTERM")?;
+    let mut interrupt = signal(SignalKind::interrupt()).context("cannot catch SIGINT")?;
+    let mut hangup = signal(SignalKind::hangup()).context("cannot catch SIGHUP")?;
+    // Before the first listing, so that an interface that appears in between is not missed.
+    let (_subscription, mut events) = Netlink::watch()?;
+
+    let mut daemon = Daemon { host: make_host()?, known: HashMap::new() };
+    let _log = daemon.start(log_faults).await?;
+    notify(&[sd_notify::NotifyState::Ready]);
+    tracing::info!("attached; following interfaces");
+
+    let mut resync = time::interval(RESYNC_INTERVAL);
+    resync.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    resync.reset();
+    loop {
+        tokio::select! {
+            event = events.next() => {
+                let event = event.context("the kernel closed the stream of interface news")?;
+                let batch = drain(event, &mut events);
+                report("following interfaces", daemon.follow(batch).await);
+            }
+            _ = resync.tick() => report("listing interfaces", daemon.resync().await),
+            _ = hangup.recv() => {
+                notify(&[sd_notify::NotifyState::Reloading]);
+                report("reloading", daemon.reload(&make_host).await);
+                notify(&[sd_notify::NotifyState::Ready]);
+            }
+            _ = terminate.recv() => break,
+            _ = interrupt.recv() => break,
+        }
+    }
+    notify(&[sd_notify::NotifyState::Stopping]);
+    if log_faults {
+        // Leave the quiet program behind.
+        drop(daemon.host.begin(false).await?);
+    }
+    tracing::info!("ending; counting goes on");
+    Ok(())
+}
+
+/// All news that have come already, the last of each interface only.
+fn drain(first: LinkEvent, events: &mut BoxStream<'static, LinkEvent>) -> HashMap<u32, LinkEvent> {
+    let mut batch = HashMap::new();
+    let mut next = Some(first);
+    while let Some(event) = next {
+        let index = match &event {
+            LinkEvent::Seen(link) => link.index,
+            LinkEvent::Gone { index } => *index,
+        };
+        batch.insert(index, event);
+        next = futures_util::FutureExt::now_or_never(events.next()).flatten();
+    }
+    batch
+}
+
+/// A failure is said and tried again at the next listing.
+fn report(doing: &str, result: anyhow::Result<()>) {
+    if let Err(error) = result {
+        tracing::error!("{doing}: {error:#}");
+    }
+}
+
+fn notify(states: &[sd_notify::NotifyState<'_>]) {
+    if let Err(error) = sd_notify::notify(states) {
+        tracing::warn!("cannot notify the service manager: {error}");
+    }
+}
+
+struct Daemon {
+    host: Host,
+    /// Names of attached interfaces by index: news that change neither are not acted on.
+    known: HashMap<u32, String>,
+}
+
+impl Daemon {
+    async fn start(&mut self, log_faults: bool) -> anyhow::Result<Option<tokio::task::JoinHandle<()>>> {
+        let links = self.host.netlink.links().await?;
+        let mut session = self.host.begin(log_faults).await?;
+        self.host.release_gone(&mut session, &links)?;
+        let attached = self.host.attach(&mut session, &links, &Selection::Matching).await?;
+        if session.loaded.outcome == Outcome::Replaced {
+            tracing::info!("another version of the program took the old one's place; the counters go on");
+        }
+        self.learn(&links, &attached);
+        session.loaded.log.take().map(log_packets).transpose()
+    }
+
+    /// Acts on news of some interfaces.
+    async fn follow(&mut self, batch: HashMap<u32, LinkEvent>) -> anyhow::Result<()> {
+        let mut gone = Vec::new();
+        let mut seen = Vec::new();
+        for (index, event) in batch {
+            match event {
+                LinkEvent::Gone { .. } => {
+                    if self.known.remove(&index).is_some() {
+                        gone.push(index);
+                    }
+                }
+                LinkEvent::Seen(link) => {
+                    if self.known.get(&index) == Some(&link.name) {
+                        continue;
+                    }
+                    match self.host.role(&link) {
+                        Role::Container(_) | Role::Shared => seen.push(link),
+                        Role::Unresolved { reason } => tracing::warn!("{}: not attached: {reason}", link.name),
+                        Role::Ignored => self.note_rename(&link),
+                    }
+                }
+            }
+        }
+        if gone.is_empty() && seen.is_empty() {
+            return Ok(());
+        }
+        let mut session = self.host.begin(false).await?;
+        for index in gone {
+            self.host.release(&mut session, index)?;
+        }
+        let attached = self.host.attach(&mut session, &seen, &Selection::Matching).await?;
+        self.learn(&seen, &attached);
+        Ok(())
+    }
+
+    /// A counted interface whose new name no rule knows: its wires are the same, so it goes on for its container.
+    fn note_rename(&mut self, link: &Link) {
+        if let Some(name) = self.known.get_mut(&link.index) {
+            tracing::warn!("{name} is now called {}, which no rule knows: it is counted as before", link.name);
+            name.clone_from(&link.name);
+        }
+    }
+
+    /// Compares everything with everything.
+    async fn resync(&mut self) -> anyhow::Result<()> {
+        let links = self.host.netlink.links().await?;
+        let mut session = self.host.begin(false).await?;
+        self.host.release_gone(&mut session, &links)?;
+        let attached = self.host.attach(&mut session, &links, &Selection::Matching).await?;
+        self.known.retain(|index, _| links.iter().any(|link| link.index == *index));
+        self.learn(&links, &attached);
+        Ok(())
+    }
+
+    /// Reads configuration, addresses and classes anew; what can't be read leaves everything as it was.
+    async fn reload(&mut self, make_host: &impl Fn() -> anyhow::Result<Host>) -> anyhow::Result<()> {
+        let host = make_host()?;
+        let table = class_source::table_for_start(&host.config)?;
+        self.host = host;
+        {
+            let mut session = self.host.begin(false).await?;
+            tables::load(&mut session.loaded.maps, &table)?;
+        }
+        tracing::info!("{} prefixes in {} classes are in force", table.len(), table.classes_in_use().len());
+        self.resync().await
+    }
+
+    fn learn(&mut self, links: &[Link], report: &AttachReport) {
+        for (name, change) in &report.attached {
+            if *change == Change::Attached {
+                tracing::info!("{name}: attached ({})", self.host.kind().name());
+            }
+            if let Some(link) = links.iter().find(|link| link.name == *name) {
+                self.known.insert(link.index, name.clone());
+            }
+        }
+        for (name, reason) in &report.failed {
+            // An interface that went while we were at it is no failure; its end is news of its own.
+            tracing::warn!("{name}: {reason}");
+        }
+        for (name, reason) in &report.unresolved {
+            tracing::debug!("{name}: not attached: {reason}");
+        }
+    }
+}
+
+/// Brings log lines of the kernel program to our own log, as long as the task lives.
+fn log_packets(mut object: Ebpf) -> anyhow::Result<tokio::task::JoinHandle<()>> {
+    let logger = EbpfLogger::init(&mut object).context("cannot read the program's log")?;
+    // SAFETY: the logger keeps its file descriptor open and the same for as long as it lives.
+    let mut logger = unsafe { AsyncFd::register(logger) }.context("cannot wait for the program's log")?;
+    Ok(tokio::spawn(async move {
+        // The maps of the log live as long as the object.
+        let _object = object;
+        while let Ok(mut guard) = logger.readable_mut().await {
+            guard.get_inner_mut().flush();
+            guard.clear_ready();
+        }
+    }))
+}

@@ -1,0 +1,344 @@
+//! What should be attached on this host, and making it so.
+//!
+//! Interfaces come from `netlink`, their roles from `naming`, and everything in the kernel is done by `kernel`. All
+//! commands that attach or detach, and the daemon, go through here, under one lock.
+
+use std::collections::BTreeMap;
+
+use anyhow::{Context as _, bail};
+use ipnet::IpNet;
+use traffic_common::{
+    ADDRESS_WITHOUT_SLOT, Direction, INTERFACE_INDEX_ENTRIES, InterfaceEntry, interface_flags,
+};
+
+use crate::{
+    addresses::AddressBook,
+    class_source,
+    config::Config,
+    kernel::{
+        attach::{self, AttachKind, Change},
+        bpffs::{Bpffs, ChangeLock},
+        load::{self, Loaded, Outcome},
+        registry::{Registry, read_text},
+        tables,
+    },
+    links::Link,
+    naming::{InterfaceFacts, Naming, Role},
+    netlink::Netlink,
+    snapshot::ContainerId,
+};
+
+const BOTH: [Direction; 2] = [Direction::In, Direction::Out];
+
+/// Which interfaces a command is about.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Selection {
+    /// All that a rule makes a container's or shared.
+    Matching,
+    /// Those named.
+    Named(Vec<String>),
+}
+
+/// What an attach did, for the operator.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct AttachReport {
+    /// Interfaces with what was done on them.
+    pub attached: Vec<(String, Change)>,
+    /// Interfaces that a rule matches but that no container could be found for, with the reason.
+    pub unresolved: Vec<(String, String)>,
+    /// Interfaces that could not be attached, with the reason.
+    pub failed: Vec<(String, String)>,
+}
+
+/// The host's configuration and its connections to the kernel.
+#[derive(Debug)]
+pub struct Host {
+    /// The configuration.
+    pub config: Config,
+    /// Where things are pinned.
+    pub bpffs: Bpffs,
+    /// The connection that lists interfaces.
+    pub netlink: Netlink,
+    naming: Naming,
+    addresses: AddressBook,
+    kind: AttachKind,
+}
+
+/// A change under way: the lock, and everything that was read under it.
+#[derive(Debug)]
+pub struct Session {
+    /// Program and maps.
+    pub loaded: Loaded,
+    /// Who has which slot.
+    pub registry: Registry,
+    _lock: ChangeLock,
+}
+
+impl Host {
+    /// Puts the parts together.
+    pub fn new(config: Config, bpffs: Bpffs, netlink: Netlink, naming: Naming, addresses: AddressBook) -> Self {
+        let kind = AttachKind::choose(config.attach);
+        Self { config, bpffs, netlink, naming, addresses, kind }
+    }
+
+    /// The way programs are attached here.
+    pub fn kind(&self) -> AttachKind {
+        self.kind
+    }
+
+    /// Takes over addresses that were read anew.
+    pub fn set_addresses(&mut self, addresses: AddressBook) {
+        self.addresses = addresses;
+    }
+
+    /// Which container an interface belongs to.
+    pub fn role(&self, link: &Link) -> Role {
+        self.naming.role(&InterfaceFacts { name: &link.name, mac: link.mac })
+    }
+
+    /// Waits for the lock, then finds or makes program and maps.
+    ///
+    /// # Errors
+    /// As [`load::ensure`] and [`Bpffs::lock`].
+    pub async fn begin(&self, log_faults: bool) -> anyhow::Result<Session> {
+        let lock = self.bpffs.lock()?;
+        let loaded = load::ensure(&self.bpffs, &lock, &self.config.limits, log_faults, || {
+            class_source::table_for_start(&self.config)
+        })?;
+        if let Some(error) = &loaded.skb_layout_error {
+            tracing::warn!(
+                "segmentation types can't be read ({error}): super-packets are counted by the plain rule, and counted as \
+                 estimated"
+            );
+        }
+        let registry = Registry::read(&loaded.maps)?;
+        let mut session = Session { loaded, registry, _lock: lock };
+        if session.loaded.outcome == Outcome::Replaced {
+            self.move_links(&mut session).await?;
+        }
+        Ok(session)
+    }
+
+    /// Moves every hook to the program just loaded, one atomic replacement each, then makes it the pinned one.
+    async fn move_links(&self, session: &mut Session) -> anyhow::Result<()> {
+        for link in self.netlink.links().await? {
+            for direction in BOTH {
+                for kind in [AttachKind::Tcx, AttachKind::Clsact] {
+                    if attach::is_attached(&self.bpffs, &self.netlink, &link, kind, direction).await? {
+                        let programs = &mut session.loaded.programs;
+                        attach::ensure(&self.bpffs, &self.netlink, programs, &link, kind, direction).await?;
+                    }
+                }
+            }
+        }
+        load::finish_replacement(&self.bpffs, &mut session.loaded)
+    }
+
+    /// Attaches to the selected interfaces of `links` and forgets those that are gone. One interface that fails does
+    /// not keep others from being attached.
+    ///
+    /// # Errors
+    /// When a named interface does not exist or no rule knows it (then nothing is attached), or the maps can't be
+    /// written.
+    pub async fn attach(
+        &self,
+        session: &mut Session,
+        links: &[Link],
+        selection: &Selection,
+    ) -> anyhow::Result<AttachReport> {
+        let mut report = AttachReport::default();
+        for (link, role) in self.select(links, selection)? {
+            match role {
+                Role::Ignored => {}
+                Role::Unresolved { reason } => report.unresolved.push((link.name.clone(), reason)),
+                Role::Container(id) => self.attach_reported(session, link, Some(&id), &mut report).await,
+                Role::Shared => self.attach_reported(session, link, None, &mut report).await,
+            }
+        }
+        self.sync_addresses(session)?;
+        Ok(report)
+    }
+
+    fn select<'l>(&self, links: &'l [Link], selection: &Selection) -> anyhow::Result<Vec<(&'l Link, Role)>> {
+        let Selection::Named(names) = selection else {
+            return Ok(links.iter().map(|link| (link, self.role(link))).collect());
+        };
+        names
+            .iter()
+            .map(|name| {
+                let link = links
+                    .iter()
+                    .find(|link| link.name == *name)
+                    .with_context(|| format!("there is no interface {name} here"))?;
+                match self.role(link) {
+                    Role::Ignored => bail!(
+                        "no rule tells whose interface {name} is: name it under [[container]] interfaces, or add a rule \
+                         under [interfaces], in the configuration"
+                    ),
+                    Role::Unresolved { reason } => bail!("it is not known whose interface {name} is: {reason}"),
+                    role => Ok((link, role)),
+                }
+            })
+            .collect()
+    }
+
+    async fn attach_reported(
+        &self,
+        session: &mut Session,
+        link: &Link,
+        container: Option<&ContainerId>,
+        report: &mut AttachReport,
+    ) {
+        match self.attach_one(session, link, container).await {
+            Ok(change) => report.attached.push((link.name.clone(), change)),
+            Err(error) => report.failed.push((link.name.clone(), format!("{error:#}"))),
+        }
+    }
+
+    async fn attach_one(
+        &self,
+        session: &mut Session,
+        link: &Link,
+        container: Option<&ContainerId>,
+    ) -> anyhow::Result<Change> {
+        let Session { loaded, registry, .. } = session;
+        let slot = match container {
+            Some(id) => registry.assign_container(&mut loaded.maps, id)?,
+            None => None,
+        };
+        if container.is_some() && slot.is_none() {
+            tracing::warn!(
+                "{}: no counter slot is free ({} containers): its packets are counted as container_table_full",
+                link.name,
+                registry.containers().len()
+            );
+        }
+        let before = registry.interface_of_index(link.index);
+        let interface_slot = registry.assign_interface(&mut loaded.maps, link, container, slot)?;
+        let moved = before.filter(|&old| old != interface_slot);
+        if let Some(old) = moved {
+            registry.note_gone(&mut loaded.maps, old)?;
+        }
+
+        let mut hanging = true;
+        for direction in BOTH {
+            hanging &= attach::is_attached(&self.bpffs, &self.netlink, link, self.kind, direction).await?;
+        }
+        if moved.is_some() || !hanging {
+            // The listing may be some time old; what passed until this moment is what matters.
+            let now = self.netlink.link(link.index).await?.unwrap_or_else(|| link.clone());
+            registry.note_attach(&mut loaded.maps, interface_slot, &now, moved.is_some() && hanging)?;
+        }
+        let entry = InterfaceEntry {
+            flags: interface_flags::PRESENT
+                | if container.is_none() { interface_flags::SHARED } else { 0 }
+                | if container.is_some() && slot.is_none() { interface_flags::NO_SLOT } else { 0 },
+            interface_slot,
+            container_slot: slot.unwrap_or(0),
+            link_header_len: link.link_header_len(),
+        };
+        // Before the hooks: a packet must find its interface from the first one on.
+        write_entry(loaded, link.index, entry)?;
+        let mut change = Change::Kept;
+        for direction in BOTH {
+            let done =
+                attach::ensure(&self.bpffs, &self.netlink, &mut loaded.programs, link, self.kind, direction).await?;
+            change = change.max(done);
+        }
+        Ok(change)
+    }
+
+    /// Lets go of interfaces that exist no more: their entries and pinned links. Their counters stay.
+    ///
+    /// # Errors
+    /// When a link can't be unpinned or a map not be written.
+    pub fn release_gone(&self, session: &mut Session, links: &[Link]) -> anyhow::Result<()> {
+        let exists = |index: u32| links.iter().any(|link| link.index == index);
+        let registered = session.registry.interfaces().iter().map(|record| record.ifindex).filter(|&index| index != 0);
+        let mut gone: Vec<u32> =
+            registered.chain(self.bpffs.linked_interfaces()?).filter(|&index| !exists(index)).collect();
+        gone.sort_unstable();
+        gone.dedup();
+        gone.into_iter().try_for_each(|index| self.release(session, index))
+    }
+
+    /// Lets go of one interface that exists no more.
+    ///
+    /// # Errors
+    /// As [`Self::release_gone`].
+    pub fn release(&self, session: &mut Session, ifindex: u32) -> anyhow::Result<()> {
+        for direction in BOTH {
+            attach::unpin(&self.bpffs, ifindex, direction)?;
+        }
+        if let Some(slot) = session.registry.interface_of_index(ifindex) {
+            let name = read_text(&session.registry.interfaces()[slot as usize].name).to_owned();
+            session.registry.note_gone(&mut session.loaded.maps, slot)?;
+            tracing::info!("{name} is gone; its counters stay");
+        }
+        write_entry(&mut session.loaded, ifindex, InterfaceEntry::default())
+    }
+
+    /// Brings the kernel's local addresses into line with the configuration's.
+    ///
+    /// # Errors
+    /// When a map can't be written.
+    pub fn sync_addresses(&self, session: &mut Session) -> anyhow::Result<()> {
+        let mut wanted: BTreeMap<IpNet, u32> = BTreeMap::new();
+        for entry in &self.addresses.entries {
+            let slot = session.registry.assign_container(&mut session.loaded.maps, &entry.container)?;
+            wanted.insert(entry.prefix, slot.unwrap_or(ADDRESS_WITHOUT_SLOT));
+        }
+        tables::sync_addresses(&mut session.loaded.maps, &wanted)
+    }
+
+    /// Takes what is ours off the selected interfaces; gives the names of those it hung on. The counters stay.
+    ///
+    /// # Errors
+    /// When a named interface does not exist, or the kernel refuses.
+    pub async fn detach(&self, _lock: &ChangeLock, selection: &Selection) -> anyhow::Result<Vec<String>> {
+        let links = self.netlink.links().await?;
+        let chosen: Vec<&Link> = match selection {
+            Selection::Matching => links.iter().collect(),
+            Selection::Named(names) => names
+                .iter()
+                .map(|name| {
+                    let found = links.iter().find(|link| link.name == *name);
+                    found.with_context(|| format!("there is no interface {name} here"))
+                })
+                .collect::<anyhow::Result<_>>()?,
+        };
+        let mut detached = Vec::new();
+        for link in chosen {
+            let mut was_attached = false;
+            for direction in BOTH {
+                was_attached |= attach::detach(&self.bpffs, &self.netlink, link, direction).await?;
+            }
+            if was_attached {
+                detached.push(link.name.clone());
+            }
+        }
+        Ok(detached)
+    }
+}
+
+fn write_entry(loaded: &mut Loaded, ifindex: u32, entry: InterfaceEntry) -> anyhow::Result<()> {
+    if ifindex < INTERFACE_INDEX_ENTRIES {
+        if loaded.maps.interface_by_index.get(ifindex)? != entry {
+            loaded.maps.interface_by_index.set(ifindex, entry)?;
+        }
+    } else if entry == InterfaceEntry::default() {
+        match loaded.maps.interface_by_high_index.remove(&ifindex) {
+            Ok(()) | Err(aya::maps::MapError::KeyNotFound) => {}
+            // The entry was never there.
+            Err(aya::maps::MapError::SyscallError(error)) if error.io_error.raw_os_error() == Some(libc::ENOENT) => {}
+            Err(error) => return Err(error).context("cannot remove an interface of a high index"),
+        }
+    } else {
+        loaded
+            .maps
+            .interface_by_high_index
+            .insert(ifindex, entry, 0)
+            .context("cannot register an interface of a high index; too many exist")?;
+    }
+    Ok(())
+}

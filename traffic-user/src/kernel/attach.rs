@@ -1,0 +1,274 @@
+//! Hanging the program on an interface's two hooks, and taking it off.
+//!
+//! From kernel 6.6 the hook is a TCX link, pinned under the interface's index: it is replaced in place when the program
+//! changes, and a link that is there already is left alone. Older kernels have a `clsact` qdisc and a filter at a
+//! fixed priority and handle, so that a second attach finds the first and a detach removes only what is ours. The qdisc
+//! is left standing: others may use it.
+
+use std::{fs, io};
+
+use anyhow::{Context as _, bail};
+use aya::{
+    programs::{
+        LinkOrder, MultiProgLink as _, ProgramError, SchedClassifier, TcAttachType,
+        links::{FdLink, LinkError, PinnedLink},
+        tc::{self, NlOptions, SchedClassifierLink, TcAttachOptions, TcError, TcHandle},
+    },
+    util::KernelVersion,
+};
+use traffic_common::{Direction, EGRESS_PROGRAM, INGRESS_PROGRAM};
+
+use super::{bpffs::Bpffs, load::Programs, sys};
+use crate::{config::AttachSetting, links::Link, netlink::Netlink};
+
+/// First in the chain of filters: a program before ours that ends the chain would starve it.
+const FILTER_PRIORITY: u16 = 1;
+/// Tells our filter from others of the same priority.
+const FILTER_HANDLE: TcHandle = TcHandle::new(0, 0x7472);
+
+/// The way a program hangs on an interface.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AttachKind {
+    /// A pinned TCX link.
+    Tcx,
+    /// A filter under the clsact qdisc.
+    Clsact,
+}
+
+impl AttachKind {
+    /// The name used in output.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Tcx => "tcx",
+            Self::Clsact => "clsact",
+        }
+    }
+
+    /// The kind this kernel and the configuration call for.
+    pub fn choose(setting: AttachSetting) -> Self {
+        match setting {
+            AttachSetting::Tcx => Self::Tcx,
+            AttachSetting::Clsact => Self::Clsact,
+            AttachSetting::Auto if has_tcx() => Self::Tcx,
+            AttachSetting::Auto => Self::Clsact,
+        }
+    }
+}
+
+/// What [`ensure`] found or did on one hook.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Change {
+    /// The program hung there already.
+    Kept,
+    /// Another version of the program hung there and was replaced without a gap.
+    Replaced,
+    /// Nothing of ours hung there.
+    Attached,
+}
+
+/// TCX came with 6.6.
+fn has_tcx() -> bool {
+    const TCX_SINCE: u32 = 6 << 16 | 6 << 8;
+    KernelVersion::current().is_ok_and(|version| version.code() >= TCX_SINCE)
+}
+
+const fn hook(direction: Direction) -> (TcAttachType, &'static str) {
+    match direction {
+        Direction::In => (TcAttachType::Egress, EGRESS_PROGRAM),
+        Direction::Out => (TcAttachType::Ingress, INGRESS_PROGRAM),
+    }
+}
+
+impl Programs {
+    fn for_direction(&mut self, direction: Direction) -> &mut SchedClassifier {
+        match direction {
+            Direction::In => &mut self.egress,
+            Direction::Out => &mut self.ingress,
+        }
+    }
+}
+
+/// Whether a program of ours hangs on the hook, whatever its version.
+///
+/// # Errors
+/// When the kernel can't be asked.
+pub async fn is_attached(
+    bpffs: &Bpffs,
+    netlink: &Netlink,
+    link: &Link,
+    kind: AttachKind,
+    direction: Direction,
+) -> anyhow::Result<bool> {
+    match kind {
+        AttachKind::Tcx => Ok(pinned_link(bpffs, link.index, direction)?.is_some()),
+        AttachKind::Clsact => Ok(our_filter(netlink, link, direction).await?.is_some()),
+    }
+}
+
+/// Makes sure that this program hangs on the hook.
+///
+/// # Errors
+/// When the kernel refuses, or the interface was renamed meanwhile; then nothing new hangs there.
+pub async fn ensure(
+    bpffs: &Bpffs,
+    netlink: &Netlink,
+    programs: &mut Programs,
+    link: &Link,
+    kind: AttachKind,
+    direction: Direction,
+) -> anyhow::Result<Change> {
+    let (attach_type, name) = hook(direction);
+    let program = programs.for_direction(direction);
+    let change = match kind {
+        AttachKind::Tcx => ensure_tcx(bpffs, program, link, direction),
+        AttachKind::Clsact => {
+            let found = our_filter(netlink, link, direction).await?;
+            ensure_clsact(program, link, attach_type, found)
+        }
+    };
+    change.with_context(|| format!("cannot attach {name} to {} ({})", link.name, kind.name()))
+}
+
+fn ensure_tcx(
+    bpffs: &Bpffs,
+    program: &mut SchedClassifier,
+    link: &Link,
+    direction: Direction,
+) -> anyhow::Result<Change> {
+    let (attach_type, _) = hook(direction);
+    if let Some((pinned, on)) = pinned_link(bpffs, link.index, direction)? {
+        if on.program_id == program.info()?.id() {
+            return Ok(Change::Kept);
+        }
+        let id = program.attach_to_link(pinned)?;
+        // The pin keeps the link; this handle on it may go.
+        drop(program.take_link(id)?);
+        return Ok(Change::Replaced);
+    }
+    let path = bpffs.link(link.index, direction);
+    if fs::exists(&path)? {
+        // Its interface is gone and the index was given to another.
+        fs::remove_file(&path).with_context(|| format!("cannot unpin the stale {}", path.display()))?;
+    }
+    let order = TcAttachOptions::TcxOrder(LinkOrder::first());
+    let id = program.attach_with_options(&link.name, attach_type, order)?;
+    let attached = program.take_link(id)?;
+    let on = sys::tcx_link(attached.fd()?)?;
+    if on.ifindex != link.index {
+        bail!("the name now belongs to another interface (index {} instead of {})", on.ifindex, link.index);
+    }
+    FdLink::try_from(attached)?.pin(&path).with_context(|| format!("cannot pin {}", path.display()))?;
+    Ok(Change::Attached)
+}
+
+/// The pinned link of a hook and what it hangs on; `None` when there is none or its interface is gone.
+fn pinned_link(bpffs: &Bpffs, ifindex: u32, direction: Direction) -> anyhow::Result<Option<(SchedClassifierLink, sys::TcxLink)>> {
+    let path = bpffs.link(ifindex, direction);
+    let pinned = match PinnedLink::from_pin(&path) {
+        Ok(pinned) => SchedClassifierLink::try_from(FdLink::from(pinned))
+            .with_context(|| format!("{} is no TCX link", path.display()))?,
+        Err(LinkError::SyscallError(error)) if error.io_error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(error).with_context(|| format!("cannot open {}", path.display())),
+    };
+    let on = sys::tcx_link(pinned.fd()?).with_context(|| format!("cannot inspect {}", path.display()))?;
+    Ok((on.ifindex == ifindex).then_some((pinned, on)))
+}
+
+fn ensure_clsact(
+    program: &mut SchedClassifier,
+    link: &Link,
+    attach_type: TcAttachType,
+    found: Option<u32>,
+) -> anyhow::Result<Change> {
+    if let Some(program_id) = found {
+        if program_id == program.info()?.id() {
+            return Ok(Change::Kept);
+        }
+        let existing =
+            SchedClassifierLink::attached(&link.name, attach_type, FILTER_PRIORITY, FILTER_HANDLE, None)?;
+        let id = program.attach_to_link(existing)?;
+        leave_attached(program.take_link(id)?);
+        return Ok(Change::Replaced);
+    }
+    match tc::qdisc_add_clsact(&link.name) {
+        Ok(()) => {}
+        // It is there already, ours or another's: just what is needed.
+        Err(TcError::NetlinkError(error)) if error.raw_os_error() == Some(libc::EEXIST) => {}
+        Err(error) => return Err(error).context("cannot add the clsact qdisc"),
+    }
+    let options = NlOptions { priority: FILTER_PRIORITY, handle: FILTER_HANDLE, classid: None };
+    let id = program.attach_with_options(&link.name, attach_type, TcAttachOptions::Netlink(options))?;
+    leave_attached(program.take_link(id)?);
+    Ok(Change::Attached)
+}
+
+/// A filter lives in the kernel without any handle on it; dropping this one would remove it.
+fn leave_attached(link: SchedClassifierLink) {
+    std::mem::forget(link);
+}
+
+/// Id of our program's filter on a clsact hook.
+async fn our_filter(netlink: &Netlink, link: &Link, direction: Direction) -> anyhow::Result<Option<u32>> {
+    let (_, name) = hook(direction);
+    let filters = netlink.bpf_filters(link.index, direction).await?;
+    let ours = filters.into_iter().find(|filter| {
+        filter.priority == FILTER_PRIORITY && filter.handle == u32::from(FILTER_HANDLE) && filter.name == name
+    });
+    Ok(ours.map(|filter| filter.program_id))
+}
+
+/// Takes our program off one hook; gives whether it hung there.
+///
+/// # Errors
+/// When the kernel refuses.
+pub async fn detach(
+    bpffs: &Bpffs,
+    netlink: &Netlink,
+    link: &Link,
+    direction: Direction,
+) -> anyhow::Result<bool> {
+    let (attach_type, name) = hook(direction);
+    let mut was_attached = unpin(bpffs, link.index, direction)?;
+    if our_filter(netlink, link, direction).await?.is_some() {
+        let existing =
+            SchedClassifierLink::attached(&link.name, attach_type, FILTER_PRIORITY, FILTER_HANDLE, None)?;
+        aya::programs::Link::detach(existing)
+            .with_context(|| format!("cannot remove the filter of {name} from {}", link.name))?;
+        was_attached = true;
+    }
+    Ok(was_attached)
+}
+
+/// Removes the pinned link of a hook, on which the program falls off; gives whether there was one.
+///
+/// # Errors
+/// When the file can't be removed.
+pub fn unpin(bpffs: &Bpffs, ifindex: u32, direction: Direction) -> anyhow::Result<bool> {
+    let path = bpffs.link(ifindex, direction);
+    match fs::remove_file(&path) {
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(error).with_context(|| format!("cannot unpin {}", path.display())),
+    }
+}
+
+/// Names and ids of the programs on one TCX hook, in the order they run. Empty where the kernel has no TCX.
+///
+/// # Errors
+/// When the kernel can't be asked.
+pub fn tcx_chain(link: &Link, direction: Direction) -> Result<Vec<(u32, String)>, ProgramError> {
+    let (attach_type, _) = hook(direction);
+    if !has_tcx() {
+        return Ok(Vec::new());
+    }
+    let (_revision, programs) = SchedClassifier::query_tcx(&link.name, attach_type)?;
+    Ok(programs
+        .into_iter()
+        .map(|program| (program.id(), program.name_as_str().unwrap_or_default().to_owned()))
+        .collect())
+}
+
+/// Whether a program of this name is one of ours.
+pub fn is_ours(program: &str) -> bool {
+    program == INGRESS_PROGRAM || program == EGRESS_PROGRAM
+}

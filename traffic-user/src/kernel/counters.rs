@@ -1,0 +1,258 @@
+//! Reading all counters: the one way from the maps to a [`Snapshot`].
+
+use jiff::Timestamp;
+use traffic_common::{
+    ClassCounters, Direction, Family, Fault, FaultCounters, InterfaceCounters, InterfaceRecord, LinkStatistics, Meta,
+    Tally, slot_state,
+};
+
+use super::{
+    maps::Maps,
+    registry::{container_id, read_text},
+    tables,
+};
+use crate::{
+    clock,
+    snapshot::{ByDirection, ClassCounter, ClassTableInfo, FaultCounter, InterfaceCounter, PassedCounter, Snapshot},
+};
+
+/// Reads everything that is counted.
+///
+/// # Errors
+/// When a map can't be read.
+pub fn read(maps: &Maps, node: &str) -> anyhow::Result<Snapshot> {
+    let meta = stable_meta(maps)?;
+    let mut snapshot = Snapshot {
+        node: node.to_owned(),
+        boot_id: String::from_utf8_lossy(&meta.boot_id).into_owned(),
+        epoch: meta.epoch,
+        epoch_created: clock::timestamp(meta.created_unix_s),
+        time: Timestamp::now(),
+        boottime_ns: clock::boottime_ns(),
+        class_table: ClassTableInfo {
+            hash: meta.table_hash,
+            loaded: clock::timestamp(meta.table_loaded_unix_s),
+            prefixes: meta.table_prefixes,
+        },
+        counters: Vec::new(),
+        faults: Vec::new(),
+        interfaces: Vec::new(),
+    };
+    read_classes(maps, &meta, &mut snapshot)?;
+    read_interfaces(maps, &mut snapshot)?;
+    Ok(snapshot)
+}
+
+/// A reading of the description that no writer changed halfway.
+fn stable_meta(maps: &Maps) -> anyhow::Result<Meta> {
+    let mut meta = maps.meta.get(0)?;
+    loop {
+        let again = maps.meta.get(0)?;
+        if again == meta {
+            return Ok(meta);
+        }
+        meta = again;
+    }
+}
+
+fn read_classes(maps: &Maps, meta: &Meta, snapshot: &mut Snapshot) -> anyhow::Result<()> {
+    let columns = tables::columns(meta);
+    let owners = maps.containers.range(0, maps.containers.len())?;
+    // Slots are given from the first on, so the owned ones are a short head of the map, read in one go.
+    let last = owners.iter().rposition(|record| record.state != slot_state::FREE);
+    let slots = u32::try_from(last.map_or(0, |last| last + 1))?;
+    let copies = maps.class_counters.copies();
+    let values = maps.class_counters.range(0, slots * meta.columns)?;
+    for (slot, record) in owners.iter().enumerate().take(slots as usize) {
+        let Some(container) = container_id(record) else { continue };
+        for &(column, class) in &columns {
+            let first = (slot * meta.columns as usize + column as usize) * copies;
+            let sum = sum_class(&values[first..first + copies]);
+            for family in Family::ALL {
+                snapshot.counters.push(ClassCounter {
+                    container: container.clone(),
+                    generation: record.generation,
+                    class,
+                    family,
+                    tally: ByDirection::from_array(sum.tallies[family as usize]),
+                });
+            }
+        }
+    }
+    snapshot.counters.sort_by(|a, b| {
+        (natural(a.container.as_str()), a.class, a.family).cmp(&(natural(b.container.as_str()), b.class, b.family))
+    });
+    Ok(())
+}
+
+/// Sorts numbers by value and before names.
+fn natural(id: &str) -> (u64, &str) {
+    (id.parse().unwrap_or(u64::MAX), id)
+}
+
+fn read_interfaces(maps: &Maps, snapshot: &mut Snapshot) -> anyhow::Result<()> {
+    let owners = maps.interfaces.range(0, maps.interfaces.len())?;
+    let last = owners.iter().rposition(|record| record.state != slot_state::FREE);
+    let slots = u32::try_from(last.map_or(0, |last| last + 1))?;
+    let copies = maps.interface_counters.copies();
+    let passed = maps.interface_counters.range(0, slots)?;
+    let faults = maps.fault_counters.range(0, slots)?;
+    for (slot, record) in owners.iter().enumerate().take(slots as usize) {
+        if record.state == slot_state::FREE {
+            continue;
+        }
+        let passed = sum_interface(&passed[slot * copies..(slot + 1) * copies]);
+        let faults = sum_faults(&faults[slot * copies..(slot + 1) * copies]);
+        let interface = read_text(&record.name);
+        if slot == traffic_common::UNKNOWN_INTERFACE_SLOT as usize && passed == InterfaceCounters::default() {
+            continue;
+        }
+        for fault in Fault::ALL {
+            let tally =
+                ByDirection::from_array([Direction::In, Direction::Out].map(|d| faults.faults[d as usize][fault as usize]));
+            if tally != ByDirection::default() {
+                snapshot.faults.push(FaultCounter {
+                    interface: interface.to_owned(),
+                    generation: record.generation,
+                    fault,
+                    tally,
+                });
+            }
+        }
+        snapshot.interfaces.push(interface_counter(record, &passed, &faults));
+    }
+    snapshot.interfaces.sort_by(|a, b| a.interface.cmp(&b.interface));
+    snapshot.faults.sort_by(|a, b| (&a.interface, a.fault).cmp(&(&b.interface, b.fault)));
+    Ok(())
+}
+
+fn interface_counter(record: &InterfaceRecord, passed: &InterfaceCounters, faults: &FaultCounters) -> InterfaceCounter {
+    let one = |direction: Direction| {
+        let at = direction as usize;
+        PassedCounter {
+            wire: passed.passed[at].wire,
+            skbs: passed.passed[at].skbs,
+            skb_bytes: passed.passed[at].skb_bytes,
+            estimated: faults.estimated[at],
+            unseen_skbs: record.unseen.packets[at],
+            unseen_skb_bytes: record.unseen.bytes[at],
+        }
+    };
+    let container = read_text(&record.container);
+    InterfaceCounter {
+        interface: read_text(&record.name).to_owned(),
+        generation: record.generation,
+        container: crate::snapshot::ContainerId::new(container).ok(),
+        ifindex: (record.ifindex != 0).then_some(record.ifindex),
+        attached: clock::timestamp(record.attached_unix_s),
+        passed: ByDirection { incoming: one(Direction::In), outgoing: one(Direction::Out) },
+    }
+}
+
+/// What the kernel counted on an interface since we were attached, and what we counted, in buffers and their bytes:
+/// what the difference should be is zero.
+pub fn since_attach(
+    record: &InterfaceRecord,
+    kernel: &LinkStatistics,
+    ours: &InterfaceCounters,
+) -> ByDirection<[(u64, u64); 2]> {
+    let one = |direction: Direction| {
+        let at = direction as usize;
+        [
+            (
+                kernel.packets[at].saturating_sub(record.kernel_before.packets[at]),
+                ours.passed[at].skbs.saturating_sub(record.counted_before.packets[at]),
+            ),
+            (
+                kernel.bytes[at].saturating_sub(record.kernel_before.bytes[at]),
+                ours.passed[at].skb_bytes.saturating_sub(record.counted_before.bytes[at]),
+            ),
+        ]
+    };
+    ByDirection { incoming: one(Direction::In), outgoing: one(Direction::Out) }
+}
+
+fn add(to: &mut Tally, tally: &Tally) {
+    to.packets = to.packets.wrapping_add(tally.packets);
+    to.bytes = to.bytes.wrapping_add(tally.bytes);
+}
+
+fn sum_class(copies: &[ClassCounters]) -> ClassCounters {
+    let mut sum = ClassCounters::default();
+    for copy in copies {
+        for (to, from) in sum.tallies.as_flattened_mut().iter_mut().zip(copy.tallies.as_flattened()) {
+            add(to, from);
+        }
+    }
+    sum
+}
+
+/// Sums the CPUs' copies of an interface's totals.
+pub fn sum_interface(copies: &[InterfaceCounters]) -> InterfaceCounters {
+    let mut sum = InterfaceCounters::default();
+    for copy in copies {
+        for (to, from) in sum.passed.iter_mut().zip(&copy.passed) {
+            add(&mut to.wire, &from.wire);
+            to.skbs = to.skbs.wrapping_add(from.skbs);
+            to.skb_bytes = to.skb_bytes.wrapping_add(from.skb_bytes);
+        }
+    }
+    sum
+}
+
+fn sum_faults(copies: &[FaultCounters]) -> FaultCounters {
+    let mut sum = FaultCounters::default();
+    for copy in copies {
+        for (to, from) in sum.faults.as_flattened_mut().iter_mut().zip(copy.faults.as_flattened()) {
+            add(to, from);
+        }
+        for (to, from) in sum.estimated.iter_mut().zip(&copy.estimated) {
+            add(to, from);
+        }
+    }
+    sum
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A structure whose every field has another value, so that a mix-up shows.
+    fn tally(base: u64) -> Tally {
+        Tally { packets: base, bytes: base + 1000 }
+    }
+
+    #[test]
+    fn every_field_of_a_class_counter_is_summed_into_its_own_place() {
+        let one = ClassCounters { tallies: [[tally(1), tally(2)], [tally(3), tally(4)]] };
+        let other = ClassCounters { tallies: [[tally(10), tally(20)], [tally(30), tally(40)]] };
+        let sum = sum_class(&[one, other]);
+        let expected = [[(11, 2011), (22, 2022)], [(33, 2033), (44, 2044)]];
+        assert_eq!(sum.tallies.map(|row| row.map(|t| (t.packets, t.bytes))), expected);
+    }
+
+    #[test]
+    fn interface_and_fault_copies_sum_field_by_field() {
+        let mut interface = InterfaceCounters::default();
+        interface.passed[0] = traffic_common::Passed { wire: tally(5), skbs: 6, skb_bytes: 7 };
+        interface.passed[1] = traffic_common::Passed { wire: tally(8), skbs: 9, skb_bytes: 11 };
+        let sum = sum_interface(&[interface, interface]);
+        assert_eq!((sum.passed[0].wire.packets, sum.passed[0].skbs, sum.passed[0].skb_bytes), (10, 12, 14));
+        assert_eq!((sum.passed[1].wire.bytes, sum.passed[1].skbs, sum.passed[1].skb_bytes), (2016, 18, 22));
+
+        let mut faults = FaultCounters::default();
+        faults.faults[1][Fault::Malformed as usize] = tally(3);
+        faults.estimated[0] = tally(4);
+        let sum = sum_faults(&[faults, faults, faults]);
+        assert_eq!(sum.faults[1][Fault::Malformed as usize].packets, 9);
+        assert_eq!(sum.faults[0][Fault::Malformed as usize].packets, 0);
+        assert_eq!((sum.estimated[0].packets, sum.estimated[1].packets), (12, 0));
+    }
+
+    #[test]
+    fn numbers_sort_before_names_and_by_value() {
+        let mut ids = ["veth", "100", "20", "0", "a-uuid"];
+        ids.sort_by_key(|id| natural(id));
+        assert_eq!(ids, ["0", "20", "100", "a-uuid", "veth"]);
+    }
+}

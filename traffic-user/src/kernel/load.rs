@@ -1,0 +1,325 @@
+//! Finding the pinned program and maps, making them, or putting a newer program in place of an older one.
+
+use std::{fs, path::PathBuf};
+
+use anyhow::Context as _;
+use aya::{
+    Ebpf, EbpfLoader,
+    programs::{ProgramInfo, SchedClassifier},
+};
+use sha2::{Digest as _, Sha256};
+use traffic_common::{
+    Control, EGRESS_PROGRAM, INGRESS_PROGRAM, InterfaceRecord, LAYOUT_VERSION, Meta, gso::SkbLayout, slot_state,
+};
+
+use super::{
+    bpffs::{Bpffs, ChangeLock},
+    maps::{Maps, PINNED},
+    skb_layout, tables,
+};
+use crate::{classes::ClassTable, clock, config::Limits};
+
+/// The kernel program, as the build script compiled it.
+static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/trafctl-ebpf"));
+
+/// Name under which the interface slot for strangers is shown.
+pub const UNKNOWN_INTERFACE: &str = "(other)";
+
+/// The two classifiers, loaded.
+#[derive(Debug)]
+pub struct Programs {
+    /// Host-side ingress.
+    pub ingress: SchedClassifier,
+    /// Host-side egress.
+    pub egress: SchedClassifier,
+}
+
+/// Why pinned state can't be used.
+#[derive(Debug, thiserror::Error)]
+pub enum StateError {
+    /// Nothing is loaded here.
+    #[error("nothing is loaded under {0}; `trafctl attach` loads it")]
+    NotLoaded(String),
+    /// The maps are of another layout.
+    #[error(
+        "the maps under {root} have layout {found}, and this trafctl needs {LAYOUT_VERSION}: read them with the version that \
+         made them, then start anew with `trafctl detach --purge`, which forgets the counters"
+    )]
+    Layout {
+        /// The directory.
+        root: String,
+        /// Layout version found.
+        found: u32,
+    },
+}
+
+/// The set of maps, for commands that only read.
+///
+/// # Errors
+/// [`StateError`] when nothing (usable) is loaded; others when the maps may not be opened.
+pub fn open(bpffs: &Bpffs) -> anyhow::Result<Maps> {
+    let not_loaded = || StateError::NotLoaded(bpffs.root().display().to_string());
+    match fs::exists(bpffs.map("META")) {
+        Ok(true) => {}
+        Ok(false) => return Err(not_loaded().into()),
+        Err(error) => {
+            return Err(error).with_context(|| format!("cannot look into {} (are you root?)", bpffs.root().display()));
+        }
+    }
+    check_layout(bpffs)?;
+    let maps = Maps::open(bpffs)?;
+    if maps.meta.get(0)?.ready == 0 {
+        return Err(not_loaded().into());
+    }
+    Ok(maps)
+}
+
+/// The layout version stands first in every version's `META`, whatever its size.
+fn check_layout(bpffs: &Bpffs) -> anyhow::Result<()> {
+    let path = bpffs.map("META");
+    let data = aya::maps::MapData::from_pin(&path).with_context(|| format!("cannot open {}", path.display()))?;
+    let size = data.info().with_context(|| format!("cannot inspect {}", path.display()))?.value_size() as usize;
+    let found = if size == size_of::<Meta>() {
+        let map = aya::maps::Map::from_map_data(data)?;
+        let meta = aya::maps::Array::<&aya::maps::MapData, Meta>::try_from(&map)?.get(&0, 0)?;
+        // A set whose making was interrupted has no version yet.
+        if meta.ready == 0 { LAYOUT_VERSION } else { meta.layout_version }
+    } else {
+        0
+    };
+    if found == LAYOUT_VERSION {
+        return Ok(());
+    }
+    Err(StateError::Layout { root: bpffs.root().display().to_string(), found }.into())
+}
+
+/// What [`ensure`] did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// Everything was there.
+    Found,
+    /// The maps were made and the class table loaded.
+    Created,
+    /// Another version of the program took the pinned one's place; the links are still to be moved to it.
+    Replaced,
+}
+
+/// Program and maps, ready for attaching.
+#[derive(Debug)]
+pub struct Loaded {
+    /// The maps.
+    pub maps: Maps,
+    /// The programs to attach.
+    pub programs: Programs,
+    /// How they came about.
+    pub outcome: Outcome,
+    /// The object that log lines of faults come from, when they were asked for.
+    pub log: Option<Ebpf>,
+    /// Why segmentation types can't be read, when the program had to be loaded without.
+    pub skb_layout_error: Option<skb_layout::LayoutError>,
+}
+
+/// A program just loaded, pinned beside the one in use.
+struct Fresh {
+    programs: Programs,
+    log: Option<Ebpf>,
+    skb_layout_error: Option<skb_layout::LayoutError>,
+}
+
+impl Fresh {
+    fn loaded(self, maps: Maps, outcome: Outcome) -> Loaded {
+        let Self { programs, log, skb_layout_error } = self;
+        Loaded { maps, programs, outcome, log, skb_layout_error }
+    }
+}
+
+/// Finds or makes program and maps. `table` is asked for the class table only when the maps are made.
+///
+/// # Errors
+/// When the kernel refuses program or maps, or pinned maps are of another layout. Nothing that was there is changed
+/// then.
+pub fn ensure(
+    bpffs: &Bpffs,
+    _lock: &ChangeLock,
+    limits: &Limits,
+    log_faults: bool,
+    table: impl FnOnce() -> anyhow::Result<ClassTable>,
+) -> anyhow::Result<Loaded> {
+    let existing = match open(bpffs) {
+        Ok(maps) => Some(maps),
+        Err(error) if matches!(error.downcast_ref(), Some(StateError::NotLoaded(_))) => None,
+        Err(error) => return Err(error),
+    };
+    let Some(maps) = existing else {
+        let table = table()?;
+        tables::check_capacity(&table, limits.classes)?;
+        // Leftovers of a making that was interrupted: never ready, so nothing was ever counted in them.
+        bpffs.clear()?;
+        return create(bpffs, limits, log_faults, &table).inspect_err(|_| {
+            // Nothing half made is left; the error that led here says more than a failure of this would.
+            if let Err(error) = bpffs.clear() {
+                tracing::warn!("cleaning up: {error:#}");
+            }
+        });
+    };
+    let meta = maps.meta.get(0)?;
+    let same = meta.program_hash == object_hash();
+    if !log_faults && (same || meta.program_version > version_number()) {
+        if !same {
+            tracing::warn!("a newer trafctl has loaded its program here; it is left in place");
+        }
+        let programs = open_programs(|name| bpffs.program(name))?;
+        return Ok(Loaded { maps, programs, outcome: Outcome::Found, log: None, skb_layout_error: None });
+    }
+    // The pinned maps have their sizes; those asked for here are not looked at.
+    let fresh = load_program(bpffs, limits, log_faults)?;
+    Ok(fresh.loaded(maps, Outcome::Replaced))
+}
+
+/// Puts a replaced program in the pinned one's place and notes its version: the last step of a replacement, after all
+/// links run it, so that an interrupted one is taken up again.
+///
+/// # Errors
+/// When renaming or writing fails.
+pub fn finish_replacement(bpffs: &Bpffs, loaded: &mut Loaded) -> anyhow::Result<()> {
+    publish_programs(bpffs)?;
+    let mut meta = loaded.maps.meta.get(0)?;
+    // A program that writes log lines is never taken for the one everybody shares.
+    meta.program_hash = if loaded.log.is_some() { [0; 32] } else { object_hash() };
+    meta.program_version = version_number();
+    loaded.maps.meta.set(0, meta)
+}
+
+fn create(bpffs: &Bpffs, limits: &Limits, log_faults: bool, table: &ClassTable) -> anyhow::Result<Loaded> {
+    let fresh = load_program(bpffs, limits, log_faults)?;
+    let mut maps = Maps::open(bpffs)?;
+    maps.control.set(0, Control { active_table: 0, columns: limits.classes })?;
+    let now = clock::unix_seconds();
+    let mut unknown = InterfaceRecord {
+        state: slot_state::IN_USE,
+        generation: 1,
+        container_slot: u32::MAX,
+        shared: 1,
+        attached_unix_s: now,
+        ..crate::kernel::registry::EMPTY_INTERFACE
+    };
+    crate::kernel::registry::write_text(&mut unknown.name, UNKNOWN_INTERFACE);
+    maps.interfaces.set(traffic_common::UNKNOWN_INTERFACE_SLOT, unknown)?;
+    let mut meta = Meta {
+        layout_version: LAYOUT_VERSION,
+        ready: 0,
+        epoch: clock::random_number()?,
+        created_unix_s: now,
+        boot_id: clock::boot_id()?,
+        container_slots: limits.containers,
+        interface_slots: limits.interfaces,
+        columns: limits.classes,
+        columns_used: 1,
+        program_version: version_number(),
+        program_hash: object_hash(),
+        table_hash: [0; 32],
+        table_loaded_unix_s: now,
+        table_prefixes: 0,
+        column_class: [0; 256],
+    };
+    maps.meta.set(0, meta)?;
+    tables::load(&mut maps, table)?;
+    publish_programs(bpffs)?;
+    meta = maps.meta.get(0)?;
+    meta.ready = 1;
+    maps.meta.set(0, meta)?;
+    Ok(fresh.loaded(maps, Outcome::Created))
+}
+
+/// Loads the program on the pinned maps, making those that are missing, and pins it beside the one in use.
+fn load_program(bpffs: &Bpffs, limits: &Limits, log_faults: bool) -> anyhow::Result<Fresh> {
+    let (layout, skb_layout_error) = match skb_layout::of_running_kernel() {
+        Ok(layout) => (layout, None),
+        Err(error) => (SkbLayout::default(), Some(error)),
+    };
+    let counters = limits.containers.checked_mul(limits.classes).context("limits: containers * classes is too large")?;
+    let log_level = if log_faults { u8::MAX } else { 0 };
+    let paths: Vec<_> = PINNED.iter().map(|&name| (name, bpffs.map(name))).collect();
+    let mut loader = EbpfLoader::new();
+    loader
+        .override_global("SKB_LAYOUT", &layout, true)
+        .override_global("AYA_LOG_LEVEL", &log_level, false)
+        .map_max_entries("ADDRESSES_V4", limits.addresses)
+        .map_max_entries("ADDRESSES_V6", limits.addresses)
+        .map_max_entries("CLASS_COUNTERS", counters)
+        .map_max_entries("INTERFACE_COUNTERS", limits.interfaces)
+        .map_max_entries("FAULT_COUNTERS", limits.interfaces)
+        .map_max_entries("CONTAINERS", limits.containers)
+        .map_max_entries("INTERFACES", limits.interfaces);
+    for (name, path) in &paths {
+        loader.map_pin_path(name, path);
+    }
+    let mut object = loader.load(OBJECT).context(
+        "the kernel refused the maps; trafctl needs root (or CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON), a kernel with BPF, \
+         and memory for the counters (see [limits] in the configuration)",
+    )?;
+    for name in [INGRESS_PROGRAM, EGRESS_PROGRAM] {
+        let program = object.program_mut(name).with_context(|| format!("the object lacks program {name}"))?;
+        let program: &mut SchedClassifier = program.try_into()?;
+        program.load().with_context(|| format!("the kernel refused program {name}"))?;
+        let path = fresh_program(bpffs, name);
+        if fs::exists(&path)? {
+            fs::remove_file(&path).with_context(|| format!("cannot remove {}", path.display()))?;
+        }
+        program.pin(&path).with_context(|| format!("cannot pin {}", path.display()))?;
+    }
+    let programs = open_programs(|name| fresh_program(bpffs, name))?;
+    Ok(Fresh { programs, log: log_faults.then_some(object), skb_layout_error })
+}
+
+/// Where a program is pinned until it takes the pinned one's place.
+fn fresh_program(bpffs: &Bpffs, name: &str) -> PathBuf {
+    bpffs.program(&format!("{name}_fresh"))
+}
+
+/// Moves the fresh programs over the pinned ones, so that there is one at every instant.
+fn publish_programs(bpffs: &Bpffs) -> anyhow::Result<()> {
+    for name in [INGRESS_PROGRAM, EGRESS_PROGRAM] {
+        let path = bpffs.program(name);
+        fs::rename(fresh_program(bpffs, name), &path).with_context(|| format!("cannot pin {}", path.display()))?;
+    }
+    Ok(())
+}
+
+fn open_programs(path: impl Fn(&str) -> PathBuf) -> anyhow::Result<Programs> {
+    let open = |name| {
+        let path = path(name);
+        SchedClassifier::from_pin(&path).with_context(|| format!("cannot open the pinned program {}", path.display()))
+    };
+    Ok(Programs { ingress: open(INGRESS_PROGRAM)?, egress: open(EGRESS_PROGRAM)? })
+}
+
+/// What the kernel says of the pinned programs, ingress first.
+///
+/// # Errors
+/// When they are not pinned or may not be opened.
+pub fn program_infos(bpffs: &Bpffs) -> anyhow::Result<[ProgramInfo; 2]> {
+    let info = |name| {
+        let path = bpffs.program(name);
+        ProgramInfo::from_pin(&path).with_context(|| format!("cannot open the pinned program {}", path.display()))
+    };
+    Ok([info(INGRESS_PROGRAM)?, info(EGRESS_PROGRAM)?])
+}
+
+/// SHA-256 of the object built into this binary.
+pub fn object_hash() -> [u8; 32] {
+    Sha256::digest(OBJECT).into()
+}
+
+/// This build's version in one comparable number, as in [`Meta::program_version`].
+pub fn version_number() -> u32 {
+    let part = |text: &str| text.parse::<u32>().unwrap_or(0) & 0x3ff;
+    part(env!("CARGO_PKG_VERSION_MAJOR")) << 20
+        | part(env!("CARGO_PKG_VERSION_MINOR")) << 10
+        | part(env!("CARGO_PKG_VERSION_PATCH"))
+}
+
+/// A version number as people write it.
+pub fn version_text(number: u32) -> String {
+    format!("{}.{}.{}", number >> 20, number >> 10 & 0x3ff, number & 0x3ff)
+}

@@ -1,0 +1,243 @@
+//! Handles on the pinned maps: opened by path, typed by `traffic_common::layout`.
+
+use std::{
+    io,
+    marker::PhantomData,
+    os::fd::{AsFd as _, AsRawFd as _},
+};
+
+use anyhow::Context as _;
+use aya::{
+    Pod,
+    maps::{
+        Array, ArrayOfMaps, HashMap, IterableMap, LpmTrie, Map, MapData, MapError, MapFd, PerCpuArray, PerCpuValues,
+    },
+};
+use traffic_common::{
+    ClassCounters, ContainerRecord, Control, FaultCounters, InterfaceCounters, InterfaceEntry, InterfaceRecord, Meta,
+};
+
+use super::{bpffs::Bpffs, sys};
+use crate::output::status::MapMemory;
+
+/// Names of all maps that are pinned, as the program defines them.
+pub const PINNED: [&str; 13] = [
+    "INTERFACE_BY_INDEX",
+    "INTERFACE_BY_HIGH_INDEX",
+    "ADDRESSES_V4",
+    "ADDRESSES_V6",
+    "CLASSES_V4",
+    "CLASSES_V6",
+    "CONTROL",
+    "CLASS_COUNTERS",
+    "INTERFACE_COUNTERS",
+    "FAULT_COUNTERS",
+    "CONTAINERS",
+    "INTERFACES",
+    "META",
+];
+
+/// A compiled class table of IPv4 prefixes.
+pub type ClassTrieV4 = LpmTrie<MapData, [u8; 4], u32>;
+/// A compiled class table of IPv6 prefixes.
+pub type ClassTrieV6 = LpmTrie<MapData, [u8; 16], u32>;
+
+/// All pinned maps.
+#[derive(Debug)]
+pub struct Maps {
+    /// What this set is.
+    pub meta: Elements<Meta>,
+    /// The active table and the row width.
+    pub control: Elements<Control>,
+    /// ifindex -> entry.
+    pub interface_by_index: Elements<InterfaceEntry>,
+    /// ifindex -> entry, for high indexes.
+    pub interface_by_high_index: HashMap<MapData, u32, InterfaceEntry>,
+    /// Local IPv4 prefix -> container slot.
+    pub addresses_v4: LpmTrie<MapData, [u8; 4], u32>,
+    /// Local IPv6 prefix -> container slot.
+    pub addresses_v6: LpmTrie<MapData, [u8; 16], u32>,
+    /// The two IPv4 class tables.
+    pub classes_v4: ArrayOfMaps<MapData, ClassTrieV4>,
+    /// The two IPv6 class tables.
+    pub classes_v6: ArrayOfMaps<MapData, ClassTrieV6>,
+    /// container slot * columns + column -> counters.
+    pub class_counters: Elements<ClassCounters>,
+    /// interface slot -> what passed.
+    pub interface_counters: Elements<InterfaceCounters>,
+    /// interface slot -> faults.
+    pub fault_counters: Elements<FaultCounters>,
+    /// container slot -> owner.
+    pub containers: Elements<ContainerRecord>,
+    /// interface slot -> owner.
+    pub interfaces: Elements<InterfaceRecord>,
+}
+
+impl Maps {
+    /// Opens all maps.
+    ///
+    /// # Errors
+    /// When one is not pinned, may not be opened, or has another key or value size.
+    pub fn open(bpffs: &Bpffs) -> anyhow::Result<Self> {
+        Ok(Self {
+            meta: Elements::open(bpffs, "META")?,
+            control: Elements::open(bpffs, "CONTROL")?,
+            interface_by_index: Elements::open(bpffs, "INTERFACE_BY_INDEX")?,
+            interface_by_high_index: typed(bpffs, "INTERFACE_BY_HIGH_INDEX")?,
+            addresses_v4: typed(bpffs, "ADDRESSES_V4")?,
+            addresses_v6: typed(bpffs, "ADDRESSES_V6")?,
+            classes_v4: typed(bpffs, "CLASSES_V4")?,
+            classes_v6: typed(bpffs, "CLASSES_V6")?,
+            class_counters: Elements::open(bpffs, "CLASS_COUNTERS")?,
+            interface_counters: Elements::open(bpffs, "INTERFACE_COUNTERS")?,
+            fault_counters: Elements::open(bpffs, "FAULT_COUNTERS")?,
+            containers: Elements::open(bpffs, "CONTAINERS")?,
+            interfaces: Elements::open(bpffs, "INTERFACES")?,
+        })
+    }
+}
+
+/// Memory of each pinned map by the kernel's account, and of the class tables in them.
+///
+/// # Errors
+/// When a map can't be opened.
+pub fn memory(bpffs: &Bpffs) -> anyhow::Result<Vec<MapMemory>> {
+    let mut all = Vec::new();
+    for name in PINNED {
+        let data = MapData::from_pin(bpffs.map(name)).with_context(|| format!("cannot open map {name}"))?;
+        all.push(MapMemory { map: name.to_owned(), bytes: locked_bytes(data.fd()) });
+    }
+    let maps = Maps::open(bpffs)?;
+    let active = maps.control.get(0)?.active_table;
+    let tables = [
+        ("class table IPv4", maps.classes_v4.get(&active, 0).map(|trie| locked_bytes(IterableMap::map(&trie).fd()))),
+        ("class table IPv6", maps.classes_v6.get(&active, 0).map(|trie| locked_bytes(IterableMap::map(&trie).fd()))),
+    ];
+    for (name, bytes) in tables {
+        all.push(MapMemory { map: name.to_owned(), bytes: bytes.with_context(|| format!("cannot open the {name}"))? });
+    }
+    Ok(all)
+}
+
+/// `memlock` of a map's file descriptor; 0 where the kernel does not say.
+fn locked_bytes(fd: &MapFd) -> u64 {
+    let path = format!("/proc/self/fdinfo/{}", fd.as_fd().as_raw_fd());
+    let text = std::fs::read_to_string(path).unwrap_or_default();
+    let value = text.lines().find_map(|line| line.strip_prefix("memlock:"));
+    value.and_then(|value| value.trim().parse().ok()).unwrap_or(0)
+}
+
+fn open(bpffs: &Bpffs, name: &str) -> anyhow::Result<Map> {
+    let path = bpffs.map(name);
+    MapData::from_pin(&path)
+        .and_then(Map::from_map_data)
+        .with_context(|| format!("cannot open the pinned map {}", path.display()))
+}
+
+fn typed<M: TryFrom<Map, Error = MapError>>(bpffs: &Bpffs, name: &str) -> anyhow::Result<M> {
+    M::try_from(open(bpffs, name)?).with_context(|| format!("the pinned map {name} is not of the expected kind"))
+}
+
+/// An array map, per CPU or not, that is read in ranges.
+#[derive(Debug)]
+pub struct Elements<V> {
+    name: &'static str,
+    map: Map,
+    len: u32,
+    /// Values that one index holds: the number of possible CPUs, or 1.
+    copies: usize,
+    _value: PhantomData<V>,
+}
+
+impl<V: Pod> Elements<V> {
+    fn open(bpffs: &Bpffs, name: &'static str) -> anyhow::Result<Self> {
+        let map = open(bpffs, name)?;
+        let (len, copies) = match &map {
+            Map::Array(_) => (Array::<&MapData, V>::try_from(&map).map(|array| array.len()), 1),
+            _ => {
+                let cpus = aya::util::nr_cpus()
+                    .map_err(|(_file, error)| error)
+                    .context("cannot tell the number of CPUs")?;
+                (PerCpuArray::<&MapData, V>::try_from(&map).map(|array| array.len()), cpus)
+            }
+        };
+        let len = len.with_context(|| format!("the pinned map {name} is not of the expected kind"))?;
+        Ok(Self { name, map, len, copies, _value: PhantomData })
+    }
+
+    /// Number of elements.
+    pub fn len(&self) -> u32 {
+        self.len
+    }
+
+    /// Whether there are none, which no map of ours is.
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// Number of values an index holds.
+    pub fn copies(&self) -> usize {
+        self.copies
+    }
+
+    /// The values of `count` elements from `first`: for a per-CPU map [`Self::copies`] in a row for each.
+    ///
+    /// # Errors
+    /// When the kernel refuses, which for an array in range it has no cause to.
+    pub fn range(&self, first: u32, count: u32) -> anyhow::Result<Vec<V>> {
+        let data = match &self.map {
+            Map::Array(data) | Map::PerCpuArray(data) => data,
+            _ => anyhow::bail!("map {} is no array", self.name),
+        };
+        match sys::lookup_batch(data.fd().as_fd(), first, count, self.copies) {
+            Err(error) if error.kind() == io::ErrorKind::Unsupported => self.one_by_one(first, count),
+            other => other.with_context(|| format!("cannot read map {}", self.name)),
+        }
+    }
+
+    fn one_by_one(&self, first: u32, count: u32) -> anyhow::Result<Vec<V>> {
+        let mut values = Vec::with_capacity(count as usize * self.copies);
+        for index in first..first + count {
+            let read = if self.copies == 1 && matches!(self.map, Map::Array(_)) {
+                Array::<&MapData, V>::try_from(&self.map)?.get(&index, 0).map(|value| values.push(value))
+            } else {
+                PerCpuArray::<&MapData, V>::try_from(&self.map)?
+                    .get(&index, 0)
+                    .map(|copies| values.extend(copies.iter().copied()))
+            };
+            read.with_context(|| format!("cannot read element {index} of map {}", self.name))?;
+        }
+        Ok(values)
+    }
+
+    /// One element of a map that is not per CPU.
+    ///
+    /// # Errors
+    /// When the index is out of range or the kernel refuses.
+    pub fn get(&self, index: u32) -> anyhow::Result<V> {
+        Array::<&MapData, V>::try_from(&self.map)
+            .and_then(|array| array.get(&index, 0))
+            .with_context(|| format!("cannot read element {index} of map {}", self.name))
+    }
+
+    /// Writes one element of a map that is not per CPU.
+    ///
+    /// # Errors
+    /// When the index is out of range or the kernel refuses.
+    pub fn set(&mut self, index: u32, value: V) -> anyhow::Result<()> {
+        Array::<&mut MapData, V>::try_from(&mut self.map)
+            .and_then(|mut array| array.set(index, value, 0))
+            .with_context(|| format!("cannot write element {index} of map {}", self.name))
+    }
+
+    /// Sets all CPUs' copies of one element of a per-CPU map.
+    ///
+    /// # Errors
+    /// When the index is out of range or the kernel refuses.
+    pub fn set_copies(&mut self, index: u32, value: V) -> anyhow::Result<()> {
+        let copies = PerCpuValues::try_from(vec![value; self.copies]).context("cannot lay out per-CPU values")?;
+        PerCpuArray::<&mut MapData, V>::try_from(&mut self.map)
+            .and_then(|mut array| array.set(index, copies, 0))
+            .with_context(|| format!("cannot write element {index} of map {}", self.name))
+    }
+}

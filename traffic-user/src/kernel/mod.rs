@@ -1,0 +1,23 @@
+//! The only modules that know BPF: loading, attaching, tables in, counters out.
+//!
+//! | module | owns |
+//! |---|---|
+//! | [`bpffs`] | the directory of pinned things and the lock on changing them |
+//! | [`load`] | finding, making and replacing program and maps |
+//! | [`skb_layout`] | offsets in the kernel's `sk_buff`, from BTF |
+//! | [`maps`] | typed handles on the pinned maps |
+//! | [`registry`] | which container and interface has which slot |
+//! | [`tables`] | class tables and addresses, into the kernel |
+//! | [`attach`] | the hooks of an interface |
+//! | [`counters`] | all counters, out of the kernel |
+//! | [`sys`] | the system calls that aya lacks |
+
+pub mod attach;
+pub mod bpffs;
+pub mod counters;
+pub mod load;
+pub mod maps;
+pub mod registry;
+pub mod skb_layout;
+pub mod sys;
+pub mod tables;

@@ -1,0 +1,279 @@
+//! Which container and which interface has which slot, as written in the pinned maps.
+//!
+//! A slot once given stays with its owner, over stops and starts, so that its counters go on. The choice of a slot is
+//! pure ([`choose`]); the rest writes it down.
+
+use anyhow::Context as _;
+use traffic_common::{
+    CONTAINER_ID_BYTES, ContainerRecord, DIRECTIONS, Direction, INTERFACE_NAME_BYTES, InterfaceCounters,
+    InterfaceRecord, LinkStatistics, UNKNOWN_INTERFACE_SLOT, slot_state,
+};
+
+use super::{counters::sum_interface, maps::Maps};
+use crate::{clock, links::Link, snapshot::ContainerId};
+
+/// A record nobody owns.
+pub const EMPTY_CONTAINER: ContainerRecord =
+    ContainerRecord { state: slot_state::FREE, generation: 0, since_unix_s: 0, id: [0; CONTAINER_ID_BYTES] };
+
+const NOTHING: LinkStatistics = LinkStatistics { packets: [0; DIRECTIONS], bytes: [0; DIRECTIONS] };
+
+/// A record nobody owns.
+pub const EMPTY_INTERFACE: InterfaceRecord = InterfaceRecord {
+    state: slot_state::FREE,
+    generation: 0,
+    ifindex: 0,
+    container_slot: u32::MAX,
+    shared: 0,
+    link_header_len: 0,
+    attached_unix_s: 0,
+    kernel_before: NOTHING,
+    counted_before: NOTHING,
+    unseen: NOTHING,
+    name: [0; INTERFACE_NAME_BYTES],
+    container: [0; CONTAINER_ID_BYTES],
+};
+
+/// Puts a text into a field padded with zeros; what does not fit is cut off.
+pub fn write_text(field: &mut [u8], text: &str) {
+    let len = text.len().min(field.len() - 1);
+    field.fill(0);
+    field[..len].copy_from_slice(&text.as_bytes()[..len]);
+}
+
+/// The text of a field padded with zeros.
+pub fn read_text(field: &[u8]) -> &str {
+    let end = field.iter().position(|&byte| byte == 0).unwrap_or(field.len());
+    std::str::from_utf8(&field[..end]).unwrap_or("")
+}
+
+/// The id in a container's record, if the slot has an owner.
+pub fn container_id(record: &ContainerRecord) -> Option<ContainerId> {
+    if record.state == slot_state::FREE {
+        return None;
+    }
+    ContainerId::new(read_text(&record.id)).ok()
+}
+
+/// The slot that answers `mine`, else the first that is free.
+fn choose<R>(records: &[R], mine: impl Fn(&R) -> bool, free: impl Fn(&R) -> bool) -> Option<usize> {
+    records.iter().position(mine).or_else(|| records.iter().position(free))
+}
+
+/// All slot records, read once and kept in step with the maps.
+#[derive(Debug)]
+pub struct Registry {
+    containers: Vec<ContainerRecord>,
+    interfaces: Vec<InterfaceRecord>,
+}
+
+impl Registry {
+    /// Reads all records.
+    ///
+    /// # Errors
+    /// When the maps can't be read.
+    pub fn read(maps: &Maps) -> anyhow::Result<Self> {
+        Ok(Self {
+            containers: maps.containers.range(0, maps.containers.len())?,
+            interfaces: maps.interfaces.range(0, maps.interfaces.len())?,
+        })
+    }
+
+    /// Records of containers, by slot.
+    pub fn containers(&self) -> &[ContainerRecord] {
+        &self.containers
+    }
+
+    /// Records of interfaces, by slot.
+    pub fn interfaces(&self) -> &[InterfaceRecord] {
+        &self.interfaces
+    }
+
+    /// The slot of a container that has one.
+    pub fn container_slot(&self, id: &ContainerId) -> Option<u32> {
+        let slot = self.containers.iter().position(|record| owns(record, id))?;
+        u32::try_from(slot).ok()
+    }
+
+    /// The slot of a container, given now if it has none; `None` when all are taken.
+    ///
+    /// # Errors
+    /// When the map can't be written.
+    pub fn assign_container(&mut self, maps: &mut Maps, id: &ContainerId) -> anyhow::Result<Option<u32>> {
+        let free = |record: &ContainerRecord| record.state == slot_state::FREE;
+        let Some(slot) = choose(&self.containers, |record| owns(record, id), free) else { return Ok(None) };
+        let index = u32::try_from(slot).context("slot numbers fit 32 bits")?;
+        if free(&self.containers[slot]) {
+            let mut record = ContainerRecord {
+                state: slot_state::IN_USE,
+                generation: self.containers[slot].generation + 1,
+                since_unix_s: clock::unix_seconds(),
+                ..EMPTY_CONTAINER
+            };
+            write_text(&mut record.id, id.as_str());
+            maps.containers.set(index, record)?;
+            self.containers[slot] = record;
+        }
+        Ok(Some(index))
+    }
+
+    /// The interface slot of this index, if an interface of that index is registered.
+    pub fn interface_of_index(&self, ifindex: u32) -> Option<u32> {
+        let slot = self.interfaces.iter().position(|record| ifindex != 0 && record.ifindex == ifindex)?;
+        u32::try_from(slot).ok()
+    }
+
+    /// The slot of an interface and its container; the one for strangers when all are taken.
+    ///
+    /// A name that now belongs to another container gets another slot: totals of two containers never mix.
+    ///
+    /// # Errors
+    /// When the maps can't be read or written.
+    pub fn assign_interface(
+        &mut self,
+        maps: &mut Maps,
+        link: &Link,
+        container: Option<&ContainerId>,
+        container_slot: Option<u32>,
+    ) -> anyhow::Result<u32> {
+        let container_text = container.map_or("", ContainerId::as_str);
+        let mine = |record: &InterfaceRecord| {
+            record.state == slot_state::IN_USE
+                && read_text(&record.name) == link.name
+                && read_text(&record.container) == container_text
+        };
+        let free = |record: &InterfaceRecord| record.state == slot_state::FREE;
+        let Some(slot) = choose(&self.interfaces, mine, free) else { return Ok(UNKNOWN_INTERFACE_SLOT) };
+        let index = u32::try_from(slot).context("slot numbers fit 32 bits")?;
+        let old = self.interfaces[slot];
+        let is_new = free(&old);
+        let mut record = InterfaceRecord {
+            state: slot_state::IN_USE,
+            generation: old.generation + u32::from(is_new),
+            container_slot: container_slot.unwrap_or(u32::MAX),
+            shared: u32::from(container.is_none()),
+            link_header_len: link.link_header_len(),
+            ..if is_new { EMPTY_INTERFACE } else { old }
+        };
+        write_text(&mut record.name, &link.name);
+        write_text(&mut record.container, container_text);
+        self.write_interface(maps, index, record)?;
+        Ok(index)
+    }
+
+    /// Notes that counting in this slot begins at this moment, and what passed uncounted until then.
+    ///
+    /// `moved` says that the interface was counted in another slot until now, so that nothing of it was unseen.
+    ///
+    /// # Errors
+    /// When the maps can't be read or written.
+    pub fn note_attach(&mut self, maps: &mut Maps, slot: u32, link: &Link, moved: bool) -> anyhow::Result<()> {
+        let counted = as_statistics(&sum_interface(&maps.interface_counters.range(slot, 1)?));
+        let old = self.interfaces[slot as usize];
+        let record = InterfaceRecord {
+            ifindex: link.index,
+            attached_unix_s: clock::unix_seconds(),
+            kernel_before: link.statistics,
+            counted_before: counted,
+            unseen: if moved { old.unseen } else { plus(&old.unseen, &unseen(&old, link, &counted)) },
+            ..old
+        };
+        self.write_interface(maps, slot, record)
+    }
+
+    /// Notes that the interface went; its slot and counters stay.
+    ///
+    /// # Errors
+    /// When the map can't be written.
+    pub fn note_gone(&mut self, maps: &mut Maps, slot: u32) -> anyhow::Result<()> {
+        let record = InterfaceRecord { ifindex: 0, ..self.interfaces[slot as usize] };
+        self.write_interface(maps, slot, record)
+    }
+
+    fn write_interface(&mut self, maps: &mut Maps, slot: u32, record: InterfaceRecord) -> anyhow::Result<()> {
+        if self.interfaces[slot as usize] != record && slot != UNKNOWN_INTERFACE_SLOT {
+            maps.interfaces.set(slot, record)?;
+            self.interfaces[slot as usize] = record;
+        }
+        Ok(())
+    }
+}
+
+fn owns(record: &ContainerRecord, id: &ContainerId) -> bool {
+    record.state == slot_state::IN_USE && read_text(&record.id) == id.as_str()
+}
+
+/// What passed this interface uncounted until now. One that was never counted in this slot: all that the kernel
+/// counted on it. One that was (the program was taken off and is put on again): what the kernel counted since, less
+/// what we did.
+fn unseen(record: &InterfaceRecord, link: &Link, counted: &LinkStatistics) -> LinkStatistics {
+    if record.ifindex != link.index {
+        return link.statistics;
+    }
+    minus(&minus(&link.statistics, &record.kernel_before), &minus(counted, &record.counted_before))
+}
+
+fn plus(a: &LinkStatistics, b: &LinkStatistics) -> LinkStatistics {
+    combine(a, b, u64::wrapping_add)
+}
+
+fn minus(a: &LinkStatistics, b: &LinkStatistics) -> LinkStatistics {
+    combine(a, b, u64::saturating_sub)
+}
+
+fn combine(a: &LinkStatistics, b: &LinkStatistics, with: impl Fn(u64, u64) -> u64) -> LinkStatistics {
+    let each = |a: [u64; DIRECTIONS], b: [u64; DIRECTIONS]| std::array::from_fn(|at| with(a[at], b[at]));
+    LinkStatistics { packets: each(a.packets, b.packets), bytes: each(a.bytes, b.bytes) }
+}
+
+/// Our own totals in the terms of the kernel's statistics.
+fn as_statistics(counters: &InterfaceCounters) -> LinkStatistics {
+    let mut statistics = LinkStatistics::default();
+    for direction in [Direction::In, Direction::Out] {
+        statistics.packets[direction as usize] = counters.passed[direction as usize].skbs;
+        statistics.bytes[direction as usize] = counters.passed[direction as usize].skb_bytes;
+    }
+    statistics
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_owner_keeps_its_slot_and_a_stranger_gets_the_first_free_one() {
+        let records = ["a", "", "b", ""];
+        let pick = |name: &'static str| choose(&records, |r| *r == name, |r| r.is_empty());
+        assert_eq!(pick("b"), Some(2));
+        assert_eq!(pick("c"), Some(1));
+        assert_eq!(choose(&["a", "b"], |r| *r == "c", |r| r.is_empty()), None);
+    }
+
+    #[test]
+    fn what_passed_unseen_is_told_from_what_was_counted() {
+        let statistics = |base: u64| LinkStatistics { packets: [base, base + 1], bytes: [base + 2, base + 3] };
+        let link = |index, base| Link {
+            index,
+            name: "veth1.0".to_owned(),
+            mac: None,
+            ethernet: true,
+            statistics: statistics(base),
+        };
+        // Never counted here: everything on it was unseen.
+        assert_eq!(unseen(&EMPTY_INTERFACE, &link(7, 100), &statistics(40)), statistics(100));
+        // Counted here from 100 (ours then 40); now the kernel says 500 and we say 340: 100 passed between.
+        let record =
+            InterfaceRecord { ifindex: 7, kernel_before: statistics(100), counted_before: statistics(40), ..EMPTY_INTERFACE };
+        let expected = LinkStatistics { packets: [100, 100], bytes: [100, 100] };
+        assert_eq!(unseen(&record, &link(7, 500), &statistics(340)), expected);
+    }
+
+    #[test]
+    fn texts_survive_their_fields() {
+        let mut field = [7; 16];
+        write_text(&mut field, "veth101.0");
+        assert_eq!(read_text(&field), "veth101.0");
+        write_text(&mut field, "a name that is too long");
+        assert_eq!(read_text(&field), "a name that is ");
+    }
+}

@@ -1,0 +1,232 @@
+//! Where the kernel keeps what `__sk_buff` does not show: offsets from the running kernel's BTF.
+//!
+//! A reader of just as much of the format as that takes
+//! (<https://docs.kernel.org/bpf/btf.html>): types one after another, and the members of two structures.
+
+use std::{collections::HashMap, path::Path};
+
+use traffic_common::gso::{ENUMERATORS, SkbLayout};
+
+/// The kernel's BTF.
+const VMLINUX: &str = "/sys/kernel/btf/vmlinux";
+
+const KIND_INT: u32 = 1;
+const KIND_ARRAY: u32 = 3;
+const KIND_STRUCT: u32 = 4;
+const KIND_UNION: u32 = 5;
+const KIND_ENUM: u32 = 6;
+const KIND_FUNC_PROTO: u32 = 13;
+const KIND_VAR: u32 = 14;
+const KIND_DATASEC: u32 = 15;
+const KIND_DECL_TAG: u32 = 17;
+const KIND_ENUM64: u32 = 19;
+
+/// Why the layout is not known; the program then uses the plain rule and says so in a counter.
+#[derive(Debug, thiserror::Error)]
+pub enum LayoutError {
+    /// The kernel offers no BTF.
+    #[error("cannot read {VMLINUX}: {0}")]
+    Read(#[from] std::io::Error),
+    /// The file is not what its format says.
+    #[error("{VMLINUX} is not readable as BTF: {0}")]
+    Format(&'static str),
+    /// A structure or member is missing or of an unexpected kind.
+    #[error("the kernel's BTF has no usable {0}")]
+    Missing(&'static str),
+    /// A segmentation type has another number here.
+    #[error("the kernel gives {name} the number {found:#x}, not {expected:#x}")]
+    Enumerator {
+        /// Name of the enumerator.
+        name: &'static str,
+        /// The kernel's number.
+        found: u32,
+        /// The number the program was built with.
+        expected: u32,
+    },
+}
+
+/// Finds the layout in the running kernel.
+///
+/// # Errors
+/// When there is no BTF, or it does not hold what is looked for.
+pub fn of_running_kernel() -> Result<SkbLayout, LayoutError> {
+    parse(&std::fs::read(Path::new(VMLINUX))?)
+}
+
+/// Finds the layout in BTF data.
+///
+/// # Errors
+/// When the data is no BTF, or does not hold what is looked for.
+fn parse(data: &[u8]) -> Result<SkbLayout, LayoutError> {
+    let btf = Btf::new(data)?;
+    let buff = btf.members("sk_buff")?;
+    let shared = btf.members("skb_shared_info")?;
+    let of = |members: &HashMap<&str, u32>, name: &'static str| {
+        members.get(name).copied().ok_or(LayoutError::Missing(name))
+    };
+    for (name, expected) in ENUMERATORS {
+        match btf.enumerators.get(name).copied() {
+            Some(found) if found != expected => return Err(LayoutError::Enumerator { name, found, expected }),
+            // An older kernel may lack a kind of segmentation altogether, and then never shows it.
+            _ => {}
+        }
+    }
+    Ok(SkbLayout {
+        known: 1,
+        head: of(&buff, "head")?,
+        data: of(&buff, "data")?,
+        end: of(&buff, "end")?,
+        inner_transport_header: of(&buff, "inner_transport_header")?,
+        gso_type: of(&shared, "gso_type")?,
+    })
+}
+
+/// One structure's or union's member list.
+struct Aggregate {
+    /// Where its members stand in the type section.
+    members_at: usize,
+    count: usize,
+    /// Member offsets share their word with a bit-field size.
+    bit_fields: bool,
+}
+
+struct Btf<'a> {
+    types: &'a [u8],
+    strings: &'a [u8],
+    aggregates: HashMap<u32, Aggregate>,
+    structs_by_name: HashMap<&'a str, u32>,
+    enumerators: HashMap<&'a str, u32>,
+}
+
+impl<'a> Btf<'a> {
+    fn new(data: &'a [u8]) -> Result<Self, LayoutError> {
+        const MAGIC: u32 = 0x0000_eb9f;
+        let short = LayoutError::Format("it is too short");
+        let header_len = word(data, 4).ok_or(LayoutError::Format("it is too short"))? as usize;
+        // A foreign byte order shows as another magic number.
+        if word(data, 0).is_none_or(|first| first & 0xffff != MAGIC) {
+            return Err(LayoutError::Format("the magic number is missing"));
+        }
+        let section = |at: usize| -> Option<&'a [u8]> {
+            let start = header_len + word(data, at)? as usize;
+            data.get(start..start + word(data, at + 4)? as usize)
+        };
+        let (Some(types), Some(strings)) = (section(8), section(16)) else { return Err(short) };
+        let mut btf = Self {
+            types,
+            strings,
+            aggregates: HashMap::new(),
+            structs_by_name: HashMap::new(),
+            enumerators: HashMap::new(),
+        };
+        btf.index()?;
+        Ok(btf)
+    }
+
+    /// Walks all types once; their ids count from 1 in the order of their place.
+    fn index(&mut self) -> Result<(), LayoutError> {
+        let short = || LayoutError::Format("a type is cut short");
+        let (mut at, mut id) = (0, 1);
+        while at < self.types.len() {
+            let name = word(self.types, at).ok_or_else(short)?;
+            let info = word(self.types, at + 4).ok_or_else(short)?;
+            let (kind, count, flag) = ((info >> 24) & 0x1f, (info & 0xffff) as usize, info >> 31 == 1);
+            at += 12;
+            let extra = match kind {
+                KIND_INT | KIND_VAR | KIND_DECL_TAG => 4,
+                KIND_ARRAY => 12,
+                KIND_STRUCT | KIND_UNION => count * 12,
+                KIND_ENUM | KIND_FUNC_PROTO => count * 8,
+                KIND_DATASEC | KIND_ENUM64 => count * 12,
+                _ => 0,
+            };
+            match kind {
+                KIND_STRUCT | KIND_UNION => {
+                    if let Some(name) = self.string(name).filter(|name| !name.is_empty() && kind == KIND_STRUCT) {
+                        self.structs_by_name.insert(name, id);
+                    }
+                    self.aggregates.insert(id, Aggregate { members_at: at, count, bit_fields: flag });
+                }
+                KIND_ENUM => {
+                    for member in 0..count {
+                        let name = word(self.types, at + member * 8).ok_or_else(short)?;
+                        let value = word(self.types, at + member * 8 + 4).ok_or_else(short)?;
+                        if let Some(name) = self.string(name).filter(|name| name.starts_with("SKB_GSO_")) {
+                            self.enumerators.insert(name, value);
+                        }
+                    }
+                }
+                _ => {}
+            }
+            at += extra;
+            id += 1;
+        }
+        Ok(())
+    }
+
+    /// Byte offsets of a structure's members, those of unnamed inner structures and unions included.
+    fn members(&self, name: &'static str) -> Result<HashMap<&'a str, u32>, LayoutError> {
+        let id = *self.structs_by_name.get(name).ok_or(LayoutError::Missing(name))?;
+        let mut found = HashMap::new();
+        self.collect(id, 0, 0, &mut found);
+        Ok(found)
+    }
+
+    fn collect(&self, id: u32, base_bits: u32, depth: u32, found: &mut HashMap<&'a str, u32>) {
+        const MAX_NESTING: u32 = 16;
+        let Some(aggregate) = self.aggregates.get(&id).filter(|_| depth < MAX_NESTING) else { return };
+        for member in 0..aggregate.count {
+            let at = aggregate.members_at + member * 12;
+            let (Some(name), Some(member_type), Some(offset)) =
+                (word(self.types, at), word(self.types, at + 4), word(self.types, at + 8))
+            else {
+                return;
+            };
+            let bits = base_bits + if aggregate.bit_fields { offset & 0x00ff_ffff } else { offset };
+            match self.string(name) {
+                Some("") => self.collect(member_type, bits, depth + 1, found),
+                // Bit fields have no byte offset, and none of them is needed.
+                Some(name) if bits.is_multiple_of(8) => {
+                    found.entry(name).or_insert(bits / 8);
+                }
+                _ => {}
+            }
+        }
+    }
+
+    fn string(&self, offset: u32) -> Option<&'a str> {
+        let rest = self.strings.get(offset as usize..)?;
+        let end = rest.iter().position(|&byte| byte == 0)?;
+        std::str::from_utf8(&rest[..end]).ok()
+    }
+}
+
+fn word(data: &[u8], at: usize) -> Option<u32> {
+    Some(u32::from_ne_bytes(data.get(at..at + 4)?.try_into().ok()?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nonsense_is_refused_without_a_panic() {
+        assert!(matches!(parse(b""), Err(LayoutError::Format(_))));
+        assert!(matches!(parse(&[0; 64]), Err(LayoutError::Format(_))));
+        let mut cut = 0x0001_eb9f_u32.to_ne_bytes().to_vec();
+        cut.extend(24_u32.to_ne_bytes());
+        cut.extend([0xff; 16]);
+        assert!(matches!(parse(&cut), Err(LayoutError::Format(_))));
+    }
+
+    /// The kernel the tests run on has BTF, or none of the others would mean anything.
+    #[test]
+    fn the_running_kernel_shows_its_layout() {
+        let layout = of_running_kernel().unwrap();
+        assert_eq!(layout.known, 1);
+        // `head` and `data` are neighbours in every kernel since 2009; the rest only has to be plausible.
+        assert_eq!(layout.data, layout.head + 8);
+        assert!(layout.end < layout.head && layout.inner_transport_header < layout.end);
+        assert!(layout.gso_type < 64);
+    }
+}

@@ -1,0 +1,25 @@
+//! An interface as the rest of trafctl sees it. Where it comes from: `netlink`.
+
+use traffic_common::LinkStatistics;
+
+/// One network interface at one moment.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Link {
+    /// Its index, unique in its network namespace while it exists.
+    pub index: u32,
+    /// Its name, which can change.
+    pub name: String,
+    /// Its hardware address, where it has one of six bytes.
+    pub mac: Option<[u8; 6]>,
+    /// Whether its packets begin with an Ethernet header.
+    pub ethernet: bool,
+    /// What the kernel counted on it, in the container's directions.
+    pub statistics: LinkStatistics,
+}
+
+impl Link {
+    /// Bytes before the network header of its packets.
+    pub const fn link_header_len(&self) -> u32 {
+        if self.ethernet { 14 } else { 0 }
+    }
+}

@@ -1,0 +1,227 @@
+//! What `trafctl status` shows.
+
+use serde::Serialize;
+
+use super::{bytes, rows};
+use crate::snapshot::{Balance, ByDirection, FaultCounter};
+
+/// The state of everything, as JSON shows it.
+#[derive(Debug, Serialize)]
+pub struct Status {
+    /// Name of the node.
+    pub node: String,
+    /// Version of the command that looked.
+    pub trafctl_version: &'static str,
+    /// Version of the maps' layout.
+    pub layout_version: u32,
+    /// Name of this set of counters.
+    pub epoch: String,
+    /// When the set was made.
+    pub epoch_created: String,
+    /// How programs are attached on this host: `tcx` or `clsact`.
+    pub attach_kind: &'static str,
+    /// The two programs.
+    pub programs: Vec<Program>,
+    /// The class table in force.
+    pub class_table: Table,
+    /// How full the tables are.
+    pub tables: Vec<Use>,
+    /// Memory of each map.
+    pub memory: Vec<MapMemory>,
+    /// Interfaces that should be attached.
+    pub attachments: Vec<Attachment>,
+    /// Faults counted so far.
+    pub faults: Vec<FaultRow>,
+    /// Passed less classes less faults.
+    pub unaccounted: Unaccounted,
+    /// What is wrong; empty when nothing is.
+    pub problems: Vec<String>,
+}
+
+/// A program in the kernel.
+#[derive(Debug, Serialize)]
+pub struct Program {
+    /// Its name.
+    pub name: String,
+    /// The kernel's id of it.
+    pub id: u32,
+    /// Version of the trafctl that loaded it.
+    pub version: String,
+    /// SHA-256 of the object it came from.
+    pub hash: String,
+    /// Times it ran, when the kernel keeps that.
+    pub run_count: Option<u64>,
+    /// Nanoseconds it ran, likewise.
+    pub run_time_ns: Option<u64>,
+}
+
+/// The class table in force.
+#[derive(Debug, Serialize)]
+pub struct Table {
+    /// SHA-256 of the compiled table.
+    pub hash: String,
+    /// When it was loaded.
+    pub loaded: String,
+    /// Its prefixes.
+    pub prefixes: u64,
+    /// The rule by which the configuration has it compiled.
+    pub order: String,
+}
+
+/// How full a table is.
+#[derive(Debug, Serialize)]
+pub struct Use {
+    /// Which table.
+    pub table: &'static str,
+    /// Places taken.
+    pub used: u64,
+    /// Places in all.
+    pub capacity: u64,
+}
+
+/// Memory of one map, by the kernel's account.
+#[derive(Debug, Serialize)]
+pub struct MapMemory {
+    /// Name of the map.
+    pub map: String,
+    /// Bytes.
+    pub bytes: u64,
+}
+
+/// An interface that should be attached.
+#[derive(Debug, Serialize)]
+pub struct Attachment {
+    /// Its name.
+    pub interface: String,
+    /// Its index.
+    pub ifindex: u32,
+    /// Its container; none where many share it.
+    pub container: Option<String>,
+    /// The hook for what goes in to the container.
+    #[serde(rename = "in")]
+    pub incoming: Hook,
+    /// The hook for what comes out of it.
+    #[serde(rename = "out")]
+    pub outgoing: Hook,
+}
+
+/// One hook of an interface.
+#[derive(Debug, Serialize)]
+pub struct Hook {
+    /// How our program hangs on it, if it does.
+    pub kind: Option<&'static str>,
+    /// Programs of ours on it; more than one count twice.
+    pub ours: usize,
+    /// Programs that run before ours.
+    pub before_ours: Vec<String>,
+}
+
+/// A fault with its interface.
+#[derive(Debug, Serialize)]
+pub struct FaultRow {
+    /// The interface.
+    pub interface: String,
+    /// The fault.
+    pub fault: &'static str,
+    /// Packets to the container.
+    pub in_packets: u64,
+    /// Packets from the container.
+    pub out_packets: u64,
+}
+
+/// Passed less classes less faults, over the whole node.
+#[derive(Debug, Serialize)]
+pub struct Unaccounted {
+    /// Packets to containers.
+    pub in_packets: i128,
+    /// Bytes to containers.
+    pub in_bytes: i128,
+    /// Packets from containers.
+    pub out_packets: i128,
+    /// Bytes from containers.
+    pub out_bytes: i128,
+}
+
+/// A fault counter as a row.
+pub fn fault_row(counter: &FaultCounter) -> FaultRow {
+    FaultRow {
+        interface: counter.interface.clone(),
+        fault: counter.fault.name(),
+        in_packets: counter.tally.incoming.packets,
+        out_packets: counter.tally.outgoing.packets,
+    }
+}
+
+/// What the balance is short of.
+pub fn unaccounted(balance: &ByDirection<Balance>) -> Unaccounted {
+    let (in_packets, in_bytes) = balance.incoming.unaccounted();
+    let (out_packets, out_bytes) = balance.outgoing.unaccounted();
+    Unaccounted { in_packets, in_bytes, out_packets, out_bytes }
+}
+
+/// The text people read.
+pub fn table(status: &Status) -> String {
+    let mut text = format!(
+        "node {}, trafctl {}, counters {} of {}\n",
+        status.node, status.trafctl_version, status.epoch, status.epoch_created
+    );
+    for program in &status.programs {
+        let runs = match (program.run_count, program.run_time_ns) {
+            (Some(count), Some(time)) => format!(", ran {count} times, {} ns each", time / count.max(1)),
+            _ => String::new(),
+        };
+        text += &format!("program {} (id {}, version {}{runs})\n", program.name, program.id, program.version);
+    }
+    let table = &status.class_table;
+    text += &format!(
+        "class table {} of {}, {} prefixes, order {}\n",
+        &table.hash[..12],
+        table.loaded,
+        table.prefixes,
+        table.order
+    );
+    let used: Vec<_> =
+        status.tables.iter().map(|table| format!("{} {}/{}", table.table, table.used, table.capacity)).collect();
+    let memory: u64 = status.memory.iter().map(|map| map.bytes).sum();
+    text += &format!("in use: {}; memory {}\n\n", used.join(", "), bytes(memory, true));
+    text += &rows(
+        &["INTERFACE", "CONTAINER", "IN", "OUT"],
+        status.attachments.iter().map(|attachment| {
+            let kind = |hook: &Hook| hook.kind.unwrap_or("-").to_owned();
+            vec![
+                attachment.interface.clone(),
+                attachment.container.clone().unwrap_or_else(|| "(shared)".to_owned()),
+                kind(&attachment.incoming),
+                kind(&attachment.outgoing),
+            ]
+        }),
+    );
+    if !status.faults.is_empty() {
+        text.push('\n');
+        text += &rows(
+            &["INTERFACE", "FAULT", "IN PACKETS", "OUT PACKETS"],
+            status.faults.iter().map(|fault| {
+                vec![
+                    fault.interface.clone(),
+                    fault.fault.to_owned(),
+                    fault.in_packets.to_string(),
+                    fault.out_packets.to_string(),
+                ]
+            }),
+        );
+    }
+    let short = &status.unaccounted;
+    text += &format!(
+        "\npassed - classes - faults: in {} packets, {} bytes; out {} packets, {} bytes\n",
+        short.in_packets, short.in_bytes, short.out_packets, short.out_bytes
+    );
+    match status.problems.as_slice() {
+        [] => text += "no problems\n",
+        problems => {
+            for problem in problems {
+                text += &format!("PROBLEM {problem}\n");
+            }
+        }
+    }
+    text
+}
