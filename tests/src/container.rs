@@ -1,0 +1,292 @@
+//! Bridged containers: a veth pair, `veth101.0` on the host's `br0` and `eth0` in a namespace of its own.
+//!
+//! Every destination is on-link for a container, so that a test is free in choosing addresses, and who knows whom is
+//! written down: nothing asks for a neighbour unless a test wants it to.
+
+use std::fmt::Write as _;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use anyhow::Result;
+
+use crate::namespace::Namespace;
+use crate::process::run_ok;
+
+/// The host's own addresses, on the bridge.
+pub const HOST_V4: Ipv4Addr = Ipv4Addr::new(10, 255, 255, 254);
+/// See [`HOST_V4`].
+pub const HOST_V6: Ipv6Addr = Ipv6Addr::new(0xfd00, 0xffff, 0, 0, 0, 0, 0, 0xfffe);
+
+/// The hardware address of `br0`: set, since a bridge otherwise takes the lowest of its ports and changes.
+const BRIDGE_MAC: Mac = Mac([0x02, 0xff, 0, 0, 0, 0xfe]);
+
+/// A hardware address.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Mac(pub [u8; 6]);
+
+impl std::fmt::Display for Mac {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let [a, b, c, d, e, g] = self.0;
+        write!(f, "{a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{g:02x}")
+    }
+}
+
+impl Mac {
+    /// A locally administered address that is the same whenever the name is.
+    fn of(name: &str, first: u8) -> Self {
+        // FNV-1a: spread well, and no need for more.
+        let hash = name.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+            (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+        });
+        let [a, b, c, d, e, ..] = hash.to_le_bytes();
+        Self([first, a, b, c, d, e])
+    }
+}
+
+/// The host's bridge, silent: no spanning tree, no multicast queries.
+#[derive(Debug)]
+pub struct Bridge {
+    name: &'static str,
+}
+
+impl Bridge {
+    pub(crate) fn new(host: &Namespace) -> Result<Self> {
+        let name = "br0";
+        host.ip_batch(&format!(
+            "link add {name} address {BRIDGE_MAC} type bridge stp_state 0 forward_delay 0 mcast_snooping 0
+             address add {HOST_V4}/32 dev {name}
+             address add {HOST_V6}/128 dev {name} nodad
+             link set {name} up\n"
+        ))?;
+        Ok(Self { name })
+    }
+
+    /// Its name in the host's namespace.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        self.name
+    }
+
+    /// Its hardware address: the host's, for a container.
+    #[must_use]
+    pub fn mac(&self) -> Mac {
+        BRIDGE_MAC
+    }
+}
+
+/// A bridged container; see the [module](self).
+#[derive(Debug)]
+pub struct Container {
+    interface: String,
+    bridge: &'static str,
+    host: String,
+    mac: Mac,
+    addresses: Vec<IpAddr>,
+    namespace: Namespace,
+}
+
+impl Container {
+    pub(crate) fn new(
+        host: &Namespace,
+        bridge: &Bridge,
+        interface: &str,
+        v4: Ipv4Addr,
+        v6: Ipv6Addr,
+    ) -> Result<Self> {
+        let container = Self {
+            interface: interface.to_owned(),
+            bridge: bridge.name,
+            host: host.name().to_owned(),
+            mac: Mac::of(interface, 0x02),
+            addresses: vec![v4.into(), v6.into()],
+            namespace: Namespace::new(interface)?,
+        };
+        container.connect()?;
+        Ok(container)
+    }
+
+    /// The interface on the host's side, such as `veth101.0`.
+    #[must_use]
+    pub fn interface(&self) -> &str {
+        &self.interface
+    }
+
+    /// The hardware address of the container's `eth0`.
+    #[must_use]
+    pub fn mac(&self) -> Mac {
+        self.mac
+    }
+
+    /// Its first IPv4 address.
+    #[must_use]
+    pub fn v4(&self) -> IpAddr {
+        self.addresses[0]
+    }
+
+    /// Its first IPv6 address.
+    #[must_use]
+    pub fn v6(&self) -> IpAddr {
+        self.addresses[1]
+    }
+
+    /// Its namespace; it is the same after a stop and a start.
+    #[must_use]
+    pub fn namespace(&self) -> &Namespace {
+        &self.namespace
+    }
+
+    /// Gives it one more address, as a peer that stands for many hosts needs.
+    ///
+    /// # Errors
+    ///
+    /// When it has that address.
+    pub fn add_address(&mut self, address: IpAddr) -> Result<()> {
+        self.namespace.ip_batch(&add_address(address))?;
+        in_host(&self.host, &self.known_to_host(&[address]))?;
+        self.addresses.push(address);
+        Ok(())
+    }
+
+    /// Tells it the hardware address behind all the addresses of another, so that it never asks.
+    ///
+    /// # Errors
+    ///
+    /// When the container is stopped.
+    pub fn knows(&self, other: &Self) -> Result<()> {
+        self.knows_at(&other.addresses, other.mac)
+    }
+
+    /// Tells it that some addresses are behind a hardware address, such as that of a tap's machine.
+    ///
+    /// # Errors
+    ///
+    /// When the container is stopped.
+    pub fn knows_at(&self, addresses: &[IpAddr], mac: Mac) -> Result<()> {
+        self.namespace.ip_batch(&neighbours(addresses, mac, "eth0"))
+    }
+
+    /// Switches segmentation offloads on or off, on both ends. Off, every buffer is one packet from the first
+    /// moment on: without the limit on segments TCP would still hand the kernel super-packets and leave it to the
+    /// queueing layer to cut them, after a qdisc or a classifier has seen them whole.
+    ///
+    /// # Errors
+    ///
+    /// When the container is stopped.
+    pub fn offload(&self, on: bool) -> Result<()> {
+        let state = if on { "on" } else { "off" };
+        let features = ["tso", state, "gso", state, "gro", state];
+        run_ok(self.namespace.command("ethtool").args(["-K", "eth0"]).args(features))?;
+        run_ok(in_host_command(&self.host, "ethtool").args(["-K", &self.interface]).args(features))?;
+        let segments = if on { 65535 } else { 1 };
+        self.namespace.ip(&format!("link set eth0 gso_max_segs {segments}"))?;
+        in_host(&self.host, &format!("link set {} gso_max_segs {segments}\n", self.interface))
+    }
+
+    /// Stops the container: its interface and its namespace go, as they do with a real one.
+    ///
+    /// # Errors
+    ///
+    /// When it is stopped already.
+    pub fn stop(&mut self) -> Result<()> {
+        // The interface first: a namespace that is deleted takes its interfaces with it only some time later.
+        in_host(&self.host, &format!("link delete {}\n", self.interface))?;
+        self.namespace.delete()
+    }
+
+    /// Starts it again under the same names and addresses. It knows the host, and no other container.
+    ///
+    /// # Errors
+    ///
+    /// When it is running.
+    pub fn start(&mut self) -> Result<()> {
+        self.namespace.create()?;
+        self.connect()
+    }
+
+    fn connect(&self) -> Result<()> {
+        let Self { interface, bridge, mac, .. } = self;
+        let namespace = self.namespace.name();
+        let host_mac = Mac::of(interface, 0xfe);
+        in_host(
+            &self.host,
+            &format!(
+                "link add {interface} address {host_mac} type veth peer name eth0 address {mac} netns {namespace}
+                 link set {interface} master {bridge} up\n{}",
+                self.known_to_host(&self.addresses)
+            ),
+        )?;
+        // The bridge would send what it has not learned yet to every port, and other containers would be charged.
+        run_ok(in_host_command(&self.host, "bridge").args([
+            "fdb",
+            "replace",
+            &mac.to_string(),
+            "dev",
+            interface,
+            "master",
+            "static",
+        ]))?;
+        let addresses: String = self.addresses.iter().map(|&address| add_address(address)).collect();
+        self.namespace.ip_batch(&format!(
+            "{addresses}link set eth0 up
+             route add 0.0.0.0/0 dev eth0
+             route add ::/0 dev eth0\n{}",
+            neighbours(&[HOST_V4.into(), HOST_V6.into()], BRIDGE_MAC, "eth0")
+        ))
+    }
+
+    fn known_to_host(&self, addresses: &[IpAddr]) -> String {
+        let mut lines = neighbours(addresses, self.mac, self.bridge);
+        for address in addresses {
+            // Writing to a string can't fail.
+            let _ = writeln!(lines, "route replace {address} dev {}", self.bridge);
+        }
+        lines
+    }
+}
+
+impl Drop for Container {
+    fn drop(&mut self) {
+        // It may be stopped, or the host may be gone and the interface with it.
+        let _ = in_host(&self.host, &format!("link delete {}\n", self.interface));
+    }
+}
+
+/// Makes containers know each other, so that none has to ask for another.
+///
+/// # Errors
+///
+/// When one of them is stopped.
+pub fn introduce(containers: &[&Container]) -> Result<()> {
+    for (index, container) in containers.iter().enumerate() {
+        for (other_index, other) in containers.iter().enumerate() {
+            if index != other_index {
+                container.knows(other)?;
+            }
+        }
+    }
+    Ok(())
+}
+
+fn add_address(address: IpAddr) -> String {
+    match address {
+        IpAddr::V4(v4) => format!("address add {v4}/32 dev eth0\n"),
+        IpAddr::V6(v6) => format!("address add {v6}/128 dev eth0 nodad\n"),
+    }
+}
+
+fn neighbours(addresses: &[IpAddr], mac: Mac, device: &str) -> String {
+    addresses
+        .iter()
+        .map(|address| format!("neighbour replace {address} lladdr {mac} dev {device} nud permanent\n"))
+        .collect()
+}
+
+/// A container outlives no host, so it names the host instead of holding it.
+fn in_host_command(host: &str, program: &str) -> std::process::Command {
+    let mut command = std::process::Command::new("nsenter");
+    command.arg(format!("--net=/run/netns/{host}")).arg("--").arg(program);
+    command
+}
+
+fn in_host(host: &str, lines: &str) -> Result<()> {
+    crate::process::run_with_input(in_host_command(host, "ip").args(["-batch", "-"]), lines).map(drop)
+}

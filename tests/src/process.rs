@@ -1,0 +1,137 @@
+//! Commands whose failure is an error with everything they said, and children that end with their guard.
+
+use std::ffi::OsStr;
+use std::io::Write;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use rustix::process::{Pid, Signal, kill_process};
+
+/// Runs a command to its end and gives what it wrote to its standard output.
+///
+/// # Errors
+///
+/// When it does not start, or ends with anything but success: with the command line and all it printed.
+pub fn run_ok(command: &mut Command) -> Result<String> {
+    let output = command.stdin(Stdio::null()).output().with_context(|| format!("start {}", line(command)))?;
+    finish(command, output.status, &output.stdout, &output.stderr)
+}
+
+/// Runs a command to its end with the given text as its standard input; see [`run_ok`].
+///
+/// # Errors
+///
+/// As [`run_ok`].
+pub fn run_with_input(command: &mut Command, input: &str) -> Result<String> {
+    let mut child = command
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .with_context(|| format!("start {}", line(command)))?;
+    if let Some(mut stdin) = child.stdin.take() {
+        // A child that ends before it has read everything tells why on stderr, which says more than EPIPE.
+        match stdin.write_all(input.as_bytes()) {
+            Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => return Err(error.into()),
+            _ => {}
+        }
+    }
+    let output = child.wait_with_output().with_context(|| format!("wait for {}", line(command)))?;
+    finish(command, output.status, &output.stdout, &output.stderr)
+}
+
+fn finish(command: &Command, status: ExitStatus, stdout: &[u8], stderr: &[u8]) -> Result<String> {
+    if !status.success() {
+        bail!(
+            "{} failed ({status})\n{}{}",
+            line(command),
+            String::from_utf8_lossy(stdout),
+            String::from_utf8_lossy(stderr)
+        );
+    }
+    Ok(String::from_utf8_lossy(stdout).into_owned())
+}
+
+/// A command line as a person would write it, for messages.
+fn line(command: &Command) -> String {
+    let words = std::iter::once(command.get_program()).chain(command.get_args());
+    words.map(OsStr::to_string_lossy).collect::<Vec<_>>().join(" ")
+}
+
+/// A child process that is killed and reaped when dropped, so that a failed test leaves nothing running.
+#[derive(Debug)]
+pub struct Process {
+    child: Child,
+    line: String,
+}
+
+impl Process {
+    /// Starts a command. Its standard streams are those the caller has set on it.
+    ///
+    /// # Errors
+    ///
+    /// When it does not start.
+    pub fn spawn(command: &mut Command) -> Result<Self> {
+        let line = line(command);
+        let child = command.spawn().with_context(|| format!("start {line}"))?;
+        Ok(Self { child, line })
+    }
+
+    /// The process, for its streams.
+    pub fn child(&mut self) -> &mut Child {
+        &mut self.child
+    }
+
+    /// The process id.
+    #[must_use]
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Sends a signal.
+    ///
+    /// # Errors
+    ///
+    /// When the process has already been reaped.
+    pub fn signal(&self, signal: Signal) -> Result<()> {
+        let pid = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw).context("a process id")?;
+        kill_process(pid, signal).with_context(|| format!("signal {}", self.line))
+    }
+
+    /// Waits for the end, at most for `limit`.
+    ///
+    /// # Errors
+    ///
+    /// When it is still running after that time.
+    pub fn wait(&mut self, limit: Duration) -> Result<ExitStatus> {
+        let deadline = Instant::now() + limit;
+        loop {
+            if let Some(status) = self.child.try_wait()? {
+                return Ok(status);
+            }
+            if Instant::now() >= deadline {
+                bail!("{} is still running after {limit:?}", self.line);
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    /// Asks it to end with SIGTERM, as a service manager does, and waits for that.
+    ///
+    /// # Errors
+    ///
+    /// As [`Process::wait`].
+    pub fn terminate(mut self, limit: Duration) -> Result<ExitStatus> {
+        self.signal(Signal::TERM)?;
+        self.wait(limit)
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        // It may have ended and been reaped already; both calls then do nothing.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}

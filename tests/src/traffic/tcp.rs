@@ -1,0 +1,171 @@
+//! One TCP connection, and what each of its ends says it put on the wire.
+
+use std::io::{Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail, ensure};
+
+use super::ip_header_bytes;
+use super::sockopt::TcpInfo;
+use crate::namespace::Namespace;
+
+/// How long a peer may be silent before the connection counts as broken.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// `TCP_CLOSE` of the kernel's `tcp_states.h`.
+const CLOSED: u8 = 7;
+
+/// What one end sent, in the words of its own `TCP_INFO`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TcpSide {
+    /// Segments sent, from the first SYN to the last ACK: packets on the wire, not buffers.
+    pub segments: u64,
+    /// Segments among them that carried payload.
+    pub data_segments: u64,
+    /// Segments this end says it received (a server does not count the SYN).
+    pub segments_received: u64,
+    /// Payload sent, retransmissions with it.
+    pub bytes_sent: u64,
+    /// Payload sent more than once.
+    pub bytes_retransmitted: u64,
+    /// Segments sent more than once.
+    pub retransmissions: u64,
+    /// Layer-3 bytes of these segments by arithmetic: every segment with its IP header and 32 bytes of TCP header
+    /// (timestamps), the SYN with 40. It holds with losses too, as long as `tcp_sack` is off, as it is here.
+    pub l3_bytes: u64,
+}
+
+/// What a connection amounted to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TcpCount {
+    /// Payload that arrived at the server.
+    pub payload_bytes: u64,
+    /// Payload that arrived at the client.
+    pub payload_bytes_back: u64,
+    /// Sent by the client.
+    pub client: TcpSide,
+    /// Sent by the server.
+    pub server: TcpSide,
+}
+
+impl TcpCount {
+    /// Whether nothing was sent twice.
+    #[must_use]
+    pub fn clean(&self) -> bool {
+        self.client.retransmissions + self.server.retransmissions == 0
+    }
+}
+
+/// Sends bytes from one namespace to an address in another over a connection of its own; see [`tcp_exchange`].
+///
+/// # Errors
+///
+/// As [`tcp_exchange`].
+pub fn tcp_transfer(from: &Namespace, to: &Namespace, address: SocketAddr, bytes: u64) -> Result<TcpCount> {
+    tcp_exchange(from, to, address, bytes, 0)
+}
+
+/// Sends bytes to a server and then others back, and returns when the last ACK of the farewell has been received:
+/// nothing of the connection is on its way any more. A port of 0 lets the kernel choose.
+///
+/// # Errors
+///
+/// When there is no connection, it breaks, or something else arrives than was sent.
+pub fn tcp_exchange(
+    from: &Namespace,
+    to: &Namespace,
+    address: SocketAddr,
+    forward: u64,
+    back: u64,
+) -> Result<TcpCount> {
+    let listener = to.enter(|| TcpListener::bind(address).with_context(|| format!("listen on {address}")))?;
+    let address = listener.local_addr()?;
+    let mut client = from.enter(|| {
+        TcpStream::connect_timeout(&address, PATIENCE).with_context(|| format!("connect to {address}"))
+    })?;
+    let (mut server, _) = listener.accept().context("accept")?;
+    for stream in [&client, &server] {
+        stream.set_read_timeout(Some(PATIENCE))?;
+        stream.set_write_timeout(Some(PATIENCE))?;
+    }
+    let (received, received_back) = std::thread::scope(|scope| {
+        let serve = scope.spawn(|| {
+            let received = read_to_end(&mut server)?;
+            write(&mut server, back)?;
+            server.shutdown(Shutdown::Write).context("say goodbye")?;
+            anyhow::Ok(received)
+        });
+        let mut ask = || {
+            write(&mut client, forward)?;
+            client.shutdown(Shutdown::Write).context("say goodbye")?;
+            read_to_end(&mut client)
+        };
+        let back = ask();
+        let received = serve.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+        anyhow::Ok((received.context("the server")?, back.context("the client")?))
+    })?;
+    ensure!(received == forward, "sent {forward} bytes to {address}, of which {received} arrived");
+    ensure!(received_back == back, "{back} bytes were sent back, of which {received_back} arrived");
+    let (client, server) = (closed(&client)?, closed(&server)?);
+    // The kernel answers a SYN before there is a socket to count the answer on.
+    Ok(TcpCount {
+        payload_bytes: received,
+        payload_bytes_back: received_back,
+        client: side(&client, address, 0),
+        server: side(&server, address, 1),
+    })
+}
+
+fn side(info: &TcpInfo, address: SocketAddr, uncounted: u64) -> TcpSide {
+    let segments = info.segments_out() + uncounted;
+    let header = ip_header_bytes(address.ip()) + if info.timestamps() { 32 } else { 20 };
+    // A SYN also has the MSS and the window scale, four bytes each.
+    let syn = header + 8;
+    TcpSide {
+        segments,
+        data_segments: info.data_segments_out(),
+        segments_received: info.segments_in(),
+        bytes_sent: info.bytes_sent(),
+        bytes_retransmitted: info.bytes_retransmitted(),
+        retransmissions: info.retransmissions(),
+        l3_bytes: info.bytes_sent() + (segments - 1) * header + syn,
+    }
+}
+
+/// Waits until an end is closed. Its descriptor then still has all the counters.
+fn closed(stream: &TcpStream) -> Result<TcpInfo> {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let info = TcpInfo::read(stream)?;
+        if info.state() == CLOSED {
+            return Ok(info);
+        }
+        if Instant::now() > deadline {
+            bail!("a connection is still in state {} after {PATIENCE:?}", info.state());
+        }
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
+fn write(stream: &mut TcpStream, bytes: u64) -> Result<()> {
+    let buffer = vec![0x5a; 256 * 1024];
+    let mut left = bytes;
+    while left > 0 {
+        let part = usize::try_from(left).map_or(buffer.len(), |left| left.min(buffer.len()));
+        stream.write_all(&buffer[..part]).context("write")?;
+        left -= part as u64;
+    }
+    Ok(())
+}
+
+fn read_to_end(stream: &mut TcpStream) -> Result<u64> {
+    let mut buffer = vec![0; 256 * 1024];
+    let mut received = 0;
+    loop {
+        match stream.read(&mut buffer).context("read")? {
+            0 => return Ok(received),
+            part => received += part as u64,
+        }
+    }
+}
