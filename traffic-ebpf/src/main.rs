@@ -31,10 +31,11 @@ mod maps;
 mod parse;
 
 use aya_ebpf::{
-    bindings::{__sk_buff, TC_ACT_UNSPEC},
+    bindings::TC_ACT_UNSPEC,
     macros::classifier,
     programs::TcContext,
 };
+use aya_log_ebpf::debug;
 use traffic_common::{Direction, Fault, UNKNOWN_INTERFACE_SLOT, interface_flags};
 
 use crate::parse::{ETHERTYPE_IPV4, ETHERTYPE_IPV6, LinkLayer};
@@ -42,19 +43,20 @@ use crate::parse::{ETHERTYPE_IPV4, ETHERTYPE_IPV6, LinkLayer};
 /// Host-side ingress: out of the container.
 #[classifier]
 pub fn trafctl_ingress(ctx: TcContext) -> i32 {
-    account(ctx.skb.skb, Direction::Out);
+    account(&ctx, Direction::Out);
     TC_ACT_UNSPEC
 }
 
 /// Host-side egress: in to the container.
 #[classifier]
 pub fn trafctl_egress(ctx: TcContext) -> i32 {
-    account(ctx.skb.skb, Direction::In);
+    account(&ctx, Direction::In);
     TC_ACT_UNSPEC
 }
 
 #[inline(always)]
-fn account(skb: *mut __sk_buff, direction: Direction) {
+fn account(ctx: &TcContext, direction: Direction) {
+    let skb = ctx.skb.skb;
     // SAFETY: the context of a classifier is a valid `__sk_buff`.
     let (ifindex, len, gso_size) = unsafe { ((*skb).ifindex, (*skb).len, (*skb).gso_size) };
     // Of an unknown interface nothing is known of the header either; Ethernet is by far the most common.
@@ -79,6 +81,7 @@ fn account(skb: *mut __sk_buff, direction: Direction) {
     };
     if let Err(fault) = counted {
         count::fault(interface_slot, direction, fault, tally.packets, tally.bytes);
+        debug!(ctx, "interface {} direction {} fault {}", ifindex, direction as u32, fault as u32);
     }
 }
 

@@ -243,7 +243,7 @@ fn load_program(bpffs: &Bpffs, limits: &Limits, log_faults: bool) -> anyhow::Res
     let mut loader = EbpfLoader::new();
     loader
         .override_global("SKB_LAYOUT", &layout, true)
-        .override_global("AYA_LOG_LEVEL", &log_level, false)
+        .override_global("AYA_LOG_LEVEL", &log_level, true)
         .map_max_entries("ADDRESSES_V4", limits.addresses)
         .map_max_entries("ADDRESSES_V6", limits.addresses)
         .map_max_entries("CLASS_COUNTERS", counters)
