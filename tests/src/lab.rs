@@ -1,19 +1,22 @@
 //! The throwaway node: a host namespace, a bpffs and a state directory of its own, and the real `trafctl` in it.
 
-use std::cell::OnceCell;
 use std::ffi::OsStr;
 use std::fs;
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::OnceLock;
 
 use anyhow::{Context, Result, ensure};
+use rustix::io::Errno;
 use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
 use tempfile::TempDir;
 
 use crate::container::{Bridge, Container};
-use crate::namespace::Namespace;
+use crate::namespace::{DIRECTORY, Namespace, PREFIX};
 use crate::process::run_ok;
+use crate::tap::Tap;
+use crate::venet::Venet;
 
 /// A hosting node in network namespaces. Containers, taps and `venet0` are made from it and end with their own
 /// guards, or with the node.
@@ -21,7 +24,7 @@ use crate::process::run_ok;
 pub struct Lab {
     // Fields are dropped in this order: the mount must be gone before the directory that holds it.
     host: Namespace,
-    bridge: OnceCell<Bridge>,
+    bridge: OnceLock<Bridge>,
     bpffs: BpfMount,
     directory: TempDir,
 }
@@ -42,7 +45,7 @@ impl Lab {
         fs::write(directory.path().join("trafctl.toml"), "")?;
         let bpffs = BpfMount::new(directory.path().join("bpffs"))?;
         let host = Namespace::new(name)?;
-        Ok(Self { host, bridge: OnceCell::new(), bpffs, directory })
+        Ok(Self { host, bridge: OnceLock::new(), bpffs, directory })
     }
 
     /// The node's own namespace, where the host side of every interface is.
@@ -159,6 +162,24 @@ impl Lab {
     pub fn bridged_as(&self, interface: &str, v4: Ipv4Addr, v6: Ipv6Addr) -> Result<Container> {
         Container::new(&self.host, self.bridge()?, interface, v4, v6)
     }
+
+    /// The layer-3 interface of routed containers, and the host as their router.
+    ///
+    /// # Errors
+    ///
+    /// When there is one already, or no `/dev/net/tun`.
+    pub fn venet(&self) -> Result<Venet<'_>> {
+        Venet::new(&self.host)
+    }
+
+    /// The interface of a virtual machine, such as `vme201.0`.
+    ///
+    /// # Errors
+    ///
+    /// When the name is in use, or there is no `/dev/net/tun`.
+    pub fn tap(&self, name: &str) -> Result<Tap<'_>> {
+        Tap::new(&self.host, name)
+    }
 }
 
 /// The program under test: `TRAFCTL_BIN`, or `trafctl` beside the test executable, or one directory up when that
@@ -185,6 +206,53 @@ pub fn trafctl_program() -> Result<PathBuf> {
         path.display()
     );
     Ok(path)
+}
+
+/// Removes what labs of processes that were killed have left: namespaces, mounts and directories.
+///
+/// # Errors
+///
+/// When something of theirs can't be removed.
+pub fn sweep() -> Result<()> {
+    crate::require_root()?;
+    for name in leftovers(Path::new(DIRECTORY))? {
+        run_ok(Command::new("ip").args(["netns", "delete", &name]))?;
+    }
+    let parent = std::env::temp_dir();
+    for name in leftovers(&parent)? {
+        let directory = parent.join(name);
+        match unmount(directory.join("bpffs"), UnmountFlags::DETACH) {
+            // Not mounted, or not even made yet.
+            Ok(()) | Err(Errno::INVAL | Errno::NOENT) => {}
+            Err(error) => {
+                return Err(error).with_context(|| format!("unmount the bpffs in {}", directory.display()));
+            }
+        }
+        fs::remove_dir_all(&directory).with_context(|| format!("remove {}", directory.display()))?;
+    }
+    Ok(())
+}
+
+/// Names of labs in a directory whose process is no more.
+fn leftovers(directory: &Path) -> Result<Vec<String>> {
+    let entries = match fs::read_dir(directory) {
+        Ok(entries) => entries,
+        // No namespace has ever been made.
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(error).with_context(|| format!("list {}", directory.display())),
+    };
+    let mut names = Vec::new();
+    for entry in entries {
+        let name = entry?.file_name().to_string_lossy().into_owned();
+        let process = name.strip_prefix(PREFIX).and_then(|rest| rest.strip_prefix('-')?.split('-').next());
+        if process
+            .and_then(|id| id.parse::<u32>().ok())
+            .is_some_and(|id| !Path::new(&format!("/proc/{id}")).exists())
+        {
+            names.push(name);
+        }
+    }
+    Ok(names)
 }
 
 /// A bpffs of one's own: what is pinned in it goes with it.

@@ -16,12 +16,18 @@ pub mod container;
 pub mod lab;
 pub mod namespace;
 pub mod process;
+pub mod tap;
 pub mod traffic;
+pub mod tun;
+pub mod venet;
 pub mod witness;
 
 pub use container::Container;
 pub use lab::Lab;
 pub use namespace::Namespace;
+pub use tap::Tap;
+pub use tun::VnetHeader;
+pub use venet::{RoutedContainer, Venet};
 
 /// Says in one line that root is needed, where it is not there.
 ///

@@ -13,10 +13,10 @@ use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use crate::process::{run_ok, run_with_input};
 
 /// Where iproute2 keeps its namespaces.
-const DIRECTORY: &str = "/run/netns";
+pub(crate) const DIRECTORY: &str = "/run/netns";
 
 /// Every name starts so: it tells whose a leftover is.
-const PREFIX: &str = "trafctl-lab";
+pub(crate) const PREFIX: &str = "trafctl-lab";
 
 /// Settings under which an interface says nothing by itself. They are written for `default`, so that an
 /// interface has them from its first moment, and for `all`.

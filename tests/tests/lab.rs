@@ -1,12 +1,15 @@
 //! The lab's own tests: a witness is worth what its agreement with another one is worth.
 
 use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::Result;
 use traffic_tests::container::introduce;
+use traffic_tests::lab::sweep;
+use traffic_tests::process::run_ok;
 use traffic_tests::traffic::{Superdatagrams, tcp_exchange, tcp_transfer, udp_send, udp_send_segmented};
-use traffic_tests::witness::{InterfaceStatistics, QdiscWitness};
+use traffic_tests::witness::{Capture, InterfaceStatistics, QdiscWitness};
 use traffic_tests::{Container, Lab, Namespace};
 
 const MEGABYTE: u64 = 1 << 20;
@@ -138,8 +141,31 @@ fn nothing_is_left_behind() {
     let mounted = || std::fs::read_to_string("/proc/self/mounts").unwrap().contains(bpffs.to_str().unwrap());
     assert!(namespaces.iter().all(|path| path.exists()));
     assert!(mounted());
-    drop((a, b, lab));
+    // The bpffs is there for a program run inside, which `ip netns exec` would hide under a fresh /sys.
+    let kind = run_ok(lab.host().command("stat").args(["-f", "-c", "%t"]).arg(&bpffs)).unwrap();
+    assert_eq!(kind.trim(), "cafe4a11");
+    let capture = Capture::start(lab.host(), "br0", &lab.path("killed.pcap"), "").unwrap();
+    let tcpdump = PathBuf::from(format!("/proc/{}", capture.id()));
+    assert!(std::fs::read_to_string(tcpdump.join("comm")).unwrap().starts_with("tcpdump"));
+    drop((capture, a, b, lab));
+    assert!(!tcpdump.exists());
     assert!(!namespaces.iter().any(|path| path.exists()));
     assert!(!mounted());
     assert!(!bpffs.exists());
+}
+
+#[test]
+fn what_a_killed_process_left_is_swept() {
+    // A process that has ended and been reaped: its number is free.
+    let mut ended = std::process::Command::new("true").spawn().unwrap();
+    ended.wait().unwrap();
+    let name = format!("trafctl-lab-{}-0-killed", ended.id());
+    run_ok(std::process::Command::new("ip").args(["netns", "add", &name])).unwrap();
+    let directory = std::env::temp_dir().join(format!("trafctl-lab-{}-x", ended.id()));
+    std::fs::create_dir(&directory).unwrap();
+    let alive = Namespace::new("alive").unwrap();
+    sweep().unwrap();
+    assert!(!PathBuf::from("/run/netns").join(name).exists());
+    assert!(!directory.exists());
+    assert!(alive.path().exists());
 }

@@ -4,9 +4,15 @@
 //! |---|---|---|---|
 //! | [`QdiscWitness`] | egress | on the wire | layer 2, on the wire |
 //! | [`InterfaceStatistics`] | both ways | buffers | layer 2, buffers |
+//! | [`NftWitness`] | both ways | buffers | layer 3, buffers |
+//! | [`Capture`] | both ways | buffers, one by one | layer 2, buffers |
 
+mod capture;
 mod interface;
+mod nft;
 mod qdisc;
 
+pub use capture::{Capture, CapturedPacket, read_pcap};
 pub use interface::InterfaceStatistics;
+pub use nft::{NftCount, NftCounter, NftDirection, NftWitness};
 pub use qdisc::{QdiscCount, QdiscWitness};

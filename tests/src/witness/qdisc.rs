@@ -38,6 +38,10 @@ impl QdiscCount {
 /// A plain first-in first-out queue at an interface's egress, for its statistics. It counts from nothing when
 /// made. What it counts on a container's `eth0` is that container's `out`; on a sender's, what is on its way to
 /// the receiver.
+///
+/// Packets are exact for what this kernel's own TCP and UDP have made. A super-packet that came out of a tap or a
+/// TUN device counts as no packet at all until the kernel has looked into it, which it does on the way through a
+/// device that can't be trusted with it (a veth, a bridge), not on the way to one. Bytes are exact for all.
 #[derive(Debug)]
 pub struct QdiscWitness<'a> {
     namespace: &'a Namespace,

@@ -1,0 +1,111 @@
+//! nftables counters at both hooks of an interface: buffers and layer-3 bytes, per family. They are exact where
+//! every buffer is one packet (offloads off).
+
+use anyhow::{Context, Result};
+use serde_json::Value;
+
+use crate::namespace::Namespace;
+use crate::process::{run_ok, run_with_input};
+
+/// What one counter has seen.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub struct NftCounter {
+    /// Buffers.
+    pub packets: u64,
+    /// Layer-3 bytes.
+    pub bytes: u64,
+}
+
+/// The counters of one direction.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub struct NftDirection {
+    /// IPv4.
+    pub v4: NftCounter,
+    /// IPv6.
+    pub v6: NftCounter,
+    /// Everything else, such as ARP.
+    pub other: NftCounter,
+}
+
+/// Both directions, from the interface's own point of view.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub struct NftCount {
+    /// Received by the interface.
+    pub ingress: NftDirection,
+    /// Sent by the interface.
+    pub egress: NftDirection,
+}
+
+/// A table of its own with counters at one interface.
+#[derive(Debug)]
+pub struct NftWitness<'a> {
+    namespace: &'a Namespace,
+    table: String,
+    link_header: u64,
+}
+
+impl<'a> NftWitness<'a> {
+    /// Puts the counters in place, at zero.
+    ///
+    /// # Errors
+    ///
+    /// When there is no such interface.
+    pub fn attach(namespace: &'a Namespace, interface: &str) -> Result<Self> {
+        let link = namespace.ip(&format!("-j link show dev {interface}"))?;
+        let link: Value = serde_json::from_str(&link).context("read the output of ip -j")?;
+        // At egress a buffer already has its link header, at ingress it has none any more.
+        let link_header = if link[0]["link_type"] == "ether" { 14 } else { 0 };
+        let table = format!("witness-{interface}").replace(['.', '-'], "_");
+        let mut text = format!("table netdev {table} {{\n");
+        for hook in ["ingress", "egress"] {
+            for family in ["v4", "v6", "other"] {
+                text += &format!("    counter {hook}_{family} {{ }}\n");
+            }
+            text += &format!(
+                "    chain {hook} {{
+        type filter hook {hook} device \"{interface}\" priority 0; policy accept;
+        meta protocol ip counter name {hook}_v4 accept
+        meta protocol ip6 counter name {hook}_v6 accept
+        counter name {hook}_other
+    }}\n"
+            );
+        }
+        text += "}\n";
+        run_with_input(namespace.command("nft").args(["-f", "-"]), &text)?;
+        Ok(Self { namespace, table, link_header })
+    }
+
+    /// What has been counted so far.
+    ///
+    /// # Errors
+    ///
+    /// When the table is gone.
+    pub fn read(&self) -> Result<NftCount> {
+        let text =
+            run_ok(self.namespace.command("nft").args(["-j", "list", "table", "netdev", &self.table]))?;
+        let value: Value = serde_json::from_str(&text).context("read the output of nft -j")?;
+        let all = value["nftables"].as_array().context("no objects in the output of nft -j")?;
+        let counter = |name: &str, link_header: u64| {
+            let found = all.iter().map(|object| &object["counter"]).find(|counter| counter["name"] == name);
+            let field = |field: &str| found.and_then(|counter| counter[field].as_u64());
+            let (packets, bytes) =
+                field("packets").zip(field("bytes")).with_context(|| format!("no counter {name}"))?;
+            anyhow::Ok(NftCounter { packets, bytes: bytes - packets * link_header })
+        };
+        let direction = |hook: &str, link_header: u64| {
+            anyhow::Ok(NftDirection {
+                v4: counter(&format!("{hook}_v4"), link_header)?,
+                v6: counter(&format!("{hook}_v6"), link_header)?,
+                other: counter(&format!("{hook}_other"), link_header)?,
+            })
+        };
+        Ok(NftCount { ingress: direction("ingress", 0)?, egress: direction("egress", self.link_header)? })
+    }
+}
+
+impl Drop for NftWitness<'_> {
+    fn drop(&mut self) {
+        // The namespace may be gone, and the table with it.
+        let _ = run_ok(self.namespace.command("nft").args(["delete", "table", "netdev", &self.table]));
+    }
+}
