@@ -7,12 +7,14 @@
 //! - [`tap`]: the interface of a virtual machine, with the test in the role of the machine.
 //! - [`traffic`]: senders and receivers that count for themselves.
 //! - [`witness`]: counts by parts of the kernel that know nothing of trafctl.
+//! - [`counters`]: what `trafctl dump` says, parsed from its documented JSON.
 //! - [`process`]: commands whose failure is an error, and children that do not outlive their guard.
 //!
 //! Nothing here uses the code under test: what the lab says of a packet is an independent statement. All of it
 //! needs root, and nothing leaves the namespaces it makes.
 
 pub mod container;
+pub mod counters;
 pub mod lab;
 pub mod namespace;
 pub mod process;
@@ -23,6 +25,7 @@ pub mod venet;
 pub mod witness;
 
 pub use container::Container;
+pub use counters::{Amounts, Counters};
 pub use lab::Lab;
 pub use namespace::Namespace;
 pub use tap::Tap;

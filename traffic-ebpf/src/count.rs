@@ -13,8 +13,9 @@ fn add(to: &mut Tally, packets: u64, bytes: u64) {
 /// Counts what passed the interface, before anything else is known of the packet.
 #[inline(always)]
 pub fn passed(slot: u32, direction: Direction, tally: &Tally, skb_len: u32) {
-    let counters =
-        INTERFACE_COUNTERS.get_ptr_mut(slot).or_else(|| INTERFACE_COUNTERS.get_ptr_mut(UNKNOWN_INTERFACE_SLOT));
+    let counters = INTERFACE_COUNTERS
+        .get_ptr_mut(slot)
+        .or_else(|| INTERFACE_COUNTERS.get_ptr_mut(UNKNOWN_INTERFACE_SLOT));
     if let Some(counters) = counters {
         // SAFETY: a per-CPU element, and no other program of ours runs on this CPU meanwhile.
         let passed = unsafe { &mut (*counters).passed[direction as usize] };
@@ -47,7 +48,8 @@ fn class(index: u32, family: Family, direction: Direction, tally: &Tally) -> Res
 /// Counts a packet that is in no class counter. Rare, so a function of its own.
 #[inline(never)]
 pub fn fault(slot: u32, direction: Direction, fault: Fault, packets: u64, bytes: u64) {
-    let counters = FAULT_COUNTERS.get_ptr_mut(slot).or_else(|| FAULT_COUNTERS.get_ptr_mut(UNKNOWN_INTERFACE_SLOT));
+    let counters =
+        FAULT_COUNTERS.get_ptr_mut(slot).or_else(|| FAULT_COUNTERS.get_ptr_mut(UNKNOWN_INTERFACE_SLOT));
     if let Some(counters) = counters {
         // SAFETY: as in `passed`.
         add(unsafe { &mut (*counters).faults[direction as usize][fault as usize] }, packets, bytes);

@@ -30,11 +30,7 @@ mod gso;
 mod maps;
 mod parse;
 
-use aya_ebpf::{
-    bindings::TC_ACT_UNSPEC,
-    macros::classifier,
-    programs::TcContext,
-};
+use aya_ebpf::{bindings::TC_ACT_UNSPEC, macros::classifier, programs::TcContext};
 use aya_log_ebpf::debug;
 use traffic_common::{Direction, Fault, UNKNOWN_INTERFACE_SLOT, interface_flags};
 
@@ -65,7 +61,8 @@ fn account(ctx: &TcContext, direction: Direction) {
         None => (0, UNKNOWN_INTERFACE_SLOT, 0, parse::ETHERNET_HEADER_LEN),
     };
     let LinkLayer { l3_offset, ethertype } = parse::link_layer(skb, link_header_len);
-    let tally = gso::on_wire(skb, &LinkLayer { l3_offset, ethertype }, gso_size, len, (interface_slot, direction));
+    let tally =
+        gso::on_wire(skb, &LinkLayer { l3_offset, ethertype }, gso_size, len, (interface_slot, direction));
     count::passed(interface_slot, direction, &tally, len);
 
     let counted = if flags & interface_flags::PRESENT == 0 {

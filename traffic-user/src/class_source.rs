@@ -35,7 +35,11 @@ pub fn read(path: &Path) -> anyhow::Result<ClassFile> {
             .map(|problem| format!("\n  {}:{}: {}", path.display(), problem.line, problem.message))
             .collect();
         let more = refused.len().saturating_sub(NAMED_LINES);
-        let rest = if more > 0 { format!("\n  and {more} more; `trafctl classes check` names all") } else { String::new() };
+        let rest = if more > 0 {
+            format!("\n  and {more} more; `trafctl classes check` names all")
+        } else {
+            String::new()
+        };
         bail!("the class file is refused, and the table in force stays in force:{shown}{rest}");
     }
     for problem in file.diagnostics.iter().take(NAMED_LINES) {
@@ -57,8 +61,12 @@ pub fn table_for_start(config: &Config) -> anyhow::Result<ClassTable> {
         Some(path) => read(&path)?,
         None if config.class_file.is_some() => read(&config.class_file_candidates()[0])?,
         None => {
-            let places: Vec<_> = config.class_file_candidates().iter().map(|path| path.display().to_string()).collect();
-            tracing::warn!("no class file ({}): all traffic is class 1, as Virtuozzo ships it", places.join(", "));
+            let places: Vec<_> =
+                config.class_file_candidates().iter().map(|path| path.display().to_string()).collect();
+            tracing::warn!(
+                "no class file ({}): all traffic is class 1, as Virtuozzo ships it",
+                places.join(", ")
+            );
             classes::shipped()
         }
     };

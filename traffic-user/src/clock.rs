@@ -13,7 +13,10 @@ pub fn unix_seconds() -> u64 {
 
 /// A time from a map, where seconds since the Unix epoch stand.
 pub fn timestamp(unix_seconds: u64) -> Timestamp {
-    i64::try_from(unix_seconds).ok().and_then(|seconds| Timestamp::from_second(seconds).ok()).unwrap_or(Timestamp::UNIX_EPOCH)
+    i64::try_from(unix_seconds)
+        .ok()
+        .and_then(|seconds| Timestamp::from_second(seconds).ok())
+        .unwrap_or(Timestamp::UNIX_EPOCH)
 }
 
 /// Nanoseconds since boot on the clock that neither steps nor stops while the machine sleeps.

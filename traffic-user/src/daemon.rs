@@ -139,7 +139,9 @@ impl Daemon {
                     }
                     match self.host.role(&link) {
                         Role::Container(_) | Role::Shared => seen.push(link),
-                        Role::Unresolved { reason } => tracing::warn!("{}: not attached: {reason}", link.name),
+                        Role::Unresolved { reason } => {
+                            tracing::warn!("{}: not attached: {reason}", link.name)
+                        }
                         Role::Ignored => self.note_rename(&link),
                     }
                 }
@@ -160,7 +162,10 @@ impl Daemon {
     /// A counted interface whose new name no rule knows: its wires are the same, so it goes on for its container.
     fn note_rename(&mut self, link: &Link) {
         if let Some(name) = self.known.get_mut(&link.index) {
-            tracing::warn!("{name} is now called {}, which no rule knows: it is counted as before", link.name);
+            tracing::warn!(
+                "{name} is now called {}, which no rule knows: it is counted as before",
+                link.name
+            );
             name.clone_from(&link.name);
         }
     }

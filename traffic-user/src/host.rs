@@ -76,7 +76,13 @@ pub struct Session {
 
 impl Host {
     /// Puts the parts together.
-    pub fn new(config: Config, bpffs: Bpffs, netlink: Netlink, naming: Naming, addresses: AddressBook) -> Self {
+    pub fn new(
+        config: Config,
+        bpffs: Bpffs,
+        netlink: Netlink,
+        naming: Naming,
+        addresses: AddressBook,
+    ) -> Self {
         let kind = AttachKind::choose(config.attach);
         Self { config, bpffs, netlink, naming, addresses, kind }
     }
@@ -242,7 +248,8 @@ impl Host {
         let mut change = Change::Kept;
         for direction in BOTH {
             let done =
-                attach::ensure(&self.bpffs, &self.netlink, &mut loaded.programs, link, self.kind, direction).await?;
+                attach::ensure(&self.bpffs, &self.netlink, &mut loaded.programs, link, self.kind, direction)
+                    .await?;
             change = change.max(done);
         }
         Ok(change)
@@ -254,7 +261,8 @@ impl Host {
     /// When a link can't be unpinned or a map not be written.
     pub fn release_gone(&self, session: &mut Session, links: &[Link]) -> anyhow::Result<()> {
         let exists = |index: u32| links.iter().any(|link| link.index == index);
-        let registered = session.registry.interfaces().iter().map(|record| record.ifindex).filter(|&index| index != 0);
+        let registered =
+            session.registry.interfaces().iter().map(|record| record.ifindex).filter(|&index| index != 0);
         let mut gone: Vec<u32> =
             registered.chain(self.bpffs.linked_interfaces()?).filter(|&index| !exists(index)).collect();
         gone.sort_unstable();
@@ -330,7 +338,8 @@ fn write_entry(loaded: &mut Loaded, ifindex: u32, entry: InterfaceEntry) -> anyh
         match loaded.maps.interface_by_high_index.remove(&ifindex) {
             Ok(()) | Err(aya::maps::MapError::KeyNotFound) => {}
             // The entry was never there.
-            Err(aya::maps::MapError::SyscallError(error)) if error.io_error.raw_os_error() == Some(libc::ENOENT) => {}
+            Err(aya::maps::MapError::SyscallError(error))
+                if error.io_error.raw_os_error() == Some(libc::ENOENT) => {}
             Err(error) => return Err(error).context("cannot remove an interface of a high index"),
         }
     } else {

@@ -30,8 +30,9 @@ fn log_to_stderr(verbosity: u8) {
         _ => "trace",
     };
     // Libraries stay quiet unless asked for with TRAFCTL_LOG.
-    let filter = EnvFilter::try_from_env("TRAFCTL_LOG")
-        .unwrap_or_else(|_| EnvFilter::new(format!("warn,trafctl={level},traffic_ebpf={level},netlink_proto=error")));
+    let filter = EnvFilter::try_from_env("TRAFCTL_LOG").unwrap_or_else(|_| {
+        EnvFilter::new(format!("warn,trafctl={level},traffic_ebpf={level},netlink_proto=error"))
+    });
     tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)

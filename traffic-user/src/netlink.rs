@@ -130,19 +130,25 @@ impl Netlink {
             Ok(filters) => Ok(filters.iter().filter_map(as_bpf_filter).collect()),
             // No qdisc of that kind, or no such interface any more.
             Err(rtnetlink::Error::NetlinkError(error))
-                if matches!(-error.raw_code(), libc::EINVAL | libc::ENOENT | libc::ENODEV | libc::EOPNOTSUPP) =>
+                if matches!(
+                    -error.raw_code(),
+                    libc::EINVAL | libc::ENOENT | libc::ENODEV | libc::EOPNOTSUPP
+                ) =>
             {
                 Ok(Vec::new())
             }
-            Err(error) => Err(error).with_context(|| format!("cannot list the filters of interface {ifindex}")),
+            Err(error) => {
+                Err(error).with_context(|| format!("cannot list the filters of interface {ifindex}"))
+            }
         }
     }
 }
 
 fn as_bpf_filter(message: &TcMessage) -> Option<BpfFilter> {
-    let kind = message.attributes.iter().any(|attribute| {
-        matches!(attribute, TcAttribute::Kind(kind) if kind == TcFilterBpf::KIND)
-    });
+    let kind = message
+        .attributes
+        .iter()
+        .any(|attribute| matches!(attribute, TcAttribute::Kind(kind) if kind == TcFilterBpf::KIND));
     let options = message.attributes.iter().find_map(|attribute| match attribute {
         TcAttribute::Options(options) if kind => Some(options),
         _ => None,

@@ -202,8 +202,9 @@ pub struct Balance {
 impl Balance {
     /// Passed less classes less faults: zero when traffic rests; while it flows, what passed between two readings.
     pub fn unaccounted(&self) -> (i128, i128) {
-        let missing =
-            |passed: u64, classes: u64, faults: u64| i128::from(passed) - i128::from(classes) - i128::from(faults);
+        let missing = |passed: u64, classes: u64, faults: u64| {
+            i128::from(passed) - i128::from(classes) - i128::from(faults)
+        };
         (
             missing(self.passed.packets, self.classes.packets, self.faults.packets),
             missing(self.passed.bytes, self.classes.bytes, self.faults.bytes),

@@ -1,3 +1,8 @@
 //! stub
-#[derive(Debug,Default)] pub struct VzConf { pub diagnostics: Vec<String> }
-pub fn scan(_p:&std::path::Path)->VzConf{VzConf::default()}
+#[derive(Debug, Default)]
+pub struct VzConf {
+    pub diagnostics: Vec<String>,
+}
+pub fn scan(_p: &std::path::Path) -> VzConf {
+    VzConf::default()
+}

@@ -74,11 +74,11 @@ pub(super) async fn run(global: &Global, options: &Options) -> anyhow::Result<Do
                 })
                 .collect();
             print(&match format {
-                Format::Table => {
-                    output::rows(&["ADDRESS", "CONTAINER", "SOURCE"], rows.iter().map(|row| {
-                        vec![row.address.clone(), row.container.to_owned(), row.source.clone()]
-                    }))
-                }
+                Format::Table => output::rows(
+                    &["ADDRESS", "CONTAINER", "SOURCE"],
+                    rows.iter()
+                        .map(|row| vec![row.address.clone(), row.container.to_owned(), row.source.clone()]),
+                ),
                 Format::Json => serde_json::to_string_pretty(&rows)? + "\n",
             })?;
             return Ok(Done::Well);

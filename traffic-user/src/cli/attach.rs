@@ -48,7 +48,11 @@ pub(super) async fn run(global: &Global, options: &Options) -> anyhow::Result<Do
     let report = host.attach(&mut session, &links, &selection).await?;
     tell(&host, session.loaded.outcome, &report);
     if !report.failed.is_empty() {
-        bail!("{} of {} interfaces could not be attached", report.failed.len(), report.failed.len() + report.attached.len());
+        bail!(
+            "{} of {} interfaces could not be attached",
+            report.failed.len(),
+            report.failed.len() + report.attached.len()
+        );
     }
     Ok(Done::Well)
 }
@@ -58,7 +62,9 @@ pub(super) fn tell(host: &Host, outcome: Outcome, report: &AttachReport) {
     match outcome {
         Outcome::Found => {}
         Outcome::Created => tracing::info!("loaded the program and made the counters"),
-        Outcome::Replaced => tracing::info!("another version of the program took the old one's place; the counters go on"),
+        Outcome::Replaced => {
+            tracing::info!("another version of the program took the old one's place; the counters go on")
+        }
     }
     for (name, change) in &report.attached {
         match change {

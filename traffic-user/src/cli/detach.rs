@@ -15,7 +15,9 @@ use crate::{
 /// Removes only what is trafctl's own. The counters stay in the kernel and go on when the program is attached again;
 /// what passes meanwhile is not counted. `--purge` forgets them, after saying what would be lost.
 #[derive(Debug, Args)]
-#[command(after_long_help = "Examples:\n  trafctl detach veth101.0\n  trafctl detach\n  trafctl detach --purge")]
+#[command(
+    after_long_help = "Examples:\n  trafctl detach veth101.0\n  trafctl detach\n  trafctl detach --purge"
+)]
 pub struct Options {
     /// Interfaces [default: all]
     #[arg(value_name = "IFNAME")]

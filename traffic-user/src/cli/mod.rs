@@ -101,8 +101,10 @@ impl Cli {
     /// What went wrong, to be shown once and end the process with status 1.
     pub fn run(self) -> anyhow::Result<Done> {
         let Self { global, command } = self;
-        let runtime =
-            tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot start the event loop")?;
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .context("cannot start the event loop")?;
         runtime.block_on(async {
             match command {
                 Command::Attach(options) => attach::run(&global, &options).await,
@@ -120,7 +122,9 @@ impl Cli {
     ///
     /// # Errors
     /// clap's, which knows how to show itself.
-    pub fn from_args(args: impl IntoIterator<Item = impl Into<OsString> + Clone>) -> Result<Self, clap::Error> {
+    pub fn from_args(
+        args: impl IntoIterator<Item = impl Into<OsString> + Clone>,
+    ) -> Result<Self, clap::Error> {
         Self::try_parse_from(args)
     }
 }

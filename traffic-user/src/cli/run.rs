@@ -10,7 +10,9 @@ use crate::{daemon, kernel::bpffs::Bpffs};
 /// For a service manager (`Type=notify`). SIGHUP reads classes, addresses and configuration anew; SIGTERM ends it, and
 /// counting goes on in the kernel. Killing it in any way loses nothing.
 #[derive(Debug, Args)]
-#[command(after_long_help = "Examples:\n  trafctl run\n  trafctl run --log-faults -v   see which packets are in no class, and why")]
+#[command(
+    after_long_help = "Examples:\n  trafctl run\n  trafctl run --log-faults -v   see which packets are in no class, and why"
+)]
 pub struct Options {
     /// Say for each packet that lands in a fault counter why it did (costly; for debugging)
     #[arg(long)]

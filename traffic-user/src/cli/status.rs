@@ -66,8 +66,16 @@ async fn gather(host: &Host, maps: &Maps) -> anyhow::Result<Status> {
             order: host.config.class_order.to_string(),
         },
         tables: vec![
-            Use { table: "containers", used: in_use(containers.iter().map(|r| r.state).collect()), capacity: meta.container_slots.into() },
-            Use { table: "interfaces", used: in_use(interfaces.iter().map(|r| r.state).collect()), capacity: meta.interface_slots.into() },
+            Use {
+                table: "containers",
+                used: in_use(containers.iter().map(|r| r.state).collect()),
+                capacity: meta.container_slots.into(),
+            },
+            Use {
+                table: "interfaces",
+                used: in_use(interfaces.iter().map(|r| r.state).collect()),
+                capacity: meta.interface_slots.into(),
+            },
             Use { table: "classes", used: meta.columns_used.into(), capacity: meta.columns.into() },
         ],
         memory: maps::memory(&host.bpffs)?,
@@ -103,7 +111,11 @@ fn programs(host: &Host, meta: &Meta, problems: &mut Vec<String>) -> anyhow::Res
         .collect())
 }
 
-async fn attachments(host: &Host, maps: &Maps, problems: &mut Vec<String>) -> anyhow::Result<Vec<Attachment>> {
+async fn attachments(
+    host: &Host,
+    maps: &Maps,
+    problems: &mut Vec<String>,
+) -> anyhow::Result<Vec<Attachment>> {
     let records = maps.interfaces.range(0, maps.interfaces.len())?;
     let mut attachments = Vec::new();
     for link in host.netlink.links().await? {
@@ -140,7 +152,13 @@ async fn attachments(host: &Host, maps: &Maps, problems: &mut Vec<String>) -> an
         }
         let [incoming, outgoing]: [Hook; 2] =
             hooks.try_into().map_err(|_| anyhow::anyhow!("an interface has two hooks"))?;
-        attachments.push(Attachment { interface: link.name, ifindex: link.index, container, incoming, outgoing });
+        attachments.push(Attachment {
+            interface: link.name,
+            ifindex: link.index,
+            container,
+            incoming,
+            outgoing,
+        });
     }
     Ok(attachments)
 }
@@ -152,8 +170,11 @@ async fn hook(host: &Host, link: &Link, direction: Direction) -> anyhow::Result<
     let ours_by_link = chain.iter().filter(|(_, name)| attach::is_ours(name)).count();
     let ours_by_filter = filters.iter().filter(|filter| attach::is_ours(&filter.name)).count();
     // Links run before filters.
-    let all: Vec<String> =
-        chain.into_iter().map(|(_, name)| name).chain(filters.into_iter().map(|filter| filter.name)).collect();
+    let all: Vec<String> = chain
+        .into_iter()
+        .map(|(_, name)| name)
+        .chain(filters.into_iter().map(|filter| filter.name))
+        .collect();
     let position = all.iter().position(|name| attach::is_ours(name));
     Ok(Hook {
         kind: match (ours_by_link, ours_by_filter) {

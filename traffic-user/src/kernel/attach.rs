@@ -162,12 +162,18 @@ fn ensure_tcx(
 }
 
 /// The pinned link of a hook and what it hangs on; `None` when there is none or its interface is gone.
-fn pinned_link(bpffs: &Bpffs, ifindex: u32, direction: Direction) -> anyhow::Result<Option<(SchedClassifierLink, sys::TcxLink)>> {
+fn pinned_link(
+    bpffs: &Bpffs,
+    ifindex: u32,
+    direction: Direction,
+) -> anyhow::Result<Option<(SchedClassifierLink, sys::TcxLink)>> {
     let path = bpffs.link(ifindex, direction);
     let pinned = match PinnedLink::from_pin(&path) {
         Ok(pinned) => SchedClassifierLink::try_from(FdLink::from(pinned))
             .with_context(|| format!("{} is no TCX link", path.display()))?,
-        Err(LinkError::SyscallError(error)) if error.io_error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(LinkError::SyscallError(error)) if error.io_error.kind() == io::ErrorKind::NotFound => {
+            return Ok(None);
+        }
         Err(error) => return Err(error).with_context(|| format!("cannot open {}", path.display())),
     };
     let on = sys::tcx_link(pinned.fd()?).with_context(|| format!("cannot inspect {}", path.display()))?;

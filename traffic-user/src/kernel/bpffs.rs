@@ -69,8 +69,8 @@ impl Bpffs {
     /// # Errors
     /// When another command holds the lock for longer than any should.
     pub fn lock(&self) -> anyhow::Result<ChangeLock> {
-        let directory =
-            File::open(&self.root).with_context(|| format!("cannot open {} to lock it", self.root.display()))?;
+        let directory = File::open(&self.root)
+            .with_context(|| format!("cannot open {} to lock it", self.root.display()))?;
         let deadline = Instant::now() + LOCK_PATIENCE;
         loop {
             match flock(&directory, FlockOperation::NonBlockingLockExclusive) {
@@ -134,7 +134,8 @@ impl Bpffs {
         let mut indexes = Vec::new();
         for entry in entries {
             let name = entry?.file_name();
-            let index = name.to_str().and_then(|name| name.split_once('-')).map(|(index, _)| index.parse::<u32>());
+            let index =
+                name.to_str().and_then(|name| name.split_once('-')).map(|(index, _)| index.parse::<u32>());
             indexes.extend(index.and_then(Result::ok));
         }
         indexes.sort_unstable();

@@ -2,8 +2,8 @@
 
 use jiff::Timestamp;
 use traffic_common::{
-    ClassCounters, Direction, Family, Fault, FaultCounters, InterfaceCounters, InterfaceRecord, LinkStatistics, Meta,
-    Tally, slot_state,
+    ClassCounters, Direction, Family, Fault, FaultCounters, InterfaceCounters, InterfaceRecord,
+    LinkStatistics, Meta, Tally, slot_state,
 };
 
 use super::{
@@ -13,7 +13,9 @@ use super::{
 };
 use crate::{
     clock,
-    snapshot::{ByDirection, ClassCounter, ClassTableInfo, FaultCounter, InterfaceCounter, PassedCounter, Snapshot},
+    snapshot::{
+        ByDirection, ClassCounter, ClassTableInfo, FaultCounter, InterfaceCounter, PassedCounter, Snapshot,
+    },
 };
 
 /// Reads everything that is counted.
@@ -80,7 +82,11 @@ fn read_classes(maps: &Maps, meta: &Meta, snapshot: &mut Snapshot) -> anyhow::Re
         }
     }
     snapshot.counters.sort_by(|a, b| {
-        (natural(a.container.as_str()), a.class, a.family).cmp(&(natural(b.container.as_str()), b.class, b.family))
+        (natural(a.container.as_str()), a.class, a.family).cmp(&(
+            natural(b.container.as_str()),
+            b.class,
+            b.family,
+        ))
     });
     Ok(())
 }
@@ -108,8 +114,9 @@ fn read_interfaces(maps: &Maps, snapshot: &mut Snapshot) -> anyhow::Result<()> {
             continue;
         }
         for fault in Fault::ALL {
-            let tally =
-                ByDirection::from_array([Direction::In, Direction::Out].map(|d| faults.faults[d as usize][fault as usize]));
+            let tally = ByDirection::from_array(
+                [Direction::In, Direction::Out].map(|d| faults.faults[d as usize][fault as usize]),
+            );
             if tally != ByDirection::default() {
                 snapshot.faults.push(FaultCounter {
                     interface: interface.to_owned(),
@@ -126,7 +133,11 @@ fn read_interfaces(maps: &Maps, snapshot: &mut Snapshot) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn interface_counter(record: &InterfaceRecord, passed: &InterfaceCounters, faults: &FaultCounters) -> InterfaceCounter {
+fn interface_counter(
+    record: &InterfaceRecord,
+    passed: &InterfaceCounters,
+    faults: &FaultCounters,
+) -> InterfaceCounter {
     let one = |direction: Direction| {
         let at = direction as usize;
         PassedCounter {

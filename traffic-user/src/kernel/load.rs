@@ -9,7 +9,8 @@ use aya::{
 };
 use sha2::{Digest as _, Sha256};
 use traffic_common::{
-    Control, EGRESS_PROGRAM, INGRESS_PROGRAM, InterfaceRecord, LAYOUT_VERSION, Meta, gso::SkbLayout, slot_state,
+    Control, EGRESS_PROGRAM, INGRESS_PROGRAM, InterfaceRecord, LAYOUT_VERSION, Meta, gso::SkbLayout,
+    slot_state,
 };
 
 use super::{
@@ -63,7 +64,8 @@ pub fn open(bpffs: &Bpffs) -> anyhow::Result<Maps> {
         Ok(true) => {}
         Ok(false) => return Err(not_loaded().into()),
         Err(error) => {
-            return Err(error).with_context(|| format!("cannot look into {} (are you root?)", bpffs.root().display()));
+            return Err(error)
+                .with_context(|| format!("cannot look into {} (are you root?)", bpffs.root().display()));
         }
     }
     check_layout(bpffs)?;
@@ -77,8 +79,10 @@ pub fn open(bpffs: &Bpffs) -> anyhow::Result<Maps> {
 /// The layout version stands first in every version's `META`, whatever its size.
 fn check_layout(bpffs: &Bpffs) -> anyhow::Result<()> {
     let path = bpffs.map("META");
-    let data = aya::maps::MapData::from_pin(&path).with_context(|| format!("cannot open {}", path.display()))?;
-    let size = data.info().with_context(|| format!("cannot inspect {}", path.display()))?.value_size() as usize;
+    let data =
+        aya::maps::MapData::from_pin(&path).with_context(|| format!("cannot open {}", path.display()))?;
+    let size =
+        data.info().with_context(|| format!("cannot inspect {}", path.display()))?.value_size() as usize;
     let found = if size == size_of::<Meta>() {
         let map = aya::maps::Map::from_map_data(data)?;
         let meta = aya::maps::Array::<&aya::maps::MapData, Meta>::try_from(&map)?.get(&0, 0)?;
@@ -237,7 +241,8 @@ fn load_program(bpffs: &Bpffs, limits: &Limits, log_faults: bool) -> anyhow::Res
         Ok(layout) => (layout, None),
         Err(error) => (SkbLayout::default(), Some(error)),
     };
-    let counters = limits.containers.checked_mul(limits.classes).context("limits: containers * classes is too large")?;
+    let counters =
+        limits.containers.checked_mul(limits.classes).context("limits: containers * classes is too large")?;
     let log_level = if log_faults { u8::MAX } else { 0 };
     let paths: Vec<_> = PINNED.iter().map(|&name| (name, bpffs.map(name))).collect();
     let mut loader = EbpfLoader::new();
@@ -281,7 +286,8 @@ fn fresh_program(bpffs: &Bpffs, name: &str) -> PathBuf {
 fn publish_programs(bpffs: &Bpffs) -> anyhow::Result<()> {
     for name in [INGRESS_PROGRAM, EGRESS_PROGRAM] {
         let path = bpffs.program(name);
-        fs::rename(fresh_program(bpffs, name), &path).with_context(|| format!("cannot pin {}", path.display()))?;
+        fs::rename(fresh_program(bpffs, name), &path)
+            .with_context(|| format!("cannot pin {}", path.display()))?;
     }
     Ok(())
 }
@@ -289,7 +295,8 @@ fn publish_programs(bpffs: &Bpffs) -> anyhow::Result<()> {
 fn open_programs(path: impl Fn(&str) -> PathBuf) -> anyhow::Result<Programs> {
     let open = |name| {
         let path = path(name);
-        SchedClassifier::from_pin(&path).with_context(|| format!("cannot open the pinned program {}", path.display()))
+        SchedClassifier::from_pin(&path)
+            .with_context(|| format!("cannot open the pinned program {}", path.display()))
     };
     Ok(Programs { ingress: open(INGRESS_PROGRAM)?, egress: open(EGRESS_PROGRAM)? })
 }
@@ -301,7 +308,8 @@ fn open_programs(path: impl Fn(&str) -> PathBuf) -> anyhow::Result<Programs> {
 pub fn program_infos(bpffs: &Bpffs) -> anyhow::Result<[ProgramInfo; 2]> {
     let info = |name| {
         let path = bpffs.program(name);
-        ProgramInfo::from_pin(&path).with_context(|| format!("cannot open the pinned program {}", path.display()))
+        ProgramInfo::from_pin(&path)
+            .with_context(|| format!("cannot open the pinned program {}", path.display()))
     };
     Ok([info(INGRESS_PROGRAM)?, info(EGRESS_PROGRAM)?])
 }

@@ -10,11 +10,13 @@ use anyhow::Context as _;
 use aya::{
     Pod,
     maps::{
-        Array, ArrayOfMaps, HashMap, IterableMap, LpmTrie, Map, MapData, MapError, MapFd, PerCpuArray, PerCpuValues,
+        Array, ArrayOfMaps, HashMap, IterableMap, LpmTrie, Map, MapData, MapError, MapFd, PerCpuArray,
+        PerCpuValues,
     },
 };
 use traffic_common::{
-    ClassCounters, ContainerRecord, Control, FaultCounters, InterfaceCounters, InterfaceEntry, InterfaceRecord, Meta,
+    ClassCounters, ContainerRecord, Control, FaultCounters, InterfaceCounters, InterfaceEntry,
+    InterfaceRecord, Meta,
 };
 
 use super::{bpffs::Bpffs, sys};
@@ -110,11 +112,20 @@ pub fn memory(bpffs: &Bpffs) -> anyhow::Result<Vec<MapMemory>> {
     let maps = Maps::open(bpffs)?;
     let active = maps.control.get(0)?.active_table;
     let tables = [
-        ("class table IPv4", maps.classes_v4.get(&active, 0).map(|trie| locked_bytes(IterableMap::map(&trie).fd()))),
-        ("class table IPv6", maps.classes_v6.get(&active, 0).map(|trie| locked_bytes(IterableMap::map(&trie).fd()))),
+        (
+            "class table IPv4",
+            maps.classes_v4.get(&active, 0).map(|trie| locked_bytes(IterableMap::map(&trie).fd())),
+        ),
+        (
+            "class table IPv6",
+            maps.classes_v6.get(&active, 0).map(|trie| locked_bytes(IterableMap::map(&trie).fd())),
+        ),
     ];
     for (name, bytes) in tables {
-        all.push(MapMemory { map: name.to_owned(), bytes: bytes.with_context(|| format!("cannot open the {name}"))? });
+        all.push(MapMemory {
+            map: name.to_owned(),
+            bytes: bytes.with_context(|| format!("cannot open the {name}"))?,
+        });
     }
     Ok(all)
 }
@@ -135,7 +146,8 @@ fn open(bpffs: &Bpffs, name: &str) -> anyhow::Result<Map> {
 }
 
 fn typed<M: TryFrom<Map, Error = MapError>>(bpffs: &Bpffs, name: &str) -> anyhow::Result<M> {
-    M::try_from(open(bpffs, name)?).with_context(|| format!("the pinned map {name} is not of the expected kind"))
+    M::try_from(open(bpffs, name)?)
+        .with_context(|| format!("the pinned map {name} is not of the expected kind"))
 }
 
 /// An array map, per CPU or not, that is read in ranges.
@@ -235,7 +247,8 @@ impl<V: Pod> Elements<V> {
     /// # Errors
     /// When the index is out of range or the kernel refuses.
     pub fn set_copies(&mut self, index: u32, value: V) -> anyhow::Result<()> {
-        let copies = PerCpuValues::try_from(vec![value; self.copies]).context("cannot lay out per-CPU values")?;
+        let copies =
+            PerCpuValues::try_from(vec![value; self.copies]).context("cannot lay out per-CPU values")?;
         PerCpuArray::<&mut MapData, V>::try_from(&mut self.map)
             .and_then(|mut array| array.set(index, copies, 0))
             .with_context(|| format!("cannot write element {index} of map {}", self.name))

@@ -167,7 +167,13 @@ impl Registry {
     ///
     /// # Errors
     /// When the maps can't be read or written.
-    pub fn note_attach(&mut self, maps: &mut Maps, slot: u32, link: &Link, moved: bool) -> anyhow::Result<()> {
+    pub fn note_attach(
+        &mut self,
+        maps: &mut Maps,
+        slot: u32,
+        link: &Link,
+        moved: bool,
+    ) -> anyhow::Result<()> {
         let counted = as_statistics(&sum_interface(&maps.interface_counters.range(slot, 1)?));
         let old = self.interfaces[slot as usize];
         let record = InterfaceRecord {
@@ -251,7 +257,8 @@ mod tests {
 
     #[test]
     fn what_passed_unseen_is_told_from_what_was_counted() {
-        let statistics = |base: u64| LinkStatistics { packets: [base, base + 1], bytes: [base + 2, base + 3] };
+        let statistics =
+            |base: u64| LinkStatistics { packets: [base, base + 1], bytes: [base + 2, base + 3] };
         let link = |index, base| Link {
             index,
             name: "veth1.0".to_owned(),
@@ -262,8 +269,12 @@ mod tests {
         // Never counted here: everything on it was unseen.
         assert_eq!(unseen(&EMPTY_INTERFACE, &link(7, 100), &statistics(40)), statistics(100));
         // Counted here from 100 (ours then 40); now the kernel says 500 and we say 340: 100 passed between.
-        let record =
-            InterfaceRecord { ifindex: 7, kernel_before: statistics(100), counted_before: statistics(40), ..EMPTY_INTERFACE };
+        let record = InterfaceRecord {
+            ifindex: 7,
+            kernel_before: statistics(100),
+            counted_before: statistics(40),
+            ..EMPTY_INTERFACE
+        };
         let expected = LinkStatistics { packets: [100, 100], bytes: [100, 100] };
         assert_eq!(unseen(&record, &link(7, 500), &statistics(340)), expected);
     }

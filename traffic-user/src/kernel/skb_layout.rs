@@ -66,7 +66,9 @@ fn parse(data: &[u8]) -> Result<SkbLayout, LayoutError> {
     };
     for (name, expected) in ENUMERATORS {
         match btf.enumerators.get(name).copied() {
-            Some(found) if found != expected => return Err(LayoutError::Enumerator { name, found, expected }),
+            Some(found) if found != expected => {
+                return Err(LayoutError::Enumerator { name, found, expected });
+            }
             // An older kernel may lack a kind of segmentation altogether, and then never shows it.
             _ => {}
         }
@@ -142,7 +144,9 @@ impl<'a> Btf<'a> {
             };
             match kind {
                 KIND_STRUCT | KIND_UNION => {
-                    if let Some(name) = self.string(name).filter(|name| !name.is_empty() && kind == KIND_STRUCT) {
+                    if let Some(name) =
+                        self.string(name).filter(|name| !name.is_empty() && kind == KIND_STRUCT)
+                    {
                         self.structs_by_name.insert(name, id);
                     }
                     self.aggregates.insert(id, Aggregate { members_at: at, count, bit_fields: flag });

@@ -5,12 +5,18 @@ use std::{collections::BTreeMap, io, os::fd::AsFd as _};
 use anyhow::{Context as _, bail};
 use aya::{
     Pod,
-    maps::{MapData, MapError, lpm_trie::{Key, LpmTrie}},
+    maps::{
+        MapData, MapError,
+        lpm_trie::{Key, LpmTrie},
+    },
 };
 use ipnet::IpNet;
 use traffic_common::{CLASS_ZERO_COLUMN, Control, Meta};
 
-use super::{maps::{ClassTrieV4, ClassTrieV6, Maps}, sys};
+use super::{
+    maps::{ClassTrieV4, ClassTrieV6, Maps},
+    sys,
+};
 use crate::{classes::ClassTable, clock};
 
 /// Prefixes that go into the kernel with one call.
@@ -41,12 +47,16 @@ pub fn load(maps: &mut Maps, table: &ClassTable) -> anyhow::Result<()> {
     let v4: Vec<_> = table
         .v4
         .iter()
-        .map(|row| (Key::new(u32::from(row.prefix.prefix_len()), row.prefix.network().octets()), columns[&row.class]))
+        .map(|row| {
+            (Key::new(u32::from(row.prefix.prefix_len()), row.prefix.network().octets()), columns[&row.class])
+        })
         .collect();
     let v6: Vec<_> = table
         .v6
         .iter()
-        .map(|row| (Key::new(u32::from(row.prefix.prefix_len()), row.prefix.network().octets()), columns[&row.class]))
+        .map(|row| {
+            (Key::new(u32::from(row.prefix.prefix_len()), row.prefix.network().octets()), columns[&row.class])
+        })
         .collect();
     let trie_v4: ClassTrieV4 = fill(&v4).context("cannot build the IPv4 class table")?;
     let trie_v6: ClassTrieV6 = fill(&v6).context("cannot build the IPv6 class table")?;
@@ -76,7 +86,8 @@ pub fn load(maps: &mut Maps, table: &ClassTable) -> anyhow::Result<()> {
 
 /// Gives every class of the table a column; a class that ever had one keeps it.
 fn assign_columns(meta: &mut Meta, table: &ClassTable) -> anyhow::Result<BTreeMap<u8, u32>> {
-    let mut columns: BTreeMap<u8, u32> = columns(meta).into_iter().map(|(column, class)| (class, column)).collect();
+    let mut columns: BTreeMap<u8, u32> =
+        columns(meta).into_iter().map(|(column, class)| (class, column)).collect();
     for class in table.classes_in_use() {
         if columns.contains_key(&class) {
             continue;

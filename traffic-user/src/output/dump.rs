@@ -49,7 +49,9 @@ pub struct Look {
 /// The tables people read.
 pub fn table(snapshot: &Snapshot, look: Look) -> String {
     let amounts = |tally: &ByDirection<Tally>| {
-        [tally.incoming, tally.outgoing].map(|one| [bytes(one.bytes, look.human), one.packets.to_string()]).concat()
+        [tally.incoming, tally.outgoing]
+            .map(|one| [bytes(one.bytes, look.human), one.packets.to_string()])
+            .concat()
     };
     let hash = snapshot.class_table.hash_hex();
     let mut text = format!(
@@ -61,17 +63,21 @@ pub fn table(snapshot: &Snapshot, look: Look) -> String {
         snapshot.class_table.prefixes
     );
 
-    let mut classes =
-        plain_table(&["CONTAINER", "CLASS", "FAMILY", "IN BYTES", "IN PACKETS", "OUT BYTES", "OUT PACKETS"], 3);
+    let mut classes = plain_table(
+        &["CONTAINER", "CLASS", "FAMILY", "IN BYTES", "IN PACKETS", "OUT BYTES", "OUT PACKETS"],
+        3,
+    );
     for counter in &snapshot.counters {
-        let mut row = vec![counter.container.to_string(), counter.class.to_string(), counter.family.name().to_owned()];
+        let mut row =
+            vec![counter.container.to_string(), counter.class.to_string(), counter.family.name().to_owned()];
         row.extend(amounts(&counter.tally));
         classes.add_row(row);
     }
     text += &finish(&classes);
 
     if !snapshot.faults.is_empty() {
-        let mut faults = plain_table(&["INTERFACE", "FAULT", "IN BYTES", "IN PACKETS", "OUT BYTES", "OUT PACKETS"], 2);
+        let mut faults =
+            plain_table(&["INTERFACE", "FAULT", "IN BYTES", "IN PACKETS", "OUT BYTES", "OUT PACKETS"], 2);
         for fault in &snapshot.faults {
             let mut row = vec![fault.interface.clone(), fault.fault.name().to_owned()];
             row.extend(amounts(&fault.tally));
@@ -83,7 +89,8 @@ pub fn table(snapshot: &Snapshot, look: Look) -> String {
     let mut interfaces =
         plain_table(&["INTERFACE", "CONTAINER", "IN BYTES", "IN PACKETS", "OUT BYTES", "OUT PACKETS"], 2);
     for interface in &snapshot.interfaces {
-        let owner = interface.container.as_ref().map_or_else(|| "(shared)".to_owned(), ContainerId::to_string);
+        let owner =
+            interface.container.as_ref().map_or_else(|| "(shared)".to_owned(), ContainerId::to_string);
         let mut row = vec![interface.interface.clone(), owner];
         row.extend(amounts(&ByDirection {
             incoming: interface.passed.incoming.wire,
@@ -126,8 +133,7 @@ pub fn csv(snapshot: &Snapshot) -> anyhow::Result<String> {
         writer.serialize(counter)?;
     }
     if snapshot.counters.is_empty() {
-        let header =
-            ["container", "class", "family", "in_bytes", "in_packets", "out_bytes", "out_packets"];
+        let header = ["container", "class", "family", "in_bytes", "in_packets", "out_bytes", "out_packets"];
         writer.write_record(header)?;
     }
     Ok(String::from_utf8(writer.into_inner()?)?)

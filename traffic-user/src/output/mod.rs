@@ -9,7 +9,10 @@ use traffic_common::Tally;
 /// A table as all commands show them: no lines, numbers to the right.
 fn plain_table(header: &[&str], first_number: usize) -> Table {
     let mut table = Table::new();
-    table.load_style(presets::NOTHING).set_content_arrangement(ContentArrangement::Disabled).set_header(header);
+    table
+        .load_style(presets::NOTHING)
+        .set_content_arrangement(ContentArrangement::Disabled)
+        .set_header(header);
     for (at, column) in table.column_iter_mut().enumerate() {
         column.set_padding((0, 2));
         if at >= first_number {

@@ -180,8 +180,11 @@ pub fn table(status: &Status) -> String {
         table.prefixes,
         table.order
     );
-    let used: Vec<_> =
-        status.tables.iter().map(|table| format!("{} {}/{}", table.table, table.used, table.capacity)).collect();
+    let used: Vec<_> = status
+        .tables
+        .iter()
+        .map(|table| format!("{} {}/{}", table.table, table.used, table.capacity))
+        .collect();
     let memory: u64 = status.memory.iter().map(|map| map.bytes).sum();
     text += &format!("in use: {}; memory {}\n\n", used.join(", "), bytes(memory, true));
     text += &rows(
