@@ -42,10 +42,10 @@ pub fn read(path: &Path) -> anyhow::Result<ClassFile> {
         };
         bail!("the class file is refused, and the table in force stays in force:{shown}{rest}");
     }
-    for problem in file.diagnostics.iter().take(NAMED_LINES) {
+    for problem in file.warnings().take(NAMED_LINES) {
         tracing::warn!("{}:{}: {}", path.display(), problem.line, problem.message);
     }
-    let more = file.diagnostics.len().saturating_sub(NAMED_LINES);
+    let more = file.warnings().count().saturating_sub(NAMED_LINES);
     if more > 0 {
         tracing::warn!("{}: {more} more warnings; `trafctl classes check` names all", path.display());
     }
@@ -67,7 +67,7 @@ pub fn table_for_start(config: &Config) -> anyhow::Result<ClassTable> {
                 "no class file ({}): all traffic is class 1, as Virtuozzo ships it",
                 places.join(", ")
             );
-            classes::shipped()
+            ClassFile::shipped()
         }
     };
     Ok(classes::compile(&file.entries, config.class_order))

@@ -1,14 +1,6 @@
 //! stub
 use std::path::{Path, PathBuf};
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ClassOrder {
-    Virtuozzo,
-}
-impl std::fmt::Display for ClassOrder {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("virtuozzo")
-    }
-}
+pub use crate::classes::ClassOrder;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AttachSetting {
     Auto,

@@ -11,6 +11,7 @@ use crate::{
     classes::{self, CheckReport, ClassFile},
     config::Config,
     kernel::{load, tables},
+    output,
 };
 
 /// Check, load and explain the network classes
@@ -83,10 +84,10 @@ fn check(path: &PathBuf, format: Format) -> anyhow::Result<Done> {
     let file = classes::parse(&bytes);
     let report = CheckReport::new(&file);
     print(&match format {
-        Format::Table => report.text(&path.display().to_string()),
+        Format::Table => report.to_string(),
         Format::Json => serde_json::to_string_pretty(&report)? + "\n",
     })?;
-    Ok(Done::well_if(file.is_acceptable()))
+    Ok(Done::well_if(report.is_acceptable()))
 }
 
 fn load_file(global: &Global, config: &Config, path: Option<&PathBuf>) -> anyhow::Result<Done> {
@@ -106,9 +107,15 @@ fn load_file(global: &Global, config: &Config, path: Option<&PathBuf>) -> anyhow
 
 fn list(config: &Config, path: Option<&PathBuf>, format: Format) -> anyhow::Result<Done> {
     let table = classes::compile(&file_or_configured(config, path)?.entries, config.class_order);
+    let entries: Vec<_> = table.entries().collect();
     print(&match format {
-        Format::Table => table.text(),
-        Format::Json => table.json()?,
+        Format::Table => {
+            let cells = entries.iter().map(|entry| {
+                vec![entry.class.to_string(), entry.prefix.to_string(), entry.line.to_string()]
+            });
+            output::rows(&["CLASS", "PREFIX", "LINE"], cells)
+        }
+        Format::Json => serde_json::to_string_pretty(&entries)? + "\n",
     })?;
     Ok(Done::Well)
 }
@@ -117,7 +124,7 @@ fn explain(config: &Config, address: IpAddr, path: Option<&PathBuf>, format: For
     let file = file_or_configured(config, path)?;
     let explanation = classes::explain(&file, config.class_order, address);
     print(&match format {
-        Format::Table => explanation.text(),
+        Format::Table => explanation.to_string(),
         Format::Json => serde_json::to_string_pretty(&explanation)? + "\n",
     })?;
     Ok(Done::Well)
@@ -126,6 +133,6 @@ fn explain(config: &Config, address: IpAddr, path: Option<&PathBuf>, format: For
 fn file_or_configured(config: &Config, path: Option<&PathBuf>) -> anyhow::Result<ClassFile> {
     match path.cloned().or_else(|| class_source::locate(config)) {
         Some(path) => class_source::read(&path),
-        None => Ok(classes::shipped()),
+        None => Ok(ClassFile::shipped()),
     }
 }
