@@ -149,7 +149,7 @@ impl ClassTable {
 
     /// All rows, IPv4 first, as entries.
     pub fn entries(&self) -> impl Iterator<Item = Entry> {
-        self.v4.iter().map(CompiledPrefix::to_entry).chain(self.v6.iter().map(CompiledPrefix::to_entry))
+        self.v4.iter().map(|row| row.to_entry()).chain(self.v6.iter().map(|row| row.to_entry()))
     }
 
     /// Prefixes of both families.
