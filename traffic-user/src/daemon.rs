@@ -19,7 +19,7 @@ use tokio::{
 use crate::{
     class_source,
     host::{AttachReport, Host, Selection},
-    kernel::{attach::Change, load::Outcome, tables},
+    kernel::{attach::Change, load::{Outcome, Want}, tables},
     links::Link,
     naming::Role,
     netlink::{LinkEvent, Netlink},
@@ -69,7 +69,7 @@ pub async fn run(make_host: impl Fn() -> anyhow::Result<Host>, log_faults: bool)
     notify(&[sd_notify::NotifyState::Stopping]);
     if log_faults {
         // Leave the quiet program behind.
-        drop(daemon.host.begin(false).await?);
+        drop(daemon.host.begin(Want::Current).await?);
     }
     tracing::info!("ending; counting goes on");
     Ok(())
@@ -112,7 +112,7 @@ struct Daemon {
 impl Daemon {
     async fn start(&mut self, log_faults: bool) -> anyhow::Result<Option<tokio::task::JoinHandle<()>>> {
         let links = self.host.netlink.links().await?;
-        let mut session = self.host.begin(log_faults).await?;
+        let mut session = self.host.begin(if log_faults { Want::Logging } else { Want::Current }).await?;
         self.host.release_gone(&mut session, &links)?;
         let attached = self.host.attach(&mut session, &links, &Selection::Matching).await?;
         if session.loaded.outcome == Outcome::Replaced {
@@ -150,7 +150,7 @@ impl Daemon {
         if gone.is_empty() && seen.is_empty() {
             return Ok(());
         }
-        let mut session = self.host.begin(false).await?;
+        let mut session = self.host.begin(Want::Pinned).await?;
         for index in gone {
             self.host.release(&mut session, index)?;
         }
@@ -173,7 +173,7 @@ impl Daemon {
     /// Compares everything with everything.
     async fn resync(&mut self) -> anyhow::Result<()> {
         let links = self.host.netlink.links().await?;
-        let mut session = self.host.begin(false).await?;
+        let mut session = self.host.begin(Want::Pinned).await?;
         self.host.release_gone(&mut session, &links)?;
         let attached = self.host.attach(&mut session, &links, &Selection::Matching).await?;
         self.known.retain(|index, _| links.iter().any(|link| link.index == *index));
@@ -187,7 +187,7 @@ impl Daemon {
         let table = class_source::table_for_start(&host.config)?;
         self.host = host;
         {
-            let mut session = self.host.begin(false).await?;
+            let mut session = self.host.begin(Want::Pinned).await?;
             tables::load(&mut session.loaded.maps, &table)?;
         }
         tracing::info!("{} prefixes in {} classes are in force", table.len(), table.classes_in_use().len());

@@ -18,7 +18,7 @@ use crate::{
     kernel::{
         attach::{self, AttachKind, Change},
         bpffs::{Bpffs, ChangeLock},
-        load::{self, Loaded, Outcome},
+        load::{self, Loaded, Outcome, Want},
         registry::{Registry, read_text},
         tables,
     },
@@ -106,9 +106,9 @@ impl Host {
     ///
     /// # Errors
     /// As [`load::ensure`] and [`Bpffs::lock`].
-    pub async fn begin(&self, log_faults: bool) -> anyhow::Result<Session> {
+    pub async fn begin(&self, want: Want) -> anyhow::Result<Session> {
         let lock = self.bpffs.lock()?;
-        let loaded = load::ensure(&self.bpffs, &lock, &self.config.limits, log_faults, || {
+        let loaded = load::ensure(&self.bpffs, &lock, &self.config.limits, want, || {
             class_source::table_for_start(&self.config)
         })?;
         if let Some(error) = &loaded.skb_layout_error {

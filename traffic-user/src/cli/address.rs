@@ -6,7 +6,7 @@ use serde::Serialize;
 use super::{Done, Format, Global, print};
 use crate::{
     addresses::parse_prefix,
-    kernel::load::{self, StateError},
+    kernel::load::{self, StateError, Want},
     output,
     snapshot::ContainerId,
 };
@@ -98,7 +98,7 @@ async fn apply(global: &Global) -> anyhow::Result<()> {
         Err(error) => Err(error),
         Ok(_) => {
             let host = global.host(global.pinned())?;
-            let mut session = host.begin(false).await?;
+            let mut session = host.begin(Want::Pinned).await?;
             host.sync_addresses(&mut session)
         }
     }

@@ -6,7 +6,7 @@ use clap::Args;
 use super::{Done, Global};
 use crate::{
     host::{AttachReport, Host, Selection},
-    kernel::{attach::Change, bpffs::Bpffs, load::Outcome},
+    kernel::{attach::Change, bpffs::Bpffs, load::{Outcome, Want}},
 };
 
 /// Attach to the interfaces of containers, and exit
@@ -43,7 +43,7 @@ pub(super) async fn run(global: &Global, options: &Options) -> anyhow::Result<Do
         Selection::Named(options.interfaces.clone())
     };
     let links = host.netlink.links().await?;
-    let mut session = host.begin(false).await?;
+    let mut session = host.begin(Want::Current).await?;
     host.release_gone(&mut session, &links)?;
     let report = host.attach(&mut session, &links, &selection).await?;
     tell(&host, session.loaded.outcome, &report);
