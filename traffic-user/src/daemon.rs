@@ -19,7 +19,11 @@ use tokio::{
 use crate::{
     class_source,
     host::{AttachReport, Host, Selection},
-    kernel::{attach::Change, load::{Outcome, Want}, tables},
+    kernel::{
+        attach::Change,
+        load::{Outcome, Want},
+        tables,
+    },
     links::Link,
     naming::Role,
     netlink::{LinkEvent, Netlink},

@@ -6,7 +6,11 @@ use clap::Args;
 use super::{Done, Global};
 use crate::{
     host::{AttachReport, Host, Selection},
-    kernel::{attach::Change, bpffs::Bpffs, load::{Outcome, Want}},
+    kernel::{
+        attach::Change,
+        bpffs::Bpffs,
+        load::{Outcome, Want},
+    },
 };
 
 /// Attach to the interfaces of containers, and exit
