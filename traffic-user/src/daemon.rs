@@ -119,6 +119,7 @@ impl Daemon {
         let mut session = self.host.begin(if log_faults { Want::Logging } else { Want::Current }).await?;
         self.host.release_gone(&mut session, &links)?;
         let attached = self.host.attach(&mut session, &links, &Selection::Matching).await?;
+        self.host.sync_addresses(&mut session)?;
         if session.loaded.outcome == Outcome::Replaced {
             tracing::info!("another version of the program took the old one's place; the counters go on");
         }
@@ -130,6 +131,9 @@ impl Daemon {
     async fn follow(&mut self, batch: HashMap<u32, LinkEvent>) -> anyhow::Result<()> {
         let mut gone = Vec::new();
         let mut seen = Vec::new();
+        if self.asks_for_refresh(&batch) {
+            self.host.refresh()?;
+        }
         for (index, event) in batch {
             match event {
                 LinkEvent::Gone { .. } => {
@@ -163,6 +167,14 @@ impl Daemon {
         Ok(())
     }
 
+    /// Whether an interface is new whose container may have been written down only just now.
+    fn asks_for_refresh(&self, batch: &HashMap<u32, LinkEvent>) -> bool {
+        batch.values().any(|event| {
+            let LinkEvent::Seen(link) = event else { return false };
+            !self.known.contains_key(&link.index) && matches!(self.host.role(link), Role::Unresolved { .. })
+        })
+    }
+
     /// A counted interface whose new name no rule knows: its wires are the same, so it goes on for its container.
     fn note_rename(&mut self, link: &Link) {
         if let Some(name) = self.known.get_mut(&link.index) {
@@ -176,10 +188,12 @@ impl Daemon {
 
     /// Compares everything with everything.
     async fn resync(&mut self) -> anyhow::Result<()> {
+        report("reading whose address is what", self.host.refresh());
         let links = self.host.netlink.links().await?;
         let mut session = self.host.begin(Want::Pinned).await?;
         self.host.release_gone(&mut session, &links)?;
         let attached = self.host.attach(&mut session, &links, &Selection::Matching).await?;
+        self.host.sync_addresses(&mut session)?;
         self.known.retain(|index, _| links.iter().any(|link| link.index == *index));
         self.learn(&links, &attached);
         Ok(())

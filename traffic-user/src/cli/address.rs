@@ -6,6 +6,7 @@ use serde::Serialize;
 use super::{Done, Format, Global, print};
 use crate::{
     addresses::parse_prefix,
+    identities::Identities,
     kernel::load::{self, StateError, Want},
     output,
     snapshot::ContainerId,
@@ -63,8 +64,10 @@ pub(super) async fn run(global: &Global, options: &Options) -> anyhow::Result<Do
         Action::Add { container, prefix } => file.add(*prefix, container)?,
         Action::Remove { prefix } => file.remove(*prefix)?,
         Action::List { format } => {
-            let (_, book) = global.identities(&config)?;
-            let rows: Vec<_> = book
+            let identities = Identities::read(&config, &global.state_dir)?;
+            identities.complain(None);
+            let rows: Vec<_> = identities
+                .addresses
                 .entries
                 .iter()
                 .map(|entry| Row {

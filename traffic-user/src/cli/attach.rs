@@ -50,6 +50,7 @@ pub(super) async fn run(global: &Global, options: &Options) -> anyhow::Result<Do
     let mut session = host.begin(Want::Current).await?;
     host.release_gone(&mut session, &links)?;
     let report = host.attach(&mut session, &links, &selection).await?;
+    host.sync_addresses(&mut session)?;
     tell(&host, session.loaded.outcome, &report);
     if !report.failed.is_empty() {
         bail!(
