@@ -148,7 +148,7 @@ impl Daemon {
                     match self.host.role(&link) {
                         Role::Container(_) | Role::Shared => seen.push(link),
                         Role::Unresolved { reason } => {
-                            tracing::warn!("{}: not attached: {reason}", link.name)
+                            tracing::warn!("{}: not attached: {reason}", link.name);
                         }
                         Role::Ignored => self.note_rename(&link),
                     }

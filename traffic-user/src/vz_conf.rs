@@ -130,7 +130,7 @@ pub fn parse(path: &Path, text: &str) -> VzConf {
                     match word.split('/').next().unwrap_or("").parse() {
                         Ok(address) => container.addresses.push(address),
                         Err(_) => {
-                            all.diagnostics.push(complain(at + 1, format!("{word:?} is no IP address")))
+                            all.diagnostics.push(complain(at + 1, format!("{word:?} is no IP address")));
                         }
                     }
                 }

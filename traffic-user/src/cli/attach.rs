@@ -68,7 +68,7 @@ pub(super) fn tell(host: &Host, outcome: Outcome, report: &AttachReport) {
         Outcome::Found => {}
         Outcome::Created => tracing::info!("loaded the program and made the counters"),
         Outcome::Replaced => {
-            tracing::info!("another version of the program took the old one's place; the counters go on")
+            tracing::info!("another version of the program took the old one's place; the counters go on");
         }
     }
     for (name, change) in &report.attached {
