@@ -33,14 +33,14 @@ use traffic_common::{Direction, Fault, UNKNOWN_INTERFACE_SLOT, interface_flags};
 
 /// Host-side ingress: out of the container.
 #[classifier]
-pub fn trafctl_ingress(ctx: TcContext) -> i32 {
+fn trafctl_ingress(ctx: TcContext) -> i32 {
     account(&ctx, Direction::Out);
     TC_ACT_UNSPEC
 }
 
 /// Host-side egress: in to the container.
 #[classifier]
-pub fn trafctl_egress(ctx: TcContext) -> i32 {
+fn trafctl_egress(ctx: TcContext) -> i32 {
     account(&ctx, Direction::In);
     TC_ACT_UNSPEC
 }
