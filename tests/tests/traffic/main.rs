@@ -1,0 +1,6 @@
+//! Real traffic on a node in namespaces, counted by trafctl and by a witness that knows nothing of it. The two must
+//! agree to the packet and to the byte, and each test ends with the sums: classes + faults = passed.
+
+mod node;
+mod tcp;
+mod udp;
