@@ -2,5 +2,6 @@
 //! agree to the packet and to the byte, and each test ends with the sums: classes + faults = passed.
 
 mod node;
+mod routed;
 mod tcp;
 mod udp;
