@@ -5,6 +5,7 @@ use traffic_tests::traffic::{UdpCount, tcp_exchange, udp_send};
 use traffic_tests::{Amounts, Counters};
 
 use crate::daemon::Daemon;
+use crate::load::Load;
 use crate::node::{
     agrees_with_kernel, at, exchanged, hooks, is_well, links, node, pair, problems, said, trafctl,
 };
@@ -130,6 +131,33 @@ fn what_passed_between_a_detach_and_an_attach_is_written_down() -> Result<()> {
         (all.out_packets, all.out_bytes)
     });
     assert_eq!(counters.interface("veth102.0").in_unseen_skbs, 7);
+    for interface in [a.interface(), b.interface()] {
+        agrees_with_kernel(&lab, &counters, interface)?;
+    }
+    is_well(&lab)
+}
+
+#[test]
+fn an_attach_under_load_knows_what_it_missed() -> Result<()> {
+    let lab = node("load")?;
+    let (a, b) = pair(&lab)?;
+    let load = Load::start(a.namespace(), b.namespace(), at(b.v4()), 400)?;
+    load.passes(2000)?;
+    // Each of these comes upon buffers on their way.
+    for _ in 0..5 {
+        lab.run_ok(&["attach"])?;
+        load.passes(1000)?;
+        is_well(&lab)?;
+        lab.run_ok(&["detach"])?;
+        load.passes(1000)?;
+    }
+    lab.run_ok(&["attach"])?;
+    load.passes(1000)?;
+    let sent = load.stop()?;
+
+    let counters = Counters::at_rest(&lab)?;
+    let row = counters.interface("veth101.0");
+    assert_eq!(row.out_skbs + row.out_unseen_skbs, sent.packets);
     for interface in [a.interface(), b.interface()] {
         agrees_with_kernel(&lab, &counters, interface)?;
     }

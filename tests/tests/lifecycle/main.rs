@@ -5,4 +5,5 @@
 
 mod attach;
 mod daemon;
+mod load;
 mod node;
