@@ -6,10 +6,20 @@ use std::sync::{Arc, Mutex};
 
 use anyhow::{Context, Result, ensure};
 use rustix::process::Signal;
-use traffic_tests::Lab;
+use traffic_tests::container::introduce;
+use traffic_tests::counters::InterfaceRow;
 use traffic_tests::process::Process;
+use traffic_tests::traffic::tcp_exchange;
+use traffic_tests::witness::InterfaceStatistics;
+use traffic_tests::{Amounts, Counters, Lab};
 
-use crate::node::{PATIENCE, eventually};
+use crate::load::Load;
+use crate::node::{
+    PATIENCE, agrees_with_kernel, at, eventually, exchanged, exchanged_by_server, hooks, is_well, node, pair,
+    pins,
+};
+
+const MEGABYTE: u64 = 1 << 20;
 
 /// A running `trafctl run` and what it has said.
 #[derive(Debug)]
@@ -85,4 +95,99 @@ impl Daemon {
         ensure!(!said.contains("ERROR"), "{said}");
         Ok(())
     }
+}
+
+#[test]
+fn interfaces_are_attached_as_they_come() -> Result<()> {
+    let lab = node("come")?;
+    let daemon = Daemon::start(&lab)?;
+    let (a, b) = pair(&lab)?;
+    for interface in [a.interface(), b.interface()] {
+        eventually(interface, || Ok(hooks(&lab, interface)?.len() == 2))?;
+    }
+    let count = tcp_exchange(a.namespace(), b.namespace(), at(b.v4()), MEGABYTE, MEGABYTE)?;
+    let counters = Counters::at_rest(&lab)?;
+    assert_eq!(counters.class("101", 2, "ipv4"), exchanged(&count));
+    assert_eq!(counters.class("102", 2, "ipv4"), exchanged_by_server(&count));
+    agrees_with_kernel(&lab, &counters, a.interface())?;
+    // They are there from one command of ip to the next, so an interface that comes to be in use says what it missed.
+    is_well(&lab)?;
+    daemon.end()
+}
+
+#[test]
+fn a_container_stops_and_starts_under_load() -> Result<()> {
+    let lab = node("restart")?;
+    let (mut a, b) = pair(&lab)?;
+    let c = lab.bridged(103, 0, [10, 1, 0, 3].into(), "fd00:1::3".parse()?)?;
+    introduce(&[&a, &b, &c])?;
+    let mut daemon = Daemon::start(&lab)?;
+    // From 102 to 101, which comes and goes, and to 103, which stays.
+    let load = Load::start(b.namespace(), a.namespace(), at(a.v4()), 200)?;
+    let other = Load::start(b.namespace(), c.namespace(), at(c.v6()), 900)?;
+
+    let mut last = Counters::read(&lab)?;
+    for round in 0..4 {
+        load.passes(2000)?;
+        let while_attached = Counters::read(&lab)?;
+        never_back(&last, &while_attached)?;
+        a.stop()?;
+        eventually("the pins of the old interface are gone", || Ok(pins(&lab)?.len() == 4))?;
+        // What it had counted stays, and nothing is counted for a container that is not there.
+        let stopped = of_interface(&lab, "veth101.0")?;
+        load.passes(500)?;
+        ensure!(of_interface(&lab, "veth101.0")? == stopped, "round {round}");
+        never_back(&while_attached, &Counters::read(&lab)?)?;
+
+        a.start()?;
+        a.knows(&b)?;
+        eventually("veth101.0", || Ok(hooks(&lab, "veth101.0")?.len() == 2))?;
+        load.passes(2000)?;
+        last = Counters::read(&lab)?;
+        // The daemon finishes its note of what it missed shortly after the hooks hang.
+        eventually("what passed the new interface is counted or known as missed", || {
+            let before = InterfaceStatistics::read(lab.host(), "veth101.0")?;
+            let row = of_interface(&lab, "veth101.0")?;
+            let after = InterfaceStatistics::read(lab.host(), "veth101.0")?;
+            let ours = row.in_skbs + row.in_unseen_skbs - stopped.in_skbs - stopped.in_unseen_skbs;
+            Ok((before.tx_packets..=after.tx_packets).contains(&ours))
+        })?;
+        ensure!(of_interface(&lab, "veth101.0")?.in_skbs > stopped.in_skbs, "round {round}");
+    }
+    let before_last = of_interface(&lab, "veth101.0")?;
+    let (sent, sent_to_other) = (load.stop()?, other.stop()?);
+
+    let counters = Counters::at_rest(&lab)?;
+    never_back(&last, &counters)?;
+    // The sender and the other receiver were attached all the time. What comes back says that the port is closed.
+    let out = counters.class("102", 2, "ipv4");
+    assert_eq!((out.out_packets, out.out_bytes), (sent.packets, sent.bytes));
+    let all = Amounts::outgoing(sent_to_other.packets, sent_to_other.bytes);
+    assert_eq!(counters.class("102", 2, "ipv6"), all);
+    let all = Amounts::incoming(sent_to_other.packets, sent_to_other.bytes);
+    assert_eq!(counters.class("103", 2, "ipv6"), all);
+    let row = counters.interface("veth101.0");
+    ensure!(row.in_skbs >= before_last.in_skbs && row.in_skbs < sent.packets, "{row:?} of {sent:?}");
+    // All datagrams have one size.
+    assert_eq!(row.amounts.in_bytes, row.amounts.in_packets * sent.bytes / sent.packets);
+    is_well(&lab)?;
+    daemon.says("veth101.0 is gone; its counters stay")?;
+    daemon.end()
+}
+
+fn of_interface(lab: &Lab, interface: &str) -> Result<InterfaceRow> {
+    Ok(Counters::read(lab)?.interface(interface))
+}
+
+/// Checks that no counter is smaller than it was.
+fn never_back(earlier: &Counters, later: &Counters) -> Result<()> {
+    for row in &earlier.counters {
+        let now = later.class(&row.container, row.class, &row.family);
+        let since = now.since(row.amounts);
+        let back = [since.in_bytes, since.in_packets, since.out_bytes, since.out_packets]
+            .iter()
+            .any(|&amount| amount > u64::MAX / 2);
+        ensure!(!back, "{row:?} became {now:?}");
+    }
+    Ok(())
 }

@@ -37,18 +37,15 @@ impl Load {
         let receiver = to.enter(|| UdpSocket::bind(address).with_context(|| format!("bind to {address}")))?;
         let address = receiver.local_addr()?;
         let any: SocketAddr = if address.is_ipv4() { ([0; 4], 0).into() } else { ([0; 16], 0).into() };
-        let socket = from.enter(|| {
-            let socket = UdpSocket::bind(any)?;
-            socket.connect(address).with_context(|| format!("no way to {address}"))?;
-            Ok(socket)
-        })?;
+        let socket = from.enter(|| Ok(UdpSocket::bind(any)?))?;
         let (sent, stop) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicBool::new(false)));
         let (count, ends) = (Arc::clone(&sent), Arc::clone(&stop));
         let sender = thread::spawn(move || {
+            // Unconnected: that the receiver went, and that its port is closed when it is back, does not stop the sender.
             let payload = vec![0x5a; size];
             while !ends.load(Ordering::Relaxed) {
                 for _ in 0..10 {
-                    socket.send(&payload).context("send a datagram")?;
+                    socket.send_to(&payload, address).context("send a datagram")?;
                     count.fetch_add(1, Ordering::Relaxed);
                 }
                 // Room for the others: the machine may have few processors.

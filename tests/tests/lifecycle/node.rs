@@ -157,10 +157,18 @@ pub fn agrees_with_kernel(lab: &Lab, counters: &Counters, interface: &str) -> Re
     Ok(())
 }
 
-/// What a container sent and received over TCP connections, as both ends say.
+/// What the client's container sent and received over a connection, as both ends say.
 pub fn exchanged(count: &traffic_tests::traffic::TcpCount) -> Amounts {
     Amounts::both(
         (count.server.segments, count.server.l3_bytes),
         (count.client.segments, count.client.l3_bytes),
+    )
+}
+
+/// What the server's container sent and received over it.
+pub fn exchanged_by_server(count: &traffic_tests::traffic::TcpCount) -> Amounts {
+    Amounts::both(
+        (count.client.segments, count.client.l3_bytes),
+        (count.server.segments, count.server.l3_bytes),
     )
 }
