@@ -3,20 +3,21 @@
 use std::io::{BufRead, BufReader};
 use std::process::Stdio;
 use std::sync::{Arc, Mutex};
+use std::thread;
 
 use anyhow::{Context, Result, ensure};
 use rustix::process::Signal;
 use traffic_tests::container::introduce;
 use traffic_tests::counters::InterfaceRow;
 use traffic_tests::process::Process;
-use traffic_tests::traffic::tcp_exchange;
+use traffic_tests::traffic::{tcp_exchange, udp_send};
 use traffic_tests::witness::InterfaceStatistics;
 use traffic_tests::{Amounts, Counters, Lab};
 
 use crate::load::Load;
 use crate::node::{
-    PATIENCE, agrees_with_kernel, at, eventually, exchanged, exchanged_by_server, hooks, is_well, node, pair,
-    pins,
+    PATIENCE, agrees_with_kernel, at, eventually, exchanged, exchanged_by_server, hooks, is_well, links,
+    node, pair, pins,
 };
 
 const MEGABYTE: u64 = 1 << 20;
@@ -36,7 +37,7 @@ impl Daemon {
         let said = Arc::new(Mutex::new(String::new()));
         let to = Arc::clone(&said);
         // Read as it comes, so that it is never held up by a full pipe; ends with the process.
-        std::thread::spawn(move || {
+        thread::spawn(move || {
             for line in BufReader::new(stderr).lines().map_while(std::result::Result::ok) {
                 if let Ok(mut said) = to.lock() {
                     *said += &line;
@@ -81,7 +82,7 @@ impl Daemon {
     }
 
     /// Kills it as a crash or the kernel's memory killer would.
-    pub fn kill(mut self) -> Result<()> {
+    pub fn kill(&mut self) -> Result<()> {
         self.signal(Signal::KILL)?;
         self.process.wait(PATIENCE).map(drop)
     }
@@ -173,6 +174,78 @@ fn a_container_stops_and_starts_under_load() -> Result<()> {
     is_well(&lab)?;
     daemon.says("veth101.0 is gone; its counters stay")?;
     daemon.end()
+}
+
+#[test]
+fn a_killed_daemon_loses_nothing_and_repeats_nothing() -> Result<()> {
+    let lab = node("killed")?;
+    let (a, b) = pair(&lab)?;
+    let mut daemon = Daemon::start(&lab)?;
+    let before = links(&lab)?;
+    let load = Load::start(a.namespace(), b.namespace(), at(b.v6()), 1000)?;
+    let count = thread::scope(|scope| {
+        let flow = scope.spawn(|| tcp_exchange(a.namespace(), b.namespace(), at(b.v4()), 30 * MEGABYTE, 0));
+        for _ in 0..5 {
+            load.passes(500)?;
+            daemon.kill()?;
+            load.passes(500)?;
+            daemon = Daemon::start(&lab)?;
+        }
+        flow.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    })?;
+    let sent = load.stop()?;
+    assert_eq!(links(&lab)?, before, "a daemon that finds its links takes them over");
+
+    let counters = Counters::at_rest(&lab)?;
+    assert_eq!(counters.class("101", 2, "ipv4"), exchanged(&count));
+    assert_eq!(counters.class("102", 2, "ipv4"), exchanged_by_server(&count));
+    assert_eq!(counters.class("101", 2, "ipv6"), Amounts::outgoing(sent.packets, sent.bytes));
+    assert_eq!(counters.class("102", 2, "ipv6"), Amounts::incoming(sent.packets, sent.bytes));
+    for interface in [a.interface(), b.interface()] {
+        agrees_with_kernel(&lab, &counters, interface)?;
+        assert_eq!(counters.interface(interface).out_unseen_skbs, 0);
+    }
+    is_well(&lab)?;
+    daemon.end()
+}
+
+#[test]
+fn a_daemon_that_ends_leaves_the_counting_in_place() -> Result<()> {
+    let lab = node("ends")?;
+    let (a, b) = pair(&lab)?;
+    for signal in [Signal::TERM, Signal::INT] {
+        let mut daemon = Daemon::start(&lab)?;
+        daemon.signal(signal)?;
+        let status = daemon.process.wait(PATIENCE)?;
+        ensure!(status.code() == Some(0), "{signal:?}: {status}: {}", daemon.said());
+        is_well(&lab)?;
+    }
+    let count = tcp_exchange(a.namespace(), b.namespace(), at(b.v4()), MEGABYTE, MEGABYTE)?;
+    let counters = Counters::at_rest(&lab)?;
+    assert_eq!(counters.class("101", 2, "ipv4"), exchanged(&count));
+    agrees_with_kernel(&lab, &counters, a.interface())
+}
+
+#[test]
+fn an_interface_that_went_while_nobody_looked_is_let_go() -> Result<()> {
+    let lab = node("unseen-end")?;
+    let (mut a, b) = pair(&lab)?;
+    lab.run_ok(&["attach"])?;
+    let before = pins(&lab)?;
+    let first = udp_send(a.namespace(), b.namespace(), at(b.v4()), 100, 300)?;
+    a.stop()?;
+    assert_eq!(pins(&lab)?, before, "nobody is there to notice");
+    a.start()?;
+    introduce(&[&a, &b])?;
+    lab.run_ok(&["attach", "veth101.0"])?;
+    let after = pins(&lab)?;
+    ensure!(after.len() == 4 && after != before, "{before:?} became {after:?}");
+    let second = udp_send(a.namespace(), b.namespace(), at(b.v4()), 50, 400)?;
+
+    let counters = Counters::at_rest(&lab)?;
+    let all = Amounts::outgoing(first.packets + second.packets, first.l3_bytes + second.l3_bytes);
+    assert_eq!(counters.class("101", 2, "ipv4"), all);
+    is_well(&lab)
 }
 
 fn of_interface(lab: &Lab, interface: &str) -> Result<InterfaceRow> {

@@ -5,5 +5,6 @@
 
 mod attach;
 mod daemon;
+mod interfaces;
 mod load;
 mod node;
