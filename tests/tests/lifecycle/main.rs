@@ -5,6 +5,8 @@
 
 mod attach;
 mod daemon;
+mod detach;
 mod interfaces;
 mod load;
 mod node;
+mod reload;

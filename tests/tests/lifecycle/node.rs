@@ -107,10 +107,14 @@ pub fn pins(lab: &Lab) -> Result<Vec<String>> {
     Ok(names)
 }
 
-/// All files below a directory, to see that nothing has been left or touched.
+/// All files below a directory, to see that nothing has been left or touched; those not that every BPF file system has.
 pub fn files(directory: &Path) -> Result<Vec<String>> {
     let text = run_ok(Command::new("find").arg(directory).args(["-type", "f", "-printf", "%P\\n"]))?;
-    let mut files: Vec<String> = text.lines().map(str::to_owned).collect();
+    let mut files: Vec<String> = text
+        .lines()
+        .filter(|name| !["maps.debug", "progs.debug"].contains(name))
+        .map(str::to_owned)
+        .collect();
     files.sort();
     Ok(files)
 }
