@@ -22,7 +22,7 @@ use crate::{
         attach::{self, AttachKind, Change},
         bpffs::{Bpffs, ChangeLock},
         load::{self, Loaded, Outcome, Want},
-        registry::{Registry, read_text},
+        registry::{Reading, Registry, read_text},
         tables,
     },
     links::Link,
@@ -31,6 +31,9 @@ use crate::{
     snapshot::ContainerId,
 };
 
+/// How often kernel and counters are compared after an attach before the closest comparison is taken. A pause of a
+/// tenth of a millisecond is enough for one that is exact.
+const SETTLE_READINGS: usize = 100;
 const BOTH: [Direction; 2] = [Direction::In, Direction::Out];
 
 /// Which interfaces a command is about.
@@ -237,8 +240,9 @@ impl Host {
         for direction in BOTH {
             hanging &= attach::is_attached(&self.bpffs, &self.netlink, link, self.kind, direction).await?;
         }
-        if moved.is_some() || !hanging {
-            // The listing may be some time old; what passed until this moment is what matters.
+        let begins = moved.is_some() || !hanging;
+        if begins {
+            // Written before the hooks, so that an attach that is cut short is made good by the next one.
             let now = self.netlink.link(link.index).await?.unwrap_or_else(|| link.clone());
             registry.note_attach(&mut loaded.maps, interface_slot, &now, moved.is_some() && hanging)?;
         }
@@ -259,7 +263,45 @@ impl Host {
                     .await?;
             change = change.max(done);
         }
+        if begins {
+            self.settle(session, interface_slot, link.index, moved.is_some() && hanging).await?;
+        }
         Ok(change)
+    }
+
+    /// Writes down what passed between the reading before the hooks and the moment they hung.
+    ///
+    /// From that moment on the kernel's statistics and our counters grow alike, so any later reading of both tells how
+    /// much it was, if only no packet passes between the two halves of it: two readings that are equal are such a one.
+    /// Under traffic without a pause the closest of them has to do.
+    async fn settle(
+        &self,
+        session: &mut Session,
+        slot: u32,
+        ifindex: u32,
+        moved: bool,
+    ) -> anyhow::Result<()> {
+        let Session { loaded, registry, .. } = session;
+        let mut counted = registry.counted(&loaded.maps, slot)?;
+        let mut last = None;
+        let mut closest: Option<Reading> = None;
+        for _ in 0..SETTLE_READINGS {
+            let Some(link) = self.netlink.link(ifindex).await? else { break };
+            let after = registry.counted(&loaded.maps, slot)?;
+            let reading = Reading { counted_earlier: counted, kernel: link.statistics, counted: after };
+            if closest.as_ref().is_none_or(|closest| reading.spread() <= closest.spread()) {
+                closest = Some(reading);
+            }
+            if last == Some((link.statistics, after)) {
+                break;
+            }
+            last = Some((link.statistics, after));
+            counted = after;
+        }
+        match closest {
+            Some(reading) => registry.note_settled(&mut loaded.maps, slot, &reading, moved),
+            None => Ok(()),
+        }
     }
 
     /// Lets go of interfaces that exist no more: their entries and pinned links. Their counters stay.

@@ -140,8 +140,10 @@ async fn attachments(
             let now = host.netlink.link(link.index).await?.unwrap_or_else(|| link.clone());
             let ours = counters::sum_interface(&maps.interface_counters.range(u32::try_from(slot)?, 1)?);
             let since = counters::since_attach(&records[slot], &now.statistics, &ours);
-            for (direction, [(kernel, ours), _]) in [("in", since.incoming), ("out", since.outgoing)] {
-                if kernel > ours {
+            let sides = [("in", since.incoming), ("out", since.outgoing)];
+            for (hook, (direction, [(kernel, ours), _])) in hooks.iter().zip(sides) {
+                // Where nothing of ours hangs, that has been said, and is why.
+                if hook.ours > 0 && kernel > ours {
                     problems.push(format!(
                         "{}: of {kernel} buffers {direction} since it was attached, {ours} reached the program: another program \
                          before it, or a path around the hook",

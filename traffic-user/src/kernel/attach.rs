@@ -234,6 +234,10 @@ pub async fn detach(
     direction: Direction,
 ) -> anyhow::Result<bool> {
     let (attach_type, name) = hook(direction);
+    if let Some((pinned, _)) = pinned_link(bpffs, link.index, direction)? {
+        // The kernel gives up an unpinned link in its own time, and counts until then.
+        sys::detach_link(pinned.fd()?).with_context(|| format!("cannot take {name} off {}", link.name))?;
+    }
     let mut was_attached = unpin(bpffs, link.index, direction)?;
     if our_filter(netlink, link, direction).await?.is_some() {
         let existing =

@@ -60,6 +60,24 @@ fn choose<R>(records: &[R], mine: impl Fn(&R) -> bool, free: impl Fn(&R) -> bool
     records.iter().position(mine).or_else(|| records.iter().position(free))
 }
 
+/// The kernel's statistics of an interface, and our own totals just before and just after them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Reading {
+    /// Ours, read first.
+    pub counted_earlier: LinkStatistics,
+    /// The kernel's.
+    pub kernel: LinkStatistics,
+    /// Ours, read last.
+    pub counted: LinkStatistics,
+}
+
+impl Reading {
+    /// Buffers that passed while it was made: it is that far from exact.
+    pub fn spread(&self) -> u64 {
+        minus(&self.counted, &self.counted_earlier).packets.iter().sum()
+    }
+}
+
 /// All slot records, read once and kept in step with the maps.
 #[derive(Debug)]
 pub struct Registry {
@@ -174,7 +192,7 @@ impl Registry {
         link: &Link,
         moved: bool,
     ) -> anyhow::Result<()> {
-        let counted = as_statistics(&sum_interface(&maps.interface_counters.range(slot, 1)?));
+        let counted = self.counted(maps, slot)?;
         let old = self.interfaces[slot as usize];
         let record = InterfaceRecord {
             ifindex: link.index,
@@ -182,6 +200,38 @@ impl Registry {
             kernel_before: link.statistics,
             counted_before: counted,
             unseen: if moved { old.unseen } else { plus(&old.unseen, &unseen(&old, link, &counted)) },
+            ..old
+        };
+        self.write_interface(maps, slot, record)
+    }
+
+    /// Our own totals of a slot, in the terms of the kernel's statistics.
+    ///
+    /// # Errors
+    /// When the map can't be read.
+    pub fn counted(&self, maps: &Maps, slot: u32) -> anyhow::Result<LinkStatistics> {
+        Ok(as_statistics(&sum_interface(&maps.interface_counters.range(slot, 1)?)))
+    }
+
+    /// Corrects what [`Self::note_attach`] noted by a reading made after the program was attached. Of what the reading
+    /// leaves open nothing is called unseen, and nothing is held against the counters later.
+    ///
+    /// # Errors
+    /// When the map can't be written.
+    pub fn note_settled(
+        &mut self,
+        maps: &mut Maps,
+        slot: u32,
+        reading: &Reading,
+        moved: bool,
+    ) -> anyhow::Result<()> {
+        let old = self.interfaces[slot as usize];
+        let missed =
+            minus(&minus(&reading.kernel, &old.kernel_before), &minus(&reading.counted, &old.counted_before));
+        let record = InterfaceRecord {
+            kernel_before: reading.kernel,
+            counted_before: reading.counted_earlier,
+            unseen: if moved { old.unseen } else { plus(&old.unseen, &missed) },
             ..old
         };
         self.write_interface(maps, slot, record)

@@ -1,4 +1,4 @@
-//! The few uses of bpf(2) that aya does not offer: batches over maps, and the interface of a TCX link.
+//! The few uses of bpf(2) that aya does not offer: batches over maps, and what a TCX link hangs on and its end.
 //!
 //! Everything unsafe about talking to the kernel in this crate is in this file.
 
@@ -12,6 +12,7 @@ use aya::Pod;
 const BPF_OBJ_GET_INFO_BY_FD: libc::c_int = 15;
 const BPF_MAP_LOOKUP_BATCH: libc::c_int = 24;
 const BPF_MAP_UPDATE_BATCH: libc::c_int = 26;
+const BPF_LINK_DETACH: libc::c_int = 34;
 /// `BPF_LINK_TYPE_TCX`
 const LINK_TYPE_TCX: u32 = 11;
 
@@ -36,6 +37,13 @@ struct InfoAttr {
     bpf_fd: u32,
     info_len: u32,
     info: u64,
+}
+
+/// `union bpf_attr`, the part for taking a link off (`struct { ... } link_detach`).
+#[repr(C)]
+#[derive(Default)]
+struct LinkDetachAttr {
+    link_fd: u32,
 }
 
 /// `struct bpf_link_info` as far as a TCX link fills it.
@@ -86,6 +94,14 @@ pub fn tcx_link(link: BorrowedFd<'_>) -> io::Result<TcxLink> {
         return Err(io::Error::new(io::ErrorKind::InvalidData, "the pinned object is not a TCX link"));
     }
     Ok(TcxLink { ifindex: info.ifindex, program_id: info.prog_id })
+}
+
+/// Takes a link's program off its hook now. Letting go of the link does the same, but some time later.
+///
+/// # Errors
+/// When the file descriptor is no link that can be taken off.
+pub fn detach_link(link: BorrowedFd<'_>) -> io::Result<()> {
+    bpf(BPF_LINK_DETACH, &mut LinkDetachAttr { link_fd: link.as_raw_fd().cast_unsigned() })
 }
 
 /// Reads the elements `first .. first + count` of an array map in as few calls as the kernel allows.

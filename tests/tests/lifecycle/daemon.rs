@@ -1,0 +1,272 @@
+//! `trafctl run`: following interfaces, dying and coming back.
+
+use std::io::{BufRead, BufReader};
+use std::process::Stdio;
+use std::sync::{Arc, Mutex};
+use std::thread;
+
+use anyhow::{Context, Result, ensure};
+use rustix::process::Signal;
+use traffic_tests::container::introduce;
+use traffic_tests::counters::InterfaceRow;
+use traffic_tests::process::Process;
+use traffic_tests::traffic::{tcp_exchange, udp_send};
+use traffic_tests::witness::InterfaceStatistics;
+use traffic_tests::{Amounts, Counters, Lab};
+
+use crate::load::Load;
+use crate::node::{
+    PATIENCE, agrees_with_kernel, at, eventually, exchanged, exchanged_by_server, hooks, is_well, links,
+    node, pair, pins,
+};
+
+const MEGABYTE: u64 = 1 << 20;
+
+/// A running `trafctl run` and what it has said.
+#[derive(Debug)]
+pub struct Daemon {
+    process: Process,
+    said: Arc<Mutex<String>>,
+}
+
+impl Daemon {
+    /// Starts it; it may not have attached anything yet.
+    pub fn spawn(lab: &Lab) -> Result<Self> {
+        let mut process = Process::spawn(lab.trafctl(&["run"])?.stdin(Stdio::null()).stderr(Stdio::piped()))?;
+        let stderr = process.child().stderr.take().context("its standard error")?;
+        let said = Arc::new(Mutex::new(String::new()));
+        let to = Arc::clone(&said);
+        // Read as it comes, so that it is never held up by a full pipe; ends with the process.
+        thread::spawn(move || {
+            for line in BufReader::new(stderr).lines().map_while(std::result::Result::ok) {
+                if let Ok(mut said) = to.lock() {
+                    *said += &line;
+                    *said += "\n";
+                }
+            }
+        });
+        Ok(Self { process, said })
+    }
+
+    /// Starts it and waits until it has attached what there is.
+    pub fn start(lab: &Lab) -> Result<Self> {
+        let mut daemon = Self::spawn(lab)?;
+        daemon.ready()?;
+        Ok(daemon)
+    }
+
+    /// Waits until it has attached what there is.
+    pub fn ready(&mut self) -> Result<()> {
+        self.says("following interfaces")
+    }
+
+    /// What it has said so far.
+    pub fn said(&self) -> String {
+        self.said.lock().map(|said| said.clone()).unwrap_or_default()
+    }
+
+    /// Waits until it has said something.
+    pub fn says(&mut self, text: &str) -> Result<()> {
+        eventually(text, || {
+            if let Some(status) = self.process.child().try_wait()? {
+                anyhow::bail!("the daemon ended ({status}): {}", self.said());
+            }
+            Ok(self.said().contains(text))
+        })
+        .with_context(|| self.said())
+    }
+
+    /// Sends it a signal.
+    pub fn signal(&self, signal: Signal) -> Result<()> {
+        self.process.signal(signal)
+    }
+
+    /// Kills it as a crash or the kernel's memory killer would.
+    pub fn kill(&mut self) -> Result<()> {
+        self.signal(Signal::KILL)?;
+        self.process.wait(PATIENCE).map(drop)
+    }
+
+    /// Ends it as a service manager does: it must say that all is well.
+    pub fn end(self) -> Result<()> {
+        let said = Arc::clone(&self.said);
+        self.end_after_errors()?;
+        let said = said.lock().map(|said| said.clone()).unwrap_or_default();
+        ensure!(!said.contains("ERROR"), "{said}");
+        Ok(())
+    }
+
+    /// Ends it as a service manager does, where a test has given it cause to complain.
+    pub fn end_after_errors(self) -> Result<()> {
+        let status = self.process.terminate(PATIENCE)?;
+        ensure!(status.code() == Some(0), "{status}");
+        Ok(())
+    }
+}
+
+#[test]
+fn interfaces_are_attached_as_they_come() -> Result<()> {
+    let lab = node("come")?;
+    let daemon = Daemon::start(&lab)?;
+    let (a, b) = pair(&lab)?;
+    for interface in [a.interface(), b.interface()] {
+        eventually(interface, || Ok(hooks(&lab, interface)?.len() == 2))?;
+    }
+    let count = tcp_exchange(a.namespace(), b.namespace(), at(b.v4()), MEGABYTE, MEGABYTE)?;
+    let counters = Counters::at_rest(&lab)?;
+    assert_eq!(counters.class("101", 2, "ipv4"), exchanged(&count));
+    assert_eq!(counters.class("102", 2, "ipv4"), exchanged_by_server(&count));
+    agrees_with_kernel(&lab, &counters, a.interface())?;
+    // They are there from one command of ip to the next, so an interface that comes to be in use says what it missed.
+    is_well(&lab)?;
+    daemon.end()
+}
+
+#[test]
+fn a_container_stops_and_starts_under_load() -> Result<()> {
+    let lab = node("restart")?;
+    let (mut a, b) = pair(&lab)?;
+    let c = lab.bridged(103, 0, [10, 1, 0, 3].into(), "fd00:1::3".parse()?)?;
+    introduce(&[&a, &b, &c])?;
+    let mut daemon = Daemon::start(&lab)?;
+    // From 102 to 101, which comes and goes, and to 103, which stays.
+    let load = Load::start(b.namespace(), a.namespace(), at(a.v4()), 200)?;
+    let other = Load::start(b.namespace(), c.namespace(), at(c.v6()), 900)?;
+
+    let mut last = Counters::read(&lab)?;
+    for round in 0..4 {
+        load.passes(2000)?;
+        let while_attached = Counters::read(&lab)?;
+        never_back(&last, &while_attached)?;
+        a.stop()?;
+        eventually("the pins of the old interface are gone", || Ok(pins(&lab)?.len() == 4))?;
+        // What it had counted stays, and nothing is counted for a container that is not there.
+        let stopped = of_interface(&lab, "veth101.0")?;
+        load.passes(500)?;
+        ensure!(of_interface(&lab, "veth101.0")? == stopped, "round {round}");
+        never_back(&while_attached, &Counters::read(&lab)?)?;
+
+        a.start()?;
+        a.knows(&b)?;
+        eventually("veth101.0", || Ok(hooks(&lab, "veth101.0")?.len() == 2))?;
+        load.passes(2000)?;
+        last = Counters::read(&lab)?;
+        // The daemon finishes its note of what it missed shortly after the hooks hang.
+        eventually("what passed the new interface is counted or known as missed", || {
+            let before = InterfaceStatistics::read(lab.host(), "veth101.0")?;
+            let row = of_interface(&lab, "veth101.0")?;
+            let after = InterfaceStatistics::read(lab.host(), "veth101.0")?;
+            let ours = row.in_skbs + row.in_unseen_skbs - stopped.in_skbs - stopped.in_unseen_skbs;
+            Ok((before.tx_packets..=after.tx_packets).contains(&ours))
+        })?;
+        ensure!(of_interface(&lab, "veth101.0")?.in_skbs > stopped.in_skbs, "round {round}");
+    }
+    let before_last = of_interface(&lab, "veth101.0")?;
+    let (sent, sent_to_other) = (load.stop()?, other.stop()?);
+
+    let counters = Counters::at_rest(&lab)?;
+    never_back(&last, &counters)?;
+    // The sender and the other receiver were attached all the time. What comes back says that the port is closed.
+    let out = counters.class("102", 2, "ipv4");
+    assert_eq!((out.out_packets, out.out_bytes), (sent.packets, sent.bytes));
+    let all = Amounts::outgoing(sent_to_other.packets, sent_to_other.bytes);
+    assert_eq!(counters.class("102", 2, "ipv6"), all);
+    let all = Amounts::incoming(sent_to_other.packets, sent_to_other.bytes);
+    assert_eq!(counters.class("103", 2, "ipv6"), all);
+    let row = counters.interface("veth101.0");
+    ensure!(row.in_skbs >= before_last.in_skbs && row.in_skbs < sent.packets, "{row:?} of {sent:?}");
+    // All datagrams have one size.
+    assert_eq!(row.amounts.in_bytes, row.amounts.in_packets * sent.bytes / sent.packets);
+    is_well(&lab)?;
+    daemon.says("veth101.0 is gone; its counters stay")?;
+    daemon.end()
+}
+
+#[test]
+fn a_killed_daemon_loses_nothing_and_repeats_nothing() -> Result<()> {
+    let lab = node("killed")?;
+    let (a, b) = pair(&lab)?;
+    let mut daemon = Daemon::start(&lab)?;
+    let before = links(&lab)?;
+    let load = Load::start(a.namespace(), b.namespace(), at(b.v6()), 1000)?;
+    let count = thread::scope(|scope| {
+        let flow = scope.spawn(|| tcp_exchange(a.namespace(), b.namespace(), at(b.v4()), 30 * MEGABYTE, 0));
+        for _ in 0..5 {
+            load.passes(500)?;
+            daemon.kill()?;
+            load.passes(500)?;
+            daemon = Daemon::start(&lab)?;
+        }
+        flow.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    })?;
+    let sent = load.stop()?;
+    assert_eq!(links(&lab)?, before, "a daemon that finds its links takes them over");
+
+    let counters = Counters::at_rest(&lab)?;
+    assert_eq!(counters.class("101", 2, "ipv4"), exchanged(&count));
+    assert_eq!(counters.class("102", 2, "ipv4"), exchanged_by_server(&count));
+    assert_eq!(counters.class("101", 2, "ipv6"), Amounts::outgoing(sent.packets, sent.bytes));
+    assert_eq!(counters.class("102", 2, "ipv6"), Amounts::incoming(sent.packets, sent.bytes));
+    for interface in [a.interface(), b.interface()] {
+        agrees_with_kernel(&lab, &counters, interface)?;
+        assert_eq!(counters.interface(interface).out_unseen_skbs, 0);
+    }
+    is_well(&lab)?;
+    daemon.end()
+}
+
+#[test]
+fn a_daemon_that_ends_leaves_the_counting_in_place() -> Result<()> {
+    let lab = node("ends")?;
+    let (a, b) = pair(&lab)?;
+    for signal in [Signal::TERM, Signal::INT] {
+        let mut daemon = Daemon::start(&lab)?;
+        daemon.signal(signal)?;
+        let status = daemon.process.wait(PATIENCE)?;
+        ensure!(status.code() == Some(0), "{signal:?}: {status}: {}", daemon.said());
+        is_well(&lab)?;
+    }
+    let count = tcp_exchange(a.namespace(), b.namespace(), at(b.v4()), MEGABYTE, MEGABYTE)?;
+    let counters = Counters::at_rest(&lab)?;
+    assert_eq!(counters.class("101", 2, "ipv4"), exchanged(&count));
+    agrees_with_kernel(&lab, &counters, a.interface())
+}
+
+#[test]
+fn an_interface_that_went_while_nobody_looked_is_let_go() -> Result<()> {
+    let lab = node("unseen-end")?;
+    let (mut a, b) = pair(&lab)?;
+    lab.run_ok(&["attach"])?;
+    let before = pins(&lab)?;
+    let first = udp_send(a.namespace(), b.namespace(), at(b.v4()), 100, 300)?;
+    a.stop()?;
+    assert_eq!(pins(&lab)?, before, "nobody is there to notice");
+    a.start()?;
+    introduce(&[&a, &b])?;
+    lab.run_ok(&["attach", "veth101.0"])?;
+    let after = pins(&lab)?;
+    ensure!(after.len() == 4 && after != before, "{before:?} became {after:?}");
+    let second = udp_send(a.namespace(), b.namespace(), at(b.v4()), 50, 400)?;
+
+    let counters = Counters::at_rest(&lab)?;
+    let all = Amounts::outgoing(first.packets + second.packets, first.l3_bytes + second.l3_bytes);
+    assert_eq!(counters.class("101", 2, "ipv4"), all);
+    is_well(&lab)
+}
+
+fn of_interface(lab: &Lab, interface: &str) -> Result<InterfaceRow> {
+    Ok(Counters::read(lab)?.interface(interface))
+}
+
+/// Checks that no counter is smaller than it was.
+fn never_back(earlier: &Counters, later: &Counters) -> Result<()> {
+    for row in &earlier.counters {
+        let now = later.class(&row.container, row.class, &row.family);
+        let since = now.since(row.amounts);
+        let back = [since.in_bytes, since.in_packets, since.out_bytes, since.out_packets]
+            .iter()
+            .any(|&amount| amount > u64::MAX / 2);
+        ensure!(!back, "{row:?} became {now:?}");
+    }
+    Ok(())
+}

@@ -1,0 +1,12 @@
+//! The life of a node as an operator lives it: attaching, following, reloading, crashing, detaching, and being wrong.
+//!
+//! Every test ends with what the senders counted, or another witness that knows nothing of trafctl, and with the
+//! balance of [`Counters::at_rest`](traffic_tests::Counters::at_rest): classes + faults = passed.
+
+mod attach;
+mod daemon;
+mod detach;
+mod interfaces;
+mod load;
+mod node;
+mod reload;
