@@ -1,0 +1,131 @@
+//! One version of trafctl after another: a program replaced under traffic, and maps that another version made.
+
+use std::{
+    net::SocketAddr,
+    sync::atomic::{AtomicBool, Ordering},
+    thread,
+};
+
+use anyhow::{Context as _, Result, ensure};
+use aya::maps::{Array, Map, MapData};
+use traffic_tests::{Amounts, Counters, Lab, container::introduce, process::run_ok, traffic::tcp_exchange};
+
+/// Size of the element of `META`, and where in it stand the layout's version, the program's version and its hash.
+const META_BYTES: usize = 416;
+const LAYOUT_VERSION_AT: usize = 0;
+const PROGRAM_VERSION_AT: usize = 76;
+const PROGRAM_HASH_AT: usize = 80;
+
+/// Changes what the pinned maps say of themselves, as another version would have written it.
+fn rewrite_meta(lab: &Lab, change: impl FnOnce(&mut [u8; META_BYTES])) -> Result<()> {
+    let mut map = Map::from_map_data(MapData::from_pin(lab.bpffs().join("maps/META"))?)?;
+    let mut meta = Array::<&mut MapData, [u8; META_BYTES]>::try_from(&mut map)?;
+    let mut value = meta.get(&0, 0)?;
+    change(&mut value);
+    Ok(meta.set(0, value, 0)?)
+}
+
+/// Ids of the pinned programs, as the kernel numbers them: another number is another program.
+fn program_ids(lab: &Lab) -> Result<Vec<u32>> {
+    let status = lab.run_json(&["status", "--format", "json"])?;
+    let programs = status["programs"].as_array().context("programs")?;
+    programs.iter().map(|program| Ok(u32::try_from(program["id"].as_u64().context("an id")?)?)).collect()
+}
+
+#[test]
+fn a_program_is_replaced_under_traffic_without_losing_a_packet() -> Result<()> {
+    let lab = Lab::new("upgrade")?;
+    let a = lab.bridged(101, 0, [10, 1, 0, 1].into(), "fd00:1::1".parse()?)?;
+    let b = lab.bridged(102, 0, [10, 1, 0, 2].into(), "fd00:1::2".parse()?)?;
+    introduce(&[&a, &b])?;
+    lab.run_ok(&["attach"])?;
+    let mut programs = program_ids(&lab)?;
+
+    let done = AtomicBool::new(false);
+    let replacements = thread::scope(|scope| -> Result<_> {
+        let replacing = scope.spawn(|| -> Result<u32> {
+            let mut replaced = 0;
+            // At least some, and then as long as there is traffic.
+            while replaced < 5 || !done.load(Ordering::Relaxed) {
+                rewrite_meta(&lab, |meta| meta[PROGRAM_HASH_AT..PROGRAM_HASH_AT + 32].fill(0))?;
+                lab.run_ok(&["attach"])?;
+                let now = program_ids(&lab)?;
+                ensure!(now != programs, "the program was not replaced: {now:?}");
+                programs = now;
+                replaced += 1;
+            }
+            Ok(replaced)
+        });
+        let mut sent = Vec::new();
+        for to in [a.v4(), b.v6(), b.v4()] {
+            let (from, into) = if to == a.v4() { (&b, &a) } else { (&a, &b) };
+            let address = SocketAddr::new(to, 0);
+            sent.push((from, tcp_exchange(from.namespace(), into.namespace(), address, 80 << 20, 1 << 20)?));
+        }
+        done.store(true, Ordering::Relaxed);
+        let replaced = replacing.join().map_err(|_| anyhow::anyhow!("the replacing thread panicked"))??;
+        let mut out = [(0, 0), (0, 0)];
+        for (from, count) in &sent {
+            let (mine, peers) = if from.interface() == a.interface() { (0, 1) } else { (1, 0) };
+            out[mine].0 += count.client.segments;
+            out[mine].1 += count.client.l3_bytes;
+            out[peers].0 += count.server.segments;
+            out[peers].1 += count.server.l3_bytes;
+        }
+        let counters = Counters::at_rest(&lab)?;
+        ensure!(counters.container("101") == Amounts::both(out[1], out[0]), "{out:?} {counters:#?}");
+        ensure!(counters.container("102") == Amounts::both(out[0], out[1]), "{out:?} {counters:#?}");
+        Ok(replaced)
+    })?;
+    assert!(replacements >= 5);
+    // One program on each hook, and the fresh names gone.
+    lab.run_ok(&["status"])?;
+    let pinned = std::fs::read_dir(lab.bpffs().join("programs"))?.count();
+    assert_eq!(pinned, 2);
+    Ok(())
+}
+
+#[test]
+fn a_newer_program_is_left_in_place() -> Result<()> {
+    let lab = Lab::new("newer")?;
+    let a = lab.bridged(101, 0, [10, 1, 0, 1].into(), "fd00:1::1".parse()?)?;
+    lab.run_ok(&["attach"])?;
+    let programs = program_ids(&lab)?;
+    rewrite_meta(&lab, |meta| {
+        meta[PROGRAM_HASH_AT..PROGRAM_HASH_AT + 32].fill(7);
+        meta[PROGRAM_VERSION_AT..PROGRAM_VERSION_AT + 4].fill(0x7f);
+    })?;
+    let output = lab.trafctl(&["attach"])?.output()?;
+    assert!(output.status.success());
+    let said = String::from_utf8(output.stderr)?;
+    assert!(said.contains("a newer trafctl has loaded its program here"), "{said}");
+    // `status` fails, because this is not the program of this version, but says which one it is.
+    let output = lab.trafctl(&["status", "--format", "json"])?.output()?;
+    assert_eq!(output.status.code(), Some(1));
+    let status: serde_json::Value = serde_json::from_slice(&output.stdout)?;
+    assert_eq!(status["programs"][0]["id"].as_u64(), programs.first().copied().map(u64::from));
+    drop(a);
+    Ok(())
+}
+
+#[test]
+fn maps_of_another_layout_are_refused_until_purged() -> Result<()> {
+    let lab = Lab::new("layout")?;
+    let a = lab.bridged(101, 0, [10, 1, 0, 1].into(), "fd00:1::1".parse()?)?;
+    lab.run_ok(&["attach"])?;
+    rewrite_meta(&lab, |meta| {
+        meta[LAYOUT_VERSION_AT..LAYOUT_VERSION_AT + 4].copy_from_slice(&999_u32.to_ne_bytes())
+    })?;
+    for command in [["attach"], ["dump"], ["status"]] {
+        let output = lab.trafctl(&command)?.output()?;
+        assert_eq!(output.status.code(), Some(1), "{command:?}");
+        let said = String::from_utf8(output.stderr)?;
+        assert!(said.contains("have layout 999") && said.contains("--purge"), "{command:?}: {said}");
+        assert_eq!(said.matches("ERROR").count(), 1, "{said}");
+    }
+    lab.run_ok(&["attach", "--purge"])?;
+    lab.run_ok(&["status"])?;
+    run_ok(&mut a.namespace().command("true"))?;
+    assert_eq!(Counters::at_rest(&lab)?.container("101"), Amounts::default());
+    Ok(())
+}
