@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use anyhow::Result;
 use traffic_tests::Counters;
 use traffic_tests::container::Container;
+use traffic_tests::process::run_ok;
 use traffic_tests::traffic::{Superdatagrams, TcpSide, tcp_exchange, tcp_transfer, udp_send_segmented};
 use traffic_tests::witness::QdiscWitness;
 
@@ -103,5 +104,42 @@ fn buffers_beyond_64_kib_count_as_their_segments() -> Result<()> {
         );
     }
     expected.compare(&lab)?;
+    Ok(())
+}
+
+#[test]
+fn buffers_merged_on_receipt_count_as_what_was_merged() -> Result<()> {
+    let lab = node("gro", CLASSES)?;
+    let (a, b) = neighbours(&lab)?;
+    // Single packets leave the container, a buffer's worth at once, and the host's side of the pair puts them together
+    // again: as a network card would, and datagrams as one buffer or as a list.
+    let cut = ["-K", "eth0", "tso", "off", "gso", "off", "tx-udp-segmentation", "off"];
+    for container in [&a, &b] {
+        run_ok(container.namespace().command("ethtool").args(cut))?;
+    }
+    let mut expected = Expected::default();
+    let (mut packets, mut datagrams) = (0, 0);
+    for lists in ["off", "on"] {
+        for container in [&a, &b] {
+            let merge = ["gro", "on", "rx-udp-gro-forwarding", "on", "rx-gro-list", lists];
+            run_ok(lab.host().command("ethtool").args(["-K", container.interface()]).args(merge))?;
+        }
+        for to in [b.v4(), b.v6()] {
+            let count = tcp_exchange(a.namespace(), b.namespace(), at(to), 6 * MEGABYTE, MEGABYTE + 1)?;
+            let plan = Superdatagrams { sends: 100, payload_bytes: 20 * 1100 + 9, segment_bytes: 1100 };
+            let sent = udp_send_segmented(a.namespace(), b.namespace(), at(to), plan)?;
+            assert_eq!(sent.packets_received, sent.packets);
+            packets += count.client.segments;
+            datagrams += sent.packets;
+            expected = expected
+                .class("101", 2, family(to), amounts(&count.server, &count.client))
+                .class("102", 1, family(to), amounts(&count.client, &count.server))
+                .class("101", 2, family(to), amounts(&NONE, &sent))
+                .class("102", 1, family(to), amounts(&sent, &NONE));
+        }
+    }
+    let counters = expected.compare(&lab)?;
+    let row = counters.interface(a.interface());
+    assert!(row.out_skbs < (packets + datagrams) / 2, "little was merged: {row:?}");
     Ok(())
 }

@@ -107,13 +107,15 @@ fn counter(counters: &Counters, place: &str) -> Amounts {
     if place.starts_with("ipv") { counters.class("201", 1, place) } else { counters.fault("vme201.0", place) }
 }
 
-/// Every kind of segmentation, behind up to two tags, in sizes around the edges.
-fn segmented(tags: &[u16]) -> Result<Vec<Frame>> {
+/// Pieces, and how much is cut into them: around the edges and in between.
+const SIZES: &[(usize, usize)] =
+    &[(1400, 2 * 1400 + 1), (536, 60_000), (1416, 1417), (1416, 2 * 1416), (1000, 4321), (1408, 64_800)];
+
+/// Every kind of segmentation, behind any tags.
+fn segmented(tags: &[u16], sizes: &[(usize, usize)]) -> Result<Vec<Frame>> {
     let link = 14 + 4 * tags.len();
     let mut frames = Vec::new();
-    for (piece, payload) in
-        [(1416, 1417), (1416, 2 * 1416), (1400, 2 * 1400 + 1), (536, 60_000), (1000, 4321), (1408, 64_800)]
-    {
+    for &(piece, payload) in sizes {
         let mut add = |kind: &str, header: VnetHeader, ethertype, packet: &[u8], wire| {
             frames.push(Frame {
                 what: format!("{kind}, {payload} bytes in pieces of {piece}, {} tags", tags.len()),
@@ -215,7 +217,7 @@ fn check_all(name: &str, frames: &[Frame]) -> Result<Counters> {
 
 #[test]
 fn a_machine_sends_every_kind_of_super_packet() -> Result<()> {
-    let frames = segmented(&[])?;
+    let frames = segmented(&[], SIZES)?;
     let counters = check_all("tap-gso", &frames)?;
     let row = counters.interface("vme201.0");
     assert_eq!(row.out_skbs, frames.len() as u64);
@@ -226,7 +228,7 @@ fn a_machine_sends_every_kind_of_super_packet() -> Result<()> {
 #[test]
 fn tags_around_a_super_packet_are_not_counted() -> Result<()> {
     for tags in [&[VLAN][..], &[SERVICE_VLAN, VLAN], &[SERVICE_VLAN, VLAN, VLAN]] {
-        let frames = segmented(tags)?;
+        let frames = segmented(tags, &SIZES[..2])?;
         let row = check_all("tap-tags", &frames)?.interface("vme201.0");
         // The kernel takes the outer tag out of the frame before anything looks at it.
         let bytes: usize = frames.iter().map(|frame| frame.bytes.len() - 4).sum();
@@ -247,7 +249,7 @@ fn the_kernels_own_segmentation_agrees() -> Result<()> {
     let inside = NftWitness::attach(container.namespace(), "eth0")?;
     let mut expected = Expected::default();
     let mut earlier = NftDirection::default();
-    for mut frame in segmented(&[])? {
+    for mut frame in segmented(&[], SIZES)? {
         frame.bytes[..6].copy_from_slice(&container.mac().0);
         tap.send(frame.header, &frame.bytes).with_context(|| frame.what.clone())?;
         let deadline = Instant::now() + Duration::from_secs(5);
