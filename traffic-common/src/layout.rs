@@ -23,6 +23,12 @@ pub const INTERFACE_NAME_BYTES: usize = 16;
 pub const CLASS_ZERO_COLUMN: u32 = 0;
 /// The interface slot that takes what arrives on an interface without an entry, so that nothing goes uncounted.
 pub const UNKNOWN_INTERFACE_SLOT: u32 = 0;
+/// Blocks of the IPv4 index: 64 bytes each, because the kernel pads a smaller element to 8 bytes.
+pub const INDEX_V4_BLOCKS: u32 = 1 << 18;
+/// Bytes of such a block, each for one of the 2^24 prefixes of 24 bits.
+pub const INDEX_V4_BLOCK_BYTES: usize = 64;
+/// In the index: prefixes longer than 24 bits lie here, so the trie has to be asked. Any other value is a column.
+pub const INDEX_ASK_TRIE: u8 = u8::MAX;
 /// Most columns a counter set can have: classes 0 to 254.
 pub const MAX_COLUMNS: u32 = 255;
 
@@ -337,6 +343,8 @@ const _: () = {
     assert!(offset_of!(Meta, table_hash) == 112);
     assert!(offset_of!(Meta, column_class) == 160);
     assert!(FAULTS <= FAULT_PLACES);
+    assert!(INDEX_V4_BLOCKS as usize * INDEX_V4_BLOCK_BYTES == 1 << 24);
+    assert!(MAX_COLUMNS <= INDEX_ASK_TRIE as u32);
 };
 
 #[cfg(feature = "user")]

@@ -3,10 +3,13 @@
 use core::mem::MaybeUninit;
 
 use aya_ebpf::{bindings::__sk_buff, btf_maps::lpm_trie::Key};
-use traffic_common::{ADDRESS_WITHOUT_SLOT, CLASS_ZERO_COLUMN, Control, Direction, Fault, interface_flags};
+use traffic_common::{
+    ADDRESS_WITHOUT_SLOT, CLASS_ZERO_COLUMN, Control, Direction, Fault, INDEX_ASK_TRIE, INDEX_V4_BLOCK_BYTES,
+    interface_flags,
+};
 
 use crate::{
-    maps::{ADDRESSES_V4, ADDRESSES_V6, CLASSES_V4, CLASSES_V6, CONTROL},
+    maps::{ADDRESSES_V4, ADDRESSES_V6, CLASS_INDEX_V4, CLASSES_V4, CLASSES_V6, CONTROL},
     parse::{IPV4_HEADER_LEN, Ipv4Header, Ipv6Header, header},
 };
 
@@ -44,8 +47,20 @@ pub fn ipv4(
         slot = slot_of(ADDRESSES_V4.get(&Key::new(32, local)))?;
     }
     let control = control()?;
+    if let Some(column) = indexed_v4(control, peer) {
+        return Ok(slot * control.columns + column);
+    }
     let table = CLASSES_V4.get(control.active_table).ok_or(Fault::NoClassTable)?;
     Ok(index(control, slot, table.get(&Key::new(32, peer))))
+}
+
+/// The column, if the index before the trie tells it.
+#[inline(always)]
+fn indexed_v4(control: &Control, peer: [u8; 4]) -> Option<u32> {
+    let prefix = u32::from_be_bytes(peer) >> 8;
+    let block = CLASS_INDEX_V4.get(control.active_table)?.get(prefix / INDEX_V4_BLOCK_BYTES as u32)?;
+    let column = block[prefix as usize % INDEX_V4_BLOCK_BYTES];
+    (column != INDEX_ASK_TRIE).then_some(u32::from(column))
 }
 
 /// The counter of an IPv6 packet whose header begins at `offset`.

@@ -8,7 +8,7 @@ use aya_ebpf::{
     macros::btf_map,
 };
 use traffic_common::{
-    ClassCounters, ContainerRecord, Control, FaultCounters, INTERFACE_INDEX_ENTRIES, InterfaceCounters,
+    ClassCounters, ContainerRecord, Control, FaultCounters, INDEX_V4_BLOCK_BYTES, INDEX_V4_BLOCKS, INTERFACE_INDEX_ENTRIES, InterfaceCounters,
     InterfaceEntry, InterfaceRecord, Meta, gso::SkbLayout, interface_flags,
 };
 
@@ -52,6 +52,13 @@ pub static CLASSES_V4: ArrayOfMaps<ClassTrieV4, 2> = ArrayOfMaps::new();
 /// The two IPv6 class tables.
 #[btf_map]
 pub static CLASSES_V6: ArrayOfMaps<ClassTrieV6, 2> = ArrayOfMaps::new();
+
+/// Column of each IPv4 prefix of 24 bits, or [`traffic_common::INDEX_ASK_TRIE`]: one load answers for most packets.
+pub type ClassIndexV4 = Array<[u8; INDEX_V4_BLOCK_BYTES], { INDEX_V4_BLOCKS as usize }>;
+
+/// The indexes before the two IPv4 class tables. A place may be empty; then the trie is asked for every packet.
+#[btf_map]
+pub static CLASS_INDEX_V4: ArrayOfMaps<ClassIndexV4, 2> = ArrayOfMaps::new();
 
 /// The word that switches tables, and the width of a container's row in [`CLASS_COUNTERS`]. One element.
 #[btf_map]

@@ -10,12 +10,12 @@ use anyhow::Context as _;
 use aya::{
     Pod,
     maps::{
-        Array, ArrayOfMaps, HashMap, IterableMap, LpmTrie, Map, MapData, MapError, MapFd, PerCpuArray,
+        Array, ArrayOfMaps, HashMap, LpmTrie, Map, MapData, MapError, MapFd, PerCpuArray,
         PerCpuValues,
     },
 };
 use traffic_common::{
-    ClassCounters, ContainerRecord, Control, FaultCounters, InterfaceCounters, InterfaceEntry,
+    ClassCounters, ContainerRecord, Control, FaultCounters, INDEX_V4_BLOCK_BYTES, InterfaceCounters, InterfaceEntry,
     InterfaceRecord, Meta,
 };
 
@@ -23,13 +23,14 @@ use super::{bpffs::Bpffs, sys};
 use crate::output::status::MapMemory;
 
 /// Names of all maps that are pinned, as the program defines them.
-pub const PINNED: [&str; 13] = [
+pub const PINNED: [&str; 14] = [
     "INTERFACE_BY_INDEX",
     "INTERFACE_BY_HIGH_INDEX",
     "ADDRESSES_V4",
     "ADDRESSES_V6",
     "CLASSES_V4",
     "CLASSES_V6",
+    "CLASS_INDEX_V4",
     "CONTROL",
     "CLASS_COUNTERS",
     "INTERFACE_COUNTERS",
@@ -43,6 +44,9 @@ pub const PINNED: [&str; 13] = [
 pub type ClassTrieV4 = LpmTrie<MapData, [u8; 4], u32>;
 /// A compiled class table of IPv6 prefixes.
 pub type ClassTrieV6 = LpmTrie<MapData, [u8; 16], u32>;
+
+/// What stands before an IPv4 class table: the column of each prefix of 24 bits.
+pub type ClassIndexV4 = Array<MapData, [u8; INDEX_V4_BLOCK_BYTES]>;
 
 /// All pinned maps.
 #[derive(Debug)]
@@ -60,9 +64,11 @@ pub struct Maps {
     /// Local IPv6 prefix -> container slot.
     pub addresses_v6: LpmTrie<MapData, [u8; 16], u32>,
     /// The two IPv4 class tables.
-    pub classes_v4: ArrayOfMaps<MapData, ClassTrieV4>,
+    pub classes_v4: Pair,
     /// The two IPv6 class tables.
-    pub classes_v6: ArrayOfMaps<MapData, ClassTrieV6>,
+    pub classes_v6: Pair,
+    /// The indexes before the IPv4 class tables.
+    pub class_index_v4: Pair,
     /// container slot * columns + column -> counters.
     pub class_counters: Elements<ClassCounters>,
     /// interface slot -> what passed.
@@ -88,8 +94,9 @@ impl Maps {
             interface_by_high_index: typed(bpffs, "INTERFACE_BY_HIGH_INDEX")?,
             addresses_v4: typed(bpffs, "ADDRESSES_V4")?,
             addresses_v6: typed(bpffs, "ADDRESSES_V6")?,
-            classes_v4: typed(bpffs, "CLASSES_V4")?,
-            classes_v6: typed(bpffs, "CLASSES_V6")?,
+            classes_v4: Pair::open(bpffs, "CLASSES_V4")?,
+            classes_v6: Pair::open(bpffs, "CLASSES_V6")?,
+            class_index_v4: Pair::open(bpffs, "CLASS_INDEX_V4")?,
             class_counters: Elements::open(bpffs, "CLASS_COUNTERS")?,
             interface_counters: Elements::open(bpffs, "INTERFACE_COUNTERS")?,
             fault_counters: Elements::open(bpffs, "FAULT_COUNTERS")?,
@@ -111,23 +118,60 @@ pub fn memory(bpffs: &Bpffs) -> anyhow::Result<Vec<MapMemory>> {
     }
     let maps = Maps::open(bpffs)?;
     let active = maps.control.get(0)?.active_table;
-    let tables = [
-        (
-            "class table IPv4",
-            maps.classes_v4.get(&active, 0).map(|trie| locked_bytes(IterableMap::map(&trie).fd())),
-        ),
-        (
-            "class table IPv6",
-            maps.classes_v6.get(&active, 0).map(|trie| locked_bytes(IterableMap::map(&trie).fd())),
-        ),
-    ];
-    for (name, bytes) in tables {
-        all.push(MapMemory {
-            map: name.to_owned(),
-            bytes: bytes.with_context(|| format!("cannot open the {name}"))?,
-        });
+    for (name, bytes) in [
+        ("class table IPv4", maps.classes_v4.memory(active)?),
+        ("class table IPv6", maps.classes_v6.memory(active)?),
+        ("class index IPv4", maps.class_index_v4.memory(active)?),
+    ] {
+        all.push(MapMemory { map: name.to_owned(), bytes });
     }
     Ok(all)
+}
+
+/// Two places for a table of a kind, of which the active one is asked.
+#[derive(Debug)]
+pub struct Pair {
+    name: &'static str,
+    places: ArrayOfMaps<MapData>,
+    /// A second handle on the same map, for what the first does not offer.
+    data: MapData,
+}
+
+impl Pair {
+    fn open(bpffs: &Bpffs, name: &'static str) -> anyhow::Result<Self> {
+        let path = bpffs.map(name);
+        let data = MapData::from_pin(&path).with_context(|| format!("cannot open {}", path.display()))?;
+        Ok(Self { name, places: typed(bpffs, name)?, data })
+    }
+
+    /// Puts a table into a place. When this returns, no program that may have seen the former one is running any more.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn put(&mut self, place: u32, table: &MapData) -> anyhow::Result<()> {
+        self.places.set(place, table, 0).with_context(|| format!("cannot place a table in {}", self.name))
+    }
+
+    /// Bytes that the table in this place takes; none if there is none.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn memory(&self, place: u32) -> anyhow::Result<u64> {
+        match self.places.get(&place, 0) {
+            Ok(table) => Ok(locked_bytes(table.fd())),
+            Err(MapError::KeyNotFound) => Ok(0),
+            Err(error) => Err(error).with_context(|| format!("cannot look into {}", self.name)),
+        }
+    }
+
+    /// Empties a place, and frees the table's memory.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn clear(&mut self, place: u32) -> anyhow::Result<()> {
+        sys::delete_element(self.data.fd().as_fd(), place)
+            .with_context(|| format!("cannot empty a place in {}", self.name))
+    }
 }
 
 /// `memlock` of a map's file descriptor; 0 where the kernel does not say.

@@ -9,6 +9,7 @@ use std::{
 
 use aya::Pod;
 
+const BPF_MAP_DELETE_ELEM: libc::c_int = 3;
 const BPF_OBJ_GET_INFO_BY_FD: libc::c_int = 15;
 const BPF_MAP_LOOKUP_BATCH: libc::c_int = 24;
 const BPF_MAP_UPDATE_BATCH: libc::c_int = 26;
@@ -27,6 +28,17 @@ struct BatchAttr {
     count: u32,
     map_fd: u32,
     elem_flags: u64,
+    flags: u64,
+}
+
+/// `union bpf_attr`, the part for single elements.
+#[repr(C)]
+#[derive(Default)]
+struct ElementAttr {
+    map_fd: u32,
+    padding: u32,
+    key: u64,
+    value: u64,
     flags: u64,
 }
 
@@ -178,6 +190,22 @@ pub fn update_batch<K: Copy, V: Pod>(map: BorrowedFd<'_>, keys: &[K], values: &[
         }
     }
     Ok(())
+}
+
+/// Removes an element of a map of maps. One that is not there is no error.
+///
+/// # Errors
+/// As the kernel reports them.
+pub fn delete_element(map: BorrowedFd<'_>, key: u32) -> io::Result<()> {
+    let mut attributes = ElementAttr {
+        map_fd: map.as_raw_fd().cast_unsigned(),
+        key: std::ptr::from_ref(&key) as u64,
+        ..ElementAttr::default()
+    };
+    match bpf(BPF_MAP_DELETE_ELEM, &mut attributes) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        other => other,
+    }
 }
 
 /// `ENOTSUPP`, which is the kernel's own and has no name in libc, is what a map type without batches answers.

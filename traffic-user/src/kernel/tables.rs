@@ -6,15 +6,17 @@ use anyhow::{Context as _, bail};
 use aya::{
     Pod,
     maps::{
-        MapData, MapError,
+        IterableMap, MapData, MapError,
         lpm_trie::{Key, LpmTrie},
     },
 };
 use ipnet::IpNet;
-use traffic_common::{CLASS_ZERO_COLUMN, Control, Meta};
+use traffic_common::{
+    CLASS_ZERO_COLUMN, Control, INDEX_ASK_TRIE, INDEX_V4_BLOCK_BYTES, INDEX_V4_BLOCKS, Meta,
+};
 
 use super::{
-    maps::{ClassTrieV4, ClassTrieV6, Maps},
+    maps::{ClassIndexV4, ClassTrieV4, ClassTrieV6, Maps},
     sys,
 };
 use crate::{classes::ClassTable, clock};
@@ -58,18 +60,17 @@ pub fn load(maps: &mut Maps, table: &ClassTable) -> anyhow::Result<()> {
             (Key::new(u32::from(row.prefix.prefix_len()), row.prefix.network().octets()), columns[&row.class])
         })
         .collect();
-    let trie_v4: ClassTrieV4 = fill(&v4).context("cannot build the IPv4 class table")?;
-    let trie_v6: ClassTrieV6 = fill(&v6).context("cannot build the IPv6 class table")?;
+    let fresh = Tables {
+        index_v4: fill_index(&index_v4(&v4)).context("cannot build the IPv4 class index")?,
+        trie_v4: fill(&v4).context("cannot build the IPv4 class table")?,
+        trie_v6: fill(&v6).context("cannot build the IPv6 class table")?,
+    };
     // From here on the columns are spoken for: whoever reads the counters must know their classes first.
     maps.meta.set(0, meta)?;
 
     let control = maps.control.get(0)?;
     let (old, idle) = (control.active_table, 1 - control.active_table);
-    let put = |maps: &mut Maps, index, v4: &ClassTrieV4, v6: &ClassTrieV6| -> anyhow::Result<()> {
-        maps.classes_v4.set(index, v4, 0).context("cannot place the IPv4 class table")?;
-        maps.classes_v6.set(index, v6, 0).context("cannot place the IPv6 class table")
-    };
-    put(maps, idle, &trie_v4, &trie_v6)?;
+    fresh.put(maps, idle)?;
     maps.control.set(0, Control { active_table: idle, ..control })?;
     meta.table_hash = table.hash();
     meta.table_loaded_unix_s = clock::unix_seconds();
@@ -79,9 +80,59 @@ pub fn load(maps: &mut Maps, table: &ClassTable) -> anyhow::Result<()> {
     // A packet that read the old word may still be looking into the old table. The kernel returns from an update of a
     // map of maps only when no program that ran before is running any more: placing the new table once more waits for
     // just that. Only then the old one is let go, and its memory with it.
-    put(maps, idle, &trie_v4, &trie_v6)?;
-    let (empty_v4, empty_v6) = (fill(&[])?, fill(&[])?);
-    put(maps, old, &empty_v4, &empty_v6)
+    fresh.put(maps, idle)?;
+    for pair in [&mut maps.class_index_v4, &mut maps.classes_v4, &mut maps.classes_v6] {
+        pair.clear(old)?;
+    }
+    Ok(())
+}
+
+/// All that one class table is in the kernel.
+struct Tables {
+    index_v4: ClassIndexV4,
+    trie_v4: ClassTrieV4,
+    trie_v6: ClassTrieV6,
+}
+
+impl Tables {
+    fn put(&self, maps: &mut Maps, place: u32) -> anyhow::Result<()> {
+        maps.class_index_v4.put(place, IterableMap::map(&self.index_v4))?;
+        maps.classes_v4.put(place, IterableMap::map(&self.trie_v4))?;
+        maps.classes_v6.put(place, IterableMap::map(&self.trie_v6))
+    }
+}
+
+/// The column of each prefix of 24 bits, or the word that the trie has to be asked. `rows` are sorted by network and
+/// prefix length, so that an enclosing prefix comes before what lies in it.
+fn index_v4(rows: &[(Key<[u8; 4]>, u32)]) -> Vec<u8> {
+    const INDEXED_BITS: u32 = 24;
+    let mut index = vec![0; 1 << INDEXED_BITS];
+    for (key, column) in rows {
+        let first = (u32::from_be_bytes(key.data()) >> (32 - INDEXED_BITS)) as usize;
+        match INDEXED_BITS.checked_sub(key.prefix_len()) {
+            // A column is below the word's value: the number of columns is limited so.
+            Some(free) => index[first..first + (1 << free)].fill(u8::try_from(*column).unwrap_or(INDEX_ASK_TRIE)),
+            None => index[first] = INDEX_ASK_TRIE,
+        }
+    }
+    index
+}
+
+fn fill_index(index: &[u8]) -> anyhow::Result<ClassIndexV4> {
+    let mut array = ClassIndexV4::create(INDEX_V4_BLOCKS, 0)?;
+    let (blocks, _) = index.as_chunks::<INDEX_V4_BLOCK_BYTES>();
+    for (chunk, first) in blocks.chunks(BATCH).zip((0..).step_by(BATCH)) {
+        let keys: Vec<u32> = (first..).take(chunk.len()).collect();
+        match sys::update_batch(IterableMap::map(&array).fd().as_fd(), &keys, chunk) {
+            Err(error) if error.kind() == io::ErrorKind::Unsupported => {
+                for (key, block) in keys.iter().zip(chunk) {
+                    array.set(*key, block, 0)?;
+                }
+            }
+            other => other.context("cannot write the index")?,
+        }
+    }
+    Ok(array)
 }
 
 /// Gives every class of the table a column; a class that ever had one keeps it.

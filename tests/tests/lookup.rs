@@ -1,0 +1,255 @@
+//! The kernel's answer for single addresses against a naive one: every line looked at, the longest that matches wins.
+//! Random tables and such as an index gets wrong first: nested, adjacent, with and without a default route, longer than
+//! the index reaches.
+
+use std::{collections::BTreeMap, fmt::Write as _, net::IpAddr};
+
+use anyhow::{Context as _, Result, ensure};
+use aya::{
+    maps::{Array, Map, MapData, PerCpuArray},
+    programs::{SchedClassifier, TestRun as _, TestRunOptions},
+};
+use traffic_tests::{Counters, Lab};
+
+/// A line of the class file; IPv4 in the upper 32 bits, so that both families compare alike.
+#[derive(Clone, Copy, Debug)]
+struct Line {
+    class: u8,
+    bits: u128,
+    len: u32,
+}
+
+/// Numbers that look random and are the same in every run.
+struct Random(u64);
+
+impl Random {
+    fn next(&mut self) -> u64 {
+        // xorshift64*
+        self.0 ^= self.0 >> 12;
+        self.0 ^= self.0 << 25;
+        self.0 ^= self.0 >> 27;
+        self.0.wrapping_mul(0x2545_f491_4f6c_dd1d)
+    }
+
+    fn below(&mut self, limit: u64) -> u64 {
+        self.next() % limit
+    }
+
+    fn bits(&mut self) -> u128 {
+        u128::from(self.next()) << 64 | u128::from(self.next())
+    }
+}
+
+const fn mask(len: u32) -> u128 {
+    if len == 0 { 0 } else { u128::MAX << (128 - len) }
+}
+
+fn line(class: u64, bits: u128, len: u32) -> Line {
+    Line { class: u8::try_from(class % 10).unwrap_or(0), bits: bits & mask(len), len }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Family {
+    V4,
+    V6,
+}
+
+impl Family {
+    const fn width(self) -> u32 {
+        match self {
+            Self::V4 => 32,
+            Self::V6 => 128,
+        }
+    }
+
+    fn address(self, bits: u128) -> IpAddr {
+        match self {
+            Self::V4 => IpAddr::from(((bits >> 96) as u32).to_be_bytes()),
+            Self::V6 => IpAddr::from(bits.to_be_bytes()),
+        }
+    }
+}
+
+/// Tables of one family, each with what makes it hard.
+fn tables(family: Family, random: &mut Random) -> Vec<(&'static str, Vec<Line>)> {
+    let width = family.width();
+    let base = match family {
+        Family::V4 => 0,
+        // Where addresses are given out, so that neighbours are nested as in real tables.
+        Family::V6 => 0x2001_0db8_u128 << 96,
+    };
+    let keep = match family {
+        Family::V4 => 0,
+        Family::V6 => 24,
+    };
+    let near = |random: &mut Random| base & mask(keep) | random.bits() & !mask(keep);
+    let mut scattered: Vec<Line> = (0..300)
+        .map(|_| {
+            let len = u32::try_from(random.below(u64::from(width) + 1)).unwrap_or(width);
+            line(random.next(), near(random), len)
+        })
+        .collect();
+    // Prefixes inside others, and again inside those.
+    for parent in scattered.clone().into_iter().take(60) {
+        let len = (parent.len + 1 + u32::try_from(random.below(12)).unwrap_or(0)).min(width);
+        scattered.push(line(random.next(), parent.bits | random.bits() & !mask(parent.len), len));
+    }
+    let chain_at = near(random);
+    let chain = (0..=width).map(|len| line(u64::from(len) * 7 + 1, chain_at, len)).collect();
+    let long_at = near(random);
+    let long = (width * 3 / 4 - 8..=width)
+        .flat_map(|len| (0..4_u128).map(move |n| (len, n)))
+        .map(|(len, n)| line(u64::from(len) + n as u64, long_at.wrapping_add(n << (128 - len)), len))
+        .collect();
+    let step = 128 - 8;
+    let whole = (0..256_u128).map(|n| line(n as u64 * 3 + 1, n << step, 8)).collect();
+    let from = 128 - (width - 8);
+    let adjacent = (0..600_u128).map(|n| line(n as u64 + 1, base.wrapping_add(n << from), width - 8)).collect();
+    let edges = vec![line(1, 0, width), line(2, u128::MAX, width), line(3, 0, 1), line(4, 1 << 127, 1)];
+    vec![
+        ("scattered and nested, no default", scattered),
+        ("a chain of every length", chain),
+        ("longer than the index reaches", long),
+        ("the whole space covered", whole),
+        ("adjacent ranges", adjacent),
+        ("the first and the last address", edges),
+        ("nothing at all", Vec::new()),
+    ]
+}
+
+/// First and last address of every prefix, their neighbours, and others; at least `least` of them.
+fn addresses(family: Family, lines: &[Line], random: &mut Random, least: usize) -> Vec<u128> {
+    let unit = 1_u128 << (128 - family.width());
+    let mut all = Vec::new();
+    for line in lines {
+        let (first, last) = (line.bits, line.bits | !mask(line.len));
+        let inside = first | random.bits() & !mask(line.len);
+        all.extend([first, last, first.wrapping_sub(unit), last.wrapping_add(unit), inside]);
+    }
+    while all.len() < least {
+        let bits = random.bits();
+        // Half of them where the table is.
+        all.push(match lines.get(usize::try_from(bits % 1000).unwrap_or(0)) {
+            Some(line) => line.bits | bits & !mask(line.len.saturating_sub(3)),
+            None => bits,
+        });
+    }
+    all.iter().map(|bits| bits & mask(family.width())).collect()
+}
+
+/// The class of the longest line that matches, the last of equal ones; 0 if none does. Class-0 lines have no privilege
+/// here, as the order is set so.
+fn naive(lines: &[Line], address: u128) -> u8 {
+    let mut best: Option<&Line> = None;
+    for line in lines {
+        if address & mask(line.len) == line.bits && best.is_none_or(|best| line.len >= best.len) {
+            best = Some(line);
+        }
+    }
+    best.map_or(0, |line| line.class)
+}
+
+fn packet(family: Family, peer: u128) -> Vec<u8> {
+    let mut frame = vec![2, 0, 0, 0, 0, 2, 2, 0, 0, 0, 0, 1];
+    match family {
+        Family::V4 => {
+            frame.extend([0x08, 0x00, 0x45, 0, 0, 28, 0, 0, 0, 0, 64, 17, 0, 0, 10, 1, 0, 1]);
+            frame.extend(((peer >> 96) as u32).to_be_bytes());
+        }
+        Family::V6 => {
+            frame.extend([0x86, 0xdd, 0x60, 0, 0, 0, 0, 8, 17, 64]);
+            frame.extend([0xfd; 16]);
+            frame.extend(peer.to_be_bytes());
+        }
+    }
+    frame.extend([0; 8]);
+    frame
+}
+
+/// The counters of the only container, read straight from the pinned maps.
+struct ClassPackets {
+    counters: Map,
+    columns: BTreeMap<u8, u32>,
+}
+
+impl ClassPackets {
+    fn open(lab: &Lab) -> Result<Self> {
+        let open = |name: &str| -> Result<Map> {
+            Ok(Map::from_map_data(MapData::from_pin(lab.bpffs().join("maps").join(name))?)?)
+        };
+        let meta = open("META")?;
+        let meta = Array::<&MapData, [u8; 416]>::try_from(&meta)?.get(&0, 0)?;
+        let used = u32::from_ne_bytes(meta[72..76].try_into()?);
+        let columns = (0..used).map(|column| (meta[160 + column as usize], column)).collect();
+        Ok(Self { counters: open("CLASS_COUNTERS")?, columns })
+    }
+
+    /// Packets out of the container in this class and family, over all CPUs.
+    fn read(&self, class: u8, family: Family) -> Result<u64> {
+        let counters = PerCpuArray::<&MapData, [u64; 8]>::try_from(&self.counters)?;
+        let column = self.columns.get(&class).with_context(|| format!("class {class} has no column"))?;
+        let at = match family {
+            Family::V4 => 2,
+            Family::V6 => 6,
+        };
+        Ok(counters.get(column, 0)?.iter().map(|values| values[at]).sum())
+    }
+}
+
+fn check(family: Family, seed: u64, least: usize) -> Result<()> {
+    let mut random = Random(seed);
+    let lab = Lab::new("lookup")?;
+    lab.configure("class_order = \"longest-prefix\"\n")?;
+    let container = lab.bridged(101, 0, [10, 1, 0, 1].into(), "fd00:1::1".parse()?)?;
+    let text = lab.host().ip(&format!("-o link show {}", container.interface()))?;
+    let ifindex: u32 = text.split(':').next().context("an index")?.trim().parse()?;
+    lab.run_ok(&["attach"])?;
+    let program = SchedClassifier::from_pin(lab.bpffs().join("programs/trafctl_ingress"))?;
+    let mut context = [0_u8; 192];
+    context[40..44].copy_from_slice(&ifindex.to_ne_bytes());
+
+    let mut asked = 0;
+    for (what, lines) in tables(family, &mut random) {
+        let mut file = String::new();
+        for line in &lines {
+            writeln!(file, "{} {}/{}", line.class, family.address(line.bits), line.len)?;
+        }
+        let path = lab.write("classes", &file)?;
+        lab.run_ok(&["classes", "load", path.to_str().context("a path")?])?;
+        let packets = ClassPackets::open(&lab)?;
+        let questions = addresses(family, &lines, &mut random, least);
+        lab.host().enter(|| {
+            for &address in &questions {
+                let class = naive(&lines, address);
+                let before = packets.read(class, family)?;
+                let frame = packet(family, address);
+                let mut options = TestRunOptions::new();
+                options.data_in = Some(&frame);
+                options.ctx_in = Some(&context);
+                program.test_run(options)?;
+                ensure!(
+                    packets.read(class, family)? == before + 1,
+                    "{what}: {} was not counted in class {class}",
+                    family.address(address)
+                );
+            }
+            Ok(())
+        })?;
+        asked += questions.len() as u64;
+    }
+    // Each packet was in its class; and none was anywhere else besides.
+    let counters = Counters::at_rest(&lab)?;
+    assert_eq!(counters.interface(container.interface()).amounts.out_packets, asked);
+    assert_eq!(counters.container("101").out_packets, asked);
+    Ok(())
+}
+
+#[test]
+fn ipv4_answers_are_those_of_a_naive_scan() -> Result<()> {
+    check(Family::V4, 0x5eed_0004, 15_000)
+}
+
+#[test]
+fn ipv6_answers_are_those_of_a_naive_scan() -> Result<()> {
+    check(Family::V6, 0x5eed_0006, 15_000)
+}
