@@ -1,3 +1,4 @@
 //! trafctl: the library behind the command.
 
+pub mod ledger;
 pub mod snapshot;

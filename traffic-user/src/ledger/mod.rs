@@ -1,0 +1,5 @@
+//! The ledger.
+mod bucket;
+mod clock;
+mod difference;
+mod error;
