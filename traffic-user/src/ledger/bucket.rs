@@ -264,20 +264,32 @@ mod tests {
     #[test]
     fn a_zone_of_half_hours_has_its_own_hours() {
         let calendar = Calendar::new("Asia/Kolkata", 1).unwrap();
-        assert_eq!(calendar.start(Level::Hour, at("2026-05-05T10:10:00Z")).unwrap(), at("2026-05-05T09:30:00Z"));
-        assert_eq!(calendar.start(Level::Day, at("2026-05-05T10:10:00Z")).unwrap(), at("2026-05-04T18:30:00Z"));
+        assert_eq!(
+            calendar.start(Level::Hour, at("2026-05-05T10:10:00Z")).unwrap(),
+            at("2026-05-05T09:30:00Z")
+        );
+        assert_eq!(
+            calendar.start(Level::Day, at("2026-05-05T10:10:00Z")).unwrap(),
+            at("2026-05-04T18:30:00Z")
+        );
     }
 
     #[test]
     fn billing_months_are_clamped_to_the_month() {
         let calendar = Calendar::new("UTC", 31).unwrap();
-        assert_eq!(calendar.month_named("2026-02").unwrap(), (
-            at("2026-02-28T00:00:00Z"),
-            at("2026-03-31T00:00:00Z")
-        ));
-        assert_eq!(calendar.start(Level::Month, at("2026-03-30T10:00:00Z")).unwrap(), at("2026-02-28T00:00:00Z"));
+        assert_eq!(
+            calendar.month_named("2026-02").unwrap(),
+            (at("2026-02-28T00:00:00Z"), at("2026-03-31T00:00:00Z"))
+        );
+        assert_eq!(
+            calendar.start(Level::Month, at("2026-03-30T10:00:00Z")).unwrap(),
+            at("2026-02-28T00:00:00Z")
+        );
         let tenth = Calendar::new("UTC", 10).unwrap();
-        assert_eq!(tenth.start(Level::Month, at("2026-01-09T23:59:59Z")).unwrap(), at("2025-12-10T00:00:00Z"));
+        assert_eq!(
+            tenth.start(Level::Month, at("2026-01-09T23:59:59Z")).unwrap(),
+            at("2025-12-10T00:00:00Z")
+        );
         assert_eq!(tenth.label(Level::Month, at("2025-12-10T00:00:00Z")).unwrap(), "2025-12");
         assert!(matches!(Calendar::new("UTC", 32), Err(LedgerError::BillingDay(32))));
         assert!(Calendar::new("Mars/Olympus", 1).is_err());

@@ -82,7 +82,8 @@ pub fn booking(input: &BookingInput) -> Booking {
     let closes_bucket_before = into_bucket_s <= GRACE_S && own - input.span_start_s > into_bucket_s;
     let wanted = if closes_bucket_before { own - FIVE_MINUTES_S } else { own };
     let held = wanted < input.floor_s;
-    let bucket_s = if held { input.last_bucket_s.unwrap_or(input.floor_s).max(input.floor_s) } else { wanted };
+    let bucket_s =
+        if held { input.last_bucket_s.unwrap_or(input.floor_s).max(input.floor_s) } else { wanted };
     let interval_s = i64::try_from(input.interval.as_secs()).unwrap_or(i64::MAX).min(FIVE_MINUTES_S / 2);
     let late = input.span_start_s < bucket_s - interval_s - GRACE_S;
     let reopened = input.newest_bucket_s.is_some_and(|newest| bucket_s < newest);
@@ -146,10 +147,10 @@ mod tests {
 
     #[test]
     fn a_clock_before_the_floor_is_not_believed() {
-        let held =
-            booking(&BookingInput { floor_s: T, last_bucket_s: Some(T + 900), ..input(1000, 940) });
+        let held = booking(&BookingInput { floor_s: T, last_bucket_s: Some(T + 900), ..input(1000, 940) });
         assert_eq!(held, Booking { bucket_s: T + 900, marked: true, held: true });
-        let closed = booking(&BookingInput { floor_s: T, last_bucket_s: Some(T - 300), ..input(T - 30, T - 90) });
+        let closed =
+            booking(&BookingInput { floor_s: T, last_bucket_s: Some(T - 300), ..input(T - 30, T - 90) });
         assert_eq!(closed.bucket_s, T);
     }
 

@@ -81,11 +81,11 @@ impl<const N: usize> Change<N> {
 pub fn difference<const N: usize>(previous: Option<&[u64; N]>, now: &[u64; N]) -> Change<N> {
     let before = previous.copied().unwrap_or([0; N]);
     let mut change = Change { reading: *now, passed: [0; N], fell_from: ByDirection::default() };
-    for (half, fell_from) in [
-        (0..N / 2, &mut change.fell_from.incoming),
-        (N / 2..N, &mut change.fell_from.outgoing),
-    ] {
-        let sound = half.clone().all(|at| now[at] >= before[at] && i64::try_from(now[at] - before[at]).is_ok());
+    for (half, fell_from) in
+        [(0..N / 2, &mut change.fell_from.incoming), (N / 2..N, &mut change.fell_from.outgoing)]
+    {
+        let sound =
+            half.clone().all(|at| now[at] >= before[at] && i64::try_from(now[at] - before[at]).is_ok());
         if sound {
             for at in half {
                 change.passed[at] = now[at] - before[at];
@@ -206,13 +206,20 @@ mod tests {
     /// What may happen to the counters of a node between two readings.
     #[derive(Clone, Debug)]
     enum Event {
-        Traffic { owner: u8, packets: u32, bytes: u32, incoming: bool },
+        Traffic {
+            owner: u8,
+            packets: u32,
+            bytes: u32,
+            incoming: bool,
+        },
         /// The daemon was stopped: readings survive in the ledger, so nothing changes.
         Restart,
         /// A new epoch: every counter starts at zero. What was not read is lost, and the model loses it too.
         Epoch,
         /// The owner's slot is given up after a final reading, and it gets another one.
-        Generation { owner: u8 },
+        Generation {
+            owner: u8,
+        },
         Read,
     }
 

@@ -24,7 +24,9 @@ pub enum LedgerError {
         path: PathBuf,
     },
     /// A later version of trafctl wrote the file. It is left untouched.
-    #[error("the ledger {path} has schema version {found}, this trafctl knows versions up to {known}: use the newer one")]
+    #[error(
+        "the ledger {path} has schema version {found}, this trafctl knows versions up to {known}: use the newer one"
+    )]
     Newer {
         /// The file.
         path: PathBuf,
@@ -55,7 +57,9 @@ pub enum LedgerError {
     #[error("the ledger refused a statement")]
     Sql(#[source] rusqlite::Error),
     /// The reading is older than one that is already in the ledger.
-    #[error("this reading is older than the last one in the ledger ({boottime_ns} ns after boot, last {last_ns} ns)")]
+    #[error(
+        "this reading is older than the last one in the ledger ({boottime_ns} ns after boot, last {last_ns} ns)"
+    )]
     StaleReading {
         /// Time of the reading since boot.
         boottime_ns: u64,
