@@ -12,6 +12,7 @@
 //! | [`config`] | the configuration |
 //! | [`identities`], [`naming`], [`vz_conf`], [`addresses`] | whose interface and whose address is what |
 //! | [`output`] | results as tables, JSON and CSV |
+//! | [`ledger`] | last readings, differences, gaps and rollups in SQLite: what is billed from |
 //! | [`clock`] | times, the boot's identity, random numbers |
 
 pub mod addresses;
@@ -24,6 +25,7 @@ pub mod daemon;
 pub mod host;
 pub mod identities;
 pub mod kernel;
+pub mod ledger;
 pub mod links;
 pub mod naming;
 pub mod netlink;

@@ -165,9 +165,12 @@ impl Registry {
         let index = u32::try_from(slot).context("slot numbers fit 32 bits")?;
         let old = self.interfaces[slot];
         let is_new = free(&old);
+        // A name can have slots for several containers, one after another: their generations tell them apart.
+        let namesakes = self.interfaces.iter().filter(|record| read_text(&record.name) == link.name);
+        let last = namesakes.map(|record| record.generation).chain([old.generation]).max().unwrap_or(0);
         let mut record = InterfaceRecord {
             state: slot_state::IN_USE,
-            generation: old.generation + u32::from(is_new),
+            generation: if is_new { last + 1 } else { old.generation },
             container_slot: container_slot.unwrap_or(u32::MAX),
             shared: u32::from(container.is_none()),
             link_header_len: link.link_header_len(),

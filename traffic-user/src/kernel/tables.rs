@@ -183,7 +183,7 @@ fn fill<K: Pod>(rows: &[(Key<K>, u32)]) -> anyhow::Result<LpmTrie<MapData, K, u3
 }
 
 fn fd<K: Pod>(trie: &LpmTrie<MapData, K, u32>) -> std::os::fd::BorrowedFd<'_> {
-    aya::maps::IterableMap::map(trie).fd().as_fd()
+    IterableMap::map(trie).fd().as_fd()
 }
 
 /// Makes the local addresses in the kernel equal to `wanted`: prefix -> container slot.

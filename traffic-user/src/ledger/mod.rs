@@ -1,0 +1,32 @@
+//! The ledger: from live counters to figures that can be billed and defended.
+//!
+//! It knows no kernel and no command line: [`Snapshot`](crate::snapshot::Snapshot)s go in, plain data comes out.
+//!
+//! - pure arithmetic: `difference` (readings to traffic), `clock` and `timeline` (when it was, and what is missing),
+//!   `bucket` (five minutes to billing months), `percentile`;
+//! - the file: `schema`, `migrate`, `names`, `readings`, `drain`, `store`, `gaps`, `rollup`;
+//! - the way out: `query` (which rows answer best), `report`, `render`, `close` and `audit`.
+
+mod bucket;
+mod clock;
+mod difference;
+mod drain;
+mod error;
+mod gaps;
+mod migrate;
+mod names;
+mod readings;
+mod rollup;
+mod schema;
+mod store;
+#[cfg(test)]
+mod tests;
+mod timeline;
+
+pub use bucket::{Calendar, FIVE_MINUTES_S, Level};
+pub use drain::DrainOutcome;
+pub use error::LedgerError;
+pub use gaps::{Gap, GapReason, GapSize};
+pub use rollup::{Maintenance, Retention};
+pub use store::{Ledger, LedgerConfig};
+pub use timeline::{DrainContext, DrainTrigger};

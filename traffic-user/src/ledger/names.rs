@@ -1,0 +1,102 @@
+//! Texts and hashes become integers: finding or making the row of a name. All within the caller's transaction.
+
+use rusqlite::{Connection, OptionalExtension as _, params};
+
+use super::error::LedgerError;
+use crate::snapshot::{ClassTableInfo, Snapshot};
+
+/// Runs the query for an id, and the insertion when there is none.
+fn find_or_make(
+    conn: &Connection,
+    find: &str,
+    make: &str,
+    key: &[&dyn rusqlite::ToSql],
+    more: &[&dyn rusqlite::ToSql],
+) -> Result<(i64, bool), LedgerError> {
+    if let Some(id) = conn.prepare_cached(find)?.query_row(key, |row| row.get(0)).optional()? {
+        return Ok((id, false));
+    }
+    let all: Vec<&dyn rusqlite::ToSql> = key.iter().chain(more).copied().collect();
+    Ok((conn.prepare_cached(make)?.insert(all.as_slice())?, true))
+}
+
+/// The node's number.
+pub(super) fn node(conn: &Connection, name: &str) -> Result<i64, LedgerError> {
+    let find = "SELECT id FROM node WHERE name = ?1";
+    Ok(find_or_make(conn, find, "INSERT INTO node (name) VALUES (?1)", &[&name], &[])?.0)
+}
+
+/// The number of a snapshot's set of counters, and whether it is new.
+pub(super) fn epoch(conn: &Connection, node: i64, snapshot: &Snapshot) -> Result<(i64, bool), LedgerError> {
+    let number = format!("{:016x}", snapshot.epoch);
+    find_or_make(
+        conn,
+        "SELECT id FROM epoch WHERE node = ?1 AND boot_id = ?2 AND epoch = ?3",
+        "INSERT INTO epoch (node, boot_id, epoch, created) VALUES (?1, ?2, ?3, ?4)",
+        &[&node, &snapshot.boot_id, &number],
+        &[&snapshot.epoch_created.as_second()],
+    )
+}
+
+/// The number of a class table.
+pub(super) fn class_table(conn: &Connection, table: &ClassTableInfo) -> Result<i64, LedgerError> {
+    let found = find_or_make(
+        conn,
+        "SELECT id FROM class_table WHERE hash = ?1",
+        "INSERT INTO class_table (hash, loaded, prefixes) VALUES (?1, ?2, ?3)",
+        &[&table.hash_hex()],
+        &[&table.loaded.as_second(), &table.prefixes.cast_signed()],
+    )?;
+    Ok(found.0)
+}
+
+/// The number of what an epoch counted under a class table.
+pub(super) fn stream(conn: &Connection, epoch: i64, class_table: i64) -> Result<i64, LedgerError> {
+    let find = "SELECT id FROM stream WHERE epoch = ?1 AND class_table = ?2";
+    let make = "INSERT INTO stream (epoch, class_table) VALUES (?1, ?2)";
+    Ok(find_or_make(conn, find, make, &[&epoch, &class_table], &[])?.0)
+}
+
+/// The number of the container that now has this id.
+pub(super) fn container(conn: &Connection, name: &str, kind: &str, now_s: i64) -> Result<i64, LedgerError> {
+    let found = find_or_make(
+        conn,
+        "SELECT id FROM container WHERE name = ?1 AND retired IS NULL",
+        "INSERT INTO container (name, label, kind, since) VALUES (?1, ?1, ?2, ?3)",
+        &[&name],
+        &[&kind, &now_s],
+    )?;
+    Ok(found.0)
+}
+
+/// The number of an interface as that of a container; 0 for a shared one.
+pub(super) fn interface(conn: &Connection, name: &str, container: i64) -> Result<i64, LedgerError> {
+    let find = "SELECT id FROM interface WHERE name = ?1 AND container = ?2";
+    let make = "INSERT INTO interface (name, container) VALUES (?1, ?2)";
+    Ok(find_or_make(conn, find, make, &[&name, &container], &[])?.0)
+}
+
+/// The number of the life of an interface's counters.
+pub(super) fn interface_life(
+    conn: &Connection,
+    epoch: i64,
+    name: &str,
+    generation: u32,
+) -> Result<i64, LedgerError> {
+    let find = "SELECT id FROM interface_life WHERE epoch = ?1 AND name = ?2 AND generation = ?3";
+    let make = "INSERT INTO interface_life (epoch, name, generation) VALUES (?1, ?2, ?3)";
+    Ok(find_or_make(conn, find, make, &[&epoch, &name, &generation], &[])?.0)
+}
+
+/// A single value that belongs to the whole ledger.
+pub(super) fn meta_integer(conn: &Connection, key: &str) -> Result<Option<i64>, LedgerError> {
+    let mut statement = conn.prepare_cached("SELECT value FROM meta WHERE key = ?1")?;
+    Ok(statement.query_row([key], |row| row.get(0)).optional()?)
+}
+
+/// Sets such a value.
+pub(super) fn set_meta_integer(conn: &Connection, key: &str, value: i64) -> Result<(), LedgerError> {
+    conn.prepare_cached("INSERT OR REPLACE INTO meta (key, value) VALUES (?1, ?2)")?
+        .execute(params![key, value])?;
+    Ok(())
+}

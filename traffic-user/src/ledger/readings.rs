@@ -1,0 +1,254 @@
+//! The last readings in the ledger: loading them before a drain and storing the new ones within it.
+
+use std::collections::{HashMap, HashSet};
+
+use rusqlite::{Connection, OptionalExtension as _, params};
+use traffic_common::{Family, Fault};
+
+use super::difference::{Change, ClassKey, FaultKey, InterfaceKey, PASSED_VALUES, TALLY_VALUES};
+use super::error::LedgerError;
+use super::gaps::GapSize;
+use super::names;
+
+/// A container's slot while it is the container's.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct ContainerLife {
+    /// Number of the life.
+    pub id: i64,
+    /// Number of the container.
+    pub container: i64,
+    /// False when the last drain did not see it.
+    present: bool,
+}
+
+impl ContainerLife {
+    /// A life that begins with this drain.
+    pub const fn new(id: i64, container: i64) -> Self {
+        Self { id, container, present: true }
+    }
+}
+
+/// All last readings of one epoch.
+#[derive(Debug, Default)]
+pub(super) struct LastReadings {
+    /// By container and generation.
+    pub lives: HashMap<(String, u32), ContainerLife>,
+    /// Class counters.
+    pub classes: HashMap<ClassKey, [u64; TALLY_VALUES]>,
+    /// Fault counters.
+    pub faults: HashMap<FaultKey, [u64; TALLY_VALUES]>,
+    /// Interface totals.
+    pub interfaces: HashMap<InterfaceKey, [u64; PASSED_VALUES]>,
+}
+
+fn values<const N: usize>(row: &rusqlite::Row<'_>, first: usize) -> rusqlite::Result<[u64; N]> {
+    let mut values = [0; N];
+    for (at, value) in values.iter_mut().enumerate() {
+        // A counter may in principle fill all 64 bits; only differences are kept within 63.
+        *value = row.get::<_, i64>(first + at)?.cast_unsigned();
+    }
+    Ok(values)
+}
+
+impl LastReadings {
+    /// Everything the ledger knows of an epoch.
+    pub fn load(conn: &Connection, epoch: i64) -> Result<Self, LedgerError> {
+        let mut readings = Self::default();
+        let mut names: HashMap<i64, (String, u32)> = HashMap::new();
+        let mut statement = conn.prepare_cached(
+            "SELECT l.id, l.container, l.generation, l.gone IS NULL, c.name
+             FROM container_life l JOIN container c ON c.id = l.container WHERE l.epoch = ?1",
+        )?;
+        let mut rows = statement.query([epoch])?;
+        while let Some(row) = rows.next()? {
+            let key: (String, u32) = (row.get(4)?, row.get(2)?);
+            let life = ContainerLife { id: row.get(0)?, container: row.get(1)?, present: row.get(3)? };
+            names.insert(life.id, key.clone());
+            readings.lives.insert(key, life);
+        }
+        let mut statement = conn.prepare_cached(
+            "SELECT r.life, r.class, r.family, r.in_packets, r.in_bytes, r.out_packets, r.out_bytes
+             FROM container_life l CROSS JOIN class_reading r ON r.life = l.id WHERE l.epoch = ?1",
+        )?;
+        let mut rows = statement.query([epoch])?;
+        while let Some(row) = rows.next()? {
+            if let Some((container, generation)) = names.get(&row.get(0)?) {
+                let family = if row.get::<_, u32>(2)? == 0 { Family::Ipv4 } else { Family::Ipv6 };
+                let key = ClassKey {
+                    container: container.clone(),
+                    generation: *generation,
+                    class: row.get(1)?,
+                    family,
+                };
+                readings.classes.insert(key, values(row, 3)?);
+            }
+        }
+        readings.load_interfaces(conn, epoch)?;
+        Ok(readings)
+    }
+
+    fn load_interfaces(&mut self, conn: &Connection, epoch: i64) -> Result<(), LedgerError> {
+        let mut statement = conn.prepare_cached(
+            "SELECT l.name, l.generation, r.in_packets, r.in_bytes, r.in_skbs, r.in_skb_bytes, r.in_estimated_packets,
+                 r.in_estimated_bytes, r.out_packets, r.out_bytes, r.out_skbs, r.out_skb_bytes,
+                 r.out_estimated_packets, r.out_estimated_bytes
+             FROM interface_life l CROSS JOIN passed_reading r ON r.life = l.id WHERE l.epoch = ?1",
+        )?;
+        let mut rows = statement.query([epoch])?;
+        while let Some(row) = rows.next()? {
+            let key = InterfaceKey { interface: row.get(0)?, generation: row.get(1)? };
+            self.interfaces.insert(key, values(row, 2)?);
+        }
+        let mut statement = conn.prepare_cached(
+            "SELECT l.name, l.generation, r.fault, r.in_packets, r.in_bytes, r.out_packets, r.out_bytes
+             FROM interface_life l CROSS JOIN fault_reading r ON r.life = l.id WHERE l.epoch = ?1",
+        )?;
+        let mut rows = statement.query([epoch])?;
+        while let Some(row) = rows.next()? {
+            let number: u8 = row.get(2)?;
+            // A fault that only a newer program counts: its reading stays as it is.
+            if let Some(&fault) = Fault::ALL.get(usize::from(number)) {
+                let key = FaultKey { interface: row.get(0)?, generation: row.get(1)?, fault };
+                self.faults.insert(key, values(row, 3)?);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Stores the reading of a class counter.
+pub(super) fn store_class(
+    conn: &Connection,
+    life: i64,
+    key: &ClassKey,
+    change: &Change<TALLY_VALUES>,
+) -> Result<(), LedgerError> {
+    let [in_packets, in_bytes, out_packets, out_bytes] = change.reading.map(u64::cast_signed);
+    conn.prepare_cached("INSERT OR REPLACE INTO class_reading VALUES (?, ?, ?, ?, ?, ?, ?)")?
+        .execute(params![life, key.class, key.family as u32, in_packets, in_bytes, out_packets, out_bytes])?;
+    Ok(())
+}
+
+/// Stores the reading of a fault counter.
+pub(super) fn store_fault(
+    conn: &Connection,
+    epoch: i64,
+    key: &FaultKey,
+    change: &Change<TALLY_VALUES>,
+) -> Result<(), LedgerError> {
+    let life = names::interface_life(conn, epoch, &key.interface, key.generation)?;
+    let [in_packets, in_bytes, out_packets, out_bytes] = change.reading.map(u64::cast_signed);
+    conn.prepare_cached("INSERT OR REPLACE INTO fault_reading VALUES (?, ?, ?, ?, ?, ?)")?
+        .execute(params![life, key.fault as u32, in_packets, in_bytes, out_packets, out_bytes])?;
+    Ok(())
+}
+
+/// Stores the reading of an interface's totals.
+pub(super) fn store_interface(
+    conn: &Connection,
+    epoch: i64,
+    key: &InterfaceKey,
+    change: &Change<PASSED_VALUES>,
+) -> Result<(), LedgerError> {
+    let life = names::interface_life(conn, epoch, &key.interface, key.generation)?;
+    let all = std::iter::once(life).chain(change.reading.map(u64::cast_signed));
+    conn.prepare_cached(
+        "INSERT OR REPLACE INTO passed_reading VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+    )?
+    .execute(rusqlite::params_from_iter(all))?;
+    Ok(())
+}
+
+/// Readings of slots that no snapshot has shown for so long are forgotten.
+const FORGET_AFTER_S: i64 = 7 * 86_400;
+
+/// Notes which containers a drain did not see, and forgets those not seen for long. A slot is freed only after its
+/// last reading is here, and its generation never comes back, so its reading is of no more use.
+pub(super) fn note_absent(
+    conn: &Connection,
+    lives: &HashMap<(String, u32), ContainerLife>,
+    seen: &HashSet<i64>,
+    now_s: i64,
+) -> Result<(), LedgerError> {
+    for life in lives.values() {
+        let present = seen.contains(&life.id);
+        if present != life.present {
+            conn.prepare_cached("UPDATE container_life SET gone = ?2 WHERE id = ?1")?
+                .execute(params![life.id, (!present).then_some(now_s)])?;
+        }
+        if !present && !life.present {
+            let forgotten = conn
+                .prepare_cached("DELETE FROM container_life WHERE id = ?1 AND gone < ?2")?
+                .execute(params![life.id, now_s - FORGET_AFTER_S])?;
+            if forgotten == 1 {
+                conn.prepare_cached("DELETE FROM class_reading WHERE life = ?1")?.execute([life.id])?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// What had passed an interface unseen at the last reading.
+pub(super) fn unseen(
+    conn: &Connection,
+    epoch: i64,
+    interface: &str,
+    generation: u32,
+) -> Result<GapSize, LedgerError> {
+    let found = conn
+        .prepare_cached(
+            "SELECT in_skbs, in_skb_bytes, out_skbs, out_skb_bytes FROM unseen_reading
+             WHERE epoch = ?1 AND name = ?2 AND generation = ?3",
+        )?
+        .query_row(params![epoch, interface, generation], |row| {
+            let value = |at| row.get::<_, i64>(at).map(i64::cast_unsigned);
+            Ok(GapSize {
+                in_skbs: value(0)?,
+                in_skb_bytes: value(1)?,
+                out_skbs: value(2)?,
+                out_skb_bytes: value(3)?,
+            })
+        })
+        .optional()?;
+    Ok(found.unwrap_or_default())
+}
+
+/// Keeps what has passed an interface unseen by now.
+pub(super) fn store_unseen(
+    conn: &Connection,
+    epoch: i64,
+    interface: &str,
+    generation: u32,
+    total: &GapSize,
+) -> Result<(), LedgerError> {
+    conn.prepare_cached("INSERT OR REPLACE INTO unseen_reading VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)")?.execute(
+        params![
+            epoch,
+            interface,
+            generation,
+            total.in_skbs.cast_signed(),
+            total.in_skb_bytes.cast_signed(),
+            total.out_skbs.cast_signed(),
+            total.out_skb_bytes.cast_signed(),
+        ],
+    )?;
+    Ok(())
+}
+
+/// Forgets the readings of a node's earlier boots: their counters are gone for good.
+pub(super) fn forget_other_boots(conn: &Connection, node: i64, boot_id: &str) -> Result<(), LedgerError> {
+    let epochs = "(SELECT id FROM epoch WHERE node = ?1 AND boot_id <> ?2)";
+    for (readings, lives) in [
+        ("class_reading", "container_life"),
+        ("fault_reading", "interface_life"),
+        ("passed_reading", "interface_life"),
+    ] {
+        let sql =
+            format!("DELETE FROM {readings} WHERE life IN (SELECT id FROM {lives} WHERE epoch IN {epochs})");
+        conn.execute(&sql, params![node, boot_id])?;
+    }
+    for lives in ["container_life", "interface_life", "unseen_reading"] {
+        conn.execute(&format!("DELETE FROM {lives} WHERE epoch IN {epochs}"), params![node, boot_id])?;
+    }
+    Ok(())
+}

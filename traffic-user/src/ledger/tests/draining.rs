@@ -1,0 +1,423 @@
+use std::process::Command;
+
+use proptest::prelude::*;
+use traffic_common::Fault;
+
+use super::node::*;
+use crate::ledger::{Calendar, GapReason, GapSize, Ledger, LedgerConfig, LedgerError};
+
+fn reasons(ledger: &Ledger) -> Vec<GapReason> {
+    ledger.gaps(None, None).unwrap().iter().map(|gap| gap.reason).collect()
+}
+
+#[test]
+fn differences_of_each_minute_add_up_in_their_bucket() {
+    let mut file = ledger();
+    let mut node = Node::new(NOON);
+    for minute in 1..=10 {
+        node.traffic("101", 1, [1, 100 * minute, 2, 7]).pass(60).drain(&mut file.ledger);
+    }
+    assert_eq!(sums(&file.ledger, "traffic_5min"), node.truth);
+    assert_eq!(buckets(&file.ledger), [(NOON, 1500), (NOON + 300, 4000)]);
+    assert_eq!(reasons(&file.ledger), []);
+}
+
+#[test]
+fn the_same_reading_twice_adds_nothing_and_an_older_one_is_refused() {
+    let mut file = ledger();
+    let mut node = Node::new(NOON);
+    node.traffic("101", 1, [1, 2, 3, 4]).pass(60);
+    let old = node.snapshot();
+    node.drain(&mut file.ledger);
+    assert_eq!(node.drain(&mut file.ledger).traffic_rows, 0);
+    node.traffic("101", 1, [1, 2, 3, 4]).pass(60).drain(&mut file.ledger);
+    assert!(matches!(file.ledger.drain(&old, EVERY_MINUTE), Err(LedgerError::StaleReading { .. })));
+    assert_eq!(sums(&file.ledger, "traffic_5min"), node.truth);
+}
+
+#[test]
+fn traffic_from_before_the_first_drain_counts_and_the_span_is_marked() {
+    let mut file = ledger();
+    let mut node = Node::new(NOON);
+    node.traffic("101", 1, [10, 1000, 20, 2000]).pass(7200);
+    let outcome = node.drain(&mut file.ledger);
+    assert_eq!(outcome.span_start, time(NOON));
+    assert_eq!(sums(&file.ledger, "traffic_5min"), node.truth);
+    let span: (i64, i64) = file
+        .ledger
+        .conn
+        .query_row("SELECT start, end FROM span WHERE bucket = ?1", [outcome.bucket.as_second()], |row| {
+            Ok((row.get(0)?, row.get(1)?))
+        })
+        .unwrap();
+    assert_eq!(span, (NOON, NOON + 7200));
+}
+
+#[test]
+fn a_reboot_starts_anew_and_is_a_gap() {
+    let mut file = ledger();
+    let mut node = Node::new(NOON);
+    node.traffic("101", 1, [10, 1000, 20, 2000]).pass(60).drain(&mut file.ledger);
+    node.reboot(600).pass(60).traffic("101", 1, [1, 50, 1, 50]).drain(&mut file.ledger);
+    node.traffic("101", 1, [100, 5000, 1, 50]).pass(60).drain(&mut file.ledger);
+    assert_eq!(sums(&file.ledger, "traffic_5min"), node.truth);
+    let gaps = file.ledger.gaps(None, None).unwrap();
+    assert_eq!(gaps.len(), 1, "{gaps:?}");
+    assert_eq!((gaps[0].reason, gaps[0].start), (GapReason::Reboot, Some(time(NOON + 60))));
+    assert_eq!(gaps[0].end, time(NOON + 660));
+    assert!(gaps[0].reason.loses_traffic());
+}
+
+#[test]
+fn renewed_maps_are_told_from_a_reboot() {
+    let mut file = ledger();
+    let mut node = Node::new(NOON);
+    node.traffic("101", 1, [10, 1000, 20, 2000]).pass(60).drain(&mut file.ledger);
+    node.pass(20).renew_maps().traffic("101", 1, [1, 1, 1, 1]).pass(40).drain(&mut file.ledger);
+    assert_eq!(sums(&file.ledger, "traffic_5min"), node.truth);
+    assert_eq!(reasons(&file.ledger), [GapReason::CountersRenewed]);
+}
+
+#[test]
+fn a_daemon_that_was_down_loses_nothing() {
+    let mut file = ledger();
+    let mut node = Node::new(NOON);
+    node.traffic("101", 1, [10, 1000, 20, 2000]).pass(60).drain(&mut file.ledger);
+    node.traffic("101", 1, [10, 1000, 20, 2000]).pass(3600);
+    let outcome = file.ledger.drain(&node.snapshot(), STARTED).unwrap();
+    assert_eq!(sums(&file.ledger, "traffic_5min"), node.truth);
+    assert_eq!(outcome.gaps[0].reason, GapReason::DaemonDown);
+    assert!(!outcome.gaps[0].reason.loses_traffic());
+    assert_eq!((outcome.gaps[0].start, outcome.gaps[0].end), (Some(time(NOON + 60)), time(NOON + 3660)));
+}
+
+#[test]
+fn a_counter_that_falls_is_a_gap_and_not_a_number() {
+    let mut file = ledger();
+    let mut node = Node::new(NOON);
+    node.traffic("101", 1, [10, 1000, 20, 2000]).pass(60).drain(&mut file.ledger);
+    node.counters.insert(("101".to_owned(), 1, 1), [5, 500, 21, 2100]);
+    let outcome = node.pass(60).drain(&mut file.ledger);
+    assert_eq!(outcome.gaps[0].reason, GapReason::CounterLost);
+    assert_eq!(outcome.gaps[0].container.as_deref(), Some("101"));
+    assert!(outcome.gaps[0].detail.as_ref().unwrap().contains("incoming"));
+    node.traffic("101", 1, [1, 10, 0, 0]).pass(60).drain(&mut file.ledger);
+    assert_eq!(sums(&file.ledger, "traffic_5min")[&("101".to_owned(), 1)], [11, 1010, 21, 2100]);
+}
+
+#[test]
+fn a_new_generation_counts_from_zero() {
+    let mut file = ledger();
+    let mut node = Node::new(NOON);
+    node.traffic("101", 1, [10, 1000, 20, 2000]).pass(60).drain(&mut file.ledger);
+    node.counters.clear();
+    node.traffic("102", 1, [1, 1, 1, 1]).pass(60).drain(&mut file.ledger);
+    node.traffic_in("101", 7, 1, [50, 5000, 60, 6000]).pass(60).drain(&mut file.ledger);
+    assert_eq!(sums(&file.ledger, "traffic_5min"), node.truth);
+    assert_eq!(reasons(&file.ledger), []);
+}
+
+#[test]
+fn a_retired_id_begins_as_someone_else() {
+    let mut file = ledger();
+    let mut node = Node::new(NOON);
+    node.traffic("101", 1, [10, 1000, 20, 2000]).pass(60).drain(&mut file.ledger);
+    let label = file.ledger.retire("101", node.wall).unwrap();
+    assert!(label.starts_with("101@2026-11-10T"), "{label}");
+    assert!(matches!(file.ledger.retire("101", node.wall), Err(LedgerError::UnknownContainer(_))));
+    // The old slot is still shown and still the old customer's; the new one has another generation.
+    node.traffic("101", 1, [1, 1, 1, 1])
+        .traffic_in("101", 2, 1, [7, 700, 7, 700])
+        .pass(60)
+        .drain(&mut file.ledger);
+    let sums = sums(&file.ledger, "traffic_5min");
+    assert_eq!(sums[&(label, 1)], [11, 1001, 21, 2001]);
+    assert_eq!(sums[&("101".to_owned(), 1)], [7, 700, 7, 700]);
+}
+
+#[test]
+fn a_clock_set_forward_and_back_loses_nothing() {
+    let mut file = ledger();
+    let mut node = Node::new(NOON);
+    for step in [0, 7200, 0, 0, -3 * 3600, 0, 0, 5 * 3600, -5 * 3600] {
+        node.traffic("101", 1, [1, 100, 1, 100]).pass(60).set_clock(step).drain(&mut file.ledger);
+        file.ledger.maintain(node.wall).unwrap();
+    }
+    assert_eq!(sums(&file.ledger, "traffic_5min"), node.truth);
+    assert_eq!(reasons(&file.ledger).len(), 4);
+    assert!(reasons(&file.ledger).iter().all(|&reason| reason == GapReason::ClockStepped));
+    let hours = sums(&file.ledger, "traffic_hour")[&("101".to_owned(), 1)][1];
+    assert!(hours >= 300, "{hours}: hours that were left are summed up");
+}
+
+#[test]
+fn a_clock_in_1970_does_not_take_traffic_out_of_the_bill() {
+    let mut file = ledger();
+    let mut node = Node::new(NOON);
+    node.traffic("101", 1, [1, 100, 1, 100]).pass(60).drain(&mut file.ledger);
+    file.ledger
+        .conn
+        .execute("INSERT INTO meta VALUES ('dropped_before_5min', ?1)", [NOON - 35 * 86_400])
+        .unwrap();
+    node.set_clock(-NOON).traffic("101", 1, [1, 100, 1, 100]).pass(60).drain(&mut file.ledger);
+    assert_eq!(buckets(&file.ledger), [(NOON, 200)]);
+    assert_eq!(reasons(&file.ledger), [GapReason::ClockStepped]);
+}
+
+#[test]
+fn before_attach_is_recorded_once_with_its_size() {
+    let mut file = ledger();
+    let mut node = Node::new(NOON);
+    node.traffic("101", 1, [1, 1, 1, 1]).interface("veth101.0", Some("101"), 5, 3);
+    let outcome = node.pass(60).drain(&mut file.ledger);
+    assert_eq!(outcome.gaps.len(), 1);
+    assert_eq!(outcome.gaps[0].size, Some(GapSize { in_skbs: 3, in_skb_bytes: 342, ..GapSize::default() }));
+    assert!(node.pass(60).drain(&mut file.ledger).gaps.is_empty());
+    let listed = file.ledger.gaps(Some(time(NOON - 10)), Some(time(NOON + 10))).unwrap();
+    assert_eq!(listed, outcome.gaps);
+    assert!(file.ledger.gaps(Some(time(NOON + 10)), None).unwrap().is_empty());
+}
+
+#[test]
+fn faults_and_interfaces_are_booked_like_classes() {
+    let mut file = ledger();
+    let mut node = Node::new(NOON);
+    node.traffic("101", 1, [4, 400, 0, 0]).interface("veth101.0", Some("101"), 4, 0);
+    node.fault("veth101.0", Fault::NotIp, 9).fault("gone0", Fault::Truncated, 2);
+    let outcome = node.pass(60).drain(&mut file.ledger);
+    assert_eq!((outcome.traffic_rows, outcome.fault_rows, outcome.interface_rows), (1, 2, 1));
+    assert_eq!(node.pass(60).drain(&mut file.ledger).fault_rows, 0);
+    let bytes: i64 =
+        file.ledger.conn.query_row("SELECT sum(out_bytes) FROM fault_5min", [], |row| row.get(0)).unwrap();
+    assert_eq!(bytes, 11 * 60);
+    let skb_bytes: i64 = file
+        .ledger
+        .conn
+        .query_row("SELECT sum(in_skb_bytes) FROM passed_5min", [], |row| row.get(0))
+        .unwrap();
+    assert_eq!(skb_bytes, 4 * 114);
+}
+
+#[test]
+fn the_class_table_is_part_of_the_key_and_a_late_change_is_said() {
+    let mut file = ledger();
+    let mut node = Node::new(NOON);
+    node.traffic("101", 1, [1, 100, 1, 100]).pass(60).drain(&mut file.ledger);
+    node.table = 2;
+    node.table_loaded = node.wall;
+    node.traffic("101", 1, [1, 100, 1, 100]).pass(60).drain(&mut file.ledger);
+    assert_eq!(reasons(&file.ledger), []);
+    node.table = 3;
+    node.pass(30);
+    node.table_loaded = node.wall;
+    node.traffic("101", 1, [1, 100, 1, 100]).pass(30).drain(&mut file.ledger);
+    assert_eq!(reasons(&file.ledger), [GapReason::ClassTableMixed]);
+    let streams: i64 = file
+        .ledger
+        .conn
+        .query_row("SELECT count(DISTINCT stream) FROM traffic_5min", [], |row| row.get(0))
+        .unwrap();
+    assert_eq!(streams, 3);
+    let table = node.snapshot().class_table;
+    file.ledger.keep_class_table(&table, b"1 0.0.0.0/0").unwrap();
+    assert_eq!(file.ledger.class_table(&table.hash_hex()).unwrap().as_deref(), Some(&b"1 0.0.0.0/0"[..]));
+}
+
+#[test]
+fn another_calendar_is_refused() {
+    let file = ledger();
+    let berlin =
+        LedgerConfig { calendar: Calendar::new("Europe/Berlin", 1).unwrap(), ..LedgerConfig::default() };
+    let refused = Ledger::open(file.ledger.path(), berlin);
+    assert!(matches!(refused, Err(LedgerError::CalendarChanged { .. })));
+    let reader = Ledger::open_read_only(file.ledger.path()).unwrap();
+    assert_eq!(reader.calendar().zone_name(), "UTC");
+}
+
+#[test]
+fn a_plain_copy_of_the_main_file_is_whole() {
+    let mut file = ledger();
+    let mut node = Node::new(NOON);
+    node.traffic("101", 1, [1, 100, 1, 100]).pass(60);
+    assert!(node.drain(&mut file.ledger).checkpointed);
+    let copy = file.dir.path().join("copy.sqlite");
+    std::fs::copy(file.ledger.path(), &copy).unwrap();
+    assert_eq!(sums(&Ledger::open_read_only(&copy).unwrap(), "traffic_5min"), node.truth);
+    let backup = file.dir.path().join("backup.sqlite");
+    file.ledger.backup(&backup).unwrap();
+    assert_eq!(sums(&Ledger::open_read_only(&backup).unwrap(), "traffic_5min"), node.truth);
+    assert!(matches!(file.ledger.backup(&backup), Err(LedgerError::Backup { .. })));
+}
+
+#[test]
+fn a_reader_does_not_block_the_drain() {
+    let mut file = ledger();
+    let mut node = Node::new(NOON);
+    node.traffic("101", 1, [1, 100, 1, 100]).pass(60).drain(&mut file.ledger);
+    let mut reader = Ledger::open_read_only(file.ledger.path()).unwrap();
+    let reading = reader.conn.transaction().unwrap();
+    let rows = |conn: &rusqlite::Connection| -> i64 {
+        conn.query_row("SELECT sum(in_bytes) FROM traffic_5min", [], |row| row.get(0)).unwrap()
+    };
+    assert_eq!(rows(&reading), 100);
+    let outcome = node.traffic("101", 1, [1, 100, 1, 100]).pass(60).drain(&mut file.ledger);
+    assert!(!outcome.checkpointed);
+    assert_eq!(rows(&reading), 100);
+    drop(reading);
+    assert!(node.pass(60).drain(&mut file.ledger).checkpointed);
+}
+
+#[test]
+fn a_locked_ledger_catches_up() {
+    let mut file = ledger();
+    let mut node = Node::new(NOON);
+    node.traffic("101", 1, [1, 100, 1, 100]).pass(60).drain(&mut file.ledger);
+    let other = rusqlite::Connection::open(file.ledger.path()).unwrap();
+    other.execute_batch("BEGIN IMMEDIATE").unwrap();
+    file.ledger.conn.busy_timeout(std::time::Duration::ZERO).unwrap();
+    node.traffic("101", 1, [1, 100, 1, 100]).pass(60);
+    assert!(matches!(node.try_drain(&mut file.ledger), Err(LedgerError::Busy(_))));
+    other.execute_batch("ROLLBACK").unwrap();
+    node.traffic("101", 1, [1, 100, 1, 100]).pass(60).drain(&mut file.ledger);
+    assert_eq!(sums(&file.ledger, "traffic_5min"), node.truth);
+    assert_eq!(reasons(&file.ledger), [GapReason::LedgerUnwritable]);
+}
+
+/// Mounts a small tmpfs; gone when dropped.
+struct SmallDisk(tempfile::TempDir);
+
+impl SmallDisk {
+    fn new(size: &str) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let option = format!("size={size}");
+        let status = Command::new("mount")
+            .args(["-t", "tmpfs", "-o", &option, "tmpfs"])
+            .arg(dir.path())
+            .status()
+            .unwrap();
+        assert!(status.success(), "mounting a tmpfs needs root");
+        Self(dir)
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        let status = Command::new("umount").arg("-l").arg(self.0.path()).status();
+        assert!(status.is_ok_and(|status| status.success()) || std::thread::panicking());
+    }
+}
+
+#[test]
+#[ignore = "mounts a tmpfs: needs root"]
+fn a_full_disk_costs_nothing_but_time() {
+    let disk = SmallDisk::new("2M");
+    let path = disk.0.path().join("ledger.sqlite");
+    let mut ledger = Ledger::open(&path, LedgerConfig::default()).unwrap();
+    let mut node = Node::new(NOON);
+    node.traffic("101", 1, [1, 100, 1, 100]).pass(60).drain(&mut ledger);
+    let filler = disk.0.path().join("filler");
+    assert!(std::fs::write(&filler, vec![0; 4 << 20]).is_err());
+    for container in 0..500 {
+        node.traffic(&container.to_string(), 1, [1, 100, 1, 100]);
+    }
+    node.pass(60);
+    assert!(matches!(node.try_drain(&mut ledger), Err(LedgerError::Full(_))));
+    node.traffic("101", 1, [1, 100, 1, 100]).pass(60);
+    assert!(matches!(node.try_drain(&mut ledger), Err(LedgerError::Full(_))));
+    std::fs::remove_file(filler).unwrap();
+    node.pass(60).drain(&mut ledger);
+    assert_eq!(sums(&ledger, "traffic_5min"), node.truth);
+    assert_eq!(reasons(&ledger), [GapReason::DiskFull]);
+}
+
+/// What may happen to a node between two drains.
+#[derive(Clone, Debug)]
+enum Event {
+    Traffic {
+        container: u8,
+        class: u8,
+        bytes: u32,
+    },
+    Pass {
+        seconds: u16,
+    },
+    SetClock {
+        by_s: i32,
+    },
+    Drain,
+    RestartDaemon,
+    /// Everything is drained first, as nothing counted after that can be known.
+    Reboot,
+    NewMaps,
+    NewSlot {
+        container: u8,
+    },
+    NewTable,
+    Maintain,
+}
+
+fn events() -> impl Strategy<Value = Vec<Event>> {
+    let event = prop_oneof![
+        8 => (0_u8..3, 0_u8..3, 1_u32..1_000_000)
+            .prop_map(|(container, class, bytes)| Event::Traffic { container, class, bytes }),
+        6 => (1_u16..4000).prop_map(|seconds| Event::Pass { seconds }),
+        1 => (-20_000_i32..20_000).prop_map(|by_s| Event::SetClock { by_s }),
+        6 => Just(Event::Drain),
+        1 => Just(Event::RestartDaemon),
+        1 => Just(Event::Reboot),
+        1 => Just(Event::NewMaps),
+        1 => (0_u8..3).prop_map(|container| Event::NewSlot { container }),
+        1 => Just(Event::NewTable),
+        2 => Just(Event::Maintain),
+    ];
+    proptest::collection::vec(event, 1..80)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(32))]
+
+    /// Whatever happens, the ledger holds every byte once; and every level that is summed up holds the same.
+    #[test]
+    fn any_history_sums_right(events in events()) {
+        let mut file = ledger();
+        file.ledger.conn.execute_batch("PRAGMA synchronous = OFF").unwrap();
+        let mut node = Node::new(NOON);
+        let mut generations = [1_u32; 3];
+        let mut next_generation = 2;
+        for event in events {
+            match event {
+                Event::Traffic { container, class, bytes } => {
+                    let sums = [1, bytes.into(), 2, u64::from(bytes) * 3];
+                    let generation = generations[usize::from(container)];
+                    node.traffic_in(&format!("10{container}"), generation, class, sums);
+                }
+                Event::Pass { seconds } => { node.pass(seconds.into()); }
+                Event::SetClock { by_s } => { node.set_clock(by_s.into()); }
+                Event::Drain => { node.drain(&mut file.ledger); }
+                Event::RestartDaemon => {
+                    let path = file.ledger.path().to_owned();
+                    file.ledger = Ledger::open(&path, LedgerConfig::default()).unwrap();
+                    file.ledger.conn.execute_batch("PRAGMA synchronous = OFF").unwrap();
+                }
+                Event::Reboot => { node.drain(&mut file.ledger); node.reboot(300); }
+                Event::NewMaps => { node.drain(&mut file.ledger); node.renew_maps(); }
+                Event::NewSlot { container } => {
+                    node.drain(&mut file.ledger);
+                    let name = format!("10{container}");
+                    node.counters.retain(|(owner, ..), _| *owner != name);
+                    generations[usize::from(container)] = next_generation;
+                    next_generation += 1;
+                }
+                Event::NewTable => {
+                    node.drain(&mut file.ledger);
+                    node.table = node.table.wrapping_add(1);
+                    node.table_loaded = node.wall;
+                }
+                Event::Maintain => { file.ledger.maintain(node.wall).unwrap(); }
+            }
+        }
+        node.drain(&mut file.ledger);
+        prop_assert_eq!(&sums(&file.ledger, "traffic_5min"), &node.truth);
+        prop_assert!(!reasons(&file.ledger).contains(&GapReason::CounterLost));
+    }
+}
