@@ -1,7 +1,7 @@
 //! Which container and which interface has which slot, as written in the pinned maps.
 //!
 //! A slot once given stays with its owner, over stops and starts, so that its counters go on. The choice of a slot is
-//! pure ([`choose`]); the rest writes it down.
+//! pure (`choose`); the rest writes it down.
 
 use anyhow::Context as _;
 use traffic_common::{
