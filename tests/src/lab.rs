@@ -109,10 +109,6 @@ impl Lab {
         command.arg("--state-dir").arg(self.state_dir());
         command.arg("--config").arg(self.config());
         command.args(arguments);
-        // TO BE REMOVED with the stub of config.rs, which does not read this key.
-        if fs::read_to_string(self.config())?.contains("attach = \"clsact\"") {
-            command.env("STUB_ATTACH", "clsact");
-        }
         Ok(command)
     }
 

@@ -17,6 +17,7 @@ pub mod container;
 pub mod counters;
 pub mod lab;
 pub mod namespace;
+mod netlink;
 pub mod process;
 pub mod tap;
 pub mod traffic;

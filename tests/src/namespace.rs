@@ -10,6 +10,7 @@ use anyhow::{Context, Result};
 use rustix::fd::AsFd;
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
+use crate::netlink::{self, IFLA_GSO_IPV4_MAX_SIZE, IFLA_GSO_MAX_SIZE};
 use crate::process::{run_ok, run_with_input};
 
 /// Where iproute2 keeps its namespaces.
@@ -169,6 +170,17 @@ impl Namespace {
     /// When there is no such setting, or it refuses the value.
     pub fn sysctl(&self, setting: &str, value: &str) -> Result<()> {
         self.enter(|| write_sysctl(setting, value))
+    }
+
+    /// Lets an interface carry TCP buffers of up to this many bytes, over IPv6 and IPv4 (BIG TCP above 64 KiB).
+    ///
+    /// # Errors
+    ///
+    /// When there is no such interface, or the kernel does not know BIG TCP over IPv4 (before 6.3).
+    pub fn gso_max_size(&self, interface: &str, bytes: u32) -> Result<()> {
+        // `ip` of Debian 12 knows the sizes for IPv6 only.
+        let attributes = [IFLA_GSO_MAX_SIZE, IFLA_GSO_IPV4_MAX_SIZE].map(|attribute| (attribute, bytes));
+        self.enter(|| netlink::set_link(interface, &attributes))
     }
 }
 

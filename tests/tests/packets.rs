@@ -432,9 +432,9 @@ fn segmented() -> Result<Vec<Case>> {
     ])
 }
 
-fn check_all(name: &str, cases: Vec<Case>) -> Result<()> {
+fn check_all(name: &str, cases: &[Case]) -> Result<()> {
     let mut bench = Bench::new(name)?;
-    for case in &cases {
+    for case in cases {
         bench.check(case).with_context(|| case.what)?;
     }
     Ok(())
@@ -442,17 +442,17 @@ fn check_all(name: &str, cases: Vec<Case>) -> Result<()> {
 
 #[test]
 fn every_shape_of_header_is_counted_in_its_class() -> Result<()> {
-    check_all("accepted", accepted()?)
+    check_all("accepted", &accepted()?)
 }
 
 #[test]
 fn every_fault_has_its_own_counter() -> Result<()> {
-    check_all("refused", refused()?)
+    check_all("refused", &refused()?)
 }
 
 #[test]
 fn super_packets_count_as_their_segments() -> Result<()> {
-    check_all("segmented", segmented()?)
+    check_all("segmented", &segmented()?)
 }
 
 #[test]

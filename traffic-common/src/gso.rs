@@ -63,7 +63,7 @@ pub struct SkbLayout {
     pub gso_type: u32,
 }
 
-const _: () = assert!(core::mem::size_of::<SkbLayout>() == 24);
+const _: () = assert!(size_of::<SkbLayout>() == 24);
 
 #[cfg(feature = "user")]
 // SAFETY: `repr(C)`, six u32 without padding.

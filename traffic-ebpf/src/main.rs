@@ -38,14 +38,14 @@ use crate::parse::{ETHERTYPE_IPV4, ETHERTYPE_IPV6, LinkLayer};
 
 /// Host-side ingress: out of the container.
 #[classifier]
-pub fn trafctl_ingress(ctx: TcContext) -> i32 {
+fn trafctl_ingress(ctx: TcContext) -> i32 {
     account(&ctx, Direction::Out);
     TC_ACT_UNSPEC
 }
 
 /// Host-side egress: in to the container.
 #[classifier]
-pub fn trafctl_egress(ctx: TcContext) -> i32 {
+fn trafctl_egress(ctx: TcContext) -> i32 {
     account(&ctx, Direction::In);
     TC_ACT_UNSPEC
 }

@@ -1,55 +1,463 @@
-//! stub
-use std::path::{Path, PathBuf};
+//! The configuration file, read and checked as a whole: what comes out of here is usable.
+
+use std::{
+    fs, io,
+    ops::Range,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use ipnet::IpNet;
+use serde::Deserialize;
+use toml::Spanned;
+
 pub use crate::classes::ClassOrder;
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum AttachSetting {
-    Auto,
-    Tcx,
-    Clsact,
+use crate::{
+    addresses::parse_prefix,
+    naming::{Pattern, Preset},
+    snapshot::ContainerId,
+};
+
+/// Where the configuration is, unless told otherwise; it may be absent.
+pub const DEFAULT_PATH: &str = "/etc/trafctl/trafctl.toml";
+/// Where class files are looked for, in this order.
+pub const CLASS_FILES: [&str; 3] = [
+    "/etc/vz/conf/networks_classes",
+    "/etc/sysconfig/vz-scripts/networks_classes",
+    "/etc/trafctl/networks_classes",
+];
+/// Where Virtuozzo keeps a file for each container.
+const VZ_CONF_DIR: &str = "/etc/vz/conf";
+
+/// Why a configuration can't be used.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// It can't be read.
+    #[error("cannot read the configuration {path}: {source}")]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// Something in it is wrong.
+    #[error("{path}:{line}:{column}: {message}")]
+    Invalid {
+        /// The file.
+        path: PathBuf,
+        /// Line, from 1.
+        line: usize,
+        /// Column in characters, from 1.
+        column: usize,
+        /// What, and what to write instead.
+        message: String,
+    },
 }
-#[derive(Clone, Debug)]
-pub struct Limits {
-    pub containers: u32,
-    pub interfaces: u32,
-    pub classes: u32,
-    pub addresses: u32,
-}
+
+/// The whole configuration.
 #[derive(Clone, Debug)]
 pub struct Config {
+    /// The class file, if one is named.
     pub class_file: Option<PathBuf>,
+    /// Which of several matching lines of the class file decides.
     pub class_order: ClassOrder,
+    /// This node's name in output.
     pub node: String,
+    /// How programs are attached.
     pub attach: AttachSetting,
+    /// Where Virtuozzo's container files are.
     pub vz_conf_dir: PathBuf,
+    /// Capacities.
     pub limits: Limits,
+    /// Names that tell a container, tried in this order.
+    pub rules: Vec<Rule>,
+    /// Rules tried after them.
+    pub preset: Preset,
+    /// What no name tells.
+    pub containers: Vec<ContainerConfig>,
+    /// How often counters are drained into the ledger.
+    pub drain_interval: Duration,
 }
-#[derive(Debug, thiserror::Error)]
-#[error("config")]
-pub struct ConfigError;
+
+/// How programs are attached.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum AttachSetting {
+    /// TCX where the kernel has it, else clsact.
+    #[default]
+    Auto,
+    /// TCX links; kernel 6.6 and later.
+    Tcx,
+    /// A filter under the clsact qdisc.
+    Clsact,
+}
+
+/// Capacities of the maps. They are fixed when the counters are made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Containers with counters.
+    pub containers: u32,
+    /// Interfaces with totals of their own.
+    pub interfaces: u32,
+    /// Classes in use, class 0 included.
+    pub classes: u32,
+    /// Local prefixes on shared interfaces, each family.
+    pub addresses: u32,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { containers: 2048, interfaces: 4096, classes: 16, addresses: 65_536 }
+    }
+}
+
+/// What an interface with a certain name is.
+#[derive(Clone, Debug)]
+pub struct Rule {
+    /// The name.
+    pub pattern: Pattern,
+    /// What it is.
+    pub kind: RuleKind,
+}
+
+/// What a rule makes of an interface.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum RuleKind {
+    /// One container's; the pattern's group `container` is its id.
+    Container,
+    /// Shared by containers, told apart by address.
+    Shared,
+    /// Not ours.
+    Ignore,
+}
+
+/// What the configuration says of one container.
+#[derive(Clone, Debug)]
+pub struct ContainerConfig {
+    /// Its id.
+    pub id: ContainerId,
+    /// Host-side interfaces that are its own.
+    pub interfaces: Vec<String>,
+    /// Hardware addresses of such interfaces.
+    pub macs: Vec<[u8; 6]>,
+    /// Local addresses and prefixes on shared interfaces.
+    pub addresses: Vec<IpNet>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct File {
+    class_file: Option<PathBuf>,
+    class_order: ClassOrder,
+    node: Option<Spanned<String>>,
+    attach: AttachSetting,
+    vz_conf_dir: Option<PathBuf>,
+    limits: FileLimits,
+    interfaces: FileInterfaces,
+    container: Vec<FileContainer>,
+    drain: FileDrain,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct FileLimits {
+    containers: Option<Spanned<u32>>,
+    interfaces: Option<Spanned<u32>>,
+    classes: Option<Spanned<u32>>,
+    addresses: Option<Spanned<u32>>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct FileInterfaces {
+    preset: Preset,
+    rule: Vec<FileRule>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct FileRule {
+    pattern: Spanned<String>,
+    kind: RuleKind,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct FileContainer {
+    id: Spanned<String>,
+    #[serde(default)]
+    interfaces: Vec<Spanned<String>>,
+    #[serde(default)]
+    macs: Vec<Spanned<String>>,
+    #[serde(default)]
+    addresses: Vec<Spanned<String>>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct FileDrain {
+    interval: Option<Spanned<String>>,
+}
+
+/// A complaint about a place in the text.
+struct Complaint {
+    span: Range<usize>,
+    message: String,
+}
+
+fn complain<T>(about: &Spanned<T>, message: impl Into<String>) -> Complaint {
+    Complaint { span: about.span(), message: message.into() }
+}
+
 impl Config {
-    pub fn load(p: Option<&Path>) -> Result<Self, ConfigError> {
-        let t: toml::Table =
-            p.and_then(|p| std::fs::read_to_string(p).ok()).unwrap_or_default().parse().unwrap();
-        let containers = t
-            .get("limits")
-            .and_then(|l| l.get("containers"))
-            .and_then(toml::Value::as_integer)
-            .unwrap_or(2048) as u32;
+    /// Reads the file named, or the default one if it exists, or takes the defaults.
+    ///
+    /// # Errors
+    /// When a named file does not exist, or anything in a file is not as it should be.
+    pub fn load(explicit: Option<&Path>) -> Result<Self, ConfigError> {
+        let path = explicit.unwrap_or(Path::new(DEFAULT_PATH));
+        match fs::read_to_string(path) {
+            Ok(text) => Self::parse(&text, path),
+            Err(error) if error.kind() == io::ErrorKind::NotFound && explicit.is_none() => {
+                Self::parse("", path)
+            }
+            Err(source) => Err(ConfigError::Read { path: path.to_owned(), source }),
+        }
+    }
+
+    /// Checks a text; `path` is for messages.
+    ///
+    /// # Errors
+    /// As [`Self::load`].
+    pub fn parse(text: &str, path: &Path) -> Result<Self, ConfigError> {
+        let place = |complaint: Complaint| {
+            let before = text.get(..complaint.span.start).unwrap_or(text);
+            ConfigError::Invalid {
+                path: path.to_owned(),
+                line: before.matches('\n').count() + 1,
+                column: before.rsplit('\n').next().unwrap_or("").chars().count() + 1,
+                message: complaint.message,
+            }
+        };
+        let file: File = toml::from_str(text).map_err(|error| {
+            let message = error.message().replace('\n', " ");
+            place(Complaint { span: error.span().unwrap_or(0..0), message })
+        })?;
+        Self::check(file).map_err(place)
+    }
+
+    fn check(file: File) -> Result<Self, Complaint> {
         Ok(Self {
-            class_file: t.get("class_file").and_then(toml::Value::as_str).map(PathBuf::from),
-            class_order: ClassOrder::Virtuozzo,
-            node: "node".into(),
-            attach: match std::env::var("STUB_ATTACH").as_deref() {
-                Ok("clsact") => AttachSetting::Clsact,
-                _ => AttachSetting::Auto,
-            },
-            vz_conf_dir: "/etc/vz/conf".into(),
-            limits: Limits { containers, interfaces: 4096, classes: 16, addresses: 65536 },
+            class_file: file.class_file,
+            class_order: file.class_order,
+            node: node_name(file.node)?,
+            attach: file.attach,
+            vz_conf_dir: file.vz_conf_dir.unwrap_or_else(|| VZ_CONF_DIR.into()),
+            limits: file.limits.check()?,
+            rules: file.interfaces.rule.into_iter().map(FileRule::check).collect::<Result<_, _>>()?,
+            preset: file.interfaces.preset,
+            containers: file.container.into_iter().map(FileContainer::check).collect::<Result<_, _>>()?,
+            drain_interval: file.drain.check()?,
         })
     }
+
+    /// Where the class file may be: the one named, or the usual places.
     pub fn class_file_candidates(&self) -> Vec<PathBuf> {
-        vec![self.class_file.clone().unwrap_or(
-            std::env::var("STUB_CLASSES").unwrap_or("/etc/vz/conf/networks_classes".into()).into(),
-        )]
+        match &self.class_file {
+            Some(path) => vec![path.clone()],
+            None => CLASS_FILES.iter().map(PathBuf::from).collect(),
+        }
+    }
+}
+
+fn node_name(named: Option<Spanned<String>>) -> Result<String, Complaint> {
+    match named {
+        Some(name) if name.get_ref().is_empty() => Err(complain(&name, "the node's name is empty")),
+        Some(name) => Ok(name.into_inner()),
+        None => Ok(rustix::system::uname().nodename().to_string_lossy().into_owned()),
+    }
+}
+
+impl FileLimits {
+    fn check(self) -> Result<Limits, Complaint> {
+        let default = Limits::default();
+        let within =
+            |value: Option<Spanned<u32>>, default: u32, range: std::ops::RangeInclusive<u32>, what: &str| {
+                match value {
+                    None => Ok(default),
+                    Some(value) if range.contains(value.get_ref()) => Ok(value.into_inner()),
+                    Some(value) => Err(complain(
+                        &value,
+                        format!(
+                            "{what} = {} is out of range: write {} to {}",
+                            value.get_ref(),
+                            range.start(),
+                            range.end()
+                        ),
+                    )),
+                }
+            };
+        Ok(Limits {
+            containers: within(self.containers, default.containers, 1..=1_000_000, "containers")?,
+            // One slot is kept for interfaces without one.
+            interfaces: within(self.interfaces, default.interfaces, 2..=1_000_000, "interfaces")?,
+            classes: within(self.classes, default.classes, 1..=traffic_common::MAX_COLUMNS, "classes")?,
+            addresses: within(self.addresses, default.addresses, 1..=16_000_000, "addresses")?,
+        })
+    }
+}
+
+impl FileRule {
+    fn check(self) -> Result<Rule, Complaint> {
+        let pattern = Pattern::new(self.pattern.get_ref()).map_err(|error| complain(&self.pattern, error))?;
+        if self.kind == RuleKind::Container && !pattern.names_container() {
+            return Err(complain(
+                &self.pattern,
+                "a pattern of kind \"container\" needs a group that gives its id, such as (?<container>[0-9]+)",
+            ));
+        }
+        Ok(Rule { pattern, kind: self.kind })
+    }
+}
+
+impl FileContainer {
+    fn check(self) -> Result<ContainerConfig, Complaint> {
+        let id =
+            ContainerId::new(self.id.get_ref()).map_err(|error| complain(&self.id, error.to_string()))?;
+        let interfaces = self.interfaces.into_iter().map(|name| {
+            let len = name.get_ref().len();
+            if len == 0 || len >= traffic_common::INTERFACE_NAME_BYTES {
+                return Err(complain(&name, "an interface name has 1 to 15 characters"));
+            }
+            Ok(name.into_inner())
+        });
+        let macs = self.macs.into_iter().map(|text| {
+            parse_mac(text.get_ref())
+                .ok_or_else(|| complain(&text, "this is no hardware address: write it as 00:18:51:aa:bb:cc"))
+        });
+        let addresses = self
+            .addresses
+            .into_iter()
+            .map(|text| parse_prefix(text.get_ref()).map_err(|error| complain(&text, error)));
+        Ok(ContainerConfig {
+            id,
+            interfaces: interfaces.collect::<Result<_, _>>()?,
+            macs: macs.collect::<Result<_, _>>()?,
+            addresses: addresses.collect::<Result<_, _>>()?,
+        })
+    }
+}
+
+impl FileDrain {
+    fn check(self) -> Result<Duration, Complaint> {
+        const DEFAULT: Duration = Duration::from_secs(60);
+        const LEAST: Duration = Duration::from_millis(100);
+        let Some(text) = self.interval else { return Ok(DEFAULT) };
+        let parsed = text
+            .get_ref()
+            .parse::<jiff::SignedDuration>()
+            .ok()
+            .and_then(|span| Duration::try_from(span).ok());
+        match parsed {
+            Some(interval) if interval >= LEAST => Ok(interval),
+            Some(_) => Err(complain(&text, "the drain interval is at least 100ms")),
+            None => Err(complain(&text, "this is no duration: write it as \"60s\", \"500ms\" or \"5m\"")),
+        }
+    }
+}
+
+/// Six bytes in hexadecimal between colons or dashes.
+pub fn parse_mac(text: &str) -> Option<[u8; 6]> {
+    let mut mac = [0; 6];
+    let mut parts = text.split([':', '-']);
+    for byte in &mut mac {
+        let part =
+            parts.next().filter(|part| part.len() == 2 && part.bytes().all(|b| b.is_ascii_hexdigit()))?;
+        *byte = u8::from_str_radix(part, 16).ok()?;
+    }
+    parts.next().is_none().then_some(mac)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(text: &str) -> Result<Config, String> {
+        Config::parse(text, Path::new("t.toml")).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn nothing_gives_the_defaults() {
+        let config = parse("").unwrap();
+        assert_eq!(
+            config.limits,
+            Limits { containers: 2048, interfaces: 4096, classes: 16, addresses: 65_536 }
+        );
+        assert_eq!(config.class_order, ClassOrder::Virtuozzo);
+        assert_eq!(config.attach, AttachSetting::Auto);
+        assert_eq!(config.preset, Preset::Virtuozzo);
+        assert_eq!(config.drain_interval, Duration::from_secs(60));
+        assert_eq!(config.class_file_candidates().len(), 3);
+        assert!(!config.node.is_empty());
+    }
+
+    #[test]
+    fn every_key_arrives_where_it_belongs() {
+        let config = parse(
+            "class_file = '/c'\nclass_order = 'longest-prefix'\nnode = 'n1'\nattach = 'clsact'\nvz_conf_dir = '/v'\n\
+             [limits]\ncontainers = 3\ninterfaces = 4\nclasses = 5\naddresses = 6\n\
+             [interfaces]\npreset = 'proxmox'\n[[interfaces.rule]]\npattern = '^x(?<container>.+)$'\nkind = 'container'\n\
+             [[container]]\nid = '{ABCDEF01-2345-6789-abcd-ef0123456789}'\ninterfaces = ['a']\nmacs = ['00:18:51:AA:bb:cc']\n\
+             addresses = ['10.0.0.5', '2001:db8:5::/64']\n[drain]\ninterval = '1m 30s'\n",
+        )
+        .unwrap();
+        assert_eq!(config.class_file_candidates(), [PathBuf::from("/c")]);
+        assert_eq!((config.class_order, config.attach), (ClassOrder::LongestPrefix, AttachSetting::Clsact));
+        assert_eq!((config.node.as_str(), config.vz_conf_dir.as_path()), ("n1", Path::new("/v")));
+        assert_eq!(config.limits, Limits { containers: 3, interfaces: 4, classes: 5, addresses: 6 });
+        assert_eq!((config.preset, config.rules.len()), (Preset::Proxmox, 1));
+        let container = &config.containers[0];
+        assert_eq!(container.id.as_str(), "abcdef01-2345-6789-abcd-ef0123456789");
+        assert_eq!(container.macs, [[0, 0x18, 0x51, 0xaa, 0xbb, 0xcc]]);
+        assert_eq!(
+            container.addresses,
+            ["10.0.0.5/32".parse().unwrap(), "2001:db8:5::/64".parse::<IpNet>().unwrap()]
+        );
+        assert_eq!(config.drain_interval, Duration::from_secs(90));
+    }
+
+    #[test]
+    fn every_mistake_is_named_with_its_place() {
+        let cases = [
+            ("\nnonsense = 1\n", "t.toml:2:1: unknown field `nonsense`"),
+            ("attach = 'xdp'\n", "t.toml:1:10: unknown variant `xdp`"),
+            ("[limits]\n\nclasses = 256\n", "t.toml:3:11: classes = 256 is out of range: write 1 to 255"),
+            ("[limits]\ncontainers = -1\n", "t.toml:2:14: "),
+            ("[[container]]\nid = 'a b'\n", "t.toml:2:6: container id \"a b\" is not usable"),
+            ("[[container]]\nid = '1'\naddresses = ['10.0.0.1', '10.0.0.1/24']\n", "t.toml:3:26: "),
+            ("[[container]]\nid = '1'\nmacs = ['00:11']\n", "t.toml:3:9: this is no hardware address"),
+            (
+                "[[container]]\nid = '1'\ninterfaces = ['far-too-long-for-a-name']\n",
+                "t.toml:3:15: an interface name",
+            ),
+            ("[[interfaces.rule]]\npattern = '^a$'\nkind = 'container'\n", "t.toml:2:11: a pattern of kind"),
+            ("[[interfaces.rule]]\npattern = '('\nkind = 'ignore'\n", "t.toml:2:11: "),
+            ("[drain]\ninterval = '50ms'\n", "t.toml:2:12: the drain interval is at least 100ms"),
+            ("[drain]\ninterval = 'soon'\n", "t.toml:2:12: this is no duration"),
+            ("node = ''\n", "t.toml:1:8: the node's name is empty"),
+            ("a = \n", "t.toml:1:"),
+        ];
+        for (text, expected) in cases {
+            let error = parse(text).unwrap_err();
+            assert!(error.starts_with(expected), "{text:?} gave {error:?}");
+            assert!(!error.contains('\n'), "{error:?} is one line");
+        }
+    }
+
+    #[test]
+    fn a_named_file_must_exist() {
+        let error = Config::load(Some(Path::new("/nonexistent/t.toml"))).unwrap_err();
+        assert!(error.to_string().starts_with("cannot read the configuration /nonexistent/t.toml: "));
     }
 }

@@ -19,7 +19,11 @@ use tokio::{
 use crate::{
     class_source,
     host::{AttachReport, Host, Selection},
-    kernel::{attach::Change, load::Outcome, tables},
+    kernel::{
+        attach::Change,
+        load::{Outcome, Want},
+        tables,
+    },
     links::Link,
     naming::Role,
     netlink::{LinkEvent, Netlink},
@@ -69,7 +73,7 @@ pub async fn run(make_host: impl Fn() -> anyhow::Result<Host>, log_faults: bool)
     notify(&[sd_notify::NotifyState::Stopping]);
     if log_faults {
         // Leave the quiet program behind.
-        drop(daemon.host.begin(false).await?);
+        drop(daemon.host.begin(Want::Current).await?);
     }
     tracing::info!("ending; counting goes on");
     Ok(())
@@ -112,9 +116,10 @@ struct Daemon {
 impl Daemon {
     async fn start(&mut self, log_faults: bool) -> anyhow::Result<Option<tokio::task::JoinHandle<()>>> {
         let links = self.host.netlink.links().await?;
-        let mut session = self.host.begin(log_faults).await?;
+        let mut session = self.host.begin(if log_faults { Want::Logging } else { Want::Current }).await?;
         self.host.release_gone(&mut session, &links)?;
         let attached = self.host.attach(&mut session, &links, &Selection::Matching).await?;
+        self.host.sync_addresses(&mut session)?;
         if session.loaded.outcome == Outcome::Replaced {
             tracing::info!("another version of the program took the old one's place; the counters go on");
         }
@@ -126,6 +131,9 @@ impl Daemon {
     async fn follow(&mut self, batch: HashMap<u32, LinkEvent>) -> anyhow::Result<()> {
         let mut gone = Vec::new();
         let mut seen = Vec::new();
+        if self.asks_for_refresh(&batch) {
+            self.host.refresh()?;
+        }
         for (index, event) in batch {
             match event {
                 LinkEvent::Gone { .. } => {
@@ -140,7 +148,7 @@ impl Daemon {
                     match self.host.role(&link) {
                         Role::Container(_) | Role::Shared => seen.push(link),
                         Role::Unresolved { reason } => {
-                            tracing::warn!("{}: not attached: {reason}", link.name)
+                            tracing::warn!("{}: not attached: {reason}", link.name);
                         }
                         Role::Ignored => self.note_rename(&link),
                     }
@@ -150,13 +158,21 @@ impl Daemon {
         if gone.is_empty() && seen.is_empty() {
             return Ok(());
         }
-        let mut session = self.host.begin(false).await?;
+        let mut session = self.host.begin(Want::Pinned).await?;
         for index in gone {
             self.host.release(&mut session, index)?;
         }
         let attached = self.host.attach(&mut session, &seen, &Selection::Matching).await?;
         self.learn(&seen, &attached);
         Ok(())
+    }
+
+    /// Whether an interface is new whose container may have been written down only just now.
+    fn asks_for_refresh(&self, batch: &HashMap<u32, LinkEvent>) -> bool {
+        batch.values().any(|event| {
+            let LinkEvent::Seen(link) = event else { return false };
+            !self.known.contains_key(&link.index) && matches!(self.host.role(link), Role::Unresolved { .. })
+        })
     }
 
     /// A counted interface whose new name no rule knows: its wires are the same, so it goes on for its container.
@@ -172,10 +188,12 @@ impl Daemon {
 
     /// Compares everything with everything.
     async fn resync(&mut self) -> anyhow::Result<()> {
+        report("reading whose address is what", self.host.refresh());
         let links = self.host.netlink.links().await?;
-        let mut session = self.host.begin(false).await?;
+        let mut session = self.host.begin(Want::Pinned).await?;
         self.host.release_gone(&mut session, &links)?;
         let attached = self.host.attach(&mut session, &links, &Selection::Matching).await?;
+        self.host.sync_addresses(&mut session)?;
         self.known.retain(|index, _| links.iter().any(|link| link.index == *index));
         self.learn(&links, &attached);
         Ok(())
@@ -187,7 +205,7 @@ impl Daemon {
         let table = class_source::table_for_start(&host.config)?;
         self.host = host;
         {
-            let mut session = self.host.begin(false).await?;
+            let mut session = self.host.begin(Want::Pinned).await?;
             tables::load(&mut session.loaded.maps, &table)?;
         }
         tracing::info!("{} prefixes in {} classes are in force", table.len(), table.classes_in_use().len());

@@ -3,7 +3,10 @@
 //! Interfaces come from `netlink`, their roles from `naming`, and everything in the kernel is done by `kernel`. All
 //! commands that attach or detach, and the daemon, go through here, under one lock.
 
-use std::collections::BTreeMap;
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+};
 
 use anyhow::{Context as _, bail};
 use ipnet::IpNet;
@@ -12,18 +15,18 @@ use traffic_common::{
 };
 
 use crate::{
-    addresses::AddressBook,
     class_source,
     config::Config,
+    identities::Identities,
     kernel::{
         attach::{self, AttachKind, Change},
         bpffs::{Bpffs, ChangeLock},
-        load::{self, Loaded, Outcome},
+        load::{self, Loaded, Outcome, Want},
         registry::{CountedSoFar, Reading, Registry, read_text},
         tables,
     },
     links::Link,
-    naming::{InterfaceFacts, Naming, Role},
+    naming::{InterfaceFacts, Role},
     netlink::Netlink,
     snapshot::ContainerId,
 };
@@ -62,8 +65,8 @@ pub struct Host {
     pub bpffs: Bpffs,
     /// The connection that lists interfaces.
     pub netlink: Netlink,
-    naming: Naming,
-    addresses: AddressBook,
+    state_dir: PathBuf,
+    identities: Identities,
     kind: AttachKind,
 }
 
@@ -78,16 +81,26 @@ pub struct Session {
 }
 
 impl Host {
-    /// Puts the parts together.
-    pub fn new(
-        config: Config,
-        bpffs: Bpffs,
-        netlink: Netlink,
-        naming: Naming,
-        addresses: AddressBook,
-    ) -> Self {
+    /// Puts the parts together and reads whose interface and whose address is what.
+    ///
+    /// # Errors
+    /// As [`Identities::read`].
+    pub fn new(config: Config, bpffs: Bpffs, netlink: Netlink, state_dir: &Path) -> anyhow::Result<Self> {
         let kind = AttachKind::choose(config.attach);
-        Self { config, bpffs, netlink, naming, addresses, kind }
+        let identities = Identities::read(&config, state_dir)?;
+        identities.complain(None);
+        Ok(Self { config, bpffs, netlink, state_dir: state_dir.to_owned(), identities, kind })
+    }
+
+    /// Reads anew whose interface and whose address is what.
+    ///
+    /// # Errors
+    /// As [`Identities::read`]; what was known stays.
+    pub fn refresh(&mut self) -> anyhow::Result<()> {
+        let fresh = Identities::read(&self.config, &self.state_dir)?;
+        fresh.complain(Some(&self.identities));
+        self.identities = fresh;
+        Ok(())
     }
 
     /// The way programs are attached here.
@@ -95,23 +108,18 @@ impl Host {
         self.kind
     }
 
-    /// Takes over addresses that were read anew.
-    pub fn set_addresses(&mut self, addresses: AddressBook) {
-        self.addresses = addresses;
-    }
-
     /// Which container an interface belongs to.
     pub fn role(&self, link: &Link) -> Role {
-        self.naming.role(&InterfaceFacts { name: &link.name, mac: link.mac })
+        self.identities.naming.role(&InterfaceFacts { name: &link.name, mac: link.mac })
     }
 
     /// Waits for the lock, then finds or makes program and maps.
     ///
     /// # Errors
     /// As [`load::ensure`] and [`Bpffs::lock`].
-    pub async fn begin(&self, log_faults: bool) -> anyhow::Result<Session> {
+    pub async fn begin(&self, want: Want) -> anyhow::Result<Session> {
         let lock = self.bpffs.lock()?;
-        let loaded = load::ensure(&self.bpffs, &lock, &self.config.limits, log_faults, || {
+        let loaded = load::ensure(&self.bpffs, &lock, &self.config.limits, want, || {
             class_source::table_for_start(&self.config)
         })?;
         if let Some(error) = &loaded.skb_layout_error {
@@ -164,7 +172,6 @@ impl Host {
                 Role::Shared => self.attach_reported(session, link, None, &mut report).await,
             }
         }
-        self.sync_addresses(session)?;
         Ok(report)
     }
 
@@ -342,7 +349,7 @@ impl Host {
     /// When a map can't be written.
     pub fn sync_addresses(&self, session: &mut Session) -> anyhow::Result<()> {
         let mut wanted: BTreeMap<IpNet, u32> = BTreeMap::new();
-        for entry in &self.addresses.entries {
+        for entry in &self.identities.addresses.entries {
             let slot = session.registry.assign_container(&mut session.loaded.maps, &entry.container)?;
             wanted.insert(entry.prefix, slot.unwrap_or(ADDRESS_WITHOUT_SLOT));
         }

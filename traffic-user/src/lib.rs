@@ -9,7 +9,8 @@
 //! | [`netlink`], [`links`] | interfaces, as the kernel tells of them |
 //! | [`snapshot`] | one reading of everything: what flows from the kernel to output and ledger |
 //! | [`classes`], [`class_source`] | class files: parsing, compiling, explaining; finding and reading them |
-//! | [`config`], [`naming`], [`vz_conf`], [`addresses`] | the configuration; whose interface and whose address is what |
+//! | [`config`] | the configuration |
+//! | [`identities`], [`naming`], [`vz_conf`], [`addresses`] | whose interface and whose address is what |
 //! | [`output`] | results as tables, JSON and CSV |
 //! | [`clock`] | times, the boot's identity, random numbers |
 
@@ -21,6 +22,7 @@ pub mod clock;
 pub mod config;
 pub mod daemon;
 pub mod host;
+pub mod identities;
 pub mod kernel;
 pub mod links;
 pub mod naming;

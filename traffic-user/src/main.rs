@@ -31,7 +31,7 @@ fn log_to_stderr(verbosity: u8) {
     };
     // Libraries stay quiet unless asked for with TRAFCTL_LOG.
     let filter = EnvFilter::try_from_env("TRAFCTL_LOG").unwrap_or_else(|_| {
-        EnvFilter::new(format!("warn,trafctl={level},traffic_ebpf={level},netlink_proto=error"))
+        EnvFilter::new(format!("warn,trafctl={level},trafctl_ebpf=debug,aya=error,netlink_proto=error"))
     });
     tracing_subscriber::fmt()
         .with_env_filter(filter)

@@ -1,30 +1,262 @@
-//! stub
-use crate::{config::Config, snapshot::ContainerId, vz_conf::VzConf};
-#[derive(Debug)]
-pub struct Naming;
+//! Whose interface it is: from its name, and where the name does not tell, from what is written down.
+
+use std::collections::HashMap;
+
+use regex::Regex;
+use serde::Deserialize;
+
+use crate::{
+    config::{Config, RuleKind},
+    snapshot::ContainerId,
+    vz_conf::VzConf,
+};
+
+/// What is known of an interface.
+#[derive(Clone, Copy, Debug)]
 pub struct InterfaceFacts<'a> {
+    /// Its name.
     pub name: &'a str,
+    /// Its hardware address.
     pub mac: Option<[u8; 6]>,
 }
-#[derive(Debug)]
+
+/// What an interface is to us.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Role {
+    /// One container's or machine's.
     Container(ContainerId),
+    /// Shared by containers, told apart by local address.
     Shared,
+    /// Not ours.
     Ignored,
-    Unresolved { reason: String },
+    /// Named like a container's, but nothing tells whose.
+    Unresolved {
+        /// What was looked for in vain, and what to do.
+        reason: String,
+    },
 }
-impl Naming {
-    pub fn new(_c: &Config, _v: &VzConf) -> anyhow::Result<Self> {
-        Ok(Self)
+
+/// A pattern of interface names.
+#[derive(Clone, Debug)]
+pub struct Pattern(Regex);
+
+/// The group of a pattern that gives the container's id.
+const CONTAINER_GROUP: &str = "container";
+
+impl Pattern {
+    /// Compiles a regular expression.
+    ///
+    /// # Errors
+    /// One line saying what is wrong with it.
+    pub fn new(text: &str) -> Result<Self, String> {
+        Regex::new(text).map(Self).map_err(|error| {
+            // The library draws the expression with a marker below; the last line has the reason.
+            let text = error.to_string();
+            format!(
+                "this is no usable pattern: {}",
+                text.lines().last().unwrap_or(&text).trim_start_matches("error: ")
+            )
+        })
     }
-    pub fn role(&self, f: &InterfaceFacts<'_>) -> Role {
-        if f.name == "venet0" {
-            return Role::Shared;
+
+    /// Whether it has the group that gives a container's id.
+    pub fn names_container(&self) -> bool {
+        self.0.capture_names().flatten().any(|name| name == CONTAINER_GROUP)
+    }
+}
+
+/// Rules for hosts of a kind, tried after the configuration's own.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Preset {
+    /// `vethCTID.N`, `vmeN.M`, `venet0`; `veth` + 8 hex and `vme` + 12 hex through what is written down.
+    #[default]
+    Virtuozzo,
+    /// `veth100i0` and `tap100i0`; the firewall's own interfaces are ignored.
+    Proxmox,
+    /// `vnetN` through what is written down.
+    Libvirt,
+    /// `vethID` and `vethID.N`, as `lxc.net.N.veth.pair` names them.
+    Lxc,
+    /// `ve-NAME` and `vb-NAME`.
+    Nspawn,
+    /// None at all.
+    Custom,
+}
+
+impl Preset {
+    /// Pattern and kind; a container pattern without the group is resolved through what is written down.
+    const fn rules(self) -> &'static [(&'static str, RuleKind)] {
+        use RuleKind::{Container, Ignore, Shared};
+        match self {
+            Self::Virtuozzo => &[
+                (r"^venet0$", Shared),
+                (r"^veth(?<container>[0-9]+)\.[0-9]+$", Container),
+                (r"^vme(?<container>[0-9]+)\.[0-9]+$", Container),
+                (r"^veth[0-9a-f]{8}$", Container),
+                (r"^vme[0-9a-f]{12}$", Container),
+            ],
+            Self::Proxmox => &[
+                (r"^fw(pr|ln|br)[0-9]+(p|o|i)[0-9]+$", Ignore),
+                (r"^veth(?<container>[0-9]+)i[0-9]+$", Container),
+                (r"^tap(?<container>[0-9]+)i[0-9]+$", Container),
+            ],
+            Self::Libvirt => &[(r"^vnet[0-9]+$", Container)],
+            Self::Lxc => &[(r"^veth(?<container>[0-9]+)(\.[0-9]+)?$", Container)],
+            Self::Nspawn => &[(r"^v[eb]-(?<container>.+)$", Container)],
+            Self::Custom => &[],
         }
-        let r = f.name.strip_prefix("veth").or(f.name.strip_prefix("vme"));
-        match r.and_then(|r| r.split_once('.')) {
-            Some((id, _)) => Role::Container(ContainerId::new(id).unwrap()),
-            None => Role::Ignored,
+    }
+}
+
+/// All rules, and all that is written down.
+#[derive(Debug)]
+pub struct Naming {
+    rules: Vec<(Pattern, RuleKind)>,
+    by_interface: HashMap<String, ContainerId>,
+    by_mac: HashMap<[u8; 6], ContainerId>,
+}
+
+impl Naming {
+    /// Puts rules and lists together; what the configuration says goes before Virtuozzo's files.
+    ///
+    /// # Errors
+    /// Never with presets that compile; a preset that does not is a fault of ours.
+    pub fn new(config: &Config, vz: &VzConf) -> anyhow::Result<Self> {
+        let mut rules: Vec<_> = config.rules.iter().map(|rule| (rule.pattern.clone(), rule.kind)).collect();
+        for (pattern, kind) in config.preset.rules() {
+            rules.push((Pattern::new(pattern).map_err(anyhow::Error::msg)?, *kind));
         }
+        let mut naming = Self { rules, by_interface: HashMap::new(), by_mac: HashMap::new() };
+        for container in &vz.containers {
+            for interface in &container.interfaces {
+                if let Some(name) = &interface.host_name {
+                    naming.by_interface.insert(name.clone(), container.id.clone());
+                }
+                for mac in [interface.host_mac, interface.mac].into_iter().flatten() {
+                    naming.by_mac.insert(mac, container.id.clone());
+                }
+            }
+        }
+        for container in &config.containers {
+            for name in &container.interfaces {
+                naming.by_interface.insert(name.clone(), container.id.clone());
+            }
+            for mac in &container.macs {
+                naming.by_mac.insert(*mac, container.id.clone());
+            }
+        }
+        Ok(naming)
+    }
+
+    /// What this interface is.
+    pub fn role(&self, facts: &InterfaceFacts<'_>) -> Role {
+        if let Some(id) = self.by_interface.get(facts.name) {
+            return Role::Container(id.clone());
+        }
+        let matching = self
+            .rules
+            .iter()
+            .find_map(|(pattern, kind)| pattern.0.captures(facts.name).map(|found| (found, *kind)));
+        match matching {
+            Some((_, RuleKind::Ignore)) => Role::Ignored,
+            Some((_, RuleKind::Shared)) => Role::Shared,
+            Some((found, RuleKind::Container)) => match found.name(CONTAINER_GROUP) {
+                Some(id) => ContainerId::new(id.as_str())
+                    .map_or_else(|error| Role::Unresolved { reason: error.to_string() }, Role::Container),
+                None => self.by_mac(facts).unwrap_or_else(|| Role::Unresolved { reason: unresolved(facts) }),
+            },
+            None => self.by_mac(facts).unwrap_or(Role::Ignored),
+        }
+    }
+
+    fn by_mac(&self, facts: &InterfaceFacts<'_>) -> Option<Role> {
+        facts.mac.and_then(|mac| self.by_mac.get(&mac)).cloned().map(Role::Container)
+    }
+}
+
+fn unresolved(facts: &InterfaceFacts<'_>) -> String {
+    let mac = facts.mac.map_or_else(String::new, |[a, b, c, d, e, f]| {
+        format!(" or {a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{f:02x}")
+    });
+    format!(
+        "no NETIF= of Virtuozzo's files and no [[container]] of the configuration has {}{mac}",
+        facts.name
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+
+    fn naming(config: &str) -> Naming {
+        let config = Config::parse(config, Path::new("t.toml")).unwrap();
+        let vz = crate::vz_conf::parse(
+            Path::new("777.conf"),
+            "NETIF=\"ifname=eth0,mac=00:18:51:00:00:01,host_ifname=veth42001122,host_mac=FE:FF:FF:00:00:01\"\n",
+        );
+        Naming::new(&config, &vz).unwrap()
+    }
+
+    fn role(naming: &Naming, name: &str) -> String {
+        match naming.role(&InterfaceFacts { name, mac: None }) {
+            Role::Container(id) => id.to_string(),
+            Role::Shared => "shared".to_owned(),
+            Role::Ignored => "-".to_owned(),
+            Role::Unresolved { .. } => "?".to_owned(),
+        }
+    }
+
+    #[test]
+    fn names_of_each_kind_of_host() {
+        let cases = [
+            (
+                "virtuozzo",
+                "veth101.0=101 veth101.12=101 vme7.1=7 venet0=shared venet1=- veth42001122=777 vethdeadbeef=? \
+                 vme001c42aabbcc=? veth101=- veth101.0a=- eth0=- vme.1=- br0=- vethx101.0=- lo=-",
+            ),
+            ("proxmox", "veth100i0=100 tap100i1=100 fwpr100p0=- fwln100i0=- fwbr100i0=- vmbr0=- veth101.0=-"),
+            ("libvirt", "vnet3=? vnetx=- virbr0=- veth101.0=-"),
+            ("lxc", "veth101=101 veth101.3=101 vethABC=-"),
+            ("nspawn", "ve-web=web vb-mail.1=mail.1 ve-=-"),
+            ("custom", "veth101.0=- ve-web=- venet0=-"),
+        ];
+        for (preset, expected) in cases {
+            let naming = naming(&format!("[interfaces]\npreset = '{preset}'\n"));
+            for pair in expected.split_whitespace() {
+                let (name, expected) = pair.split_once('=').unwrap();
+                assert_eq!(role(&naming, name), expected, "{preset}: {name}");
+            }
+        }
+    }
+
+    #[test]
+    fn own_rules_go_before_the_presets_and_lists_before_all() {
+        let naming = naming(
+            "[[interfaces.rule]]\npattern = '^veth9[0-9]*\\.0$'\nkind = 'ignore'\n\
+             [[interfaces.rule]]\npattern = '^ct-(?<container>[a-z]+)$'\nkind = 'container'\n\
+             [[container]]\nid = 'db'\ninterfaces = ['veth900.0', 'odd0']\n",
+        );
+        let roles: Vec<_> =
+            ["veth900.0", "veth901.0", "ct-web", "odd0", "veth1.0"].map(|name| role(&naming, name)).into();
+        assert_eq!(roles, ["db", "-", "web", "db", "1"]);
+    }
+
+    #[test]
+    fn a_hardware_address_tells_where_the_name_does_not() {
+        let naming = naming("[[container]]\nid = '55'\nmacs = ['02:00:00:00:00:55']\n");
+        let role = |name, mac| naming.role(&InterfaceFacts { name, mac: Some(mac) });
+        let id = |id| Role::Container(ContainerId::new(id).unwrap());
+        assert_eq!(role("vethdeadbeef", [2, 0, 0, 0, 0, 0x55]), id("55"));
+        assert_eq!(role("any0", [2, 0, 0, 0, 0, 0x55]), id("55"));
+        assert_eq!(role("vethdeadbeef", [0xfe, 0xff, 0xff, 0, 0, 1]), id("777"));
+        // The name decides where it can.
+        assert_eq!(role("veth101.0", [2, 0, 0, 0, 0, 0x55]), id("101"));
+        let Role::Unresolved { reason } = role("vethdeadbeef", [1, 2, 3, 4, 5, 6]) else {
+            panic!("resolved")
+        };
+        assert!(reason.contains("vethdeadbeef or 01:02:03:04:05:06"), "{reason}");
     }
 }

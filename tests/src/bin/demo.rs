@@ -227,7 +227,15 @@ fn tcp(
     flows.push(Flow { what, from, to, family, sent, out: outgoing(sender), arrived: incoming(receiver) });
     let sent = (server.segments, server.l3_bytes);
     let what = "TCP acknowledgements";
-    flows.push(Flow { what, from: to, to: from, family, sent, out: outgoing(receiver), arrived: incoming(sender) });
+    flows.push(Flow {
+        what,
+        from: to,
+        to: from,
+        family,
+        sent,
+        out: outgoing(receiver),
+        arrived: incoming(sender),
+    });
     Ok(())
 }
 
@@ -250,7 +258,8 @@ fn counting<T>(lab: &Lab, pair: &Pair, send: impl FnOnce() -> Result<T>) -> Resu
     let before = Counters::at_rest(lab)?;
     let count = send()?;
     let after = Counters::at_rest(lab)?;
-    let counted = |id: &str, class| after.class(id, class, pair.family).since(before.class(id, class, pair.family));
+    let counted =
+        |id: &str, class| after.class(id, class, pair.family).since(before.class(id, class, pair.family));
     Ok((count, counted(pair.from, pair.classes.0), counted(pair.to, pair.classes.1)))
 }
 

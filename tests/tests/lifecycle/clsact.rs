@@ -148,6 +148,7 @@ fn filters_attached_under_load_know_what_they_missed() -> Result<()> {
     let load = Load::start(a.namespace(), b.namespace(), at(b.v6()), 400)?;
     for _ in 0..3 {
         lab.run_ok(&["attach"])?;
+        assert_eq!(filters(&lab, "veth101.0")?.len(), 2);
         load.passes(500)?;
         is_well(&lab)?;
         lab.run_ok(&["detach"])?;

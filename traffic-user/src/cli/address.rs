@@ -6,7 +6,8 @@ use serde::Serialize;
 use super::{Done, Format, Global, print};
 use crate::{
     addresses::parse_prefix,
-    kernel::load::{self, StateError},
+    identities::Identities,
+    kernel::load::{self, StateError, Want},
     output,
     snapshot::ContainerId,
 };
@@ -63,8 +64,10 @@ pub(super) async fn run(global: &Global, options: &Options) -> anyhow::Result<Do
         Action::Add { container, prefix } => file.add(*prefix, container)?,
         Action::Remove { prefix } => file.remove(*prefix)?,
         Action::List { format } => {
-            let (_, book) = global.identities(&config)?;
-            let rows: Vec<_> = book
+            let identities = Identities::read(&config, &global.state_dir)?;
+            identities.complain(None);
+            let rows: Vec<_> = identities
+                .addresses
                 .entries
                 .iter()
                 .map(|entry| Row {
@@ -98,7 +101,7 @@ async fn apply(global: &Global) -> anyhow::Result<()> {
         Err(error) => Err(error),
         Ok(_) => {
             let host = global.host(global.pinned())?;
-            let mut session = host.begin(false).await?;
+            let mut session = host.begin(Want::Pinned).await?;
             host.sync_addresses(&mut session)
         }
     }

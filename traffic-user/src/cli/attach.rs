@@ -6,7 +6,11 @@ use clap::Args;
 use super::{Done, Global};
 use crate::{
     host::{AttachReport, Host, Selection},
-    kernel::{attach::Change, bpffs::Bpffs, load::Outcome},
+    kernel::{
+        attach::Change,
+        bpffs::Bpffs,
+        load::{Outcome, Want},
+    },
 };
 
 /// Attach to the interfaces of containers, and exit
@@ -43,9 +47,10 @@ pub(super) async fn run(global: &Global, options: &Options) -> anyhow::Result<Do
         Selection::Named(options.interfaces.clone())
     };
     let links = host.netlink.links().await?;
-    let mut session = host.begin(false).await?;
+    let mut session = host.begin(Want::Current).await?;
     host.release_gone(&mut session, &links)?;
     let report = host.attach(&mut session, &links, &selection).await?;
+    host.sync_addresses(&mut session)?;
     tell(&host, session.loaded.outcome, &report);
     if !report.failed.is_empty() {
         bail!(
@@ -63,7 +68,7 @@ pub(super) fn tell(host: &Host, outcome: Outcome, report: &AttachReport) {
         Outcome::Found => {}
         Outcome::Created => tracing::info!("loaded the program and made the counters"),
         Outcome::Replaced => {
-            tracing::info!("another version of the program took the old one's place; the counters go on")
+            tracing::info!("another version of the program took the old one's place; the counters go on");
         }
     }
     for (name, change) in &report.attached {

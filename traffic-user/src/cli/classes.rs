@@ -110,9 +110,9 @@ fn list(config: &Config, path: Option<&PathBuf>, format: Format) -> anyhow::Resu
     let entries: Vec<_> = table.entries().collect();
     print(&match format {
         Format::Table => {
-            let cells = entries.iter().map(|entry| {
-                vec![entry.class.to_string(), entry.prefix.to_string(), entry.line.to_string()]
-            });
+            let cells = entries
+                .iter()
+                .map(|entry| vec![entry.class.to_string(), entry.prefix.to_string(), entry.line.to_string()]);
             output::rows(&["CLASS", "PREFIX", "LINE"], cells)
         }
         Format::Json => serde_json::to_string_pretty(&entries)? + "\n",

@@ -5,15 +5,7 @@ use std::{ffi::OsString, path::PathBuf};
 use anyhow::Context as _;
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 
-use crate::{
-    addresses::{AddressBook, AddressFile},
-    config::Config,
-    host::Host,
-    kernel::bpffs::Bpffs,
-    naming::Naming,
-    netlink::Netlink,
-    vz_conf::{self, VzConf},
-};
+use crate::{addresses::AddressFile, config::Config, host::Host, kernel::bpffs::Bpffs, netlink::Netlink};
 
 mod address;
 mod attach;
@@ -160,27 +152,7 @@ impl Global {
 
     /// Everything a command that changes the kernel needs.
     fn host(&self, bpffs: Bpffs) -> anyhow::Result<Host> {
-        let config = self.config()?;
-        let (naming, addresses) = self.identities(&config)?;
-        Ok(Host::new(config, bpffs, Netlink::connect()?, naming, addresses))
-    }
-
-    /// Whose interface and whose address is what, from all sources.
-    fn identities(&self, config: &Config) -> anyhow::Result<(Naming, AddressBook)> {
-        let vz = self.vz_conf(config);
-        let book = AddressBook::merge(&vz, config, &self.address_file().read()?);
-        for conflict in &book.conflicts {
-            tracing::warn!("{conflict}");
-        }
-        Ok((Naming::new(config, &vz)?, book))
-    }
-
-    fn vz_conf(&self, config: &Config) -> VzConf {
-        let vz = vz_conf::scan(&config.vz_conf_dir);
-        for diagnostic in &vz.diagnostics {
-            tracing::warn!("{diagnostic}");
-        }
-        vz
+        Host::new(self.config()?, bpffs, Netlink::connect()?, &self.state_dir)
     }
 }
 

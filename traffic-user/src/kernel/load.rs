@@ -97,6 +97,17 @@ fn check_layout(bpffs: &Bpffs) -> anyhow::Result<()> {
     Err(StateError::Layout { root: bpffs.root().display().to_string(), found }.into())
 }
 
+/// Which program is wanted in the kernel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Want {
+    /// This build's, unless a newer one is there.
+    Current,
+    /// Whatever is pinned: what a long-running process asks for, so that it does not undo an upgrade.
+    Pinned,
+    /// This build's, with a log line for each fault.
+    Logging,
+}
+
 /// What [`ensure`] did.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
@@ -146,7 +157,7 @@ pub fn ensure(
     bpffs: &Bpffs,
     _lock: &ChangeLock,
     limits: &Limits,
-    log_faults: bool,
+    want: Want,
     table: impl FnOnce() -> anyhow::Result<ClassTable>,
 ) -> anyhow::Result<Loaded> {
     let existing = match open(bpffs) {
@@ -159,7 +170,7 @@ pub fn ensure(
         tables::check_capacity(&table, limits.classes)?;
         // Leftovers of a making that was interrupted: never ready, so nothing was ever counted in them.
         bpffs.clear()?;
-        return create(bpffs, limits, log_faults, &table).inspect_err(|_| {
+        return create(bpffs, limits, want == Want::Logging, &table).inspect_err(|_| {
             // Nothing half made is left; the error that led here says more than a failure of this would.
             if let Err(error) = bpffs.clear() {
                 tracing::warn!("cleaning up: {error:#}");
@@ -168,15 +179,16 @@ pub fn ensure(
     };
     let meta = maps.meta.get(0)?;
     let same = meta.program_hash == object_hash();
-    if !log_faults && (same || meta.program_version > version_number()) {
-        if !same {
-            tracing::warn!("a newer trafctl has loaded its program here; it is left in place");
-        }
+    let newer = meta.program_version > version_number();
+    if want == Want::Current && newer {
+        tracing::warn!("a newer trafctl has loaded its program here; it is left in place");
+    }
+    if want == Want::Pinned || want == Want::Current && (same || newer) {
         let programs = open_programs(|name| bpffs.program(name))?;
         return Ok(Loaded { maps, programs, outcome: Outcome::Found, log: None, skb_layout_error: None });
     }
     // The pinned maps have their sizes; those asked for here are not looked at.
-    let fresh = load_program(bpffs, limits, log_faults)?;
+    let fresh = load_program(bpffs, limits, want == Want::Logging)?;
     Ok(fresh.loaded(maps, Outcome::Replaced))
 }
 

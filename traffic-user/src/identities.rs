@@ -1,0 +1,45 @@
+//! Whose interface and whose address is what, put together from all places where it is written.
+
+use std::path::Path;
+
+use crate::{
+    addresses::{AddressBook, AddressFile},
+    config::Config,
+    naming::Naming,
+    vz_conf,
+};
+
+/// What is known of containers' interfaces and addresses at one reading.
+#[derive(Debug)]
+pub struct Identities {
+    /// Whose interface it is.
+    pub naming: Naming,
+    /// Whose address it is.
+    pub addresses: AddressBook,
+    complaints: Vec<String>,
+}
+
+impl Identities {
+    /// Reads Virtuozzo's files and the list in the state directory. What can't be used of the former is a complaint.
+    ///
+    /// # Errors
+    /// When the list can't be read or has a wrong line.
+    pub fn read(config: &Config, state_dir: &Path) -> anyhow::Result<Self> {
+        let vz = vz_conf::scan(&config.vz_conf_dir);
+        let addresses = AddressBook::merge(&vz, config, &AddressFile::new(state_dir).read()?);
+        let complaints = vz
+            .diagnostics
+            .iter()
+            .map(ToString::to_string)
+            .chain(addresses.conflicts.iter().map(ToString::to_string));
+        Ok(Self { naming: Naming::new(config, &vz)?, complaints: complaints.collect(), addresses })
+    }
+
+    /// Logs the complaints, but for those that were made of an earlier reading already.
+    pub fn complain(&self, earlier: Option<&Self>) {
+        let known = earlier.map_or(&[][..], |earlier| &earlier.complaints);
+        for complaint in self.complaints.iter().filter(|complaint| !known.contains(complaint)) {
+            tracing::warn!("{complaint}");
+        }
+    }
+}

@@ -1,0 +1,47 @@
+//! Which compilers can compile the kernel program. `traffic-user/build.rs` chooses by the same signs: keep them alike.
+
+use std::{
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use crate::command::ask;
+
+/// The name under which Debian's compiler is linked into rustup.
+pub const LINKED_TOOLCHAIN: &str = "trafctl-bpf";
+
+/// Where Debian's compiler lives.
+pub const DEBIAN_SYSROOT: &str = "/usr";
+
+/// What the kernel program is compiled for: BPF in the byte order of this machine.
+#[cfg(target_endian = "little")]
+const TARGET: &str = "bpfel-unknown-none";
+#[cfg(target_endian = "big")]
+const TARGET: &str = "bpfeb-unknown-none";
+
+/// A rustup toolchain that can compile the kernel program, described in a few words.
+pub fn toolchain() -> Option<String> {
+    if sysroot("nightly").is_some_and(|root| root.join("lib/rustlib/src/rust/library").is_dir()) {
+        return Some("nightly with rust-src".to_owned());
+    }
+    let root = sysroot(LINKED_TOOLCHAIN).filter(|root| has_core(root))?;
+    Some(format!("{LINKED_TOOLCHAIN} = {}", root.display()))
+}
+
+/// Whether a sysroot has `core` compiled for BPF.
+pub fn has_core(sysroot: &Path) -> bool {
+    let libraries = sysroot.join("lib/rustlib").join(TARGET).join("lib");
+    libraries.read_dir().is_ok_and(|mut entries| {
+        entries.any(|entry| {
+            entry.is_ok_and(|entry| entry.file_name().as_encoded_bytes().starts_with(b"libcore-"))
+        })
+    })
+}
+
+/// Where a toolchain lives, if rustup knows it and its compiler runs.
+fn sysroot(toolchain: &str) -> Option<PathBuf> {
+    let mut command = Command::new("rustup");
+    // Rustup may otherwise download what it does not have, silently.
+    command.args(["run", toolchain, "rustc", "--print", "sysroot"]).env("RUSTUP_AUTO_INSTALL", "0");
+    ask(&mut command).map(PathBuf::from)
+}

@@ -1,0 +1,121 @@
+//! Debian packages, each known by a file or program of its own, so that a machine which got these in another way
+//! needs neither dpkg nor root.
+
+use std::{collections::BTreeSet, path::Path, process::Command};
+
+use anyhow::{Context, Result, bail};
+
+use super::{State, Step};
+use crate::{
+    bpf,
+    command::{is_installed, is_root, run_watched},
+    report::Progress,
+};
+
+/// What the linker of host programs needs: `(package, path)`.
+const LIBRARIES: [(&str, &str); 1] = [("libc6-dev", "/usr/include/stdio.h")];
+
+/// What building needs: `(package, program)`.
+const BUILD_TOOLS: [(&str, &str); 1] = [("gcc", "cc")];
+
+/// A compiler with a ready-made `core` for BPF. These stand in for nightly's `rust-src`.
+const COMPILER: [&str; 3] = ["rustc-web", "cargo-web", "libstd-rust-web-dev-bpf"];
+
+/// What the tests and the demonstration call: `(package, program)`.
+const TEST_TOOLS: [(&str, &str); 9] = [
+    ("ethtool", "ethtool"),
+    ("iperf3", "iperf3"),
+    ("iproute2", "ip"),
+    ("iputils-ping", "ping"),
+    // The kernel asks it for the modules of an interface or a hook that is used for the first time.
+    ("kmod", "modprobe"),
+    ("nftables", "nft"),
+    ("procps", "sysctl"),
+    ("tcpdump", "tcpdump"),
+    ("util-linux", "nsenter"),
+];
+
+/// Installs packages without starting what they bring: daemons on the machine of a developer are not ours to start.
+/// A shell does it because its trap removes the policy also when the task is interrupted.
+const INSTALL: &str = r#"
+set -e
+policy=/usr/sbin/policy-rc.d
+if [ ! -e "$policy" ] && [ ! -L "$policy" ]; then
+    trap 'rm -f "$policy"' EXIT
+    trap 'exit 130' HUP INT TERM
+    printf '#!/bin/sh\n# Made by `cargo xtask setup` while it installs packages; may be removed.\nexit 101\n' >"$policy"
+    chmod 755 "$policy"
+fi
+apt-get -q update
+apt-get -q install --yes --no-install-recommends --no-remove "$@"
+"#;
+
+/// The packages that a task needs.
+pub(super) struct Packages {
+    for_tests: bool,
+}
+
+impl Packages {
+    /// What compiling needs.
+    pub(super) fn for_building() -> Self {
+        Self { for_tests: false }
+    }
+
+    /// What the tests and the demonstration need beside.
+    pub(super) fn for_testing() -> Self {
+        Self { for_tests: true }
+    }
+
+    fn missing(&self) -> BTreeSet<&'static str> {
+        let tools = BUILD_TOOLS.iter().chain(if self.for_tests { TEST_TOOLS.as_slice() } else { &[] });
+        let mut missing: BTreeSet<_> =
+            tools.filter(|(_, program)| !is_installed(program)).map(|(package, _)| *package).collect();
+        missing.extend(
+            LIBRARIES.iter().filter(|(_, path)| !Path::new(path).exists()).map(|(package, _)| *package),
+        );
+        if !has_debian_compiler() && bpf::toolchain().is_none() {
+            missing.extend(COMPILER);
+        }
+        missing
+    }
+}
+
+/// Whether Debian's compiler is complete: the one that other packages of Debian bring has no `core` for BPF.
+pub(super) fn has_debian_compiler() -> bool {
+    let root = Path::new(bpf::DEBIAN_SYSROOT);
+    bpf::has_core(root) && ["bin/rustc", "bin/cargo"].iter().all(|program| root.join(program).exists())
+}
+
+impl Step for Packages {
+    fn name(&self) -> &'static str {
+        "Debian packages"
+    }
+
+    fn look(&self) -> State {
+        let missing = self.missing();
+        if missing.is_empty() {
+            return State::Present("all that is needed".to_owned());
+        }
+        State::Missing(missing.into_iter().collect::<Vec<_>>().join(" "))
+    }
+
+    fn install(&self, progress: &Progress) -> Result<()> {
+        let missing: Vec<_> = self.missing().into_iter().collect();
+        let names = missing.join(" ");
+        if !is_installed("apt-get") {
+            bail!("this is no Debian system: install by other means what is in the packages {names}");
+        }
+        if !is_root() {
+            bail!(
+                "root is needed: run as root `apt-get update && apt-get install --no-install-recommends {names}`, then this again"
+            );
+        }
+        let mut command = Command::new("sh");
+        command.args(["-c", INSTALL, "apt-get"]).args(&missing).env("DEBIAN_FRONTEND", "noninteractive");
+        run_watched(&mut command, progress).context(if missing.contains(&COMPILER[0]) {
+            "installing (where Debian has no such compiler, `rustup toolchain install nightly --component rust-src` does as well)"
+        } else {
+            "installing"
+        })
+    }
+}
