@@ -80,6 +80,36 @@ fn wrong_names_are_refused_and_change_nothing() -> Result<()> {
 }
 
 #[test]
+fn wrong_addresses_are_refused_and_change_nothing() -> Result<()> {
+    let lab = node("addresses")?;
+    let (a, b) = pair(&lab)?;
+    lab.run_ok(&["attach"])?;
+    lab.run_ok(&["address", "add", "7", "192.0.2.7"])?;
+    let before = lab.run_ok(&["address", "list"])?;
+    ensure!(before.contains("192.0.2.7"), "{before}");
+    let cases: [&[&str]; 5] = [
+        &["add", "7", "192.0.2.300"],
+        &["add", "7", "192.0.2.0/33"],
+        &["add", "a b", "192.0.2.8"],
+        // It has an owner.
+        &["add", "8", "192.0.2.7"],
+        &["remove", "192.0.2.99"],
+    ];
+    for case in cases {
+        let mut arguments = vec!["address"];
+        arguments.extend(case);
+        let output = trafctl(&lab, &arguments)?;
+        let told = said(&output);
+        ensure!(matches!(output.status.code(), Some(1 | 2)), "{case:?}: {}: {told}", output.status);
+        ensure!(told.to_lowercase().matches("error").count() == 1, "{case:?}: {told}");
+        assert_eq!(lab.run_ok(&["address", "list"])?, before, "{case:?}");
+    }
+    let count = tcp_exchange(a.namespace(), b.namespace(), at(b.v4()), 100_000, 0)?;
+    assert_eq!(Counters::at_rest(&lab)?.class("101", 2, "ipv4"), exchanged(&count));
+    is_well(&lab)
+}
+
+#[test]
 fn without_root_there_is_one_clear_line() -> Result<()> {
     let lab = node("nobody")?;
     let (a, b) = pair(&lab)?;
