@@ -22,7 +22,7 @@ use crate::{
         attach::{self, AttachKind, Change},
         bpffs::{Bpffs, ChangeLock},
         load::{self, Loaded, Outcome, Want},
-        registry::{Reading, Registry, read_text},
+        registry::{CountedSoFar, Reading, Registry, read_text},
         tables,
     },
     links::Link,
@@ -232,19 +232,24 @@ impl Host {
         let before = registry.interface_of_index(link.index);
         let interface_slot = registry.assign_interface(&mut loaded.maps, link, container, slot)?;
         let moved = before.filter(|&old| old != interface_slot);
-        if let Some(old) = moved {
-            registry.note_gone(&mut loaded.maps, old)?;
-        }
 
         let mut hanging = true;
         for direction in BOTH {
             hanging &= attach::is_attached(&self.bpffs, &self.netlink, link, self.kind, direction).await?;
         }
         let begins = moved.is_some() || !hanging;
+        let counted_so_far = match moved {
+            None => CountedSoFar::Here,
+            Some(_) if hanging => CountedSoFar::Elsewhere,
+            Some(slot) => CountedSoFar::ElsewhereWithGap { slot },
+        };
         if begins {
             // Written before the hooks, so that an attach that is cut short is made good by the next one.
             let now = self.netlink.link(link.index).await?.unwrap_or_else(|| link.clone());
-            registry.note_attach(&mut loaded.maps, interface_slot, &now, moved.is_some() && hanging)?;
+            registry.note_attach(&mut loaded.maps, interface_slot, &now, counted_so_far)?;
+        }
+        if let Some(old) = moved {
+            registry.note_gone(&mut loaded.maps, old)?;
         }
         let entry = InterfaceEntry {
             flags: interface_flags::PRESENT
@@ -258,13 +263,16 @@ impl Host {
         write_entry(loaded, link.index, entry)?;
         let mut change = Change::Kept;
         for direction in BOTH {
+            if begins {
+                attach::detach_other_kind(&self.bpffs, &self.netlink, link, self.kind, direction).await?;
+            }
             let done =
                 attach::ensure(&self.bpffs, &self.netlink, &mut loaded.programs, link, self.kind, direction)
                     .await?;
             change = change.max(done);
         }
         if begins {
-            self.settle(session, interface_slot, link.index, moved.is_some() && hanging).await?;
+            self.settle(session, interface_slot, link.index, counted_so_far).await?;
         }
         Ok(change)
     }
@@ -279,7 +287,7 @@ impl Host {
         session: &mut Session,
         slot: u32,
         ifindex: u32,
-        moved: bool,
+        counted_so_far: CountedSoFar,
     ) -> anyhow::Result<()> {
         let Session { loaded, registry, .. } = session;
         let mut counted = registry.counted(&loaded.maps, slot)?;
@@ -299,7 +307,7 @@ impl Host {
             counted = after;
         }
         match closest {
-            Some(reading) => registry.note_settled(&mut loaded.maps, slot, &reading, moved),
+            Some(reading) => registry.note_settled(&mut loaded.maps, slot, &reading, counted_so_far),
             None => Ok(()),
         }
     }

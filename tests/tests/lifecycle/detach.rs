@@ -26,7 +26,10 @@ pub fn foreign_filters(lab: &Lab, interface: &str) -> Result<Vec<Value>> {
     for hook in ["ingress", "egress"] {
         let text = tc(lab, &format!("-j filter show dev {interface} {hook}"))?;
         let all: Vec<Value> = serde_json::from_str(&text).with_context(|| text.clone())?;
-        filters.extend(all.into_iter().filter(|filter| !filter.to_string().contains("trafctl_")));
+        // A line without options only opens the list of a priority.
+        let foreign =
+            |filter: &Value| filter.get("options").is_some() && !filter.to_string().contains("trafctl_");
+        filters.extend(all.into_iter().filter(foreign));
     }
     Ok(filters)
 }

@@ -34,7 +34,8 @@ fn fifty_interfaces_come_and_go_while_traffic_flows() -> Result<()> {
         // Ten of them go before anybody can have come to all.
         let gone: String = (1000..1010).map(|id| format!("link delete veth{id}.0\n")).collect();
         lab.host().ip_batch(&gone)?;
-        eventually("the forty that stay are attached", || Ok(pins(&lab)?.len() == 4 + 80))?;
+        eventually("the forty that stay are attached", || Ok(problems(&lab)?.is_empty()))?;
+        eventually("the ten have left nothing", || Ok(pins(&lab)?.len() == 4 + 80))?;
         for id in [1010, 1049] {
             assert_eq!(hooks(&lab, &format!("veth{id}.0"))?, ["trafctl_egress", "trafctl_ingress"]);
         }
@@ -135,6 +136,26 @@ fn a_rename_under_load_loses_nothing() -> Result<()> {
     assert_eq!(one.plus(three), Amounts::outgoing(all.packets, all.bytes));
     is_well(&lab)?;
     daemon.end()
+}
+
+#[test]
+fn a_rename_while_detached_keeps_the_gap_apart() -> Result<()> {
+    let lab = node("rename-gap")?;
+    let (a, b) = pair(&lab)?;
+    lab.run_ok(&["attach"])?;
+    let before = udp_send(a.namespace(), b.namespace(), at(b.v4()), 40, 300)?;
+    lab.run_ok(&["detach", "veth101.0"])?;
+    let missed = udp_send(a.namespace(), b.namespace(), at(b.v4()), 11, 300)?;
+    lab.host().ip("link set veth101.0 name veth103.0")?;
+    lab.run_ok(&["attach"])?;
+    let after = udp_send(a.namespace(), b.namespace(), at(b.v4()), 25, 300)?;
+
+    let counters = Counters::at_rest(&lab)?;
+    assert_eq!(counters.class("101", 2, "ipv4"), sent(&[before]));
+    assert_eq!(counters.class("103", 2, "ipv4"), sent(&[after]));
+    let [old, new] = ["veth101.0", "veth103.0"].map(|name| counters.interface(name).out_unseen_skbs);
+    assert_eq!((old, new), (0, missed.packets), "what the old name counted was seen");
+    is_well(&lab)
 }
 
 #[test]

@@ -4,6 +4,8 @@
 //! balance of [`Counters::at_rest`](traffic_tests::Counters::at_rest): classes + faults = passed.
 
 mod attach;
+mod cli;
+mod clsact;
 mod daemon;
 mod detach;
 mod interfaces;

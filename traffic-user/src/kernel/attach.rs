@@ -233,20 +233,57 @@ pub async fn detach(
     link: &Link,
     direction: Direction,
 ) -> anyhow::Result<bool> {
+    let had_link = detach_kind(bpffs, netlink, link, AttachKind::Tcx, direction).await?;
+    let had_filter = detach_kind(bpffs, netlink, link, AttachKind::Clsact, direction).await?;
+    Ok(had_link || had_filter)
+}
+
+/// Takes off what hangs on the hook in the way that is no longer wanted: both together would count twice.
+///
+/// # Errors
+/// When the kernel refuses.
+pub async fn detach_other_kind(
+    bpffs: &Bpffs,
+    netlink: &Netlink,
+    link: &Link,
+    kind: AttachKind,
+    direction: Direction,
+) -> anyhow::Result<bool> {
+    let other = match kind {
+        AttachKind::Tcx => AttachKind::Clsact,
+        AttachKind::Clsact => AttachKind::Tcx,
+    };
+    detach_kind(bpffs, netlink, link, other, direction).await
+}
+
+async fn detach_kind(
+    bpffs: &Bpffs,
+    netlink: &Netlink,
+    link: &Link,
+    kind: AttachKind,
+    direction: Direction,
+) -> anyhow::Result<bool> {
     let (attach_type, name) = hook(direction);
-    if let Some((pinned, _)) = pinned_link(bpffs, link.index, direction)? {
-        // The kernel gives up an unpinned link in its own time, and counts until then.
-        sys::detach_link(pinned.fd()?).with_context(|| format!("cannot take {name} off {}", link.name))?;
+    match kind {
+        AttachKind::Tcx => {
+            if let Some((pinned, _)) = pinned_link(bpffs, link.index, direction)? {
+                // The kernel gives up an unpinned link in its own time, and counts until then.
+                sys::detach_link(pinned.fd()?)
+                    .with_context(|| format!("cannot take {name} off {}", link.name))?;
+            }
+            unpin(bpffs, link.index, direction)
+        }
+        AttachKind::Clsact => {
+            if our_filter(netlink, link, direction).await?.is_none() {
+                return Ok(false);
+            }
+            let existing =
+                SchedClassifierLink::attached(&link.name, attach_type, FILTER_PRIORITY, FILTER_HANDLE, None)?;
+            aya::programs::Link::detach(existing)
+                .with_context(|| format!("cannot remove the filter of {name} from {}", link.name))?;
+            Ok(true)
+        }
     }
-    let mut was_attached = unpin(bpffs, link.index, direction)?;
-    if our_filter(netlink, link, direction).await?.is_some() {
-        let existing =
-            SchedClassifierLink::attached(&link.name, attach_type, FILTER_PRIORITY, FILTER_HANDLE, None)?;
-        aya::programs::Link::detach(existing)
-            .with_context(|| format!("cannot remove the filter of {name} from {}", link.name))?;
-        was_attached = true;
-    }
-    Ok(was_attached)
 }
 
 /// Removes the pinned link of a hook, on which the program falls off; gives whether there was one.

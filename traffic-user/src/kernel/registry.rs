@@ -60,6 +60,20 @@ fn choose<R>(records: &[R], mine: impl Fn(&R) -> bool, free: impl Fn(&R) -> bool
     records.iter().position(mine).or_else(|| records.iter().position(free))
 }
 
+/// Where an interface that is now counted in some slot was counted until now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CountedSoFar {
+    /// In the same slot, or nowhere.
+    Here,
+    /// In another slot, until this moment.
+    Elsewhere,
+    /// In another slot, but not lately.
+    ElsewhereWithGap {
+        /// That slot.
+        slot: u32,
+    },
+}
+
 /// The kernel's statistics of an interface, and our own totals just before and just after them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Reading {
@@ -182,9 +196,8 @@ impl Registry {
         Ok(index)
     }
 
-    /// Notes that counting in this slot begins at this moment, and what passed uncounted until then.
-    ///
-    /// `moved` says that the interface was counted in another slot until now, so that nothing of it was unseen.
+    /// Notes that counting in this slot begins at this moment, and what passed uncounted until then. Where it goes on
+    /// on the same interface, what was noted before still holds: [`Self::note_settled`] has all it needs.
     ///
     /// # Errors
     /// When the maps can't be read or written.
@@ -193,16 +206,26 @@ impl Registry {
         maps: &mut Maps,
         slot: u32,
         link: &Link,
-        moved: bool,
+        counted_so_far: CountedSoFar,
     ) -> anyhow::Result<()> {
-        let counted = self.counted(maps, slot)?;
         let old = self.interfaces[slot as usize];
+        let missed = match counted_so_far {
+            CountedSoFar::Here if old.ifindex == link.index => {
+                let record = InterfaceRecord { attached_unix_s: clock::unix_seconds(), ..old };
+                return self.write_interface(maps, slot, record);
+            }
+            CountedSoFar::Here => link.statistics,
+            CountedSoFar::Elsewhere => NOTHING,
+            CountedSoFar::ElsewhereWithGap { slot } => {
+                unseen(&self.interfaces[slot as usize], link, &self.counted(maps, slot)?)
+            }
+        };
         let record = InterfaceRecord {
             ifindex: link.index,
             attached_unix_s: clock::unix_seconds(),
             kernel_before: link.statistics,
-            counted_before: counted,
-            unseen: if moved { old.unseen } else { plus(&old.unseen, &unseen(&old, link, &counted)) },
+            counted_before: self.counted(maps, slot)?,
+            unseen: plus(&old.unseen, &missed),
             ..old
         };
         self.write_interface(maps, slot, record)
@@ -226,7 +249,7 @@ impl Registry {
         maps: &mut Maps,
         slot: u32,
         reading: &Reading,
-        moved: bool,
+        counted_so_far: CountedSoFar,
     ) -> anyhow::Result<()> {
         let old = self.interfaces[slot as usize];
         let missed =
@@ -234,7 +257,11 @@ impl Registry {
         let record = InterfaceRecord {
             kernel_before: reading.kernel,
             counted_before: reading.counted_earlier,
-            unseen: if moved { old.unseen } else { plus(&old.unseen, &missed) },
+            // What was counted in another slot a moment ago was not missed.
+            unseen: match counted_so_far {
+                CountedSoFar::Elsewhere => old.unseen,
+                _ => plus(&old.unseen, &missed),
+            },
             ..old
         };
         self.write_interface(maps, slot, record)

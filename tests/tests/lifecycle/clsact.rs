@@ -1,0 +1,195 @@
+//! The attachment of kernels before 6.6: a filter under the clsact qdisc.
+
+use anyhow::{Context, Result, ensure};
+use serde_json::Value;
+use traffic_tests::traffic::{tcp_exchange, udp_send};
+use traffic_tests::witness::InterfaceStatistics;
+use traffic_tests::{Amounts, Counters, Lab};
+
+use crate::detach::{add_foreign_filters, foreign_filters, tc};
+use crate::load::Load;
+use crate::node::{
+    CLASSES, agrees_with_kernel, at, exchanged, exchanged_by_server, hooks, is_well, pair, problems, said,
+    trafctl,
+};
+
+const MEGABYTE: u64 = 1 << 20;
+
+/// As `node`, with filters instead of links.
+fn node(name: &str) -> Result<Lab> {
+    let lab = Lab::new(name)?;
+    let classes = lab.write("classes", CLASSES)?;
+    lab.configure(&format!("class_file = \"{}\"\nattach = \"clsact\"\n", classes.display()))?;
+    Ok(lab)
+}
+
+/// Our filters on an interface, as `tc` lists them: program ids, to the container first.
+fn filters(lab: &Lab, interface: &str) -> Result<Vec<(String, u64)>> {
+    let mut ours = Vec::new();
+    for hook in ["egress", "ingress"] {
+        let text = tc(lab, &format!("-j filter show dev {interface} {hook}"))?;
+        let all: Vec<Value> = serde_json::from_str(&text).with_context(|| text.clone())?;
+        for filter in all {
+            let Some(name) = filter["options"]["bpf_name"].as_str() else { continue };
+            ensure!(name.starts_with("trafctl_"), "{filter}");
+            ours.push((name.to_owned(), filter["options"]["prog"]["id"].as_u64().context("a program id")?));
+        }
+    }
+    Ok(ours)
+}
+
+fn names(filters: &[(String, u64)]) -> Vec<&str> {
+    filters.iter().map(|(name, _)| name.as_str()).collect()
+}
+
+#[test]
+fn filters_count_as_links_do() -> Result<()> {
+    let lab = node("clsact")?;
+    let (a, b) = pair(&lab)?;
+    udp_send(a.namespace(), b.namespace(), at(b.v4()), 9, 100)?;
+    lab.run_ok(&["attach"])?;
+    let first = filters(&lab, "veth101.0")?;
+    assert_eq!(names(&first), ["trafctl_egress", "trafctl_ingress"]);
+    assert_eq!(hooks(&lab, "veth101.0")?, [""; 0], "no link besides");
+    let status = lab.run_json(&["status", "--format", "json"])?;
+    assert_eq!(status["attach_kind"], "clsact");
+    assert_eq!(status["attachments"][0]["in"]["kind"], "clsact", "{status:#}");
+
+    let before = InterfaceStatistics::read(lab.host(), a.interface())?;
+    let v4 = std::thread::scope(|scope| {
+        let flow = scope
+            .spawn(|| tcp_exchange(a.namespace(), b.namespace(), at(b.v4()), 20 * MEGABYTE, 3 * MEGABYTE));
+        // Again and again while it flows.
+        while !flow.is_finished() {
+            lab.run_ok(&["attach"])?;
+        }
+        flow.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    })?;
+    let after = InterfaceStatistics::read(lab.host(), a.interface())?;
+    let v6 = tcp_exchange(a.namespace(), b.namespace(), at(b.v6()), 10 * MEGABYTE, MEGABYTE)?;
+    assert_eq!(filters(&lab, "veth101.0")?, first);
+    // The test is worth something only if the kernel did pass larger buffers around.
+    ensure!(after.rx_packets - before.rx_packets < v4.client.segments / 4, "{before:?} {after:?} {v4:?}");
+
+    let counters = Counters::at_rest(&lab)?;
+    assert_eq!(counters.class("101", 2, "ipv4"), exchanged(&v4));
+    assert_eq!(counters.class("101", 2, "ipv6"), exchanged(&v6));
+    assert_eq!(counters.class("102", 2, "ipv4"), exchanged_by_server(&v4));
+    assert_eq!(counters.class("102", 2, "ipv6"), exchanged_by_server(&v6));
+    assert_eq!(counters.interface("veth101.0").out_unseen_skbs, 9);
+    agrees_with_kernel(&lab, &counters, a.interface())?;
+    agrees_with_kernel(&lab, &counters, b.interface())?;
+    is_well(&lab)
+}
+
+#[test]
+fn only_our_filter_is_taken_off() -> Result<()> {
+    let lab = node("clsact-foreign")?;
+    let (a, b) = pair(&lab)?;
+    let foreign = add_foreign_filters(&lab, "veth101.0")?;
+    lab.run_ok(&["attach"])?;
+    is_well(&lab)?;
+    let first = udp_send(a.namespace(), b.namespace(), at(b.v4()), 40, 100)?;
+    lab.run_ok(&["detach", "veth101.0"])?;
+    assert_eq!(filters(&lab, "veth101.0")?, []);
+    assert_eq!(filters(&lab, "veth102.0")?.len(), 2, "only what was named is taken off");
+    assert_eq!(foreign_filters(&lab, "veth101.0")?, foreign);
+    let missed = udp_send(a.namespace(), b.namespace(), at(b.v4()), 7, 100)?;
+    ensure!(problems(&lab)?.iter().all(|problem| problem.starts_with("veth101.0: not attached")));
+    lab.run_ok(&["attach", "veth101.0"])?;
+    let last = udp_send(a.namespace(), b.namespace(), at(b.v4()), 20, 200)?;
+    assert_eq!(foreign_filters(&lab, "veth101.0")?, foreign);
+
+    let counters = Counters::at_rest(&lab)?;
+    let seen = Amounts::outgoing(first.packets + last.packets, first.l3_bytes + last.l3_bytes);
+    assert_eq!(counters.class("101", 2, "ipv4"), seen);
+    assert_eq!(counters.interface("veth101.0").out_unseen_skbs, missed.packets);
+    agrees_with_kernel(&lab, &counters, a.interface())?;
+    is_well(&lab)?;
+
+    lab.run_ok(&["detach", "--purge"])?;
+    for interface in [a.interface(), b.interface()] {
+        assert_eq!(filters(&lab, interface)?, []);
+        // Others may have filters under it by now.
+        ensure!(tc(&lab, &format!("qdisc show dev {interface} clsact"))?.contains("clsact"));
+    }
+    assert_eq!(foreign_filters(&lab, "veth101.0")?, foreign);
+    Ok(())
+}
+
+#[test]
+fn a_foreign_filter_of_our_priority_is_no_obstacle_or_is_told() -> Result<()> {
+    let lab = node("clsact-priority")?;
+    let (a, b) = pair(&lab)?;
+    // A classifier of another kind has the priority that ours wants.
+    tc(&lab, "qdisc add dev veth101.0 clsact")?;
+    tc(&lab, "filter add dev veth101.0 ingress pref 1 protocol ip u32 match ip dst 10.1.0.0/16 flowid 1:1")?;
+    let output = trafctl(&lab, &["attach"])?;
+    let told = said(&output);
+    ensure!(output.status.code() == Some(1), "{}: {told}", output.status);
+    ensure!(told.contains("veth101.0: cannot attach trafctl_ingress"), "{told}");
+    // The other interface is attached all the same, and status tells of the one that is not.
+    ensure!(problems(&lab)?.iter().all(|problem| problem.starts_with("veth101.0: ")));
+    assert_eq!(filters(&lab, "veth102.0")?.len(), 2);
+    tc(&lab, "filter del dev veth101.0 ingress pref 1")?;
+    lab.run_ok(&["attach"])?;
+
+    let count = tcp_exchange(a.namespace(), b.namespace(), at(b.v4()), MEGABYTE, 0)?;
+    let counters = Counters::at_rest(&lab)?;
+    assert_eq!(counters.class("101", 2, "ipv4"), exchanged(&count));
+    agrees_with_kernel(&lab, &counters, a.interface())?;
+    is_well(&lab)
+}
+
+#[test]
+fn filters_attached_under_load_know_what_they_missed() -> Result<()> {
+    let lab = node("clsact-load")?;
+    let (a, b) = pair(&lab)?;
+    let load = Load::start(a.namespace(), b.namespace(), at(b.v6()), 400)?;
+    for _ in 0..3 {
+        lab.run_ok(&["attach"])?;
+        assert_eq!(filters(&lab, "veth101.0")?.len(), 2);
+        load.passes(500)?;
+        is_well(&lab)?;
+        lab.run_ok(&["detach"])?;
+        load.passes(500)?;
+    }
+    lab.run_ok(&["attach"])?;
+    let sent = load.stop()?;
+    let counters = Counters::at_rest(&lab)?;
+    let row = counters.interface("veth101.0");
+    assert_eq!(row.out_skbs + row.out_unseen_skbs, sent.packets);
+    agrees_with_kernel(&lab, &counters, a.interface())?;
+    agrees_with_kernel(&lab, &counters, b.interface())?;
+    is_well(&lab)
+}
+
+#[test]
+fn a_change_of_kind_does_not_count_twice() -> Result<()> {
+    let lab = node("clsact-tcx")?;
+    let (a, b) = pair(&lab)?;
+    let links = format!("class_file = \"{}\"\n", lab.path("classes").display());
+    let filters_instead = format!("{links}attach = \"clsact\"\n");
+    lab.run_ok(&["attach"])?;
+    // From here on the qdisc is there. While it is added the kernel drops what is on its way to the interface.
+    let load = Load::start(b.namespace(), a.namespace(), at(a.v6()), 400)?;
+    for round in 0..4 {
+        let as_links = round % 2 == 0;
+        lab.configure(if as_links { &links } else { &filters_instead })?;
+        load.passes(300)?;
+        lab.run_ok(&["attach"])?;
+        let found = (hooks(&lab, "veth101.0")?.len(), filters(&lab, "veth101.0")?.len());
+        assert_eq!(found, if as_links { (2, 0) } else { (0, 2) });
+        is_well(&lab)?;
+    }
+    let sent = load.stop()?;
+    let count = tcp_exchange(a.namespace(), b.namespace(), at(b.v4()), MEGABYTE, 0)?;
+    let counters = Counters::at_rest(&lab)?;
+    assert_eq!(counters.class("101", 2, "ipv4"), exchanged(&count));
+    let row = counters.interface("veth101.0");
+    agrees_with_kernel(&lab, &counters, a.interface())?;
+    agrees_with_kernel(&lab, &counters, b.interface())?;
+    let v6 = counters.class("101", 2, "ipv6");
+    assert_eq!(v6.in_packets + row.in_unseen_skbs, sent.packets);
+    is_well(&lab)
+}
