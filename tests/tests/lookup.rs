@@ -104,7 +104,8 @@ fn tables(family: Family, random: &mut Random) -> Vec<(&'static str, Vec<Line>)>
     let step = 128 - 8;
     let whole = (0..256_u128).map(|n| line(n as u64 * 3 + 1, n << step, 8)).collect();
     let from = 128 - (width - 8);
-    let adjacent = (0..600_u128).map(|n| line(n as u64 + 1, base.wrapping_add(n << from), width - 8)).collect();
+    let adjacent =
+        (0..600_u128).map(|n| line(n as u64 + 1, base.wrapping_add(n << from), width - 8)).collect();
     let edges = vec![line(1, 0, width), line(2, u128::MAX, width), line(3, 0, 1), line(4, 1 << 127, 1)];
     vec![
         ("scattered and nested, no default", scattered),

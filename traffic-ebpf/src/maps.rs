@@ -8,8 +8,9 @@ use aya_ebpf::{
     macros::btf_map,
 };
 use traffic_common::{
-    ClassCounters, ContainerRecord, Control, FaultCounters, INDEX_V4_BLOCK_BYTES, INDEX_V4_BLOCKS, INTERFACE_INDEX_ENTRIES, InterfaceCounters,
-    InterfaceEntry, InterfaceRecord, Meta, gso::SkbLayout, interface_flags,
+    ClassCounters, ContainerRecord, Control, FaultCounters, INDEX_V4_BLOCK_BYTES, INDEX_V4_BLOCKS,
+    INTERFACE_INDEX_ENTRIES, InterfaceCounters, InterfaceEntry, InterfaceRecord, Meta, gso::SkbLayout,
+    interface_flags,
 };
 
 /// Offsets in the kernel's `sk_buff`. Read-only data, frozen before load: the verifier folds them into constants.

@@ -14,6 +14,7 @@ use toml::Spanned;
 pub use crate::classes::ClassOrder;
 use crate::{
     addresses::parse_prefix,
+    ledger::{Calendar, LedgerConfig},
     naming::{Pattern, Preset},
     snapshot::ContainerId,
 };
@@ -77,6 +78,10 @@ pub struct Config {
     pub containers: Vec<ContainerConfig>,
     /// How often counters are drained into the ledger.
     pub drain_interval: Duration,
+    /// Whether `trafctl run` keeps a ledger.
+    pub ledger_enabled: bool,
+    /// How the ledger is kept.
+    pub ledger: LedgerConfig,
 }
 
 /// How programs are attached.
@@ -157,6 +162,7 @@ struct File {
     interfaces: FileInterfaces,
     container: Vec<FileContainer>,
     drain: FileDrain,
+    ledger: FileLedger,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -198,6 +204,14 @@ struct FileContainer {
 #[serde(deny_unknown_fields, default)]
 struct FileDrain {
     interval: Option<Spanned<String>>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct FileLedger {
+    enabled: Option<bool>,
+    time_zone: Option<Spanned<String>>,
+    billing_day: Option<Spanned<u8>>,
 }
 
 /// A complaint about a place in the text.
@@ -259,6 +273,8 @@ impl Config {
             preset: file.interfaces.preset,
             containers: file.container.into_iter().map(FileContainer::check).collect::<Result<_, _>>()?,
             drain_interval: file.drain.check()?,
+            ledger_enabled: file.ledger.enabled.unwrap_or(true),
+            ledger: file.ledger.check()?,
         })
     }
 
@@ -367,6 +383,27 @@ impl FileDrain {
     }
 }
 
+impl FileLedger {
+    fn check(self) -> Result<LedgerConfig, Complaint> {
+        let day = match &self.billing_day {
+            Some(day) if !(1..=31).contains(day.get_ref()) => {
+                return Err(complain(day, "a billing month begins on a day from 1 to 31"));
+            }
+            Some(day) => *day.get_ref(),
+            None => 1,
+        };
+        let calendar = match &self.time_zone {
+            Some(zone) => {
+                Calendar::new(zone.get_ref(), day).map_err(|error| complain(zone, error.to_string()))
+            }
+            // Always there, so that only the day could be refused, which has been looked at.
+            None => Calendar::new("UTC", day)
+                .map_err(|error| Complaint { span: 0..0, message: error.to_string() }),
+        };
+        Ok(LedgerConfig { calendar: calendar?, ..LedgerConfig::default() })
+    }
+}
+
 /// Six bytes in hexadecimal between colons or dashes.
 pub fn parse_mac(text: &str) -> Option<[u8; 6]> {
     let mut mac = [0; 6];
@@ -409,7 +446,8 @@ mod tests {
              [limits]\ncontainers = 3\ninterfaces = 4\nclasses = 5\naddresses = 6\n\
              [interfaces]\npreset = 'proxmox'\n[[interfaces.rule]]\npattern = '^x(?<container>.+)$'\nkind = 'container'\n\
              [[container]]\nid = '{ABCDEF01-2345-6789-abcd-ef0123456789}'\ninterfaces = ['a']\nmacs = ['00:18:51:AA:bb:cc']\n\
-             addresses = ['10.0.0.5', '2001:db8:5::/64']\n[drain]\ninterval = '1m 30s'\n",
+             addresses = ['10.0.0.5', '2001:db8:5::/64']\n[drain]\ninterval = '1m 30s'\n\
+             [ledger]\nenabled = false\ntime_zone = 'Europe/Berlin'\nbilling_day = 15\n",
         )
         .unwrap();
         assert_eq!(config.class_file_candidates(), [PathBuf::from("/c")]);
@@ -425,6 +463,8 @@ mod tests {
             ["10.0.0.5/32".parse().unwrap(), "2001:db8:5::/64".parse::<IpNet>().unwrap()]
         );
         assert_eq!(config.drain_interval, Duration::from_secs(90));
+        assert_eq!((config.ledger_enabled, config.ledger.calendar.billing_day()), (false, 15));
+        assert_eq!(config.ledger.calendar.zone_name(), "Europe/Berlin");
     }
 
     #[test]
@@ -445,6 +485,8 @@ mod tests {
             ("[[interfaces.rule]]\npattern = '('\nkind = 'ignore'\n", "t.toml:2:11: "),
             ("[drain]\ninterval = '50ms'\n", "t.toml:2:12: the drain interval is at least 100ms"),
             ("[drain]\ninterval = 'soon'\n", "t.toml:2:12: this is no duration"),
+            ("[ledger]\nbilling_day = 32\n", "t.toml:2:15: a billing month begins"),
+            ("[ledger]\ntime_zone = 'Europe/Nowhere'\n", "t.toml:2:13: "),
             ("node = ''\n", "t.toml:1:8: the node's name is empty"),
             ("a = \n", "t.toml:1:"),
         ];

@@ -4,7 +4,11 @@
 //! now and then. Each change takes the lock and reads the state afresh, so that other commands may change it meanwhile.
 //! Nothing here is needed for counting: that goes on in the kernel, whatever becomes of this process.
 
-use std::{collections::HashMap, time::Duration};
+use std::{
+    collections::HashMap,
+    path::Path,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
 
 use anyhow::Context as _;
 use aya::Ebpf;
@@ -17,13 +21,15 @@ use tokio::{
 };
 
 use crate::{
+    bookkeeper::{self, Bookkeeper},
     class_source,
     host::{AttachReport, Host, Selection},
     kernel::{
         attach::Change,
-        load::{Outcome, Want},
+        load::{self, Outcome, Want},
         tables,
     },
+    ledger::DrainTrigger,
     links::Link,
     naming::Role,
     netlink::{LinkEvent, Netlink},
@@ -31,21 +37,31 @@ use crate::{
 
 /// How often all interfaces are listed, in case news were lost.
 const RESYNC_INTERVAL: Duration = Duration::from_secs(10);
+/// How often the ledger is summed up.
+const MAINTENANCE_INTERVAL: Duration = Duration::from_secs(300);
 
 /// Runs until SIGTERM or SIGINT.
 ///
-/// `make_host` reads the configuration and everything named in it; it is called again on SIGHUP.
+/// `state_dir` is where the ledger is kept, and where a second daemon finds the first. `make_host` reads the configuration and everything named in it; it is called again on SIGHUP.
 ///
 /// # Errors
 /// When the start fails. Later failures are logged and tried again.
-pub async fn run(make_host: impl Fn() -> anyhow::Result<Host>, log_faults: bool) -> anyhow::Result<()> {
+pub async fn run(
+    state_dir: &Path,
+    make_host: impl Fn() -> anyhow::Result<Host>,
+    log_faults: bool,
+) -> anyhow::Result<()> {
+    let _only_one = bookkeeper::lock_daemon(state_dir)?;
     let mut terminate = signal(SignalKind::terminate()).context("cannot catch SIGTERM")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("cannot catch SIGINT")?;
     let mut hangup = signal(SignalKind::hangup()).context("cannot catch SIGHUP")?;
     // Before the first listing, so that an interface that appears in between is not missed.
     let (_subscription, mut events) = Netlink::watch()?;
 
-    let mut daemon = Daemon { host: make_host()?, known: HashMap::new() };
+    let host = make_host()?;
+    let books =
+        if host.config.ledger_enabled { Some(Bookkeeper::open(&host.config, state_dir)?) } else { None };
+    let mut daemon = Daemon { host, known: HashMap::new(), books };
     let _log = daemon.start(log_faults).await?;
     notify(&[sd_notify::NotifyState::Ready]);
     tracing::info!("attached; following interfaces");
@@ -53,8 +69,15 @@ pub async fn run(make_host: impl Fn() -> anyhow::Result<Host>, log_faults: bool)
     let mut resync = time::interval(RESYNC_INTERVAL);
     resync.set_missed_tick_behavior(MissedTickBehavior::Delay);
     resync.reset();
+    let mut maintenance = time::interval(MAINTENANCE_INTERVAL);
+    maintenance.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
+        let next_drain = until_next(daemon.host.config.drain_interval, SystemTime::now());
         tokio::select! {
+            () = time::sleep(next_drain), if daemon.books.is_some() => {
+                report("draining the counters", daemon.drain(DrainTrigger::Interval));
+            }
+            _ = maintenance.tick() => report("keeping the ledger", daemon.maintain()),
             event = events.next() => {
                 let event = event.context("the kernel closed the stream of interface news")?;
                 let batch = drain(event, &mut events);
@@ -71,12 +94,21 @@ pub async fn run(make_host: impl Fn() -> anyhow::Result<Host>, log_faults: bool)
         }
     }
     notify(&[sd_notify::NotifyState::Stopping]);
+    // What this one misses, the next start's drain takes up.
+    report("draining the counters", daemon.drain(DrainTrigger::Event));
     if log_faults {
         // Leave the quiet program behind.
         drop(daemon.host.begin(Want::Current).await?);
     }
     tracing::info!("ending; counting goes on");
     Ok(())
+}
+
+/// Time until the wall clock next shows a multiple of `interval`, so that buckets end where the clock says.
+fn until_next(interval: Duration, now: SystemTime) -> Duration {
+    let since_epoch = now.duration_since(UNIX_EPOCH).unwrap_or_default();
+    let into = since_epoch.as_nanos() % interval.as_nanos().max(1);
+    interval - Duration::from_nanos(u64::try_from(into).unwrap_or(0))
 }
 
 /// All news that have come already, the last of each interface only.
@@ -111,6 +143,8 @@ struct Daemon {
     host: Host,
     /// Names of attached interfaces by index: news that change neither are not acted on.
     known: HashMap<u32, String>,
+    /// The ledger, unless none is kept.
+    books: Option<Bookkeeper>,
 }
 
 impl Daemon {
@@ -124,6 +158,10 @@ impl Daemon {
             tracing::info!("another version of the program took the old one's place; the counters go on");
         }
         self.learn(&links, &attached);
+        if let Some(books) = &mut self.books {
+            // A ledger that can't be written now does not keep traffic from being counted.
+            report("draining the counters", books.drain(&session.loaded.maps, DrainTrigger::Started));
+        }
         session.loaded.log.take().map(log_packets).transpose()
     }
 
@@ -159,12 +197,27 @@ impl Daemon {
             return Ok(());
         }
         let mut session = self.host.begin(Want::Pinned).await?;
+        let ended = !gone.is_empty();
         for index in gone {
             self.host.release(&mut session, index)?;
+        }
+        if let Some(books) = self.books.as_mut().filter(|_| ended) {
+            report("draining the counters", books.drain(&session.loaded.maps, DrainTrigger::Event));
         }
         let attached = self.host.attach(&mut session, &seen, &Selection::Matching).await?;
         self.learn(&seen, &attached);
         Ok(())
+    }
+
+    /// Books what was counted since the last time.
+    fn drain(&mut self, trigger: DrainTrigger) -> anyhow::Result<()> {
+        let Some(books) = &mut self.books else { return Ok(()) };
+        let _lock = self.host.bpffs.lock()?;
+        books.drain(&load::open(&self.host.bpffs)?, trigger)
+    }
+
+    fn maintain(&mut self) -> anyhow::Result<()> {
+        self.books.as_mut().map_or(Ok(()), Bookkeeper::maintain)
     }
 
     /// Whether an interface is new whose container may have been written down only just now.
@@ -206,6 +259,10 @@ impl Daemon {
         self.host = host;
         {
             let mut session = self.host.begin(Want::Pinned).await?;
+            if let Some(books) = &mut self.books {
+                // What was counted so far belongs to the old table.
+                books.drain(&session.loaded.maps, DrainTrigger::Event)?;
+            }
             tables::load(&mut session.loaded.maps, &table)?;
         }
         tracing::info!("{} prefixes in {} classes are in force", table.len(), table.classes_in_use().len());

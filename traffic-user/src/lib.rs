@@ -12,10 +12,12 @@
 //! | [`config`] | the configuration |
 //! | [`identities`], [`naming`], [`vz_conf`], [`addresses`] | whose interface and whose address is what |
 //! | [`output`] | results as tables, JSON and CSV |
+//! | [`bookkeeper`] | from the counters into the ledger: when to drain, and what must wait for a drain |
 //! | [`ledger`] | last readings, differences, gaps and rollups in SQLite: what is billed from |
 //! | [`clock`] | times, the boot's identity, random numbers |
 
 pub mod addresses;
+pub mod bookkeeper;
 pub mod class_source;
 pub mod classes;
 pub mod cli;

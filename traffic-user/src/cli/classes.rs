@@ -7,7 +7,7 @@ use clap::{Args, Subcommand};
 
 use super::{Done, Format, Global, print};
 use crate::{
-    class_source,
+    bookkeeper, class_source,
     classes::{self, CheckReport, ClassFile},
     config::Config,
     kernel::{load, tables},
@@ -100,6 +100,8 @@ fn load_file(global: &Global, config: &Config, path: Option<&PathBuf>) -> anyhow
     load::open(&bpffs)?;
     let _lock = bpffs.lock()?;
     let mut maps = load::open(&bpffs)?;
+    bookkeeper::drain_before_change(config, &global.state_dir, &maps)
+        .context("the table in force stays in force")?;
     tables::load(&mut maps, &table).context("the table in force stays in force")?;
     tracing::info!("{} prefixes in {} classes are in force", table.len(), table.classes_in_use().len());
     Ok(Done::Well)

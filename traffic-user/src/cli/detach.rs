@@ -5,6 +5,7 @@ use clap::Args;
 
 use super::{Done, Global};
 use crate::{
+    bookkeeper,
     config::Config,
     host::Selection,
     kernel::{counters, load},
@@ -68,6 +69,12 @@ pub(super) async fn purge(global: &Global, config: &Config) -> anyhow::Result<()
     let lock = host.bpffs.lock().context("nothing was purged")?;
     match load::open(&host.bpffs) {
         Ok(maps) => {
+            bookkeeper::drain_before_change(config, &global.state_dir, &maps).with_context(|| {
+                format!(
+                    "nothing was purged; where the ledger is to be given up, move {} away first",
+                    bookkeeper::ledger_path(&global.state_dir).display()
+                )
+            })?;
             let snapshot = counters::read(&maps, &config.node)?;
             let balance = snapshot.balance();
             tracing::warn!(

@@ -21,6 +21,6 @@ pub struct Options {
 
 pub(super) async fn run(global: &Global, options: &Options) -> anyhow::Result<Done> {
     let bpffs = Bpffs::prepare(&global.bpffs)?;
-    daemon::run(|| global.host(bpffs.clone()), options.log_faults).await?;
+    daemon::run(&global.state_dir, || global.host(bpffs.clone()), options.log_faults).await?;
     Ok(Done::Well)
 }

@@ -9,14 +9,11 @@ use std::{
 use anyhow::Context as _;
 use aya::{
     Pod,
-    maps::{
-        Array, ArrayOfMaps, HashMap, LpmTrie, Map, MapData, MapError, MapFd, PerCpuArray,
-        PerCpuValues,
-    },
+    maps::{Array, ArrayOfMaps, HashMap, LpmTrie, Map, MapData, MapError, MapFd, PerCpuArray, PerCpuValues},
 };
 use traffic_common::{
-    ClassCounters, ContainerRecord, Control, FaultCounters, INDEX_V4_BLOCK_BYTES, InterfaceCounters, InterfaceEntry,
-    InterfaceRecord, Meta,
+    ClassCounters, ContainerRecord, Control, FaultCounters, INDEX_V4_BLOCK_BYTES, InterfaceCounters,
+    InterfaceEntry, InterfaceRecord, Meta,
 };
 
 use super::{bpffs::Bpffs, sys};

@@ -332,7 +332,12 @@ impl<'a> Drain<'a> {
                 detail: None,
             };
             let number = Some(self.container_of(container)?).filter(|&number| number != 0);
-            gaps::insert(self.transaction, self.snapshot.time, &gap, GapLinks { container: number, once: None })?;
+            gaps::insert(
+                self.transaction,
+                self.snapshot.time,
+                &gap,
+                GapLinks { container: number, once: None },
+            )?;
             self.gaps.push(gap);
         }
         Ok(())

@@ -221,8 +221,8 @@ pub(super) fn store_unseen(
     generation: u32,
     total: &GapSize,
 ) -> Result<(), LedgerError> {
-    conn.prepare_cached("INSERT OR REPLACE INTO unseen_reading VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)")?.execute(
-        params![
+    conn.prepare_cached("INSERT OR REPLACE INTO unseen_reading VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)")?
+        .execute(params![
             epoch,
             interface,
             generation,
@@ -230,8 +230,7 @@ pub(super) fn store_unseen(
             total.in_skb_bytes.cast_signed(),
             total.out_skbs.cast_signed(),
             total.out_skb_bytes.cast_signed(),
-        ],
-    )?;
+        ])?;
     Ok(())
 }
 

@@ -1,0 +1,141 @@
+//! From the kernel's counters into the ledger: when to drain, and what must wait for a drain.
+//!
+//! Every drain happens under the lock on the pinned state, so that no change of classes, slots or maps comes between a
+//! reading and its booking. `trafctl run` drains regularly; other commands do before they change what a reading means.
+
+use std::{
+    fs::{self, File},
+    os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _},
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use anyhow::{Context as _, bail};
+use jiff::Timestamp;
+use rustix::fs::{FlockOperation, flock};
+
+use crate::{
+    config::Config,
+    kernel::{counters, maps::Maps},
+    ledger::{DrainContext, DrainTrigger, Ledger},
+};
+
+/// Name of the ledger in the state directory.
+const LEDGER: &str = "ledger.sqlite";
+/// Name of the file by whose lock a second daemon knows the first.
+const DAEMON_LOCK: &str = "run.lock";
+
+/// Where the ledger of this state directory is.
+pub fn ledger_path(state_dir: &Path) -> PathBuf {
+    state_dir.join(LEDGER)
+}
+
+/// Held by the one daemon of a state directory; let go by the kernel when the process ends in whatever way.
+#[derive(Debug)]
+pub struct DaemonLock {
+    _file: File,
+}
+
+/// Makes the state directory and takes the daemon's lock in it.
+///
+/// # Errors
+/// When another daemon holds it, or the directory can't be written.
+pub fn lock_daemon(state_dir: &Path) -> anyhow::Result<DaemonLock> {
+    fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o750)
+        .create(state_dir)
+        .with_context(|| format!("cannot create {}", state_dir.display()))?;
+    let path = state_dir.join(DAEMON_LOCK);
+    let file = File::options()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .mode(0o640)
+        .open(&path)
+        .with_context(|| format!("cannot open {}", path.display()))?;
+    match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => Ok(DaemonLock { _file: file }),
+        Err(rustix::io::Errno::WOULDBLOCK) => {
+            bail!("another `trafctl run` keeps the ledger in {}; only one may", state_dir.display())
+        }
+        Err(error) => {
+            Err(std::io::Error::from(error)).with_context(|| format!("cannot lock {}", path.display()))
+        }
+    }
+}
+
+/// The ledger with what a drain needs besides.
+#[derive(Debug)]
+pub struct Bookkeeper {
+    ledger: Ledger,
+    node: String,
+    interval: Duration,
+}
+
+impl Bookkeeper {
+    /// Opens the ledger, or makes it.
+    ///
+    /// # Errors
+    /// When it can't be opened, is of a newer version, or was made for another calendar.
+    pub fn open(config: &Config, state_dir: &Path) -> anyhow::Result<Self> {
+        let path = ledger_path(state_dir);
+        let ledger = Ledger::open(&path, config.ledger.clone())
+            .with_context(|| format!("cannot open the ledger {}", path.display()))?;
+        Ok(Self { ledger, node: config.node.clone(), interval: config.drain_interval })
+    }
+
+    /// Opens the ledger only if there is one: a node on which no daemon ever ran has none.
+    ///
+    /// # Errors
+    /// As [`Self::open`].
+    pub fn open_existing(config: &Config, state_dir: &Path) -> anyhow::Result<Option<Self>> {
+        if !fs::exists(ledger_path(state_dir)).context("cannot look for the ledger")? {
+            return Ok(None);
+        }
+        Self::open(config, state_dir).map(Some)
+    }
+
+    /// Reads all counters and books what they grew by. The caller holds the lock on the pinned state.
+    ///
+    /// # Errors
+    /// When the counters can't be read or nothing could be written; the next drain catches up.
+    pub fn drain(&mut self, maps: &Maps, trigger: DrainTrigger) -> anyhow::Result<()> {
+        let snapshot = counters::read(maps, &self.node)?;
+        let outcome = self
+            .ledger
+            .drain(&snapshot, DrainContext { interval: self.interval, trigger })
+            .with_context(|| format!("cannot book the counters in {}", self.ledger.path().display()))?;
+        for gap in &outcome.gaps {
+            tracing::warn!("gap: {} {}", gap.reason.name(), gap.interface.as_deref().unwrap_or(""));
+        }
+        tracing::debug!(
+            "drained: {} rows of classes, {} of faults, {} of interfaces",
+            outcome.traffic_rows,
+            outcome.fault_rows,
+            outcome.interface_rows
+        );
+        Ok(())
+    }
+
+    /// Sums up what is over and drops what was kept long enough.
+    ///
+    /// # Errors
+    /// When the ledger can't be written.
+    pub fn maintain(&mut self) -> anyhow::Result<()> {
+        self.ledger.maintain(Timestamp::now()).context("cannot sum up the ledger's older rows")?;
+        Ok(())
+    }
+}
+
+/// Drains before a change after which a reading would mean something else: another class table, other maps. Without a
+/// ledger there is nothing to keep.
+///
+/// # Errors
+/// When there is a ledger and it can't be written: the change must not be made then.
+pub fn drain_before_change(config: &Config, state_dir: &Path, maps: &Maps) -> anyhow::Result<()> {
+    match Bookkeeper::open_existing(config, state_dir)? {
+        Some(mut bookkeeper) => bookkeeper.drain(maps, DrainTrigger::Event),
+        None => Ok(()),
+    }
+}
