@@ -7,26 +7,41 @@
 //! - the file: `schema`, `migrate`, `names`, `readings`, `drain`, `store`, `gaps`, `rollup`;
 //! - the way out: `query` (which rows answer best), `report`, `render`, `close` and `audit`.
 
+mod audit;
 mod bucket;
 mod clock;
+mod close;
 mod difference;
 mod drain;
 mod error;
+mod figures;
 mod gaps;
 mod migrate;
 mod names;
+mod percentile;
+mod query;
+mod rates;
 mod readings;
+pub mod render;
+mod report;
 mod rollup;
 mod schema;
 mod store;
 #[cfg(test)]
 mod tests;
 mod timeline;
+mod top;
 
+pub use audit::Audit;
 pub use bucket::{Calendar, FIVE_MINUTES_S, Level};
+pub use close::{Adjustment, ClosedPeriod};
 pub use drain::DrainOutcome;
 pub use error::LedgerError;
+pub use figures::{Basis, Figures, Volume};
 pub use gaps::{Gap, GapReason, GapSize};
+pub use rates::Rates;
+pub use report::{By, Report, ReportQuery, ReportRow, Split};
 pub use rollup::{Maintenance, Retention};
 pub use store::{Ledger, LedgerConfig};
 pub use timeline::{DrainContext, DrainTrigger};
+pub use top::{TopQuery, TopRow};

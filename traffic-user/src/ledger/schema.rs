@@ -246,11 +246,12 @@ CREATE TABLE closed_row (
     period INTEGER NOT NULL,
     node TEXT NOT NULL,
     container TEXT NOT NULL, -- its label when the period was closed
+    number INTEGER NOT NULL, -- the container's number here, which no retirement changes
     class INTEGER NOT NULL,
     family INTEGER NOT NULL,
     class_table TEXT NOT NULL,
     in_packets INTEGER NOT NULL, in_bytes INTEGER NOT NULL, out_packets INTEGER NOT NULL, out_bytes INTEGER NOT NULL,
-    PRIMARY KEY (period, node, container, class, family, class_table)
+    PRIMARY KEY (period, node, container, number, class, family, class_table)
 ) STRICT, WITHOUT ROWID;
 CREATE TABLE adjustment (
     id INTEGER PRIMARY KEY,

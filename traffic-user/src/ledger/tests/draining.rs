@@ -380,7 +380,6 @@ proptest! {
     #[test]
     fn any_history_sums_right(events in events()) {
         let mut file = ledger();
-        file.ledger.conn.execute_batch("PRAGMA synchronous = OFF").unwrap();
         let mut node = Node::new(NOON);
         let mut generations = [1_u32; 3];
         let mut next_generation = 2;

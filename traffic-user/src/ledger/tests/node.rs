@@ -178,9 +178,11 @@ pub fn ledger() -> File {
     ledger_with(LedgerConfig::default())
 }
 
+/// Without waiting for the disk, which only a power cut would tell.
 pub fn ledger_with(config: LedgerConfig) -> File {
     let dir = tempfile::tempdir().unwrap();
     let ledger = Ledger::open(&dir.path().join("ledger.sqlite"), config).unwrap();
+    ledger.conn.execute_batch("PRAGMA synchronous = OFF").unwrap();
     File { dir, ledger }
 }
 

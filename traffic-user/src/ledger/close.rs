@@ -1,0 +1,250 @@
+//! Closed periods: their rows are frozen under a hash that covers the period before, and corrections are rows of their
+//! own in the same chain. Nothing is booked into a closed period any more.
+
+use jiff::Timestamp;
+use rusqlite::{Connection, OptionalExtension as _, Row, Transaction, TransactionBehavior, params};
+use serde::Serialize;
+use sha2::{Digest as _, Sha256};
+
+use super::bucket::Level;
+use super::error::LedgerError;
+use super::rollup::{last_bucket, pending};
+use super::store::Ledger;
+use crate::snapshot::hex;
+
+/// A period whose figures are final.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct ClosedPeriod {
+    /// The billing month as `YYYY-MM`.
+    pub name: String,
+    /// Begin.
+    pub start: Timestamp,
+    /// End.
+    pub end: Timestamp,
+    /// When it was closed.
+    pub closed: Timestamp,
+    /// Frozen rows.
+    pub rows: u64,
+    /// SHA-256 over them and the chain before, in hexadecimal.
+    pub hash: String,
+}
+
+/// A correction of a closed period.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Adjustment {
+    /// The period's name.
+    pub period: String,
+    /// When it was made.
+    pub made: Timestamp,
+    /// Label of the container.
+    pub container: String,
+    /// The class.
+    pub class: u8,
+    /// 0 for IPv4, 1 for IPv6.
+    pub family: u8,
+    /// Packets to add, or take if negative: in, then out.
+    pub packets: [i64; 2],
+    /// Layer-3 bytes to add, or take if negative: in, then out.
+    pub bytes: [i64; 2],
+    /// Why.
+    pub reason: String,
+}
+
+impl Ledger {
+    /// Closes the billing month `YYYY-MM` of the ledger's calendar.
+    ///
+    /// # Errors
+    /// When it is not over, is closed already or precedes a closed one, or the file cannot be written.
+    pub fn close(&mut self, name: &str, now: Timestamp) -> Result<ClosedPeriod, LedgerError> {
+        let (start, end) = self.calendar.month_named(name)?;
+        let name = self.calendar.label(Level::Month, start)?;
+        self.maintain(now)?;
+        let not_closable =
+            |reason: &str| LedgerError::NotClosable { period: name.clone(), reason: reason.to_owned() };
+        let transaction = self.conn.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        let newest_end: Option<i64> =
+            transaction.query_row("SELECT max(end) FROM period", [], |row| row.get(0))?;
+        if newest_end.is_some_and(|newest| start < newest) {
+            return Err(not_closable("it or a later one is closed"));
+        }
+        if last_bucket(&transaction)?.is_none_or(|last| last < end) {
+            return Err(not_closable("the last drain does not lie after its end"));
+        }
+        if pending(&transaction, &self.calendar, Level::Month)?.contains(&start) {
+            return Err(not_closable("its sums are not complete"));
+        }
+        let period = transaction
+            .prepare("INSERT INTO period (name, start, end, closed) VALUES (?1, ?2, ?3, ?4)")?
+            .insert(params![name, start, end, now.as_second()])?;
+        transaction.execute(
+            "INSERT INTO closed_row
+             SELECT ?1, n.name, c.label, t.container, t.class, t.family, ct.hash,
+                 sum(t.in_packets), sum(t.in_bytes), sum(t.out_packets), sum(t.out_bytes)
+             FROM traffic_month t
+             JOIN container c ON c.id = t.container
+             JOIN stream s ON s.id = t.stream
+             JOIN epoch e ON e.id = s.epoch
+             JOIN node n ON n.id = e.node
+             JOIN class_table ct ON ct.id = s.class_table
+             WHERE t.start = ?2 GROUP BY 2, 3, 4, 5, 6, 7",
+            [period, start],
+        )?;
+        extend_chain(&transaction, "period", period)?;
+        transaction.commit()?;
+        self.checkpoint()?;
+        let closed =
+            periods_within(&self.conn, Timestamp::from_second(start)?, Timestamp::from_second(end)?)?;
+        closed.into_iter().next().ok_or(LedgerError::NotClosed(name))
+    }
+
+    /// Adds a correction to a closed period.
+    ///
+    /// # Errors
+    /// When the period is not closed, or the file cannot be written.
+    pub fn adjust(&mut self, adjustment: &Adjustment) -> Result<(), LedgerError> {
+        let transaction = self.conn.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        let period: Option<i64> = transaction
+            .query_row("SELECT id FROM period WHERE name = ?1", [&adjustment.period], |row| row.get(0))
+            .optional()?;
+        let Some(period) = period else { return Err(LedgerError::NotClosed(adjustment.period.clone())) };
+        let id = transaction
+            .prepare(
+                "INSERT INTO adjustment (period, made, container, class, family, in_packets, in_bytes, out_packets,
+                 out_bytes, reason) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            )?
+            .insert(params![
+                period,
+                adjustment.made.as_second(),
+                adjustment.container,
+                adjustment.class,
+                adjustment.family,
+                adjustment.packets[0],
+                adjustment.bytes[0],
+                adjustment.packets[1],
+                adjustment.bytes[1],
+                adjustment.reason,
+            ])?;
+        extend_chain(&transaction, "adjustment", id)?;
+        transaction.commit()?;
+        self.checkpoint()?;
+        Ok(())
+    }
+
+    /// All closed periods in their order.
+    ///
+    /// # Errors
+    /// When the file cannot be read.
+    pub fn closed_periods(&self) -> Result<Vec<ClosedPeriod>, LedgerError> {
+        periods_within(&self.conn, Timestamp::MIN, Timestamp::MAX)
+    }
+}
+
+fn extend_chain(transaction: &Transaction<'_>, kind: &str, subject: i64) -> Result<(), LedgerError> {
+    let previous: Option<String> = transaction
+        .query_row("SELECT hash FROM chain ORDER BY seq DESC LIMIT 1", [], |row| row.get(0))
+        .optional()?;
+    let hash = entry_hash(transaction, kind, subject, previous.as_deref())?;
+    transaction.execute(
+        "INSERT INTO chain (kind, subject, hash) VALUES (?1, ?2, ?3)",
+        params![kind, subject, hash],
+    )?;
+    Ok(())
+}
+
+/// The hash of a chain's entry: SHA-256 over lines of tab-separated fields, the previous hash in the first one. `Debug`
+/// quoting keeps a tab or a line end within a text from looking like one between fields.
+pub(super) fn entry_hash(
+    conn: &Connection,
+    kind: &str,
+    subject: i64,
+    previous: Option<&str>,
+) -> Result<String, LedgerError> {
+    let mut hasher = Sha256::new();
+    hasher.update(format!("trafctl-ledger-1\t{}\t{kind}\n", previous.unwrap_or("-")));
+    let statements: &[&str] = match kind {
+        "period" => &[
+            "SELECT name, start, end, closed FROM period WHERE id = ?1",
+            "SELECT node, container, number, class, family, class_table, in_packets, in_bytes, out_packets, out_bytes
+             FROM closed_row WHERE period = ?1 ORDER BY node, container, number, class, family, class_table",
+        ],
+        _ => &[
+            "SELECT p.name, a.made, a.container, a.class, a.family, a.in_packets, a.in_bytes, a.out_packets,
+                 a.out_bytes, a.reason FROM adjustment a JOIN period p ON p.id = a.period WHERE a.id = ?1",
+        ],
+    };
+    for sql in statements {
+        let mut statement = conn.prepare(sql)?;
+        let columns = statement.column_count();
+        let mut rows = statement.query([subject])?;
+        while let Some(row) = rows.next()? {
+            let fields = (0..columns).map(|at| row.get_ref(at).map(|value| field(&value)));
+            let fields: Vec<String> = fields.collect::<Result<_, _>>()?;
+            hasher.update(fields.join("\t") + "\n");
+        }
+    }
+    Ok(hex(&hasher.finalize()))
+}
+
+fn field(value: &rusqlite::types::ValueRef<'_>) -> String {
+    match value {
+        rusqlite::types::ValueRef::Integer(number) => number.to_string(),
+        rusqlite::types::ValueRef::Text(text) => format!("{:?}", String::from_utf8_lossy(text)),
+        other => format!("{other:?}"),
+    }
+}
+
+fn time(row: &Row<'_>, at: usize) -> rusqlite::Result<Timestamp> {
+    Timestamp::from_second(row.get(at)?).map_err(|error| {
+        rusqlite::Error::FromSqlConversionFailure(at, rusqlite::types::Type::Integer, Box::new(error))
+    })
+}
+
+/// Closed periods that overlap a span.
+pub(super) fn periods_within(
+    conn: &Connection,
+    from: Timestamp,
+    to: Timestamp,
+) -> Result<Vec<ClosedPeriod>, LedgerError> {
+    let mut statement = conn.prepare_cached(
+        "SELECT p.name, p.start, p.end, p.closed, (SELECT count(*) FROM closed_row r WHERE r.period = p.id), ch.hash
+         FROM period p JOIN chain ch ON ch.kind = 'period' AND ch.subject = p.id
+         WHERE p.end > ?1 AND p.start < ?2 ORDER BY p.start",
+    )?;
+    let periods = statement.query_map([from.as_second(), to.as_second()], |row| {
+        Ok(ClosedPeriod {
+            name: row.get(0)?,
+            start: time(row, 1)?,
+            end: time(row, 2)?,
+            closed: time(row, 3)?,
+            rows: row.get::<_, i64>(4)?.cast_unsigned(),
+            hash: row.get(5)?,
+        })
+    })?;
+    Ok(periods.collect::<Result<_, _>>()?)
+}
+
+/// Corrections of closed periods that overlap a span.
+pub(super) fn adjustments_within(
+    conn: &Connection,
+    from: Timestamp,
+    to: Timestamp,
+) -> Result<Vec<Adjustment>, LedgerError> {
+    let mut statement = conn.prepare_cached(
+        "SELECT p.name, a.made, a.container, a.class, a.family, a.in_packets, a.out_packets, a.in_bytes, a.out_bytes,
+             a.reason
+         FROM adjustment a JOIN period p ON p.id = a.period WHERE p.end > ?1 AND p.start < ?2 ORDER BY a.id",
+    )?;
+    let adjustments = statement.query_map([from.as_second(), to.as_second()], |row| {
+        Ok(Adjustment {
+            period: row.get(0)?,
+            made: time(row, 1)?,
+            container: row.get(2)?,
+            class: row.get(3)?,
+            family: row.get(4)?,
+            packets: [row.get(5)?, row.get(6)?],
+            bytes: [row.get(7)?, row.get(8)?],
+            reason: row.get(9)?,
+        })
+    })?;
+    Ok(adjustments.collect::<Result<_, _>>()?)
+}

@@ -1,0 +1,380 @@
+//! Figures over a span of time, in steps, as plain data. How they look is `render`'s business.
+
+use std::collections::{BTreeMap, HashMap};
+
+use jiff::Timestamp;
+use rusqlite::Connection;
+use serde::Serialize;
+use traffic_common::Family;
+
+use super::bucket::{Calendar, FIVE_MINUTES_S, Level, five_minutes_of};
+use super::close::{Adjustment, ClosedPeriod};
+use super::error::LedgerError;
+use super::figures::{Basis, Figures};
+use super::gaps::{self, Gap};
+use super::query::{self, Cutter, Slice, TrafficRow};
+use super::rates::{self, Rates};
+use super::rollup::last_bucket;
+use super::store::Ledger;
+
+/// The steps of a report.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub enum By {
+    /// Five minutes.
+    #[serde(rename = "5min")]
+    FiveMinutes,
+    /// Hours of the zone.
+    #[serde(rename = "hour")]
+    Hour,
+    /// Calendar days.
+    #[serde(rename = "day")]
+    Day,
+    /// Billing months.
+    #[serde(rename = "month")]
+    Month,
+    /// The whole span as one.
+    #[default]
+    #[serde(rename = "total")]
+    Total,
+}
+
+impl By {
+    const fn level(self) -> Option<Level> {
+        match self {
+            Self::FiveMinutes => Some(Level::FiveMinutes),
+            Self::Hour => Some(Level::Hour),
+            Self::Day => Some(Level::Day),
+            Self::Month => Some(Level::Month),
+            Self::Total => None,
+        }
+    }
+}
+
+/// What has rows of its own in a report.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Split {
+    /// Each class.
+    pub class: bool,
+    /// Each direction.
+    pub direction: bool,
+    /// IPv4 and IPv6.
+    pub family: bool,
+}
+
+/// A question to the ledger.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct ReportQuery {
+    /// Steps.
+    pub by: By,
+    /// Containers by id (or by label, if retired); empty for all.
+    pub containers: Vec<String>,
+    /// Classes; empty for all.
+    pub classes: Vec<u8>,
+    /// Begin, taken down to five minutes; `None` for the ledger's begin.
+    pub from: Option<Timestamp>,
+    /// End, taken up to five minutes; `None` for the ledger's end.
+    pub to: Option<Timestamp>,
+    /// Zone and billing day of the steps; `None` for the ledger's.
+    pub calendar: Option<Calendar>,
+    /// What has rows of its own.
+    pub split: Split,
+    /// A percentile over five-minute rates, above 0 to 100.
+    pub percentile: Option<f64>,
+    /// What bytes are measured on.
+    pub basis: Basis,
+}
+
+/// One line of a report.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct ReportRow {
+    /// The step's name in the zone.
+    pub period: String,
+    /// Its begin.
+    pub start: Timestamp,
+    /// Its end.
+    pub end: Timestamp,
+    /// The container's id, with the time of retirement if it was.
+    pub container: String,
+    /// The class; always given for class 0, which stands apart.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub class: Option<u8>,
+    /// `ipv4` or `ipv6` where split.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub family: Option<&'static str>,
+    /// `in` or `out` where split.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub direction: Option<&'static str>,
+    /// False for class 0.
+    pub billed: bool,
+    /// Packets and bytes.
+    #[serde(flatten)]
+    pub figures: Figures,
+    /// Bits per second at the percentile.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub percentile: Option<Rates>,
+}
+
+/// An answer of the ledger.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Report {
+    /// Steps.
+    pub by: By,
+    /// Begin of the span.
+    pub from: Timestamp,
+    /// End of the span.
+    pub to: Timestamp,
+    /// Zone of the steps.
+    pub zone: String,
+    /// Day on which months begin.
+    pub billing_day: u8,
+    /// What bytes are measured on.
+    pub basis: Basis,
+    /// The same in words.
+    pub basis_statement: &'static str,
+    /// The lines, by step, container and class.
+    pub rows: Vec<ReportRow>,
+    /// Sum of all billed lines.
+    pub total: Figures,
+    /// Sum of class 0.
+    pub class_zero: Figures,
+    /// How the percentile is taken, if it is.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub percentile_rule: Option<String>,
+    /// Five-minute buckets in the span that also hold traffic of another time, because a reading was late or the
+    /// clock was set. Of what is still kept in five minutes.
+    pub marked_buckets: u64,
+    /// Gaps that touch the span.
+    pub gaps: Vec<Gap>,
+    /// Closed periods that touch the span; their figures are in the lines.
+    pub closed: Vec<ClosedPeriod>,
+    /// Corrections of these periods, which are *not* in the lines.
+    pub adjustments: Vec<Adjustment>,
+}
+
+/// What a line is about: step, container, class, family, billed. `None` where it is not split.
+pub(super) type LineKey = (usize, i64, Option<u8>, Option<u8>, bool);
+
+/// A question made definite.
+pub(super) struct Plan<'a> {
+    pub query: &'a ReportQuery,
+    pub calendar: Calendar,
+    /// Begin and end of each step, on five minutes.
+    pub steps: Vec<(i64, i64)>,
+    /// Numbers of the containers asked for.
+    pub containers: Option<Vec<i64>>,
+    pub slices: Vec<Slice>,
+}
+
+impl Plan<'_> {
+    pub fn range(&self) -> (i64, i64) {
+        match (self.steps.first(), self.steps.last()) {
+            (Some(first), Some(last)) => (first.0, last.1),
+            _ => (0, 0),
+        }
+    }
+
+    /// The line a row belongs to; `None` if it was not asked for.
+    pub fn line(&self, row: &TrafficRow) -> Option<LineKey> {
+        if !self.query.classes.is_empty() && !self.query.classes.contains(&row.class) {
+            return None;
+        }
+        let step = self.steps.partition_point(|step| step.0 <= row.start).checked_sub(1)?;
+        let billed = row.class != 0;
+        let class = (self.query.split.class || !billed).then_some(row.class);
+        let family = self.query.split.family.then_some(row.family);
+        Some((step, row.container, class, family, billed))
+    }
+}
+
+impl Ledger {
+    /// Answers a question. Reads at one instant of the ledger, beside the writer.
+    ///
+    /// # Errors
+    /// When the question makes no sense, needs rows that were dropped, or the file cannot be read.
+    pub fn report(&self, query: &ReportQuery) -> Result<Report, LedgerError> {
+        if query.percentile.is_some_and(|percent| !(percent > 0.0 && percent <= 100.0)) {
+            return Err(LedgerError::Query("a percentile lies above 0 and is at most 100".to_owned()));
+        }
+        // One view of the file for all statements.
+        let view = self.conn.unchecked_transaction()?;
+        let plan = self.plan(&view, query)?;
+        let mut sums: BTreeMap<LineKey, [u64; 4]> = BTreeMap::new();
+        for slice in &plan.slices {
+            query::require_kept(&view, &self.calendar, slice)?;
+            query::rows(&view, slice, plan.containers.as_deref(), |row| {
+                if let Some(key) = plan.line(&row) {
+                    let sum = sums.entry(key).or_default();
+                    sum.iter_mut().zip(row.values).for_each(|(total, value)| *total += value);
+                }
+                Ok(())
+            })?;
+        }
+        let rates = match query.percentile {
+            Some(percent) => rates::percentiles(self, &view, &plan, percent)?,
+            None => HashMap::new(),
+        };
+        let (from, to) = plan.range();
+        let (from, to) = (Timestamp::from_second(from)?, Timestamp::from_second(to)?);
+        let total = |billed| {
+            let mut total = [0; 4];
+            for (_, sum) in sums.iter().filter(|(key, _)| key.4 == billed) {
+                total.iter_mut().zip(sum).for_each(|(total, value)| *total += value);
+            }
+            Figures::new(total, query.basis)
+        };
+        Ok(Report {
+            by: query.by,
+            from,
+            to,
+            zone: plan.calendar.zone_name().to_owned(),
+            billing_day: plan.calendar.billing_day(),
+            basis: query.basis,
+            basis_statement: query.basis.statement(),
+            total: total(true),
+            class_zero: total(false),
+            rows: lines(&view, &plan, &sums, &rates)?,
+            percentile_rule: query.percentile.map(rates::rule),
+            marked_buckets: view.query_row(
+                "SELECT count(DISTINCT bucket) FROM span WHERE bucket >= ?1 AND bucket < ?2",
+                [from.as_second(), to.as_second()],
+                |row| row.get::<_, i64>(0).map(i64::cast_unsigned),
+            )?,
+            gaps: gaps::list(&view, Some(from), Some(to))?,
+            closed: super::close::periods_within(&view, from, to)?,
+            adjustments: super::close::adjustments_within(&view, from, to)?,
+        })
+    }
+
+    fn plan<'a>(&self, view: &Connection, query: &'a ReportQuery) -> Result<Plan<'a>, LedgerError> {
+        let calendar = query.calendar.clone().unwrap_or_else(|| self.calendar.clone());
+        let (begin, end) = recorded_range(view)?;
+        let from = query.from.map_or(begin, |from| five_minutes_of(from.as_second()));
+        let to = query.to.map_or(end, |to| five_minutes_of(to.as_second() + FIVE_MINUTES_S - 1));
+        if from > to {
+            return Err(LedgerError::Query("the span ends before it begins".to_owned()));
+        }
+        let mut steps = match query.by.level() {
+            None => vec![(from, to)],
+            Some(level) => calendar.cover(level, from, to)?,
+        };
+        steps.retain_mut(|step| {
+            *step = (step.0.max(from), step.1.min(to));
+            step.0 < step.1
+        });
+        let cutter = Cutter::new(view, &self.calendar)?;
+        let own_months = calendar.billing_day() == self.calendar.billing_day();
+        let coarsest = match query.by.level() {
+            Some(Level::Month) if !own_months => Level::Day,
+            level => level.unwrap_or(Level::Month),
+        };
+        let same_zone = calendar.zone_name() == self.calendar.zone_name();
+        let mut slices = Vec::new();
+        // Steps of the ledger's own: every unit lies within one step, so the span is cut as a whole.
+        if same_zone || steps.len() <= 1 || coarsest == Level::FiveMinutes {
+            slices = cutter.cut(coarsest, from, to)?;
+        } else {
+            for &(start, end) in &steps {
+                for slice in cutter.cut(coarsest.min(Level::Day), start, end)? {
+                    query::push(&mut slices, slice);
+                }
+            }
+        }
+        Ok(Plan { query, calendar, steps, containers: container_numbers(view, &query.containers)?, slices })
+    }
+}
+
+/// Begin and end of all that is in the ledger.
+fn recorded_range(view: &Connection) -> Result<(i64, i64), LedgerError> {
+    let sql = "SELECT min(start), max(end) FROM unit WHERE finest";
+    let (begin, end): (Option<i64>, Option<i64>) =
+        view.query_row(sql, [], |row| Ok((row.get(0)?, row.get(1)?)))?;
+    let last = last_bucket(view)?.map(|bucket| bucket + FIVE_MINUTES_S);
+    let end = end.max(last).unwrap_or(0);
+    Ok((begin.unwrap_or(end), end))
+}
+
+/// The numbers of containers by label, or by id where no active one has it.
+fn container_numbers(view: &Connection, names: &[String]) -> Result<Option<Vec<i64>>, LedgerError> {
+    if names.is_empty() {
+        return Ok(None);
+    }
+    let mut numbers = Vec::new();
+    for name in names {
+        let mut find = |column: &str| -> Result<usize, LedgerError> {
+            let mut statement =
+                view.prepare_cached(&format!("SELECT id FROM container WHERE {column} = ?1"))?;
+            let found: Vec<i64> = statement.query_map([name], |row| row.get(0))?.collect::<Result<_, _>>()?;
+            numbers.extend(&found);
+            Ok(found.len())
+        };
+        if find("label")? == 0 && find("name")? == 0 {
+            return Err(LedgerError::Query(format!("the ledger knows no container {name}")));
+        }
+    }
+    numbers.sort_unstable();
+    numbers.dedup();
+    Ok(Some(numbers))
+}
+
+/// Labels of all containers, with a rank that sorts numbers by value and before other ids.
+fn labels(view: &Connection) -> Result<HashMap<i64, (usize, String)>, LedgerError> {
+    let mut statement = view.prepare_cached("SELECT id, label, name FROM container")?;
+    let rows = statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?;
+    let mut all: Vec<(i64, String, String)> = rows.collect::<Result<_, _>>()?;
+    all.sort_by_cached_key(|(_, label, name)| {
+        (name.parse().unwrap_or(u64::MAX), name.clone(), label.clone())
+    });
+    Ok(all.into_iter().enumerate().map(|(rank, (id, label, _))| (id, (rank, label))).collect())
+}
+
+fn lines(
+    view: &Connection,
+    plan: &Plan<'_>,
+    sums: &BTreeMap<LineKey, [u64; 4]>,
+    rates: &HashMap<LineKey, Rates>,
+) -> Result<Vec<ReportRow>, LedgerError> {
+    let labels = labels(view)?;
+    let level = plan.query.by.level();
+    let names = plan.steps.iter().map(|step| match level {
+        Some(level) => plan.calendar.label(level, plan.calendar.start(level, step.0)?),
+        None => Ok("total".to_owned()),
+    });
+    let names: Vec<String> = names.collect::<Result<_, _>>()?;
+    let mut rows = Vec::with_capacity(sums.len());
+    for (key, &sum) in sums {
+        let &(step, container, class, family, billed) = key;
+        let (rank, label) = labels.get(&container).map_or((usize::MAX, "?"), |(rank, label)| (*rank, label));
+        let (start, end) = plan.steps[step];
+        let row = ReportRow {
+            period: names[step].clone(),
+            start: Timestamp::from_second(start)?,
+            end: Timestamp::from_second(end)?,
+            container: label.to_owned(),
+            class,
+            family: family.map(|family| Family::ALL[usize::from(family != 0)].name()),
+            direction: None,
+            billed,
+            figures: Figures::new(sum, plan.query.basis),
+            percentile: rates.get(key).copied(),
+        };
+        rows.push(((step, rank), row));
+    }
+    rows.sort_by_key(|(order, row)| (*order, !row.billed, row.class, row.family));
+    let rows = rows.into_iter().map(|(_, row)| row);
+    Ok(if plan.query.split.direction { rows.flat_map(by_direction).collect() } else { rows.collect() })
+}
+
+/// A line as two, one a direction.
+fn by_direction(row: ReportRow) -> [ReportRow; 2] {
+    let (incoming, outgoing) = (row.figures.incoming, row.figures.outgoing);
+    let one = |direction, incoming: Option<_>, outgoing: Option<_>, percentile| ReportRow {
+        direction: Some(direction),
+        figures: Figures { incoming, outgoing, total: incoming.or(outgoing).unwrap_or_default() },
+        percentile,
+        ..row.clone()
+    };
+    [
+        one("in", incoming, None, row.percentile.map(Rates::only_incoming)),
+        one("out", None, outgoing, row.percentile.map(Rates::only_outgoing)),
+    ]
+}
