@@ -17,7 +17,7 @@ use rustix::fs::{FlockOperation, flock};
 use crate::{
     config::Config,
     kernel::{counters, maps::Maps},
-    ledger::{DrainContext, DrainTrigger, Ledger},
+    ledger::{DrainContext, DrainTrigger, Ledger, render},
 };
 
 /// Name of the ledger in the state directory.
@@ -107,7 +107,7 @@ impl Bookkeeper {
             .drain(&snapshot, DrainContext { interval: self.interval, trigger })
             .with_context(|| format!("cannot book the counters in {}", self.ledger.path().display()))?;
         for gap in &outcome.gaps {
-            tracing::warn!("gap: {} {}", gap.reason.name(), gap.interface.as_deref().unwrap_or(""));
+            tracing::warn!("gap: {}", render::gap_line(gap));
         }
         tracing::debug!(
             "drained: {} rows of classes, {} of faults, {} of interfaces",
