@@ -32,6 +32,9 @@ pub fn parse_prefix(text: &str) -> Result<IpNet, String> {
             "{text:?} is neither an address nor a prefix: write 10.0.0.5 or 2001:db8:5::/64"
         ));
     };
+    if prefix.prefix_len() == 0 {
+        return Err(format!("{text} would give one container every address"));
+    }
     if prefix.trunc() == prefix {
         return Ok(prefix);
     }
@@ -105,8 +108,8 @@ pub struct AddressBook {
 
 impl AddressBook {
     /// Puts the sources together.
-    pub fn merge(vz: &VzConf, config: &Config, listed: &[(IpNet, ContainerId)]) -> Self {
-        let vz = vz.containers.iter().flat_map(|container| {
+    pub fn merge(vz_conf: &VzConf, config: &Config, listed: &[(IpNet, ContainerId)]) -> Self {
+        let vz = vz_conf.containers.iter().flat_map(|container| {
             let entry = |&address: &IpAddr| (IpNet::from(address), container.id.clone(), Source::VzConf);
             container.addresses.iter().map(entry)
         });
@@ -116,9 +119,11 @@ impl AddressBook {
         });
         let listed = listed.iter().map(|(prefix, id)| (*prefix, id.clone(), Source::CommandLine));
 
+        let aliases = vz_conf.aliases();
         let mut entries: BTreeMap<IpNet, AddressEntry> = BTreeMap::new();
         let mut conflicts = Vec::new();
         for (prefix, container, source) in vz.chain(config).chain(listed) {
+            let container = aliases.get(&container).cloned().unwrap_or(container);
             let winner = AddressEntry { prefix, container, source };
             if let Some(loser) = entries.insert(prefix, winner.clone())
                 && loser.container != winner.container
@@ -240,6 +245,7 @@ mod tests {
             Err("10.0.0.5/24 has host bits set: write 10.0.0.5 for the address, or 10.0.0.0/24 for the whole prefix"
                 .to_owned())
         );
+        assert!(parse_prefix("::/0").unwrap_err().contains("every address"));
         assert!(parse_prefix("10.0.0.0/33").unwrap_err().contains("neither"));
     }
 

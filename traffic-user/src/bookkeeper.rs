@@ -17,7 +17,8 @@ use rustix::fs::{FlockOperation, flock};
 use crate::{
     config::Config,
     kernel::{counters, maps::Maps},
-    ledger::{DrainContext, DrainTrigger, Ledger, render},
+    ledger::{DrainContext, DrainTrigger, Ledger, LedgerError, render},
+    snapshot::ContainerId,
 };
 
 /// Name of the ledger in the state directory.
@@ -116,6 +117,14 @@ impl Bookkeeper {
             outcome.interface_rows
         );
         Ok(())
+    }
+
+    /// Frees an id for a new owner; gives the label under which the old one's figures stay.
+    ///
+    /// # Errors
+    /// As [`Ledger::retire`].
+    pub fn retire(&self, container: &ContainerId) -> Result<String, LedgerError> {
+        self.ledger.retire(container.as_str(), Timestamp::now())
     }
 
     /// Sums up what is over and drops what was kept long enough.

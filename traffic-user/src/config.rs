@@ -1,6 +1,7 @@
 //! The configuration file, read and checked as a whole: what comes out of here is usable.
 
 use std::{
+    collections::HashMap,
     fs, io,
     ops::Range,
     path::{Path, PathBuf},
@@ -262,6 +263,7 @@ impl Config {
     }
 
     fn check(file: File) -> Result<Self, Complaint> {
+        no_owner_twice(&file.container)?;
         Ok(Self {
             class_file: file.class_file,
             class_order: file.class_order,
@@ -293,6 +295,23 @@ fn node_name(named: Option<Spanned<String>>) -> Result<String, Complaint> {
         Some(name) => Ok(name.into_inner()),
         None => Ok(rustix::system::uname().nodename().to_string_lossy().into_owned()),
     }
+}
+
+/// An interface or a hardware address has one owner.
+fn no_owner_twice(containers: &[FileContainer]) -> Result<(), Complaint> {
+    let mut seen = HashMap::new();
+    for container in containers {
+        for text in container.interfaces.iter().chain(&container.macs) {
+            let owner = container.id.get_ref();
+            if let Some(other) =
+                seen.insert(text.get_ref().to_ascii_lowercase(), owner).filter(|&other| other != owner)
+            {
+                let message = format!("{} is container {other}'s already", text.get_ref());
+                return Err(complain(text, message));
+            }
+        }
+    }
+    Ok(())
 }
 
 impl FileLimits {
@@ -480,6 +499,10 @@ mod tests {
             (
                 "[[container]]\nid = '1'\ninterfaces = ['far-too-long-for-a-name']\n",
                 "t.toml:3:15: an interface name",
+            ),
+            (
+                "[[container]]\nid = '1'\ninterfaces = ['a0']\n[[container]]\nid = '2'\ninterfaces = ['a0']\n",
+                "t.toml:6:15: a0 is container 1's already",
             ),
             ("[[interfaces.rule]]\npattern = '^a$'\nkind = 'container'\n", "t.toml:2:11: a pattern of kind"),
             ("[[interfaces.rule]]\npattern = '('\nkind = 'ignore'\n", "t.toml:2:11: "),

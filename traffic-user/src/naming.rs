@@ -44,12 +44,14 @@ pub struct Pattern(Regex);
 const CONTAINER_GROUP: &str = "container";
 
 impl Pattern {
-    /// Compiles a regular expression.
+    /// Compiles a regular expression, which has to match whole names.
     ///
     /// # Errors
     /// One line saying what is wrong with it.
     pub fn new(text: &str) -> Result<Self, String> {
-        Regex::new(text).map(Self).map_err(|error| {
+        // By itself first, so that a message speaks of what was written.
+        let compiled = Regex::new(text).and_then(|_| Regex::new(&format!("^(?:{text})$")));
+        compiled.map(Self).map_err(|error| {
             // The library draws the expression with a marker below; the last line has the reason.
             let text = error.to_string();
             format!(
@@ -115,6 +117,7 @@ pub struct Naming {
     rules: Vec<(Pattern, RuleKind)>,
     by_interface: HashMap<String, ContainerId>,
     by_mac: HashMap<[u8; 6], ContainerId>,
+    aliases: HashMap<ContainerId, ContainerId>,
 }
 
 impl Naming {
@@ -127,7 +130,8 @@ impl Naming {
         for (pattern, kind) in config.preset.rules() {
             rules.push((Pattern::new(pattern).map_err(anyhow::Error::msg)?, *kind));
         }
-        let mut naming = Self { rules, by_interface: HashMap::new(), by_mac: HashMap::new() };
+        let mut naming =
+            Self { rules, by_interface: HashMap::new(), by_mac: HashMap::new(), aliases: vz.aliases() };
         for container in &vz.containers {
             for interface in &container.interfaces {
                 if let Some(name) = &interface.host_name {
@@ -162,16 +166,31 @@ impl Naming {
             Some((_, RuleKind::Ignore)) => Role::Ignored,
             Some((_, RuleKind::Shared)) => Role::Shared,
             Some((found, RuleKind::Container)) => match found.name(CONTAINER_GROUP) {
-                Some(id) => ContainerId::new(id.as_str())
-                    .map_or_else(|error| Role::Unresolved { reason: error.to_string() }, Role::Container),
+                Some(id) => ContainerId::new(id.as_str()).map_or_else(
+                    |error| Role::Unresolved { reason: error.to_string() },
+                    |id| Role::Container(self.aliases.get(&id).cloned().unwrap_or(id)),
+                ),
                 None => self.by_mac(facts).unwrap_or_else(|| Role::Unresolved { reason: unresolved(facts) }),
             },
-            None => self.by_mac(facts).unwrap_or(Role::Ignored),
+            // Not by its hardware address: a bridge takes that of a port, and a VLAN interface its parent's.
+            None => Role::Ignored,
         }
     }
 
+    /// By the interface's hardware address, or by the container's that its name was made from: Virtuozzo takes the last
+    /// four bytes, or all six, as digits.
     fn by_mac(&self, facts: &InterfaceFacts<'_>) -> Option<Role> {
-        facts.mac.and_then(|mac| self.by_mac.get(&mac)).cloned().map(Role::Container)
+        let of_interface = facts.mac.and_then(|mac| self.by_mac.get(&mac));
+        let of_name = || {
+            let digits = facts.name.strip_prefix("veth").or_else(|| facts.name.strip_prefix("vme"))?;
+            let ends_so =
+                |mac: &[u8; 6]| matches!(digits.len(), 8 | 12) && crate::snapshot::hex(mac).ends_with(digits);
+            let mut owners = self.by_mac.iter().filter(|(mac, _)| ends_so(mac)).map(|(_, id)| id);
+            let first = owners.next()?;
+            // Two containers whose addresses end alike: neither is a guess worth billing on.
+            owners.all(|other| other == first).then_some(first)
+        };
+        of_interface.or_else(of_name).cloned().map(Role::Container)
     }
 }
 
@@ -245,12 +264,31 @@ mod tests {
     }
 
     #[test]
+    fn a_name_made_from_the_containers_hardware_address_tells_too() {
+        let naming = naming("[[container]]\nid = '9'\nmacs = ['00:1c:42:aa:bb:cc']\n");
+        assert_eq!(role(&naming, "veth51000001"), "777", "the last four bytes of NETIF's mac=");
+        assert_eq!(role(&naming, "vme001c42aabbcc"), "9");
+        assert_eq!(role(&naming, "veth51000002"), "?");
+    }
+
+    #[test]
+    fn a_number_and_a_uuid_are_one_container() {
+        let uuid = "2b2a3d9c-6f2e-4a77-9c15-0a1b2c3d4e5f";
+        let config = Config::parse("", Path::new("t.toml")).unwrap();
+        let vz = crate::vz_conf::parse(Path::new(&format!("{uuid}.conf")), "VEID=\"101\"\n");
+        let naming = Naming::new(&config, &vz).unwrap();
+        assert_eq!(role(&naming, "veth101.0"), uuid);
+        assert_eq!(role(&naming, "veth102.0"), "102");
+    }
+
+    #[test]
     fn a_hardware_address_tells_where_the_name_does_not() {
         let naming = naming("[[container]]\nid = '55'\nmacs = ['02:00:00:00:00:55']\n");
         let role = |name, mac| naming.role(&InterfaceFacts { name, mac: Some(mac) });
         let id = |id| Role::Container(ContainerId::new(id).unwrap());
         assert_eq!(role("vethdeadbeef", [2, 0, 0, 0, 0, 0x55]), id("55"));
-        assert_eq!(role("any0", [2, 0, 0, 0, 0, 0x55]), id("55"));
+        // A bridge takes the address of a port.
+        assert_eq!(role("br0", [2, 0, 0, 0, 0, 0x55]), Role::Ignored);
         assert_eq!(role("vethdeadbeef", [0xfe, 0xff, 0xff, 0, 0, 1]), id("777"));
         // The name decides where it can.
         assert_eq!(role("veth101.0", [2, 0, 0, 0, 0, 0x55]), id("101"));

@@ -3,6 +3,7 @@
 //! The files are shell assignments, read without a shell: `KEY="value"`, `KEY='value'`, `KEY=value`, with comments.
 
 use std::{
+    collections::HashMap,
     fmt, fs, io,
     net::IpAddr,
     path::{Path, PathBuf},
@@ -17,6 +18,17 @@ pub struct VzConf {
     pub containers: Vec<VzContainer>,
     /// What could not be read; the rest of the files is used.
     pub diagnostics: Vec<Diagnostic>,
+}
+
+impl VzConf {
+    /// The file's id for each other id a container goes by.
+    pub fn aliases(&self) -> HashMap<ContainerId, ContainerId> {
+        let one = |container: &VzContainer| {
+            let id = container.id.clone();
+            container.aliases.clone().into_iter().map(move |alias| (alias, id.clone()))
+        };
+        self.containers.iter().flat_map(one).collect()
+    }
 }
 
 /// One container's file.

@@ -12,6 +12,8 @@ mod attach;
 mod classes;
 mod detach;
 mod dump;
+mod ledger;
+mod report;
 mod run;
 mod status;
 
@@ -29,7 +31,8 @@ mod status;
         trafctl attach                  attach to all containers' interfaces\n  \
         trafctl dump                    show the counters\n  \
         trafctl classes explain 8.8.8.8 which class an address is in, and why\n  \
-        trafctl status                  is everything attached that should be?\n\n\
+        trafctl status                  is everything attached that should be?\n  \
+        trafctl report --by month       what to bill, from the ledger\n\n\
         Files:\n  \
         /etc/trafctl/trafctl.toml       configuration; may be absent\n  \
         /etc/vz/conf/networks_classes   classes\n  \
@@ -69,6 +72,13 @@ enum Command {
     Classes(classes::Options),
     Address(address::Options),
     Status(status::Options),
+    Report(report::Options),
+    TopTalkers(report::TopOptions),
+    Gaps(report::GapOptions),
+    Close(ledger::CloseOptions),
+    Audit(ledger::AuditOptions),
+    Ledger(ledger::Options),
+    Container(ledger::ContainerOptions),
 }
 
 /// How results are written.
@@ -106,6 +116,13 @@ impl Cli {
                 Command::Classes(options) => classes::run(&global, &options),
                 Command::Address(options) => address::run(&global, &options).await,
                 Command::Status(options) => status::run(&global, &options).await,
+                Command::Report(options) => report::run(&global, &options),
+                Command::TopTalkers(options) => report::top(&global, &options),
+                Command::Gaps(options) => report::gaps(&global, &options),
+                Command::Close(options) => ledger::close(&global, &options),
+                Command::Audit(options) => ledger::audit(&global, &options),
+                Command::Ledger(options) => ledger::run(&global, &options),
+                Command::Container(options) => ledger::container(&global, &options).await,
             }
         })
     }

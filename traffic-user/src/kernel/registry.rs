@@ -136,9 +136,12 @@ impl Registry {
         let Some(slot) = choose(&self.containers, |record| owns(record, id), free) else { return Ok(None) };
         let index = u32::try_from(slot).context("slot numbers fit 32 bits")?;
         if free(&self.containers[slot]) {
+            // An id can have had slots before it was retired: generations tell its lives apart.
+            let lives = self.containers.iter().filter(|record| read_text(&record.id) == id.as_str());
+            let last = lives.map(|record| record.generation).chain([self.containers[slot].generation]).max();
             let mut record = ContainerRecord {
                 state: slot_state::IN_USE,
-                generation: self.containers[slot].generation + 1,
+                generation: last.unwrap_or(0) + 1,
                 since_unix_s: clock::unix_seconds(),
                 ..EMPTY_CONTAINER
             };
@@ -147,6 +150,18 @@ impl Registry {
             self.containers[slot] = record;
         }
         Ok(Some(index))
+    }
+
+    /// Ends a container's hold on its slot. The counters stay in it; who comes under this id next gets another slot.
+    ///
+    /// # Errors
+    /// When the map can't be written.
+    pub fn retire_container(&mut self, maps: &mut Maps, id: &ContainerId) -> anyhow::Result<()> {
+        let Some(slot) = self.container_slot(id) else { return Ok(()) };
+        let record = ContainerRecord { state: slot_state::RETIRED, ..self.containers[slot as usize] };
+        maps.containers.set(slot, record)?;
+        self.containers[slot as usize] = record;
+        Ok(())
     }
 
     /// The interface slot of this index, if an interface of that index is registered.

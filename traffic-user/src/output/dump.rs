@@ -133,7 +133,16 @@ pub fn csv(snapshot: &Snapshot) -> anyhow::Result<String> {
         writer.serialize(counter)?;
     }
     if snapshot.counters.is_empty() {
-        let header = ["container", "class", "family", "in_bytes", "in_packets", "out_bytes", "out_packets"];
+        let header = [
+            "container",
+            "class",
+            "family",
+            "in_bytes",
+            "in_packets",
+            "out_bytes",
+            "out_packets",
+            "generation",
+        ];
         writer.write_record(header)?;
     }
     Ok(String::from_utf8(writer.into_inner()?)?)
@@ -168,6 +177,8 @@ struct Counter<'a> {
     in_packets: u64,
     out_bytes: u64,
     out_packets: u64,
+    /// Tells the lives of an id that was retired and given away again.
+    generation: u32,
 }
 
 #[derive(Debug, Serialize)]
@@ -227,6 +238,7 @@ impl<'a> From<&'a Snapshot> for Document<'a> {
                     in_packets: counter.tally.incoming.packets,
                     out_bytes: counter.tally.outgoing.bytes,
                     out_packets: counter.tally.outgoing.packets,
+                    generation: counter.generation,
                 })
                 .collect(),
             faults: snapshot

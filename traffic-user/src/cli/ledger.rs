@@ -1,0 +1,157 @@
+//! `trafctl close`, `trafctl audit`, `trafctl ledger`, `trafctl container`: keeping the ledger.
+
+use std::path::PathBuf;
+
+use anyhow::{Context as _, bail};
+use clap::{Args, Subcommand};
+use jiff::Timestamp;
+
+use super::{Done, Format, Global, print, report};
+use crate::{
+    bookkeeper::{Bookkeeper, ledger_path},
+    host::Selection,
+    kernel::load::{self, Want},
+    ledger::{DrainTrigger, Ledger, LedgerError},
+    snapshot::ContainerId,
+};
+
+/// Freeze a billing month: its figures never change again
+///
+/// The rows of the month are kept as they are now, under a hash that is chained to the month before. What comes to light
+/// later is a correction of its own, shown beside.
+#[derive(Debug, Args)]
+#[command(after_long_help = "Example:\n  trafctl close 2026-10")]
+pub struct CloseOptions {
+    /// The billing month
+    #[arg(value_name = "YYYY-MM")]
+    month: String,
+}
+
+/// Recompute all sums and hashes of the ledger; status 1 if any does not agree
+#[derive(Debug, Args)]
+#[command(after_long_help = "Example:\n  trafctl audit --format json")]
+pub struct AuditOptions {
+    /// How to write it
+    #[arg(long, value_enum, default_value_t)]
+    format: Format,
+}
+
+/// Copy the ledger
+#[derive(Debug, Args)]
+pub struct Options {
+    #[command(subcommand)]
+    action: Action,
+}
+
+#[derive(Debug, Subcommand)]
+enum Action {
+    /// Write a whole copy while the ledger is in use
+    #[command(after_long_help = "Example:\n  trafctl ledger backup /backup/ledger.sqlite")]
+    Backup {
+        /// The copy; must not exist
+        #[arg(value_name = "FILE")]
+        file: PathBuf,
+    },
+}
+
+/// Say what becomes of a container's figures
+#[derive(Debug, Args)]
+pub struct ContainerOptions {
+    #[command(subcommand)]
+    action: ContainerAction,
+}
+
+#[derive(Debug, Subcommand)]
+enum ContainerAction {
+    /// Give the id to a new customer: what it had so far stays under the old one
+    ///
+    /// Without this, a container that comes back under its id goes on where it stopped.
+    #[command(after_long_help = "Example:\n  trafctl container retire 101")]
+    Retire {
+        /// The container
+        #[arg(value_name = "ID", value_parser = ContainerId::new)]
+        container: ContainerId,
+    },
+}
+
+pub(super) fn close(global: &Global, options: &CloseOptions) -> anyhow::Result<Done> {
+    let closed = open_for_writing(global)?.close(&options.month, Timestamp::now())?;
+    tracing::info!("{} is closed: {} rows, hash {}", closed.name, closed.rows, closed.hash);
+    Ok(Done::Well)
+}
+
+pub(super) fn audit(global: &Global, options: &AuditOptions) -> anyhow::Result<Done> {
+    let audit = report::open(global)?.audit()?;
+    print(&match options.format {
+        Format::Table => {
+            let mut text = format!(
+                "{} sums recomputed, {} left out (still open, or their finer rows are gone)\n{} entries of the chain of \
+                 closed months recomputed\n",
+                audit.units, audit.units_skipped, audit.chain_entries
+            );
+            if let Some(hash) = &audit.chain_hash {
+                text += &format!("last hash of the chain: {hash}\n");
+            }
+            for problem in &audit.problems {
+                text += &format!("PROBLEM {problem}\n");
+            }
+            if audit.problems.is_empty() {
+                text += "no problems\n";
+            }
+            text
+        }
+        Format::Json => serde_json::to_string_pretty(&audit)? + "\n",
+    })?;
+    Ok(Done::well_if(audit.problems.is_empty()))
+}
+
+pub(super) fn run(global: &Global, options: &Options) -> anyhow::Result<Done> {
+    match &options.action {
+        Action::Backup { file } => {
+            report::open(global)?.backup(file).with_context(|| format!("cannot write {}", file.display()))?;
+        }
+    }
+    Ok(Done::Well)
+}
+
+pub(super) async fn container(global: &Global, options: &ContainerOptions) -> anyhow::Result<Done> {
+    let ContainerAction::Retire { container } = &options.action;
+    let config = global.config()?;
+    load::open(&global.pinned())?;
+    let host = global.host(global.pinned())?;
+    let mut session = host.begin(Want::Pinned).await?;
+    let in_kernel = session.registry.container_slot(container).is_some();
+    // The ledger first: what the old slot still counts belongs to the old owner, whenever it is read.
+    match Bookkeeper::open_existing(&config, &global.state_dir)? {
+        None => tracing::warn!("there is no ledger; only the live counters begin anew"),
+        Some(mut books) => {
+            books.drain(&session.loaded.maps, DrainTrigger::Event)?;
+            match books.retire(container) {
+                Ok(label) => tracing::info!("what {container} had so far stays under {label}"),
+                // An earlier attempt came this far and no further.
+                Err(LedgerError::UnknownContainer(_)) if in_kernel => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+    if !in_kernel {
+        return Ok(Done::Well);
+    }
+    session.registry.retire_container(&mut session.loaded.maps, container)?;
+    let links = host.netlink.links().await?;
+    let report = host.attach(&mut session, &links, &Selection::Matching).await?;
+    host.sync_addresses(&mut session)?;
+    if !report.failed.is_empty() {
+        bail!("retired, but not every interface could be given its new counters; run `trafctl attach`");
+    }
+    Ok(Done::Well)
+}
+
+fn open_for_writing(global: &Global) -> anyhow::Result<Ledger> {
+    let path = ledger_path(&global.state_dir);
+    if !path.exists() {
+        bail!("there is no ledger {}; `trafctl run` keeps it", path.display());
+    }
+    Ledger::open(&path, global.config()?.ledger)
+        .with_context(|| format!("cannot open the ledger {}", path.display()))
+}

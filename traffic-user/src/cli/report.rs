@@ -1,0 +1,285 @@
+//! `trafctl report`, `trafctl top-talkers`, `trafctl gaps`: questions to the ledger.
+
+use anyhow::{Context as _, bail};
+use clap::{Args, ValueEnum};
+use jiff::{Span, Timestamp, Zoned, civil::DateTime, tz::TimeZone};
+
+use super::{Done, Global, print};
+use crate::{
+    bookkeeper::ledger_path,
+    ledger::{self, Basis, By, Calendar, Ledger, ReportQuery, Split, TopQuery},
+};
+
+/// Bytes and packets per container over time, from the ledger
+///
+/// Days and months are calendar ones in the time zone, right across daylight-saving changes; a billing month may begin
+/// on any day. Class 0 stands apart and is not in the total. Whatever is known to be missing is said below.
+#[derive(Debug, Args)]
+#[command(after_long_help = "Examples:\n  \
+    trafctl report --by month\n  \
+    trafctl report --by day --container 101 --last 30d --split direction\n  \
+    trafctl report --by month --tz Europe/Berlin --billing-day 15 --percentile 95\n  \
+    trafctl report --from 2026-11-01 --to 2026-12-01 --basis l2 --format csv")]
+pub struct Options {
+    /// Length of a step
+    #[arg(long, value_enum, default_value_t)]
+    by: Step,
+    /// Only this container; may be repeated
+    #[arg(long = "container", value_name = "ID")]
+    containers: Vec<String>,
+    /// Only this class; may be repeated
+    #[arg(long = "class", value_name = "N")]
+    classes: Vec<u8>,
+    #[command(flatten)]
+    period: Period,
+    /// First day of a billing month [default: the ledger's]
+    #[arg(long, value_name = "D", value_parser = clap::value_parser!(u8).range(1..=31))]
+    billing_day: Option<u8>,
+    /// What gets rows of its own; may be repeated
+    #[arg(long, value_enum, value_delimiter = ',')]
+    split: Vec<SplitBy>,
+    /// A percentile over five-minute rates
+    #[arg(long, value_name = "P")]
+    percentile: Option<f64>,
+    /// What bytes are measured on
+    #[arg(long, value_enum, default_value_t)]
+    basis: Layer,
+    /// How to write it
+    #[arg(long, value_enum, default_value_t)]
+    format: Format,
+}
+
+/// The largest containers of a period
+#[derive(Debug, Args)]
+#[command(
+    after_long_help = "Examples:\n  trafctl top-talkers --last 7d\n  trafctl top-talkers --count 20 --by-class"
+)]
+pub struct TopOptions {
+    /// How many
+    #[arg(long, value_name = "N", default_value_t = 10)]
+    count: usize,
+    /// Each class for itself
+    #[arg(long)]
+    by_class: bool,
+    /// Only this class; may be repeated
+    #[arg(long = "class", value_name = "N")]
+    classes: Vec<u8>,
+    #[command(flatten)]
+    period: Period,
+    /// What bytes are measured on
+    #[arg(long, value_enum, default_value_t)]
+    basis: Layer,
+    /// How to write it
+    #[arg(long, value_enum, default_value_t)]
+    format: Format,
+}
+
+/// What is known to be missing from the ledger, or booked late
+#[derive(Debug, Args)]
+#[command(after_long_help = "Examples:\n  trafctl gaps --last 30d\n  trafctl gaps --format json")]
+pub struct GapOptions {
+    #[command(flatten)]
+    period: Period,
+    /// How to write it
+    #[arg(long, value_enum, default_value_t)]
+    format: Format,
+}
+
+/// A span of time.
+#[derive(Clone, Debug, Default, Args)]
+struct Period {
+    /// Begin: 2026-11-01, 2026-11-01T12:00, or with an offset
+    #[arg(long, value_name = "T", conflicts_with = "last")]
+    from: Option<String>,
+    /// End, not included
+    #[arg(long, value_name = "T", conflicts_with = "last")]
+    to: Option<String>,
+    /// The time until now, such as 30d or 12h
+    #[arg(long, value_name = "SPAN")]
+    last: Option<String>,
+    /// Time zone of what is typed and shown [default: the ledger's]
+    #[arg(long, value_name = "ZONE")]
+    tz: Option<String>,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+enum Step {
+    #[value(name = "5min")]
+    FiveMinutes,
+    Hour,
+    Day,
+    Month,
+    #[default]
+    Total,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum SplitBy {
+    Class,
+    Direction,
+    Family,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+enum Layer {
+    /// Layer 3: as counted
+    #[default]
+    L3,
+    /// Ethernet frames
+    L2,
+    /// The line, with preamble and gap
+    L1,
+}
+
+/// How figures of the ledger are written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+enum Format {
+    /// For people
+    #[default]
+    Table,
+    /// For programs: one document
+    Json,
+    /// For spreadsheets
+    Csv,
+}
+
+impl From<Format> for ledger::render::Format {
+    fn from(format: Format) -> Self {
+        match format {
+            Format::Table => Self::Table,
+            Format::Json => Self::Json,
+            Format::Csv => Self::Csv,
+        }
+    }
+}
+
+impl From<Layer> for Basis {
+    fn from(layer: Layer) -> Self {
+        match layer {
+            Layer::L3 => Self::L3,
+            Layer::L2 => Self::L2,
+            Layer::L1 => Self::L1,
+        }
+    }
+}
+
+/// Opens the ledger for reading.
+pub(super) fn open(global: &Global) -> anyhow::Result<Ledger> {
+    let path = ledger_path(&global.state_dir);
+    if !path.exists() {
+        bail!("there is no ledger {}; `trafctl run` keeps it", path.display());
+    }
+    Ledger::open_read_only(&path).with_context(|| format!("cannot open the ledger {}", path.display()))
+}
+
+impl Period {
+    /// Begin and end, where given.
+    fn bounds(&self, ledger: &Ledger) -> anyhow::Result<(Option<Timestamp>, Option<Timestamp>)> {
+        let zone = match &self.tz {
+            Some(name) => {
+                TimeZone::get(name).with_context(|| format!("{name:?} is no time zone known here"))?
+            }
+            None => ledger.calendar().zone().clone(),
+        };
+        if let Some(last) = &self.last {
+            let span: Span = last
+                .parse()
+                .with_context(|| format!("{last:?} is no span of time: write 30d, 12h or 3mo"))?;
+            let now = Zoned::new(Timestamp::now(), zone);
+            let from = now.checked_sub(span).with_context(|| format!("{last:?} reaches too far back"))?;
+            return Ok((Some(from.timestamp()), None));
+        }
+        let time = |text: &Option<String>| text.as_deref().map(|text| parse_time(text, &zone)).transpose();
+        Ok((time(&self.from)?, time(&self.to)?))
+    }
+}
+
+/// An instant with its offset, or a date and perhaps a time in the zone.
+fn parse_time(text: &str, zone: &TimeZone) -> anyhow::Result<Timestamp> {
+    if let Ok(instant) = text.parse::<Timestamp>() {
+        return Ok(instant);
+    }
+    let civil: DateTime = text.parse().with_context(|| {
+        format!("{text:?} is no time: write 2026-11-01, 2026-11-01T12:00 or 2026-11-01T12:00Z")
+    })?;
+    Ok(civil.to_zoned(zone.clone())?.timestamp())
+}
+
+pub(super) fn run(global: &Global, options: &Options) -> anyhow::Result<Done> {
+    let ledger = open(global)?;
+    let (from, to) = options.period.bounds(&ledger)?;
+    let calendar = match (&options.period.tz, options.billing_day) {
+        (None, None) => None,
+        (zone, day) => {
+            let stored = ledger.calendar();
+            let zone = zone.as_deref().unwrap_or(stored.zone_name());
+            Some(Calendar::new(zone, day.unwrap_or(stored.billing_day()))?)
+        }
+    };
+    let report = ledger.report(&ReportQuery {
+        by: match options.by {
+            Step::FiveMinutes => By::FiveMinutes,
+            Step::Hour => By::Hour,
+            Step::Day => By::Day,
+            Step::Month => By::Month,
+            Step::Total => By::Total,
+        },
+        containers: options.containers.clone(),
+        classes: options.classes.clone(),
+        from,
+        to,
+        calendar,
+        split: Split {
+            class: options.split.contains(&SplitBy::Class),
+            direction: options.split.contains(&SplitBy::Direction),
+            family: options.split.contains(&SplitBy::Family),
+        },
+        percentile: options.percentile,
+        basis: options.basis.into(),
+    })?;
+    print(&ledger::render::report(&report, options.format.into())?)?;
+    if options.format == Format::Csv {
+        // A spreadsheet takes the lines; the person who asked for it still learns what they mean.
+        for note in ledger::render::notes(&report) {
+            tracing::info!("{note}");
+        }
+    }
+    Ok(Done::Well)
+}
+
+pub(super) fn top(global: &Global, options: &TopOptions) -> anyhow::Result<Done> {
+    let ledger = open(global)?;
+    let (from, to) = options.period.bounds(&ledger)?;
+    let rows = ledger.top_talkers(&TopQuery {
+        count: options.count,
+        from,
+        to,
+        classes: options.classes.clone(),
+        by_class: options.by_class,
+        basis: options.basis.into(),
+    })?;
+    print(&ledger::render::top(&rows, options.format.into())?)?;
+    Ok(Done::Well)
+}
+
+pub(super) fn gaps(global: &Global, options: &GapOptions) -> anyhow::Result<Done> {
+    let ledger = open(global)?;
+    let (from, to) = options.period.bounds(&ledger)?;
+    print(&ledger::render::gaps(&ledger.gaps(from, to)?, options.format.into())?)?;
+    Ok(Done::Well)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_as_people_type_them() {
+        let zone = TimeZone::get("Europe/Berlin").unwrap();
+        let parse = |text| parse_time(text, &zone).map(|time| time.to_string());
+        assert_eq!(parse("2026-11-01").unwrap(), "2026-10-31T23:00:00Z");
+        assert_eq!(parse("2026-07-01T12:30").unwrap(), "2026-07-01T10:30:00Z");
+        assert_eq!(parse("2026-07-01T12:30:00+02:00").unwrap(), "2026-07-01T10:30:00Z");
+        assert!(parse("yesterday").unwrap_err().to_string().contains("is no time"));
+    }
+}
