@@ -5,7 +5,7 @@
 
 use std::{
     fs::{self, File},
-    os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _},
+    os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _},
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -83,6 +83,9 @@ impl Bookkeeper {
         let path = ledger_path(state_dir);
         let ledger = Ledger::open(&path, config.ledger.clone())
             .with_context(|| format!("cannot open the ledger {}", path.display()))?;
+        // What customers are billed from is not for everybody, wherever the directory may be.
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o640))
+            .with_context(|| format!("cannot set the mode of {}", path.display()))?;
         Ok(Self { ledger, node: config.node.clone(), interval: config.drain_interval })
     }
 

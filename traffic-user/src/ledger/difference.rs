@@ -304,9 +304,9 @@ mod tests {
             now in proptest::array::uniform4(any::<u64>()),
         ) {
             let change = difference(Some(&previous), &now);
-            for at in 0..4 {
-                prop_assert!(change.passed[at] <= now[at]);
-                prop_assert!(i64::try_from(change.passed[at]).is_ok());
+            for (passed, now) in change.passed.into_iter().zip(now) {
+                prop_assert!(passed <= now);
+                prop_assert!(i64::try_from(passed).is_ok());
             }
             let fell = (0..4).any(|at| now[at] < previous[at]);
             prop_assert!(!fell || change.is_loss());

@@ -4,18 +4,18 @@
 use std::collections::{HashMap, HashSet};
 
 use jiff::Timestamp;
-use rusqlite::{Connection, OptionalExtension as _, Transaction, TransactionBehavior, params};
+use rusqlite::{Connection, Transaction, TransactionBehavior, params};
 
 use super::bucket::FIVE_MINUTES_S;
-use super::clock::ClockReading;
 use super::difference::{self, Change};
 use super::error::LedgerError;
 use super::gaps::{self, Gap, GapLinks, GapReason, GapSize};
 use super::names;
+use super::past::{floor, latest_reading, reading_of_epoch};
 use super::readings::{self, ContainerLife, LastReadings};
 use super::schema::{FAULT, Kind, PASSED, TRAFFIC};
-use super::timeline::{Before, DrainContext, Past, Timeline, judge};
-use crate::snapshot::{ByDirection, Snapshot};
+use super::timeline::{Before, DrainContext, Timeline, judge};
+use crate::snapshot::{ByDirection, ContainerId, Snapshot};
 
 /// What a drain did. Once it is returned, everything in the snapshot is in the ledger for good.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -77,7 +77,7 @@ pub(super) fn run(
     let class_table = names::class_table(&transaction, &snapshot.class_table)?;
     let before = Before {
         latest,
-        same_epoch: past_of(&transaction, "e.id = ?1", epoch)?,
+        same_epoch: reading_of_epoch(&transaction, epoch)?,
         class_table,
         floor_s: floor(&transaction)?,
         newest_bucket_s: transaction
@@ -201,7 +201,7 @@ impl<'a> Drain<'a> {
     fn interface_numbers(&self) -> Result<HashMap<&'a str, i64>, LedgerError> {
         let mut numbers = HashMap::new();
         for interface in &self.snapshot.interfaces {
-            let container = self.container_of(interface.container.as_ref().map(|id| id.as_str()))?;
+            let container = self.container_of(interface.container.as_ref().map(ContainerId::as_str))?;
             let number = names::interface(self.transaction, &interface.interface, container)?;
             numbers.insert(interface.interface.as_str(), number);
         }
@@ -321,7 +321,7 @@ impl<'a> Drain<'a> {
                 continue;
             }
             readings::store_unseen(self.transaction, self.epoch, interface, generation, &total)?;
-            let container = counter.container.as_ref().map(|id| id.as_str());
+            let container = counter.container.as_ref().map(ContainerId::as_str);
             let gap = Gap {
                 start: None,
                 end: counter.attached,
@@ -384,35 +384,4 @@ impl<'a> Drain<'a> {
             ])?;
         Ok(())
     }
-}
-
-/// Nothing is booked into closed periods, nor where finer rows were dropped already.
-fn floor(conn: &Connection) -> Result<i64, LedgerError> {
-    let closed: Option<i64> = conn.query_row("SELECT max(end) FROM period", [], |row| row.get(0))?;
-    let dropped = names::meta_integer(conn, "dropped_before_5min")?;
-    Ok(closed.max(dropped).unwrap_or(i64::MIN / 2))
-}
-
-fn latest_reading(conn: &Connection, node: i64) -> Result<Option<Past>, LedgerError> {
-    past_of(conn, "e.node = ?1", node)
-}
-
-fn past_of(conn: &Connection, which: &str, id: i64) -> Result<Option<Past>, LedgerError> {
-    let sql = format!(
-        "SELECT e.id, e.boot_id, e.last_wall_ms, e.last_boottime_ns, e.last_bucket, e.last_class_table
-         FROM epoch e WHERE {which} AND e.drains > 0 ORDER BY e.drains DESC LIMIT 1"
-    );
-    let row = conn
-        .prepare_cached(&sql)?
-        .query_row([id], |row| {
-            let clock = (row.get::<_, i64>(2)?, row.get::<_, i64>(3)?);
-            Ok((row.get(0)?, row.get(1)?, clock, row.get(4)?, row.get(5)?))
-        })
-        .optional()?;
-    let Some((epoch, boot_id, (wall_ms, boottime_ns), bucket_s, class_table)) = row else { return Ok(None) };
-    let clock = ClockReading {
-        wall: Timestamp::from_millisecond(wall_ms)?,
-        boottime_ns: boottime_ns.cast_unsigned(),
-    };
-    Ok(Some(Past { epoch, boot_id, clock, bucket_s, class_table }))
 }

@@ -4,7 +4,7 @@
 //!
 //! - pure arithmetic: `difference` (readings to traffic), `clock` and `timeline` (when it was, and what is missing),
 //!   `bucket` (five minutes to billing months), `percentile`;
-//! - the file: `schema`, `migrate`, `names`, `readings`, `drain`, `store`, `gaps`, `rollup`;
+//! - the file: `schema`, `migrate`, `names`, `readings`, `past`, `drain`, `store`, `gaps`, `rollup`;
 //! - the way out: `query` (which rows answer best), `report`, `render`, `close` and `audit`.
 
 mod audit;
@@ -18,6 +18,7 @@ mod figures;
 mod gaps;
 mod migrate;
 mod names;
+mod past;
 mod percentile;
 mod query;
 mod rates;

@@ -1,6 +1,5 @@
 //! Reports, rankings and gaps as a table for people, or as JSON or CSV for programs. Knows no database.
 
-use comfy_table::{CellAlignment, Table, presets};
 use jiff::Timestamp;
 use serde::Serialize;
 
@@ -9,6 +8,7 @@ use super::figures::{Figures, Volume};
 use super::gaps::Gap;
 use super::report::Report;
 use super::top::TopRow;
+use crate::output;
 
 /// How output looks.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -260,15 +260,8 @@ impl Sheet {
     }
 
     fn table(&self) -> String {
-        let mut table = Table::new();
-        table.load_style(presets::NOTHING).set_header(self.header());
-        for line in &self.lines {
-            table.add_row(line);
-        }
-        for (at, column) in table.column_iter_mut().enumerate() {
-            let is_number = (self.text.len()..self.text.len() + self.numbers.len()).contains(&at);
-            column.set_cell_alignment(if is_number { CellAlignment::Right } else { CellAlignment::Left });
-        }
-        table.trim_fmt() + "\n"
+        let header: Vec<String> = self.header().map(|name| name.replace('_', " ").to_uppercase()).collect();
+        let numbers = self.text.len()..self.text.len() + self.numbers.len();
+        output::columns(&header, &numbers, &self.lines)
     }
 }

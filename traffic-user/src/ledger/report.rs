@@ -361,11 +361,15 @@ fn lines(
     }
     rows.sort_by_key(|(order, row)| (*order, !row.billed, row.class, row.family));
     let rows = rows.into_iter().map(|(_, row)| row);
-    Ok(if plan.query.split.direction { rows.flat_map(by_direction).collect() } else { rows.collect() })
+    Ok(if plan.query.split.direction {
+        rows.flat_map(|row| by_direction(&row)).collect()
+    } else {
+        rows.collect()
+    })
 }
 
 /// A line as two, one a direction.
-fn by_direction(row: ReportRow) -> [ReportRow; 2] {
+fn by_direction(row: &ReportRow) -> [ReportRow; 2] {
     let (incoming, outgoing) = (row.figures.incoming, row.figures.outgoing);
     let one = |direction, incoming: Option<_>, outgoing: Option<_>, percentile| ReportRow {
         direction: Some(direction),

@@ -65,7 +65,7 @@ pub fn table(snapshot: &Snapshot, look: Look) -> String {
 
     let mut classes = plain_table(
         &["CONTAINER", "CLASS", "FAMILY", "IN BYTES", "IN PACKETS", "OUT BYTES", "OUT PACKETS"],
-        3,
+        &(3..7),
     );
     for counter in &snapshot.counters {
         let mut row =
@@ -76,8 +76,10 @@ pub fn table(snapshot: &Snapshot, look: Look) -> String {
     text += &finish(&classes);
 
     if !snapshot.faults.is_empty() {
-        let mut faults =
-            plain_table(&["INTERFACE", "FAULT", "IN BYTES", "IN PACKETS", "OUT BYTES", "OUT PACKETS"], 2);
+        let mut faults = plain_table(
+            &["INTERFACE", "FAULT", "IN BYTES", "IN PACKETS", "OUT BYTES", "OUT PACKETS"],
+            &(2..6),
+        );
         for fault in &snapshot.faults {
             let mut row = vec![fault.interface.clone(), fault.fault.name().to_owned()];
             row.extend(amounts(&fault.tally));
@@ -86,8 +88,10 @@ pub fn table(snapshot: &Snapshot, look: Look) -> String {
         text += &finish(&faults);
     }
 
-    let mut interfaces =
-        plain_table(&["INTERFACE", "CONTAINER", "IN BYTES", "IN PACKETS", "OUT BYTES", "OUT PACKETS"], 2);
+    let mut interfaces = plain_table(
+        &["INTERFACE", "CONTAINER", "IN BYTES", "IN PACKETS", "OUT BYTES", "OUT PACKETS"],
+        &(2..6),
+    );
     for interface in &snapshot.interfaces {
         let owner =
             interface.container.as_ref().map_or_else(|| "(shared)".to_owned(), ContainerId::to_string);

@@ -3,19 +3,21 @@
 pub mod dump;
 pub mod status;
 
+use std::ops::Range;
+
 use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
 use traffic_common::Tally;
 
 /// A table as all commands show them: no lines, numbers to the right.
-fn plain_table(header: &[&str], first_number: usize) -> Table {
+fn plain_table<T: AsRef<str>>(header: &[T], numbers: &Range<usize>) -> Table {
     let mut table = Table::new();
     table
         .load_style(presets::NOTHING)
         .set_content_arrangement(ContentArrangement::Disabled)
-        .set_header(header);
+        .set_header(header.iter().map(AsRef::as_ref));
     for (at, column) in table.column_iter_mut().enumerate() {
         column.set_padding((0, 2));
-        if at >= first_number {
+        if numbers.contains(&at) {
             column.set_cell_alignment(CellAlignment::Right);
         }
     }
@@ -31,9 +33,18 @@ fn finish(table: &Table) -> String {
 
 /// A table of texts.
 pub fn rows(header: &[&str], rows: impl Iterator<Item = Vec<String>>) -> String {
-    let mut table = plain_table(header, header.len());
+    let mut table = plain_table(header, &(0..0));
     for row in rows {
         table.add_row(row);
+    }
+    finish(&table).trim_end().to_owned() + "\n"
+}
+
+/// A table of which some columns are numbers.
+pub fn columns(header: &[String], numbers: &Range<usize>, lines: &[Vec<String>]) -> String {
+    let mut table = plain_table(header, numbers);
+    for line in lines {
+        table.add_row(line);
     }
     finish(&table).trim_end().to_owned() + "\n"
 }

@@ -1,7 +1,9 @@
 //! The ledger on real files, fed with made-up readings.
 
 mod closing;
+mod crashes;
 mod draining;
+mod histories;
 mod node;
 mod pva;
 mod reports;

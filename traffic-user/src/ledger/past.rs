@@ -1,0 +1,46 @@
+//! What the ledger remembers of earlier readings as a whole: when they were, and before what nothing may be booked.
+
+use jiff::Timestamp;
+use rusqlite::{Connection, OptionalExtension as _};
+
+use super::clock::ClockReading;
+use super::error::LedgerError;
+use super::names;
+use super::timeline::Past;
+
+/// Nothing is booked into closed periods, nor where finer rows were dropped already.
+pub(super) fn floor(conn: &Connection) -> Result<i64, LedgerError> {
+    let closed: Option<i64> = conn.query_row("SELECT max(end) FROM period", [], |row| row.get(0))?;
+    let dropped = names::meta_integer(conn, "dropped_before_5min")?;
+    Ok(closed.max(dropped).unwrap_or(i64::MIN / 2))
+}
+
+/// The last reading of a node, of whatever epoch.
+pub(super) fn latest_reading(conn: &Connection, node: i64) -> Result<Option<Past>, LedgerError> {
+    past_of(conn, "e.node = ?1", node)
+}
+
+/// The last reading of an epoch.
+pub(super) fn reading_of_epoch(conn: &Connection, epoch: i64) -> Result<Option<Past>, LedgerError> {
+    past_of(conn, "e.id = ?1", epoch)
+}
+
+fn past_of(conn: &Connection, which: &str, id: i64) -> Result<Option<Past>, LedgerError> {
+    let sql = format!(
+        "SELECT e.id, e.boot_id, e.last_wall_ms, e.last_boottime_ns, e.last_bucket, e.last_class_table
+         FROM epoch e WHERE {which} AND e.drains > 0 ORDER BY e.drains DESC LIMIT 1"
+    );
+    let row = conn
+        .prepare_cached(&sql)?
+        .query_row([id], |row| {
+            let clock = (row.get::<_, i64>(2)?, row.get::<_, i64>(3)?);
+            Ok((row.get(0)?, row.get(1)?, clock, row.get(4)?, row.get(5)?))
+        })
+        .optional()?;
+    let Some((epoch, boot_id, (wall_ms, boottime_ns), bucket_s, class_table)) = row else { return Ok(None) };
+    let clock = ClockReading {
+        wall: Timestamp::from_millisecond(wall_ms)?,
+        boottime_ns: boottime_ns.cast_unsigned(),
+    };
+    Ok(Some(Past { epoch, boot_id, clock, bucket_s, class_table }))
+}
