@@ -22,7 +22,7 @@ const BUILD_TOOLS: [(&str, &str); 1] = [("gcc", "cc")];
 const COMPILER: [&str; 3] = ["rustc-web", "cargo-web", "libstd-rust-web-dev-bpf"];
 
 /// What the tests and the demonstration call: `(package, program)`.
-const TEST_TOOLS: [(&str, &str); 9] = [
+const TEST_TOOLS: [(&str, &str); 10] = [
     ("ethtool", "ethtool"),
     ("iperf3", "iperf3"),
     ("iproute2", "ip"),
@@ -31,6 +31,7 @@ const TEST_TOOLS: [(&str, &str); 9] = [
     ("kmod", "modprobe"),
     ("nftables", "nft"),
     ("procps", "sysctl"),
+    ("sqlite3", "sqlite3"),
     ("tcpdump", "tcpdump"),
     ("util-linux", "nsenter"),
 ];
