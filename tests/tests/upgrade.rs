@@ -114,7 +114,7 @@ fn maps_of_another_layout_are_refused_until_purged() -> Result<()> {
     let a = lab.bridged(101, 0, [10, 1, 0, 1].into(), "fd00:1::1".parse()?)?;
     lab.run_ok(&["attach"])?;
     rewrite_meta(&lab, |meta| {
-        meta[LAYOUT_VERSION_AT..LAYOUT_VERSION_AT + 4].copy_from_slice(&999_u32.to_ne_bytes())
+        meta[LAYOUT_VERSION_AT..LAYOUT_VERSION_AT + 4].copy_from_slice(&999_u32.to_ne_bytes());
     })?;
     for command in [["attach"], ["dump"], ["status"]] {
         let output = lab.trafctl(&command)?.output()?;

@@ -112,7 +112,7 @@ fn index_v4(rows: &[(Key<[u8; 4]>, u32)]) -> Vec<u8> {
         match INDEXED_BITS.checked_sub(key.prefix_len()) {
             // A column is below the word's value: the number of columns is limited so.
             Some(free) => {
-                index[first..first + (1 << free)].fill(u8::try_from(*column).unwrap_or(INDEX_ASK_TRIE))
+                index[first..first + (1 << free)].fill(u8::try_from(*column).unwrap_or(INDEX_ASK_TRIE));
             }
             None => index[first] = INDEX_ASK_TRIE,
         }
