@@ -7,6 +7,7 @@ use std::{
     fs::{self, File},
     os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _},
     path::{Path, PathBuf},
+    sync::Arc,
     time::Duration,
 };
 
@@ -16,6 +17,7 @@ use rustix::fs::{FlockOperation, flock};
 
 use crate::{
     config::Config,
+    health::DrainHealth,
     kernel::{counters, maps::Maps},
     ledger::{DrainContext, DrainTrigger, Ledger, render},
 };
@@ -71,6 +73,7 @@ pub struct Bookkeeper {
     ledger: Ledger,
     node: String,
     interval: Duration,
+    health: Arc<DrainHealth>,
 }
 
 impl Bookkeeper {
@@ -82,7 +85,12 @@ impl Bookkeeper {
         let path = ledger_path(state_dir);
         let ledger = Ledger::open(&path, config.ledger.clone())
             .with_context(|| format!("cannot open the ledger {}", path.display()))?;
-        Ok(Self { ledger, node: config.node.clone(), interval: config.drain_interval })
+        Ok(Self {
+            ledger,
+            node: config.node.clone(),
+            interval: config.drain_interval,
+            health: Arc::default(),
+        })
     }
 
     /// Opens the ledger only if there is one: a node on which no daemon ever ran has none.
@@ -96,11 +104,26 @@ impl Bookkeeper {
         Self::open(config, state_dir).map(Some)
     }
 
+    /// What the drains came to so far, for those who watch.
+    pub fn health(&self) -> &Arc<DrainHealth> {
+        &self.health
+    }
+
     /// Reads all counters and books what they grew by. The caller holds the lock on the pinned state.
     ///
     /// # Errors
     /// When the counters can't be read or nothing could be written; the next drain catches up.
     pub fn drain(&mut self, maps: &Maps, trigger: DrainTrigger) -> anyhow::Result<()> {
+        let booked = self.book(maps, trigger);
+        match &booked {
+            Ok(gaps) => self.health.succeeded(Timestamp::now(), *gaps),
+            Err(_) => self.health.failed(),
+        }
+        booked.map(drop)
+    }
+
+    /// Gives the number of gaps found.
+    fn book(&mut self, maps: &Maps, trigger: DrainTrigger) -> anyhow::Result<usize> {
         let snapshot = counters::read(maps, &self.node)?;
         let outcome = self
             .ledger
@@ -115,7 +138,7 @@ impl Bookkeeper {
             outcome.fault_rows,
             outcome.interface_rows
         );
-        Ok(())
+        Ok(outcome.gaps.len())
     }
 
     /// Sums up what is over and drops what was kept long enough.
