@@ -98,14 +98,14 @@ fn tables(family: Family, random: &mut Random) -> Vec<(&'static str, Vec<Line>)>
     let chain = (0..=width).map(|len| line(u64::from(len) * 7 + 1, chain_at, len)).collect();
     let long_at = near(random);
     let long = (width * 3 / 4 - 8..=width)
-        .flat_map(|len| (0..4_u128).map(move |n| (len, n)))
-        .map(|(len, n)| line(u64::from(len) + n as u64, long_at.wrapping_add(n << (128 - len)), len))
+        .flat_map(|len| (0..4_u64).map(move |n| (len, n)))
+        .map(|(len, n)| line(u64::from(len) + n, long_at.wrapping_add(u128::from(n) << (128 - len)), len))
         .collect();
     let step = 128 - 8;
-    let whole = (0..256_u128).map(|n| line(n as u64 * 3 + 1, n << step, 8)).collect();
+    let whole = (0..256_u64).map(|n| line(n * 3 + 1, u128::from(n) << step, 8)).collect();
     let from = 128 - (width - 8);
     let adjacent =
-        (0..600_u128).map(|n| line(n as u64 + 1, base.wrapping_add(n << from), width - 8)).collect();
+        (0..600_u64).map(|n| line(n + 1, base.wrapping_add(u128::from(n) << from), width - 8)).collect();
     let edges = vec![line(1, 0, width), line(2, u128::MAX, width), line(3, 0, 1), line(4, 1 << 127, 1)];
     vec![
         ("scattered and nested, no default", scattered),

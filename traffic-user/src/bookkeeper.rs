@@ -7,6 +7,7 @@ use std::{
     fs::{self, File},
     os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _},
     path::{Path, PathBuf},
+    sync::Arc,
     time::Duration,
 };
 
@@ -16,6 +17,7 @@ use rustix::fs::{FlockOperation, flock};
 
 use crate::{
     config::Config,
+    health::DrainHealth,
     kernel::{counters, maps::Maps},
     ledger::{DrainContext, DrainTrigger, Ledger, LedgerError, render},
     snapshot::ContainerId,
@@ -72,6 +74,7 @@ pub struct Bookkeeper {
     ledger: Ledger,
     node: String,
     interval: Duration,
+    health: Arc<DrainHealth>,
 }
 
 impl Bookkeeper {
@@ -86,7 +89,12 @@ impl Bookkeeper {
         // What customers are billed from is not for everybody, wherever the directory may be.
         fs::set_permissions(&path, fs::Permissions::from_mode(0o640))
             .with_context(|| format!("cannot set the mode of {}", path.display()))?;
-        Ok(Self { ledger, node: config.node.clone(), interval: config.drain_interval })
+        Ok(Self {
+            ledger,
+            node: config.node.clone(),
+            interval: config.drain_interval,
+            health: Arc::default(),
+        })
     }
 
     /// Opens the ledger only if there is one: a node on which no daemon ever ran has none.
@@ -100,11 +108,26 @@ impl Bookkeeper {
         Self::open(config, state_dir).map(Some)
     }
 
+    /// What the drains came to so far, for those who watch.
+    pub fn health(&self) -> &Arc<DrainHealth> {
+        &self.health
+    }
+
     /// Reads all counters and books what they grew by. The caller holds the lock on the pinned state.
     ///
     /// # Errors
     /// When the counters can't be read or nothing could be written; the next drain catches up.
     pub fn drain(&mut self, maps: &Maps, trigger: DrainTrigger) -> anyhow::Result<()> {
+        let booked = self.book(maps, trigger);
+        match &booked {
+            Ok(gaps) => self.health.succeeded(Timestamp::now(), *gaps),
+            Err(_) => self.health.failed(),
+        }
+        booked.map(drop)
+    }
+
+    /// Gives the number of gaps found.
+    fn book(&mut self, maps: &Maps, trigger: DrainTrigger) -> anyhow::Result<usize> {
         let snapshot = counters::read(maps, &self.node)?;
         let outcome = self
             .ledger
@@ -119,7 +142,7 @@ impl Bookkeeper {
             outcome.fault_rows,
             outcome.interface_rows
         );
-        Ok(())
+        Ok(outcome.gaps.len())
     }
 
     /// Frees an id for a new owner; gives the label under which the old one's figures stay.

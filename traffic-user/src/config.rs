@@ -15,6 +15,7 @@ use toml::Spanned;
 pub use crate::classes::ClassOrder;
 use crate::{
     addresses::parse_prefix,
+    api::Listen,
     ledger::{Calendar, LedgerConfig},
     naming::{Pattern, Preset},
     snapshot::ContainerId,
@@ -83,6 +84,8 @@ pub struct Config {
     pub ledger_enabled: bool,
     /// How the ledger is kept.
     pub ledger: LedgerConfig,
+    /// Where metrics are served; nowhere unless said.
+    pub api: Option<Listen>,
 }
 
 /// How programs are attached.
@@ -164,6 +167,7 @@ struct File {
     container: Vec<FileContainer>,
     drain: FileDrain,
     ledger: FileLedger,
+    api: FileApi,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -213,6 +217,12 @@ struct FileLedger {
     enabled: Option<bool>,
     time_zone: Option<Spanned<String>>,
     billing_day: Option<Spanned<u8>>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct FileApi {
+    listen: Option<Spanned<String>>,
 }
 
 /// A complaint about a place in the text.
@@ -277,6 +287,7 @@ impl Config {
             drain_interval: file.drain.check()?,
             ledger_enabled: file.ledger.enabled.unwrap_or(true),
             ledger: file.ledger.check()?,
+            api: file.api.check()?,
         })
     }
 
@@ -423,6 +434,13 @@ impl FileLedger {
     }
 }
 
+impl FileApi {
+    fn check(self) -> Result<Option<Listen>, Complaint> {
+        let Some(text) = self.listen else { return Ok(None) };
+        text.get_ref().parse().map(Some).map_err(|error: String| complain(&text, error))
+    }
+}
+
 /// Six bytes in hexadecimal between colons or dashes.
 pub fn parse_mac(text: &str) -> Option<[u8; 6]> {
     let mut mac = [0; 6];
@@ -456,6 +474,7 @@ mod tests {
         assert_eq!(config.drain_interval, Duration::from_secs(60));
         assert_eq!(config.class_file_candidates().len(), 3);
         assert!(!config.node.is_empty());
+        assert_eq!(config.api, None);
     }
 
     #[test]
@@ -466,7 +485,8 @@ mod tests {
              [interfaces]\npreset = 'proxmox'\n[[interfaces.rule]]\npattern = '^x(?<container>.+)$'\nkind = 'container'\n\
              [[container]]\nid = '{ABCDEF01-2345-6789-abcd-ef0123456789}'\ninterfaces = ['a']\nmacs = ['00:18:51:AA:bb:cc']\n\
              addresses = ['10.0.0.5', '2001:db8:5::/64']\n[drain]\ninterval = '1m 30s'\n\
-             [ledger]\nenabled = false\ntime_zone = 'Europe/Berlin'\nbilling_day = 15\n",
+             [ledger]\nenabled = false\ntime_zone = 'Europe/Berlin'\nbilling_day = 15\n\
+             [api]\nlisten = 'unix:/run/a.sock'\n",
         )
         .unwrap();
         assert_eq!(config.class_file_candidates(), [PathBuf::from("/c")]);
@@ -484,6 +504,7 @@ mod tests {
         assert_eq!(config.drain_interval, Duration::from_secs(90));
         assert_eq!((config.ledger_enabled, config.ledger.calendar.billing_day()), (false, 15));
         assert_eq!(config.ledger.calendar.zone_name(), "Europe/Berlin");
+        assert_eq!(config.api, Some(Listen::Unix("/run/a.sock".into())));
     }
 
     #[test]
@@ -510,6 +531,8 @@ mod tests {
             ("[drain]\ninterval = 'soon'\n", "t.toml:2:12: this is no duration"),
             ("[ledger]\nbilling_day = 32\n", "t.toml:2:15: a billing month begins"),
             ("[ledger]\ntime_zone = 'Europe/Nowhere'\n", "t.toml:2:13: "),
+            ("[api]\nlisten = '0.0.0.0:9177'\n", "t.toml:2:10: 0.0.0.0 is not loopback"),
+            ("[api]\nport = 1\n", "t.toml:2:1: unknown field `port`"),
             ("node = ''\n", "t.toml:1:8: the node's name is empty"),
             ("a = \n", "t.toml:1:"),
         ];

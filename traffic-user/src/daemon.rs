@@ -7,6 +7,7 @@
 use std::{
     collections::HashMap,
     path::Path,
+    sync::Arc,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
@@ -21,11 +22,13 @@ use tokio::{
 };
 
 use crate::{
+    api::{Listen, Server, Source},
     bookkeeper::{self, Bookkeeper},
     class_source,
     host::{AttachReport, Host, Selection},
     kernel::{
         attach::Change,
+        counters,
         load::{self, Outcome, Want},
         tables,
     },
@@ -59,10 +62,13 @@ pub async fn run(
     let (_subscription, mut events) = Netlink::watch()?;
 
     let host = make_host()?;
+    // Before anything is attached: a start that fails leaves everything as it was.
+    let bound = host.config.api.as_ref().map(Listen::bind).transpose()?;
     let books =
         if host.config.ledger_enabled { Some(Bookkeeper::open(&host.config, state_dir)?) } else { None };
     let mut daemon = Daemon { host, known: HashMap::new(), books };
     let _log = daemon.start(log_faults).await?;
+    let server = bound.map(|bound| Server::start(bound, daemon.source())).transpose()?;
     notify(&[sd_notify::NotifyState::Ready]);
     tracing::info!("attached; following interfaces");
 
@@ -94,6 +100,9 @@ pub async fn run(
         }
     }
     notify(&[sd_notify::NotifyState::Stopping]);
+    if let Some(server) = server {
+        server.stop().await;
+    }
     // What this one misses, the next start's drain takes up.
     report("draining the counters", daemon.drain(DrainTrigger::Event));
     if log_faults {
@@ -209,11 +218,20 @@ impl Daemon {
         Ok(())
     }
 
+    /// What the API answers from. It outlives reloads: as with the ledger, the node keeps the name it had at the start.
+    fn source(&self) -> Source {
+        let Host { bpffs, config, .. } = &self.host;
+        let (bpffs, node) = (bpffs.clone(), config.node.clone());
+        let health = self.books.as_ref().map(|books| Arc::clone(books.health()));
+        Source::new(move || counters::read(&load::open(&bpffs)?, &node), health)
+    }
+
     /// Books what was counted since the last time.
     fn drain(&mut self, trigger: DrainTrigger) -> anyhow::Result<()> {
         let Some(books) = &mut self.books else { return Ok(()) };
-        let _lock = self.host.bpffs.lock()?;
-        books.drain(&load::open(&self.host.bpffs)?, trigger)
+        let opened = self.host.bpffs.lock().and_then(|lock| Ok((lock, load::open(&self.host.bpffs)?)));
+        let (_lock, maps) = opened.inspect_err(|_| books.health().failed())?;
+        books.drain(&maps, trigger)
     }
 
     fn maintain(&mut self) -> anyhow::Result<()> {
@@ -256,6 +274,9 @@ impl Daemon {
     async fn reload(&mut self, make_host: &impl Fn() -> anyhow::Result<Host>) -> anyhow::Result<()> {
         let host = make_host()?;
         let table = class_source::table_for_start(&host.config)?;
+        if host.config.api != self.host.config.api {
+            tracing::warn!("[api] has changed: that takes effect when trafctl is started anew");
+        }
         self.host = host;
         {
             let mut session = self.host.begin(Want::Pinned).await?;

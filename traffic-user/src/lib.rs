@@ -14,9 +14,11 @@
 //! | [`output`] | results as tables, JSON and CSV |
 //! | [`bookkeeper`] | from the counters into the ledger: when to drain, and what must wait for a drain |
 //! | [`ledger`] | last readings, differences, gaps and rollups in SQLite: what is billed from |
+//! | [`api`], [`health`] | metrics and JSON over HTTP, for monitoring; how draining goes |
 //! | [`clock`] | times, the boot's identity, random numbers |
 
 pub mod addresses;
+pub mod api;
 pub mod bookkeeper;
 pub mod class_source;
 pub mod classes;
@@ -24,6 +26,7 @@ pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod daemon;
+pub mod health;
 pub mod host;
 pub mod identities;
 pub mod kernel;

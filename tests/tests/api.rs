@@ -1,0 +1,178 @@
+//! The API of `trafctl run`: what it serves against what `trafctl dump` says, and how it comes and goes.
+
+use std::fs;
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::process::Stdio;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail, ensure};
+use rustix::process::Signal;
+use serde_json::Value;
+use traffic_tests::container::introduce;
+use traffic_tests::process::Process;
+use traffic_tests::traffic::udp_send;
+use traffic_tests::{Amounts, Counters, Lab};
+
+const PATIENCE: Duration = Duration::from_secs(10);
+const CLASSES: &str = "1 0.0.0.0/0\n1 ::/0\n2 10.1.0.0/16\n2 fd00:1::/32\n";
+
+/// A node that serves at `listen`, which may name a path in the lab's directory as `{lab}`.
+fn node(name: &str, listen: &str) -> Result<Lab> {
+    let lab = Lab::new(name)?;
+    let classes = lab.write("classes", CLASSES)?;
+    let listen = listen.replace("{lab}", &lab.path("").to_string_lossy());
+    lab.configure(&format!("class_file = {classes:?}\n[api]\nlisten = {listen:?}\n"))?;
+    Ok(lab)
+}
+
+/// The answer to a request: head and body.
+fn ask(mut stream: impl Read + Write, path: &str) -> Result<(String, String)> {
+    write!(stream, "GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer)?;
+    let (head, body) = answer.split_once("\r\n\r\n").with_context(|| format!("no answer but {answer:?}"))?;
+    Ok((head.to_owned(), body.to_owned()))
+}
+
+fn ask_socket(socket: &Path, path: &str) -> Result<String> {
+    let stream = UnixStream::connect(socket).with_context(|| format!("connect to {}", socket.display()))?;
+    stream.set_read_timeout(Some(PATIENCE))?;
+    let (head, body) = ask(stream, path)?;
+    ensure!(head.starts_with("HTTP/1.1 200 OK\r\n"), "{head}\n{body}");
+    Ok(body)
+}
+
+/// Starts `trafctl run` and waits until it answers.
+fn start(lab: &Lab, socket: &Path) -> Result<Process> {
+    let mut daemon = Process::spawn(lab.trafctl(&["run"])?.stdin(Stdio::null()))?;
+    let deadline = Instant::now() + PATIENCE;
+    while UnixStream::connect(socket).is_err() {
+        if let Some(status) = daemon.child().try_wait()? {
+            bail!("the daemon ended: {status}");
+        }
+        ensure!(Instant::now() < deadline, "nobody listens on {}", socket.display());
+        thread::sleep(Duration::from_millis(10));
+    }
+    // What connects before everything is attached waits; it is answered afterwards.
+    ask_socket(socket, "/api/v1/status")?;
+    Ok(daemon)
+}
+
+/// The value of a sample, named with its labels.
+fn sample(metrics: &str, name: &str) -> Result<f64> {
+    let line = metrics.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+    Ok(line.with_context(|| format!("no {name} in {metrics}"))?.parse()?)
+}
+
+#[test]
+fn what_is_served_is_what_is_dumped() -> Result<()> {
+    let lab = node("api", "unix:{lab}api.sock")?;
+    let a = lab.bridged(101, 0, [10, 1, 0, 1].into(), "fd00:1::1".parse()?)?;
+    let b = lab.bridged(102, 0, [10, 1, 0, 2].into(), "fd00:1::2".parse()?)?;
+    introduce(&[&a, &b])?;
+    let socket = lab.path("api.sock");
+    let daemon = start(&lab, &socket)?;
+    let file = fs::symlink_metadata(&socket)?;
+    ensure!(file.file_type().is_socket() && file.mode() & 0o7777 == 0o660, "{file:?}");
+
+    udp_send(a.namespace(), b.namespace(), (b.v4(), 0).into(), 7, 300)?;
+    udp_send(b.namespace(), a.namespace(), (a.v6(), 0).into(), 11, 500)?;
+    let counters = Counters::at_rest(&lab)?;
+    let served: Counters = serde_json::from_str(&ask_socket(&socket, "/api/v1/counters")?)?;
+    ensure!(served == counters, "served {served:#?} instead of {counters:#?}");
+
+    let metrics = ask_socket(&socket, "/metrics")?;
+    ensure!(metrics.ends_with("\n# EOF\n"), "{metrics}");
+    ensure!(!metrics.contains("10.1.0") && !metrics.contains("fd00:"), "an address is in {metrics}");
+    for container in ["101", "102"] {
+        let both = counters.class(container, 2, "ipv4").plus(counters.class(container, 2, "ipv6"));
+        let value = |what: &str| -> Result<u64> {
+            let name = format!("trafctl_network_{what}_total{{container=\"{container}\",class=\"2\"}}");
+            // Exact: the numbers are far below 2^53.
+            #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
+            Ok(sample(&metrics, &name)? as u64)
+        };
+        let exported = Amounts {
+            in_bytes: value("receive_bytes")?,
+            in_packets: value("receive_packets")?,
+            out_bytes: value("transmit_bytes")?,
+            out_packets: value("transmit_packets")?,
+        };
+        ensure!(exported == both, "{container}: {exported:?} instead of {both:?}");
+    }
+    ensure!(counters.class("102", 2, "ipv4").in_packets >= 7, "{counters:#?}");
+    ensure!(counters.class("102", 2, "ipv6").out_packets >= 11, "{counters:#?}");
+    ensure!(sample(&metrics, "trafctl_unaccounted_bytes")? == 0.0, "{metrics}");
+    ensure!(sample(&metrics, "trafctl_drain_failures_total")? == 0.0, "{metrics}");
+    ensure!(sample(&metrics, "trafctl_last_drain_timestamp_seconds")? > 1_700_000_000.0, "{metrics}");
+    let table = format!("trafctl_class_table_info{{hash=\"{}\"}}", counters.class_table.hash);
+    ensure!(sample(&metrics, &table)? == 1.0, "{metrics}");
+
+    // One that asks for nothing does not keep the daemon from ending.
+    let _idle = UnixStream::connect(&socket)?;
+    let status = daemon.terminate(PATIENCE)?;
+    ensure!(status.success(), "{status}");
+    ensure!(!socket.exists(), "the socket is still there");
+    Ok(())
+}
+
+#[test]
+fn a_killed_daemons_socket_is_taken_over() -> Result<()> {
+    let lab = node("apikill", "unix:{lab}api.sock")?;
+    let socket = lab.path("api.sock");
+    let mut first = start(&lab, &socket)?;
+    first.signal(Signal::KILL)?;
+    first.wait(PATIENCE)?;
+    ensure!(socket.exists(), "nothing was left, so nothing is tested");
+
+    let second = start(&lab, &socket)?;
+    let status: Value = serde_json::from_str(&ask_socket(&socket, "/api/v1/status")?)?;
+    ensure!(status["ledger"]["drain_failures"] == 0, "{status}");
+    ensure!(status["ledger"]["last_drain"].is_string(), "{status}");
+    // A purge takes the maps from under the daemon; it says so and goes on.
+    lab.run_ok(&["detach", "--purge"])?;
+    let (head, body) = ask(UnixStream::connect(&socket)?, "/metrics")?;
+    ensure!(head.starts_with("HTTP/1.1 503 ") && body.contains("nothing is loaded"), "{head}\n{body}");
+    second.terminate(PATIENCE)?;
+    Ok(())
+}
+
+#[test]
+fn a_port_on_loopback_is_served_and_no_other() -> Result<()> {
+    let lab = node("apiport", "127.0.0.1:9177")?;
+    let _daemon = Process::spawn(lab.trafctl(&["run"])?.stdin(Stdio::null()))?;
+    let deadline = Instant::now() + PATIENCE;
+    let (head, body) = loop {
+        match lab.host().enter(|| Ok(TcpStream::connect("127.0.0.1:9177"))) {
+            Ok(Ok(stream)) => break ask(stream, "/metrics")?,
+            Ok(Err(_)) if Instant::now() < deadline => thread::sleep(Duration::from_millis(10)),
+            other => bail!("nobody listens: {other:?}"),
+        }
+    };
+    let content_type = "content-type: application/openmetrics-text; version=1.0.0; charset=utf-8";
+    ensure!(head.contains(content_type), "{head}");
+    ensure!(body.ends_with("\n# EOF\n"), "{body}");
+
+    let open = node("apiopen", "0.0.0.0:9177")?;
+    let output = open.trafctl(&["run"])?.stdin(Stdio::null()).output()?;
+    let said = String::from_utf8_lossy(&output.stderr);
+    let place = format!("{}:3:10: 0.0.0.0 is not loopback", open.config().display());
+    ensure!(output.status.code() == Some(1) && said.contains(&place), "{}: {said}", output.status);
+    Ok(())
+}
+
+#[test]
+fn a_place_that_is_taken_ends_the_start() -> Result<()> {
+    let lab = node("apitaken", "unix:{lab}api.sock")?;
+    fs::write(lab.path("api.sock"), "mine")?;
+    let output = lab.trafctl(&["run"])?.stdin(Stdio::null()).output()?;
+    let said = String::from_utf8_lossy(&output.stderr);
+    ensure!(output.status.code() == Some(1) && said.contains("cannot serve metrics on unix:"), "{said}");
+    ensure!(fs::read_to_string(lab.path("api.sock"))? == "mine");
+    Ok(())
+}

@@ -1,0 +1,278 @@
+//! A [`Snapshot`] as metrics: OpenMetrics, or the older text format for readers that ask for it alone.
+//!
+//! Labels are ids of containers, classes, names of faults and the table's hash, never addresses: those are the business
+//! of the customers, and too many.
+
+use std::{
+    collections::BTreeMap,
+    fmt::{Display, Write as _},
+};
+
+use traffic_common::{Fault, Tally};
+
+use crate::{
+    health::Drains,
+    snapshot::{ByDirection, Snapshot},
+};
+
+/// How metrics are written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Format {
+    /// OpenMetrics 1.0.
+    OpenMetrics,
+    /// Prometheus' text format 0.0.4.
+    Text,
+}
+
+impl Format {
+    /// OpenMetrics, unless the request's `Accept` asks for plain text and does not know it.
+    pub fn for_accept(accept: Option<&str>) -> Self {
+        match accept {
+            Some(accept)
+                if accept.contains("text/plain") && !accept.contains("application/openmetrics-text") =>
+            {
+                Self::Text
+            }
+            _ => Self::OpenMetrics,
+        }
+    }
+
+    /// The value of the header `Content-Type`.
+    pub const fn content_type(self) -> &'static str {
+        match self {
+            Self::OpenMetrics => "application/openmetrics-text; version=1.0.0; charset=utf-8",
+            Self::Text => "text/plain; version=0.0.4; charset=utf-8",
+        }
+    }
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Counter,
+    Gauge,
+    Info,
+}
+
+/// A metric family: in OpenMetrics its name is without the suffix of its samples.
+#[derive(Clone, Copy)]
+struct Metric {
+    kind: Kind,
+    name: &'static str,
+    unit: Option<&'static str>,
+    help: &'static str,
+}
+
+impl Metric {
+    const fn suffix(self) -> &'static str {
+        match self.kind {
+            Kind::Counter => "_total",
+            Kind::Gauge => "",
+            Kind::Info => "_info",
+        }
+    }
+}
+
+/// The text under construction.
+struct Page {
+    text: String,
+    format: Format,
+}
+
+impl Page {
+    fn open(&mut self, metric: Metric) {
+        let Metric { kind, name, unit, help } = metric;
+        let (kind, suffix) = match (self.format, kind) {
+            (_, Kind::Gauge) => ("gauge", ""),
+            (Format::OpenMetrics, Kind::Counter) => ("counter", ""),
+            (Format::OpenMetrics, Kind::Info) => ("info", ""),
+            // The older format knows neither suffixes nor infos.
+            (Format::Text, Kind::Counter) => ("counter", metric.suffix()),
+            (Format::Text, Kind::Info) => ("gauge", metric.suffix()),
+        };
+        self.line(format_args!("# TYPE {name}{suffix} {kind}"));
+        if let (Format::OpenMetrics, Some(unit)) = (self.format, unit) {
+            self.line(format_args!("# UNIT {name} {unit}"));
+        }
+        self.line(format_args!("# HELP {name}{suffix} {help}"));
+    }
+
+    fn sample(&mut self, metric: Metric, labels: &[(&str, &dyn Display)], value: impl Display) {
+        self.text.push_str(metric.name);
+        self.text.push_str(metric.suffix());
+        for (at, (name, label)) in labels.iter().enumerate() {
+            self.text.push(if at == 0 { '{' } else { ',' });
+            self.text.push_str(name);
+            self.text.push_str("=\"");
+            escape(&label.to_string(), &mut self.text);
+            self.text.push('"');
+        }
+        if !labels.is_empty() {
+            self.text.push('}');
+        }
+        self.line(format_args!(" {value}"));
+    }
+
+    /// A family that has one sample without labels.
+    fn single(&mut self, metric: Metric, value: impl Display) {
+        self.open(metric);
+        self.sample(metric, &[], value);
+    }
+
+    fn line(&mut self, line: std::fmt::Arguments<'_>) {
+        // Writing to a String cannot fail.
+        let _infallible = self.text.write_fmt(line);
+        self.text.push('\n');
+    }
+}
+
+/// Both formats escape the same three characters in a label's value.
+fn escape(value: &str, to: &mut String) {
+    for character in value.chars() {
+        match character {
+            '\\' => to.push_str("\\\\"),
+            '"' => to.push_str("\\\""),
+            '\n' => to.push_str("\\n"),
+            other => to.push(other),
+        }
+    }
+}
+
+/// The whole page. `drains` is `None` where no ledger is kept: then there is nothing that could be late.
+pub fn render(snapshot: &Snapshot, drains: Option<&Drains>, format: Format) -> String {
+    let mut page = Page { text: String::new(), format };
+    network(&mut page, snapshot);
+
+    let table =
+        Metric { kind: Kind::Info, name: "trafctl_class_table", unit: None, help: "Class table in force." };
+    page.open(table);
+    page.sample(table, &[("hash", &snapshot.class_table.hash_hex())], 1);
+
+    let faults = Metric {
+        kind: Kind::Counter,
+        name: "trafctl_faults",
+        unit: None,
+        help: "Packets that are in no class, by reason.",
+    };
+    page.open(faults);
+    // Zero ones too: a rate needs the value before the first fault.
+    for fault in Fault::ALL {
+        let counters = snapshot.faults.iter().filter(|counter| counter.fault == fault);
+        let packets = counters.fold(0, |sum: u64, counter| {
+            sum.wrapping_add(counter.tally.incoming.packets).wrapping_add(counter.tally.outgoing.packets)
+        });
+        page.sample(faults, &[("fault", &fault.name())], packets);
+    }
+
+    let balance = snapshot.balance();
+    page.single(
+        Metric {
+            kind: Kind::Gauge,
+            name: "trafctl_unaccounted_bytes",
+            unit: Some("bytes"),
+            help: "Bytes that passed interfaces less those in classes less those in faults; zero when traffic rests.",
+        },
+        balance.incoming.unaccounted().1 + balance.outgoing.unaccounted().1,
+    );
+    page.single(
+        Metric {
+            kind: Kind::Counter,
+            name: "trafctl_estimated_packets",
+            unit: Some("packets"),
+            help: "Packets of super-packets whose size came from the plain segmentation rule.",
+        },
+        snapshot.interfaces.iter().fold(0, |sum: u64, interface| {
+            sum.wrapping_add(interface.passed.incoming.estimated.packets)
+                .wrapping_add(interface.passed.outgoing.estimated.packets)
+        }),
+    );
+    if let Some(drains) = drains {
+        drained(&mut page, drains);
+    }
+    if format == Format::OpenMetrics {
+        page.line(format_args!("# EOF"));
+    }
+    page.text
+}
+
+/// The containers' traffic, both families added up.
+fn network(page: &mut Page, snapshot: &Snapshot) {
+    let mut sums = BTreeMap::<_, ByDirection<Tally>>::new();
+    for counter in &snapshot.counters {
+        let sum = sums.entry((&counter.container, counter.class)).or_default();
+        for (to, from) in
+            [(&mut sum.incoming, counter.tally.incoming), (&mut sum.outgoing, counter.tally.outgoing)]
+        {
+            to.packets = to.packets.wrapping_add(from.packets);
+            to.bytes = to.bytes.wrapping_add(from.bytes);
+        }
+    }
+    let counter = |name, unit, help| Metric { kind: Kind::Counter, name, unit: Some(unit), help };
+    let metrics: [(Metric, fn(&ByDirection<Tally>) -> u64); 4] = [
+        (
+            counter(
+                "trafctl_network_receive_bytes",
+                "bytes",
+                "Layer-3 bytes to the container, as on the wire.",
+            ),
+            |sum| sum.incoming.bytes,
+        ),
+        (
+            counter(
+                "trafctl_network_transmit_bytes",
+                "bytes",
+                "Layer-3 bytes from the container, as on the wire.",
+            ),
+            |sum| sum.outgoing.bytes,
+        ),
+        (
+            counter("trafctl_network_receive_packets", "packets", "Packets on the wire to the container."),
+            |sum| sum.incoming.packets,
+        ),
+        (
+            counter("trafctl_network_transmit_packets", "packets", "Packets on the wire from the container."),
+            |sum| sum.outgoing.packets,
+        ),
+    ];
+    for (metric, value) in metrics {
+        page.open(metric);
+        for ((container, class), sum) in &sums {
+            page.sample(metric, &[("container", container), ("class", class)], value(sum));
+        }
+    }
+}
+
+fn drained(page: &mut Page, drains: &Drains) {
+    // Zero before the first one: an alert on its age must not wait for a drain that never comes.
+    let last = drains.last_success.map_or(0, |time| time.as_millisecond());
+    page.single(
+        Metric {
+            kind: Kind::Gauge,
+            name: "trafctl_last_drain_timestamp_seconds",
+            unit: Some("seconds"),
+            help: "When the counters were last booked in the ledger; zero if not since the daemon started.",
+        },
+        format_args!("{}.{:03}", last.div_euclid(1000), last.rem_euclid(1000)),
+    );
+    page.single(
+        Metric {
+            kind: Kind::Counter,
+            name: "trafctl_drain_failures",
+            unit: None,
+            help: "Drains that failed since the daemon started.",
+        },
+        drains.failures,
+    );
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_label_cannot_break_out() {
+        let metric = Metric { kind: Kind::Counter, name: "a", unit: None, help: "" };
+        let mut page = Page { text: String::new(), format: Format::OpenMetrics };
+        page.sample(metric, &[("x", &"a\"b\\c\nd} 1"), ("y", &"ä")], 2);
+        assert_eq!(page.text, "a_total{x=\"a\\\"b\\\\c\\nd} 1\",y=\"ä\"} 2\n");
+    }
+}

@@ -1,0 +1,252 @@
+use std::{
+    io::{Read as _, Write as _},
+    net::{SocketAddr, TcpStream},
+};
+
+use jiff::Timestamp;
+use traffic_common::{Family, Fault, Tally};
+
+use super::*;
+use crate::snapshot::{
+    ByDirection, ClassCounter, ClassTableInfo, ContainerId, FaultCounter, InterfaceCounter, PassedCounter,
+};
+
+const fn tallies(start: u64) -> ByDirection<Tally> {
+    ByDirection {
+        incoming: Tally { packets: start, bytes: start * 1000 },
+        outgoing: Tally { packets: start + 1, bytes: start * 1000 + 7 },
+    }
+}
+
+/// A reading with another value in every field that a metric comes from.
+fn snapshot() -> Snapshot {
+    let counter = |id: &str, class, family, start| ClassCounter {
+        container: ContainerId::new(id).unwrap(),
+        generation: 1,
+        class,
+        family,
+        tally: tallies(start),
+    };
+    let fault = |interface: &str, fault, start| FaultCounter {
+        interface: interface.to_owned(),
+        generation: 1,
+        fault,
+        tally: tallies(start),
+    };
+    let passed = |wire, estimated| PassedCounter {
+        wire: Tally { packets: 1, bytes: wire },
+        skbs: 2,
+        skb_bytes: 3,
+        estimated: Tally { packets: estimated, bytes: 4 },
+        unseen_skbs: 5,
+        unseen_skb_bytes: 6,
+    };
+    let interface = |name: &str, id: Option<&str>, start| InterfaceCounter {
+        interface: name.to_owned(),
+        generation: 1,
+        container: id.map(|id| ContainerId::new(id).unwrap()),
+        ifindex: Some(7),
+        attached: Timestamp::UNIX_EPOCH,
+        passed: ByDirection { incoming: passed(start, 11), outgoing: passed(start + 1, 13) },
+    };
+    Snapshot {
+        node: "node".to_owned(),
+        boot_id: "boot".to_owned(),
+        epoch: 1,
+        epoch_created: Timestamp::UNIX_EPOCH,
+        time: Timestamp::from_second(1_700_000_000).unwrap(),
+        boottime_ns: 1,
+        class_table: ClassTableInfo { hash: [0xab; 32], loaded: Timestamp::UNIX_EPOCH, prefixes: 3 },
+        counters: vec![
+            counter("20", 1, Family::Ipv4, 1),
+            counter("20", 1, Family::Ipv6, 20),
+            counter("101", 0, Family::Ipv4, 300),
+            counter("101", 2, Family::Ipv6, 4000),
+            counter("101", 3, Family::Ipv4, 0),
+        ],
+        faults: vec![
+            fault("veth101.0", Fault::NotIp, 50),
+            fault("veth20.0", Fault::NotIp, 60),
+            fault("veth20.0", Fault::Malformed, 70),
+        ],
+        interfaces: vec![
+            interface("veth101.0", Some("101"), 5_000_000),
+            interface("veth20.0", Some("20"), 100),
+            interface("venet0", None, 0),
+        ],
+    }
+}
+
+fn drains() -> Drains {
+    Drains { last_success: Timestamp::from_millisecond(1_699_999_999_042).ok(), failures: 5, gaps: 6 }
+}
+
+#[test]
+fn every_counter_is_in_its_metric() {
+    // Bytes in faults: (50 + 60 + 70) * 2000 + 3 * 7; in classes: (1 + 20 + 300 + 4000) * 2000 + 5 * 7.
+    let unaccounted = 10_000_203 - (360_021 + 8_642_035);
+    let expected = format!(
+        "\
+# TYPE trafctl_network_receive_bytes counter
+# UNIT trafctl_network_receive_bytes bytes
+# HELP trafctl_network_receive_bytes Layer-3 bytes to the container, as on the wire.
+trafctl_network_receive_bytes_total{{container=\"101\",class=\"0\"}} 300000
+trafctl_network_receive_bytes_total{{container=\"101\",class=\"2\"}} 4000000
+trafctl_network_receive_bytes_total{{container=\"101\",class=\"3\"}} 0
+trafctl_network_receive_bytes_total{{container=\"20\",class=\"1\"}} 21000
+# TYPE trafctl_network_transmit_bytes counter
+# UNIT trafctl_network_transmit_bytes bytes
+# HELP trafctl_network_transmit_bytes Layer-3 bytes from the container, as on the wire.
+trafctl_network_transmit_bytes_total{{container=\"101\",class=\"0\"}} 300007
+trafctl_network_transmit_bytes_total{{container=\"101\",class=\"2\"}} 4000007
+trafctl_network_transmit_bytes_total{{container=\"101\",class=\"3\"}} 7
+trafctl_network_transmit_bytes_total{{container=\"20\",class=\"1\"}} 21014
+# TYPE trafctl_network_receive_packets counter
+# UNIT trafctl_network_receive_packets packets
+# HELP trafctl_network_receive_packets Packets on the wire to the container.
+trafctl_network_receive_packets_total{{container=\"101\",class=\"0\"}} 300
+trafctl_network_receive_packets_total{{container=\"101\",class=\"2\"}} 4000
+trafctl_network_receive_packets_total{{container=\"101\",class=\"3\"}} 0
+trafctl_network_receive_packets_total{{container=\"20\",class=\"1\"}} 21
+# TYPE trafctl_network_transmit_packets counter
+# UNIT trafctl_network_transmit_packets packets
+# HELP trafctl_network_transmit_packets Packets on the wire from the container.
+trafctl_network_transmit_packets_total{{container=\"101\",class=\"0\"}} 301
+trafctl_network_transmit_packets_total{{container=\"101\",class=\"2\"}} 4001
+trafctl_network_transmit_packets_total{{container=\"101\",class=\"3\"}} 1
+trafctl_network_transmit_packets_total{{container=\"20\",class=\"1\"}} 23
+# TYPE trafctl_class_table info
+# HELP trafctl_class_table Class table in force.
+trafctl_class_table_info{{hash=\"abababababababababababababababababababababababababababababababab\"}} 1
+# TYPE trafctl_faults counter
+# HELP trafctl_faults Packets that are in no class, by reason.
+trafctl_faults_total{{fault=\"not_ip\"}} 222
+trafctl_faults_total{{fault=\"truncated\"}} 0
+trafctl_faults_total{{fault=\"malformed\"}} 141
+trafctl_faults_total{{fault=\"vlan_depth\"}} 0
+trafctl_faults_total{{fault=\"no_container\"}} 0
+trafctl_faults_total{{fault=\"container_table_full\"}} 0
+trafctl_faults_total{{fault=\"unknown_interface\"}} 0
+trafctl_faults_total{{fault=\"no_class_table\"}} 0
+trafctl_faults_total{{fault=\"no_counter\"}} 0
+# TYPE trafctl_unaccounted_bytes gauge
+# UNIT trafctl_unaccounted_bytes bytes
+# HELP trafctl_unaccounted_bytes Bytes that passed interfaces less those in classes less those in faults; zero when traffic rests.
+trafctl_unaccounted_bytes {unaccounted}
+# TYPE trafctl_estimated_packets counter
+# UNIT trafctl_estimated_packets packets
+# HELP trafctl_estimated_packets Packets of super-packets whose size came from the plain segmentation rule.
+trafctl_estimated_packets_total 72
+# TYPE trafctl_last_drain_timestamp_seconds gauge
+# UNIT trafctl_last_drain_timestamp_seconds seconds
+# HELP trafctl_last_drain_timestamp_seconds When the counters were last booked in the ledger; zero if not since the daemon started.
+trafctl_last_drain_timestamp_seconds 1699999999.042
+# TYPE trafctl_drain_failures counter
+# HELP trafctl_drain_failures Drains that failed since the daemon started.
+trafctl_drain_failures_total 5
+# EOF
+"
+    );
+    assert_eq!(metrics::render(&snapshot(), Some(&drains()), metrics::Format::OpenMetrics), expected);
+}
+
+#[test]
+fn the_older_format_has_the_same_samples_under_other_headings() {
+    let samples = |text: &str| -> Vec<String> {
+        text.lines().filter(|line| !line.starts_with('#')).map(str::to_owned).collect()
+    };
+    let [new, old] = [metrics::Format::OpenMetrics, metrics::Format::Text]
+        .map(|format| metrics::render(&snapshot(), Some(&drains()), format));
+    assert_eq!(samples(&old), samples(&new));
+    assert!(!old.contains("# EOF") && !old.contains("# UNIT"), "{old}");
+    for line in [
+        "# TYPE trafctl_faults_total counter\n# HELP trafctl_faults_total Packets ",
+        "# TYPE trafctl_class_table_info gauge\n",
+        "# TYPE trafctl_unaccounted_bytes gauge\n",
+    ] {
+        assert!(old.contains(line), "{line:?} is not in {old}");
+    }
+}
+
+#[test]
+fn without_a_ledger_no_drain_is_late() {
+    let text = metrics::render(&snapshot(), None, metrics::Format::OpenMetrics);
+    assert!(!text.contains("drain") && text.ends_with("\n# EOF\n"), "{text}");
+    let text = metrics::render(&snapshot(), Some(&Drains::default()), metrics::Format::OpenMetrics);
+    assert!(text.contains("\ntrafctl_last_drain_timestamp_seconds 0.000\n"), "{text}");
+}
+
+#[test]
+fn the_request_says_which_format() {
+    use metrics::Format::{OpenMetrics, Text};
+    for (accept, expected) in [
+        (None, OpenMetrics),
+        (Some("*/*"), OpenMetrics),
+        (
+            Some("application/openmetrics-text;version=1.0.0,text/plain;version=0.0.4;q=0.5,*/*;q=0.1"),
+            OpenMetrics,
+        ),
+        (Some("text/plain;version=0.0.4,*/*;q=0.1"), Text),
+    ] {
+        assert_eq!(metrics::Format::for_accept(accept), expected, "{accept:?}");
+    }
+}
+
+/// Asks a server on a port of its own; gives the head and the body of the answer.
+async fn ask(source: Source, request: &'static str) -> (String, String) {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address: SocketAddr = listener.local_addr().unwrap();
+    let (stop, stopped) = oneshot::channel::<()>();
+    let server = tokio::spawn(serve(listener, source, async move { drop(stopped.await) }));
+    let answer = task::spawn_blocking(move || {
+        let mut stream = TcpStream::connect(address).unwrap();
+        write!(stream, "{request} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").unwrap();
+        let mut text = String::new();
+        stream.read_to_string(&mut text).unwrap();
+        text
+    });
+    let answer = answer.await.unwrap();
+    drop(stop);
+    server.await.unwrap().unwrap();
+    let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+    (head.to_owned(), body.to_owned())
+}
+
+fn good_source() -> Source {
+    let health = Arc::new(DrainHealth::default());
+    health.succeeded(Timestamp::from_millisecond(1_699_999_999_042).unwrap(), 6);
+    (0..5).for_each(|_| health.failed());
+    Source::new(|| Ok(snapshot()), Some(health))
+}
+
+#[tokio::test]
+async fn metrics_and_documents_are_served() {
+    let (head, body) = ask(good_source(), "GET /metrics").await;
+    assert!(head.starts_with("HTTP/1.1 200 OK\r\n"), "{head}");
+    let content_type = "\r\ncontent-type: application/openmetrics-text; version=1.0.0; charset=utf-8\r\n";
+    assert!(head.contains(content_type), "{head}");
+    assert_eq!(body, metrics::render(&snapshot(), Some(&drains()), metrics::Format::OpenMetrics));
+
+    let (head, body) = ask(good_source(), "GET /api/v1/counters").await;
+    assert!(head.contains("\r\ncontent-type: application/json\r\n"), "{head}");
+    assert_eq!(body, dump::json(&snapshot()).unwrap());
+
+    let (_, body) = ask(good_source(), "GET /api/v1/status").await;
+    let status: serde_json::Value = serde_json::from_str(&body).unwrap();
+    assert_eq!(
+        status["ledger"],
+        serde_json::json!({ "last_drain": "2023-11-14T22:13:19.042Z", "drain_failures": 5, "gaps": 6 })
+    );
+    assert_eq!(status["unaccounted"]["in_bytes"], 5_000_100 - 4_321_000 - 180_000);
+}
+
+#[tokio::test]
+async fn nothing_can_be_changed_and_failures_are_said() {
+    let (head, _) = ask(good_source(), "DELETE /api/v1/counters").await;
+    assert!(head.starts_with("HTTP/1.1 405 "), "{head}");
+    let (head, _) = ask(good_source(), "GET /").await;
+    assert!(head.starts_with("HTTP/1.1 404 "), "{head}");
+    let (head, body) = ask(Source::new(|| anyhow::bail!("no maps"), None), "GET /metrics").await;
+    assert!(head.starts_with("HTTP/1.1 503 "), "{head}");
+    assert_eq!(body, "{\"error\":\"no maps\"}\n");
+}
