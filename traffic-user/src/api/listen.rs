@@ -46,9 +46,8 @@ impl FromStr for Listen {
                     "the socket {path:?} has no full path: write it as \"unix:/run/trafctl/api.sock\""
                 ));
             }
-            SocketAddrUnix::new(path).map_err(|_| {
-                "the socket's path is longer than a socket's name can be, 107 bytes".to_owned()
-            })?;
+            SocketAddrUnix::new(path)
+                .map_err(|_| "the path cannot be a socket's name, which has at most 108 bytes".to_owned())?;
             return Ok(Self::Unix(path.into()));
         }
         let address: SocketAddr = text.parse().map_err(|_| {
@@ -93,11 +92,7 @@ impl Listen {
     /// When somebody else has it, or it may not be taken.
     pub fn bind(&self) -> anyhow::Result<Bound> {
         match self {
-            Self::Tcp(address) => {
-                let listener = TcpListener::bind(address)?;
-                listener.set_nonblocking(true)?;
-                Ok(Bound::Tcp(listener))
-            }
+            Self::Tcp(address) => bind_port(*address),
             Self::Unix(path) => bind_file(path),
         }
         .with_context(|| format!("cannot serve metrics on {self} ([api] listen)"))
@@ -123,6 +118,12 @@ impl Drop for SocketFile {
 
 fn identity(file: &fs::Metadata) -> (u64, u64) {
     (file.dev(), file.ino())
+}
+
+fn bind_port(address: SocketAddr) -> anyhow::Result<Bound> {
+    let listener = TcpListener::bind(address)?;
+    listener.set_nonblocking(true)?;
+    Ok(Bound::Tcp(listener))
 }
 
 fn bind_file(path: &Path) -> anyhow::Result<Bound> {
@@ -187,7 +188,7 @@ mod tests {
             ("", "\"\" is no place"),
             ("unix:", "the socket \"\" has no full path"),
             ("unix:api.sock", "the socket \"api.sock\" has no full path"),
-            (&format!("unix:/{}", "x".repeat(107)), "the socket's path is longer"),
+            (&format!("unix:/{}", "x".repeat(108)), "the path cannot be"),
         ] {
             let error = parse(bad).unwrap_err();
             assert!(error.starts_with(reason), "{bad:?} gave {error:?}");
