@@ -11,7 +11,7 @@ use crate::{
     bookkeeper::{Bookkeeper, ledger_path},
     host::Selection,
     kernel::load::{self, Want},
-    ledger::{DrainTrigger, Ledger, LedgerError},
+    ledger::{DrainTrigger, Ledger, LedgerError, PvaImport},
     snapshot::ContainerId,
 };
 
@@ -36,7 +36,7 @@ pub struct AuditOptions {
     format: Format,
 }
 
-/// Copy the ledger
+/// Copy the ledger, or take over an older one
 #[derive(Debug, Args)]
 pub struct Options {
     #[command(subcommand)]
@@ -51,6 +51,21 @@ enum Action {
         /// The copy; must not exist
         #[arg(value_name = "FILE")]
         file: PathBuf,
+    },
+    /// Take over what Virtuozzo's PVA agent stored, as history from before this ledger
+    ///
+    /// Repeating it adds nothing.
+    #[command(after_long_help = "Example:\n  trafctl ledger import-pva /var/opt/pva/agent/pva.db --class 1")]
+    ImportPva {
+        /// PVA's database, or a copy of it
+        #[arg(value_name = "FILE")]
+        file: PathBuf,
+        /// The class of what PVA stored for all classes together
+        #[arg(long, value_name = "N", default_value_t = 1)]
+        class: u8,
+        /// Only what is older than this [default: than the ledger]
+        #[arg(long, value_name = "T")]
+        until: Option<Timestamp>,
     },
 }
 
@@ -109,6 +124,13 @@ pub(super) fn run(global: &Global, options: &Options) -> anyhow::Result<Done> {
     match &options.action {
         Action::Backup { file } => {
             report::open(global)?.backup(file).with_context(|| format!("cannot write {}", file.display()))?;
+        }
+        Action::ImportPva { file, class, until } => {
+            let node = global.config()?.node;
+            let imported = open_for_writing(global)?
+                .import_pva(file, &PvaImport { node, class: *class, until: *until })
+                .with_context(|| format!("cannot take over {}", file.display()))?;
+            tracing::info!("{} rows of {} containers were taken over", imported.rows, imported.containers);
         }
     }
     Ok(Done::Well)

@@ -83,8 +83,7 @@ impl Ledger {
              FROM traffic_month t
              JOIN container c ON c.id = t.container
              JOIN stream s ON s.id = t.stream
-             JOIN epoch e ON e.id = s.epoch
-             JOIN node n ON n.id = e.node
+             JOIN node n ON n.id = s.node
              JOIN class_table ct ON ct.id = s.class_table
              WHERE t.start = ?2 GROUP BY 2, 3, 4, 5, 6, 7",
             [period, start],

@@ -4,7 +4,7 @@
 use std::collections::{HashMap, HashSet};
 
 use jiff::Timestamp;
-use rusqlite::{Connection, Transaction, TransactionBehavior, params};
+use rusqlite::{Connection, Statement, Transaction, TransactionBehavior, params};
 
 use super::bucket::FIVE_MINUTES_S;
 use super::difference::{self, Change};
@@ -13,7 +13,7 @@ use super::gaps::{self, Gap, GapLinks, GapReason, GapSize};
 use super::names;
 use super::past::{floor, latest_reading, reading_of_epoch};
 use super::readings::{self, ContainerLife, LastReadings};
-use super::schema::{FAULT, Kind, PASSED, TRAFFIC};
+use super::schema::{FAULT, PASSED, TRAFFIC};
 use super::timeline::{Before, DrainContext, Timeline, judge};
 use crate::snapshot::{ByDirection, ContainerId, Snapshot};
 
@@ -42,7 +42,6 @@ struct Drain<'a> {
     transaction: &'a Transaction<'a>,
     snapshot: &'a Snapshot,
     vm_prefixes: &'a [String],
-    node: i64,
     epoch: i64,
     stream: i64,
     timeline: Timeline,
@@ -63,16 +62,16 @@ pub(super) fn run(
 ) -> Result<DrainOutcome, LedgerError> {
     let transaction = conn.transaction_with_behavior(TransactionBehavior::Immediate)?;
     let node = names::node(&transaction, &snapshot.node)?;
-    let latest = latest_reading(&transaction, node)?;
+    let latest = latest_reading(&transaction)?;
     if let Some(past) = latest.as_ref().filter(|past| past.boot_id == snapshot.boot_id)
         && snapshot.boottime_ns < past.clock.boottime_ns
     {
         let last_ns = past.clock.boottime_ns;
         return Err(LedgerError::StaleReading { boottime_ns: snapshot.boottime_ns, last_ns });
     }
-    let (epoch, epoch_is_new) = names::epoch(&transaction, node, snapshot)?;
+    let (epoch, epoch_is_new) = names::epoch(&transaction, snapshot)?;
     if epoch_is_new {
-        readings::forget_other_boots(&transaction, node, &snapshot.boot_id)?;
+        readings::forget_other_boots(&transaction, &snapshot.boot_id)?;
     }
     let class_table = names::class_table(&transaction, &snapshot.class_table)?;
     let before = Before {
@@ -93,9 +92,8 @@ pub(super) fn run(
         transaction: &transaction,
         snapshot,
         vm_prefixes,
-        node,
         epoch,
-        stream: names::stream(&transaction, epoch, class_table)?,
+        stream: names::stream(&transaction, node, epoch, class_table)?,
         gaps: timeline.gaps.clone(),
         timeline,
         last_wall: before.same_epoch.map(|past| past.clock.wall),
@@ -134,6 +132,7 @@ impl<'a> Drain<'a> {
 
     fn book_classes(&mut self, last: &LastReadings) -> Result<usize, LedgerError> {
         let lives = self.resolve_lives(last)?;
+        let mut upsert = self.transaction.prepare(&TRAFFIC.upsert())?;
         let mut rows = 0;
         for (key, change) in difference::differences(&last.classes, difference::class_readings(self.snapshot))
         {
@@ -147,7 +146,7 @@ impl<'a> Drain<'a> {
             let what = format!("class {} {}", key.class, key.family.name());
             self.record_loss(&change, &what, None, Some((key.container.as_str(), life.container)))?;
             let row = [life.container, i64::from(key.class), i64::from(key.family as u32), self.stream];
-            rows += self.add(&TRAFFIC, &row, &change)?;
+            rows += self.add(&mut upsert, &row, &change)?;
         }
         let seen: HashSet<i64> = lives.values().map(|life| life.id).collect();
         readings::note_absent(self.transaction, &last.lives, &seen, self.snapshot.time.as_second())?;
@@ -197,13 +196,13 @@ impl<'a> Drain<'a> {
         names::container(self.transaction, name, kind, self.snapshot.time.as_second())
     }
 
-    /// The number of every interface in the reading, by name: that of its present container.
-    fn interface_numbers(&self) -> Result<HashMap<&'a str, i64>, LedgerError> {
+    /// The number of every interface in the reading, by name and generation: that of its container.
+    fn interface_numbers(&self) -> Result<HashMap<(&'a str, u32), i64>, LedgerError> {
         let mut numbers = HashMap::new();
         for interface in &self.snapshot.interfaces {
             let container = self.container_of(interface.container.as_ref().map(ContainerId::as_str))?;
             let number = names::interface(self.transaction, &interface.interface, container)?;
-            numbers.insert(interface.interface.as_str(), number);
+            numbers.insert((interface.interface.as_str(), interface.generation), number);
         }
         Ok(numbers)
     }
@@ -221,18 +220,19 @@ impl<'a> Drain<'a> {
     fn book_faults(
         &mut self,
         last: &LastReadings,
-        interfaces: &HashMap<&str, i64>,
+        interfaces: &HashMap<(&str, u32), i64>,
     ) -> Result<usize, LedgerError> {
+        let mut upsert = self.transaction.prepare(&FAULT.upsert())?;
         let mut rows = 0;
         for (key, change) in difference::differences(&last.faults, difference::fault_readings(self.snapshot))
         {
-            let interface = match interfaces.get(key.interface.as_str()) {
+            let interface = match interfaces.get(&(key.interface.as_str(), key.generation)) {
                 Some(&number) => number,
                 None => names::interface(self.transaction, &key.interface, 0)?,
             };
             readings::store_fault(self.transaction, self.epoch, &key, &change)?;
             self.record_loss(&change, &format!("fault {}", key.fault.name()), Some(&key.interface), None)?;
-            rows += self.add(&FAULT, &[interface, i64::from(key.fault as u32), self.stream], &change)?;
+            rows += self.add(&mut upsert, &[interface, i64::from(key.fault as u32), self.stream], &change)?;
         }
         Ok(rows)
     }
@@ -240,23 +240,26 @@ impl<'a> Drain<'a> {
     fn book_interfaces(
         &mut self,
         last: &LastReadings,
-        interfaces: &HashMap<&str, i64>,
+        interfaces: &HashMap<(&str, u32), i64>,
     ) -> Result<usize, LedgerError> {
+        let mut upsert = self.transaction.prepare(&PASSED.upsert())?;
         let mut rows = 0;
         let now = difference::interface_readings(self.snapshot);
         for (key, change) in difference::differences(&last.interfaces, now) {
-            let Some(&interface) = interfaces.get(key.interface.as_str()) else { continue };
+            let Some(&interface) = interfaces.get(&(key.interface.as_str(), key.generation)) else {
+                continue;
+            };
             readings::store_interface(self.transaction, self.epoch, &key, &change)?;
             self.record_loss(&change, "interface total", Some(&key.interface), None)?;
-            rows += self.add(&PASSED, &[interface, self.stream], &change)?;
+            rows += self.add(&mut upsert, &[interface, self.stream], &change)?;
         }
         Ok(rows)
     }
 
-    /// Adds a change to its row in the bucket; the number of rows written, 0 or 1.
+    /// Adds a change to its row in the bucket, by the statement of its kind; the number of rows written, 0 or 1.
     fn add<const N: usize>(
         &self,
-        kind: &Kind,
+        upsert: &mut Statement<'_>,
         key: &[i64],
         change: &Change<N>,
     ) -> Result<usize, LedgerError> {
@@ -267,7 +270,7 @@ impl<'a> Drain<'a> {
         // Differences are below 2^63.
         let values = change.passed.map(u64::cast_signed);
         let row = start.chain(key.iter().copied()).chain(values);
-        self.transaction.prepare_cached(&kind.upsert())?.execute(rusqlite::params_from_iter(row))?;
+        upsert.execute(rusqlite::params_from_iter(row))?;
         Ok(1)
     }
 
@@ -371,12 +374,11 @@ impl<'a> Drain<'a> {
     fn note_reading(&self, class_table: i64) -> Result<(), LedgerError> {
         self.transaction
             .prepare_cached(
-                "UPDATE epoch SET drains = (SELECT max(drains) + 1 FROM epoch WHERE node = ?2), last_wall_ms = ?3,
-                 last_boottime_ns = ?4, last_bucket = ?5, last_class_table = ?6 WHERE id = ?1",
+                "UPDATE epoch SET drains = (SELECT max(drains) + 1 FROM epoch), last_wall_ms = ?2,
+                 last_boottime_ns = ?3, last_bucket = ?4, last_class_table = ?5 WHERE id = ?1",
             )?
             .execute(params![
                 self.epoch,
-                self.node,
                 self.snapshot.time.as_millisecond(),
                 self.snapshot.boottime_ns.cast_signed(),
                 self.timeline.booking.bucket_s,

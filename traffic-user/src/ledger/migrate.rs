@@ -65,6 +65,8 @@ pub fn open_read_only(path: &Path) -> Result<Connection, LedgerError> {
 fn open_with(path: &Path, migrations: &[Migration]) -> Result<Connection, LedgerError> {
     let mut conn = Connection::open(path).map_err(|source| open_error(path, source))?;
     conn.busy_timeout(BUSY_TIMEOUT)?;
+    // A drain uses more statements than are kept by default.
+    conn.set_prepared_statement_cache_capacity(64);
     let known = known_version(migrations);
     let found = version(&conn, path)?;
     if found > known {

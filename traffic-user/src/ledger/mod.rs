@@ -5,7 +5,8 @@
 //! - pure arithmetic: `difference` (readings to traffic), `clock` and `timeline` (when it was, and what is missing),
 //!   `bucket` (five minutes to billing months), `percentile`;
 //! - the file: `schema`, `migrate`, `names`, `readings`, `past`, `drain`, `store`, `gaps`, `rollup`;
-//! - the way out: `query` (which rows answer best), `report`, `render`, `close` and `audit`.
+//! - the way out: `query` (which rows answer best), `report`, `top`, `render`, `close` and `audit`;
+//! - from before: `import` of PVA's database.
 
 mod audit;
 mod bucket;
@@ -16,6 +17,7 @@ mod drain;
 mod error;
 mod figures;
 mod gaps;
+mod import;
 mod migrate;
 mod names;
 mod past;
@@ -40,6 +42,7 @@ pub use drain::DrainOutcome;
 pub use error::LedgerError;
 pub use figures::{Basis, Figures, Volume};
 pub use gaps::{Gap, GapReason, GapSize};
+pub use import::{PvaImport, PvaImported};
 pub use rates::Rates;
 pub use report::{By, Report, ReportQuery, ReportRow, Split};
 pub use rollup::{Maintenance, Retention};

@@ -27,13 +27,13 @@ pub(super) fn node(conn: &Connection, name: &str) -> Result<i64, LedgerError> {
 }
 
 /// The number of a snapshot's set of counters, and whether it is new.
-pub(super) fn epoch(conn: &Connection, node: i64, snapshot: &Snapshot) -> Result<(i64, bool), LedgerError> {
+pub(super) fn epoch(conn: &Connection, snapshot: &Snapshot) -> Result<(i64, bool), LedgerError> {
     let number = format!("{:016x}", snapshot.epoch);
     find_or_make(
         conn,
-        "SELECT id FROM epoch WHERE node = ?1 AND boot_id = ?2 AND epoch = ?3",
-        "INSERT INTO epoch (node, boot_id, epoch, created) VALUES (?1, ?2, ?3, ?4)",
-        &[&node, &snapshot.boot_id, &number],
+        "SELECT id FROM epoch WHERE boot_id = ?1 AND epoch = ?2",
+        "INSERT INTO epoch (boot_id, epoch, created) VALUES (?1, ?2, ?3)",
+        &[&snapshot.boot_id, &number],
         &[&snapshot.epoch_created.as_second()],
     )
 }
@@ -50,11 +50,11 @@ pub(super) fn class_table(conn: &Connection, table: &ClassTableInfo) -> Result<i
     Ok(found.0)
 }
 
-/// The number of what an epoch counted under a class table.
-pub(super) fn stream(conn: &Connection, epoch: i64, class_table: i64) -> Result<i64, LedgerError> {
-    let find = "SELECT id FROM stream WHERE epoch = ?1 AND class_table = ?2";
-    let make = "INSERT INTO stream (epoch, class_table) VALUES (?1, ?2)";
-    Ok(find_or_make(conn, find, make, &[&epoch, &class_table], &[])?.0)
+/// The number of what an epoch of a node counted under a class table.
+pub(super) fn stream(conn: &Connection, node: i64, epoch: i64, class_table: i64) -> Result<i64, LedgerError> {
+    let find = "SELECT id FROM stream WHERE node = ?1 AND epoch = ?2 AND class_table = ?3";
+    let make = "INSERT INTO stream (node, epoch, class_table) VALUES (?1, ?2, ?3)";
+    Ok(find_or_make(conn, find, make, &[&node, &epoch, &class_table], &[])?.0)
 }
 
 /// The number of the container that now has this id.

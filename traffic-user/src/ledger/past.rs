@@ -15,24 +15,23 @@ pub(super) fn floor(conn: &Connection) -> Result<i64, LedgerError> {
     Ok(closed.max(dropped).unwrap_or(i64::MIN / 2))
 }
 
-/// The last reading of a node, of whatever epoch.
-pub(super) fn latest_reading(conn: &Connection, node: i64) -> Result<Option<Past>, LedgerError> {
-    past_of(conn, "e.node = ?1", node)
+/// The last reading, of whatever epoch.
+pub(super) fn latest_reading(conn: &Connection) -> Result<Option<Past>, LedgerError> {
+    past_of(conn, None)
 }
 
 /// The last reading of an epoch.
 pub(super) fn reading_of_epoch(conn: &Connection, epoch: i64) -> Result<Option<Past>, LedgerError> {
-    past_of(conn, "e.id = ?1", epoch)
+    past_of(conn, Some(epoch))
 }
 
-fn past_of(conn: &Connection, which: &str, id: i64) -> Result<Option<Past>, LedgerError> {
-    let sql = format!(
-        "SELECT e.id, e.boot_id, e.last_wall_ms, e.last_boottime_ns, e.last_bucket, e.last_class_table
-         FROM epoch e WHERE {which} AND e.drains > 0 ORDER BY e.drains DESC LIMIT 1"
-    );
+fn past_of(conn: &Connection, epoch: Option<i64>) -> Result<Option<Past>, LedgerError> {
     let row = conn
-        .prepare_cached(&sql)?
-        .query_row([id], |row| {
+        .prepare_cached(
+            "SELECT id, boot_id, last_wall_ms, last_boottime_ns, last_bucket, last_class_table
+             FROM epoch WHERE drains > 0 AND (?1 IS NULL OR id = ?1) ORDER BY drains DESC LIMIT 1",
+        )?
+        .query_row([epoch], |row| {
             let clock = (row.get::<_, i64>(2)?, row.get::<_, i64>(3)?);
             Ok((row.get(0)?, row.get(1)?, clock, row.get(4)?, row.get(5)?))
         })

@@ -105,10 +105,10 @@ pub(super) fn percentiles(
     };
     let mut series: HashMap<LineKey, Series> = HashMap::new();
     // The rows of one bucket and container come together; a line may be made of several of them.
-    let mut together: HashMap<LineKey, [u64; 4]> = HashMap::new();
+    let mut together: Vec<(LineKey, [u64; 4])> = Vec::new();
     let mut at = None;
-    let mut flush = |together: &mut HashMap<LineKey, [u64; 4]>| {
-        for (key, values) in together.drain() {
+    let mut flush = |together: &mut Vec<(LineKey, [u64; 4])>| {
+        for (key, values) in together.drain(..) {
             series
                 .entry(key)
                 .or_insert_with(|| Series::new(percent, buckets_of(key.0)))
@@ -121,8 +121,10 @@ pub(super) fn percentiles(
             at = Some((row.start, row.container));
         }
         if let Some(key) = plan.line(&row) {
-            let sum = together.entry(key).or_default();
-            sum.iter_mut().zip(row.values).for_each(|(total, value)| *total += value);
+            match together.iter_mut().find(|(other, _)| *other == key) {
+                Some((_, sum)) => sum.iter_mut().zip(row.values).for_each(|(total, value)| *total += value),
+                None => together.push((key, row.values)),
+            }
         }
         Ok(())
     })?;

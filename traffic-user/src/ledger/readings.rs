@@ -234,9 +234,9 @@ pub(super) fn store_unseen(
     Ok(())
 }
 
-/// Forgets the readings of a node's earlier boots: their counters are gone for good.
-pub(super) fn forget_other_boots(conn: &Connection, node: i64, boot_id: &str) -> Result<(), LedgerError> {
-    let epochs = "(SELECT id FROM epoch WHERE node = ?1 AND boot_id <> ?2)";
+/// Forgets the readings of earlier boots: their counters are gone for good.
+pub(super) fn forget_other_boots(conn: &Connection, boot_id: &str) -> Result<(), LedgerError> {
+    let epochs = "(SELECT id FROM epoch WHERE boot_id <> ?1)";
     for (readings, lives) in [
         ("class_reading", "container_life"),
         ("fault_reading", "interface_life"),
@@ -244,10 +244,10 @@ pub(super) fn forget_other_boots(conn: &Connection, node: i64, boot_id: &str) ->
     ] {
         let sql =
             format!("DELETE FROM {readings} WHERE life IN (SELECT id FROM {lives} WHERE epoch IN {epochs})");
-        conn.execute(&sql, params![node, boot_id])?;
+        conn.execute(&sql, [boot_id])?;
     }
     for lives in ["container_life", "interface_life", "unseen_reading"] {
-        conn.execute(&format!("DELETE FROM {lives} WHERE epoch IN {epochs}"), params![node, boot_id])?;
+        conn.execute(&format!("DELETE FROM {lives} WHERE epoch IN {epochs}"), [boot_id])?;
     }
     Ok(())
 }

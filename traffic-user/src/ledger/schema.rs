@@ -1,8 +1,8 @@
 //! The tables of the ledger, and which columns make a row.
 //!
 //! **Names** become integers once, so that the many rows stay small:
-//! `node`; `epoch` (a set of maps: node, boot id, random number) with its last reading; `class_table` (hash, and the
-//! table itself); `stream` (epoch, class table); `container` (an id; retired ones keep their rows under a new label);
+//! `node`; `epoch` (a set of maps: boot id, random number) with its last reading, whatever the node is called by then;
+//! `class_table` (hash, and the table itself); `stream` (node, epoch, class table); `container` (an id; retired ones keep their rows under a new label);
 //! `interface` (a name and its container; 0 where many share it).
 //!
 //! **Last readings**: `container_life` and `interface_life` name one life of a counter (epoch, owner, generation), and
@@ -127,22 +127,22 @@ CREATE TABLE class_table (
 ) STRICT;
 CREATE TABLE epoch (
     id INTEGER PRIMARY KEY,
-    node INTEGER NOT NULL,
     boot_id TEXT NOT NULL,
     epoch TEXT NOT NULL, -- 16 hexadecimal digits
     created INTEGER NOT NULL, -- seconds since the Unix epoch
-    drains INTEGER NOT NULL DEFAULT 0, -- number of the last drain, counted over the whole ledger
+    drains INTEGER NOT NULL DEFAULT 0, -- number of its last drain, counted over the whole ledger
     last_wall_ms INTEGER, -- wall clock of the last reading, milliseconds since the Unix epoch
     last_boottime_ns INTEGER, -- the same on CLOCK_BOOTTIME
     last_bucket INTEGER, -- where it was booked
     last_class_table INTEGER,
-    UNIQUE (node, boot_id, epoch)
+    UNIQUE (boot_id, epoch)
 ) STRICT;
 CREATE TABLE stream (
     id INTEGER PRIMARY KEY,
+    node INTEGER NOT NULL,
     epoch INTEGER NOT NULL,
     class_table INTEGER NOT NULL,
-    UNIQUE (epoch, class_table)
+    UNIQUE (node, epoch, class_table)
 ) STRICT;
 CREATE TABLE container (
     id INTEGER PRIMARY KEY,

@@ -279,3 +279,39 @@ fn a_locked_ledger_catches_up() {
     assert_eq!(sums(&file.ledger, "traffic_5min"), node.truth);
     assert_eq!(reasons(&file.ledger), [GapReason::LedgerUnwritable]);
 }
+
+#[test]
+fn a_node_that_is_renamed_goes_on_under_its_new_name() {
+    let mut file = ledger();
+    let mut node = Node::new(NOON);
+    node.traffic("101", 1, [1, 100, 1, 100]).pass(60).drain(&mut file.ledger);
+    node.name = "node2".to_owned();
+    node.traffic("101", 1, [1, 100, 1, 100]).pass(60).drain(&mut file.ledger);
+    assert_eq!(sums(&file.ledger, "traffic_5min"), node.truth);
+    assert_eq!(reasons(&file.ledger), []);
+    let rows: i64 =
+        file.ledger.conn.query_row("SELECT count(*) FROM traffic_5min", [], |row| row.get(0)).unwrap();
+    assert_eq!(rows, 2, "one for each name");
+}
+
+#[test]
+fn an_interface_name_that_went_to_another_container_does_not_go_on() {
+    let mut file = ledger();
+    let mut node = Node::new(NOON);
+    node.interface("veth5", Some("101"), 100, 0).pass(60).drain(&mut file.ledger);
+    node.interface("veth5", Some("102"), 7, 0);
+    node.interfaces[0].generation = 2;
+    node.pass(60).drain(&mut file.ledger);
+    let mut statement = file
+        .ledger
+        .conn
+        .prepare(
+            "SELECT c.label, p.in_packets FROM passed_5min p JOIN interface i ON i.id = p.interface
+                  JOIN container c ON c.id = i.container ORDER BY 1",
+        )
+        .unwrap();
+    let rows = statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?))).unwrap();
+    let rows: Vec<(String, i64)> = rows.map(Result::unwrap).collect();
+    assert_eq!(rows, [("101".to_owned(), 100), ("102".to_owned(), 7)]);
+    assert_eq!(reasons(&file.ledger), []);
+}

@@ -22,6 +22,7 @@ pub const STARTED: DrainContext = DrainContext { trigger: DrainTrigger::Started,
 pub type Sums = [u64; 4];
 
 pub struct Node {
+    pub name: String,
     pub boot_id: String,
     pub epoch: u64,
     pub epoch_created: Timestamp,
@@ -47,6 +48,7 @@ pub fn id(name: &str) -> ContainerId {
 impl Node {
     pub fn new(unix_s: i64) -> Self {
         Self {
+            name: "node1".to_owned(),
             boot_id: "boot-1".to_owned(),
             epoch: 0xfeed_0000_0000_0001,
             epoch_created: time(unix_s),
@@ -147,7 +149,7 @@ impl Node {
             },
         });
         Snapshot {
-            node: "node1".to_owned(),
+            node: self.name.clone(),
             boot_id: self.boot_id.clone(),
             epoch: self.epoch,
             epoch_created: self.epoch_created,

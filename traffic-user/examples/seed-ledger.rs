@@ -1,0 +1,188 @@
+//! Fills a ledger through the code that the daemon uses, then prints what its size and its answers cost.
+//!
+//! `seed-ledger FILE [CONTAINERS] [CLASSES] [DAYS]`: every container moves in every class in every bucket, which is the most
+//! that so many containers can write. Buckets are of five minutes as long as those are kept; before that there is one
+//! reading an hour, which leaves the same hours, days and months.
+
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use anyhow::Context as _;
+use jiff::{SignedDuration, Timestamp};
+use trafctl::ledger::{
+    By, DrainContext, DrainTrigger, Ledger, LedgerConfig, ReportQuery, Retention, TopQuery,
+};
+use trafctl::snapshot::{
+    ByDirection, ClassCounter, ClassTableInfo, ContainerId, InterfaceCounter, PassedCounter, Snapshot,
+};
+use traffic_common::{Family, Tally};
+
+const DAY: i64 = 86_400;
+
+fn main() -> anyhow::Result<()> {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let path = arguments.first().context("usage: seed-ledger FILE [CONTAINERS] [CLASSES] [DAYS]")?;
+    let number = |at: usize, default| arguments.get(at).map_or(Ok(default), |text| text.parse::<u32>());
+    let (containers, classes, days) = (number(1, 1000)?, number(2, 4)?, i64::from(number(3, 365)?));
+    let path = Path::new(path);
+    anyhow::ensure!(!path.exists(), "{} is there already", path.display());
+    let mut ledger = Ledger::open(path, LedgerConfig::default())?;
+    let begin: Timestamp = "2026-01-01T00:00:00Z".parse()?;
+    let mut snapshot = first_snapshot(begin, containers, u8::try_from(classes)?)?;
+    let started = Instant::now();
+    let fine_from =
+        begin + SignedDuration::from_secs((days - i64::from(Retention::default().five_minutes_days)) * DAY);
+    let end = begin + SignedDuration::from_secs(days * DAY);
+    let mut drains = 0_u64;
+    while snapshot.time < end {
+        let step = if snapshot.time < fine_from { 3600 } else { 300 };
+        advance(&mut snapshot, step);
+        ledger.drain(&snapshot, context(step))?;
+        drains += 1;
+        if snapshot.time.as_second() % 3600 == 0 {
+            ledger.maintain(snapshot.time)?;
+        }
+    }
+    say(&format!("{drains} drains in {:.0} s", started.elapsed().as_secs_f64()));
+    let size = std::fs::metadata(path)?.len();
+    say(&format!("file: {:.0} MB", size as f64 / 1e6));
+    measure(&mut ledger, &mut snapshot)
+}
+
+fn measure(ledger: &mut Ledger, snapshot: &mut Snapshot) -> anyhow::Result<()> {
+    let mut slowest = Duration::ZERO;
+    let mut all = Duration::ZERO;
+    for _ in 0..20 {
+        advance(snapshot, 60);
+        let started = Instant::now();
+        ledger.drain(snapshot, context(60))?;
+        let took = started.elapsed();
+        slowest = slowest.max(took);
+        all += took;
+    }
+    say(&format!(
+        "drain: {:.1} ms, slowest of 20 {:.1} ms",
+        all.as_secs_f64() * 50.0,
+        slowest.as_secs_f64() * 1e3
+    ));
+    let started = Instant::now();
+    let done = ledger.maintain(snapshot.time + SignedDuration::from_secs(60))?;
+    say(&format!("maintenance: {:.1} ms, {done:?}", started.elapsed().as_secs_f64() * 1e3));
+    let one = vec!["500".to_owned()];
+    let last_month = (Some("2026-11-01T00:00:00Z".parse()?), Some("2026-12-01T00:00:00Z".parse()?));
+    let month = ReportQuery { by: By::Month, from: last_month.0, to: last_month.1, ..ReportQuery::default() };
+    let days_of_month = ReportQuery { by: By::Day, ..month.clone() };
+    let year = ReportQuery { by: By::Month, containers: one.clone(), ..ReportQuery::default() };
+    let questions = [
+        ("a month, all containers", month.clone()),
+        ("a month by days, all containers", days_of_month),
+        ("the whole year, all containers", ReportQuery::default()),
+        ("one container's year by months", year.clone()),
+        ("one container's year by days", ReportQuery { by: By::Day, ..year.clone() }),
+        ("one container's year by hours", ReportQuery { by: By::Hour, ..year }),
+        (
+            "one container's 30 days by 5 minutes, with percentile",
+            ReportQuery {
+                by: By::Total,
+                containers: one,
+                from: Some(snapshot.time - SignedDuration::from_secs(30 * DAY)),
+                percentile: Some(95.0),
+                ..ReportQuery::default()
+            },
+        ),
+        (
+            "all containers' 30 days, with percentile",
+            ReportQuery {
+                from: Some(snapshot.time - SignedDuration::from_secs(30 * DAY)),
+                percentile: Some(95.0),
+                ..ReportQuery::default()
+            },
+        ),
+    ];
+    for (name, query) in questions {
+        let started = Instant::now();
+        let report = ledger.report(&query)?;
+        say(&format!("{name}: {:.1} ms, {} lines", started.elapsed().as_secs_f64() * 1e3, report.rows.len()));
+    }
+    let started = Instant::now();
+    let top = ledger.top_talkers(&TopQuery {
+        count: 10,
+        from: month.from,
+        to: month.to,
+        classes: Vec::new(),
+        by_class: false,
+        basis: month.basis,
+    })?;
+    say(&format!("top {} of a month: {:.1} ms", top.len(), started.elapsed().as_secs_f64() * 1e3));
+    Ok(())
+}
+
+#[expect(clippy::print_stdout, reason = "the numbers are what this program is for")]
+fn say(line: &str) {
+    println!("{line}");
+}
+
+fn context(seconds: u64) -> DrainContext {
+    DrainContext { interval: Duration::from_secs(seconds), trigger: DrainTrigger::Interval }
+}
+
+fn first_snapshot(begin: Timestamp, containers: u32, classes: u8) -> anyhow::Result<Snapshot> {
+    let mut counters = Vec::new();
+    let mut interfaces = Vec::new();
+    for container in 0..containers {
+        let id = ContainerId::new(&container.to_string())?;
+        for class in 0..classes {
+            counters.push(ClassCounter {
+                container: id.clone(),
+                generation: container + 1,
+                class,
+                family: Family::Ipv4,
+                tally: ByDirection::default(),
+            });
+        }
+        interfaces.push(InterfaceCounter {
+            interface: format!("veth{container}.0"),
+            generation: container + 1,
+            container: Some(id),
+            ifindex: Some(container + 10),
+            attached: begin,
+            passed: ByDirection::<PassedCounter>::default(),
+        });
+    }
+    Ok(Snapshot {
+        node: "node1".to_owned(),
+        boot_id: "00000000-0000-0000-0000-000000000001".to_owned(),
+        epoch: 1,
+        epoch_created: begin,
+        time: begin,
+        boottime_ns: 0,
+        class_table: ClassTableInfo { hash: [1; 32], loaded: begin, prefixes: 2 },
+        counters,
+        faults: Vec::new(),
+        interfaces,
+    })
+}
+
+/// Lets time and traffic pass; a little pseudo-random, so that numbers have their usual lengths.
+fn advance(snapshot: &mut Snapshot, seconds: u64) {
+    snapshot.time += SignedDuration::from_secs(seconds.cast_signed());
+    snapshot.boottime_ns += seconds * 1_000_000_000;
+    let mut random = snapshot.boottime_ns | 1;
+    let mut add = |tally: &mut Tally| {
+        random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        let packets = (random >> 44) % 5_000 * seconds / 60 + 1;
+        tally.packets += packets;
+        tally.bytes += packets * (60 + (random >> 33) % 1400);
+    };
+    for counter in &mut snapshot.counters {
+        add(&mut counter.tally.incoming);
+        add(&mut counter.tally.outgoing);
+    }
+    for interface in &mut snapshot.interfaces {
+        for passed in [&mut interface.passed.incoming, &mut interface.passed.outgoing] {
+            add(&mut passed.wire);
+            passed.skbs += passed.wire.packets / 3;
+            passed.skb_bytes = passed.wire.bytes + 14 * passed.skbs;
+        }
+    }
+}
