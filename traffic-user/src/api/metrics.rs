@@ -194,6 +194,9 @@ pub fn render(snapshot: &Snapshot, drains: Option<&Drains>, format: Format) -> S
     page.text
 }
 
+/// Which of a container's figures a metric shows.
+type Value = fn(&ByDirection<Tally>) -> u64;
+
 /// The containers' traffic, both families added up.
 fn network(page: &mut Page, snapshot: &Snapshot) {
     let mut sums = BTreeMap::<_, ByDirection<Tally>>::new();
@@ -207,7 +210,7 @@ fn network(page: &mut Page, snapshot: &Snapshot) {
         }
     }
     let counter = |name, unit, help| Metric { kind: Kind::Counter, name, unit: Some(unit), help };
-    let metrics: [(Metric, fn(&ByDirection<Tally>) -> u64); 4] = [
+    let metrics: [(Metric, Value); 4] = [
         (
             counter(
                 "trafctl_network_receive_bytes",
@@ -243,7 +246,7 @@ fn network(page: &mut Page, snapshot: &Snapshot) {
 
 fn drained(page: &mut Page, drains: &Drains) {
     // Zero before the first one: an alert on its age must not wait for a drain that never comes.
-    let last = drains.last_success.map_or(0, |time| time.as_millisecond());
+    let last = drains.last_success.map_or(0, jiff::Timestamp::as_millisecond);
     page.single(
         Metric {
             kind: Kind::Gauge,
