@@ -8,7 +8,6 @@ use std::{
     fmt::{Display, Write as _},
 };
 
-use jiff::Timestamp;
 use traffic_common::{Fault, Tally};
 
 use crate::{
@@ -195,8 +194,8 @@ pub fn render(snapshot: &Snapshot, drains: Option<&Drains>, format: Format) -> S
     page.text
 }
 
-/// One figure of a container's traffic.
-type Figure = fn(&ByDirection<Tally>) -> u64;
+/// Which of a container's figures a metric shows.
+type Value = fn(&ByDirection<Tally>) -> u64;
 
 /// The containers' traffic, both families added up.
 fn network(page: &mut Page, snapshot: &Snapshot) {
@@ -211,7 +210,7 @@ fn network(page: &mut Page, snapshot: &Snapshot) {
         }
     }
     let counter = |name, unit, help| Metric { kind: Kind::Counter, name, unit: Some(unit), help };
-    let metrics: [(Metric, Figure); 4] = [
+    let metrics: [(Metric, Value); 4] = [
         (
             counter(
                 "trafctl_network_receive_bytes",
@@ -247,7 +246,7 @@ fn network(page: &mut Page, snapshot: &Snapshot) {
 
 fn drained(page: &mut Page, drains: &Drains) {
     // Zero before the first one: an alert on its age must not wait for a drain that never comes.
-    let last = drains.last_success.map_or(0, Timestamp::as_millisecond);
+    let last = drains.last_success.map_or(0, jiff::Timestamp::as_millisecond);
     page.single(
         Metric {
             kind: Kind::Gauge,
