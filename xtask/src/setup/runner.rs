@@ -33,7 +33,11 @@ impl Step for Nextest {
     }
 
     fn install(&self, progress: &Progress) -> Result<()> {
-        run_watched(cargo().args(["install", "cargo-nextest", "--version", VERSION, "--locked"]), progress)
+        let mut command = cargo();
+        command.args(["install", "cargo-nextest", "--version", VERSION, "--locked"]);
+        // Without the code by which it updates itself, and a TLS library for that, it compiles much faster.
+        command.args(["--no-default-features", "--features", "default-no-update"]);
+        run_watched(&mut command, progress)
     }
 
     fn substitute(&self) -> Option<&'static str> {
