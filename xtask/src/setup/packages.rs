@@ -22,7 +22,9 @@ const BUILD_TOOLS: [(&str, &str); 1] = [("gcc", "cc")];
 const COMPILER: [&str; 3] = ["rustc-web", "cargo-web", "libstd-rust-web-dev-bpf"];
 
 /// What the tests and the demonstration call: `(package, program)`.
-const TEST_TOOLS: [(&str, &str); 10] = [
+const TEST_TOOLS: [(&str, &str); 11] = [
+    // Tells what is pinned, independently of us.
+    ("bpftool", "bpftool"),
     ("ethtool", "ethtool"),
     ("iperf3", "iperf3"),
     ("iproute2", "ip"),
@@ -31,6 +33,7 @@ const TEST_TOOLS: [(&str, &str); 10] = [
     ("kmod", "modprobe"),
     ("nftables", "nft"),
     ("procps", "sysctl"),
+    // Reads the ledger as its users do, not through our own library.
     ("sqlite3", "sqlite3"),
     ("tcpdump", "tcpdump"),
     ("util-linux", "nsenter"),
