@@ -27,6 +27,8 @@ pub const UNKNOWN_INTERFACE_SLOT: u32 = 0;
 pub const INDEX_V4_BLOCKS: u32 = 1 << 18;
 /// Bytes of such a block, each for one of the 2^24 prefixes of 24 bits.
 pub const INDEX_V4_BLOCK_BYTES: usize = 64;
+/// Bits of a prefix of 24 that stay within a block.
+pub const INDEX_V4_BLOCK_BITS: u32 = 6;
 /// In the index: prefixes longer than 24 bits lie here, so the trie has to be asked. Any other value is a column.
 pub const INDEX_ASK_TRIE: u8 = u8::MAX;
 /// Most columns a counter set can have: classes 0 to 254.
@@ -343,6 +345,7 @@ const _: () = {
     assert!(offset_of!(Meta, table_hash) == 112);
     assert!(offset_of!(Meta, column_class) == 160);
     assert!(FAULTS <= FAULT_PLACES);
+    assert!(INDEX_V4_BLOCK_BYTES == 1 << INDEX_V4_BLOCK_BITS);
     assert!(INDEX_V4_BLOCKS as usize * INDEX_V4_BLOCK_BYTES == 1 << 24);
     assert!(MAX_COLUMNS <= INDEX_ASK_TRIE as u32);
 };

@@ -4,8 +4,8 @@ use core::mem::MaybeUninit;
 
 use aya_ebpf::{bindings::__sk_buff, btf_maps::lpm_trie::Key};
 use traffic_common::{
-    ADDRESS_WITHOUT_SLOT, CLASS_ZERO_COLUMN, Control, Direction, Fault, INDEX_ASK_TRIE, INDEX_V4_BLOCK_BYTES,
-    interface_flags,
+    ADDRESS_WITHOUT_SLOT, CLASS_ZERO_COLUMN, Control, Direction, Fault, INDEX_ASK_TRIE, INDEX_V4_BLOCK_BITS,
+    INDEX_V4_BLOCK_BYTES, interface_flags,
 };
 
 use crate::{
@@ -58,7 +58,7 @@ pub fn ipv4(
 #[inline(always)]
 fn indexed_v4(control: &Control, peer: [u8; 4]) -> Option<u32> {
     let prefix = u32::from_be_bytes(peer) >> 8;
-    let block = CLASS_INDEX_V4.get(control.active_table)?.get(prefix / INDEX_V4_BLOCK_BYTES as u32)?;
+    let block = CLASS_INDEX_V4.get(control.active_table)?.get(prefix >> INDEX_V4_BLOCK_BITS)?;
     let column = block[prefix as usize % INDEX_V4_BLOCK_BYTES];
     (column != INDEX_ASK_TRIE).then_some(u32::from(column))
 }

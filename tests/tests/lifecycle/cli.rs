@@ -265,9 +265,9 @@ fn a_dump_shows_what_is_asked_for() -> Result<()> {
     assert_eq!(
         lines,
         [
-            "container,class,family,in_bytes,in_packets,out_bytes,out_packets",
-            &format!("101,2,ipv6,0,0,{bytes},20"),
-            &format!("102,2,ipv6,{bytes},20,0,0"),
+            "container,class,family,in_bytes,in_packets,out_bytes,out_packets,generation",
+            &format!("101,2,ipv6,0,0,{bytes},20,1"),
+            &format!("102,2,ipv6,{bytes},20,0,0,1"),
         ]
     );
     let csv = lab.run_ok(&["dump", "--format", "csv", "--container", "777"])?;
