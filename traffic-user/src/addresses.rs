@@ -14,36 +14,10 @@ use std::{
 use anyhow::{Context as _, bail};
 use ipnet::IpNet;
 
-use crate::{config::Config, snapshot::ContainerId, vz_conf::VzConf};
+use crate::{config::Config, notation::parse_prefix, snapshot::ContainerId, vz_conf::VzConf};
 
 /// Name of the list in the state directory.
 const FILE_NAME: &str = "addresses";
-
-/// Reads an address, or a prefix without host bits.
-///
-/// # Errors
-/// One line saying what to write instead.
-pub fn parse_prefix(text: &str) -> Result<IpNet, String> {
-    if let Ok(address) = text.parse::<IpAddr>() {
-        return Ok(address.into());
-    }
-    let Ok(prefix) = text.parse::<IpNet>() else {
-        return Err(format!(
-            "{text:?} is neither an address nor a prefix: write 10.0.0.5 or 2001:db8:5::/64"
-        ));
-    };
-    if prefix.prefix_len() == 0 {
-        return Err(format!("{text} would give one container every address"));
-    }
-    if prefix.trunc() == prefix {
-        return Ok(prefix);
-    }
-    Err(format!(
-        "{text} has host bits set: write {} for the address, or {} for the whole prefix",
-        prefix.addr(),
-        prefix.trunc()
-    ))
-}
 
 /// Who says that an address is a container's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -234,19 +208,6 @@ mod tests {
 
     fn net(text: &str) -> IpNet {
         text.parse().unwrap()
-    }
-
-    #[test]
-    fn addresses_and_prefixes_as_people_write_them() {
-        assert_eq!(parse_prefix("10.0.0.5"), Ok(net("10.0.0.5/32")));
-        assert_eq!(parse_prefix("2001:db8::/64"), Ok(net("2001:db8::/64")));
-        assert_eq!(
-            parse_prefix("10.0.0.5/24"),
-            Err("10.0.0.5/24 has host bits set: write 10.0.0.5 for the address, or 10.0.0.0/24 for the whole prefix"
-                .to_owned())
-        );
-        assert!(parse_prefix("::/0").unwrap_err().contains("every address"));
-        assert!(parse_prefix("10.0.0.0/33").unwrap_err().contains("neither"));
     }
 
     #[test]

@@ -11,6 +11,7 @@
 //! | [`classes`], [`class_source`] | class files: parsing, compiling, explaining; finding and reading them |
 //! | [`config`] | the configuration |
 //! | [`identities`], [`naming`], [`vz_conf`], [`addresses`] | whose interface and whose address is what |
+//! | [`notation`] | how people write addresses |
 //! | [`output`] | results as tables, JSON and CSV |
 //! | [`bookkeeper`] | from the counters into the ledger: when to drain, and what must wait for a drain |
 //! | [`ledger`] | last readings, differences, gaps and rollups in SQLite: what is billed from |
@@ -34,6 +35,7 @@ pub mod ledger;
 pub mod links;
 pub mod naming;
 pub mod netlink;
+pub mod notation;
 pub mod output;
 pub mod snapshot;
 pub mod vz_conf;

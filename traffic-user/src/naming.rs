@@ -2,11 +2,8 @@
 
 use std::collections::HashMap;
 
-use regex::Regex;
-use serde::Deserialize;
-
 use crate::{
-    config::{Config, RuleKind},
+    config::{Config, Pattern, RuleKind},
     snapshot::ContainerId,
     vz_conf::VzConf,
 };
@@ -34,81 +31,6 @@ pub enum Role {
         /// What was looked for in vain, and what to do.
         reason: String,
     },
-}
-
-/// A pattern of interface names.
-#[derive(Clone, Debug)]
-pub struct Pattern(Regex);
-
-/// The group of a pattern that gives the container's id.
-const CONTAINER_GROUP: &str = "container";
-
-impl Pattern {
-    /// Compiles a regular expression, which has to match whole names.
-    ///
-    /// # Errors
-    /// One line saying what is wrong with it.
-    pub fn new(text: &str) -> Result<Self, String> {
-        // By itself first, so that a message speaks of what was written.
-        let compiled = Regex::new(text).and_then(|_| Regex::new(&format!("^(?:{text})$")));
-        compiled.map(Self).map_err(|error| {
-            // The library draws the expression with a marker below; the last line has the reason.
-            let text = error.to_string();
-            format!(
-                "this is no usable pattern: {}",
-                text.lines().last().unwrap_or(&text).trim_start_matches("error: ")
-            )
-        })
-    }
-
-    /// Whether it has the group that gives a container's id.
-    pub fn names_container(&self) -> bool {
-        self.0.capture_names().flatten().any(|name| name == CONTAINER_GROUP)
-    }
-}
-
-/// Rules for hosts of a kind, tried after the configuration's own.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Preset {
-    /// `vethCTID.N`, `vmeN.M`, `venet0`; `veth` + 8 hex and `vme` + 12 hex through what is written down.
-    #[default]
-    Virtuozzo,
-    /// `veth100i0` and `tap100i0`; the firewall's own interfaces are ignored.
-    Proxmox,
-    /// `vnetN` through what is written down.
-    Libvirt,
-    /// `vethID` and `vethID.N`, as `lxc.net.N.veth.pair` names them.
-    Lxc,
-    /// `ve-NAME` and `vb-NAME`.
-    Nspawn,
-    /// None at all.
-    Custom,
-}
-
-impl Preset {
-    /// Pattern and kind; a container pattern without the group is resolved through what is written down.
-    const fn rules(self) -> &'static [(&'static str, RuleKind)] {
-        use RuleKind::{Container, Ignore, Shared};
-        match self {
-            Self::Virtuozzo => &[
-                (r"^venet0$", Shared),
-                (r"^veth(?<container>[0-9]+)\.[0-9]+$", Container),
-                (r"^vme(?<container>[0-9]+)\.[0-9]+$", Container),
-                (r"^veth[0-9a-f]{8}$", Container),
-                (r"^vme[0-9a-f]{12}$", Container),
-            ],
-            Self::Proxmox => &[
-                (r"^fw(pr|ln|br)[0-9]+(p|o|i)[0-9]+$", Ignore),
-                (r"^veth(?<container>[0-9]+)i[0-9]+$", Container),
-                (r"^tap(?<container>[0-9]+)i[0-9]+$", Container),
-            ],
-            Self::Libvirt => &[(r"^vnet[0-9]+$", Container)],
-            Self::Lxc => &[(r"^veth(?<container>[0-9]+)(\.[0-9]+)?$", Container)],
-            Self::Nspawn => &[(r"^v[eb]-(?<container>.+)$", Container)],
-            Self::Custom => &[],
-        }
-    }
 }
 
 /// All rules, and all that is written down.
@@ -158,15 +80,13 @@ impl Naming {
         if let Some(id) = self.by_interface.get(facts.name) {
             return Role::Container(id.clone());
         }
-        let matching = self
-            .rules
-            .iter()
-            .find_map(|(pattern, kind)| pattern.0.captures(facts.name).map(|found| (found, *kind)));
+        let matching =
+            self.rules.iter().find_map(|(pattern, kind)| pattern.matches(facts.name).map(|id| (id, *kind)));
         match matching {
             Some((_, RuleKind::Ignore)) => Role::Ignored,
             Some((_, RuleKind::Shared)) => Role::Shared,
-            Some((found, RuleKind::Container)) => match found.name(CONTAINER_GROUP) {
-                Some(id) => ContainerId::new(id.as_str()).map_or_else(
+            Some((found, RuleKind::Container)) => match found {
+                Some(id) => ContainerId::new(id).map_or_else(
                     |error| Role::Unresolved { reason: error.to_string() },
                     |id| Role::Container(self.aliases.get(&id).cloned().unwrap_or(id)),
                 ),

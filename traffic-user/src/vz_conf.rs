@@ -9,7 +9,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use crate::{config::parse_mac, snapshot::ContainerId};
+use crate::{notation::parse_mac, snapshot::ContainerId};
 
 /// What the files say.
 #[derive(Clone, Debug, Default)]

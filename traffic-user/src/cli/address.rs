@@ -5,9 +5,9 @@ use serde::Serialize;
 
 use super::{Done, Format, Global, print};
 use crate::{
-    addresses::parse_prefix,
     identities::Identities,
     kernel::load::{self, StateError, Want},
+    notation::parse_prefix,
     output,
     snapshot::ContainerId,
 };

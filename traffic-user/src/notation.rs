@@ -1,0 +1,74 @@
+//! How people write hardware addresses and local addresses.
+
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+
+/// Six bytes in hexadecimal between colons or dashes.
+pub fn parse_mac(text: &str) -> Option<[u8; 6]> {
+    let mut mac = [0; 6];
+    let mut parts = text.split([':', '-']);
+    for byte in &mut mac {
+        let part =
+            parts.next().filter(|part| part.len() == 2 && part.bytes().all(|b| b.is_ascii_hexdigit()))?;
+        *byte = u8::from_str_radix(part, 16).ok()?;
+    }
+    parts.next().is_none().then_some(mac)
+}
+
+/// Reads an address, or a prefix without host bits.
+///
+/// # Errors
+/// One line saying what to write instead.
+pub fn parse_prefix(text: &str) -> Result<IpNet, String> {
+    if let Ok(address) = text.parse::<IpAddr>() {
+        return Ok(address.into());
+    }
+    let Ok(prefix) = text.parse::<IpNet>() else {
+        return Err(format!(
+            "{text:?} is neither an address nor a prefix: write 10.0.0.5 or 2001:db8:5::/64"
+        ));
+    };
+    if prefix.prefix_len() == 0 {
+        return Err(format!("{text} would give one container every address"));
+    }
+    if prefix.trunc() == prefix {
+        return Ok(prefix);
+    }
+    Err(format!(
+        "{text} has host bits set: write {} for the address, or {} for the whole prefix",
+        prefix.addr(),
+        prefix.trunc()
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn net(text: &str) -> IpNet {
+        text.parse().unwrap()
+    }
+
+    #[test]
+    fn addresses_and_prefixes_as_people_write_them() {
+        assert_eq!(parse_prefix("10.0.0.5"), Ok(net("10.0.0.5/32")));
+        assert_eq!(parse_prefix("2001:db8::/64"), Ok(net("2001:db8::/64")));
+        assert_eq!(
+            parse_prefix("10.0.0.5/24"),
+            Err("10.0.0.5/24 has host bits set: write 10.0.0.5 for the address, or 10.0.0.0/24 for the whole prefix"
+                .to_owned())
+        );
+        assert!(parse_prefix("::/0").unwrap_err().contains("every address"));
+        assert!(parse_prefix("10.0.0.0/33").unwrap_err().contains("neither"));
+    }
+
+    #[test]
+    fn hardware_addresses_as_people_write_them() {
+        assert_eq!(parse_mac("00:18:51:AA:bb:cc"), Some([0, 0x18, 0x51, 0xaa, 0xbb, 0xcc]));
+        assert_eq!(parse_mac("00-18-51-aa-bb-cc"), Some([0, 0x18, 0x51, 0xaa, 0xbb, 0xcc]));
+        for bad in ["", "00:18:51:aa:bb", "00:18:51:aa:bb:cc:dd", "0:18:51:aa:bb:cc", "00:18:51:aa:bb:+c"] {
+            assert_eq!(parse_mac(bad), None, "{bad:?}");
+        }
+    }
+}
