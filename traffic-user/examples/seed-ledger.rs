@@ -1,6 +1,8 @@
 //! Fills a ledger through the code that the daemon uses, then prints what its size and its answers cost.
 //!
-//! `seed-ledger FILE [CONTAINERS] [CLASSES] [DAYS]`: every container moves in every class in every bucket, which is the most
+//! `seed-ledger FILE [CONTAINERS] [CLASSES] [DAYS]`; a file that is there already is only asked.
+//!
+//! What it fills in: every container moves in every class in every bucket, which is the most
 //! that so many containers can write. Buckets are of five minutes as long as those are kept; before that there is one
 //! reading an hour, which leaves the same hours, days and months.
 
@@ -25,7 +27,9 @@ fn main() -> anyhow::Result<()> {
     let number = |at: usize, default| arguments.get(at).map_or(Ok(default), |text| text.parse::<u32>());
     let (containers, classes, days) = (number(1, 1000)?, number(2, 4)?, i64::from(number(3, 365)?));
     let path = Path::new(path);
-    anyhow::ensure!(!path.exists(), "{} is there already", path.display());
+    if path.exists() {
+        return ask(&Ledger::open_read_only(path)?, containers);
+    }
     let mut ledger = Ledger::open(path, LedgerConfig::default())?;
     let begin: Timestamp = "2026-01-01T00:00:00Z".parse()?;
     let mut snapshot = first_snapshot(begin, containers, u8::try_from(classes)?)?;
@@ -46,10 +50,11 @@ fn main() -> anyhow::Result<()> {
     say(&format!("{drains} drains in {:.0} s", started.elapsed().as_secs_f64()));
     let size = std::fs::metadata(path)?.len();
     say(&format!("file: {:.0} MB", size as f64 / 1e6));
-    measure(&mut ledger, &mut snapshot)
+    drain_and_maintain(&mut ledger, &mut snapshot)?;
+    ask(&ledger, containers)
 }
 
-fn measure(ledger: &mut Ledger, snapshot: &mut Snapshot) -> anyhow::Result<()> {
+fn drain_and_maintain(ledger: &mut Ledger, snapshot: &mut Snapshot) -> anyhow::Result<()> {
     let mut slowest = Duration::ZERO;
     let mut all = Duration::ZERO;
     for _ in 0..20 {
@@ -68,7 +73,12 @@ fn measure(ledger: &mut Ledger, snapshot: &mut Snapshot) -> anyhow::Result<()> {
     let started = Instant::now();
     let done = ledger.maintain(snapshot.time + SignedDuration::from_secs(60))?;
     say(&format!("maintenance: {:.1} ms, {done:?}", started.elapsed().as_secs_f64() * 1e3));
-    let one = vec!["500".to_owned()];
+    Ok(())
+}
+
+fn ask(ledger: &Ledger, containers: u32) -> anyhow::Result<()> {
+    let one = vec![(containers / 2).to_string()];
+    let end = ledger.report(&ReportQuery { containers: one.clone(), ..ReportQuery::default() })?.to;
     let last_month = (Some("2026-11-01T00:00:00Z".parse()?), Some("2026-12-01T00:00:00Z".parse()?));
     let month = ReportQuery { by: By::Month, from: last_month.0, to: last_month.1, ..ReportQuery::default() };
     let days_of_month = ReportQuery { by: By::Day, ..month.clone() };
@@ -85,7 +95,7 @@ fn measure(ledger: &mut Ledger, snapshot: &mut Snapshot) -> anyhow::Result<()> {
             ReportQuery {
                 by: By::Total,
                 containers: one,
-                from: Some(snapshot.time - SignedDuration::from_secs(30 * DAY)),
+                from: Some(end - SignedDuration::from_secs(30 * DAY)),
                 percentile: Some(95.0),
                 ..ReportQuery::default()
             },
@@ -93,7 +103,7 @@ fn measure(ledger: &mut Ledger, snapshot: &mut Snapshot) -> anyhow::Result<()> {
         (
             "all containers' 30 days, with percentile",
             ReportQuery {
-                from: Some(snapshot.time - SignedDuration::from_secs(30 * DAY)),
+                from: Some(end - SignedDuration::from_secs(30 * DAY)),
                 percentile: Some(95.0),
                 ..ReportQuery::default()
             },

@@ -22,12 +22,12 @@ impl Percentile {
 
     /// Takes one value of the series.
     pub fn push(&mut self, value: u64) {
-        if self.kept == 0 {
-            return;
-        }
-        self.largest.push(Reverse(value));
-        if self.largest.len() as u64 > self.kept {
-            self.largest.pop();
+        if (self.largest.len() as u64) < self.kept {
+            self.largest.push(Reverse(value));
+        } else if let Some(mut least) = self.largest.peek_mut()
+            && value > least.0
+        {
+            *least = Reverse(value);
         }
     }
 

@@ -335,8 +335,10 @@ fn lines(
 ) -> Result<Vec<ReportRow>, LedgerError> {
     let labels = labels(view)?;
     let level = plan.query.by.level();
-    let names = plan.steps.iter().map(|step| match level {
-        Some(level) => plan.calendar.label(level, plan.calendar.start(level, step.0)?),
+    let names = plan.steps.iter().enumerate().map(|(at, step)| match level {
+        // The first one may begin within its bucket.
+        Some(level) if at == 0 => plan.calendar.label(level, plan.calendar.start(level, step.0)?),
+        Some(level) => plan.calendar.label(level, step.0),
         None => Ok("total".to_owned()),
     });
     let names: Vec<String> = names.collect::<Result<_, _>>()?;
