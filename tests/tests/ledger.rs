@@ -161,6 +161,14 @@ fn traffic_is_booked_under_the_table_it_was_counted_under() -> Result<()> {
     ensure!(running.terminate(PATIENCE)?.success());
     assert_eq!(booked(&lab, "101", 2)?.out_bytes, first.l3_bytes);
     assert_eq!(booked(&lab, "101", 5)?.out_bytes, second.l3_bytes);
+    // And both tables are kept, as they were compiled.
+    let kept = sqlite(&lab.state_dir().join("ledger.sqlite"), "select content from class_table order by id")?;
+    let sorted = |text: &str| {
+        let mut lines: Vec<_> = text.lines().filter(|line| !line.is_empty()).map(str::to_owned).collect();
+        lines.sort();
+        lines
+    };
+    assert_eq!(sorted(&kept), sorted(&format!("{CLASSES}5 0.0.0.0/0\n")));
     Ok(())
 }
 

@@ -16,6 +16,7 @@ use jiff::Timestamp;
 use rustix::fs::{FlockOperation, flock};
 
 use crate::{
+    classes::ClassTable,
     config::Config,
     health::DrainHealth,
     kernel::{counters, maps::Maps},
@@ -143,6 +144,35 @@ impl Bookkeeper {
             outcome.interface_rows
         );
         Ok(outcome.gaps.len())
+    }
+
+    /// Keeps the class table in force beside the figures counted under it, unless it is there. `table` is asked for it
+    /// only then; one that is not the table in force is not kept.
+    ///
+    /// # Errors
+    /// When the table can't be had or the ledger not be written.
+    pub fn keep_table(
+        &self,
+        maps: &Maps,
+        table: impl FnOnce() -> anyhow::Result<ClassTable>,
+    ) -> anyhow::Result<()> {
+        let info = counters::class_table(maps)?;
+        if self.ledger.class_table(&info.hash_hex())?.is_some() {
+            return Ok(());
+        }
+        let table = table()?;
+        if table.hash() != info.hash {
+            tracing::warn!(
+                "the class file is not the table in force, which therefore can't be kept in the ledger"
+            );
+            return Ok(());
+        }
+        // As a class file, so that it can be read and loaded again.
+        let text: String =
+            table.entries().map(|entry| format!("{} {}\n", entry.class, entry.prefix)).collect();
+        self.ledger
+            .keep_class_table(&info, text.as_bytes())
+            .context("cannot keep the class table in the ledger")
     }
 
     /// Frees an id for a new owner; gives the label under which the old one's figures stay.

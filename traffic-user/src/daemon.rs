@@ -170,6 +170,8 @@ impl Daemon {
         if let Some(books) = &mut self.books {
             // A ledger that can't be written now does not keep traffic from being counted.
             report("draining the counters", books.drain(&session.loaded.maps, DrainTrigger::Started));
+            let table = || class_source::table_for_start(&self.host.config);
+            report("keeping the class table", books.keep_table(&session.loaded.maps, table));
         }
         session.loaded.log.take().map(log_packets).transpose()
     }
@@ -285,8 +287,15 @@ impl Daemon {
                 books.drain(&session.loaded.maps, DrainTrigger::Event)?;
             }
             tables::load(&mut session.loaded.maps, &table)?;
+            tracing::info!(
+                "{} prefixes in {} classes are in force",
+                table.len(),
+                table.classes_in_use().len()
+            );
+            if let Some(books) = &self.books {
+                report("keeping the class table", books.keep_table(&session.loaded.maps, || Ok(table)));
+            }
         }
-        tracing::info!("{} prefixes in {} classes are in force", table.len(), table.classes_in_use().len());
         self.resync().await
     }
 

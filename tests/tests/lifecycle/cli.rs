@@ -267,7 +267,7 @@ fn a_dump_shows_what_is_asked_for() -> Result<()> {
         [
             "container,class,family,in_bytes,in_packets,out_bytes,out_packets,generation",
             &format!("101,2,ipv6,0,0,{bytes},20,1"),
-            &format!("102,2,ipv6,{bytes},20,0,0,1"),
+            &format!("102,2,ipv6,{bytes},20,0,0,2"),
         ]
     );
     let csv = lab.run_ok(&["dump", "--format", "csv", "--container", "777"])?;

@@ -7,7 +7,8 @@ use clap::{Args, Subcommand};
 
 use super::{Done, Format, Global, print};
 use crate::{
-    bookkeeper, class_source,
+    bookkeeper::{self, Bookkeeper},
+    class_source,
     classes::{self, CheckReport, ClassFile},
     config::Config,
     kernel::{load, tables},
@@ -104,6 +105,9 @@ fn load_file(global: &Global, config: &Config, path: Option<&PathBuf>) -> anyhow
         .context("the table in force stays in force")?;
     tables::load(&mut maps, &table).context("the table in force stays in force")?;
     tracing::info!("{} prefixes in {} classes are in force", table.len(), table.classes_in_use().len());
+    if let Some(books) = Bookkeeper::open_existing(config, &global.state_dir)? {
+        books.keep_table(&maps, || Ok(table))?;
+    }
     Ok(Done::Well)
 }
 

@@ -31,11 +31,7 @@ pub fn read(maps: &Maps, node: &str) -> anyhow::Result<Snapshot> {
         epoch_created: clock::timestamp(meta.created_unix_s),
         time: Timestamp::now(),
         boottime_ns: clock::boottime_ns(),
-        class_table: ClassTableInfo {
-            hash: meta.table_hash,
-            loaded: clock::timestamp(meta.table_loaded_unix_s),
-            prefixes: meta.table_prefixes,
-        },
+        class_table: table_info(&meta),
         counters: Vec::new(),
         faults: Vec::new(),
         interfaces: Vec::new(),
@@ -43,6 +39,22 @@ pub fn read(maps: &Maps, node: &str) -> anyhow::Result<Snapshot> {
     read_classes(maps, &meta, &mut snapshot)?;
     read_interfaces(maps, &mut snapshot)?;
     Ok(snapshot)
+}
+
+/// Which class table is in force.
+///
+/// # Errors
+/// When the map can't be read.
+pub fn class_table(maps: &Maps) -> anyhow::Result<ClassTableInfo> {
+    stable_meta(maps).map(|meta| table_info(&meta))
+}
+
+fn table_info(meta: &Meta) -> ClassTableInfo {
+    ClassTableInfo {
+        hash: meta.table_hash,
+        loaded: clock::timestamp(meta.table_loaded_unix_s),
+        prefixes: meta.table_prefixes,
+    }
 }
 
 /// A reading of the description that no writer changed halfway.

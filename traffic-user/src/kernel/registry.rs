@@ -136,9 +136,8 @@ impl Registry {
         let Some(slot) = choose(&self.containers, |record| owns(record, id), free) else { return Ok(None) };
         let index = u32::try_from(slot).context("slot numbers fit 32 bits")?;
         if free(&self.containers[slot]) {
-            // An id can have had slots before it was retired: generations tell its lives apart.
-            let lives = self.containers.iter().filter(|record| read_text(&record.id) == id.as_str());
-            let last = lives.map(|record| record.generation).chain([self.containers[slot].generation]).max();
+            // Counted over all slots, so that id and generation name one life of a counter, whichever slot it had.
+            let last = self.containers.iter().map(|record| record.generation).max();
             let mut record = ContainerRecord {
                 state: slot_state::IN_USE,
                 generation: last.unwrap_or(0) + 1,
@@ -194,9 +193,8 @@ impl Registry {
         let index = u32::try_from(slot).context("slot numbers fit 32 bits")?;
         let old = self.interfaces[slot];
         let is_new = free(&old);
-        // A name can have slots for several containers, one after another: their generations tell them apart.
-        let namesakes = self.interfaces.iter().filter(|record| read_text(&record.name) == link.name);
-        let last = namesakes.map(|record| record.generation).chain([old.generation]).max().unwrap_or(0);
+        // A name can have slots for several containers, one after another. Counted over all slots, as for containers.
+        let last = self.interfaces.iter().map(|record| record.generation).max().unwrap_or(0);
         let mut record = InterfaceRecord {
             state: slot_state::IN_USE,
             generation: if is_new { last + 1 } else { old.generation },
