@@ -4,6 +4,8 @@ use std::{fs, net::IpAddr, path::PathBuf};
 
 use anyhow::Context as _;
 use clap::{Args, Subcommand};
+use ipnet::IpNet;
+use serde::Serialize;
 
 use super::{Done, Format, Global, print};
 use crate::{
@@ -11,7 +13,7 @@ use crate::{
     class_source,
     classes::{self, CheckReport, ClassFile},
     config::Config,
-    kernel::{load, tables},
+    kernel::{counters, load, tables},
     output,
 };
 
@@ -44,10 +46,10 @@ enum Action {
         #[arg(value_name = "FILE")]
         file: Option<PathBuf>,
     },
-    /// Show the prefixes of the class file, as they are compiled
+    /// Show the prefixes in force, or those that a file would put in force
     List {
-        /// The file [default: the configured one]
-        #[arg(value_name = "FILE")]
+        /// The file [default: what the kernel holds]
+        #[arg(long, value_name = "FILE")]
         file: Option<PathBuf>,
         /// How to write it
         #[arg(long, value_enum, default_value_t)]
@@ -75,8 +77,10 @@ pub(super) fn run(global: &Global, options: &Options) -> anyhow::Result<Done> {
     match &options.action {
         Action::Check { file, format } => check(file, *format),
         Action::Load { file } => load_file(global, &config, file.as_ref()),
-        Action::List { file, format } => list(&config, file.as_ref(), *format),
-        Action::Explain { address, file, format } => explain(&config, *address, file.as_ref(), *format),
+        Action::List { file, format } => list(global, &config, file.as_ref(), *format),
+        Action::Explain { address, file, format } => {
+            explain(global, &config, *address, (file.as_ref(), *format))
+        }
     }
 }
 
@@ -111,34 +115,62 @@ fn load_file(global: &Global, config: &Config, path: Option<&PathBuf>) -> anyhow
     Ok(Done::Well)
 }
 
-fn list(config: &Config, path: Option<&PathBuf>, format: Format) -> anyhow::Result<Done> {
-    let table = classes::compile(&file_or_configured(config, path)?.entries, config.class_order);
-    let entries: Vec<_> = table.entries().collect();
-    print(&match format {
-        Format::Table => {
-            let cells = entries
-                .iter()
-                .map(|entry| vec![entry.class.to_string(), entry.prefix.to_string(), entry.line.to_string()]);
-            output::rows(&["CLASS", "PREFIX", "LINE"], cells)
+/// A row of a class table.
+#[derive(Debug, Serialize)]
+struct Row {
+    class: u8,
+    prefix: String,
+}
+
+fn list(global: &Global, config: &Config, path: Option<&PathBuf>, format: Format) -> anyhow::Result<Done> {
+    let row = |prefix: IpNet, class| Row { class, prefix: prefix.to_string() };
+    let rows: Vec<Row> = match path {
+        Some(path) => {
+            let table = classes::compile(&class_source::read(path)?.entries, config.class_order);
+            table.entries().map(|entry| row(entry.prefix, entry.class)).collect()
         }
-        Format::Json => serde_json::to_string_pretty(&entries)? + "\n",
+        None => {
+            let held = tables::in_force(&load::open(&global.pinned())?)?;
+            held.into_iter().map(|(prefix, class)| row(prefix, class)).collect()
+        }
+    };
+    print(&match format {
+        Format::Table => output::rows(
+            &["CLASS", "PREFIX"],
+            rows.iter().map(|row| vec![row.class.to_string(), row.prefix.clone()]),
+        ),
+        Format::Json => serde_json::to_string_pretty(&rows)? + "\n",
     })?;
     Ok(Done::Well)
 }
 
-fn explain(config: &Config, address: IpAddr, path: Option<&PathBuf>, format: Format) -> anyhow::Result<Done> {
-    let file = file_or_configured(config, path)?;
+/// Says when the file that is explained is not what packets are counted by.
+fn warn_if_not_in_force(global: &Global, config: &Config, file: &ClassFile) {
+    let Ok(info) = load::open(&global.pinned()).and_then(|maps| counters::class_table(&maps)) else { return };
+    if info.hash != classes::compile(&file.entries, config.class_order).hash() {
+        tracing::warn!(
+            "the class file differs from the table in force; `trafctl classes load` takes it over"
+        );
+    }
+}
+
+fn explain(
+    global: &Global,
+    config: &Config,
+    address: IpAddr,
+    (path, format): (Option<&PathBuf>, Format),
+) -> anyhow::Result<Done> {
+    let file = match path.cloned().or_else(|| class_source::locate(config)) {
+        Some(path) => class_source::read(&path)?,
+        None => ClassFile::shipped(),
+    };
+    if path.is_none() {
+        warn_if_not_in_force(global, config, &file);
+    }
     let explanation = classes::explain(&file, config.class_order, address);
     print(&match format {
         Format::Table => explanation.to_string(),
         Format::Json => serde_json::to_string_pretty(&explanation)? + "\n",
     })?;
     Ok(Done::Well)
-}
-
-fn file_or_configured(config: &Config, path: Option<&PathBuf>) -> anyhow::Result<ClassFile> {
-    match path.cloned().or_else(|| class_source::locate(config)) {
-        Some(path) => class_source::read(&path),
-        None => Ok(ClassFile::shipped()),
-    }
 }

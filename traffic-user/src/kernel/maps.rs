@@ -149,16 +149,24 @@ impl Pair {
         self.places.set(place, table, 0).with_context(|| format!("cannot place a table in {}", self.name))
     }
 
+    /// The table in a place.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn table(&self, place: u32) -> anyhow::Result<Option<MapData>> {
+        match self.places.get(&place, 0) {
+            Ok(table) => Ok(Some(table)),
+            Err(MapError::KeyNotFound) => Ok(None),
+            Err(error) => Err(error).with_context(|| format!("cannot look into {}", self.name)),
+        }
+    }
+
     /// Bytes that the table in this place takes; none if there is none.
     ///
     /// # Errors
     /// When the kernel refuses.
     pub fn memory(&self, place: u32) -> anyhow::Result<u64> {
-        match self.places.get(&place, 0) {
-            Ok(table) => Ok(locked_bytes(table.fd())),
-            Err(MapError::KeyNotFound) => Ok(0),
-            Err(error) => Err(error).with_context(|| format!("cannot look into {}", self.name)),
-        }
+        Ok(self.table(place)?.map_or(0, |table| locked_bytes(table.fd())))
     }
 
     /// Empties a place, and frees the table's memory.

@@ -6,11 +6,11 @@ use anyhow::{Context as _, bail};
 use aya::{
     Pod,
     maps::{
-        IterableMap, MapData, MapError,
+        IterableMap, Map, MapData, MapError,
         lpm_trie::{Key, LpmTrie},
     },
 };
-use ipnet::IpNet;
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use traffic_common::{
     CLASS_ZERO_COLUMN, Control, INDEX_ASK_TRIE, INDEX_V4_BLOCK_BYTES, INDEX_V4_BLOCKS, Meta,
 };
@@ -135,6 +135,45 @@ fn fill_index(index: &[u8]) -> anyhow::Result<ClassIndexV4> {
         }
     }
     Ok(array)
+}
+
+/// The prefixes in force with their classes, sorted: what the kernel itself holds.
+///
+/// # Errors
+/// When the maps can't be read.
+pub fn in_force(maps: &Maps) -> anyhow::Result<Vec<(IpNet, u8)>> {
+    let active = maps.control.get(0)?.active_table;
+    let meta = maps.meta.get(0)?;
+    let mut rows = Vec::new();
+    if let Some(table) = maps.classes_v4.table(active)? {
+        let trie: ClassTrieV4 = Map::from_map_data(table)?.try_into()?;
+        collect(&trie, &meta, &mut rows, |address: [u8; 4], len| {
+            Ok(Ipv4Net::new(address.into(), len)?.into())
+        })?;
+    }
+    if let Some(table) = maps.classes_v6.table(active)? {
+        let trie: ClassTrieV6 = Map::from_map_data(table)?.try_into()?;
+        collect(&trie, &meta, &mut rows, |address: [u8; 16], len| {
+            Ok(Ipv6Net::new(address.into(), len)?.into())
+        })?;
+    }
+    rows.sort_unstable();
+    Ok(rows)
+}
+
+fn collect<K: Pod>(
+    trie: &LpmTrie<MapData, K, u32>,
+    meta: &Meta,
+    rows: &mut Vec<(IpNet, u8)>,
+    prefix: impl Fn(K, u8) -> anyhow::Result<IpNet>,
+) -> anyhow::Result<()> {
+    for key in trie.keys() {
+        let key = key?;
+        let column = trie.get(&key, 0)?;
+        let class = *meta.column_class.get(column as usize).context("a column without a class")?;
+        rows.push((prefix(key.data(), u8::try_from(key.prefix_len())?)?, class));
+    }
+    Ok(())
 }
 
 /// Gives every class of the table a column; a class that ever had one keeps it.

@@ -1,0 +1,69 @@
+//! `trafctl classes`: what is in force, what a file would put in force, and what is wrong with one.
+
+use anyhow::{Context as _, Result};
+use serde_json::{Value, json};
+use traffic_tests::Lab;
+
+const CLASSES: &str = "0 192.168.0.0/16\n2 192.168.1.0/24 # dropped: class 0 covers it\n1 0.0.0.0/0\n3 10.1.2.3/32\n\
+    1 ::/0\n4 2001:db8::/33\n";
+
+/// As a table in force shows it: sorted, and without what the order of classes drops.
+fn expected() -> Value {
+    json!([
+        {"class": 1, "prefix": "0.0.0.0/0"},
+        {"class": 3, "prefix": "10.1.2.3/32"},
+        {"class": 0, "prefix": "192.168.0.0/16"},
+        {"class": 1, "prefix": "::/0"},
+        {"class": 4, "prefix": "2001:db8::/33"},
+    ])
+}
+
+#[test]
+fn the_list_is_what_the_kernel_holds() -> Result<()> {
+    let lab = Lab::new("classes-list")?;
+    let file = lab.write("networks_classes", CLASSES)?;
+    lab.configure(&format!("class_file = {file:?}\n"))?;
+    lab.run_ok(&["attach"])?;
+    let list = || lab.run_json(&["classes", "list", "--format", "json"]);
+    assert_eq!(list()?, expected());
+
+    // A file changes nothing until it is loaded.
+    let other = lab.write("networks_classes", "7 0.0.0.0/0\n")?;
+    assert_eq!(list()?, expected());
+    let output = lab.trafctl(&["classes", "explain", "10.1.2.3"])?.output()?;
+    assert!(String::from_utf8(output.stdout)?.starts_with("10.1.2.3 is class 7"));
+    assert!(String::from_utf8(output.stderr)?.contains("differs from the table in force"));
+    let would_be = json!([{"class": 7, "prefix": "0.0.0.0/0"}]);
+    let of_file = ["classes", "list", "--file", other.to_str().context("a path")?, "--format", "json"];
+    assert_eq!(lab.run_json(&of_file)?, would_be);
+
+    lab.run_ok(&["classes", "load"])?;
+    assert_eq!(list()?, would_be);
+    let output = lab.trafctl(&["classes", "explain", "10.1.2.3"])?.output()?;
+    assert!(output.stderr.is_empty());
+    Ok(())
+}
+
+#[test]
+fn a_check_names_every_line_and_a_load_refuses_the_whole_file() -> Result<()> {
+    let lab = Lab::new("classes-check")?;
+    lab.run_ok(&["attach"])?;
+    let before = lab.run_json(&["classes", "list", "--format", "json"])?;
+    let bad = lab.write("bad", "1 0.0.0.0/0\n2 10.0.0.0/255.0.0.0\n300 10.0.0.0/8\nnonsense\n")?;
+    let path = bad.to_str().context("a path")?;
+    let output = lab.trafctl(&["classes", "check", path])?.output()?;
+    assert_eq!(output.status.code(), Some(1));
+    let said = String::from_utf8(output.stdout)?;
+    for line in ["line 2: refused", "line 3: refused", "line 4: refused", "3 refused"] {
+        assert!(said.contains(line), "{said}");
+    }
+    let output = lab.trafctl(&["classes", "load", path])?.output()?;
+    assert_eq!(output.status.code(), Some(1));
+    let said = String::from_utf8(output.stderr)?;
+    assert!(
+        said.contains("bad:2: ") && said.contains("bad:3: ") && said.contains("stays in force"),
+        "{said}"
+    );
+    assert_eq!(lab.run_json(&["classes", "list", "--format", "json"])?, before);
+    Ok(())
+}
