@@ -11,6 +11,7 @@ mod command;
 mod demo;
 mod lint;
 mod report;
+mod seed_ledger;
 mod setup;
 mod test;
 
@@ -43,6 +44,7 @@ enum Task {
     Lint(lint::Options),
     Demo(demo::Options),
     Ci(ci::Options),
+    SeedLedger(seed_ledger::Options),
 }
 
 fn main() -> ExitCode {
@@ -53,6 +55,7 @@ fn main() -> ExitCode {
         Task::Lint(options) => lint::run(&options),
         Task::Demo(options) => demo::run(&options),
         Task::Ci(options) => ci::run(&options),
+        Task::SeedLedger(options) => seed_ledger::run(&options),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
