@@ -16,6 +16,10 @@ use crate::{
 ///
 /// Addresses come from `IP_ADDRESS=` of `/etc/vz/conf/ID.conf`, from `[[container]]` in the configuration, and from here.
 #[derive(Debug, Args)]
+#[command(after_long_help = "Examples:\n  \
+    trafctl address add 301 10.0.3.1\n  \
+    trafctl address list\n  \
+    trafctl address remove 10.0.3.1")]
 pub struct Options {
     #[command(subcommand)]
     action: Action,
@@ -43,6 +47,7 @@ enum Action {
         prefix: ipnet::IpNet,
     },
     /// Show all addresses, with whose they are and who says so
+    #[command(after_long_help = "Examples:\n  trafctl address list\n  trafctl address list --format json")]
     List {
         /// How to write it
         #[arg(long, value_enum, default_value_t)]

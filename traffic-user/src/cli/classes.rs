@@ -22,6 +22,10 @@ use crate::{
 /// The class file is Virtuozzo's `networks_classes`: a line `CLASS ADDRESS/PREFIX` each, `#` for comments. Which line
 /// decides is set by `class_order` in the configuration.
 #[derive(Debug, Args)]
+#[command(after_long_help = "Examples:\n  \
+    trafctl classes check new_classes && trafctl classes load new_classes\n  \
+    trafctl classes list\n  \
+    trafctl classes explain 203.0.113.7")]
 pub struct Options {
     #[command(subcommand)]
     action: Action,
@@ -47,6 +51,9 @@ enum Action {
         file: Option<PathBuf>,
     },
     /// Show the prefixes in force, or those that a file would put in force
+    #[command(
+        after_long_help = "Examples:\n  trafctl classes list\n  trafctl classes list --file new_classes --format json"
+    )]
     List {
         /// The file [default: what the kernel holds]
         #[arg(long, value_name = "FILE")]

@@ -38,6 +38,9 @@ pub struct AuditOptions {
 
 /// Copy the ledger, or take over an older one
 #[derive(Debug, Args)]
+#[command(after_long_help = "Examples:\n  \
+    trafctl ledger backup /backup/ledger.sqlite\n  \
+    trafctl ledger import-pva /var/opt/pva/agent/pva.db")]
 pub struct Options {
     #[command(subcommand)]
     action: Action,
@@ -71,6 +74,7 @@ enum Action {
 
 /// Say what becomes of a container's figures
 #[derive(Debug, Args)]
+#[command(after_long_help = "Example:\n  trafctl container retire 101")]
 pub struct ContainerOptions {
     #[command(subcommand)]
     action: ContainerAction,
