@@ -25,20 +25,9 @@ pub fn passed(slot: u32, direction: Direction, tally: &Tally, skb_len: u32) {
     }
 }
 
-/// Counts an IPv4 packet for its container and class.
+/// Counts the packet for its container and class.
 #[inline(always)]
-pub fn class_v4(index: u32, direction: Direction, tally: &Tally) -> Result<(), Fault> {
-    class(index, Family::Ipv4, direction, tally)
-}
-
-/// Counts an IPv6 packet for its container and class.
-#[inline(always)]
-pub fn class_v6(index: u32, direction: Direction, tally: &Tally) -> Result<(), Fault> {
-    class(index, Family::Ipv6, direction, tally)
-}
-
-#[inline(always)]
-fn class(index: u32, family: Family, direction: Direction, tally: &Tally) -> Result<(), Fault> {
+pub fn class(index: u32, family: Family, direction: Direction, tally: &Tally) -> Result<(), Fault> {
     let counters = CLASS_COUNTERS.get_ptr_mut(index).ok_or(Fault::NoCounter)?;
     // SAFETY: as in `passed`.
     add(unsafe { &mut (*counters).tallies[family as usize][direction as usize] }, tally.packets, tally.bytes);

@@ -32,7 +32,7 @@ mod parse;
 
 use aya_ebpf::{bindings::TC_ACT_UNSPEC, macros::classifier, programs::TcContext};
 use aya_log_ebpf::debug;
-use traffic_common::{Direction, Fault, UNKNOWN_INTERFACE_SLOT, interface_flags};
+use traffic_common::{Direction, Family, Fault, UNKNOWN_INTERFACE_SLOT, interface_flags};
 
 use crate::parse::{ETHERTYPE_IPV4, ETHERTYPE_IPV6, LinkLayer};
 
@@ -69,10 +69,10 @@ fn account(ctx: &TcContext, direction: Direction) {
         Err(Fault::UnknownInterface)
     } else if ethertype == ETHERTYPE_IPV4 {
         classify::ipv4(skb, l3_offset, direction, flags, container_slot)
-            .and_then(|index| count::class_v4(index, direction, &tally))
+            .and_then(|index| count::class(index, Family::Ipv4, direction, &tally))
     } else if ethertype == ETHERTYPE_IPV6 {
         classify::ipv6(skb, l3_offset, direction, flags, container_slot)
-            .and_then(|index| count::class_v6(index, direction, &tally))
+            .and_then(|index| count::class(index, Family::Ipv6, direction, &tally))
     } else {
         Err(parse::link_layer_fault(ethertype))
     };

@@ -2,11 +2,11 @@
 
 use std::{io::IsTerminal as _, time::Duration};
 
-use clap::{Args, ValueEnum};
+use clap::Args;
 use tokio::time;
 use traffic_common::Family;
 
-use super::{Done, Global, print};
+use super::{Done, Global, SheetFormat, print};
 use crate::{
     kernel::{counters, load},
     output::dump::{self, Filter, Look},
@@ -49,18 +49,7 @@ pub struct Options {
     watch: Option<u64>,
     /// How to write it
     #[arg(long, value_enum, default_value_t)]
-    format: Format,
-}
-
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
-enum Format {
-    /// For people
-    #[default]
-    Table,
-    /// For programs: one document
-    Json,
-    /// For spreadsheets: the class counters
-    Csv,
+    format: SheetFormat,
 }
 
 impl Options {
@@ -85,17 +74,17 @@ pub(super) async fn run(global: &Global, options: &Options) -> anyhow::Result<Do
     loop {
         let snapshot = filter.apply(counters::read(&maps, &config.node)?);
         let text = match options.format {
-            Format::Table => dump::table(&snapshot, Look { human: options.human }),
-            Format::Json if options.watch.is_some() => dump::json_line(&snapshot)?,
-            Format::Json => dump::json(&snapshot)?,
-            Format::Csv => dump::csv(&snapshot)?,
+            SheetFormat::Table => dump::table(&snapshot, Look { human: options.human }),
+            SheetFormat::Json if options.watch.is_some() => dump::json_line(&snapshot)?,
+            SheetFormat::Json => dump::json(&snapshot)?,
+            SheetFormat::Csv => dump::csv(&snapshot)?,
         };
         let Some(seconds) = options.watch else {
             print(&text)?;
             return Ok(Done::Well);
         };
         // Home and clear, as `watch` does.
-        let clear = std::io::stdout().is_terminal() && options.format == Format::Table;
+        let clear = std::io::stdout().is_terminal() && options.format == SheetFormat::Table;
         print(&if clear { format!("\x1b[H\x1b[2J{text}") } else { text })?;
         tokio::select! {
             () = time::sleep(Duration::from_secs(seconds)) => {}

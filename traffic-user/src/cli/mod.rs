@@ -91,6 +91,18 @@ pub enum Format {
     Json,
 }
 
+/// How rows of figures are written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum SheetFormat {
+    /// For people
+    #[default]
+    Table,
+    /// For programs: one document
+    Json,
+    /// For spreadsheets: the rows only
+    Csv,
+}
+
 impl Cli {
     /// How much to say on stderr.
     pub fn verbosity(&self) -> u8 {

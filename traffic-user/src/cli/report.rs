@@ -4,7 +4,7 @@ use anyhow::{Context as _, bail};
 use clap::{Args, ValueEnum};
 use jiff::{Span, Timestamp, Zoned, civil::DateTime, tz::TimeZone};
 
-use super::{Done, Global, print};
+use super::{Done, Global, SheetFormat, print};
 use crate::{
     bookkeeper::ledger_path,
     ledger::{self, Basis, By, Calendar, Ledger, ReportQuery, Split, TopQuery},
@@ -46,7 +46,7 @@ pub struct Options {
     basis: Layer,
     /// How to write it
     #[arg(long, value_enum, default_value_t)]
-    format: Format,
+    format: SheetFormat,
 }
 
 /// The largest containers of a period
@@ -71,7 +71,7 @@ pub struct TopOptions {
     basis: Layer,
     /// How to write it
     #[arg(long, value_enum, default_value_t)]
-    format: Format,
+    format: SheetFormat,
 }
 
 /// What is known to be missing from the ledger, or booked late
@@ -82,7 +82,7 @@ pub struct GapOptions {
     period: Period,
     /// How to write it
     #[arg(long, value_enum, default_value_t)]
-    format: Format,
+    format: SheetFormat,
 }
 
 /// A span of time.
@@ -131,24 +131,12 @@ enum Layer {
     L1,
 }
 
-/// How figures of the ledger are written.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
-enum Format {
-    /// For people
-    #[default]
-    Table,
-    /// For programs: one document
-    Json,
-    /// For spreadsheets
-    Csv,
-}
-
-impl From<Format> for ledger::render::Format {
-    fn from(format: Format) -> Self {
+impl From<SheetFormat> for ledger::render::Format {
+    fn from(format: SheetFormat) -> Self {
         match format {
-            Format::Table => Self::Table,
-            Format::Json => Self::Json,
-            Format::Csv => Self::Csv,
+            SheetFormat::Table => Self::Table,
+            SheetFormat::Json => Self::Json,
+            SheetFormat::Csv => Self::Csv,
         }
     }
 }
@@ -238,7 +226,7 @@ pub(super) fn run(global: &Global, options: &Options) -> anyhow::Result<Done> {
         basis: options.basis.into(),
     })?;
     print(&ledger::render::report(&report, options.format.into())?)?;
-    if options.format == Format::Csv {
+    if options.format == SheetFormat::Csv {
         // A spreadsheet takes the lines; the person who asked for it still learns what they mean.
         for note in ledger::render::notes(&report) {
             tracing::info!("{note}");
