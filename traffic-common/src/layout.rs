@@ -29,8 +29,26 @@ pub const INDEX_V4_BLOCKS: u32 = 1 << 18;
 pub const INDEX_V4_BLOCK_BYTES: usize = 64;
 /// Bits of a prefix of 24 that stay within a block.
 pub const INDEX_V4_BLOCK_BITS: u32 = 6;
-/// In the index: prefixes longer than 24 bits lie here, so the trie has to be asked. Any other value is a column.
+/// In an index: longer prefixes than it knows lie here, so the trie has to be asked. Any other value is a column.
 pub const INDEX_ASK_TRIE: u8 = u8::MAX;
+
+/// The first three bits of 2000::/3, the addresses that the IPv6 index covers; elsewhere the trie is asked.
+pub const INDEX_V6_SPACE: u64 = 0b001;
+/// Bits of an address within that space that the index knows: the upper half of the address less the first three.
+pub const INDEX_V6_BITS: u32 = 61;
+/// Bits of those that find an entry at once: prefixes of 25 bits.
+pub const INDEX_V6_ENTRY_BITS: u32 = 22;
+/// Blocks of entries in the IPv6 index.
+pub const INDEX_V6_BLOCKS: u32 = 1 << 18;
+/// Entries of such a block, which fills a cache line.
+pub const INDEX_V6_BLOCK_ENTRIES: usize = 16;
+/// In an entry of the IPv6 index, from this bit on: the height of the search tree that the lower bits name the root
+/// of. Height 0: there is no tree, the entry is a column or [`INDEX_ASK_TRIE`].
+pub const INDEX_V6_HEIGHT_SHIFT: u32 = 28;
+/// Greatest height of a search tree. Eight levels of eight children tell more ranges than memory holds.
+pub const INDEX_V6_MAX_HEIGHT: u32 = 8;
+/// Children of a node of a search tree; of a leaf: ranges.
+pub const RANGE_NODE_CHILDREN: usize = 8;
 /// Most columns a counter set can have: classes 0 to 254.
 pub const MAX_COLUMNS: u32 = 255;
 
@@ -218,6 +236,42 @@ pub struct Control {
     pub columns: u32,
 }
 
+/// A node of the search trees behind the IPv6 index, one cache line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C)]
+pub struct RangeNode {
+    /// First address of every child but the first, ascending, in [`INDEX_V6_BITS`] bits; [`RangeNode::NO_CHILD`] where
+    /// there are fewer.
+    pub starts: [u64; RANGE_NODE_CHILDREN - 1],
+    /// In a leaf: the column of each child (or [`INDEX_ASK_TRIE`]), a byte each, the first in the lowest. In a node
+    /// above: number of the first child; the others follow it.
+    pub children: u64,
+}
+
+impl RangeNode {
+    /// Above every address: the child is not there.
+    pub const NO_CHILD: u64 = 1 << 62;
+
+    /// Which child an address of [`INDEX_V6_BITS`] bits belongs to.
+    #[inline(always)]
+    pub fn child(&self, address: u64) -> u32 {
+        // Both numbers are below 2^63, so the sign of the difference is the comparison, without a branch.
+        let mut child = RANGE_NODE_CHILDREN as u64 - 1;
+        for start in self.starts {
+            child -= address.wrapping_sub(start) >> 63;
+        }
+        #[expect(clippy::cast_possible_truncation, reason = "at most seven")]
+        return child as u32;
+    }
+
+    /// What a leaf says of a child: a column or [`INDEX_ASK_TRIE`].
+    #[inline(always)]
+    pub fn column(&self, child: u32) -> u32 {
+        #[expect(clippy::cast_possible_truncation, reason = "one byte of it")]
+        return (self.children >> (child * 8)) as u32 & 0xff;
+    }
+}
+
 /// State of a slot record.
 pub mod slot_state {
     /// Never used, or freed.
@@ -328,6 +382,9 @@ const _: () = {
     assert!(size_of::<FaultCounters>() == 2 * 16 * 16 + 2 * 16);
     assert!(offset_of!(FaultCounters, estimated) == 512);
     assert!(size_of::<InterfaceEntry>() == 16);
+    assert!(size_of::<RangeNode>() == 64);
+    assert!(offset_of!(RangeNode, children) == 56);
+    assert!(INDEX_V6_BLOCKS as usize * INDEX_V6_BLOCK_ENTRIES == 1 << INDEX_V6_ENTRY_BITS);
     assert!(offset_of!(InterfaceEntry, interface_slot) == 4);
     assert!(offset_of!(InterfaceEntry, container_slot) == 8);
     assert!(offset_of!(InterfaceEntry, link_header_len) == 12);
@@ -370,6 +427,7 @@ mod pod {
         Control,
         ContainerRecord,
         InterfaceRecord,
-        Meta
+        Meta,
+        RangeNode
     );
 }

@@ -5,11 +5,15 @@ use core::mem::MaybeUninit;
 use aya_ebpf::{bindings::__sk_buff, btf_maps::lpm_trie::Key};
 use traffic_common::{
     ADDRESS_WITHOUT_SLOT, CLASS_ZERO_COLUMN, Control, Direction, Fault, INDEX_ASK_TRIE, INDEX_V4_BLOCK_BITS,
-    INDEX_V4_BLOCK_BYTES, interface_flags,
+    INDEX_V4_BLOCK_BYTES, INDEX_V6_BITS, INDEX_V6_BLOCK_ENTRIES, INDEX_V6_ENTRY_BITS, INDEX_V6_HEIGHT_SHIFT,
+    INDEX_V6_MAX_HEIGHT, INDEX_V6_SPACE, interface_flags,
 };
 
 use crate::{
-    maps::{ADDRESSES_V4, ADDRESSES_V6, CLASS_INDEX_V4, CLASSES_V4, CLASSES_V6, CONTROL},
+    maps::{
+        ADDRESSES_V4, ADDRESSES_V6, CLASS_INDEX_V4, CLASS_INDEX_V6, CLASS_RANGES_V6, CLASSES_V4, CLASSES_V6,
+        CONTROL,
+    },
     parse::{IPV4_HEADER_LEN, Ipv4Header, Ipv6Header, header},
 };
 
@@ -92,8 +96,46 @@ pub fn ipv6(
         slot = slot_of(ADDRESSES_V6.get(&Key::new(128, local)))?;
     }
     let control = control()?;
+    if let Some(column) = indexed_v6(control, peer) {
+        return Ok(slot * control.columns + column);
+    }
     let table = CLASSES_V6.get(control.active_table).ok_or(Fault::NoClassTable)?;
     Ok(index(control, slot, table.get(&Key::new(128, peer))))
+}
+
+/// The column, if the index before the trie tells it: one entry, or a walk down a search tree of ranges, of which each
+/// level is a cache line.
+#[inline(always)]
+fn indexed_v6(control: &Control, peer: [u8; 16]) -> Option<u32> {
+    let [a, b, c, d, e, f, g, h, ..] = peer;
+    let upper = u64::from_be_bytes([a, b, c, d, e, f, g, h]);
+    if upper >> INDEX_V6_BITS != INDEX_V6_SPACE {
+        return None;
+    }
+    let address = upper & ((1 << INDEX_V6_BITS) - 1);
+    let prefix = (address >> (INDEX_V6_BITS - INDEX_V6_ENTRY_BITS)) as usize;
+    #[expect(clippy::cast_possible_truncation, reason = "what is left are INDEX_V6_ENTRY_BITS bits")]
+    let block = CLASS_INDEX_V6.get(control.active_table)?.get((prefix / INDEX_V6_BLOCK_ENTRIES) as u32)?;
+    let entry = block[prefix % INDEX_V6_BLOCK_ENTRIES];
+    let height = entry >> INDEX_V6_HEIGHT_SHIFT;
+    let mut column = entry;
+    if height != 0 {
+        let nodes = CLASS_RANGES_V6.get(control.active_table)?;
+        let mut number = entry & ((1 << INDEX_V6_HEIGHT_SHIFT) - 1);
+        column = u32::from(INDEX_ASK_TRIE);
+        for level in 1..=INDEX_V6_MAX_HEIGHT {
+            let node = nodes.get(number)?;
+            let child = node.child(address);
+            if level == height {
+                column = node.column(child);
+                break;
+            }
+            #[expect(clippy::cast_possible_truncation, reason = "the number of a node has 28 bits")]
+            let first = node.children as u32;
+            number = first + child;
+        }
+    }
+    (column != u32::from(INDEX_ASK_TRIE)).then_some(column)
 }
 
 /// Read once a packet: the table in force and the row width belong to one instant.

@@ -9,8 +9,8 @@ use aya_ebpf::{
 };
 use traffic_common::{
     ClassCounters, ContainerRecord, Control, FaultCounters, INDEX_V4_BLOCK_BYTES, INDEX_V4_BLOCKS,
-    INTERFACE_INDEX_ENTRIES, InterfaceCounters, InterfaceEntry, InterfaceRecord, Meta, gso::SkbLayout,
-    interface_flags,
+    INDEX_V6_BLOCK_ENTRIES, INDEX_V6_BLOCKS, INTERFACE_INDEX_ENTRIES, InterfaceCounters, InterfaceEntry,
+    InterfaceRecord, Meta, RangeNode, gso::SkbLayout, interface_flags,
 };
 
 /// Offsets in the kernel's `sk_buff`. Read-only data, frozen before load: the verifier folds them into constants.
@@ -60,6 +60,19 @@ pub type ClassIndexV4 = Array<[u8; INDEX_V4_BLOCK_BYTES], { INDEX_V4_BLOCKS as u
 /// The indexes before the two IPv4 class tables. A place may be empty; then the trie is asked for every packet.
 #[btf_map]
 pub static CLASS_INDEX_V4: ArrayOfMaps<ClassIndexV4, 2> = ArrayOfMaps::new();
+
+/// Entries of the IPv6 index: what each prefix of 25 bits in 2000::/3 is, or the root of a search tree.
+pub type ClassIndexV6 = Array<[u32; INDEX_V6_BLOCK_ENTRIES], { INDEX_V6_BLOCKS as usize }>;
+/// The nodes of its search trees. The inner map may have any size (`BPF_F_INNER_MAP`): tables differ much.
+pub type ClassRangesV6 = Array<RangeNode, 1, 0x1000>;
+
+/// The indexes before the two IPv6 class tables; a place may be empty.
+#[btf_map]
+pub static CLASS_INDEX_V6: ArrayOfMaps<ClassIndexV6, 2> = ArrayOfMaps::new();
+
+/// The search trees of the two IPv6 indexes.
+#[btf_map]
+pub static CLASS_RANGES_V6: ArrayOfMaps<ClassRangesV6, 2> = ArrayOfMaps::new();
 
 /// The word that switches tables, and the width of a container's row in [`CLASS_COUNTERS`]. One element.
 #[btf_map]

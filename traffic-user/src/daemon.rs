@@ -286,7 +286,7 @@ impl Daemon {
                 // What was counted so far belongs to the old table.
                 books.drain(&session.loaded.maps, DrainTrigger::Event)?;
             }
-            tables::load(&mut session.loaded.maps, &table)?;
+            tables::load(&mut session.loaded.maps, &table, &|_, _| {})?;
             tracing::info!(
                 "{} prefixes in {} classes are in force",
                 table.len(),

@@ -4,6 +4,9 @@
 //! prefixes ([`ClassOrder`], applied by [`compile()`]), and the answers to an operator's two questions: why does
 //! this address have this class ([`explain()`]), and what is wrong with this file ([`CheckReport`]).
 //!
+//! What the kernel is given in front of the table's tries is built by [`index`], and what all of it takes there is told
+//! beforehand by [`KernelMemory`].
+//!
 //! Everything here is pure: bytes and addresses in, plain data out. Which file is read and when, and how a
 //! compiled table gets into the kernel's maps, is decided elsewhere.
 //!
@@ -13,6 +16,8 @@
 mod check;
 mod compile;
 mod explain;
+pub mod index;
+mod memory;
 mod parse;
 #[cfg(test)]
 mod tests;
@@ -20,4 +25,5 @@ mod tests;
 pub use check::{CheckReport, Difference, differences};
 pub use compile::{ClassOrder, ClassTable, CompiledPrefix, compile};
 pub use explain::{Explanation, Reason, Shadow, explain};
+pub use memory::KernelMemory;
 pub use parse::{ClassFile, Diagnostic, Entry, MAX_CLASS, Severity, UNCLASSIFIED, parse};

@@ -7,7 +7,7 @@ use clap::{Args, Subcommand};
 use ipnet::IpNet;
 use serde::Serialize;
 
-use super::{Done, Format, Global, print};
+use super::{Done, Format, Global, print, progress::Progress};
 use crate::{
     bookkeeper::{self, Bookkeeper},
     class_source,
@@ -114,7 +114,10 @@ fn load_file(global: &Global, config: &Config, path: Option<&PathBuf>) -> anyhow
     let mut maps = load::open(&bpffs)?;
     bookkeeper::drain_before_change(config, &global.state_dir, &maps)
         .context("the table in force stays in force")?;
-    tables::load(&mut maps, &table).context("the table in force stays in force")?;
+    let progress = Progress::start("loading classes");
+    tables::load(&mut maps, &table, &|done, of| progress.set(done, of))
+        .context("the table in force stays in force")?;
+    drop(progress);
     tracing::info!("{} prefixes in {} classes are in force", table.len(), table.classes_in_use().len());
     if let Some(books) = Bookkeeper::open_existing(config, &global.state_dir)? {
         books.keep_table(&maps, || Ok(table))?;

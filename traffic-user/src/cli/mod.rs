@@ -13,6 +13,7 @@ mod classes;
 mod detach;
 mod dump;
 mod ledger;
+mod progress;
 mod report;
 mod run;
 mod status;

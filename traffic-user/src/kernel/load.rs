@@ -239,7 +239,7 @@ fn create(bpffs: &Bpffs, limits: &Limits, log_faults: bool, table: &ClassTable) 
         column_class: [0; 256],
     };
     maps.meta.set(0, meta)?;
-    tables::load(&mut maps, table)?;
+    tables::load(&mut maps, table, &|_, _| {})?;
     publish_programs(bpffs)?;
     meta = maps.meta.get(0)?;
     meta.ready = 1;

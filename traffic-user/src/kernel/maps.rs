@@ -12,15 +12,15 @@ use aya::{
     maps::{Array, ArrayOfMaps, HashMap, LpmTrie, Map, MapData, MapError, MapFd, PerCpuArray, PerCpuValues},
 };
 use traffic_common::{
-    ClassCounters, ContainerRecord, Control, FaultCounters, INDEX_V4_BLOCK_BYTES, InterfaceCounters,
-    InterfaceEntry, InterfaceRecord, Meta,
+    ClassCounters, ContainerRecord, Control, FaultCounters, INDEX_V4_BLOCK_BYTES, INDEX_V6_BLOCK_ENTRIES,
+    InterfaceCounters, InterfaceEntry, InterfaceRecord, Meta, RangeNode,
 };
 
 use super::{bpffs::Bpffs, sys};
 use crate::output::status::MapMemory;
 
 /// Names of all maps that are pinned, as the program defines them.
-pub const PINNED: [&str; 14] = [
+pub const PINNED: [&str; 16] = [
     "INTERFACE_BY_INDEX",
     "INTERFACE_BY_HIGH_INDEX",
     "ADDRESSES_V4",
@@ -28,6 +28,8 @@ pub const PINNED: [&str; 14] = [
     "CLASSES_V4",
     "CLASSES_V6",
     "CLASS_INDEX_V4",
+    "CLASS_INDEX_V6",
+    "CLASS_RANGES_V6",
     "CONTROL",
     "CLASS_COUNTERS",
     "INTERFACE_COUNTERS",
@@ -44,6 +46,10 @@ pub type ClassTrieV6 = LpmTrie<MapData, [u8; 16], u32>;
 
 /// What stands before an IPv4 class table: the column of each prefix of 24 bits.
 pub type ClassIndexV4 = Array<MapData, [u8; INDEX_V4_BLOCK_BYTES]>;
+/// What stands before an IPv6 class table: what each prefix of 25 bits is, or a search tree.
+pub type ClassIndexV6 = Array<MapData, [u32; INDEX_V6_BLOCK_ENTRIES]>;
+/// The nodes of those search trees.
+pub type ClassRangesV6 = Array<MapData, RangeNode>;
 
 /// All pinned maps.
 #[derive(Debug)]
@@ -66,6 +72,10 @@ pub struct Maps {
     pub classes_v6: Pair,
     /// The indexes before the IPv4 class tables.
     pub class_index_v4: Pair,
+    /// The indexes before the IPv6 class tables.
+    pub class_index_v6: Pair,
+    /// The search trees of those.
+    pub class_ranges_v6: Pair,
     /// container slot * columns + column -> counters.
     pub class_counters: Elements<ClassCounters>,
     /// interface slot -> what passed.
@@ -94,12 +104,25 @@ impl Maps {
             classes_v4: Pair::open(bpffs, "CLASSES_V4")?,
             classes_v6: Pair::open(bpffs, "CLASSES_V6")?,
             class_index_v4: Pair::open(bpffs, "CLASS_INDEX_V4")?,
+            class_index_v6: Pair::open(bpffs, "CLASS_INDEX_V6")?,
+            class_ranges_v6: Pair::open(bpffs, "CLASS_RANGES_V6")?,
             class_counters: Elements::open(bpffs, "CLASS_COUNTERS")?,
             interface_counters: Elements::open(bpffs, "INTERFACE_COUNTERS")?,
             fault_counters: Elements::open(bpffs, "FAULT_COUNTERS")?,
             containers: Elements::open(bpffs, "CONTAINERS")?,
             interfaces: Elements::open(bpffs, "INTERFACES")?,
         })
+    }
+
+    /// Everything that a class table consists of.
+    pub fn class_tables_mut(&mut self) -> [&mut Pair; 5] {
+        [
+            &mut self.class_index_v4,
+            &mut self.classes_v4,
+            &mut self.class_index_v6,
+            &mut self.class_ranges_v6,
+            &mut self.classes_v6,
+        ]
     }
 }
 
@@ -119,6 +142,7 @@ pub fn memory(bpffs: &Bpffs) -> anyhow::Result<Vec<MapMemory>> {
         ("class table IPv4", maps.classes_v4.memory(active)?),
         ("class table IPv6", maps.classes_v6.memory(active)?),
         ("class index IPv4", maps.class_index_v4.memory(active)?),
+        ("class index IPv6", maps.class_index_v6.memory(active)? + maps.class_ranges_v6.memory(active)?),
     ] {
         all.push(MapMemory { map: name.to_owned(), bytes });
     }

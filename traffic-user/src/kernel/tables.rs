@@ -1,27 +1,28 @@
 //! Putting compiled tables into the kernel: classes, as a whole and between two packets; addresses, one by one.
 
-use std::{collections::BTreeMap, io, os::fd::AsFd as _};
+use std::{cell::Cell, collections::BTreeMap, fs, io, os::fd::AsFd as _};
 
 use anyhow::{Context as _, bail};
 use aya::{
     Pod,
     maps::{
-        IterableMap, Map, MapData, MapError,
+        Array, IterableMap, Map, MapData, MapError,
         lpm_trie::{Key, LpmTrie},
     },
 };
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
-use traffic_common::{
-    CLASS_ZERO_COLUMN, Control, INDEX_ASK_TRIE, INDEX_V4_BLOCK_BYTES, INDEX_V4_BLOCKS, Meta,
-};
+use traffic_common::{CLASS_ZERO_COLUMN, Control, INDEX_V4_BLOCK_BYTES, INDEX_V6_BLOCK_ENTRIES, Meta};
 
 use super::{
-    maps::{ClassIndexV4, ClassTrieV4, ClassTrieV6, Maps},
+    maps::{ClassIndexV4, ClassIndexV6, ClassRangesV6, ClassTrieV4, ClassTrieV6, Maps},
     sys,
 };
-use crate::{classes::ClassTable, clock};
+use crate::{
+    classes::{ClassTable, KernelMemory, index},
+    clock,
+};
 
-/// Prefixes that go into the kernel with one call.
+/// Elements that go into the kernel with one call.
 const BATCH: usize = 4096;
 
 /// Refuses a table that has more classes than there is room for.
@@ -39,31 +40,39 @@ pub fn check_capacity(table: &ClassTable, columns: u32) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Told how many of a load's elements are in the kernel, and of how many.
+pub type Progress<'a> = &'a dyn Fn(usize, usize);
+
 /// Loads a whole class table beside the one in force, then switches to it between two packets.
 ///
 /// # Errors
 /// When the kernel has no memory for it, or its classes no room. The table in force stays in force then.
-pub fn load(maps: &mut Maps, table: &ClassTable) -> anyhow::Result<()> {
+pub fn load(maps: &mut Maps, table: &ClassTable, progress: Progress<'_>) -> anyhow::Result<()> {
     let mut meta = maps.meta.get(0)?;
     let columns = assign_columns(&mut meta, table)?;
-    let v4: Vec<_> = table
-        .v4
-        .iter()
-        .map(|row| {
-            (Key::new(u32::from(row.prefix.prefix_len()), row.prefix.network().octets()), columns[&row.class])
-        })
-        .collect();
-    let v6: Vec<_> = table
-        .v6
-        .iter()
-        .map(|row| {
-            (Key::new(u32::from(row.prefix.prefix_len()), row.prefix.network().octets()), columns[&row.class])
-        })
-        .collect();
+    let v4: Vec<_> = table.v4.iter().map(|row| (row.prefix, columns[usize::from(row.class)])).collect();
+    let v6: Vec<_> = table.v6.iter().map(|row| (row.prefix, columns[usize::from(row.class)])).collect();
+    let (index_v4, index_v6) = (index::v4(&v4), index::v6(&v6));
+    let memory = KernelMemory::with_index(table, &index_v6);
+    check_memory(&memory, available_memory()?)?;
+    tracing::debug!("{} prefixes take {memory}", table.len());
+
+    let (blocks_v4, _) = index_v4.as_chunks::<INDEX_V4_BLOCK_BYTES>();
+    let (blocks_v6, _) = index_v6.entries.as_chunks::<INDEX_V6_BLOCK_ENTRIES>();
+    let steps = Steps {
+        done: Cell::new(0),
+        total: blocks_v4.len() + v4.len() + blocks_v6.len() + index_v6.nodes.len() + v6.len(),
+        progress,
+    };
     let fresh = Tables {
-        index_v4: fill_index(&index_v4(&v4)).context("cannot build the IPv4 class index")?,
-        trie_v4: fill(&v4).context("cannot build the IPv4 class table")?,
-        trie_v6: fill(&v6).context("cannot build the IPv6 class table")?,
+        index_v4: fill_array(blocks_v4, 0, &steps).context("cannot build the IPv4 class index")?,
+        trie_v4: fill_trie(&v4, |prefix| (prefix.prefix_len(), prefix.network().octets()), &steps)
+            .context("cannot build the IPv4 class table")?,
+        index_v6: fill_array(blocks_v6, 0, &steps).context("cannot build the IPv6 class index")?,
+        ranges_v6: fill_array(&index_v6.nodes, INNER_MAP, &steps)
+            .context("cannot build the IPv6 class index")?,
+        trie_v6: fill_trie(&v6, |prefix| (prefix.prefix_len(), prefix.network().octets()), &steps)
+            .context("cannot build the IPv6 class table")?,
     };
     // From here on the columns are spoken for: whoever reads the counters must know their classes first.
     maps.meta.set(0, meta)?;
@@ -81,7 +90,7 @@ pub fn load(maps: &mut Maps, table: &ClassTable) -> anyhow::Result<()> {
     // map of maps only when no program that ran before is running any more: placing the new table once more waits for
     // just that. Only then the old one is let go, and its memory with it.
     fresh.put(maps, idle)?;
-    for pair in [&mut maps.class_index_v4, &mut maps.classes_v4, &mut maps.classes_v6] {
+    for pair in maps.class_tables_mut() {
         pair.clear(old)?;
     }
     Ok(())
@@ -91,6 +100,8 @@ pub fn load(maps: &mut Maps, table: &ClassTable) -> anyhow::Result<()> {
 struct Tables {
     index_v4: ClassIndexV4,
     trie_v4: ClassTrieV4,
+    index_v6: ClassIndexV6,
+    ranges_v6: ClassRangesV6,
     trie_v6: ClassTrieV6,
 }
 
@@ -98,43 +109,97 @@ impl Tables {
     fn put(&self, maps: &mut Maps, place: u32) -> anyhow::Result<()> {
         maps.class_index_v4.put(place, IterableMap::map(&self.index_v4))?;
         maps.classes_v4.put(place, IterableMap::map(&self.trie_v4))?;
+        // An entry of the index names nodes, so they are there first.
+        maps.class_ranges_v6.put(place, IterableMap::map(&self.ranges_v6))?;
+        maps.class_index_v6.put(place, IterableMap::map(&self.index_v6))?;
         maps.classes_v6.put(place, IterableMap::map(&self.trie_v6))
     }
 }
 
-/// The column of each prefix of 24 bits, or the word that the trie has to be asked. `rows` are sorted by network and
-/// prefix length, so that an enclosing prefix comes before what lies in it.
-fn index_v4(rows: &[(Key<[u8; 4]>, u32)]) -> Vec<u8> {
-    const INDEXED_BITS: u32 = 24;
-    let mut index = vec![0; 1 << INDEXED_BITS];
-    for (key, column) in rows {
-        let first = (u32::from_be_bytes(key.data()) >> (32 - INDEXED_BITS)) as usize;
-        match INDEXED_BITS.checked_sub(key.prefix_len()) {
-            // A column is below the word's value: the number of columns is limited so.
-            Some(free) => {
-                index[first..first + (1 << free)].fill(u8::try_from(*column).unwrap_or(INDEX_ASK_TRIE));
-            }
-            None => index[first] = INDEX_ASK_TRIE,
-        }
+/// Refuses a table for which the memory is not there, rather than have the kernel look for it among the containers'.
+fn check_memory(needed: &KernelMemory, available: u64) -> anyhow::Result<()> {
+    if needed.total() > available {
+        bail!(
+            "the class table needs {needed}, and {} MiB are available: load a smaller table, or free memory first",
+            available >> 20
+        );
     }
-    index
+    Ok(())
 }
 
-fn fill_index(index: &[u8]) -> anyhow::Result<ClassIndexV4> {
-    let mut array = ClassIndexV4::create(INDEX_V4_BLOCKS, 0)?;
-    let (blocks, _) = index.as_chunks::<INDEX_V4_BLOCK_BYTES>();
-    for (chunk, first) in blocks.chunks(BATCH).zip((0..).step_by(BATCH)) {
+/// What the kernel says can be had without swapping, in bytes.
+fn available_memory() -> anyhow::Result<u64> {
+    const PATH: &str = "/proc/meminfo";
+    let text = fs::read_to_string(PATH).with_context(|| format!("cannot read {PATH}"))?;
+    let kib = text.lines().find_map(|line| line.strip_prefix("MemAvailable:")?.trim().strip_suffix(" kB"));
+    let kib: u64 =
+        kib.and_then(|kib| kib.parse().ok()).with_context(|| format!("{PATH} lacks MemAvailable"))?;
+    Ok(kib << 10)
+}
+
+/// How far a load is.
+struct Steps<'a> {
+    done: Cell<usize>,
+    total: usize,
+    progress: Progress<'a>,
+}
+
+impl Steps<'_> {
+    fn add(&self, written: usize) {
+        self.done.set(self.done.get() + written);
+        (self.progress)(self.done.get(), self.total);
+    }
+}
+
+/// `BPF_F_INNER_MAP`: maps of different sizes may follow each other in one place.
+const INNER_MAP: u32 = 0x1000;
+/// `BPF_F_NO_PREALLOC`, without which the kernel makes no trie.
+const NO_PREALLOC: u32 = 1;
+
+fn fill_array<V: Pod>(values: &[V], flags: u32, steps: &Steps<'_>) -> anyhow::Result<Array<MapData, V>> {
+    let capacity = u32::try_from(values.len().max(1)).context("more elements than a map can hold")?;
+    let mut array = Array::create(capacity, flags)?;
+    for (chunk, first) in values.chunks(BATCH).zip((0..).step_by(BATCH)) {
         let keys: Vec<u32> = (first..).take(chunk.len()).collect();
         match sys::update_batch(IterableMap::map(&array).fd().as_fd(), &keys, chunk) {
             Err(error) if error.kind() == io::ErrorKind::Unsupported => {
-                for (key, block) in keys.iter().zip(chunk) {
-                    array.set(*key, block, 0)?;
+                for (key, value) in keys.iter().zip(chunk) {
+                    array.set(*key, value, 0)?;
                 }
             }
             other => other.context("cannot write the index")?,
         }
+        steps.add(chunk.len());
     }
     Ok(array)
+}
+
+fn fill_trie<N, K: Pod>(
+    rows: &[(N, u8)],
+    key: impl Fn(&N) -> (u8, K),
+    steps: &Steps<'_>,
+) -> anyhow::Result<LpmTrie<MapData, K, u32>> {
+    let capacity = u32::try_from(rows.len().max(1)).context("more prefixes than a map can hold")?;
+    let mut trie = LpmTrie::create(capacity, NO_PREALLOC)?;
+    for chunk in rows.chunks(BATCH) {
+        let (keys, values): (Vec<_>, Vec<_>) = chunk
+            .iter()
+            .map(|(prefix, column)| {
+                let (len, network) = key(prefix);
+                (Key::new(u32::from(len), network), u32::from(*column))
+            })
+            .unzip();
+        match sys::update_batch(IterableMap::map(&trie).fd().as_fd(), &keys, &values) {
+            Err(error) if error.kind() == io::ErrorKind::Unsupported => {
+                for (key, value) in keys.iter().zip(values) {
+                    trie.insert(key, value, 0)?;
+                }
+            }
+            other => other.context("cannot write prefixes")?,
+        }
+        steps.add(chunk.len());
+    }
+    Ok(trie)
 }
 
 /// The prefixes in force with their classes, sorted: what the kernel itself holds.
@@ -176,12 +241,12 @@ fn collect<K: Pod>(
     Ok(())
 }
 
-/// Gives every class of the table a column; a class that ever had one keeps it.
-fn assign_columns(meta: &mut Meta, table: &ClassTable) -> anyhow::Result<BTreeMap<u8, u32>> {
-    let mut columns: BTreeMap<u8, u32> =
+/// Gives every class of the table a column; a class that ever had one keeps it. Tells the column by class.
+fn assign_columns(meta: &mut Meta, table: &ClassTable) -> anyhow::Result<[u8; 256]> {
+    let mut known: BTreeMap<u8, u32> =
         columns(meta).into_iter().map(|(column, class)| (class, column)).collect();
     for class in table.classes_in_use() {
-        if columns.contains_key(&class) {
+        if known.contains_key(&class) {
             continue;
         }
         if meta.columns_used >= meta.columns {
@@ -192,39 +257,20 @@ fn assign_columns(meta: &mut Meta, table: &ClassTable) -> anyhow::Result<BTreeMa
             );
         }
         meta.column_class[meta.columns_used as usize] = class;
-        columns.insert(class, meta.columns_used);
+        known.insert(class, meta.columns_used);
         meta.columns_used += 1;
     }
-    Ok(columns)
+    let mut by_class = [0; 256];
+    for (class, column) in known {
+        by_class[usize::from(class)] = u8::try_from(column).context("more columns than an index can tell")?;
+    }
+    Ok(by_class)
 }
 
 /// The class of each column in use.
 pub fn columns(meta: &Meta) -> Vec<(u32, u8)> {
     let used = meta.columns_used.min(meta.columns).max(CLASS_ZERO_COLUMN + 1);
     (0..used).map(|column| (column, meta.column_class[column as usize])).collect()
-}
-
-fn fill<K: Pod>(rows: &[(Key<K>, u32)]) -> anyhow::Result<LpmTrie<MapData, K, u32>> {
-    /// `BPF_F_NO_PREALLOC`, without which the kernel makes no trie.
-    const NO_PREALLOC: u32 = 1;
-    let capacity = u32::try_from(rows.len().max(1)).context("more prefixes than a map can hold")?;
-    let mut trie = LpmTrie::create(capacity, NO_PREALLOC)?;
-    for chunk in rows.chunks(BATCH) {
-        let (keys, values): (Vec<_>, Vec<_>) = chunk.iter().copied().unzip();
-        match sys::update_batch(fd(&trie), &keys, &values) {
-            Err(error) if error.kind() == io::ErrorKind::Unsupported => {
-                for (key, value) in chunk {
-                    trie.insert(key, value, 0)?;
-                }
-            }
-            other => other.context("cannot write prefixes")?,
-        }
-    }
-    Ok(trie)
-}
-
-fn fd<K: Pod>(trie: &LpmTrie<MapData, K, u32>) -> std::os::fd::BorrowedFd<'_> {
-    IterableMap::map(trie).fd().as_fd()
 }
 
 /// Makes the local addresses in the kernel equal to `wanted`: prefix -> container slot.
@@ -261,4 +307,24 @@ fn sync_family<K: Pod + Ord>(
         trie.insert(&Key::new(prefix_len, data), slot, 0)?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_table_that_does_not_fit_is_refused_before_it_is_built() {
+        let needed = KernelMemory { tries: 5 << 20, indexes: 32 << 20 };
+        assert!(check_memory(&needed, 37 << 20).is_ok());
+        let error = check_memory(&needed, (37 << 20) - 1).unwrap_err().to_string();
+        assert!(error.starts_with(
+            "the class table needs 37 MiB of kernel memory (5 the tries, 32 the indexes), and 36 MiB"
+        ));
+    }
+
+    #[test]
+    fn the_kernel_says_what_is_available() {
+        assert!(available_memory().unwrap() > 1 << 20);
+    }
 }
