@@ -3,6 +3,7 @@
 
 mod linker;
 mod lints;
+mod networks;
 mod packages;
 mod runner;
 mod toolchain;
@@ -18,8 +19,8 @@ use crate::{
 
 /// Install what building and testing need; what is there is left alone
 ///
-/// Debian packages (only this needs root), a compiler for the kernel program, bpf-linker, cargo-nextest, rustfmt and
-/// clippy. On a fresh machine that takes some minutes, most of them for compiling bpf-linker and cargo-nextest.
+/// Debian packages (only this needs root), a compiler for the kernel program, bpf-linker, cargo-nextest, lists of
+/// networks for the tests, rustfmt and clippy. On a fresh machine that takes some minutes, most of them for compiling bpf-linker and cargo-nextest.
 #[derive(clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -111,6 +112,9 @@ fn steps(purpose: Purpose) -> Vec<Box<dyn Step>> {
         vec![Box::new(packages), Box::new(toolchain::Toolchain), Box::new(linker::Linker)];
     if matches!(purpose, UnitTests | AllTests | Everything) {
         steps.push(Box::new(runner::Nextest));
+    }
+    if matches!(purpose, AllTests | Everything) {
+        steps.push(Box::new(networks::Networks));
     }
     if matches!(purpose, Lint | Everything) {
         steps.push(Box::new(lints::Components));

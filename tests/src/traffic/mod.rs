@@ -5,7 +5,7 @@ mod sockopt;
 mod tcp;
 mod udp;
 
-pub use raw::send_raw;
+pub use raw::{RawSocket, send_raw};
 pub use tcp::{TcpCount, TcpSide, tcp_exchange, tcp_transfer};
 pub use udp::{Superdatagrams, UdpCount, udp_send, udp_send_segmented};
 

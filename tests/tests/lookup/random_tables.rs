@@ -1,23 +1,12 @@
-//! The kernel's answer for single addresses against a naive one: every line looked at, the longest that matches wins.
-//! Random tables and such as an index gets wrong first: nested, adjacent, with and without a default route, longer than
-//! the index reaches.
+//! Random tables, and such as an index gets wrong first: nested, adjacent, with and without a default route, longer
+//! than the index reaches. The naive answer: every line looked at, the longest that matches wins.
 
-use std::{collections::BTreeMap, fmt::Write as _, net::IpAddr};
+use std::{collections::BTreeMap, fmt::Write as _};
 
-use anyhow::{Context as _, Result, ensure};
-use aya::{
-    maps::{Array, Map, MapData, PerCpuArray},
-    programs::{SchedClassifier, TestRun as _, TestRunOptions},
-};
-use traffic_tests::{Counters, Lab};
+use anyhow::Result;
+use traffic_tests::Counters;
 
-/// A line of the class file; IPv4 in the upper 32 bits, so that both families compare alike.
-#[derive(Clone, Copy, Debug)]
-struct Line {
-    class: u8,
-    bits: u128,
-    len: u32,
-}
+use crate::question::{Columns, Family, Kernel, lab, load};
 
 /// Numbers that look random and are the same in every run.
 struct Random(u64);
@@ -40,34 +29,20 @@ impl Random {
     }
 }
 
+/// A line of the class file; IPv4 in the upper 32 bits, so that both families compare alike.
+#[derive(Clone, Copy, Debug)]
+struct Line {
+    class: u8,
+    bits: u128,
+    len: u32,
+}
+
 const fn mask(len: u32) -> u128 {
     if len == 0 { 0 } else { u128::MAX << (128 - len) }
 }
 
 fn line(class: u64, bits: u128, len: u32) -> Line {
     Line { class: u8::try_from(class % 10).unwrap_or(0), bits: bits & mask(len), len }
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Family {
-    V4,
-    V6,
-}
-
-impl Family {
-    const fn width(self) -> u32 {
-        match self {
-            Self::V4 => 32,
-            Self::V6 => 128,
-        }
-    }
-
-    fn address(self, bits: u128) -> IpAddr {
-        match self {
-            Self::V4 => IpAddr::from(((bits >> 96) as u32).to_be_bytes()),
-            Self::V6 => IpAddr::from(bits.to_be_bytes()),
-        }
-    }
 }
 
 /// Tables of one family, each with what makes it hard.
@@ -150,93 +125,30 @@ fn naive(lines: &[Line], address: u128) -> u8 {
     best.map_or(0, |line| line.class)
 }
 
-fn packet(family: Family, peer: u128) -> Vec<u8> {
-    let mut frame = vec![2, 0, 0, 0, 0, 2, 2, 0, 0, 0, 0, 1];
-    match family {
-        Family::V4 => {
-            frame.extend([0x08, 0x00, 0x45, 0, 0, 28, 0, 0, 0, 0, 64, 17, 0, 0, 10, 1, 0, 1]);
-            frame.extend(((peer >> 96) as u32).to_be_bytes());
-        }
-        Family::V6 => {
-            frame.extend([0x86, 0xdd, 0x60, 0, 0, 0, 0, 8, 17, 64]);
-            frame.extend([0xfd; 16]);
-            frame.extend(peer.to_be_bytes());
-        }
-    }
-    frame.extend([0; 8]);
-    frame
-}
-
-/// The counters of the only container, read straight from the pinned maps.
-struct ClassPackets {
-    counters: Map,
-    columns: BTreeMap<u8, u32>,
-}
-
-impl ClassPackets {
-    fn open(lab: &Lab) -> Result<Self> {
-        let open = |name: &str| -> Result<Map> {
-            Ok(Map::from_map_data(MapData::from_pin(lab.bpffs().join("maps").join(name))?)?)
-        };
-        let meta = open("META")?;
-        let meta = Array::<&MapData, [u8; 416]>::try_from(&meta)?.get(&0, 0)?;
-        let used = u32::from_ne_bytes(meta[72..76].try_into()?);
-        let columns = (0..used).map(|column| (meta[160 + column as usize], column)).collect();
-        Ok(Self { counters: open("CLASS_COUNTERS")?, columns })
-    }
-
-    /// Packets out of the container in this class and family, over all CPUs.
-    fn read(&self, class: u8, family: Family) -> Result<u64> {
-        let counters = PerCpuArray::<&MapData, [u64; 8]>::try_from(&self.counters)?;
-        let column = self.columns.get(&class).with_context(|| format!("class {class} has no column"))?;
-        let at = match family {
-            Family::V4 => 2,
-            Family::V6 => 6,
-        };
-        Ok(counters.get(column, 0)?.iter().map(|values| values[at]).sum())
-    }
-}
-
 fn check(family: Family, seed: u64, least: usize) -> Result<()> {
     let mut random = Random(seed);
-    let lab = Lab::new("lookup")?;
-    lab.configure("class_order = \"longest-prefix\"\n")?;
-    let container = lab.bridged(101, 0, [10, 1, 0, 1].into(), "fd00:1::1".parse()?)?;
-    let text = lab.host().ip(&format!("-o link show {}", container.interface()))?;
-    let ifindex: u32 = text.split(':').next().context("an index")?.trim().parse()?;
-    lab.run_ok(&["attach"])?;
-    let program = SchedClassifier::from_pin(lab.bpffs().join("programs/trafctl_ingress"))?;
-    let mut context = [0_u8; 192];
-    context[40..44].copy_from_slice(&ifindex.to_ne_bytes());
-
+    let (lab, container) = lab("lookup")?;
+    let kernel = Kernel::new(&lab, &container)?;
     let mut asked = 0;
     for (what, lines) in tables(family, &mut random) {
         let mut file = String::new();
         for line in &lines {
             writeln!(file, "{} {}/{}", line.class, family.address(line.bits), line.len)?;
         }
-        let path = lab.write("classes", &file)?;
-        lab.run_ok(&["classes", "load", path.to_str().context("a path")?])?;
-        let packets = ClassPackets::open(&lab)?;
-        let questions = addresses(family, &lines, &mut random, least);
-        lab.host().enter(|| {
-            for &address in &questions {
-                let class = naive(&lines, address);
-                let before = packets.read(class, family)?;
-                let frame = packet(family, address);
-                let mut options = TestRunOptions::new();
-                options.data_in = Some(&frame);
-                options.ctx_in = Some(&context);
-                program.test_run(options)?;
-                ensure!(
-                    packets.read(class, family)? == before + 1,
-                    "{what}: {} was not counted in class {class}",
-                    family.address(address)
-                );
-            }
-            Ok(())
-        })?;
-        asked += questions.len() as u64;
+        load(&lab, &file)?;
+        let columns = Columns::read(&lab)?;
+        let mut questions: BTreeMap<u8, Vec<u128>> = BTreeMap::new();
+        for address in addresses(family, &lines, &mut random, least) {
+            questions.entry(naive(&lines, address)).or_default().push(address);
+            asked += 1;
+        }
+        lab.host()
+            .enter(|| {
+                questions
+                    .iter()
+                    .try_for_each(|(&class, addresses)| kernel.expect(&columns, family, class, addresses))
+            })
+            .map_err(|error| error.context(what))?;
     }
     // Each packet was in its class; and none was anywhere else besides.
     let counters = Counters::at_rest(&lab)?;
