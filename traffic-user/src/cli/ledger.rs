@@ -6,12 +6,12 @@ use anyhow::{Context as _, bail};
 use clap::{Args, Subcommand};
 use jiff::Timestamp;
 
-use super::{Done, Format, Global, print, report};
+use super::{Done, Format, Global, import_pva, print, report};
 use crate::{
     bookkeeper::{Bookkeeper, ledger_path},
     host::Selection,
     kernel::load::{self, Want},
-    ledger::{DrainTrigger, Ledger, LedgerError, PvaImport},
+    ledger::{DrainTrigger, Ledger, LedgerError},
     snapshot::ContainerId,
 };
 
@@ -55,21 +55,7 @@ enum Action {
         #[arg(value_name = "FILE")]
         file: PathBuf,
     },
-    /// Take over what Virtuozzo's PVA agent stored, as history from before this ledger
-    ///
-    /// Repeating it adds nothing.
-    #[command(after_long_help = "Example:\n  trafctl ledger import-pva /var/opt/pva/agent/pva.db --class 1")]
-    ImportPva {
-        /// PVA's database, or a copy of it
-        #[arg(value_name = "FILE")]
-        file: PathBuf,
-        /// The class of what PVA stored for all classes together
-        #[arg(long, value_name = "N", default_value_t = 1)]
-        class: u8,
-        /// Only what is older than this [default: than the ledger]
-        #[arg(long, value_name = "T")]
-        until: Option<Timestamp>,
-    },
+    ImportPva(import_pva::Options),
 }
 
 /// Say what becomes of a container's figures
@@ -129,13 +115,7 @@ pub(super) fn run(global: &Global, options: &Options) -> anyhow::Result<Done> {
         Action::Backup { file } => {
             report::open(global)?.backup(file).with_context(|| format!("cannot write {}", file.display()))?;
         }
-        Action::ImportPva { file, class, until } => {
-            let node = global.config()?.node;
-            let imported = open_for_writing(global)?
-                .import_pva(file, &PvaImport { node, class: *class, until: *until })
-                .with_context(|| format!("cannot take over {}", file.display()))?;
-            tracing::info!("{} rows of {} containers were taken over", imported.rows, imported.containers);
-        }
+        Action::ImportPva(options) => return import_pva::run(global, options),
     }
     Ok(Done::Well)
 }
@@ -173,7 +153,7 @@ pub(super) async fn container(global: &Global, options: &ContainerOptions) -> an
     Ok(Done::Well)
 }
 
-fn open_for_writing(global: &Global) -> anyhow::Result<Ledger> {
+pub(super) fn open_for_writing(global: &Global) -> anyhow::Result<Ledger> {
     let path = ledger_path(&global.state_dir);
     if !path.exists() {
         bail!("there is no ledger {}; `trafctl run` keeps it", path.display());

@@ -12,6 +12,7 @@ mod attach;
 mod classes;
 mod detach;
 mod dump;
+mod import_pva;
 mod ledger;
 mod progress;
 mod report;

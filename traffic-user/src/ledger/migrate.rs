@@ -34,23 +34,7 @@ pub fn open(path: &Path) -> Result<Connection, LedgerError> {
 /// # Errors
 /// When it cannot be opened, is no ledger, or is not of this version.
 pub fn open_read_only(path: &Path) -> Result<Connection, LedgerError> {
-    let open = |flags: OpenFlags, name: &Path| {
-        let conn = Connection::open_with_flags(name, flags | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
-        conn.busy_timeout(BUSY_TIMEOUT)?;
-        conn.query_row("SELECT count(*) FROM sqlite_schema", [], |_| Ok(())).map(|()| conn)
-    };
-    let read_only = OpenFlags::SQLITE_OPEN_READ_ONLY;
-    let conn = match open(read_only, path) {
-        // A file in a directory that this user may not write, and no writer has it open: what is in the file is all.
-        Err(error)
-            if error.sqlite_error_code() == Some(rusqlite::ErrorCode::CannotOpen) && log_is_empty(path) =>
-        {
-            let name = format!("file:{}?immutable=1", percent_encoded(path));
-            open(read_only | OpenFlags::SQLITE_OPEN_URI, Path::new(&name))
-        }
-        other => other,
-    }
-    .map_err(|source| open_error(path, source))?;
+    let conn = open_file_read_only(path).map_err(|source| open_error(path, source))?;
     let known = known_version(MIGRATIONS);
     match version(&conn, path)? {
         found if found == known => Ok(conn),
@@ -59,6 +43,29 @@ pub fn open_read_only(path: &Path) -> Result<Connection, LedgerError> {
             "the ledger {} has schema version {found}: start trafctl once to bring it to {known}",
             path.display(),
         ))),
+    }
+}
+
+/// Opens any database for reading only.
+///
+/// # Errors
+/// When it cannot be opened or is no database.
+pub fn open_file_read_only(path: &Path) -> rusqlite::Result<Connection> {
+    let open = |flags: OpenFlags, name: &Path| {
+        let conn = Connection::open_with_flags(name, flags | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
+        conn.busy_timeout(BUSY_TIMEOUT)?;
+        conn.query_row("SELECT count(*) FROM sqlite_schema", [], |_| Ok(())).map(|()| conn)
+    };
+    let read_only = OpenFlags::SQLITE_OPEN_READ_ONLY;
+    match open(read_only, path) {
+        // A file in a directory that this user may not write, and no writer has it open: what is in the file is all.
+        Err(error)
+            if error.sqlite_error_code() == Some(rusqlite::ErrorCode::CannotOpen) && log_is_empty(path) =>
+        {
+            let name = format!("file:{}?immutable=1", percent_encoded(path));
+            open(read_only | OpenFlags::SQLITE_OPEN_URI, Path::new(&name))
+        }
+        other => other,
     }
 }
 

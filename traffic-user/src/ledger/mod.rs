@@ -42,7 +42,7 @@ pub use drain::DrainOutcome;
 pub use error::LedgerError;
 pub use figures::{Basis, Figures, Volume};
 pub use gaps::{Gap, GapReason, GapSize};
-pub use import::{PvaImport, PvaImported};
+pub use import::{PvaImport, PvaImported, PvaProgress, SkipReason};
 pub use rates::Rates;
 pub use report::{By, Report, ReportQuery, ReportRow, Split};
 pub use rollup::{Maintenance, Retention};

@@ -21,7 +21,7 @@
 //! **Gaps**: `gap`. **Closed periods**: `period`, `closed_row`, `adjustment`, and `chain`, in which each entry's hash covers the one before.
 //!
 //! **PVA**: `pva_counter` and the views `log_def` and `log_data`. A view over a union of levels would be materialised whole for
-//! each query; picking the level by `unit` in a subquery lets the planner seek one container's rows.
+//! each query; picking the level by `unit` in a subquery lets the planner seek one container's rows. `pva_range`: what was imported from PVA's own database.
 
 use super::bucket::Level;
 
@@ -86,13 +86,18 @@ impl Kind {
 
     /// Adds to a row of the finest level or makes it: parameters are start, keys, values.
     pub fn upsert(&self) -> String {
+        self.upsert_at(Level::FiveMinutes)
+    }
+
+    /// The same on another level.
+    pub fn upsert_at(&self, level: Level) -> String {
         let columns: Vec<&str> = ["start"].iter().chain(self.keys).chain(self.values).copied().collect();
         let places = vec!["?"; columns.len()].join(", ");
         let added: Vec<String> =
             self.values.iter().map(|value| format!("{value} = {value} + excluded.{value}")).collect();
         format!(
             "INSERT INTO {} ({}) VALUES ({places}) ON CONFLICT (start, {}) DO UPDATE SET {}",
-            self.table(Level::FiveMinutes),
+            self.table(level),
             columns.join(", "),
             self.keys.join(", "),
             added.join(", "),
@@ -269,6 +274,19 @@ CREATE TABLE chain (
     subject INTEGER NOT NULL, -- id of the period or the adjustment
     hash TEXT NOT NULL -- SHA-256 over the hash before and the subject's rows
 ) STRICT;
+";
+
+/// What was imported of each counter of PVA: the first import makes this table.
+pub const PVA_RANGES: &str = "
+CREATE TABLE IF NOT EXISTS pva_range (
+    node TEXT NOT NULL,
+    eid TEXT NOT NULL,
+    class INTEGER NOT NULL, -- -1: all classes together
+    value INTEGER NOT NULL, -- 0 packets in, 1 bytes in, 2 packets out, 3 bytes out
+    first INTEGER NOT NULL, -- start of the first sample of an unbroken stretch, seconds since the Unix epoch
+    last INTEGER NOT NULL, -- start of its last one
+    PRIMARY KEY (node, eid, class, value, first)
+) STRICT, WITHOUT ROWID;
 ";
 
 const PVA: &str = "

@@ -6,5 +6,6 @@ mod draining;
 mod histories;
 mod node;
 mod pva;
+mod pva_import;
 mod reports;
 mod rollups;

@@ -1,7 +1,7 @@
 use std::process::Command;
 
 use super::node::*;
-use crate::ledger::{PvaImport, ReportQuery, Retention};
+use crate::ledger::Retention;
 
 fn sqlite3(file: &std::path::Path, sql: &str) -> String {
     let output = Command::new("sqlite3").env("TZ", "UTC").arg(file).arg(sql).output().unwrap();
@@ -64,42 +64,4 @@ fn the_articles_queries_run_on_a_plain_copy() {
         "counter_net_incoming_bytes|180\ncounter_net_incoming_packets|60\n\
          counter_net_outgoing_bytes|240\ncounter_net_outgoing_packets|60\n"
     );
-}
-
-#[test]
-fn history_of_pva_is_taken_over_once() {
-    let mut file = ledger();
-    let mut node = Node::new(NOON);
-    node.traffic("101", 1, [1, 100, 1, 10]).pass(60).drain(&mut file.ledger);
-    let pva = file.dir.path().join("pva.sqlite");
-    let old = NOON - 30 * 86_400;
-    let sql = format!(
-        "CREATE TABLE log_def (id, eid, lclass, instance, counter);
-         CREATE TABLE log_data (id, startTime, avg);
-         INSERT INTO log_def VALUES
-             (1, '101', 'counters_vz_net', '', 'counter_net_incoming_bytes'),
-             (2, '101', 'counters_vz_net', '', 'counter_net_outgoing_bytes'),
-             (3, '{{FC6E1D2D-3B2C-4F1C-9E2A-000000000007}}', 'counters_vzp_net', '', 'counter_net_incoming_bytes'),
-             (4, '102', 'counters_vz_net', '', 'counter_net_incoming_bytes'),
-             (5, '102', 'counters_vz_net', '2', 'counter_net_incoming_bytes'),
-             (6, '102', 'counters_vz_cpu', '', 'counter_cpu_used');
-         INSERT INTO log_data VALUES (1, {old}, 500), (1, {old} + 60, 500), (2, {old}, 70), (3, {old}, 9), (4, {old}, 11),
-             (5, {old}, 11), (6, {old}, 99), (1, {NOON} + 30, 12345);"
-    );
-    sqlite3(&pva, &sql);
-    let import = PvaImport { node: "node1".to_owned(), class: 1, until: None };
-    for _ in 0..2 {
-        let done = file.ledger.import_pva(&pva, &import).unwrap();
-        assert_eq!((done.containers, done.rows), (3, 3));
-        file.ledger.maintain(node.wall).unwrap();
-        let machine = "fc6e1d2d-3b2c-4f1c-9e2a-000000000007".to_owned();
-        let expected = [
-            (("101".to_owned(), 1), [1, 1100, 1, 80]),
-            (("102".to_owned(), 2), [0, 11, 0, 0]),
-            ((machine, 1), [0, 9, 0, 0]),
-        ];
-        assert_eq!(sums(&file.ledger, "traffic_5min").into_iter().collect::<Vec<_>>(), expected);
-    }
-    assert_eq!(file.ledger.report(&ReportQuery::default()).unwrap().total.total.bytes, 1200);
-    assert_eq!(file.ledger.audit().unwrap().problems, Vec::<String>::new());
 }

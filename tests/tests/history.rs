@@ -1,0 +1,109 @@
+//! What an operator does with the past: PVA's history joins a ledger that counts.
+
+use std::{
+    fmt::Write as _,
+    net::SocketAddr,
+    process::{Command, Stdio},
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, Result, ensure};
+use serde_json::Value;
+use traffic_tests::{
+    Lab,
+    container::introduce,
+    process::{Process, run_ok},
+    traffic::udp_send,
+};
+
+const PATIENCE: Duration = Duration::from_secs(20);
+
+fn number(value: &Value, path: &str) -> Result<u64> {
+    value.pointer(path).and_then(Value::as_u64).with_context(|| format!("{path} in {value}"))
+}
+
+/// Waits until something has come about.
+fn wait_for(what: &str, mut there: impl FnMut() -> Result<bool>) -> Result<()> {
+    let deadline = Instant::now() + PATIENCE;
+    while !there()? {
+        ensure!(Instant::now() < deadline, "waited in vain: {what}");
+        thread::sleep(Duration::from_millis(20));
+    }
+    Ok(())
+}
+
+/// Bytes out of 101 to what nobody else speaks with.
+fn bytes_out(lab: &Lab) -> Result<u64> {
+    let report = lab.run_json(&["report", "--container", "101", "--class", "2", "--format", "json"])?;
+    number(&report, "/total/out/bytes")
+}
+
+#[test]
+fn history_of_pva_joins_a_ledger_that_counts() -> Result<()> {
+    let lab = Lab::new("ledger-history")?;
+    let classes = lab.write("networks_classes", "1 0.0.0.0/0\n1 ::/0\n2 10.1.0.2/32\n")?;
+    lab.configure(&format!("class_file = {classes:?}\n[drain]\ninterval = \"100ms\"\n"))?;
+    let a = lab.bridged(101, 0, [10, 1, 0, 1].into(), "fd00:1::1".parse()?)?;
+    let b = lab.bridged(102, 0, [10, 1, 0, 2].into(), "fd00:1::2".parse()?)?;
+    introduce(&[&a, &b])?;
+    let mut command = lab.trafctl(&["run"])?;
+    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    let daemon = Process::spawn(&mut command)?;
+    let file = lab.path("pva.db");
+    let import = |more: &[&str]| -> Result<std::process::Output> {
+        let path = file.to_str().context("a path")?;
+        Ok(lab
+            .trafctl(&[&["ledger", "import-pva", path, "--class", "2", "--format", "json"], more].concat())?
+            .output()?)
+    };
+    wait_for("the first drain", || {
+        Ok(lab.state_dir().join("ledger.sqlite").exists()
+            && lab
+                .run_json(&["report", "--format", "json"])
+                .is_ok_and(|report| report["to"] != "1970-01-01T00:00:00Z"))
+    })?;
+    let ledger = lab.state_dir().join("ledger.sqlite");
+    let begin: i64 =
+        run_ok(Command::new("sqlite3").arg(&ledger).arg("SELECT min(created) FROM epoch"))?.trim().parse()?;
+    // Ten minutes until just over the begin, 300 days ago, one that is nonsense, and a minute that the ledger counts itself.
+    let mut sql = "CREATE TABLE log_def (id, eid, lclass, instance, counter); CREATE TABLE log_data (id, startTime, avg);
+        INSERT INTO log_def VALUES (7, '101', 'counters_vz_net', '', 'counter_net_outgoing_bytes');
+        INSERT INTO log_data VALUES (7, 'never', 1);"
+        .to_owned();
+    for minute in -10..=0 {
+        write!(sql, "INSERT INTO log_data VALUES (7, {begin} + 20 + 60 * {minute}, 1000);")?;
+    }
+    write!(sql, "INSERT INTO log_data VALUES (7, {begin} - 300 * 86400, 500000);")?;
+    run_ok(Command::new("sqlite3").arg(&file).arg(&sql))?;
+
+    let sent = udp_send(a.namespace(), b.namespace(), SocketAddr::new(b.v4(), 0), 100, 100)?;
+    for (more, samples) in [(&["--dry-run"][..], 10), (&[], 10), (&[], 0)] {
+        let output = import(more)?;
+        ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        let told: Value = serde_json::from_slice(&output.stdout)?;
+        assert_eq!(number(&told, "/samples")?, samples, "{told}");
+        let skipped = told["skipped"].as_array().context("skipped")?;
+        let reasons: Vec<_> = skipped.iter().filter_map(|skipped| skipped["reason"].as_str()).collect();
+        assert_eq!(reasons, ["bad_time", "after_until", "over_begin"], "{told}");
+    }
+    wait_for("the traffic in the ledger beside its history", || {
+        Ok(bytes_out(&lab)? == sent.l3_bytes + 9 * 1000 + 500_000)
+    })?;
+    ensure!(daemon.terminate(PATIENCE)?.success());
+    let gaps = lab.run_json(&["gaps", "--format", "json"])?;
+    let details: Vec<_> =
+        gaps.as_array().context("gaps")?.iter().filter_map(|gap| gap["detail"].as_str()).collect();
+    ensure!(details.iter().any(|detail| detail.contains("out 1000 bytes")), "{gaps}");
+    let audit = lab.run_json(&["audit", "--format", "json"])?;
+    ensure!(audit["problems"].as_array().is_some_and(Vec::is_empty), "{audit}");
+
+    // A value that changed afterwards is said, and the ledger's stays.
+    run_ok(Command::new("sqlite3").arg(&file).arg("UPDATE log_data SET avg = 3 WHERE avg = 500000"))?;
+    let output = import(&[])?;
+    assert_eq!(output.status.code(), Some(1));
+    let told: Value = serde_json::from_slice(&output.stdout)?;
+    assert_eq!(number(&told, "/conflicts/count")?, 1, "{told}");
+    assert_eq!(bytes_out(&lab)?, sent.l3_bytes + 9 * 1000 + 500_000);
+    Ok(())
+}
