@@ -94,7 +94,7 @@ pub(super) fn percentiles(
     plan: &Plan<'_>,
     percent: f64,
 ) -> Result<HashMap<LineKey, Rates>, LedgerError> {
-    let (start, end) = plan.range();
+    let (start, end) = plan.range;
     let slice = Slice { level: Level::FiveMinutes, start, end };
     query::require_kept(view, &ledger.calendar, &slice)?;
     let recorded_end = last_bucket(view)?.map_or(start, |bucket| bucket + FIVE_MINUTES_S);

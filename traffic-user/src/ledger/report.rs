@@ -158,6 +158,8 @@ pub(super) type LineKey = (usize, i64, Option<u8>, Option<u8>, bool);
 pub(super) struct Plan<'a> {
     pub query: &'a ReportQuery,
     pub calendar: Calendar,
+    /// Begin and end of the whole, on five minutes.
+    pub range: (i64, i64),
     /// Begin and end of each step, on five minutes.
     pub steps: Vec<(i64, i64)>,
     /// Numbers of the containers asked for.
@@ -166,13 +168,6 @@ pub(super) struct Plan<'a> {
 }
 
 impl Plan<'_> {
-    pub fn range(&self) -> (i64, i64) {
-        match (self.steps.first(), self.steps.last()) {
-            (Some(first), Some(last)) => (first.0, last.1),
-            _ => (0, 0),
-        }
-    }
-
     /// The line a row belongs to; `None` if it was not asked for.
     pub fn line(&self, row: &TrafficRow) -> Option<LineKey> {
         if !self.query.classes.is_empty() && !self.query.classes.contains(&row.class) {
@@ -213,7 +208,7 @@ impl Ledger {
             Some(percent) => rates::percentiles(self, &view, &plan, percent)?,
             None => HashMap::new(),
         };
-        let (from, to) = plan.range();
+        let (from, to) = plan.range;
         let (from, to) = (Timestamp::from_second(from)?, Timestamp::from_second(to)?);
         let total = |billed| {
             let mut total = [0; 4];
@@ -279,7 +274,8 @@ impl Ledger {
                 }
             }
         }
-        Ok(Plan { query, calendar, steps, containers: container_numbers(view, &query.containers)?, slices })
+        let containers = container_numbers(view, &query.containers)?;
+        Ok(Plan { query, calendar, range: (from, to), steps, containers, slices })
     }
 }
 
