@@ -163,7 +163,7 @@ impl Ledger {
         source.each_series(
             &mut skips,
             &mut |read| progress(PvaProgress::Read(read)),
-            &mut |key, samples, skips| {
+            |key, samples, skips| {
                 let imported = imported(&self.conn, &import.node, key)?;
                 let already = Already { imported: &imported, closed: &closed, until: state.until };
                 let digest = series::digest(samples, &already);

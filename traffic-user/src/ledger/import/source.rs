@@ -139,7 +139,7 @@ impl Source {
         &self,
         skips: &mut Skips,
         progress: &mut dyn FnMut(u64),
-        each: &mut dyn FnMut(&SeriesKey, &[Sample], &mut Skips) -> Result<(), LedgerError>,
+        mut each: impl FnMut(&SeriesKey, &[Sample], &mut Skips) -> Result<(), LedgerError>,
     ) -> Result<(), LedgerError> {
         self.undefined(skips)?;
         let mut statement = self.conn.prepare(
