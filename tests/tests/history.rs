@@ -1,4 +1,4 @@
-//! What an operator does with the past: PVA's history joins a ledger that counts.
+//! What an operator does with the past: PVA's history joins a ledger that counts, its months are closed and corrected.
 
 use std::{
     fmt::Write as _,
@@ -40,7 +40,7 @@ fn bytes_out(lab: &Lab) -> Result<u64> {
 }
 
 #[test]
-fn history_of_pva_joins_a_ledger_that_counts() -> Result<()> {
+fn history_of_pva_joins_a_ledger_that_counts_and_is_closed_and_corrected() -> Result<()> {
     let lab = Lab::new("ledger-history")?;
     let classes = lab.write("networks_classes", "1 0.0.0.0/0\n1 ::/0\n2 10.1.0.2/32\n")?;
     lab.configure(&format!("class_file = {classes:?}\n[drain]\ninterval = \"100ms\"\n"))?;
@@ -105,5 +105,28 @@ fn history_of_pva_joins_a_ledger_that_counts() -> Result<()> {
     let told: Value = serde_json::from_slice(&output.stdout)?;
     assert_eq!(number(&told, "/conflicts/count")?, 1, "{told}");
     assert_eq!(bytes_out(&lab)?, sent.l3_bytes + 9 * 1000 + 500_000);
+
+    // The month of that day is closed, and a part of it given back.
+    let month = format!("SELECT strftime('%Y-%m', {begin} - 300 * 86400, 'unixepoch')");
+    let month = run_ok(Command::new("sqlite3").arg(&ledger).arg(month))?;
+    let month = month.trim();
+    let adjust = |more: &[&str]| -> Result<Value> {
+        let correction = ["adjust", month, "--container", "101", "--class", "2", "--out", "-0.1MB"];
+        lab.run_json(&[&correction[..], &["--reason", "credited", "--format", "json"], more].concat())
+    };
+    ensure!(adjust(&[]).is_err(), "not closed yet");
+    lab.run_ok(&["close", month])?;
+    assert_eq!(adjust(&[])?["to_bill"][3], 400_000);
+    assert_eq!(number(&lab.run_json(&["audit", "--format", "json"])?, "/chain_entries")?, 1);
+    assert_eq!(number(&adjust(&["--yes"])?, "/chained/seq")?, 2);
+    ensure!(adjust(&["--yes"]).is_err(), "a second time");
+    let report = lab.run_json(&["report", "--by", "month", "--container", "101", "--format", "json"])?;
+    assert_eq!(report["corrected"][0]["frozen"][3], 500_000);
+    assert_eq!(report["corrected"][0]["to_bill"][3], 400_000);
+    let frozen = report["rows"].as_array().context("rows")?.iter().find(|row| row["period"] == month);
+    assert_eq!(number(frozen.context("the month's line")?, "/out/bytes")?, 500_000);
+    let audit = lab.run_json(&["audit", "--format", "json"])?;
+    ensure!(audit["problems"].as_array().is_some_and(Vec::is_empty), "{audit}");
+    assert_eq!(number(&audit, "/chain_entries")?, 2);
     Ok(())
 }

@@ -8,6 +8,7 @@ use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 use crate::{addresses::AddressFile, config::Config, host::Host, kernel::bpffs::Bpffs, netlink::Netlink};
 
 mod address;
+mod adjust;
 mod attach;
 mod classes;
 mod detach;
@@ -78,6 +79,7 @@ enum Command {
     TopTalkers(report::TopOptions),
     Gaps(report::GapOptions),
     Close(ledger::CloseOptions),
+    Adjust(adjust::Options),
     Audit(ledger::AuditOptions),
     Ledger(ledger::Options),
     Container(ledger::ContainerOptions),
@@ -133,6 +135,7 @@ impl Cli {
                 Command::Report(options) => report::run(&global, &options),
                 Command::TopTalkers(options) => report::top(&global, &options),
                 Command::Gaps(options) => report::gaps(&global, &options),
+                Command::Adjust(options) => adjust::run(&global, &options),
                 Command::Close(options) => ledger::close(&global, &options),
                 Command::Audit(options) => ledger::audit(&global, &options),
                 Command::Ledger(options) => ledger::run(&global, &options),

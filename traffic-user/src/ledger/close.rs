@@ -1,5 +1,5 @@
-//! Closed periods: their rows are frozen under a hash that covers the period before, and corrections are rows of their
-//! own in the same chain. Nothing is booked into a closed period any more.
+//! Closed periods: their rows are frozen under a hash that covers the period before. Nothing is booked into a closed period
+//! any more; `adjust` adds corrections to the same chain.
 
 use jiff::Timestamp;
 use rusqlite::{Connection, OptionalExtension as _, Row, Transaction, TransactionBehavior, params};
@@ -29,35 +29,13 @@ pub struct ClosedPeriod {
     pub hash: String,
 }
 
-/// A correction of a closed period.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Adjustment {
-    /// The period's name.
-    pub period: String,
-    /// When it was made.
-    pub made: Timestamp,
-    /// Label of the container.
-    pub container: String,
-    /// The class.
-    pub class: u8,
-    /// 0 for IPv4, 1 for IPv6.
-    pub family: u8,
-    /// Packets to add, or take if negative: in, then out.
-    pub packets: [i64; 2],
-    /// Layer-3 bytes to add, or take if negative: in, then out.
-    pub bytes: [i64; 2],
-    /// Why.
-    pub reason: String,
-}
-
 impl Ledger {
     /// Closes the billing month `YYYY-MM` of the ledger's calendar.
     ///
     /// # Errors
     /// When it is not over, is closed already or precedes a closed one, or the file cannot be written.
     pub fn close(&mut self, name: &str, now: Timestamp) -> Result<ClosedPeriod, LedgerError> {
-        let (start, end) = self.calendar.month_named(name)?;
-        let name = self.calendar.label(Level::Month, start)?;
+        let (start, end, name) = self.month(name)?;
         self.maintain(now)?;
         let not_closable =
             |reason: &str| LedgerError::NotClosable { period: name.clone(), reason: reason.to_owned() };
@@ -96,37 +74,13 @@ impl Ledger {
         closed.into_iter().next().ok_or(LedgerError::NotClosed(name))
     }
 
-    /// Adds a correction to a closed period.
-    ///
-    /// # Errors
-    /// When the period is not closed, or the file cannot be written.
-    pub fn adjust(&mut self, adjustment: &Adjustment) -> Result<(), LedgerError> {
-        let transaction = self.conn.transaction_with_behavior(TransactionBehavior::Immediate)?;
-        let period: Option<i64> = transaction
-            .query_row("SELECT id FROM period WHERE name = ?1", [&adjustment.period], |row| row.get(0))
-            .optional()?;
-        let Some(period) = period else { return Err(LedgerError::NotClosed(adjustment.period.clone())) };
-        let id = transaction
-            .prepare(
-                "INSERT INTO adjustment (period, made, container, class, family, in_packets, in_bytes, out_packets,
-                 out_bytes, reason) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-            )?
-            .insert(params![
-                period,
-                adjustment.made.as_second(),
-                adjustment.container,
-                adjustment.class,
-                adjustment.family,
-                adjustment.packets[0],
-                adjustment.bytes[0],
-                adjustment.packets[1],
-                adjustment.bytes[1],
-                adjustment.reason,
-            ])?;
-        extend_chain(&transaction, "adjustment", id)?;
-        transaction.commit()?;
-        self.checkpoint()?;
-        Ok(())
+    /// Start, end and proper name of a billing month as people write it.
+    pub(super) fn month(&self, name: &str) -> Result<(i64, i64, String), LedgerError> {
+        let no_month = |error| {
+            LedgerError::Query(format!("{name:?} is no billing month ({error}): write it like 2026-10"))
+        };
+        let (start, end) = self.calendar.month_named(name).map_err(no_month)?;
+        Ok((start, end, self.calendar.label(Level::Month, start)?))
     }
 
     /// All closed periods in their order.
@@ -138,16 +92,20 @@ impl Ledger {
     }
 }
 
-fn extend_chain(transaction: &Transaction<'_>, kind: &str, subject: i64) -> Result<(), LedgerError> {
+/// Adds an entry to the chain; its number and hash.
+pub(super) fn extend_chain(
+    transaction: &Transaction<'_>,
+    kind: &str,
+    subject: i64,
+) -> Result<(i64, String), LedgerError> {
     let previous: Option<String> = transaction
         .query_row("SELECT hash FROM chain ORDER BY seq DESC LIMIT 1", [], |row| row.get(0))
         .optional()?;
     let hash = entry_hash(transaction, kind, subject, previous.as_deref())?;
-    transaction.execute(
-        "INSERT INTO chain (kind, subject, hash) VALUES (?1, ?2, ?3)",
-        params![kind, subject, hash],
-    )?;
-    Ok(())
+    let seq = transaction
+        .prepare("INSERT INTO chain (kind, subject, hash) VALUES (?1, ?2, ?3)")?
+        .insert(params![kind, subject, hash])?;
+    Ok((seq, hash))
 }
 
 /// The hash of a chain's entry: SHA-256 over lines of tab-separated fields, the previous hash in the first one. `Debug`
@@ -192,7 +150,7 @@ fn field(value: &rusqlite::types::ValueRef<'_>) -> String {
     }
 }
 
-fn time(row: &Row<'_>, at: usize) -> rusqlite::Result<Timestamp> {
+pub(super) fn time(row: &Row<'_>, at: usize) -> rusqlite::Result<Timestamp> {
     Timestamp::from_second(row.get(at)?).map_err(|error| {
         rusqlite::Error::FromSqlConversionFailure(at, rusqlite::types::Type::Integer, Box::new(error))
     })
@@ -220,30 +178,4 @@ pub(super) fn periods_within(
         })
     })?;
     Ok(periods.collect::<Result<_, _>>()?)
-}
-
-/// Corrections of closed periods that overlap a span.
-pub(super) fn adjustments_within(
-    conn: &Connection,
-    from: Timestamp,
-    to: Timestamp,
-) -> Result<Vec<Adjustment>, LedgerError> {
-    let mut statement = conn.prepare_cached(
-        "SELECT p.name, a.made, a.container, a.class, a.family, a.in_packets, a.out_packets, a.in_bytes, a.out_bytes,
-             a.reason
-         FROM adjustment a JOIN period p ON p.id = a.period WHERE p.end > ?1 AND p.start < ?2 ORDER BY a.id",
-    )?;
-    let adjustments = statement.query_map([from.as_second(), to.as_second()], |row| {
-        Ok(Adjustment {
-            period: row.get(0)?,
-            made: time(row, 1)?,
-            container: row.get(2)?,
-            class: row.get(3)?,
-            family: row.get(4)?,
-            packets: [row.get(5)?, row.get(6)?],
-            bytes: [row.get(7)?, row.get(8)?],
-            reason: row.get(9)?,
-        })
-    })?;
-    Ok(adjustments.collect::<Result<_, _>>()?)
 }

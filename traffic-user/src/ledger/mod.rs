@@ -5,9 +5,10 @@
 //! - pure arithmetic: `difference` (readings to traffic), `clock` and `timeline` (when it was, and what is missing),
 //!   `bucket` (five minutes to billing months), `percentile`;
 //! - the file: `schema`, `migrate`, `names`, `readings`, `past`, `drain`, `store`, `gaps`, `rollup`;
-//! - the way out: `query` (which rows answer best), `report`, `top`, `render`, `close` and `audit`;
+//! - the way out: `query` (which rows answer best), `report`, `top`, `render`, `close`, `adjust` and `audit`;
 //! - from before: `import` of PVA's database.
 
+mod adjust;
 mod audit;
 mod bucket;
 mod clock;
@@ -35,9 +36,10 @@ mod tests;
 mod timeline;
 mod top;
 
+pub use adjust::{Adjusted, Adjustment, AdjustmentRequest, ChainEntry, Corrected};
 pub use audit::Audit;
 pub use bucket::{Calendar, FIVE_MINUTES_S, Level};
-pub use close::{Adjustment, ClosedPeriod};
+pub use close::ClosedPeriod;
 pub use drain::DrainOutcome;
 pub use error::LedgerError;
 pub use figures::{Basis, Figures, Volume};

@@ -2,7 +2,9 @@
 
 use jiff::Timestamp;
 use serde::Serialize;
+use traffic_common::Family;
 
+use super::adjust::{Adjusted, Adjustment, Corrected};
 use super::error::LedgerError;
 use super::figures::{Figures, Volume};
 use super::gaps::Gap;
@@ -69,6 +71,11 @@ pub fn report(report: &Report, format: Format) -> Result<String, LedgerError> {
         Format::Csv => sheet.csv(),
         Format::Table => {
             let mut text = sheet.table();
+            if !report.corrected.is_empty() {
+                text += "\ncorrected after their period was closed, whole periods, layer-3 bytes:\n";
+                text += &corrected(&report.corrected).table();
+            }
+            text.push('\n');
             for note in notes(report) {
                 text.push_str(&note);
                 text.push('\n');
@@ -109,17 +116,7 @@ pub fn notes(report: &Report) -> Vec<String> {
     for period in &report.closed {
         notes.push(format!("{} was closed at {} with hash {}", period.name, period.closed, period.hash));
     }
-    for adjustment in &report.adjustments {
-        notes.push(format!(
-            "correction of {}, not in the lines: {} class {} in {:+} bytes out {:+} bytes ({})",
-            adjustment.period,
-            adjustment.container,
-            adjustment.class,
-            adjustment.bytes[0],
-            adjustment.bytes[1],
-            adjustment.reason
-        ));
-    }
+    notes.extend(report.adjustments.iter().map(adjustment_line));
     let losses = report.gaps.iter().filter(|gap| gap.reason.loses_traffic()).count();
     if !report.gaps.is_empty() {
         notes.push(format!(
@@ -183,6 +180,91 @@ pub fn top(rows: &[TopRow], format: Format) -> Result<String, LedgerError> {
         Format::Json => json(rows),
         Format::Csv => sheet.csv(),
     }
+}
+
+/// A correction in one line of text.
+fn adjustment_line(adjustment: &Adjustment) -> String {
+    let family = Family::ALL[usize::from(adjustment.family != 0)].name();
+    format!(
+        "correction of {}, not in the lines: {} class {} {family}, in {:+} bytes {:+} packets, out {:+} bytes {:+} packets, \
+         made at {}: {}",
+        adjustment.period,
+        adjustment.container,
+        adjustment.class,
+        adjustment.bytes[0],
+        adjustment.packets[0],
+        adjustment.bytes[1],
+        adjustment.packets[1],
+        adjustment.made,
+        adjustment.reason
+    )
+}
+
+/// Frozen figures with their corrections, a line for each direction.
+fn corrected(corrected: &[Corrected]) -> Sheet {
+    let mut sheet = Sheet::new(
+        &["period", "container", "class", "direction"],
+        &["frozen_bytes", "correction", "bytes_to_bill", "frozen_packets", "correction", "packets_to_bill"],
+    );
+    for line in corrected {
+        for (direction, packets) in [("in", 0), ("out", 2)] {
+            let mut fields = vec![
+                line.period.clone(),
+                line.container.clone(),
+                line.class.to_string(),
+                direction.to_owned(),
+            ];
+            for at in [packets + 1, packets] {
+                fields.extend([
+                    line.frozen[at].to_string(),
+                    format!("{:+}", line.corrections[at]),
+                    line.to_bill[at].to_string(),
+                ]);
+            }
+            sheet.lines.push(fields);
+        }
+    }
+    sheet
+}
+
+/// A correction with what it does.
+///
+/// # Errors
+/// When the output cannot be formed.
+pub fn adjusted(adjusted: &Adjusted, format: Format) -> Result<String, LedgerError> {
+    if format == Format::Json {
+        return json(adjusted);
+    }
+    let adjustment = &adjusted.adjustment;
+    let mut sheet = Sheet::new(&[""], &["frozen", "corrected_before", "this_correction", "to_bill"]);
+    let (packets, bytes) = (adjustment.packets, adjustment.bytes);
+    for (name, at, this) in [
+        ("bytes in", 1, bytes[0]),
+        ("packets in", 0, packets[0]),
+        ("bytes out", 3, bytes[1]),
+        ("packets out", 2, packets[1]),
+    ] {
+        sheet.lines.push(vec![
+            name.to_owned(),
+            adjusted.frozen[at].to_string(),
+            format!("{:+}", adjusted.corrected_before[at]),
+            format!("{this:+}"),
+            adjusted.to_bill[at].to_string(),
+        ]);
+    }
+    let family = Family::ALL[usize::from(adjustment.family != 0)].name();
+    let mut text = format!(
+        "{}, container {} class {} {family}: {}\n\n",
+        adjustment.period, adjustment.container, adjustment.class, adjustment.reason
+    );
+    text += &sheet.table();
+    for remark in &adjusted.remarks {
+        text += &format!("note: {remark}\n");
+    }
+    if let Some(entry) = &adjusted.chained {
+        text += &format!("written as entry {} of the chain, hash {}\n", entry.seq, entry.hash);
+    }
+    Ok(text)
 }
 
 /// A gap in one line of text.

@@ -7,8 +7,9 @@ use rusqlite::Connection;
 use serde::Serialize;
 use traffic_common::Family;
 
+use super::adjust::{self, Adjustment, Corrected};
 use super::bucket::{Calendar, FIVE_MINUTES_S, Level, five_minutes_of};
-use super::close::{Adjustment, ClosedPeriod};
+use super::close::ClosedPeriod;
 use super::error::LedgerError;
 use super::figures::{Basis, Figures};
 use super::gaps::{self, Gap};
@@ -149,6 +150,8 @@ pub struct Report {
     pub closed: Vec<ClosedPeriod>,
     /// Corrections of these periods, which are *not* in the lines.
     pub adjustments: Vec<Adjustment>,
+    /// What was frozen and what is to be billed of the containers and classes that were corrected, over the whole period.
+    pub corrected: Vec<Corrected>,
 }
 
 /// What a line is about: step, container, class, family, billed. `None` where it is not split.
@@ -217,6 +220,8 @@ impl Ledger {
             }
             Figures::new(total, query.basis)
         };
+        let adjustments =
+            adjust::adjustments_within(&view, (from, to), plan.containers.as_deref(), &query.classes)?;
         Ok(Report {
             by: query.by,
             from,
@@ -236,7 +241,8 @@ impl Ledger {
             )?,
             gaps: gaps::list(&view, Some(from), Some(to))?,
             closed: super::close::periods_within(&view, from, to)?,
-            adjustments: super::close::adjustments_within(&view, from, to)?,
+            corrected: adjust::corrected(&view, &adjustments)?,
+            adjustments,
         })
     }
 

@@ -1,5 +1,8 @@
+use traffic_common::Family;
+
 use super::node::*;
-use crate::ledger::{Adjustment, LedgerError, ReportQuery};
+use crate::ledger::render::{self, Format};
+use crate::ledger::{AdjustmentRequest, LedgerError, ReportQuery};
 
 /// Two months of one drain a day, from November 10.
 fn two_months() -> (File, Node) {
@@ -14,17 +17,24 @@ fn two_months() -> (File, Node) {
     (file, node)
 }
 
-fn adjustment() -> Adjustment {
-    Adjustment {
+fn adjustment() -> AdjustmentRequest {
+    AdjustmentRequest {
         period: "2026-11".to_owned(),
-        made: time(NOON + 60 * 86_400),
         container: "101".to_owned(),
         class: 1,
-        family: 0,
+        family: None,
         packets: [-1, 0],
         bytes: [-100, 0],
         reason: "attack, credited".to_owned(),
+        made: time(NOON + 60 * 86_400),
     }
+}
+
+fn refusal(file: &mut File, request: &AdjustmentRequest) -> String {
+    let previewed = file.ledger.preview_adjustment(request).unwrap_err().to_string();
+    let refused = file.ledger.adjust(request).unwrap_err().to_string();
+    assert_eq!(previewed, refused);
+    refused
 }
 
 #[test]
@@ -61,18 +71,100 @@ fn corrections_are_shown_and_chained() {
     let unclosed = file.ledger.adjust(&adjustment());
     assert!(matches!(unclosed, Err(LedgerError::NotClosed(_))));
     let november = file.ledger.close("2026-11", node.wall).unwrap();
-    file.ledger.adjust(&adjustment()).unwrap();
+    let made = file.ledger.adjust(&adjustment()).unwrap().adjustment;
     let december = file.ledger.close("2026-12", node.wall).unwrap();
     assert_ne!(november.hash, december.hash);
     let query = ReportQuery { to: Some(november.end), ..ReportQuery::default() };
     let report = file.ledger.report(&query).unwrap();
     assert_eq!(report.closed, [november]);
-    assert_eq!(report.adjustments, [adjustment()]);
+    assert_eq!(report.adjustments, [made]);
     assert_eq!(report.total.total.bytes, 20 * 110);
     let audit = file.ledger.audit().unwrap();
     assert_eq!(audit.problems, Vec::<String>::new());
     assert_eq!((audit.chain_entries, audit.chain_hash), (3, Some(december.hash)));
     assert!(audit.units > 60);
+}
+
+#[test]
+fn a_correction_is_previewed_and_stands_beside_the_frozen_figures() {
+    let (mut file, node) = two_months();
+    file.ledger.close("2026-11", node.wall).unwrap();
+    let preview = file.ledger.preview_adjustment(&adjustment()).unwrap();
+    assert_eq!((preview.frozen, preview.corrected_before), ([20, 2000, 20, 200], [0; 4]));
+    assert_eq!((preview.to_bill, preview.chained.is_none()), ([19, 1900, 20, 200], true));
+    assert_eq!(file.ledger.audit().unwrap().chain_entries, 1);
+    file.ledger.adjust(&adjustment()).unwrap();
+    let other = AdjustmentRequest { packets: [2, -3], bytes: [30, -40], ..adjustment() };
+    let second = file.ledger.adjust(&other).unwrap();
+    assert_eq!((second.corrected_before, second.to_bill), ([-1, -100, 0, 0], [21, 1930, 17, 160]));
+    let shown = render::adjusted(&second, Format::Table).unwrap();
+    assert!(shown.contains("written as entry 3 of the chain"), "{shown}");
+
+    let report = |query: &ReportQuery| file.ledger.report(query).unwrap();
+    let whole = report(&ReportQuery::default());
+    assert_eq!(whole.total.total.bytes, 60 * 110, "the lines stay as they were");
+    assert_eq!(whole.corrected.len(), 1);
+    let line = &whole.corrected[0];
+    assert_eq!((line.frozen, line.corrections), ([20, 2000, 20, 200], [1, -70, -3, -40]));
+    assert_eq!(line.to_bill, [21, 1930, 17, 160]);
+    let table = render::report(&whole, Format::Table).unwrap();
+    assert!(table.contains("attack, credited"), "{table}");
+    let row = table.lines().find(|line| line.starts_with("2026-11  101        1      in")).unwrap();
+    assert_eq!(row.split_whitespace().skip(4).collect::<Vec<_>>(), ["2000", "-70", "1930", "20", "+1", "21"]);
+    for (containers, classes, shown) in
+        [(vec!["101"], vec![], 2), (vec!["102"], vec![], 0), (vec![], vec![2], 0)]
+    {
+        let containers = containers.into_iter().map(str::to_owned).collect();
+        let query = ReportQuery { containers, classes, ..ReportQuery::default() };
+        assert_eq!(report(&query).adjustments.len(), shown);
+    }
+    assert_eq!(file.ledger.audit().unwrap().problems, Vec::<String>::new());
+}
+
+#[test]
+fn a_correction_that_makes_no_sense_is_refused() {
+    let (mut file, node) = two_months();
+    file.ledger.close("2026-11", node.wall).unwrap();
+    let with = |change: fn(&mut AdjustmentRequest)| {
+        let mut request = adjustment();
+        change(&mut request);
+        request
+    };
+    for (request, why) in [
+        (with(|request| request.reason = " ".to_owned()), "reason"),
+        (with(|request| request.reason = "two\nlines".to_owned()), "reason"),
+        (with(|request| (request.packets, request.bytes) = ([0; 2], [0; 2])), "nothing"),
+        (with(|request| request.bytes = [-2001, 0]), "2026-11 has 2000 bytes in of 101 class 1 ipv4"),
+        (with(|request| request.packets = [0, -21]), "20 packets out"),
+        (with(|request| request.family = Some(Family::Ipv6)), "0 packets in"),
+        (with(|request| request.class = 7), "0 packets in"),
+        (with(|request| request.container = "999".to_owned()), "has a container 999"),
+        (with(|request| request.period = "2026-12".to_owned()), "not closed"),
+        (with(|request| request.period = "November".to_owned()), "write it like 2026-10"),
+    ] {
+        let refused = refusal(&mut file, &request);
+        assert!(refused.contains(why), "{refused}");
+    }
+    file.ledger.adjust(&adjustment()).unwrap();
+    assert!(refusal(&mut file, &adjustment()).contains("made at"));
+    let added = with(|request| (request.class, request.packets, request.bytes) = (7, [1, 0], [50, 0]));
+    let remarks = file.ledger.adjust(&added).unwrap().remarks;
+    assert!(remarks[0].contains("no frozen row"), "{remarks:?}");
+}
+
+#[test]
+fn a_correction_is_of_who_had_the_id_when_the_period_was_closed() {
+    let (mut file, mut node) = two_months();
+    file.ledger.close("2026-11", node.wall).unwrap();
+    let retired = file.ledger.retire("101", node.wall).unwrap();
+    node.traffic_in("101", 2, 1, [1, 5, 1, 5]).pass(60).drain(&mut file.ledger);
+    let adjusted = file.ledger.adjust(&adjustment()).unwrap();
+    assert_eq!((adjusted.frozen[1], adjusted.container_now), (2000, Some(retired.clone())));
+    let of = |container: &str| {
+        let query = ReportQuery { containers: vec![container.to_owned()], ..ReportQuery::default() };
+        file.ledger.report(&query).unwrap().adjustments.len()
+    };
+    assert_eq!((of(&retired), of("101")), (1, 0));
 }
 
 #[test]
