@@ -8,13 +8,17 @@
 //! - [`traffic`]: senders and receivers that count for themselves.
 //! - [`witness`]: counts by parts of the kernel that know nothing of trafctl.
 //! - [`counters`]: what `trafctl dump` says, parsed from its documented JSON.
+//! - [`daemon`]: `trafctl run`, started, awaited, killed.
+//! - [`check`]: does `trafctl` find anything wrong, and does the kernel agree with it?
 //! - [`process`]: commands whose failure is an error, and children that do not outlive their guard.
 //!
 //! Nothing here uses the code under test: what the lab says of a packet is an independent statement. All of it
 //! needs root, and nothing leaves the namespaces it makes.
 
+pub mod check;
 pub mod container;
 pub mod counters;
+pub mod daemon;
 pub mod lab;
 pub mod namespace;
 mod netlink;
@@ -27,6 +31,7 @@ pub mod witness;
 
 pub use container::Container;
 pub use counters::{Amounts, Counters};
+pub use daemon::Daemon;
 pub use lab::Lab;
 pub use namespace::Namespace;
 pub use tap::Tap;

@@ -1,10 +1,12 @@
 //! Senders and receivers that count for themselves, so that a test need not believe either side of the wire.
 
+mod load;
 mod raw;
 mod sockopt;
 mod tcp;
 mod udp;
 
+pub use load::{Load, Sent};
 pub use raw::{RawSocket, send_raw};
 pub use tcp::{TcpCount, TcpSide, tcp_exchange, tcp_transfer};
 pub use udp::{Superdatagrams, UdpCount, udp_send, udp_send_segmented};

@@ -4,20 +4,17 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
-use std::process::{Command, Output, Stdio};
-use std::thread;
-use std::time::{Duration, Instant};
+use std::process::{Command, Output};
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 use aya::programs::{SchedClassifier, TcAttachType};
 use serde_json::Value;
+pub use traffic_tests::check::{
+    PATIENCE, agrees_with_kernel, eventually, is_well, output, problems, said, trafctl,
+};
 use traffic_tests::container::introduce;
 use traffic_tests::process::run_ok;
-use traffic_tests::witness::InterfaceStatistics;
-use traffic_tests::{Amounts, Container, Counters, Lab};
-
-/// How long anything may take that is waited for.
-pub const PATIENCE: Duration = Duration::from_secs(10);
+use traffic_tests::{Amounts, Container, Lab};
 
 /// Everything in class 1 but what the containers of [`pair`] have, which is class 2.
 pub const CLASSES: &str = "1 0.0.0.0/0\n1 ::/0\n2 10.1.0.0/16\n2 fd00:1::/32\n";
@@ -43,21 +40,6 @@ pub fn at(address: IpAddr) -> SocketAddr {
     SocketAddr::new(address, 0)
 }
 
-/// Runs a command to its end, whatever that is.
-pub fn output(command: &mut Command) -> Result<Output> {
-    command.stdin(Stdio::null()).output().with_context(|| format!("start {command:?}"))
-}
-
-/// Runs `trafctl` to its end, whatever that is.
-pub fn trafctl(lab: &Lab, arguments: &[&str]) -> Result<Output> {
-    output(&mut lab.trafctl(arguments)?)
-}
-
-/// What a command said on stderr.
-pub fn said(output: &Output) -> String {
-    String::from_utf8_lossy(&output.stderr).into_owned()
-}
-
 /// Checks that a command refused: status 1, and one message in one line, which is given.
 pub fn refused(output: &Output) -> Result<String> {
     let said = said(output);
@@ -66,23 +48,6 @@ pub fn refused(output: &Output) -> Result<String> {
     ensure!(errors.len() == 1, "not one message but {}: {said}", errors.len());
     ensure!(!said.contains("panicked"), "{said}");
     Ok(errors[0].to_owned())
-}
-
-/// What `trafctl status` says is wrong; it must say so with its exit status too.
-pub fn problems(lab: &Lab) -> Result<Vec<String>> {
-    let output = trafctl(lab, &["status", "--format", "json"])?;
-    let status: Value = serde_json::from_slice(&output.stdout).with_context(|| said(&output))?;
-    let problems: Vec<String> = serde_json::from_value(status["problems"].clone())?;
-    let expected = i32::from(!problems.is_empty());
-    ensure!(output.status.code() == Some(expected), "{} with the problems {problems:?}", output.status);
-    Ok(problems)
-}
-
-/// Checks that `trafctl status` finds nothing wrong.
-pub fn is_well(lab: &Lab) -> Result<()> {
-    let problems = problems(lab)?;
-    ensure!(problems.is_empty(), "{problems:#?}");
-    Ok(())
 }
 
 /// Ids of the pinned links by the name of their pin, as the kernel gives them.
@@ -130,35 +95,6 @@ pub fn hooks(lab: &Lab, interface: &str) -> Result<Vec<String>> {
         }
         Ok(names)
     })
-}
-
-/// Waits until something is so.
-pub fn eventually(what: &str, mut is_so: impl FnMut() -> Result<bool>) -> Result<()> {
-    let deadline = Instant::now() + PATIENCE;
-    while !is_so()? {
-        if Instant::now() > deadline {
-            bail!("{what}: not after {PATIENCE:?}");
-        }
-        thread::sleep(Duration::from_millis(5));
-    }
-    Ok(())
-}
-
-/// Checks an interface against the kernel's own statistics of it since it was made: a buffer was either counted or is
-/// in the gap that is written down.
-pub fn agrees_with_kernel(lab: &Lab, counters: &Counters, interface: &str) -> Result<()> {
-    let row = counters.interface(interface);
-    let kernel = InterfaceStatistics::read(lab.host(), interface)?;
-    // The host receives what the container sends.
-    let expected = [kernel.tx_packets, kernel.tx_bytes, kernel.rx_packets, kernel.rx_bytes];
-    let ours = [
-        row.in_skbs + row.in_unseen_skbs,
-        row.in_skb_bytes + row.in_unseen_skb_bytes,
-        row.out_skbs + row.out_unseen_skbs,
-        row.out_skb_bytes + row.out_unseen_skb_bytes,
-    ];
-    ensure!(ours == expected, "{interface}: {ours:?}, and by the kernel {expected:?}: {row:?}");
-    Ok(())
 }
 
 /// What the client's container sent and received over a connection, as both ends say.
