@@ -16,6 +16,7 @@
 //! | [`bookkeeper`] | from the counters into the ledger: when to drain, and what must wait for a drain |
 //! | [`ledger`] | last readings, differences, gaps and rollups in SQLite: what is billed from |
 //! | [`api`], [`health`] | metrics and JSON over HTTP, for monitoring; how draining goes |
+//! | [`privileges`] | the capabilities needed, and whom files are for |
 //! | [`clock`] | times, the boot's identity, random numbers |
 
 pub mod addresses;
@@ -37,5 +38,6 @@ pub mod naming;
 pub mod netlink;
 pub mod notation;
 pub mod output;
+pub mod privileges;
 pub mod snapshot;
 pub mod vz_conf;

@@ -3,7 +3,10 @@
 use std::{io::IsTerminal as _, process::ExitCode};
 
 use tracing_subscriber::EnvFilter;
-use trafctl::cli::{Cli, Done};
+use trafctl::{
+    cli::{Cli, Done},
+    privileges,
+};
 
 fn main() -> ExitCode {
     let cli = match Cli::from_args(std::env::args_os()) {
@@ -12,11 +15,15 @@ fn main() -> ExitCode {
         Err(error) => error.exit(),
     };
     log_to_stderr(cli.verbosity());
+    privileges::tighten_umask();
     match cli.run() {
         Ok(Done::Well) => ExitCode::SUCCESS,
         Ok(Done::NotWell) => ExitCode::FAILURE,
         Err(error) => {
-            tracing::error!("{error:#}");
+            match privileges::hint(&error) {
+                Some(hint) => tracing::error!("{error:#} ({hint})"),
+                None => tracing::error!("{error:#}"),
+            }
             ExitCode::FAILURE
         }
     }

@@ -11,6 +11,7 @@ use crate::{
         bpffs::Bpffs,
         load::{Outcome, Want},
     },
+    privileges,
 };
 
 /// Attach to the interfaces of containers, and exit
@@ -37,6 +38,7 @@ pub struct Options {
 pub(super) async fn run(global: &Global, options: &Options) -> anyhow::Result<Done> {
     // Read what can be wrong before anything is changed.
     let config = global.config()?;
+    privileges::require()?;
     if options.purge {
         super::detach::purge(global, &config).await?;
     }

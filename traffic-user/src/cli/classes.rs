@@ -14,7 +14,7 @@ use crate::{
     classes::{self, CheckReport, ClassFile},
     config::Config,
     kernel::{counters, load, tables},
-    output,
+    output, privileges,
 };
 
 /// Check, load and explain the network classes
@@ -107,6 +107,7 @@ fn load_file(global: &Global, config: &Config, path: Option<&PathBuf>) -> anyhow
         Some(path) => classes::compile(&class_source::read(path)?.entries, config.class_order),
         None => class_source::table_for_start(config)?,
     };
+    privileges::require()?;
     let bpffs = global.pinned();
     // Before waiting for the lock: there may be nothing to lock.
     load::open(&bpffs)?;

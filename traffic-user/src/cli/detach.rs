@@ -9,6 +9,7 @@ use crate::{
     config::Config,
     host::Selection,
     kernel::{counters, load},
+    privileges,
 };
 
 /// Take the program off interfaces
@@ -30,6 +31,7 @@ pub struct Options {
 
 pub(super) async fn run(global: &Global, options: &Options) -> anyhow::Result<Done> {
     let config = global.config()?;
+    privileges::require()?;
     if options.purge {
         purge(global, &config).await?;
         return Ok(Done::Well);

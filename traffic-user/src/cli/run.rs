@@ -3,7 +3,7 @@
 use clap::Args;
 
 use super::{Done, Global};
-use crate::{daemon, kernel::bpffs::Bpffs};
+use crate::{daemon, kernel::bpffs::Bpffs, privileges};
 
 /// Attach, follow interfaces as they come and go, and stay
 ///
@@ -23,6 +23,7 @@ pub struct Options {
 }
 
 pub(super) async fn run(global: &Global, options: &Options) -> anyhow::Result<Done> {
+    privileges::require()?;
     let bpffs = Bpffs::prepare(&global.bpffs)?;
     daemon::run(&global.state_dir, || global.host(bpffs.clone()), options.log_faults).await?;
     Ok(Done::Well)

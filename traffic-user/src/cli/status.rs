@@ -8,7 +8,7 @@ use crate::{
     clock,
     host::Host,
     kernel::{
-        attach::{self, AttachKind},
+        attach::{self, AttachKind, Hanging},
         counters, load,
         maps::{self, Maps},
     },
@@ -46,6 +46,14 @@ async fn gather(host: &Host, maps: &Maps) -> anyhow::Result<Status> {
     let meta = maps.meta.get(0)?;
     let mut problems = Vec::new();
     let attachments = attachments(host, maps, &mut problems).await?;
+    let unnamed: usize =
+        attachments.iter().map(|attachment| attachment.incoming.unnamed + attachment.outgoing.unnamed).sum();
+    if unnamed > 0 {
+        tracing::warn!(
+            "the hooks hold {unnamed} programs of others, whose names can't be read without CAP_SYS_ADMIN: whether they are \
+             a second trafctl's can't be told"
+        );
+    }
     let programs = programs(host, &meta, &mut problems)?;
     let snapshot = counters::read(maps, &host.config.node)?;
     let containers = maps.containers.range(0, maps.containers.len())?;
@@ -166,26 +174,24 @@ async fn attachments(
 }
 
 async fn hook(host: &Host, link: &Link, direction: Direction) -> anyhow::Result<Hook> {
-    // An interface may go while it is asked about; then nothing hangs on it.
-    let chain: Vec<_> = attach::tcx_chain(link, direction).unwrap_or_default();
-    let filters = host.netlink.bpf_filters(link.index, direction).await?;
-    let ours_by_link = chain.iter().filter(|(_, name)| attach::is_ours(name)).count();
-    let ours_by_filter = filters.iter().filter(|filter| attach::is_ours(&filter.name)).count();
     // Links run before filters.
-    let all: Vec<String> = chain
-        .into_iter()
-        .map(|(_, name)| name)
-        .chain(filters.into_iter().map(|filter| filter.name))
-        .collect();
-    let position = all.iter().position(|name| attach::is_ours(name));
+    let mut chain = attach::tcx_chain(&host.bpffs, link, direction)?;
+    let links = chain.len();
+    let filters = host.netlink.bpf_filters(link.index, direction).await?;
+    chain
+        .extend(filters.into_iter().map(|filter| Hanging { id: filter.program_id, name: Some(filter.name) }));
+    let ours_by_link = chain[..links].iter().filter(|program| program.is_ours()).count();
+    let position = chain.iter().position(Hanging::is_ours);
     Ok(Hook {
-        kind: match (ours_by_link, ours_by_filter) {
-            (0, 0) => None,
-            (0, _) => Some(AttachKind::Clsact.name()),
+        kind: match (ours_by_link, position) {
+            (0, None) => None,
+            (0, Some(_)) => Some(AttachKind::Clsact.name()),
             _ => Some(AttachKind::Tcx.name()),
         },
-        ours: ours_by_link + ours_by_filter,
-        before_ours: position.map_or(Vec::new(), |position| all[..position].to_vec()),
+        ours: chain.iter().filter(|program| program.is_ours()).count(),
+        before_ours: position
+            .map_or(Vec::new(), |position| chain[..position].iter().map(Hanging::label).collect()),
+        unnamed: chain.iter().filter(|program| program.name.is_none()).count(),
     })
 }
 

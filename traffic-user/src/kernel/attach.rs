@@ -10,7 +10,7 @@ use std::{fs, io};
 use anyhow::{Context as _, bail};
 use aya::{
     programs::{
-        LinkOrder, MultiProgLink as _, ProgramError, SchedClassifier, TcAttachType,
+        LinkOrder, MultiProgLink as _, ProgramInfo, SchedClassifier, TcAttachType,
         links::{FdLink, LinkError, PinnedLink},
         tc::{self, NlOptions, SchedClassifierLink, TcAttachOptions, TcError, TcHandle},
     },
@@ -299,20 +299,60 @@ pub fn unpin(bpffs: &Bpffs, ifindex: u32, direction: Direction) -> anyhow::Resul
     }
 }
 
-/// Names and ids of the programs on one TCX hook, in the order they run. Empty where the kernel has no TCX.
+/// A program on a hook.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Hanging {
+    /// The kernel's id of it.
+    pub id: u32,
+    /// Its name, where that may be known: those of others can only be read with CAP_SYS_ADMIN.
+    pub name: Option<String>,
+}
+
+impl Hanging {
+    /// Whether it is one of ours, as far as can be told.
+    pub fn is_ours(&self) -> bool {
+        self.name.as_deref().is_some_and(is_ours)
+    }
+
+    /// The name, or the id instead.
+    pub fn label(&self) -> String {
+        match self.name.as_deref() {
+            Some(name) if !name.is_empty() => name.to_owned(),
+            _ => format!("program {}", self.id),
+        }
+    }
+}
+
+/// The programs on one TCX hook, in the order they run. Empty where the kernel has no TCX, or the interface is gone.
+///
+/// Ours are known by their pins, so that no privilege is needed to tell them from others'.
 ///
 /// # Errors
 /// When the kernel can't be asked.
-pub fn tcx_chain(link: &Link, direction: Direction) -> Result<Vec<(u32, String)>, ProgramError> {
-    let (attach_type, _) = hook(direction);
+pub fn tcx_chain(bpffs: &Bpffs, link: &Link, direction: Direction) -> anyhow::Result<Vec<Hanging>> {
     if !has_tcx() {
         return Ok(Vec::new());
     }
-    let (_revision, programs) = SchedClassifier::query_tcx(&link.name, attach_type)?;
-    Ok(programs
-        .into_iter()
-        .map(|program| (program.id(), program.name_as_str().unwrap_or_default().to_owned()))
-        .collect())
+    let ids = match sys::tcx_programs(link.index, direction) {
+        Err(error) if error.raw_os_error() == Some(libc::ENODEV) => return Ok(Vec::new()),
+        other => other
+            .with_context(|| format!("cannot ask what hangs on {} (CAP_NET_ADMIN is needed)", link.name))?,
+    };
+    // A program that was replaced may still hang by its link, and one just loaded need not hang yet.
+    let ours = pinned_link(bpffs, link.index, direction)?.map(|(_, on)| on.program_id);
+    let (_, our_name) = hook(direction);
+    let pinned = bpffs.program(our_name);
+    let pinned = if fs::exists(&pinned)? { Some(ProgramInfo::from_pin(&pinned)?.id()) } else { None };
+    ids.into_iter()
+        .map(|id| {
+            let name = if [ours, pinned].contains(&Some(id)) {
+                Some(our_name.to_owned())
+            } else {
+                sys::program_name(id).with_context(|| format!("cannot ask for program {id}"))?
+            };
+            Ok(Hanging { id, name })
+        })
+        .collect()
 }
 
 /// Whether a program of this name is one of ours.

@@ -1,9 +1,10 @@
 //! Handles on the pinned maps: opened by path, typed by `traffic_common::layout`.
 
 use std::{
-    io,
+    fs, io,
     marker::PhantomData,
     os::fd::{AsFd as _, AsRawFd as _},
+    path::{Path, PathBuf},
 };
 
 use anyhow::Context as _;
@@ -150,19 +151,41 @@ pub fn memory(bpffs: &Bpffs) -> anyhow::Result<Vec<MapMemory>> {
 }
 
 /// Two places for a table of a kind, of which the active one is asked.
+///
+/// What is in a place is pinned as well: the kernel tells only the id of a map within a map, and opening one by its id
+/// takes CAP_SYS_ADMIN.
 #[derive(Debug)]
 pub struct Pair {
     name: &'static str,
     places: ArrayOfMaps<MapData>,
     /// A second handle on the same map, for what the first does not offer.
     data: MapData,
+    /// Where the table of each place is pinned.
+    pins: [PathBuf; 2],
 }
 
 impl Pair {
     fn open(bpffs: &Bpffs, name: &'static str) -> anyhow::Result<Self> {
         let path = bpffs.map(name);
         let data = MapData::from_pin(&path).with_context(|| format!("cannot open {}", path.display()))?;
-        Ok(Self { name, places: typed(bpffs, name)?, data })
+        let pins = [0, 1].map(|place| bpffs.map(&format!("{name}_{place}")));
+        Ok(Self { name, places: typed(bpffs, name)?, data, pins })
+    }
+
+    fn pin_of(&self, place: u32) -> anyhow::Result<&Path> {
+        let pin =
+            self.pins.get(place as usize).with_context(|| format!("{} has no place {place}", self.name))?;
+        Ok(pin)
+    }
+
+    /// Pins the table that is about to be put into a place, instead of what a load that was cut short has left there.
+    ///
+    /// # Errors
+    /// When it can't be pinned.
+    pub fn pin(&self, place: u32, table: &MapData) -> anyhow::Result<()> {
+        let pin = self.pin_of(place)?;
+        unpin(pin)?;
+        table.pin(pin).with_context(|| format!("cannot pin {}", pin.display()))
     }
 
     /// Puts a table into a place. When this returns, no program that may have seen the former one is running any more.
@@ -178,10 +201,17 @@ impl Pair {
     /// # Errors
     /// When the kernel refuses.
     pub fn table(&self, place: u32) -> anyhow::Result<Option<MapData>> {
+        let pin = self.pin_of(place)?;
+        if fs::exists(pin)? {
+            let table = MapData::from_pin(pin).with_context(|| format!("cannot open {}", pin.display()))?;
+            return Ok(Some(table));
+        }
         match self.places.get(&place, 0) {
             Ok(table) => Ok(Some(table)),
             Err(MapError::KeyNotFound) => Ok(None),
-            Err(error) => Err(error).with_context(|| format!("cannot look into {}", self.name)),
+            Err(error) => Err(error).with_context(|| {
+                format!("cannot look into {} (it is not pinned, so that CAP_SYS_ADMIN is needed)", self.name)
+            }),
         }
     }
 
@@ -199,14 +229,24 @@ impl Pair {
     /// When the kernel refuses.
     pub fn clear(&mut self, place: u32) -> anyhow::Result<()> {
         sys::delete_element(self.data.fd().as_fd(), place)
-            .with_context(|| format!("cannot empty a place in {}", self.name))
+            .with_context(|| format!("cannot empty a place in {}", self.name))?;
+        unpin(self.pin_of(place)?)
+    }
+}
+
+fn unpin(pin: &Path) -> anyhow::Result<()> {
+    match fs::remove_file(pin) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            Err(error).with_context(|| format!("cannot unpin {}", pin.display()))
+        }
+        _ => Ok(()),
     }
 }
 
 /// `memlock` of a map's file descriptor; 0 where the kernel does not say.
 fn locked_bytes(fd: &MapFd) -> u64 {
     let path = format!("/proc/self/fdinfo/{}", fd.as_fd().as_raw_fd());
-    let text = std::fs::read_to_string(path).unwrap_or_default();
+    let text = fs::read_to_string(path).unwrap_or_default();
     let value = text.lines().find_map(|line| line.strip_prefix("memlock:"));
     value.and_then(|value| value.trim().parse().ok()).unwrap_or(0)
 }

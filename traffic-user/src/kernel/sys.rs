@@ -1,21 +1,30 @@
-//! The few uses of bpf(2) that aya does not offer: batches over maps, and what a TCX link hangs on and its end.
+//! The few uses of bpf(2) that aya does not offer: batches over maps, what a TCX link hangs on and its end, and what
+//! hangs on a hook, asked with no more privilege than it takes.
 //!
 //! Everything unsafe about talking to the kernel in this crate is in this file.
 
 use std::{
     io,
-    os::fd::{AsRawFd as _, BorrowedFd},
+    os::fd::{AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd, RawFd},
 };
 
 use aya::Pod;
+use traffic_common::Direction;
 
 const BPF_MAP_DELETE_ELEM: libc::c_int = 3;
+const BPF_PROG_GET_FD_BY_ID: libc::c_int = 13;
 const BPF_OBJ_GET_INFO_BY_FD: libc::c_int = 15;
+const BPF_PROG_QUERY: libc::c_int = 16;
 const BPF_MAP_LOOKUP_BATCH: libc::c_int = 24;
 const BPF_MAP_UPDATE_BATCH: libc::c_int = 26;
 const BPF_LINK_DETACH: libc::c_int = 34;
 /// `BPF_LINK_TYPE_TCX`
 const LINK_TYPE_TCX: u32 = 11;
+/// `BPF_TCX_INGRESS`, `BPF_TCX_EGRESS`
+const TCX_INGRESS: u32 = 46;
+const TCX_EGRESS: u32 = 47;
+/// `BPF_MPROG_MAX`: more programs hang on no hook.
+const PROGRAMS_ON_A_HOOK: usize = 64;
 
 /// `union bpf_attr`, the part for batches (`struct { ... } batch`).
 #[repr(C)]
@@ -58,6 +67,41 @@ struct LinkDetachAttr {
     link_fd: u32,
 }
 
+/// `union bpf_attr`, the part for asking what hangs on a hook (`struct { ... } query`).
+#[repr(C)]
+#[derive(Default)]
+struct QueryAttr {
+    target_ifindex: u32,
+    attach_type: u32,
+    query_flags: u32,
+    attach_flags: u32,
+    prog_ids: u64,
+    count: u32,
+    padding: u32,
+    prog_attach_flags: u64,
+    link_ids: u64,
+    link_attach_flags: u64,
+    revision: u64,
+}
+
+/// `union bpf_attr`, the part for opening an object by its id.
+#[repr(C)]
+#[derive(Default)]
+struct IdAttr {
+    id: u32,
+    next_id: u32,
+    open_flags: u32,
+}
+
+/// `struct bpf_prog_info` as far as the name.
+#[repr(C)]
+#[derive(Default)]
+struct ProgramInfo {
+    before_map_ids: [u64; 7],
+    map_ids: u64,
+    name: [u8; 16],
+}
+
 /// `struct bpf_link_info` as far as a TCX link fills it.
 #[repr(C)]
 #[derive(Default)]
@@ -81,13 +125,13 @@ pub struct TcxLink {
 }
 
 #[expect(clippy::cast_possible_truncation, reason = "attribute structs are far below 4 GiB")]
-fn bpf<T>(command: libc::c_int, attributes: &mut T) -> io::Result<()> {
+fn bpf<T>(command: libc::c_int, attributes: &mut T) -> io::Result<libc::c_long> {
     // SAFETY: `attributes` is a live, fully initialised `repr(C)` prefix of `union bpf_attr` for this command; the
     // kernel reads and writes no more than the size given. Pointers inside it are to buffers the callers hold.
     let result = unsafe {
         libc::syscall(libc::SYS_bpf, command, std::ptr::from_mut(attributes), size_of::<T>() as libc::c_uint)
     };
-    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }
 }
 
 /// Asks a link for its interface.
@@ -113,7 +157,56 @@ pub fn tcx_link(link: BorrowedFd<'_>) -> io::Result<TcxLink> {
 /// # Errors
 /// When the file descriptor is no link that can be taken off.
 pub fn detach_link(link: BorrowedFd<'_>) -> io::Result<()> {
-    bpf(BPF_LINK_DETACH, &mut LinkDetachAttr { link_fd: link.as_raw_fd().cast_unsigned() })
+    bpf(BPF_LINK_DETACH, &mut LinkDetachAttr { link_fd: link.as_raw_fd().cast_unsigned() }).map(drop)
+}
+
+/// Ids of the programs on one TCX hook of an interface, in the order they run. Unlike opening them, which takes
+/// CAP_SYS_ADMIN, this needs no more than attaching does.
+///
+/// # Errors
+/// As the kernel reports them: `ENODEV` for an interface that is gone, `EINVAL` where it has no TCX.
+pub fn tcx_programs(ifindex: u32, direction: Direction) -> io::Result<Vec<u32>> {
+    let mut ids = vec![0_u32; PROGRAMS_ON_A_HOOK];
+    let mut attributes = QueryAttr {
+        target_ifindex: ifindex,
+        attach_type: match direction {
+            Direction::In => TCX_EGRESS,
+            Direction::Out => TCX_INGRESS,
+        },
+        prog_ids: ids.as_mut_ptr() as u64,
+        count: u32::try_from(ids.len()).map_err(io::Error::other)?,
+        ..QueryAttr::default()
+    };
+    bpf(BPF_PROG_QUERY, &mut attributes)?;
+    ids.truncate(attributes.count as usize);
+    Ok(ids)
+}
+
+/// Name of any program in the kernel; `None` where that may not be known, or the program is gone.
+///
+/// # Errors
+/// When the kernel refuses for another reason.
+pub fn program_name(id: u32) -> io::Result<Option<String>> {
+    let program = match bpf(BPF_PROG_GET_FD_BY_ID, &mut IdAttr { id, ..IdAttr::default() }) {
+        Ok(fd) => {
+            let fd = RawFd::try_from(fd).map_err(io::Error::other)?;
+            // SAFETY: the kernel has just made this file descriptor for us, and nobody else knows of it.
+            unsafe { OwnedFd::from_raw_fd(fd) }
+        }
+        Err(error) if matches!(error.raw_os_error(), Some(libc::EPERM | libc::EACCES | libc::ENOENT)) => {
+            return Ok(None);
+        }
+        Err(error) => return Err(error),
+    };
+    let mut info = ProgramInfo::default();
+    let mut attributes = InfoAttr {
+        bpf_fd: program.as_raw_fd().cast_unsigned(),
+        info_len: u32::try_from(size_of::<ProgramInfo>()).map_err(io::Error::other)?,
+        info: std::ptr::from_mut(&mut info) as u64,
+    };
+    bpf(BPF_OBJ_GET_INFO_BY_FD, &mut attributes)?;
+    let len = info.name.iter().position(|&byte| byte == 0).unwrap_or(info.name.len());
+    Ok(Some(String::from_utf8_lossy(&info.name[..len]).into_owned()))
 }
 
 /// Reads the elements `first .. first + count` of an array map in as few calls as the kernel allows.
@@ -152,8 +245,8 @@ pub fn lookup_batch<V: Pod>(map: BorrowedFd<'_>, first: u32, count: u32, cpus: u
             Err(error) if error.raw_os_error() == Some(libc::EINTR) => done += attributes.count,
             Err(error) if is_unsupported(&error) => return Err(io::ErrorKind::Unsupported.into()),
             Err(error) => return Err(error),
-            Ok(()) if attributes.count == 0 => break,
-            Ok(()) => done += attributes.count,
+            Ok(_) if attributes.count == 0 => break,
+            Ok(_) => done += attributes.count,
         }
     }
     if done != count {
@@ -183,7 +276,7 @@ pub fn update_batch<K: Copy, V: Pod>(map: BorrowedFd<'_>, keys: &[K], values: &[
             ..BatchAttr::default()
         };
         match bpf(BPF_MAP_UPDATE_BATCH, &mut attributes) {
-            Ok(()) => done += attributes.count as usize,
+            Ok(_) => done += attributes.count as usize,
             Err(error) if error.raw_os_error() == Some(libc::EINTR) => done += attributes.count as usize,
             Err(error) if is_unsupported(&error) => return Err(io::ErrorKind::Unsupported.into()),
             Err(error) => return Err(error),
@@ -204,7 +297,7 @@ pub fn delete_element(map: BorrowedFd<'_>, key: u32) -> io::Result<()> {
     };
     match bpf(BPF_MAP_DELETE_ELEM, &mut attributes) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        other => other,
+        other => other.map(drop),
     }
 }
 

@@ -79,6 +79,7 @@ pub fn load(maps: &mut Maps, table: &ClassTable, progress: Progress<'_>) -> anyh
 
     let control = maps.control.get(0)?;
     let (old, idle) = (control.active_table, 1 - control.active_table);
+    fresh.pin(maps, idle)?;
     fresh.put(maps, idle)?;
     maps.control.set(0, Control { active_table: idle, ..control })?;
     meta.table_hash = table.hash();
@@ -106,6 +107,12 @@ struct Tables {
 }
 
 impl Tables {
+    fn pin(&self, maps: &Maps, place: u32) -> anyhow::Result<()> {
+        maps.class_index_v4.pin(place, IterableMap::map(&self.index_v4))?;
+        maps.classes_v4.pin(place, IterableMap::map(&self.trie_v4))?;
+        maps.classes_v6.pin(place, IterableMap::map(&self.trie_v6))
+    }
+
     fn put(&self, maps: &mut Maps, place: u32) -> anyhow::Result<()> {
         maps.class_index_v4.put(place, IterableMap::map(&self.index_v4))?;
         maps.classes_v4.put(place, IterableMap::map(&self.trie_v4))?;
@@ -207,7 +214,17 @@ fn fill_trie<N, K: Pod>(
 /// # Errors
 /// When the maps can't be read.
 pub fn in_force(maps: &Maps) -> anyhow::Result<Vec<(IpNet, u8)>> {
-    let active = maps.control.get(0)?.active_table;
+    loop {
+        let active = maps.control.get(0)?.active_table;
+        let rows = rows_in(maps, active)?;
+        // Another one that came into force meanwhile may have emptied the place that was read.
+        if maps.control.get(0)?.active_table == active {
+            return Ok(rows);
+        }
+    }
+}
+
+fn rows_in(maps: &Maps, active: u32) -> anyhow::Result<Vec<(IpNet, u8)>> {
     let meta = maps.meta.get(0)?;
     let mut rows = Vec::new();
     if let Some(table) = maps.classes_v4.table(active)? {

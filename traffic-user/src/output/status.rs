@@ -114,6 +114,8 @@ pub struct Hook {
     pub ours: usize,
     /// Programs that run before ours.
     pub before_ours: Vec<String>,
+    /// Programs of others whose names may not be read.
+    pub unnamed: usize,
 }
 
 /// A fault with its interface.

@@ -1,0 +1,7 @@
+//! What must hold when things go wrong, and with no more privilege than the service has.
+//!
+//! Every test ends with figures that are equal to a witness's, or with a gap of the right size, and with a daemon that
+//! has recovered by itself.
+
+mod node;
+mod privileges;

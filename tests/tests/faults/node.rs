@@ -1,0 +1,39 @@
+//! The node these tests begin with: two containers that know each other, and a daemon that drains as fast as it may.
+
+use std::net::{IpAddr, SocketAddr};
+
+use anyhow::Result;
+use traffic_tests::container::introduce;
+use traffic_tests::{Container, Lab};
+
+/// What the containers of [`pair`] have is class 2, all else class 1.
+pub const CLASSES: &str = "1 0.0.0.0/0\n1 ::/0\n2 10.1.0.0/16\n2 fd00:1::/32\n";
+
+/// A node whose class file is [`CLASSES`], with more configuration.
+pub fn node_with(name: &str, more: &str) -> Result<Lab> {
+    let lab = Lab::new(name)?;
+    let classes = lab.write("classes", CLASSES)?;
+    lab.configure(&format!(
+        "class_file = \"{}\"\n{more}\n[drain]\ninterval = \"100ms\"\n",
+        classes.display()
+    ))?;
+    Ok(lab)
+}
+
+/// A node whose class file is [`CLASSES`].
+pub fn node(name: &str) -> Result<Lab> {
+    node_with(name, "")
+}
+
+/// Containers 101 and 102 on the bridge, known to each other.
+pub fn pair(lab: &Lab) -> Result<(Container, Container)> {
+    let a = lab.bridged(101, 0, [10, 1, 0, 1].into(), "fd00:1::1".parse()?)?;
+    let b = lab.bridged(102, 0, [10, 1, 0, 2].into(), "fd00:1::2".parse()?)?;
+    introduce(&[&a, &b])?;
+    Ok((a, b))
+}
+
+/// An address with a port of the kernel's choice.
+pub fn at(address: IpAddr) -> SocketAddr {
+    SocketAddr::new(address, 0)
+}
