@@ -6,11 +6,12 @@ use anyhow::{Result, bail};
 
 use crate::{
     command::{self, HOST_CRATES, cargo, workspace},
+    dependencies,
     report::headline,
     setup::{self, Purpose},
 };
 
-/// Check formatting, clippy and documentation; every warning is an error
+/// Check formatting, clippy, documentation and dependencies; every warning is an error
 ///
 /// All checks run, also when an earlier one failed.
 #[derive(Default, clap::Args)]
@@ -44,6 +45,11 @@ pub fn run(_: &Options) -> Result<()> {
         if command::run(&mut command).is_err() {
             failed.push(name);
         }
+    }
+    headline("dependencies");
+    if let Err(error) = dependencies::check() {
+        eprintln!("{error:#}");
+        failed.push("dependencies");
     }
     if !failed.is_empty() {
         bail!("failed: {}", failed.join(", "));

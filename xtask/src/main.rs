@@ -9,6 +9,7 @@ mod build;
 mod ci;
 mod command;
 mod demo;
+mod dependencies;
 mod lint;
 mod report;
 mod seed_ledger;

@@ -22,9 +22,10 @@ const BUILD_TOOLS: [(&str, &str); 1] = [("gcc", "cc")];
 const COMPILER: [&str; 3] = ["rustc-web", "cargo-web", "libstd-rust-web-dev-bpf"];
 
 /// What the tests and the demonstration call: `(package, program)`.
-const TEST_TOOLS: [(&str, &str); 11] = [
+const TEST_TOOLS: [(&str, &str); 14] = [
     // Tells what is pinned, independently of us.
     ("bpftool", "bpftool"),
+    ("curl", "curl"),
     ("ethtool", "ethtool"),
     ("iperf3", "iperf3"),
     ("iproute2", "ip"),
@@ -35,6 +36,9 @@ const TEST_TOOLS: [(&str, &str); 11] = [
     ("procps", "sysctl"),
     // Reads the ledger as its users do, not through our own library.
     ("sqlite3", "sqlite3"),
+    // Which system calls the service needs, and what systemd makes of its unit.
+    ("strace", "strace"),
+    ("systemd", "systemd-analyze"),
     ("tcpdump", "tcpdump"),
     ("util-linux", "nsenter"),
 ];
