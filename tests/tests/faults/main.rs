@@ -5,3 +5,4 @@
 
 mod node;
 mod privileges;
+mod unit;

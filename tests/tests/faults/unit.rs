@@ -1,0 +1,159 @@
+//! The service's unit: as hardened as we say, and not more than the daemon bears.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result, ensure};
+use traffic_tests::check::{agrees_with_kernel, eventually, output, said};
+use traffic_tests::lab::trafctl_program;
+use traffic_tests::process::run_ok;
+use traffic_tests::traffic::udp_send;
+use traffic_tests::{Amounts, Counters, Daemon};
+
+use crate::node::{at, node, pair};
+
+/// The exposure that README.md and SECURITY.md state, in tenths: lower is better. `systemd-analyze` of systemd 252.
+const EXPOSURE: &str = "18";
+
+fn unit() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../traffic-user/systemd/trafctl.service")
+}
+
+#[test]
+fn the_unit_is_as_hardened_as_stated() -> Result<()> {
+    let mut command = Command::new("systemd-analyze");
+    command
+        .args(["security", "--offline=yes", "--no-pager"])
+        .arg(format!("--threshold={EXPOSURE}"))
+        .arg(unit());
+    let text = run_ok(&mut command).context("the unit is exposed more than stated")?;
+    let stated = format!("exposure level for trafctl.service: {}.{}", &EXPOSURE[..1], &EXPOSURE[1..]);
+    ensure!(text.contains(&stated), "state the better figure where the old one is: {text}");
+    for page in ["README.md", "SECURITY.md"] {
+        let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(page);
+        let text = std::fs::read_to_string(&page).with_context(|| page.display().to_string())?;
+        let figure = format!("{}.{} by `systemd-analyze security`", &EXPOSURE[..1], &EXPOSURE[1..]);
+        ensure!(text.contains(&figure), "{} does not say \"{figure}\"", page.display());
+    }
+    Ok(())
+}
+
+#[test]
+fn systemd_understands_the_whole_unit() -> Result<()> {
+    let text = std::fs::read_to_string(unit())?;
+    // The program is looked for where the unit says, so that the unit names the one of this build here.
+    let text = text.replace("/usr/sbin/trafctl", trafctl_program()?.to_str().context("a path")?);
+    let directory = tempfile::tempdir()?;
+    let file = directory.path().join("trafctl.service");
+    std::fs::write(&file, text)?;
+    let output = output(Command::new("systemd-analyze").args(["verify", "--man=no"]).arg(&file))?;
+    ensure!(output.status.success() && said(&output).is_empty(), "{}: {}", output.status, said(&output));
+    Ok(())
+}
+
+/// All that `SystemCallFilter=` of the unit leaves.
+fn allowed_calls() -> Result<BTreeSet<String>> {
+    let text = std::fs::read_to_string(unit())?;
+    let mut allowed = BTreeSet::new();
+    for line in text.lines().filter_map(|line| line.strip_prefix("SystemCallFilter=")) {
+        let (words, deny) = line.strip_prefix('~').map_or((line, false), |rest| (rest, true));
+        for word in words.split_whitespace() {
+            for call in expand(word)? {
+                if deny {
+                    allowed.remove(&call);
+                } else {
+                    allowed.insert(call);
+                }
+            }
+        }
+    }
+    ensure!(allowed.len() > 100, "the unit's filter was not understood: {allowed:?}");
+    Ok(allowed)
+}
+
+fn expand(word: &str) -> Result<Vec<String>> {
+    if !word.starts_with('@') {
+        return Ok(vec![word.to_owned()]);
+    }
+    let text = run_ok(Command::new("systemd-analyze").args(["syscall-filter", "--no-pager", word]))?;
+    let mut calls = Vec::new();
+    for line in text.lines().skip(1).map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'))
+    {
+        calls.extend(expand(line)?);
+    }
+    Ok(calls)
+}
+
+#[test]
+fn the_daemon_bears_its_sandbox() -> Result<()> {
+    let lab = node("sandbox")?;
+    let (a, b) = pair(&lab)?;
+    let socket = lab.state_dir().join("api.sock");
+    let listen = format!("[api]\nlisten = \"unix:{}\"\n", socket.display());
+    lab.configure(&format!("{}{listen}", std::fs::read_to_string(lab.config())?))?;
+    // As the unit has it: all read-only but the state and the pins, and no capability but three.
+    let script = r#"set -e
+        mount --make-rprivate /
+        for writable in "$1" "$2"; do mount --bind "$writable" "$writable"; done
+        mount -o remount,bind,ro /
+        for other in /tmp /run /var /home; do
+            if mountpoint -q "$other"; then mount -o remount,bind,ro "$other"; fi
+        done
+        if touch "$1/../probe" 2>/dev/null; then echo "the file system can be written" >&2; exit 3; fi
+        shift 2
+        exec setpriv --bounding-set=-all,+bpf,+net_admin,+perfmon --inh-caps=-all --no-new-privs "$@""#;
+    let trace = lab.state_dir().join("trace");
+    let mut command = lab.host().command("unshare");
+    command.args(["--mount", "sh", "-c", script, "sh"]).arg(lab.state_dir()).arg(lab.bpffs());
+    command.args(["strace", "--follow-forks", "--quiet=all", "--trace=all", "--output"]).arg(&trace);
+    command.arg(trafctl_program()?).arg("--bpffs").arg(lab.bpffs());
+    command.arg("--state-dir").arg(lab.state_dir()).arg("--config").arg(lab.config()).arg("run");
+    let mut daemon = Daemon::spawn_with(&mut command)?;
+    daemon.ready()?;
+
+    let sent = udp_send(a.namespace(), b.namespace(), at(b.v4()), 50, 400)?;
+    let all = Amounts::outgoing(sent.packets, sent.l3_bytes);
+    assert_eq!(Counters::at_rest(&lab)?.class("101", 2, "ipv4"), all);
+    // What it does in its life: interfaces that come and go, drains, a reload, an answer to a question.
+    let mut c = lab.bridged(103, 0, [10, 1, 0, 3].into(), "fd00:1::3".parse()?)?;
+    daemon.says("veth103.0: attached")?;
+    c.stop()?;
+    daemon.says("veth103.0 is gone")?;
+    let answer = run_ok(
+        Command::new("curl")
+            .args(["--silent", "--fail", "--unix-socket"])
+            .arg(&socket)
+            .arg("http://x/metrics"),
+    )?;
+    ensure!(answer.contains("trafctl_network_transmit_bytes_total"), "{answer}");
+    eventually("the counters are booked", || {
+        let report = lab.run_json(&["report", "--format", "json"])?;
+        Ok(report.to_string().contains(&sent.l3_bytes.to_string()))
+    })?;
+    agrees_with_kernel(&lab, &Counters::at_rest(&lab)?, a.interface())?;
+    let child = std::fs::read_to_string(format!("/proc/{0}/task/{0}/children", daemon.id()))?;
+    let child: u32 = child.split_whitespace().next().context("the traced daemon")?.parse()?;
+    run_ok(Command::new("kill").args(["-HUP", &child.to_string()]))?;
+    daemon.says("are in force")?;
+    run_ok(Command::new("kill").args(["-TERM", &child.to_string()]))?;
+    daemon.says("counting goes on")?;
+    let status = daemon.wait()?;
+    ensure!(status.success(), "{status}: {}", daemon.said());
+    ensure!(!daemon.said().contains("ERROR"), "{}", daemon.said());
+
+    let allowed = allowed_calls()?;
+    let text = std::fs::read_to_string(&trace)?;
+    let called: BTreeSet<&str> = text
+        .lines()
+        .filter_map(|line| line.split_once(' ')?.1.trim_start().split_once('('))
+        .map(|(name, _)| name)
+        .filter(|name| {
+            name.chars().all(|letter| letter.is_ascii_lowercase() || letter.is_ascii_digit() || letter == '_')
+        })
+        .collect();
+    ensure!(called.contains("bpf") && called.contains("sendto"), "the trace was not understood: {called:?}");
+    let refused: Vec<_> = called.iter().filter(|name| !allowed.contains(**name)).collect();
+    ensure!(refused.is_empty(), "the unit's filter refuses {refused:?}");
+    Ok(())
+}
