@@ -115,13 +115,13 @@ impl Maps {
         })
     }
 
-    /// Everything that a class table consists of.
+    /// Everything that a class table consists of, each before what leads to it.
     pub fn class_tables_mut(&mut self) -> [&mut Pair; 5] {
         [
             &mut self.class_index_v4,
             &mut self.classes_v4,
-            &mut self.class_index_v6,
             &mut self.class_ranges_v6,
+            &mut self.class_index_v6,
             &mut self.classes_v6,
         ]
     }

@@ -107,19 +107,25 @@ struct Tables {
 }
 
 impl Tables {
-    fn pin(&self, maps: &Maps, place: u32) -> anyhow::Result<()> {
-        maps.class_index_v4.pin(place, IterableMap::map(&self.index_v4))?;
-        maps.classes_v4.pin(place, IterableMap::map(&self.trie_v4))?;
-        maps.classes_v6.pin(place, IterableMap::map(&self.trie_v6))
+    /// In the order of [`Maps::class_tables_mut`].
+    fn all(&self) -> [&MapData; 5] {
+        [
+            IterableMap::map(&self.index_v4),
+            IterableMap::map(&self.trie_v4),
+            IterableMap::map(&self.ranges_v6),
+            IterableMap::map(&self.index_v6),
+            IterableMap::map(&self.trie_v6),
+        ]
+    }
+
+    fn pin(&self, maps: &mut Maps, place: u32) -> anyhow::Result<()> {
+        let mut pairs = maps.class_tables_mut().into_iter().zip(self.all());
+        pairs.try_for_each(|(pair, table)| pair.pin(place, table))
     }
 
     fn put(&self, maps: &mut Maps, place: u32) -> anyhow::Result<()> {
-        maps.class_index_v4.put(place, IterableMap::map(&self.index_v4))?;
-        maps.classes_v4.put(place, IterableMap::map(&self.trie_v4))?;
-        // An entry of the index names nodes, so they are there first.
-        maps.class_ranges_v6.put(place, IterableMap::map(&self.ranges_v6))?;
-        maps.class_index_v6.put(place, IterableMap::map(&self.index_v6))?;
-        maps.classes_v6.put(place, IterableMap::map(&self.trie_v6))
+        let mut pairs = maps.class_tables_mut().into_iter().zip(self.all());
+        pairs.try_for_each(|(pair, table)| pair.put(place, table))
     }
 }
 
