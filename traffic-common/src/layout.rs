@@ -6,7 +6,7 @@
 use core::mem::{offset_of, size_of};
 
 /// Version of everything in this module. Kept in [`Meta::layout_version`]; maps of another version are refused.
-pub const LAYOUT_VERSION: u32 = 1;
+pub const LAYOUT_VERSION: u32 = 2;
 
 /// Name of the classifier on the host-side ingress hook: packets *out of* the container.
 pub const INGRESS_PROGRAM: &str = "trafctl_ingress";
@@ -274,7 +274,8 @@ impl RangeNode {
 
 /// State of a slot record.
 pub mod slot_state {
-    /// Never used, or freed.
+    /// Never used, or given up by an owner that was gone. What was counted in it until then is in nobody's name, and
+    /// becomes the slot's base when it goes to the next owner.
     pub const FREE: u32 = 0;
     /// Belongs to the named container or interface, which exists or may come back.
     pub const IN_USE: u32 = 1;
@@ -288,7 +289,7 @@ pub mod slot_state {
 pub struct ContainerRecord {
     /// One of [`slot_state`].
     pub state: u32,
-    /// Raised each time the slot goes to another container.
+    /// Raised each time the slot goes to another container; 0 before the first. Stays when the slot is freed.
     pub generation: u32,
     /// When this container first got the slot, in seconds since the Unix epoch.
     pub since_unix_s: u64,
@@ -312,7 +313,7 @@ pub struct LinkStatistics {
 pub struct InterfaceRecord {
     /// One of [`slot_state`].
     pub state: u32,
-    /// Raised each time the slot goes to another interface.
+    /// Raised each time the slot goes to another interface; 0 before the first. Stays when the slot is freed.
     pub generation: u32,
     /// The interface's index while it exists, 0 after it went.
     pub ifindex: u32,
@@ -328,6 +329,8 @@ pub struct InterfaceRecord {
     pub kernel_before: LinkStatistics,
     /// Our own totals (buffers and their bytes) at that moment, since a slot outlives its interface.
     pub counted_before: LinkStatistics,
+    /// When the interface went, in seconds since the Unix epoch; 0 while it exists.
+    pub gone_unix_s: u64,
     /// What the kernel counted on this slot's interfaces while the program was not attached to them. Only grows.
     pub unseen: LinkStatistics,
     /// The name in UTF-8, padded with zeros.
@@ -392,10 +395,10 @@ const _: () = {
     assert!(size_of::<ContainerRecord>() == 80);
     assert!(offset_of!(ContainerRecord, id) == 16);
     assert!(size_of::<LinkStatistics>() == 32);
-    assert!(size_of::<InterfaceRecord>() == 208);
+    assert!(size_of::<InterfaceRecord>() == 216);
     assert!(offset_of!(InterfaceRecord, attached_unix_s) == 24);
     assert!(offset_of!(InterfaceRecord, kernel_before) == 32);
-    assert!(offset_of!(InterfaceRecord, name) == 128);
+    assert!(offset_of!(InterfaceRecord, name) == 136);
     assert!(size_of::<Meta>() == 416);
     assert!(offset_of!(Meta, epoch) == 8);
     assert!(offset_of!(Meta, container_slots) == 60);

@@ -78,8 +78,7 @@ pub static CLASS_RANGES_V6: ArrayOfMaps<ClassRangesV6, 2> = ArrayOfMaps::new();
 #[btf_map]
 pub static CONTROL: Array<Control, 1> = Array::new();
 
-/// container slot * columns + column -> counters. The program only ever adds; userspace only reads, but for a slot
-/// that it gives to another container.
+/// container slot * columns + column -> counters. The program only ever adds, and userspace only reads.
 #[btf_map]
 pub static CLASS_COUNTERS: PerCpuArray<ClassCounters, 1> = PerCpuArray::new();
 
@@ -98,6 +97,18 @@ pub static CONTAINERS: Array<ContainerRecord, 1> = Array::new();
 /// interface slot -> its owner. Userspace only.
 #[btf_map]
 pub static INTERFACES: Array<InterfaceRecord, 1> = Array::new();
+
+/// Like [`CLASS_COUNTERS`], but one for all CPUs: what a slot held when its present owner got it. Userspace only.
+#[btf_map]
+pub static CLASS_BASES: Array<ClassCounters, 1> = Array::new();
+
+/// The same for [`INTERFACE_COUNTERS`].
+#[btf_map]
+pub static INTERFACE_BASES: Array<InterfaceCounters, 1> = Array::new();
+
+/// The same for [`FAULT_COUNTERS`].
+#[btf_map]
+pub static FAULT_BASES: Array<FaultCounters, 1> = Array::new();
 
 /// What this set of maps is. Userspace only.
 #[btf_map]

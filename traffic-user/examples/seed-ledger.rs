@@ -170,6 +170,7 @@ fn first_snapshot(begin: Timestamp, containers: u32, classes: u8) -> anyhow::Res
         counters,
         faults: Vec::new(),
         interfaces,
+        former: ByDirection::default(),
     })
 }
 

@@ -11,7 +11,8 @@ use std::{
 use anyhow::{Context as _, bail};
 use ipnet::IpNet;
 use traffic_common::{
-    ADDRESS_WITHOUT_SLOT, Direction, INTERFACE_INDEX_ENTRIES, InterfaceEntry, interface_flags,
+    ADDRESS_WITHOUT_SLOT, Direction, INTERFACE_INDEX_ENTRIES, InterfaceEntry, UNKNOWN_INTERFACE_SLOT,
+    interface_flags,
 };
 
 use crate::{
@@ -28,6 +29,7 @@ use crate::{
     links::Link,
     naming::{InterfaceFacts, Role},
     netlink::Netlink,
+    reclaim,
     snapshot::ContainerId,
 };
 
@@ -217,11 +219,11 @@ impl Host {
         link: &Link,
         container: Option<&ContainerId>,
     ) -> anyhow::Result<Change> {
-        let Session { loaded, registry, .. } = session;
         let slot = match container {
-            Some(id) => registry.assign_container(&mut loaded.maps, id)?,
+            Some(id) => self.container_slot(session, id)?,
             None => None,
         };
+        let Session { loaded, registry, .. } = &mut *session;
         if container.is_some() && slot.is_none() {
             tracing::warn!(
                 "{}: no counter slot is free ({} containers): its packets are counted as container_table_full",
@@ -230,7 +232,12 @@ impl Host {
             );
         }
         let before = registry.interface_of_index(link.index);
-        let interface_slot = registry.assign_interface(&mut loaded.maps, link, container, slot)?;
+        let mut interface_slot = registry.assign_interface(&mut loaded.maps, link, container, slot)?;
+        if interface_slot == UNKNOWN_INTERFACE_SLOT && self.make_room(session) {
+            let Session { loaded, registry, .. } = &mut *session;
+            interface_slot = registry.assign_interface(&mut loaded.maps, link, container, slot)?;
+        }
+        let Session { loaded, registry, .. } = &mut *session;
         let moved = before.filter(|&old| old != interface_slot);
 
         let mut hanging = true;
@@ -248,9 +255,6 @@ impl Host {
             let now = self.netlink.link(link.index).await?.unwrap_or_else(|| link.clone());
             registry.note_attach(&mut loaded.maps, interface_slot, &now, counted_so_far)?;
         }
-        if let Some(old) = moved {
-            registry.note_gone(&mut loaded.maps, old)?;
-        }
         let entry = InterfaceEntry {
             flags: interface_flags::PRESENT
                 | if container.is_none() { interface_flags::SHARED } else { 0 }
@@ -261,6 +265,10 @@ impl Host {
         };
         // Before the hooks: a packet must find its interface from the first one on.
         write_entry(loaded, link.index, entry)?;
+        // Not before: what is gone may be given away.
+        if let Some(old) = moved {
+            registry.note_gone(&mut loaded.maps, old)?;
+        }
         let mut change = Change::Kept;
         for direction in BOTH {
             if begins {
@@ -275,6 +283,50 @@ impl Host {
             self.settle(session, interface_slot, link.index, counted_so_far).await?;
         }
         Ok(change)
+    }
+
+    /// The slot of a container, if need be one whose owner is gone; `None` when all are taken.
+    fn container_slot(&self, session: &mut Session, id: &ContainerId) -> anyhow::Result<Option<u32>> {
+        let slot = session.registry.assign_container(&mut session.loaded.maps, id)?;
+        if slot.is_some() || !self.make_room(session) {
+            return Ok(slot);
+        }
+        session.registry.assign_container(&mut session.loaded.maps, id)
+    }
+
+    /// Whether there was anything to free. That it failed keeps nothing from being counted, in a fault at the least.
+    fn make_room(&self, session: &mut Session) -> bool {
+        let Session { loaded, registry, .. } = session;
+        // An address that is nobody's any more must not lead to a slot that is about to go to another.
+        let addresses = self.addresses(|id| Ok(registry.container_slot(id)));
+        addresses
+            .and_then(|addresses| tables::sync_addresses(&mut loaded.maps, &addresses))
+            .and_then(|()| {
+                let maps_and_registry = (&mut loaded.maps, registry);
+                reclaim::make_room(&self.config, &self.state_dir, maps_and_registry, |id| {
+                    self.owns_address(id)
+                })
+            })
+            .unwrap_or_else(|error| {
+                tracing::error!("slots run short, and none can be freed: {error:#}");
+                false
+            })
+    }
+
+    /// The configured addresses with the slots of their owners.
+    fn addresses(
+        &self,
+        mut slot: impl FnMut(&ContainerId) -> anyhow::Result<Option<u32>>,
+    ) -> anyhow::Result<BTreeMap<IpNet, u32>> {
+        let entries = self.identities.addresses.entries.iter();
+        entries
+            .map(|entry| Ok((entry.prefix, slot(&entry.container)?.unwrap_or(ADDRESS_WITHOUT_SLOT))))
+            .collect()
+    }
+
+    /// Whether a container has an address by configuration, and so needs no interface to be there.
+    pub fn owns_address(&self, id: &str) -> bool {
+        self.identities.addresses.entries.iter().any(|entry| entry.container.as_str() == id)
     }
 
     /// Writes down what passed between the reading before the hooks and the moment they hung.
@@ -348,11 +400,7 @@ impl Host {
     /// # Errors
     /// When a map can't be written.
     pub fn sync_addresses(&self, session: &mut Session) -> anyhow::Result<()> {
-        let mut wanted: BTreeMap<IpNet, u32> = BTreeMap::new();
-        for entry in &self.identities.addresses.entries {
-            let slot = session.registry.assign_container(&mut session.loaded.maps, &entry.container)?;
-            wanted.insert(entry.prefix, slot.unwrap_or(ADDRESS_WITHOUT_SLOT));
-        }
+        let wanted = self.addresses(|id| self.container_slot(session, id))?;
         tables::sync_addresses(&mut session.loaded.maps, &wanted)
     }
 

@@ -14,6 +14,7 @@
 //! | [`notation`] | how people write addresses |
 //! | [`output`] | results as tables, JSON and CSV |
 //! | [`bookkeeper`] | from the counters into the ledger: when to drain, and what must wait for a drain |
+//! | [`reclaim`] | slots of those that are gone, given to others when slots run short |
 //! | [`ledger`] | last readings, differences, gaps and rollups in SQLite: what is billed from |
 //! | [`api`], [`health`] | metrics and JSON over HTTP, for monitoring; how draining goes |
 //! | [`privileges`] | the capabilities needed, and whom files are for |
@@ -39,5 +40,6 @@ pub mod netlink;
 pub mod notation;
 pub mod output;
 pub mod privileges;
+pub mod reclaim;
 pub mod snapshot;
 pub mod vz_conf;

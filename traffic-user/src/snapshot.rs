@@ -186,6 +186,9 @@ pub struct Snapshot {
     pub faults: Vec<FaultCounter>,
     /// Interfaces, those that went included while their slot is theirs.
     pub interfaces: Vec<InterfaceCounter>,
+    /// What was counted for containers and interfaces whose slots went to others; their final readings are in the
+    /// ledger. Without it nothing would balance.
+    pub former: ByDirection<Balance>,
 }
 
 /// What passed all interfaces, and where it was counted. Equal sums are the proof that nothing was missed.
@@ -215,7 +218,7 @@ impl Balance {
 impl Snapshot {
     /// Sums over the whole node, by direction.
     pub fn balance(&self) -> ByDirection<Balance> {
-        let mut balance = ByDirection::<Balance>::default();
+        let mut balance = self.former;
         let add = |to: &mut Tally, tally: &Tally| {
             to.packets += tally.packets;
             to.bytes += tally.bytes;

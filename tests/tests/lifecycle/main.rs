@@ -12,3 +12,4 @@ mod interfaces;
 mod load;
 mod node;
 mod reload;
+mod slots;

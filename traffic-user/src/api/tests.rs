@@ -74,6 +74,7 @@ fn snapshot() -> Snapshot {
             interface("veth20.0", Some("20"), 100),
             interface("venet0", None, 0),
         ],
+        former: ByDirection::default(),
     }
 }
 

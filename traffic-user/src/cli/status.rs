@@ -1,7 +1,7 @@
 //! `trafctl status`
 
 use clap::Args;
-use traffic_common::{Direction, LAYOUT_VERSION, Meta, UNKNOWN_INTERFACE_SLOT, slot_state};
+use traffic_common::{Direction, LAYOUT_VERSION, Meta, UNKNOWN_INTERFACE_SLOT};
 
 use super::{Done, Format, Global, print};
 use crate::{
@@ -11,10 +11,12 @@ use crate::{
         attach::{self, AttachKind, Hanging},
         counters, load,
         maps::{self, Maps},
+        registry::Registry,
     },
     links::Link,
     naming::Role,
     output::status::{self, Attachment, Hook, Program, Status, Table, Use},
+    reclaim::Occupancy,
     snapshot::hex,
 };
 
@@ -56,9 +58,8 @@ async fn gather(host: &Host, maps: &Maps) -> anyhow::Result<Status> {
     }
     let programs = programs(host, &meta, &mut problems)?;
     let snapshot = counters::read(maps, &host.config.node)?;
-    let containers = maps.containers.range(0, maps.containers.len())?;
-    let interfaces = maps.interfaces.range(0, maps.interfaces.len())?;
-    let in_use = |states: Vec<u32>| states.iter().filter(|&&state| state != slot_state::FREE).count() as u64;
+    let registry = Registry::read(maps)?;
+    let gone = registry.gone(|id| host.owns_address(id));
     Ok(Status {
         node: host.config.node.clone(),
         trafctl_version: env!("CARGO_PKG_VERSION"),
@@ -74,17 +75,15 @@ async fn gather(host: &Host, maps: &Maps) -> anyhow::Result<Status> {
             order: host.config.class_order.to_string(),
         },
         tables: vec![
+            slots("containers", Occupancy::of_containers(&registry, &gone), meta.container_slots),
+            slots("interfaces", Occupancy::of_interfaces(&registry, &gone), meta.interface_slots),
             Use {
-                table: "containers",
-                used: in_use(containers.iter().map(|r| r.state).collect()),
-                capacity: meta.container_slots.into(),
+                table: "classes",
+                used: meta.columns_used.into(),
+                gone: 0,
+                retired: 0,
+                capacity: meta.columns.into(),
             },
-            Use {
-                table: "interfaces",
-                used: in_use(interfaces.iter().map(|r| r.state).collect()),
-                capacity: meta.interface_slots.into(),
-            },
-            Use { table: "classes", used: meta.columns_used.into(), capacity: meta.columns.into() },
         ],
         memory: maps::memory(&host.bpffs)?,
         attachments,
@@ -92,6 +91,11 @@ async fn gather(host: &Host, maps: &Maps) -> anyhow::Result<Status> {
         unaccounted: status::unaccounted(&snapshot.balance()),
         problems,
     })
+}
+
+fn slots(table: &'static str, occupancy: Occupancy, capacity: u32) -> Use {
+    let Occupancy { used, gone, retired } = occupancy;
+    Use { table, used, gone, retired, capacity: capacity.into() }
 }
 
 fn programs(host: &Host, meta: &Meta, problems: &mut Vec<String>) -> anyhow::Result<Vec<Program>> {

@@ -2,8 +2,8 @@
 
 use jiff::Timestamp;
 use traffic_common::{
-    ClassCounters, Direction, Family, Fault, FaultCounters, InterfaceCounters, InterfaceRecord,
-    LinkStatistics, Meta, Tally, slot_state,
+    ClassCounters, ContainerRecord, Direction, Family, Fault, FaultCounters, InterfaceCounters,
+    InterfaceRecord, LinkStatistics, Meta, Tally, slot_state,
 };
 
 use super::{
@@ -14,7 +14,8 @@ use super::{
 use crate::{
     clock,
     snapshot::{
-        ByDirection, ClassCounter, ClassTableInfo, FaultCounter, InterfaceCounter, PassedCounter, Snapshot,
+        Balance, ByDirection, ClassCounter, ClassTableInfo, FaultCounter, InterfaceCounter, PassedCounter,
+        Snapshot,
     },
 };
 
@@ -23,6 +24,31 @@ use crate::{
 /// # Errors
 /// When a map can't be read.
 pub fn read(maps: &Maps, node: &str) -> anyhow::Result<Snapshot> {
+    loop {
+        let before = owners(maps)?;
+        let snapshot = read_once(maps, node, &before)?;
+        // A slot that changed hands meanwhile would show one's counters under the other's name.
+        if owners(maps)? == before {
+            return Ok(snapshot);
+        }
+    }
+}
+
+/// Who owns which slot.
+#[derive(PartialEq, Eq)]
+struct Owners {
+    containers: Vec<ContainerRecord>,
+    interfaces: Vec<InterfaceRecord>,
+}
+
+fn owners(maps: &Maps) -> anyhow::Result<Owners> {
+    Ok(Owners {
+        containers: maps.containers.range(0, maps.containers.len())?,
+        interfaces: maps.interfaces.range(0, maps.interfaces.len())?,
+    })
+}
+
+fn read_once(maps: &Maps, node: &str, owners: &Owners) -> anyhow::Result<Snapshot> {
     let meta = stable_meta(maps)?;
     let mut snapshot = Snapshot {
         node: node.to_owned(),
@@ -35,9 +61,10 @@ pub fn read(maps: &Maps, node: &str) -> anyhow::Result<Snapshot> {
         counters: Vec::new(),
         faults: Vec::new(),
         interfaces: Vec::new(),
+        former: ByDirection::default(),
     };
-    read_classes(maps, &meta, &mut snapshot)?;
-    read_interfaces(maps, &mut snapshot)?;
+    read_classes(maps, &meta, &owners.containers, &mut snapshot)?;
+    read_interfaces(maps, &owners.interfaces, &mut snapshot)?;
     Ok(snapshot)
 }
 
@@ -69,19 +96,30 @@ fn stable_meta(maps: &Maps) -> anyhow::Result<Meta> {
     }
 }
 
-fn read_classes(maps: &Maps, meta: &Meta, snapshot: &mut Snapshot) -> anyhow::Result<()> {
+fn read_classes(
+    maps: &Maps,
+    meta: &Meta,
+    owners: &[ContainerRecord],
+    snapshot: &mut Snapshot,
+) -> anyhow::Result<()> {
     let columns = tables::columns(meta);
-    let owners = maps.containers.range(0, maps.containers.len())?;
-    // Slots are given from the first on, so the owned ones are a short head of the map, read in one go.
-    let last = owners.iter().rposition(|record| record.state != slot_state::FREE);
+    // Slots are given from the first on, so those ever owned are a short head of the map, read in one go.
+    let last = owners.iter().rposition(|record| record.generation != 0);
     let slots = u32::try_from(last.map_or(0, |last| last + 1))?;
     let copies = maps.class_counters.copies();
     let values = maps.class_counters.range(0, slots * meta.columns)?;
+    let bases = maps.class_bases.range(0, slots * meta.columns)?;
     for (slot, record) in owners.iter().enumerate().take(slots as usize) {
-        let Some(container) = container_id(record) else { continue };
+        let container = container_id(record);
         for &(column, class) in &columns {
-            let first = (slot * meta.columns as usize + column as usize) * copies;
-            let sum = sum_class(&values[first..first + copies]);
+            let at = slot * meta.columns as usize + column as usize;
+            let all = sum_class(&values[at * copies..(at + 1) * copies]);
+            let Some(container) = &container else {
+                former(snapshot, |balance, direction| add_class(&mut balance.classes, &all, direction));
+                continue;
+            };
+            former(snapshot, |balance, direction| add_class(&mut balance.classes, &bases[at], direction));
+            let sum = class_since(&all, &bases[at]);
             for family in Family::ALL {
                 snapshot.counters.push(ClassCounter {
                     container: container.clone(),
@@ -103,24 +141,48 @@ fn read_classes(maps: &Maps, meta: &Meta, snapshot: &mut Snapshot) -> anyhow::Re
     Ok(())
 }
 
+/// Adds to what belongs to former owners of slots.
+fn former(snapshot: &mut Snapshot, add: impl Fn(&mut Balance, Direction)) {
+    add(&mut snapshot.former.incoming, Direction::In);
+    add(&mut snapshot.former.outgoing, Direction::Out);
+}
+
+fn add_class(to: &mut Tally, counters: &ClassCounters, direction: Direction) {
+    for family in Family::ALL {
+        add(to, &counters.tallies[family as usize][direction as usize]);
+    }
+}
+
 /// Sorts numbers by value and before names.
 fn natural(id: &str) -> (u64, &str) {
     (id.parse().unwrap_or(u64::MAX), id)
 }
 
-fn read_interfaces(maps: &Maps, snapshot: &mut Snapshot) -> anyhow::Result<()> {
-    let owners = maps.interfaces.range(0, maps.interfaces.len())?;
-    let last = owners.iter().rposition(|record| record.state != slot_state::FREE);
+fn read_interfaces(maps: &Maps, owners: &[InterfaceRecord], snapshot: &mut Snapshot) -> anyhow::Result<()> {
+    let last = owners.iter().rposition(|record| record.generation != 0);
     let slots = u32::try_from(last.map_or(0, |last| last + 1))?;
     let copies = maps.interface_counters.copies();
     let passed = maps.interface_counters.range(0, slots)?;
     let faults = maps.fault_counters.range(0, slots)?;
+    let passed_bases = maps.interface_bases.range(0, slots)?;
+    let fault_bases = maps.fault_bases.range(0, slots)?;
     for (slot, record) in owners.iter().enumerate().take(slots as usize) {
-        if record.state == slot_state::FREE {
-            continue;
-        }
+        let (mut passed_base, mut faults_base) = (passed_bases[slot], fault_bases[slot]);
         let passed = sum_interface(&passed[slot * copies..(slot + 1) * copies]);
         let faults = sum_faults(&faults[slot * copies..(slot + 1) * copies]);
+        let is_owned = record.state != slot_state::FREE;
+        if !is_owned {
+            (passed_base, faults_base) = (passed, faults);
+        }
+        former(snapshot, |balance, direction| {
+            add(&mut balance.passed, &passed_base.passed[direction as usize].wire);
+            faults_base.faults[direction as usize].iter().for_each(|tally| add(&mut balance.faults, tally));
+        });
+        if !is_owned {
+            continue;
+        }
+        let passed = interface_since(&passed, &passed_base);
+        let faults = faults_since(&faults, &faults_base);
         let interface = read_text(&record.name);
         if slot == traffic_common::UNKNOWN_INTERFACE_SLOT as usize && passed == InterfaceCounters::default() {
             continue;
@@ -200,6 +262,63 @@ fn add(to: &mut Tally, tally: &Tally) {
     to.bytes = to.bytes.wrapping_add(tally.bytes);
 }
 
+fn since(now: &Tally, base: &Tally) -> Tally {
+    Tally { packets: now.packets.wrapping_sub(base.packets), bytes: now.bytes.wrapping_sub(base.bytes) }
+}
+
+fn class_since(now: &ClassCounters, base: &ClassCounters) -> ClassCounters {
+    let mut since_base = *now;
+    for (to, base) in since_base.tallies.as_flattened_mut().iter_mut().zip(base.tallies.as_flattened()) {
+        *to = since(to, base);
+    }
+    since_base
+}
+
+fn interface_since(now: &InterfaceCounters, base: &InterfaceCounters) -> InterfaceCounters {
+    let mut since_base = *now;
+    for (to, base) in since_base.passed.iter_mut().zip(&base.passed) {
+        to.wire = since(&to.wire, &base.wire);
+        to.skbs = to.skbs.wrapping_sub(base.skbs);
+        to.skb_bytes = to.skb_bytes.wrapping_sub(base.skb_bytes);
+    }
+    since_base
+}
+
+fn faults_since(now: &FaultCounters, base: &FaultCounters) -> FaultCounters {
+    let mut since_base = *now;
+    for (to, base) in since_base.faults.as_flattened_mut().iter_mut().zip(base.faults.as_flattened()) {
+        *to = since(to, base);
+    }
+    for (to, base) in since_base.estimated.iter_mut().zip(&base.estimated) {
+        *to = since(to, base);
+    }
+    since_base
+}
+
+/// Makes all that is counted in a container's slot so far its base: whoever gets it next begins at zero.
+///
+/// # Errors
+/// When a map can't be read or written.
+pub fn rebase_container(maps: &mut Maps, slot: u32) -> anyhow::Result<()> {
+    let columns = maps.control.get(0)?.columns;
+    let copies = maps.class_counters.copies();
+    let values = maps.class_counters.range(slot * columns, columns)?;
+    for (index, values) in (slot * columns..).zip(values.chunks(copies)) {
+        maps.class_bases.set(index, sum_class(values))?;
+    }
+    Ok(())
+}
+
+/// The same for an interface's slot.
+///
+/// # Errors
+/// When a map can't be read or written.
+pub fn rebase_interface(maps: &mut Maps, slot: u32) -> anyhow::Result<()> {
+    let (passed, faults) = (maps.interface_counters.range(slot, 1)?, maps.fault_counters.range(slot, 1)?);
+    maps.interface_bases.set(slot, sum_interface(&passed))?;
+    maps.fault_bases.set(slot, sum_faults(&faults))
+}
+
 fn sum_class(copies: &[ClassCounters]) -> ClassCounters {
     let mut sum = ClassCounters::default();
     for copy in copies {
@@ -270,6 +389,29 @@ mod tests {
         assert_eq!(sum.faults[1][Fault::Malformed as usize].packets, 9);
         assert_eq!(sum.faults[0][Fault::Malformed as usize].packets, 0);
         assert_eq!((sum.estimated[0].packets, sum.estimated[1].packets), (12, 0));
+    }
+
+    #[test]
+    fn what_a_slot_held_before_its_owner_is_taken_off_field_by_field() {
+        let base = ClassCounters { tallies: [[tally(1), tally(2)], [tally(3), tally(4)]] };
+        let now = ClassCounters { tallies: [[tally(11), tally(22)], [tally(33), tally(44)]] };
+        let expected = [[(10, 10), (20, 20)], [(30, 30), (40, 40)]];
+        assert_eq!(class_since(&now, &base).tallies.map(|row| row.map(|t| (t.packets, t.bytes))), expected);
+
+        let mut base = InterfaceCounters::default();
+        base.passed[1] = traffic_common::Passed { wire: tally(1), skbs: 2, skb_bytes: 3 };
+        let mut now = InterfaceCounters::default();
+        now.passed[1] = traffic_common::Passed { wire: tally(5), skbs: 12, skb_bytes: 103 };
+        let since_base = interface_since(&now, &base).passed[1];
+        assert_eq!((since_base.wire.packets, since_base.skbs, since_base.skb_bytes), (4, 10, 100));
+
+        let (mut base, mut now) = (FaultCounters::default(), FaultCounters::default());
+        base.faults[1][Fault::Malformed as usize] = tally(3);
+        now.faults[1][Fault::Malformed as usize] = tally(9);
+        now.estimated[0] = tally(4);
+        let since_base = faults_since(&now, &base);
+        assert_eq!(since_base.faults[1][Fault::Malformed as usize].packets, 6);
+        assert_eq!(since_base.estimated[0].bytes, 1004);
     }
 
     #[test]

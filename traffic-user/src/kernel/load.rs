@@ -266,6 +266,9 @@ fn load_program(bpffs: &Bpffs, limits: &Limits, log_faults: bool) -> anyhow::Res
         .map_max_entries("CLASS_COUNTERS", counters)
         .map_max_entries("INTERFACE_COUNTERS", limits.interfaces)
         .map_max_entries("FAULT_COUNTERS", limits.interfaces)
+        .map_max_entries("CLASS_BASES", counters)
+        .map_max_entries("INTERFACE_BASES", limits.interfaces)
+        .map_max_entries("FAULT_BASES", limits.interfaces)
         .map_max_entries("CONTAINERS", limits.containers)
         .map_max_entries("INTERFACES", limits.interfaces);
     for (name, path) in &paths {

@@ -21,7 +21,7 @@ use super::{bpffs::Bpffs, sys};
 use crate::output::status::MapMemory;
 
 /// Names of all maps that are pinned, as the program defines them.
-pub const PINNED: [&str; 16] = [
+pub const PINNED: [&str; 19] = [
     "INTERFACE_BY_INDEX",
     "INTERFACE_BY_HIGH_INDEX",
     "ADDRESSES_V4",
@@ -35,6 +35,9 @@ pub const PINNED: [&str; 16] = [
     "CLASS_COUNTERS",
     "INTERFACE_COUNTERS",
     "FAULT_COUNTERS",
+    "CLASS_BASES",
+    "INTERFACE_BASES",
+    "FAULT_BASES",
     "CONTAINERS",
     "INTERFACES",
     "META",
@@ -83,6 +86,12 @@ pub struct Maps {
     pub interface_counters: Elements<InterfaceCounters>,
     /// interface slot -> faults.
     pub fault_counters: Elements<FaultCounters>,
+    /// What the counters of a slot held when its present owner got it.
+    pub class_bases: Elements<ClassCounters>,
+    /// The same for what passed interfaces.
+    pub interface_bases: Elements<InterfaceCounters>,
+    /// The same for faults.
+    pub fault_bases: Elements<FaultCounters>,
     /// container slot -> owner.
     pub containers: Elements<ContainerRecord>,
     /// interface slot -> owner.
@@ -110,9 +119,25 @@ impl Maps {
             class_counters: Elements::open(bpffs, "CLASS_COUNTERS")?,
             interface_counters: Elements::open(bpffs, "INTERFACE_COUNTERS")?,
             fault_counters: Elements::open(bpffs, "FAULT_COUNTERS")?,
+            class_bases: Elements::open(bpffs, "CLASS_BASES")?,
+            interface_bases: Elements::open(bpffs, "INTERFACE_BASES")?,
+            fault_bases: Elements::open(bpffs, "FAULT_BASES")?,
             containers: Elements::open(bpffs, "CONTAINERS")?,
             interfaces: Elements::open(bpffs, "INTERFACES")?,
         })
+    }
+
+    /// Waits until no packet that is being looked at now is looked at any more: the kernel returns from an update of a
+    /// map of maps only then.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn wait_for_packets(&mut self) -> anyhow::Result<()> {
+        let active = self.control.get(0)?.active_table;
+        if let Some(table) = self.classes_v4.table(active)? {
+            self.classes_v4.put(active, &table)?;
+        }
+        Ok(())
     }
 
     /// Everything that a class table consists of, each before what leads to it.

@@ -1,7 +1,15 @@
 //! Which container and which interface has which slot, as written in the pinned maps.
 //!
-//! A slot once given stays with its owner, over stops and starts, so that its counters go on. The choice of a slot is
-//! pure (`choose`); the rest writes it down.
+//! A slot once given stays with its owner, over stops and starts, so that its counters go on. Only when slots run short
+//! those of owners that are gone are freed ([`Registry::free`]), after their final reading is in the ledger. The counters
+//! are not touched by that: what they hold is noted as the slot's base when it goes to its next owner. Each step leaves a
+//! state that readers understand, wherever it is cut short: a free slot's counters are in nobody's name, and the base is
+//! written before the owner. The choice of a slot is pure (`choose`); the rest writes it down.
+
+use std::{
+    cmp::Reverse,
+    collections::{HashMap, HashSet},
+};
 
 use anyhow::Context as _;
 use traffic_common::{
@@ -9,7 +17,10 @@ use traffic_common::{
     InterfaceRecord, LinkStatistics, UNKNOWN_INTERFACE_SLOT, slot_state,
 };
 
-use super::{counters::sum_interface, maps::Maps};
+use super::{
+    counters::{self, sum_interface},
+    maps::Maps,
+};
 use crate::{clock, links::Link, snapshot::ContainerId};
 
 /// A record nobody owns.
@@ -27,6 +38,7 @@ pub const EMPTY_INTERFACE: InterfaceRecord = InterfaceRecord {
     shared: 0,
     link_header_len: 0,
     attached_unix_s: 0,
+    gone_unix_s: 0,
     kernel_before: NOTHING,
     counted_before: NOTHING,
     unseen: NOTHING,
@@ -58,6 +70,22 @@ pub fn container_id(record: &ContainerRecord) -> Option<ContainerId> {
 /// The slot that answers `mine`, else the first that is free.
 fn choose<R>(records: &[R], mine: impl Fn(&R) -> bool, free: impl Fn(&R) -> bool) -> Option<usize> {
     records.iter().position(mine).or_else(|| records.iter().position(free))
+}
+
+/// Slots of containers and of interfaces that are gone.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Gone {
+    /// Slots of containers.
+    pub containers: Vec<u32>,
+    /// Slots of interfaces.
+    pub interfaces: Vec<u32>,
+}
+
+impl Gone {
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.containers.is_empty() && self.interfaces.is_empty()
+    }
 }
 
 /// Where an interface that is now counted in some slot was counted until now.
@@ -136,6 +164,9 @@ impl Registry {
         let Some(slot) = choose(&self.containers, |record| owns(record, id), free) else { return Ok(None) };
         let index = u32::try_from(slot).context("slot numbers fit 32 bits")?;
         if free(&self.containers[slot]) {
+            if self.containers[slot].generation != 0 {
+                counters::rebase_container(maps, index)?;
+            }
             // Counted over all slots, so that id and generation name one life of a counter, whichever slot it had.
             let last = self.containers.iter().map(|record| record.generation).max();
             let mut record = ContainerRecord {
@@ -160,6 +191,62 @@ impl Registry {
         let record = ContainerRecord { state: slot_state::RETIRED, ..self.containers[slot as usize] };
         maps.containers.set(slot, record)?;
         self.containers[slot as usize] = record;
+        Ok(())
+    }
+
+    /// Slots whose owners are gone, those first that go first when slots run short: retired containers, then whichever
+    /// went first. `is_wanted` tells of ids that own an address, interface or not.
+    pub fn gone(&self, is_wanted: impl Fn(&str) -> bool) -> Gone {
+        let mut alive = HashSet::new();
+        let mut went: HashMap<&str, u64> = HashMap::new();
+        let mut interfaces = Vec::new();
+        for (slot, record) in
+            (0..).zip(&self.interfaces).filter(|(_, record)| record.state == slot_state::IN_USE)
+        {
+            if record.ifindex != 0 {
+                alive.insert(record.container_slot);
+            } else if slot != UNKNOWN_INTERFACE_SLOT {
+                let last = went.entry(read_text(&record.container)).or_default();
+                *last = record.gone_unix_s.max(*last);
+                interfaces.push((record.gone_unix_s, slot));
+            }
+        }
+        let mut containers: Vec<_> = (0_u32..)
+            .zip(&self.containers)
+            .filter(|(slot, record)| match record.state {
+                slot_state::IN_USE => !alive.contains(slot) && !is_wanted(read_text(&record.id)),
+                slot_state::RETIRED => !alive.contains(slot),
+                _ => false,
+            })
+            .map(|(slot, record)| {
+                let last = went.get(read_text(&record.id)).copied().unwrap_or(record.since_unix_s);
+                (Reverse(record.state == slot_state::RETIRED), last, slot)
+            })
+            .collect();
+        containers.sort_unstable();
+        interfaces.sort_unstable();
+        Gone {
+            containers: containers.into_iter().map(|(_, _, slot)| slot).collect(),
+            interfaces: interfaces.into_iter().map(|(_, slot)| slot).collect(),
+        }
+    }
+
+    /// Takes slots from their owners. The caller has waited until no packet is counted in them any more, and booked what
+    /// they hold.
+    ///
+    /// # Errors
+    /// When a map can't be written.
+    pub fn free(&mut self, maps: &mut Maps, slots: &Gone) -> anyhow::Result<()> {
+        for &slot in &slots.containers {
+            let generation = self.containers[slot as usize].generation;
+            let record = ContainerRecord { generation, ..EMPTY_CONTAINER };
+            maps.containers.set(slot, record)?;
+            self.containers[slot as usize] = record;
+        }
+        for &slot in &slots.interfaces {
+            let generation = self.interfaces[slot as usize].generation;
+            self.write_interface(maps, slot, InterfaceRecord { generation, ..EMPTY_INTERFACE })?;
+        }
         Ok(())
     }
 
@@ -193,6 +280,9 @@ impl Registry {
         let index = u32::try_from(slot).context("slot numbers fit 32 bits")?;
         let old = self.interfaces[slot];
         let is_new = free(&old);
+        if is_new && old.generation != 0 {
+            counters::rebase_interface(maps, index)?;
+        }
         // A name can have slots for several containers, one after another. Counted over all slots, as for containers.
         let last = self.interfaces.iter().map(|record| record.generation).max().unwrap_or(0);
         let mut record = InterfaceRecord {
@@ -236,6 +326,7 @@ impl Registry {
         let record = InterfaceRecord {
             ifindex: link.index,
             attached_unix_s: clock::unix_seconds(),
+            gone_unix_s: 0,
             kernel_before: link.statistics,
             counted_before: self.counted(maps, slot)?,
             unseen: plus(&old.unseen, &missed),
@@ -285,7 +376,11 @@ impl Registry {
     /// # Errors
     /// When the map can't be written.
     pub fn note_gone(&mut self, maps: &mut Maps, slot: u32) -> anyhow::Result<()> {
-        let record = InterfaceRecord { ifindex: 0, ..self.interfaces[slot as usize] };
+        let record = InterfaceRecord {
+            ifindex: 0,
+            gone_unix_s: clock::unix_seconds(),
+            ..self.interfaces[slot as usize]
+        };
         self.write_interface(maps, slot, record)
     }
 
@@ -346,6 +441,51 @@ mod tests {
         assert_eq!(pick("b"), Some(2));
         assert_eq!(pick("c"), Some(1));
         assert_eq!(choose(&["a", "b"], |r| *r == "c", |r| r.is_empty()), None);
+    }
+
+    #[test]
+    fn retired_containers_go_first_then_those_gone_longest_and_none_that_is_there() {
+        use slot_state::{IN_USE, RETIRED};
+
+        let container = |state, id: &str| {
+            let mut record = ContainerRecord { state, generation: 1, since_unix_s: 5, ..EMPTY_CONTAINER };
+            write_text(&mut record.id, id);
+            record
+        };
+        let interface = |slot, id: &str, ifindex, gone_unix_s| {
+            let mut record = InterfaceRecord {
+                state: IN_USE,
+                container_slot: slot,
+                ifindex,
+                gone_unix_s,
+                ..EMPTY_INTERFACE
+            };
+            write_text(&mut record.container, id);
+            record
+        };
+        let registry = Registry {
+            containers: vec![
+                container(IN_USE, "there"),
+                container(IN_USE, "late"),
+                container(IN_USE, "early"),
+                container(IN_USE, "routed"),
+                container(RETIRED, "retired"),
+                EMPTY_CONTAINER,
+            ],
+            interfaces: vec![
+                EMPTY_INTERFACE,
+                interface(0, "there", 7, 0),
+                interface(0, "there", 0, 10),
+                interface(1, "late", 0, 300),
+                interface(2, "early", 0, 100),
+                // Another life of that slot says nothing of the present one.
+                interface(2, "another", 0, 900),
+                interface(4, "retired", 0, 800),
+            ],
+        };
+        let gone = registry.gone(|id| id == "routed");
+        assert_eq!(gone.containers, [4, 2, 1]);
+        assert_eq!(gone.interfaces, [2, 4, 3, 6, 5]);
     }
 
     #[test]

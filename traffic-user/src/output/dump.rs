@@ -163,6 +163,40 @@ struct Document<'a> {
     counters: Vec<Counter<'a>>,
     faults: Vec<Fault<'a>>,
     interfaces: Vec<Interface<'a>>,
+    former_owners: FormerOwners,
+}
+
+/// What was counted for those whose slots went to others: passed is classes and faults here too.
+#[derive(Debug, Serialize)]
+struct FormerOwners {
+    passed: Amounts,
+    classes: Amounts,
+    faults: Amounts,
+}
+
+#[derive(Debug, Serialize)]
+struct Amounts {
+    in_bytes: u64,
+    in_packets: u64,
+    out_bytes: u64,
+    out_packets: u64,
+}
+
+impl FormerOwners {
+    fn of(snapshot: &Snapshot) -> Self {
+        let ByDirection { incoming, outgoing } = &snapshot.former;
+        let amounts = |incoming: &Tally, outgoing: &Tally| Amounts {
+            in_bytes: incoming.bytes,
+            in_packets: incoming.packets,
+            out_bytes: outgoing.bytes,
+            out_packets: outgoing.packets,
+        };
+        Self {
+            passed: amounts(&incoming.passed, &outgoing.passed),
+            classes: amounts(&incoming.classes, &outgoing.classes),
+            faults: amounts(&incoming.faults, &outgoing.faults),
+        }
+    }
 }
 
 #[derive(Debug, Serialize)]
@@ -258,6 +292,7 @@ impl<'a> From<&'a Snapshot> for Document<'a> {
                 })
                 .collect(),
             interfaces: snapshot.interfaces.iter().map(Interface::from).collect(),
+            former_owners: FormerOwners::of(snapshot),
         }
     }
 }

@@ -75,6 +75,10 @@ pub struct Use {
     pub table: &'static str,
     /// Places taken.
     pub used: u64,
+    /// Of those: their owner is gone, so that they go to others when places run short.
+    pub gone: u64,
+    /// Of those that are gone: their owner was retired.
+    pub retired: u64,
     /// Places in all.
     pub capacity: u64,
 }
@@ -185,7 +189,10 @@ pub fn table(status: &Status) -> String {
     let used: Vec<_> = status
         .tables
         .iter()
-        .map(|table| format!("{} {}/{}", table.table, table.used, table.capacity))
+        .map(|table| match table.gone {
+            0 => format!("{} {}/{}", table.table, table.used, table.capacity),
+            gone => format!("{} {}/{} ({gone} gone)", table.table, table.used, table.capacity),
+        })
         .collect();
     let memory: u64 = status.memory.iter().map(|map| map.bytes).sum();
     text += &format!("in use: {}; memory {}\n\n", used.join(", "), bytes(memory, true));

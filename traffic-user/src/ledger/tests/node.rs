@@ -159,6 +159,7 @@ impl Node {
             counters: counters.collect(),
             faults: self.faults.clone(),
             interfaces: self.interfaces.clone(),
+            former: ByDirection::default(),
         }
     }
 

@@ -1,0 +1,191 @@
+//! More containers than slots, one after another: each is counted from zero, and what was counted for those before it
+//! is in the ledger.
+
+use std::process::Stdio;
+
+use anyhow::{Context as _, Result, ensure};
+use rustix::process::Signal;
+use traffic_tests::{
+    Amounts, Container, Counters, Lab,
+    check::{PATIENCE, eventually},
+    daemon::Daemon,
+    process::Process,
+    traffic::RawSocket,
+};
+
+/// The peer's class is its own, so that what an interface says by itself is in another.
+const CLASSES: &str = "1 0.0.0.0/0\n1 ::/0\n5 198.51.100.7/32\n";
+const CLASS: u8 = 5;
+const CONTAINERS: u32 = 20;
+
+/// A node with fewer slots than containers to come. One of the interfaces' is that for strangers.
+fn node(name: &str) -> Result<Lab> {
+    let lab = Lab::new(name)?;
+    let classes = lab.write("networks_classes", CLASSES)?;
+    lab.configure(&format!(
+        "class_file = {classes:?}\n[limits]\ncontainers = 3\ninterfaces = 4\n[drain]\ninterval = \"1h\"\n"
+    ))?;
+    Ok(lab)
+}
+
+fn container(lab: &Lab, n: u32) -> Result<Container> {
+    let last = u8::try_from(n)?;
+    lab.bridged(200 + n, 0, [10, 1, 0, last].into(), format!("fd00:1::{n:x}").parse()?)
+}
+
+/// Whether both hooks of an interface are ours; that it is registered comes before.
+fn is_attached(lab: &Lab, interface: &str) -> Result<bool> {
+    let output = lab.trafctl(&["status", "--format", "json"])?.output()?;
+    let status: serde_json::Value = serde_json::from_slice(&output.stdout)?;
+    let attachments = status["attachments"].as_array().context("attachments")?;
+    Ok(attachments.iter().any(|attachment| {
+        attachment["interface"] == interface
+            && attachment["in"]["ours"] == 1
+            && attachment["out"]["ours"] == 1
+    }))
+}
+
+/// Sends datagrams of a size of its own for each container, as many as no other sends, and tells how many bytes of
+/// layer 3 they are.
+fn send(container: &Container, n: u32) -> Result<Amounts> {
+    let payload = 40 + n;
+    let total = u16::try_from(28 + payload)?;
+    let mut frame = vec![2, 0, 0, 0, 0, 2, 2, 0, 0, 0, 0, 1, 0x08, 0x00, 0x45, 0];
+    frame.extend(total.to_be_bytes());
+    frame.extend([0, 0, 0, 0, 64, 17, 0, 0, 10, 1, 0, u8::try_from(n)?, 198, 51, 100, 7]);
+    frame.resize(14 + usize::from(total), 0);
+    let packets = u64::from(n) * 7 + 3;
+    let socket = RawSocket::open(container.namespace(), "eth0")?;
+    for _ in 0..packets {
+        socket.send(&frame)?;
+    }
+    Ok(Amounts::outgoing(packets, packets * u64::from(total)))
+}
+
+fn counted(lab: &Lab, id: &str) -> Result<Amounts> {
+    Ok(Counters::read(lab)?.class(id, CLASS, "ipv4"))
+}
+
+/// What the ledger has of a container's traffic with the peer, over all its lives.
+fn booked(lab: &Lab, id: &str) -> Result<Amounts> {
+    let report = lab.run_json(&["report", "--split", "class", "--container", id, "--format", "json"])?;
+    let rows = report["rows"].as_array().context("rows")?;
+    let of_class = rows.iter().filter(|row| row["class"] == u64::from(CLASS));
+    Ok(of_class.fold(Amounts::default(), |sum, row| {
+        let value = |way: &str, what: &str| row[way][what].as_u64().unwrap_or(0);
+        sum.plus(Amounts {
+            in_bytes: value("in", "bytes"),
+            in_packets: value("in", "packets"),
+            out_bytes: value("out", "bytes"),
+            out_packets: value("out", "packets"),
+        })
+    }))
+}
+
+/// Every container's traffic is booked to the byte, though few of them have counters any more, and nothing is missing
+/// of what passed the node.
+fn everything_is_booked(lab: &Lab, sent: &[(String, Amounts)]) -> Result<()> {
+    for (id, sent) in sent {
+        let booked = booked(lab, id)?;
+        ensure!(booked == *sent, "{id}: booked {booked:?}, sent {sent:?}");
+    }
+    let counters = Counters::at_rest(lab)?;
+    let former = counters.former_owners.classes.out_packets;
+    ensure!(former > 0, "no slot has changed hands: {counters:#?}");
+    let faults: Vec<_> = counters.faults.iter().filter(|row| row.fault != "not_ip").collect();
+    ensure!(faults.is_empty(), "{faults:?}");
+    let status = lab.run_json(&["status", "--format", "json"])?;
+    let tables = status["tables"].as_array().context("tables")?;
+    let containers = tables.iter().find(|table| table["table"] == "containers").context("containers")?;
+    assert_eq!((&containers["used"], &containers["gone"]), (&3.into(), &3.into()), "{status:#}");
+    Ok(())
+}
+
+#[test]
+fn slots_of_those_that_are_gone_go_to_others_when_they_run_short() -> Result<()> {
+    let lab = node("slots-churn")?;
+    let daemon = Daemon::start(&lab)?;
+    let mut sent = Vec::new();
+    for n in 1..=CONTAINERS {
+        let container = container(&lab, n)?;
+        let id = (200 + n).to_string();
+        eventually("its interface is attached", || is_attached(&lab, container.interface()))?;
+        let amounts = send(&container, n)?;
+        eventually("all is counted", || Ok(counted(&lab, &id)? == amounts))?;
+        sent.push((id, amounts));
+    }
+    eventually("the last one is gone", || {
+        let status = lab.run_json(&["status", "--format", "json"])?;
+        Ok(status["tables"][0]["gone"] == 3)
+    })?;
+    daemon.end()?;
+    everything_is_booked(&lab, &sent)
+}
+
+#[test]
+fn a_container_that_comes_back_to_another_slot_is_the_same_in_the_ledger() -> Result<()> {
+    let lab = node("slots-return")?;
+    Daemon::start(&lab)?.end()?;
+    let mut amounts = Amounts::default();
+    for n in [1, 2, 3, 4, 5, 1] {
+        let container = container(&lab, n)?;
+        lab.run_ok(&["attach"])?;
+        let sent = send(&container, n)?;
+        assert_eq!(counted(&lab, &(200 + n).to_string())?, sent, "counted from zero");
+        if n == 1 {
+            amounts = amounts.plus(sent);
+        }
+    }
+    Daemon::start(&lab)?.end()?;
+    assert_eq!(booked(&lab, "201")?, amounts);
+    Ok(())
+}
+
+#[test]
+fn without_a_ledger_nothing_is_given_away() -> Result<()> {
+    let lab = node("slots-kept")?;
+    for n in 1..=3 {
+        let container = container(&lab, n)?;
+        lab.run_ok(&["attach"])?;
+        send(&container, n)?;
+    }
+    let fourth = container(&lab, 4)?;
+    lab.run_ok(&["attach"])?;
+    let amounts = send(&fourth, 4)?;
+    let counters = Counters::at_rest(&lab)?;
+    for n in 1..=3 {
+        assert!(counters.class(&(200 + n).to_string(), CLASS, "ipv4").out_packets > 0);
+    }
+    assert!(counters.fault("(other)", "container_table_full").out_packets >= amounts.out_packets);
+
+    // With one, the next listing gives it a slot.
+    let daemon = Daemon::start(&lab)?;
+    let amounts = send(&fourth, 4)?;
+    assert_eq!(counted(&lab, "204")?, amounts);
+    daemon.end()
+}
+
+#[test]
+fn a_crash_anywhere_in_a_hand_over_loses_and_doubles_nothing() -> Result<()> {
+    let lab = node("slots-crash")?;
+    Daemon::start(&lab)?.end()?;
+    let mut sent = Vec::new();
+    for n in 1..=CONTAINERS {
+        let container = container(&lab, n)?;
+        let mut attach = lab.trafctl(&["attach"])?;
+        let mut attach =
+            Process::spawn(attach.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()))?;
+        // From before it has looked at anything to after its end.
+        std::thread::sleep(std::time::Duration::from_millis(u64::from(n) * 13 % 90));
+        attach.signal(Signal::KILL)?;
+        attach.wait(PATIENCE)?;
+        Counters::at_rest(&lab)?;
+        lab.run_ok(&["attach"])?;
+        let amounts = send(&container, n)?;
+        let id = (200 + n).to_string();
+        assert_eq!(counted(&lab, &id)?, amounts);
+        sent.push((id, amounts));
+    }
+    Daemon::start(&lab)?.end()?;
+    everything_is_booked(&lab, &sent)
+}
