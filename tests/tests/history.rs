@@ -98,6 +98,19 @@ fn history_of_pva_joins_a_ledger_that_counts_and_is_closed_and_corrected() -> Re
     let audit = lab.run_json(&["audit", "--format", "json"])?;
     ensure!(audit["problems"].as_array().is_some_and(Vec::is_empty), "{audit}");
 
+    // What the interfaces saw is in a class or a fault; history is in neither.
+    let balance = lab.run_json(&["report", "--show", "balance", "--container", "101", "--format", "json"])?;
+    assert_eq!(balance["balance"][0]["container"], "101");
+    for direction in ["in", "out"] {
+        let line = &balance["balance"][0][direction];
+        assert_eq!(
+            (&line["difference_packets"], &line["difference_bytes"]),
+            (&0.into(), &0.into()),
+            "{balance}"
+        );
+    }
+    ensure!(number(&balance, "/balance/0/out/passed/bytes")? >= sent.l3_bytes, "{balance}");
+
     // A value that changed afterwards is said, and the ledger's stays.
     run_ok(Command::new("sqlite3").arg(&file).arg("UPDATE log_data SET avg = 3 WHERE avg = 500000"))?;
     let output = import(&[])?;

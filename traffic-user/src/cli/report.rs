@@ -7,19 +7,24 @@ use jiff::{Span, Timestamp, Zoned, civil::DateTime, tz::TimeZone};
 use super::{Done, Global, SheetFormat, print};
 use crate::{
     bookkeeper::ledger_path,
-    ledger::{self, Basis, By, Calendar, Ledger, ReportQuery, Split, TopQuery},
+    ledger::{Basis, By, Calendar, Ledger, ReportQuery, Split, TopQuery, render},
 };
 
 /// Bytes and packets per container over time, from the ledger
 ///
 /// Days and months are calendar ones in the time zone, right across daylight-saving changes; a billing month may begin
 /// on any day. Class 0 stands apart and is not in the total. Whatever is known to be missing is said below.
+///
+/// With --show the lines are about interfaces: what passed them, what of it is in no class and why, and whether classes
+/// and faults come to what passed, for each container that has interfaces of its own and for the node.
 #[derive(Debug, Args)]
 #[command(after_long_help = "Examples:\n  \
     trafctl report --by month\n  \
     trafctl report --by day --container 101 --last 30d --split direction\n  \
     trafctl report --by month --tz Europe/Berlin --billing-day 15 --percentile 95\n  \
-    trafctl report --from 2026-11-01 --to 2026-12-01 --basis l2 --format csv")]
+    trafctl report --from 2026-11-01 --to 2026-12-01 --basis l2 --format csv\n  \
+    trafctl report --show faults --last 7d\n  \
+    trafctl report --show balance --by month --container 101")]
 pub struct Options {
     /// Length of a step
     #[arg(long, value_enum, default_value_t)]
@@ -44,6 +49,9 @@ pub struct Options {
     /// What bytes are measured on
     #[arg(long, value_enum, default_value_t)]
     basis: Layer,
+    /// What the lines are about
+    #[arg(long, value_enum, default_value_t)]
+    show: Show,
     /// How to write it
     #[arg(long, value_enum, default_value_t)]
     format: SheetFormat,
@@ -113,6 +121,19 @@ enum Step {
     Total,
 }
 
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+enum Show {
+    /// What each container is billed
+    #[default]
+    Containers,
+    /// What passed each interface, and the faults in it
+    Interfaces,
+    /// What is in no class, by interface and reason
+    Faults,
+    /// Whether classes and faults come to what passed
+    Balance,
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum SplitBy {
     Class,
@@ -131,7 +152,7 @@ enum Layer {
     L1,
 }
 
-impl From<SheetFormat> for ledger::render::Format {
+impl From<SheetFormat> for render::Format {
     fn from(format: SheetFormat) -> Self {
         match format {
             SheetFormat::Table => Self::Table,
@@ -204,7 +225,7 @@ pub(super) fn run(global: &Global, options: &Options) -> anyhow::Result<Done> {
             Some(Calendar::new(zone, day.unwrap_or(stored.billing_day()))?)
         }
     };
-    let report = ledger.report(&ReportQuery {
+    let query = ReportQuery {
         by: match options.by {
             Step::FiveMinutes => By::FiveMinutes,
             Step::Hour => By::Hour,
@@ -224,11 +245,28 @@ pub(super) fn run(global: &Global, options: &Options) -> anyhow::Result<Done> {
         },
         percentile: options.percentile,
         basis: options.basis.into(),
-    })?;
-    print(&ledger::render::report(&report, options.format.into())?)?;
+    };
+    let format = options.format.into();
+    let part = match options.show {
+        Show::Containers => None,
+        Show::Interfaces => Some(render::Part::Interfaces),
+        Show::Faults => Some(render::Part::Faults),
+        Show::Balance => Some(render::Part::Balance),
+    };
+    let (text, notes) = match part {
+        None => {
+            let report = ledger.report(&query)?;
+            (render::report(&report, format)?, render::notes(&report))
+        }
+        Some(part) => {
+            let report = ledger.report_interfaces(&query)?;
+            (render::interfaces(&report, part, format)?, render::interface_notes(&report, part))
+        }
+    };
+    print(&text)?;
     if options.format == SheetFormat::Csv {
         // A spreadsheet takes the lines; the person who asked for it still learns what they mean.
-        for note in ledger::render::notes(&report) {
+        for note in notes {
             tracing::info!("{note}");
         }
     }
@@ -246,14 +284,14 @@ pub(super) fn top(global: &Global, options: &TopOptions) -> anyhow::Result<Done>
         by_class: options.by_class,
         basis: options.basis.into(),
     })?;
-    print(&ledger::render::top(&rows, options.format.into())?)?;
+    print(&render::top(&rows, options.format.into())?)?;
     Ok(Done::Well)
 }
 
 pub(super) fn gaps(global: &Global, options: &GapOptions) -> anyhow::Result<Done> {
     let ledger = open(global)?;
     let (from, to) = options.period.bounds(&ledger)?;
-    print(&ledger::render::gaps(&ledger.gaps(from, to)?, options.format.into())?)?;
+    print(&render::gaps(&ledger.gaps(from, to)?, options.format.into())?)?;
     Ok(Done::Well)
 }
 

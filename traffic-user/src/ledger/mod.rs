@@ -5,11 +5,12 @@
 //! - pure arithmetic: `difference` (readings to traffic), `clock` and `timeline` (when it was, and what is missing),
 //!   `bucket` (five minutes to billing months), `percentile`;
 //! - the file: `schema`, `migrate`, `names`, `readings`, `past`, `drain`, `store`, `gaps`, `rollup`;
-//! - the way out: `query` (which rows answer best), `report`, `top`, `render`, `close`, `adjust` and `audit`;
+//! - the way out: `query` (which rows answer best), `report`, `interfaces`, `balance`, `top`, `render`, `close`, `adjust` and `audit`;
 //! - from before: `import` of PVA's database.
 
 mod adjust;
 mod audit;
+mod balance;
 mod bucket;
 mod clock;
 mod close;
@@ -19,6 +20,7 @@ mod error;
 mod figures;
 mod gaps;
 mod import;
+mod interfaces;
 mod migrate;
 mod names;
 mod past;
@@ -38,6 +40,7 @@ mod top;
 
 pub use adjust::{Adjusted, Adjustment, AdjustmentRequest, ChainEntry, Corrected};
 pub use audit::Audit;
+pub use balance::{Balance, BalanceRow};
 pub use bucket::{Calendar, FIVE_MINUTES_S, Level};
 pub use close::ClosedPeriod;
 pub use drain::DrainOutcome;
@@ -45,6 +48,7 @@ pub use error::LedgerError;
 pub use figures::{Basis, Figures, Volume};
 pub use gaps::{Gap, GapReason, GapSize};
 pub use import::{PvaImport, PvaImported, PvaProgress, SkipReason};
+pub use interfaces::{FaultRow, InterfaceReport, InterfaceRow};
 pub use rates::Rates;
 pub use report::{By, Report, ReportQuery, ReportRow, Split};
 pub use rollup::{Maintenance, Retention};

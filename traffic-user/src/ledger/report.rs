@@ -13,6 +13,7 @@ use super::close::ClosedPeriod;
 use super::error::LedgerError;
 use super::figures::{Basis, Figures};
 use super::gaps::{self, Gap};
+use super::interfaces;
 use super::query::{self, Cutter, Slice, TrafficRow};
 use super::rates::{self, Rates};
 use super::rollup::last_bucket;
@@ -138,6 +139,8 @@ pub struct Report {
     pub total: Figures,
     /// Sum of class 0.
     pub class_zero: Figures,
+    /// What passed the interfaces and is in no class, where no classes were asked for.
+    pub faults: Figures,
     /// How the percentile is taken, if it is.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub percentile_rule: Option<String>,
@@ -171,12 +174,29 @@ pub(super) struct Plan<'a> {
 }
 
 impl Plan<'_> {
+    /// The place of the step that a start lies in.
+    pub fn step(&self, start: i64) -> Option<usize> {
+        self.steps.partition_point(|step| step.0 <= start).checked_sub(1)
+    }
+
+    /// The name of a step, its begin and end.
+    pub fn step_named(&self, at: usize) -> Result<(String, Timestamp, Timestamp), LedgerError> {
+        let (start, end) = self.steps[at];
+        let name = match self.query.by.level() {
+            None => "total".to_owned(),
+            // The first one may begin within its bucket.
+            Some(level) if at == 0 => self.calendar.label(level, self.calendar.start(level, start)?)?,
+            Some(level) => self.calendar.label(level, start)?,
+        };
+        Ok((name, Timestamp::from_second(start)?, Timestamp::from_second(end)?))
+    }
+
     /// The line a row belongs to; `None` if it was not asked for.
     pub fn line(&self, row: &TrafficRow) -> Option<LineKey> {
         if !self.query.classes.is_empty() && !self.query.classes.contains(&row.class) {
             return None;
         }
-        let step = self.steps.partition_point(|step| step.0 <= row.start).checked_sub(1)?;
+        let step = self.step(row.start)?;
         let billed = row.class != 0;
         let class = (self.query.split.class || !billed).then_some(row.class);
         let family = self.query.split.family.then_some(row.family);
@@ -220,6 +240,12 @@ impl Ledger {
             }
             Figures::new(total, query.basis)
         };
+        let faults = if query.classes.is_empty() {
+            let slices = Cutter::new(&view, &self.calendar)?.cut(Level::Month, plan.range.0, plan.range.1)?;
+            interfaces::faults_within(&view, &slices, plan.containers.as_deref())?
+        } else {
+            [0; 4]
+        };
         let adjustments =
             adjust::adjustments_within(&view, (from, to), plan.containers.as_deref(), &query.classes)?;
         Ok(Report {
@@ -232,6 +258,7 @@ impl Ledger {
             basis_statement: query.basis.statement(),
             total: total(true),
             class_zero: total(false),
+            faults: Figures::new(faults, query.basis),
             rows: lines(&view, &plan, &sums, &rates)?,
             percentile_rule: query.percentile.map(rates::rule),
             marked_buckets: view.query_row(
@@ -246,7 +273,12 @@ impl Ledger {
         })
     }
 
-    fn plan<'a>(&self, view: &Connection, query: &'a ReportQuery) -> Result<Plan<'a>, LedgerError> {
+    /// Makes a question definite.
+    pub(super) fn plan<'a>(
+        &self,
+        view: &Connection,
+        query: &'a ReportQuery,
+    ) -> Result<Plan<'a>, LedgerError> {
         let calendar = query.calendar.clone().unwrap_or_else(|| self.calendar.clone());
         let (begin, end) = recorded_range(view)?;
         let from = query.from.map_or(begin, |from| five_minutes_of(from.as_second()));
@@ -336,23 +368,16 @@ fn lines(
     rates: &HashMap<LineKey, Rates>,
 ) -> Result<Vec<ReportRow>, LedgerError> {
     let labels = labels(view)?;
-    let level = plan.query.by.level();
-    let names = plan.steps.iter().enumerate().map(|(at, step)| match level {
-        // The first one may begin within its bucket.
-        Some(level) if at == 0 => plan.calendar.label(level, plan.calendar.start(level, step.0)?),
-        Some(level) => plan.calendar.label(level, step.0),
-        None => Ok("total".to_owned()),
-    });
-    let names: Vec<String> = names.collect::<Result<_, _>>()?;
+    let steps: Vec<_> = (0..plan.steps.len()).map(|at| plan.step_named(at)).collect::<Result<_, _>>()?;
     let mut rows = Vec::with_capacity(sums.len());
     for (key, &sum) in sums {
         let &(step, container, class, family, billed) = key;
         let (rank, label) = labels.get(&container).map_or((usize::MAX, "?"), |(rank, label)| (*rank, label));
-        let (start, end) = plan.steps[step];
+        let (period, start, end) = steps[step].clone();
         let row = ReportRow {
-            period: names[step].clone(),
-            start: Timestamp::from_second(start)?,
-            end: Timestamp::from_second(end)?,
+            period,
+            start,
+            end,
             container: label.to_owned(),
             class,
             family: family.map(|family| Family::ALL[usize::from(family != 0)].name()),

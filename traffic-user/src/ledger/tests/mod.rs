@@ -4,6 +4,7 @@ mod closing;
 mod crashes;
 mod draining;
 mod histories;
+mod interfaces;
 mod node;
 mod pva;
 mod pva_import;

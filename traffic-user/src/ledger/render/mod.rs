@@ -1,5 +1,7 @@
 //! Reports, rankings and gaps as a table for people, or as JSON or CSV for programs. Knows no database.
 
+mod interfaces;
+
 use jiff::Timestamp;
 use serde::Serialize;
 use traffic_common::Family;
@@ -10,6 +12,8 @@ use super::figures::{Figures, Volume};
 use super::gaps::Gap;
 use super::report::Report;
 use super::top::TopRow;
+pub use interfaces::{Part, interface_notes, interfaces};
+
 use crate::output;
 
 /// How output looks.
@@ -105,6 +109,9 @@ pub fn notes(report: &Report) -> Vec<String> {
     if report.class_zero.total != Volume::default() {
         notes.push(sum("class 0, not in the total", &report.class_zero));
     }
+    if report.faults.total != Volume::default() {
+        notes.push(sum("faults, in no class (--show faults tells which)", &report.faults));
+    }
     notes.push(format!("basis: {}", report.basis_statement));
     notes.extend(report.percentile_rule.clone());
     if report.marked_buckets > 0 {
@@ -117,15 +124,20 @@ pub fn notes(report: &Report) -> Vec<String> {
         notes.push(format!("{} was closed at {} with hash {}", period.name, period.closed, period.hash));
     }
     notes.extend(report.adjustments.iter().map(adjustment_line));
-    let losses = report.gaps.iter().filter(|gap| gap.reason.loses_traffic()).count();
-    if !report.gaps.is_empty() {
-        notes.push(format!(
-            "{} gaps touch this span, {losses} of them with traffic that is not in the sums:",
-            report.gaps.len()
-        ));
-    }
-    notes.extend(report.gaps.iter().map(|gap| format!("  {}", gap_line(gap))));
+    notes.extend(gap_notes(&report.gaps));
     notes
+}
+
+fn gap_notes(gaps: &[Gap]) -> Vec<String> {
+    if gaps.is_empty() {
+        return Vec::new();
+    }
+    let losses = gaps.iter().filter(|gap| gap.reason.loses_traffic()).count();
+    let first = format!(
+        "{} gaps touch this span, {losses} of them with traffic that is not in the sums:",
+        gaps.len()
+    );
+    std::iter::once(first).chain(gaps.iter().map(|gap| format!("  {}", gap_line(gap)))).collect()
 }
 
 /// A list of gaps.
