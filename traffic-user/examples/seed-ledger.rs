@@ -1,10 +1,14 @@
-//! Fills a ledger through the code that the daemon uses, then prints what its size and its answers cost.
+//! Fills a ledger through the code that the daemon uses, then measures what drains and answers cost.
 //!
-//! `seed-ledger FILE [CONTAINERS] [CLASSES] [DAYS]`; a file that is there already is only asked.
+//! `seed-ledger FILE [CONTAINERS] [CLASSES] [DAYS] [ROUNDS]`; a file that is there already is only measured.
 //!
 //! What it fills in: every container moves in every class in every bucket, which is the most
 //! that so many containers can write. Buckets are of five minutes as long as those are kept; before that there is one
 //! reading an hour, which leaves the same hours, days and months.
+//!
+//! What it prints: a line for each thing measured, with the milliseconds of every round in their order. The first round
+//! finds whatever the page cache holds of the file. Drains are made under counters of their own, so a file that is measured
+//! again grows by some minutes each time.
 
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -27,12 +31,20 @@ fn main() -> anyhow::Result<()> {
     let number = |at: usize, default| arguments.get(at).map_or(Ok(default), |text| text.parse::<u32>());
     let (containers, classes, days) = (number(1, 1000)?, number(2, 4)?, i64::from(number(3, 365)?));
     let path = Path::new(path);
-    if path.exists() {
-        return ask(&Ledger::open_read_only(path)?, containers);
+    let rounds = number(4, 5)?;
+    let classes = u8::try_from(classes)?;
+    if !path.exists() {
+        seed(path, containers, classes, days)?;
     }
+    say(&format!("file: {} bytes", std::fs::metadata(path)?.len()));
+    measure_drains(path, containers, classes, rounds)?;
+    measure_questions(&Ledger::open_read_only(path)?, containers, rounds)
+}
+
+fn seed(path: &Path, containers: u32, classes: u8, days: i64) -> anyhow::Result<()> {
     let mut ledger = Ledger::open(path, LedgerConfig::default())?;
     let begin: Timestamp = "2026-01-01T00:00:00Z".parse()?;
-    let mut snapshot = first_snapshot(begin, containers, u8::try_from(classes)?)?;
+    let mut snapshot = first_snapshot(begin, containers, classes)?;
     let started = Instant::now();
     let fine_from =
         begin + SignedDuration::from_secs((days - i64::from(Retention::default().five_minutes_days)) * DAY);
@@ -47,84 +59,97 @@ fn main() -> anyhow::Result<()> {
             ledger.maintain(snapshot.time)?;
         }
     }
-    say(&format!("{drains} drains in {:.0} s", started.elapsed().as_secs_f64()));
-    let size = std::fs::metadata(path)?.len();
-    say(&format!("file: {:.0} MB", size as f64 / 1e6));
-    drain_and_maintain(&mut ledger, &mut snapshot)?;
-    ask(&ledger, containers)
-}
-
-fn drain_and_maintain(ledger: &mut Ledger, snapshot: &mut Snapshot) -> anyhow::Result<()> {
-    let mut slowest = Duration::ZERO;
-    let mut all = Duration::ZERO;
-    for _ in 0..20 {
-        advance(snapshot, 60);
-        let started = Instant::now();
-        ledger.drain(snapshot, context(60))?;
-        let took = started.elapsed();
-        slowest = slowest.max(took);
-        all += took;
-    }
-    say(&format!(
-        "drain: {:.1} ms, slowest of 20 {:.1} ms",
-        all.as_secs_f64() * 50.0,
-        slowest.as_secs_f64() * 1e3
-    ));
-    let started = Instant::now();
-    let done = ledger.maintain(snapshot.time + SignedDuration::from_secs(60))?;
-    say(&format!("maintenance: {:.1} ms, {done:?}", started.elapsed().as_secs_f64() * 1e3));
+    say(&format!("seeded: {drains} drains in {:.0} s", started.elapsed().as_secs_f64()));
     Ok(())
 }
 
-fn ask(ledger: &Ledger, containers: u32) -> anyhow::Result<()> {
+/// A drain a minute, each with all containers and classes moved, and the maintenance after them.
+fn measure_drains(path: &Path, containers: u32, classes: u8, rounds: u32) -> anyhow::Result<()> {
+    let mut ledger = Ledger::open(path, LedgerConfig::default())?;
+    let end = ledger.report(&ReportQuery { by: By::Total, ..ReportQuery::default() })?.to;
+    let mut snapshot = first_snapshot(end, containers, classes)?;
+    snapshot.epoch = end.as_second().unsigned_abs();
+    snapshot.boot_id = format!("measured at {end}");
+    // The first reading of new counters makes their names.
+    ledger.drain(&snapshot, context(60))?;
+    let mut drains = Vec::new();
+    for _ in 0..rounds.max(1) * 4 {
+        advance(&mut snapshot, 60);
+        let started = Instant::now();
+        ledger.drain(&snapshot, context(60))?;
+        drains.push(started.elapsed());
+    }
+    tell("a drain", &drains);
+    let started = Instant::now();
+    ledger.maintain(snapshot.time + SignedDuration::from_secs(60))?;
+    tell("maintenance after them", &[started.elapsed()]);
+    Ok(())
+}
+
+/// The same questions in every round, one after the other.
+fn measure_questions(ledger: &Ledger, containers: u32, rounds: u32) -> anyhow::Result<()> {
     let one = vec![(containers / 2).to_string()];
     let end = ledger.report(&ReportQuery { containers: one.clone(), ..ReportQuery::default() })?.to;
-    let last_month = (Some("2026-11-01T00:00:00Z".parse()?), Some("2026-12-01T00:00:00Z".parse()?));
-    let month = ReportQuery { by: By::Month, from: last_month.0, to: last_month.1, ..ReportQuery::default() };
-    let days_of_month = ReportQuery { by: By::Day, ..month.clone() };
+    let month = ReportQuery {
+        by: By::Month,
+        from: Some("2026-11-01T00:00:00Z".parse()?),
+        to: Some("2026-12-01T00:00:00Z".parse()?),
+        ..ReportQuery::default()
+    };
     let year = ReportQuery { by: By::Month, containers: one.clone(), ..ReportQuery::default() };
+    let last_30_days = ReportQuery {
+        from: Some(end - SignedDuration::from_secs(30 * DAY)),
+        percentile: Some(95.0),
+        ..ReportQuery::default()
+    };
+    let of_one = ReportQuery { containers: one, ..last_30_days.clone() };
     let questions = [
         ("a month, all containers", month.clone()),
-        ("a month by days, all containers", days_of_month),
+        ("a month by days, all containers", ReportQuery { by: By::Day, ..month.clone() }),
         ("the whole year, all containers", ReportQuery::default()),
         ("one container's year by months", year.clone()),
         ("one container's year by days", ReportQuery { by: By::Day, ..year.clone() }),
         ("one container's year by hours", ReportQuery { by: By::Hour, ..year }),
-        (
-            "one container's 30 days by 5 minutes, with percentile",
-            ReportQuery {
-                by: By::Total,
-                containers: one,
-                from: Some(end - SignedDuration::from_secs(30 * DAY)),
-                percentile: Some(95.0),
-                ..ReportQuery::default()
-            },
-        ),
-        (
-            "all containers' 30 days, with percentile",
-            ReportQuery {
-                from: Some(end - SignedDuration::from_secs(30 * DAY)),
-                percentile: Some(95.0),
-                ..ReportQuery::default()
-            },
-        ),
+        ("one container's 30 days, with percentile", of_one),
+        ("all containers' 30 days, with percentile", last_30_days),
     ];
-    for (name, query) in questions {
-        let started = Instant::now();
-        let report = ledger.report(&query)?;
-        say(&format!("{name}: {:.1} ms, {} lines", started.elapsed().as_secs_f64() * 1e3, report.rows.len()));
-    }
-    let started = Instant::now();
-    let top = ledger.top_talkers(&TopQuery {
+    let top = TopQuery {
         count: 10,
         from: month.from,
         to: month.to,
         classes: Vec::new(),
         by_class: false,
         basis: month.basis,
-    })?;
-    say(&format!("top {} of a month: {:.1} ms", top.len(), started.elapsed().as_secs_f64() * 1e3));
+    };
+    let mut took = vec![Vec::new(); questions.len() + 2];
+    for _ in 0..rounds {
+        for (times, (_, query)) in took.iter_mut().zip(&questions) {
+            let started = Instant::now();
+            ledger.report(query)?;
+            times.push(started.elapsed());
+        }
+        let started = Instant::now();
+        ledger.top_talkers(&top)?;
+        took[questions.len()].push(started.elapsed());
+        let started = Instant::now();
+        ledger.report_interfaces(&month)?;
+        took[questions.len() + 1].push(started.elapsed());
+    }
+    let names = questions.iter().map(|question| question.0);
+    for (name, times) in names.chain(["top 10 of a month", "a month's interfaces and balance"]).zip(&took) {
+        tell(name, times);
+    }
     Ok(())
+}
+
+/// A line: the median, and every round in its order.
+fn tell(name: &str, times: &[Duration]) {
+    let milliseconds = |time: &Duration| format!("{:.1}", time.as_secs_f64() * 1e3);
+    let mut sorted = times.to_vec();
+    sorted.sort();
+    let median = sorted.get(sorted.len() / 2).map(milliseconds).unwrap_or_default();
+    let all: Vec<String> = times.iter().map(milliseconds).collect();
+    say(&format!("{name}: median {median} ms of {}", all.join(" ")));
 }
 
 #[expect(clippy::print_stdout, reason = "the numbers are what this program is for")]

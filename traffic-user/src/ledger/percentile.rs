@@ -1,44 +1,53 @@
 //! The percentile by nearest rank over five-minute rates. Pure.
 
-use std::cmp::Reverse;
-use std::collections::BinaryHeap;
-
 /// Collects the non-zero values of a series whose length is known, and gives the value at the percentile's rank.
 ///
 /// Nearest rank: of `n` values in ascending order the one at place `ceil(percent / 100 * n)`. Values that were never
-/// pushed are zero and count. Only the largest values that the rank can fall on are kept.
+/// pushed are zero and count. Only the largest values that the rank can fall on are kept, in no order, and now and then
+/// those that turned out too small are thrown out together: most values then cost one comparison.
 #[derive(Clone, Debug)]
 pub struct Percentile {
     /// How many of the largest values matter: the rank counted from the top.
-    kept: u64,
-    largest: BinaryHeap<Reverse<u64>>,
+    kept: usize,
+    /// Values up to this cannot matter any more.
+    floor: u64,
+    values: Vec<u64>,
 }
 
 impl Percentile {
     /// For a series of `n` values. `percent` is above 0 and at most 100.
     pub fn new(percent: f64, n: u64) -> Self {
-        Self { kept: n - rank(percent, n) + u64::from(n > 0), largest: BinaryHeap::new() }
+        let kept = n - rank(percent, n) + u64::from(n > 0);
+        Self { kept: usize::try_from(kept).unwrap_or(usize::MAX), floor: 0, values: Vec::new() }
     }
 
     /// Takes one value of the series.
     pub fn push(&mut self, value: u64) {
-        if (self.largest.len() as u64) < self.kept {
-            self.largest.push(Reverse(value));
-        } else if let Some(mut least) = self.largest.peek_mut()
-            && value > least.0
-        {
-            *least = Reverse(value);
+        if value <= self.floor {
+            return;
+        }
+        self.values.push(value);
+        if self.values.len() >= self.kept.saturating_mul(2) {
+            self.floor = self.at_rank();
         }
     }
 
+    /// Takes all values of another part of the same series.
+    pub fn absorb(&mut self, other: &Self) {
+        other.values.iter().for_each(|&value| self.push(value));
+    }
+
     /// The value at the rank; 0 for an empty series.
-    pub fn value(&self) -> u64 {
-        // With fewer values than matter, the rank falls on one of the zeros.
-        if (self.largest.len() as u64) < self.kept {
-            0
-        } else {
-            self.largest.peek().map_or(0, |least| least.0)
-        }
+    pub fn value(&mut self) -> u64 {
+        self.at_rank()
+    }
+
+    /// Throws out what is below the rank. With fewer values than matter, the rank falls on one of the zeros.
+    fn at_rank(&mut self) -> u64 {
+        let Some(last) = self.kept.checked_sub(1).filter(|&last| last < self.values.len()) else { return 0 };
+        let (_, &mut at_rank, _) = self.values.select_nth_unstable_by(last, |a, b| b.cmp(a));
+        self.values.truncate(self.kept);
+        at_rank
     }
 }
 
@@ -62,9 +71,15 @@ mod tests {
     use super::*;
 
     fn of(percent: f64, n: u64, values: &[u64]) -> u64 {
-        let mut percentile = Percentile::new(percent, n);
-        values.iter().for_each(|&value| percentile.push(value));
-        percentile.value()
+        // In two parts, as two readers have it.
+        let (first, second) = values.split_at(values.len() / 3);
+        let [mut whole, part] = [first, second].map(|values| {
+            let mut percentile = Percentile::new(percent, n);
+            values.iter().for_each(|&value| percentile.push(value));
+            percentile
+        });
+        whole.absorb(&part);
+        whole.value()
     }
 
     #[test]

@@ -123,7 +123,7 @@ pub(super) fn require_kept(conn: &Connection, calendar: &Calendar, slice: &Slice
 }
 
 /// More containers than this are found faster by reading everything.
-const SEEK_AT_MOST: usize = 40;
+pub(super) const SEEK_AT_MOST: usize = 40;
 
 /// Reads the rows of a slice in the order of their starts (and, within a start, of container, class, family), of the
 /// given containers or of all.

@@ -193,10 +193,14 @@ impl Plan<'_> {
 
     /// The line a row belongs to; `None` if it was not asked for.
     pub fn line(&self, row: &TrafficRow) -> Option<LineKey> {
+        self.line_in(self.step(row.start)?, row)
+    }
+
+    /// The same where the step is known.
+    pub fn line_in(&self, step: usize, row: &TrafficRow) -> Option<LineKey> {
         if !self.query.classes.is_empty() && !self.query.classes.contains(&row.class) {
             return None;
         }
-        let step = self.step(row.start)?;
         let billed = row.class != 0;
         let class = (self.query.split.class || !billed).then_some(row.class);
         let family = self.query.split.family.then_some(row.family);

@@ -55,10 +55,11 @@ pub fn interface_notes(report: &InterfaceReport, part: Part) -> Vec<String> {
     ];
     match part {
         Part::Interfaces => {
-            notes.push("in and out are the container's; faults are in what passed and in no class".to_owned())
+            notes
+                .push("in and out are the container's; faults are in what passed and in no class".to_owned());
         }
         Part::Faults => {
-            notes.push("faults passed an interface and are in no class, so they are not billed".to_owned())
+            notes.push("faults passed an interface and are in no class, so they are not billed".to_owned());
         }
         Part::Balance => {
             notes.push(
