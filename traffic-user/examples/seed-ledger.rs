@@ -10,6 +10,7 @@
 //! finds whatever the page cache holds of the file. Drains are made under counters of their own, so a file that is measured
 //! again grows by some minutes each time.
 
+use std::collections::HashMap;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -210,15 +211,27 @@ fn advance(snapshot: &mut Snapshot, seconds: u64) {
         tally.packets += packets;
         tally.bytes += packets * (60 + (random >> 33) % 1400);
     };
+    let mut of_container: HashMap<&ContainerId, ByDirection<Tally>> = HashMap::new();
     for counter in &mut snapshot.counters {
-        add(&mut counter.tally.incoming);
-        add(&mut counter.tally.outgoing);
+        let sum = of_container.entry(&counter.container).or_default();
+        for (tally, sum) in [
+            (&mut counter.tally.incoming, &mut sum.incoming),
+            (&mut counter.tally.outgoing, &mut sum.outgoing),
+        ] {
+            add(tally);
+            sum.packets += tally.packets;
+            sum.bytes += tally.bytes;
+        }
     }
     for interface in &mut snapshot.interfaces {
-        for passed in [&mut interface.passed.incoming, &mut interface.passed.outgoing] {
-            add(&mut passed.wire);
-            passed.skbs += passed.wire.packets / 3;
-            passed.skb_bytes = passed.wire.bytes + 14 * passed.skbs;
+        let sum = interface.container.as_ref().and_then(|container| of_container.get(container).copied());
+        let ByDirection { incoming, outgoing } = sum.unwrap_or_default();
+        for (passed, sum) in
+            [(&mut interface.passed.incoming, incoming), (&mut interface.passed.outgoing, outgoing)]
+        {
+            passed.wire = sum;
+            passed.skbs = sum.packets / 3;
+            passed.skb_bytes = sum.bytes + 14 * passed.skbs;
         }
     }
 }

@@ -11,20 +11,25 @@ use crate::{
     bookkeeper::{Bookkeeper, ledger_path},
     host::Selection,
     kernel::load::{self, Want},
-    ledger::{DrainTrigger, Ledger, LedgerError},
+    ledger::{DrainTrigger, Ledger, LedgerError, render},
     snapshot::ContainerId,
 };
 
 /// Freeze a billing month: its figures never change again
 ///
 /// The rows of the month are kept as they are now, under a hash that is chained to the month before. What comes to light
-/// later is a correction of its own, shown beside.
+/// later is a correction of its own (`trafctl adjust`), shown beside. Without a month, shows which are closed.
 #[derive(Debug, Args)]
-#[command(after_long_help = "Example:\n  trafctl close 2026-10")]
+#[command(
+    after_long_help = "Examples:\n  trafctl close 2026-10\n  trafctl close --format json   the closed months"
+)]
 pub struct CloseOptions {
     /// The billing month
     #[arg(value_name = "YYYY-MM")]
-    month: String,
+    month: Option<String>,
+    /// How to write it
+    #[arg(long, value_enum, default_value_t)]
+    format: Format,
 }
 
 /// Recompute all sums and hashes of the ledger; status 1 if any does not agree
@@ -80,8 +85,26 @@ enum ContainerAction {
 }
 
 pub(super) fn close(global: &Global, options: &CloseOptions) -> anyhow::Result<Done> {
-    let closed = open_for_writing(global)?.close(&options.month, Timestamp::now())?;
-    tracing::info!("{} is closed: {} rows, hash {}", closed.name, closed.rows, closed.hash);
+    let closed = match &options.month {
+        None => report::open(global)?.closed_periods()?,
+        Some(month) => {
+            let mut ledger = open_for_writing(global)?;
+            let closed = ledger.close(month, Timestamp::now())?;
+            tracing::info!("{} is closed; whoever notes its hash elsewhere can prove it later", closed.name);
+            let gaps = ledger.gaps(Some(closed.start), Some(closed.end))?;
+            let losses = gaps.iter().filter(|gap| gap.reason.loses_traffic()).count();
+            if losses > 0 {
+                tracing::warn!(
+                    "{losses} gaps in it have traffic that is not in the sums: see `trafctl gaps`"
+                );
+            }
+            vec![closed]
+        }
+    };
+    print(&match options.format {
+        Format::Table => render::closed(&closed),
+        Format::Json => serde_json::to_string_pretty(&closed)? + "\n",
+    })?;
     Ok(Done::Well)
 }
 

@@ -276,7 +276,7 @@ pub(super) fn run(global: &Global, options: &Options) -> anyhow::Result<Done> {
 pub(super) fn top(global: &Global, options: &TopOptions) -> anyhow::Result<Done> {
     let ledger = open(global)?;
     let (from, to) = options.period.bounds(&ledger)?;
-    let rows = ledger.top_talkers(&TopQuery {
+    let top = ledger.top_talkers(&TopQuery {
         count: options.count,
         from,
         to,
@@ -284,7 +284,12 @@ pub(super) fn top(global: &Global, options: &TopOptions) -> anyhow::Result<Done>
         by_class: options.by_class,
         basis: options.basis.into(),
     })?;
-    print(&render::top(&rows, options.format.into())?)?;
+    print(&render::top(&top, options.format.into())?)?;
+    if options.format == SheetFormat::Csv {
+        for note in render::top_notes(&top) {
+            tracing::info!("{note}");
+        }
+    }
     Ok(Done::Well)
 }
 

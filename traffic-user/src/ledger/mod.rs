@@ -54,4 +54,4 @@ pub use report::{By, Report, ReportQuery, ReportRow, Split};
 pub use rollup::{Maintenance, Retention};
 pub use store::{Ledger, LedgerConfig};
 pub use timeline::{DrainContext, DrainTrigger};
-pub use top::{TopQuery, TopRow};
+pub use top::{Top, TopQuery, TopRow};

@@ -14,6 +14,7 @@ use super::error::LedgerError;
 use super::figures::{Basis, Figures};
 use super::gaps::{self, Gap};
 use super::interfaces;
+use super::past::latest_reading;
 use super::query::{self, Cutter, Slice, TrafficRow};
 use super::rates::{self, Rates};
 use super::rollup::last_bucket;
@@ -125,6 +126,15 @@ pub struct Report {
     pub from: Timestamp,
     /// End of the span.
     pub to: Timestamp,
+    /// The ledger's last reading: nothing is recorded after it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub last_reading: Option<Timestamp>,
+    /// The first step and its begin here, where it began earlier.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub first_from: Option<(String, Timestamp)>,
+    /// The last step and its end here, where it ends later.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub last_until: Option<(String, Timestamp)>,
     /// Zone of the steps.
     pub zone: String,
     /// Day on which months begin.
@@ -189,6 +199,22 @@ impl Plan<'_> {
             Some(level) => self.calendar.label(level, start)?,
         };
         Ok((name, Timestamp::from_second(start)?, Timestamp::from_second(end)?))
+    }
+
+    /// The first step and its begin, where the span begins within it.
+    fn first_from(&self) -> Result<Option<(String, Timestamp)>, LedgerError> {
+        let (Some(level), Some(first)) = (self.query.by.level(), self.steps.first()) else { return Ok(None) };
+        let whole = self.calendar.is_start(level, first.0)?;
+        let step = self.step_named(0)?;
+        Ok((!whole).then_some((step.0, step.1)))
+    }
+
+    /// The last step and its end, where the span ends within it.
+    fn last_until(&self) -> Result<Option<(String, Timestamp)>, LedgerError> {
+        let (Some(level), Some(last)) = (self.query.by.level(), self.steps.last()) else { return Ok(None) };
+        let whole = self.calendar.is_start(level, last.1)?;
+        let step = self.step_named(self.steps.len() - 1)?;
+        Ok((!whole).then_some((step.0, step.2)))
     }
 
     /// The line a row belongs to; `None` if it was not asked for.
@@ -256,6 +282,9 @@ impl Ledger {
             by: query.by,
             from,
             to,
+            last_reading: latest_reading(&view)?.map(|past| past.clock.wall),
+            first_from: plan.first_from()?,
+            last_until: plan.last_until()?,
             zone: plan.calendar.zone_name().to_owned(),
             billing_day: plan.calendar.billing_day(),
             basis: query.basis,
@@ -286,7 +315,7 @@ impl Ledger {
         let calendar = query.calendar.clone().unwrap_or_else(|| self.calendar.clone());
         let (begin, end) = recorded_range(view)?;
         let from = query.from.map_or(begin, |from| five_minutes_of(from.as_second()));
-        let to = query.to.map_or(end, |to| five_minutes_of(to.as_second() + FIVE_MINUTES_S - 1));
+        let to = query.to.map_or(end.max(from), |to| five_minutes_of(to.as_second() + FIVE_MINUTES_S - 1));
         if from > to {
             return Err(LedgerError::Query("the span ends before it begins".to_owned()));
         }

@@ -7,6 +7,7 @@ use serde::Serialize;
 
 use super::error::LedgerError;
 use super::figures::{Basis, Figures};
+use super::gaps::Gap;
 use super::report::{By, ReportQuery, Split};
 use super::store::Ledger;
 
@@ -44,12 +45,31 @@ pub struct TopRow {
     pub permille: u64,
 }
 
+/// The largest containers, and what the ranking is about.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Top {
+    /// Begin of the span.
+    pub from: Timestamp,
+    /// End of the span.
+    pub to: Timestamp,
+    /// What bytes are measured on, in words.
+    pub basis_statement: &'static str,
+    /// By class where asked, then by place.
+    pub rows: Vec<TopRow>,
+    /// All that was ranked, the rest included.
+    pub total: Figures,
+    /// Class 0 where it was not asked for.
+    pub class_zero: Figures,
+    /// Gaps that touch the span.
+    pub gaps: Vec<Gap>,
+}
+
 impl Ledger {
     /// The containers with most bytes in and out. Class 0 is left out unless asked for.
     ///
     /// # Errors
     /// As for [`Ledger::report`].
-    pub fn top_talkers(&self, query: &TopQuery) -> Result<Vec<TopRow>, LedgerError> {
+    pub fn top_talkers(&self, query: &TopQuery) -> Result<Top, LedgerError> {
         let report = self.report(&ReportQuery {
             by: By::Total,
             classes: query.classes.clone(),
@@ -84,6 +104,14 @@ impl Ledger {
             rows.truncate(query.count);
             top.append(&mut rows);
         }
-        Ok(top)
+        Ok(Top {
+            from: report.from,
+            to: report.to,
+            basis_statement: report.basis_statement,
+            rows: top,
+            total: report.total,
+            class_zero: report.class_zero,
+            gaps: report.gaps,
+        })
     }
 }

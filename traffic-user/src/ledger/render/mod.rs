@@ -2,16 +2,18 @@
 
 mod interfaces;
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use serde::Serialize;
 use traffic_common::Family;
 
 use super::adjust::{Adjusted, Adjustment, Corrected};
+use super::bucket::FIVE_MINUTES_S;
+use super::close::ClosedPeriod;
 use super::error::LedgerError;
 use super::figures::{Figures, Volume};
 use super::gaps::Gap;
 use super::report::Report;
-use super::top::TopRow;
+use super::top::Top;
 pub use interfaces::{Part, interface_notes, interfaces};
 
 use crate::output;
@@ -91,21 +93,12 @@ pub fn report(report: &Report, format: Format) -> Result<String, LedgerError> {
 
 /// What stands below a report's lines: sums, basis, rule, gaps, closed periods.
 pub fn notes(report: &Report) -> Vec<String> {
-    let sum = |name: &str, figures: &Figures| {
-        let volume = |volume: Option<Volume>| {
-            let Volume { packets, bytes } = volume.unwrap_or_default();
-            format!("{bytes} bytes in {packets} packets")
-        };
-        let (incoming, outgoing) = (volume(figures.incoming), volume(figures.outgoing));
-        format!("{name}: in {incoming}; out {outgoing}; together {}", volume(Some(figures.total)))
-    };
-    let mut notes = vec![
-        format!(
-            "from {} to {}, zone {}, months from day {}",
-            report.from, report.to, report.zone, report.billing_day
-        ),
-        sum("total", &report.total),
-    ];
+    let mut notes = vec![format!(
+        "from {} to {}, zone {}, months from day {}",
+        report.from, report.to, report.zone, report.billing_day
+    )];
+    notes.extend(span_notes(report));
+    notes.push(sum("total", &report.total));
     if report.class_zero.total != Volume::default() {
         notes.push(sum("class 0, not in the total", &report.class_zero));
     }
@@ -128,15 +121,38 @@ pub fn notes(report: &Report) -> Vec<String> {
     notes
 }
 
+fn sum(name: &str, figures: &Figures) -> String {
+    let volume = |volume: Option<Volume>| {
+        let Volume { packets, bytes } = volume.unwrap_or_default();
+        format!("{bytes} bytes in {packets} packets")
+    };
+    let (incoming, outgoing) = (volume(figures.incoming), volume(figures.outgoing));
+    format!("{name}: in {incoming}; out {outgoing}; together {}", volume(Some(figures.total)))
+}
+
+/// The steps at the ends that are shown in part, and where the ledger ends.
+fn span_notes(report: &Report) -> Vec<String> {
+    let mut notes = Vec::new();
+    if let Some((name, from)) = &report.first_from {
+        notes.push(format!("{name} is not whole: shown from {from}"));
+    }
+    if let Some((name, until)) = &report.last_until {
+        notes.push(format!("{name} is not whole: shown until {until}"));
+    }
+    if let Some(last) = report.last_reading.filter(|last| report.to.duration_since(*last) > BUCKET) {
+        notes.push(format!("nothing is recorded after the last reading, {last}"));
+    }
+    notes
+}
+
 fn gap_notes(gaps: &[Gap]) -> Vec<String> {
     if gaps.is_empty() {
         return Vec::new();
     }
     let losses = gaps.iter().filter(|gap| gap.reason.loses_traffic()).count();
-    let first = format!(
-        "{} gaps touch this span, {losses} of them with traffic that is not in the sums:",
-        gaps.len()
-    );
+    let touch = if gaps.len() == 1 { "gap touches" } else { "gaps touch" };
+    let first =
+        format!("{} {touch} this span, {losses} of them with traffic that is not in the sums:", gaps.len());
     std::iter::once(first).chain(gaps.iter().map(|gap| format!("  {}", gap_line(gap)))).collect()
 }
 
@@ -177,10 +193,10 @@ pub fn gaps(gaps: &[Gap], format: Format) -> Result<String, LedgerError> {
 ///
 /// # Errors
 /// When the output cannot be formed.
-pub fn top(rows: &[TopRow], format: Format) -> Result<String, LedgerError> {
+pub fn top(top: &Top, format: Format) -> Result<String, LedgerError> {
     let mut sheet = Sheet::new(&["place", "container", "class"], &FIGURES);
     sheet.numbers.push("permille");
-    for row in rows {
+    for row in &top.rows {
         let class = row.class.map(|class| class.to_string()).unwrap_or_default();
         let mut line = vec![row.place.to_string(), row.container.clone(), class];
         line.extend(figures(&row.figures));
@@ -188,10 +204,44 @@ pub fn top(rows: &[TopRow], format: Format) -> Result<String, LedgerError> {
         sheet.lines.push(line);
     }
     match format {
-        Format::Table => Ok(sheet.table()),
-        Format::Json => json(rows),
+        Format::Table => {
+            let mut text = sheet.table() + "\n";
+            for note in top_notes(top) {
+                text.push_str(&note);
+                text.push('\n');
+            }
+            Ok(text)
+        }
+        Format::Json => json(top),
         Format::Csv => sheet.csv(),
     }
+}
+
+/// What stands below a ranking.
+pub fn top_notes(top: &Top) -> Vec<String> {
+    let mut notes = vec![
+        format!("from {} to {}; permille of the bytes in and out of all containers", top.from, top.to),
+        sum("all containers", &top.total),
+    ];
+    if top.class_zero.total != Volume::default() && top.rows.iter().all(|row| row.class != Some(0)) {
+        notes.push(sum("class 0, not ranked", &top.class_zero));
+    }
+    notes.push(format!("basis: {}", top.basis_statement));
+    notes.extend(gap_notes(&top.gaps));
+    notes
+}
+
+/// Closed periods as a table.
+pub fn closed(periods: &[ClosedPeriod]) -> String {
+    let mut sheet = Sheet::new(&["period", "start", "end", "closed", "hash"], &["rows"]);
+    for period in periods {
+        let times = [period.start, period.end, period.closed].map(|time| time.to_string());
+        let mut line = vec![period.name.clone()];
+        line.extend(times);
+        line.extend([period.hash.clone(), period.rows.to_string()]);
+        sheet.lines.push(line);
+    }
+    sheet.table()
 }
 
 /// A correction in one line of text.
@@ -300,6 +350,9 @@ pub fn gap_line(gap: &Gap) -> String {
     }
     line
 }
+
+/// A span that ends with the bucket of the last reading ends at most this much later.
+const BUCKET: SignedDuration = SignedDuration::from_secs(FIVE_MINUTES_S);
 
 const FIGURES: [&str; 6] = ["in_packets", "in_bytes", "out_packets", "out_bytes", "packets", "bytes"];
 

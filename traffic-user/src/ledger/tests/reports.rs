@@ -174,6 +174,32 @@ fn spans_that_begin_and_end_anywhere_are_exact_to_five_minutes() {
 }
 
 #[test]
+fn a_report_says_where_the_ledger_ends_and_which_steps_are_parts() {
+    let mut file = ledger();
+    let mut node = Node::new(NOON);
+    for _ in 0..40 {
+        node.traffic("101", 1, [1, 1, 0, 0]).pass(86_400).drain(&mut file.ledger);
+    }
+    let notes = |query: &ReportQuery| render::notes(&file.ledger.report(query).unwrap()).join("\n");
+    let months = ReportQuery { by: By::Month, ..ReportQuery::default() };
+    let told = notes(&months);
+    assert!(told.contains("2026-12 is not whole: shown until 2026-12-20T12:00:00Z"), "{told}");
+    assert!(told.contains("2026-11 is not whole: shown from 2026-11-11T11:55:00Z"), "{told}");
+    // A span after the last reading is an empty one, and the reader learns why.
+    let after = ReportQuery { from: Some(time(NOON + 90 * 86_400)), ..months };
+    let told = notes(&after);
+    assert!(told.contains("nothing is recorded after the last reading, 2026-12-20T12:00:00Z"), "{told}");
+    let whole = ReportQuery {
+        from: Some(at("2026-12-01T00:00:00Z")),
+        to: Some(at("2026-12-02T00:00:00Z")),
+        by: By::Day,
+        ..ReportQuery::default()
+    };
+    let told = notes(&whole);
+    assert!(!told.contains("not whole") && !told.contains("last reading"), "{told}");
+}
+
+#[test]
 fn questions_about_dropped_rows_are_refused_not_answered_short() {
     let mut file = ledger();
     let mut node = Node::new(NOON);
@@ -222,16 +248,15 @@ fn top_talkers_are_ranked() {
     let query =
         TopQuery { count: 2, from: None, to: None, classes: vec![1], by_class: false, basis: Basis::L3 };
     let names = |query: &TopQuery| -> Vec<(usize, String, Option<u8>)> {
-        let rows = file.ledger.top_talkers(query).unwrap();
+        let rows = file.ledger.top_talkers(query).unwrap().rows;
         rows.into_iter().map(|row| (row.place, row.container, row.class)).collect()
     };
     assert_eq!(names(&query), [(1, "104".to_owned(), None), (2, "102".to_owned(), None)]);
-    assert_eq!(file.ledger.top_talkers(&query).unwrap()[0].permille, 550);
+    assert_eq!(file.ledger.top_talkers(&query).unwrap().rows[0].permille, 550);
     let by_class = TopQuery { count: 1, classes: vec![], by_class: true, ..query };
     assert_eq!(names(&by_class), [(1, "104".to_owned(), Some(1)), (1, "104".to_owned(), Some(2))]);
-    assert!(
-        render::top(&file.ledger.top_talkers(&by_class).unwrap(), Format::Table).unwrap().contains("104")
-    );
+    let table = render::top(&file.ledger.top_talkers(&by_class).unwrap(), Format::Table).unwrap();
+    assert!(table.contains("104") && table.contains("class 0, not ranked: in 4000000 bytes"), "{table}");
 }
 
 #[test]
