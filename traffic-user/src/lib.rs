@@ -18,6 +18,7 @@
 //! | [`ledger`] | last readings, differences, gaps and rollups in SQLite: what is billed from |
 //! | [`api`], [`health`] | metrics and JSON over HTTP, for monitoring; how draining goes |
 //! | [`privileges`] | the capabilities needed, and whom files are for |
+//! | [`vz`] | the commands of Virtuozzo: their options and output |
 //! | [`clock`] | times, the boot's identity, random numbers |
 
 pub mod addresses;
@@ -42,4 +43,5 @@ pub mod output;
 pub mod privileges;
 pub mod reclaim;
 pub mod snapshot;
+pub mod vz;
 pub mod vz_conf;

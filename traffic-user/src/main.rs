@@ -19,6 +19,7 @@ fn main() -> ExitCode {
     match cli.run() {
         Ok(Done::Well) => ExitCode::SUCCESS,
         Ok(Done::NotWell) => ExitCode::FAILURE,
+        Ok(Done::Status(status)) => ExitCode::from(status),
         Err(error) => {
             match privileges::hint(&error) {
                 Some(hint) => tracing::error!("{error:#} ({hint})"),

@@ -5,7 +5,10 @@ use std::{ffi::OsString, path::PathBuf};
 use anyhow::Context as _;
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 
-use crate::{addresses::AddressFile, config::Config, host::Host, kernel::bpffs::Bpffs, netlink::Netlink};
+use crate::{
+    addresses::AddressFile, config::Config, host::Host, kernel::bpffs::Bpffs, netlink::Netlink,
+    vz::netstat::Name,
+};
 
 mod address;
 mod adjust;
@@ -15,6 +18,8 @@ mod detach;
 mod dump;
 mod import_pva;
 mod ledger;
+mod multicall;
+mod netstat;
 mod progress;
 mod report;
 mod run;
@@ -53,13 +58,25 @@ pub struct Cli {
 #[derive(Clone, Debug, Args)]
 pub struct Global {
     /// Configuration file [default: /etc/trafctl/trafctl.toml, which may be absent]
-    #[arg(long, global = true, value_name = "FILE")]
+    #[arg(long, global = true, value_name = "FILE", env = "TRAFCTL_CONFIG")]
     config: Option<PathBuf>,
     /// Directory in the BPF file system where program, maps and links are pinned
-    #[arg(long, global = true, value_name = "DIR", default_value = "/sys/fs/bpf/trafctl")]
+    #[arg(
+        long,
+        global = true,
+        value_name = "DIR",
+        env = "TRAFCTL_BPFFS",
+        default_value = "/sys/fs/bpf/trafctl"
+    )]
     bpffs: PathBuf,
     /// Directory for what must outlive a reboot
-    #[arg(long, global = true, value_name = "DIR", default_value = "/var/lib/trafctl")]
+    #[arg(
+        long,
+        global = true,
+        value_name = "DIR",
+        env = "TRAFCTL_STATE_DIR",
+        default_value = "/var/lib/trafctl"
+    )]
     state_dir: PathBuf,
     /// Say more; twice for debugging
     #[arg(short, long, global = true, action = ArgAction::Count)]
@@ -83,6 +100,19 @@ enum Command {
     Audit(ledger::AuditOptions),
     Ledger(ledger::Options),
     Container(ledger::ContainerOptions),
+    Vznetstat(netstat::VznetstatOptions),
+    Pnetstat(netstat::PnetstatOptions),
+}
+
+impl Command {
+    /// Where the arguments of a command go that reads them itself.
+    fn foreign_arguments(&mut self) -> Option<&mut Vec<OsString>> {
+        match self {
+            Self::Vznetstat(options) => Some(&mut options.arguments),
+            Self::Pnetstat(options) => Some(&mut options.arguments),
+            _ => None,
+        }
+    }
 }
 
 /// How results are written.
@@ -140,17 +170,26 @@ impl Cli {
                 Command::Audit(options) => ledger::audit(&global, &options),
                 Command::Ledger(options) => ledger::run(&global, &options),
                 Command::Container(options) => ledger::container(&global, &options).await,
+                Command::Vznetstat(options) => netstat::run(&global, Name::Vznetstat, options.arguments),
+                Command::Pnetstat(options) => netstat::run(&global, Name::Pnetstat, options.arguments),
             }
         })
     }
 
-    /// Parses a command line.
+    /// Parses a command line. The program's own name may be that of one of Virtuozzo's commands.
     ///
     /// # Errors
     /// clap's, which knows how to show itself.
-    pub fn from_args(
-        args: impl IntoIterator<Item = impl Into<OsString> + Clone>,
-    ) -> Result<Self, clap::Error> {
+    pub fn from_args(args: impl IntoIterator<Item = impl Into<OsString>>) -> Result<Self, clap::Error> {
+        let args: Vec<OsString> = args.into_iter().map(Into::into).collect();
+        // Their options are not clap's: `-v` has another meaning there.
+        if let Some((head, theirs)) = multicall::split(&args)
+            && let Ok(mut cli) = Self::try_parse_from(head)
+            && let Some(arguments) = cli.command.foreign_arguments()
+        {
+            *arguments = theirs;
+            return Ok(cli);
+        }
         Self::try_parse_from(args)
     }
 }
@@ -162,6 +201,8 @@ pub enum Done {
     Well,
     /// Status 1: the result itself is that something is wrong, and it has been shown.
     NotWell,
+    /// A status of a command of Virtuozzo's; what is wrong has been said.
+    Status(u8),
 }
 
 impl Done {

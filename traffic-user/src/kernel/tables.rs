@@ -1,6 +1,11 @@
 //! Putting compiled tables into the kernel: classes, as a whole and between two packets; addresses, one by one.
 
-use std::{cell::Cell, collections::BTreeMap, fs, io, os::fd::AsFd as _};
+use std::{
+    cell::Cell,
+    collections::{BTreeMap, BTreeSet},
+    fs, io,
+    os::fd::AsFd as _,
+};
 
 use anyhow::{Context as _, bail};
 use aya::{
@@ -11,7 +16,9 @@ use aya::{
     },
 };
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
-use traffic_common::{CLASS_ZERO_COLUMN, Control, INDEX_V4_BLOCK_BYTES, INDEX_V6_BLOCK_ENTRIES, Meta};
+use traffic_common::{
+    CLASS_ZERO_COLUMN, Control, Family, INDEX_V4_BLOCK_BYTES, INDEX_V6_BLOCK_ENTRIES, Meta,
+};
 
 use super::{
     maps::{ClassIndexV4, ClassIndexV6, ClassRangesV6, ClassTrieV4, ClassTrieV6, Maps},
@@ -247,6 +254,61 @@ fn rows_in(maps: &Maps, active: u32) -> anyhow::Result<Vec<(IpNet, u8)>> {
     }
     rows.sort_unstable();
     Ok(rows)
+}
+
+/// The classes of the table in force, 0 always among them; of one family or of both. Unlike [`in_force`] this looks no
+/// further than to the last class in use that it has not met yet.
+///
+/// # Errors
+/// When the maps can't be read.
+pub fn classes_in_force(maps: &Maps, family: Option<Family>) -> anyhow::Result<BTreeSet<u8>> {
+    let active = maps.control.get(0)?.active_table;
+    let mut search = Search {
+        met: BTreeSet::from([CLASS_ZERO_COLUMN]),
+        in_use: columns(&maps.meta.get(0)?).into_iter().collect(),
+    };
+    if family != Some(Family::Ipv6)
+        && let Some(table) = maps.classes_v4.table(active)?
+    {
+        let trie: ClassTrieV4 = Map::from_map_data(table)?.try_into()?;
+        search.look_through(&trie, [0; 4])?;
+    }
+    if family != Some(Family::Ipv4)
+        && let Some(table) = maps.classes_v6.table(active)?
+    {
+        let trie: ClassTrieV6 = Map::from_map_data(table)?.try_into()?;
+        search.look_through(&trie, [0; 16])?;
+    }
+    Ok(search.met.iter().filter_map(|column| search.in_use.get(column).copied()).collect())
+}
+
+/// For columns that a table names.
+struct Search {
+    met: BTreeSet<u32>,
+    /// Column to class.
+    in_use: BTreeMap<u32, u8>,
+}
+
+impl Search {
+    fn look_through<K: Pod>(
+        &mut self,
+        trie: &LpmTrie<MapData, K, u32>,
+        unspecified: K,
+    ) -> anyhow::Result<()> {
+        // Most tables have it, and the kernel lists it last.
+        match trie.get(&Key::new(0, unspecified), 0) {
+            Ok(column) => _ = self.met.insert(column),
+            Err(MapError::KeyNotFound) => {}
+            Err(error) => return Err(error).context("cannot read the class table"),
+        }
+        for key in trie.keys() {
+            if self.in_use.keys().all(|column| self.met.contains(column)) {
+                break;
+            }
+            self.met.insert(trie.get(&key?, 0)?);
+        }
+        Ok(())
+    }
 }
 
 fn collect<K: Pod>(

@@ -1,0 +1,112 @@
+//! `trafctl vznetstat` and `trafctl pnetstat`, and the names themselves.
+
+use std::{collections::BTreeSet, ffi::OsString};
+
+use anyhow::Context as _;
+use clap::Args;
+
+use super::{Done, Global, print};
+use crate::{
+    kernel::{counters, load, tables},
+    snapshot::{ContainerId, Snapshot},
+    vz::{
+        self,
+        netstat::{self, Asked, Misuse, Name, Request},
+    },
+    vz_conf,
+};
+
+/// Statuses that are Virtuozzo's.
+const USAGE: u8 = 1;
+const NO_COUNTERS: u8 = 7;
+const INVALID_VALUE: u8 = 250;
+
+/// Show the counters as Virtuozzo's `vznetstat` does
+///
+/// The same options, columns and statuses; also under the name `vznetstat`. Options: -4, -6 one family; -v ID this
+/// container, may be repeated; -c CLASS this class, may be repeated; -a all classes; -r bytes in K, M, G; -h usage.
+/// Status 1 for a wrong option, 250 for a wrong value, 7 when nothing is counted yet.
+#[derive(Debug, Args)]
+#[command(after_long_help = "Examples:\n  \
+    trafctl vznetstat\n  \
+    trafctl vznetstat -v 101 -c 1 | tail -n 1\n  \
+    ln -s /usr/sbin/trafctl /usr/sbin/vznetstat && vznetstat -4a\n\n\
+    Under its own name it is told by TRAFCTL_BPFFS, TRAFCTL_STATE_DIR and TRAFCTL_CONFIG where things are.")]
+pub struct VznetstatOptions {
+    /// Virtuozzo's options
+    #[arg(value_name = "OPTIONS", trailing_var_arg = true, allow_hyphen_values = true)]
+    pub(super) arguments: Vec<OsString>,
+}
+
+/// Show the counters as Virtuozzo's `pnetstat` does
+///
+/// As vznetstat, with one option more: -t ct, vm or all. Also under the name `pnetstat`.
+#[derive(Debug, Args)]
+#[command(after_long_help = "Examples:\n  \
+    trafctl pnetstat -t vm\n  \
+    trafctl pnetstat -t ct -c 1")]
+pub struct PnetstatOptions {
+    /// Virtuozzo's options
+    #[arg(value_name = "OPTIONS", trailing_var_arg = true, allow_hyphen_values = true)]
+    pub(super) arguments: Vec<OsString>,
+}
+
+pub(super) fn run(global: &Global, name: Name, arguments: Vec<OsString>) -> anyhow::Result<Done> {
+    let (mut request, ignored) = match netstat::parse(arguments) {
+        Ok(Asked::Show(request, ignored)) => (request, ignored),
+        Ok(Asked::Help) => return print(&netstat::usage(name)).map(|()| Done::Well),
+        Err(misuse) => return Ok(refuse(name, &misuse)),
+    };
+    if !ignored.is_empty() {
+        tracing::warn!("ignored, as no option takes it: {}", ignored.join(" "));
+    }
+    let maps = match load::open(&global.pinned()) {
+        Ok(maps) => maps,
+        Err(error) => {
+            tracing::error!("{error:#}");
+            return Ok(Done::Status(NO_COUNTERS));
+        }
+    };
+    // The node's name is not shown.
+    let snapshot = counters::read(&maps, "")?;
+    let in_use: BTreeSet<u8> = snapshot.counters.iter().map(|counter| counter.class).collect();
+    if let Err(misuse) = request.check_classes(&in_use) {
+        return Ok(refuse(name, &misuse));
+    }
+    resolve(global, &snapshot, &mut request)?;
+    let configured = tables::classes_in_force(&maps, request.family)?;
+    print(&netstat::render(&snapshot, &configured, &request))?;
+    Ok(Done::Well)
+}
+
+fn refuse(name: Name, misuse: &Misuse) -> Done {
+    tracing::error!("{misuse}");
+    match misuse {
+        Misuse::Usage(_) => {
+            eprint!("{}", netstat::usage(name));
+            Done::Status(USAGE)
+        }
+        Misuse::Value(_) => Done::Status(INVALID_VALUE),
+    }
+}
+
+/// Takes either id of a container for the one it is counted under.
+fn resolve(global: &Global, snapshot: &Snapshot, request: &mut Request) -> anyhow::Result<()> {
+    let counted = snapshot.containers();
+    for id in &mut request.containers {
+        *id = counted_id(global, &counted, id)?;
+    }
+    Ok(())
+}
+
+/// See [`vz::counted_id`]; the configuration is read only when it is needed.
+pub(super) fn counted_id(
+    global: &Global,
+    counted: &BTreeSet<&ContainerId>,
+    wanted: &ContainerId,
+) -> anyhow::Result<ContainerId> {
+    vz::counted_id(wanted, counted, || {
+        let config = global.config().with_context(|| format!("cannot look for another id of {wanted}"))?;
+        Ok(vz_conf::scan(&config.vz_conf_dir).aliases())
+    })
+}
