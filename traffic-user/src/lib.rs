@@ -19,6 +19,7 @@
 //! | [`api`], [`health`] | metrics and JSON over HTTP, for monitoring; how draining goes |
 //! | [`privileges`] | the capabilities needed, and whom files are for |
 //! | [`vz`] | the commands of Virtuozzo: their options and output |
+//! | [`marks`], [`state_file`] | readings put aside by a reset; files that are replaced as a whole |
 //! | [`clock`] | times, the boot's identity, random numbers |
 
 pub mod addresses;
@@ -36,6 +37,7 @@ pub mod identities;
 pub mod kernel;
 pub mod ledger;
 pub mod links;
+pub mod marks;
 pub mod naming;
 pub mod netlink;
 pub mod notation;
@@ -43,5 +45,6 @@ pub mod output;
 pub mod privileges;
 pub mod reclaim;
 pub mod snapshot;
+pub mod state_file;
 pub mod vz;
 pub mod vz_conf;

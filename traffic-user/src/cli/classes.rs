@@ -11,7 +11,7 @@ use super::{Done, Format, Global, print, progress::Progress};
 use crate::{
     bookkeeper::{self, Bookkeeper},
     class_source,
-    classes::{self, CheckReport, ClassFile},
+    classes::{self, CheckReport, ClassFile, ClassTable},
     config::Config,
     kernel::{counters, load, tables},
     output, privileges,
@@ -107,6 +107,12 @@ fn load_file(global: &Global, config: &Config, path: Option<&PathBuf>) -> anyhow
         Some(path) => classes::compile(&class_source::read(path)?.entries, config.class_order),
         None => class_source::table_for_start(config)?,
     };
+    put_in_force(global, config, table)?;
+    Ok(Done::Well)
+}
+
+/// Puts a table in the place of the one in force, after a drain and under the lock, and keeps it in the ledger.
+pub(super) fn put_in_force(global: &Global, config: &Config, table: ClassTable) -> anyhow::Result<()> {
     privileges::require()?;
     let bpffs = global.pinned();
     // Before waiting for the lock: there may be nothing to lock.
@@ -123,7 +129,7 @@ fn load_file(global: &Global, config: &Config, path: Option<&PathBuf>) -> anyhow
     if let Some(books) = Bookkeeper::open_existing(config, &global.state_dir)? {
         books.keep_table(&maps, || Ok(table))?;
     }
-    Ok(Done::Well)
+    Ok(())
 }
 
 /// A row of a class table.

@@ -9,6 +9,7 @@ use traffic_common::Family;
 use super::{Done, Global, SheetFormat, print};
 use crate::{
     kernel::{counters, load},
+    marks::MarkFile,
     output::dump::{self, Filter, Look},
     snapshot::ContainerId,
 };
@@ -23,6 +24,7 @@ use crate::{
     trafctl dump\n  \
     trafctl dump --container 101 --class 2 --class 3\n  \
     trafctl dump -6 --human --watch=2\n  \
+    trafctl dump --since-mark\n  \
     trafctl dump --format json | jq '.counters[] | select(.container==\"101\")'")]
 pub struct Options {
     /// Only IPv4
@@ -40,6 +42,9 @@ pub struct Options {
     /// Rows of zeros too
     #[arg(long)]
     all: bool,
+    /// Class counters since `vztactl reset_ve_stat`, as vznetstat shows them
+    #[arg(long)]
+    since_mark: bool,
     /// Bytes in KiB, MiB, GiB (table only)
     #[arg(long)]
     human: bool,
@@ -72,9 +77,15 @@ pub(super) async fn run(global: &Global, options: &Options) -> anyhow::Result<Do
     let maps = load::open(&global.pinned())?;
     let filter = options.filter();
     loop {
-        let snapshot = filter.apply(counters::read(&maps, &config.node)?);
+        let mut snapshot = counters::read(&maps, &config.node)?;
+        if options.since_mark {
+            MarkFile::new(&global.state_dir).read()?.subtract_from(&mut snapshot);
+        }
+        let snapshot = filter.apply(snapshot);
         let text = match options.format {
-            SheetFormat::Table => dump::table(&snapshot, Look { human: options.human }),
+            SheetFormat::Table => {
+                dump::table(&snapshot, Look { human: options.human, since_mark: options.since_mark })
+            }
             SheetFormat::Json if options.watch.is_some() => dump::json_line(&snapshot)?,
             SheetFormat::Json => dump::json(&snapshot)?,
             SheetFormat::Csv => dump::csv(&snapshot)?,

@@ -24,6 +24,7 @@ mod progress;
 mod report;
 mod run;
 mod status;
+mod tactl;
 
 /// Counts the traffic of every container and virtual machine, per network class, in the kernel.
 ///
@@ -102,6 +103,7 @@ enum Command {
     Container(ledger::ContainerOptions),
     Vznetstat(netstat::VznetstatOptions),
     Pnetstat(netstat::PnetstatOptions),
+    Vztactl(tactl::Options),
 }
 
 impl Command {
@@ -110,6 +112,7 @@ impl Command {
         match self {
             Self::Vznetstat(options) => Some(&mut options.arguments),
             Self::Pnetstat(options) => Some(&mut options.arguments),
+            Self::Vztactl(options) => Some(&mut options.arguments),
             _ => None,
         }
     }
@@ -172,6 +175,7 @@ impl Cli {
                 Command::Container(options) => ledger::container(&global, &options).await,
                 Command::Vznetstat(options) => netstat::run(&global, Name::Vznetstat, options.arguments),
                 Command::Pnetstat(options) => netstat::run(&global, Name::Pnetstat, options.arguments),
+                Command::Vztactl(options) => tactl::run(&global, &options.arguments),
             }
         })
     }

@@ -3,7 +3,7 @@
 use std::{ffi::OsString, path::Path};
 
 /// Commands that read their arguments themselves.
-const NAMES: [&str; 2] = ["vznetstat", "pnetstat"];
+const NAMES: [&str; 3] = ["vznetstat", "pnetstat", "vztactl"];
 
 /// Cuts a command line in two behind the first word that is one of the names: what is ours to read, and what is theirs.
 /// `None` where no word is, or where the rest is `--help`, which is ours again.

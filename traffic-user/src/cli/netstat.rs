@@ -8,6 +8,7 @@ use clap::Args;
 use super::{Done, Global, print};
 use crate::{
     kernel::{counters, load, tables},
+    marks::MarkFile,
     snapshot::{ContainerId, Snapshot},
     vz::{
         self,
@@ -68,7 +69,9 @@ pub(super) fn run(global: &Global, name: Name, arguments: Vec<OsString>) -> anyh
         }
     };
     // The node's name is not shown.
-    let snapshot = counters::read(&maps, "")?;
+    let mut snapshot = counters::read(&maps, "")?;
+    // After the counters: a mark taken in between leaves nothing, and not everything.
+    MarkFile::new(&global.state_dir).read()?.subtract_from(&mut snapshot);
     let in_use: BTreeSet<u8> = snapshot.counters.iter().map(|counter| counter.class).collect();
     if let Err(misuse) = request.check_classes(&in_use) {
         return Ok(refuse(name, &misuse));

@@ -44,6 +44,8 @@ impl Filter {
 pub struct Look {
     /// Bytes in KiB, MiB and so on.
     pub human: bool,
+    /// Say that the class counters are those since their marks.
+    pub since_mark: bool,
 }
 
 /// The tables people read.
@@ -63,6 +65,9 @@ pub fn table(snapshot: &Snapshot, look: Look) -> String {
         snapshot.class_table.prefixes
     );
 
+    if look.since_mark {
+        text += "classes since their marks, where `vztactl` has set one; all else since it is counted\n\n";
+    }
     let mut classes = plain_table(
         &["CONTAINER", "CLASS", "FAMILY", "IN BYTES", "IN PACKETS", "OUT BYTES", "OUT PACKETS"],
         &(3..7),

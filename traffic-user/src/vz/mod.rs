@@ -8,10 +8,13 @@ use crate::snapshot::ContainerId;
 
 pub mod netstat;
 #[cfg(test)]
-mod sample;
+pub mod sample;
+pub mod tactl;
 
 /// Classes that Virtuozzo has: 0 to 15.
 pub const CLASSES: u8 = 16;
+/// The id of the node itself.
+pub const NODE: &str = "0";
 
 /// The id under which a container is counted that was asked for by either of its ids. `aliases` are asked for only when
 /// nothing is counted under the id itself; each leads from one id to the other.

@@ -12,7 +12,7 @@ use std::{
 use lexopt::{Arg, Parser};
 use traffic_common::{Family, Tally};
 
-use super::CLASSES;
+use super::{CLASSES, NODE};
 use crate::snapshot::{ByDirection, ContainerId, Snapshot};
 
 /// What both names head their rows with.
@@ -22,8 +22,6 @@ const HEADER_OF_CONTAINERS: &str =
     "CTID    Net.Class     Input(bytes) Input(pkts)        Output(bytes) Output(pkts)\n";
 /// Interfaces of virtual machines begin so: Virtuozzo's, Proxmox VE's, libvirt's.
 const MACHINE_INTERFACES: [&str; 3] = ["vme", "tap", "vnet"];
-/// The id of the node itself.
-const NODE: &str = "0";
 
 /// Under which name the program was called.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

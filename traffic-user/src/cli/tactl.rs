@@ -1,0 +1,122 @@
+//! `trafctl vztactl`, and the name itself.
+
+use std::ffi::OsString;
+
+use anyhow::Context as _;
+use clap::Args;
+
+use super::{Done, Global, classes::put_in_force, netstat::counted_id, print};
+use crate::{
+    class_source, classes,
+    kernel::{counters, load, tables},
+    marks::MarkFile,
+    snapshot::ContainerId,
+    vz::tactl::{self, Asked, status},
+};
+
+/// Load classes and set counters back as Virtuozzo's `vztactl` does
+///
+/// Commands: class_load [-s] FILE, class_unload, class_list, reset_ve_stat ID, reset_all_stat, event NAME. Texts and
+/// statuses are Virtuozzo's: 2 for a file, 6 for an option, 10 for a command; also under the name `vztactl`.
+///
+/// With -s the longest prefix decides, class 0 before all; without it the last line that matches. A reset takes nothing
+/// from the counters: it puts a reading aside (marks.json in the state directory), from which vznetstat shows what came
+/// since. The ledger and `trafctl dump` go on as they were; `trafctl dump --since-mark` shows what vznetstat does. An event
+/// is accepted and has no effect.
+#[derive(Debug, Args)]
+#[command(after_long_help = "Examples:\n  \
+    trafctl vztactl class_load -s /etc/vz/conf/networks_classes\n  \
+    trafctl vztactl reset_ve_stat 101\n  \
+    ln -s /usr/sbin/trafctl /usr/sbin/vztactl && vztactl class_list")]
+pub struct Options {
+    /// Virtuozzo's command and its options
+    #[arg(value_name = "COMMAND", trailing_var_arg = true, allow_hyphen_values = true)]
+    pub(super) arguments: Vec<OsString>,
+}
+
+/// What could not be done, with Virtuozzo's status for it.
+struct Failure {
+    status: u8,
+    error: anyhow::Error,
+}
+
+impl From<anyhow::Error> for Failure {
+    fn from(error: anyhow::Error) -> Self {
+        Self { status: status::REFUSED, error }
+    }
+}
+
+fn with_status(status: u8) -> impl Fn(anyhow::Error) -> Failure {
+    move |error| Failure { status, error }
+}
+
+pub(super) fn run(global: &Global, arguments: &[OsString]) -> anyhow::Result<Done> {
+    let asked = match tactl::parse(arguments) {
+        Ok(asked) => asked,
+        Err(misuse) => {
+            match misuse.message {
+                Some(message) => tracing::error!("{message}"),
+                None => eprint!("{}", tactl::USAGE),
+            }
+            return Ok(Done::Status(misuse.status));
+        }
+    };
+    match act(global, &asked) {
+        Ok(text) => print(&text).map(|()| Done::Well),
+        Err(Failure { status, error }) => {
+            tracing::error!("{error:#}");
+            Ok(Done::Status(status))
+        }
+    }
+}
+
+fn act(global: &Global, asked: &Asked) -> Result<String, Failure> {
+    if let Asked::Event(unknown) = asked {
+        if let Some(name) = unknown {
+            tracing::warn!("Unknown event: {name}");
+        }
+        return Ok(String::new());
+    }
+    let maps = load::open(&global.pinned()).map_err(with_status(status::NO_COUNTERS))?;
+    match asked {
+        Asked::ClassLoad(path, order) => {
+            let file = class_source::read(path).map_err(with_status(status::FILE))?;
+            put_in_force(global, &global.config()?, classes::compile(&file.entries, *order))?;
+            Ok("Classes loaded successfully.\n".to_owned())
+        }
+        Asked::ClassUnload => {
+            let config = global.config()?;
+            put_in_force(global, &config, classes::compile(&[], config.class_order))?;
+            Ok("Classes unloaded successfully.\n".to_owned())
+        }
+        Asked::ClassList => Ok(tactl::class_list(&tables::in_force(&maps)?)),
+        Asked::ResetOne(id) => {
+            reset(global, Some(id)).context("Reset failed")?;
+            Ok(format!("Counters for Container {id} reseted.\n"))
+        }
+        Asked::ResetAll => {
+            reset(global, None).context("Reset failed")?;
+            Ok("Counters reseted.\n".to_owned())
+        }
+        Asked::Event(_) => Ok(String::new()),
+    }
+}
+
+/// Marks where counters stand, all in one go.
+fn reset(global: &Global, only: Option<&ContainerId>) -> anyhow::Result<()> {
+    let bpffs = global.pinned();
+    let _lock = bpffs.lock()?;
+    let snapshot = counters::read(&load::open(&bpffs)?, "")?;
+    let counted = snapshot.containers();
+    let only = only.map(|id| counted_id(global, &counted, id)).transpose()?;
+    if let Some(id) = &only
+        && !counted.contains(id)
+        && id.as_str() != crate::vz::NODE
+    {
+        anyhow::bail!("nothing has been counted for a container {id}");
+    }
+    let file = MarkFile::new(&global.state_dir);
+    let mut marks = file.read()?;
+    marks.set(&snapshot, only.as_ref());
+    file.write(&marks)
+}
