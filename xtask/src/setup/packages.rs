@@ -22,7 +22,9 @@ const BUILD_TOOLS: [(&str, &str); 1] = [("gcc", "cc")];
 const COMPILER: [&str; 3] = ["rustc-web", "cargo-web", "libstd-rust-web-dev-bpf"];
 
 /// What the tests and the demonstration call: `(package, program)`.
-const TEST_TOOLS: [(&str, &str); 14] = [
+const TEST_TOOLS: [(&str, &str); 17] = [
+    // A terminal for a command.
+    ("bsdutils", "script"),
     // Tells what is pinned, independently of us.
     ("bpftool", "bpftool"),
     ("curl", "curl"),
@@ -32,7 +34,10 @@ const TEST_TOOLS: [(&str, &str); 14] = [
     ("iputils-ping", "ping"),
     // The kernel asks it for the modules of an interface or a hook that is used for the first time.
     ("kmod", "modprobe"),
+    // Scripts of Virtuozzo's nodes are written in these two.
+    ("mawk", "awk"),
     ("nftables", "nft"),
+    ("perl-base", "perl"),
     ("procps", "sysctl"),
     // Reads the ledger as its users do, not through our own library.
     ("sqlite3", "sqlite3"),
