@@ -1,7 +1,7 @@
 //! `vznetstat` and `pnetstat`.
 
 use anyhow::{Result, ensure};
-use traffic_tests::{Amounts, Lab};
+use traffic_tests::{Amounts, Counters, Lab};
 
 use crate::node::{World, output, rows, said};
 
@@ -142,5 +142,30 @@ fn either_id_of_a_container_finds_it() -> Result<()> {
     // A reset by either is one of the same.
     world.printed("vztactl", &["reset_ve_stat", uuid])?;
     assert_eq!(world.row("101", 1)?, Amounts::default());
+    Ok(())
+}
+
+#[test]
+fn the_lines_of_proc_hold_the_same_bytes() -> Result<()> {
+    let world = World::new("venetstat")?;
+    let one = world.send("8.8.8.8", 11, 100)?;
+    let two = world.send("10.2.0.9", 13, 200)?;
+    let six = world.send("fd00:99::1", 19, 400)?;
+    let back = world.receive("10.1.0.1", 23, 500)?;
+    Counters::at_rest(&world.lab)?;
+    let line = |id: &str, classes: [(u64, u64); 16]| {
+        let pairs = classes.map(|(incoming, outgoing)| format!(" {incoming:>20}/{outgoing:>20}"));
+        format!("{id}{}\n", pairs.concat())
+    };
+    let mut four = [(0, 0); 16];
+    let node = line("0", four);
+    (four[1], four[2]) = ((back.1, one.1), (0, two.1));
+    assert_eq!(world.lab.run_ok(&["export", "venetstat"])?, node.clone() + &line("101", four));
+    let mut of_six = [(0, 0); 16];
+    of_six[1] = (0, six.1);
+    assert_eq!(world.lab.run_ok(&["export", "venetstat", "-6"])?, node.clone() + &line("101", of_six));
+    // It follows a reset as vznetstat does.
+    world.printed("vztactl", &["reset_all_stat"])?;
+    assert_eq!(world.lab.run_ok(&["export", "venetstat"])?, node + &line("101", [(0, 0); 16]));
     Ok(())
 }

@@ -16,6 +16,7 @@ mod attach;
 mod classes;
 mod detach;
 mod dump;
+mod export;
 mod import_pva;
 mod ledger;
 mod multicall;
@@ -101,6 +102,7 @@ enum Command {
     Audit(ledger::AuditOptions),
     Ledger(ledger::Options),
     Container(ledger::ContainerOptions),
+    Export(export::Options),
     Vznetstat(netstat::VznetstatOptions),
     Pnetstat(netstat::PnetstatOptions),
     Vztactl(tactl::Options),
@@ -173,6 +175,7 @@ impl Cli {
                 Command::Audit(options) => ledger::audit(&global, &options),
                 Command::Ledger(options) => ledger::run(&global, &options),
                 Command::Container(options) => ledger::container(&global, &options).await,
+                Command::Export(options) => export::run(&global, &options),
                 Command::Vznetstat(options) => netstat::run(&global, Name::Vznetstat, options.arguments),
                 Command::Pnetstat(options) => netstat::run(&global, Name::Pnetstat, options.arguments),
                 Command::Vztactl(options) => tactl::run(&global, &options.arguments),

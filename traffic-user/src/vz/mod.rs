@@ -9,7 +9,9 @@ use crate::snapshot::ContainerId;
 pub mod netstat;
 #[cfg(test)]
 pub mod sample;
+mod sums;
 pub mod tactl;
+pub mod venetstat;
 
 /// Classes that Virtuozzo has: 0 to 15.
 pub const CLASSES: u8 = 16;

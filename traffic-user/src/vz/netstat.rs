@@ -3,16 +3,12 @@
 //! Virtuozzo's takes only the last of several `-v`, and its `-t` changes the header alone; here every id is shown, and
 //! `-t` filters, as the manual says.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    ffi::OsString,
-    fmt::Write as _,
-};
+use std::{collections::BTreeSet, ffi::OsString, fmt::Write as _};
 
 use lexopt::{Arg, Parser};
 use traffic_common::{Family, Tally};
 
-use super::{CLASSES, NODE};
+use super::{CLASSES, sums::containers};
 use crate::snapshot::{ByDirection, ContainerId, Snapshot};
 
 /// What both names head their rows with.
@@ -203,43 +199,6 @@ fn shown_classes(snapshot: &Snapshot, configured: &BTreeSet<u8>, request: &Reque
     }
     let shown = configured.iter().copied().chain([0]);
     shown.filter(|class| request.classes.is_empty() || request.classes.contains(class)).collect()
-}
-
-/// What each container has in each class; of an id that was retired and given away again only the later life.
-/// Sorted as the snapshot is, the node first.
-fn containers(
-    snapshot: &Snapshot,
-    family: Option<Family>,
-) -> Vec<(ContainerId, BTreeMap<u8, ByDirection<Tally>>)> {
-    let mut latest: BTreeMap<&ContainerId, u32> = BTreeMap::new();
-    for counter in &snapshot.counters {
-        let generation = latest.entry(&counter.container).or_default();
-        *generation = counter.generation.max(*generation);
-    }
-    let mut rows: Vec<(ContainerId, BTreeMap<u8, ByDirection<Tally>>)> = Vec::new();
-    if let Ok(node) = ContainerId::new(NODE) {
-        rows.push((node, BTreeMap::new()));
-    }
-    for counter in &snapshot.counters {
-        if latest.get(&counter.container) != Some(&counter.generation) {
-            continue;
-        }
-        if rows.last().is_none_or(|(last, _)| *last != counter.container) {
-            rows.push((counter.container.clone(), BTreeMap::new()));
-        }
-        let Some((_, sums)) = rows.last_mut() else { continue };
-        let sum = sums.entry(counter.class).or_default();
-        if family.is_none_or(|family| family == counter.family) {
-            add(&mut sum.incoming, &counter.tally.incoming);
-            add(&mut sum.outgoing, &counter.tally.outgoing);
-        }
-    }
-    rows
-}
-
-fn add(to: &mut Tally, tally: &Tally) {
-    to.packets += tally.packets;
-    to.bytes += tally.bytes;
 }
 
 /// The ids that have a virtual machine's interface.

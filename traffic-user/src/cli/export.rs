@@ -1,0 +1,46 @@
+//! `trafctl export`
+
+use clap::{Args, Subcommand};
+use traffic_common::Family;
+
+use super::{Done, Global, print};
+use crate::{
+    kernel::{counters, load},
+    marks::MarkFile,
+    vz::{self, venetstat},
+};
+
+/// Write the counters in the format of another program
+#[derive(Debug, Args)]
+#[command(after_long_help = "Example:\n  trafctl export venetstat")]
+pub struct Options {
+    #[command(subcommand)]
+    what: What,
+}
+
+#[derive(Debug, Subcommand)]
+enum What {
+    /// The lines of Virtuozzo's /proc/vz/venetstat
+    ///
+    /// A line for each id: the id, then bytes in and out of each of the classes 0 to 15, since the last reset. The node
+    /// itself is id 0. Higher classes have no place there.
+    #[command(after_long_help = "Examples:\n  \
+        trafctl export venetstat\n  \
+        trafctl export venetstat -6 | awk '$1 == 101'")]
+    Venetstat {
+        /// IPv6, as /proc/vz/venetstat_v6; IPv4 without
+        #[arg(short = '6')]
+        ipv6: bool,
+    },
+}
+
+pub(super) fn run(global: &Global, options: &Options) -> anyhow::Result<Done> {
+    let What::Venetstat { ipv6 } = options.what;
+    let mut snapshot = counters::read(&load::open(&global.pinned())?, "")?;
+    MarkFile::new(&global.state_dir).read()?.subtract_from(&mut snapshot);
+    if let Some(counter) = snapshot.counters.iter().find(|counter| counter.class >= vz::CLASSES) {
+        tracing::warn!("class {} and above have no place in venetstat", counter.class);
+    }
+    print(&venetstat::render(&snapshot, if ipv6 { Family::Ipv6 } else { Family::Ipv4 }))?;
+    Ok(Done::Well)
+}

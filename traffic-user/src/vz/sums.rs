@@ -1,0 +1,46 @@
+//! Counters as Virtuozzo's commands have them: by container and class.
+
+use std::collections::BTreeMap;
+
+use traffic_common::{Family, Tally};
+
+use super::NODE;
+use crate::snapshot::{ByDirection, ContainerId, Snapshot};
+
+/// A container with what it has in each class.
+pub type ContainerSums = (ContainerId, BTreeMap<u8, ByDirection<Tally>>);
+
+/// What each container has in each class, in one family or both; of an id that was retired and given away again only the
+/// later life. Sorted as the snapshot is. The node itself comes first, and is there also where nothing is counted for it:
+/// readers look for its row.
+pub fn containers(snapshot: &Snapshot, family: Option<Family>) -> Vec<ContainerSums> {
+    let mut latest: BTreeMap<&ContainerId, u32> = BTreeMap::new();
+    for counter in &snapshot.counters {
+        let generation = latest.entry(&counter.container).or_default();
+        *generation = counter.generation.max(*generation);
+    }
+    let mut rows: Vec<ContainerSums> = Vec::new();
+    if let Ok(node) = ContainerId::new(NODE) {
+        rows.push((node, BTreeMap::new()));
+    }
+    for counter in &snapshot.counters {
+        if latest.get(&counter.container) != Some(&counter.generation) {
+            continue;
+        }
+        if rows.last().is_none_or(|(last, _)| *last != counter.container) {
+            rows.push((counter.container.clone(), BTreeMap::new()));
+        }
+        let Some((_, sums)) = rows.last_mut() else { continue };
+        let sum = sums.entry(counter.class).or_default();
+        if family.is_none_or(|family| family == counter.family) {
+            add(&mut sum.incoming, &counter.tally.incoming);
+            add(&mut sum.outgoing, &counter.tally.outgoing);
+        }
+    }
+    rows
+}
+
+fn add(to: &mut Tally, tally: &Tally) {
+    to.packets += tally.packets;
+    to.bytes += tally.bytes;
+}
