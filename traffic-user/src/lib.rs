@@ -19,6 +19,7 @@
 //! | [`api`], [`health`] | metrics and JSON over HTTP, for monitoring; how draining goes |
 //! | [`privileges`] | the capabilities needed, and whom files are for |
 //! | [`vz`] | the commands of Virtuozzo: their options and output |
+//! | [`compare`] | another accounting of the same node set against ours |
 //! | [`marks`], [`state_file`] | readings put aside by a reset; files that are replaced as a whole |
 //! | [`clock`] | times, the boot's identity, random numbers |
 
@@ -29,6 +30,7 @@ pub mod class_source;
 pub mod classes;
 pub mod cli;
 pub mod clock;
+pub mod compare;
 pub mod config;
 pub mod daemon;
 pub mod health;

@@ -66,6 +66,24 @@ pub struct ByDirection<T> {
     pub outgoing: T,
 }
 
+impl<T> ByDirection<T> {
+    /// The value of one direction.
+    pub const fn of(&self, direction: Direction) -> &T {
+        match direction {
+            Direction::In => &self.incoming,
+            Direction::Out => &self.outgoing,
+        }
+    }
+
+    /// The value of one direction, to be changed.
+    pub const fn of_mut(&mut self, direction: Direction) -> &mut T {
+        match direction {
+            Direction::In => &mut self.incoming,
+            Direction::Out => &mut self.outgoing,
+        }
+    }
+}
+
 impl<T: Copy> ByDirection<T> {
     /// From an array indexed by [`Direction`].
     pub const fn from_array(values: [T; DIRECTIONS]) -> Self {

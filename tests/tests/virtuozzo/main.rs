@@ -2,6 +2,7 @@
 //!
 //! What the columns hold is compared with what the senders counted, never with `trafctl dump` alone.
 
+mod compare;
 mod netstat;
 mod node;
 mod scripts;

@@ -14,6 +14,7 @@ mod address;
 mod adjust;
 mod attach;
 mod classes;
+mod compare;
 mod detach;
 mod dump;
 mod export;
@@ -102,6 +103,7 @@ enum Command {
     Audit(ledger::AuditOptions),
     Ledger(ledger::Options),
     Container(ledger::ContainerOptions),
+    Compare(compare::Options),
     Export(export::Options),
     Vznetstat(netstat::VznetstatOptions),
     Pnetstat(netstat::PnetstatOptions),
@@ -175,6 +177,7 @@ impl Cli {
                 Command::Audit(options) => ledger::audit(&global, &options),
                 Command::Ledger(options) => ledger::run(&global, &options),
                 Command::Container(options) => ledger::container(&global, &options).await,
+                Command::Compare(options) => compare::run(&global, &options),
                 Command::Export(options) => export::run(&global, &options),
                 Command::Vznetstat(options) => netstat::run(&global, Name::Vznetstat, options.arguments),
                 Command::Pnetstat(options) => netstat::run(&global, Name::Pnetstat, options.arguments),

@@ -1,5 +1,6 @@
 //! Results as text: tables for people, JSON and CSV for programs. Knows neither kernel nor ledger.
 
+pub mod compare;
 pub mod dump;
 pub mod status;
 

@@ -13,6 +13,8 @@ mod sums;
 pub mod tactl;
 pub mod venetstat;
 
+pub use sums::{ContainerSums, containers};
+
 /// Classes that Virtuozzo has: 0 to 15.
 pub const CLASSES: u8 = 16;
 /// The id of the node itself.

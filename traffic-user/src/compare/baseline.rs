@@ -1,0 +1,102 @@
+//! The first reading of a comparison, kept in a file until the comparison is begun anew.
+
+use std::path::Path;
+
+use anyhow::{Context as _, bail};
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use traffic_common::Tally;
+
+use super::{Figures, Readings};
+use crate::{
+    snapshot::{ByDirection, ContainerId},
+    state_file,
+};
+
+/// Version of the file's content.
+const VERSION: u32 = 1;
+
+/// Reads the first reading; `None` where there is none yet.
+///
+/// # Errors
+/// When the file can't be read or is no such reading.
+pub fn read(path: &Path) -> anyhow::Result<Option<Readings>> {
+    let Some(bytes) = state_file::read(path)? else { return Ok(None) };
+    let parsed = parse(&bytes).with_context(|| {
+        format!("{} is no first reading of a comparison; begin anew with --restart", path.display())
+    })?;
+    Ok(Some(parsed))
+}
+
+/// Keeps a first reading in the place of the one before.
+///
+/// # Errors
+/// When it can't be written.
+pub fn write(path: &Path, readings: &Readings) -> anyhow::Result<()> {
+    let file = File {
+        version: VERSION,
+        time: readings.time,
+        boot_id: readings.boot_id.clone(),
+        epoch: format!("{:016x}", readings.epoch),
+        ours: entries(&readings.ours),
+        theirs: entries(&readings.theirs),
+    };
+    state_file::replace(path, &serde_json::to_vec(&file)?)
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+struct File {
+    version: u32,
+    time: Timestamp,
+    boot_id: String,
+    epoch: String,
+    ours: Vec<Entry>,
+    theirs: Vec<Entry>,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+struct Entry {
+    container: String,
+    class: u8,
+    in_bytes: u64,
+    in_packets: u64,
+    out_bytes: u64,
+    out_packets: u64,
+}
+
+fn parse(bytes: &[u8]) -> anyhow::Result<Readings> {
+    let file: File = serde_json::from_slice(bytes)?;
+    if file.version != VERSION {
+        bail!("it is of version {}, and this trafctl knows version {VERSION}", file.version);
+    }
+    Ok(Readings {
+        time: file.time,
+        boot_id: file.boot_id,
+        epoch: u64::from_str_radix(&file.epoch, 16).context("its epoch is no number")?,
+        ours: figures(file.ours)?,
+        theirs: figures(file.theirs)?,
+    })
+}
+
+fn entries(figures: &Figures) -> Vec<Entry> {
+    let entry = |((container, class), tallies): (&(ContainerId, u8), &ByDirection<Tally>)| Entry {
+        container: container.to_string(),
+        class: *class,
+        in_bytes: tallies.incoming.bytes,
+        in_packets: tallies.incoming.packets,
+        out_bytes: tallies.outgoing.bytes,
+        out_packets: tallies.outgoing.packets,
+    };
+    figures.iter().map(entry).collect()
+}
+
+fn figures(entries: Vec<Entry>) -> anyhow::Result<Figures> {
+    let figure = |entry: Entry| {
+        let tallies = ByDirection {
+            incoming: Tally { packets: entry.in_packets, bytes: entry.in_bytes },
+            outgoing: Tally { packets: entry.out_packets, bytes: entry.out_bytes },
+        };
+        Ok(((ContainerId::new(&entry.container)?, entry.class), tallies))
+    };
+    entries.into_iter().map(figure).collect()
+}

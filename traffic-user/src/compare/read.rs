@@ -1,0 +1,53 @@
+//! The output of a `vznetstat`, as it comes.
+
+use anyhow::{Context as _, bail, ensure};
+use traffic_common::Tally;
+
+use super::Figures;
+use crate::snapshot::{ByDirection, ContainerId};
+
+/// Reads rows of six fields; a line that begins with `UUID` or `CTID` is the header. `place` is for messages, and
+/// `counted_as` gives the id under which we count a container.
+///
+/// # Errors
+/// When a line is no row, is rounded, or stands there twice; when there is no row at all.
+pub fn read(
+    text: &str,
+    place: &str,
+    counted_as: impl Fn(&ContainerId) -> anyhow::Result<ContainerId>,
+) -> anyhow::Result<Figures> {
+    let mut figures = Figures::new();
+    for (at, line) in text.lines().enumerate() {
+        let first = line.split_whitespace().next();
+        if matches!(first, None | Some("UUID" | "CTID")) {
+            continue;
+        }
+        let place = || format!("{place}:{}", at + 1);
+        let (container, class, tallies) = row(line).with_context(place)?;
+        let key = (counted_as(&container)?, class);
+        let before = figures.insert(key, tallies);
+        ensure!(before.is_none(), "{}: container {container} and class {class} stand there twice", place());
+    }
+    ensure!(!figures.is_empty(), "{place}: there is no row of a vznetstat output");
+    Ok(figures)
+}
+
+fn row(line: &str) -> anyhow::Result<(ContainerId, u8, ByDirection<Tally>)> {
+    let fields: Vec<&str> = line.split_whitespace().collect();
+    let [container, class, in_bytes, in_packets, out_bytes, out_packets] = fields[..] else {
+        bail!("a row of vznetstat has six fields, and this line has {}", fields.len());
+    };
+    let number = |field: &str| match field.parse::<u64>() {
+        Ok(number) => Ok(number),
+        Err(_) if field.ends_with(['K', 'M', 'G']) => {
+            bail!("{field} is rounded: give the output of vznetstat without -r")
+        }
+        Err(_) => bail!("{field:?} is no number"),
+    };
+    let tallies = ByDirection {
+        incoming: Tally { bytes: number(in_bytes)?, packets: number(in_packets)? },
+        outgoing: Tally { bytes: number(out_bytes)?, packets: number(out_packets)? },
+    };
+    let class = class.parse().with_context(|| format!("{class:?} is no class"))?;
+    Ok((ContainerId::new(container)?, class, tallies))
+}
