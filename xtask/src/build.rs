@@ -22,6 +22,13 @@ pub struct Options {
     release: bool,
 }
 
+impl Options {
+    /// Build for use.
+    pub fn optimised() -> Self {
+        Self { release: true }
+    }
+}
+
 /// Runs the task.
 pub fn run(options: &Options) -> Result<()> {
     setup::ensure(Purpose::Build)?;

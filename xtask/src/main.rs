@@ -10,6 +10,7 @@ mod ci;
 mod command;
 mod demo;
 mod dependencies;
+mod install;
 mod lint;
 mod report;
 mod seed_ledger;
@@ -35,6 +36,7 @@ Examples:
   cargo xtask test                run every test (as root)
   cargo xtask test -- wire        run the tests with `wire` in their name
   cargo xtask demo --keep         show trafctl at work, and leave it standing
+  cargo xtask install --virtuozzo install it, with the names of Virtuozzo's commands
   cargo xtask ci                  what a change must pass";
 
 #[derive(Subcommand)]
@@ -44,6 +46,7 @@ enum Task {
     Test(test::Options),
     Lint(lint::Options),
     Demo(demo::Options),
+    Install(install::Options),
     Ci(ci::Options),
     SeedLedger(seed_ledger::Options),
 }
@@ -55,6 +58,7 @@ fn main() -> ExitCode {
         Task::Test(options) => test::run(&options),
         Task::Lint(options) => lint::run(&options),
         Task::Demo(options) => demo::run(&options),
+        Task::Install(options) => install::run(&options),
         Task::Ci(options) => ci::run(&options),
         Task::SeedLedger(options) => seed_ledger::run(&options),
     };
