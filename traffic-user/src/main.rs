@@ -4,7 +4,7 @@ use std::{io::IsTerminal as _, process::ExitCode};
 
 use tracing_subscriber::EnvFilter;
 use trafctl::{
-    cli::{Cli, Done},
+    cli::{self, Cli, Done},
     privileges,
 };
 
@@ -21,10 +21,7 @@ fn main() -> ExitCode {
         Ok(Done::NotWell) => ExitCode::FAILURE,
         Ok(Done::Status(status)) => ExitCode::from(status),
         Err(error) => {
-            match privileges::hint(&error) {
-                Some(hint) => tracing::error!("{error:#} ({hint})"),
-                None => tracing::error!("{error:#}"),
-            }
+            cli::say(&error);
             ExitCode::FAILURE
         }
     }

@@ -6,7 +6,7 @@ use anyhow::Context as _;
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 
 use crate::{
-    addresses::AddressFile, config::Config, host::Host, kernel::bpffs::Bpffs, netlink::Netlink,
+    addresses::AddressFile, config::Config, host::Host, kernel::bpffs::Bpffs, netlink::Netlink, privileges,
     vz::netstat::Name,
 };
 
@@ -238,6 +238,14 @@ impl Global {
     /// Everything a command that changes the kernel needs.
     fn host(&self, bpffs: Bpffs) -> anyhow::Result<Host> {
         Host::new(self.config()?, bpffs, Netlink::connect()?, &self.state_dir)
+    }
+}
+
+/// Says what went wrong, with what this process may lack.
+pub fn say(error: &anyhow::Error) {
+    match privileges::hint(error) {
+        Some(hint) => tracing::error!("{error:#} ({hint})"),
+        None => tracing::error!("{error:#}"),
     }
 }
 

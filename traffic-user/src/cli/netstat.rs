@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, ffi::OsString};
 use anyhow::Context as _;
 use clap::Args;
 
-use super::{Done, Global, print};
+use super::{Done, Global, print, say};
 use crate::{
     kernel::{counters, load, tables},
     marks::MarkFile,
@@ -64,7 +64,7 @@ pub(super) fn run(global: &Global, name: Name, arguments: Vec<OsString>) -> anyh
     let maps = match load::open(&global.pinned()) {
         Ok(maps) => maps,
         Err(error) => {
-            tracing::error!("{error:#}");
+            say(&error);
             return Ok(Done::Status(NO_COUNTERS));
         }
     };

@@ -5,7 +5,7 @@ use std::ffi::OsString;
 use anyhow::Context as _;
 use clap::Args;
 
-use super::{Done, Global, classes::put_in_force, netstat::counted_id, print};
+use super::{Done, Global, classes::put_in_force, netstat::counted_id, print, say};
 use crate::{
     class_source, classes,
     kernel::{counters, load, tables},
@@ -64,7 +64,7 @@ pub(super) fn run(global: &Global, arguments: &[OsString]) -> anyhow::Result<Don
     match act(global, &asked) {
         Ok(text) => print(&text).map(|()| Done::Well),
         Err(Failure { status, error }) => {
-            tracing::error!("{error:#}");
+            say(&error);
             Ok(Done::Status(status))
         }
     }

@@ -257,58 +257,45 @@ fn rows_in(maps: &Maps, active: u32) -> anyhow::Result<Vec<(IpNet, u8)>> {
 }
 
 /// The classes of the table in force, 0 always among them; of one family or of both. Unlike [`in_force`] this looks no
-/// further than to the last class in use that it has not met yet.
+/// further than to the last class in use that it has not met yet: through the whole table only for one that is gone.
 ///
 /// # Errors
 /// When the maps can't be read.
 pub fn classes_in_force(maps: &Maps, family: Option<Family>) -> anyhow::Result<BTreeSet<u8>> {
     let active = maps.control.get(0)?.active_table;
-    let mut search = Search {
-        met: BTreeSet::from([CLASS_ZERO_COLUMN]),
-        in_use: columns(&maps.meta.get(0)?).into_iter().collect(),
+    let in_use: BTreeMap<u32, u8> = columns(&maps.meta.get(0)?).into_iter().collect();
+    let trie_v4: Option<ClassTrieV4> = match maps.classes_v4.table(active)? {
+        Some(table) if family != Some(Family::Ipv6) => Some(Map::from_map_data(table)?.try_into()?),
+        _ => None,
     };
-    if family != Some(Family::Ipv6)
-        && let Some(table) = maps.classes_v4.table(active)?
-    {
-        let trie: ClassTrieV4 = Map::from_map_data(table)?.try_into()?;
-        search.look_through(&trie, [0; 4])?;
+    let trie_v6: Option<ClassTrieV6> = match maps.classes_v6.table(active)? {
+        Some(table) if family != Some(Family::Ipv4) => Some(Map::from_map_data(table)?.try_into()?),
+        _ => None,
+    };
+    let mut v4 = trie_v4.iter().flat_map(|trie| columns_in(trie, [0; 4]));
+    let mut v6 = trie_v6.iter().flat_map(|trie| columns_in(trie, [0; 16]));
+    let mut met = BTreeSet::from([CLASS_ZERO_COLUMN]);
+    // In turn, since a class may be in one family only.
+    while met.len() < in_use.len() {
+        let found = [v4.next().transpose()?, v6.next().transpose()?];
+        if found == [None, None] {
+            break;
+        }
+        met.extend(found.into_iter().flatten().filter(|column| in_use.contains_key(column)));
     }
-    if family != Some(Family::Ipv4)
-        && let Some(table) = maps.classes_v6.table(active)?
-    {
-        let trie: ClassTrieV6 = Map::from_map_data(table)?.try_into()?;
-        search.look_through(&trie, [0; 16])?;
-    }
-    Ok(search.met.iter().filter_map(|column| search.in_use.get(column).copied()).collect())
+    Ok(met.iter().filter_map(|column| in_use.get(column).copied()).collect())
 }
 
-/// For columns that a table names.
-struct Search {
-    met: BTreeSet<u32>,
-    /// Column to class.
-    in_use: BTreeMap<u32, u8>,
-}
-
-impl Search {
-    fn look_through<K: Pod>(
-        &mut self,
-        trie: &LpmTrie<MapData, K, u32>,
-        unspecified: K,
-    ) -> anyhow::Result<()> {
-        // Most tables have it, and the kernel lists it last.
-        match trie.get(&Key::new(0, unspecified), 0) {
-            Ok(column) => _ = self.met.insert(column),
-            Err(MapError::KeyNotFound) => {}
-            Err(error) => return Err(error).context("cannot read the class table"),
-        }
-        for key in trie.keys() {
-            if self.in_use.keys().all(|column| self.met.contains(column)) {
-                break;
-            }
-            self.met.insert(trie.get(&key?, 0)?);
-        }
-        Ok(())
-    }
+/// The column of each prefix. That of length zero, which most tables have and the kernel lists last, comes first as well.
+fn columns_in<K: Pod>(
+    trie: &LpmTrie<MapData, K, u32>,
+    unspecified: K,
+) -> impl Iterator<Item = Result<u32, MapError>> {
+    let of_everything = match trie.get(&Key::new(0, unspecified), 0) {
+        Err(MapError::KeyNotFound) => None,
+        other => Some(other),
+    };
+    of_everything.into_iter().chain(trie.keys().map(|key| trie.get(&key?, 0)))
 }
 
 fn collect<K: Pod>(
