@@ -5,11 +5,11 @@ use std::{fs, io::Read as _, path::PathBuf};
 use anyhow::{Context as _, ensure};
 use clap::Args;
 
-use super::{Done, Global, SheetFormat, print};
+use super::{Done, Global, SheetFormat, netstat::aliases, print};
 use crate::{
     compare::{self, Comparison, Figures, Readings, baseline},
     kernel::{counters, load},
-    output, vz, vz_conf,
+    output, vz,
 };
 
 /// Name of the first reading in the state directory.
@@ -48,7 +48,7 @@ pub(super) fn run(global: &Global, options: &Options) -> anyhow::Result<Done> {
     let text = theirs(options)?;
     // Right behind theirs; all else can wait.
     let snapshot = counters::read(&maps, &config.node)?;
-    let aliases = vz_conf::scan(&config.vz_conf_dir).aliases();
+    let aliases = aliases(&config);
     let counted = snapshot.containers();
     let place = options.theirs.display().to_string();
     let theirs = compare::read(&text, &place, |id| vz::counted_id(id, &counted, || Ok(aliases.clone())))?;

@@ -1,12 +1,16 @@
 //! `trafctl vznetstat` and `trafctl pnetstat`, and the names themselves.
 
-use std::{collections::BTreeSet, ffi::OsString};
+use std::{
+    collections::{BTreeSet, HashMap},
+    ffi::OsString,
+};
 
 use anyhow::Context as _;
 use clap::Args;
 
 use super::{Done, Global, print, say};
 use crate::{
+    config::Config,
     kernel::{counters, load, tables},
     marks::MarkFile,
     snapshot::{ContainerId, Snapshot},
@@ -110,6 +114,11 @@ pub(super) fn counted_id(
 ) -> anyhow::Result<ContainerId> {
     vz::counted_id(wanted, counted, || {
         let config = global.config().with_context(|| format!("cannot look for another id of {wanted}"))?;
-        Ok(vz_conf::scan(&config.vz_conf_dir).aliases())
+        Ok(aliases(&config))
     })
+}
+
+/// The ids that are of one container, as Virtuozzo's files tell.
+pub(super) fn aliases(config: &Config) -> HashMap<ContainerId, ContainerId> {
+    vz_conf::scan(&config.vz_conf_dir).aliases()
 }
