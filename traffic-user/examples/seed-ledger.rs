@@ -183,6 +183,7 @@ fn first_snapshot(begin: Timestamp, containers: u32, classes: u8) -> anyhow::Res
             ifindex: Some(container + 10),
             attached: begin,
             passed: ByDirection::<PassedCounter>::default(),
+            accounted: ByDirection::default(),
         });
     }
     Ok(Snapshot {

@@ -25,7 +25,7 @@ use crate::{
     api::{Listen, Server, Source},
     bookkeeper::{self, Bookkeeper},
     class_source,
-    host::{AttachReport, Host, Selection},
+    host::{AttachReport, Host, Selection, Session},
     kernel::{
         attach::Change,
         counters,
@@ -81,7 +81,13 @@ pub async fn run(
         let next_drain = until_next(daemon.host.config.drain_interval, SystemTime::now());
         tokio::select! {
             () = time::sleep(next_drain), if daemon.books.is_some() => {
-                report("draining the counters", daemon.drain(DrainTrigger::Interval));
+                let drained = daemon.drain(DrainTrigger::Interval);
+                let lost = drained.as_ref().is_err_and(load::is_lost);
+                report("draining the counters", drained);
+                if lost {
+                    // Not at the next listing: until then nothing is counted.
+                    report("making the counters anew", daemon.resync().await);
+                }
             }
             _ = maintenance.tick() => report("keeping the ledger", daemon.maintain()),
             event = events.next() => {
@@ -208,6 +214,10 @@ impl Daemon {
             return Ok(());
         }
         let mut session = self.host.begin(Want::Pinned).await?;
+        if session.loaded.outcome == Outcome::Created {
+            // All interfaces are to be attached again, not only those there is news of.
+            return self.attach_all(session).await;
+        }
         let ended = !gone.is_empty();
         for index in gone {
             self.host.release(&mut session, index)?;
@@ -231,7 +241,8 @@ impl Daemon {
     /// Books what was counted since the last time.
     fn drain(&mut self, trigger: DrainTrigger) -> anyhow::Result<()> {
         let Some(books) = &mut self.books else { return Ok(()) };
-        let opened = self.host.bpffs.lock().and_then(|lock| Ok((lock, load::open(&self.host.bpffs)?)));
+        let bpffs = &self.host.bpffs;
+        let opened = bpffs.mend().and_then(|()| bpffs.lock()).and_then(|lock| Ok((lock, load::open(bpffs)?)));
         let (_lock, maps) = opened.inspect_err(|_| books.health().failed())?;
         books.drain(&maps, trigger)
     }
@@ -262,13 +273,33 @@ impl Daemon {
     /// Compares everything with everything.
     async fn resync(&mut self) -> anyhow::Result<()> {
         report("reading whose address is what", self.host.refresh());
+        let session = self.host.begin(Want::Pinned).await?;
+        self.attach_all(session).await
+    }
+
+    async fn attach_all(&mut self, mut session: Session) -> anyhow::Result<()> {
+        let made_anew = session.loaded.outcome == Outcome::Created;
+        if made_anew {
+            tracing::error!(
+                "program and counters were gone from {}, which somebody else must have removed: they are made anew. What was \
+                 counted since the last drain is lost, and becomes a gap in the ledger",
+                self.host.bpffs.root().display()
+            );
+            self.known.clear();
+        }
         let links = self.host.netlink.links().await?;
-        let mut session = self.host.begin(Want::Pinned).await?;
         self.host.release_gone(&mut session, &links)?;
+        self.host.go_first(&session, &links).await?;
         let attached = self.host.attach(&mut session, &links, &Selection::Matching).await?;
         self.host.sync_addresses(&mut session)?;
         self.known.retain(|index, _| links.iter().any(|link| link.index == *index));
         self.learn(&links, &attached);
+        if let Some(books) = self.books.as_mut().filter(|_| made_anew) {
+            let maps = &session.loaded.maps;
+            report("draining the counters", books.drain(maps, DrainTrigger::Event));
+            let table = || class_source::table_for_start(&self.host.config);
+            report("keeping the class table", books.keep_table(maps, table));
+        }
         Ok(())
     }
 

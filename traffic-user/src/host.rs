@@ -120,6 +120,7 @@ impl Host {
     /// # Errors
     /// As [`load::ensure`] and [`Bpffs::lock`].
     pub async fn begin(&self, want: Want) -> anyhow::Result<Session> {
+        self.bpffs.mend()?;
         let lock = self.bpffs.lock()?;
         let loaded = load::ensure(&self.bpffs, &lock, &self.config.limits, want, || {
             class_source::table_for_start(&self.config)

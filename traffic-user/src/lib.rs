@@ -5,6 +5,7 @@
 //! | [`cli`] | the command line: each command reads its options and calls the rest |
 //! | [`daemon`] | `trafctl run`: following interfaces and signals |
 //! | [`host`] | what should be attached on this host, and making it so |
+//! | `precedence` | keeping the program first on its hooks |
 //! | [`kernel`] | everything BPF: loading, attaching, tables in, counters out |
 //! | [`netlink`], [`links`] | interfaces, as the kernel tells of them |
 //! | [`snapshot`] | one reading of everything: what flows from the kernel to output and ledger |
@@ -44,6 +45,7 @@ pub mod naming;
 pub mod netlink;
 pub mod notation;
 pub mod output;
+mod precedence;
 pub mod privileges;
 pub mod reclaim;
 pub mod snapshot;

@@ -179,6 +179,9 @@ pub struct InterfaceCounter {
     pub attached: Timestamp,
     /// What passed.
     pub passed: ByDirection<PassedCounter>,
+    /// How much of the kernel's own statistics of the interface of this index is counted or known as unseen: buffers and
+    /// their bytes. Another set of counters begins where this one ended.
+    pub accounted: ByDirection<Tally>,
 }
 
 /// All counters at one reading. Readings of different counters are not taken at one instant.

@@ -6,3 +6,4 @@
 mod node;
 mod privileges;
 mod unit;
+mod wipe;

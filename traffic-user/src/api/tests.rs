@@ -48,6 +48,7 @@ fn snapshot() -> Snapshot {
         ifindex: Some(7),
         attached: Timestamp::UNIX_EPOCH,
         passed: ByDirection { incoming: passed(start, 11), outgoing: passed(start + 1, 13) },
+        accounted: ByDirection::default(),
     };
     Snapshot {
         node: "node".to_owned(),

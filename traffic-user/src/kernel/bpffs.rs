@@ -69,12 +69,16 @@ impl Bpffs {
     /// # Errors
     /// When another command holds the lock for longer than any should.
     pub fn lock(&self) -> anyhow::Result<ChangeLock> {
-        let directory = File::open(&self.root)
-            .with_context(|| format!("cannot open {} to lock it", self.root.display()))?;
+        let open = || {
+            File::open(&self.root).with_context(|| format!("cannot open {} to lock it", self.root.display()))
+        };
+        let mut directory = open()?;
         let deadline = Instant::now() + LOCK_PATIENCE;
         loop {
             match flock(&directory, FlockOperation::NonBlockingLockExclusive) {
-                Ok(()) => return Ok(ChangeLock { _directory: directory }),
+                Ok(()) if self.is_at_root(&directory)? => return Ok(ChangeLock { _directory: directory }),
+                // Somebody removed the directory meanwhile and made it anew: a lock on the old one keeps nobody out.
+                Ok(()) => directory = open()?,
                 Err(rustix::io::Errno::WOULDBLOCK) if Instant::now() < deadline => {
                     thread::sleep(Duration::from_millis(2));
                 }
@@ -85,6 +89,23 @@ impl Bpffs {
                 }
             }
         }
+    }
+
+    fn is_at_root(&self, directory: &File) -> anyhow::Result<bool> {
+        let (locked, now) = (directory.metadata()?, fs::metadata(&self.root)?);
+        Ok((locked.dev(), locked.ino()) == (now.dev(), now.ino()))
+    }
+
+    /// Makes again what somebody has removed of the directory, while it was in use.
+    ///
+    /// # Errors
+    /// As [`Self::prepare`].
+    pub fn mend(&self) -> anyhow::Result<()> {
+        let parts = [self.maps(), self.programs(), self.links()];
+        if parts.iter().all(|directory| directory.is_dir()) {
+            return Ok(());
+        }
+        Self::prepare(&self.root).map(drop)
     }
 
     /// The directory itself.

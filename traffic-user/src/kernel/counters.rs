@@ -223,6 +223,16 @@ fn interface_counter(
             unseen_skb_bytes: record.unseen.bytes[at],
         }
     };
+    let accounted = |direction: Direction| {
+        let at = direction as usize;
+        let since = |now: u64, before: u64| now.saturating_sub(before);
+        Tally {
+            packets: record.kernel_before.packets[at]
+                + since(passed.passed[at].skbs, record.counted_before.packets[at]),
+            bytes: record.kernel_before.bytes[at]
+                + since(passed.passed[at].skb_bytes, record.counted_before.bytes[at]),
+        }
+    };
     let container = read_text(&record.container);
     InterfaceCounter {
         interface: read_text(&record.name).to_owned(),
@@ -231,6 +241,7 @@ fn interface_counter(
         ifindex: (record.ifindex != 0).then_some(record.ifindex),
         attached: clock::timestamp(record.attached_unix_s),
         passed: ByDirection { incoming: one(Direction::In), outgoing: one(Direction::Out) },
+        accounted: ByDirection { incoming: accounted(Direction::In), outgoing: accounted(Direction::Out) },
     }
 }
 

@@ -41,6 +41,17 @@ pub enum StateError {
     /// Nothing is loaded here.
     #[error("nothing is loaded under {0}; `trafctl attach` loads it")]
     NotLoaded(String),
+    /// Some pins have been removed, and without them the rest is of no use.
+    #[error(
+        "{missing} has been removed under {root}: the counters can't be read any more; `trafctl attach` or the daemon makes new \
+         ones"
+    )]
+    Damaged {
+        /// The directory.
+        root: String,
+        /// The first map that is missing.
+        missing: &'static str,
+    },
     /// The maps are of another layout.
     #[error(
         "the maps under {root} have layout {found}, and this trafctl needs {LAYOUT_VERSION}: read them with the version that \
@@ -52,6 +63,11 @@ pub enum StateError {
         /// Layout version found.
         found: u32,
     },
+}
+
+/// Whether an error means that the counters are no longer where they were.
+pub fn is_lost(error: &anyhow::Error) -> bool {
+    matches!(error.downcast_ref(), Some(StateError::NotLoaded(_) | StateError::Damaged { .. }))
 }
 
 /// The set of maps, for commands that only read.
@@ -68,16 +84,18 @@ pub fn open(bpffs: &Bpffs) -> anyhow::Result<Maps> {
                 .with_context(|| format!("cannot look into {} (are you root?)", bpffs.root().display()));
         }
     }
-    check_layout(bpffs)?;
-    let maps = Maps::open(bpffs)?;
-    if maps.meta.get(0)?.ready == 0 {
+    // A set whose making was interrupted need not have all its maps.
+    if !check_layout(bpffs)? {
         return Err(not_loaded().into());
     }
-    Ok(maps)
+    if let Some(missing) = PINNED.into_iter().find(|name| !bpffs.map(name).exists()) {
+        return Err(StateError::Damaged { root: bpffs.root().display().to_string(), missing }.into());
+    }
+    Maps::open(bpffs)
 }
 
-/// The layout version stands first in every version's `META`, whatever its size.
-fn check_layout(bpffs: &Bpffs) -> anyhow::Result<()> {
+/// The layout version stands first in every version's `META`, whatever its size. Gives whether the set is ready.
+fn check_layout(bpffs: &Bpffs) -> anyhow::Result<bool> {
     let path = bpffs.map("META");
     let data =
         aya::maps::MapData::from_pin(&path).with_context(|| format!("cannot open {}", path.display()))?;
@@ -87,12 +105,15 @@ fn check_layout(bpffs: &Bpffs) -> anyhow::Result<()> {
         let map = aya::maps::Map::from_map_data(data)?;
         let meta = aya::maps::Array::<&aya::maps::MapData, Meta>::try_from(&map)?.get(&0, 0)?;
         // A set whose making was interrupted has no version yet.
-        if meta.ready == 0 { LAYOUT_VERSION } else { meta.layout_version }
+        if meta.ready == 0 {
+            return Ok(false);
+        }
+        meta.layout_version
     } else {
         0
     };
     if found == LAYOUT_VERSION {
-        return Ok(());
+        return Ok(true);
     }
     Err(StateError::Layout { root: bpffs.root().display().to_string(), found }.into())
 }
@@ -162,7 +183,12 @@ pub fn ensure(
 ) -> anyhow::Result<Loaded> {
     let existing = match open(bpffs) {
         Ok(maps) => Some(maps),
-        Err(error) if matches!(error.downcast_ref(), Some(StateError::NotLoaded(_))) => None,
+        Err(error) if is_lost(&error) => {
+            if matches!(error.downcast_ref(), Some(StateError::Damaged { .. })) {
+                tracing::warn!("{error:#}");
+            }
+            None
+        }
         Err(error) => return Err(error),
     };
     let Some(maps) = existing else {
@@ -183,7 +209,13 @@ pub fn ensure(
     if want == Want::Current && newer {
         tracing::warn!("a newer trafctl has loaded its program here; it is left in place");
     }
-    if want == Want::Pinned || want == Want::Current && (same || newer) {
+    let whole = [INGRESS_PROGRAM, EGRESS_PROGRAM].into_iter().all(|name| bpffs.program(name).exists());
+    if !whole {
+        tracing::warn!(
+            "a program has been removed under {}: this trafctl's takes its place; the counters go on",
+            bpffs.root().display()
+        );
+    } else if want == Want::Pinned || want == Want::Current && (same || newer) {
         let programs = open_programs(|name| bpffs.program(name))?;
         return Ok(Loaded { maps, programs, outcome: Outcome::Found, log: None, skb_layout_error: None });
     }

@@ -15,7 +15,7 @@ use super::past::{floor, latest_reading, reading_of_epoch};
 use super::readings::{self, ContainerLife, LastReadings};
 use super::schema::{FAULT, PASSED, TRAFFIC};
 use super::timeline::{Before, DrainContext, Timeline, judge};
-use crate::snapshot::{ByDirection, ContainerId, Snapshot};
+use crate::snapshot::{ByDirection, ContainerId, InterfaceCounter, Snapshot};
 
 /// What a drain did. Once it is returned, everything in the snapshot is in the ledger for good.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -47,6 +47,8 @@ struct Drain<'a> {
     timeline: Timeline,
     /// Start of what a loss may concern.
     last_wall: Option<Timestamp>,
+    /// The last reading of the node, of whatever set of counters.
+    latest_wall: Option<Timestamp>,
     gaps: Vec<Gap>,
     /// Number of each container in this reading, by its id.
     containers: HashMap<&'a str, (u32, i64)>,
@@ -85,6 +87,7 @@ pub(super) fn run(
         failing,
     };
     let timeline = judge(snapshot, context, &before);
+    let latest_wall = before.latest.as_ref().map(|past| past.clock.wall);
     if timeline.unsteady || names::meta_integer(&transaction, "steady_since")?.is_none() {
         names::set_meta_integer(&transaction, "steady_since", snapshot.time.as_second())?;
     }
@@ -97,6 +100,7 @@ pub(super) fn run(
         gaps: timeline.gaps.clone(),
         timeline,
         last_wall: before.same_epoch.map(|past| past.clock.wall),
+        latest_wall,
         containers: HashMap::new(),
     };
     let outcome = drain.book(class_table)?;
@@ -319,14 +323,27 @@ impl<'a> Drain<'a> {
                 out_skb_bytes: outgoing.unseen_skb_bytes,
             };
             let (interface, generation) = (&counter.interface, counter.generation);
-            let size = total.since(&readings::unseen(self.transaction, self.epoch, interface, generation)?);
+            let mut size =
+                total.since(&readings::unseen(self.transaction, self.epoch, interface, generation)?);
+            let mut start = None;
+            if let Some(ifindex) = counter.ifindex {
+                // For another set of counters, the kernel's statistics begin where the one before left off: what that had
+                // counted up to its last reading is in sums already. What it counted after that is not.
+                if let Some(before) = self.accounted_before(ifindex)? {
+                    size = size.since(&before);
+                    start = self.latest_wall;
+                }
+                self.store_accounted(ifindex, counter)?;
+            }
+            if total != GapSize::default() {
+                readings::store_unseen(self.transaction, self.epoch, interface, generation, &total)?;
+            }
             if size == GapSize::default() {
                 continue;
             }
-            readings::store_unseen(self.transaction, self.epoch, interface, generation, &total)?;
             let container = counter.container.as_ref().map(ContainerId::as_str);
             let gap = Gap {
-                start: None,
+                start: start.map(|start| start.min(counter.attached)),
                 end: counter.attached,
                 reason: GapReason::BeforeAttach,
                 interface: Some(interface.clone()),
@@ -343,7 +360,23 @@ impl<'a> Drain<'a> {
             )?;
             self.gaps.push(gap);
         }
-        Ok(())
+        let present = self.snapshot.interfaces.iter().filter_map(|counter| counter.ifindex).collect();
+        readings::forget_accounted(self.transaction, self.epoch, &present)
+    }
+
+    fn accounted_before(&self, ifindex: u32) -> Result<Option<GapSize>, LedgerError> {
+        readings::accounted_before(self.transaction, &self.snapshot.boot_id, self.epoch, ifindex)
+    }
+
+    fn store_accounted(&self, ifindex: u32, counter: &InterfaceCounter) -> Result<(), LedgerError> {
+        let ByDirection { incoming, outgoing } = counter.accounted;
+        let total = GapSize {
+            in_skbs: incoming.packets,
+            in_skb_bytes: incoming.bytes,
+            out_skbs: outgoing.packets,
+            out_skb_bytes: outgoing.bytes,
+        };
+        readings::store_accounted(self.transaction, &self.snapshot.boot_id, self.epoch, ifindex, &total)
     }
 
     fn note_bucket(&self) -> Result<(), LedgerError> {

@@ -84,6 +84,7 @@ fn open_with(path: &Path, migrations: &[Migration]) -> Result<Connection, Ledger
         "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA wal_autocheckpoint = 0; PRAGMA temp_store = MEMORY;",
     )?;
     if found == known {
+        conn.execute_batch(schema::ACCOUNTED)?;
         return Ok(conn);
     }
     if found > 0 {
@@ -102,6 +103,7 @@ fn open_with(path: &Path, migrations: &[Migration]) -> Result<Connection, Ledger
             transaction.pragma_update(None, "user_version", to)?;
         }
     }
+    transaction.execute_batch(schema::ACCOUNTED)?;
     transaction.commit()?;
     Ok(conn)
 }

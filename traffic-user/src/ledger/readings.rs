@@ -200,15 +200,7 @@ pub(super) fn unseen(
             "SELECT in_skbs, in_skb_bytes, out_skbs, out_skb_bytes FROM unseen_reading
              WHERE epoch = ?1 AND name = ?2 AND generation = ?3",
         )?
-        .query_row(params![epoch, interface, generation], |row| {
-            let value = |at| row.get::<_, i64>(at).map(i64::cast_unsigned);
-            Ok(GapSize {
-                in_skbs: value(0)?,
-                in_skb_bytes: value(1)?,
-                out_skbs: value(2)?,
-                out_skb_bytes: value(3)?,
-            })
-        })
+        .query_row(params![epoch, interface, generation], size_of_row)
         .optional()?;
     Ok(found.unwrap_or_default())
 }
@@ -234,8 +226,72 @@ pub(super) fn store_unseen(
     Ok(())
 }
 
+/// How much of the kernel's statistics of an interface sets of counters before this one have accounted for.
+pub(super) fn accounted_before(
+    conn: &Connection,
+    boot_id: &str,
+    epoch: i64,
+    ifindex: u32,
+) -> Result<Option<GapSize>, LedgerError> {
+    let found = conn
+        .prepare_cached(
+            "SELECT in_skbs, in_skb_bytes, out_skbs, out_skb_bytes FROM accounted_reading
+             WHERE boot_id = ?1 AND ifindex = ?2 AND epoch <> ?3",
+        )?
+        .query_row(params![boot_id, ifindex, epoch], size_of_row)
+        .optional()?;
+    Ok(found)
+}
+
+/// Keeps how much of the kernel's statistics of an interface is accounted for by now.
+pub(super) fn store_accounted(
+    conn: &Connection,
+    boot_id: &str,
+    epoch: i64,
+    ifindex: u32,
+    total: &GapSize,
+) -> Result<(), LedgerError> {
+    // An idle interface costs no write.
+    conn.prepare_cached(
+        "INSERT INTO accounted_reading VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7) ON CONFLICT DO UPDATE
+         SET epoch = ?3, in_skbs = ?4, in_skb_bytes = ?5, out_skbs = ?6, out_skb_bytes = ?7
+         WHERE epoch <> ?3 OR in_skbs <> ?4 OR out_skbs <> ?6",
+    )?
+    .execute(params![
+        boot_id,
+        ifindex,
+        epoch,
+        total.in_skbs.cast_signed(),
+        total.in_skb_bytes.cast_signed(),
+        total.out_skbs.cast_signed(),
+        total.out_skb_bytes.cast_signed(),
+    ])?;
+    Ok(())
+}
+
+/// Forgets the interfaces that this set of counters had and has no more.
+pub(super) fn forget_accounted(
+    conn: &Connection,
+    epoch: i64,
+    present: &HashSet<u32>,
+) -> Result<(), LedgerError> {
+    let mut statement = conn.prepare_cached("SELECT ifindex FROM accounted_reading WHERE epoch = ?1")?;
+    let known: Vec<u32> = statement.query_map([epoch], |row| row.get(0))?.collect::<Result<_, _>>()?;
+    for ifindex in known.into_iter().filter(|ifindex| !present.contains(ifindex)) {
+        conn.prepare_cached("DELETE FROM accounted_reading WHERE epoch = ?1 AND ifindex = ?2")?
+            .execute(params![epoch, ifindex])?;
+    }
+    Ok(())
+}
+
+fn size_of_row(row: &rusqlite::Row<'_>) -> rusqlite::Result<GapSize> {
+    let value = |at| row.get::<_, i64>(at).map(i64::cast_unsigned);
+    Ok(GapSize { in_skbs: value(0)?, in_skb_bytes: value(1)?, out_skbs: value(2)?, out_skb_bytes: value(3)? })
+}
+
 /// Forgets the readings of earlier boots: their counters are gone for good.
 pub(super) fn forget_other_boots(conn: &Connection, boot_id: &str) -> Result<(), LedgerError> {
+    conn.execute("DELETE FROM accounted_reading WHERE boot_id <> ?1", [boot_id])?;
     let epochs = "(SELECT id FROM epoch WHERE boot_id <> ?1)";
     for (readings, lives) in [
         ("class_reading", "container_life"),

@@ -7,6 +7,7 @@
 //!
 //! **Last readings**: `container_life` and `interface_life` name one life of a counter (epoch, owner, generation), and
 //! `class_reading`, `fault_reading`, `passed_reading` hold what it read last, as unsigned values in SQLite's signed ones.
+//! `accounted_reading` holds how far the kernel's own statistics of an interface are accounted for.
 //!
 //! **Sums**: three kinds of rows (`traffic`, `fault`, `passed`) on four levels (`_5min`, `_hour`, `_day`, `_month`),
 //! twelve tables of one shape: start of the bucket (seconds since the Unix epoch), the kind's key, its values in both
@@ -205,6 +206,17 @@ CREATE TABLE passed_reading (
     out_packets INTEGER NOT NULL, out_bytes INTEGER NOT NULL, out_skbs INTEGER NOT NULL, out_skb_bytes INTEGER NOT NULL,
     out_estimated_packets INTEGER NOT NULL, out_estimated_bytes INTEGER NOT NULL
 ) STRICT;
+";
+
+/// Made when a ledger is opened, whatever version it is of: it only bridges sets of counters of one boot, and a version
+/// that does not know it does well without.
+pub const ACCOUNTED: &str = "
+CREATE TABLE IF NOT EXISTS accounted_reading ( -- how much of the kernel's own statistics of an interface is in sums or gaps
+    boot_id TEXT NOT NULL, ifindex INTEGER NOT NULL,
+    epoch INTEGER NOT NULL, -- the last that had it
+    in_skbs INTEGER NOT NULL, in_skb_bytes INTEGER NOT NULL, out_skbs INTEGER NOT NULL, out_skb_bytes INTEGER NOT NULL,
+    PRIMARY KEY (boot_id, ifindex)
+) STRICT, WITHOUT ROWID;
 ";
 
 const UNITS: &str = "

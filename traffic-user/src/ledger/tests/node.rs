@@ -122,6 +122,10 @@ impl Node {
             ifindex: Some(7),
             attached: self.epoch_created,
             passed: ByDirection { incoming: counter, outgoing: PassedCounter::default() },
+            accounted: ByDirection {
+                incoming: Tally { packets: before + passed, bytes: (before + passed) * 114 },
+                outgoing: Tally::default(),
+            },
         });
         self
     }

@@ -1,0 +1,159 @@
+//! Pins removed under a running daemon: it says so, makes them anew, and knows how much it has missed.
+
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+
+use anyhow::{Context, Result, ensure};
+use serde_json::Value;
+use traffic_tests::check::{agrees_with_kernel, eventually, is_well};
+use traffic_tests::process::run_ok;
+use traffic_tests::traffic::{Load, udp_send};
+use traffic_tests::witness::InterfaceStatistics;
+use traffic_tests::{Container, Counters, Daemon, Lab};
+
+use crate::node::{at, booked, node, pair};
+
+/// Buffers in and out of an interface.
+type Buffers = (u64, u64);
+
+/// What the ledger says of an interface: buffers booked, and in gaps.
+fn in_ledger(lab: &Lab, interface: &str) -> Result<(Buffers, Buffers)> {
+    let query = format!(
+        "select coalesce(sum(in_skbs), 0), coalesce(sum(out_skbs), 0) from passed_5min
+         where interface in (select id from interface where name = '{interface}');
+         select coalesce(sum(in_skbs), 0), coalesce(sum(out_skbs), 0) from gap where interface = '{interface}'"
+    );
+    let text = run_ok(Command::new("sqlite3").arg(lab.state_dir().join("ledger.sqlite")).arg(query))?;
+    let rows: Vec<Buffers> = text
+        .lines()
+        .map(|line| {
+            let (incoming, outgoing) = line.split_once('|').context("two columns")?;
+            Ok((incoming.parse()?, outgoing.parse()?))
+        })
+        .collect::<Result<_>>()?;
+    ensure!(rows.len() == 2, "{text}");
+    Ok((rows[0], rows[1]))
+}
+
+/// Waits until every buffer that the kernel saw on an interface is booked or in a gap, neither more nor less.
+fn nothing_vanished(lab: &Lab, container: &Container) -> Result<(Buffers, Buffers)> {
+    let mut last = None;
+    eventually("every buffer is booked or in a gap", || {
+        let kernel = InterfaceStatistics::read(lab.host(), container.interface())?;
+        let found = in_ledger(lab, container.interface())?;
+        let (booked, gaps) = found;
+        last = Some((kernel, found));
+        Ok((booked.0 + gaps.0, booked.1 + gaps.1) == (kernel.tx_packets, kernel.rx_packets))
+    })
+    .with_context(|| format!("{last:?}"))?;
+    Ok(last.context("a reading")?.1)
+}
+
+fn wipe(directory: &Path) -> Result<()> {
+    for entry in fs::read_dir(directory)? {
+        let entry = entry?;
+        if entry.file_type()?.is_dir() {
+            wipe(&entry.path())?;
+            fs::remove_dir(entry.path())?;
+        } else if !["maps.debug", "progs.debug"].contains(&entry.file_name().to_str().unwrap_or_default()) {
+            fs::remove_file(entry.path())?;
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn a_wiped_bpffs_is_made_anew_and_the_loss_has_its_size() -> Result<()> {
+    let lab = node("wipe")?;
+    let (a, b) = pair(&lab)?;
+    let mut daemon = Daemon::start(&lab)?;
+    let first = udp_send(a.namespace(), b.namespace(), at(b.v4()), 300, 400)?;
+    eventually("the first part is booked", || Ok(booked(&lab, "101")?.out_packets == first.packets))?;
+
+    let load = Load::start(a.namespace(), b.namespace(), at(b.v6()), 700)?;
+    load.passes(2000)?;
+    wipe(lab.bpffs())?;
+    daemon.says("were gone from")?;
+    load.passes(2000)?;
+    let sent = load.stop()?;
+    eventually("nothing is wrong", || Ok(is_well(&lab).is_ok()))?;
+    let last = udp_send(a.namespace(), b.namespace(), at(b.v4()), 200, 500)?;
+
+    let (_, gap) = nothing_vanished(&lab, &a)?;
+    nothing_vanished(&lab, &b)?;
+    // What was missed is less than what was sent while it was gone; what came before and after is exact.
+    ensure!(gap.1 > 0 && gap.1 < sent.packets && gap.0 == 0, "{gap:?} of {sent:?}");
+    let total = booked(&lab, "101")?;
+    assert_eq!(total.out_packets + gap.1, first.packets + sent.packets + last.packets);
+    let counters = Counters::at_rest(&lab)?;
+    agrees_with_kernel(&lab, &counters, a.interface())?;
+
+    let gaps = lab.run_json(&["gaps", "--format", "json"])?;
+    let of = |reason: &str, interface: Option<&str>| -> Vec<Value> {
+        let all = gaps.as_array().into_iter().flatten();
+        all.filter(|gap| gap["reason"] == reason && gap["interface"].as_str() == interface).cloned().collect()
+    };
+    assert_eq!(of("counters_renewed", None).len(), 1, "{gaps:#}");
+    let sized = of("before_attach", Some("veth101.0"));
+    assert_eq!(sized.len(), 1, "{gaps:#}");
+    ensure!(sized[0]["start"].is_string(), "its span is known: {gaps:#}");
+    daemon.end_after_errors()
+}
+
+#[test]
+fn a_removed_directory_and_removed_parts_are_mended() -> Result<()> {
+    let lab = node("wipe-parts")?;
+    let (a, b) = pair(&lab)?;
+    let root = lab.bpffs().join("sub");
+    let arguments = ["--bpffs", root.to_str().context("a path")?];
+    let run: Vec<&str> = ["run"].into_iter().chain(arguments).collect();
+    let mut daemon = Daemon::spawn_with(&mut lab.trafctl(&run)?)?;
+    daemon.ready()?;
+    let well = || -> Result<bool> {
+        let status: Vec<&str> = ["status"].into_iter().chain(arguments).collect();
+        Ok(lab.run_ok(&status).is_ok())
+    };
+    let mut packets = 0;
+    let mut send = |datagrams| -> Result<()> {
+        packets += udp_send(a.namespace(), b.namespace(), at(b.v4()), datagrams, 100)?.packets;
+        eventually("it is booked", || Ok(booked(&lab, "101")?.out_packets == packets))
+    };
+    send(110)?;
+    // The whole directory; one map; one program, without which the counters go on.
+    for (round, victim) in ["", "maps/CLASS_COUNTERS", "programs/trafctl_egress"].into_iter().enumerate() {
+        if victim.is_empty() {
+            wipe(&root)?;
+            fs::remove_dir(&root)?;
+        } else {
+            fs::remove_file(root.join(victim))?;
+        }
+        if round == 2 {
+            // The daemon finds that at its next listing, or at the next news of an interface.
+            lab.host().ip("link add veth104.0 up type veth peer name peer104")?;
+        }
+        eventually("nothing is wrong", well)?;
+        send(120 + round as u64)?;
+    }
+    ensure!(daemon.said().matches("were gone from").count() == 2, "{}", daemon.said());
+    ensure!(daemon.said().contains("a program has been removed"), "{}", daemon.said());
+    let (_, gap) = nothing_vanished(&lab, &a)?;
+    assert_eq!(gap, (0, 0), "nothing was sent while it was gone");
+    daemon.end_after_errors()
+}
+
+#[test]
+fn a_purge_is_no_gap_where_the_counters_were_booked() -> Result<()> {
+    let lab = node("wipe-purge")?;
+    let (a, b) = pair(&lab)?;
+    let daemon = Daemon::start(&lab)?;
+    let first = udp_send(a.namespace(), b.namespace(), at(b.v4()), 90, 300)?;
+    daemon.end()?;
+    lab.run_ok(&["detach", "--purge"])?;
+    let missed = udp_send(a.namespace(), b.namespace(), at(b.v4()), 70, 300)?;
+    let daemon = Daemon::start(&lab)?;
+    let last = udp_send(a.namespace(), b.namespace(), at(b.v4()), 50, 300)?;
+    let (seen, gap) = nothing_vanished(&lab, &a)?;
+    assert_eq!((seen.1, gap.1), (first.packets + last.packets, missed.packets));
+    daemon.end()
+}
