@@ -9,6 +9,7 @@
 //! - [`witness`]: counts by parts of the kernel that know nothing of trafctl.
 //! - [`counters`]: what `trafctl dump` says, parsed from its documented JSON.
 //! - [`daemon`]: `trafctl run`, started, awaited, killed.
+//! - [`foreign`]: programs of others on the hooks.
 //! - [`check`]: does `trafctl` find anything wrong, and does the kernel agree with it?
 //! - [`process`]: commands whose failure is an error, and children that do not outlive their guard.
 //!
@@ -19,6 +20,7 @@ pub mod check;
 pub mod container;
 pub mod counters;
 pub mod daemon;
+pub mod foreign;
 pub mod lab;
 pub mod namespace;
 mod netlink;

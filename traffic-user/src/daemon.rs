@@ -167,6 +167,7 @@ impl Daemon {
         let links = self.host.netlink.links().await?;
         let mut session = self.host.begin(if log_faults { Want::Logging } else { Want::Current }).await?;
         self.host.release_gone(&mut session, &links)?;
+        self.host.go_first(&session, &links).await?;
         let attached = self.host.attach(&mut session, &links, &Selection::Matching).await?;
         self.host.sync_addresses(&mut session)?;
         if session.loaded.outcome == Outcome::Replaced {

@@ -3,6 +3,8 @@
 //! Every test ends with figures that are equal to a witness's, or with a gap of the right size, and with a daemon that
 //! has recovered by itself.
 
+mod hooks;
+mod kills;
 mod node;
 mod privileges;
 mod unit;

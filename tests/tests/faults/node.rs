@@ -3,6 +3,7 @@
 use std::net::{IpAddr, SocketAddr};
 
 use anyhow::{Context as _, Result};
+use aya::maps::{Array, Map, MapData};
 use traffic_tests::container::introduce;
 use traffic_tests::{Amounts, Container, Lab};
 
@@ -53,4 +54,15 @@ pub fn booked(lab: &Lab, container: &str) -> Result<Amounts> {
         });
     }
     Ok(sum)
+}
+
+/// Makes the program in the kernel look like another build's, by the hash in the pinned `META`.
+pub fn as_if_loaded_by_another_build(lab: &Lab) -> Result<()> {
+    const META_BYTES: usize = 416;
+    const PROGRAM_HASH: std::ops::Range<usize> = 80..112;
+    let mut map = Map::from_map_data(MapData::from_pin(lab.bpffs().join("maps/META"))?)?;
+    let mut meta = Array::<&mut MapData, [u8; META_BYTES]>::try_from(&mut map)?;
+    let mut value = meta.get(&0, 0)?;
+    value[PROGRAM_HASH].fill(0);
+    Ok(meta.set(0, value, 0)?)
 }

@@ -51,6 +51,7 @@ pub(super) async fn run(global: &Global, options: &Options) -> anyhow::Result<Do
     let links = host.netlink.links().await?;
     let mut session = host.begin(Want::Current).await?;
     host.release_gone(&mut session, &links)?;
+    host.go_first(&session, &links).await?;
     let report = host.attach(&mut session, &links, &selection).await?;
     host.sync_addresses(&mut session)?;
     tell(&host, session.loaded.outcome, &report);

@@ -1,0 +1,134 @@
+//! Commands killed at any instant: what is half made is cleared or finished by the next one, and no packet is lost.
+
+use std::process::Stdio;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use rustix::process::Signal;
+use traffic_tests::check::{PATIENCE, agrees_with_kernel, eventually, is_well, said, trafctl};
+use traffic_tests::process::Process;
+use traffic_tests::traffic::Load;
+use traffic_tests::{Amounts, Counters, Daemon, Lab};
+
+use crate::node::{at, booked, node, pair};
+
+/// How long a command takes when nobody kills it.
+fn length_of(lab: &Lab, arguments: &[&str]) -> Result<Duration> {
+    let begin = Instant::now();
+    lab.run_ok(arguments)?;
+    Ok(begin.elapsed())
+}
+
+/// Starts a command and kills it after a while; gives whether it was still at it.
+fn kill_after(lab: &Lab, arguments: &[&str], delay: Duration) -> Result<bool> {
+    let mut command = lab.trafctl(arguments)?;
+    let mut process =
+        Process::spawn(command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()))?;
+    // The instant to kill at is the point of it, so this sleep is no waiting for something.
+    std::thread::sleep(delay);
+    process.signal(Signal::KILL)?;
+    Ok(process.wait(PATIENCE)?.code().is_none())
+}
+
+/// Instants spread over the length of a command and somewhat beyond.
+fn instants(length: Duration, count: u32) -> impl Iterator<Item = Duration> {
+    (0..count).map(move |step| length * (step * 11 % count) / count * 6 / 5)
+}
+
+#[test]
+fn an_attach_killed_while_it_makes_everything_is_made_good() -> Result<()> {
+    let lab = node("kill-attach")?;
+    let (a, b) = pair(&lab)?;
+    let length = length_of(&lab, &["attach"])?;
+    let load = Load::start(a.namespace(), b.namespace(), at(b.v6()), 300)?;
+    let mut cut_short = 0;
+    for delay in instants(length, 24) {
+        lab.run_ok(&["detach", "--purge"])?;
+        cut_short += u32::from(kill_after(&lab, &["attach"], delay)?);
+        // Whatever it has left behind, the next one is well.
+        let next = trafctl(&lab, &["attach"])?;
+        ensure!(next.status.success(), "after {delay:?}: {}", said(&next));
+        is_well(&lab).with_context(|| format!("after {delay:?}"))?;
+        let counters = Counters::read(&lab)?;
+        ensure!(counters.interface("veth101.0").out_unseen_skbs > 0, "the gap is known");
+    }
+    ensure!(cut_short >= 5, "only {cut_short} were killed before their end");
+    let sent = load.stop()?;
+    let counters = Counters::at_rest(&lab)?;
+    let row = counters.interface("veth101.0");
+    assert_eq!(row.out_skbs + row.out_unseen_skbs, sent.packets);
+    for interface in [a.interface(), b.interface()] {
+        agrees_with_kernel(&lab, &counters, interface)?;
+    }
+    is_well(&lab)
+}
+
+#[test]
+fn a_class_load_killed_at_any_instant_leaves_a_whole_table() -> Result<()> {
+    let lab = node("kill-classes")?;
+    let (a, b) = pair(&lab)?;
+    let daemon = Daemon::start(&lab)?;
+    // Two tables that differ for every packet, and are large enough to take a while.
+    let table = |class: u32| {
+        let many: String = (0..40_000_u32)
+            .map(|n| format!("7 {}.{}.{}.0/24\n", 11 + n / 65_536, n / 256 % 256, n % 256))
+            .collect();
+        format!("{class} 0.0.0.0/0\n{class} ::/0\n{many}")
+    };
+    let files = [lab.write("three", &table(3))?, lab.write("four", &table(4))?];
+    let paths = [files[0].to_str().context("a path")?, files[1].to_str().context("a path")?];
+    let length = length_of(&lab, &["classes", "load", paths[0]])?;
+    let load = Load::start(a.namespace(), b.namespace(), at(b.v6()), 250)?;
+    let mut cut_short = 0;
+    for (round, delay) in instants(length, 16).enumerate() {
+        cut_short += u32::from(kill_after(&lab, &["classes", "load", paths[round % 2]], delay)?);
+        // Whole, the one or the other: nothing falls to the default of an empty table, and the list says what is in force.
+        let list = lab.run_ok(&["classes", "list"])?;
+        ensure!(list.lines().count() == 40_003, "after {delay:?}: {} lines", list.lines().count());
+        is_well(&lab).with_context(|| format!("after {delay:?}"))?;
+    }
+    ensure!(cut_short >= 3, "only {cut_short} were killed before their end");
+    let sent = load.stop()?;
+    let counters = Counters::at_rest(&lab)?;
+    let by_class = [1, 2, 3, 4].map(|class| counters.class("101", class, "ipv6"));
+    assert_eq!(
+        by_class.into_iter().fold(Amounts::default(), Amounts::plus),
+        Amounts::outgoing(sent.packets, sent.bytes)
+    );
+    ensure!(by_class[0] == Amounts::default() && by_class[1] == Amounts::default(), "{by_class:?}");
+    agrees_with_kernel(&lab, &counters, a.interface())?;
+    lab.run_ok(&["classes", "load", paths[1]])?;
+    eventually("it is booked", || Ok(booked(&lab, "101")? == Amounts::outgoing(sent.packets, sent.bytes)))?;
+    daemon.end()
+}
+
+#[test]
+fn a_daemon_killed_while_it_starts_and_replaces_the_program_is_made_good() -> Result<()> {
+    let lab = node("kill-run")?;
+    let (a, b) = pair(&lab)?;
+    let begin = Instant::now();
+    Daemon::start(&lab)?.end()?;
+    let length = begin.elapsed();
+    let load = Load::start(a.namespace(), b.namespace(), at(b.v6()), 450)?;
+    let mut replaced = 0;
+    for delay in instants(length, 20) {
+        // As if another build had loaded the program: each start replaces it under traffic.
+        crate::node::as_if_loaded_by_another_build(&lab)?;
+        kill_after(&lab, &["run"], delay)?;
+        let next = trafctl(&lab, &["attach"])?;
+        ensure!(next.status.success(), "after {delay:?}: {}", said(&next));
+        replaced += u32::from(said(&next).contains("took the old one's place"));
+        is_well(&lab).with_context(|| format!("after {delay:?}"))?;
+    }
+    ensure!((1..20).contains(&replaced), "{replaced} of 20 were left to the next one");
+    let sent = load.stop()?;
+    let daemon = Daemon::start(&lab)?;
+    let counters = Counters::at_rest(&lab)?;
+    assert_eq!(counters.class("101", 2, "ipv6"), Amounts::outgoing(sent.packets, sent.bytes));
+    for interface in [a.interface(), b.interface()] {
+        agrees_with_kernel(&lab, &counters, interface)?;
+        assert_eq!(counters.interface(interface).out_unseen_skbs, 0);
+    }
+    eventually("it is booked", || Ok(booked(&lab, "101")? == Amounts::outgoing(sent.packets, sent.bytes)))?;
+    daemon.end()
+}
