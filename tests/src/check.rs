@@ -13,6 +13,13 @@ use crate::{Counters, Lab};
 /// How long anything may take that is waited for.
 pub const PATIENCE: Duration = Duration::from_secs(10);
 
+/// How often to repeat something: the first number in everyday tests, the second where `TRAFCTL_THOROUGH` is set, as for the
+/// proof, which has the time.
+#[must_use]
+pub fn rounds(everyday: u32, thorough: u32) -> u32 {
+    if std::env::var_os("TRAFCTL_THOROUGH").is_some() { thorough } else { everyday }
+}
+
 /// Runs a command to its end, whatever that is.
 ///
 /// # Errors

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use rustix::process::Signal;
-use traffic_tests::check::{PATIENCE, agrees_with_kernel, eventually, is_well, said, trafctl};
+use traffic_tests::check::{PATIENCE, agrees_with_kernel, eventually, is_well, rounds, said, trafctl};
 use traffic_tests::process::Process;
 use traffic_tests::traffic::Load;
 use traffic_tests::{Amounts, Counters, Daemon, Lab};
@@ -42,7 +42,7 @@ fn an_attach_killed_while_it_makes_everything_is_made_good() -> Result<()> {
     let length = length_of(&lab, &["attach"])?;
     let load = Load::start(a.namespace(), b.namespace(), at(b.v6()), 300)?;
     let mut cut_short = 0;
-    for delay in instants(length, 24) {
+    for delay in instants(length, rounds(9, 60)) {
         lab.run_ok(&["detach", "--purge"])?;
         cut_short += u32::from(kill_after(&lab, &["attach"], delay)?);
         // Whatever it has left behind, the next one is well.
@@ -52,7 +52,7 @@ fn an_attach_killed_while_it_makes_everything_is_made_good() -> Result<()> {
         let counters = Counters::read(&lab)?;
         ensure!(counters.interface("veth101.0").out_unseen_skbs > 0, "the gap is known");
     }
-    ensure!(cut_short >= 5, "only {cut_short} were killed before their end");
+    ensure!(cut_short >= 2, "only {cut_short} were killed before their end");
     let sent = load.stop()?;
     let counters = Counters::at_rest(&lab)?;
     let row = counters.interface("veth101.0");
@@ -70,7 +70,7 @@ fn a_class_load_killed_at_any_instant_leaves_a_whole_table() -> Result<()> {
     let daemon = Daemon::start(&lab)?;
     // Two tables that differ for every packet, and are large enough to take a while.
     let table = |class: u32| {
-        let many: String = (0..40_000_u32)
+        let many: String = (0..20_000_u32)
             .map(|n| format!("7 {}.{}.{}.0/24\n", 11 + n / 65_536, n / 256 % 256, n % 256))
             .collect();
         format!("{class} 0.0.0.0/0\n{class} ::/0\n{many}")
@@ -80,14 +80,14 @@ fn a_class_load_killed_at_any_instant_leaves_a_whole_table() -> Result<()> {
     let length = length_of(&lab, &["classes", "load", paths[0]])?;
     let load = Load::start(a.namespace(), b.namespace(), at(b.v6()), 250)?;
     let mut cut_short = 0;
-    for (round, delay) in instants(length, 16).enumerate() {
+    for (round, delay) in instants(length, rounds(6, 40)).enumerate() {
         cut_short += u32::from(kill_after(&lab, &["classes", "load", paths[round % 2]], delay)?);
         // Whole, the one or the other: nothing falls to the default of an empty table, and the list says what is in force.
         let list = lab.run_ok(&["classes", "list"])?;
-        ensure!(list.lines().count() == 40_003, "after {delay:?}: {} lines", list.lines().count());
+        ensure!(list.lines().count() == 20_003, "after {delay:?}: {} lines", list.lines().count());
         is_well(&lab).with_context(|| format!("after {delay:?}"))?;
     }
-    ensure!(cut_short >= 3, "only {cut_short} were killed before their end");
+    ensure!(cut_short >= 2, "only {cut_short} were killed before their end");
     let sent = load.stop()?;
     let counters = Counters::at_rest(&lab)?;
     let by_class = [1, 2, 3, 4].map(|class| counters.class("101", class, "ipv6"));
@@ -111,7 +111,7 @@ fn a_daemon_killed_while_it_starts_and_replaces_the_program_is_made_good() -> Re
     let length = begin.elapsed();
     let load = Load::start(a.namespace(), b.namespace(), at(b.v6()), 450)?;
     let mut replaced = 0;
-    for delay in instants(length, 20) {
+    for delay in instants(length, rounds(8, 60)) {
         // As if another build had loaded the program: each start replaces it under traffic.
         crate::node::as_if_loaded_by_another_build(&lab)?;
         kill_after(&lab, &["run"], delay)?;
@@ -120,7 +120,7 @@ fn a_daemon_killed_while_it_starts_and_replaces_the_program_is_made_good() -> Re
         replaced += u32::from(said(&next).contains("took the old one's place"));
         is_well(&lab).with_context(|| format!("after {delay:?}"))?;
     }
-    ensure!((1..20).contains(&replaced), "{replaced} of 20 were left to the next one");
+    ensure!(replaced >= 1, "none was left to the next one");
     let sent = load.stop()?;
     let daemon = Daemon::start(&lab)?;
     let counters = Counters::at_rest(&lab)?;

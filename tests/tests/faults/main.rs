@@ -3,8 +3,11 @@
 //! Every test ends with figures that are equal to a witness's, or with a gap of the right size, and with a daemon that
 //! has recovered by itself.
 
+mod churn;
+mod counting;
 mod hooks;
 mod kills;
+mod limits;
 mod node;
 mod privileges;
 mod unit;

@@ -1,0 +1,146 @@
+//! The counters themselves: beyond 32 bits, and on whichever CPU a packet happens to be.
+
+use anyhow::{Context, Result, ensure};
+use aya::maps::{Map, MapData, PerCpuArray, PerCpuValues};
+use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
+use traffic_tests::check::{agrees_with_kernel, eventually, is_well};
+use traffic_tests::traffic::{tcp_exchange, udp_send};
+use traffic_tests::{Amounts, Counters, Daemon, Lab};
+
+use crate::node::{at, booked, node, pair};
+
+/// An element of `CLASS_COUNTERS` and of `INTERFACE_COUNTERS`: eight 64-bit numbers each.
+type Element = [u64; 8];
+
+/// Where in `CLASS_COUNTERS` the packets and bytes of IPv4 and IPv6 stand, in and out.
+const CLASS: [[(usize, usize); 2]; 2] = [[(0, 1), (2, 3)], [(4, 5), (6, 7)]];
+/// Where in `INTERFACE_COUNTERS` wire packets, wire bytes, buffers and their bytes stand, in and out.
+const INTERFACE: [[usize; 4]; 2] = [[0, 1, 2, 3], [4, 5, 6, 7]];
+
+/// Changes the copies of an element of a pinned per-CPU map, by CPU.
+fn change(lab: &Lab, map: &str, index: u32, change: impl Fn(usize, &mut Element)) -> Result<()> {
+    let mut map = Map::from_map_data(MapData::from_pin(lab.bpffs().join("maps").join(map))?)?;
+    let mut array = PerCpuArray::<&mut MapData, Element>::try_from(&mut map)?;
+    let mut copies: Vec<Element> = array.get(&index, 0)?.iter().copied().collect();
+    copies.iter_mut().enumerate().for_each(|(cpu, copy)| change(cpu, copy));
+    Ok(array.set(index, PerCpuValues::try_from(copies)?, 0)?)
+}
+
+/// The copies of an element, by CPU.
+fn copies(lab: &Lab, map: &str, index: u32) -> Result<Vec<Element>> {
+    let map = Map::from_map_data(MapData::from_pin(lab.bpffs().join("maps").join(map))?)?;
+    let array = PerCpuArray::<&MapData, Element>::try_from(&map)?;
+    Ok(array.get(&index, 0)?.iter().copied().collect())
+}
+
+/// The element of a map that moved last: the test sends something and looks which one is not zero.
+fn element_in_use(lab: &Lab, map: &str, elements: u32) -> Result<u32> {
+    for index in 0..elements {
+        if copies(lab, map, index)?.iter().flatten().any(|&value| value != 0) {
+            return Ok(index);
+        }
+    }
+    anyhow::bail!("no element of {map} is in use")
+}
+
+#[test]
+fn both_counters_cross_their_32_bit_boundaries() -> Result<()> {
+    // What is left below the boundary on each CPU: less than will be sent.
+    const PACKETS_BELOW: u64 = 20;
+    const BYTES_BELOW: u64 = 9000;
+    let lab = node("boundary")?;
+    let (a, b) = pair(&lab)?;
+    lab.run_ok(&["attach", "veth101.0"])?;
+    // One packet tells which elements are the container's.
+    udp_send(a.namespace(), b.namespace(), at(b.v4()), 1, 100)?;
+    let class = element_in_use(&lab, "CLASS_COUNTERS", 64)?;
+    let interface = element_in_use(&lab, "INTERFACE_COUNTERS", 8)?;
+    let cpus = copies(&lab, "CLASS_COUNTERS", class)?.len() as u64;
+    let (packets, bytes) = ((1 << 32) - PACKETS_BELOW, (1 << 32) - BYTES_BELOW);
+    change(&lab, "CLASS_COUNTERS", class, |_, copy| {
+        for (at_packets, at_bytes) in CLASS.into_iter().flatten() {
+            (copy[at_packets], copy[at_bytes]) = (packets, bytes);
+        }
+    })?;
+    change(&lab, "INTERFACE_COUNTERS", interface, |_, copy| {
+        for [wire_packets, wire_bytes, skbs, skb_bytes] in INTERFACE {
+            // Both families pass the one interface.
+            (copy[wire_packets], copy[wire_bytes]) = (2 * packets, 2 * bytes);
+            (copy[skbs], copy[skb_bytes]) = (packets, bytes);
+        }
+    })?;
+    let seeded = Counters::at_rest(&lab)?;
+    let whole = Amounts::both((cpus * packets, cpus * bytes), (cpus * packets, cpus * bytes));
+    assert_eq!(seeded.class("101", 2, "ipv4"), whole, "the CPUs' copies are summed as 64 bits");
+
+    let daemon = Daemon::start(&lab)?;
+    let mut expected = [whole, whole];
+    // On every CPU, until each of its copies has crossed.
+    let before = sched_getaffinity(None)?;
+    for cpu in 0..usize::try_from(cpus)? {
+        pin_to(cpu)?;
+        for (family, (to, from)) in [(b.v4(), a.v4()), (b.v6(), a.v6())].into_iter().enumerate() {
+            let out = udp_send(a.namespace(), b.namespace(), at(to), 50, 700)?;
+            let back = udp_send(b.namespace(), a.namespace(), at(from), 40, 600)?;
+            expected[family] = expected[family]
+                .plus(Amounts::both((back.packets, back.l3_bytes), (out.packets, out.l3_bytes)));
+        }
+    }
+    sched_setaffinity(None, &before)?;
+    let counters = Counters::at_rest(&lab)?;
+    assert_eq!(counters.class("101", 2, "ipv4"), expected[0]);
+    assert_eq!(counters.class("101", 2, "ipv6"), expected[1]);
+    let crossed = copies(&lab, "CLASS_COUNTERS", class)?.into_iter().flatten();
+    ensure!(crossed.clone().all(|value| value > (1 << 32)), "{:?}", crossed.collect::<Vec<_>>());
+    // And the ledger has every byte of it.
+    let total = expected[0].plus(expected[1]);
+    eventually("it is booked", || Ok(booked(&lab, "101")? == total))?;
+    let passed = counters.interface("veth101.0").amounts;
+    assert_eq!(passed, total);
+    daemon.end()
+}
+
+fn pin_to(cpu: usize) -> Result<()> {
+    let mut set = CpuSet::new();
+    set.set(cpu);
+    sched_setaffinity(None, &set).with_context(|| format!("run on CPU {cpu} alone"))
+}
+
+#[test]
+fn a_sender_that_is_moved_around_is_counted_on_every_cpu() -> Result<()> {
+    let lab = node("affinity")?;
+    let (a, b) = pair(&lab)?;
+    lab.run_ok(&["attach", "veth101.0"])?;
+    let before = sched_getaffinity(None)?;
+    let cpus: Vec<usize> = (0..CpuSet::MAX_CPU).filter(|&cpu| before.is_set(cpu)).collect();
+    let mut sent = Amounts::default();
+    for round in 0..6 {
+        pin_to(cpus[round % cpus.len()])?;
+        let count = udp_send(a.namespace(), b.namespace(), at(b.v4()), 100 + round as u64, 300)?;
+        sent = sent.plus(Amounts::outgoing(count.packets, count.l3_bytes));
+        let count = tcp_exchange(a.namespace(), b.namespace(), at(b.v4()), 400_000, 30_000)?;
+        sent = sent.plus(Amounts::both(
+            (count.server.segments, count.server.l3_bytes),
+            (count.client.segments, count.client.l3_bytes),
+        ));
+    }
+    sched_setaffinity(None, &before)?;
+    let counters = Counters::at_rest(&lab)?;
+    assert_eq!(counters.class("101", 2, "ipv4"), sent);
+    agrees_with_kernel(&lab, &counters, a.interface())?;
+    // Not by chance: every CPU has counted, and there is a copy for every CPU that could ever be there.
+    let index = element_in_use(&lab, "INTERFACE_COUNTERS", 8)?;
+    let by_cpu: Vec<u64> =
+        copies(&lab, "INTERFACE_COUNTERS", index)?.iter().map(|copy| copy[INTERFACE[1][2]]).collect();
+    ensure!(cpus.iter().all(|&cpu| by_cpu[cpu] > 0), "{by_cpu:?}");
+    let possible = std::fs::read_to_string("/sys/devices/system/cpu/possible")?;
+    let last: usize = possible.trim().rsplit(['-', ',']).next().context("a range")?.parse()?;
+    assert_eq!(by_cpu.len(), last + 1);
+    is_well_but_for_the_other(&lab)
+}
+
+/// Only one of the two interfaces is attached, so that its elements are found easily.
+fn is_well_but_for_the_other(lab: &Lab) -> Result<()> {
+    lab.run_ok(&["attach"])?;
+    is_well(lab)
+}

@@ -1,0 +1,148 @@
+//! No slots left, no memory: what then is counted where, and what is said.
+
+use std::fs;
+use std::path::PathBuf;
+use std::process::Command;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use anyhow::{Context, Result, ensure};
+use traffic_tests::check::{agrees_with_kernel, eventually, is_well, output, problems, said};
+use traffic_tests::container::introduce;
+use traffic_tests::traffic::{Load, udp_send};
+use traffic_tests::{Amounts, Counters, Daemon};
+
+use crate::node::{at, booked, node, node_with, pair};
+
+#[test]
+fn containers_without_a_slot_are_counted_as_such() -> Result<()> {
+    let lab = node_with("slots", "[limits]\ncontainers = 2\ninterfaces = 3\n")?;
+    let (a, b) = pair(&lab)?;
+    let mut daemon = Daemon::start(&lab)?;
+    // The third has neither a slot nor an interface slot of its own: one of three is for strangers.
+    let c = lab.bridged(103, 0, [10, 1, 0, 3].into(), "fd00:1::3".parse()?)?;
+    introduce(&[&a, &b, &c])?;
+    daemon.says("no counter slot is free")?;
+    eventually("it is attached", || {
+        Ok(problems(&lab)?.iter().all(|problem| !problem.contains("not attached")))
+    })?;
+    let known = udp_send(a.namespace(), b.namespace(), at(b.v4()), 40, 300)?;
+    let unknown = udp_send(c.namespace(), b.namespace(), at(b.v4()), 30, 500)?;
+    let counters = Counters::at_rest(&lab)?;
+    let fault = counters.fault("(other)", "container_table_full");
+    assert_eq!(fault, Amounts::outgoing(unknown.packets, unknown.l3_bytes), "{:#?}", counters.faults);
+    assert_eq!(counters.class("101", 2, "ipv4"), Amounts::outgoing(known.packets, known.l3_bytes));
+    let received = Amounts::incoming(known.packets + unknown.packets, known.l3_bytes + unknown.l3_bytes);
+    assert_eq!(counters.class("102", 2, "ipv4"), received, "its peer is charged as ever");
+    eventually("the others are booked", || Ok(booked(&lab, "102")? == received))?;
+    // What is in no class is in the ledger all the same.
+    let query = "select sum(out_packets), sum(out_bytes) from fault_5min";
+    eventually("the fault is booked", || {
+        let text = output(Command::new("sqlite3").arg(lab.state_dir().join("ledger.sqlite")).arg(query))?;
+        let text = String::from_utf8(text.stdout)?;
+        Ok(text.trim() == format!("{}|{}", unknown.packets, unknown.l3_bytes))
+    })?;
+    agrees_with_kernel(&lab, &counters, a.interface())?;
+    daemon.end()
+}
+
+/// A group of processes with little memory, removed with its guard.
+struct SmallGroup(PathBuf);
+
+impl SmallGroup {
+    fn new(bytes: u64) -> Result<Self> {
+        static MADE: AtomicU32 = AtomicU32::new(0);
+        let number = MADE.fetch_add(1, Ordering::Relaxed);
+        let name = format!("trafctl-lab-{}-{number}", std::process::id());
+        // The two ways to mount it: version 1 with its own tree, or version 2.
+        let (parent, limit) =
+            [("/sys/fs/cgroup/memory", "memory.limit_in_bytes"), ("/sys/fs/cgroup", "memory.max")]
+                .into_iter()
+                .find(|(parent, _)| PathBuf::from(parent).join("cgroup.procs").exists())
+                .context("this kernel has no memory groups, which the test needs")?;
+        let group = Self(PathBuf::from(parent).join(name));
+        fs::create_dir(&group.0).with_context(|| format!("make {}", group.0.display()))?;
+        fs::write(group.0.join(limit), bytes.to_string())
+            .with_context(|| format!("limit the memory of {}", group.0.display()))?;
+        Ok(group)
+    }
+
+    /// The same command, in the group from before its first instruction.
+    fn run(&self, command: &Command) -> Command {
+        let mut inside = Command::new("sh");
+        inside.args(["-c", "echo $$ > \"$0\" && exec \"$@\""]).arg(self.0.join("cgroup.procs"));
+        inside.arg(command.get_program()).args(command.get_args());
+        inside
+    }
+}
+
+impl Drop for SmallGroup {
+    fn drop(&mut self) {
+        // Empty by now; a group that is not stays, which is all there is to do about it.
+        let _ = fs::remove_dir(&self.0);
+    }
+}
+
+#[test]
+fn a_process_that_gets_no_memory_for_maps_leaves_nothing_that_matters() -> Result<()> {
+    // 205 MB of counters for two CPUs, in a group that may have 24.
+    let lab = node_with("memory", "[limits]\ncontainers = 100000\n")?;
+    let (a, b) = pair(&lab)?;
+    let group = SmallGroup::new(24 << 20)?;
+    for command in [["attach"], ["run"]] {
+        let output = output(&mut group.run(&lab.trafctl(&command)?))?;
+        let told = said(&output);
+        // The kernel refuses the map, or rather kills the process: its choice. Neither is a success.
+        match output.status.code() {
+            None => {}
+            Some(1) => {
+                ensure!(told.contains("[limits]") && told.matches("ERROR").count() == 1, "{told}");
+                let left = fs::read_dir(lab.bpffs().join("maps"))?.count();
+                assert_eq!(left, 0, "{command:?} left maps");
+            }
+            Some(code) => anyhow::bail!("status {code}: {told}"),
+        }
+        assert_eq!(lab.trafctl(&["dump"])?.output()?.status.code(), Some(1), "nothing half made is read");
+    }
+    // With limits that fit it goes on as if nothing had been.
+    let text = fs::read_to_string(lab.config())?;
+    lab.configure(&text.replace("100000", "100"))?;
+    lab.run_ok(&["attach"])?;
+    let sent = udp_send(a.namespace(), b.namespace(), at(b.v4()), 25, 300)?;
+    let counters = Counters::at_rest(&lab)?;
+    assert_eq!(counters.class("101", 2, "ipv4"), Amounts::outgoing(sent.packets, sent.l3_bytes));
+    agrees_with_kernel(&lab, &counters, a.interface())?;
+    is_well(&lab)
+}
+
+#[test]
+fn a_class_table_that_gets_no_memory_leaves_the_old_one_in_force() -> Result<()> {
+    let lab = node("memcg")?;
+    let (a, b) = pair(&lab)?;
+    lab.run_ok(&["attach"])?;
+    let load = Load::start(a.namespace(), b.namespace(), at(b.v6()), 300)?;
+    let table = lab.write("other", "9 0.0.0.0/0\n9 ::/0\n")?;
+    let before = lab.run_ok(&["classes", "list"])?;
+    // The index of a table alone takes 16 MiB.
+    let group = SmallGroup::new(12 << 20)?;
+    let load_it = lab.trafctl(&["classes", "load", table.to_str().context("a path")?])?;
+    let output = output(&mut group.run(&load_it))?;
+    let told = said(&output);
+    ensure!(!output.status.success(), "it fitted: {told}");
+    ensure!(
+        output.status.code().is_none() || told.contains("the table in force stays in force"),
+        "{}: {told}",
+        output.status
+    );
+    assert_eq!(lab.run_ok(&["classes", "list"])?, before);
+    is_well(&lab)?;
+    // With memory it works, at once and under the same traffic.
+    lab.run_ok(&["classes", "load", table.to_str().context("a path")?])?;
+    let sent = load.stop()?;
+    let counters = Counters::at_rest(&lab)?;
+    let both = counters.class("101", 2, "ipv6").plus(counters.class("101", 9, "ipv6"));
+    let row = counters.interface("veth101.0");
+    assert_eq!(both.out_packets + row.out_unseen_skbs, sent.packets);
+    assert_eq!(both.out_packets, counters.container("101").out_packets);
+    agrees_with_kernel(&lab, &counters, a.interface())?;
+    is_well(&lab)
+}
