@@ -8,7 +8,7 @@ use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
 
 use crate::witness::InterfaceStatistics;
-use crate::{Counters, Lab};
+use crate::{Amounts, Counters, Lab};
 
 /// How long anything may take that is waited for.
 pub const PATIENCE: Duration = Duration::from_secs(10);
@@ -104,4 +104,25 @@ pub fn agrees_with_kernel(lab: &Lab, counters: &Counters, interface: &str) -> Re
     ];
     ensure!(ours == expected, "{interface}: {ours:?}, and by the kernel {expected:?}: {row:?}");
     Ok(())
+}
+
+/// What the ledger has of a container, all classes and families.
+///
+/// # Errors
+///
+/// When there is no ledger yet, or it can't be read.
+pub fn booked(lab: &Lab, container: &str) -> Result<Amounts> {
+    let report = lab.run_json(&["report", "--split", "class", "--format", "json"])?;
+    let mut sum = Amounts::default();
+    for row in report["rows"].as_array().into_iter().flatten().filter(|row| row["container"] == container) {
+        let value =
+            |way: &str, what: &str| row[way][what].as_u64().with_context(|| format!("{way} {what} in {row}"));
+        sum = sum.plus(Amounts {
+            in_bytes: value("in", "bytes")?,
+            in_packets: value("in", "packets")?,
+            out_bytes: value("out", "bytes")?,
+            out_packets: value("out", "packets")?,
+        });
+    }
+    Ok(sum)
 }

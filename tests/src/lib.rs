@@ -11,6 +11,7 @@
 //! - [`daemon`]: `trafctl run`, started, awaited, killed.
 //! - [`foreign`]: programs of others on the hooks.
 //! - [`check`]: does `trafctl` find anything wrong, and does the kernel agree with it?
+//! - [`soak`]: a long run of everything at once.
 //! - [`process`]: commands whose failure is an error, and children that do not outlive their guard.
 //!
 //! Nothing here uses the code under test: what the lab says of a packet is an independent statement. All of it
@@ -25,6 +26,7 @@ pub mod lab;
 pub mod namespace;
 mod netlink;
 pub mod process;
+pub mod soak;
 pub mod tap;
 pub mod traffic;
 pub mod tun;

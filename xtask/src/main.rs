@@ -15,6 +15,7 @@ mod lint;
 mod report;
 mod seed_ledger;
 mod setup;
+mod soak;
 mod test;
 
 use std::process::ExitCode;
@@ -49,6 +50,7 @@ enum Task {
     Install(install::Options),
     Ci(ci::Options),
     SeedLedger(seed_ledger::Options),
+    Soak(soak::Options),
 }
 
 fn main() -> ExitCode {
@@ -61,6 +63,7 @@ fn main() -> ExitCode {
         Task::Install(options) => install::run(&options),
         Task::Ci(options) => ci::run(&options),
         Task::SeedLedger(options) => seed_ledger::run(&options),
+        Task::Soak(options) => soak::run(&options),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

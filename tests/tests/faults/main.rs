@@ -10,5 +10,6 @@ mod kills;
 mod limits;
 mod node;
 mod privileges;
+mod soak;
 mod unit;
 mod wipe;

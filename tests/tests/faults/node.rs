@@ -2,10 +2,11 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use anyhow::{Context as _, Result};
+use anyhow::Result;
 use aya::maps::{Array, Map, MapData};
+pub use traffic_tests::check::booked;
 use traffic_tests::container::introduce;
-use traffic_tests::{Amounts, Container, Lab};
+use traffic_tests::{Container, Lab};
 
 /// What the containers of [`pair`] have is class 2, all else class 1.
 pub const CLASSES: &str = "1 0.0.0.0/0\n1 ::/0\n2 10.1.0.0/16\n2 fd00:1::/32\n";
@@ -37,23 +38,6 @@ pub fn pair(lab: &Lab) -> Result<(Container, Container)> {
 /// An address with a port of the kernel's choice.
 pub fn at(address: IpAddr) -> SocketAddr {
     SocketAddr::new(address, 0)
-}
-
-/// What the ledger has of a container, all classes and families.
-pub fn booked(lab: &Lab, container: &str) -> Result<Amounts> {
-    let report = lab.run_json(&["report", "--split", "class", "--format", "json"])?;
-    let mut sum = Amounts::default();
-    for row in report["rows"].as_array().into_iter().flatten().filter(|row| row["container"] == container) {
-        let value =
-            |way: &str, what: &str| row[way][what].as_u64().with_context(|| format!("{way} {what} in {row}"));
-        sum = sum.plus(Amounts {
-            in_bytes: value("in", "bytes")?,
-            in_packets: value("in", "packets")?,
-            out_bytes: value("out", "bytes")?,
-            out_packets: value("out", "packets")?,
-        });
-    }
-    Ok(sum)
 }
 
 /// Makes the program in the kernel look like another build's, by the hash in the pinned `META`.

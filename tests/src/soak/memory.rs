@@ -1,0 +1,99 @@
+//! The daemon's memory over time.
+
+use std::fs;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use serde::Serialize;
+
+/// What a daemon may grow by between the first and the last third of its life: allocators return pages when they like.
+const SLACK_KIB: u64 = 2048;
+
+/// A reading.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct Sample {
+    /// Seconds since the run began.
+    pub seconds: u64,
+    /// The daemon's process.
+    pub process: u32,
+    /// Resident memory, in KiB.
+    pub rss_kib: u64,
+}
+
+/// All readings, in order.
+#[derive(Debug, Default, Serialize)]
+pub struct Memory {
+    samples: Vec<Sample>,
+}
+
+impl Memory {
+    /// Takes a reading of a process.
+    ///
+    /// # Errors
+    ///
+    /// When there is no such process.
+    pub fn read(&mut self, process: u32, since: Duration) -> Result<u64> {
+        let text = fs::read_to_string(format!("/proc/{process}/status"))?;
+        let line = text.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("VmRSS")?;
+        let rss_kib = line.trim().trim_end_matches("kB").trim().parse()?;
+        self.samples.push(Sample { seconds: since.as_secs(), process, rss_kib });
+        Ok(rss_kib)
+    }
+
+    /// The readings.
+    #[must_use]
+    pub fn samples(&self) -> &[Sample] {
+        &self.samples
+    }
+
+    /// The largest reading in the first, second and last third of the last daemon's life, in KiB. Less than nine readings
+    /// tell nothing.
+    #[must_use]
+    pub fn thirds(&self) -> Option<[u64; 3]> {
+        let last = self.samples.last()?.process;
+        let life: Vec<u64> = self
+            .samples
+            .iter()
+            .filter(|sample| sample.process == last)
+            .map(|sample| sample.rss_kib)
+            .collect();
+        if life.len() < 9 {
+            return None;
+        }
+        let third = life.len() / 3;
+        let largest = |part: &[u64]| part.iter().copied().max();
+        Some([largest(&life[..third])?, largest(&life[third..2 * third])?, largest(&life[2 * third..])?])
+    }
+
+    /// Says when the memory is not flat.
+    #[must_use]
+    pub fn fault(&self) -> Option<String> {
+        let [first, second, last] = self.thirds()?;
+        (last > first + SLACK_KIB && last > second).then(|| {
+            format!(
+                "the daemon's memory grew: {first} KiB, {second} KiB, {last} KiB in the thirds of its life"
+            )
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn memory(readings: &[u64]) -> Memory {
+        let sample = |&rss_kib: &u64| Sample { seconds: 0, process: 2, rss_kib };
+        let mut samples = vec![Sample { seconds: 0, process: 1, rss_kib: 90_000 }];
+        samples.extend(readings.iter().map(sample));
+        Memory { samples }
+    }
+
+    #[test]
+    fn growth_is_told_from_what_settles() {
+        assert_eq!(memory(&[10, 11, 12, 20, 21, 22, 30, 31, 32]).thirds(), Some([12, 22, 32]));
+        assert_eq!(memory(&[10; 8]).thirds(), None);
+        assert_eq!(memory(&[9000, 9100, 9000, 9200, 9100, 9200, 9100, 9300, 9200]).fault(), None);
+        let grows = memory(&[9000, 9500, 10_000, 11_000, 12_000, 13_000, 14_000, 15_000, 16_000]);
+        assert!(grows.fault().is_some());
+    }
+}

@@ -1,0 +1,15 @@
+//! The short form of the long run.
+
+use std::time::Duration;
+
+use anyhow::{Result, ensure};
+use traffic_tests::soak;
+
+#[test]
+fn everything_at_once_is_counted_and_booked_exactly() -> Result<()> {
+    let mut told = 0;
+    let summary = soak::run(Duration::from_secs(12), |_| told += 1)?;
+    ensure!(summary.faults().is_empty(), "{:#?}", summary.faults());
+    ensure!(summary.kills > 0 && summary.reloads > 0 && summary.churned > 0 && told > 0, "{summary:#?}");
+    Ok(())
+}
