@@ -9,6 +9,7 @@
 //! - [`witness`]: counts by parts of the kernel that know nothing of trafctl.
 //! - [`counters`]: what `trafctl dump` says, parsed from its documented JSON.
 //! - [`daemon`]: `trafctl run`, started, awaited, killed.
+//! - [`evidence`]: comparisons, also as lines of a report.
 //! - [`foreign`]: programs of others on the hooks.
 //! - [`check`]: does `trafctl` find anything wrong, and does the kernel agree with it?
 //! - [`soak`]: a long run of everything at once.
@@ -21,6 +22,7 @@ pub mod check;
 pub mod container;
 pub mod counters;
 pub mod daemon;
+pub mod evidence;
 pub mod foreign;
 pub mod lab;
 pub mod namespace;

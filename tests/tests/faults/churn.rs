@@ -5,6 +5,7 @@ use std::thread;
 use anyhow::{Result, ensure};
 use rustix::process::Signal;
 use traffic_tests::check::{agrees_with_kernel, eventually, is_well, problems, rounds};
+use traffic_tests::evidence::compare;
 use traffic_tests::traffic::{Load, tcp_exchange};
 use traffic_tests::{Amounts, Counters, Daemon};
 
@@ -35,7 +36,8 @@ fn interfaces_come_and_go_by_the_hundred() -> Result<()> {
     let sent = load.stop()?;
     let counters = Counters::at_rest(&lab)?;
     let all = Amounts::outgoing(sent.packets, sent.bytes);
-    assert_eq!(counters.class("101", 2, "ipv4"), all);
+    let what = format!("{} datagrams while interfaces came and went", sent.packets);
+    compare(&what, "the sender", all, counters.class("101", 2, "ipv4"))?;
     agrees_with_kernel(&lab, &counters, a.interface())?;
     agrees_with_kernel(&lab, &counters, b.interface())?;
     eventually("it is booked", || Ok(booked(&lab, "101")? == all))?;
@@ -73,8 +75,14 @@ fn a_daemon_of_another_build_takes_over_under_traffic() -> Result<()> {
         (count.server.segments, count.server.l3_bytes),
         (count.client.segments, count.client.l3_bytes),
     );
-    assert_eq!(counters.class("101", 2, "ipv4"), tcp);
-    assert_eq!(counters.class("101", 2, "ipv6"), Amounts::outgoing(sent.packets, sent.bytes));
+    compare(
+        "TCP while the program was replaced 4 times",
+        "the sockets",
+        tcp,
+        counters.class("101", 2, "ipv4"),
+    )?;
+    let all = Amounts::outgoing(sent.packets, sent.bytes);
+    compare("datagrams meanwhile", "the sender", all, counters.class("101", 2, "ipv6"))?;
     agrees_with_kernel(&lab, &counters, a.interface())?;
     assert_eq!(counters.interface("veth101.0").out_unseen_skbs, 0, "no hook was empty for a moment");
     let total = counters.container("101");

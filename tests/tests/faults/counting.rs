@@ -4,6 +4,7 @@ use anyhow::{Context, Result, ensure};
 use aya::maps::{Map, MapData, PerCpuArray, PerCpuValues};
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 use traffic_tests::check::{agrees_with_kernel, eventually, is_well};
+use traffic_tests::evidence::compare;
 use traffic_tests::traffic::{tcp_exchange, udp_send};
 use traffic_tests::{Amounts, Counters, Daemon, Lab};
 
@@ -88,8 +89,10 @@ fn both_counters_cross_their_32_bit_boundaries() -> Result<()> {
     }
     sched_setaffinity(None, &before)?;
     let counters = Counters::at_rest(&lab)?;
-    assert_eq!(counters.class("101", 2, "ipv4"), expected[0]);
-    assert_eq!(counters.class("101", 2, "ipv6"), expected[1]);
+    let what = "IPv4 across 2^32 on every CPU, from a seed";
+    compare(what, "the seed and the senders", expected[0], counters.class("101", 2, "ipv4"))?;
+    let what = "IPv6 across 2^32 on every CPU, from a seed";
+    compare(what, "the seed and the senders", expected[1], counters.class("101", 2, "ipv6"))?;
     let crossed = copies(&lab, "CLASS_COUNTERS", class)?.into_iter().flatten();
     ensure!(crossed.clone().all(|value| value > (1 << 32)), "{:?}", crossed.collect::<Vec<_>>());
     // And the ledger has every byte of it.
@@ -126,7 +129,8 @@ fn a_sender_that_is_moved_around_is_counted_on_every_cpu() -> Result<()> {
     }
     sched_setaffinity(None, &before)?;
     let counters = Counters::at_rest(&lab)?;
-    assert_eq!(counters.class("101", 2, "ipv4"), sent);
+    let what = "UDP and TCP from each CPU in turn";
+    compare(what, "sender and sockets", sent, counters.class("101", 2, "ipv4"))?;
     agrees_with_kernel(&lab, &counters, a.interface())?;
     // Not by chance: every CPU has counted, and there is a copy for every CPU that could ever be there.
     let index = element_in_use(&lab, "INTERFACE_COUNTERS", 8)?;

@@ -3,12 +3,17 @@
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
+use traffic_tests::evidence::compare;
 use traffic_tests::soak;
 
 #[test]
 fn everything_at_once_is_counted_and_booked_exactly() -> Result<()> {
     let mut told = 0;
     let summary = soak::run(Duration::from_secs(12), |_| told += 1)?;
+    for row in &summary.rows {
+        compare(&format!("{}, by the counters", row.what), "the senders", row.sent, row.counted)?;
+        compare(&format!("{}, by the ledger", row.what), "the senders", row.sent, row.booked)?;
+    }
     ensure!(summary.faults().is_empty(), "{:#?}", summary.faults());
     ensure!(summary.kills > 0 && summary.reloads > 0 && summary.churned > 0 && told > 0, "{summary:#?}");
     Ok(())

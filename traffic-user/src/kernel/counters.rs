@@ -63,9 +63,20 @@ fn read_once(maps: &Maps, node: &str, owners: &Owners) -> anyhow::Result<Snapsho
         interfaces: Vec::new(),
         former: ByDirection::default(),
     };
+    // Readings are not of one instant. Read before the classes, the interfaces' totals hold nothing that these lack, so that
+    // what is called accounted for is in the sums.
+    let earlier = interface_totals(maps, &owners.interfaces)?;
     read_classes(maps, &meta, &owners.containers, &mut snapshot)?;
-    read_interfaces(maps, &owners.interfaces, &mut snapshot)?;
+    read_interfaces(maps, &owners.interfaces, &earlier, &mut snapshot)?;
     Ok(snapshot)
+}
+
+/// The totals of all interface slots that ever had an owner, bases included.
+fn interface_totals(maps: &Maps, owners: &[InterfaceRecord]) -> anyhow::Result<Vec<InterfaceCounters>> {
+    let last = owners.iter().rposition(|record| record.generation != 0);
+    let slots = u32::try_from(last.map_or(0, |last| last + 1))?;
+    let values = maps.interface_counters.range(0, slots)?;
+    Ok(values.chunks_exact(maps.interface_counters.copies()).map(sum_interface).collect())
 }
 
 /// Which class table is in force.
@@ -158,7 +169,12 @@ fn natural(id: &str) -> (u64, &str) {
     (id.parse().unwrap_or(u64::MAX), id)
 }
 
-fn read_interfaces(maps: &Maps, owners: &[InterfaceRecord], snapshot: &mut Snapshot) -> anyhow::Result<()> {
+fn read_interfaces(
+    maps: &Maps,
+    owners: &[InterfaceRecord],
+    earlier: &[InterfaceCounters],
+    snapshot: &mut Snapshot,
+) -> anyhow::Result<()> {
     let last = owners.iter().rposition(|record| record.generation != 0);
     let slots = u32::try_from(last.map_or(0, |last| last + 1))?;
     let copies = maps.interface_counters.copies();
@@ -200,7 +216,10 @@ fn read_interfaces(maps: &Maps, owners: &[InterfaceRecord], snapshot: &mut Snaps
                 });
             }
         }
-        snapshot.interfaces.push(interface_counter(record, &passed, &faults));
+        let accounted = accounted(record, &earlier.get(slot).copied().unwrap_or_default());
+        snapshot
+            .interfaces
+            .push(InterfaceCounter { accounted, ..interface_counter(record, &passed, &faults) });
     }
     snapshot.interfaces.sort_by(|a, b| a.interface.cmp(&b.interface));
     snapshot.faults.sort_by(|a, b| (&a.interface, a.fault).cmp(&(&b.interface, b.fault)));
@@ -223,16 +242,6 @@ fn interface_counter(
             unseen_skb_bytes: record.unseen.bytes[at],
         }
     };
-    let accounted = |direction: Direction| {
-        let at = direction as usize;
-        let since = |now: u64, before: u64| now.saturating_sub(before);
-        Tally {
-            packets: record.kernel_before.packets[at]
-                + since(passed.passed[at].skbs, record.counted_before.packets[at]),
-            bytes: record.kernel_before.bytes[at]
-                + since(passed.passed[at].skb_bytes, record.counted_before.bytes[at]),
-        }
-    };
     let container = read_text(&record.container);
     InterfaceCounter {
         interface: read_text(&record.name).to_owned(),
@@ -241,8 +250,23 @@ fn interface_counter(
         ifindex: (record.ifindex != 0).then_some(record.ifindex),
         attached: clock::timestamp(record.attached_unix_s),
         passed: ByDirection { incoming: one(Direction::In), outgoing: one(Direction::Out) },
-        accounted: ByDirection { incoming: accounted(Direction::In), outgoing: accounted(Direction::Out) },
+        accounted: ByDirection::default(),
     }
+}
+
+/// How much of the kernel's statistics of an interface these totals account for, besides what is known as unseen.
+fn accounted(record: &InterfaceRecord, totals: &InterfaceCounters) -> ByDirection<Tally> {
+    let one = |direction: Direction| {
+        let at = direction as usize;
+        let passed = &totals.passed[at];
+        Tally {
+            packets: record.kernel_before.packets[at]
+                + passed.skbs.saturating_sub(record.counted_before.packets[at]),
+            bytes: record.kernel_before.bytes[at]
+                + passed.skb_bytes.saturating_sub(record.counted_before.bytes[at]),
+        }
+    };
+    ByDirection { incoming: one(Direction::In), outgoing: one(Direction::Out) }
 }
 
 /// What the kernel counted on an interface since we were attached, and what we counted, in buffers and their bytes:

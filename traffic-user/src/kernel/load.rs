@@ -2,21 +2,21 @@
 
 use std::{fs, path::PathBuf};
 
-use anyhow::{Context as _, bail};
+use anyhow::Context as _;
 use aya::{
     Ebpf, EbpfLoader,
     programs::{ProgramInfo, SchedClassifier},
 };
 use sha2::{Digest as _, Sha256};
 use traffic_common::{
-    ClassCounters, Control, EGRESS_PROGRAM, FaultCounters, INGRESS_PROGRAM, InterfaceCounters,
-    InterfaceRecord, LAYOUT_VERSION, Meta, gso::SkbLayout, slot_state,
+    Control, EGRESS_PROGRAM, INGRESS_PROGRAM, InterfaceRecord, LAYOUT_VERSION, Meta, gso::SkbLayout,
+    slot_state,
 };
 
 use super::{
     bpffs::{Bpffs, ChangeLock},
     maps::{Maps, PINNED},
-    skb_layout, tables,
+    memory, skb_layout, tables,
 };
 use crate::{classes::ClassTable, clock, config::Limits};
 
@@ -238,37 +238,8 @@ pub fn finish_replacement(bpffs: &Bpffs, loaded: &mut Loaded) -> anyhow::Result<
     loaded.maps.meta.set(0, meta)
 }
 
-/// Refuses limits that the machine has no memory for: the kernel would first take what there is, and its memory killer choose
-/// whom that hits.
-fn check_memory(limits: &Limits, cpus: usize, available: u64) -> anyhow::Result<()> {
-    let each_cpu = u64::from(limits.containers)
-        * u64::from(limits.classes)
-        * size_of::<ClassCounters>() as u64
-        + u64::from(limits.interfaces) * (size_of::<InterfaceCounters>() + size_of::<FaultCounters>()) as u64;
-    let needed = each_cpu.saturating_mul(cpus as u64);
-    if needed > available {
-        bail!(
-            "the counters would take {} MiB ({} for each of {cpus} possible CPUs), and {} MiB of memory are available: lower \
-             [limits] in the configuration",
-            needed >> 20,
-            each_cpu >> 20,
-            available >> 20
-        );
-    }
-    Ok(())
-}
-
-/// Bytes of memory that the kernel could still give, where it says so.
-fn available_memory() -> Option<u64> {
-    let text = fs::read_to_string("/proc/meminfo").ok()?;
-    let line = text.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
-    let kibibytes: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
-    Some(kibibytes << 10)
-}
-
 fn create(bpffs: &Bpffs, limits: &Limits, log_faults: bool, table: &ClassTable) -> anyhow::Result<Loaded> {
-    let cpus = aya::util::nr_cpus().map_err(|(_, error)| error).context("cannot tell the number of CPUs")?;
-    check_memory(limits, cpus, available_memory().unwrap_or(u64::MAX))?;
+    memory::check(limits)?;
     let fresh = load_program(bpffs, limits, log_faults)?;
     let mut maps = Maps::open(bpffs)?;
     maps.control.set(0, Control { active_table: 0, columns: limits.classes })?;
@@ -336,6 +307,7 @@ fn load_program(bpffs: &Bpffs, limits: &Limits, log_faults: bool) -> anyhow::Res
     for (name, path) in &paths {
         loader.map_pin_path(name, path);
     }
+    memory::lift_limit();
     let mut object = loader.load(OBJECT).context(
         "the kernel refused the maps; trafctl needs root (or CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON), a kernel with BPF, \
          and memory for the counters (see [limits] in the configuration)",
@@ -407,20 +379,4 @@ pub fn version_number() -> u32 {
 /// A version number as people write it.
 pub fn version_text(number: u32) -> String {
     format!("{}.{}.{}", number >> 20, number >> 10 & 0x3ff, number & 0x3ff)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn limits_beyond_the_machines_memory_are_refused_with_figures() {
-        let limits = Limits { containers: 1000, interfaces: 2000, classes: 16, addresses: 1 };
-        // 1,024,000 bytes of classes and 1,216,000 of interfaces on each CPU.
-        let needed = 8 * (1000 * 16 * 64 + 2000 * 608);
-        assert!(check_memory(&limits, 8, needed).is_ok());
-        let error = check_memory(&limits, 8, needed - 1).unwrap_err().to_string();
-        assert!(error.contains("17 MiB (2 for each of 8 possible CPUs)"), "{error}");
-        assert!(available_memory().unwrap() > 1 << 20);
-    }
 }

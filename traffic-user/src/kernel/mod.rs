@@ -6,6 +6,7 @@
 //! | [`load`] | finding, making and replacing program and maps |
 //! | [`skb_layout`] | offsets in the kernel's `sk_buff`, from BTF |
 //! | [`maps`] | typed handles on the pinned maps |
+//! | [`memory`] | whether there is enough for the maps |
 //! | [`registry`] | which container and interface has which slot |
 //! | [`tables`] | class tables and addresses, into the kernel |
 //! | [`attach`] | the hooks of an interface |
@@ -17,6 +18,7 @@ pub mod bpffs;
 pub mod counters;
 pub mod load;
 pub mod maps;
+pub mod memory;
 pub mod registry;
 pub mod skb_layout;
 pub mod sys;

@@ -3,7 +3,7 @@
 use std::{
     cell::Cell,
     collections::{BTreeMap, BTreeSet},
-    fs, io,
+    io,
     os::fd::AsFd as _,
 };
 
@@ -22,7 +22,7 @@ use traffic_common::{
 
 use super::{
     maps::{ClassIndexV4, ClassIndexV6, ClassRangesV6, ClassTrieV4, ClassTrieV6, Maps},
-    sys,
+    memory, sys,
 };
 use crate::{
     classes::{ClassTable, KernelMemory, index},
@@ -55,14 +55,15 @@ pub type Progress<'a> = &'a dyn Fn(usize, usize);
 /// # Errors
 /// When the kernel has no memory for it, or its classes no room. The table in force stays in force then.
 pub fn load(maps: &mut Maps, table: &ClassTable, progress: Progress<'_>) -> anyhow::Result<()> {
+    memory::lift_limit();
     let mut meta = maps.meta.get(0)?;
     let columns = assign_columns(&mut meta, table)?;
     let v4: Vec<_> = table.v4.iter().map(|row| (row.prefix, columns[usize::from(row.class)])).collect();
     let v6: Vec<_> = table.v6.iter().map(|row| (row.prefix, columns[usize::from(row.class)])).collect();
     let (index_v4, index_v6) = (index::v4(&v4), index::v6(&v6));
-    let memory = KernelMemory::with_index(table, &index_v6);
-    check_memory(&memory, available_memory()?)?;
-    tracing::debug!("{} prefixes take {memory}", table.len());
+    let needed = KernelMemory::with_index(table, &index_v6);
+    check_memory(&needed, memory::available()?)?;
+    tracing::debug!("{} prefixes take {needed}", table.len());
 
     let (blocks_v4, _) = index_v4.as_chunks::<INDEX_V4_BLOCK_BYTES>();
     let (blocks_v6, _) = index_v6.entries.as_chunks::<INDEX_V6_BLOCK_ENTRIES>();
@@ -145,16 +146,6 @@ fn check_memory(needed: &KernelMemory, available: u64) -> anyhow::Result<()> {
         );
     }
     Ok(())
-}
-
-/// What the kernel says can be had without swapping, in bytes.
-fn available_memory() -> anyhow::Result<u64> {
-    const PATH: &str = "/proc/meminfo";
-    let text = fs::read_to_string(PATH).with_context(|| format!("cannot read {PATH}"))?;
-    let kib = text.lines().find_map(|line| line.strip_prefix("MemAvailable:")?.trim().strip_suffix(" kB"));
-    let kib: u64 =
-        kib.and_then(|kib| kib.parse().ok()).with_context(|| format!("{PATH} lacks MemAvailable"))?;
-    Ok(kib << 10)
 }
 
 /// How far a load is.
@@ -397,6 +388,6 @@ mod tests {
 
     #[test]
     fn the_kernel_says_what_is_available() {
-        assert!(available_memory().unwrap() > 1 << 20);
+        assert!(memory::available().unwrap() > 1 << 20);
     }
 }

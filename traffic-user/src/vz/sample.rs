@@ -33,6 +33,7 @@ pub fn snapshot() -> Snapshot {
         ifindex: Some(7),
         attached: Timestamp::UNIX_EPOCH,
         passed: ByDirection { incoming: PassedCounter::default(), outgoing: PassedCounter::default() },
+        accounted: ByDirection::default(),
     };
     Snapshot {
         node: "node".to_owned(),
@@ -66,5 +67,6 @@ pub fn snapshot() -> Snapshot {
             interface("veth101.0", Some("101")),
             interface("vmea1b2c3d4e5f6", Some(UUID)),
         ],
+        former: ByDirection::default(),
     }
 }

@@ -1,0 +1,86 @@
+//! The memory that maps take: whether there is enough, and the limit that old kernels set.
+
+use std::fs;
+
+use anyhow::{Context as _, bail};
+use aya::util::KernelVersion;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use traffic_common::{ClassCounters, FaultCounters, InterfaceCounters};
+
+use crate::config::Limits;
+
+/// Refuses limits that the machine has no memory for: the kernel would first take what there is, and its memory killer
+/// choose whom that hits.
+///
+/// # Errors
+/// With what they would take and what there is.
+pub fn check(limits: &Limits) -> anyhow::Result<()> {
+    let cpus = aya::util::nr_cpus().map_err(|(_, error)| error).context("cannot tell the number of CPUs")?;
+    check_for(limits, cpus, available()?)
+}
+
+fn check_for(limits: &Limits, cpus: usize, available: u64) -> anyhow::Result<()> {
+    let each_cpu = u64::from(limits.containers)
+        * u64::from(limits.classes)
+        * size_of::<ClassCounters>() as u64
+        + u64::from(limits.interfaces) * (size_of::<InterfaceCounters>() + size_of::<FaultCounters>()) as u64;
+    // And once more for the bases of slots that had an owner before.
+    let needed = each_cpu.saturating_mul(cpus as u64 + 1);
+    if needed > available {
+        bail!(
+            "the counters would take {} MiB ({} for each of {cpus} possible CPUs and one more), and {} MiB of memory are available: lower \
+             [limits] in the configuration",
+            needed >> 20,
+            each_cpu >> 20,
+            available >> 20
+        );
+    }
+    Ok(())
+}
+
+/// What the kernel says can be had without swapping, in bytes.
+///
+/// # Errors
+/// When it does not say.
+pub fn available() -> anyhow::Result<u64> {
+    const PATH: &str = "/proc/meminfo";
+    let text = fs::read_to_string(PATH).with_context(|| format!("cannot read {PATH}"))?;
+    let kib = text.lines().find_map(|line| line.strip_prefix("MemAvailable:")?.trim().strip_suffix(" kB"));
+    let kib: u64 =
+        kib.and_then(|kib| kib.parse().ok()).with_context(|| format!("{PATH} lacks MemAvailable"))?;
+    Ok(kib << 10)
+}
+
+/// Lifts the limit on locked memory, to which kernels before 5.11 charge maps. Later ones charge a group of processes and
+/// are not asked. Where it can't be lifted, what the kernel then refuses is said with the limit.
+pub fn lift_limit() {
+    const CHARGED_ELSEWHERE_SINCE: u32 = 5 << 16 | 11 << 8;
+    if KernelVersion::current().is_ok_and(|version| version.code() >= CHARGED_ELSEWHERE_SINCE) {
+        return;
+    }
+    let unlimited = Rlimit { current: None, maximum: None };
+    let limit = getrlimit(Resource::Memlock);
+    if limit != unlimited && setrlimit(Resource::Memlock, unlimited).is_err() {
+        tracing::warn!(
+            "the limit on locked memory ({} bytes) can't be lifted, and this kernel counts maps in it: run `ulimit -l unlimited` \
+             as root first, or set LimitMEMLOCK=infinity",
+            limit.current.unwrap_or(u64::MAX)
+        );
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn limits_beyond_the_machines_memory_are_refused_with_figures() {
+        let limits = Limits { containers: 1000, interfaces: 2000, classes: 16, addresses: 1 };
+        // 1,024,000 bytes of classes and 1,216,000 of interfaces on each CPU.
+        let needed = 9 * (1000 * 16 * 64 + 2000 * 608);
+        assert!(check_for(&limits, 8, needed).is_ok());
+        let error = check_for(&limits, 8, needed - 1).unwrap_err().to_string();
+        assert!(error.contains("19 MiB (2 for each of 8 possible CPUs and one more)"), "{error}");
+        assert!(available().unwrap() > 1 << 20);
+    }
+}
