@@ -38,6 +38,7 @@ Examples:
   cargo xtask test -- wire        run the tests with `wire` in their name
   cargo xtask demo --keep         show trafctl at work, and leave it standing
   cargo xtask install --virtuozzo install it, with the names of Virtuozzo's commands
+  cargo xtask soak --minutes 10   send everything at once for long, and compare
   cargo xtask ci                  what a change must pass";
 
 #[derive(Subcommand)]
