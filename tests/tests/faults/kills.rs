@@ -43,7 +43,7 @@ fn an_attach_killed_while_it_makes_everything_is_made_good() -> Result<()> {
     let length = length_of(&lab, &["attach"])?;
     let load = Load::start(a.namespace(), b.namespace(), at(b.v6()), 300)?;
     let mut cut_short = 0;
-    for delay in instants(length, rounds(9, 60)) {
+    for delay in instants(length, rounds(9, 24)) {
         lab.run_ok(&["detach", "--purge"])?;
         cut_short += u32::from(kill_after(&lab, &["attach"], delay)?);
         // Whatever it has left behind, the next one is well.
@@ -83,7 +83,7 @@ fn a_class_load_killed_at_any_instant_leaves_a_whole_table() -> Result<()> {
     let length = length_of(&lab, &["classes", "load", paths[0]])?;
     let load = Load::start(a.namespace(), b.namespace(), at(b.v6()), 250)?;
     let mut cut_short = 0;
-    for (round, delay) in instants(length, rounds(6, 40)).enumerate() {
+    for (round, delay) in instants(length, rounds(6, 30)).enumerate() {
         cut_short += u32::from(kill_after(&lab, &["classes", "load", paths[round % 2]], delay)?);
         // Whole, the one or the other: nothing falls to the default of an empty table, and the list says what is in force.
         let list = lab.run_ok(&["classes", "list"])?;
@@ -113,7 +113,7 @@ fn a_daemon_killed_while_it_starts_and_replaces_the_program_is_made_good() -> Re
     let length = begin.elapsed();
     let load = Load::start(a.namespace(), b.namespace(), at(b.v6()), 450)?;
     let mut replaced = 0;
-    for delay in instants(length, rounds(8, 60)) {
+    for delay in instants(length, rounds(8, 24)) {
         // As if another build had loaded the program: each start replaces it under traffic.
         crate::node::as_if_loaded_by_another_build(&lab)?;
         kill_after(&lab, &["run"], delay)?;
