@@ -10,6 +10,7 @@ use traffic_common::{
 };
 
 use crate::{
+    Parts,
     maps::{
         ADDRESSES_V4, ADDRESSES_V6, CLASS_INDEX_V4, CLASS_INDEX_V6, CLASS_RANGES_V6, CLASSES_V4, CLASSES_V6,
         CONTROL,
@@ -19,7 +20,7 @@ use crate::{
 
 /// The counter of an IPv4 packet whose header begins at `offset`.
 #[inline(always)]
-pub fn ipv4(
+pub fn ipv4<P: Parts>(
     skb: *mut __sk_buff,
     offset: u32,
     direction: Direction,
@@ -51,11 +52,23 @@ pub fn ipv4(
         slot = slot_of(ADDRESSES_V4.get(&Key::new(32, local)))?;
     }
     let control = control()?;
-    if let Some(column) = indexed_v4(control, peer) {
-        return Ok(slot * control.columns + column);
+    Ok(slot * control.columns + P::column_v4(control, peer)?)
+}
+
+/// The column of an IPv4 peer: by the index where it tells, else by the trie.
+#[inline(always)]
+pub fn column_v4(control: &Control, peer: [u8; 4]) -> Result<u32, Fault> {
+    match indexed_v4(control, peer) {
+        Some(column) => Ok(column),
+        None => trie_v4(control, peer),
     }
+}
+
+/// The column of an IPv4 peer by the trie alone.
+#[inline(always)]
+pub fn trie_v4(control: &Control, peer: [u8; 4]) -> Result<u32, Fault> {
     let table = CLASSES_V4.get(control.active_table).ok_or(Fault::NoClassTable)?;
-    Ok(index(control, slot, table.get(&Key::new(32, peer))))
+    Ok(table.get(&Key::new(32, peer)).copied().unwrap_or(CLASS_ZERO_COLUMN))
 }
 
 /// The column, if the index before the trie tells it.
@@ -69,7 +82,7 @@ fn indexed_v4(control: &Control, peer: [u8; 4]) -> Option<u32> {
 
 /// The counter of an IPv6 packet whose header begins at `offset`.
 #[inline(always)]
-pub fn ipv6(
+pub fn ipv6<P: Parts>(
     skb: *mut __sk_buff,
     offset: u32,
     direction: Direction,
@@ -96,11 +109,23 @@ pub fn ipv6(
         slot = slot_of(ADDRESSES_V6.get(&Key::new(128, local)))?;
     }
     let control = control()?;
-    if let Some(column) = indexed_v6(control, peer) {
-        return Ok(slot * control.columns + column);
+    Ok(slot * control.columns + P::column_v6(control, peer)?)
+}
+
+/// The column of an IPv6 peer: by the index where it tells, else by the trie.
+#[inline(always)]
+pub fn column_v6(control: &Control, peer: [u8; 16]) -> Result<u32, Fault> {
+    match indexed_v6(control, peer) {
+        Some(column) => Ok(column),
+        None => trie_v6(control, peer),
     }
+}
+
+/// The column of an IPv6 peer by the trie alone.
+#[inline(always)]
+pub fn trie_v6(control: &Control, peer: [u8; 16]) -> Result<u32, Fault> {
     let table = CLASSES_V6.get(control.active_table).ok_or(Fault::NoClassTable)?;
-    Ok(index(control, slot, table.get(&Key::new(128, peer))))
+    Ok(table.get(&Key::new(128, peer)).copied().unwrap_or(CLASS_ZERO_COLUMN))
 }
 
 /// The column, if the index before the trie tells it: one entry, or a walk down a search tree of ranges, of which each
@@ -142,11 +167,6 @@ fn indexed_v6(control: &Control, peer: [u8; 16]) -> Option<u32> {
 #[inline(always)]
 fn control() -> Result<&'static Control, Fault> {
     CONTROL.get(0).ok_or(Fault::NoCounter)
-}
-
-#[inline(always)]
-fn index(control: &Control, slot: u32, column: Option<&u32>) -> u32 {
-    slot * control.columns + column.copied().unwrap_or(CLASS_ZERO_COLUMN)
 }
 
 #[inline(always)]
