@@ -8,7 +8,7 @@ use std::{
     os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _},
     path::{Path, PathBuf},
     sync::Arc,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use anyhow::{Context as _, bail};
@@ -129,6 +129,7 @@ impl Bookkeeper {
 
     /// Gives the number of gaps found.
     fn book(&mut self, maps: &Maps, trigger: DrainTrigger) -> anyhow::Result<usize> {
+        let started = Instant::now();
         let snapshot = counters::read(maps, &self.node)?;
         let outcome = self
             .ledger
@@ -138,7 +139,8 @@ impl Bookkeeper {
             tracing::warn!("gap: {}", render::gap_line(gap));
         }
         tracing::debug!(
-            "drained: {} rows of classes, {} of faults, {} of interfaces",
+            "drained in {:.1} ms: {} rows of classes, {} of faults, {} of interfaces",
+            started.elapsed().as_secs_f64() * 1000.0,
             outcome.traffic_rows,
             outcome.fault_rows,
             outcome.interface_rows
