@@ -24,6 +24,8 @@
 #![no_std]
 #![no_main]
 
+#[cfg(feature = "bench")]
+mod bench;
 mod classify;
 mod count;
 mod gso;

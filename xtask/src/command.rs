@@ -16,8 +16,8 @@ use crate::report::Progress;
 /// Every crate that is compiled for the host: all but the kernel program, which cannot be linked there.
 pub const HOST_CRATES: [&str; 3] = ["--workspace", "--exclude", "traffic-ebpf"];
 
-/// The crate whose tests need root.
-pub const INTEGRATION_TESTS: &str = "traffic-tests";
+/// The crates whose tests need root.
+pub const INTEGRATION_TESTS: [&str; 2] = ["traffic-tests", "traffic-bench"];
 
 /// The cargo that runs this task, in the workspace's directory.
 pub fn cargo() -> Command {
@@ -37,6 +37,11 @@ pub fn debug_directory() -> Result<PathBuf> {
     // This program is one of them, which spares asking cargo for its target directory and parsing the answer.
     let this = env::current_exe().context("finding the path of this program")?;
     this.parent().map(Path::to_owned).ok_or_else(|| anyhow!("{} is in no directory", this.display()))
+}
+
+/// Where cargo leaves the programs of the release profile: beside those of the development profile.
+pub fn release_directory() -> Result<PathBuf> {
+    Ok(debug_directory()?.with_file_name("release"))
 }
 
 /// Runs a command that speaks for itself.

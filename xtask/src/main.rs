@@ -4,6 +4,7 @@
 //! cargo, so they work before anything else compiles. [`command`] starts programs, [`report`] says how far a task is,
 //! [`bpf`] finds the compiler of the kernel program.
 
+mod bench;
 mod bpf;
 mod build;
 mod ci;
@@ -22,7 +23,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-/// Development tasks of trafctl: set up the machine, build, test, demonstrate
+/// Development tasks of trafctl: set up the machine, build, test, demonstrate, measure
 #[derive(Parser)]
 #[command(bin_name = "cargo xtask", after_help = EXAMPLES)]
 struct Cli {
@@ -39,6 +40,7 @@ Examples:
   cargo xtask demo --keep         show trafctl at work, and leave it standing
   cargo xtask install --virtuozzo install it, with the names of Virtuozzo's commands
   cargo xtask soak --minutes 10   send everything at once for long, and compare
+  cargo xtask bench --quick       what trafctl costs, against other ways of counting
   cargo xtask ci                  what a change must pass";
 
 #[derive(Subcommand)]
@@ -49,6 +51,7 @@ enum Task {
     Lint(lint::Options),
     Demo(demo::Options),
     Install(install::Options),
+    Bench(bench::Options),
     Ci(ci::Options),
     SeedLedger(seed_ledger::Options),
     Soak(soak::Options),
@@ -62,6 +65,7 @@ fn main() -> ExitCode {
         Task::Lint(options) => lint::run(&options),
         Task::Demo(options) => demo::run(&options),
         Task::Install(options) => install::run(&options),
+        Task::Bench(options) => bench::run(&options),
         Task::Ci(options) => ci::run(&options),
         Task::SeedLedger(options) => seed_ledger::run(&options),
         Task::Soak(options) => soak::run(&options),

@@ -45,6 +45,8 @@ pub enum Purpose {
     AllTests,
     /// Compile, and send traffic through namespaces.
     Demo,
+    /// Compile, and measure.
+    Bench,
     /// All of the above.
     Everything,
 }
@@ -102,11 +104,12 @@ pub fn ensure(purpose: Purpose) -> Result<()> {
 
 /// The steps in the order in which they build on each other.
 fn steps(purpose: Purpose) -> Vec<Box<dyn Step>> {
-    use Purpose::{AllTests, Build, Demo, Everything, Lint, UnitTests};
+    use Purpose::{AllTests, Bench, Build, Demo, Everything, Lint, UnitTests};
 
     let packages = match purpose {
         Build | Lint | UnitTests => packages::Packages::for_building(),
-        AllTests | Demo | Everything => packages::Packages::for_testing(),
+        AllTests | Demo => packages::Packages::for_testing(),
+        Bench | Everything => packages::Packages::for_everything(),
     };
     let mut steps: Vec<Box<dyn Step>> =
         vec![Box::new(packages), Box::new(toolchain::Toolchain), Box::new(linker::Linker)];
@@ -159,7 +162,14 @@ mod tests {
     #[test]
     fn everything_covers_every_purpose() {
         let everything = names(Purpose::Everything);
-        for purpose in [Purpose::Build, Purpose::Lint, Purpose::UnitTests, Purpose::AllTests, Purpose::Demo] {
+        for purpose in [
+            Purpose::Build,
+            Purpose::Lint,
+            Purpose::UnitTests,
+            Purpose::AllTests,
+            Purpose::Demo,
+            Purpose::Bench,
+        ] {
             for name in names(purpose) {
                 assert!(everything.contains(&name), "{name} of {purpose:?}");
             }

@@ -48,6 +48,9 @@ const TEST_TOOLS: [(&str, &str); 17] = [
     ("util-linux", "nsenter"),
 ];
 
+/// What the benchmark compares with, beside: `(package, program)`.
+const BENCH_TOOLS: [(&str, &str); 2] = [("ipset", "ipset"), ("iptables", "iptables-restore")];
+
 /// Installs packages without starting what they bring: daemons on the machine of a developer are not ours to start.
 /// A shell does it because its trap removes the policy also when the task is interrupted.
 const INSTALL: &str = r#"
@@ -66,21 +69,30 @@ apt-get -q install --yes --no-install-recommends --no-remove "$@"
 /// The packages that a task needs.
 pub(super) struct Packages {
     for_tests: bool,
+    for_bench: bool,
 }
 
 impl Packages {
     /// What compiling needs.
     pub(super) fn for_building() -> Self {
-        Self { for_tests: false }
+        Self { for_tests: false, for_bench: false }
     }
 
     /// What the tests and the demonstration need beside.
     pub(super) fn for_testing() -> Self {
-        Self { for_tests: true }
+        Self { for_tests: true, for_bench: false }
+    }
+
+    /// What the benchmark needs, and all others.
+    pub(super) fn for_everything() -> Self {
+        Self { for_tests: true, for_bench: true }
     }
 
     fn missing(&self) -> BTreeSet<&'static str> {
-        let tools = BUILD_TOOLS.iter().chain(if self.for_tests { TEST_TOOLS.as_slice() } else { &[] });
+        let tools = BUILD_TOOLS
+            .iter()
+            .chain(if self.for_tests { TEST_TOOLS.as_slice() } else { &[] })
+            .chain(if self.for_bench { BENCH_TOOLS.as_slice() } else { &[] });
         let mut missing: BTreeSet<_> =
             tools.filter(|(_, program)| !is_installed(program)).map(|(package, _)| *package).collect();
         missing.extend(

@@ -1,0 +1,157 @@
+//! The bars: ratios in one run that must hold.
+
+use serde::Serialize;
+
+use crate::{
+    control, packets,
+    program::{self, Draw},
+    results::Results,
+    statistics::{Summary, ratios},
+};
+use traffic_common::Family;
+
+/// A cost below this many nanoseconds a packet can't be told from none by test runs.
+const LEAST_LOOKUP_NS: f64 = 0.5;
+/// The same with real packets.
+const LEAST_PACKET_NS: f64 = 10.0;
+/// Prefixes at which lookups have their bars.
+const PREFIXES: usize = 800_000;
+
+/// A bound on a ratio.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Goal {
+    /// The median must not be below.
+    AtLeast(f64),
+    /// The median must not be above.
+    AtMost(f64),
+}
+
+impl Goal {
+    /// Whether a value does.
+    pub fn is_met(self, value: f64) -> bool {
+        match self {
+            Self::AtLeast(bound) => value >= bound,
+            Self::AtMost(bound) => value <= bound,
+        }
+    }
+
+    /// As a person writes it.
+    pub fn text(self) -> String {
+        match self {
+            Self::AtLeast(bound) => format!(">= {bound}"),
+            Self::AtMost(bound) => format!("<= {bound:.3}"),
+        }
+    }
+}
+
+/// One bar and what was measured.
+#[derive(Debug, Serialize)]
+pub struct Bar {
+    /// What the ratio is of.
+    pub name: String,
+    /// Its bound.
+    pub goal: Goal,
+    /// The ratios of all rounds.
+    pub measured: Summary,
+    /// Whether the median keeps the bound.
+    pub met: bool,
+}
+
+impl Bar {
+    /// Says by how much a bar is missed.
+    pub fn miss(&self) -> String {
+        let bound = match self.goal {
+            Goal::AtLeast(bound) | Goal::AtMost(bound) => bound,
+        };
+        format!(
+            "{}: {:.3} instead of {} ({:+.0} %)",
+            self.name,
+            self.measured.median,
+            self.goal.text(),
+            (self.measured.median / bound - 1.0) * 100.0
+        )
+    }
+}
+
+/// All bars whose figures were measured.
+pub fn all(results: &Results) -> Vec<Bar> {
+    let mut bars = Vec::new();
+    let mut add = |name: String, goal: Goal, ratios: Option<Vec<f64>>| {
+        if let Some(measured) = ratios.and_then(|ratios| Summary::of(&ratios)) {
+            bars.push(Bar { name, goal, measured, met: goal.is_met(measured.median) });
+        }
+    };
+    for (family, bounds) in [(Family::Ipv4, [15.0, 15.0, 8.0]), (Family::Ipv6, [2.5, 6.0, 4.0])] {
+        for (draw, bound) in Draw::ALL.into_iter().zip(bounds) {
+            let case = program::case(family, PREFIXES, draw);
+            let above = |variant| results.above(program::PART, &case, variant, "floor");
+            let ratios = above("trie").zip(above("trafctl")).map(|(a, b)| ratios(&a, &b, LEAST_LOOKUP_NS));
+            add(format!("lookup, trie / trafctl, {case}"), Goal::AtLeast(bound), ratios);
+        }
+    }
+    for family in Family::ALL {
+        let case = program::case(family, PREFIXES, Draw::Zipf);
+        let above = |variant| results.above(program::PART, &case, variant, "generator");
+        let ratios = above("floor").zip(above("floor by hash")).map(|(a, b)| ratios(&a, &b, LEAST_LOOKUP_NS));
+        add(format!("floor above null, arrays / hashes, {case}"), Goal::AtMost(0.5), ratios);
+    }
+    add(
+        "packets/s, trafctl / nothing attached".to_owned(),
+        Goal::AtLeast(0.93),
+        results.ratio(packets::RATE, packets::CASE, "trafctl", "nothing"),
+    );
+    for (other, bound) in
+        [("nft map", 1.0 / 4.0), ("ipset", 1.0 / 15.0), ("nft table a container", 1.0 / 25.0)]
+    {
+        let base = packets::base(other);
+        let above = |variant, base| results.above(packets::CPU, packets::CASE, variant, base);
+        let ratios =
+            above("trafctl", "nothing").zip(above(other, base)).map(|(a, b)| ratios(&a, &b, LEAST_PACKET_NS));
+        add(format!("added CPU a packet, trafctl / {other}"), Goal::AtMost(bound), ratios);
+    }
+    add(
+        "load of 800,000 prefixes, trafctl / nft -f".to_owned(),
+        Goal::AtMost(0.5),
+        results.ratio(control::PART, control::LOAD, "trafctl", "nft -f"),
+    );
+    add(
+        "dump of 1,000 containers, trafctl / nft list counters".to_owned(),
+        Goal::AtMost(0.2),
+        results.ratio(control::PART, control::DUMP, "trafctl", "nft list counters"),
+    );
+    bars
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_bar_is_met_on_its_side_of_the_bound() {
+        assert!(Goal::AtLeast(15.0).is_met(15.0) && !Goal::AtLeast(15.0).is_met(14.9));
+        assert!(Goal::AtMost(0.5).is_met(0.5) && !Goal::AtMost(0.5).is_met(0.51));
+    }
+
+    #[test]
+    fn the_lookup_is_what_is_above_the_floor_of_the_same_round() {
+        let mut results = Results::default();
+        let case = program::case(Family::Ipv4, PREFIXES, Draw::Zipf);
+        // (floor, trafctl, trie): the second round was on a slower machine.
+        for (floor, trafctl, trie) in [(40.0, 50.0, 240.0), (60.0, 75.0, 360.0)] {
+            for (variant, value) in [("floor", floor), ("trafctl", trafctl), ("trie", trie)] {
+                results.push(program::PART, &case, variant, (value, "ns/packet"));
+            }
+        }
+        let bars = all(&results);
+        assert_eq!(bars.len(), 1);
+        assert_eq!((bars[0].measured.median, bars[0].met), (20.0, true));
+    }
+
+    #[test]
+    fn a_missed_bar_says_by_how_much() {
+        let measured = Summary { median: 12.0, lower_quartile: 11.0, upper_quartile: 13.0 };
+        let bar = Bar { name: "lookup".to_owned(), goal: Goal::AtLeast(15.0), measured, met: false };
+        assert_eq!(bar.miss(), "lookup: 12.000 instead of >= 15 (-20 %)");
+    }
+}

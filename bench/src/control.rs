@@ -1,0 +1,220 @@
+//! Part 3: what an operator waits for. 1,000 interfaces, 1,000 containers with 16 classes, 800,000 prefixes; and nftables
+//! with as many counters and the same map.
+
+use std::{
+    collections::BTreeMap,
+    fmt::Write as _,
+    io::{BufRead as _, BufReader},
+    process::Stdio,
+};
+
+use anyhow::{Context as _, Result, ensure};
+use aya::{
+    maps::{Map, MapData, PerCpuArray, PerCpuValues},
+    util::nr_cpus,
+};
+use traffic_common::{ClassCounters, Family, Tally};
+use traffic_tests::{
+    Lab, Namespace,
+    process::{Process, run_with_input},
+};
+
+use crate::{
+    process::{Taken, timed},
+    progress::Progress,
+    results::Results,
+    table::{CLASSES, Nesting, Table},
+};
+
+/// Name of the waiting times.
+pub const PART: &str = "control";
+/// Name of the CPU times.
+const CPU: &str = "control, CPU";
+/// Loading a class table.
+pub const LOAD: &str = "load 800,000 prefixes";
+/// Reading all counters.
+pub const DUMP: &str = "dump 1,000 containers";
+const ATTACH: &str = "attach 1,000 interfaces";
+const DRAIN: &str = "drain 1,000 containers";
+
+const CONTAINERS: u32 = 1000;
+const FIRST_CONTAINER: u32 = 1001;
+const PREFIXES: usize = 800_000;
+/// Columns of a container: class 0 and the others.
+const COLUMNS: u32 = CLASSES as u32 + 1;
+
+/// Measures.
+pub fn run(rounds: usize, results: &mut Results, progress: &Progress) -> Result<()> {
+    progress.note("control: making 1,000 interfaces and 800,000 prefixes");
+    let table = Table::new(Family::Ipv4, PREFIXES, Nesting::Avoided, 7);
+    let lab = Lab::new("control")?;
+    let initial: String = (0..=CLASSES).map(|class| format!("{class} 198.51.{class}.0/24\n")).collect();
+    let initial = lab.write("classes-initial", &initial)?;
+    lab.configure(&format!(
+        "class_file = {initial:?}\n[limits]\ncontainers = 1024\ninterfaces = 1100\nclasses = {COLUMNS}\n\
+         [drain]\ninterval = \"2s\"\n"
+    ))?;
+    let big = lab.write("classes-big", &table.class_file())?;
+    let big = big.to_str().context("a path in UTF-8")?.to_owned();
+    let links: String = (FIRST_CONTAINER..FIRST_CONTAINER + CONTAINERS)
+        .map(|id| format!("link add veth{id}.0 type veth peer name guest{id}\n"))
+        .collect();
+    lab.host().ip_batch(&links)?;
+    // The maps are made by the first attach; what is measured is to be the interfaces.
+    lab.run_ok(&["attach"])?;
+    lab.run_ok(&["detach"])?;
+    let mut counters = AllCounters::open(&lab)?;
+    counters.raise()?;
+    let nft = Nft::new(&lab, &table)?;
+
+    for round in 0..rounds {
+        progress.note(&format!("control: round {} of {rounds}", round + 1));
+        push(results, ATTACH, "trafctl", timed(&mut lab.trafctl(&["attach"])?)?);
+        push(results, DUMP, "trafctl", timed(&mut lab.trafctl(&["dump", "--all", "--format", "json"])?)?);
+        push(results, DUMP, "nft list counters", nft.list_counters()?);
+        push(results, LOAD, "trafctl", timed(&mut lab.trafctl(&["classes", "load", &big])?)?);
+        push(results, LOAD, "nft -f", nft.load_map()?);
+        lab.run_ok(&["detach"])?;
+    }
+    lab.run_ok(&["attach"])?;
+    drains(&lab, &mut counters, rounds, results, progress)
+}
+
+fn push(results: &mut Results, case: &str, variant: &'static str, taken: Taken) {
+    results.push(PART, case, variant, (taken.wall, "s"));
+    results.push(CPU, case, variant, (taken.cpu, "s"));
+}
+
+/// The counters of all containers, written to as if packets had passed.
+struct AllCounters {
+    counters: PerCpuArray<MapData, ClassCounters>,
+    cpus: usize,
+    raised: u64,
+}
+
+impl AllCounters {
+    fn open(lab: &Lab) -> Result<Self> {
+        let data = MapData::from_pin(lab.bpffs().join("maps/CLASS_COUNTERS"))?;
+        let counters = Map::from_map_data(data)?.try_into()?;
+        Ok(Self { counters, cpus: nr_cpus().map_err(|(_, error)| error)?, raised: 0 })
+    }
+
+    /// Lets every counter grow, each by another amount.
+    fn raise(&mut self) -> Result<()> {
+        self.raised += 1;
+        for index in 0..CONTAINERS * COLUMNS {
+            let mut value = ClassCounters::default();
+            for (number, tally) in (1..).zip(value.tallies.as_flattened_mut()) {
+                let packets = self.raised * (u64::from(index) * 4 + number);
+                *tally = Tally { packets, bytes: packets * 100 };
+            }
+            let values = vec![value; self.cpus];
+            self.counters.set(index, PerCpuValues::try_from(values)?, 0)?;
+        }
+        Ok(())
+    }
+}
+
+/// nftables with the same map, and with a counter for each container, class, family and direction.
+struct Nft {
+    map: Namespace,
+    counters: Namespace,
+    file: String,
+}
+
+impl Nft {
+    fn new(lab: &Lab, table: &Table) -> Result<Self> {
+        let file = lab.write("map.nft", &format!("table netdev bench {{\n{}}}\n", class_map(table)))?;
+        let counters = Namespace::new("counters")?;
+        let mut text = "table netdev bench {\n".to_owned();
+        for container in FIRST_CONTAINER..FIRST_CONTAINER + CONTAINERS {
+            for class in 0..=CLASSES {
+                for way in ["in4", "out4", "in6", "out6"] {
+                    // Writing to a string does not fail.
+                    let _ = writeln!(
+                        text,
+                        "counter c{container}_{class}_{way} {{ packets {container} bytes 7 }}"
+                    );
+                }
+            }
+        }
+        run_with_input(counters.command("nft").args(["-f", "-"]), &(text + "}\n"))?;
+        let file = file.to_str().context("a path in UTF-8")?.to_owned();
+        Ok(Self { map: Namespace::new("map")?, counters, file })
+    }
+
+    fn list_counters(&self) -> Result<Taken> {
+        timed(self.counters.command("nft").args(["-j", "list", "counters"]))
+    }
+
+    fn load_map(&self) -> Result<Taken> {
+        let taken = timed(self.map.command("nft").args(["-f", &self.file]))?;
+        timed(self.map.command("nft").args(["delete", "table", "netdev", "bench"]))?;
+        Ok(taken)
+    }
+}
+
+/// A class table as an nftables map from prefix to mark.
+pub fn class_map(table: &Table) -> String {
+    let mut text = "map classes {\ntype ipv4_addr : mark; flags interval;\nelements = {\n".to_owned();
+    for line in &table.lines {
+        let _ = writeln!(text, "{} : {},", table.prefix(line), line.class);
+    }
+    text + "}\n}\n"
+}
+
+/// The daemon says how long each of its drains took.
+fn drains(
+    lab: &Lab,
+    counters: &mut AllCounters,
+    rounds: usize,
+    results: &mut Results,
+    progress: &Progress,
+) -> Result<()> {
+    let mut command = lab.trafctl(&["run"])?;
+    command.env("TRAFCTL_LOG", "warn,trafctl=debug").stdout(Stdio::null()).stderr(Stdio::piped());
+    let mut daemon = Process::spawn(&mut command)?;
+    let stderr = daemon.child().stderr.take().context("the daemon's messages")?;
+    let mut seen = 0;
+    // What has been said is kept for the case that the daemon ends.
+    let mut said = BTreeMap::new();
+    for (number, line) in BufReader::new(stderr).lines().enumerate() {
+        let line = line?;
+        said.insert(number, line.clone());
+        let Some((milliseconds, rows)) = drained(&line) else { continue };
+        // The first one makes the rows that others add to.
+        if rows == u64::from(CONTAINERS * COLUMNS) * 2 {
+            seen += 1;
+            progress.note(&format!("control, drains: round {seen} of {rounds}"));
+            if seen > 1 {
+                results.push(PART, DRAIN, "trafctl", (milliseconds / 1000.0, "s"));
+            }
+            if seen > rounds {
+                return Ok(());
+            }
+        }
+        counters.raise()?;
+    }
+    ensure!(seen > rounds, "the daemon ended: {said:?}");
+    Ok(())
+}
+
+/// Milliseconds and rows of classes from the daemon's message.
+fn drained(line: &str) -> Option<(f64, u64)> {
+    let rest = line.split_once("drained in ")?.1;
+    let (milliseconds, rest) = rest.split_once(" ms: ")?;
+    let rows = rest.split_once(' ')?.0;
+    Some((milliseconds.parse().ok()?, rows.parse().ok()?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_drain_is_read_from_the_daemons_message() {
+        let line = "2026-01-01T00:00:00Z DEBUG trafctl::bookkeeper: drained in 81.5 ms: 32000 rows of classes, 1 of faults";
+        assert_eq!(drained(line), Some((81.5, 32_000)));
+        assert_eq!(drained("DEBUG something else"), None);
+    }
+}

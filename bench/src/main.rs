@@ -1,0 +1,132 @@
+//! The benchmark behind `cargo xtask bench`: what trafctl costs a packet and an operator, against doing nothing and
+//! against other ways of counting.
+//!
+//! - [`program`]: variants of the kernel program by `BPF_PROG_TEST_RUN`.
+//! - [`packets`]: real packets through namespaces.
+//! - [`control`]: attaching, loading, dumping, draining.
+//! - [`results`], [`statistics`], [`bars`], [`report`], [`chart`]: what is made of the figures.
+//! - [`table`], [`random`]: class tables and peers.
+
+mod bars;
+mod chart;
+mod control;
+mod packets;
+mod process;
+mod program;
+mod progress;
+mod random;
+mod report;
+mod results;
+mod statistics;
+mod table;
+
+use std::{
+    fs,
+    io::{self, Write as _},
+    path::PathBuf,
+    process::ExitCode,
+};
+
+use anyhow::{Context as _, Result};
+use clap::{Parser, ValueEnum};
+
+use self::{progress::Progress, results::Results};
+
+/// What trafctl costs. Run it as `cargo xtask bench`.
+#[derive(Debug, Parser)]
+struct Options {
+    /// Parts to run; may be repeated [default: all]
+    #[arg(long = "part", value_enum)]
+    parts: Vec<Part>,
+    /// Rounds of each measurement [default: 9, with --quick 3]
+    #[arg(long, value_parser = clap::value_parser!(u16).range(1..))]
+    rounds: Option<u16>,
+    /// Fewer rounds and packets
+    #[arg(long)]
+    quick: bool,
+    /// How to write the results
+    #[arg(long, value_enum, default_value = "table")]
+    format: Format,
+    /// Also draw cost against number of prefixes
+    #[arg(long, value_name = "FILE")]
+    chart: Option<PathBuf>,
+    /// Fail when a bar is missed
+    #[arg(long)]
+    gate: bool,
+    /// Numbers of prefixes in part `program`
+    #[arg(long, value_delimiter = ',', default_value = "1000,100000,800000")]
+    sizes: Vec<usize>,
+    /// Packets a sample in part `program`
+    #[arg(long)]
+    repeat: Option<u32>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Part {
+    Program,
+    Packets,
+    Control,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Format {
+    Table,
+    Json,
+}
+
+fn main() -> ExitCode {
+    match run(&Options::parse()) {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Gives whether the run is a success.
+fn run(options: &Options) -> Result<bool> {
+    let mut results = Results::default();
+    let progress = Progress::start();
+    let rounds = usize::from(options.rounds.unwrap_or(if options.quick { 3 } else { 9 }));
+    let wanted = |part| options.parts.is_empty() || options.parts.contains(&part);
+    if wanted(Part::Program) {
+        let repeat = options.repeat.unwrap_or(if options.quick { 50_000 } else { 200_000 });
+        // No more addresses than are drawn: filling the list takes longer than drawing from it.
+        let addresses = (repeat.next_power_of_two() as usize * 4).min(1 << 20);
+        let plan = program::Plan { rounds, sizes: options.sizes.clone(), repeat, addresses };
+        program::run(&plan, &mut results, &progress).context("part program")?;
+    }
+    if wanted(Part::Packets) {
+        let packets = if options.quick { 30_000 } else { 100_000 };
+        packets::run(&packets::Plan { rounds, packets }, &mut results, &progress).context("part packets")?;
+    }
+    if wanted(Part::Control) {
+        control::run(rounds, &mut results, &progress).context("part control")?;
+    }
+    drop(progress);
+
+    let bars = bars::all(&results);
+    let text = match options.format {
+        Format::Table => report::text(&results, &bars),
+        Format::Json => {
+            let kernel = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+            let cpus = std::thread::available_parallelism().map_or(0, std::num::NonZero::get);
+            let value = serde_json::json!({
+                "kernel": kernel.trim(), "cpus": cpus, "series": results.series, "bars": bars
+            });
+            format!("{value:#}\n")
+        }
+    };
+    io::stdout().write_all(text.as_bytes()).context("writing the results")?;
+    if let Some(path) = &options.chart {
+        fs::write(path, chart::svg(&results, &options.sizes))
+            .with_context(|| format!("cannot write {}", path.display()))?;
+    }
+    let missed: Vec<_> = bars.iter().filter(|bar| !bar.met).collect();
+    for bar in &missed {
+        eprintln!("missed: {}", bar.miss());
+    }
+    Ok(missed.is_empty() || !options.gate)
+}

@@ -1,0 +1,256 @@
+//! The variants in the kernel: loading them on the pinned maps, feeding them addresses, running them, and reading what
+//! they counted.
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    path::{Path, PathBuf},
+};
+
+use anyhow::{Context as _, Result, ensure};
+use aya::{
+    Ebpf, EbpfLoader,
+    maps::{Array, HashMap, Map, MapData, PerCpuArray, PerCpuHashMap, PerCpuValues},
+    programs::{SchedClassifier, TestRun as _, TestRunOptions},
+    util::nr_cpus,
+};
+use rustix::time::{ClockId, clock_gettime};
+use traffic_common::{
+    ClassCounters, Control, Direction, Family, InterfaceEntry, Meta,
+    bench::{Address, LinearLine, PEERS, State},
+};
+
+static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/trafctl-ebpf"));
+
+/// Maps that only the benchmark's program has; pinned beside the others while it runs, so that all variants share them.
+const OWN_MAPS: [&str; 5] =
+    ["BENCH_PEERS", "BENCH_STATE", "BENCH_INTERFACES", "BENCH_COUNTERS", "BENCH_LINEAR"];
+
+/// Bytes of the packets, with the Ethernet header.
+const FRAME_BYTES: usize = 64;
+/// Byte of `struct __sk_buff` where the interface's index is.
+const CONTEXT_IFINDEX: usize = 40;
+
+/// A variant of the program.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Variant {
+    /// Nothing: it returns at once.
+    Null,
+    /// As shipped.
+    Shipped,
+    /// A constant instead of the class lookup.
+    Floor,
+    /// The trie for every packet.
+    Trie,
+    /// A constant instead of the class lookup, and hashes instead of the arrays of containers and counters.
+    Hash,
+    /// A scan of the whole table, in which the last line that matches wins.
+    Linear,
+}
+
+impl Variant {
+    /// The program's name in the object.
+    const fn program(self) -> &'static str {
+        match self {
+            Self::Null => "bench_null",
+            Self::Shipped => "bench_shipped",
+            Self::Floor => "bench_floor",
+            Self::Trie => "bench_trie",
+            Self::Hash => "bench_hash",
+            Self::Linear => "bench_linear",
+        }
+    }
+}
+
+/// One variant for one family, loaded.
+pub struct Loaded {
+    object: Ebpf,
+    variant: Variant,
+    family: Family,
+}
+
+impl Loaded {
+    /// The program, for attaching it.
+    pub fn program(&mut self) -> Result<&mut SchedClassifier> {
+        Ok(self
+            .object
+            .program_mut(self.variant.program())
+            .context("the object lacks its program")?
+            .try_into()?)
+    }
+}
+
+/// The maps, and the interface that packets seem to come from.
+pub struct Kernel {
+    bpffs: PathBuf,
+    ifindex: u32,
+    columns: u32,
+    row: u32,
+    peers: Array<MapData, Address>,
+    state: Array<MapData, State>,
+    linear: Array<MapData, LinearLine>,
+    class_counters: PerCpuArray<MapData, ClassCounters>,
+    hash_counters: PerCpuHashMap<MapData, u32, ClassCounters>,
+}
+
+impl Kernel {
+    /// Takes up the maps of a node that has this interface attached. Makes those that are only the benchmark's.
+    pub fn open(bpffs: &Path, ifindex: u32) -> Result<Self> {
+        // The first variant to be loaded makes the maps.
+        drop(load_object(bpffs, Variant::Null, 0)?);
+        let columns = Array::<_, Control>::try_from(pinned(bpffs, "CONTROL")?)?.get(&0, 0)?.columns;
+        let entry =
+            Array::<_, InterfaceEntry>::try_from(pinned(bpffs, "INTERFACE_BY_INDEX")?)?.get(&ifindex, 0)?;
+        ensure!(entry.flags != 0, "the interface with index {ifindex} is not attached");
+        let mut kernel = Self {
+            bpffs: bpffs.to_owned(),
+            ifindex,
+            columns,
+            row: entry.container_slot * columns,
+            peers: pinned(bpffs, "BENCH_PEERS")?.try_into()?,
+            state: pinned(bpffs, "BENCH_STATE")?.try_into()?,
+            linear: pinned(bpffs, "BENCH_LINEAR")?.try_into()?,
+            class_counters: pinned(bpffs, "CLASS_COUNTERS")?.try_into()?,
+            hash_counters: pinned(bpffs, "BENCH_COUNTERS")?.try_into()?,
+        };
+        let mut interfaces: HashMap<_, u32, InterfaceEntry> =
+            pinned(bpffs, "BENCH_INTERFACES")?.try_into()?;
+        // Not the only one, as a hash with a single element would flatter it.
+        for number in 1..=1000 {
+            interfaces.insert(number, entry, 0)?;
+        }
+        interfaces.insert(ifindex, entry, 0)?;
+        let zero = vec![ClassCounters::default(); nr_cpus().map_err(|(_, error)| error)?];
+        for number in 0..1000 {
+            let zero = PerCpuValues::try_from(zero.clone())?;
+            kernel.hash_counters.insert(kernel.row + number, zero, 0)?;
+        }
+        Ok(kernel)
+    }
+
+    /// Loads a variant; with a generator, packets get addresses of the list.
+    pub fn load(&self, variant: Variant, family: Family, generate: bool) -> Result<Loaded> {
+        let destination = match family {
+            _ if !generate => 0,
+            Family::Ipv4 => 14 + 16,
+            Family::Ipv6 => 14 + 24,
+        };
+        Ok(Loaded { object: load_object(&self.bpffs, variant, destination)?, variant, family })
+    }
+
+    /// Writes the list of addresses that the generator goes around in; repeats it until the list is full.
+    pub fn set_peers(&mut self, addresses: &[Address]) -> Result<()> {
+        for (number, address) in (0..PEERS).zip(addresses.iter().cycle()) {
+            self.peers.set(number, address, 0)?;
+        }
+        Ok(())
+    }
+
+    /// Writes the table of the linear scan.
+    pub fn set_linear(&mut self, lines: &[LinearLine]) -> Result<()> {
+        for (number, line) in (0..).zip(lines) {
+            self.linear.set(number, line, 0)?;
+        }
+        let state = State { linear_lines: lines.len() as u64, ..self.state.get(&0, 0)? };
+        self.state.set(0, state, 0)?;
+        Ok(())
+    }
+
+    /// Addresses drawn so far.
+    pub fn drawn(&self) -> Result<u64> {
+        Ok(self.state.get(&0, 0)?.drawn)
+    }
+
+    /// The class of each column.
+    pub fn classes(&self) -> Result<BTreeMap<u8, u32>> {
+        let meta = Array::<_, Meta>::try_from(pinned(&self.bpffs, "META")?)?.get(&0, 0)?;
+        Ok((0..meta.columns_used).map(|column| (meta.column_class[column as usize], column)).collect())
+    }
+
+    /// Packets out of the container by column, over all CPUs: in the program's own counters, and in those by hash.
+    pub fn counted(&self, family: Family) -> Result<[Vec<u64>; 2]> {
+        let packets = |values: PerCpuValues<ClassCounters>| -> u64 {
+            values.iter().map(|c| c.tallies[family as usize][Direction::Out as usize].packets).sum()
+        };
+        let rows = self.row..self.row + self.columns;
+        let own = rows.clone().map(|index| Ok(packets(self.class_counters.get(&index, 0)?)));
+        let hash = rows.map(|index| Ok(packets(self.hash_counters.get(&index, 0)?)));
+        Ok([own.collect::<Result<_>>()?, hash.collect::<Result<_>>()?])
+    }
+
+    /// Runs a variant so many times, and gives the nanoseconds of CPU time that one run took.
+    pub fn run(&self, variant: &mut Loaded, repeat: u32) -> Result<f64> {
+        let frame = frame(variant.family);
+        let mut context = [0_u8; 192];
+        context[CONTEXT_IFINDEX..CONTEXT_IFINDEX + 4].copy_from_slice(&self.ifindex.to_ne_bytes());
+        let mut options = TestRunOptions::new();
+        options.data_in = Some(&frame);
+        options.ctx_in = Some(&context);
+        options.repeat = repeat;
+        let program = variant.program()?;
+        // This thread's time, and not the clock's: other processes must not count. The duration the kernel gives is
+        // rounded to a nanosecond, which is a quarter of what is measured here.
+        let before = thread_time_ns();
+        let result = program.test_run(options)?;
+        let taken = thread_time_ns() - before;
+        ensure!(result.return_value == u32::MAX, "the verdict was {}", result.return_value);
+        Ok(taken as f64 / f64::from(repeat))
+    }
+}
+
+/// CPU time of this thread.
+pub fn thread_time_ns() -> u64 {
+    let time = clock_gettime(ClockId::ThreadCPUTime);
+    u64::try_from(time.tv_sec * 1_000_000_000 + time.tv_nsec).unwrap_or(0)
+}
+
+fn pinned(bpffs: &Path, name: &str) -> Result<Map> {
+    let path = bpffs.join("maps").join(name);
+    let data = MapData::from_pin(&path).with_context(|| format!("cannot open {}", path.display()))?;
+    Ok(Map::from_map_data(data)?)
+}
+
+/// Loads the object on every map that is pinned, whatever maps the program has.
+fn load_object(bpffs: &Path, variant: Variant, destination: u32) -> Result<Ebpf> {
+    let maps = bpffs.join("maps");
+    let mut paths: BTreeMap<String, PathBuf> =
+        OWN_MAPS.iter().map(|&name| (name.to_owned(), maps.join(name))).collect();
+    for entry in fs::read_dir(&maps).with_context(|| format!("cannot list {}", maps.display()))? {
+        let entry = entry?;
+        paths.insert(entry.file_name().to_string_lossy().into_owned(), entry.path());
+    }
+    let log_level = 0_u8;
+    let mut loader = EbpfLoader::new();
+    loader.override_global("BENCH_DESTINATION", &destination, true).override_global(
+        "AYA_LOG_LEVEL",
+        &log_level,
+        true,
+    );
+    for (name, path) in &paths {
+        loader.map_pin_path(name, path);
+    }
+    let mut object = loader.load(OBJECT).context("the kernel refused the benchmark's maps")?;
+    let name = variant.program();
+    let program: &mut SchedClassifier =
+        object.program_mut(name).with_context(|| format!("the object lacks program {name}"))?.try_into()?;
+    program.load().with_context(|| format!("the kernel refused program {name}"))?;
+    Ok(object)
+}
+
+/// A small UDP packet from a container to nowhere: the generator writes the address.
+fn frame(family: Family) -> Vec<u8> {
+    let mut frame = vec![2, 0, 0, 0, 0, 2, 2, 0, 0, 0, 0, 1];
+    match family {
+        Family::Ipv4 => {
+            frame
+                .extend([0x08, 0x00, 0x45, 0, 0, 50, 0, 0, 0, 0, 64, 17, 0, 0, 10, 1, 0, 1, 198, 51, 100, 1]);
+        }
+        Family::Ipv6 => {
+            frame.extend([0x86, 0xdd, 0x60, 0, 0, 0, 0, 10, 17, 64]);
+            frame.extend([0xfd; 16]);
+            frame.extend([0x20; 16]);
+        }
+    }
+    frame.resize(FRAME_BYTES, 0);
+    frame
+}

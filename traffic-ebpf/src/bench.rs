@@ -1,0 +1,238 @@
+//! The benchmark's programs: the program as shipped, built of the same modules, with parts of it replaced.
+//!
+//! Before each packet a generator may write the next address of a list into it: one packet repeated would find
+//! everything in the caches.
+
+use core::ffi::c_void;
+
+use aya_ebpf::{
+    bindings::{__sk_buff, TC_ACT_UNSPEC},
+    btf_maps::{Array, HashMap, PerCpuHashMap},
+    helpers::generated::bpf_loop,
+    macros::{btf_map, classifier},
+    programs::TcContext,
+};
+use traffic_common::{
+    CLASS_ZERO_COLUMN, ClassCounters, Control, Direction, Family, Fault, InterfaceEntry, Tally,
+    bench::{Address, HASH_COUNTERS, LINEAR_LINES, LinearLine, PEERS, State},
+};
+
+use crate::{Parts, Shipped, account, classify};
+
+/// Where in the packet the generator writes: [`DESTINATION_V4`], [`DESTINATION_V6`], or 0 for nowhere. Frozen before
+/// load, so that the verifier removes the branches to the others.
+#[unsafe(no_mangle)]
+static BENCH_DESTINATION: u32 = 0;
+
+/// Destination address behind an Ethernet header.
+const DESTINATION_V4: u32 = 14 + 16;
+/// The same in IPv6.
+const DESTINATION_V6: u32 = 14 + 24;
+
+/// The addresses that are drawn, one after another.
+#[btf_map]
+static BENCH_PEERS: Array<Address, { PEERS as usize }> = Array::new();
+
+/// How far the drawing is. One element.
+#[btf_map]
+static BENCH_STATE: Array<State, 1> = Array::new();
+
+/// ifindex -> entry, as a hash.
+#[btf_map]
+static BENCH_INTERFACES: HashMap<u32, InterfaceEntry, 4096> = HashMap::new();
+
+/// Index of the counter -> counters, as a hash.
+#[btf_map]
+static BENCH_COUNTERS: PerCpuHashMap<u32, ClassCounters, { HASH_COUNTERS as usize }> = PerCpuHashMap::new();
+
+/// The table of the linear scan.
+#[btf_map]
+static BENCH_LINEAR: Array<LinearLine, { LINEAR_LINES as usize }> = Array::new();
+
+/// Nothing but the generator.
+#[classifier]
+fn bench_null(ctx: TcContext) -> i32 {
+    generate(&ctx);
+    TC_ACT_UNSPEC
+}
+
+/// The program as shipped.
+#[classifier]
+fn bench_shipped(ctx: TcContext) -> i32 {
+    generate(&ctx);
+    account::<Shipped>(&ctx, Direction::Out);
+    TC_ACT_UNSPEC
+}
+
+/// With a constant instead of the class.
+#[classifier]
+fn bench_floor(ctx: TcContext) -> i32 {
+    generate(&ctx);
+    account::<Floor>(&ctx, Direction::Out);
+    TC_ACT_UNSPEC
+}
+
+/// With the trie for every packet.
+#[classifier]
+fn bench_trie(ctx: TcContext) -> i32 {
+    generate(&ctx);
+    account::<Trie>(&ctx, Direction::Out);
+    TC_ACT_UNSPEC
+}
+
+/// With a constant instead of the class, and hashes instead of arrays.
+#[classifier]
+fn bench_hash(ctx: TcContext) -> i32 {
+    generate(&ctx);
+    account::<Hash>(&ctx, Direction::Out);
+    TC_ACT_UNSPEC
+}
+
+/// With a scan of all lines.
+#[classifier]
+fn bench_linear(ctx: TcContext) -> i32 {
+    generate(&ctx);
+    account::<Linear>(&ctx, Direction::Out);
+    TC_ACT_UNSPEC
+}
+
+#[inline(always)]
+fn generate(ctx: &TcContext) {
+    // SAFETY: a valid static; volatile because its bytes are replaced before load.
+    let destination = unsafe { core::ptr::read_volatile(&raw const BENCH_DESTINATION) };
+    if destination == DESTINATION_V4 {
+        draw::<1>(ctx.skb.skb, DESTINATION_V4);
+    } else if destination == DESTINATION_V6 {
+        draw::<4>(ctx.skb.skb, DESTINATION_V6);
+    }
+}
+
+/// Writes the next address into the packet.
+#[inline(always)]
+fn draw<const WORDS: usize>(skb: *mut __sk_buff, offset: u32) {
+    let Some(state) = BENCH_STATE.get_ptr_mut(0) else { return };
+    // SAFETY: no two test runs go on at a time.
+    let drawn = unsafe {
+        let drawn = (*state).drawn;
+        (*state).drawn = drawn + 1;
+        drawn
+    };
+    #[expect(clippy::cast_possible_truncation, reason = "masked to the number of addresses")]
+    let Some(address) = BENCH_PEERS.get(drawn as u32 & (PEERS - 1)) else { return };
+    // SAFETY: the context of a classifier is a valid `__sk_buff`.
+    let (data, data_end) = unsafe { ((*skb).data as usize, (*skb).data_end as usize) };
+    let start = data + offset as usize;
+    if start + WORDS * 4 <= data_end {
+        for (word, value) in address.iter().take(WORDS).enumerate() {
+            // SAFETY: within the packet, which was checked above and is by the verifier.
+            unsafe { (start as *mut u32).add(word).write_unaligned(*value) };
+        }
+    }
+}
+
+struct Floor;
+
+impl Parts for Floor {
+    #[inline(always)]
+    fn column_v4(_: &Control, _: [u8; 4]) -> Result<u32, Fault> {
+        Ok(CLASS_ZERO_COLUMN)
+    }
+
+    #[inline(always)]
+    fn column_v6(_: &Control, _: [u8; 16]) -> Result<u32, Fault> {
+        Ok(CLASS_ZERO_COLUMN)
+    }
+}
+
+struct Trie;
+
+impl Parts for Trie {
+    #[inline(always)]
+    fn column_v4(control: &Control, peer: [u8; 4]) -> Result<u32, Fault> {
+        classify::trie_v4(control, peer)
+    }
+
+    #[inline(always)]
+    fn column_v6(control: &Control, peer: [u8; 16]) -> Result<u32, Fault> {
+        classify::trie_v6(control, peer)
+    }
+}
+
+struct Hash;
+
+impl Parts for Hash {
+    #[inline(always)]
+    fn interface(ifindex: u32) -> Option<&'static InterfaceEntry> {
+        // SAFETY: the value is read only, and written only before the run.
+        unsafe { BENCH_INTERFACES.get(&ifindex) }
+    }
+
+    #[inline(always)]
+    fn column_v4(_: &Control, _: [u8; 4]) -> Result<u32, Fault> {
+        Ok(CLASS_ZERO_COLUMN)
+    }
+
+    #[inline(always)]
+    fn column_v6(_: &Control, _: [u8; 16]) -> Result<u32, Fault> {
+        Ok(CLASS_ZERO_COLUMN)
+    }
+
+    #[inline(always)]
+    fn count(index: u32, family: Family, direction: Direction, tally: &Tally) -> Result<(), Fault> {
+        let counters = BENCH_COUNTERS.get_ptr_mut(&index).ok_or(Fault::NoCounter)?;
+        // SAFETY: a per-CPU element, and no two test runs go on at a time.
+        let to = unsafe { &mut (*counters).tallies[family as usize][direction as usize] };
+        to.packets += tally.packets;
+        to.bytes += tally.bytes;
+        Ok(())
+    }
+}
+
+struct Linear;
+
+impl Parts for Linear {
+    #[inline(always)]
+    fn column_v4(_: &Control, peer: [u8; 4]) -> Result<u32, Fault> {
+        Ok(scan([u32::from_ne_bytes(peer), 0, 0, 0]))
+    }
+
+    #[inline(always)]
+    fn column_v6(_: &Control, peer: [u8; 16]) -> Result<u32, Fault> {
+        let (words, _) = peer.as_chunks::<4>();
+        Ok(scan([0, 1, 2, 3].map(|word: usize| u32::from_ne_bytes(words[word]))))
+    }
+}
+
+struct Scan {
+    peer: Address,
+    column: u32,
+}
+
+/// Looks at every line; the last that matches wins.
+#[inline(always)]
+fn scan(peer: Address) -> u32 {
+    let mut scan = Scan { peer, column: CLASS_ZERO_COLUMN };
+    if let Some(state) = BENCH_STATE.get(0) {
+        #[expect(clippy::cast_possible_truncation, reason = "the table has fewer lines")]
+        let lines = state.linear_lines as u32;
+        // SAFETY: the callback gets the pointer given here, which outlives the loop.
+        unsafe { bpf_loop(lines, look_at as *mut c_void, (&raw mut scan).cast(), 0) };
+    }
+    // SAFETY: a local; volatile because the compiler does not know what the loop did.
+    unsafe { core::ptr::read_volatile(&raw const scan.column) }
+}
+
+unsafe extern "C" fn look_at(number: u32, scan: *mut c_void) -> i64 {
+    // SAFETY: the loop hands over what it was given.
+    let scan = unsafe { &mut *scan.cast::<Scan>() };
+    if let Some(line) = BENCH_LINEAR.get(number) {
+        let differs = (scan.peer[0] & line.mask[0]) ^ line.network[0]
+            | (scan.peer[1] & line.mask[1]) ^ line.network[1]
+            | (scan.peer[2] & line.mask[2]) ^ line.network[2]
+            | (scan.peer[3] & line.mask[3]) ^ line.network[3];
+        if differs == 0 {
+            scan.column = line.column;
+        }
+    }
+    0
+}
