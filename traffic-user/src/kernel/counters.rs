@@ -113,15 +113,25 @@ fn read_classes(
     owners: &[ContainerRecord],
     snapshot: &mut Snapshot,
 ) -> anyhow::Result<()> {
-    let columns = tables::columns(meta);
+    let mut columns = tables::columns(meta);
     // Slots are given from the first on, so those ever owned are a short head of the map, read in one go.
     let last = owners.iter().rposition(|record| record.generation != 0);
     let slots = u32::try_from(last.map_or(0, |last| last + 1))?;
     let copies = maps.class_counters.copies();
     let values = maps.class_counters.range(0, slots * meta.columns)?;
     let bases = maps.class_bases.range(0, slots * meta.columns)?;
-    for (slot, record) in owners.iter().enumerate().take(slots as usize) {
-        let container = container_id(record);
+    // In order before there is a row for each class and family of them: what is sorted below then is so already, but for
+    // the slots that one id had, one after another.
+    let mut containers: Vec<_> = (0..slots as usize)
+        .zip(owners)
+        .map(|(slot, record)| (container_id(record), slot, record.generation))
+        .collect();
+    containers.sort_by(|(a, ..), (b, ..)| {
+        a.as_ref().map(|id| natural(id.as_str())).cmp(&b.as_ref().map(|id| natural(id.as_str())))
+    });
+    columns.sort_unstable_by_key(|&(_, class)| class);
+    snapshot.counters.reserve(containers.len() * columns.len() * Family::ALL.len());
+    for (container, slot, generation) in containers {
         for &(column, class) in &columns {
             let at = slot * meta.columns as usize + column as usize;
             let all = sum_class(&values[at * copies..(at + 1) * copies]);
@@ -134,7 +144,7 @@ fn read_classes(
             for family in Family::ALL {
                 snapshot.counters.push(ClassCounter {
                     container: container.clone(),
-                    generation: record.generation,
+                    generation,
                     class,
                     family,
                     tally: ByDirection::from_array(sum.tallies[family as usize]),
