@@ -251,6 +251,6 @@ impl Counters {
     }
 }
 
-fn sum(amounts: impl Iterator<Item = Amounts>) -> Amounts {
+pub(crate) fn sum(amounts: impl Iterator<Item = Amounts>) -> Amounts {
     amounts.fold(Amounts::default(), Amounts::plus)
 }

@@ -2,9 +2,9 @@
 
 use anyhow::Result;
 
-use crate::{lint, test};
+use crate::{lint, prove, test};
 
-/// Run lint, then test: what a change must pass
+/// Run lint, the quick part of the proof, then test: what a change must pass
 ///
 /// The last lines are the test runner's.
 #[derive(clap::Args)]
@@ -16,5 +16,6 @@ pub struct Options {}
 /// Runs the task.
 pub fn run(_: &Options) -> Result<()> {
     lint::run(&lint::Options::default())?;
+    prove::run(&prove::Options::quick())?;
     test::run(&test::Options::default())
 }

@@ -13,6 +13,7 @@ mod demo;
 mod dependencies;
 mod install;
 mod lint;
+mod prove;
 mod report;
 mod seed_ledger;
 mod setup;
@@ -41,6 +42,7 @@ Examples:
   cargo xtask install --virtuozzo install it, with the names of Virtuozzo's commands
   cargo xtask soak --minutes 10   send everything at once for long, and compare
   cargo xtask bench --quick       what trafctl costs, against other ways of counting
+  cargo xtask prove --quick       show that the figures are exact
   cargo xtask ci                  what a change must pass";
 
 #[derive(Subcommand)]
@@ -52,6 +54,7 @@ enum Task {
     Demo(demo::Options),
     Install(install::Options),
     Bench(bench::Options),
+    Prove(prove::Options),
     Ci(ci::Options),
     SeedLedger(seed_ledger::Options),
     Soak(soak::Options),
@@ -66,6 +69,7 @@ fn main() -> ExitCode {
         Task::Demo(options) => demo::run(&options),
         Task::Install(options) => install::run(&options),
         Task::Bench(options) => bench::run(&options),
+        Task::Prove(options) => prove::run(&options),
         Task::Ci(options) => ci::run(&options),
         Task::SeedLedger(options) => seed_ledger::run(&options),
         Task::Soak(options) => soak::run(&options),

@@ -7,6 +7,7 @@ mod networks;
 mod packages;
 mod runner;
 mod toolchain;
+mod unpacked;
 
 pub use runner::nextest;
 
@@ -47,7 +48,11 @@ pub enum Purpose {
     Demo,
     /// Compile, and measure.
     Bench,
-    /// All of the above.
+    /// Compile, and run the quick part of the proof.
+    QuickProof,
+    /// Compile, and run the whole proof.
+    Prove,
+    /// All of the above but the proof, which brings much that nothing else needs.
     Everything,
 }
 
@@ -104,12 +109,14 @@ pub fn ensure(purpose: Purpose) -> Result<()> {
 
 /// The steps in the order in which they build on each other.
 fn steps(purpose: Purpose) -> Vec<Box<dyn Step>> {
-    use Purpose::{AllTests, Bench, Build, Demo, Everything, Lint, UnitTests};
+    use Purpose::{AllTests, Bench, Build, Demo, Everything, Lint, Prove, QuickProof, UnitTests};
 
     let packages = match purpose {
         Build | Lint | UnitTests => packages::Packages::for_building(),
         AllTests | Demo => packages::Packages::for_testing(),
-        Bench | Everything => packages::Packages::for_everything(),
+        Bench | Everything => packages::Packages::for_bench(),
+        QuickProof => packages::Packages::for_quick_proof(),
+        Prove => packages::Packages::for_proof(),
     };
     let mut steps: Vec<Box<dyn Step>> =
         vec![Box::new(packages), Box::new(toolchain::Toolchain), Box::new(linker::Linker)];
@@ -118,6 +125,9 @@ fn steps(purpose: Purpose) -> Vec<Box<dyn Step>> {
     }
     if matches!(purpose, AllTests | Everything) {
         steps.push(Box::new(networks::Networks));
+    }
+    if matches!(purpose, Prove) {
+        steps.push(Box::new(unpacked::Unpacked));
     }
     if matches!(purpose, Lint | Everything) {
         steps.push(Box::new(lints::Components));

@@ -6,13 +6,16 @@
 //! | [`InterfaceStatistics`] | both ways | buffers | layer 2, buffers |
 //! | [`NftWitness`] | both ways | buffers | layer 3, buffers |
 //! | [`Capture`] | both ways | buffers, one by one | layer 2, buffers |
+//! | [`WireWitness`] | both ways | on the wire, by peer | layer 3, on the wire |
 
 mod capture;
 mod interface;
 mod nft;
 mod qdisc;
+mod wire;
 
 pub use capture::{Capture, CapturedPacket, read_pcap};
 pub use interface::InterfaceStatistics;
 pub use nft::{NftCount, NftCounter, NftDirection, NftWitness};
 pub use qdisc::{QdiscCount, QdiscWitness};
+pub use wire::{Peer, Side, WireCount, WireWitness};

@@ -50,6 +50,18 @@ const TEST_TOOLS: [(&str, &str); 17] = [
 
 /// What the benchmark compares with, beside: `(package, program)`.
 const BENCH_TOOLS: [(&str, &str); 2] = [("ipset", "ipset"), ("iptables", "iptables-restore")];
+/// What the quick part of the proof calls beside: `(package, program)`.
+const QUICK_PROOF_TOOLS: [(&str, &str); 3] =
+    [("busybox-static", "busybox"), ("curl", "curl"), ("lxc", "lxc-start")];
+
+/// What the whole proof calls beside: `(package, program)`.
+const PROOF_TOOLS: [(&str, &str); 3] = [
+    // Archives for the other kernels' first file system.
+    ("cpio", "cpio"),
+    ("nginx-light", "nginx"),
+    // The modules of some kernels are compressed with it.
+    ("zstd", "zstd"),
+];
 
 /// Installs packages without starting what they bring: daemons on the machine of a developer are not ours to start.
 /// A shell does it because its trap removes the policy also when the task is interrupted.
@@ -68,33 +80,38 @@ apt-get -q install --yes --no-install-recommends --no-remove "$@"
 
 /// The packages that a task needs.
 pub(super) struct Packages {
-    for_tests: bool,
-    for_bench: bool,
+    tools: Vec<(&'static str, &'static str)>,
 }
 
 impl Packages {
     /// What compiling needs.
     pub(super) fn for_building() -> Self {
-        Self { for_tests: false, for_bench: false }
+        Self { tools: BUILD_TOOLS.to_vec() }
     }
 
     /// What the tests and the demonstration need beside.
     pub(super) fn for_testing() -> Self {
-        Self { for_tests: true, for_bench: false }
+        Self { tools: [BUILD_TOOLS.as_slice(), &TEST_TOOLS].concat() }
     }
 
-    /// What the benchmark needs, and all others.
-    pub(super) fn for_everything() -> Self {
-        Self { for_tests: true, for_bench: true }
+    /// What the benchmark needs beside.
+    pub(super) fn for_bench() -> Self {
+        Self { tools: [Self::for_testing().tools.as_slice(), &BENCH_TOOLS].concat() }
+    }
+
+    /// What the quick part of the proof needs beside.
+    pub(super) fn for_quick_proof() -> Self {
+        Self { tools: [Self::for_testing().tools.as_slice(), &QUICK_PROOF_TOOLS].concat() }
+    }
+
+    /// What the whole proof needs beside.
+    pub(super) fn for_proof() -> Self {
+        Self { tools: [Self::for_quick_proof().tools.as_slice(), &PROOF_TOOLS].concat() }
     }
 
     fn missing(&self) -> BTreeSet<&'static str> {
-        let tools = BUILD_TOOLS
-            .iter()
-            .chain(if self.for_tests { TEST_TOOLS.as_slice() } else { &[] })
-            .chain(if self.for_bench { BENCH_TOOLS.as_slice() } else { &[] });
-        let mut missing: BTreeSet<_> =
-            tools.filter(|(_, program)| !is_installed(program)).map(|(package, _)| *package).collect();
+        let absent = self.tools.iter().filter(|(_, program)| !is_installed(program));
+        let mut missing: BTreeSet<_> = absent.map(|(package, _)| *package).collect();
         missing.extend(
             LIBRARIES.iter().filter(|(_, path)| !Path::new(path).exists()).map(|(package, _)| *package),
         );

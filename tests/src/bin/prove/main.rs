@@ -1,0 +1,137 @@
+//! The proof behind `cargo xtask prove`: trafctl's figures beside those of a witness that is not ours, on real containers,
+//! real machines and other kernels.
+//!
+//! A part is a module with a function that fills an [`evidence::Evidence`]; [`PARTS`] lists them. The report and the exit
+//! status follow from the comparisons: any difference, and any part that could not run, is a failure.
+
+mod bench;
+mod classes;
+mod evidence;
+mod report;
+mod venet;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Instant;
+
+use anyhow::{Context as _, Result, bail};
+use clap::Parser;
+use traffic_tests::lab;
+
+use bench::Bench;
+use evidence::{Evidence, Outcome};
+
+/// One part of the proof.
+struct Part {
+    /// The name for `--part`.
+    name: &'static str,
+    /// What it shows, without a full stop.
+    about: &'static str,
+    /// Whether it has a quick form, which `--quick` runs.
+    quick: bool,
+    /// Does it. With [`Bench::quick`] it keeps to what takes seconds.
+    run: fn(&Bench, &mut Evidence) -> Result<()>,
+}
+
+/// All parts, in the order in which they run. To add one: a module, and a line here.
+const PARTS: &[Part] = &[Part { name: "venet0", about: venet::ABOUT, quick: true, run: venet::run }];
+
+/// Shows that trafctl's figures are those of witnesses
+#[derive(Parser)]
+struct Cli {
+    /// Run this part only; may be repeated
+    #[arg(long = "part", value_name = "NAME")]
+    parts: Vec<String>,
+    /// Run what takes seconds only
+    #[arg(long)]
+    quick: bool,
+    /// Where to write the report, in Markdown
+    #[arg(long, value_name = "FILE")]
+    report: Option<PathBuf>,
+    /// List the parts and end
+    #[arg(long)]
+    list: bool,
+    /// Where packages and images are kept between runs
+    #[arg(long, value_name = "DIRECTORY", default_value = "target/prove")]
+    cache: PathBuf,
+}
+
+fn main() -> ExitCode {
+    match run(&Cli::parse()) {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(cli: &Cli) -> Result<bool> {
+    if cli.list {
+        print(&PARTS.iter().map(listed).collect::<String>());
+        return Ok(true);
+    }
+    let parts = chosen(cli)?;
+    traffic_tests::require_root()?;
+    let cache = std::path::absolute(&cli.cache).context("the path of the cache")?;
+    let bench = Bench { quick: cli.quick, unpacked: cache.join("unpacked"), cache };
+
+    let outcomes: Vec<Outcome> = parts.into_iter().map(|part| outcome(part, &bench)).collect();
+    if let Some(path) = &cli.report {
+        std::fs::write(path, report::markdown(&outcomes, &versions()?))
+            .with_context(|| format!("write the report to {}", path.display()))?;
+        eprintln!("the report is in {}", path.display());
+    }
+    print(&report::summary(&outcomes));
+    Ok(outcomes.iter().all(Outcome::passed))
+}
+
+fn listed(part: &Part) -> String {
+    format!("{:20}  {}{}\n", part.name, part.about, if part.quick { " (also quick)" } else { "" })
+}
+
+fn chosen(cli: &Cli) -> Result<Vec<&'static Part>> {
+    for name in &cli.parts {
+        if !PARTS.iter().any(|part| part.name == name) {
+            let known: Vec<_> = PARTS.iter().map(|part| part.name).collect();
+            bail!("there is no part `{name}`; there are {}", known.join(", "));
+        }
+    }
+    let wanted = |part: &&Part| {
+        if cli.parts.is_empty() {
+            !cli.quick || part.quick
+        } else {
+            cli.parts.iter().any(|name| name == part.name)
+        }
+    };
+    Ok(PARTS.iter().filter(wanted).collect())
+}
+
+fn outcome(part: &'static Part, bench: &Bench) -> Outcome {
+    eprintln!("==> {}", part.name);
+    let start = Instant::now();
+    let mut evidence = Evidence::default();
+    let result = (part.run)(bench, &mut evidence);
+    let failure = result.err().map(|error| format!("{error:#}"));
+    if let Some(failure) = &failure {
+        eprintln!("  ✗ {failure}");
+    }
+    Outcome { part: part.name, about: part.about, evidence, failure, took: start.elapsed() }
+}
+
+fn versions() -> Result<Vec<(String, String)>> {
+    let trafctl = lab::trafctl_program()?;
+    let kernel = bench::kernel_release()?;
+    Ok(vec![
+        ("trafctl".to_owned(), bench::version(trafctl, "--version")),
+        ("kernel".to_owned(), kernel),
+        ("iproute2".to_owned(), bench::version("ip", "-V")),
+        ("iperf3".to_owned(), bench::version("iperf3", "--version")),
+    ])
+}
+
+#[expect(clippy::print_stdout, reason = "the summary is the result")]
+fn print(text: &str) {
+    print!("{text}");
+}

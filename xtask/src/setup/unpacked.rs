@@ -1,0 +1,84 @@
+//! Programs that the proof needs and that are not installed but unpacked: on some machines installing QEMU would remove a
+//! newer part of it, and systemd-nspawn would replace the running systemd.
+
+use std::{fs, path::PathBuf, process::Command};
+
+use anyhow::{Context, Result};
+
+use super::{State, Step};
+use crate::{
+    command::{run_watched, workspace},
+    report::Progress,
+};
+
+/// `(program, package)`
+const PROGRAMS: [(&str, &str); 2] =
+    [("qemu-system-x86_64", "qemu-system-x86"), ("systemd-nspawn", "systemd-container")];
+
+/// Asks apt what installing would bring, fetches and unpacks that, and puts a script before each program that tells it
+/// where its libraries and data are. `--no-install-recommends` leaves out firmware of other machines.
+const UNPACK: &str = r#"
+set -e
+apt-get -q update
+packages=$(apt-get -s --no-install-recommends install "$@" | sed -n 's/^Inst \([^ ]*\).*/\1/p')
+mkdir -p packages root bin
+cd packages
+for package in $packages; do apt-get -q -o APT::Sandbox::User=root download "$package"; done
+for file in *.deb; do dpkg -x "$file" ../root; done
+cd ..
+"#;
+
+pub(super) struct Unpacked;
+
+impl Unpacked {
+    fn directory() -> PathBuf {
+        workspace().join("target/prove/unpacked")
+    }
+
+    fn missing() -> Vec<(&'static str, &'static str)> {
+        let there = |name: &str| Self::directory().join("bin").join(name).is_file();
+        PROGRAMS.into_iter().filter(|(program, _)| !there(program)).collect()
+    }
+}
+
+impl Step for Unpacked {
+    fn name(&self) -> &'static str {
+        "unpacked programs"
+    }
+
+    fn look(&self) -> State {
+        let missing = Self::missing();
+        if missing.is_empty() {
+            return State::Present(format!("in {}", Self::directory().display()));
+        }
+        State::Missing(missing.iter().map(|(_, package)| *package).collect::<Vec<_>>().join(" "))
+    }
+
+    fn install(&self, progress: &Progress) -> Result<()> {
+        let directory = Self::directory();
+        // An interrupted run may have left half of it.
+        if directory.exists() {
+            fs::remove_dir_all(&directory).with_context(|| format!("removing {}", directory.display()))?;
+        }
+        fs::create_dir_all(&directory).with_context(|| format!("making {}", directory.display()))?;
+        let mut command = Command::new("sh");
+        command.args(["-c", UNPACK, "unpack"]).args(PROGRAMS.map(|(_, package)| package));
+        run_watched(command.current_dir(&directory), progress).context("fetching packages to unpack")?;
+        let root = directory.join("root");
+        let root = root.display();
+        for (program, _) in PROGRAMS {
+            let script = format!(
+                "#!/bin/sh
+LD_LIBRARY_PATH={root}/usr/lib/x86_64-linux-gnu:{root}/lib/x86_64-linux-gnu:{root}/lib/x86_64-linux-gnu/systemd:{root}/usr/lib/x86_64-linux-gnu/systemd
+export LD_LIBRARY_PATH
+export QEMU_MODULE_DIR={root}/usr/lib/x86_64-linux-gnu/qemu
+exec {root}/usr/bin/{program} \"$@\"
+"
+            );
+            let path = directory.join("bin").join(program);
+            fs::write(&path, script).with_context(|| format!("writing {}", path.display()))?;
+            run_watched(Command::new("chmod").arg("755").arg(&path), progress)?;
+        }
+        Ok(())
+    }
+}
