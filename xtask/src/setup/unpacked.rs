@@ -67,12 +67,18 @@ impl Step for Unpacked {
         let root = directory.join("root");
         let root = root.display();
         for (program, _) in PROGRAMS {
+            // Its data is looked for where it was compiled to be.
+            let data = if program.starts_with("qemu") {
+                format!("-L {root}/usr/share/seabios -L {root}/usr/share/qemu ")
+            } else {
+                String::new()
+            };
             let script = format!(
                 "#!/bin/sh
 LD_LIBRARY_PATH={root}/usr/lib/x86_64-linux-gnu:{root}/lib/x86_64-linux-gnu:{root}/lib/x86_64-linux-gnu/systemd:{root}/usr/lib/x86_64-linux-gnu/systemd
 export LD_LIBRARY_PATH
 export QEMU_MODULE_DIR={root}/usr/lib/x86_64-linux-gnu/qemu
-exec {root}/usr/bin/{program} \"$@\"
+exec {root}/usr/bin/{program} {data}\"$@\"
 "
             );
             let path = directory.join("bin").join(program);

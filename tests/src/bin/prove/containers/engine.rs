@@ -1,0 +1,350 @@
+//! Containers of LXC and systemd-nspawn: an own root with the machine's programs in it, and an init that does nothing on the
+//! network until it is told to.
+
+use std::fmt::Write as _;
+use std::fs;
+use std::os::unix::fs::{PermissionsExt, symlink};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail, ensure};
+use traffic_tests::process::{Process, run_ok};
+use traffic_tests::{Lab, check};
+
+use crate::bench::Bench;
+
+/// How long a container may take to start and to stop.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Waits for its orders, so that whoever counts is in place before the first packet, then reports itself.
+const INIT: &str = "#!/bin/sh
+export PATH=/usr/sbin:/usr/bin:/sbin:/bin
+: >/waiting
+while [ ! -e /orders ]; do sleep 0.02; done
+. /orders
+: >/ready
+while :; do sleep 1000; done
+";
+
+/// One web server with a file to fetch.
+const NGINX: &str = "user root; worker_processes 1; daemon on; pid /tmp/nginx.pid; error_log /tmp/nginx.log;
+events { worker_connections 64; }
+http { access_log off; sendfile on; client_body_temp_path /tmp/a; proxy_temp_path /tmp/b; fastcgi_temp_path /tmp/c;
+  uwsgi_temp_path /tmp/d; scgi_temp_path /tmp/e;
+  server { listen 80; listen [::]:80; root /www; } }
+";
+
+/// What runs the container.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Engine {
+    /// LXC.
+    Lxc,
+    /// systemd-nspawn.
+    Nspawn,
+}
+
+/// How an interface of the container gets onto the host's network.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    /// On the lab's bridge.
+    Bridged,
+    /// The host routes.
+    Routed,
+}
+
+/// A container; it is stopped on drop.
+pub struct Real<'a> {
+    bench: &'a Bench,
+    lab: &'a Lab,
+    engine: Engine,
+    mode: Mode,
+    /// Its id for trafctl.
+    pub id: String,
+    name: String,
+    root: PathBuf,
+    interfaces: usize,
+    hook: Option<PathBuf>,
+    running: Option<Process>,
+}
+
+impl<'a> Real<'a> {
+    /// Prepares a container; nothing runs yet.
+    ///
+    /// # Errors
+    ///
+    /// When its root can't be made.
+    pub fn new(
+        bench: &'a Bench,
+        lab: &'a Lab,
+        engine: Engine,
+        mode: Mode,
+        id: &str,
+        interfaces: usize,
+    ) -> Result<Self> {
+        // Names of control groups are the machine's. Those of interfaces have few letters.
+        let name = match engine {
+            Engine::Lxc => format!("prove-{}-{id}", std::process::id()),
+            Engine::Nspawn => id.to_owned(),
+        };
+        let root = lab.path(&format!("{name}-root"));
+        for directory in
+            ["usr", "proc", "sys", "dev", "tmp", "run", "var/lib", "var/log/nginx", "etc", "www", "root"]
+        {
+            fs::create_dir_all(root.join(directory)).context("the root of a container")?;
+        }
+        for directory in ["bin", "sbin", "lib", "lib64"] {
+            symlink(format!("usr/{directory}"), root.join(directory))?;
+        }
+        fs::write(root.join("init"), INIT)?;
+        fs::set_permissions(root.join("init"), fs::Permissions::from_mode(0o755))?;
+        fs::write(root.join("etc/nginx.conf"), NGINX)?;
+        fs::write(root.join("etc/passwd"), "root:x:0:0:root:/root:/bin/sh\n")?;
+        fs::write(root.join("etc/group"), "root:x:0:\n")?;
+        fs::write(root.join("etc/os-release"), "ID=proof\n")?;
+        fs::write(root.join("www/file"), vec![0x61; 3_000_017])?;
+        Ok(Self {
+            bench,
+            lab,
+            engine,
+            mode,
+            id: id.to_owned(),
+            name,
+            root,
+            interfaces,
+            hook: None,
+            running: None,
+        })
+    }
+
+    /// The interface on the host.
+    pub fn interface(&self, number: usize) -> String {
+        match self.engine {
+            Engine::Lxc => format!("veth{}.{number}", self.id),
+            Engine::Nspawn => format!("ve-{}", self.name),
+        }
+    }
+
+    /// Its name inside.
+    pub fn inside(&self, number: usize) -> String {
+        match self.engine {
+            Engine::Lxc => format!("eth{number}"),
+            Engine::Nspawn => "host0".to_owned(),
+        }
+    }
+
+    /// Has LXC call `trafctl attach` for each interface before the container's first process runs.
+    ///
+    /// # Errors
+    ///
+    /// When the script can't be written.
+    pub fn attach_by_hook(&mut self) -> Result<()> {
+        let mut script = String::from("#!/bin/sh\nset -e\n");
+        for number in 0..self.interfaces {
+            let command = self.lab.trafctl(&["attach", &self.interface(number)])?;
+            let words = std::iter::once(command.get_program()).chain(command.get_args());
+            let line: Vec<_> = words.map(|word| format!("'{}'", word.to_string_lossy())).collect();
+            // Writing to a string can't fail.
+            let _ = writeln!(script, "{}", line.join(" "));
+        }
+        let path = self.lab.path(&format!("{}-hook", self.name));
+        fs::write(&path, script)?;
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o755))?;
+        self.hook = Some(path);
+        Ok(())
+    }
+
+    /// Starts it; its interfaces are there, and down.
+    ///
+    /// # Errors
+    ///
+    /// When it does not come to that, with what the engine said.
+    pub fn start(&mut self) -> Result<()> {
+        for name in ["waiting", "ready", "orders"] {
+            match fs::remove_file(self.root.join(name)) {
+                Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error.into()),
+                _ => {}
+            }
+        }
+        let log = self.lab.path(&format!("{}.log", self.name));
+        let output = fs::File::create(&log)?;
+        let mut command = match self.engine {
+            Engine::Lxc => self.lxc(&log)?,
+            Engine::Nspawn => self.nspawn(),
+        };
+        command.stdin(Stdio::null()).stdout(output.try_clone()?).stderr(output);
+        let mut process = Process::spawn(&mut command)?;
+        let deadline = Instant::now() + PATIENCE;
+        while !self.root.join("waiting").exists() {
+            let ended = process.child().try_wait()?;
+            if ended.is_some() || Instant::now() > deadline {
+                let said = fs::read_to_string(&log).unwrap_or_default();
+                bail!("{} does not start ({ended:?}): {said}", self.name);
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        self.running = Some(process);
+        Ok(())
+    }
+
+    fn lxc(&self, log: &Path) -> Result<Command> {
+        let mut text = format!(
+            "lxc.uts.name = {}\nlxc.rootfs.path = dir:{}\nlxc.init.cmd = /init\nlxc.mount.auto = proc:rw sys:rw\n\
+             lxc.mount.entry = /usr usr none bind,ro 0 0\nlxc.tty.max = 0\nlxc.pty.max = 4\nlxc.autodev = 1\n",
+            self.name,
+            self.root.display()
+        );
+        for number in 0..self.interfaces {
+            let _ = write!(
+                text,
+                "lxc.net.{number}.type = veth\nlxc.net.{number}.name = {}\nlxc.net.{number}.veth.pair = {}\n",
+                self.inside(number),
+                self.interface(number)
+            );
+            if self.mode == Mode::Bridged {
+                let _ = writeln!(text, "lxc.net.{number}.link = {}", self.lab.bridge()?.name());
+            }
+        }
+        if let Some(hook) = &self.hook {
+            let _ = writeln!(text, "lxc.hook.start-host = {}", hook.display());
+        }
+        let config = self.lab.write(&format!("{}.conf", self.name), &text)?;
+        let mut command = self.lab.host().command("lxc-start");
+        command.arg("-F").args(self.place()).arg("-f").arg(config);
+        command.arg("-l").arg("INFO").arg("-o").arg(log.with_extension("lxc"));
+        Ok(command)
+    }
+
+    /// Which container, for every command of LXC.
+    fn place(&self) -> [String; 4] {
+        let place = self.lab.path("lxc").display().to_string();
+        ["-n".to_owned(), self.name.clone(), "-P".to_owned(), place]
+    }
+
+    fn nspawn(&self) -> Command {
+        let mut command = self.lab.host().command(self.bench.program("systemd-nspawn"));
+        command
+            .args([
+                "--register=no",
+                "--keep-unit",
+                "--network-veth",
+                "--bind-ro=/usr",
+                "--quiet",
+                "--timezone=off",
+            ])
+            .args(["--resolv-conf=off", "--console=pipe"])
+            .arg(format!("--machine={}", self.name))
+            .arg("-D")
+            .arg(&self.root)
+            .arg("/init");
+        command
+    }
+
+    /// The process id of its first process.
+    ///
+    /// # Errors
+    ///
+    /// When it is not running.
+    pub fn pid(&self) -> Result<u32> {
+        let id = self.running.as_ref().context("the container is not running")?.id();
+        match self.engine {
+            Engine::Lxc => {
+                let said = run_ok(Command::new("lxc-info").args(self.place()).args(["-p", "-H"]))?;
+                said.trim().parse().with_context(|| format!("the process id of {}: {said}", self.name))
+            }
+            // nspawn's only child is the first process.
+            Engine::Nspawn => descendant(id, "init"),
+        }
+    }
+
+    /// The file that stands for its network.
+    ///
+    /// # Errors
+    ///
+    /// When it is not running.
+    pub fn network(&self) -> Result<PathBuf> {
+        Ok(PathBuf::from(format!("/proc/{}/ns/net", self.pid()?)))
+    }
+
+    /// Gives the orders and waits until they are carried out.
+    ///
+    /// # Errors
+    ///
+    /// When they are not.
+    pub fn order(&self, orders: &str) -> Result<()> {
+        // In one step: a shell that reads while it is written would miss the rest.
+        let draft = self.root.join("draft");
+        fs::write(&draft, orders)?;
+        fs::rename(&draft, self.root.join("orders"))?;
+        check::eventually("the container is ready", || Ok(self.root.join("ready").exists()))
+    }
+
+    /// A command inside.
+    ///
+    /// # Errors
+    ///
+    /// When it is not running.
+    pub fn command(&self, program: &str) -> Result<Command> {
+        let mut command = Command::new("nsenter");
+        command
+            .arg(format!("--target={}", self.pid()?))
+            .args(["--net", "--mount", "--pid", "--uts", "--", program]);
+        Ok(command)
+    }
+
+    /// Freezes or thaws all its processes.
+    ///
+    /// # Errors
+    ///
+    /// When the engine can't.
+    pub fn freeze(&self, freeze: bool) -> Result<()> {
+        ensure!(self.engine == Engine::Lxc, "only LXC freezes");
+        let program = if freeze { "lxc-freeze" } else { "lxc-unfreeze" };
+        run_ok(Command::new(program).args(self.place())).map(drop)
+    }
+
+    /// Kills it and waits until its interfaces are gone.
+    ///
+    /// # Errors
+    ///
+    /// When it does not end.
+    pub fn stop(&mut self) -> Result<()> {
+        let Some(mut process) = self.running.take() else { bail!("{} is not running", self.name) };
+        match self.engine {
+            Engine::Lxc => drop(run_ok(Command::new("lxc-stop").arg("-k").args(self.place()))?),
+            Engine::Nspawn => {
+                let pid = descendant(process.id(), "init")?;
+                run_ok(Command::new("kill").args(["-KILL", &pid.to_string()]))?;
+            }
+        }
+        process.wait(PATIENCE)?;
+        let interface = self.interface(0);
+        check::eventually("its interface is gone", || {
+            Ok(self.lab.host().ip(&format!("link show dev {interface}")).is_err())
+        })
+    }
+}
+
+impl Drop for Real<'_> {
+    fn drop(&mut self) {
+        if self.running.is_some() {
+            // Nobody is left to be told.
+            let _ = self.stop();
+        }
+    }
+}
+
+/// The process below another that has a name.
+fn descendant(parent: u32, name: &str) -> Result<u32> {
+    let mut waiting = vec![parent];
+    while let Some(id) = waiting.pop() {
+        let directory = PathBuf::from(format!("/proc/{id}"));
+        let called = fs::read_to_string(directory.join("comm")).unwrap_or_default();
+        if called.trim() == name {
+            return Ok(id);
+        }
+        let children = fs::read_to_string(directory.join(format!("task/{id}/children"))).unwrap_or_default();
+        waiting.extend(children.split_whitespace().filter_map(|id| id.parse::<u32>().ok()));
+    }
+    bail!("no process {name} below {parent}")
+}

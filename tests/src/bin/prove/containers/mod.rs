@@ -1,0 +1,350 @@
+//! Real containers with real servers in them: LXC bridged, routed and with two interfaces, and systemd-nspawn.
+
+mod engine;
+
+use std::fs;
+use std::process::Stdio;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use traffic_tests::container::HOST_V4;
+use traffic_tests::process::{Process, run_ok};
+use traffic_tests::witness::{InterfaceStatistics, Side, WireCount, WireWitness};
+use traffic_tests::{Amounts, Container, Counters, Daemon, Lab, check};
+
+use crate::bench::{self, Bench};
+use crate::classes;
+use crate::evidence::{Evidence, Row};
+use engine::{Engine, Mode, Real};
+
+/// What this part shows.
+pub const ABOUT: &str =
+    "LXC and systemd-nspawn with nginx and iperf3 inside, started, stopped, restarted and frozen under load";
+
+/// The peer's addresses: class 2 of each family.
+const PEER: (&str, &str) = ("203.0.113.2", "2001:db8:1::2");
+const PATIENCE: Duration = Duration::from_secs(120);
+
+/// Runs it.
+pub fn run(bench: &Bench, evidence: &mut Evidence) -> Result<()> {
+    evidence.note(format!("LXC {}", bench::version("lxc-start", "--version")));
+    let stage = Stage::new("prove-lxc", "virtuozzo", bench)?;
+    stage.bridged_by_hook(evidence)?;
+    if bench.quick {
+        return Ok(());
+    }
+    stage.bridged_by_daemon(evidence)?;
+    stage.two_interfaces(evidence)?;
+    stage.routed(evidence)?;
+    drop(stage);
+    evidence.note(bench::version(bench.program("systemd-nspawn"), "--version"));
+    Stage::new("prove-nspawn", "nspawn", bench)?.nspawn(evidence)
+}
+
+/// The node and a peer beyond it.
+struct Stage<'a> {
+    bench: &'a Bench,
+    lab: Lab,
+    peer: Container,
+}
+
+impl<'a> Stage<'a> {
+    fn new(name: &str, preset: &str, bench: &'a Bench) -> Result<Self> {
+        let lab = Lab::new(name)?;
+        let file = lab.write("networks_classes", classes::FILE)?;
+        lab.configure(&format!(
+            "node = \"proof\"\nclass_file = {file:?}\n[interfaces]\npreset = \"{preset}\"\n"
+        ))?;
+        fs::create_dir_all(lab.path("lxc")).context("a directory for LXC")?;
+        let peer = lab.bridged_as("peer0", PEER.0.parse()?, PEER.1.parse()?)?;
+        Ok(Self { bench, lab, peer })
+    }
+
+    /// A count of everything at the container's interfaces, from before its first packet.
+    fn witnesses(real: &Real<'_>, interfaces: usize) -> Result<Vec<WireWitness>> {
+        let network = real.network()?;
+        (0..interfaces)
+            .map(|number| WireWitness::start(&network, &real.inside(number), Side::Container))
+            .collect()
+    }
+
+    fn bridged_by_hook(&self, evidence: &mut Evidence) -> Result<()> {
+        let mut real = Real::new(self.bench, &self.lab, Engine::Lxc, Mode::Bridged, "101", 1)?;
+        real.attach_by_hook()?;
+        self.bench.say("LXC bridged, attached by its start hook");
+        // The counters are made by whoever attaches first: by the hook.
+        real.start()?;
+        let before = Counters::at_rest(&self.lab)?;
+        let mut wire = WireCount::default();
+        for offload in ["on", "off"] {
+            let witness = Self::witnesses(&real, 1)?;
+            if offload == "on" {
+                real.order(&orders("eth0", "10.1.0.1", "fd00:1::1"))?;
+            } else {
+                run_ok(real.command("ethtool")?.args(["-K", "eth0", "tso", "off", "gso", "off"]))?;
+            }
+            let start = Counters::at_rest(&self.lab)?;
+            let start = if offload == "on" { before.clone() } else { start };
+            let sent = self.traffic(&real, "10.1.0.1", Some("fd00:1::1"))?;
+            let round = total(&witness)?;
+            wire = wire.plus(&round);
+            self.compare(
+                evidence,
+                &real,
+                &format!("LXC bridged, hook, offloads {offload}"),
+                &sent,
+                &round,
+                &start,
+            )?;
+        }
+        if !self.bench.quick {
+            run_ok(real.command("ethtool")?.args(["-K", "eth0", "tso", "on", "gso", "on"]))?;
+            self.frozen(evidence, &real)?;
+        }
+        self.stopped(evidence, &mut real)
+    }
+
+    /// Frozen while a transfer runs, and thawed.
+    fn frozen(&self, evidence: &mut Evidence, real: &Real<'_>) -> Result<()> {
+        self.bench.say("frozen under load");
+        let start = Counters::at_rest(&self.lab)?;
+        let witness = Self::witnesses(real, 1)?;
+        let mut transfer = self.background("10.1.0.1", "30M")?;
+        self.flows(real)?;
+        real.freeze(true)?;
+        // A frozen server reads nothing: its window closes, and the sender probes it.
+        Counters::at_rest(&self.lab)?;
+        real.freeze(false)?;
+        anyhow::ensure!(transfer.wait(PATIENCE)?.success(), "the transfer did not outlive the freezing");
+        let wire = total(&witness)?;
+        self.compare(evidence, real, "LXC frozen and thawed under load", "30 MB by iperf3", &wire, &start)
+    }
+
+    /// Killed while it sends, started again under the same names, killed again.
+    fn stopped(&self, evidence: &mut Evidence, real: &mut Real<'_>) -> Result<()> {
+        self.bench.say("stopped and restarted under load");
+        let start = Counters::at_rest(&self.lab)?;
+        let mut wire = WireCount::default();
+        for round in 0..2 {
+            if round > 0 {
+                real.start()?;
+            }
+            let witness = Self::witnesses(real, 1)?;
+            if round > 0 {
+                real.order(&orders("eth0", "10.1.0.1", "fd00:1::1"))?;
+            }
+            let transfer = self.background_from("10.1.0.1")?;
+            self.flows(real)?;
+            real.stop()?;
+            drop(transfer);
+            wire = wire.plus(&total(&witness)?);
+        }
+        let sent = "iperf3 from it until it is killed, twice";
+        self.compare(evidence, real, "LXC stopped, restarted, stopped under load", sent, &wire, &start)
+    }
+
+    fn bridged_by_daemon(&self, evidence: &mut Evidence) -> Result<()> {
+        self.bench.say("LXC bridged, attached by the daemon");
+        let daemon = Daemon::start(&self.lab)?;
+        let mut real = Real::new(self.bench, &self.lab, Engine::Lxc, Mode::Bridged, "102", 1)?;
+        real.start()?;
+        self.attached(&real.interface(0))?;
+        let start = Counters::at_rest(&self.lab)?;
+        let witness = Self::witnesses(&real, 1)?;
+        real.order(&orders("eth0", "203.0.113.130", "2001:db8:3::2"))?;
+        let sent = self.traffic(&real, "203.0.113.130", Some("2001:db8:3::2"))?;
+        let wire = total(&witness)?;
+        self.compare(evidence, &real, "LXC bridged, daemon", &sent, &wire, &start)?;
+        real.stop()?;
+        daemon.end()
+    }
+
+    /// In by one interface, out by the other.
+    fn two_interfaces(&self, evidence: &mut Evidence) -> Result<()> {
+        self.bench.say("LXC with two interfaces, in by one and out by the other");
+        let mut real = Real::new(self.bench, &self.lab, Engine::Lxc, Mode::Bridged, "103", 2)?;
+        real.attach_by_hook()?;
+        real.start()?;
+        let start = Counters::at_rest(&self.lab)?;
+        let witness = Self::witnesses(&real, 2)?;
+        // Who asks for the address is answered by eth0 alone; the way out is eth1.
+        real.order(&format!(
+            "for i in all default eth0 eth1; do echo 0 >/proc/sys/net/ipv4/conf/$i/rp_filter; done
+ip link set lo up; ip link set eth0 up; ip link set eth1 up
+echo 1 >/proc/sys/net/ipv4/conf/all/arp_ignore; echo 2 >/proc/sys/net/ipv4/conf/all/arp_announce
+ip address add 10.1.0.3/32 dev eth0; ip address add 10.1.1.3/32 dev eth1
+ip route add default dev eth1 src 10.1.0.3\n{SERVERS}"
+        ))?;
+        let sent = self.traffic(&real, "10.1.0.3", None)?;
+        let by_interface = witness.iter().map(WireWitness::at_rest).collect::<Result<Vec<_>>>()?;
+        let after = Counters::at_rest(&self.lab)?;
+        let mut row = Row::new("LXC, each interface of two", &sent, "packet sockets on eth0 and eth1 inside");
+        for (number, wire) in by_interface.iter().enumerate() {
+            let passed = after.interface(&real.interface(number)).amounts;
+            let earlier = start.interface(&real.interface(number)).amounts;
+            let (witness, ours) = (wire.total(), passed.since(earlier));
+            row = row.count(&format!("eth{number} in bytes"), witness.in_bytes, ours.in_bytes).count(
+                &format!("eth{number} out bytes"),
+                witness.out_bytes,
+                ours.out_bytes,
+            );
+        }
+        evidence.row(row);
+        let wire = by_interface.iter().fold(WireCount::default(), WireCount::plus);
+        self.compare(evidence, &real, "LXC, two interfaces together", &sent, &wire, &start)?;
+        real.stop()
+    }
+
+    fn routed(&self, evidence: &mut Evidence) -> Result<()> {
+        self.bench.say("LXC routed");
+        let mut real = Real::new(self.bench, &self.lab, Engine::Lxc, Mode::Routed, "104", 1)?;
+        real.attach_by_hook()?;
+        real.start()?;
+        let start = Counters::at_rest(&self.lab)?;
+        let witness = Self::witnesses(&real, 1)?;
+        let host = self.lab.host();
+        host.sysctl("ipv4/ip_forward", "1")?;
+        let interface = real.interface(0);
+        host.ip(&format!("link set {interface} up"))?;
+        host.ip(&format!("address replace {HOST_V4}/32 dev {interface}"))?;
+        host.ip(&format!("route replace 10.1.0.4/32 dev {interface}"))?;
+        // The peer reaches it by the host.
+        self.peer.namespace().ip(&format!("route replace 10.1.0.4/32 via {HOST_V4} dev eth0 onlink"))?;
+        real.order(&format!(
+            "ip link set lo up; ip link set eth0 up\nip address add 10.1.0.4/32 dev eth0
+ip route add {HOST_V4} dev eth0; ip route add default via {HOST_V4} dev eth0\n{SERVERS}"
+        ))?;
+        let sent = self.traffic(&real, "10.1.0.4", None)?;
+        let wire = total(&witness)?;
+        self.compare(evidence, &real, "LXC routed, hook", &sent, &wire, &start)?;
+        real.stop()
+    }
+
+    fn nspawn(&self, evidence: &mut Evidence) -> Result<()> {
+        self.bench.say("systemd-nspawn, attached by the daemon");
+        let daemon = Daemon::start(&self.lab)?;
+        let mut real = Real::new(self.bench, &self.lab, Engine::Nspawn, Mode::Bridged, "c105", 1)?;
+        real.start()?;
+        self.attached(&real.interface(0))?;
+        let start = Counters::at_rest(&self.lab)?;
+        let witness = Self::witnesses(&real, 1)?;
+        let interface = real.interface(0);
+        self.lab.host().ip(&format!("link set {interface} master {} up", self.lab.bridge()?.name()))?;
+        real.order(&orders("host0", "10.1.0.5", "fd00:1::5"))?;
+        let sent = self.traffic(&real, "10.1.0.5", Some("fd00:1::5"))?;
+        let wire = total(&witness)?;
+        self.compare(evidence, &real, "systemd-nspawn, daemon", &sent, &wire, &start)?;
+        real.stop()?;
+        daemon.end()
+    }
+
+    /// Waits until a daemon has attached to an interface.
+    fn attached(&self, interface: &str) -> Result<()> {
+        check::eventually("the daemon attaches", || {
+            let status = self.lab.run_json(&["status", "--format", "json"])?;
+            let all = status["attachments"].as_array().context("attachments")?;
+            Ok(all.iter().any(|one| one["interface"] == interface))
+        })
+    }
+
+    /// Both ways with iperf3 and curl, over one family or two.
+    fn traffic(&self, real: &Real<'_>, v4: &str, v6: Option<&str>) -> Result<String> {
+        let (forward, back) = if self.bench.quick { ("4M", "3M") } else { ("40M", "25M") };
+        let peer = self.peer.namespace();
+        for address in std::iter::once(v4).chain(v6) {
+            check::eventually("the container answers", || {
+                Ok(run_ok(peer.command("ping").args(["-c", "1", "-W", "1", address])).is_ok())
+            })
+            .with_context(|| format!("{} at {address}", real.id))?;
+            run_ok(peer.command("iperf3").args(["-c", address, "-n", forward]))?;
+            run_ok(peer.command("iperf3").args(["-R", "-c", address, "-n", back]))?;
+            let host = if address.contains(':') { format!("[{address}]") } else { address.to_owned() };
+            run_ok(peer.command("curl").args(["-sSf", "-o", "/dev/null", &format!("http://{host}/file")]))?;
+        }
+        Ok(format!(
+            "by iperf3 {forward} to it and {back} from it, 3 MB from its nginx by curl, over each family"
+        ))
+    }
+
+    /// A transfer to the container that goes on meanwhile.
+    fn background(&self, address: &str, amount: &str) -> Result<Process> {
+        let mut command = self.peer.namespace().command("iperf3");
+        command.args(["-c", address, "-n", amount, "-b", "40M"]);
+        Process::spawn(command.stdin(Stdio::null()).stdout(Stdio::null()))
+    }
+
+    /// A transfer from the container that goes on until something ends.
+    fn background_from(&self, address: &str) -> Result<Process> {
+        let peer = self.peer.namespace();
+        check::eventually("the container answers", || {
+            Ok(run_ok(peer.command("ping").args(["-c", "1", "-W", "1", address])).is_ok())
+        })?;
+        let mut command = peer.command("iperf3");
+        command.args(["-R", "-c", address, "-t", "600", "-b", "100M"]);
+        Process::spawn(command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()))
+    }
+
+    /// Waits until something passes.
+    fn flows(&self, real: &Real<'_>) -> Result<()> {
+        let read = || InterfaceStatistics::read(self.lab.host(), &real.interface(0));
+        let start = read()?;
+        check::eventually("a transfer flows", || {
+            let now = read()?;
+            Ok(now.rx_bytes + now.tx_bytes > start.rx_bytes + start.tx_bytes + 1_000_000)
+        })
+    }
+
+    /// The classes of the container, and what is no IP.
+    fn compare(
+        &self,
+        evidence: &mut Evidence,
+        real: &Real<'_>,
+        case: &str,
+        sent: &str,
+        wire: &WireCount,
+        before: &Counters,
+    ) -> Result<()> {
+        let after = Counters::at_rest(&self.lab)?;
+        let sent = format!("{sent} ({} buffers, {} of them super-packets)", wire.buffers, wire.large_buffers);
+        let row = Row::new(case, sent, "packet socket inside the container, expanded");
+        let row = classes::compare(row, &real.id, wire, before, &after);
+        let faults = |counters: &Counters| {
+            (0..2).fold(Amounts::default(), |sum, number| {
+                let name = real.interface(number);
+                if number > 0 && name == real.interface(0) {
+                    sum
+                } else {
+                    sum.plus(counters.fault(&name, "not_ip"))
+                }
+            })
+        };
+        let (other, ours) = (wire.other(), faults(&after).since(faults(before)));
+        evidence.row(row.count("not IP (ARP) in packets", other.in_packets, ours.in_packets).count(
+            "not IP (ARP) out packets",
+            other.out_packets,
+            ours.out_packets,
+        ));
+        Ok(())
+    }
+}
+
+/// The servers inside.
+const SERVERS: &str =
+    "nginx -e /tmp/nginx.log -c /etc/nginx.conf; iperf3 -s -D --forceflush >/tmp/iperf3.log 2>&1\n";
+
+/// Sets up the network inside, and starts the servers.
+fn orders(interface: &str, v4: &str, v6: &str) -> String {
+    format!(
+        "ip link set lo up; ip link set {interface} up
+ip address add {v4}/32 dev {interface}; ip address add {v6}/128 dev {interface} nodad
+ip route add default dev {interface}; ip -6 route add default dev {interface}\n{SERVERS}"
+    )
+}
+
+fn total(witnesses: &[WireWitness]) -> Result<WireCount> {
+    let mut sum = WireCount::default();
+    for witness in witnesses {
+        sum = sum.plus(&witness.at_rest()?);
+    }
+    Ok(sum)
+}
