@@ -67,6 +67,18 @@ impl WireCount {
         self.peers.get(&None).copied().unwrap_or_default()
     }
 
+    /// What came since an earlier reading of the same witness.
+    #[must_use]
+    pub fn since(mut self, earlier: &Self) -> Self {
+        for (peer, amounts) in &earlier.peers {
+            let entry = self.peers.entry(*peer).or_default();
+            *entry = entry.since(*amounts);
+        }
+        self.buffers -= earlier.buffers;
+        self.large_buffers -= earlier.large_buffers;
+        self
+    }
+
     /// Both together.
     #[must_use]
     pub fn plus(mut self, other: &Self) -> Self {

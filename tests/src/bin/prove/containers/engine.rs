@@ -35,6 +35,13 @@ http { access_log off; sendfile on; client_body_temp_path /tmp/a; proxy_temp_pat
   server { listen 80; listen [::]:80; root /www; } }
 ";
 
+/// LXC looks for the bridge under `/sys`, which shows the network namespace in which it was mounted.
+const SYSFS: &str = "mount --make-rprivate /
+mount -t tmpfs none /mnt; mkdir /mnt/sys; mount -t sysfs none /mnt/sys
+mount --bind /mnt/sys/class /sys/class
+mount --bind /mnt/sys/devices/virtual /sys/devices/virtual
+exec \"$@\"";
+
 /// What runs the container.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Engine {
@@ -201,6 +208,9 @@ impl<'a> Real<'a> {
                 self.inside(number),
                 self.interface(number)
             );
+            // The same over restarts, as a container's is: its neighbours remember it.
+            let last = self.id.bytes().fold(0_u8, u8::wrapping_add);
+            let _ = writeln!(text, "lxc.net.{number}.hwaddr = 02:00:00:00:{number:02x}:{last:02x}");
             if self.mode == Mode::Bridged {
                 let _ = writeln!(text, "lxc.net.{number}.link = {}", self.lab.bridge()?.name());
             }
@@ -209,10 +219,21 @@ impl<'a> Real<'a> {
             let _ = writeln!(text, "lxc.hook.start-host = {}", hook.display());
         }
         let config = self.lab.write(&format!("{}.conf", self.name), &text)?;
-        let mut command = self.lab.host().command("lxc-start");
-        command.arg("-F").args(self.place()).arg("-f").arg(config);
+        let mut command = self.lab.host().command("unshare");
+        command
+            .args(["--mount", "sh", "-ec", SYSFS, "lxc-start", "lxc-start", "-F"])
+            .args(self.place())
+            .arg("-f")
+            .arg(config);
         command.arg("-l").arg("INFO").arg("-o").arg(log.with_extension("lxc"));
         Ok(command)
+    }
+
+    /// A command on a container that runs. LXC's sockets are those of a network namespace.
+    fn lxc_command(&self, program: &str) -> Command {
+        let mut command = self.lab.host().command(program);
+        command.args(self.place());
+        command
     }
 
     /// Which container, for every command of LXC.
@@ -249,7 +270,7 @@ impl<'a> Real<'a> {
         let id = self.running.as_ref().context("the container is not running")?.id();
         match self.engine {
             Engine::Lxc => {
-                let said = run_ok(Command::new("lxc-info").args(self.place()).args(["-p", "-H"]))?;
+                let said = run_ok(self.lxc_command("lxc-info").args(["-p", "-H"]))?;
                 said.trim().parse().with_context(|| format!("the process id of {}: {said}", self.name))
             }
             // nspawn's only child is the first process.
@@ -300,7 +321,7 @@ impl<'a> Real<'a> {
     pub fn freeze(&self, freeze: bool) -> Result<()> {
         ensure!(self.engine == Engine::Lxc, "only LXC freezes");
         let program = if freeze { "lxc-freeze" } else { "lxc-unfreeze" };
-        run_ok(Command::new(program).args(self.place())).map(drop)
+        run_ok(&mut self.lxc_command(program)).map(drop)
     }
 
     /// Kills it and waits until its interfaces are gone.
@@ -311,7 +332,7 @@ impl<'a> Real<'a> {
     pub fn stop(&mut self) -> Result<()> {
         let Some(mut process) = self.running.take() else { bail!("{} is not running", self.name) };
         match self.engine {
-            Engine::Lxc => drop(run_ok(Command::new("lxc-stop").arg("-k").args(self.place()))?),
+            Engine::Lxc => drop(run_ok(self.lxc_command("lxc-stop").arg("-k"))?),
             Engine::Nspawn => {
                 let pid = descendant(process.id(), "init")?;
                 run_ok(Command::new("kill").args(["-KILL", &pid.to_string()]))?;

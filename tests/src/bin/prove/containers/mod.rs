@@ -6,7 +6,7 @@ use std::fs;
 use std::process::Stdio;
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use traffic_tests::container::HOST_V4;
 use traffic_tests::process::{Process, run_ok};
 use traffic_tests::witness::{InterfaceStatistics, Side, WireCount, WireWitness};
@@ -68,79 +68,89 @@ impl<'a> Stage<'a> {
             .collect()
     }
 
+    /// Both counts at one moment: nothing passed between the readings.
+    fn mark(&self, witnesses: &[WireWitness]) -> Result<Mark> {
+        loop {
+            let wire = total(witnesses)?;
+            let counters = Counters::at_rest(&self.lab)?;
+            if total(witnesses)? == wire {
+                return Ok(Mark { wire, counters });
+            }
+        }
+    }
+
     fn bridged_by_hook(&self, evidence: &mut Evidence) -> Result<()> {
         let mut real = Real::new(self.bench, &self.lab, Engine::Lxc, Mode::Bridged, "101", 1)?;
         real.attach_by_hook()?;
         self.bench.say("LXC bridged, attached by its start hook");
-        // The counters are made by whoever attaches first: by the hook.
         real.start()?;
-        let before = Counters::at_rest(&self.lab)?;
-        let mut wire = WireCount::default();
+        let witness = Self::witnesses(&real, 1)?;
+        let mut start = self.mark(&witness)?;
+        real.order(&orders("eth0", "10.1.0.1", "fd00:1::1"))?;
         for offload in ["on", "off"] {
-            let witness = Self::witnesses(&real, 1)?;
-            if offload == "on" {
-                real.order(&orders("eth0", "10.1.0.1", "fd00:1::1"))?;
-            } else {
-                run_ok(real.command("ethtool")?.args(["-K", "eth0", "tso", "off", "gso", "off"]))?;
-            }
-            let start = Counters::at_rest(&self.lab)?;
-            let start = if offload == "on" { before.clone() } else { start };
+            run_ok(real.command("ethtool")?.args(["-K", "eth0", "tso", offload, "gso", offload]))?;
             let sent = self.traffic(&real, "10.1.0.1", Some("fd00:1::1"))?;
-            let round = total(&witness)?;
-            wire = wire.plus(&round);
-            self.compare(
-                evidence,
-                &real,
-                &format!("LXC bridged, hook, offloads {offload}"),
-                &sent,
-                &round,
-                &start,
-            )?;
+            let case = format!("LXC bridged, hook, offloads {offload}");
+            start = self.compare(evidence, &real, &case, &sent, &witness, start)?;
         }
         if !self.bench.quick {
             run_ok(real.command("ethtool")?.args(["-K", "eth0", "tso", "on", "gso", "on"]))?;
-            self.frozen(evidence, &real)?;
+            start = self.frozen(evidence, &real, &witness, start)?;
         }
-        self.stopped(evidence, &mut real)
+        self.stopped(evidence, &mut real, witness, start)
     }
 
     /// Frozen while a transfer runs, and thawed.
-    fn frozen(&self, evidence: &mut Evidence, real: &Real<'_>) -> Result<()> {
+    fn frozen(
+        &self,
+        evidence: &mut Evidence,
+        real: &Real<'_>,
+        witness: &[WireWitness],
+        start: Mark,
+    ) -> Result<Mark> {
         self.bench.say("frozen under load");
-        let start = Counters::at_rest(&self.lab)?;
-        let witness = Self::witnesses(real, 1)?;
         let mut transfer = self.background("10.1.0.1", "30M")?;
         self.flows(real)?;
         real.freeze(true)?;
-        // A frozen server reads nothing: its window closes, and the sender probes it.
-        Counters::at_rest(&self.lab)?;
+        // A frozen server reads nothing: its window closes, and the sender waits for it.
+        let middle = self.mark(witness)?;
         real.freeze(false)?;
-        anyhow::ensure!(transfer.wait(PATIENCE)?.success(), "the transfer did not outlive the freezing");
-        let wire = total(&witness)?;
-        self.compare(evidence, real, "LXC frozen and thawed under load", "30 MB by iperf3", &wire, &start)
+        ensure!(transfer.wait(PATIENCE)?.success(), "the transfer did not outlive the freezing");
+        let frozen = middle.wire.since(&start.wire);
+        let case = "LXC frozen under load, and thawed";
+        let sent = format!("30 MB by iperf3, {} buffers of it until it froze", frozen.buffers);
+        self.compare(evidence, real, case, &sent, witness, start)
     }
 
     /// Killed while it sends, started again under the same names, killed again.
-    fn stopped(&self, evidence: &mut Evidence, real: &mut Real<'_>) -> Result<()> {
+    fn stopped(
+        &self,
+        evidence: &mut Evidence,
+        real: &mut Real<'_>,
+        witness: Vec<WireWitness>,
+        start: Mark,
+    ) -> Result<()> {
         self.bench.say("stopped and restarted under load");
-        let start = Counters::at_rest(&self.lab)?;
-        let mut wire = WireCount::default();
-        for round in 0..2 {
-            if round > 0 {
-                real.start()?;
-            }
-            let witness = Self::witnesses(real, 1)?;
-            if round > 0 {
-                real.order(&orders("eth0", "10.1.0.1", "fd00:1::1"))?;
-            }
-            let transfer = self.background_from("10.1.0.1")?;
-            self.flows(real)?;
-            real.stop()?;
-            drop(transfer);
-            wire = wire.plus(&total(&witness)?);
-        }
-        let sent = "iperf3 from it until it is killed, twice";
-        self.compare(evidence, real, "LXC stopped, restarted, stopped under load", sent, &wire, &start)
+        let sent = "iperf3 from it until it is killed";
+        self.killed(real)?;
+        self.compare(evidence, real, "LXC stopped under load", sent, &witness, start)?;
+        // As long as somebody listens in the old network, it is there.
+        drop(witness);
+        real.start()?;
+        let witness = Self::witnesses(real, 1)?;
+        let start = self.mark(&witness)?;
+        real.order(&orders("eth0", "10.1.0.1", "fd00:1::1"))?;
+        self.killed(real)?;
+        let case = "LXC started again, stopped under load";
+        self.compare(evidence, real, case, sent, &witness, start).map(drop)
+    }
+
+    fn killed(&self, real: &mut Real<'_>) -> Result<()> {
+        let transfer = self.background_from("10.1.0.1")?;
+        self.flows(real)?;
+        real.stop()?;
+        drop(transfer);
+        Ok(())
     }
 
     fn bridged_by_daemon(&self, evidence: &mut Evidence) -> Result<()> {
@@ -149,12 +159,11 @@ impl<'a> Stage<'a> {
         let mut real = Real::new(self.bench, &self.lab, Engine::Lxc, Mode::Bridged, "102", 1)?;
         real.start()?;
         self.attached(&real.interface(0))?;
-        let start = Counters::at_rest(&self.lab)?;
         let witness = Self::witnesses(&real, 1)?;
+        let start = self.mark(&witness)?;
         real.order(&orders("eth0", "203.0.113.130", "2001:db8:3::2"))?;
         let sent = self.traffic(&real, "203.0.113.130", Some("2001:db8:3::2"))?;
-        let wire = total(&witness)?;
-        self.compare(evidence, &real, "LXC bridged, daemon", &sent, &wire, &start)?;
+        self.compare(evidence, &real, "LXC bridged, daemon", &sent, &witness, start)?;
         real.stop()?;
         daemon.end()
     }
@@ -165,8 +174,8 @@ impl<'a> Stage<'a> {
         let mut real = Real::new(self.bench, &self.lab, Engine::Lxc, Mode::Bridged, "103", 2)?;
         real.attach_by_hook()?;
         real.start()?;
-        let start = Counters::at_rest(&self.lab)?;
         let witness = Self::witnesses(&real, 2)?;
+        let start = self.mark(&witness)?;
         // Who asks for the address is answered by eth0 alone; the way out is eth1.
         real.order(&format!(
             "for i in all default eth0 eth1; do echo 0 >/proc/sys/net/ipv4/conf/$i/rp_filter; done
@@ -176,12 +185,12 @@ ip address add 10.1.0.3/32 dev eth0; ip address add 10.1.1.3/32 dev eth1
 ip route add default dev eth1 src 10.1.0.3\n{SERVERS}"
         ))?;
         let sent = self.traffic(&real, "10.1.0.3", None)?;
-        let by_interface = witness.iter().map(WireWitness::at_rest).collect::<Result<Vec<_>>>()?;
-        let after = Counters::at_rest(&self.lab)?;
+        let after = self.mark(&witness)?.counters;
+        let by_interface = witness.iter().map(WireWitness::read).collect::<Result<Vec<_>>>()?;
         let mut row = Row::new("LXC, each interface of two", &sent, "packet sockets on eth0 and eth1 inside");
         for (number, wire) in by_interface.iter().enumerate() {
             let passed = after.interface(&real.interface(number)).amounts;
-            let earlier = start.interface(&real.interface(number)).amounts;
+            let earlier = start.counters.interface(&real.interface(number)).amounts;
             let (witness, ours) = (wire.total(), passed.since(earlier));
             row = row.count(&format!("eth{number} in bytes"), witness.in_bytes, ours.in_bytes).count(
                 &format!("eth{number} out bytes"),
@@ -190,8 +199,7 @@ ip route add default dev eth1 src 10.1.0.3\n{SERVERS}"
             );
         }
         evidence.row(row);
-        let wire = by_interface.iter().fold(WireCount::default(), WireCount::plus);
-        self.compare(evidence, &real, "LXC, two interfaces together", &sent, &wire, &start)?;
+        self.compare(evidence, &real, "LXC, two interfaces together", &sent, &witness, start)?;
         real.stop()
     }
 
@@ -200,8 +208,8 @@ ip route add default dev eth1 src 10.1.0.3\n{SERVERS}"
         let mut real = Real::new(self.bench, &self.lab, Engine::Lxc, Mode::Routed, "104", 1)?;
         real.attach_by_hook()?;
         real.start()?;
-        let start = Counters::at_rest(&self.lab)?;
         let witness = Self::witnesses(&real, 1)?;
+        let start = self.mark(&witness)?;
         let host = self.lab.host();
         host.sysctl("ipv4/ip_forward", "1")?;
         let interface = real.interface(0);
@@ -215,8 +223,7 @@ ip route add default dev eth1 src 10.1.0.3\n{SERVERS}"
 ip route add {HOST_V4} dev eth0; ip route add default via {HOST_V4} dev eth0\n{SERVERS}"
         ))?;
         let sent = self.traffic(&real, "10.1.0.4", None)?;
-        let wire = total(&witness)?;
-        self.compare(evidence, &real, "LXC routed, hook", &sent, &wire, &start)?;
+        self.compare(evidence, &real, "LXC routed, hook", &sent, &witness, start)?;
         real.stop()
     }
 
@@ -226,14 +233,13 @@ ip route add {HOST_V4} dev eth0; ip route add default via {HOST_V4} dev eth0\n{S
         let mut real = Real::new(self.bench, &self.lab, Engine::Nspawn, Mode::Bridged, "c105", 1)?;
         real.start()?;
         self.attached(&real.interface(0))?;
-        let start = Counters::at_rest(&self.lab)?;
         let witness = Self::witnesses(&real, 1)?;
+        let start = self.mark(&witness)?;
         let interface = real.interface(0);
         self.lab.host().ip(&format!("link set {interface} master {} up", self.lab.bridge()?.name()))?;
         real.order(&orders("host0", "10.1.0.5", "fd00:1::5"))?;
         let sent = self.traffic(&real, "10.1.0.5", Some("fd00:1::5"))?;
-        let wire = total(&witness)?;
-        self.compare(evidence, &real, "systemd-nspawn, daemon", &sent, &wire, &start)?;
+        self.compare(evidence, &real, "systemd-nspawn, daemon", &sent, &witness, start)?;
         real.stop()?;
         daemon.end()
     }
@@ -256,8 +262,12 @@ ip route add {HOST_V4} dev eth0; ip route add default via {HOST_V4} dev eth0\n{S
                 Ok(run_ok(peer.command("ping").args(["-c", "1", "-W", "1", address])).is_ok())
             })
             .with_context(|| format!("{} at {address}", real.id))?;
-            run_ok(peer.command("iperf3").args(["-c", address, "-n", forward]))?;
-            run_ok(peer.command("iperf3").args(["-R", "-c", address, "-n", back]))?;
+            for way in [["-n", forward].as_slice(), &["-R", "-n", back]] {
+                // The server may still be busy saying goodbye to the one before.
+                check::eventually("iperf3", || {
+                    Ok(run_ok(peer.command("iperf3").args(["-c", address]).args(way)).is_ok())
+                })?;
+            }
             let host = if address.contains(':') { format!("[{address}]") } else { address.to_owned() };
             run_ok(peer.command("curl").args(["-sSf", "-o", "/dev/null", &format!("http://{host}/file")]))?;
         }
@@ -269,7 +279,7 @@ ip route add {HOST_V4} dev eth0; ip route add default via {HOST_V4} dev eth0\n{S
     /// A transfer to the container that goes on meanwhile.
     fn background(&self, address: &str, amount: &str) -> Result<Process> {
         let mut command = self.peer.namespace().command("iperf3");
-        command.args(["-c", address, "-n", amount, "-b", "40M"]);
+        command.args(["-p", "5202", "-c", address, "-n", amount, "-b", "40M"]);
         Process::spawn(command.stdin(Stdio::null()).stdout(Stdio::null()))
     }
 
@@ -280,7 +290,7 @@ ip route add {HOST_V4} dev eth0; ip route add default via {HOST_V4} dev eth0\n{S
             Ok(run_ok(peer.command("ping").args(["-c", "1", "-W", "1", address])).is_ok())
         })?;
         let mut command = peer.command("iperf3");
-        command.args(["-R", "-c", address, "-t", "600", "-b", "100M"]);
+        command.args(["-p", "5202", "-R", "-c", address, "-t", "600", "-b", "100M"]);
         Process::spawn(command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()))
     }
 
@@ -301,13 +311,15 @@ ip route add {HOST_V4} dev eth0; ip route add default via {HOST_V4} dev eth0\n{S
         real: &Real<'_>,
         case: &str,
         sent: &str,
-        wire: &WireCount,
-        before: &Counters,
-    ) -> Result<()> {
-        let after = Counters::at_rest(&self.lab)?;
+        witness: &[WireWitness],
+        start: Mark,
+    ) -> Result<Mark> {
+        let end = self.mark(witness)?;
+        let (before, after) = (&start.counters, &end.counters);
+        let wire = &end.wire.clone().since(&start.wire);
         let sent = format!("{sent} ({} buffers, {} of them super-packets)", wire.buffers, wire.large_buffers);
         let row = Row::new(case, sent, "packet socket inside the container, expanded");
-        let row = classes::compare(row, &real.id, wire, before, &after);
+        let row = classes::compare(row, &real.id, wire, before, after);
         let faults = |counters: &Counters| {
             (0..2).fold(Amounts::default(), |sum, number| {
                 let name = real.interface(number);
@@ -318,19 +330,24 @@ ip route add {HOST_V4} dev eth0; ip route add default via {HOST_V4} dev eth0\n{S
                 }
             })
         };
-        let (other, ours) = (wire.other(), faults(&after).since(faults(before)));
+        let (other, ours) = (wire.other(), faults(after).since(faults(before)));
         evidence.row(row.count("not IP (ARP) in packets", other.in_packets, ours.in_packets).count(
             "not IP (ARP) out packets",
             other.out_packets,
             ours.out_packets,
         ));
-        Ok(())
+        Ok(end)
     }
 }
 
+/// Both counts at one moment.
+struct Mark {
+    wire: WireCount,
+    counters: Counters,
+}
+
 /// The servers inside.
-const SERVERS: &str =
-    "nginx -e /tmp/nginx.log -c /etc/nginx.conf; iperf3 -s -D --forceflush >/tmp/iperf3.log 2>&1\n";
+const SERVERS: &str = "nginx -e /tmp/nginx.log -c /etc/nginx.conf; iperf3 -s -D; iperf3 -s -D -p 5202\n";
 
 /// Sets up the network inside, and starts the servers.
 fn orders(interface: &str, v4: &str, v6: &str) -> String {
