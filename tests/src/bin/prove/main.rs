@@ -11,6 +11,7 @@ mod evidence;
 mod kernels;
 mod report;
 mod venet;
+mod vm;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -39,6 +40,7 @@ struct Part {
 const PARTS: &[Part] = &[
     Part { name: "containers", about: containers::ABOUT, quick: true, run: containers::run },
     Part { name: "venet0", about: venet::ABOUT, quick: true, run: venet::run },
+    Part { name: "vm", about: vm::ABOUT, quick: false, run: vm::run },
     Part { name: "kernels", about: kernels::ABOUT, quick: false, run: kernels::run },
 ];
 

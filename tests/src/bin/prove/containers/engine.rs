@@ -320,6 +320,19 @@ impl<'a> Real<'a> {
     /// When the engine can't.
     pub fn freeze(&self, freeze: bool) -> Result<()> {
         ensure!(self.engine == Engine::Lxc, "only LXC freezes");
+        // Where cgroups of both versions are mounted, LXC has a freezer of the first and does not find it.
+        let groups =
+            fs::read_to_string(format!("/proc/{}/cgroup", self.pid()?)).context("its control groups")?;
+        if let Some(group) =
+            groups.lines().find_map(|line| line.split_once(":freezer:/").map(|(_, path)| path))
+        {
+            let directory = Path::new("/sys/fs/cgroup/freezer").join(group);
+            let state = if freeze { "FROZEN" } else { "THAWED" };
+            fs::write(directory.join("freezer.state"), state).context("freeze it")?;
+            return check::eventually(state, || {
+                Ok(fs::read_to_string(directory.join("freezer.state"))?.trim() == state)
+            });
+        }
         let program = if freeze { "lxc-freeze" } else { "lxc-unfreeze" };
         run_ok(&mut self.lxc_command(program)).map(drop)
     }
