@@ -6,7 +6,7 @@ use aya_ebpf::{bindings::__sk_buff, btf_maps::lpm_trie::Key};
 use traffic_common::{
     ADDRESS_WITHOUT_SLOT, CLASS_ZERO_COLUMN, Control, Direction, Fault, INDEX_ASK_TRIE, INDEX_V4_BLOCK_BITS,
     INDEX_V4_BLOCK_BYTES, INDEX_V6_BITS, INDEX_V6_BLOCK_ENTRIES, INDEX_V6_ENTRY_BITS, INDEX_V6_HEIGHT_SHIFT,
-    INDEX_V6_MAX_HEIGHT, INDEX_V6_SPACE, interface_flags,
+    INDEX_V6_MAX_HEIGHT, INDEX_V6_SPACE, RangeNode, interface_flags,
 };
 
 use crate::{
@@ -149,7 +149,8 @@ fn indexed_v6(control: &Control, peer: [u8; 16]) -> Option<u32> {
         let mut number = entry & ((1 << INDEX_V6_HEIGHT_SHIFT) - 1);
         column = u32::from(INDEX_ASK_TRIE);
         for level in 1..=INDEX_V6_MAX_HEIGHT {
-            let node = nodes.get(number)?;
+            // SAFETY: a `RangeNode` is eight words, one after another, and so is the map's value.
+            let node = unsafe { &*core::ptr::from_ref(nodes.get(number)?).cast::<RangeNode>() };
             let child = node.child(address);
             if level == height {
                 column = node.column(child);

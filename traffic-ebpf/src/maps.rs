@@ -10,7 +10,7 @@ use aya_ebpf::{
 use traffic_common::{
     ClassCounters, ContainerRecord, Control, FaultCounters, INDEX_V4_BLOCK_BYTES, INDEX_V4_BLOCKS,
     INDEX_V6_BLOCK_ENTRIES, INDEX_V6_BLOCKS, INTERFACE_INDEX_ENTRIES, InterfaceCounters, InterfaceEntry,
-    InterfaceRecord, Meta, RangeNode, gso::SkbLayout, interface_flags,
+    InterfaceRecord, Meta, RANGE_NODE_CHILDREN, gso::SkbLayout, interface_flags,
 };
 
 /// Offsets in the kernel's `sk_buff`. Read-only data, frozen before load: the verifier folds them into constants.
@@ -63,8 +63,10 @@ pub static CLASS_INDEX_V4: ArrayOfMaps<ClassIndexV4, 2> = ArrayOfMaps::new();
 
 /// Entries of the IPv6 index: what each prefix of 25 bits in 2000::/3 is, or the root of a search tree.
 pub type ClassIndexV6 = Array<[u32; INDEX_V6_BLOCK_ENTRIES], { INDEX_V6_BLOCKS as usize }>;
-/// The nodes of its search trees. The inner map may have any size (`BPF_F_INNER_MAP`): tables differ much.
-pub type ClassRangesV6 = Array<RangeNode, 1, 0x1000>;
+/// The nodes of its search trees, each the words of a [`traffic_common::RangeNode`]. The inner map may have any size
+/// (`BPF_F_INNER_MAP`): tables differ much. Its value is no struct, because kernels 5.15 to 6.1 would then refuse every map
+/// made without type information in its place: they note of a struct that it has no timer, and of anything else nothing.
+pub type ClassRangesV6 = Array<[u64; RANGE_NODE_CHILDREN], 1, 0x1000>;
 
 /// The indexes before the two IPv6 class tables; a place may be empty.
 #[btf_map]

@@ -6,7 +6,7 @@ use crate::{
     host::{Host, Session},
     kernel::{
         attach::{self, Hanging},
-        counters::{since_attach, sum_interface},
+        counters::{is_missed, since_attach, sum_interface},
     },
     links::Link,
 };
@@ -50,11 +50,12 @@ impl Host {
         let Some(link) = self.netlink.link(ifindex).await? else { return Ok(false) };
         let record = &session.registry.interfaces()[slot as usize];
         let counters = session.loaded.maps.interface_counters.range(slot, 1)?;
-        let since = since_attach(record, &link.statistics, &sum_interface(&counters));
-        let [(kernel, ours), _] = match direction {
+        let ours = sum_interface(&counters);
+        let since = since_attach(record, &link.statistics, &ours);
+        let side = match direction {
             Direction::In => since.incoming,
             Direction::Out => since.outgoing,
         };
-        Ok(kernel > ours)
+        Ok(is_missed(side, &ours.passed[direction as usize]))
     }
 }

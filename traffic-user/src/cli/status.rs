@@ -152,12 +152,13 @@ async fn attachments(
             let now = host.netlink.link(link.index).await?.unwrap_or_else(|| link.clone());
             let ours = counters::sum_interface(&maps.interface_counters.range(u32::try_from(slot)?, 1)?);
             let since = counters::since_attach(&records[slot], &now.statistics, &ours);
-            let sides = [("in", since.incoming), ("out", since.outgoing)];
-            for (hook, (direction, [(kernel, ours), _])) in hooks.iter().zip(sides) {
+            let sides = [("in", Direction::In, since.incoming), ("out", Direction::Out, since.outgoing)];
+            for (hook, (name, direction, side)) in hooks.iter().zip(sides) {
+                let [(kernel, passed), _] = side;
                 // Where nothing of ours hangs, that has been said, and is why.
-                if hook.ours > 0 && kernel > ours {
+                if hook.ours > 0 && counters::is_missed(side, &ours.passed[direction as usize]) {
                     problems.push(format!(
-                        "{}: of {kernel} buffers {direction} since it was attached, {ours} reached the program: another program \
+                        "{}: of {kernel} buffers {name} since it was attached, {passed} reached the program: another program \
                          before it, or a path around the hook",
                         link.name
                     ));

@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 use traffic_common::{
     ClassCounters, ContainerRecord, Direction, Family, Fault, FaultCounters, InterfaceCounters,
-    InterfaceRecord, LinkStatistics, Meta, Tally, slot_state,
+    InterfaceRecord, LinkStatistics, Meta, Passed, Tally, slot_state,
 };
 
 use super::{
@@ -302,6 +302,23 @@ pub fn since_attach(
     ByDirection { incoming: one(Direction::In), outgoing: one(Direction::Out) }
 }
 
+/// Whether the kernel passed more, by the figures of [`since_attach`], than reached the program.
+///
+/// The program sees a buffer whole. A device that can't segment (a veth or a tap with its offloads off) has it cut only
+/// afterwards and counts the pieces: up to as many packets and bytes as we have counted on the wire, that is nothing missed.
+pub fn is_missed(
+    [(kernel_packets, packets), (kernel_bytes, bytes)]: [(u64, u64); 2],
+    passed: &Passed,
+) -> bool {
+    // Ethernet with two tags. Bytes on the wire are layer 3, those of buffers are with their link header.
+    const LINK_HEADER: u64 = 22;
+    let on_wire = passed.wire.bytes.wrapping_add(passed.wire.packets.wrapping_mul(LINK_HEADER));
+    let pieces = passed.wire.packets.saturating_sub(passed.skbs);
+    let headers = if pieces == 0 { 0 } else { on_wire.saturating_sub(passed.skb_bytes) };
+    kernel_packets > packets.saturating_add(pieces)
+        || kernel_packets > packets && kernel_bytes > bytes.saturating_add(headers)
+}
+
 fn add(to: &mut Tally, tally: &Tally) {
     to.packets = to.packets.wrapping_add(tally.packets);
     to.bytes = to.bytes.wrapping_add(tally.bytes);
@@ -407,6 +424,27 @@ mod tests {
     /// A structure whose every field has another value, so that a mix-up shows.
     fn tally(base: u64) -> Tally {
         Tally { packets: base, bytes: base + 1000 }
+    }
+
+    #[test]
+    fn what_a_device_cuts_is_not_missed() {
+        // Two buffers of fifteen segments each, 52 bytes of headers and 1448 of payload.
+        let passed = Passed { wire: Tally { packets: 30, bytes: 45_000 }, skbs: 2, skb_bytes: 43_572 };
+        let whole = [(2, 2), (43_572, 43_572)];
+        let cut = [(30, 2), (30 * 1514, 43_572)];
+        assert!(!is_missed(whole, &passed));
+        assert!(!is_missed(cut, &passed));
+        let one_more_packet = [(31, 2), (30 * 1514 + 60, 43_572)];
+        let one_more_buffer = [(3, 2), (43_572 + 21_786, 43_572)];
+        assert!(is_missed(one_more_packet, &passed));
+        assert!(is_missed(one_more_buffer, &passed));
+    }
+
+    #[test]
+    fn every_buffer_that_is_one_packet_must_be_seen() {
+        let passed = Passed { wire: Tally { packets: 7, bytes: 700 }, skbs: 7, skb_bytes: 798 };
+        assert!(!is_missed([(7, 7), (798, 798)], &passed));
+        assert!(is_missed([(8, 7), (858, 798)], &passed));
     }
 
     #[test]
