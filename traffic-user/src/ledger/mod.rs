@@ -50,7 +50,7 @@ pub use gaps::{Gap, GapReason, GapSize};
 pub use import::{PvaImport, PvaImported, PvaProgress, SkipReason};
 pub use interfaces::{FaultRow, InterfaceReport, InterfaceRow};
 pub use rates::Rates;
-pub use report::{By, Report, ReportQuery, ReportRow, Split};
+pub use report::{By, PartStep, Report, ReportQuery, ReportRow, Split};
 pub use rollup::{Maintenance, Retention};
 pub use store::{Ledger, LedgerConfig};
 pub use timeline::{DrainContext, DrainTrigger};

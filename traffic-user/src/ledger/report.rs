@@ -117,6 +117,15 @@ pub struct ReportRow {
     pub percentile: Option<Rates>,
 }
 
+/// A step that is shown in part.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct PartStep {
+    /// Its name.
+    pub period: String,
+    /// From when, or until when, it is shown.
+    pub at: Timestamp,
+}
+
 /// An answer of the ledger.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Report {
@@ -131,10 +140,10 @@ pub struct Report {
     pub last_reading: Option<Timestamp>,
     /// The first step and its begin here, where it began earlier.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub first_from: Option<(String, Timestamp)>,
+    pub first_from: Option<PartStep>,
     /// The last step and its end here, where it ends later.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub last_until: Option<(String, Timestamp)>,
+    pub last_until: Option<PartStep>,
     /// Zone of the steps.
     pub zone: String,
     /// Day on which months begin.
@@ -202,19 +211,19 @@ impl Plan<'_> {
     }
 
     /// The first step and its begin, where the span begins within it.
-    fn first_from(&self) -> Result<Option<(String, Timestamp)>, LedgerError> {
+    fn first_from(&self) -> Result<Option<PartStep>, LedgerError> {
         let (Some(level), Some(first)) = (self.query.by.level(), self.steps.first()) else { return Ok(None) };
         let whole = self.calendar.is_start(level, first.0)?;
-        let step = self.step_named(0)?;
-        Ok((!whole).then_some((step.0, step.1)))
+        let (period, at, _) = self.step_named(0)?;
+        Ok((!whole).then_some(PartStep { period, at }))
     }
 
     /// The last step and its end, where the span ends within it.
-    fn last_until(&self) -> Result<Option<(String, Timestamp)>, LedgerError> {
+    fn last_until(&self) -> Result<Option<PartStep>, LedgerError> {
         let (Some(level), Some(last)) = (self.query.by.level(), self.steps.last()) else { return Ok(None) };
         let whole = self.calendar.is_start(level, last.1)?;
-        let step = self.step_named(self.steps.len() - 1)?;
-        Ok((!whole).then_some((step.0, step.2)))
+        let (period, _, at) = self.step_named(self.steps.len() - 1)?;
+        Ok((!whole).then_some(PartStep { period, at }))
     }
 
     /// The line a row belongs to; `None` if it was not asked for.

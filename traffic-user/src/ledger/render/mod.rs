@@ -133,11 +133,11 @@ fn sum(name: &str, figures: &Figures) -> String {
 /// The steps at the ends that are shown in part, and where the ledger ends.
 fn span_notes(report: &Report) -> Vec<String> {
     let mut notes = Vec::new();
-    if let Some((name, from)) = &report.first_from {
-        notes.push(format!("{name} is not whole: shown from {from}"));
+    if let Some(part) = &report.first_from {
+        notes.push(format!("{} is not whole: shown from {}", part.period, part.at));
     }
-    if let Some((name, until)) = &report.last_until {
-        notes.push(format!("{name} is not whole: shown until {until}"));
+    if let Some(part) = &report.last_until {
+        notes.push(format!("{} is not whole: shown until {}", part.period, part.at));
     }
     if let Some(last) = report.last_reading.filter(|last| report.to.duration_since(*last) > BUCKET) {
         notes.push(format!("nothing is recorded after the last reading, {last}"));
