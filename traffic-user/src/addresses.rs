@@ -141,24 +141,25 @@ impl AddressFile {
             let (prefix, id) =
                 line.split_once(char::is_whitespace).with_context(|| format!("{}: no container", place()))?;
             let prefix = parse_prefix(prefix).map_err(anyhow::Error::msg).with_context(place)?;
-            let id = ContainerId::new(id.trim()).with_context(place)?;
+            let id = ContainerId::of_container(id.trim()).with_context(place)?;
             entries.push((prefix, id));
         }
         Ok(entries)
     }
 
-    /// Gives an address to a container; one that it has is no error.
+    /// Gives an address to a container, named by all ids it goes by, the main one first; one that it has is no error.
     ///
     /// # Errors
     /// When another container has it here, or the list can't be written.
-    pub fn add(&self, prefix: IpNet, container: &ContainerId) -> anyhow::Result<()> {
+    pub fn add(&self, prefix: IpNet, container: &[ContainerId]) -> anyhow::Result<()> {
+        let main = container.first().context("an address needs an owner")?;
         let mut entries = self.read()?;
         match entries.iter().find(|(listed, _)| *listed == prefix) {
-            Some((_, owner)) if owner == container => return Ok(()),
+            Some((_, owner)) if container.contains(owner) => return Ok(()),
             Some((_, owner)) => bail!(
                 "{prefix} belongs to container {owner}; take it back first with `trafctl address remove {prefix}`"
             ),
-            None => entries.push((prefix, container.clone())),
+            None => entries.push((prefix, main.clone())),
         }
         self.write(&entries)
     }
@@ -242,11 +243,11 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let file = AddressFile::new(&directory.path().join("state"));
         assert_eq!(file.read().unwrap(), []);
-        file.add(net("10.0.0.1/32"), &id("101")).unwrap();
-        file.add(net("2001:db8::/64"), &id("102")).unwrap();
-        file.add(net("10.0.0.1/32"), &id("101")).unwrap();
+        file.add(net("10.0.0.1/32"), &[id("101")]).unwrap();
+        file.add(net("2001:db8::/64"), &[id("102")]).unwrap();
+        file.add(net("10.0.0.1/32"), &[id("101")]).unwrap();
         assert!(
-            file.add(net("10.0.0.1/32"), &id("103"))
+            file.add(net("10.0.0.1/32"), &[id("103")])
                 .unwrap_err()
                 .to_string()
                 .contains("belongs to container 101")

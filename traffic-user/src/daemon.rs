@@ -5,7 +5,7 @@
 //! Nothing here is needed for counting: that goes on in the kernel, whatever becomes of this process.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     path::Path,
     sync::Arc,
     time::{Duration, SystemTime, UNIX_EPOCH},
@@ -26,6 +26,7 @@ use crate::{
     bookkeeper::{self, Bookkeeper},
     class_source,
     host::{AttachReport, Host, Selection, Session},
+    identity_command::{Answers, Asking},
     kernel::{
         attach::Change,
         counters,
@@ -40,6 +41,8 @@ use crate::{
 
 /// How often all interfaces are listed, in case news were lost.
 const RESYNC_INTERVAL: Duration = Duration::from_secs(10);
+/// How soon a command that failed is asked again.
+const RETRY_INTERVAL: Duration = Duration::from_secs(2);
 /// How often the ledger is summed up.
 const MAINTENANCE_INTERVAL: Duration = Duration::from_secs(300);
 
@@ -66,7 +69,14 @@ pub async fn run(
     let bound = host.config.api.as_ref().map(Listen::bind).transpose()?;
     let books =
         if host.config.ledger_enabled { Some(Bookkeeper::open(&host.config, state_dir)?) } else { None };
-    let mut daemon = Daemon { host, known: HashMap::new(), books };
+    let mut daemon = Daemon {
+        host,
+        known: HashMap::new(),
+        waiting: false,
+        unresolved: HashSet::new(),
+        asking: Asking::default(),
+        books,
+    };
     let _log = daemon.start(log_faults).await?;
     let server = bound.map(|bound| Server::start(bound, daemon.source())).transpose()?;
     notify(&[sd_notify::NotifyState::Ready]);
@@ -95,7 +105,12 @@ pub async fn run(
                 let batch = drain(event, &mut events);
                 report("following interfaces", daemon.follow(batch).await);
             }
-            _ = resync.tick() => report("listing interfaces", daemon.resync().await),
+            _ = resync.tick() => {
+                daemon.ask_if_needed();
+                report("listing interfaces", daemon.resync().await);
+            }
+            () = time::sleep(RETRY_INTERVAL), if daemon.asking.has_failed() => daemon.ask_if_needed(),
+            answer = daemon.asking.answer() => report("taking over an answer", daemon.answered(answer).await),
             _ = hangup.recv() => {
                 notify(&[sd_notify::NotifyState::Reloading]);
                 report("reloading", daemon.reload(&make_host).await);
@@ -158,6 +173,12 @@ struct Daemon {
     host: Host,
     /// Names of attached interfaces by index: news that change neither are not acted on.
     known: HashMap<u32, String>,
+    /// Whether any interface is unresolved.
+    waiting: bool,
+    /// Unresolved interfaces that were said to be so.
+    unresolved: HashSet<(String, String)>,
+    /// The command that is asked whose interface is whose.
+    asking: Asking,
     /// The ledger, unless none is kept.
     books: Option<Bookkeeper>,
 }
@@ -172,6 +193,9 @@ impl Daemon {
         self.host.sync_addresses(&mut session)?;
         if session.loaded.outcome == Outcome::Replaced {
             tracing::info!("another version of the program took the old one's place; the counters go on");
+        }
+        if !attached.unresolved.is_empty() {
+            self.ask();
         }
         self.learn(&links, &attached);
         if let Some(books) = &mut self.books {
@@ -202,11 +226,12 @@ impl Daemon {
                         continue;
                     }
                     match self.host.role(&link) {
-                        Role::Container(_) | Role::Shared => seen.push(link),
-                        Role::Unresolved { reason } => {
-                            tracing::warn!("{}: not attached: {reason}", link.name);
+                        Role::Container(_) | Role::Shared | Role::Uplink => seen.push(link),
+                        Role::Unresolved { .. } => {
+                            self.ask();
+                            seen.push(link);
                         }
-                        Role::Ignored => self.note_rename(&link),
+                        Role::Ignored(_) => self.note_rename(&link),
                     }
                 }
             }
@@ -294,6 +319,8 @@ impl Daemon {
         let attached = self.host.attach(&mut session, &links, &Selection::Matching).await?;
         self.host.sync_addresses(&mut session)?;
         self.known.retain(|index, _| links.iter().any(|link| link.index == *index));
+        self.unresolved.retain(|(name, _)| links.iter().any(|link| link.name == *name));
+        self.waiting = false;
         self.learn(&links, &attached);
         if let Some(books) = self.books.as_mut().filter(|_| made_anew) {
             let maps = &session.loaded.maps;
@@ -344,9 +371,35 @@ impl Daemon {
             // An interface that went while we were at it is no failure; its end is news of its own.
             tracing::warn!("{name}: {reason}");
         }
+        self.waiting |= !report.unresolved.is_empty();
         for (name, reason) in &report.unresolved {
-            tracing::debug!("{name}: not attached: {reason}");
+            // While the command is asked, it is too early to complain.
+            if !self.asking.is_busy() && self.unresolved.insert((name.clone(), reason.clone())) {
+                tracing::warn!("{name}: not attached: {reason}");
+            }
         }
+    }
+
+    /// Asks the configured command, if there is one.
+    fn ask(&mut self) {
+        if let Some(command) = &self.host.config.identity_command {
+            self.asking.start(command, &self.host.netlink);
+        }
+    }
+
+    /// Asks again about interfaces that nothing has told of yet.
+    fn ask_if_needed(&mut self) {
+        if self.waiting {
+            self.ask();
+        }
+    }
+
+    /// Acts on what the command answered. A failure is said once, and it is asked again soon.
+    async fn answered(&mut self, answer: anyhow::Result<Answers>) -> anyhow::Result<()> {
+        if let Some(answers) = self.asking.outcome(answer) {
+            self.host.take_answers(answers);
+        }
+        self.resync().await
     }
 }
 

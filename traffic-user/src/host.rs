@@ -19,6 +19,7 @@ use crate::{
     class_source,
     config::Config,
     identities::Identities,
+    identity_command::{self, Answers},
     kernel::{
         attach::{self, AttachKind, Change},
         bpffs::{Bpffs, ChangeLock},
@@ -27,7 +28,7 @@ use crate::{
         tables,
     },
     links::Link,
-    naming::{InterfaceFacts, Role},
+    naming::{InterfaceFacts, Naming, Role},
     netlink::Netlink,
     reclaim,
     snapshot::ContainerId,
@@ -69,6 +70,7 @@ pub struct Host {
     pub netlink: Netlink,
     state_dir: PathBuf,
     identities: Identities,
+    answers: Answers,
     kind: AttachKind,
 }
 
@@ -89,9 +91,10 @@ impl Host {
     /// As [`Identities::read`].
     pub fn new(config: Config, bpffs: Bpffs, netlink: Netlink, state_dir: &Path) -> anyhow::Result<Self> {
         let kind = AttachKind::choose(config.attach);
-        let identities = Identities::read(&config, state_dir)?;
+        let identities = Identities::read(&config, state_dir, None)?;
         identities.complain(None);
-        Ok(Self { config, bpffs, netlink, state_dir: state_dir.to_owned(), identities, kind })
+        let (state_dir, answers) = (state_dir.to_owned(), Answers::default());
+        Ok(Self { config, bpffs, netlink, state_dir, identities, answers, kind })
     }
 
     /// Reads anew whose interface and whose address is what.
@@ -99,7 +102,7 @@ impl Host {
     /// # Errors
     /// As [`Identities::read`]; what was known stays.
     pub fn refresh(&mut self) -> anyhow::Result<()> {
-        let fresh = Identities::read(&self.config, &self.state_dir)?;
+        let fresh = Identities::read(&self.config, &self.state_dir, Some(&self.identities))?;
         fresh.complain(Some(&self.identities));
         self.identities = fresh;
         Ok(())
@@ -112,7 +115,43 @@ impl Host {
 
     /// Which container an interface belongs to.
     pub fn role(&self, link: &Link) -> Role {
-        self.identities.naming.role(&InterfaceFacts { name: &link.name, mac: link.mac })
+        let facts = InterfaceFacts { index: link.index, name: &link.name, mac: link.mac };
+        self.identities.naming.role(&facts, &self.answers)
+    }
+
+    /// Names, and whose they are.
+    pub fn naming(&self) -> &Naming {
+        &self.identities.naming
+    }
+
+    /// Takes over what the configured command answered; what an earlier run answered holds no more.
+    pub fn take_answers(&mut self, answers: Answers) {
+        for complaint in answers.complaints().iter().filter(|new| !self.answers.complaints().contains(new)) {
+            tracing::warn!("the command under [identities]: {complaint}");
+        }
+        self.answers = answers;
+    }
+
+    /// What the configured command answered last.
+    pub fn answers(&self) -> &Answers {
+        &self.answers
+    }
+
+    /// Asks the configured command, if there is one and any of these interfaces needs it. Its failure is said, and what
+    /// needs no answer goes on.
+    ///
+    /// # Errors
+    /// When the interfaces can't be listed anew.
+    pub async fn ask_if_needed(&mut self, links: &[Link]) -> anyhow::Result<()> {
+        let Some(command) = &self.config.identity_command else { return Ok(()) };
+        if !links.iter().any(|link| matches!(self.role(link), Role::Unresolved { .. })) {
+            return Ok(());
+        }
+        match identity_command::ask(command, &self.netlink).await {
+            Ok(answers) => self.take_answers(answers),
+            Err(error) => tracing::warn!("{error:#}"),
+        }
+        Ok(())
     }
 
     /// Waits for the lock, then finds or makes program and maps.
@@ -169,7 +208,8 @@ impl Host {
         let mut report = AttachReport::default();
         for (link, role) in self.select(links, selection)? {
             match role {
-                Role::Ignored => {}
+                // Uplinks come with the counting of the node's own traffic.
+                Role::Ignored(_) | Role::Uplink => {}
                 Role::Unresolved { reason } => report.unresolved.push((link.name.clone(), reason)),
                 Role::Container(id) => self.attach_reported(session, link, Some(&id), &mut report).await,
                 Role::Shared => self.attach_reported(session, link, None, &mut report).await,
@@ -190,7 +230,7 @@ impl Host {
                     .find(|link| link.name == *name)
                     .with_context(|| format!("there is no interface {name} here"))?;
                 match self.role(link) {
-                    Role::Ignored => bail!(
+                    Role::Ignored(_) => bail!(
                         "no rule tells whose interface {name} is: name it under [[container]] interfaces, or add a rule \
                          under [interfaces], in the configuration"
                     ),

@@ -6,7 +6,7 @@ use crate::{
     addresses::{AddressBook, AddressFile},
     config::Config,
     naming::Naming,
-    vz_conf,
+    vz_conf::{self, VzConf},
 };
 
 /// What is known of containers' interfaces and addresses at one reading.
@@ -16,23 +16,26 @@ pub struct Identities {
     pub naming: Naming,
     /// Whose address it is.
     pub addresses: AddressBook,
+    vz: VzConf,
     complaints: Vec<String>,
 }
 
 impl Identities {
-    /// Reads Virtuozzo's files and the list in the state directory. What can't be used of the former is a complaint.
+    /// Reads Virtuozzo's files and the list in the state directory. What can't be used of the former is a complaint; of a
+    /// file that can't be read now, what an `earlier` reading found still holds.
     ///
     /// # Errors
     /// When the list can't be read or has a wrong line.
-    pub fn read(config: &Config, state_dir: &Path) -> anyhow::Result<Self> {
-        let vz = vz_conf::scan(&config.vz_conf_dir);
+    pub fn read(config: &Config, state_dir: &Path, earlier: Option<&Self>) -> anyhow::Result<Self> {
+        let vz = vz_conf::scan(&config.vz_conf_dir, earlier.map(|earlier| &earlier.vz));
         let addresses = AddressBook::merge(&vz, config, &AddressFile::new(state_dir).read()?);
         let complaints = vz
             .diagnostics
             .iter()
             .map(ToString::to_string)
             .chain(addresses.conflicts.iter().map(ToString::to_string));
-        Ok(Self { naming: Naming::new(config, &vz)?, complaints: complaints.collect(), addresses })
+        let complaints = complaints.collect();
+        Ok(Self { naming: Naming::new(config, &vz)?, complaints, addresses, vz })
     }
 
     /// Logs the complaints, but for those that were made of an earlier reading already.

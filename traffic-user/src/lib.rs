@@ -12,6 +12,7 @@
 //! | [`classes`], [`class_source`] | class files: parsing, compiling, explaining; finding and reading them |
 //! | [`config`] | the configuration |
 //! | [`identities`], [`naming`], [`vz_conf`], [`addresses`] | whose interface and whose address is what |
+//! | [`identity_command`] | the configured command that tells more of that |
 //! | [`notation`] | how people write addresses |
 //! | [`output`] | results as tables, JSON and CSV |
 //! | [`bookkeeper`] | from the counters into the ledger: when to drain, and what must wait for a drain |
@@ -37,6 +38,7 @@ pub mod daemon;
 pub mod health;
 pub mod host;
 pub mod identities;
+pub mod identity_command;
 pub mod kernel;
 pub mod ledger;
 pub mod links;

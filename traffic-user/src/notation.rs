@@ -4,8 +4,12 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 
-/// Six bytes in hexadecimal between colons or dashes.
+/// Six bytes in hexadecimal, between colons or dashes or without anything between them.
 pub fn parse_mac(text: &str) -> Option<[u8; 6]> {
+    if text.len() == 12 && text.bytes().all(|b| b.is_ascii_hexdigit()) {
+        let bytes = u64::from_str_radix(text, 16).ok()?.to_be_bytes();
+        return bytes[2..].try_into().ok();
+    }
     let mut mac = [0; 6];
     let mut parts = text.split([':', '-']);
     for byte in &mut mac {
@@ -136,7 +140,17 @@ mod tests {
     fn hardware_addresses_as_people_write_them() {
         assert_eq!(parse_mac("00:18:51:AA:bb:cc"), Some([0, 0x18, 0x51, 0xaa, 0xbb, 0xcc]));
         assert_eq!(parse_mac("00-18-51-aa-bb-cc"), Some([0, 0x18, 0x51, 0xaa, 0xbb, 0xcc]));
-        for bad in ["", "00:18:51:aa:bb", "00:18:51:aa:bb:cc:dd", "0:18:51:aa:bb:cc", "00:18:51:aa:bb:+c"] {
+        assert_eq!(parse_mac("001851AAbbcc"), Some([0, 0x18, 0x51, 0xaa, 0xbb, 0xcc]));
+        for bad in [
+            "",
+            "001851aabbc",
+            "001851aabbccd",
+            "+01851aabbcc",
+            "00:18:51:aa:bb",
+            "00:18:51:aa:bb:cc:dd",
+            "0:18:51:aa:bb:cc",
+            "00:18:51:aa:bb:+c",
+        ] {
             assert_eq!(parse_mac(bad), None, "{bad:?}");
         }
     }

@@ -10,6 +10,16 @@ use traffic_common::{DIRECTIONS, Direction, Family, Fault, Tally};
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ContainerId(String);
 
+/// The id of the node itself.
+const NODE_ID: &str = "0";
+
+fn is_uuid(text: &str) -> bool {
+    let digit_or_dash = |(at, b): (usize, u8)| {
+        if matches!(at, 8 | 13 | 18 | 23) { b == b'-' } else { b.is_ascii_hexdigit() }
+    };
+    text.len() == 36 && text.bytes().enumerate().all(digit_or_dash)
+}
+
 /// Why a text is no container id.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("container id {id:?} is not usable: {reason}")]
@@ -38,11 +48,35 @@ impl ContainerId {
         if !bare.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.:".contains(&b)) {
             return Err(invalid("only letters, digits and - _ . : may stand in it"));
         }
-        let is_uuid = bare.len() == 36
-            && bare.bytes().enumerate().all(|(at, b)| {
-                if matches!(at, 8 | 13 | 18 | 23) { b == b'-' } else { b.is_ascii_hexdigit() }
-            });
-        Ok(Self(if is_uuid { bare.to_ascii_lowercase() } else { bare.to_owned() }))
+        Ok(Self(if is_uuid(bare) { bare.to_ascii_lowercase() } else { bare.to_owned() }))
+    }
+
+    /// Takes the id of a container or a machine: as [`Self::new`], but for `0`, which is the node itself.
+    ///
+    /// # Errors
+    /// As [`Self::new`], and when the id is the node's.
+    pub fn of_container(id: &str) -> Result<Self, InvalidContainerId> {
+        let taken = Self::new(id)?;
+        if taken.0.bytes().all(|b| b == b'0') {
+            let reason = "it is the node itself, whose interfaces are named under [node] uplinks";
+            return Err(InvalidContainerId { id: id.to_owned(), reason });
+        }
+        Ok(taken)
+    }
+
+    /// The node itself.
+    pub fn node() -> Self {
+        Self(NODE_ID.to_owned())
+    }
+
+    /// Whether it is the node itself.
+    pub fn is_node(&self) -> bool {
+        self.0 == NODE_ID
+    }
+
+    /// Whether it is a UUID in its usual form.
+    pub fn is_uuid(&self) -> bool {
+        is_uuid(&self.0)
     }
 
     /// The id as text.
@@ -280,6 +314,12 @@ mod tests {
         assert_eq!(id("Web-Server"), Ok("Web-Server".to_owned()), "only UUIDs have no case");
         for bad in ["", "{}", "a b", "a\tb", "ä", &"x".repeat(64)] {
             assert!(id(bad).is_err(), "{bad:?}");
+        }
+        assert!(ContainerId::new("0").unwrap().is_node());
+        assert!(!ContainerId::new("10").unwrap().is_node());
+        for node in ["0", "00"] {
+            let error = ContainerId::of_container(node).unwrap_err().to_string();
+            assert!(error.contains("is the node itself"), "{error}");
         }
     }
 

@@ -1,6 +1,9 @@
 //! Virtuozzo's file for each container, `/etc/vz/conf/ID.conf`: its addresses and interfaces.
 //!
-//! The files are shell assignments, read without a shell: `KEY="value"`, `KEY='value'`, `KEY=value`, with comments.
+//! The files are shell assignments, read without a shell: `KEY="value"`, `KEY='value'`, `KEY=value`, with comments. A
+//! line that is something else is named and left out. [`same`] finds out which files and ids are of one container.
+
+mod same;
 
 use std::{
     collections::HashMap,
@@ -16,6 +19,8 @@ use crate::{notation::parse_mac, snapshot::ContainerId};
 pub struct VzConf {
     /// One for each file.
     pub containers: Vec<VzContainer>,
+    /// The same, before it was settled which are of one container.
+    as_read: Vec<VzContainer>,
     /// What could not be read; the rest of the files is used.
     pub diagnostics: Vec<Diagnostic>,
 }
@@ -34,6 +39,8 @@ impl VzConf {
 /// One container's file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct VzContainer {
+    /// The file.
+    pub path: PathBuf,
     /// The id, from the file's name.
     pub id: ContainerId,
     /// Other ids it goes by (`VEID`, `UUID`).
@@ -75,8 +82,9 @@ impl fmt::Display for Diagnostic {
     }
 }
 
-/// Reads all container files of a directory. A directory that is not there has none.
-pub fn scan(directory: &Path) -> VzConf {
+/// Reads all container files of a directory. A directory that is not there has none. What an `earlier` reading found in a
+/// file that can't be read now still holds.
+pub fn scan(directory: &Path, earlier: Option<&VzConf>) -> VzConf {
     let mut all = VzConf::default();
     let complain = |all: &mut VzConf, path: &Path, error: &io::Error| {
         let message = format!("cannot read it: {error}");
@@ -102,9 +110,17 @@ pub fn scan(directory: &Path) -> VzConf {
                 all.containers.extend(one.containers);
                 all.diagnostics.extend(one.diagnostics);
             }
-            Err(error) => complain(&mut all, &path, &error),
+            // It went between the listing and now.
+            Err(error) if error.kind() == io::ErrorKind::NotFound && !path.is_symlink() => {}
+            Err(error) => {
+                complain(&mut all, &path, &error);
+                let kept = earlier.and_then(|earlier| earlier.as_read.iter().find(|c| c.path == path));
+                all.containers.extend(kept.cloned());
+            }
         }
     }
+    all.as_read.clone_from(&all.containers);
+    same::settle(&mut all);
     all
 }
 
@@ -123,17 +139,29 @@ pub fn parse(path: &Path, text: &str) -> VzConf {
     let mut all = VzConf::default();
     let complain = |line: usize, message: String| Diagnostic { path: path.to_owned(), line, message };
     let stem = path.file_stem().and_then(|stem| stem.to_str()).unwrap_or("");
-    let id = match ContainerId::new(stem) {
+    let id = match ContainerId::of_container(stem) {
         Ok(id) => id,
         Err(error) => {
             all.diagnostics.push(complain(0, error.to_string()));
             return all;
         }
     };
-    let mut container =
-        VzContainer { id, aliases: Vec::new(), addresses: Vec::new(), interfaces: Vec::new() };
+    let mut container = VzContainer {
+        path: path.to_owned(),
+        id,
+        aliases: Vec::new(),
+        addresses: Vec::new(),
+        interfaces: Vec::new(),
+    };
     for (at, line) in text.lines().enumerate() {
-        let Some((key, value)) = assignment(line) else { continue };
+        let (key, value) = match assignment(line) {
+            Ok(Some(assignment)) => assignment,
+            Ok(None) => continue,
+            Err(message) => {
+                all.diagnostics.push(complain(at + 1, message.to_owned()));
+                continue;
+            }
+        };
         // As in a shell, a later assignment takes the place of an earlier one.
         match key {
             "IP_ADDRESS" => {
@@ -156,7 +184,7 @@ pub fn parse(path: &Path, text: &str) -> VzConf {
                     }
                 }
             }
-            "VEID" | "CTID" | "UUID" => match ContainerId::new(value) {
+            "VEID" | "CTID" | "UUID" => match ContainerId::of_container(value) {
                 Ok(alias) if alias != container.id && !container.aliases.contains(&alias) => {
                     container.aliases.push(alias);
                 }
@@ -170,30 +198,45 @@ pub fn parse(path: &Path, text: &str) -> VzConf {
     all
 }
 
-/// Key and value of a line, if it is an assignment.
-fn assignment(line: &str) -> Option<(&str, &str)> {
+/// Key and value of a line; nothing for a blank line or a comment.
+fn assignment(line: &str) -> Result<Option<(&str, &str)>, &'static str> {
     let line = line.trim();
+    if line.is_empty() || line.starts_with('#') {
+        return Ok(None);
+    }
     let line = line.strip_prefix("export ").map_or(line, str::trim_start);
-    let (key, value) = line.split_once('=')?;
+    let (key, value) = line.split_once('=').ok_or("it is no assignment KEY=\"value\", and is left out")?;
     if key.is_empty() || !key.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_') {
-        return None;
+        return Err("what stands before = is no name of a setting; the line is left out");
     }
     let value = value.trim_start();
     let quoted = value.chars().next().filter(|first| matches!(first, '"' | '\''));
-    Some(match quoted {
-        Some(quote) => (key, value[1..].split(quote).next().unwrap_or("")),
-        None => (key, value.split_whitespace().next().unwrap_or("")),
-    })
+    let (value, rest) = match quoted {
+        Some(quote) => {
+            let closed = value[1..].split_once(quote);
+            closed.ok_or("the quotation mark is not closed in this line, and the line is left out")?
+        }
+        None => value.split_once(char::is_whitespace).unwrap_or((value, "")),
+    };
+    let rest = rest.trim_start();
+    if rest.is_empty() || rest.starts_with(['#', ';']) {
+        return Ok(Some((key, value)));
+    }
+    Err("more follows the value, and the line is left out: put a value with blanks in quotation marks")
 }
 
 fn interface(entry: &str) -> Result<VzInterface, String> {
     let mut interface = VzInterface::default();
     for pair in entry.split(',') {
-        let Some((key, value)) = pair.trim().split_once('=') else { continue };
+        let (key, value) =
+            pair.trim().split_once('=').ok_or_else(|| format!("{pair:?} is no KEY=VALUE of an interface"))?;
         let mac = || parse_mac(value).map(Some).ok_or_else(|| format!("{value:?} is no hardware address"));
         match key {
             "mac" => interface.mac = mac()?,
             "host_mac" => interface.host_mac = mac()?,
+            "host_ifname" if value.is_empty() || value.len() >= traffic_common::INTERFACE_NAME_BYTES => {
+                return Err(format!("{value:?} is no interface name: that has 1 to 15 characters"));
+            }
             "host_ifname" => interface.host_name = Some(value.to_owned()),
             _ => {}
         }
@@ -249,6 +292,43 @@ DISTRIBUTION=debian-12
     }
 
     #[test]
+    fn odd_lines_are_named() {
+        let text = "IP_ADDRESS=\"10.0.0.5\nnonsense\nA B=\"x\"\nIP_ADDRESS=10.0.0.6 10.0.0.7\nOFFLINE=\"no\" # fine\n\
+                    NETIF=\"ifname\"\nNETIF=\"host_ifname=far-too-long-for-linux\"\nVEID=0\nNAME=\"\"; export NAME\n";
+        let all = parse(Path::new("7.conf"), text);
+        let said: Vec<_> = all.diagnostics.iter().map(ToString::to_string).collect();
+        let expected = [
+            "7.conf:1: the quotation mark",
+            "7.conf:2: it is no assignment",
+            "7.conf:3: what stands before =",
+            "7.conf:4: more follows the value",
+            "7.conf:6: \"ifname\" is no KEY=VALUE",
+            "7.conf:7: \"far-too-long-for-linux\" is no interface name",
+            "7.conf:8: container id \"0\" is not usable",
+        ];
+        assert_eq!(said.len(), expected.len(), "{said:#?}");
+        for (said, expected) in said.iter().zip(expected) {
+            assert!(said.starts_with(expected), "{said}");
+        }
+        assert_eq!(all.containers[0].addresses, [] as [IpAddr; 0]);
+    }
+
+    #[test]
+    fn a_file_that_cannot_be_read_now_keeps_its_meaning() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("7.conf");
+        fs::write(&path, "IP_ADDRESS=10.0.0.5\n").unwrap();
+        let first = scan(directory.path(), None);
+        fs::remove_file(&path).unwrap();
+        fs::create_dir(&path).unwrap();
+        let second = scan(directory.path(), Some(&first));
+        assert_eq!(second.containers, first.containers);
+        assert_eq!(second.diagnostics.len(), 1);
+        fs::remove_dir(&path).unwrap();
+        assert_eq!(scan(directory.path(), Some(&second)).containers, []);
+    }
+
+    #[test]
     fn only_files_of_containers_are_read() {
         let directory = tempfile::tempdir().unwrap();
         let names = [
@@ -263,10 +343,10 @@ DISTRIBUTION=debian-12
         for name in names {
             fs::write(directory.path().join(name), "IP_ADDRESS=10.0.0.1\n").unwrap();
         }
-        let all = scan(directory.path());
+        let all = scan(directory.path(), None);
         let ids: Vec<_> = all.containers.iter().map(|container| container.id.to_string()).collect();
         assert_eq!(ids, ["101", "2b2a3d9c-6f2e-4a77-9c15-0a1b2c3d4e5f"]);
-        assert!(scan(Path::new("/nonexistent")).containers.is_empty());
+        assert!(scan(Path::new("/nonexistent"), None).containers.is_empty());
     }
 
     proptest! {

@@ -5,7 +5,6 @@ use serde::Serialize;
 
 use super::{Done, Format, Global, print};
 use crate::{
-    identities::Identities,
     kernel::load::{self, StateError, Want},
     notation::parse_prefix,
     output,
@@ -33,7 +32,7 @@ enum Action {
         trafctl address add 301 2001:db8:301::/64")]
     Add {
         /// The container
-        #[arg(value_name = "ID", value_parser = ContainerId::new)]
+        #[arg(value_name = "ID", value_parser = ContainerId::of_container)]
         container: ContainerId,
         /// Address, or prefix whose host bits are zero
         #[arg(value_name = "ADDRESS", value_parser = parse_prefix)]
@@ -66,10 +65,13 @@ pub(super) async fn run(global: &Global, options: &Options) -> anyhow::Result<Do
     let config = global.config()?;
     let file = global.address_file();
     match &options.action {
-        Action::Add { container, prefix } => file.add(*prefix, container)?,
+        Action::Add { container, prefix } => {
+            let same = global.identities(&config)?.naming.all_ids(container);
+            file.add(*prefix, &same)?;
+        }
         Action::Remove { prefix } => file.remove(*prefix)?,
         Action::List { format } => {
-            let identities = Identities::read(&config, &global.state_dir)?;
+            let identities = global.identities(&config)?;
             identities.complain(None);
             let rows: Vec<_> = identities
                 .addresses

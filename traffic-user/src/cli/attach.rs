@@ -42,13 +42,19 @@ pub(super) async fn run(global: &Global, options: &Options) -> anyhow::Result<Do
     if options.purge {
         super::detach::purge(global, &config).await?;
     }
-    let host = global.host(Bpffs::prepare(&global.bpffs)?)?;
+    let mut host = global.host(Bpffs::prepare(&global.bpffs)?)?;
     let selection = if options.interfaces.is_empty() {
         Selection::Matching
     } else {
         Selection::Named(options.interfaces.clone())
     };
     let links = host.netlink.links().await?;
+    // Before the lock is taken: nobody waits for a command of the operator's.
+    let concerned: Vec<_> = match &selection {
+        Selection::Matching => links.clone(),
+        Selection::Named(names) => links.iter().filter(|link| names.contains(&link.name)).cloned().collect(),
+    };
+    host.ask_if_needed(&concerned).await?;
     let mut session = host.begin(Want::Current).await?;
     host.release_gone(&mut session, &links)?;
     host.go_first(&session, &links).await?;

@@ -58,14 +58,14 @@ pub struct Options {
 }
 
 impl Options {
-    fn filter(&self) -> Filter {
+    fn filter(&self, containers: Vec<ContainerId>) -> Filter {
         Filter {
             family: match (self.ipv4, self.ipv6) {
                 (true, _) => Some(Family::Ipv4),
                 (_, true) => Some(Family::Ipv6),
                 _ => None,
             },
-            containers: self.containers.clone(),
+            containers,
             classes: self.classes.clone(),
             zeros: self.all,
         }
@@ -75,7 +75,7 @@ impl Options {
 pub(super) async fn run(global: &Global, options: &Options) -> anyhow::Result<Done> {
     let config = global.config()?;
     let maps = load::open(&global.pinned())?;
-    let filter = options.filter();
+    let filter = options.filter(global.all_ids(&config, &options.containers)?);
     loop {
         let mut snapshot = counters::read(&maps, &config.node)?;
         if options.since_mark {

@@ -144,29 +144,42 @@ pub(super) fn run(global: &Global, options: &Options) -> anyhow::Result<Done> {
 }
 
 pub(super) async fn container(global: &Global, options: &ContainerOptions) -> anyhow::Result<Done> {
-    let ContainerAction::Retire { container } = &options.action;
+    let ContainerAction::Retire { container: typed } = &options.action;
     let config = global.config()?;
     load::open(&global.pinned())?;
-    let host = global.host(global.pinned())?;
+    let mut host = global.host(global.pinned())?;
+    host.ask_if_needed(&host.netlink.links().await?).await?;
     let mut session = host.begin(Want::Pinned).await?;
-    let in_kernel = session.registry.container_slot(container).is_some();
+    // Counted under whichever of its ids was known when it came, or under one after the other.
+    let ids = host.naming().all_ids(typed);
+    let in_kernel: Vec<_> =
+        ids.iter().filter(|id| session.registry.container_slot(id).is_some()).cloned().collect();
     // The ledger first: what the old slot still counts belongs to the old owner, whenever it is read.
     match Bookkeeper::open_existing(&config, &global.state_dir)? {
         None => tracing::warn!("there is no ledger; only the live counters begin anew"),
         Some(mut books) => {
             books.drain(&session.loaded.maps, DrainTrigger::Event)?;
-            match books.retire(container) {
-                Ok(label) => tracing::info!("what {container} had so far stays under {label}"),
-                // An earlier attempt came this far and no further.
-                Err(LedgerError::UnknownContainer(_)) if in_kernel => {}
-                Err(error) => return Err(error.into()),
+            let mut retired = false;
+            for container in &ids {
+                match books.retire(container) {
+                    Ok(label) => tracing::info!("what {container} had so far stays under {label}"),
+                    Err(LedgerError::UnknownContainer(_)) => continue,
+                    Err(error) => return Err(error.into()),
+                }
+                retired = true;
+            }
+            // If it is in the kernel, an earlier attempt came this far and no further.
+            if !retired && in_kernel.is_empty() {
+                return Err(LedgerError::UnknownContainer(typed.to_string()).into());
             }
         }
     }
-    if !in_kernel {
+    if in_kernel.is_empty() {
         return Ok(Done::Well);
     }
-    session.registry.retire_container(&mut session.loaded.maps, container)?;
+    for container in &in_kernel {
+        session.registry.retire_container(&mut session.loaded.maps, container)?;
+    }
     let links = host.netlink.links().await?;
     let report = host.attach(&mut session, &links, &Selection::Matching).await?;
     host.sync_addresses(&mut session)?;

@@ -6,8 +6,8 @@ use anyhow::Context as _;
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 
 use crate::{
-    addresses::AddressFile, config::Config, host::Host, kernel::bpffs::Bpffs, netlink::Netlink, privileges,
-    vz::netstat::Name,
+    addresses::AddressFile, config::Config, host::Host, identities::Identities, kernel::bpffs::Bpffs,
+    netlink::Netlink, privileges, snapshot::ContainerId, vz::netstat::Name,
 };
 
 mod address;
@@ -233,6 +233,20 @@ impl Global {
 
     fn address_file(&self) -> AddressFile {
         AddressFile::new(&self.state_dir)
+    }
+
+    /// Whose interface and whose address is what, by all that is written down.
+    fn identities(&self, config: &Config) -> anyhow::Result<Identities> {
+        Identities::read(config, &self.state_dir, None)
+    }
+
+    /// All ids that the containers asked for go by: a number finds what is counted under a UUID, and the other way round.
+    fn all_ids(&self, config: &Config, typed: &[ContainerId]) -> anyhow::Result<Vec<ContainerId>> {
+        if typed.is_empty() {
+            return Ok(Vec::new());
+        }
+        let identities = self.identities(config)?;
+        Ok(typed.iter().flat_map(|id| identities.naming.all_ids(id)).collect())
     }
 
     /// Everything a command that changes the kernel needs.

@@ -120,5 +120,5 @@ pub(super) fn counted_id(
 
 /// The ids that are of one container, as Virtuozzo's files tell.
 pub(super) fn aliases(config: &Config) -> HashMap<ContainerId, ContainerId> {
-    vz_conf::scan(&config.vz_conf_dir).aliases()
+    vz_conf::scan(&config.vz_conf_dir, None).aliases()
 }

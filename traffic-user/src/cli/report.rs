@@ -8,6 +8,7 @@ use super::{Done, Global, SheetFormat, print};
 use crate::{
     bookkeeper::ledger_path,
     ledger::{Basis, By, Calendar, Ledger, ReportQuery, Split, TopQuery, render},
+    snapshot::ContainerId,
 };
 
 /// Bytes and packets per container over time, from the ledger
@@ -217,6 +218,7 @@ fn parse_time(text: &str, zone: &TimeZone) -> anyhow::Result<Timestamp> {
 pub(super) fn run(global: &Global, options: &Options) -> anyhow::Result<Done> {
     let ledger = open(global)?;
     let (from, to) = options.period.bounds(&ledger)?;
+    let containers = known_names(global, &ledger, &options.containers)?;
     let calendar = match (&options.period.tz, options.billing_day) {
         (None, None) => None,
         (zone, day) => {
@@ -233,7 +235,7 @@ pub(super) fn run(global: &Global, options: &Options) -> anyhow::Result<Done> {
             Step::Month => By::Month,
             Step::Total => By::Total,
         },
-        containers: options.containers.clone(),
+        containers,
         classes: options.classes.clone(),
         from,
         to,
@@ -271,6 +273,29 @@ pub(super) fn run(global: &Global, options: &Options) -> anyhow::Result<Done> {
         }
     }
     Ok(Done::Well)
+}
+
+/// The containers asked for, as the ledger knows them: the number finds what is under the UUID, and the other way round.
+/// The label of a retired one is no id, and stands for itself.
+fn known_names(global: &Global, ledger: &Ledger, typed: &[String]) -> anyhow::Result<Vec<String>> {
+    let config = global.config()?;
+    let mut names = Vec::new();
+    for text in typed {
+        let Ok(id) = ContainerId::new(text) else {
+            names.push(text.clone());
+            continue;
+        };
+        let before = names.len();
+        for id in global.all_ids(&config, std::slice::from_ref(&id))? {
+            if ledger.knows_container(id.as_str())? {
+                names.push(id.to_string());
+            }
+        }
+        if names.len() == before {
+            names.push(id.to_string());
+        }
+    }
+    Ok(names)
 }
 
 pub(super) fn top(global: &Global, options: &TopOptions) -> anyhow::Result<Done> {

@@ -15,9 +15,9 @@ use crate::{
     },
     links::Link,
     naming::Role,
-    output::status::{self, Attachment, Hook, Program, Status, Table, Use},
+    output::status::{self, Attachment, Hook, NotWatched, Program, Status, Table, Use},
     reclaim::Occupancy,
-    snapshot::hex,
+    snapshot::{ContainerId, hex},
 };
 
 /// Say whether everything is attached that should be, and how full the tables are
@@ -35,7 +35,8 @@ pub struct Options {
 
 pub(super) async fn run(global: &Global, options: &Options) -> anyhow::Result<Done> {
     let maps = load::open(&global.pinned())?;
-    let host = global.host(global.pinned())?;
+    let mut host = global.host(global.pinned())?;
+    host.ask_if_needed(&host.netlink.links().await?).await?;
     let status = gather(&host, &maps).await?;
     print(&match options.format {
         Format::Table => status::table(&status),
@@ -47,7 +48,8 @@ pub(super) async fn run(global: &Global, options: &Options) -> anyhow::Result<Do
 async fn gather(host: &Host, maps: &Maps) -> anyhow::Result<Status> {
     let meta = maps.meta.get(0)?;
     let mut problems = Vec::new();
-    let attachments = attachments(host, maps, &mut problems).await?;
+    let mut not_watched = Vec::new();
+    let attachments = attachments(host, maps, &mut problems, &mut not_watched).await?;
     let unnamed: usize =
         attachments.iter().map(|attachment| attachment.incoming.unnamed + attachment.outgoing.unnamed).sum();
     if unnamed > 0 {
@@ -87,6 +89,7 @@ async fn gather(host: &Host, maps: &Maps) -> anyhow::Result<Status> {
         ],
         memory: maps::memory(&host.bpffs)?,
         attachments,
+        not_watched,
         faults: snapshot.faults.iter().map(status::fault_row).collect(),
         unaccounted: status::unaccounted(&snapshot.balance()),
         problems,
@@ -127,18 +130,25 @@ async fn attachments(
     host: &Host,
     maps: &Maps,
     problems: &mut Vec<String>,
+    not_watched: &mut Vec<NotWatched>,
 ) -> anyhow::Result<Vec<Attachment>> {
     let records = maps.interfaces.range(0, maps.interfaces.len())?;
     let mut attachments = Vec::new();
     for link in host.netlink.links().await? {
         let container = match host.role(&link) {
             Role::Container(id) => Some(id.to_string()),
+            Role::Uplink => Some(ContainerId::node().to_string()),
             Role::Shared => None,
             Role::Unresolved { reason } => {
                 problems.push(format!("{}: not attached: {reason}", link.name));
+                not_watched.push(NotWatched { interface: link.name, reason });
                 continue;
             }
-            Role::Ignored => continue,
+            Role::Ignored(why) => {
+                let reason = host.naming().why_ignored(why);
+                not_watched.push(NotWatched { interface: link.name, reason });
+                continue;
+            }
         };
         let mut hooks = Vec::new();
         for direction in [Direction::In, Direction::Out] {

@@ -6,7 +6,8 @@ use serde::Deserialize;
 use toml::Spanned;
 
 use super::{
-    AttachSetting, ClassOrder, Config, ContainerConfig, Limits, Pattern, Preset, Rule, RuleKind, VZ_CONF_DIR,
+    AttachSetting, ClassOrder, Config, ContainerConfig, IdentityCommand, Limits, Pattern, Preset, Rule,
+    RuleKind, VZ_CONF_DIR,
 };
 use crate::{
     api::Listen,
@@ -20,11 +21,13 @@ use crate::{
 pub(super) struct File {
     class_file: Option<PathBuf>,
     class_order: ClassOrder,
-    node: Option<Spanned<String>>,
+    node: Option<Spanned<FileNode>>,
     attach: AttachSetting,
     vz_conf_dir: Option<PathBuf>,
     limits: FileLimits,
+    host: FileHost,
     interfaces: FileInterfaces,
+    identities: FileIdentities,
     container: Vec<FileContainer>,
     drain: FileDrain,
     ledger: FileLedger,
@@ -42,8 +45,59 @@ struct FileLimits {
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-struct FileInterfaces {
+struct FileHost {
     preset: Preset,
+}
+
+/// The node: its name alone, or a table.
+#[derive(Debug)]
+enum FileNode {
+    Name(String),
+    Table(FileNodeTable),
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct FileNodeTable {
+    name: Option<Spanned<String>>,
+    uplinks: Vec<Spanned<String>>,
+}
+
+impl<'de> Deserialize<'de> for FileNode {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Either;
+
+        impl<'de> serde::de::Visitor<'de> for Either {
+            type Value = FileNode;
+
+            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str("the node's name, or a table with `name` and `uplinks`")
+            }
+
+            fn visit_str<E: serde::de::Error>(self, name: &str) -> Result<FileNode, E> {
+                Ok(FileNode::Name(name.to_owned()))
+            }
+
+            fn visit_map<A: serde::de::MapAccess<'de>>(self, map: A) -> Result<FileNode, A::Error> {
+                let table = serde::de::value::MapAccessDeserializer::new(map);
+                FileNodeTable::deserialize(table).map(FileNode::Table)
+            }
+        }
+
+        deserializer.deserialize_any(Either)
+    }
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct FileIdentities {
+    command: Option<Spanned<Vec<String>>>,
+    timeout: Option<Spanned<String>>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct FileInterfaces {
     rule: Vec<FileRule>,
 }
 
@@ -100,15 +154,18 @@ impl File {
     /// The configuration it amounts to.
     pub(super) fn check(self) -> Result<Config, Complaint> {
         no_owner_twice(&self.container)?;
+        let (node, uplinks) = self.node.map_or_else(|| Ok((host_name(), Vec::new())), node)?;
         Ok(Config {
             class_file: self.class_file,
             class_order: self.class_order,
-            node: node_name(self.node)?,
+            node,
+            uplinks,
             attach: self.attach,
             vz_conf_dir: self.vz_conf_dir.unwrap_or_else(|| VZ_CONF_DIR.into()),
             limits: self.limits.check()?,
             rules: self.interfaces.rule.into_iter().map(FileRule::check).collect::<Result<_, _>>()?,
-            preset: self.interfaces.preset,
+            preset: self.host.preset,
+            identity_command: self.identities.check()?,
             containers: self.container.into_iter().map(FileContainer::check).collect::<Result<_, _>>()?,
             drain_interval: self.drain.check()?,
             ledger_enabled: self.ledger.enabled.unwrap_or(true),
@@ -118,11 +175,63 @@ impl File {
     }
 }
 
-fn node_name(named: Option<Spanned<String>>) -> Result<String, Complaint> {
-    match named {
-        Some(name) if name.get_ref().is_empty() => Err(complain(&name, "the node's name is empty")),
-        Some(name) => Ok(name.into_inner()),
-        None => Ok(rustix::system::uname().nodename().to_string_lossy().into_owned()),
+fn host_name() -> String {
+    rustix::system::uname().nodename().to_string_lossy().into_owned()
+}
+
+/// The node's name and uplinks.
+fn node(node: Spanned<FileNode>) -> Result<(String, Vec<String>), Complaint> {
+    let span = node.span();
+    let (name, uplinks) = match node.into_inner() {
+        FileNode::Name(name) => (Some((span, name)), Vec::new()),
+        FileNode::Table(table) => (table.name.map(|name| (name.span(), name.into_inner())), table.uplinks),
+    };
+    let name = match name {
+        Some((span, name)) if name.is_empty() => {
+            return Err(Complaint { span, message: "the node's name is empty".to_owned() });
+        }
+        Some((_, name)) => name,
+        None => host_name(),
+    };
+    Ok((name, uplinks.into_iter().map(interface_name).collect::<Result<_, _>>()?))
+}
+
+fn interface_name(name: Spanned<String>) -> Result<String, Complaint> {
+    let len = name.get_ref().len();
+    if len == 0 || len >= traffic_common::INTERFACE_NAME_BYTES {
+        return Err(complain(&name, "an interface name has 1 to 15 characters"));
+    }
+    Ok(name.into_inner())
+}
+
+/// A length of time as people write it.
+fn duration(text: &Spanned<String>) -> Result<Duration, Complaint> {
+    let parsed = text.get_ref().parse::<jiff::SignedDuration>().ok();
+    parsed
+        .and_then(|span| Duration::try_from(span).ok())
+        .ok_or_else(|| complain(text, "this is no duration: write it as \"60s\", \"500ms\" or \"5m\""))
+}
+
+impl FileIdentities {
+    fn check(self) -> Result<Option<IdentityCommand>, Complaint> {
+        const DEFAULT: Duration = Duration::from_secs(5);
+        const MOST: Duration = Duration::from_secs(60);
+        let timeout = match &self.timeout {
+            None => DEFAULT,
+            Some(text) => match duration(text)? {
+                timeout if timeout.is_zero() || timeout > MOST => {
+                    return Err(complain(text, "the command may take up to 60s, and not nothing"));
+                }
+                timeout => timeout,
+            },
+        };
+        let Some(command) = self.command else { return Ok(None) };
+        match command.get_ref().first() {
+            Some(program) if program.starts_with('/') => {
+                Ok(Some(IdentityCommand { words: command.into_inner(), timeout }))
+            }
+            _ => Err(complain(&command, "write the command as [\"/path/to/program\", \"argument\", ...]")),
+        }
     }
 }
 
@@ -132,9 +241,12 @@ fn no_owner_twice(containers: &[FileContainer]) -> Result<(), Complaint> {
     for container in containers {
         for text in container.interfaces.iter().chain(&container.macs) {
             let owner = container.id.get_ref();
-            if let Some(other) =
-                seen.insert(text.get_ref().to_ascii_lowercase(), owner).filter(|&other| other != owner)
-            {
+            let key = match parse_mac(text.get_ref()) {
+                // One address, however it is written. A name of twelve hexadecimal digits is one too: no harm done.
+                Some(mac) => crate::snapshot::hex(&mac),
+                None => text.get_ref().clone(),
+            };
+            if let Some(other) = seen.insert(key, owner).filter(|&other| other != owner) {
                 let message = format!("{} is container {other}'s already", text.get_ref());
                 return Err(complain(text, message));
             }
@@ -178,7 +290,14 @@ impl FileRule {
         if self.kind == RuleKind::Container && !pattern.names_container() {
             return Err(complain(
                 &self.pattern,
-                "a pattern of kind \"container\" needs a group that gives its id, such as (?<container>[0-9]+)",
+                "a pattern of kind \"container\" needs a group that gives its id, such as (?<container>[0-9]+); where the \
+                 name does not tell the id, the kind is \"mapped\"",
+            ));
+        }
+        if self.kind != RuleKind::Container && pattern.names_container() {
+            return Err(complain(
+                &self.pattern,
+                "only a pattern of kind \"container\" gives the id by a group",
             ));
         }
         Ok(Rule { pattern, kind: self.kind })
@@ -187,15 +306,9 @@ impl FileRule {
 
 impl FileContainer {
     fn check(self) -> Result<ContainerConfig, Complaint> {
-        let id =
-            ContainerId::new(self.id.get_ref()).map_err(|error| complain(&self.id, error.to_string()))?;
-        let interfaces = self.interfaces.into_iter().map(|name| {
-            let len = name.get_ref().len();
-            if len == 0 || len >= traffic_common::INTERFACE_NAME_BYTES {
-                return Err(complain(&name, "an interface name has 1 to 15 characters"));
-            }
-            Ok(name.into_inner())
-        });
+        let id = ContainerId::of_container(self.id.get_ref())
+            .map_err(|error| complain(&self.id, error.to_string()))?;
+        let interfaces = self.interfaces.into_iter().map(interface_name);
         let macs = self.macs.into_iter().map(|text| {
             parse_mac(text.get_ref())
                 .ok_or_else(|| complain(&text, "this is no hardware address: write it as 00:18:51:aa:bb:cc"))
@@ -218,15 +331,9 @@ impl FileDrain {
         const DEFAULT: Duration = Duration::from_secs(60);
         const LEAST: Duration = Duration::from_millis(100);
         let Some(text) = self.interval else { return Ok(DEFAULT) };
-        let parsed = text
-            .get_ref()
-            .parse::<jiff::SignedDuration>()
-            .ok()
-            .and_then(|span| Duration::try_from(span).ok());
-        match parsed {
-            Some(interval) if interval >= LEAST => Ok(interval),
-            Some(_) => Err(complain(&text, "the drain interval is at least 100ms")),
-            None => Err(complain(&text, "this is no duration: write it as \"60s\", \"500ms\" or \"5m\"")),
+        match duration(&text)? {
+            interval if interval >= LEAST => Ok(interval),
+            _ => Err(complain(&text, "the drain interval is at least 100ms")),
         }
     }
 }

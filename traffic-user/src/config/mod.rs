@@ -63,6 +63,8 @@ pub struct Config {
     pub class_order: ClassOrder,
     /// This node's name in output.
     pub node: String,
+    /// Interfaces where the node's own traffic is counted, as container 0.
+    pub uplinks: Vec<String>,
     /// How programs are attached.
     pub attach: AttachSetting,
     /// Where Virtuozzo's container files are.
@@ -73,6 +75,8 @@ pub struct Config {
     pub rules: Vec<Rule>,
     /// Rules tried after them.
     pub preset: Preset,
+    /// What tells whose interface it is where neither name nor file does.
+    pub identity_command: Option<IdentityCommand>,
     /// What no name tells.
     pub containers: Vec<ContainerConfig>,
     /// How often counters are drained into the ledger.
@@ -115,6 +119,15 @@ impl Default for Limits {
     fn default() -> Self {
         Self { containers: 2048, interfaces: 4096, classes: 16, addresses: 65_536 }
     }
+}
+
+/// A command that says whose interface is whose.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct IdentityCommand {
+    /// The program's path and its arguments.
+    pub words: Vec<String>,
+    /// How long it may take.
+    pub timeout: Duration,
 }
 
 /// What the configuration says of one container.
@@ -205,7 +218,7 @@ mod tests {
         let config = parse(
             "class_file = '/c'\nclass_order = 'longest-prefix'\nnode = 'n1'\nattach = 'clsact'\nvz_conf_dir = '/v'\n\
              [limits]\ncontainers = 3\ninterfaces = 4\nclasses = 5\naddresses = 6\n\
-             [interfaces]\npreset = 'proxmox'\n[[interfaces.rule]]\npattern = '^x(?<container>.+)$'\nkind = 'container'\n\
+             [host]\npreset = 'proxmox'\n[identities]\ncommand = ['/bin/ids', '-a']\ntimeout = '3s'\n[[interfaces.rule]]\npattern = '^x(?<container>.+)$'\nkind = 'container'\n\
              [[container]]\nid = '{ABCDEF01-2345-6789-abcd-ef0123456789}'\ninterfaces = ['a']\nmacs = ['00:18:51:AA:bb:cc']\n\
              addresses = ['10.0.0.5', '2001:db8:5::/64']\n[drain]\ninterval = '1m 30s'\n\
              [ledger]\nenabled = false\ntime_zone = 'Europe/Berlin'\nbilling_day = 15\n\
@@ -217,6 +230,8 @@ mod tests {
         assert_eq!((config.node.as_str(), config.vz_conf_dir.as_path()), ("n1", Path::new("/v")));
         assert_eq!(config.limits, Limits { containers: 3, interfaces: 4, classes: 5, addresses: 6 });
         assert_eq!((config.preset, config.rules.len()), (Preset::Proxmox, 1));
+        let words = vec!["/bin/ids".to_owned(), "-a".to_owned()];
+        assert_eq!(config.identity_command, Some(IdentityCommand { words, timeout: Duration::from_secs(3) }));
         let container = &config.containers[0];
         assert_eq!(container.id.as_str(), "abcdef01-2345-6789-abcd-ef0123456789");
         assert_eq!(container.macs, [[0, 0x18, 0x51, 0xaa, 0xbb, 0xcc]]);
@@ -228,6 +243,18 @@ mod tests {
         assert_eq!((config.ledger_enabled, config.ledger.calendar.billing_day()), (false, 15));
         assert_eq!(config.ledger.calendar.zone_name(), "Europe/Berlin");
         assert_eq!(config.api, Some(Listen::Unix("/run/a.sock".into())));
+    }
+
+    #[test]
+    fn the_node_is_a_name_or_a_table() {
+        let config = parse("[node]\nuplinks = ['eth0', 'eth1']\nname = 'n2'\n").unwrap();
+        assert_eq!(
+            (config.node.as_str(), config.uplinks.as_slice()),
+            ("n2", &["eth0", "eth1"].map(String::from)[..])
+        );
+        let config = parse("node = 'n1'\n").unwrap();
+        assert_eq!((config.node.as_str(), config.uplinks.len()), ("n1", 0));
+        assert!(!parse("[node]\nuplinks = ['eth0']\n").unwrap().node.is_empty());
     }
 
     #[test]
@@ -257,6 +284,24 @@ mod tests {
             ("[api]\nlisten = '0.0.0.0:9177'\n", "t.toml:2:10: 0.0.0.0 is not loopback"),
             ("[api]\nport = 1\n", "t.toml:2:1: unknown field `port`"),
             ("node = ''\n", "t.toml:1:8: the node's name is empty"),
+            ("[node]\nname = ''\n", "t.toml:2:8: the node's name is empty"),
+            ("[node]\nuplinks = ['eth0', '']\n", "t.toml:2:20: an interface name"),
+            ("[node]\nuplink = 'eth0'\n", "t.toml:2:1: unknown field `uplink`"),
+            ("node = 3\n", "t.toml:1:8: invalid type: integer `3`, expected the node's name, or a table"),
+            ("[identities]\ncommand = ['ids']\n", "t.toml:2:11: write the command as"),
+            ("[identities]\ntimeout = '2m'\n", "t.toml:2:11: the command may take up to 60s"),
+            (
+                "[[container]]\nid = '0'\n",
+                "t.toml:2:6: container id \"0\" is not usable: it is the node itself",
+            ),
+            (
+                "[[interfaces.rule]]\npattern = '^v(?<container>.)$'\nkind = 'mapped'\n",
+                "t.toml:2:11: only a pattern",
+            ),
+            (
+                "[[container]]\nid = '1'\nmacs = ['00-18-51-aa-bb-cc']\n[[container]]\nid = '2'\nmacs = ['001851AABBCC']\n",
+                "t.toml:6:9: 001851AABBCC is container 1's already",
+            ),
             ("a = \n", "t.toml:1:"),
         ];
         for (text, expected) in cases {

@@ -51,7 +51,7 @@ pub enum Preset {
     Proxmox,
     /// `vnetN` through what is written down.
     Libvirt,
-    /// `vethID` and `vethID.N`, as `lxc.net.N.veth.pair` names them.
+    /// `vethID` and `vethID.N`, as `lxc.net.N.veth.pair` names them; names made at random through what is written down.
     Lxc,
     /// `ve-NAME` and `vb-NAME`.
     Nspawn,
@@ -60,24 +60,40 @@ pub enum Preset {
 }
 
 impl Preset {
-    /// Rules by pattern; a container pattern without the group is resolved through what is written down.
+    /// The name the configuration has for it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Virtuozzo => "virtuozzo",
+            Self::Proxmox => "proxmox",
+            Self::Libvirt => "libvirt",
+            Self::Lxc => "lxc",
+            Self::Nspawn => "nspawn",
+            Self::Custom => "custom",
+        }
+    }
+
+    /// Rules by pattern.
     pub const fn rules(self) -> &'static [(&'static str, RuleKind)] {
-        use RuleKind::{Container, Ignore, Shared};
+        use RuleKind::{Container, Ignore, Mapped, Shared};
         match self {
             Self::Virtuozzo => &[
                 (r"^venet0$", Shared),
                 (r"^veth(?<container>[0-9]+)\.[0-9]+$", Container),
                 (r"^vme(?<container>[0-9]+)\.[0-9]+$", Container),
-                (r"^veth[0-9a-f]{8}$", Container),
-                (r"^vme[0-9a-f]{12}$", Container),
+                (r"^veth[0-9A-Fa-f]{8}$", Mapped),
+                (r"^vme[0-9A-Fa-f]{12}$", Mapped),
             ],
             Self::Proxmox => &[
                 (r"^fw(pr|ln|br)[0-9]+(p|o|i)[0-9]+$", Ignore),
                 (r"^veth(?<container>[0-9]+)i[0-9]+$", Container),
                 (r"^tap(?<container>[0-9]+)i[0-9]+$", Container),
             ],
-            Self::Libvirt => &[(r"^vnet[0-9]+$", Container)],
-            Self::Lxc => &[(r"^veth(?<container>[0-9]+)(\.[0-9]+)?$", Container)],
+            Self::Libvirt => &[(r"^vnet[0-9]+$", Mapped)],
+            Self::Lxc => &[
+                (r"^veth(?<container>[0-9]+)(\.[0-9]+)?$", Container),
+                // Where no name is configured, LXC makes one up: veth and six letters or digits.
+                (r"^veth[0-9A-Za-z]+$", Mapped),
+            ],
             Self::Nspawn => &[(r"^v[eb]-(?<container>.+)$", Container)],
             Self::Custom => &[],
         }
@@ -99,6 +115,8 @@ pub struct Rule {
 pub enum RuleKind {
     /// One container's; the pattern's group `container` is its id.
     Container,
+    /// One container's; whose tells `NETIF=`, `[[container]]` or the command under `[identities]`.
+    Mapped,
     /// Shared by containers, told apart by address.
     Shared,
     /// Not ours.

@@ -174,6 +174,15 @@ impl Ledger {
         Ok(self.conn.query_row(find, [hash], |row| row.get(0)).optional()?.flatten())
     }
 
+    /// Whether anything is booked under this id.
+    ///
+    /// # Errors
+    /// When the ledger can't be read.
+    pub fn knows_container(&self, name: &str) -> Result<bool, LedgerError> {
+        let mut statement = self.conn.prepare_cached("SELECT 1 FROM container WHERE name = ?1")?;
+        Ok(statement.exists([name])?)
+    }
+
     /// Retires a container: the id is free for a new customer, and what it had stays under the label that is returned.
     /// Its slot in the kernel must have been drained and retired before; counters under the old slot's generation still belong to
     /// the old container.

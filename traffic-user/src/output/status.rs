@@ -30,6 +30,8 @@ pub struct Status {
     pub memory: Vec<MapMemory>,
     /// Interfaces that should be attached.
     pub attachments: Vec<Attachment>,
+    /// The other interfaces of the host.
+    pub not_watched: Vec<NotWatched>,
     /// Faults counted so far.
     pub faults: Vec<FaultRow>,
     /// Passed less classes less faults.
@@ -109,6 +111,15 @@ pub struct Attachment {
     pub outgoing: Hook,
 }
 
+/// An interface that is not counted on.
+#[derive(Debug, Serialize)]
+pub struct NotWatched {
+    /// Its name.
+    pub interface: String,
+    /// Why.
+    pub reason: String,
+}
+
 /// One hook of an interface.
 #[derive(Debug, Serialize)]
 pub struct Hook {
@@ -165,6 +176,9 @@ pub fn unaccounted(balance: &ByDirection<Balance>) -> Unaccounted {
     Unaccounted { in_packets, in_bytes, out_packets, out_bytes }
 }
 
+/// Most interfaces that the text names as not watched.
+const NAMED_INTERFACES: usize = 10;
+
 /// The text people read.
 pub fn table(status: &Status) -> String {
     let mut text = format!(
@@ -208,6 +222,15 @@ pub fn table(status: &Status) -> String {
             ]
         }),
     );
+    if !status.not_watched.is_empty() {
+        let names: Vec<_> = status.not_watched.iter().map(|other| other.interface.as_str()).collect();
+        let shown = names.iter().take(NAMED_INTERFACES).copied().collect::<Vec<_>>().join(", ");
+        let more = match names.len().saturating_sub(NAMED_INTERFACES) {
+            0 => String::new(),
+            more => format!(" and {more} more"),
+        };
+        text += &format!("\nnot watched: {shown}{more}; --format json has the reasons\n");
+    }
     if !status.faults.is_empty() {
         text.push('\n');
         text += &rows(
