@@ -6,6 +6,7 @@ use std::{
 };
 
 use anyhow::{Context as _, bail};
+use sha2::{Digest as _, Sha256};
 
 use crate::{
     classes::{self, ClassFile, ClassTable},
@@ -50,6 +51,36 @@ pub fn read(path: &Path) -> anyhow::Result<ClassFile> {
         tracing::warn!("{}: {more} more warnings; `trafctl classes check` names all", path.display());
     }
     Ok(file)
+}
+
+/// What stands in the place of the class file, to tell whether it has changed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Seen {
+    /// A file.
+    File {
+        /// Where.
+        path: PathBuf,
+        /// SHA-256 of its bytes.
+        hash: [u8; 32],
+    },
+    /// A file that can't be read.
+    Unreadable {
+        /// Where.
+        path: PathBuf,
+        /// Why.
+        reason: String,
+    },
+    /// None.
+    Nothing,
+}
+
+/// Looks at the class file without reading its lines.
+pub fn look(config: &Config) -> Seen {
+    let Some(path) = locate(config) else { return Seen::Nothing };
+    match fs::read(&path) {
+        Ok(bytes) => Seen::File { path, hash: Sha256::digest(bytes).into() },
+        Err(error) => Seen::Unreadable { path, reason: error.to_string() },
+    }
 }
 
 /// The table that counting starts with: the class file's, or the one Virtuozzo ships where there is none.

@@ -4,6 +4,8 @@
 //! now and then. Each change takes the lock and reads the state afresh, so that other commands may change it meanwhile.
 //! Nothing here is needed for counting: that goes on in the kernel, whatever becomes of this process.
 
+mod files;
+
 use std::{
     collections::{HashMap, HashSet},
     path::Path,
@@ -21,17 +23,19 @@ use tokio::{
     time::{self, MissedTickBehavior},
 };
 
+use files::Classes;
+
 use crate::{
     api::{Listen, Server, Source},
     bookkeeper::{self, Bookkeeper},
     class_source,
+    file_watch::FileWatch,
     host::{AttachReport, Host, Selection, Session},
     identity_command::{Answers, Asking},
     kernel::{
         attach::Change,
         counters,
         load::{self, Outcome, Want},
-        tables,
     },
     ledger::DrainTrigger,
     links::Link,
@@ -65,6 +69,8 @@ pub async fn run(
     let (_subscription, mut events) = Netlink::watch()?;
 
     let host = make_host()?;
+    let files = FileWatch::new(&host.config)?;
+    let classes = Classes::look(&host.config);
     // Before anything is attached: a start that fails leaves everything as it was.
     let bound = host.config.api.as_ref().map(Listen::bind).transpose()?;
     let books =
@@ -75,6 +81,8 @@ pub async fn run(
         waiting: false,
         unresolved: HashSet::new(),
         asking: Asking::default(),
+        files,
+        classes,
         books,
     };
     let _log = daemon.start(log_faults).await?;
@@ -105,8 +113,12 @@ pub async fn run(
                 let batch = drain(event, &mut events);
                 report("following interfaces", daemon.follow(batch).await);
             }
+            changed = daemon.files.changed() => daemon.files_changed(changed).await,
             _ = resync.tick() => {
                 daemon.ask_if_needed();
+                if daemon.classes.is_waiting() {
+                    report("loading classes", daemon.follow_class_file().await);
+                }
                 report("listing interfaces", daemon.resync().await);
             }
             () = time::sleep(RETRY_INTERVAL), if daemon.asking.has_failed() => daemon.ask_if_needed(),
@@ -179,6 +191,10 @@ struct Daemon {
     unresolved: HashSet<(String, String)>,
     /// The command that is asked whose interface is whose.
     asking: Asking,
+    /// News of files.
+    files: FileWatch,
+    /// The class file.
+    classes: Classes,
     /// The ledger, unless none is kept.
     books: Option<Bookkeeper>,
 }
@@ -338,23 +354,10 @@ impl Daemon {
         if host.config.api != self.host.config.api {
             tracing::warn!("[api] has changed: that takes effect when trafctl is started anew");
         }
+        self.files = FileWatch::new(&host.config)?;
+        self.classes = Classes::look(&host.config);
         self.host = host;
-        {
-            let mut session = self.host.begin(Want::Pinned).await?;
-            if let Some(books) = &mut self.books {
-                // What was counted so far belongs to the old table.
-                books.drain(&session.loaded.maps, DrainTrigger::Event)?;
-            }
-            tables::load(&mut session.loaded.maps, &table, &|_, _| {})?;
-            tracing::info!(
-                "{} prefixes in {} classes are in force",
-                table.len(),
-                table.classes_in_use().len()
-            );
-            if let Some(books) = &self.books {
-                report("keeping the class table", books.keep_table(&session.loaded.maps, || Ok(table)));
-            }
-        }
+        self.load_classes(table).await?;
         self.resync().await
     }
 

@@ -13,6 +13,7 @@
 //! | [`config`] | the configuration |
 //! | [`identities`], [`naming`], [`vz_conf`], [`addresses`] | whose interface and whose address is what |
 //! | [`identity_command`] | the configured command that tells more of that |
+//! | [`file_watch`] | news of the files that tell it, and of the class file |
 //! | [`notation`] | how people write addresses |
 //! | [`output`] | results as tables, JSON and CSV |
 //! | [`bookkeeper`] | from the counters into the ledger: when to drain, and what must wait for a drain |
@@ -35,6 +36,7 @@ pub mod clock;
 pub mod compare;
 pub mod config;
 pub mod daemon;
+pub mod file_watch;
 pub mod health;
 pub mod host;
 pub mod identities;

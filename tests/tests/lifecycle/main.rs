@@ -8,6 +8,7 @@ mod cli;
 mod clsact;
 mod daemon;
 mod detach;
+mod files;
 mod hosts;
 mod interfaces;
 mod load;

@@ -20,7 +20,7 @@ use crate::{
 /// makes a container's; pins everything, so that counting goes on without any process. A second run changes nothing. In
 /// a container's start hook, `trafctl attach veth101.0` returns when the first packet will be counted.
 ///
-/// The class file is loaded only together with the program; later changes are taken over by `trafctl classes load`.
+/// The class file is loaded only together with the program; later changes are taken over by `trafctl run` or `trafctl classes load`.
 #[derive(Debug, Args)]
 #[command(after_long_help = "Examples:\n  \
     trafctl attach\n  \

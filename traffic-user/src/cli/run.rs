@@ -7,7 +7,8 @@ use crate::{daemon, kernel::bpffs::Bpffs, privileges};
 
 /// Attach, follow interfaces as they come and go, and stay
 ///
-/// For a service manager (`Type=notify`). SIGHUP reads classes, addresses and configuration anew; SIGTERM ends it, and
+/// For a service manager (`Type=notify`). Changes of the class file and of Virtuozzo's
+/// container files take effect at once. SIGHUP reads everything and the configuration anew; SIGTERM ends it, and
 /// counting goes on in the kernel. Killing it in any way loses nothing.
 #[derive(Debug, Args)]
 #[command(

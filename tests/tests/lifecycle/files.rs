@@ -1,0 +1,170 @@
+//! Files that change while `trafctl run` runs.
+
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use traffic_tests::traffic::udp_send;
+use traffic_tests::{Amounts, Container, Counters, Lab};
+
+use crate::daemon::Daemon;
+use crate::node::{at, eventually, hooks, is_well, node, pair};
+
+const UUID: &str = "2b2a3d9c-6f2e-4a77-9c15-0a1b2c3d4e5f";
+
+/// The containers' networks in one class.
+fn classes(class: u8) -> String {
+    format!("1 0.0.0.0/0\n1 ::/0\n{class} 10.1.0.0/16\n{class} fd00:1::/32\n")
+}
+
+fn hash(lab: &Lab) -> Result<String> {
+    Ok(Counters::read(lab)?.class_table.hash)
+}
+
+/// Does something, and waits until another class table is in force. On an idle machine that takes half a second; the
+/// listing that would notice without news comes each ten.
+fn changes_table(lab: &Lab, what: &str, change: impl FnOnce() -> Result<()>) -> Result<()> {
+    let before = hash(lab)?;
+    let start = Instant::now();
+    change()?;
+    eventually(what, || Ok(hash(lab)? != before))?;
+    ensure!(start.elapsed() < Duration::from_secs(8), "{what} took {:?}", start.elapsed());
+    Ok(())
+}
+
+fn counts_in(lab: &Lab, a: &Container, b: &Container, class: u8) -> Result<()> {
+    let before = Counters::at_rest(lab)?.class("101", class, "ipv4");
+    let sent = udp_send(a.namespace(), b.namespace(), at(b.v4()), 10 + u64::from(class), 200)?;
+    let since = Counters::at_rest(lab)?.class("101", class, "ipv4").since(before);
+    assert_eq!(since, Amounts::outgoing(sent.packets, sent.l3_bytes), "class {class}");
+    Ok(())
+}
+
+#[test]
+fn a_changed_class_file_is_in_force_at_once() -> Result<()> {
+    let lab = node("class-file")?;
+    let directory = lab.path("vz/conf");
+    fs::create_dir_all(&directory)?;
+    let file = directory.join("networks_classes");
+    fs::write(&file, classes(2))?;
+    lab.configure(&format!("class_file = {file:?}\n"))?;
+    let (a, b) = pair(&lab)?;
+    let mut daemon = Daemon::start(&lab)?;
+    counts_in(&lab, &a, &b, 2)?;
+
+    changes_table(&lab, "written in place", || Ok(fs::write(&file, classes(3))?))?;
+    counts_in(&lab, &a, &b, 3)?;
+    changes_table(&lab, "replaced by rename", || {
+        fs::write(directory.join(".networks_classes.swp"), classes(4))?;
+        Ok(fs::rename(directory.join(".networks_classes.swp"), &file)?)
+    })?;
+    counts_in(&lab, &a, &b, 4)?;
+    // As `git checkout`, configuration management and package managers do.
+    changes_table(&lab, "the directory is replaced", || {
+        fs::rename(lab.path("vz"), lab.path("old"))?;
+        fs::create_dir_all(&directory)?;
+        Ok(fs::write(&file, classes(5))?)
+    })?;
+    counts_in(&lab, &a, &b, 5)?;
+    changes_table(&lab, "a link to a file elsewhere", || {
+        lab.write("elsewhere", &classes(6))?;
+        fs::remove_file(&file)?;
+        Ok(symlink(lab.path("elsewhere"), &file)?)
+    })?;
+    changes_table(&lab, "the file that the link points to", || {
+        lab.write("elsewhere", &classes(7)).map(drop)
+    })?;
+    counts_in(&lab, &a, &b, 7)?;
+
+    let good = hash(&lab)?;
+    lab.write("elsewhere", "1 0.0.0.0/0\n16777 10.0.0.0/8\n")?;
+    daemon.says("networks_classes:2")?;
+    // Said once: other news do not bring it again.
+    fs::write(directory.join("networks_classes.bak"), "")?;
+    fs::rename(&file, directory.join("away"))?;
+    daemon.says("the class file is gone; the table in force stays in force")?;
+    assert_eq!(hash(&lab)?, good);
+    assert_eq!(daemon.said().matches("the class file is refused").count(), 1, "{}", daemon.said());
+    counts_in(&lab, &a, &b, 7)?;
+    changes_table(&lab, "it is good again", || {
+        fs::rename(directory.join("away"), &file)?;
+        lab.write("elsewhere", &classes(8)).map(drop)
+    })?;
+    counts_in(&lab, &a, &b, 8)?;
+    is_well(&lab)?;
+    daemon.end_after_errors()
+}
+
+#[test]
+fn container_files_take_effect_wherever_they_appear() -> Result<()> {
+    let lab = node("conf-files")?;
+    let directory = lab.path("later/conf");
+    lab.configure(&format!("class_file = {:?}\nvz_conf_dir = {directory:?}\n", lab.path("classes")))?;
+    let venet = lab.venet()?;
+    let routed = venet.container("301", [10, 3, 0, 1].into(), "fd00:3::1".parse()?)?;
+    let other = venet.container("302", [10, 3, 0, 2].into(), "fd00:3::2".parse()?)?;
+    let bridged = lab.bridged_as("veth42001122", [10, 1, 0, 7].into(), "fd00:1::7".parse()?)?;
+    let mut daemon = Daemon::start(&lab)?;
+    daemon.says("veth42001122: not attached")?;
+
+    // The directory appears with a file in it, as by a package.
+    fs::create_dir_all(&directory)?;
+    fs::write(
+        directory.join(format!("{UUID}.conf")),
+        "VEID=777\nNETIF=\"host_ifname=veth42001122\"\nodd line\n",
+    )?;
+    soon("the bridged container", || Ok(hooks(&lab, bridged.interface())?.len() == 2))?;
+    daemon.says(&format!("{UUID}.conf:3: it is no assignment"))?;
+
+    // Virtuozzo's file is a link into the private area, and is replaced there.
+    fs::create_dir_all(lab.path("private/301"))?;
+    let target = lab.path("private/301/ve.conf");
+    fs::write(&target, "IP_ADDRESS=\"10.3.9.9\"\n")?;
+    symlink(&target, directory.join("301.conf"))?;
+    soon("the link is read", || owns(&lab, "10.3.9.9/32", "301"))?;
+    fs::write(lab.path("private/301/new"), "IP_ADDRESS=\"10.3.0.1\"\n")?;
+    fs::rename(lab.path("private/301/new"), &target)?;
+    soon("its target is read", || owns(&lab, "10.3.0.1/32", "301"))?;
+    let before = Counters::at_rest(&lab)?;
+    let sent = udp_send(routed.namespace(), other.namespace(), at(other.v4()), 17, 300)?;
+    let counters = Counters::at_rest(&lab)?;
+    let since = counters.class("301", 1, "ipv4").since(before.class("301", 1, "ipv4"));
+    assert_eq!(since, Amounts::outgoing(sent.packets, sent.l3_bytes));
+    assert_eq!(daemon.said().matches("it is no assignment").count(), 1, "{}", daemon.said());
+    daemon.end()
+}
+
+/// Waits less than the listing that would notice without news takes.
+fn soon(what: &str, is_so: impl FnMut() -> Result<bool>) -> Result<()> {
+    let start = Instant::now();
+    eventually(what, is_so)?;
+    ensure!(start.elapsed() < Duration::from_secs(8), "{what} took {:?}", start.elapsed());
+    Ok(())
+}
+
+/// Whether the kernel has the address as the container's: a slot with its name, and the prefix with that slot.
+fn owns(lab: &Lab, prefix: &str, container: &str) -> Result<bool> {
+    let maps = lab.bpffs().join("maps");
+    let read = |name: &str| -> Result<serde_json::Value> {
+        let mut command = std::process::Command::new("bpftool");
+        command.args(["-j", "map", "dump", "pinned"]).arg(maps.join(name));
+        Ok(serde_json::from_str(&traffic_tests::process::run_ok(&mut command)?)?)
+    };
+    let bytes = |value: &serde_json::Value| -> Vec<u8> {
+        let digits = value.as_array().into_iter().flatten().filter_map(|byte| byte.as_str());
+        digits.filter_map(|digits| u8::from_str_radix(digits.trim_start_matches("0x"), 16).ok()).collect()
+    };
+    let (address, len) = prefix.split_once('/').context("a prefix")?;
+    let address: std::net::Ipv4Addr = address.parse()?;
+    let key = [&u32::to_ne_bytes(len.parse()?)[..], &address.octets()[..]].concat();
+    let addresses = read("ADDRESSES_V4")?;
+    let found = addresses.as_array().into_iter().flatten().find(|row| bytes(&row["key"]) == key);
+    let Some(slot) = found.and_then(|row| <[u8; 4]>::try_from(bytes(&row["value"])).ok()) else {
+        return Ok(false);
+    };
+    let containers = read("CONTAINERS")?;
+    let rows: Vec<_> = containers.as_array().into_iter().flatten().collect();
+    let record = bytes(&rows.get(u32::from_ne_bytes(slot) as usize).context("the slot")?["value"]);
+    Ok(record[16..].starts_with(container.as_bytes()))
+}

@@ -1,0 +1,83 @@
+//! Acting on changes of files while the daemon runs: the class file, and Virtuozzo's container files.
+
+use anyhow::{Context as _, bail};
+
+use super::{Daemon, report};
+use crate::{
+    class_source,
+    classes::ClassTable,
+    config::Config,
+    file_watch::Changed,
+    kernel::{load::Want, tables},
+    ledger::DrainTrigger,
+};
+
+/// The class file as the daemon follows it.
+pub(super) struct Classes {
+    /// What was looked at last, in force or refused.
+    seen: class_source::Seen,
+    /// It is good, but could not be loaded; it is tried again.
+    waiting: bool,
+}
+
+impl Classes {
+    /// The file as it is now.
+    pub(super) fn look(config: &Config) -> Self {
+        Self { seen: class_source::look(config), waiting: false }
+    }
+
+    /// Whether a good file is still to be loaded.
+    pub(super) fn is_waiting(&self) -> bool {
+        self.waiting
+    }
+}
+
+impl Daemon {
+    /// Puts a class table in force; what was counted so far is booked under the old one.
+    pub(super) async fn load_classes(&mut self, table: ClassTable) -> anyhow::Result<()> {
+        let mut session = self.host.begin(Want::Pinned).await?;
+        if let Some(books) = &mut self.books {
+            books.drain(&session.loaded.maps, DrainTrigger::Event)?;
+        }
+        tables::load(&mut session.loaded.maps, &table, &|_, _| {})?;
+        tracing::info!("{} prefixes in {} classes are in force", table.len(), table.classes_in_use().len());
+        if let Some(books) = &self.books {
+            report("keeping the class table", books.keep_table(&session.loaded.maps, || Ok(table)));
+        }
+        Ok(())
+    }
+
+    pub(super) async fn files_changed(&mut self, changed: Changed) {
+        if changed.classes {
+            report("following the class file", self.follow_class_file().await);
+        }
+        if changed.identities {
+            report("following container files", self.resync().await);
+        }
+    }
+
+    /// Loads the class file if it is another than the one looked at last. One that is refused, or that is gone, is said
+    /// once, and the table in force stays.
+    pub(super) async fn follow_class_file(&mut self) -> anyhow::Result<()> {
+        let seen = class_source::look(&self.host.config);
+        if seen == self.classes.seen && !self.classes.waiting {
+            return Ok(());
+        }
+        self.classes = Classes { seen, waiting: false };
+        match &self.classes.seen {
+            class_source::Seen::Nothing => {
+                tracing::warn!("the class file is gone; the table in force stays in force");
+                return Ok(());
+            }
+            class_source::Seen::Unreadable { path, reason } => {
+                bail!("cannot read {}: {reason}; the table in force stays in force", path.display())
+            }
+            class_source::Seen::File { .. } => {}
+        }
+        let table = class_source::table_for_start(&self.host.config)?;
+        self.classes.waiting = true;
+        self.load_classes(table).await.context("the table in force stays in force")?;
+        self.classes.waiting = false;
+        Ok(())
+    }
+}
