@@ -62,6 +62,16 @@ pub enum Direction {
     Out = 1,
 }
 
+impl Direction {
+    /// The other one.
+    pub const fn reversed(self) -> Self {
+        match self {
+            Self::In => Self::Out,
+            Self::Out => Self::In,
+        }
+    }
+}
+
 /// Number of [`Direction`]s.
 pub const DIRECTIONS: usize = 2;
 
@@ -113,10 +123,13 @@ pub enum Fault {
     NoClassTable = 7,
     /// A slot or column number lies outside its map; cannot happen unless maps were tampered with.
     NoCounter = 8,
+    /// On an uplink: neither from nor to an address of the node's own. A container's, counted where it is at home, or a
+    /// stranger's; no fault of anybody.
+    NotTheNodes = 9,
 }
 
 /// Number of [`Fault`]s.
-pub const FAULTS: usize = 9;
+pub const FAULTS: usize = 10;
 /// Places for faults in a map value; the spare ones let a newer program add a fault without a new layout.
 pub const FAULT_PLACES: usize = 16;
 
@@ -132,6 +145,7 @@ impl Fault {
         Self::UnknownInterface,
         Self::NoClassTable,
         Self::NoCounter,
+        Self::NotTheNodes,
     ];
 
     /// The name used in output and in the ledger; never changes once released.
@@ -146,6 +160,7 @@ impl Fault {
             Self::UnknownInterface => "unknown_interface",
             Self::NoClassTable => "no_class_table",
             Self::NoCounter => "no_counter",
+            Self::NotTheNodes => "not_the_nodes",
         }
     }
 }
@@ -221,6 +236,14 @@ pub mod interface_flags {
     pub const SHARED: u32 = 2;
     /// No container slot was free: everything is [`super::Fault::ContainerTableFull`].
     pub const NO_SLOT: u32 = 4;
+    /// An uplink of the node, instead of [`PRESENT`]: its own traffic passes here beside that of others, and *ingress* is
+    /// in to it. Without `PRESENT`, so that the program's common path need not ask.
+    pub const UPLINK: u32 = 8;
+}
+
+/// An address as the key of the node's own addresses: IPv4 as it is mapped into IPv6.
+pub const fn node_address_v4([a, b, c, d]: [u8; 4]) -> [u8; 16] {
+    [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, a, b, c, d]
 }
 
 /// The value of a local address on a shared interface that has an owner but no counter slot.

@@ -30,6 +30,7 @@ mod classify;
 mod count;
 mod gso;
 mod maps;
+mod other;
 mod parse;
 
 use aya_ebpf::{bindings::TC_ACT_UNSPEC, macros::classifier, programs::TcContext};
@@ -71,14 +72,14 @@ trait Parts {
 struct Shipped;
 impl Parts for Shipped {}
 
-/// Host-side ingress: out of the container.
+/// Host-side ingress: out of the container. On an uplink it hangs on egress: out of the node.
 #[classifier]
 fn trafctl_ingress(ctx: TcContext) -> i32 {
     account::<Shipped>(&ctx, Direction::Out);
     TC_ACT_UNSPEC
 }
 
-/// Host-side egress: in to the container.
+/// Host-side egress: in to the container. On an uplink it hangs on ingress: in to the node.
 #[classifier]
 fn trafctl_egress(ctx: TcContext) -> i32 {
     account::<Shipped>(&ctx, Direction::In);
@@ -100,8 +101,13 @@ fn account<P: Parts>(ctx: &TcContext, direction: Direction) {
         gso::on_wire(skb, &LinkLayer { l3_offset, ethertype }, gso_size, len, (interface_slot, direction));
     count::passed(interface_slot, direction, &tally, len);
 
-    let counted = if flags & interface_flags::PRESENT == 0 {
-        Err(Fault::UnknownInterface)
+    let stopped = if flags & interface_flags::PRESENT != 0 {
+        None
+    } else {
+        other::not_counted(skb, l3_offset, ethertype, direction, flags)
+    };
+    let counted = if let Some(fault) = stopped {
+        Err(fault)
     } else if ethertype == ETHERTYPE_IPV4 {
         classify::ipv4::<P>(skb, l3_offset, direction, flags, container_slot)
             .and_then(|index| P::count(index, Family::Ipv4, direction, &tally))

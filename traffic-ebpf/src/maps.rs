@@ -41,6 +41,11 @@ pub static ADDRESSES_V4: LpmTrie<[u8; 4], u32, 65_536> = LpmTrie::new();
 #[btf_map]
 pub static ADDRESSES_V6: LpmTrie<[u8; 16], u32, 65_536> = LpmTrie::new();
 
+/// The node's own addresses, for uplinks: IPv4 as mapped into IPv6. Written by userspace. Full: the rest is not counted for
+/// the node, and userspace says so. Room is taken as it is needed.
+#[btf_map]
+pub static NODE_ADDRESSES: HashMap<[u64; 2], u32, 65_536, 1> = HashMap::new();
+
 /// A compiled class table of one family: peer's prefix -> column. No prefix: [`traffic_common::CLASS_ZERO_COLUMN`].
 pub type ClassTrieV4 = LpmTrie<[u8; 4], u32, 1>;
 /// The same for IPv6.
@@ -125,5 +130,5 @@ pub fn interface(ifindex: u32) -> Option<&'static InterfaceEntry> {
         // SAFETY: the value is read only; a torn read during an update is excluded because updates replace elements.
         unsafe { INTERFACE_BY_HIGH_INDEX.get(&ifindex) }
     };
-    entry.filter(|entry| entry.flags & interface_flags::PRESENT != 0)
+    entry.filter(|entry| entry.flags & (interface_flags::PRESENT | interface_flags::UPLINK) != 0)
 }

@@ -161,6 +161,8 @@ fn drain(first: LinkEvent, events: &mut BoxStream<'static, LinkEvent>) -> HashMa
         let index = match &event {
             LinkEvent::Seen(link) => link.index,
             LinkEvent::Gone { index } => *index,
+            // No interface has it.
+            LinkEvent::Addresses => 0,
         };
         batch.insert(index, event);
         next = futures_util::FutureExt::now_or_never(events.next()).flatten();
@@ -227,11 +229,13 @@ impl Daemon {
     async fn follow(&mut self, batch: HashMap<u32, LinkEvent>) -> anyhow::Result<()> {
         let mut gone = Vec::new();
         let mut seen = Vec::new();
+        let mut addresses = false;
         if self.asks_for_refresh(&batch) {
             self.host.refresh()?;
         }
         for (index, event) in batch {
             match event {
+                LinkEvent::Addresses => addresses = !self.host.config.uplinks.is_empty(),
                 LinkEvent::Gone { .. } => {
                     if self.known.remove(&index).is_some() {
                         gone.push(index);
@@ -252,7 +256,7 @@ impl Daemon {
                 }
             }
         }
-        if gone.is_empty() && seen.is_empty() {
+        if gone.is_empty() && seen.is_empty() && !addresses {
             return Ok(());
         }
         let mut session = self.host.begin(Want::Pinned).await?;
@@ -267,6 +271,7 @@ impl Daemon {
         if let Some(books) = self.books.as_mut().filter(|_| ended) {
             report("draining the counters", books.drain(&session.loaded.maps, DrainTrigger::Event));
         }
+        // The node's own addresses with it.
         let attached = self.host.attach(&mut session, &seen, &Selection::Matching).await?;
         self.learn(&seen, &attached);
         Ok(())

@@ -181,6 +181,7 @@ impl Host {
     /// Moves every hook to the program just loaded, one atomic replacement each, then makes it the pinned one.
     async fn move_links(&self, session: &mut Session) -> anyhow::Result<()> {
         for link in self.netlink.links().await? {
+            let link = if session.registry.is_uplink(link.index) { link.as_uplink() } else { link };
             for direction in BOTH {
                 for kind in [AttachKind::Tcx, AttachKind::Clsact] {
                     if attach::is_attached(&self.bpffs, &self.netlink, &link, kind, direction).await? {
@@ -206,10 +207,15 @@ impl Host {
         selection: &Selection,
     ) -> anyhow::Result<AttachReport> {
         let mut report = AttachReport::default();
+        // Before the hooks: the first packet on an uplink must find whose it is.
+        self.sync_node_addresses(session).await?;
         for (link, role) in self.select(links, selection)? {
             match role {
-                // Uplinks come with the counting of the node's own traffic.
-                Role::Ignored(_) | Role::Uplink => {}
+                Role::Ignored(_) => self.let_go_of_uplink(session, link).await?,
+                Role::Uplink => {
+                    let link = link.clone().as_uplink();
+                    self.attach_reported(session, &link, Some(&ContainerId::node()), &mut report).await;
+                }
                 Role::Unresolved { reason } => report.unresolved.push((link.name.clone(), reason)),
                 Role::Container(id) => self.attach_reported(session, link, Some(&id), &mut report).await,
                 Role::Shared => self.attach_reported(session, link, None, &mut report).await,
@@ -294,10 +300,11 @@ impl Host {
         if begins {
             // Written before the hooks, so that an attach that is cut short is made good by the next one.
             let now = self.netlink.link(link.index).await?.unwrap_or_else(|| link.clone());
+            let now = if link.is_uplink { now.as_uplink() } else { now };
             registry.note_attach(&mut loaded.maps, interface_slot, &now, counted_so_far)?;
         }
         let entry = InterfaceEntry {
-            flags: interface_flags::PRESENT
+            flags: if link.is_uplink { interface_flags::UPLINK } else { interface_flags::PRESENT }
                 | if container.is_none() { interface_flags::SHARED } else { 0 }
                 | if container.is_some() && slot.is_none() { interface_flags::NO_SLOT } else { 0 },
             interface_slot,
@@ -320,7 +327,7 @@ impl Host {
                     .await?;
             change = change.max(done);
         }
-        if begins {
+        if begins && !link.is_uplink {
             self.settle(session, interface_slot, link.index, counted_so_far).await?;
         }
         Ok(change)
@@ -403,6 +410,35 @@ impl Host {
             Some(reading) => registry.note_settled(&mut loaded.maps, slot, &reading, counted_so_far),
             None => Ok(()),
         }
+    }
+
+    /// Takes what is ours off an interface that is named as an uplink no more. Its counters stay.
+    async fn let_go_of_uplink(&self, session: &mut Session, link: &Link) -> anyhow::Result<()> {
+        let Some(slot) = session.registry.interface_of_index(link.index) else { return Ok(()) };
+        if read_text(&session.registry.interfaces()[slot as usize].container) != ContainerId::node().as_str()
+        {
+            return Ok(());
+        }
+        for direction in BOTH {
+            attach::detach(&self.bpffs, &self.netlink, link, direction).await?;
+        }
+        session.registry.note_gone(&mut session.loaded.maps, slot)?;
+        write_entry(&mut session.loaded, link.index, InterfaceEntry::default())?;
+        tracing::info!("{} is no uplink any more; its counters stay", link.name);
+        Ok(())
+    }
+
+    /// Tells the program the node's own addresses, if there is an uplink to tell them on.
+    ///
+    /// # Errors
+    /// When they can't be listed or written.
+    pub async fn sync_node_addresses(&self, session: &mut Session) -> anyhow::Result<()> {
+        let own = if self.config.uplinks.is_empty() {
+            std::collections::BTreeSet::new()
+        } else {
+            self.netlink.own_addresses().await?
+        };
+        tables::sync_node_addresses(&mut session.loaded.maps, &own)
     }
 
     /// Lets go of interfaces that exist no more: their entries and pinned links. Their counters stay.

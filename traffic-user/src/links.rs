@@ -13,11 +13,19 @@ pub struct Link {
     pub mac: Option<[u8; 6]>,
     /// Whether its packets begin with an Ethernet header.
     pub ethernet: bool,
+    /// Whether it is an uplink of the node: what comes in there is in to it.
+    pub is_uplink: bool,
     /// What the kernel counted on it, in the container's directions.
     pub statistics: LinkStatistics,
 }
 
 impl Link {
+    /// The same as an uplink, without the kernel's statistics: those are of everybody's traffic there, and count buffers
+    /// before they are put together.
+    pub fn as_uplink(self) -> Self {
+        Self { is_uplink: true, statistics: LinkStatistics::default(), ..self }
+    }
+
     /// Bytes before the network header of its packets.
     pub const fn link_header_len(&self) -> u32 {
         if self.ethernet { 14 } else { 0 }

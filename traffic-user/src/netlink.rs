@@ -1,11 +1,12 @@
 //! Talking rtnetlink: the list of interfaces, news of them, and the filters on their hooks.
 
-use std::sync::Arc;
+use std::{collections::BTreeSet, net::IpAddr, sync::Arc};
 
 use anyhow::Context as _;
 use futures_util::{StreamExt as _, TryStreamExt as _, stream::BoxStream};
 use netlink_packet_route::{
     RouteNetlinkMessage,
+    address::{AddressAttribute, AddressMessage},
     link::{LinkAttribute, LinkLayerType, LinkMessage},
     tc::{TcAttribute, TcFilterBpf, TcFilterBpfOption, TcMessage, TcOption},
 };
@@ -32,7 +33,11 @@ impl Drop for Connection {
     }
 }
 
-/// News of an interface.
+/// What news are subscribed to.
+const NEWS: [MulticastGroup; 3] =
+    [MulticastGroup::Link, MulticastGroup::Ipv4Ifaddr, MulticastGroup::Ipv6Ifaddr];
+
+/// News of an interface, or of the node.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum LinkEvent {
     /// It appeared, or something about it changed.
@@ -42,6 +47,8 @@ pub enum LinkEvent {
         /// Its index.
         index: u32,
     },
+    /// An address of the node's own came or went.
+    Addresses,
 }
 
 /// A classifier on a clsact hook.
@@ -69,14 +76,14 @@ impl Netlink {
         Ok(Self { handle, _connection: connection })
     }
 
-    /// Opens a connection that also brings news of interfaces. News can be lost when they come too fast, so whoever
+    /// Opens a connection that also brings news of interfaces and of the node's own addresses. News can be lost when they come too fast, so whoever
     /// follows them lists all interfaces now and then.
     ///
     /// # Errors
     /// When the socket can't be opened or may not join the group.
     pub fn watch() -> anyhow::Result<(Self, BoxStream<'static, LinkEvent>)> {
-        let (connection, handle, messages) = rtnetlink::new_multicast_connection(&[MulticastGroup::Link])
-            .context("cannot subscribe to news of interfaces")?;
+        let (connection, handle, messages) =
+            rtnetlink::new_multicast_connection(&NEWS).context("cannot subscribe to news of interfaces")?;
         let connection = Arc::new(Connection(tokio::spawn(connection)));
         let events = messages.filter_map(async |(message, _from)| match message.payload {
             netlink_packet_core::NetlinkPayload::InnerMessage(RouteNetlinkMessage::NewLink(link)) => {
@@ -85,6 +92,9 @@ impl Netlink {
             netlink_packet_core::NetlinkPayload::InnerMessage(RouteNetlinkMessage::DelLink(link)) => {
                 Some(LinkEvent::Gone { index: link.header.index })
             }
+            netlink_packet_core::NetlinkPayload::InnerMessage(
+                RouteNetlinkMessage::NewAddress(_) | RouteNetlinkMessage::DelAddress(_),
+            ) => Some(LinkEvent::Addresses),
             _ => None,
         });
         Ok((Self { handle, _connection: connection }, events.boxed()))
@@ -98,6 +108,16 @@ impl Netlink {
         let messages: Vec<LinkMessage> =
             self.handle.link().get().execute().try_collect().await.context("cannot list the interfaces")?;
         Ok(messages.iter().filter_map(from_message).collect())
+    }
+
+    /// The node's own addresses, on whatever interface.
+    ///
+    /// # Errors
+    /// When the kernel refuses the listing.
+    pub async fn own_addresses(&self) -> anyhow::Result<BTreeSet<IpAddr>> {
+        let messages: Vec<AddressMessage> =
+            self.handle.address().get().execute().try_collect().await.context("cannot list the addresses")?;
+        Ok(messages.iter().filter_map(own_address).collect())
     }
 
     /// One interface as it is now; `None` when it is gone.
@@ -144,6 +164,21 @@ impl Netlink {
     }
 }
 
+/// Where both ends of a link have an address, the node's is the local one.
+fn own_address(message: &AddressMessage) -> Option<IpAddr> {
+    let find = |wanted: fn(&AddressAttribute) -> Option<IpAddr>| message.attributes.iter().find_map(wanted);
+    find(|attribute| match attribute {
+        AddressAttribute::Local(address) => Some(*address),
+        _ => None,
+    })
+    .or_else(|| {
+        find(|attribute| match attribute {
+            AddressAttribute::Address(address) => Some(*address),
+            _ => None,
+        })
+    })
+}
+
 fn as_bpf_filter(message: &TcMessage) -> Option<BpfFilter> {
     let kind = message
         .attributes
@@ -178,6 +213,7 @@ fn from_message(message: &LinkMessage) -> Option<Link> {
         name: String::new(),
         mac: None,
         ethernet: message.header.link_layer_type == LinkLayerType::Ether,
+        is_uplink: false,
         statistics: LinkStatistics::default(),
     };
     for attribute in &message.attributes {

@@ -11,7 +11,7 @@ use traffic_common::{DIRECTIONS, Direction, Family, Fault, Tally};
 pub struct ContainerId(String);
 
 /// The id of the node itself.
-const NODE_ID: &str = "0";
+pub const NODE_ID: &str = "0";
 
 fn is_uuid(text: &str) -> bool {
     let digit_or_dash = |(at, b): (usize, u8)| {

@@ -15,3 +15,4 @@ mod load;
 mod node;
 mod reload;
 mod slots;
+mod uplink;

@@ -18,7 +18,7 @@ pub struct Options {
     /// Say for each packet that lands in a fault counter why it did (costly; for debugging)
     ///
     /// By number: direction 0 is in, 1 is out; fault 0 not_ip, 1 truncated, 2 malformed, 3 vlan_depth, 4 no_container,
-    /// 5 container_table_full, 6 unknown_interface, 7 no_class_table, 8 no_counter.
+    /// 5 container_table_full, 6 unknown_interface, 7 no_class_table, 8 no_counter. On uplinks nothing is said.
     #[arg(long)]
     log_faults: bool,
 }

@@ -135,7 +135,9 @@ async fn attachments(
     let records = maps.interfaces.range(0, maps.interfaces.len())?;
     let mut attachments = Vec::new();
     for link in host.netlink.links().await? {
-        let container = match host.role(&link) {
+        let role = host.role(&link);
+        let is_uplink = role == Role::Uplink;
+        let container = match role {
             Role::Container(id) => Some(id.to_string()),
             Role::Uplink => Some(ContainerId::node().to_string()),
             Role::Shared => None,
@@ -152,7 +154,9 @@ async fn attachments(
         };
         let mut hooks = Vec::new();
         for direction in [Direction::In, Direction::Out] {
-            let hook = hook(host, &link, direction).await?;
+            // Into the node is the way that is out of a container.
+            let side = if is_uplink { direction.reversed() } else { direction };
+            let hook = hook(host, &link, side).await?;
             problems.extend(hook_problems(&link, direction, &hook));
             hooks.push(hook);
         }
@@ -160,6 +164,7 @@ async fn attachments(
         if let Some(slot) = slot.filter(|&slot| slot != UNKNOWN_INTERFACE_SLOT as usize) {
             // The statistics first: what passes between the readings must not look like something missed.
             let now = host.netlink.link(link.index).await?.unwrap_or_else(|| link.clone());
+            let now = if is_uplink { now.as_uplink() } else { now };
             let ours = counters::sum_interface(&maps.interface_counters.range(u32::try_from(slot)?, 1)?);
             let since = counters::since_attach(&records[slot], &now.statistics, &ours);
             let sides = [("in", Direction::In, since.incoming), ("out", Direction::Out, since.outgoing)];

@@ -80,8 +80,9 @@ const fn hook(direction: Direction) -> (TcAttachType, &'static str) {
 }
 
 impl Programs {
-    fn for_direction(&mut self, direction: Direction) -> &mut SchedClassifier {
-        match direction {
+    /// The program for a hook: on an uplink each hangs where the other does on a container's interface.
+    fn for_hook(&mut self, link: &Link, direction: Direction) -> &mut SchedClassifier {
+        match if link.is_uplink { direction.reversed() } else { direction } {
             Direction::In => &mut self.egress,
             Direction::Out => &mut self.ingress,
         }
@@ -118,7 +119,7 @@ pub async fn ensure(
     direction: Direction,
 ) -> anyhow::Result<Change> {
     let (attach_type, name) = hook(direction);
-    let program = programs.for_direction(direction);
+    let program = programs.for_hook(link, direction);
     let change = match kind {
         AttachKind::Tcx => ensure_tcx(bpffs, program, link, direction),
         AttachKind::Clsact => {
@@ -215,10 +216,11 @@ fn leave_attached(link: SchedClassifierLink) {
 
 /// Id of our program's filter on a clsact hook.
 async fn our_filter(netlink: &Netlink, link: &Link, direction: Direction) -> anyhow::Result<Option<u32>> {
-    let (_, name) = hook(direction);
     let filters = netlink.bpf_filters(link.index, direction).await?;
     let ours = filters.into_iter().find(|filter| {
-        filter.priority == FILTER_PRIORITY && filter.handle == u32::from(FILTER_HANDLE) && filter.name == name
+        filter.priority == FILTER_PRIORITY
+            && filter.handle == u32::from(FILTER_HANDLE)
+            && is_ours(&filter.name)
     });
     Ok(ours.map(|filter| filter.program_id))
 }

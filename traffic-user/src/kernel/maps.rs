@@ -21,11 +21,12 @@ use super::{bpffs::Bpffs, sys};
 use crate::output::status::MapMemory;
 
 /// Names of all maps that are pinned, as the program defines them.
-pub const PINNED: [&str; 19] = [
+pub const PINNED: [&str; 20] = [
     "INTERFACE_BY_INDEX",
     "INTERFACE_BY_HIGH_INDEX",
     "ADDRESSES_V4",
     "ADDRESSES_V6",
+    "NODE_ADDRESSES",
     "CLASSES_V4",
     "CLASSES_V6",
     "CLASS_INDEX_V4",
@@ -70,6 +71,8 @@ pub struct Maps {
     pub addresses_v4: LpmTrie<MapData, [u8; 4], u32>,
     /// Local IPv6 prefix -> container slot.
     pub addresses_v6: LpmTrie<MapData, [u8; 16], u32>,
+    /// The node's own addresses.
+    pub node_addresses: HashMap<MapData, [u8; 16], u32>,
     /// The two IPv4 class tables.
     pub classes_v4: Pair,
     /// The two IPv6 class tables.
@@ -111,6 +114,7 @@ impl Maps {
             interface_by_high_index: typed(bpffs, "INTERFACE_BY_HIGH_INDEX")?,
             addresses_v4: typed(bpffs, "ADDRESSES_V4")?,
             addresses_v6: typed(bpffs, "ADDRESSES_V6")?,
+            node_addresses: typed(bpffs, "NODE_ADDRESSES")?,
             classes_v4: Pair::open(bpffs, "CLASSES_V4")?,
             classes_v6: Pair::open(bpffs, "CLASSES_V6")?,
             class_index_v4: Pair::open(bpffs, "CLASS_INDEX_V4")?,

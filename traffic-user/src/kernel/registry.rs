@@ -21,7 +21,11 @@ use super::{
     counters::{self, sum_interface},
     maps::Maps,
 };
-use crate::{clock, links::Link, snapshot::ContainerId};
+use crate::{
+    clock,
+    links::Link,
+    snapshot::{ContainerId, NODE_ID},
+};
 
 /// A record nobody owns.
 pub const EMPTY_CONTAINER: ContainerRecord =
@@ -254,6 +258,12 @@ impl Registry {
     pub fn interface_of_index(&self, ifindex: u32) -> Option<u32> {
         let slot = self.interfaces.iter().position(|record| ifindex != 0 && record.ifindex == ifindex)?;
         u32::try_from(slot).ok()
+    }
+
+    /// Whether an interface of this index is registered as an uplink of the node.
+    pub fn is_uplink(&self, ifindex: u32) -> bool {
+        let of_node = |slot: u32| read_text(&self.interfaces[slot as usize].container) == NODE_ID;
+        self.interface_of_index(ifindex).is_some_and(of_node)
     }
 
     /// The slot of an interface and its container; the one for strangers when all are taken.
@@ -497,6 +507,7 @@ mod tests {
             name: "veth1.0".to_owned(),
             mac: None,
             ethernet: true,
+            is_uplink: false,
             statistics: statistics(base),
         };
         // Never counted here: everything on it was unseen.

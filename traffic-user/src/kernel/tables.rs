@@ -4,6 +4,7 @@ use std::{
     cell::Cell,
     collections::{BTreeMap, BTreeSet},
     io,
+    net::IpAddr,
     os::fd::AsFd as _,
 };
 
@@ -17,7 +18,7 @@ use aya::{
 };
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use traffic_common::{
-    CLASS_ZERO_COLUMN, Control, Family, INDEX_V4_BLOCK_BYTES, INDEX_V6_BLOCK_ENTRIES, Meta,
+    CLASS_ZERO_COLUMN, Control, Family, INDEX_V4_BLOCK_BYTES, INDEX_V6_BLOCK_ENTRIES, Meta, node_address_v4,
 };
 
 use super::{
@@ -350,6 +351,28 @@ pub fn sync_addresses(maps: &mut Maps, wanted: &BTreeMap<IpNet, u32>) -> anyhow:
     }
     sync_family(&mut maps.addresses_v4, &v4).context("cannot write the IPv4 addresses of containers")?;
     sync_family(&mut maps.addresses_v6, &v6).context("cannot write the IPv6 addresses of containers")
+}
+
+/// Makes the node's own addresses in the kernel equal to `wanted`; new ones first, so that one that stays is never missing.
+///
+/// # Errors
+/// When the kernel refuses one; those before it are in force.
+pub fn sync_node_addresses(maps: &mut Maps, wanted: &BTreeSet<IpAddr>) -> anyhow::Result<()> {
+    let wanted: BTreeSet<[u8; 16]> = wanted
+        .iter()
+        .map(|address| match address {
+            IpAddr::V4(v4) => node_address_v4(v4.octets()),
+            IpAddr::V6(v6) => v6.octets(),
+        })
+        .collect();
+    let present: BTreeSet<[u8; 16]> = maps.node_addresses.keys().collect::<Result<_, _>>()?;
+    for address in wanted.difference(&present) {
+        maps.node_addresses.insert(address, 1, 0).context("cannot write the node's own addresses")?;
+    }
+    for address in present.difference(&wanted) {
+        maps.node_addresses.remove(address).context("cannot write the node's own addresses")?;
+    }
+    Ok(())
 }
 
 fn sync_family<K: Pod + Ord>(

@@ -1,0 +1,115 @@
+//! The node's own traffic, counted under id 0 where it passes an uplink, beside that of containers.
+
+use std::net::{IpAddr, UdpSocket};
+
+use anyhow::{Result, ensure};
+use traffic_tests::container::{HOST_V4, HOST_V6, introduce};
+use traffic_tests::traffic::{tcp_exchange, udp_send};
+use traffic_tests::witness::NftWitness;
+use traffic_tests::{Amounts, Container, Counters, Lab};
+
+use crate::daemon::Daemon;
+use crate::node::{at, eventually, exchanged, hooks, is_well, node};
+
+/// A node whose uplink `eth0` is a port of the bridge that has its addresses; beyond it a peer in class 1.
+fn with_uplink(name: &str) -> Result<(Lab, Container)> {
+    let lab = node(name)?;
+    lab.configure(&format!("class_file = {:?}\n[node]\nuplinks = ['eth0']\n", lab.path("classes")))?;
+    let world = lab.bridged_as("eth0", [10, 9, 0, 9].into(), "fd00:9::9".parse()?)?;
+    Ok((lab, world))
+}
+
+#[test]
+fn the_nodes_own_traffic_is_told_from_what_it_forwards() -> Result<()> {
+    let (lab, world) = with_uplink("uplink")?;
+    let bridged = lab.bridged(101, 0, [10, 1, 0, 1].into(), "fd00:1::1".parse()?)?;
+    introduce(&[&bridged, &world])?;
+    let venet = lab.venet()?;
+    let routed = venet.container("301", [10, 3, 0, 1].into(), "fd00:3::1".parse()?)?;
+    // The world reaches the routed container through the host.
+    world.knows_at(&[routed.v4(), routed.v6()], lab.bridge()?.mac())?;
+    lab.run_ok(&["address", "add", "301", &routed.v4().to_string()])?;
+    lab.run_ok(&["attach"])?;
+    let witness = NftWitness::attach(lab.host(), "eth0")?;
+
+    let (host_v4, host_v6) = (IpAddr::from(HOST_V4), IpAddr::from(HOST_V6));
+    let out_v4 = udp_send(lab.host(), world.namespace(), at(world.v4()), 11, 100)?;
+    let in_v4 = udp_send(world.namespace(), lab.host(), at(host_v4), 23, 200)?;
+    let out_v6 = udp_send(lab.host(), world.namespace(), at(world.v6()), 31, 300)?;
+    let in_v6 = udp_send(world.namespace(), lab.host(), at(host_v6), 43, 400)?;
+    let stream = tcp_exchange(lab.host(), world.namespace(), at(world.v4()), 3 << 20, 1 << 20)?;
+    // Forwarded: by the bridge, and by routing.
+    let from_bridged = udp_send(bridged.namespace(), world.namespace(), at(world.v4()), 57, 500)?;
+    let to_bridged = udp_send(world.namespace(), bridged.namespace(), at(bridged.v6()), 61, 600)?;
+    let from_routed = udp_send(routed.namespace(), world.namespace(), at(world.v4()), 73, 700)?;
+    let to_routed = udp_send(world.namespace(), routed.namespace(), at(routed.v4()), 79, 800)?;
+
+    let counters = Counters::at_rest(&lab)?;
+    let udp = |from: &traffic_tests::traffic::UdpCount| (from.packets, from.l3_bytes);
+    let node_v4 = Amounts::both(udp(&in_v4), udp(&out_v4)).plus(exchanged(&stream));
+    assert_eq!(counters.class("0", 1, "ipv4"), node_v4);
+    assert_eq!(counters.class("0", 1, "ipv6"), Amounts::both(udp(&in_v6), udp(&out_v6)));
+    assert_eq!(
+        counters.class("101", 1, "ipv4"),
+        Amounts::outgoing(from_bridged.packets, from_bridged.l3_bytes)
+    );
+    assert_eq!(counters.class("101", 1, "ipv6"), Amounts::incoming(to_bridged.packets, to_bridged.l3_bytes));
+    assert_eq!(counters.class("301", 1, "ipv4"), Amounts::both(udp(&to_routed), udp(&from_routed)));
+    // Nothing else is anybody's, and what was forwarded has its place on the uplink.
+    let containers: Vec<_> = counters.counters.iter().map(|row| row.container.as_str()).collect();
+    assert_eq!(containers, ["0", "0", "101", "101", "301"], "{:?}", counters.counters);
+    let forwarded = Amounts::both(udp(&to_bridged), udp(&from_bridged))
+        .plus(Amounts::both(udp(&to_routed), udp(&from_routed)));
+    assert_eq!(counters.fault("eth0", "not_the_nodes"), forwarded);
+    // Every buffer that nftables saw on the uplink was looked at, and the directions are the node's.
+    let seen = witness.read()?;
+    let row = counters.interface("eth0");
+    let all =
+        |side: traffic_tests::witness::NftDirection| side.v4.packets + side.v6.packets + side.other.packets;
+    assert_eq!((row.in_skbs, row.out_skbs), (all(seen.ingress), all(seen.egress)));
+    assert_eq!((row.in_unseen_skbs, row.out_unseen_skbs), (0, 0));
+    is_well(&lab)
+}
+
+#[test]
+fn addresses_come_and_go_and_so_does_the_uplink() -> Result<()> {
+    let (lab, world) = with_uplink("uplink-addresses")?;
+    let address: IpAddr = [10, 9, 0, 77].into();
+    world.knows_at(&[address], lab.bridge()?.mac())?;
+    let daemon = Daemon::start(&lab)?;
+    let socket = world.namespace().enter(|| Ok(UdpSocket::bind("10.9.0.9:0")?))?;
+    let mut sent = 0;
+    let mut send = |bytes: usize| -> Result<()> {
+        socket.send_to(&vec![0; bytes], (address, 9))?;
+        sent += 1;
+        Ok(())
+    };
+    send(100)?;
+    eventually("a stranger's address", || {
+        Ok(Counters::read(&lab)?.fault("eth0", "not_the_nodes").in_packets == 1)
+    })?;
+    lab.host().ip("address add 10.9.0.77/32 dev br0")?;
+    let to_node = || Ok::<_, anyhow::Error>(Counters::read(&lab)?.class("0", 1, "ipv4").in_packets);
+    eventually("the address is the node's", || {
+        send(101)?;
+        Ok(to_node()? > 0)
+    })?;
+    lab.host().ip("address del 10.9.0.77/32 dev br0")?;
+    eventually("the address is the node's no more", || {
+        let before = to_node()?;
+        send(102)?;
+        Counters::at_rest(&lab)?;
+        Ok(to_node()? == before)
+    })?;
+    let counters = Counters::at_rest(&lab)?;
+    let not_ours = counters.fault("eth0", "not_the_nodes").in_packets;
+    assert_eq!(counters.class("0", 1, "ipv4").in_packets + not_ours, sent);
+    is_well(&lab)?;
+    daemon.end()?;
+
+    lab.configure(&format!("class_file = {:?}\n", lab.path("classes")))?;
+    lab.run_ok(&["attach"])?;
+    ensure!(hooks(&lab, "eth0")?.is_empty(), "it is named no more");
+    assert_eq!(Counters::at_rest(&lab)?.class("0", 1, "ipv4"), counters.class("0", 1, "ipv4"));
+    is_well(&lab)
+}

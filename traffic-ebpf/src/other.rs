@@ -1,0 +1,59 @@
+//! Interfaces that are no container's: the node's uplinks, and those that nobody registered. A function of its own, so that
+//! the common path neither carries nor asks for them: their entries lack [`interface_flags::PRESENT`], which is asked anyway.
+
+use aya_ebpf::bindings::__sk_buff;
+use traffic_common::{Direction, Fault, interface_flags};
+
+use crate::{
+    maps::NODE_ADDRESSES,
+    parse::{self, ETHERTYPE_IPV4, ETHERTYPE_IPV6},
+};
+
+/// Where the addresses stand in the headers.
+const IPV4_SOURCE: u32 = 12;
+const IPV4_DESTINATION: u32 = 16;
+const IPV6_SOURCE: u32 = 8;
+const IPV6_DESTINATION: u32 = 24;
+
+/// Why a packet on such an interface is not to be classified; nothing for the node's own on an uplink.
+#[inline(always)]
+pub fn not_counted(
+    skb: *mut __sk_buff,
+    l3_offset: u32,
+    ethertype: u32,
+    direction: Direction,
+    flags: u32,
+) -> Option<Fault> {
+    if flags & interface_flags::UPLINK == 0 {
+        return Some(Fault::UnknownInterface);
+    }
+    (!is_of_node(skb, l3_offset, ethertype, direction as u32)).then_some(Fault::NotTheNodes)
+}
+
+/// Whether the local address is the node's. A packet that has none, or whose version contradicts its protocol, is left to
+/// the classification, which names what is wrong with it.
+#[inline(never)]
+fn is_of_node(skb: *mut __sk_buff, l3_offset: u32, ethertype: u32, direction: u32) -> bool {
+    let version = match ethertype {
+        ETHERTYPE_IPV4 => 4,
+        ETHERTYPE_IPV6 => 6,
+        _ => return true,
+    };
+    if parse::load::<u8>(skb, l3_offset).is_none_or(|first| first >> 4 != version) {
+        return true;
+    }
+    let is_in = direction == Direction::In as u32;
+    // In words of 8 bytes: the verifier wants the key on the stack aligned.
+    let key = if version == 4 {
+        let at = if is_in { IPV4_DESTINATION } else { IPV4_SOURCE };
+        let Some(local) = parse::load::<u32>(skb, l3_offset + at) else { return true };
+        let [a, b, c, d] = local.to_ne_bytes();
+        [0, u64::from_ne_bytes([0, 0, 0xff, 0xff, a, b, c, d])]
+    } else {
+        let at = if is_in { IPV6_DESTINATION } else { IPV6_SOURCE };
+        let Some(local) = parse::load::<[u64; 2]>(skb, l3_offset + at) else { return true };
+        local
+    };
+    // SAFETY: nothing of the value is read.
+    unsafe { NODE_ADDRESSES.get(&key) }.is_some()
+}
