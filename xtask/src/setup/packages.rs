@@ -22,13 +22,15 @@ const BUILD_TOOLS: [(&str, &str); 1] = [("gcc", "cc")];
 const COMPILER: [&str; 3] = ["rustc-web", "cargo-web", "libstd-rust-web-dev-bpf"];
 
 /// What the tests and the demonstration call: `(package, program)`.
-const TEST_TOOLS: [(&str, &str); 17] = [
+const TEST_TOOLS: [(&str, &str); 18] = [
     // A terminal for a command.
     ("bsdutils", "script"),
     // Tells what is pinned, independently of us.
     ("bpftool", "bpftool"),
     ("curl", "curl"),
     ("ethtool", "ethtool"),
+    // A daemon whose wall clock is set, without setting the machine's.
+    ("faketime", "faketime"),
     ("iperf3", "iperf3"),
     ("iproute2", "ip"),
     ("iputils-ping", "ping"),

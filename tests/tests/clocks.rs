@@ -1,0 +1,137 @@
+//! The ledger over a reboot and a clock that is set by hours, with the daemon running: what is lost is said, and what is
+//! not lost is billed once.
+
+use std::{fs, net::SocketAddr, process::Command, time::SystemTime};
+
+use anyhow::{Context as _, Result, ensure};
+use traffic_tests::{
+    Container, Counters, Daemon, Lab, check::eventually, container::introduce, process::run_ok,
+    traffic::udp_send,
+};
+
+/// Debian's, by the name the linker knows on every architecture.
+const FAKETIME: &str = "/usr/$LIB/faketime/libfaketime.so.1";
+
+fn node(name: &str) -> Result<(Lab, Container, Container)> {
+    let lab = Lab::new(name)?;
+    let classes = lab.write("networks_classes", "1 0.0.0.0/0\n1 ::/0\n2 10.1.0.2/32\n")?;
+    lab.configure(&format!("class_file = {classes:?}\n[drain]\ninterval = \"100ms\"\n"))?;
+    let a = lab.bridged(101, 0, [10, 1, 0, 1].into(), "fd00:1::1".parse()?)?;
+    let b = lab.bridged(102, 0, [10, 1, 0, 2].into(), "fd00:1::2".parse()?)?;
+    introduce(&[&a, &b])?;
+    Ok((lab, a, b))
+}
+
+fn send(a: &Container, b: &Container, datagrams: u64) -> Result<u64> {
+    Ok(udp_send(a.namespace(), b.namespace(), SocketAddr::new(b.v4(), 0), datagrams, 100)?.l3_bytes)
+}
+
+/// One number from the ledger, by the program that its readers use.
+fn ask(lab: &Lab, query: &str) -> Result<i64> {
+    let text = run_ok(Command::new("sqlite3").arg(lab.state_dir().join("ledger.sqlite")).arg(query))?;
+    text.trim().parse().with_context(|| format!("{query}: {text:?}"))
+}
+
+/// What 101 sent to 102, whenever that is booked.
+fn booked(lab: &Lab) -> Result<i64> {
+    ask(
+        lab,
+        "select coalesce(sum(out_bytes), 0) from traffic_5min t join container c on c.id = t.container
+         where c.label = '101' and t.class = 2",
+    )
+}
+
+/// Reasons and details of all gaps.
+fn gaps(lab: &Lab) -> Result<Vec<(String, String)>> {
+    let gaps = lab.run_json(&["gaps", "--format", "json"])?;
+    let text = |gap: &serde_json::Value, field: &str| gap[field].as_str().unwrap_or_default().to_owned();
+    let gaps = gaps.as_array().context("a list of gaps")?;
+    Ok(gaps.iter().map(|gap| (text(gap, "reason"), text(gap, "detail"))).collect())
+}
+
+fn audit(lab: &Lab) -> Result<()> {
+    let audit = lab.run_json(&["audit", "--format", "json"])?;
+    ensure!(audit["problems"].as_array().is_some_and(Vec::is_empty), "{audit}");
+    Ok(())
+}
+
+/// `trafctl run` that reads another boot's id where the kernel shows its own.
+fn in_another_boot(lab: &Lab) -> Result<Command> {
+    let id = lab.write("boot_id", "3d0c1a52-8a53-4d4e-9a3b-5f6e7a8b9c0d\n")?;
+    let trafctl = lab.trafctl(&["run"])?;
+    let mut command = lab.host().command("unshare");
+    let script = "mount --bind \"$0\" /proc/sys/kernel/random/boot_id && exec \"$@\"";
+    command.args(["--mount", "sh", "-c", script]).arg(id);
+    command.arg(trafctl.get_program()).args(trafctl.get_args());
+    Ok(command)
+}
+
+#[test]
+fn a_reboot_costs_what_was_not_drained_and_says_so() -> Result<()> {
+    let (lab, mut a, mut b) = node("clocks-reboot")?;
+    let mut daemon = Daemon::start(&lab)?;
+    let before = i64::try_from(send(&a, &b, 120)?)?;
+    eventually("booked", || Ok(booked(&lab)? == before))?;
+    // The power goes: what is counted after the last drain is lost with the maps.
+    daemon.kill()?;
+    send(&a, &b, 33)?;
+    a.stop()?;
+    b.stop()?;
+    for directory in ["links", "programs", "maps"] {
+        fs::remove_dir_all(lab.bpffs().join(directory))?;
+    }
+
+    a.start()?;
+    b.start()?;
+    introduce(&[&a, &b])?;
+    let mut daemon = Daemon::spawn_with(&mut in_another_boot(&lab)?)?;
+    daemon.ready()?;
+    let after = i64::try_from(send(&a, &b, 77)?)?;
+    eventually("booked after the reboot", || Ok(booked(&lab)? == before + after))?;
+    daemon.end()?;
+    let gaps: Vec<_> = gaps(&lab)?.into_iter().map(|(reason, _)| reason).collect();
+    assert_eq!(gaps, ["reboot"]);
+    assert_eq!(ask(&lab, "select count(distinct boot_id) from epoch")?, 2);
+    audit(&lab)
+}
+
+#[test]
+fn a_clock_set_by_hours_loses_nothing_and_is_written_down() -> Result<()> {
+    let (lab, a, b) = node("clocks-step")?;
+    let offset = lab.write("offset", "+0")?;
+    let mut command = lab.trafctl(&["run"])?;
+    command.env("LD_PRELOAD", FAKETIME).env("FAKETIME_TIMESTAMP_FILE", &offset).env("FAKETIME_NO_CACHE", "1");
+    // The clock that never steps is another: only the wall clock is set.
+    command.env("FAKETIME_DONT_FAKE_MONOTONIC", "1");
+    let mut daemon = Daemon::spawn_with(&mut command)?;
+    daemon.ready()?;
+    let now = i64::try_from(SystemTime::now().duration_since(SystemTime::UNIX_EPOCH)?.as_secs())?;
+    let mut sum = i64::try_from(send(&a, &b, 50)?)?;
+    eventually("booked", || Ok(booked(&lab)? == sum))?;
+    // Forward by five hours, back by eight, and to where it was.
+    for (at, set_to) in ["+18000", "-10800", "+0"].iter().enumerate() {
+        fs::write(&offset, set_to)?;
+        eventually("the step is seen", || Ok(gaps(&lab)?.len() == at + 1))?;
+        sum += i64::try_from(send(&a, &b, 60 + u64::try_from(at)?)?)?;
+        eventually("booked after the step", || Ok(booked(&lab)? == sum))?;
+    }
+    daemon.end()?;
+    let mut steps = Vec::new();
+    for (reason, detail) in gaps(&lab)? {
+        assert_eq!(reason, "clock_stepped");
+        let seconds = detail.strip_prefix("the clock was set by ").and_then(|rest| rest.strip_suffix(" s"));
+        steps.push(seconds.with_context(|| detail.clone())?.parse::<f64>()?);
+    }
+    steps.sort_by(f64::total_cmp);
+    let close = steps.iter().zip([-28_800.0, 10_800.0, 18_000.0]).all(|(step, set)| (step - set).abs() < 1.0);
+    ensure!(close && steps.len() == 3, "{steps:?}");
+    // Each in the bucket that the clock showed.
+    let (first, last) = (
+        ask(&lab, "select min(start) from traffic_5min")?,
+        ask(&lab, "select max(start) from traffic_5min")?,
+    );
+    ensure!(first < now - 10_000 && last > now + 17_000, "{first} to {last}, and it is {now}");
+    let live = Counters::at_rest(&lab)?.class("101", 2, "ipv4");
+    assert_eq!(i64::try_from(live.out_bytes)?, sum);
+    audit(&lab)
+}
