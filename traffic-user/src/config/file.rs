@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{
     api::Listen,
-    ledger::{Calendar, LedgerConfig},
+    ledger::{Calendar, LedgerConfig, Retention},
     notation::{parse_mac, parse_prefix},
     snapshot::ContainerId,
 };
@@ -31,6 +31,7 @@ pub(super) struct File {
     container: Vec<FileContainer>,
     drain: FileDrain,
     ledger: FileLedger,
+    retention: FileRetention,
     api: FileApi,
 }
 
@@ -136,6 +137,13 @@ struct FileLedger {
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
+struct FileRetention {
+    five_minutes: Option<Spanned<String>>,
+    hours: Option<Spanned<String>>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
 struct FileApi {
     listen: Option<Spanned<String>>,
 }
@@ -169,7 +177,7 @@ impl File {
             containers: self.container.into_iter().map(FileContainer::check).collect::<Result<_, _>>()?,
             drain_interval: self.drain.check()?,
             ledger_enabled: self.ledger.enabled.unwrap_or(true),
-            ledger: self.ledger.check()?,
+            ledger: LedgerConfig { retention: self.retention.check()?, ..self.ledger.check()? },
             api: self.api.check()?,
         })
     }
@@ -356,6 +364,35 @@ impl FileLedger {
                 .map_err(|error| Complaint { span: 0..0, message: error.to_string() }),
         };
         Ok(LedgerConfig { calendar: calendar?, ..LedgerConfig::default() })
+    }
+}
+
+impl FileRetention {
+    fn check(self) -> Result<Retention, Complaint> {
+        let default = Retention::default();
+        let five_minutes_days = match self.five_minutes {
+            Some(text) => number_of(&text, &["d", "day", "days"], "35d")?,
+            None => default.five_minutes_days,
+        };
+        let hours_months = match self.hours {
+            Some(text) => number_of(&text, &["month", "months"], "13 months")?,
+            None => default.hours_months,
+        };
+        Ok(Retention { five_minutes_days, hours_months })
+    }
+}
+
+/// A number of one unit, at least 1: years and months differ in length, so that nothing is converted.
+fn number_of(text: &Spanned<String>, units: &[&str], example: &str) -> Result<u16, Complaint> {
+    let written = text.get_ref().trim();
+    let unit_at = written.find(|c: char| !c.is_ascii_digit()).unwrap_or(written.len());
+    let (number, unit) = written.split_at(unit_at);
+    match number.parse::<u16>() {
+        Ok(number) if number > 0 && units.contains(&unit.trim()) => Ok(number),
+        _ => Err(complain(
+            text,
+            format!("write a whole number from 1 to 65535 with its unit, as in {example:?}"),
+        )),
     }
 }
 

@@ -222,6 +222,7 @@ mod tests {
              [[container]]\nid = '{ABCDEF01-2345-6789-abcd-ef0123456789}'\ninterfaces = ['a']\nmacs = ['00:18:51:AA:bb:cc']\n\
              addresses = ['10.0.0.5', '2001:db8:5::/64']\n[drain]\ninterval = '1m 30s'\n\
              [ledger]\nenabled = false\ntime_zone = 'Europe/Berlin'\nbilling_day = 15\n\
+             [retention]\nfive_minutes = '40d'\nhours = '25 months'\n\
              [api]\nlisten = 'unix:/run/a.sock'\n",
         )
         .unwrap();
@@ -242,6 +243,8 @@ mod tests {
         assert_eq!(config.drain_interval, Duration::from_secs(90));
         assert_eq!((config.ledger_enabled, config.ledger.calendar.billing_day()), (false, 15));
         assert_eq!(config.ledger.calendar.zone_name(), "Europe/Berlin");
+        let retention = config.ledger.retention;
+        assert_eq!((retention.five_minutes_days, retention.hours_months), (40, 25));
         assert_eq!(config.api, Some(Listen::Unix("/run/a.sock".into())));
     }
 
@@ -281,6 +284,14 @@ mod tests {
             ("[drain]\ninterval = 'soon'\n", "t.toml:2:12: this is no duration"),
             ("[ledger]\nbilling_day = 32\n", "t.toml:2:15: a billing month begins"),
             ("[ledger]\ntime_zone = 'Europe/Nowhere'\n", "t.toml:2:13: "),
+            (
+                "[retention]\nfive_minutes = '0d'\n",
+                "t.toml:2:16: write a whole number from 1 to 65535 with its unit",
+            ),
+            ("[retention]\nfive_minutes = '35'\n", "t.toml:2:16: write a whole number"),
+            ("[retention]\nhours = '2 years'\n", "t.toml:2:9: write a whole number"),
+            ("[retention]\nhours = '70000 months'\n", "t.toml:2:9: write a whole number"),
+            ("[retention]\ndays = '1d'\n", "t.toml:2:1: unknown field `days`"),
             ("[api]\nlisten = '0.0.0.0:9177'\n", "t.toml:2:10: 0.0.0.0 is not loopback"),
             ("[api]\nport = 1\n", "t.toml:2:1: unknown field `port`"),
             ("node = ''\n", "t.toml:1:8: the node's name is empty"),
