@@ -291,8 +291,14 @@ impl Host {
         for direction in BOTH {
             hanging &= attach::is_attached(&self.bpffs, &self.netlink, link, self.kind, direction).await?;
         }
-        let begins = moved.is_some() || !hanging;
+        // Without a slot of its own until now it was counted in the one that strangers share, and no record has its index:
+        // it would look gone, and its slots be given away while it counts in them.
+        let was_stranger = hanging
+            && interface_slot != UNKNOWN_INTERFACE_SLOT
+            && registry.interfaces()[interface_slot as usize].ifindex != link.index;
+        let begins = moved.is_some() || was_stranger || !hanging;
         let counted_so_far = match moved {
+            None if was_stranger => CountedSoFar::Elsewhere,
             None => CountedSoFar::Here,
             Some(_) if hanging => CountedSoFar::Elsewhere,
             Some(slot) => CountedSoFar::ElsewhereWithGap { slot },

@@ -162,6 +162,11 @@ fn without_a_ledger_nothing_is_given_away() -> Result<()> {
     let daemon = Daemon::start(&lab)?;
     let amounts = send(&fourth, 4)?;
     assert_eq!(counted(&lab, "204")?, amounts);
+    // And it is known to be there, so that nobody else gets that slot while it counts in it.
+    let dump = lab.run_json(&["dump", "--format", "json"])?;
+    let interfaces = dump["interfaces"].as_array().context("interfaces")?;
+    let row = interfaces.iter().find(|row| row["interface"] == fourth.interface()).context("its row")?;
+    assert!(row["ifindex"].is_u64(), "{row}");
     daemon.end()
 }
 
