@@ -76,6 +76,11 @@ impl Daemon {
         }
         let table = class_source::table_for_start(&self.host.config)?;
         self.classes.waiting = true;
+        if table.len() == 0 {
+            // Most likely its writer has emptied it and not written yet; nobody means all traffic to be class 0.
+            tracing::warn!("the class file names no network: the table in force stays until it does");
+            return Ok(());
+        }
         self.load_classes(table).await.context("the table in force stays in force")?;
         self.classes.waiting = false;
         Ok(())
