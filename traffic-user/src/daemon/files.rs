@@ -60,7 +60,8 @@ impl Daemon {
     /// once, and the table in force stays.
     pub(super) async fn follow_class_file(&mut self) -> anyhow::Result<()> {
         let seen = class_source::look(&self.host.config);
-        if seen == self.classes.seen && !self.classes.waiting {
+        let again = seen == self.classes.seen;
+        if again && !self.classes.waiting {
             return Ok(());
         }
         self.classes = Classes { seen, waiting: false };
@@ -78,7 +79,9 @@ impl Daemon {
         self.classes.waiting = true;
         if table.len() == 0 {
             // Most likely its writer has emptied it and not written yet; nobody means all traffic to be class 0.
-            tracing::warn!("the class file names no network: the table in force stays until it does");
+            if !again {
+                tracing::warn!("the class file names no network: the table in force stays until it does");
+            }
             return Ok(());
         }
         self.load_classes(table).await.context("the table in force stays in force")?;
