@@ -334,7 +334,7 @@ fn receive(socket: &OwnedFd, buffer: &mut [u8]) -> io::Result<Option<Received>> 
     const OUTGOING: u8 = 4;
     // SAFETY: all zeros is a valid sockaddr_ll.
     let mut from: libc::sockaddr_ll = unsafe { std::mem::zeroed() };
-    let mut size = size_of::<libc::sockaddr_ll>() as libc::socklen_t;
+    let mut size = libc::socklen_t::try_from(size_of::<libc::sockaddr_ll>()).map_err(io::Error::other)?;
     // SAFETY: buffer and address have the lengths given. With MSG_TRUNC the whole length is returned.
     let length = unsafe {
         libc::recvfrom(

@@ -91,11 +91,11 @@ impl<'a> Stage<'a> {
             run_ok(real.command("ethtool")?.args(["-K", "eth0", "tso", offload, "gso", offload]))?;
             let sent = self.traffic(&real, "10.1.0.1", Some("fd00:1::1"))?;
             let case = format!("LXC bridged, hook, offloads {offload}");
-            start = self.compare(evidence, &real, &case, &sent, &witness, start)?;
+            start = self.compare(evidence, &real, &case, &sent, &witness, &start)?;
         }
         if !self.bench.quick {
             run_ok(real.command("ethtool")?.args(["-K", "eth0", "tso", "on", "gso", "on"]))?;
-            start = self.frozen(evidence, &real, &witness, start)?;
+            start = self.frozen(evidence, &real, &witness, &start)?;
         }
         self.stopped(evidence, &mut real, witness, start)
     }
@@ -106,7 +106,7 @@ impl<'a> Stage<'a> {
         evidence: &mut Evidence,
         real: &Real<'_>,
         witness: &[WireWitness],
-        start: Mark,
+        start: &Mark,
     ) -> Result<Mark> {
         self.bench.say("frozen under load");
         let mut transfer = self.background("10.1.0.1", "30M")?;
@@ -133,7 +133,7 @@ impl<'a> Stage<'a> {
         self.bench.say("stopped and restarted under load");
         let sent = "iperf3 from it until it is killed";
         self.killed(real)?;
-        self.compare(evidence, real, "LXC stopped under load", sent, &witness, start)?;
+        self.compare(evidence, real, "LXC stopped under load", sent, &witness, &start)?;
         // As long as somebody listens in the old network, it is there.
         drop(witness);
         real.start()?;
@@ -142,7 +142,7 @@ impl<'a> Stage<'a> {
         real.order(&orders("eth0", "10.1.0.1", "fd00:1::1"))?;
         self.killed(real)?;
         let case = "LXC started again, stopped under load";
-        self.compare(evidence, real, case, sent, &witness, start).map(drop)
+        self.compare(evidence, real, case, sent, &witness, &start).map(drop)
     }
 
     fn killed(&self, real: &mut Real<'_>) -> Result<()> {
@@ -163,7 +163,7 @@ impl<'a> Stage<'a> {
         let start = self.mark(&witness)?;
         real.order(&orders("eth0", "203.0.113.130", "2001:db8:3::2"))?;
         let sent = self.traffic(&real, "203.0.113.130", Some("2001:db8:3::2"))?;
-        self.compare(evidence, &real, "LXC bridged, daemon", &sent, &witness, start)?;
+        self.compare(evidence, &real, "LXC bridged, daemon", &sent, &witness, &start)?;
         real.stop()?;
         daemon.end()
     }
@@ -199,7 +199,7 @@ ip route add default dev eth1 src 10.1.0.3\n{SERVERS}"
             );
         }
         evidence.row(row);
-        self.compare(evidence, &real, "LXC, two interfaces together", &sent, &witness, start)?;
+        self.compare(evidence, &real, "LXC, two interfaces together", &sent, &witness, &start)?;
         real.stop()
     }
 
@@ -223,7 +223,7 @@ ip route add default dev eth1 src 10.1.0.3\n{SERVERS}"
 ip route add {HOST_V4} dev eth0; ip route add default via {HOST_V4} dev eth0\n{SERVERS}"
         ))?;
         let sent = self.traffic(&real, "10.1.0.4", None)?;
-        self.compare(evidence, &real, "LXC routed, hook", &sent, &witness, start)?;
+        self.compare(evidence, &real, "LXC routed, hook", &sent, &witness, &start)?;
         real.stop()
     }
 
@@ -239,7 +239,7 @@ ip route add {HOST_V4} dev eth0; ip route add default via {HOST_V4} dev eth0\n{S
         self.lab.host().ip(&format!("link set {interface} master {} up", self.lab.bridge()?.name()))?;
         real.order(&orders("host0", "10.1.0.5", "fd00:1::5"))?;
         let sent = self.traffic(&real, "10.1.0.5", Some("fd00:1::5"))?;
-        self.compare(evidence, &real, "systemd-nspawn, daemon", &sent, &witness, start)?;
+        self.compare(evidence, &real, "systemd-nspawn, daemon", &sent, &witness, &start)?;
         real.stop()?;
         daemon.end()
     }
@@ -247,9 +247,12 @@ ip route add {HOST_V4} dev eth0; ip route add default via {HOST_V4} dev eth0\n{S
     /// Waits until a daemon has attached to an interface.
     fn attached(&self, interface: &str) -> Result<()> {
         check::eventually("the daemon attaches", || {
-            let status = self.lab.run_json(&["status", "--format", "json"])?;
+            // Until then the status has a problem, and says so by its exit status.
+            let Ok(status) = self.lab.run_json(&["status", "--format", "json"]) else { return Ok(false) };
             let all = status["attachments"].as_array().context("attachments")?;
-            Ok(all.iter().any(|one| one["interface"] == interface))
+            Ok(all.iter().any(|one| {
+                one["interface"] == interface && one["in"]["ours"] == 1 && one["out"]["ours"] == 1
+            }))
         })
     }
 
@@ -312,7 +315,7 @@ ip route add {HOST_V4} dev eth0; ip route add default via {HOST_V4} dev eth0\n{S
         case: &str,
         sent: &str,
         witness: &[WireWitness],
-        start: Mark,
+        start: &Mark,
     ) -> Result<Mark> {
         let end = self.mark(witness)?;
         let (before, after) = (&start.counters, &end.counters);
