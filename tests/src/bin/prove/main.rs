@@ -10,6 +10,7 @@ mod containers;
 mod evidence;
 mod kernels;
 mod report;
+mod soak;
 mod venet;
 mod vm;
 
@@ -42,6 +43,7 @@ const PARTS: &[Part] = &[
     Part { name: "venet0", about: venet::ABOUT, quick: true, run: venet::run },
     Part { name: "vm", about: vm::ABOUT, quick: false, run: vm::run },
     Part { name: "kernels", about: kernels::ABOUT, quick: false, run: kernels::run },
+    Part { name: "soak", about: soak::ABOUT, quick: false, run: soak::run },
 ];
 
 /// Shows that trafctl's figures are those of witnesses
