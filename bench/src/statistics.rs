@@ -28,6 +28,7 @@ impl Summary {
 /// A quantile of sorted values, between two of them by their distance from it.
 fn quantile(sorted: &[f64], fraction: f64) -> Option<f64> {
     let place = fraction * (sorted.len().checked_sub(1)?) as f64;
+    #[expect(clippy::cast_possible_truncation, reason = "between 0 and the number of values")]
     let (below, above) = (sorted[place.floor() as usize], sorted[place.ceil() as usize]);
     Some(below + (above - below) * place.fract())
 }

@@ -210,8 +210,9 @@ pub fn ip(family: Family, bits: u128) -> IpAddr {
 /// As words of a packet.
 pub fn words(bits: u128) -> Address {
     std::array::from_fn(|word| {
-        let shifted = bits >> (96 - 32 * word);
-        u32::from_ne_bytes((shifted as u32).to_be_bytes())
+        #[expect(clippy::cast_possible_truncation, reason = "one word is wanted")]
+        let shifted = (bits >> (96 - 32 * word)) as u32;
+        u32::from_ne_bytes(shifted.to_be_bytes())
     })
 }
 

@@ -74,7 +74,7 @@ fn clippy() -> Command {
 fn clippy_on_kernel_program() -> Command {
     let mut command = cargo();
     command
-        .args(["clippy", "--package", "traffic-ebpf", "--bins"])
+        .args(["clippy", "--package", "traffic-ebpf", "--bins", "--all-features"])
         // Without std there is no unwinding.
         .args(["--config", r#"profile.dev.panic="abort""#])
         // Build scripts watch RUSTC_BOOTSTRAP: in the common directory this would compile half of it anew, each time.
