@@ -1,5 +1,5 @@
 //! Compiles the kernel program and leaves it in `OUT_DIR/trafctl-ebpf`. The build scripts of traffic-user and of the
-//! benchmark, which lie beside each other, share this.
+//! benchmark share this.
 //!
 //! That takes bpf-linker and a compiler with `core` for BPF, which rustup's stable toolchains lack. Two do: `nightly` with
 //! the component `rust-src` builds it from source, and Debian's package ships it ready-made. `cargo xtask setup`
@@ -22,18 +22,27 @@ const LINKED_TOOLCHAIN: &str = "trafctl-bpf";
 /// Builds the program with these features of its crate; says on failure what is missing.
 pub fn build(features: &[&str]) {
     // aya-build watches the crate itself. These too go into the program; a change of a dependency shows in the lock file.
-    for path in ["build.rs", "../traffic-user/build", "../traffic-common", "../Cargo.toml", "../Cargo.lock"] {
-        println!("cargo::rerun-if-changed={path}");
+    println!("cargo::rerun-if-changed=build.rs");
+    let root = workspace();
+    for path in ["traffic-user/build", "traffic-common", "Cargo.toml", "Cargo.lock"] {
+        println!("cargo::rerun-if-changed={}", root.join(path).display());
     }
     // Cargo shows these lines as they are. An error returned from `main` would come with all this script has printed.
-    if let Err(error) = compile(features) {
+    if let Err(error) = compile(&root, features) {
         for line in format!("{error:#}").lines() {
             println!("cargo::error={line}");
         }
     }
 }
 
-fn compile(features: &[&str]) -> Result<()> {
+/// The workspace's directory: the nearest above the crate being built that holds the kernel program.
+fn workspace() -> PathBuf {
+    let mut directory = env::current_dir().unwrap_or_default();
+    while !directory.join("traffic-ebpf").is_dir() && directory.pop() {}
+    directory
+}
+
+fn compile(root: &Path, features: &[&str]) -> Result<()> {
     let toolchain = toolchain()?;
     // SAFETY: this is the script's only thread, so nobody reads the environment meanwhile.
     unsafe {
@@ -46,8 +55,10 @@ fn compile(features: &[&str]) -> Result<()> {
         // itself has to say comes all the same.
         env::set_var("CARGO_TERM_QUIET", "true");
     }
-    let package =
-        Package { name: "traffic-ebpf", root_dir: "../traffic-ebpf", no_default_features: false, features };
+    let program = root.join("traffic-ebpf");
+    let root_dir =
+        program.to_str().ok_or_else(|| anyhow!("{} is not UTF-8, which cargo wants", program.display()))?;
+    let package = Package { name: "traffic-ebpf", root_dir, no_default_features: false, features };
     aya_build::build_ebpf([package], toolchain)
         .map_err(|error| anyhow!("the kernel program (traffic-ebpf) was not built: {error:#}"))?;
     let directory = env::var_os("OUT_DIR").ok_or_else(|| anyhow!("cargo named no OUT_DIR"))?;

@@ -1,7 +1,7 @@
 //! Virtuozzo's file for each container, `/etc/vz/conf/ID.conf`: its addresses and interfaces.
 //!
 //! The files are shell assignments, read without a shell: `KEY="value"`, `KEY='value'`, `KEY=value`, with comments. A
-//! line that is something else is named and left out. [`same`] finds out which files and ids are of one container.
+//! line that is something else is named and left out. `same` finds out which files and ids are of one container.
 
 mod same;
 

@@ -78,7 +78,7 @@ pub fn run(options: &Options) -> Result<()> {
     let mut bench = Command::new(programs.join("traffic-bench"));
     bench.current_dir(workspace()).env("TRAFCTL_BIN", programs.join("trafctl"));
     for part in &options.parts {
-        bench.args(["--part", name(*part).as_str()]);
+        bench.args(["--part", name(part).as_str()]);
     }
     if let Some(rounds) = options.rounds {
         bench.arg(format!("--rounds={rounds}"));
@@ -86,7 +86,7 @@ pub fn run(options: &Options) -> Result<()> {
     if options.quick {
         bench.arg("--quick");
     }
-    bench.args(["--format", name(options.format).as_str()]);
+    bench.args(["--format", name(&options.format).as_str()]);
     if let Some(chart) = &options.chart {
         bench.arg("--chart").arg(std::path::absolute(chart)?);
     }
@@ -97,6 +97,6 @@ pub fn run(options: &Options) -> Result<()> {
 }
 
 /// How a value is written on the command line, this one's and the program's.
-fn name(value: impl ValueEnum) -> String {
+fn name(value: &impl ValueEnum) -> String {
     value.to_possible_value().map(|value| value.get_name().to_owned()).unwrap_or_default()
 }

@@ -77,7 +77,7 @@ impl Daemon {
         }
         let table = class_source::table_for_start(&self.host.config)?;
         self.classes.waiting = true;
-        if table.len() == 0 {
+        if table.is_empty() {
             // Most likely its writer has emptied it and not written yet; nobody means all traffic to be class 0.
             if !again {
                 tracing::warn!("the class file names no network: the table in force stays until it does");

@@ -459,8 +459,8 @@ mod tests {
     #[test]
     fn interface_and_fault_copies_sum_field_by_field() {
         let mut interface = InterfaceCounters::default();
-        interface.passed[0] = traffic_common::Passed { wire: tally(5), skbs: 6, skb_bytes: 7 };
-        interface.passed[1] = traffic_common::Passed { wire: tally(8), skbs: 9, skb_bytes: 11 };
+        interface.passed[0] = Passed { wire: tally(5), skbs: 6, skb_bytes: 7 };
+        interface.passed[1] = Passed { wire: tally(8), skbs: 9, skb_bytes: 11 };
         let sum = sum_interface(&[interface, interface]);
         assert_eq!((sum.passed[0].wire.packets, sum.passed[0].skbs, sum.passed[0].skb_bytes), (10, 12, 14));
         assert_eq!((sum.passed[1].wire.bytes, sum.passed[1].skbs, sum.passed[1].skb_bytes), (2016, 18, 22));
@@ -482,9 +482,9 @@ mod tests {
         assert_eq!(class_since(&now, &base).tallies.map(|row| row.map(|t| (t.packets, t.bytes))), expected);
 
         let mut base = InterfaceCounters::default();
-        base.passed[1] = traffic_common::Passed { wire: tally(1), skbs: 2, skb_bytes: 3 };
+        base.passed[1] = Passed { wire: tally(1), skbs: 2, skb_bytes: 3 };
         let mut now = InterfaceCounters::default();
-        now.passed[1] = traffic_common::Passed { wire: tally(5), skbs: 12, skb_bytes: 103 };
+        now.passed[1] = Passed { wire: tally(5), skbs: 12, skb_bytes: 103 };
         let since_base = interface_since(&now, &base).passed[1];
         assert_eq!((since_base.wire.packets, since_base.skbs, since_base.skb_bytes), (4, 10, 100));
 

@@ -97,7 +97,7 @@ impl<'a> Stage<'a> {
             run_ok(real.command("ethtool")?.args(["-K", "eth0", "tso", "on", "gso", "on"]))?;
             start = self.frozen(evidence, &real, &witness, &start)?;
         }
-        self.stopped(evidence, &mut real, witness, start)
+        self.stopped(evidence, &mut real, witness, &start)
     }
 
     /// Frozen while a transfer runs, and thawed.
@@ -128,12 +128,12 @@ impl<'a> Stage<'a> {
         evidence: &mut Evidence,
         real: &mut Real<'_>,
         witness: Vec<WireWitness>,
-        start: Mark,
+        start: &Mark,
     ) -> Result<()> {
         self.bench.say("stopped and restarted under load");
         let sent = "iperf3 from it until it is killed";
         self.killed(real)?;
-        self.compare(evidence, real, "LXC stopped under load", sent, &witness, &start)?;
+        self.compare(evidence, real, "LXC stopped under load", sent, &witness, start)?;
         // As long as somebody listens in the old network, it is there.
         drop(witness);
         real.start()?;

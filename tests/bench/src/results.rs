@@ -39,7 +39,7 @@ impl Results {
         match known {
             Some(series) => series.rounds.push(value),
             None => {
-                self.series.push(Series { part, case: case.to_owned(), variant, unit, rounds: vec![value] })
+                self.series.push(Series { part, case: case.to_owned(), variant, unit, rounds: vec![value] });
             }
         }
     }

@@ -177,7 +177,7 @@ impl Bench {
             }
             // Before its chain is deleted a counter has them all; classes are not told apart here.
             Way::NftMap => {
-                ensure!(counted.iter().sum::<u64>() == expected.iter().sum::<u64>(), "nftables lost packets")
+                ensure!(counted.iter().sum::<u64>() == expected.iter().sum::<u64>(), "nftables lost packets");
             }
             _ => {}
         }
