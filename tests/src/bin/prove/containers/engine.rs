@@ -146,7 +146,8 @@ impl<'a> Real<'a> {
     ///
     /// When the script can't be written.
     pub fn attach_by_hook(&mut self) -> Result<()> {
-        let mut script = String::from("#!/bin/sh\nset -e\n");
+        // LXC keeps what a hook says to itself: it goes where a failed start is told from.
+        let mut script = format!("#!/bin/sh\nset -e\nexec >>'{}' 2>&1\n", self.log().display());
         for number in 0..self.interfaces {
             let command = self.lab.trafctl(&["attach", &self.interface(number)])?;
             let words = std::iter::once(command.get_program()).chain(command.get_args());
@@ -173,8 +174,9 @@ impl<'a> Real<'a> {
                 _ => {}
             }
         }
-        let log = self.lab.path(&format!("{}.log", self.name));
-        let output = fs::File::create(&log)?;
+        let log = self.log();
+        // For the hook too, so that neither writes over the other.
+        let output = fs::File::options().create(true).append(true).open(&log)?;
         let mut command = match self.engine {
             Engine::Lxc => self.lxc(&log)?,
             Engine::Nspawn => self.nspawn(),
@@ -192,6 +194,11 @@ impl<'a> Real<'a> {
         }
         self.running = Some(process);
         Ok(())
+    }
+
+    /// What the engine and its hooks say.
+    fn log(&self) -> PathBuf {
+        self.lab.path(&format!("{}.log", self.name))
     }
 
     fn lxc(&self, log: &Path) -> Result<Command> {

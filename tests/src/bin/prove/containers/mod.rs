@@ -52,9 +52,7 @@ impl<'a> Stage<'a> {
     fn new(name: &str, preset: &str, bench: &'a Bench) -> Result<Self> {
         let lab = Lab::new(name)?;
         let file = lab.write("networks_classes", classes::FILE)?;
-        lab.configure(&format!(
-            "node = \"proof\"\nclass_file = {file:?}\n[interfaces]\npreset = \"{preset}\"\n"
-        ))?;
+        lab.configure(&format!("node = \"proof\"\nclass_file = {file:?}\n[host]\npreset = \"{preset}\"\n"))?;
         fs::create_dir_all(lab.path("lxc")).context("a directory for LXC")?;
         let peer = lab.bridged_as("peer0", PEER.0.parse()?, PEER.1.parse()?)?;
         Ok(Self { bench, lab, peer })
