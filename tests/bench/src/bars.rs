@@ -99,15 +99,14 @@ pub fn all(results: &Results) -> Vec<Bar> {
     add(
         "packets/s, trafctl / nothing attached".to_owned(),
         Goal::AtLeast(0.93),
-        results.ratio(packets::RATE, packets::CASE, "trafctl", "nothing"),
+        packets::kept(results, "trafctl"),
     );
     for (other, bound) in
         [("nft map", 1.0 / 4.0), ("ipset", 1.0 / 15.0), ("nft table a container", 1.0 / 25.0)]
     {
-        let base = packets::base(other);
-        let above = |variant, base| results.above(packets::CPU, packets::CASE, variant, base);
-        let ratios =
-            above("trafctl", "nothing").zip(above(other, base)).map(|(a, b)| ratios(&a, &b, LEAST_PACKET_NS));
+        let ratios = packets::added(results, "trafctl")
+            .zip(packets::added(results, other))
+            .map(|(a, b)| ratios(&a, &b, LEAST_PACKET_NS));
         add(format!("added CPU a packet, trafctl / {other}"), Goal::AtMost(bound), ratios);
     }
     add(

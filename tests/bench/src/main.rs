@@ -99,8 +99,8 @@ fn run(options: &Options) -> Result<bool> {
         program::run(&plan, &mut results, &progress).context("part program")?;
     }
     if wanted(Part::Packets) {
-        let packets = if options.quick { 30_000 } else { 100_000 };
-        packets::run(&packets::Plan { rounds, packets }, &mut results, &progress).context("part packets")?;
+        let slices = if options.quick { 5 } else { 25 };
+        packets::run(&packets::Plan { rounds, slices }, &mut results, &progress).context("part packets")?;
     }
     if wanted(Part::Control) {
         control::run(rounds, &mut results, &progress).context("part control")?;

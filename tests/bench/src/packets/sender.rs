@@ -1,6 +1,6 @@
 //! Sends small datagrams out of the containers as fast as one CPU can, and says what that took.
 
-use std::{fs, io, net::UdpSocket, os::fd::AsRawFd as _, time::Instant};
+use std::{fs, io, net::UdpSocket, ops::Add, os::fd::AsRawFd as _, time::Instant};
 
 use anyhow::{Context as _, Result, ensure};
 use traffic_common::bench::Address;
@@ -23,12 +23,38 @@ pub struct Sender {
 }
 
 /// What sending took.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 pub struct Sent {
-    /// By the clock.
-    pub packets_per_second: f64,
-    /// CPU time, of the kernel's own thread too.
-    pub cpu_ns_per_packet: f64,
+    /// Datagrams.
+    pub packets: f64,
+    /// By the clock, in seconds.
+    pub seconds: f64,
+    /// CPU time, of the kernel's own thread too, in nanoseconds.
+    pub cpu_ns: f64,
+}
+
+impl Sent {
+    /// Packets a second, by the clock.
+    pub fn rate(&self) -> f64 {
+        self.packets / self.seconds
+    }
+
+    /// CPU time a packet, in nanoseconds.
+    pub fn cost(&self) -> f64 {
+        self.cpu_ns / self.packets
+    }
+}
+
+impl Add for Sent {
+    type Output = Self;
+
+    fn add(self, other: Self) -> Self {
+        Self {
+            packets: self.packets + other.packets,
+            seconds: self.seconds + other.seconds,
+            cpu_ns: self.cpu_ns + other.cpu_ns,
+        }
+    }
 }
 
 impl Sender {
@@ -51,8 +77,7 @@ impl Sender {
         }
         let seconds = start.elapsed().as_secs_f64();
         let cpu = thread_time_ns() + self.softirq_ns()? - cpu_before;
-        let packets = addresses.len() as f64;
-        Ok(Sent { packets_per_second: packets / seconds, cpu_ns_per_packet: cpu as f64 / packets })
+        Ok(Sent { packets: addresses.len() as f64, seconds, cpu_ns: cpu as f64 })
     }
 
     fn softirq_ns(&self) -> Result<u64> {
