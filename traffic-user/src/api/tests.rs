@@ -131,6 +131,7 @@ trafctl_faults_total{{fault=\"container_table_full\"}} 0
 trafctl_faults_total{{fault=\"unknown_interface\"}} 0
 trafctl_faults_total{{fault=\"no_class_table\"}} 0
 trafctl_faults_total{{fault=\"no_counter\"}} 0
+trafctl_faults_total{{fault=\"not_the_nodes\"}} 0
 # TYPE trafctl_unaccounted_bytes gauge
 # UNIT trafctl_unaccounted_bytes bytes
 # HELP trafctl_unaccounted_bytes Bytes that passed interfaces less those in classes less those in faults; zero when traffic rests.
