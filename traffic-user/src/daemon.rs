@@ -203,8 +203,9 @@ struct Daemon {
 
 impl Daemon {
     async fn start(&mut self, log_faults: bool) -> anyhow::Result<Option<tokio::task::JoinHandle<()>>> {
-        let links = self.host.netlink.links().await?;
         let mut session = self.host.begin(if log_faults { Want::Logging } else { Want::Current }).await?;
+        // Not before: what another process attached while this one waited for the lock is not gone.
+        let links = self.host.netlink.links().await?;
         self.host.release_gone(&mut session, &links)?;
         self.host.go_first(&session, &links).await?;
         let attached = self.host.attach(&mut session, &links, &Selection::Matching).await?;

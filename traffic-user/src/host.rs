@@ -11,8 +11,7 @@ use std::{
 use anyhow::{Context as _, bail};
 use ipnet::IpNet;
 use traffic_common::{
-    ADDRESS_WITHOUT_SLOT, Direction, INTERFACE_INDEX_ENTRIES, InterfaceEntry, UNKNOWN_INTERFACE_SLOT,
-    interface_flags,
+    ADDRESS_WITHOUT_SLOT, Direction, InterfaceEntry, UNKNOWN_INTERFACE_SLOT, interface_flags,
 };
 
 use crate::{
@@ -23,6 +22,7 @@ use crate::{
     kernel::{
         attach::{self, AttachKind, Change},
         bpffs::{Bpffs, ChangeLock},
+        entries,
         load::{self, Loaded, Outcome, Want},
         registry::{CountedSoFar, Reading, Registry, read_text},
         tables,
@@ -280,7 +280,7 @@ impl Host {
         }
         let before = registry.interface_of_index(link.index);
         let mut interface_slot = registry.assign_interface(&mut loaded.maps, link, container, slot)?;
-        if interface_slot == UNKNOWN_INTERFACE_SLOT && self.make_room(session) {
+        if interface_slot == UNKNOWN_INTERFACE_SLOT && self.make_room(session, slot) {
             let Session { loaded, registry, .. } = &mut *session;
             interface_slot = registry.assign_interface(&mut loaded.maps, link, container, slot)?;
         }
@@ -318,9 +318,9 @@ impl Host {
             link_header_len: link.link_header_len(),
         };
         // Before the hooks: a packet must find its interface from the first one on.
-        write_entry(loaded, link.index, entry)?;
-        // Not before: what is gone may be given away.
-        if let Some(old) = moved {
+        entries::write(&mut loaded.maps, link.index, entry)?;
+        // Not before: what is gone may be given away. An attach that was cut short here has left more than one.
+        for old in registry.others_of_index(link.index, interface_slot) {
             registry.note_gone(&mut loaded.maps, old)?;
         }
         let mut change = Change::Kept;
@@ -342,14 +342,15 @@ impl Host {
     /// The slot of a container, if need be one whose owner is gone; `None` when all are taken.
     fn container_slot(&self, session: &mut Session, id: &ContainerId) -> anyhow::Result<Option<u32>> {
         let slot = session.registry.assign_container(&mut session.loaded.maps, id)?;
-        if slot.is_some() || !self.make_room(session) {
+        if slot.is_some() || !self.make_room(session, None) {
             return Ok(slot);
         }
         session.registry.assign_container(&mut session.loaded.maps, id)
     }
 
     /// Whether there was anything to free. That it failed keeps nothing from being counted, in a fault at the least.
-    fn make_room(&self, session: &mut Session) -> bool {
+    /// `taken` is the container's slot of the interface at hand, which nothing else tells of yet.
+    fn make_room(&self, session: &mut Session, taken: Option<u32>) -> bool {
         let Session { loaded, registry, .. } = session;
         // An address that is nobody's any more must not lead to a slot that is about to go to another.
         let addresses = self.addresses(|id| Ok(registry.container_slot(id)));
@@ -357,7 +358,7 @@ impl Host {
             .and_then(|addresses| tables::sync_addresses(&mut loaded.maps, &addresses))
             .and_then(|()| {
                 let maps_and_registry = (&mut loaded.maps, registry);
-                reclaim::make_room(&self.config, &self.state_dir, maps_and_registry, |id| {
+                reclaim::make_room(&self.config, &self.state_dir, maps_and_registry, taken, |id| {
                     self.owns_address(id)
                 })
             })
@@ -429,7 +430,7 @@ impl Host {
             attach::detach(&self.bpffs, &self.netlink, link, direction).await?;
         }
         session.registry.note_gone(&mut session.loaded.maps, slot)?;
-        write_entry(&mut session.loaded, link.index, InterfaceEntry::default())?;
+        entries::write(&mut session.loaded.maps, link.index, InterfaceEntry::default())?;
         tracing::info!("{} is no uplink any more; its counters stay", link.name);
         Ok(())
     }
@@ -455,8 +456,13 @@ impl Host {
         let exists = |index: u32| links.iter().any(|link| link.index == index);
         let registered =
             session.registry.interfaces().iter().map(|record| record.ifindex).filter(|&index| index != 0);
-        let mut gone: Vec<u32> =
-            registered.chain(self.bpffs.linked_interfaces()?).filter(|&index| !exists(index)).collect();
+        // One without a slot of its own has only its entry, which keeps its container's slot.
+        let entered = entries::all(&session.loaded.maps)?.into_iter().map(|(index, _)| index);
+        let mut gone: Vec<u32> = registered
+            .chain(entered)
+            .chain(self.bpffs.linked_interfaces()?)
+            .filter(|&index| !exists(index))
+            .collect();
         gone.sort_unstable();
         gone.dedup();
         gone.into_iter().try_for_each(|index| self.release(session, index))
@@ -475,7 +481,7 @@ impl Host {
             session.registry.note_gone(&mut session.loaded.maps, slot)?;
             tracing::info!("{name} is gone; its counters stay");
         }
-        write_entry(&mut session.loaded, ifindex, InterfaceEntry::default())
+        entries::write(&mut session.loaded.maps, ifindex, InterfaceEntry::default())
     }
 
     /// Brings the kernel's local addresses into line with the configuration's.
@@ -515,27 +521,4 @@ impl Host {
         }
         Ok(detached)
     }
-}
-
-fn write_entry(loaded: &mut Loaded, ifindex: u32, entry: InterfaceEntry) -> anyhow::Result<()> {
-    if ifindex < INTERFACE_INDEX_ENTRIES {
-        if loaded.maps.interface_by_index.get(ifindex)? != entry {
-            loaded.maps.interface_by_index.set(ifindex, entry)?;
-        }
-    } else if entry == InterfaceEntry::default() {
-        match loaded.maps.interface_by_high_index.remove(&ifindex) {
-            Ok(()) | Err(aya::maps::MapError::KeyNotFound) => {}
-            // The entry was never there.
-            Err(aya::maps::MapError::SyscallError(error))
-                if error.io_error.raw_os_error() == Some(libc::ENOENT) => {}
-            Err(error) => return Err(error).context("cannot remove an interface of a high index"),
-        }
-    } else {
-        loaded
-            .maps
-            .interface_by_high_index
-            .insert(ifindex, entry, 0)
-            .context("cannot register an interface of a high index; too many exist")?;
-    }
-    Ok(())
 }

@@ -12,6 +12,7 @@ use crate::{
     bookkeeper::Bookkeeper,
     config::Config,
     kernel::{
+        entries::CountedIn,
         maps::Maps,
         registry::{Gone, Registry},
     },
@@ -22,7 +23,7 @@ use crate::{
 const PART_FREED: usize = 16;
 
 /// Frees slots of those that are gone, some of each kind; tells whether there are any. The caller holds the lock on the
-/// pinned state. `is_wanted` tells of ids that own an address.
+/// pinned state. `taken` is a container's slot that was given a moment ago, `is_wanted` tells of ids that own an address.
 ///
 /// # Errors
 /// When a map can't be written, or the ledger can't: nothing is freed then.
@@ -30,9 +31,12 @@ pub fn make_room(
     config: &Config,
     state_dir: &Path,
     (maps, registry): (&mut Maps, &mut Registry),
+    taken: Option<u32>,
     is_wanted: impl Fn(&str) -> bool,
 ) -> anyhow::Result<bool> {
-    let Gone { mut containers, mut interfaces } = registry.gone(is_wanted);
+    let mut counted_in = CountedIn::read(maps)?;
+    counted_in.containers.extend(taken);
+    let Gone { mut containers, mut interfaces } = registry.gone(&counted_in, is_wanted);
     containers.truncate(some_of(registry.containers().len()));
     interfaces.truncate(some_of(registry.interfaces().len()));
     let gone = Gone { containers, interfaces };

@@ -20,10 +20,15 @@ const CONTAINERS: u32 = 20;
 
 /// A node with fewer slots than containers to come. One of the interfaces' is that for strangers.
 fn node(name: &str) -> Result<Lab> {
+    node_with(name, 3, 4)
+}
+
+fn node_with(name: &str, containers: u32, interfaces: u32) -> Result<Lab> {
     let lab = Lab::new(name)?;
     let classes = lab.write("networks_classes", CLASSES)?;
     lab.configure(&format!(
-        "class_file = {classes:?}\n[limits]\ncontainers = 3\ninterfaces = 4\n[drain]\ninterval = \"1h\"\n"
+        "class_file = {classes:?}\n[limits]\ncontainers = {containers}\ninterfaces = {interfaces}\n\
+         [drain]\ninterval = \"1h\"\n"
     ))?;
     Ok(lab)
 }
@@ -168,6 +173,58 @@ fn without_a_ledger_nothing_is_given_away() -> Result<()> {
     let row = interfaces.iter().find(|row| row["interface"] == fourth.interface()).context("its row")?;
     assert!(row["ifindex"].is_u64(), "{row}");
     daemon.end()
+}
+
+#[test]
+fn who_has_no_interface_slot_keeps_its_container_slot() -> Result<()> {
+    // A slot for one interface, and that for strangers, in which the second is counted: no record tells that it is there.
+    let lab = node_with("slots-stranger", 2, 2)?;
+    Daemon::start(&lab)?.end()?;
+    let mut there: Vec<_> = (1..=2).map(|n| container(&lab, n)).collect::<Result<_>>()?;
+    lab.run_ok(&["attach"])?;
+    let second = send(&there[1], 2)?;
+    let third = container(&lab, 3)?;
+    lab.run_ok(&["attach"])?;
+    let amounts = send(&third, 3)?;
+    assert_eq!(counted(&lab, "202")?, second, "and nothing of another container's");
+    assert_eq!(counted(&lab, "203")?, Amounts::default());
+    let full = Counters::at_rest(&lab)?.fault("(other)", "container_table_full");
+    assert!(full.out_packets >= amounts.out_packets, "{full:?}");
+
+    // Once it is gone its slot is free to have.
+    there.remove(1);
+    lab.run_ok(&["attach"])?;
+    let amounts = send(&third, 3)?;
+    assert_eq!(counted(&lab, "203")?, amounts);
+    Daemon::start(&lab)?.end()?;
+    assert_eq!((booked(&lab, "202")?, booked(&lab, "203")?), (second, amounts));
+    Ok(())
+}
+
+#[test]
+fn a_container_keeps_the_slot_it_got_while_room_is_made_for_its_interface() -> Result<()> {
+    // Containers come with one interface after another, so that slots of interfaces run short and those of containers do not.
+    let lab = node_with("slots-interface", 8, 3)?;
+    Daemon::start(&lab)?.end()?;
+    let mut sent = Vec::new();
+    let mut there = Vec::new();
+    for n in 1..=6 {
+        // The first stays; of the others each goes before the next one comes.
+        there.truncate(1);
+        there.push(container(&lab, n)?);
+        lab.run_ok(&["attach"])?;
+        let amounts = send(&there[there.len() - 1], n)?;
+        let id = (200 + n).to_string();
+        assert_eq!(counted(&lab, &id)?, amounts);
+        lab.run_ok(&["attach"])?;
+        assert_eq!(counted(&lab, &id)?, amounts, "in the same slot as before");
+        sent.push((id, amounts));
+    }
+    Daemon::start(&lab)?.end()?;
+    for (id, sent) in sent {
+        assert_eq!(booked(&lab, &id)?, sent, "{id}");
+    }
+    Ok(())
 }
 
 #[test]

@@ -56,6 +56,8 @@ pub(super) async fn run(global: &Global, options: &Options) -> anyhow::Result<Do
     };
     host.ask_if_needed(&concerned).await?;
     let mut session = host.begin(Want::Current).await?;
+    // Anew: what another process attached while this one waited for the lock is not gone.
+    let links = host.netlink.links().await?;
     host.release_gone(&mut session, &links)?;
     host.go_first(&session, &links).await?;
     let report = host.attach(&mut session, &links, &selection).await?;

@@ -9,7 +9,9 @@ use crate::{
     host::Host,
     kernel::{
         attach::{self, AttachKind, Hanging},
-        counters, load,
+        counters,
+        entries::CountedIn,
+        load,
         maps::{self, Maps},
         registry::Registry,
     },
@@ -61,7 +63,7 @@ async fn gather(host: &Host, maps: &Maps) -> anyhow::Result<Status> {
     let programs = programs(host, &meta, &mut problems)?;
     let snapshot = counters::read(maps, &host.config.node)?;
     let registry = Registry::read(maps)?;
-    let gone = registry.gone(|id| host.owns_address(id));
+    let gone = registry.gone(&CountedIn::read(maps)?, |id| host.owns_address(id));
     Ok(Status {
         node: host.config.node.clone(),
         trafctl_version: env!("CARGO_PKG_VERSION"),

@@ -7,6 +7,7 @@
 //! | [`skb_layout`] | offsets in the kernel's `sk_buff`, from BTF |
 //! | [`maps`] | typed handles on the pinned maps |
 //! | [`memory`] | whether there is enough for the maps |
+//! | [`entries`] | in which slots the program counts an interface |
 //! | [`registry`] | which container and interface has which slot |
 //! | [`tables`] | class tables and addresses, into the kernel |
 //! | [`attach`] | the hooks of an interface |
@@ -16,6 +17,7 @@
 pub mod attach;
 pub mod bpffs;
 pub mod counters;
+pub mod entries;
 pub mod load;
 pub mod maps;
 pub mod memory;

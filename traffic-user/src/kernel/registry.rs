@@ -6,10 +6,7 @@
 //! state that readers understand, wherever it is cut short: a free slot's counters are in nobody's name, and the base is
 //! written before the owner. The choice of a slot is pure (`choose`); the rest writes it down.
 
-use std::{
-    cmp::Reverse,
-    collections::{HashMap, HashSet},
-};
+use std::{cmp::Reverse, collections::HashMap};
 
 use anyhow::Context as _;
 use traffic_common::{
@@ -19,6 +16,7 @@ use traffic_common::{
 
 use super::{
     counters::{self, sum_interface},
+    entries::CountedIn,
     maps::Maps,
 };
 use crate::{
@@ -199,9 +197,9 @@ impl Registry {
     }
 
     /// Slots whose owners are gone, those first that go first when slots run short: retired containers, then whichever
-    /// went first. `is_wanted` tells of ids that own an address, interface or not.
-    pub fn gone(&self, is_wanted: impl Fn(&str) -> bool) -> Gone {
-        let mut alive = HashSet::new();
+    /// went first. None that packets are counted in; `is_wanted` tells of ids that own an address, interface or not.
+    pub fn gone(&self, counted_in: &CountedIn, is_wanted: impl Fn(&str) -> bool) -> Gone {
+        let mut alive = counted_in.containers.clone();
         let mut went: HashMap<&str, u64> = HashMap::new();
         let mut interfaces = Vec::new();
         for (slot, record) in
@@ -212,7 +210,9 @@ impl Registry {
             } else if slot != UNKNOWN_INTERFACE_SLOT {
                 let last = went.entry(read_text(&record.container)).or_default();
                 *last = record.gone_unix_s.max(*last);
-                interfaces.push((record.gone_unix_s, slot));
+                if !counted_in.interfaces.contains(&slot) {
+                    interfaces.push((record.gone_unix_s, slot));
+                }
             }
         }
         let mut containers: Vec<_> = (0_u32..)
@@ -258,6 +258,15 @@ impl Registry {
     pub fn interface_of_index(&self, ifindex: u32) -> Option<u32> {
         let slot = self.interfaces.iter().position(|record| ifindex != 0 && record.ifindex == ifindex)?;
         u32::try_from(slot).ok()
+    }
+
+    /// All other slots that hold this index.
+    pub fn others_of_index(&self, ifindex: u32, own: u32) -> Vec<u32> {
+        let slots = (0..).zip(&self.interfaces);
+        slots
+            .filter(|(slot, record)| record.ifindex == ifindex && ifindex != 0 && *slot != own)
+            .map(|(slot, _)| slot)
+            .collect()
     }
 
     /// Whether an interface of this index is registered as an uplink of the node.
@@ -493,9 +502,15 @@ mod tests {
                 interface(4, "retired", 0, 800),
             ],
         };
-        let gone = registry.gone(|id| id == "routed");
+        let wanted = |id: &str| id == "routed";
+        let gone = registry.gone(&CountedIn::default(), wanted);
         assert_eq!(gone.containers, [4, 2, 1]);
         assert_eq!(gone.interfaces, [2, 4, 3, 6, 5]);
+        // What packets go to stays, whatever the records say: of "early" an interface without a slot is there.
+        let counted_in = CountedIn { containers: [2, 4].into(), interfaces: [0, 3].into() };
+        let gone = registry.gone(&counted_in, wanted);
+        assert_eq!(gone.containers, [1]);
+        assert_eq!(gone.interfaces, [2, 4, 6, 5]);
     }
 
     #[test]
