@@ -186,5 +186,11 @@ fn a_purge_is_no_gap_where_the_counters_were_booked() -> Result<()> {
     let last = udp_send(a.namespace(), b.namespace(), at(b.v4()), 50, 300)?;
     let (seen, gap) = nothing_vanished(&lab, &a)?;
     assert_eq!((seen.1, gap.1), (first.packets + last.packets, missed.packets));
+    // As the kernel counts on this interface: with the Ethernet header.
+    let gaps = lab.run_json(&["gaps", "--format", "json"])?;
+    let all = gaps.as_array().context("a list of gaps")?;
+    let of_a: Vec<_> = all.iter().filter(|gap| gap["interface"] == a.interface()).collect();
+    assert_eq!(of_a.len(), 1, "{gaps:#}");
+    assert_eq!(of_a[0]["size"]["out_skb_bytes"], missed.l3_bytes + 14 * missed.packets, "{gaps:#}");
     daemon.end()
 }

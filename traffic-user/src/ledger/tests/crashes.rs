@@ -1,5 +1,6 @@
 //! What the world does to a ledger: full disks and killed processes.
 
+use std::io::{Read as _, Write as _};
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
@@ -97,6 +98,8 @@ fn child_that_drains_until_it_is_killed() {
     let mut ledger = Ledger::open(Path::new(&path), LedgerConfig::default()).unwrap();
     loop {
         living_counters(begin).drain(&mut ledger);
+        // Not by a macro, whose output the test runner keeps.
+        std::io::stderr().write_all(b".").unwrap();
         ledger.maintain(Timestamp::now()).unwrap();
     }
 }
@@ -113,11 +116,16 @@ fn a_killed_writer_neither_loses_nor_repeats() {
             .env(CHILD_FILE, &path)
             .env(CHILD_BEGIN, begin.to_string())
             .stdout(Stdio::null())
-            .stderr(Stdio::null())
+            .stderr(Stdio::piped())
             .spawn()
             .unwrap();
-        // Spread over start, recovery, several drains and checkpoints.
-        std::thread::sleep(Duration::from_micros(5_000 + kill * 7_919 % 35_000));
+        // Every other one is killed wherever it is, in its start or recovery or later; the others after their first drain, so
+        // that however slow the machine is, there are drains. Then the instant is spread over drains and checkpoints.
+        if kill % 2 == 1 {
+            let mut drained = [0];
+            child.stderr.as_mut().unwrap().read_exact(&mut drained).unwrap();
+        }
+        std::thread::sleep(Duration::from_micros(kill * 7_919 % 30_000));
         assert!(child.try_wait().unwrap().is_none(), "the child ended by itself");
         child.kill().unwrap();
         child.wait().unwrap();
@@ -125,7 +133,7 @@ fn a_killed_writer_neither_loses_nor_repeats() {
     }
     let mut ledger = Ledger::open(&path, LedgerConfig::default()).unwrap();
     let drains: i64 = ledger.conn.query_row("SELECT max(drains) FROM epoch", [], |row| row.get(0)).unwrap();
-    assert!(drains > i64::try_from(KILLS).unwrap() / 4, "only {drains} drains happened");
+    assert!(drains >= i64::try_from(KILLS).unwrap() / 2, "only {drains} drains happened");
     let node = living_counters(begin);
     node.drain(&mut ledger);
     assert_eq!(sums(&ledger, "traffic_5min"), node.truth);
