@@ -279,6 +279,34 @@ fn sqlite(file: &Path, query: &str) -> Result<String> {
 }
 
 #[test]
+fn an_audit_finds_a_row_that_somebody_altered() -> Result<()> {
+    let (lab, a, b) = node("ledger-audit", "")?;
+    let running = daemon(&lab)?;
+    wait_for("the daemon", || Ok(lab.run_ok(&["status"]).is_ok()))?;
+    tcp_exchange(a.namespace(), b.namespace(), SocketAddr::new(b.v4(), 0), 50_000, 2000)?;
+    ensure!(running.terminate(PATIENCE)?.success());
+    check_ledger(&lab)?;
+    for (altered, said) in [
+        ("update traffic_5min set in_bytes = in_bytes - 1 where class = 2", "the rows of traffic hold"),
+        ("delete from passed_5min", "the rows of passed hold"),
+        (
+            "update booked set out_packets = out_packets + 1 where kind = 1",
+            "neither in classes nor in faults",
+        ),
+    ] {
+        let ledger = lab.state_dir().join("ledger.sqlite");
+        let untouched = fs::read(&ledger)?;
+        sqlite(&ledger, altered)?;
+        let output = lab.trafctl(&["audit"])?.output()?;
+        let found = String::from_utf8(output.stdout)?;
+        ensure!(output.status.code() == Some(1) && found.contains(said), "{altered}: {found}");
+        fs::write(&ledger, untouched)?;
+    }
+    ensure!(lab.run_ok(&["audit"])?.contains("no problems"));
+    Ok(())
+}
+
+#[test]
 fn a_retired_id_begins_anew_and_the_old_figures_stay() -> Result<()> {
     let (lab, a, b) = node("ledger-retire", "")?;
     let running = daemon(&lab)?;

@@ -128,6 +128,9 @@ fn a_wipe_under_load_makes_a_gap_that_is_no_less_than_the_loss() -> Result<()> {
     })?;
     let (passed, gap) = in_ledger(&lab, a.interface())?;
     ensure!(passed.1 + gap.1 < sent.packets + sent.packets / 10, "{passed:?} and {gap:?} of {sent:?}");
+    // What the last reading of each lost set had torn apart is no difference.
+    let audit = lab.run_json(&["audit", "--format", "json"])?;
+    ensure!(audit["problems"] == serde_json::json!([]) && audit["counter_sets"] == 4, "{audit}");
     daemon.says("following interfaces")?;
     daemon.end_after_errors()
 }

@@ -99,6 +99,8 @@ fn everything_is_booked(lab: &Lab, sent: &[(String, Amounts)]) -> Result<()> {
     ensure!(former > 0, "no slot has changed hands: {counters:#?}");
     let faults: Vec<_> = counters.faults.iter().filter(|row| row.fault != "not_ip").collect();
     ensure!(faults.is_empty(), "{faults:?}");
+    let audit = lab.run_json(&["audit", "--format", "json"])?;
+    ensure!(audit["problems"] == serde_json::json!([]) && audit["counter_sets"] == 1, "{audit}");
     let status = lab.run_json(&["status", "--format", "json"])?;
     let tables = status["tables"].as_array().context("tables")?;
     let containers = tables.iter().find(|table| table["table"] == "containers").context("containers")?;

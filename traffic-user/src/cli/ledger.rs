@@ -33,6 +33,9 @@ pub struct CloseOptions {
 }
 
 /// Recompute all sums and hashes of the ledger; status 1 if any does not agree
+///
+/// Hours, days and months are summed up again from what is below them. Of each set of counters (one from reboot or purge to the
+/// next) the rows must hold what its drains booked, and classes + faults must be what passed the interfaces.
 #[derive(Debug, Args)]
 #[command(after_long_help = "Example:\n  trafctl audit --format json")]
 pub struct AuditOptions {
@@ -113,10 +116,16 @@ pub(super) fn audit(global: &Global, options: &AuditOptions) -> anyhow::Result<D
     print(&match options.format {
         Format::Table => {
             let mut text = format!(
-                "{} sums recomputed, {} left out (still open, or their finer rows are gone)\n{} entries of the chain of \
-                 closed months recomputed\n",
-                audit.units, audit.units_skipped, audit.chain_entries
+                "{} sums recomputed, {} left out (still open, or their finer rows are gone)\n{} sets of counters compared with what \
+                 was booked, and classes + faults with what passed\n{} entries of the chain of closed months recomputed\n",
+                audit.units, audit.units_skipped, audit.counter_sets, audit.chain_entries
             );
+            if audit.counter_sets_skipped > 0 {
+                text += &format!(
+                    "{} sets of counters left out: the ledger was of an older version when they began\n",
+                    audit.counter_sets_skipped
+                );
+            }
             if let Some(hash) = &audit.chain_hash {
                 text += &format!("last hash of the chain: {hash}\n");
             }

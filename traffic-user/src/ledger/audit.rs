@@ -1,9 +1,11 @@
-//! Recomputes what the ledger says about itself: every sum from the rows below it, every hash of the chain, every closed
-//! period from the rows it was made of, and the file's own structure.
+//! Recomputes what the ledger says about itself: every sum from the rows below it, of every set of counters what its drains
+//! booked and whether classes and faults come to what passed, every hash of the chain, every closed period from the rows it
+//! was made of, and the file's own structure.
 
 use rusqlite::{Connection, params};
 use serde::Serialize;
 
+use super::booked;
 use super::bucket::Level;
 use super::close::entry_hash;
 use super::error::LedgerError;
@@ -19,6 +21,10 @@ pub struct Audit {
     pub units: u64,
     /// Those not recomputed: still open, or their finer rows were dropped.
     pub units_skipped: u64,
+    /// Sets of counters whose rows were compared with what their drains booked, and classes + faults with what passed.
+    pub counter_sets: u64,
+    /// Those that were drained before the ledger kept what to compare with.
+    pub counter_sets_skipped: u64,
     /// Closed periods and corrections whose hashes were recomputed.
     pub chain_entries: u64,
     /// The chain's last hash: who notes it elsewhere can prove that nothing before was changed since.
@@ -46,6 +52,9 @@ impl Ledger {
             self.audit_level(&view, level, &mut audit)?;
         }
         audit_units(&view, &mut audit)?;
+        let compared = booked::compare(&view, &self.calendar)?;
+        (audit.counter_sets, audit.counter_sets_skipped) = (compared.sets, compared.sets_skipped);
+        audit.problems.extend(compared.problems);
         audit_chain(&view, &mut audit)?;
         audit_closed(&view, &mut audit)?;
         Ok(audit)

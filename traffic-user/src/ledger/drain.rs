@@ -6,6 +6,7 @@ use std::collections::{HashMap, HashSet};
 use jiff::Timestamp;
 use rusqlite::{Connection, Statement, Transaction, TransactionBehavior, params};
 
+use super::booked::{self, Booked};
 use super::bucket::FIVE_MINUTES_S;
 use super::difference::{self, Change};
 use super::error::LedgerError;
@@ -52,6 +53,7 @@ struct Drain<'a> {
     gaps: Vec<Gap>,
     /// Number of each container in this reading, by its id.
     containers: HashMap<&'a str, (u32, i64)>,
+    booked: Booked,
 }
 
 /// Runs a drain. `failing` tells why the drains before this one did not succeed.
@@ -74,6 +76,7 @@ pub(super) fn run(
     let (epoch, epoch_is_new) = names::epoch(&transaction, snapshot)?;
     if epoch_is_new {
         readings::forget_other_boots(&transaction, &snapshot.boot_id)?;
+        booked::begin(&transaction, epoch, &snapshot.former)?;
     }
     let class_table = names::class_table(&transaction, &snapshot.class_table)?;
     let before = Before {
@@ -102,6 +105,7 @@ pub(super) fn run(
         last_wall: before.same_epoch.map(|past| past.clock.wall),
         latest_wall,
         containers: HashMap::new(),
+        booked: Booked::default(),
     };
     let outcome = drain.book(class_table)?;
     transaction.commit()?;
@@ -122,6 +126,7 @@ impl<'a> Drain<'a> {
         if traffic_rows + fault_rows + interface_rows > 0 {
             self.note_bucket()?;
         }
+        self.booked.store(self.transaction, self.epoch)?;
         self.note_reading(class_table)?;
         Ok(DrainOutcome {
             bucket: Timestamp::from_second(self.timeline.booking.bucket_s)?,
@@ -150,6 +155,7 @@ impl<'a> Drain<'a> {
             let what = format!("class {} {}", key.class, key.family.name());
             self.record_loss(&change, &what, None, Some((key.container.as_str(), life.container)))?;
             let row = [life.container, i64::from(key.class), i64::from(key.family as u32), self.stream];
+            self.booked.note(&TRAFFIC, &change);
             rows += self.add(&mut upsert, &row, &change)?;
         }
         let seen: HashSet<i64> = lives.values().map(|life| life.id).collect();
@@ -236,6 +242,7 @@ impl<'a> Drain<'a> {
             };
             readings::store_fault(self.transaction, self.epoch, &key, &change)?;
             self.record_loss(&change, &format!("fault {}", key.fault.name()), Some(&key.interface), None)?;
+            self.booked.note(&FAULT, &change);
             rows += self.add(&mut upsert, &[interface, i64::from(key.fault as u32), self.stream], &change)?;
         }
         Ok(rows)
@@ -255,6 +262,7 @@ impl<'a> Drain<'a> {
             };
             readings::store_interface(self.transaction, self.epoch, &key, &change)?;
             self.record_loss(&change, "interface total", Some(&key.interface), None)?;
+            self.booked.note(&PASSED, &change);
             rows += self.add(&mut upsert, &[interface, self.stream], &change)?;
         }
         Ok(rows)

@@ -19,7 +19,7 @@ pub const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 pub type Migration = fn(&Transaction<'_>) -> rusqlite::Result<()>;
 
 /// Element `n` brings version `n + 1` to version `n + 2`. A released step never changes.
-const MIGRATIONS: &[Migration] = &[];
+const MIGRATIONS: &[Migration] = &[|transaction| transaction.execute_batch(schema::BOOKED)];
 
 /// Opens the file for reading and writing, in the present schema.
 ///
@@ -185,11 +185,14 @@ mod tests {
     fn an_older_ledger_is_migrated_with_a_backup_beside_it() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("ledger.sqlite");
-        open(&path).unwrap().execute("INSERT INTO node (name) VALUES ('n1')", []).unwrap();
-        let conn = open_with(&path, &[add_column]).unwrap();
+        let first = open_with(&path, &[]).unwrap();
+        first.execute_batch("INSERT INTO node (name) VALUES ('n1'); DROP TABLE booked").unwrap();
+        drop(first);
+        let conn = open_with(&path, &[MIGRATIONS[0], add_column]).unwrap();
         let place: Option<String> = conn.query_row("SELECT place FROM node", [], |row| row.get(0)).unwrap();
         assert_eq!(place, None);
-        assert_eq!(user_version(&path), 2);
+        assert_eq!(conn.query_row("SELECT count(*) FROM booked", [], |row| row.get(0)), Ok(0));
+        assert_eq!(user_version(&path), 3);
         let backup = dir.path().join("ledger.sqlite.v1-backup");
         assert_eq!(user_version(&backup), 1);
         let name: String = Connection::open(backup)
@@ -197,15 +200,15 @@ mod tests {
             .query_row("SELECT name FROM node", [], |row| row.get(0))
             .unwrap();
         assert_eq!(name, "n1");
-        assert!(matches!(open(&path), Err(LedgerError::Newer { found: 2, known: 1, .. })));
-        assert!(matches!(open_read_only(&path), Err(LedgerError::Newer { found: 2, known: 1, .. })));
+        assert!(matches!(open(&path), Err(LedgerError::Newer { found: 3, known: 2, .. })));
+        assert!(matches!(open_read_only(&path), Err(LedgerError::Newer { found: 3, known: 2, .. })));
     }
 
     #[test]
     fn a_failed_migration_leaves_the_ledger_as_it_was() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("ledger.sqlite");
-        drop(open(&path).unwrap());
+        drop(open_with(&path, &[]).unwrap());
         assert!(open_with(&path, &[fail]).is_err());
         assert_eq!(user_version(&path), 1);
         assert!(open_with(&path, &[add_column]).is_ok());

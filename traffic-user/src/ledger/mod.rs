@@ -5,12 +5,13 @@
 //! - pure arithmetic: `difference` (readings to traffic), `clock` and `timeline` (when it was, and what is missing),
 //!   `bucket` (five minutes to billing months), `percentile`;
 //! - the file: `schema`, `migrate`, `names`, `readings`, `past`, `drain`, `store`, `gaps`, `rollup`;
-//! - the way out: `query` (which rows answer best), `report`, `interfaces`, `balance`, `top`, `render`, `close`, `adjust` and `audit`;
+//! - the way out: `query` (which rows answer best), `report`, `interfaces`, `balance`, `top`, `render`, `close`, `adjust`, `booked` and `audit`;
 //! - from before: `import` of PVA's database.
 
 mod adjust;
 mod audit;
 mod balance;
+mod booked;
 mod bucket;
 mod clock;
 mod close;

@@ -7,7 +7,7 @@
 //!
 //! **Last readings**: `container_life` and `interface_life` name one life of a counter (epoch, owner, generation), and
 //! `class_reading`, `fault_reading`, `passed_reading` hold what it read last, as unsigned values in SQLite's signed ones.
-//! `accounted_reading` holds how far the kernel's own statistics of an interface are accounted for.
+//! `booked` holds what all drains of an epoch came to. `accounted_reading` holds how far the kernel's own statistics of an interface are accounted for.
 //!
 //! **Sums**: three kinds of rows (`traffic`, `fault`, `passed`) on four levels (`_5min`, `_hour`, `_day`, `_month`),
 //! twelve tables of one shape: start of the bucket (seconds since the Unix epoch), the kind's key, its values in both
@@ -110,6 +110,7 @@ impl Kind {
 pub fn create() -> String {
     let mut sql = NAMES.to_owned();
     sql.push_str(READINGS);
+    sql.push_str(BOOKED);
     for kind in KINDS {
         for level in Level::ALL {
             sql.push_str(&kind.create(level));
@@ -216,6 +217,22 @@ CREATE TABLE IF NOT EXISTS accounted_reading ( -- how much of the kernel's own s
     epoch INTEGER NOT NULL, -- the last that had it
     in_skbs INTEGER NOT NULL, in_skb_bytes INTEGER NOT NULL, out_skbs INTEGER NOT NULL, out_skb_bytes INTEGER NOT NULL,
     PRIMARY KEY (boot_id, ifindex)
+) STRICT, WITHOUT ROWID;
+";
+
+/// Since version 2.
+pub const BOOKED: &str = "
+CREATE TABLE booked ( -- what all drains of an epoch have booked: its rows must come to that, and classes + faults to what passed
+    epoch INTEGER NOT NULL,
+    kind INTEGER NOT NULL, -- 0 classes, 1 faults, 2 passed
+    in_packets INTEGER NOT NULL DEFAULT 0, in_bytes INTEGER NOT NULL DEFAULT 0,
+    out_packets INTEGER NOT NULL DEFAULT 0, out_bytes INTEGER NOT NULL DEFAULT 0,
+    last_in_packets INTEGER NOT NULL DEFAULT 0, last_in_bytes INTEGER NOT NULL DEFAULT 0, -- of it by the last drain
+    last_out_packets INTEGER NOT NULL DEFAULT 0, last_out_bytes INTEGER NOT NULL DEFAULT 0,
+    former_in_packets INTEGER NOT NULL, former_in_bytes INTEGER NOT NULL, -- of owners who were gone before the first drain
+    former_out_packets INTEGER NOT NULL, former_out_bytes INTEGER NOT NULL,
+    losses INTEGER NOT NULL DEFAULT 0, -- counters that fell
+    PRIMARY KEY (epoch, kind)
 ) STRICT, WITHOUT ROWID;
 ";
 

@@ -7,7 +7,7 @@ use crate::ledger::{AdjustmentRequest, LedgerError, ReportQuery};
 /// Two months of one drain a day, from November 10.
 fn two_months() -> (File, Node) {
     let mut file = ledger();
-    let mut node = Node::new(NOON);
+    let mut node = Node::balanced(NOON);
     for _ in 0..60 {
         node.traffic("101", 1, [1, 100, 1, 10])
             .traffic("102", 0, [1, 7, 1, 7])

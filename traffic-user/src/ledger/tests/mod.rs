@@ -1,5 +1,6 @@
 //! The ledger on real files, fed with made-up readings.
 
+mod booked;
 mod closing;
 mod crashes;
 mod draining;

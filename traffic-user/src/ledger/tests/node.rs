@@ -8,8 +8,8 @@ use traffic_common::{Family, Fault, Tally};
 
 use crate::ledger::{DrainContext, DrainOutcome, DrainTrigger, Ledger, LedgerConfig, LedgerError};
 use crate::snapshot::{
-    ByDirection, ClassCounter, ClassTableInfo, ContainerId, FaultCounter, InterfaceCounter, PassedCounter,
-    Snapshot,
+    Balance, ByDirection, ClassCounter, ClassTableInfo, ContainerId, FaultCounter, InterfaceCounter,
+    PassedCounter, Snapshot,
 };
 
 /// 2026-11-10, noon by UTC.
@@ -35,6 +35,16 @@ pub struct Node {
     pub faults: Vec<FaultCounter>,
     /// All traffic ever, by container and class.
     pub truth: BTreeMap<(String, u8), Sums>,
+    /// What passed a shared interface: all classes and faults since the maps were made. None, in most tests, for no such
+    /// interface.
+    pub passed: Option<Sums>,
+    /// What was counted in slots that went to others.
+    pub former: Sums,
+}
+
+/// Adds to sums.
+pub fn add(total: &mut Sums, sums: Sums) {
+    total.iter_mut().zip(sums).for_each(|(total, value)| *total += value);
 }
 
 pub fn time(unix_s: i64) -> Timestamp {
@@ -60,7 +70,14 @@ impl Node {
             interfaces: Vec::new(),
             faults: Vec::new(),
             truth: BTreeMap::new(),
+            passed: None,
+            former: [0; 4],
         }
+    }
+
+    /// One of which classes and faults are what passed.
+    pub fn balanced(unix_s: i64) -> Self {
+        Self { passed: Some([0; 4]), ..Self::new(unix_s) }
     }
 
     pub fn pass(&mut self, seconds: u64) -> &mut Self {
@@ -82,9 +99,22 @@ impl Node {
     pub fn traffic_in(&mut self, container: &str, generation: u32, class: u8, sums: Sums) -> &mut Self {
         let live = self.counters.entry((container.to_owned(), generation, class)).or_default();
         let truth = self.truth.entry((container.to_owned(), class)).or_default();
-        for total in [live, truth] {
-            total.iter_mut().zip(sums).for_each(|(total, value)| *total += value);
+        for total in [Some(live), Some(truth), self.passed.as_mut()].into_iter().flatten() {
+            add(total, sums);
         }
+        self
+    }
+
+    /// The container's slots go to others.
+    pub fn give_away(&mut self, container: &str) -> &mut Self {
+        let former = &mut self.former;
+        self.counters.retain(|(owner, ..), sums| {
+            let goes = owner == container;
+            if goes {
+                add(former, *sums);
+            }
+            !goes
+        });
         self
     }
 
@@ -102,6 +132,8 @@ impl Node {
         self.counters.clear();
         self.interfaces.clear();
         self.faults.clear();
+        self.passed = self.passed.map(|_| [0; 4]);
+        self.former = [0; 4];
         self
     }
 
@@ -132,6 +164,9 @@ impl Node {
 
     pub fn fault(&mut self, interface: &str, fault: Fault, packets: u64) -> &mut Self {
         let tally = Tally { packets, bytes: packets * 60 };
+        if let Some(passed) = &mut self.passed {
+            add(passed, [0, 0, packets, packets * 60]);
+        }
         self.faults.push(FaultCounter {
             interface: interface.to_owned(),
             generation: 1,
@@ -139,6 +174,28 @@ impl Node {
             tally: ByDirection { incoming: Tally::default(), outgoing: tally },
         });
         self
+    }
+
+    /// The shared interface that all passed.
+    fn all_passed(&self) -> Option<InterfaceCounter> {
+        let passed = |packets, bytes| PassedCounter {
+            wire: Tally { packets, bytes },
+            skbs: packets,
+            skb_bytes: bytes + packets * 14,
+            ..PassedCounter::default()
+        };
+        self.passed.map(|[in_packets, in_bytes, out_packets, out_bytes]| InterfaceCounter {
+            interface: "venet0".to_owned(),
+            generation: 1,
+            container: None,
+            ifindex: None,
+            attached: self.epoch_created,
+            passed: ByDirection {
+                incoming: passed(in_packets, in_bytes),
+                outgoing: passed(out_packets, out_bytes),
+            },
+            accounted: ByDirection::default(),
+        })
     }
 
     pub fn snapshot(&self) -> Snapshot {
@@ -162,9 +219,15 @@ impl Node {
             class_table: ClassTableInfo { hash: [self.table; 32], loaded: self.table_loaded, prefixes: 2 },
             counters: counters.collect(),
             faults: self.faults.clone(),
-            interfaces: self.interfaces.clone(),
-            former: ByDirection::default(),
+            interfaces: self.interfaces.iter().cloned().chain(self.all_passed()).collect(),
+            former: self.former_balance(),
         }
+    }
+
+    fn former_balance(&self) -> ByDirection<Balance> {
+        let [in_packets, in_bytes, out_packets, out_bytes] = self.former;
+        let classes = |packets, bytes| Balance { classes: Tally { packets, bytes }, ..Balance::default() };
+        ByDirection { incoming: classes(in_packets, in_bytes), outgoing: classes(out_packets, out_bytes) }
     }
 
     pub fn drain(&self, ledger: &mut Ledger) -> DrainOutcome {

@@ -66,7 +66,7 @@ impl Pva {
 /// A ledger whose own counting began at noon.
 fn begun_at_noon() -> (File, Node) {
     let mut file = ledger();
-    let mut node = Node::new(NOON);
+    let mut node = Node::balanced(NOON);
     node.traffic("101", 1, [1, 100, 1, 10]).pass(60).drain(&mut file.ledger);
     (file, node)
 }
@@ -187,7 +187,7 @@ fn without_a_reading_the_end_must_be_said() {
     assert_eq!(file.ledger.import_pva(&pva.path, &said, &mut |_| ()).unwrap().samples, 4);
     assert_eq!(bytes(&file, "traffic_5min", "101", 1), [10, 0]);
     // Once it counts, nothing that it counts itself is taken.
-    let mut node = Node::new(NOON - 360);
+    let mut node = Node::balanced(NOON - 360);
     node.pass(60).drain(&mut file.ledger);
     let late = PvaImport { until: Some(time(NOON - 359)), ..import() };
     assert!(refusal(&mut file, &pva, &late).contains("count twice"));
@@ -350,7 +350,7 @@ fn what_is_no_database_of_pva_is_refused() {
 #[test]
 fn closed_periods_are_refused_by_name_and_the_rest_is_taken() {
     let mut file = ledger();
-    let mut node = Node::new(NOON - 90 * DAY);
+    let mut node = Node::balanced(NOON - 90 * DAY);
     for _ in 0..100 {
         node.traffic("101", 1, [0, 1, 0, 0]).pass(DAY.unsigned_abs()).drain(&mut file.ledger);
     }
