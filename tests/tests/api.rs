@@ -6,7 +6,7 @@ use std::net::TcpStream;
 use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -31,8 +31,15 @@ fn node(name: &str, listen: &str) -> Result<Lab> {
 }
 
 /// The answer to a request: head and body.
-fn ask(mut stream: impl Read + Write, path: &str) -> Result<(String, String)> {
-    write!(stream, "GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")?;
+fn ask(stream: impl Read + Write, path: &str) -> Result<(String, String)> {
+    ask_for(stream, path, "*/*")
+}
+
+fn ask_for(mut stream: impl Read + Write, path: &str, accept: &str) -> Result<(String, String)> {
+    write!(
+        stream,
+        "GET {path} HTTP/1.1\r\nHost: localhost\r\nAccept: {accept}\r\nConnection: close\r\n\r\n"
+    )?;
     let mut answer = String::new();
     stream.read_to_string(&mut answer)?;
     let (head, body) = answer.split_once("\r\n\r\n").with_context(|| format!("no answer but {answer:?}"))?;
@@ -118,6 +125,69 @@ fn what_is_served_is_what_is_dumped() -> Result<()> {
     let status = daemon.terminate(PATIENCE)?;
     ensure!(status.success(), "{status}");
     ensure!(!socket.exists(), "the socket is still there");
+    Ok(())
+}
+
+/// Prometheus's own judge of metrics: unpacked by `cargo xtask setup`, or installed.
+fn promtool() -> Command {
+    let unpacked = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/promtool/promtool");
+    Command::new(if unpacked.is_file() { unpacked } else { "promtool".into() })
+}
+
+/// Has promtool read something; what it says, and whether it is content.
+fn judged(command: &mut Command, input: &str) -> Result<(bool, String)> {
+    let mut child = command
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .context("promtool is not there: run `cargo xtask setup`")?;
+    child.stdin.take().context("its input")?.write_all(input.as_bytes())?;
+    let output = child.wait_with_output()?;
+    let said = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
+    Ok((output.status.success(), said.into_owned()))
+}
+
+#[test]
+fn promtool_finds_nothing_wrong_with_the_metrics() -> Result<()> {
+    let lab = node("apiprom", "unix:{lab}api.sock")?;
+    let a = lab.bridged(101, 0, [10, 1, 0, 1].into(), "fd00:1::1".parse()?)?;
+    let b = lab.bridged(102, 0, [10, 1, 0, 2].into(), "fd00:1::2".parse()?)?;
+    introduce(&[&a, &b])?;
+    let socket = lab.path("api.sock");
+    let daemon = start(&lab, &socket)?;
+    udp_send(a.namespace(), b.namespace(), (b.v4(), 0).into(), 9, 400)?;
+
+    let (head, text) = ask_for(UnixStream::connect(&socket)?, "/metrics", "text/plain")?;
+    ensure!(head.contains("content-type: text/plain; version=0.0.4"), "{head}");
+    let (clean, said) = judged(promtool().args(["check", "metrics"]), &text)?;
+    ensure!(clean && said.is_empty(), "{said}\nof {text}");
+    // It does look: a counter by another name, and one without a word of help.
+    let renamed = text.replace("trafctl_drain_failures_total", "trafctl_drain_failures");
+    ensure!(!judged(promtool().args(["check", "metrics"]), &renamed)?.0, "promtool does not look at names");
+
+    // OpenMetrics it reads only to import, where every sample has a time.
+    let open = ask_socket(&socket, "/metrics")?;
+    let timed: String = open
+        .lines()
+        .map(|line| if line.starts_with('#') { format!("{line}\n") } else { format!("{line} 1794312000\n") })
+        .collect();
+    let import = |text: &str, into: &str| -> Result<(bool, String)> {
+        let file = lab.write("openmetrics", text)?;
+        judged(
+            promtool().args(["tsdb", "create-blocks-from", "openmetrics"]).args([file, lab.path(into)]),
+            "",
+        )
+    };
+    let (taken, said) = import(&timed, "whole")?;
+    ensure!(taken, "{said}\nof {timed}");
+    let samples = open.lines().filter(|line| !line.starts_with('#')).count().to_string();
+    // Its table: a block's name, times, and then how many samples it took.
+    let row = said.lines().nth(1).with_context(|| said.clone())?;
+    ensure!(row.split_whitespace().any(|field| field == samples), "not {samples} samples: {said}");
+    let cut = timed.replace("# EOF\n", "");
+    ensure!(!import(&cut, "cut")?.0, "promtool does not miss the end");
+    ensure!(daemon.terminate(PATIENCE)?.success());
     Ok(())
 }
 

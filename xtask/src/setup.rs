@@ -5,6 +5,7 @@ mod linker;
 mod lints;
 mod networks;
 mod packages;
+mod promtool;
 mod runner;
 mod toolchain;
 mod unpacked;
@@ -21,7 +22,7 @@ use crate::{
 /// Install what building and testing need; what is there is left alone
 ///
 /// Debian packages (only this needs root), a compiler for the kernel program, bpf-linker, cargo-nextest, lists of
-/// networks for the tests, rustfmt and clippy. On a fresh machine that takes some minutes, most of them for compiling bpf-linker and cargo-nextest.
+/// networks and promtool for the tests, rustfmt and clippy. On a fresh machine that takes some minutes, most of them for compiling bpf-linker and cargo-nextest.
 #[derive(clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -125,6 +126,7 @@ fn steps(purpose: Purpose) -> Vec<Box<dyn Step>> {
     }
     if matches!(purpose, AllTests | Everything) {
         steps.push(Box::new(networks::Networks));
+        steps.push(Box::new(promtool::Promtool));
     }
     if matches!(purpose, Prove) {
         steps.push(Box::new(unpacked::Unpacked));

@@ -1,0 +1,53 @@
+//! promtool, by which the tests judge the metrics. Its package would bring a monitoring server along, and start it; only this
+//! program is wanted, and nothing else of it is kept.
+
+use std::{fs, path::PathBuf, process::Command};
+
+use anyhow::{Context, Result};
+
+use super::{State, Step};
+use crate::{
+    command::{is_installed, run_watched, workspace},
+    report::Progress,
+};
+
+const PACKAGE: &str = "prometheus";
+
+pub(super) struct Promtool;
+
+impl Promtool {
+    fn directory() -> PathBuf {
+        workspace().join("target/promtool")
+    }
+}
+
+impl Step for Promtool {
+    fn name(&self) -> &'static str {
+        "promtool"
+    }
+
+    fn look(&self) -> State {
+        let unpacked = Self::directory().join("promtool");
+        if unpacked.is_file() {
+            return State::Present(unpacked.display().to_string());
+        }
+        if is_installed("promtool") {
+            return State::Present("in PATH".to_owned());
+        }
+        State::Missing(format!("promtool, of {PACKAGE} (19 MB)"))
+    }
+
+    fn install(&self, progress: &Progress) -> Result<()> {
+        let directory = Self::directory();
+        fs::create_dir_all(&directory).with_context(|| format!("making {}", directory.display()))?;
+        // Its name has the version in it. The program is put into its place last, so that it is whole if it is there.
+        let script = format!(
+            "apt-get -q update && rm -rf {PACKAGE}_*.deb root && \
+             apt-get -q -o APT::Sandbox::User=root download {PACKAGE} && dpkg -x {PACKAGE}_*.deb root && \
+             mv root/usr/bin/promtool . && rm -rf {PACKAGE}_*.deb root"
+        );
+        run_watched(Command::new("sh").args(["-c", &script]).current_dir(&directory), progress).with_context(
+            || format!("fetching {PACKAGE}; promtool may also be put into {}", directory.display()),
+        )
+    }
+}
