@@ -29,6 +29,11 @@ const CLASSES: &str = "0 172.16.0.0/12\n1 0.0.0.0/0\n2 192.0.2.0/24\n3 192.0.2.7
 /// `TC_ACT_UNSPEC`: the next program on the hook has its say.
 const UNSPEC: u32 = u32::MAX;
 
+/// A mark that somebody else has set.
+const MARK: u32 = 0xbeef;
+/// Byte of `struct __sk_buff` where the mark is.
+const CONTEXT_MARK: usize = 8;
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Way {
     In,
@@ -71,9 +76,14 @@ struct Bench {
 
 impl Bench {
     fn new(name: &str) -> Result<Self> {
+        Self::configured(name, "")
+    }
+
+    /// With these tables in the configuration.
+    fn configured(name: &str, tables: &str) -> Result<Self> {
         let lab = Lab::new(name)?;
         let classes = lab.write("classes", CLASSES)?;
-        lab.configure(&format!("class_file = {classes:?}\n"))?;
+        lab.configure(&format!("class_file = {classes:?}\n{tables}"))?;
         // The container is made only to have an interface of that name: no packet of its own is sent.
         let container = lab.bridged(101, 0, CONTAINER, CONTAINER_V6)?;
         let ifindex = index_of(&lab, container.interface())?;
@@ -91,26 +101,8 @@ impl Bench {
         gso: Option<Gso>,
         ifindex: u32,
     ) -> Result<(Counters, Counters)> {
-        let name = match way {
-            In => "trafctl_egress",
-            Out => "trafctl_ingress",
-        };
-        let program = SchedClassifier::from_pin(self.lab.bpffs().join("programs").join(name))?;
-        let mut context = [0_u8; 192];
-        let mut put = |at: usize, value: u32| context[at..at + 4].copy_from_slice(&value.to_ne_bytes());
-        // `struct __sk_buff`: ifindex, gso_segs, gso_size.
-        put(40, ifindex);
-        if let Some(gso) = gso {
-            put(164, gso.segments);
-            put(176, gso.size);
-        }
-        let verdict = self.lab.host().enter(|| {
-            let mut options = TestRunOptions::new();
-            options.data_in = Some(frame);
-            options.ctx_in = Some(&context);
-            Ok(program.test_run(options)?.return_value)
-        })?;
-        ensure!(verdict == UNSPEC, "the verdict was {verdict}");
+        let mark = run(&self.lab, way, frame, gso, ifindex)?;
+        ensure!(mark == MARK, "the mark was changed to {mark}");
         let after = Counters::read(&self.lab)?;
         let before = std::mem::replace(&mut self.before, after.clone());
         Ok((before, after))
@@ -157,6 +149,34 @@ impl Bench {
         ensure!(estimated == expected, "{estimated} packets were called estimated, not {expected}");
         Ok(())
     }
+}
+
+/// Runs a packet that has a mark through the pinned program, and gives the mark that it has then.
+fn run(lab: &Lab, way: Way, frame: &[u8], gso: Option<Gso>, ifindex: u32) -> Result<u32> {
+    let name = match way {
+        In => "trafctl_egress",
+        Out => "trafctl_ingress",
+    };
+    let program = SchedClassifier::from_pin(lab.bpffs().join("programs").join(name))?;
+    let mut context = [0_u8; 192];
+    let mut put = |at: usize, value: u32| context[at..at + 4].copy_from_slice(&value.to_ne_bytes());
+    put(CONTEXT_MARK, MARK);
+    // `struct __sk_buff`: ifindex, gso_segs, gso_size.
+    put(40, ifindex);
+    if let Some(gso) = gso {
+        put(164, gso.segments);
+        put(176, gso.size);
+    }
+    let mut left = [0_u8; 192];
+    let verdict = lab.host().enter(|| {
+        let mut options = TestRunOptions::new();
+        options.data_in = Some(frame);
+        options.ctx_in = Some(&context);
+        options.ctx_out = Some(&mut left);
+        Ok(program.test_run(options)?.return_value)
+    })?;
+    ensure!(verdict == UNSPEC, "the verdict was {verdict}");
+    Ok(u32::from_ne_bytes(left[CONTEXT_MARK..CONTEXT_MARK + 4].try_into()?))
 }
 
 fn index_of(lab: &Lab, interface: &str) -> Result<u32> {
@@ -482,5 +502,78 @@ fn a_container_without_a_slot_is_counted_by_name() -> Result<()> {
     assert_eq!(after.fault("veth102.0", "container_table_full"), Amounts::outgoing(1, 95));
     assert_eq!(after.fault("veth101.0", "container_table_full"), Amounts::default());
     drop(first);
+    Ok(())
+}
+
+#[test]
+fn what_a_container_sends_is_marked_where_that_is_configured() -> Result<()> {
+    let bench = Bench::configured("marked", "[mark]\nenabled = true\n")?;
+    for case in accepted()?.into_iter().chain(refused()?).chain(segmented()?) {
+        let expected = match (case.way, case.place) {
+            (Out, Class(class, _)) => 101 * 32 + u32::from(class),
+            // To the container, and in no class: what was there before.
+            _ => MARK,
+        };
+        let mark = run(&bench.lab, case.way, &case.frame, case.gso, bench.ifindex)?;
+        ensure!(mark == expected, "{}: {mark} and not {expected}", case.what);
+    }
+    let packet = ethernet(0x0800, &ipv4(17, CONTAINER, FOREIGN, &udp(66)?)?);
+    let loopback = 1;
+    assert_eq!(run(&bench.lab, Out, &packet, None, loopback)?, MARK, "nobody's interface");
+    Ok(())
+}
+
+#[test]
+fn what_a_mark_has_no_room_for_is_left_as_it_is() -> Result<()> {
+    let lab = Lab::new("no-room")?;
+    let classes =
+        lab.write("classes", "1 0.0.0.0/0\n31 192.0.2.9/32\n32 192.0.2.77/32\n254 172.16.0.0/12\n")?;
+    let uuid = "2b2a3d9c-6f2e-4a77-9c15-0a1b2c3d4e5f";
+    let ids = ["1", "134217727", "134217728", "4294967297", "web", uuid];
+    let mut tables = "[mark]\nenabled = true\n[host]\npreset = 'custom'\n".to_owned();
+    let mut interfaces = Vec::new();
+    for (number, id) in (0..).zip(ids) {
+        tables += &format!("[[container]]\nid = '{id}'\ninterfaces = ['if{number}']\n");
+        let v6 = format!("fd00:1::{number}").parse()?;
+        interfaces.push(lab.bridged_as(&format!("if{number}"), [10, 1, 0, number].into(), v6)?);
+    }
+    lab.configure(&format!("class_file = {classes:?}\n{tables}"))?;
+    let output = lab.trafctl(&["attach"])?.output()?;
+    let said = String::from_utf8(output.stderr)?;
+    for id in &ids[2..] {
+        ensure!(
+            said.contains(&format!("what container {id} sends gets no shaping mark: {id} is ")),
+            "{said}"
+        );
+    }
+    assert_eq!(said.matches("no shaping mark").count(), 4, "{said}");
+
+    let to = |peer| anyhow::Ok(ethernet(0x0800, &ipv4(17, CONTAINER, peer, &udp(9)?)?));
+    for (id, interface) in ids.iter().zip(&interfaces) {
+        let ifindex = index_of(&lab, interface.interface())?;
+        let base = match *id {
+            "1" => Some(32),
+            "134217727" => Some(u32::MAX - 31),
+            _ => None,
+        };
+        for (peer, class) in
+            [([8, 8, 8, 8].into(), Some(1)), (FOREIGN, Some(31)), (SPECIAL, None), (FREE, None)]
+        {
+            let expected = base.zip(class).map_or(MARK, |(base, class): (u32, u32)| base + class);
+            assert_eq!(run(&lab, Out, &to(peer)?, None, ifindex)?, expected, "{id} to {peer}");
+        }
+    }
+    let status = lab.run_json(&["status", "--format", "json"])?;
+    let mark = &status["shaping_mark"];
+    assert_eq!((&mark["configured"], &mark["in_force"]), (&true.into(), &true.into()));
+    let unmarked = mark["unmarked_containers"].as_array().context("containers")?;
+    let unmarked: Vec<_> = unmarked.iter().filter_map(|row| row["container"].as_str()).collect();
+    assert_eq!(unmarked, ids[2..]);
+    assert_eq!(mark["unmarked_classes"], serde_json::json!([32, 254]));
+    let text = lab.run_ok(&["status"])?;
+    let line = format!(
+        "shaping mark on: id * 32 + class; not on containers 134217728, 4294967297, web, {uuid}; not on classes 32, 254\n"
+    );
+    ensure!(text.contains(&line), "{text}");
     Ok(())
 }

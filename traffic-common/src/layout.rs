@@ -13,6 +13,10 @@ pub const INGRESS_PROGRAM: &str = "trafctl_ingress";
 /// Name of the classifier on the host-side egress hook: packets *in to* the container.
 pub const EGRESS_PROGRAM: &str = "trafctl_egress";
 
+/// Name of the classifier that stands in the place of [`INGRESS_PROGRAM`] where the shaping mark is configured. The kernel cuts
+/// names after 15 bytes, so that both have the same name there.
+pub const INGRESS_MARK_PROGRAM: &str = "trafctl_ingress_mark";
+
 /// Interfaces with an index below this are found by one array load, others through a hash.
 pub const INTERFACE_INDEX_ENTRIES: u32 = 65_536;
 /// Longest container id in bytes; a UUID in braces has 38.
@@ -21,6 +25,8 @@ pub const CONTAINER_ID_BYTES: usize = 64;
 pub const INTERFACE_NAME_BYTES: usize = 16;
 /// The column of class 0, which exists in every table: what nothing matches is class 0.
 pub const CLASS_ZERO_COLUMN: u32 = 0;
+/// The shaping mark has room for classes below this: it is the container's id times this, and the class.
+pub const MARK_CLASSES: u32 = 32;
 /// The interface slot that takes what arrives on an interface without an entry, so that nothing goes uncounted.
 pub const UNKNOWN_INTERFACE_SLOT: u32 = 0;
 /// Blocks of the IPv4 index: 64 bytes each, because the kernel pads a smaller element to 8 bytes.

@@ -13,7 +13,8 @@
 //!    goes to [`count::fault`]. So classes + faults = passed can be checked from outside.
 //!
 //! Nothing is inserted into a map here, no packet is changed, and the verdict is always `TC_ACT_UNSPEC`: the next
-//! program on the hook sees what we saw. `traffic-common` holds the types and the arithmetic.
+//! program on the hook sees what we saw. The one exception is a program of its own, [`trafctl_ingress_mark`], loaded in place of
+//! [`trafctl_ingress`] where that is configured: it writes a mark for a shaper ([`shaping`]). `traffic-common` holds the types and the arithmetic.
 //!
 //! Counters are per CPU and added to without atomics: both hooks run with bottom halves disabled, so no two of these
 //! programs interleave on one CPU.
@@ -32,8 +33,13 @@ mod gso;
 mod maps;
 mod other;
 mod parse;
+mod shaping;
 
-use aya_ebpf::{bindings::TC_ACT_UNSPEC, macros::classifier, programs::TcContext};
+use aya_ebpf::{
+    bindings::{__sk_buff, TC_ACT_UNSPEC},
+    macros::classifier,
+    programs::TcContext,
+};
 use aya_log_ebpf::debug;
 use traffic_common::{
     Control, Direction, Family, Fault, InterfaceEntry, Tally, UNKNOWN_INTERFACE_SLOT, interface_flags,
@@ -41,7 +47,7 @@ use traffic_common::{
 
 use crate::parse::{ETHERTYPE_IPV4, ETHERTYPE_IPV6, LinkLayer};
 
-/// The parts of the way that the benchmark puts others in place of, to measure what each costs.
+/// The parts of the way that the benchmark puts others in place of, to measure what each costs, and what follows it.
 trait Parts {
     /// The interface's entry.
     #[inline(always)]
@@ -66,16 +72,38 @@ trait Parts {
     fn count(index: u32, family: Family, direction: Direction, tally: &Tally) -> Result<(), Fault> {
         count::class(index, family, direction, tally)
     }
+
+    /// What else is done with a packet that is counted in a class.
+    #[inline(always)]
+    fn counted(_skb: *mut __sk_buff, _index: u32) {}
 }
 
 /// All parts as they are.
 struct Shipped;
 impl Parts for Shipped {}
 
+/// With a mark for a shaper on what is counted in a class.
+struct Marking;
+
+impl Parts for Marking {
+    #[inline(always)]
+    fn counted(skb: *mut __sk_buff, index: u32) {
+        shaping::mark(skb, index);
+    }
+}
+
 /// Host-side ingress: out of the container. On an uplink it hangs on egress: out of the node.
 #[classifier]
 fn trafctl_ingress(ctx: TcContext) -> i32 {
     account::<Shipped>(&ctx, Direction::Out);
+    TC_ACT_UNSPEC
+}
+
+/// As [`trafctl_ingress`], and marks what a container sends. A program of its own, so that the mark costs nothing where it is
+/// not wanted.
+#[classifier]
+fn trafctl_ingress_mark(ctx: TcContext) -> i32 {
+    account::<Marking>(&ctx, Direction::Out);
     TC_ACT_UNSPEC
 }
 
@@ -109,11 +137,13 @@ fn account<P: Parts>(ctx: &TcContext, direction: Direction) {
     let counted = if let Some(fault) = stopped {
         Err(fault)
     } else if ethertype == ETHERTYPE_IPV4 {
-        classify::ipv4::<P>(skb, l3_offset, direction, flags, container_slot)
-            .and_then(|index| P::count(index, Family::Ipv4, direction, &tally))
+        classify::ipv4::<P>(skb, l3_offset, direction, flags, container_slot).and_then(|index| {
+            P::count(index, Family::Ipv4, direction, &tally).map(|()| P::counted(skb, index))
+        })
     } else if ethertype == ETHERTYPE_IPV6 {
-        classify::ipv6::<P>(skb, l3_offset, direction, flags, container_slot)
-            .and_then(|index| P::count(index, Family::Ipv6, direction, &tally))
+        classify::ipv6::<P>(skb, l3_offset, direction, flags, container_slot).and_then(|index| {
+            P::count(index, Family::Ipv6, direction, &tally).map(|()| P::counted(skb, index))
+        })
     } else {
         Err(parse::link_layer_fault(ethertype))
     };

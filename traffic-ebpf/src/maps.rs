@@ -117,7 +117,13 @@ pub static INTERFACE_BASES: Array<InterfaceCounters, 1> = Array::new();
 #[btf_map]
 pub static FAULT_BASES: Array<FaultCounters, 1> = Array::new();
 
-/// What this set of maps is. Userspace only.
+/// container slot -> its id times 32: what the shaping mark begins with. 0: its packets are not marked. 64 bits, which the
+/// kernel takes for an element anyway. Read by [`crate::trafctl_ingress_mark`] only.
+#[btf_map]
+pub static SHAPING_MARKS: Array<u64, 1> = Array::new();
+
+/// What this set of maps is. Written by userspace, and read by userspace, and for the classes of columns by
+/// [`crate::shaping`].
 #[btf_map]
 pub static META: Array<Meta, 1> = Array::new();
 

@@ -84,8 +84,9 @@ pub async fn run(
         files,
         classes,
         books,
+        logs_faults: log_faults,
     };
-    let _log = daemon.start(log_faults).await?;
+    let _log = daemon.start().await?;
     let server = bound.map(|bound| Server::start(bound, daemon.source())).transpose()?;
     notify(&[sd_notify::NotifyState::Ready]);
     tracing::info!("attached; following interfaces");
@@ -199,11 +200,14 @@ struct Daemon {
     classes: Classes,
     /// The ledger, unless none is kept.
     books: Option<Bookkeeper>,
+    /// Whether the program writes a log line for each fault.
+    logs_faults: bool,
 }
 
 impl Daemon {
-    async fn start(&mut self, log_faults: bool) -> anyhow::Result<Option<tokio::task::JoinHandle<()>>> {
-        let mut session = self.host.begin(if log_faults { Want::Logging } else { Want::Current }).await?;
+    async fn start(&mut self) -> anyhow::Result<Option<tokio::task::JoinHandle<()>>> {
+        let mut session =
+            self.host.begin(if self.logs_faults { Want::Logging } else { Want::Current }).await?;
         // Not before: what another process attached while this one waited for the lock is not gone.
         let links = self.host.netlink.links().await?;
         self.host.release_gone(&mut session, &links)?;
@@ -360,9 +364,18 @@ impl Daemon {
         if host.config.api != self.host.config.api {
             tracing::warn!("[api] has changed: that takes effect when trafctl is started anew");
         }
+        let other_mark = host.config.shaping_mark != self.host.config.shaping_mark;
         self.files = FileWatch::new(&host.config)?;
         self.classes = Classes::look(&host.config);
         self.host = host;
+        if other_mark && self.logs_faults {
+            tracing::warn!(
+                "[mark] has changed: with --log-faults that takes effect when trafctl is started anew"
+            );
+        } else if other_mark {
+            // The program in force is the one without the mark, or the one with it.
+            drop(self.host.begin(Want::Current).await?);
+        }
         self.load_classes(table).await?;
         self.resync().await
     }

@@ -30,7 +30,7 @@ use crate::{
     links::Link,
     naming::{InterfaceFacts, Naming, Role},
     netlink::Netlink,
-    reclaim,
+    reclaim, shaping,
     snapshot::ContainerId,
 };
 
@@ -161,7 +161,7 @@ impl Host {
     pub async fn begin(&self, want: Want) -> anyhow::Result<Session> {
         self.bpffs.mend()?;
         let lock = self.bpffs.lock()?;
-        let loaded = load::ensure(&self.bpffs, &lock, &self.config.limits, want, || {
+        let loaded = load::ensure(&self.bpffs, &lock, &self.config, want, || {
             class_source::table_for_start(&self.config)
         })?;
         if let Some(error) = &loaded.skb_layout_error {
@@ -173,6 +173,8 @@ impl Host {
         let registry = Registry::read(&loaded.maps)?;
         let mut session = Session { loaded, registry, _lock: lock };
         if session.loaded.outcome == Outcome::Replaced {
+            // Before a program hangs that asks for them.
+            session.registry.sync_shaping_marks(&mut session.loaded.maps)?;
             self.move_links(&mut session).await?;
         }
         Ok(session)
@@ -341,6 +343,15 @@ impl Host {
 
     /// The slot of a container, if need be one whose owner is gone; `None` when all are taken.
     fn container_slot(&self, session: &mut Session, id: &ContainerId) -> anyhow::Result<Option<u32>> {
+        if let Some(slot) = session.registry.container_slot(id) {
+            return Ok(Some(slot));
+        }
+        if self.config.shaping_mark && !id.is_node() && shaping::base(id.as_str()).is_none() {
+            tracing::warn!(
+                "what container {id} sends gets no shaping mark: {}",
+                shaping::why_unmarked(id.as_str())
+            );
+        }
         let slot = session.registry.assign_container(&mut session.loaded.maps, id)?;
         if slot.is_some() || !self.make_room(session, None) {
             return Ok(slot);

@@ -16,6 +16,7 @@
 //! | [`file_watch`] | news of the files that tell it, and of the class file |
 //! | [`notation`] | how people write addresses |
 //! | [`output`] | results as tables, JSON and CSV |
+//! | [`shaping`] | the mark for a shaper: who has one |
 //! | [`bookkeeper`] | from the counters into the ledger: when to drain, and what must wait for a drain |
 //! | [`reclaim`] | slots of those that are gone, given to others when slots run short |
 //! | [`ledger`] | last readings, differences, gaps and rollups in SQLite: what is billed from |
@@ -52,6 +53,7 @@ pub mod output;
 mod precedence;
 pub mod privileges;
 pub mod reclaim;
+pub mod shaping;
 pub mod snapshot;
 pub mod state_file;
 pub mod vz;

@@ -3,18 +3,21 @@
 //! | witness | where | packets | bytes |
 //! |---|---|---|---|
 //! | [`QdiscWitness`] | egress | on the wire | layer 2, on the wire |
+//! | [`HtbWitness`] | egress, by mark | on the wire | layer 2, on the wire |
 //! | [`InterfaceStatistics`] | both ways | buffers | layer 2, buffers |
 //! | [`NftWitness`] | both ways | buffers | layer 3, buffers |
 //! | [`Capture`] | both ways | buffers, one by one | layer 2, buffers |
 //! | [`WireWitness`] | both ways | on the wire, by peer | layer 3, on the wire |
 
 mod capture;
+mod htb;
 mod interface;
 mod nft;
 mod qdisc;
 mod wire;
 
 pub use capture::{Capture, CapturedPacket, read_pcap};
+pub use htb::{Filter, HtbWitness};
 pub use interface::InterfaceStatistics;
 pub use nft::{NftCount, NftCounter, NftDirection, NftWitness};
 pub use qdisc::{QdiscCount, QdiscWitness};

@@ -14,5 +14,6 @@ mod interfaces;
 mod load;
 mod node;
 mod reload;
+mod shaping;
 mod slots;
 mod uplink;

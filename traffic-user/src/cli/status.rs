@@ -1,7 +1,7 @@
 //! `trafctl status`
 
 use clap::Args;
-use traffic_common::{Direction, LAYOUT_VERSION, Meta, UNKNOWN_INTERFACE_SLOT};
+use traffic_common::{Direction, LAYOUT_VERSION, MARK_CLASSES, Meta, UNKNOWN_INTERFACE_SLOT, slot_state};
 
 use super::{Done, Format, Global, print};
 use crate::{
@@ -13,12 +13,16 @@ use crate::{
         entries::CountedIn,
         load,
         maps::{self, Maps},
-        registry::Registry,
+        registry::{self, Registry},
+        tables,
     },
     links::Link,
     naming::Role,
-    output::status::{self, Attachment, Hook, NotWatched, Program, Status, Table, Use},
+    output::status::{
+        self, Attachment, Hook, NotWatched, Program, ShapingMark, Status, Table, Unmarked, Use,
+    },
     reclaim::Occupancy,
+    shaping,
     snapshot::{ContainerId, hex},
 };
 
@@ -61,6 +65,7 @@ async fn gather(host: &Host, maps: &Maps) -> anyhow::Result<Status> {
         );
     }
     let programs = programs(host, &meta, &mut problems)?;
+    let shaping_mark = shaping_mark(host, maps, &meta, &mut problems)?;
     let snapshot = counters::read(maps, &host.config.node)?;
     let registry = Registry::read(maps)?;
     let gone = registry.gone(&CountedIn::read(maps)?, |id| host.owns_address(id));
@@ -78,6 +83,7 @@ async fn gather(host: &Host, maps: &Maps) -> anyhow::Result<Status> {
             prefixes: meta.table_prefixes,
             order: host.config.class_order.to_string(),
         },
+        shaping_mark,
         tables: vec![
             slots("containers", Occupancy::of_containers(&registry, &gone), meta.container_slots),
             slots("interfaces", Occupancy::of_interfaces(&registry, &gone), meta.interface_slots),
@@ -104,7 +110,7 @@ fn slots(table: &'static str, occupancy: Occupancy, capacity: u32) -> Use {
 }
 
 fn programs(host: &Host, meta: &Meta, problems: &mut Vec<String>) -> anyhow::Result<Vec<Program>> {
-    if meta.program_hash != load::object_hash() {
+    if load::writes_shaping_mark(&meta.program_hash).is_none() {
         problems.push(format!(
             "the program in the kernel is of version {}, not of this trafctl; `trafctl attach` replaces it",
             load::version_text(meta.program_version)
@@ -126,6 +132,38 @@ fn programs(host: &Host, meta: &Meta, problems: &mut Vec<String>) -> anyhow::Res
             }
         })
         .collect())
+}
+
+fn shaping_mark(
+    host: &Host,
+    maps: &Maps,
+    meta: &Meta,
+    problems: &mut Vec<String>,
+) -> anyhow::Result<ShapingMark> {
+    let configured = host.config.shaping_mark;
+    let in_force = load::writes_shaping_mark(&meta.program_hash);
+    if in_force.is_some_and(|in_force| in_force != configured) {
+        let what = if configured { "does not write it" } else { "writes it" };
+        problems.push(format!(
+            "the shaping mark is {} by the configuration, and the program in the kernel {what}; `trafctl attach` puts the other \
+             one in its place, without a gap",
+            if configured { "on" } else { "off" }
+        ));
+    }
+    let (mut unmarked_containers, mut unmarked_classes) = (Vec::new(), Vec::new());
+    if configured || in_force == Some(true) {
+        for record in maps.containers.range(0, maps.containers.len())? {
+            let id = registry::container_id(&record).filter(|_| record.state == slot_state::IN_USE);
+            let Some(id) = id.filter(|id| !id.is_node() && shaping::base(id.as_str()).is_none()) else {
+                continue;
+            };
+            let reason = shaping::why_unmarked(id.as_str());
+            unmarked_containers.push(Unmarked { container: id.to_string(), reason });
+        }
+        let in_use = tables::classes_in_force(maps, None)?;
+        unmarked_classes.extend(in_use.into_iter().filter(|&class| u32::from(class) >= MARK_CLASSES));
+    }
+    Ok(ShapingMark { configured, in_force, unmarked_containers, unmarked_classes })
 }
 
 async fn attachments(

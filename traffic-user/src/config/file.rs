@@ -23,6 +23,7 @@ pub(super) struct File {
     class_order: ClassOrder,
     node: Option<Spanned<FileNode>>,
     attach: AttachSetting,
+    mark: FileMark,
     vz_conf_dir: Option<PathBuf>,
     limits: FileLimits,
     host: FileHost,
@@ -42,6 +43,12 @@ struct FileLimits {
     interfaces: Option<Spanned<u32>>,
     classes: Option<Spanned<u32>>,
     addresses: Option<Spanned<u32>>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct FileMark {
+    enabled: bool,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -169,6 +176,7 @@ impl File {
             node,
             uplinks,
             attach: self.attach,
+            shaping_mark: self.mark.enabled,
             vz_conf_dir: self.vz_conf_dir.unwrap_or_else(|| VZ_CONF_DIR.into()),
             limits: self.limits.check()?,
             rules: self.interfaces.rule.into_iter().map(FileRule::check).collect::<Result<_, _>>()?,

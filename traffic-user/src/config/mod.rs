@@ -67,6 +67,8 @@ pub struct Config {
     pub uplinks: Vec<String>,
     /// How programs are attached.
     pub attach: AttachSetting,
+    /// Whether what containers send gets a mark for a shaper.
+    pub shaping_mark: bool,
     /// Where Virtuozzo's container files are.
     pub vz_conf_dir: PathBuf,
     /// Capacities.
@@ -211,6 +213,7 @@ mod tests {
         assert_eq!(config.class_file_candidates().len(), 3);
         assert!(!config.node.is_empty());
         assert_eq!(config.api, None);
+        assert!(!config.shaping_mark);
     }
 
     #[test]
@@ -221,6 +224,7 @@ mod tests {
              [host]\npreset = 'proxmox'\n[identities]\ncommand = ['/bin/ids', '-a']\ntimeout = '3s'\n[[interfaces.rule]]\npattern = '^x(?<container>.+)$'\nkind = 'container'\n\
              [[container]]\nid = '{ABCDEF01-2345-6789-abcd-ef0123456789}'\ninterfaces = ['a']\nmacs = ['00:18:51:AA:bb:cc']\n\
              addresses = ['10.0.0.5', '2001:db8:5::/64']\n[drain]\ninterval = '1m 30s'\n\
+             [mark]\nenabled = true\n\
              [ledger]\nenabled = false\ntime_zone = 'Europe/Berlin'\nbilling_day = 15\n\
              [retention]\nfive_minutes = '40d'\nhours = '25 months'\n\
              [api]\nlisten = 'unix:/run/a.sock'\n",
@@ -241,6 +245,7 @@ mod tests {
             ["10.0.0.5/32".parse().unwrap(), "2001:db8:5::/64".parse::<IpNet>().unwrap()]
         );
         assert_eq!(config.drain_interval, Duration::from_secs(90));
+        assert!(config.shaping_mark);
         assert_eq!((config.ledger_enabled, config.ledger.calendar.billing_day()), (false, 15));
         assert_eq!(config.ledger.calendar.zone_name(), "Europe/Berlin");
         let retention = config.ledger.retention;
@@ -294,6 +299,8 @@ mod tests {
             ("[retention]\ndays = '1d'\n", "t.toml:2:1: unknown field `days`"),
             ("[api]\nlisten = '0.0.0.0:9177'\n", "t.toml:2:10: 0.0.0.0 is not loopback"),
             ("[api]\nport = 1\n", "t.toml:2:1: unknown field `port`"),
+            ("[mark]\nenabled = 'yes'\n", "t.toml:2:11: invalid type: string \"yes\", expected a boolean"),
+            ("[mark]\nshift = 5\n", "t.toml:2:1: unknown field `shift`"),
             ("node = ''\n", "t.toml:1:8: the node's name is empty"),
             ("[node]\nname = ''\n", "t.toml:2:8: the node's name is empty"),
             ("[node]\nuplinks = ['eth0', '']\n", "t.toml:2:20: an interface name"),

@@ -9,16 +9,20 @@ use aya::{
 };
 use sha2::{Digest as _, Sha256};
 use traffic_common::{
-    Control, EGRESS_PROGRAM, INGRESS_PROGRAM, InterfaceRecord, LAYOUT_VERSION, Meta, gso::SkbLayout,
-    slot_state,
+    Control, EGRESS_PROGRAM, INGRESS_MARK_PROGRAM, INGRESS_PROGRAM, InterfaceRecord, LAYOUT_VERSION, Meta,
+    gso::SkbLayout, slot_state,
 };
 
 use super::{
     bpffs::{Bpffs, ChangeLock},
-    maps::{Maps, PINNED},
+    maps::{Maps, PINNED, SHAPING_MARKS},
     memory, skb_layout, tables,
 };
-use crate::{classes::ClassTable, clock, config::Limits};
+use crate::{
+    classes::ClassTable,
+    clock,
+    config::{Config, Limits},
+};
 
 /// The kernel program, as the build script compiled it.
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/trafctl-ebpf"));
@@ -121,7 +125,8 @@ fn check_layout(bpffs: &Bpffs) -> anyhow::Result<bool> {
 /// Which program is wanted in the kernel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Want {
-    /// This build's, unless a newer one is there.
+    /// This build's, and that of the two which the configuration asks for (with or without the shaping mark), unless a newer
+    /// one is there.
     Current,
     /// Whatever is pinned: what a long-running process asks for, so that it does not undo an upgrade.
     Pinned,
@@ -153,10 +158,33 @@ pub struct Loaded {
     pub log: Option<Ebpf>,
     /// Why segmentation types can't be read, when the program had to be loaded without.
     pub skb_layout_error: Option<skb_layout::LayoutError>,
+    /// The hash to be noted for a program just loaded.
+    hash: [u8; 32],
+}
+
+/// What a program is loaded with.
+#[derive(Clone, Copy)]
+struct Build<'l> {
+    limits: &'l Limits,
+    log_faults: bool,
+    shaping_mark: bool,
+}
+
+impl Build<'_> {
+    /// The name in the object of the program for a container's ingress hook.
+    const fn ingress(self) -> &'static str {
+        if self.shaping_mark { INGRESS_MARK_PROGRAM } else { INGRESS_PROGRAM }
+    }
+
+    fn hash(self) -> [u8; 32] {
+        // A program that writes log lines is never taken for the one everybody shares.
+        if self.log_faults { [0; 32] } else { program_hash(self.shaping_mark) }
+    }
 }
 
 /// A program just loaded, pinned beside the one in use.
 struct Fresh {
+    hash: [u8; 32],
     programs: Programs,
     log: Option<Ebpf>,
     skb_layout_error: Option<skb_layout::LayoutError>,
@@ -164,8 +192,8 @@ struct Fresh {
 
 impl Fresh {
     fn loaded(self, maps: Maps, outcome: Outcome) -> Loaded {
-        let Self { programs, log, skb_layout_error } = self;
-        Loaded { maps, programs, outcome, log, skb_layout_error }
+        let Self { hash, programs, log, skb_layout_error } = self;
+        Loaded { maps, programs, outcome, log, skb_layout_error, hash }
     }
 }
 
@@ -177,10 +205,15 @@ impl Fresh {
 pub fn ensure(
     bpffs: &Bpffs,
     _lock: &ChangeLock,
-    limits: &Limits,
+    config: &Config,
     want: Want,
     table: impl FnOnce() -> anyhow::Result<ClassTable>,
 ) -> anyhow::Result<Loaded> {
+    let build = Build {
+        limits: &config.limits,
+        log_faults: want == Want::Logging,
+        shaping_mark: config.shaping_mark,
+    };
     let existing = match open(bpffs) {
         Ok(maps) => Some(maps),
         Err(error) if is_lost(&error) => {
@@ -193,10 +226,10 @@ pub fn ensure(
     };
     let Some(maps) = existing else {
         let table = table()?;
-        tables::check_capacity(&table, limits.classes)?;
+        tables::check_capacity(&table, build.limits.classes)?;
         // Leftovers of a making that was interrupted: never ready, so nothing was ever counted in them.
         bpffs.clear()?;
-        return create(bpffs, limits, want == Want::Logging, &table).inspect_err(|_| {
+        return create(bpffs, build, &table).inspect_err(|_| {
             // Nothing half made is left; the error that led here says more than a failure of this would.
             if let Err(error) = bpffs.clear() {
                 tracing::warn!("cleaning up: {error:#}");
@@ -204,7 +237,7 @@ pub fn ensure(
         });
     };
     let meta = maps.meta.get(0)?;
-    let same = meta.program_hash == object_hash();
+    let same = meta.program_hash == program_hash(build.shaping_mark);
     let newer = meta.program_version > version_number();
     if want == Want::Current && newer {
         tracing::warn!("a newer trafctl has loaded its program here; it is left in place");
@@ -215,13 +248,17 @@ pub fn ensure(
             "a program has been removed under {}: this trafctl's takes its place; the counters go on",
             bpffs.root().display()
         );
-    } else if want == Want::Pinned || want == Want::Current && (same || newer) {
+    } else if maps.shaping_marks.is_some()
+        && (want == Want::Pinned || want == Want::Current && (same || newer))
+    {
         let programs = open_programs(|name| bpffs.program(name))?;
-        return Ok(Loaded { maps, programs, outcome: Outcome::Found, log: None, skb_layout_error: None });
+        let (outcome, hash) = (Outcome::Found, meta.program_hash);
+        return Ok(Loaded { maps, programs, outcome, log: None, skb_layout_error: None, hash });
     }
-    // The pinned maps have their sizes; those asked for here are not looked at.
-    let fresh = load_program(bpffs, limits, want == Want::Logging)?;
-    Ok(fresh.loaded(maps, Outcome::Replaced))
+    // The pinned maps have their sizes; of those asked for here only that of a map which is missing is looked at.
+    let limits = Limits { containers: meta.container_slots, ..*build.limits };
+    let fresh = load_program(bpffs, Build { limits: &limits, ..build })?;
+    Ok(fresh.loaded(Maps::open(bpffs)?, Outcome::Replaced))
 }
 
 /// Puts a replaced program in the pinned one's place and notes its version: the last step of a replacement, after all
@@ -232,15 +269,15 @@ pub fn ensure(
 pub fn finish_replacement(bpffs: &Bpffs, loaded: &mut Loaded) -> anyhow::Result<()> {
     publish_programs(bpffs)?;
     let mut meta = loaded.maps.meta.get(0)?;
-    // A program that writes log lines is never taken for the one everybody shares.
-    meta.program_hash = if loaded.log.is_some() { [0; 32] } else { object_hash() };
+    meta.program_hash = loaded.hash;
     meta.program_version = version_number();
     loaded.maps.meta.set(0, meta)
 }
 
-fn create(bpffs: &Bpffs, limits: &Limits, log_faults: bool, table: &ClassTable) -> anyhow::Result<Loaded> {
+fn create(bpffs: &Bpffs, build: Build<'_>, table: &ClassTable) -> anyhow::Result<Loaded> {
+    let limits = build.limits;
     memory::check(limits)?;
-    let fresh = load_program(bpffs, limits, log_faults)?;
+    let fresh = load_program(bpffs, build)?;
     let mut maps = Maps::open(bpffs)?;
     maps.control.set(0, Control { active_table: 0, columns: limits.classes })?;
     let now = clock::unix_seconds();
@@ -265,7 +302,7 @@ fn create(bpffs: &Bpffs, limits: &Limits, log_faults: bool, table: &ClassTable) 
         columns: limits.classes,
         columns_used: 1,
         program_version: version_number(),
-        program_hash: object_hash(),
+        program_hash: build.hash(),
         table_hash: [0; 32],
         table_loaded_unix_s: now,
         table_prefixes: 0,
@@ -281,7 +318,8 @@ fn create(bpffs: &Bpffs, limits: &Limits, log_faults: bool, table: &ClassTable) 
 }
 
 /// Loads the program on the pinned maps, making those that are missing, and pins it beside the one in use.
-fn load_program(bpffs: &Bpffs, limits: &Limits, log_faults: bool) -> anyhow::Result<Fresh> {
+fn load_program(bpffs: &Bpffs, build: Build<'_>) -> anyhow::Result<Fresh> {
+    let Build { limits, log_faults, .. } = build;
     let (layout, skb_layout_error) = match skb_layout::of_running_kernel() {
         Ok(layout) => (layout, None),
         Err(error) => (SkbLayout::default(), Some(error)),
@@ -289,7 +327,8 @@ fn load_program(bpffs: &Bpffs, limits: &Limits, log_faults: bool) -> anyhow::Res
     let counters =
         limits.containers.checked_mul(limits.classes).context("limits: containers * classes is too large")?;
     let log_level = if log_faults { u8::MAX } else { 0 };
-    let paths: Vec<_> = PINNED.iter().map(|&name| (name, bpffs.map(name))).collect();
+    let paths: Vec<_> =
+        PINNED.into_iter().chain([SHAPING_MARKS]).map(|name| (name, bpffs.map(name))).collect();
     let mut loader = EbpfLoader::new();
     loader
         .override_global("SKB_LAYOUT", &layout, true)
@@ -303,6 +342,7 @@ fn load_program(bpffs: &Bpffs, limits: &Limits, log_faults: bool) -> anyhow::Res
         .map_max_entries("INTERFACE_BASES", limits.interfaces)
         .map_max_entries("FAULT_BASES", limits.interfaces)
         .map_max_entries("CONTAINERS", limits.containers)
+        .map_max_entries(SHAPING_MARKS, limits.containers)
         .map_max_entries("INTERFACES", limits.interfaces);
     for (name, path) in &paths {
         loader.map_pin_path(name, path);
@@ -312,8 +352,9 @@ fn load_program(bpffs: &Bpffs, limits: &Limits, log_faults: bool) -> anyhow::Res
         "the kernel refused the maps; trafctl needs root (or CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON), a kernel with BPF, \
          and memory for the counters (see [limits] in the configuration)",
     )?;
-    for name in [INGRESS_PROGRAM, EGRESS_PROGRAM] {
-        let program = object.program_mut(name).with_context(|| format!("the object lacks program {name}"))?;
+    for (name, in_object) in [(INGRESS_PROGRAM, build.ingress()), (EGRESS_PROGRAM, EGRESS_PROGRAM)] {
+        let program =
+            object.program_mut(in_object).with_context(|| format!("the object lacks program {in_object}"))?;
         let program: &mut SchedClassifier = program.try_into()?;
         program.load().with_context(|| format!("the kernel refused program {name}"))?;
         let path = fresh_program(bpffs, name);
@@ -323,7 +364,7 @@ fn load_program(bpffs: &Bpffs, limits: &Limits, log_faults: bool) -> anyhow::Res
         program.pin(&path).with_context(|| format!("cannot pin {}", path.display()))?;
     }
     let programs = open_programs(|name| fresh_program(bpffs, name))?;
-    Ok(Fresh { programs, log: log_faults.then_some(object), skb_layout_error })
+    Ok(Fresh { hash: build.hash(), programs, log: log_faults.then_some(object), skb_layout_error })
 }
 
 /// Where a program is pinned until it takes the pinned one's place.
@@ -363,9 +404,19 @@ pub fn program_infos(bpffs: &Bpffs) -> anyhow::Result<[ProgramInfo; 2]> {
     Ok([info(INGRESS_PROGRAM)?, info(EGRESS_PROGRAM)?])
 }
 
-/// SHA-256 of the object built into this binary.
-pub fn object_hash() -> [u8; 32] {
-    Sha256::digest(OBJECT).into()
+/// SHA-256 that names this build's program: of the object built into this binary, and where the ingress program is the one
+/// that writes the shaping mark, of that one's name after it.
+pub fn program_hash(shaping_mark: bool) -> [u8; 32] {
+    let mut hash = Sha256::new_with_prefix(OBJECT);
+    if shaping_mark {
+        hash.update(INGRESS_MARK_PROGRAM);
+    }
+    hash.finalize().into()
+}
+
+/// Whether the program of this hash writes the shaping mark; `None` for one that is not this build's.
+pub fn writes_shaping_mark(hash: &[u8; 32]) -> Option<bool> {
+    [false, true].into_iter().find(|&shaping_mark| program_hash(shaping_mark) == *hash)
 }
 
 /// This build's version in one comparable number, as in [`Meta::program_version`].

@@ -44,6 +44,10 @@ pub const PINNED: [&str; 20] = [
     "META",
 ];
 
+/// A map that holds nothing that could be lost: where it is missing, as under pins of an earlier version, the next program
+/// that is loaded makes it.
+pub const SHAPING_MARKS: &str = "SHAPING_MARKS";
+
 /// A compiled class table of IPv4 prefixes.
 pub type ClassTrieV4 = LpmTrie<MapData, [u8; 4], u32>;
 /// A compiled class table of IPv6 prefixes.
@@ -99,6 +103,8 @@ pub struct Maps {
     pub containers: Elements<ContainerRecord>,
     /// interface slot -> owner.
     pub interfaces: Elements<InterfaceRecord>,
+    /// container slot -> what its shaping mark begins with; 0 for none.
+    pub shaping_marks: Option<Elements<u64>>,
 }
 
 impl Maps {
@@ -128,6 +134,10 @@ impl Maps {
             fault_bases: Elements::open(bpffs, "FAULT_BASES")?,
             containers: Elements::open(bpffs, "CONTAINERS")?,
             interfaces: Elements::open(bpffs, "INTERFACES")?,
+            shaping_marks: match fs::exists(bpffs.map(SHAPING_MARKS)) {
+                Ok(true) => Some(Elements::open(bpffs, SHAPING_MARKS)?),
+                _ => None,
+            },
         })
     }
 
@@ -162,7 +172,10 @@ impl Maps {
 /// When a map can't be opened.
 pub fn memory(bpffs: &Bpffs) -> anyhow::Result<Vec<MapMemory>> {
     let mut all = Vec::new();
-    for name in PINNED {
+    for name in PINNED.into_iter().chain([SHAPING_MARKS]) {
+        if name == SHAPING_MARKS && !bpffs.map(name).exists() {
+            continue;
+        }
         let data = MapData::from_pin(bpffs.map(name)).with_context(|| format!("cannot open map {name}"))?;
         all.push(MapMemory { map: name.to_owned(), bytes: locked_bytes(data.fd()) });
     }

@@ -22,6 +22,7 @@ use super::{
 use crate::{
     clock,
     links::Link,
+    shaping,
     snapshot::{ContainerId, NODE_ID},
 };
 
@@ -178,10 +179,30 @@ impl Registry {
                 ..EMPTY_CONTAINER
             };
             write_text(&mut record.id, id.as_str());
+            // First, so that an owner never has another's.
+            if let Some(marks) = &mut maps.shaping_marks {
+                marks.set(index, shaping::base(id.as_str()).map_or(0, u64::from))?;
+            }
             maps.containers.set(index, record)?;
             self.containers[slot] = record;
         }
         Ok(Some(index))
+    }
+
+    /// Writes what each container's shaping mark begins with, into a map that may have been made just now.
+    ///
+    /// # Errors
+    /// When the map can't be read or written.
+    pub fn sync_shaping_marks(&self, maps: &mut Maps) -> anyhow::Result<()> {
+        let Some(marks) = &mut maps.shaping_marks else { return Ok(()) };
+        let present = marks.range(0, marks.len())?;
+        for ((slot, record), present) in (0..).zip(&self.containers).zip(present) {
+            let wanted = container_id(record).and_then(|id| shaping::base(id.as_str())).map_or(0, u64::from);
+            if present != wanted {
+                marks.set(slot, wanted)?;
+            }
+        }
+        Ok(())
     }
 
     /// Ends a container's hold on its slot. The counters stay in it; who comes under this id next gets another slot.

@@ -24,6 +24,8 @@ pub struct Status {
     pub programs: Vec<Program>,
     /// The class table in force.
     pub class_table: Table,
+    /// The mark for a shaper.
+    pub shaping_mark: ShapingMark,
     /// How full the tables are.
     pub tables: Vec<Use>,
     /// Memory of each map.
@@ -68,6 +70,28 @@ pub struct Table {
     pub prefixes: u64,
     /// The rule by which the configuration has it compiled.
     pub order: String,
+}
+
+/// The mark for a shaper, `id * 32 + class`, and what it has no room for.
+#[derive(Debug, Serialize)]
+pub struct ShapingMark {
+    /// Whether the configuration asks for it.
+    pub configured: bool,
+    /// Whether the program in force writes it; unknown of a program that is not of this trafctl's build.
+    pub in_force: Option<bool>,
+    /// Containers whose packets are left unmarked, with the reason. Empty where it is neither configured nor in force.
+    pub unmarked_containers: Vec<Unmarked>,
+    /// Classes in use whose packets are left unmarked: 32 and above. Likewise.
+    pub unmarked_classes: Vec<u8>,
+}
+
+/// A container without a mark.
+#[derive(Debug, Serialize)]
+pub struct Unmarked {
+    /// Its id.
+    pub container: String,
+    /// Why.
+    pub reason: String,
 }
 
 /// How full a table is.
@@ -176,8 +200,34 @@ pub fn unaccounted(balance: &ByDirection<Balance>) -> Unaccounted {
     Unaccounted { in_packets, in_bytes, out_packets, out_bytes }
 }
 
-/// Most interfaces that the text names as not watched.
-const NAMED_INTERFACES: usize = 10;
+/// Most interfaces that the text names as not watched, and most containers that it names as unmarked.
+const NAMED: usize = 10;
+
+/// The first of them, and how many more there are.
+fn some_of(names: &[&str]) -> String {
+    let shown = names.iter().take(NAMED).copied().collect::<Vec<_>>().join(", ");
+    match names.len().saturating_sub(NAMED) {
+        0 => shown,
+        more => format!("{shown} and {more} more"),
+    }
+}
+
+fn shaping_mark(mark: &ShapingMark) -> String {
+    let mut text = match mark.in_force {
+        Some(true) => "shaping mark on: id * 32 + class".to_owned(),
+        Some(false) => "shaping mark off".to_owned(),
+        None => "shaping mark unknown: the program is not of this trafctl".to_owned(),
+    };
+    if !mark.unmarked_containers.is_empty() {
+        let names: Vec<_> = mark.unmarked_containers.iter().map(|row| row.container.as_str()).collect();
+        text += &format!("; not on containers {}", some_of(&names));
+    }
+    if !mark.unmarked_classes.is_empty() {
+        let classes: Vec<_> = mark.unmarked_classes.iter().map(ToString::to_string).collect();
+        text += &format!("; not on classes {}", classes.join(", "));
+    }
+    text + "\n"
+}
 
 /// The text people read.
 pub fn table(status: &Status) -> String {
@@ -200,6 +250,7 @@ pub fn table(status: &Status) -> String {
         table.prefixes,
         table.order
     );
+    text += &shaping_mark(&status.shaping_mark);
     let used: Vec<_> = status
         .tables
         .iter()
@@ -224,12 +275,7 @@ pub fn table(status: &Status) -> String {
     );
     if !status.not_watched.is_empty() {
         let names: Vec<_> = status.not_watched.iter().map(|other| other.interface.as_str()).collect();
-        let shown = names.iter().take(NAMED_INTERFACES).copied().collect::<Vec<_>>().join(", ");
-        let more = match names.len().saturating_sub(NAMED_INTERFACES) {
-            0 => String::new(),
-            more => format!(" and {more} more"),
-        };
-        text += &format!("\nnot watched: {shown}{more}; --format json has the reasons\n");
+        text += &format!("\nnot watched: {}; --format json has the reasons\n", some_of(&names));
     }
     if !status.faults.is_empty() {
         text.push('\n');
