@@ -119,12 +119,13 @@ pub(super) fn put_in_force(global: &Global, config: &Config, table: ClassTable) 
     load::open(&bpffs)?;
     let _lock = bpffs.lock()?;
     let mut maps = load::open(&bpffs)?;
-    bookkeeper::drain_before_change(config, &global.state_dir, &maps)
-        .context("the table in force stays in force")?;
     let progress = Progress::start("loading classes");
-    tables::load(&mut maps, &table, &|done, of| progress.set(done, of))
+    let prepared = tables::prepare(&maps, &table, &|done, of| progress.set(done, of))
         .context("the table in force stays in force")?;
     drop(progress);
+    bookkeeper::drain_before_change(config, &global.state_dir, &maps)
+        .context("the table in force stays in force")?;
+    prepared.switch(&mut maps).context("cannot put the class table in force")?;
     tracing::info!("{} prefixes in {} classes are in force", table.len(), table.classes_in_use().len());
     if let Some(books) = Bookkeeper::open_existing(config, &global.state_dir)? {
         books.keep_table(&maps, || Ok(table))?;

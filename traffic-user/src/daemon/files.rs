@@ -36,10 +36,11 @@ impl Daemon {
     /// Puts a class table in force; what was counted so far is booked under the old one.
     pub(super) async fn load_classes(&mut self, table: ClassTable) -> anyhow::Result<()> {
         let mut session = self.host.begin(Want::Pinned).await?;
+        let prepared = tables::prepare(&session.loaded.maps, &table, &|_, _| {})?;
         if let Some(books) = &mut self.books {
             books.drain(&session.loaded.maps, DrainTrigger::Event)?;
         }
-        tables::load(&mut session.loaded.maps, &table, &|_, _| {})?;
+        prepared.switch(&mut session.loaded.maps)?;
         tracing::info!("{} prefixes in {} classes are in force", table.len(), table.classes_in_use().len());
         if let Some(books) = &self.books {
             report("keeping the class table", books.keep_table(&session.loaded.maps, || Ok(table)));

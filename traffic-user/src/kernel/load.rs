@@ -309,7 +309,7 @@ fn create(bpffs: &Bpffs, build: Build<'_>, table: &ClassTable) -> anyhow::Result
         column_class: [0; 256],
     };
     maps.meta.set(0, meta)?;
-    tables::load(&mut maps, table, &|_, _| {})?;
+    tables::prepare(&maps, table, &|_, _| {})?.switch(&mut maps)?;
     publish_programs(bpffs)?;
     meta = maps.meta.get(0)?;
     meta.ready = 1;

@@ -51,11 +51,21 @@ pub fn check_capacity(table: &ClassTable, columns: u32) -> anyhow::Result<()> {
 /// Told how many of a load's elements are in the kernel, and of how many.
 pub type Progress<'a> = &'a dyn Fn(usize, usize);
 
-/// Loads a whole class table beside the one in force, then switches to it between two packets.
+/// A whole class table in the kernel, beside the one in force.
+pub struct Prepared {
+    tables: Tables,
+    /// With the columns of its classes, and still without what tells of the table itself.
+    meta: Meta,
+    hash: [u8; 32],
+    prefixes: u64,
+}
+
+/// Brings a whole class table into the kernel. That may take seconds, in which the one in force stays: what must be done
+/// just before the change is done before [`Prepared::switch`].
 ///
 /// # Errors
-/// When the kernel has no memory for it, or its classes no room. The table in force stays in force then.
-pub fn load(maps: &mut Maps, table: &ClassTable, progress: Progress<'_>) -> anyhow::Result<()> {
+/// When the kernel has no memory for it, or its classes no room.
+pub fn prepare(maps: &Maps, table: &ClassTable, progress: Progress<'_>) -> anyhow::Result<Prepared> {
     memory::lift_limit();
     let mut meta = maps.meta.get(0)?;
     let columns = assign_columns(&mut meta, table)?;
@@ -73,7 +83,7 @@ pub fn load(maps: &mut Maps, table: &ClassTable, progress: Progress<'_>) -> anyh
         total: blocks_v4.len() + v4.len() + blocks_v6.len() + index_v6.nodes.len() + v6.len(),
         progress,
     };
-    let fresh = Tables {
+    let tables = Tables {
         index_v4: fill_array(blocks_v4, 0, &steps).context("cannot build the IPv4 class index")?,
         trie_v4: fill_trie(&v4, |prefix| (prefix.prefix_len(), prefix.network().octets()), &steps)
             .context("cannot build the IPv4 class table")?,
@@ -83,27 +93,38 @@ pub fn load(maps: &mut Maps, table: &ClassTable, progress: Progress<'_>) -> anyh
         trie_v6: fill_trie(&v6, |prefix| (prefix.prefix_len(), prefix.network().octets()), &steps)
             .context("cannot build the IPv6 class table")?,
     };
-    // From here on the columns are spoken for: whoever reads the counters must know their classes first.
-    maps.meta.set(0, meta)?;
+    Ok(Prepared { tables, meta, hash: table.hash(), prefixes: (v4.len() + v6.len()) as u64 })
+}
 
-    let control = maps.control.get(0)?;
-    let (old, idle) = (control.active_table, 1 - control.active_table);
-    fresh.pin(maps, idle)?;
-    fresh.put(maps, idle)?;
-    maps.control.set(0, Control { active_table: idle, ..control })?;
-    meta.table_hash = table.hash();
-    meta.table_loaded_unix_s = clock::unix_seconds();
-    meta.table_prefixes = (v4.len() + v6.len()) as u64;
-    maps.meta.set(0, meta)?;
+impl Prepared {
+    /// Puts it in force, between two packets. The caller has held the lock on the pinned state since [`prepare`].
+    ///
+    /// # Errors
+    /// When a map can't be written. Before the switch the table in force stays in force.
+    pub fn switch(self, maps: &mut Maps) -> anyhow::Result<()> {
+        let Self { tables, mut meta, hash, prefixes } = self;
+        // From here on the columns are spoken for: whoever reads the counters must know their classes first.
+        maps.meta.set(0, meta)?;
 
-    // A packet that read the old word may still be looking into the old table. The kernel returns from an update of a
-    // map of maps only when no program that ran before is running any more: placing the new table once more waits for
-    // just that. Only then the old one is let go, and its memory with it.
-    fresh.put(maps, idle)?;
-    for pair in maps.class_tables_mut() {
-        pair.clear(old)?;
+        let control = maps.control.get(0)?;
+        let (old, idle) = (control.active_table, 1 - control.active_table);
+        tables.pin(maps, idle)?;
+        tables.put(maps, idle)?;
+        maps.control.set(0, Control { active_table: idle, ..control })?;
+        meta.table_hash = hash;
+        meta.table_loaded_unix_s = clock::unix_seconds();
+        meta.table_prefixes = prefixes;
+        maps.meta.set(0, meta)?;
+
+        // A packet that read the old word may still be looking into the old table. The kernel returns from an update of a
+        // map of maps only when no program that ran before is running any more: placing the new table once more waits for
+        // just that. Only then the old one is let go, and its memory with it.
+        tables.put(maps, idle)?;
+        for pair in maps.class_tables_mut() {
+            pair.clear(old)?;
+        }
+        Ok(())
     }
-    Ok(())
 }
 
 /// All that one class table is in the kernel.
