@@ -1,5 +1,5 @@
 //! Random tables, and such as an index gets wrong first: nested, adjacent, with and without a default route, longer
-//! than the index reaches. The naive answer: every line looked at, the longest that matches wins.
+//! than the index reaches. The naive answer: every line looked at, the longest that matches wins, or the last.
 
 use std::{collections::BTreeMap, fmt::Write as _};
 
@@ -113,21 +113,31 @@ fn addresses(family: Family, lines: &[Line], random: &mut Random, least: usize) 
     all.iter().map(|bits| bits & mask(family.width())).collect()
 }
 
-/// The class of the longest line that matches, the last of equal ones; 0 if none does. Class-0 lines have no privilege
-/// here, as the order is set so.
-fn naive(lines: &[Line], address: u128) -> u8 {
+/// Which line decides; both are orders of the configuration. Class-0 lines have no privilege in either.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Order {
+    LongestPrefix,
+    LastLine,
+}
+
+/// The class of the line that decides, the last of equal ones; 0 if none matches.
+fn naive(lines: &[Line], order: Order, address: u128) -> u8 {
     let mut best: Option<&Line> = None;
     for line in lines {
-        if address & mask(line.len) == line.bits && best.is_none_or(|best| line.len >= best.len) {
+        let wins = |best: &Line| order == Order::LastLine || line.len >= best.len;
+        if address & mask(line.len) == line.bits && best.is_none_or(wins) {
             best = Some(line);
         }
     }
     best.map_or(0, |line| line.class)
 }
 
-fn check(family: Family, seed: u64, least: usize) -> Result<()> {
+fn check(family: Family, order: Order, seed: u64, least: usize) -> Result<()> {
     let mut random = Random(seed);
     let (lab, container) = lab("lookup")?;
+    if order == Order::LastLine {
+        lab.configure("class_order = \"last-line\"\n")?;
+    }
     let kernel = Kernel::new(&lab, &container)?;
     let mut asked = 0;
     for (what, lines) in tables(family, &mut random) {
@@ -139,7 +149,7 @@ fn check(family: Family, seed: u64, least: usize) -> Result<()> {
         let columns = Columns::read(&lab)?;
         let mut questions: BTreeMap<u8, Vec<u128>> = BTreeMap::new();
         for address in addresses(family, &lines, &mut random, least) {
-            questions.entry(naive(&lines, address)).or_default().push(address);
+            questions.entry(naive(&lines, order, address)).or_default().push(address);
             asked += 1;
         }
         lab.host()
@@ -159,10 +169,16 @@ fn check(family: Family, seed: u64, least: usize) -> Result<()> {
 
 #[test]
 fn ipv4_answers_are_those_of_a_naive_scan() -> Result<()> {
-    check(Family::V4, 0x5eed_0004, 15_000)
+    check(Family::V4, Order::LongestPrefix, 0x5eed_0004, 15_000)
 }
 
 #[test]
 fn ipv6_answers_are_those_of_a_naive_scan() -> Result<()> {
-    check(Family::V6, 0x5eed_0006, 15_000)
+    check(Family::V6, Order::LongestPrefix, 0x5eed_0006, 15_000)
+}
+
+#[test]
+fn where_the_last_line_decides_so_do_the_kernels_answers() -> Result<()> {
+    check(Family::V4, Order::LastLine, 0x5eed_0014, 2_000)?;
+    check(Family::V6, Order::LastLine, 0x5eed_0016, 2_000)
 }

@@ -74,11 +74,19 @@ fn every_name_and_every_terminal_sees_the_same_bytes() -> Result<()> {
         let output = output(world.called("vznetstat", &[]).env(name, value))?;
         assert_eq!(String::from_utf8(output.stdout)?, text, "{name}={value}");
     }
-    // On a terminal, which `script` makes, lines end as terminals end them and in nothing else.
-    let mut command = world.lab.host().command("script");
-    command.args(["-qec", &world.lab.path("vznetstat").display().to_string(), "/dev/null"]);
-    world.tell(command.env("CLICOLOR_FORCE", "1").env("TERM", "xterm-256color"));
-    assert_eq!(String::from_utf8(output(&mut command)?.stdout)?, text.replace('\n', "\r\n"));
+    // On a terminal, which `script` makes, lines end as terminals end them and in nothing else, whatever the option.
+    world.send("fd00:99::1", 7, 60)?;
+    for options in
+        ["", "-4", "-6", "-a", "-r", "-v101", "-v 0 -v 101", "-c1", "-c0 -c2", "-tct", "-tvm", "-h"]
+    {
+        let arguments: Vec<&str> = options.split_whitespace().collect();
+        let text = world.printed("pnetstat", &arguments)?;
+        let mut command = world.lab.host().command("script");
+        command.args(["-qec", &format!("{} {options}", world.lab.path("pnetstat").display()), "/dev/null"]);
+        world.tell(command.env("CLICOLOR_FORCE", "1").env("TERM", "xterm-256color"));
+        let on_terminal = String::from_utf8(output(&mut command)?.stdout)?;
+        assert_eq!(on_terminal, text.replace('\n', "\r\n"), "{options}");
+    }
     // The usage is the only thing that the two names say differently.
     ensure!(world.printed("vznetstat", &["-h"])?.starts_with("Usage: vznetstat [-4|-6] [-v id]"));
     ensure!(world.printed("pnetstat", &["-h"])?.contains("[-t <ct|vm|all>]"));
@@ -142,6 +150,51 @@ fn either_id_of_a_container_finds_it() -> Result<()> {
     // A reset by either is one of the same.
     world.printed("vztactl", &["reset_ve_stat", uuid])?;
     assert_eq!(world.row("101", 1)?, Amounts::default());
+    Ok(())
+}
+
+#[test]
+fn a_container_that_got_its_uuid_later_is_found_whole_by_each_id() -> Result<()> {
+    let world = World::new("vzlater")?;
+    let by_number = world.send("8.8.8.8", 11, 100)?;
+    let uuid = "6d1e1c39-63e6-4a2b-8ef4-1b7a1d2f3c4d";
+    world.lab.write(&format!("vz/{uuid}.conf"), "VEID=\"101\"\n")?;
+    world.lab.run_ok(&["attach"])?;
+    let by_uuid = world.send("8.8.8.8", 13, 200)?;
+
+    let in_braces = format!("{{{uuid}}}");
+    let typed = ["101", uuid, &uuid.to_uppercase(), &in_braces, &in_braces.to_uppercase()];
+    let expected = [
+        ("101", Amounts::outgoing(by_number.0, by_number.1)),
+        (uuid, Amounts::outgoing(by_uuid.0, by_uuid.1)),
+    ];
+    for id in typed {
+        let rows = world.rows(&["-c1", "-v", id])?;
+        let found: Vec<_> = rows.iter().map(|row| (row.id.as_str(), row.amounts)).collect();
+        assert_eq!(found, expected, "vznetstat {id}");
+        let dumped = world.lab.run_json(&["dump", "--format", "json", "--container", id])?;
+        let dumped: Vec<_> = dumped["counters"]
+            .as_array()
+            .into_iter()
+            .flatten()
+            .map(|row| (row["container"].as_str().unwrap_or(""), row["out_bytes"].as_u64()))
+            .collect();
+        assert_eq!(dumped, expected.map(|(id, amounts)| (id, Some(amounts.out_bytes))), "dump {id}");
+    }
+    // A reset by one id is one of the whole container.
+    world.printed("vztactl", &["reset_ve_stat", &in_braces])?;
+    for row in world.rows(&["-v101"])? {
+        assert_eq!(row.amounts, Amounts::default(), "{row:?}");
+    }
+    // What is there under the very id is shown, also where the configuration can't be read.
+    world.lab.configure("nonsense")?;
+    let output = output(&mut world.called("vznetstat", &["-v101", "-c1"]))?;
+    ensure!(
+        output.status.code() == Some(0) && said(&output).contains("other ids of the containers"),
+        "{}",
+        said(&output)
+    );
+    assert_eq!(rows(&String::from_utf8(output.stdout)?)?.len(), 1);
     Ok(())
 }
 

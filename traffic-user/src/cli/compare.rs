@@ -51,7 +51,10 @@ pub(super) fn run(global: &Global, options: &Options) -> anyhow::Result<Done> {
     let aliases = aliases(&config);
     let counted = snapshot.containers();
     let place = options.theirs.display().to_string();
-    let theirs = compare::read(&text, &place, |id| vz::counted_id(id, &counted, || Ok(aliases.clone())))?;
+    let theirs = compare::read(&text, &place, |id| {
+        let ids = vz::counted_ids(id, &counted, &aliases);
+        Ok(ids.into_iter().next().unwrap_or_else(|| id.clone()))
+    })?;
     let now = Readings {
         time: snapshot.time,
         boot_id: snapshot.boot_id.clone(),

@@ -5,7 +5,6 @@ use std::{
     ffi::OsString,
 };
 
-use anyhow::Context as _;
 use clap::Args;
 
 use super::{Done, Global, print, say};
@@ -97,25 +96,32 @@ fn refuse(name: Name, misuse: &Misuse) -> Done {
     }
 }
 
-/// Takes either id of a container for the one it is counted under.
+/// Takes any id of a container for those that it is counted under.
 fn resolve(global: &Global, snapshot: &Snapshot, request: &mut Request) -> anyhow::Result<()> {
-    let counted = snapshot.containers();
-    for id in &mut request.containers {
-        *id = counted_id(global, &counted, id)?;
+    if request.containers.is_empty() {
+        return Ok(());
     }
+    let counted = snapshot.containers();
+    let typed = std::mem::take(&mut request.containers);
+    request.containers = counted_ids(global, &counted, &typed)?;
     Ok(())
 }
 
-/// See [`vz::counted_id`]; the configuration is read only when it is needed.
-pub(super) fn counted_id(
+/// See [`vz::counted_ids`]. A configuration that can't be read keeps nobody from figures that are there under the very id.
+pub(super) fn counted_ids(
     global: &Global,
     counted: &BTreeSet<&ContainerId>,
-    wanted: &ContainerId,
-) -> anyhow::Result<ContainerId> {
-    vz::counted_id(wanted, counted, || {
-        let config = global.config().with_context(|| format!("cannot look for another id of {wanted}"))?;
-        Ok(aliases(&config))
-    })
+    typed: &[ContainerId],
+) -> anyhow::Result<Vec<ContainerId>> {
+    let aliases = match global.config() {
+        Ok(config) => aliases(&config),
+        Err(error) if typed.iter().all(|id| counted.contains(id)) => {
+            tracing::warn!("other ids of the containers are not looked for: {error:#}");
+            HashMap::new()
+        }
+        Err(error) => return Err(error.context("cannot look for other ids of the containers")),
+    };
+    Ok(typed.iter().flat_map(|id| vz::counted_ids(id, counted, &aliases)).collect())
 }
 
 /// The ids that are of one container, as Virtuozzo's files tell.

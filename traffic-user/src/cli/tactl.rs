@@ -5,7 +5,7 @@ use std::ffi::OsString;
 use anyhow::Context as _;
 use clap::Args;
 
-use super::{Done, Global, classes::put_in_force, netstat::counted_id, print, say};
+use super::{Done, Global, classes::put_in_force, netstat::counted_ids, print, say};
 use crate::{
     class_source, classes,
     kernel::{counters, load, tables},
@@ -108,8 +108,8 @@ fn reset(global: &Global, only: Option<&ContainerId>) -> anyhow::Result<()> {
     let _lock = bpffs.lock()?;
     let snapshot = counters::read(&load::open(&bpffs)?, "")?;
     let counted = snapshot.containers();
-    let only = only.map(|id| counted_id(global, &counted, id)).transpose()?;
-    if let Some(id) = &only
+    let ids = only.map(|id| counted_ids(global, &counted, std::slice::from_ref(id))).transpose()?;
+    if let Some([id]) = ids.as_deref()
         && !counted.contains(id)
         && id.as_str() != crate::vz::NODE
     {
@@ -117,6 +117,9 @@ fn reset(global: &Global, only: Option<&ContainerId>) -> anyhow::Result<()> {
     }
     let file = MarkFile::new(&global.state_dir);
     let mut marks = file.read()?;
-    marks.set(&snapshot, only.as_ref());
+    match ids {
+        None => marks.set(&snapshot, None),
+        Some(ids) => ids.iter().for_each(|id| marks.set(&snapshot, Some(id))),
+    }
     file.write(&marks)
 }

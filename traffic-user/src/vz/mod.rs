@@ -20,24 +20,24 @@ pub const CLASSES: u8 = 16;
 /// The id of the node itself.
 pub const NODE: &str = "0";
 
-/// The id under which a container is counted that was asked for by either of its ids. `aliases` are asked for only when
-/// nothing is counted under the id itself; each leads from one id to the other.
-///
-/// # Errors
-/// Those of `aliases`.
-pub fn counted_id(
+/// The ids under which a container is counted that was asked for by any of its ids, that one first: more than one where it
+/// was not known at first that they are of one container. The one asked for where nothing is counted. Each of the `aliases`
+/// leads from one id to the other.
+pub fn counted_ids(
     wanted: &ContainerId,
     counted: &BTreeSet<&ContainerId>,
-    aliases: impl FnOnce() -> anyhow::Result<HashMap<ContainerId, ContainerId>>,
-) -> anyhow::Result<ContainerId> {
-    if counted.contains(wanted) {
-        return Ok(wanted.clone());
-    }
-    let aliases = aliases()?;
+    aliases: &HashMap<ContainerId, ContainerId>,
+) -> Vec<ContainerId> {
     let main = aliases.get(wanted).unwrap_or(wanted);
-    let others = aliases.iter().filter(|(_, of)| *of == main).map(|(alias, _)| alias);
-    let found = std::iter::once(main).chain(others).find(|id| counted.contains(id));
-    Ok(found.unwrap_or(wanted).clone())
+    let mut others: Vec<_> = aliases.iter().filter(|(_, of)| *of == main).map(|(alias, _)| alias).collect();
+    others.sort();
+    let mut ids: Vec<ContainerId> = Vec::new();
+    for id in [wanted, main].into_iter().chain(others) {
+        if counted.contains(id) && !ids.contains(id) {
+            ids.push(id.clone());
+        }
+    }
+    if ids.is_empty() { vec![wanted.clone()] } else { ids }
 }
 
 #[cfg(test)]
@@ -49,16 +49,15 @@ mod tests {
         let id = |text: &str| ContainerId::new(text).unwrap();
         let (number, uuid) = (id("101"), id("6d1e1c39-63e6-4a2b-8ef4-1b7a1d2f3c4d"));
         let (other, stranger) = (id("102"), id("999"));
-        let aliases = || Ok(HashMap::from([(uuid.clone(), number.clone()), (stranger.clone(), id("7"))]));
+        let aliases = HashMap::from([(uuid.clone(), number.clone()), (stranger.clone(), id("7"))]);
         let find = |wanted: &ContainerId, counted: &[&ContainerId]| {
-            counted_id(wanted, &counted.iter().copied().collect(), aliases).unwrap()
+            counted_ids(wanted, &counted.iter().copied().collect(), &aliases)
         };
-        assert_eq!(find(&uuid, &[&number, &other]), number);
-        assert_eq!(find(&number, &[&uuid, &other]), uuid);
-        assert_eq!(find(&number, &[&number, &uuid]), number);
-        assert_eq!(find(&stranger, &[&number, &other]), stranger, "an id that nobody has stays what it is");
-        // The files are not looked at for an id that is counted.
-        let counted = BTreeSet::from([&number]);
-        assert_eq!(counted_id(&number, &counted, || anyhow::bail!("not asked for")).unwrap(), number);
+        assert_eq!(find(&uuid, &[&number, &other]), [number.clone()]);
+        assert_eq!(find(&number, &[&uuid, &other]), [uuid.clone()]);
+        assert_eq!(find(&number, &[&number, &uuid]), [number.clone(), uuid.clone()]);
+        assert_eq!(find(&uuid, &[&number, &uuid]), [uuid.clone(), number.clone()]);
+        let nobody = "an id that nobody has stays what it is";
+        assert_eq!(find(&stranger, &[&number, &other]), [stranger.clone()], "{nobody}");
     }
 }
