@@ -26,6 +26,14 @@ pub struct VzConf {
 }
 
 impl VzConf {
+    /// Settles which files and ids are of one container.
+    #[must_use]
+    pub fn settled(mut self) -> Self {
+        self.as_read.clone_from(&self.containers);
+        same::settle(&mut self);
+        self
+    }
+
     /// The file's id for each other id a container goes by.
     pub fn aliases(&self) -> HashMap<ContainerId, ContainerId> {
         let one = |container: &VzContainer| {
@@ -119,9 +127,7 @@ pub fn scan(directory: &Path, earlier: Option<&VzConf>) -> VzConf {
             }
         }
     }
-    all.as_read.clone_from(&all.containers);
-    same::settle(&mut all);
-    all
+    all.settled()
 }
 
 /// `ID.conf` with a number or a UUID for an id; `0.conf` is the node's own, and samples and backups have other names.

@@ -40,6 +40,8 @@ pub fn run(_: &Options) -> Result<()> {
         ("clippy", clippy()),
         ("clippy on the kernel program", clippy_on_kernel_program()),
         ("rustdoc", rustdoc()),
+        ("rustfmt on the fuzzers", rustfmt_on_fuzzers()),
+        ("the fuzzers compile", check_of_fuzzers()),
     ] {
         headline(name);
         if command::run(&mut command).is_err() {
@@ -84,6 +86,24 @@ fn clippy_on_kernel_program() -> Command {
         .env("RUSTC_BOOTSTRAP", "aya_ebpf")
         .args(["--", "--deny", "warnings"])
         .args(UNFIT_FOR_KERNEL);
+    command
+}
+
+/// The fuzzers' manifest, that of a workspace of their own.
+const FUZZERS: &str = "traffic-user/fuzz/Cargo.toml";
+
+fn rustfmt_on_fuzzers() -> Command {
+    let mut command = cargo();
+    command.args(["fmt", "--check", "--manifest-path", FUZZERS]);
+    command
+}
+
+/// In the common directory, where most of what they depend on has been compiled by the same rules.
+fn check_of_fuzzers() -> Command {
+    let mut command = cargo();
+    command
+        .args(["check", "--locked", "--manifest-path", FUZZERS, "--target-dir"])
+        .arg(workspace().join("target"));
     command
 }
 

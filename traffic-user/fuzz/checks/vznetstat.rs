@@ -1,0 +1,68 @@
+//! The output of another `vznetstat`: two readings, a zero byte between them, as `trafctl compare` takes them.
+
+use std::fmt::Write as _;
+
+use jiff::Timestamp;
+use trafctl::{
+    compare::{Comparison, Figures, Readings, read},
+    output,
+};
+
+/// Checks two readings, or one and nothing.
+pub fn check(data: &[u8]) {
+    let mut readings = data.split(|&byte| byte == 0).map(|bytes| {
+        let text = String::from_utf8_lossy(bytes);
+        match read(&text, "-", |id| Ok(id.clone())) {
+            Ok(figures) => {
+                assert!(!figures.is_empty());
+                let again = read(&written(&figures), "-", |id| Ok(id.clone()));
+                assert!(again.as_ref().is_ok_and(|again| *again == figures), "{again:?}");
+                figures
+            }
+            Err(error) => {
+                let said = format!("{error:#}");
+                assert!(said.starts_with('-') || said.starts_with("container id"), "{said}");
+                Figures::new()
+            }
+        }
+    });
+    let (first, now) = (readings.next().unwrap_or_default(), readings.next().unwrap_or_default());
+    // Against the same figures of ours, and against others.
+    let same = compared((&first, &first), (&now, &now));
+    for side in same.rows.iter().flat_map(|row| [row.sides.incoming, row.sides.outgoing]) {
+        assert!(side.reason.is_some() || side.theirs == Some(side.ours), "{side:?}");
+    }
+    compared((&first, &now), (&now, &first));
+    compared((&first, &Figures::new()), (&now, &first));
+}
+
+fn compared(
+    (ours_first, theirs_first): (&Figures, &Figures),
+    (ours, theirs): (&Figures, &Figures),
+) -> Comparison {
+    let readings = |ours: &Figures, theirs: &Figures, second| Readings {
+        time: Timestamp::constant(second, 0),
+        boot_id: String::new(),
+        epoch: 1,
+        ours: ours.clone(),
+        theirs: theirs.clone(),
+    };
+    let comparison = Comparison::new(&readings(ours_first, theirs_first, 0), &readings(ours, theirs, 60));
+    assert!(output::compare::table(&comparison).ends_with('\n'));
+    comparison
+}
+
+/// As `vznetstat` prints it.
+fn written(figures: &Figures) -> String {
+    let mut text = "UUID                                 Net.Class\n".to_owned();
+    for ((container, class), of) in figures {
+        let (incoming, outgoing) = (of.incoming, of.outgoing);
+        // Writing to a string can't fail.
+        let _ = writeln!(
+            text,
+            "{container:<36} {class:<2} {:>20}  {:>10} {:>20}  {:>10}",
+            incoming.bytes, incoming.packets, outgoing.bytes, outgoing.packets
+        );
+    }
+    text
+}

@@ -1,0 +1,17 @@
+//! Virtuozzo's files of containers, up to four of them.
+
+#![cfg_attr(fuzzing, no_main)]
+
+#[path = "../checks/mod.rs"]
+mod checks;
+#[cfg(not(fuzzing))]
+#[path = "../replay.rs"]
+mod replay;
+
+#[cfg(fuzzing)]
+libfuzzer_sys::fuzz_target!(|data: &[u8]| checks::vz_conf::check(data));
+
+#[cfg(not(fuzzing))]
+fn main() -> std::io::Result<()> {
+    replay::run(checks::vz_conf::check)
+}

@@ -1,0 +1,17 @@
+//! The output of another accounting, as `trafctl compare` reads it.
+
+#![cfg_attr(fuzzing, no_main)]
+
+#[path = "../checks/mod.rs"]
+mod checks;
+#[cfg(not(fuzzing))]
+#[path = "../replay.rs"]
+mod replay;
+
+#[cfg(fuzzing)]
+libfuzzer_sys::fuzz_target!(|data: &[u8]| checks::vznetstat::check(data));
+
+#[cfg(not(fuzzing))]
+fn main() -> std::io::Result<()> {
+    replay::run(checks::vznetstat::check)
+}
