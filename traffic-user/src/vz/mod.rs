@@ -53,11 +53,11 @@ mod tests {
         let find = |wanted: &ContainerId, counted: &[&ContainerId]| {
             counted_ids(wanted, &counted.iter().copied().collect(), &aliases)
         };
-        assert_eq!(find(&uuid, &[&number, &other]), [number.clone()]);
-        assert_eq!(find(&number, &[&uuid, &other]), [uuid.clone()]);
+        assert_eq!(find(&uuid, &[&number, &other]), std::slice::from_ref(&number));
+        assert_eq!(find(&number, &[&uuid, &other]), std::slice::from_ref(&uuid));
         assert_eq!(find(&number, &[&number, &uuid]), [number.clone(), uuid.clone()]);
         assert_eq!(find(&uuid, &[&number, &uuid]), [uuid.clone(), number.clone()]);
         let nobody = "an id that nobody has stays what it is";
-        assert_eq!(find(&stranger, &[&number, &other]), [stranger.clone()], "{nobody}");
+        assert_eq!(find(&stranger, &[&number, &other]), std::slice::from_ref(&stranger), "{nobody}");
     }
 }

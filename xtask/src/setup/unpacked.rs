@@ -1,9 +1,9 @@
 //! Programs that the proof needs and that are not installed but unpacked: on some machines installing QEMU would remove a
 //! newer part of it, and systemd-nspawn would replace the running systemd.
 
-use std::{fs, path::PathBuf, process::Command};
+use std::{fs, os::unix::fs::symlink, path::PathBuf, process::Command};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 
 use super::{State, Step};
 use crate::{
@@ -20,6 +20,7 @@ const PROGRAMS: [(&str, &str); 2] =
 const UNPACK: &str = r#"
 set -e
 apt-get -q update
+# Only what is not installed: a program that is comes from the system.
 packages=$(apt-get -s --no-install-recommends install "$@" | sed -n 's/^Inst \([^ ]*\).*/\1/p')
 mkdir -p packages root bin
 cd packages
@@ -67,6 +68,14 @@ impl Step for Unpacked {
         let root = directory.join("root");
         let root = root.display();
         for (program, _) in PROGRAMS {
+            let path = directory.join("bin").join(program);
+            if !directory.join("root/usr/bin").join(program).is_file() {
+                let installed = PathBuf::from("/usr/bin").join(program);
+                symlink(&installed, &path)
+                    .with_context(|| format!("linking {} to {}", path.display(), installed.display()))?;
+                ensure!(path.is_file(), "apt brought no {program}, and there is no {}", installed.display());
+                continue;
+            }
             // Its data is looked for where it was compiled to be.
             let data = if program.starts_with("qemu") {
                 format!("-L {root}/usr/share/seabios -L {root}/usr/share/qemu ")
@@ -81,7 +90,6 @@ export QEMU_MODULE_DIR={root}/usr/lib/x86_64-linux-gnu/qemu
 exec {root}/usr/bin/{program} {data}\"$@\"
 "
             );
-            let path = directory.join("bin").join(program);
             fs::write(&path, script).with_context(|| format!("writing {}", path.display()))?;
             run_watched(Command::new("chmod").arg("755").arg(&path), progress)?;
         }
