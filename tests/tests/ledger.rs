@@ -35,8 +35,20 @@ fn node(name: &str, more: &str) -> Result<(Lab, Container, Container)> {
 
 fn daemon(lab: &Lab) -> Result<Process> {
     let mut command = lab.trafctl(&["run"])?;
-    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    let log = fs::File::options().create(true).append(true).open(lab.path("daemon.log"))?;
+    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
     Process::spawn(&mut command)
+}
+
+/// Ends a daemon in peace, or fails with what all daemons so far have said.
+fn end(lab: &Lab, daemon: Process) -> Result<()> {
+    let status = daemon.terminate(PATIENCE)?;
+    ensure!(
+        status.success(),
+        "the daemon ended with {status}; the log:\n{}",
+        fs::read_to_string(lab.path("daemon.log"))?
+    );
+    Ok(())
 }
 
 /// Waits until the daemon has written something.
@@ -124,8 +136,7 @@ fn a_daemon_killed_at_any_instant_books_every_byte_once() -> Result<()> {
     })?;
     let last = daemon(&lab)?;
     thread::sleep(Duration::from_millis(300));
-    let status = last.terminate(PATIENCE)?;
-    ensure!(status.success(), "the last daemon ended with {status}");
+    end(&lab, last)?;
     let counters = check_ledger(&lab)?;
     let udp = counters.class("101", 2, "ipv4");
     assert_eq!((udp.out_packets, udp.out_bytes), sent, "and the counters hold what was sent");
@@ -142,7 +153,7 @@ fn a_second_daemon_is_refused_and_harms_nothing() -> Result<()> {
     let said = String::from_utf8(output.stderr)?;
     assert!(said.contains("another `trafctl run` keeps the ledger"), "{said}");
     tcp_exchange(a.namespace(), b.namespace(), SocketAddr::new(b.v4(), 0), 1 << 20, 1 << 20)?;
-    ensure!(first.terminate(PATIENCE)?.success());
+    end(&lab, first)?;
     check_ledger(&lab)?;
     Ok(())
 }
@@ -158,7 +169,7 @@ fn traffic_is_booked_under_the_table_it_was_counted_under() -> Result<()> {
     let other = lab.write("other", "5 0.0.0.0/0\n")?;
     lab.run_ok(&["classes", "load", other.to_str().context("a path")?])?;
     let second = send()?;
-    ensure!(running.terminate(PATIENCE)?.success());
+    end(&lab, running)?;
     assert_eq!(booked(&lab, "101", 2)?.out_bytes, first.l3_bytes);
     assert_eq!(booked(&lab, "101", 5)?.out_bytes, second.l3_bytes);
     // And both tables are kept, as they were compiled.
@@ -237,7 +248,7 @@ fn a_full_disk_costs_a_gap_and_no_byte() -> Result<()> {
         })?;
         Ok(booked == live && booked > before.out_packets)
     })?;
-    ensure!(running.terminate(PATIENCE)?.success());
+    end(&lab, running)?;
     assert!(gaps(&lab)?.iter().any(|reason| reason == "disk_full"), "{:?}", gaps(&lab)?);
     Ok(())
 }
@@ -270,7 +281,7 @@ fn the_articles_queries_run_on_a_plain_copy() -> Result<()> {
         let expected: Vec<_> = expected.iter().map(|(name, value)| (*name, value.as_str())).collect();
         assert_eq!(figures, expected, "{period}: {text}");
     }
-    ensure!(running.terminate(PATIENCE)?.success());
+    end(&lab, running)?;
     Ok(())
 }
 
@@ -284,7 +295,7 @@ fn an_audit_finds_a_row_that_somebody_altered() -> Result<()> {
     let running = daemon(&lab)?;
     wait_for("the daemon", || Ok(lab.run_ok(&["status"]).is_ok()))?;
     tcp_exchange(a.namespace(), b.namespace(), SocketAddr::new(b.v4(), 0), 50_000, 2000)?;
-    ensure!(running.terminate(PATIENCE)?.success());
+    end(&lab, running)?;
     check_ledger(&lab)?;
     for (altered, said) in [
         ("update traffic_5min set in_bytes = in_bytes - 1 where class = 2", "the rows of traffic hold"),
@@ -315,7 +326,7 @@ fn a_retired_id_begins_anew_and_the_old_figures_stay() -> Result<()> {
     let old = send(70)?;
     lab.run_ok(&["container", "retire", "101"])?;
     let new = send(110)?;
-    ensure!(running.terminate(PATIENCE)?.success());
+    end(&lab, running)?;
     assert_eq!(booked(&lab, "101", 2)?.out_packets, new.packets);
     let report = lab.run_json(&["report", "--format", "json"])?;
     let rows = report["rows"].as_array().context("rows")?;
