@@ -16,7 +16,7 @@ use traffic_tests::{
     Amounts, Container, Counters, Lab,
     container::introduce,
     process::{Process, run_ok},
-    traffic::{tcp_exchange, udp_send},
+    traffic::{Load, tcp_exchange, udp_send},
 };
 
 const CLASSES: &str = "1 0.0.0.0/0\n1 ::/0\n0 192.168.0.0/16\n2 10.1.0.2/32\n3 fd00:1::/64\n";
@@ -314,6 +314,67 @@ fn an_audit_finds_a_row_that_somebody_altered() -> Result<()> {
         fs::write(&ledger, untouched)?;
     }
     ensure!(lab.run_ok(&["audit"])?.contains("no problems"));
+    Ok(())
+}
+
+#[test]
+fn a_copy_made_while_the_daemon_writes_is_whole_and_every_question_has_its_answer() -> Result<()> {
+    let (lab, a, b) = node("ledger-copy", "")?;
+    let running = daemon(&lab)?;
+    wait_for("the daemon", || Ok(lab.run_ok(&["status"]).is_ok()))?;
+    let load = Load::start(a.namespace(), b.namespace(), SocketAddr::new(b.v4(), 0), 300)?;
+    load.passes(1000)?;
+    wait_for("a booking", || Ok(booked(&lab, "101", 2)?.out_packets > 0))?;
+    let copies = lab.path("copies");
+    fs::create_dir(&copies)?;
+    let copy = copies.join("ledger.sqlite");
+    lab.run_ok(&["ledger", "backup", copy.to_str().context("a path")?])?;
+    load.passes(1000)?;
+    load.stop()?;
+    ensure!(running.terminate(PATIENCE)?.success());
+    check_ledger(&lab)?;
+
+    // The copy stands still, and answers are compared with what sqlite3 finds in it.
+    let copies = copies.to_str().context("a path")?;
+    let ask = |question: &str| -> Result<serde_json::Value> {
+        let words: Vec<&str> = question.split(' ').collect();
+        lab.run_json(&[&words[..], &["--state-dir", copies, "--format", "json"]].concat())
+    };
+    ensure!(ask("audit")?["problems"] == serde_json::json!([]));
+    let sum = |what: &str| -> Result<u64> {
+        let query = format!(
+            "select {what} from traffic_5min t join container c on c.id = t.container where name = '101' and class <> 0"
+        );
+        Ok(sqlite(&copy, &query)?.trim().parse()?)
+    };
+    let (bytes, packets) = (sum("sum(out_bytes)")?, sum("sum(out_packets)")?);
+    let out = |report: &serde_json::Value| report["total"]["out"]["bytes"].as_u64();
+    for (question, expected) in [
+        ("report --container 101", bytes),
+        ("report --container 101 --basis l3 --by 5min --tz America/New_York", bytes),
+        ("report --container 101 --basis l2 --by hour", bytes + 18 * packets),
+        ("report --container 101 --basis l1 --by month --billing-day 15", bytes + 38 * packets),
+        ("report --container 101 --split class --split direction --split family --by day", bytes),
+        ("report --container 101 --last 1d", bytes),
+        ("report --container 101 --class 2", sum("sum(case class when 2 then out_bytes else 0 end)")?),
+    ] {
+        let report = ask(question)?;
+        ensure!(out(&report) == Some(expected), "{question}: not {expected} in {report:#}");
+    }
+    let most = "select max(bytes) from (select sum(out_bytes) as bytes from traffic_5min t join container c on c.id = t.container
+        where name = '101' and class <> 0 group by start)";
+    let most: u64 = sqlite(&copy, most)?.trim().parse()?;
+    let report = ask("report --container 101 --percentile 100")?;
+    ensure!(report["rows"][0]["percentile"]["out_bits_per_s"] == most * 8 / 300, "{most}: {report:#}");
+    let rule = report["percentile_rule"].as_str().context("the rule")?;
+    ensure!(
+        rule.contains("nearest rank") && rule.contains("buckets without traffic counted as zero"),
+        "{rule}"
+    );
+    let top = ask("top-talkers --last 1d --by-class --count 1")?;
+    let of_class_2 = top["rows"].as_array().context("rows")?.iter().find(|row| row["class"] == 2);
+    let of_class_2 = of_class_2.with_context(|| format!("class 2 in {top:#}"))?;
+    ensure!(of_class_2["container"] == "101", "{top:#}");
     Ok(())
 }
 

@@ -1,14 +1,22 @@
-//! One version of trafctl after another: a program replaced under traffic, and maps that another version made.
+//! One version of trafctl after another: a program replaced under traffic, maps that another version made, and ledgers.
 
 use std::{
+    fs,
     net::SocketAddr,
+    path::Path,
+    process::Command,
     sync::atomic::{AtomicBool, Ordering},
     thread,
 };
 
 use anyhow::{Context as _, Result, ensure};
 use aya::maps::{Array, Map, MapData};
-use traffic_tests::{Amounts, Counters, Lab, container::introduce, process::run_ok, traffic::tcp_exchange};
+use traffic_tests::{
+    Amounts, Counters, Daemon, Lab,
+    container::introduce,
+    process::run_ok,
+    traffic::{tcp_exchange, udp_send},
+};
 
 /// Size of the element of `META`, and where in it stand the layout's version, the program's version and its hash.
 const META_BYTES: usize = 416;
@@ -80,7 +88,7 @@ fn a_program_is_replaced_under_traffic_without_losing_a_packet() -> Result<()> {
     assert!(replacements >= 5);
     // One program on each hook, and the fresh names gone.
     lab.run_ok(&["status"])?;
-    let pinned = std::fs::read_dir(lab.bpffs().join("programs"))?.count();
+    let pinned = fs::read_dir(lab.bpffs().join("programs"))?.count();
     assert_eq!(pinned, 2);
     Ok(())
 }
@@ -127,5 +135,49 @@ fn maps_of_another_layout_are_refused_until_purged() -> Result<()> {
     lab.run_ok(&["status"])?;
     run_ok(&mut a.namespace().command("true"))?;
     assert_eq!(Counters::at_rest(&lab)?.container("101"), Amounts::default());
+    Ok(())
+}
+
+fn sqlite(file: &Path, query: &str) -> Result<String> {
+    Ok(run_ok(Command::new("sqlite3").arg(file).arg(query))?.trim().to_owned())
+}
+
+#[test]
+fn an_older_ledger_is_brought_up_and_a_newer_one_left_alone() -> Result<()> {
+    let lab = Lab::new("upgrade-ledger")?;
+    let a = lab.bridged(101, 0, [10, 1, 0, 1].into(), "fd00:1::1".parse()?)?;
+    let b = lab.bridged(102, 0, [10, 1, 0, 2].into(), "fd00:1::2".parse()?)?;
+    introduce(&[&a, &b])?;
+    let daemon = Daemon::start(&lab)?;
+    udp_send(a.namespace(), b.namespace(), SocketAddr::new(b.v4(), 0), 40, 200)?;
+    daemon.end()?;
+    let ledger = lab.state_dir().join("ledger.sqlite");
+    // As version 1 had it.
+    sqlite(&ledger, "drop table booked; pragma user_version = 1")?;
+    let said = String::from_utf8(lab.trafctl(&["report"])?.output()?.stderr)?;
+    ensure!(said.contains("has schema version 1: start trafctl once"), "{said}");
+    ensure!(sqlite(&ledger, "pragma user_version")? == "1", "a question changes nothing");
+
+    let daemon = Daemon::start(&lab)?;
+    let sent = udp_send(a.namespace(), b.namespace(), SocketAddr::new(b.v4(), 0), 60, 200)?;
+    daemon.end()?;
+    let backup = lab.state_dir().join("ledger.sqlite.v1-backup");
+    ensure!(sqlite(&backup, "pragma user_version; pragma integrity_check")? == "1\nok");
+    ensure!(sqlite(&ledger, "pragma user_version; pragma integrity_check")? == "2\nok");
+    let packets = "select sum(out_packets) from traffic_5min t join container c on c.id = t.container where name = '101'";
+    let live = Counters::at_rest(&lab)?.container("101");
+    ensure!(sqlite(&ledger, packets)? == live.out_packets.to_string(), "{live:?}");
+    let before: u64 = sqlite(&backup, packets)?.parse()?;
+    ensure!(before > 0 && before + sent.packets <= live.out_packets, "{before}, {sent:?}, {live:?}");
+    lab.run_ok(&["audit"])?;
+
+    sqlite(&ledger, "pragma user_version = 99")?;
+    let newer = fs::read(&ledger)?;
+    for command in [&["report"][..], &["audit"], &["close", "2026-01"], &["run"]] {
+        let output = lab.trafctl(command)?.output()?;
+        let said = String::from_utf8(output.stderr)?;
+        ensure!(output.status.code() == Some(1) && said.contains("version 99"), "{command:?}: {said}");
+    }
+    ensure!(fs::read(&ledger)? == newer, "it is as it was");
     Ok(())
 }
