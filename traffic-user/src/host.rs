@@ -467,8 +467,10 @@ impl Host {
         let exists = |index: u32| links.iter().any(|link| link.index == index);
         let registered =
             session.registry.interfaces().iter().map(|record| record.ifindex).filter(|&index| index != 0);
-        // One without a slot of its own has only its entry, which keeps its container's slot.
-        let entered = entries::all(&session.loaded.maps)?.into_iter().map(|(index, _)| index);
+        // One without a slot of its own has only its entry, which keeps its container's slot. New interfaces get higher indexes,
+        // so that an entry above the highest is looked at soon enough.
+        let highest = links.iter().map(|link| link.index).max().unwrap_or(0);
+        let entered = entries::up_to(&session.loaded.maps, highest)?.into_iter().map(|(index, _)| index);
         let mut gone: Vec<u32> = registered
             .chain(entered)
             .chain(self.bpffs.linked_interfaces()?)

@@ -33,12 +33,13 @@ pub fn write(maps: &mut Maps, ifindex: u32, entry: InterfaceEntry) -> anyhow::Re
     Ok(())
 }
 
-/// All entries by index.
+/// All entries by index, of the low indexes up to `highest`: reading all of these takes the kernel some milliseconds.
 ///
 /// # Errors
 /// When the maps can't be read.
-pub fn all(maps: &Maps) -> anyhow::Result<Vec<(u32, InterfaceEntry)>> {
-    let low = maps.interface_by_index.range(0, maps.interface_by_index.len())?;
+pub fn up_to(maps: &Maps, highest: u32) -> anyhow::Result<Vec<(u32, InterfaceEntry)>> {
+    let low = maps.interface_by_index.len().min(highest.saturating_add(1));
+    let low = maps.interface_by_index.range(0, low)?;
     let mut entries: Vec<_> = (0..).zip(low).filter(|(_, entry)| entry.flags != 0).collect();
     for high in maps.interface_by_high_index.iter() {
         entries.push(high.context("cannot read the interfaces of high indexes")?);
@@ -63,7 +64,7 @@ impl CountedIn {
     /// # Errors
     /// When the maps can't be read.
     pub fn read(maps: &Maps) -> anyhow::Result<Self> {
-        Ok(Self::of(all(maps)?.into_iter().map(|(_, entry)| entry)))
+        Ok(Self::of(up_to(maps, u32::MAX)?.into_iter().map(|(_, entry)| entry)))
     }
 
     fn of(entries: impl Iterator<Item = InterfaceEntry>) -> Self {
