@@ -2,9 +2,11 @@
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
+use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
 use traffic_tests::container::introduce;
+use traffic_tests::process::run_ok;
 use traffic_tests::traffic::udp_send;
 use traffic_tests::{Amounts, Container, Counters, Lab};
 
@@ -233,4 +235,38 @@ fn libvirt_by_a_command_that_fails_hangs_and_answers() -> Result<()> {
 /// The command is asked again with each listing, which is some seconds apart.
 fn eventually_slowly(what: &str, mut is_so: impl FnMut() -> Result<bool>) -> Result<()> {
     eventually(what, &mut is_so).or_else(|_| eventually(what, is_so))
+}
+
+#[test]
+fn virtuozzos_files_are_read_where_virtuozzo_has_them() -> Result<()> {
+    let lab = Lab::new("usual-places")?;
+    let etc = lab.path("etc");
+    let (vz, scripts) = (etc.join("vz/conf"), etc.join("sysconfig/vz-scripts"));
+    fs::create_dir_all(&vz)?;
+    fs::create_dir_all(&scripts)?;
+    // The command sees another /etc, and its configuration names no file.
+    let run = |arguments: &[&str]| -> Result<()> {
+        let command = lab.trafctl(arguments)?;
+        let mut elsewhere = Command::new("unshare");
+        elsewhere.args(["--mount", "sh", "-ec", "mount --bind \"$0\" /etc; exec \"$@\""]).arg(&etc);
+        run_ok(elsewhere.arg(command.get_program()).args(command.get_args())).map(drop)
+    };
+    let classes = |class: u8| format!("# as shipped\n1 0.0.0.0/0\n1 ::0/0\n\n{class} 10.1.0.0/16\n");
+    fs::write(scripts.join("networks_classes"), classes(5))?;
+    fs::write(
+        vz.join("777.conf"),
+        "NETIF=\"ifname=eth0,mac=00:18:51:00:00:01,host_ifname=veth42001122,host_mac=FE:FF:FF:00:00:01\"\n",
+    )?;
+    let containers = behind(&lab, &["veth42001122", "veth101.0"])?;
+    let [a, b] = containers.as_slice() else { anyhow::bail!("two") };
+    run(&["attach"])?;
+    let first = udp_send(a.namespace(), b.namespace(), at(b.v4()), 11, 300)?;
+    // The other place goes before it.
+    fs::write(vz.join("networks_classes"), classes(6))?;
+    run(&["classes", "load"])?;
+    let second = udp_send(a.namespace(), b.namespace(), at(b.v4()), 13, 400)?;
+    let counters = Counters::at_rest(&lab)?;
+    assert_eq!(counters.class("777", 5, "ipv4"), Amounts::outgoing(first.packets, first.l3_bytes));
+    assert_eq!(counters.class("777", 6, "ipv4"), Amounts::outgoing(second.packets, second.l3_bytes));
+    Ok(())
 }

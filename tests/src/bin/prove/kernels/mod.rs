@@ -20,14 +20,13 @@ pub use fetch::{Kernel, Source, copy_modules};
 pub use machine::{Launch, Machine, Root, preamble};
 
 /// What this part shows.
-pub const ABOUT: &str =
-    "each kernel boots, loads the program, attaches by its own way, counts, reloads, drains and detaches";
+pub const ABOUT: &str = "each kernel boots, loads the program, attaches by its own way, counts, reloads, drains, marks and detaches";
 
 /// The oldest that is supported, the long-term ones that hosting nodes run, and the newest there is.
 const SERIES: [&str; 4] = ["5.10", "6.1", "6.12", "7.3"];
 
 /// What the lab needs; the rest is built in. Names as the kernel has them, with underscores.
-const MODULES: [&str; 22] = [
+const MODULES: [&str; 24] = [
     "veth",
     "tun",
     "bridge",
@@ -46,6 +45,8 @@ const MODULES: [&str; 22] = [
     "cls_bpf",
     "act_bpf",
     "sch_fifo",
+    "sch_htb",
+    "cls_fw",
     "bpfilter",
     "af_packet",
     "crc32c_cryptoapi",
@@ -196,12 +197,13 @@ impl Column {
 
 /// Kernel by feature.
 fn features(columns: &[Column]) -> String {
-    const FEATURES: [(&str, &str); 6] = [
+    const FEATURES: [(&str, &str); 7] = [
         ("loads, attaches", "loads, attaches by"),
         ("exact with offloads", "counts, offloads on"),
         ("exact without", "counts, offloads off"),
         ("exact after a reload", "counts after a reload"),
         ("drains", "drains"),
+        ("marks", "marks for a shaper"),
         ("detaches", "detaches"),
     ];
     let mut text = String::from("| kernel |");

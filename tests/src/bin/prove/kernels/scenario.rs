@@ -1,4 +1,4 @@
-//! What is shown on each kernel: load, attach, count, reload, drain, detach. The same on this machine and in an emulated one.
+//! What is shown on each kernel: load, attach, count, reload, drain, mark, detach. The same on this machine and in an emulated one.
 
 use std::fmt::Write as _;
 use std::net::{IpAddr, SocketAddr};
@@ -7,7 +7,7 @@ use anyhow::{Context, Result, ensure};
 use traffic_tests::container::introduce;
 use traffic_tests::process::run_ok;
 use traffic_tests::traffic::{tcp_exchange, udp_send};
-use traffic_tests::witness::{Side, WireCount, WireWitness};
+use traffic_tests::witness::{Filter, HtbWitness, Side, WireCount, WireWitness};
 use traffic_tests::{Amounts, Container, Counters, Daemon, Lab, check};
 
 use super::hooks::tcx_programs;
@@ -16,6 +16,7 @@ use crate::classes;
 use crate::evidence::{Evidence, Row};
 
 const MEGABYTE: u64 = 1 << 20;
+const ETHERNET_HEADER: u64 = 14;
 
 /// The kernel from which programs hang on TCX links.
 const TCX_SINCE: (u32, u32) = (6, 6);
@@ -27,9 +28,10 @@ pub fn run(evidence: &mut Evidence, amount: u64) -> Result<()> {
     let lab = Lab::new("prove-kernel")?;
     let file = lab.write("networks_classes", classes::FILE)?;
     // An emulated machine takes its time over large maps.
-    lab.configure(&format!(
+    let configuration = format!(
         "node = \"proof\"\nclass_file = {file:?}\n[limits]\ncontainers = 64\ninterfaces = 64\naddresses = 64\n"
-    ))?;
+    );
+    lab.configure(&configuration)?;
     let ours = lab.bridged(101, 0, [10, 1, 0, 1].into(), "fd00:1::1".parse()?)?;
     let mut peer = lab.bridged_as("peer0", [203, 0, 113, 2].into(), "2001:db8:1::2".parse()?)?;
     peer.add_address("203.0.113.200".parse()?)?;
@@ -57,6 +59,9 @@ pub fn run(evidence: &mut Evidence, amount: u64) -> Result<()> {
     booked = booked.plus(&scene.round(evidence, "counts after a reload of classes", changed_class_of)?);
 
     evidence.row(drain(&lab, &booked)?);
+    lab.configure(&format!("{configuration}[mark]\nenabled = true\n"))?;
+    lab.run_ok(&["attach"])?;
+    evidence.row(mark(&scene)?);
     check::is_well(&lab)?;
     evidence.row(detach(&scene, has_tcx)?);
     Ok(())
@@ -178,6 +183,43 @@ fn drain(lab: &Lab, wire: &WireCount) -> Result<Row> {
     }
     Ok(Row::new("drains into the ledger", "all of the above", "the sum of the packet sockets")
         .amounts(wire.of(|_| true), booked))
+}
+
+/// Fills a shaper's classes by the marks.
+fn mark(scene: &Scene<'_>) -> Result<Row> {
+    let classes = [4_u8, 5];
+    let marks = classes.map(|class| 101 * 32 + u32::from(class));
+    let shaper = HtbWitness::attach(scene.lab.host(), scene.peer.interface(), &marks)?;
+    let before = Counters::at_rest(scene.lab)?;
+    for (address, datagrams, size) in
+        [("198.51.100.7", 41, 400), ("203.0.113.2", 43, 500), ("2001:db8:3::3", 47, 600)]
+    {
+        let address = SocketAddr::new(address.parse()?, 0);
+        udp_send(scene.ours.namespace(), scene.peer.namespace(), address, datagrams, size)?;
+    }
+    let after = Counters::at_rest(scene.lab)?;
+    let (marked, _) = shaper.read()?;
+    let filter = match shaper.filter() {
+        Filter::Fw => "tc fw",
+        Filter::ClassicBpf => "cls_bpf, as this kernel lacks fw",
+    };
+    let mut row = Row::new(
+        "marks for a shaper",
+        "41, 43 and 47 datagrams",
+        format!("the HTB class of each mark at the peer's interface, filled by {filter}"),
+    );
+    for (class, counted) in classes.into_iter().zip(marked) {
+        let of = |counters: &Counters| {
+            counters.class("101", class, "ipv4").plus(counters.class("101", class, "ipv6"))
+        };
+        let ours = of(&after).since(of(&before));
+        row = row.count(&format!("class {class} packets out"), counted.packets, ours.out_packets).count(
+            &format!("class {class} bytes out"),
+            counted.l3_bytes(ETHERNET_HEADER),
+            ours.out_bytes,
+        );
+    }
+    Ok(row)
 }
 
 /// Takes it off and sends once more.
