@@ -214,9 +214,6 @@ impl Daemon {
         self.host.go_first(&session, &links).await?;
         let attached = self.host.attach(&mut session, &links, &Selection::Matching).await?;
         self.host.sync_addresses(&mut session)?;
-        if session.loaded.outcome == Outcome::Replaced {
-            tracing::info!("another version of the program took the old one's place; the counters go on");
-        }
         if !attached.unresolved.is_empty() {
             self.ask();
         }

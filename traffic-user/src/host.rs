@@ -176,6 +176,8 @@ impl Host {
             // Before a program hangs that asks for them.
             session.registry.sync_shaping_marks(&mut session.loaded.maps)?;
             self.move_links(&mut session).await?;
+            let mark = if self.config.shaping_mark { " and writes the shaping mark" } else { "" };
+            tracing::info!("another program took the old one's place{mark}; the counters go on");
         }
         Ok(session)
     }

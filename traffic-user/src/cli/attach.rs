@@ -76,11 +76,8 @@ pub(super) async fn run(global: &Global, options: &Options) -> anyhow::Result<Do
 /// Says on stderr what was done.
 pub(super) fn tell(host: &Host, outcome: Outcome, report: &AttachReport) {
     match outcome {
-        Outcome::Found => {}
         Outcome::Created => tracing::info!("loaded the program and made the counters"),
-        Outcome::Replaced => {
-            tracing::info!("another version of the program took the old one's place; the counters go on");
-        }
+        Outcome::Found | Outcome::Replaced => {}
     }
     for (name, change) in &report.attached {
         match change {
