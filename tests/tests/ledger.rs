@@ -137,6 +137,8 @@ fn a_daemon_killed_at_any_instant_books_every_byte_once() -> Result<()> {
     let last = daemon(&lab)?;
     thread::sleep(Duration::from_millis(300));
     end(&lab, last)?;
+    let said = fs::read_to_string(lab.path("daemon.log"))?;
+    ensure!(!said.contains("ERROR"), "a daemon after a kill could not go on:\n{said}");
     let counters = check_ledger(&lab)?;
     let udp = counters.class("101", 2, "ipv4");
     assert_eq!((udp.out_packets, udp.out_bytes), sent, "and the counters hold what was sent");

@@ -59,10 +59,13 @@ impl Ledger {
         let conn = migrate::open(path)?;
         let calendar = config.calendar;
         match stored_calendar(&conn)? {
+            // Both or none: killed in between, the ledger could not be opened any more. Where one is there already, nothing is
+            // booked yet.
             None => {
-                let mut insert = conn.prepare("INSERT INTO meta (key, value) VALUES (?1, ?2)")?;
-                insert.execute(params!["zone", calendar.zone_name()])?;
-                insert.execute(params!["billing_day", calendar.billing_day()])?;
+                conn.execute(
+                    "INSERT OR REPLACE INTO meta (key, value) VALUES ('zone', ?1), ('billing_day', ?2)",
+                    params![calendar.zone_name(), calendar.billing_day()],
+                )?;
             }
             Some((zone, day)) if zone == calendar.zone_name() && day == calendar.billing_day() => {}
             Some((stored_zone, stored_day)) => {

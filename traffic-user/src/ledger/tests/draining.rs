@@ -221,6 +221,17 @@ fn the_class_table_is_part_of_the_key_and_a_late_change_is_said() {
 }
 
 #[test]
+fn half_a_calendar_is_made_whole() {
+    let file = ledger();
+    let meta = |sql: &str| file.ledger.conn.execute(sql, []).unwrap();
+    // As if the process that made the ledger had been killed between two writes.
+    assert_eq!(meta("DELETE FROM meta WHERE key = 'billing_day'"), 1);
+    let opened = Ledger::open(file.ledger.path(), LedgerConfig::default()).unwrap();
+    assert_eq!((opened.calendar().zone_name(), opened.calendar().billing_day()), ("UTC", 1));
+    assert_eq!(meta("DELETE FROM meta WHERE key = 'billing_day'"), 1, "it was written again");
+}
+
+#[test]
 fn another_calendar_is_refused() {
     let file = ledger();
     let berlin =
