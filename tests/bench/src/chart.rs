@@ -57,17 +57,21 @@ fn panel(svg: &mut String, results: &Results, sizes: &[usize], (family, left): (
         let share = (nanoseconds.max(1.0).log10() - DECADES.0) / (DECADES.1 - DECADES.0);
         MARGIN + PANEL_HEIGHT * (1.0 - share)
     };
-    let title = format!("{}: lookup above the floor, ns/packet", family.name());
+    let name = match family {
+        Family::Ipv4 => "IPv4",
+        Family::Ipv6 => "IPv6",
+    };
+    let title = format!("{name}: lookup above the floor, ns/packet");
     label(svg, (left + PANEL_WIDTH / 2.0, MARGIN / 2.0), "middle", &title);
     let mut nanoseconds = 1_u64;
     while (nanoseconds as f64).log10() <= DECADES.1 {
         let y = up(nanoseconds as f64);
         line(svg, &[(left, y), (left + PANEL_WIDTH, y)], "#e0e0e0", "");
-        label(svg, (left - 6.0, y + 4.0), "end", &nanoseconds.to_string());
+        label(svg, (left - 6.0, y + 4.0), "end", &round_number(nanoseconds));
         nanoseconds *= 10;
     }
     for &size in sizes {
-        label(svg, (across(size), MARGIN + PANEL_HEIGHT + 18.0), "middle", &size.to_string());
+        label(svg, (across(size), MARGIN + PANEL_HEIGHT + 18.0), "middle", &round_number(size as u64));
     }
     label(svg, (left + PANEL_WIDTH / 2.0, MARGIN + PANEL_HEIGHT + 36.0), "middle", "prefixes");
     for (variant, colour) in LINES {
@@ -82,6 +86,15 @@ fn panel(svg: &mut String, results: &Results, sizes: &[usize], (family, left): (
                 .collect();
             line(svg, &points, colour, dash);
         }
+    }
+}
+
+/// `800k` and the like.
+fn round_number(number: u64) -> String {
+    match number {
+        1_000_000.. if number.is_multiple_of(1_000_000) => format!("{}M", number / 1_000_000),
+        1_000.. if number.is_multiple_of(1_000) => format!("{}k", number / 1_000),
+        _ => number.to_string(),
     }
 }
 
@@ -102,6 +115,12 @@ fn label(svg: &mut String, (x, y): (f64, f64), anchor: &str, text: &str) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn only_round_numbers_are_shortened() {
+        let texts = [1, 100, 1000, 1500, 800_000, 10_000_000].map(round_number);
+        assert_eq!(texts, ["1", "100", "1k", "1500", "800k", "10M"]);
+    }
 
     #[test]
     fn a_line_falls_where_the_cost_does() {
