@@ -1,6 +1,9 @@
 //! Virtuozzo's files of containers: whatever is in them, two customers never become one.
 
-use std::{collections::BTreeMap, path::Path};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::Path,
+};
 
 use trafctl::{
     snapshot::ContainerId,
@@ -70,20 +73,19 @@ fn written(container: &VzContainer) -> Option<String> {
     Some(text)
 }
 
-/// An id leads to one container, and a container goes by one number and one UUID at the most.
+/// Each id leads to one container, which goes by one number and one UUID at the most.
 fn nobody_is_two(all: &VzConf) {
-    let mut of: BTreeMap<&ContainerId, Vec<&ContainerId>> = BTreeMap::new();
-    let mut owner: BTreeMap<&ContainerId, &ContainerId> = BTreeMap::new();
+    let main = all.aliases();
+    let mut ids: BTreeMap<&ContainerId, BTreeSet<&ContainerId>> = BTreeMap::new();
     for container in &all.containers {
-        for id in container.aliases.iter().chain([&container.id]) {
-            let other = owner.insert(id, &container.id);
-            assert!(other.is_none_or(|other| *other == container.id), "{id} is of two: {all:?}");
-            of.entry(&container.id).or_default().push(id);
+        let own = main.get(&container.id).unwrap_or(&container.id);
+        assert!(!main.contains_key(own), "{own} leads further: {all:?}");
+        for alias in &container.aliases {
+            assert_eq!(main.get(alias), Some(own), "{alias} is of two: {all:?}");
         }
+        ids.entry(own).or_default().extend(container.aliases.iter().chain([&container.id, own]));
     }
-    for (container, mut ids) in of {
-        ids.sort();
-        ids.dedup();
+    for (container, ids) in ids {
         let uuids = ids.iter().filter(|id| id.is_uuid()).count();
         assert!(uuids <= 1 && ids.len() - uuids <= 1, "{container} goes by {ids:?}: {all:?}");
     }
