@@ -159,6 +159,7 @@ pub fn parse(path: &Path, text: &str) -> VzConf {
         addresses: Vec::new(),
         interfaces: Vec::new(),
     };
+    let mut said: Vec<(&str, ContainerId)> = Vec::new();
     for (at, line) in text.lines().enumerate() {
         let (key, value) = match assignment(line) {
             Ok(Some(assignment)) => assignment,
@@ -191,13 +192,18 @@ pub fn parse(path: &Path, text: &str) -> VzConf {
                 }
             }
             "VEID" | "CTID" | "UUID" => match ContainerId::of_container(value) {
-                Ok(alias) if alias != container.id && !container.aliases.contains(&alias) => {
-                    container.aliases.push(alias);
+                Ok(id) => {
+                    said.retain(|(said, _)| *said != key);
+                    said.push((key, id));
                 }
-                Ok(_) => {}
                 Err(error) => all.diagnostics.push(complain(at + 1, error.to_string())),
             },
             _ => {}
+        }
+    }
+    for (_, alias) in said {
+        if alias != container.id && !container.aliases.contains(&alias) {
+            container.aliases.push(alias);
         }
     }
     all.containers.push(container);

@@ -67,8 +67,8 @@ fn written(container: &VzContainer) -> Option<String> {
     }
     let addresses: Vec<String> = container.addresses.iter().map(ToString::to_string).collect();
     let mut text = format!("IP_ADDRESS=\"{}\"\nNETIF=\"{}\"\n", addresses.join(" "), interfaces.join(";"));
-    for alias in &container.aliases {
-        text += &format!("VEID=\"{alias}\"\n");
+    for (key, alias) in ["VEID", "CTID", "UUID"].iter().zip(&container.aliases) {
+        text += &format!("{key}=\"{alias}\"\n");
     }
     Some(text)
 }

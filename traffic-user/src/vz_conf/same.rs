@@ -25,6 +25,10 @@ pub(super) fn settle(all: &mut VzConf) {
         for alias in &container.aliases {
             let complaint = if alias.is_uuid() == container.id.is_uuid() {
                 Some(format!("it says that it is {alias}: its name, {}, counts", container.id))
+            } else if let Some(other) =
+                container.aliases.iter().find(|&other| other != alias && other.is_uuid() == alias.is_uuid())
+            {
+                Some(format!("it says {alias} and {other}: neither is taken for it"))
             } else if let Some(&other) = claims[alias].iter().find(|&&other| other != at) {
                 let other = all.containers[other].path.display();
                 Some(format!("{other} says {alias} too: neither is taken for it"))
@@ -113,6 +117,11 @@ mod tests {
         assert_eq!((ids, complaints), (vec!["102 ()".to_owned(), format!("{U} (101)")], 1));
         // The name of the file counts.
         assert_eq!(settled(&[("102", "VEID=101\n".to_owned())]), (vec!["102 ()".to_owned()], 1));
+        // A file that names two is of neither; where a key stands twice, the later counts, as in a shell.
+        let (ids, complaints) = settled(&[("102", String::new()), (U, "VEID=101\nCTID=102\n".to_owned())]);
+        assert_eq!((ids, complaints), (vec!["102 ()".to_owned(), format!("{U} ()")], 2));
+        let (ids, complaints) = settled(&[(U, "VEID=101\nVEID=102\n".to_owned())]);
+        assert_eq!((ids, complaints), (vec![format!("{U} (102)")], 0));
         // Two machines that say the same number.
         let (ids, complaints) = settled(&[(U, "VEID=7\n".to_owned()), (V, "VEID=7\n".to_owned())]);
         assert_eq!((ids, complaints), (vec![format!("{U} ()"), format!("{V} ()")], 2));
