@@ -11,6 +11,7 @@
 //! - [`daemon`]: `trafctl run`, started, awaited, killed.
 //! - [`evidence`]: comparisons, also as lines of a report.
 //! - [`foreign`]: programs of others on the hooks.
+//! - [`fuzz`]: frames of every shape through the program, beside a parser of its own.
 //! - [`check`]: does `trafctl` find anything wrong, and does the kernel agree with it?
 //! - [`soak`]: a long run of everything at once.
 //! - [`process`]: commands whose failure is an error, and children that do not outlive their guard.
@@ -24,6 +25,7 @@ pub mod counters;
 pub mod daemon;
 pub mod evidence;
 pub mod foreign;
+pub mod fuzz;
 pub mod lab;
 pub mod namespace;
 mod netlink;

@@ -1,0 +1,147 @@
+//! Frames of every shape against a parser that shares nothing with the program.
+//!
+//! [`frames`] makes them, [`reference`] says where each belongs, [`kernel`] runs them through the pinned program with
+//! `BPF_PROG_TEST_RUN`. What the counters grew by over a batch must be what the reference says, and nothing else may have
+//! grown. A batch that differs is halved until the frame is found.
+
+mod frames;
+mod kernel;
+mod reference;
+
+use std::collections::BTreeMap;
+
+use anyhow::{Result, bail, ensure};
+
+use crate::{Amounts, Lab};
+
+use frames::{Frame, Generator};
+use kernel::Node;
+use reference::judge;
+
+/// Frames between two readings of the counters.
+const BATCH: usize = 5000;
+
+/// The direction, as the container sees it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Way {
+    /// To the container.
+    In,
+    /// From the container.
+    Out,
+}
+
+/// The interface that a frame is on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Interface {
+    /// Container 101's own.
+    Own,
+    /// Shared by containers that are told apart by address.
+    Shared,
+    /// Never registered.
+    Unknown,
+}
+
+/// A counter, by the names that `trafctl dump` has for it.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Counter {
+    /// Container, class, family.
+    Class(String, u8, &'static str),
+    /// Interface, fault.
+    Fault(&'static str, &'static str),
+}
+
+/// What the counters grow by.
+pub(crate) type Growth = BTreeMap<Counter, Amounts>;
+
+/// What a run has shown.
+#[derive(Debug)]
+pub struct Summary {
+    /// Frames sent.
+    pub frames: u64,
+    /// By counter, as the reference and the kernel agree.
+    pub counted: BTreeMap<Counter, Amounts>,
+}
+
+/// Sends so many frames, made from the seed.
+///
+/// # Errors
+///
+/// When a frame is not counted as the reference says: with the frame, and both opinions.
+pub fn run(seed: u64, frames: u64, mut progress: impl FnMut(u64)) -> Result<Summary> {
+    let lab = Lab::new("fuzz")?;
+    let node = Node::new(&lab)?;
+    let mut generator = Generator::new(seed);
+    let mut summary = Summary { frames: 0, counted: BTreeMap::new() };
+    while summary.frames < frames {
+        let batch: Vec<Frame> = (0..BATCH).map(|_| generator.frame()).collect();
+        let expected = expected(&batch);
+        let counted = node.send(&batch)?;
+        if counted != expected {
+            return Err(blame(&node, &batch)
+                .err()
+                .unwrap_or_else(|| anyhow::anyhow!("a batch differed once: {counted:?}, not {expected:?}"))
+                .context(format!("seed {seed}, after {} frames", summary.frames)));
+        }
+        for (counter, amounts) in counted {
+            let sum = summary.counted.entry(counter).or_default();
+            *sum = sum.plus(amounts);
+        }
+        summary.frames += batch.len() as u64;
+        progress(summary.frames);
+    }
+    Ok(summary)
+}
+
+fn expected(frames: &[Frame]) -> Growth {
+    let mut growth = Growth::new();
+    for frame in frames {
+        let (counter, packets, bytes) = judge(frame);
+        let amounts = match frame.way {
+            Way::In => Amounts::incoming(packets, bytes),
+            Way::Out => Amounts::outgoing(packets, bytes),
+        };
+        let sum = growth.entry(counter).or_default();
+        *sum = sum.plus(amounts);
+    }
+    growth
+}
+
+/// Finds a frame on which program and reference differ, among some where one is. Never returns well if it is found.
+fn blame(node: &Node<'_>, frames: &[Frame]) -> Result<()> {
+    let expected = expected(frames);
+    let counted = node.send(frames)?;
+    if counted == expected {
+        return Ok(());
+    }
+    if let [frame] = frames {
+        bail!("{frame}\nis counted as {counted:?}\nand the reference says {expected:?}");
+    }
+    let (left, right) = frames.split_at(frames.len() / 2);
+    blame(node, left)?;
+    blame(node, right)
+}
+
+impl Summary {
+    /// That every fault a container can cause was there, and several classes of both families: a generator that makes only
+    /// good frames shows nothing.
+    ///
+    /// # Errors
+    ///
+    /// When one was not, by name.
+    pub fn check_coverage(&self) -> Result<()> {
+        for fault in ["not_ip", "truncated", "malformed", "vlan_depth", "no_container"] {
+            let there =
+                self.counted.keys().any(|key| matches!(key, Counter::Fault(_, name) if *name == fault));
+            ensure!(there, "no frame was {fault}");
+        }
+        for (container, family) in [("101", "ipv4"), ("101", "ipv6"), ("301", "ipv4"), ("302", "ipv6")] {
+            let classes = self
+                .counted
+                .keys()
+                .filter(|key| matches!(key, Counter::Class(id, _, of) if id == container && *of == family));
+            let classes = classes.count();
+            ensure!(classes > 2, "only {classes} classes of {container} {family}");
+        }
+        Ok(())
+    }
+}
