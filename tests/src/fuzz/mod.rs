@@ -1,12 +1,13 @@
 //! Frames of every shape against a parser that shares nothing with the program.
 //!
-//! [`frames`] makes them, [`reference`] says where each belongs, [`kernel`] runs them through the pinned program with
+//! `frames` makes them, `reference` says where each belongs, `kernel` runs them through the pinned program with
 //! `BPF_PROG_TEST_RUN`. What the counters grew by over a batch must be what the reference says, and nothing else may have
-//! grown. A batch that differs is halved until the frame is found.
+//! grown. A batch that differs is halved until the frame is found. [`over_wire`] sends them for real.
 
 mod frames;
 mod kernel;
 mod reference;
+mod wire;
 
 use std::collections::BTreeMap;
 
@@ -17,6 +18,8 @@ use crate::{Amounts, Lab};
 use frames::{Frame, Generator};
 use kernel::Node;
 use reference::judge;
+
+pub use wire::over_wire;
 
 /// Frames between two readings of the counters.
 const BATCH: usize = 5000;
@@ -58,7 +61,9 @@ pub(crate) type Growth = BTreeMap<Counter, Amounts>;
 pub struct Summary {
     /// Frames sent.
     pub frames: u64,
-    /// By counter, as the reference and the kernel agree.
+    /// All that the reference expects.
+    pub expected: Amounts,
+    /// By counter, as the kernel counted.
     pub counted: BTreeMap<Counter, Amounts>,
 }
 
@@ -71,7 +76,7 @@ pub fn run(seed: u64, frames: u64, mut progress: impl FnMut(u64)) -> Result<Summ
     let lab = Lab::new("fuzz")?;
     let node = Node::new(&lab)?;
     let mut generator = Generator::new(seed);
-    let mut summary = Summary { frames: 0, counted: BTreeMap::new() };
+    let mut summary = Summary { frames: 0, expected: Amounts::default(), counted: BTreeMap::new() };
     while summary.frames < frames {
         let batch: Vec<Frame> = (0..BATCH).map(|_| generator.frame()).collect();
         let expected = expected(&batch);
@@ -82,6 +87,7 @@ pub fn run(seed: u64, frames: u64, mut progress: impl FnMut(u64)) -> Result<Summ
                 .unwrap_or_else(|| anyhow::anyhow!("a batch differed once: {counted:?}, not {expected:?}"))
                 .context(format!("seed {seed}, after {} frames", summary.frames)));
         }
+        summary.expected = expected.into_values().fold(summary.expected, Amounts::plus);
         for (counter, amounts) in counted {
             let sum = summary.counted.entry(counter).or_default();
             *sum = sum.plus(amounts);

@@ -8,6 +8,7 @@ mod bench;
 mod classes;
 mod containers;
 mod evidence;
+mod fuzz;
 mod kernels;
 mod report;
 mod soak;
@@ -43,6 +44,7 @@ const PARTS: &[Part] = &[
     Part { name: "venet0", about: venet::ABOUT, quick: true, run: venet::run },
     Part { name: "vm", about: vm::ABOUT, quick: false, run: vm::run },
     Part { name: "kernels", about: kernels::ABOUT, quick: false, run: kernels::run },
+    Part { name: "fuzz", about: fuzz::ABOUT, quick: false, run: fuzz::run },
     Part { name: "soak", about: soak::ABOUT, quick: false, run: soak::run },
 ];
 

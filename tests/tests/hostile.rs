@@ -1,0 +1,100 @@
+//! What a container may try against its own bill, against its neighbour's, and against the node.
+
+use std::net::{Ipv4Addr, Ipv6Addr};
+
+use anyhow::{Result, ensure};
+use etherparse::PacketBuilder;
+use traffic_tests::process::run_with_input;
+use traffic_tests::traffic::send_raw;
+use traffic_tests::{Amounts, Counters, Lab, RoutedContainer, fuzz};
+
+#[test]
+fn frames_of_every_shape_are_in_the_senders_counters_and_in_no_other() -> Result<()> {
+    fuzz::run(0x7261_6663_746c, 150_000, |_| {})?.check_coverage()
+}
+
+#[test]
+fn they_are_so_as_real_traffic_too() -> Result<()> {
+    let (expected, counted) = fuzz::over_wire(0x6c6f_6f6b, 20_000)?;
+    assert_eq!(counted, expected);
+    Ok(())
+}
+
+/// Containers that share `venet0`, where only an address says whose a packet is.
+const OURS: (Ipv4Addr, Ipv6Addr) = (Ipv4Addr::new(10, 3, 0, 1), Ipv6Addr::new(0xfd00, 3, 0, 0, 0, 0, 0, 1));
+const THEIRS: (Ipv4Addr, Ipv6Addr) = (Ipv4Addr::new(10, 3, 0, 2), Ipv6Addr::new(0xfd00, 3, 0, 0, 0, 0, 0, 2));
+/// Nobody's.
+const STRANGERS: Ipv4Addr = Ipv4Addr::new(10, 3, 0, 99);
+
+/// The rule of docs/hostile-traffic.md: what the container sends has its own addresses, or does not leave it.
+const RULE: &str = "table netdev own {
+    chain out {
+        type filter hook egress device venet0 priority 0; policy accept;
+        meta protocol ip ip saddr != 10.3.0.1 drop
+        meta protocol ip6 ip6 saddr != { fd00:3::1, fe80::/10 } drop
+        meta protocol != { ip, ip6 } drop
+    }
+}
+";
+
+/// 301 sends one packet of each kind, each of another length: as itself, as 302 over both families, as nobody. Gives which the
+/// device took.
+fn send_as_others(from: &RoutedContainer<'_>) -> Result<[bool; 4]> {
+    let send = |packet: &[u8]| send_raw(from.namespace(), from.interface(), packet).is_ok();
+    let v4 = |source: Ipv4Addr, payload: usize| -> Result<bool> {
+        let mut packet = Vec::new();
+        PacketBuilder::ipv4(source.octets(), [198, 51, 100, 7], 64)
+            .udp(7, 9)
+            .write(&mut packet, &vec![0; payload])?;
+        Ok(send(&packet))
+    };
+    let mut v6 = Vec::new();
+    let peer = Ipv6Addr::new(0x2001, 0xdb8, 0, 9, 0, 0, 0, 7);
+    PacketBuilder::ipv6(THEIRS.1.octets(), peer.octets(), 64).udp(7, 9).write(&mut v6, &[0; 403])?;
+    Ok([v4(OURS.0, 100)?, v4(THEIRS.0, 201)?, v4(STRANGERS, 302)?, send(&v6)])
+}
+
+/// What 301 and 302 have sent after that, and what came from nobody.
+fn after_sending_as_others(rule: bool) -> Result<[Amounts; 3]> {
+    let lab = Lab::new("spoof")?;
+    lab.configure("")?;
+    let venet = lab.venet()?;
+    let ours = venet.container("301", OURS.0, OURS.1)?;
+    let _theirs = venet.container("302", THEIRS.0, THEIRS.1)?;
+    for (id, v4, v6) in [("301", OURS.0, OURS.1), ("302", THEIRS.0, THEIRS.1)] {
+        lab.run_ok(&["address", "add", id, &v4.to_string()])?;
+        lab.run_ok(&["address", "add", id, &v6.to_string()])?;
+    }
+    lab.run_ok(&["attach"])?;
+    if rule {
+        run_with_input(ours.namespace().command("nft").args(["-f", "-"]), RULE)?;
+    }
+    let taken = send_as_others(&ours)?;
+    ensure!(taken == [true, !rule, !rule, !rule], "the container's device took {taken:?}");
+    // The last one that is let through is counted: then all are.
+    let last = if rule { "301" } else { "302" };
+    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(10);
+    while Counters::read(&lab)?.container(last) == Amounts::default() {
+        ensure!(std::time::Instant::now() < deadline, "nothing of {last} was counted");
+    }
+    let counters = Counters::at_rest(&lab)?;
+    let all =
+        [counters.container("301"), counters.container("302"), counters.fault("venet0", "no_container")];
+    // The host may answer that there is no way to the peer.
+    Ok(all.map(|amounts| Amounts::outgoing(amounts.out_packets, amounts.out_bytes)))
+}
+
+#[test]
+fn on_a_shared_interface_the_source_address_is_believed() -> Result<()> {
+    let counted = after_sending_as_others(false)?;
+    let theirs = Amounts::outgoing(2, (28 + 201) + (48 + 403));
+    assert_eq!(counted, [Amounts::outgoing(1, 128), theirs, Amounts::outgoing(1, 28 + 302)]);
+    Ok(())
+}
+
+#[test]
+fn a_rule_at_its_own_end_keeps_a_container_to_its_addresses() -> Result<()> {
+    let counted = after_sending_as_others(true)?;
+    assert_eq!(counted, [Amounts::outgoing(1, 128), Amounts::default(), Amounts::default()]);
+    Ok(())
+}
