@@ -5,9 +5,13 @@
 
 use std::fmt::Write as _;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::thread;
+use std::time::{Duration, Instant};
 
-use anyhow::Result;
+use anyhow::{Context, Result, ensure};
+use serde_json::Value;
 
+use crate::check::PATIENCE;
 use crate::namespace::Namespace;
 use crate::process::run_ok;
 
@@ -70,6 +74,28 @@ impl Bridge {
     #[must_use]
     pub fn mac(&self) -> Mac {
         BRIDGE_MAC
+    }
+}
+
+/// Waits until a bridge lets frames through to a port, and the host may send through the bridge. The kernel notes the
+/// carrier of a new interface in a work queue, on a busy machine well after both ends are up, and drops what comes before.
+pub(crate) fn await_forwarding(host: &str, interface: &str) -> Result<()> {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let shown = run_ok(in_host_command(host, "ip").args(["-json", "-details", "link", "show"]))?;
+        let links: Value = serde_json::from_str(&shown).context("`ip -json link show`")?;
+        let named = |name: &Value| {
+            let found = links.as_array().and_then(|all| all.iter().find(|link| link["ifname"] == *name));
+            found.with_context(|| format!("{name} is not in {shown}"))
+        };
+        let port = named(&interface.into())?;
+        let bridge = named(&port["master"])?;
+        let (port, bridge) = (&port["linkinfo"]["info_slave_data"]["state"], &bridge["operstate"]);
+        if port == "forwarding" && bridge == "UP" {
+            return Ok(());
+        }
+        ensure!(Instant::now() < deadline, "{interface} is still {port} on its bridge, and that {bridge}");
+        thread::sleep(Duration::from_millis(5));
     }
 }
 
@@ -232,7 +258,8 @@ impl Container {
              route add 0.0.0.0/0 dev eth0
              route add ::/0 dev eth0\n{}",
             neighbours(&[HOST_V4.into(), HOST_V6.into()], BRIDGE_MAC, "eth0")
-        ))
+        ))?;
+        await_forwarding(&self.host, interface)
     }
 
     fn known_to_host(&self, addresses: &[IpAddr]) -> String {

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 
-use crate::container::{Bridge, Mac};
+use crate::container::{Bridge, Mac, await_forwarding};
 use crate::namespace::Namespace;
 use crate::process::run_ok;
 use crate::tun::{BUFFER_BYTES, Layer, Tun, VnetHeader, readable};
@@ -43,7 +43,7 @@ impl<'a> Tap<'a> {
         run_ok(
             self.host.command("bridge").args(["fdb", "replace", &mac, "dev", &self.name, "master", "static"]),
         )?;
-        Ok(())
+        await_forwarding(self.host.name(), &self.name)
     }
 
     /// Gives the host an address on it, with the length of its prefix, such as `10.9.0.1/24`.

@@ -204,10 +204,18 @@ fn a_killed_daemons_socket_is_taken_over() -> Result<()> {
     let status: Value = serde_json::from_str(&ask_socket(&socket, "/api/v1/status")?)?;
     ensure!(status["ledger"]["drain_failures"] == 0, "{status}");
     ensure!(status["ledger"]["last_drain"].is_string(), "{status}");
-    // A purge takes the maps from under the daemon; it says so and goes on.
+    // A purge takes the maps from under the daemon, which makes new ones by itself: until then it says what is missing.
     lab.run_ok(&["detach", "--purge"])?;
-    let (head, body) = ask(UnixStream::connect(&socket)?, "/metrics")?;
-    ensure!(head.starts_with("HTTP/1.1 503 ") && body.contains("nothing is loaded"), "{head}\n{body}");
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let (head, body) = ask(UnixStream::connect(&socket)?, "/metrics")?;
+        if head.starts_with("HTTP/1.1 200 ") {
+            break;
+        }
+        ensure!(head.starts_with("HTTP/1.1 503 ") && body.contains("nothing is loaded"), "{head}\n{body}");
+        ensure!(Instant::now() < deadline, "the daemon made nothing anew: {head}\n{body}");
+        thread::sleep(Duration::from_millis(10));
+    }
     second.terminate(PATIENCE)?;
     Ok(())
 }
