@@ -7,20 +7,18 @@ use std::{
     fs::{self, File},
     os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _},
     path::{Path, PathBuf},
-    sync::Arc,
     time::{Duration, Instant},
 };
 
-use anyhow::{Context as _, bail};
+use anyhow::Context as _;
 use jiff::Timestamp;
 use rustix::fs::{FlockOperation, flock};
 
 use crate::{
     classes::ClassTable,
     config::Config,
-    health::DrainHealth,
     kernel::{counters, maps::Maps},
-    ledger::{DrainContext, DrainTrigger, Ledger, LedgerError, render},
+    ledger::{DrainContext, DrainTrigger, GapReason, Ledger, LedgerError, render},
     snapshot::ContainerId,
 };
 
@@ -40,10 +38,15 @@ pub struct DaemonLock {
     _file: File,
 }
 
+/// Another daemon holds the lock.
+#[derive(Debug, thiserror::Error)]
+#[error("another `trafctl run` keeps the ledger in {0}; only one may")]
+pub struct OtherDaemon(PathBuf);
+
 /// Makes the state directory and takes the daemon's lock in it.
 ///
 /// # Errors
-/// When another daemon holds it, or the directory can't be written.
+/// With [`OtherDaemon`] when another one holds it, and when the directory can't be written.
 pub fn lock_daemon(state_dir: &Path) -> anyhow::Result<DaemonLock> {
     fs::DirBuilder::new()
         .recursive(true)
@@ -60,9 +63,7 @@ pub fn lock_daemon(state_dir: &Path) -> anyhow::Result<DaemonLock> {
         .with_context(|| format!("cannot open {}", path.display()))?;
     match flock(&file, FlockOperation::NonBlockingLockExclusive) {
         Ok(()) => Ok(DaemonLock { _file: file }),
-        Err(rustix::io::Errno::WOULDBLOCK) => {
-            bail!("another `trafctl run` keeps the ledger in {}; only one may", state_dir.display())
-        }
+        Err(rustix::io::Errno::WOULDBLOCK) => Err(OtherDaemon(state_dir.to_owned()).into()),
         Err(error) => {
             Err(std::io::Error::from(error)).with_context(|| format!("cannot lock {}", path.display()))
         }
@@ -75,7 +76,6 @@ pub struct Bookkeeper {
     ledger: Ledger,
     node: String,
     interval: Duration,
-    health: Arc<DrainHealth>,
 }
 
 impl Bookkeeper {
@@ -90,12 +90,7 @@ impl Bookkeeper {
         // What customers are billed from is not for everybody, wherever the directory may be.
         fs::set_permissions(&path, fs::Permissions::from_mode(0o640))
             .with_context(|| format!("cannot set the mode of {}", path.display()))?;
-        Ok(Self {
-            ledger,
-            node: config.node.clone(),
-            interval: config.drain_interval,
-            health: Arc::default(),
-        })
+        Ok(Self { ledger, node: config.node.clone(), interval: config.drain_interval })
     }
 
     /// Opens the ledger only if there is one: a node on which no daemon ever ran has none.
@@ -109,26 +104,22 @@ impl Bookkeeper {
         Self::open(config, state_dir).map(Some)
     }
 
-    /// What the drains came to so far, for those who watch.
-    pub fn health(&self) -> &Arc<DrainHealth> {
-        &self.health
+    /// Plans drains at another interval than so far.
+    pub const fn set_interval(&mut self, interval: Duration) {
+        self.interval = interval;
     }
 
-    /// Reads all counters and books what they grew by. The caller holds the lock on the pinned state.
+    /// See [`Ledger::failed_before`].
+    pub const fn failed_before(&mut self, reason: GapReason) {
+        self.ledger.failed_before(reason);
+    }
+
+    /// Reads all counters and books what they grew by; gives the number of gaps found. The caller holds the lock on the
+    /// pinned state.
     ///
     /// # Errors
     /// When the counters can't be read or nothing could be written; the next drain catches up.
-    pub fn drain(&mut self, maps: &Maps, trigger: DrainTrigger) -> anyhow::Result<()> {
-        let booked = self.book(maps, trigger);
-        match &booked {
-            Ok(gaps) => self.health.succeeded(Timestamp::now(), *gaps),
-            Err(_) => self.health.failed(),
-        }
-        booked.map(drop)
-    }
-
-    /// Gives the number of gaps found.
-    fn book(&mut self, maps: &Maps, trigger: DrainTrigger) -> anyhow::Result<usize> {
+    pub fn drain(&mut self, maps: &Maps, trigger: DrainTrigger) -> anyhow::Result<usize> {
         let started = Instant::now();
         let snapshot = counters::read(maps, &self.node)?;
         let outcome = self
@@ -202,7 +193,7 @@ impl Bookkeeper {
 /// When there is a ledger and it can't be written: the change must not be made then.
 pub fn drain_before_change(config: &Config, state_dir: &Path, maps: &Maps) -> anyhow::Result<()> {
     match Bookkeeper::open_existing(config, state_dir)? {
-        Some(mut bookkeeper) => bookkeeper.drain(maps, DrainTrigger::Event),
+        Some(mut bookkeeper) => bookkeeper.drain(maps, DrainTrigger::Event).map(drop),
         None => Ok(()),
     }
 }

@@ -4,13 +4,15 @@
 //! now and then. Each change takes the lock and reads the state afresh, so that other commands may change it meanwhile.
 //! Nothing here is needed for counting: that goes on in the kernel, whatever becomes of this process.
 
+mod books;
 mod files;
+mod schedule;
 
 use std::{
     collections::{HashMap, HashSet},
     path::Path,
     sync::Arc,
-    time::{Duration, SystemTime, UNIX_EPOCH},
+    time::Duration,
 };
 
 use anyhow::Context as _;
@@ -23,11 +25,13 @@ use tokio::{
     time::{self, MissedTickBehavior},
 };
 
+use books::Books;
 use files::Classes;
+use schedule::Schedule;
 
 use crate::{
     api::{Listen, Server, Source},
-    bookkeeper::{self, Bookkeeper},
+    bookkeeper::{self, OtherDaemon},
     class_source,
     file_watch::FileWatch,
     host::{AttachReport, Host, Selection, Session},
@@ -36,6 +40,7 @@ use crate::{
         attach::Change,
         counters,
         load::{self, Outcome, Want},
+        maps::Maps,
     },
     ledger::DrainTrigger,
     links::Link,
@@ -61,7 +66,14 @@ pub async fn run(
     make_host: impl Fn() -> anyhow::Result<Host>,
     log_faults: bool,
 ) -> anyhow::Result<()> {
-    let _only_one = bookkeeper::lock_daemon(state_dir)?;
+    let only_one = match bookkeeper::lock_daemon(state_dir) {
+        Ok(lock) => Some(lock),
+        Err(error) if error.is::<OtherDaemon>() => return Err(error),
+        Err(error) => {
+            tracing::error!("{error:#}: whether another `trafctl run` keeps a ledger there is unknown");
+            None
+        }
+    };
     let mut terminate = signal(SignalKind::terminate()).context("cannot catch SIGTERM")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("cannot catch SIGINT")?;
     let mut hangup = signal(SignalKind::hangup()).context("cannot catch SIGHUP")?;
@@ -73,8 +85,7 @@ pub async fn run(
     let classes = Classes::look(&host.config);
     // Before anything is attached: a start that fails leaves everything as it was.
     let bound = host.config.api.as_ref().map(Listen::bind).transpose()?;
-    let books =
-        if host.config.ledger_enabled { Some(Bookkeeper::open(&host.config, state_dir)?) } else { None };
+    let books = Books::open(&host.config, state_dir, only_one)?;
     let mut daemon = Daemon {
         host,
         known: HashMap::new(),
@@ -96,11 +107,12 @@ pub async fn run(
     resync.reset();
     let mut maintenance = time::interval(MAINTENANCE_INTERVAL);
     maintenance.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut drains = Schedule::new(daemon.host.config.drain_interval);
     loop {
-        let next_drain = until_next(daemon.host.config.drain_interval, SystemTime::now());
         tokio::select! {
-            () = time::sleep(next_drain), if daemon.books.is_some() => {
+            () = time::sleep_until(drains.due()), if daemon.books.are_kept() => {
                 let drained = daemon.drain(DrainTrigger::Interval);
+                drains.go_on();
                 let lost = drained.as_ref().is_err_and(load::is_lost);
                 report("draining the counters", drained);
                 if lost {
@@ -108,7 +120,7 @@ pub async fn run(
                     report("making the counters anew", daemon.resync().await);
                 }
             }
-            _ = maintenance.tick() => report("keeping the ledger", daemon.maintain()),
+            _ = maintenance.tick() => report("keeping the ledger", daemon.books.maintain()),
             event = events.next() => {
                 let event = event.context("the kernel closed the stream of interface news")?;
                 let batch = drain(event, &mut events);
@@ -127,6 +139,7 @@ pub async fn run(
             _ = hangup.recv() => {
                 notify(&[sd_notify::NotifyState::Reloading]);
                 report("reloading", daemon.reload(&make_host).await);
+                drains = Schedule::new(daemon.host.config.drain_interval);
                 notify(&[sd_notify::NotifyState::Ready]);
             }
             _ = terminate.recv() => break,
@@ -145,13 +158,6 @@ pub async fn run(
     }
     tracing::info!("ending; counting goes on");
     Ok(())
-}
-
-/// Time until the wall clock next shows a multiple of `interval`, so that buckets end where the clock says.
-fn until_next(interval: Duration, now: SystemTime) -> Duration {
-    let since_epoch = now.duration_since(UNIX_EPOCH).unwrap_or_default();
-    let into = since_epoch.as_nanos() % interval.as_nanos().max(1);
-    interval - Duration::from_nanos(u64::try_from(into).unwrap_or(0))
 }
 
 /// All news that have come already, the last of each interface only.
@@ -198,8 +204,8 @@ struct Daemon {
     files: FileWatch,
     /// The class file.
     classes: Classes,
-    /// The ledger, unless none is kept.
-    books: Option<Bookkeeper>,
+    /// The ledger.
+    books: Books,
     /// Whether the program writes a log line for each fault.
     logs_faults: bool,
 }
@@ -218,12 +224,8 @@ impl Daemon {
             self.ask();
         }
         self.learn(&links, &attached);
-        if let Some(books) = &mut self.books {
-            // A ledger that can't be written now does not keep traffic from being counted.
-            report("draining the counters", books.drain(&session.loaded.maps, DrainTrigger::Started));
-            let table = || class_source::table_for_start(&self.host.config);
-            report("keeping the class table", books.keep_table(&session.loaded.maps, table));
-        }
+        // A ledger that can't be written now does not keep traffic from being counted.
+        report("draining the counters", self.book(&session.loaded.maps, DrainTrigger::Started));
         session.loaded.log.take().map(log_packets).transpose()
     }
 
@@ -270,8 +272,8 @@ impl Daemon {
         for index in gone {
             self.host.release(&mut session, index)?;
         }
-        if let Some(books) = self.books.as_mut().filter(|_| ended) {
-            report("draining the counters", books.drain(&session.loaded.maps, DrainTrigger::Event));
+        if ended {
+            report("draining the counters", self.book(&session.loaded.maps, DrainTrigger::Event));
         }
         // The node's own addresses with it.
         let attached = self.host.attach(&mut session, &seen, &Selection::Matching).await?;
@@ -283,21 +285,29 @@ impl Daemon {
     fn source(&self) -> Source {
         let Host { bpffs, config, .. } = &self.host;
         let (bpffs, node) = (bpffs.clone(), config.node.clone());
-        let health = self.books.as_ref().map(|books| Arc::clone(books.health()));
+        let health = self.books.are_kept().then(|| Arc::clone(self.books.health()));
         Source::new(move || counters::read(&load::open(&bpffs)?, &node), health)
     }
 
     /// Books what was counted since the last time.
     fn drain(&mut self, trigger: DrainTrigger) -> anyhow::Result<()> {
-        let Some(books) = &mut self.books else { return Ok(()) };
+        if !self.books.are_kept() {
+            return Ok(());
+        }
         let bpffs = &self.host.bpffs;
         let opened = bpffs.mend().and_then(|()| bpffs.lock()).and_then(|lock| Ok((lock, load::open(bpffs)?)));
-        let (_lock, maps) = opened.inspect_err(|_| books.health().failed())?;
-        books.drain(&maps, trigger)
+        let (_lock, maps) = opened.inspect_err(|_| self.books.health().failed())?;
+        self.book(&maps, trigger)
     }
 
-    fn maintain(&mut self) -> anyhow::Result<()> {
-        self.books.as_mut().map_or(Ok(()), Bookkeeper::maintain)
+    /// As [`Self::drain`], for a caller that holds the lock on the pinned state.
+    fn book(&mut self, maps: &Maps, trigger: DrainTrigger) -> anyhow::Result<()> {
+        self.books.drain(maps, trigger)?;
+        if self.books.lack_table() {
+            let table = || class_source::table_for_start(&self.host.config);
+            report("keeping the class table", self.books.keep_table(maps, table));
+        }
+        Ok(())
     }
 
     /// Whether an interface is new whose container may have been written down only just now.
@@ -345,11 +355,10 @@ impl Daemon {
         self.unresolved.retain(|(name, _)| links.iter().any(|link| link.name == *name));
         self.waiting = false;
         self.learn(&links, &attached);
-        if let Some(books) = self.books.as_mut().filter(|_| made_anew) {
-            let maps = &session.loaded.maps;
-            report("draining the counters", books.drain(maps, DrainTrigger::Event));
-            let table = || class_source::table_for_start(&self.host.config);
-            report("keeping the class table", books.keep_table(maps, table));
+        if made_anew {
+            // Their class table may be another than the one that was kept.
+            self.books.note_other_table();
+            report("draining the counters", self.book(&session.loaded.maps, DrainTrigger::Event));
         }
         Ok(())
     }
@@ -361,6 +370,7 @@ impl Daemon {
         if host.config.api != self.host.config.api {
             tracing::warn!("[api] has changed: that takes effect when trafctl is started anew");
         }
+        self.books.follow(&host.config);
         let other_mark = host.config.shaping_mark != self.host.config.shaping_mark;
         self.files = FileWatch::new(&host.config)?;
         self.classes = Classes::look(&host.config);

@@ -37,14 +37,10 @@ impl Daemon {
     pub(super) async fn load_classes(&mut self, table: ClassTable) -> anyhow::Result<()> {
         let mut session = self.host.begin(Want::Pinned).await?;
         let prepared = tables::prepare(&session.loaded.maps, &table, &|_, _| {})?;
-        if let Some(books) = &mut self.books {
-            books.drain(&session.loaded.maps, DrainTrigger::Event)?;
-        }
+        self.books.drain(&session.loaded.maps, DrainTrigger::Event)?;
         prepared.switch(&mut session.loaded.maps)?;
         tracing::info!("{} prefixes in {} classes are in force", table.len(), table.classes_in_use().len());
-        if let Some(books) = &self.books {
-            report("keeping the class table", books.keep_table(&session.loaded.maps, || Ok(table)));
-        }
+        report("keeping the class table", self.books.keep_table(&session.loaded.maps, || Ok(table)));
         Ok(())
     }
 

@@ -84,10 +84,19 @@ pub fn booking(input: &BookingInput) -> Booking {
     let held = wanted < input.floor_s;
     let bucket_s =
         if held { input.last_bucket_s.unwrap_or(input.floor_s).max(input.floor_s) } else { wanted };
-    let interval_s = i64::try_from(input.interval.as_secs()).unwrap_or(i64::MAX).min(FIVE_MINUTES_S / 2);
-    let late = input.span_start_s < bucket_s - interval_s - GRACE_S;
+    let late = input.span_start_s < bucket_s - straddle_s(input.interval) - GRACE_S;
     let reopened = input.newest_bucket_s.is_some_and(|newest| bucket_s < newest);
     Booking { bucket_s, marked: late || reopened || held, held }
+}
+
+/// How much of the bucket before a reading may cover in the ordinary run of things. Readings are planned at multiples of
+/// the interval: where those meet every end of a bucket, nothing.
+fn straddle_s(interval: Duration) -> i64 {
+    let bucket = Duration::from_secs(FIVE_MINUTES_S.unsigned_abs());
+    if !interval.is_zero() && bucket.as_nanos().is_multiple_of(interval.as_nanos()) {
+        return 0;
+    }
+    i64::try_from(interval.as_secs()).unwrap_or(i64::MAX).min(FIVE_MINUTES_S / 2)
 }
 
 #[cfg(test)]
@@ -136,7 +145,18 @@ mod tests {
         // Read every second: most of the time covered lies after the boundary.
         assert_eq!(booking(&input(T + 301, T + 300)).bucket_s, T + 300);
         assert!(!booking(&input(T + 300, T + 240)).marked);
-        assert!(!booking(&input(T + 330, T + 270)).marked);
+        assert!(!booking(&input(T + 330, T + 300)).marked);
+    }
+
+    #[test]
+    fn a_bucket_is_marked_when_the_reading_at_its_start_was_left_out() {
+        // A minute that belongs to the bucket before, if only that.
+        assert!(booking(&input(T + 360, T + 240)).marked);
+        assert!(booking(&input(T + 304, T + 240)).marked);
+        // Every 90 s, an end of a bucket is met only now and then.
+        let every_90_s = BookingInput { interval: Duration::from_secs(90), ..input(T + 360, T + 270) };
+        assert!(!booking(&every_90_s).marked);
+        assert!(booking(&BookingInput { span_start_s: T + 180, ..every_90_s }).marked);
     }
 
     #[test]

@@ -135,6 +135,11 @@ impl Ledger {
         }
     }
 
+    /// Notes why drains failed before this ledger was open, for the gap record of the next that succeeds.
+    pub const fn failed_before(&mut self, reason: GapReason) {
+        self.failing = Some(reason);
+    }
+
     /// Moves the log into the main file, so that a plain copy of that is whole; false when a reader is in the way.
     ///
     /// # Errors

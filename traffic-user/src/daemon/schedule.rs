@@ -1,0 +1,67 @@
+//! When the counters are drained: at the multiples of an interval on the wall clock, so that buckets end where it says.
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use tokio::time::Instant;
+
+/// The next drain. It stays due until it is done, whatever else keeps the daemon busy meanwhile.
+#[derive(Debug)]
+pub(super) struct Schedule {
+    interval: Duration,
+    due: Instant,
+}
+
+impl Schedule {
+    pub(super) fn new(interval: Duration) -> Self {
+        Self { interval, due: next(interval, Instant::now(), SystemTime::now()) }
+    }
+
+    pub(super) const fn due(&self) -> Instant {
+        self.due
+    }
+
+    /// Plans the next one after one that is done. The wall clock is asked each time: it may have been set.
+    pub(super) fn go_on(&mut self) {
+        self.due = next(self.interval, Instant::now(), SystemTime::now());
+    }
+}
+
+/// When the wall clock next shows a multiple of the interval.
+fn next(interval: Duration, now: Instant, wall: SystemTime) -> Instant {
+    let since_epoch = wall.duration_since(UNIX_EPOCH).unwrap_or_default();
+    let into = since_epoch.as_nanos() % interval.as_nanos().max(1);
+    now + (interval - Duration::from_nanos(u64::try_from(into).unwrap_or(0)))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::thread;
+
+    use super::*;
+
+    #[test]
+    fn drains_are_aligned_to_the_wall_clock() {
+        let now = Instant::now();
+        let at = |seconds, millis| {
+            next(
+                Duration::from_mins(1),
+                now,
+                UNIX_EPOCH + Duration::from_secs(seconds) + Duration::from_millis(millis),
+            )
+        };
+        assert_eq!(at(1_800_000_000, 0), now + Duration::from_mins(1));
+        assert_eq!(at(1_800_000_017, 250), now + Duration::from_millis(42_750));
+        assert_eq!(at(1_800_000_059, 999), now + Duration::from_millis(1));
+    }
+
+    #[test]
+    fn one_whose_time_passed_while_the_daemon_was_busy_stays_due() {
+        let mut schedule = Schedule::new(Duration::from_millis(20));
+        let due = schedule.due();
+        thread::sleep(Duration::from_millis(50));
+        assert_eq!(schedule.due(), due);
+        assert!(schedule.due() < Instant::now());
+        schedule.go_on();
+        assert!(schedule.due() >= due + Duration::from_millis(40), "one is done for all that were missed");
+    }
+}
