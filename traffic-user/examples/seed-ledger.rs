@@ -198,6 +198,8 @@ fn first_snapshot(begin: Timestamp, containers: u32, classes: u8) -> anyhow::Res
         faults: Vec::new(),
         interfaces,
         former: ByDirection::default(),
+        former_faults: Default::default(),
+        former_estimated: Default::default(),
     })
 }
 

@@ -1,10 +1,10 @@
 //! One reading of everything that is counted: plain data, the only thing that flows from the kernel side to
 //! rendering, the ledger and exports. It knows neither maps nor output formats.
 
-use std::fmt;
+use std::{collections::BTreeMap, fmt};
 
 use jiff::Timestamp;
-use traffic_common::{DIRECTIONS, Direction, Family, Fault, Tally};
+use traffic_common::{DIRECTIONS, Direction, FAULTS, Family, Fault, Tally};
 
 /// A container's id as text: a number or a UUID, never empty, at most 63 bytes. `0` is the node itself.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -244,6 +244,10 @@ pub struct Snapshot {
     /// What was counted for containers and interfaces whose slots went to others; their final readings are in the
     /// ledger. Without it nothing would balance.
     pub former: ByDirection<Balance>,
+    /// What of `former` is in faults, both directions added up, by the number of the fault.
+    pub former_faults: [Tally; FAULTS],
+    /// What of `former` was [estimated](PassedCounter::estimated), both directions added up.
+    pub former_estimated: Tally,
 }
 
 /// What passed all interfaces, and where it was counted. Equal sums are the proof that nothing was missed.
@@ -291,6 +295,18 @@ impl Snapshot {
             add(&mut balance.outgoing.faults, &fault.tally.outgoing);
         }
         balance
+    }
+
+    /// Class counters without those of former lives: of an id that was retired and given away again only the later one.
+    pub fn present_counters(&self) -> impl Iterator<Item = &ClassCounter> {
+        let mut latest: BTreeMap<&ContainerId, u32> = BTreeMap::new();
+        for counter in &self.counters {
+            let generation = latest.entry(&counter.container).or_default();
+            *generation = counter.generation.max(*generation);
+        }
+        self.counters
+            .iter()
+            .filter(move |counter| latest.get(&counter.container) == Some(&counter.generation))
     }
 
     /// All containers that have counters, each once.

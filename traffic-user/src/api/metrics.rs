@@ -157,7 +157,9 @@ pub fn render(snapshot: &Snapshot, drains: Option<&Drains>, format: Format) -> S
     // Zero ones too: a rate needs the value before the first fault.
     for fault in Fault::ALL {
         let counters = snapshot.faults.iter().filter(|counter| counter.fault == fault);
-        let packets = counters.fold(0, |sum: u64, counter| {
+        // Those of interfaces whose slots went to others too: a counter that falls is taken for one that began anew.
+        let former = snapshot.former_faults[fault as usize].packets;
+        let packets = counters.fold(former, |sum: u64, counter| {
             sum.wrapping_add(counter.tally.incoming.packets).wrapping_add(counter.tally.outgoing.packets)
         });
         page.sample(faults, &[("fault", &fault.name())], packets);
@@ -180,7 +182,7 @@ pub fn render(snapshot: &Snapshot, drains: Option<&Drains>, format: Format) -> S
             unit: Some("packets"),
             help: "Packets of super-packets whose size came from the plain segmentation rule.",
         },
-        snapshot.interfaces.iter().fold(0, |sum: u64, interface| {
+        snapshot.interfaces.iter().fold(snapshot.former_estimated.packets, |sum: u64, interface| {
             sum.wrapping_add(interface.passed.incoming.estimated.packets)
                 .wrapping_add(interface.passed.outgoing.estimated.packets)
         }),
@@ -197,10 +199,11 @@ pub fn render(snapshot: &Snapshot, drains: Option<&Drains>, format: Format) -> S
 /// Which of a container's figures a metric shows.
 type Value = fn(&ByDirection<Tally>) -> u64;
 
-/// The containers' traffic, both families added up.
+/// The containers' traffic, both families added up. An id that was given to a new customer begins anew, as it does after a
+/// reboot, so that nobody is shown what was another's.
 fn network(page: &mut Page, snapshot: &Snapshot) {
     let mut sums = BTreeMap::<_, ByDirection<Tally>>::new();
-    for counter in &snapshot.counters {
+    for counter in snapshot.present_counters() {
         let sum = sums.entry((&counter.container, counter.class)).or_default();
         for (to, from) in
             [(&mut sum.incoming, counter.tally.incoming), (&mut sum.outgoing, counter.tally.outgoing)]

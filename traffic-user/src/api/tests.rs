@@ -4,7 +4,7 @@ use std::{
 };
 
 use jiff::Timestamp;
-use traffic_common::{Family, Fault, Tally};
+use traffic_common::{FAULTS, Family, Fault, Tally};
 
 use super::*;
 use crate::snapshot::{
@@ -76,6 +76,8 @@ fn snapshot() -> Snapshot {
             interface("venet0", None, 0),
         ],
         former: ByDirection::default(),
+        former_faults: [Tally::default(); FAULTS],
+        former_estimated: Tally::default(),
     }
 }
 
@@ -151,6 +153,36 @@ trafctl_drain_failures_total 5
 "
     );
     assert_eq!(metrics::render(&snapshot(), Some(&drains()), metrics::Format::OpenMetrics), expected);
+}
+
+#[test]
+fn counters_of_those_that_are_gone_neither_fall_nor_pass_to_others() {
+    let line = |snapshot: &Snapshot, name: &str| {
+        let page = metrics::render(snapshot, None, metrics::Format::OpenMetrics);
+        page.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' ')).map(str::to_owned)
+    };
+    let mut later = snapshot();
+    // The slot of veth20.0 goes to another.
+    later.faults.retain(|fault| fault.interface != "veth20.0");
+    let gone = later.interfaces.remove(1).passed;
+    later.former_faults[Fault::NotIp as usize].packets = 121;
+    later.former_faults[Fault::Malformed as usize].packets = 141;
+    later.former_estimated.packets = gone.incoming.estimated.packets + gone.outgoing.estimated.packets;
+    for name in [
+        "trafctl_faults_total{fault=\"not_ip\"}",
+        "trafctl_faults_total{fault=\"malformed\"}",
+        "trafctl_estimated_packets_total",
+    ] {
+        assert_eq!(line(&later, name), line(&snapshot(), name), "{name}");
+    }
+
+    // 20 is a new customer's; what the old one had is in its slot still.
+    let mut later = snapshot();
+    let new = ClassCounter { generation: 2, tally: tallies(9), ..later.counters[0].clone() };
+    later.counters.insert(1, new);
+    let name = "trafctl_network_receive_packets_total{container=\"20\",class=\"1\"}";
+    assert_eq!(line(&snapshot(), name).as_deref(), Some("21"));
+    assert_eq!(line(&later, name).as_deref(), Some("9"));
 }
 
 #[test]

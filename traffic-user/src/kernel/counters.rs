@@ -2,7 +2,7 @@
 
 use jiff::Timestamp;
 use traffic_common::{
-    ClassCounters, ContainerRecord, Direction, Family, Fault, FaultCounters, InterfaceCounters,
+    ClassCounters, ContainerRecord, Direction, FAULTS, Family, Fault, FaultCounters, InterfaceCounters,
     InterfaceRecord, LinkStatistics, Meta, Passed, Tally, slot_state,
 };
 
@@ -62,6 +62,8 @@ fn read_once(maps: &Maps, node: &str, owners: &Owners) -> anyhow::Result<Snapsho
         faults: Vec::new(),
         interfaces: Vec::new(),
         former: ByDirection::default(),
+        former_faults: [Tally::default(); FAULTS],
+        former_estimated: Tally::default(),
     };
     // Readings are not of one instant. Read before the classes, the interfaces' totals hold nothing that these lack, so that
     // what is called accounted for is in the sums.
@@ -204,6 +206,12 @@ fn read_interfaces(
             add(&mut balance.passed, &passed_base.passed[direction as usize].wire);
             faults_base.faults[direction as usize].iter().for_each(|tally| add(&mut balance.faults, tally));
         });
+        for direction in [Direction::In, Direction::Out] {
+            add(&mut snapshot.former_estimated, &faults_base.estimated[direction as usize]);
+            for (to, from) in snapshot.former_faults.iter_mut().zip(&faults_base.faults[direction as usize]) {
+                add(to, from);
+            }
+        }
         if !is_owned {
             continue;
         }

@@ -1,7 +1,7 @@
 //! A reading for tests, with another value in every field.
 
 use jiff::Timestamp;
-use traffic_common::{Family, Tally};
+use traffic_common::{FAULTS, Family, Tally};
 
 use crate::snapshot::{
     ByDirection, ClassCounter, ClassTableInfo, ContainerId, InterfaceCounter, PassedCounter, Snapshot,
@@ -68,5 +68,7 @@ pub fn snapshot() -> Snapshot {
             interface("vmea1b2c3d4e5f6", Some(UUID)),
         ],
         former: ByDirection::default(),
+        former_faults: [Tally::default(); FAULTS],
+        former_estimated: Tally::default(),
     }
 }

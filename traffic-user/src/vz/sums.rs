@@ -14,19 +14,11 @@ pub type ContainerSums = (ContainerId, BTreeMap<u8, ByDirection<Tally>>);
 /// later life. Sorted as the snapshot is. The node itself comes first, and is there also where nothing is counted for it:
 /// readers look for its row.
 pub fn containers(snapshot: &Snapshot, family: Option<Family>) -> Vec<ContainerSums> {
-    let mut latest: BTreeMap<&ContainerId, u32> = BTreeMap::new();
-    for counter in &snapshot.counters {
-        let generation = latest.entry(&counter.container).or_default();
-        *generation = counter.generation.max(*generation);
-    }
     let mut rows: Vec<ContainerSums> = Vec::new();
     if let Ok(node) = ContainerId::new(NODE) {
         rows.push((node, BTreeMap::new()));
     }
-    for counter in &snapshot.counters {
-        if latest.get(&counter.container) != Some(&counter.generation) {
-            continue;
-        }
+    for counter in snapshot.present_counters() {
         if rows.last().is_none_or(|(last, _)| *last != counter.container) {
             rows.push((counter.container.clone(), BTreeMap::new()));
         }

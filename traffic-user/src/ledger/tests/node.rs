@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
-use traffic_common::{Family, Fault, Tally};
+use traffic_common::{FAULTS, Family, Fault, Tally};
 
 use crate::ledger::{DrainContext, DrainOutcome, DrainTrigger, Ledger, LedgerConfig, LedgerError};
 use crate::snapshot::{
@@ -221,6 +221,8 @@ impl Node {
             faults: self.faults.clone(),
             interfaces: self.interfaces.iter().cloned().chain(self.all_passed()).collect(),
             former: self.former_balance(),
+            former_faults: [Tally::default(); FAULTS],
+            former_estimated: Tally::default(),
         }
     }
 
