@@ -15,7 +15,7 @@ use rustix::process::Signal;
 use serde_json::Value;
 use traffic_tests::container::introduce;
 use traffic_tests::process::Process;
-use traffic_tests::traffic::udp_send;
+use traffic_tests::traffic::{send_raw, udp_send};
 use traffic_tests::{Amounts, Counters, Lab};
 
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -26,7 +26,9 @@ fn node(name: &str, listen: &str) -> Result<Lab> {
     let lab = Lab::new(name)?;
     let classes = lab.write("classes", CLASSES)?;
     let listen = listen.replace("{lab}", &lab.path("").to_string_lossy());
-    lab.configure(&format!("class_file = {classes:?}\n[api]\nlisten = {listen:?}\n"))?;
+    // What is missing is noticed at a drain.
+    let drain = "[drain]\ninterval = \"250ms\"\n";
+    lab.configure(&format!("class_file = {classes:?}\n[api]\nlisten = {listen:?}\n{drain}"))?;
     Ok(lab)
 }
 
@@ -217,6 +219,47 @@ fn a_killed_daemons_socket_is_taken_over() -> Result<()> {
         thread::sleep(Duration::from_millis(10));
     }
     second.terminate(PATIENCE)?;
+    Ok(())
+}
+
+#[test]
+fn faults_of_an_interface_whose_slot_went_to_another_stay_in_the_metrics() -> Result<()> {
+    let lab = Lab::new("apislots")?;
+    let socket = lab.path("api.sock");
+    let listen = format!("unix:{}", socket.display());
+    // One of the interfaces' slots is that for strangers.
+    lab.configure(&format!("[api]\nlisten = {listen:?}\n[limits]\ncontainers = 1\ninterfaces = 2\n"))?;
+    let daemon = start(&lab, &socket)?;
+    // A frame of a protocol for local experiments.
+    let mut frame = vec![2, 0, 0, 0, 0, 1, 2, 0, 0, 0, 0, 2, 0x88, 0xb5];
+    frame.resize(60, 0);
+    let mut sent = 0;
+    for n in 1..=3_u8 {
+        let container =
+            lab.bridged(200 + u32::from(n), 0, [10, 1, 0, n].into(), format!("fd00:1::{n}").parse()?)?;
+        let interface = container.interface();
+        let deadline = Instant::now() + PATIENCE;
+        while lab.run_ok(&["status"]).is_err() || !lab.run_ok(&["status"])?.contains(interface) {
+            ensure!(Instant::now() < deadline, "{interface} is not attached");
+            thread::sleep(Duration::from_millis(20));
+        }
+        for _ in 0..n * 5 {
+            send_raw(container.namespace(), "eth0", &frame)?;
+            sent += 1;
+        }
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let metrics = ask_socket(&socket, "/metrics")?;
+            let counted = sample(&metrics, "trafctl_faults_total{fault=\"not_ip\"}")?;
+            if counted == f64::from(sent) {
+                break;
+            }
+            ensure!(Instant::now() < deadline, "{counted} of {sent}: {metrics}");
+            thread::sleep(Duration::from_millis(20));
+        }
+    }
+    ensure!(Counters::at_rest(&lab)?.former_owners.faults.out_packets == 15, "no slot has changed hands");
+    ensure!(daemon.terminate(PATIENCE)?.success());
     Ok(())
 }
 
