@@ -1,5 +1,8 @@
-//! Closed periods: their rows are frozen under a hash that covers the period before. Nothing is booked into a closed period
-//! any more; `adjust` adds corrections to the same chain.
+//! Closed periods: their rows are frozen under a hash that covers what was closed before. Nothing is booked into a closed
+//! period any more; `adjust` adds corrections to the same chain.
+//!
+//! The next to be closed is always the earliest month that holds figures and is not closed yet, so that none is left behind in
+//! which figures could still change. History that is imported later may lie before a closed month; it is closed like any other.
 
 use jiff::Timestamp;
 use rusqlite::{Connection, OptionalExtension as _, Row, Transaction, TransactionBehavior, params};
@@ -33,17 +36,23 @@ impl Ledger {
     /// Closes the billing month `YYYY-MM` of the ledger's calendar.
     ///
     /// # Errors
-    /// When it is not over, is closed already or precedes a closed one, or the file cannot be written.
+    /// When it is not over, is closed already, an earlier month that holds figures is not closed, or the file cannot be
+    /// written.
     pub fn close(&mut self, name: &str, now: Timestamp) -> Result<ClosedPeriod, LedgerError> {
         let (start, end, name) = self.month(name)?;
         self.maintain(now)?;
         let not_closable =
             |reason: &str| LedgerError::NotClosable { period: name.clone(), reason: reason.to_owned() };
         let transaction = self.conn.transaction_with_behavior(TransactionBehavior::Immediate)?;
-        let newest_end: Option<i64> =
-            transaction.query_row("SELECT max(end) FROM period", [], |row| row.get(0))?;
-        if newest_end.is_some_and(|newest| start < newest) {
-            return Err(not_closable("it or a later one is closed"));
+        if transaction.prepare("SELECT 1 FROM period WHERE start < ?2 AND end > ?1")?.exists([start, end])? {
+            return Err(not_closable("it is closed already"));
+        }
+        if let Some(earlier) = earliest_open(&transaction, start)? {
+            let earlier = self.calendar.label(Level::Month, self.calendar.start(Level::Month, earlier)?)?;
+            return Err(not_closable(&format!(
+                "{earlier} holds figures and is not closed: months are closed in their order, so run `trafctl close \
+                 {earlier}` first"
+            )));
         }
         if last_bucket(&transaction)?.is_none_or(|last| last < end) {
             return Err(not_closable("the last drain does not lie after its end"));
@@ -90,6 +99,13 @@ impl Ledger {
     pub fn closed_periods(&self) -> Result<Vec<ClosedPeriod>, LedgerError> {
         periods_within(&self.conn, Timestamp::MIN, Timestamp::MAX)
     }
+}
+
+/// Start of the earliest figures before `before` that are in no closed period.
+fn earliest_open(conn: &Connection, before: i64) -> Result<Option<i64>, LedgerError> {
+    let sql = "SELECT min(u.start) FROM unit u WHERE u.start < ?1
+        AND NOT EXISTS (SELECT 1 FROM period p WHERE p.start <= u.start AND u.start < p.end)";
+    Ok(conn.query_row(sql, [before], |row| row.get(0))?)
 }
 
 /// Adds an entry to the chain; its number and hash.

@@ -44,17 +44,36 @@ fn periods_are_closed_in_order_and_once_they_are_over() {
         Err(LedgerError::NotClosable { reason, .. }) => reason,
         other => panic!("{other:?}"),
     };
-    assert!(reason(file.ledger.close("2027-01", node.wall)).contains("last drain"));
+    for skipping in ["2026-12", "2027-01"] {
+        assert!(reason(file.ledger.close(skipping, node.wall)).contains("run `trafctl close 2026-11` first"));
+    }
+    assert_eq!(file.ledger.close("2026-11", node.wall).unwrap().name, "2026-11");
     let december = file.ledger.close("2026-12", node.wall).unwrap();
     assert_eq!((december.name.as_str(), december.rows), ("2026-12", 2));
-    assert!(reason(file.ledger.close("2026-11", node.wall)).contains("closed"));
-    assert!(reason(file.ledger.close("2026-12", node.wall)).contains("closed"));
+    for closed in ["2026-11", "2026-12"] {
+        assert!(reason(file.ledger.close(closed, node.wall)).contains("closed already"));
+    }
+    assert!(reason(file.ledger.close("2027-01", node.wall)).contains("last drain"));
     assert!(file.ledger.close("December", node.wall).is_err());
+}
+
+#[test]
+fn a_month_without_figures_needs_no_close() {
+    let (mut file, mut node) = two_months();
+    // January ends, February and March see nothing, and the drain of April has something again.
+    node.pass(90 * 86_400).traffic("101", 1, [1, 100, 1, 10]).drain(&mut file.ledger);
+    node.pass(30 * 86_400).drain(&mut file.ledger);
+    for month in ["2026-11", "2026-12", "2027-01", "2027-04"] {
+        file.ledger.close(month, node.wall).unwrap();
+    }
+    let audit = file.ledger.audit().unwrap();
+    assert_eq!((audit.problems, audit.chain_entries), (vec![], 4));
 }
 
 #[test]
 fn nothing_is_booked_into_a_closed_period() {
     let (mut file, mut node) = two_months();
+    file.ledger.close("2026-11", node.wall).unwrap();
     file.ledger.close("2026-12", node.wall).unwrap();
     node.set_clock(-20 * 86_400).traffic("101", 1, [1, 1000, 0, 0]).pass(60).drain(&mut file.ledger);
     file.ledger.maintain(node.wall).unwrap();
@@ -62,7 +81,7 @@ fn nothing_is_booked_into_a_closed_period() {
     assert_eq!(report.total.total.bytes, 60 * 110 + 1000);
     let audit = file.ledger.audit().unwrap();
     assert_eq!(audit.problems, Vec::<String>::new());
-    assert_eq!(audit.chain_entries, 1);
+    assert_eq!(audit.chain_entries, 2);
 }
 
 #[test]

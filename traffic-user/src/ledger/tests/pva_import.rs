@@ -350,8 +350,9 @@ fn what_is_no_database_of_pva_is_refused() {
 #[test]
 fn closed_periods_are_refused_by_name_and_the_rest_is_taken() {
     let mut file = ledger();
-    let mut node = Node::balanced(NOON - 90 * DAY);
-    for _ in 0..100 {
+    // From September 1.
+    let mut node = Node::balanced(NOON - 70 * DAY);
+    for _ in 0..80 {
         node.traffic("101", 1, [0, 1, 0, 0]).pass(DAY.unsigned_abs()).drain(&mut file.ledger);
     }
     let september = file.ledger.close("2026-09", node.wall).unwrap();
@@ -378,6 +379,33 @@ fn closed_periods_are_refused_by_name_and_the_rest_is_taken() {
         report.rows.iter().map(|row| (row.period.as_str(), row.figures.total.bytes)).collect();
     assert_eq!(months, [("2026-08", 3), ("2026-11", 1000)]);
     assert_sound(&file);
+}
+
+#[test]
+fn history_before_a_closed_month_is_closed_before_the_next_one() {
+    let (mut file, mut node) = begun_at_noon();
+    for _ in 0..60 {
+        node.traffic("101", 1, [0, 1, 0, 0]).pass(DAY.unsigned_abs()).drain(&mut file.ledger);
+    }
+    file.ledger.close("2026-11", node.wall).unwrap();
+    let mut pva = Pva::new(&file, "pva");
+    let id = pva.bytes_in("101");
+    pva.minutes(id, NOON - 30 * DAY, &[1000, 2000]);
+    assert_eq!(take(&mut file, &pva).samples, 2);
+    let refused = file.ledger.close("2026-12", node.wall).unwrap_err().to_string();
+    assert!(
+        refused.contains("2026-10 holds figures") && refused.contains("trafctl close 2026-10"),
+        "{refused}"
+    );
+    assert_eq!(file.ledger.close("2026-10", node.wall).unwrap().rows, 1);
+    file.ledger.close("2026-12", node.wall).unwrap();
+    pva.sample(id, NOON - 20 * DAY, 5);
+    assert_eq!(reasons(&take(&mut file, &pva)), [(SkipReason::ClosedPeriod, 1)]);
+    // Nothing is booked before the end of the last of them, whichever was closed last.
+    node.set_clock(-80 * DAY).traffic("101", 1, [0, 7, 0, 0]).pass(60).drain(&mut file.ledger);
+    file.ledger.maintain(node.wall).unwrap();
+    assert_sound(&file);
+    assert_eq!(file.ledger.audit().unwrap().chain_entries, 3);
 }
 
 #[test]
