@@ -54,6 +54,8 @@ const RESYNC_INTERVAL: Duration = Duration::from_secs(10);
 const RETRY_INTERVAL: Duration = Duration::from_secs(2);
 /// How often the ledger is summed up.
 const MAINTENANCE_INTERVAL: Duration = Duration::from_secs(300);
+/// How soon that goes on when there is more of it than can be done at once.
+const MAINTENANCE_PAUSE: Duration = Duration::from_secs(1);
 
 /// Runs until SIGTERM or SIGINT.
 ///
@@ -120,7 +122,13 @@ pub async fn run(
                     report("making the counters anew", daemon.resync().await);
                 }
             }
-            _ = maintenance.tick() => report("keeping the ledger", daemon.books.maintain()),
+            _ = maintenance.tick() => {
+                let left = daemon.books.maintain();
+                if matches!(left, Ok(true)) {
+                    maintenance.reset_after(MAINTENANCE_PAUSE);
+                }
+                report("keeping the ledger", left.map(drop));
+            }
             event = events.next() => {
                 let event = event.context("the kernel closed the stream of interface news")?;
                 let batch = drain(event, &mut events);

@@ -150,8 +150,8 @@ impl Books {
     ///
     /// # Errors
     /// When the ledger can't be written.
-    pub(super) fn maintain(&mut self) -> anyhow::Result<()> {
-        self.open.as_mut().map_or(Ok(()), |open| open.books.maintain())
+    pub(super) fn maintain(&mut self) -> anyhow::Result<bool> {
+        self.open.as_mut().map_or(Ok(false), |open| open.books.maintain())
     }
 
     /// The ledger at its place, opened if it is not.

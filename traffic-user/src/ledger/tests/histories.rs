@@ -1,5 +1,7 @@
 //! Arbitrary histories of a node against the sum of all its traffic.
 
+use std::time::Duration;
+
 use proptest::prelude::*;
 
 use super::node::*;
@@ -28,7 +30,9 @@ enum Event {
         container: u8,
     },
     NewTable,
-    Maintain,
+    Maintain {
+        limited: bool,
+    },
 }
 
 fn events() -> impl Strategy<Value = Vec<Event>> {
@@ -43,7 +47,7 @@ fn events() -> impl Strategy<Value = Vec<Event>> {
         1 => Just(Event::NewMaps),
         1 => (0_u8..3).prop_map(|container| Event::NewSlot { container }),
         1 => Just(Event::NewTable),
-        2 => Just(Event::Maintain),
+        2 => any::<bool>().prop_map(|limited| Event::Maintain { limited }),
     ];
     proptest::collection::vec(event, 1..80)
 }
@@ -98,7 +102,10 @@ proptest! {
                     node.table = node.table.wrapping_add(1);
                     node.table_loaded = node.wall;
                 }
-                Event::Maintain => { file.ledger.maintain(node.wall).unwrap(); }
+                Event::Maintain { limited: false } => { file.ledger.maintain(node.wall).unwrap(); }
+                Event::Maintain { limited: true } => {
+                    file.ledger.maintain_for(node.wall, Duration::ZERO).unwrap();
+                }
             }
         }
         node.drain(&mut file.ledger);
