@@ -1,10 +1,11 @@
 //! Books staged sums: into five minutes where those are kept, into hours or days where the finer rows were dropped long ago,
-//! always marked so that everything above is summed up again.
+//! always marked so that everything above is summed up again. A dry run finds out the same and writes nothing, so that it does
+//! with a transaction that reads.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use jiff::Timestamp;
-use rusqlite::{Connection, params};
+use rusqlite::{Connection, OptionalExtension as _, params};
 
 use super::source::VALUES;
 use super::staging::{Staged, Staging};
@@ -39,7 +40,10 @@ pub struct Booker<'a> {
     calendar: &'a Calendar,
     import: &'a PvaImport,
     owners: &'a BTreeMap<String, bool>,
-    stream: i64,
+    /// `None` in a dry run of a first import.
+    stream: Option<i64>,
+    /// Containers that a dry run would have made: their numbers are negative.
+    unmade: i64,
     /// Before what no rows of five minutes and of hours are kept.
     dropped: (Option<i64>, Option<i64>),
     holders: HashMap<usize, Vec<Holder>>,
@@ -69,7 +73,12 @@ impl<'a> Booker<'a> {
             calendar,
             import,
             owners,
-            stream: stream(conn, &import.node)?,
+            stream: if import.dry_run {
+                find_stream(conn, &import.node)?
+            } else {
+                Some(make_stream(conn, &import.node)?)
+            },
+            unmade: 0,
             dropped: (
                 names::meta_integer(conn, "dropped_before_5min")?,
                 names::meta_integer(conn, "dropped_before_hour")?,
@@ -211,7 +220,12 @@ impl<'a> Booker<'a> {
             return Ok(holder.clone());
         }
         let kind = if self.owners.get(eid).copied().unwrap_or(false) { "vm" } else { "ct" };
-        let number = names::container(self.conn, eid, kind, start)?;
+        let number = if self.import.dry_run {
+            self.unmade -= 1;
+            self.unmade
+        } else {
+            names::container(self.conn, eid, kind, start)?
+        };
         let holder = Holder { until: i64::MAX, number, label: eid.to_owned() };
         holders.push(holder.clone());
         Ok(holder)
@@ -233,18 +247,17 @@ impl<'a> Booker<'a> {
                 if values == [0; 4] {
                     continue;
                 }
+                *self.done.rows.of(level) += 1;
+                let Some(stream) = self.stream.filter(|_| !self.import.dry_run) else { continue };
                 wrote = true;
                 self.use_class(sums.holder, class)?;
-                let key = [start, sums.holder, i64::from(class), 0, self.stream];
+                let key = [start, sums.holder, i64::from(class), 0, stream];
                 self.conn
                     .prepare_cached(&TRAFFIC.upsert_at(level))?
                     .execute(rusqlite::params_from_iter(key.into_iter().chain(values)))?;
-                *self.done.rows.of(level) += 1;
             }
         }
-        if !wrote {
-            return Ok(());
-        }
+        let Some(stream) = self.stream.filter(|_| wrote) else { return Ok(()) };
         self.conn
             .prepare_cached(
                 "INSERT INTO unit (level, start, end, dirty, finest) VALUES (?1, ?2, ?3, 1, 1)
@@ -256,7 +269,7 @@ impl<'a> Booker<'a> {
                 .prepare_cached(
                     "INSERT INTO span (bucket, stream, start, end) VALUES (?1, ?2, ?1, ?3) ON CONFLICT DO NOTHING",
                 )?
-                .execute([start, self.stream, start + staging.interval])?;
+                .execute([start, stream, start + staging.interval])?;
         }
         Ok(())
     }
@@ -283,7 +296,7 @@ impl<'a> Booker<'a> {
             "SELECT class, in_packets, in_bytes, out_packets, out_bytes FROM {table}
              WHERE start = ?1 AND container = ?2 AND family = 0 AND stream = ?3"
         ))?;
-        let held = statement.query_map([start, sums.holder, self.stream], |row| {
+        let held = statement.query_map(params![start, sums.holder, self.stream], |row| {
             Ok((row.get(0)?, [row.get(1)?, row.get(2)?, row.get(3)?, row.get(4)?]))
         })?;
         let held: ByClass = held.collect::<Result<_, _>>()?;
@@ -345,8 +358,15 @@ fn holders(conn: &Connection, eid: &str) -> Result<Vec<Holder>, LedgerError> {
     Ok(holders.collect::<Result<_, _>>()?)
 }
 
+/// The stream of imported rows, if there is one.
+fn find_stream(conn: &Connection, node: &str) -> Result<Option<i64>, LedgerError> {
+    let sql = "SELECT s.id FROM stream s JOIN node n ON n.id = s.node JOIN epoch e ON e.id = s.epoch
+        WHERE n.name = ?1 AND e.boot_id = 'pva-import'";
+    Ok(conn.query_row(sql, [node], |row| row.get(0)).optional()?)
+}
+
 /// The stream of imported rows: an epoch that never was drained, under a table that nobody knows.
-fn stream(conn: &Connection, node: &str) -> Result<i64, LedgerError> {
+fn make_stream(conn: &Connection, node: &str) -> Result<i64, LedgerError> {
     let node = names::node(conn, node)?;
     conn.execute(
         "INSERT OR IGNORE INTO epoch (boot_id, epoch, created) VALUES ('pva-import', '0000000000000000', 0)",

@@ -172,27 +172,28 @@ impl Ledger {
             },
         )?;
         staging.finish()?;
-        let transaction = self.conn.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        let behavior =
+            if import.dry_run { TransactionBehavior::Deferred } else { TransactionBehavior::Immediate };
+        let transaction = self.conn.transaction_with_behavior(behavior)?;
         if State::read(&transaction, import)? != state {
             return Err(LedgerError::Query(
                 "the ledger was changed by another import or a closing meanwhile: repeat the import"
                     .to_owned(),
             ));
         }
-        transaction.execute_batch(schema::PVA_RANGES)?;
         let mut imported = Booker::new(&transaction, &self.calendar, import, &source.owners)?
             .book(&staging, &mut |done, all| progress(PvaProgress::Booked(done, all)))?;
         imported.until = Timestamp::from_second(state.until)?;
         imported.skipped = skips.into_list();
+        if import.dry_run {
+            return Ok(imported);
+        }
+        transaction.execute_batch(schema::PVA_RANGES)?;
         staging.store_ranges(&transaction, &import.node)?;
         staging.note_switch_over(&transaction, import, state.begin)?;
         names::set_meta_integer(&transaction, "pva_imports", state.imports + 1)?;
-        if import.dry_run {
-            transaction.rollback()?;
-        } else {
-            transaction.commit()?;
-            self.checkpoint()?;
-        }
+        transaction.commit()?;
+        self.checkpoint()?;
         Ok(imported)
     }
 }

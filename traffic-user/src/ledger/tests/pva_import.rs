@@ -3,10 +3,13 @@
 use std::path::PathBuf;
 
 use proptest::prelude::*;
-use rusqlite::{Connection, ToSql, params};
+use rusqlite::{Connection, ToSql, TransactionBehavior, params};
 
 use super::node::*;
-use crate::ledger::{By, GapReason, LedgerError, PvaImport, PvaImported, ReportQuery, Retention, SkipReason};
+use crate::ledger::{
+    By, GapReason, Ledger, LedgerConfig, LedgerError, PvaImport, PvaImported, PvaProgress, ReportQuery,
+    Retention, SkipReason,
+};
 
 const IN_BYTES: &str = "counter_net_incoming_bytes";
 const OUT_BYTES: &str = "counter_net_outgoing_bytes";
@@ -425,6 +428,37 @@ fn a_dry_run_tells_the_same_and_writes_nothing() {
     let done = take(&mut file, &pva);
     assert_eq!(PvaImported { dry_run: false, ..told }, done);
     assert_ne!(state(&file), before);
+}
+
+/// Drains would wait for it, and fail after five seconds.
+#[test]
+fn a_dry_run_does_with_reading() {
+    let (mut file, node) = begun_at_noon();
+    let mut pva = Pva::new(&file, "pva");
+    let (first, second) = (pva.bytes_in("101"), pva.bytes_in("102"));
+    pva.minutes(first, NOON - 900, &[1, 2, 3, 4]);
+    take(&mut file, &pva);
+    pva.minutes(first, NOON - 660, &[5]).minutes(second, NOON - 600, &[6, 7]);
+    pva.conn.execute("UPDATE log_data SET avg = 33 WHERE avg = 3", []).unwrap();
+    let dry = PvaImport { dry_run: true, ..import() };
+    let mut other = Ledger::open(file.ledger.path(), LedgerConfig::default()).unwrap();
+    let writer = other.conn.transaction_with_behavior(TransactionBehavior::Immediate).unwrap();
+    // Opened while another one writes, as a command beside the daemon is.
+    let mut beside = Ledger::open(file.ledger.path(), LedgerConfig::default()).unwrap();
+    beside.conn.busy_timeout(std::time::Duration::ZERO).unwrap();
+    let told = beside.import_pva(&pva.path, &dry, &mut |_| ()).unwrap();
+    drop(writer);
+    // And while it is at it, another one can write.
+    let mut drained = false;
+    let again = beside.import_pva(&pva.path, &dry, &mut |progress| {
+        if matches!(progress, PvaProgress::Booked(..)) && !drained {
+            node.drain(&mut other);
+            drained = true;
+        }
+    });
+    assert_eq!((again.unwrap(), drained), (told.clone(), true));
+    assert_eq!((told.samples, told.conflicts.count, told.containers.len()), (3, 1, 2));
+    assert_eq!(PvaImported { dry_run: false, ..told }, take(&mut file, &pva));
 }
 
 #[test]
