@@ -123,6 +123,7 @@ impl<'a> Drain<'a> {
         let fault_rows = self.book_faults(&last, &interfaces)?;
         let interface_rows = self.book_interfaces(&last, &interfaces)?;
         self.record_unseen()?;
+        readings::note_absent_interfaces(self.transaction, self.epoch, &last, self.snapshot)?;
         if traffic_rows + fault_rows + interface_rows > 0 {
             self.note_bucket()?;
         }

@@ -9,6 +9,7 @@ use super::difference::{Change, ClassKey, FaultKey, InterfaceKey, PASSED_VALUES,
 use super::error::LedgerError;
 use super::gaps::GapSize;
 use super::names;
+use crate::snapshot::Snapshot;
 
 /// A container's slot while it is the container's.
 #[derive(Clone, Copy, Debug)]
@@ -28,6 +29,14 @@ impl ContainerLife {
     }
 }
 
+/// An interface's slot while it is the interface's.
+#[derive(Clone, Copy, Debug)]
+struct InterfaceLife {
+    id: i64,
+    /// False when the last drain did not see it.
+    present: bool,
+}
+
 /// All last readings of one epoch.
 #[derive(Debug, Default)]
 pub(super) struct LastReadings {
@@ -39,6 +48,8 @@ pub(super) struct LastReadings {
     pub faults: HashMap<FaultKey, [u64; TALLY_VALUES]>,
     /// Interface totals.
     pub interfaces: HashMap<InterfaceKey, [u64; PASSED_VALUES]>,
+    /// By interface and generation.
+    interface_lives: HashMap<InterfaceKey, InterfaceLife>,
 }
 
 fn values<const N: usize>(row: &rusqlite::Row<'_>, first: usize) -> rusqlite::Result<[u64; N]> {
@@ -88,6 +99,14 @@ impl LastReadings {
     }
 
     fn load_interfaces(&mut self, conn: &Connection, epoch: i64) -> Result<(), LedgerError> {
+        let mut statement = conn.prepare_cached(
+            "SELECT id, name, generation, gone IS NULL FROM interface_life WHERE epoch = ?1",
+        )?;
+        let mut rows = statement.query([epoch])?;
+        while let Some(row) = rows.next()? {
+            let key = InterfaceKey { interface: row.get(1)?, generation: row.get(2)? };
+            self.interface_lives.insert(key, InterfaceLife { id: row.get(0)?, present: row.get(3)? });
+        }
         let mut statement = conn.prepare_cached(
             "SELECT l.name, l.generation, r.in_packets, r.in_bytes, r.in_skbs, r.in_skb_bytes, r.in_estimated_packets,
                  r.in_estimated_bytes, r.out_packets, r.out_bytes, r.out_skbs, r.out_skb_bytes,
@@ -185,6 +204,51 @@ pub(super) fn note_absent(
             }
         }
     }
+    Ok(())
+}
+
+/// The same for interfaces. All that the ledger knows of one's counters goes together: were the slot still the
+/// interface's, all it holds would be booked once more, so only a life that `snapshot` does not show is forgotten.
+pub(super) fn note_absent_interfaces(
+    conn: &Connection,
+    epoch: i64,
+    last: &LastReadings,
+    snapshot: &Snapshot,
+) -> Result<(), LedgerError> {
+    let interfaces = snapshot.interfaces.iter().map(|counter| (&counter.interface, counter.generation));
+    let faults = snapshot.faults.iter().map(|counter| (&counter.interface, counter.generation));
+    let seen: HashSet<(&String, u32)> = interfaces.chain(faults).collect();
+    let now_s = snapshot.time.as_second();
+    for (key, life) in &last.interface_lives {
+        let present = seen.contains(&(&key.interface, key.generation));
+        if present != life.present {
+            conn.prepare_cached("UPDATE interface_life SET gone = ?2 WHERE id = ?1")?
+                .execute(params![life.id, (!present).then_some(now_s)])?;
+        }
+        if !present && !life.present {
+            let forgotten = conn
+                .prepare_cached("DELETE FROM interface_life WHERE id = ?1 AND gone < ?2")?
+                .execute(params![life.id, now_s - FORGET_AFTER_S])?;
+            if forgotten == 1 {
+                for readings in ["fault_reading", "passed_reading"] {
+                    conn.prepare_cached(&format!("DELETE FROM {readings} WHERE life = ?1"))?
+                        .execute([life.id])?;
+                }
+                conn.prepare_cached(
+                    "DELETE FROM unseen_reading WHERE epoch = ?1 AND name = ?2 AND generation = ?3",
+                )?
+                .execute(params![epoch, key.interface, key.generation])?;
+            }
+        }
+    }
+    // What passed only unseen has a reading and no life yet: with one, it is forgotten like the others.
+    conn.prepare_cached(
+        "INSERT INTO interface_life (epoch, name, generation)
+         SELECT u.epoch, u.name, u.generation FROM unseen_reading u WHERE u.epoch = ?1 AND NOT EXISTS (
+             SELECT 1 FROM interface_life l
+             WHERE l.epoch = u.epoch AND l.name = u.name AND l.generation = u.generation)",
+    )?
+    .execute([epoch])?;
     Ok(())
 }
 

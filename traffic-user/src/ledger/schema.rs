@@ -182,7 +182,7 @@ CREATE TABLE interface_life (
     epoch INTEGER NOT NULL,
     name TEXT NOT NULL,
     generation INTEGER NOT NULL,
-    gone INTEGER,
+    gone INTEGER, -- as above
     UNIQUE (epoch, name, generation)
 ) STRICT;
 CREATE TABLE class_reading (

@@ -326,3 +326,73 @@ fn an_interface_name_that_went_to_another_container_does_not_go_on() {
     assert_eq!(rows, [("101".to_owned(), 100), ("102".to_owned(), 7)]);
     assert_eq!(reasons(&file.ledger), []);
 }
+
+const INTERFACE_READINGS: [&str; 4] = ["interface_life", "passed_reading", "fault_reading", "unseen_reading"];
+
+fn sum(ledger: &Ledger, what: &str) -> i64 {
+    ledger.conn.query_row(&format!("SELECT {what}"), [], |row| row.get(0)).unwrap()
+}
+
+#[test]
+fn readings_of_interfaces_whose_slots_went_to_others_are_forgotten() {
+    let mut file = ledger();
+    let mut node = Node::new(NOON);
+    let days = 30;
+    for day in 0..days {
+        node.interfaces.clear();
+        node.faults.clear();
+        for number in 0..3 {
+            let name = format!("vnet{}", day * 3 + number);
+            node.interface(&name, Some("101"), 5, 2).fault(&name, Fault::NotIp, 1);
+        }
+        // Nothing passed but what was not seen.
+        node.interface(&format!("tap{day}"), Some("102"), 0, 2);
+        node.pass(86_400).drain(&mut file.ledger);
+    }
+    for (readings, a_day) in INTERFACE_READINGS.into_iter().zip([4, 3, 3, 4]) {
+        let left = sum(&file.ledger, &format!("count(*) FROM {readings}"));
+        // Of the last day, and of those who are gone for no longer than a week.
+        assert!((8 * a_day..=10 * a_day).contains(&left), "{readings}: {left}");
+    }
+    assert_eq!(sum(&file.ledger, "sum(in_packets) FROM passed_5min"), 3 * 5 * days);
+    assert_eq!(sum(&file.ledger, "sum(out_packets) FROM fault_5min"), 3 * days);
+    let unseen = reasons(&file.ledger).into_iter().filter(|&reason| reason == GapReason::BeforeAttach);
+    assert_eq!(unseen.count(), 4 * usize::try_from(days).unwrap());
+}
+
+#[test]
+fn a_reading_is_kept_as_long_as_the_slot_is() {
+    let mut file = ledger();
+    let mut node = Node::new(NOON);
+    // One that is gone and keeps its slot, and one that was not in some readings.
+    node.interface("veth1", Some("101"), 5, 2).fault("veth1", Fault::NotIp, 3);
+    node.interfaces[0].ifindex = None;
+    node.pass(60).drain(&mut file.ledger);
+    let idle = (node.interfaces.clone(), node.faults.clone());
+    for _ in 0..60 {
+        node.pass(86_400).drain(&mut file.ledger);
+    }
+    node.interfaces.clear();
+    node.faults.clear();
+    for _ in 0..6 {
+        node.pass(86_400).drain(&mut file.ledger);
+    }
+    (node.interfaces, node.faults) = idle;
+    node.pass(86_400).drain(&mut file.ledger);
+    // Once seen, its time begins anew.
+    let (interfaces, faults) = (std::mem::take(&mut node.interfaces), std::mem::take(&mut node.faults));
+    for _ in 0..3 {
+        node.pass(86_400).drain(&mut file.ledger);
+    }
+    (node.interfaces, node.faults) = (interfaces, faults);
+    node.interface("veth1", Some("101"), 6, 3);
+    node.pass(60).drain(&mut file.ledger);
+    assert_eq!(sum(&file.ledger, "sum(in_packets) FROM passed_5min"), 6);
+    assert_eq!(sum(&file.ledger, "sum(out_packets) FROM fault_5min"), 3);
+    let gaps = file.ledger.gaps(None, None).unwrap();
+    let unseen: u64 = gaps.iter().filter_map(|gap| gap.size).map(|size| size.in_skbs).sum();
+    assert_eq!(unseen, 3);
+    for readings in INTERFACE_READINGS {
+        assert_eq!(sum(&file.ledger, &format!("count(*) FROM {readings}")), 1, "{readings}");
+    }
+}
