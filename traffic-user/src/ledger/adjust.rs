@@ -92,6 +92,9 @@ pub struct Corrected {
     pub period: String,
     /// The container's label when it was closed.
     pub container: String,
+    /// What the container is called now, where that is another name: somebody else may have its id.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub container_now: Option<String>,
     /// The class.
     pub class: u8,
     /// Packets in, bytes in, packets out, bytes out as they were frozen.
@@ -120,15 +123,15 @@ impl Ledger {
     pub fn adjust(&mut self, request: &AdjustmentRequest) -> Result<Adjusted, LedgerError> {
         let (_, _, period) = self.month(&request.period)?;
         let transaction = self.conn.transaction_with_behavior(TransactionBehavior::Immediate)?;
-        let (number, mut adjusted) = judge(&transaction, &period, request)?;
+        let (of, mut adjusted) = judge(&transaction, &period, request)?;
         let adjustment = &adjusted.adjustment;
         let id = transaction
             .prepare(
                 "INSERT INTO adjustment (period, made, container, class, family, in_packets, in_bytes, out_packets,
-                 out_bytes, reason) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                 out_bytes, reason, number) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
             )?
             .insert(params![
-                number,
+                of.period,
                 adjustment.made.as_second(),
                 adjustment.container,
                 adjustment.class,
@@ -138,6 +141,7 @@ impl Ledger {
                 adjustment.packets[1],
                 adjustment.bytes[1],
                 adjustment.reason,
+                of.container,
             ])?;
         let (seq, hash) = extend_chain(&transaction, "adjustment", id)?;
         adjusted.chained = Some(ChainEntry { seq, hash });
@@ -150,12 +154,19 @@ impl Ledger {
 const SUMS: &str = "coalesce(sum(in_packets), 0), coalesce(sum(in_bytes), 0), coalesce(sum(out_packets), 0),
     coalesce(sum(out_bytes), 0)";
 
-/// The period's number, and what the correction comes to.
+/// Numbers of what is corrected.
+#[derive(Clone, Copy, Debug)]
+struct Subject {
+    period: i64,
+    container: i64,
+}
+
+/// What is corrected, and what the correction comes to.
 fn judge(
     conn: &Connection,
     period: &str,
     request: &AdjustmentRequest,
-) -> Result<(i64, Adjusted), LedgerError> {
+) -> Result<(Subject, Adjusted), LedgerError> {
     let find = "SELECT id FROM period WHERE name = ?1";
     let number: Option<i64> = conn.query_row(find, [period], |row| row.get(0)).optional()?;
     let number = number.ok_or_else(|| LedgerError::NotClosed(period.to_owned()))?;
@@ -167,8 +178,9 @@ fn judge(
         return Err(LedgerError::Query("a correction of nothing is none".to_owned()));
     }
     let mut remarks = Vec::new();
-    let container_now = name_now(conn, number, period, request, &mut remarks)?;
-    let family = family_of(conn, number, request)?;
+    let (container, container_now) = find_container(conn, number, period, request, &mut remarks)?;
+    let subject = Subject { period: number, container };
+    let family = family_of(conn, subject, request)?;
     let adjustment = Adjustment {
         period: period.to_owned(),
         made: Timestamp::from_second(request.made.as_second())?,
@@ -179,12 +191,12 @@ fn judge(
         bytes: request.bytes,
         reason: reason.to_owned(),
     };
-    refuse_repetition(conn, number, &adjustment)?;
+    refuse_repetition(conn, subject, &adjustment)?;
     let sum = |table: &str| -> Result<Signed, LedgerError> {
         let sql = format!(
-            "SELECT {SUMS} FROM {table} WHERE period = ?1 AND container = ?2 AND class = ?3 AND family = ?4"
+            "SELECT {SUMS} FROM {table} WHERE period = ?1 AND number = ?2 AND class = ?3 AND family = ?4"
         );
-        let key = params![number, adjustment.container, adjustment.class, adjustment.family];
+        let key = params![subject.period, subject.container, adjustment.class, adjustment.family];
         Ok(conn.query_row(&sql, key, |row| Ok([row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?]))?)
     };
     let (frozen, corrected_before) = (sum("closed_row")?, sum("adjustment")?);
@@ -212,47 +224,58 @@ fn judge(
     }
     let adjusted =
         Adjusted { adjustment, container_now, frozen, corrected_before, to_bill, remarks, chained: None };
-    Ok((number, adjusted))
+    Ok((subject, adjusted))
 }
 
-/// Finds the container among the frozen rows, or else in the ledger; its label now where it is another.
-fn name_now(
+/// Finds the container's number among the frozen rows, or else in the ledger; and its label now where it is another.
+fn find_container(
     conn: &Connection,
     period: i64,
     period_name: &str,
     request: &AdjustmentRequest,
     remarks: &mut Vec<String>,
-) -> Result<Option<String>, LedgerError> {
-    let frozen = "SELECT c.label FROM closed_row r LEFT JOIN container c ON c.id = r.number
-        WHERE r.period = ?1 AND r.container = ?2 LIMIT 1";
-    let frozen: Option<Option<String>> =
+) -> Result<(i64, Option<String>), LedgerError> {
+    let frozen = "SELECT number FROM closed_row WHERE period = ?1 AND container = ?2 LIMIT 1";
+    let frozen: Option<i64> =
         conn.query_row(frozen, params![period, request.container], |row| row.get(0)).optional()?;
-    if let Some(label) = frozen {
-        let other = label.filter(|label| *label != request.container);
-        if let Some(label) = &other {
+    if let Some(number) = frozen {
+        let now = other_name(conn, number, &request.container)?;
+        if let Some(label) = &now {
             remarks.push(format!("{} of {period_name} is called {label} now", request.container));
         }
-        return Ok(other);
+        return Ok((number, now));
     }
-    let known = "SELECT 1 FROM container WHERE label = ?1";
-    if conn.query_row(known, [&request.container], |_| Ok(())).optional()?.is_none() {
-        return Err(LedgerError::Query(format!(
+    let known = "SELECT id FROM container WHERE label = ?1";
+    let known = conn.query_row(known, [&request.container], |row| row.get(0)).optional()?;
+    let number = known.ok_or_else(|| {
+        LedgerError::Query(format!(
             "neither {period_name} nor the ledger has a container {}",
             request.container
-        )));
-    }
-    Ok(None)
+        ))
+    })?;
+    Ok((number, None))
+}
+
+/// What a container is called now, where that is another name.
+fn other_name(conn: &Connection, number: i64, name: &str) -> Result<Option<String>, LedgerError> {
+    let sql = "SELECT label FROM container WHERE id = ?1 AND label <> ?2";
+    Ok(conn.prepare_cached(sql)?.query_row(params![number, name], |row| row.get(0)).optional()?)
 }
 
 /// The family asked for, or the only one that was frozen.
-fn family_of(conn: &Connection, period: i64, request: &AdjustmentRequest) -> Result<Family, LedgerError> {
+fn family_of(
+    conn: &Connection,
+    subject: Subject,
+    request: &AdjustmentRequest,
+) -> Result<Family, LedgerError> {
     if let Some(family) = request.family {
         return Ok(family);
     }
     let mut statement = conn.prepare(
-        "SELECT DISTINCT family FROM closed_row WHERE period = ?1 AND container = ?2 AND class = ?3 ORDER BY 1",
+        "SELECT DISTINCT family FROM closed_row WHERE period = ?1 AND number = ?2 AND class = ?3 ORDER BY 1",
     )?;
-    let rows = statement.query_map(params![period, request.container, request.class], |row| row.get(0))?;
+    let key = params![subject.period, subject.container, request.class];
+    let rows = statement.query_map(key, |row| row.get(0))?;
     match rows.collect::<Result<Vec<i64>, _>>()?.as_slice() {
         [] | [0] => Ok(Family::Ipv4),
         [_] => Ok(Family::Ipv6),
@@ -264,12 +287,16 @@ fn family_of(conn: &Connection, period: i64, request: &AdjustmentRequest) -> Res
 }
 
 /// The same correction twice is a slip of the hand.
-fn refuse_repetition(conn: &Connection, period: i64, adjustment: &Adjustment) -> Result<(), LedgerError> {
-    let sql = "SELECT made FROM adjustment WHERE period = ? AND container = ? AND class = ? AND family = ?
+fn refuse_repetition(
+    conn: &Connection,
+    subject: Subject,
+    adjustment: &Adjustment,
+) -> Result<(), LedgerError> {
+    let sql = "SELECT made FROM adjustment WHERE period = ? AND number = ? AND class = ? AND family = ?
         AND in_packets = ? AND in_bytes = ? AND out_packets = ? AND out_bytes = ? AND reason = ?";
     let key = params![
-        period,
-        adjustment.container,
+        subject.period,
+        subject.container,
         adjustment.class,
         adjustment.family,
         adjustment.packets[0],
@@ -286,18 +313,17 @@ fn refuse_repetition(conn: &Connection, period: i64, adjustment: &Adjustment) ->
     }
 }
 
-/// Corrections of closed periods that overlap a span, of the containers and classes asked for.
+/// Corrections of closed periods that overlap a span, of the containers and classes asked for, each with the number of its
+/// container.
 pub(super) fn adjustments_within(
     conn: &Connection,
     span: (Timestamp, Timestamp),
     containers: Option<&[i64]>,
     classes: &[u8],
-) -> Result<Vec<Adjustment>, LedgerError> {
+) -> Result<Vec<(i64, Adjustment)>, LedgerError> {
     let mut statement = conn.prepare_cached(
         "SELECT p.name, a.made, a.container, a.class, a.family, a.in_packets, a.out_packets, a.in_bytes, a.out_bytes,
-             a.reason,
-             coalesce((SELECT r.number FROM closed_row r WHERE r.period = a.period AND r.container = a.container LIMIT 1),
-                 (SELECT c.id FROM container c WHERE c.label = a.container))
+             a.reason, a.number
          FROM adjustment a JOIN period p ON p.id = a.period WHERE p.end > ?1 AND p.start < ?2 ORDER BY a.id",
     )?;
     let rows = statement.query_map([span.0.as_second(), span.1.as_second()], |row| {
@@ -311,15 +337,14 @@ pub(super) fn adjustments_within(
             bytes: [row.get(7)?, row.get(8)?],
             reason: row.get(9)?,
         };
-        Ok((adjustment, row.get::<_, Option<i64>>(10)?))
+        Ok((row.get(10)?, adjustment))
     })?;
     let mut adjustments = Vec::new();
     for row in rows {
-        let (adjustment, number) = row?;
-        let of_container =
-            containers.is_none_or(|asked| number.is_some_and(|number| asked.contains(&number)));
+        let (number, adjustment): (i64, Adjustment) = row?;
+        let of_container = containers.is_none_or(|asked| asked.contains(&number));
         if of_container && (classes.is_empty() || classes.contains(&adjustment.class)) {
-            adjustments.push(adjustment);
+            adjustments.push((number, adjustment));
         }
     }
     Ok(adjustments)
@@ -328,31 +353,38 @@ pub(super) fn adjustments_within(
 /// What was frozen beside the corrections given, by period, container and class.
 pub(super) fn corrected(
     conn: &Connection,
-    adjustments: &[Adjustment],
+    adjustments: &[(i64, Adjustment)],
 ) -> Result<Vec<Corrected>, LedgerError> {
-    let mut lines: Vec<Corrected> = Vec::new();
-    for adjustment in adjustments {
+    let mut lines: Vec<(i64, Corrected)> = Vec::new();
+    for (number, adjustment) in adjustments {
         let this = [adjustment.packets[0], adjustment.bytes[0], adjustment.packets[1], adjustment.bytes[1]];
-        let same = |line: &&mut Corrected| {
-            (&line.period, &line.container, line.class)
-                == (&adjustment.period, &adjustment.container, adjustment.class)
+        let same = |(of, line): &&mut (i64, Corrected)| {
+            (of, &line.period, line.class) == (number, &adjustment.period, adjustment.class)
         };
-        if let Some(line) = lines.iter_mut().find(same) {
+        if let Some((_, line)) = lines.iter_mut().find(same) {
             line.corrections = add(line.corrections, this);
             continue;
         }
         let frozen = conn
             .prepare_cached(&format!(
                 "SELECT {SUMS} FROM closed_row WHERE period = (SELECT id FROM period WHERE name = ?1)
-                 AND container = ?2 AND class = ?3"
+                 AND number = ?2 AND class = ?3"
             ))?
-            .query_row(params![adjustment.period, adjustment.container, adjustment.class], |row| {
+            .query_row(params![adjustment.period, number, adjustment.class], |row| {
                 Ok([row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?])
             })?;
-        let (period, container) = (adjustment.period.clone(), adjustment.container.clone());
-        let class = adjustment.class;
-        lines.push(Corrected { period, container, class, frozen, corrections: this, to_bill: [0; 4] });
+        let line = Corrected {
+            period: adjustment.period.clone(),
+            container: adjustment.container.clone(),
+            container_now: other_name(conn, *number, &adjustment.container)?,
+            class: adjustment.class,
+            frozen,
+            corrections: this,
+            to_bill: [0; 4],
+        };
+        lines.push((*number, line));
     }
+    let mut lines: Vec<Corrected> = lines.into_iter().map(|(_, line)| line).collect();
     for line in &mut lines {
         line.to_bill = add(line.frozen, line.corrections);
     }

@@ -132,8 +132,6 @@ pub(super) fn entry_hash(
     subject: i64,
     previous: Option<&str>,
 ) -> Result<String, LedgerError> {
-    let mut hasher = Sha256::new();
-    hasher.update(format!("trafctl-ledger-1\t{}\t{kind}\n", previous.unwrap_or("-")));
     let statements: &[&str] = match kind {
         "period" => &[
             "SELECT name, start, end, closed FROM period WHERE id = ?1",
@@ -142,9 +140,34 @@ pub(super) fn entry_hash(
         ],
         _ => &[
             "SELECT p.name, a.made, a.container, a.class, a.family, a.in_packets, a.in_bytes, a.out_packets,
-                 a.out_bytes, a.reason FROM adjustment a JOIN period p ON p.id = a.period WHERE a.id = ?1",
+                 a.out_bytes, a.reason, a.number FROM adjustment a JOIN period p ON p.id = a.period WHERE a.id = ?1",
         ],
     };
+    hash_rows(conn, statements, kind, subject, previous)
+}
+
+/// The hash of a correction as it was made before corrections had the container's number. It stays valid; it does not cover
+/// the number, which the migration found.
+pub(super) fn former_adjustment_hash(
+    conn: &Connection,
+    subject: i64,
+    previous: Option<&str>,
+) -> Result<String, LedgerError> {
+    let statement =
+        "SELECT p.name, a.made, a.container, a.class, a.family, a.in_packets, a.in_bytes, a.out_packets,
+        a.out_bytes, a.reason FROM adjustment a JOIN period p ON p.id = a.period WHERE a.id = ?1";
+    hash_rows(conn, &[statement], "adjustment", subject, previous)
+}
+
+fn hash_rows(
+    conn: &Connection,
+    statements: &[&str],
+    kind: &str,
+    subject: i64,
+    previous: Option<&str>,
+) -> Result<String, LedgerError> {
+    let mut hasher = Sha256::new();
+    hasher.update(format!("trafctl-ledger-1\t{}\t{kind}\n", previous.unwrap_or("-")));
     for sql in statements {
         let mut statement = conn.prepare(sql)?;
         let columns = statement.column_count();

@@ -19,7 +19,10 @@ pub const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 pub type Migration = fn(&Transaction<'_>) -> rusqlite::Result<()>;
 
 /// Element `n` brings version `n + 1` to version `n + 2`. A released step never changes.
-const MIGRATIONS: &[Migration] = &[|transaction| transaction.execute_batch(schema::BOOKED)];
+const MIGRATIONS: &[Migration] = &[
+    |transaction| transaction.execute_batch(schema::BOOKED),
+    |transaction| transaction.execute_batch(schema::ADJUSTMENT_NUMBER),
+];
 
 /// Opens the file for reading and writing, in the present schema.
 ///
@@ -186,13 +189,18 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("ledger.sqlite");
         let first = open_with(&path, &[]).unwrap();
-        first.execute_batch("INSERT INTO node (name) VALUES ('n1'); DROP TABLE booked").unwrap();
+        first
+            .execute_batch(
+                "INSERT INTO node (name) VALUES ('n1'); DROP TABLE booked; ALTER TABLE adjustment DROP COLUMN number",
+            )
+            .unwrap();
         drop(first);
-        let conn = open_with(&path, &[MIGRATIONS[0], add_column]).unwrap();
+        let conn = open_with(&path, &[MIGRATIONS[0], MIGRATIONS[1], add_column]).unwrap();
         let place: Option<String> = conn.query_row("SELECT place FROM node", [], |row| row.get(0)).unwrap();
         assert_eq!(place, None);
         assert_eq!(conn.query_row("SELECT count(*) FROM booked", [], |row| row.get(0)), Ok(0));
-        assert_eq!(user_version(&path), 3);
+        assert_eq!(conn.query_row("SELECT count(number) FROM adjustment", [], |row| row.get(0)), Ok(0));
+        assert_eq!(user_version(&path), 4);
         let backup = dir.path().join("ledger.sqlite.v1-backup");
         assert_eq!(user_version(&backup), 1);
         let name: String = Connection::open(backup)
@@ -200,8 +208,8 @@ mod tests {
             .query_row("SELECT name FROM node", [], |row| row.get(0))
             .unwrap();
         assert_eq!(name, "n1");
-        assert!(matches!(open(&path), Err(LedgerError::Newer { found: 3, known: 2, .. })));
-        assert!(matches!(open_read_only(&path), Err(LedgerError::Newer { found: 3, known: 2, .. })));
+        assert!(matches!(open(&path), Err(LedgerError::Newer { found: 4, known: 3, .. })));
+        assert!(matches!(open_read_only(&path), Err(LedgerError::Newer { found: 4, known: 3, .. })));
     }
 
     #[test]

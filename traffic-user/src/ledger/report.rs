@@ -311,7 +311,7 @@ impl Ledger {
             gaps: gaps::list(&view, Some(from), Some(to))?,
             closed: super::close::periods_within(&view, from, to)?,
             corrected: adjust::corrected(&view, &adjustments)?,
-            adjustments,
+            adjustments: adjustments.into_iter().map(|(_, adjustment)| adjustment).collect(),
         })
     }
 

@@ -236,6 +236,20 @@ CREATE TABLE booked ( -- what all drains of an epoch have booked: its rows must 
 ) STRICT, WITHOUT ROWID;
 ";
 
+/// Since version 3: whose a correction is. Of those made before: who has the frozen rows, or else had the id (or the label of a
+/// retired container, which nobody else ever has) when it was made.
+pub const ADJUSTMENT_NUMBER: &str = "
+ALTER TABLE adjustment ADD COLUMN number INTEGER NOT NULL DEFAULT 0;
+UPDATE adjustment SET number = coalesce(
+    (SELECT r.number FROM closed_row r
+     WHERE r.period = adjustment.period AND r.container = adjustment.container LIMIT 1),
+    (SELECT c.id FROM container c WHERE c.label = adjustment.container AND c.retired IS NOT NULL),
+    (SELECT c.id FROM container c
+     WHERE c.name = adjustment.container AND (c.retired IS NULL OR c.retired >= adjustment.made)
+     ORDER BY c.retired IS NULL, c.retired LIMIT 1),
+    0);
+";
+
 const UNITS: &str = "
 CREATE TABLE unit (
     level INTEGER NOT NULL, -- 0: 5min, 1: hour, 2: day, 3: month
@@ -295,7 +309,8 @@ CREATE TABLE adjustment (
     class INTEGER NOT NULL,
     family INTEGER NOT NULL,
     in_packets INTEGER NOT NULL, in_bytes INTEGER NOT NULL, out_packets INTEGER NOT NULL, out_bytes INTEGER NOT NULL,
-    reason TEXT NOT NULL
+    reason TEXT NOT NULL,
+    number INTEGER NOT NULL DEFAULT 0 -- the container's number here, which no retirement changes
 ) STRICT;
 CREATE TABLE chain (
     seq INTEGER PRIMARY KEY,

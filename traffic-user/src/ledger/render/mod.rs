@@ -272,7 +272,8 @@ fn corrected(corrected: &[Corrected]) -> Sheet {
         for (direction, packets) in [("in", 0), ("out", 2)] {
             let mut fields = vec![
                 line.period.clone(),
-                line.container.clone(),
+                // As the lines above have it: under the id somebody else may be billed by now.
+                line.container_now.as_ref().unwrap_or(&line.container).clone(),
                 line.class.to_string(),
                 direction.to_owned(),
             ];

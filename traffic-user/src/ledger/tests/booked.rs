@@ -126,7 +126,8 @@ fn a_counter_that_fell_is_a_gap_and_no_difference() {
 #[test]
 fn a_ledger_of_an_older_version_is_not_accused() {
     let (mut file, mut node) = filled();
-    file.ledger.conn.execute_batch("DROP TABLE booked; PRAGMA user_version = 1").unwrap();
+    let former = "DROP TABLE booked; ALTER TABLE adjustment DROP COLUMN number; PRAGMA user_version = 1";
+    file.ledger.conn.execute_batch(former).unwrap();
     let path = file.ledger.path().to_owned();
     file.ledger = Ledger::open(&path, LedgerConfig::default()).unwrap();
     assert!(path.with_file_name("ledger.sqlite.v1-backup").exists());

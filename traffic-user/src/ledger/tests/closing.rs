@@ -1,8 +1,10 @@
+use rusqlite::params;
 use traffic_common::Family;
 
 use super::node::*;
+use crate::ledger::close::former_adjustment_hash;
 use crate::ledger::render::{self, Format};
-use crate::ledger::{AdjustmentRequest, LedgerError, ReportQuery};
+use crate::ledger::{AdjustmentRequest, Ledger, LedgerConfig, LedgerError, Report, ReportQuery};
 
 /// Two months of one drain a day, from November 10.
 fn two_months() -> (File, Node) {
@@ -186,11 +188,94 @@ fn a_correction_is_of_who_had_the_id_when_the_period_was_closed() {
     assert_eq!((of(&retired), of("101")), (1, 0));
 }
 
+/// November is closed, without figures of 103; that has a correction in it, and another customer has its id since. The label
+/// of the one before.
+fn corrected_without_a_frozen_row() -> (File, Node, String) {
+    let (mut file, mut node) = two_months();
+    node.traffic("103", 1, [1, 9, 1, 9]).pass(60).drain(&mut file.ledger);
+    file.ledger.close("2026-11", node.wall).unwrap();
+    let made = file.ledger.adjust(&of_103(node.wall)).unwrap();
+    assert!(made.remarks[0].contains("no frozen row"), "{made:?}");
+    let retired = file.ledger.retire("103", node.pass(60).wall).unwrap();
+    node.traffic_in("103", 2, 1, [1, 5, 1, 5]).pass(60).drain(&mut file.ledger);
+    (file, node, retired)
+}
+
+fn of_103(made: jiff::Timestamp) -> AdjustmentRequest {
+    AdjustmentRequest { container: "103".to_owned(), packets: [1, 0], bytes: [50, 0], made, ..adjustment() }
+}
+
+fn report_of(ledger: &Ledger, container: &str) -> Report {
+    let query = ReportQuery { containers: vec![container.to_owned()], ..ReportQuery::default() };
+    ledger.report(&query).unwrap()
+}
+
+#[test]
+fn a_correction_does_not_go_to_the_next_customer() {
+    let (mut file, mut node, retired) = corrected_without_a_frozen_row();
+    let of_old = report_of(&file.ledger, &retired).corrected;
+    assert_eq!((of_old.len(), of_old[0].to_bill), (1, [1, 50, 0, 0]));
+    assert_eq!(of_old[0].container_now.as_ref(), Some(&retired));
+    let of_new = report_of(&file.ledger, "103");
+    assert_eq!((of_new.corrected, of_new.adjustments), (vec![], vec![]));
+    // The same for the new one is another correction, and begins from nothing.
+    let of_new = file.ledger.adjust(&of_103(node.pass(60).wall)).unwrap();
+    assert_eq!((of_new.corrected_before, of_new.to_bill), ([0; 4], [1, 50, 0, 0]));
+    let whole = file.ledger.report(&ReportQuery::default()).unwrap();
+    let names: Vec<_> = whole.corrected.iter().map(|line| line.container_now.clone()).collect();
+    assert_eq!(names, [Some(retired.clone()), None]);
+    let table = render::report(&whole, Format::Table).unwrap();
+    assert!(table.contains(&format!("2026-11  {retired}  1      in")), "{table}");
+    // By its present name as well as by the former one.
+    let more = AdjustmentRequest { container: retired.clone(), ..of_103(node.wall) };
+    let more = AdjustmentRequest { reason: "more".to_owned(), ..more };
+    assert_eq!(file.ledger.adjust(&more).unwrap().to_bill, [2, 100, 0, 0]);
+    assert_eq!(report_of(&file.ledger, &retired).corrected[0].to_bill, [2, 100, 0, 0]);
+    assert_eq!(file.ledger.audit().unwrap().problems, Vec::<String>::new());
+}
+
+#[test]
+fn corrections_of_an_older_version_are_found_their_containers() {
+    let (mut file, mut node, retired) = corrected_without_a_frozen_row();
+    file.ledger.adjust(&adjustment()).unwrap();
+    let of_retired = AdjustmentRequest { container: retired.clone(), ..of_103(node.pass(60).wall) };
+    file.ledger.adjust(&AdjustmentRequest { reason: "late".to_owned(), ..of_retired }).unwrap();
+    file.ledger.adjust(&of_103(node.wall)).unwrap();
+    let numbers = |ledger: &Ledger| -> Vec<i64> {
+        let mut statement = ledger.conn.prepare("SELECT number FROM adjustment ORDER BY id").unwrap();
+        statement.query_map([], |row| row.get(0)).unwrap().map(Result::unwrap).collect()
+    };
+    let before = numbers(&file.ledger);
+    assert_eq!((before[0], before[3] != before[0]), (before[2], true));
+    // As version 2 wrote them.
+    for seq in 2..=5_i64 {
+        let conn = &file.ledger.conn;
+        let hash = |seq: i64| -> String {
+            conn.query_row("SELECT hash FROM chain WHERE seq = ?1", [seq], |row| row.get(0)).unwrap()
+        };
+        let former = former_adjustment_hash(conn, seq - 1, Some(&hash(seq - 1))).unwrap();
+        assert_ne!(former, hash(seq));
+        conn.execute("UPDATE chain SET hash = ?2 WHERE seq = ?1", params![seq, former]).unwrap();
+    }
+    let former = "ALTER TABLE adjustment DROP COLUMN number; PRAGMA user_version = 2";
+    file.ledger.conn.execute_batch(former).unwrap();
+    let path = file.ledger.path().to_owned();
+    file.ledger = Ledger::open(&path, LedgerConfig::default()).unwrap();
+    assert!(path.with_file_name("ledger.sqlite.v2-backup").exists());
+    assert_eq!(numbers(&file.ledger), before);
+    assert_eq!(file.ledger.audit().unwrap().problems, Vec::<String>::new());
+    let other = AdjustmentRequest { reason: "later".to_owned(), ..adjustment() };
+    file.ledger.adjust(&other).unwrap();
+    let audit = file.ledger.audit().unwrap();
+    assert_eq!((audit.problems, audit.chain_entries), (vec![], 6));
+}
+
 #[test]
 fn an_audit_finds_what_was_changed() {
     for (tamper, finding) in [
         ("UPDATE closed_row SET in_bytes = in_bytes + 1 WHERE class = 1", "does not fit"),
         ("UPDATE adjustment SET reason = 'none'", "does not fit"),
+        ("UPDATE adjustment SET number = number + 1", "does not fit"),
         ("DELETE FROM chain WHERE seq = 2", "missing"),
         (
             "UPDATE traffic_day SET out_bytes = 0 WHERE start = (SELECT max(start) FROM traffic_day)",
