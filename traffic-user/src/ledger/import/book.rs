@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use rusqlite::{Connection, OptionalExtension as _, params};
 
 use super::source::VALUES;
-use super::staging::{Staged, Staging};
+use super::staging::{Staged, Staging, Sums};
 use super::{PvaContainer, PvaImport, PvaImported};
 use crate::ledger::bucket::{Calendar, FIVE_MINUTES_S, Level};
 use crate::ledger::error::LedgerError;
@@ -94,16 +94,17 @@ impl<'a> Booker<'a> {
     pub fn book(
         mut self,
         staging: &Staging,
+        sums: &mut Sums<'_>,
         progress: &mut dyn FnMut(u64, u64),
     ) -> Result<PvaImported, LedgerError> {
         let mut unit: Option<Unit> = None;
         let mut of_unit: BTreeMap<usize, OfOwner> = BTreeMap::new();
         // The sums of one five minutes, owner and value: the total and the classes.
         let mut together: Vec<Staged> = Vec::new();
-        let mut sums = 0;
-        staging.each(|staged| {
-            sums += 1;
-            progress(sums, staging.sums);
+        let mut done = 0;
+        while let Some(staged) = sums.next()? {
+            done += 1;
+            progress(done, staging.sums);
             let same = together.first().is_some_and(|first| {
                 (first.start, first.owner, first.value) == (staged.start, staged.owner, staged.value)
             });
@@ -117,8 +118,7 @@ impl<'a> Booker<'a> {
                 }
             }
             together.push(staged);
-            Ok(())
-        })?;
+        }
         self.settle(staging, &mut together, &mut of_unit)?;
         if let Some(unit) = unit {
             self.write(staging, unit, &mut of_unit)?;

@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 
 use jiff::Timestamp;
-use rusqlite::{Connection, params};
+use rusqlite::{Connection, Rows, Statement, params};
 
 use super::PvaImport;
 use super::ranges::{self, Range};
@@ -28,6 +28,40 @@ pub struct Staged {
     pub fresh: (u64, i64),
     /// Samples that were imported before, and their sum.
     pub known: (u64, i64),
+}
+
+/// All sums, sorted by start, owner and value.
+pub struct Sums<'a> {
+    rows: Rows<'a>,
+    next: Option<Staged>,
+}
+
+impl<'a> Sums<'a> {
+    /// Sorts them. That takes about as long as booking them does, so it is for before the ledger is locked.
+    pub fn sort(query: &'a mut Statement<'_>) -> Result<Self, LedgerError> {
+        let mut sums = Self { rows: query.query([])?, next: None };
+        sums.next = sums.read()?;
+        Ok(sums)
+    }
+
+    /// The next one.
+    pub fn next(&mut self) -> Result<Option<Staged>, LedgerError> {
+        let following = self.read()?;
+        Ok(std::mem::replace(&mut self.next, following))
+    }
+
+    fn read(&mut self) -> Result<Option<Staged>, LedgerError> {
+        let Some(row) = self.rows.next()? else { return Ok(None) };
+        let count = |at| row.get::<_, i64>(at).map(i64::unsigned_abs);
+        Ok(Some(Staged {
+            start: row.get(0)?,
+            owner: row.get::<_, u32>(1)? as usize,
+            value: row.get(2)?,
+            class: row.get(3)?,
+            fresh: (count(4)?, row.get(5)?),
+            known: (count(6)?, row.get(7)?),
+        }))
+    }
 }
 
 /// The sums and what else is to be written.
@@ -114,24 +148,11 @@ impl Staging {
         Ok(self.conn.execute_batch("COMMIT")?)
     }
 
-    /// Gives all sums, sorted by start, owner and value.
-    pub fn each(&self, mut each: impl FnMut(Staged) -> Result<(), LedgerError>) -> Result<(), LedgerError> {
-        let mut statement = self.conn.prepare(
+    /// The query for [`Sums`].
+    pub fn query(&self) -> Result<Statement<'_>, LedgerError> {
+        Ok(self.conn.prepare(
             "SELECT start, owner, value, class, fresh, fresh_sum, known, known_sum FROM staged ORDER BY 1, 2, 3, 4",
-        )?;
-        let mut rows = statement.query([])?;
-        while let Some(row) = rows.next()? {
-            let count = |at| row.get::<_, i64>(at).map(i64::unsigned_abs);
-            each(Staged {
-                start: row.get(0)?,
-                owner: row.get::<_, u32>(1)? as usize,
-                value: row.get(2)?,
-                class: row.get(3)?,
-                fresh: (count(4)?, row.get(5)?),
-                known: (count(6)?, row.get(7)?),
-            })?;
-        }
-        Ok(())
+        )?)
     }
 
     /// True when this file has all that was imported of a value in `start..end`, so that the two can be compared.
