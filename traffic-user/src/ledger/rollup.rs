@@ -22,7 +22,7 @@ use super::store::Ledger;
 pub struct Retention {
     /// Days of five-minute rows.
     pub five_minutes_days: u16,
-    /// Months of hourly rows.
+    /// Months of hourly rows, which are kept no shorter than five-minute rows.
     pub hours_months: u16,
 }
 
@@ -47,6 +47,8 @@ pub struct Maintenance {
 /// Nothing is dropped before the clock has been steady for so long: a clock in the wrong year must not cost anything.
 const STEADY_S: i64 = 86_400;
 
+/// Name of the value that holds before what five-minute rows are dropped.
+const DROPPED_FIVE_MINUTES: &str = "dropped_before_5min";
 /// Units share a transaction for so long. One for each would wait for the disk as often; much longer ones would keep other
 /// writers waiting, who give up after [`BUSY_TIMEOUT`](super::migrate::BUSY_TIMEOUT).
 const TRANSACTION: Duration = Duration::from_millis(500);
@@ -172,7 +174,12 @@ impl Ledger {
             let zone = self.calendar.zone().clone();
             let oldest = now.to_zoned(zone).checked_sub(kept)?.timestamp().as_second();
             let Some(dropping) = Dropping::of(level) else { continue };
-            let horizon = self.calendar.start(dropping.above, oldest)?;
+            let mut horizon = self.calendar.start(dropping.above, oldest)?;
+            if level == Level::Hour {
+                // Where five minutes are kept, something may be booked, and its day is summed up from all its hours again.
+                let Some(before) = names::meta_integer(&self.conn, DROPPED_FIVE_MINUTES)? else { continue };
+                horizon = horizon.min(self.calendar.start(dropping.above, before)?);
+            }
             self.drop_level(dropping, horizon, pace, done)?;
         }
         Ok(())
@@ -270,7 +277,7 @@ impl Dropping {
     /// `None` for levels that are kept for ever.
     const fn of(level: Level) -> Option<Self> {
         match level {
-            Level::FiveMinutes => Some(Self { level, above: Level::Hour, key: "dropped_before_5min" }),
+            Level::FiveMinutes => Some(Self { level, above: Level::Hour, key: DROPPED_FIVE_MINUTES }),
             Level::Hour => Some(Self { level, above: Level::Day, key: "dropped_before_hour" }),
             Level::Day | Level::Month => None,
         }

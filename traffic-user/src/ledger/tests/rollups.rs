@@ -124,3 +124,23 @@ fn a_unit_that_was_summed_up_meanwhile_is_left_alone() {
     transaction.commit().unwrap();
     assert_eq!(rows(&file.ledger, &of_hour), 1);
 }
+
+/// Or a day would be summed up again from the one hour that was booked into late.
+#[test]
+fn hours_are_kept_as_long_as_five_minutes_are() {
+    let mut file = ledger();
+    file.ledger.retention = Retention { five_minutes_days: 60, hours_months: 1 };
+    let mut node = Node::balanced(NOON);
+    for _ in 0..100 {
+        node.traffic("101", 1, [1, 100, 2, 7]).pass(12 * 3600).drain(&mut file.ledger);
+    }
+    file.ledger.maintain(node.wall).unwrap();
+    // The clock was wrong for a moment.
+    let back = 40 * 86_400;
+    node.set_clock(-back).traffic("101", 1, [1, 1, 1, 1]).pass(60).drain(&mut file.ledger);
+    node.set_clock(back).pass(86_400).drain(&mut file.ledger);
+    file.ledger.maintain(node.wall).unwrap();
+    let report = file.ledger.report(&ReportQuery { by: By::Day, ..ReportQuery::default() }).unwrap();
+    assert_eq!(report.total.incoming.unwrap().bytes, 100 * 100 + 1);
+    assert_eq!(file.ledger.audit().unwrap().problems, Vec::<String>::new());
+}
