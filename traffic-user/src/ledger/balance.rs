@@ -10,9 +10,9 @@ use jiff::Timestamp;
 use serde::Serialize;
 
 use super::error::LedgerError;
-use super::figures::Volume;
-use super::interfaces::{Collected, Owners, SHARED, Sums, add, rank};
-use super::report::Plan;
+use super::figures::{Sums, Volume, add};
+use super::interfaces::{Collected, Owners, SHARED, rank};
+use super::plan::Plan;
 
 /// The name of the whole node.
 const NODE: &str = "(node)";

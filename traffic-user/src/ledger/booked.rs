@@ -14,7 +14,7 @@ use rusqlite::{Connection, OptionalExtension as _, Row, params};
 use super::bucket::{Calendar, Level};
 use super::difference::Change;
 use super::error::LedgerError;
-use super::interfaces::{Sums, add};
+use super::figures::{Sums, add};
 use super::query::Cutter;
 use super::schema::{FAULT, KINDS, Kind, PASSED, TRAFFIC};
 use crate::snapshot::{Balance, ByDirection};

@@ -47,6 +47,14 @@ impl Basis {
     }
 }
 
+/// Packets and bytes in, packets and bytes out.
+pub(super) type Sums = [u64; 4];
+
+/// Adds to sums.
+pub(super) fn add(total: &mut Sums, sums: Sums) {
+    total.iter_mut().zip(sums).for_each(|(total, value)| *total = total.saturating_add(value));
+}
+
 /// Packets on the wire and their bytes on the basis of the report.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Volume {

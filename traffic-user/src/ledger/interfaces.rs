@@ -10,10 +10,10 @@ use traffic_common::Fault;
 
 use super::balance::{self, BalanceRow};
 use super::error::LedgerError;
-use super::figures::{Basis, Figures};
+use super::figures::{Basis, Figures, Sums, add};
 use super::gaps::{self, Gap};
+use super::plan::{By, Plan, ReportQuery};
 use super::query::{self, Slice};
-use super::report::{By, Plan, ReportQuery};
 use super::schema::{FAULT, Kind, PASSED, TRAFFIC};
 use super::store::Ledger;
 
@@ -87,9 +87,6 @@ pub struct FaultRow {
     #[serde(flatten)]
     pub figures: Figures,
 }
-
-/// Packets and bytes in, packets and bytes out.
-pub(super) type Sums = [u64; 4];
 
 /// Everything in the span, summed up by step.
 #[derive(Debug, Default)]
@@ -174,11 +171,6 @@ pub(super) fn faults_within(
 
 fn list(numbers: &[i64]) -> String {
     numbers.iter().map(i64::to_string).collect::<Vec<_>>().join(", ")
-}
-
-/// Adds to sums.
-pub(super) fn add(total: &mut Sums, sums: Sums) {
-    total.iter_mut().zip(sums).for_each(|(total, value)| *total = total.saturating_add(value));
 }
 
 /// Streams of what PVA counted.

@@ -5,7 +5,7 @@
 //! - pure arithmetic: `difference` (readings to traffic), `clock` and `timeline` (when it was, and what is missing),
 //!   `bucket` (five minutes to billing months), `percentile`;
 //! - the file: `schema`, `migrate`, `names`, `readings`, `past`, `drain`, `store`, `gaps`, `rollup`;
-//! - the way out: `query` (which rows answer best), `report`, `interfaces`, `balance`, `top`, `render`, `close`, `adjust`, `booked` and `audit`;
+//! - the way out: `plan` (what is asked), `query` (which rows answer best), `report`, `interfaces`, `balance`, `top`, `render`, `close`, `adjust`, `booked` and `audit`;
 //! - from before: `import` of PVA's database.
 
 mod adjust;
@@ -26,6 +26,7 @@ mod migrate;
 mod names;
 mod past;
 mod percentile;
+mod plan;
 mod query;
 mod rates;
 mod readings;
@@ -50,8 +51,9 @@ pub use figures::{Basis, Figures, Volume};
 pub use gaps::{Gap, GapReason, GapSize};
 pub use import::{PvaImport, PvaImported, PvaProgress, SkipReason};
 pub use interfaces::{FaultRow, InterfaceReport, InterfaceRow};
+pub use plan::{By, PartStep, ReportQuery, Split};
 pub use rates::Rates;
-pub use report::{By, PartStep, Report, ReportQuery, ReportRow, Split};
+pub use report::{Report, ReportRow};
 pub use rollup::{Maintenance, Retention};
 pub use store::{Ledger, LedgerConfig};
 pub use timeline::{DrainContext, DrainTrigger};

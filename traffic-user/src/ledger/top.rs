@@ -8,7 +8,7 @@ use serde::Serialize;
 use super::error::LedgerError;
 use super::figures::{Basis, Figures};
 use super::gaps::Gap;
-use super::report::{By, ReportQuery, Split};
+use super::plan::{By, ReportQuery, Split};
 use super::store::Ledger;
 
 /// A question for the largest containers.
