@@ -1,6 +1,7 @@
 //! The lab's own tests: a witness is worth what its agreement with another one is worth.
 
-use std::net::{IpAddr, SocketAddr};
+use std::io::{Read, Write};
+use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -9,7 +10,7 @@ use traffic_tests::container::introduce;
 use traffic_tests::lab::sweep;
 use traffic_tests::process::run_ok;
 use traffic_tests::traffic::{Superdatagrams, tcp_exchange, tcp_transfer, udp_send, udp_send_segmented};
-use traffic_tests::witness::{Capture, InterfaceStatistics, QdiscWitness};
+use traffic_tests::witness::{Capture, InterfaceStatistics, QdiscWitness, StrayResets};
 use traffic_tests::{Container, Lab, Namespace};
 
 const MEGABYTE: u64 = 1 << 20;
@@ -61,6 +62,29 @@ fn a_queue_counts_tcp_as_the_wire_has_it() {
         // The test is worth something only if the kernel did pass larger buffers around.
         assert!(after.rx_packets - before.rx_packets < out.packets / 4, "{before:?} {after:?}");
     }
+}
+
+#[test]
+fn resets_of_no_connection_are_counted_and_those_of_one_are_not() {
+    let lab = Lab::new("resets").unwrap();
+    let (a, b) = pair(&lab).unwrap();
+    let resets = StrayResets::watch(b.namespace()).unwrap();
+    for (to, expected) in [(b.v4(), (1, 40)), (b.v6(), (2, 40 + 60))] {
+        let refused = a.namespace().enter(|| Ok(TcpStream::connect((to, 9)).unwrap_err().kind())).unwrap();
+        assert_eq!(refused, std::io::ErrorKind::ConnectionRefused);
+        let counted = resets.read().unwrap();
+        assert_eq!((counted.packets, counted.bytes), expected);
+    }
+    // Closed with data unread, an end resets its connection, on its own count.
+    let listener = b.namespace().enter(|| Ok(TcpListener::bind(at(b.v4()))?)).unwrap();
+    let address = listener.local_addr().unwrap();
+    let mut client = a.namespace().enter(|| Ok(TcpStream::connect(address)?)).unwrap();
+    let (server, _) = listener.accept().unwrap();
+    client.write_all(b"unread").unwrap();
+    while server.peek(&mut [0]).unwrap() == 0 {}
+    drop(server);
+    client.read(&mut [0]).unwrap_err();
+    assert_eq!(resets.read().unwrap().packets, 2);
 }
 
 #[test]

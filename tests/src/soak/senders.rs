@@ -34,7 +34,7 @@ impl Tally {
     }
 
     /// Packets that left one container and reached another.
-    fn moved(&self, from: &'static str, to: &'static str, (packets, bytes): (u64, u64)) {
+    pub fn moved(&self, from: &'static str, to: &'static str, (packets, bytes): (u64, u64)) {
         self.add(from, Amounts::outgoing(packets, bytes));
         self.add(to, Amounts::incoming(packets, bytes));
     }

@@ -19,6 +19,6 @@ mod wire;
 pub use capture::{Capture, CapturedPacket, read_pcap};
 pub use htb::{Filter, HtbWitness};
 pub use interface::InterfaceStatistics;
-pub use nft::{NftCount, NftCounter, NftDirection, NftWitness};
+pub use nft::{NftCount, NftCounter, NftDirection, NftWitness, StrayResets};
 pub use qdisc::{QdiscCount, QdiscWitness};
 pub use wire::{Peer, Side, WireCount, WireWitness};

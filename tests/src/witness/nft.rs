@@ -1,6 +1,8 @@
 //! nftables counters at both hooks of an interface: buffers and layer-3 bytes, per family. They are exact where
 //! every buffer is one packet (offloads off).
 
+use std::collections::HashMap;
+
 use anyhow::{Context, Result};
 use serde_json::Value;
 
@@ -81,15 +83,10 @@ impl<'a> NftWitness<'a> {
     ///
     /// When the table is gone.
     pub fn read(&self) -> Result<NftCount> {
-        let text =
-            run_ok(self.namespace.command("nft").args(["-j", "list", "table", "netdev", &self.table]))?;
-        let value: Value = serde_json::from_str(&text).context("read the output of nft -j")?;
-        let all = value["nftables"].as_array().context("no objects in the output of nft -j")?;
+        let all = counters(self.namespace, "netdev", &self.table)?;
         let counter = |name: &str, link_header: u64| {
-            let found = all.iter().map(|object| &object["counter"]).find(|counter| counter["name"] == name);
-            let field = |field: &str| found.and_then(|counter| counter[field].as_u64());
-            let (packets, bytes) =
-                field("packets").zip(field("bytes")).with_context(|| format!("no counter {name}"))?;
+            let &NftCounter { packets, bytes } =
+                all.get(name).with_context(|| format!("no counter {name}"))?;
             anyhow::Ok(NftCounter { packets, bytes: bytes - packets * link_header })
         };
         let direction = |hook: &str, link_header: u64| {
@@ -107,5 +104,56 @@ impl Drop for NftWitness<'_> {
     fn drop(&mut self) {
         // The namespace may be gone, and the table with it.
         let _ = run_ok(self.namespace.command("nft").args(["delete", "table", "netdev", &self.table]));
+    }
+}
+
+/// The named counters of a table.
+fn counters(namespace: &Namespace, family: &str, table: &str) -> Result<HashMap<String, NftCounter>> {
+    let text = run_ok(namespace.command("nft").args(["-j", "list", "table", family, table]))?;
+    let value: Value = serde_json::from_str(&text).context("read the output of nft -j")?;
+    let all = value["nftables"].as_array().context("no objects in the output of nft -j")?;
+    let named = all.iter().map(|object| &object["counter"]).filter_map(|counter| {
+        let value = NftCounter { packets: counter["packets"].as_u64()?, bytes: counter["bytes"].as_u64()? };
+        Some((counter["name"].as_str()?.to_owned(), value))
+    });
+    Ok(named.collect())
+}
+
+/// The resets that a namespace answers segments for no socket with. No connection has them in its `TCP_INFO`, and on a busy
+/// machine they happen: a segment that was sent twice comes after the connection has ended. They have a bare TCP header,
+/// which tells them from the resets of a connection, which has timestamps here.
+#[derive(Debug)]
+pub struct StrayResets<'a> {
+    namespace: &'a Namespace,
+}
+
+impl<'a> StrayResets<'a> {
+    const TABLE: &'static str = "table inet stray_resets {
+    counter sent { }
+    chain output {
+        type filter hook output priority 0; policy accept;
+        tcp flags & rst == rst tcp doff 5 counter name sent
+    }
+}
+";
+
+    /// Counts from now on.
+    ///
+    /// # Errors
+    ///
+    /// When they are counted there already.
+    pub fn watch(namespace: &'a Namespace) -> Result<Self> {
+        run_with_input(namespace.command("nft").args(["-f", "-"]), Self::TABLE)?;
+        Ok(Self { namespace })
+    }
+
+    /// How many there were, and their layer-3 bytes.
+    ///
+    /// # Errors
+    ///
+    /// When the table is gone.
+    pub fn read(&self) -> Result<NftCounter> {
+        let all = counters(self.namespace, "inet", "stray_resets")?;
+        all.get("sent").copied().context("no counter of stray resets")
     }
 }
