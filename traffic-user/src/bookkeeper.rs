@@ -104,6 +104,14 @@ impl Bookkeeper {
         Self::open(config, state_dir).map(Some)
     }
 
+    /// Closes a ledger whose file was moved. What its log holds goes into that file first, unless a reader is in the way:
+    /// then it stays in the log, which [`crate::ledger::set_aside_anothers_log`] keeps.
+    pub fn leave(self) {
+        if let Err(error) = self.ledger.checkpoint() {
+            tracing::warn!("cannot move the last rows into the ledger that was moved: {error:#}");
+        }
+    }
+
     /// Plans drains at another interval than so far.
     pub const fn set_interval(&mut self, interval: Duration) {
         self.interval = interval;

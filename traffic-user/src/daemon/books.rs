@@ -9,7 +9,6 @@ use std::{
 };
 
 use anyhow::Context as _;
-use rustix::fs::stat;
 
 use crate::{
     bookkeeper::{self, Bookkeeper, DaemonLock},
@@ -17,7 +16,7 @@ use crate::{
     config::Config,
     health::DrainHealth,
     kernel::maps::Maps,
-    ledger::{DrainTrigger, GapReason, LedgerError},
+    ledger::{self, DrainTrigger, FileIdentity, GapReason, LedgerError},
 };
 
 /// The ledger, unless the configuration wants none.
@@ -36,13 +35,10 @@ pub(super) struct Books {
 /// A ledger within reach.
 struct Open {
     books: Bookkeeper,
-    file: FileId,
+    file: FileIdentity,
     /// Whether the class table in force is kept in it.
     has_table: bool,
 }
-
-/// Device and inode.
-type FileId = (u64, u64);
 
 impl Books {
     /// Opens the ledger, if one is wanted.
@@ -157,9 +153,8 @@ impl Books {
     /// The ledger at its place, opened if it is not.
     fn reach(&mut self) -> anyhow::Result<&mut Open> {
         let path = bookkeeper::ledger_path(&self.state_dir);
-        // It is closed first: what is in its log must not meet another file of that name.
-        if let Some(open) = self.open.take_if(|open| file_id(&path).ok() != Some(open.file)) {
-            drop(open);
+        if let Some(open) = self.open.take_if(|open| FileIdentity::of(&path).ok() != Some(open.file)) {
+            open.books.leave();
             tracing::error!(
                 "{} is not the file any more that was opened, or is gone: from now on the one of that name is kept",
                 path.display()
@@ -183,8 +178,15 @@ impl Books {
         if self.only_one.is_none() {
             self.only_one = Some(bookkeeper::lock_daemon(&self.state_dir)?);
         }
+        if let Some(aside) = ledger::set_aside_anothers_log(path)? {
+            tracing::warn!(
+                "another file than {} was in use here: what its log still held is set aside as {}",
+                path.display(),
+                aside.display()
+            );
+        }
         let mut books = Bookkeeper::open(&self.config, &self.state_dir)?;
-        let file = file_id(path).with_context(|| format!("cannot look at {}", path.display()))?;
+        let file = FileIdentity::of(path).with_context(|| format!("cannot look at {}", path.display()))?;
         if let Some(reason) = self.failing {
             tracing::info!("the ledger {} is within reach again", path.display());
             books.failed_before(reason);
@@ -217,8 +219,4 @@ fn reason_of(error: &anyhow::Error) -> GapReason {
     } else {
         GapReason::LedgerUnwritable
     }
-}
-
-fn file_id(path: &Path) -> rustix::io::Result<FileId> {
-    stat(path).map(|found| (found.st_dev, found.st_ino))
 }

@@ -44,6 +44,26 @@ pub enum LedgerError {
         #[source]
         source: std::io::Error,
     },
+    /// Another file was put in place of a ledger in use, whose log is still beside it.
+    #[error(
+        "{path} was put in place of another ledger, whose log {log} is still beside it: a running daemon takes the new file up \
+         with its next drain, without one `trafctl run` does when it starts"
+    )]
+    LogOfAnother {
+        /// The ledger.
+        path: PathBuf,
+        /// The log.
+        log: PathBuf,
+    },
+    /// What tells whose the log is can't be read or written.
+    #[error("cannot tend to {path} beside the ledger")]
+    Log {
+        /// The file.
+        path: PathBuf,
+        /// The reason.
+        #[source]
+        source: std::io::Error,
+    },
     /// No room on the file system.
     #[error("no room left for the ledger")]
     Full(#[source] rusqlite::Error),

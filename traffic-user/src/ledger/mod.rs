@@ -4,7 +4,7 @@
 //!
 //! - pure arithmetic: `difference` (readings to traffic), `clock` and `timeline` (when it was, and what is missing),
 //!   `bucket` (five minutes to billing months), `percentile`;
-//! - the file: `schema`, `migrate`, `names`, `readings`, `past`, `drain`, `store`, `gaps`, `rollup`;
+//! - the file: `schema`, `migrate`, `log`, `names`, `readings`, `past`, `drain`, `store`, `gaps`, `rollup`;
 //! - the way out: `plan` (what is asked), `query` (which rows answer best), `report`, `interfaces`, `balance`, `top`, `render`, `close`, `adjust`, `booked` and `audit`;
 //! - from before: `import` of PVA's database.
 
@@ -22,6 +22,7 @@ mod figures;
 mod gaps;
 mod import;
 mod interfaces;
+mod log;
 mod migrate;
 mod names;
 mod past;
@@ -51,6 +52,7 @@ pub use figures::{Basis, Figures, Volume};
 pub use gaps::{Gap, GapReason, GapSize};
 pub use import::{PvaImport, PvaImported, PvaProgress, SkipReason};
 pub use interfaces::{FaultRow, InterfaceReport, InterfaceRow};
+pub use log::{FileIdentity, set_aside_anothers as set_aside_anothers_log};
 pub use plan::{By, PartStep, ReportQuery, Split};
 pub use rates::Rates;
 pub use report::{Report, ReportRow};

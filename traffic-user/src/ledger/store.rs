@@ -9,6 +9,7 @@ use super::bucket::Calendar;
 use super::drain::{self, DrainOutcome};
 use super::error::LedgerError;
 use super::gaps::{self, Gap, GapReason};
+use super::log;
 use super::migrate;
 use super::names;
 use super::rollup::Retention;
@@ -56,6 +57,7 @@ impl Ledger {
     /// # Errors
     /// When the file cannot be opened or is of a newer version, or its days and months follow another calendar.
     pub fn open(path: &Path, config: LedgerConfig) -> Result<Self, LedgerError> {
+        log::check(path)?;
         let conn = migrate::open(path)?;
         let calendar = config.calendar;
         match stored_calendar(&conn)? {
@@ -73,6 +75,7 @@ impl Ledger {
                 return Err(LedgerError::CalendarChanged { stored_zone, stored_day, zone, day });
             }
         }
+        log::remember(path)?;
         Ok(Self {
             conn,
             path: path.to_owned(),
@@ -88,6 +91,7 @@ impl Ledger {
     /// # Errors
     /// When the file cannot be opened or is not of this version.
     pub fn open_read_only(path: &Path) -> Result<Self, LedgerError> {
+        log::check(path)?;
         let conn = migrate::open_read_only(path)?;
         let (zone, day) = stored_calendar(&conn)?.unwrap_or_else(|| ("UTC".to_owned(), 1));
         Ok(Self {

@@ -4,6 +4,7 @@ mod booked;
 mod closing;
 mod crashes;
 mod draining;
+mod exchange;
 mod histories;
 mod interfaces;
 mod node;
