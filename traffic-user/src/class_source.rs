@@ -1,4 +1,4 @@
-//! Where the class file is, and reading it whole or not at all.
+//! Where the class table comes from: a file, read whole or not at all, and in need the table that was in force last.
 
 use std::{
     fs,
@@ -9,8 +9,10 @@ use anyhow::{Context as _, bail};
 use sha2::{Digest as _, Sha256};
 
 use crate::{
-    classes::{self, ClassFile, ClassTable},
+    bookkeeper,
+    classes::{self, ClassFile, ClassOrder, ClassTable},
     config::Config,
+    ledger::Ledger,
 };
 
 /// Most refused lines that an error names; `trafctl classes check` names all.
@@ -41,7 +43,7 @@ pub fn read(path: &Path) -> anyhow::Result<ClassFile> {
         } else {
             String::new()
         };
-        bail!("the class file is refused, and the table in force stays in force:{shown}{rest}");
+        bail!("the class file is refused, and nothing is taken from it:{shown}{rest}");
     }
     for problem in file.warnings().take(NAMED_LINES) {
         tracing::warn!("{}:{}: {}", path.display(), problem.line, problem.message);
@@ -83,11 +85,11 @@ pub fn look(config: &Config) -> Seen {
     }
 }
 
-/// The table that counting starts with: the class file's, or the one Virtuozzo ships where there is none.
+/// The class file's table, or the one Virtuozzo ships where there is no file.
 ///
 /// # Errors
 /// As [`read`]; and when the configuration names a file that does not exist.
-pub fn table_for_start(config: &Config) -> anyhow::Result<ClassTable> {
+pub fn configured_table(config: &Config) -> anyhow::Result<ClassTable> {
     let file = match locate(config) {
         Some(path) => read(&path)?,
         None if config.class_file.is_some() => read(&config.class_file_candidates()[0])?,
@@ -102,4 +104,43 @@ pub fn table_for_start(config: &Config) -> anyhow::Result<ClassTable> {
         }
     };
     Ok(classes::compile(&file.entries, config.class_order))
+}
+
+/// The table that new counters begin with: [`configured_table`]. Where that can't be had, or names no network at all, it is
+/// the one that was in force last: after a reboot nobody means a node to go uncounted for a slip in a file, nor all of its
+/// traffic to be class 0.
+///
+/// # Errors
+/// As [`configured_table`], where the ledger has no earlier one.
+pub fn table_for_new_counters(config: &Config, state_dir: &Path) -> anyhow::Result<ClassTable> {
+    let configured = configured_table(config);
+    let reason = match &configured {
+        Ok(table) if !table.is_empty() => return configured,
+        Ok(_) => "the class file names no network".to_owned(),
+        Err(error) => format!("{error:#}"),
+    };
+    match last_in_force(state_dir) {
+        Ok(Some(table)) => {
+            tracing::error!("{reason}. Until it is mended, the table that was in force last is in force again");
+            return Ok(table);
+        }
+        Ok(None) => {}
+        Err(error) => tracing::warn!("cannot ask the ledger which table was in force last: {error:#}"),
+    }
+    if configured.is_ok() {
+        tracing::warn!("{reason}: all traffic is class 0");
+    }
+    configured
+}
+
+/// The table that the ledger's last reading was counted under, if it keeps it.
+fn last_in_force(state_dir: &Path) -> anyhow::Result<Option<ClassTable>> {
+    let path = bookkeeper::ledger_path(state_dir);
+    if !path.exists() {
+        return Ok(None);
+    }
+    let kept = Ledger::open_read_only(&path)?.last_class_table()?;
+    // What is kept is a compiled table, whatever order its file had.
+    let table = |text: Vec<u8>| classes::compile(&classes::parse(&text).entries, ClassOrder::LongestPrefix);
+    Ok(kept.map(table).filter(|table| !table.is_empty()))
 }

@@ -312,7 +312,7 @@ impl Daemon {
     fn book(&mut self, maps: &Maps, trigger: DrainTrigger) -> anyhow::Result<()> {
         self.books.drain(maps, trigger)?;
         if self.books.lack_table() {
-            let table = || class_source::table_for_start(&self.host.config);
+            let table = || class_source::configured_table(&self.host.config);
             report("keeping the class table", self.books.keep_table(maps, table));
         }
         Ok(())
@@ -374,14 +374,15 @@ impl Daemon {
     /// Reads configuration, addresses and classes anew; what can't be read leaves everything as it was.
     async fn reload(&mut self, make_host: &impl Fn() -> anyhow::Result<Host>) -> anyhow::Result<()> {
         let host = make_host()?;
-        let table = class_source::table_for_start(&host.config)?;
+        // Looked at before it is read: a change in between is another look then.
+        let classes = Classes::look(&host.config);
+        let table = class_source::configured_table(&host.config).context("everything stays as it is")?;
         if host.config.api != self.host.config.api {
             tracing::warn!("[api] has changed: that takes effect when trafctl is started anew");
         }
         self.books.follow(&host.config);
         let other_mark = host.config.shaping_mark != self.host.config.shaping_mark;
         self.files = FileWatch::new(&host.config)?;
-        self.classes = Classes::look(&host.config);
         self.host = host;
         if other_mark && self.logs_faults {
             tracing::warn!(
@@ -391,7 +392,8 @@ impl Daemon {
             // The program in force is the one without the mark, or the one with it.
             drop(self.host.begin(Want::Current).await?);
         }
-        self.load_classes(table).await?;
+        self.classes = classes;
+        self.take_over(table).await?;
         self.resync().await
     }
 

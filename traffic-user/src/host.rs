@@ -162,7 +162,7 @@ impl Host {
         self.bpffs.mend()?;
         let lock = self.bpffs.lock()?;
         let loaded = load::ensure(&self.bpffs, &lock, &self.config, want, || {
-            class_source::table_for_start(&self.config)
+            class_source::table_for_new_counters(&self.config, &self.state_dir)
         })?;
         if let Some(error) = &loaded.skb_layout_error {
             tracing::warn!(

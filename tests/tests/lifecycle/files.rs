@@ -9,7 +9,7 @@ use traffic_tests::traffic::udp_send;
 use traffic_tests::{Amounts, Container, Counters, Lab};
 
 use crate::daemon::Daemon;
-use crate::node::{at, eventually, hooks, is_well, node, pair};
+use crate::node::{at, eventually, hooks, is_well, node, pair, refused, said, trafctl};
 
 const UUID: &str = "2b2a3d9c-6f2e-4a77-9c15-0a1b2c3d4e5f";
 
@@ -94,6 +94,40 @@ fn a_changed_class_file_is_in_force_at_once() -> Result<()> {
     counts_in(&lab, &a, &b, 8)?;
     is_well(&lab)?;
     daemon.end_after_errors()
+}
+
+#[test]
+fn a_bad_class_file_at_a_boot_gives_the_table_that_was_in_force() -> Result<()> {
+    let lab = node("boot-classes")?;
+    let file = lab.write("boot", &classes(2))?;
+    lab.configure(&format!("class_file = {file:?}\nclass_order = \"last-line\"\n"))?;
+    let (a, b) = pair(&lab)?;
+    Daemon::start(&lab)?.end()?;
+    let good = hash(&lab)?;
+    for bad in ["1 0.0.0.0/0\n2 10.0.0.0/33\n", "", "# nothing\n"] {
+        // A reboot takes the maps.
+        lab.run_ok(&["detach", "--purge"])?;
+        fs::write(&file, bad)?;
+        let mut daemon = Daemon::start(&lab)?;
+        daemon.says("the table that was in force last is in force again")?;
+        assert_eq!(hash(&lab)?, good, "with {bad:?}");
+        counts_in(&lab, &a, &b, 2)?;
+        daemon.end_after_errors()?;
+    }
+    let mut daemon = Daemon::start(&lab)?;
+    changes_table(&lab, "it is mended", || Ok(fs::write(&file, classes(3))?))?;
+    counts_in(&lab, &a, &b, 3)?;
+    daemon.end()?;
+
+    // Without a ledger nothing tells of an earlier one.
+    lab.run_ok(&["detach", "--purge"])?;
+    fs::remove_dir_all(lab.state_dir())?;
+    fs::write(&file, "2 10.0.0.0/33\n")?;
+    let output = trafctl(&lab, &["attach"])?;
+    refused(&output)?;
+    ensure!(said(&output).contains("boot:1"), "{}", said(&output));
+    assert_eq!(hooks(&lab, a.interface())?, Vec::<String>::new());
+    Ok(())
 }
 
 #[test]

@@ -104,6 +104,11 @@ fn a_hangup_reloads_the_classes() -> Result<()> {
     assert_eq!(hash(&lab)?, before);
     ensure!(daemon.said().contains("ERROR"), "{}", daemon.said());
     is_well(&lab)?;
+    // One without a network, such as its writer leaves on a full disk, would make everything class 0.
+    lab.write("classes", "# nothing yet\n")?;
+    daemon.signal(Signal::HUP)?;
+    daemon.says("names no network")?;
+    assert_eq!(hash(&lab)?, before);
     // It goes on, and takes the next good one.
     lab.write("classes", &classes(5))?;
     daemon.signal(Signal::HUP)?;

@@ -105,7 +105,7 @@ fn check(path: &PathBuf, format: Format) -> anyhow::Result<Done> {
 fn load_file(global: &Global, config: &Config, path: Option<&PathBuf>) -> anyhow::Result<Done> {
     let table = match path {
         Some(path) => classes::compile(&class_source::read(path)?.entries, config.class_order),
-        None => class_source::table_for_start(config)?,
+        None => class_source::configured_table(config)?,
     };
     put_in_force(global, config, table)?;
     Ok(Done::Well)

@@ -1,5 +1,7 @@
 //! Acting on changes of files while the daemon runs: the class file, and Virtuozzo's container files.
 
+use std::mem;
+
 use anyhow::{Context as _, bail};
 
 use super::{Daemon, report};
@@ -11,6 +13,9 @@ use crate::{
     kernel::{load::Want, tables},
     ledger::DrainTrigger,
 };
+
+/// What becomes of the table in force when another can't be had.
+const STAYS: &str = "the table in force stays in force";
 
 /// The class file as the daemon follows it.
 pub(super) struct Classes {
@@ -57,31 +62,36 @@ impl Daemon {
     /// once, and the table in force stays.
     pub(super) async fn follow_class_file(&mut self) -> anyhow::Result<()> {
         let seen = class_source::look(&self.host.config);
-        let again = seen == self.classes.seen;
-        if again && !self.classes.waiting {
+        if seen != self.classes.seen {
+            self.classes = Classes { seen, waiting: false };
+        } else if !self.classes.waiting {
             return Ok(());
         }
-        self.classes = Classes { seen, waiting: false };
         match &self.classes.seen {
             class_source::Seen::Nothing => {
-                tracing::warn!("the class file is gone; the table in force stays in force");
+                tracing::warn!("the class file is gone; {STAYS}");
                 return Ok(());
             }
             class_source::Seen::Unreadable { path, reason } => {
-                bail!("cannot read {}: {reason}; the table in force stays in force", path.display())
+                bail!("cannot read {}: {reason}; {STAYS}", path.display())
             }
             class_source::Seen::File { .. } => {}
         }
-        let table = class_source::table_for_start(&self.host.config)?;
-        self.classes.waiting = true;
+        let table = class_source::configured_table(&self.host.config).context(STAYS)?;
+        self.take_over(table).await
+    }
+
+    /// Puts the table of the class file just looked at in force, if it is one.
+    pub(super) async fn take_over(&mut self, table: ClassTable) -> anyhow::Result<()> {
+        let tried_before = mem::replace(&mut self.classes.waiting, true);
         if table.is_empty() {
             // Most likely its writer has emptied it and not written yet; nobody means all traffic to be class 0.
-            if !again {
+            if !tried_before {
                 tracing::warn!("the class file names no network: the table in force stays until it does");
             }
             return Ok(());
         }
-        self.load_classes(table).await.context("the table in force stays in force")?;
+        self.load_classes(table).await.context(STAYS)?;
         self.classes.waiting = false;
         Ok(())
     }

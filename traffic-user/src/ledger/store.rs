@@ -12,6 +12,7 @@ use super::gaps::{self, Gap, GapReason};
 use super::log;
 use super::migrate;
 use super::names;
+use super::past;
 use super::rollup::Retention;
 use super::timeline::DrainContext;
 use crate::snapshot::{ClassTableInfo, Snapshot};
@@ -184,6 +185,16 @@ impl Ledger {
     pub fn class_table(&self, hash: &str) -> Result<Option<Vec<u8>>, LedgerError> {
         let find = "SELECT content FROM class_table WHERE hash = ?1";
         Ok(self.conn.query_row(find, [hash], |row| row.get(0)).optional()?.flatten())
+    }
+
+    /// The class table of the last reading, if it was kept.
+    ///
+    /// # Errors
+    /// When the file cannot be read.
+    pub fn last_class_table(&self) -> Result<Option<Vec<u8>>, LedgerError> {
+        let Some(past) = past::latest_reading(&self.conn)? else { return Ok(None) };
+        let find = "SELECT content FROM class_table WHERE id = ?1";
+        Ok(self.conn.query_row(find, [past.class_table], |row| row.get(0)).optional()?.flatten())
     }
 
     /// Whether anything is booked under this id.
