@@ -121,7 +121,9 @@ pub fn table_for_new_counters(config: &Config, state_dir: &Path) -> anyhow::Resu
     };
     match last_in_force(state_dir) {
         Ok(Some(table)) => {
-            tracing::error!("{reason}. Until it is mended, the table that was in force last is in force again");
+            tracing::error!(
+                "{reason}. Until it is mended, the table that was in force last is in force again"
+            );
             return Ok(table);
         }
         Ok(None) => {}

@@ -13,13 +13,14 @@ use crate::{
         entries::CountedIn,
         load,
         maps::{self, Maps},
-        registry::{self, Registry},
+        records,
+        registry::Registry,
         tables,
     },
     links::Link,
     naming::Role,
     output::status::{
-        self, Attachment, Hook, NotWatched, Program, ShapingMark, Status, Table, Unmarked, Use,
+        self, Attachment, Hook, MapMemory, NotWatched, Program, ShapingMark, Status, Table, Unmarked, Use,
     },
     reclaim::Occupancy,
     shaping,
@@ -95,7 +96,7 @@ async fn gather(host: &Host, maps: &Maps) -> anyhow::Result<Status> {
                 capacity: meta.columns.into(),
             },
         ],
-        memory: maps::memory(&host.bpffs)?,
+        memory: maps::memory(&host.bpffs)?.into_iter().map(|(map, bytes)| MapMemory { map, bytes }).collect(),
         attachments,
         not_watched,
         faults: snapshot.faults.iter().map(status::fault_row).collect(),
@@ -153,7 +154,7 @@ fn shaping_mark(
     let (mut unmarked_containers, mut unmarked_classes) = (Vec::new(), Vec::new());
     if configured || in_force == Some(true) {
         for record in maps.containers.range(0, maps.containers.len())? {
-            let id = registry::container_id(&record).filter(|_| record.state == slot_state::IN_USE);
+            let id = records::container_id(&record).filter(|_| record.state == slot_state::IN_USE);
             let Some(id) = id.filter(|id| !id.is_node() && shaping::base(id.as_str()).is_none()) else {
                 continue;
             };

@@ -8,7 +8,7 @@ use traffic_common::{
 
 use super::{
     maps::Maps,
-    registry::{container_id, read_text},
+    records::{container_id, read_text},
     tables,
 };
 use crate::{

@@ -16,7 +16,7 @@ use traffic_common::{
 use super::{
     bpffs::{Bpffs, ChangeLock},
     maps::{Maps, PINNED, SHAPING_MARKS},
-    memory, skb_layout, tables,
+    memory, records, skb_layout, tables,
 };
 use crate::{
     classes::ClassTable,
@@ -287,9 +287,9 @@ fn create(bpffs: &Bpffs, build: Build<'_>, table: &ClassTable) -> anyhow::Result
         container_slot: u32::MAX,
         shared: 1,
         attached_unix_s: now,
-        ..crate::kernel::registry::EMPTY_INTERFACE
+        ..records::EMPTY_INTERFACE
     };
-    crate::kernel::registry::write_text(&mut unknown.name, UNKNOWN_INTERFACE);
+    records::write_text(&mut unknown.name, UNKNOWN_INTERFACE);
     maps.interfaces.set(traffic_common::UNKNOWN_INTERFACE_SLOT, unknown)?;
     let mut meta = Meta {
         layout_version: LAYOUT_VERSION,

@@ -10,7 +10,7 @@ use std::{
 use anyhow::Context as _;
 use aya::{
     Pod,
-    maps::{Array, ArrayOfMaps, HashMap, LpmTrie, Map, MapData, MapError, MapFd, PerCpuArray, PerCpuValues},
+    maps::{Array, ArrayOfMaps, HashMap, LpmTrie, Map, MapData, MapError, MapFd, PerCpuArray},
 };
 use traffic_common::{
     ClassCounters, ContainerRecord, Control, FaultCounters, INDEX_V4_BLOCK_BYTES, INDEX_V6_BLOCK_ENTRIES,
@@ -18,7 +18,6 @@ use traffic_common::{
 };
 
 use super::{bpffs::Bpffs, sys};
-use crate::output::status::MapMemory;
 
 /// Names of all maps that are pinned, as the program defines them.
 pub const PINNED: [&str; 20] = [
@@ -166,29 +165,27 @@ impl Maps {
     }
 }
 
-/// Memory of each pinned map by the kernel's account, and of the class tables in them.
+/// Bytes of each pinned map by the kernel's account, and of the class tables in them.
 ///
 /// # Errors
 /// When a map can't be opened.
-pub fn memory(bpffs: &Bpffs) -> anyhow::Result<Vec<MapMemory>> {
+pub fn memory(bpffs: &Bpffs) -> anyhow::Result<Vec<(&'static str, u64)>> {
     let mut all = Vec::new();
     for name in PINNED.into_iter().chain([SHAPING_MARKS]) {
         if name == SHAPING_MARKS && !bpffs.map(name).exists() {
             continue;
         }
         let data = MapData::from_pin(bpffs.map(name)).with_context(|| format!("cannot open map {name}"))?;
-        all.push(MapMemory { map: name.to_owned(), bytes: locked_bytes(data.fd()) });
+        all.push((name, locked_bytes(data.fd())));
     }
     let maps = Maps::open(bpffs)?;
     let active = maps.control.get(0)?.active_table;
-    for (name, bytes) in [
+    all.extend([
         ("class table IPv4", maps.classes_v4.memory(active)?),
         ("class table IPv6", maps.classes_v6.memory(active)?),
         ("class index IPv4", maps.class_index_v4.memory(active)?),
         ("class index IPv6", maps.class_index_v6.memory(active)? + maps.class_ranges_v6.memory(active)?),
-    ] {
-        all.push(MapMemory { map: name.to_owned(), bytes });
-    }
+    ]);
     Ok(all)
 }
 
@@ -394,18 +391,6 @@ impl<V: Pod> Elements<V> {
     pub fn set(&mut self, index: u32, value: V) -> anyhow::Result<()> {
         Array::<&mut MapData, V>::try_from(&mut self.map)
             .and_then(|mut array| array.set(index, value, 0))
-            .with_context(|| format!("cannot write element {index} of map {}", self.name))
-    }
-
-    /// Sets all CPUs' copies of one element of a per-CPU map.
-    ///
-    /// # Errors
-    /// When the index is out of range or the kernel refuses.
-    pub fn set_copies(&mut self, index: u32, value: V) -> anyhow::Result<()> {
-        let copies =
-            PerCpuValues::try_from(vec![value; self.copies]).context("cannot lay out per-CPU values")?;
-        PerCpuArray::<&mut MapData, V>::try_from(&mut self.map)
-            .and_then(|mut array| array.set(index, copies, 0))
             .with_context(|| format!("cannot write element {index} of map {}", self.name))
     }
 }

@@ -8,6 +8,7 @@
 //! | [`maps`] | typed handles on the pinned maps |
 //! | [`memory`] | whether there is enough for the maps |
 //! | [`entries`] | in which slots the program counts an interface |
+//! | [`records`] | the fields of a slot's record |
 //! | [`registry`] | which container and interface has which slot |
 //! | [`tables`] | class tables and addresses, into the kernel |
 //! | [`attach`] | the hooks of an interface |
@@ -21,6 +22,7 @@ pub mod entries;
 pub mod load;
 pub mod maps;
 pub mod memory;
+pub mod records;
 pub mod registry;
 pub mod skb_layout;
 pub mod sys;

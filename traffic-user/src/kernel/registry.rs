@@ -10,14 +10,15 @@ use std::{cmp::Reverse, collections::HashMap};
 
 use anyhow::Context as _;
 use traffic_common::{
-    CONTAINER_ID_BYTES, ContainerRecord, DIRECTIONS, Direction, INTERFACE_NAME_BYTES, InterfaceCounters,
-    InterfaceRecord, LinkStatistics, UNKNOWN_INTERFACE_SLOT, slot_state,
+    ContainerRecord, DIRECTIONS, Direction, InterfaceCounters, InterfaceRecord, LinkStatistics,
+    UNKNOWN_INTERFACE_SLOT, slot_state,
 };
 
 use super::{
     counters::{self, sum_interface},
     entries::CountedIn,
     maps::Maps,
+    records::{EMPTY_CONTAINER, EMPTY_INTERFACE, NOTHING, container_id, read_text, write_text},
 };
 use crate::{
     clock,
@@ -25,50 +26,6 @@ use crate::{
     shaping,
     snapshot::{ContainerId, NODE_ID},
 };
-
-/// A record nobody owns.
-pub const EMPTY_CONTAINER: ContainerRecord =
-    ContainerRecord { state: slot_state::FREE, generation: 0, since_unix_s: 0, id: [0; CONTAINER_ID_BYTES] };
-
-const NOTHING: LinkStatistics = LinkStatistics { packets: [0; DIRECTIONS], bytes: [0; DIRECTIONS] };
-
-/// A record nobody owns.
-pub const EMPTY_INTERFACE: InterfaceRecord = InterfaceRecord {
-    state: slot_state::FREE,
-    generation: 0,
-    ifindex: 0,
-    container_slot: u32::MAX,
-    shared: 0,
-    link_header_len: 0,
-    attached_unix_s: 0,
-    gone_unix_s: 0,
-    kernel_before: NOTHING,
-    counted_before: NOTHING,
-    unseen: NOTHING,
-    name: [0; INTERFACE_NAME_BYTES],
-    container: [0; CONTAINER_ID_BYTES],
-};
-
-/// Puts a text into a field padded with zeros; what does not fit is cut off.
-pub fn write_text(field: &mut [u8], text: &str) {
-    let len = text.len().min(field.len() - 1);
-    field.fill(0);
-    field[..len].copy_from_slice(&text.as_bytes()[..len]);
-}
-
-/// The text of a field padded with zeros.
-pub fn read_text(field: &[u8]) -> &str {
-    let end = field.iter().position(|&byte| byte == 0).unwrap_or(field.len());
-    std::str::from_utf8(&field[..end]).unwrap_or("")
-}
-
-/// The id in a container's record, if the slot has an owner.
-pub fn container_id(record: &ContainerRecord) -> Option<ContainerId> {
-    if record.state == slot_state::FREE {
-        return None;
-    }
-    ContainerId::new(read_text(&record.id)).ok()
-}
 
 /// The slot that answers `mine`, else the first that is free.
 fn choose<R>(records: &[R], mine: impl Fn(&R) -> bool, free: impl Fn(&R) -> bool) -> Option<usize> {
@@ -557,14 +514,5 @@ mod tests {
         };
         let expected = LinkStatistics { packets: [100, 100], bytes: [100, 100] };
         assert_eq!(unseen(&record, &link(7, 500), &statistics(340)), expected);
-    }
-
-    #[test]
-    fn texts_survive_their_fields() {
-        let mut field = [7; 16];
-        write_text(&mut field, "veth101.0");
-        assert_eq!(read_text(&field), "veth101.0");
-        write_text(&mut field, "a name that is too long");
-        assert_eq!(read_text(&field), "a name that is ");
     }
 }

@@ -113,7 +113,7 @@ pub struct Use {
 #[derive(Debug, Serialize)]
 pub struct MapMemory {
     /// Name of the map.
-    pub map: String,
+    pub map: &'static str,
     /// Bytes.
     pub bytes: u64,
 }

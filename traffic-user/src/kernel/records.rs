@@ -1,0 +1,67 @@
+//! The records of slots, field by field: what is in one that nobody owns, and its texts.
+
+use traffic_common::{
+    CONTAINER_ID_BYTES, ContainerRecord, DIRECTIONS, INTERFACE_NAME_BYTES, InterfaceRecord, LinkStatistics,
+    slot_state,
+};
+
+use crate::snapshot::ContainerId;
+
+/// A record nobody owns.
+pub const EMPTY_CONTAINER: ContainerRecord =
+    ContainerRecord { state: slot_state::FREE, generation: 0, since_unix_s: 0, id: [0; CONTAINER_ID_BYTES] };
+
+/// No packet and no byte.
+pub const NOTHING: LinkStatistics = LinkStatistics { packets: [0; DIRECTIONS], bytes: [0; DIRECTIONS] };
+
+/// A record nobody owns.
+pub const EMPTY_INTERFACE: InterfaceRecord = InterfaceRecord {
+    state: slot_state::FREE,
+    generation: 0,
+    ifindex: 0,
+    container_slot: u32::MAX,
+    shared: 0,
+    link_header_len: 0,
+    attached_unix_s: 0,
+    gone_unix_s: 0,
+    kernel_before: NOTHING,
+    counted_before: NOTHING,
+    unseen: NOTHING,
+    name: [0; INTERFACE_NAME_BYTES],
+    container: [0; CONTAINER_ID_BYTES],
+};
+
+/// Puts a text into a field padded with zeros; what does not fit is cut off.
+pub fn write_text(field: &mut [u8], text: &str) {
+    let len = text.len().min(field.len() - 1);
+    field.fill(0);
+    field[..len].copy_from_slice(&text.as_bytes()[..len]);
+}
+
+/// The text of a field padded with zeros.
+pub fn read_text(field: &[u8]) -> &str {
+    let end = field.iter().position(|&byte| byte == 0).unwrap_or(field.len());
+    std::str::from_utf8(&field[..end]).unwrap_or("")
+}
+
+/// The id in a container's record, if the slot has an owner.
+pub fn container_id(record: &ContainerRecord) -> Option<ContainerId> {
+    if record.state == slot_state::FREE {
+        return None;
+    }
+    ContainerId::new(read_text(&record.id)).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn texts_survive_their_fields() {
+        let mut field = [7; 16];
+        write_text(&mut field, "veth101.0");
+        assert_eq!(read_text(&field), "veth101.0");
+        write_text(&mut field, "a name that is too long");
+        assert_eq!(read_text(&field), "a name that is ");
+    }
+}
