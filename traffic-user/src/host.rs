@@ -4,7 +4,9 @@
 //! commands that attach or detach, and the daemon, go through here, under one lock.
 
 use std::{
+    cell::Cell,
     collections::BTreeMap,
+    fmt::Display,
     path::{Path, PathBuf},
 };
 
@@ -24,6 +26,7 @@ use crate::{
         bpffs::{Bpffs, ChangeLock},
         entries,
         load::{self, Loaded, Outcome, Want},
+        maps::Maps,
         records::read_text,
         registry::{CountedSoFar, Reading, Registry},
         tables,
@@ -38,6 +41,8 @@ use crate::{
 /// How often kernel and counters are compared after an attach before the closest comparison is taken. A pause of a
 /// tenth of a millisecond is enough for one that is exact.
 const SETTLE_READINGS: usize = 100;
+/// The same while the program hangs, which comes again with every listing of all interfaces.
+const COMPARE_READINGS: usize = 3;
 const BOTH: [Direction; 2] = [Direction::In, Direction::Out];
 
 /// Which interfaces a command is about.
@@ -73,6 +78,28 @@ pub struct Host {
     identities: Identities,
     answers: Answers,
     kind: AttachKind,
+    said_full: SaidFull,
+    said_full_for_node: SaidFull,
+}
+
+/// How more addresses find room.
+pub const MORE_ADDRESSES: &str =
+    "raise `addresses` under [limits], then start anew with `trafctl detach --purge` and `trafctl attach`";
+
+/// How many addresses were last said to have found no room.
+#[derive(Debug, Default)]
+struct SaidFull(Cell<usize>);
+
+impl SaidFull {
+    /// Says it if it is news. `text` is given their number and one of them.
+    fn say<T: Display>(&self, without_room: &[T], text: impl FnOnce(&str) -> String) {
+        if self.0.replace(without_room.len()) == without_room.len() {
+            return;
+        }
+        if let Some(first) = without_room.first() {
+            tracing::error!("{}", text(&format!("{} ({first}, ...)", without_room.len())));
+        }
+    }
 }
 
 /// A change under way: the lock, and everything that was read under it.
@@ -95,7 +122,17 @@ impl Host {
         let identities = Identities::read(&config, state_dir, None)?;
         identities.complain(None);
         let (state_dir, answers) = (state_dir.to_owned(), Answers::default());
-        Ok(Self { config, bpffs, netlink, state_dir, identities, answers, kind })
+        Ok(Self {
+            config,
+            bpffs,
+            netlink,
+            state_dir,
+            identities,
+            answers,
+            kind,
+            said_full: SaidFull::default(),
+            said_full_for_node: SaidFull::default(),
+        })
     }
 
     /// Reads anew whose interface and whose address is what.
@@ -189,10 +226,17 @@ impl Host {
             let link = if session.registry.is_uplink(link.index) { link.as_uplink() } else { link };
             for direction in BOTH {
                 for kind in [AttachKind::Tcx, AttachKind::Clsact] {
-                    if attach::is_attached(&self.bpffs, &self.netlink, &link, kind, direction).await? {
-                        let programs = &mut session.loaded.programs;
-                        attach::ensure(&self.bpffs, &self.netlink, programs, &link, kind, direction).await?;
+                    if !attach::is_attached(&self.bpffs, &self.netlink, &link, kind, direction).await? {
+                        continue;
                     }
+                    let programs = &mut session.loaded.programs;
+                    let moved =
+                        attach::ensure(&self.bpffs, &self.netlink, programs, &link, kind, direction).await;
+                    // One that went meanwhile takes its hooks along.
+                    if moved.is_err() && self.netlink.link(link.index).await?.is_none() {
+                        continue;
+                    }
+                    moved?;
                 }
             }
         }
@@ -294,7 +338,9 @@ impl Host {
 
         let mut hanging = true;
         for direction in BOTH {
-            hanging &= attach::is_attached(&self.bpffs, &self.netlink, link, self.kind, direction).await?;
+            let programs = &mut loaded.programs;
+            hanging &=
+                attach::is_current(&self.bpffs, &self.netlink, programs, link, self.kind, direction).await?;
         }
         // Without a slot of its own until now it was counted in the one that strangers share, and no record has its index:
         // it would look gone, and its slots be given away while it counts in them.
@@ -319,7 +365,8 @@ impl Host {
                 | if container.is_none() { interface_flags::SHARED } else { 0 }
                 | if container.is_some() && slot.is_none() { interface_flags::NO_SLOT } else { 0 },
             interface_slot,
-            container_slot: slot.unwrap_or(0),
+            // No slot at all: a packet may meet the flags of before beside it.
+            container_slot: slot.unwrap_or(u32::MAX),
             link_header_len: link.link_header_len(),
         };
         // Before the hooks: a packet must find its interface from the first one on.
@@ -338,8 +385,13 @@ impl Host {
                     .await?;
             change = change.max(done);
         }
-        if begins && !link.is_uplink {
-            self.settle(session, interface_slot, link.index, counted_so_far).await?;
+        match (link.is_uplink, begins) {
+            (true, _) => {}
+            (false, true) => self.settle(session, interface_slot, link.index, counted_so_far).await?,
+            (false, false) => {
+                let Session { loaded, registry, .. } = session;
+                self.compare_anew(&mut loaded.maps, registry, interface_slot, link).await?;
+            }
         }
         Ok(change)
     }
@@ -370,7 +422,7 @@ impl Host {
         let addresses = self.addresses(|id| Ok(registry.container_slot(id)));
         addresses
             .and_then(|addresses| tables::sync_addresses(&mut loaded.maps, &addresses))
-            .and_then(|()| {
+            .and_then(|_| {
                 let maps_and_registry = (&mut loaded.maps, registry);
                 reclaim::make_room(&self.config, &self.state_dir, maps_and_registry, taken, |id| {
                     self.owns_address(id)
@@ -411,12 +463,27 @@ impl Host {
         counted_so_far: CountedSoFar,
     ) -> anyhow::Result<()> {
         let Session { loaded, registry, .. } = session;
-        let mut counted = registry.counted(&loaded.maps, slot)?;
+        match self.closest_reading(&loaded.maps, registry, (slot, ifindex), SETTLE_READINGS).await? {
+            Some(reading) => registry.note_settled(&mut loaded.maps, slot, &reading, counted_so_far),
+            None => Ok(()),
+        }
+    }
+
+    /// Of so many readings of kernel and counters the one between whose halves the fewest packets passed; `None` when the
+    /// interface is gone.
+    async fn closest_reading(
+        &self,
+        maps: &Maps,
+        registry: &Registry,
+        (slot, ifindex): (u32, u32),
+        readings: usize,
+    ) -> anyhow::Result<Option<Reading>> {
+        let mut counted = registry.counted(maps, slot)?;
         let mut last = None;
         let mut closest: Option<Reading> = None;
-        for _ in 0..SETTLE_READINGS {
+        for _ in 0..readings {
             let Some(link) = self.netlink.link(ifindex).await? else { break };
-            let after = registry.counted(&loaded.maps, slot)?;
+            let after = registry.counted(maps, slot)?;
             let reading = Reading { counted_earlier: counted, kernel: link.statistics, counted: after };
             if closest.as_ref().is_none_or(|closest| reading.spread() <= closest.spread()) {
                 closest = Some(reading);
@@ -427,8 +494,26 @@ impl Host {
             last = Some((link.statistics, after));
             counted = after;
         }
-        match closest {
-            Some(reading) => registry.note_settled(&mut loaded.maps, slot, &reading, counted_so_far),
+        Ok(closest)
+    }
+
+    /// A device that can't segment counts the pieces of what we saw whole, so that the kernel's statistics run away from
+    /// ours. Left alone, all of that would look like something missed when the program is next put on. So while it hangs
+    /// there, the two are compared anew from here, as long as pieces explain what is between them.
+    async fn compare_anew(
+        &self,
+        maps: &mut Maps,
+        registry: &mut Registry,
+        slot: u32,
+        link: &Link,
+    ) -> anyhow::Result<()> {
+        // The kernel's half is from before ours: that it is ahead is no matter of what passed in between.
+        if !registry.is_behind(slot, &link.statistics, &registry.counted(maps, slot)?) {
+            return Ok(());
+        }
+        let place = (slot, link.index);
+        match self.closest_reading(maps, registry, place, COMPARE_READINGS).await? {
+            Some(reading) => registry.note_pieces(maps, slot, &reading),
             None => Ok(()),
         }
     }
@@ -449,6 +534,16 @@ impl Host {
         Ok(())
     }
 
+    /// The configured addresses that the program does not know.
+    ///
+    /// # Errors
+    /// When a map can't be read.
+    pub fn addresses_missing(&self, maps: &Maps) -> anyhow::Result<Vec<IpNet>> {
+        let in_force = tables::addresses_in_force(maps)?;
+        let configured = self.identities.addresses.entries.iter().map(|entry| entry.prefix.trunc());
+        Ok(configured.filter(|prefix| !in_force.contains(prefix)).collect())
+    }
+
     /// Tells the program the node's own addresses, if there is an uplink to tell them on.
     ///
     /// # Errors
@@ -459,7 +554,11 @@ impl Host {
         } else {
             self.netlink.own_addresses().await?
         };
-        tables::sync_node_addresses(&mut session.loaded.maps, &own)
+        let without_room = tables::sync_node_addresses(&mut session.loaded.maps, &own)?;
+        self.said_full_for_node.say(&without_room, |named| {
+            format!("there is no room for {named} of the node's own addresses: what they send and get is not counted for it")
+        });
+        Ok(())
     }
 
     /// Lets go of interfaces that exist no more: their entries and pinned links. Their counters stay.
@@ -500,13 +599,21 @@ impl Host {
         entries::write(&mut session.loaded.maps, ifindex, InterfaceEntry::default())
     }
 
-    /// Brings the kernel's local addresses into line with the configuration's.
+    /// Brings the kernel's local addresses into line with the configuration's. For which of them there is no room is said
+    /// once, and the others are in force.
     ///
     /// # Errors
     /// When a map can't be written.
     pub fn sync_addresses(&self, session: &mut Session) -> anyhow::Result<()> {
         let wanted = self.addresses(|id| self.container_slot(session, id))?;
-        tables::sync_addresses(&mut session.loaded.maps, &wanted)
+        let without_room = tables::sync_addresses(&mut session.loaded.maps, &wanted)?;
+        self.said_full.say(&without_room, |named| {
+            format!(
+                "there is no room for {named} of the containers' addresses: on shared interfaces their packets are counted as \
+                 no_container; {MORE_ADDRESSES}"
+            )
+        });
+        Ok(())
     }
 
     /// Takes what is ours off the selected interfaces; gives the names of those it hung on. The counters stay.
@@ -526,7 +633,15 @@ impl Host {
                 .collect::<anyhow::Result<_>>()?,
         };
         let mut detached = Vec::new();
+        // Without maps there is nothing to compare, and all the more to take off.
+        let mut maps = load::open(&self.bpffs).ok();
+        let mut registry = maps.as_ref().map(Registry::read).transpose()?;
         for link in chosen {
+            if let (Some(maps), Some(registry)) = (&mut maps, &mut registry)
+                && let Some(slot) = registry.interface_of_index(link.index)
+            {
+                self.compare_anew(maps, registry, slot, link).await?;
+            }
             let mut was_attached = false;
             for direction in BOTH {
                 was_attached |= attach::detach(&self.bpffs, &self.netlink, link, direction).await?;

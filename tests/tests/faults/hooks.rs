@@ -2,12 +2,13 @@
 
 use std::process::Command;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context as _, Result, ensure};
+use rustix::process::Signal;
 use traffic_tests::check::{agrees_with_kernel, eventually, is_well, problems};
 use traffic_tests::evidence::compare;
 use traffic_tests::foreign::{Foreign, Hook, Place, Verdict};
 use traffic_tests::process::run_ok;
-use traffic_tests::traffic::udp_send;
+use traffic_tests::traffic::{tcp_exchange, udp_send};
 use traffic_tests::witness::InterfaceStatistics;
 use traffic_tests::{Amounts, Counters, Daemon};
 
@@ -38,6 +39,56 @@ fn programs_after_ours_change_nothing() -> Result<()> {
     compare(what, "the sender", sent, counters.class("101", 2, "ipv4"))?;
     agrees_with_kernel(&lab, &counters, a.interface())?;
     is_well(&lab)
+}
+
+#[test]
+fn pieces_that_a_device_cuts_are_never_called_missed() -> Result<()> {
+    let lab = node("pieces")?;
+    let (a, b) = pair(&lab)?;
+    lab.run_ok(&["attach"])?;
+    // What goes to 102 reaches the program whole, is cut behind it, and counted by the kernel then.
+    run_ok(lab.host().command("ethtool").args(["-K", b.interface(), "tso", "off", "gso", "off"]))?;
+    let transfer = || {
+        let before = Counters::at_rest(&lab)?.interface(b.interface()).in_skbs;
+        let kernel = InterfaceStatistics::read(lab.host(), b.interface())?.tx_packets;
+        tcp_exchange(a.namespace(), b.namespace(), at(b.v4()), 20_000_000, 1000)?;
+        let ours = Counters::at_rest(&lab)?.interface(b.interface()).in_skbs - before;
+        let kernel = InterfaceStatistics::read(lab.host(), b.interface())?.tx_packets - kernel;
+        ensure!(kernel > 2 * ours, "nothing was cut: {ours} buffers, {kernel} by the kernel");
+        anyhow::Ok(())
+    };
+    let unseen = || anyhow::Ok(Counters::at_rest(&lab)?.interface(b.interface()).in_unseen_skbs);
+    let mut missed = unseen()?;
+    transfer()?;
+    lab.run_ok(&["detach"])?;
+    lab.run_ok(&["attach"])?;
+    assert_eq!(unseen()?, missed, "all of it was counted");
+
+    // What passes while it is off still is missed, however much was cut before.
+    transfer()?;
+    lab.run_ok(&["detach"])?;
+    missed += udp_send(a.namespace(), b.namespace(), at(b.v4()), 17, 300)?.packets;
+    lab.run_ok(&["attach"])?;
+    assert_eq!(unseen()?, missed);
+
+    // Nor does it matter who takes it off, where a daemon compares now and then.
+    let daemon = Daemon::start(&lab)?;
+    transfer()?;
+    // A second reload says that the first, with its listing of all interfaces, is done.
+    for reloads in 1..=2 {
+        daemon.signal(Signal::HUP)?;
+        eventually("classes are loaded", || Ok(daemon.said().matches("are in force").count() == reloads))?;
+    }
+    let link = run_ok(lab.host().command("ip").args(["-o", "link", "show", b.interface()]))?;
+    let (index, _) = link.split_once(':').context("an index")?;
+    for direction in ["in", "out"] {
+        std::fs::remove_file(lab.bpffs().join(format!("links/{index}-{direction}")))?;
+    }
+    missed += udp_send(a.namespace(), b.namespace(), at(b.v4()), 23, 300)?.packets;
+    daemon.signal(Signal::HUP)?;
+    eventually("it hangs there again", || Ok(is_well(&lab).is_ok()))?;
+    assert_eq!(unseen()?, missed);
+    daemon.end()
 }
 
 #[test]

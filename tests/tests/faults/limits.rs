@@ -47,6 +47,61 @@ fn containers_without_a_slot_are_counted_as_such() -> Result<()> {
     daemon.end()
 }
 
+#[test]
+fn a_customer_after_another_finds_a_slot_when_all_are_taken() -> Result<()> {
+    let lab = node_with("retire-full", "[limits]\ncontainers = 2\n")?;
+    let (a, b) = pair(&lab)?;
+    Daemon::start(&lab)?.end()?;
+    let old = udp_send(a.namespace(), b.namespace(), at(b.v4()), 20, 300)?;
+    lab.run_ok(&["container", "retire", "101"])?;
+    // The former owner's part of the slot is in nobody's name any more, so that the sums don't agree by interface.
+    let new = udp_send(a.namespace(), b.namespace(), at(b.v4()), 31, 400)?;
+    let counters = Counters::read(&lab)?;
+    assert_eq!(counters.class("101", 2, "ipv4"), Amounts::outgoing(new.packets, new.l3_bytes));
+    assert_eq!(counters.fault("veth101.0", "container_table_full"), Amounts::default());
+    let rows = lab.run_json(&["report", "--format", "json"])?;
+    let before = rows["rows"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .find(|row| row["container"].as_str().is_some_and(|name| name.starts_with("101@")));
+    assert_eq!(before.context("the former one")?["out"]["packets"].as_u64(), Some(old.packets));
+    is_well(&lab)
+}
+
+#[test]
+fn an_address_too_many_is_named_and_costs_the_others_nothing() -> Result<()> {
+    let lab = node_with("addresses", "[limits]\naddresses = 2\n")?;
+    let venet = lab.venet()?;
+    let a = venet.container("301", [10, 1, 0, 1].into(), "fd00:1::1".parse()?)?;
+    let b = venet.container("302", [10, 1, 0, 2].into(), "fd00:1::2".parse()?)?;
+    for (id, address) in [
+        ("301", "10.1.0.1"),
+        ("301", "fd00:1::1"),
+        ("302", "fd00:1::2"),
+        ("302", "10.1.0.2"),
+        ("303", "10.1.0.3"),
+    ] {
+        lab.run_ok(&["address", "add", id, address])?;
+    }
+    let mut daemon = Daemon::start(&lab)?;
+    daemon.says("there is no room for 1 (10.1.0.3/32, ...) of the containers' addresses")?;
+    let told = problems(&lab)?;
+    ensure!(told.len() == 1 && told[0].contains("10.1.0.3/32"), "{told:#?}");
+    let v4 = udp_send(a.namespace(), b.namespace(), at(b.v4()), 20, 300)?;
+    let v6 = udp_send(b.namespace(), a.namespace(), at(a.v6()), 30, 400)?;
+    let counters = Counters::at_rest(&lab)?;
+    assert_eq!(counters.class("301", 2, "ipv4"), Amounts::outgoing(v4.packets, v4.l3_bytes));
+    assert_eq!(counters.class("302", 2, "ipv6"), Amounts::outgoing(v6.packets, v6.l3_bytes));
+    eventually("drains go on", || Ok(booked(&lab, "302")?.out_packets == v6.packets))?;
+
+    // Where one takes the place of another there is room, and for the one that waited too once one is gone.
+    lab.run_ok(&["address", "remove", "10.1.0.1"])?;
+    is_well(&lab)?;
+    assert_eq!(daemon.said().matches("there is no room").count(), 1, "{}", daemon.said());
+    daemon.end_after_errors()
+}
+
 /// A group of processes with little memory, removed with its guard.
 struct SmallGroup(PathBuf);
 

@@ -14,7 +14,7 @@ use traffic_tests::traffic::{Load, udp_send};
 use traffic_tests::witness::InterfaceStatistics;
 use traffic_tests::{Amounts, Container, Counters, Daemon, Lab};
 
-use crate::node::{at, booked, node, pair};
+use crate::node::{at, booked, node, node_with, pair};
 
 /// Buffers in and out of an interface.
 type Buffers = (u64, u64);
@@ -67,11 +67,20 @@ fn wipe(directory: &Path) -> Result<()> {
 
 #[test]
 fn a_wiped_bpffs_is_made_anew_and_the_loss_has_its_size() -> Result<()> {
-    let lab = node("wipe")?;
-    let (a, b) = pair(&lab)?;
-    let mut daemon = Daemon::start(&lab)?;
+    wiped(&node("wipe")?)
+}
+
+/// Filters outlive the pins, and go on counting in maps that nobody knows any more.
+#[test]
+fn a_wiped_bpffs_under_filters_is_made_anew_and_the_loss_has_its_size() -> Result<()> {
+    wiped(&node_with("wipe-clsact", "attach = \"clsact\"")?)
+}
+
+fn wiped(lab: &Lab) -> Result<()> {
+    let (a, b) = pair(lab)?;
+    let mut daemon = Daemon::start(lab)?;
     let first = udp_send(a.namespace(), b.namespace(), at(b.v4()), 300, 400)?;
-    eventually("the first part is booked", || Ok(booked(&lab, "101")?.out_packets == first.packets))?;
+    eventually("the first part is booked", || Ok(booked(lab, "101")?.out_packets == first.packets))?;
 
     // Counted and not booked, then not even counted: the daemon sleeps meanwhile, so that the two are known.
     daemon.signal(Signal::STOP)?;
@@ -80,18 +89,18 @@ fn a_wiped_bpffs_is_made_anew_and_the_loss_has_its_size() -> Result<()> {
     let missed = udp_send(a.namespace(), b.namespace(), at(b.v4()), 250, 300)?;
     daemon.signal(Signal::CONT)?;
     daemon.says("were gone from")?;
-    eventually("nothing is wrong", || Ok(is_well(&lab).is_ok()))?;
+    eventually("nothing is wrong", || Ok(is_well(lab).is_ok()))?;
     let last = udp_send(a.namespace(), b.namespace(), at(b.v4()), 200, 500)?;
 
-    let (_, gap) = nothing_vanished(&lab, &a)?;
-    nothing_vanished(&lab, &b)?;
+    let (_, gap) = nothing_vanished(lab, &a)?;
+    nothing_vanished(lab, &b)?;
     assert_eq!(gap, (0, lost.packets + missed.packets));
-    let booked = booked(&lab, "101")?;
+    let booked = booked(lab, "101")?;
     let what = format!("datagrams in the ledger, less {} while all pins were wiped, which are a gap", gap.1);
     let all = Amounts::outgoing(first.packets + last.packets, first.l3_bytes + last.l3_bytes);
     compare(&what, "the sender", all, booked)?;
-    let counters = Counters::at_rest(&lab)?;
-    agrees_with_kernel(&lab, &counters, a.interface())?;
+    let counters = Counters::at_rest(lab)?;
+    agrees_with_kernel(lab, &counters, a.interface())?;
 
     let gaps = lab.run_json(&["gaps", "--format", "json"])?;
     let of = |reason: &str, interface: Option<&str>| -> Vec<Value> {

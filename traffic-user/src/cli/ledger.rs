@@ -9,9 +9,10 @@ use jiff::Timestamp;
 use super::{Done, Format, Global, import_pva, print, report};
 use crate::{
     bookkeeper::{Bookkeeper, ledger_path},
-    host::Selection,
+    host::{Selection, Session},
     kernel::load::{self, Want},
     ledger::{DrainTrigger, Ledger, LedgerError, render},
+    naming::Role,
     snapshot::ContainerId,
 };
 
@@ -190,8 +191,18 @@ pub(super) async fn container(global: &Global, options: &ContainerOptions) -> an
         session.registry.retire_container(&mut session.loaded.maps, container)?;
     }
     let links = host.netlink.links().await?;
-    let report = host.attach(&mut session, &links, &Selection::Matching).await?;
+    let mut report = host.attach(&mut session, &links, &Selection::Matching).await?;
+    let is_there =
+        links.iter().any(|link| matches!(host.role(link), Role::Container(id) if ids.contains(&id)));
+    let has_slot = |session: &Session| ids.iter().any(|id| session.registry.container_slot(id).is_some());
+    if is_there && !has_slot(&session) {
+        // All slots are taken, the old one too as long as an interface pointed to it, which no one does by now.
+        report = host.attach(&mut session, &links, &Selection::Matching).await?;
+    }
     host.sync_addresses(&mut session)?;
+    if is_there && !has_slot(&session) {
+        bail!("retired, but all counter slots are taken: raise `containers` under [limits]");
+    }
     if !report.failed.is_empty() {
         bail!("retired, but not every interface could be given its new counters; run `trafctl attach`");
     }

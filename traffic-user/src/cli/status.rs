@@ -6,7 +6,7 @@ use traffic_common::{Direction, LAYOUT_VERSION, MARK_CLASSES, Meta, UNKNOWN_INTE
 use super::{Done, Format, Global, print};
 use crate::{
     clock,
-    host::Host,
+    host::{Host, MORE_ADDRESSES},
     kernel::{
         attach::{self, AttachKind, Hanging},
         counters,
@@ -64,6 +64,14 @@ async fn gather(host: &Host, maps: &Maps) -> anyhow::Result<Status> {
             "the hooks hold {unnamed} programs of others, whose names can't be read without CAP_SYS_ADMIN: whether they are \
              a second trafctl's can't be told"
         );
+    }
+    let missing = host.addresses_missing(maps)?;
+    if let Some(first) = missing.first() {
+        problems.push(format!(
+            "the program does not know {} of the containers' addresses ({first}, ...): `trafctl attach` tells it, as far as there \
+             is room; {MORE_ADDRESSES}",
+            missing.len()
+        ));
     }
     let programs = programs(host, &meta, &mut problems)?;
     let shaping_mark = shaping_mark(host, maps, &meta, &mut problems)?;

@@ -7,7 +7,7 @@
 
 use std::{fs, io};
 
-use anyhow::{Context as _, bail};
+use anyhow::{Context as _, anyhow, bail};
 use aya::{
     programs::{
         LinkOrder, MultiProgLink as _, ProgramInfo, SchedClassifier, TcAttachType,
@@ -100,9 +100,37 @@ pub async fn is_attached(
     kind: AttachKind,
     direction: Direction,
 ) -> anyhow::Result<bool> {
+    Ok(program_on(bpffs, netlink, link, kind, direction).await?.is_some())
+}
+
+/// Whether just this program hangs on the hook. One of ours that is another may count in maps that nobody knows any more,
+/// whose pins were removed.
+///
+/// # Errors
+/// When the kernel can't be asked.
+pub async fn is_current(
+    bpffs: &Bpffs,
+    netlink: &Netlink,
+    programs: &mut Programs,
+    link: &Link,
+    kind: AttachKind,
+    direction: Direction,
+) -> anyhow::Result<bool> {
+    let wanted = programs.for_hook(link, direction).info()?.id();
+    Ok(program_on(bpffs, netlink, link, kind, direction).await? == Some(wanted))
+}
+
+/// Id of the program of ours on a hook.
+async fn program_on(
+    bpffs: &Bpffs,
+    netlink: &Netlink,
+    link: &Link,
+    kind: AttachKind,
+    direction: Direction,
+) -> anyhow::Result<Option<u32>> {
     match kind {
-        AttachKind::Tcx => Ok(pinned_link(bpffs, link.index, direction)?.is_some()),
-        AttachKind::Clsact => Ok(our_filter(netlink, link, direction).await?.is_some()),
+        AttachKind::Tcx => Ok(pinned_link(bpffs, link.index, direction)?.map(|(_, on)| on.program_id)),
+        AttachKind::Clsact => our_filter(netlink, link, direction).await,
     }
 }
 
@@ -124,7 +152,16 @@ pub async fn ensure(
         AttachKind::Tcx => ensure_tcx(bpffs, program, link, direction),
         AttachKind::Clsact => {
             let found = our_filter(netlink, link, direction).await?;
-            ensure_clsact(program, link, attach_type, found)
+            match ensure_clsact(program, link, attach_type, found) {
+                // The filter goes by the name, which may have gone to another interface.
+                Ok(Change::Attached) if our_filter(netlink, link, direction).await?.is_none() => {
+                    take_filter_off(link, attach_type).and(Err(anyhow!(
+                        "the name now belongs to another interface than index {}",
+                        link.index
+                    )))
+                }
+                change => change,
+            }
         }
     };
     change.with_context(|| format!("cannot attach {name} to {} ({})", link.name, kind.name()))
@@ -214,6 +251,13 @@ fn leave_attached(link: SchedClassifierLink) {
     std::mem::forget(link);
 }
 
+/// Removes our filter from whatever has this name.
+fn take_filter_off(link: &Link, attach_type: TcAttachType) -> anyhow::Result<()> {
+    let existing =
+        SchedClassifierLink::attached(&link.name, attach_type, FILTER_PRIORITY, FILTER_HANDLE, None)?;
+    Ok(aya::programs::Link::detach(existing)?)
+}
+
 /// Id of our program's filter on a clsact hook.
 async fn our_filter(netlink: &Netlink, link: &Link, direction: Direction) -> anyhow::Result<Option<u32>> {
     let filters = netlink.bpf_filters(link.index, direction).await?;
@@ -279,9 +323,7 @@ async fn detach_kind(
             if our_filter(netlink, link, direction).await?.is_none() {
                 return Ok(false);
             }
-            let existing =
-                SchedClassifierLink::attached(&link.name, attach_type, FILTER_PRIORITY, FILTER_HANDLE, None)?;
-            aya::programs::Link::detach(existing)
+            take_filter_off(link, attach_type)
                 .with_context(|| format!("cannot remove the filter of {name} from {}", link.name))?;
             Ok(true)
         }

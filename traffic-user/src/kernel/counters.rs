@@ -27,18 +27,28 @@ pub fn read(maps: &Maps, node: &str) -> anyhow::Result<Snapshot> {
     loop {
         let before = owners(maps)?;
         let snapshot = read_once(maps, node, &before)?;
-        // A slot that changed hands meanwhile would show one's counters under the other's name.
-        if owners(maps)? == before {
+        if !before.changed_hands(&owners(maps)?) {
             return Ok(snapshot);
         }
     }
 }
 
 /// Who owns which slot.
-#[derive(PartialEq, Eq)]
 struct Owners {
     containers: Vec<ContainerRecord>,
     interfaces: Vec<InterfaceRecord>,
+}
+
+impl Owners {
+    /// Whether a slot that was read has another owner or none by now: one's counters would be shown under the other's name. One
+    /// that nobody had before was not read; its first owner may come, and a thousand one after the other.
+    fn changed_hands(&self, now: &Self) -> bool {
+        let changed = |before: (u32, u32), now: (u32, u32)| before.1 != 0 && before != now;
+        let container = |record: &ContainerRecord| (record.state, record.generation);
+        let interface = |record: &InterfaceRecord| (record.state, record.generation);
+        self.containers.iter().zip(&now.containers).any(|(a, b)| changed(container(a), container(b)))
+            || self.interfaces.iter().zip(&now.interfaces).any(|(a, b)| changed(interface(a), interface(b)))
+    }
 }
 
 fn owners(maps: &Maps) -> anyhow::Result<Owners> {

@@ -15,7 +15,7 @@ use traffic_common::{
 };
 
 use super::{
-    counters::{self, sum_interface},
+    counters::{self, is_missed, since_attach, sum_interface},
     entries::CountedIn,
     maps::Maps,
     records::{EMPTY_CONTAINER, EMPTY_INTERFACE, NOTHING, container_id, read_text, write_text},
@@ -26,6 +26,8 @@ use crate::{
     shaping,
     snapshot::{ContainerId, NODE_ID},
 };
+
+const BOTH: [Direction; 2] = [Direction::In, Direction::Out];
 
 /// The slot that answers `mine`, else the first that is free.
 fn choose<R>(records: &[R], mine: impl Fn(&R) -> bool, free: impl Fn(&R) -> bool) -> Option<usize> {
@@ -368,6 +370,35 @@ impl Registry {
         self.write_interface(maps, slot, record)
     }
 
+    /// Whether the kernel has counted more in this slot's interface than we have, since the two were last compared.
+    pub fn is_behind(&self, slot: u32, kernel: &LinkStatistics, counted: &LinkStatistics) -> bool {
+        let record = &self.interfaces[slot as usize];
+        record.ifindex != 0
+            && BOTH.into_iter().any(|direction| ahead(record, kernel, counted, direction as usize))
+    }
+
+    /// Compares a direction anew from this reading where the kernel is ahead of us by no more than the pieces that a device
+    /// cuts buffers into. More than that was missed, and stays to be told.
+    ///
+    /// # Errors
+    /// When the maps can't be read or written.
+    pub fn note_pieces(&mut self, maps: &mut Maps, slot: u32, reading: &Reading) -> anyhow::Result<()> {
+        let mut record = self.interfaces[slot as usize];
+        let totals = sum_interface(&maps.interface_counters.range(slot, 1)?);
+        let since = since_attach(&record, &reading.kernel, &totals);
+        for (direction, since) in BOTH.into_iter().zip([since.incoming, since.outgoing]) {
+            let at = direction as usize;
+            if ahead(&record, &reading.kernel, &reading.counted, at) && !is_missed(since, &totals.passed[at])
+            {
+                record.kernel_before.packets[at] = reading.kernel.packets[at];
+                record.kernel_before.bytes[at] = reading.kernel.bytes[at];
+                record.counted_before.packets[at] = reading.counted_earlier.packets[at];
+                record.counted_before.bytes[at] = reading.counted_earlier.bytes[at];
+            }
+        }
+        self.write_interface(maps, slot, record)
+    }
+
     /// Notes that the interface went; its slot and counters stay.
     ///
     /// # Errors
@@ -388,6 +419,13 @@ impl Registry {
         }
         Ok(())
     }
+}
+
+/// Whether the kernel has counted more than we have in one direction, since the two were last compared.
+fn ahead(record: &InterfaceRecord, kernel: &LinkStatistics, counted: &LinkStatistics, at: usize) -> bool {
+    let kernel = minus(kernel, &record.kernel_before);
+    let counted = minus(counted, &record.counted_before);
+    kernel.packets[at] > counted.packets[at] || kernel.bytes[at] > counted.bytes[at]
 }
 
 fn owns(record: &ContainerRecord, id: &ContainerId) -> bool {

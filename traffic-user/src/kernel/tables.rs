@@ -358,62 +358,129 @@ pub fn columns(meta: &Meta) -> Vec<(u32, u8)> {
     (0..used).map(|column| (column, meta.column_class[column as usize])).collect()
 }
 
-/// Makes the local addresses in the kernel equal to `wanted`: prefix -> container slot.
+/// Makes the local addresses in the kernel equal to `wanted`: prefix -> container slot. New ones come before old ones go,
+/// so that one which is replaced by a longer or a shorter prefix is never missing. Gives those that found no room.
 ///
 /// # Errors
-/// When the kernel refuses one; those before it are in force.
-pub fn sync_addresses(maps: &mut Maps, wanted: &BTreeMap<IpNet, u32>) -> anyhow::Result<()> {
+/// When the maps can't be read, or the kernel refuses for another reason; all others are in force then, too.
+pub fn sync_addresses(maps: &mut Maps, wanted: &BTreeMap<IpNet, u32>) -> anyhow::Result<Vec<IpNet>> {
     let (mut v4, mut v6) = (BTreeMap::new(), BTreeMap::new());
-    for (prefix, slot) in wanted {
+    for (&prefix, &slot) in wanted {
         match prefix {
-            IpNet::V4(net) => v4.insert((u32::from(net.prefix_len()), net.network().octets()), *slot),
-            IpNet::V6(net) => v6.insert((u32::from(net.prefix_len()), net.network().octets()), *slot),
+            IpNet::V4(net) => {
+                v4.insert((u32::from(net.prefix_len()), net.network().octets()), (prefix, slot))
+            }
+            IpNet::V6(net) => {
+                v6.insert((u32::from(net.prefix_len()), net.network().octets()), (prefix, slot))
+            }
         };
     }
-    sync_family(&mut maps.addresses_v4, &v4).context("cannot write the IPv4 addresses of containers")?;
-    sync_family(&mut maps.addresses_v6, &v6).context("cannot write the IPv6 addresses of containers")
+    // One family's trouble is not the other's.
+    let refused_v4 =
+        sync_family(&mut maps.addresses_v4, &v4).context("cannot write the IPv4 addresses of containers");
+    let refused_v6 =
+        sync_family(&mut maps.addresses_v6, &v6).context("cannot write the IPv6 addresses of containers");
+    Ok([refused_v4?, refused_v6?].concat())
 }
 
-/// Makes the node's own addresses in the kernel equal to `wanted`; new ones first, so that one that stays is never missing.
+/// Makes the node's own addresses in the kernel equal to `wanted`, in the same order; gives those that found no room.
 ///
 /// # Errors
-/// When the kernel refuses one; those before it are in force.
-pub fn sync_node_addresses(maps: &mut Maps, wanted: &BTreeSet<IpAddr>) -> anyhow::Result<()> {
-    let wanted: BTreeSet<[u8; 16]> = wanted
+/// As [`sync_addresses`].
+pub fn sync_node_addresses(maps: &mut Maps, wanted: &BTreeSet<IpAddr>) -> anyhow::Result<Vec<IpAddr>> {
+    let wanted: BTreeMap<[u8; 16], IpAddr> = wanted
         .iter()
-        .map(|address| match address {
-            IpAddr::V4(v4) => node_address_v4(v4.octets()),
-            IpAddr::V6(v6) => v6.octets(),
+        .map(|&address| match address {
+            IpAddr::V4(v4) => (node_address_v4(v4.octets()), address),
+            IpAddr::V6(v6) => (v6.octets(), address),
         })
         .collect();
     let present: BTreeSet<[u8; 16]> = maps.node_addresses.keys().collect::<Result<_, _>>()?;
-    for address in wanted.difference(&present) {
-        maps.node_addresses.insert(address, 1, 0).context("cannot write the node's own addresses")?;
-    }
-    for address in present.difference(&wanted) {
-        maps.node_addresses.remove(address).context("cannot write the node's own addresses")?;
-    }
-    Ok(())
+    let mut attempt = || -> Result<Vec<IpAddr>, MapError> {
+        let missing = wanted.iter().filter(|(key, _)| !present.contains(*key));
+        let mut insert = |key: &[u8; 16]| fits(maps.node_addresses.insert(key, 1, 0));
+        let late = refused(missing, |(key, _)| insert(key))?;
+        for key in present.iter().filter(|key| !wanted.contains_key(*key)) {
+            maps.node_addresses.remove(key)?;
+        }
+        let mut insert = |key: &[u8; 16]| fits(maps.node_addresses.insert(key, 1, 0));
+        Ok(refused(late, |(key, _)| insert(key))?.into_iter().map(|(_, &address)| address).collect())
+    };
+    attempt().context("cannot write the node's own addresses")
 }
 
 fn sync_family<K: Pod + Ord>(
     trie: &mut LpmTrie<MapData, K, u32>,
-    wanted: &BTreeMap<(u32, K), u32>,
-) -> Result<(), MapError> {
-    let mut present = BTreeMap::new();
-    for key in trie.keys() {
-        let key = key?;
-        let value = trie.get(&key, 0)?;
-        // The key is packed; its fields are copied out, never borrowed.
-        present.insert((key.prefix_len(), key.data()), value);
+    wanted: &BTreeMap<(u32, K), (IpNet, u32)>,
+) -> Result<Vec<IpNet>, MapError> {
+    let present = present(trie)?;
+    let other = wanted.iter().filter(|&(key, (_, slot))| present.get(key) != Some(slot));
+    let late = refused(other, |&(&(len, data), (_, slot))| fits(trie.insert(&Key::new(len, data), slot, 0)))?;
+    for &(len, data) in present.keys().filter(|key| !wanted.contains_key(key)) {
+        trie.remove(&Key::new(len, data))?;
     }
-    for (&(prefix_len, data), _) in present.iter().filter(|(key, _)| !wanted.contains_key(key)) {
-        trie.remove(&Key::new(prefix_len, data))?;
+    let still = refused(late, |&(&(len, data), (_, slot))| {
+        // Kernels before 6.13 want room for a second one while they replace one. Nor may it go on leading to a slot that
+        // may be another's soon.
+        if present.contains_key(&(len, data)) {
+            trie.remove(&Key::new(len, data))?;
+        }
+        fits(trie.insert(&Key::new(len, data), slot, 0))
+    })?;
+    Ok(still.into_iter().map(|(_, &(prefix, _))| prefix).collect())
+}
+
+/// The local addresses that the program knows.
+///
+/// # Errors
+/// When the maps can't be read.
+pub fn addresses_in_force(maps: &Maps) -> anyhow::Result<BTreeSet<IpNet>> {
+    let mut all = BTreeSet::new();
+    for (len, network) in present(&maps.addresses_v4)?.into_keys() {
+        all.insert(Ipv4Net::new(network.into(), u8::try_from(len)?)?.into());
     }
-    for (&(prefix_len, data), slot) in wanted.iter().filter(|&(key, slot)| present.get(key) != Some(slot)) {
-        trie.insert(&Key::new(prefix_len, data), slot, 0)?;
+    for (len, network) in present(&maps.addresses_v6)?.into_keys() {
+        all.insert(Ipv6Net::new(network.into(), u8::try_from(len)?)?.into());
     }
-    Ok(())
+    Ok(all)
+}
+
+/// What is in a trie: length and network -> value.
+fn present<K: Pod + Ord>(trie: &LpmTrie<MapData, K, u32>) -> Result<BTreeMap<(u32, K), u32>, MapError> {
+    trie.keys()
+        .map(|key| {
+            let key = key?;
+            // The key is packed; its fields are copied out, never borrowed.
+            Ok(((key.prefix_len(), key.data()), trie.get(&key, 0)?))
+        })
+        .collect()
+}
+
+/// Those that found no room.
+fn refused<T>(
+    all: impl IntoIterator<Item = T>,
+    mut insert: impl FnMut(&T) -> Result<bool, MapError>,
+) -> Result<Vec<T>, MapError> {
+    let mut refused = Vec::new();
+    for one in all {
+        if !insert(&one)? {
+            refused.push(one);
+        }
+    }
+    Ok(refused)
+}
+
+/// Whether there was room for an element.
+fn fits(inserted: Result<(), MapError>) -> Result<bool, MapError> {
+    match inserted {
+        Ok(()) => Ok(true),
+        Err(MapError::SyscallError(error))
+            if matches!(error.io_error.raw_os_error(), Some(libc::ENOSPC | libc::E2BIG)) =>
+        {
+            Ok(false)
+        }
+        Err(error) => Err(error),
+    }
 }
 
 #[cfg(test)]
