@@ -104,9 +104,12 @@ fn check(path: &PathBuf, format: Format) -> anyhow::Result<Done> {
 
 fn load_file(global: &Global, config: &Config, path: Option<&PathBuf>) -> anyhow::Result<Done> {
     let table = match path {
-        Some(path) => classes::compile(&class_source::read(path)?.entries, config.class_order),
-        None => class_source::configured_table(config)?,
+        Some(path) => {
+            class_source::read(path).map(|file| classes::compile(&file.entries, config.class_order))
+        }
+        None => class_source::configured_table(config),
     };
+    let table = table.context("the table in force stays in force")?;
     put_in_force(global, config, table)?;
     Ok(Done::Well)
 }
