@@ -114,7 +114,7 @@ fn a_bad_class_file_at_a_boot_gives_the_table_that_was_in_force() -> Result<()> 
         counts_in(&lab, &a, &b, 2)?;
         daemon.end_after_errors()?;
     }
-    let mut daemon = Daemon::start(&lab)?;
+    let daemon = Daemon::start(&lab)?;
     changes_table(&lab, "it is mended", || Ok(fs::write(&file, classes(3))?))?;
     counts_in(&lab, &a, &b, 3)?;
     daemon.end()?;
