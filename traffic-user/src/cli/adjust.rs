@@ -5,7 +5,7 @@ use clap::{Args, ValueEnum};
 use jiff::Timestamp;
 use traffic_common::Family;
 
-use super::{Done, Format, Global, ledger::open_for_writing, print, report};
+use super::{Done, Format, Global, print};
 use crate::{ledger::AdjustmentRequest, ledger::render, notation};
 
 /// Correct a closed month: a row of its own beside the frozen figures, which stay as they are
@@ -82,9 +82,9 @@ pub(super) fn run(global: &Global, options: &Options) -> anyhow::Result<Done> {
         made: Timestamp::now(),
     };
     let adjusted = if options.yes {
-        open_for_writing(global)?.adjust(&request)
+        global.ledger_for_writing()?.adjust(&request)
     } else {
-        report::open(global)?.preview_adjustment(&request)
+        global.ledger()?.preview_adjustment(&request)
     };
     let adjusted = adjusted.context("nothing was corrected")?;
     let format = match options.format {

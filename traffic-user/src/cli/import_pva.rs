@@ -9,7 +9,7 @@ use anyhow::Context as _;
 use clap::Args;
 use jiff::Timestamp;
 
-use super::{Done, Format, Global, ledger::open_for_writing, print};
+use super::{Done, Format, Global, print};
 use crate::{
     ledger::{PvaImport, PvaImported, PvaProgress},
     output,
@@ -55,7 +55,7 @@ pub(super) fn run(global: &Global, options: &Options) -> anyhow::Result<Done> {
         dry_run: options.dry_run,
         now,
     };
-    let mut ledger = open_for_writing(global)?;
+    let mut ledger = global.ledger_for_writing()?;
     let mut meter = Meter::new();
     let imported = ledger.import_pva(&options.file, &import, &mut |progress| meter.show(progress));
     meter.clear();

@@ -6,12 +6,12 @@ use anyhow::{Context as _, bail};
 use clap::{Args, Subcommand};
 use jiff::Timestamp;
 
-use super::{Done, Format, Global, import_pva, print, report};
+use super::{Done, Format, Global, import_pva, print};
 use crate::{
-    bookkeeper::{Bookkeeper, ledger_path},
+    bookkeeper::Bookkeeper,
     host::{Selection, Session},
     kernel::load::{self, Want},
-    ledger::{DrainTrigger, Ledger, LedgerError, render},
+    ledger::{DrainTrigger, LedgerError, render},
     naming::Role,
     snapshot::ContainerId,
 };
@@ -90,9 +90,9 @@ enum ContainerAction {
 
 pub(super) fn close(global: &Global, options: &CloseOptions) -> anyhow::Result<Done> {
     let closed = match &options.month {
-        None => report::open(global)?.closed_periods()?,
+        None => global.ledger()?.closed_periods()?,
         Some(month) => {
-            let mut ledger = open_for_writing(global)?;
+            let mut ledger = global.ledger_for_writing()?;
             let closed = ledger.close(month, Timestamp::now())?;
             tracing::info!("{} is closed; whoever notes its hash elsewhere can prove it later", closed.name);
             let gaps = ledger.gaps(Some(closed.start), Some(closed.end))?;
@@ -113,7 +113,7 @@ pub(super) fn close(global: &Global, options: &CloseOptions) -> anyhow::Result<D
 }
 
 pub(super) fn audit(global: &Global, options: &AuditOptions) -> anyhow::Result<Done> {
-    let audit = report::open(global)?.audit()?;
+    let audit = global.ledger()?.audit()?;
     print(&match options.format {
         Format::Table => {
             let mut text = format!(
@@ -146,7 +146,7 @@ pub(super) fn audit(global: &Global, options: &AuditOptions) -> anyhow::Result<D
 pub(super) fn run(global: &Global, options: &Options) -> anyhow::Result<Done> {
     match &options.action {
         Action::Backup { file } => {
-            report::open(global)?.backup(file).with_context(|| format!("cannot write {}", file.display()))?;
+            global.ledger()?.backup(file).with_context(|| format!("cannot write {}", file.display()))?;
         }
         Action::ImportPva(options) => return import_pva::run(global, options),
     }
@@ -207,13 +207,4 @@ pub(super) async fn container(global: &Global, options: &ContainerOptions) -> an
         bail!("retired, but not every interface could be given its new counters; run `trafctl attach`");
     }
     Ok(Done::Well)
-}
-
-pub(super) fn open_for_writing(global: &Global) -> anyhow::Result<Ledger> {
-    let path = ledger_path(&global.state_dir);
-    if !path.exists() {
-        bail!("there is no ledger {}; `trafctl run` keeps it", path.display());
-    }
-    Ledger::open(&path, global.config()?.ledger)
-        .with_context(|| format!("cannot open the ledger {}", path.display()))
 }

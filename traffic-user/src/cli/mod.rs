@@ -1,13 +1,25 @@
 //! The command line: what each command takes, and which module does it.
 
-use std::{ffi::OsString, path::PathBuf};
+use std::{
+    ffi::OsString,
+    path::{Path, PathBuf},
+};
 
-use anyhow::Context as _;
+use anyhow::{Context as _, bail};
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 
 use crate::{
-    addresses::AddressFile, config::Config, host::Host, identities::Identities, kernel::bpffs::Bpffs,
-    netlink::Netlink, privileges, snapshot::ContainerId, vz::netstat::Name,
+    addresses::AddressFile,
+    bookkeeper::ledger_path,
+    config::Config,
+    host::Host,
+    identities::Identities,
+    kernel::bpffs::Bpffs,
+    ledger::{Ledger, LedgerError},
+    netlink::Netlink,
+    privileges,
+    snapshot::ContainerId,
+    vz::netstat::Name,
 };
 
 mod address;
@@ -247,6 +259,24 @@ impl Global {
         }
         let identities = self.identities(config)?;
         Ok(typed.iter().flat_map(|id| identities.naming.all_ids(id)).collect())
+    }
+
+    /// The ledger, for reading.
+    fn ledger(&self) -> anyhow::Result<Ledger> {
+        self.open_ledger(Ledger::open_read_only)
+    }
+
+    fn ledger_for_writing(&self) -> anyhow::Result<Ledger> {
+        let config = self.config()?.ledger;
+        self.open_ledger(|path| Ledger::open(path, config))
+    }
+
+    fn open_ledger(&self, open: impl FnOnce(&Path) -> Result<Ledger, LedgerError>) -> anyhow::Result<Ledger> {
+        let path = ledger_path(&self.state_dir);
+        if !path.exists() {
+            bail!("there is no ledger {}; `trafctl run` keeps it", path.display());
+        }
+        open(&path).with_context(|| format!("cannot open the ledger {}", path.display()))
     }
 
     /// Everything a command that changes the kernel needs.

@@ -1,12 +1,11 @@
 //! `trafctl report`, `trafctl top-talkers`, `trafctl gaps`: questions to the ledger.
 
-use anyhow::{Context as _, bail};
+use anyhow::Context as _;
 use clap::{Args, ValueEnum};
 use jiff::{Span, Timestamp, Zoned, civil::DateTime, tz::TimeZone};
 
 use super::{Done, Global, SheetFormat, print};
 use crate::{
-    bookkeeper::ledger_path,
     ledger::{Basis, By, Calendar, Ledger, ReportQuery, Split, TopQuery, render},
     snapshot::ContainerId,
 };
@@ -173,15 +172,6 @@ impl From<Layer> for Basis {
     }
 }
 
-/// Opens the ledger for reading.
-pub(super) fn open(global: &Global) -> anyhow::Result<Ledger> {
-    let path = ledger_path(&global.state_dir);
-    if !path.exists() {
-        bail!("there is no ledger {}; `trafctl run` keeps it", path.display());
-    }
-    Ledger::open_read_only(&path).with_context(|| format!("cannot open the ledger {}", path.display()))
-}
-
 impl Period {
     /// Begin and end, where given.
     fn bounds(&self, ledger: &Ledger) -> anyhow::Result<(Option<Timestamp>, Option<Timestamp>)> {
@@ -216,7 +206,7 @@ fn parse_time(text: &str, zone: &TimeZone) -> anyhow::Result<Timestamp> {
 }
 
 pub(super) fn run(global: &Global, options: &Options) -> anyhow::Result<Done> {
-    let ledger = open(global)?;
+    let ledger = global.ledger()?;
     let (from, to) = options.period.bounds(&ledger)?;
     let containers = known_names(global, &ledger, &options.containers)?;
     let calendar = match (&options.period.tz, options.billing_day) {
@@ -299,7 +289,7 @@ fn known_names(global: &Global, ledger: &Ledger, typed: &[String]) -> anyhow::Re
 }
 
 pub(super) fn top(global: &Global, options: &TopOptions) -> anyhow::Result<Done> {
-    let ledger = open(global)?;
+    let ledger = global.ledger()?;
     let (from, to) = options.period.bounds(&ledger)?;
     let top = ledger.top_talkers(&TopQuery {
         count: options.count,
@@ -319,7 +309,7 @@ pub(super) fn top(global: &Global, options: &TopOptions) -> anyhow::Result<Done>
 }
 
 pub(super) fn gaps(global: &Global, options: &GapOptions) -> anyhow::Result<Done> {
-    let ledger = open(global)?;
+    let ledger = global.ledger()?;
     let (from, to) = options.period.bounds(&ledger)?;
     print(&render::gaps(&ledger.gaps(from, to)?, options.format.into())?)?;
     Ok(Done::Well)
