@@ -6,8 +6,9 @@ use rusqlite::{Connection, OptionalExtension as _, TransactionBehavior, params};
 use serde::Serialize;
 use traffic_common::Family;
 
-use super::close::{extend_chain, time};
+use super::close::extend_chain;
 use super::error::LedgerError;
+use super::schema::time;
 use super::store::Ledger;
 
 /// A correction of a closed period.

@@ -10,9 +10,9 @@ use super::bucket::Level;
 use super::close::{entry_hash, former_adjustment_hash};
 use super::error::LedgerError;
 use super::names;
-use super::rollup::pending;
 use super::schema::{KINDS, Kind};
 use super::store::Ledger;
+use super::units::pending;
 
 /// What an audit found.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]

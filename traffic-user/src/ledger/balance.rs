@@ -9,9 +9,9 @@ use std::collections::BTreeMap;
 use jiff::Timestamp;
 use serde::Serialize;
 
+use super::collected::{Collected, Owners, SHARED, rank};
 use super::error::LedgerError;
 use super::figures::{Sums, Volume, add};
-use super::interfaces::{Collected, Owners, SHARED, rank};
 use super::plan::Plan;
 
 /// The name of the whole node.

@@ -16,7 +16,7 @@ use super::difference::Change;
 use super::error::LedgerError;
 use super::figures::{Sums, add};
 use super::query::Cutter;
-use super::schema::{FAULT, KINDS, Kind, PASSED, TRAFFIC};
+use super::schema::{FAULT, KINDS, Kind, PASSED, TRAFFIC, time};
 use crate::snapshot::{Balance, ByDirection};
 
 /// What one drain books of each kind of rows.
@@ -199,7 +199,7 @@ fn epochs(conn: &Connection) -> Result<BTreeMap<i64, Epoch>, LedgerError> {
     )?;
     let mut rows = statement.query([])?;
     while let Some(row) = rows.next()? {
-        let created = super::close::time(row, 2)?;
+        let created = time(row, 2)?;
         let number: String = row.get(1)?;
         let epoch = epochs.entry(row.get(0)?).or_insert_with(|| Epoch {
             name: format!("{number} of {created}"),

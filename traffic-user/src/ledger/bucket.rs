@@ -1,4 +1,4 @@
-//! The spans of time that the ledger sums over: five minutes, hours, days and billing months. Pure.
+//! The spans of time that the ledger sums over, five minutes, hours, days and billing months, and how long each is kept. Pure.
 //!
 //! Five minutes are aligned to UTC. Hours, days and months are those of the billing zone: an hour begins when the
 //! zone's clock shows a full one (in India at half past by UTC) or jumps, a day at its first instant there, so days of
@@ -55,6 +55,22 @@ impl Level {
             Self::Day => Some(Self::Hour),
             Self::Month => Some(Self::Day),
         }
+    }
+}
+
+/// How long finer levels are kept. Days and months are kept for ever.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Retention {
+    /// Days of five-minute rows.
+    pub five_minutes_days: u16,
+    /// Months of hourly rows, which are kept no shorter than five-minute rows.
+    pub hours_months: u16,
+}
+
+impl Default for Retention {
+    /// 35 days and 13 months.
+    fn default() -> Self {
+        Self { five_minutes_days: 35, hours_months: 13 }
     }
 }
 

@@ -5,14 +5,15 @@
 //! which figures could still change. History that is imported later may lie before a closed month; it is closed like any other.
 
 use jiff::Timestamp;
-use rusqlite::{Connection, OptionalExtension as _, Row, Transaction, TransactionBehavior, params};
+use rusqlite::{Connection, OptionalExtension as _, Transaction, TransactionBehavior, params};
 use serde::Serialize;
 use sha2::{Digest as _, Sha256};
 
 use super::bucket::Level;
 use super::error::LedgerError;
-use super::rollup::{last_bucket, pending};
+use super::schema::time;
 use super::store::Ledger;
+use super::units::{last_bucket, pending};
 use crate::snapshot::hex;
 
 /// A period whose figures are final.
@@ -187,12 +188,6 @@ fn field(value: &rusqlite::types::ValueRef<'_>) -> String {
         rusqlite::types::ValueRef::Text(text) => format!("{:?}", String::from_utf8_lossy(text)),
         other => format!("{other:?}"),
     }
-}
-
-pub(super) fn time(row: &Row<'_>, at: usize) -> rusqlite::Result<Timestamp> {
-    Timestamp::from_second(row.get(at)?).map_err(|error| {
-        rusqlite::Error::FromSqlConversionFailure(at, rusqlite::types::Type::Integer, Box::new(error))
-    })
 }
 
 /// Closed periods that overlap a span.

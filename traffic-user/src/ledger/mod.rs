@@ -4,8 +4,8 @@
 //!
 //! - pure arithmetic: `difference` (readings to traffic), `clock` and `timeline` (when it was, and what is missing),
 //!   `bucket` (five minutes to billing months), `percentile`;
-//! - the file: `schema`, `migrate`, `log`, `names`, `readings`, `past`, `drain`, `store`, `gaps`, `rollup`;
-//! - the way out: `plan` (what is asked), `query` (which rows answer best), `report`, `interfaces`, `balance`, `top`, `render`, `close`, `adjust`, `booked` and `audit`;
+//! - the file: `schema`, `migrate`, `log`, `names`, `readings`, `past`, `drain`, `store`, `gaps`, `rollup`, `units`;
+//! - the way out: `plan` (what is asked), `query` (which rows answer best), `report`, `interfaces` and `balance` (from `collected`), `top`, `render`, `close`, `adjust`, `booked` and `audit`;
 //! - from before: `import` of PVA's database.
 
 mod adjust;
@@ -15,6 +15,7 @@ mod booked;
 mod bucket;
 mod clock;
 mod close;
+mod collected;
 mod difference;
 mod drain;
 mod error;
@@ -40,11 +41,12 @@ mod store;
 mod tests;
 mod timeline;
 mod top;
+mod units;
 
 pub use adjust::{Adjusted, Adjustment, AdjustmentRequest, ChainEntry, Corrected};
 pub use audit::Audit;
 pub use balance::{Balance, BalanceRow};
-pub use bucket::{Calendar, FIVE_MINUTES_S, Level};
+pub use bucket::{Calendar, FIVE_MINUTES_S, Level, Retention};
 pub use close::ClosedPeriod;
 pub use drain::DrainOutcome;
 pub use error::LedgerError;
@@ -56,7 +58,7 @@ pub use log::{FileIdentity, set_aside_anothers as set_aside_anothers_log};
 pub use plan::{By, PartStep, ReportQuery, Split};
 pub use rates::Rates;
 pub use report::{Report, ReportRow};
-pub use rollup::{Maintenance, Retention};
+pub use rollup::Maintenance;
 pub use store::{Ledger, LedgerConfig};
 pub use timeline::{DrainContext, DrainTrigger};
 pub use top::{Top, TopQuery, TopRow};

@@ -8,8 +8,8 @@ use super::bucket::{Calendar, FIVE_MINUTES_S, Level, five_minutes_of};
 use super::error::LedgerError;
 use super::figures::Basis;
 use super::query::{self, Cutter, Slice, TrafficRow};
-use super::rollup::last_bucket;
 use super::store::Ledger;
+use super::units::last_bucket;
 
 /// The steps of a report.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]

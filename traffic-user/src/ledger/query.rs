@@ -8,8 +8,8 @@ use rusqlite::{Connection, Row, params};
 use super::bucket::{Calendar, Level};
 use super::error::LedgerError;
 use super::names;
-use super::rollup::pending;
 use super::schema::TRAFFIC;
+use super::units::pending;
 
 /// A span of time and the level to read it from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -14,9 +14,9 @@ use super::names;
 use super::percentile::Percentile;
 use super::plan::{LineKey, Plan, ReportQuery};
 use super::query::{self, Slice, TrafficRow};
-use super::rollup::last_bucket;
 use super::schema::TRAFFIC;
 use super::store::Ledger;
+use super::units::last_bucket;
 
 /// Bits per second at a percentile, each on its own: the one of the sum is not the sum of the two.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]

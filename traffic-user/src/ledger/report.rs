@@ -10,10 +10,10 @@ use traffic_common::Family;
 use super::adjust::{self, Adjustment, Corrected};
 use super::bucket::Level;
 use super::close::ClosedPeriod;
+use super::collected;
 use super::error::LedgerError;
 use super::figures::{Basis, Figures};
 use super::gaps::{self, Gap};
-use super::interfaces;
 use super::past::latest_reading;
 use super::plan::{By, LineKey, PartStep, Plan, ReportQuery};
 use super::query::{self, Cutter};
@@ -138,7 +138,7 @@ impl Ledger {
         };
         let faults = if query.classes.is_empty() {
             let slices = Cutter::new(&view, &self.calendar)?.cut(Level::Month, plan.range.0, plan.range.1)?;
-            interfaces::faults_within(&view, &slices, plan.containers.as_deref())?
+            collected::faults_within(&view, &slices, plan.containers.as_deref())?
         } else {
             [0; 4]
         };

@@ -5,7 +5,6 @@
 //! the finer unit is marked dirty and readers use the finer rows. Rows are dropped by units of the level above, each together
 //! with the note of how far they are dropped, and only where nothing is dirty below; so that can stop anywhere as well.
 
-use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use jiff::{Span, Timestamp, ToSpan as _};
@@ -16,22 +15,7 @@ use super::error::LedgerError;
 use super::names;
 use super::schema::{KINDS, Kind};
 use super::store::Ledger;
-
-/// How long finer levels are kept. Days and months are kept for ever.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Retention {
-    /// Days of five-minute rows.
-    pub five_minutes_days: u16,
-    /// Months of hourly rows, which are kept no shorter than five-minute rows.
-    pub hours_months: u16,
-}
-
-impl Default for Retention {
-    /// 35 days and 13 months.
-    fn default() -> Self {
-        Self { five_minutes_days: 35, hours_months: 13 }
-    }
-}
+use super::units::{last_bucket, units_over_dirty};
 
 /// What maintenance did.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -332,42 +316,4 @@ fn sum_up(kind: &Kind, level: Level, finer: Level) -> String {
         sums.join(", "),
         kind.table(finer),
     )
-}
-
-/// The bucket of the last reading, which is not over.
-pub(super) fn last_bucket(conn: &Connection) -> Result<Option<i64>, LedgerError> {
-    let sql = "SELECT last_bucket FROM epoch WHERE drains > 0 ORDER BY drains DESC LIMIT 1";
-    let mut statement = conn.prepare_cached(sql)?;
-    let mut rows = statement.query([])?;
-    Ok(rows.next()?.map(|row| row.get(0)).transpose()?)
-}
-
-/// Units of `level` that hold a dirty unit of `finer`, by their starts.
-fn units_over_dirty(
-    conn: &Connection,
-    calendar: &Calendar,
-    finer: Level,
-    level: Level,
-) -> Result<BTreeSet<i64>, LedgerError> {
-    let mut statement =
-        conn.prepare_cached("SELECT start FROM unit WHERE level = ?1 AND dirty ORDER BY start")?;
-    let mut rows = statement.query([finer as u8])?;
-    let mut starts = BTreeSet::new();
-    while let Some(row) = rows.next()? {
-        starts.insert(calendar.start(level, row.get(0)?)?);
-    }
-    Ok(starts)
-}
-
-/// Units of a level whose rows are not up to date, because something below them was not summed up yet.
-pub(super) fn pending(
-    conn: &Connection,
-    calendar: &Calendar,
-    level: Level,
-) -> Result<BTreeSet<i64>, LedgerError> {
-    let mut pending = BTreeSet::new();
-    for finer in Level::ALL.into_iter().take_while(|&finer| finer < level) {
-        pending.append(&mut units_over_dirty(conn, calendar, finer, level)?);
-    }
-    Ok(pending)
 }

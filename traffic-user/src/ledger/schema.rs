@@ -24,6 +24,9 @@
 //! **PVA**: `pva_counter` and the views `log_def` and `log_data`. A view over a union of levels would be materialised whole for
 //! each query; picking the level by `unit` in a subquery lets the planner seek one container's rows. `pva_range`: what was imported from PVA's own database.
 
+use jiff::Timestamp;
+use rusqlite::Row;
+
 use super::bucket::Level;
 
 /// Marks the file as ours (`PRAGMA application_id`): "trfc".
@@ -383,3 +386,10 @@ SELECT p.id AS id, u.start AS startTime,
 FROM pva_counter p CROSS JOIN unit u
 WHERE u.finest AND avg IS NOT NULL;
 ";
+
+/// A column of seconds since the Unix epoch.
+pub(super) fn time(row: &Row<'_>, at: usize) -> rusqlite::Result<Timestamp> {
+    Timestamp::from_second(row.get(at)?).map_err(|error| {
+        rusqlite::Error::FromSqlConversionFailure(at, rusqlite::types::Type::Integer, Box::new(error))
+    })
+}

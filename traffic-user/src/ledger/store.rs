@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use jiff::Timestamp;
 use rusqlite::{Connection, OptionalExtension as _, params};
 
-use super::bucket::Calendar;
+use super::bucket::{Calendar, Retention};
 use super::drain::{self, DrainOutcome};
 use super::error::LedgerError;
 use super::gaps::{self, Gap, GapReason};
@@ -13,7 +13,6 @@ use super::log;
 use super::migrate;
 use super::names;
 use super::past;
-use super::rollup::Retention;
 use super::timeline::DrainContext;
 use crate::snapshot::{ClassTableInfo, Snapshot};
 
