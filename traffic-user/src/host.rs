@@ -3,18 +3,16 @@
 //! Interfaces come from `netlink`, their roles from `naming`, and everything in the kernel is done by `kernel`. All
 //! commands that attach or detach, and the daemon, go through here, under one lock.
 
-use std::{
-    cell::Cell,
-    collections::BTreeMap,
-    fmt::Display,
-    path::{Path, PathBuf},
-};
+mod local_addresses;
+mod unseen;
+
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail};
-use ipnet::IpNet;
-use traffic_common::{
-    ADDRESS_WITHOUT_SLOT, Direction, InterfaceEntry, UNKNOWN_INTERFACE_SLOT, interface_flags,
-};
+use traffic_common::{Direction, InterfaceEntry, UNKNOWN_INTERFACE_SLOT, interface_flags};
+
+pub use local_addresses::MORE_ADDRESSES;
+use local_addresses::SaidFull;
 
 use crate::{
     class_source,
@@ -26,9 +24,8 @@ use crate::{
         bpffs::{Bpffs, ChangeLock},
         entries,
         load::{self, Loaded, Outcome, Want},
-        maps::Maps,
         records::read_text,
-        registry::{CountedSoFar, Reading, Registry},
+        registry::{CountedSoFar, Registry},
         tables,
     },
     links::Link,
@@ -38,11 +35,6 @@ use crate::{
     snapshot::ContainerId,
 };
 
-/// How often kernel and counters are compared after an attach before the closest comparison is taken. A pause of a
-/// tenth of a millisecond is enough for one that is exact.
-const SETTLE_READINGS: usize = 100;
-/// The same while the program hangs, which comes again with every listing of all interfaces.
-const COMPARE_READINGS: usize = 3;
 const BOTH: [Direction; 2] = [Direction::In, Direction::Out];
 
 /// Which interfaces a command is about.
@@ -80,26 +72,6 @@ pub struct Host {
     kind: AttachKind,
     said_full: SaidFull,
     said_full_for_node: SaidFull,
-}
-
-/// How more addresses find room.
-pub const MORE_ADDRESSES: &str =
-    "raise `addresses` under [limits], then start anew with `trafctl detach --purge` and `trafctl attach`";
-
-/// How many addresses were last said to have found no room.
-#[derive(Debug, Default)]
-struct SaidFull(Cell<usize>);
-
-impl SaidFull {
-    /// Says it if it is news. `text` is given their number and one of them.
-    fn say<T: Display>(&self, without_room: &[T], text: impl FnOnce(&str) -> String) {
-        if self.0.replace(without_room.len()) == without_room.len() {
-            return;
-        }
-        if let Some(first) = without_room.first() {
-            tracing::error!("{}", text(&format!("{} ({first}, ...)", without_room.len())));
-        }
-    }
 }
 
 /// A change under way: the lock, and everything that was read under it.
@@ -387,10 +359,12 @@ impl Host {
         }
         match (link.is_uplink, begins) {
             (true, _) => {}
-            (false, true) => self.settle(session, interface_slot, link.index, counted_so_far).await?,
+            (false, true) => {
+                unseen::settle(&self.netlink, session, interface_slot, link.index, counted_so_far).await?;
+            }
             (false, false) => {
                 let Session { loaded, registry, .. } = session;
-                self.compare_anew(&mut loaded.maps, registry, interface_slot, link).await?;
+                unseen::compare_anew(&self.netlink, &mut loaded.maps, registry, interface_slot, link).await?;
             }
         }
         Ok(change)
@@ -434,90 +408,6 @@ impl Host {
             })
     }
 
-    /// The configured addresses with the slots of their owners.
-    fn addresses(
-        &self,
-        mut slot: impl FnMut(&ContainerId) -> anyhow::Result<Option<u32>>,
-    ) -> anyhow::Result<BTreeMap<IpNet, u32>> {
-        let entries = self.identities.addresses.entries.iter();
-        entries
-            .map(|entry| Ok((entry.prefix, slot(&entry.container)?.unwrap_or(ADDRESS_WITHOUT_SLOT))))
-            .collect()
-    }
-
-    /// Whether a container has an address by configuration, and so needs no interface to be there.
-    pub fn owns_address(&self, id: &str) -> bool {
-        self.identities.addresses.entries.iter().any(|entry| entry.container.as_str() == id)
-    }
-
-    /// Writes down what passed between the reading before the hooks and the moment they hung.
-    ///
-    /// From that moment on the kernel's statistics and our counters grow alike, so any later reading of both tells how
-    /// much it was, if only no packet passes between the two halves of it: two readings that are equal are such a one.
-    /// Under traffic without a pause the closest of them has to do.
-    async fn settle(
-        &self,
-        session: &mut Session,
-        slot: u32,
-        ifindex: u32,
-        counted_so_far: CountedSoFar,
-    ) -> anyhow::Result<()> {
-        let Session { loaded, registry, .. } = session;
-        match self.closest_reading(&loaded.maps, registry, (slot, ifindex), SETTLE_READINGS).await? {
-            Some(reading) => registry.note_settled(&mut loaded.maps, slot, &reading, counted_so_far),
-            None => Ok(()),
-        }
-    }
-
-    /// Of so many readings of kernel and counters the one between whose halves the fewest packets passed; `None` when the
-    /// interface is gone.
-    async fn closest_reading(
-        &self,
-        maps: &Maps,
-        registry: &Registry,
-        (slot, ifindex): (u32, u32),
-        readings: usize,
-    ) -> anyhow::Result<Option<Reading>> {
-        let mut counted = registry.counted(maps, slot)?;
-        let mut last = None;
-        let mut closest: Option<Reading> = None;
-        for _ in 0..readings {
-            let Some(link) = self.netlink.link(ifindex).await? else { break };
-            let after = registry.counted(maps, slot)?;
-            let reading = Reading { counted_earlier: counted, kernel: link.statistics, counted: after };
-            if closest.as_ref().is_none_or(|closest| reading.spread() <= closest.spread()) {
-                closest = Some(reading);
-            }
-            if last == Some((link.statistics, after)) {
-                break;
-            }
-            last = Some((link.statistics, after));
-            counted = after;
-        }
-        Ok(closest)
-    }
-
-    /// A device that can't segment counts the pieces of what we saw whole, so that the kernel's statistics run away from
-    /// ours. Left alone, all of that would look like something missed when the program is next put on. So while it hangs
-    /// there, the two are compared anew from here, as long as pieces explain what is between them.
-    async fn compare_anew(
-        &self,
-        maps: &mut Maps,
-        registry: &mut Registry,
-        slot: u32,
-        link: &Link,
-    ) -> anyhow::Result<()> {
-        // The kernel's half is from before ours: that it is ahead is no matter of what passed in between.
-        if !registry.is_behind(slot, &link.statistics, &registry.counted(maps, slot)?) {
-            return Ok(());
-        }
-        let place = (slot, link.index);
-        match self.closest_reading(maps, registry, place, COMPARE_READINGS).await? {
-            Some(reading) => registry.note_pieces(maps, slot, &reading),
-            None => Ok(()),
-        }
-    }
-
     /// Takes what is ours off an interface that is named as an uplink no more. Its counters stay.
     async fn let_go_of_uplink(&self, session: &mut Session, link: &Link) -> anyhow::Result<()> {
         let Some(slot) = session.registry.interface_of_index(link.index) else { return Ok(()) };
@@ -531,33 +421,6 @@ impl Host {
         session.registry.note_gone(&mut session.loaded.maps, slot)?;
         entries::write(&mut session.loaded.maps, link.index, InterfaceEntry::default())?;
         tracing::info!("{} is no uplink any more; its counters stay", link.name);
-        Ok(())
-    }
-
-    /// The configured addresses that the program does not know.
-    ///
-    /// # Errors
-    /// When a map can't be read.
-    pub fn addresses_missing(&self, maps: &Maps) -> anyhow::Result<Vec<IpNet>> {
-        let in_force = tables::addresses_in_force(maps)?;
-        let configured = self.identities.addresses.entries.iter().map(|entry| entry.prefix.trunc());
-        Ok(configured.filter(|prefix| !in_force.contains(prefix)).collect())
-    }
-
-    /// Tells the program the node's own addresses, if there is an uplink to tell them on.
-    ///
-    /// # Errors
-    /// When they can't be listed or written.
-    pub async fn sync_node_addresses(&self, session: &mut Session) -> anyhow::Result<()> {
-        let own = if self.config.uplinks.is_empty() {
-            std::collections::BTreeSet::new()
-        } else {
-            self.netlink.own_addresses().await?
-        };
-        let without_room = tables::sync_node_addresses(&mut session.loaded.maps, &own)?;
-        self.said_full_for_node.say(&without_room, |named| {
-            format!("there is no room for {named} of the node's own addresses: what they send and get is not counted for it")
-        });
         Ok(())
     }
 
@@ -599,23 +462,6 @@ impl Host {
         entries::write(&mut session.loaded.maps, ifindex, InterfaceEntry::default())
     }
 
-    /// Brings the kernel's local addresses into line with the configuration's. For which of them there is no room is said
-    /// once, and the others are in force.
-    ///
-    /// # Errors
-    /// When a map can't be written.
-    pub fn sync_addresses(&self, session: &mut Session) -> anyhow::Result<()> {
-        let wanted = self.addresses(|id| self.container_slot(session, id))?;
-        let without_room = tables::sync_addresses(&mut session.loaded.maps, &wanted)?;
-        self.said_full.say(&without_room, |named| {
-            format!(
-                "there is no room for {named} of the containers' addresses: on shared interfaces their packets are counted as \
-                 no_container; {MORE_ADDRESSES}"
-            )
-        });
-        Ok(())
-    }
-
     /// Takes what is ours off the selected interfaces; gives the names of those it hung on. The counters stay.
     ///
     /// # Errors
@@ -640,7 +486,7 @@ impl Host {
             if let (Some(maps), Some(registry)) = (&mut maps, &mut registry)
                 && let Some(slot) = registry.interface_of_index(link.index)
             {
-                self.compare_anew(maps, registry, slot, link).await?;
+                unseen::compare_anew(&self.netlink, maps, registry, slot, link).await?;
             }
             let mut was_attached = false;
             for direction in BOTH {
