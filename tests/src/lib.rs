@@ -14,6 +14,7 @@
 //! - [`fuzz`]: frames of every shape through the program, beside a parser of its own.
 //! - [`check`]: does `trafctl` find anything wrong, and does the kernel agree with it?
 //! - [`soak`]: a long run of everything at once.
+//! - [`systemd`]: a first process of its own, for the unit that is shipped.
 //! - [`process`]: commands whose failure is an error, and children that do not outlive their guard.
 //!
 //! Nothing here uses the code under test: what the lab says of a packet is an independent statement. All of it
@@ -31,6 +32,7 @@ pub mod namespace;
 mod netlink;
 pub mod process;
 pub mod soak;
+pub mod systemd;
 pub mod tap;
 pub mod traffic;
 pub mod tun;

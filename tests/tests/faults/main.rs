@@ -10,6 +10,7 @@ mod kills;
 mod limits;
 mod node;
 mod privileges;
+mod service;
 mod soak;
 mod unit;
 mod wipe;

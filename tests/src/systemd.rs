@@ -1,0 +1,261 @@
+//! A systemd of the node's own, as the first process of its own namespaces: it starts the unit that is shipped, under
+//! everything the unit says of itself.
+//!
+//! It knows the units it is given and no others, sees `/proc/sys` read-only, where it would raise limits, and is in a control
+//! group of its own, so that nothing it does reaches the machine.
+
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use anyhow::{Context, Result};
+use rustix::process::{Pid, Signal, kill_process};
+
+use crate::Lab;
+use crate::check::{PATIENCE, eventually};
+use crate::lab::trafctl_program;
+use crate::namespace::PREFIX;
+use crate::process::{Process, run_ok};
+
+/// The service, as systemd calls it.
+pub const SERVICE: &str = "trafctl.service";
+
+/// Targets that units refer to without naming them, and the one that is reached.
+const TARGETS: [&str; 5] =
+    ["sysinit.target", "basic.target", "shutdown.target", "machines.target", "multi-user.target"];
+
+/// What the lab has elsewhere than a machine: program, pins, and a file in place of the journal, which nobody keeps here.
+const DROP_IN: &str = "[Service]
+ExecStart=
+ExecStart=/trafctl run
+Environment=TRAFCTL_BPFFS=/sys/fs/bpf
+StandardOutput=append:/log
+StandardError=append:/log
+";
+
+/// Into a control group of its own, then into namespaces. `$1` the root, `$2` the group, `$3` what comes next.
+const ENTER: &str = r#"mount --make-rprivate /
+mount -t cgroup2 cgroup2 "$1/sys"
+mkdir "$1/sys/$2"
+echo 0 >"$1/sys/$2/cgroup.procs"
+umount "$1/sys"
+next=$3
+shift 3
+exec unshare --cgroup --pid --ipc --uts --fork --kill-child=KILL sh -ec "$next" sh "$@""#;
+
+/// The file systems of a machine. `$1` the root, `$2` the bpffs, `$3` the state, `$4` the configuration, `$5` the program.
+const START: &str = r#"cd "$1"
+mount --bind . .
+cd "$1"
+mount --rbind /usr usr
+mount -t proc proc proc
+mount --bind proc/sys proc/sys
+mount -o remount,bind,ro proc/sys
+mount -t sysfs sysfs sys
+mount -t cgroup2 cgroup2 sys/fs/cgroup
+mount --bind "$2" sys/fs/bpf
+mount -t tmpfs tmpfs run
+mount -t tmpfs tmpfs dev
+mkdir dev/shm dev/pts
+mknod -m 666 dev/null c 1 3
+mknod -m 666 dev/zero c 1 5
+mknod -m 666 dev/full c 1 7
+mknod -m 666 dev/random c 1 8
+mknod -m 666 dev/urandom c 1 9
+mknod -m 666 dev/tty c 5 0
+mount -t devpts -o newinstance,ptmxmode=666 devpts dev/pts
+ln -s pts/ptmx dev/ptmx
+mount --bind "$3" var/lib/trafctl
+mount --bind "$4" etc/trafctl/trafctl.toml
+mount --bind "$5" trafctl
+exec env -i PATH=/usr/sbin:/usr/bin container=lab SYSTEMD_UNIT_PATH=/etc/systemd/system \
+    chroot . /usr/lib/systemd/systemd --system --log-target=null --show-status=no"#;
+
+/// Removes a control group and those below it. `$1` a directory to mount on, `$2` the group.
+const REMOVE_GROUP: &str = r#"mount --make-rprivate /
+mount -t cgroup2 cgroup2 "$1"
+find "$1/$2" -depth -type d -exec rmdir {} +"#;
+
+/// A running systemd; it and all it has started are killed on drop.
+#[derive(Debug)]
+pub struct Systemd {
+    root: PathBuf,
+    group: String,
+    process: Process,
+    init: u32,
+}
+
+impl Systemd {
+    /// Boots the lab's node: the unit is enabled, so that it is started by that, with these classes in Virtuozzo's file.
+    ///
+    /// # Errors
+    ///
+    /// When systemd does not start. What becomes of the service is another question.
+    pub fn boot(lab: &Lab, unit: &Path, classes: &str) -> Result<Self> {
+        let root = lab.path("systemd");
+        prepare(&root, unit)?;
+        let group = format!("{PREFIX}-{}", lab.host().name());
+        // It ends with the thread that started it, whatever that ends by.
+        let mut command = lab.host().command("setpriv");
+        command.args(["--pdeathsig=KILL", "unshare", "--mount", "sh", "-ec", ENTER, "sh"]);
+        command.arg(&root).arg(&group).arg(START);
+        command.arg(&root).arg(lab.bpffs()).arg(lab.state_dir()).arg(lab.config()).arg(trafctl_program()?);
+        let output = fs::File::create(root.join("console")).context("a file for what systemd says")?;
+        command.stdin(Stdio::null()).stdout(output.try_clone()?).stderr(output);
+        let process = Process::spawn(&mut command)?;
+        let mut systemd = Self { root, group, process, init: 0 };
+        systemd.classes(classes)?;
+        eventually("systemd runs", || {
+            systemd.init = first_child(systemd.process.id()).unwrap_or_default();
+            Ok(systemd.init != 0 && systemd.systemctl(&["show", "--property=Version"]).is_ok())
+        })
+        .with_context(|| fs::read_to_string(systemd.root.join("console")).unwrap_or_default())?;
+        Ok(systemd)
+    }
+
+    /// Writes the file of classes anew.
+    ///
+    /// # Errors
+    ///
+    /// When it can't be written.
+    pub fn classes(&self, text: &str) -> Result<()> {
+        fs::write(self.root.join("etc/vz/conf/networks_classes"), text).context("write the classes")
+    }
+
+    /// A command on the node, with the file systems and processes that systemd sees.
+    #[must_use]
+    pub fn command(&self, program: &str) -> Command {
+        let mut command = Command::new("nsenter");
+        command.arg(format!("--target={}", self.init));
+        command.args(["--mount", "--pid", "--net", "--root", "--wd=/", "--", program]);
+        command
+    }
+
+    /// A command with the file systems that the service sees.
+    ///
+    /// # Errors
+    ///
+    /// When the service is not running.
+    pub fn in_service(&self, program: &str) -> Result<Command> {
+        let mut command = self.command("nsenter");
+        command.arg(format!("--target={}", self.property("MainPID")?));
+        command.args(["--mount", "--root", "--wd=/", "--", program]);
+        Ok(command)
+    }
+
+    /// Runs `systemctl`, and gives what it printed.
+    ///
+    /// # Errors
+    ///
+    /// When it fails, with all it said.
+    pub fn systemctl(&self, arguments: &[&str]) -> Result<String> {
+        run_ok(self.command("systemctl").args(arguments))
+    }
+
+    /// A property of the service.
+    ///
+    /// # Errors
+    ///
+    /// When systemd does not answer.
+    pub fn property(&self, name: &str) -> Result<String> {
+        Ok(self.systemctl(&["show", "--value", "--property", name, SERVICE])?.trim().to_owned())
+    }
+
+    /// Waits until the service is active: it has said that it is ready.
+    ///
+    /// # Errors
+    ///
+    /// When it does not come to that, with what it said.
+    pub fn active(&self) -> Result<()> {
+        eventually("the service is active", || Ok(self.property("ActiveState")? == "active"))
+            .with_context(|| self.told())
+    }
+
+    /// Waits until the service has said something so many times.
+    ///
+    /// # Errors
+    ///
+    /// When it does not, with what it said.
+    pub fn says(&self, text: &str, times: usize) -> Result<()> {
+        eventually(text, || Ok(self.said().matches(text).count() == times)).with_context(|| self.told())
+    }
+
+    /// What the service has said so far.
+    #[must_use]
+    pub fn said(&self) -> String {
+        fs::read_to_string(self.root.join("log")).unwrap_or_default()
+    }
+
+    /// All there is to tell a person of the service.
+    fn told(&self) -> String {
+        let status = self.command("systemctl").args(["status", "--no-pager", SERVICE]).output();
+        let status = status.map(|output| String::from_utf8_lossy(&output.stdout).into_owned());
+        format!("{}\n{}", status.unwrap_or_default(), self.said())
+    }
+}
+
+impl Drop for Systemd {
+    fn drop(&mut self) {
+        // Nobody is left to be told of a failure. The first process ends when all the others have.
+        if let Some(init) = i32::try_from(self.init).ok().and_then(Pid::from_raw) {
+            let _ = kill_process(init, Signal::KILL);
+            let _ = self.process.wait(PATIENCE);
+        }
+        let _ = Command::new("unshare")
+            .args(["--mount", "sh", "-ec", REMOVE_GROUP, "sh"])
+            .arg(self.root.join("sys"))
+            .arg(&self.group)
+            .output();
+    }
+}
+
+/// A root directory with what systemd needs, and the unit in it, enabled.
+fn prepare(root: &Path, unit: &Path) -> Result<()> {
+    for directory in [
+        "usr",
+        "proc",
+        "sys",
+        "dev",
+        "tmp",
+        "run",
+        "home",
+        "root",
+        "var/tmp",
+        "var/lib/trafctl",
+        "etc/trafctl",
+    ] {
+        fs::create_dir_all(root.join(directory)).context("the root of systemd")?;
+    }
+    for directory in ["bin", "sbin", "lib", "lib64"] {
+        symlink(format!("usr/{directory}"), root.join(directory))?;
+    }
+    let units = root.join("etc/systemd/system");
+    for directory in [root.join("etc/vz/conf"), units.join(format!("{SERVICE}.d"))] {
+        fs::create_dir_all(directory)?;
+    }
+    for target in TARGETS {
+        fs::write(units.join(target), "[Unit]\nDefaultDependencies=no\n")?;
+    }
+    symlink("multi-user.target", units.join("default.target"))?;
+    fs::copy(unit, units.join(SERVICE)).with_context(|| format!("copy {}", unit.display()))?;
+    fs::write(units.join(format!("{SERVICE}.d/lab.conf")), DROP_IN)?;
+    for (name, text) in [
+        ("etc/machine-id", "00000000000000000000000000000001\n"),
+        ("etc/os-release", "ID=lab\n"),
+        ("etc/passwd", "root:x:0:0:root:/root:/bin/sh\n"),
+        ("etc/group", "root:x:0:\n"),
+        ("etc/trafctl/trafctl.toml", ""),
+        ("trafctl", ""),
+        ("log", ""),
+    ] {
+        fs::write(root.join(name), text).with_context(|| name.to_owned())?;
+    }
+    run_ok(Command::new("systemctl").arg("--root").arg(root).args(["enable", SERVICE])).map(drop)
+}
+
+/// The only child of a process, when it has one.
+fn first_child(parent: u32) -> Option<u32> {
+    let children = fs::read_to_string(format!("/proc/{parent}/task/{parent}/children")).ok()?;
+    children.split_whitespace().next()?.parse().ok()
+}

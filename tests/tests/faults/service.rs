@@ -1,0 +1,124 @@
+//! The unit that is shipped, started by a real systemd: it counts, bears its sandbox, and comes back.
+
+use anyhow::{Context, Result, ensure};
+use serde_json::Value;
+use traffic_tests::check::{agrees_with_kernel, booked, eventually, output};
+use traffic_tests::container::introduce;
+use traffic_tests::process::run_ok;
+use traffic_tests::systemd::{SERVICE, Systemd};
+use traffic_tests::traffic::udp_send;
+use traffic_tests::{Amounts, Container, Counters, Lab};
+
+use crate::node::{CLASSES, at, pair};
+use crate::unit::unit;
+
+const CONFIGURATION: &str = "[drain]\ninterval = \"100ms\"\n[api]\nlisten = \"unix:/run/trafctl/api.sock\"\n";
+
+/// Sends from one to the other, and gives the amount as the sender's counters should have it.
+fn sent(from: &Container, to: &Container, datagrams: u64, size: usize) -> Result<Amounts> {
+    let sent = udp_send(from.namespace(), to.namespace(), at(to.v4()), datagrams, size)?;
+    Ok(Amounts::outgoing(sent.packets, sent.l3_bytes))
+}
+
+/// The service can write the pins and its state and nothing else, has three capabilities, and is under a filter.
+fn is_confined(systemd: &Systemd) -> Result<()> {
+    for file in [
+        "/probe",
+        "/etc/probe",
+        "/usr/probe",
+        "/var/lib/probe",
+        "/run/probe",
+        "/home/probe",
+        "/sys/kernel/probe",
+        "/sys/fs/cgroup/probe",
+        "/proc/irq/default_smp_affinity",
+    ] {
+        // Opened for writing and nothing written: it is the machine's.
+        let open = output(systemd.in_service("sh")?.args(["-c", ": >>\"$0\"", file]))?;
+        let said = String::from_utf8_lossy(&open.stderr);
+        ensure!(!open.status.success() && said.contains("Read-only file system"), "{file}: {said}");
+    }
+    for place in ["/sys/fs/bpf", "/var/lib/trafctl", "/run/trafctl"] {
+        let probe = format!("{place}/probe");
+        run_ok(systemd.in_service("mkdir")?.arg(&probe))?;
+        run_ok(systemd.in_service("rmdir")?.arg(&probe))?;
+    }
+    let process = format!("/proc/{}/status", systemd.property("MainPID")?);
+    let status = run_ok(systemd.command("cat").arg(process))?;
+    let value = |name: &str| status.lines().find_map(|line| line.strip_prefix(name)).map(str::trim);
+    // CAP_NET_ADMIN is 12, CAP_PERFMON 38, CAP_BPF 39.
+    let capabilities = format!("{:016x}", 1_u64 << 12 | 1 << 38 | 1 << 39);
+    for set in ["CapPrm:", "CapEff:", "CapBnd:"] {
+        ensure!(value(set) == Some(&capabilities), "{set} {status}");
+    }
+    ensure!(value("Seccomp:") == Some("2") && value("NoNewPrivs:") == Some("1"), "{status}");
+    Ok(())
+}
+
+#[test]
+fn the_service_counts_and_comes_back_under_systemd() -> Result<()> {
+    let lab = Lab::new("systemd")?;
+    lab.configure(CONFIGURATION)?;
+    let (a, b) = pair(&lab)?;
+    let systemd = Systemd::boot(&lab, &unit(), CLASSES)?;
+    systemd.active()?;
+    is_confined(&systemd)?;
+
+    let mut second = sent(&a, &b, 50, 400)?;
+    assert_eq!(Counters::at_rest(&lab)?.class("101", 2, "ipv4"), second);
+    let answer = run_ok(systemd.command("curl").args([
+        "--silent",
+        "--fail",
+        "--unix-socket",
+        "/run/trafctl/api.sock",
+        "http://x/metrics",
+    ]))?;
+    ensure!(answer.contains("trafctl_network_transmit_bytes_total"), "{answer}");
+
+    // A container that comes while it runs.
+    let c = lab.bridged(103, 0, [10, 1, 0, 3].into(), "fd00:1::3".parse()?)?;
+    introduce(&[&a, &b, &c])?;
+    systemd.says("veth103.0: attached", 1)?;
+    let third = sent(&c, &b, 20, 111)?;
+
+    // Killed, with traffic while it is away: it comes back by itself.
+    let killed = systemd.property("MainPID")?;
+    run_ok(systemd.command("kill").args(["-KILL", &killed]))?;
+    second = second.plus(sent(&a, &b, 30, 500)?);
+    systemd.says("following interfaces", 2)?;
+    systemd.active()?;
+    ensure!(systemd.property("MainPID")? != killed && systemd.property("NRestarts")? == "1");
+
+    // Other classes from now on.
+    systemd.classes("1 0.0.0.0/0\n1 ::/0\n3 10.1.0.0/16\n")?;
+    systemd.systemctl(&["reload", SERVICE])?;
+    eventually("the new classes are in force", || Ok(systemd.said().contains("are in force")))?;
+    let other = sent(&a, &b, 40, 600)?;
+
+    systemd.systemctl(&["restart", SERVICE])?;
+    let after_restart = sent(&a, &b, 10, 700)?;
+    systemd.systemctl(&["stop", SERVICE])?;
+    let while_stopped = sent(&a, &b, 15, 800)?;
+    let counters = Counters::at_rest(&lab)?;
+    assert_eq!(counters.class("101", 2, "ipv4"), second);
+    assert_eq!(counters.class("101", 3, "ipv4"), other.plus(after_restart).plus(while_stopped));
+    assert_eq!(counters.class("103", 2, "ipv4"), third);
+    for container in [&a, &b, &c] {
+        agrees_with_kernel(&lab, &counters, container.interface())?;
+    }
+
+    systemd.systemctl(&["start", SERVICE])?;
+    systemd.active()?;
+    for container in ["101", "103"] {
+        eventually("the ledger has what was counted", || {
+            Ok(booked(&lab, container)? == counters.container(container))
+        })?;
+    }
+    let status =
+        run_ok(systemd.command("/trafctl").args(["--bpffs", "/sys/fs/bpf", "status", "--format", "json"]))?;
+    let status: Value = serde_json::from_str(&status)?;
+    let problems = status["problems"].as_array().context("problems")?;
+    ensure!(problems.is_empty(), "{problems:?}");
+    ensure!(!systemd.said().contains("ERROR"), "{}", systemd.said());
+    Ok(())
+}
