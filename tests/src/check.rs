@@ -112,9 +112,18 @@ pub fn agrees_with_kernel(lab: &Lab, counters: &Counters, interface: &str) -> Re
 ///
 /// When there is no ledger yet, or it can't be read.
 pub fn booked(lab: &Lab, container: &str) -> Result<Amounts> {
-    let report = lab.run_json(&["report", "--split", "class", "--format", "json"])?;
+    reported(&lab.run_json(&["report", "--split", "class", "--format", "json"])?, container)
+}
+
+/// What a `report --format json` has of a container.
+///
+/// # Errors
+///
+/// When it is no report.
+pub fn reported(report: &Value, container: &str) -> Result<Amounts> {
+    let rows = report["rows"].as_array().with_context(|| format!("no rows in {report}"))?;
     let mut sum = Amounts::default();
-    for row in report["rows"].as_array().into_iter().flatten().filter(|row| row["container"] == container) {
+    for row in rows.iter().filter(|row| row["container"] == container) {
         let value =
             |way: &str, what: &str| row[way][what].as_u64().with_context(|| format!("{way} {what} in {row}"));
         sum = sum.plus(Amounts {

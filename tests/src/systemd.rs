@@ -92,9 +92,9 @@ impl Systemd {
     /// # Errors
     ///
     /// When systemd does not start. What becomes of the service is another question.
-    pub fn boot(lab: &Lab, unit: &Path, classes: &str) -> Result<Self> {
+    pub fn boot(lab: &Lab, classes: &str) -> Result<Self> {
         let root = lab.path("systemd");
-        prepare(&root, unit)?;
+        prepare(&root)?;
         let group = format!("{PREFIX}-{}", lab.host().name());
         // It ends with the thread that started it, whatever that ends by.
         let mut command = lab.host().command("setpriv");
@@ -210,48 +210,55 @@ impl Drop for Systemd {
     }
 }
 
-/// A root directory with what systemd needs, and the unit in it, enabled.
-fn prepare(root: &Path, unit: &Path) -> Result<()> {
-    for directory in [
-        "usr",
-        "proc",
-        "sys",
-        "dev",
-        "tmp",
-        "run",
-        "home",
-        "root",
-        "var/tmp",
-        "var/lib/trafctl",
-        "etc/trafctl",
-    ] {
+/// The root directory for one that runs in namespaces.
+fn prepare(root: &Path) -> Result<()> {
+    for directory in ["usr", "proc", "sys", "dev", "tmp", "run", "home", "root", "var/tmp", "var/lib/trafctl"]
+    {
         fs::create_dir_all(root.join(directory)).context("the root of systemd")?;
     }
     for directory in ["bin", "sbin", "lib", "lib64"] {
         symlink(format!("usr/{directory}"), root.join(directory))?;
     }
+    for (name, text) in [("trafctl", ""), ("log", "")] {
+        fs::write(root.join(name), text).with_context(|| name.to_owned())?;
+    }
+    install(root, DROP_IN)
+}
+
+/// Writes what systemd and the service need below `etc` into a root directory: the unit, enabled, with a drop-in, and the
+/// targets it refers to. A systemd that starts there with `SYSTEMD_UNIT_PATH=/etc/systemd/system` knows nothing else.
+///
+/// # Errors
+///
+/// When something can't be written, or the unit can't be enabled.
+pub fn install(root: &Path, drop_in: &str) -> Result<()> {
     let units = root.join("etc/systemd/system");
-    for directory in [root.join("etc/vz/conf"), units.join(format!("{SERVICE}.d"))] {
-        fs::create_dir_all(directory)?;
+    for directory in [root.join("etc/vz/conf"), root.join("etc/trafctl"), units.join(format!("{SERVICE}.d"))]
+    {
+        fs::create_dir_all(directory).context("directories for units")?;
     }
     for target in TARGETS {
         fs::write(units.join(target), "[Unit]\nDefaultDependencies=no\n")?;
     }
     symlink("multi-user.target", units.join("default.target"))?;
-    fs::copy(unit, units.join(SERVICE)).with_context(|| format!("copy {}", unit.display()))?;
-    fs::write(units.join(format!("{SERVICE}.d/lab.conf")), DROP_IN)?;
+    fs::copy(unit(), units.join(SERVICE)).context("copy the unit")?;
+    fs::write(units.join(format!("{SERVICE}.d/lab.conf")), drop_in)?;
     for (name, text) in [
-        ("etc/machine-id", "00000000000000000000000000000001\n"),
-        ("etc/os-release", "ID=lab\n"),
-        ("etc/passwd", "root:x:0:0:root:/root:/bin/sh\n"),
-        ("etc/group", "root:x:0:\n"),
-        ("etc/trafctl/trafctl.toml", ""),
-        ("trafctl", ""),
-        ("log", ""),
+        ("machine-id", "00000000000000000000000000000001\n"),
+        ("os-release", "ID=lab\n"),
+        ("passwd", "root:x:0:0:root:/root:/bin/sh\n"),
+        ("group", "root:x:0:\n"),
+        ("trafctl/trafctl.toml", ""),
     ] {
-        fs::write(root.join(name), text).with_context(|| name.to_owned())?;
+        fs::write(root.join("etc").join(name), text).with_context(|| name.to_owned())?;
     }
     run_ok(Command::new("systemctl").arg("--root").arg(root).args(["enable", SERVICE])).map(drop)
+}
+
+/// The unit that is shipped.
+#[must_use]
+pub fn unit() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../traffic-user/systemd").join(SERVICE)
 }
 
 /// The only child of a process, when it has one.

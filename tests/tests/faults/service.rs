@@ -10,7 +10,6 @@ use traffic_tests::traffic::udp_send;
 use traffic_tests::{Amounts, Container, Counters, Lab};
 
 use crate::node::{CLASSES, at, pair};
-use crate::unit::unit;
 
 const CONFIGURATION: &str = "[drain]\ninterval = \"100ms\"\n[api]\nlisten = \"unix:/run/trafctl/api.sock\"\n";
 
@@ -60,7 +59,7 @@ fn the_service_counts_and_comes_back_under_systemd() -> Result<()> {
     let lab = Lab::new("systemd")?;
     lab.configure(CONFIGURATION)?;
     let (a, b) = pair(&lab)?;
-    let systemd = Systemd::boot(&lab, &unit(), CLASSES)?;
+    let systemd = Systemd::boot(&lab, CLASSES)?;
     systemd.active()?;
     is_confined(&systemd)?;
 

@@ -1,13 +1,14 @@
 //! The service's unit as it is written: as hardened as we say, and no call refused that the daemon makes.
 
 use std::collections::BTreeSet;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
 use traffic_tests::check::{agrees_with_kernel, eventually, output, said};
 use traffic_tests::lab::trafctl_program;
 use traffic_tests::process::run_ok;
+use traffic_tests::systemd::unit;
 use traffic_tests::traffic::udp_send;
 use traffic_tests::{Amounts, Counters, Daemon};
 
@@ -15,10 +16,6 @@ use crate::node::{at, node, pair};
 
 /// The exposure that README.md and SECURITY.md state, in tenths: lower is better. `systemd-analyze` of systemd 252.
 const EXPOSURE: &str = "20";
-
-pub fn unit() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../traffic-user/systemd/trafctl.service")
-}
 
 #[test]
 fn the_unit_is_as_hardened_as_stated() -> Result<()> {

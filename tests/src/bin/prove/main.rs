@@ -5,6 +5,7 @@
 //! status follow from the comparisons: any difference, and any part that could not run, is a failure.
 
 mod bench;
+mod boot;
 mod classes;
 mod containers;
 mod evidence;
@@ -44,6 +45,7 @@ const PARTS: &[Part] = &[
     Part { name: "venet0", about: venet::ABOUT, quick: true, run: venet::run },
     Part { name: "vm", about: vm::ABOUT, quick: false, run: vm::run },
     Part { name: "kernels", about: kernels::ABOUT, quick: false, run: kernels::run },
+    Part { name: "boot", about: boot::ABOUT, quick: false, run: boot::run },
     Part { name: "fuzz", about: fuzz::ABOUT, quick: false, run: fuzz::run },
     Part { name: "soak", about: soak::ABOUT, quick: false, run: soak::run },
 ];
