@@ -11,7 +11,18 @@ use traffic_tests::{Amounts, Container, Counters, Lab};
 
 use crate::node::{CLASSES, at, pair};
 
-const CONFIGURATION: &str = "[drain]\ninterval = \"100ms\"\n[api]\nlisten = \"unix:/run/trafctl/api.sock\"\n";
+/// Also a command to be asked, as it runs in the service's sandbox.
+const CONFIGURATION: &str = r#"
+[drain]
+interval = "100ms"
+[api]
+listen = "unix:/run/trafctl/api.sock"
+[[interfaces.rule]]
+pattern = "^vnet[0-9]+$"
+kind = "mapped"
+[identities]
+command = ["/bin/sh", "-c", "echo vnet7 104 | cat"]
+"#;
 
 /// Sends from one to the other, and gives the amount as the sender's counters should have it.
 fn sent(from: &Container, to: &Container, datagrams: u64, size: usize) -> Result<Amounts> {
@@ -59,12 +70,16 @@ fn the_service_counts_and_comes_back_under_systemd() -> Result<()> {
     let lab = Lab::new("systemd")?;
     lab.configure(CONFIGURATION)?;
     let (a, b) = pair(&lab)?;
+    let d = lab.bridged_as("vnet7", [10, 1, 0, 4].into(), "fd00:1::4".parse()?)?;
+    introduce(&[&b, &d])?;
     let systemd = Systemd::boot(&lab, CLASSES)?;
     systemd.active()?;
     is_confined(&systemd)?;
 
     let mut second = sent(&a, &b, 50, 400)?;
     assert_eq!(Counters::at_rest(&lab)?.class("101", 2, "ipv4"), second);
+    let fourth = sent(&d, &b, 25, 333)?;
+    assert_eq!(Counters::at_rest(&lab)?.class("104", 2, "ipv4"), fourth);
     let answer = run_ok(systemd.command("curl").args([
         "--silent",
         "--fail",
