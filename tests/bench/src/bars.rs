@@ -110,6 +110,11 @@ pub fn all(results: &Results) -> Vec<Bar> {
         add(format!("added CPU a packet, trafctl / {other}"), Goal::AtMost(bound), ratios);
     }
     add(
+        "a neighbour's packet, after hostile traffic / after friendly".to_owned(),
+        Goal::AtMost(1.05),
+        packets::slowed(results, "trafctl"),
+    );
+    add(
         "load of 800,000 prefixes, trafctl / nft -f".to_owned(),
         Goal::AtMost(0.5),
         results.ratio(control::PART, control::LOAD, "trafctl", "nft -f"),

@@ -1,5 +1,5 @@
-//! Part 2: real packets, out of 100 containers, through the node and away; and a TCP connection with segmentation left to
-//! the device.
+//! Part 2: real packets, out of 100 containers, through the node and away; what one container's do to the others'; and a TCP
+//! connection with segmentation left to the device.
 
 mod node;
 mod rivals;
@@ -31,6 +31,11 @@ const RATE: &str = "packets";
 const CPU: &str = "packets, CPU";
 /// Name of the throughput.
 const TCP: &str = "tcp";
+/// Name of the CPU time a packet of other containers, after one of them has sent.
+const NEIGHBOUR: &str = "a neighbour's packet, CPU";
+/// What that one has sent.
+const FRIENDLY: &str = "after as many to one peer";
+const HOSTILE: &str = "after as many to peers at random";
 /// What is drawn from.
 const CASE: &str = "zipf/100000";
 /// The same packets through a node with nothing attached, in turn with those.
@@ -40,6 +45,9 @@ const TCP_BYTES: u64 = 1 << 30;
 
 /// Packets sent in a row through one node: some 50 ms of work, of which filling the caches is little.
 const SLICE: usize = 12_800;
+
+/// Packets that one container sends, and then the others: more than enough to push what they need out of the nearest caches.
+const BURST: usize = 640;
 
 /// How much of it is measured.
 #[derive(Clone, Copy, Debug)]
@@ -99,6 +107,13 @@ pub fn added(results: &Results, variant: &str) -> Option<Vec<f64>> {
     Some(differences(results.get(CPU, CASE, variant)?, results.get(CPU, BASE, variant)?))
 }
 
+/// How much more of the CPU the packets of others take after hostile traffic than after friendly, round by round.
+pub fn slowed(results: &Results, variant: &str) -> Option<Vec<f64>> {
+    let (hostile, friendly) =
+        (results.get(NEIGHBOUR, HOSTILE, variant)?, results.get(NEIGHBOUR, FRIENDLY, variant)?);
+    Some(ratios(hostile, friendly, f64::MIN_POSITIVE))
+}
+
 /// Measures.
 pub fn run(plan: &Plan, results: &mut Results, progress: &Progress) -> Result<()> {
     progress.note("packets: making 100 containers");
@@ -114,12 +129,29 @@ pub fn run(plan: &Plan, results: &mut Results, progress: &Progress) -> Result<()
         }
     }
     for round in 0..plan.rounds {
+        progress.note(&format!("neighbours: round {} of {}", round + 1, plan.rounds));
+        for way in [Way::Nothing, Way::Trafctl] {
+            bench
+                .neighbours(&table, way, plan.slices * SLICE / BURST, results)
+                .with_context(|| format!("neighbours with {}", way.name()))?;
+        }
+    }
+    for round in 0..plan.rounds {
         progress.note(&format!("tcp: round {} of {}", round + 1, plan.rounds));
         for way in [Way::Nothing, Way::Null, Way::Trafctl] {
             bench.tcp(way, results).with_context(|| format!("TCP with {}", way.name()))?;
         }
     }
     Ok(())
+}
+
+/// The sums of the middle half of some pairs, by their difference, so that a disturbance of one does not count.
+fn middle(mut pairs: Vec<(Sent, Sent)>) -> (Sent, Sent) {
+    let difference = |(with, base): &(Sent, Sent)| with.cost() - base.cost();
+    pairs.sort_by(|a, b| difference(a).total_cmp(&difference(b)));
+    let quarter = pairs.len() / 4;
+    let middle = &pairs[quarter..pairs.len() - quarter];
+    middle.iter().fold((Sent::default(), Sent::default()), |sum, pair| (sum.0 + pair.0, sum.1 + pair.1))
 }
 
 struct Bench {
@@ -215,13 +247,44 @@ impl Bench {
             });
         }
         pairs.remove(0);
-        let difference = |(with, base): &(Sent, Sent)| with.cost() - base.cost();
-        pairs.sort_by(|a, b| difference(a).total_cmp(&difference(b)));
-        let quarter = pairs.len() / 4;
-        let middle = &pairs[quarter..pairs.len() - quarter];
-        Ok(middle
-            .iter()
-            .fold((Sent::default(), Sent::default()), |sum, pair| (sum.0 + pair.0, sum.1 + pair.1)))
+        Ok(middle(pairs))
+    }
+
+    /// One container sends to ever other peers, which no cache holds, or to a single one; then the others send what they
+    /// always do.
+    fn neighbours(&mut self, table: &Table, way: Way, bursts: usize, results: &mut Results) -> Result<()> {
+        let friendly = vec![words(self.peers[0]); BURST];
+        let bursts: Vec<[Vec<Address>; 2]> = (0..bursts)
+            .map(|_| {
+                let hostile = (0..BURST).map(|_| words(table.address(&mut self.random))).collect();
+                let others =
+                    (0..BURST).map(|_| words(self.peers[self.zipf.draw(&mut self.random)])).collect();
+                [hostile, others]
+            })
+            .collect();
+        let before: u64 = self.counted(way)?.iter().sum();
+        let mut pair = (Sent::default(), Sent::default());
+        self.attached(way, |bench| {
+            let mut pairs = Vec::new();
+            for (number, [hostile, others]) in bursts.iter().enumerate() {
+                let after = |first: &[Address]| bench.sender.send_after(first, others);
+                pairs.push(if number % 2 == 0 {
+                    let hostile = after(hostile)?;
+                    (hostile, after(&friendly)?)
+                } else {
+                    let friendly = after(&friendly)?;
+                    (after(hostile)?, friendly)
+                });
+            }
+            pair = middle(pairs);
+            Ok(())
+        })?;
+        let counted = self.counted(way)?.iter().sum::<u64>() - before;
+        let sent = u64::try_from(4 * BURST * bursts.len())?;
+        ensure!(way == Way::Nothing || counted == sent, "counted {counted} of {sent}");
+        results.push(NEIGHBOUR, HOSTILE, way.name(), (pair.0.cost(), "ns/packet"));
+        results.push(NEIGHBOUR, FRIENDLY, way.name(), (pair.1.cost(), "ns/packet"));
+        Ok(())
     }
 
     /// Does something while a way of counting is in place.

@@ -80,6 +80,15 @@ impl Sender {
         Ok(Sent { packets: addresses.len() as f64, seconds, cpu_ns: cpu as f64 })
     }
 
+    /// Has the last container send to some addresses, then the others to theirs, and says what the latter took.
+    pub fn send_after(&self, first: &[Address], addresses: &[Address]) -> Result<Sent> {
+        let last = self.sockets.last().context("a container")?;
+        for batch in first.chunks(BATCH) {
+            send_batch(last, batch)?;
+        }
+        self.send(addresses, self.sockets.len() - 1)
+    }
+
     fn softirq_ns(&self) -> Result<u64> {
         let text = fs::read_to_string(&self.softirq_statistics).context("the kernel's thread")?;
         text.split_whitespace().next().and_then(|ns| ns.parse().ok()).context("its time on the CPU")
