@@ -9,6 +9,7 @@
 //! | [`kernel`] | everything BPF: loading, attaching, tables in, counters out |
 //! | [`netlink`], [`links`] | interfaces, as the kernel tells of them |
 //! | [`snapshot`] | one reading of everything: what flows from the kernel to output and ledger |
+//! | [`throughput`] | what passed between two of them |
 //! | [`classes`], [`class_source`] | class files: parsing, compiling, explaining; finding and reading them |
 //! | [`config`] | the configuration |
 //! | [`identities`], [`naming`], [`vz_conf`], [`addresses`] | whose interface and whose address is what |
@@ -56,5 +57,6 @@ pub mod reclaim;
 pub mod shaping;
 pub mod snapshot;
 pub mod state_file;
+pub mod throughput;
 pub mod vz;
 pub mod vz_conf;

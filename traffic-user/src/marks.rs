@@ -75,15 +75,7 @@ impl Marks {
             let reading =
                 self.marks.get(&life).and_then(|mark| mark.readings.get(&(counter.class, counter.family)));
             if let Some(reading) = reading {
-                // A counter below its mark was read just before the mark was taken.
-                let since = |now: Tally, mark: Tally| Tally {
-                    packets: now.packets.saturating_sub(mark.packets),
-                    bytes: now.bytes.saturating_sub(mark.bytes),
-                };
-                counter.tally = ByDirection {
-                    incoming: since(counter.tally.incoming, reading.incoming),
-                    outgoing: since(counter.tally.outgoing, reading.outgoing),
-                };
+                counter.tally = counter.tally.since(reading);
             }
         }
     }

@@ -125,6 +125,21 @@ impl<T: Copy> ByDirection<T> {
     }
 }
 
+impl ByDirection<Tally> {
+    /// What came since an earlier reading. One that is above this was taken just after it.
+    #[must_use]
+    pub fn since(&self, earlier: &Self) -> Self {
+        let one = |now: &Tally, earlier: &Tally| Tally {
+            packets: now.packets.saturating_sub(earlier.packets),
+            bytes: now.bytes.saturating_sub(earlier.bytes),
+        };
+        Self {
+            incoming: one(&self.incoming, &earlier.incoming),
+            outgoing: one(&self.outgoing, &earlier.outgoing),
+        }
+    }
+}
+
 /// Which class table was in force.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ClassTableInfo {

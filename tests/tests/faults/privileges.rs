@@ -108,6 +108,7 @@ fn every_command_works_with_the_capabilities_of_the_service() -> Result<()> {
     );
 
     works(&lab, SERVICE, &["dump"])?;
+    works(&lab, SERVICE, &["top", "--times", "1"])?;
     daemon.end()?;
     for ledger in [&["report"][..], &["gaps"], &["audit"], &["top-talkers"], &["container", "retire", "103"]]
     {

@@ -16,4 +16,5 @@ mod node;
 mod reload;
 mod shaping;
 mod slots;
+mod top;
 mod uplink;

@@ -39,6 +39,7 @@ mod report;
 mod run;
 mod status;
 mod tactl;
+mod top;
 
 /// Counts the traffic of every container and virtual machine, per network class, in the kernel.
 ///
@@ -104,6 +105,7 @@ enum Command {
     Run(run::Options),
     Detach(detach::Options),
     Dump(dump::Options),
+    Top(top::Options),
     Classes(classes::Options),
     Address(address::Options),
     Status(status::Options),
@@ -178,6 +180,7 @@ impl Cli {
                 Command::Run(options) => run::run(&global, &options).await,
                 Command::Detach(options) => detach::run(&global, &options).await,
                 Command::Dump(options) => dump::run(&global, &options).await,
+                Command::Top(options) => top::run(&global, &options).await,
                 Command::Classes(options) => classes::run(&global, &options),
                 Command::Address(options) => address::run(&global, &options).await,
                 Command::Status(options) => status::run(&global, &options).await,

@@ -112,7 +112,7 @@ pub fn table(snapshot: &Snapshot, look: Look) -> String {
     text
 }
 
-fn seconds(time: jiff::Timestamp) -> String {
+pub(super) fn seconds(time: jiff::Timestamp) -> String {
     jiff::Timestamp::from_second(time.as_second()).unwrap_or(time).to_string()
 }
 

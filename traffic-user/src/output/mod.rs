@@ -3,6 +3,7 @@
 pub mod compare;
 pub mod dump;
 pub mod status;
+pub mod throughput;
 
 use std::ops::Range;
 
