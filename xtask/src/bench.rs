@@ -15,7 +15,7 @@ use crate::{
 /// In interleaved rounds, in throwaway namespaces: variants of the kernel program by test runs; real packets through a
 /// node with 100 containers, counted by trafctl, nftables and ipset; attaching, loading, dumping and draining. Prints medians
 /// with half the distance of their quartiles, and the bars: ratios that must hold. All counts are checked. Needs root and
-/// a quiet machine; nothing leaves the machine. A full run takes some twenty-five minutes, a quick one about eight; most of
+/// a quiet machine; nothing leaves the machine. A full run takes some half an hour, a quick one about eight; most of
 /// it the kernel takes to attach 1,000 interfaces in each round.
 #[derive(clap::Args)]
 #[command(after_help = "\

@@ -29,6 +29,14 @@ pub struct NftDirection {
     pub other: NftCounter,
 }
 
+impl NftDirection {
+    /// All buffers.
+    #[must_use]
+    pub fn buffers(&self) -> u64 {
+        self.v4.packets + self.v6.packets + self.other.packets
+    }
+}
+
 /// Both directions, from the interface's own point of view.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 pub struct NftCount {

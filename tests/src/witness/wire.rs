@@ -44,6 +44,8 @@ pub struct WireCount {
     pub peers: BTreeMap<Peer, Amounts>,
     /// Buffers seen.
     pub buffers: u64,
+    /// Buffers among them that the container received.
+    pub in_buffers: u64,
     /// Buffers among them that are more than one packet.
     pub large_buffers: u64,
 }
@@ -75,6 +77,7 @@ impl WireCount {
             *entry = entry.since(*amounts);
         }
         self.buffers -= earlier.buffers;
+        self.in_buffers -= earlier.in_buffers;
         self.large_buffers -= earlier.large_buffers;
         self
     }
@@ -87,6 +90,7 @@ impl WireCount {
             *entry = entry.plus(*amounts);
         }
         self.buffers += other.buffers;
+        self.in_buffers += other.in_buffers;
         self.large_buffers += other.large_buffers;
         self
     }
@@ -315,6 +319,7 @@ impl Reader {
         let entry = count.peers.entry(peer).or_default();
         *entry = entry.plus(amounts);
         count.buffers += 1;
+        count.in_buffers += u64::from(is_in);
         count.large_buffers += u64::from(packets > 1);
         Ok(())
     }
