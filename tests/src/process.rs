@@ -59,6 +59,14 @@ fn line(command: &Command) -> String {
     words.map(OsStr::to_string_lossy).collect::<Vec<_>>().join(" ")
 }
 
+/// The children of a process; none when it has ended.
+#[must_use]
+pub fn children(parent: u32) -> Vec<u32> {
+    let listed =
+        std::fs::read_to_string(format!("/proc/{parent}/task/{parent}/children")).unwrap_or_default();
+    listed.split_whitespace().filter_map(|id| id.parse().ok()).collect()
+}
+
 /// A child process that is killed and reaped when dropped, so that a failed test leaves nothing running.
 #[derive(Debug)]
 pub struct Process {

@@ -16,7 +16,7 @@ use crate::Lab;
 use crate::check::{PATIENCE, eventually};
 use crate::lab::trafctl_program;
 use crate::namespace::PREFIX;
-use crate::process::{Process, run_ok};
+use crate::process::{Process, children, run_ok};
 
 /// The service, as systemd calls it.
 pub const SERVICE: &str = "trafctl.service";
@@ -107,7 +107,7 @@ impl Systemd {
         let mut systemd = Self { root, group, process, init: 0 };
         systemd.classes(classes)?;
         eventually("systemd runs", || {
-            systemd.init = first_child(systemd.process.id()).unwrap_or_default();
+            systemd.init = children(systemd.process.id()).first().copied().unwrap_or_default();
             Ok(systemd.init != 0 && systemd.systemctl(&["show", "--property=Version"]).is_ok())
         })
         .with_context(|| fs::read_to_string(systemd.root.join("console")).unwrap_or_default())?;
@@ -259,10 +259,4 @@ pub fn install(root: &Path, drop_in: &str) -> Result<()> {
 #[must_use]
 pub fn unit() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../traffic-user/systemd").join(SERVICE)
-}
-
-/// The only child of a process, when it has one.
-fn first_child(parent: u32) -> Option<u32> {
-    let children = fs::read_to_string(format!("/proc/{parent}/task/{parent}/children")).ok()?;
-    children.split_whitespace().next()?.parse().ok()
 }

@@ -7,7 +7,7 @@ use std::process::Command;
 use anyhow::{Context, Result, ensure};
 use traffic_tests::check::{agrees_with_kernel, eventually, output, said};
 use traffic_tests::lab::trafctl_program;
-use traffic_tests::process::run_ok;
+use traffic_tests::process::{children, run_ok};
 use traffic_tests::systemd::unit;
 use traffic_tests::traffic::udp_send;
 use traffic_tests::{Amounts, Counters, Daemon};
@@ -119,8 +119,7 @@ fn the_daemon_makes_no_call_that_the_unit_refuses() -> Result<()> {
         Ok(report.to_string().contains(&sent.l3_bytes.to_string()))
     })?;
     agrees_with_kernel(&lab, &Counters::at_rest(&lab)?, a.interface())?;
-    let child = std::fs::read_to_string(format!("/proc/{0}/task/{0}/children", daemon.id()))?;
-    let child: u32 = child.split_whitespace().next().context("the traced daemon")?.parse()?;
+    let child = *children(daemon.id()).first().context("the traced daemon")?;
     run_ok(Command::new("kill").args(["-HUP", &child.to_string()]))?;
     daemon.says("are in force")?;
     run_ok(Command::new("kill").args(["-TERM", &child.to_string()]))?;

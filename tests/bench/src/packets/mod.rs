@@ -145,6 +145,21 @@ pub fn run(plan: &Plan, results: &mut Results, progress: &Progress) -> Result<()
     Ok(())
 }
 
+/// Both, of which neither is always the one that comes second.
+fn alternately(
+    number: usize,
+    one: impl FnOnce() -> Result<Sent>,
+    other: impl FnOnce() -> Result<Sent>,
+) -> Result<(Sent, Sent)> {
+    if number.is_multiple_of(2) {
+        let one = one()?;
+        Ok((one, other()?))
+    } else {
+        let other = other()?;
+        Ok((one()?, other))
+    }
+}
+
 /// The sums of the middle half of some pairs, by their difference, so that a disturbance of one does not count.
 fn middle(mut pairs: Vec<(Sent, Sent)>) -> (Sent, Sent) {
     let difference = |(with, base): &(Sent, Sent)| with.cost() - base.cost();
@@ -237,14 +252,7 @@ impl Bench {
         for (number, slice) in addresses.chunks(SLICE).enumerate() {
             let with = |bench: &Self| bench.sender.send(slice, containers);
             let base = |bench: &Self| bench.idle_sender.send(slice, containers);
-            // Neither is always the one that comes second.
-            pairs.push(if number % 2 == 0 {
-                let with = with(self)?;
-                (with, base(self)?)
-            } else {
-                let base = base(self)?;
-                (with(self)?, base)
-            });
+            pairs.push(alternately(number, || with(self), || base(self))?);
         }
         pairs.remove(0);
         Ok(middle(pairs))
@@ -268,13 +276,7 @@ impl Bench {
             let mut pairs = Vec::new();
             for (number, [hostile, others]) in bursts.iter().enumerate() {
                 let after = |first: &[Address]| bench.sender.send_after(first, others);
-                pairs.push(if number % 2 == 0 {
-                    let hostile = after(hostile)?;
-                    (hostile, after(&friendly)?)
-                } else {
-                    let friendly = after(&friendly)?;
-                    (after(hostile)?, friendly)
-                });
+                pairs.push(alternately(number, || after(hostile), || after(&friendly))?);
             }
             pair = middle(pairs);
             Ok(())

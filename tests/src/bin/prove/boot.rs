@@ -112,8 +112,7 @@ pub fn run(bench: &Bench, evidence: &mut Evidence) -> Result<()> {
     let archive = pack(&directory, &kernel)?;
     let disk = directory.join("boot.disk");
     // What was on it is not to be there.
-    fs::write(&disk, "").context("make the disk")?;
-    fs::File::options().write(true).open(&disk)?.set_len(64 << 20).context("make the disk")?;
+    fs::File::create(&disk).and_then(|disk| disk.set_len(64 << 20)).context("make the disk")?;
     run_ok(Command::new("/sbin/mkfs.ext4").args(["-q", "-F"]).arg(&disk))?;
     let boot = |number: u32| {
         bench.say(&format!("boot {number}"));

@@ -9,7 +9,7 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
-use traffic_tests::process::{Process, run_ok};
+use traffic_tests::process::{Process, children, run_ok};
 use traffic_tests::{Lab, check};
 
 use crate::bench::Bench;
@@ -379,13 +379,11 @@ impl Drop for Real<'_> {
 fn descendant(parent: u32, name: &str) -> Result<u32> {
     let mut waiting = vec![parent];
     while let Some(id) = waiting.pop() {
-        let directory = PathBuf::from(format!("/proc/{id}"));
-        let called = fs::read_to_string(directory.join("comm")).unwrap_or_default();
+        let called = fs::read_to_string(format!("/proc/{id}/comm")).unwrap_or_default();
         if called.trim() == name {
             return Ok(id);
         }
-        let children = fs::read_to_string(directory.join(format!("task/{id}/children"))).unwrap_or_default();
-        waiting.extend(children.split_whitespace().filter_map(|id| id.parse::<u32>().ok()));
+        waiting.extend(children(id));
     }
     bail!("no process {name} below {parent}")
 }
