@@ -181,6 +181,13 @@ pub struct Tally {
     pub bytes: u64,
 }
 
+impl core::ops::AddAssign for Tally {
+    fn add_assign(&mut self, other: Self) {
+        self.packets += other.packets;
+        self.bytes += other.bytes;
+    }
+}
+
 /// One container's traffic of one class: the element of the counter map, one cache line.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
@@ -329,7 +336,7 @@ pub struct ContainerRecord {
 /// The kernel's own statistics of an interface, in the container's directions.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
-pub struct LinkStatistics {
+pub struct InterfaceStatistics {
     /// Buffers, by [`Direction`].
     pub packets: [u64; DIRECTIONS],
     /// Bytes with the link-layer header, by [`Direction`].
@@ -355,13 +362,13 @@ pub struct InterfaceRecord {
     /// When the program was attached to the interface of this index, in seconds since the Unix epoch.
     pub attached_unix_s: u64,
     /// The kernel's statistics just before that.
-    pub kernel_before: LinkStatistics,
+    pub kernel_before: InterfaceStatistics,
     /// Our own totals (buffers and their bytes) at that moment, since a slot outlives its interface.
-    pub counted_before: LinkStatistics,
+    pub counted_before: InterfaceStatistics,
     /// When the interface went, in seconds since the Unix epoch; 0 while it exists.
     pub gone_unix_s: u64,
     /// What the kernel counted on this slot's interfaces while the program was not attached to them. Only grows.
-    pub unseen: LinkStatistics,
+    pub unseen: InterfaceStatistics,
     /// The name in UTF-8, padded with zeros.
     pub name: [u8; INTERFACE_NAME_BYTES],
     /// The id of its container as text, padded with zeros; empty when shared.
@@ -423,7 +430,7 @@ const _: () = {
     assert!(size_of::<Control>() == 8);
     assert!(size_of::<ContainerRecord>() == 80);
     assert!(offset_of!(ContainerRecord, id) == 16);
-    assert!(size_of::<LinkStatistics>() == 32);
+    assert!(size_of::<InterfaceStatistics>() == 32);
     assert!(size_of::<InterfaceRecord>() == 216);
     assert!(offset_of!(InterfaceRecord, attached_unix_s) == 24);
     assert!(offset_of!(InterfaceRecord, kernel_before) == 32);

@@ -7,13 +7,10 @@ use std::{
 
 use anyhow::{Context as _, bail};
 use sha2::{Digest as _, Sha256};
+use traffic_classes::{ClassFile, ClassOrder, ClassTable};
+use traffic_ledger::Ledger;
 
-use crate::{
-    bookkeeper,
-    classes::{self, ClassFile, ClassOrder, ClassTable},
-    config::Config,
-    ledger::Ledger,
-};
+use crate::{config::Config, drain};
 
 /// Most refused lines that an error names; `trafctl classes check` names all.
 const NAMED_LINES: usize = 10;
@@ -29,7 +26,7 @@ pub fn locate(config: &Config) -> Option<PathBuf> {
 /// When it can't be read, or any line of it is refused: then each is named.
 pub fn read(path: &Path) -> anyhow::Result<ClassFile> {
     let bytes = fs::read(path).with_context(|| format!("cannot read the class file {}", path.display()))?;
-    let file = classes::parse(&bytes);
+    let file = traffic_classes::parse(&bytes);
     let refused: Vec<_> = file.refused().collect();
     if !refused.is_empty() {
         let shown: String = refused
@@ -103,7 +100,7 @@ pub fn configured_table(config: &Config) -> anyhow::Result<ClassTable> {
             ClassFile::shipped()
         }
     };
-    Ok(classes::compile(&file.entries, config.class_order))
+    Ok(traffic_classes::compile(&file.entries, config.class_order))
 }
 
 /// The table that new counters begin with: [`configured_table`]. Where that can't be had, or names no network at all, it is
@@ -137,12 +134,14 @@ pub fn table_for_new_counters(config: &Config, state_dir: &Path) -> anyhow::Resu
 
 /// The table that the ledger's last reading was counted under, if it keeps it.
 fn last_in_force(state_dir: &Path) -> anyhow::Result<Option<ClassTable>> {
-    let path = bookkeeper::ledger_path(state_dir);
+    let path = drain::ledger_path(state_dir);
     if !path.exists() {
         return Ok(None);
     }
     let kept = Ledger::open_read_only(&path)?.last_class_table()?;
     // What is kept is a compiled table, whatever order its file had.
-    let table = |text: Vec<u8>| classes::compile(&classes::parse(&text).entries, ClassOrder::LongestPrefix);
+    let table = |text: Vec<u8>| {
+        traffic_classes::compile(&traffic_classes::parse(&text).entries, ClassOrder::LongestPrefix)
+    };
     Ok(kept.map(table).filter(|table| !table.is_empty()))
 }

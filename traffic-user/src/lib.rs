@@ -28,35 +28,19 @@
 //! | [`marks`], [`state_file`] | readings put aside by a reset; files that are replaced as a whole |
 //! | [`clock`] | times, the boot's identity, random numbers |
 
-pub mod addresses;
 pub mod api;
-pub mod bookkeeper;
 pub mod class_source;
-pub mod classes;
 pub mod cli;
-pub mod clock;
 pub mod compare;
 pub mod config;
 pub mod daemon;
-pub mod file_watch;
-pub mod health;
-pub mod host;
-pub mod identities;
-pub mod identity_command;
+pub mod drain;
 pub mod kernel;
-pub mod ledger;
-pub mod links;
-pub mod marks;
-pub mod naming;
-pub mod netlink;
-pub mod notation;
-pub mod output;
-mod precedence;
+pub mod net;
+pub mod node;
+pub mod ownership;
 pub mod privileges;
-pub mod reclaim;
-pub mod shaping;
-pub mod snapshot;
+pub mod render;
 pub mod state_file;
-pub mod throughput;
+pub mod time;
 pub mod vz;
-pub mod vz_conf;

@@ -17,8 +17,8 @@ fn main() -> ExitCode {
     log_to_stderr(cli.verbosity());
     privileges::tighten_umask();
     match cli.run() {
-        Ok(Done::Well) => ExitCode::SUCCESS,
-        Ok(Done::NotWell) => ExitCode::FAILURE,
+        Ok(Done::Success) => ExitCode::SUCCESS,
+        Ok(Done::ProblemsFound) => ExitCode::FAILURE,
         Ok(Done::Status(status)) => ExitCode::from(status),
         Err(error) => {
             cli::say(&error);
@@ -36,7 +36,9 @@ fn log_to_stderr(verbosity: u8) {
     };
     // Libraries stay quiet unless asked for with TRAFCTL_LOG.
     let filter = EnvFilter::try_from_env("TRAFCTL_LOG").unwrap_or_else(|_| {
-        EnvFilter::new(format!("warn,trafctl={level},trafctl_ebpf=debug,aya=error,netlink_proto=error"))
+        EnvFilter::new(format!(
+            "warn,trafctl={level},traffic_ledger={level},trafctl_ebpf=debug,aya=error,netlink_proto=error"
+        ))
     });
     tracing_subscriber::fmt()
         .with_env_filter(filter)

@@ -18,7 +18,7 @@ const CAP_BPF: u64 = 1 << 39;
 /// Refuses to begin without what is needed in the end.
 ///
 /// # Errors
-/// Naming every capability that is missing.
+/// InterfaceRules every capability that is missing.
 pub fn require() -> anyhow::Result<()> {
     let missing = missing_of(effective()?);
     if !missing.is_empty() {

@@ -45,7 +45,7 @@ pub fn run(options: &Options) -> Result<()> {
     setup::ensure(Purpose::Build)?;
     let mut seed = Command::new("cargo");
     seed.current_dir(command::workspace())
-        .args(["run", "--release", "--package", "traffic-user", "--example", "seed-ledger", "--"])
+        .args(["run", "--release", "--package", "traffic-ledger", "--example", "seed-ledger", "--"])
         .arg(std::path::absolute(&options.file)?)
         .args(
             [options.containers, options.classes, options.days, options.rounds]

@@ -213,7 +213,7 @@ mod tests {
 
     #[test]
     fn a_drain_is_read_from_the_daemons_message() {
-        let line = "2026-01-01T00:00:00Z DEBUG trafctl::bookkeeper: drained in 81.5 ms: 32000 rows of classes, 1 of faults";
+        let line = "2026-01-01T00:00:00Z DEBUG trafctl::drain: drained in 81.5 ms: 32000 rows of classes, 1 of faults";
         assert_eq!(drained(line), Some((81.5, 32_000)));
         assert_eq!(drained("DEBUG something else"), None);
     }

@@ -6,7 +6,7 @@ use std::{
 };
 
 use ipnet::IpNet;
-use trafctl::classes::{
+use traffic_classes::{
     CheckReport, ClassFile, ClassOrder, Entry, MAX_CLASS, compile, differences, explain, parse,
 };
 

@@ -5,10 +5,8 @@ use std::{
     path::Path,
 };
 
-use trafctl::{
-    snapshot::ContainerId,
-    vz_conf::{VzConf, VzContainer, parse},
-};
+use trafctl::ownership::vz_conf::{VzConf, VzContainer, parse};
+use traffic_model::ContainerId;
 
 /// The files that a zero byte separates from each other.
 const NAMES: [&str; 4] = [

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use jiff::Timestamp;
 use trafctl::{
     compare::{Comparison, Figures, Readings, read},
-    output,
+    render,
 };
 
 /// Checks two readings, or one and nothing.
@@ -48,7 +48,7 @@ fn compared(
         theirs: theirs.clone(),
     };
     let comparison = Comparison::new(&readings(ours_first, theirs_first, 0), &readings(ours, theirs, 60));
-    assert!(output::compare::table(&comparison).ends_with('\n'));
+    assert!(render::compare::table(&comparison).ends_with('\n'));
     comparison
 }
 

@@ -1,7 +1,7 @@
 //! Where the API listens: on loopback or on a socket in the file system, so that nobody beyond this host asks.
 
 use std::{
-    fmt, fs, io,
+    fs, io,
     net::{SocketAddr, TcpListener},
     os::{
         fd::OwnedFd,
@@ -11,7 +11,6 @@ use std::{
         },
     },
     path::{Path, PathBuf},
-    str::FromStr,
 };
 
 use anyhow::{Context as _, bail};
@@ -20,61 +19,12 @@ use rustix::{
     net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, bind, connect, listen, socket_with},
 };
 
+use crate::config::Listen;
+
 /// Who may ask on a socket in the file system: its owner and its group.
 const SOCKET_MODE: u32 = 0o660;
 /// Connections that may wait to be taken.
 const BACKLOG: i32 = 64;
-
-/// Where to listen, as the configuration has it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Listen {
-    /// A loopback address and a port.
-    Tcp(SocketAddr),
-    /// A socket in the file system.
-    Unix(PathBuf),
-}
-
-impl FromStr for Listen {
-    type Err = String;
-
-    /// Takes `127.0.0.1:9177`, `[::1]:9177` and `unix:/path`. What others could reach is refused: the API asks nobody
-    /// who they are.
-    fn from_str(text: &str) -> Result<Self, String> {
-        if let Some(path) = text.strip_prefix("unix:") {
-            if !path.starts_with('/') {
-                return Err(format!(
-                    "the socket {path:?} has no full path: write it as \"unix:/run/trafctl/api.sock\""
-                ));
-            }
-            SocketAddrUnix::new(path)
-                .map_err(|_| "the path cannot be a socket's name, which has at most 108 bytes".to_owned())?;
-            return Ok(Self::Unix(path.into()));
-        }
-        let address: SocketAddr = text.parse().map_err(|_| {
-            format!(
-                "{text:?} is no place to listen: write \"127.0.0.1:9177\" or \"unix:/run/trafctl/api.sock\""
-            )
-        })?;
-        if !address.ip().is_loopback() {
-            return Err(format!(
-                "{} is not loopback, and the API asks nobody who they are: write \"127.0.0.1:{}\" or a unix socket, and \
-                 put a proxy before it for others",
-                address.ip(),
-                address.port()
-            ));
-        }
-        Ok(Self::Tcp(address))
-    }
-}
-
-impl fmt::Display for Listen {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Tcp(address) => address.fmt(f),
-            Self::Unix(path) => write!(f, "unix:{}", path.display()),
-        }
-    }
-}
 
 /// A socket that listens. What connects to it waits until it is served.
 #[derive(Debug)]
@@ -85,18 +35,16 @@ pub enum Bound {
     Unix(UnixListener, SocketFile),
 }
 
-impl Listen {
-    /// Takes the place.
-    ///
-    /// # Errors
-    /// When somebody else has it, or it may not be taken.
-    pub fn bind(&self) -> anyhow::Result<Bound> {
-        match self {
-            Self::Tcp(address) => bind_port(*address),
-            Self::Unix(path) => bind_file(path),
-        }
-        .with_context(|| format!("cannot serve metrics on {self} ([api] listen)"))
+/// Binds the socket that the configuration names.
+///
+/// # Errors
+/// When another process has it, or this one may not bind it.
+pub fn bind_to(listen: &Listen) -> anyhow::Result<Bound> {
+    match listen {
+        Listen::Tcp(address) => bind_port(*address),
+        Listen::Unix(path) => bind_file(path),
     }
+    .with_context(|| format!("cannot serve metrics on {listen} ([api] listen)"))
 }
 
 /// A socket's file, removed when dropped, unless another one has taken its place.
@@ -171,39 +119,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_this_host_is_listened_to() {
-        let parse = |text: &str| text.parse::<Listen>().map(|listen| listen.to_string());
-        for good in ["127.0.0.1:9177", "127.9.9.9:1", "[::1]:9177", "unix:/run/trafctl/api.sock"] {
-            assert_eq!(parse(good).as_deref(), Ok(good));
-        }
-        for (bad, reason) in [
-            ("0.0.0.0:9177", "0.0.0.0 is not loopback"),
-            ("[::]:9177", ":: is not loopback"),
-            ("192.0.2.1:80", "192.0.2.1 is not loopback"),
-            ("[2001:db8::1]:80", "2001:db8::1 is not loopback"),
-            ("[::ffff:192.0.2.1]:80", "::ffff:192.0.2.1 is not loopback"),
-            ("localhost:9177", "\"localhost:9177\" is no place to listen"),
-            ("127.0.0.1", "\"127.0.0.1\" is no place"),
-            (":9177", "\":9177\" is no place"),
-            ("", "\"\" is no place"),
-            ("unix:", "the socket \"\" has no full path"),
-            ("unix:api.sock", "the socket \"api.sock\" has no full path"),
-            (&format!("unix:/{}", "x".repeat(108)), "the path cannot be"),
-        ] {
-            let error = parse(bad).unwrap_err();
-            assert!(error.starts_with(reason), "{bad:?} gave {error:?}");
-        }
-    }
-
-    #[test]
     fn a_socket_is_closed_to_others_and_goes_with_its_owner() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("made/api.sock");
         let listen = Listen::Unix(path.clone());
-        let bound = listen.bind().unwrap();
+        let bound = bind_to(&listen).unwrap();
         assert_eq!(fs::metadata(&path).unwrap().mode() & 0o7777, SOCKET_MODE);
         UnixStream::connect(&path).unwrap();
-        let error = format!("{:#}", listen.bind().unwrap_err());
+        let error = format!("{:#}", bind_to(&listen).unwrap_err());
         assert!(error.ends_with("([api] listen): another process listens there"), "{error}");
         drop(bound);
         assert!(!path.exists());
@@ -216,14 +139,14 @@ mod tests {
         let listen = Listen::Unix(path.clone());
         drop(UnixListener::bind(&path).unwrap());
         assert!(path.exists(), "what a killed process leaves");
-        let ours = listen.bind().unwrap();
+        let ours = bind_to(&listen).unwrap();
         UnixStream::connect(&path).unwrap();
 
         // A file that is another one by now is not ours to remove.
         fs::remove_file(&path).unwrap();
         fs::write(&path, "kept").unwrap();
         drop(ours);
-        let error = format!("{:#}", listen.bind().unwrap_err());
+        let error = format!("{:#}", bind_to(&listen).unwrap_err());
         assert!(error.contains("no socket is there"), "{error}");
         assert_eq!(fs::read_to_string(&path).unwrap(), "kept");
     }
@@ -232,7 +155,7 @@ mod tests {
     fn a_port_that_is_taken_is_said() {
         let taken = TcpListener::bind("127.0.0.1:0").unwrap();
         let listen = Listen::Tcp(taken.local_addr().unwrap());
-        let error = format!("{:#}", listen.bind().unwrap_err());
+        let error = format!("{:#}", bind_to(&listen).unwrap_err());
         assert!(error.starts_with(&format!("cannot serve metrics on {listen} ([api] listen): ")), "{error}");
         assert!(error.contains("in use"), "{error}");
     }

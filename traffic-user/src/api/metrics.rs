@@ -9,11 +9,9 @@ use std::{
 };
 
 use traffic_common::{Fault, Tally};
+use traffic_model::{ByDirection, Snapshot};
 
-use crate::{
-    health::Drains,
-    snapshot::{ByDirection, Snapshot},
-};
+use crate::api::drain_health::Drains;
 
 /// How metrics are written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

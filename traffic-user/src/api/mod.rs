@@ -3,6 +3,7 @@
 //! Every request reads the pinned maps for itself, on a thread of its own: it takes no lock, and neither the daemon's
 //! loop nor a change waits for it.
 
+pub mod drain_health;
 mod limit;
 mod listen;
 pub mod metrics;
@@ -23,13 +24,14 @@ use tokio::{
     task::{self, JoinHandle},
     time,
 };
+use traffic_model::Snapshot;
 
-pub use self::listen::{Bound, Listen, SocketFile};
 use crate::{
-    health::{DrainHealth, Drains},
-    output::{dump, status},
-    snapshot::Snapshot,
+    api::drain_health::{DrainHealth, Drains},
+    render::{dump, status},
 };
+
+pub use self::listen::{Bound, SocketFile, bind_to};
 
 /// Connections at a time.
 const CONNECTIONS: usize = 64;

@@ -5,11 +5,11 @@ use std::{
 
 use jiff::Timestamp;
 use traffic_common::{FAULTS, Family, Fault, Tally};
-
-use super::*;
-use crate::snapshot::{
+use traffic_model::{
     ByDirection, ClassCounter, ClassTableInfo, ContainerId, FaultCounter, InterfaceCounter, PassedCounter,
 };
+
+use crate::api::*;
 
 const fn tallies(start: u64) -> ByDirection<Tally> {
     ByDirection {

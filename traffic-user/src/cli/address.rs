@@ -2,13 +2,12 @@
 
 use clap::{Args, Subcommand};
 use serde::Serialize;
+use traffic_model::{ContainerId, notation::parse_prefix};
 
-use super::{Done, Format, Global, print};
 use crate::{
-    kernel::load::{self, StateError, Want},
-    notation::parse_prefix,
-    output,
-    snapshot::ContainerId,
+    cli::{Done, Format, Global, print},
+    kernel::load::{self, ProgramChoice, StateError},
+    render,
 };
 
 /// Say which container owns which address on a shared interface (venet0)
@@ -84,18 +83,18 @@ pub(super) async fn run(global: &Global, options: &Options) -> anyhow::Result<Do
                 })
                 .collect();
             print(&match format {
-                Format::Table => output::rows(
+                Format::Table => render::rows(
                     &["ADDRESS", "CONTAINER", "SOURCE"],
                     rows.iter()
                         .map(|row| vec![row.address.clone(), row.container.to_owned(), row.source.clone()]),
                 ),
                 Format::Json => serde_json::to_string_pretty(&rows)? + "\n",
             })?;
-            return Ok(Done::Well);
+            return Ok(Done::Success);
         }
     }
     apply(global).await?;
-    Ok(Done::Well)
+    Ok(Done::Success)
 }
 
 /// Brings a changed list into the kernel; where nothing is loaded yet, `attach` will.
@@ -108,7 +107,7 @@ async fn apply(global: &Global) -> anyhow::Result<()> {
         Err(error) => Err(error),
         Ok(_) => {
             let host = global.host(global.pinned())?;
-            let mut session = host.begin(Want::Pinned).await?;
+            let mut session = host.begin(ProgramChoice::Pinned).await?;
             host.sync_addresses(&mut session)
         }
     }

@@ -4,9 +4,13 @@ use anyhow::Context as _;
 use clap::{Args, ValueEnum};
 use jiff::Timestamp;
 use traffic_common::Family;
+use traffic_ledger::AdjustmentRequest;
+use traffic_model::notation;
 
-use super::{Done, Format, Global, print};
-use crate::{ledger::AdjustmentRequest, ledger::render, notation};
+use crate::{
+    cli::{Done, Format, Global, print},
+    render,
+};
 
 /// Correct a closed month: a row of its own beside the frozen figures, which stay as they are
 ///
@@ -88,12 +92,12 @@ pub(super) fn run(global: &Global, options: &Options) -> anyhow::Result<Done> {
     };
     let adjusted = adjusted.context("nothing was corrected")?;
     let format = match options.format {
-        Format::Table => render::Format::Table,
-        Format::Json => render::Format::Json,
+        Format::Table => render::ledger::Format::Table,
+        Format::Json => render::ledger::Format::Json,
     };
-    print(&render::adjusted(&adjusted, format)?)?;
+    print(&render::ledger::adjusted(&adjusted, format)?)?;
     if !options.yes {
         tracing::warn!("nothing was written yet; repeat it with --yes");
     }
-    Ok(Done::Well)
+    Ok(Done::Success)
 }

@@ -3,14 +3,14 @@
 use anyhow::bail;
 use clap::Args;
 
-use super::{Done, Global};
 use crate::{
-    host::{AttachReport, Host, Selection},
+    cli::{Done, Global},
     kernel::{
         attach::Change,
         bpffs::Bpffs,
-        load::{Outcome, Want},
+        load::{LoadOutcome, ProgramChoice},
     },
+    node::{AttachReport, Host, Selection},
     privileges,
 };
 
@@ -40,7 +40,7 @@ pub(super) async fn run(global: &Global, options: &Options) -> anyhow::Result<Do
     let config = global.config()?;
     privileges::require()?;
     if options.purge {
-        super::detach::purge(global, &config).await?;
+        crate::cli::detach::purge(global, &config).await?;
     }
     let mut host = global.host(Bpffs::prepare(&global.bpffs)?)?;
     let selection = if options.interfaces.is_empty() {
@@ -48,19 +48,21 @@ pub(super) async fn run(global: &Global, options: &Options) -> anyhow::Result<Do
     } else {
         Selection::Named(options.interfaces.clone())
     };
-    let links = host.netlink.links().await?;
+    let interfaces = host.netlink.interfaces().await?;
     // Before the lock is taken: nobody waits for a command of the operator's.
     let concerned: Vec<_> = match &selection {
-        Selection::Matching => links.clone(),
-        Selection::Named(names) => links.iter().filter(|link| names.contains(&link.name)).cloned().collect(),
+        Selection::Matching => interfaces.clone(),
+        Selection::Named(names) => {
+            interfaces.iter().filter(|interface| names.contains(&interface.name)).cloned().collect()
+        }
     };
     host.ask_if_needed(&concerned).await?;
-    let mut session = host.begin(Want::Current).await?;
+    let mut session = host.begin(ProgramChoice::Current).await?;
     // Anew: what another process attached while this one waited for the lock is not gone.
-    let links = host.netlink.links().await?;
-    host.release_gone(&mut session, &links)?;
-    host.go_first(&session, &links).await?;
-    let report = host.attach(&mut session, &links, &selection).await?;
+    let interfaces = host.netlink.interfaces().await?;
+    host.release_gone(&mut session, &interfaces)?;
+    host.go_first(&session, &interfaces).await?;
+    let report = host.attach(&mut session, &interfaces, &selection).await?;
     host.sync_addresses(&mut session)?;
     tell(&host, session.loaded.outcome, &report);
     if !report.failed.is_empty() {
@@ -70,14 +72,14 @@ pub(super) async fn run(global: &Global, options: &Options) -> anyhow::Result<Do
             report.failed.len() + report.attached.len()
         );
     }
-    Ok(Done::Well)
+    Ok(Done::Success)
 }
 
 /// Says on stderr what was done.
-pub(super) fn tell(host: &Host, outcome: Outcome, report: &AttachReport) {
+pub(super) fn tell(host: &Host, outcome: LoadOutcome, report: &AttachReport) {
     match outcome {
-        Outcome::Created => tracing::info!("loaded the program and made the counters"),
-        Outcome::Found | Outcome::Replaced => {}
+        LoadOutcome::Created => tracing::info!("loaded the program and made the counters"),
+        LoadOutcome::Found | LoadOutcome::Replaced => {}
     }
     for (name, change) in &report.attached {
         match change {

@@ -6,15 +6,15 @@ use anyhow::Context as _;
 use clap::{Args, Subcommand};
 use ipnet::IpNet;
 use serde::Serialize;
+use traffic_classes::{CheckReport, ClassFile, ClassTable};
 
-use super::{Done, Format, Global, print, progress::Progress};
 use crate::{
-    bookkeeper::{self, Bookkeeper},
     class_source,
-    classes::{self, CheckReport, ClassFile, ClassTable},
+    cli::{Done, Format, Global, print, progress::Progress},
     config::Config,
+    drain::{self, Drainer},
     kernel::{counters, load, tables},
-    output, privileges,
+    privileges, render,
 };
 
 /// Check, load and explain the network classes
@@ -93,25 +93,25 @@ pub(super) fn run(global: &Global, options: &Options) -> anyhow::Result<Done> {
 
 fn check(path: &PathBuf, format: Format) -> anyhow::Result<Done> {
     let bytes = fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
-    let file = classes::parse(&bytes);
+    let file = traffic_classes::parse(&bytes);
     let report = CheckReport::new(&file);
     print(&match format {
         Format::Table => report.to_string(),
         Format::Json => serde_json::to_string_pretty(&report)? + "\n",
     })?;
-    Ok(Done::well_if(report.is_acceptable()))
+    Ok(Done::success_if(report.is_acceptable()))
 }
 
 fn load_file(global: &Global, config: &Config, path: Option<&PathBuf>) -> anyhow::Result<Done> {
     let table = match path {
         Some(path) => {
-            class_source::read(path).map(|file| classes::compile(&file.entries, config.class_order))
+            class_source::read(path).map(|file| traffic_classes::compile(&file.entries, config.class_order))
         }
         None => class_source::configured_table(config),
     };
     let table = table.context("the table in force stays in force")?;
     put_in_force(global, config, table)?;
-    Ok(Done::Well)
+    Ok(Done::Success)
 }
 
 /// Puts a table in the place of the one in force, after a drain and under the lock, and keeps it in the ledger.
@@ -126,11 +126,11 @@ pub(super) fn put_in_force(global: &Global, config: &Config, table: ClassTable) 
     let prepared = tables::prepare(&maps, &table, &|done, of| progress.set(done, of))
         .context("the table in force stays in force")?;
     drop(progress);
-    bookkeeper::drain_before_change(config, &global.state_dir, &maps)
+    drain::drain_before_change(config, &global.state_dir, &maps)
         .context("the table in force stays in force")?;
     prepared.switch(&mut maps).context("cannot put the class table in force")?;
     tracing::info!("{} prefixes in {} classes are in force", table.len(), table.classes_in_use().len());
-    if let Some(books) = Bookkeeper::open_existing(config, &global.state_dir)? {
+    if let Some(books) = Drainer::open_existing(config, &global.state_dir)? {
         books.keep_table(&maps, || Ok(table))?;
     }
     Ok(())
@@ -147,7 +147,7 @@ fn list(global: &Global, config: &Config, path: Option<&PathBuf>, format: Format
     let row = |prefix: IpNet, class| Row { class, prefix: prefix.to_string() };
     let rows: Vec<Row> = match path {
         Some(path) => {
-            let table = classes::compile(&class_source::read(path)?.entries, config.class_order);
+            let table = traffic_classes::compile(&class_source::read(path)?.entries, config.class_order);
             table.entries().map(|entry| row(entry.prefix, entry.class)).collect()
         }
         None => {
@@ -156,19 +156,19 @@ fn list(global: &Global, config: &Config, path: Option<&PathBuf>, format: Format
         }
     };
     print(&match format {
-        Format::Table => output::rows(
+        Format::Table => render::rows(
             &["CLASS", "PREFIX"],
             rows.iter().map(|row| vec![row.class.to_string(), row.prefix.clone()]),
         ),
         Format::Json => serde_json::to_string_pretty(&rows)? + "\n",
     })?;
-    Ok(Done::Well)
+    Ok(Done::Success)
 }
 
 /// Says when the file that is explained is not what packets are counted by.
 fn warn_if_not_in_force(global: &Global, config: &Config, file: &ClassFile) {
     let Ok(info) = load::open(&global.pinned()).and_then(|maps| counters::class_table(&maps)) else { return };
-    if info.hash != classes::compile(&file.entries, config.class_order).hash() {
+    if info.hash != traffic_classes::compile(&file.entries, config.class_order).hash() {
         tracing::warn!(
             "the class file differs from the table in force; `trafctl classes load` takes it over"
         );
@@ -188,10 +188,10 @@ fn explain(
     if path.is_none() {
         warn_if_not_in_force(global, config, &file);
     }
-    let explanation = classes::explain(&file, config.class_order, address);
+    let explanation = traffic_classes::explain(&file, config.class_order, address);
     print(&match format {
         Format::Table => explanation.to_string(),
         Format::Json => serde_json::to_string_pretty(&explanation)? + "\n",
     })?;
-    Ok(Done::Well)
+    Ok(Done::Success)
 }

@@ -5,11 +5,11 @@ use std::{fs, io::Read as _, path::PathBuf};
 use anyhow::{Context as _, ensure};
 use clap::Args;
 
-use super::{Done, Global, SheetFormat, netstat::aliases, print};
 use crate::{
+    cli::{Done, Global, SheetFormat, netstat::aliases, print},
     compare::{self, Comparison, Figures, Readings, baseline},
     kernel::{counters, load},
-    output, vz,
+    render, vz,
 };
 
 /// Name of the first reading in the state directory.
@@ -68,7 +68,7 @@ pub(super) fn run(global: &Global, options: &Options) -> anyhow::Result<Done> {
     let Some(first) = first else {
         baseline::write(&path, &now)?;
         tracing::info!("the first readings are kept in {}; the next call shows differences", path.display());
-        return Ok(Done::Well);
+        return Ok(Done::Success);
     };
     ensure!(
         first.boot_id == now.boot_id && first.epoch == now.epoch,
@@ -77,11 +77,11 @@ pub(super) fn run(global: &Global, options: &Options) -> anyhow::Result<Done> {
     );
     let comparison = Comparison::new(&first, &now);
     print(&match options.format {
-        SheetFormat::Table => output::compare::table(&comparison),
-        SheetFormat::Json => output::compare::json(&comparison)?,
-        SheetFormat::Csv => output::compare::csv(&comparison)?,
+        SheetFormat::Table => render::compare::table(&comparison),
+        SheetFormat::Json => render::compare::json(&comparison)?,
+        SheetFormat::Csv => render::compare::csv(&comparison)?,
     })?;
-    Ok(Done::well_if(!comparison.has_open()))
+    Ok(Done::success_if(!comparison.has_open()))
 }
 
 fn theirs(options: &Options) -> anyhow::Result<String> {
@@ -94,7 +94,7 @@ fn theirs(options: &Options) -> anyhow::Result<String> {
 }
 
 /// Our figures, from the beginning of the counters and not since a mark.
-fn ours(snapshot: &crate::snapshot::Snapshot) -> Figures {
+fn ours(snapshot: &traffic_model::Snapshot) -> Figures {
     let containers = vz::containers(snapshot, None).into_iter();
     containers
         .flat_map(|(container, classes)| {

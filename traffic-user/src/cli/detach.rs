@@ -3,12 +3,12 @@
 use anyhow::{Context as _, bail};
 use clap::Args;
 
-use super::{Done, Global};
 use crate::{
-    bookkeeper,
+    cli::{Done, Global},
     config::Config,
-    host::Selection,
+    drain,
     kernel::{counters, load},
+    node::Selection,
     privileges,
 };
 
@@ -34,12 +34,12 @@ pub(super) async fn run(global: &Global, options: &Options) -> anyhow::Result<Do
     privileges::require()?;
     if options.purge {
         purge(global, &config).await?;
-        return Ok(Done::Well);
+        return Ok(Done::Success);
     }
     let bpffs = global.pinned();
     if !bpffs.root().exists() {
         tracing::info!("nothing is loaded under {}", bpffs.root().display());
-        return Ok(Done::Well);
+        return Ok(Done::Success);
     }
     let selection = if options.interfaces.is_empty() {
         Selection::Matching
@@ -57,7 +57,7 @@ pub(super) async fn run(global: &Global, options: &Options) -> anyhow::Result<Do
     for name in &detached {
         tracing::info!("{name}: detached; its counters stay");
     }
-    Ok(Done::Well)
+    Ok(Done::Success)
 }
 
 /// Detaches everywhere and forgets everything, saying first what is lost.
@@ -71,10 +71,10 @@ pub(super) async fn purge(global: &Global, config: &Config) -> anyhow::Result<()
     let lock = host.bpffs.lock().context("nothing was purged")?;
     match load::open(&host.bpffs) {
         Ok(maps) => {
-            bookkeeper::drain_before_change(config, &global.state_dir, &maps).with_context(|| {
+            drain::drain_before_change(config, &global.state_dir, &maps).with_context(|| {
                 format!(
                     "nothing was purged; where the ledger is to be given up, move {} away first",
-                    bookkeeper::ledger_path(&global.state_dir).display()
+                    drain::ledger_path(&global.state_dir).display()
                 )
             })?;
             let snapshot = counters::read(&maps, &config.node)?;

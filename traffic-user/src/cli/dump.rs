@@ -1,17 +1,14 @@
 //! `trafctl dump`
 
-use std::{io::IsTerminal as _, time::Duration};
+use std::io::IsTerminal as _;
 
 use clap::Args;
-use tokio::time;
-use traffic_common::Family;
 
-use super::{Done, Global, SheetFormat, print};
 use crate::{
+    cli::{Done, Global, SheetFormat, Shown, pause, print},
     kernel::{counters, load},
-    marks::MarkFile,
-    output::dump::{self, Filter, Look},
-    snapshot::ContainerId,
+    render::dump::{self, Filter, Look},
+    vz::reset_baseline::MarkFile,
 };
 
 /// Show the live counters
@@ -27,18 +24,8 @@ use crate::{
     trafctl dump --since-mark\n  \
     trafctl dump --format json | jq '.counters[] | select(.container==\"101\")'")]
 pub struct Options {
-    /// Only IPv4
-    #[arg(short = '4', conflicts_with = "ipv6")]
-    ipv4: bool,
-    /// Only IPv6
-    #[arg(short = '6')]
-    ipv6: bool,
-    /// Only this container; may be repeated
-    #[arg(long = "container", value_name = "ID", value_parser = ContainerId::new)]
-    containers: Vec<ContainerId>,
-    /// Only this class; may be repeated
-    #[arg(long = "class", value_name = "N")]
-    classes: Vec<u8>,
+    #[command(flatten)]
+    shown: Shown,
     /// Rows of zeros too
     #[arg(long)]
     all: bool,
@@ -57,25 +44,10 @@ pub struct Options {
     format: SheetFormat,
 }
 
-impl Options {
-    fn filter(&self, containers: Vec<ContainerId>) -> Filter {
-        Filter {
-            family: match (self.ipv4, self.ipv6) {
-                (true, _) => Some(Family::Ipv4),
-                (_, true) => Some(Family::Ipv6),
-                _ => None,
-            },
-            containers,
-            classes: self.classes.clone(),
-            zeros: self.all,
-        }
-    }
-}
-
 pub(super) async fn run(global: &Global, options: &Options) -> anyhow::Result<Done> {
     let config = global.config()?;
     let maps = load::open(&global.pinned())?;
-    let filter = options.filter(global.all_ids(&config, &options.containers)?);
+    let filter = Filter { wanted: options.shown.wanted(global, &config)?, zeros: options.all };
     loop {
         let mut snapshot = counters::read(&maps, &config.node)?;
         if options.since_mark {
@@ -92,17 +64,13 @@ pub(super) async fn run(global: &Global, options: &Options) -> anyhow::Result<Do
         };
         let Some(seconds) = options.watch else {
             print(&text)?;
-            return Ok(Done::Well);
+            return Ok(Done::Success);
         };
         // Home and clear, as `watch` does.
         let clear = std::io::stdout().is_terminal() && options.format == SheetFormat::Table;
         print(&if clear { format!("\x1b[H\x1b[2J{text}") } else { text })?;
-        tokio::select! {
-            () = time::sleep(Duration::from_secs(seconds)) => {}
-            result = tokio::signal::ctrl_c() => {
-                result?;
-                return Ok(Done::Well);
-            }
+        if !pause(seconds).await? {
+            return Ok(Done::Success);
         }
     }
 }

@@ -3,11 +3,10 @@
 use clap::{Args, Subcommand};
 use traffic_common::Family;
 
-use super::{Done, Global, print};
 use crate::{
+    cli::{Done, Global, print},
     kernel::{counters, load},
-    marks::MarkFile,
-    vz::{self, venetstat},
+    vz::{self, reset_baseline::MarkFile, venetstat},
 };
 
 /// Write the counters in the format of another program
@@ -42,5 +41,5 @@ pub(super) fn run(global: &Global, options: &Options) -> anyhow::Result<Done> {
         tracing::warn!("class {} and above have no place in venetstat", counter.class);
     }
     print(&venetstat::render(&snapshot, if ipv6 { Family::Ipv6 } else { Family::Ipv4 }))?;
-    Ok(Done::Well)
+    Ok(Done::Success)
 }

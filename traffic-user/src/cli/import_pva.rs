@@ -8,11 +8,11 @@ use std::time::{Duration, Instant};
 use anyhow::Context as _;
 use clap::Args;
 use jiff::Timestamp;
+use traffic_ledger::{PvaImport, PvaImported, PvaProgress};
 
-use super::{Done, Format, Global, print};
 use crate::{
-    ledger::{PvaImport, PvaImported, PvaProgress},
-    output,
+    cli::{Done, Format, Global, print},
+    render,
 };
 
 /// Take over what Virtuozzo's PVA agent stored, as history from before this ledger
@@ -70,7 +70,7 @@ pub(super) fn run(global: &Global, options: &Options) -> anyhow::Result<Done> {
             .maintain(now)
             .context("everything was taken over, but not yet summed up; `trafctl run` will")?;
     }
-    Ok(Done::well_if(imported.conflicts.count == 0))
+    Ok(Done::success_if(imported.conflicts.count == 0))
 }
 
 fn table(imported: &PvaImported) -> String {
@@ -83,7 +83,7 @@ fn table(imported: &PvaImported) -> String {
         lines.push(line);
     }
     let header = ["CONTAINER", "FIRST", "LAST", "IN PACKETS", "IN BYTES", "OUT PACKETS", "OUT BYTES"];
-    let mut text = output::columns(&header.map(str::to_owned), &(3..7), &lines);
+    let mut text = render::columns(&header.map(str::to_owned), &(3..7), &lines);
     let mut say = |line: std::fmt::Arguments<'_>| writeln!(text, "{line}").is_ok();
     say(format_args!("taken until {}", imported.until));
     say(format_args!(

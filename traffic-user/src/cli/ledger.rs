@@ -5,15 +5,16 @@ use std::path::PathBuf;
 use anyhow::{Context as _, bail};
 use clap::{Args, Subcommand};
 use jiff::Timestamp;
+use traffic_ledger::{DrainTrigger, LedgerError};
+use traffic_model::ContainerId;
 
-use super::{Done, Format, Global, import_pva, print};
 use crate::{
-    bookkeeper::Bookkeeper,
-    host::{Selection, Session},
-    kernel::load::{self, Want},
-    ledger::{DrainTrigger, LedgerError, render},
-    naming::Role,
-    snapshot::ContainerId,
+    cli::{Done, Format, Global, import_pva, print},
+    drain::Drainer,
+    kernel::load::{self, ProgramChoice},
+    node::{Selection, Session},
+    ownership::interface_rules::Role,
+    render,
 };
 
 /// Freeze a billing month: its figures never change again
@@ -106,10 +107,10 @@ pub(super) fn close(global: &Global, options: &CloseOptions) -> anyhow::Result<D
         }
     };
     print(&match options.format {
-        Format::Table => render::closed(&closed),
+        Format::Table => render::ledger::closed(&closed),
         Format::Json => serde_json::to_string_pretty(&closed)? + "\n",
     })?;
-    Ok(Done::Well)
+    Ok(Done::Success)
 }
 
 pub(super) fn audit(global: &Global, options: &AuditOptions) -> anyhow::Result<Done> {
@@ -140,7 +141,7 @@ pub(super) fn audit(global: &Global, options: &AuditOptions) -> anyhow::Result<D
         }
         Format::Json => serde_json::to_string_pretty(&audit)? + "\n",
     })?;
-    Ok(Done::well_if(audit.problems.is_empty()))
+    Ok(Done::success_if(audit.problems.is_empty()))
 }
 
 pub(super) fn run(global: &Global, options: &Options) -> anyhow::Result<Done> {
@@ -150,7 +151,7 @@ pub(super) fn run(global: &Global, options: &Options) -> anyhow::Result<Done> {
         }
         Action::ImportPva(options) => return import_pva::run(global, options),
     }
-    Ok(Done::Well)
+    Ok(Done::Success)
 }
 
 pub(super) async fn container(global: &Global, options: &ContainerOptions) -> anyhow::Result<Done> {
@@ -158,14 +159,14 @@ pub(super) async fn container(global: &Global, options: &ContainerOptions) -> an
     let config = global.config()?;
     load::open(&global.pinned())?;
     let mut host = global.host(global.pinned())?;
-    host.ask_if_needed(&host.netlink.links().await?).await?;
-    let mut session = host.begin(Want::Pinned).await?;
+    host.ask_if_needed(&host.netlink.interfaces().await?).await?;
+    let mut session = host.begin(ProgramChoice::Pinned).await?;
     // Counted under whichever of its ids was known when it came, or under one after the other.
     let ids = host.naming().all_ids(typed);
     let in_kernel: Vec<_> =
         ids.iter().filter(|id| session.registry.container_slot(id).is_some()).cloned().collect();
     // The ledger first: what the old slot still counts belongs to the old owner, whenever it is read.
-    match Bookkeeper::open_existing(&config, &global.state_dir)? {
+    match Drainer::open_existing(&config, &global.state_dir)? {
         None => tracing::warn!("there is no ledger; only the live counters begin anew"),
         Some(mut books) => {
             books.drain(&session.loaded.maps, DrainTrigger::Event)?;
@@ -185,19 +186,20 @@ pub(super) async fn container(global: &Global, options: &ContainerOptions) -> an
         }
     }
     if in_kernel.is_empty() {
-        return Ok(Done::Well);
+        return Ok(Done::Success);
     }
     for container in &in_kernel {
         session.registry.retire_container(&mut session.loaded.maps, container)?;
     }
-    let links = host.netlink.links().await?;
-    let mut report = host.attach(&mut session, &links, &Selection::Matching).await?;
-    let is_there =
-        links.iter().any(|link| matches!(host.role(link), Role::Container(id) if ids.contains(&id)));
+    let interfaces = host.netlink.interfaces().await?;
+    let mut report = host.attach(&mut session, &interfaces, &Selection::Matching).await?;
+    let is_there = interfaces
+        .iter()
+        .any(|interface| matches!(host.role(interface), Role::Container(id) if ids.contains(&id)));
     let has_slot = |session: &Session| ids.iter().any(|id| session.registry.container_slot(id).is_some());
     if is_there && !has_slot(&session) {
         // All slots are taken, the old one too as long as an interface pointed to it, which no one does by now.
-        report = host.attach(&mut session, &links, &Selection::Matching).await?;
+        report = host.attach(&mut session, &interfaces, &Selection::Matching).await?;
     }
     host.sync_addresses(&mut session)?;
     if is_there && !has_slot(&session) {
@@ -206,5 +208,5 @@ pub(super) async fn container(global: &Global, options: &ContainerOptions) -> an
     if !report.failed.is_empty() {
         bail!("retired, but not every interface could be given its new counters; run `trafctl attach`");
     }
-    Ok(Done::Well)
+    Ok(Done::Success)
 }

@@ -3,22 +3,24 @@
 use std::{
     ffi::OsString,
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 use anyhow::{Context as _, bail};
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
+use tokio::time;
+use traffic_common::Family;
+use traffic_ledger::{Ledger, LedgerError};
+use traffic_model::{ContainerId, Wanted};
 
 use crate::{
-    addresses::AddressFile,
-    bookkeeper::ledger_path,
     config::Config,
-    host::Host,
-    identities::Identities,
+    drain::{ledger_config, ledger_path},
     kernel::bpffs::Bpffs,
-    ledger::{Ledger, LedgerError},
-    netlink::Netlink,
+    net::netlink::Netlink,
+    node::Host,
+    ownership::{Ownership, addresses::AddressFile},
     privileges,
-    snapshot::ContainerId,
     vz::netstat::Name,
 };
 
@@ -136,6 +138,37 @@ impl Command {
     }
 }
 
+/// Which class counters to show
+#[derive(Debug, Args)]
+struct Shown {
+    /// Only IPv4
+    #[arg(short = '4', conflicts_with = "ipv6")]
+    ipv4: bool,
+    /// Only IPv6
+    #[arg(short = '6')]
+    ipv6: bool,
+    /// Only this container; may be repeated
+    #[arg(long = "container", value_name = "ID", value_parser = ContainerId::new)]
+    containers: Vec<ContainerId>,
+    /// Only this class; may be repeated
+    #[arg(long = "class", value_name = "N")]
+    classes: Vec<u8>,
+}
+
+impl Shown {
+    fn wanted(&self, global: &Global, config: &Config) -> anyhow::Result<Wanted> {
+        Ok(Wanted {
+            family: match (self.ipv4, self.ipv6) {
+                (true, _) => Some(Family::Ipv4),
+                (_, true) => Some(Family::Ipv6),
+                _ => None,
+            },
+            containers: global.all_ids(config, &self.containers)?,
+            classes: self.classes.clone(),
+        })
+    }
+}
+
 /// How results are written.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub enum Format {
@@ -223,16 +256,16 @@ impl Cli {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Done {
     /// Status 0.
-    Well,
+    Success,
     /// Status 1: the result itself is that something is wrong, and it has been shown.
-    NotWell,
+    ProblemsFound,
     /// A status of a command of Virtuozzo's; what is wrong has been said.
     Status(u8),
 }
 
 impl Done {
-    fn well_if(well: bool) -> Self {
-        if well { Self::Well } else { Self::NotWell }
+    fn success_if(well: bool) -> Self {
+        if well { Self::Success } else { Self::ProblemsFound }
     }
 }
 
@@ -251,8 +284,8 @@ impl Global {
     }
 
     /// Whose interface and whose address is what, by all that is written down.
-    fn identities(&self, config: &Config) -> anyhow::Result<Identities> {
-        Identities::read(config, &self.state_dir, None)
+    fn identities(&self, config: &Config) -> anyhow::Result<Ownership> {
+        Ownership::read(config, &self.state_dir, None)
     }
 
     /// All ids that the containers asked for go by: a number finds what is counted under a UUID, and the other way round.
@@ -270,7 +303,7 @@ impl Global {
     }
 
     fn ledger_for_writing(&self) -> anyhow::Result<Ledger> {
-        let config = self.config()?.ledger;
+        let config = ledger_config(&self.config()?);
         self.open_ledger(|path| Ledger::open(path, config))
     }
 
@@ -293,6 +326,17 @@ pub fn say(error: &anyhow::Error) {
     match privileges::hint(error) {
         Some(hint) => tracing::error!("{error:#} ({hint})"),
         None => tracing::error!("{error:#}"),
+    }
+}
+
+/// Waits so many seconds; false when interrupted.
+async fn pause(seconds: u64) -> anyhow::Result<bool> {
+    tokio::select! {
+        () = time::sleep(Duration::from_secs(seconds)) => Ok(true),
+        result = tokio::signal::ctrl_c() => {
+            result?;
+            Ok(false)
+        }
     }
 }
 

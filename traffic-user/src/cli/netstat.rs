@@ -6,18 +6,18 @@ use std::{
 };
 
 use clap::Args;
+use traffic_model::{ContainerId, Snapshot};
 
-use super::{Done, Global, print, say};
 use crate::{
+    cli::{Done, Global, print, say},
     config::Config,
     kernel::{counters, load, tables},
-    marks::MarkFile,
-    snapshot::{ContainerId, Snapshot},
+    ownership::vz_conf,
     vz::{
         self,
         netstat::{self, Asked, Misuse, Name, Request},
+        reset_baseline::MarkFile,
     },
-    vz_conf,
 };
 
 /// Statuses that are Virtuozzo's.
@@ -58,7 +58,7 @@ pub struct PnetstatOptions {
 pub(super) fn run(global: &Global, name: Name, arguments: Vec<OsString>) -> anyhow::Result<Done> {
     let (mut request, ignored) = match netstat::parse(arguments) {
         Ok(Asked::Show(request, ignored)) => (request, ignored),
-        Ok(Asked::Help) => return print(&netstat::usage(name)).map(|()| Done::Well),
+        Ok(Asked::Help) => return print(&netstat::usage(name)).map(|()| Done::Success),
         Err(misuse) => return Ok(refuse(name, &misuse)),
     };
     if !ignored.is_empty() {
@@ -82,7 +82,7 @@ pub(super) fn run(global: &Global, name: Name, arguments: Vec<OsString>) -> anyh
     resolve(global, &snapshot, &mut request)?;
     let configured = tables::classes_in_force(&maps, request.family)?;
     print(&netstat::render(&snapshot, &configured, &request))?;
-    Ok(Done::Well)
+    Ok(Done::Success)
 }
 
 fn refuse(name: Name, misuse: &Misuse) -> Done {

@@ -3,11 +3,12 @@
 use anyhow::Context as _;
 use clap::{Args, ValueEnum};
 use jiff::{Span, Timestamp, Zoned, civil::DateTime, tz::TimeZone};
+use traffic_ledger::{Basis, By, Ledger, ReportQuery, Split, TopQuery};
+use traffic_model::{ContainerId, calendar::Calendar};
 
-use super::{Done, Global, SheetFormat, print};
 use crate::{
-    ledger::{Basis, By, Calendar, Ledger, ReportQuery, Split, TopQuery, render},
-    snapshot::ContainerId,
+    cli::{Done, Global, SheetFormat, print},
+    render,
 };
 
 /// Bytes and packets per container over time, from the ledger
@@ -152,7 +153,7 @@ enum Layer {
     L1,
 }
 
-impl From<SheetFormat> for render::Format {
+impl From<SheetFormat> for render::ledger::Format {
     fn from(format: SheetFormat) -> Self {
         match format {
             SheetFormat::Table => Self::Table,
@@ -241,18 +242,21 @@ pub(super) fn run(global: &Global, options: &Options) -> anyhow::Result<Done> {
     let format = options.format.into();
     let part = match options.show {
         Show::Containers => None,
-        Show::Interfaces => Some(render::Part::Interfaces),
-        Show::Faults => Some(render::Part::Faults),
-        Show::Balance => Some(render::Part::Balance),
+        Show::Interfaces => Some(render::ledger::Part::Interfaces),
+        Show::Faults => Some(render::ledger::Part::Faults),
+        Show::Balance => Some(render::ledger::Part::Balance),
     };
     let (text, notes) = match part {
         None => {
             let report = ledger.report(&query)?;
-            (render::report(&report, format)?, render::notes(&report))
+            (render::ledger::report(&report, format)?, render::ledger::notes(&report))
         }
         Some(part) => {
             let report = ledger.report_interfaces(&query)?;
-            (render::interfaces(&report, part, format)?, render::interface_notes(&report, part))
+            (
+                render::ledger::interfaces(&report, part, format)?,
+                render::ledger::interface_notes(&report, part),
+            )
         }
     };
     print(&text)?;
@@ -262,7 +266,7 @@ pub(super) fn run(global: &Global, options: &Options) -> anyhow::Result<Done> {
             tracing::info!("{note}");
         }
     }
-    Ok(Done::Well)
+    Ok(Done::Success)
 }
 
 /// The containers asked for, as the ledger knows them: the number finds what is under the UUID, and the other way round.
@@ -299,20 +303,20 @@ pub(super) fn top(global: &Global, options: &TopOptions) -> anyhow::Result<Done>
         by_class: options.by_class,
         basis: options.basis.into(),
     })?;
-    print(&render::top(&top, options.format.into())?)?;
+    print(&render::ledger::top(&top, options.format.into())?)?;
     if options.format == SheetFormat::Csv {
-        for note in render::top_notes(&top) {
+        for note in render::ledger::top_notes(&top) {
             tracing::info!("{note}");
         }
     }
-    Ok(Done::Well)
+    Ok(Done::Success)
 }
 
 pub(super) fn gaps(global: &Global, options: &GapOptions) -> anyhow::Result<Done> {
     let ledger = global.ledger()?;
     let (from, to) = options.period.bounds(&ledger)?;
-    print(&render::gaps(&ledger.gaps(from, to)?, options.format.into())?)?;
-    Ok(Done::Well)
+    print(&render::ledger::gaps(&ledger.gaps(from, to)?, options.format.into())?)?;
+    Ok(Done::Success)
 }
 
 #[cfg(test)]

@@ -2,8 +2,12 @@
 
 use clap::Args;
 
-use super::{Done, Global};
-use crate::{daemon, kernel::bpffs::Bpffs, privileges};
+use crate::{
+    cli::{Done, Global},
+    daemon,
+    kernel::bpffs::Bpffs,
+    privileges,
+};
 
 /// Attach, follow interfaces as they come and go, and stay
 ///
@@ -27,5 +31,5 @@ pub(super) async fn run(global: &Global, options: &Options) -> anyhow::Result<Do
     privileges::require()?;
     let bpffs = Bpffs::prepare(&global.bpffs)?;
     daemon::run(&global.state_dir, || global.host(bpffs.clone()), options.log_faults).await?;
-    Ok(Done::Well)
+    Ok(Done::Success)
 }

@@ -2,13 +2,12 @@
 
 use clap::Args;
 use traffic_common::{Direction, LAYOUT_VERSION, MARK_CLASSES, Meta, UNKNOWN_INTERFACE_SLOT, slot_state};
+use traffic_model::{ContainerId, hex, skb_mark};
 
-use super::{Done, Format, Global, print};
 use crate::{
-    clock,
-    host::{Host, MORE_ADDRESSES},
+    cli::{Done, Format, Global, print},
     kernel::{
-        attach::{self, AttachKind, Hanging},
+        attach::{self, AttachKind, AttachedProgram},
         counters,
         entries::CountedIn,
         load,
@@ -17,14 +16,13 @@ use crate::{
         registry::Registry,
         tables,
     },
-    links::Link,
-    naming::Role,
-    output::status::{
+    net::interface::NetInterface,
+    node::{Host, MORE_ADDRESSES, slot_reclaim::Occupancy},
+    ownership::interface_rules::Role,
+    render::status::{
         self, Attachment, Hook, MapMemory, NotWatched, Program, ShapingMark, Status, Table, Unmarked, Use,
     },
-    reclaim::Occupancy,
-    shaping,
-    snapshot::{ContainerId, hex},
+    time,
 };
 
 /// Say whether everything is attached that should be, and how full the tables are
@@ -43,13 +41,13 @@ pub struct Options {
 pub(super) async fn run(global: &Global, options: &Options) -> anyhow::Result<Done> {
     let maps = load::open(&global.pinned())?;
     let mut host = global.host(global.pinned())?;
-    host.ask_if_needed(&host.netlink.links().await?).await?;
+    host.ask_if_needed(&host.netlink.interfaces().await?).await?;
     let status = gather(&host, &maps).await?;
     print(&match options.format {
         Format::Table => status::table(&status),
         Format::Json => serde_json::to_string_pretty(&status)? + "\n",
     })?;
-    Ok(Done::well_if(status.problems.is_empty()))
+    Ok(Done::success_if(status.problems.is_empty()))
 }
 
 async fn gather(host: &Host, maps: &Maps) -> anyhow::Result<Status> {
@@ -83,12 +81,12 @@ async fn gather(host: &Host, maps: &Maps) -> anyhow::Result<Status> {
         trafctl_version: env!("CARGO_PKG_VERSION"),
         layout_version: LAYOUT_VERSION,
         epoch: format!("{:016x}", meta.epoch),
-        epoch_created: clock::timestamp(meta.created_unix_s).to_string(),
+        epoch_created: time::timestamp(meta.created_unix_s).to_string(),
         attach_kind: host.kind().name(),
         programs,
         class_table: Table {
             hash: hex(&meta.table_hash),
-            loaded: clock::timestamp(meta.table_loaded_unix_s).to_string(),
+            loaded: time::timestamp(meta.table_loaded_unix_s).to_string(),
             prefixes: meta.table_prefixes,
             order: host.config.class_order.to_string(),
         },
@@ -163,10 +161,10 @@ fn shaping_mark(
     if configured || in_force == Some(true) {
         for record in maps.containers.range(0, maps.containers.len())? {
             let id = records::container_id(&record).filter(|_| record.state == slot_state::IN_USE);
-            let Some(id) = id.filter(|id| !id.is_node() && shaping::base(id.as_str()).is_none()) else {
+            let Some(id) = id.filter(|id| !id.is_node() && skb_mark::base(id.as_str()).is_none()) else {
                 continue;
             };
-            let reason = shaping::why_unmarked(id.as_str());
+            let reason = skb_mark::why_unmarked(id.as_str());
             unmarked_containers.push(Unmarked { container: id.to_string(), reason });
         }
         let in_use = tables::classes_in_force(maps, None)?;
@@ -183,21 +181,21 @@ async fn attachments(
 ) -> anyhow::Result<Vec<Attachment>> {
     let records = maps.interfaces.range(0, maps.interfaces.len())?;
     let mut attachments = Vec::new();
-    for link in host.netlink.links().await? {
-        let role = host.role(&link);
+    for interface in host.netlink.interfaces().await? {
+        let role = host.role(&interface);
         let is_uplink = role == Role::Uplink;
         let container = match role {
             Role::Container(id) => Some(id.to_string()),
             Role::Uplink => Some(ContainerId::node().to_string()),
             Role::Shared => None,
             Role::Unresolved { reason } => {
-                problems.push(format!("{}: not attached: {reason}", link.name));
-                not_watched.push(NotWatched { interface: link.name, reason });
+                problems.push(format!("{}: not attached: {reason}", interface.name));
+                not_watched.push(NotWatched { interface: interface.name, reason });
                 continue;
             }
             Role::Ignored(why) => {
                 let reason = host.naming().why_ignored(why);
-                not_watched.push(NotWatched { interface: link.name, reason });
+                not_watched.push(NotWatched { interface: interface.name, reason });
                 continue;
             }
         };
@@ -205,14 +203,14 @@ async fn attachments(
         for direction in [Direction::In, Direction::Out] {
             // Into the node is the way that is out of a container.
             let side = if is_uplink { direction.reversed() } else { direction };
-            let hook = hook(host, &link, side).await?;
-            problems.extend(hook_problems(&link, direction, &hook));
+            let hook = hook(host, &interface, side).await?;
+            problems.extend(hook_problems(&interface, direction, &hook));
             hooks.push(hook);
         }
-        let slot = records.iter().position(|record| record.ifindex == link.index);
+        let slot = records.iter().position(|record| record.ifindex == interface.index);
         if let Some(slot) = slot.filter(|&slot| slot != UNKNOWN_INTERFACE_SLOT as usize) {
             // The statistics first: what passes between the readings must not look like something missed.
-            let now = host.netlink.link(link.index).await?.unwrap_or_else(|| link.clone());
+            let now = host.netlink.interface(interface.index).await?.unwrap_or_else(|| interface.clone());
             let now = if is_uplink { now.as_uplink() } else { now };
             let ours = counters::sum_interface(&maps.interface_counters.range(u32::try_from(slot)?, 1)?);
             let since = counters::since_attach(&records[slot], &now.statistics, &ours);
@@ -224,7 +222,7 @@ async fn attachments(
                     problems.push(format!(
                         "{}: of {kernel} buffers {name} since it was attached, {passed} reached the program: another program \
                          before it, or a path around the hook",
-                        link.name
+                        interface.name
                     ));
                 }
             }
@@ -232,8 +230,8 @@ async fn attachments(
         let [incoming, outgoing]: [Hook; 2] =
             hooks.try_into().map_err(|_| anyhow::anyhow!("an interface has two hooks"))?;
         attachments.push(Attachment {
-            interface: link.name,
-            ifindex: link.index,
+            interface: interface.name,
+            ifindex: interface.index,
             container,
             incoming,
             outgoing,
@@ -242,15 +240,16 @@ async fn attachments(
     Ok(attachments)
 }
 
-async fn hook(host: &Host, link: &Link, direction: Direction) -> anyhow::Result<Hook> {
+async fn hook(host: &Host, interface: &NetInterface, direction: Direction) -> anyhow::Result<Hook> {
     // Links run before filters.
-    let mut chain = attach::tcx_chain(&host.bpffs, link, direction)?;
-    let links = chain.len();
-    let filters = host.netlink.bpf_filters(link.index, direction).await?;
-    chain
-        .extend(filters.into_iter().map(|filter| Hanging { id: filter.program_id, name: Some(filter.name) }));
-    let ours_by_link = chain[..links].iter().filter(|program| program.is_ours()).count();
-    let position = chain.iter().position(Hanging::is_ours);
+    let mut chain = attach::tcx_chain(&host.bpffs, interface, direction)?;
+    let interfaces = chain.len();
+    let filters = host.netlink.bpf_filters(interface.index, direction).await?;
+    chain.extend(
+        filters.into_iter().map(|filter| AttachedProgram { id: filter.program_id, name: Some(filter.name) }),
+    );
+    let ours_by_link = chain[..interfaces].iter().filter(|program| program.is_ours()).count();
+    let position = chain.iter().position(AttachedProgram::is_ours);
     Ok(Hook {
         kind: match (ours_by_link, position) {
             (0, None) => None,
@@ -259,13 +258,13 @@ async fn hook(host: &Host, link: &Link, direction: Direction) -> anyhow::Result<
         },
         ours: chain.iter().filter(|program| program.is_ours()).count(),
         before_ours: position
-            .map_or(Vec::new(), |position| chain[..position].iter().map(Hanging::label).collect()),
+            .map_or(Vec::new(), |position| chain[..position].iter().map(AttachedProgram::label).collect()),
         unnamed: chain.iter().filter(|program| program.name.is_none()).count(),
     })
 }
 
-fn hook_problems(link: &Link, direction: Direction, hook: &Hook) -> Vec<String> {
-    let name = &link.name;
+fn hook_problems(interface: &NetInterface, direction: Direction, hook: &Hook) -> Vec<String> {
+    let name = &interface.name;
     let direction = match direction {
         Direction::In => "in",
         Direction::Out => "out",

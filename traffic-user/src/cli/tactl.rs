@@ -4,14 +4,16 @@ use std::ffi::OsString;
 
 use anyhow::Context as _;
 use clap::Args;
+use traffic_model::ContainerId;
 
-use super::{Done, Global, classes::put_in_force, netstat::counted_ids, print, say};
 use crate::{
-    class_source, classes,
+    class_source,
+    cli::{Done, Global, classes::put_in_force, netstat::counted_ids, print, say},
     kernel::{counters, load, tables},
-    marks::MarkFile,
-    snapshot::ContainerId,
-    vz::tactl::{self, Asked, status},
+    vz::{
+        reset_baseline::MarkFile,
+        tactl::{self, Asked, status},
+    },
 };
 
 /// Load classes and set counters back as Virtuozzo's `vztactl` does
@@ -62,7 +64,7 @@ pub(super) fn run(global: &Global, arguments: &[OsString]) -> anyhow::Result<Don
         }
     };
     match act(global, &asked) {
-        Ok(text) => print(&text).map(|()| Done::Well),
+        Ok(text) => print(&text).map(|()| Done::Success),
         Err(Failure { status, error }) => {
             say(&error);
             Ok(Done::Status(status))
@@ -81,12 +83,12 @@ fn act(global: &Global, asked: &Asked) -> Result<String, Failure> {
     match asked {
         Asked::ClassLoad(path, order) => {
             let file = class_source::read(path).map_err(with_status(status::FILE))?;
-            put_in_force(global, &global.config()?, classes::compile(&file.entries, *order))?;
+            put_in_force(global, &global.config()?, traffic_classes::compile(&file.entries, *order))?;
             Ok("Classes loaded successfully.\n".to_owned())
         }
         Asked::ClassUnload => {
             let config = global.config()?;
-            put_in_force(global, &config, classes::compile(&[], config.class_order))?;
+            put_in_force(global, &config, traffic_classes::compile(&[], config.class_order))?;
             Ok("Classes unloaded successfully.\n".to_owned())
         }
         Asked::ClassList => Ok(tactl::class_list(&tables::in_force(&maps)?)),
@@ -102,7 +104,7 @@ fn act(global: &Global, asked: &Asked) -> Result<String, Failure> {
     }
 }
 
-/// Marks where counters stand, all in one go.
+/// ResetBaselines where counters stand, all in one go.
 fn reset(global: &Global, only: Option<&ContainerId>) -> anyhow::Result<()> {
     let bpffs = global.pinned();
     let _lock = bpffs.lock()?;

@@ -1,20 +1,14 @@
 //! `trafctl top`
 
-use std::{
-    io::{IsTerminal as _, stdout},
-    time::Duration,
-};
+use std::io::{IsTerminal as _, stdout};
 
 use clap::{Args, ValueEnum};
-use tokio::time;
-use traffic_common::Family;
+use traffic_model::live_rates::{self, Order, Selection};
 
-use super::{Done, Format, Global, print};
 use crate::{
+    cli::{Done, Format, Global, Shown, pause, print},
     kernel::{counters, load},
-    output::throughput as render,
-    snapshot::ContainerId,
-    throughput::{self, Order, Selection},
+    render::live_rates as render,
 };
 
 /// Show who sends and receives most, now
@@ -29,18 +23,8 @@ use crate::{
     trafctl top --container 101 --times 1\n  \
     trafctl top --format json | jq '{time, most: .rows[0].container}'")]
 pub struct Options {
-    /// Only IPv4
-    #[arg(short = '4', conflicts_with = "ipv6")]
-    ipv4: bool,
-    /// Only IPv6
-    #[arg(short = '6')]
-    ipv6: bool,
-    /// Only this container; may be repeated
-    #[arg(long = "container", value_name = "ID", value_parser = ContainerId::new)]
-    containers: Vec<ContainerId>,
-    /// Only this class; may be repeated
-    #[arg(long = "class", value_name = "N")]
-    classes: Vec<u8>,
+    #[command(flatten)]
+    shown: Shown,
     /// Each class for itself
     #[arg(long)]
     by_class: bool,
@@ -72,45 +56,35 @@ enum Sort {
     Packets,
 }
 
-impl Options {
-    fn selection(&self, containers: Vec<ContainerId>) -> Selection {
-        Selection {
-            family: match (self.ipv4, self.ipv6) {
-                (true, _) => Some(Family::Ipv4),
-                (_, true) => Some(Family::Ipv6),
-                _ => None,
-            },
-            containers,
-            classes: self.classes.clone(),
-            by_class: self.by_class,
-            order: match self.sort {
-                Sort::Total => Order::Total,
-                Sort::In => Order::In,
-                Sort::Out => Order::Out,
-                Sort::Packets => Order::Packets,
-            },
+impl From<Sort> for Order {
+    fn from(sort: Sort) -> Self {
+        match sort {
+            Sort::Total => Self::Total,
+            Sort::In => Self::In,
+            Sort::Out => Self::Out,
+            Sort::Packets => Self::Packets,
         }
     }
 }
 
 pub(super) async fn run(global: &Global, options: &Options) -> anyhow::Result<Done> {
     let config = global.config()?;
-    let selection = options.selection(global.all_ids(&config, &options.containers)?);
+    let selection = Selection {
+        wanted: options.shown.wanted(global, &config)?,
+        by_class: options.by_class,
+        order: options.sort.into(),
+    };
     // Opened each time: counters that are made anew meanwhile are other maps.
     let read = || counters::read(&load::open(&global.pinned())?, &config.node);
     let screen = stdout().is_terminal() && options.format == Format::Table;
     let mut earlier = read()?;
     let mut shown = 0;
     while options.times.is_none_or(|times| shown < times) {
-        tokio::select! {
-            () = time::sleep(Duration::from_secs(options.interval)) => {}
-            result = tokio::signal::ctrl_c() => {
-                result?;
-                break;
-            }
+        if !pause(options.interval).await? {
+            break;
         }
         let later = read()?;
-        let throughput = throughput::between(&earlier, &later, &selection);
+        let throughput = live_rates::between(&earlier, &later, &selection);
         let text = match options.format {
             Format::Table => {
                 let room = screen.then(terminal_lines).flatten();
@@ -122,7 +96,7 @@ pub(super) async fn run(global: &Global, options: &Options) -> anyhow::Result<Do
         earlier = later;
         shown += 1;
     }
-    Ok(Done::Well)
+    Ok(Done::Success)
 }
 
 /// Written over what the terminal shows, line by line, so that nothing flickers; then the rest is cleared. Lines too long

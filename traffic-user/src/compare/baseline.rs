@@ -6,10 +6,10 @@ use anyhow::{Context as _, bail};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use traffic_common::Tally;
+use traffic_model::{ByDirection, ContainerId};
 
-use super::{Figures, Readings};
 use crate::{
-    snapshot::{ByDirection, ContainerId},
+    compare::{Figures, Readings},
     state_file,
 };
 

@@ -7,8 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
 use traffic_common::{Direction, Tally};
-
-use crate::snapshot::{ByDirection, ContainerId};
+use traffic_model::{ByDirection, ContainerId};
 
 pub mod baseline;
 mod read;

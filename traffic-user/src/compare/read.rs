@@ -2,9 +2,9 @@
 
 use anyhow::{Context as _, bail, ensure};
 use traffic_common::Tally;
+use traffic_model::{ByDirection, ContainerId};
 
-use super::Figures;
-use crate::snapshot::{ByDirection, ContainerId};
+use crate::compare::Figures;
 
 /// Reads rows of six fields; a line that begins with `UUID` or `CTID` is the header. `place` is for messages, and
 /// `counted_as` gives the id under which we count a container.

@@ -2,9 +2,9 @@
 
 use serde::Serialize;
 use traffic_common::{Direction, Tally};
+use traffic_model::ContainerId;
 
-use super::Row;
-use crate::{snapshot::ContainerId, vz};
+use crate::{compare::Row, vz};
 
 /// A likely reason of a difference.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]

@@ -5,8 +5,7 @@ use std::fmt::Write as _;
 use insta::assert_snapshot;
 use proptest::prelude::*;
 
-use super::*;
-use crate::output;
+use crate::{compare::*, render};
 
 /// Bytes and packets in, bytes and packets out.
 type Four = [u64; 4];
@@ -138,9 +137,9 @@ fn every_known_way_of_another_accounting_is_told() {
     assert_eq!(of("0", 1), (Some(R::NodeNotCounted), Some(R::NodeNotCounted)));
     assert_eq!(of("108", 1), (Some(R::NotCountedHere), None));
     assert!(comparison.has_open());
-    assert_snapshot!("table", output::compare::table(&comparison));
-    assert_snapshot!("json", output::compare::json(&comparison).unwrap());
-    assert_snapshot!("csv", output::compare::csv(&comparison).unwrap());
+    assert_snapshot!("table", render::compare::table(&comparison));
+    assert_snapshot!("json", render::compare::json(&comparison).unwrap());
+    assert_snapshot!("csv", render::compare::csv(&comparison).unwrap());
 }
 
 #[test]

@@ -4,16 +4,15 @@ use std::{collections::HashMap, ops::Range, path::PathBuf, time::Duration};
 
 use serde::Deserialize;
 use toml::Spanned;
-
-use super::{
-    AttachSetting, ClassOrder, Config, ContainerConfig, IdentityCommand, Limits, Pattern, Preset, Rule,
-    RuleKind, VZ_CONF_DIR,
-};
-use crate::{
-    api::Listen,
-    ledger::{Calendar, LedgerConfig, Retention},
+use traffic_model::{
+    ContainerId,
+    calendar::{Calendar, Retention},
     notation::{parse_mac, parse_prefix},
-    snapshot::ContainerId,
+};
+
+use crate::config::{
+    AttachSetting, ClassOrder, Config, ContainerConfig, IdentityCommand, Limits, Listen, Pattern, Preset,
+    Rule, RuleKind, VZ_CONF_DIR,
 };
 
 #[derive(Debug, Default, Deserialize)]
@@ -185,7 +184,8 @@ impl File {
             containers: self.container.into_iter().map(FileContainer::check).collect::<Result<_, _>>()?,
             drain_interval: self.drain.check()?,
             ledger_enabled: self.ledger.enabled.unwrap_or(true),
-            ledger: LedgerConfig { retention: self.retention.check()?, ..self.ledger.check()? },
+            calendar: self.ledger.check()?,
+            retention: self.retention.check()?,
             api: self.api.check()?,
         })
     }
@@ -259,7 +259,7 @@ fn no_owner_twice(containers: &[FileContainer]) -> Result<(), Complaint> {
             let owner = container.id.get_ref();
             let key = match parse_mac(text.get_ref()) {
                 // One address, however it is written. A name of twelve hexadecimal digits is one too: no harm done.
-                Some(mac) => crate::snapshot::hex(&mac),
+                Some(mac) => traffic_model::hex(&mac),
                 None => text.get_ref().clone(),
             };
             if let Some(other) = seen.insert(key, owner).filter(|&other| other != owner) {
@@ -355,7 +355,7 @@ impl FileDrain {
 }
 
 impl FileLedger {
-    fn check(self) -> Result<LedgerConfig, Complaint> {
+    fn check(self) -> Result<Calendar, Complaint> {
         let day = match &self.billing_day {
             Some(day) if !(1..=31).contains(day.get_ref()) => {
                 return Err(complain(day, "a billing month begins on a day from 1 to 31"));
@@ -363,15 +363,14 @@ impl FileLedger {
             Some(day) => *day.get_ref(),
             None => 1,
         };
-        let calendar = match &self.time_zone {
+        match &self.time_zone {
             Some(zone) => {
                 Calendar::new(zone.get_ref(), day).map_err(|error| complain(zone, error.to_string()))
             }
             // Always there, so that only the day could be refused, which has been looked at.
             None => Calendar::new("UTC", day)
                 .map_err(|error| Complaint { span: 0..0, message: error.to_string() }),
-        };
-        Ok(LedgerConfig { calendar: calendar?, ..LedgerConfig::default() })
+        }
     }
 }
 

@@ -1,6 +1,7 @@
 //! The configuration file, read and checked as a whole: what comes out of here is usable.
 
 mod file;
+mod listen;
 mod rules;
 
 use std::{
@@ -11,12 +12,16 @@ use std::{
 
 use ipnet::IpNet;
 use serde::Deserialize;
+use traffic_model::{
+    ContainerId,
+    calendar::{Calendar, Retention},
+};
 
 use file::{Complaint, File};
-pub use rules::{Pattern, Preset, Rule, RuleKind};
 
-pub use crate::classes::ClassOrder;
-use crate::{api::Listen, ledger::LedgerConfig, snapshot::ContainerId};
+pub use listen::Listen;
+pub use rules::{Pattern, Preset, Rule, RuleKind};
+pub use traffic_classes::ClassOrder;
 
 /// Where the configuration is, unless told otherwise; it may be absent.
 pub const DEFAULT_PATH: &str = "/etc/trafctl/trafctl.toml";
@@ -85,8 +90,10 @@ pub struct Config {
     pub drain_interval: Duration,
     /// Whether `trafctl run` keeps a ledger.
     pub ledger_enabled: bool,
-    /// How the ledger is kept.
-    pub ledger: LedgerConfig,
+    /// Time zone and billing day of the ledger's days and months.
+    pub calendar: Calendar,
+    /// How long the ledger keeps its finer rows.
+    pub retention: Retention,
     /// Where metrics are served; nowhere unless said.
     pub api: Option<Listen>,
 }
@@ -246,9 +253,9 @@ mod tests {
         );
         assert_eq!(config.drain_interval, Duration::from_secs(90));
         assert!(config.shaping_mark);
-        assert_eq!((config.ledger_enabled, config.ledger.calendar.billing_day()), (false, 15));
-        assert_eq!(config.ledger.calendar.zone_name(), "Europe/Berlin");
-        let retention = config.ledger.retention;
+        assert_eq!((config.ledger_enabled, config.calendar.billing_day()), (false, 15));
+        assert_eq!(config.calendar.zone_name(), "Europe/Berlin");
+        let retention = config.retention;
         assert_eq!((retention.five_minutes_days, retention.hours_months), (40, 25));
         assert_eq!(config.api, Some(Listen::Unix("/run/a.sock".into())));
     }

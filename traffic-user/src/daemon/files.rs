@@ -3,15 +3,14 @@
 use std::mem;
 
 use anyhow::{Context as _, bail};
+use traffic_classes::ClassTable;
+use traffic_ledger::DrainTrigger;
 
-use super::{Daemon, report};
 use crate::{
     class_source,
-    classes::ClassTable,
     config::Config,
-    file_watch::Changed,
-    kernel::{load::Want, tables},
-    ledger::DrainTrigger,
+    daemon::{Daemon, file_watch::Changed, report},
+    kernel::{load::ProgramChoice, tables},
 };
 
 /// What becomes of the table in force when another can't be had.
@@ -40,7 +39,7 @@ impl Classes {
 impl Daemon {
     /// Puts a class table in force; what was counted so far is booked under the old one.
     pub(super) async fn load_classes(&mut self, table: ClassTable) -> anyhow::Result<()> {
-        let mut session = self.host.begin(Want::Pinned).await?;
+        let mut session = self.host.begin(ProgramChoice::Pinned).await?;
         let prepared = tables::prepare(&session.loaded.maps, &table, &|_, _| {})?;
         self.books.drain(&session.loaded.maps, DrainTrigger::Event)?;
         prepared.switch(&mut session.loaded.maps)?;

@@ -1,4 +1,4 @@
-//! Hanging the program on an interface's two hooks, and taking it off.
+//! AttachedProgram the program on an interface's two hooks, and taking it off.
 //!
 //! From kernel 6.6 the hook is a TCX link, pinned under the interface's index: it is replaced in place when the program
 //! changes, and a link that is there already is left alone. Older kernels have a `clsact` qdisc and a filter at a
@@ -18,8 +18,11 @@ use aya::{
 };
 use traffic_common::{Direction, EGRESS_PROGRAM, INGRESS_PROGRAM};
 
-use super::{bpffs::Bpffs, load::Programs, sys};
-use crate::{config::AttachSetting, links::Link, netlink::Netlink};
+use crate::{
+    config::AttachSetting,
+    kernel::{bpffs::Bpffs, load::Programs, sys},
+    net::{interface::NetInterface, netlink::Netlink},
+};
 
 /// First in the chain of filters: a program before ours that ends the chain would starve it.
 const FILTER_PRIORITY: u16 = 1;
@@ -81,8 +84,8 @@ const fn hook(direction: Direction) -> (TcAttachType, &'static str) {
 
 impl Programs {
     /// The program for a hook: on an uplink each hangs where the other does on a container's interface.
-    fn for_hook(&mut self, link: &Link, direction: Direction) -> &mut SchedClassifier {
-        match if link.is_uplink { direction.reversed() } else { direction } {
+    fn for_hook(&mut self, interface: &NetInterface, direction: Direction) -> &mut SchedClassifier {
+        match if interface.is_uplink { direction.reversed() } else { direction } {
             Direction::In => &mut self.egress,
             Direction::Out => &mut self.ingress,
         }
@@ -96,11 +99,11 @@ impl Programs {
 pub async fn is_attached(
     bpffs: &Bpffs,
     netlink: &Netlink,
-    link: &Link,
+    interface: &NetInterface,
     kind: AttachKind,
     direction: Direction,
 ) -> anyhow::Result<bool> {
-    Ok(program_on(bpffs, netlink, link, kind, direction).await?.is_some())
+    Ok(program_on(bpffs, netlink, interface, kind, direction).await?.is_some())
 }
 
 /// Whether just this program hangs on the hook. One of ours that is another may count in maps that nobody knows any more,
@@ -112,25 +115,25 @@ pub async fn is_current(
     bpffs: &Bpffs,
     netlink: &Netlink,
     programs: &mut Programs,
-    link: &Link,
+    interface: &NetInterface,
     kind: AttachKind,
     direction: Direction,
 ) -> anyhow::Result<bool> {
-    let wanted = programs.for_hook(link, direction).info()?.id();
-    Ok(program_on(bpffs, netlink, link, kind, direction).await? == Some(wanted))
+    let wanted = programs.for_hook(interface, direction).info()?.id();
+    Ok(program_on(bpffs, netlink, interface, kind, direction).await? == Some(wanted))
 }
 
 /// Id of the program of ours on a hook.
 async fn program_on(
     bpffs: &Bpffs,
     netlink: &Netlink,
-    link: &Link,
+    interface: &NetInterface,
     kind: AttachKind,
     direction: Direction,
 ) -> anyhow::Result<Option<u32>> {
     match kind {
-        AttachKind::Tcx => Ok(pinned_link(bpffs, link.index, direction)?.map(|(_, on)| on.program_id)),
-        AttachKind::Clsact => our_filter(netlink, link, direction).await,
+        AttachKind::Tcx => Ok(pinned_link(bpffs, interface.index, direction)?.map(|(_, on)| on.program_id)),
+        AttachKind::Clsact => our_filter(netlink, interface, direction).await,
     }
 }
 
@@ -142,39 +145,39 @@ pub async fn ensure(
     bpffs: &Bpffs,
     netlink: &Netlink,
     programs: &mut Programs,
-    link: &Link,
+    interface: &NetInterface,
     kind: AttachKind,
     direction: Direction,
 ) -> anyhow::Result<Change> {
     let (attach_type, name) = hook(direction);
-    let program = programs.for_hook(link, direction);
+    let program = programs.for_hook(interface, direction);
     let change = match kind {
-        AttachKind::Tcx => ensure_tcx(bpffs, program, link, direction),
+        AttachKind::Tcx => ensure_tcx(bpffs, program, interface, direction),
         AttachKind::Clsact => {
-            let found = our_filter(netlink, link, direction).await?;
-            match ensure_clsact(program, link, attach_type, found) {
+            let found = our_filter(netlink, interface, direction).await?;
+            match ensure_clsact(program, interface, attach_type, found) {
                 // The filter goes by the name, which may have gone to another interface.
-                Ok(Change::Attached) if our_filter(netlink, link, direction).await?.is_none() => {
-                    take_filter_off(link, attach_type).and(Err(anyhow!(
+                Ok(Change::Attached) if our_filter(netlink, interface, direction).await?.is_none() => {
+                    take_filter_off(interface, attach_type).and(Err(anyhow!(
                         "the name now belongs to another interface than index {}",
-                        link.index
+                        interface.index
                     )))
                 }
                 change => change,
             }
         }
     };
-    change.with_context(|| format!("cannot attach {name} to {} ({})", link.name, kind.name()))
+    change.with_context(|| format!("cannot attach {name} to {} ({})", interface.name, kind.name()))
 }
 
 fn ensure_tcx(
     bpffs: &Bpffs,
     program: &mut SchedClassifier,
-    link: &Link,
+    interface: &NetInterface,
     direction: Direction,
 ) -> anyhow::Result<Change> {
     let (attach_type, _) = hook(direction);
-    if let Some((pinned, on)) = pinned_link(bpffs, link.index, direction)? {
+    if let Some((pinned, on)) = pinned_link(bpffs, interface.index, direction)? {
         if on.program_id == program.info()?.id() {
             return Ok(Change::Kept);
         }
@@ -183,17 +186,21 @@ fn ensure_tcx(
         drop(program.take_link(id)?);
         return Ok(Change::Replaced);
     }
-    let path = bpffs.link(link.index, direction);
+    let path = bpffs.link(interface.index, direction);
     if fs::exists(&path)? {
         // Its interface is gone and the index was given to another.
         fs::remove_file(&path).with_context(|| format!("cannot unpin the stale {}", path.display()))?;
     }
     let order = TcAttachOptions::TcxOrder(LinkOrder::first());
-    let id = program.attach_with_options(&link.name, attach_type, order)?;
+    let id = program.attach_with_options(&interface.name, attach_type, order)?;
     let attached = program.take_link(id)?;
     let on = sys::tcx_link(attached.fd()?)?;
-    if on.ifindex != link.index {
-        bail!("the name now belongs to another interface (index {} instead of {})", on.ifindex, link.index);
+    if on.ifindex != interface.index {
+        bail!(
+            "the name now belongs to another interface (index {} instead of {})",
+            on.ifindex,
+            interface.index
+        );
     }
     FdLink::try_from(attached)?.pin(&path).with_context(|| format!("cannot pin {}", path.display()))?;
     Ok(Change::Attached)
@@ -220,7 +227,7 @@ fn pinned_link(
 
 fn ensure_clsact(
     program: &mut SchedClassifier,
-    link: &Link,
+    interface: &NetInterface,
     attach_type: TcAttachType,
     found: Option<u32>,
 ) -> anyhow::Result<Change> {
@@ -228,20 +235,25 @@ fn ensure_clsact(
         if program_id == program.info()?.id() {
             return Ok(Change::Kept);
         }
-        let existing =
-            SchedClassifierLink::attached(&link.name, attach_type, FILTER_PRIORITY, FILTER_HANDLE, None)?;
+        let existing = SchedClassifierLink::attached(
+            &interface.name,
+            attach_type,
+            FILTER_PRIORITY,
+            FILTER_HANDLE,
+            None,
+        )?;
         let id = program.attach_to_link(existing)?;
         leave_attached(program.take_link(id)?);
         return Ok(Change::Replaced);
     }
-    match tc::qdisc_add_clsact(&link.name) {
+    match tc::qdisc_add_clsact(&interface.name) {
         Ok(()) => {}
         // It is there already, ours or another's: just what is needed.
         Err(TcError::NetlinkError(error)) if error.raw_os_error() == Some(libc::EEXIST) => {}
         Err(error) => return Err(error).context("cannot add the clsact qdisc"),
     }
     let options = NlOptions { priority: FILTER_PRIORITY, handle: FILTER_HANDLE, classid: None };
-    let id = program.attach_with_options(&link.name, attach_type, TcAttachOptions::Netlink(options))?;
+    let id = program.attach_with_options(&interface.name, attach_type, TcAttachOptions::Netlink(options))?;
     leave_attached(program.take_link(id)?);
     Ok(Change::Attached)
 }
@@ -252,15 +264,19 @@ fn leave_attached(link: SchedClassifierLink) {
 }
 
 /// Removes our filter from whatever has this name.
-fn take_filter_off(link: &Link, attach_type: TcAttachType) -> anyhow::Result<()> {
+fn take_filter_off(interface: &NetInterface, attach_type: TcAttachType) -> anyhow::Result<()> {
     let existing =
-        SchedClassifierLink::attached(&link.name, attach_type, FILTER_PRIORITY, FILTER_HANDLE, None)?;
+        SchedClassifierLink::attached(&interface.name, attach_type, FILTER_PRIORITY, FILTER_HANDLE, None)?;
     Ok(aya::programs::Link::detach(existing)?)
 }
 
 /// Id of our program's filter on a clsact hook.
-async fn our_filter(netlink: &Netlink, link: &Link, direction: Direction) -> anyhow::Result<Option<u32>> {
-    let filters = netlink.bpf_filters(link.index, direction).await?;
+async fn our_filter(
+    netlink: &Netlink,
+    interface: &NetInterface,
+    direction: Direction,
+) -> anyhow::Result<Option<u32>> {
+    let filters = netlink.bpf_filters(interface.index, direction).await?;
     let ours = filters.into_iter().find(|filter| {
         filter.priority == FILTER_PRIORITY
             && filter.handle == u32::from(FILTER_HANDLE)
@@ -276,11 +292,11 @@ async fn our_filter(netlink: &Netlink, link: &Link, direction: Direction) -> any
 pub async fn detach(
     bpffs: &Bpffs,
     netlink: &Netlink,
-    link: &Link,
+    interface: &NetInterface,
     direction: Direction,
 ) -> anyhow::Result<bool> {
-    let had_link = detach_kind(bpffs, netlink, link, AttachKind::Tcx, direction).await?;
-    let had_filter = detach_kind(bpffs, netlink, link, AttachKind::Clsact, direction).await?;
+    let had_link = detach_kind(bpffs, netlink, interface, AttachKind::Tcx, direction).await?;
+    let had_filter = detach_kind(bpffs, netlink, interface, AttachKind::Clsact, direction).await?;
     Ok(had_link || had_filter)
 }
 
@@ -291,7 +307,7 @@ pub async fn detach(
 pub async fn detach_other_kind(
     bpffs: &Bpffs,
     netlink: &Netlink,
-    link: &Link,
+    interface: &NetInterface,
     kind: AttachKind,
     direction: Direction,
 ) -> anyhow::Result<bool> {
@@ -299,32 +315,32 @@ pub async fn detach_other_kind(
         AttachKind::Tcx => AttachKind::Clsact,
         AttachKind::Clsact => AttachKind::Tcx,
     };
-    detach_kind(bpffs, netlink, link, other, direction).await
+    detach_kind(bpffs, netlink, interface, other, direction).await
 }
 
 async fn detach_kind(
     bpffs: &Bpffs,
     netlink: &Netlink,
-    link: &Link,
+    interface: &NetInterface,
     kind: AttachKind,
     direction: Direction,
 ) -> anyhow::Result<bool> {
     let (attach_type, name) = hook(direction);
     match kind {
         AttachKind::Tcx => {
-            if let Some((pinned, _)) = pinned_link(bpffs, link.index, direction)? {
+            if let Some((pinned, _)) = pinned_link(bpffs, interface.index, direction)? {
                 // The kernel gives up an unpinned link in its own time, and counts until then.
                 sys::detach_link(pinned.fd()?)
-                    .with_context(|| format!("cannot take {name} off {}", link.name))?;
+                    .with_context(|| format!("cannot take {name} off {}", interface.name))?;
             }
-            unpin(bpffs, link.index, direction)
+            unpin(bpffs, interface.index, direction)
         }
         AttachKind::Clsact => {
-            if our_filter(netlink, link, direction).await?.is_none() {
+            if our_filter(netlink, interface, direction).await?.is_none() {
                 return Ok(false);
             }
-            take_filter_off(link, attach_type)
-                .with_context(|| format!("cannot remove the filter of {name} from {}", link.name))?;
+            take_filter_off(interface, attach_type)
+                .with_context(|| format!("cannot remove the filter of {name} from {}", interface.name))?;
             Ok(true)
         }
     }
@@ -345,14 +361,14 @@ pub fn unpin(bpffs: &Bpffs, ifindex: u32, direction: Direction) -> anyhow::Resul
 
 /// A program on a hook.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Hanging {
+pub struct AttachedProgram {
     /// The kernel's id of it.
     pub id: u32,
     /// Its name, where that may be known: those of others can only be read with CAP_SYS_ADMIN.
     pub name: Option<String>,
 }
 
-impl Hanging {
+impl AttachedProgram {
     /// Whether it is one of ours, as far as can be told.
     pub fn is_ours(&self) -> bool {
         self.name.as_deref().is_some_and(is_ours)
@@ -373,17 +389,22 @@ impl Hanging {
 ///
 /// # Errors
 /// When the kernel can't be asked.
-pub fn tcx_chain(bpffs: &Bpffs, link: &Link, direction: Direction) -> anyhow::Result<Vec<Hanging>> {
+pub fn tcx_chain(
+    bpffs: &Bpffs,
+    interface: &NetInterface,
+    direction: Direction,
+) -> anyhow::Result<Vec<AttachedProgram>> {
     if !has_tcx() {
         return Ok(Vec::new());
     }
-    let ids = match sys::tcx_programs(link.index, direction) {
+    let ids = match sys::tcx_programs(interface.index, direction) {
         Err(error) if error.raw_os_error() == Some(libc::ENODEV) => return Ok(Vec::new()),
-        other => other
-            .with_context(|| format!("cannot ask what hangs on {} (CAP_NET_ADMIN is needed)", link.name))?,
+        other => other.with_context(|| {
+            format!("cannot ask what hangs on {} (CAP_NET_ADMIN is needed)", interface.name)
+        })?,
     };
     // A program that was replaced may still hang by its link, and one just loaded need not hang yet.
-    let ours = pinned_link(bpffs, link.index, direction)?.map(|(_, on)| on.program_id);
+    let ours = pinned_link(bpffs, interface.index, direction)?.map(|(_, on)| on.program_id);
     let (_, our_name) = hook(direction);
     let pinned = bpffs.program(our_name);
     let pinned = if fs::exists(&pinned)? { Some(ProgramInfo::from_pin(&pinned)?.id()) } else { None };
@@ -394,7 +415,7 @@ pub fn tcx_chain(bpffs: &Bpffs, link: &Link, direction: Direction) -> anyhow::Re
             } else {
                 sys::program_name(id).with_context(|| format!("cannot ask for program {id}"))?
             };
-            Ok(Hanging { id, name })
+            Ok(AttachedProgram { id, name })
         })
         .collect()
 }

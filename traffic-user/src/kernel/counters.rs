@@ -3,20 +3,20 @@
 use jiff::Timestamp;
 use traffic_common::{
     ClassCounters, ContainerRecord, Direction, FAULTS, Family, Fault, FaultCounters, InterfaceCounters,
-    InterfaceRecord, LinkStatistics, Meta, Passed, Tally, slot_state,
+    InterfaceRecord, InterfaceStatistics, Meta, Passed, Tally, slot_state,
+};
+use traffic_model::{
+    Balance, ByDirection, ClassCounter, ClassTableInfo, FaultCounter, InterfaceCounter, PassedCounter,
+    Snapshot,
 };
 
-use super::{
-    maps::Maps,
-    records::{container_id, read_text},
-    tables,
-};
 use crate::{
-    clock,
-    snapshot::{
-        Balance, ByDirection, ClassCounter, ClassTableInfo, FaultCounter, InterfaceCounter, PassedCounter,
-        Snapshot,
+    kernel::{
+        maps::Maps,
+        records::{container_id, read_text},
+        tables,
     },
+    time,
 };
 
 /// Reads everything that is counted.
@@ -64,9 +64,9 @@ fn read_once(maps: &Maps, node: &str, owners: &Owners) -> anyhow::Result<Snapsho
         node: node.to_owned(),
         boot_id: String::from_utf8_lossy(&meta.boot_id).into_owned(),
         epoch: meta.epoch,
-        epoch_created: clock::timestamp(meta.created_unix_s),
+        epoch_created: time::timestamp(meta.created_unix_s),
         time: Timestamp::now(),
-        boottime_ns: clock::boottime_ns(),
+        boottime_ns: time::boottime_ns(),
         class_table: table_info(&meta),
         counters: Vec::new(),
         faults: Vec::new(),
@@ -102,7 +102,7 @@ pub fn class_table(maps: &Maps) -> anyhow::Result<ClassTableInfo> {
 fn table_info(meta: &Meta) -> ClassTableInfo {
     ClassTableInfo {
         hash: meta.table_hash,
-        loaded: clock::timestamp(meta.table_loaded_unix_s),
+        loaded: time::timestamp(meta.table_loaded_unix_s),
         prefixes: meta.table_prefixes,
     }
 }
@@ -274,9 +274,9 @@ fn interface_counter(
     InterfaceCounter {
         interface: read_text(&record.name).to_owned(),
         generation: record.generation,
-        container: crate::snapshot::ContainerId::new(container).ok(),
+        container: traffic_model::ContainerId::new(container).ok(),
         ifindex: (record.ifindex != 0).then_some(record.ifindex),
-        attached: clock::timestamp(record.attached_unix_s),
+        attached: time::timestamp(record.attached_unix_s),
         passed: ByDirection { incoming: one(Direction::In), outgoing: one(Direction::Out) },
         accounted: ByDirection::default(),
     }
@@ -301,7 +301,7 @@ fn accounted(record: &InterfaceRecord, totals: &InterfaceCounters) -> ByDirectio
 /// what the difference should be is zero.
 pub fn since_attach(
     record: &InterfaceRecord,
-    kernel: &LinkStatistics,
+    kernel: &InterfaceStatistics,
     ours: &InterfaceCounters,
 ) -> ByDirection<[(u64, u64); 2]> {
     let one = |direction: Direction| {

@@ -7,7 +7,7 @@ use anyhow::Context as _;
 use aya::maps::MapError;
 use traffic_common::{INTERFACE_INDEX_ENTRIES, InterfaceEntry, interface_flags};
 
-use super::maps::Maps;
+use crate::kernel::maps::Maps;
 
 /// Writes the entry of an index; the default one is none.
 ///

@@ -8,20 +8,20 @@ use aya::{
     programs::{ProgramInfo, SchedClassifier},
 };
 use sha2::{Digest as _, Sha256};
+use traffic_classes::ClassTable;
 use traffic_common::{
     Control, EGRESS_PROGRAM, INGRESS_MARK_PROGRAM, INGRESS_PROGRAM, InterfaceRecord, LAYOUT_VERSION, Meta,
     gso::SkbLayout, slot_state,
 };
 
-use super::{
-    bpffs::{Bpffs, ChangeLock},
-    maps::{Maps, PINNED, SHAPING_MARKS},
-    memory, records, skb_layout, tables,
-};
 use crate::{
-    classes::ClassTable,
-    clock,
     config::{Config, Limits},
+    kernel::{
+        bpffs::{Bpffs, ChangeLock},
+        maps::{Maps, PINNED, SHAPING_MARKS},
+        memory, records, skb_layout, tables,
+    },
+    time,
 };
 
 /// The kernel program, as the build script compiled it.
@@ -124,7 +124,7 @@ fn check_layout(bpffs: &Bpffs) -> anyhow::Result<bool> {
 
 /// Which program is wanted in the kernel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Want {
+pub enum ProgramChoice {
     /// This build's, and that of the two which the configuration asks for (with or without the shaping mark), unless a newer
     /// one is there.
     Current,
@@ -136,7 +136,7 @@ pub enum Want {
 
 /// What [`ensure`] did.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Outcome {
+pub enum LoadOutcome {
     /// Everything was there.
     Found,
     /// The maps were made and the class table loaded.
@@ -153,7 +153,7 @@ pub struct Loaded {
     /// The programs to attach.
     pub programs: Programs,
     /// How they came about.
-    pub outcome: Outcome,
+    pub outcome: LoadOutcome,
     /// The object that log lines of faults come from, when they were asked for.
     pub log: Option<Ebpf>,
     /// Why segmentation types can't be read, when the program had to be loaded without.
@@ -191,7 +191,7 @@ struct Fresh {
 }
 
 impl Fresh {
-    fn loaded(self, maps: Maps, outcome: Outcome) -> Loaded {
+    fn loaded(self, maps: Maps, outcome: LoadOutcome) -> Loaded {
         let Self { hash, programs, log, skb_layout_error } = self;
         Loaded { maps, programs, outcome, log, skb_layout_error, hash }
     }
@@ -206,12 +206,12 @@ pub fn ensure(
     bpffs: &Bpffs,
     _lock: &ChangeLock,
     config: &Config,
-    want: Want,
+    want: ProgramChoice,
     table: impl FnOnce() -> anyhow::Result<ClassTable>,
 ) -> anyhow::Result<Loaded> {
     let build = Build {
         limits: &config.limits,
-        log_faults: want == Want::Logging,
+        log_faults: want == ProgramChoice::Logging,
         shaping_mark: config.shaping_mark,
     };
     let existing = match open(bpffs) {
@@ -239,7 +239,7 @@ pub fn ensure(
     let meta = maps.meta.get(0)?;
     let same = meta.program_hash == program_hash(build.shaping_mark);
     let newer = meta.program_version > version_number();
-    if want == Want::Current && newer {
+    if want == ProgramChoice::Current && newer {
         tracing::warn!("a newer trafctl has loaded its program here; it is left in place");
     }
     let whole = [INGRESS_PROGRAM, EGRESS_PROGRAM].into_iter().all(|name| bpffs.program(name).exists());
@@ -249,16 +249,16 @@ pub fn ensure(
             bpffs.root().display()
         );
     } else if maps.shaping_marks.is_some()
-        && (want == Want::Pinned || want == Want::Current && (same || newer))
+        && (want == ProgramChoice::Pinned || want == ProgramChoice::Current && (same || newer))
     {
         let programs = open_programs(|name| bpffs.program(name))?;
-        let (outcome, hash) = (Outcome::Found, meta.program_hash);
+        let (outcome, hash) = (LoadOutcome::Found, meta.program_hash);
         return Ok(Loaded { maps, programs, outcome, log: None, skb_layout_error: None, hash });
     }
     // The pinned maps have their sizes; of those asked for here only that of a map which is missing is looked at.
     let limits = Limits { containers: meta.container_slots, ..*build.limits };
     let fresh = load_program(bpffs, Build { limits: &limits, ..build })?;
-    Ok(fresh.loaded(Maps::open(bpffs)?, Outcome::Replaced))
+    Ok(fresh.loaded(Maps::open(bpffs)?, LoadOutcome::Replaced))
 }
 
 /// Puts a replaced program in the pinned one's place and notes its version: the last step of a replacement, after all
@@ -280,7 +280,7 @@ fn create(bpffs: &Bpffs, build: Build<'_>, table: &ClassTable) -> anyhow::Result
     let fresh = load_program(bpffs, build)?;
     let mut maps = Maps::open(bpffs)?;
     maps.control.set(0, Control { active_table: 0, columns: limits.classes })?;
-    let now = clock::unix_seconds();
+    let now = time::unix_seconds();
     let mut unknown = InterfaceRecord {
         state: slot_state::IN_USE,
         generation: 1,
@@ -294,9 +294,9 @@ fn create(bpffs: &Bpffs, build: Build<'_>, table: &ClassTable) -> anyhow::Result
     let mut meta = Meta {
         layout_version: LAYOUT_VERSION,
         ready: 0,
-        epoch: clock::random_number()?,
+        epoch: time::random_number()?,
         created_unix_s: now,
-        boot_id: clock::boot_id()?,
+        boot_id: time::boot_id()?,
         container_slots: limits.containers,
         interface_slots: limits.interfaces,
         columns: limits.classes,
@@ -314,7 +314,7 @@ fn create(bpffs: &Bpffs, build: Build<'_>, table: &ClassTable) -> anyhow::Result
     meta = maps.meta.get(0)?;
     meta.ready = 1;
     maps.meta.set(0, meta)?;
-    Ok(fresh.loaded(maps, Outcome::Created))
+    Ok(fresh.loaded(maps, LoadOutcome::Created))
 }
 
 /// Loads the program on the pinned maps, making those that are missing, and pins it beside the one in use.

@@ -17,7 +17,7 @@ use traffic_common::{
     InterfaceCounters, InterfaceEntry, InterfaceRecord, Meta, RangeNode,
 };
 
-use super::{bpffs::Bpffs, sys};
+use crate::kernel::{bpffs::Bpffs, sys};
 
 /// Names of all maps that are pinned, as the program defines them.
 pub const PINNED: [&str; 20] = [
@@ -77,15 +77,15 @@ pub struct Maps {
     /// The node's own addresses.
     pub node_addresses: HashMap<MapData, [u8; 16], u32>,
     /// The two IPv4 class tables.
-    pub classes_v4: Pair,
+    pub classes_v4: DoubleBuffer,
     /// The two IPv6 class tables.
-    pub classes_v6: Pair,
+    pub classes_v6: DoubleBuffer,
     /// The indexes before the IPv4 class tables.
-    pub class_index_v4: Pair,
+    pub class_index_v4: DoubleBuffer,
     /// The indexes before the IPv6 class tables.
-    pub class_index_v6: Pair,
+    pub class_index_v6: DoubleBuffer,
     /// The search trees of those.
-    pub class_ranges_v6: Pair,
+    pub class_ranges_v6: DoubleBuffer,
     /// container slot * columns + column -> counters.
     pub class_counters: Elements<ClassCounters>,
     /// interface slot -> what passed.
@@ -120,11 +120,11 @@ impl Maps {
             addresses_v4: typed(bpffs, "ADDRESSES_V4")?,
             addresses_v6: typed(bpffs, "ADDRESSES_V6")?,
             node_addresses: typed(bpffs, "NODE_ADDRESSES")?,
-            classes_v4: Pair::open(bpffs, "CLASSES_V4")?,
-            classes_v6: Pair::open(bpffs, "CLASSES_V6")?,
-            class_index_v4: Pair::open(bpffs, "CLASS_INDEX_V4")?,
-            class_index_v6: Pair::open(bpffs, "CLASS_INDEX_V6")?,
-            class_ranges_v6: Pair::open(bpffs, "CLASS_RANGES_V6")?,
+            classes_v4: DoubleBuffer::open(bpffs, "CLASSES_V4")?,
+            classes_v6: DoubleBuffer::open(bpffs, "CLASSES_V6")?,
+            class_index_v4: DoubleBuffer::open(bpffs, "CLASS_INDEX_V4")?,
+            class_index_v6: DoubleBuffer::open(bpffs, "CLASS_INDEX_V6")?,
+            class_ranges_v6: DoubleBuffer::open(bpffs, "CLASS_RANGES_V6")?,
             class_counters: Elements::open(bpffs, "CLASS_COUNTERS")?,
             interface_counters: Elements::open(bpffs, "INTERFACE_COUNTERS")?,
             fault_counters: Elements::open(bpffs, "FAULT_COUNTERS")?,
@@ -154,7 +154,7 @@ impl Maps {
     }
 
     /// Everything that a class table consists of, each before what leads to it.
-    pub fn class_tables_mut(&mut self) -> [&mut Pair; 5] {
+    pub fn class_tables_mut(&mut self) -> [&mut DoubleBuffer; 5] {
         [
             &mut self.class_index_v4,
             &mut self.classes_v4,
@@ -194,7 +194,7 @@ pub fn memory(bpffs: &Bpffs) -> anyhow::Result<Vec<(&'static str, u64)>> {
 /// What is in a place is pinned as well: the kernel tells only the id of a map within a map, and opening one by its id
 /// takes CAP_SYS_ADMIN.
 #[derive(Debug)]
-pub struct Pair {
+pub struct DoubleBuffer {
     name: &'static str,
     places: ArrayOfMaps<MapData>,
     /// A second handle on the same map, for what the first does not offer.
@@ -203,7 +203,7 @@ pub struct Pair {
     pins: [PathBuf; 2],
 }
 
-impl Pair {
+impl DoubleBuffer {
     fn open(bpffs: &Bpffs, name: &'static str) -> anyhow::Result<Self> {
         let path = bpffs.map(name);
         let data = MapData::from_pin(&path).with_context(|| format!("cannot open {}", path.display()))?;

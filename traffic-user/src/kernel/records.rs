@@ -1,18 +1,18 @@
 //! The records of slots, field by field: what is in one that nobody owns, and its texts.
 
 use traffic_common::{
-    CONTAINER_ID_BYTES, ContainerRecord, DIRECTIONS, INTERFACE_NAME_BYTES, InterfaceRecord, LinkStatistics,
-    slot_state,
+    CONTAINER_ID_BYTES, ContainerRecord, DIRECTIONS, INTERFACE_NAME_BYTES, InterfaceRecord,
+    InterfaceStatistics, slot_state,
 };
-
-use crate::snapshot::ContainerId;
+use traffic_model::ContainerId;
 
 /// A record nobody owns.
 pub const EMPTY_CONTAINER: ContainerRecord =
     ContainerRecord { state: slot_state::FREE, generation: 0, since_unix_s: 0, id: [0; CONTAINER_ID_BYTES] };
 
 /// No packet and no byte.
-pub const NOTHING: LinkStatistics = LinkStatistics { packets: [0; DIRECTIONS], bytes: [0; DIRECTIONS] };
+pub const NOTHING: InterfaceStatistics =
+    InterfaceStatistics { packets: [0; DIRECTIONS], bytes: [0; DIRECTIONS] };
 
 /// A record nobody owns.
 pub const EMPTY_INTERFACE: InterfaceRecord = InterfaceRecord {

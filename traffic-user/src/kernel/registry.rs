@@ -10,21 +10,20 @@ use std::{cmp::Reverse, collections::HashMap};
 
 use anyhow::Context as _;
 use traffic_common::{
-    ContainerRecord, DIRECTIONS, Direction, InterfaceCounters, InterfaceRecord, LinkStatistics,
+    ContainerRecord, DIRECTIONS, Direction, InterfaceCounters, InterfaceRecord, InterfaceStatistics,
     UNKNOWN_INTERFACE_SLOT, slot_state,
 };
+use traffic_model::{ContainerId, NODE_ID, skb_mark};
 
-use super::{
-    counters::{self, is_missed, since_attach, sum_interface},
-    entries::CountedIn,
-    maps::Maps,
-    records::{EMPTY_CONTAINER, EMPTY_INTERFACE, NOTHING, container_id, read_text, write_text},
-};
 use crate::{
-    clock,
-    links::Link,
-    shaping,
-    snapshot::{ContainerId, NODE_ID},
+    kernel::{
+        counters::{self, is_missed, since_attach, sum_interface},
+        entries::CountedIn,
+        maps::Maps,
+        records::{EMPTY_CONTAINER, EMPTY_INTERFACE, NOTHING, container_id, read_text, write_text},
+    },
+    net::interface::NetInterface,
+    time,
 };
 
 const BOTH: [Direction; 2] = [Direction::In, Direction::Out];
@@ -68,11 +67,11 @@ pub enum CountedSoFar {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Reading {
     /// Ours, read first.
-    pub counted_earlier: LinkStatistics,
+    pub counted_earlier: InterfaceStatistics,
     /// The kernel's.
-    pub kernel: LinkStatistics,
+    pub kernel: InterfaceStatistics,
     /// Ours, read last.
-    pub counted: LinkStatistics,
+    pub counted: InterfaceStatistics,
 }
 
 impl Reading {
@@ -134,13 +133,13 @@ impl Registry {
             let mut record = ContainerRecord {
                 state: slot_state::IN_USE,
                 generation: last.unwrap_or(0) + 1,
-                since_unix_s: clock::unix_seconds(),
+                since_unix_s: time::unix_seconds(),
                 ..EMPTY_CONTAINER
             };
             write_text(&mut record.id, id.as_str());
             // First, so that an owner never has another's.
             if let Some(marks) = &mut maps.shaping_marks {
-                marks.set(index, shaping::base(id.as_str()).map_or(0, u64::from))?;
+                marks.set(index, skb_mark::base(id.as_str()).map_or(0, u64::from))?;
             }
             maps.containers.set(index, record)?;
             self.containers[slot] = record;
@@ -156,7 +155,7 @@ impl Registry {
         let Some(marks) = &mut maps.shaping_marks else { return Ok(()) };
         let present = marks.range(0, marks.len())?;
         for ((slot, record), present) in (0..).zip(&self.containers).zip(present) {
-            let wanted = container_id(record).and_then(|id| shaping::base(id.as_str())).map_or(0, u64::from);
+            let wanted = container_id(record).and_then(|id| skb_mark::base(id.as_str())).map_or(0, u64::from);
             if present != wanted {
                 marks.set(slot, wanted)?;
             }
@@ -264,14 +263,14 @@ impl Registry {
     pub fn assign_interface(
         &mut self,
         maps: &mut Maps,
-        link: &Link,
+        interface: &NetInterface,
         container: Option<&ContainerId>,
         container_slot: Option<u32>,
     ) -> anyhow::Result<u32> {
         let container_text = container.map_or("", ContainerId::as_str);
         let mine = |record: &InterfaceRecord| {
             record.state == slot_state::IN_USE
-                && read_text(&record.name) == link.name
+                && read_text(&record.name) == interface.name
                 && read_text(&record.container) == container_text
         };
         let free = |record: &InterfaceRecord| record.state == slot_state::FREE;
@@ -289,10 +288,10 @@ impl Registry {
             generation: if is_new { last + 1 } else { old.generation },
             container_slot: container_slot.unwrap_or(u32::MAX),
             shared: u32::from(container.is_none()),
-            link_header_len: link.link_header_len(),
+            link_header_len: interface.link_header_len(),
             ..if is_new { EMPTY_INTERFACE } else { old }
         };
-        write_text(&mut record.name, &link.name);
+        write_text(&mut record.name, &interface.name);
         write_text(&mut record.container, container_text);
         self.write_interface(maps, index, record)?;
         Ok(index)
@@ -307,26 +306,26 @@ impl Registry {
         &mut self,
         maps: &mut Maps,
         slot: u32,
-        link: &Link,
+        interface: &NetInterface,
         counted_so_far: CountedSoFar,
     ) -> anyhow::Result<()> {
         let old = self.interfaces[slot as usize];
         let missed = match counted_so_far {
-            CountedSoFar::Here if old.ifindex == link.index => {
-                let record = InterfaceRecord { attached_unix_s: clock::unix_seconds(), ..old };
+            CountedSoFar::Here if old.ifindex == interface.index => {
+                let record = InterfaceRecord { attached_unix_s: time::unix_seconds(), ..old };
                 return self.write_interface(maps, slot, record);
             }
-            CountedSoFar::Here => link.statistics,
+            CountedSoFar::Here => interface.statistics,
             CountedSoFar::Elsewhere => NOTHING,
             CountedSoFar::ElsewhereWithGap { slot } => {
-                unseen(&self.interfaces[slot as usize], link, &self.counted(maps, slot)?)
+                unseen(&self.interfaces[slot as usize], interface, &self.counted(maps, slot)?)
             }
         };
         let record = InterfaceRecord {
-            ifindex: link.index,
-            attached_unix_s: clock::unix_seconds(),
+            ifindex: interface.index,
+            attached_unix_s: time::unix_seconds(),
             gone_unix_s: 0,
-            kernel_before: link.statistics,
+            kernel_before: interface.statistics,
             counted_before: self.counted(maps, slot)?,
             unseen: plus(&old.unseen, &missed),
             ..old
@@ -338,7 +337,7 @@ impl Registry {
     ///
     /// # Errors
     /// When the map can't be read.
-    pub fn counted(&self, maps: &Maps, slot: u32) -> anyhow::Result<LinkStatistics> {
+    pub fn counted(&self, maps: &Maps, slot: u32) -> anyhow::Result<InterfaceStatistics> {
         Ok(as_statistics(&sum_interface(&maps.interface_counters.range(slot, 1)?)))
     }
 
@@ -371,7 +370,7 @@ impl Registry {
     }
 
     /// Whether the kernel has counted more in this slot's interface than we have, since the two were last compared.
-    pub fn is_behind(&self, slot: u32, kernel: &LinkStatistics, counted: &LinkStatistics) -> bool {
+    pub fn is_behind(&self, slot: u32, kernel: &InterfaceStatistics, counted: &InterfaceStatistics) -> bool {
         let record = &self.interfaces[slot as usize];
         record.ifindex != 0
             && BOTH.into_iter().any(|direction| ahead(record, kernel, counted, direction as usize))
@@ -406,7 +405,7 @@ impl Registry {
     pub fn note_gone(&mut self, maps: &mut Maps, slot: u32) -> anyhow::Result<()> {
         let record = InterfaceRecord {
             ifindex: 0,
-            gone_unix_s: clock::unix_seconds(),
+            gone_unix_s: time::unix_seconds(),
             ..self.interfaces[slot as usize]
         };
         self.write_interface(maps, slot, record)
@@ -422,7 +421,12 @@ impl Registry {
 }
 
 /// Whether the kernel has counted more than we have in one direction, since the two were last compared.
-fn ahead(record: &InterfaceRecord, kernel: &LinkStatistics, counted: &LinkStatistics, at: usize) -> bool {
+fn ahead(
+    record: &InterfaceRecord,
+    kernel: &InterfaceStatistics,
+    counted: &InterfaceStatistics,
+    at: usize,
+) -> bool {
     let kernel = minus(kernel, &record.kernel_before);
     let counted = minus(counted, &record.counted_before);
     kernel.packets[at] > counted.packets[at] || kernel.bytes[at] > counted.bytes[at]
@@ -435,29 +439,37 @@ fn owns(record: &ContainerRecord, id: &ContainerId) -> bool {
 /// What passed this interface uncounted until now. One that was never counted in this slot: all that the kernel
 /// counted on it. One that was (the program was taken off and is put on again): what the kernel counted since, less
 /// what we did.
-fn unseen(record: &InterfaceRecord, link: &Link, counted: &LinkStatistics) -> LinkStatistics {
-    if record.ifindex != link.index {
-        return link.statistics;
+fn unseen(
+    record: &InterfaceRecord,
+    interface: &NetInterface,
+    counted: &InterfaceStatistics,
+) -> InterfaceStatistics {
+    if record.ifindex != interface.index {
+        return interface.statistics;
     }
-    minus(&minus(&link.statistics, &record.kernel_before), &minus(counted, &record.counted_before))
+    minus(&minus(&interface.statistics, &record.kernel_before), &minus(counted, &record.counted_before))
 }
 
-fn plus(a: &LinkStatistics, b: &LinkStatistics) -> LinkStatistics {
+fn plus(a: &InterfaceStatistics, b: &InterfaceStatistics) -> InterfaceStatistics {
     combine(a, b, u64::wrapping_add)
 }
 
-fn minus(a: &LinkStatistics, b: &LinkStatistics) -> LinkStatistics {
+fn minus(a: &InterfaceStatistics, b: &InterfaceStatistics) -> InterfaceStatistics {
     combine(a, b, u64::saturating_sub)
 }
 
-fn combine(a: &LinkStatistics, b: &LinkStatistics, with: impl Fn(u64, u64) -> u64) -> LinkStatistics {
+fn combine(
+    a: &InterfaceStatistics,
+    b: &InterfaceStatistics,
+    with: impl Fn(u64, u64) -> u64,
+) -> InterfaceStatistics {
     let each = |a: [u64; DIRECTIONS], b: [u64; DIRECTIONS]| std::array::from_fn(|at| with(a[at], b[at]));
-    LinkStatistics { packets: each(a.packets, b.packets), bytes: each(a.bytes, b.bytes) }
+    InterfaceStatistics { packets: each(a.packets, b.packets), bytes: each(a.bytes, b.bytes) }
 }
 
 /// Our own totals in the terms of the kernel's statistics.
-fn as_statistics(counters: &InterfaceCounters) -> LinkStatistics {
-    let mut statistics = LinkStatistics::default();
+fn as_statistics(counters: &InterfaceCounters) -> InterfaceStatistics {
+    let mut statistics = InterfaceStatistics::default();
     for direction in [Direction::In, Direction::Out] {
         statistics.packets[direction as usize] = counters.passed[direction as usize].skbs;
         statistics.bytes[direction as usize] = counters.passed[direction as usize].skb_bytes;
@@ -532,8 +544,8 @@ mod tests {
     #[test]
     fn what_passed_unseen_is_told_from_what_was_counted() {
         let statistics =
-            |base: u64| LinkStatistics { packets: [base, base + 1], bytes: [base + 2, base + 3] };
-        let link = |index, base| Link {
+            |base: u64| InterfaceStatistics { packets: [base, base + 1], bytes: [base + 2, base + 3] };
+        let interface = |index, base| NetInterface {
             index,
             name: "veth1.0".to_owned(),
             mac: None,
@@ -542,7 +554,7 @@ mod tests {
             statistics: statistics(base),
         };
         // Never counted here: everything on it was unseen.
-        assert_eq!(unseen(&EMPTY_INTERFACE, &link(7, 100), &statistics(40)), statistics(100));
+        assert_eq!(unseen(&EMPTY_INTERFACE, &interface(7, 100), &statistics(40)), statistics(100));
         // Counted here from 100 (ours then 40); now the kernel says 500 and we say 340: 100 passed between.
         let record = InterfaceRecord {
             ifindex: 7,
@@ -550,7 +562,7 @@ mod tests {
             counted_before: statistics(40),
             ..EMPTY_INTERFACE
         };
-        let expected = LinkStatistics { packets: [100, 100], bytes: [100, 100] };
-        assert_eq!(unseen(&record, &link(7, 500), &statistics(340)), expected);
+        let expected = InterfaceStatistics { packets: [100, 100], bytes: [100, 100] };
+        assert_eq!(unseen(&record, &interface(7, 500), &statistics(340)), expected);
     }
 }

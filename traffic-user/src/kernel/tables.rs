@@ -17,17 +17,17 @@ use aya::{
     },
 };
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+use traffic_classes::{ClassTable, KernelMemory, index};
 use traffic_common::{
     CLASS_ZERO_COLUMN, Control, Family, INDEX_V4_BLOCK_BYTES, INDEX_V6_BLOCK_ENTRIES, Meta, node_address_v4,
 };
 
-use super::{
-    maps::{ClassIndexV4, ClassIndexV6, ClassRangesV6, ClassTrieV4, ClassTrieV6, Maps},
-    memory, sys,
-};
 use crate::{
-    classes::{ClassTable, KernelMemory, index},
-    clock,
+    kernel::{
+        maps::{ClassIndexV4, ClassIndexV6, ClassRangesV6, ClassTrieV4, ClassTrieV6, Maps},
+        memory, sys,
+    },
+    time,
 };
 
 /// Elements that go into the kernel with one call.
@@ -112,7 +112,7 @@ impl Prepared {
         tables.put(maps, idle)?;
         maps.control.set(0, Control { active_table: idle, ..control })?;
         meta.table_hash = hash;
-        meta.table_loaded_unix_s = clock::unix_seconds();
+        meta.table_loaded_unix_s = time::unix_seconds();
         meta.table_prefixes = prefixes;
         maps.meta.set(0, meta)?;
 

@@ -4,12 +4,11 @@
 
 use std::collections::{BTreeSet, HashMap};
 
-use crate::snapshot::ContainerId;
+use traffic_model::ContainerId;
 
 pub mod netstat;
-#[cfg(test)]
-pub mod sample;
-mod sums;
+pub mod reset_baseline;
+pub mod sums;
 pub mod tactl;
 pub mod venetstat;
 

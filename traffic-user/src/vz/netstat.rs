@@ -7,9 +7,9 @@ use std::{collections::BTreeSet, ffi::OsString, fmt::Write as _};
 
 use lexopt::{Arg, Parser};
 use traffic_common::{Family, Tally};
+use traffic_model::{ByDirection, ContainerId, Snapshot};
 
-use super::{CLASSES, sums::containers};
-use crate::snapshot::{ByDirection, ContainerId, Snapshot};
+use crate::vz::{CLASSES, sums::containers};
 
 /// What both names head their rows with.
 const HEADER: &str = "UUID                                 Net.Class     Input(bytes) Input(pkts)        Output(bytes) Output(pkts)\n";
@@ -110,7 +110,7 @@ fn container(value: &OsString) -> Result<ContainerId, Misuse> {
 
 fn class(value: &OsString) -> Result<u8, Misuse> {
     let text = value.to_string_lossy();
-    let number = text.trim().parse().ok().filter(|class| *class <= crate::classes::MAX_CLASS);
+    let number = text.trim().parse().ok().filter(|class| *class <= traffic_classes::MAX_CLASS);
     number.ok_or_else(|| invalid_class(&text))
 }
 

@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 
 use traffic_common::{Family, Tally};
+use traffic_model::{ByDirection, ContainerId, Snapshot};
 
-use super::NODE;
-use crate::snapshot::{ByDirection, ContainerId, Snapshot};
+use crate::vz::NODE;
 
 /// A container with what it has in each class.
 pub type ContainerSums = (ContainerId, BTreeMap<u8, ByDirection<Tally>>);
@@ -25,14 +25,8 @@ pub fn containers(snapshot: &Snapshot, family: Option<Family>) -> Vec<ContainerS
         let Some((_, sums)) = rows.last_mut() else { continue };
         let sum = sums.entry(counter.class).or_default();
         if family.is_none_or(|family| family == counter.family) {
-            add(&mut sum.incoming, &counter.tally.incoming);
-            add(&mut sum.outgoing, &counter.tally.outgoing);
+            *sum += counter.tally;
         }
     }
     rows
-}
-
-fn add(to: &mut Tally, tally: &Tally) {
-    to.packets += tally.packets;
-    to.bytes += tally.bytes;
 }

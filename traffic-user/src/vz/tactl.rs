@@ -5,8 +5,8 @@
 use std::{ffi::OsString, fmt::Write as _, path::PathBuf};
 
 use ipnet::{IpNet, Ipv6Net};
-
-use crate::{classes::ClassOrder, snapshot::ContainerId};
+use traffic_classes::ClassOrder;
+use traffic_model::ContainerId;
 
 /// Statuses of `vztactl`.
 pub mod status {
@@ -127,7 +127,6 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::classes;
 
     fn parsed(line: &str) -> Result<Asked, Misuse> {
         parse(&line.split_whitespace().map(OsString::from).collect::<Vec<_>>())
@@ -224,9 +223,9 @@ mod tests {
                 .map(|(class, a, b, length)| format!("{class} {}/{length}\n", address(*a, *b, 0)))
                 .collect();
             let Ok(Asked::ClassLoad(_, order)) = parsed("class_load file") else { panic!("it is understood") };
-            let file = classes::parse(text.as_bytes());
+            let file = traffic_classes::parse(text.as_bytes());
             prop_assert!(file.is_acceptable());
-            let table = classes::compile(&file.entries, order);
+            let table = traffic_classes::compile(&file.entries, order);
             for (a, b, c) in peers {
                 let peer = address(a, b, c);
                 prop_assert_eq!(table.class_of(peer.into()), last_line(&text, peer), "{} in\n{}", peer, text);

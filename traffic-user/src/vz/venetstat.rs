@@ -3,9 +3,9 @@
 use std::fmt::Write as _;
 
 use traffic_common::Family;
+use traffic_model::{ByDirection, Snapshot};
 
-use super::{CLASSES, sums::containers};
-use crate::snapshot::{ByDirection, Snapshot};
+use crate::vz::{CLASSES, sums::containers};
 
 /// A line for each id: the id, then bytes in and out of each of the 16 classes that there is place for.
 pub fn render(snapshot: &Snapshot, family: Family) -> String {
@@ -25,9 +25,9 @@ pub fn render(snapshot: &Snapshot, family: Family) -> String {
 #[cfg(test)]
 mod tests {
     use insta::assert_snapshot;
+    use traffic_model::sample;
 
     use super::*;
-    use crate::vz::sample;
 
     #[test]
     fn golden_venetstat() {

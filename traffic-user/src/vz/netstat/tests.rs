@@ -3,9 +3,9 @@ use std::collections::BTreeSet;
 use insta::assert_snapshot;
 use proptest::prelude::*;
 use traffic_common::Family;
+use traffic_model::sample::{self, UUID};
 
-use super::*;
-use crate::vz::sample::{self, UUID};
+use crate::vz::netstat::*;
 
 fn request(words: &[&str]) -> Request {
     match parse(words.iter().map(OsString::from)) {

@@ -1,0 +1,219 @@
+//! Why an address has its class: the line that decided, and for every other matching line why it did not.
+//!
+//! Applies the rule to the matching lines themselves rather than asking a compiled table, which no longer knows the
+//! lines that were left out.
+
+use std::{fmt, net::IpAddr};
+
+use serde::Serialize;
+
+use crate::{
+    compile::ClassOrder,
+    parse::{ClassFile, Entry, UNCLASSIFIED},
+};
+
+/// Why a matching line does not decide.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(tag = "kind", rename_all = "kebab-case")]
+pub enum Reason {
+    /// The same network stands again further down.
+    SamePrefixAgain {
+        /// The last line that names it.
+        line: u32,
+    },
+    /// A class-0 network contains it (order `virtuozzo`).
+    CoveredByClassZero {
+        /// The line of the class-0 network.
+        line: u32,
+    },
+    /// The deciding network is longer.
+    ShorterPrefix {
+        /// The deciding line.
+        line: u32,
+    },
+    /// The deciding line stands further down (order `last-line`).
+    EarlierLine {
+        /// The deciding line.
+        line: u32,
+    },
+}
+
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::SamePrefixAgain { line } => write!(f, "the same prefix stands again on line {line}"),
+            Self::CoveredByClassZero { line } => write!(f, "covered by the class-0 network of line {line}"),
+            Self::ShorterPrefix { line } => write!(f, "a shorter prefix than that of line {line}"),
+            Self::EarlierLine { line } => write!(f, "an earlier line than line {line}"),
+        }
+    }
+}
+
+/// A line that matches an address and does not decide.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct Shadow {
+    /// The line.
+    pub entry: Entry,
+    /// Why it does not decide.
+    pub reason: Reason,
+}
+
+/// Why an address has its class. Its `Display` is a few lines of text, each ended by a line feed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Explanation {
+    /// The address asked for.
+    pub addr: IpAddr,
+    /// The order it was asked under.
+    pub order: ClassOrder,
+    /// Its class.
+    pub class: u8,
+    /// The line that decided; none when nothing matches, which is class 0.
+    pub decided_by: Option<Entry>,
+    /// The other matching lines, from top to bottom.
+    pub shadows: Vec<Shadow>,
+}
+
+/// Explains the class of an address, as [`compile`](crate::compile()) would decide it. Takes one pass over the file.
+pub fn explain(file: &ClassFile, order: ClassOrder, addr: IpAddr) -> Explanation {
+    let matching: Vec<Entry> =
+        file.entries.iter().filter(|entry| entry.prefix.contains(&addr)).copied().collect();
+    // All match one address, so networks of equal length are the same network.
+    let mut last_lines = [0_u32; 129];
+    for entry in &matching {
+        let last = &mut last_lines[usize::from(entry.prefix.prefix_len())];
+        *last = entry.line.max(*last);
+    }
+    let last_of_prefix = |entry: &Entry| last_lines[usize::from(entry.prefix.prefix_len())];
+    let standing = || matching.iter().filter(|entry| last_of_prefix(entry) == entry.line);
+    let longest = || standing().max_by_key(|entry| entry.prefix.prefix_len());
+    let decided_by = match order {
+        ClassOrder::LongestPrefix => longest(),
+        ClassOrder::Virtuozzo => standing()
+            .filter(|entry| entry.class == UNCLASSIFIED)
+            .min_by_key(|entry| entry.prefix.prefix_len())
+            .or_else(longest),
+        ClassOrder::LastLine => standing().max_by_key(|entry| entry.line),
+    }
+    .copied();
+
+    let shadows = decided_by.map_or_else(Vec::new, |deciding| {
+        let others = matching.iter().filter(|entry| entry.line != deciding.line);
+        others
+            .map(|&entry| Shadow { entry, reason: reason(&entry, last_of_prefix(&entry), &deciding, order) })
+            .collect()
+    });
+    Explanation {
+        addr,
+        order,
+        class: decided_by.map_or(UNCLASSIFIED, |entry| entry.class),
+        decided_by,
+        shadows,
+    }
+}
+
+fn reason(entry: &Entry, last_of_prefix: u32, deciding: &Entry, order: ClassOrder) -> Reason {
+    let line = deciding.line;
+    if last_of_prefix != entry.line {
+        Reason::SamePrefixAgain { line: last_of_prefix }
+    } else if order == ClassOrder::LastLine {
+        Reason::EarlierLine { line }
+    } else if entry.prefix.prefix_len() > deciding.prefix.prefix_len() {
+        Reason::CoveredByClassZero { line }
+    } else {
+        Reason::ShorterPrefix { line }
+    }
+}
+
+impl fmt::Display for Explanation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { addr, order, class, decided_by, shadows } = self;
+        writeln!(f, "{addr} is class {class} (class order {order})")?;
+        match decided_by {
+            Some(entry) => writeln!(f, "decided by line {}: {entry}", entry.line)?,
+            None => writeln!(f, "decided by no line: what nothing matches is class {UNCLASSIFIED}")?,
+        }
+        for Shadow { entry, reason } in shadows {
+            writeln!(f, "not by line {}: {entry} ({reason})", entry.line)?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::parse;
+
+    const FILE: &[u8] = b"# an example\n\
+        1 0.0.0.0/0\n\
+        5 10.0.0.0/8\n\
+        2 10.0.0.0/8\n\
+        0 10.1.0.0/16\n\
+        0 10.1.2.0/24\n\
+        3 10.1.2.3/32\n\
+        4 10.0.0.0/9\n\
+        1 ::/0\n";
+
+    fn lines(order: ClassOrder, addr: &str) -> (u8, u32, Vec<(u32, Reason)>) {
+        let explanation = explain(&parse(FILE), order, addr.parse().unwrap());
+        let shadows = explanation.shadows.iter().map(|shadow| (shadow.entry.line, shadow.reason)).collect();
+        (explanation.class, explanation.decided_by.unwrap().line, shadows)
+    }
+
+    #[test]
+    fn every_matching_line_has_its_reason() {
+        let again = (3, Reason::SamePrefixAgain { line: 4 });
+        let shorter = |at, line| (at, Reason::ShorterPrefix { line });
+        let covered = |at| (at, Reason::CoveredByClassZero { line: 5 });
+        let earlier = |at| (at, Reason::EarlierLine { line: 8 });
+        assert_eq!(
+            lines(ClassOrder::Virtuozzo, "10.1.2.3"),
+            (0, 5, vec![shorter(2, 5), again, shorter(4, 5), covered(6), covered(7), shorter(8, 5)])
+        );
+        assert_eq!(
+            lines(ClassOrder::LongestPrefix, "10.1.2.3"),
+            (3, 7, vec![shorter(2, 7), again, shorter(4, 7), shorter(5, 7), shorter(6, 7), shorter(8, 7)])
+        );
+        assert_eq!(
+            lines(ClassOrder::LastLine, "10.1.2.3"),
+            (4, 8, vec![earlier(2), again, earlier(4), earlier(5), earlier(6), earlier(7)])
+        );
+        assert_eq!(lines(ClassOrder::Virtuozzo, "2001:db8::1"), (1, 9, vec![]));
+    }
+
+    #[test]
+    fn text_names_the_lines() {
+        let explain = |order, addr: &str| explain(&parse(FILE), order, addr.parse().unwrap()).to_string();
+        assert_eq!(
+            explain(ClassOrder::Virtuozzo, "10.200.0.1"),
+            "10.200.0.1 is class 2 (class order virtuozzo)\n\
+             decided by line 4: 2 10.0.0.0/8\n\
+             not by line 2: 1 0.0.0.0/0 (a shorter prefix than that of line 4)\n\
+             not by line 3: 5 10.0.0.0/8 (the same prefix stands again on line 4)\n"
+        );
+        let nothing = crate::explain(&parse(b"1 ::/0"), ClassOrder::LastLine, "10.0.0.1".parse().unwrap());
+        assert_eq!(
+            nothing.to_string(),
+            "10.0.0.1 is class 0 (class order last-line)\n\
+             decided by no line: what nothing matches is class 0\n"
+        );
+    }
+
+    #[test]
+    fn serializes_for_machines() {
+        let explanation = explain(&parse(b"1 ::/0\n0 ::/8"), ClassOrder::Virtuozzo, "::1".parse().unwrap());
+        assert_eq!(
+            serde_json::to_value(explanation).unwrap(),
+            serde_json::json!({
+                "addr": "::1",
+                "order": "virtuozzo",
+                "class": 0,
+                "decided_by": {"line": 2, "class": 0, "prefix": "::/8"},
+                "shadows": [{
+                    "entry": {"line": 1, "class": 1, "prefix": "::/0"},
+                    "reason": {"kind": "shorter-prefix", "line": 2},
+                }],
+            })
+        );
+    }
+}

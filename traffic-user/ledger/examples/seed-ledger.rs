@@ -1,0 +1,239 @@
+//! Fills a ledger through the code that the daemon uses, then measures what drains and answers cost.
+//!
+//! `seed-ledger FILE [CONTAINERS] [CLASSES] [DAYS] [ROUNDS]`; a file that is there already is only measured.
+//!
+//! What it fills in: every container moves in every class in every bucket, which is the most
+//! that so many containers can write. Buckets are of five minutes as long as those are kept; before that there is one
+//! reading an hour, which leaves the same hours, days and months.
+//!
+//! What it prints: a line for each thing measured, with the milliseconds of every round in their order. The first round
+//! finds whatever the page cache holds of the file. Drains are made under counters of their own, so a file that is measured
+//! again grows by some minutes each time.
+
+use std::collections::HashMap;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use anyhow::Context as _;
+use jiff::{SignedDuration, Timestamp};
+use traffic_common::{Family, Tally};
+use traffic_ledger::{By, DrainContext, DrainTrigger, Ledger, LedgerConfig, ReportQuery, TopQuery};
+use traffic_model::calendar::Retention;
+use traffic_model::{
+    ByDirection, ClassCounter, ClassTableInfo, ContainerId, InterfaceCounter, PassedCounter, Snapshot,
+};
+
+const DAY: i64 = 86_400;
+
+fn main() -> anyhow::Result<()> {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let path = arguments.first().context("usage: seed-ledger FILE [CONTAINERS] [CLASSES] [DAYS]")?;
+    let number = |at: usize, default| arguments.get(at).map_or(Ok(default), |text| text.parse::<u32>());
+    let (containers, classes, days) = (number(1, 1000)?, number(2, 4)?, i64::from(number(3, 365)?));
+    let path = Path::new(path);
+    let rounds = number(4, 5)?;
+    let classes = u8::try_from(classes)?;
+    if !path.exists() {
+        seed(path, containers, classes, days)?;
+    }
+    say(&format!("file: {} bytes", std::fs::metadata(path)?.len()));
+    measure_drains(path, containers, classes, rounds)?;
+    measure_questions(&Ledger::open_read_only(path)?, containers, rounds)
+}
+
+fn seed(path: &Path, containers: u32, classes: u8, days: i64) -> anyhow::Result<()> {
+    let mut ledger = Ledger::open(path, LedgerConfig::default())?;
+    let begin: Timestamp = "2026-01-01T00:00:00Z".parse()?;
+    let mut snapshot = first_snapshot(begin, containers, classes)?;
+    let started = Instant::now();
+    let fine_from =
+        begin + SignedDuration::from_secs((days - i64::from(Retention::default().five_minutes_days)) * DAY);
+    let end = begin + SignedDuration::from_secs(days * DAY);
+    let mut drains = 0_u64;
+    while snapshot.time < end {
+        let step = if snapshot.time < fine_from { 3600 } else { 300 };
+        advance(&mut snapshot, step);
+        ledger.drain(&snapshot, context(step))?;
+        drains += 1;
+        if snapshot.time.as_second() % 3600 == 0 {
+            ledger.maintain(snapshot.time)?;
+        }
+    }
+    say(&format!("seeded: {drains} drains in {:.0} s", started.elapsed().as_secs_f64()));
+    Ok(())
+}
+
+/// A drain a minute, each with all containers and classes moved, and the maintenance after them.
+fn measure_drains(path: &Path, containers: u32, classes: u8, rounds: u32) -> anyhow::Result<()> {
+    let mut ledger = Ledger::open(path, LedgerConfig::default())?;
+    let end = ledger.report(&ReportQuery { by: By::Total, ..ReportQuery::default() })?.to;
+    let mut snapshot = first_snapshot(end, containers, classes)?;
+    snapshot.epoch = end.as_second().unsigned_abs();
+    snapshot.boot_id = format!("measured at {end}");
+    // The first reading of new counters makes their names.
+    ledger.drain(&snapshot, context(60))?;
+    let mut drains = Vec::new();
+    for _ in 0..rounds.max(1) * 4 {
+        advance(&mut snapshot, 60);
+        let started = Instant::now();
+        ledger.drain(&snapshot, context(60))?;
+        drains.push(started.elapsed());
+    }
+    tell("a drain", &drains);
+    let started = Instant::now();
+    ledger.maintain(snapshot.time + SignedDuration::from_secs(60))?;
+    tell("maintenance after them", &[started.elapsed()]);
+    Ok(())
+}
+
+/// The same questions in every round, one after the other.
+fn measure_questions(ledger: &Ledger, containers: u32, rounds: u32) -> anyhow::Result<()> {
+    let one = vec![(containers / 2).to_string()];
+    let end = ledger.report(&ReportQuery { containers: one.clone(), ..ReportQuery::default() })?.to;
+    let month = ReportQuery {
+        by: By::Month,
+        from: Some("2026-11-01T00:00:00Z".parse()?),
+        to: Some("2026-12-01T00:00:00Z".parse()?),
+        ..ReportQuery::default()
+    };
+    let year = ReportQuery { by: By::Month, containers: one.clone(), ..ReportQuery::default() };
+    let last_30_days = ReportQuery {
+        from: Some(end - SignedDuration::from_secs(30 * DAY)),
+        percentile: Some(95.0),
+        ..ReportQuery::default()
+    };
+    let of_one = ReportQuery { containers: one, ..last_30_days.clone() };
+    let questions = [
+        ("a month, all containers", month.clone()),
+        ("a month by days, all containers", ReportQuery { by: By::Day, ..month.clone() }),
+        ("the whole year, all containers", ReportQuery::default()),
+        ("one container's year by months", year.clone()),
+        ("one container's year by days", ReportQuery { by: By::Day, ..year.clone() }),
+        ("one container's year by hours", ReportQuery { by: By::Hour, ..year }),
+        ("one container's 30 days, with percentile", of_one),
+        ("all containers' 30 days, with percentile", last_30_days),
+    ];
+    let top = TopQuery {
+        count: 10,
+        from: month.from,
+        to: month.to,
+        classes: Vec::new(),
+        by_class: false,
+        basis: month.basis,
+    };
+    let mut took = vec![Vec::new(); questions.len() + 2];
+    for _ in 0..rounds {
+        for (times, (_, query)) in took.iter_mut().zip(&questions) {
+            let started = Instant::now();
+            ledger.report(query)?;
+            times.push(started.elapsed());
+        }
+        let started = Instant::now();
+        ledger.top_talkers(&top)?;
+        took[questions.len()].push(started.elapsed());
+        let started = Instant::now();
+        ledger.report_interfaces(&month)?;
+        took[questions.len() + 1].push(started.elapsed());
+    }
+    let names = questions.iter().map(|question| question.0);
+    for (name, times) in names.chain(["top 10 of a month", "a month's interfaces and balance"]).zip(&took) {
+        tell(name, times);
+    }
+    Ok(())
+}
+
+/// A line: the median, and every round in its order.
+fn tell(name: &str, times: &[Duration]) {
+    let milliseconds = |time: &Duration| format!("{:.1}", time.as_secs_f64() * 1e3);
+    let mut sorted = times.to_vec();
+    sorted.sort();
+    let median = sorted.get(sorted.len() / 2).map(milliseconds).unwrap_or_default();
+    let all: Vec<String> = times.iter().map(milliseconds).collect();
+    say(&format!("{name}: median {median} ms of {}", all.join(" ")));
+}
+
+#[expect(clippy::print_stdout, reason = "the numbers are what this program is for")]
+fn say(line: &str) {
+    println!("{line}");
+}
+
+fn context(seconds: u64) -> DrainContext {
+    DrainContext { interval: Duration::from_secs(seconds), trigger: DrainTrigger::Interval }
+}
+
+fn first_snapshot(begin: Timestamp, containers: u32, classes: u8) -> anyhow::Result<Snapshot> {
+    let mut counters = Vec::new();
+    let mut interfaces = Vec::new();
+    for container in 0..containers {
+        let id = ContainerId::new(&container.to_string())?;
+        for class in 0..classes {
+            counters.push(ClassCounter {
+                container: id.clone(),
+                generation: container + 1,
+                class,
+                family: Family::Ipv4,
+                tally: ByDirection::default(),
+            });
+        }
+        interfaces.push(InterfaceCounter {
+            interface: format!("veth{container}.0"),
+            generation: container + 1,
+            container: Some(id),
+            ifindex: Some(container + 10),
+            attached: begin,
+            passed: ByDirection::<PassedCounter>::default(),
+            accounted: ByDirection::default(),
+        });
+    }
+    Ok(Snapshot {
+        node: "node1".to_owned(),
+        boot_id: "00000000-0000-0000-0000-000000000001".to_owned(),
+        epoch: 1,
+        epoch_created: begin,
+        time: begin,
+        boottime_ns: 0,
+        class_table: ClassTableInfo { hash: [1; 32], loaded: begin, prefixes: 2 },
+        counters,
+        faults: Vec::new(),
+        interfaces,
+        former: ByDirection::default(),
+        former_faults: Default::default(),
+        former_estimated: Default::default(),
+    })
+}
+
+/// Lets time and traffic pass; a little pseudo-random, so that numbers have their usual lengths.
+fn advance(snapshot: &mut Snapshot, seconds: u64) {
+    snapshot.time += SignedDuration::from_secs(seconds.cast_signed());
+    snapshot.boottime_ns += seconds * 1_000_000_000;
+    let mut random = snapshot.boottime_ns | 1;
+    let mut add = |tally: &mut Tally| {
+        random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        let packets = (random >> 44) % 5_000 * seconds / 60 + 1;
+        tally.packets += packets;
+        tally.bytes += packets * (60 + (random >> 33) % 1400);
+    };
+    let mut of_container: HashMap<&ContainerId, ByDirection<Tally>> = HashMap::new();
+    for counter in &mut snapshot.counters {
+        let sum = of_container.entry(&counter.container).or_default();
+        for (tally, sum) in [
+            (&mut counter.tally.incoming, &mut sum.incoming),
+            (&mut counter.tally.outgoing, &mut sum.outgoing),
+        ] {
+            add(tally);
+            sum.packets += tally.packets;
+            sum.bytes += tally.bytes;
+        }
+    }
+    for interface in &mut snapshot.interfaces {
+        let sum = interface.container.as_ref().and_then(|container| of_container.get(container).copied());
+        let ByDirection { incoming, outgoing } = sum.unwrap_or_default();
+        for (passed, sum) in
+            [(&mut interface.passed.incoming, incoming), (&mut interface.passed.outgoing, outgoing)]
+        {
+            passed.wire = sum;
+            passed.skbs = sum.packets / 3;
+            passed.skb_bytes = sum.bytes + 14 * passed.skbs;
+        }
+    }
+}

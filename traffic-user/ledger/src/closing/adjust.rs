@@ -1,0 +1,394 @@
+//! Corrections of closed periods: rows of their own, in the chain of hashes, shown beside the frozen figures and never in
+//! them.
+
+use jiff::Timestamp;
+use rusqlite::{Connection, OptionalExtension as _, TransactionBehavior, params};
+use serde::Serialize;
+use traffic_common::Family;
+
+use crate::{closing::close::extend_chain, error::LedgerError, schema::time, store::Ledger};
+
+/// A correction of a closed period.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Adjustment {
+    /// The period's name.
+    pub period: String,
+    /// When it was made.
+    pub made: Timestamp,
+    /// The container's label when the period was closed.
+    pub container: String,
+    /// The class.
+    pub class: u8,
+    /// 0 for IPv4, 1 for IPv6.
+    pub family: u8,
+    /// Packets to add, or take if negative: in, then out.
+    pub packets: [i64; 2],
+    /// Layer-3 bytes to add, or take if negative: in, then out.
+    pub bytes: [i64; 2],
+    /// Why.
+    pub reason: String,
+}
+
+/// What is to be corrected.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AdjustmentRequest {
+    /// The closed month as `YYYY-MM`.
+    pub period: String,
+    /// The container's id (or label) as the closed period has it.
+    pub container: String,
+    /// The class.
+    pub class: u8,
+    /// The family; `None` for the one that the frozen rows have.
+    pub family: Option<Family>,
+    /// Packets to add, or take if negative: in, then out.
+    pub packets: [i64; 2],
+    /// Layer-3 bytes to add, or take if negative: in, then out.
+    pub bytes: [i64; 2],
+    /// Why.
+    pub reason: String,
+    /// When it is made.
+    pub made: Timestamp,
+}
+
+/// Packets in, bytes in, packets out, bytes out; with their signs.
+pub type Signed = [i64; 4];
+
+/// What a correction does.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Adjusted {
+    /// The correction.
+    pub adjustment: Adjustment,
+    /// What the container is called now, where that is another name.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub container_now: Option<String>,
+    /// Packets in, bytes in, packets out, bytes out of this container, class and family as they were frozen.
+    pub frozen: Signed,
+    /// Sum of the corrections before this one.
+    pub corrected_before: Signed,
+    /// What is to be billed with this one.
+    pub to_bill: Signed,
+    /// What the operator should know before saying yes.
+    pub remarks: Vec<String>,
+    /// Its number in the chain and the hash there, once it is made.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub chained: Option<ChainEntry>,
+}
+
+/// An entry of the chain of closed periods and corrections.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct ChainEntry {
+    /// Its number.
+    pub seq: i64,
+    /// SHA-256 over it and the chain before, in hexadecimal.
+    pub hash: String,
+}
+
+/// The frozen figures of a container and class with all their corrections, both families together.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Corrected {
+    /// The closed period.
+    pub period: String,
+    /// The container's label when it was closed.
+    pub container: String,
+    /// What the container is called now, where that is another name: somebody else may have its id.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub container_now: Option<String>,
+    /// The class.
+    pub class: u8,
+    /// Packets in, bytes in, packets out, bytes out as they were frozen.
+    pub frozen: Signed,
+    /// Sum of the corrections.
+    pub corrections: Signed,
+    /// Both together.
+    pub to_bill: Signed,
+}
+
+impl Ledger {
+    /// Says what a correction would do, and writes nothing.
+    ///
+    /// # Errors
+    /// As for [`Ledger::adjust`].
+    pub fn preview_adjustment(&self, request: &AdjustmentRequest) -> Result<Adjusted, LedgerError> {
+        let (_, _, period) = self.month(&request.period)?;
+        Ok(judge(&self.conn, &period, request)?.1)
+    }
+
+    /// Adds a correction to a closed period.
+    ///
+    /// # Errors
+    /// When the period is not closed, the container unknown, or the correction empty, without a reason, made already, or more
+    /// than there is; or the file cannot be written.
+    pub fn adjust(&mut self, request: &AdjustmentRequest) -> Result<Adjusted, LedgerError> {
+        let (_, _, period) = self.month(&request.period)?;
+        let transaction = self.conn.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        let (of, mut adjusted) = judge(&transaction, &period, request)?;
+        let adjustment = &adjusted.adjustment;
+        let id = transaction
+            .prepare(
+                "INSERT INTO adjustment (period, made, container, class, family, in_packets, in_bytes, out_packets,
+                 out_bytes, reason, number) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            )?
+            .insert(params![
+                of.period,
+                adjustment.made.as_second(),
+                adjustment.container,
+                adjustment.class,
+                adjustment.family,
+                adjustment.packets[0],
+                adjustment.bytes[0],
+                adjustment.packets[1],
+                adjustment.bytes[1],
+                adjustment.reason,
+                of.container,
+            ])?;
+        let (seq, hash) = extend_chain(&transaction, "adjustment", id)?;
+        adjusted.chained = Some(ChainEntry { seq, hash });
+        transaction.commit()?;
+        self.checkpoint()?;
+        Ok(adjusted)
+    }
+}
+
+const SUMS: &str = "coalesce(sum(in_packets), 0), coalesce(sum(in_bytes), 0), coalesce(sum(out_packets), 0),
+    coalesce(sum(out_bytes), 0)";
+
+/// Numbers of what is corrected.
+#[derive(Clone, Copy, Debug)]
+struct Subject {
+    period: i64,
+    container: i64,
+}
+
+/// What is corrected, and what the correction comes to.
+fn judge(
+    conn: &Connection,
+    period: &str,
+    request: &AdjustmentRequest,
+) -> Result<(Subject, Adjusted), LedgerError> {
+    let find = "SELECT id FROM period WHERE name = ?1";
+    let number: Option<i64> = conn.query_row(find, [period], |row| row.get(0)).optional()?;
+    let number = number.ok_or_else(|| LedgerError::NotClosed(period.to_owned()))?;
+    let reason = request.reason.trim();
+    if reason.is_empty() || reason.chars().any(char::is_control) {
+        return Err(LedgerError::Query("a correction needs a reason, in one line".to_owned()));
+    }
+    if request.packets == [0; 2] && request.bytes == [0; 2] {
+        return Err(LedgerError::Query("a correction of nothing is none".to_owned()));
+    }
+    let mut remarks = Vec::new();
+    let (container, container_now) = find_container(conn, number, period, request, &mut remarks)?;
+    let subject = Subject { period: number, container };
+    let family = family_of(conn, subject, request)?;
+    let adjustment = Adjustment {
+        period: period.to_owned(),
+        made: Timestamp::from_second(request.made.as_second())?,
+        container: request.container.clone(),
+        class: request.class,
+        family: family as u8,
+        packets: request.packets,
+        bytes: request.bytes,
+        reason: reason.to_owned(),
+    };
+    refuse_repetition(conn, subject, &adjustment)?;
+    let sum = |table: &str| -> Result<Signed, LedgerError> {
+        let sql = format!(
+            "SELECT {SUMS} FROM {table} WHERE period = ?1 AND number = ?2 AND class = ?3 AND family = ?4"
+        );
+        let key = params![subject.period, subject.container, adjustment.class, adjustment.family];
+        Ok(conn.query_row(&sql, key, |row| Ok([row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?]))?)
+    };
+    let (frozen, corrected_before) = (sum("closed_row")?, sum("adjustment")?);
+    let this = [request.packets[0], request.bytes[0], request.packets[1], request.bytes[1]];
+    let mut to_bill = [0; 4];
+    for (at, name) in ["packets in", "bytes in", "packets out", "bytes out"].into_iter().enumerate() {
+        let before = frozen[at].saturating_add(corrected_before[at]);
+        to_bill[at] = before.checked_add(this[at]).filter(|&result| result >= 0).ok_or_else(|| {
+            LedgerError::Query(format!(
+                "{period} has {before} {name} of {} class {} {} (frozen {}, corrected by {:+}): {:+} is out of range",
+                adjustment.container,
+                adjustment.class,
+                family.name(),
+                frozen[at],
+                corrected_before[at],
+                this[at],
+            ))
+        })?;
+    }
+    if frozen == [0; 4] {
+        remarks.push(format!("{period} has no frozen row of this container, class and family"));
+    }
+    if adjustment.class == 0 {
+        remarks.push("class 0 is not billed".to_owned());
+    }
+    let adjusted =
+        Adjusted { adjustment, container_now, frozen, corrected_before, to_bill, remarks, chained: None };
+    Ok((subject, adjusted))
+}
+
+/// Finds the container's number among the frozen rows, or else in the ledger; and its label now where it is another.
+fn find_container(
+    conn: &Connection,
+    period: i64,
+    period_name: &str,
+    request: &AdjustmentRequest,
+    remarks: &mut Vec<String>,
+) -> Result<(i64, Option<String>), LedgerError> {
+    let frozen = "SELECT number FROM closed_row WHERE period = ?1 AND container = ?2 LIMIT 1";
+    let frozen: Option<i64> =
+        conn.query_row(frozen, params![period, request.container], |row| row.get(0)).optional()?;
+    if let Some(number) = frozen {
+        let now = other_name(conn, number, &request.container)?;
+        if let Some(label) = &now {
+            remarks.push(format!("{} of {period_name} is called {label} now", request.container));
+        }
+        return Ok((number, now));
+    }
+    let known = "SELECT id FROM container WHERE label = ?1";
+    let known = conn.query_row(known, [&request.container], |row| row.get(0)).optional()?;
+    let number = known.ok_or_else(|| {
+        LedgerError::Query(format!(
+            "neither {period_name} nor the ledger has a container {}",
+            request.container
+        ))
+    })?;
+    Ok((number, None))
+}
+
+/// What a container is called now, where that is another name.
+fn other_name(conn: &Connection, number: i64, name: &str) -> Result<Option<String>, LedgerError> {
+    let sql = "SELECT label FROM container WHERE id = ?1 AND label <> ?2";
+    Ok(conn.prepare_cached(sql)?.query_row(params![number, name], |row| row.get(0)).optional()?)
+}
+
+/// The family asked for, or the only one that was frozen.
+fn family_of(
+    conn: &Connection,
+    subject: Subject,
+    request: &AdjustmentRequest,
+) -> Result<Family, LedgerError> {
+    if let Some(family) = request.family {
+        return Ok(family);
+    }
+    let mut statement = conn.prepare(
+        "SELECT DISTINCT family FROM closed_row WHERE period = ?1 AND number = ?2 AND class = ?3 ORDER BY 1",
+    )?;
+    let key = params![subject.period, subject.container, request.class];
+    let rows = statement.query_map(key, |row| row.get(0))?;
+    match rows.collect::<Result<Vec<i64>, _>>()?.as_slice() {
+        [] | [0] => Ok(Family::Ipv4),
+        [_] => Ok(Family::Ipv6),
+        _ => Err(LedgerError::Query(format!(
+            "{} class {} has both IPv4 and IPv6 there: say with --family which one to correct",
+            request.container, request.class
+        ))),
+    }
+}
+
+/// The same correction twice is a slip of the hand.
+fn refuse_repetition(
+    conn: &Connection,
+    subject: Subject,
+    adjustment: &Adjustment,
+) -> Result<(), LedgerError> {
+    let sql = "SELECT made FROM adjustment WHERE period = ? AND number = ? AND class = ? AND family = ?
+        AND in_packets = ? AND in_bytes = ? AND out_packets = ? AND out_bytes = ? AND reason = ?";
+    let key = params![
+        subject.period,
+        subject.container,
+        adjustment.class,
+        adjustment.family,
+        adjustment.packets[0],
+        adjustment.bytes[0],
+        adjustment.packets[1],
+        adjustment.bytes[1],
+        adjustment.reason,
+    ];
+    match conn.query_row(sql, key, |row| time(row, 0)).optional()? {
+        None => Ok(()),
+        Some(made) => Err(LedgerError::Query(format!(
+            "this correction was made at {made} already; if it is meant a second time, give it another reason"
+        ))),
+    }
+}
+
+/// Corrections of closed periods that overlap a span, of the containers and classes asked for, each with the number of its
+/// container.
+pub(crate) fn adjustments_within(
+    conn: &Connection,
+    span: (Timestamp, Timestamp),
+    containers: Option<&[i64]>,
+    classes: &[u8],
+) -> Result<Vec<(i64, Adjustment)>, LedgerError> {
+    let mut statement = conn.prepare_cached(
+        "SELECT p.name, a.made, a.container, a.class, a.family, a.in_packets, a.out_packets, a.in_bytes, a.out_bytes,
+             a.reason, a.number
+         FROM adjustment a JOIN period p ON p.id = a.period WHERE p.end > ?1 AND p.start < ?2 ORDER BY a.id",
+    )?;
+    let rows = statement.query_map([span.0.as_second(), span.1.as_second()], |row| {
+        let adjustment = Adjustment {
+            period: row.get(0)?,
+            made: time(row, 1)?,
+            container: row.get(2)?,
+            class: row.get(3)?,
+            family: row.get(4)?,
+            packets: [row.get(5)?, row.get(6)?],
+            bytes: [row.get(7)?, row.get(8)?],
+            reason: row.get(9)?,
+        };
+        Ok((row.get(10)?, adjustment))
+    })?;
+    let mut adjustments = Vec::new();
+    for row in rows {
+        let (number, adjustment): (i64, Adjustment) = row?;
+        let of_container = containers.is_none_or(|asked| asked.contains(&number));
+        if of_container && (classes.is_empty() || classes.contains(&adjustment.class)) {
+            adjustments.push((number, adjustment));
+        }
+    }
+    Ok(adjustments)
+}
+
+/// What was frozen beside the corrections given, by period, container and class.
+pub(crate) fn corrected(
+    conn: &Connection,
+    adjustments: &[(i64, Adjustment)],
+) -> Result<Vec<Corrected>, LedgerError> {
+    let mut lines: Vec<(i64, Corrected)> = Vec::new();
+    for (number, adjustment) in adjustments {
+        let this = [adjustment.packets[0], adjustment.bytes[0], adjustment.packets[1], adjustment.bytes[1]];
+        let same = |(of, line): &&mut (i64, Corrected)| {
+            (of, &line.period, line.class) == (number, &adjustment.period, adjustment.class)
+        };
+        if let Some((_, line)) = lines.iter_mut().find(same) {
+            line.corrections = add(line.corrections, this);
+            continue;
+        }
+        let frozen = conn
+            .prepare_cached(&format!(
+                "SELECT {SUMS} FROM closed_row WHERE period = (SELECT id FROM period WHERE name = ?1)
+                 AND number = ?2 AND class = ?3"
+            ))?
+            .query_row(params![adjustment.period, number, adjustment.class], |row| {
+                Ok([row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?])
+            })?;
+        let line = Corrected {
+            period: adjustment.period.clone(),
+            container: adjustment.container.clone(),
+            container_now: other_name(conn, *number, &adjustment.container)?,
+            class: adjustment.class,
+            frozen,
+            corrections: this,
+            to_bill: [0; 4],
+        };
+        lines.push((*number, line));
+    }
+    let mut lines: Vec<Corrected> = lines.into_iter().map(|(_, line)| line).collect();
+    for line in &mut lines {
+        line.to_bill = add(line.frozen, line.corrections);
+    }
+    Ok(lines)
+}
+
+fn add(a: Signed, b: Signed) -> Signed {
+    [0, 1, 2, 3].map(|at| a[at].saturating_add(b[at]))
+}

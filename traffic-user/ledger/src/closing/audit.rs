@@ -1,0 +1,187 @@
+//! Recomputes what the ledger says about itself: every sum from the rows below it, of every set of counters what its drains
+//! booked and whether classes and faults come to what passed, every hash of the chain, every closed period from the rows it
+//! was made of, and the file's own structure.
+
+use rusqlite::{Connection, params};
+use serde::Serialize;
+use traffic_model::calendar::Level;
+
+use crate::{
+    closing::close::{entry_hash, former_adjustment_hash},
+    error::LedgerError,
+    ids,
+    schema::{KINDS, Kind},
+    store::Ledger,
+    write::{control_totals, rollup_state::pending},
+};
+
+/// What an audit found.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Audit {
+    /// Hours, days and months whose sums were recomputed.
+    pub units: u64,
+    /// Those not recomputed: still open, or their finer rows were dropped.
+    pub units_skipped: u64,
+    /// Sets of counters whose rows were compared with what their drains booked, and classes + faults with what passed.
+    pub counter_sets: u64,
+    /// Those that were drained before the ledger kept what to compare with.
+    pub counter_sets_skipped: u64,
+    /// Closed periods and corrections whose hashes were recomputed.
+    pub chain_entries: u64,
+    /// The chain's last hash: who notes it elsewhere can prove that nothing before was changed since.
+    pub chain_hash: Option<String>,
+    /// What is wrong; empty when all is well.
+    pub problems: Vec<String>,
+}
+
+impl Ledger {
+    /// Checks everything that can be checked. Reads the whole file, beside the writer.
+    ///
+    /// # Errors
+    /// When the file cannot be read at all; what merely does not agree is in [`Audit::problems`].
+    pub fn audit(&self) -> Result<Audit, LedgerError> {
+        let view = self.conn.unchecked_transaction()?;
+        let mut audit = Audit::default();
+        view.pragma_query(None, "quick_check", |row| {
+            let line: String = row.get(0)?;
+            if line != "ok" {
+                audit.problems.push(format!("file structure: {line}"));
+            }
+            Ok(())
+        })?;
+        for level in [Level::Hour, Level::Day, Level::Month] {
+            self.audit_level(&view, level, &mut audit)?;
+        }
+        audit_units(&view, &mut audit)?;
+        let compared = control_totals::compare(&view, &self.calendar)?;
+        (audit.counter_sets, audit.counter_sets_skipped) = (compared.sets, compared.sets_skipped);
+        audit.problems.extend(compared.problems);
+        audit_chain(&view, &mut audit)?;
+        audit_closed(&view, &mut audit)?;
+        Ok(audit)
+    }
+
+    fn audit_level(&self, view: &Connection, level: Level, audit: &mut Audit) -> Result<(), LedgerError> {
+        let Some(finer) = level.finer() else { return Ok(()) };
+        let kept_from = match finer {
+            Level::FiveMinutes => ids::meta_integer(view, "dropped_before_5min")?,
+            Level::Hour => ids::meta_integer(view, "dropped_before_hour")?,
+            Level::Day | Level::Month => None,
+        };
+        let open = pending(view, &self.calendar, level)?;
+        let mut statement = view.prepare("SELECT start, end FROM unit WHERE level = ?1 ORDER BY start")?;
+        let mut rows = statement.query([level as u8])?;
+        while let Some(row) = rows.next()? {
+            let (start, end): (i64, i64) = (row.get(0)?, row.get(1)?);
+            if open.contains(&start) || kept_from.is_some_and(|from| start < from) {
+                audit.units_skipped += 1;
+                continue;
+            }
+            audit.units += 1;
+            for kind in KINDS {
+                let differing: i64 = view
+                    .prepare_cached(&differences(&kind, level, finer))?
+                    .query_row([start, end], |row| row.get(0))?;
+                if differing > 0 {
+                    let label = self.calendar.label(level, start)?;
+                    let (above, below) = (kind.table(level), kind.table(finer));
+                    audit
+                        .problems
+                        .push(format!("{above} {label}: {differing} rows are not the sums of {below}"));
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Counts the rows of a unit that are in one of the two levels only.
+fn differences(kind: &Kind, level: Level, finer: Level) -> String {
+    let keys = kind.keys.join(", ");
+    let values = kind.values.join(", ");
+    let sums: Vec<String> = kind.values.iter().map(|value| format!("sum({value})")).collect();
+    let coarse = format!("SELECT {keys}, {values} FROM {} WHERE start = ?1", kind.table(level));
+    let fine = format!(
+        "SELECT {keys}, {} FROM {} WHERE start >= ?1 AND start < ?2 GROUP BY {keys}",
+        sums.join(", "),
+        kind.table(finer),
+    );
+    format!(
+        "SELECT (SELECT count(*) FROM ({coarse} EXCEPT {fine})) + (SELECT count(*) FROM ({fine} EXCEPT {coarse}))"
+    )
+}
+
+/// Rows of a bucket that is not listed would be in no sum.
+fn audit_units(view: &Connection, audit: &mut Audit) -> Result<(), LedgerError> {
+    for kind in KINDS {
+        for level in Level::ALL {
+            let table = kind.table(level);
+            let sql = format!(
+                "SELECT count(*) FROM (SELECT DISTINCT start FROM {table}
+                 EXCEPT SELECT start FROM unit WHERE level = ?1)"
+            );
+            let unlisted: i64 = view.query_row(&sql, [level as u8], |row| row.get(0))?;
+            if unlisted > 0 {
+                audit.problems.push(format!("{table}: {unlisted} units are not listed"));
+            }
+        }
+    }
+    Ok(())
+}
+
+fn audit_chain(view: &Connection, audit: &mut Audit) -> Result<(), LedgerError> {
+    let mut statement = view.prepare("SELECT seq, kind, subject, hash FROM chain ORDER BY seq")?;
+    let mut rows = statement.query([])?;
+    let mut expected_seq = 1;
+    while let Some(row) = rows.next()? {
+        let (seq, kind, subject): (i64, String, i64) = (row.get(0)?, row.get(1)?, row.get(2)?);
+        let hash: String = row.get(3)?;
+        if seq != expected_seq {
+            audit.problems.push(format!("chain: entry {expected_seq} is missing"));
+        }
+        expected_seq = seq + 1;
+        let before = audit.chain_hash.as_deref();
+        let fits = entry_hash(view, &kind, subject, before)? == hash
+            || kind == "adjustment" && former_adjustment_hash(view, subject, before)? == hash;
+        if !fits {
+            audit
+                .problems
+                .push(format!("chain: the hash of entry {seq} ({kind} {subject}) does not fit its rows"));
+        }
+        audit.chain_entries += 1;
+        audit.chain_hash = Some(hash);
+    }
+    for (table, kind) in [("period", "period"), ("adjustment", "adjustment")] {
+        let sql = format!(
+            "SELECT count(*) FROM {table} WHERE id NOT IN (SELECT subject FROM chain WHERE kind = ?1)"
+        );
+        let unchained: i64 = view.query_row(&sql, [kind], |row| row.get(0))?;
+        if unchained > 0 {
+            audit.problems.push(format!("chain: {unchained} rows of {table} are in no entry"));
+        }
+    }
+    Ok(())
+}
+
+/// A closed period must still be what its month's rows say: nothing may have been booked into it since.
+fn audit_closed(view: &Connection, audit: &mut Audit) -> Result<(), LedgerError> {
+    let live =
+        "SELECT t.container, t.class, t.family, sum(t.in_packets), sum(t.in_bytes), sum(t.out_packets),
+            sum(t.out_bytes) FROM traffic_month t WHERE t.start = ?2 GROUP BY 1, 2, 3";
+    let frozen =
+        "SELECT number, class, family, sum(in_packets), sum(in_bytes), sum(out_packets), sum(out_bytes)
+        FROM closed_row WHERE period = ?1 GROUP BY 1, 2, 3";
+    let sql = format!(
+        "SELECT (SELECT count(*) FROM ({live} EXCEPT {frozen})) + (SELECT count(*) FROM ({frozen} EXCEPT {live}))"
+    );
+    let mut statement = view.prepare("SELECT id, start, name FROM period ORDER BY start")?;
+    let mut rows = statement.query([])?;
+    while let Some(row) = rows.next()? {
+        let (id, start, name): (i64, i64, String) = (row.get(0)?, row.get(1)?, row.get(2)?);
+        let differing: i64 = view.query_row(&sql, params![id, start], |row| row.get(0))?;
+        if differing > 0 {
+            audit.problems.push(format!("closed period {name}: {differing} rows differ from its month"));
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,216 @@
+//! Closed periods: their rows are frozen under a hash that covers what was closed before. Nothing is booked into a closed
+//! period any more; `adjust` adds corrections to the same chain.
+//!
+//! The next to be closed is always the earliest month that holds figures and is not closed yet, so that none is left behind in
+//! which figures could still change. History that is imported later may lie before a closed month; it is closed like any other.
+
+use jiff::Timestamp;
+use rusqlite::{Connection, OptionalExtension as _, Transaction, TransactionBehavior, params};
+use serde::Serialize;
+use sha2::{Digest as _, Sha256};
+use traffic_model::{calendar::Level, hex};
+
+use crate::{
+    error::LedgerError,
+    schema::time,
+    store::Ledger,
+    write::rollup_state::{last_bucket, pending},
+};
+
+/// A period whose figures are final.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct ClosedPeriod {
+    /// The billing month as `YYYY-MM`.
+    pub name: String,
+    /// Begin.
+    pub start: Timestamp,
+    /// End.
+    pub end: Timestamp,
+    /// When it was closed.
+    pub closed: Timestamp,
+    /// Frozen rows.
+    pub rows: u64,
+    /// SHA-256 over them and the chain before, in hexadecimal.
+    pub hash: String,
+}
+
+impl Ledger {
+    /// Closes the billing month `YYYY-MM` of the ledger's calendar.
+    ///
+    /// # Errors
+    /// When it is not over, is closed already, an earlier month that holds figures is not closed, or the file cannot be
+    /// written.
+    pub fn close(&mut self, name: &str, now: Timestamp) -> Result<ClosedPeriod, LedgerError> {
+        let (start, end, name) = self.month(name)?;
+        self.maintain(now)?;
+        let not_closable =
+            |reason: &str| LedgerError::NotClosable { period: name.clone(), reason: reason.to_owned() };
+        let transaction = self.conn.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        if transaction.prepare("SELECT 1 FROM period WHERE start < ?2 AND end > ?1")?.exists([start, end])? {
+            return Err(not_closable("it is closed already"));
+        }
+        if let Some(earlier) = earliest_open(&transaction, start)? {
+            let earlier = self.calendar.label(Level::Month, self.calendar.start(Level::Month, earlier)?)?;
+            return Err(not_closable(&format!(
+                "{earlier} holds figures and is not closed: months are closed in their order, so run `trafctl close \
+                 {earlier}` first"
+            )));
+        }
+        if last_bucket(&transaction)?.is_none_or(|last| last < end) {
+            return Err(not_closable("the last drain does not lie after its end"));
+        }
+        if pending(&transaction, &self.calendar, Level::Month)?.contains(&start) {
+            return Err(not_closable("its sums are not complete"));
+        }
+        let period = transaction
+            .prepare("INSERT INTO period (name, start, end, closed) VALUES (?1, ?2, ?3, ?4)")?
+            .insert(params![name, start, end, now.as_second()])?;
+        transaction.execute(
+            "INSERT INTO closed_row
+             SELECT ?1, n.name, c.label, t.container, t.class, t.family, ct.hash,
+                 sum(t.in_packets), sum(t.in_bytes), sum(t.out_packets), sum(t.out_bytes)
+             FROM traffic_month t
+             JOIN container c ON c.id = t.container
+             JOIN stream s ON s.id = t.stream
+             JOIN node n ON n.id = s.node
+             JOIN class_table ct ON ct.id = s.class_table
+             WHERE t.start = ?2 GROUP BY 2, 3, 4, 5, 6, 7",
+            [period, start],
+        )?;
+        extend_chain(&transaction, "period", period)?;
+        transaction.commit()?;
+        self.checkpoint()?;
+        let closed =
+            periods_within(&self.conn, Timestamp::from_second(start)?, Timestamp::from_second(end)?)?;
+        closed.into_iter().next().ok_or(LedgerError::NotClosed(name))
+    }
+
+    /// Start, end and proper name of a billing month as people write it.
+    pub(crate) fn month(&self, name: &str) -> Result<(i64, i64, String), LedgerError> {
+        let no_month = |error| {
+            LedgerError::Query(format!("{name:?} is no billing month ({error}): write it like 2026-10"))
+        };
+        let (start, end) = self.calendar.month_named(name).map_err(no_month)?;
+        Ok((start, end, self.calendar.label(Level::Month, start)?))
+    }
+
+    /// All closed periods in their order.
+    ///
+    /// # Errors
+    /// When the file cannot be read.
+    pub fn closed_periods(&self) -> Result<Vec<ClosedPeriod>, LedgerError> {
+        periods_within(&self.conn, Timestamp::MIN, Timestamp::MAX)
+    }
+}
+
+/// Start of the earliest figures before `before` that are in no closed period.
+fn earliest_open(conn: &Connection, before: i64) -> Result<Option<i64>, LedgerError> {
+    let sql = "SELECT min(u.start) FROM unit u WHERE u.start < ?1
+        AND NOT EXISTS (SELECT 1 FROM period p WHERE p.start <= u.start AND u.start < p.end)";
+    Ok(conn.query_row(sql, [before], |row| row.get(0))?)
+}
+
+/// Adds an entry to the chain; its number and hash.
+pub(crate) fn extend_chain(
+    transaction: &Transaction<'_>,
+    kind: &str,
+    subject: i64,
+) -> Result<(i64, String), LedgerError> {
+    let previous: Option<String> = transaction
+        .query_row("SELECT hash FROM chain ORDER BY seq DESC LIMIT 1", [], |row| row.get(0))
+        .optional()?;
+    let hash = entry_hash(transaction, kind, subject, previous.as_deref())?;
+    let seq = transaction
+        .prepare("INSERT INTO chain (kind, subject, hash) VALUES (?1, ?2, ?3)")?
+        .insert(params![kind, subject, hash])?;
+    Ok((seq, hash))
+}
+
+/// The hash of a chain's entry: SHA-256 over lines of tab-separated fields, the previous hash in the first one. `Debug`
+/// quoting keeps a tab or a line end within a text from looking like one between fields.
+pub(crate) fn entry_hash(
+    conn: &Connection,
+    kind: &str,
+    subject: i64,
+    previous: Option<&str>,
+) -> Result<String, LedgerError> {
+    let statements: &[&str] = match kind {
+        "period" => &[
+            "SELECT name, start, end, closed FROM period WHERE id = ?1",
+            "SELECT node, container, number, class, family, class_table, in_packets, in_bytes, out_packets, out_bytes
+             FROM closed_row WHERE period = ?1 ORDER BY node, container, number, class, family, class_table",
+        ],
+        _ => &[
+            "SELECT p.name, a.made, a.container, a.class, a.family, a.in_packets, a.in_bytes, a.out_packets,
+                 a.out_bytes, a.reason, a.number FROM adjustment a JOIN period p ON p.id = a.period WHERE a.id = ?1",
+        ],
+    };
+    hash_rows(conn, statements, kind, subject, previous)
+}
+
+/// The hash of a correction as it was made before corrections had the container's number. It stays valid; it does not cover
+/// the number, which the migration found.
+pub(crate) fn former_adjustment_hash(
+    conn: &Connection,
+    subject: i64,
+    previous: Option<&str>,
+) -> Result<String, LedgerError> {
+    let statement =
+        "SELECT p.name, a.made, a.container, a.class, a.family, a.in_packets, a.in_bytes, a.out_packets,
+        a.out_bytes, a.reason FROM adjustment a JOIN period p ON p.id = a.period WHERE a.id = ?1";
+    hash_rows(conn, &[statement], "adjustment", subject, previous)
+}
+
+fn hash_rows(
+    conn: &Connection,
+    statements: &[&str],
+    kind: &str,
+    subject: i64,
+    previous: Option<&str>,
+) -> Result<String, LedgerError> {
+    let mut hasher = Sha256::new();
+    hasher.update(format!("trafctl-ledger-1\t{}\t{kind}\n", previous.unwrap_or("-")));
+    for sql in statements {
+        let mut statement = conn.prepare(sql)?;
+        let columns = statement.column_count();
+        let mut rows = statement.query([subject])?;
+        while let Some(row) = rows.next()? {
+            let fields = (0..columns).map(|at| row.get_ref(at).map(|value| field(&value)));
+            let fields: Vec<String> = fields.collect::<Result<_, _>>()?;
+            hasher.update(fields.join("\t") + "\n");
+        }
+    }
+    Ok(hex(&hasher.finalize()))
+}
+
+fn field(value: &rusqlite::types::ValueRef<'_>) -> String {
+    match value {
+        rusqlite::types::ValueRef::Integer(number) => number.to_string(),
+        rusqlite::types::ValueRef::Text(text) => format!("{:?}", String::from_utf8_lossy(text)),
+        other => format!("{other:?}"),
+    }
+}
+
+/// Closed periods that overlap a span.
+pub(crate) fn periods_within(
+    conn: &Connection,
+    from: Timestamp,
+    to: Timestamp,
+) -> Result<Vec<ClosedPeriod>, LedgerError> {
+    let mut statement = conn.prepare_cached(
+        "SELECT p.name, p.start, p.end, p.closed, (SELECT count(*) FROM closed_row r WHERE r.period = p.id), ch.hash
+         FROM period p JOIN chain ch ON ch.kind = 'period' AND ch.subject = p.id
+         WHERE p.end > ?1 AND p.start < ?2 ORDER BY p.start",
+    )?;
+    let periods = statement.query_map([from.as_second(), to.as_second()], |row| {
+        Ok(ClosedPeriod {
+            name: row.get(0)?,
+            start: time(row, 1)?,
+            end: time(row, 2)?,
+            closed: time(row, 3)?,
+            rows: row.get::<_, i64>(4)?.cast_unsigned(),
+            hash: row.get(5)?,
+        })
+    })?;
+    Ok(periods.collect::<Result<_, _>>()?)
+}

@@ -1,0 +1,102 @@
+//! Texts and hashes become integers: finding or making the row of a name. All within the caller's transaction.
+
+use rusqlite::{Connection, OptionalExtension as _, params};
+use traffic_model::{ClassTableInfo, Snapshot};
+
+use crate::error::LedgerError;
+
+/// Runs the query for an id, and the insertion when there is none.
+fn find_or_make(
+    conn: &Connection,
+    find: &str,
+    make: &str,
+    key: &[&dyn rusqlite::ToSql],
+    more: &[&dyn rusqlite::ToSql],
+) -> Result<(i64, bool), LedgerError> {
+    if let Some(id) = conn.prepare_cached(find)?.query_row(key, |row| row.get(0)).optional()? {
+        return Ok((id, false));
+    }
+    let all: Vec<&dyn rusqlite::ToSql> = key.iter().chain(more).copied().collect();
+    Ok((conn.prepare_cached(make)?.insert(all.as_slice())?, true))
+}
+
+/// The node's number.
+pub(crate) fn node(conn: &Connection, name: &str) -> Result<i64, LedgerError> {
+    let find = "SELECT id FROM node WHERE name = ?1";
+    Ok(find_or_make(conn, find, "INSERT INTO node (name) VALUES (?1)", &[&name], &[])?.0)
+}
+
+/// The number of a snapshot's set of counters, and whether it is new.
+pub(crate) fn epoch(conn: &Connection, snapshot: &Snapshot) -> Result<(i64, bool), LedgerError> {
+    let number = format!("{:016x}", snapshot.epoch);
+    find_or_make(
+        conn,
+        "SELECT id FROM epoch WHERE boot_id = ?1 AND epoch = ?2",
+        "INSERT INTO epoch (boot_id, epoch, created) VALUES (?1, ?2, ?3)",
+        &[&snapshot.boot_id, &number],
+        &[&snapshot.epoch_created.as_second()],
+    )
+}
+
+/// The number of a class table.
+pub(crate) fn class_table(conn: &Connection, table: &ClassTableInfo) -> Result<i64, LedgerError> {
+    let found = find_or_make(
+        conn,
+        "SELECT id FROM class_table WHERE hash = ?1",
+        "INSERT INTO class_table (hash, loaded, prefixes) VALUES (?1, ?2, ?3)",
+        &[&table.hash_hex()],
+        &[&table.loaded.as_second(), &table.prefixes.cast_signed()],
+    )?;
+    Ok(found.0)
+}
+
+/// The number of what an epoch of a node counted under a class table.
+pub(crate) fn stream(conn: &Connection, node: i64, epoch: i64, class_table: i64) -> Result<i64, LedgerError> {
+    let find = "SELECT id FROM stream WHERE node = ?1 AND epoch = ?2 AND class_table = ?3";
+    let make = "INSERT INTO stream (node, epoch, class_table) VALUES (?1, ?2, ?3)";
+    Ok(find_or_make(conn, find, make, &[&node, &epoch, &class_table], &[])?.0)
+}
+
+/// The number of the container that now has this id.
+pub(crate) fn container(conn: &Connection, name: &str, kind: &str, now_s: i64) -> Result<i64, LedgerError> {
+    let found = find_or_make(
+        conn,
+        "SELECT id FROM container WHERE name = ?1 AND retired IS NULL",
+        "INSERT INTO container (name, label, kind, since) VALUES (?1, ?1, ?2, ?3)",
+        &[&name],
+        &[&kind, &now_s],
+    )?;
+    Ok(found.0)
+}
+
+/// The number of an interface as that of a container; 0 for a shared one.
+pub(crate) fn interface(conn: &Connection, name: &str, container: i64) -> Result<i64, LedgerError> {
+    let find = "SELECT id FROM interface WHERE name = ?1 AND container = ?2";
+    let make = "INSERT INTO interface (name, container) VALUES (?1, ?2)";
+    Ok(find_or_make(conn, find, make, &[&name, &container], &[])?.0)
+}
+
+/// The number of the life of an interface's counters.
+pub(crate) fn interface_life(
+    conn: &Connection,
+    epoch: i64,
+    name: &str,
+    generation: u32,
+) -> Result<i64, LedgerError> {
+    let find = "SELECT id FROM interface_life WHERE epoch = ?1 AND name = ?2 AND generation = ?3";
+    let make = "INSERT INTO interface_life (epoch, name, generation) VALUES (?1, ?2, ?3)";
+    Ok(find_or_make(conn, find, make, &[&epoch, &name, &generation], &[])?.0)
+}
+
+/// A single value that belongs to the whole ledger.
+pub(crate) fn meta_integer(conn: &Connection, key: &str) -> Result<Option<i64>, LedgerError> {
+    let mut statement = conn.prepare_cached("SELECT value FROM meta WHERE key = ?1")?;
+    Ok(statement.query_row([key], |row| row.get(0)).optional()?)
+}
+
+/// Sets such a value.
+pub(crate) fn set_meta_integer(conn: &Connection, key: &str, value: i64) -> Result<(), LedgerError> {
+    conn.prepare_cached("INSERT OR REPLACE INTO meta (key, value) VALUES (?1, ?2)")?
+        .execute(params![key, value])?;
+    Ok(())
+}

@@ -1,0 +1,251 @@
+//! What was read and is to be booked: sums of five minutes in a temporary file (a year of a large node does not fit
+//! into memory), in whatever order the counters came, given back in the order of time.
+
+use std::collections::HashMap;
+
+use jiff::Timestamp;
+use rusqlite::{Connection, Rows, Statement, params};
+
+use crate::{
+    error::LedgerError,
+    ids,
+    import::{
+        PvaImport,
+        ranges::{self, Range},
+        series::{Digest, Sample},
+        skips::{SkipReason, Skips},
+        source::SeriesKey,
+    },
+    write::gaps::{self, Gap, GapLinks, GapReason},
+};
+
+/// One sum of five minutes.
+#[derive(Clone, Debug)]
+pub struct Staged {
+    pub start: i64,
+    /// Place among [`Staging::owners`].
+    pub owner: usize,
+    pub value: u8,
+    /// `None` for the total.
+    pub class: Option<u8>,
+    /// Samples that are new, and their sum.
+    pub fresh: (u64, i64),
+    /// Samples that were imported before, and their sum.
+    pub known: (u64, i64),
+}
+
+/// All sums, sorted by start, owner and value.
+pub struct Sums<'a> {
+    rows: Rows<'a>,
+    next: Option<Staged>,
+}
+
+impl<'a> Sums<'a> {
+    /// Sorts them. That takes about as long as booking them does, so it is for before the ledger is locked.
+    pub fn sort(query: &'a mut Statement<'_>) -> Result<Self, LedgerError> {
+        let mut sums = Self { rows: query.query([])?, next: None };
+        sums.next = sums.read()?;
+        Ok(sums)
+    }
+
+    /// The next one.
+    pub fn next(&mut self) -> Result<Option<Staged>, LedgerError> {
+        let following = self.read()?;
+        Ok(std::mem::replace(&mut self.next, following))
+    }
+
+    fn read(&mut self) -> Result<Option<Staged>, LedgerError> {
+        let Some(row) = self.rows.next()? else { return Ok(None) };
+        let count = |at| row.get::<_, i64>(at).map(i64::unsigned_abs);
+        Ok(Some(Staged {
+            start: row.get(0)?,
+            owner: row.get::<_, u32>(1)? as usize,
+            value: row.get(2)?,
+            class: row.get(3)?,
+            fresh: (count(4)?, row.get(5)?),
+            known: (count(6)?, row.get(7)?),
+        }))
+    }
+}
+
+/// The sums and what else is to be written.
+#[derive(Debug)]
+pub struct Staging {
+    conn: Connection,
+    /// Ids of the containers that have sums.
+    pub owners: Vec<String>,
+    /// By owner and value: what was imported before and is not in this file.
+    missing: HashMap<(usize, u8), Vec<Range>>,
+    ranges: Vec<(SeriesKey, Vec<Range>)>,
+    /// Length of the longest usual distance between two samples, in seconds.
+    pub interval: i64,
+    pub sums: u64,
+    end: Option<i64>,
+    over_begin: OverBegin,
+}
+
+/// The samples that reach over the begin of own counting.
+#[derive(Clone, Copy, Debug, Default)]
+struct OverBegin {
+    samples: u64,
+    /// In, out: of totals, and of single classes, which are in the totals once more.
+    totals: [i64; 2],
+    classes: [i64; 2],
+}
+
+impl Staging {
+    pub fn new() -> Result<Self, LedgerError> {
+        // SQLite's name for a file that is nobody else's and gone when closed.
+        let conn = Connection::open("")?;
+        conn.execute_batch(
+            "PRAGMA journal_mode = OFF; PRAGMA synchronous = OFF;
+             CREATE TABLE staged (start INTEGER, owner INTEGER, value INTEGER, class INTEGER,
+                 fresh INTEGER, fresh_sum INTEGER, known INTEGER, known_sum INTEGER) STRICT;
+             BEGIN",
+        )?;
+        Ok(Self {
+            conn,
+            owners: Vec::new(),
+            missing: HashMap::new(),
+            ranges: Vec::new(),
+            interval: 0,
+            sums: 0,
+            end: None,
+            over_begin: OverBegin::default(),
+        })
+    }
+
+    /// Takes a counter. Those of one owner come one after the other.
+    pub fn add(&mut self, key: &SeriesKey, digest: &Digest) -> Result<(), LedgerError> {
+        if self.owners.last() != Some(&key.owner) {
+            self.owners.push(key.owner.clone());
+        }
+        let owner = self.owners.len() - 1;
+        let mut insert =
+            self.conn.prepare_cached("INSERT INTO staged VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)")?;
+        for bucket in &digest.buckets {
+            insert.execute(params![
+                bucket.start,
+                u32::try_from(owner).unwrap_or(u32::MAX),
+                key.value,
+                key.class,
+                bucket.fresh.0.cast_signed(),
+                bucket.fresh.1,
+                bucket.known.0.cast_signed(),
+                bucket.known.1,
+            ])?;
+        }
+        self.sums += digest.buckets.len() as u64;
+        let missing = self.missing.entry((owner, key.value)).or_default();
+        *missing = ranges::union(missing, &digest.missing, 0);
+        self.ranges.push((key.clone(), digest.imported.clone()));
+        self.interval = self.interval.max(digest.interval);
+        self.end = self.end.max(digest.end);
+        if let Some(sample) = digest.over_begin {
+            self.over_begin.add(key, sample);
+        }
+        Ok(())
+    }
+
+    /// No counter comes any more.
+    pub fn finish(&self) -> Result<(), LedgerError> {
+        Ok(self.conn.execute_batch("COMMIT")?)
+    }
+
+    /// The query for [`Sums`].
+    pub fn query(&self) -> Result<Statement<'_>, LedgerError> {
+        Ok(self.conn.prepare(
+            "SELECT start, owner, value, class, fresh, fresh_sum, known, known_sum FROM staged ORDER BY 1, 2, 3, 4",
+        )?)
+    }
+
+    /// True when this file has all that was imported of a value in `start..end`, so that the two can be compared.
+    pub fn is_whole(&self, owner: usize, value: u8, start: i64, end: i64) -> bool {
+        self.missing.get(&(owner, value)).is_none_or(|missing| !ranges::touches(missing, start, end))
+    }
+
+    /// Remembers what is imported now.
+    pub fn store_ranges(&self, conn: &Connection, node: &str) -> Result<(), LedgerError> {
+        for (key, ranges) in &self.ranges {
+            let class = key.class.map_or(-1, i64::from);
+            conn.prepare_cached(
+                "DELETE FROM pva_range WHERE node = ?1 AND eid = ?2 AND class = ?3 AND value = ?4",
+            )?
+            .execute(params![node, key.owner, class, key.value])?;
+            let mut insert = conn.prepare_cached("INSERT INTO pva_range VALUES (?1, ?2, ?3, ?4, ?5, ?6)")?;
+            for (first, last) in ranges {
+                insert.execute(params![node, key.owner, class, key.value, first, last])?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Records what lies between PVA's last sample and the begin of the ledger's own counting.
+    pub fn note_switch_over(
+        &self,
+        conn: &Connection,
+        import: &PvaImport,
+        begin: Option<i64>,
+    ) -> Result<(), LedgerError> {
+        let end = ids::meta_integer(conn, "pva_end")?.max(self.end);
+        let (Some(begin), Some(end)) = (begin, end) else { return Ok(()) };
+        ids::set_meta_integer(conn, "pva_end", end)?;
+        let once = "pva-switch-over";
+        let OverBegin { samples, totals, classes } = self.over_begin;
+        // A file that ends earlier has nothing to say about it.
+        let told = "SELECT count(*) FROM gap WHERE once = ?1 AND start = ?2 AND end = ?3";
+        if samples == 0 && conn.query_row(told, params![once, end, begin], |row| row.get::<_, i64>(0))? > 0 {
+            return Ok(());
+        }
+        conn.execute("DELETE FROM gap WHERE once = ?1", [once])?;
+        if end >= begin {
+            return Ok(());
+        }
+        let [in_bytes, out_bytes] = [0, 1].map(|at| totals[at].max(classes[at]));
+        let mut detail = "between PVA's last sample and the begin of this ledger's own counting".to_owned();
+        if samples > 0 {
+            detail += &format!(
+                "; {samples} samples of PVA reach over that begin and are left out: in {in_bytes} bytes, out {out_bytes} bytes, \
+                 of which a part is counted here"
+            );
+        }
+        let (start, end) = (Timestamp::from_second(end)?, Timestamp::from_second(begin)?);
+        let gap = Gap::of_node(GapReason::BeforeAttach, start, end).with_detail(detail);
+        gaps::insert(conn, import.now, &gap, GapLinks { container: None, once: Some(once) })?;
+        Ok(())
+    }
+}
+
+impl OverBegin {
+    fn add(&mut self, key: &SeriesKey, sample: Sample) {
+        self.samples += 1;
+        let sums = if key.class.is_none() { &mut self.totals } else { &mut self.classes };
+        match key.value {
+            1 => sums[0] = sums[0].saturating_add(sample.amount),
+            3 => sums[1] = sums[1].saturating_add(sample.amount),
+            _ => {}
+        }
+    }
+}
+
+/// Counts what a counter has and is not taken.
+pub fn note_skips(digest: &Digest, key: &SeriesKey, closed: &[(i64, i64, String)], skips: &mut Skips) {
+    let example = |sample: Option<Sample>| sample.map_or_else(String::new, |sample| shown(key, sample));
+    let (count, first) = digest.duplicates;
+    skips.note_many(SkipReason::DuplicateSample, None, count, || example(first));
+    let (count, first) = digest.after_until;
+    skips.note_many(SkipReason::AfterUntil, None, count, || example(first));
+    if let Some(sample) = digest.over_begin {
+        skips.note(SkipReason::OverBegin, || example(Some(sample)));
+    }
+    for (&period, &(count, first)) in &digest.closed {
+        let name = closed.get(period).map(|period| period.2.as_str());
+        skips.note_many(SkipReason::ClosedPeriod, name, count, || example(Some(first)));
+    }
+}
+
+fn shown(key: &SeriesKey, sample: Sample) -> String {
+    let start = Timestamp::from_second(sample.start)
+        .map_or_else(|_| sample.start.to_string(), |start| start.to_string());
+    format!("{key} at {start}: {}", sample.amount)
+}

@@ -1,0 +1,166 @@
+//! What passed interfaces, and which faults are in it: for who must explain a bill. Plain data; how it looks is
+//! `render`'s business, and whether it adds up `balance`'s.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use jiff::Timestamp;
+use serde::Serialize;
+use traffic_common::Fault;
+
+use crate::{
+    error::LedgerError,
+    figures::{Basis, Figures, Sums, add},
+    query::{
+        balance::{self, BalanceRow},
+        collected::{Collected, Owners, collect, pva_streams, rank},
+        query_plan::{By, Plan, ReportQuery},
+    },
+    store::Ledger,
+    write::gaps::{self, Gap},
+};
+
+/// What passed, by interface.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct InterfaceReport {
+    /// Steps.
+    pub by: By,
+    /// Begin of the span.
+    pub from: Timestamp,
+    /// End of the span.
+    pub to: Timestamp,
+    /// Zone of the steps.
+    pub zone: String,
+    /// Day on which months begin.
+    pub billing_day: u8,
+    /// What bytes are measured on.
+    pub basis: Basis,
+    /// The same in words.
+    pub basis_statement: &'static str,
+    /// What passed each interface.
+    pub interfaces: Vec<InterfaceRow>,
+    /// What of it is in no class, by reason.
+    pub faults: Vec<FaultRow>,
+    /// Passed = classes + faults.
+    pub balance: Vec<BalanceRow>,
+    /// True when there is history from PVA, which knew no interfaces: it is in none of these figures.
+    pub without_pva_history: bool,
+    /// Gaps that touch the span.
+    pub gaps: Vec<Gap>,
+}
+
+/// What passed an interface.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct InterfaceRow {
+    /// The step's name in the zone.
+    pub period: String,
+    /// Its begin.
+    pub start: Timestamp,
+    /// Its end.
+    pub end: Timestamp,
+    /// The interface.
+    pub interface: String,
+    /// Its container's label, or `(shared)`.
+    pub container: String,
+    /// All that passed.
+    pub passed: Figures,
+    /// What of it is in no class.
+    pub faults: Figures,
+}
+
+/// What an interface carried and is in no class, for one reason.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct FaultRow {
+    /// The step's name in the zone.
+    pub period: String,
+    /// Its begin.
+    pub start: Timestamp,
+    /// Its end.
+    pub end: Timestamp,
+    /// The interface.
+    pub interface: String,
+    /// Its container's label, or `(shared)`.
+    pub container: String,
+    /// The fault's name.
+    pub fault: String,
+    /// Packets and bytes.
+    #[serde(flatten)]
+    pub figures: Figures,
+}
+
+impl Ledger {
+    /// What passed, which faults are in it, and whether it adds up. Of the question, steps, span, containers, calendar and
+    /// basis count.
+    ///
+    /// # Errors
+    /// As for [`Ledger::report`]; and when classes, a split or a percentile are asked for.
+    pub fn report_interfaces(&self, query: &ReportQuery) -> Result<InterfaceReport, LedgerError> {
+        if !query.classes.is_empty() || query.percentile.is_some() || query.split != Default::default() {
+            return Err(LedgerError::Query(
+                "interfaces know no classes: --class, --split and --percentile go with --show containers"
+                    .to_owned(),
+            ));
+        }
+        let view = self.conn.unchecked_transaction()?;
+        let plan = self.plan(&view, query)?;
+        let owners = Owners::read(&view)?;
+        let pva = pva_streams(&view)?;
+        let collected = collect(&self.calendar, &view, &plan, &pva)?;
+        let (from, to) = (Timestamp::from_second(plan.range.0)?, Timestamp::from_second(plan.range.1)?);
+        Ok(InterfaceReport {
+            by: query.by,
+            from,
+            to,
+            zone: plan.calendar.zone_name().to_owned(),
+            billing_day: plan.calendar.billing_day(),
+            basis: query.basis,
+            basis_statement: query.basis.statement(),
+            interfaces: interface_rows(&plan, &owners, &collected)?,
+            faults: fault_rows(&plan, &owners, &collected)?,
+            balance: balance::rows(&plan, &owners, &collected)?,
+            without_pva_history: !pva.is_empty(),
+            gaps: gaps::list(&view, Some(from), Some(to))?,
+        })
+    }
+}
+
+fn interface_rows(
+    plan: &Plan<'_>,
+    owners: &Owners,
+    collected: &Collected,
+) -> Result<Vec<InterfaceRow>, LedgerError> {
+    let mut faults: BTreeMap<(usize, i64), Sums> = BTreeMap::new();
+    for (&(step, interface, _), &sums) in &collected.faults {
+        add(faults.entry((step, interface)).or_default(), sums);
+    }
+    let keys: BTreeSet<(usize, i64)> = collected.passed.keys().chain(faults.keys()).copied().collect();
+    let mut rows = Vec::with_capacity(keys.len());
+    for key in keys {
+        let (period, start, end) = plan.step_named(key.0)?;
+        let (interface, container) = owners.interface(key.1);
+        let of = |sums: &BTreeMap<(usize, i64), Sums>| sums.get(&key).copied().unwrap_or_default();
+        let (passed, faults) = (of(&collected.passed), of(&faults));
+        let (passed, faults) =
+            (Figures::new(passed, plan.query.basis), Figures::new(faults, plan.query.basis));
+        rows.push(InterfaceRow { period, start, end, interface, container, passed, faults });
+    }
+    rows.sort_by(|a, b| {
+        (a.start, rank(&a.container), &a.interface).cmp(&(b.start, rank(&b.container), &b.interface))
+    });
+    Ok(rows)
+}
+
+fn fault_rows(plan: &Plan<'_>, owners: &Owners, collected: &Collected) -> Result<Vec<FaultRow>, LedgerError> {
+    let mut rows = Vec::with_capacity(collected.faults.len());
+    for (&(step, interface, fault), &sums) in &collected.faults {
+        let (period, start, end) = plan.step_named(step)?;
+        let (interface, container) = owners.interface(interface);
+        let known = usize::try_from(fault).ok().and_then(|fault| Fault::ALL.get(fault));
+        let fault = known.map_or_else(|| format!("fault {fault}"), |fault| fault.name().to_owned());
+        let figures = Figures::new(sums, plan.query.basis);
+        rows.push(FaultRow { period, start, end, interface, container, fault, figures });
+    }
+    rows.sort_by(|a, b| {
+        (a.start, rank(&a.container), &a.interface).cmp(&(b.start, rank(&b.container), &b.interface))
+    });
+    Ok(rows)
+}

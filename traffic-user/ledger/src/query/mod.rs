@@ -1,0 +1,11 @@
+//! Reading: rows become reports.
+
+pub(crate) mod balance;
+pub(crate) mod collected;
+pub(crate) mod interfaces;
+pub(crate) mod percentile;
+pub(crate) mod percentile_report;
+pub(crate) mod query_plan;
+pub(crate) mod report;
+pub(crate) mod rows;
+pub(crate) mod top;

@@ -1,0 +1,309 @@
+//! Percentiles of a report: five-minute rates of each line, taken bucket by bucket as they come from the file, by several
+//! threads where it is much.
+
+use std::collections::HashMap;
+
+use rusqlite::Connection;
+use serde::Serialize;
+use traffic_model::calendar::{FIVE_MINUTES_S, Level};
+
+use crate::{
+    error::LedgerError,
+    figures::Basis,
+    ids, migrate,
+    query::{
+        percentile::Percentile,
+        query_plan::{LineKey, Plan, ReportQuery},
+        rows::{self, Slice, TrafficRow},
+    },
+    schema::TRAFFIC,
+    store::Ledger,
+    write::rollup_state::last_bucket,
+};
+
+/// Bits per second at a percentile, each on its own: the one of the sum is not the sum of the two.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Rates {
+    /// To the container.
+    #[serde(rename = "in_bits_per_s", skip_serializing_if = "Option::is_none")]
+    pub incoming: Option<u64>,
+    /// From the container.
+    #[serde(rename = "out_bits_per_s", skip_serializing_if = "Option::is_none")]
+    pub outgoing: Option<u64>,
+    /// Both added up in each bucket.
+    #[serde(rename = "total_bits_per_s", skip_serializing_if = "Option::is_none")]
+    pub total: Option<u64>,
+    /// Buckets that were ranked, zero ones included.
+    pub buckets: u64,
+}
+
+impl Rates {
+    /// The part of a line about the incoming direction.
+    pub(crate) fn only_incoming(self) -> Self {
+        Self { outgoing: None, total: None, ..self }
+    }
+
+    /// The part of a line about the outgoing direction.
+    pub(crate) fn only_outgoing(self) -> Self {
+        Self { incoming: None, total: None, ..self }
+    }
+}
+
+/// The rule in words.
+pub(crate) fn rule(percent: f64) -> String {
+    format!(
+        "percentile {percent}: nearest rank over the rates of five-minute buckets, buckets without traffic counted as \
+         zero, up to the last reading; in, out and their sum are ranked each for itself"
+    )
+}
+
+/// The three series of one line.
+#[derive(Debug)]
+struct Series {
+    incoming: Percentile,
+    outgoing: Percentile,
+    total: Percentile,
+    buckets: u64,
+}
+
+impl Series {
+    fn new(percent: f64, buckets: u64) -> Self {
+        let new = || Percentile::new(percent, buckets);
+        Self { incoming: new(), outgoing: new(), total: new(), buckets }
+    }
+
+    fn push(&mut self, values: [u64; 4], basis: Basis) {
+        let [in_packets, in_bytes, out_packets, out_bytes] = values;
+        let (incoming, outgoing) = (basis.bytes(in_packets, in_bytes), basis.bytes(out_packets, out_bytes));
+        self.incoming.push(incoming);
+        self.outgoing.push(outgoing);
+        self.total.push(incoming.saturating_add(outgoing));
+    }
+
+    fn absorb(&mut self, other: &Self) {
+        self.incoming.absorb(&other.incoming);
+        self.outgoing.absorb(&other.outgoing);
+        self.total.absorb(&other.total);
+    }
+
+    fn rates(&mut self) -> Rates {
+        // Bytes of five minutes to bits of a second, rounded down.
+        let rate = |series: &mut Percentile| {
+            let bits = u128::from(series.value()) * 8 / u128::from(FIVE_MINUTES_S.unsigned_abs());
+            Some(u64::try_from(bits).unwrap_or(u64::MAX))
+        };
+        Rates {
+            incoming: rate(&mut self.incoming),
+            outgoing: rate(&mut self.outgoing),
+            total: rate(&mut self.total),
+            buckets: self.buckets,
+        }
+    }
+}
+
+/// All series of a part of the buckets.
+struct Collector<'a> {
+    plan: &'a Plan<'a>,
+    percent: f64,
+    /// Buckets from here on have not been read.
+    recorded_end: i64,
+    places: HashMap<LineKey, usize>,
+    keys: Vec<LineKey>,
+    series: Vec<Series>,
+    /// By place: the place that came after it last time. Lines come in the same order in nearly every bucket, which
+    /// saves looking them up.
+    next: Vec<usize>,
+    last: usize,
+}
+
+impl<'a> Collector<'a> {
+    fn new(plan: &'a Plan<'a>, percent: f64, recorded_end: i64) -> Self {
+        let (places, keys, series) = (HashMap::new(), Vec::new(), Vec::new());
+        Self { plan, percent, recorded_end, places, keys, series, next: Vec::new(), last: 0 }
+    }
+
+    fn place(&mut self, key: LineKey) -> usize {
+        let guess = self.next.get(self.last).copied().unwrap_or(usize::MAX);
+        let place = if self.keys.get(guess) == Some(&key) {
+            guess
+        } else {
+            let place = *self.places.entry(key).or_insert_with(|| {
+                let (start, end) = self.plan.steps[key.0];
+                let end = end.min(self.recorded_end.max(start));
+                let buckets = ((end - start) / FIVE_MINUTES_S).unsigned_abs();
+                self.keys.push(key);
+                self.series.push(Series::new(self.percent, buckets));
+                self.next.push(usize::MAX);
+                self.keys.len() - 1
+            });
+            if let Some(next) = self.next.get_mut(self.last) {
+                *next = place;
+            }
+            place
+        };
+        self.last = place;
+        place
+    }
+
+    /// Reads the buckets that begin at `starts`.
+    fn read(&mut self, conn: &Connection, starts: &[i64]) -> Result<(), LedgerError> {
+        let query = self.plan.query;
+        let mut rows = BucketRows::new(conn, self.plan.containers.as_deref(), query)?;
+        // What one container has in one bucket: a line may be made of several rows.
+        let mut together: Vec<(LineKey, [u64; 4])> = Vec::new();
+        for &start in starts {
+            let Some(step) = self.plan.step(start) else { continue };
+            rows.each(start, |row| {
+                if together.first().is_some_and(|(key, _)| key.1 != row.container) {
+                    self.flush(&mut together);
+                }
+                if let Some(key) = self.plan.line_in(step, &row) {
+                    match together.iter_mut().find(|(other, _)| *other == key) {
+                        Some((_, sum)) => {
+                            sum.iter_mut().zip(row.values).for_each(|(total, value)| *total += value);
+                        }
+                        None => together.push((key, row.values)),
+                    }
+                }
+            })?;
+            self.flush(&mut together);
+        }
+        Ok(())
+    }
+
+    fn flush(&mut self, together: &mut Vec<(LineKey, [u64; 4])>) {
+        for (key, values) in together.drain(..) {
+            let place = self.place(key);
+            self.series[place].push(values, self.plan.query.basis);
+        }
+    }
+
+    fn absorb(&mut self, other: &Self) {
+        for (&key, series) in other.keys.iter().zip(&other.series) {
+            let place = self.place(key);
+            self.series[place].absorb(series);
+        }
+    }
+}
+
+/// The rows of one bucket after the other, with no more columns than the question needs: most of the time goes into
+/// handing out columns.
+struct BucketRows<'a> {
+    statement: rusqlite::Statement<'a>,
+    with_family: bool,
+    with_packets: bool,
+}
+
+impl<'a> BucketRows<'a> {
+    fn new(
+        conn: &'a Connection,
+        containers: Option<&[i64]>,
+        query: &ReportQuery,
+    ) -> Result<Self, LedgerError> {
+        let with_family = query.split.family;
+        let with_packets = query.basis != Basis::L3;
+        let packets = if with_packets { ", in_packets, out_packets" } else { "" };
+        let family = if with_family { ", family" } else { "" };
+        let filter = containers.map_or_else(String::new, |containers| {
+            let numbers: Vec<String> = containers.iter().map(i64::to_string).collect();
+            format!("AND container IN ({})", numbers.join(", "))
+        });
+        let statement = conn.prepare(&format!(
+            "SELECT container, class, in_bytes, out_bytes{packets}{family} FROM {}
+             WHERE start = ?1 {filter} ORDER BY container",
+            TRAFFIC.table(Level::FiveMinutes),
+        ))?;
+        Ok(Self { statement, with_family, with_packets })
+    }
+
+    fn each(&mut self, start: i64, mut each: impl FnMut(TrafficRow)) -> Result<(), LedgerError> {
+        let mut rows = self.statement.query([start])?;
+        while let Some(row) = rows.next()? {
+            let value = |at| row.get::<_, i64>(at).map(i64::cast_unsigned);
+            let (in_packets, out_packets) = if self.with_packets { (value(4)?, value(5)?) } else { (0, 0) };
+            let family = if self.with_family { row.get(if self.with_packets { 6 } else { 4 })? } else { 0 };
+            each(TrafficRow {
+                start,
+                container: row.get(0)?,
+                class: row.get(1)?,
+                family,
+                values: [in_packets, value(2)?, out_packets, value(3)?],
+            });
+        }
+        Ok(())
+    }
+}
+
+/// More buckets than this are read by several threads.
+const BUCKETS_OF_ONE_THREAD: usize = 288;
+/// More threads than this wait for the disk, and each holds the largest values of all lines.
+const MOST_THREADS: usize = 4;
+
+/// The percentile of every line of a report.
+pub(crate) fn percentiles(
+    ledger: &Ledger,
+    view: &Connection,
+    plan: &Plan<'_>,
+    percent: f64,
+) -> Result<HashMap<LineKey, Rates>, LedgerError> {
+    let (start, end) = plan.range;
+    let slice = Slice { level: Level::FiveMinutes, start, end };
+    rows::require_kept(view, &ledger.calendar, &slice)?;
+    let recorded_end = last_bucket(view)?.map_or(start, |bucket| bucket + FIVE_MINUTES_S);
+    let mut statement =
+        view.prepare("SELECT start FROM unit WHERE level = 0 AND start >= ?1 AND start < ?2 ORDER BY start")?;
+    let starts: Vec<i64> = statement.query_map([start, end], |row| row.get(0))?.collect::<Result<_, _>>()?;
+    let mut collector = Collector::new(plan, percent, recorded_end);
+    let few = plan.containers.as_ref().is_some_and(|containers| containers.len() <= rows::SEEK_AT_MOST);
+    let threads = std::thread::available_parallelism().map_or(1, std::num::NonZeroUsize::get);
+    let threads = threads.min(MOST_THREADS).min(starts.len() / BUCKETS_OF_ONE_THREAD);
+    let others = if few || threads < 2 { Vec::new() } else { other_views(ledger, view, threads - 1)? };
+    let share = starts.len().div_ceil(others.len() + 1).max(1);
+    let mut shares = starts.chunks(share);
+    let own = shares.next().unwrap_or_default();
+    std::thread::scope(|scope| -> Result<(), LedgerError> {
+        let readers: Vec<_> = shares
+            .zip(others)
+            .map(|(share, conn)| {
+                scope.spawn(move || -> Result<Collector<'_>, LedgerError> {
+                    let mut collector = Collector::new(plan, percent, recorded_end);
+                    collector.read(&conn, share)?;
+                    Ok(collector)
+                })
+            })
+            .collect();
+        collector.read(view, own)?;
+        for reader in readers {
+            let part = reader.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
+            collector.absorb(&part);
+        }
+        Ok(())
+    })?;
+    let rates = collector.series.iter_mut().map(Series::rates);
+    Ok(collector.keys.iter().copied().zip(rates).collect())
+}
+
+/// What tells one state of the five-minute rows from another: all that writes them changes one of these.
+fn state(conn: &Connection) -> Result<[Option<i64>; 3], LedgerError> {
+    Ok([
+        conn.query_row("SELECT max(drains) FROM epoch", [], |row| row.get(0))?,
+        ids::meta_integer(conn, "dropped_before_5min")?,
+        ids::meta_integer(conn, "pva_imports")?,
+    ])
+}
+
+/// Connections for other threads that see the same rows as this one; none where a drain came in between.
+fn other_views(ledger: &Ledger, view: &Connection, number: usize) -> Result<Vec<Connection>, LedgerError> {
+    let expected = state(view)?;
+    let mut views = Vec::new();
+    for _ in 0..number {
+        let conn = migrate::open_read_only(ledger.path())?;
+        // Held until the connection is closed.
+        conn.execute_batch("BEGIN")?;
+        if state(&conn)? != expected {
+            return Ok(Vec::new());
+        }
+        views.push(conn);
+    }
+    Ok(views)
+}

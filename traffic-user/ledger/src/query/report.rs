@@ -1,0 +1,244 @@
+//! Figures over a span of time, in steps, as plain data. How they look is `render`'s business.
+
+use std::collections::{BTreeMap, HashMap};
+
+use jiff::Timestamp;
+use rusqlite::Connection;
+use serde::Serialize;
+use traffic_common::Family;
+use traffic_model::calendar::Level;
+
+use crate::{
+    closing::{
+        adjust::{self, Adjustment, Corrected},
+        close::ClosedPeriod,
+    },
+    error::LedgerError,
+    figures::{Basis, Figures},
+    query::{
+        collected,
+        percentile_report::{self, Rates},
+        query_plan::{By, LineKey, PartStep, Plan, ReportQuery},
+        rows::{self, Cutter},
+    },
+    store::Ledger,
+    write::{
+        gaps::{self, Gap},
+        last_reading::latest_reading,
+    },
+};
+
+/// One line of a report.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct ReportRow {
+    /// The step's name in the zone.
+    pub period: String,
+    /// Its begin.
+    pub start: Timestamp,
+    /// Its end.
+    pub end: Timestamp,
+    /// The container's id, with the time of retirement if it was.
+    pub container: String,
+    /// The class; always given for class 0, which stands apart.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub class: Option<u8>,
+    /// `ipv4` or `ipv6` where split.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub family: Option<&'static str>,
+    /// `in` or `out` where split.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub direction: Option<&'static str>,
+    /// False for class 0.
+    pub billed: bool,
+    /// Packets and bytes.
+    #[serde(flatten)]
+    pub figures: Figures,
+    /// Bits per second at the percentile.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub percentile: Option<Rates>,
+}
+
+/// An answer of the ledger.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Report {
+    /// Steps.
+    pub by: By,
+    /// Begin of the span.
+    pub from: Timestamp,
+    /// End of the span.
+    pub to: Timestamp,
+    /// The ledger's last reading: nothing is recorded after it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub last_reading: Option<Timestamp>,
+    /// The first step and its begin here, where it began earlier.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub first_from: Option<PartStep>,
+    /// The last step and its end here, where it ends later.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub last_until: Option<PartStep>,
+    /// Zone of the steps.
+    pub zone: String,
+    /// Day on which months begin.
+    pub billing_day: u8,
+    /// What bytes are measured on.
+    pub basis: Basis,
+    /// The same in words.
+    pub basis_statement: &'static str,
+    /// The lines, by step, container and class.
+    pub rows: Vec<ReportRow>,
+    /// Sum of all billed lines.
+    pub total: Figures,
+    /// Sum of class 0.
+    pub class_zero: Figures,
+    /// What passed the interfaces and is in no class, where no classes were asked for.
+    pub faults: Figures,
+    /// How the percentile is taken, if it is.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub percentile_rule: Option<String>,
+    /// Five-minute buckets in the span that also hold traffic of another time, because a reading was late or the
+    /// clock was set. Of what is still kept in five minutes.
+    pub marked_buckets: u64,
+    /// Gaps that touch the span.
+    pub gaps: Vec<Gap>,
+    /// Closed periods that touch the span; their figures are in the lines.
+    pub closed: Vec<ClosedPeriod>,
+    /// Corrections of these periods, which are *not* in the lines.
+    pub adjustments: Vec<Adjustment>,
+    /// What was frozen and what is to be billed of the containers and classes that were corrected, over the whole period.
+    pub corrected: Vec<Corrected>,
+}
+
+impl Ledger {
+    /// Answers a question. Reads at one instant of the ledger, beside the writer.
+    ///
+    /// # Errors
+    /// When the question makes no sense, needs rows that were dropped, or the file cannot be read.
+    pub fn report(&self, query: &ReportQuery) -> Result<Report, LedgerError> {
+        if query.percentile.is_some_and(|percent| !(percent > 0.0 && percent <= 100.0)) {
+            return Err(LedgerError::Query("a percentile lies above 0 and is at most 100".to_owned()));
+        }
+        // One view of the file for all statements.
+        let view = self.conn.unchecked_transaction()?;
+        let plan = self.plan(&view, query)?;
+        let mut sums: BTreeMap<LineKey, [u64; 4]> = BTreeMap::new();
+        for slice in &plan.slices {
+            rows::require_kept(&view, &self.calendar, slice)?;
+            rows::rows(&view, slice, plan.containers.as_deref(), |row| {
+                if let Some(key) = plan.line(&row) {
+                    let sum = sums.entry(key).or_default();
+                    sum.iter_mut().zip(row.values).for_each(|(total, value)| *total += value);
+                }
+                Ok(())
+            })?;
+        }
+        let rates = match query.percentile {
+            Some(percent) => percentile_report::percentiles(self, &view, &plan, percent)?,
+            None => HashMap::new(),
+        };
+        let (from, to) = plan.range;
+        let (from, to) = (Timestamp::from_second(from)?, Timestamp::from_second(to)?);
+        let total = |billed| {
+            let mut total = [0; 4];
+            for (_, sum) in sums.iter().filter(|(key, _)| key.4 == billed) {
+                total.iter_mut().zip(sum).for_each(|(total, value)| *total += value);
+            }
+            Figures::new(total, query.basis)
+        };
+        let faults = if query.classes.is_empty() {
+            let slices = Cutter::new(&view, &self.calendar)?.cut(Level::Month, plan.range.0, plan.range.1)?;
+            collected::faults_within(&view, &slices, plan.containers.as_deref())?
+        } else {
+            [0; 4]
+        };
+        let adjustments =
+            adjust::adjustments_within(&view, (from, to), plan.containers.as_deref(), &query.classes)?;
+        Ok(Report {
+            by: query.by,
+            from,
+            to,
+            last_reading: latest_reading(&view)?.map(|past| past.clock.wall),
+            first_from: plan.first_from()?,
+            last_until: plan.last_until()?,
+            zone: plan.calendar.zone_name().to_owned(),
+            billing_day: plan.calendar.billing_day(),
+            basis: query.basis,
+            basis_statement: query.basis.statement(),
+            total: total(true),
+            class_zero: total(false),
+            faults: Figures::new(faults, query.basis),
+            rows: lines(&view, &plan, &sums, &rates)?,
+            percentile_rule: query.percentile.map(percentile_report::rule),
+            marked_buckets: view.query_row(
+                "SELECT count(DISTINCT bucket) FROM span WHERE bucket >= ?1 AND bucket < ?2",
+                [from.as_second(), to.as_second()],
+                |row| row.get::<_, i64>(0).map(i64::cast_unsigned),
+            )?,
+            gaps: gaps::list(&view, Some(from), Some(to))?,
+            closed: crate::closing::close::periods_within(&view, from, to)?,
+            corrected: adjust::corrected(&view, &adjustments)?,
+            adjustments: adjustments.into_iter().map(|(_, adjustment)| adjustment).collect(),
+        })
+    }
+}
+
+/// Labels of all containers, with a rank that sorts numbers by value and before other ids.
+fn labels(view: &Connection) -> Result<HashMap<i64, (usize, String)>, LedgerError> {
+    let mut statement = view.prepare_cached("SELECT id, label, name FROM container")?;
+    let rows = statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?;
+    let mut all: Vec<(i64, String, String)> = rows.collect::<Result<_, _>>()?;
+    all.sort_by_cached_key(|(_, label, name)| {
+        (name.parse().unwrap_or(u64::MAX), name.clone(), label.clone())
+    });
+    Ok(all.into_iter().enumerate().map(|(rank, (id, label, _))| (id, (rank, label))).collect())
+}
+
+fn lines(
+    view: &Connection,
+    plan: &Plan<'_>,
+    sums: &BTreeMap<LineKey, [u64; 4]>,
+    rates: &HashMap<LineKey, Rates>,
+) -> Result<Vec<ReportRow>, LedgerError> {
+    let labels = labels(view)?;
+    let steps: Vec<_> = (0..plan.steps.len()).map(|at| plan.step_named(at)).collect::<Result<_, _>>()?;
+    let mut rows = Vec::with_capacity(sums.len());
+    for (key, &sum) in sums {
+        let &(step, container, class, family, billed) = key;
+        let (rank, label) = labels.get(&container).map_or((usize::MAX, "?"), |(rank, label)| (*rank, label));
+        let (period, start, end) = steps[step].clone();
+        let row = ReportRow {
+            period,
+            start,
+            end,
+            container: label.to_owned(),
+            class,
+            family: family.map(|family| Family::ALL[usize::from(family != 0)].name()),
+            direction: None,
+            billed,
+            figures: Figures::new(sum, plan.query.basis),
+            percentile: rates.get(key).copied(),
+        };
+        rows.push(((step, rank), row));
+    }
+    rows.sort_by_key(|(order, row)| (*order, !row.billed, row.class, row.family));
+    let rows = rows.into_iter().map(|(_, row)| row);
+    Ok(if plan.query.split.direction {
+        rows.flat_map(|row| by_direction(&row)).collect()
+    } else {
+        rows.collect()
+    })
+}
+
+/// A line as two, one a direction.
+fn by_direction(row: &ReportRow) -> [ReportRow; 2] {
+    let (incoming, outgoing) = (row.figures.incoming, row.figures.outgoing);
+    let one = |direction, incoming: Option<_>, outgoing: Option<_>, percentile| ReportRow {
+        direction: Some(direction),
+        figures: Figures { incoming, outgoing, total: incoming.or(outgoing).unwrap_or_default() },
+        percentile,
+        ..row.clone()
+    };
+    [
+        one("in", incoming, None, row.percentile.map(Rates::only_incoming)),
+        one("out", None, outgoing, row.percentile.map(Rates::only_outgoing)),
+    ]
+}

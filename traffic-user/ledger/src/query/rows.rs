@@ -1,0 +1,171 @@
+//! Which rows answer a question best: a span of time is cut into pieces, each read from the coarsest level that is
+//! whole there, and the rows come out one by one.
+
+use std::collections::BTreeSet;
+
+use rusqlite::{Connection, Row, params};
+use traffic_model::calendar::{Calendar, Level};
+
+use crate::{error::LedgerError, ids, schema::TRAFFIC, write::rollup_state::pending};
+
+/// A span of time and the level to read it from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Slice {
+    pub level: Level,
+    pub start: i64,
+    pub end: i64,
+}
+
+/// One row of class counters, of whatever level.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct TrafficRow {
+    pub start: i64,
+    pub container: i64,
+    pub class: u8,
+    pub family: u8,
+    /// Packets and bytes in, packets and bytes out.
+    pub values: [u64; 4],
+}
+
+/// Cuts spans of time into slices.
+pub(crate) struct Cutter<'a> {
+    calendar: &'a Calendar,
+    /// By level: units that are not up to date.
+    pending: [BTreeSet<i64>; 4],
+}
+
+impl<'a> Cutter<'a> {
+    /// Looks up what is not summed up yet. Good for one read transaction.
+    pub fn new(conn: &Connection, calendar: &'a Calendar) -> Result<Self, LedgerError> {
+        let [a, b, c, d] = Level::ALL.map(|level| pending(conn, calendar, level));
+        Ok(Self { calendar, pending: [a?, b?, c?, d?] })
+    }
+
+    /// Cuts `start..end`, both on five minutes, into slices no coarser than `coarsest`, in the order of time.
+    pub fn cut(&self, coarsest: Level, start: i64, end: i64) -> Result<Vec<Slice>, LedgerError> {
+        let mut slices = Vec::new();
+        self.cut_into(coarsest, start, end, &mut slices)?;
+        Ok(slices)
+    }
+
+    fn cut_into(
+        &self,
+        level: Level,
+        start: i64,
+        end: i64,
+        slices: &mut Vec<Slice>,
+    ) -> Result<(), LedgerError> {
+        if start >= end {
+            return Ok(());
+        }
+        let Some(finer) = level.finer() else {
+            push(slices, Slice { level, start, end });
+            return Ok(());
+        };
+        let first = self.calendar.start(level, start)?;
+        let first = if first < start { self.calendar.end(level, first)? } else { first };
+        let last = self.calendar.start(level, end)?;
+        if first >= last {
+            return self.cut_into(finer, start, end, slices);
+        }
+        self.cut_into(finer, start, first, slices)?;
+        let mut at = first;
+        for &unit in self.pending[level as usize].range(first..last) {
+            push(slices, Slice { level, start: at, end: unit });
+            at = self.calendar.end(level, unit)?;
+            self.cut_into(finer, unit, at, slices)?;
+        }
+        push(slices, Slice { level, start: at, end: last });
+        self.cut_into(finer, last, end, slices)
+    }
+}
+
+/// Adds a slice, as one with the last where they meet.
+pub(crate) fn push(slices: &mut Vec<Slice>, slice: Slice) {
+    if slice.start >= slice.end {
+        return;
+    }
+    match slices.last_mut() {
+        Some(last) if last.level == slice.level && last.end == slice.start => last.end = slice.end,
+        _ => slices.push(slice),
+    }
+}
+
+/// Refuses a slice whose rows were dropped.
+pub(crate) fn require_kept(conn: &Connection, calendar: &Calendar, slice: &Slice) -> Result<(), LedgerError> {
+    let key = match slice.level {
+        Level::FiveMinutes => "dropped_before_5min",
+        Level::Hour => "dropped_before_hour",
+        Level::Day | Level::Month => return Ok(()),
+    };
+    let Some(kept_from) = ids::meta_integer(conn, key)?.filter(|&from| slice.start < from) else {
+        return Ok(());
+    };
+    // What is a finest unit of a coarser level was traffic once.
+    let lost: i64 = conn.query_row(
+        "SELECT count(*) FROM unit WHERE level > ?1 AND finest AND end > ?2 AND start < ?3",
+        params![slice.level as u8, slice.start, slice.end.min(kept_from)],
+        |row| row.get(0),
+    )?;
+    if lost == 0 {
+        return Ok(());
+    }
+    let name = slice.level.name();
+    let from = calendar.label(Level::Hour, kept_from)?;
+    Err(LedgerError::Query(format!(
+        "{name} rows are kept from {from} only, and this question needs earlier ones: ask for coarser steps, or for \
+         a span that begins with one in the ledger's zone ({})",
+        calendar.zone_name(),
+    )))
+}
+
+/// More containers than this are found faster by reading everything.
+pub(crate) const SEEK_AT_MOST: usize = 40;
+
+/// Reads the rows of a slice in the order of their starts (and, within a start, of container, class, family), of the
+/// given containers or of all.
+pub(crate) fn rows(
+    conn: &Connection,
+    slice: &Slice,
+    containers: Option<&[i64]>,
+    mut each: impl FnMut(TrafficRow) -> Result<(), LedgerError>,
+) -> Result<(), LedgerError> {
+    let table = TRAFFIC.table(slice.level);
+    let columns =
+        "t.start, t.container, t.class, t.family, t.in_packets, t.in_bytes, t.out_packets, t.out_bytes";
+    let list = containers.map(|containers| {
+        let numbers: Vec<String> = containers.iter().map(i64::to_string).collect();
+        numbers.join(", ")
+    });
+    let sql = match (containers, list) {
+        (Some(containers), Some(list)) if containers.len() <= SEEK_AT_MOST => format!(
+            "SELECT {columns} FROM unit u CROSS JOIN {table} t ON t.start = u.start AND t.container IN ({list})
+             WHERE u.level = {} AND u.start >= ?1 AND u.start < ?2 ORDER BY u.start",
+            slice.level as u8,
+        ),
+        (_, Some(list)) => format!(
+            "SELECT {columns} FROM {table} t WHERE t.start >= ?1 AND t.start < ?2 AND t.container IN ({list})
+             ORDER BY t.start"
+        ),
+        (_, None) => {
+            format!("SELECT {columns} FROM {table} t WHERE t.start >= ?1 AND t.start < ?2 ORDER BY t.start")
+        }
+    };
+    let mut statement = conn.prepare(&sql)?;
+    let mut rows = statement.query([slice.start, slice.end])?;
+    while let Some(row) = rows.next()? {
+        each(traffic_row(row)?)?;
+    }
+    Ok(())
+}
+
+fn traffic_row(row: &Row<'_>) -> rusqlite::Result<TrafficRow> {
+    let value = |at| row.get::<_, i64>(at).map(i64::cast_unsigned);
+    Ok(TrafficRow {
+        start: row.get(0)?,
+        container: row.get(1)?,
+        class: row.get(2)?,
+        family: row.get(3)?,
+        values: [value(4)?, value(5)?, value(6)?, value(7)?],
+    })
+}

@@ -1,0 +1,394 @@
+//! The tables of the ledger, and which columns make a row.
+//!
+//! **Names** become integers once, so that the many rows stay small:
+//! `node`; `epoch` (a set of maps: boot id, random number) with its last reading, whatever the node is called by then;
+//! `class_table` (hash, and the table itself); `stream` (node, epoch, class table); `container` (an id; retired ones keep their rows under a new label);
+//! `interface` (a name and its container; 0 where many share it).
+//!
+//! **Last readings**: `container_life` and `interface_life` name one life of a counter (epoch, owner, generation), and
+//! `class_reading`, `fault_reading`, `passed_reading` hold what it read last, as unsigned values in SQLite's signed ones.
+//! `booked` holds what all drains of an epoch came to. `accounted_reading` holds how far the kernel's own statistics of an interface are accounted for.
+//!
+//! **Sums**: three kinds of rows (`traffic`, `fault`, `passed`) on four levels (`_5min`, `_hour`, `_day`, `_month`),
+//! twelve tables of one shape: start of the bucket (seconds since the Unix epoch), the kind's key, its values in both
+//! directions. They are clustered by start, then owner. So a drain appends to a few pages at one end (the flash of a node must
+//! carry this each minute for years), retention drops pages at the other, and one owner's year is one seek a bucket.
+//!
+//! `unit` lists the buckets that exist on each level. `dirty`: the unit that contains it must be summed up again; readers
+//! then go to the finer rows, so a report never waits for a rollup. `finest`: no finer rows exist for this time any
+//! more (or yet), so that summing all such units counts every byte once.
+//! `span` marks buckets that hold traffic of a longer time than their own.
+//!
+//! **Gaps**: `gap`. **Closed periods**: `period`, `closed_row`, `adjustment`, and `chain`, in which each entry's hash covers the one before.
+//!
+//! **PVA**: `pva_counter` and the views `log_def` and `log_data`. A view over a union of levels would be materialised whole for
+//! each query; picking the level by `unit` in a subquery lets the planner seek one container's rows. `pva_range`: what was imported from PVA's own database.
+
+use jiff::Timestamp;
+use rusqlite::Row;
+use traffic_model::calendar::Level;
+
+/// ResetBaselines the file as ours (`PRAGMA application_id`): "trfc".
+pub const APPLICATION_ID: i64 = 0x7472_6663;
+
+/// One kind of sums: the first part of its table names, its key after the start of the bucket, and its values.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Kind {
+    /// First part of the table names.
+    pub name: &'static str,
+    /// Key columns after `start`.
+    pub keys: &'static [&'static str],
+    /// Value columns, incoming first.
+    pub values: &'static [&'static str],
+}
+
+const TALLY: [&str; 4] = ["in_packets", "in_bytes", "out_packets", "out_bytes"];
+
+/// Wire packets and layer-3 bytes of a container, class and family.
+pub const TRAFFIC: Kind =
+    Kind { name: "traffic", keys: &["container", "class", "family", "stream"], values: &TALLY };
+/// What passed an interface and is in no class, by reason.
+pub const FAULT: Kind = Kind { name: "fault", keys: &["interface", "fault", "stream"], values: &TALLY };
+/// All that passed an interface.
+pub const PASSED: Kind = Kind {
+    name: "passed",
+    keys: &["interface", "stream"],
+    values: &[
+        "in_packets",
+        "in_bytes",
+        "in_skbs",
+        "in_skb_bytes",
+        "in_estimated_packets",
+        "in_estimated_bytes",
+        "out_packets",
+        "out_bytes",
+        "out_skbs",
+        "out_skb_bytes",
+        "out_estimated_packets",
+        "out_estimated_bytes",
+    ],
+};
+/// All kinds.
+pub const KINDS: [Kind; 3] = [TRAFFIC, FAULT, PASSED];
+
+impl Kind {
+    /// The table of a level.
+    pub fn table(&self, level: Level) -> String {
+        format!("{}_{}", self.name, level.name())
+    }
+
+    fn create(&self, level: Level) -> String {
+        let keys = self.keys.join(", ");
+        let columns = self.keys.iter().chain(self.values);
+        let columns: String = columns.map(|column| format!("{column} INTEGER NOT NULL, ")).collect();
+        format!(
+            "CREATE TABLE {} (start INTEGER NOT NULL, {columns}PRIMARY KEY (start, {keys})) STRICT, WITHOUT ROWID;\n",
+            self.table(level),
+        )
+    }
+
+    /// Adds to a row of the finest level or makes it: parameters are start, keys, values.
+    pub fn upsert(&self) -> String {
+        self.upsert_at(Level::FiveMinutes)
+    }
+
+    /// The same on another level.
+    pub fn upsert_at(&self, level: Level) -> String {
+        let columns: Vec<&str> = ["start"].iter().chain(self.keys).chain(self.values).copied().collect();
+        let places = vec!["?"; columns.len()].join(", ");
+        let added: Vec<String> =
+            self.values.iter().map(|value| format!("{value} = {value} + excluded.{value}")).collect();
+        format!(
+            "INSERT INTO {} ({}) VALUES ({places}) ON CONFLICT (start, {}) DO UPDATE SET {}",
+            self.table(level),
+            columns.join(", "),
+            self.keys.join(", "),
+            added.join(", "),
+        )
+    }
+}
+
+/// The whole schema in its present version.
+pub fn create() -> String {
+    let mut sql = NAMES.to_owned();
+    sql.push_str(READINGS);
+    sql.push_str(BOOKED);
+    for kind in KINDS {
+        for level in Level::ALL {
+            sql.push_str(&kind.create(level));
+        }
+    }
+    sql.push_str(UNITS);
+    sql.push_str(RECORDS);
+    sql.push_str(PVA);
+    sql
+}
+
+const NAMES: &str = "
+CREATE TABLE meta (key TEXT PRIMARY KEY, value ANY) STRICT, WITHOUT ROWID;
+CREATE TABLE node (id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE) STRICT;
+CREATE TABLE class_table (
+    id INTEGER PRIMARY KEY,
+    hash TEXT NOT NULL UNIQUE,
+    loaded INTEGER NOT NULL, -- seconds since the Unix epoch
+    prefixes INTEGER NOT NULL,
+    content BLOB -- the table in the form its owner gave it, null until given
+) STRICT;
+CREATE TABLE epoch (
+    id INTEGER PRIMARY KEY,
+    boot_id TEXT NOT NULL,
+    epoch TEXT NOT NULL, -- 16 hexadecimal digits
+    created INTEGER NOT NULL, -- seconds since the Unix epoch
+    drains INTEGER NOT NULL DEFAULT 0, -- number of its last drain, counted over the whole ledger
+    last_wall_ms INTEGER, -- wall clock of the last reading, milliseconds since the Unix epoch
+    last_boottime_ns INTEGER, -- the same on CLOCK_BOOTTIME
+    last_bucket INTEGER, -- where it was booked
+    last_class_table INTEGER,
+    UNIQUE (boot_id, epoch)
+) STRICT;
+CREATE TABLE stream (
+    id INTEGER PRIMARY KEY,
+    node INTEGER NOT NULL,
+    epoch INTEGER NOT NULL,
+    class_table INTEGER NOT NULL,
+    UNIQUE (node, epoch, class_table)
+) STRICT;
+CREATE TABLE container (
+    id INTEGER PRIMARY KEY,
+    name TEXT NOT NULL, -- the id as the node knows it
+    label TEXT NOT NULL UNIQUE, -- the id, with the time of retirement behind it once retired
+    kind TEXT NOT NULL CHECK (kind IN ('ct', 'vm')),
+    since INTEGER NOT NULL, -- first seen, seconds since the Unix epoch
+    retired INTEGER
+) STRICT;
+CREATE UNIQUE INDEX container_active ON container (name) WHERE retired IS NULL;
+CREATE TABLE interface (
+    id INTEGER PRIMARY KEY,
+    name TEXT NOT NULL,
+    container INTEGER NOT NULL, -- 0: shared by many
+    UNIQUE (name, container)
+) STRICT;
+";
+
+const READINGS: &str = "
+CREATE TABLE container_life (
+    id INTEGER PRIMARY KEY,
+    epoch INTEGER NOT NULL,
+    container INTEGER NOT NULL,
+    generation INTEGER NOT NULL,
+    gone INTEGER, -- since when no reading had it, seconds since the Unix epoch
+    UNIQUE (epoch, container, generation)
+) STRICT;
+CREATE TABLE interface_life (
+    id INTEGER PRIMARY KEY,
+    epoch INTEGER NOT NULL,
+    name TEXT NOT NULL,
+    generation INTEGER NOT NULL,
+    gone INTEGER, -- as above
+    UNIQUE (epoch, name, generation)
+) STRICT;
+CREATE TABLE class_reading (
+    life INTEGER NOT NULL, class INTEGER NOT NULL, family INTEGER NOT NULL,
+    in_packets INTEGER NOT NULL, in_bytes INTEGER NOT NULL, out_packets INTEGER NOT NULL, out_bytes INTEGER NOT NULL,
+    PRIMARY KEY (life, class, family)
+) STRICT, WITHOUT ROWID;
+CREATE TABLE fault_reading (
+    life INTEGER NOT NULL, fault INTEGER NOT NULL,
+    in_packets INTEGER NOT NULL, in_bytes INTEGER NOT NULL, out_packets INTEGER NOT NULL, out_bytes INTEGER NOT NULL,
+    PRIMARY KEY (life, fault)
+) STRICT, WITHOUT ROWID;
+CREATE TABLE unseen_reading ( -- totals of what passed while the program was not attached, as last read
+    epoch INTEGER NOT NULL, name TEXT NOT NULL, generation INTEGER NOT NULL,
+    in_skbs INTEGER NOT NULL, in_skb_bytes INTEGER NOT NULL, out_skbs INTEGER NOT NULL, out_skb_bytes INTEGER NOT NULL,
+    PRIMARY KEY (epoch, name, generation)
+) STRICT, WITHOUT ROWID;
+CREATE TABLE passed_reading (
+    life INTEGER PRIMARY KEY,
+    in_packets INTEGER NOT NULL, in_bytes INTEGER NOT NULL, in_skbs INTEGER NOT NULL, in_skb_bytes INTEGER NOT NULL,
+    in_estimated_packets INTEGER NOT NULL, in_estimated_bytes INTEGER NOT NULL,
+    out_packets INTEGER NOT NULL, out_bytes INTEGER NOT NULL, out_skbs INTEGER NOT NULL, out_skb_bytes INTEGER NOT NULL,
+    out_estimated_packets INTEGER NOT NULL, out_estimated_bytes INTEGER NOT NULL
+) STRICT;
+";
+
+/// Made when a ledger is opened, whatever version it is of: it only bridges sets of counters of one boot, and a version
+/// that does not know it does well without.
+pub const ACCOUNTED: &str = "
+CREATE TABLE IF NOT EXISTS accounted_reading ( -- how much of the kernel's own statistics of an interface is in sums or gaps
+    boot_id TEXT NOT NULL, ifindex INTEGER NOT NULL,
+    epoch INTEGER NOT NULL, -- the last that had it
+    in_skbs INTEGER NOT NULL, in_skb_bytes INTEGER NOT NULL, out_skbs INTEGER NOT NULL, out_skb_bytes INTEGER NOT NULL,
+    PRIMARY KEY (boot_id, ifindex)
+) STRICT, WITHOUT ROWID;
+";
+
+/// Since version 2.
+pub const BOOKED: &str = "
+CREATE TABLE booked ( -- what all drains of an epoch have booked: its rows must come to that, and classes + faults to what passed
+    epoch INTEGER NOT NULL,
+    kind INTEGER NOT NULL, -- 0 classes, 1 faults, 2 passed
+    in_packets INTEGER NOT NULL DEFAULT 0, in_bytes INTEGER NOT NULL DEFAULT 0,
+    out_packets INTEGER NOT NULL DEFAULT 0, out_bytes INTEGER NOT NULL DEFAULT 0,
+    last_in_packets INTEGER NOT NULL DEFAULT 0, last_in_bytes INTEGER NOT NULL DEFAULT 0, -- of it by the last drain
+    last_out_packets INTEGER NOT NULL DEFAULT 0, last_out_bytes INTEGER NOT NULL DEFAULT 0,
+    former_in_packets INTEGER NOT NULL, former_in_bytes INTEGER NOT NULL, -- of owners who were gone before the first drain
+    former_out_packets INTEGER NOT NULL, former_out_bytes INTEGER NOT NULL,
+    losses INTEGER NOT NULL DEFAULT 0, -- counters that fell
+    PRIMARY KEY (epoch, kind)
+) STRICT, WITHOUT ROWID;
+";
+
+/// Since version 3: whose a correction is. Of those made before: who has the frozen rows, or else had the id (or the label of a
+/// retired container, which nobody else ever has) when it was made.
+pub const ADJUSTMENT_NUMBER: &str = "
+ALTER TABLE adjustment ADD COLUMN number INTEGER NOT NULL DEFAULT 0;
+UPDATE adjustment SET number = coalesce(
+    (SELECT r.number FROM closed_row r
+     WHERE r.period = adjustment.period AND r.container = adjustment.container LIMIT 1),
+    (SELECT c.id FROM container c WHERE c.label = adjustment.container AND c.retired IS NOT NULL),
+    (SELECT c.id FROM container c
+     WHERE c.name = adjustment.container AND (c.retired IS NULL OR c.retired >= adjustment.made)
+     ORDER BY c.retired IS NULL, c.retired LIMIT 1),
+    0);
+";
+
+const UNITS: &str = "
+CREATE TABLE unit (
+    level INTEGER NOT NULL, -- 0: 5min, 1: hour, 2: day, 3: month
+    start INTEGER NOT NULL,
+    end INTEGER NOT NULL,
+    dirty INTEGER NOT NULL,
+    finest INTEGER NOT NULL,
+    PRIMARY KEY (level, start)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX unit_dirty ON unit (level, start, end) WHERE dirty;
+CREATE TABLE span (
+    bucket INTEGER NOT NULL,
+    stream INTEGER NOT NULL,
+    start INTEGER NOT NULL, -- the traffic booked in the bucket passed from here ...
+    end INTEGER NOT NULL, -- ... to here, seconds since the Unix epoch
+    PRIMARY KEY (bucket, stream)
+) STRICT, WITHOUT ROWID;
+";
+
+const RECORDS: &str = "
+CREATE TABLE gap (
+    id INTEGER PRIMARY KEY,
+    recorded INTEGER NOT NULL,
+    start INTEGER, -- null where nothing tells when it began
+    end INTEGER NOT NULL,
+    reason TEXT NOT NULL,
+    interface TEXT,
+    container INTEGER,
+    in_skbs INTEGER, in_skb_bytes INTEGER, out_skbs INTEGER, out_skb_bytes INTEGER,
+    detail TEXT,
+    once TEXT UNIQUE -- names what must be recorded once only
+) STRICT;
+CREATE INDEX gap_end ON gap (end);
+CREATE TABLE period (
+    id INTEGER PRIMARY KEY,
+    name TEXT NOT NULL UNIQUE,
+    start INTEGER NOT NULL,
+    end INTEGER NOT NULL,
+    closed INTEGER NOT NULL
+) STRICT;
+CREATE TABLE closed_row (
+    period INTEGER NOT NULL,
+    node TEXT NOT NULL,
+    container TEXT NOT NULL, -- its label when the period was closed
+    number INTEGER NOT NULL, -- the container's number here, which no retirement changes
+    class INTEGER NOT NULL,
+    family INTEGER NOT NULL,
+    class_table TEXT NOT NULL,
+    in_packets INTEGER NOT NULL, in_bytes INTEGER NOT NULL, out_packets INTEGER NOT NULL, out_bytes INTEGER NOT NULL,
+    PRIMARY KEY (period, node, container, number, class, family, class_table)
+) STRICT, WITHOUT ROWID;
+CREATE TABLE adjustment (
+    id INTEGER PRIMARY KEY,
+    period INTEGER NOT NULL,
+    made INTEGER NOT NULL,
+    container TEXT NOT NULL,
+    class INTEGER NOT NULL,
+    family INTEGER NOT NULL,
+    in_packets INTEGER NOT NULL, in_bytes INTEGER NOT NULL, out_packets INTEGER NOT NULL, out_bytes INTEGER NOT NULL,
+    reason TEXT NOT NULL,
+    number INTEGER NOT NULL DEFAULT 0 -- the container's number here, which no retirement changes
+) STRICT;
+CREATE TABLE chain (
+    seq INTEGER PRIMARY KEY,
+    kind TEXT NOT NULL CHECK (kind IN ('period', 'adjustment')),
+    subject INTEGER NOT NULL, -- id of the period or the adjustment
+    hash TEXT NOT NULL -- SHA-256 over the hash before and the subject's rows
+) STRICT;
+";
+
+/// What was imported of each counter of PVA: the first import makes this table.
+pub const PVA_RANGES: &str = "
+CREATE TABLE IF NOT EXISTS pva_range (
+    node TEXT NOT NULL,
+    eid TEXT NOT NULL,
+    class INTEGER NOT NULL, -- -1: all classes together
+    value INTEGER NOT NULL, -- 0 packets in, 1 bytes in, 2 packets out, 3 bytes out
+    first INTEGER NOT NULL, -- start of the first sample of an unbroken stretch, seconds since the Unix epoch
+    last INTEGER NOT NULL, -- start of its last one
+    PRIMARY KEY (node, eid, class, value, first)
+) STRICT, WITHOUT ROWID;
+";
+
+const PVA: &str = "
+CREATE TABLE pva_counter (
+    id INTEGER PRIMARY KEY,
+    container INTEGER NOT NULL,
+    class INTEGER, -- null: all classes but 0
+    value INTEGER NOT NULL, -- 0 bytes in, 1 bytes out, 2 packets in, 3 packets out
+    counter TEXT NOT NULL
+) STRICT;
+CREATE INDEX pva_counter_of ON pva_counter (container, class);
+CREATE TABLE class_use (container INTEGER, class INTEGER, PRIMARY KEY (container, class)) STRICT, WITHOUT ROWID;
+CREATE TRIGGER pva_container AFTER INSERT ON container BEGIN
+    INSERT INTO pva_counter (container, class, value, counter) VALUES
+        (new.id, NULL, 0, 'counter_net_incoming_bytes'), (new.id, NULL, 1, 'counter_net_outgoing_bytes'),
+        (new.id, NULL, 2, 'counter_net_incoming_packets'), (new.id, NULL, 3, 'counter_net_outgoing_packets');
+END;
+CREATE TRIGGER pva_class AFTER INSERT ON class_use BEGIN
+    INSERT INTO pva_counter (container, class, value, counter) VALUES
+        (new.container, new.class, 0, 'counter_net_incoming_bytes'),
+        (new.container, new.class, 1, 'counter_net_outgoing_bytes'),
+        (new.container, new.class, 2, 'counter_net_incoming_packets'),
+        (new.container, new.class, 3, 'counter_net_outgoing_packets');
+END;
+CREATE VIEW log_def AS
+SELECT p.id AS id, c.label AS eid,
+    CASE c.kind WHEN 'vm' THEN 'counters_vzp_net' ELSE 'counters_vz_net' END AS lclass,
+    CASE WHEN p.class IS NULL THEN '' ELSE CAST(p.class AS TEXT) END AS instance,
+    p.counter AS counter
+FROM pva_counter p JOIN container c ON c.id = p.container;
+CREATE VIEW log_data AS
+SELECT p.id AS id, u.start AS startTime,
+    CASE u.level
+    WHEN 0 THEN (
+        SELECT sum(CASE p.value WHEN 0 THEN t.in_bytes WHEN 1 THEN t.out_bytes
+            WHEN 2 THEN t.in_packets ELSE t.out_packets END)
+        FROM traffic_5min t WHERE t.start = u.start AND t.container = p.container
+            AND CASE WHEN p.class IS NULL THEN t.class <> 0 ELSE t.class = p.class END)
+    WHEN 1 THEN (
+        SELECT sum(CASE p.value WHEN 0 THEN t.in_bytes WHEN 1 THEN t.out_bytes
+            WHEN 2 THEN t.in_packets ELSE t.out_packets END)
+        FROM traffic_hour t WHERE t.start = u.start AND t.container = p.container
+            AND CASE WHEN p.class IS NULL THEN t.class <> 0 ELSE t.class = p.class END)
+    WHEN 2 THEN (
+        SELECT sum(CASE p.value WHEN 0 THEN t.in_bytes WHEN 1 THEN t.out_bytes
+            WHEN 2 THEN t.in_packets ELSE t.out_packets END)
+        FROM traffic_day t WHERE t.start = u.start AND t.container = p.container
+            AND CASE WHEN p.class IS NULL THEN t.class <> 0 ELSE t.class = p.class END)
+    END AS avg
+FROM pva_counter p CROSS JOIN unit u
+WHERE u.finest AND avg IS NOT NULL;
+";
+
+/// A column of seconds since the Unix epoch.
+pub(crate) fn time(row: &Row<'_>, at: usize) -> rusqlite::Result<Timestamp> {
+    Timestamp::from_second(row.get(at)?).map_err(|error| {
+        rusqlite::Error::FromSqlConversionFailure(at, rusqlite::types::Type::Integer, Box::new(error))
+    })
+}

@@ -1,0 +1,289 @@
+//! A simulated node for tests: counters that grow, clocks that can be set, and the sums that the ledger must reach.
+#![allow(
+    missing_docs,
+    clippy::unwrap_used,
+    clippy::missing_errors_doc,
+    reason = "test support, compiled into tests only"
+)]
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use jiff::{SignedDuration, Timestamp};
+use traffic_common::{FAULTS, Family, Fault, Tally};
+use traffic_model::{
+    Balance, ByDirection, ClassCounter, ClassTableInfo, ContainerId, FaultCounter, InterfaceCounter,
+    PassedCounter, Snapshot,
+};
+
+use crate::{DrainContext, DrainOutcome, DrainTrigger, Ledger, LedgerConfig, LedgerError};
+
+/// 2026-11-10, noon by UTC.
+pub const NOON: i64 = 1_794_312_000;
+pub const EVERY_MINUTE: DrainContext =
+    DrainContext { interval: Duration::from_secs(60), trigger: DrainTrigger::Interval };
+pub const STARTED: DrainContext = DrainContext { trigger: DrainTrigger::Started, ..EVERY_MINUTE };
+
+/// Packets and bytes in, packets and bytes out.
+pub type Sums = [u64; 4];
+
+pub struct Node {
+    pub name: String,
+    pub boot_id: String,
+    pub epoch: u64,
+    pub epoch_created: Timestamp,
+    pub wall: Timestamp,
+    pub boottime: Duration,
+    pub table: u8,
+    pub table_loaded: Timestamp,
+    pub counters: BTreeMap<(String, u32, u8), Sums>,
+    pub interfaces: Vec<InterfaceCounter>,
+    pub faults: Vec<FaultCounter>,
+    /// All traffic ever, by container and class.
+    pub truth: BTreeMap<(String, u8), Sums>,
+    /// What passed a shared interface: all classes and faults since the maps were made. None, in most tests, for no such
+    /// interface.
+    pub passed: Option<Sums>,
+    /// What was counted in slots that went to others.
+    pub former: Sums,
+}
+
+/// Adds to sums.
+pub fn add(total: &mut Sums, sums: Sums) {
+    total.iter_mut().zip(sums).for_each(|(total, value)| *total += value);
+}
+
+pub fn time(unix_s: i64) -> Timestamp {
+    Timestamp::from_second(unix_s).unwrap()
+}
+
+pub fn id(name: &str) -> ContainerId {
+    ContainerId::new(name).unwrap()
+}
+
+impl Node {
+    pub fn new(unix_s: i64) -> Self {
+        Self {
+            name: "node1".to_owned(),
+            boot_id: "boot-1".to_owned(),
+            epoch: 0xfeed_0000_0000_0001,
+            epoch_created: time(unix_s),
+            wall: time(unix_s),
+            boottime: Duration::from_secs(100),
+            table: 1,
+            table_loaded: time(unix_s),
+            counters: BTreeMap::new(),
+            interfaces: Vec::new(),
+            faults: Vec::new(),
+            truth: BTreeMap::new(),
+            passed: None,
+            former: [0; 4],
+        }
+    }
+
+    /// One of which classes and faults are what passed.
+    pub fn balanced(unix_s: i64) -> Self {
+        Self { passed: Some([0; 4]), ..Self::new(unix_s) }
+    }
+
+    pub fn pass(&mut self, seconds: u64) -> &mut Self {
+        self.wall += SignedDuration::from_secs(seconds.cast_signed());
+        self.boottime += Duration::from_secs(seconds);
+        self
+    }
+
+    pub fn set_clock(&mut self, by_s: i64) -> &mut Self {
+        self.wall += SignedDuration::from_secs(by_s);
+        self
+    }
+
+    /// Traffic in the container's present slot, of generation 1 unless [`Node::traffic_in`] says otherwise.
+    pub fn traffic(&mut self, container: &str, class: u8, sums: Sums) -> &mut Self {
+        self.traffic_in(container, 1, class, sums)
+    }
+
+    pub fn traffic_in(&mut self, container: &str, generation: u32, class: u8, sums: Sums) -> &mut Self {
+        let live = self.counters.entry((container.to_owned(), generation, class)).or_default();
+        let truth = self.truth.entry((container.to_owned(), class)).or_default();
+        for total in [Some(live), Some(truth), self.passed.as_mut()].into_iter().flatten() {
+            add(total, sums);
+        }
+        self
+    }
+
+    /// The container's slots go to others.
+    pub fn give_away(&mut self, container: &str) -> &mut Self {
+        let former = &mut self.former;
+        self.counters.retain(|(owner, ..), sums| {
+            let goes = owner == container;
+            if goes {
+                add(former, *sums);
+            }
+            !goes
+        });
+        self
+    }
+
+    /// Down and up again: new boot, new maps, and `down_s` seconds later.
+    pub fn reboot(&mut self, down_s: i64) -> &mut Self {
+        self.wall += SignedDuration::from_secs(down_s);
+        self.boottime = Duration::from_secs(30);
+        self.boot_id.push('+');
+        self.renew_maps()
+    }
+
+    pub fn renew_maps(&mut self) -> &mut Self {
+        self.epoch += 1;
+        self.epoch_created = self.wall;
+        self.counters.clear();
+        self.interfaces.clear();
+        self.faults.clear();
+        self.passed = self.passed.map(|_| [0; 4]);
+        self.former = [0; 4];
+        self
+    }
+
+    pub fn interface(&mut self, name: &str, container: Option<&str>, passed: u64, before: u64) -> &mut Self {
+        let counter = PassedCounter {
+            wire: Tally { packets: passed, bytes: passed * 100 },
+            skbs: passed,
+            skb_bytes: passed * 114,
+            estimated: Tally::default(),
+            unseen_skbs: before,
+            unseen_skb_bytes: before * 114,
+        };
+        self.interfaces.retain(|interface| interface.interface != name);
+        self.interfaces.push(InterfaceCounter {
+            interface: name.to_owned(),
+            generation: 1,
+            container: container.map(id),
+            ifindex: Some(7),
+            attached: self.epoch_created,
+            passed: ByDirection { incoming: counter, outgoing: PassedCounter::default() },
+            accounted: ByDirection {
+                incoming: Tally { packets: before + passed, bytes: (before + passed) * 114 },
+                outgoing: Tally::default(),
+            },
+        });
+        self
+    }
+
+    pub fn fault(&mut self, interface: &str, fault: Fault, packets: u64) -> &mut Self {
+        let tally = Tally { packets, bytes: packets * 60 };
+        if let Some(passed) = &mut self.passed {
+            add(passed, [0, 0, packets, packets * 60]);
+        }
+        self.faults.push(FaultCounter {
+            interface: interface.to_owned(),
+            generation: 1,
+            fault,
+            tally: ByDirection { incoming: Tally::default(), outgoing: tally },
+        });
+        self
+    }
+
+    /// The shared interface that all passed.
+    fn all_passed(&self) -> Option<InterfaceCounter> {
+        let passed = |packets, bytes| PassedCounter {
+            wire: Tally { packets, bytes },
+            skbs: packets,
+            skb_bytes: bytes + packets * 14,
+            ..PassedCounter::default()
+        };
+        self.passed.map(|[in_packets, in_bytes, out_packets, out_bytes]| InterfaceCounter {
+            interface: "venet0".to_owned(),
+            generation: 1,
+            container: None,
+            ifindex: None,
+            attached: self.epoch_created,
+            passed: ByDirection {
+                incoming: passed(in_packets, in_bytes),
+                outgoing: passed(out_packets, out_bytes),
+            },
+            accounted: ByDirection::default(),
+        })
+    }
+
+    pub fn snapshot(&self) -> Snapshot {
+        let counters = self.counters.iter().map(|((container, generation, class), sums)| ClassCounter {
+            container: id(container),
+            generation: *generation,
+            class: *class,
+            family: Family::Ipv4,
+            tally: ByDirection {
+                incoming: Tally { packets: sums[0], bytes: sums[1] },
+                outgoing: Tally { packets: sums[2], bytes: sums[3] },
+            },
+        });
+        Snapshot {
+            node: self.name.clone(),
+            boot_id: self.boot_id.clone(),
+            epoch: self.epoch,
+            epoch_created: self.epoch_created,
+            time: self.wall,
+            boottime_ns: u64::try_from(self.boottime.as_nanos()).unwrap(),
+            class_table: ClassTableInfo { hash: [self.table; 32], loaded: self.table_loaded, prefixes: 2 },
+            counters: counters.collect(),
+            faults: self.faults.clone(),
+            interfaces: self.interfaces.iter().cloned().chain(self.all_passed()).collect(),
+            former: self.former_balance(),
+            former_faults: [Tally::default(); FAULTS],
+            former_estimated: Tally::default(),
+        }
+    }
+
+    fn former_balance(&self) -> ByDirection<Balance> {
+        let [in_packets, in_bytes, out_packets, out_bytes] = self.former;
+        let classes = |packets, bytes| Balance { classes: Tally { packets, bytes }, ..Balance::default() };
+        ByDirection { incoming: classes(in_packets, in_bytes), outgoing: classes(out_packets, out_bytes) }
+    }
+
+    pub fn drain(&self, ledger: &mut Ledger) -> DrainOutcome {
+        ledger.drain(&self.snapshot(), EVERY_MINUTE).unwrap()
+    }
+
+    pub fn try_drain(&self, ledger: &mut Ledger) -> Result<DrainOutcome, LedgerError> {
+        ledger.drain(&self.snapshot(), EVERY_MINUTE)
+    }
+}
+
+pub struct File {
+    pub dir: tempfile::TempDir,
+    pub ledger: Ledger,
+}
+
+pub fn ledger() -> File {
+    ledger_with(LedgerConfig::default())
+}
+
+/// Without waiting for the disk, which only a power cut would tell.
+pub fn ledger_with(config: LedgerConfig) -> File {
+    let dir = tempfile::tempdir().unwrap();
+    let ledger = Ledger::open(&dir.path().join("ledger.sqlite"), config).unwrap();
+    ledger.conn.execute_batch("PRAGMA synchronous = OFF").unwrap();
+    File { dir, ledger }
+}
+
+/// All that a table of traffic holds, by container and class.
+pub fn sums(ledger: &Ledger, table: &str) -> BTreeMap<(String, u8), Sums> {
+    let sql = format!(
+        "SELECT c.label, t.class, sum(in_packets), sum(in_bytes), sum(out_packets), sum(out_bytes)
+         FROM {table} t JOIN container c ON c.id = t.container GROUP BY 1, 2"
+    );
+    let mut statement = ledger.conn.prepare(&sql).unwrap();
+    let rows = statement.query_map([], |row| {
+        let value = |at| row.get::<_, i64>(at).map(i64::cast_unsigned);
+        Ok(((row.get(0)?, row.get(1)?), [value(2)?, value(3)?, value(4)?, value(5)?]))
+    });
+    rows.unwrap().map(Result::unwrap).collect()
+}
+
+/// Starts of the five-minute buckets that hold traffic, with their incoming bytes.
+pub fn buckets(ledger: &Ledger) -> Vec<(i64, i64)> {
+    let mut statement = ledger
+        .conn
+        .prepare("SELECT start, sum(in_bytes) FROM traffic_5min GROUP BY start ORDER BY start")
+        .unwrap();
+    let rows = statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?))).unwrap();
+    rows.map(Result::unwrap).collect()
+}

@@ -1,0 +1,288 @@
+use rusqlite::params;
+use traffic_common::Family;
+
+use crate::{
+    AdjustmentRequest, Ledger, LedgerConfig, LedgerError, Report, ReportQuery,
+    closing::close::former_adjustment_hash, testing::*,
+};
+
+/// Two months of one drain a day, from November 10.
+fn two_months() -> (File, Node) {
+    let mut file = ledger();
+    let mut node = Node::balanced(NOON);
+    for _ in 0..60 {
+        node.traffic("101", 1, [1, 100, 1, 10])
+            .traffic("102", 0, [1, 7, 1, 7])
+            .pass(86_400)
+            .drain(&mut file.ledger);
+    }
+    (file, node)
+}
+
+fn adjustment() -> AdjustmentRequest {
+    AdjustmentRequest {
+        period: "2026-11".to_owned(),
+        container: "101".to_owned(),
+        class: 1,
+        family: None,
+        packets: [-1, 0],
+        bytes: [-100, 0],
+        reason: "attack, credited".to_owned(),
+        made: time(NOON + 60 * 86_400),
+    }
+}
+
+fn refusal(file: &mut File, request: &AdjustmentRequest) -> String {
+    let previewed = file.ledger.preview_adjustment(request).unwrap_err().to_string();
+    let refused = file.ledger.adjust(request).unwrap_err().to_string();
+    assert_eq!(previewed, refused);
+    refused
+}
+
+#[test]
+fn periods_are_closed_in_order_and_once_they_are_over() {
+    let (mut file, node) = two_months();
+    let reason = |result| match result {
+        Err(LedgerError::NotClosable { reason, .. }) => reason,
+        other => panic!("{other:?}"),
+    };
+    for skipping in ["2026-12", "2027-01"] {
+        assert!(reason(file.ledger.close(skipping, node.wall)).contains("run `trafctl close 2026-11` first"));
+    }
+    assert_eq!(file.ledger.close("2026-11", node.wall).unwrap().name, "2026-11");
+    let december = file.ledger.close("2026-12", node.wall).unwrap();
+    assert_eq!((december.name.as_str(), december.rows), ("2026-12", 2));
+    for closed in ["2026-11", "2026-12"] {
+        assert!(reason(file.ledger.close(closed, node.wall)).contains("closed already"));
+    }
+    assert!(reason(file.ledger.close("2027-01", node.wall)).contains("last drain"));
+    assert!(file.ledger.close("December", node.wall).is_err());
+}
+
+#[test]
+fn a_month_without_figures_needs_no_close() {
+    let (mut file, mut node) = two_months();
+    // January ends, February and March see nothing, and the drain of April has something again.
+    node.pass(90 * 86_400).traffic("101", 1, [1, 100, 1, 10]).drain(&mut file.ledger);
+    node.pass(30 * 86_400).drain(&mut file.ledger);
+    for month in ["2026-11", "2026-12", "2027-01", "2027-04"] {
+        file.ledger.close(month, node.wall).unwrap();
+    }
+    let audit = file.ledger.audit().unwrap();
+    assert_eq!((audit.problems, audit.chain_entries), (vec![], 4));
+}
+
+#[test]
+fn nothing_is_booked_into_a_closed_period() {
+    let (mut file, mut node) = two_months();
+    file.ledger.close("2026-11", node.wall).unwrap();
+    file.ledger.close("2026-12", node.wall).unwrap();
+    node.set_clock(-20 * 86_400).traffic("101", 1, [1, 1000, 0, 0]).pass(60).drain(&mut file.ledger);
+    file.ledger.maintain(node.wall).unwrap();
+    let report = file.ledger.report(&ReportQuery::default()).unwrap();
+    assert_eq!(report.total.total.bytes, 60 * 110 + 1000);
+    let audit = file.ledger.audit().unwrap();
+    assert_eq!(audit.problems, Vec::<String>::new());
+    assert_eq!(audit.chain_entries, 2);
+}
+
+#[test]
+fn corrections_are_shown_and_chained() {
+    let (mut file, node) = two_months();
+    let unclosed = file.ledger.adjust(&adjustment());
+    assert!(matches!(unclosed, Err(LedgerError::NotClosed(_))));
+    let november = file.ledger.close("2026-11", node.wall).unwrap();
+    let made = file.ledger.adjust(&adjustment()).unwrap().adjustment;
+    let december = file.ledger.close("2026-12", node.wall).unwrap();
+    assert_ne!(november.hash, december.hash);
+    let query = ReportQuery { to: Some(november.end), ..ReportQuery::default() };
+    let report = file.ledger.report(&query).unwrap();
+    assert_eq!(report.closed, [november]);
+    assert_eq!(report.adjustments, [made]);
+    assert_eq!(report.total.total.bytes, 20 * 110);
+    let audit = file.ledger.audit().unwrap();
+    assert_eq!(audit.problems, Vec::<String>::new());
+    assert_eq!((audit.chain_entries, audit.chain_hash), (3, Some(december.hash)));
+    assert!(audit.units > 60);
+}
+
+#[test]
+fn a_correction_is_previewed_and_stands_beside_the_frozen_figures() {
+    let (mut file, node) = two_months();
+    file.ledger.close("2026-11", node.wall).unwrap();
+    let preview = file.ledger.preview_adjustment(&adjustment()).unwrap();
+    assert_eq!((preview.frozen, preview.corrected_before), ([20, 2000, 20, 200], [0; 4]));
+    assert_eq!((preview.to_bill, preview.chained.is_none()), ([19, 1900, 20, 200], true));
+    assert_eq!(file.ledger.audit().unwrap().chain_entries, 1);
+    file.ledger.adjust(&adjustment()).unwrap();
+    let other = AdjustmentRequest { packets: [2, -3], bytes: [30, -40], ..adjustment() };
+    let second = file.ledger.adjust(&other).unwrap();
+    assert_eq!((second.corrected_before, second.to_bill), ([-1, -100, 0, 0], [21, 1930, 17, 160]));
+
+    let report = |query: &ReportQuery| file.ledger.report(query).unwrap();
+    let whole = report(&ReportQuery::default());
+    assert_eq!(whole.total.total.bytes, 60 * 110, "the lines stay as they were");
+    assert_eq!(whole.corrected.len(), 1);
+    let line = &whole.corrected[0];
+    assert_eq!((line.frozen, line.corrections), ([20, 2000, 20, 200], [1, -70, -3, -40]));
+    assert_eq!(line.to_bill, [21, 1930, 17, 160]);
+    for (containers, classes, shown) in
+        [(vec!["101"], vec![], 2), (vec!["102"], vec![], 0), (vec![], vec![2], 0)]
+    {
+        let containers = containers.into_iter().map(str::to_owned).collect();
+        let query = ReportQuery { containers, classes, ..ReportQuery::default() };
+        assert_eq!(report(&query).adjustments.len(), shown);
+    }
+    assert_eq!(file.ledger.audit().unwrap().problems, Vec::<String>::new());
+}
+
+#[test]
+fn a_correction_that_makes_no_sense_is_refused() {
+    let (mut file, node) = two_months();
+    file.ledger.close("2026-11", node.wall).unwrap();
+    let with = |change: fn(&mut AdjustmentRequest)| {
+        let mut request = adjustment();
+        change(&mut request);
+        request
+    };
+    for (request, why) in [
+        (with(|request| request.reason = " ".to_owned()), "reason"),
+        (with(|request| request.reason = "two\nlines".to_owned()), "reason"),
+        (with(|request| (request.packets, request.bytes) = ([0; 2], [0; 2])), "nothing"),
+        (with(|request| request.bytes = [-2001, 0]), "2026-11 has 2000 bytes in of 101 class 1 ipv4"),
+        (with(|request| request.packets = [0, -21]), "20 packets out"),
+        (with(|request| request.family = Some(Family::Ipv6)), "0 packets in"),
+        (with(|request| request.class = 7), "0 packets in"),
+        (with(|request| request.container = "999".to_owned()), "has a container 999"),
+        (with(|request| request.period = "2026-12".to_owned()), "not closed"),
+        (with(|request| request.period = "November".to_owned()), "write it like 2026-10"),
+    ] {
+        let refused = refusal(&mut file, &request);
+        assert!(refused.contains(why), "{refused}");
+    }
+    file.ledger.adjust(&adjustment()).unwrap();
+    assert!(refusal(&mut file, &adjustment()).contains("made at"));
+    let added = with(|request| (request.class, request.packets, request.bytes) = (7, [1, 0], [50, 0]));
+    let remarks = file.ledger.adjust(&added).unwrap().remarks;
+    assert!(remarks[0].contains("no frozen row"), "{remarks:?}");
+}
+
+#[test]
+fn a_correction_is_of_who_had_the_id_when_the_period_was_closed() {
+    let (mut file, mut node) = two_months();
+    file.ledger.close("2026-11", node.wall).unwrap();
+    let retired = file.ledger.retire("101", node.wall).unwrap();
+    node.traffic_in("101", 2, 1, [1, 5, 1, 5]).pass(60).drain(&mut file.ledger);
+    let adjusted = file.ledger.adjust(&adjustment()).unwrap();
+    assert_eq!((adjusted.frozen[1], adjusted.container_now), (2000, Some(retired.clone())));
+    let of = |container: &str| {
+        let query = ReportQuery { containers: vec![container.to_owned()], ..ReportQuery::default() };
+        file.ledger.report(&query).unwrap().adjustments.len()
+    };
+    assert_eq!((of(&retired), of("101")), (1, 0));
+}
+
+/// November is closed, without figures of 103; that has a correction in it, and another customer has its id since. The label
+/// of the one before.
+fn corrected_without_a_frozen_row() -> (File, Node, String) {
+    let (mut file, mut node) = two_months();
+    node.traffic("103", 1, [1, 9, 1, 9]).pass(60).drain(&mut file.ledger);
+    file.ledger.close("2026-11", node.wall).unwrap();
+    let made = file.ledger.adjust(&of_103(node.wall)).unwrap();
+    assert!(made.remarks[0].contains("no frozen row"), "{made:?}");
+    let retired = file.ledger.retire("103", node.pass(60).wall).unwrap();
+    node.traffic_in("103", 2, 1, [1, 5, 1, 5]).pass(60).drain(&mut file.ledger);
+    (file, node, retired)
+}
+
+fn of_103(made: jiff::Timestamp) -> AdjustmentRequest {
+    AdjustmentRequest { container: "103".to_owned(), packets: [1, 0], bytes: [50, 0], made, ..adjustment() }
+}
+
+fn report_of(ledger: &Ledger, container: &str) -> Report {
+    let query = ReportQuery { containers: vec![container.to_owned()], ..ReportQuery::default() };
+    ledger.report(&query).unwrap()
+}
+
+#[test]
+fn a_correction_does_not_go_to_the_next_customer() {
+    let (mut file, mut node, retired) = corrected_without_a_frozen_row();
+    let of_old = report_of(&file.ledger, &retired).corrected;
+    assert_eq!((of_old.len(), of_old[0].to_bill), (1, [1, 50, 0, 0]));
+    assert_eq!(of_old[0].container_now.as_ref(), Some(&retired));
+    let of_new = report_of(&file.ledger, "103");
+    assert_eq!((of_new.corrected, of_new.adjustments), (vec![], vec![]));
+    // The same for the new one is another correction, and begins from nothing.
+    let of_new = file.ledger.adjust(&of_103(node.pass(60).wall)).unwrap();
+    assert_eq!((of_new.corrected_before, of_new.to_bill), ([0; 4], [1, 50, 0, 0]));
+    let whole = file.ledger.report(&ReportQuery::default()).unwrap();
+    let names: Vec<_> = whole.corrected.iter().map(|line| line.container_now.clone()).collect();
+    assert_eq!(names, [Some(retired.clone()), None]);
+    // By its present name as well as by the former one.
+    let more = AdjustmentRequest { container: retired.clone(), ..of_103(node.wall) };
+    let more = AdjustmentRequest { reason: "more".to_owned(), ..more };
+    assert_eq!(file.ledger.adjust(&more).unwrap().to_bill, [2, 100, 0, 0]);
+    assert_eq!(report_of(&file.ledger, &retired).corrected[0].to_bill, [2, 100, 0, 0]);
+    assert_eq!(file.ledger.audit().unwrap().problems, Vec::<String>::new());
+}
+
+#[test]
+fn corrections_of_an_older_version_are_found_their_containers() {
+    let (mut file, mut node, retired) = corrected_without_a_frozen_row();
+    file.ledger.adjust(&adjustment()).unwrap();
+    let of_retired = AdjustmentRequest { container: retired.clone(), ..of_103(node.pass(60).wall) };
+    file.ledger.adjust(&AdjustmentRequest { reason: "late".to_owned(), ..of_retired }).unwrap();
+    file.ledger.adjust(&of_103(node.wall)).unwrap();
+    let numbers = |ledger: &Ledger| -> Vec<i64> {
+        let mut statement = ledger.conn.prepare("SELECT number FROM adjustment ORDER BY id").unwrap();
+        statement.query_map([], |row| row.get(0)).unwrap().map(Result::unwrap).collect()
+    };
+    let before = numbers(&file.ledger);
+    assert_eq!((before[0], before[3] != before[0]), (before[2], true));
+    // As version 2 wrote them.
+    for seq in 2..=5_i64 {
+        let conn = &file.ledger.conn;
+        let hash = |seq: i64| -> String {
+            conn.query_row("SELECT hash FROM chain WHERE seq = ?1", [seq], |row| row.get(0)).unwrap()
+        };
+        let former = former_adjustment_hash(conn, seq - 1, Some(&hash(seq - 1))).unwrap();
+        assert_ne!(former, hash(seq));
+        conn.execute("UPDATE chain SET hash = ?2 WHERE seq = ?1", params![seq, former]).unwrap();
+    }
+    let former = "ALTER TABLE adjustment DROP COLUMN number; PRAGMA user_version = 2";
+    file.ledger.conn.execute_batch(former).unwrap();
+    let path = file.ledger.path().to_owned();
+    file.ledger = Ledger::open(&path, LedgerConfig::default()).unwrap();
+    assert!(path.with_file_name("ledger.sqlite.v2-backup").exists());
+    assert_eq!(numbers(&file.ledger), before);
+    assert_eq!(file.ledger.audit().unwrap().problems, Vec::<String>::new());
+    let other = AdjustmentRequest { reason: "later".to_owned(), ..adjustment() };
+    file.ledger.adjust(&other).unwrap();
+    let audit = file.ledger.audit().unwrap();
+    assert_eq!((audit.problems, audit.chain_entries), (vec![], 6));
+}
+
+#[test]
+fn an_audit_finds_what_was_changed() {
+    for (tamper, finding) in [
+        ("UPDATE closed_row SET in_bytes = in_bytes + 1 WHERE class = 1", "does not fit"),
+        ("UPDATE adjustment SET reason = 'none'", "does not fit"),
+        ("UPDATE adjustment SET number = number + 1", "does not fit"),
+        ("DELETE FROM chain WHERE seq = 2", "missing"),
+        (
+            "UPDATE traffic_day SET out_bytes = 0 WHERE start = (SELECT max(start) FROM traffic_day)",
+            "traffic_day",
+        ),
+        ("DELETE FROM traffic_hour WHERE start = (SELECT max(start) FROM traffic_hour)", "traffic_day"),
+        ("UPDATE traffic_month SET in_packets = 0 WHERE class = 1", "differ from its month"),
+        ("INSERT INTO traffic_5min VALUES (300, 1, 1, 0, 1, 1, 1, 1, 1)", "not listed"),
+    ] {
+        let (mut file, node) = two_months();
+        file.ledger.close("2026-11", node.wall).unwrap();
+        file.ledger.adjust(&adjustment()).unwrap();
+        file.ledger.close("2026-12", node.wall).unwrap();
+        assert!(file.ledger.conn.execute(tamper, []).unwrap() > 0, "{tamper}");
+        let problems = file.ledger.audit().unwrap().problems;
+        assert!(problems.iter().any(|problem| problem.contains(finding)), "{tamper}: {problems:?}");
+    }
+}

@@ -1,0 +1,88 @@
+use traffic_common::Fault;
+
+use crate::{By, GapReason, InterfaceReport, LedgerError, ReportQuery, Split, testing::*};
+
+/// A container with an interface of its own, one on a shared interface, and faults on both.
+fn node() -> (File, Node) {
+    let mut file = ledger();
+    let mut node = Node::new(NOON);
+    node.traffic("101", 1, [20, 2000, 0, 0]).traffic("101", 0, [7, 700, 0, 0]);
+    node.traffic("201", 1, [5, 500, 0, 0]);
+    node.interface("veth101.0", Some("101"), 30, 4).interface("venet0", None, 5, 0);
+    node.fault("veth101.0", Fault::NotIp, 2).fault("venet0", Fault::NoContainer, 3);
+    node.pass(60).drain(&mut file.ledger);
+    (file, node)
+}
+
+fn ask(file: &File, query: &ReportQuery) -> InterfaceReport {
+    file.ledger.report_interfaces(query).unwrap()
+}
+
+fn differences(report: &InterfaceReport) -> Vec<(String, [i64; 4])> {
+    let numbers = |row: &crate::BalanceRow| {
+        let (incoming, outgoing) = (row.incoming, row.outgoing);
+        [
+            incoming.difference_packets,
+            incoming.difference_bytes,
+            outgoing.difference_packets,
+            outgoing.difference_bytes,
+        ]
+    };
+    report.balance.iter().map(|row| (row.container.clone(), numbers(row))).collect()
+}
+
+#[test]
+fn what_passed_is_told_by_interface_and_fault() {
+    let (mut file, mut node) = node();
+    let report = ask(&file, &ReportQuery::default());
+    let names: Vec<_> =
+        report.interfaces.iter().map(|row| (row.interface.as_str(), row.container.as_str())).collect();
+    assert_eq!(names, [("veth101.0", "101"), ("venet0", "(shared)")]);
+    let own = &report.interfaces[0];
+    assert_eq!((own.passed.incoming.unwrap().bytes, own.faults.outgoing.unwrap().packets), (3000, 2));
+    let faults: Vec<_> =
+        report.faults.iter().map(|row| (row.fault.as_str(), row.figures.total.packets)).collect();
+    assert_eq!(faults, [("not_ip", 2), ("no_container", 3)]);
+    assert_eq!(report.gaps[0].reason, GapReason::BeforeAttach);
+    // By day, over a day more, summed up or not.
+    node.traffic("101", 1, [1, 100, 0, 0]).interface("veth101.0", Some("101"), 31, 4);
+    node.pass(86_400).drain(&mut file.ledger);
+    let days = ReportQuery { by: By::Day, ..ReportQuery::default() };
+    let before = ask(&file, &days);
+    let passed: Vec<_> =
+        before.interfaces.iter().map(|row| (row.period.as_str(), row.passed.total.packets)).collect();
+    assert_eq!(passed, [("2026-11-10", 30), ("2026-11-10", 5), ("2026-11-11", 1)]);
+    file.ledger.maintain(node.wall).unwrap();
+    assert_eq!(ask(&file, &days), before);
+}
+
+#[test]
+fn a_balance_shows_what_is_missing_and_where() {
+    let (file, _) = node();
+    let report = ask(&file, &ReportQuery::default());
+    // Of what passed into 101, 3 packets are nowhere; the faults went out, where nothing passed.
+    let expected = [
+        ("101".to_owned(), [3, 300, -2, -120]),
+        ("(shared)".to_owned(), [0, 0, -3, -180]),
+        ("(node)".to_owned(), [3, 300, -5, -300]),
+    ];
+    assert_eq!(differences(&report), expected);
+    let incoming = report.balance[2].incoming;
+    assert_eq!((incoming.passed.packets, incoming.billed.packets, incoming.class_zero.packets), (35, 25, 7));
+    let of_101 = ReportQuery { containers: vec!["101".to_owned()], ..ReportQuery::default() };
+    assert_eq!(differences(&ask(&file, &of_101)), expected[..1]);
+    let of_201 = ReportQuery { containers: vec!["201".to_owned()], ..ReportQuery::default() };
+    assert_eq!(differences(&ask(&file, &of_201)), []);
+}
+
+#[test]
+fn interfaces_know_no_classes() {
+    let (file, _) = node();
+    for query in [
+        ReportQuery { classes: vec![1], ..ReportQuery::default() },
+        ReportQuery { percentile: Some(95.0), ..ReportQuery::default() },
+        ReportQuery { split: Split { family: true, ..Split::default() }, ..ReportQuery::default() },
+    ] {
+        assert!(matches!(file.ledger.report_interfaces(&query), Err(LedgerError::Query(_))));
+    }
+}

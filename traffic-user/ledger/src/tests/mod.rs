@@ -1,0 +1,13 @@
+//! The ledger on real files, fed with made-up readings.
+
+mod closing;
+mod control_totals;
+mod crashes;
+mod draining;
+mod exchange;
+mod histories;
+mod interfaces;
+mod pva;
+mod pva_import;
+mod reports;
+mod rollups;

@@ -1,0 +1,46 @@
+//! What the ledger remembers of earlier readings as a whole: when they were, and before what nothing may be booked.
+
+use jiff::Timestamp;
+use rusqlite::{Connection, OptionalExtension as _};
+
+use crate::{
+    error::LedgerError,
+    ids,
+    time::{bucket_assignment::ClockReading, reading_checks::Past},
+};
+
+/// Nothing is booked into closed periods, nor where finer rows were dropped already.
+pub(crate) fn floor(conn: &Connection) -> Result<i64, LedgerError> {
+    let closed: Option<i64> = conn.query_row("SELECT max(end) FROM period", [], |row| row.get(0))?;
+    let dropped = ids::meta_integer(conn, "dropped_before_5min")?;
+    Ok(closed.max(dropped).unwrap_or(i64::MIN / 2))
+}
+
+/// The last reading, of whatever epoch.
+pub(crate) fn latest_reading(conn: &Connection) -> Result<Option<Past>, LedgerError> {
+    past_of(conn, None)
+}
+
+/// The last reading of an epoch.
+pub(crate) fn reading_of_epoch(conn: &Connection, epoch: i64) -> Result<Option<Past>, LedgerError> {
+    past_of(conn, Some(epoch))
+}
+
+fn past_of(conn: &Connection, epoch: Option<i64>) -> Result<Option<Past>, LedgerError> {
+    let row = conn
+        .prepare_cached(
+            "SELECT id, boot_id, last_wall_ms, last_boottime_ns, last_bucket, last_class_table
+             FROM epoch WHERE drains > 0 AND (?1 IS NULL OR id = ?1) ORDER BY drains DESC LIMIT 1",
+        )?
+        .query_row([epoch], |row| {
+            let clock = (row.get::<_, i64>(2)?, row.get::<_, i64>(3)?);
+            Ok((row.get(0)?, row.get(1)?, clock, row.get(4)?, row.get(5)?))
+        })
+        .optional()?;
+    let Some((epoch, boot_id, (wall_ms, boottime_ns), bucket_s, class_table)) = row else { return Ok(None) };
+    let clock = ClockReading {
+        wall: Timestamp::from_millisecond(wall_ms)?,
+        boottime_ns: boottime_ns.cast_unsigned(),
+    };
+    Ok(Some(Past { epoch, boot_id, clock, bucket_s, class_table }))
+}

@@ -1,0 +1,321 @@
+//! Sums of the coarser levels, made from the finer ones when a unit is over, and made again when something is booked
+//! into it later; and dropping what has been kept long enough.
+//!
+//! A rollup replaces the rows of one unit within one transaction, so it can be interrupted and repeated at will. Until it is done
+//! the finer unit is marked dirty and readers use the finer rows. Rows are dropped by units of the level above, each together
+//! with the note of how far they are dropped, and only where nothing is dirty below; so that can stop anywhere as well.
+
+use std::time::{Duration, Instant};
+
+use jiff::{Span, Timestamp, ToSpan as _};
+use rusqlite::{Connection, OptionalExtension as _, TransactionBehavior, params};
+use traffic_model::calendar::{Calendar, Level};
+
+use crate::{
+    error::LedgerError,
+    ids,
+    schema::{KINDS, Kind},
+    store::Ledger,
+    write::rollup_state::{last_bucket, units_over_dirty},
+};
+
+/// What maintenance did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Maintenance {
+    /// Hours, days and months that were summed up.
+    pub rolled_up: usize,
+    /// Rows that were dropped because their time was over.
+    pub dropped_rows: usize,
+    /// True when the time was over before the work was: the next call goes on.
+    pub left: bool,
+}
+
+/// Nothing is dropped before the clock has been steady for so long: a clock in the wrong year must not cost anything.
+const STEADY_S: i64 = 86_400;
+
+/// Name of the value that holds before what five-minute rows are dropped.
+const DROPPED_FIVE_MINUTES: &str = "dropped_before_5min";
+/// Units share a transaction for so long. One for each would wait for the disk as often; much longer ones would keep other
+/// writers waiting, who give up after [`BUSY_TIMEOUT`](crate::migrate::BUSY_TIMEOUT).
+const TRANSACTION: Duration = Duration::from_millis(500);
+/// Pause between transactions that have no end in sight. A waiting writer looks every 100 ms at the latest; without a pause it
+/// would hardly ever find the lock free.
+const PAUSE: Duration = Duration::from_millis(110);
+
+/// How much time maintenance has.
+#[derive(Clone, Copy, Debug)]
+struct Pace {
+    /// `None` for any.
+    until: Option<Instant>,
+}
+
+impl Pace {
+    fn is_over(self) -> bool {
+        self.until.is_some_and(|until| Instant::now() >= until)
+    }
+
+    /// When a transaction that begins now should end.
+    fn end_of_transaction(self) -> Instant {
+        let end = Instant::now() + TRANSACTION;
+        self.until.map_or(end, |until| end.min(until))
+    }
+
+    /// Lets other writers in, between two transactions.
+    fn pause(self) {
+        if self.until.is_none() {
+            std::thread::sleep(PAUSE);
+        }
+    }
+}
+
+impl Maintenance {
+    const fn is_anything(&self) -> bool {
+        self.rolled_up > 0 || self.dropped_rows > 0
+    }
+}
+
+impl Ledger {
+    /// Sums up the units that are over and drops rows that were kept long enough, all of them, however long it takes. It commits
+    /// often and lets other writers in between.
+    ///
+    /// # Errors
+    /// When the file cannot be written. What was committed before stays.
+    pub fn maintain(&mut self, now: Timestamp) -> Result<Maintenance, LedgerError> {
+        self.maintain_at_pace(now, Pace { until: None })
+    }
+
+    /// The same for a limited time, for who has other things to do: [`Maintenance::left`] says whether to call again. At least
+    /// one unit is done in each call, so it gets on however short the time, and may take longer than `time` by one unit (a
+    /// large node's month is a few tenths of a second).
+    ///
+    /// # Errors
+    /// As [`Ledger::maintain`].
+    pub fn maintain_for(&mut self, now: Timestamp, time: Duration) -> Result<Maintenance, LedgerError> {
+        self.maintain_at_pace(now, Pace { until: Some(Instant::now() + time) })
+    }
+
+    fn maintain_at_pace(&mut self, now: Timestamp, pace: Pace) -> Result<Maintenance, LedgerError> {
+        let open = last_bucket(&self.conn)?;
+        let mut done = Maintenance::default();
+        // A level only when the finer one is done: units would be summed up several times otherwise.
+        for level in [Level::Hour, Level::Day, Level::Month] {
+            if !done.left {
+                self.roll_up(level, open, pace, &mut done)?;
+            }
+        }
+        if !done.left {
+            self.drop_old(now, pace, &mut done)?;
+        }
+        if done.is_anything() {
+            self.checkpoint()?;
+        }
+        Ok(done)
+    }
+
+    fn roll_up(
+        &mut self,
+        level: Level,
+        open: Option<i64>,
+        pace: Pace,
+        done: &mut Maintenance,
+    ) -> Result<(), LedgerError> {
+        let Some(finer) = level.finer() else { return Ok(()) };
+        let mut units = Vec::new();
+        for start in units_over_dirty(&self.conn, &self.calendar, finer, level)? {
+            let end = self.calendar.end(level, start)?;
+            if !open.is_some_and(|open| start <= open && open < end) {
+                units.push((start, end));
+            }
+        }
+        let mut units = units.into_iter().peekable();
+        while units.peek().is_some() {
+            if done.is_anything() && pace.is_over() {
+                done.left = true;
+                return Ok(());
+            }
+            let transaction = self.conn.transaction_with_behavior(TransactionBehavior::Immediate)?;
+            let end_of_transaction = pace.end_of_transaction();
+            for (start, end) in units.by_ref() {
+                done.rolled_up += usize::from(roll_up_unit(&transaction, level, finer, start, end)?);
+                if Instant::now() >= end_of_transaction {
+                    break;
+                }
+            }
+            transaction.commit()?;
+            if units.peek().is_some() {
+                pace.pause();
+            }
+        }
+        Ok(())
+    }
+
+    fn drop_old(&mut self, now: Timestamp, pace: Pace, done: &mut Maintenance) -> Result<(), LedgerError> {
+        let steady_since = ids::meta_integer(&self.conn, "steady_since")?;
+        if steady_since.is_none_or(|since| now.as_second() - since < STEADY_S) {
+            return Ok(());
+        }
+        let months = Span::new().months(i64::from(self.retention.hours_months));
+        let days = i64::from(self.retention.five_minutes_days).days();
+        for (level, kept) in [(Level::FiveMinutes, days), (Level::Hour, months)] {
+            let zone = self.calendar.zone().clone();
+            let oldest = now.to_zoned(zone).checked_sub(kept)?.timestamp().as_second();
+            let Some(dropping) = Dropping::of(level) else { continue };
+            let mut horizon = self.calendar.start(dropping.above, oldest)?;
+            if level == Level::Hour {
+                // Where five minutes are kept, something may be booked, and its day is summed up from all its hours again.
+                let Some(before) = ids::meta_integer(&self.conn, DROPPED_FIVE_MINUTES)? else { continue };
+                horizon = horizon.min(self.calendar.start(dropping.above, before)?);
+            }
+            self.drop_level(dropping, horizon, pace, done)?;
+        }
+        Ok(())
+    }
+
+    /// Drops rows of a level that are older than `horizon`, in whole units of the level above, all of which are summed up.
+    fn drop_level(
+        &mut self,
+        dropping: Dropping,
+        horizon: i64,
+        pace: Pace,
+        done: &mut Maintenance,
+    ) -> Result<(), LedgerError> {
+        let is_dropped = |before: Option<i64>| before.is_some_and(|before| before >= horizon);
+        while !is_dropped(ids::meta_integer(&self.conn, dropping.key)?) {
+            if done.is_anything() && pace.is_over() {
+                done.left = true;
+                return Ok(());
+            }
+            let transaction = self.conn.transaction_with_behavior(TransactionBehavior::Immediate)?;
+            let end_of_transaction = pace.end_of_transaction();
+            loop {
+                let dropped_before = ids::meta_integer(&transaction, dropping.key)?;
+                if is_dropped(dropped_before) {
+                    break;
+                }
+                let waiting = "SELECT 1 FROM unit WHERE level <= ?1 AND dirty AND start < ?2";
+                if transaction.prepare_cached(waiting)?.exists(params![dropping.level as u8, horizon])? {
+                    transaction.commit()?;
+                    return Ok(());
+                }
+                // Never back, whatever is found where nothing should be.
+                let before = dropping.next(&transaction, &self.calendar, horizon)?;
+                let before = before.max(dropped_before.unwrap_or(before));
+                done.dropped_rows += dropping.drop_before(&transaction, before, dropped_before)?;
+                if Instant::now() >= end_of_transaction {
+                    break;
+                }
+            }
+            transaction.commit()?;
+            if !is_dropped(ids::meta_integer(&self.conn, dropping.key)?) {
+                pace.pause();
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Sums up a unit from the finer rows, unless that was done meanwhile; whether it was to be done. Never without that look:
+/// another process may have done it since the units were listed, and dropped the finer rows then.
+pub(crate) fn roll_up_unit(
+    transaction: &Connection,
+    level: Level,
+    finer: Level,
+    start: i64,
+    end: i64,
+) -> Result<bool, LedgerError> {
+    let dirty = "SELECT 1 FROM unit WHERE level = ?1 AND start >= ?2 AND start < ?3 AND dirty";
+    if !transaction.prepare_cached(dirty)?.exists(params![finer as u8, start, end])? {
+        return Ok(false);
+    }
+    for kind in KINDS {
+        transaction
+            .prepare_cached(&format!("DELETE FROM {} WHERE start = ?1", kind.table(level)))?
+            .execute([start])?;
+        transaction.prepare_cached(&sum_up(&kind, level, finer))?.execute([start, end])?;
+    }
+    // Months are the last level: nothing is made from them.
+    let dirty = level != Level::Month;
+    transaction
+        .prepare_cached(
+            "INSERT INTO unit (level, start, end, dirty, finest) VALUES (?1, ?2, ?3, ?4, 0)
+             ON CONFLICT (level, start) DO UPDATE SET dirty = excluded.dirty",
+        )?
+        .execute(params![level as u8, start, end, dirty])?;
+    transaction
+        .prepare_cached(
+            "UPDATE unit SET dirty = 0 WHERE level = ?1 AND start >= ?2 AND start < ?3 AND dirty",
+        )?
+        .execute(params![finer as u8, start, end])?;
+    Ok(true)
+}
+
+/// A level whose rows are dropped when they were kept long enough.
+#[derive(Clone, Copy, Debug)]
+struct Dropping {
+    level: Level,
+    /// The level in whose units it is dropped.
+    above: Level,
+    /// Name of the value that holds before what its rows are dropped.
+    key: &'static str,
+}
+
+impl Dropping {
+    /// `None` for levels that are kept for ever.
+    const fn of(level: Level) -> Option<Self> {
+        match level {
+            Level::FiveMinutes => Some(Self { level, above: Level::Hour, key: DROPPED_FIVE_MINUTES }),
+            Level::Hour => Some(Self { level, above: Level::Day, key: "dropped_before_hour" }),
+            Level::Day | Level::Month => None,
+        }
+    }
+
+    /// End of the earliest unit above that still has rows before `horizon`, or `horizon` where none has; all in seconds since
+    /// the Unix epoch.
+    fn next(self, conn: &Connection, calendar: &Calendar, horizon: i64) -> Result<i64, LedgerError> {
+        let first: Option<i64> = conn
+            .prepare_cached("SELECT start FROM unit WHERE level = ?1 AND start < ?2 ORDER BY start LIMIT 1")?
+            .query_row(params![self.level as u8, horizon], |row| row.get(0))
+            .optional()?;
+        let Some(first) = first else { return Ok(horizon) };
+        Ok(calendar.end(self.above, calendar.start(self.above, first)?)?.min(horizon))
+    }
+
+    /// Drops all rows that begin before an instant, both in seconds since the Unix epoch; the number of rows.
+    fn drop_before(
+        self,
+        transaction: &Connection,
+        before: i64,
+        dropped_before: Option<i64>,
+    ) -> Result<usize, LedgerError> {
+        let mut rows = 0;
+        for kind in KINDS {
+            rows += transaction
+                .prepare_cached(&format!("DELETE FROM {} WHERE start < ?1", kind.table(self.level)))?
+                .execute([before])?;
+        }
+        transaction
+            .prepare_cached("DELETE FROM unit WHERE level = ?1 AND start < ?2")?
+            .execute(params![self.level as u8, before])?;
+        transaction
+            .prepare_cached("UPDATE unit SET finest = 1 WHERE level = ?1 AND start < ?2 AND start >= ?3")?
+            .execute(params![self.above as u8, before, dropped_before.unwrap_or(i64::MIN)])?;
+        if self.level == Level::FiveMinutes {
+            transaction.prepare_cached("DELETE FROM span WHERE bucket < ?1")?.execute([before])?;
+        }
+        ids::set_meta_integer(transaction, self.key, before)?;
+        Ok(rows)
+    }
+}
+
+fn sum_up(kind: &Kind, level: Level, finer: Level) -> String {
+    let keys = kind.keys.join(", ");
+    let sums: Vec<String> = kind.values.iter().map(|value| format!("sum({value})")).collect();
+    format!(
+        "INSERT INTO {} (start, {keys}, {}) SELECT ?1, {keys}, {} FROM {} WHERE start >= ?1 AND start < ?2
+         GROUP BY {keys}",
+        kind.table(level),
+        kind.values.join(", "),
+        sums.join(", "),
+        kind.table(finer),
+    )
+}

@@ -1,0 +1,362 @@
+//! The spans of time that the ledger sums over, five minutes, hours, days and billing months, and how long each is kept. Pure.
+//!
+//! Five minutes are aligned to UTC. Hours, days and months are those of the billing zone: an hour begins when the
+//! zone's clock shows a full one (in India at half past by UTC) or jumps, a day at its first instant there, so days of
+//! 23 and 25 hours come out by themselves. Starts are seconds since the Unix epoch and ends are exclusive. Every start of a
+//! level is a start of all finer levels.
+
+use jiff::civil::Date;
+use jiff::tz::TimeZone;
+use jiff::{Timestamp, ToSpan as _};
+
+/// Why a calendar or one of its periods cannot be had.
+#[derive(Debug, thiserror::Error)]
+pub enum CalendarError {
+    /// The system's time zone database has no such zone.
+    #[error("this system's time zone database has no zone {name:?}; write a name such as \"Europe/Berlin\"")]
+    UnknownZone {
+        /// The name as given.
+        name: String,
+    },
+    /// The billing day is not a day of a month.
+    #[error("billing day {0} is not within 1 to 31")]
+    BillingDay(u8),
+    /// A date or an instant is outside the years that can be represented.
+    #[error("the time is outside the years -9999 to 9999, or is not a date")]
+    Time(#[from] jiff::Error),
+}
+
+/// Length of the finest bucket in seconds.
+pub const FIVE_MINUTES_S: i64 = 300;
+
+/// Start of the five minutes that an instant lies in; both in seconds since the Unix epoch.
+pub const fn five_minutes_of(unix_s: i64) -> i64 {
+    unix_s - unix_s.rem_euclid(FIVE_MINUTES_S)
+}
+
+/// How long the sums of one table reach. Ordered from fine to coarse.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[repr(u8)]
+pub enum Level {
+    /// Five minutes.
+    FiveMinutes = 0,
+    /// An hour of the billing zone.
+    Hour = 1,
+    /// A calendar day of the billing zone.
+    Day = 2,
+    /// A billing month.
+    Month = 3,
+}
+
+impl Level {
+    /// All levels, from fine to coarse.
+    pub const ALL: [Self; 4] = [Self::FiveMinutes, Self::Hour, Self::Day, Self::Month];
+
+    /// The name in table names and output.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::FiveMinutes => "5min",
+            Self::Hour => "hour",
+            Self::Day => "day",
+            Self::Month => "month",
+        }
+    }
+
+    /// The next finer level.
+    pub const fn finer(self) -> Option<Self> {
+        match self {
+            Self::FiveMinutes => None,
+            Self::Hour => Some(Self::FiveMinutes),
+            Self::Day => Some(Self::Hour),
+            Self::Month => Some(Self::Day),
+        }
+    }
+}
+
+/// How long finer levels are kept. Days and months are kept for ever.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Retention {
+    /// Days of five-minute rows.
+    pub five_minutes_days: u16,
+    /// Months of hourly rows, which are kept no shorter than five-minute rows.
+    pub hours_months: u16,
+}
+
+impl Default for Retention {
+    /// 35 days and 13 months.
+    fn default() -> Self {
+        Self { five_minutes_days: 35, hours_months: 13 }
+    }
+}
+
+/// A time zone and the day of the month on which its billing months begin.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Calendar {
+    zone: TimeZone,
+    zone_name: String,
+    billing_day: u8,
+}
+
+impl Calendar {
+    /// Takes the name of a time zone as in the IANA database and a day of 1 to 31; a month that has no such day begins
+    /// on its last one.
+    ///
+    /// # Errors
+    /// When the zone is unknown on this node or the day is no day of a month.
+    pub fn new(zone_name: &str, billing_day: u8) -> Result<Self, CalendarError> {
+        if !(1..=31).contains(&billing_day) {
+            return Err(CalendarError::BillingDay(billing_day));
+        }
+        let zone = if zone_name == "UTC" {
+            TimeZone::UTC
+        } else {
+            TimeZone::get(zone_name)
+                .map_err(|_not_found| CalendarError::UnknownZone { name: zone_name.to_owned() })?
+        };
+        Ok(Self { zone, zone_name: zone_name.to_owned(), billing_day })
+    }
+
+    /// UTC and months that begin on the first.
+    pub fn utc() -> Self {
+        Self { zone: TimeZone::UTC, zone_name: "UTC".to_owned(), billing_day: 1 }
+    }
+
+    /// The zone.
+    pub const fn zone(&self) -> &TimeZone {
+        &self.zone
+    }
+
+    /// The zone's name as it was given.
+    pub fn zone_name(&self) -> &str {
+        &self.zone_name
+    }
+
+    /// The day on which months begin.
+    pub const fn billing_day(&self) -> u8 {
+        self.billing_day
+    }
+
+    /// Start of the bucket that an instant lies in.
+    ///
+    /// # Errors
+    /// When the instant is outside the years that can be represented.
+    pub fn start(&self, level: Level, unix_s: i64) -> Result<i64, CalendarError> {
+        match level {
+            Level::FiveMinutes => Ok(five_minutes_of(unix_s)),
+            Level::Hour => self.hour_start(unix_s),
+            Level::Day => self.date_start(self.date(unix_s)?),
+            Level::Month => self.date_start(self.month_date(self.date(unix_s)?)?),
+        }
+    }
+
+    /// End of the bucket that begins at `start_s`: the start of the next one.
+    ///
+    /// # Errors
+    /// As for [`Calendar::start`].
+    pub fn end(&self, level: Level, start_s: i64) -> Result<i64, CalendarError> {
+        match level {
+            Level::FiveMinutes => Ok(start_s + FIVE_MINUTES_S),
+            Level::Hour => self.hour_end(start_s),
+            Level::Day => self.date_start(self.date(start_s)?.tomorrow()?),
+            Level::Month => self.next_month(self.date(start_s)?),
+        }
+    }
+
+    /// True when a bucket of this level begins at the instant.
+    ///
+    /// # Errors
+    /// As for [`Calendar::start`].
+    pub fn is_start(&self, level: Level, unix_s: i64) -> Result<bool, CalendarError> {
+        Ok(self.start(level, unix_s)? == unix_s)
+    }
+
+    /// The buckets that cover `from_s` to `to_s`, as starts and ends; the first begins at or before `from_s`.
+    ///
+    /// # Errors
+    /// As for [`Calendar::start`].
+    pub fn cover(&self, level: Level, from_s: i64, to_s: i64) -> Result<Vec<(i64, i64)>, CalendarError> {
+        let mut buckets = Vec::new();
+        let mut start_s = self.start(level, from_s)?;
+        while start_s < to_s {
+            let end_s = self.end(level, start_s)?;
+            buckets.push((start_s, end_s));
+            start_s = end_s;
+        }
+        Ok(buckets)
+    }
+
+    /// The billing month named `YYYY-MM`: the one that begins in that calendar month.
+    ///
+    /// # Errors
+    /// When the text is no month.
+    pub fn month_named(&self, name: &str) -> Result<(i64, i64), CalendarError> {
+        let first: Date = format!("{name}-01").parse()?;
+        let start_s = self.date_start(self.billing_date(first)?)?;
+        Ok((start_s, self.end(Level::Month, start_s)?))
+    }
+
+    /// How output names the bucket of a level that begins at `start_s`, in the zone.
+    ///
+    /// # Errors
+    /// As for [`Calendar::start`].
+    pub fn label(&self, level: Level, start_s: i64) -> Result<String, CalendarError> {
+        let local = Timestamp::from_second(start_s)?.to_zoned(self.zone.clone());
+        let format = match level {
+            Level::FiveMinutes | Level::Hour => "%Y-%m-%dT%H:%M%:z",
+            Level::Day => "%Y-%m-%d",
+            Level::Month => "%Y-%m",
+        };
+        Ok(local.strftime(format).to_string())
+    }
+
+    fn date(&self, unix_s: i64) -> Result<Date, CalendarError> {
+        Ok(Timestamp::from_second(unix_s)?.to_zoned(self.zone.clone()).date())
+    }
+
+    /// The first instant of a date, which is not midnight where the clock is set forward at midnight.
+    fn date_start(&self, date: Date) -> Result<i64, CalendarError> {
+        let start = date.to_zoned(self.zone.clone())?.start_of_day()?;
+        // No zone has been off by less than five minutes since standard time came; before that, days are rounded.
+        Ok(five_minutes_of(start.timestamp().as_second()))
+    }
+
+    fn billing_date(&self, any_of_month: Date) -> Result<Date, CalendarError> {
+        let last = any_of_month.days_in_month();
+        let day = i8::try_from(self.billing_day).unwrap_or(last).min(last);
+        Ok(any_of_month.with().day(day).build()?)
+    }
+
+    fn month_date(&self, date: Date) -> Result<Date, CalendarError> {
+        let this = self.billing_date(date)?;
+        if date >= this { Ok(this) } else { self.billing_date(date.first_of_month().checked_sub(1.month())?) }
+    }
+
+    fn next_month(&self, date: Date) -> Result<i64, CalendarError> {
+        let begun = self.month_date(date)?;
+        self.date_start(self.billing_date(begun.first_of_month().checked_add(1.month())?)?)
+    }
+
+    fn hour_start(&self, unix_s: i64) -> Result<i64, CalendarError> {
+        let at = Timestamp::from_second(unix_s)?;
+        let offset_s = i64::from(self.zone.to_offset(at).seconds());
+        let aligned = unix_s - (unix_s + offset_s).rem_euclid(3600);
+        // Where the clock jumped within this hour by something else than hours, the hour begins at the jump.
+        let jump = self.zone.preceding(at.checked_add(1.second())?).next();
+        let jump_s = jump.map_or(i64::MIN, |transition| transition.timestamp().as_second());
+        Ok(five_minutes_of(aligned.max(jump_s)))
+    }
+
+    fn hour_end(&self, start_s: i64) -> Result<i64, CalendarError> {
+        let at = Timestamp::from_second(start_s)?;
+        let offset_s = i64::from(self.zone.to_offset(at).seconds());
+        let aligned = start_s - (start_s + offset_s).rem_euclid(3600) + 3600;
+        let jump = self.zone.following(at).next();
+        let jump_s = jump.map_or(i64::MAX, |transition| five_minutes_of(transition.timestamp().as_second()));
+        Ok(aligned.min(jump_s))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const ZONES: [&str; 9] = [
+        "UTC",
+        "Europe/Berlin",
+        "America/New_York",
+        "Asia/Kolkata",
+        "Asia/Kathmandu",
+        "Australia/Lord_Howe",
+        "America/Sao_Paulo",
+        "Asia/Beirut",
+        "Pacific/Apia",
+    ];
+
+    fn at(text: &str) -> i64 {
+        text.parse::<Timestamp>().unwrap().as_second()
+    }
+
+    fn hours_of_day(zone: &str, instant: &str) -> usize {
+        let calendar = Calendar::new(zone, 1).unwrap();
+        let start = calendar.start(Level::Day, at(instant)).unwrap();
+        let end = calendar.end(Level::Day, start).unwrap();
+        let hours = calendar.cover(Level::Hour, start, end).unwrap();
+        assert_eq!((hours[0].0, hours[hours.len() - 1].1), (start, end));
+        assert_eq!((end - start) / 3600, i64::try_from(hours.len()).unwrap());
+        hours.len()
+    }
+
+    #[test]
+    fn days_around_daylight_saving_have_23_and_25_hours() {
+        assert_eq!(hours_of_day("Europe/Berlin", "2026-03-29T12:00:00Z"), 23);
+        assert_eq!(hours_of_day("Europe/Berlin", "2026-10-25T12:00:00Z"), 25);
+        assert_eq!(hours_of_day("Europe/Berlin", "2026-10-26T12:00:00Z"), 24);
+        assert_eq!(hours_of_day("America/New_York", "2026-03-08T12:00:00Z"), 23);
+        assert_eq!(hours_of_day("America/New_York", "2026-11-01T12:00:00Z"), 25);
+    }
+
+    #[test]
+    fn a_zone_of_half_hours_has_its_own_hours() {
+        let calendar = Calendar::new("Asia/Kolkata", 1).unwrap();
+        assert_eq!(
+            calendar.start(Level::Hour, at("2026-05-05T10:10:00Z")).unwrap(),
+            at("2026-05-05T09:30:00Z")
+        );
+        assert_eq!(
+            calendar.start(Level::Day, at("2026-05-05T10:10:00Z")).unwrap(),
+            at("2026-05-04T18:30:00Z")
+        );
+    }
+
+    #[test]
+    fn billing_months_are_clamped_to_the_month() {
+        let calendar = Calendar::new("UTC", 31).unwrap();
+        assert_eq!(
+            calendar.month_named("2026-02").unwrap(),
+            (at("2026-02-28T00:00:00Z"), at("2026-03-31T00:00:00Z"))
+        );
+        assert_eq!(
+            calendar.start(Level::Month, at("2026-03-30T10:00:00Z")).unwrap(),
+            at("2026-02-28T00:00:00Z")
+        );
+        let tenth = Calendar::new("UTC", 10).unwrap();
+        assert_eq!(
+            tenth.start(Level::Month, at("2026-01-09T23:59:59Z")).unwrap(),
+            at("2025-12-10T00:00:00Z")
+        );
+        assert_eq!(tenth.label(Level::Month, at("2025-12-10T00:00:00Z")).unwrap(), "2025-12");
+        assert!(matches!(Calendar::new("UTC", 32), Err(CalendarError::BillingDay(32))));
+        assert!(Calendar::new("Mars/Olympus", 1).is_err());
+    }
+
+    #[test]
+    fn labels_are_local_and_show_the_offset_that_tells_doubled_hours_apart() {
+        let calendar = Calendar::new("Europe/Berlin", 1).unwrap();
+        let label = |text| calendar.label(Level::Hour, at(text)).unwrap();
+        assert_eq!(label("2026-10-25T00:00:00Z"), "2026-10-25T02:00+02:00");
+        assert_eq!(label("2026-10-25T01:00:00Z"), "2026-10-25T02:00+01:00");
+    }
+
+    proptest! {
+        /// Buckets partition time, and every level nests in the next.
+        #[test]
+        fn buckets_partition_and_nest(
+            zone in 0..ZONES.len(), day in 1..=31_u8, unix_s in 946_684_800..2_208_988_800_i64,
+        ) {
+            let calendar = Calendar::new(ZONES[zone], day).unwrap();
+            for level in Level::ALL {
+                let start = calendar.start(level, unix_s).unwrap();
+                let end = calendar.end(level, start).unwrap();
+                prop_assert!(start <= unix_s && unix_s < end, "{level:?} {start} {unix_s} {end}");
+                prop_assert_eq!(calendar.start(level, start).unwrap(), start);
+                prop_assert_eq!(calendar.start(level, end).unwrap(), end);
+                prop_assert_eq!(calendar.start(level, end - 1).unwrap(), start);
+                for finer in Level::ALL.into_iter().take_while(|&finer| finer < level) {
+                    prop_assert!(calendar.is_start(finer, start).unwrap(), "{finer:?} in {level:?} at {start}");
+                }
+            }
+        }
+    }
+}

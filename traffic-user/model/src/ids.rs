@@ -1,0 +1,123 @@
+//! Ids of containers, and bytes as text.
+
+use std::fmt;
+
+/// A container's id as text: a number or a UUID, never empty, at most 63 bytes. `0` is the node itself.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ContainerId(String);
+
+/// The id of the node itself.
+pub const NODE_ID: &str = "0";
+
+fn is_uuid(text: &str) -> bool {
+    let digit_or_dash = |(at, b): (usize, u8)| {
+        if matches!(at, 8 | 13 | 18 | 23) { b == b'-' } else { b.is_ascii_hexdigit() }
+    };
+    text.len() == 36 && text.bytes().enumerate().all(digit_or_dash)
+}
+
+/// Why a text is no container id.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("container id {id:?} is not usable: {reason}")]
+pub struct InvalidContainerId {
+    /// What was given.
+    pub id: String,
+    /// What is wrong with it.
+    pub reason: &'static str,
+}
+
+impl ContainerId {
+    /// Takes letters, digits, `-`, `_`, `.` and `:`; braces around a UUID are dropped and its letters made small.
+    ///
+    /// # Errors
+    /// When the id is empty, too long for its place in the maps, or holds other characters (it stands in
+    /// blank-separated columns).
+    pub fn new(id: &str) -> Result<Self, InvalidContainerId> {
+        let invalid = |reason| InvalidContainerId { id: id.to_owned(), reason };
+        let bare = id.strip_prefix('{').and_then(|rest| rest.strip_suffix('}')).unwrap_or(id);
+        if bare.is_empty() {
+            return Err(invalid("it is empty"));
+        }
+        if bare.len() >= traffic_common::CONTAINER_ID_BYTES {
+            return Err(invalid("it is longer than 63 bytes"));
+        }
+        if !bare.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.:".contains(&b)) {
+            return Err(invalid("only letters, digits and - _ . : may stand in it"));
+        }
+        Ok(Self(if is_uuid(bare) { bare.to_ascii_lowercase() } else { bare.to_owned() }))
+    }
+
+    /// Takes the id of a container or a machine: as [`Self::new`], but for `0`, which is the node itself.
+    ///
+    /// # Errors
+    /// As [`Self::new`], and when the id is the node's.
+    pub fn of_container(id: &str) -> Result<Self, InvalidContainerId> {
+        let taken = Self::new(id)?;
+        if taken.0.bytes().all(|b| b == b'0') {
+            let reason = "it is the node itself, whose interfaces are named under [node] uplinks";
+            return Err(InvalidContainerId { id: id.to_owned(), reason });
+        }
+        Ok(taken)
+    }
+
+    /// The node itself.
+    pub fn node() -> Self {
+        Self(NODE_ID.to_owned())
+    }
+
+    /// Whether it is the node itself.
+    pub fn is_node(&self) -> bool {
+        self.0 == NODE_ID
+    }
+
+    /// Whether it is a UUID in its usual form.
+    pub fn is_uuid(&self) -> bool {
+        is_uuid(&self.0)
+    }
+
+    /// The id as text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for ContainerId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(&self.0)
+    }
+}
+
+/// Bytes in lower-case hexadecimal.
+pub fn hex(bytes: &[u8]) -> String {
+    use fmt::Write as _;
+    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
+        // Writing to a String cannot fail.
+        let _infallible = write!(text, "{byte:02x}");
+        text
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids_as_people_type_them() {
+        let id = |text: &str| ContainerId::new(text).map(|id| id.to_string());
+        assert_eq!(id("101"), Ok("101".to_owned()));
+        assert_eq!(
+            id("{6D1E1C39-63E6-4A2B-8EF4-1B7A1D2F3C4D}"),
+            Ok("6d1e1c39-63e6-4a2b-8ef4-1b7a1d2f3c4d".to_owned())
+        );
+        assert_eq!(id("Web-Server"), Ok("Web-Server".to_owned()), "only UUIDs have no case");
+        for bad in ["", "{}", "a b", "a\tb", "ä", &"x".repeat(64)] {
+            assert!(id(bad).is_err(), "{bad:?}");
+        }
+        assert!(ContainerId::new("0").unwrap().is_node());
+        assert!(!ContainerId::new("10").unwrap().is_node());
+        for node in ["0", "00"] {
+            let error = ContainerId::of_container(node).unwrap_err().to_string();
+            assert!(error.contains("is the node itself"), "{error}");
+        }
+    }
+}

@@ -1,0 +1,23 @@
+//! What trafctl's figures are, as plain data: no kernel, no database, no output.
+//!
+//! - `ids`: container ids.
+//! - `snapshot`: one reading of all counters, which is all that leaves the kernel side.
+//! - [`calendar`]: buckets, days and billing months of a time zone.
+//! - [`live_rates`]: what passed between two readings.
+//! - [`notation`]: addresses and amounts as people write them.
+//! - [`skb_mark`]: the `skb->mark` that a shaper selects by.
+
+pub mod calendar;
+mod ids;
+pub mod live_rates;
+pub mod notation;
+#[cfg(any(test, feature = "sample"))]
+pub mod sample;
+pub mod skb_mark;
+mod snapshot;
+
+pub use ids::{ContainerId, InvalidContainerId, NODE_ID, hex};
+pub use snapshot::{
+    Balance, ByDirection, ClassCounter, ClassTableInfo, FaultCounter, InterfaceCounter, PassedCounter,
+    Snapshot, Wanted,
+};

@@ -1,0 +1,185 @@
+//! A [`Comparison`] as `trafctl compare` shows it.
+
+use std::collections::BTreeSet;
+
+use serde::Serialize;
+use traffic_common::Tally;
+
+use crate::{
+    compare::{Comparison, Reason, Row, Side},
+    render::{columns, seconds},
+};
+
+/// The table people read, with what its reasons mean.
+pub fn table(comparison: &Comparison) -> String {
+    let header = [
+        "CONTAINER",
+        "CLASS",
+        "IN BYTES",
+        "THEIRS",
+        "DIFF",
+        "IN PACKETS",
+        "THEIRS",
+        "OUT BYTES",
+        "THEIRS",
+        "DIFF",
+        "OUT PACKETS",
+        "THEIRS",
+        "LIKELY",
+    ];
+    let lines: Vec<Vec<String>> = comparison.rows.iter().map(line).collect();
+    let mut text = format!("counted from {} to {}\n\n", seconds(comparison.since), seconds(comparison.until));
+    if lines.is_empty() {
+        return text + "neither counted anything\n";
+    }
+    text += &columns(&header.map(str::to_owned), &(2..12), &lines);
+    let reasons: BTreeSet<Reason> = comparison
+        .rows
+        .iter()
+        .flat_map(|row| [row.sides.incoming.reason, row.sides.outgoing.reason])
+        .flatten()
+        .collect();
+    if reasons.is_empty() {
+        return text + "\nno difference\n";
+    }
+    text.push('\n');
+    for reason in reasons {
+        text += &format!("{}: {}\n", reason.short(), reason.explanation());
+    }
+    text
+}
+
+fn line(row: &Row) -> Vec<String> {
+    let mut line = vec![row.container.to_string(), row.class.to_string()];
+    for side in [&row.sides.incoming, &row.sides.outgoing] {
+        let theirs = |value: fn(&Tally) -> u64| {
+            side.theirs.as_ref().map_or_else(|| "-".to_owned(), |tally| value(tally).to_string())
+        };
+        line.extend([
+            side.ours.bytes.to_string(),
+            theirs(|tally| tally.bytes),
+            difference(side),
+            side.ours.packets.to_string(),
+            theirs(|tally| tally.packets),
+        ]);
+    }
+    let reasons = match (row.sides.incoming.reason, row.sides.outgoing.reason) {
+        (None, None) => String::new(),
+        (Some(both), Some(out)) if both == out => both.short().to_owned(),
+        (incoming, outgoing) => {
+            let named =
+                |way: &str, reason: Option<Reason>| reason.map(|reason| format!("{way}: {}", reason.short()));
+            [named("in", incoming), named("out", outgoing)]
+                .into_iter()
+                .flatten()
+                .collect::<Vec<_>>()
+                .join(", ")
+        }
+    };
+    line.push(reasons);
+    line
+}
+
+/// Their bytes against ours in per cent, cut off after two decimals.
+fn difference(side: &Side) -> String {
+    let (ours, theirs) = match side.theirs {
+        Some(theirs) if theirs.bytes != side.ours.bytes => {
+            (i128::from(side.ours.bytes), i128::from(theirs.bytes))
+        }
+        _ => return String::new(),
+    };
+    if ours == 0 {
+        return "new".to_owned();
+    }
+    let hundredths = (theirs - ours).unsigned_abs() * 10_000 / ours.unsigned_abs();
+    let sign = if theirs < ours { '-' } else { '+' };
+    format!("{sign}{}.{:02} %", hundredths / 100, hundredths % 100)
+}
+
+/// One document.
+///
+/// # Errors
+/// When serialisation fails, which it has no cause to.
+pub fn json(comparison: &Comparison) -> anyhow::Result<String> {
+    let document = Document {
+        version: 1,
+        since: seconds(comparison.since),
+        until: seconds(comparison.until),
+        rows: comparison.rows.iter().map(Flat::from).collect(),
+    };
+    Ok(serde_json::to_string_pretty(&document)? + "\n")
+}
+
+/// The rows, with a header.
+///
+/// # Errors
+/// When serialisation fails, which it has no cause to.
+pub fn csv(comparison: &Comparison) -> anyhow::Result<String> {
+    let mut writer = csv::WriterBuilder::new().has_headers(false).from_writer(Vec::new());
+    writer.write_record(FIELDS)?;
+    for row in &comparison.rows {
+        writer.serialize(Flat::from(row))?;
+    }
+    Ok(String::from_utf8(writer.into_inner()?)?)
+}
+
+#[derive(Debug, Serialize)]
+struct Document<'a> {
+    version: u32,
+    since: String,
+    until: String,
+    rows: Vec<Flat<'a>>,
+}
+
+/// The fields of [`Flat`], for the header of a sheet without rows too.
+const FIELDS: [&str; 12] = [
+    "container",
+    "class",
+    "in_bytes",
+    "in_bytes_theirs",
+    "in_packets",
+    "in_packets_theirs",
+    "in_reason",
+    "out_bytes",
+    "out_bytes_theirs",
+    "out_packets",
+    "out_packets_theirs",
+    "out_reason",
+];
+
+/// A row; what they do not show is null.
+#[derive(Debug, Serialize)]
+struct Flat<'a> {
+    container: &'a str,
+    class: u8,
+    in_bytes: u64,
+    in_bytes_theirs: Option<u64>,
+    in_packets: u64,
+    in_packets_theirs: Option<u64>,
+    in_reason: Option<Reason>,
+    out_bytes: u64,
+    out_bytes_theirs: Option<u64>,
+    out_packets: u64,
+    out_packets_theirs: Option<u64>,
+    out_reason: Option<Reason>,
+}
+
+impl<'a> From<&'a Row> for Flat<'a> {
+    fn from(row: &'a Row) -> Self {
+        let (incoming, outgoing) = (&row.sides.incoming, &row.sides.outgoing);
+        Self {
+            container: row.container.as_str(),
+            class: row.class,
+            in_bytes: incoming.ours.bytes,
+            in_bytes_theirs: incoming.theirs.map(|tally| tally.bytes),
+            in_packets: incoming.ours.packets,
+            in_packets_theirs: incoming.theirs.map(|tally| tally.packets),
+            in_reason: incoming.reason,
+            out_bytes: outgoing.ours.bytes,
+            out_bytes_theirs: outgoing.theirs.map(|tally| tally.bytes),
+            out_packets: outgoing.ours.packets,
+            out_packets_theirs: outgoing.theirs.map(|tally| tally.packets),
+            out_reason: outgoing.reason,
+        }
+    }
+}

@@ -1,0 +1,188 @@
+//! A [`LiveRates`] as `trafctl top` shows it.
+
+use serde::Serialize;
+use traffic_common::Tally;
+use traffic_model::{ByDirection, live_rates::LiveRates};
+
+use crate::render::{Amounts, finish, plain_table, seconds};
+
+/// The table people read, of no more lines than there is room for.
+pub fn table(throughput: &LiveRates, by_class: bool, room: Option<usize>) -> String {
+    let rates = |passed: &ByDirection<Tally>| {
+        [passed.incoming, passed.outgoing]
+            .map(|one| [bits(one.bytes, throughput.seconds), whole(one.packets, throughput.seconds)])
+            .concat()
+    };
+    let head = format!(
+        "node {}  {}  over {:.2} s  layer 3, as on the wire\n\n",
+        throughput.node,
+        seconds(throughput.time),
+        throughput.seconds
+    );
+    let mut header = vec!["CONTAINER"];
+    header.extend(by_class.then_some("CLASS"));
+    let first = header.len();
+    header.extend(["IN", "IN PACKETS/S", "OUT", "OUT PACKETS/S"]);
+    let mut table = plain_table(&header, &(first..header.len()));
+    let line = |name: String, class: Option<u8>, passed: &ByDirection<Tally>| {
+        let mut line = vec![name];
+        line.extend(by_class.then(|| class.map_or_else(String::new, |class| class.to_string())));
+        line.extend(rates(passed));
+        line
+    };
+    // Above the rows: two lines of the head, the columns' names and the two sums; below, the end of the screen.
+    let shown = room.map_or(usize::MAX, |lines| lines.saturating_sub(6).max(1));
+    table.add_row(line("(all)".to_owned(), None, &throughput.classes));
+    table.add_row(line("(no class)".to_owned(), None, &throughput.faults));
+    for row in throughput.rows.iter().take(shown) {
+        table.add_row(line(row.container.to_string(), row.class, &row.passed));
+    }
+    head + finish(&table).trim_end() + "\n"
+}
+
+/// A rate for people, in powers of 1000 as rates are.
+fn bits(bytes: u64, seconds: f64) -> String {
+    const UNITS: [&str; 5] = ["bit/s", "kbit/s", "Mbit/s", "Gbit/s", "Tbit/s"];
+    #[expect(clippy::cast_precision_loss, reason = "three digits are shown")]
+    let mut value = bytes as f64 * 8.0 / seconds.max(f64::MIN_POSITIVE);
+    if bytes == 0 {
+        return "0".to_owned();
+    }
+    let mut unit = 0;
+    while value >= 999.5 && unit + 1 < UNITS.len() {
+        value /= 1000.0;
+        unit += 1;
+    }
+    let decimals = match value {
+        ..9.995 => 2,
+        ..99.95 => 1,
+        _ => 0,
+    };
+    format!("{value:.decimals$} {}", UNITS[unit])
+}
+
+fn whole(packets: u64, seconds: f64) -> String {
+    #[expect(clippy::cast_precision_loss, reason = "it is shown without decimals")]
+    let rate = packets as f64 / seconds.max(f64::MIN_POSITIVE);
+    format!("{rate:.0}")
+}
+
+/// One document on one line, for a stream of them: what passed, and in how many seconds.
+///
+/// # Errors
+/// When serialisation fails, which it has no cause to.
+pub fn json_line(throughput: &LiveRates) -> anyhow::Result<String> {
+    Ok(serde_json::to_string(&Document::from(throughput))? + "\n")
+}
+
+/// The JSON document; its names never change within a version.
+#[derive(Debug, Serialize)]
+struct Document<'a> {
+    version: u32,
+    node: &'a str,
+    time: String,
+    seconds: f64,
+    basis: &'static str,
+    rows: Vec<Row<'a>>,
+    all: Amounts,
+    no_class: Amounts,
+}
+
+#[derive(Debug, Serialize)]
+struct Row<'a> {
+    container: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    class: Option<u8>,
+    #[serde(flatten)]
+    passed: Amounts,
+}
+
+impl<'a> From<&'a LiveRates> for Document<'a> {
+    fn from(throughput: &'a LiveRates) -> Self {
+        let row = |row: &'a traffic_model::live_rates::Row| Row {
+            container: row.container.as_str(),
+            class: row.class,
+            passed: (&row.passed).into(),
+        };
+        Self {
+            version: 1,
+            node: &throughput.node,
+            time: throughput.time.to_string(),
+            seconds: throughput.seconds,
+            basis: "l3-wire",
+            rows: throughput.rows.iter().map(row).collect(),
+            all: (&throughput.classes).into(),
+            no_class: (&throughput.faults).into(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use traffic_model::{ContainerId, live_rates};
+
+    use super::*;
+
+    fn passed(bytes: u64, packets: u64) -> ByDirection<Tally> {
+        ByDirection {
+            incoming: Tally { packets, bytes },
+            outgoing: Tally { packets: packets * 2, bytes: bytes * 3 },
+        }
+    }
+
+    fn sample() -> LiveRates {
+        let row = |id: &str, class, bytes, packets| live_rates::Row {
+            container: ContainerId::new(id).unwrap(),
+            class,
+            passed: passed(bytes, packets),
+        };
+        LiveRates {
+            node: "n1".to_owned(),
+            time: "2026-11-23T12:00:00Z".parse().unwrap(),
+            seconds: 2.0,
+            rows: vec![row("101", Some(2), 300_000_000, 20_000), row("102", Some(1), 500, 7)],
+            classes: passed(300_000_500, 20_007),
+            faults: passed(28, 1),
+        }
+    }
+
+    #[test]
+    fn a_table_of_rates() {
+        assert_eq!(
+            table(&sample(), true, None),
+            "node n1  2026-11-23T12:00:00Z  over 2.00 s  layer 3, as on the wire\n\
+             \n\
+             CONTAINER   CLASS           IN  IN PACKETS/S          OUT  OUT PACKETS/S\n\
+             (all)              1.20 Gbit/s         10004  3.60 Gbit/s          20007\n\
+             (no class)           112 bit/s             0    336 bit/s              1\n\
+             101         2      1.20 Gbit/s         10000  3.60 Gbit/s          20000\n\
+             102         1      2.00 kbit/s             4  6.00 kbit/s              7\n"
+        );
+    }
+
+    #[test]
+    fn no_more_lines_than_there_is_room_for() {
+        for (room, lines) in [(Some(24), 7), (Some(7), 6), (Some(1), 6), (None, 7)] {
+            assert_eq!(table(&sample(), false, room).lines().count(), lines, "{room:?}");
+        }
+    }
+
+    #[test]
+    fn rates_for_people() {
+        let shown = [0, 1, 124, 125, 12_499, 125_000_000, u64::MAX].map(|bytes| bits(bytes, 1.0));
+        assert_eq!(
+            shown,
+            ["0", "8.00 bit/s", "992 bit/s", "1.00 kbit/s", "100 kbit/s", "1.00 Gbit/s", "147573953 Tbit/s"]
+        );
+    }
+
+    #[test]
+    fn a_document_a_line() {
+        let line = json_line(&sample()).unwrap();
+        assert_eq!(line.matches('\n').count(), 1);
+        let value: serde_json::Value = serde_json::from_str(&line).unwrap();
+        assert_eq!(value["rows"][1]["out_packets"], 14);
+        assert_eq!(value["no_class"]["in_bytes"], 28);
+        assert_eq!(value["seconds"], 2.0);
+    }
+}

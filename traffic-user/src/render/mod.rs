@@ -1,0 +1,110 @@
+//! Results as text: tables for people, JSON and CSV for programs. Knows neither kernel nor ledger.
+
+pub mod compare;
+pub mod dump;
+pub mod ledger;
+pub mod live_rates;
+pub mod status;
+
+use std::ops::Range;
+
+use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
+use jiff::Timestamp;
+use serde::Serialize;
+use traffic_common::Tally;
+use traffic_model::ByDirection;
+
+/// A table as all commands show them: no lines, numbers to the right.
+fn plain_table<T: AsRef<str>>(header: &[T], numbers: &Range<usize>) -> Table {
+    let mut table = Table::new();
+    table
+        .load_style(presets::NOTHING)
+        .set_content_arrangement(ContentArrangement::Disabled)
+        .set_header(header.iter().map(AsRef::as_ref));
+    for (at, column) in table.column_iter_mut().enumerate() {
+        column.set_padding((0, 2));
+        if numbers.contains(&at) {
+            column.set_cell_alignment(CellAlignment::Right);
+        }
+    }
+    table
+}
+
+/// A table without blanks at the ends of its lines.
+fn finish(table: &Table) -> String {
+    let mut text: String = table.lines().map(|line| line.trim_end().to_owned() + "\n").collect();
+    text.push('\n');
+    text
+}
+
+/// A table of texts.
+pub fn rows(header: &[&str], rows: impl Iterator<Item = Vec<String>>) -> String {
+    let mut table = plain_table(header, &(0..0));
+    for row in rows {
+        table.add_row(row);
+    }
+    finish(&table).trim_end().to_owned() + "\n"
+}
+
+/// A table of which some columns are numbers.
+pub fn columns(header: &[String], numbers: &Range<usize>, lines: &[Vec<String>]) -> String {
+    let mut table = plain_table(header, numbers);
+    for line in lines {
+        table.add_row(line);
+    }
+    finish(&table).trim_end().to_owned() + "\n"
+}
+
+/// Bytes for people (powers of 1024), or as they are.
+pub fn bytes(value: u64, human: bool) -> String {
+    const UNITS: [&str; 6] = ["KiB", "MiB", "GiB", "TiB", "PiB", "EiB"];
+    if !human || value < 1024 {
+        return value.to_string();
+    }
+    let power = (value.ilog2() / 10).min(6);
+    #[expect(clippy::cast_precision_loss, reason = "two decimals are shown")]
+    let scaled = value as f64 / (1_u64 << (10 * power)) as f64;
+    format!("{scaled:.2} {}", UNITS[power as usize - 1])
+}
+
+/// To the second, in UTC.
+fn seconds(time: Timestamp) -> String {
+    Timestamp::from_second(time.as_second()).unwrap_or(time).to_string()
+}
+
+/// Both directions in a JSON document.
+#[derive(Debug, Serialize)]
+struct Amounts {
+    in_bytes: u64,
+    in_packets: u64,
+    out_bytes: u64,
+    out_packets: u64,
+}
+
+impl From<&ByDirection<Tally>> for Amounts {
+    fn from(passed: &ByDirection<Tally>) -> Self {
+        let ByDirection { incoming, outgoing } = passed;
+        Self {
+            in_bytes: incoming.bytes,
+            in_packets: incoming.packets,
+            out_bytes: outgoing.bytes,
+            out_packets: outgoing.packets,
+        }
+    }
+}
+
+fn is_zero(tally: &Tally) -> bool {
+    *tally == Tally::default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bytes_for_people() {
+        let shown = [0, 1023, 1024, 1536, 1 << 20, 5 << 30, u64::MAX].map(|value| bytes(value, true));
+        assert_eq!(shown, ["0", "1023", "1.00 KiB", "1.50 KiB", "1.00 MiB", "5.00 GiB", "16.00 EiB"]);
+        assert_eq!(bytes(123_456_789, false), "123456789");
+    }
+}
