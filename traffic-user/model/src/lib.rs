@@ -4,8 +4,9 @@
 //! - `snapshot`: one reading of all counters, which is all that leaves the kernel side.
 //! - [`calendar`]: buckets, days and billing months of a time zone.
 //! - [`live_rates`]: what passed between two readings.
-//! - [`notation`]: addresses and amounts as people write them.
+//! - [`notation`]: hardware addresses and IP prefixes as text.
 //! - [`skb_mark`]: the `skb->mark` that a shaper selects by.
+//! - [`units`]: amounts of bytes and durations as text.
 
 pub mod calendar;
 mod ids;
@@ -15,6 +16,7 @@ pub mod notation;
 pub mod sample;
 pub mod skb_mark;
 mod snapshot;
+pub mod units;
 
 pub use ids::{ContainerId, InvalidContainerId, NODE_ID, hex};
 pub use snapshot::{

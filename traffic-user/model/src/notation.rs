@@ -1,4 +1,4 @@
-//! How people write hardware addresses, local addresses and numbers of bytes.
+//! Parsers for hardware addresses, and for local addresses and prefixes. Amounts are in [`units`](crate::units).
 
 use std::net::IpAddr;
 
@@ -46,78 +46,9 @@ pub fn parse_prefix(text: &str) -> Result<IpNet, String> {
     ))
 }
 
-/// Reads bytes with a sign and a unit: `-1.5GB`, `+200MiB`, `1048576`. Units without an `i` are powers of 1000.
-///
-/// # Errors
-/// One line saying what to write instead; also when it is no whole number of bytes.
-pub fn parse_signed_bytes(text: &str) -> Result<i64, String> {
-    let wrong = |what: &str| format!("{text:?} {what}: write -1.5GB, +200MiB or 1048576");
-    let (negative, rest) = match text.strip_prefix('-') {
-        Some(rest) => (true, rest),
-        None => (false, text.strip_prefix('+').unwrap_or(text)),
-    };
-    let digits = rest.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(rest.len());
-    let (number, unit) = rest.split_at(digits);
-    let scale: i128 = match unit.trim_start().to_ascii_lowercase().as_str() {
-        "" | "b" => 1,
-        "kb" => 1000,
-        "mb" => 1000_i128.pow(2),
-        "gb" => 1000_i128.pow(3),
-        "tb" => 1000_i128.pow(4),
-        "kib" => 1 << 10,
-        "mib" => 1 << 20,
-        "gib" => 1 << 30,
-        "tib" => 1 << 40,
-        _ => return Err(wrong("has an unknown unit")),
-    };
-    let (whole, fraction) = number.split_once('.').unwrap_or((number, ""));
-    if whole.is_empty() || fraction.len() > 15 || (number.contains('.') && fraction.is_empty()) {
-        return Err(wrong("is no number of bytes"));
-    }
-    let digits: i128 = format!("{whole}{fraction}").parse().map_err(|_| wrong("is no number of bytes"))?;
-    let divisor = 10_i128.pow(u32::try_from(fraction.len()).unwrap_or(0));
-    let scaled = digits.checked_mul(scale).ok_or_else(|| wrong("is too much"))?;
-    if scaled % divisor != 0 {
-        return Err(wrong("is no whole number of bytes"));
-    }
-    let bytes = i64::try_from(scaled / divisor).map_err(|_| wrong("is too much"))?;
-    Ok(if negative { -bytes } else { bytes })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn bytes_as_people_write_them() {
-        for (text, bytes) in [
-            ("0", 0),
-            ("-1.5GB", -1_500_000_000),
-            ("+200MiB", 209_715_200),
-            ("1048576", 1_048_576),
-            ("1.25 kb", 1250),
-            ("0.5KiB", 512),
-            ("-7B", -7),
-            ("9.2tb", 9_200_000_000_000),
-        ] {
-            assert_eq!(parse_signed_bytes(text), Ok(bytes), "{text}");
-        }
-        for (text, why) in [
-            ("", "no number"),
-            ("-", "no number"),
-            ("1.", "no number"),
-            (".5GB", "no number"),
-            ("1.2.3GB", "no number"),
-            ("--5", "unit"),
-            ("5 GBit", "unit"),
-            ("1.5", "whole"),
-            ("0.0001kB", "whole"),
-            ("9999999999TB", "too much"),
-        ] {
-            let error = parse_signed_bytes(text).unwrap_err();
-            assert!(error.contains(why), "{text}: {error}");
-        }
-    }
 
     fn net(text: &str) -> IpNet {
         text.parse().unwrap()

@@ -5,7 +5,7 @@ use clap::{Args, ValueEnum};
 use jiff::Timestamp;
 use traffic_common::Family;
 use traffic_ledger::AdjustmentRequest;
-use traffic_model::notation;
+use traffic_model::units;
 
 use crate::{
     cli::{Done, Format, Global, print},
@@ -36,11 +36,11 @@ pub struct Options {
     family: Option<FamilyName>,
     /// Layer-3 bytes to the container to add, or to take: -1.5GB, 200MiB, 1048576
     #[arg(long = "in", value_name = "BYTES", default_value = "0", allow_hyphen_values = true,
-        value_parser = notation::parse_signed_bytes)]
+        value_parser = units::parse_signed_bytes)]
     in_bytes: i64,
     /// The same from the container
     #[arg(long = "out", value_name = "BYTES", default_value = "0", allow_hyphen_values = true,
-        value_parser = notation::parse_signed_bytes)]
+        value_parser = units::parse_signed_bytes)]
     out_bytes: i64,
     /// Packets to the container to add, or to take
     #[arg(long, value_name = "N", default_value_t = 0, allow_hyphen_values = true)]

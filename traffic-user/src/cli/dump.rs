@@ -1,8 +1,9 @@
 //! `trafctl dump`
 
-use std::io::IsTerminal as _;
+use std::{io::IsTerminal as _, time::Duration};
 
 use clap::Args;
+use traffic_model::units::parse_repeat_interval;
 
 use crate::{
     cli::{Done, Global, SheetFormat, Shown, pause, print},
@@ -35,10 +36,10 @@ pub struct Options {
     /// Bytes in KiB, MiB, GiB (table only)
     #[arg(long)]
     human: bool,
-    /// Show anew each so many seconds, until interrupted
-    #[arg(long, value_name = "SECONDS", num_args = 0..=1, require_equals = true, default_missing_value = "1",
-        value_parser = clap::value_parser!(u64).range(1..))]
-    watch: Option<u64>,
+    /// Repeat at this interval until interrupted (1s, 500ms, 1m)
+    #[arg(long, value_name = "INTERVAL", num_args = 0..=1, require_equals = true, default_missing_value = "1s",
+        value_parser = parse_repeat_interval)]
+    watch: Option<Duration>,
     /// How to write it
     #[arg(long, value_enum, default_value_t)]
     format: SheetFormat,
@@ -62,14 +63,14 @@ pub(super) async fn run(global: &Global, options: &Options) -> anyhow::Result<Do
             SheetFormat::Json => dump::json(&snapshot)?,
             SheetFormat::Csv => dump::csv(&snapshot)?,
         };
-        let Some(seconds) = options.watch else {
+        let Some(interval) = options.watch else {
             print(&text)?;
             return Ok(Done::Success);
         };
         // Home and clear, as `watch` does.
         let clear = std::io::stdout().is_terminal() && options.format == SheetFormat::Table;
         print(&if clear { format!("\x1b[H\x1b[2J{text}") } else { text })?;
-        if !pause(seconds).await? {
+        if !pause(interval).await? {
             return Ok(Done::Success);
         }
     }

@@ -329,10 +329,10 @@ pub fn say(error: &anyhow::Error) {
     }
 }
 
-/// Waits so many seconds; false when interrupted.
-async fn pause(seconds: u64) -> anyhow::Result<bool> {
+/// Waits for the interval; false when interrupted.
+async fn pause(interval: Duration) -> anyhow::Result<bool> {
     tokio::select! {
-        () = time::sleep(Duration::from_secs(seconds)) => Ok(true),
+        () = time::sleep(interval) => Ok(true),
         result = tokio::signal::ctrl_c() => {
             result?;
             Ok(false)

@@ -1,9 +1,15 @@
 //! `trafctl top`
 
-use std::io::{IsTerminal as _, stdout};
+use std::{
+    io::{IsTerminal as _, stdout},
+    time::Duration,
+};
 
 use clap::{Args, ValueEnum};
-use traffic_model::live_rates::{self, Order, Selection};
+use traffic_model::{
+    live_rates::{self, Order, Selection},
+    units::parse_repeat_interval,
+};
 
 use crate::{
     cli::{Done, Format, Global, Shown, pause, print},
@@ -31,9 +37,9 @@ pub struct Options {
     /// What comes first
     #[arg(long, value_enum, default_value_t)]
     sort: Sort,
-    /// Seconds between two readings
-    #[arg(long, value_name = "SECONDS", default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..))]
-    interval: u64,
+    /// Time between two readings (1s, 500ms, 1m)
+    #[arg(long, value_name = "INTERVAL", default_value = "1s", value_parser = parse_repeat_interval)]
+    interval: Duration,
     /// How often to show it; for ever unless given
     #[arg(short = 'n', long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     times: Option<u64>,

@@ -8,6 +8,7 @@ use traffic_model::{
     ContainerId,
     calendar::{Calendar, Retention},
     notation::{parse_mac, parse_prefix},
+    units::{self, DurationRange, InvalidAmount},
 };
 
 use crate::config::{
@@ -220,26 +221,22 @@ fn interface_name(name: Spanned<String>) -> Result<String, Complaint> {
     Ok(name.into_inner())
 }
 
-/// A length of time as people write it.
-fn duration(text: &Spanned<String>) -> Result<Duration, Complaint> {
-    let parsed = text.get_ref().parse::<jiff::SignedDuration>().ok();
-    parsed
-        .and_then(|span| Duration::try_from(span).ok())
-        .ok_or_else(|| complain(text, "this is no duration: write it as \"60s\", \"500ms\" or \"5m\""))
+/// A value of a unit, parsed by one of the parsers of `units`.
+fn amount<T>(
+    text: &Spanned<String>,
+    parse: impl FnOnce(&str) -> Result<T, InvalidAmount>,
+) -> Result<T, Complaint> {
+    parse(text.get_ref()).map_err(|error| complain(text, error.to_string()))
 }
 
 impl FileIdentities {
     fn check(self) -> Result<Option<IdentityCommand>, Complaint> {
         const DEFAULT: Duration = Duration::from_secs(5);
-        const MOST: Duration = Duration::from_secs(60);
+        const RANGE: DurationRange =
+            DurationRange { shortest: Duration::from_millis(1), longest: Duration::from_secs(60) };
         let timeout = match &self.timeout {
             None => DEFAULT,
-            Some(text) => match duration(text)? {
-                timeout if timeout.is_zero() || timeout > MOST => {
-                    return Err(complain(text, "the command may take up to 60s, and not nothing"));
-                }
-                timeout => timeout,
-            },
+            Some(text) => amount(text, |text| RANGE.parse(text))?,
         };
         let Some(command) = self.command else { return Ok(None) };
         match command.get_ref().first() {
@@ -345,11 +342,12 @@ impl FileContainer {
 impl FileDrain {
     fn check(self) -> Result<Duration, Complaint> {
         const DEFAULT: Duration = Duration::from_secs(60);
-        const LEAST: Duration = Duration::from_millis(100);
-        let Some(text) = self.interval else { return Ok(DEFAULT) };
-        match duration(&text)? {
-            interval if interval >= LEAST => Ok(interval),
-            _ => Err(complain(&text, "the drain interval is at least 100ms")),
+        // A crash or power loss costs up to one interval, and readings are only checked when they are drained.
+        const RANGE: DurationRange =
+            DurationRange { shortest: Duration::from_millis(100), longest: Duration::from_hours(24) };
+        match &self.interval {
+            None => Ok(DEFAULT),
+            Some(text) => amount(text, |text| RANGE.parse(text)),
         }
     }
 }
@@ -378,28 +376,14 @@ impl FileRetention {
     fn check(self) -> Result<Retention, Complaint> {
         let default = Retention::default();
         let five_minutes_days = match self.five_minutes {
-            Some(text) => number_of(&text, &["d", "day", "days"], "35d")?,
+            Some(text) => amount(&text, units::parse_days)?,
             None => default.five_minutes_days,
         };
         let hours_months = match self.hours {
-            Some(text) => number_of(&text, &["month", "months"], "13 months")?,
+            Some(text) => amount(&text, units::parse_months)?,
             None => default.hours_months,
         };
         Ok(Retention { five_minutes_days, hours_months })
-    }
-}
-
-/// A number of one unit, at least 1: years and months differ in length, so that nothing is converted.
-fn number_of(text: &Spanned<String>, units: &[&str], example: &str) -> Result<u16, Complaint> {
-    let written = text.get_ref().trim();
-    let unit_at = written.find(|c: char| !c.is_ascii_digit()).unwrap_or(written.len());
-    let (number, unit) = written.split_at(unit_at);
-    match number.parse::<u16>() {
-        Ok(number) if number > 0 && units.contains(&unit.trim()) => Ok(number),
-        _ => Err(complain(
-            text,
-            format!("write a whole number from 1 to 65535 with its unit, as in {example:?}"),
-        )),
     }
 }
 

@@ -2,9 +2,9 @@
 
 use serde::Serialize;
 use traffic_common::Tally;
-use traffic_model::{ByDirection, ContainerId, Snapshot, Wanted};
+use traffic_model::{ByDirection, ContainerId, Snapshot, Wanted, units::format_bytes};
 
-use crate::render::{Amounts, bytes, finish, is_zero, plain_table, seconds};
+use crate::render::{Amounts, finish, is_zero, plain_table, seconds};
 
 /// What of a snapshot is wanted.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -46,7 +46,7 @@ pub struct Look {
 pub fn table(snapshot: &Snapshot, look: Look) -> String {
     let amounts = |tally: &ByDirection<Tally>| {
         [tally.incoming, tally.outgoing]
-            .map(|one| [bytes(one.bytes, look.human), one.packets.to_string()])
+            .map(|one| [format_bytes(one.bytes, look.human), one.packets.to_string()])
             .concat()
     };
     let hash = snapshot.class_table.hash_hex();

@@ -55,18 +55,6 @@ pub fn columns(header: &[String], numbers: &Range<usize>, lines: &[Vec<String>])
     finish(&table).trim_end().to_owned() + "\n"
 }
 
-/// Bytes for people (powers of 1024), or as they are.
-pub fn bytes(value: u64, human: bool) -> String {
-    const UNITS: [&str; 6] = ["KiB", "MiB", "GiB", "TiB", "PiB", "EiB"];
-    if !human || value < 1024 {
-        return value.to_string();
-    }
-    let power = (value.ilog2() / 10).min(6);
-    #[expect(clippy::cast_precision_loss, reason = "two decimals are shown")]
-    let scaled = value as f64 / (1_u64 << (10 * power)) as f64;
-    format!("{scaled:.2} {}", UNITS[power as usize - 1])
-}
-
 /// To the second, in UTC.
 fn seconds(time: Timestamp) -> String {
     Timestamp::from_second(time.as_second()).unwrap_or(time).to_string()
@@ -95,16 +83,4 @@ impl From<&ByDirection<Tally>> for Amounts {
 
 fn is_zero(tally: &Tally) -> bool {
     *tally == Tally::default()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn bytes_for_people() {
-        let shown = [0, 1023, 1024, 1536, 1 << 20, 5 << 30, u64::MAX].map(|value| bytes(value, true));
-        assert_eq!(shown, ["0", "1023", "1.00 KiB", "1.50 KiB", "1.00 MiB", "5.00 GiB", "16.00 EiB"]);
-        assert_eq!(bytes(123_456_789, false), "123456789");
-    }
 }

@@ -1,9 +1,9 @@
 //! What `trafctl status` shows.
 
 use serde::Serialize;
-use traffic_model::{Balance, ByDirection, FaultCounter};
+use traffic_model::{Balance, ByDirection, FaultCounter, units::format_bytes};
 
-use crate::render::{bytes, rows};
+use crate::render::rows;
 
 /// The state of everything, as JSON shows it.
 #[derive(Debug, Serialize)]
@@ -260,7 +260,7 @@ pub fn table(status: &Status) -> String {
         })
         .collect();
     let memory: u64 = status.memory.iter().map(|map| map.bytes).sum();
-    text += &format!("in use: {}; memory {}\n\n", used.join(", "), bytes(memory, true));
+    text += &format!("in use: {}; memory {}\n\n", used.join(", "), format_bytes(memory, true));
     text += &rows(
         &["INTERFACE", "CONTAINER", "IN", "OUT"],
         status.attachments.iter().map(|attachment| {

@@ -51,8 +51,7 @@ fn all_formats_carry_the_figures_and_the_gaps_are_said() {
     assert!(lines[1].starts_with(
         "2026-11-10T12:00+00:00,2026-11-10T12:00:00Z,2026-11-10T13:00:00Z,101,,,,10,1000,20,2000,30,3000,"
     ));
-    let json: serde_json::Value =
-        serde_json::from_str(&report(&figures, Format::Json).unwrap()).unwrap();
+    let json: serde_json::Value = serde_json::from_str(&report(&figures, Format::Json).unwrap()).unwrap();
     assert_eq!(json["rows"][0]["in"]["bytes"], 1000);
     assert_eq!(json["rows"][0]["total"]["packets"], 30);
     assert_eq!(json["gaps"][0]["reason"], "before_attach");

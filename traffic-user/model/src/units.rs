@@ -1,0 +1,404 @@
+//! Amounts of bytes and lengths of time: the one parser and the one formatter for options, configuration and output.
+//!
+//! Bytes: `B`, `k`/`kB`, `M`/`MB`, `G`/`GB`, `T`/`TB`, `P`/`PB` are powers of 1000; `KiB` to `PiB` are powers of 1024. A
+//! small `b` is refused, because it usually means bits. Durations: a number alone is seconds; `ms`, `s`, `m`, `h` and `d`
+//! may be combined. Months have no fixed length, so they are read apart and never converted.
+//!
+//! Rates (bits per second) are formatted where they are shown; addresses are in [`notation`](crate::notation).
+
+use std::time::Duration;
+
+use jiff::{SignedDuration, Span, SpanRelativeTo};
+
+const BYTE_UNITS: &str = "write a number with a unit of B, k, M, G, T, P (also kB, MB, GB, TB, PB: powers of 1000) or \
+                          KiB, MiB, GiB, TiB, PiB (powers of 1024), such as 1.5GB, 200MiB or 1048576";
+const DURATION_UNITS: &str = "write a number of seconds, or numbers with the units ms, s, m, h, d, such as 0.5, 500ms, \
+                              10s, \"1m 30s\" or 7d";
+const DAY_UNITS: &str = "write a whole number of days from 1d to 65535d, such as 35d";
+const MONTH_UNITS: &str =
+    "write a whole number of months from \"1 month\" to \"65535 months\", such as \"13 months\"";
+
+/// An amount that cannot be used: what was written, why it is refused, and what is accepted.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{text:?} {problem}; {accepted}")]
+pub struct InvalidAmount {
+    text: String,
+    problem: &'static str,
+    accepted: String,
+}
+
+impl InvalidAmount {
+    fn new(text: &str, problem: &'static str, accepted: impl Into<String>) -> Self {
+        Self { text: text.to_owned(), problem, accepted: accepted.into() }
+    }
+}
+
+/// Parses an amount of bytes, such as `1.5GB` or `1048576`.
+///
+/// # Errors
+/// When the text is not a whole, non-negative number of bytes below 2^64 in an accepted unit.
+pub fn parse_bytes(text: &str) -> Result<u64, InvalidAmount> {
+    let invalid = |problem| InvalidAmount::new(text, problem, BYTE_UNITS);
+    let bytes = exact_bytes(text.trim()).map_err(invalid)?;
+    u64::try_from(bytes).map_err(|_| invalid(if bytes < 0 { "is negative" } else { "is too large" }))
+}
+
+/// Parses a signed amount of bytes, such as `-1.5GB` or `+200MiB`.
+///
+/// # Errors
+/// When the text is not a whole number of bytes between -2^63 and 2^63 in an accepted unit.
+pub fn parse_signed_bytes(text: &str) -> Result<i64, InvalidAmount> {
+    let invalid = |problem| InvalidAmount::new(text, problem, BYTE_UNITS);
+    i64::try_from(exact_bytes(text.trim()).map_err(invalid)?).map_err(|_| invalid("is too large"))
+}
+
+/// Decimal arithmetic without floating point: a correction of a bill must not be rounded.
+fn exact_bytes(text: &str) -> Result<i128, &'static str> {
+    const NOT_A_NUMBER: &str = "is not an amount of bytes";
+    const TOO_LARGE: &str = "is too large";
+    let (negative, rest) = match text.strip_prefix('-') {
+        Some(rest) => (true, rest),
+        None => (false, text.strip_prefix('+').unwrap_or(text)),
+    };
+    let number_len = rest.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(rest.len());
+    let (number, unit) = rest.split_at(number_len);
+    let (whole, fraction) = number.split_once('.').unwrap_or((number, ""));
+    if whole.is_empty()
+        || (number.contains('.') && fraction.is_empty())
+        || !fraction.bytes().all(|b| b.is_ascii_digit())
+    {
+        return Err(NOT_A_NUMBER);
+    }
+    let scale = scale_of(unit.trim_start()).ok_or("has an unknown unit")?;
+    // More digits than this cannot be a whole number of bytes of any unit, or exceed every limit.
+    if fraction.len() > 15 {
+        return Err("is not a whole number of bytes");
+    }
+    if whole.len() > 20 {
+        return Err(TOO_LARGE);
+    }
+    let digits: i128 = format!("{whole}{fraction}").parse().map_err(|_| NOT_A_NUMBER)?;
+    let divisor = 10_i128.pow(u32::try_from(fraction.len()).unwrap_or(0));
+    let scaled = digits.checked_mul(scale).ok_or(TOO_LARGE)?;
+    if scaled % divisor != 0 {
+        return Err("is not a whole number of bytes");
+    }
+    let bytes = scaled / divisor;
+    Ok(if negative { -bytes } else { bytes })
+}
+
+fn scale_of(unit: &str) -> Option<i128> {
+    let power_of_1000 = |power| 1000_i128.pow(power);
+    Some(match unit {
+        "" | "B" => 1,
+        "k" | "K" | "kB" | "KB" => power_of_1000(1),
+        "M" | "MB" => power_of_1000(2),
+        "G" | "GB" => power_of_1000(3),
+        "T" | "TB" => power_of_1000(4),
+        "P" | "PB" => power_of_1000(5),
+        "KiB" | "kiB" => 1 << 10,
+        "MiB" => 1 << 20,
+        "GiB" => 1 << 30,
+        "TiB" => 1 << 40,
+        "PiB" => 1 << 50,
+        _ => return None,
+    })
+}
+
+/// Formats bytes with two decimals in powers of 1024 when `human` is set, otherwise as a plain number.
+pub fn format_bytes(value: u64, human: bool) -> String {
+    const UNITS: [&str; 6] = ["KiB", "MiB", "GiB", "TiB", "PiB", "EiB"];
+    if !human || value < 1024 {
+        return value.to_string();
+    }
+    let power = (value.ilog2() / 10).min(6);
+    #[expect(clippy::cast_precision_loss, reason = "two decimals are shown")]
+    let scaled = value as f64 / (1_u64 << (10 * power)) as f64;
+    format!("{scaled:.2} {}", UNITS[power as usize - 1])
+}
+
+/// Parses a duration: seconds without a unit (`0.5`), or numbers with units (`500ms`, `1m 30s`, `7d`). A day has 24 hours.
+///
+/// # Errors
+/// When the text is not a duration, is negative, or exceeds what the type can hold.
+pub fn parse_duration(text: &str) -> Result<Duration, InvalidAmount> {
+    let signed = exact_duration(text).map_err(|why| InvalidAmount::new(text, why, DURATION_UNITS))?;
+    Duration::try_from(signed).map_err(|_| InvalidAmount::new(text, "is negative", DURATION_UNITS))
+}
+
+fn exact_duration(text: &str) -> Result<SignedDuration, &'static str> {
+    const NOT_A_DURATION: &str = "is not a duration";
+    let text = text.trim();
+    if !only_decimal_points(text) {
+        return Err(NOT_A_DURATION);
+    }
+    let without_unit = !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit() || b".+-".contains(&b));
+    let with_unit = if without_unit { format!("{text}s") } else { text.to_owned() };
+    let parsed =
+        with_unit.parse::<Span>().map_err(|_| match with_unit.bytes().any(|b| b.is_ascii_digit()) {
+            // The parser refuses both in one kind of error; a text of digits and letters alone was at least well formed.
+            true if with_unit.bytes().all(|b| b.is_ascii_alphanumeric()) && has_known_unit(&with_unit) => {
+                "is too long"
+            }
+            _ => NOT_A_DURATION,
+        })?;
+    parsed.to_duration(SpanRelativeTo::days_are_24_hours()).map_err(|_| "has a unit of no fixed length")
+}
+
+fn has_known_unit(text: &str) -> bool {
+    let unit = text.trim_start_matches(|c: char| c.is_ascii_digit());
+    matches!(unit, "ms" | "s" | "m" | "h" | "d")
+}
+
+/// `1,5s` is refused as `1,5GB` is: whether a comma separates decimals or thousands depends on the reader.
+fn only_decimal_points(text: &str) -> bool {
+    !text.as_bytes().windows(2).any(|pair| pair[0] == b',' && pair[1].is_ascii_digit())
+}
+
+/// Formats a duration in the units that [`parse_duration`] reads, such as `1m 30s`.
+pub fn format_duration(duration: Duration) -> String {
+    match SignedDuration::try_from(duration) {
+        Ok(duration) => format!("{duration:#}"),
+        Err(_) => format!("{}s", duration.as_secs()),
+    }
+}
+
+/// The shortest and the longest duration that an option accepts.
+#[derive(Clone, Copy, Debug)]
+pub struct DurationRange {
+    /// The shortest duration accepted.
+    pub shortest: Duration,
+    /// The longest duration accepted.
+    pub longest: Duration,
+}
+
+impl DurationRange {
+    /// The range of intervals at which a command repeats its output.
+    pub const REPEAT: Self =
+        Self { shortest: Duration::from_millis(100), longest: Duration::from_secs(24 * 60 * 60) };
+
+    /// Parses a duration as [`parse_duration`] does and checks it against the range.
+    ///
+    /// # Errors
+    /// As [`parse_duration`], and when the duration is outside the range.
+    pub fn parse(self, text: &str) -> Result<Duration, InvalidAmount> {
+        let range =
+            || format!("write {} to {}", format_duration(self.shortest), format_duration(self.longest));
+        match parse_duration(text)? {
+            duration if duration < self.shortest => Err(InvalidAmount::new(text, "is too short", range())),
+            duration if duration > self.longest => Err(InvalidAmount::new(text, "is too long", range())),
+            duration => Ok(duration),
+        }
+    }
+}
+
+/// Parses the interval at which a command repeats its output: 100 ms to 24 hours.
+///
+/// # Errors
+/// As [`DurationRange::parse`].
+pub fn parse_repeat_interval(text: &str) -> Result<Duration, InvalidAmount> {
+    DurationRange::REPEAT.parse(text)
+}
+
+/// Parses a whole number of days, such as `35d`: 1 to 65535.
+///
+/// # Errors
+/// When the text is not a duration of whole days within this range.
+pub fn parse_days(text: &str) -> Result<u16, InvalidAmount> {
+    let invalid = |problem| InvalidAmount::new(text, problem, DAY_UNITS);
+    let duration = parse_duration(text).map_err(|error| invalid(error.problem))?;
+    let (days, rest) = (duration.as_secs() / 86_400, duration.as_secs() % 86_400);
+    if rest != 0 || duration.subsec_nanos() != 0 {
+        return Err(invalid("is not a whole number of days"));
+    }
+    u16::try_from(days).ok().filter(|&days| days > 0).ok_or_else(|| invalid("is out of range"))
+}
+
+/// Parses a whole number of months, such as `13 months`: 1 to 65535. Other units are not converted.
+///
+/// # Errors
+/// When the text is not a number of months within this range.
+pub fn parse_months(text: &str) -> Result<u16, InvalidAmount> {
+    let invalid = |problem| InvalidAmount::new(text, problem, MONTH_UNITS);
+    let text = text.trim();
+    let number_len = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let (number, unit) = text.split_at(number_len);
+    if number.is_empty() || !matches!(unit.trim_start(), "month" | "months") {
+        return Err(invalid("is not a number of months"));
+    }
+    number.parse().ok().filter(|&months| months > 0).ok_or_else(|| invalid("is out of range"))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn byte_amounts_are_exact_in_every_unit() {
+        for (text, bytes) in [
+            ("0", 0),
+            ("1048576", 1_048_576),
+            ("7B", 7),
+            ("1.5G", 1_500_000_000),
+            ("1.5GB", 1_500_000_000),
+            ("1.5GiB", 1_610_612_736),
+            ("1.25 kB", 1250),
+            ("1.25K", 1250),
+            ("0.5KiB", 512),
+            ("+200MiB", 209_715_200),
+            ("9.2TB", 9_200_000_000_000),
+            ("2P", 2_000_000_000_000_000),
+            ("3PiB", 3_377_699_720_527_872),
+            (" 5M ", 5_000_000),
+        ] {
+            assert_eq!(parse_bytes(text), Ok(bytes), "{text}");
+            assert_eq!(parse_signed_bytes(text), Ok(bytes.cast_signed()), "{text}");
+        }
+        assert_eq!(parse_signed_bytes("-1.5GB"), Ok(-1_500_000_000));
+        assert_eq!(parse_bytes("18446744073709551615"), Ok(u64::MAX));
+        assert_eq!(parse_signed_bytes("-9223372036854775808"), Ok(i64::MIN));
+    }
+
+    #[test]
+    fn refused_byte_amounts_list_the_accepted_units() {
+        for (text, problem) in [
+            ("", "is not an amount"),
+            ("-", "is not an amount"),
+            ("1.", "is not an amount"),
+            (".5GB", "is not an amount"),
+            ("1.2.3GB", "is not an amount"),
+            ("NaN", "is not an amount"),
+            ("inf", "is not an amount"),
+            ("GB", "is not an amount"),
+            ("--5", "is not an amount"),
+            ("1,5GB", "has an unknown unit"),
+            ("5Gb", "has an unknown unit"),
+            ("5gb", "has an unknown unit"),
+            ("5b", "has an unknown unit"),
+            ("5 GBit", "has an unknown unit"),
+            ("1e3", "has an unknown unit"),
+            ("1.5", "is not a whole number"),
+            ("0.0001kB", "is not a whole number"),
+            ("0.0000000000000001PB", "is not a whole number"),
+            ("99999999999999999999999999999999999999999999", "is too large"),
+            ("9999999999TB", "is too large"),
+        ] {
+            for error in [parse_bytes(text).unwrap_err(), parse_signed_bytes(text).unwrap_err()] {
+                let error = error.to_string();
+                assert!(error.contains(problem), "{text}: {error}");
+                assert!(error.contains("1.5GB") && error.contains("KiB"), "{text}: {error}");
+            }
+        }
+        assert!(parse_bytes("-1").unwrap_err().to_string().contains("is negative"));
+        assert!(parse_bytes("18446744073709551616").unwrap_err().to_string().contains("is too large"));
+        assert!(parse_signed_bytes("9223372036854775808").unwrap_err().to_string().contains("is too large"));
+    }
+
+    #[test]
+    fn durations_are_read_with_and_without_units() {
+        for (text, millis) in [
+            ("0.5", 500),
+            ("500ms", 500),
+            ("10", 10_000),
+            ("10s", 10_000),
+            ("10 s", 10_000),
+            ("1.5s", 1500),
+            ("5m", 300_000),
+            ("1m 30s", 90_000),
+            ("1m30s", 90_000),
+            ("1 minute 30 seconds", 90_000),
+            ("2h", 7_200_000),
+            ("7d", 604_800_000),
+            ("35d", 3_024_000_000),
+            ("0", 0),
+        ] {
+            assert_eq!(parse_duration(text), Ok(Duration::from_millis(millis)), "{text}");
+        }
+    }
+
+    #[test]
+    fn refused_durations_list_the_accepted_units() {
+        for (text, problem) in [
+            ("", "is not a duration"),
+            ("soon", "is not a duration"),
+            ("NaN", "is not a duration"),
+            ("inf", "is not a duration"),
+            ("1e3", "is not a duration"),
+            ("1,5s", "is not a duration"),
+            ("5 GB", "is not a duration"),
+            ("1.2.3", "is not a duration"),
+            ("-5s", "is negative"),
+            ("-0.5", "is negative"),
+            ("13 months", "has a unit of no fixed length"),
+            ("1000000000h", "is too long"),
+            ("99999999999999999999s", "is too long"),
+        ] {
+            let error = parse_duration(text).unwrap_err().to_string();
+            assert!(error.contains(problem), "{text}: {error}");
+            assert!(error.contains("500ms") && error.contains("ms, s, m, h, d"), "{text}: {error}");
+        }
+    }
+
+    #[test]
+    fn a_range_names_its_ends() {
+        let range = DurationRange { shortest: Duration::from_millis(100), longest: Duration::from_mins(90) };
+        assert_eq!(range.parse("100ms"), Ok(Duration::from_millis(100)));
+        assert_eq!(range.parse("1h 30m"), Ok(Duration::from_mins(90)));
+        for (text, problem) in [("0", "too short"), ("99ms", "too short"), ("91m", "too long")] {
+            let error = range.parse(text).unwrap_err().to_string();
+            assert_eq!(error, format!("{text:?} is {problem}; write 100ms to 1h 30m"));
+        }
+        assert!(range.parse("1000000000h").unwrap_err().to_string().contains("is too long"));
+    }
+
+    #[test]
+    fn days_and_months_are_whole_and_not_converted() {
+        assert_eq!(parse_days("35d"), Ok(35));
+        assert_eq!(parse_days("7 days"), Ok(7));
+        assert_eq!(parse_days("65535d"), Ok(65_535));
+        assert_eq!(parse_months("13 months"), Ok(13));
+        assert_eq!(parse_months("1month"), Ok(1));
+        for (text, problem) in [
+            ("0d", "out of range"),
+            ("65536d", "out of range"),
+            ("35", "not a whole number of days"),
+            ("1.5h", "not a whole number of days"),
+            ("13 months", "no fixed length"),
+            ("", "not a duration"),
+            ("-1d", "negative"),
+        ] {
+            let error = parse_days(text).unwrap_err().to_string();
+            assert!(error.contains(problem) && error.contains("35d"), "{text}: {error}");
+        }
+        for text in
+            ["", "13", "13m", "2 years", "1 year", "1.5 months", "-1 months", "0 months", "70000 months"]
+        {
+            let error = parse_months(text).unwrap_err().to_string();
+            assert!(error.contains("13 months"), "{text}: {error}");
+        }
+    }
+
+    #[test]
+    fn human_bytes_have_two_decimals_and_a_binary_unit() {
+        let shown = [0, 1023, 1024, 1536, 1 << 20, 5 << 30, u64::MAX].map(|value| format_bytes(value, true));
+        assert_eq!(shown, ["0", "1023", "1.00 KiB", "1.50 KiB", "1.00 MiB", "5.00 GiB", "16.00 EiB"]);
+        assert_eq!(format_bytes(123_456_789, false), "123456789");
+    }
+
+    proptest! {
+        #[test]
+        fn formatted_values_parse_back(bytes: u64, millis in 0_u64..10_000_000_000_000) {
+            prop_assert_eq!(parse_bytes(&format_bytes(bytes, false)), Ok(bytes));
+            let duration = Duration::from_millis(millis);
+            prop_assert_eq!(parse_duration(&format_duration(duration)), Ok(duration));
+        }
+
+        #[test]
+        fn no_text_makes_a_parser_panic(text in "\\PC*|[-+0-9.,kKMGTPiBbmshd ]{0,30}") {
+            let _either = (parse_bytes(&text), parse_signed_bytes(&text), parse_duration(&text));
+            let _either = (parse_days(&text), parse_months(&text));
+        }
+    }
+}
