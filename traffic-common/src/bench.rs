@@ -1,18 +1,18 @@
-//! The values of the maps that only the benchmark's programs have.
+//! Values of the maps that only the benchmark's programs use.
 
-/// Addresses that the generator goes around in; a power of two.
+/// Addresses that the generator cycles through; a power of two.
 pub const PEERS: u32 = 1 << 20;
 
-/// Most lines that the linear scan has room for.
+/// Most lines that the linear scan can hold.
 pub const LINEAR_LINES: u32 = 1 << 20;
 
-/// Most counters found by hash.
+/// Most counters in the hash variant.
 pub const HASH_COUNTERS: u32 = 4096;
 
-/// An address as four words, each as it stands in a packet. Of an IPv4 address only the first counts.
+/// An address as four words in network byte order. An IPv4 address uses only the first.
 pub type Address = [u32; 4];
 
-/// A line of the table for the linear scan.
+/// One line of the linear scan's table.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
 pub struct LinearLine {
@@ -20,13 +20,13 @@ pub struct LinearLine {
     pub network: Address,
     /// Its mask.
     pub mask: Address,
-    /// Where its class is counted.
+    /// The column of its class.
     pub column: u32,
-    /// None.
+    /// Unused; keeps the size free of implicit padding.
     pub padding: u32,
 }
 
-/// Where the generator is, and how much of the linear table is in use.
+/// The generator's position, and how much of the linear table is in use.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
 pub struct State {
@@ -46,7 +46,7 @@ const _: () = {
 mod pod {
     use super::{LinearLine, State};
 
-    // SAFETY: `repr(C)`, integers only, and no padding but a named field (the sizes are asserted above).
+    // SAFETY: `repr(C)`, integers only, and no padding except a named field (the sizes are asserted above).
     unsafe impl aya::Pod for LinearLine {}
     // SAFETY: as above.
     unsafe impl aya::Pod for State {}

@@ -1,8 +1,8 @@
-//! The kernel's own description of a super-packet.
+//! The kernel's segmentation types, and where in an `sk_buff` to read them.
 //!
-//! `__sk_buff` shows the segment size but not the kind of segmentation, which decides which headers repeat. The
-//! kernel's `sk_buff` knows; the loader finds the places in the running kernel's BTF and hands them to the program as
-//! [`SkbLayout`].
+//! The program's context, `__sk_buff`, has the segment size but not the segmentation type, which decides which headers
+//! repeat. The kernel's own `sk_buff` has it. The loader takes the offsets from the running kernel's BTF and passes them
+//! to the program as [`SkbLayout`]. The arithmetic is in [`wire`](crate::wire).
 
 /// `SKB_GSO_TCPV4`
 pub const TCPV4: u32 = 1 << 0;
@@ -22,15 +22,15 @@ pub const UDP_TUNNEL: u32 = 1 << 10;
 pub const UDP_TUNNEL_CSUM: u32 = 1 << 11;
 /// `SKB_GSO_SCTP`
 pub const SCTP: u32 = 1 << 14;
-/// `SKB_GSO_UDP`: fragmentation offload, known from old guests.
+/// `SKB_GSO_UDP`: UDP fragmentation offload (UFO), sent by old guests.
 pub const UDP: u32 = 1 << 16;
 /// `SKB_GSO_UDP_L4`: UDP segmentation.
 pub const UDP_L4: u32 = 1 << 17;
 
-/// Any of these: the headers to repeat end with the *inner* transport header.
+/// With any of these, the headers that repeat end with the *inner* transport header.
 pub const TUNNELS: u32 = GRE | GRE_CSUM | IPXIP4 | IPXIP6 | UDP_TUNNEL | UDP_TUNNEL_CSUM;
 
-/// The enumerators the loader compares with the kernel's: the numbers are not part of the kernel's stable interface.
+/// The enumerators that the loader compares with the kernel's. The numbers are not part of the kernel's stable interface.
 pub const ENUMERATORS: [(&str, u32); 11] = [
     ("SKB_GSO_TCPV4", TCPV4),
     ("SKB_GSO_TCPV6", TCPV6),
@@ -45,11 +45,11 @@ pub const ENUMERATORS: [(&str, u32); 11] = [
     ("SKB_GSO_UDP_L4", UDP_L4),
 ];
 
-/// Byte offsets in the kernel's structures, for the program's read-only data.
+/// Byte offsets in the kernel's structures, in the program's read-only data.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
 pub struct SkbLayout {
-    /// 1 when the other fields hold; 0 makes the program use the plain rule and count what it estimated.
+    /// 1 when the other fields are valid. With 0 the program uses the plain rule and counts packets as estimated.
     pub known: u32,
     /// `sk_buff::head`
     pub head: u32,

@@ -1,9 +1,11 @@
 //! What the kernel program and userspace must agree on, written once.
 //!
 //! - [`layout`]: the values of the maps, with their sizes and offsets asserted at compile time.
+//! - `dimensions`: direction, address family and fault.
+//! - [`tally`]: packets and bytes, and the one rule for adding and subtracting them.
 //! - [`wire`]: how many packets and bytes a socket buffer becomes on the wire.
-//! - [`gso`]: the kernel's names for the kinds of segmentation, and where in an `sk_buff` to read them.
-//! - `bench`: what the benchmark's variants of the program read; only with the feature of that name.
+//! - [`gso`]: the kernel's segmentation types, and where in an `sk_buff` to read them.
+//! - `bench`: the maps of the benchmark's variants of the program; only with the feature of that name.
 //!
 //! Nothing here allocates or calls the kernel, so all of it is tested on the host.
 
@@ -11,8 +13,12 @@
 
 #[cfg(feature = "bench")]
 pub mod bench;
+mod dimensions;
 pub mod gso;
 pub mod layout;
+pub mod tally;
 pub mod wire;
 
+pub use dimensions::*;
 pub use layout::*;
+pub use tally::Tally;

@@ -1,18 +1,18 @@
-//! From a socket buffer to packets on the wire.
+//! How many packets and layer-3 bytes a socket buffer becomes on the wire.
 //!
-//! The kernel hands whole super-packets to the hook; segmentation happens later, in the device or just before it. Each
-//! function here gives what one kind of segmentation makes of a buffer. `l3_len` is always the number of bytes from
-//! the start of the outermost IP header to the end of the buffer, as carried.
+//! The hook sees whole super-packets; segmentation happens later, in the device or just before it. Each function here
+//! computes the result of one kind of segmentation. `l3_len` is always the number of bytes from the start of the outermost
+//! IP header to the end of the buffer, as carried. Reading headers and segmentation types is the kernel program's part.
 
-use crate::layout::Tally;
+use crate::Tally;
 
-/// A buffer that is one packet already.
+/// A buffer that is a single packet.
 #[inline(always)]
 pub const fn unsegmented(l3_len: u32) -> Tally {
     Tally { packets: 1, bytes: l3_len as u64 }
 }
 
-/// TCP and UDP segmentation: payload cut into pieces of `gso_size`, each behind a copy of all `headers` bytes.
+/// TCP and UDP segmentation: the payload is cut into pieces of `gso_size`, each behind a copy of all `headers` bytes.
 ///
 /// `headers` reaches from the outermost IP header to the end of the (innermost) transport header.
 #[inline(always)]
@@ -26,10 +26,10 @@ pub const fn segmented(l3_len: u32, headers: u32, gso_size: u32) -> Tally {
     Tally { packets: packets as u64, bytes: l3_len as u64 + (packets as u64 - 1) * headers as u64 }
 }
 
-/// UDP fragmentation offload: IP fragments of `gso_size` bytes each, the UDP header only in the first.
+/// UDP fragmentation offload: IP fragments of `gso_size` bytes each, with the UDP header only in the first.
 ///
-/// `l3_headers` is the length of the IP header (with extension headers); `fragment_header` is what each fragment gains:
-/// 0 for IPv4, 8 for IPv6.
+/// `l3_headers` is the length of the IP header with extension headers. `fragment_header` is the header that each fragment
+/// gains: 0 bytes for IPv4, 8 for IPv6.
 #[inline(always)]
 pub const fn fragmented(l3_len: u32, l3_headers: u32, gso_size: u32, fragment_header: u32) -> Tally {
     let payload = l3_len.saturating_sub(l3_headers);
@@ -43,7 +43,7 @@ pub const fn fragmented(l3_len: u32, l3_headers: u32, gso_size: u32, fragment_he
     }
 }
 
-/// SCTP: the buffer is a list of ready packets without headers, and only their number is known.
+/// SCTP: the buffer is a list of complete packets without headers, and only their number is known.
 #[inline(always)]
 pub const fn counted(l3_len: u32, headers: u32, gso_segs: u32) -> Tally {
     if gso_segs <= 1 {
@@ -57,7 +57,7 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    /// Cuts a payload the slow way: one loop turn per packet on the wire.
+    /// Cuts a payload packet by packet, as a reference.
     fn cut(mut payload: u64, piece: u64, headers: u64) -> Tally {
         let mut tally = Tally::default();
         loop {
@@ -90,21 +90,21 @@ mod tests {
     }
 
     #[test]
-    fn a_segment_size_of_zero_divides_nothing() {
+    fn a_segment_size_of_zero_means_one_packet() {
         assert_eq!(segmented(4000, 40, 0), unsegmented(4000));
         assert_eq!(fragmented(4000, 40, 0, 8), unsegmented(4000));
     }
 
     #[test]
     fn ufo_repeats_the_ip_header_but_not_the_udp_header() {
-        // 20 IP + 8 UDP + 3,000 data at 1,480 a fragment: 1,480 + 1,480 + 48.
+        // 20 IP + 8 UDP + 3,000 data at 1,480 per fragment: 1,480 + 1,480 + 48.
         assert_eq!(fragmented(3028, 20, 1480, 0), Tally { packets: 3, bytes: 3008 + 3 * 20 });
-        // IPv6 gives every fragment 8 bytes more.
+        // With IPv6 every fragment has 8 more bytes.
         assert_eq!(fragmented(3048, 40, 1448, 8), Tally { packets: 3, bytes: 3008 + 3 * 48 });
     }
 
     #[test]
-    fn sctp_trusts_the_number_of_segments_alone() {
+    fn sctp_uses_only_the_number_of_segments() {
         assert_eq!(counted(32 + 7000, 32, 5), Tally { packets: 5, bytes: 7000 + 5 * 32 });
         assert_eq!(counted(532, 32, 0), unsegmented(532));
     }

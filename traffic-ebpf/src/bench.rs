@@ -182,8 +182,7 @@ impl Parts for Hash {
         let counters = BENCH_COUNTERS.get_ptr_mut(&index).ok_or(Fault::NoCounter)?;
         // SAFETY: a per-CPU element, and no two test runs go on at a time.
         let to = unsafe { &mut (*counters).tallies[family as usize][direction as usize] };
-        to.packets += tally.packets;
-        to.bytes += tally.bytes;
+        to.count(tally.packets, tally.bytes);
         Ok(())
     }
 }

@@ -1,6 +1,7 @@
 //! Volumes and what they are measured on. Pure.
 
 use serde::Serialize;
+use traffic_common::tally;
 
 /// Bytes of an Ethernet header and its check sequence, as IF-MIB's octet counters of switches and routers have them.
 const L2_OVERHEAD: u64 = 14 + 4;
@@ -50,9 +51,9 @@ impl Basis {
 /// Packets and bytes in, packets and bytes out.
 pub(crate) type Sums = [u64; 4];
 
-/// Adds to sums.
+/// Adds to sums, under the overflow rule of [`tally`].
 pub(crate) fn add(total: &mut Sums, sums: Sums) {
-    total.iter_mut().zip(sums).for_each(|(total, value)| *total = total.saturating_add(value));
+    tally::add_each(total, &sums);
 }
 
 /// Packets on the wire and their bytes on the basis of the report.

@@ -149,8 +149,8 @@ impl Node {
             skbs: passed,
             skb_bytes: passed * 114,
             estimated: Tally::default(),
-            unseen_skbs: before,
-            unseen_skb_bytes: before * 114,
+            missed_skbs: before,
+            missed_skb_bytes: before * 114,
         };
         self.interfaces.retain(|interface| interface.interface != name);
         self.interfaces.push(InterfaceCounter {

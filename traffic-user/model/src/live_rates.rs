@@ -51,12 +51,11 @@ pub enum Order {
 
 impl Order {
     fn weight(self, passed: &ByDirection<Tally>) -> u64 {
-        let ByDirection { incoming, outgoing } = passed;
         match self {
-            Self::Total => incoming.bytes.saturating_add(outgoing.bytes),
-            Self::In => incoming.bytes,
-            Self::Out => outgoing.bytes,
-            Self::Packets => incoming.packets.saturating_add(outgoing.packets),
+            Self::Total => passed.total().bytes,
+            Self::In => passed.incoming.bytes,
+            Self::Out => passed.outgoing.bytes,
+            Self::Packets => passed.total().packets,
         }
     }
 }

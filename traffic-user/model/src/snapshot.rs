@@ -50,17 +50,19 @@ impl<T: AddAssign> AddAssign for ByDirection<T> {
 }
 
 impl ByDirection<Tally> {
-    /// What came since an earlier reading. One that is above this was taken just after it.
+    /// The difference to an earlier reading. 0 where the other reading is above this one, because it was taken later.
     #[must_use]
-    pub fn since(&self, earlier: &Self) -> Self {
-        let one = |now: &Tally, earlier: &Tally| Tally {
-            packets: now.packets.saturating_sub(earlier.packets),
-            bytes: now.bytes.saturating_sub(earlier.bytes),
-        };
+    pub const fn since(&self, earlier: &Self) -> Self {
         Self {
-            incoming: one(&self.incoming, &earlier.incoming),
-            outgoing: one(&self.outgoing, &earlier.outgoing),
+            incoming: self.incoming.saturating_sub(earlier.incoming),
+            outgoing: self.outgoing.saturating_sub(earlier.outgoing),
         }
+    }
+
+    /// Both directions together.
+    #[must_use]
+    pub const fn total(&self) -> Tally {
+        self.incoming.saturating_add(self.outgoing)
     }
 }
 
@@ -147,9 +149,9 @@ pub struct PassedCounter {
     /// The part of `wire` whose size came from the plain segmentation rule.
     pub estimated: Tally,
     /// Buffers that passed while the program was not attached, by the kernel's statistics: a gap. Only grows.
-    pub unseen_skbs: u64,
+    pub missed_skbs: u64,
     /// Their bytes with the link-layer header.
-    pub unseen_skb_bytes: u64,
+    pub missed_skb_bytes: u64,
 }
 
 /// Everything that passed one interface since its slot began.

@@ -38,8 +38,8 @@ fn snapshot() -> Snapshot {
         skbs: 2,
         skb_bytes: 3,
         estimated: Tally { packets: estimated, bytes: 4 },
-        unseen_skbs: 5,
-        unseen_skb_bytes: 6,
+        missed_skbs: 5,
+        missed_skb_bytes: 6,
     };
     let interface = |name: &str, id: Option<&str>, start| InterfaceCounter {
         interface: name.to_owned(),

@@ -221,10 +221,7 @@ impl AllRows<'_> {
             .collect();
         (1_u32..1 << others.len()).any(|chosen| {
             let chosen = others.iter().enumerate().filter(|(at, _)| chosen >> at & 1 == 1);
-            let together = chosen.fold(ours, |sum, (_, other)| Tally {
-                packets: sum.packets.saturating_add(other.packets),
-                bytes: sum.bytes.saturating_add(other.bytes),
-            });
+            let together = chosen.fold(ours, |sum, (_, other)| sum.saturating_add(*other));
             if exactly {
                 return together == theirs;
             }
@@ -238,17 +235,10 @@ impl AllRows<'_> {
     fn neighbours_sent(&self, row: &Row) -> bool {
         let side = row.sides.incoming;
         let theirs = side.theirs.unwrap_or_default();
-        let (Some(bytes), Some(packets)) =
-            (side.ours.bytes.checked_sub(theirs.bytes), side.ours.packets.checked_sub(theirs.packets))
-        else {
-            return false;
-        };
+        let Some(missing) = side.ours.checked_sub(theirs) else { return false };
         let others = self.0.iter().filter(|other| other.container != row.container);
-        let sent = others.fold(Tally::default(), |sum, other| Tally {
-            packets: sum.packets.saturating_add(other.sides.outgoing.ours.packets),
-            bytes: sum.bytes.saturating_add(other.sides.outgoing.ours.bytes),
-        });
-        packets > 0 && bytes <= sent.bytes && packets <= sent.packets
+        let sent: Tally = others.map(|other| other.sides.outgoing.ours).sum();
+        missing.packets > 0 && sent.checked_sub(missing).is_some()
     }
 }
 
@@ -259,11 +249,7 @@ fn within(a: u64, b: u64, per_mille: u64) -> bool {
 
 /// Whether packets are missing, and for each of them the bytes that headers have.
 fn lacks_headers(ours: Tally, theirs: Tally) -> bool {
-    let (Some(bytes), Some(packets)) =
-        (ours.bytes.checked_sub(theirs.bytes), ours.packets.checked_sub(theirs.packets))
-    else {
-        return false;
-    };
+    let Some(Tally { packets, bytes }) = ours.checked_sub(theirs) else { return false };
     !within(ours.packets, theirs.packets, MOMENT_PER_MILLE)
         && within(ours.bytes, theirs.bytes, MOST_HEADERS_PER_MILLE)
         && bytes.checked_div(packets).is_some_and(|each| HEADERS.contains(&each))

@@ -182,7 +182,7 @@ fn former(snapshot: &mut Snapshot, add: impl Fn(&mut Balance, Direction)) {
 
 fn add_class(to: &mut Tally, counters: &ClassCounters, direction: Direction) {
     for family in Family::ALL {
-        add(to, &counters.tallies[family as usize][direction as usize]);
+        *to += counters.tallies[family as usize][direction as usize];
     }
 }
 
@@ -213,13 +213,13 @@ fn read_interfaces(
             (passed_base, faults_base) = (passed, faults);
         }
         former(snapshot, |balance, direction| {
-            add(&mut balance.passed, &passed_base.passed[direction as usize].wire);
-            faults_base.faults[direction as usize].iter().for_each(|tally| add(&mut balance.faults, tally));
+            balance.passed += passed_base.passed[direction as usize].wire;
+            balance.faults += faults_base.faults[direction as usize].iter().copied().sum();
         });
         for direction in [Direction::In, Direction::Out] {
-            add(&mut snapshot.former_estimated, &faults_base.estimated[direction as usize]);
+            snapshot.former_estimated += faults_base.estimated[direction as usize];
             for (to, from) in snapshot.former_faults.iter_mut().zip(&faults_base.faults[direction as usize]) {
-                add(to, from);
+                *to += *from;
             }
         }
         if !is_owned {
@@ -266,8 +266,8 @@ fn interface_counter(
             skbs: passed.passed[at].skbs,
             skb_bytes: passed.passed[at].skb_bytes,
             estimated: faults.estimated[at],
-            unseen_skbs: record.unseen.packets[at],
-            unseen_skb_bytes: record.unseen.bytes[at],
+            missed_skbs: record.missed.packets[at],
+            missed_skb_bytes: record.missed.bytes[at],
         }
     };
     let container = read_text(&record.container);
@@ -337,19 +337,10 @@ pub fn is_missed(
         || kernel_packets > packets && kernel_bytes > bytes.saturating_add(headers)
 }
 
-fn add(to: &mut Tally, tally: &Tally) {
-    to.packets = to.packets.wrapping_add(tally.packets);
-    to.bytes = to.bytes.wrapping_add(tally.bytes);
-}
-
-fn since(now: &Tally, base: &Tally) -> Tally {
-    Tally { packets: now.packets.wrapping_sub(base.packets), bytes: now.bytes.wrapping_sub(base.bytes) }
-}
-
 fn class_since(now: &ClassCounters, base: &ClassCounters) -> ClassCounters {
     let mut since_base = *now;
     for (to, base) in since_base.tallies.as_flattened_mut().iter_mut().zip(base.tallies.as_flattened()) {
-        *to = since(to, base);
+        *to = to.saturating_sub(*base);
     }
     since_base
 }
@@ -357,9 +348,9 @@ fn class_since(now: &ClassCounters, base: &ClassCounters) -> ClassCounters {
 fn interface_since(now: &InterfaceCounters, base: &InterfaceCounters) -> InterfaceCounters {
     let mut since_base = *now;
     for (to, base) in since_base.passed.iter_mut().zip(&base.passed) {
-        to.wire = since(&to.wire, &base.wire);
-        to.skbs = to.skbs.wrapping_sub(base.skbs);
-        to.skb_bytes = to.skb_bytes.wrapping_sub(base.skb_bytes);
+        to.wire = to.wire.saturating_sub(base.wire);
+        to.skbs = to.skbs.saturating_sub(base.skbs);
+        to.skb_bytes = to.skb_bytes.saturating_sub(base.skb_bytes);
     }
     since_base
 }
@@ -367,10 +358,10 @@ fn interface_since(now: &InterfaceCounters, base: &InterfaceCounters) -> Interfa
 fn faults_since(now: &FaultCounters, base: &FaultCounters) -> FaultCounters {
     let mut since_base = *now;
     for (to, base) in since_base.faults.as_flattened_mut().iter_mut().zip(base.faults.as_flattened()) {
-        *to = since(to, base);
+        *to = to.saturating_sub(*base);
     }
     for (to, base) in since_base.estimated.iter_mut().zip(&base.estimated) {
-        *to = since(to, base);
+        *to = to.saturating_sub(*base);
     }
     since_base
 }
@@ -403,7 +394,7 @@ fn sum_class(copies: &[ClassCounters]) -> ClassCounters {
     let mut sum = ClassCounters::default();
     for copy in copies {
         for (to, from) in sum.tallies.as_flattened_mut().iter_mut().zip(copy.tallies.as_flattened()) {
-            add(to, from);
+            *to += *from;
         }
     }
     sum
@@ -414,9 +405,9 @@ pub fn sum_interface(copies: &[InterfaceCounters]) -> InterfaceCounters {
     let mut sum = InterfaceCounters::default();
     for copy in copies {
         for (to, from) in sum.passed.iter_mut().zip(&copy.passed) {
-            add(&mut to.wire, &from.wire);
-            to.skbs = to.skbs.wrapping_add(from.skbs);
-            to.skb_bytes = to.skb_bytes.wrapping_add(from.skb_bytes);
+            to.wire += from.wire;
+            to.skbs = to.skbs.saturating_add(from.skbs);
+            to.skb_bytes = to.skb_bytes.saturating_add(from.skb_bytes);
         }
     }
     sum
@@ -426,10 +417,10 @@ fn sum_faults(copies: &[FaultCounters]) -> FaultCounters {
     let mut sum = FaultCounters::default();
     for copy in copies {
         for (to, from) in sum.faults.as_flattened_mut().iter_mut().zip(copy.faults.as_flattened()) {
-            add(to, from);
+            *to += *from;
         }
         for (to, from) in sum.estimated.iter_mut().zip(&copy.estimated) {
-            add(to, from);
+            *to += *from;
         }
     }
     sum

@@ -26,7 +26,7 @@ pub const EMPTY_INTERFACE: InterfaceRecord = InterfaceRecord {
     gone_unix_s: 0,
     kernel_before: NOTHING,
     counted_before: NOTHING,
-    unseen: NOTHING,
+    missed: NOTHING,
     name: [0; INTERFACE_NAME_BYTES],
     container: [0; CONTAINER_ID_BYTES],
 };

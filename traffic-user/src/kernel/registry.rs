@@ -327,7 +327,7 @@ impl Registry {
             gone_unix_s: 0,
             kernel_before: interface.statistics,
             counted_before: self.counted(maps, slot)?,
-            unseen: plus(&old.unseen, &missed),
+            missed: plus(&old.missed, &missed),
             ..old
         };
         self.write_interface(maps, slot, record)
@@ -360,9 +360,9 @@ impl Registry {
             kernel_before: reading.kernel,
             counted_before: reading.counted_earlier,
             // What was counted in another slot a moment ago was not missed.
-            unseen: match counted_so_far {
-                CountedSoFar::Elsewhere => old.unseen,
-                _ => plus(&old.unseen, &missed),
+            missed: match counted_so_far {
+                CountedSoFar::Elsewhere => old.missed,
+                _ => plus(&old.missed, &missed),
             },
             ..old
         };

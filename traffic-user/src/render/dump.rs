@@ -4,7 +4,7 @@ use serde::Serialize;
 use traffic_common::Tally;
 use traffic_model::{ByDirection, ContainerId, Snapshot, Wanted, units::format_bytes};
 
-use crate::render::{Amounts, finish, is_zero, plain_table, seconds};
+use crate::render::{Amounts, finish, plain_table, seconds};
 
 /// What of a snapshot is wanted.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -21,7 +21,7 @@ impl Filter {
     pub fn apply(&self, mut snapshot: Snapshot) -> Snapshot {
         snapshot.counters.retain(|counter| {
             self.wanted.takes(counter)
-                && (self.zeros || !is_zero(&counter.tally.incoming) || !is_zero(&counter.tally.outgoing))
+                && (self.zeros || !counter.tally.incoming.is_zero() || !counter.tally.outgoing.is_zero())
         });
         if !self.wanted.containers.is_empty() {
             let wanted = |id: &ContainerId| self.wanted.takes_container(id);
@@ -293,16 +293,16 @@ impl<'a> From<&'a traffic_model::InterfaceCounter> for Interface<'a> {
             in_skb_bytes: incoming.skb_bytes,
             in_estimated_bytes: incoming.estimated.bytes,
             in_estimated_packets: incoming.estimated.packets,
-            in_unseen_skbs: incoming.unseen_skbs,
-            in_unseen_skb_bytes: incoming.unseen_skb_bytes,
+            in_unseen_skbs: incoming.missed_skbs,
+            in_unseen_skb_bytes: incoming.missed_skb_bytes,
             out_bytes: outgoing.wire.bytes,
             out_packets: outgoing.wire.packets,
             out_skbs: outgoing.skbs,
             out_skb_bytes: outgoing.skb_bytes,
             out_estimated_bytes: outgoing.estimated.bytes,
             out_estimated_packets: outgoing.estimated.packets,
-            out_unseen_skbs: outgoing.unseen_skbs,
-            out_unseen_skb_bytes: outgoing.unseen_skb_bytes,
+            out_unseen_skbs: outgoing.missed_skbs,
+            out_unseen_skb_bytes: outgoing.missed_skb_bytes,
         }
     }
 }

@@ -80,7 +80,3 @@ impl From<&ByDirection<Tally>> for Amounts {
         }
     }
 }
-
-fn is_zero(tally: &Tally) -> bool {
-    *tally == Tally::default()
-}

@@ -8,7 +8,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::hash::Hash;
 
-use traffic_common::{Direction, Family, Fault, Tally};
+use traffic_common::{Direction, Family, Fault, Tally, tally};
 use traffic_model::{ByDirection, Snapshot};
 
 /// Values of a class or fault counter: packets and bytes in, packets and bytes out.
@@ -104,10 +104,7 @@ pub fn differences<K: Clone + Eq + Hash + Ord, const N: usize>(
 ) -> BTreeMap<K, Change<N>> {
     let mut sums: BTreeMap<K, [u64; N]> = BTreeMap::new();
     for (key, values) in now {
-        let sum = sums.entry(key).or_insert([0; N]);
-        for (total, value) in sum.iter_mut().zip(values) {
-            *total = total.saturating_add(value);
-        }
+        tally::add_each(sums.entry(key).or_insert([0; N]), &values);
     }
     sums.into_iter()
         .filter_map(|(key, values)| {

@@ -329,10 +329,10 @@ impl<'a> Drain<'a> {
         for counter in &self.snapshot.interfaces {
             let ByDirection { incoming, outgoing } = counter.passed;
             let total = GapSize {
-                in_skbs: incoming.unseen_skbs,
-                in_skb_bytes: incoming.unseen_skb_bytes,
-                out_skbs: outgoing.unseen_skbs,
-                out_skb_bytes: outgoing.unseen_skb_bytes,
+                in_skbs: incoming.missed_skbs,
+                in_skb_bytes: incoming.missed_skb_bytes,
+                out_skbs: outgoing.missed_skbs,
+                out_skb_bytes: outgoing.missed_skb_bytes,
             };
             let (interface, generation) = (&counter.interface, counter.generation);
             let mut size =

@@ -1,0 +1,49 @@
+//! What the kernel program looks up to find a packet's container: interface entries and addresses.
+
+use core::mem::{offset_of, size_of};
+
+/// Interfaces with an index below this are found by one array load, others through a hash.
+pub const INTERFACE_INDEX_ENTRIES: u32 = 65_536;
+/// The interface slot for interfaces without an entry, so that nothing passes uncounted.
+pub const UNKNOWN_INTERFACE_SLOT: u32 = 0;
+/// The value of a local address on a shared interface whose owner has no counter slot.
+pub const ADDRESS_WITHOUT_SLOT: u32 = u32::MAX;
+
+/// What the program knows of an interface, found by its index.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct InterfaceEntry {
+    /// Bits of [`interface_flags`]. Zero means that there is no entry.
+    pub flags: u32,
+    /// The slot of its totals and faults.
+    pub interface_slot: u32,
+    /// The slot of its container. Meaningless with [`interface_flags::SHARED`] or [`interface_flags::NO_SLOT`].
+    pub container_slot: u32,
+    /// Bytes before the network header: 14 with Ethernet, 0 on a layer-3 device.
+    pub link_header_len: u32,
+}
+
+/// Bits of [`InterfaceEntry::flags`].
+pub mod interface_flags {
+    /// The entry is in use.
+    pub const PRESENT: u32 = 1;
+    /// Several containers share the interface; the local address decides.
+    pub const SHARED: u32 = 2;
+    /// No container slot was free: every packet is a [`ContainerTableFull`](crate::Fault::ContainerTableFull) fault.
+    pub const NO_SLOT: u32 = 4;
+    /// An uplink of the node. It carries the node's own traffic beside that of others, and *ingress* is in to the node.
+    /// Set instead of [`PRESENT`], so that the common path does not test for it.
+    pub const UPLINK: u32 = 8;
+}
+
+/// The key of an IPv4 address among the node's own addresses: mapped into IPv6.
+pub const fn node_address_v4([a, b, c, d]: [u8; 4]) -> [u8; 16] {
+    [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, a, b, c, d]
+}
+
+const _: () = {
+    assert!(size_of::<InterfaceEntry>() == 16);
+    assert!(offset_of!(InterfaceEntry, interface_slot) == 4);
+    assert!(offset_of!(InterfaceEntry, container_slot) == 8);
+    assert!(offset_of!(InterfaceEntry, link_header_len) == 12);
+};
