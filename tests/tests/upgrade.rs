@@ -129,7 +129,7 @@ fn maps_of_another_layout_are_refused_until_purged() -> Result<()> {
         assert_eq!(output.status.code(), Some(1), "{command:?}");
         let said = String::from_utf8(output.stderr)?;
         assert!(said.contains("have layout 999") && said.contains("--purge"), "{command:?}: {said}");
-        assert_eq!(said.matches("ERROR").count(), 1, "{said}");
+        assert_eq!(said.matches("trafctl: ").count(), 1, "{said}");
     }
     lab.run_ok(&["attach", "--purge"])?;
     lab.run_ok(&["status"])?;

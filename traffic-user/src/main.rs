@@ -1,4 +1,4 @@
-//! The `trafctl` command: parses its arguments, shows an error once, and picks the exit status.
+//! The `trafctl` command: parses its arguments, prints an error once, and chooses the exit status.
 
 use std::{io::IsTerminal as _, process::ExitCode};
 
@@ -21,20 +21,20 @@ fn main() -> ExitCode {
         Ok(Done::ProblemsFound) => ExitCode::FAILURE,
         Ok(Done::Status(status)) => ExitCode::from(status),
         Err(error) => {
-            cli::say(&error);
+            cli::print_error(&error);
             ExitCode::FAILURE
         }
     }
 }
 
-/// Messages for people: level and text, no times where a person or the journal knows them.
+/// Logs level and text, without a time: the reader knows it, and so does the journal.
 fn log_to_stderr(verbosity: u8) {
     let level = match verbosity {
         0 => "info",
         1 => "debug",
         _ => "trace",
     };
-    // Libraries stay quiet unless asked for with TRAFCTL_LOG.
+    // Libraries stay quiet unless TRAFCTL_LOG says otherwise.
     let filter = EnvFilter::try_from_env("TRAFCTL_LOG").unwrap_or_else(|_| {
         EnvFilter::new(format!(
             "warn,trafctl={level},traffic_ledger={level},trafctl_ebpf=debug,aya=error,netlink_proto=error"

@@ -152,7 +152,7 @@ fn a_process_that_gets_no_memory_for_maps_leaves_nothing_that_matters() -> Resul
         match output.status.code() {
             None => {}
             Some(1) => {
-                ensure!(told.contains("[limits]") && told.matches("ERROR").count() == 1, "{told}");
+                ensure!(told.contains("[limits]") && told.matches("trafctl: ").count() == 1, "{told}");
                 let left = fs::read_dir(lab.bpffs().join("maps"))?.count();
                 assert_eq!(left, 0, "{command:?} left maps");
             }

@@ -44,7 +44,7 @@ fn fails(lab: &Lab, capabilities: &str, arguments: &[&str]) -> Result<String> {
     let output = output(&mut with_capabilities(lab, capabilities, arguments)?)?;
     let told = said(&output);
     ensure!(output.status.code() == Some(1), "{arguments:?} without: {}: {told}", output.status);
-    ensure!(told.matches("ERROR").count() == 1 && !told.contains("panicked"), "{arguments:?}: {told}");
+    ensure!(told.matches("trafctl: ").count() == 1 && !told.contains("panicked"), "{arguments:?}: {told}");
     Ok(told)
 }
 
@@ -181,7 +181,10 @@ fn without_a_capability_the_message_names_it() -> Result<()> {
         let told = said(&output);
         assert_eq!(output.status.code(), Some(1), "{arguments:?} as nobody: {told}");
         ensure!(told.contains("Permission denied") || told.contains("cannot"), "{arguments:?}: {told}");
-        ensure!(told.matches("ERROR").count() == 1 && !told.contains("panicked"), "{arguments:?}: {told}");
+        ensure!(
+            told.matches("trafctl: ").count() == 1 && !told.contains("panicked"),
+            "{arguments:?}: {told}"
+        );
     }
     // Nothing of this has changed anything.
     assert_eq!(Counters::at_rest(&lab)?, before);

@@ -101,7 +101,8 @@ fn wrong_addresses_are_refused_and_change_nothing() -> Result<()> {
         let output = trafctl(&lab, &arguments)?;
         let told = said(&output);
         ensure!(matches!(output.status.code(), Some(1 | 2)), "{case:?}: {}: {told}", output.status);
-        ensure!(told.to_lowercase().matches("error").count() == 1, "{case:?}: {told}");
+        let is_error = |line: &&str| line.starts_with("trafctl: ") || line.starts_with("error: ");
+        ensure!(told.lines().filter(is_error).count() == 1, "{case:?}: {told}");
         assert_eq!(lab.run_ok(&["address", "list"])?, before, "{case:?}");
     }
     let count = tcp_exchange(a.namespace(), b.namespace(), at(b.v4()), 100_000, 0)?;
@@ -202,6 +203,33 @@ fn a_directory_that_is_no_bpffs_becomes_one() -> Result<()> {
     is_well(&lab)
 }
 
+#[test]
+fn an_unknown_container_is_an_error_and_an_idle_one_is_not() -> Result<()> {
+    let lab = node("unknown")?;
+    let _pair = pair(&lab)?;
+    lab.run_ok(&["attach"])?;
+    let sentence = "trafctl: no container 777 is known: it has no counters, no interface on this node and no entry \
+                    in the configuration; ";
+    let commands: [&[&str]; 4] =
+        [&["dump"], &["dump", "--format", "json"], &["dump", "--format", "csv"], &["top", "--times", "1"]];
+    for command in commands {
+        let run = |id: &str| trafctl(&lab, &[command, &["--container", id]].concat());
+        let unknown = run("777")?;
+        ensure!(refused(&unknown)?.starts_with(sentence), "{command:?}: {}", said(&unknown));
+        ensure!(unknown.stdout.is_empty(), "{command:?}");
+        ensure!(run("101")?.status.success(), "{command:?}: 101 has no traffic yet");
+        ensure!(run("0")?.status.success(), "{command:?}: the node itself");
+    }
+    // An interface that is not attached yet, and an address, make an id known.
+    let _third = lab.bridged(103, 0, [10, 1, 0, 3].into(), "fd00:1::3".parse()?)?;
+    lab.run_ok(&["dump", "--container", "103"])?;
+    lab.run_ok(&["address", "add", "104", "10.1.0.4"])?;
+    lab.run_ok(&["dump", "--container", "104"])?;
+    // One unknown id among known ones is an error too.
+    refused(&trafctl(&lab, &["dump", "--container", "101", "--container", "777"])?)?;
+    Ok(())
+}
+
 /// Traffic of two containers, both families, classes 1 and 2.
 fn mixed(lab: &Lab) -> Result<(Container, Container, [UdpCount; 3])> {
     let (mut a, mut b) = pair(lab)?;
@@ -249,7 +277,6 @@ fn a_dump_shows_what_is_asked_for() -> Result<()> {
     assert_eq!(rows(&["--container", "101", "--container", "102"])?, everything);
     assert_eq!(rows(&["--class", "1", "--container", "101"])?, ["101 1 ipv4"]);
     assert_eq!(rows(&["--class", "2", "--class", "1"])?, everything);
-    assert_eq!(rows(&["--container", "777"])?, [""; 0]);
     // Two containers, classes 0 to 2, two families.
     assert_eq!(rows(&["--all"])?.len(), 12);
 
@@ -270,8 +297,8 @@ fn a_dump_shows_what_is_asked_for() -> Result<()> {
             &format!("102,2,ipv6,{bytes},20,0,0,2"),
         ]
     );
-    let csv = lab.run_ok(&["dump", "--format", "csv", "--container", "777"])?;
-    assert_eq!(csv.lines().count(), 1, "the header stands there without rows too");
+    let csv = lab.run_ok(&["dump", "--format", "csv", "--class", "77"])?;
+    assert_eq!(csv.lines().count(), 1, "the header is printed without rows too");
     let table = lab.run_ok(&["dump", "-6"])?;
     ensure!(table.contains("CONTAINER") && table.contains(&bytes.to_string()), "{table}");
     is_well(&lab)

@@ -44,9 +44,9 @@ pub fn at(address: IpAddr) -> SocketAddr {
 pub fn refused(output: &Output) -> Result<String> {
     let said = said(output);
     ensure!(output.status.code() == Some(1), "{} and not status 1: {said}", output.status);
-    let errors: Vec<&str> = said.lines().filter(|line| line.trim_start().starts_with("ERROR")).collect();
+    let errors: Vec<&str> = said.lines().filter(|line| line.starts_with("trafctl: ")).collect();
     ensure!(errors.len() == 1, "not one message but {}: {said}", errors.len());
-    ensure!(!said.contains("panicked"), "{said}");
+    ensure!(!said.contains("panicked") && !said.contains("ERROR"), "{said}");
     Ok(errors[0].to_owned())
 }
 

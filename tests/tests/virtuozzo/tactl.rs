@@ -67,7 +67,11 @@ fn a_bad_file_or_word_has_virtuozzos_status_and_changes_nothing() -> Result<()> 
         (&["class_load", &bad], 2, "bad:3: "),
         (&["reset_ve_stat"], 6, "Usage: vztactl <command>"),
         (&["reset_ve_stat", "a b"], 6, "Invalid veid: a b"),
-        (&["reset_ve_stat", "777"], 4, "Reset failed: nothing has been counted for a container 777"),
+        (
+            &["reset_ve_stat", "777"],
+            4,
+            "Reset failed: no container 777 is known: nothing has been counted for it; ",
+        ),
         (&["get_ve_stat", "101"], 6, "vznetstat utility should be used"),
         (&["event"], 6, "Usage: vztactl <command>"),
     ];

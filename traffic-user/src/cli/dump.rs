@@ -3,44 +3,48 @@
 use std::{io::IsTerminal as _, time::Duration};
 
 use clap::Args;
-use traffic_model::units::parse_repeat_interval;
+use traffic_model::{Snapshot, units::parse_repeat_interval};
 
 use crate::{
-    cli::{Done, Global, SheetFormat, Shown, pause, print},
+    cli::{
+        Done, Global, SheetFormat,
+        counter_filter::CounterFilter,
+        output::{pause, print},
+    },
     kernel::{counters, load},
     render::dump::{self, Filter, Look},
     vz::reset_baseline::MarkFile,
 };
 
-/// Show the live counters
+/// Print the live counters
 ///
-/// Reads the pinned maps; no daemon is needed. `in` is to the container, `out` is from it. Bytes are layer-3 bytes as
-/// on the wire, packets are packets on the wire. Below the classes stand the faults: what is in no class, by reason;
-/// and what passed each interface in all.
+/// Reads the pinned maps; no daemon is needed. `in` is traffic to the container, `out` is traffic from it. Bytes are
+/// layer-3 bytes and packets are packets, both as on the wire. Below the classes are the faults (packets in no class, by
+/// reason) and the total that passed each interface.
 #[derive(Debug, Args)]
 #[command(after_long_help = "Examples:\n  \
     trafctl dump\n  \
     trafctl dump --container 101 --class 2 --class 3\n  \
     trafctl dump -6 --human --watch=2\n  \
     trafctl dump --since-mark\n  \
-    trafctl dump --format json | jq '.counters[] | select(.container==\"101\")'")]
+    trafctl dump --format json | jq '.counters[] | select(.class == 1)'")]
 pub struct Options {
     #[command(flatten)]
-    shown: Shown,
-    /// Rows of zeros too
+    filter: CounterFilter,
+    /// Include rows that are zero
     #[arg(long)]
     all: bool,
-    /// Class counters since `vztactl reset_ve_stat`, as vznetstat shows them
+    /// Show class counters since `vztactl reset_ve_stat`, as vznetstat does
     #[arg(long)]
     since_mark: bool,
-    /// Bytes in KiB, MiB, GiB (table only)
+    /// Show bytes in KiB, MiB and GiB (tables only)
     #[arg(long)]
     human: bool,
-    /// Repeat at this interval until interrupted (1s, 500ms, 1m)
+    /// Print again after each interval until interrupted: 2, 0.5, 500ms, 1m [default: 1s]
     #[arg(long, value_name = "INTERVAL", num_args = 0..=1, require_equals = true, default_missing_value = "1s",
         value_parser = parse_repeat_interval)]
     watch: Option<Duration>,
-    /// How to write it
+    /// Output format
     #[arg(long, value_enum, default_value_t)]
     format: SheetFormat,
 }
@@ -48,21 +52,14 @@ pub struct Options {
 pub(super) async fn run(global: &Global, options: &Options) -> anyhow::Result<Done> {
     let config = global.config()?;
     let maps = load::open(&global.pinned())?;
-    let filter = Filter { wanted: options.shown.wanted(global, &config)?, zeros: options.all };
+    let mut snapshot = counters::read(&maps, &config.node)?;
+    let wanted = options.filter.wanted(global, &config, &snapshot).await?;
+    let filter = Filter { wanted, zeros: options.all };
     loop {
-        let mut snapshot = counters::read(&maps, &config.node)?;
         if options.since_mark {
             MarkFile::new(&global.state_dir).read()?.subtract_from(&mut snapshot);
         }
-        let snapshot = filter.apply(snapshot);
-        let text = match options.format {
-            SheetFormat::Table => {
-                dump::table(&snapshot, Look { human: options.human, since_mark: options.since_mark })
-            }
-            SheetFormat::Json if options.watch.is_some() => dump::json_line(&snapshot)?,
-            SheetFormat::Json => dump::json(&snapshot)?,
-            SheetFormat::Csv => dump::csv(&snapshot)?,
-        };
+        let text = render(&filter.apply(snapshot), options)?;
         let Some(interval) = options.watch else {
             print(&text)?;
             return Ok(Done::Success);
@@ -73,5 +70,17 @@ pub(super) async fn run(global: &Global, options: &Options) -> anyhow::Result<Do
         if !pause(interval).await? {
             return Ok(Done::Success);
         }
+        snapshot = counters::read(&maps, &config.node)?;
+    }
+}
+
+fn render(snapshot: &Snapshot, options: &Options) -> anyhow::Result<String> {
+    match options.format {
+        SheetFormat::Table => {
+            Ok(dump::table(snapshot, Look { human: options.human, since_mark: options.since_mark }))
+        }
+        SheetFormat::Json if options.watch.is_some() => dump::json_line(snapshot),
+        SheetFormat::Json => dump::json(snapshot),
+        SheetFormat::Csv => dump::csv(snapshot),
     }
 }

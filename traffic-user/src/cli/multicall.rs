@@ -1,12 +1,12 @@
-//! The names of Virtuozzo's commands, under which this program can be called: `vznetstat -a` is `trafctl vznetstat -a`.
+//! The names of Virtuozzo's commands, under which this program can run: `vznetstat -a` is `trafctl vznetstat -a`.
 
 use std::{ffi::OsString, path::Path};
 
-/// Commands that read their arguments themselves.
+/// Commands that parse their arguments themselves.
 const NAMES: [&str; 3] = ["vznetstat", "pnetstat", "vztactl"];
 
-/// Cuts a command line in two behind the first word that is one of the names: what is ours to read, and what is theirs.
-/// `None` where no word is, or where the rest is `--help`, which is ours again.
+/// Splits a command line after the first word that is one of the names: clap parses the first part, the command the rest.
+/// `None` if there is no such word, or if the rest is `--help`, which clap handles.
 pub(super) fn split(args: &[OsString]) -> Option<(Vec<OsString>, Vec<OsString>)> {
     let is_name = |word: &OsString| NAMES.iter().any(|name| word == name);
     let (program, rest) = args.split_first()?;
@@ -32,7 +32,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_is_cut_behind_the_name() {
+    fn a_line_is_split_after_the_name() {
         let both = |ours: &str, theirs: &str| Some((ours.to_owned(), theirs.to_owned()));
         assert_eq!(split_line("/usr/sbin/vznetstat -v 101"), both("trafctl vznetstat", "-v 101"));
         assert_eq!(split_line("pnetstat --help"), both("trafctl pnetstat", "--help"));
@@ -44,14 +44,14 @@ mod tests {
     }
 
     #[test]
-    fn what_is_behind_the_name_is_not_ours_to_read() {
+    fn words_after_the_name_are_not_parsed_by_clap() {
         let arguments = |line: &str| {
             let mut cli = Cli::from_args(words(line)).unwrap();
             cli.command.foreign_arguments().map(|arguments| arguments.clone())
         };
         assert_eq!(arguments("trafctl -v --bpffs /b vznetstat -v 1 --bpffs"), Some(words("-v 1 --bpffs")));
         assert_eq!(arguments("vznetstat --format json"), Some(words("--format json")));
-        // A name where a value stands is a value.
+        // A name in the place of an option's value is a value.
         assert_eq!(arguments("trafctl --bpffs vznetstat dump"), None);
         assert_eq!(arguments("trafctl container retire pnetstat"), None);
     }

@@ -1,4 +1,4 @@
-//! `trafctl vznetstat` and `trafctl pnetstat`, and the names themselves.
+//! `trafctl vznetstat` and `trafctl pnetstat`, and the program under these names.
 
 use std::{
     collections::{BTreeSet, HashMap},
@@ -9,7 +9,10 @@ use clap::Args;
 use traffic_model::{ContainerId, Snapshot};
 
 use crate::{
-    cli::{Done, Global, print, say},
+    cli::{
+        Done, Global,
+        output::{print, print_error, print_message},
+    },
     config::Config,
     kernel::{counters, load, tables},
     ownership::vz_conf,
@@ -20,38 +23,39 @@ use crate::{
     },
 };
 
-/// Statuses that are Virtuozzo's.
+/// Exit statuses, as Virtuozzo's.
 const USAGE: u8 = 1;
 const NO_COUNTERS: u8 = 7;
 const INVALID_VALUE: u8 = 250;
 
-/// Show the counters as Virtuozzo's `vznetstat` does
+/// Print the counters as Virtuozzo's `vznetstat` does
 ///
-/// The same options, columns and statuses; also under the name `vznetstat`. Options: -4, -6 one family; -v ID this
-/// container, may be repeated; -c CLASS this class, may be repeated; -a all classes; -r bytes in K, M, G; -h usage.
-/// Status 1 for a wrong option, 250 for a wrong value, 7 when nothing is counted yet.
+/// Options, columns and exit statuses are the same; the program also runs under the name `vznetstat`. Options: -4 or -6
+/// for one family; -v ID for one container, may be repeated; -c CLASS for one class, may be repeated; -a for all classes;
+/// -r for bytes in K, M and G; -h for the usage. Status 1 for a wrong option, 250 for a wrong value, 7 while nothing is
+/// counted.
 #[derive(Debug, Args)]
 #[command(after_long_help = "Examples:\n  \
     trafctl vznetstat\n  \
     trafctl vznetstat -v 101 -c 1 | tail -n 1\n  \
     ln -s /usr/sbin/trafctl /usr/sbin/vznetstat && vznetstat -4a\n\n\
-    Under its own name it is told by TRAFCTL_BPFFS, TRAFCTL_STATE_DIR and TRAFCTL_CONFIG where things are.")]
+    Under the name vznetstat, TRAFCTL_BPFFS, TRAFCTL_STATE_DIR and TRAFCTL_CONFIG replace the global options.")]
 pub struct VznetstatOptions {
     /// Virtuozzo's options
-    #[arg(value_name = "OPTIONS", trailing_var_arg = true, allow_hyphen_values = true)]
+    #[arg(value_name = "VZ_OPTION", trailing_var_arg = true, allow_hyphen_values = true)]
     pub(super) arguments: Vec<OsString>,
 }
 
-/// Show the counters as Virtuozzo's `pnetstat` does
+/// Print the counters as Virtuozzo's `pnetstat` does
 ///
-/// As vznetstat, with one option more: -t ct, vm or all. Also under the name `pnetstat`.
+/// The options of vznetstat and one more: -t ct, vm or all. The program also runs under the name `pnetstat`.
 #[derive(Debug, Args)]
 #[command(after_long_help = "Examples:\n  \
     trafctl pnetstat -t vm\n  \
     trafctl pnetstat -t ct -c 1")]
 pub struct PnetstatOptions {
     /// Virtuozzo's options
-    #[arg(value_name = "OPTIONS", trailing_var_arg = true, allow_hyphen_values = true)]
+    #[arg(value_name = "VZ_OPTION", trailing_var_arg = true, allow_hyphen_values = true)]
     pub(super) arguments: Vec<OsString>,
 }
 
@@ -62,18 +66,18 @@ pub(super) fn run(global: &Global, name: Name, arguments: Vec<OsString>) -> anyh
         Err(misuse) => return Ok(refuse(name, &misuse)),
     };
     if !ignored.is_empty() {
-        tracing::warn!("ignored, as no option takes it: {}", ignored.join(" "));
+        tracing::warn!("ignored, because no option takes it: {}", ignored.join(" "));
     }
     let maps = match load::open(&global.pinned()) {
         Ok(maps) => maps,
         Err(error) => {
-            say(&error);
+            print_error(&error);
             return Ok(Done::Status(NO_COUNTERS));
         }
     };
     // The node's name is not shown.
     let mut snapshot = counters::read(&maps, "")?;
-    // After the counters: a mark taken in between leaves nothing, and not everything.
+    // After the counters: of a reset in between, nothing is shown rather than everything.
     MarkFile::new(&global.state_dir).read()?.subtract_from(&mut snapshot);
     let in_use: BTreeSet<u8> = snapshot.counters.iter().map(|counter| counter.class).collect();
     if let Err(misuse) = request.check_classes(&in_use) {
@@ -86,7 +90,7 @@ pub(super) fn run(global: &Global, name: Name, arguments: Vec<OsString>) -> anyh
 }
 
 fn refuse(name: Name, misuse: &Misuse) -> Done {
-    tracing::error!("{misuse}");
+    print_message(&misuse.to_string());
     match misuse {
         Misuse::Usage(_) => {
             eprint!("{}", netstat::usage(name));
@@ -96,7 +100,7 @@ fn refuse(name: Name, misuse: &Misuse) -> Done {
     }
 }
 
-/// Takes any id of a container for those that it is counted under.
+/// Replaces the ids that were typed by those that the containers are counted under.
 fn resolve(global: &Global, snapshot: &Snapshot, request: &mut Request) -> anyhow::Result<()> {
     if request.containers.is_empty() {
         return Ok(());
@@ -107,7 +111,8 @@ fn resolve(global: &Global, snapshot: &Snapshot, request: &mut Request) -> anyho
     Ok(())
 }
 
-/// See [`vz::counted_ids`]. A configuration that can't be read keeps nobody from figures that are there under the very id.
+/// See [`vz::counted_ids`]. Figures that are counted under the very id that was typed are shown even if the configuration
+/// cannot be read.
 pub(super) fn counted_ids(
     global: &Global,
     counted: &BTreeSet<&ContainerId>,
@@ -116,15 +121,15 @@ pub(super) fn counted_ids(
     let aliases = match global.config() {
         Ok(config) => aliases(&config),
         Err(error) if typed.iter().all(|id| counted.contains(id)) => {
-            tracing::warn!("other ids of the containers are not looked for: {error:#}");
+            tracing::warn!("other ids of the containers are not looked up: {error:#}");
             HashMap::new()
         }
-        Err(error) => return Err(error.context("cannot look for other ids of the containers")),
+        Err(error) => return Err(error.context("cannot look up other ids of the containers")),
     };
     Ok(typed.iter().flat_map(|id| vz::counted_ids(id, counted, &aliases)).collect())
 }
 
-/// The ids that are of one container, as Virtuozzo's files tell.
+/// The other ids of each container, by Virtuozzo's files.
 pub(super) fn aliases(config: &Config) -> HashMap<ContainerId, ContainerId> {
     vz_conf::scan(&config.vz_conf_dir, None).aliases()
 }

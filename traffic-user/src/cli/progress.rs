@@ -1,12 +1,12 @@
-//! How far a long step is, drawn on a terminal and nowhere else.
+//! The progress of a long step, drawn on stderr while it is a terminal.
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
-/// A bar on stderr, gone when dropped. Draws nothing where stderr is no terminal.
+/// A progress bar, removed when dropped.
 pub(super) struct Progress(ProgressBar);
 
 impl Progress {
-    /// Of a step that is called so.
+    /// Starts the bar of a step with this name.
     pub(super) fn start(name: &'static str) -> Self {
         let bar = ProgressBar::with_draw_target(Some(0), ProgressDrawTarget::stderr());
         if let Ok(style) = ProgressStyle::with_template("{msg} {wide_bar} {percent:>3} % {eta:>4}") {
@@ -16,9 +16,9 @@ impl Progress {
         Self(bar)
     }
 
-    /// So much is done, of so much.
-    pub(super) fn set(&self, done: usize, of: usize) {
-        self.0.set_length(of as u64);
+    /// Shows that `done` of `total` units are done.
+    pub(super) fn set(&self, done: usize, total: usize) {
+        self.0.set_length(total as u64);
         self.0.set_position(done as u64);
     }
 }

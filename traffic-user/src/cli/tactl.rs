@@ -1,4 +1,4 @@
-//! `trafctl vztactl`, and the name itself.
+//! `trafctl vztactl`, and the program under this name.
 
 use std::ffi::OsString;
 
@@ -8,23 +8,30 @@ use traffic_model::ContainerId;
 
 use crate::{
     class_source,
-    cli::{Done, Global, classes::put_in_force, netstat::counted_ids, print, say},
+    cli::{
+        Done, Global,
+        classes::put_in_force,
+        netstat::counted_ids,
+        output::{print, print_error, print_message},
+    },
     kernel::{counters, load, tables},
+    ownership::UnknownContainer,
     vz::{
         reset_baseline::MarkFile,
         tactl::{self, Asked, status},
     },
 };
 
-/// Load classes and set counters back as Virtuozzo's `vztactl` does
+/// Load classes and reset counters as Virtuozzo's `vztactl` does
 ///
-/// Commands: class_load [-s] FILE, class_unload, class_list, reset_ve_stat ID, reset_all_stat, event NAME. Texts and
-/// statuses are Virtuozzo's: 2 for a file, 6 for an option, 10 for a command; also under the name `vztactl`.
+/// Commands: class_load [-s] FILE, class_unload, class_list, reset_ve_stat ID, reset_all_stat, event NAME. Texts and exit
+/// statuses are Virtuozzo's: 2 for a file, 6 for an option, 10 for a command. The program also runs under the name
+/// `vztactl`.
 ///
-/// With -s the longest prefix decides, class 0 before all; without it the last line that matches. A reset takes nothing
-/// from the counters: it puts a reading aside (marks.json in the state directory), from which vznetstat shows what came
-/// since. The ledger and `trafctl dump` go on as they were; `trafctl dump --since-mark` shows what vznetstat does. An event
-/// is accepted and has no effect.
+/// With -s the longest prefix decides, and class 0 goes first; without it the last matching line decides. A reset leaves
+/// the counters alone: it stores a reading (marks.json in the state directory), and vznetstat shows what came since. The
+/// ledger and `trafctl dump` are not affected; `trafctl dump --since-mark` shows what vznetstat does. An event is accepted
+/// and has no effect.
 #[derive(Debug, Args)]
 #[command(after_long_help = "Examples:\n  \
     trafctl vztactl class_load -s /etc/vz/conf/networks_classes\n  \
@@ -32,11 +39,11 @@ use crate::{
     ln -s /usr/sbin/trafctl /usr/sbin/vztactl && vztactl class_list")]
 pub struct Options {
     /// Virtuozzo's command and its options
-    #[arg(value_name = "COMMAND", trailing_var_arg = true, allow_hyphen_values = true)]
+    #[arg(value_name = "VZ_COMMAND", trailing_var_arg = true, allow_hyphen_values = true)]
     pub(super) arguments: Vec<OsString>,
 }
 
-/// What could not be done, with Virtuozzo's status for it.
+/// A failure with the exit status that Virtuozzo gives it.
 struct Failure {
     status: u8,
     error: anyhow::Error,
@@ -57,7 +64,7 @@ pub(super) fn run(global: &Global, arguments: &[OsString]) -> anyhow::Result<Don
         Ok(asked) => asked,
         Err(misuse) => {
             match misuse.message {
-                Some(message) => tracing::error!("{message}"),
+                Some(message) => print_message(&message),
                 None => eprint!("{}", tactl::USAGE),
             }
             return Ok(Done::Status(misuse.status));
@@ -66,12 +73,13 @@ pub(super) fn run(global: &Global, arguments: &[OsString]) -> anyhow::Result<Don
     match act(global, &asked) {
         Ok(text) => print(&text).map(|()| Done::Success),
         Err(Failure { status, error }) => {
-            say(&error);
+            print_error(&error);
             Ok(Done::Status(status))
         }
     }
 }
 
+/// Gives the text to print.
 fn act(global: &Global, asked: &Asked) -> Result<String, Failure> {
     if let Asked::Event(unknown) = asked {
         if let Some(name) = unknown {
@@ -104,7 +112,7 @@ fn act(global: &Global, asked: &Asked) -> Result<String, Failure> {
     }
 }
 
-/// ResetBaselines where counters stand, all in one go.
+/// Stores a reading of all counters, or of one container's, as the new reset baseline.
 fn reset(global: &Global, only: Option<&ContainerId>) -> anyhow::Result<()> {
     let bpffs = global.pinned();
     let _lock = bpffs.lock()?;
@@ -115,13 +123,18 @@ fn reset(global: &Global, only: Option<&ContainerId>) -> anyhow::Result<()> {
         && !counted.contains(id)
         && id.as_str() != crate::vz::NODE
     {
-        anyhow::bail!("nothing has been counted for a container {id}");
+        return Err(UnknownContainer {
+            name: id.to_string(),
+            why: "nothing has been counted for it",
+            advice: "`vznetstat` lists the ids that are counted",
+        }
+        .into());
     }
     let file = MarkFile::new(&global.state_dir);
-    let mut marks = file.read()?;
+    let mut baselines = file.read()?;
     match ids {
-        None => marks.set(&snapshot, None),
-        Some(ids) => ids.iter().for_each(|id| marks.set(&snapshot, Some(id))),
+        None => baselines.set(&snapshot, None),
+        Some(ids) => ids.iter().for_each(|id| baselines.set(&snapshot, Some(id))),
     }
-    file.write(&marks)
+    file.write(&baselines)
 }

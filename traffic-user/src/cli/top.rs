@@ -12,16 +12,20 @@ use traffic_model::{
 };
 
 use crate::{
-    cli::{Done, Format, Global, Shown, pause, print},
+    cli::{
+        Done, Format, Global,
+        counter_filter::CounterFilter,
+        output::{pause, print},
+    },
     kernel::{counters, load},
     render::live_rates as render,
 };
 
-/// Show who sends and receives most, now
+/// Show the containers with the most traffic right now
 ///
-/// Reads the pinned maps again and again and shows what passed in between; no daemon is needed. `in` is to the container,
-/// `out` is from it, in bits and packets a second at layer 3, as on the wire; class 0 is in it. Containers that were still
-/// are left out. `(no class)` is what is no IP, or malformed, or nobody's.
+/// Reads the pinned maps at each interval and shows the difference; no daemon is needed. `in` is traffic to the
+/// container, `out` is traffic from it, in bits and packets per second at layer 3, as on the wire; class 0 is included.
+/// Idle containers are omitted. `(no class)` is traffic that is not IP, is malformed, or belongs to no container.
 #[derive(Debug, Args)]
 #[command(after_long_help = "Examples:\n  \
     trafctl top\n  \
@@ -30,35 +34,35 @@ use crate::{
     trafctl top --format json | jq '{time, most: .rows[0].container}'")]
 pub struct Options {
     #[command(flatten)]
-    shown: Shown,
-    /// Each class for itself
+    filter: CounterFilter,
+    /// One row per class instead of one per container
     #[arg(long)]
     by_class: bool,
-    /// What comes first
+    /// Sort order
     #[arg(long, value_enum, default_value_t)]
     sort: Sort,
-    /// Time between two readings (1s, 500ms, 1m)
+    /// Time between two readings: 2, 0.5, 500ms, 1m
     #[arg(long, value_name = "INTERVAL", default_value = "1s", value_parser = parse_repeat_interval)]
     interval: Duration,
-    /// How often to show it; for ever unless given
+    /// How many times to print [default: until interrupted]
     #[arg(short = 'n', long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     times: Option<u64>,
-    /// How to write it
+    /// Output format
     #[arg(long, value_enum, default_value_t)]
     format: Format,
 }
 
-/// What comes first.
+/// Sort order.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 enum Sort {
-    /// The most bytes in and out together
+    /// Most bytes, in and out together
     #[default]
     Total,
-    /// The most bytes in
+    /// Most bytes in
     In,
-    /// The most bytes out
+    /// Most bytes out
     Out,
-    /// The most packets in and out together
+    /// Most packets, in and out together
     Packets,
 }
 
@@ -75,28 +79,28 @@ impl From<Sort> for Order {
 
 pub(super) async fn run(global: &Global, options: &Options) -> anyhow::Result<Done> {
     let config = global.config()?;
-    let selection = Selection {
-        wanted: options.shown.wanted(global, &config)?,
-        by_class: options.by_class,
-        order: options.sort.into(),
-    };
-    // Opened each time: counters that are made anew meanwhile are other maps.
+    // Opened for each reading: counters that were made anew meanwhile are other maps.
     let read = || counters::read(&load::open(&global.pinned())?, &config.node);
     let screen = stdout().is_terminal() && options.format == Format::Table;
     let mut earlier = read()?;
+    let selection = Selection {
+        wanted: options.filter.wanted(global, &config, &earlier).await?,
+        by_class: options.by_class,
+        order: options.sort.into(),
+    };
     let mut shown = 0;
     while options.times.is_none_or(|times| shown < times) {
         if !pause(options.interval).await? {
             break;
         }
         let later = read()?;
-        let throughput = live_rates::between(&earlier, &later, &selection);
+        let rates = live_rates::between(&earlier, &later, &selection);
         let text = match options.format {
             Format::Table => {
                 let room = screen.then(terminal_lines).flatten();
-                render::table(&throughput, options.by_class, room)
+                render::table(&rates, options.by_class, room)
             }
-            Format::Json => render::json_line(&throughput)?,
+            Format::Json => render::json_line(&rates)?,
         };
         print(&if screen { over_the_last(&text) } else { text })?;
         earlier = later;
@@ -105,8 +109,8 @@ pub(super) async fn run(global: &Global, options: &Options) -> anyhow::Result<Do
     Ok(Done::Success)
 }
 
-/// Written over what the terminal shows, line by line, so that nothing flickers; then the rest is cleared. Lines too long
-/// for it are cut, not wrapped.
+/// Overwrites the screen line by line, so that it does not flicker, then clears the rest. Lines that are too long for the
+/// terminal are cut, not wrapped.
 fn over_the_last(text: &str) -> String {
     format!("\x1b[?7l\x1b[H{}\x1b[J\x1b[?7h", text.replace('\n', "\x1b[K\n"))
 }

@@ -3,7 +3,10 @@
 pub mod addresses;
 pub mod identity_command;
 pub mod interface_rules;
+mod known;
 pub mod vz_conf;
+
+pub use known::UnknownContainer;
 
 use std::path::Path;
 

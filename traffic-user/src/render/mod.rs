@@ -2,6 +2,7 @@
 
 pub mod compare;
 pub mod dump;
+pub mod json;
 pub mod ledger;
 pub mod live_rates;
 pub mod status;

@@ -177,6 +177,11 @@ mod tests {
     }
 
     #[test]
+    fn golden_usage() {
+        assert_snapshot!("usage_vztactl", USAGE);
+    }
+
+    #[test]
     fn golden_class_list() {
         let prefix = |text: &str| text.parse::<IpNet>().unwrap();
         let prefixes = [

@@ -1,0 +1,153 @@
+//! The options that every command takes, and what commands open by them.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, bail};
+use clap::{ArgAction, Args};
+use traffic_ledger::{Ledger, LedgerError};
+use traffic_model::{ContainerId, Snapshot};
+
+use crate::{
+    config::Config,
+    drain::{ledger_config, ledger_path},
+    kernel::bpffs::Bpffs,
+    net::netlink::Netlink,
+    node::Host,
+    ownership::{
+        Ownership, UnknownContainer,
+        addresses::AddressFile,
+        identity_command::Answers,
+        interface_rules::{InterfaceFacts, Role},
+    },
+};
+
+/// Options that may stand before or after any command.
+#[derive(Clone, Debug, Args)]
+#[command(next_help_heading = "Global options")]
+pub struct Global {
+    /// Configuration file [default: /etc/trafctl/trafctl.toml, which need not exist]
+    #[arg(
+        long,
+        global = true,
+        value_name = "FILE",
+        env = "TRAFCTL_CONFIG",
+        hide_env_values = true,
+        display_order = 900
+    )]
+    pub(super) config: Option<PathBuf>,
+    /// Directory on the BPF file system for the pinned program, maps and links
+    #[arg(
+        long,
+        global = true,
+        value_name = "DIR",
+        env = "TRAFCTL_BPFFS",
+        hide_env_values = true,
+        default_value = "/sys/fs/bpf/trafctl",
+        display_order = 901
+    )]
+    pub(super) bpffs: PathBuf,
+    /// Directory for data that must survive a reboot
+    #[arg(
+        long,
+        global = true,
+        value_name = "DIR",
+        env = "TRAFCTL_STATE_DIR",
+        hide_env_values = true,
+        default_value = "/var/lib/trafctl",
+        display_order = 902
+    )]
+    pub(super) state_dir: PathBuf,
+    /// Print more messages; twice for debugging
+    #[arg(short, long, global = true, action = ArgAction::Count, display_order = 903)]
+    pub(super) verbose: u8,
+    /// Print help; --help prints more than -h
+    #[arg(short, long, global = true, action = ArgAction::Help, display_order = 904)]
+    help: Option<bool>,
+    /// Print the version
+    #[arg(short = 'V', long, global = true, action = ArgAction::Version, display_order = 905)]
+    version: Option<bool>,
+}
+
+impl Global {
+    pub(super) fn config(&self) -> anyhow::Result<Config> {
+        Ok(Config::load(self.config.as_deref())?)
+    }
+
+    /// The pinned objects, for commands that only read.
+    pub(super) fn pinned(&self) -> Bpffs {
+        Bpffs::new(&self.bpffs)
+    }
+
+    pub(super) fn address_file(&self) -> AddressFile {
+        AddressFile::new(&self.state_dir)
+    }
+
+    /// Which container an interface or an address belongs to, by all files that name one.
+    pub(super) fn identities(&self, config: &Config) -> anyhow::Result<Ownership> {
+        Ownership::read(config, &self.state_dir, None)
+    }
+
+    /// All ids that the containers asked for are known by: a number finds what is counted under a UUID, and vice versa.
+    pub(super) fn all_ids(&self, config: &Config, typed: &[ContainerId]) -> anyhow::Result<Vec<ContainerId>> {
+        if typed.is_empty() {
+            return Ok(Vec::new());
+        }
+        let identities = self.identities(config)?;
+        Ok(typed.iter().flat_map(|id| identities.naming.all_ids(id)).collect())
+    }
+
+    /// Fails with [`UnknownContainer`] for the first of the ids that nothing on this node knows.
+    ///
+    /// A container that is configured, or that has an interface, is known even if it has no traffic yet.
+    pub(super) async fn require_known(
+        &self,
+        config: &Config,
+        typed: &[ContainerId],
+        snapshot: &Snapshot,
+    ) -> anyhow::Result<()> {
+        if typed.is_empty() {
+            return Ok(());
+        }
+        let ownership = self.identities(config)?;
+        for id in typed {
+            let ids = ownership.naming.all_ids(id);
+            if !ownership.knows(&ids, config, snapshot) && !owns_interface(&ownership, &ids).await? {
+                return Err(UnknownContainer::without_counters(id).into());
+            }
+        }
+        Ok(())
+    }
+
+    /// The ledger, for reading.
+    pub(super) fn ledger(&self) -> anyhow::Result<Ledger> {
+        self.open_ledger(Ledger::open_read_only)
+    }
+
+    pub(super) fn ledger_for_writing(&self) -> anyhow::Result<Ledger> {
+        let config = ledger_config(&self.config()?);
+        self.open_ledger(|path| Ledger::open(path, config))
+    }
+
+    fn open_ledger(&self, open: impl FnOnce(&Path) -> Result<Ledger, LedgerError>) -> anyhow::Result<Ledger> {
+        let path = ledger_path(&self.state_dir);
+        if !path.exists() {
+            bail!("there is no ledger {}; `trafctl run` keeps it", path.display());
+        }
+        open(&path).with_context(|| format!("cannot open the ledger {}", path.display()))
+    }
+
+    /// Everything a command that changes the kernel needs.
+    pub(super) fn host(&self, bpffs: Bpffs) -> anyhow::Result<Host> {
+        Host::new(self.config()?, bpffs, Netlink::connect()?, &self.state_dir)
+    }
+}
+
+/// Whether an interface that exists now belongs to a container with one of these ids, attached or not.
+async fn owns_interface(ownership: &Ownership, ids: &[ContainerId]) -> anyhow::Result<bool> {
+    let interfaces = Netlink::connect()?.interfaces().await?;
+    let no_answers = Answers::default();
+    Ok(interfaces.iter().any(|interface| {
+        let facts = InterfaceFacts { index: interface.index, name: &interface.name, mac: interface.mac };
+        matches!(ownership.naming.role(&facts, &no_answers), Role::Container(id) if ids.contains(&id))
+    }))
+}

@@ -1,0 +1,44 @@
+//! Where a command writes: results to stdout, messages and errors to stderr.
+
+use std::{
+    io::{Write as _, stderr, stdout},
+    time::Duration,
+};
+
+use anyhow::Context as _;
+use tokio::time;
+
+use crate::privileges;
+
+/// Writes a result to stdout. A reader that has closed the pipe is not an error.
+pub(super) fn print(text: &str) -> anyhow::Result<()> {
+    let mut stdout = stdout().lock();
+    match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
+        other => other.context("cannot write to standard output"),
+    }
+}
+
+/// Writes an error to stderr as `trafctl: WHAT: WHY; WHAT TO DO`, with the capability that this process may lack.
+pub fn print_error(error: &anyhow::Error) {
+    match privileges::hint(error) {
+        Some(hint) => print_message(&format!("{error:#} ({hint})")),
+        None => print_message(&format!("{error:#}")),
+    }
+}
+
+/// Writes a line to stderr under the program's name. Nothing is left to do when stderr is closed.
+pub(super) fn print_message(text: &str) {
+    let _closed = writeln!(stderr().lock(), "trafctl: {text}");
+}
+
+/// Waits; `false` when interrupted with Ctrl-C.
+pub(super) async fn pause(interval: Duration) -> anyhow::Result<bool> {
+    tokio::select! {
+        () = time::sleep(interval) => Ok(true),
+        result = tokio::signal::ctrl_c() => {
+            result?;
+            Ok(false)
+        }
+    }
+}

@@ -1,0 +1,85 @@
+//! Which container ids this node knows, and the one sentence for an id that it does not know.
+
+use traffic_model::{ContainerId, NODE_ID, Snapshot};
+
+use crate::{config::Config, ownership::Ownership};
+
+/// An id that was asked for and that nothing on this node knows.
+///
+/// Every command and the API report it in the same form: `no container NAME is known: WHY; WHAT TO DO`.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("no container {name} is known: {why}; {advice}")]
+pub struct UnknownContainer {
+    /// The id as it was typed.
+    pub name: String,
+    /// Where the id was looked up without success.
+    pub why: &'static str,
+    /// What the operator can do.
+    pub advice: &'static str,
+}
+
+impl UnknownContainer {
+    /// The error of a command that reads the live counters.
+    pub fn without_counters(id: &ContainerId) -> Self {
+        Self {
+            name: id.to_string(),
+            why: "it has no counters, no interface on this node and no entry in the configuration",
+            advice: "`trafctl dump` lists the ids that are counted",
+        }
+    }
+}
+
+impl Ownership {
+    /// Whether a container with one of these ids is counted, owns a counted interface, or is named in a file.
+    pub fn knows(&self, ids: &[ContainerId], config: &Config, snapshot: &Snapshot) -> bool {
+        ids.iter().any(|id| {
+            id.as_str() == NODE_ID
+                || snapshot.counters.iter().any(|counter| counter.container == *id)
+                || snapshot.interfaces.iter().any(|interface| interface.container.as_ref() == Some(id))
+                || config.containers.iter().any(|container| container.id == *id)
+                || self.addresses.entries.iter().any(|entry| entry.container == *id)
+                || self.vz.containers.iter().any(|of_vz| of_vz.id == *id || of_vz.aliases.contains(id))
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use traffic_model::sample;
+
+    use super::*;
+
+    fn id(text: &str) -> ContainerId {
+        ContainerId::new(text).unwrap()
+    }
+
+    #[test]
+    fn a_container_without_traffic_is_known_and_a_mistyped_id_is_not() {
+        let directory = tempfile::tempdir().unwrap();
+        std::fs::write(directory.path().join("305.conf"), "IP_ADDRESS=\"10.0.3.5\"\n").unwrap();
+        let vz = directory.path().display();
+        let config = format!("vz_conf_dir = '{vz}'\n[[container]]\nid = 'db'\ninterfaces = ['odd0']\n");
+        let config = Config::parse(&config, Path::new("t.toml")).unwrap();
+        let ownership = Ownership::read(&config, directory.path(), None).unwrap();
+        let mut snapshot = sample::snapshot();
+        snapshot.counters.retain(|counter| counter.container == id("101"));
+        let knows = |text: &str| ownership.knows(&[id(text)], &config, &snapshot);
+        assert!(knows("101"), "it has counters");
+        assert!(knows(sample::UUID), "it has an interface");
+        assert!(knows("305"), "it has a file of Virtuozzo's");
+        assert!(knows("db"), "it is configured");
+        assert!(knows("0"), "the node itself");
+        assert!(!knows("777"));
+    }
+
+    #[test]
+    fn the_sentence_has_one_form() {
+        assert_eq!(
+            UnknownContainer::without_counters(&id("777")).to_string(),
+            "no container 777 is known: it has no counters, no interface on this node and no entry in the \
+             configuration; `trafctl dump` lists the ids that are counted"
+        );
+    }
+}
