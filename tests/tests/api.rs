@@ -282,7 +282,7 @@ fn a_port_on_loopback_is_served_and_no_other() -> Result<()> {
     let open = node("apiopen", "0.0.0.0:9177")?;
     let output = open.trafctl(&["run"])?.stdin(Stdio::null()).output()?;
     let said = String::from_utf8_lossy(&output.stderr);
-    let place = format!("{}:3:10: 0.0.0.0 is not loopback", open.config().display());
+    let place = format!("{}:3:10: 0.0.0.0 is not a loopback address", open.config().display());
     ensure!(output.status.code() == Some(1) && said.contains(&place), "{}: {said}", output.status);
     Ok(())
 }

@@ -507,7 +507,7 @@ fn a_container_without_a_slot_is_counted_by_name() -> Result<()> {
 
 #[test]
 fn what_a_container_sends_is_marked_where_that_is_configured() -> Result<()> {
-    let bench = Bench::configured("marked", "[mark]\nenabled = true\n")?;
+    let bench = Bench::configured("marked", "[shaping]\nenabled = true\n")?;
     for case in accepted()?.into_iter().chain(refused()?).chain(segmented()?) {
         let expected = match (case.way, case.place) {
             (Out, Class(class, _)) => 101 * 32 + u32::from(class),
@@ -530,7 +530,7 @@ fn what_a_mark_has_no_room_for_is_left_as_it_is() -> Result<()> {
         lab.write("classes", "1 0.0.0.0/0\n31 192.0.2.9/32\n32 192.0.2.77/32\n254 172.16.0.0/12\n")?;
     let uuid = "2b2a3d9c-6f2e-4a77-9c15-0a1b2c3d4e5f";
     let ids = ["1", "134217727", "134217728", "4294967297", "web", uuid];
-    let mut tables = "[mark]\nenabled = true\n[host]\npreset = 'custom'\n".to_owned();
+    let mut tables = "[shaping]\nenabled = true\n[host]\npreset = 'custom'\n".to_owned();
     let mut interfaces = Vec::new();
     for (number, id) in (0..).zip(ids) {
         tables += &format!("[[container]]\nid = '{id}'\ninterfaces = ['if{number}']\n");

@@ -38,7 +38,7 @@ fn with_world(name: &str, keys: &str) -> Result<(Lab, Container)> {
 fn configure(lab: &Lab, keys: &str, enabled: bool) -> Result<()> {
     let classes = lab.path("classes");
     lab.configure(&format!(
-        "class_file = {classes:?}\n{keys}\n[mark]\nenabled = {enabled}\n[node]\nuplinks = ['eth0']\n"
+        "class_file = {classes:?}\n{keys}\n[shaping]\nenabled = {enabled}\n[node]\nuplinks = ['eth0']\n"
     ))
 }
 

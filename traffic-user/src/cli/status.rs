@@ -147,7 +147,7 @@ fn shaping_mark(
     meta: &Meta,
     problems: &mut Vec<String>,
 ) -> anyhow::Result<ShapingMark> {
-    let configured = host.config.shaping_mark;
+    let configured = host.config.skb_mark;
     let in_force = load::writes_shaping_mark(&meta.program_hash);
     if in_force.is_some_and(|in_force| in_force != configured) {
         let what = if configured { "does not write it" } else { "writes it" };

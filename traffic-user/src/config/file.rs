@@ -1,76 +1,73 @@
-//! The configuration file as it is written, and the checks that make a [`Config`] of it.
+//! The configuration file as written: its tables and keys, before any value is checked.
+//!
+//! [`check`](super::check) turns it into a [`Config`](super::Config). A [`Spanned`] value keeps its place in the text,
+//! so that a message can name line and column.
 
-use std::{collections::HashMap, ops::Range, path::PathBuf, time::Duration};
+use std::path::PathBuf;
 
 use serde::Deserialize;
 use toml::Spanned;
-use traffic_model::{
-    ContainerId,
-    calendar::{Calendar, Retention},
-    notation::{parse_mac, parse_prefix},
-    units::{self, DurationRange, InvalidAmount},
-};
 
-use crate::config::{
-    AttachSetting, ClassOrder, Config, ContainerConfig, IdentityCommand, Limits, Listen, Pattern, Preset,
-    Rule, RuleKind, VZ_CONF_DIR,
-};
+use crate::config::{AttachSetting, ClassOrder, Preset, RuleKind};
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub(super) struct File {
-    class_file: Option<PathBuf>,
-    class_order: ClassOrder,
-    node: Option<Spanned<FileNode>>,
-    attach: AttachSetting,
-    mark: FileMark,
-    vz_conf_dir: Option<PathBuf>,
-    limits: FileLimits,
-    host: FileHost,
-    interfaces: FileInterfaces,
-    identities: FileIdentities,
-    container: Vec<FileContainer>,
-    drain: FileDrain,
-    ledger: FileLedger,
-    retention: FileRetention,
-    api: FileApi,
+    pub(super) class_file: Option<PathBuf>,
+    pub(super) class_order: ClassOrder,
+    pub(super) node: Option<Spanned<FileNode>>,
+    pub(super) attach: AttachSetting,
+    pub(super) shaping: Option<FileShaping>,
+    /// The former name of `shaping`.
+    pub(super) mark: Option<Spanned<FileShaping>>,
+    pub(super) vz_conf_dir: Option<PathBuf>,
+    pub(super) limits: FileLimits,
+    pub(super) host: FileHost,
+    pub(super) interfaces: FileInterfaces,
+    pub(super) identities: FileIdentities,
+    pub(super) container: Vec<FileContainer>,
+    pub(super) drain: FileDrain,
+    pub(super) ledger: FileLedger,
+    pub(super) retention: FileRetention,
+    pub(super) api: FileApi,
 }
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-struct FileLimits {
-    containers: Option<Spanned<u32>>,
-    interfaces: Option<Spanned<u32>>,
-    classes: Option<Spanned<u32>>,
-    addresses: Option<Spanned<u32>>,
+pub(super) struct FileLimits {
+    pub(super) containers: Option<Spanned<u32>>,
+    pub(super) interfaces: Option<Spanned<u32>>,
+    pub(super) classes: Option<Spanned<u32>>,
+    pub(super) addresses: Option<Spanned<u32>>,
 }
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-struct FileMark {
-    enabled: bool,
+pub(super) struct FileShaping {
+    pub(super) enabled: bool,
 }
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-struct FileHost {
-    preset: Preset,
+pub(super) struct FileHost {
+    pub(super) preset: Preset,
 }
 
 /// The node: its name alone, or a table.
 #[derive(Debug)]
-enum FileNode {
+pub(super) enum FileNode {
     Name(String),
     Table(FileNodeTable),
 }
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-struct FileNodeTable {
-    name: Option<Spanned<String>>,
-    uplinks: Vec<Spanned<String>>,
+pub(super) struct FileNodeTable {
+    pub(super) name: Option<Spanned<String>>,
+    pub(super) uplinks: Vec<Spanned<String>>,
 }
 
+/// Not an untagged enum: its errors would name neither the wrong key nor the accepted ones.
 impl<'de> Deserialize<'de> for FileNode {
     fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         struct Either;
@@ -98,298 +95,59 @@ impl<'de> Deserialize<'de> for FileNode {
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-struct FileIdentities {
-    command: Option<Spanned<Vec<String>>>,
-    timeout: Option<Spanned<String>>,
+pub(super) struct FileIdentities {
+    pub(super) command: Option<Spanned<Vec<String>>>,
+    pub(super) timeout: Option<Spanned<String>>,
 }
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-struct FileInterfaces {
-    rule: Vec<FileRule>,
+pub(super) struct FileInterfaces {
+    pub(super) rule: Vec<FileRule>,
 }
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct FileRule {
-    pattern: Spanned<String>,
-    kind: RuleKind,
+pub(super) struct FileRule {
+    pub(super) pattern: Spanned<String>,
+    pub(super) kind: RuleKind,
 }
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct FileContainer {
-    id: Spanned<String>,
+pub(super) struct FileContainer {
+    pub(super) id: Spanned<String>,
     #[serde(default)]
-    interfaces: Vec<Spanned<String>>,
+    pub(super) interfaces: Vec<Spanned<String>>,
     #[serde(default)]
-    macs: Vec<Spanned<String>>,
+    pub(super) macs: Vec<Spanned<String>>,
     #[serde(default)]
-    addresses: Vec<Spanned<String>>,
+    pub(super) addresses: Vec<Spanned<String>>,
 }
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-struct FileDrain {
-    interval: Option<Spanned<String>>,
+pub(super) struct FileDrain {
+    pub(super) interval: Option<Spanned<String>>,
 }
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-struct FileLedger {
-    enabled: Option<bool>,
-    time_zone: Option<Spanned<String>>,
-    billing_day: Option<Spanned<u8>>,
+pub(super) struct FileLedger {
+    pub(super) enabled: Option<bool>,
+    pub(super) time_zone: Option<Spanned<String>>,
+    pub(super) billing_day: Option<Spanned<u8>>,
 }
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-struct FileRetention {
-    five_minutes: Option<Spanned<String>>,
-    hours: Option<Spanned<String>>,
+pub(super) struct FileRetention {
+    pub(super) five_minutes: Option<Spanned<String>>,
+    pub(super) hours: Option<Spanned<String>>,
 }
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-struct FileApi {
-    listen: Option<Spanned<String>>,
-}
-
-/// A complaint about a place in the text.
-pub(super) struct Complaint {
-    pub(super) span: Range<usize>,
-    pub(super) message: String,
-}
-
-fn complain<T>(about: &Spanned<T>, message: impl Into<String>) -> Complaint {
-    Complaint { span: about.span(), message: message.into() }
-}
-
-impl File {
-    /// The configuration it amounts to.
-    pub(super) fn check(self) -> Result<Config, Complaint> {
-        no_owner_twice(&self.container)?;
-        let (node, uplinks) = self.node.map_or_else(|| Ok((host_name(), Vec::new())), node)?;
-        Ok(Config {
-            class_file: self.class_file,
-            class_order: self.class_order,
-            node,
-            uplinks,
-            attach: self.attach,
-            shaping_mark: self.mark.enabled,
-            vz_conf_dir: self.vz_conf_dir.unwrap_or_else(|| VZ_CONF_DIR.into()),
-            limits: self.limits.check()?,
-            rules: self.interfaces.rule.into_iter().map(FileRule::check).collect::<Result<_, _>>()?,
-            preset: self.host.preset,
-            identity_command: self.identities.check()?,
-            containers: self.container.into_iter().map(FileContainer::check).collect::<Result<_, _>>()?,
-            drain_interval: self.drain.check()?,
-            ledger_enabled: self.ledger.enabled.unwrap_or(true),
-            calendar: self.ledger.check()?,
-            retention: self.retention.check()?,
-            api: self.api.check()?,
-        })
-    }
-}
-
-fn host_name() -> String {
-    rustix::system::uname().nodename().to_string_lossy().into_owned()
-}
-
-/// The node's name and uplinks.
-fn node(node: Spanned<FileNode>) -> Result<(String, Vec<String>), Complaint> {
-    let span = node.span();
-    let (name, uplinks) = match node.into_inner() {
-        FileNode::Name(name) => (Some((span, name)), Vec::new()),
-        FileNode::Table(table) => (table.name.map(|name| (name.span(), name.into_inner())), table.uplinks),
-    };
-    let name = match name {
-        Some((span, name)) if name.is_empty() => {
-            return Err(Complaint { span, message: "the node's name is empty".to_owned() });
-        }
-        Some((_, name)) => name,
-        None => host_name(),
-    };
-    Ok((name, uplinks.into_iter().map(interface_name).collect::<Result<_, _>>()?))
-}
-
-fn interface_name(name: Spanned<String>) -> Result<String, Complaint> {
-    let len = name.get_ref().len();
-    if len == 0 || len >= traffic_common::INTERFACE_NAME_BYTES {
-        return Err(complain(&name, "an interface name has 1 to 15 characters"));
-    }
-    Ok(name.into_inner())
-}
-
-/// A value of a unit, parsed by one of the parsers of `units`.
-fn amount<T>(
-    text: &Spanned<String>,
-    parse: impl FnOnce(&str) -> Result<T, InvalidAmount>,
-) -> Result<T, Complaint> {
-    parse(text.get_ref()).map_err(|error| complain(text, error.to_string()))
-}
-
-impl FileIdentities {
-    fn check(self) -> Result<Option<IdentityCommand>, Complaint> {
-        const DEFAULT: Duration = Duration::from_secs(5);
-        const RANGE: DurationRange =
-            DurationRange { shortest: Duration::from_millis(1), longest: Duration::from_secs(60) };
-        let timeout = match &self.timeout {
-            None => DEFAULT,
-            Some(text) => amount(text, |text| RANGE.parse(text))?,
-        };
-        let Some(command) = self.command else { return Ok(None) };
-        match command.get_ref().first() {
-            Some(program) if program.starts_with('/') => {
-                Ok(Some(IdentityCommand { words: command.into_inner(), timeout }))
-            }
-            _ => Err(complain(&command, "write the command as [\"/path/to/program\", \"argument\", ...]")),
-        }
-    }
-}
-
-/// An interface or a hardware address has one owner.
-fn no_owner_twice(containers: &[FileContainer]) -> Result<(), Complaint> {
-    let mut seen = HashMap::new();
-    for container in containers {
-        for text in container.interfaces.iter().chain(&container.macs) {
-            let owner = container.id.get_ref();
-            let key = match parse_mac(text.get_ref()) {
-                // One address, however it is written. A name of twelve hexadecimal digits is one too: no harm done.
-                Some(mac) => traffic_model::hex(&mac),
-                None => text.get_ref().clone(),
-            };
-            if let Some(other) = seen.insert(key, owner).filter(|&other| other != owner) {
-                let message = format!("{} is container {other}'s already", text.get_ref());
-                return Err(complain(text, message));
-            }
-        }
-    }
-    Ok(())
-}
-
-impl FileLimits {
-    fn check(self) -> Result<Limits, Complaint> {
-        let default = Limits::default();
-        let within =
-            |value: Option<Spanned<u32>>, default: u32, range: std::ops::RangeInclusive<u32>, what: &str| {
-                match value {
-                    None => Ok(default),
-                    Some(value) if range.contains(value.get_ref()) => Ok(value.into_inner()),
-                    Some(value) => Err(complain(
-                        &value,
-                        format!(
-                            "{what} = {} is out of range: write {} to {}",
-                            value.get_ref(),
-                            range.start(),
-                            range.end()
-                        ),
-                    )),
-                }
-            };
-        Ok(Limits {
-            containers: within(self.containers, default.containers, 1..=1_000_000, "containers")?,
-            // One slot is kept for interfaces without one.
-            interfaces: within(self.interfaces, default.interfaces, 2..=1_000_000, "interfaces")?,
-            classes: within(self.classes, default.classes, 1..=traffic_common::MAX_COLUMNS, "classes")?,
-            addresses: within(self.addresses, default.addresses, 1..=16_000_000, "addresses")?,
-        })
-    }
-}
-
-impl FileRule {
-    fn check(self) -> Result<Rule, Complaint> {
-        let pattern = Pattern::new(self.pattern.get_ref()).map_err(|error| complain(&self.pattern, error))?;
-        if self.kind == RuleKind::Container && !pattern.names_container() {
-            return Err(complain(
-                &self.pattern,
-                "a pattern of kind \"container\" needs a group that gives its id, such as (?<container>[0-9]+); where the \
-                 name does not tell the id, the kind is \"mapped\"",
-            ));
-        }
-        if self.kind != RuleKind::Container && pattern.names_container() {
-            return Err(complain(
-                &self.pattern,
-                "only a pattern of kind \"container\" gives the id by a group",
-            ));
-        }
-        Ok(Rule { pattern, kind: self.kind })
-    }
-}
-
-impl FileContainer {
-    fn check(self) -> Result<ContainerConfig, Complaint> {
-        let id = ContainerId::of_container(self.id.get_ref())
-            .map_err(|error| complain(&self.id, error.to_string()))?;
-        let interfaces = self.interfaces.into_iter().map(interface_name);
-        let macs = self.macs.into_iter().map(|text| {
-            parse_mac(text.get_ref())
-                .ok_or_else(|| complain(&text, "this is no hardware address: write it as 00:18:51:aa:bb:cc"))
-        });
-        let addresses = self
-            .addresses
-            .into_iter()
-            .map(|text| parse_prefix(text.get_ref()).map_err(|error| complain(&text, error)));
-        Ok(ContainerConfig {
-            id,
-            interfaces: interfaces.collect::<Result<_, _>>()?,
-            macs: macs.collect::<Result<_, _>>()?,
-            addresses: addresses.collect::<Result<_, _>>()?,
-        })
-    }
-}
-
-impl FileDrain {
-    fn check(self) -> Result<Duration, Complaint> {
-        const DEFAULT: Duration = Duration::from_secs(60);
-        // A crash or power loss costs up to one interval, and readings are only checked when they are drained.
-        const RANGE: DurationRange =
-            DurationRange { shortest: Duration::from_millis(100), longest: Duration::from_hours(24) };
-        match &self.interval {
-            None => Ok(DEFAULT),
-            Some(text) => amount(text, |text| RANGE.parse(text)),
-        }
-    }
-}
-
-impl FileLedger {
-    fn check(self) -> Result<Calendar, Complaint> {
-        let day = match &self.billing_day {
-            Some(day) if !(1..=31).contains(day.get_ref()) => {
-                return Err(complain(day, "a billing month begins on a day from 1 to 31"));
-            }
-            Some(day) => *day.get_ref(),
-            None => 1,
-        };
-        match &self.time_zone {
-            Some(zone) => {
-                Calendar::new(zone.get_ref(), day).map_err(|error| complain(zone, error.to_string()))
-            }
-            // Always there, so that only the day could be refused, which has been looked at.
-            None => Calendar::new("UTC", day)
-                .map_err(|error| Complaint { span: 0..0, message: error.to_string() }),
-        }
-    }
-}
-
-impl FileRetention {
-    fn check(self) -> Result<Retention, Complaint> {
-        let default = Retention::default();
-        let five_minutes_days = match self.five_minutes {
-            Some(text) => amount(&text, units::parse_days)?,
-            None => default.five_minutes_days,
-        };
-        let hours_months = match self.hours {
-            Some(text) => amount(&text, units::parse_months)?,
-            None => default.hours_months,
-        };
-        Ok(Retention { five_minutes_days, hours_months })
-    }
-}
-
-impl FileApi {
-    fn check(self) -> Result<Option<Listen>, Complaint> {
-        let Some(text) = self.listen else { return Ok(None) };
-        text.get_ref().parse().map(Some).map_err(|error: String| complain(&text, error))
-    }
+pub(super) struct FileApi {
+    pub(super) listen: Option<Spanned<String>>,
 }

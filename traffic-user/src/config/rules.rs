@@ -1,66 +1,68 @@
-//! Rules that tell from an interface's name what it is.
+//! Rules that decide from an interface's name what it is, and presets of such rules.
+//!
+//! [`crate::ownership::interface_rules`] applies them.
 
 use regex::Regex;
 use serde::Deserialize;
 
-/// A pattern of interface names.
+/// A pattern that matches whole interface names.
 #[derive(Clone, Debug)]
 pub struct Pattern(Regex);
 
-/// The group of a pattern that gives the container's id.
+/// The group of a pattern that captures the container's id.
 const CONTAINER_GROUP: &str = "container";
 
 impl Pattern {
-    /// Compiles a regular expression, which has to match whole names.
+    /// Compiles a regular expression, anchored at both ends.
     ///
     /// # Errors
-    /// One line saying what is wrong with it.
+    /// One line that says what is wrong with the expression.
     pub fn new(text: &str) -> Result<Self, String> {
-        // By itself first, so that a message speaks of what was written.
+        // Without the anchors first, so that a message quotes the expression as written.
         let compiled = Regex::new(text).and_then(|_| Regex::new(&format!("^(?:{text})$")));
         compiled.map(Self).map_err(|error| {
-            // The library draws the expression with a marker below; the last line has the reason.
+            // The library's message draws the expression with a marker below it; the last line has the reason.
             let text = error.to_string();
             format!(
-                "this is no usable pattern: {}",
+                "this is not a valid pattern: {}; write a regular expression",
                 text.lines().last().unwrap_or(&text).trim_start_matches("error: ")
             )
         })
     }
 
-    /// Whether the name matches, and the container's id if the pattern's group gives one.
+    /// `Some` if the name matches, with the container's id if the pattern's group captured one.
     pub fn matches<'n>(&self, name: &'n str) -> Option<Option<&'n str>> {
         let found = self.0.captures(name)?;
         Some(found.name(CONTAINER_GROUP).map(|id| id.as_str()))
     }
 
-    /// Whether it has the group that gives a container's id.
+    /// Whether the pattern has the group that captures a container's id.
     pub fn names_container(&self) -> bool {
         self.0.capture_names().flatten().any(|name| name == CONTAINER_GROUP)
     }
 }
 
-/// Rules for hosts of a kind, tried after the configuration's own.
+/// The rules of one kind of host, tried after the configuration's own.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Preset {
-    /// `vethCTID.N`, `vmeN.M`, `venet0`; `veth` + 8 hex and `vme` + 12 hex through what is written down.
+    /// `vethCTID.N`, `vmeN.M`, `venet0`; `veth` + 8 hex and `vme` + 12 hex by a mapping.
     #[default]
     Virtuozzo,
     /// `veth100i0` and `tap100i0`; the firewall's own interfaces are ignored.
     Proxmox,
-    /// `vnetN` through what is written down.
+    /// `vnetN` by a mapping.
     Libvirt,
-    /// `vethID` and `vethID.N`, as `lxc.net.N.veth.pair` names them; names made at random through what is written down.
+    /// `vethID` and `vethID.N`, as set by `lxc.net.N.veth.pair`; random names by a mapping.
     Lxc,
     /// `ve-NAME` and `vb-NAME`.
     Nspawn,
-    /// None at all.
+    /// No rules.
     Custom,
 }
 
 impl Preset {
-    /// The name the configuration has for it.
+    /// The name in the configuration.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Virtuozzo => "virtuozzo",
@@ -72,7 +74,7 @@ impl Preset {
         }
     }
 
-    /// Rules by pattern.
+    /// The preset's patterns, in the order in which they are tried.
     pub const fn rules(self) -> &'static [(&'static str, RuleKind)] {
         use RuleKind::{Container, Ignore, Mapped, Shared};
         match self {
@@ -91,7 +93,7 @@ impl Preset {
             Self::Libvirt => &[(r"^vnet[0-9]+$", Mapped)],
             Self::Lxc => &[
                 (r"^veth(?<container>[0-9]+)(\.[0-9]+)?$", Container),
-                // Where no name is configured, LXC makes one up: veth and six letters or digits.
+                // Without a configured name, LXC chooses one: veth and six random letters or digits.
                 (r"^veth[0-9A-Za-z]+$", Mapped),
             ],
             Self::Nspawn => &[(r"^v[eb]-(?<container>.+)$", Container)],
@@ -100,25 +102,25 @@ impl Preset {
     }
 }
 
-/// What an interface with a certain name is.
+/// A rule: what an interface with a matching name is.
 #[derive(Clone, Debug)]
 pub struct Rule {
-    /// The name.
+    /// The pattern of its name.
     pub pattern: Pattern,
     /// What it is.
     pub kind: RuleKind,
 }
 
-/// What a rule makes of an interface.
+/// What an interface is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum RuleKind {
-    /// One container's; the pattern's group `container` is its id.
+    /// It belongs to the container whose id is the pattern's group `container`.
     Container,
-    /// One container's; whose tells `NETIF=`, `[[container]]` or the command under `[identities]`.
+    /// It belongs to one container, found by `NETIF=`, `[[container]]` or the command under `[identities]`.
     Mapped,
-    /// Shared by containers, told apart by address.
+    /// Several containers share it; the local address decides.
     Shared,
-    /// Not ours.
+    /// It is not counted.
     Ignore,
 }

@@ -87,6 +87,9 @@ pub async fn run(
     let (_subscription, mut events) = Netlink::watch()?;
 
     let host = make_host()?;
+    if let Some(hint) = host.config.renamed_key_hint() {
+        tracing::warn!("{hint}");
+    }
     let files = FileWatch::new(&host.config)?;
     let classes = Classes::look(&host.config);
     // Before anything is attached: a start that fails leaves everything as it was.
@@ -391,12 +394,12 @@ impl Daemon {
             tracing::warn!("[api] has changed: that takes effect when trafctl is started anew");
         }
         self.books.follow(&host.config);
-        let other_mark = host.config.shaping_mark != self.host.config.shaping_mark;
+        let other_mark = host.config.skb_mark != self.host.config.skb_mark;
         self.files = FileWatch::new(&host.config)?;
         self.host = host;
         if other_mark && self.logs_faults {
             tracing::warn!(
-                "[mark] has changed: with --log-faults that takes effect when trafctl is started anew"
+                "[shaping] has changed; restart `trafctl run` for it to take effect with --log-faults"
             );
         } else if other_mark {
             // The program in force is the one without the mark, or the one with it.

@@ -212,7 +212,7 @@ pub fn ensure(
     let build = Build {
         limits: &config.limits,
         log_faults: want == ProgramChoice::Logging,
-        shaping_mark: config.shaping_mark,
+        shaping_mark: config.skb_mark,
     };
     let existing = match open(bpffs) {
         Ok(maps) => Some(maps),

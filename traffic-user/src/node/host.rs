@@ -182,7 +182,7 @@ impl Host {
             // Before a program hangs that asks for them.
             session.registry.sync_shaping_marks(&mut session.loaded.maps)?;
             self.move_links(&mut session).await?;
-            let mark = if self.config.shaping_mark { " and writes the shaping mark" } else { "" };
+            let mark = if self.config.skb_mark { " and writes the shaping mark" } else { "" };
             tracing::info!("another program took the old one's place{mark}; the counters go on");
         }
         Ok(session)
@@ -391,7 +391,7 @@ impl Host {
         if let Some(slot) = session.registry.container_slot(id) {
             return Ok(Some(slot));
         }
-        if self.config.shaping_mark && !id.is_node() && skb_mark::base(id.as_str()).is_none() {
+        if self.config.skb_mark && !id.is_node() && skb_mark::base(id.as_str()).is_none() {
             tracing::warn!(
                 "what container {id} sends gets no shaping mark: {}",
                 skb_mark::why_unmarked(id.as_str())

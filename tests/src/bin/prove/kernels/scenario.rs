@@ -59,7 +59,7 @@ pub fn run(evidence: &mut Evidence, amount: u64) -> Result<()> {
     booked = booked.plus(&scene.round(evidence, "counts after a reload of classes", changed_class_of)?);
 
     evidence.row(drain(&lab, &booked)?);
-    lab.configure(&format!("{configuration}[mark]\nenabled = true\n"))?;
+    lab.configure(&format!("{configuration}[shaping]\nenabled = true\n"))?;
     lab.run_ok(&["attach"])?;
     evidence.row(mark(&scene)?);
     check::is_well(&lab)?;

@@ -1,0 +1,294 @@
+//! Checks the values of a configuration [`File`] and turns it into a [`Config`]. The first problem found is reported.
+
+use std::{
+    collections::HashMap,
+    ops::{Range, RangeInclusive},
+    time::Duration,
+};
+
+use toml::Spanned;
+use traffic_model::{
+    ContainerId,
+    calendar::{Calendar, Retention},
+    notation::{parse_mac, parse_prefix},
+    units::{self, DurationRange, InvalidAmount},
+};
+
+use crate::config::{
+    Config, ContainerConfig, IdentityCommand, Limits, Listen, Pattern, Rule, RuleKind, VZ_CONF_DIR,
+    file::{
+        File, FileApi, FileContainer, FileDrain, FileIdentities, FileLedger, FileLimits, FileNode,
+        FileRetention, FileRule,
+    },
+};
+
+/// What is wrong at a place in the text.
+pub(super) struct Problem {
+    pub(super) span: Range<usize>,
+    pub(super) message: String,
+}
+
+fn problem<T>(at: &Spanned<T>, message: impl Into<String>) -> Problem {
+    Problem { span: at.span(), message: message.into() }
+}
+
+impl File {
+    /// Checks every value.
+    pub(super) fn check(self) -> Result<Config, Problem> {
+        refuse_second_owner(&self.container)?;
+        let (skb_mark, uses_old_mark_key) = match (self.shaping, self.mark) {
+            (Some(_), Some(mark)) => {
+                return Err(problem(
+                    &mark,
+                    "[mark] is the former name of [shaping], and the file has both; remove [mark]",
+                ));
+            }
+            (Some(shaping), None) => (shaping.enabled, false),
+            (None, Some(mark)) => (mark.get_ref().enabled, true),
+            (None, None) => (false, false),
+        };
+        let (node, uplinks) = self.node.map_or_else(|| Ok((host_name(), Vec::new())), node)?;
+        Ok(Config {
+            class_file: self.class_file,
+            class_order: self.class_order,
+            node,
+            uplinks,
+            attach: self.attach,
+            skb_mark,
+            uses_old_mark_key,
+            vz_conf_dir: self.vz_conf_dir.unwrap_or_else(|| VZ_CONF_DIR.into()),
+            limits: self.limits.check()?,
+            rules: self.interfaces.rule.into_iter().map(FileRule::check).collect::<Result<_, _>>()?,
+            preset: self.host.preset,
+            identity_command: self.identities.check()?,
+            containers: self.container.into_iter().map(FileContainer::check).collect::<Result<_, _>>()?,
+            drain_interval: self.drain.check()?,
+            ledger_enabled: self.ledger.enabled.unwrap_or(true),
+            calendar: self.ledger.check()?,
+            retention: self.retention.check()?,
+            api: self.api.check()?,
+        })
+    }
+}
+
+fn host_name() -> String {
+    rustix::system::uname().nodename().to_string_lossy().into_owned()
+}
+
+/// The node's name and uplinks.
+fn node(node: Spanned<FileNode>) -> Result<(String, Vec<String>), Problem> {
+    let span = node.span();
+    let (name, uplinks) = match node.into_inner() {
+        FileNode::Name(name) => (Some((span, name)), Vec::new()),
+        FileNode::Table(table) => (table.name.map(|name| (name.span(), name.into_inner())), table.uplinks),
+    };
+    let name = match name {
+        Some((span, name)) if name.is_empty() => {
+            let message = "the node's name is empty; write a name, or remove the key to use the host name";
+            return Err(Problem { span, message: message.to_owned() });
+        }
+        Some((_, name)) => name,
+        None => host_name(),
+    };
+    Ok((name, uplinks.into_iter().map(interface_name).collect::<Result<_, _>>()?))
+}
+
+fn interface_name(name: Spanned<String>) -> Result<String, Problem> {
+    let len = name.get_ref().len();
+    if len == 0 || len >= traffic_common::INTERFACE_NAME_BYTES {
+        let message = format!("{:?} is not an interface name; write 1 to 15 characters", name.get_ref());
+        return Err(problem(&name, message));
+    }
+    Ok(name.into_inner())
+}
+
+/// A value with a unit, parsed by one of the parsers of `units`.
+fn amount<T>(
+    text: &Spanned<String>,
+    parse: impl FnOnce(&str) -> Result<T, InvalidAmount>,
+) -> Result<T, Problem> {
+    parse(text.get_ref()).map_err(|error| problem(text, error.to_string()))
+}
+
+/// An interface name or a hardware address belongs to one container.
+fn refuse_second_owner(containers: &[FileContainer]) -> Result<(), Problem> {
+    let mut owners = HashMap::new();
+    for container in containers {
+        for text in container.interfaces.iter().chain(&container.macs) {
+            let owner = container.id.get_ref();
+            // The same address in different notations is one key. An interface name of twelve hexadecimal digits is
+            // taken for an address too, which does no harm.
+            let key = match parse_mac(text.get_ref()) {
+                Some(mac) => traffic_model::hex(&mac),
+                None => text.get_ref().clone(),
+            };
+            if let Some(other) = owners.insert(key, owner).filter(|&other| other != owner) {
+                let message = format!(
+                    "{} already belongs to container {other}; name it under one container only",
+                    text.get_ref()
+                );
+                return Err(problem(text, message));
+            }
+        }
+    }
+    Ok(())
+}
+
+impl FileIdentities {
+    fn check(self) -> Result<Option<IdentityCommand>, Problem> {
+        const DEFAULT: Duration = Duration::from_secs(5);
+        const RANGE: DurationRange =
+            DurationRange { shortest: Duration::from_millis(1), longest: Duration::from_secs(60) };
+        let timeout = match &self.timeout {
+            None => DEFAULT,
+            Some(text) => amount(text, |text| RANGE.parse(text))?,
+        };
+        let Some(command) = self.command else { return Ok(None) };
+        match command.get_ref().first() {
+            Some(program) if program.starts_with('/') => {
+                Ok(Some(IdentityCommand { words: command.into_inner(), timeout }))
+            }
+            _ => Err(problem(
+                &command,
+                "the command has no absolute path; write [\"/path/to/program\", \"argument\", ...]",
+            )),
+        }
+    }
+}
+
+impl FileLimits {
+    fn check(self) -> Result<Limits, Problem> {
+        let default = Limits::default();
+        Ok(Limits {
+            containers: limit(self.containers, default.containers, 1..=1_000_000, "containers")?,
+            // One slot is reserved for interfaces without a slot of their own.
+            interfaces: limit(self.interfaces, default.interfaces, 2..=1_000_000, "interfaces")?,
+            classes: limit(self.classes, default.classes, 1..=traffic_common::MAX_COLUMNS, "classes")?,
+            addresses: limit(self.addresses, default.addresses, 1..=16_000_000, "addresses")?,
+        })
+    }
+}
+
+fn limit(
+    value: Option<Spanned<u32>>,
+    default: u32,
+    range: RangeInclusive<u32>,
+    key: &str,
+) -> Result<u32, Problem> {
+    match value {
+        None => Ok(default),
+        Some(value) if range.contains(value.get_ref()) => Ok(value.into_inner()),
+        Some(value) => Err(problem(
+            &value,
+            format!(
+                "{key} = {} is out of range; write {} to {}",
+                value.get_ref(),
+                range.start(),
+                range.end()
+            ),
+        )),
+    }
+}
+
+impl FileRule {
+    fn check(self) -> Result<Rule, Problem> {
+        let pattern = Pattern::new(self.pattern.get_ref()).map_err(|error| problem(&self.pattern, error))?;
+        if self.kind == RuleKind::Container && !pattern.names_container() {
+            return Err(problem(
+                &self.pattern,
+                "a pattern of kind \"container\" has no group `container`; add one, such as (?<container>[0-9]+), or use \
+                 the kind \"mapped\" if the name does not contain the id",
+            ));
+        }
+        if self.kind != RuleKind::Container && pattern.names_container() {
+            return Err(problem(
+                &self.pattern,
+                "only a pattern of kind \"container\" may have a group `container`; remove the group or change the kind",
+            ));
+        }
+        Ok(Rule { pattern, kind: self.kind })
+    }
+}
+
+impl FileContainer {
+    fn check(self) -> Result<ContainerConfig, Problem> {
+        let id = ContainerId::of_container(self.id.get_ref())
+            .map_err(|error| problem(&self.id, error.to_string()))?;
+        let interfaces = self.interfaces.into_iter().map(interface_name);
+        let macs = self.macs.into_iter().map(|text| {
+            parse_mac(text.get_ref()).ok_or_else(|| {
+                let message =
+                    format!("{:?} is not a hardware address; write 00:18:51:aa:bb:cc", text.get_ref());
+                problem(&text, message)
+            })
+        });
+        let addresses = self
+            .addresses
+            .into_iter()
+            .map(|text| parse_prefix(text.get_ref()).map_err(|error| problem(&text, error)));
+        Ok(ContainerConfig {
+            id,
+            interfaces: interfaces.collect::<Result<_, _>>()?,
+            macs: macs.collect::<Result<_, _>>()?,
+            addresses: addresses.collect::<Result<_, _>>()?,
+        })
+    }
+}
+
+impl FileDrain {
+    fn check(self) -> Result<Duration, Problem> {
+        const DEFAULT: Duration = Duration::from_secs(60);
+        // A power loss costs up to one interval of traffic, so no node should wait for days.
+        const RANGE: DurationRange =
+            DurationRange { shortest: Duration::from_millis(100), longest: Duration::from_hours(24) };
+        match &self.interval {
+            None => Ok(DEFAULT),
+            Some(text) => amount(text, |text| RANGE.parse(text)),
+        }
+    }
+}
+
+impl FileLedger {
+    fn check(self) -> Result<Calendar, Problem> {
+        let day = match &self.billing_day {
+            Some(day) if !(1..=31).contains(day.get_ref()) => {
+                let message =
+                    format!("billing_day = {} is not a day of a month; write 1 to 31", day.get_ref());
+                return Err(problem(day, message));
+            }
+            Some(day) => *day.get_ref(),
+            None => 1,
+        };
+        match &self.time_zone {
+            Some(zone) => {
+                Calendar::new(zone.get_ref(), day).map_err(|error| problem(zone, error.to_string()))
+            }
+            // UTC always exists and the day was checked above, so this cannot fail.
+            None => {
+                Calendar::new("UTC", day).map_err(|error| Problem { span: 0..0, message: error.to_string() })
+            }
+        }
+    }
+}
+
+impl FileRetention {
+    fn check(self) -> Result<Retention, Problem> {
+        let default = Retention::default();
+        let five_minutes_days = match self.five_minutes {
+            Some(text) => amount(&text, units::parse_days)?,
+            None => default.five_minutes_days,
+        };
+        let hours_months = match self.hours {
+            Some(text) => amount(&text, units::parse_months)?,
+            None => default.hours_months,
+        };
+        Ok(Retention { five_minutes_days, hours_months })
+    }
+}
+
+impl FileApi {
+    fn check(self) -> Result<Option<Listen>, Problem> {
+        let Some(text) = self.listen else { return Ok(None) };
+        text.get_ref().parse().map(Some).map_err(|error: String| problem(&text, error))
+    }
+}
