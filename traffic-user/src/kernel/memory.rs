@@ -1,4 +1,4 @@
-//! The memory that maps take: whether there is enough, and the limit that old kernels set.
+//! Memory for maps: whether there is enough, and the limit on locked memory of old kernels.
 
 use std::fs;
 
@@ -7,16 +7,15 @@ use aya::util::KernelVersion;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use traffic_common::{ClassCounters, FaultCounters, InterfaceCounters};
 
-use crate::config::Limits;
+use crate::{config::Limits, kernel::sys};
 
-/// Refuses limits that the machine has no memory for: the kernel would first take what there is, and its memory killer
-/// choose whom that hits.
+/// Refuses limits for which the machine does not have the memory. Otherwise the kernel would use up what
+/// there is, and its OOM killer would end some other process.
 ///
 /// # Errors
-/// With what they would take and what there is.
+/// When the maps would take more than is available. The error names both amounts.
 pub fn check(limits: &Limits) -> anyhow::Result<()> {
-    let cpus = aya::util::nr_cpus().map_err(|(_, error)| error).context("cannot tell the number of CPUs")?;
-    check_for(limits, cpus, available()?)
+    check_for(limits, sys::possible_cpus()?, available()?)
 }
 
 fn check_for(limits: &Limits, cpus: usize, available: u64) -> anyhow::Result<()> {
@@ -24,12 +23,12 @@ fn check_for(limits: &Limits, cpus: usize, available: u64) -> anyhow::Result<()>
         * u64::from(limits.classes)
         * size_of::<ClassCounters>() as u64
         + u64::from(limits.interfaces) * (size_of::<InterfaceCounters>() + size_of::<FaultCounters>()) as u64;
-    // And once more for the bases of slots that had an owner before.
+    // One more copy for the bases of slots that had an owner before.
     let needed = each_cpu.saturating_mul(cpus as u64 + 1);
     if needed > available {
         bail!(
-            "the counters would take {} MiB ({} for each of {cpus} possible CPUs and one more), and {} MiB of memory are available: lower \
-             [limits] in the configuration",
+            "the counters would take {} MiB ({} for each of {cpus} possible CPUs and one more), and {} MiB \
+             of memory are available; lower [limits] in the configuration",
             needed >> 20,
             each_cpu >> 20,
             available >> 20
@@ -38,32 +37,33 @@ fn check_for(limits: &Limits, cpus: usize, available: u64) -> anyhow::Result<()>
     Ok(())
 }
 
-/// What the kernel says can be had without swapping, in bytes.
+/// Returns the bytes that the kernel reports as available without swapping.
 ///
 /// # Errors
-/// When it does not say.
+/// When `/proc/meminfo` does not report them.
 pub fn available() -> anyhow::Result<u64> {
     const PATH: &str = "/proc/meminfo";
     let text = fs::read_to_string(PATH).with_context(|| format!("cannot read {PATH}"))?;
     let kib = text.lines().find_map(|line| line.strip_prefix("MemAvailable:")?.trim().strip_suffix(" kB"));
     let kib: u64 =
-        kib.and_then(|kib| kib.parse().ok()).with_context(|| format!("{PATH} lacks MemAvailable"))?;
+        kib.and_then(|kib| kib.parse().ok()).with_context(|| format!("{PATH} has no MemAvailable"))?;
     Ok(kib << 10)
 }
 
-/// Lifts the limit on locked memory, to which kernels before 5.11 charge maps. Later ones charge a group of processes and
-/// are not asked. Where it can't be lifted, what the kernel then refuses is said with the limit.
+/// Raises the limit on locked memory, to which kernels before 5.11 charge maps. Later kernels charge a cgroup
+/// instead, and this does nothing. If the limit cannot be raised, a warning names it, since the kernel may
+/// then refuse maps.
 pub fn lift_limit() {
-    const CHARGED_ELSEWHERE_SINCE: u32 = 5 << 16 | 11 << 8;
-    if KernelVersion::current().is_ok_and(|version| version.code() >= CHARGED_ELSEWHERE_SINCE) {
+    const CHARGED_TO_CGROUP_SINCE: u32 = 5 << 16 | 11 << 8;
+    if KernelVersion::current().is_ok_and(|version| version.code() >= CHARGED_TO_CGROUP_SINCE) {
         return;
     }
     let unlimited = Rlimit { current: None, maximum: None };
     let limit = getrlimit(Resource::Memlock);
     if limit != unlimited && setrlimit(Resource::Memlock, unlimited).is_err() {
         tracing::warn!(
-            "the limit on locked memory ({} bytes) can't be lifted, and this kernel counts maps in it: run `ulimit -l unlimited` \
-             as root first, or set LimitMEMLOCK=infinity",
+            "cannot raise the limit on locked memory ({} bytes), and this kernel charges maps to it; run \
+             `ulimit -l unlimited` as root first, or set LimitMEMLOCK=infinity",
             limit.current.unwrap_or(u64::MAX)
         );
     }

@@ -1,0 +1,217 @@
+//! Handles on the pinned maps: opened by path, with the types of `traffic_common::layout`.
+//!
+//! | file | owns |
+//! |---|---|
+//! | this one | the names of all maps, and the set of handles |
+//! | `double_buffer` | the two places of a class table, of which one is active |
+//! | `elements` | array maps that are read in ranges |
+
+mod double_buffer;
+mod elements;
+
+pub use double_buffer::DoubleBuffer;
+pub use elements::Elements;
+
+use std::{
+    fs,
+    os::fd::{AsFd as _, AsRawFd as _},
+};
+
+use anyhow::Context as _;
+use aya::maps::{Array, HashMap, LpmTrie, Map, MapData, MapError, MapFd};
+use traffic_common::{
+    ClassCounters, ContainerRecord, Control, FaultCounters, INDEX_V4_BLOCK_BYTES, INDEX_V6_BLOCK_ENTRIES,
+    InterfaceCounters, InterfaceEntry, InterfaceRecord, Meta, RangeNode,
+};
+
+use crate::kernel::bpffs::Bpffs;
+
+/// Names of all maps that are pinned, as the program defines them.
+pub const PINNED: [&str; 20] = [
+    "INTERFACE_BY_INDEX",
+    "INTERFACE_BY_HIGH_INDEX",
+    "ADDRESSES_V4",
+    "ADDRESSES_V6",
+    "NODE_ADDRESSES",
+    "CLASSES_V4",
+    "CLASSES_V6",
+    "CLASS_INDEX_V4",
+    "CLASS_INDEX_V6",
+    "CLASS_RANGES_V6",
+    "CONTROL",
+    "CLASS_COUNTERS",
+    "INTERFACE_COUNTERS",
+    "FAULT_COUNTERS",
+    "CLASS_BASES",
+    "INTERFACE_BASES",
+    "FAULT_BASES",
+    "CONTAINERS",
+    "INTERFACES",
+    "META",
+];
+
+/// A map whose contents can be recreated. Where it is missing, as under the pins of an earlier version,
+/// loading the next program creates it.
+pub const SHAPING_MARKS: &str = "SHAPING_MARKS";
+
+/// A class table of IPv4 prefixes.
+pub type ClassTrieV4 = LpmTrie<MapData, [u8; 4], u32>;
+/// A class table of IPv6 prefixes.
+pub type ClassTrieV6 = LpmTrie<MapData, [u8; 16], u32>;
+
+/// The index of an IPv4 class table: the column of each /24.
+pub type ClassIndexV4 = Array<MapData, [u8; INDEX_V4_BLOCK_BYTES]>;
+/// The index of an IPv6 class table: for each /25, its column or the root of a search tree.
+pub type ClassIndexV6 = Array<MapData, [u32; INDEX_V6_BLOCK_ENTRIES]>;
+/// The nodes of these search trees.
+pub type ClassRangesV6 = Array<MapData, RangeNode>;
+
+/// All pinned maps.
+#[derive(Debug)]
+pub struct Maps {
+    /// What this set of maps is: version, epoch, sizes, columns.
+    pub meta: Elements<Meta>,
+    /// Which class table is active, and the number of columns.
+    pub control: Elements<Control>,
+    /// ifindex -> entry.
+    pub interface_by_index: Elements<InterfaceEntry>,
+    /// ifindex -> entry, for indexes beyond the array.
+    pub interface_by_high_index: HashMap<MapData, u32, InterfaceEntry>,
+    /// Local IPv4 prefix -> container slot.
+    pub addresses_v4: LpmTrie<MapData, [u8; 4], u32>,
+    /// Local IPv6 prefix -> container slot.
+    pub addresses_v6: LpmTrie<MapData, [u8; 16], u32>,
+    /// The node's own addresses.
+    pub node_addresses: HashMap<MapData, [u8; 16], u32>,
+    /// The two IPv4 class tables.
+    pub classes_v4: DoubleBuffer,
+    /// The two IPv6 class tables.
+    pub classes_v6: DoubleBuffer,
+    /// The indexes of the IPv4 class tables.
+    pub class_index_v4: DoubleBuffer,
+    /// The indexes of the IPv6 class tables.
+    pub class_index_v6: DoubleBuffer,
+    /// The search trees of the IPv6 indexes.
+    pub class_ranges_v6: DoubleBuffer,
+    /// container slot * columns + column -> counters.
+    pub class_counters: Elements<ClassCounters>,
+    /// interface slot -> totals.
+    pub interface_counters: Elements<InterfaceCounters>,
+    /// interface slot -> faults.
+    pub fault_counters: Elements<FaultCounters>,
+    /// container slot * columns + column -> what the counters held when the present owner got the slot.
+    pub class_bases: Elements<ClassCounters>,
+    /// interface slot -> the same for totals.
+    pub interface_bases: Elements<InterfaceCounters>,
+    /// interface slot -> the same for faults.
+    pub fault_bases: Elements<FaultCounters>,
+    /// container slot -> owner.
+    pub containers: Elements<ContainerRecord>,
+    /// interface slot -> owner.
+    pub interfaces: Elements<InterfaceRecord>,
+    /// container slot -> what its shaping marks begin with; 0 for none.
+    pub shaping_marks: Option<Elements<u64>>,
+}
+
+impl Maps {
+    /// Opens all maps.
+    ///
+    /// # Errors
+    /// When a map is not pinned, cannot be opened, or has another key or value size.
+    pub fn open(bpffs: &Bpffs) -> anyhow::Result<Self> {
+        Ok(Self {
+            meta: Elements::open(bpffs, "META")?,
+            control: Elements::open(bpffs, "CONTROL")?,
+            interface_by_index: Elements::open(bpffs, "INTERFACE_BY_INDEX")?,
+            interface_by_high_index: typed(bpffs, "INTERFACE_BY_HIGH_INDEX")?,
+            addresses_v4: typed(bpffs, "ADDRESSES_V4")?,
+            addresses_v6: typed(bpffs, "ADDRESSES_V6")?,
+            node_addresses: typed(bpffs, "NODE_ADDRESSES")?,
+            classes_v4: DoubleBuffer::open(bpffs, "CLASSES_V4")?,
+            classes_v6: DoubleBuffer::open(bpffs, "CLASSES_V6")?,
+            class_index_v4: DoubleBuffer::open(bpffs, "CLASS_INDEX_V4")?,
+            class_index_v6: DoubleBuffer::open(bpffs, "CLASS_INDEX_V6")?,
+            class_ranges_v6: DoubleBuffer::open(bpffs, "CLASS_RANGES_V6")?,
+            class_counters: Elements::open(bpffs, "CLASS_COUNTERS")?,
+            interface_counters: Elements::open(bpffs, "INTERFACE_COUNTERS")?,
+            fault_counters: Elements::open(bpffs, "FAULT_COUNTERS")?,
+            class_bases: Elements::open(bpffs, "CLASS_BASES")?,
+            interface_bases: Elements::open(bpffs, "INTERFACE_BASES")?,
+            fault_bases: Elements::open(bpffs, "FAULT_BASES")?,
+            containers: Elements::open(bpffs, "CONTAINERS")?,
+            interfaces: Elements::open(bpffs, "INTERFACES")?,
+            shaping_marks: match fs::exists(bpffs.map(SHAPING_MARKS)) {
+                Ok(true) => Some(Elements::open(bpffs, SHAPING_MARKS)?),
+                _ => None,
+            },
+        })
+    }
+
+    /// Waits until every program run that is in progress now has ended: the kernel returns from an update of
+    /// a map of maps only then.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn wait_for_packets(&mut self) -> anyhow::Result<()> {
+        let active = self.control.get(0)?.active_table;
+        if let Some(table) = self.classes_v4.table(active)? {
+            self.classes_v4.put(active, &table)?;
+        }
+        Ok(())
+    }
+
+    /// All parts of a class table, each before the part that leads to it.
+    pub fn class_tables_mut(&mut self) -> [&mut DoubleBuffer; 5] {
+        [
+            &mut self.class_index_v4,
+            &mut self.classes_v4,
+            &mut self.class_ranges_v6,
+            &mut self.class_index_v6,
+            &mut self.classes_v6,
+        ]
+    }
+}
+
+/// Returns the bytes of each pinned map and of the active class table, as the kernel reports them.
+///
+/// # Errors
+/// When a map cannot be opened.
+pub fn memory(bpffs: &Bpffs) -> anyhow::Result<Vec<(&'static str, u64)>> {
+    let mut all = Vec::new();
+    for name in PINNED.into_iter().chain([SHAPING_MARKS]) {
+        if name == SHAPING_MARKS && !bpffs.map(name).exists() {
+            continue;
+        }
+        let data = MapData::from_pin(bpffs.map(name)).with_context(|| format!("cannot open map {name}"))?;
+        all.push((name, locked_bytes(data.fd())));
+    }
+    let maps = Maps::open(bpffs)?;
+    let active = maps.control.get(0)?.active_table;
+    all.extend([
+        ("class table IPv4", maps.classes_v4.memory(active)?),
+        ("class table IPv6", maps.classes_v6.memory(active)?),
+        ("class index IPv4", maps.class_index_v4.memory(active)?),
+        ("class index IPv6", maps.class_index_v6.memory(active)? + maps.class_ranges_v6.memory(active)?),
+    ]);
+    Ok(all)
+}
+
+/// `memlock` of a map's file descriptor; 0 where the kernel does not report it.
+fn locked_bytes(fd: &MapFd) -> u64 {
+    let path = format!("/proc/self/fdinfo/{}", fd.as_fd().as_raw_fd());
+    let text = fs::read_to_string(path).unwrap_or_default();
+    let value = text.lines().find_map(|line| line.strip_prefix("memlock:"));
+    value.and_then(|value| value.trim().parse().ok()).unwrap_or(0)
+}
+
+fn open(bpffs: &Bpffs, name: &str) -> anyhow::Result<Map> {
+    let path = bpffs.map(name);
+    MapData::from_pin(&path)
+        .and_then(Map::from_map_data)
+        .with_context(|| format!("cannot open the pinned map {}", path.display()))
+}
+
+fn typed<M: TryFrom<Map, Error = MapError>>(bpffs: &Bpffs, name: &str) -> anyhow::Result<M> {
+    M::try_from(open(bpffs, name)?)
+        .with_context(|| format!("the pinned map {name} does not have the expected type"))
+}

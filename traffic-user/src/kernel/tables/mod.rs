@@ -1,0 +1,18 @@
+//! Class tables and addresses in the kernel.
+//!
+//! | file | owns |
+//! |---|---|
+//! | `install` | a class table is built beside the one in force, and switched to between two packets |
+//! | `columns` | which class has which column of the counters |
+//! | `read` | the prefixes and classes of the table in force, read from the kernel |
+//! | `addresses` | addresses of containers and of the node, changed one by one |
+
+mod addresses;
+mod columns;
+mod install;
+mod read;
+
+pub use addresses::{addresses_in_force, sync_addresses, sync_node_addresses};
+pub use columns::{check_capacity, columns};
+pub use install::{Prepared, Progress, prepare};
+pub use read::{classes_in_force, in_force};
