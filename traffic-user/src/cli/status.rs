@@ -216,7 +216,7 @@ async fn attachments(
             let since = counters::since_attach(&records[slot], &now.statistics, &ours);
             let sides = [("in", Direction::In, since.incoming), ("out", Direction::Out, since.outgoing)];
             for (hook, (name, direction, side)) in hooks.iter().zip(sides) {
-                let [(kernel, passed), _] = side;
+                let (kernel, passed) = (side.kernel.skbs, side.counted.skbs);
                 // Where nothing of ours hangs, that has been said, and is why.
                 if hook.ours > 0 && counters::is_missed(side, &ours.passed[direction as usize]) {
                     problems.push(format!(

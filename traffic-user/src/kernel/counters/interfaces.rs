@@ -1,0 +1,116 @@
+//! The totals and faults of interfaces.
+
+use traffic_common::{
+    Direction, Fault, FaultCounters, InterfaceCounters, InterfaceRecord, UNKNOWN_INTERFACE_SLOT, slot_state,
+};
+use traffic_model::{ByDirection, ContainerId, FaultCounter, InterfaceCounter, PassedCounter, Snapshot};
+
+use super::{
+    Owners,
+    arithmetic::{since, sum},
+    missed::accounted,
+};
+use crate::{
+    kernel::{maps::Maps, records::read_text},
+    time,
+};
+
+/// Reads the totals of all interface slots that ever had an owner, bases included.
+pub(super) fn totals(maps: &Maps, owners: &Owners) -> anyhow::Result<Vec<InterfaceCounters>> {
+    let values = maps.interface_counters.range(0, owners.interface_slots_used()?)?;
+    Ok(values.chunks_exact(maps.interface_counters.copies()).map(sum).collect())
+}
+
+/// Reads totals and faults. `earlier` are totals that were read before the class counters.
+pub(super) fn read(
+    maps: &Maps,
+    owners: &Owners,
+    earlier: &[InterfaceCounters],
+    snapshot: &mut Snapshot,
+) -> anyhow::Result<()> {
+    let slots = owners.interface_slots_used()?;
+    let copies = maps.interface_counters.copies();
+    let passed = maps.interface_counters.range(0, slots)?;
+    let faults = maps.fault_counters.range(0, slots)?;
+    let passed_bases = maps.interface_bases.range(0, slots)?;
+    let fault_bases = maps.fault_bases.range(0, slots)?;
+    for (slot, record) in owners.interfaces.iter().enumerate().take(slots as usize) {
+        let passed = sum(&passed[slot * copies..(slot + 1) * copies]);
+        let faults = sum(&faults[slot * copies..(slot + 1) * copies]);
+        if record.state == slot_state::FREE {
+            add_former(snapshot, &passed, &faults);
+            continue;
+        }
+        add_former(snapshot, &passed_bases[slot], &fault_bases[slot]);
+        let passed = since(&passed, &passed_bases[slot]);
+        let faults = since(&faults, &fault_bases[slot]);
+        if slot == UNKNOWN_INTERFACE_SLOT as usize && passed == InterfaceCounters::default() {
+            continue;
+        }
+        snapshot.faults.extend(fault_counters(record, &faults));
+        let accounted = accounted(record, &earlier.get(slot).copied().unwrap_or_default());
+        snapshot
+            .interfaces
+            .push(InterfaceCounter { accounted, ..interface_counter(record, &passed, &faults) });
+    }
+    snapshot.interfaces.sort_by(|a, b| a.interface.cmp(&b.interface));
+    snapshot.faults.sort_by(|a, b| (&a.interface, a.fault).cmp(&(&b.interface, b.fault)));
+    Ok(())
+}
+
+/// Adds what was counted for former owners of a slot.
+fn add_former(snapshot: &mut Snapshot, passed: &InterfaceCounters, faults: &FaultCounters) {
+    for direction in [Direction::In, Direction::Out] {
+        let balance = snapshot.former.of_mut(direction);
+        balance.passed += passed.passed[direction as usize].wire;
+        balance.faults += faults.faults[direction as usize].iter().copied().sum();
+        snapshot.former_estimated += faults.estimated[direction as usize];
+        for (to, from) in snapshot.former_faults.iter_mut().zip(&faults.faults[direction as usize]) {
+            *to += *from;
+        }
+    }
+}
+
+/// The faults of an interface that are not zero.
+fn fault_counters(record: &InterfaceRecord, faults: &FaultCounters) -> impl Iterator<Item = FaultCounter> {
+    Fault::ALL
+        .into_iter()
+        .map(|fault| {
+            let of = |direction: Direction| faults.faults[direction as usize][fault as usize];
+            (fault, ByDirection { incoming: of(Direction::In), outgoing: of(Direction::Out) })
+        })
+        .filter(|(_, tally)| *tally != ByDirection::default())
+        .map(|(fault, tally)| FaultCounter {
+            interface: read_text(&record.name).to_owned(),
+            generation: record.generation,
+            fault,
+            tally,
+        })
+}
+
+fn interface_counter(
+    record: &InterfaceRecord,
+    passed: &InterfaceCounters,
+    faults: &FaultCounters,
+) -> InterfaceCounter {
+    let of = |direction: Direction| {
+        let at = direction as usize;
+        PassedCounter {
+            wire: passed.passed[at].wire,
+            skbs: passed.passed[at].skbs,
+            skb_bytes: passed.passed[at].skb_bytes,
+            estimated: faults.estimated[at],
+            missed_skbs: record.missed.packets[at],
+            missed_skb_bytes: record.missed.bytes[at],
+        }
+    };
+    InterfaceCounter {
+        interface: read_text(&record.name).to_owned(),
+        generation: record.generation,
+        container: ContainerId::new(read_text(&record.container)).ok(),
+        ifindex: (record.ifindex != 0).then_some(record.ifindex),
+        attached: time::timestamp(record.attached_unix_s),
+        passed: ByDirection { incoming: of(Direction::In), outgoing: of(Direction::Out) },
+        accounted: ByDirection::default(),
+    }
+}
