@@ -1,0 +1,164 @@
+//! This build's kernel program: loads it on the pinned maps, and pins it beside the one in use until that is
+//! replaced.
+
+use std::{fs, path::PathBuf};
+
+use anyhow::Context as _;
+use aya::{Ebpf, EbpfLoader, programs::SchedClassifier};
+use sha2::{Digest as _, Sha256};
+use traffic_common::{EGRESS_PROGRAM, INGRESS_MARK_PROGRAM, INGRESS_PROGRAM, gso::SkbLayout};
+
+use super::Programs;
+use crate::{
+    config::Limits,
+    kernel::{
+        bpffs::Bpffs,
+        maps::{PINNED, SHAPING_MARKS},
+        memory, skb_layout,
+    },
+};
+
+/// The kernel program, as the build script compiled it.
+static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/trafctl-ebpf"));
+
+/// How the program is loaded.
+#[derive(Clone, Copy)]
+pub(super) struct Build<'l> {
+    /// Sizes of maps that do not exist yet.
+    pub(super) limits: &'l Limits,
+    /// Write a log line for each fault.
+    pub(super) log_faults: bool,
+    /// Use the variant that writes the shaping mark.
+    pub(super) shaping_mark: bool,
+}
+
+impl Build<'_> {
+    /// The name in the object of the program for a container's ingress hook.
+    const fn ingress(self) -> &'static str {
+        if self.shaping_mark { INGRESS_MARK_PROGRAM } else { INGRESS_PROGRAM }
+    }
+
+    /// The hash to be recorded for the program. A program that writes log lines has none, so that no other
+    /// command takes it for the usual one.
+    pub(super) fn hash(self) -> [u8; 32] {
+        if self.log_faults { [0; 32] } else { program_hash(self.shaping_mark) }
+    }
+}
+
+/// A program just loaded, pinned beside the one in use.
+pub(super) struct Fresh {
+    pub(super) hash: [u8; 32],
+    pub(super) programs: Programs,
+    pub(super) log: Option<Ebpf>,
+    pub(super) skb_layout_error: Option<skb_layout::LayoutError>,
+}
+
+/// Loads the program on the pinned maps, creates the maps that are missing, and pins the program beside the
+/// one in use.
+pub(super) fn load_program(bpffs: &Bpffs, build: Build<'_>) -> anyhow::Result<Fresh> {
+    let (layout, skb_layout_error) = match skb_layout::of_running_kernel() {
+        Ok(layout) => (layout, None),
+        Err(error) => (SkbLayout::default(), Some(error)),
+    };
+    let mut object = load_object(bpffs, build, &layout)?;
+    for (name, in_object) in [(INGRESS_PROGRAM, build.ingress()), (EGRESS_PROGRAM, EGRESS_PROGRAM)] {
+        let program = object
+            .program_mut(in_object)
+            .with_context(|| format!("the object file has no program {in_object}"))?;
+        let program: &mut SchedClassifier = program.try_into()?;
+        program.load().with_context(|| format!("the kernel refused program {name}"))?;
+        let path = fresh_path(bpffs, name);
+        if fs::exists(&path)? {
+            fs::remove_file(&path).with_context(|| format!("cannot remove {}", path.display()))?;
+        }
+        program.pin(&path).with_context(|| format!("cannot pin {}", path.display()))?;
+    }
+    let programs = open_programs(|name| fresh_path(bpffs, name))?;
+    Ok(Fresh { hash: build.hash(), programs, log: build.log_faults.then_some(object), skb_layout_error })
+}
+
+/// Opens the pinned maps for the object, and creates the missing ones in the sizes of the limits.
+fn load_object(bpffs: &Bpffs, build: Build<'_>, layout: &SkbLayout) -> anyhow::Result<Ebpf> {
+    let limits = build.limits;
+    let counters =
+        limits.containers.checked_mul(limits.classes).context("limits: containers * classes is too large")?;
+    let log_level = if build.log_faults { u8::MAX } else { 0 };
+    let paths: Vec<_> =
+        PINNED.into_iter().chain([SHAPING_MARKS]).map(|name| (name, bpffs.map(name))).collect();
+    let mut loader = EbpfLoader::new();
+    loader
+        .override_global("SKB_LAYOUT", layout, true)
+        .override_global("AYA_LOG_LEVEL", &log_level, true)
+        .map_max_entries("ADDRESSES_V4", limits.addresses)
+        .map_max_entries("ADDRESSES_V6", limits.addresses)
+        .map_max_entries("CLASS_COUNTERS", counters)
+        .map_max_entries("INTERFACE_COUNTERS", limits.interfaces)
+        .map_max_entries("FAULT_COUNTERS", limits.interfaces)
+        .map_max_entries("CLASS_BASES", counters)
+        .map_max_entries("INTERFACE_BASES", limits.interfaces)
+        .map_max_entries("FAULT_BASES", limits.interfaces)
+        .map_max_entries("CONTAINERS", limits.containers)
+        .map_max_entries(SHAPING_MARKS, limits.containers)
+        .map_max_entries("INTERFACES", limits.interfaces);
+    for (name, path) in &paths {
+        loader.map_pin_path(name, path);
+    }
+    memory::lift_limit();
+    loader.load(OBJECT).context(
+        "the kernel refused the maps; trafctl needs root (or CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON), a \
+         kernel with BPF, and memory for the counters (see [limits] in the configuration)",
+    )
+}
+
+/// Where a program is pinned until it replaces the pinned one.
+fn fresh_path(bpffs: &Bpffs, name: &str) -> PathBuf {
+    bpffs.program(&format!("{name}_fresh"))
+}
+
+/// Renames the new programs over the pinned ones, so that there is a pinned program at every instant.
+pub(super) fn publish_programs(bpffs: &Bpffs) -> anyhow::Result<()> {
+    for name in [INGRESS_PROGRAM, EGRESS_PROGRAM] {
+        let path = bpffs.program(name);
+        fs::rename(fresh_path(bpffs, name), &path)
+            .with_context(|| format!("cannot pin {}", path.display()))?;
+    }
+    Ok(())
+}
+
+/// Opens the two pinned programs.
+pub(super) fn open_programs(path: impl Fn(&str) -> PathBuf) -> anyhow::Result<Programs> {
+    let open = |name| {
+        let path = path(name);
+        SchedClassifier::from_pin(&path)
+            .with_context(|| format!("cannot open the pinned program {}", path.display()))
+    };
+    Ok(Programs { ingress: open(INGRESS_PROGRAM)?, egress: open(EGRESS_PROGRAM)? })
+}
+
+/// SHA-256 that names this build's program: of the object file, followed by the name of the ingress program
+/// if that is the variant that writes the shaping mark.
+pub fn program_hash(shaping_mark: bool) -> [u8; 32] {
+    let mut hash = Sha256::new_with_prefix(OBJECT);
+    if shaping_mark {
+        hash.update(INGRESS_MARK_PROGRAM);
+    }
+    hash.finalize().into()
+}
+
+/// Whether the program with this hash writes the shaping mark; `None` for a program of another build.
+pub fn writes_shaping_mark(hash: &[u8; 32]) -> Option<bool> {
+    [false, true].into_iter().find(|&shaping_mark| program_hash(shaping_mark) == *hash)
+}
+
+/// This build's version as one comparable number, in the form of `Meta::program_version`.
+pub fn version_number() -> u32 {
+    let part = |text: &str| text.parse::<u32>().unwrap_or(0) & 0x3ff;
+    part(env!("CARGO_PKG_VERSION_MAJOR")) << 20
+        | part(env!("CARGO_PKG_VERSION_MINOR")) << 10
+        | part(env!("CARGO_PKG_VERSION_PATCH"))
+}
+
+/// Writes a version number as text: `0.2.0`.
+pub fn version_text(number: u32) -> String {
+    format!("{}.{}.{}", number >> 20, number >> 10 & 0x3ff, number & 0x3ff)
+}
