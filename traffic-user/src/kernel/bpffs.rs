@@ -1,7 +1,7 @@
-//! The directory in the BPF file system where everything that outlives a process is pinned, and the lock on it.
+//! The directory in the BPF file system that holds everything pinned, and the lock on changing it.
 
 use std::{
-    fs::{self, File},
+    fs::{self, File, TryLockError},
     io,
     os::unix::fs::{DirBuilderExt as _, MetadataExt as _},
     path::{Path, PathBuf},
@@ -10,15 +10,17 @@ use std::{
 };
 
 use anyhow::{Context as _, bail};
-use rustix::fs::{FlockOperation, flock, statfs};
+use rustix::fs::statfs;
 use traffic_common::Direction;
 
 /// `BPF_FS_MAGIC`
 const BPF_FS_MAGIC: i64 = 0xcafe_4a11;
-/// The place where every distribution mounts it.
+/// Where every distribution mounts the BPF file system.
 pub const STANDARD_MOUNT: &str = "/sys/fs/bpf";
-/// How long a command waits for another one that is changing something.
-const LOCK_PATIENCE: Duration = Duration::from_secs(30);
+/// How long a command waits for another one that holds the lock.
+const LOCK_TIMEOUT: Duration = Duration::from_secs(30);
+/// Time between two attempts to get the lock.
+const LOCK_INTERVAL: Duration = Duration::from_millis(2);
 
 /// Our directory in the BPF file system.
 #[derive(Clone, Debug)]
@@ -26,25 +28,27 @@ pub struct Bpffs {
     root: PathBuf,
 }
 
-/// Held by every command that changes anything pinned; let go when dropped, and by the kernel when the process dies.
+/// Held by every command that changes anything pinned. Released when dropped, and by the kernel when the
+/// process ends.
 #[derive(Debug)]
 pub struct ChangeLock {
     _directory: File,
 }
 
 impl Bpffs {
-    /// The directory as it is, for reading only. It need not exist.
+    /// Names the directory, for commands that only read. It need not exist.
     pub fn new(root: &Path) -> Self {
         Self { root: root.to_owned() }
     }
 
-    /// Makes the directory with its parts; mounts the BPF file system where it is missing.
+    /// Creates the directory and its subdirectories, and mounts the BPF file system if it is missing.
     ///
     /// # Errors
-    /// Without the privilege to mount, or when the path cannot be a directory.
+    /// When the file system cannot be mounted or a directory cannot be created.
     pub fn prepare(root: &Path) -> anyhow::Result<Self> {
         if !is_bpffs(root) {
-            // Below the standard place the whole file system is missing; elsewhere the directory itself is to be one.
+            // Below the standard place, the whole file system is missing. Elsewhere, mount one on the
+            // directory.
             let mount_point = if root.starts_with(STANDARD_MOUNT) { Path::new(STANDARD_MOUNT) } else { root };
             if !is_bpffs(mount_point) {
                 mount(mount_point)?;
@@ -59,33 +63,35 @@ impl Bpffs {
                 .with_context(|| format!("cannot create {}", directory.display()))?;
         }
         if !is_bpffs(root) {
-            bail!("{} is not on a BPF file system, and none could be mounted there", root.display());
+            bail!("{} is not on a BPF file system, and mounting one there had no effect", root.display());
         }
         Ok(bpffs)
     }
 
-    /// Waits for its turn to change something.
+    /// Acquires the change lock. Waits while another command holds it.
     ///
     /// # Errors
-    /// When another command holds the lock for longer than any should.
+    /// When another command does not release it in time, or the directory cannot be opened.
     pub fn lock(&self) -> anyhow::Result<ChangeLock> {
         let open = || {
             File::open(&self.root).with_context(|| format!("cannot open {} to lock it", self.root.display()))
         };
         let mut directory = open()?;
-        let deadline = Instant::now() + LOCK_PATIENCE;
+        let deadline = Instant::now() + LOCK_TIMEOUT;
         loop {
-            match flock(&directory, FlockOperation::NonBlockingLockExclusive) {
+            match directory.try_lock() {
                 Ok(()) if self.is_at_root(&directory)? => return Ok(ChangeLock { _directory: directory }),
-                // Somebody removed the directory meanwhile and made it anew: a lock on the old one keeps nobody out.
+                // The directory was removed and created again meanwhile. A lock on the old one excludes
+                // nobody.
                 Ok(()) => directory = open()?,
-                Err(rustix::io::Errno::WOULDBLOCK) if Instant::now() < deadline => {
-                    thread::sleep(Duration::from_millis(2));
-                }
-                Err(error) => {
-                    return Err(io::Error::from(error)).with_context(|| {
-                        format!("cannot lock {}: another trafctl has been changing it", self.root.display())
-                    });
+                Err(TryLockError::WouldBlock) if Instant::now() < deadline => thread::sleep(LOCK_INTERVAL),
+                Err(TryLockError::WouldBlock) => bail!(
+                    "cannot lock {}: another trafctl has held the lock for {} s; end it, or try again later",
+                    self.root.display(),
+                    LOCK_TIMEOUT.as_secs()
+                ),
+                Err(TryLockError::Error(error)) => {
+                    return Err(error).with_context(|| format!("cannot lock {}", self.root.display()));
                 }
             }
         }
@@ -96,7 +102,7 @@ impl Bpffs {
         Ok((locked.dev(), locked.ino()) == (now.dev(), now.ino()))
     }
 
-    /// Makes again what somebody has removed of the directory, while it was in use.
+    /// Creates again the subdirectories that were removed while they were in use.
     ///
     /// # Errors
     /// As [`Self::prepare`].
@@ -135,7 +141,8 @@ impl Bpffs {
         self.programs().join(name)
     }
 
-    /// Where the link of an interface's hook is pinned. By index: the file system refuses names with a dot.
+    /// Where the link of an interface's hook is pinned. Named by index: the file system refuses names with a
+    /// dot.
     pub fn link(&self, ifindex: u32, direction: Direction) -> PathBuf {
         self.links().join(match direction {
             Direction::In => format!("{ifindex}-in"),
@@ -143,10 +150,10 @@ impl Bpffs {
         })
     }
 
-    /// Indexes of all interfaces that have a pinned link, sorted.
+    /// Returns the indexes of all interfaces that have a pinned link, sorted. A missing directory has none.
     ///
     /// # Errors
-    /// When the directory can't be read; a missing one is empty.
+    /// When the directory cannot be read.
     pub fn linked_interfaces(&self) -> io::Result<Vec<u32>> {
         let entries = match fs::read_dir(self.links()) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
@@ -164,10 +171,10 @@ impl Bpffs {
         Ok(indexes)
     }
 
-    /// Unpins everything. What is attached by a link falls off with it.
+    /// Unpins everything. Unpinning a link detaches its program.
     ///
     /// # Errors
-    /// When a file can't be removed; what was removed before stays removed.
+    /// When a file cannot be removed. Files removed before that stay removed.
     pub fn clear(&self) -> anyhow::Result<()> {
         for directory in [self.links(), self.programs(), self.maps()] {
             let entries = match fs::read_dir(&directory) {
@@ -183,7 +190,7 @@ impl Bpffs {
     }
 }
 
-/// Whether this path, or the nearest of its parents that exists, lies on a BPF file system.
+/// Whether this path, or its nearest ancestor that exists, lies on a BPF file system.
 fn is_bpffs(path: &Path) -> bool {
     path.ancestors()
         .find(|ancestor| ancestor.exists())
@@ -197,7 +204,7 @@ fn mount(point: &Path) -> anyhow::Result<()> {
         .map_err(io::Error::from)
         .with_context(|| {
             format!(
-                "no BPF file system on {} and none may be mounted there; try: mount -t bpf bpf {}",
+                "cannot mount the BPF file system on {}; run as root: mount -t bpf bpf {}",
                 point.display(),
                 point.display()
             )

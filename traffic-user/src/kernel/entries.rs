@@ -1,5 +1,6 @@
-//! What the program finds under an interface's index: in which slots it counts. The records say whose slots they are; these
-//! say which of them packets go to.
+//! Interface entries: the program looks up an interface's index and finds the slots in which it counts.
+//!
+//! The records of slots name the owner of each slot. The entries decide into which slots packets are counted.
 
 use std::collections::HashSet;
 
@@ -9,10 +10,10 @@ use traffic_common::{INTERFACE_INDEX_ENTRIES, InterfaceEntry, interface_flags};
 
 use crate::kernel::maps::Maps;
 
-/// Writes the entry of an index; the default one is none.
+/// Writes the entry of an index. The default entry removes it.
 ///
 /// # Errors
-/// When the kernel refuses, or too many interfaces have high indexes.
+/// When the kernel refuses, or the hash for high indexes is full.
 pub fn write(maps: &mut Maps, ifindex: u32, entry: InterfaceEntry) -> anyhow::Result<()> {
     if ifindex < INTERFACE_INDEX_ENTRIES {
         if maps.interface_by_index.get(ifindex)? != entry {
@@ -21,35 +22,38 @@ pub fn write(maps: &mut Maps, ifindex: u32, entry: InterfaceEntry) -> anyhow::Re
     } else if entry == InterfaceEntry::default() {
         match maps.interface_by_high_index.remove(&ifindex) {
             Ok(()) | Err(MapError::KeyNotFound) => {}
-            // The entry was never there.
+            // The entry never existed.
             Err(MapError::SyscallError(error)) if error.io_error.raw_os_error() == Some(libc::ENOENT) => {}
-            Err(error) => return Err(error).context("cannot remove an interface of a high index"),
+            Err(error) => return Err(error).context("cannot remove an interface with a high index"),
         }
     } else {
         maps.interface_by_high_index
             .insert(ifindex, entry, 0)
-            .context("cannot register an interface of a high index; too many exist")?;
+            .context("cannot register an interface with a high index: too many exist")?;
     }
     Ok(())
 }
 
-/// All entries by index, of the low indexes up to `highest`: reading all of these takes the kernel some milliseconds.
+/// Returns all entries with their indexes. Of the array for low indexes, only those up to `highest` are read:
+/// reading the whole array takes some milliseconds.
 ///
 /// # Errors
-/// When the maps can't be read.
+/// When the maps cannot be read.
 pub fn up_to(maps: &Maps, highest: u32) -> anyhow::Result<Vec<(u32, InterfaceEntry)>> {
     let low = maps.interface_by_index.len().min(highest.saturating_add(1));
     let low = maps.interface_by_index.range(0, low)?;
     let mut entries: Vec<_> = (0..).zip(low).filter(|(_, entry)| entry.flags != 0).collect();
     for high in maps.interface_by_high_index.iter() {
-        entries.push(high.context("cannot read the interfaces of high indexes")?);
+        entries.push(high.context("cannot read the interfaces with high indexes")?);
     }
     Ok(entries)
 }
 
-/// Slots that packets are counted in, or are about to be: whatever the records say, they are nobody else's to have.
+/// Slots into which packets are counted, or may be counted at any moment. None of them may go to another
+/// owner, even if its record names an owner that is gone.
 ///
-/// An interface that found no slot of its own counts in its container's all the same, and no record tells of it.
+/// An interface that found no slot of its own still counts in its container's slot, and no record mentions
+/// it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct CountedIn {
     /// Slots of containers.
@@ -59,10 +63,10 @@ pub struct CountedIn {
 }
 
 impl CountedIn {
-    /// What the entries say.
+    /// Reads them from all entries.
     ///
     /// # Errors
-    /// When the maps can't be read.
+    /// When the maps cannot be read.
     pub fn read(maps: &Maps) -> anyhow::Result<Self> {
         Ok(Self::of(up_to(maps, u32::MAX)?.into_iter().map(|(_, entry)| entry)))
     }
@@ -86,7 +90,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_counts_for_no_container_holds_no_slot_of_one() {
+    fn only_entries_that_count_for_a_container_occupy_a_container_slot() {
         let entry = |flags, interface_slot, container_slot| InterfaceEntry {
             flags,
             interface_slot,

@@ -1,19 +1,19 @@
-//! The only modules that know BPF: loading, attaching, tables in, counters out.
+//! The only code that knows BPF: it loads the program, attaches it, writes class tables and reads counters.
 //!
 //! | module | owns |
 //! |---|---|
-//! | [`bpffs`] | the directory of pinned things and the lock on changing them |
-//! | [`load`] | finding, making and replacing program and maps |
+//! | [`bpffs`] | the directory of pinned objects, and the lock on changing them |
+//! | [`load`] | opening, creating and replacing program and maps |
 //! | [`skb_layout`] | offsets in the kernel's `sk_buff`, from BTF |
 //! | [`maps`] | typed handles on the pinned maps |
-//! | [`memory`] | whether there is enough for the maps |
-//! | [`entries`] | in which slots the program counts an interface |
+//! | [`memory`] | whether there is enough memory for the maps |
+//! | [`entries`] | into which slots the program counts the packets of an interface |
 //! | [`records`] | the fields of a slot's record |
-//! | [`registry`] | which container and interface has which slot |
-//! | [`tables`] | class tables and addresses, into the kernel |
+//! | [`registry`] | which container and which interface has which slot |
+//! | [`tables`] | class tables and addresses in the kernel |
 //! | [`attach`] | the hooks of an interface |
-//! | [`counters`] | all counters, out of the kernel |
-//! | [`sys`] | the system calls that aya lacks |
+//! | [`counters`] | reading all counters |
+//! | [`sys`] | the system calls that aya does not offer; all unsafe code of this folder |
 
 pub mod attach;
 pub mod bpffs;

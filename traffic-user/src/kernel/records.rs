@@ -1,4 +1,4 @@
-//! The records of slots, field by field: what is in one that nobody owns, and its texts.
+//! The records of slots: the values of a record without an owner, and the texts in a record.
 
 use traffic_common::{
     CONTAINER_ID_BYTES, ContainerRecord, DIRECTIONS, INTERFACE_NAME_BYTES, InterfaceRecord,
@@ -6,15 +6,15 @@ use traffic_common::{
 };
 use traffic_model::ContainerId;
 
-/// A record nobody owns.
+/// The record of a container slot that has never had an owner.
 pub const EMPTY_CONTAINER: ContainerRecord =
     ContainerRecord { state: slot_state::FREE, generation: 0, since_unix_s: 0, id: [0; CONTAINER_ID_BYTES] };
 
-/// No packet and no byte.
+/// No packets and no bytes.
 pub const NOTHING: InterfaceStatistics =
     InterfaceStatistics { packets: [0; DIRECTIONS], bytes: [0; DIRECTIONS] };
 
-/// A record nobody owns.
+/// The record of an interface slot that has never had an owner.
 pub const EMPTY_INTERFACE: InterfaceRecord = InterfaceRecord {
     state: slot_state::FREE,
     generation: 0,
@@ -31,20 +31,20 @@ pub const EMPTY_INTERFACE: InterfaceRecord = InterfaceRecord {
     container: [0; CONTAINER_ID_BYTES],
 };
 
-/// Puts a text into a field padded with zeros; what does not fit is cut off.
+/// Writes a text into a field and pads it with zeros. A text that is too long is cut.
 pub fn write_text(field: &mut [u8], text: &str) {
     let len = text.len().min(field.len() - 1);
     field.fill(0);
     field[..len].copy_from_slice(&text.as_bytes()[..len]);
 }
 
-/// The text of a field padded with zeros.
+/// Returns the text of a field that is padded with zeros, or an empty text if it is not UTF-8.
 pub fn read_text(field: &[u8]) -> &str {
     let end = field.iter().position(|&byte| byte == 0).unwrap_or(field.len());
     std::str::from_utf8(&field[..end]).unwrap_or("")
 }
 
-/// The id in a container's record, if the slot has an owner.
+/// Returns the id in a container's record, or `None` for a free slot.
 pub fn container_id(record: &ContainerRecord) -> Option<ContainerId> {
     if record.state == slot_state::FREE {
         return None;
@@ -57,7 +57,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn texts_survive_their_fields() {
+    fn a_text_is_read_back_as_written_or_cut_to_its_field() {
         let mut field = [7; 16];
         write_text(&mut field, "veth101.0");
         assert_eq!(read_text(&field), "veth101.0");

@@ -1,13 +1,14 @@
-//! Where the kernel keeps what `__sk_buff` does not show: offsets from the running kernel's BTF.
+//! Offsets of fields in the kernel's `sk_buff` that `__sk_buff` does not offer, from the running kernel's
+//! BTF.
 //!
-//! A reader of just as much of the format as that takes
-//! (<https://docs.kernel.org/bpf/btf.html>): types one after another, and the members of two structures.
+//! This reads only as much of the format (<https://docs.kernel.org/bpf/btf.html>) as it needs: the sequence
+//! of types, and the members of two structures.
 
 use std::{collections::HashMap, path::Path};
 
 use traffic_common::gso::{ENUMERATORS, SkbLayout};
 
-/// The kernel's BTF.
+/// The BTF of the running kernel.
 const VMLINUX: &str = "/sys/kernel/btf/vmlinux";
 
 const KIND_INT: u32 = 1;
@@ -21,42 +22,43 @@ const KIND_DATASEC: u32 = 15;
 const KIND_DECL_TAG: u32 = 17;
 const KIND_ENUM64: u32 = 19;
 
-/// Why the layout is not known; the program then uses the plain rule and says so in a counter.
+/// Why the layout is not known. The program then uses the plain segmentation rule and counts these packets as
+/// estimated.
 #[derive(Debug, thiserror::Error)]
 pub enum LayoutError {
-    /// The kernel offers no BTF.
+    /// The kernel's BTF cannot be read.
     #[error("cannot read {VMLINUX}: {0}")]
     Read(#[from] std::io::Error),
-    /// The file is not what its format says.
-    #[error("{VMLINUX} is not readable as BTF: {0}")]
+    /// The file is not valid BTF.
+    #[error("{VMLINUX} is not valid BTF: {0}")]
     Format(&'static str),
     /// A structure or member is missing or of an unexpected kind.
     #[error("the kernel's BTF has no usable {0}")]
     Missing(&'static str),
-    /// A segmentation type has another number here.
-    #[error("the kernel gives {name} the number {found:#x}, not {expected:#x}")]
+    /// A segmentation type has another number in this kernel.
+    #[error("{name} is {found:#x} in this kernel, not {expected:#x}")]
     Enumerator {
         /// Name of the enumerator.
         name: &'static str,
         /// The kernel's number.
         found: u32,
-        /// The number the program was built with.
+        /// The number that the program was built with.
         expected: u32,
     },
 }
 
-/// Finds the layout in the running kernel.
+/// Returns the layout of the running kernel.
 ///
 /// # Errors
-/// When there is no BTF, or it does not hold what is looked for.
+/// When the kernel has no BTF, or the BTF lacks a structure or member.
 pub fn of_running_kernel() -> Result<SkbLayout, LayoutError> {
     parse(&std::fs::read(Path::new(VMLINUX))?)
 }
 
-/// Finds the layout in BTF data.
+/// Returns the layout that BTF data describes.
 ///
 /// # Errors
-/// When the data is no BTF, or does not hold what is looked for.
+/// When the data is not BTF, or lacks a structure or member.
 fn parse(data: &[u8]) -> Result<SkbLayout, LayoutError> {
     let btf = Btf::new(data)?;
     let buff = btf.members("sk_buff")?;
@@ -69,7 +71,7 @@ fn parse(data: &[u8]) -> Result<SkbLayout, LayoutError> {
             Some(found) if found != expected => {
                 return Err(LayoutError::Enumerator { name, found, expected });
             }
-            // An older kernel may lack a kind of segmentation altogether, and then never shows it.
+            // An older kernel may lack a segmentation type. No packet has that type then.
             _ => {}
         }
     }
@@ -83,12 +85,12 @@ fn parse(data: &[u8]) -> Result<SkbLayout, LayoutError> {
     })
 }
 
-/// One structure's or union's member list.
+/// The member list of a structure or union.
 struct Aggregate {
-    /// Where its members stand in the type section.
+    /// Offset of the members in the type section.
     members_at: usize,
     count: usize,
-    /// Member offsets share their word with a bit-field size.
+    /// Whether member offsets share their word with a bit-field size.
     bit_fields: bool,
 }
 
@@ -103,9 +105,9 @@ struct Btf<'a> {
 impl<'a> Btf<'a> {
     fn new(data: &'a [u8]) -> Result<Self, LayoutError> {
         const MAGIC: u32 = 0x0000_eb9f;
-        let short = LayoutError::Format("it is too short");
-        let header_len = word(data, 4).ok_or(LayoutError::Format("it is too short"))? as usize;
-        // A foreign byte order shows as another magic number.
+        let short = || LayoutError::Format("it is too short");
+        let header_len = word(data, 4).ok_or_else(short)? as usize;
+        // In the other byte order, the magic number differs.
         if word(data, 0).is_none_or(|first| first & 0xffff != MAGIC) {
             return Err(LayoutError::Format("the magic number is missing"));
         }
@@ -113,7 +115,7 @@ impl<'a> Btf<'a> {
             let start = header_len + word(data, at)? as usize;
             data.get(start..start + word(data, at + 4)? as usize)
         };
-        let (Some(types), Some(strings)) = (section(8), section(16)) else { return Err(short) };
+        let (Some(types), Some(strings)) = (section(8), section(16)) else { return Err(short()) };
         let mut btf = Self {
             types,
             strings,
@@ -125,7 +127,7 @@ impl<'a> Btf<'a> {
         Ok(btf)
     }
 
-    /// Walks all types once; their ids count from 1 in the order of their place.
+    /// Walks all types once. Type ids count from 1 in the order of the section.
     fn index(&mut self) -> Result<(), LayoutError> {
         let short = || LayoutError::Format("a type is cut short");
         let (mut at, mut id) = (0, 1);
@@ -168,7 +170,8 @@ impl<'a> Btf<'a> {
         Ok(())
     }
 
-    /// Byte offsets of a structure's members, those of unnamed inner structures and unions included.
+    /// Returns the byte offsets of a structure's members, including those of unnamed inner structures and
+    /// unions.
     fn members(&self, name: &'static str) -> Result<HashMap<&'a str, u32>, LayoutError> {
         let id = *self.structs_by_name.get(name).ok_or(LayoutError::Missing(name))?;
         let mut found = HashMap::new();
@@ -189,7 +192,7 @@ impl<'a> Btf<'a> {
             let bits = base_bits + if aggregate.bit_fields { offset & 0x00ff_ffff } else { offset };
             match self.string(name) {
                 Some("") => self.collect(member_type, bits, depth + 1, found),
-                // Bit fields have no byte offset, and none of them is needed.
+                // Bit fields have no byte offset. None of them is needed.
                 Some(name) if bits.is_multiple_of(8) => {
                     found.entry(name).or_insert(bits / 8);
                 }
@@ -214,7 +217,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn nonsense_is_refused_without_a_panic() {
+    fn invalid_btf_is_refused_without_a_panic() {
         assert!(matches!(parse(b""), Err(LayoutError::Format(_))));
         assert!(matches!(parse(&[0; 64]), Err(LayoutError::Format(_))));
         let mut cut = 0x0001_eb9f_u32.to_ne_bytes().to_vec();
@@ -223,12 +226,12 @@ mod tests {
         assert!(matches!(parse(&cut), Err(LayoutError::Format(_))));
     }
 
-    /// The kernel the tests run on has BTF, or none of the others would mean anything.
+    /// The kernel that runs the tests must have BTF: packet tests depend on it.
     #[test]
-    fn the_running_kernel_shows_its_layout() {
+    fn the_layout_of_the_running_kernel_is_found() {
         let layout = of_running_kernel().unwrap();
         assert_eq!(layout.known, 1);
-        // `head` and `data` are neighbours in every kernel since 2009; the rest only has to be plausible.
+        // `data` has followed `head` in every kernel since 2009. The other offsets only have to be plausible.
         assert_eq!(layout.data, layout.head + 8);
         assert!(layout.end < layout.head && layout.inner_transport_header < layout.end);
         assert!(layout.gso_type < 64);
