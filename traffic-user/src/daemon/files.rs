@@ -55,6 +55,8 @@ impl Daemon {
         if changed.identities {
             report("following container files", self.resync().await);
         }
+        // Tests wait for the first of these: it ends the start, which lists everything once more.
+        tracing::debug!("changed files were read");
     }
 
     /// Loads the class file if it is another than the one looked at last. One that is refused, or that is gone, is said

@@ -7,6 +7,7 @@
 mod file_watch;
 mod files;
 mod ledger_handle;
+mod resync;
 mod schedule;
 
 use std::{
@@ -50,10 +51,9 @@ use crate::{
 use file_watch::FileWatch;
 use files::Classes;
 use ledger_handle::LedgerHandle;
+use resync::Resync;
 use schedule::Schedule;
 
-/// How often all interfaces are listed, in case news were lost.
-const RESYNC_INTERVAL: Duration = Duration::from_secs(10);
 /// How soon a command that failed is asked again.
 const RETRY_INTERVAL: Duration = Duration::from_secs(2);
 /// How often the ledger is summed up.
@@ -111,9 +111,7 @@ pub async fn run(
     notify(&[sd_notify::NotifyState::Ready]);
     tracing::info!("attached; following interfaces");
 
-    let mut resync = time::interval(RESYNC_INTERVAL);
-    resync.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    resync.reset();
+    let mut resync = Resync::start()?;
     let mut maintenance = time::interval(MAINTENANCE_INTERVAL);
     maintenance.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut drains = Schedule::new(daemon.host.config.drain_interval);
@@ -142,7 +140,7 @@ pub async fn run(
                 report("following interfaces", daemon.follow(batch).await);
             }
             changed = daemon.files.changed() => daemon.files_changed(changed).await,
-            _ = resync.tick() => {
+            () = resync.tick() => {
                 daemon.ask_if_needed();
                 if daemon.classes.is_waiting() {
                     report("loading classes", daemon.follow_class_file().await);

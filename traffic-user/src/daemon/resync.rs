@@ -1,0 +1,79 @@
+//! How often the daemon compares all interfaces and container files with what is attached.
+//!
+//! This is the safety net under the events of `mod.rs` and `file_watch.rs`. A test of those events must run without it,
+//! because the next comparison would hide an event that was lost. `TRAFCTL_TEST_RESYNC` sets the interval for tests. It
+//! is not an option of the program and not for use on a node.
+
+use std::{
+    env,
+    ffi::OsStr,
+    time::{Duration, Instant},
+};
+
+use anyhow::Context as _;
+use tokio::time::{Interval, MissedTickBehavior};
+
+/// Test support: `off`, or a duration such as `200ms`.
+const VARIABLE: &str = "TRAFCTL_TEST_RESYNC";
+const INTERVAL: Duration = Duration::from_secs(10);
+
+/// The timer of the comparisons.
+pub(super) struct Resync {
+    /// None in a test that turned the comparisons off.
+    timer: Option<Interval>,
+}
+
+impl Resync {
+    /// Starts the timer. The first tick comes one interval from now.
+    ///
+    /// # Errors
+    /// When the test's variable has a value that is neither `off` nor a duration.
+    pub(super) fn start() -> anyhow::Result<Self> {
+        let interval = interval(env::var_os(VARIABLE).as_deref())?;
+        Ok(Self {
+            timer: interval.map(|interval| {
+                let mut timer = tokio::time::interval_at((Instant::now() + interval).into(), interval);
+                timer.set_missed_tick_behavior(MissedTickBehavior::Delay);
+                timer
+            }),
+        })
+    }
+
+    /// Waits until the next comparison is due; forever when comparisons are off. May be dropped and called again.
+    pub(super) async fn tick(&mut self) {
+        match &mut self.timer {
+            Some(timer) => drop(timer.tick().await),
+            None => std::future::pending().await,
+        }
+    }
+}
+
+fn interval(value: Option<&OsStr>) -> anyhow::Result<Option<Duration>> {
+    let Some(value) = value else { return Ok(Some(INTERVAL)) };
+    if value == "off" {
+        return Ok(None);
+    }
+    let parsed = value.to_str().and_then(|text| text.parse::<jiff::SignedDuration>().ok());
+    let interval = parsed.and_then(|interval| Duration::try_from(interval).ok());
+    let interval = interval.filter(|interval| !interval.is_zero());
+    interval
+        .map(Some)
+        .with_context(|| format!("{VARIABLE} is {value:?}; set it to off or to a duration such as 200ms"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_interval_is_fixed_unless_a_test_sets_it() {
+        let parse = |value: &str| interval(Some(OsStr::new(value)));
+        assert_eq!(interval(None).unwrap(), Some(INTERVAL));
+        assert_eq!(parse("off").unwrap(), None);
+        assert_eq!(parse("200ms").unwrap(), Some(Duration::from_millis(200)));
+        assert_eq!(parse("2s").unwrap(), Some(Duration::from_secs(2)));
+        for wrong in ["", "on", "0s", "-1s", "10"] {
+            assert!(parse(wrong).unwrap_err().to_string().contains(VARIABLE), "{wrong:?}");
+        }
+    }
+}
