@@ -40,7 +40,7 @@ pub fn trafctl(lab: &Lab, arguments: &[&str]) -> Result<Output> {
 
 /// What a command said on stderr.
 #[must_use]
-pub fn said(output: &Output) -> String {
+pub fn stderr(output: &Output) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned()
 }
 
@@ -51,7 +51,7 @@ pub fn said(output: &Output) -> String {
 /// When a command fails, or it is not so.
 pub fn problems(lab: &Lab) -> Result<Vec<String>> {
     let output = trafctl(lab, &["status", "--format", "json"])?;
-    let status: Value = serde_json::from_slice(&output.stdout).with_context(|| said(&output))?;
+    let status: Value = serde_json::from_slice(&output.stdout).with_context(|| stderr(&output))?;
     let problems: Vec<String> = serde_json::from_value(status["problems"].clone())?;
     let expected = i32::from(!problems.is_empty());
     ensure!(output.status.code() == Some(expected), "{} with the problems {problems:?}", output.status);

@@ -1,9 +1,13 @@
-//! `trafctl run` as a service manager sees it: started, awaited, signalled, killed.
+//! `trafctl run` as a service manager uses it: start, wait until ready, signal, kill.
+//!
+//! The daemon reacts to events and, as a safety net, also lists everything every ten seconds. A test that waits that long
+//! cannot tell the two apart, so the daemon of a test runs without the listings unless the test asks for them.
 
 use std::io::{BufRead, BufReader};
 use std::process::{Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex};
 use std::thread;
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 use rustix::process::Signal;
@@ -12,139 +16,173 @@ use crate::Lab;
 use crate::check::{PATIENCE, eventually};
 use crate::process::Process;
 
-/// A running `trafctl run` and what it has said.
+/// How often the daemon lists all interfaces and reads all container files without an event.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Resync {
+    /// Never: only events have an effect.
+    Off,
+    /// At this interval.
+    Every(Duration),
+    /// As on a node: every ten seconds.
+    AsShipped,
+}
+
+impl Resync {
+    fn configure(self, command: &mut Command) {
+        let value = match self {
+            Self::Off => "off".to_owned(),
+            Self::Every(interval) => format!("{}ms", interval.as_millis()),
+            Self::AsShipped => return,
+        };
+        command.env("TRAFCTL_TEST_RESYNC", value);
+    }
+}
+
+/// A running `trafctl run` and its log.
 #[derive(Debug)]
 pub struct Daemon {
     process: Process,
-    said: Arc<Mutex<String>>,
+    log: Arc<Mutex<String>>,
 }
 
 impl Daemon {
-    /// Starts it; it may not have attached anything yet.
+    /// Starts the daemon without resync and waits until it is ready.
     ///
     /// # Errors
     ///
-    /// When it ends or does not come to that in time, with what it said.
-    pub fn spawn(lab: &Lab) -> Result<Self> {
-        Self::spawn_with(&mut lab.trafctl(&["run"])?)
-    }
-
-    /// Starts it by a command line of one's own.
-    ///
-    /// # Errors
-    ///
-    /// When it ends or does not come to that in time, with what it said.
-    pub fn spawn_with(command: &mut Command) -> Result<Self> {
-        let mut process =
-            Process::spawn(command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()))?;
-        let stderr = process.child().stderr.take().context("its standard error")?;
-        let said = Arc::new(Mutex::new(String::new()));
-        let to = Arc::clone(&said);
-        // Read as it comes, so that it is never held up by a full pipe; ends with the process.
-        thread::spawn(move || {
-            for line in BufReader::new(stderr).lines().map_while(std::result::Result::ok) {
-                if let Ok(mut said) = to.lock() {
-                    *said += &line;
-                    *said += "\n";
-                }
-            }
-        });
-        Ok(Self { process, said })
-    }
-
-    /// Starts it and waits until it has attached what there is.
-    ///
-    /// # Errors
-    ///
-    /// When it ends or does not come to that in time, with what it said.
+    /// When it ends early or is not ready in time; the error contains its log.
     pub fn start(lab: &Lab) -> Result<Self> {
-        let mut daemon = Self::spawn(lab)?;
+        Self::start_with(lab, Resync::Off)
+    }
+
+    /// Starts the daemon and waits until it is ready.
+    ///
+    /// # Errors
+    ///
+    /// See [`Daemon::start`].
+    pub fn start_with(lab: &Lab, resync: Resync) -> Result<Self> {
+        let mut daemon = Self::spawn(&mut lab.trafctl(&["run"])?, resync)?;
         daemon.ready()?;
         Ok(daemon)
     }
 
-    /// Waits until it has attached what there is.
+    /// Starts a command that ends in `trafctl run` and its options. Does not wait.
     ///
     /// # Errors
     ///
-    /// When it ends or does not come to that in time, with what it said.
+    /// When the command cannot be started.
+    pub fn spawn(command: &mut Command, resync: Resync) -> Result<Self> {
+        resync.configure(command);
+        // `settled` waits for a debug line.
+        command.arg("-v").stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+        let mut process = Process::spawn(command)?;
+        let stderr = process.child().stderr.take().context("take the daemon's stderr")?;
+        let log = Arc::new(Mutex::new(String::new()));
+        let to = Arc::clone(&log);
+        // Reads all the time, so that a full pipe never blocks the daemon. Ends with the process.
+        thread::spawn(move || {
+            for line in BufReader::new(stderr).lines().map_while(std::result::Result::ok) {
+                if let Ok(mut log) = to.lock() {
+                    *log += &line;
+                    *log += "\n";
+                }
+            }
+        });
+        Ok(Self { process, log })
+    }
+
+    /// Waits until the daemon has attached every interface that exists.
+    ///
+    /// # Errors
+    ///
+    /// See [`Daemon::start`].
     pub fn ready(&mut self) -> Result<()> {
-        self.says("following interfaces")
+        self.logs("following interfaces")
     }
 
-    /// What it has said so far.
-    pub fn said(&self) -> String {
-        self.said.lock().map(|said| said.clone()).unwrap_or_default()
-    }
-
-    /// Waits until it has said something.
+    /// Waits until the start is complete. The daemon reads all files once more after it is ready, and lists all
+    /// interfaces with them. A test of events must wait for that, or the listing may do what the event should.
     ///
     /// # Errors
     ///
-    /// When it ends or does not come to that in time, with what it said.
-    pub fn says(&mut self, text: &str) -> Result<()> {
+    /// See [`Daemon::start`].
+    pub fn settled(&mut self) -> Result<()> {
+        self.logs("changed files were read")
+    }
+
+    /// The log so far.
+    pub fn log(&self) -> String {
+        self.log.lock().map(|log| log.clone()).unwrap_or_default()
+    }
+
+    /// Waits until the log contains a text.
+    ///
+    /// # Errors
+    ///
+    /// When the daemon ends or the text does not appear in time; the error contains the log.
+    pub fn logs(&mut self, text: &str) -> Result<()> {
         eventually(text, || {
             if let Some(status) = self.process.child().try_wait()? {
-                bail!("the daemon ended ({status}): {}", self.said());
+                bail!("the daemon ended ({status}): {}", self.log());
             }
-            Ok(self.said().contains(text))
+            Ok(self.log().contains(text))
         })
-        .with_context(|| self.said())
+        .with_context(|| self.log())
     }
 
-    /// Sends it a signal.
+    /// Sends a signal.
     ///
     /// # Errors
     ///
-    /// When it ends or does not come to that in time, with what it said.
+    /// When the process has already been reaped.
     pub fn signal(&self, signal: Signal) -> Result<()> {
         self.process.signal(signal)
     }
 
-    /// Waits for its end.
+    /// Waits until the process ends.
     ///
     /// # Errors
     ///
-    /// When it ends or does not come to that in time, with what it said.
+    /// When it does not end in time.
     pub fn wait(&mut self) -> Result<ExitStatus> {
         self.process.wait(PATIENCE)
     }
 
-    /// The process id: that of `trafctl` itself.
+    /// The process id of the command that was started.
     #[must_use]
     pub fn id(&self) -> u32 {
         self.process.id()
     }
 
-    /// Kills it as a crash or the kernel's memory killer would.
+    /// Kills the daemon, as the kernel does when memory runs out.
     ///
     /// # Errors
     ///
-    /// When it ends or does not come to that in time, with what it said.
+    /// When it does not end in time.
     pub fn kill(&mut self) -> Result<()> {
         self.signal(Signal::KILL)?;
         self.process.wait(PATIENCE).map(drop)
     }
 
-    /// Ends it as a service manager does: it must say that all is well.
+    /// Stops the daemon as a service manager does, and checks that it logged no error.
     ///
     /// # Errors
     ///
-    /// When it ends or does not come to that in time, with what it said.
-    pub fn end(self) -> Result<()> {
-        let said = Arc::clone(&self.said);
-        self.end_after_errors()?;
-        let said = said.lock().map(|said| said.clone()).unwrap_or_default();
-        ensure!(!said.contains("ERROR"), "{said}");
+    /// When it does not end in time or with status 0, or its log contains an error.
+    pub fn stop(self) -> Result<()> {
+        let log = Arc::clone(&self.log);
+        self.stop_after_errors()?;
+        let log = log.lock().map(|log| log.clone()).unwrap_or_default();
+        ensure!(!log.contains("ERROR"), "{log}");
         Ok(())
     }
 
-    /// Ends it as a service manager does, where a test has given it cause to complain.
+    /// Stops the daemon of a test that provoked errors.
     ///
     /// # Errors
     ///
-    /// When it ends or does not come to that in time, with what it said.
-    pub fn end_after_errors(self) -> Result<()> {
+    /// When it does not end in time or with status 0.
+    pub fn stop_after_errors(self) -> Result<()> {
         let status = self.process.terminate(PATIENCE)?;
         ensure!(status.code() == Some(0), "{status}");
         Ok(())

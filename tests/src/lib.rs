@@ -41,7 +41,7 @@ pub mod witness;
 
 pub use container::Container;
 pub use counters::{Amounts, Counters};
-pub use daemon::Daemon;
+pub use daemon::{Daemon, Resync};
 pub use lab::Lab;
 pub use namespace::Namespace;
 pub use tap::Tap;

@@ -177,13 +177,13 @@ impl Systemd {
     /// # Errors
     ///
     /// When it does not, with what it said.
-    pub fn says(&self, text: &str, times: usize) -> Result<()> {
-        eventually(text, || Ok(self.said().matches(text).count() == times)).with_context(|| self.told())
+    pub fn logs(&self, text: &str, times: usize) -> Result<()> {
+        eventually(text, || Ok(self.log().matches(text).count() == times)).with_context(|| self.told())
     }
 
     /// What the service has said so far.
     #[must_use]
-    pub fn said(&self) -> String {
+    pub fn log(&self) -> String {
         fs::read_to_string(self.root.join("log")).unwrap_or_default()
     }
 
@@ -191,7 +191,7 @@ impl Systemd {
     fn told(&self) -> String {
         let status = self.command("systemctl").args(["status", "--no-pager", SERVICE]).output();
         let status = status.map(|output| String::from_utf8_lossy(&output.stdout).into_owned());
-        format!("{}\n{}", status.unwrap_or_default(), self.said())
+        format!("{}\n{}", status.unwrap_or_default(), self.log())
     }
 }
 

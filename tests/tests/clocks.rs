@@ -5,7 +5,7 @@ use std::{fs, net::SocketAddr, process::Command, time::SystemTime};
 
 use anyhow::{Context as _, Result, ensure};
 use traffic_tests::{
-    Container, Counters, Daemon, Lab, check::eventually, container::introduce, process::run_ok,
+    Container, Counters, Daemon, Lab, Resync, check::eventually, container::introduce, process::run_ok,
     traffic::udp_send,
 };
 
@@ -84,11 +84,11 @@ fn a_reboot_costs_what_was_not_drained_and_says_so() -> Result<()> {
     a.start()?;
     b.start()?;
     introduce(&[&a, &b])?;
-    let mut daemon = Daemon::spawn_with(&mut in_another_boot(&lab)?)?;
+    let mut daemon = Daemon::spawn(&mut in_another_boot(&lab)?, Resync::Off)?;
     daemon.ready()?;
     let after = i64::try_from(send(&a, &b, 77)?)?;
     eventually("booked after the reboot", || Ok(booked(&lab)? == before + after))?;
-    daemon.end()?;
+    daemon.stop()?;
     let gaps: Vec<_> = gaps(&lab)?.into_iter().map(|(reason, _)| reason).collect();
     assert_eq!(gaps, ["reboot"]);
     assert_eq!(ask(&lab, "select count(distinct boot_id) from epoch")?, 2);
@@ -103,7 +103,7 @@ fn a_clock_set_by_hours_loses_nothing_and_is_written_down() -> Result<()> {
     command.env("LD_PRELOAD", FAKETIME).env("FAKETIME_TIMESTAMP_FILE", &offset).env("FAKETIME_NO_CACHE", "1");
     // The clock that never steps is another: only the wall clock is set.
     command.env("FAKETIME_DONT_FAKE_MONOTONIC", "1");
-    let mut daemon = Daemon::spawn_with(&mut command)?;
+    let mut daemon = Daemon::spawn(&mut command, Resync::Off)?;
     daemon.ready()?;
     let now = i64::try_from(SystemTime::now().duration_since(SystemTime::UNIX_EPOCH)?.as_secs())?;
     let mut sum = i64::try_from(send(&a, &b, 50)?)?;
@@ -115,7 +115,7 @@ fn a_clock_set_by_hours_loses_nothing_and_is_written_down() -> Result<()> {
         sum += i64::try_from(send(&a, &b, 60 + u64::try_from(at)?)?)?;
         eventually("booked after the step", || Ok(booked(&lab)? == sum))?;
     }
-    daemon.end()?;
+    daemon.stop()?;
     let mut steps = Vec::new();
     for (reason, detail) in gaps(&lab)? {
         assert_eq!(reason, "clock_stepped");

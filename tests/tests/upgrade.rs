@@ -150,7 +150,7 @@ fn an_older_ledger_is_brought_up_and_a_newer_one_left_alone() -> Result<()> {
     introduce(&[&a, &b])?;
     let daemon = Daemon::start(&lab)?;
     udp_send(a.namespace(), b.namespace(), SocketAddr::new(b.v4(), 0), 40, 200)?;
-    daemon.end()?;
+    daemon.stop()?;
     let ledger = lab.state_dir().join("ledger.sqlite");
     // As version 1 had it.
     sqlite(&ledger, "drop table booked; alter table adjustment drop column number; pragma user_version = 1")?;
@@ -160,7 +160,7 @@ fn an_older_ledger_is_brought_up_and_a_newer_one_left_alone() -> Result<()> {
 
     let daemon = Daemon::start(&lab)?;
     let sent = udp_send(a.namespace(), b.namespace(), SocketAddr::new(b.v4(), 0), 60, 200)?;
-    daemon.end()?;
+    daemon.stop()?;
     let backup = lab.state_dir().join("ledger.sqlite.v1-backup");
     ensure!(sqlite(&backup, "pragma user_version; pragma integrity_check")? == "1\nok");
     ensure!(sqlite(&ledger, "pragma user_version; pragma integrity_check")? == "3\nok");

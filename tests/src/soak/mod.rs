@@ -15,7 +15,7 @@ use serde::Serialize;
 use crate::check::{agrees_with_kernel, booked, eventually, is_well};
 use crate::container::introduce;
 use crate::witness::{NftCounter, StrayResets};
-use crate::{Amounts, Counters, Daemon, Lab};
+use crate::{Amounts, Counters, Daemon, Lab, Resync};
 
 pub mod memory;
 pub mod senders;
@@ -145,7 +145,7 @@ pub fn run(length: Duration, mut progress: impl FnMut(Progress)) -> Result<Summa
     ];
     let senders = Senders { a: &a, b: &b, machine: &machine, near: &near, far: &far, tally: &tally };
     let mut disturber = Disturber {
-        daemon: Daemon::start(&lab)?,
+        daemon: Daemon::start_with(&lab, Resync::AsShipped)?,
         lab: &lab,
         files: files.map(|file| file.display().to_string()),
         reloads: 0,
@@ -186,7 +186,7 @@ pub fn run(length: Duration, mut progress: impl FnMut(Progress)) -> Result<Summa
         agrees_with_kernel(&lab, &counters, interface)?;
     }
     eventually("nothing is wrong", || Ok(is_well(&lab).is_ok()))?;
-    daemon.end().context("the last daemon complained")?;
+    daemon.stop().context("the last daemon complained")?;
     for (from, to, resets) in &resets {
         let NftCounter { packets, bytes } = resets.read()?;
         tally.moved(from, to, (packets, bytes));
@@ -255,7 +255,7 @@ impl Disturber<'_> {
     fn kill(&mut self) -> Result<()> {
         self.daemon.kill()?;
         self.kills += 1;
-        self.daemon = Daemon::start(self.lab)?;
+        self.daemon = Daemon::start_with(self.lab, Resync::AsShipped)?;
         Ok(())
     }
 }

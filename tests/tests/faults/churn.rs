@@ -16,7 +16,8 @@ fn interfaces_come_and_go_by_the_hundred() -> Result<()> {
     const AT_ONCE: u32 = 50;
     let lab = node("churn")?;
     let (a, b) = pair(&lab)?;
-    let daemon = Daemon::start(&lab)?;
+    let mut daemon = Daemon::start(&lab)?;
+    daemon.settled()?;
     let load = Load::start(a.namespace(), b.namespace(), at(b.v4()), 500)?;
     // 100 in everyday tests, 1,000 where there is time.
     for round in 0..rounds(2, 20) {
@@ -42,7 +43,7 @@ fn interfaces_come_and_go_by_the_hundred() -> Result<()> {
     agrees_with_kernel(&lab, &counters, b.interface())?;
     eventually("it is booked", || Ok(booked(&lab, "101")? == all))?;
     is_well(&lab)?;
-    daemon.end()
+    daemon.stop()
 }
 
 #[test]
@@ -65,7 +66,7 @@ fn a_daemon_of_another_build_takes_over_under_traffic() -> Result<()> {
             }
             load.passes(300)?;
             daemon = Daemon::start(&lab)?;
-            daemon.says("another program took the old one's place")?;
+            daemon.logs("another program took the old one's place")?;
         }
         flow.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
     })?;
@@ -89,5 +90,5 @@ fn a_daemon_of_another_build_takes_over_under_traffic() -> Result<()> {
     eventually("it is booked", || Ok(booked(&lab, "101")? == total))?;
     ensure!(std::fs::read_dir(lab.bpffs().join("programs"))?.count() == 2);
     is_well(&lab)?;
-    daemon.end()
+    daemon.stop()
 }

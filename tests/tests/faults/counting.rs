@@ -100,7 +100,7 @@ fn both_counters_cross_their_32_bit_boundaries() -> Result<()> {
     eventually("it is booked", || Ok(booked(&lab, "101")? == total))?;
     let passed = counters.interface("veth101.0").amounts;
     assert_eq!(passed, total);
-    daemon.end()
+    daemon.stop()
 }
 
 fn pin_to(cpu: usize) -> Result<()> {

@@ -1,6 +1,7 @@
 //! Other programs on the hooks, before ours and after, and a qdisc that others own or take away.
 
 use std::process::Command;
+use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use rustix::process::Signal;
@@ -10,7 +11,7 @@ use traffic_tests::foreign::{Foreign, Hook, Place, Verdict};
 use traffic_tests::process::run_ok;
 use traffic_tests::traffic::{tcp_exchange, udp_send};
 use traffic_tests::witness::InterfaceStatistics;
-use traffic_tests::{Amounts, Counters, Daemon};
+use traffic_tests::{Amounts, Counters, Daemon, Resync};
 
 use crate::node::{at, booked, node, node_with, pair};
 
@@ -77,7 +78,7 @@ fn pieces_that_a_device_cuts_are_never_called_missed() -> Result<()> {
     // A second reload says that the first, with its listing of all interfaces, is done.
     for reloads in 1..=2 {
         daemon.signal(Signal::HUP)?;
-        eventually("classes are loaded", || Ok(daemon.said().matches("are in force").count() == reloads))?;
+        eventually("classes are loaded", || Ok(daemon.log().matches("are in force").count() == reloads))?;
     }
     let link = run_ok(lab.host().command("ip").args(["-o", "link", "show", b.interface()]))?;
     let (index, _) = link.split_once(':').context("an index")?;
@@ -92,7 +93,7 @@ fn pieces_that_a_device_cuts_are_never_called_missed() -> Result<()> {
     // The kernel takes its time to give up a link without a pin, and the program counts until then.
     assert_eq!(now.in_skbs - before.in_skbs + now.in_unseen_skbs - before.in_unseen_skbs, sent);
     assert!(before.in_unseen_skbs == missed && now.in_unseen_skbs <= missed + sent);
-    daemon.end()
+    daemon.stop()
 }
 
 #[test]
@@ -126,12 +127,12 @@ fn a_program_before_ours_is_told_of_and_put_second() -> Result<()> {
 
         // A daemon puts it right, with the size of what was missed.
         let mut daemon = Daemon::start(&lab)?;
-        daemon.says("trafctl goes first again")?;
+        daemon.logs("trafctl goes first again")?;
         eventually("nothing is wrong", || Ok(problems(&lab)?.is_empty()))?;
         let counters = Counters::at_rest(&lab)?;
         assert_eq!(counters.interface("veth101.0").out_unseen_skbs, missed);
         agrees_with_kernel(&lab, &counters, a.interface())?;
-        daemon.end()?;
+        daemon.stop()?;
     }
     let last = udp_send(a.namespace(), b.namespace(), at(b.v4()), 60, 300)?;
     let counters = Counters::at_rest(&lab)?;
@@ -158,14 +159,17 @@ fn a_qdisc_taken_away_comes_back_and_the_loss_has_its_size() -> Result<()> {
     };
     tc("qdisc add dev veth101.0 clsact")?;
     tc("filter add dev veth101.0 ingress pref 5 protocol ip u32 match ip dst 10.1.0.0/16 flowid 1:1")?;
-    let mut daemon = Daemon::start(&lab)?;
+    let mut daemon = Daemon::start_with(&lab, Resync::Every(Duration::from_millis(200)))?;
     let first = udp_send(a.namespace(), b.namespace(), at(b.v4()), 80, 300)?;
     eventually("it is booked", || Ok(booked(&lab, "101")?.out_packets == first.packets))?;
+    // The daemon must not repair it before the gap has its known size.
+    daemon.signal(Signal::STOP)?;
     tc("qdisc del dev veth101.0 clsact")?;
     let missed = udp_send(a.namespace(), b.namespace(), at(b.v4()), 70, 300)?;
     ensure!(problems(&lab)?.iter().any(|problem| problem.starts_with("veth101.0: not attached")));
-    // An interface that comes makes no difference to others: the next listing finds it.
-    eventually_long("nothing is wrong", || Ok(problems(&lab)?.is_empty()))?;
+    // No event announces the loss of a qdisc, so only the resync can notice it.
+    daemon.signal(Signal::CONT)?;
+    eventually("nothing is wrong", || Ok(problems(&lab)?.is_empty()))?;
     let last = udp_send(a.namespace(), b.namespace(), at(b.v4()), 60, 300)?;
     let counters = Counters::at_rest(&lab)?;
     let packets = first.packets + last.packets;
@@ -176,11 +180,6 @@ fn a_qdisc_taken_away_comes_back_and_the_loss_has_its_size() -> Result<()> {
     agrees_with_kernel(&lab, &counters, a.interface())?;
     let kernel = InterfaceStatistics::read(lab.host(), "veth101.0")?;
     assert_eq!(kernel.rx_packets, packets + missed.packets);
-    daemon.says("veth101.0: attached (clsact)")?;
-    daemon.end()
-}
-
-/// For what the daemon does at its next listing, which is every ten seconds.
-fn eventually_long(what: &str, mut is_so: impl FnMut() -> Result<bool>) -> Result<()> {
-    eventually(what, &mut is_so).or_else(|_| eventually(what, is_so))
+    daemon.logs("veth101.0: attached (clsact)")?;
+    daemon.stop()
 }

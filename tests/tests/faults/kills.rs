@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use rustix::process::Signal;
-use traffic_tests::check::{PATIENCE, agrees_with_kernel, eventually, is_well, rounds, said, trafctl};
+use traffic_tests::check::{PATIENCE, agrees_with_kernel, eventually, is_well, rounds, stderr, trafctl};
 use traffic_tests::evidence::compare;
 use traffic_tests::process::Process;
 use traffic_tests::traffic::Load;
@@ -48,7 +48,7 @@ fn an_attach_killed_while_it_makes_everything_is_made_good() -> Result<()> {
         cut_short += u32::from(kill_after(&lab, &["attach"], delay)?);
         // Whatever it has left behind, the next one is well.
         let next = trafctl(&lab, &["attach"])?;
-        ensure!(next.status.success(), "after {delay:?}: {}", said(&next));
+        ensure!(next.status.success(), "after {delay:?}: {}", stderr(&next));
         is_well(&lab).with_context(|| format!("after {delay:?}"))?;
         let counters = Counters::read(&lab)?;
         ensure!(counters.interface("veth101.0").out_unseen_skbs > 0, "the gap is known");
@@ -101,7 +101,7 @@ fn a_class_load_killed_at_any_instant_leaves_a_whole_table() -> Result<()> {
     agrees_with_kernel(&lab, &counters, a.interface())?;
     lab.run_ok(&["classes", "load", paths[1]])?;
     eventually("it is booked", || Ok(booked(&lab, "101")? == Amounts::outgoing(sent.packets, sent.bytes)))?;
-    daemon.end()
+    daemon.stop()
 }
 
 #[test]
@@ -109,7 +109,7 @@ fn a_daemon_killed_while_it_starts_and_replaces_the_program_is_made_good() -> Re
     let lab = node("kill-run")?;
     let (a, b) = pair(&lab)?;
     let begin = Instant::now();
-    Daemon::start(&lab)?.end()?;
+    Daemon::start(&lab)?.stop()?;
     let length = begin.elapsed();
     let load = Load::start(a.namespace(), b.namespace(), at(b.v6()), 450)?;
     let mut replaced = 0;
@@ -118,8 +118,8 @@ fn a_daemon_killed_while_it_starts_and_replaces_the_program_is_made_good() -> Re
         crate::node::as_if_loaded_by_another_build(&lab)?;
         kill_after(&lab, &["run"], delay)?;
         let next = trafctl(&lab, &["attach"])?;
-        ensure!(next.status.success(), "after {delay:?}: {}", said(&next));
-        replaced += u32::from(said(&next).contains("took the old one's place"));
+        ensure!(next.status.success(), "after {delay:?}: {}", stderr(&next));
+        replaced += u32::from(stderr(&next).contains("took the old one's place"));
         is_well(&lab).with_context(|| format!("after {delay:?}"))?;
     }
     ensure!(replaced >= 1, "none was left to the next one");
@@ -134,5 +134,5 @@ fn a_daemon_killed_while_it_starts_and_replaces_the_program_is_made_good() -> Re
         assert_eq!(counters.interface(interface).out_unseen_skbs, 0);
     }
     eventually("it is booked", || Ok(booked(&lab, "101")? == Amounts::outgoing(sent.packets, sent.bytes)))?;
-    daemon.end()
+    daemon.stop()
 }

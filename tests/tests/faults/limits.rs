@@ -6,7 +6,7 @@ use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use anyhow::{Context, Result, ensure};
-use traffic_tests::check::{agrees_with_kernel, eventually, is_well, output, problems, said};
+use traffic_tests::check::{agrees_with_kernel, eventually, is_well, output, problems, stderr};
 use traffic_tests::container::introduce;
 use traffic_tests::evidence::compare;
 use traffic_tests::traffic::{Load, udp_send};
@@ -19,10 +19,11 @@ fn containers_without_a_slot_are_counted_as_such() -> Result<()> {
     let lab = node_with("slots", "[limits]\ncontainers = 2\ninterfaces = 3\n")?;
     let (a, b) = pair(&lab)?;
     let mut daemon = Daemon::start(&lab)?;
+    daemon.settled()?;
     // The third has neither a slot nor an interface slot of its own: one of three is for strangers.
     let c = lab.bridged(103, 0, [10, 1, 0, 3].into(), "fd00:1::3".parse()?)?;
     introduce(&[&a, &b, &c])?;
-    daemon.says("no counter slot is free")?;
+    daemon.logs("no counter slot is free")?;
     eventually("it is attached", || {
         Ok(problems(&lab)?.iter().all(|problem| !problem.contains("not attached")))
     })?;
@@ -44,14 +45,14 @@ fn containers_without_a_slot_are_counted_as_such() -> Result<()> {
         Ok(text.trim() == format!("{}|{}", unknown.packets, unknown.l3_bytes))
     })?;
     agrees_with_kernel(&lab, &counters, a.interface())?;
-    daemon.end()
+    daemon.stop()
 }
 
 #[test]
 fn a_customer_after_another_finds_a_slot_when_all_are_taken() -> Result<()> {
     let lab = node_with("retire-full", "[limits]\ncontainers = 2\n")?;
     let (a, b) = pair(&lab)?;
-    Daemon::start(&lab)?.end()?;
+    Daemon::start(&lab)?.stop()?;
     let old = udp_send(a.namespace(), b.namespace(), at(b.v4()), 20, 300)?;
     lab.run_ok(&["container", "retire", "101"])?;
     // The former owner's part of the slot is in nobody's name any more, so that the sums don't agree by interface.
@@ -85,7 +86,7 @@ fn an_address_too_many_is_named_and_costs_the_others_nothing() -> Result<()> {
         lab.run_ok(&["address", "add", id, address])?;
     }
     let mut daemon = Daemon::start(&lab)?;
-    daemon.says("there is no room for 1 (10.1.0.3/32, ...) of the containers' addresses")?;
+    daemon.logs("there is no room for 1 (10.1.0.3/32, ...) of the containers' addresses")?;
     let told = problems(&lab)?;
     ensure!(told.len() == 1 && told[0].contains("10.1.0.3/32"), "{told:#?}");
     let v4 = udp_send(a.namespace(), b.namespace(), at(b.v4()), 20, 300)?;
@@ -98,8 +99,8 @@ fn an_address_too_many_is_named_and_costs_the_others_nothing() -> Result<()> {
     // Where one takes the place of another there is room, and for the one that waited too once one is gone.
     lab.run_ok(&["address", "remove", "10.1.0.1"])?;
     is_well(&lab)?;
-    assert_eq!(daemon.said().matches("there is no room").count(), 1, "{}", daemon.said());
-    daemon.end_after_errors()
+    assert_eq!(daemon.log().matches("there is no room").count(), 1, "{}", daemon.log());
+    daemon.stop_after_errors()
 }
 
 /// A group of processes with little memory, removed with its guard.
@@ -147,7 +148,7 @@ fn a_process_that_gets_no_memory_for_maps_leaves_nothing_that_matters() -> Resul
     let group = SmallGroup::new(24 << 20)?;
     for command in [["attach"], ["run"]] {
         let output = output(&mut group.run(&lab.trafctl(&command)?))?;
-        let told = said(&output);
+        let told = stderr(&output);
         // The kernel refuses the map, or rather kills the process: its choice. Neither is a success.
         match output.status.code() {
             None => {}
@@ -183,7 +184,7 @@ fn a_class_table_that_gets_no_memory_leaves_the_old_one_in_force() -> Result<()>
     let group = SmallGroup::new(12 << 20)?;
     let load_it = lab.trafctl(&["classes", "load", table.to_str().context("a path")?])?;
     let output = output(&mut group.run(&load_it))?;
-    let told = said(&output);
+    let told = stderr(&output);
     ensure!(!output.status.success(), "it fitted: {told}");
     ensure!(
         output.status.code().is_none() || told.contains("the table in force stays in force"),

@@ -7,10 +7,10 @@ use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
-use traffic_tests::check::{agrees_with_kernel, eventually, is_well, output, said};
+use traffic_tests::check::{agrees_with_kernel, eventually, is_well, output, stderr};
 use traffic_tests::lab::trafctl_program;
 use traffic_tests::traffic::udp_send;
-use traffic_tests::{Amounts, Counters, Daemon, Lab};
+use traffic_tests::{Amounts, Counters, Daemon, Lab, Resync};
 
 use crate::node::{at, node, pair};
 
@@ -35,14 +35,14 @@ fn with_capabilities(lab: &Lab, capabilities: &str, arguments: &[&str]) -> Resul
 /// Runs a command that must succeed, and gives what it printed.
 fn works(lab: &Lab, capabilities: &str, arguments: &[&str]) -> Result<String> {
     let output = output(&mut with_capabilities(lab, capabilities, arguments)?)?;
-    ensure!(output.status.code() == Some(0), "{arguments:?}: {}: {}", output.status, said(&output));
+    ensure!(output.status.code() == Some(0), "{arguments:?}: {}: {}", output.status, stderr(&output));
     Ok(String::from_utf8(output.stdout)?)
 }
 
 /// Runs a command that must fail with one message, and gives that.
 fn fails(lab: &Lab, capabilities: &str, arguments: &[&str]) -> Result<String> {
     let output = output(&mut with_capabilities(lab, capabilities, arguments)?)?;
-    let told = said(&output);
+    let told = stderr(&output);
     ensure!(output.status.code() == Some(1), "{arguments:?} without: {}: {told}", output.status);
     ensure!(told.matches("trafctl: ").count() == 1 && !told.contains("panicked"), "{arguments:?}: {told}");
     Ok(told)
@@ -55,8 +55,9 @@ fn every_command_works_with_the_capabilities_of_the_service() -> Result<()> {
     works(&lab, SERVICE, &["attach"])?;
     let first = udp_send(a.namespace(), b.namespace(), at(b.v4()), 40, 300)?;
     let daemon = {
-        let mut daemon = Daemon::spawn_with(&mut with_capabilities(&lab, SERVICE, &["run"])?)?;
+        let mut daemon = Daemon::spawn(&mut with_capabilities(&lab, SERVICE, &["run"])?, Resync::Off)?;
         daemon.ready()?;
+        daemon.settled()?;
         daemon
     };
     let effective = fs::read_to_string(format!("/proc/{}/status", daemon.id()))?;
@@ -109,7 +110,7 @@ fn every_command_works_with_the_capabilities_of_the_service() -> Result<()> {
 
     works(&lab, SERVICE, &["dump"])?;
     works(&lab, SERVICE, &["top", "--times", "1"])?;
-    daemon.end()?;
+    daemon.stop()?;
     for ledger in [&["report"][..], &["gaps"], &["audit"], &["top-talkers"], &["container", "retire", "103"]]
     {
         works(&lab, SERVICE, ledger)?;
@@ -131,8 +132,8 @@ fn another_trafctl_on_a_hook_is_told_as_far_as_privilege_allows() -> Result<()> 
     lab.run_ok(&["attach", "--bpffs", second_dir])?;
     let status = |capabilities: &str| -> Result<(Value, String)> {
         let output = output(&mut with_capabilities(&lab, capabilities, &["status", "--format", "json"])?)?;
-        assert_eq!(output.status.code(), Some(1), "{}", said(&output));
-        Ok((serde_json::from_slice(&output.stdout)?, said(&output)))
+        assert_eq!(output.status.code(), Some(1), "{}", stderr(&output));
+        Ok((serde_json::from_slice(&output.stdout)?, stderr(&output)))
     };
     let (full, _) = status("bpf,net_admin,perfmon,sys_admin")?;
     assert_eq!(full["attachments"][0]["in"]["ours"], 2, "{full:#}");
@@ -178,7 +179,7 @@ fn without_a_capability_the_message_names_it() -> Result<()> {
         stranger.arg("--bpffs").arg(lab.bpffs());
         stranger.arg("--state-dir").arg(lab.state_dir()).args(arguments);
         let output = output(&mut stranger)?;
-        let told = said(&output);
+        let told = stderr(&output);
         assert_eq!(output.status.code(), Some(1), "{arguments:?} as nobody: {told}");
         ensure!(told.contains("Permission denied") || told.contains("cannot"), "{arguments:?}: {told}");
         ensure!(
@@ -204,7 +205,7 @@ fn files_are_for_owner_and_group() -> Result<()> {
     let mut command = Command::new("sh");
     command.args(["-c", "umask 0; exec \"$@\"", "sh"]).arg(shell.get_program()).args(shell.get_args());
     shell = command;
-    let mut daemon = Daemon::spawn_with(&mut shell)?;
+    let mut daemon = Daemon::spawn(&mut shell, Resync::Off)?;
     daemon.ready()?;
     lab.run_ok(&["address", "add", "301", "10.3.0.1"])?;
     assert_eq!(mode(&socket)?, 0o660);
@@ -224,7 +225,7 @@ fn files_are_for_owner_and_group() -> Result<()> {
         let path = map?.path();
         ensure!(mode(&path)? & 0o137 == 0 && fs::metadata(&path)?.uid() == 0, "{}", path.display());
     }
-    daemon.end()
+    daemon.stop()
 }
 
 fn mode(path: &Path) -> Result<u32> {

@@ -92,21 +92,21 @@ fn the_service_counts_and_comes_back_under_systemd() -> Result<()> {
     // A container that comes while it runs.
     let c = lab.bridged(103, 0, [10, 1, 0, 3].into(), "fd00:1::3".parse()?)?;
     introduce(&[&a, &b, &c])?;
-    systemd.says("veth103.0: attached", 1)?;
+    systemd.logs("veth103.0: attached", 1)?;
     let third = sent(&c, &b, 20, 111)?;
 
     // Killed, with traffic while it is away: it comes back by itself.
     let killed = systemd.property("MainPID")?;
     run_ok(systemd.command("kill").args(["-KILL", &killed]))?;
     second = second.plus(sent(&a, &b, 30, 500)?);
-    systemd.says("following interfaces", 2)?;
+    systemd.logs("following interfaces", 2)?;
     systemd.active()?;
     ensure!(systemd.property("MainPID")? != killed && systemd.property("NRestarts")? == "1");
 
     // Other classes from now on.
     systemd.classes("1 0.0.0.0/0\n1 ::/0\n3 10.1.0.0/16\n")?;
     systemd.systemctl(&["reload", SERVICE])?;
-    eventually("the new classes are in force", || Ok(systemd.said().contains("are in force")))?;
+    eventually("the new classes are in force", || Ok(systemd.log().contains("are in force")))?;
     let other = sent(&a, &b, 40, 600)?;
 
     systemd.systemctl(&["restart", SERVICE])?;
@@ -133,6 +133,6 @@ fn the_service_counts_and_comes_back_under_systemd() -> Result<()> {
     let status: Value = serde_json::from_str(&status)?;
     let problems = status["problems"].as_array().context("problems")?;
     ensure!(problems.is_empty(), "{problems:?}");
-    ensure!(!systemd.said().contains("ERROR"), "{}", systemd.said());
+    ensure!(!systemd.log().contains("ERROR"), "{}", systemd.log());
     Ok(())
 }

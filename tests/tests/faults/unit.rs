@@ -5,12 +5,12 @@ use std::path::Path;
 use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
-use traffic_tests::check::{agrees_with_kernel, eventually, output, said};
+use traffic_tests::check::{agrees_with_kernel, eventually, output, stderr};
 use traffic_tests::lab::trafctl_program;
 use traffic_tests::process::{children, run_ok};
 use traffic_tests::systemd::unit;
 use traffic_tests::traffic::udp_send;
-use traffic_tests::{Amounts, Counters, Daemon};
+use traffic_tests::{Amounts, Counters, Daemon, Resync};
 
 use crate::node::{at, node, pair};
 
@@ -45,7 +45,7 @@ fn systemd_understands_the_whole_unit() -> Result<()> {
     let file = directory.path().join("trafctl.service");
     std::fs::write(&file, text)?;
     let output = output(Command::new("systemd-analyze").args(["verify", "--man=no"]).arg(&file))?;
-    ensure!(output.status.success() && said(&output).is_empty(), "{}: {}", output.status, said(&output));
+    ensure!(output.status.success() && stderr(&output).is_empty(), "{}: {}", output.status, stderr(&output));
     Ok(())
 }
 
@@ -96,17 +96,18 @@ fn the_daemon_makes_no_call_that_the_unit_refuses() -> Result<()> {
     command.args(["strace", "--follow-forks", "--quiet=all", "--trace=all", "--output"]).arg(&trace);
     command.arg(trafctl_program()?).arg("--bpffs").arg(lab.bpffs());
     command.arg("--state-dir").arg(lab.state_dir()).arg("--config").arg(lab.config()).arg("run");
-    let mut daemon = Daemon::spawn_with(&mut command)?;
+    let mut daemon = Daemon::spawn(&mut command, Resync::Off)?;
     daemon.ready()?;
+    daemon.settled()?;
 
     let sent = udp_send(a.namespace(), b.namespace(), at(b.v4()), 50, 400)?;
     let all = Amounts::outgoing(sent.packets, sent.l3_bytes);
     assert_eq!(Counters::at_rest(&lab)?.class("101", 2, "ipv4"), all);
     // What it does in its life: interfaces that come and go, drains, a reload, an answer to a question.
     let mut c = lab.bridged(103, 0, [10, 1, 0, 3].into(), "fd00:1::3".parse()?)?;
-    daemon.says("veth103.0: attached")?;
+    daemon.logs("veth103.0: attached")?;
     c.stop()?;
-    daemon.says("veth103.0 is gone")?;
+    daemon.logs("veth103.0 is gone")?;
     let answer = run_ok(
         Command::new("curl")
             .args(["--silent", "--fail", "--unix-socket"])
@@ -121,12 +122,12 @@ fn the_daemon_makes_no_call_that_the_unit_refuses() -> Result<()> {
     agrees_with_kernel(&lab, &Counters::at_rest(&lab)?, a.interface())?;
     let child = *children(daemon.id()).first().context("the traced daemon")?;
     run_ok(Command::new("kill").args(["-HUP", &child.to_string()]))?;
-    daemon.says("are in force")?;
+    daemon.logs("are in force")?;
     run_ok(Command::new("kill").args(["-TERM", &child.to_string()]))?;
-    daemon.says("counting goes on")?;
+    daemon.logs("counting goes on")?;
     let status = daemon.wait()?;
-    ensure!(status.success(), "{status}: {}", daemon.said());
-    ensure!(!daemon.said().contains("ERROR"), "{}", daemon.said());
+    ensure!(status.success(), "{status}: {}", daemon.log());
+    ensure!(!daemon.log().contains("ERROR"), "{}", daemon.log());
 
     let allowed = allowed_calls()?;
     let text = std::fs::read_to_string(&trace)?;

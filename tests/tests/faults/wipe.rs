@@ -12,7 +12,7 @@ use traffic_tests::evidence::compare;
 use traffic_tests::process::run_ok;
 use traffic_tests::traffic::{Load, udp_send};
 use traffic_tests::witness::InterfaceStatistics;
-use traffic_tests::{Amounts, Container, Counters, Daemon, Lab};
+use traffic_tests::{Amounts, Container, Counters, Daemon, Lab, Resync};
 
 use crate::node::{at, booked, node, node_with, pair};
 
@@ -88,7 +88,7 @@ fn wiped(lab: &Lab) -> Result<()> {
     wipe(lab.bpffs())?;
     let missed = udp_send(a.namespace(), b.namespace(), at(b.v4()), 250, 300)?;
     daemon.signal(Signal::CONT)?;
-    daemon.says("were gone from")?;
+    daemon.logs("were gone from")?;
     eventually("nothing is wrong", || Ok(is_well(lab).is_ok()))?;
     let last = udp_send(a.namespace(), b.namespace(), at(b.v4()), 200, 500)?;
 
@@ -111,7 +111,7 @@ fn wiped(lab: &Lab) -> Result<()> {
     let sized = of("before_attach", Some("veth101.0"));
     assert_eq!(sized.len(), 1, "{gaps:#}");
     ensure!(sized[0]["start"].is_string(), "its span is known: {gaps:#}");
-    daemon.end_after_errors()
+    daemon.stop_after_errors()
 }
 
 #[test]
@@ -123,7 +123,7 @@ fn a_wipe_under_load_makes_a_gap_that_is_no_less_than_the_loss() -> Result<()> {
     for round in 1..=3 {
         load.passes(2000)?;
         wipe(lab.bpffs())?;
-        eventually("the daemon says so", || Ok(daemon.said().matches("were gone from").count() == round))?;
+        eventually("the daemon says so", || Ok(daemon.log().matches("were gone from").count() == round))?;
     }
     load.passes(2000)?;
     let sent = load.stop()?;
@@ -140,8 +140,8 @@ fn a_wipe_under_load_makes_a_gap_that_is_no_less_than_the_loss() -> Result<()> {
     // What the last reading of each lost set had torn apart is no difference.
     let audit = lab.run_json(&["audit", "--format", "json"])?;
     ensure!(audit["problems"] == serde_json::json!([]) && audit["counter_sets"] == 4, "{audit}");
-    daemon.says("following interfaces")?;
-    daemon.end_after_errors()
+    daemon.logs("following interfaces")?;
+    daemon.stop_after_errors()
 }
 
 #[test]
@@ -151,8 +151,9 @@ fn a_removed_directory_and_removed_parts_are_mended() -> Result<()> {
     let root = lab.bpffs().join("sub");
     let arguments = ["--bpffs", root.to_str().context("a path")?];
     let run: Vec<&str> = ["run"].into_iter().chain(arguments).collect();
-    let mut daemon = Daemon::spawn_with(&mut lab.trafctl(&run)?)?;
+    let mut daemon = Daemon::spawn(&mut lab.trafctl(&run)?, Resync::Off)?;
     daemon.ready()?;
+    daemon.settled()?;
     let well = || -> Result<bool> {
         let status: Vec<&str> = ["status"].into_iter().chain(arguments).collect();
         Ok(lab.run_ok(&status).is_ok())
@@ -172,17 +173,17 @@ fn a_removed_directory_and_removed_parts_are_mended() -> Result<()> {
             fs::remove_file(root.join(victim))?;
         }
         if round == 2 {
-            // The daemon finds that at its next listing, or at the next news of an interface.
+            // Without resync the daemon notices this at the next interface event.
             lab.host().ip("link add veth104.0 up type veth peer name peer104")?;
         }
         eventually("nothing is wrong", well)?;
         send(120 + round as u64)?;
     }
-    ensure!(daemon.said().matches("were gone from").count() == 2, "{}", daemon.said());
-    ensure!(daemon.said().contains("a program has been removed"), "{}", daemon.said());
+    ensure!(daemon.log().matches("were gone from").count() == 2, "{}", daemon.log());
+    ensure!(daemon.log().contains("a program has been removed"), "{}", daemon.log());
     let (_, gap) = nothing_vanished(&lab, &a)?;
     assert_eq!(gap, (0, 0), "nothing was sent while it was gone");
-    daemon.end_after_errors()
+    daemon.stop_after_errors()
 }
 
 #[test]
@@ -191,7 +192,7 @@ fn a_purge_is_no_gap_where_the_counters_were_booked() -> Result<()> {
     let (a, b) = pair(&lab)?;
     let daemon = Daemon::start(&lab)?;
     let first = udp_send(a.namespace(), b.namespace(), at(b.v4()), 90, 300)?;
-    daemon.end()?;
+    daemon.stop()?;
     lab.run_ok(&["detach", "--purge"])?;
     let missed = udp_send(a.namespace(), b.namespace(), at(b.v4()), 70, 300)?;
     let daemon = Daemon::start(&lab)?;
@@ -204,5 +205,5 @@ fn a_purge_is_no_gap_where_the_counters_were_booked() -> Result<()> {
     let of_a: Vec<_> = all.iter().filter(|gap| gap["interface"] == a.interface()).collect();
     assert_eq!(of_a.len(), 1, "{gaps:#}");
     assert_eq!(of_a[0]["size"]["out_skb_bytes"], missed.l3_bytes + 14 * missed.packets, "{gaps:#}");
-    daemon.end()
+    daemon.stop()
 }

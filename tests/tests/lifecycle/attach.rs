@@ -4,10 +4,10 @@ use anyhow::{Result, ensure};
 use traffic_tests::traffic::{UdpCount, tcp_exchange, udp_send};
 use traffic_tests::{Amounts, Counters};
 
-use crate::daemon::Daemon;
+use crate::daemon::{Daemon, Resync};
 use crate::load::Load;
 use crate::node::{
-    agrees_with_kernel, at, exchanged, hooks, is_well, links, node, pair, problems, said, trafctl,
+    agrees_with_kernel, at, exchanged, hooks, is_well, links, node, pair, problems, stderr, trafctl,
 };
 
 const MEGABYTE: u64 = 1 << 20;
@@ -55,7 +55,7 @@ fn two_attaches_at_once_are_one() -> Result<()> {
         });
         for output in outputs {
             let output = output?;
-            ensure!(output.status.success(), "round {round}: {}", said(&output));
+            ensure!(output.status.success(), "round {round}: {}", stderr(&output));
         }
         for interface in [a.interface(), b.interface()] {
             assert_eq!(hooks(&lab, interface)?, ["trafctl_egress", "trafctl_ingress"], "round {round}");
@@ -77,16 +77,16 @@ fn an_attach_may_race_a_daemon_that_starts() -> Result<()> {
     let lab = node("race")?;
     let (a, b) = pair(&lab)?;
     for round in 0..10 {
-        let mut daemon = Daemon::spawn(&lab)?;
+        let mut daemon = Daemon::spawn(&mut lab.trafctl(&["run"])?, Resync::Off)?;
         let attach = trafctl(&lab, &["attach"])?;
-        ensure!(attach.status.success(), "round {round}: {}", said(&attach));
+        ensure!(attach.status.success(), "round {round}: {}", stderr(&attach));
         daemon.ready()?;
         for interface in [a.interface(), b.interface()] {
             assert_eq!(hooks(&lab, interface)?, ["trafctl_egress", "trafctl_ingress"], "round {round}");
         }
         assert_eq!(links(&lab)?.len(), 4, "round {round}");
         is_well(&lab)?;
-        daemon.end()?;
+        daemon.stop()?;
         if round < 9 {
             lab.run_ok(&["detach", "--purge"])?;
         }

@@ -14,7 +14,7 @@ use traffic_tests::{Container, Counters, Lab};
 
 use crate::node::{
     PATIENCE, agrees_with_kernel, at, exchanged, files, hooks, is_well, links, node, output, pair, refused,
-    said, trafctl,
+    stderr, trafctl,
 };
 
 #[test]
@@ -70,7 +70,7 @@ fn wrong_names_are_refused_and_change_nothing() -> Result<()> {
         &["dump", "--class", "999"],
     ] {
         let output = trafctl(&lab, arguments)?;
-        ensure!(output.status.code() == Some(2), "{arguments:?}: {}: {}", output.status, said(&output));
+        ensure!(output.status.code() == Some(2), "{arguments:?}: {}: {}", output.status, stderr(&output));
         ensure!(state()? == before, "{arguments:?} changed something");
     }
     lab.run_ok(&["attach"])?;
@@ -99,7 +99,7 @@ fn wrong_addresses_are_refused_and_change_nothing() -> Result<()> {
         let mut arguments = vec!["address"];
         arguments.extend(case);
         let output = trafctl(&lab, &arguments)?;
-        let told = said(&output);
+        let told = stderr(&output);
         ensure!(matches!(output.status.code(), Some(1 | 2)), "{case:?}: {}: {told}", output.status);
         let is_error = |line: &&str| line.starts_with("trafctl: ") || line.starts_with("error: ");
         ensure!(told.lines().filter(is_error).count() == 1, "{case:?}: {told}");
@@ -149,7 +149,7 @@ fn an_unusable_configuration_is_told_and_changes_nothing() -> Result<()> {
     for command in ["attach", "run", "detach", "dump", "status"] {
         let output = trafctl(&lab, &[command])?;
         refused(&output).with_context(|| command.to_owned())?;
-        ensure!(said(&output).contains("trafctl.toml"), "{command}: {}", said(&output));
+        ensure!(stderr(&output).contains("trafctl.toml"), "{command}: {}", stderr(&output));
         assert_eq!((files(lab.bpffs())?, links(&lab)?), before, "{command}");
     }
     // One that is named and not there is not taken for an empty one.

@@ -9,7 +9,7 @@ use traffic_tests::{Amounts, Counters, Lab};
 use crate::detach::{add_foreign_filters, foreign_filters, tc};
 use crate::load::Load;
 use crate::node::{
-    CLASSES, agrees_with_kernel, at, exchanged, exchanged_by_server, hooks, is_well, pair, problems, said,
+    CLASSES, agrees_with_kernel, at, exchanged, exchanged_by_server, hooks, is_well, pair, problems, stderr,
     trafctl,
 };
 
@@ -125,7 +125,7 @@ fn a_foreign_filter_of_our_priority_is_no_obstacle_or_is_told() -> Result<()> {
     tc(&lab, "qdisc add dev veth101.0 clsact")?;
     tc(&lab, "filter add dev veth101.0 ingress pref 1 protocol ip u32 match ip dst 10.1.0.0/16 flowid 1:1")?;
     let output = trafctl(&lab, &["attach"])?;
-    let told = said(&output);
+    let told = stderr(&output);
     ensure!(output.status.code() == Some(1), "{}: {told}", output.status);
     ensure!(told.contains("veth101.0: cannot attach trafctl_ingress"), "{told}");
     // The other interface is attached all the same, and status tells of the one that is not.

@@ -4,12 +4,12 @@ use std::thread;
 
 use anyhow::{Result, ensure};
 use rustix::process::Signal;
-pub use traffic_tests::Daemon;
 use traffic_tests::container::introduce;
 use traffic_tests::counters::InterfaceRow;
 use traffic_tests::traffic::{tcp_exchange, udp_send};
 use traffic_tests::witness::InterfaceStatistics;
 use traffic_tests::{Amounts, Counters, Lab};
+pub use traffic_tests::{Daemon, Resync};
 
 use crate::load::Load;
 use crate::node::{
@@ -22,7 +22,8 @@ const MEGABYTE: u64 = 1 << 20;
 #[test]
 fn interfaces_are_attached_as_they_come() -> Result<()> {
     let lab = node("come")?;
-    let daemon = Daemon::start(&lab)?;
+    let mut daemon = Daemon::start(&lab)?;
+    daemon.settled()?;
     let (a, b) = pair(&lab)?;
     for interface in [a.interface(), b.interface()] {
         eventually(interface, || Ok(hooks(&lab, interface)?.len() == 2))?;
@@ -34,7 +35,7 @@ fn interfaces_are_attached_as_they_come() -> Result<()> {
     agrees_with_kernel(&lab, &counters, a.interface())?;
     // They are there from one command of ip to the next, so an interface that comes to be in use says what it missed.
     is_well(&lab)?;
-    daemon.end()
+    daemon.stop()
 }
 
 #[test]
@@ -44,6 +45,7 @@ fn a_container_stops_and_starts_under_load() -> Result<()> {
     let c = lab.bridged(103, 0, [10, 1, 0, 3].into(), "fd00:1::3".parse()?)?;
     introduce(&[&a, &b, &c])?;
     let mut daemon = Daemon::start(&lab)?;
+    daemon.settled()?;
     // From 102 to 101, which comes and goes, and to 103, which stays.
     let load = Load::start(b.namespace(), a.namespace(), at(a.v4()), 200)?;
     let other = Load::start(b.namespace(), c.namespace(), at(c.v6()), 900)?;
@@ -95,8 +97,8 @@ fn a_container_stops_and_starts_under_load() -> Result<()> {
     let received = counters.class("101", 2, "ipv4");
     assert_eq!(received.in_bytes, received.in_packets * sent.bytes / sent.packets);
     is_well(&lab)?;
-    daemon.says("veth101.0 is gone; its counters stay")?;
-    daemon.end()
+    daemon.logs("veth101.0 is gone; its counters stay")?;
+    daemon.stop()
 }
 
 #[test]
@@ -129,7 +131,7 @@ fn a_killed_daemon_loses_nothing_and_repeats_nothing() -> Result<()> {
         assert_eq!(counters.interface(interface).out_unseen_skbs, 0);
     }
     is_well(&lab)?;
-    daemon.end()
+    daemon.stop()
 }
 
 #[test]
@@ -140,7 +142,7 @@ fn a_daemon_that_ends_leaves_the_counting_in_place() -> Result<()> {
         let mut daemon = Daemon::start(&lab)?;
         daemon.signal(signal)?;
         let status = daemon.wait()?;
-        ensure!(status.code() == Some(0), "{signal:?}: {status}: {}", daemon.said());
+        ensure!(status.code() == Some(0), "{signal:?}: {status}: {}", daemon.log());
         is_well(&lab)?;
     }
     let count = tcp_exchange(a.namespace(), b.namespace(), at(b.v4()), MEGABYTE, MEGABYTE)?;

@@ -10,7 +10,7 @@ use traffic_tests::{Amounts, Counters, Lab};
 
 use crate::node::{
     agrees_with_kernel, at, exchanged, files, hooks, is_well, node, output, pair, pins, problems, refused,
-    said, trafctl,
+    stderr, trafctl,
 };
 
 const MEGABYTE: u64 = 1 << 20;
@@ -85,7 +85,7 @@ fn two_of_ours_on_one_hook_are_told_and_each_takes_off_its_own() -> Result<()> {
         output(&mut command)
     };
     let attached = with_other(&["attach", "veth101.0"])?;
-    ensure!(attached.status.success(), "{}", said(&attached));
+    ensure!(attached.status.success(), "{}", stderr(&attached));
     assert_eq!(hooks(&lab, "veth101.0")?.len(), 4);
 
     let told = problems(&lab)?;
@@ -100,7 +100,7 @@ fn two_of_ours_on_one_hook_are_told_and_each_takes_off_its_own() -> Result<()> {
     assert_eq!(hooks(&lab, "veth102.0")?, [""; 0]);
     lab.run_ok(&["attach"])?;
     let detached = with_other(&["detach", "--purge"])?;
-    ensure!(detached.status.success(), "{}", said(&detached));
+    ensure!(detached.status.success(), "{}", stderr(&detached));
     assert_eq!(hooks(&lab, "veth101.0")?, ["trafctl_egress", "trafctl_ingress"]);
 
     let count = tcp_exchange(a.namespace(), b.namespace(), at(b.v6()), MEGABYTE, MEGABYTE)?;
@@ -137,8 +137,8 @@ fn a_purge_says_what_is_lost_and_leaves_nothing() -> Result<()> {
     let count = udp_send(a.namespace(), b.namespace(), at(b.v4()), 60, 250)?;
     Counters::at_rest(&lab)?;
     let output = trafctl(&lab, &["detach", "--purge"])?;
-    ensure!(output.status.success(), "{}", said(&output));
-    let lost = said(&output);
+    ensure!(output.status.success(), "{}", stderr(&output));
+    let lost = stderr(&output);
     // The one sent it, the other received it.
     ensure!(lost.contains("WARN") && lost.contains("2 containers"), "{lost}");
     ensure!(lost.contains(&format!("{} bytes in, {} bytes out", count.l3_bytes, count.l3_bytes)), "{lost}");

@@ -143,7 +143,8 @@ fn an_lxc_interface_of_a_random_name_is_named_with_the_reason() -> Result<()> {
 fn a_number_and_a_uuid_find_the_same_container() -> Result<()> {
     let lab = host("ids", "", "")?;
     fs::write(lab.path("vz").join(format!("{UUID}.conf")), "VEID=\"101\"\nIP_ADDRESS=\"10.9.0.1\"\n")?;
-    let daemon = Daemon::start(&lab)?;
+    let mut daemon = Daemon::start(&lab)?;
+    daemon.settled()?;
     let (a, b) = pair(&lab)?;
     for container in [&a, &b] {
         eventually(container.interface(), || Ok(hooks(&lab, container.interface())?.len() == 2))?;
@@ -151,7 +152,7 @@ fn a_number_and_a_uuid_find_the_same_container() -> Result<()> {
     let sent = udp_send(a.namespace(), b.namespace(), at(b.v4()), 21, 400)?;
     let counters = Counters::at_rest(&lab)?;
     assert_eq!(counters.class(UUID, 2, "ipv4"), Amounts::outgoing(sent.packets, sent.l3_bytes));
-    daemon.end()?;
+    daemon.stop()?;
 
     let typed = ["101", UUID, UUID_AS_TYPED];
     for id in typed {
@@ -205,7 +206,7 @@ fn libvirt_by_a_command_that_fails_hangs_and_answers() -> Result<()> {
     // What libvirt does to a tap.
     lab.host().ip("link set vnet1 address fe:00:00:00:00:01")?;
     let mut daemon = Daemon::start(&lab)?;
-    daemon.says("failed (exit status: 3): cannot reach the hypervisor")?;
+    daemon.logs("failed (exit status: 3): cannot reach the hypervisor")?;
     // What needs no answer is counted meanwhile.
     let [a, b, c] = containers.as_slice() else { anyhow::bail!("three") };
     let first = udp_send(a.namespace(), b.namespace(), at(b.v4()), 9, 200)?;
@@ -215,26 +216,21 @@ fn libvirt_by_a_command_that_fails_hangs_and_answers() -> Result<()> {
     );
     ensure!(hooks(&lab, "vnet2")?.is_empty());
     script("sleep 60")?;
-    daemon.says("took longer than 0.3 s")?;
+    daemon.logs("took longer than 0.3 s")?;
     script("echo '# id'; echo vnet2 web; echo nonsense; echo 02:00:00:00:00:33 db")?;
     lab.host().ip("link set vnet3 address fe:00:00:00:00:33")?;
     for interface in ["vnet2", "vnet3"] {
-        eventually_slowly(interface, || Ok(hooks(&lab, interface)?.len() == 2))?;
+        eventually(interface, || Ok(hooks(&lab, interface)?.len() == 2))?;
     }
-    daemon.says("line 3 of what it printed is left out")?;
+    daemon.logs("line 3 of what it printed is left out")?;
     let second = udp_send(c.namespace(), b.namespace(), at(b.v4()), 13, 250)?;
     let counters = Counters::at_rest(&lab)?;
     assert_eq!(counters.class("web", 2, "ipv4"), Amounts::incoming(second.packets, second.l3_bytes));
     assert_eq!(counters.class("db", 2, "ipv4"), Amounts::outgoing(second.packets, second.l3_bytes));
-    let said = daemon.said();
-    assert_eq!(said.matches("cannot reach the hypervisor").count(), 1, "{said}");
+    let log = daemon.log();
+    assert_eq!(log.matches("cannot reach the hypervisor").count(), 1, "{log}");
     is_well(&lab)?;
-    daemon.end()
-}
-
-/// The command is asked again with each listing, which is some seconds apart.
-fn eventually_slowly(what: &str, mut is_so: impl FnMut() -> Result<bool>) -> Result<()> {
-    eventually(what, &mut is_so).or_else(|_| eventually(what, is_so))
+    daemon.stop()
 }
 
 #[test]

@@ -25,6 +25,7 @@ fn fifty_interfaces_come_and_go_while_traffic_flows() -> Result<()> {
     let lab = node("fifty")?;
     let (a, b) = pair(&lab)?;
     let mut daemon = Daemon::start(&lab)?;
+    daemon.settled()?;
     let load = Load::start(a.namespace(), b.namespace(), at(b.v4()), 500)?;
     let count = thread::scope(|scope| {
         let flow = scope
@@ -46,7 +47,7 @@ fn fifty_interfaces_come_and_go_while_traffic_flows() -> Result<()> {
         flow.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
     })?;
     let sent = load.stop()?;
-    daemon.says("is gone")?;
+    daemon.logs("is gone")?;
 
     let counters = Counters::at_rest(&lab)?;
     assert_eq!(counters.class("101", 2, "ipv6"), exchanged(&count));
@@ -55,7 +56,7 @@ fn fifty_interfaces_come_and_go_while_traffic_flows() -> Result<()> {
     agrees_with_kernel(&lab, &counters, b.interface())?;
     assert_eq!(counters.faults, []);
     is_well(&lab)?;
-    daemon.end()
+    daemon.stop()
 }
 
 #[test]
@@ -79,7 +80,8 @@ fn a_second_interface_of_a_container_adds_to_it() -> Result<()> {
 fn a_renamed_interface_belongs_to_its_new_container() -> Result<()> {
     let lab = node("rename")?;
     let (a, b) = pair(&lab)?;
-    let daemon = Daemon::start(&lab)?;
+    let mut daemon = Daemon::start(&lab)?;
+    daemon.settled()?;
     let before_links = links(&lab)?;
     let before = udp_send(a.namespace(), b.namespace(), at(b.v4()), 40, 300)?;
     // While it is up, which the kernel allows since 6.2. The container's own side knows nothing of it.
@@ -111,14 +113,15 @@ fn a_renamed_interface_belongs_to_its_new_container() -> Result<()> {
     assert_eq!(counters.class("101", 2, "ipv4"), sent(&[before, again]));
     assert_eq!(counters.class("103", 2, "ipv4"), sent(&[after]));
     is_well(&lab)?;
-    daemon.end()
+    daemon.stop()
 }
 
 #[test]
 fn a_rename_under_load_loses_nothing() -> Result<()> {
     let lab = node("rename-load")?;
     let (a, b) = pair(&lab)?;
-    let daemon = Daemon::start(&lab)?;
+    let mut daemon = Daemon::start(&lab)?;
+    daemon.settled()?;
     let load = Load::start(a.namespace(), b.namespace(), at(b.v4()), 100)?;
     let names = ["veth101.0", "veth103.0"];
     for round in 0..6 {
@@ -135,7 +138,7 @@ fn a_rename_under_load_loses_nothing() -> Result<()> {
     ensure!(one.out_packets > 1000 && three.out_packets > 1000, "{one:?} {three:?}");
     assert_eq!(one.plus(three), Amounts::outgoing(all.packets, all.bytes));
     is_well(&lab)?;
-    daemon.end()
+    daemon.stop()
 }
 
 #[test]
@@ -163,22 +166,24 @@ fn an_interface_renamed_to_what_no_rule_knows_counts_on() -> Result<()> {
     let lab = node("unknown-name")?;
     let (a, b) = pair(&lab)?;
     let mut daemon = Daemon::start(&lab)?;
+    daemon.settled()?;
     let before = udp_send(a.namespace(), b.namespace(), at(b.v4()), 40, 300)?;
     lab.host().ip("link set veth101.0 name uplink")?;
-    daemon.says("no rule knows")?;
+    daemon.logs("no rule knows")?;
     let after = udp_send(a.namespace(), b.namespace(), at(b.v4()), 25, 500)?;
     let counters = Counters::at_rest(&lab)?;
     assert_eq!(counters.class("101", 2, "ipv4"), sent(&[before, after]));
     assert_eq!(pins(&lab)?.len(), 4);
 
-    // A daemon that starts anew, and a listing of everything, leave it so too.
+    // A new daemon does not change that, and neither does its listing of all interfaces.
     daemon.kill()?;
-    let daemon = Daemon::start(&lab)?;
+    let mut daemon = Daemon::start(&lab)?;
+    daemon.settled()?;
     let last = udp_send(a.namespace(), b.namespace(), at(b.v4()), 7, 90)?;
     let counters = Counters::at_rest(&lab)?;
     assert_eq!(counters.class("101", 2, "ipv4"), sent(&[before, after, last]));
     let ids: BTreeSet<_> = counters.counters.iter().map(|row| row.container.as_str()).collect();
     assert_eq!(ids, BTreeSet::from(["101", "102"]));
     is_well(&lab)?;
-    daemon.end()
+    daemon.stop()
 }

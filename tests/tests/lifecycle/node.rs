@@ -10,7 +10,7 @@ use anyhow::{Context, Result, ensure};
 use aya::programs::{SchedClassifier, TcAttachType};
 use serde_json::Value;
 pub use traffic_tests::check::{
-    PATIENCE, agrees_with_kernel, eventually, is_well, output, problems, said, trafctl,
+    PATIENCE, agrees_with_kernel, eventually, is_well, output, problems, stderr, trafctl,
 };
 use traffic_tests::container::introduce;
 use traffic_tests::process::run_ok;
@@ -42,11 +42,11 @@ pub fn at(address: IpAddr) -> SocketAddr {
 
 /// Checks that a command refused: status 1, and one message in one line, which is given.
 pub fn refused(output: &Output) -> Result<String> {
-    let said = said(output);
-    ensure!(output.status.code() == Some(1), "{} and not status 1: {said}", output.status);
-    let errors: Vec<&str> = said.lines().filter(|line| line.starts_with("trafctl: ")).collect();
-    ensure!(errors.len() == 1, "not one message but {}: {said}", errors.len());
-    ensure!(!said.contains("panicked") && !said.contains("ERROR"), "{said}");
+    let stderr = stderr(output);
+    ensure!(output.status.code() == Some(1), "{} and not status 1: {stderr}", output.status);
+    let errors: Vec<&str> = stderr.lines().filter(|line| line.starts_with("trafctl: ")).collect();
+    ensure!(errors.len() == 1, "{} messages instead of one: {stderr}", errors.len());
+    ensure!(!stderr.contains("panicked") && !stderr.contains("ERROR"), "{stderr}");
     Ok(errors[0].to_owned())
 }
 

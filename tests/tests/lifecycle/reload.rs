@@ -11,7 +11,7 @@ use crate::daemon::Daemon;
 use crate::load::{Load, Sent};
 use crate::node::{
     agrees_with_kernel, at, eventually, exchanged, exchanged_by_server, files, hooks, is_well, node, pair,
-    refused, said, trafctl,
+    refused, stderr, trafctl,
 };
 
 const MEGABYTE: u64 = 1 << 20;
@@ -100,20 +100,20 @@ fn a_hangup_reloads_the_classes() -> Result<()> {
     let before = hash(&lab)?;
     lab.write("classes", "1 0.0.0.0/0\n\n2 10.1.0.0/33\n")?;
     daemon.signal(Signal::HUP)?;
-    daemon.says("classes:3")?;
+    daemon.logs("classes:3")?;
     assert_eq!(hash(&lab)?, before);
-    ensure!(daemon.said().contains("ERROR"), "{}", daemon.said());
+    ensure!(daemon.log().contains("ERROR"), "{}", daemon.log());
     is_well(&lab)?;
     // One without a network, such as its writer leaves on a full disk, would make everything class 0.
     lab.write("classes", "# nothing yet\n")?;
     daemon.signal(Signal::HUP)?;
-    daemon.says("names no network")?;
+    daemon.logs("names no network")?;
     assert_eq!(hash(&lab)?, before);
     // It goes on, and takes the next good one.
     lab.write("classes", &classes(5))?;
     daemon.signal(Signal::HUP)?;
     eventually("the mended table is in force", || Ok(hash(&lab)? != before))?;
-    daemon.end_after_errors()
+    daemon.stop_after_errors()
 }
 
 #[test]
@@ -133,11 +133,11 @@ fn a_bad_class_file_leaves_the_old_table() -> Result<()> {
         let file = file.to_str().context("a path in UTF-8")?;
         let output = trafctl(&lab, &["classes", "load", file])?;
         refused(&output)?;
-        ensure!(said(&output).contains(place), "no {place} in: {}", said(&output));
+        ensure!(stderr(&output).contains(place), "no {place} in: {}", stderr(&output));
         assert_eq!(hash(&lab)?, before);
     }
     let output = trafctl(&lab, &["classes", "load", "/nonexistent/classes"])?;
-    ensure!(refused(&output)?.contains("/nonexistent/classes"), "{}", said(&output));
+    ensure!(refused(&output)?.contains("/nonexistent/classes"), "{}", stderr(&output));
     // One that has more classes than there is room for is refused whole, too.
     let many: String = (1..=40).map(|class| format!("{class} 10.{class}.0.0/16\n")).collect();
     let many = lab.write("many", &many)?;
@@ -179,7 +179,7 @@ fn a_start_with_a_bad_class_file_leaves_nothing() -> Result<()> {
     for command in ["attach", "run"] {
         let output = trafctl(&lab, &[command])?;
         refused(&output)?;
-        ensure!(said(&output).contains("classes:3"), "{}", said(&output));
+        ensure!(stderr(&output).contains("classes:3"), "{}", stderr(&output));
         assert_eq!(files(lab.bpffs())?, [""; 0]);
         assert_eq!(hooks(&lab, "veth101.0")?, [""; 0]);
     }

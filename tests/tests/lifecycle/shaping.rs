@@ -180,5 +180,5 @@ fn a_hangup_switches_it_amid_a_flow() -> Result<()> {
     assert_eq!(marked[0].packets + rest.packets, sent.packets);
     agrees_with_kernel(&lab, &counters, a.interface())?;
     is_well(&lab)?;
-    daemon.end()
+    daemon.stop()
 }

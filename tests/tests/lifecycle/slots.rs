@@ -111,7 +111,8 @@ fn everything_is_booked(lab: &Lab, sent: &[(String, Amounts)]) -> Result<()> {
 #[test]
 fn slots_of_those_that_are_gone_go_to_others_when_they_run_short() -> Result<()> {
     let lab = node("slots-churn")?;
-    let daemon = Daemon::start(&lab)?;
+    let mut daemon = Daemon::start(&lab)?;
+    daemon.settled()?;
     let mut sent = Vec::new();
     for n in 1..=CONTAINERS {
         let container = container(&lab, n)?;
@@ -125,14 +126,14 @@ fn slots_of_those_that_are_gone_go_to_others_when_they_run_short() -> Result<()>
         let status = lab.run_json(&["status", "--format", "json"])?;
         Ok(status["tables"][0]["gone"] == 3)
     })?;
-    daemon.end()?;
+    daemon.stop()?;
     everything_is_booked(&lab, &sent)
 }
 
 #[test]
 fn a_container_that_comes_back_to_another_slot_is_the_same_in_the_ledger() -> Result<()> {
     let lab = node("slots-return")?;
-    Daemon::start(&lab)?.end()?;
+    Daemon::start(&lab)?.stop()?;
     let mut amounts = Amounts::default();
     for n in [1, 2, 3, 4, 5, 1] {
         let container = container(&lab, n)?;
@@ -143,7 +144,7 @@ fn a_container_that_comes_back_to_another_slot_is_the_same_in_the_ledger() -> Re
             amounts = amounts.plus(sent);
         }
     }
-    Daemon::start(&lab)?.end()?;
+    Daemon::start(&lab)?.stop()?;
     assert_eq!(booked(&lab, "201")?, amounts);
     Ok(())
 }
@@ -174,14 +175,14 @@ fn without_a_ledger_nothing_is_given_away() -> Result<()> {
     let interfaces = dump["interfaces"].as_array().context("interfaces")?;
     let row = interfaces.iter().find(|row| row["interface"] == fourth.interface()).context("its row")?;
     assert!(row["ifindex"].is_u64(), "{row}");
-    daemon.end()
+    daemon.stop()
 }
 
 #[test]
 fn who_has_no_interface_slot_keeps_its_container_slot() -> Result<()> {
     // A slot for one interface, and that for strangers, in which the second is counted: no record tells that it is there.
     let lab = node_with("slots-stranger", 2, 2)?;
-    Daemon::start(&lab)?.end()?;
+    Daemon::start(&lab)?.stop()?;
     let mut there: Vec<_> = (1..=2).map(|n| container(&lab, n)).collect::<Result<_>>()?;
     lab.run_ok(&["attach"])?;
     let second = send(&there[1], 2)?;
@@ -198,7 +199,7 @@ fn who_has_no_interface_slot_keeps_its_container_slot() -> Result<()> {
     lab.run_ok(&["attach"])?;
     let amounts = send(&third, 3)?;
     assert_eq!(counted(&lab, "203")?, amounts);
-    Daemon::start(&lab)?.end()?;
+    Daemon::start(&lab)?.stop()?;
     assert_eq!((booked(&lab, "202")?, booked(&lab, "203")?), (second, amounts));
     Ok(())
 }
@@ -207,7 +208,7 @@ fn who_has_no_interface_slot_keeps_its_container_slot() -> Result<()> {
 fn a_container_keeps_the_slot_it_got_while_room_is_made_for_its_interface() -> Result<()> {
     // Containers come with one interface after another, so that slots of interfaces run short and those of containers do not.
     let lab = node_with("slots-interface", 8, 3)?;
-    Daemon::start(&lab)?.end()?;
+    Daemon::start(&lab)?.stop()?;
     let mut sent = Vec::new();
     let mut there = Vec::new();
     for n in 1..=6 {
@@ -222,7 +223,7 @@ fn a_container_keeps_the_slot_it_got_while_room_is_made_for_its_interface() -> R
         assert_eq!(counted(&lab, &id)?, amounts, "in the same slot as before");
         sent.push((id, amounts));
     }
-    Daemon::start(&lab)?.end()?;
+    Daemon::start(&lab)?.stop()?;
     for (id, sent) in sent {
         assert_eq!(booked(&lab, &id)?, sent, "{id}");
     }
@@ -232,7 +233,7 @@ fn a_container_keeps_the_slot_it_got_while_room_is_made_for_its_interface() -> R
 #[test]
 fn a_crash_anywhere_in_a_hand_over_loses_and_doubles_nothing() -> Result<()> {
     let lab = node("slots-crash")?;
-    Daemon::start(&lab)?.end()?;
+    Daemon::start(&lab)?.stop()?;
     let mut sent = Vec::new();
     for n in 1..=CONTAINERS {
         let container = container(&lab, n)?;
@@ -250,6 +251,6 @@ fn a_crash_anywhere_in_a_hand_over_loses_and_doubles_nothing() -> Result<()> {
         assert_eq!(counted(&lab, &id)?, amounts);
         sent.push((id, amounts));
     }
-    Daemon::start(&lab)?.end()?;
+    Daemon::start(&lab)?.stop()?;
     everything_is_booked(&lab, &sent)
 }

@@ -76,7 +76,8 @@ fn addresses_come_and_go_and_so_does_the_uplink() -> Result<()> {
     let (lab, world) = with_uplink("uplink-addresses")?;
     let address: IpAddr = [10, 9, 0, 77].into();
     world.knows_at(&[address], lab.bridge()?.mac())?;
-    let daemon = Daemon::start(&lab)?;
+    let mut daemon = Daemon::start(&lab)?;
+    daemon.settled()?;
     let socket = world.namespace().enter(|| Ok(UdpSocket::bind("10.9.0.9:0")?))?;
     let mut sent = 0;
     let mut send = |bytes: usize| -> Result<()> {
@@ -105,7 +106,7 @@ fn addresses_come_and_go_and_so_does_the_uplink() -> Result<()> {
     let not_ours = counters.fault("eth0", "not_the_nodes").in_packets;
     assert_eq!(counters.class("0", 1, "ipv4").in_packets + not_ours, sent);
     is_well(&lab)?;
-    daemon.end()?;
+    daemon.stop()?;
 
     lab.configure(&format!("class_file = {:?}\n", lab.path("classes")))?;
     lab.run_ok(&["attach"])?;

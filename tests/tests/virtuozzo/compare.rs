@@ -7,7 +7,7 @@ use traffic_tests::process::run_with_input;
 use traffic_tests::traffic::tcp_exchange;
 use traffic_tests::witness::NftWitness;
 
-use crate::node::{World, at, output, said};
+use crate::node::{World, at, output, stderr};
 
 /// What an accounting with nftables shows: buffers, and the class of the world for everything.
 fn theirs(witness: &NftWitness<'_>) -> Result<String> {
@@ -80,7 +80,7 @@ fn what_cannot_be_compared_is_refused_and_changes_nothing() -> Result<()> {
     let fails = |arguments: &[&str], message: &str| -> Result<()> {
         let output = run(arguments)?;
         ensure!(output.status.code() == Some(1) && output.stdout.is_empty(), "{arguments:?}: {output:?}");
-        ensure!(said(&output).contains(message), "{arguments:?}: {}", said(&output));
+        ensure!(stderr(&output).contains(message), "{arguments:?}: {}", stderr(&output));
         Ok(())
     };
     fails(&["--with", &bad], "bad:2: 7K is rounded")?;

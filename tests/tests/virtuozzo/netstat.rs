@@ -3,7 +3,7 @@
 use anyhow::{Result, ensure};
 use traffic_tests::{Amounts, Counters, Lab};
 
-use crate::node::{World, output, rows, said};
+use crate::node::{World, output, rows, stderr};
 
 const HEADER: &str = "UUID                                 Net.Class     Input(bytes) Input(pkts)        Output(bytes) Output(pkts)";
 
@@ -110,13 +110,13 @@ fn misuse_has_virtuozzos_statuses_and_leaves_stdout_alone() -> Result<()> {
     ];
     for (arguments, status, message) in cases {
         let output = output(&mut world.called("vznetstat", arguments))?;
-        let said = said(&output);
+        let said = stderr(&output);
         ensure!(output.status.code() == Some(status), "{arguments:?}: {} {said}", output.status);
         ensure!(output.stdout.is_empty() && said.contains(message), "{arguments:?}: {said}");
     }
     // As getopt does, words that belong to no option are let pass; something is said of them.
     let output = output(&mut world.called("vznetstat", &["101", "-c1"]))?;
-    ensure!(output.status.code() == Some(0) && said(&output).contains("ignored"), "{}", said(&output));
+    ensure!(output.status.code() == Some(0) && stderr(&output).contains("ignored"), "{}", stderr(&output));
     assert_eq!(rows(&String::from_utf8(output.stdout)?)?.len(), 2);
     Ok(())
 }
@@ -128,7 +128,7 @@ fn before_anything_is_counted_there_is_one_clear_line() -> Result<()> {
         [&["vznetstat"][..], &["pnetstat", "-a"], &["vztactl", "class_list"], &["vztactl", "reset_all_stat"]]
     {
         let output = output(&mut lab.trafctl(arguments)?)?;
-        let said = said(&output);
+        let said = stderr(&output);
         ensure!(output.status.code() == Some(7), "{arguments:?}: {} {said}", output.status);
         ensure!(output.stdout.is_empty() && said.lines().count() == 1, "{arguments:?}: {said}");
         ensure!(said.contains("nothing is loaded") && said.contains("trafctl attach"), "{said}");
@@ -190,9 +190,9 @@ fn a_container_that_got_its_uuid_later_is_found_whole_by_each_id() -> Result<()>
     world.lab.configure("nonsense")?;
     let output = output(&mut world.called("vznetstat", &["-v101", "-c1"]))?;
     ensure!(
-        output.status.code() == Some(0) && said(&output).contains("other ids of the containers"),
+        output.status.code() == Some(0) && stderr(&output).contains("other ids of the containers"),
         "{}",
-        said(&output)
+        stderr(&output)
     );
     assert_eq!(rows(&String::from_utf8(output.stdout)?)?.len(), 1);
     Ok(())

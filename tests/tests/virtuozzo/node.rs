@@ -92,7 +92,7 @@ impl World {
             output.status.code() == Some(0) && output.stderr.is_empty(),
             "{name} {arguments:?}: {} {}",
             output.status,
-            said(&output)
+            stderr(&output)
         );
         Ok(String::from_utf8(output.stdout)?)
     }
@@ -152,6 +152,6 @@ pub fn output(command: &mut Command) -> Result<Output> {
 }
 
 /// What a command said on stderr.
-pub fn said(output: &Output) -> String {
+pub fn stderr(output: &Output) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned()
 }

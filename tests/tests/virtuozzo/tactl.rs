@@ -6,7 +6,7 @@ use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 use traffic_tests::{Amounts, Counters};
 
-use crate::node::{World, output, said};
+use crate::node::{World, output, stderr};
 
 #[test]
 fn without_s_the_last_line_wins_and_with_it_the_longest_prefix() -> Result<()> {
@@ -77,7 +77,7 @@ fn a_bad_file_or_word_has_virtuozzos_status_and_changes_nothing() -> Result<()> 
     ];
     for (arguments, status, message) in cases {
         let output = output(&mut world.called("vztactl", arguments))?;
-        let said = said(&output);
+        let said = stderr(&output);
         ensure!(output.status.code() == Some(status), "{arguments:?}: {} {said}", output.status);
         ensure!(output.stdout.is_empty() && said.contains(message), "{arguments:?}: {said}");
         assert_eq!(world.printed("vztactl", &["class_list"])?, before, "{arguments:?}");
@@ -87,7 +87,7 @@ fn a_bad_file_or_word_has_virtuozzos_status_and_changes_nothing() -> Result<()> 
         assert_eq!(world.printed("vztactl", &["event", event])?, "");
     }
     let output = output(&mut world.called("vztactl", &["event", "other"]))?;
-    ensure!(output.status.success() && said(&output).contains("Unknown event: other"));
+    ensure!(output.status.success() && stderr(&output).contains("Unknown event: other"));
     Ok(())
 }
 
@@ -131,8 +131,12 @@ fn a_reset_shows_what_came_since_and_takes_nothing_away() -> Result<()> {
     let kept = fs::read(&marks)?;
     fs::write(&marks, "{\"version\": 9}")?;
     let output = output(&mut world.called("vznetstat", &[]))?;
-    ensure!(!output.status.success() && output.stdout.is_empty(), "{}", said(&output));
-    ensure!(said(&output).contains("marks.json") && said(&output).contains("version 9"), "{}", said(&output));
+    ensure!(!output.status.success() && output.stdout.is_empty(), "{}", stderr(&output));
+    ensure!(
+        stderr(&output).contains("marks.json") && stderr(&output).contains("version 9"),
+        "{}",
+        stderr(&output)
+    );
     fs::write(&marks, kept)?;
 
     // Other counters know no marks of these.

@@ -98,6 +98,7 @@ pub async fn run(
     let mut daemon = Daemon {
         host,
         known: HashMap::new(),
+        failed: HashSet::new(),
         waiting: false,
         unresolved: HashSet::new(),
         asking: Asking::default(),
@@ -210,6 +211,9 @@ struct Daemon {
     host: Host,
     /// Names of attached interfaces by index: news that change neither are not acted on.
     known: HashMap<u32, String>,
+    /// Indexes of interfaces whose attach failed. It may have left one of the two hooks pinned, to be released when the
+    /// interface goes.
+    failed: HashSet<u32>,
     /// Whether any interface is unresolved.
     waiting: bool,
     /// Unresolved interfaces that were said to be so.
@@ -259,7 +263,7 @@ impl Daemon {
             match event {
                 InterfaceEvent::Addresses => addresses = !self.host.config.uplinks.is_empty(),
                 InterfaceEvent::Gone { .. } => {
-                    if self.known.remove(&index).is_some() {
+                    if self.known.remove(&index).is_some() | self.failed.remove(&index) {
                         gone.push(index);
                     }
                 }
@@ -370,6 +374,7 @@ impl Daemon {
         self.host.go_first(&session, &interfaces).await?;
         let attached = self.host.attach(&mut session, &interfaces, &Selection::Matching).await?;
         self.host.sync_addresses(&mut session)?;
+        self.failed.clear();
         self.known.retain(|index, _| interfaces.iter().any(|interface| interface.index == *index));
         self.unresolved.retain(|(name, _)| interfaces.iter().any(|interface| interface.name == *name));
         self.waiting = false;
@@ -420,6 +425,9 @@ impl Daemon {
         for (name, reason) in &report.failed {
             // An interface that went while we were at it is no failure; its end is news of its own.
             tracing::warn!("{name}: {reason}");
+            if let Some(interface) = interfaces.iter().find(|interface| interface.name == *name) {
+                self.failed.insert(interface.index);
+            }
         }
         self.waiting |= !report.unresolved.is_empty();
         for (name, reason) in &report.unresolved {

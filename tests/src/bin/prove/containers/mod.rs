@@ -10,7 +10,7 @@ use anyhow::{Context, Result, ensure};
 use traffic_tests::container::HOST_V4;
 use traffic_tests::process::{Process, run_ok};
 use traffic_tests::witness::{InterfaceStatistics, NftWitness, Side, WireCount, WireWitness};
-use traffic_tests::{Amounts, Container, Counters, Daemon, Lab, check};
+use traffic_tests::{Amounts, Container, Counters, Daemon, Lab, Resync, check};
 
 use crate::bench::{self, Bench};
 use crate::classes;
@@ -202,7 +202,7 @@ impl<'a> Stage<'a> {
 
     fn bridged_by_daemon(&self, evidence: &mut Evidence) -> Result<()> {
         self.bench.say("LXC bridged, attached by the daemon");
-        let daemon = Daemon::start(&self.lab)?;
+        let daemon = Daemon::start_with(&self.lab, Resync::AsShipped)?;
         let mut real = Real::new(self.bench, &self.lab, Engine::Lxc, Mode::Bridged, "102", 1)?;
         real.start()?;
         self.attached(&real.interface(0))?;
@@ -212,7 +212,7 @@ impl<'a> Stage<'a> {
         let sent = self.traffic(&real, "203.0.113.130", Some("2001:db8:3::2"))?;
         self.compare(evidence, &real, "LXC bridged, daemon", &sent, &witness, &start)?;
         real.stop()?;
-        daemon.end()
+        daemon.stop()
     }
 
     /// In by one interface, out by the other.
@@ -276,7 +276,7 @@ ip route add {HOST_V4} dev eth0; ip route add default via {HOST_V4} dev eth0\n{S
 
     fn nspawn(&self, evidence: &mut Evidence) -> Result<()> {
         self.bench.say("systemd-nspawn, attached by the daemon");
-        let daemon = Daemon::start(&self.lab)?;
+        let daemon = Daemon::start_with(&self.lab, Resync::AsShipped)?;
         let mut real = Real::new(self.bench, &self.lab, Engine::Nspawn, Mode::Bridged, "c105", 1)?;
         real.start()?;
         self.attached(&real.interface(0))?;
@@ -288,7 +288,7 @@ ip route add {HOST_V4} dev eth0; ip route add default via {HOST_V4} dev eth0\n{S
         let sent = self.traffic(&real, "10.1.0.5", Some("fd00:1::5"))?;
         self.compare(evidence, &real, "systemd-nspawn, daemon", &sent, &witness, &start)?;
         real.stop()?;
-        daemon.end()
+        daemon.stop()
     }
 
     /// Waits until a daemon has attached to an interface.

@@ -8,7 +8,7 @@ use traffic_tests::container::introduce;
 use traffic_tests::process::run_ok;
 use traffic_tests::traffic::{tcp_exchange, udp_send};
 use traffic_tests::witness::{Filter, HtbWitness, Side, WireCount, WireWitness};
-use traffic_tests::{Amounts, Container, Counters, Daemon, Lab, check};
+use traffic_tests::{Amounts, Container, Counters, Daemon, Lab, Resync, check};
 
 use super::hooks::tcx_programs;
 use crate::bench;
@@ -166,7 +166,7 @@ impl Scene<'_> {
 
 /// Drains as the daemon does at its start and end, and reads the ledger's sums.
 fn drain(lab: &Lab, wire: &WireCount) -> Result<Row> {
-    Daemon::start(lab)?.end()?;
+    Daemon::start_with(lab, Resync::AsShipped)?.stop()?;
     let report = lab.run_json(&["report", "--split", "class", "--format", "json"])?;
     let rows = report["rows"].as_array().context("the rows of the report")?;
     let mut booked = Amounts::default();
