@@ -215,7 +215,7 @@ fn an_unknown_container_is_an_error_and_an_idle_one_is_not() -> Result<()> {
     for command in commands {
         let run = |id: &str| trafctl(&lab, &[command, &["--container", id]].concat());
         let unknown = run("777")?;
-        ensure!(refused(&unknown)?.starts_with(sentence), "{command:?}: {}", said(&unknown));
+        ensure!(refused(&unknown)?.starts_with(sentence), "{command:?}: {}", stderr(&unknown));
         ensure!(unknown.stdout.is_empty(), "{command:?}");
         ensure!(run("101")?.status.success(), "{command:?}: 101 has no traffic yet");
         ensure!(run("0")?.status.success(), "{command:?}: the node itself");
