@@ -1,4 +1,4 @@
-//! `trafctl classes`: what is in force, what a file would put in force, and what is wrong with one.
+//! `trafctl classes`: the table in force, the table of a file, and the problems of a file.
 
 use anyhow::{Context as _, Result};
 use serde_json::{Value, json};
@@ -7,19 +7,19 @@ use traffic_tests::Lab;
 const CLASSES: &str = "0 192.168.0.0/16\n2 192.168.1.0/24 # dropped: class 0 covers it\n1 0.0.0.0/0\n3 10.1.2.3/32\n\
     1 ::/0\n4 2001:db8::/33\n";
 
-/// As a table in force shows it: sorted, and without what the order of classes drops.
+/// The table in force: sorted, and without the networks that the order of classes drops.
 fn expected() -> Value {
-    json!([
+    json!({"version": 1, "prefixes": [
         {"class": 1, "prefix": "0.0.0.0/0"},
         {"class": 3, "prefix": "10.1.2.3/32"},
         {"class": 0, "prefix": "192.168.0.0/16"},
         {"class": 1, "prefix": "::/0"},
         {"class": 4, "prefix": "2001:db8::/33"},
-    ])
+    ]})
 }
 
 #[test]
-fn the_list_is_what_the_kernel_holds() -> Result<()> {
+fn the_list_shows_the_table_in_the_kernel() -> Result<()> {
     let lab = Lab::new("classes-list")?;
     let file = lab.write("networks_classes", CLASSES)?;
     lab.configure(&format!("class_file = {file:?}\n"))?;
@@ -32,8 +32,10 @@ fn the_list_is_what_the_kernel_holds() -> Result<()> {
     assert_eq!(list()?, expected());
     let output = lab.trafctl(&["classes", "explain", "10.1.2.3"])?.output()?;
     assert!(String::from_utf8(output.stdout)?.starts_with("10.1.2.3 is class 7"));
-    assert!(String::from_utf8(output.stderr)?.contains("differs from the table in force"));
-    let would_be = json!([{"class": 7, "prefix": "0.0.0.0/0"}]);
+    assert!(
+        String::from_utf8(output.stderr)?.contains("the class table in force differs from the class file")
+    );
+    let would_be = json!({"version": 1, "prefixes": [{"class": 7, "prefix": "0.0.0.0/0"}]});
     let of_file = ["classes", "list", "--file", other.to_str().context("a path")?, "--format", "json"];
     assert_eq!(lab.run_json(&of_file)?, would_be);
 
@@ -41,11 +43,36 @@ fn the_list_is_what_the_kernel_holds() -> Result<()> {
     assert_eq!(list()?, would_be);
     let output = lab.trafctl(&["classes", "explain", "10.1.2.3"])?.output()?;
     assert!(output.stderr.is_empty());
+
+    // A table that was loaded from another file is named with that file.
+    let third = lab.write("third", "8 0.0.0.0/0\n9 10.0.0.0/8\n")?;
+    lab.run_ok(&["classes", "load", third.to_str().context("a path")?])?;
+    let output = lab.trafctl(&["classes", "explain", "10.1.2.3"])?.output()?;
+    let warning =
+        format!("the class table in force was loaded from {}, not from the class file ", third.display());
+    assert!(String::from_utf8(output.stderr)?.contains(&warning));
     Ok(())
 }
 
 #[test]
-fn a_check_names_every_line_and_a_load_refuses_the_whole_file() -> Result<()> {
+fn a_prefix_is_explained_by_its_parts() -> Result<()> {
+    let lab = Lab::new("classes-prefix")?;
+    let file = lab.write("networks_classes", CLASSES)?;
+    lab.configure(&format!("class_file = {file:?}\n"))?;
+    let text = lab.run_ok(&["classes", "explain", "192.0.0.0/8"])?;
+    assert!(text.starts_with("192.0.0.0/8 has 2 parts in 2 classes (class order virtuozzo)\n"), "{text}");
+    assert!(text.contains("0.39 % class 0 by line 1: 0 192.168.0.0/16\n"), "{text}");
+    let json = lab.run_json(&["classes", "explain", "2001:db8::/32", "--format", "json"])?;
+    assert_eq!((&json["version"], &json["parts_total"]), (&json!(1), &json!(2)));
+    assert_eq!(json["classes"], json!([{"class": 1, "share": 0.5}, {"class": 4, "share": 0.5}]));
+    let output = lab.trafctl(&["classes", "explain", "10.0.0.1/8"])?.output()?;
+    assert_eq!(output.status.code(), Some(2));
+    assert!(String::from_utf8(output.stderr)?.contains("write 10.0.0.1 for the address, or 10.0.0.0/8"));
+    Ok(())
+}
+
+#[test]
+fn a_check_reports_every_line_and_a_load_refuses_the_whole_file() -> Result<()> {
     let lab = Lab::new("classes-check")?;
     lab.run_ok(&["attach"])?;
     let before = lab.run_json(&["classes", "list", "--format", "json"])?;

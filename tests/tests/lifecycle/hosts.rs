@@ -174,7 +174,7 @@ fn a_number_and_a_uuid_find_the_same_container() -> Result<()> {
     }
     let listed = lab.run_json(&["address", "list", "--format", "json"])?;
     let owners: Vec<_> =
-        listed.as_array().context("rows")?.iter().map(|row| row["container"].as_str()).collect();
+        listed["addresses"].as_array().context("rows")?.iter().map(|row| row["container"].as_str()).collect();
     assert_eq!(owners, [Some(UUID), Some(UUID)]);
     refused(&trafctl(&lab, &["address", "add", "102", "10.9.0.7"])?)?;
     refused(&trafctl(&lab, &["report", "--container", "77"])?)?;

@@ -1,11 +1,11 @@
-//! What an operator should know about a class file before it is loaded.
+//! What an operator should know about a class file before loading it.
 
 use std::{collections::BTreeSet, fmt};
 
 use serde::Serialize;
 
 use crate::{
-    KernelMemory,
+    KernelMemory, SHOWN_PROBLEMS,
     compile::{ClassOrder, compile, overrides, standing},
     parse::{ClassFile, Diagnostic, Entry, Severity, UNCLASSIFIED},
 };
@@ -13,7 +13,7 @@ use crate::{
 /// A line that the orders `virtuozzo` and `longest-prefix` treat differently.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct Difference {
-    /// The line that has no say under `virtuozzo`; its class is not 0.
+    /// The line that is overridden under `virtuozzo`. Its class is not 0.
     pub entry: Entry,
     /// The largest class-0 network that contains it.
     pub covered_by: Entry,
@@ -24,17 +24,17 @@ impl fmt::Display for Difference {
         let Self { entry, covered_by } = self;
         write!(
             f,
-            "line {}: {entry}: under virtuozzo class {UNCLASSIFIED}, for line {} ({covered_by}) covers it; \
-             under longest-prefix class {}",
+            "line {}: {entry}: class {UNCLASSIFIED} under virtuozzo, because line {} ({covered_by}) covers it; \
+             class {} under longest-prefix",
             entry.line, covered_by.line, entry.class
         )
     }
 }
 
-/// Every line on which the orders `virtuozzo` and `longest-prefix` differ, from top to bottom.
+/// Every line on which the orders `virtuozzo` and `longest-prefix` differ, in the order of lines.
 ///
-/// A class-0 network inside another is not among them, for both orders make it class 0; nor is a line whose network
-/// stands again further down, for it has no say in either.
+/// A class-0 network inside another is not included, because both orders make it class 0. Nor is a line whose network is
+/// repeated later, because it decides nothing in either order.
 pub fn differences(file: &ClassFile) -> Vec<Difference> {
     let mut found: Vec<Difference> = overrides(standing(&file.entries), ClassOrder::Virtuozzo)
         .filter(|(entry, _)| entry.class != UNCLASSIFIED)
@@ -44,36 +44,36 @@ pub fn differences(file: &ClassFile) -> Vec<Difference> {
     found
 }
 
-/// What `classes check` says. Its `Display` is text, a line for each thing found and a line of counts.
+/// The result of `classes check`. Its `Display` lists the first [`SHOWN_PROBLEMS`] problems and the counts.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct CheckReport {
-    /// Lines that cannot be taken; if there are any, the file is not loaded.
+    /// Refused lines. If there are any, the file is not loaded.
     pub refused: Vec<Diagnostic>,
-    /// Lines that are taken, but perhaps not as they were meant.
+    /// Lines that are used, but perhaps not as intended.
     pub warnings: Vec<Diagnostic>,
     /// Lines on which the orders `virtuozzo` and `longest-prefix` differ.
     pub differences: Vec<Difference>,
-    /// Different IPv4 networks in the file.
+    /// Distinct IPv4 networks in the file.
     pub prefixes_v4: usize,
-    /// Different IPv6 networks in the file.
+    /// Distinct IPv6 networks in the file.
     pub prefixes_v6: usize,
-    /// The classes of these networks, and 0.
+    /// The classes of these networks, and class 0.
     pub classes: BTreeSet<u8>,
-    /// What all of these networks take in the kernel; less where an order leaves some out.
+    /// The kernel memory that all of these networks need. Less under an order that drops some of them.
     pub kernel_memory: KernelMemory,
 }
 
 impl CheckReport {
-    /// Looks through a file.
+    /// Examines a file.
     pub fn new(file: &ClassFile) -> Self {
-        // Under this order every standing line keeps its row, so its table counts the file's networks.
+        // This order drops no network, so its table has as many rows as the file has distinct networks.
         let table = compile(&file.entries, ClassOrder::LongestPrefix);
         let mut warnings: Vec<Diagnostic> = file.warnings().cloned().collect();
         if table.is_empty() && file.is_acceptable() {
-            // The usual cause is a write that was cut short, and class 0 is not billed.
+            // The usual cause is an interrupted write, and class 0 is not billed.
             let message =
-                "there is no network in the file, which makes all traffic class 0: write `1 0.0.0.0/0` and \
-                           `1 ::/0` for one class of all traffic"
+                "the file has no networks, so all traffic would be class 0; write `1 0.0.0.0/0` and `1 ::/0` to put all \
+                 traffic into class 1"
                     .to_owned();
             warnings.insert(0, Diagnostic { line: 0, severity: Severity::Warning, message });
         }
@@ -96,11 +96,14 @@ impl CheckReport {
 
 impl fmt::Display for CheckReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for diagnostic in self.refused.iter().chain(&self.warnings) {
-            writeln!(f, "{diagnostic}")?;
+        let diagnostics = self.refused.iter().chain(&self.warnings).map(|one| one as &dyn fmt::Display);
+        let problems = diagnostics.chain(self.differences.iter().map(|one| one as &dyn fmt::Display));
+        for problem in problems.take(SHOWN_PROBLEMS) {
+            writeln!(f, "{problem}")?;
         }
-        for difference in &self.differences {
-            writeln!(f, "{difference}")?;
+        let found = self.refused.len() + self.warnings.len() + self.differences.len();
+        if found > SHOWN_PROBLEMS {
+            writeln!(f, "... and {} more; --format json lists all", found - SHOWN_PROBLEMS)?;
         }
         let classes: Vec<String> = self.classes.iter().map(u8::to_string).collect();
         writeln!(
@@ -114,7 +117,7 @@ impl fmt::Display for CheckReport {
             self.warnings.len(),
             self.differences.len()
         )?;
-        writeln!(f, "{}; once more as much while it takes the place of another table", self.kernel_memory)
+        writeln!(f, "{}; twice that while it replaces another table", self.kernel_memory)
     }
 }
 
@@ -132,21 +135,33 @@ mod tests {
         assert!(!report.is_acceptable());
         assert_eq!(
             report.to_string(),
-            "line 6: refused: class 300 is out of range: write a number from 0 to 254\n\
-             line 5: warning: 10.2.3.4/24 has bits set after its prefix: taken as 10.2.3.0/24\n\
-             line 2: 2 10.1.0.0/16: under virtuozzo class 0, for line 3 (0 10.0.0.0/8) covers it; \
-             under longest-prefix class 2\n\
-             line 5: 16 10.2.3.0/24: under virtuozzo class 0, for line 3 (0 10.0.0.0/8) covers it; \
-             under longest-prefix class 16\n\
+            "line 6: refused: class 300 is out of range; write a number from 0 to 254\n\
+             line 5: warning: 10.2.3.4/24 has host bits set; it is taken as 10.2.3.0/24\n\
+             line 2: 2 10.1.0.0/16: class 0 under virtuozzo, because line 3 (0 10.0.0.0/8) covers it; \
+             class 2 under longest-prefix\n\
+             line 5: 16 10.2.3.0/24: class 0 under virtuozzo, because line 3 (0 10.0.0.0/8) covers it; \
+             class 16 under longest-prefix\n\
              5 IPv4 and 1 IPv6 prefixes, classes 0 1 2 3 16; 1 refused, 1 warnings, 2 differences between \
              virtuozzo and longest-prefix\n\
-             33 MiB of kernel memory (1 the tries, 32 the indexes); once more as much while it takes the place of \
-             another table\n"
+             33 MiB of kernel memory (tries 1, indexes 32); twice that while it replaces another table\n"
         );
         let json = serde_json::to_value(&report).unwrap();
         assert_eq!(json["refused"][0]["severity"], "refused");
         assert_eq!(json["differences"][0]["covered_by"]["line"], 3);
         assert_eq!(json["prefixes_v4"], 5);
+    }
+
+    #[test]
+    fn text_stops_at_20_problems() {
+        let text = "300 ::/0\n".repeat(15) + &"1 10.0.0.1/8\n".repeat(10);
+        let report = CheckReport::new(&parse(text.as_bytes()));
+        let shown = report.to_string();
+        let lines: Vec<_> = shown.lines().collect();
+        assert_eq!(lines.len(), SHOWN_PROBLEMS + 3, "{shown}");
+        // 15 refused, 10 with host bits, 9 repeated.
+        assert_eq!(lines[SHOWN_PROBLEMS], "... and 14 more; --format json lists all");
+        assert!(lines[SHOWN_PROBLEMS + 1].contains("15 refused, 19 warnings"), "{shown}");
+        assert_eq!(serde_json::to_value(&report).unwrap()["warnings"].as_array().unwrap().len(), 19);
     }
 
     #[test]
@@ -156,12 +171,12 @@ mod tests {
     }
 
     #[test]
-    fn a_file_without_networks_is_warned_of() {
+    fn a_file_without_networks_causes_a_warning() {
         for text in ["", "# nothing\n\n"] {
             let report = CheckReport::new(&parse(text.as_bytes()));
             assert!(report.is_acceptable());
             assert_eq!(report.warnings.len(), 1, "{text:?}");
-            assert!(report.to_string().starts_with("warning: there is no network in the file"));
+            assert!(report.to_string().starts_with("warning: the file has no networks"));
         }
         assert!(CheckReport::new(&ClassFile::shipped()).warnings.is_empty());
     }

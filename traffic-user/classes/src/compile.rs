@@ -1,4 +1,4 @@
-//! From the entries of a file to a table that is asked by longest prefix, whatever the order.
+//! Compiles the entries of a file into a table that is queried by longest prefix, whatever the order.
 
 use std::{cmp::Reverse, collections::BTreeSet, fmt, net::IpAddr};
 
@@ -8,24 +8,24 @@ use sha2::{Digest, Sha256};
 
 use crate::parse::{Entry, UNCLASSIFIED};
 
-/// Names the encoding that [`ClassTable::hash`] hashes; a change of the encoding changes it.
+/// The version of the encoding that [`ClassTable::hash`] hashes. A change of the encoding changes this text.
 const HASH_VERSION: &[u8] = b"trafctl class table 1\n";
 
-/// Which of several matching networks decides. Of identical networks the last line stands, in every order.
+/// Which of several matching networks decides. Of identical networks the last line counts, in every order.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum ClassOrder {
-    /// A class-0 network wins whatever its length; otherwise the longest prefix. What `class_load -s` does.
+    /// A class-0 network wins regardless of its length; otherwise the longest prefix. The behaviour of `class_load -s`.
     #[default]
     Virtuozzo,
     /// The longest prefix.
     LongestPrefix,
-    /// The last matching line, whatever the lengths.
+    /// The last matching line, regardless of lengths.
     LastLine,
 }
 
 impl ClassOrder {
-    /// All orders, the default first.
+    /// All orders, with the default first.
     pub const ALL: [Self; 3] = [Self::Virtuozzo, Self::LongestPrefix, Self::LastLine];
 
     /// The name in configuration, on the command line and in output.
@@ -47,11 +47,11 @@ impl fmt::Display for ClassOrder {
 /// One row of a compiled table; `N` is [`Ipv4Net`] or [`Ipv6Net`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct CompiledPrefix<N> {
-    /// The network, its host bits zero.
+    /// The network, with host bits zero.
     pub prefix: N,
     /// Its class.
     pub class: u8,
-    /// The line of the file it comes from, from 1.
+    /// Its line in the file, from 1.
     pub line: u32,
 }
 
@@ -61,21 +61,21 @@ impl<N: Copy + Into<IpNet>> CompiledPrefix<N> {
     }
 }
 
-/// A class table whose longest matching prefix decides, whatever order it was compiled under.
+/// A class table. The longest matching prefix decides, whatever order it was compiled under.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ClassTable {
     /// The order it was compiled under.
     pub order: ClassOrder,
-    /// IPv4, each prefix once, sorted by (network address, prefix length): an enclosing prefix stands before what
-    /// it encloses.
+    /// IPv4 rows, each prefix once, sorted by (network address, prefix length). An enclosing prefix precedes those inside
+    /// it.
     pub v4: Vec<CompiledPrefix<Ipv4Net>>,
-    /// IPv6, each prefix once, sorted in the same way.
+    /// IPv6 rows, each prefix once, in the same order.
     pub v6: Vec<CompiledPrefix<Ipv6Net>>,
 }
 
-/// Compiles the entries of one file, whose lines are distinct, as [`parse`](crate::parse()) leaves them.
+/// Compiles the entries of one file, whose lines are distinct, as [`parse`](crate::parse()) returns them.
 ///
-/// Takes one sort and one pass.
+/// One sort and one pass.
 pub fn compile(entries: &[Entry], order: ClassOrder) -> ClassTable {
     let mut table = ClassTable { order, v4: Vec::new(), v6: Vec::new() };
     for (Entry { line, class, prefix }, overridden_by) in overrides(standing(entries), order) {
@@ -88,7 +88,7 @@ pub fn compile(entries: &[Entry], order: ClassOrder) -> ClassTable {
     table
 }
 
-/// The entries sorted by network, IPv4 first, and of identical networks only the one on the last line.
+/// The entries sorted by network, IPv4 first. Of identical networks only the last line is kept.
 pub(super) fn standing(entries: &[Entry]) -> Vec<Entry> {
     let mut sorted: Vec<Entry> =
         entries.iter().map(|entry| Entry { prefix: entry.prefix.trunc(), ..*entry }).collect();
@@ -97,15 +97,15 @@ pub(super) fn standing(entries: &[Entry]) -> Vec<Entry> {
     sorted
 }
 
-/// Each standing entry with the enclosing one that leaves it no say, if there is such a one.
+/// Each remaining entry with the enclosing entry that overrides it, if any.
 ///
-/// Sorted networks are met in the order of a walk down the tree of prefixes, so the path to the current one is a
-/// stack, and what overrides it is known from the top of that stack alone.
+/// Sorted networks come in the order of a depth-first walk through the tree of prefixes. So the path to the current one
+/// is a stack, and the top of that stack is enough to know what overrides it.
 pub(super) fn overrides(
     standing: Vec<Entry>,
     order: ClassOrder,
 ) -> impl Iterator<Item = (Entry, Option<Entry>)> {
-    // Each enclosing network, with the entry that rules inside it if the order lets any rule.
+    // Each enclosing network, with the entry that overrides others inside it, if the order allows that.
     let mut path: Vec<(IpNet, Option<Entry>)> = Vec::new();
     standing.into_iter().map(move |entry| {
         while path.last().is_some_and(|(enclosing, _)| !enclosing.contains(&entry.prefix)) {
@@ -128,12 +128,11 @@ pub(super) fn overrides(
 }
 
 impl ClassTable {
-    /// SHA-256 of what the table decides by, the name under which readings are kept.
+    /// SHA-256 of everything that affects a decision. Readings in the ledger carry it as the table's name.
     ///
-    /// Hashed are the bytes `trafctl class table 1\n`, then for each row, IPv4 first, each family sorted by
-    /// (network address, prefix length): the family (4 or 6), the prefix length and the class, one byte each, and
-    /// the network address, 4 or 16 bytes in network order. Lines and the order are left out: equal rows decide
-    /// equally.
+    /// The input is the bytes `trafctl class table 1\n`, then each row, IPv4 first, each family sorted by (network
+    /// address, prefix length): the family (4 or 6), the prefix length and the class, one byte each, and the network
+    /// address, 4 or 16 bytes in network order. Lines and the order are not included, because equal rows decide equally.
     pub fn hash(&self) -> [u8; 32] {
         let mut hasher = Sha256::new();
         hasher.update(HASH_VERSION);
@@ -158,12 +157,12 @@ impl ClassTable {
         self.v4.len() + self.v6.len()
     }
 
-    /// Whether no network has a class, so that all traffic is class 0.
+    /// Whether the table has no rows, so that all traffic is class 0.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// The classes a packet may get: those of the table, and always 0.
+    /// The classes that a packet may get: those of the table, and always 0.
     pub fn classes_in_use(&self) -> BTreeSet<u8> {
         let mut used = [false; 256];
         used[usize::from(UNCLASSIFIED)] = true;
@@ -176,7 +175,7 @@ impl ClassTable {
 
     /// The entry that decides an address's class; `None` is class 0. An IPv4-mapped IPv6 address counts as IPv6.
     ///
-    /// One binary search a prefix length: for questions and tests, not for a packet path.
+    /// One binary search for each prefix length: good for queries and tests, too slow for a packet path.
     pub fn lookup(&self, addr: IpAddr) -> Option<Entry> {
         match addr {
             IpAddr::V4(addr) => {
@@ -188,13 +187,42 @@ impl ClassTable {
         }
     }
 
+    /// The row that decides the addresses of a prefix, except where a longer row inside it does.
+    pub(crate) fn enclosing(&self, prefix: IpNet) -> Option<Entry> {
+        match prefix {
+            IpNet::V4(net) => longest(&self.v4, net.prefix_len(), |length| {
+                Some(Ipv4Net::new(net.network(), length).ok()?.trunc())
+            }),
+            IpNet::V6(net) => longest(&self.v6, net.prefix_len(), |length| {
+                Some(Ipv6Net::new(net.network(), length).ok()?.trunc())
+            }),
+        }
+    }
+
+    /// The rows strictly inside a prefix, an enclosing one before those inside it.
+    pub(crate) fn within(&self, prefix: IpNet) -> Vec<Entry> {
+        match prefix {
+            IpNet::V4(net) => inside(&self.v4, net, |row| net.contains(row)),
+            IpNet::V6(net) => inside(&self.v6, net, |row| net.contains(row)),
+        }
+    }
+
     /// The class of an address.
     pub fn class_of(&self, addr: IpAddr) -> u8 {
         self.lookup(addr).map_or(UNCLASSIFIED, |entry| entry.class)
     }
 }
 
-/// The row with the longest of the prefixes that `masked` makes of one address.
+/// The rows strictly inside a network. They are adjacent, because rows are sorted by (network address, prefix length).
+fn inside<N>(rows: &[CompiledPrefix<N>], net: N, contains: impl Fn(&N) -> bool) -> Vec<Entry>
+where
+    N: Copy + Ord + Into<IpNet>,
+{
+    let first = rows.partition_point(|row| row.prefix <= net);
+    rows[first..].iter().take_while(|row| contains(&row.prefix)).map(|row| row.to_entry()).collect()
+}
+
+/// The row with the longest of the prefixes that `masked` derives from one address.
 fn longest<N>(rows: &[CompiledPrefix<N>], max_length: u8, masked: impl Fn(u8) -> Option<N>) -> Option<Entry>
 where
     N: Copy + Ord + Into<IpNet>,
@@ -212,7 +240,7 @@ mod tests {
     use crate::parse;
 
     #[test]
-    fn hash_is_of_the_documented_bytes() {
+    fn the_hash_covers_the_documented_bytes() {
         let table = compile(&parse(b"2 ::/0\n7 10.0.0.0/8\n1 0.0.0.0/0").entries, ClassOrder::LongestPrefix);
         let mut bytes = b"trafctl class table 1\n".to_vec();
         bytes.extend([4, 0, 1, 0, 0, 0, 0]);
@@ -222,7 +250,7 @@ mod tests {
     }
 
     #[test]
-    fn orders_disagree_where_they_should() {
+    fn orders_differ_where_they_should() {
         let file = parse(b"3 10.1.1.0/24\n0 10.1.0.0/16\n2 10.1.2.0/24\n1 0.0.0.0/0\n");
         for (order, addr, class, len) in [
             (ClassOrder::Virtuozzo, "10.1.1.1", 0, 2),
@@ -240,7 +268,7 @@ mod tests {
     }
 
     #[test]
-    fn an_empty_table_is_all_class_0() {
+    fn an_empty_table_puts_all_traffic_into_class_0() {
         let table = compile(&[], ClassOrder::Virtuozzo);
         assert!(table.is_empty());
         assert_eq!(table.classes_in_use(), BTreeSet::from([0]));

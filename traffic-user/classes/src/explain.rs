@@ -1,7 +1,7 @@
-//! Why an address has its class: the line that decided, and for every other matching line why it did not.
+//! Why an address has its class: the line that decides, and for every other matching line why it does not.
 //!
-//! Applies the rule to the matching lines themselves rather than asking a compiled table, which no longer knows the
-//! lines that were left out.
+//! Applies the rule to the matching lines themselves. A compiled table no longer contains the lines that were dropped.
+//! `explain_prefix` answers for whole prefixes.
 
 use std::{fmt, net::IpAddr};
 
@@ -16,22 +16,22 @@ use crate::{
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(tag = "kind", rename_all = "kebab-case")]
 pub enum Reason {
-    /// The same network stands again further down.
+    /// The same network is repeated on a later line.
     SamePrefixAgain {
-        /// The last line that names it.
+        /// The last line with that network.
         line: u32,
     },
-    /// A class-0 network contains it (order `virtuozzo`).
+    /// A class-0 network contains this one (order `virtuozzo`).
     CoveredByClassZero {
         /// The line of the class-0 network.
         line: u32,
     },
-    /// The deciding network is longer.
+    /// The deciding network has a longer prefix.
     ShorterPrefix {
         /// The deciding line.
         line: u32,
     },
-    /// The deciding line stands further down (order `last-line`).
+    /// The deciding line comes later (order `last-line`).
     EarlierLine {
         /// The deciding line.
         line: u32,
@@ -41,10 +41,10 @@ pub enum Reason {
 impl fmt::Display for Reason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::SamePrefixAgain { line } => write!(f, "the same prefix stands again on line {line}"),
+            Self::SamePrefixAgain { line } => write!(f, "the same prefix is repeated on line {line}"),
             Self::CoveredByClassZero { line } => write!(f, "covered by the class-0 network of line {line}"),
-            Self::ShorterPrefix { line } => write!(f, "a shorter prefix than that of line {line}"),
-            Self::EarlierLine { line } => write!(f, "an earlier line than line {line}"),
+            Self::ShorterPrefix { line } => write!(f, "shorter prefix than line {line}"),
+            Self::EarlierLine { line } => write!(f, "earlier than line {line}"),
         }
     }
 }
@@ -61,23 +61,23 @@ pub struct Shadow {
 /// Why an address has its class. Its `Display` is a few lines of text, each ended by a line feed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Explanation {
-    /// The address asked for.
+    /// The address in question.
     pub addr: IpAddr,
-    /// The order it was asked under.
+    /// The order that was applied.
     pub order: ClassOrder,
     /// Its class.
     pub class: u8,
-    /// The line that decided; none when nothing matches, which is class 0.
+    /// The line that decides; `None` if no line matches, which is class 0.
     pub decided_by: Option<Entry>,
-    /// The other matching lines, from top to bottom.
+    /// The other matching lines, in the order of lines.
     pub shadows: Vec<Shadow>,
 }
 
-/// Explains the class of an address, as [`compile`](crate::compile()) would decide it. Takes one pass over the file.
+/// Explains the class of an address, as [`compile`](crate::compile()) would decide it. One pass over the file.
 pub fn explain(file: &ClassFile, order: ClassOrder, addr: IpAddr) -> Explanation {
     let matching: Vec<Entry> =
         file.entries.iter().filter(|entry| entry.prefix.contains(&addr)).copied().collect();
-    // All match one address, so networks of equal length are the same network.
+    // All match the same address, so networks of equal length are the same network.
     let mut last_lines = [0_u32; 129];
     for entry in &matching {
         let last = &mut last_lines[usize::from(entry.prefix.prefix_len())];
@@ -130,7 +130,7 @@ impl fmt::Display for Explanation {
         writeln!(f, "{addr} is class {class} (class order {order})")?;
         match decided_by {
             Some(entry) => writeln!(f, "decided by line {}: {entry}", entry.line)?,
-            None => writeln!(f, "decided by no line: what nothing matches is class {UNCLASSIFIED}")?,
+            None => writeln!(f, "decided by no line: addresses that match nothing are class {UNCLASSIFIED}")?,
         }
         for Shadow { entry, reason } in shadows {
             writeln!(f, "not by line {}: {entry} ({reason})", entry.line)?;
@@ -161,7 +161,7 @@ mod tests {
     }
 
     #[test]
-    fn every_matching_line_has_its_reason() {
+    fn every_matching_line_has_a_reason() {
         let again = (3, Reason::SamePrefixAgain { line: 4 });
         let shorter = |at, line| (at, Reason::ShorterPrefix { line });
         let covered = |at| (at, Reason::CoveredByClassZero { line: 5 });
@@ -182,20 +182,20 @@ mod tests {
     }
 
     #[test]
-    fn text_names_the_lines() {
+    fn text_lists_the_lines() {
         let explain = |order, addr: &str| explain(&parse(FILE), order, addr.parse().unwrap()).to_string();
         assert_eq!(
             explain(ClassOrder::Virtuozzo, "10.200.0.1"),
             "10.200.0.1 is class 2 (class order virtuozzo)\n\
              decided by line 4: 2 10.0.0.0/8\n\
-             not by line 2: 1 0.0.0.0/0 (a shorter prefix than that of line 4)\n\
-             not by line 3: 5 10.0.0.0/8 (the same prefix stands again on line 4)\n"
+             not by line 2: 1 0.0.0.0/0 (shorter prefix than line 4)\n\
+             not by line 3: 5 10.0.0.0/8 (the same prefix is repeated on line 4)\n"
         );
         let nothing = crate::explain(&parse(b"1 ::/0"), ClassOrder::LastLine, "10.0.0.1".parse().unwrap());
         assert_eq!(
             nothing.to_string(),
             "10.0.0.1 is class 0 (class order last-line)\n\
-             decided by no line: what nothing matches is class 0\n"
+             decided by no line: addresses that match nothing are class 0\n"
         );
     }
 

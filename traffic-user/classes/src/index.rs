@@ -1,9 +1,9 @@
-//! What stands before the tries in the kernel: indexes that answer for most addresses with a load or a few.
+//! The indexes in front of the kernel's tries. They answer for most addresses with one load or a few.
 //!
-//! They are built from the same rows as the tries and never guess: where a prefix is longer than an index can tell, it
-//! says [`INDEX_ASK_TRIE`]. Rows come as (prefix, column), sorted by (network, prefix length) as in
-//! [`ClassTable`](crate::ClassTable), so that an enclosing prefix stands before what lies in it. The layout is
-//! `traffic_common`'s; the kernel's side of it is `traffic-ebpf/src/classify.rs`.
+//! They are built from the same rows as the tries and are exact. Where prefixes are longer than an index can represent, the
+//! entry is [`INDEX_ASK_TRIE`]. Rows are (prefix, column), sorted by (network, prefix length) as in
+//! [`ClassTable`](crate::ClassTable), so an enclosing prefix precedes those inside it. The layout is defined in
+//! `traffic_common`; the kernel program reads it in `traffic-ebpf/src/classify.rs`.
 
 use std::net::Ipv6Addr;
 
@@ -13,13 +13,13 @@ use traffic_common::{
     INDEX_V6_MAX_HEIGHT, INDEX_V6_SPACE, RANGE_NODE_CHILDREN, RangeNode,
 };
 
-/// A prefix and the column of its class. Columns are below [`INDEX_ASK_TRIE`]: their number is limited so.
+/// A prefix and the column of its class. Columns are below [`INDEX_ASK_TRIE`], because their number is limited to that.
 pub type Row<N> = (N, u8);
 
 #[expect(clippy::cast_possible_truncation, reason = "zero")]
 const NO_CLASS: u8 = CLASS_ZERO_COLUMN as u8;
 
-/// The column of each IPv4 prefix of 24 bits, or the word that the trie has to be asked.
+/// Builds the IPv4 index: the column of each /24, or [`INDEX_ASK_TRIE`].
 pub fn v4(rows: &[Row<Ipv4Net>]) -> Vec<u8> {
     const INDEXED_BITS: u8 = 24;
     let mut index = vec![0; 1 << INDEXED_BITS];
@@ -33,13 +33,12 @@ pub fn v4(rows: &[Row<Ipv4Net>]) -> Vec<u8> {
     index
 }
 
-/// The IPv6 index: an entry for each prefix of 25 bits in 2000::/3, and the search trees of those that hold several
-/// ranges.
+/// The IPv6 index: an entry for each /25 in 2000::/3, and a search tree for each /25 that contains several ranges.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct IndexV6 {
-    /// A column, [`INDEX_ASK_TRIE`], or height and root of a tree.
+    /// Each a column, [`INDEX_ASK_TRIE`], or height and root of a tree.
     pub entries: Vec<u32>,
-    /// The trees' nodes.
+    /// The nodes of all trees.
     pub nodes: Vec<RangeNode>,
 }
 
@@ -54,7 +53,7 @@ pub fn v6(rows: &[Row<Ipv6Net>]) -> IndexV6 {
     let mut before = NO_CLASS;
     let mut within = Vec::new();
     let mut rest = ranges.as_slice();
-    // The ranges that begin in one entry; after it, all entries up to where the next one begins are of the last class.
+    // Takes the ranges that begin in one entry. The entries up to the next such entry have the last range's column.
     while let Some(first) = rest.first() {
         let entry = entry_of(first);
         let (here, later) = rest.split_at(rest.partition_point(|range| entry_of(range) == entry));
@@ -72,14 +71,14 @@ pub fn v6(rows: &[Row<Ipv6Net>]) -> IndexV6 {
     index
 }
 
-/// Addresses from `first` to where the next range begins.
+/// The addresses from `first` up to the next range.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Range {
     first: u64,
     column: u8,
 }
 
-/// The rows within 2000::/3 as ranges of upper halves that follow each other and differ.
+/// The rows within 2000::/3 as consecutive ranges of upper halves. Neighbours differ in their column.
 fn ranges(rows: &[Row<Ipv6Net>]) -> Vec<Range> {
     const SPACE_END: u64 = 1 << INDEX_V6_BITS;
     const SPACE_LEN: u8 = 3;
@@ -92,7 +91,7 @@ fn ranges(rows: &[Row<Ipv6Net>]) -> Vec<Range> {
     for &(prefix, column) in rows {
         let upper = (u128::from(prefix.network()) >> 64) as u64;
         let (first, end, column) = match prefix.prefix_len() {
-            // It holds all of the space, or nothing.
+            // Such a prefix contains all of the space, or none of it.
             len if len <= SPACE_LEN => {
                 if !prefix.contains(&SPACE_FIRST) {
                     continue;
@@ -114,7 +113,7 @@ fn ranges(rows: &[Row<Ipv6Net>]) -> Vec<Range> {
     ranges
 }
 
-/// Ends the prefixes that lie wholly before `position`: what is around them goes on.
+/// Ends the prefixes that lie wholly before `position`. The enclosing prefix's range continues there.
 fn close_until(around: &mut Vec<(u64, u8)>, ranges: &mut Vec<Range>, position: u64) {
     while around.len() > 1
         && let Some(&(end, _)) = around.last()
@@ -128,7 +127,7 @@ fn close_until(around: &mut Vec<(u64, u8)>, ranges: &mut Vec<Range>, position: u
 }
 
 fn push(ranges: &mut Vec<Range>, range: Range) {
-    // What begins at the same place replaces; what is the same class goes on.
+    // A range that begins at the same address replaces the last one. One with the same column extends it.
     while ranges.last().is_some_and(|last| last.first == range.first) {
         ranges.pop();
     }
@@ -137,14 +136,14 @@ fn push(ranges: &mut Vec<Range>, range: Range) {
     }
 }
 
-/// The entry of a 25-bit prefix with these ranges, of which the first begins where it does.
+/// The entry of a /25 with these ranges. The first range begins where the /25 does.
 fn index_entry(ranges: &[Range], nodes: &mut Vec<RangeNode>) -> u32 {
     let ask_trie = u32::from(INDEX_ASK_TRIE);
     if let [only] = ranges {
         return u32::from(only.column);
     }
-    // The leaves first, then the nodes above them, level by level, up to a single one. `level` holds the first address
-    // of each node of a level, whose first node has the number `begin`.
+    // Leaves first, then the nodes above them, level by level, up to a single root. `level` holds the first address of each
+    // node of the current level; the level's first node has the number `begin`.
     let mut begin = nodes.len();
     let mut level: Vec<u64> = Vec::with_capacity(ranges.len().div_ceil(RANGE_NODE_CHILDREN));
     for leaf in ranges.chunks(RANGE_NODE_CHILDREN) {
@@ -188,7 +187,7 @@ mod tests {
     use super::*;
 
     impl IndexV6 {
-        /// As the kernel program walks it.
+        /// Looks up an address as the kernel program does.
         fn column(&self, address: Ipv6Addr) -> Option<u32> {
             let upper = (u128::from(address) >> 64) as u64;
             if upper >> 61 != 1 {
@@ -223,7 +222,7 @@ mod tests {
         matching.max_by_key(|(prefix, _)| prefix.prefix_len()).map_or(0, |(_, column)| u32::from(*column))
     }
 
-    /// The index is right, or asks; and it asks only where a prefix longer than 64 bits is near, or outside its space.
+    /// The index is right or asks the trie. It asks only outside its space, or near a prefix longer than 64 bits.
     fn check(rows: &[(Ipv6Net, u8)], others: &[u128]) -> Result<(), TestCaseError> {
         let index = v6(rows);
         let edges = rows.iter().flat_map(|(prefix, _)| {
@@ -237,7 +236,7 @@ mod tests {
                     let half = Ipv6Net::new(address, 64).unwrap();
                     let longer =
                         rows.iter().any(|(prefix, _)| prefix.prefix_len() > 64 && half.contains(prefix));
-                    prop_assert!(longer || address.segments()[0] >> 13 != 1, "{} was asked for", address);
+                    prop_assert!(longer || address.segments()[0] >> 13 != 1, "{} went to the trie", address);
                 }
             }
         }
@@ -253,7 +252,7 @@ mod tests {
             others in vec(any::<u128>(), 200),
         ) {
             let rows = rows.into_iter().map(|(bits, len, column, near)| {
-                // Most of them within few 25-bit prefixes, so that there are trees of several levels.
+                // Most prefixes lie within few /25, so that trees have several levels.
                 let bits = match near {
                     0 => bits,
                     near => (0x2001_0db0_u128 + u128::from(near)) << 96 | bits >> 36,
@@ -265,7 +264,7 @@ mod tests {
     }
 
     #[test]
-    fn a_full_entry_grows_a_tree_of_five_levels() {
+    fn a_full_entry_has_a_tree_of_five_levels() {
         let network = |n: u128| Ipv6Addr::from(0x2001_0db8_u128 << 96 | n << 72);
         let rows: Vec<_> =
             (0..20_000).map(|n| (Ipv6Net::new(network(n), 56).unwrap(), (n % 7) as u8 + 1)).collect();
@@ -281,7 +280,7 @@ mod tests {
     }
 
     #[test]
-    fn short_prefixes_around_the_space_hold_all_of_it_or_nothing() {
+    fn short_prefixes_contain_all_of_the_space_or_none() {
         for (prefix, column) in
             [("::/0", 5), ("::/1", 5), ("::/2", 5), ("2000::/3", 5), ("8000::/1", 0), ("4000::/2", 0)]
         {

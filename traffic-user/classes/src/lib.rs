@@ -1,21 +1,23 @@
 //! Network classes: from the bytes of a `networks_classes` file to the table that decides a peer's class.
 //!
-//! This module owns the file's grammar ([`parse()`]), the rule that picks one class among several matching
-//! prefixes ([`ClassOrder`], applied by [`compile()`]), and the answers to an operator's two questions: why does
-//! this address have this class ([`explain()`]), and what is wrong with this file ([`CheckReport`]).
+//! - `parse`: the file's grammar. One diagnostic for each line that is wrong or doubtful.
+//! - `compile`: the rule that picks one class among several matching prefixes ([`ClassOrder`]), and the resulting
+//!   [`ClassTable`].
+//! - `explain`: why an address has its class, and which parts of a prefix have which class.
+//! - `check`: everything an operator should know about a file before loading it ([`CheckReport`]).
+//! - [`index`]: the indexes that the kernel program consults before the table's tries.
+//! - `memory`: the kernel memory that a table needs ([`KernelMemory`]).
 //!
-//! What the kernel is given in front of the table's tries is built by [`index`], and what all of it takes there is told
-//! beforehand by [`KernelMemory`].
+//! Everything here is pure: bytes and addresses in, plain data out. Which file is read and when is decided in
+//! `class_source` of the binary; `kernel/tables` writes a compiled table into the maps.
 //!
-//! Everything here is pure: bytes and addresses in, plain data out. Which file is read and when, and how a
-//! compiled table gets into the kernel's maps, is decided elsewhere.
-//!
-//! Whatever the order, a compiled table is asked in one way only: the longest matching prefix. The other rules are
-//! compiled away by leaving out the entries that an enclosing prefix overrides, so the kernel needs to know one rule.
+//! A compiled table is always queried by longest matching prefix. Other orders are resolved at compile time, by dropping
+//! the entries that an enclosing prefix overrides. So the kernel knows only one rule.
 
 mod check;
 mod compile;
 mod explain;
+mod explain_prefix;
 pub mod index;
 mod memory;
 mod parse;
@@ -25,5 +27,9 @@ mod tests;
 pub use check::{CheckReport, Difference, differences};
 pub use compile::{ClassOrder, ClassTable, CompiledPrefix, compile};
 pub use explain::{Explanation, Reason, Shadow, explain};
+pub use explain_prefix::{ClassShare, Part, PrefixExplanation, explain_prefix};
 pub use memory::KernelMemory;
 pub use parse::{ClassFile, Diagnostic, Entry, MAX_CLASS, Severity, UNCLASSIFIED, parse};
+
+/// Most problems of a class file that are printed as text. `--format json` lists all.
+pub const SHOWN_PROBLEMS: usize = 20;

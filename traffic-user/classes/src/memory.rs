@@ -1,4 +1,4 @@
-//! What a class table will take in the kernel, told before it is loaded.
+//! The kernel memory that a class table needs, computed before it is loaded.
 
 use std::{fmt, net::Ipv4Addr, net::Ipv6Addr};
 
@@ -12,31 +12,31 @@ use crate::{
     index::{self, IndexV6},
 };
 
-/// Bytes of kernel memory of a table's parts.
+/// Kernel memory of a table's parts, in bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct KernelMemory {
     /// The two tries.
     pub tries: u64,
-    /// The two indexes before them.
+    /// The two indexes in front of them.
     pub indexes: u64,
 }
 
-/// What the kernel takes for a node of an IPv4 trie: `struct lpm_trie_node` (40 bytes), address, value and the
-/// allocator's word, rounded up to its next size.
+/// Bytes that the kernel allocates for a node of an IPv4 trie: `struct lpm_trie_node` (40 bytes), address, value and the
+/// allocator's word, rounded up to the allocator's next size.
 const NODE_V4: u64 = 64;
 /// The same for IPv6.
 const NODE_V6: u64 = 96;
 
 impl KernelMemory {
-    /// Of a table.
+    /// The memory for a table.
     pub fn of(table: &ClassTable) -> Self {
-        // Columns are given out when a table is loaded; classes tell ranges apart just as well, but for class 255, which
-        // there is none of.
+        // Columns are assigned when a table is loaded. Classes distinguish ranges just as well, since class 255 (the
+        // index's escape value) does not exist.
         let rows: Vec<_> = table.v6.iter().map(|row| (row.prefix, row.class)).collect();
         Self::with_index(table, &index::v6(&rows))
     }
 
-    /// Of a table and the IPv6 index built for it.
+    /// The memory for a table and the IPv6 index built for it.
     pub fn with_index(table: &ClassTable, index: &IndexV6) -> Self {
         let v4 = table.v4.iter().map(|row| {
             (
@@ -55,7 +55,7 @@ impl KernelMemory {
         }
     }
 
-    /// All of it. While a table is exchanged, the old one is there too.
+    /// The sum of the parts. While a table is replaced, the old one exists as well.
     pub fn total(&self) -> u64 {
         self.tries + self.indexes
     }
@@ -66,7 +66,7 @@ impl fmt::Display for KernelMemory {
         const MIB: u64 = 1 << 20;
         write!(
             f,
-            "{} MiB of kernel memory ({} the tries, {} the indexes)",
+            "{} MiB of kernel memory (tries {}, indexes {})",
             self.total().div_ceil(MIB),
             self.tries.div_ceil(MIB),
             self.indexes.div_ceil(MIB)
@@ -74,8 +74,8 @@ impl fmt::Display for KernelMemory {
     }
 }
 
-/// Nodes of the kernel's trie of these prefixes, sorted by (network, length), networks from the highest bit on: one for
-/// each, and one where two branch off without a prefix of their own there.
+/// Number of nodes in the kernel's trie of these prefixes, which are sorted by (network, length) and left-aligned: one for
+/// each prefix, and one for each branch that has no prefix of its own.
 fn trie_nodes(prefixes: impl Iterator<Item = (u128, u8)>) -> u64 {
     let mut nodes = 0;
     // Lengths of the nodes from the root to the last prefix.
@@ -110,18 +110,18 @@ mod tests {
             |prefixes: &[(u128, u8)]| trie_nodes(prefixes.iter().map(|&(bits, len)| (bits << 120, len)));
         assert_eq!(nodes(&[]), 0);
         assert_eq!(nodes(&[(0b1010_0000, 4)]), 1);
-        // Nested: no branch of its own.
+        // Nested: no extra node for a branch.
         assert_eq!(nodes(&[(0b1010_0000, 4), (0b1010_1000, 6)]), 2);
-        // Side by side: one where they part.
+        // Side by side: one node for the branch.
         assert_eq!(nodes(&[(0b1010_0000, 4), (0b1011_0000, 4)]), 3);
-        // A third beside both parts higher up; a fourth parts where the third did.
+        // A third one branches off higher up; a fourth one branches off at the same place.
         assert_eq!(nodes(&[(0b1010_0000, 4), (0b1011_0000, 4), (0b1100_0000, 3)]), 5);
         assert_eq!(nodes(&[(0b1000_0000, 3), (0b1010_0000, 4), (0b1011_0000, 4), (0b1100_0000, 3)]), 7);
     }
 
     #[test]
-    fn it_reads_as_a_person_would_say_it() {
+    fn text_rounds_up_to_mebibytes() {
         let memory = KernelMemory { tries: 3 << 20, indexes: (32 << 20) + 1 };
-        assert_eq!(memory.to_string(), "36 MiB of kernel memory (3 the tries, 33 the indexes)");
+        assert_eq!(memory.to_string(), "36 MiB of kernel memory (tries 3, indexes 33)");
     }
 }

@@ -1,4 +1,4 @@
-//! Each order as a plain scan over the file, on integers of its own, against the compiled table and the explanation.
+//! Compares the compiled table and the explanation with a plain scan over the file, under each order.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -12,7 +12,7 @@ use crate::*;
 
 const ORDERS: [ClassOrder; 3] = [ClassOrder::Virtuozzo, ClassOrder::LongestPrefix, ClassOrder::LastLine];
 
-/// One line as the naive scan sees it: the address in the high bits of a `u128`.
+/// One line in the naive scan's form: the address in the high bits of a `u128`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Line {
     is_v4: bool,
@@ -48,7 +48,7 @@ fn addr(is_v4: bool, high: u128) -> IpAddr {
     }
 }
 
-/// The class of an address and the index of the line that decides, by the rule as it is worded.
+/// The class of an address and the index of the line that decides, following the wording of the rule.
 fn naive(lines: &[Line], order: ClassOrder, is_v4: bool, high: u128) -> (u8, Option<usize>) {
     let stands = |at: usize| !lines[at + 1..].iter().any(|later| later.same_prefix(&lines[at]));
     let mut decided: Option<usize> = None;
@@ -65,7 +65,7 @@ fn naive(lines: &[Line], order: ClassOrder, is_v4: bool, high: u128) -> (u8, Opt
             ClassOrder::LastLine => true,
             ClassOrder::LongestPrefix => new.length > old.length,
             ClassOrder::Virtuozzo => match (new.class == 0, old.class == 0) {
-                // Any of several class-0 networks gives the same class; the largest is the one named.
+                // All class-0 networks give the same class; the largest one is reported.
                 (true, true) => new.length < old.length,
                 (true, false) => true,
                 (false, true) => false,
@@ -92,7 +92,7 @@ fn lines() -> impl Strategy<Value = Vec<Line>> {
         2 => prop::sample::select(vec![0, 1, 8, 23, 24, 25, 31, 32, 33, 63, 64, 65, 127, 128]),
         2 => 0_u8..=128,
     ];
-    // One flipped bit makes neighbours; the mask afterwards makes duplicates where it was flipped in the host part.
+    // A flipped bit makes neighbours; masking afterwards makes duplicates where the flip was in the host part.
     let line = (any::<bool>(), bases, 0_u32..128, any::<bool>(), lengths, 0_u8..5);
     let line = line.prop_map(|(is_v4, base, bit, flip, length, class)| {
         let length = if is_v4 { length.min(32) } else { length };
@@ -102,7 +102,7 @@ fn lines() -> impl Strategy<Value = Vec<Line>> {
     prop::collection::vec(line, 0..40)
 }
 
-/// The first and last address of every prefix, their neighbours outside, and the random ones given.
+/// The first and last address of every prefix, their neighbours outside, and the given random addresses.
 fn probes(lines: &[Line], random: &[u128]) -> BTreeSet<(bool, u128)> {
     let mut probes: BTreeSet<(bool, u128)> =
         random.iter().flat_map(|&high| [(true, high), (false, high)]).collect();
@@ -124,7 +124,7 @@ fn file(lines: &[Line]) -> ClassFile {
     ClassFile { entries: entries(lines), diagnostics: Vec::new() }
 }
 
-/// What the hash must depend on, and on nothing else, when every standing line keeps its row.
+/// What the hash must depend on, and nothing else, under an order that drops no network.
 fn standing(lines: &[Line]) -> BTreeMap<(bool, u128, u8), u8> {
     lines.iter().map(|line| ((line.is_v4, line.high, line.length), line.class)).collect()
 }
@@ -154,7 +154,30 @@ proptest! {
     }
 
     #[test]
-    fn rows_are_sorted_and_there_once(lines in lines()) {
+    fn the_parts_of_a_prefix_agree_with_its_addresses(
+        lines in lines(), high in any::<u128>(), is_v4: bool, length in 0_u8..=128, offsets in prop::collection::vec(any::<u128>(), 8)
+    ) {
+        let file = file(&lines);
+        let length = if is_v4 { length.min(32) } else { length };
+        let prefix = IpNet::new(addr(is_v4, high), length).unwrap().trunc();
+        for order in ORDERS {
+            let explanation = explain_prefix(&file, order, prefix);
+            let sum: f64 = explanation.parts.iter().map(|part| part.share).sum();
+            prop_assert!((sum - 1.0).abs() < 1e-9, "{} of {} under {}", sum, prefix, order);
+            prop_assert_eq!(explanation.parts_total, explanation.parts.len());
+            for offset in &offsets {
+                let within = high & mask(length) | offset & !mask(length);
+                let (class, decided) = naive(&lines, order, is_v4, within);
+                let decided = decided.map(|at| lines[at].entry(at));
+                let part = explanation.parts.iter().find(|part| part.decided_by == decided);
+                // A part below 2^-52 may be lost in a part that encloses it.
+                prop_assert!(part.is_some_and(|part| part.class == class), "{} of {} under {}", within, prefix, order);
+            }
+        }
+    }
+
+    #[test]
+    fn rows_are_sorted_and_unique(lines in lines()) {
         for order in ORDERS {
             let table = compile(&entries(&lines), order);
             prop_assert!(table.v4.is_sorted_by(|a, b| a.prefix < b.prefix));
@@ -166,7 +189,7 @@ proptest! {
     }
 
     #[test]
-    fn differences_are_what_virtuozzo_leaves_out(lines in lines()) {
+    fn differences_are_the_rows_that_virtuozzo_drops(lines in lines()) {
         let file = file(&lines);
         let lines_of = |order| {
             let table = compile(&file.entries, order);
@@ -187,13 +210,13 @@ proptest! {
     }
 
     #[test]
-    fn hash_tells_tables_apart(lines in lines(), other in lines()) {
+    fn the_hash_distinguishes_tables(lines in lines(), other in lines()) {
         let hash = |lines: &[Line]| compile(&entries(lines), ClassOrder::LongestPrefix).hash();
         prop_assert_eq!(hash(&lines) == hash(&other), standing(&lines) == standing(&other));
     }
 
     #[test]
-    fn hash_follows_every_class_and_prefix(lines in lines(), at in any::<Index>()) {
+    fn the_hash_depends_on_every_class_and_prefix(lines in lines(), at in any::<Index>()) {
         prop_assume!(!lines.is_empty());
         let hash = |lines: &[Line]| compile(&entries(lines), ClassOrder::LongestPrefix).hash();
         let at = at.index(lines.len());
@@ -210,7 +233,7 @@ proptest! {
     }
 
     #[test]
-    fn hash_does_not_follow_the_order_of_lines(
+    fn the_hash_does_not_depend_on_the_order_of_lines(
         (lines, shuffled) in lines().prop_flat_map(|lines| {
             let distinct: Vec<Line> = standing(&lines)
                 .into_iter()
@@ -226,7 +249,7 @@ proptest! {
     }
 
     #[test]
-    fn parse_survives_any_bytes(bytes in prop::collection::vec(any::<u8>(), 0..400)) {
+    fn parse_accepts_any_bytes(bytes in prop::collection::vec(any::<u8>(), 0..400)) {
         let file = parse(&bytes);
         let report = CheckReport::new(&file);
         prop_assert_eq!(report.is_acceptable(), file.is_acceptable());
@@ -234,7 +257,7 @@ proptest! {
     }
 
     #[test]
-    fn parse_survives_almost_right_bytes(text in r"([0-9a-f:./# \t\r\n+-]|1 10\.0\.0\.0/8|\n0 ::/){0,60}") {
+    fn parse_accepts_almost_valid_bytes(text in r"([0-9a-f:./# \t\r\n+-]|1 10\.0\.0\.0/8|\n0 ::/){0,60}") {
         let file = parse(text.as_bytes());
         let lines = text.split('\n').count();
         prop_assert!(file.entries.len() + file.refused().count() <= lines);
@@ -245,7 +268,7 @@ proptest! {
     }
 
     #[test]
-    fn parse_reads_what_an_entry_writes(lines in lines()) {
+    fn parse_reads_entries_as_they_are_written(lines in lines()) {
         let written: String = entries(&lines).iter().map(|entry| format!("{entry}\n")).collect();
         let read = parse(written.as_bytes());
         prop_assert!(read.is_acceptable());

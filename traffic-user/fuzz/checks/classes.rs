@@ -1,4 +1,4 @@
-//! Class files: whatever is in them, the compiled table decides as the rule is worded.
+//! Class files: whatever they contain, the compiled table decides by the wording of the rule.
 
 use std::{
     fmt::Write as _,
@@ -7,13 +7,14 @@ use std::{
 
 use ipnet::IpNet;
 use traffic_classes::{
-    CheckReport, ClassFile, ClassOrder, Entry, MAX_CLASS, compile, differences, explain, parse,
+    CheckReport, ClassFile, ClassOrder, Entry, MAX_CLASS, compile, differences, explain, explain_prefix,
+    parse,
 };
 
 const ORDERS: [ClassOrder; 3] = [ClassOrder::Virtuozzo, ClassOrder::LongestPrefix, ClassOrder::LastLine];
-/// A report is made of files of a length that is a multiple of this.
+/// A report is built for files whose length is a multiple of this.
 const REPORTED_EACH: usize = 97;
-/// Entries around whose borders questions are asked.
+/// Number of entries around whose borders addresses are checked.
 const ASKED_ABOUT: usize = 16;
 
 /// Checks one file.
@@ -22,11 +23,11 @@ pub fn check(data: &[u8]) {
     let lines = data.split(|&byte| byte == b'\n').count();
     well_formed(&file, lines);
     let again = parse(written(&file).as_bytes());
-    assert!(again.is_acceptable(), "what was taken is taken again: {:?}", again.diagnostics);
+    assert!(again.is_acceptable(), "accepted lines are accepted again: {:?}", again.diagnostics);
     let essence =
         |file: &ClassFile| file.entries.iter().map(|entry| (entry.class, entry.prefix)).collect::<Vec<_>>();
     assert_eq!(essence(&again), essence(&file));
-    // Its account of memory builds an index, which takes longer than all else together.
+    // The report's memory figure builds an index, which takes longer than everything else together.
     if data.len().is_multiple_of(REPORTED_EACH) {
         let report = CheckReport::new(&file);
         assert_eq!(report.is_acceptable(), file.is_acceptable());
@@ -47,38 +48,49 @@ pub fn check(data: &[u8]) {
             assert_eq!(table.class_of(addr), expected, "{addr} under {order}");
             let explanation = explain(&file, order, addr);
             assert_eq!(explanation.class, expected, "{addr} explained under {order}");
-            let (told, decided) = (explanation.decided_by, table.lookup(addr));
-            assert_eq!(told.map(|entry| entry.line), decided.map(|entry| entry.line), "{addr} under {order}");
+            let (explained, decided) = (explanation.decided_by, table.lookup(addr));
+            assert_eq!(
+                explained.map(|entry| entry.line),
+                decided.map(|entry| entry.line),
+                "{addr} under {order}"
+            );
             assert!(explanation.to_string().starts_with(&format!("{addr} is class {expected} ")));
+            let whole = explain_prefix(&file, order, IpNet::from(addr));
+            assert_eq!((whole.classes[0].class, whole.parts_total), (expected, 1), "{addr} under {order}");
         }
     }
 }
 
 fn well_formed(file: &ClassFile, lines: usize) {
     let within = |line: u32| line >= 1 && line as usize <= lines;
-    assert!(file.entries.is_sorted_by(|a, b| a.line < b.line), "one entry a line at the most");
+    assert!(file.entries.is_sorted_by(|a, b| a.line < b.line), "at most one entry per line");
     for Entry { line, class, prefix } in &file.entries {
         assert!(within(*line) && *class <= MAX_CLASS && *prefix == prefix.trunc(), "{file:?}");
     }
     for diagnostic in &file.diagnostics {
-        let said = diagnostic.to_string();
-        assert!(within(diagnostic.line) && !said.contains('\n'), "{said:?}");
+        let text = diagnostic.to_string();
+        // Line 0 is the file as a whole, when it is not text.
+        let is_whole_file = diagnostic.line == 0 && file.refused().count() == 1;
+        assert!((within(diagnostic.line) || is_whole_file) && !text.contains('\n'), "{text:?}");
     }
     for refused in file.refused() {
-        assert!(file.entries.iter().all(|entry| entry.line != refused.line), "taken and refused: {refused}");
+        assert!(
+            file.entries.iter().all(|entry| entry.line != refused.line),
+            "accepted and refused: {refused}"
+        );
     }
 }
 
 fn written(file: &ClassFile) -> String {
     let mut text = String::new();
     for entry in &file.entries {
-        // Writing to a string can't fail.
+        // Writing to a string cannot fail.
         let _ = writeln!(text, "{entry}");
     }
     text
 }
 
-/// Addresses on both sides of the borders of some networks, and one of each family made of the file's own bytes.
+/// Addresses on both sides of the borders of some networks, and one of each family derived from the file's own bytes.
 fn questions(file: &ClassFile, data: &[u8]) -> Vec<IpAddr> {
     let step = file.entries.len().div_ceil(ASKED_ABOUT).max(1);
     let mut asked = Vec::new();
@@ -95,7 +107,7 @@ fn questions(file: &ClassFile, data: &[u8]) -> Vec<IpAddr> {
     asked
 }
 
-/// The rule as it is worded, over all lines.
+/// Scans all lines by the wording of the rule.
 fn scan(entries: &[Entry], order: ClassOrder, addr: IpAddr) -> u8 {
     let (is_v4, asked) = match addr {
         IpAddr::V4(v4) => (true, u128::from(v4.to_bits()) << 96),
@@ -121,7 +133,7 @@ fn scan(entries: &[Entry], order: ClassOrder, addr: IpAddr) -> u8 {
     best.map_or(0, |(_, class)| class)
 }
 
-/// Family, network and mask, the address in the upper bits.
+/// Family, network and mask, with the address in the upper bits.
 fn bits(prefix: &IpNet) -> (bool, u128, u128) {
     let (is_v4, network) = match prefix.network() {
         IpAddr::V4(v4) => (true, u128::from(v4.to_bits()) << 96),

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 
-/// Six bytes in hexadecimal, between colons or dashes or without anything between them.
+/// Parses a hardware address: six bytes in hexadecimal, separated by colons, dashes or nothing.
 pub fn parse_mac(text: &str) -> Option<[u8; 6]> {
     if text.len() == 12 && text.bytes().all(|b| b.is_ascii_hexdigit()) {
         let bytes = u64::from_str_radix(text, 16).ok()?.to_be_bytes();
@@ -20,27 +20,36 @@ pub fn parse_mac(text: &str) -> Option<[u8; 6]> {
     parts.next().is_none().then_some(mac)
 }
 
-/// Reads an address, or a prefix without host bits.
+/// Parses an address, or a prefix without host bits, that may belong to one container.
 ///
 /// # Errors
-/// One line saying what to write instead.
+/// One line that says what is wrong; what to write instead. A prefix of length 0 is refused.
 pub fn parse_prefix(text: &str) -> Result<IpNet, String> {
+    let prefix = parse_network(text)?;
+    if prefix.prefix_len() == 0 {
+        return Err(format!("{text} would give every address to one container; write a longer prefix"));
+    }
+    Ok(prefix)
+}
+
+/// Parses an address, or a prefix without host bits.
+///
+/// # Errors
+/// One line that says what is wrong; what to write instead.
+pub fn parse_network(text: &str) -> Result<IpNet, String> {
     if let Ok(address) = text.parse::<IpAddr>() {
         return Ok(address.into());
     }
     let Ok(prefix) = text.parse::<IpNet>() else {
         return Err(format!(
-            "{text:?} is neither an address nor a prefix: write 10.0.0.5 or 2001:db8:5::/64"
+            "{text:?} is neither an address nor a prefix; write 10.0.0.5 or 2001:db8:5::/64"
         ));
     };
-    if prefix.prefix_len() == 0 {
-        return Err(format!("{text} would give one container every address"));
-    }
     if prefix.trunc() == prefix {
         return Ok(prefix);
     }
     Err(format!(
-        "{text} has host bits set: write {} for the address, or {} for the whole prefix",
+        "{text} has host bits set; write {} for the address, or {} for the whole prefix",
         prefix.addr(),
         prefix.trunc()
     ))
@@ -55,20 +64,21 @@ mod tests {
     }
 
     #[test]
-    fn addresses_and_prefixes_as_people_write_them() {
+    fn addresses_and_prefixes_are_parsed_or_refused_with_a_hint() {
         assert_eq!(parse_prefix("10.0.0.5"), Ok(net("10.0.0.5/32")));
         assert_eq!(parse_prefix("2001:db8::/64"), Ok(net("2001:db8::/64")));
         assert_eq!(
             parse_prefix("10.0.0.5/24"),
-            Err("10.0.0.5/24 has host bits set: write 10.0.0.5 for the address, or 10.0.0.0/24 for the whole prefix"
+            Err("10.0.0.5/24 has host bits set; write 10.0.0.5 for the address, or 10.0.0.0/24 for the whole prefix"
                 .to_owned())
         );
         assert!(parse_prefix("::/0").unwrap_err().contains("every address"));
+        assert_eq!(parse_network("::/0"), Ok(net("::/0")));
         assert!(parse_prefix("10.0.0.0/33").unwrap_err().contains("neither"));
     }
 
     #[test]
-    fn hardware_addresses_as_people_write_them() {
+    fn hardware_addresses_are_parsed_in_three_notations() {
         assert_eq!(parse_mac("00:18:51:AA:bb:cc"), Some([0, 0x18, 0x51, 0xaa, 0xbb, 0xcc]));
         assert_eq!(parse_mac("00-18-51-aa-bb-cc"), Some([0, 0x18, 0x51, 0xaa, 0xbb, 0xcc]));
         assert_eq!(parse_mac("001851AAbbcc"), Some([0, 0x18, 0x51, 0xaa, 0xbb, 0xcc]));

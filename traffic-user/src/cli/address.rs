@@ -5,14 +5,15 @@ use serde::Serialize;
 use traffic_model::{ContainerId, notation::parse_prefix};
 
 use crate::{
-    cli::{Done, Format, Global, print},
+    cli::{Done, Format, Global, output::print},
     kernel::load::{self, ProgramChoice, StateError},
-    render,
+    render::{self, json},
 };
 
-/// Say which container owns which address on a shared interface (venet0)
+/// Assign addresses on shared interfaces (venet0) to containers
 ///
-/// Addresses come from `IP_ADDRESS=` of `/etc/vz/conf/ID.conf`, from `[[container]]` in the configuration, and from here.
+/// Addresses also come from `IP_ADDRESS=` in `/etc/vz/conf/ID.conf` and from `[[container]]` in the configuration. For the
+/// same address, the configuration overrides Virtuozzo's files, and this command overrides both.
 #[derive(Debug, Args)]
 #[command(after_long_help = "Examples:\n  \
     trafctl address add 301 10.0.3.1\n  \
@@ -25,29 +26,29 @@ pub struct Options {
 
 #[derive(Debug, Subcommand)]
 enum Action {
-    /// Give an address or a prefix to a container
+    /// Assign an address or a prefix to a container
     #[command(after_long_help = "Examples:\n  \
         trafctl address add 301 10.0.3.1\n  \
         trafctl address add 301 2001:db8:301::/64")]
     Add {
-        /// The container
+        /// Container id
         #[arg(value_name = "ID", value_parser = ContainerId::of_container)]
         container: ContainerId,
-        /// Address, or prefix whose host bits are zero
+        /// Address, or prefix without host bits
         #[arg(value_name = "ADDRESS", value_parser = parse_prefix)]
         prefix: ipnet::IpNet,
     },
-    /// Take back an address that was given here
+    /// Remove an address that was assigned with `address add`
     #[command(after_long_help = "Example:\n  trafctl address remove 10.0.3.1")]
     Remove {
-        /// Address or prefix, as it was given
+        /// Address or prefix, as it was assigned
         #[arg(value_name = "ADDRESS", value_parser = parse_prefix)]
         prefix: ipnet::IpNet,
     },
-    /// Show all addresses, with whose they are and who says so
+    /// List all addresses with their containers and sources
     #[command(after_long_help = "Examples:\n  trafctl address list\n  trafctl address list --format json")]
     List {
-        /// How to write it
+        /// Output format
         #[arg(long, value_enum, default_value_t)]
         format: Format,
     },
@@ -88,7 +89,7 @@ pub(super) async fn run(global: &Global, options: &Options) -> anyhow::Result<Do
                     rows.iter()
                         .map(|row| vec![row.address.clone(), row.container.to_owned(), row.source.clone()]),
                 ),
-                Format::Json => serde_json::to_string_pretty(&rows)? + "\n",
+                Format::Json => json::list("addresses", &rows)?,
             })?;
             return Ok(Done::Success);
         }
@@ -97,11 +98,11 @@ pub(super) async fn run(global: &Global, options: &Options) -> anyhow::Result<Do
     Ok(Done::Success)
 }
 
-/// Brings a changed list into the kernel; where nothing is loaded yet, `attach` will.
+/// Writes a changed list into the kernel. If nothing is loaded yet, `attach` will do so.
 async fn apply(global: &Global) -> anyhow::Result<()> {
     match load::open(&global.pinned()) {
         Err(error) if matches!(error.downcast_ref(), Some(StateError::NotLoaded(_))) => {
-            tracing::info!("noted; it takes effect with `trafctl attach`");
+            tracing::info!("saved; it takes effect with `trafctl attach`");
             Ok(())
         }
         Err(error) => Err(error),

@@ -1,31 +1,37 @@
 //! `trafctl classes`
 
-use std::{fs, net::IpAddr, path::PathBuf};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
 
 use anyhow::Context as _;
 use clap::{Args, Subcommand};
 use ipnet::IpNet;
 use serde::Serialize;
 use traffic_classes::{CheckReport, ClassFile, ClassTable};
+use traffic_model::notation::parse_network;
 
 use crate::{
     class_source,
-    cli::{Done, Format, Global, print, progress::Progress},
+    cli::{Done, Format, Global, output::print, progress::Progress},
     config::Config,
     drain::{self, Drainer},
     kernel::{counters, load, tables},
-    privileges, render,
+    privileges,
+    render::{self, json},
 };
 
-/// Check, load and explain the network classes
+/// Check, load, list and explain network classes
 ///
-/// The class file is Virtuozzo's `networks_classes`: a line `CLASS ADDRESS/PREFIX` each, `#` for comments. Which line
-/// decides is set by `class_order` in the configuration.
+/// A class file has Virtuozzo's `networks_classes` format: one `CLASS ADDRESS/PREFIX` per line, and `#` for comments. The
+/// configuration's `class_order` decides between several matching lines.
 #[derive(Debug, Args)]
 #[command(after_long_help = "Examples:\n  \
     trafctl classes check new_classes && trafctl classes load new_classes\n  \
     trafctl classes list\n  \
-    trafctl classes explain 203.0.113.7")]
+    trafctl classes explain 203.0.113.7\n  \
+    trafctl classes explain 10.0.0.0/8")]
 pub struct Options {
     #[command(subcommand)]
     action: Action,
@@ -33,47 +39,56 @@ pub struct Options {
 
 #[derive(Debug, Subcommand)]
 enum Action {
-    /// Say everything that is wrong with a class file; status 1 if a line is refused
+    /// Check a class file and print its problems; exit with status 1 if a line is refused
+    ///
+    /// Text lists the first 20 problems, JSON lists all.
     #[command(after_long_help = "Example:\n  trafctl classes check /etc/vz/conf/networks_classes")]
     Check {
-        /// The file
+        /// Class file
         #[arg(value_name = "FILE")]
         file: PathBuf,
-        /// How to write it
+        /// Output format
         #[arg(long, value_enum, default_value_t)]
         format: Format,
     },
-    /// Put a class file in force, whole or not at all, between two packets
+    /// Load a class file into the kernel, as a whole or not at all
+    ///
+    /// Every packet is counted under either the old table or the new one. `trafctl run` loads the configured file again
+    /// when that file changes.
     #[command(after_long_help = "Examples:\n  trafctl classes load\n  trafctl classes load new_classes")]
     Load {
-        /// The file [default: the configured one]
+        /// Class file [default: the configured file]
         #[arg(value_name = "FILE")]
         file: Option<PathBuf>,
     },
-    /// Show the prefixes in force, or those that a file would put in force
+    /// List the prefixes in force, or those that a file would put in force
     #[command(
         after_long_help = "Examples:\n  trafctl classes list\n  trafctl classes list --file new_classes --format json"
     )]
     List {
-        /// The file [default: what the kernel holds]
+        /// Class file [default: the table in the kernel]
         #[arg(long, value_name = "FILE")]
         file: Option<PathBuf>,
-        /// How to write it
+        /// Output format
         #[arg(long, value_enum, default_value_t)]
         format: Format,
     },
-    /// Say which class an address is in, which line decided, and what it shadows
+    /// Explain which class an address or a prefix has, and which line decides
+    ///
+    /// For an address, also lists the other matching lines and why they do not decide. For a prefix, lists its parts with
+    /// class, deciding line and share; the largest parts come first.
     #[command(after_long_help = "Examples:\n  \
         trafctl classes explain 10.10.16.7\n  \
+        trafctl classes explain 10.0.0.0/8\n  \
         trafctl classes explain 2001:db8::1 --file new_classes")]
     Explain {
-        /// The peer's address
-        #[arg(value_name = "ADDRESS")]
-        address: IpAddr,
-        /// The file [default: the configured one]
+        /// Address or prefix of the remote side
+        #[arg(value_name = "ADDRESS", value_parser = parse_network)]
+        peer: IpNet,
+        /// Class file [default: the configured file]
         #[arg(long, value_name = "FILE")]
         file: Option<PathBuf>,
-        /// How to write it
+        /// Output format
         #[arg(long, value_enum, default_value_t)]
         format: Format,
     },
@@ -83,53 +98,64 @@ pub(super) fn run(global: &Global, options: &Options) -> anyhow::Result<Done> {
     let config = global.config()?;
     match &options.action {
         Action::Check { file, format } => check(file, *format),
-        Action::Load { file } => load_file(global, &config, file.as_ref()),
-        Action::List { file, format } => list(global, &config, file.as_ref(), *format),
-        Action::Explain { address, file, format } => {
-            explain(global, &config, *address, (file.as_ref(), *format))
+        Action::Load { file } => load_file(global, &config, file.as_deref()),
+        Action::List { file, format } => list(global, &config, file.as_deref(), *format),
+        Action::Explain { peer, file, format } => {
+            let text = explain(global, &config, *peer, (file.as_deref(), *format))?;
+            print(&text).map(|()| Done::Success)
         }
     }
 }
 
-fn check(path: &PathBuf, format: Format) -> anyhow::Result<Done> {
-    let bytes = fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
+fn check(path: &Path, format: Format) -> anyhow::Result<Done> {
+    let bytes = fs::read(path).with_context(|| format!("cannot read the class file {}", path.display()))?;
     let file = traffic_classes::parse(&bytes);
     let report = CheckReport::new(&file);
     print(&match format {
         Format::Table => report.to_string(),
-        Format::Json => serde_json::to_string_pretty(&report)? + "\n",
+        Format::Json => json::document(&report)?,
     })?;
     Ok(Done::success_if(report.is_acceptable()))
 }
 
-fn load_file(global: &Global, config: &Config, path: Option<&PathBuf>) -> anyhow::Result<Done> {
+/// What a failed load leaves behind.
+const UNCHANGED: &str = "nothing was loaded, and the table in force stays in force";
+
+fn load_file(global: &Global, config: &Config, path: Option<&Path>) -> anyhow::Result<Done> {
     let table = match path {
         Some(path) => {
             class_source::read(path).map(|file| traffic_classes::compile(&file.entries, config.class_order))
         }
         None => class_source::configured_table(config),
     };
-    let table = table.context("the table in force stays in force")?;
-    put_in_force(global, config, table)?;
+    put_in_force(global, config, path, table.context(UNCHANGED)?)?;
     Ok(Done::Success)
 }
 
-/// Puts a table in the place of the one in force, after a drain and under the lock, and keeps it in the ledger.
-pub(super) fn put_in_force(global: &Global, config: &Config, table: ClassTable) -> anyhow::Result<()> {
+/// Replaces the table in force, after a drain and under the lock, stores the table in the ledger, and records the file it
+/// came from. `source` is that file, or `None` for the configured one.
+pub(super) fn put_in_force(
+    global: &Global,
+    config: &Config,
+    source: Option<&Path>,
+    table: ClassTable,
+) -> anyhow::Result<()> {
     privileges::require()?;
     let bpffs = global.pinned();
-    // Before waiting for the lock: there may be nothing to lock.
+    // Before waiting for the lock: if nothing is loaded, there is no need to wait.
     load::open(&bpffs)?;
     let _lock = bpffs.lock()?;
     let mut maps = load::open(&bpffs)?;
     let progress = Progress::start("loading classes");
-    let prepared = tables::prepare(&maps, &table, &|done, of| progress.set(done, of))
-        .context("the table in force stays in force")?;
+    let prepared = tables::prepare(&maps, &table, &|done, of| progress.set(done, of)).context(UNCHANGED)?;
     drop(progress);
-    drain::drain_before_change(config, &global.state_dir, &maps)
-        .context("the table in force stays in force")?;
-    prepared.switch(&mut maps).context("cannot put the class table in force")?;
+    drain::drain_before_change(config, &global.state_dir, &maps).context(UNCHANGED)?;
+    prepared.switch(&mut maps).context("cannot switch to the new class table")?;
     tracing::info!("{} prefixes in {} classes are in force", table.len(), table.classes_in_use().len());
+    // The record only adds to what `status` reports, so the load succeeds without it.
+    if let Err(error) = class_source::record_loaded_file(&global.state_dir, source, &table) {
+        tracing::warn!("cannot record where the class table came from: {error:#}");
+    }
     if let Some(books) = Drainer::open_existing(config, &global.state_dir)? {
         books.keep_table(&maps, || Ok(table))?;
     }
@@ -143,7 +169,7 @@ struct Row {
     prefix: String,
 }
 
-fn list(global: &Global, config: &Config, path: Option<&PathBuf>, format: Format) -> anyhow::Result<Done> {
+fn list(global: &Global, config: &Config, path: Option<&Path>, format: Format) -> anyhow::Result<Done> {
     let row = |prefix: IpNet, class| Row { class, prefix: prefix.to_string() };
     let rows: Vec<Row> = match path {
         Some(path) => {
@@ -160,38 +186,45 @@ fn list(global: &Global, config: &Config, path: Option<&PathBuf>, format: Format
             &["CLASS", "PREFIX"],
             rows.iter().map(|row| vec![row.class.to_string(), row.prefix.clone()]),
         ),
-        Format::Json => serde_json::to_string_pretty(&rows)? + "\n",
+        Format::Json => json::list("prefixes", &rows)?,
     })?;
     Ok(Done::Success)
 }
 
-/// Says when the file that is explained is not what packets are counted by.
-fn warn_if_not_in_force(global: &Global, config: &Config, file: &ClassFile) {
+/// Warns if the explained file is not the table that packets are counted under.
+fn warn_if_not_in_force(global: &Global, config: &Config) {
     let Ok(info) = load::open(&global.pinned()).and_then(|maps| counters::class_table(&maps)) else { return };
-    if info.hash != traffic_classes::compile(&file.entries, config.class_order).hash() {
-        tracing::warn!(
-            "the class file differs from the table in force; `trafctl classes load` takes it over"
-        );
+    if let Some(difference) =
+        class_source::difference_from_table_in_force(config, &global.state_dir, &info.hash)
+    {
+        tracing::warn!("{difference}");
     }
 }
 
+/// The explanation of an address or a prefix, as it is printed.
 fn explain(
     global: &Global,
     config: &Config,
-    address: IpAddr,
-    (path, format): (Option<&PathBuf>, Format),
-) -> anyhow::Result<Done> {
-    let file = match path.cloned().or_else(|| class_source::locate(config)) {
+    peer: IpNet,
+    (path, format): (Option<&Path>, Format),
+) -> anyhow::Result<String> {
+    let file = match path.map(Path::to_owned).or_else(|| class_source::locate(config)) {
         Some(path) => class_source::read(&path)?,
         None => ClassFile::shipped(),
     };
     if path.is_none() {
-        warn_if_not_in_force(global, config, &file);
+        warn_if_not_in_force(global, config);
     }
-    let explanation = traffic_classes::explain(&file, config.class_order, address);
-    print(&match format {
-        Format::Table => explanation.to_string(),
-        Format::Json => serde_json::to_string_pretty(&explanation)? + "\n",
-    })?;
-    Ok(Done::Success)
+    if peer.prefix_len() == peer.max_prefix_len() {
+        let explanation = traffic_classes::explain(&file, config.class_order, peer.addr());
+        return match format {
+            Format::Table => Ok(explanation.to_string()),
+            Format::Json => json::document(&explanation),
+        };
+    }
+    let explanation = traffic_classes::explain_prefix(&file, config.class_order, peer);
+    match format {
+        Format::Table => Ok(explanation.to_string()),
+        Format::Json => json::document(&explanation),
+    }
 }

@@ -91,12 +91,13 @@ fn act(global: &Global, asked: &Asked) -> Result<String, Failure> {
     match asked {
         Asked::ClassLoad(path, order) => {
             let file = class_source::read(path).map_err(with_status(status::FILE))?;
-            put_in_force(global, &global.config()?, traffic_classes::compile(&file.entries, *order))?;
+            let table = traffic_classes::compile(&file.entries, *order);
+            put_in_force(global, &global.config()?, Some(path), table)?;
             Ok("Classes loaded successfully.\n".to_owned())
         }
         Asked::ClassUnload => {
             let config = global.config()?;
-            put_in_force(global, &config, traffic_classes::compile(&[], config.class_order))?;
+            put_in_force(global, &config, None, traffic_classes::compile(&[], config.class_order))?;
             Ok("Classes unloaded successfully.\n".to_owned())
         }
         Asked::ClassList => Ok(tactl::class_list(&tables::in_force(&maps)?)),

@@ -1,4 +1,4 @@
-//! The edges of the grammar, one row each.
+//! The edge cases of the grammar, one row each.
 
 use crate::parse::*;
 
@@ -7,7 +7,7 @@ fn entry(line: u32, class: u8, prefix: &str) -> Entry {
 }
 
 #[test]
-fn taken_without_complaint() {
+fn accepted_without_a_diagnostic() {
     let one = || vec![entry(1, 1, "10.0.0.0/8")];
     let cases: &[(&str, &[u8], Vec<Entry>)] = &[
         ("plain", b"1 10.0.0.0/8\n", one()),
@@ -54,14 +54,14 @@ fn taken_without_complaint() {
 }
 
 #[test]
-fn refused_by_line() {
+fn wrong_lines_are_refused() {
     let cases: &[(&[u8], &str)] = &[
-        (b"1", "no network follows class 1: write `1 ADDRESS/PREFIX`"),
+        (b"1", "no network follows class 1; write `1 ADDRESS/PREFIX`"),
         (b"1 # 10.0.0.0/8", "no network follows class 1"),
-        (b"10.0.0.0/8", "no class stands before the network: write `CLASS 10.0.0.0/8`"),
-        (b"10.0.0.0/8 1", "no class stands before the network: write `CLASS 10.0.0.0/8`"),
-        (b"::1", "no class stands before the network: write `CLASS ::1`"),
-        (b"x 10.0.0.0/8", "class x is not a number: write a number from 0 to 254"),
+        (b"10.0.0.0/8", "no class precedes the network; write `CLASS 10.0.0.0/8`"),
+        (b"10.0.0.0/8 1", "no class precedes the network; write `CLASS 10.0.0.0/8`"),
+        (b"::1", "no class precedes the network; write `CLASS ::1`"),
+        (b"x 10.0.0.0/8", "class x is not a number; write a number from 0 to 254"),
         (b"-1 10.0.0.0/8", "class \"-1\" is not a number"),
         (b"+1 10.0.0.0/8", "class \"+1\" is not a number"),
         (b"1.0 10.0.0.0/8", "class 1.0 is not a number"),
@@ -69,42 +69,42 @@ fn refused_by_line() {
         (b"\x00\x00", "class \"\\0\\0\" is not a number"),
         (b"\xff\xfe1 10.0.0.0/8", "is not a number"),
         ("1\u{a0}10.0.0.0/8".as_bytes(), "is not a number"),
-        (b"255 10.0.0.0/8", "class 255 is out of range: write a number from 0 to 254"),
+        (b"255 10.0.0.0/8", "class 255 is out of range; write a number from 0 to 254"),
         (b"256 10.0.0.0/8", "class 256 is out of range"),
         (b"99999999999999999999 10.0.0.0/8", "class 99999999999999999999 is out of range"),
-        (b"1 10.0.0.1", "10.0.0.1 has no prefix length: write 10.0.0.1/32 if this one address is meant"),
+        (b"1 10.0.0.1", "10.0.0.1 has no prefix length; write 10.0.0.1/32 for this one address"),
         (b"1 10.0.0.0/", "10.0.0.0 has no prefix length"),
         (b"1 10.0.0.0 /8", "10.0.0.0 has no prefix length"),
-        (b"1 2001:db8::1", "2001:db8::1 has no prefix length: write 2001:db8::1/128"),
-        (b"1 10.0.0.0 255.0.0.0", "10.0.0.0 has a mask instead of a prefix length: write 10.0.0.0/8"),
-        (b"1 10.0.0.0/255.0.0.0", "255.0.0.0 is a mask, not a prefix length: write 10.0.0.0/8"),
-        (b"1 0.0.0.0/0.0.0.0", "0.0.0.0 is a mask, not a prefix length: write 0.0.0.0/0"),
-        (b"1 10.0.0.0/255.0.255.0", "255.0.255.0 is neither a prefix length nor a mask of leading ones"),
-        (b"1 10.0.0.0/0.255.255.255", "0.255.255.255 is neither a prefix length nor a mask"),
+        (b"1 2001:db8::1", "2001:db8::1 has no prefix length; write 2001:db8::1/128"),
+        (b"1 10.0.0.0 255.0.0.0", "10.0.0.0 has a mask instead of a prefix length; write 10.0.0.0/8"),
+        (b"1 10.0.0.0/255.0.0.0", "255.0.0.0 is a mask, not a prefix length; write 10.0.0.0/8"),
+        (b"1 0.0.0.0/0.0.0.0", "0.0.0.0 is a mask, not a prefix length; write 0.0.0.0/0"),
+        (b"1 10.0.0.0/255.0.255.0", "255.0.255.0 is neither a prefix length nor a contiguous mask"),
+        (b"1 10.0.0.0/0.255.255.255", "0.255.255.255 is neither a prefix length nor a contiguous mask"),
         (
             b"1 2001:db8::/255.0.0.0",
-            "prefix length 255.0.0.0 is not a number: write 2001:db8::/0 to 2001:db8::/128",
+            "prefix length 255.0.0.0 is not a number; write 2001:db8::/0 to 2001:db8::/128",
         ),
-        (b"1 10.0.0.0/33", "prefix length 33 is too long for IPv4: write 10.0.0.0/32 or shorter"),
+        (b"1 10.0.0.0/33", "prefix length 33 is too long for IPv4; write 10.0.0.0/32 or shorter"),
         (b"1 10.0.0.0/256", "prefix length 256 is too long for IPv4"),
         (b"1 10.0.0.0/99999999999", "prefix length 99999999999 is too long for IPv4"),
-        (b"1 2001:db8::/129", "prefix length 129 is too long for IPv6: write 2001:db8::/128 or shorter"),
-        (b"1 10.0.0.0/-8", "prefix length \"-8\" is not a number: write 10.0.0.0/0 to 10.0.0.0/32"),
+        (b"1 2001:db8::/129", "prefix length 129 is too long for IPv6; write 2001:db8::/128 or shorter"),
+        (b"1 10.0.0.0/-8", "prefix length \"-8\" is not a number; write 10.0.0.0/0 to 10.0.0.0/32"),
         (b"1 10.0.0.0/8, 11.0.0.0/8", "prefix length \"8,\" is not a number"),
         (b"1 10.0.0.0/8/8", "prefix length 8/8 is not a number"),
-        (b"1 10/8", "address 10 cannot be read"),
-        (b"1 010.0.0.0/8", "address 010.0.0.0 cannot be read: write an IPv4 address of four decimal numbers"),
-        (b"1 300.0.0.0/8", "address 300.0.0.0 cannot be read"),
-        (b"1 2001:db8/32", "address 2001:db8 cannot be read"),
-        (b"1 fe80::%eth0/64", "address \"fe80::%eth0\" cannot be read"),
-        (b"1 /8", "address \"\" cannot be read"),
-        (b"1 10.0.0.\xfc/8", "cannot be read"),
-        (b"1 example.org/8", "address example.org cannot be read"),
-        (b"1 10.0.0.0/8\r2 11.0.0.0/8\r", "a carriage return stands inside the line"),
-        (b"# old\r1 10.0.0.0/8", "a carriage return stands inside the line"),
+        (b"1 10/8", "10 is not an address"),
+        (b"1 010.0.0.0/8", "010.0.0.0 is not an address; write an IPv4 address of four decimal numbers"),
+        (b"1 300.0.0.0/8", "300.0.0.0 is not an address"),
+        (b"1 2001:db8/32", "2001:db8 is not an address"),
+        (b"1 fe80::%eth0/64", "\"fe80::%eth0\" is not an address"),
+        (b"1 /8", "\"\" is not an address"),
+        (b"1 10.0.0.\xfc/8", "is not an address"),
+        (b"1 example.org/8", "example.org is not an address"),
+        (b"1 10.0.0.0/8\r2 11.0.0.0/8\r", "a carriage return is inside the line"),
+        (b"# old\r1 10.0.0.0/8", "a carriage return is inside the line"),
     ];
     for (text, fragment) in cases {
-        // On the third line of a file that is right otherwise.
+        // On the third line of a file that is otherwise right.
         let whole = [b"# classes\n1 ::/0\n", *text, b"\n2 10.0.0.0/9\n"].concat();
         let file = parse(&whole);
         let text = text.escape_ascii();
@@ -118,22 +118,22 @@ fn refused_by_line() {
 }
 
 #[test]
-fn a_long_field_is_cut_in_its_message() {
+fn a_long_field_is_truncated_in_its_message() {
     let file = parse(&[b'x'; 100_000]);
     assert!(file.diagnostics[0].message.len() < 200);
 }
 
 #[test]
-fn warned_of_by_line() {
+fn doubtful_lines_cause_warnings() {
     type Warnings = &'static [(u32, &'static str)];
     let cases: &[(&[u8], Warnings)] = &[
-        (b"1 10.1.2.3/8", &[(1, "10.1.2.3/8 has bits set after its prefix: taken as 10.0.0.0/8")]),
-        (b"1 2001:db8::1/32", &[(1, "2001:db8::1/32 has bits set after its prefix: taken as 2001:db8::/32")]),
+        (b"1 10.1.2.3/8", &[(1, "10.1.2.3/8 has host bits set; it is taken as 10.0.0.0/8")]),
+        (b"1 2001:db8::1/32", &[(1, "2001:db8::1/32 has host bits set; it is taken as 2001:db8::/32")]),
         (
             b"1 10.0.0.0/8\n\n2 10.0.0.0/8",
-            &[(1, "lines 1 and 3 give 10.0.0.0/8 class 1 and class 2: the last, line 3, stands")],
+            &[(1, "lines 1 and 3 give 10.0.0.0/8 class 1 and class 2; the last one, line 3, counts")],
         ),
-        (b"1 ::/0\n1 ::/0", &[(1, "lines 1 and 2 both give ::/0 class 1: one is enough")]),
+        (b"1 ::/0\n1 ::/0", &[(1, "lines 1 and 2 both give ::/0 class 1; one is enough")]),
         (
             b"1 ::/0\n2 ::/0\n3 10.0.0.0/8\n1 ::/0",
             &[
@@ -159,7 +159,7 @@ fn warned_of_by_line() {
 }
 
 #[test]
-fn the_example_of_the_manual() {
+fn the_manuals_example_is_parsed() {
     let text = b"\
         # host networks\n\
         0 192.168.0.0/16\n\
@@ -204,8 +204,33 @@ fn the_example_of_the_manual() {
 }
 
 #[test]
-fn shipped_is_all_traffic_in_class_1() {
+fn the_shipped_file_puts_all_traffic_into_class_1() {
     let file = ClassFile::shipped();
     assert!(file.is_acceptable());
     assert_eq!(file.entries, [entry(1, 1, "0.0.0.0/0"), entry(2, 1, "::/0")]);
+}
+
+#[test]
+fn a_file_that_is_not_text_gets_one_diagnostic() {
+    let utf16 = |swap: bool, mark: bool| -> Vec<u8> {
+        let text = "# classes\r\n1 10.0.0.0/8\r\n2 10.1.0.0/16\r\n";
+        let units = mark.then_some(0xfeff).into_iter().chain(text.encode_utf16());
+        units.flat_map(|unit| if swap { unit.to_be_bytes() } else { unit.to_le_bytes() }).collect()
+    };
+    let binary: Vec<u8> = (0..4000_u32).flat_map(|n| [b'\n', (n % 251) as u8, 0x7f, 0]).collect();
+    for (bytes, message) in [
+        (utf16(false, true), "the file is UTF-16 text; convert it"),
+        (utf16(true, true), "the file is UTF-16 text; convert it"),
+        (utf16(false, false), "the file is UTF-16 text; convert it"),
+        (utf16(true, false), "the file is UTF-16 text; convert it"),
+        (binary, "the file looks binary; name a text file"),
+    ] {
+        let file = parse(&bytes);
+        let [diagnostic] = &file.diagnostics[..] else { panic!("{:?}", file.diagnostics.len()) };
+        assert_eq!((diagnostic.line, diagnostic.severity), (0, Severity::Refused));
+        assert!(diagnostic.message.starts_with(message), "{diagnostic}");
+        assert!(!file.is_acceptable());
+    }
+    // One wrong line does not make a text file binary.
+    assert_eq!(parse(b"1 ::/0\n\0 10.0.0.0/8\n2 10.0.0.0/9\n").diagnostics[0].line, 2);
 }

@@ -222,9 +222,11 @@ mod tests {
         let needed = KernelMemory { tries: 5 << 20, indexes: 32 << 20 };
         assert!(check_memory(&needed, 37 << 20).is_ok());
         let error = check_memory(&needed, (37 << 20) - 1).unwrap_err().to_string();
-        assert!(error.starts_with(
-            "the class table needs 37 MiB of kernel memory (5 the tries, 32 the indexes), and 36 MiB"
-        ));
+        assert!(
+            error.starts_with(
+                "the class table needs 37 MiB of kernel memory (tries 5, indexes 32), and 36 MiB"
+            )
+        );
     }
 
     #[test]
