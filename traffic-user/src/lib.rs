@@ -1,32 +1,26 @@
-//! The library behind the `trafctl` command.
+//! The library behind the `trafctl` command. ARCHITECTURE.md shows how the modules work together.
 //!
 //! | module | owns |
 //! |---|---|
-//! | [`cli`] | the command line: each command reads its options and calls the rest |
-//! | [`daemon`] | `trafctl run`: following interfaces and signals |
-//! | [`host`] | what should be attached on this host, and making it so |
-//! | `precedence` | keeping the program first on its hooks |
-//! | [`kernel`] | everything BPF: loading, attaching, tables in, counters out |
-//! | [`netlink`], [`links`] | interfaces, as the kernel tells of them |
-//! | [`snapshot`] | one reading of everything: what flows from the kernel to output and ledger |
-//! | [`throughput`] | what passed between two of them |
-//! | [`classes`], [`class_source`] | class files: parsing, compiling, explaining; finding and reading them |
+//! | [`cli`] | the command line: each command parses its options and calls the rest |
+//! | [`render`] | results as tables, JSON and CSV |
+//! | [`daemon`] | `trafctl run`: the event loop, drains, reloads, file watching |
+//! | [`node`] | what should be attached on this node, and attaching it; slots, uplinks, missed traffic |
+//! | [`ownership`] | which container an interface or address belongs to |
+//! | [`kernel`] | everything BPF: loading, attaching, class tables, counters |
+//! | [`net`] | netlink and network interfaces |
+//! | [`drain`] | the transfer from counters to the ledger, and what must wait for it |
+//! | [`class_source`] | which class file is used, and reading it |
 //! | [`config`] | the configuration |
-//! | [`identities`], [`naming`], [`vz_conf`], [`addresses`] | whose interface and whose address is what |
-//! | [`identity_command`] | the configured command that tells more of that |
-//! | [`file_watch`] | news of the files that tell it, and of the class file |
-//! | [`notation`] | how people write addresses |
-//! | [`output`] | results as tables, JSON and CSV |
-//! | [`shaping`] | the mark for a shaper: who has one |
-//! | [`bookkeeper`] | from the counters into the ledger: when to drain, and what must wait for a drain |
-//! | [`reclaim`] | slots of those that are gone, given to others when slots run short |
-//! | [`ledger`] | last readings, differences, gaps and rollups in SQLite: what is billed from |
-//! | [`api`], [`health`] | metrics and JSON over HTTP, for monitoring; how draining goes |
-//! | [`privileges`] | the capabilities needed, and whom files are for |
-//! | [`vz`] | the commands of Virtuozzo: their options and output |
-//! | [`compare`] | another accounting of the same node set against ours |
-//! | [`marks`], [`state_file`] | readings put aside by a reset; files that are replaced as a whole |
-//! | [`clock`] | times, the boot's identity, random numbers |
+//! | [`api`] | metrics and JSON over HTTP |
+//! | [`vz`] | Virtuozzo's commands: their options and output |
+//! | [`compare`] | comparing another accounting of the node with ours |
+//! | [`privileges`] | the capabilities that a command needs |
+//! | [`state_file`] | files that are replaced as a whole |
+//! | [`time`] | clocks, the boot id, random numbers |
+//!
+//! Three crates of their own hold what needs neither a kernel nor root: `traffic-model` (snapshots, ids, units,
+//! calendar), `traffic-classes` (class files) and `traffic-ledger` (SQLite).
 
 pub mod api;
 pub mod class_source;
