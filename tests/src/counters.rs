@@ -207,7 +207,8 @@ impl Counters {
                 continue;
             }
             let faults = sum(self.faults.iter().filter(|f| f.interface == row.interface).map(|f| f.amounts));
-            let expected = self.container(container).plus(faults);
+            // What passed may be in faults alone.
+            let expected = self.container_or_zero(container).plus(faults);
             ensure!(
                 row.amounts == expected,
                 "{}: passed {:?}, counted {expected:?}",
@@ -218,39 +219,156 @@ impl Counters {
         Ok(())
     }
 
-    /// One class counter, zero if it is not there.
+    /// One class counter.
+    ///
+    /// # Panics
+    ///
+    /// When there is none: a misspelt name must not count as zero. Use [`Counters::class_or_zero`] where the counter may
+    /// be absent.
     #[must_use]
+    #[track_caller]
     pub fn class(&self, container: &str, class: u8, family: &str) -> Amounts {
-        sum(self
-            .counters
-            .iter()
-            .filter(|row| row.container == container && row.class == class && row.family == family)
-            .map(|row| row.amounts))
+        let Some(amounts) = self.find_class(container, class, family) else {
+            panic!("no {family} counter of container {container} in class {class} in {self:#?}")
+        };
+        amounts
+    }
+
+    /// One class counter, or zero: `dump` omits a counter that has never counted.
+    #[must_use]
+    pub fn class_or_zero(&self, container: &str, class: u8, family: &str) -> Amounts {
+        self.find_class(container, class, family).unwrap_or_default()
+    }
+
+    fn find_class(&self, container: &str, class: u8, family: &str) -> Option<Amounts> {
+        let is_it =
+            |row: &&ClassRow| row.container == container && row.class == class && row.family == family;
+        sum_if_any(self.counters.iter().filter(is_it).map(|row| row.amounts))
     }
 
     /// All classes and families of a container.
+    ///
+    /// # Panics
+    ///
+    /// When the container has no counters.
     #[must_use]
+    #[track_caller]
     pub fn container(&self, container: &str) -> Amounts {
+        let rows = self.counters.iter().filter(|row| row.container == container);
+        let Some(amounts) = sum_if_any(rows.map(|row| row.amounts)) else {
+            panic!("no counter of container {container} in {self:#?}")
+        };
+        amounts
+    }
+
+    /// All classes and families of a container, or zero: `dump` omits a counter that has never counted.
+    #[must_use]
+    pub fn container_or_zero(&self, container: &str) -> Amounts {
         sum(self.counters.iter().filter(|row| row.container == container).map(|row| row.amounts))
     }
 
-    /// One fault of one interface, zero if it is not there.
+    /// One fault of one interface.
+    ///
+    /// # Panics
+    ///
+    /// When there is none; see [`Counters::class`].
     #[must_use]
+    #[track_caller]
     pub fn fault(&self, interface: &str, fault: &str) -> Amounts {
-        sum(self
-            .faults
-            .iter()
-            .filter(|row| row.interface == interface && row.fault == fault)
-            .map(|row| row.amounts))
+        let Some(amounts) = self.find_fault(interface, fault) else {
+            panic!("no fault {fault} on {interface} in {self:#?}")
+        };
+        amounts
     }
 
-    /// What passed one interface; nothing if it is not there.
+    /// One fault of one interface, or zero: `dump` omits a fault that has never occurred.
     #[must_use]
-    pub fn interface(&self, interface: &str) -> InterfaceRow {
-        self.interfaces.iter().find(|row| row.interface == interface).cloned().unwrap_or_default()
+    pub fn fault_or_zero(&self, interface: &str, fault: &str) -> Amounts {
+        self.find_fault(interface, fault).unwrap_or_default()
     }
+
+    fn find_fault(&self, interface: &str, fault: &str) -> Option<Amounts> {
+        let rows = self.faults.iter().filter(|row| row.interface == interface && row.fault == fault);
+        sum_if_any(rows.map(|row| row.amounts))
+    }
+
+    /// The traffic of one interface.
+    ///
+    /// # Panics
+    ///
+    /// When the interface is not registered.
+    #[must_use]
+    #[track_caller]
+    pub fn interface(&self, interface: &str) -> InterfaceRow {
+        let Some(row) = self.find_interface(interface) else {
+            panic!("no interface {interface} in {self:#?}")
+        };
+        row
+    }
+
+    /// The traffic of one interface, or zero: an interface is registered when it is attached, and `(other)` with its first
+    /// packet.
+    #[must_use]
+    pub fn interface_or_zero(&self, interface: &str) -> InterfaceRow {
+        self.find_interface(interface).unwrap_or_default()
+    }
+
+    fn find_interface(&self, interface: &str) -> Option<InterfaceRow> {
+        self.interfaces.iter().find(|row| row.interface == interface).cloned()
+    }
+}
+
+fn sum_if_any(mut amounts: impl Iterator<Item = Amounts>) -> Option<Amounts> {
+    amounts.next().map(|first| amounts.fold(first, Amounts::plus))
 }
 
 pub(crate) fn sum(amounts: impl Iterator<Item = Amounts>) -> Amounts {
     amounts.fold(Amounts::default(), Amounts::plus)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn counters() -> Counters {
+        let amounts = Amounts::outgoing(3, 300);
+        Counters {
+            class_table: TableRow { hash: String::new(), prefixes: 1 },
+            counters: vec![ClassRow { container: "101".into(), class: 2, family: "ipv4".into(), amounts }],
+            faults: vec![FaultRow { interface: "veth101.0".into(), fault: "not_ip".into(), amounts }],
+            interfaces: vec![InterfaceRow { interface: "veth101.0".into(), ..InterfaceRow::default() }],
+            former_owners: FormerRow { passed: amounts, classes: amounts, faults: amounts },
+        }
+    }
+
+    #[test]
+    fn what_exists_is_found() {
+        let (counters, amounts) = (counters(), Amounts::outgoing(3, 300));
+        assert_eq!(counters.class("101", 2, "ipv4"), amounts);
+        assert_eq!(counters.class_or_zero("101", 2, "ipv4"), amounts);
+        assert_eq!(counters.container("101"), amounts);
+        assert_eq!(counters.fault("veth101.0", "not_ip"), amounts);
+        assert_eq!(counters.fault_or_zero("veth101.0", "not_ip"), amounts);
+        assert_eq!(counters.interface("veth101.0").interface, "veth101.0");
+    }
+
+    #[test]
+    fn absence_is_zero_only_when_asked_for() {
+        let counters = counters();
+        assert_eq!(counters.class_or_zero("101", 3, "ipv4"), Amounts::default());
+        assert_eq!(counters.fault_or_zero("veth101.0", "truncated"), Amounts::default());
+        assert_eq!(counters.interface_or_zero("veth102.0"), InterfaceRow::default());
+        let questions: [&(dyn Fn() + std::panic::RefUnwindSafe); 7] = [
+            &|| drop(counters.interface("veth102.0")),
+            &|| assert_ne!(counters.class("102", 2, "ipv4"), Amounts::incoming(1, 1)),
+            &|| assert_ne!(counters.class("101", 3, "ipv4"), Amounts::incoming(1, 1)),
+            &|| assert_ne!(counters.class("101", 2, "IPv4"), Amounts::incoming(1, 1)),
+            &|| assert_ne!(counters.container("10"), Amounts::incoming(1, 1)),
+            &|| assert_ne!(counters.fault("veth101.0", "no_ip"), Amounts::incoming(1, 1)),
+            &|| assert_ne!(counters.fault("veth101.1", "not_ip"), Amounts::incoming(1, 1)),
+        ];
+        for (number, question) in questions.into_iter().enumerate() {
+            assert!(std::panic::catch_unwind(question).is_err(), "question {number} found something");
+        }
+    }
 }

@@ -114,11 +114,13 @@ impl Bench {
             In => Amounts::incoming(case.packets, case.bytes),
             Out => Amounts::outgoing(case.packets, case.bytes),
         };
-        let read = |counters: &Counters| match case.place {
-            Class(class, family) => counters.class("101", class, family),
-            Fault(fault) => counters.fault("veth101.0", fault),
+        // Before the first packet of its kind there is no counter.
+        let counted = match case.place {
+            Class(class, family) => {
+                after.class("101", class, family).since(before.class_or_zero("101", class, family))
+            }
+            Fault(fault) => after.fault("veth101.0", fault).since(before.fault_or_zero("veth101.0", fault)),
         };
-        let counted = read(&after).since(read(&before));
         ensure!(counted == expected, "counted {counted:?} instead of {expected:?}: {after:#?}");
         let (was, is) = (before.interface("veth101.0"), after.interface("veth101.0"));
         let passed = is.amounts.since(was.amounts);
@@ -483,7 +485,7 @@ fn an_interface_without_an_entry_is_counted_by_name() -> Result<()> {
     let (_, after) = bench.run(Out, &packet, None, loopback)?;
     assert_eq!(after.fault("(other)", "unknown_interface"), Amounts::outgoing(1, 94));
     assert_eq!(after.interface("(other)").amounts, Amounts::outgoing(1, 94));
-    assert_eq!(after.container("101"), Amounts::default());
+    assert_eq!(after.counters, [], "no container is charged");
     Ok(())
 }
 
@@ -500,7 +502,7 @@ fn a_container_without_a_slot_is_counted_by_name() -> Result<()> {
     let packet = ethernet(0x0800, &ipv4(17, [10, 1, 0, 2].into(), FOREIGN, &udp(67)?)?);
     let (_, after) = bench.run(Out, &packet, None, bench.ifindex)?;
     assert_eq!(after.fault("veth102.0", "container_table_full"), Amounts::outgoing(1, 95));
-    assert_eq!(after.fault("veth101.0", "container_table_full"), Amounts::default());
+    assert_eq!(after.faults.len(), 1, "the other interface has no fault: {after:#?}");
     drop(first);
     Ok(())
 }

@@ -140,7 +140,8 @@ impl<'a> Node<'a> {
         let after = Counters::at_rest(lab)?;
         let sent = (FRAMES * SEGMENTS, FRAMES * (payload as u64 + SEGMENTS * 40));
         // The peer of the machine is 101, in class 0; the machine's own address is in no list but the last: class 1.
-        let counted = |id, class| after.class(id, class, "ipv4").since(before.class(id, class, "ipv4"));
+        let counted =
+            |id, class| after.class(id, class, "ipv4").since(before.class_or_zero(id, class, "ipv4"));
         let machine = counted("201", 0);
         flows.push(Flow {
             what: "TCP super-packets from a VM",
@@ -258,8 +259,9 @@ fn counting<T>(lab: &Lab, pair: &Pair, send: impl FnOnce() -> Result<T>) -> Resu
     let before = Counters::at_rest(lab)?;
     let count = send()?;
     let after = Counters::at_rest(lab)?;
-    let counted =
-        |id: &str, class| after.class(id, class, pair.family).since(before.class(id, class, pair.family));
+    let counted = |id: &str, class| {
+        after.class(id, class, pair.family).since(before.class_or_zero(id, class, pair.family))
+    };
     Ok((count, counted(pair.from, pair.classes.0), counted(pair.to, pair.classes.1)))
 }
 

@@ -103,7 +103,8 @@ impl<'a> Node<'a> {
         for (interface, name) in
             [(Interface::Own, "veth101.0"), (Interface::Shared, "shared0"), (Interface::Unknown, "(other)")]
         {
-            let (was, is) = (before.interface(name), after.interface(name));
+            // `(other)` is registered by its first packet.
+            let (was, is) = (before.interface_or_zero(name), after.interface_or_zero(name));
             let buffers = Amounts::both(
                 (is.in_skbs - was.in_skbs, is.in_skb_bytes - was.in_skb_bytes),
                 (is.out_skbs - was.out_skbs, is.out_skb_bytes - was.out_skb_bytes),

@@ -29,7 +29,7 @@ fn changes_table(lab: &Lab, what: &str, change: impl FnOnce() -> Result<()>) -> 
 }
 
 fn counts_in(lab: &Lab, a: &Container, b: &Container, class: u8) -> Result<()> {
-    let before = Counters::at_rest(lab)?.class("101", class, "ipv4");
+    let before = Counters::at_rest(lab)?.class_or_zero("101", class, "ipv4");
     let sent = udp_send(a.namespace(), b.namespace(), at(b.v4()), 10 + u64::from(class), 200)?;
     let since = Counters::at_rest(lab)?.class("101", class, "ipv4").since(before);
     assert_eq!(since, Amounts::outgoing(sent.packets, sent.l3_bytes), "class {class}");
@@ -161,7 +161,7 @@ fn container_files_take_effect_wherever_they_appear() -> Result<()> {
     let before = Counters::at_rest(&lab)?;
     let sent = udp_send(routed.namespace(), other.namespace(), at(other.v4()), 17, 300)?;
     let counters = Counters::at_rest(&lab)?;
-    let since = counters.class("301", 1, "ipv4").since(before.class("301", 1, "ipv4"));
+    let since = counters.class("301", 1, "ipv4").since(before.class_or_zero("301", 1, "ipv4"));
     assert_eq!(since, Amounts::outgoing(sent.packets, sent.l3_bytes));
     assert_eq!(daemon.log().matches("it is no assignment").count(), 1, "{}", daemon.log());
     daemon.stop()

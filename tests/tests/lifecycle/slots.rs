@@ -68,7 +68,8 @@ fn send(container: &Container, n: u32) -> Result<Amounts> {
 }
 
 fn counted(lab: &Lab, id: &str) -> Result<Amounts> {
-    Ok(Counters::read(lab)?.class(id, CLASS, "ipv4"))
+    // A container without a slot, and one that has just got one, has no counter yet.
+    Ok(Counters::read(lab)?.class_or_zero(id, CLASS, "ipv4"))
 }
 
 /// What the ledger has of a container's traffic with the peer, over all its lives.

@@ -170,8 +170,9 @@ fn a_reload_of_all_of_them_under_traffic_puts_no_packet_in_a_wrong_class() -> Re
     let mut under_second = 0;
     for class in 1..=CLASSES {
         for (v6, family) in [(false, "ipv4"), (true, "ipv6")] {
-            let first = counters.class("101", class, family).out_packets;
-            let second = counters.class("101", class + CLASSES, family).out_packets;
+            // Peers are drawn at random, and the tables change at any moment: a class may have no packet under one.
+            let first = counters.class_or_zero("101", class, family).out_packets;
+            let second = counters.class_or_zero("101", class + CLASSES, family).out_packets;
             assert_eq!(
                 first + second,
                 sent.get(&(v6, class)).copied().unwrap_or(0),

@@ -102,9 +102,13 @@ impl Frame {
     }
 }
 
-/// The counter that a frame belongs in.
-fn counter(counters: &Counters, place: &str) -> Amounts {
-    if place.starts_with("ipv") { counters.class("201", 1, place) } else { counters.fault("vme201.0", place) }
+/// What the counter of a frame grew by. Before the first frame of its kind there is no counter.
+fn growth(before: &Counters, after: &Counters, place: &str) -> Amounts {
+    if place.starts_with("ipv") {
+        after.class("201", 1, place).since(before.class_or_zero("201", 1, place))
+    } else {
+        after.fault("vme201.0", place).since(before.fault_or_zero("vme201.0", place))
+    }
 }
 
 /// Pieces, and how much is cut into them: around the edges and in between.
@@ -198,7 +202,7 @@ fn check_all(name: &str, frames: &[Frame]) -> Result<Counters> {
         tap.send(frame.header, &frame.bytes).with_context(|| frame.what.clone())?;
         let now = Counters::read(&lab)?;
         let sent = amounts(&NONE, &frame.wire);
-        let counted = counter(&now, frame.place).since(counter(&earlier, frame.place));
+        let counted = growth(&earlier, &now, frame.place);
         ensure!(counted == sent, "{}: counted {counted:?} instead of {sent:?}: {now:#?}", frame.what);
         let estimated = now.interface("vme201.0").out_estimated_packets;
         ensure!(estimated == 0, "{}: {estimated} packets were estimated", frame.what);

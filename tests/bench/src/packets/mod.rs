@@ -334,8 +334,11 @@ impl Bench {
             Way::Trafctl | Way::Trie => {
                 let counters = Counters::read(&self.node.lab)?;
                 let of_class = |class| {
+                    // Peers are drawn at random, and a container may have met no peer of a class.
                     (0..CONTAINERS.into())
-                        .map(|number| counters.class(&id(number).to_string(), class, "ipv4").out_packets)
+                        .map(|number| {
+                            counters.class_or_zero(&id(number).to_string(), class, "ipv4").out_packets
+                        })
                         .sum()
                 };
                 Ok((0..=CLASSES).map(of_class).collect())

@@ -67,7 +67,9 @@ pub fn compare_by(
 ) -> Row {
     for class in CLASSES {
         for family in ["ipv4", "ipv6"] {
-            let ours = after.class(container, class, family).since(before.class(container, class, family));
+            // Not every case has traffic in every class: the witness decides which counters must exist.
+            let read = |counters: &Counters| counters.class_or_zero(container, class, family);
+            let ours = read(after).since(read(before));
             let witness = wire.of(|peer| class_of(peer) == class && peer.is_ipv4() == (family == "ipv4"));
             if ours != Amounts::default() || witness != Amounts::default() {
                 row = add(row, &format!("class {class} {family}"), witness, ours);

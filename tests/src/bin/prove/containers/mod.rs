@@ -237,6 +237,7 @@ ip route add default dev eth1 src 10.1.0.3\n{SERVERS}"
         let mut row = Row::new("LXC, each interface of two", &sent, "packet sockets on eth0 and eth1 inside");
         for (number, wire) in by_interface.iter().enumerate() {
             let passed = after.interface(&real.interface(number)).amounts;
+            // Registered by the start of the container, which comes before the first reading.
             let earlier = start.counters.interface(&real.interface(number)).amounts;
             let (witness, ours) = (wire.total(), passed.since(earlier));
             row = row.count(&format!("eth{number} in bytes"), witness.in_bytes, ours.in_bytes).count(
@@ -376,7 +377,8 @@ ip route add {HOST_V4} dev eth0; ip route add default via {HOST_V4} dev eth0\n{S
                 if number > 0 && name == real.interface(0) {
                     sum
                 } else {
-                    sum.plus(counters.fault(&name, "not_ip"))
+                    // A container on venet0 sends no ARP.
+                    sum.plus(counters.fault_or_zero(&name, "not_ip"))
                 }
             })
         };
