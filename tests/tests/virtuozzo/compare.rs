@@ -1,4 +1,4 @@
-//! `trafctl compare`: another accounting beside ours, on the same interface, with nftables' counters in its role.
+//! `trafctl compare`: another accounting of the same interface, played by counters of nftables.
 
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
@@ -9,7 +9,7 @@ use traffic_tests::witness::NftWitness;
 
 use crate::node::{World, at, output, stderr};
 
-/// What an accounting with nftables shows: buffers, and the class of the world for everything.
+/// What an accounting with nftables shows: buffers, all in class 1.
 fn theirs(witness: &NftWitness<'_>) -> Result<String> {
     let count = witness.read()?;
     let (incoming, outgoing) = (count.egress, count.ingress);
@@ -30,7 +30,7 @@ fn compare(world: &World, input: &str, arguments: &[&str]) -> Result<String> {
 }
 
 #[test]
-fn super_packets_are_told_by_their_missing_headers() -> Result<()> {
+fn super_packets_are_recognised_by_their_missing_headers() -> Result<()> {
     let world = World::new("compare")?;
     let witness = NftWitness::attach(world.lab.host(), world.container.interface())?;
     let exchange = || {
@@ -38,7 +38,8 @@ fn super_packets_are_told_by_their_missing_headers() -> Result<()> {
         tcp_exchange(from, to, at("8.8.8.8")?, 5_000_000, 1000)
     };
     exchange()?;
-    assert_eq!(compare(&world, &theirs(&witness)?, &[])?, "", "the first readings are only kept");
+    let stored = compare(&world, &theirs(&witness)?, &[])?;
+    ensure!(stored.starts_with("first readings stored in "), "{stored}");
     ensure!(world.lab.state_dir().join("compare.json").is_file());
 
     let count = exchange()?;
@@ -46,17 +47,17 @@ fn super_packets_are_told_by_their_missing_headers() -> Result<()> {
     let json: Value = serde_json::from_str(&text)?;
     let row = &json["rows"][0];
     assert_eq!((&row["container"], &row["class"]), (&"101".into(), &1.into()));
-    assert_eq!(row["out_bytes"], count.client.l3_bytes, "since the first readings, and not in all");
+    assert_eq!(row["out_bytes"], count.client.l3_bytes, "since the first readings, not in total");
     assert_eq!(row["out_packets"], count.client.segments);
     assert_eq!(row["out_reason"], "gso_headers", "{row:#}");
     let ours = row["out_bytes"].as_u64().context("ours")?;
     let other = row["out_bytes_theirs"].as_u64().context("theirs")?;
-    ensure!(other < ours && ours - other > ours / 50, "they miss some per cent: {row:#}");
+    ensure!(other < ours && ours - other > ours / 50, "they should miss some per cent: {row:#}");
     ensure!(
         row["out_packets_theirs"].as_u64() < row["out_packets"].as_u64().map(|packets| packets / 2),
         "{row:#}"
     );
-    // Acknowledgements are no super-packets.
+    // Acknowledgements are not super-packets.
     assert_eq!((&row["in_bytes"], &row["in_reason"]), (&row["in_bytes_theirs"], &Value::Null), "{row:#}");
 
     let table = compare(&world, &theirs(&witness)?, &[])?;
@@ -68,7 +69,7 @@ fn super_packets_are_told_by_their_missing_headers() -> Result<()> {
 }
 
 #[test]
-fn what_cannot_be_compared_is_refused_and_changes_nothing() -> Result<()> {
+fn unusable_input_is_refused_and_changes_nothing() -> Result<()> {
     let world = World::new("compare-bad")?;
     let first = world.lab.path("first.json").display().to_string();
     let good = world.lab.write("good", "101 1 0 0 0 0\n")?.display().to_string();
@@ -90,7 +91,7 @@ fn what_cannot_be_compared_is_refused_and_changes_nothing() -> Result<()> {
     let kept = std::fs::read(world.lab.path("first.json"))?;
     fails(&["--with", &bad], "bad:2: ")?;
 
-    // They counted nothing of this, and nothing known says why.
+    // They counted nothing, and no known reason explains it.
     world.send("8.8.8.8", 11, 100)?;
     let found = run(&["--with", &good])?;
     ensure!(found.status.code() == Some(1), "{found:?}");
@@ -99,9 +100,12 @@ fn what_cannot_be_compared_is_refused_and_changes_nothing() -> Result<()> {
 
     world.lab.run_ok(&["detach", "--purge"])?;
     world.lab.run_ok(&["attach"])?;
-    fails(&["--with", &good], "begin anew with --restart")?;
+    fails(&["--with", &good], "start over with --restart")?;
     ensure!(run(&["--with", &good, "--restart"])?.status.success());
     let nothing = run(&["--with", &good])?;
-    ensure!(String::from_utf8_lossy(&nothing.stdout).contains("neither counted anything"), "{nothing:?}");
+    ensure!(
+        String::from_utf8_lossy(&nothing.stdout).contains("neither side counted anything"),
+        "{nothing:?}"
+    );
     Ok(())
 }

@@ -114,7 +114,7 @@ fn a_reset_shows_what_came_since_and_takes_nothing_away() -> Result<()> {
     // What passed, and what is in no class, have no marks.
     let passed = world.lab.run_json(&["dump", "--format", "json"])?["interfaces"].clone();
     assert_eq!(since["interfaces"], passed);
-    ensure!(world.lab.run_ok(&["dump", "--since-mark"])?.contains("since their marks"));
+    ensure!(world.lab.run_ok(&["dump", "--since-mark"])?.contains("since their last `vztactl` reset"));
 
     // All at once, and again.
     assert_eq!(world.printed("vztactl", &["reset_all_stat"])?, "Counters reseted.\n");

@@ -4,35 +4,43 @@ use anyhow::bail;
 use clap::Args;
 
 use crate::{
-    cli::{Done, Global},
+    cli::{Done, Format, Global, detach, output::print},
     kernel::{
         attach::Change,
         bpffs::Bpffs,
         load::{LoadOutcome, ProgramChoice},
     },
+    net::interface::NetInterface,
     node::{AttachReport, Host, Selection},
+    ownership::interface_rules::Role,
     privileges,
+    render::attach::{self as render, Attached, AttachedInterface, Refused},
 };
 
 /// Attach to the interfaces of containers, and exit
 ///
-/// Loads the program and the class table, or finds them loaded; attaches to the interfaces named, or to all that a rule
-/// makes a container's; pins everything, so that counting goes on without any process. A second run changes nothing. In
-/// a container's start hook, `trafctl attach veth101.0` returns when the first packet will be counted.
+/// Loads the program and the class table unless they are loaded, then attaches to the named interfaces, or to all that
+/// match a rule. Everything is pinned, so that the kernel keeps counting without any process. In a container's start hook,
+/// `trafctl attach veth101.0` returns once the next packet will be counted.
 ///
-/// The class file is loaded only together with the program; later changes are taken over by `trafctl run` or `trafctl classes load`.
+/// A second run changes nothing and prints nothing, so that it suits a cron job; with -v it prints every interface. The
+/// class file is loaded only together with the program. `trafctl run` and `trafctl classes load` load it later.
 #[derive(Debug, Args)]
 #[command(after_long_help = "Examples:\n  \
     trafctl attach\n  \
     trafctl attach veth101.0 veth101.1\n  \
-    trafctl attach --purge      start anew where an older version's maps can't be used")]
+    trafctl attach --format json | jq .failed\n  \
+    trafctl attach --purge    start over where an older version's maps are unusable")]
 pub struct Options {
-    /// Interfaces [default: all that match]
+    /// Interfaces [default: all that match a rule]
     #[arg(value_name = "IFNAME")]
     interfaces: Vec<String>,
-    /// Forget all counters first, saying what they were
+    /// Delete all counters first, after printing what they were
     #[arg(long)]
     purge: bool,
+    /// Output format
+    #[arg(long, value_enum, default_value_t)]
+    format: Format,
 }
 
 pub(super) async fn run(global: &Global, options: &Options) -> anyhow::Result<Done> {
@@ -40,7 +48,7 @@ pub(super) async fn run(global: &Global, options: &Options) -> anyhow::Result<Do
     let config = global.config()?;
     privileges::require()?;
     if options.purge {
-        crate::cli::detach::purge(global, &config).await?;
+        detach::purge(global, &config).await?;
     }
     let mut host = global.host(Bpffs::prepare(&global.bpffs)?)?;
     let selection = if options.interfaces.is_empty() {
@@ -49,52 +57,82 @@ pub(super) async fn run(global: &Global, options: &Options) -> anyhow::Result<Do
         Selection::Named(options.interfaces.clone())
     };
     let interfaces = host.netlink.interfaces().await?;
-    // Before the lock is taken: nobody waits for a command of the operator's.
-    let concerned: Vec<_> = match &selection {
-        Selection::Matching => interfaces.clone(),
-        Selection::Named(names) => {
-            interfaces.iter().filter(|interface| names.contains(&interface.name)).cloned().collect()
-        }
-    };
-    host.ask_if_needed(&concerned).await?;
+    // Before the lock is taken: no other command waits for the operator's identity command.
+    host.ask_if_needed(&chosen(&interfaces, &selection)).await?;
     let mut session = host.begin(ProgramChoice::Current).await?;
-    // Anew: what another process attached while this one waited for the lock is not gone.
+    // List again: what another process attached while this one waited for the lock is not gone.
     let interfaces = host.netlink.interfaces().await?;
     host.release_gone(&mut session, &interfaces)?;
     host.go_first(&session, &interfaces).await?;
     let report = host.attach(&mut session, &interfaces, &selection).await?;
     host.sync_addresses(&mut session)?;
-    tell(&host, session.loaded.outcome, &report);
+    for (name, reason) in &report.unresolved {
+        tracing::warn!("{name}: not attached: {reason}");
+    }
+    let attached = document(&host, session.loaded.outcome, &report, &interfaces);
+    print(&match options.format {
+        Format::Table => render::attached_table(&attached, global.verbose > 0),
+        Format::Json => render::attached_json(&attached)?,
+    })?;
     if !report.failed.is_empty() {
+        let reasons: Vec<_> =
+            report.failed.iter().map(|(name, reason)| format!("{name}: {reason}")).collect();
         bail!(
-            "{} of {} interfaces could not be attached",
+            "cannot attach to {} of {} interfaces: {}",
             report.failed.len(),
-            report.failed.len() + report.attached.len()
+            report.failed.len() + report.attached.len(),
+            reasons.join("; ")
         );
     }
     Ok(Done::Success)
 }
 
-/// Says on stderr what was done.
-pub(super) fn tell(host: &Host, outcome: LoadOutcome, report: &AttachReport) {
-    match outcome {
-        LoadOutcome::Created => tracing::info!("loaded the program and made the counters"),
-        LoadOutcome::Found | LoadOutcome::Replaced => {}
-    }
-    for (name, change) in &report.attached {
-        match change {
-            Change::Attached => tracing::info!("{name}: attached ({})", host.kind().name()),
-            Change::Replaced => tracing::info!("{name}: program replaced"),
-            Change::Kept => tracing::debug!("{name}: attached already"),
+fn chosen(interfaces: &[NetInterface], selection: &Selection) -> Vec<NetInterface> {
+    match selection {
+        Selection::Matching => interfaces.to_vec(),
+        Selection::Named(names) => {
+            interfaces.iter().filter(|interface| names.contains(&interface.name)).cloned().collect()
         }
     }
-    for (name, reason) in &report.unresolved {
-        tracing::warn!("{name}: not attached: {reason}");
-    }
-    for (name, reason) in &report.failed {
-        tracing::error!("{name}: {reason}");
-    }
-    if report.attached.is_empty() && report.failed.is_empty() {
-        tracing::info!("no interface matches a rule; nothing to attach to yet");
+}
+
+fn document(
+    host: &Host,
+    outcome: LoadOutcome,
+    report: &AttachReport,
+    interfaces: &[NetInterface],
+) -> Attached {
+    let container = |name: &str| {
+        let interface = interfaces.iter().find(|interface| interface.name == name)?;
+        match host.role(interface) {
+            Role::Container(id) => Some(id.to_string()),
+            Role::Uplink => Some(traffic_model::NODE_ID.to_owned()),
+            Role::Shared | Role::Ignored(_) | Role::Unresolved { .. } => None,
+        }
+    };
+    let refused =
+        |(name, reason): &(String, String)| Refused { interface: name.clone(), reason: reason.clone() };
+    Attached {
+        program: match outcome {
+            LoadOutcome::Created => "created",
+            LoadOutcome::Replaced => "replaced",
+            LoadOutcome::Found => "found",
+        },
+        attach_kind: host.kind().name(),
+        interfaces: report
+            .attached
+            .iter()
+            .map(|(name, change)| AttachedInterface {
+                interface: name.clone(),
+                container: container(name),
+                change: match change {
+                    Change::Attached => "attached",
+                    Change::Replaced => "replaced",
+                    Change::Kept => "kept",
+                },
+            })
+            .collect(),
+        unresolved: report.unresolved.iter().map(refused).collect(),
+        failed: report.failed.iter().map(refused).collect(),
     }
 }

@@ -1,100 +1,114 @@
 //! `trafctl compare`
 
-use std::{fs, io::Read as _, path::PathBuf};
+use std::{
+    fs,
+    io::Read as _,
+    path::{Path, PathBuf},
+};
 
 use anyhow::{Context as _, ensure};
 use clap::Args;
+use traffic_model::Snapshot;
 
 use crate::{
-    cli::{Done, Global, SheetFormat, netstat::aliases, print},
+    cli::{Done, Global, SheetFormat, netstat::aliases, output::print},
     compare::{self, Comparison, Figures, Readings, baseline},
+    config::Config,
     kernel::{counters, load},
-    render, vz,
+    render::compare as render,
+    vz,
 };
 
 /// Name of the first reading in the state directory.
 const BASELINE: &str = "compare.json";
 
-/// Set another accounting's vznetstat output against what is counted here
+/// Compare the vznetstat output of another accounting with these counters
 ///
-/// For running both side by side before switching over. The first call keeps what both show; each later one shows what
-/// both counted since, a container and class a row, with the likely reason of a difference. A pipe takes both readings
-/// nearly at one moment; a file should be as fresh as can be. Status 1 when some difference has no known reason, or a container is
-/// not counted here at all.
+/// For running both side by side before switching over. The first call stores both readings. Each later call shows what
+/// both counted since then, one row per container and class, with the likely reason of each difference. A pipe takes both
+/// readings at nearly the same moment; a file should be as fresh as possible. Status 1 if a difference has no known
+/// reason, or if a container is not counted here at all.
 #[derive(Debug, Args)]
 #[command(after_long_help = "Examples:\n  \
-    /usr/sbin/vznetstat | trafctl compare --with -      keep the first readings\n  \
-    /usr/sbin/vznetstat | trafctl compare --with -      some hours later: the differences\n  \
-    trafctl compare --with yesterday.txt --baseline /root/first.json --format csv\n  \
+    /usr/sbin/vznetstat | trafctl compare --with -    store the first readings\n  \
+    /usr/sbin/vznetstat | trafctl compare --with -    hours later: the differences\n  \
+    trafctl compare --with old.txt --baseline /root/first.json --format csv\n  \
     /usr/sbin/vznetstat | trafctl compare --with - --restart")]
 pub struct Options {
-    /// The output of the other accounting's vznetstat, without -r; `-` for standard input
+    /// Output of the other accounting's vznetstat, without -r; `-` for standard input
     #[arg(long = "with", value_name = "FILE")]
     theirs: PathBuf,
-    /// Where the first readings are kept [default: compare.json in the state directory]
+    /// File for the first readings [default: compare.json in the state directory]
     #[arg(long, value_name = "FILE")]
     baseline: Option<PathBuf>,
-    /// Begin anew: keep these readings as the first
+    /// Start over: store these readings as the first ones
     #[arg(long)]
     restart: bool,
-    /// How to write it
+    /// Output format
     #[arg(long, value_enum, default_value_t)]
     format: SheetFormat,
 }
 
 pub(super) fn run(global: &Global, options: &Options) -> anyhow::Result<Done> {
     let config = global.config()?;
+    let now = readings(global, &config, &options.theirs)?;
+    let path = options.baseline.clone().unwrap_or_else(|| global.state_dir.join(BASELINE));
+    let first = if options.restart { None } else { baseline::read(&path)? };
+    let Some(first) = first else {
+        baseline::write(&path, &now)?;
+        print(&match options.format {
+            SheetFormat::Table => render::stored_table(&path),
+            SheetFormat::Json => render::stored_json(&path, &now)?,
+            SheetFormat::Csv => render::stored_csv()?,
+        })?;
+        return Ok(Done::Success);
+    };
+    ensure!(
+        first.boot_id == now.boot_id && first.epoch == now.epoch,
+        "cannot compare with the first readings in {}: they are of other counters, from before a reboot or a purge; start \
+         over with --restart",
+        path.display()
+    );
+    let comparison = Comparison::new(&first, &now);
+    print(&match options.format {
+        SheetFormat::Table => render::table(&comparison),
+        SheetFormat::Json => render::json(&comparison)?,
+        SheetFormat::Csv => render::csv(&comparison)?,
+    })?;
+    Ok(Done::success_if(!comparison.has_open()))
+}
+
+/// Reads both accountings, ours right after theirs.
+fn readings(global: &Global, config: &Config, theirs: &Path) -> anyhow::Result<Readings> {
     let maps = load::open(&global.pinned())?;
-    let text = theirs(options)?;
-    // Right behind theirs; all else can wait.
+    let text = read_theirs(theirs)?;
     let snapshot = counters::read(&maps, &config.node)?;
-    let aliases = aliases(&config);
+    let aliases = aliases(config);
     let counted = snapshot.containers();
-    let place = options.theirs.display().to_string();
-    let theirs = compare::read(&text, &place, |id| {
+    let theirs = compare::read(&text, &theirs.display().to_string(), |id| {
         let ids = vz::counted_ids(id, &counted, &aliases);
         Ok(ids.into_iter().next().unwrap_or_else(|| id.clone()))
     })?;
-    let now = Readings {
+    Ok(Readings {
         time: snapshot.time,
         boot_id: snapshot.boot_id.clone(),
         epoch: snapshot.epoch,
         ours: ours(&snapshot),
         theirs,
-    };
-
-    let path = options.baseline.clone().unwrap_or_else(|| global.state_dir.join(BASELINE));
-    let first = if options.restart { None } else { baseline::read(&path)? };
-    let Some(first) = first else {
-        baseline::write(&path, &now)?;
-        tracing::info!("the first readings are kept in {}; the next call shows differences", path.display());
-        return Ok(Done::Success);
-    };
-    ensure!(
-        first.boot_id == now.boot_id && first.epoch == now.epoch,
-        "the first readings in {} are of other counters, before a reboot or a purge: begin anew with --restart",
-        path.display()
-    );
-    let comparison = Comparison::new(&first, &now);
-    print(&match options.format {
-        SheetFormat::Table => render::compare::table(&comparison),
-        SheetFormat::Json => render::compare::json(&comparison)?,
-        SheetFormat::Csv => render::compare::csv(&comparison)?,
-    })?;
-    Ok(Done::success_if(!comparison.has_open()))
+    })
 }
 
-fn theirs(options: &Options) -> anyhow::Result<String> {
-    if options.theirs.as_os_str() == "-" {
+fn read_theirs(path: &Path) -> anyhow::Result<String> {
+    if path.as_os_str() == "-" {
         let mut text = String::new();
         std::io::stdin().read_to_string(&mut text).context("cannot read standard input")?;
         return Ok(text);
     }
-    fs::read_to_string(&options.theirs).with_context(|| format!("cannot read {}", options.theirs.display()))
+    fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))
 }
 
-/// Our figures, from the beginning of the counters and not since a mark.
-fn ours(snapshot: &traffic_model::Snapshot) -> Figures {
+/// Our figures since the counters began; a reset baseline does not matter here.
+fn ours(snapshot: &Snapshot) -> Figures {
     let containers = vz::containers(snapshot, None).into_iter();
     containers
         .flat_map(|(container, classes)| {

@@ -4,18 +4,19 @@ use anyhow::{Context as _, bail};
 use clap::Args;
 
 use crate::{
-    cli::{Done, Global},
+    cli::{Done, Format, Global, output::print},
     config::Config,
     drain,
     kernel::{counters, load},
     node::Selection,
     privileges,
+    render::attach::{self as render, Detached, Purged},
 };
 
 /// Take the program off interfaces
 ///
-/// Removes only what is trafctl's own. The counters stay in the kernel and go on when the program is attached again;
-/// what passes meanwhile is not counted. `--purge` forgets them, after saying what would be lost.
+/// Removes only what belongs to trafctl. The counters stay in the kernel and continue when the program is attached again;
+/// traffic in the meantime is not counted. `--purge` deletes the counters, after printing what they were.
 #[derive(Debug, Args)]
 #[command(
     after_long_help = "Examples:\n  trafctl detach veth101.0\n  trafctl detach\n  trafctl detach --purge"
@@ -24,71 +25,93 @@ pub struct Options {
     /// Interfaces [default: all]
     #[arg(value_name = "IFNAME")]
     interfaces: Vec<String>,
-    /// Forget program, maps and all counters too
+    /// Delete the program, the maps and all counters too
     #[arg(long, conflicts_with = "interfaces")]
     purge: bool,
+    /// Output format
+    #[arg(long, value_enum, default_value_t)]
+    format: Format,
 }
 
 pub(super) async fn run(global: &Global, options: &Options) -> anyhow::Result<Done> {
     let config = global.config()?;
     privileges::require()?;
-    if options.purge {
-        purge(global, &config).await?;
-        return Ok(Done::Success);
-    }
-    let bpffs = global.pinned();
-    if !bpffs.root().exists() {
-        tracing::info!("nothing is loaded under {}", bpffs.root().display());
-        return Ok(Done::Success);
-    }
-    let selection = if options.interfaces.is_empty() {
-        Selection::Matching
+    let detached = if options.purge {
+        purge(global, &config).await?
     } else {
-        Selection::Named(options.interfaces.clone())
+        detach(global, &options.interfaces).await?
     };
-    let host = global.host(bpffs)?;
-    let lock = host.bpffs.lock()?;
-    let detached = host.detach(&lock, &selection).await?;
-    if let Selection::Named(names) = &selection
-        && let Some(missing) = names.iter().find(|name| !detached.contains(name))
-    {
-        bail!("nothing of ours is attached to {missing}");
-    }
-    for name in &detached {
-        tracing::info!("{name}: detached; its counters stay");
-    }
+    print(&match options.format {
+        Format::Table if !detached.was_loaded => {
+            format!("nothing is loaded under {}\n", global.bpffs.display())
+        }
+        Format::Table => render::detached_table(&detached.result),
+        Format::Json => render::detached_json(&detached.result)?,
+    })?;
     Ok(Done::Success)
 }
 
-/// Detaches everywhere and forgets everything, saying first what is lost.
-pub(super) async fn purge(global: &Global, config: &Config) -> anyhow::Result<()> {
+/// What a detach did.
+#[derive(Default)]
+pub(super) struct Outcome {
+    was_loaded: bool,
+    result: Detached,
+}
+
+async fn detach(global: &Global, names: &[String]) -> anyhow::Result<Outcome> {
     let bpffs = global.pinned();
     if !bpffs.root().exists() {
-        tracing::info!("nothing is loaded under {}", bpffs.root().display());
-        return Ok(());
+        return Ok(Outcome::default());
+    }
+    let selection = if names.is_empty() { Selection::Matching } else { Selection::Named(names.to_owned()) };
+    let host = global.host(bpffs)?;
+    let lock = host.bpffs.lock()?;
+    let detached = host.detach(&lock, &selection).await?;
+    if let Some(missing) = names.iter().find(|name| !detached.contains(name)) {
+        bail!("cannot detach from {missing}: no program of trafctl is attached to it");
+    }
+    Ok(Outcome { was_loaded: true, result: Detached { detached, purged: None } })
+}
+
+/// Detaches everywhere and deletes everything, after a warning that states what is lost.
+pub(super) async fn purge(global: &Global, config: &Config) -> anyhow::Result<Outcome> {
+    let bpffs = global.pinned();
+    if !bpffs.root().exists() {
+        return Ok(Outcome::default());
     }
     let host = global.host(bpffs)?;
     let lock = host.bpffs.lock().context("nothing was purged")?;
-    match load::open(&host.bpffs) {
+    let purged = match load::open(&host.bpffs) {
         Ok(maps) => {
             drain::drain_before_change(config, &global.state_dir, &maps).with_context(|| {
                 format!(
-                    "nothing was purged; where the ledger is to be given up, move {} away first",
+                    "nothing was purged; to give the ledger up, move {} away first",
                     drain::ledger_path(&global.state_dir).display()
                 )
             })?;
             let snapshot = counters::read(&maps, &config.node)?;
             let balance = snapshot.balance();
+            let purged = Purged {
+                containers: snapshot.containers().len(),
+                since: snapshot.epoch_created.to_string(),
+                in_bytes: balance.incoming.passed.bytes,
+                out_bytes: balance.outgoing.passed.bytes,
+            };
             tracing::warn!(
-                "forgetting the counters of {} containers, kept since {}: {} bytes in, {} bytes out",
-                snapshot.containers().len(),
-                snapshot.epoch_created,
-                balance.incoming.passed.bytes,
-                balance.outgoing.passed.bytes,
+                "deleting the counters of {} containers, kept since {}: {} bytes in, {} bytes out",
+                purged.containers,
+                purged.since,
+                purged.in_bytes,
+                purged.out_bytes,
             );
+            Some(purged)
         }
-        Err(error) => tracing::warn!("the counters can't be read before they are forgotten: {error:#}"),
-    }
-    host.detach(&lock, &Selection::Matching).await?;
-    host.bpffs.clear()
+        Err(error) => {
+            tracing::warn!("the counters cannot be read before they are deleted: {error:#}");
+            None
+        }
+    };
+    let detached = host.detach(&lock, &Selection::Matching).await?;
+    host.bpffs.clear()?;
+    Ok(Outcome { was_loaded: true, result: Detached { detached, purged } })
 }

@@ -22,7 +22,7 @@ pub(super) fn print(text: &str) -> anyhow::Result<()> {
 /// Writes an error to stderr as `trafctl: WHAT: WHY; WHAT TO DO`, with the capability that this process may lack.
 pub fn print_error(error: &anyhow::Error) {
     match privileges::hint(error) {
-        Some(hint) => print_message(&format!("{error:#} ({hint})")),
+        Some(hint) => print_message(&format!("{error:#}; {hint}")),
         None => print_message(&format!("{error:#}")),
     }
 }

@@ -9,20 +9,20 @@ use crate::{
     privileges,
 };
 
-/// Attach, follow interfaces as they come and go, and stay
+/// Attach, then follow interfaces as they appear and disappear
 ///
-/// For a service manager (`Type=notify`). Changes of the class file and of Virtuozzo's
-/// container files take effect at once. SIGHUP reads everything and the configuration anew; SIGTERM ends it, and
-/// counting goes on in the kernel. Killing it in any way loses nothing.
+/// For a service manager (`Type=notify`). Changes of the class file and of Virtuozzo's container files take effect at
+/// once. SIGHUP rereads everything, the configuration included; SIGTERM ends the process, and the kernel keeps counting.
+/// Nothing is lost when the process is killed.
 #[derive(Debug, Args)]
-#[command(
-    after_long_help = "Examples:\n  trafctl run\n  trafctl run --log-faults -v   see which packets are in no class, and why"
-)]
+#[command(after_long_help = "Examples:\n  \
+    trafctl run\n  \
+    trafctl run --log-faults -v    show which packets are in no class, and why")]
 pub struct Options {
-    /// Say for each packet that lands in a fault counter why it did (costly; for debugging)
+    /// Log the reason for each packet that is counted as a fault (slow; for debugging)
     ///
     /// By number: direction 0 is in, 1 is out; fault 0 not_ip, 1 truncated, 2 malformed, 3 vlan_depth, 4 no_container,
-    /// 5 container_table_full, 6 unknown_interface, 7 no_class_table, 8 no_counter. On uplinks nothing is said.
+    /// 5 container_table_full, 6 unknown_interface, 7 no_class_table, 8 no_counter. Packets on uplinks are not logged.
     #[arg(long)]
     log_faults: bool,
 }

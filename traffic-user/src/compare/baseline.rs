@@ -1,4 +1,4 @@
-//! The first reading of a comparison, kept in a file until the comparison is begun anew.
+//! The first readings of a comparison, stored in a file until the comparison is restarted.
 
 use std::path::Path;
 
@@ -16,22 +16,22 @@ use crate::{
 /// Version of the file's content.
 const VERSION: u32 = 1;
 
-/// Reads the first reading; `None` where there is none yet.
+/// Reads the first readings; `None` if there is no file yet.
 ///
 /// # Errors
-/// When the file can't be read or is no such reading.
+/// When the file cannot be read or holds something else.
 pub fn read(path: &Path) -> anyhow::Result<Option<Readings>> {
     let Some(bytes) = state_file::read(path)? else { return Ok(None) };
     let parsed = parse(&bytes).with_context(|| {
-        format!("{} is no first reading of a comparison; begin anew with --restart", path.display())
+        format!("cannot use the first readings in {} (start over with --restart)", path.display())
     })?;
     Ok(Some(parsed))
 }
 
-/// Keeps a first reading in the place of the one before.
+/// Stores first readings and replaces earlier ones.
 ///
 /// # Errors
-/// When it can't be written.
+/// When the file cannot be written.
 pub fn write(path: &Path, readings: &Readings) -> anyhow::Result<()> {
     let file = File {
         version: VERSION,
@@ -67,12 +67,12 @@ struct Entry {
 fn parse(bytes: &[u8]) -> anyhow::Result<Readings> {
     let file: File = serde_json::from_slice(bytes)?;
     if file.version != VERSION {
-        bail!("it is of version {}, and this trafctl knows version {VERSION}", file.version);
+        bail!("it has version {}, this trafctl reads version {VERSION}", file.version);
     }
     Ok(Readings {
         time: file.time,
         boot_id: file.boot_id,
-        epoch: u64::from_str_radix(&file.epoch, 16).context("its epoch is no number")?,
+        epoch: u64::from_str_radix(&file.epoch, 16).context("its epoch is not a number")?,
         ours: figures(file.ours)?,
         theirs: figures(file.theirs)?,
     })

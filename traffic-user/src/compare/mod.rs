@@ -1,7 +1,8 @@
-//! Two accountings of one node side by side: ours, and another whose `vznetstat` output is at hand.
+//! Compares two accountings of one node: this one, and another that prints `vznetstat` output.
 //!
-//! What each of them counted since a first reading is set against the other, a container and class a row, with the likely
-//! reason of every difference. Pure but for [`baseline`], which keeps the first reading.
+//! A row is a container and class, with what both counted since a first reading and the likely reason of each difference.
+//! `read` parses their output, `reasons` finds the reasons; both are pure. [`baseline`] stores the first reading.
+//! `cli/compare` takes the readings, `render/compare` prints the result.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -18,21 +19,21 @@ mod tests;
 pub use read::read;
 pub use reasons::Reason;
 
-/// What an accounting shows, by container and class.
+/// The figures of an accounting, by container and class.
 pub type Figures = BTreeMap<(ContainerId, u8), ByDirection<Tally>>;
 
-/// Both accountings at one time, as near to each other as they could be read.
+/// Both accountings, read as close together in time as possible.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Readings {
-    /// When ours was read.
+    /// When our counters were read.
     pub time: Timestamp,
     /// The kernel's boot id.
     pub boot_id: String,
     /// The counters' epoch.
     pub epoch: u64,
-    /// Ours.
+    /// Our figures.
     pub ours: Figures,
-    /// The other.
+    /// The figures of the other accounting.
     pub theirs: Figures,
 }
 
@@ -41,16 +42,16 @@ pub struct Readings {
 pub struct Side {
     /// What we counted.
     pub ours: Tally,
-    /// What they counted; nothing where they have no such row.
+    /// What they counted; `None` if they have no such row.
     pub theirs: Option<Tally>,
-    /// Why they differ, if they do.
+    /// The likely reason of a difference.
     pub reason: Option<Reason>,
 }
 
 /// A container and class.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Row {
-    /// The container, as we count it.
+    /// The container, by the id that we count it under.
     pub container: ContainerId,
     /// The class.
     pub class: u8,
@@ -61,16 +62,16 @@ pub struct Row {
 /// The differences.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Comparison {
-    /// When it began.
+    /// Time of the first readings.
     pub since: Timestamp,
-    /// When it ended.
+    /// Time of the later readings.
     pub until: Timestamp,
-    /// Rows in which either counted anything.
+    /// Rows in which either side counted anything.
     pub rows: Vec<Row>,
 }
 
 impl Comparison {
-    /// Sets what was counted since `first` against each other.
+    /// Compares what both sides counted between `first` and `now`.
     pub fn new(first: &Readings, now: &Readings) -> Self {
         let containers: BTreeSet<&ContainerId> = now.theirs.keys().map(|(container, _)| container).collect();
         let keys: BTreeSet<&(ContainerId, u8)> = now.ours.keys().chain(now.theirs.keys()).collect();
@@ -92,7 +93,7 @@ impl Comparison {
             .filter(Row::has_traffic)
             .collect();
         reasons::find(&mut rows);
-        // Numbers by value, and before names.
+        // Numeric ids first, by value.
         rows.sort_by_cached_key(|row| {
             let number = row.container.as_str().parse().unwrap_or(u64::MAX);
             (number, row.container.clone(), row.class)
@@ -100,7 +101,7 @@ impl Comparison {
         Self { since: first.time, until: now.time, rows }
     }
 
-    /// Whether there is a difference that somebody should look into.
+    /// Whether there is a difference that an operator should investigate.
     pub fn has_open(&self) -> bool {
         let sides = self.rows.iter().flat_map(|row| [row.sides.incoming, row.sides.outgoing]);
         sides.filter_map(|side| side.reason).any(Reason::is_open)
@@ -115,7 +116,7 @@ impl Row {
     }
 }
 
-/// What one direction of a row grew by. What was not there at first began at zero.
+/// The growth of one direction of a row. A row that is missing from the first reading began at zero.
 fn since(key: &(ContainerId, u8), direction: Direction, (first, now): (&Readings, &Readings)) -> Side {
     let figure = |figures: &Figures| figures.get(key).map(|tallies| *tallies.of(direction));
     let less = |now: Tally, first: Tally| Tally {

@@ -1,4 +1,4 @@
-//! The output of a `vznetstat`, as it comes.
+//! Parses the output of `vznetstat`.
 
 use anyhow::{Context as _, bail, ensure};
 use traffic_common::Tally;
@@ -6,11 +6,12 @@ use traffic_model::{ByDirection, ContainerId};
 
 use crate::compare::Figures;
 
-/// Reads rows of six fields; a line that begins with `UUID` or `CTID` is the header. `place` is for messages, and
-/// `counted_as` gives the id under which we count a container.
+/// Parses rows of six fields and skips headers, which begin with `UUID` or `CTID`.
+///
+/// `place` names the input in messages. `counted_as` gives the id that we count a container under.
 ///
 /// # Errors
-/// When a line is no row, is rounded, or stands there twice; when there is no row at all.
+/// When a line is not a row, is rounded, or repeats a container and class; when there are no rows.
 pub fn read(
     text: &str,
     place: &str,
@@ -26,28 +27,28 @@ pub fn read(
         let (container, class, tallies) = row(line).with_context(place)?;
         let key = (counted_as(&container)?, class);
         let before = figures.insert(key, tallies);
-        ensure!(before.is_none(), "{}: container {container} and class {class} stand there twice", place());
+        ensure!(before.is_none(), "{}: container {container} and class {class} appear twice", place());
     }
-    ensure!(!figures.is_empty(), "{place}: there is no row of a vznetstat output");
+    ensure!(!figures.is_empty(), "{place}: no rows of vznetstat output");
     Ok(figures)
 }
 
 fn row(line: &str) -> anyhow::Result<(ContainerId, u8, ByDirection<Tally>)> {
     let fields: Vec<&str> = line.split_whitespace().collect();
     let [container, class, in_bytes, in_packets, out_bytes, out_packets] = fields[..] else {
-        bail!("a row of vznetstat has six fields, and this line has {}", fields.len());
+        bail!("a row of vznetstat has six fields, this line has {}", fields.len());
     };
     let number = |field: &str| match field.parse::<u64>() {
         Ok(number) => Ok(number),
         Err(_) if field.ends_with(['K', 'M', 'G']) => {
-            bail!("{field} is rounded: give the output of vznetstat without -r")
+            bail!("{field} is rounded; run vznetstat without -r")
         }
-        Err(_) => bail!("{field:?} is no number"),
+        Err(_) => bail!("{field:?} is not a number"),
     };
     let tallies = ByDirection {
         incoming: Tally { bytes: number(in_bytes)?, packets: number(in_packets)? },
         outgoing: Tally { bytes: number(out_bytes)?, packets: number(out_packets)? },
     };
-    let class = class.parse().with_context(|| format!("{class:?} is no class"))?;
+    let class = class.parse().with_context(|| format!("{class:?} is not a class"))?;
     Ok((ContainerId::new(container)?, class, tallies))
 }

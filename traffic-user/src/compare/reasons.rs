@@ -1,4 +1,4 @@
-//! Why two accountings differ: what is known of the other one's ways, tried in turn on each difference.
+//! Why two accountings differ: the known habits of the other one, tried in turn on each difference.
 
 use serde::Serialize;
 use traffic_common::{Direction, Tally};
@@ -6,21 +6,21 @@ use traffic_model::ContainerId;
 
 use crate::{compare::Row, vz};
 
-/// A likely reason of a difference.
+/// The likely reason of a difference.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Reason {
-    /// Our counters began at zero in between.
+    /// Our counters restarted at zero in between.
     OursBeganAnew,
-    /// Theirs did: Virtuozzo 9 loses them when a container stops.
+    /// Their counters restarted: Virtuozzo 9 loses them when a container stops.
     TheirsBeganAnew,
     /// They show no row of this container.
     ContainerNotShown,
-    /// They show the container, and not this class.
+    /// They show the container but not this class.
     ClassNotShown,
     /// The node's own traffic, which is not counted here.
     NodeNotCounted,
-    /// A container of which nothing is counted here.
+    /// A container that is not counted here.
     NotCountedHere,
     /// They count nothing in class 0.
     ClassZeroNotCounted,
@@ -28,24 +28,24 @@ pub enum Reason {
     GsoHeaders,
     /// They count the Ethernet header of each packet.
     LinkHeaders,
-    /// The container's sum over all classes is the same: the class tables differ.
+    /// The container's sum over all classes is the same, so the class tables differ.
     ClassTables,
-    /// Their classes overlap: what is in another one of ours is counted here too.
+    /// Their classes overlap: this one also includes traffic that we have in another class.
     NotExclusive,
-    /// Traffic of neighbours on the node, which they count for the sender only.
+    /// Traffic between containers of the node, which they count for the sender only.
     Neighbours,
-    /// So little that the readings were not taken at one moment.
+    /// A difference so small that the readings were taken at different moments.
     Moment,
-    /// None of these.
+    /// None of the others fits.
     Unexplained,
 }
 
 impl Reason {
-    /// In a few words, for a table.
+    /// A few words, for a table.
     pub const fn short(self) -> &'static str {
         match self {
-            Self::OursBeganAnew => "ours began anew",
-            Self::TheirsBeganAnew => "theirs began anew",
+            Self::OursBeganAnew => "ours restarted",
+            Self::TheirsBeganAnew => "theirs restarted",
             Self::ContainerNotShown => "container not shown",
             Self::ClassNotShown => "class not shown",
             Self::NodeNotCounted => "node not counted here",
@@ -55,69 +55,69 @@ impl Reason {
             Self::LinkHeaders => "link headers",
             Self::ClassTables => "class tables differ",
             Self::NotExclusive => "overlapping classes",
-            Self::Neighbours => "neighbours",
-            Self::Moment => "not at one moment",
+            Self::Neighbours => "neighbors",
+            Self::Moment => "different moments",
             Self::Unexplained => "unexplained",
         }
     }
 
-    /// In a sentence.
+    /// One sentence.
     pub const fn explanation(self) -> &'static str {
         match self {
             Self::OursBeganAnew => {
-                "our counters began at zero in between; begin the comparison anew with --restart"
+                "our counters restarted at zero in between; start the comparison over with --restart"
             }
             Self::TheirsBeganAnew => {
-                "their counters went back in between, as those of Virtuozzo 9 do when a container stops; what they \
-                 show since then stands here"
+                "their counters went back in between, as those of Virtuozzo 9 do when a container stops; the figures \
+                 are what they counted since then"
             }
             Self::ContainerNotShown => "they show no row of this container",
             Self::ClassNotShown => {
-                "they show no row of this class: it is not in their table, or -c or -4 was given"
+                "they show no row of this class: it is not in their table, or -c or -4 was used"
             }
             Self::NodeNotCounted => {
-                "the node's own traffic is not counted here unless the configuration says so"
+                "the node's own traffic is not counted here unless [node] uplinks is configured"
             }
             Self::NotCountedHere => {
-                "nothing was counted here for this container: see in `trafctl status` whether it is attached"
+                "nothing was counted here for this container; check with `trafctl status` that it is attached"
             }
             Self::ClassZeroNotCounted => "they count nothing in class 0",
             Self::GsoHeaders => {
-                "they count a super-packet as one packet: fewer packets, and the headers of all but the first \
-                 segment are missing"
+                "they count a super-packet as one packet: they show fewer packets, and they miss the headers of all \
+                 segments but the first"
             }
             Self::LinkHeaders => "they count the Ethernet header of each packet, 14 or 18 bytes",
             Self::ClassTables => {
                 "the sum over all classes is the same: the class tables or their orders differ"
             }
             Self::NotExclusive => {
-                "their classes are not exclusive: they have here what we have in another class as well"
+                "their classes overlap: this class also includes traffic that we have in another class"
             }
             Self::Neighbours => {
-                "perhaps traffic between containers of this node, which they count for the sender only: what is \
-                 missing is no more than what the others sent"
+                "possibly traffic between containers of this node, which they count for the sender only: the others \
+                 sent at least as much as is missing"
             }
-            Self::Moment => "less than half a per cent: the two were not read at one moment",
+            Self::Moment => "less than half a per cent: the two were read at different moments",
             Self::Unexplained => "none of the known reasons fits",
         }
     }
 
-    /// Whether somebody should look into it before switching over.
+    /// Whether an operator should investigate before switching over.
     pub const fn is_open(self) -> bool {
         matches!(self, Self::NotCountedHere | Self::Unexplained)
     }
 }
 
-/// More overlapping classes than this are not tried: each doubles the combinations.
+/// Most overlapping classes that are tried together: each one doubles the combinations.
 const MOST_CLASSES: usize = 10;
-/// Headers of one segment, from bare IPv4 with UDP to IPv6 in a tunnel, in bytes.
+/// Size of the headers of one segment in bytes, from plain IPv4 with UDP to IPv6 in a tunnel.
 const HEADERS: std::ops::RangeInclusive<u64> = 28..=160;
-/// With headers of at most 160 bytes on packets of 1,400, they can't be missing more than this in a thousand bytes.
+/// Headers of at most 160 bytes on packets of 1,400 bytes are at most this many thousandths.
 const MOST_HEADERS_PER_MILLE: u64 = 120;
-/// What two readings may differ by, in a thousand, when they were not taken at one moment.
+/// How far two readings of different moments may differ, in thousandths.
 const MOMENT_PER_MILLE: u64 = 5;
 
-/// Fills in the reasons that are not known yet.
+/// Fills in the reasons that are still missing.
 pub(super) fn find(rows: &mut [Row]) {
     let before = rows.to_vec();
     let all = AllRows(&before);
@@ -132,7 +132,7 @@ pub(super) fn find(rows: &mut [Row]) {
     }
 }
 
-/// All that was counted, to judge one row by.
+/// All rows, which the reason of one row depends on.
 struct AllRows<'a>(&'a [Row]);
 
 impl AllRows<'_> {
@@ -185,7 +185,7 @@ impl AllRows<'_> {
         !rows.any(|row| counted(row.sides.incoming.theirs) || counted(row.sides.outgoing.theirs))
     }
 
-    /// Each class of a container in one direction: ours and theirs.
+    /// Each class of a container in one direction: class, ours, theirs.
     fn classes(
         &self,
         container: &ContainerId,
@@ -205,8 +205,9 @@ impl AllRows<'_> {
         sum.0 > 0 && within(sum.0, sum.1, MOMENT_PER_MILLE)
     }
 
-    /// Whether they have too much by just what some of our other classes have: exactly, or as near as can be said where
-    /// the readings are of two moments or super-packets count as one.
+    /// Whether their excess is the traffic of some of our other classes.
+    ///
+    /// `exactly`, or within the tolerance for readings of different moments and for super-packets that count as one.
     fn overlaps(&self, row: &Row, direction: Direction, exactly: bool) -> bool {
         let side = row.sides.of(direction);
         let (ours, theirs) = (side.ours, side.theirs.unwrap_or_default());
@@ -225,13 +226,13 @@ impl AllRows<'_> {
             if exactly {
                 return together == theirs;
             }
-            // Of the excess: a small class must not vanish in the tolerance of a large one.
+            // Compare the excess alone: a small class must not vanish in the tolerance of a large one.
             within(together.bytes - ours.bytes, theirs.bytes - ours.bytes, MOMENT_PER_MILLE)
                 || lacks_headers(together, theirs)
         })
     }
 
-    /// Whether other containers sent at least what is missing here.
+    /// Whether other containers sent at least as much as is missing here.
     fn neighbours_sent(&self, row: &Row) -> bool {
         let side = row.sides.incoming;
         let theirs = side.theirs.unwrap_or_default();
@@ -242,12 +243,12 @@ impl AllRows<'_> {
     }
 }
 
-/// Whether two numbers differ by no more than so many in a thousand of the larger.
+/// Whether two numbers differ by at most this many thousandths of the larger one.
 fn within(a: u64, b: u64, per_mille: u64) -> bool {
     u128::from(a.abs_diff(b)) * 1000 <= u128::from(a.max(b)) * u128::from(per_mille)
 }
 
-/// Whether packets are missing, and for each of them the bytes that headers have.
+/// Whether packets are missing, each with as many bytes as headers have.
 fn lacks_headers(ours: Tally, theirs: Tally) -> bool {
     let Some(Tally { packets, bytes }) = ours.checked_sub(theirs) else { return false };
     !within(ours.packets, theirs.packets, MOMENT_PER_MILLE)
@@ -255,6 +256,7 @@ fn lacks_headers(ours: Tally, theirs: Tally) -> bool {
         && bytes.checked_div(packets).is_some_and(|each| HEADERS.contains(&each))
 }
 
+/// Whether each of their packets is larger by an Ethernet header, with or without a VLAN tag.
 fn has_link_headers(ours: Tally, theirs: Tally) -> bool {
     let Some(bytes) = theirs.bytes.checked_sub(ours.bytes) else { return false };
     within(ours.packets, theirs.packets, MOMENT_PER_MILLE)

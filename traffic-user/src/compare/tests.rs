@@ -1,4 +1,4 @@
-//! Two accountings of one pretended node: ours, and another with known ways, its output generated as theirs is.
+//! Two accountings of one simulated node: ours, and another with known habits whose output is generated.
 
 use std::fmt::Write as _;
 
@@ -25,7 +25,7 @@ fn figures(rows: &[(&str, u8, Four)]) -> Figures {
     rows.iter().map(|(container, class, four)| ((id(container), *class), tallies(*four))).collect()
 }
 
-/// As a vznetstat prints it.
+/// Rows as vznetstat prints them.
 fn printed(rows: &[(&str, u8, Four)]) -> String {
     let mut text = "UUID                                 Net.Class     Input(bytes) Input(pkts)\n".to_owned();
     for (container, class, [in_bytes, in_packets, out_bytes, out_packets]) in rows {
@@ -47,7 +47,7 @@ fn readings(time: i64, ours: Figures, theirs: Figures) -> Readings {
     Readings { time, boot_id: "boot".to_owned(), epoch: 7, ours, theirs }
 }
 
-/// What both counted since a first reading of other figures each.
+/// A comparison with first readings that differ from zero and from each other.
 fn compare(ours: &[(&str, u8, Four)], theirs: &[(&str, u8, Four)]) -> Comparison {
     let before = |rows: &[(&str, u8, Four)], by: u64| -> Figures {
         let shift = |four: Four| [four[0] + by, four[1] + by * 2, four[2] + by * 3, four[3] + by * 4];
@@ -79,19 +79,19 @@ fn reasons(comparison: &Comparison, container: &str, class: u8) -> (Option<Reaso
 }
 
 #[test]
-fn the_same_figures_have_no_difference() {
+fn equal_figures_have_no_difference() {
     let rows = [("101", 1, [1000, 10, 2000, 20]), ("101", 2, [0; 4]), ("9", 1, [5, 1, 6, 2])];
     let comparison = compare(&rows, &rows);
     let shown: Vec<_> = comparison.rows.iter().map(|row| row.container.as_str()).collect();
-    assert_eq!(shown, ["9", "101"], "rows without traffic are left out, and numbers sort as numbers");
+    assert_eq!(shown, ["9", "101"], "rows without traffic are omitted, and numbers sort as numbers");
     assert!(comparison.rows.iter().all(|row| row.sides.incoming.reason.is_none()));
     assert_eq!(comparison.rows[1].sides.outgoing.ours, Tally { packets: 20, bytes: 2000 });
     assert!(!comparison.has_open());
 }
 
 #[test]
-fn every_known_way_of_another_accounting_is_told() {
-    // 101 sends to 102 on the node, and to the world in super-packets. Class 2 lies within class 1.
+fn every_known_habit_of_another_accounting_is_recognised() {
+    // 101 sends to 102 on the node, and super-packets to the outside. Class 2 is part of class 1.
     let ours = [
         ("101", 0, [400_000, 4_000, 500_000, 5_000]),
         ("101", 1, [52_000, 1_000, 150_000_000, 100_000]),
@@ -108,12 +108,12 @@ fn every_known_way_of_another_accounting_is_told() {
     let theirs = [
         ("0", 1, [123, 4, 567, 8]),
         ("101", 0, [0; 4]),
-        // In: class 2 on top. Out: 97,778 of 100,000 packets are segments of others, 52 bytes of headers each.
+        // In: class 2 is added. Out: 97,778 of 100,000 packets are further segments, with 52 bytes of headers each.
         ("101", 1, [3_052_000, 3_000, 150_000_000 - 97_778 * 52, 2_222]),
         ("101", 2, [3_000_000, 2_000, 0, 0]),
         // 5,900 packets came from 101.
         ("102", 1, [150_000, 100, 60_000, 1_100]),
-        // The two classes the other way round.
+        // The two classes swapped.
         ("104", 1, [300_000, 3_000, 200_000, 2_000]),
         ("104", 2, [100_000, 1_000, 0, 0]),
         ("105", 1, [10_000, 100, 0, 0]),
@@ -143,7 +143,17 @@ fn every_known_way_of_another_accounting_is_told() {
 }
 
 #[test]
-fn counters_that_went_back_or_over_are_told() {
+fn the_first_call_prints_where_the_readings_are_stored() {
+    let first = readings(0, figures(&[("101", 1, [1, 2, 3, 4])]), Figures::new());
+    let path = std::path::Path::new("/var/lib/trafctl/compare.json");
+    assert_snapshot!("stored_table", render::compare::stored_table(path));
+    assert_snapshot!("stored_json", render::compare::stored_json(path, &first).unwrap());
+    let header = render::compare::csv(&Comparison::new(&first, &first)).unwrap();
+    assert_eq!(render::compare::stored_csv().unwrap(), header);
+}
+
+#[test]
+fn counters_that_restarted_or_wrapped_are_recognised() {
     let first = readings(
         0,
         figures(&[("101", 1, [500, 5, 900, 9]), ("102", 1, [10, 1, 10, 1])]),
@@ -156,7 +166,7 @@ fn counters_that_went_back_or_over_are_told() {
     );
     let comparison = Comparison::new(&first, &now);
     let row = comparison.rows.iter().find(|row| row.container.as_str() == "101").unwrap();
-    // Their packets passed 2^32, and are ten more.
+    // Their packet counter passed 2^32 and grew by ten.
     assert_eq!(row.sides.incoming.theirs, Some(Tally { packets: 10, bytes: 1_000 }));
     assert_eq!(row.sides.incoming.reason, None);
     assert_eq!(row.sides.outgoing.theirs, Some(Tally { packets: 1, bytes: 40 }));
@@ -165,7 +175,7 @@ fn counters_that_went_back_or_over_are_told() {
 }
 
 #[test]
-fn missing_neighbours_are_no_more_than_what_others_sent() {
+fn neighbors_explain_no_more_than_what_others_sent() {
     let ours = [("101", 1, [50_000, 50, 0, 0]), ("102", 1, [0, 0, 40_000, 40])];
     let theirs = [("101", 1, [0; 4]), ("102", 1, [0, 0, 40_000, 40])];
     assert_eq!(reasons(&compare(&ours, &theirs), "101", 1).0, Some(Reason::Unexplained));
@@ -175,26 +185,26 @@ fn missing_neighbours_are_no_more_than_what_others_sent() {
 }
 
 #[test]
-fn what_is_no_output_of_theirs_is_named_by_line() {
+fn a_line_that_is_not_output_of_vznetstat_is_named() {
     let fails = |text: &str| format!("{:#}", read(text, "f", |id| Ok(id.clone())).unwrap_err());
     let row = "101  1  1 2 3 4\n";
-    assert_eq!(fails(""), "f: there is no row of a vznetstat output");
+    assert_eq!(fails(""), "f: no rows of vznetstat output");
     assert_eq!(
         fails(&format!("UUID Net.Class\n\n{row}oops\n")),
-        "f:4: a row of vznetstat has six fields, and this line has 1"
+        "f:4: a row of vznetstat has six fields, this line has 1"
     );
-    assert_eq!(fails("101 1 5M 2 3 4"), "f:1: 5M is rounded: give the output of vznetstat without -r");
-    assert_eq!(fails("101 1 5 -2 3 4"), "f:1: \"-2\" is no number");
-    assert!(fails("101 256 5 2 3 4").starts_with("f:1: \"256\" is no class"));
-    assert_eq!(fails(&format!("{row}{row}")), "f:2: container 101 and class 1 stand there twice");
-    // Virtuozzo's older header and id in braces.
+    assert_eq!(fails("101 1 5M 2 3 4"), "f:1: 5M is rounded; run vznetstat without -r");
+    assert_eq!(fails("101 1 5 -2 3 4"), "f:1: \"-2\" is not a number");
+    assert!(fails("101 256 5 2 3 4").starts_with("f:1: \"256\" is not a class"));
+    assert_eq!(fails(&format!("{row}{row}")), "f:2: container 101 and class 1 appear twice");
+    // The header of older Virtuozzo, and an id in braces.
     let text = "CTID    Net.Class     Input(bytes)\n{6D1E1C39-63E6-4A2B-8EF4-1B7A1D2F3C4D} 01 1 2 3 4\n";
     let read = read(text, "f", |id| Ok(id.clone())).unwrap();
     assert_eq!(read, figures(&[("6d1e1c39-63e6-4a2b-8ef4-1b7a1d2f3c4d", 1, [1, 2, 3, 4])]));
 }
 
 #[test]
-fn the_first_reading_is_kept() {
+fn the_first_readings_are_stored() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("compare.json");
     assert_eq!(baseline::read(&path).unwrap(), None);
@@ -209,16 +219,16 @@ fn the_first_reading_is_kept() {
     ] {
         std::fs::write(&path, text).unwrap();
         let error = format!("{:#}", baseline::read(&path).unwrap_err());
-        assert!(error.contains("begin anew with --restart"), "{error}");
+        assert!(error.contains("start over with --restart"), "{error}");
     }
 }
 
 proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
 
-    /// A flow of full segments, counted in buffers of several, is nothing but missing headers.
+    /// A flow of full segments that is counted in buffers of several segments only lacks headers.
     #[test]
-    fn super_packets_are_told_whatever_their_size(
+    fn super_packets_of_any_size_are_recognised(
         buffers in 1_u64..100_000,
         segments in 2_u64..45,
         payload in 500_u64..9000,
@@ -234,13 +244,13 @@ proptest! {
         prop_assert_eq!(reasons(&comparison, "101", 1), (None, Some(Reason::GsoHeaders)));
     }
 
-    /// Whatever other classes count here as well, alone or together.
+    /// Any combination of other classes that is included in one class.
     #[test]
-    fn overlapping_classes_are_told(
+    fn overlapping_classes_are_recognised(
         mut classes in prop::collection::vec((1_u64..1 << 40, 1_u64..1 << 20), 2..6),
         chosen in 1_u32..32,
     ) {
-        // A class has at least a byte a packet.
+        // A packet has at least 28 bytes.
         for (bytes, packets) in &mut classes {
             *bytes += *packets * 28;
         }
@@ -260,13 +270,13 @@ proptest! {
         prop_assume!(added);
         let comparison = compare(&ours, &theirs);
         let reason = reasons(&comparison, "101", 1).0;
-        // One header of 14 or 18 bytes a packet may happen to be what another class has.
+        // 14 or 18 bytes per packet may coincide with the traffic of another class.
         prop_assert!(matches!(reason, Some(Reason::NotExclusive | Reason::LinkHeaders)), "{:?}", reason);
         prop_assert!(!comparison.has_open());
     }
 
     #[test]
-    fn nothing_makes_reading_panic(text in "([0-9a-fKMG{}. \t-]{0,20}\n?){0,12}") {
+    fn no_input_makes_the_parser_panic(text in "([0-9a-fKMG{}. \t-]{0,20}\n?){0,12}") {
         let _ = read(&text, "f", |id| Ok(id.clone()));
     }
 }

@@ -1,16 +1,43 @@
-//! A [`Comparison`] as `trafctl compare` shows it.
+//! What `trafctl compare` prints: a [`Comparison`], or where the first readings were stored.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, path::Path};
 
 use serde::Serialize;
 use traffic_common::Tally;
 
 use crate::{
-    compare::{Comparison, Reason, Row, Side},
-    render::{columns, seconds},
+    compare::{Comparison, Readings, Reason, Row, Side},
+    render::{columns, json, seconds},
 };
 
-/// The table people read, with what its reasons mean.
+/// Text for people after the first call: the readings are stored, and there is nothing to compare yet.
+pub fn stored_table(baseline: &Path) -> String {
+    format!("first readings stored in {}; the next call shows the differences\n", baseline.display())
+}
+
+/// The same as a document: a span of no length without rows, and the file.
+///
+/// # Errors
+/// When serialisation fails, for which there is no known cause.
+pub fn stored_json(baseline: &Path, first: &Readings) -> anyhow::Result<String> {
+    let (since, until) = (seconds(first.time), seconds(first.time));
+    json::document(&Document {
+        since,
+        until,
+        baseline: Some(baseline.display().to_string()),
+        rows: Vec::new(),
+    })
+}
+
+/// The same as CSV: the header without rows.
+///
+/// # Errors
+/// When serialisation fails, for which there is no known cause.
+pub fn stored_csv() -> anyhow::Result<String> {
+    sheet(&[])
+}
+
+/// The table for people, with an explanation of each reason in it.
 pub fn table(comparison: &Comparison) -> String {
     let header = [
         "CONTAINER",
@@ -30,7 +57,7 @@ pub fn table(comparison: &Comparison) -> String {
     let lines: Vec<Vec<String>> = comparison.rows.iter().map(line).collect();
     let mut text = format!("counted from {} to {}\n\n", seconds(comparison.since), seconds(comparison.until));
     if lines.is_empty() {
-        return text + "neither counted anything\n";
+        return text + "neither side counted anything\n";
     }
     text += &columns(&header.map(str::to_owned), &(2..12), &lines);
     let reasons: BTreeSet<Reason> = comparison
@@ -40,7 +67,7 @@ pub fn table(comparison: &Comparison) -> String {
         .flatten()
         .collect();
     if reasons.is_empty() {
-        return text + "\nno difference\n";
+        return text + "\nno differences\n";
     }
     text.push('\n');
     for reason in reasons {
@@ -80,7 +107,7 @@ fn line(row: &Row) -> Vec<String> {
     line
 }
 
-/// Their bytes against ours in per cent, cut off after two decimals.
+/// The difference of their bytes from ours in per cent, truncated to two decimals.
 fn difference(side: &Side) -> String {
     let (ours, theirs) = match side.theirs {
         Some(theirs) if theirs.bytes != side.ours.bytes => {
@@ -99,25 +126,28 @@ fn difference(side: &Side) -> String {
 /// One document.
 ///
 /// # Errors
-/// When serialisation fails, which it has no cause to.
+/// When serialisation fails, for which there is no known cause.
 pub fn json(comparison: &Comparison) -> anyhow::Result<String> {
-    let document = Document {
-        version: 1,
+    json::document(&Document {
         since: seconds(comparison.since),
         until: seconds(comparison.until),
+        baseline: None,
         rows: comparison.rows.iter().map(Flat::from).collect(),
-    };
-    Ok(serde_json::to_string_pretty(&document)? + "\n")
+    })
 }
 
 /// The rows, with a header.
 ///
 /// # Errors
-/// When serialisation fails, which it has no cause to.
+/// When serialisation fails, for which there is no known cause.
 pub fn csv(comparison: &Comparison) -> anyhow::Result<String> {
+    sheet(&comparison.rows)
+}
+
+fn sheet(rows: &[Row]) -> anyhow::Result<String> {
     let mut writer = csv::WriterBuilder::new().has_headers(false).from_writer(Vec::new());
     writer.write_record(FIELDS)?;
-    for row in &comparison.rows {
+    for row in rows {
         writer.serialize(Flat::from(row))?;
     }
     Ok(String::from_utf8(writer.into_inner()?)?)
@@ -125,13 +155,15 @@ pub fn csv(comparison: &Comparison) -> anyhow::Result<String> {
 
 #[derive(Debug, Serialize)]
 struct Document<'a> {
-    version: u32,
     since: String,
     until: String,
+    /// Where the first readings were just stored; absent in a comparison.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    baseline: Option<String>,
     rows: Vec<Flat<'a>>,
 }
 
-/// The fields of [`Flat`], for the header of a sheet without rows too.
+/// The fields of [`Flat`]: the header of a sheet, with or without rows.
 const FIELDS: [&str; 12] = [
     "container",
     "class",
@@ -147,7 +179,7 @@ const FIELDS: [&str; 12] = [
     "out_reason",
 ];
 
-/// A row; what they do not show is null.
+/// A row; a figure that they do not show is null.
 #[derive(Debug, Serialize)]
 struct Flat<'a> {
     container: &'a str,

@@ -1,23 +1,23 @@
-//! A [`Snapshot`] as `trafctl dump` shows it.
+//! A [`Snapshot`] as `trafctl dump` and the API print it.
 
 use serde::Serialize;
 use traffic_common::Tally;
 use traffic_model::{ByDirection, ContainerId, Snapshot, Wanted, units::format_bytes};
 
-use crate::render::{Amounts, finish, plain_table, seconds};
+use crate::render::{Amounts, finish, json, plain_table, seconds};
 
-/// What of a snapshot is wanted.
+/// Which part of a snapshot to print.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Filter {
-    /// Class counters.
+    /// Which class counters.
     pub wanted: Wanted,
-    /// Counters that are zero too.
+    /// Whether to include counters that are zero.
     pub zeros: bool,
 }
 
 impl Filter {
-    /// Drops what is not wanted. Faults and interfaces know no class and no family; with a container named, only its
-    /// interfaces stay.
+    /// Removes what is not wanted. Faults and interfaces have neither class nor family; if containers are named, only their
+    /// interfaces remain.
     pub fn apply(&self, mut snapshot: Snapshot) -> Snapshot {
         snapshot.counters.retain(|counter| {
             self.wanted.takes(counter)
@@ -38,11 +38,11 @@ impl Filter {
 pub struct Look {
     /// Bytes in KiB, MiB and so on.
     pub human: bool,
-    /// Say that the class counters are those since their marks.
+    /// State that the class counters are those since the last reset.
     pub since_mark: bool,
 }
 
-/// The tables people read.
+/// The tables for people.
 pub fn table(snapshot: &Snapshot, look: Look) -> String {
     let amounts = |tally: &ByDirection<Tally>| {
         [tally.incoming, tally.outgoing]
@@ -60,7 +60,7 @@ pub fn table(snapshot: &Snapshot, look: Look) -> String {
     );
 
     if look.since_mark {
-        text += "classes since their marks, where `vztactl` has set one; all else since it is counted\n\n";
+        text += "classes since their last `vztactl` reset, everything else since counting began\n\n";
     }
     let mut classes = plain_table(
         &["CONTAINER", "CLASS", "FAMILY", "IN BYTES", "IN PACKETS", "OUT BYTES", "OUT PACKETS"],
@@ -109,23 +109,23 @@ pub fn table(snapshot: &Snapshot, look: Look) -> String {
 /// One document, indented.
 ///
 /// # Errors
-/// When serialisation fails, which it has no cause to.
+/// When serialisation fails, for which there is no known cause.
 pub fn json(snapshot: &Snapshot) -> anyhow::Result<String> {
-    Ok(serde_json::to_string_pretty(&Document::from(snapshot))? + "\n")
+    json::document(&Document::from(snapshot))
 }
 
-/// One document on one line, for a stream of them.
+/// One document on one line, for a sequence of documents.
 ///
 /// # Errors
-/// When serialisation fails, which it has no cause to.
+/// When serialisation fails, for which there is no known cause.
 pub fn json_line(snapshot: &Snapshot) -> anyhow::Result<String> {
-    Ok(serde_json::to_string(&Document::from(snapshot))? + "\n")
+    json::line(&Document::from(snapshot))
 }
 
 /// The class counters as CSV with a header.
 ///
 /// # Errors
-/// When serialisation fails, which it has no cause to.
+/// When serialisation fails, for which there is no known cause.
 pub fn csv(snapshot: &Snapshot) -> anyhow::Result<String> {
     let mut writer = csv::Writer::from_writer(Vec::new());
     for counter in Document::from(snapshot).counters {
@@ -147,10 +147,9 @@ pub fn csv(snapshot: &Snapshot) -> anyhow::Result<String> {
     Ok(String::from_utf8(writer.into_inner()?)?)
 }
 
-/// The JSON document; its names never change within a version.
+/// The JSON document.
 #[derive(Debug, Serialize)]
 struct Document<'a> {
-    version: u32,
     node: &'a str,
     time: String,
     basis: &'static str,
@@ -161,7 +160,7 @@ struct Document<'a> {
     former_owners: FormerOwners,
 }
 
-/// What was counted for those whose slots went to others: passed is classes and faults here too.
+/// Totals of former owners, whose slots went to others. Here too, passed = classes + faults.
 #[derive(Debug, Serialize)]
 struct FormerOwners {
     passed: Amounts,
@@ -197,7 +196,7 @@ struct Counter<'a> {
     in_packets: u64,
     out_bytes: u64,
     out_packets: u64,
-    /// Tells the lives of an id that was retired and given away again.
+    /// Distinguishes the owners of an id that was retired and reused.
     generation: u32,
 }
 
@@ -238,7 +237,6 @@ struct Interface<'a> {
 impl<'a> From<&'a Snapshot> for Document<'a> {
     fn from(snapshot: &'a Snapshot) -> Self {
         Self {
-            version: 1,
             node: &snapshot.node,
             time: snapshot.time.to_string(),
             basis: "l3-wire",
@@ -304,5 +302,82 @@ impl<'a> From<&'a traffic_model::InterfaceCounter> for Interface<'a> {
             out_unseen_skbs: outgoing.missed_skbs,
             out_unseen_skb_bytes: outgoing.missed_skb_bytes,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use insta::assert_snapshot;
+    use traffic_common::{Family, Fault};
+    use traffic_model::{FaultCounter, sample};
+
+    use super::*;
+
+    /// The sample with a fault, and with another value in every field of an interface.
+    fn snapshot() -> Snapshot {
+        let mut snapshot = sample::snapshot();
+        let tally = |packets| Tally { packets, bytes: packets * 100 };
+        let both = ByDirection { incoming: tally(5), outgoing: tally(7) };
+        let fault = |interface: &str| FaultCounter {
+            interface: interface.to_owned(),
+            generation: 1,
+            fault: Fault::NotIp,
+            tally: both,
+        };
+        snapshot.faults = vec![fault("venet0"), fault("veth101.0")];
+        for (at, interface) in (1..).zip(&mut snapshot.interfaces) {
+            let passed = |start: u64| traffic_model::PassedCounter {
+                wire: tally(start),
+                skbs: start + 1,
+                skb_bytes: start + 2,
+                estimated: tally(start + 3),
+                missed_skbs: start + 4,
+                missed_skb_bytes: start + 5,
+            };
+            interface.passed = ByDirection { incoming: passed(at * 10), outgoing: passed(at * 1000) };
+        }
+        snapshot
+    }
+
+    #[test]
+    fn every_format_of_a_dump() {
+        let shown = Filter::default().apply(snapshot());
+        assert_snapshot!("table", table(&shown, Look::default()));
+        assert_snapshot!("table_human", table(&shown, Look { human: true, since_mark: true }));
+        assert_snapshot!("json", json(&shown).unwrap());
+        assert_snapshot!("csv", csv(&shown).unwrap());
+        let line = json_line(&shown).unwrap();
+        assert_eq!(line.matches('\n').count(), 1);
+        let [one, other]: [serde_json::Value; 2] =
+            [&line, &json(&shown).unwrap()].map(|text| serde_json::from_str(text).unwrap());
+        assert_eq!(one, other);
+    }
+
+    #[test]
+    fn a_filter_selects_counters_and_the_interfaces_of_its_containers() {
+        let filter = Filter {
+            wanted: Wanted {
+                family: Some(Family::Ipv6),
+                containers: vec![ContainerId::new("101").unwrap()],
+                classes: vec![0, 1],
+            },
+            zeros: false,
+        };
+        let shown = filter.apply(snapshot());
+        let rows: Vec<_> = shown.counters.iter().map(|row| (row.class, row.family)).collect();
+        assert_eq!(rows, [(1, Family::Ipv6)], "class 0 is zero in this family");
+        let rows = Filter { zeros: true, ..filter }.apply(snapshot()).counters.len();
+        assert_eq!(rows, 2);
+        let names: Vec<_> = shown.interfaces.iter().map(|row| row.interface.as_str()).collect();
+        assert_eq!(names, ["veth101.0"]);
+        assert_eq!(shown.faults.len(), 1);
+    }
+
+    #[test]
+    fn a_sheet_without_rows_has_its_header() {
+        let mut empty = snapshot();
+        let header = csv(&empty).unwrap().lines().next().map(str::to_owned);
+        empty.counters.clear();
+        assert_eq!(csv(&empty).unwrap().lines().next().map(str::to_owned), header);
     }
 }

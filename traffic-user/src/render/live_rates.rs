@@ -1,23 +1,23 @@
-//! A [`LiveRates`] as `trafctl top` shows it.
+//! A [`LiveRates`] as `trafctl top` prints it.
 
 use serde::Serialize;
 use traffic_common::Tally;
 use traffic_model::{ByDirection, live_rates::LiveRates};
 
-use crate::render::{Amounts, finish, plain_table, seconds};
+use crate::render::{Amounts, finish, json, plain_table, seconds};
 
-/// The table people read, of no more lines than there is room for.
-pub fn table(throughput: &LiveRates, by_class: bool, room: Option<usize>) -> String {
-    let rates = |passed: &ByDirection<Tally>| {
+/// The table for people, cut to the lines that fit on the screen.
+pub fn table(rates: &LiveRates, by_class: bool, room: Option<usize>) -> String {
+    let cells = |passed: &ByDirection<Tally>| {
         [passed.incoming, passed.outgoing]
-            .map(|one| [bits(one.bytes, throughput.seconds), whole(one.packets, throughput.seconds)])
+            .map(|one| [bits(one.bytes, rates.seconds), packets_per_second(one.packets, rates.seconds)])
             .concat()
     };
     let head = format!(
         "node {}  {}  over {:.2} s  layer 3, as on the wire\n\n",
-        throughput.node,
-        seconds(throughput.time),
-        throughput.seconds
+        rates.node,
+        seconds(rates.time),
+        rates.seconds
     );
     let mut header = vec!["CONTAINER"];
     header.extend(by_class.then_some("CLASS"));
@@ -27,20 +27,20 @@ pub fn table(throughput: &LiveRates, by_class: bool, room: Option<usize>) -> Str
     let line = |name: String, class: Option<u8>, passed: &ByDirection<Tally>| {
         let mut line = vec![name];
         line.extend(by_class.then(|| class.map_or_else(String::new, |class| class.to_string())));
-        line.extend(rates(passed));
+        line.extend(cells(passed));
         line
     };
-    // Above the rows: two lines of the head, the columns' names and the two sums; below, the end of the screen.
+    // Above the rows: two lines of the head, the header and the two sums. Below: the last line of the screen.
     let shown = room.map_or(usize::MAX, |lines| lines.saturating_sub(6).max(1));
-    table.add_row(line("(all)".to_owned(), None, &throughput.classes));
-    table.add_row(line("(no class)".to_owned(), None, &throughput.faults));
-    for row in throughput.rows.iter().take(shown) {
+    table.add_row(line("(all)".to_owned(), None, &rates.classes));
+    table.add_row(line("(no class)".to_owned(), None, &rates.faults));
+    for row in rates.rows.iter().take(shown) {
         table.add_row(line(row.container.to_string(), row.class, &row.passed));
     }
     head + finish(&table).trim_end() + "\n"
 }
 
-/// A rate for people, in powers of 1000 as rates are.
+/// A rate for people. Rates use powers of 1000.
 fn bits(bytes: u64, seconds: f64) -> String {
     const UNITS: [&str; 5] = ["bit/s", "kbit/s", "Mbit/s", "Gbit/s", "Tbit/s"];
     #[expect(clippy::cast_precision_loss, reason = "three digits are shown")]
@@ -61,24 +61,23 @@ fn bits(bytes: u64, seconds: f64) -> String {
     format!("{value:.decimals$} {}", UNITS[unit])
 }
 
-fn whole(packets: u64, seconds: f64) -> String {
-    #[expect(clippy::cast_precision_loss, reason = "it is shown without decimals")]
+fn packets_per_second(packets: u64, seconds: f64) -> String {
+    #[expect(clippy::cast_precision_loss, reason = "no decimals are shown")]
     let rate = packets as f64 / seconds.max(f64::MIN_POSITIVE);
     format!("{rate:.0}")
 }
 
-/// One document on one line, for a stream of them: what passed, and in how many seconds.
+/// One document on one line, for a sequence of documents: what passed, and in how many seconds.
 ///
 /// # Errors
-/// When serialisation fails, which it has no cause to.
-pub fn json_line(throughput: &LiveRates) -> anyhow::Result<String> {
-    Ok(serde_json::to_string(&Document::from(throughput))? + "\n")
+/// When serialisation fails, for which there is no known cause.
+pub fn json_line(rates: &LiveRates) -> anyhow::Result<String> {
+    json::line(&Document::from(rates))
 }
 
-/// The JSON document; its names never change within a version.
+/// The JSON document.
 #[derive(Debug, Serialize)]
 struct Document<'a> {
-    version: u32,
     node: &'a str,
     time: String,
     seconds: f64,
@@ -98,21 +97,20 @@ struct Row<'a> {
 }
 
 impl<'a> From<&'a LiveRates> for Document<'a> {
-    fn from(throughput: &'a LiveRates) -> Self {
+    fn from(rates: &'a LiveRates) -> Self {
         let row = |row: &'a traffic_model::live_rates::Row| Row {
             container: row.container.as_str(),
             class: row.class,
             passed: (&row.passed).into(),
         };
         Self {
-            version: 1,
-            node: &throughput.node,
-            time: throughput.time.to_string(),
-            seconds: throughput.seconds,
+            node: &rates.node,
+            time: rates.time.to_string(),
+            seconds: rates.seconds,
             basis: "l3-wire",
-            rows: throughput.rows.iter().map(row).collect(),
-            all: (&throughput.classes).into(),
-            no_class: (&throughput.faults).into(),
+            rows: rates.rows.iter().map(row).collect(),
+            all: (&rates.classes).into(),
+            no_class: (&rates.faults).into(),
         }
     }
 }
@@ -161,14 +159,14 @@ mod tests {
     }
 
     #[test]
-    fn no_more_lines_than_there_is_room_for() {
+    fn the_table_is_cut_to_the_screen() {
         for (room, lines) in [(Some(24), 7), (Some(7), 6), (Some(1), 6), (None, 7)] {
             assert_eq!(table(&sample(), false, room).lines().count(), lines, "{room:?}");
         }
     }
 
     #[test]
-    fn rates_for_people() {
+    fn rates_have_three_digits() {
         let shown = [0, 1, 124, 125, 12_499, 125_000_000, u64::MAX].map(|bytes| bits(bytes, 1.0));
         assert_eq!(
             shown,
@@ -177,12 +175,13 @@ mod tests {
     }
 
     #[test]
-    fn a_document_a_line() {
+    fn one_document_per_line() {
         let line = json_line(&sample()).unwrap();
         assert_eq!(line.matches('\n').count(), 1);
         let value: serde_json::Value = serde_json::from_str(&line).unwrap();
         assert_eq!(value["rows"][1]["out_packets"], 14);
         assert_eq!(value["no_class"]["in_bytes"], 28);
         assert_eq!(value["seconds"], 2.0);
+        insta::assert_snapshot!("json", serde_json::to_string_pretty(&value).unwrap());
     }
 }

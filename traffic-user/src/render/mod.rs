@@ -1,5 +1,6 @@
-//! Results as text: tables for people, JSON and CSV for programs. Knows neither kernel nor ledger.
+//! Formats results: tables for people, JSON and CSV for programs. One file per command; no access to kernel or files.
 
+pub mod attach;
 pub mod compare;
 pub mod dump;
 pub mod json;
@@ -15,7 +16,7 @@ use serde::Serialize;
 use traffic_common::Tally;
 use traffic_model::ByDirection;
 
-/// A table as all commands show them: no lines, numbers to the right.
+/// A table as all commands print it: without borders, numbers aligned to the right.
 fn plain_table<T: AsRef<str>>(header: &[T], numbers: &Range<usize>) -> Table {
     let mut table = Table::new();
     table
@@ -31,14 +32,14 @@ fn plain_table<T: AsRef<str>>(header: &[T], numbers: &Range<usize>) -> Table {
     table
 }
 
-/// A table without blanks at the ends of its lines.
+/// The text of a table, without blanks at the ends of lines.
 fn finish(table: &Table) -> String {
     let mut text: String = table.lines().map(|line| line.trim_end().to_owned() + "\n").collect();
     text.push('\n');
     text
 }
 
-/// A table of texts.
+/// A table of text columns.
 pub fn rows(header: &[&str], rows: impl Iterator<Item = Vec<String>>) -> String {
     let mut table = plain_table(header, &(0..0));
     for row in rows {
@@ -47,7 +48,7 @@ pub fn rows(header: &[&str], rows: impl Iterator<Item = Vec<String>>) -> String 
     finish(&table).trim_end().to_owned() + "\n"
 }
 
-/// A table of which some columns are numbers.
+/// A table in which the columns of the range `numbers` are numbers.
 pub fn columns(header: &[String], numbers: &Range<usize>, lines: &[Vec<String>]) -> String {
     let mut table = plain_table(header, numbers);
     for line in lines {
@@ -56,12 +57,12 @@ pub fn columns(header: &[String], numbers: &Range<usize>, lines: &[Vec<String>])
     finish(&table).trim_end().to_owned() + "\n"
 }
 
-/// To the second, in UTC.
+/// A time in UTC, truncated to seconds.
 fn seconds(time: Timestamp) -> String {
     Timestamp::from_second(time.as_second()).unwrap_or(time).to_string()
 }
 
-/// Both directions in a JSON document.
+/// Both directions, as fields of a JSON document.
 #[derive(Debug, Serialize)]
 struct Amounts {
     in_bytes: u64,
