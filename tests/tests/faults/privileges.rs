@@ -137,11 +137,11 @@ fn another_trafctl_on_a_hook_is_told_as_far_as_privilege_allows() -> Result<()> 
     };
     let (full, _) = status("bpf,net_admin,perfmon,sys_admin")?;
     assert_eq!(full["attachments"][0]["in"]["ours"], 2, "{full:#}");
-    ensure!(full["problems"].to_string().contains("2 trafctl programs hang on one hook"), "{full:#}");
+    ensure!(full["problems"].to_string().contains("2 trafctl programs are attached to one hook"), "{full:#}");
     let (less, told) = status(SERVICE)?;
     assert_eq!(less["attachments"][0]["in"]["ours"], 1, "{less:#}");
     ensure!(less["problems"].to_string().contains("runs before trafctl"), "{less:#}");
-    ensure!(told.contains("can't be read without CAP_SYS_ADMIN"), "{told}");
+    ensure!(told.contains("cannot be read without CAP_SYS_ADMIN"), "{told}");
     lab.run_ok(&["detach", "--purge", "--bpffs", second_dir])?;
     is_well(&lab)
 }

@@ -230,6 +230,61 @@ fn an_unknown_container_is_an_error_and_an_idle_one_is_not() -> Result<()> {
     Ok(())
 }
 
+#[test]
+fn attach_prints_what_changed_and_detach_what_it_removed() -> Result<()> {
+    let lab = node("results")?;
+    let _pair = pair(&lab)?;
+    let first = trafctl(&lab, &["attach"])?;
+    let text = String::from_utf8(first.stdout)?;
+    ensure!(text.starts_with("program loaded, counters created\nINTERFACE  CONTAINER  CHANGE\n"), "{text}");
+    ensure!(text.contains("\nveth102.0  102        attached\n"), "{text}");
+    // In a cron job, every line would be a mail.
+    let again = trafctl(&lab, &["attach"])?;
+    ensure!(again.status.success() && again.stdout.is_empty() && again.stderr.is_empty(), "{again:?}");
+    let document = lab.run_json(&["attach", "veth101.0", "--format", "json"])?;
+    assert_eq!(document["version"], 1);
+    assert_eq!(document["program"], "found");
+    let interface = serde_json::json!({ "interface": "veth101.0", "container": "101", "change": "kept" });
+    assert_eq!(document["interfaces"], serde_json::json!([interface]));
+
+    assert_eq!(lab.run_ok(&["detach", "veth101.0"])?, "veth101.0: detached, counters kept\n");
+    let document = lab.run_json(&["detach", "--purge", "--format", "json"])?;
+    assert_eq!(document["detached"], serde_json::json!(["veth102.0"]));
+    assert_eq!(document["purged"]["containers"], 2);
+    assert_eq!(document["version"], 1);
+    Ok(())
+}
+
+#[test]
+fn status_counts_owned_slots_and_compares_the_class_file_with_the_table() -> Result<()> {
+    let lab = node("status")?;
+    let _pair = pair(&lab)?;
+    lab.run_ok(&["attach"])?;
+    let status = || lab.run_json(&["status", "--format", "json"]);
+    let first = status()?;
+    for (at, table) in ["containers", "interfaces"].iter().enumerate() {
+        assert_eq!(first["tables"][at]["table"], *table);
+        assert_eq!(first["tables"][at]["used"], 2, "{first:#}");
+    }
+    assert_eq!(first["version"], 1);
+    let difference = || anyhow::Ok(status()?["class_table"]["difference"].clone());
+    assert_eq!(difference()?, Value::Null);
+    ensure!(!lab.run_ok(&["status"])?.contains("table in force"));
+
+    let other = lab.write("other", "1 0.0.0.0/0\n")?;
+    lab.run_ok(&["classes", "load", other.to_str().context("a path")?])?;
+    let other = std::fs::canonicalize(other)?;
+    assert_eq!(difference()?["loaded_from"], Value::from(other.to_str()));
+    let sentence = format!("the class table in force was loaded from {}, not from ", other.display());
+    ensure!(lab.run_ok(&["status"])?.contains(&sentence));
+    lab.write("classes", "1 nonsense\n")?;
+    ensure!(difference()?["refused"].is_string(), "{}", difference()?);
+    lab.write("classes", crate::node::CLASSES)?;
+    lab.run_ok(&["classes", "load"])?;
+    assert_eq!(difference()?, Value::Null);
+    Ok(())
+}
+
 /// Traffic of two containers, both families, classes 1 and 2.
 fn mixed(lab: &Lab) -> Result<(Container, Container, [UdpCount; 3])> {
     let (mut a, mut b) = pair(lab)?;

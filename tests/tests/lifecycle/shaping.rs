@@ -112,7 +112,7 @@ fn switched_by_attach(name: &str, keys: &str) -> Result<()> {
     configure(&lab, keys, true)?;
     let problems = problems(&lab)?;
     ensure!(
-        problems.len() == 1 && problems[0].starts_with("the shaping mark is on by the configuration"),
+        problems.len() == 1 && problems[0].starts_with("the configuration turns the shaping mark on"),
         "{problems:?}"
     );
     lab.run_ok(&["attach"])?;

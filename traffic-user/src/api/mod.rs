@@ -28,7 +28,8 @@ use traffic_model::Snapshot;
 
 use crate::{
     api::drain_health::{DrainHealth, Drains},
-    render::{dump, status},
+    node::status::Unaccounted,
+    render::dump,
 };
 
 pub use self::listen::{Bound, SocketFile, bind_to};
@@ -128,7 +129,7 @@ struct Health<'a> {
     trafctl_version: &'static str,
     class_table_hash: String,
     /// Passed less classes less faults.
-    unaccounted: status::Unaccounted,
+    unaccounted: Unaccounted,
     /// `null` where no ledger is kept.
     ledger: Option<LedgerHealth>,
 }
@@ -149,7 +150,7 @@ impl<'a> Health<'a> {
             time: snapshot.time.to_string(),
             trafctl_version: env!("CARGO_PKG_VERSION"),
             class_table_hash: snapshot.class_table.hash_hex(),
-            unaccounted: status::unaccounted(&snapshot.balance()),
+            unaccounted: Unaccounted::from(&snapshot.balance()),
             ledger: drains.map(|drains| LedgerHealth {
                 last_drain: drains.last_success.map(|time| time.to_string()),
                 drain_failures: drains.failures,

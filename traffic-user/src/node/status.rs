@@ -1,0 +1,343 @@
+//! What is attached, what is missing, how full the tables are, and what is wrong: the data of `trafctl status`.
+//!
+//! Reads the kernel and the files and changes nothing. `render/status` prints the result; its types are in `report`.
+
+mod report;
+
+use std::path::Path;
+
+use traffic_common::{Direction, LAYOUT_VERSION, MARK_CLASSES, Meta, UNKNOWN_INTERFACE_SLOT, slot_state};
+use traffic_model::{ContainerId, hex, skb_mark};
+
+use crate::{
+    class_source,
+    config::Config,
+    kernel::{
+        attach::{self, AttachKind, AttachedProgram},
+        counters,
+        entries::CountedIn,
+        load,
+        maps::{self, Maps},
+        records,
+        registry::Registry,
+        tables,
+    },
+    net::interface::NetInterface,
+    node::{Host, MORE_ADDRESSES, slot_reclaim::Occupancy},
+    ownership::interface_rules::Role,
+    time,
+};
+
+pub use report::{
+    Attachment, ClassTable, FaultRow, Hook, MapMemory, NotWatched, Program, ShapingMark, Status,
+    TableDifference, TableUse, Unaccounted, Unmarked,
+};
+
+/// Gathers the state of the node.
+///
+/// # Errors
+/// When a map, the list of interfaces or a hook cannot be read.
+pub async fn gather(host: &Host, state_dir: &Path, maps: &Maps) -> anyhow::Result<Status> {
+    let meta = maps.meta.get(0)?;
+    let Interfaces { attachments, not_watched, mut problems } = interfaces(host, maps).await?;
+    problems.extend(missing_addresses(host, maps)?);
+    problems.extend(foreign_program(&meta));
+    let shaping_mark = shaping_mark(host, maps, &meta)?;
+    problems.extend(shaping_mark_problem(&shaping_mark));
+    let snapshot = counters::read(maps, &host.config.node)?;
+    Ok(Status {
+        node: host.config.node.clone(),
+        trafctl_version: env!("CARGO_PKG_VERSION"),
+        layout_version: LAYOUT_VERSION,
+        epoch: format!("{:016x}", meta.epoch),
+        epoch_created: time::timestamp(meta.created_unix_s).to_string(),
+        attach_kind: host.kind().name(),
+        programs: programs(host, &meta)?,
+        class_table: class_table(&host.config, state_dir, &meta),
+        shaping_mark,
+        tables: table_use(host, maps, &meta)?,
+        memory: maps::memory(&host.bpffs)?.into_iter().map(|(map, bytes)| MapMemory { map, bytes }).collect(),
+        attachments,
+        not_watched,
+        faults: snapshot.faults.iter().map(FaultRow::from).collect(),
+        unaccounted: Unaccounted::from(&snapshot.balance()),
+        problems,
+    })
+}
+
+fn missing_addresses(host: &Host, maps: &Maps) -> anyhow::Result<Option<String>> {
+    let missing = host.addresses_missing(maps)?;
+    Ok(missing.first().map(|first| {
+        format!(
+            "the program lacks {} of the containers' addresses ({first}, ...); `trafctl attach` adds those that fit; \
+             {MORE_ADDRESSES}",
+            missing.len()
+        )
+    }))
+}
+
+fn foreign_program(meta: &Meta) -> Option<String> {
+    load::writes_shaping_mark(&meta.program_hash).is_none().then(|| {
+        format!(
+            "the program in the kernel is from version {}, not from this trafctl; `trafctl attach` replaces it",
+            load::version_text(meta.program_version)
+        )
+    })
+}
+
+fn programs(host: &Host, meta: &Meta) -> anyhow::Result<Vec<Program>> {
+    let infos = load::program_infos(&host.bpffs)?;
+    Ok(infos
+        .iter()
+        .map(|info| {
+            let runs = info.run_count();
+            let nanoseconds = u64::try_from(info.run_time().as_nanos()).unwrap_or(u64::MAX);
+            Program {
+                name: info.name_as_str().unwrap_or_default().to_owned(),
+                id: info.id(),
+                version: load::version_text(meta.program_version),
+                hash: hex(&meta.program_hash),
+                run_count: (runs > 0).then_some(runs),
+                run_time_ns: (runs > 0).then_some(nanoseconds),
+            }
+        })
+        .collect())
+}
+
+fn class_table(config: &Config, state_dir: &Path, meta: &Meta) -> ClassTable {
+    let difference = class_source::difference_from_table_in_force(config, state_dir, &meta.table_hash);
+    ClassTable {
+        hash: hex(&meta.table_hash),
+        loaded: time::timestamp(meta.table_loaded_unix_s).to_string(),
+        prefixes: meta.table_prefixes,
+        order: config.class_order.to_string(),
+        difference: difference.map(TableDifference::from),
+    }
+}
+
+fn table_use(host: &Host, maps: &Maps, meta: &Meta) -> anyhow::Result<Vec<TableUse>> {
+    let registry = Registry::read(maps)?;
+    let gone = registry.gone(&CountedIn::read(maps)?, |id| host.owns_address(id));
+    let slots = |table, Occupancy { used, gone, retired }, capacity: u32| TableUse {
+        table,
+        used,
+        gone,
+        retired,
+        capacity: capacity.into(),
+    };
+    let mut interfaces = Occupancy::of_interfaces(&registry, &gone);
+    // The slot for packets of interfaces without a slot of their own.
+    interfaces.used -= 1;
+    Ok(vec![
+        slots("containers", Occupancy::of_containers(&registry, &gone), meta.container_slots),
+        slots("interfaces", interfaces, meta.interface_slots - 1),
+        TableUse {
+            table: "classes",
+            used: meta.columns_used.into(),
+            gone: 0,
+            retired: 0,
+            capacity: meta.columns.into(),
+        },
+    ])
+}
+
+fn shaping_mark(host: &Host, maps: &Maps, meta: &Meta) -> anyhow::Result<ShapingMark> {
+    let configured = host.config.skb_mark;
+    let in_force = load::writes_shaping_mark(&meta.program_hash);
+    let mut mark =
+        ShapingMark { configured, in_force, unmarked_containers: Vec::new(), unmarked_classes: Vec::new() };
+    if configured || in_force == Some(true) {
+        for record in maps.containers.range(0, maps.containers.len())? {
+            let id = records::container_id(&record).filter(|_| record.state == slot_state::IN_USE);
+            let Some(id) = id.filter(|id| !id.is_node() && skb_mark::base(id.as_str()).is_none()) else {
+                continue;
+            };
+            let reason = skb_mark::why_unmarked(id.as_str());
+            mark.unmarked_containers.push(Unmarked { container: id.to_string(), reason });
+        }
+        let in_use = tables::classes_in_force(maps, None)?;
+        mark.unmarked_classes.extend(in_use.into_iter().filter(|&class| u32::from(class) >= MARK_CLASSES));
+    }
+    Ok(mark)
+}
+
+fn shaping_mark_problem(mark: &ShapingMark) -> Option<String> {
+    let in_force = mark.in_force.filter(|&in_force| in_force != mark.configured)?;
+    let (configured, written) = match in_force {
+        true => ("off", "writes it"),
+        false => ("on", "does not write it"),
+    };
+    Some(format!(
+        "the configuration turns the shaping mark {configured}, but the program in the kernel {written}; `trafctl attach` \
+         replaces the program without a gap"
+    ))
+}
+
+/// All interfaces of the host, and what is wrong with them.
+#[derive(Default)]
+struct Interfaces {
+    attachments: Vec<Attachment>,
+    not_watched: Vec<NotWatched>,
+    problems: Vec<String>,
+}
+
+async fn interfaces(host: &Host, maps: &Maps) -> anyhow::Result<Interfaces> {
+    let mut all = Interfaces::default();
+    for interface in host.netlink.interfaces().await? {
+        let container = match host.role(&interface) {
+            Role::Container(id) => Some(id),
+            Role::Uplink => Some(ContainerId::node()),
+            Role::Shared => None,
+            Role::Unresolved { reason } => {
+                all.problems.push(format!("{}: not attached: {reason}", interface.name));
+                all.not_watched.push(NotWatched { interface: interface.name, reason });
+                continue;
+            }
+            Role::Ignored(why) => {
+                let reason = host.naming().why_ignored(why);
+                all.not_watched.push(NotWatched { interface: interface.name, reason });
+                continue;
+            }
+        };
+        let (attachment, problems) = attachment(host, maps, interface, container).await?;
+        all.attachments.push(attachment);
+        all.problems.extend(problems);
+    }
+    Ok(all)
+}
+
+async fn attachment(
+    host: &Host,
+    maps: &Maps,
+    interface: NetInterface,
+    container: Option<ContainerId>,
+) -> anyhow::Result<(Attachment, Vec<String>)> {
+    let is_uplink = container.as_ref().is_some_and(ContainerId::is_node);
+    // On an uplink, traffic into the node comes in where a container's traffic goes out.
+    let side = |direction: Direction| if is_uplink { direction.reversed() } else { direction };
+    let incoming = hook(host, &interface, side(Direction::In)).await?;
+    let outgoing = hook(host, &interface, side(Direction::Out)).await?;
+    let mut problems = hook_problems(&interface, "in", &incoming);
+    problems.extend(hook_problems(&interface, "out", &outgoing));
+    for (direction, kernel, passed) in missed_buffers(host, maps, &interface, is_uplink).await? {
+        let (hook, name) = match direction {
+            Direction::In => (&incoming, "in"),
+            Direction::Out => (&outgoing, "out"),
+        };
+        // A hook without our program is a problem of its own, and explains this one.
+        if hook.ours > 0 {
+            problems.push(format!(
+                "{}: of {kernel} buffers {name} since it was attached, {passed} reached the program: another program runs \
+                 before it, or packets take a path around the hook",
+                interface.name
+            ));
+        }
+    }
+    let attachment = Attachment {
+        interface: interface.name,
+        ifindex: interface.index,
+        container: container.map(|id| id.to_string()),
+        incoming,
+        outgoing,
+    };
+    Ok((attachment, problems))
+}
+
+/// The directions in which fewer buffers reached the program than the kernel counted: both numbers.
+async fn missed_buffers(
+    host: &Host,
+    maps: &Maps,
+    interface: &NetInterface,
+    is_uplink: bool,
+) -> anyhow::Result<Vec<(Direction, u64, u64)>> {
+    let records = maps.interfaces.range(0, maps.interfaces.len())?;
+    let slot = records.iter().position(|record| record.ifindex == interface.index);
+    let Some(slot) = slot.filter(|&slot| slot != UNKNOWN_INTERFACE_SLOT as usize) else {
+        return Ok(Vec::new());
+    };
+    // The kernel's statistics first: packets between the two readings must not look like missed ones.
+    let now = host.netlink.interface(interface.index).await?.unwrap_or_else(|| interface.clone());
+    let now = if is_uplink { now.as_uplink() } else { now };
+    let ours = counters::sum_interface(&maps.interface_counters.range(u32::try_from(slot)?, 1)?);
+    let since = counters::since_attach(&records[slot], &now.statistics, &ours);
+    let sides = [(Direction::In, since.incoming), (Direction::Out, since.outgoing)];
+    let missed = sides
+        .into_iter()
+        .filter(|&(direction, side)| counters::is_missed(side, &ours.passed[direction as usize]))
+        .map(|(direction, side)| (direction, side.kernel.skbs, side.counted.skbs));
+    Ok(missed.collect())
+}
+
+async fn hook(host: &Host, interface: &NetInterface, direction: Direction) -> anyhow::Result<Hook> {
+    // The kernel runs TCX programs before filters.
+    let mut chain = attach::tcx_chain(&host.bpffs, interface, direction)?;
+    let links = chain.len();
+    let filters = host.netlink.bpf_filters(interface.index, direction).await?;
+    chain.extend(
+        filters.into_iter().map(|filter| AttachedProgram { id: filter.program_id, name: Some(filter.name) }),
+    );
+    let ours_by_link = chain[..links].iter().filter(|program| program.is_ours()).count();
+    let position = chain.iter().position(AttachedProgram::is_ours);
+    Ok(Hook {
+        kind: match (ours_by_link, position) {
+            (0, None) => None,
+            (0, Some(_)) => Some(AttachKind::Clsact.name()),
+            _ => Some(AttachKind::Tcx.name()),
+        },
+        ours: chain.iter().filter(|program| program.is_ours()).count(),
+        before_ours: position
+            .map_or(Vec::new(), |position| chain[..position].iter().map(AttachedProgram::label).collect()),
+        unnamed: chain.iter().filter(|program| program.name.is_none()).count(),
+    })
+}
+
+fn hook_problems(interface: &NetInterface, direction: &str, hook: &Hook) -> Vec<String> {
+    let name = &interface.name;
+    let mut problems = Vec::new();
+    match hook.ours {
+        0 => problems.push(format!("{name}: not attached ({direction}); `trafctl attach {name}` attaches it")),
+        1 => {}
+        n => problems.push(format!(
+            "{name}: {n} trafctl programs are attached to one hook ({direction}) and count everything {n} times: another \
+             bpffs directory is in use besides this one; detach one of them with its --bpffs"
+        )),
+    }
+    if !hook.before_ours.is_empty() {
+        problems.push(format!(
+            "{name}: {} runs before trafctl ({direction}) and may keep packets from it; `trafctl detach {name}`, then \
+             `trafctl attach {name}` puts trafctl first",
+            hook.before_ours.join(", ")
+        ));
+    }
+    problems
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_problem_of_a_hook_is_reported() {
+        let interface = NetInterface {
+            index: 7,
+            name: "veth101.0".to_owned(),
+            mac: None,
+            ethernet: true,
+            is_uplink: false,
+            statistics: Default::default(),
+        };
+        let hook = |ours, before: &[&str]| Hook {
+            kind: Some("tcx"),
+            ours,
+            before_ours: before.iter().map(|&name| name.to_owned()).collect(),
+            unnamed: 0,
+        };
+        assert_eq!(hook_problems(&interface, "in", &hook(1, &[])), [""; 0]);
+        let problems = hook_problems(&interface, "out", &hook(2, &["foreign"]));
+        assert!(problems[0].starts_with("veth101.0: 2 trafctl programs are attached to one hook (out)"));
+        assert!(problems[1].starts_with("veth101.0: foreign runs before trafctl (out)"));
+        assert!(
+            hook_problems(&interface, "in", &hook(0, &[]))[0].starts_with("veth101.0: not attached (in)")
+        );
+    }
+}

@@ -1,0 +1,228 @@
+//! The data that [`gather`](super::gather) returns, in the fields of the JSON document.
+
+use std::path::PathBuf;
+
+use serde::Serialize;
+use traffic_model::{Balance, ByDirection, FaultCounter};
+
+use crate::class_source;
+
+/// The state of everything on the node.
+#[derive(Debug, Serialize)]
+pub struct Status {
+    /// Name of the node.
+    pub node: String,
+    /// Version of the running command.
+    pub trafctl_version: &'static str,
+    /// Version of the layout of the maps.
+    pub layout_version: u32,
+    /// Identifier of this set of counters.
+    pub epoch: String,
+    /// When the set was created.
+    pub epoch_created: String,
+    /// How programs are attached on this host: `tcx` or `clsact`.
+    pub attach_kind: &'static str,
+    /// The two programs.
+    pub programs: Vec<Program>,
+    /// The class table in force.
+    pub class_table: ClassTable,
+    /// The mark for a shaper.
+    pub shaping_mark: ShapingMark,
+    /// How full the tables are.
+    pub tables: Vec<TableUse>,
+    /// Memory of each map.
+    pub memory: Vec<MapMemory>,
+    /// Interfaces that should be attached.
+    pub attachments: Vec<Attachment>,
+    /// The other interfaces of the host.
+    pub not_watched: Vec<NotWatched>,
+    /// Faults counted so far.
+    pub faults: Vec<FaultRow>,
+    /// Passed - classes - faults.
+    pub unaccounted: Unaccounted,
+    /// What is wrong; empty if nothing is.
+    pub problems: Vec<String>,
+}
+
+/// A program in the kernel.
+#[derive(Debug, Serialize)]
+pub struct Program {
+    /// Its name.
+    pub name: String,
+    /// Its id in the kernel.
+    pub id: u32,
+    /// Version of the trafctl that loaded it.
+    pub version: String,
+    /// SHA-256 of its object file.
+    pub hash: String,
+    /// How often it ran, if the kernel keeps statistics.
+    pub run_count: Option<u64>,
+    /// Nanoseconds it ran, if the kernel keeps statistics.
+    pub run_time_ns: Option<u64>,
+}
+
+/// The class table in force.
+#[derive(Debug, Serialize)]
+pub struct ClassTable {
+    /// SHA-256 of the compiled table.
+    pub hash: String,
+    /// When it was loaded.
+    pub loaded: String,
+    /// Number of prefixes.
+    pub prefixes: u64,
+    /// The rule by which the configuration has the class file compiled.
+    pub order: String,
+    /// How the configured class file differs from the table; `null` if it does not.
+    pub difference: Option<TableDifference>,
+}
+
+/// How the configured class file differs from the table in force.
+#[derive(Debug, PartialEq, Eq, Serialize)]
+pub struct TableDifference {
+    /// The configured class file; `null` if there is none and all traffic should be class 1.
+    pub configured: Option<PathBuf>,
+    /// Why the configured file is unusable; `null` if it is usable.
+    pub refused: Option<String>,
+    /// The file that the table was loaded from with `trafctl classes load FILE`; `null` if that is not known.
+    pub loaded_from: Option<PathBuf>,
+    /// The difference as a sentence.
+    pub message: String,
+}
+
+impl From<class_source::TableDifference> for TableDifference {
+    fn from(difference: class_source::TableDifference) -> Self {
+        let message = difference.to_string();
+        let class_source::TableDifference { configured, refused, loaded_from } = difference;
+        Self { configured, refused, loaded_from, message }
+    }
+}
+
+/// The mark for a shaper, `id * 32 + class`, and what cannot have one.
+#[derive(Debug, Serialize)]
+pub struct ShapingMark {
+    /// Whether the configuration turns it on.
+    pub configured: bool,
+    /// Whether the program in force writes it; `null` if the program is of another build.
+    pub in_force: Option<bool>,
+    /// Containers whose packets stay unmarked. Empty if the mark is neither configured nor in force.
+    pub unmarked_containers: Vec<Unmarked>,
+    /// Classes in use whose packets stay unmarked: 32 and above. Empty likewise.
+    pub unmarked_classes: Vec<u8>,
+}
+
+/// A container without a mark.
+#[derive(Debug, Serialize)]
+pub struct Unmarked {
+    /// Its id.
+    pub container: String,
+    /// Why it has none.
+    pub reason: String,
+}
+
+/// How full a table is.
+#[derive(Debug, Serialize)]
+pub struct TableUse {
+    /// Name of the table.
+    pub table: &'static str,
+    /// Places taken. A reserved place counts neither here nor in the capacity.
+    pub used: u64,
+    /// How many of the `used` belong to an owner that is gone; they are reassigned when places run short.
+    pub gone: u64,
+    /// How many of the `gone` belong to a retired owner.
+    pub retired: u64,
+    /// All places.
+    pub capacity: u64,
+}
+
+/// Memory of one map, as the kernel reports it.
+#[derive(Debug, Serialize)]
+pub struct MapMemory {
+    /// Name of the map.
+    pub map: &'static str,
+    /// Bytes.
+    pub bytes: u64,
+}
+
+/// An interface that should be attached.
+#[derive(Debug, Serialize)]
+pub struct Attachment {
+    /// Its name.
+    pub interface: String,
+    /// Its index.
+    pub ifindex: u32,
+    /// Its container; `null` if containers share it.
+    pub container: Option<String>,
+    /// The hook for traffic to the container.
+    #[serde(rename = "in")]
+    pub incoming: Hook,
+    /// The hook for traffic from the container.
+    #[serde(rename = "out")]
+    pub outgoing: Hook,
+}
+
+/// An interface that is not counted.
+#[derive(Debug, Serialize)]
+pub struct NotWatched {
+    /// Its name.
+    pub interface: String,
+    /// Why it is not counted.
+    pub reason: String,
+}
+
+/// One hook of an interface.
+#[derive(Debug, Serialize)]
+pub struct Hook {
+    /// How our program is attached to it; `null` if it is not.
+    pub kind: Option<&'static str>,
+    /// Our programs on it; two of them count everything twice.
+    pub ours: usize,
+    /// Programs that run before ours.
+    pub before_ours: Vec<String>,
+    /// Programs of others whose names cannot be read.
+    pub unnamed: usize,
+}
+
+/// A fault counter with its interface.
+#[derive(Debug, Serialize)]
+pub struct FaultRow {
+    /// The interface.
+    pub interface: String,
+    /// The fault.
+    pub fault: &'static str,
+    /// Packets to the container.
+    pub in_packets: u64,
+    /// Packets from the container.
+    pub out_packets: u64,
+}
+
+impl From<&FaultCounter> for FaultRow {
+    fn from(counter: &FaultCounter) -> Self {
+        Self {
+            interface: counter.interface.clone(),
+            fault: counter.fault.name(),
+            in_packets: counter.tally.incoming.packets,
+            out_packets: counter.tally.outgoing.packets,
+        }
+    }
+}
+
+/// Passed - classes - faults over the whole node: zero once traffic rests.
+#[derive(Debug, Serialize)]
+pub struct Unaccounted {
+    /// Packets to containers.
+    pub in_packets: i128,
+    /// Bytes to containers.
+    pub in_bytes: i128,
+    /// Packets from containers.
+    pub out_packets: i128,
+    /// Bytes from containers.
+    pub out_bytes: i128,
+}
+
+impl From<&ByDirection<Balance>> for Unaccounted {
+    fn from(balance: &ByDirection<Balance>) -> Self {
+        let (in_packets, in_bytes) = balance.incoming.unaccounted();
+        let (out_packets, out_bytes) = balance.outgoing.unaccounted();
+        Self { in_packets, in_bytes, out_packets, out_bytes }
+    }
+}
