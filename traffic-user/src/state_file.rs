@@ -1,4 +1,6 @@
-//! Files in the state directory that are replaced as a whole: at every instant there is the old one or the new one.
+//! Files in the state directory, replaced atomically: at every instant there is either the old file or the new one.
+//!
+//! Used by reset baselines, the address list and the record of the loaded class file. The ledger has its own transactions.
 
 use std::{
     fs::{self, File},
@@ -9,10 +11,10 @@ use std::{
 
 use anyhow::Context as _;
 
-/// Reads a file; `None` where there is none.
+/// Reads a file. `None` if it does not exist.
 ///
 /// # Errors
-/// When it is there and can't be read.
+/// When the file exists and cannot be read.
 pub fn read(path: &Path) -> anyhow::Result<Option<Vec<u8>>> {
     match fs::read(path) {
         Ok(bytes) => Ok(Some(bytes)),
@@ -21,11 +23,11 @@ pub fn read(path: &Path) -> anyhow::Result<Option<Vec<u8>>> {
     }
 }
 
-/// Puts a file in place of the one that is there, if any, and makes its directory if need be. What is in it is for root
-/// and its group. When this returns, it outlasts a loss of power.
+/// Replaces a file, or creates it with its directory. The file is readable by owner and group only. After return it
+/// survives a power loss.
 ///
 /// # Errors
-/// When something of this fails; the old file is still there then.
+/// When any step fails. The old file is kept then.
 pub fn replace(path: &Path, bytes: &[u8]) -> anyhow::Result<()> {
     let attempt = || -> io::Result<()> {
         let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty());
@@ -48,7 +50,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_file_is_replaced_whole_and_nothing_is_left_beside_it() {
+    fn a_file_is_replaced_and_no_other_file_is_left() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("state/marks.json");
         assert_eq!(read(&path).unwrap(), None);
@@ -58,7 +60,7 @@ mod tests {
         let names: Vec<_> =
             fs::read_dir(path.parent().unwrap()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
         assert_eq!(names, ["marks.json"]);
-        // What is in the way is named.
+        // The message names the path.
         let error = format!("{:#}", replace(&path.join("below/a/file"), b"").unwrap_err());
         assert!(error.starts_with("cannot write ") && error.contains("below/a/file"), "{error}");
     }

@@ -1,4 +1,4 @@
-//! The fuzzers' checks on their corpus: what a fuzzer once found stays found.
+//! Runs the fuzzers' checks on their corpus, so that earlier findings stay fixed.
 
 use std::{fs, path::Path};
 
@@ -15,7 +15,7 @@ fn run(name: &str, check: fn(&[u8])) {
             Err(error) => panic!("{}: {error}", directory.display()),
         };
         let data = fs::read(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
-        // Shown when the test fails.
+        // Printed only if the test fails.
         eprintln!("{}", path.display());
         check(&data);
         inputs += 1;

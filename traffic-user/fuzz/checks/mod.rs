@@ -1,7 +1,8 @@
-//! What must hold whatever stands in a file that somebody else has written. The fuzzers run these with what they make up, and
-//! an ordinary test runs them with the corpus: a check panics where something does not hold.
+//! Properties that hold for any content of files that others write. A check panics if a property is violated.
+//!
+//! The fuzzers run the checks on generated input; `tests/fuzz_corpus.rs` runs them on the corpus.
 
-// Each fuzzer uses one of them.
+// Each fuzzer uses one check.
 #![allow(dead_code)]
 
 pub mod classes;

@@ -1,4 +1,4 @@
-//! Virtuozzo's files of containers: whatever is in them, two customers never become one.
+//! Virtuozzo's container files: whatever they contain, two customers are never merged.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -8,7 +8,7 @@ use std::{
 use trafctl::ownership::vz_conf::{VzConf, VzContainer, parse};
 use traffic_model::ContainerId;
 
-/// The files that a zero byte separates from each other.
+/// Names of the files. Zero bytes separate the files in the input.
 const NAMES: [&str; 4] = [
     "101.conf",
     "2b2a3d9c-6f2e-4a77-9c15-0a1b2c3d4e5f.conf",
@@ -29,14 +29,14 @@ pub fn check(data: &[u8]) {
     let files = all.containers.len();
     let settled = all.settled();
     assert_eq!(settled.containers.len(), files);
-    nobody_is_two(&settled);
+    ids_are_unambiguous(&settled);
 }
 
 fn well_formed(one: &VzConf, name: &str, lines: usize) {
     for diagnostic in &one.diagnostics {
         assert!((1..=lines).contains(&diagnostic.line), "{diagnostic}");
     }
-    let [container] = one.containers.as_slice() else { panic!("a file is of one container: {one:?}") };
+    let [container] = one.containers.as_slice() else { panic!("a file describes one container: {one:?}") };
     assert_eq!(format!("{}.conf", container.id), name);
     assert!(!container.aliases.contains(&container.id));
     for interface in &container.interfaces {
@@ -49,7 +49,7 @@ fn well_formed(one: &VzConf, name: &str, lines: usize) {
     }
 }
 
-/// The same as Virtuozzo would write it, unless a name has characters that no interface's has.
+/// The file as Virtuozzo would write it. `None` if an interface name has characters that such names never have.
 fn written(container: &VzContainer) -> Option<String> {
     let mac = |mac: &[u8; 6]| mac.map(|byte| format!("{byte:02X}")).join(":");
     let mut interfaces = Vec::new();
@@ -71,20 +71,20 @@ fn written(container: &VzContainer) -> Option<String> {
     Some(text)
 }
 
-/// Each id leads to one container, which goes by one number and one UUID at the most.
-fn nobody_is_two(all: &VzConf) {
+/// Each id belongs to one container, which has at most one number and one UUID.
+fn ids_are_unambiguous(all: &VzConf) {
     let main = all.aliases();
     let mut ids: BTreeMap<&ContainerId, BTreeSet<&ContainerId>> = BTreeMap::new();
     for container in &all.containers {
         let own = main.get(&container.id).unwrap_or(&container.id);
-        assert!(!main.contains_key(own), "{own} leads further: {all:?}");
+        assert!(!main.contains_key(own), "{own} is itself an alias: {all:?}");
         for alias in &container.aliases {
-            assert_eq!(main.get(alias), Some(own), "{alias} is of two: {all:?}");
+            assert_eq!(main.get(alias), Some(own), "{alias} belongs to two: {all:?}");
         }
         ids.entry(own).or_default().extend(container.aliases.iter().chain([&container.id, own]));
     }
     for (container, ids) in ids {
         let uuids = ids.iter().filter(|id| id.is_uuid()).count();
-        assert!(uuids <= 1 && ids.len() - uuids <= 1, "{container} goes by {ids:?}: {all:?}");
+        assert!(uuids <= 1 && ids.len() - uuids <= 1, "{container} has the ids {ids:?}: {all:?}");
     }
 }

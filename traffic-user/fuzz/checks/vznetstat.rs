@@ -1,4 +1,4 @@
-//! The output of another `vznetstat`: two readings, a zero byte between them, as `trafctl compare` takes them.
+//! Two outputs of another `vznetstat`, separated by a zero byte, as `trafctl compare` reads them.
 
 use std::fmt::Write as _;
 
@@ -8,7 +8,7 @@ use trafctl::{
     render,
 };
 
-/// Checks two readings, or one and nothing.
+/// Checks two readings, or one reading and an empty one.
 pub fn check(data: &[u8]) {
     let mut readings = data.split(|&byte| byte == 0).map(|bytes| {
         let text = String::from_utf8_lossy(bytes);
@@ -20,14 +20,14 @@ pub fn check(data: &[u8]) {
                 figures
             }
             Err(error) => {
-                let said = format!("{error:#}");
-                assert!(said.starts_with('-') || said.starts_with("container id"), "{said}");
+                let message = format!("{error:#}");
+                assert!(message.starts_with('-') || message.starts_with("container id"), "{message}");
                 Figures::new()
             }
         }
     });
     let (first, now) = (readings.next().unwrap_or_default(), readings.next().unwrap_or_default());
-    // Against the same figures of ours, and against others.
+    // Compared with equal figures of ours, and with other figures.
     let same = compared((&first, &first), (&now, &now));
     for side in same.rows.iter().flat_map(|row| [row.sides.incoming, row.sides.outgoing]) {
         assert!(side.reason.is_some() || side.theirs == Some(side.ours), "{side:?}");
@@ -52,12 +52,12 @@ fn compared(
     comparison
 }
 
-/// As `vznetstat` prints it.
+/// The output that `vznetstat` would print.
 fn written(figures: &Figures) -> String {
     let mut text = "UUID                                 Net.Class\n".to_owned();
     for ((container, class), of) in figures {
         let (incoming, outgoing) = (of.incoming, of.outgoing);
-        // Writing to a string can't fail.
+        // Writing to a string cannot fail.
         let _ = writeln!(
             text,
             "{container:<36} {class:<2} {:>20}  {:>10} {:>20}  {:>10}",

@@ -1,4 +1,4 @@
-//! A class file: read, compiled, asked and explained.
+//! A class file: parsed, compiled, queried and explained.
 
 #![cfg_attr(fuzzing, no_main)]
 

@@ -1,4 +1,4 @@
-//! Virtuozzo's files of containers, up to four of them.
+//! Up to four of Virtuozzo's container files.
 
 #![cfg_attr(fuzzing, no_main)]
 

@@ -1,4 +1,4 @@
-//! The output of another accounting, as `trafctl compare` reads it.
+//! The output of another accounting system, as `trafctl compare` reads it.
 
 #![cfg_attr(fuzzing, no_main)]
 

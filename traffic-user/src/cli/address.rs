@@ -66,13 +66,13 @@ pub(super) async fn run(global: &Global, options: &Options) -> anyhow::Result<Do
     let file = global.address_file();
     match &options.action {
         Action::Add { container, prefix } => {
-            let same = global.identities(&config)?.naming.all_ids(container);
+            let same = global.identities(&config)?.rules.all_ids(container);
             file.add(*prefix, &same)?;
         }
         Action::Remove { prefix } => file.remove(*prefix)?,
         Action::List { format } => {
             let identities = global.identities(&config)?;
-            identities.complain(None);
+            identities.log_warnings(None);
             let rows: Vec<_> = identities
                 .addresses
                 .entries

@@ -93,7 +93,7 @@ impl Global {
             return Ok(Vec::new());
         }
         let identities = self.identities(config)?;
-        Ok(typed.iter().flat_map(|id| identities.naming.all_ids(id)).collect())
+        Ok(typed.iter().flat_map(|id| identities.rules.all_ids(id)).collect())
     }
 
     /// Fails with [`UnknownContainer`] for the first of the ids that nothing on this node knows.
@@ -110,7 +110,7 @@ impl Global {
         }
         let ownership = self.identities(config)?;
         for id in typed {
-            let ids = ownership.naming.all_ids(id);
+            let ids = ownership.rules.all_ids(id);
             if !ownership.knows(&ids, config, snapshot) && !owns_interface(&ownership, &ids).await? {
                 return Err(UnknownContainer::without_counters(id).into());
             }
@@ -148,6 +148,6 @@ async fn owns_interface(ownership: &Ownership, ids: &[ContainerId]) -> anyhow::R
     let no_answers = Answers::default();
     Ok(interfaces.iter().any(|interface| {
         let facts = InterfaceFacts { index: interface.index, name: &interface.name, mac: interface.mac };
-        matches!(ownership.naming.role(&facts, &no_answers), Role::Container(id) if ids.contains(&id))
+        matches!(ownership.rules.role(&facts, &no_answers), Role::Container(id) if ids.contains(&id))
     }))
 }

@@ -44,7 +44,7 @@ use crate::{
     },
     node::{AttachReport, Host, Selection, Session},
     ownership::{
-        identity_command::{Answers, Asking},
+        identity_command::{Answers, IdentityQuery},
         interface_rules::Role,
     },
 };
@@ -101,7 +101,7 @@ pub async fn run(
         failed: HashSet::new(),
         waiting: false,
         unresolved: HashSet::new(),
-        asking: Asking::default(),
+        asking: IdentityQuery::default(),
         files,
         classes,
         books,
@@ -219,7 +219,7 @@ struct Daemon {
     /// Unresolved interfaces that were said to be so.
     unresolved: HashSet<(String, String)>,
     /// The command that is asked whose interface is whose.
-    asking: Asking,
+    asking: IdentityQuery,
     /// News of files.
     files: FileWatch,
     /// The class file.

@@ -27,7 +27,7 @@ use crate::{
     ownership::{
         Ownership,
         identity_command::{self, Answers},
-        interface_rules::{InterfaceFacts, InterfaceRules, Role},
+        interface_rules::{InterfaceFacts, NameRules, Role},
     },
 };
 
@@ -88,7 +88,7 @@ impl Host {
     pub fn new(config: Config, bpffs: Bpffs, netlink: Netlink, state_dir: &Path) -> anyhow::Result<Self> {
         let kind = AttachKind::choose(config.attach);
         let identities = Ownership::read(&config, state_dir, None)?;
-        identities.complain(None);
+        identities.log_warnings(None);
         let (state_dir, answers) = (state_dir.to_owned(), Answers::default());
         Ok(Self {
             config,
@@ -109,7 +109,7 @@ impl Host {
     /// As [`Ownership::read`]; what was known stays.
     pub fn refresh(&mut self) -> anyhow::Result<()> {
         let fresh = Ownership::read(&self.config, &self.state_dir, Some(&self.identities))?;
-        fresh.complain(Some(&self.identities));
+        fresh.log_warnings(Some(&self.identities));
         self.identities = fresh;
         Ok(())
     }
@@ -122,17 +122,17 @@ impl Host {
     /// Which container an interface belongs to.
     pub fn role(&self, interface: &NetInterface) -> Role {
         let facts = InterfaceFacts { index: interface.index, name: &interface.name, mac: interface.mac };
-        self.identities.naming.role(&facts, &self.answers)
+        self.identities.rules.role(&facts, &self.answers)
     }
 
     /// Names, and whose they are.
-    pub fn naming(&self) -> &InterfaceRules {
-        &self.identities.naming
+    pub fn naming(&self) -> &NameRules {
+        &self.identities.rules
     }
 
     /// Takes over what the configured command answered; what an earlier run answered holds no more.
     pub fn take_answers(&mut self, answers: Answers) {
-        for complaint in answers.complaints().iter().filter(|new| !self.answers.complaints().contains(new)) {
+        for complaint in answers.problems().iter().filter(|new| !self.answers.problems().contains(new)) {
             tracing::warn!("the command under [identities]: {complaint}");
         }
         self.answers = answers;

@@ -1,12 +1,11 @@
-//! Which container owns which local address, for interfaces that containers share.
+//! The owner of each local address, for interfaces that containers share.
 //!
-//! Three sources, a later one having the last word: Virtuozzo's files, the configuration, and the list that
-//! `trafctl address` keeps in the state directory.
+//! There are three sources, and a later one overrides the earlier: Virtuozzo's files, the configuration, and the list that
+//! `trafctl address` keeps in the state directory. [`crate::node`] writes the result into the kernel's maps.
 
 use std::{
     collections::BTreeMap,
     fmt, fs, io,
-    io::Write as _,
     net::IpAddr,
     path::{Path, PathBuf},
 };
@@ -15,17 +14,17 @@ use anyhow::{Context as _, bail};
 use ipnet::IpNet;
 use traffic_model::{ContainerId, notation::parse_prefix};
 
-use crate::{config::Config, ownership::vz_conf::VzConf};
+use crate::{config::Config, ownership::vz_conf::VzConf, state_file};
 
 /// Name of the list in the state directory.
 const FILE_NAME: &str = "addresses";
 
-/// Who says that an address is a container's.
+/// The source of an address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Source {
-    /// `IP_ADDRESS=` of a Virtuozzo file.
+    /// `IP_ADDRESS=` in a Virtuozzo file.
     VzConf,
-    /// `[[container]]` of the configuration.
+    /// `[[container]]` in the configuration.
     Config,
     /// `trafctl address add`.
     CommandLine,
@@ -44,20 +43,20 @@ impl fmt::Display for Source {
 /// One address with its owner.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AddressEntry {
-    /// The address, or the prefix.
+    /// The address or prefix.
     pub prefix: IpNet,
     /// The owner.
     pub container: ContainerId,
-    /// Who says so.
+    /// Where it was found.
     pub source: Source,
 }
 
 /// An address that two containers claim.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Conflict {
-    /// Who has it.
+    /// The entry that counts.
     pub winner: AddressEntry,
-    /// Who does not.
+    /// The entry that is overridden.
     pub loser: AddressEntry,
 }
 
@@ -66,23 +65,23 @@ impl fmt::Display for Conflict {
         let Self { winner, loser } = self;
         write!(
             f,
-            "{} is claimed by container {} ({}) and container {} ({}): it is counted for {}",
+            "{} is claimed by container {} ({}) and container {} ({}); it is counted for {}",
             winner.prefix, loser.container, loser.source, winner.container, winner.source, winner.container
         )
     }
 }
 
-/// All addresses.
+/// All addresses with their owners.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct AddressOwners {
-    /// By prefix, each once.
+    /// Sorted by prefix, each once.
     pub entries: Vec<AddressEntry>,
-    /// Claims that were not granted.
+    /// Addresses with two claims.
     pub conflicts: Vec<Conflict>,
 }
 
 impl AddressOwners {
-    /// Puts the sources together.
+    /// Merges the sources.
     pub fn merge(vz_conf: &VzConf, config: &Config, listed: &[(IpNet, ContainerId)]) -> Self {
         let vz = vz_conf.containers.iter().flat_map(|container| {
             let entry = |&address: &IpAddr| (IpNet::from(address), container.id.clone(), Source::VzConf);
@@ -122,10 +121,10 @@ impl AddressFile {
         Self { path: state_dir.join(FILE_NAME) }
     }
 
-    /// Reads it; a list that is not there is empty.
+    /// Reads the list. It is empty if the file does not exist.
     ///
     /// # Errors
-    /// When it can't be read, or a line is not as it should be.
+    /// When the file cannot be read or a line is wrong.
     pub fn read(&self) -> anyhow::Result<Vec<(IpNet, ContainerId)>> {
         let text = match fs::read_to_string(&self.path) {
             Ok(text) => text,
@@ -139,8 +138,9 @@ impl AddressFile {
                 continue;
             }
             let place = || format!("{}:{}", self.path.display(), at + 1);
-            let (prefix, id) =
-                line.split_once(char::is_whitespace).with_context(|| format!("{}: no container", place()))?;
+            let (prefix, id) = line
+                .split_once(char::is_whitespace)
+                .with_context(|| format!("{}: no container follows the address", place()))?;
             let prefix = parse_prefix(prefix).map_err(anyhow::Error::msg).with_context(place)?;
             let id = ContainerId::of_container(id.trim()).with_context(place)?;
             entries.push((prefix, id));
@@ -148,55 +148,46 @@ impl AddressFile {
         Ok(entries)
     }
 
-    /// Gives an address to a container, named by all ids it goes by, the main one first; one that it has is no error.
+    /// Assigns an address to a container, given by all its ids, the main one first. Succeeds if the container has it
+    /// already.
     ///
     /// # Errors
-    /// When another container has it here, or the list can't be written.
+    /// When the list assigns it to another container, or cannot be written.
     pub fn add(&self, prefix: IpNet, container: &[ContainerId]) -> anyhow::Result<()> {
         let main = container.first().context("an address needs an owner")?;
         let mut entries = self.read()?;
         match entries.iter().find(|(listed, _)| *listed == prefix) {
             Some((_, owner)) if container.contains(owner) => return Ok(()),
             Some((_, owner)) => bail!(
-                "{prefix} belongs to container {owner}; take it back first with `trafctl address remove {prefix}`"
+                "{prefix} belongs to container {owner}; remove it first with `trafctl address remove {prefix}`"
             ),
             None => entries.push((prefix, main.clone())),
         }
         self.write(&entries)
     }
 
-    /// Takes an address back.
+    /// Removes an address from the list.
     ///
     /// # Errors
-    /// When it was not given here, or the list can't be written.
+    /// When the list does not contain it, or cannot be written.
     pub fn remove(&self, prefix: IpNet) -> anyhow::Result<()> {
         let mut entries = self.read()?;
         let before = entries.len();
         entries.retain(|(listed, _)| *listed != prefix);
         if entries.len() == before {
             bail!(
-                "{prefix} was not given with `trafctl address add`; `trafctl address list` shows who says what"
+                "{prefix} was not assigned with `trafctl address add`; `trafctl address list` shows where it comes from"
             );
         }
         self.write(&entries)
     }
 
-    /// Writes it beside, then over the old one, so that there is a whole list at every instant.
     fn write(&self, entries: &[(IpNet, ContainerId)]) -> anyhow::Result<()> {
-        let attempt = || -> io::Result<()> {
-            if let Some(directory) = self.path.parent() {
-                fs::create_dir_all(directory)?;
-            }
-            let fresh = self.path.with_extension("new");
-            let mut file = fs::File::create(&fresh)?;
-            writeln!(file, "# address or prefix, container; kept by `trafctl address`")?;
-            for (prefix, container) in entries {
-                writeln!(file, "{prefix} {container}")?;
-            }
-            file.sync_all()?;
-            fs::rename(&fresh, &self.path)
-        };
-        attempt().with_context(|| format!("cannot write {}", self.path.display()))
+        let mut text = "# address or prefix, container; kept by `trafctl address`\n".to_owned();
+        for (prefix, container) in entries {
+            text += &format!("{prefix} {container}\n");
+        }
+        state_file::replace(&self.path, text.as_bytes())
     }
 }
 
@@ -213,7 +204,7 @@ mod tests {
     }
 
     #[test]
-    fn the_later_source_has_the_last_word_and_says_so() {
+    fn a_later_source_overrides_with_a_warning() {
         let vz =
             crate::ownership::vz_conf::parse(Path::new("101.conf"), "IP_ADDRESS=\"10.0.0.1/24 10.0.0.2\"\n");
         let config = Config::parse(
@@ -222,8 +213,8 @@ mod tests {
         )
         .unwrap();
         let listed = [(net("10.0.0.3/32"), id("103")), (net("10.0.0.1/32"), id("101"))];
-        let book = AddressOwners::merge(&vz, &config, &listed);
-        let owners: Vec<_> = book
+        let merged = AddressOwners::merge(&vz, &config, &listed);
+        let owners: Vec<_> = merged
             .entries
             .iter()
             .map(|entry| format!("{} {} {}", entry.prefix, entry.container, entry.source))
@@ -232,16 +223,21 @@ mod tests {
             owners,
             ["10.0.0.1/32 101 command line", "10.0.0.2/32 102 configuration", "10.0.0.3/32 103 command line"]
         );
-        assert_eq!(book.conflicts.len(), 2, "the same owner twice is no conflict: {:?}", book.conflicts);
         assert_eq!(
-            book.conflicts[0].to_string(),
-            "10.0.0.2/32 is claimed by container 101 (Virtuozzo's file) and container 102 (configuration): it is counted \
+            merged.conflicts.len(),
+            2,
+            "the same owner twice is not a conflict: {:?}",
+            merged.conflicts
+        );
+        assert_eq!(
+            merged.conflicts[0].to_string(),
+            "10.0.0.2/32 is claimed by container 101 (Virtuozzo's file) and container 102 (configuration); it is counted \
              for 102"
         );
     }
 
     #[test]
-    fn the_list_survives_and_guards_itself() {
+    fn the_list_is_kept_and_refuses_a_second_owner() {
         let directory = tempfile::tempdir().unwrap();
         let file = AddressFile::new(&directory.path().join("state"));
         assert_eq!(file.read().unwrap(), []);
@@ -262,8 +258,8 @@ mod tests {
         assert!(file.remove(net("10.0.0.1/32")).is_err());
         assert_eq!(file.read().unwrap().len(), 1);
 
-        fs::write(directory.path().join("state/addresses"), "# fine\n\n10.0.0.1\n").unwrap();
+        fs::write(directory.path().join("state/addresses"), "# comment\n\n10.0.0.1\n").unwrap();
         let error = format!("{:#}", file.read().unwrap_err());
-        assert!(error.ends_with("addresses:3: no container"), "{error}");
+        assert!(error.ends_with("addresses:3: no container follows the address"), "{error}");
     }
 }

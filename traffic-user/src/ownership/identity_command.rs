@@ -1,36 +1,36 @@
-//! The configured command that says whose interface is whose, for hosts where neither a name nor a file does.
+//! The command under `[identities]`, which maps interfaces to containers where neither name nor file does.
 //!
-//! It prints a line for each interface: `INTERFACE ID`, or `MAC ID` with the hardware address inside the container or on
-//! the host. Blank lines and what follows a `#` are skipped. It runs beside everything else, never before an answer is
-//! needed, and no packet waits for it.
+//! It prints one line for each interface: `INTERFACE ID`, or `MAC ID` with the hardware address inside the container or on
+//! the host. Blank lines and text after `#` are ignored. It runs in the background: attaching and counting of other
+//! interfaces do not wait for it.
 
-use std::{collections::HashMap, process::Stdio, time::Duration};
+use std::{collections::HashMap, process::Stdio};
 
 use anyhow::{Context as _, bail};
 use tokio::{io::AsyncReadExt as _, process::Command, task::JoinHandle, time};
-use traffic_model::{ContainerId, notation::parse_mac};
+use traffic_model::{ContainerId, notation::parse_mac, units::format_duration};
 
 use crate::{
     config::IdentityCommand,
     net::{interface::NetInterface, netlink::Netlink},
 };
 
-/// Most bytes that are read of what a command prints: 100,000 interfaces with UUIDs take less.
+/// Most bytes of the command's output that are read. 100,000 interfaces with UUIDs need less.
 const MOST_OUTPUT: u64 = 8 << 20;
 
-/// What a command answered.
+/// The command's answers.
 ///
-/// An answer for a name holds for the interface that had the name before and after the command ran, and for no other:
-/// names such as `vnet3` go from one machine to the next.
+/// An answer for a name is valid for the interface that had this name before and after the command ran, and for no other:
+/// names such as `vnet3` pass from one machine to the next.
 #[derive(Clone, Debug, Default)]
 pub struct Answers {
     by_interface: HashMap<(String, u32), ContainerId>,
     by_mac: HashMap<[u8; 6], ContainerId>,
-    complaints: Vec<String>,
+    problems: Vec<String>,
 }
 
 impl Answers {
-    /// Reads what a command printed; `before` and `after` are the indexes of interfaces by name around its run.
+    /// Parses the command's output. `before` and `after` are the indexes of interfaces by name, listed around its run.
     pub fn parse(text: &str, before: &HashMap<String, u32>, after: &HashMap<String, u32>) -> Self {
         let mut answers = Self::default();
         for (at, line) in text.lines().enumerate() {
@@ -40,20 +40,20 @@ impl Answers {
             }
             let mut words = line.split_whitespace();
             let (Some(interface), Some(id), None) = (words.next(), words.next(), words.next()) else {
-                answers.complain(at, "it is not `INTERFACE ID` or `MAC ID`");
+                answers.add_problem(at, "it is not `INTERFACE ID` or `MAC ID`");
                 continue;
             };
             match ContainerId::of_container(id) {
-                Err(error) => answers.complain(at, &error.to_string()),
+                Err(error) => answers.add_problem(at, &error.to_string()),
                 Ok(id) => match (parse_mac(interface), before.get(interface), after.get(interface)) {
-                    // A name that looks like an address is a name where an interface has it.
+                    // A word that looks like a hardware address is a name if an interface has that name.
                     (_, Some(index), Some(still)) if index == still => {
                         answers.by_interface.insert((interface.to_owned(), *index), id);
                     }
                     (Some(mac), _, _) => {
                         answers.by_mac.insert(mac, id);
                     }
-                    // It came or went meanwhile: the next run tells.
+                    // The interface appeared or disappeared meanwhile; the next run will answer.
                     _ => {}
                 },
             }
@@ -61,21 +61,21 @@ impl Answers {
         answers
     }
 
-    fn complain(&mut self, at: usize, what: &str) {
-        self.complaints.push(format!("line {} of what it printed is left out: {what}", at + 1));
+    fn add_problem(&mut self, at: usize, what: &str) {
+        self.problems.push(format!("line {} of its output is ignored: {what}", at + 1));
     }
 
-    /// What could not be used.
-    pub fn complaints(&self) -> &[String] {
-        &self.complaints
+    /// The lines that could not be used.
+    pub fn problems(&self) -> &[String] {
+        &self.problems
     }
 
-    /// Whose interface it is.
+    /// The owner of an interface.
     pub fn of_interface(&self, name: &str, index: u32) -> Option<&ContainerId> {
         self.by_interface.get(&(name.to_owned(), index))
     }
 
-    /// Whose hardware addresses are whose.
+    /// Owners by hardware address.
     pub fn by_mac(&self) -> &HashMap<[u8; 6], ContainerId> {
         &self.by_mac
     }
@@ -84,25 +84,25 @@ impl Answers {
 /// Runs the command between two listings of the interfaces.
 ///
 /// # Errors
-/// As [`run`], and when the interfaces can't be listed.
+/// As [`run`], and when the interfaces cannot be listed.
 pub async fn ask(command: &IdentityCommand, netlink: &Netlink) -> anyhow::Result<Answers> {
     let before = indexes(&netlink.interfaces().await?);
     let text = run(command).await?;
     Ok(Answers::parse(&text, &before, &indexes(&netlink.interfaces().await?)))
 }
 
-/// The command as a long-running process asks it: one at a time, in the background.
+/// The command in a long-running process: run in the background, one run at a time.
 #[derive(Debug, Default)]
-pub struct Asking {
+pub struct IdentityQuery {
     running: Option<JoinHandle<anyhow::Result<Answers>>>,
-    /// Asked for while it ran: what it prints may be of before.
+    /// Requested during a run, whose output may be outdated already.
     again: Option<(IdentityCommand, Netlink)>,
-    /// The last failure, said once.
+    /// The last failure, which is logged once.
     failure: Option<String>,
 }
 
-impl Asking {
-    /// Starts it, or notes that it has to run once more.
+impl IdentityQuery {
+    /// Starts the command, or requests another run after the current one.
     pub fn start(&mut self, command: &IdentityCommand, netlink: &Netlink) {
         let (command, netlink) = (command.clone(), netlink.clone());
         if self.running.is_some() {
@@ -112,17 +112,17 @@ impl Asking {
         }
     }
 
-    /// Whether an answer is to be waited for.
+    /// Whether the command is running.
     pub fn is_busy(&self) -> bool {
         self.running.is_some()
     }
 
-    /// Whether it failed the last time and is not being asked now.
+    /// Whether the last run failed and none is in progress.
     pub fn has_failed(&self) -> bool {
         self.failure.is_some() && self.running.is_none()
     }
 
-    /// Waits for an answer, for ever where nothing was asked.
+    /// Waits for the current run. Never returns if none is in progress.
     ///
     /// # Errors
     /// As [`ask`].
@@ -133,22 +133,24 @@ impl Asking {
         if let Some((command, netlink)) = self.again.take() {
             self.start(&command, &netlink);
         }
-        answer.unwrap_or_else(|error| Err(error).context("asking whose interfaces are whose"))
+        answer.unwrap_or_else(|error| Err(error).context("the identity command's task failed"))
     }
 
-    /// The answers, if there are any; a failure is said when it is another than the last time.
+    /// The answers, if the run succeeded. A failure is logged unless it equals the last one.
     pub fn outcome(&mut self, answer: anyhow::Result<Answers>) -> Option<Answers> {
         match answer {
             Ok(answers) => {
                 if self.failure.take().is_some() {
-                    tracing::info!("the command under [identities] answers again");
+                    tracing::info!("the command under [identities] works again");
                 }
                 Some(answers)
             }
             Err(error) => {
                 let failure = format!("{error:#}");
                 if self.failure.as_ref() != Some(&failure) {
-                    tracing::warn!("{failure}; it is asked again, and what needs no answer is counted");
+                    tracing::warn!(
+                        "{failure}; trafctl will retry, and interfaces with a known owner are counted"
+                    );
                     self.failure = Some(failure);
                 }
                 None
@@ -157,7 +159,7 @@ impl Asking {
     }
 }
 
-impl Drop for Asking {
+impl Drop for IdentityQuery {
     fn drop(&mut self) {
         if let Some(running) = &self.running {
             running.abort();
@@ -170,10 +172,10 @@ fn indexes(interfaces: &[NetInterface]) -> HashMap<String, u32> {
     interfaces.iter().map(|interface| (interface.name.clone(), interface.index)).collect()
 }
 
-/// Runs the command and gives what it printed.
+/// Runs the command and returns its output.
 ///
 /// # Errors
-/// When it can't be started, takes too long, fails, or prints without end. Then all its processes are ended.
+/// When the command cannot be started, takes too long, fails, or prints too much. Its whole process group is killed then.
 pub async fn run(command: &IdentityCommand) -> anyhow::Result<String> {
     let IdentityCommand { words, timeout } = command;
     let program = words.first().context("no command")?;
@@ -182,17 +184,17 @@ pub async fn run(command: &IdentityCommand) -> anyhow::Result<String> {
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
-        // A group of its own, so that what it started can be ended with it.
+        // A process group of its own, so that its children can be killed with it.
         .process_group(0)
         .kill_on_drop(true)
         .spawn()
-        .with_context(|| format!("cannot start {program}, which [identities] names"))?;
+        .with_context(|| format!("cannot start the identity command {program}"))?;
     let group = child.id().and_then(|id| rustix::process::Pid::from_raw(id.cast_signed()));
     let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
     let work = async {
-        let (printed, said, status) =
+        let (output, errors, status) =
             tokio::join!(read(stdout, MOST_OUTPUT), read(stderr, 4096), child.wait());
-        anyhow::Ok((printed?, said?, status?))
+        anyhow::Ok((output?, errors?, status?))
     };
     let done = time::timeout(*timeout, work).await;
     if !matches!(done, Ok(Ok(_)))
@@ -200,38 +202,39 @@ pub async fn run(command: &IdentityCommand) -> anyhow::Result<String> {
         && let Err(error) = rustix::process::kill_process_group(group, rustix::process::Signal::KILL)
         && error != rustix::io::Errno::SRCH
     {
-        tracing::warn!("cannot end {program}: {error}");
+        tracing::warn!("cannot kill {program}: {error}");
     }
     let Ok(done) = done else {
-        bail!("{program}, which [identities] names, took longer than {}", seconds(*timeout));
+        bail!(
+            "the identity command {program} took longer than {}; raise `timeout` under [identities]",
+            format_duration(*timeout)
+        );
     };
-    let (printed, said, status) = done.with_context(|| format!("cannot read what {program} says"))?;
+    let (output, errors, status) = done.with_context(|| format!("cannot read the output of {program}"))?;
     if !status.success() {
-        let said = said.lines().next().unwrap_or("it said nothing").to_owned();
-        bail!("{program}, which [identities] names, failed ({status}): {said}");
+        let first_line = errors.lines().next().unwrap_or("no message").to_owned();
+        bail!("the identity command {program} failed ({status}): {first_line}");
     }
-    if printed.len() as u64 >= MOST_OUTPUT {
-        bail!("{program}, which [identities] names, printed more than {} MiB", MOST_OUTPUT >> 20);
+    if output.len() as u64 >= MOST_OUTPUT {
+        bail!("the identity command {program} printed more than {} MiB", MOST_OUTPUT >> 20);
     }
-    Ok(printed)
+    Ok(output)
 }
 
 async fn read(pipe: Option<impl tokio::io::AsyncRead + Unpin>, most: u64) -> anyhow::Result<String> {
     let mut bytes = Vec::new();
     if let Some(mut pipe) = pipe {
         (&mut pipe).take(most).read_to_end(&mut bytes).await?;
-        // The rest is let go, so that the writer is not held up by a full pipe.
+        // Discards the rest, so that a full pipe does not block the writer.
         tokio::io::copy(&mut pipe, &mut tokio::io::sink()).await?;
     }
     Ok(String::from_utf8_lossy(&bytes).into_owned())
 }
 
-fn seconds(timeout: Duration) -> String {
-    format!("{} s", timeout.as_secs_f64())
-}
-
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     fn command(script: &str, timeout: Duration) -> IdentityCommand {
@@ -248,22 +251,22 @@ mod tests {
     }
 
     #[test]
-    fn a_command_is_run_and_its_failures_are_named() {
+    fn a_command_runs_and_its_failures_are_reported() {
         let long = Duration::from_secs(20);
         assert_eq!(outcome("echo vnet1 a; echo vnet2 b", long), "vnet1 a\nvnet2 b\n");
         let failed = outcome("echo vnet1 a; echo no libvirt here >&2; exit 3", long);
         assert!(failed.ends_with("failed (exit status: 3): no libvirt here"), "{failed}");
-        // The grandchild holds the pipe, and goes with the command.
+        // The grandchild holds the pipe and is killed with the command.
         let late = outcome("sleep 600 & wait", Duration::from_millis(50));
-        assert!(late.ends_with("took longer than 0.05 s"), "{late}");
+        assert!(late.contains("took longer than 50ms; raise `timeout`"), "{late}");
         let none = IdentityCommand { words: vec!["/nonexistent/ids".to_owned()], timeout: long };
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         let error = format!("{:#}", runtime.block_on(run(&none)).unwrap_err());
-        assert!(error.starts_with("cannot start /nonexistent/ids"), "{error}");
+        assert!(error.starts_with("cannot start the identity command /nonexistent/ids"), "{error}");
     }
 
     #[test]
-    fn lines_are_read_one_by_one() {
+    fn wrong_lines_are_reported_and_the_others_used() {
         let known = HashMap::from([("vnet1".to_owned(), 4), ("vnet2".to_owned(), 5)]);
         let later = HashMap::from([("vnet1".to_owned(), 4), ("vnet2".to_owned(), 6)]);
         let text =
@@ -273,12 +276,9 @@ mod tests {
         assert_eq!(answers.of_interface("vnet2", 5), None);
         assert_eq!(answers.of_interface("vnet2", 6), None);
         assert_eq!(answers.by_mac().len(), 1);
-        let complaints = answers.complaints();
-        assert_eq!(complaints.len(), 3, "{complaints:?}");
-        assert!(
-            complaints[0].starts_with("line 6 of what it printed is left out: it is not"),
-            "{complaints:?}"
-        );
-        assert!(complaints[2].contains("the node itself"), "{complaints:?}");
+        let problems = answers.problems();
+        assert_eq!(problems.len(), 3, "{problems:?}");
+        assert!(problems[0].starts_with("line 6 of its output is ignored: it is not"), "{problems:?}");
+        assert!(problems[2].contains("the node itself"), "{problems:?}");
     }
 }

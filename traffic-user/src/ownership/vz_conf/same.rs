@@ -1,8 +1,8 @@
-//! Which files and ids are of one container.
+//! Which files and ids belong to the same container.
 //!
-//! A file has a number or a UUID for its name and may tell the other inside. Two files can be of one container, one under
-//! each. A copied file, though, still tells the id of the one it was copied from: where files contradict each other
-//! nothing is taken for the same, since two customers' traffic must never be one figure.
+//! A file is named by a number or a UUID and may contain the other id. A container may have two files, one under each id.
+//! But a copied file still contains the id of its original. Where files contradict each other, their ids are not merged,
+//! because the traffic of two customers must never become one figure.
 
 use std::collections::HashMap;
 
@@ -10,7 +10,7 @@ use traffic_model::ContainerId;
 
 use crate::ownership::vz_conf::{Diagnostic, VzConf, VzContainer};
 
-/// Leaves only those aliases that no file contradicts, and gives the files of one container one id: the UUID.
+/// Keeps only the aliases that no file contradicts. All files of one container get the same id: the UUID.
 pub(super) fn settle(all: &mut VzConf) {
     let ids: HashMap<ContainerId, usize> =
         all.containers.iter().enumerate().map(|(at, container)| (container.id.clone(), at)).collect();
@@ -24,22 +24,28 @@ pub(super) fn settle(all: &mut VzConf) {
     let mut ids_after: Vec<ContainerId> = all.containers.iter().map(|c| c.id.clone()).collect();
     for (at, container) in all.containers.iter().enumerate() {
         for alias in &container.aliases {
-            let complaint = if alias.is_uuid() == container.id.is_uuid() {
-                Some(format!("it says that it is {alias}: its name, {}, counts", container.id))
+            let contradiction = if alias.is_uuid() == container.id.is_uuid() {
+                Some(format!(
+                    "it contains the id {alias}, which is ignored: the id is {}, from the file's name",
+                    container.id
+                ))
             } else if let Some(other) =
                 container.aliases.iter().find(|&other| other != alias && other.is_uuid() == alias.is_uuid())
             {
-                Some(format!("it says {alias} and {other}: neither is taken for it"))
+                Some(format!("it contains both {alias} and {other}; neither is used"))
             } else if let Some(&other) = claims[alias].iter().find(|&&other| other != at) {
                 let other = all.containers[other].path.display();
-                Some(format!("{other} says {alias} too: neither is taken for it"))
+                Some(format!("{other} contains {alias} too; it is used for neither"))
             } else {
                 let namesake = ids.get(alias).map(|&other| &all.containers[other]);
                 namesake.filter(|namesake| denies(namesake, &container.id)).map(|namesake| {
-                    format!("it says that it is {alias}, and {} says otherwise", namesake.path.display())
+                    format!(
+                        "it contains the id {alias}, which is not used: {} contradicts it",
+                        namesake.path.display()
+                    )
                 })
             };
-            match complaint {
+            match contradiction {
                 Some(message) => {
                     let path = container.path.clone();
                     all.diagnostics.push(Diagnostic { path, line: 0, message });
@@ -61,7 +67,7 @@ pub(super) fn settle(all: &mut VzConf) {
     }
 }
 
-/// Whether a file tells another id of this one's kind.
+/// Whether a file contains another id of the same kind.
 fn denies(container: &VzContainer, id: &ContainerId) -> bool {
     container.aliases.iter().any(|alias| alias.is_uuid() == id.is_uuid() && alias != id)
 }
@@ -76,7 +82,7 @@ mod tests {
     const U: &str = "2b2a3d9c-6f2e-4a77-9c15-0a1b2c3d4e5f";
     const V: &str = "99999999-6f2e-4a77-9c15-0a1b2c3d4e5f";
 
-    /// The ids of the files, their aliases, and how many complaints.
+    /// The ids of the files with their aliases, and the number of diagnostics.
     fn settled(files: &[(&str, String)]) -> (Vec<String>, usize) {
         let mut all = VzConf::default();
         for (name, text) in files {
@@ -92,7 +98,7 @@ mod tests {
     }
 
     #[test]
-    fn the_two_files_of_one_container_are_one() {
+    fn two_files_of_one_container_are_merged() {
         let veid = "VEID=101\n".to_owned();
         let uuid = format!("UUID={U}\n");
         let one = (vec![format!("{U} (101)"), format!("{U} (101)")], 0);
@@ -109,23 +115,23 @@ mod tests {
     }
 
     #[test]
-    fn a_copied_file_is_not_taken_for_the_original() {
-        // 102 was made from a copy of 101.
+    fn a_copied_file_is_not_merged_with_its_original() {
+        // 102.conf is a copy of 101.conf.
         let uuid = format!("UUID={U}\n");
-        let (ids, complaints) = settled(&[("101", uuid.clone()), ("102", uuid.clone())]);
-        assert_eq!((ids, complaints), (vec!["101 ()".to_owned(), "102 ()".to_owned()], 2));
-        // The original has a file under its UUID, which says 101.
-        let (ids, complaints) = settled(&[("102", uuid), (U, "VEID=101\n".to_owned())]);
-        assert_eq!((ids, complaints), (vec!["102 ()".to_owned(), format!("{U} (101)")], 1));
-        // The name of the file counts.
+        let (ids, diagnostics) = settled(&[("101", uuid.clone()), ("102", uuid.clone())]);
+        assert_eq!((ids, diagnostics), (vec!["101 ()".to_owned(), "102 ()".to_owned()], 2));
+        // The original has a file under its UUID, which contains 101.
+        let (ids, diagnostics) = settled(&[("102", uuid), (U, "VEID=101\n".to_owned())]);
+        assert_eq!((ids, diagnostics), (vec!["102 ()".to_owned(), format!("{U} (101)")], 1));
+        // The file's name decides.
         assert_eq!(settled(&[("102", "VEID=101\n".to_owned())]), (vec!["102 ()".to_owned()], 1));
-        // A file that names two is of neither; where a key stands twice, the later counts, as in a shell.
-        let (ids, complaints) = settled(&[("102", String::new()), (U, "VEID=101\nCTID=102\n".to_owned())]);
-        assert_eq!((ids, complaints), (vec!["102 ()".to_owned(), format!("{U} ()")], 2));
-        let (ids, complaints) = settled(&[(U, "VEID=101\nVEID=102\n".to_owned())]);
-        assert_eq!((ids, complaints), (vec![format!("{U} (102)")], 0));
-        // Two machines that say the same number.
-        let (ids, complaints) = settled(&[(U, "VEID=7\n".to_owned()), (V, "VEID=7\n".to_owned())]);
-        assert_eq!((ids, complaints), (vec![format!("{U} ()"), format!("{V} ()")], 2));
+        // A file with two numbers belongs to neither. If a key is repeated, the last one counts, as in a shell.
+        let (ids, diagnostics) = settled(&[("102", String::new()), (U, "VEID=101\nCTID=102\n".to_owned())]);
+        assert_eq!((ids, diagnostics), (vec!["102 ()".to_owned(), format!("{U} ()")], 2));
+        let (ids, diagnostics) = settled(&[(U, "VEID=101\nVEID=102\n".to_owned())]);
+        assert_eq!((ids, diagnostics), (vec![format!("{U} (102)")], 0));
+        // Two machines with the same number.
+        let (ids, diagnostics) = settled(&[(U, "VEID=7\n".to_owned()), (V, "VEID=7\n".to_owned())]);
+        assert_eq!((ids, diagnostics), (vec![format!("{U} ()"), format!("{V} ()")], 2));
     }
 }
