@@ -1,5 +1,5 @@
-//! The ledger over a reboot and a clock that is set by hours, with the daemon running: what is lost is said, and what is
-//! not lost is billed once.
+//! The ledger across a reboot and clock steps while the daemon runs. Losses are recorded as gaps, and
+//! everything else is billed once.
 
 use std::{fs, net::SocketAddr, process::Command, time::SystemTime};
 
@@ -9,7 +9,7 @@ use traffic_tests::{
     traffic::udp_send,
 };
 
-/// Debian's, by the name the linker knows on every architecture.
+/// Debian's libfaketime. The dynamic linker expands `$LIB` on every architecture.
 const FAKETIME: &str = "/usr/$LIB/faketime/libfaketime.so.1";
 
 fn node(name: &str) -> Result<(Lab, Container, Container)> {
@@ -26,14 +26,14 @@ fn send(a: &Container, b: &Container, datagrams: u64) -> Result<u64> {
     Ok(udp_send(a.namespace(), b.namespace(), SocketAddr::new(b.v4(), 0), datagrams, 100)?.l3_bytes)
 }
 
-/// One number from the ledger, by the program that its readers use.
+/// One number from the ledger, read with sqlite3.
 fn ask(lab: &Lab, query: &str) -> Result<i64> {
     let text = run_ok(Command::new("sqlite3").arg(lab.state_dir().join("ledger.sqlite")).arg(query))?;
     text.trim().parse().with_context(|| format!("{query}: {text:?}"))
 }
 
-/// What 101 sent to 102, whenever that is booked.
-fn booked(lab: &Lab) -> Result<i64> {
+/// Bytes that 101 sent to 102, in any bucket.
+fn recorded(lab: &Lab) -> Result<i64> {
     ask(
         lab,
         "select coalesce(sum(out_bytes), 0) from traffic_5min t join container c on c.id = t.container
@@ -45,7 +45,7 @@ fn booked(lab: &Lab) -> Result<i64> {
 fn gaps(lab: &Lab) -> Result<Vec<(String, String)>> {
     let gaps = lab.run_json(&["gaps", "--format", "json"])?;
     let text = |gap: &serde_json::Value, field: &str| gap[field].as_str().unwrap_or_default().to_owned();
-    let gaps = gaps.as_array().context("a list of gaps")?;
+    let gaps = gaps["gaps"].as_array().context("a list of gaps")?;
     Ok(gaps.iter().map(|gap| (text(gap, "reason"), text(gap, "detail"))).collect())
 }
 
@@ -55,7 +55,7 @@ fn audit(lab: &Lab) -> Result<()> {
     Ok(())
 }
 
-/// `trafctl run` that reads another boot's id where the kernel shows its own.
+/// `trafctl run` with another boot id in place of the kernel's.
 fn in_another_boot(lab: &Lab) -> Result<Command> {
     let id = lab.write("boot_id", "3d0c1a52-8a53-4d4e-9a3b-5f6e7a8b9c0d\n")?;
     let trafctl = lab.trafctl(&["run"])?;
@@ -67,12 +67,12 @@ fn in_another_boot(lab: &Lab) -> Result<Command> {
 }
 
 #[test]
-fn a_reboot_costs_what_was_not_drained_and_says_so() -> Result<()> {
+fn a_reboot_loses_only_what_was_not_drained_and_records_a_gap() -> Result<()> {
     let (lab, mut a, mut b) = node("clocks-reboot")?;
     let mut daemon = Daemon::start(&lab)?;
     let before = i64::try_from(send(&a, &b, 120)?)?;
-    eventually("booked", || Ok(booked(&lab)? == before))?;
-    // The power goes: what is counted after the last drain is lost with the maps.
+    eventually("the drain", || Ok(recorded(&lab)? == before))?;
+    // A power loss: what was counted after the last drain is lost with the maps.
     daemon.kill()?;
     send(&a, &b, 33)?;
     a.stop()?;
@@ -87,7 +87,7 @@ fn a_reboot_costs_what_was_not_drained_and_says_so() -> Result<()> {
     let mut daemon = Daemon::spawn(&mut in_another_boot(&lab)?, Resync::Off)?;
     daemon.ready()?;
     let after = i64::try_from(send(&a, &b, 77)?)?;
-    eventually("booked after the reboot", || Ok(booked(&lab)? == before + after))?;
+    eventually("the drain after the reboot", || Ok(recorded(&lab)? == before + after))?;
     daemon.stop()?;
     let gaps: Vec<_> = gaps(&lab)?.into_iter().map(|(reason, _)| reason).collect();
     assert_eq!(gaps, ["reboot"]);
@@ -96,24 +96,24 @@ fn a_reboot_costs_what_was_not_drained_and_says_so() -> Result<()> {
 }
 
 #[test]
-fn a_clock_set_by_hours_loses_nothing_and_is_written_down() -> Result<()> {
+fn a_clock_set_by_hours_loses_nothing_and_is_recorded() -> Result<()> {
     let (lab, a, b) = node("clocks-step")?;
     let offset = lab.write("offset", "+0")?;
     let mut command = lab.trafctl(&["run"])?;
     command.env("LD_PRELOAD", FAKETIME).env("FAKETIME_TIMESTAMP_FILE", &offset).env("FAKETIME_NO_CACHE", "1");
-    // The clock that never steps is another: only the wall clock is set.
+    // Only the wall clock is set, not the monotonic clock.
     command.env("FAKETIME_DONT_FAKE_MONOTONIC", "1");
     let mut daemon = Daemon::spawn(&mut command, Resync::Off)?;
     daemon.ready()?;
     let now = i64::try_from(SystemTime::now().duration_since(SystemTime::UNIX_EPOCH)?.as_secs())?;
     let mut sum = i64::try_from(send(&a, &b, 50)?)?;
-    eventually("booked", || Ok(booked(&lab)? == sum))?;
-    // Forward by five hours, back by eight, and to where it was.
+    eventually("the drain", || Ok(recorded(&lab)? == sum))?;
+    // Five hours forward, eight hours back, and back to the real time.
     for (at, set_to) in ["+18000", "-10800", "+0"].iter().enumerate() {
         fs::write(&offset, set_to)?;
-        eventually("the step is seen", || Ok(gaps(&lab)?.len() == at + 1))?;
+        eventually("the step to be recorded", || Ok(gaps(&lab)?.len() == at + 1))?;
         sum += i64::try_from(send(&a, &b, 60 + u64::try_from(at)?)?)?;
-        eventually("booked after the step", || Ok(booked(&lab)? == sum))?;
+        eventually("the drain after the step", || Ok(recorded(&lab)? == sum))?;
     }
     daemon.stop()?;
     let mut steps = Vec::new();
@@ -125,7 +125,7 @@ fn a_clock_set_by_hours_loses_nothing_and_is_written_down() -> Result<()> {
     steps.sort_by(f64::total_cmp);
     let close = steps.iter().zip([-28_800.0, 10_800.0, 18_000.0]).all(|(step, set)| (step - set).abs() < 1.0);
     ensure!(close && steps.len() == 3, "{steps:?}");
-    // Each in the bucket that the clock showed.
+    // Each part is in the bucket that the clock showed.
     let (first, last) = (
         ask(&lab, "select min(start) from traffic_5min")?,
         ask(&lab, "select max(start) from traffic_5min")?,

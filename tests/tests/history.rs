@@ -1,4 +1,4 @@
-//! What an operator does with the past: PVA's history joins a ledger that counts, its months are closed and corrected.
+//! PVA's history is imported into a running ledger, and its months are closed and corrected.
 
 use std::{
     fmt::Write as _,
@@ -23,24 +23,24 @@ fn number(value: &Value, path: &str) -> Result<u64> {
     value.pointer(path).and_then(Value::as_u64).with_context(|| format!("{path} in {value}"))
 }
 
-/// Waits until something has come about.
+/// Waits for a condition.
 fn wait_for(what: &str, mut there: impl FnMut() -> Result<bool>) -> Result<()> {
     let deadline = Instant::now() + PATIENCE;
     while !there()? {
-        ensure!(Instant::now() < deadline, "waited in vain: {what}");
+        ensure!(Instant::now() < deadline, "timed out waiting for {what}");
         thread::sleep(Duration::from_millis(20));
     }
     Ok(())
 }
 
-/// Bytes out of 101 to what nobody else speaks with.
+/// Bytes from 101 to class 2, which only this test sends.
 fn bytes_out(lab: &Lab) -> Result<u64> {
     let report = lab.run_json(&["report", "--container", "101", "--class", "2", "--format", "json"])?;
     number(&report, "/total/out/bytes")
 }
 
 #[test]
-fn history_of_pva_joins_a_ledger_that_counts_and_is_closed_and_corrected() -> Result<()> {
+fn pva_history_is_imported_closed_and_corrected() -> Result<()> {
     let lab = Lab::new("ledger-history")?;
     let classes = lab.write("networks_classes", "1 0.0.0.0/0\n1 ::/0\n2 10.1.0.2/32\n")?;
     lab.configure(&format!("class_file = {classes:?}\n[drain]\ninterval = \"100ms\"\n"))?;
@@ -66,8 +66,9 @@ fn history_of_pva_joins_a_ledger_that_counts_and_is_closed_and_corrected() -> Re
     let ledger = lab.state_dir().join("ledger.sqlite");
     let begin: i64 =
         run_ok(Command::new("sqlite3").arg(&ledger).arg("SELECT min(created) FROM epoch"))?.trim().parse()?;
-    // Ten minutes until just over the begin, 300 days ago, one that is nonsense, and a minute that the ledger counts itself.
-    let mut sql = "CREATE TABLE log_def (id, eid, lclass, instance, counter); CREATE TABLE log_data (id, startTime, avg);
+    // Ten minutes that end just after the ledger's start, one sample 300 days ago, and one invalid sample.
+    let mut sql = "CREATE TABLE log_def (id, eid, lclass, instance, counter);
+        CREATE TABLE log_data (id, startTime, avg);
         INSERT INTO log_def VALUES (7, '101', 'counters_vz_net', '', 'counter_net_outgoing_bytes');
         INSERT INTO log_data VALUES (7, 'never', 1);"
         .to_owned();
@@ -81,11 +82,11 @@ fn history_of_pva_joins_a_ledger_that_counts_and_is_closed_and_corrected() -> Re
     for (more, samples) in [(&["--dry-run"][..], 10), (&[], 10), (&[], 0)] {
         let output = import(more)?;
         ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-        let told: Value = serde_json::from_slice(&output.stdout)?;
-        assert_eq!(number(&told, "/samples")?, samples, "{told}");
-        let skipped = told["skipped"].as_array().context("skipped")?;
+        let result: Value = serde_json::from_slice(&output.stdout)?;
+        assert_eq!(number(&result, "/samples")?, samples, "{result}");
+        let skipped = result["skipped"].as_array().context("skipped")?;
         let reasons: Vec<_> = skipped.iter().filter_map(|skipped| skipped["reason"].as_str()).collect();
-        assert_eq!(reasons, ["bad_time", "after_until", "over_begin"], "{told}");
+        assert_eq!(reasons, ["bad_time", "after_until", "over_begin"], "{result}");
     }
     wait_for("the traffic in the ledger beside its history", || {
         Ok(bytes_out(&lab)? == sent.l3_bytes + 9 * 1000 + 500_000)
@@ -93,12 +94,12 @@ fn history_of_pva_joins_a_ledger_that_counts_and_is_closed_and_corrected() -> Re
     ensure!(daemon.terminate(PATIENCE)?.success());
     let gaps = lab.run_json(&["gaps", "--format", "json"])?;
     let details: Vec<_> =
-        gaps.as_array().context("gaps")?.iter().filter_map(|gap| gap["detail"].as_str()).collect();
+        gaps["gaps"].as_array().context("gaps")?.iter().filter_map(|gap| gap["detail"].as_str()).collect();
     ensure!(details.iter().any(|detail| detail.contains("out 1000 bytes")), "{gaps}");
     let audit = lab.run_json(&["audit", "--format", "json"])?;
     ensure!(audit["problems"].as_array().is_some_and(Vec::is_empty), "{audit}");
 
-    // What the interfaces saw is in a class or a fault; history is in neither.
+    // Interface traffic is in a class or a fault. Imported history is in neither.
     let balance = lab.run_json(&["report", "--show", "balance", "--container", "101", "--format", "json"])?;
     assert_eq!(balance["balance"][0]["container"], "101");
     for direction in ["in", "out"] {
@@ -111,15 +112,15 @@ fn history_of_pva_joins_a_ledger_that_counts_and_is_closed_and_corrected() -> Re
     }
     ensure!(number(&balance, "/balance/0/out/passed/bytes")? >= sent.l3_bytes, "{balance}");
 
-    // A value that changed afterwards is said, and the ledger's stays.
+    // A changed value is reported, and the ledger keeps its own.
     run_ok(Command::new("sqlite3").arg(&file).arg("UPDATE log_data SET avg = 3 WHERE avg = 500000"))?;
     let output = import(&[])?;
     assert_eq!(output.status.code(), Some(1));
-    let told: Value = serde_json::from_slice(&output.stdout)?;
-    assert_eq!(number(&told, "/conflicts/count")?, 1, "{told}");
+    let result: Value = serde_json::from_slice(&output.stdout)?;
+    assert_eq!(number(&result, "/conflicts/count")?, 1, "{result}");
     assert_eq!(bytes_out(&lab)?, sent.l3_bytes + 9 * 1000 + 500_000);
 
-    // The month of that day is closed, and a part of it given back.
+    // The month of that day is closed, and a part of it is credited.
     let month = format!("SELECT strftime('%Y-%m', {begin} - 300 * 86400, 'unixepoch')");
     let month = run_ok(Command::new("sqlite3").arg(&ledger).arg(month))?;
     let month = month.trim();
@@ -127,12 +128,12 @@ fn history_of_pva_joins_a_ledger_that_counts_and_is_closed_and_corrected() -> Re
         let correction = ["adjust", month, "--container", "101", "--class", "2", "--out", "-0.1MB"];
         lab.run_json(&[&correction[..], &["--reason", "credited", "--format", "json"], more].concat())
     };
-    ensure!(adjust(&[]).is_err(), "not closed yet");
+    ensure!(adjust(&[]).is_err(), "the month is not closed yet");
     lab.run_ok(&["close", month])?;
     assert_eq!(adjust(&[])?["to_bill"][3], 400_000);
     assert_eq!(number(&lab.run_json(&["audit", "--format", "json"])?, "/chain_entries")?, 1);
     assert_eq!(number(&adjust(&["--yes"])?, "/chained/seq")?, 2);
-    ensure!(adjust(&["--yes"]).is_err(), "a second time");
+    ensure!(adjust(&["--yes"]).is_err(), "the same correction twice");
     let report = lab.run_json(&["report", "--by", "month", "--container", "101", "--format", "json"])?;
     assert_eq!(report["corrected"][0]["frozen"][3], 500_000);
     assert_eq!(report["corrected"][0]["to_bill"][3], 400_000);

@@ -195,7 +195,7 @@ pub fn run(length: Duration, mut progress: impl FnMut(Progress)) -> Result<Summa
     let audit = lab.run_json(&["audit", "--format", "json"])?;
     ensure!(audit["problems"].as_array().is_some_and(Vec::is_empty), "{audit}");
     let mut gaps = BTreeMap::new();
-    for gap in lab.run_json(&["gaps", "--format", "json"])?.as_array().into_iter().flatten() {
+    for gap in lab.run_json(&["gaps", "--format", "json"])?["gaps"].as_array().into_iter().flatten() {
         *gaps.entry(gap["reason"].as_str().unwrap_or("?").to_owned()).or_insert(0) += 1;
     }
     Ok(Summary { seconds, rows, reloads, churned, kills, gaps, memory })

@@ -142,8 +142,12 @@ fn a_program_before_ours_is_told_of_and_put_second() -> Result<()> {
     compare(&what, "the sender", all, counters.class("101", 2, "ipv4"))?;
     // The gap is in the ledger, as the kernel's statistics have it.
     let gaps = lab.run_json(&["gaps", "--format", "json"])?;
-    let sizes: u64 =
-        gaps.as_array().into_iter().flatten().filter_map(|gap| gap["size"]["out_skbs"].as_u64()).sum();
+    let sizes: u64 = gaps["gaps"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .filter_map(|gap| gap["size"]["out_skbs"].as_u64())
+        .sum();
     assert_eq!(sizes, missed, "{gaps:#}");
     is_well(&lab)
 }

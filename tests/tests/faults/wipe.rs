@@ -104,7 +104,7 @@ fn wiped(lab: &Lab) -> Result<()> {
 
     let gaps = lab.run_json(&["gaps", "--format", "json"])?;
     let of = |reason: &str, interface: Option<&str>| -> Vec<Value> {
-        let all = gaps.as_array().into_iter().flatten();
+        let all = gaps["gaps"].as_array().into_iter().flatten();
         all.filter(|gap| gap["reason"] == reason && gap["interface"].as_str() == interface).cloned().collect()
     };
     assert_eq!(of("counters_renewed", None).len(), 1, "{gaps:#}");
@@ -201,7 +201,7 @@ fn a_purge_is_no_gap_where_the_counters_were_booked() -> Result<()> {
     assert_eq!((seen.1, gap.1), (first.packets + last.packets, missed.packets));
     // As the kernel counts on this interface: with the Ethernet header.
     let gaps = lab.run_json(&["gaps", "--format", "json"])?;
-    let all = gaps.as_array().context("a list of gaps")?;
+    let all = gaps["gaps"].as_array().context("a list of gaps")?;
     let of_a: Vec<_> = all.iter().filter(|gap| gap["interface"] == a.interface()).collect();
     assert_eq!(of_a.len(), 1, "{gaps:#}");
     assert_eq!(of_a[0]["size"]["out_skb_bytes"], missed.l3_bytes + 14 * missed.packets, "{gaps:#}");

@@ -1,5 +1,6 @@
-//! From packets to a bill: `trafctl run` with its ledger, killed, doubled, starved of disk, and asked.
+//! From packets to a bill: `trafctl run` with its ledger, killed, started twice, and queried.
 
+mod installations;
 mod reach;
 
 use std::{
@@ -24,7 +25,7 @@ use traffic_tests::{
 const CLASSES: &str = "1 0.0.0.0/0\n1 ::/0\n0 192.168.0.0/16\n2 10.1.0.2/32\n3 fd00:1::/64\n";
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// A node whose daemon drains as fast as it may.
+/// A node whose daemon drains at the shortest interval.
 fn node(name: &str, more: &str) -> Result<(Lab, Container, Container)> {
     let lab = Lab::new(name)?;
     let classes = lab.write("networks_classes", CLASSES)?;
@@ -42,7 +43,7 @@ fn daemon(lab: &Lab) -> Result<Process> {
     Process::spawn(&mut command)
 }
 
-/// Ends a daemon in peace, or fails with what all daemons so far have said.
+/// Stops a daemon, or fails with the log of all daemons so far.
 fn end(lab: &Lab, daemon: Process) -> Result<()> {
     let status = daemon.terminate(PATIENCE)?;
     ensure!(
@@ -53,18 +54,18 @@ fn end(lab: &Lab, daemon: Process) -> Result<()> {
     Ok(())
 }
 
-/// Waits until the daemon has written something.
+/// Waits for a condition.
 fn wait_for(what: &str, mut there: impl FnMut() -> Result<bool>) -> Result<()> {
     let deadline = Instant::now() + PATIENCE;
     while !there()? {
-        ensure!(Instant::now() < deadline, "waited in vain: {what}");
+        ensure!(Instant::now() < deadline, "timed out waiting for {what}");
         thread::sleep(Duration::from_millis(20));
     }
     Ok(())
 }
 
-/// Sums of the ledger by container and class, both families.
-fn booked(lab: &Lab, container: &str, class: u64) -> Result<Amounts> {
+/// The ledger's sums of a container and class, both families.
+fn recorded(lab: &Lab, container: &str, class: u64) -> Result<Amounts> {
     let report = lab.run_json(&["report", "--split", "class", "--format", "json"])?;
     let rows = report["rows"].as_array().context("rows")?;
     let mut sum = Amounts::default();
@@ -81,7 +82,7 @@ fn booked(lab: &Lab, container: &str, class: u64) -> Result<Amounts> {
     Ok(sum)
 }
 
-/// The ledger holds, to the byte, what the live counters hold.
+/// Checks that the ledger holds exactly what the live counters hold.
 fn check_ledger(lab: &Lab) -> Result<Counters> {
     let counters = Counters::at_rest(lab)?;
     for container in ["101", "102"] {
@@ -91,8 +92,8 @@ fn check_ledger(lab: &Lab) -> Result<Counters> {
                 counters
                     .class_or_zero(container, class, "ipv4")
                     .plus(counters.class_or_zero(container, class, "ipv6"));
-            let booked = booked(lab, container, class.into())?;
-            ensure!(booked == live, "{container} class {class}: booked {booked:?}, counted {live:?}");
+            let recorded = recorded(lab, container, class.into())?;
+            ensure!(recorded == live, "{container} class {class}: recorded {recorded:?}, counted {live:?}");
         }
     }
     let audit = lab.run_json(&["audit", "--format", "json"])?;
@@ -102,12 +103,12 @@ fn check_ledger(lab: &Lab) -> Result<Counters> {
 
 fn gaps(lab: &Lab) -> Result<Vec<String>> {
     let gaps = lab.run_json(&["gaps", "--format", "json"])?;
-    let all = gaps.as_array().context("a list of gaps")?;
+    let all = gaps["gaps"].as_array().context("a list of gaps")?;
     Ok(all.iter().map(|gap| gap["reason"].as_str().unwrap_or("?").to_owned()).collect())
 }
 
 #[test]
-fn a_daemon_killed_at_any_instant_books_every_byte_once() -> Result<()> {
+fn a_daemon_killed_at_any_instant_records_every_byte_once() -> Result<()> {
     const KILLS: u64 = 60;
     let (lab, a, b) = node("ledger-kill", "")?;
     lab.run_ok(&["attach"])?;
@@ -143,15 +144,15 @@ fn a_daemon_killed_at_any_instant_books_every_byte_once() -> Result<()> {
     thread::sleep(Duration::from_millis(300));
     end(&lab, last)?;
     let said = fs::read_to_string(lab.path("daemon.log"))?;
-    ensure!(!said.contains("ERROR"), "a daemon after a kill could not go on:\n{said}");
+    ensure!(!said.contains("ERROR"), "a daemon failed after a kill:\n{said}");
     let counters = check_ledger(&lab)?;
     let udp = counters.class("101", 2, "ipv4");
-    assert_eq!((udp.out_packets, udp.out_bytes), sent, "and the counters hold what was sent");
+    assert_eq!((udp.out_packets, udp.out_bytes), sent, "the counters hold what was sent");
     Ok(())
 }
 
 #[test]
-fn a_second_daemon_is_refused_and_harms_nothing() -> Result<()> {
+fn a_second_daemon_is_refused() -> Result<()> {
     let (lab, a, b) = node("ledger-two", "")?;
     let first = daemon(&lab)?;
     wait_for("the first daemon", || Ok(lab.run_ok(&["status"]).is_ok()))?;
@@ -166,20 +167,20 @@ fn a_second_daemon_is_refused_and_harms_nothing() -> Result<()> {
 }
 
 #[test]
-fn traffic_is_booked_under_the_table_it_was_counted_under() -> Result<()> {
+fn traffic_is_recorded_under_the_table_it_was_counted_under() -> Result<()> {
     let (lab, a, b) = node("ledger-classes", "")?;
     let running = daemon(&lab)?;
     wait_for("the daemon", || Ok(lab.run_ok(&["status"]).is_ok()))?;
     let send = || udp_send(a.namespace(), b.namespace(), SocketAddr::new(b.v4(), 0), 100, 100);
     let first = send()?;
-    // Loaded by another process than the one that keeps the ledger.
+    // Loaded by a process other than the daemon.
     let other = lab.write("other", "5 0.0.0.0/0\n")?;
     lab.run_ok(&["classes", "load", other.to_str().context("a path")?])?;
     let second = send()?;
     end(&lab, running)?;
-    assert_eq!(booked(&lab, "101", 2)?.out_bytes, first.l3_bytes);
-    assert_eq!(booked(&lab, "101", 5)?.out_bytes, second.l3_bytes);
-    // And both tables are kept, as they were compiled.
+    assert_eq!(recorded(&lab, "101", 2)?.out_bytes, first.l3_bytes);
+    assert_eq!(recorded(&lab, "101", 5)?.out_bytes, second.l3_bytes);
+    // Both tables are stored as they were compiled.
     let kept = sqlite(&lab.state_dir().join("ledger.sqlite"), "select content from class_table order by id")?;
     let sorted = |text: &str| {
         let mut lines: Vec<_> = text.lines().filter(|line| !line.is_empty()).map(str::to_owned).collect();
@@ -191,23 +192,24 @@ fn traffic_is_booked_under_the_table_it_was_counted_under() -> Result<()> {
 }
 
 #[test]
-fn the_articles_queries_run_on_a_plain_copy() -> Result<()> {
+fn queries_written_for_pva_run_on_a_plain_copy() -> Result<()> {
     let (lab, a, b) = node("ledger-pva", "")?;
     let running = daemon(&lab)?;
     wait_for("the daemon", || Ok(lab.run_ok(&["status"]).is_ok()))?;
     tcp_exchange(a.namespace(), b.namespace(), SocketAddr::new(b.v4(), 0), 700_000, 90_000)?;
     let live = Counters::at_rest(&lab)?.class("101", 2, "ipv4");
-    wait_for("the booking", || Ok(booked(&lab, "101", 2)? == live))?;
-    // A drain is in the file itself at once, or after the next drain where a reader was in the way, as this test's was.
+    wait_for("the drain", || Ok(recorded(&lab, "101", 2)? == live))?;
+    // A drain reaches the main file at once, or with the next drain if a reader, such as this test, prevented
+    // it.
     let log = lab.state_dir().join("ledger.sqlite-wal");
-    wait_for("the file to be whole", || Ok(fs::metadata(&log)?.len() == 0))?;
-    // While the daemon goes on, as the article has it.
+    wait_for("the file to be complete", || Ok(fs::metadata(&log)?.len() == 0))?;
+    // While the daemon runs.
     let copy = lab.path("copy.sqlite");
     fs::copy(lab.state_dir().join("ledger.sqlite"), &copy)?;
     for period in ["%Y-%m", "%Y-%m-%d", "%Y-%m-%d %H"] {
         let query = format!(
-            "select strftime('{period}', datetime(ldat.startTime,'unixepoch','localtime')) as period, ldef.counter, \
-             sum(ldat.avg) from log_def ldef join log_data ldat on ldef.id = ldat.id \
+            "select strftime('{period}', datetime(ldat.startTime,'unixepoch','localtime')) as period, \
+             ldef.counter, sum(ldat.avg) from log_def ldef join log_data ldat on ldef.id = ldat.id \
              where ldef.eid = '101' and ldef.lclass = 'counters_vz_net' and ldef.instance = '' \
              and ldef.counter like '%_bytes' group by 1, 2 order by 2"
         );
@@ -230,7 +232,7 @@ fn sqlite(file: &Path, query: &str) -> Result<String> {
 }
 
 #[test]
-fn an_audit_finds_a_row_that_somebody_altered() -> Result<()> {
+fn the_audit_finds_a_changed_row() -> Result<()> {
     let (lab, a, b) = node("ledger-audit", "")?;
     let running = daemon(&lab)?;
     wait_for("the daemon", || Ok(lab.run_ok(&["status"]).is_ok()))?;
@@ -258,13 +260,13 @@ fn an_audit_finds_a_row_that_somebody_altered() -> Result<()> {
 }
 
 #[test]
-fn a_copy_made_while_the_daemon_writes_is_whole_and_every_question_has_its_answer() -> Result<()> {
+fn a_copy_made_while_the_daemon_writes_is_complete_and_answers_every_query() -> Result<()> {
     let (lab, a, b) = node("ledger-copy", "")?;
     let running = daemon(&lab)?;
     wait_for("the daemon", || Ok(lab.run_ok(&["status"]).is_ok()))?;
     let load = Load::start(a.namespace(), b.namespace(), SocketAddr::new(b.v4(), 0), 300)?;
     load.passes(1000)?;
-    wait_for("a booking", || Ok(booked(&lab, "101", 2)?.out_packets > 0))?;
+    wait_for("a drain", || Ok(recorded(&lab, "101", 2)?.out_packets > 0))?;
     let copies = lab.path("copies");
     fs::create_dir(&copies)?;
     let copy = copies.join("ledger.sqlite");
@@ -274,7 +276,7 @@ fn a_copy_made_while_the_daemon_writes_is_whole_and_every_question_has_its_answe
     ensure!(running.terminate(PATIENCE)?.success());
     check_ledger(&lab)?;
 
-    // The copy stands still, and answers are compared with what sqlite3 finds in it.
+    // The copy does not change, so answers can be compared with what sqlite3 finds in it.
     let copies = copies.to_str().context("a path")?;
     let ask = |question: &str| -> Result<serde_json::Value> {
         let words: Vec<&str> = question.split(' ').collect();
@@ -283,7 +285,8 @@ fn a_copy_made_while_the_daemon_writes_is_whole_and_every_question_has_its_answe
     ensure!(ask("audit")?["problems"] == serde_json::json!([]));
     let sum = |what: &str| -> Result<u64> {
         let query = format!(
-            "select {what} from traffic_5min t join container c on c.id = t.container where name = '101' and class <> 0"
+            "select {what} from traffic_5min t join container c on c.id = t.container where name = '101' and
+             class <> 0"
         );
         Ok(sqlite(&copy, &query)?.trim().parse()?)
     };
@@ -301,7 +304,8 @@ fn a_copy_made_while_the_daemon_writes_is_whole_and_every_question_has_its_answe
         let report = ask(question)?;
         ensure!(out(&report) == Some(expected), "{question}: not {expected} in {report:#}");
     }
-    let most = "select max(bytes) from (select sum(out_bytes) as bytes from traffic_5min t join container c on c.id = t.container
+    let most = "select max(bytes) from (select sum(out_bytes) as bytes from traffic_5min t join container c
+        on c.id = t.container
         where name = '101' and class <> 0 group by start)";
     let most: u64 = sqlite(&copy, most)?.trim().parse()?;
     let report = ask("report --container 101 --percentile 100")?;
@@ -319,7 +323,7 @@ fn a_copy_made_while_the_daemon_writes_is_whole_and_every_question_has_its_answe
 }
 
 #[test]
-fn a_retired_id_begins_anew_and_the_old_figures_stay() -> Result<()> {
+fn a_retired_id_starts_at_zero_and_the_old_figures_stay() -> Result<()> {
     let (lab, a, b) = node("ledger-retire", "")?;
     let running = daemon(&lab)?;
     wait_for("the daemon", || Ok(lab.run_ok(&["status"]).is_ok()))?;
@@ -328,20 +332,20 @@ fn a_retired_id_begins_anew_and_the_old_figures_stay() -> Result<()> {
     lab.run_ok(&["container", "retire", "101"])?;
     let new = send(110)?;
     end(&lab, running)?;
-    assert_eq!(booked(&lab, "101", 2)?.out_packets, new.packets);
+    assert_eq!(recorded(&lab, "101", 2)?.out_packets, new.packets);
     let report = lab.run_json(&["report", "--format", "json"])?;
     let rows = report["rows"].as_array().context("rows")?;
     let retired = rows
         .iter()
         .find(|row| row["container"].as_str().is_some_and(|id| id.starts_with("101@")))
-        .context("the retired one")?;
+        .context("the retired container")?;
     assert_eq!(retired["out"]["packets"].as_u64(), Some(old.packets));
     Counters::at_rest(&lab)?;
     Ok(())
 }
 
 #[test]
-fn a_purge_books_first_and_a_new_epoch_adds_up() -> Result<()> {
+fn a_purge_drains_first_and_the_next_epoch_adds_up() -> Result<()> {
     let (lab, a, b) = node("ledger-purge", "")?;
     let send = |datagrams| udp_send(a.namespace(), b.namespace(), SocketAddr::new(b.v4(), 0), datagrams, 60);
     let mut packets = 0;
@@ -349,13 +353,13 @@ fn a_purge_books_first_and_a_new_epoch_adds_up() -> Result<()> {
         let running = daemon(&lab)?;
         wait_for("the daemon", || Ok(lab.run_ok(&["status"]).is_ok()))?;
         packets += send(round * 100)?.packets;
-        // Killed, so that only the purge itself can have booked the rest.
+        // Killed, so that only the purge can have drained the rest.
         let mut running = running;
         running.signal(Signal::KILL)?;
         running.wait(PATIENCE)?;
         packets += send(round * 10)?.packets;
         lab.run_ok(&["detach", "--purge"])?;
     }
-    assert_eq!(booked(&lab, "101", 2)?.out_packets, packets);
+    assert_eq!(recorded(&lab, "101", 2)?.out_packets, packets);
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! A ledger that is out of reach, from the start or under way: counting goes on, and nothing is missing afterwards.
+//! An unavailable ledger, at the start or later: counting continues, and nothing is missing afterwards.
 
 use std::{fs, net::SocketAddr, path::PathBuf, process::Command, thread, time::Duration};
 
@@ -9,9 +9,9 @@ use traffic_tests::{
     traffic::{tcp_exchange, udp_send},
 };
 
-use super::{booked, check_ledger, daemon, end, gaps, node, wait_for};
+use super::{check_ledger, daemon, end, gaps, node, recorded, wait_for};
 
-/// A file system of a few hundred KiB, to be filled.
+/// A file system of one MiB, to be filled.
 struct SmallDisk(PathBuf);
 
 impl SmallDisk {
@@ -21,7 +21,7 @@ impl SmallDisk {
         Ok(Self(path))
     }
 
-    /// Takes all that is left of it.
+    /// Uses all remaining space. Returns the file that does.
     fn fill(&self) -> Result<PathBuf> {
         let file = self.0.join("filler");
         let mut size = 1 << 20;
@@ -33,7 +33,7 @@ impl SmallDisk {
                 size /= 2;
             }
         }
-        // What the last attempt left is short of what fits by less than a block.
+        // The size found is smaller than what fits by less than a block.
         if fs::write(&file, &written).is_err() {
             bail!("the filler does not fit twice");
         }
@@ -50,17 +50,17 @@ impl Drop for SmallDisk {
 }
 
 #[test]
-fn a_full_disk_costs_a_gap_and_no_byte() -> Result<()> {
+fn a_full_disk_costs_a_gap_but_no_traffic() -> Result<()> {
     let (lab, a, b) = node("ledger-full", "")?;
     let disk = SmallDisk::mount(lab.state_dir())?;
     let running = daemon(&lab)?;
     let send = || tcp_exchange(a.namespace(), b.namespace(), SocketAddr::new(b.v4(), 0), 200_000, 1000);
     wait_for("the daemon", || Ok(lab.run_ok(&["status"]).is_ok()))?;
     send()?;
-    wait_for("the first booking", || Ok(booked(&lab, "101", 2)?.out_packets > 0))?;
+    wait_for("the first drain", || Ok(recorded(&lab, "101", 2)?.out_packets > 0))?;
     let filler = disk.fill()?;
-    let before = booked(&lab, "101", 2)?;
-    // New buckets of new classes need room that is not there; whatever still fits into pages that are is no matter.
+    let before = recorded(&lab, "101", 2)?;
+    // New buckets of new classes need more space. Some rows may still fit into existing pages.
     send()?;
     let classes = lab.write("more", "9 10.1.0.2/32\n8 0.0.0.0/0\n")?;
     let _may_be_refused = lab.trafctl(&["classes", "load", classes.to_str().context("a path")?])?.output()?;
@@ -69,43 +69,43 @@ fn a_full_disk_costs_a_gap_and_no_byte() -> Result<()> {
         thread::sleep(Duration::from_millis(150));
     }
     fs::remove_file(filler)?;
-    wait_for("the booking after the disk had room again", || {
+    wait_for("a drain after the disk had room again", || {
         let live = Counters::read(&lab)?.container("101").out_packets;
-        let booked = [0, 1, 2, 3, 8, 9].into_iter().try_fold(0, |sum, class| {
-            Ok::<_, anyhow::Error>(sum + booked(&lab, "101", class)?.out_packets)
+        let recorded = [0, 1, 2, 3, 8, 9].into_iter().try_fold(0, |sum, class| {
+            Ok::<_, anyhow::Error>(sum + recorded(&lab, "101", class)?.out_packets)
         })?;
-        Ok(booked == live && booked > before.out_packets)
+        Ok(recorded == live && recorded > before.out_packets)
     })?;
     end(&lab, running)?;
     assert!(gaps(&lab)?.iter().any(|reason| reason == "disk_full"), "{:?}", gaps(&lab)?);
     Ok(())
 }
 
-/// What the daemons of a node have said so far.
+/// Everything that the daemons of a node have logged.
 fn log(lab: &Lab) -> Result<String> {
     Ok(fs::read_to_string(lab.path("daemon.log"))?)
 }
 
-/// Sends datagrams from 101 to 102; gives their number.
+/// Sends datagrams from 101 to 102. Returns their number.
 fn send(a: &Container, b: &Container, datagrams: u64) -> Result<u64> {
     Ok(udp_send(a.namespace(), b.namespace(), SocketAddr::new(b.v4(), 0), datagrams, 100)?.packets)
 }
 
-/// Starts a daemon whose ledger can't be opened, and waits until it counts nevertheless and has said why it books nothing.
-fn daemon_without_reach(lab: &Lab, reason: &str) -> Result<traffic_tests::process::Process> {
+/// Starts a daemon whose ledger cannot be opened, and waits until it counts and has logged the reason.
+fn daemon_without_ledger(lab: &Lab, reason: &str) -> Result<traffic_tests::process::Process> {
     let running = daemon(lab)?;
     wait_for("the interfaces to be attached", || Ok(lab.run_ok(&["status"]).is_ok()))?;
     wait_for("the daemon's complaint", || {
         let said = log(lab)?;
-        Ok(said.contains("Counting goes on without the ledger") && said.contains(reason))
+        Ok(said.contains("counting continues without the ledger") && said.contains(reason))
     })?;
     Ok(running)
 }
 
 #[test]
-fn a_disk_that_is_full_at_the_start_keeps_nothing_from_being_counted() -> Result<()> {
+fn a_disk_that_is_full_at_the_start_does_not_stop_counting() -> Result<()> {
     let (lab, a, b) = node("ledger-full-start", "")?;
-    // The daemon before leaves a ledger with a reading, and a reboot may well find the disk full.
+    // The first daemon leaves a ledger with a reading. After a reboot the disk may be full.
     let disk = SmallDisk::mount(lab.state_dir())?;
     let first = daemon(&lab)?;
     wait_for("the first daemon", || Ok(lab.run_ok(&["status"]).is_ok()))?;
@@ -114,10 +114,10 @@ fn a_disk_that_is_full_at_the_start_keeps_nothing_from_being_counted() -> Result
     lab.run_ok(&["detach"])?;
 
     let filler = disk.fill()?;
-    let running = daemon_without_reach(&lab, "ledger")?;
+    let running = daemon_without_ledger(&lab, "ledger")?;
     sent += send(&a, &b, 47)?;
     fs::remove_file(filler)?;
-    wait_for("the booking after the disk had room", || Ok(booked(&lab, "101", 2)?.out_packets == sent))?;
+    wait_for("a drain after the disk had room", || Ok(recorded(&lab, "101", 2)?.out_packets == sent))?;
     end(&lab, running)?;
     let gaps = gaps(&lab)?;
     ensure!(gaps.iter().any(|reason| reason == "disk_full" || reason == "ledger_unwritable"), "{gaps:?}");
@@ -126,20 +126,20 @@ fn a_disk_that_is_full_at_the_start_keeps_nothing_from_being_counted() -> Result
 }
 
 #[test]
-fn a_ledger_that_is_damaged_at_the_start_can_be_moved_away_under_the_daemon() -> Result<()> {
+fn a_damaged_ledger_can_be_moved_away_while_the_daemon_runs() -> Result<()> {
     let (lab, a, b) = node("ledger-damaged", "")?;
     let ledger = lab.state_dir().join("ledger.sqlite");
     let mut garbage = b"SQLite format 3\0".to_vec();
     garbage.resize(8192, 0xa5);
     fs::create_dir_all(lab.state_dir())?;
     fs::write(&ledger, &garbage)?;
-    let running = daemon_without_reach(&lab, "ledger.sqlite")?;
+    let running = daemon_without_ledger(&lab, "ledger.sqlite")?;
     let sent = send(&a, &b, 53)?;
     ensure!(fs::read(&ledger)? == garbage, "the damaged file was written to");
 
     fs::rename(&ledger, lab.path("damaged"))?;
-    wait_for("the booking in a new ledger", || {
-        Ok(ledger.exists() && booked(&lab, "101", 2).is_ok_and(|all| all.out_packets == sent))
+    wait_for("a drain into a new ledger", || {
+        Ok(ledger.exists() && recorded(&lab, "101", 2).is_ok_and(|all| all.out_packets == sent))
     })?;
     end(&lab, running)?;
     check_ledger(&lab)?;
@@ -147,25 +147,25 @@ fn a_ledger_that_is_damaged_at_the_start_can_be_moved_away_under_the_daemon() ->
 }
 
 #[test]
-fn a_ledger_that_is_exchanged_under_the_daemon_is_the_one_that_is_kept() -> Result<()> {
+fn the_daemon_switches_to_a_ledger_that_replaces_the_open_one() -> Result<()> {
     let (lab, a, b) = node("ledger-exchanged", "")?;
     let running = daemon(&lab)?;
     wait_for("the daemon", || Ok(lab.run_ok(&["status"]).is_ok()))?;
     let mut sent = send(&a, &b, 29)?;
-    wait_for("a booking", || Ok(booked(&lab, "101", 2)?.out_packets == sent))?;
+    wait_for("a drain", || Ok(recorded(&lab, "101", 2)?.out_packets == sent))?;
     let copy = lab.path("copy.sqlite");
     lab.run_ok(&["ledger", "backup", copy.to_str().context("a path")?])?;
     sent += send(&a, &b, 37)?;
-    wait_for("one more booking", || Ok(booked(&lab, "101", 2)?.out_packets == sent))?;
+    wait_for("another drain", || Ok(recorded(&lab, "101", 2)?.out_packets == sent))?;
 
-    // What was booked since the copy was made is booked in it anew.
+    // Traffic recorded since the copy was made is recorded in the copy again.
     fs::rename(&copy, lab.state_dir().join("ledger.sqlite"))?;
     sent += send(&a, &b, 41)?;
-    // Until the daemon has taken it up, a report refuses it: the log of the file before lies beside it.
-    wait_for("the booking in the copy", || {
-        Ok(booked(&lab, "101", 2).is_ok_and(|all| all.out_packets == sent))
+    // Until the daemon switches, a report refuses the copy: the log of the previous file is still beside it.
+    wait_for("a drain into the copy", || {
+        Ok(recorded(&lab, "101", 2).is_ok_and(|all| all.out_packets == sent))
     })?;
-    ensure!(log(&lab)?.contains("is not the file any more that was opened"), "{}", log(&lab)?);
+    ensure!(log(&lab)?.contains("was replaced or removed; switching"), "{}", log(&lab)?);
     end(&lab, running)?;
     check_ledger(&lab)?;
     Ok(())

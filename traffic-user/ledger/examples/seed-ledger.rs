@@ -1,14 +1,14 @@
-//! Fills a ledger through the code that the daemon uses, then measures what drains and answers cost.
+//! Fills a ledger through the same code as the daemon, then measures drains and queries.
 //!
-//! `seed-ledger FILE [CONTAINERS] [CLASSES] [DAYS] [ROUNDS]`; a file that is there already is only measured.
+//! `seed-ledger FILE [CONTAINERS] [CLASSES] [DAYS] [ROUNDS]`; an existing file is only measured.
 //!
-//! What it fills in: every container moves in every class in every bucket, which is the most
-//! that so many containers can write. Buckets are of five minutes as long as those are kept; before that there is one
-//! reading an hour, which leaves the same hours, days and months.
+//! Every container has traffic in every class in every bucket, which is the most rows that so many containers
+//! can write. Recent buckets have five minutes; older ones have one reading per hour, which leaves the same
+//! hours, days and months.
 //!
-//! What it prints: a line for each thing measured, with the milliseconds of every round in their order. The first round
-//! finds whatever the page cache holds of the file. Drains are made under counters of their own, so a file that is measured
-//! again grows by some minutes each time.
+//! It prints one line per measurement, with the milliseconds of every round in order. The first round uses
+//! whatever the page cache holds of the file. Drains use an epoch of their own, so measuring a file again
+//! adds some minutes to it.
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -36,7 +36,7 @@ fn main() -> anyhow::Result<()> {
     if !path.exists() {
         seed(path, containers, classes, days)?;
     }
-    say(&format!("file: {} bytes", std::fs::metadata(path)?.len()));
+    print_line(&format!("file: {} bytes", std::fs::metadata(path)?.len()));
     measure_drains(path, containers, classes, rounds)?;
     measure_questions(&Ledger::open_read_only(path)?, containers, rounds)
 }
@@ -59,18 +59,18 @@ fn seed(path: &Path, containers: u32, classes: u8, days: i64) -> anyhow::Result<
             ledger.maintain(snapshot.time)?;
         }
     }
-    say(&format!("seeded: {drains} drains in {:.0} s", started.elapsed().as_secs_f64()));
+    print_line(&format!("seeded: {drains} drains in {:.0} s", started.elapsed().as_secs_f64()));
     Ok(())
 }
 
-/// A drain a minute, each with all containers and classes moved, and the maintenance after them.
+/// Drains once per minute with all containers and classes moving, then runs the maintenance.
 fn measure_drains(path: &Path, containers: u32, classes: u8, rounds: u32) -> anyhow::Result<()> {
     let mut ledger = Ledger::open(path, LedgerConfig::default())?;
     let end = ledger.report(&ReportQuery { by: By::Total, ..ReportQuery::default() })?.to;
     let mut snapshot = first_snapshot(end, containers, classes)?;
     snapshot.epoch = end.as_second().unsigned_abs();
     snapshot.boot_id = format!("measured at {end}");
-    // The first reading of new counters makes their names.
+    // The first reading of a new epoch inserts its names.
     ledger.drain(&snapshot, context(60))?;
     let mut drains = Vec::new();
     for _ in 0..rounds.max(1) * 4 {
@@ -79,14 +79,14 @@ fn measure_drains(path: &Path, containers: u32, classes: u8, rounds: u32) -> any
         ledger.drain(&snapshot, context(60))?;
         drains.push(started.elapsed());
     }
-    tell("a drain", &drains);
+    print_times("a drain", &drains);
     let started = Instant::now();
     ledger.maintain(snapshot.time + SignedDuration::from_secs(60))?;
-    tell("maintenance after them", &[started.elapsed()]);
+    print_times("maintenance after them", &[started.elapsed()]);
     Ok(())
 }
 
-/// The same questions in every round, one after the other.
+/// Runs the same queries in every round.
 fn measure_questions(ledger: &Ledger, containers: u32, rounds: u32) -> anyhow::Result<()> {
     let one = vec![(containers / 2).to_string()];
     let end = ledger.report(&ReportQuery { containers: one.clone(), ..ReportQuery::default() })?.to;
@@ -117,6 +117,7 @@ fn measure_questions(ledger: &Ledger, containers: u32, rounds: u32) -> anyhow::R
         count: 10,
         from: month.from,
         to: month.to,
+        calendar: None,
         classes: Vec::new(),
         by_class: false,
         basis: month.basis,
@@ -137,23 +138,23 @@ fn measure_questions(ledger: &Ledger, containers: u32, rounds: u32) -> anyhow::R
     }
     let names = questions.iter().map(|question| question.0);
     for (name, times) in names.chain(["top 10 of a month", "a month's interfaces and balance"]).zip(&took) {
-        tell(name, times);
+        print_times(name, times);
     }
     Ok(())
 }
 
-/// A line: the median, and every round in its order.
-fn tell(name: &str, times: &[Duration]) {
+/// Prints the median and every round.
+fn print_times(name: &str, times: &[Duration]) {
     let milliseconds = |time: &Duration| format!("{:.1}", time.as_secs_f64() * 1e3);
     let mut sorted = times.to_vec();
     sorted.sort();
     let median = sorted.get(sorted.len() / 2).map(milliseconds).unwrap_or_default();
     let all: Vec<String> = times.iter().map(milliseconds).collect();
-    say(&format!("{name}: median {median} ms of {}", all.join(" ")));
+    print_line(&format!("{name}: median {median} ms of {}", all.join(" ")));
 }
 
 #[expect(clippy::print_stdout, reason = "the numbers are what this program is for")]
-fn say(line: &str) {
+fn print_line(line: &str) {
     println!("{line}");
 }
 
@@ -202,7 +203,7 @@ fn first_snapshot(begin: Timestamp, containers: u32, classes: u8) -> anyhow::Res
     })
 }
 
-/// Lets time and traffic pass; a little pseudo-random, so that numbers have their usual lengths.
+/// Advances time and counters, pseudo-randomly, so that numbers have realistic lengths.
 fn advance(snapshot: &mut Snapshot, seconds: u64) {
     snapshot.time += SignedDuration::from_secs(seconds.cast_signed());
     snapshot.boottime_ns += seconds * 1_000_000_000;

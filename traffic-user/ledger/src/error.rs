@@ -1,43 +1,52 @@
-//! What can go wrong with the ledger, told apart where a caller acts differently.
+//! The errors of the ledger. Callers branch on the variants.
 
 use std::path::PathBuf;
 
 use rusqlite::ErrorCode;
 use traffic_model::calendar::CalendarError;
 
-/// Why something with the ledger failed. Nothing was written when a drain returns one of these; the kernel goes on
-/// counting and the next drain takes up everything since the last good one.
+/// Why an operation on the ledger failed.
+///
+/// When a drain returns one of these, nothing was written. The kernel keeps counting, and the next drain
+/// catches up.
 #[derive(Debug, thiserror::Error)]
 pub enum LedgerError {
-    /// The file cannot be opened or made.
-    #[error("cannot open the ledger {path}")]
+    /// The file cannot be opened or created.
+    #[error("{reason}")]
     Open {
         /// The file.
         path: PathBuf,
-        /// SQLite's reason.
-        #[source]
-        source: rusqlite::Error,
+        /// Why, and what to do.
+        reason: String,
     },
-    /// The file is a database of something else.
-    #[error("{path} is a database, but not a ledger of trafctl")]
+    /// The file is some other program's database.
+    #[error("it is a database of another program; move it away")]
     Foreign {
         /// The file.
         path: PathBuf,
     },
     /// A later version of trafctl wrote the file. It is left untouched.
     #[error(
-        "the ledger {path} has schema version {found}, this trafctl knows versions up to {known}: use the newer one"
+        "it has schema version {found}, but this trafctl knows versions up to {known}; use the newer trafctl"
     )]
     Newer {
         /// The file.
-        path: PathBuf,
-        /// Its version.
+        /// The file.
+        /// The version of the file.
         found: i64,
-        /// The latest version that this build knows.
+        /// The newest version that this build knows.
         known: i64,
     },
-    /// The copy that is made before a migration could not be written; the ledger is unchanged.
-    #[error("cannot write the backup {path} that precedes a migration")]
+    /// An earlier version of trafctl wrote the file, and it was opened for reading only.
+    #[error("it has schema version {found}; start `trafctl run` once to migrate it to version {known}")]
+    Older {
+        /// The version of the file.
+        found: i64,
+        /// The version that this build reads.
+        known: i64,
+    },
+    /// The copy made before a migration cannot be written. The ledger is unchanged.
+    #[error("cannot write the copy {path} of the ledger")]
     Backup {
         /// The copy.
         path: PathBuf,
@@ -45,10 +54,10 @@ pub enum LedgerError {
         #[source]
         source: std::io::Error,
     },
-    /// Another file was put in place of a ledger in use, whose log is still beside it.
+    /// Another file replaced a ledger in use, and the old ledger's log is still next to it.
     #[error(
-        "{path} was put in place of another ledger, whose log {log} is still beside it: a running daemon takes the new file up \
-         with its next drain, without one `trafctl run` does when it starts"
+        "it replaced another file, whose log {log} is still there; wait for the next drain of the running \
+         daemon, or start `trafctl run`"
     )]
     LogOfAnother {
         /// The ledger.
@@ -56,8 +65,8 @@ pub enum LedgerError {
         /// The log.
         log: PathBuf,
     },
-    /// What tells whose the log is can't be read or written.
-    #[error("cannot tend to {path} beside the ledger")]
+    /// The note about which log belongs to the ledger cannot be read or written.
+    #[error("cannot update {path} beside the ledger")]
     Log {
         /// The file.
         path: PathBuf,
@@ -65,65 +74,69 @@ pub enum LedgerError {
         #[source]
         source: std::io::Error,
     },
-    /// No room on the file system.
-    #[error("no room left for the ledger")]
+    /// The file system is full.
+    #[error("the file system of the ledger is full")]
     Full(#[source] rusqlite::Error),
     /// Another process holds the file's write lock.
     #[error("the ledger is locked by another process")]
     Busy(#[source] rusqlite::Error),
     /// The file is damaged or the disk fails.
-    #[error("the ledger is damaged or its disk fails")]
+    #[error("the ledger is damaged, or its disk fails")]
     Damaged(#[source] rusqlite::Error),
-    /// Any other refusal of SQLite.
-    #[error("the ledger refused a statement")]
+    /// SQLite rejected a statement for another reason.
+    #[error("SQLite rejected a statement of the ledger")]
     Sql(#[source] rusqlite::Error),
-    /// The reading is older than one that is already in the ledger.
+    /// The reading is older than the last one in the ledger.
     #[error(
-        "this reading is older than the last one in the ledger ({boottime_ns} ns after boot, last {last_ns} ns)"
+        "this reading was taken {boottime_ns} ns after boot, before the last one in the ledger ({last_ns} \
+         ns); the next drain takes a new one"
     )]
     StaleReading {
-        /// Time of the reading since boot.
+        /// Time of the reading, in nanoseconds since boot.
         boottime_ns: u64,
-        /// Time of the last reading in the ledger since boot.
+        /// Time of the last reading in the ledger, in nanoseconds since boot.
         last_ns: u64,
     },
-    /// Days and months in the file follow another calendar than the configuration.
+    /// The configured calendar is not the one of the file.
     #[error(
-        "the ledger's days are those of {stored_zone} and its months begin on day {stored_day}, but {zone} and day {day} are configured"
+        "its days follow {stored_zone} and its months begin on day {stored_day}, but {zone} and day {day} \
+         are configured; restore `time_zone` and `billing_day`, or move the ledger away"
     )]
     CalendarChanged {
-        /// Time zone in the file.
+        /// Time zone of the file.
         stored_zone: String,
-        /// Billing day in the file.
+        /// Billing day of the file.
         stored_day: u8,
         /// Configured time zone.
         zone: String,
         /// Configured billing day.
         day: u8,
     },
-    /// The calendar's zone, its billing day or a time cannot be used.
+    /// The zone, the billing day or a time of the calendar is invalid.
     #[error(transparent)]
     Calendar(#[from] CalendarError),
-    /// A period cannot be closed yet.
-    #[error("period {period} cannot be closed: {reason}")]
+    /// The period cannot be closed.
+    #[error("cannot close {period}: {reason}")]
     NotClosable {
         /// The period's name.
         period: String,
-        /// What is missing.
+        /// Why, and what to do.
         reason: String,
     },
-    /// No period of this name is closed.
-    #[error("period {0} is not closed")]
+    /// The period is not closed.
+    #[error("{0} is not closed; run `trafctl close {0}` first")]
     NotClosed(String),
-    /// The ledger has never seen this container, or it is retired already.
-    #[error("the ledger knows no active container {0}")]
+    /// The ledger has no figures of this container, or only figures of retired ones.
+    #[error("no container {0} is known: the ledger has no figures of it, or it is already retired")]
     UnknownContainer(String),
-    /// A query asks for something that makes no sense.
+    /// No container has this id or label.
+    #[error(
+        "no container {0} is known: the ledger has no figures of it; `trafctl report` lists all containers"
+    )]
+    NoSuchContainer(String),
+    /// The request cannot be answered as it stands.
     #[error("{0}")]
     Query(String),
-    /// Rows could not be turned into output.
-    #[error("cannot write the output")]
-    Output(#[source] std::io::Error),
 }
 
 impl From<jiff::Error> for LedgerError {

@@ -1,12 +1,13 @@
-//! Texts and hashes become integers: finding or making the row of a name. All within the caller's transaction.
+//! Maps names and hashes to the integer ids of their rows, inserting a row where needed. Everything runs in
+//! the caller's transaction.
 
 use rusqlite::{Connection, OptionalExtension as _, params};
 use traffic_model::{ClassTableInfo, Snapshot};
 
 use crate::error::LedgerError;
 
-/// Runs the query for an id, and the insertion when there is none.
-fn find_or_make(
+/// Looks an id up, and inserts the row if there is none. Returns the id and whether the row is new.
+fn find_or_insert(
     conn: &Connection,
     find: &str,
     make: &str,
@@ -20,16 +21,16 @@ fn find_or_make(
     Ok((conn.prepare_cached(make)?.insert(all.as_slice())?, true))
 }
 
-/// The node's number.
+/// The id of a node.
 pub(crate) fn node(conn: &Connection, name: &str) -> Result<i64, LedgerError> {
     let find = "SELECT id FROM node WHERE name = ?1";
-    Ok(find_or_make(conn, find, "INSERT INTO node (name) VALUES (?1)", &[&name], &[])?.0)
+    Ok(find_or_insert(conn, find, "INSERT INTO node (name) VALUES (?1)", &[&name], &[])?.0)
 }
 
-/// The number of a snapshot's set of counters, and whether it is new.
+/// The id of a snapshot's counter epoch, and whether it is new.
 pub(crate) fn epoch(conn: &Connection, snapshot: &Snapshot) -> Result<(i64, bool), LedgerError> {
-    let number = format!("{:016x}", snapshot.epoch);
-    find_or_make(
+    let number = epoch_name(snapshot.epoch);
+    find_or_insert(
         conn,
         "SELECT id FROM epoch WHERE boot_id = ?1 AND epoch = ?2",
         "INSERT INTO epoch (boot_id, epoch, created) VALUES (?1, ?2, ?3)",
@@ -38,9 +39,19 @@ pub(crate) fn epoch(conn: &Connection, snapshot: &Snapshot) -> Result<(i64, bool
     )
 }
 
-/// The number of a class table.
+/// Whether an epoch was drained into this ledger.
+pub(crate) fn has_drained(conn: &Connection, boot_id: &str, epoch: u64) -> Result<bool, LedgerError> {
+    let find = "SELECT 1 FROM epoch WHERE boot_id = ?1 AND epoch = ?2 AND drains > 0";
+    Ok(conn.prepare_cached(find)?.exists(params![boot_id, epoch_name(epoch)])?)
+}
+
+fn epoch_name(epoch: u64) -> String {
+    format!("{epoch:016x}")
+}
+
+/// The id of a class table.
 pub(crate) fn class_table(conn: &Connection, table: &ClassTableInfo) -> Result<i64, LedgerError> {
-    let found = find_or_make(
+    let found = find_or_insert(
         conn,
         "SELECT id FROM class_table WHERE hash = ?1",
         "INSERT INTO class_table (hash, loaded, prefixes) VALUES (?1, ?2, ?3)",
@@ -50,16 +61,16 @@ pub(crate) fn class_table(conn: &Connection, table: &ClassTableInfo) -> Result<i
     Ok(found.0)
 }
 
-/// The number of what an epoch of a node counted under a class table.
-pub(crate) fn stream(conn: &Connection, node: i64, epoch: i64, class_table: i64) -> Result<i64, LedgerError> {
+/// The id of a series: what one epoch of a node counted under one class table.
+pub(crate) fn series(conn: &Connection, node: i64, epoch: i64, class_table: i64) -> Result<i64, LedgerError> {
     let find = "SELECT id FROM stream WHERE node = ?1 AND epoch = ?2 AND class_table = ?3";
     let make = "INSERT INTO stream (node, epoch, class_table) VALUES (?1, ?2, ?3)";
-    Ok(find_or_make(conn, find, make, &[&node, &epoch, &class_table], &[])?.0)
+    Ok(find_or_insert(conn, find, make, &[&node, &epoch, &class_table], &[])?.0)
 }
 
-/// The number of the container that now has this id.
+/// The id of the active container of this name.
 pub(crate) fn container(conn: &Connection, name: &str, kind: &str, now_s: i64) -> Result<i64, LedgerError> {
-    let found = find_or_make(
+    let found = find_or_insert(
         conn,
         "SELECT id FROM container WHERE name = ?1 AND retired IS NULL",
         "INSERT INTO container (name, label, kind, since) VALUES (?1, ?1, ?2, ?3)",
@@ -69,14 +80,14 @@ pub(crate) fn container(conn: &Connection, name: &str, kind: &str, now_s: i64) -
     Ok(found.0)
 }
 
-/// The number of an interface as that of a container; 0 for a shared one.
+/// The id of an interface together with its container; `container` is 0 for a shared interface.
 pub(crate) fn interface(conn: &Connection, name: &str, container: i64) -> Result<i64, LedgerError> {
     let find = "SELECT id FROM interface WHERE name = ?1 AND container = ?2";
     let make = "INSERT INTO interface (name, container) VALUES (?1, ?2)";
-    Ok(find_or_make(conn, find, make, &[&name, &container], &[])?.0)
+    Ok(find_or_insert(conn, find, make, &[&name, &container], &[])?.0)
 }
 
-/// The number of the life of an interface's counters.
+/// The id of one life of an interface's counters.
 pub(crate) fn interface_life(
     conn: &Connection,
     epoch: i64,
@@ -85,16 +96,16 @@ pub(crate) fn interface_life(
 ) -> Result<i64, LedgerError> {
     let find = "SELECT id FROM interface_life WHERE epoch = ?1 AND name = ?2 AND generation = ?3";
     let make = "INSERT INTO interface_life (epoch, name, generation) VALUES (?1, ?2, ?3)";
-    Ok(find_or_make(conn, find, make, &[&epoch, &name, &generation], &[])?.0)
+    Ok(find_or_insert(conn, find, make, &[&epoch, &name, &generation], &[])?.0)
 }
 
-/// A single value that belongs to the whole ledger.
+/// Reads a single value that belongs to the whole ledger.
 pub(crate) fn meta_integer(conn: &Connection, key: &str) -> Result<Option<i64>, LedgerError> {
     let mut statement = conn.prepare_cached("SELECT value FROM meta WHERE key = ?1")?;
     Ok(statement.query_row([key], |row| row.get(0)).optional()?)
 }
 
-/// Sets such a value.
+/// Writes such a value.
 pub(crate) fn set_meta_integer(conn: &Connection, key: &str, value: i64) -> Result<(), LedgerError> {
     conn.prepare_cached("INSERT OR REPLACE INTO meta (key, value) VALUES (?1, ?2)")?
         .execute(params![key, value])?;

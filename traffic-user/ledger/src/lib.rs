@@ -1,12 +1,15 @@
-//! The ledger: from live counters to figures that can be billed and defended.
+//! The ledger: turns readings of live counters into figures that can be billed and defended.
 //!
-//! It knows no kernel and no command line: [`Snapshot`](traffic_model::Snapshot)s go in, plain data comes out.
+//! It owns the SQLite file. [`Snapshot`](traffic_model::Snapshot)s go in and plain data comes out; it knows
+//! neither the kernel nor the command line. The binary's `drain` and `daemon/ledger_handle` feed it, and
+//! `render/ledger` formats what it returns.
 //!
-//! - pure arithmetic: `difference` (readings to traffic), `clock` and `timeline` (when it was, and what is missing),
-//!   `bucket` (five minutes to billing months), `percentile`;
-//! - the file: `schema`, `migrate`, `log`, `names`, `readings`, `past`, `drain`, `store`, `gaps`, `rollup`, `units`;
-//! - the way out: `plan` (what is asked), `query` (which rows answer best), `report`, `interfaces` and `balance` (from `collected`), `top`, `render`, `close`, `adjust`, `booked` and `audit`;
-//! - from before: `import` of PVA's database.
+//! - `time`: which bucket a reading belongs to, and what its clocks say. Pure.
+//! - `write`: differences between readings, last readings, gaps, rollups, control totals.
+//! - `query`: reports, balances, percentiles, top talkers.
+//! - `closing`: closed months, corrections, audits.
+//! - `import`: history from PVA's database.
+//! - `schema`, `migrate`, `store`, `ids`, `wal_guard`: the file itself.
 
 mod closing;
 mod error;

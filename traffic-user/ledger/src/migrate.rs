@@ -1,9 +1,10 @@
-//! Opens a database file as a ledger: makes it, brings it up to the present schema, or refuses it.
+//! Opens a database file as a ledger: creates it, migrates it to the current schema, or refuses it.
 //!
-//! Only this file knows versions. A file of a later version is refused untouched. One of an earlier version is
-//! copied beside itself first (`FILE.vN-backup`), and all its migrations happen in one transaction.
+//! Only this file deals with schema versions. A file with a newer version is refused and left untouched. A
+//! file with an older one is first copied (`FILE.vN-backup`); all its migrations then run in one transaction.
 
 use std::fs::File;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -11,47 +12,44 @@ use rusqlite::{Connection, OpenFlags, Transaction, TransactionBehavior};
 
 use crate::{error::LedgerError, schema};
 
-/// How long a writer waits for another one before it gives up.
+/// How long a writer waits for another writer before it fails.
 pub const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// One step from a version to the next.
+/// One step from a schema version to the next.
 pub type Migration = fn(&Transaction<'_>) -> rusqlite::Result<()>;
 
-/// Element `n` brings version `n + 1` to version `n + 2`. A released step never changes.
+/// Element `n` migrates version `n + 1` to version `n + 2`. A released step never changes.
 const MIGRATIONS: &[Migration] = &[
-    |transaction| transaction.execute_batch(schema::BOOKED),
+    |transaction| transaction.execute_batch(schema::CONTROL_TOTALS),
     |transaction| transaction.execute_batch(schema::ADJUSTMENT_NUMBER),
 ];
 
-/// Opens the file for reading and writing, in the present schema.
+/// Opens the file for reading and writing, in the current schema.
 ///
 /// # Errors
-/// When it cannot be opened, is no ledger, or is of a later version.
+/// When it cannot be opened, is not a ledger, or has a newer version.
 pub fn open(path: &Path) -> Result<Connection, LedgerError> {
     open_with(path, MIGRATIONS)
 }
 
-/// Opens the file for reading only; a ledger of an earlier version is refused as well as one of a later.
+/// Opens the file for reading only. Older schema versions are refused as well as newer ones.
 ///
 /// # Errors
-/// When it cannot be opened, is no ledger, or is not of this version.
+/// When it cannot be opened, is not a ledger, or has another version.
 pub fn open_read_only(path: &Path) -> Result<Connection, LedgerError> {
     let conn = open_file_read_only(path).map_err(|source| open_error(path, source))?;
     let known = known_version(MIGRATIONS);
     match version(&conn, path)? {
         found if found == known => Ok(conn),
-        found if found > known => Err(LedgerError::Newer { path: path.to_owned(), found, known }),
-        found => Err(LedgerError::Query(format!(
-            "the ledger {} has schema version {found}: start trafctl once to bring it to {known}",
-            path.display(),
-        ))),
+        found if found > known => Err(LedgerError::Newer { found, known }),
+        found => Err(LedgerError::Older { found, known }),
     }
 }
 
-/// Opens any database for reading only.
+/// Opens any SQLite database for reading only.
 ///
 /// # Errors
-/// When it cannot be opened or is no database.
+/// When it cannot be opened or is not a database.
 pub fn open_file_read_only(path: &Path) -> rusqlite::Result<Connection> {
     let open = |flags: OpenFlags, name: &Path| {
         let conn = Connection::open_with_flags(name, flags | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
@@ -60,7 +58,8 @@ pub fn open_file_read_only(path: &Path) -> rusqlite::Result<Connection> {
     };
     let read_only = OpenFlags::SQLITE_OPEN_READ_ONLY;
     match open(read_only, path) {
-        // A file in a directory that this user may not write, and no writer has it open: what is in the file is all.
+        // SQLite cannot create its shared-memory file in a directory that this user may not write. If no
+        // writer left anything in the log, the main file is complete and can be read as immutable.
         Err(error)
             if error.sqlite_error_code() == Some(rusqlite::ErrorCode::CannotOpen) && log_is_empty(path) =>
         {
@@ -74,16 +73,17 @@ pub fn open_file_read_only(path: &Path) -> rusqlite::Result<Connection> {
 fn open_with(path: &Path, migrations: &[Migration]) -> Result<Connection, LedgerError> {
     let mut conn = Connection::open(path).map_err(|source| open_error(path, source))?;
     conn.busy_timeout(BUSY_TIMEOUT)?;
-    // A drain uses more statements than are kept by default.
+    // A drain uses more statements than the default cache holds.
     conn.set_prepared_statement_cache_capacity(64);
     let known = known_version(migrations);
     let found = version(&conn, path)?;
     if found > known {
-        return Err(LedgerError::Newer { path: path.to_owned(), found, known });
+        return Err(LedgerError::Newer { found, known });
     }
-    // The writer checkpoints by itself after each drain, so the automatic one would only come at a worse time.
+    // The writer checkpoints after each drain; an automatic checkpoint would come at a worse time.
     conn.execute_batch(
-        "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA wal_autocheckpoint = 0; PRAGMA temp_store = MEMORY;",
+        "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL;
+         PRAGMA wal_autocheckpoint = 0; PRAGMA temp_store = MEMORY;",
     )?;
     if found == known {
         conn.execute_batch(schema::ACCOUNTED)?;
@@ -93,7 +93,7 @@ fn open_with(path: &Path, migrations: &[Migration]) -> Result<Connection, Ledger
         back_up(&conn, path, found)?;
     }
     let transaction = conn.transaction_with_behavior(TransactionBehavior::Immediate)?;
-    // Another process may have done it while this one waited for the lock.
+    // Another process may have migrated it while this one waited for the lock.
     let now: i64 = transaction.pragma_query_value(None, "user_version", |row| row.get(0))?;
     if now == 0 {
         transaction.execute_batch(&schema::create())?;
@@ -114,7 +114,7 @@ fn known_version(migrations: &[Migration]) -> i64 {
     i64::try_from(migrations.len()).unwrap_or(i64::MAX) + 1
 }
 
-/// The schema's version; 0 for an empty file.
+/// The file's schema version; 0 for an empty file.
 fn version(conn: &Connection, path: &Path) -> Result<i64, LedgerError> {
     let pragma = |name| conn.pragma_query_value(None, name, |row| row.get::<_, i64>(0));
     let version = pragma("user_version").map_err(|source| open_error(path, source))?;
@@ -124,11 +124,21 @@ fn version(conn: &Connection, path: &Path) -> Result<i64, LedgerError> {
     if ours || empty { Ok(version) } else { Err(LedgerError::Foreign { path: path.to_owned() }) }
 }
 
-fn open_error(path: &Path, source: rusqlite::Error) -> LedgerError {
-    match LedgerError::from(source) {
-        LedgerError::Sql(source) => LedgerError::Open { path: path.to_owned(), source },
-        other => other,
-    }
+/// Why a file cannot be opened. SQLite names neither the file's permissions nor, for an immutable file, its
+/// path.
+pub fn open_error(path: &Path, source: rusqlite::Error) -> LedgerError {
+    let reason = match LedgerError::from(source) {
+        LedgerError::Sql(rusqlite::Error::SqliteFailure(error, _)) => match File::open(path) {
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+                "permission denied; run as root".to_owned()
+            }
+            Err(error) => error.to_string(),
+            Ok(_) => rusqlite::ffi::code_to_str(error.extended_code).to_owned(),
+        },
+        LedgerError::Sql(source) => source.to_string(),
+        other => return other,
+    };
+    LedgerError::Open { path: path.to_owned(), reason }
 }
 
 fn log_is_empty(path: &Path) -> bool {
@@ -141,14 +151,14 @@ fn percent_encoded(path: &Path) -> String {
     text.replace('%', "%25").replace('?', "%3f").replace('#', "%23")
 }
 
-/// Writes a copy of the ledger as it is, whole and in one file, and waits until the disk has it.
+/// Writes a complete copy of the ledger into one file, and syncs it to disk.
 ///
 /// # Errors
-/// When the copy exists already or cannot be written.
+/// When the copy already exists or cannot be written.
 pub fn copy_to(conn: &Connection, copy: &Path) -> Result<(), LedgerError> {
     let backup_error = |source| LedgerError::Backup { path: copy.to_owned(), source };
     if copy.exists() {
-        return Err(backup_error(std::io::ErrorKind::AlreadyExists.into()));
+        return Err(backup_error(io::ErrorKind::AlreadyExists.into()));
     }
     conn.execute("VACUUM INTO ?1", [copy.display().to_string()])?;
     File::open(copy).and_then(|file| file.sync_all()).map_err(backup_error)
@@ -156,9 +166,9 @@ pub fn copy_to(conn: &Connection, copy: &Path) -> Result<(), LedgerError> {
 
 fn back_up(conn: &Connection, path: &Path, version: i64) -> Result<(), LedgerError> {
     let copy = PathBuf::from(format!("{}.v{version}-backup", path.display()));
-    // Left by a migration that was interrupted: the file is still of that version, so a fresh copy is as good.
+    // An interrupted migration left this copy. The file still has the old version, so a new copy is as good.
     match std::fs::remove_file(&copy) {
-        Err(source) if source.kind() != std::io::ErrorKind::NotFound => {
+        Err(source) if source.kind() != io::ErrorKind::NotFound => {
             return Err(LedgerError::Backup { path: copy, source });
         }
         _ => {}
@@ -184,13 +194,14 @@ mod tests {
     }
 
     #[test]
-    fn an_older_ledger_is_migrated_with_a_backup_beside_it() {
+    fn an_older_ledger_is_migrated_after_a_backup() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("ledger.sqlite");
         let first = open_with(&path, &[]).unwrap();
         first
             .execute_batch(
-                "INSERT INTO node (name) VALUES ('n1'); DROP TABLE booked; ALTER TABLE adjustment DROP COLUMN number",
+                "INSERT INTO node (name) VALUES ('n1'); DROP TABLE booked;
+                 ALTER TABLE adjustment DROP COLUMN number",
             )
             .unwrap();
         drop(first);
@@ -212,7 +223,7 @@ mod tests {
     }
 
     #[test]
-    fn a_failed_migration_leaves_the_ledger_as_it_was() {
+    fn a_failed_migration_leaves_the_ledger_unchanged() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("ledger.sqlite");
         drop(open_with(&path, &[]).unwrap());

@@ -1,4 +1,4 @@
-//! The ledger as its users hold it: a file, opened by the one writer of a node or by any number of readers.
+//! The open ledger file. One process per node writes it; any number of readers may open it at the same time.
 
 use std::path::{Path, PathBuf};
 
@@ -21,19 +21,19 @@ use crate::{
     },
 };
 
-/// How a ledger is kept.
+/// Settings of a ledger.
 #[derive(Clone, Debug, PartialEq)]
 pub struct LedgerConfig {
-    /// Zone and billing day of the days and months that are kept for ever. Fixed when the file is made.
+    /// Time zone and billing day of the stored days and months. Fixed when the file is created.
     pub calendar: Calendar,
     /// How long the finer levels are kept.
     pub retention: Retention,
-    /// Beginnings of interface names by which a machine is told from a container.
+    /// Interface name prefixes that identify a virtual machine.
     pub vm_interface_prefixes: Vec<String>,
 }
 
 impl Default for LedgerConfig {
-    /// UTC, months from the first, 35 days and 13 months, Virtuozzo's and QEMU's names.
+    /// UTC, months from day 1, 35 days and 13 months, and the interface prefixes of Virtuozzo and QEMU.
     fn default() -> Self {
         Self {
             calendar: Calendar::utc(),
@@ -51,23 +51,25 @@ pub struct Ledger {
     pub(crate) calendar: Calendar,
     pub(crate) retention: Retention,
     vm_interface_prefixes: Vec<String>,
-    /// Why the drains since the last good one failed.
+    /// Why the drains since the last successful one failed.
     failing: Option<GapReason>,
 }
 
 impl Ledger {
-    /// Opens the file for writing, makes it when it is not there, and brings it to the present schema. That only one process
-    /// does so at a time is the caller's business; a second one would wait and then be refused, drain by drain.
+    /// Opens the file for writing, creates it if it does not exist, and migrates it to the current schema.
+    ///
+    /// The caller makes sure that only one process writes. A second writer would wait for the lock and then
+    /// fail on each drain.
     ///
     /// # Errors
-    /// When the file cannot be opened or is of a newer version, or its days and months follow another calendar.
+    /// When the file cannot be opened, has a newer schema, or follows another calendar.
     pub fn open(path: &Path, config: LedgerConfig) -> Result<Self, LedgerError> {
         wal_guard::check(path)?;
         let conn = migrate::open(path)?;
         let calendar = config.calendar;
         match stored_calendar(&conn)? {
-            // Both or none: killed in between, the ledger could not be opened any more. Where one is there already, nothing is
-            // booked yet.
+            // One statement writes both values. If the process were killed between two, the ledger could not
+            // be opened again. A file that holds only one of them contains no figures yet.
             None => {
                 conn.execute(
                     "INSERT OR REPLACE INTO meta (key, value) VALUES ('zone', ?1), ('billing_day', ?2)",
@@ -80,6 +82,14 @@ impl Ledger {
                 return Err(LedgerError::CalendarChanged { stored_zone, stored_day, zone, day });
             }
         }
+        // Without an id to insert, this takes no write lock, so that a command can open the file beside a
+        // writer.
+        if !conn.prepare("SELECT 1 FROM meta WHERE key = 'ledger_id'")?.exists([])? {
+            conn.execute(
+                "INSERT OR IGNORE INTO meta (key, value) VALUES ('ledger_id', lower(hex(randomblob(16))))",
+                [],
+            )?;
+        }
         wal_guard::remember(path)?;
         Ok(Self {
             conn,
@@ -91,10 +101,10 @@ impl Ledger {
         })
     }
 
-    /// Opens the file for reading. Never blocks the writer and needs no copy.
+    /// Opens the file for reading. A reader never blocks the writer.
     ///
     /// # Errors
-    /// When the file cannot be opened or is not of this version.
+    /// When the file cannot be opened or has another schema version.
     pub fn open_read_only(path: &Path) -> Result<Self, LedgerError> {
         wal_guard::check(path)?;
         let conn = migrate::open_read_only(path)?;
@@ -109,27 +119,27 @@ impl Ledger {
         })
     }
 
-    /// The file.
+    /// Path of the file.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// Zone and billing day of the days and months that are kept.
+    /// Time zone and billing day of the stored days and months.
     pub const fn calendar(&self) -> &Calendar {
         &self.calendar
     }
 
-    /// LedgerHandle everything that the reading holds beyond the last one. To be called with every reading, in their order.
+    /// Writes what the counters grew by since the last reading. Pass every reading, in order.
     ///
     /// # Errors
-    /// When nothing could be written; the next drain catches up and records why this one failed.
+    /// When nothing could be written. The next drain catches up and records why this one failed.
     pub fn drain(&mut self, snapshot: &Snapshot, context: DrainContext) -> Result<DrainOutcome, LedgerError> {
         let result =
             drain::run(&mut self.conn, snapshot, &context, self.failing, &self.vm_interface_prefixes);
         match result {
             Ok(mut outcome) => {
                 self.failing = None;
-                // Everything is safe in the log by now: what hinders this is no failure of the drain.
+                // The write-ahead log already holds everything, so a failed checkpoint is not a failed drain.
                 outcome.checkpointed = self.checkpoint().unwrap_or(false);
                 Ok(outcome)
             }
@@ -144,24 +154,42 @@ impl Ledger {
         }
     }
 
-    /// Notes why drains failed before this ledger was open, for the gap record of the next that succeeds.
-    pub const fn failed_before(&mut self, reason: GapReason) {
+    /// The ledger's random id. A copy or a restored backup has the same one.
+    ///
+    /// # Errors
+    /// When the file cannot be read, or was never opened for writing by a version that gives ids.
+    pub fn id(&self) -> Result<String, LedgerError> {
+        let find = "SELECT value FROM meta WHERE key = 'ledger_id'";
+        Ok(self.conn.query_row(find, [], |row| row.get(0))?)
+    }
+
+    /// Whether a drain of this counter epoch was written to this ledger.
+    ///
+    /// # Errors
+    /// When the file cannot be read.
+    pub fn has_drained(&self, boot_id: &str, epoch: u64) -> Result<bool, LedgerError> {
+        ids::has_drained(&self.conn, boot_id, epoch)
+    }
+
+    /// Records why drains failed before this ledger was opened. The next successful drain stores it in a gap.
+    pub const fn note_earlier_failure(&mut self, reason: GapReason) {
         self.failing = Some(reason);
     }
 
-    /// Moves the log into the main file, so that a plain copy of that is whole; false when a reader is in the way.
+    /// Moves the write-ahead log into the main file, so that a plain copy of the file is complete. Returns
+    /// false if a reader prevented that.
     ///
     /// # Errors
     /// When the file cannot be written.
     pub fn checkpoint(&self) -> Result<bool, LedgerError> {
-        // Without waiting: a reader keeps what it is reading, and the next drain comes soon.
+        // Do not wait for readers: the next drain comes soon.
         self.conn.busy_timeout(std::time::Duration::ZERO)?;
         let busy = self.conn.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get::<_, bool>(0));
         self.conn.busy_timeout(migrate::BUSY_TIMEOUT)?;
         Ok(!busy?)
     }
 
-    /// The gaps that touch a span of time; `None` is unlimited.
+    /// Lists the gaps that overlap a time span; `None` means unlimited.
     ///
     /// # Errors
     /// When the file cannot be read.
@@ -169,7 +197,7 @@ impl Ledger {
         gaps::list(&self.conn, from, to)
     }
 
-    /// Keeps a class table in the form its owner wants it back, under its hash.
+    /// Stores a class table under its hash, as the text that its owner loaded.
     ///
     /// # Errors
     /// When the file cannot be written.
@@ -182,7 +210,7 @@ impl Ledger {
         Ok(())
     }
 
-    /// The class table of a hash (in hexadecimal), if it was kept.
+    /// The text of the class table with this hash (hexadecimal), if it was stored.
     ///
     /// # Errors
     /// When the file cannot be read.
@@ -191,28 +219,29 @@ impl Ledger {
         Ok(self.conn.query_row(find, [hash], |row| row.get(0)).optional()?.flatten())
     }
 
-    /// The class table of the last reading, if it was kept.
+    /// The text of the class table of the last reading, if it was stored.
     ///
     /// # Errors
     /// When the file cannot be read.
     pub fn last_class_table(&self) -> Result<Option<Vec<u8>>, LedgerError> {
-        let Some(past) = last_reading::latest_reading(&self.conn)? else { return Ok(None) };
+        let Some(last) = last_reading::latest_reading(&self.conn)? else { return Ok(None) };
         let find = "SELECT content FROM class_table WHERE id = ?1";
-        Ok(self.conn.query_row(find, [past.class_table], |row| row.get(0)).optional()?.flatten())
+        Ok(self.conn.query_row(find, [last.class_table], |row| row.get(0)).optional()?.flatten())
     }
 
-    /// Whether anything is booked under this id.
+    /// Whether the ledger has figures under this id.
     ///
     /// # Errors
-    /// When the ledger can't be read.
+    /// When the file cannot be read.
     pub fn knows_container(&self, name: &str) -> Result<bool, LedgerError> {
         let mut statement = self.conn.prepare_cached("SELECT 1 FROM container WHERE name = ?1")?;
         Ok(statement.exists([name])?)
     }
 
-    /// Retires a container: the id is free for a new customer, and what it had stays under the label that is returned.
-    /// Its slot in the kernel must have been drained and retired before; counters under the old slot's generation still belong to
-    /// the old container.
+    /// Retires a container: its id becomes free for a new customer. Returns the label that keeps its figures.
+    ///
+    /// Drain and retire its kernel slot first. Counters of the old slot's generation stay the old
+    /// container's.
     ///
     /// # Errors
     /// When no active container has this id, or the file cannot be written.
@@ -225,10 +254,10 @@ impl Ledger {
         if changed == 1 { Ok(label) } else { Err(LedgerError::UnknownContainer(container.to_owned())) }
     }
 
-    /// Writes a whole copy of the ledger while it is in use.
+    /// Writes a complete copy of the ledger while it is in use.
     ///
     /// # Errors
-    /// When the copy exists already or cannot be written.
+    /// When the copy already exists or cannot be written.
     pub fn backup(&self, copy: &Path) -> Result<(), LedgerError> {
         migrate::copy_to(&self.conn, copy)
     }

@@ -1,4 +1,5 @@
-//! A simulated node for tests: counters that grow, clocks that can be set, and the sums that the ledger must reach.
+//! A simulated node for tests: counters that grow, adjustable clocks, and the sums that the ledger must
+//! reach.
 #![allow(
     missing_docs,
     clippy::unwrap_used,
@@ -18,13 +19,13 @@ use traffic_model::{
 
 use crate::{DrainContext, DrainOutcome, DrainTrigger, Ledger, LedgerConfig, LedgerError};
 
-/// 2026-11-10, noon by UTC.
+/// 2026-11-10, noon UTC.
 pub const NOON: i64 = 1_794_312_000;
 pub const EVERY_MINUTE: DrainContext =
     DrainContext { interval: Duration::from_secs(60), trigger: DrainTrigger::Interval };
 pub const STARTED: DrainContext = DrainContext { trigger: DrainTrigger::Started, ..EVERY_MINUTE };
 
-/// Packets and bytes in, packets and bytes out.
+/// Packets in, bytes in, packets out, bytes out.
 pub type Sums = [u64; 4];
 
 pub struct Node {
@@ -39,12 +40,12 @@ pub struct Node {
     pub counters: BTreeMap<(String, u32, u8), Sums>,
     pub interfaces: Vec<InterfaceCounter>,
     pub faults: Vec<FaultCounter>,
-    /// All traffic ever, by container and class.
+    /// All traffic so far, by container and class.
     pub truth: BTreeMap<(String, u8), Sums>,
-    /// What passed a shared interface: all classes and faults since the maps were made. None, in most tests, for no such
+    /// What passed a shared interface: all classes and faults of the epoch. Most tests have no such
     /// interface.
     pub passed: Option<Sums>,
-    /// What was counted in slots that went to others.
+    /// What was counted in slots that were reassigned.
     pub former: Sums,
 }
 
@@ -81,7 +82,7 @@ impl Node {
         }
     }
 
-    /// One of which classes and faults are what passed.
+    /// A node whose classes and faults equal what passed.
     pub fn balanced(unix_s: i64) -> Self {
         Self { passed: Some([0; 4]), ..Self::new(unix_s) }
     }
@@ -97,7 +98,7 @@ impl Node {
         self
     }
 
-    /// Traffic in the container's present slot, of generation 1 unless [`Node::traffic_in`] says otherwise.
+    /// Adds traffic to the container's slot of generation 1.
     pub fn traffic(&mut self, container: &str, class: u8, sums: Sums) -> &mut Self {
         self.traffic_in(container, 1, class, sums)
     }
@@ -111,7 +112,7 @@ impl Node {
         self
     }
 
-    /// The container's slots go to others.
+    /// Reassigns the container's slots.
     pub fn give_away(&mut self, container: &str) -> &mut Self {
         let former = &mut self.former;
         self.counters.retain(|(owner, ..), sums| {
@@ -124,7 +125,7 @@ impl Node {
         self
     }
 
-    /// Down and up again: new boot, new maps, and `down_s` seconds later.
+    /// Reboots: new boot id and new maps, `down_s` seconds later.
     pub fn reboot(&mut self, down_s: i64) -> &mut Self {
         self.wall += SignedDuration::from_secs(down_s);
         self.boottime = Duration::from_secs(30);
@@ -182,7 +183,7 @@ impl Node {
         self
     }
 
-    /// The shared interface that all passed.
+    /// The shared interface that all traffic passed.
     fn all_passed(&self) -> Option<InterfaceCounter> {
         let passed = |packets, bytes| PassedCounter {
             wire: Tally { packets, bytes },
@@ -256,7 +257,7 @@ pub fn ledger() -> File {
     ledger_with(LedgerConfig::default())
 }
 
-/// Without waiting for the disk, which only a power cut would tell.
+/// Without syncing to disk, which only a power loss would show.
 pub fn ledger_with(config: LedgerConfig) -> File {
     let dir = tempfile::tempdir().unwrap();
     let ledger = Ledger::open(&dir.path().join("ledger.sqlite"), config).unwrap();
@@ -264,7 +265,7 @@ pub fn ledger_with(config: LedgerConfig) -> File {
     File { dir, ledger }
 }
 
-/// All that a table of traffic holds, by container and class.
+/// Sums of a traffic table, by container and class.
 pub fn sums(ledger: &Ledger, table: &str) -> BTreeMap<(String, u8), Sums> {
     let sql = format!(
         "SELECT c.label, t.class, sum(in_packets), sum(in_bytes), sum(out_packets), sum(out_bytes)
@@ -278,7 +279,7 @@ pub fn sums(ledger: &Ledger, table: &str) -> BTreeMap<(String, u8), Sums> {
     rows.unwrap().map(Result::unwrap).collect()
 }
 
-/// Starts of the five-minute buckets that hold traffic, with their incoming bytes.
+/// Starts of the five-minute buckets with traffic, with their incoming bytes.
 pub fn buckets(ledger: &Ledger) -> Vec<(i64, i64)> {
     let mut statement = ledger
         .conn

@@ -1,8 +1,8 @@
-//! The log that SQLite keeps beside a ledger in use (`FILE-wal`), and which file it is the log of.
+//! Checks that SQLite's write-ahead log (`FILE-wal`) belongs to the ledger file next to it.
 //!
-//! SQLite goes by the name alone. When another file is put in place of a ledger that is in use, or of one whose daemon was
-//! killed, the log of the old file is taken for that of the new one, and its pages land in a file that they don't fit. So
-//! every writer writes down beside the ledger which two files belong together, and who opens one compares.
+//! SQLite matches the two by name only. If another file replaces a ledger that is in use, or whose daemon was
+//! killed, SQLite would apply the old file's log to the new file and corrupt it. So every writer records
+//! which ledger and log belong together (`FILE-log-of`), and every opener compares.
 
 use std::{
     ffi::OsString,
@@ -15,20 +15,20 @@ use std::{
 
 use crate::error::LedgerError;
 
-/// Tells one file from every other, also from one that later got its number on the disk.
+/// Identifies a file, even if a later file reuses its inode number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FileIdentity {
     device: u64,
     inode: u64,
-    /// Since 1970; 0 on file systems that don't keep it.
+    /// Nanoseconds since 1970; 0 on file systems that do not store it.
     created_ns: u128,
 }
 
 impl FileIdentity {
-    /// Which file has this name now.
+    /// Identifies the file that is currently at `path`.
     ///
     /// # Errors
-    /// When there is none, or it can't be looked at.
+    /// When there is no such file or its metadata cannot be read.
     pub fn of(path: &Path) -> io::Result<Self> {
         let metadata = fs::metadata(path)?;
         let created = metadata.created().unwrap_or(UNIX_EPOCH);
@@ -46,14 +46,14 @@ impl fmt::Display for FileIdentity {
     }
 }
 
-/// Writes down that the ledger and the log of its name belong together.
+/// Records that the ledger and the log next to it belong together.
 ///
 /// # Errors
-/// When that can't be written.
+/// When the note cannot be written.
 pub(crate) fn remember(ledger: &Path) -> Result<(), LedgerError> {
     let note = beside(ledger, "-log-of");
     let attempt = || -> io::Result<()> {
-        // Nobody has written yet: there is no log.
+        // Nothing was written yet, so there is no log.
         let Some(log) = found(&log_of(ledger))? else { return Ok(()) };
         let text = format!("ledger {}\nlog {log}\n", FileIdentity::of(ledger)?);
         if fs::read_to_string(&note).is_ok_and(|there| there == text) {
@@ -70,7 +70,7 @@ pub(crate) fn remember(ledger: &Path) -> Result<(), LedgerError> {
     attempt().map_err(|source| LedgerError::Log { path: note.clone(), source })
 }
 
-/// Refuses a ledger beside which the log of another one lies.
+/// Refuses a ledger whose log belongs to another file.
 ///
 /// # Errors
 /// With [`LedgerError::LogOfAnother`] in that case.
@@ -81,19 +81,20 @@ pub(crate) fn check(ledger: &Path) -> Result<(), LedgerError> {
     Ok(())
 }
 
-/// Takes the log of another ledger away from this one, if there is one: no process may have that other one open any more.
-/// What is in the log stays, under the name that is returned, for whoever wants the other file whole.
+/// Moves another ledger's log out of the way, if there is one. No process may have that other ledger open.
+///
+/// Returns the new name of the log, which keeps its content for whoever needs the other ledger complete.
 ///
 /// # Errors
-/// When a file can't be renamed or removed.
+/// When a file cannot be renamed or removed.
 pub fn set_aside_anothers(ledger: &Path) -> Result<Option<PathBuf>, LedgerError> {
     let log = log_of(ledger);
-    // Where the ledger itself is gone, SQLite would delete its log with the first step on the new one.
+    // If the ledger itself is gone, SQLite would delete the log when it opens the new file.
     if !is_of_another(ledger) && ledger.exists() {
         return Ok(None);
     }
     let attempt = || -> io::Result<Option<PathBuf>> {
-        // It only tells where in the log what is.
+        // The shared-memory file is only an index of the log.
         remove(&beside(ledger, "-shm"))?;
         match fs::metadata(&log) {
             Ok(metadata) if metadata.len() > 0 => {
@@ -109,9 +110,9 @@ pub fn set_aside_anothers(ledger: &Path) -> Result<Option<PathBuf>, LedgerError>
     attempt().map_err(|source| LedgerError::Log { path: log.clone(), source })
 }
 
-/// Whether the log of this name was written down as that of a file that had the ledger's name before.
+/// Whether the log was recorded as belonging to a file that had the ledger's name before.
 fn is_of_another(ledger: &Path) -> bool {
-    // Who may not read the note, or finds none, knows no more than SQLite does.
+    // A reader that cannot read the note knows as much as SQLite itself.
     let Ok(note) = fs::read_to_string(beside(ledger, "-log-of")) else { return false };
     let says = |what: &str, file: &Path| {
         FileIdentity::of(file)
@@ -139,7 +140,7 @@ fn log_of(ledger: &Path) -> PathBuf {
     beside(ledger, "-wal")
 }
 
-/// A file that goes by the ledger's name and an addition.
+/// The ledger's path with a suffix appended to its name.
 fn beside(ledger: &Path, addition: &str) -> PathBuf {
     let mut name = OsString::from(ledger);
     name.push(addition);

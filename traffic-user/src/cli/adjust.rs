@@ -1,4 +1,4 @@
-//! `trafctl adjust`: corrections of closed months.
+//! `trafctl adjust`: corrects closed months.
 
 use anyhow::Context as _;
 use clap::{Args, ValueEnum};
@@ -9,13 +9,14 @@ use traffic_model::units;
 
 use crate::{
     cli::{Done, Format, Global, print},
-    render,
+    render::ledger as render,
 };
 
-/// Correct a closed month: a row of its own beside the frozen figures, which stay as they are
+/// Correct a closed month without changing its frozen figures
 ///
-/// Without --yes it only shows what the correction would come to. It cannot be taken back, only corrected by another
-/// one. `trafctl report` shows frozen figures, corrections and what is to be billed; `trafctl audit` checks them.
+/// A correction is a row of its own. Without --yes, the command only shows its effect. A correction cannot be
+/// removed, only followed by another one. `trafctl report` shows frozen figures, corrections and the amounts
+/// to bill; `trafctl audit` checks them.
 #[derive(Debug, Args)]
 #[command(after_long_help = "Examples:\n  \
     trafctl adjust 2026-10 --container 101 --class 1 --in -1.5GB --reason \"flood of October 12, ticket 4711\"\n  \
@@ -25,36 +26,36 @@ pub struct Options {
     /// The closed billing month
     #[arg(value_name = "YYYY-MM")]
     month: String,
-    /// The container, as the closed month has it
+    /// Id or label of the container in the closed month
     #[arg(long, value_name = "ID")]
     container: String,
     /// The class
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(0..=254))]
     class: u8,
-    /// IPv4 or IPv6 [default: the one that the closed month has]
+    /// IPv4 or IPv6 [default: the one in the closed month]
     #[arg(long, value_enum)]
     family: Option<FamilyName>,
-    /// Layer-3 bytes to the container to add, or to take: -1.5GB, 200MiB, 1048576
+    /// Layer-3 bytes to the container to add, or to subtract: -1.5GB, 200MiB, 1048576
     #[arg(long = "in", value_name = "BYTES", default_value = "0", allow_hyphen_values = true,
         value_parser = units::parse_signed_bytes)]
     in_bytes: i64,
-    /// The same from the container
+    /// Layer-3 bytes from the container to add, or to subtract
     #[arg(long = "out", value_name = "BYTES", default_value = "0", allow_hyphen_values = true,
         value_parser = units::parse_signed_bytes)]
     out_bytes: i64,
-    /// Packets to the container to add, or to take
+    /// Packets to the container to add, or to subtract
     #[arg(long, value_name = "N", default_value_t = 0, allow_hyphen_values = true)]
     in_packets: i64,
-    /// The same from the container
+    /// Packets from the container to add, or to subtract
     #[arg(long, value_name = "N", default_value_t = 0, allow_hyphen_values = true)]
     out_packets: i64,
-    /// Why, in one line: it is kept for ever and shown in reports
+    /// Reason in one line; it is kept forever and shown in reports
     #[arg(long, value_name = "TEXT")]
     reason: String,
-    /// Write it
+    /// Write the correction
     #[arg(long)]
     yes: bool,
-    /// How to write the result
+    /// Output format
     #[arg(long, value_enum, default_value_t)]
     format: Format,
 }
@@ -90,14 +91,7 @@ pub(super) fn run(global: &Global, options: &Options) -> anyhow::Result<Done> {
     } else {
         global.ledger()?.preview_adjustment(&request)
     };
-    let adjusted = adjusted.context("nothing was corrected")?;
-    let format = match options.format {
-        Format::Table => render::ledger::Format::Table,
-        Format::Json => render::ledger::Format::Json,
-    };
-    print(&render::ledger::adjusted(&adjusted, format)?)?;
-    if !options.yes {
-        tracing::warn!("nothing was written yet; repeat it with --yes");
-    }
+    let adjusted = adjusted.with_context(|| format!("cannot correct {}", options.month))?;
+    print(&render::adjusted(&adjusted, options.format.into())?)?;
     Ok(Done::Success)
 }

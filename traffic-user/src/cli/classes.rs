@@ -156,8 +156,8 @@ pub(super) fn put_in_force(
     if let Err(error) = class_source::record_loaded_file(&global.state_dir, source, &table) {
         tracing::warn!("cannot record where the class table came from: {error:#}");
     }
-    if let Some(books) = Drainer::open_existing(config, &global.state_dir)? {
-        books.keep_table(&maps, || Ok(table))?;
+    if let Some(drainer) = Drainer::open_existing(config, &global.state_dir)? {
+        drainer.store_class_table(&maps, || Ok(table))?;
     }
     Ok(())
 }

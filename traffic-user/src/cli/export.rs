@@ -1,4 +1,4 @@
-//! `trafctl export`
+//! `trafctl export`: prints the counters in the format of another program.
 
 use clap::{Args, Subcommand};
 use traffic_common::Family;
@@ -9,7 +9,7 @@ use crate::{
     vz::{self, reset_baseline::MarkFile, venetstat},
 };
 
-/// Write the counters in the format of another program
+/// Print the counters in the format of another program
 #[derive(Debug, Args)]
 #[command(after_long_help = "Example:\n  trafctl export venetstat")]
 pub struct Options {
@@ -19,15 +19,15 @@ pub struct Options {
 
 #[derive(Debug, Subcommand)]
 enum What {
-    /// The lines of Virtuozzo's /proc/vz/venetstat
+    /// Print the lines of Virtuozzo's /proc/vz/venetstat
     ///
-    /// A line for each id: the id, then bytes in and out of each of the classes 0 to 15, since the last reset. The node
-    /// itself is id 0. Higher classes have no place there.
+    /// Each line has an id and the bytes in and out of the classes 0 to 15 since the last reset. The node
+    /// itself has id 0. The format has no room for higher classes.
     #[command(after_long_help = "Examples:\n  \
         trafctl export venetstat\n  \
         trafctl export venetstat -6 | awk '$1 == 101'")]
     Venetstat {
-        /// IPv6, as /proc/vz/venetstat_v6; IPv4 without
+        /// Print IPv6 (/proc/vz/venetstat_v6) instead of IPv4
         #[arg(short = '6')]
         ipv6: bool,
     },
@@ -38,7 +38,7 @@ pub(super) fn run(global: &Global, options: &Options) -> anyhow::Result<Done> {
     let mut snapshot = counters::read(&load::open(&global.pinned())?, "")?;
     MarkFile::new(&global.state_dir).read()?.subtract_from(&mut snapshot);
     if let Some(counter) = snapshot.counters.iter().find(|counter| counter.class >= vz::CLASSES) {
-        tracing::warn!("class {} and above have no place in venetstat", counter.class);
+        tracing::warn!("venetstat has no room for class {} and above; they are omitted", counter.class);
     }
     print(&venetstat::render(&snapshot, if ipv6 { Family::Ipv6 } else { Family::Ipv4 }))?;
     Ok(Done::Success)

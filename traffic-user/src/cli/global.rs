@@ -130,10 +130,15 @@ impl Global {
 
     fn open_ledger(&self, open: impl FnOnce(&Path) -> Result<Ledger, LedgerError>) -> anyhow::Result<Ledger> {
         let path = ledger_path(&self.state_dir);
-        if !path.exists() {
-            bail!("there is no ledger {}; `trafctl run` keeps it", path.display());
+        let what = || format!("cannot open the ledger {}", path.display());
+        match path.try_exists() {
+            Ok(true) => open(&path).with_context(what),
+            Ok(false) => bail!("{}: it does not exist; start `trafctl run`, which creates it", what()),
+            Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied => {
+                bail!("{}: permission denied; run as root", what())
+            }
+            Err(error) => Err(error).with_context(what),
         }
-        open(&path).with_context(|| format!("cannot open the ledger {}", path.display()))
     }
 
     /// Everything a command that changes the kernel needs.

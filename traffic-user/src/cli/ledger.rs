@@ -1,4 +1,4 @@
-//! `trafctl close`, `trafctl audit`, `trafctl ledger`, `trafctl container`: keeping the ledger.
+//! `trafctl close`, `trafctl audit`, `trafctl ledger` and `trafctl container`: maintain the ledger.
 
 use std::path::PathBuf;
 
@@ -10,46 +10,48 @@ use traffic_model::ContainerId;
 
 use crate::{
     cli::{Done, Format, Global, import_pva, print},
-    drain::Drainer,
+    drain::{Drainer, ledger_path},
     kernel::load::{self, ProgramChoice},
     node::{Selection, Session},
     ownership::interface_rules::Role,
-    render,
+    render::ledger::{self as render, LocalTime},
 };
 
-/// Freeze a billing month: its figures never change again
+/// Close a billing month, so that its figures never change again
 ///
-/// The rows of the month are kept as they are now, under a hash that is chained to the month before. What comes to light
-/// later is a correction of its own (`trafctl adjust`), shown beside. Without a month, shows which are closed.
+/// The rows of the month are frozen under a hash that is chained to the previous month. Later corrections are
+/// rows of their own (`trafctl adjust`). Without a month, the command lists the closed months.
 #[derive(Debug, Args)]
 #[command(
-    after_long_help = "Examples:\n  trafctl close 2026-10\n  trafctl close --format json   the closed months"
+    after_long_help = "Examples:\n  trafctl close 2026-10\n  trafctl close --format json   list the closed months"
 )]
 pub struct CloseOptions {
-    /// The billing month
+    /// Billing month to close
     #[arg(value_name = "YYYY-MM")]
     month: Option<String>,
-    /// How to write it
+    /// Output format
     #[arg(long, value_enum, default_value_t)]
     format: Format,
 }
 
-/// Recompute all sums and hashes of the ledger; status 1 if any does not agree
+/// Check all sums and hashes of the ledger; status 1 if any is wrong
 ///
-/// Hours, days and months are summed up again from what is below them. Of each set of counters (one from reboot or purge to the
-/// next) the rows must hold what its drains booked, and classes + faults must be what passed the interfaces.
+/// Hours, days and months are summed again from the rows below them. For each counter epoch (from a reboot or
+/// purge to the next), the rows must match the control totals of its drains, and classes + faults must equal
+/// what passed the interfaces.
 #[derive(Debug, Args)]
 #[command(after_long_help = "Example:\n  trafctl audit --format json")]
 pub struct AuditOptions {
-    /// How to write it
+    /// Output format
     #[arg(long, value_enum, default_value_t)]
     format: Format,
 }
 
-/// Copy the ledger, or take over an older one
+/// Back up the ledger, or bring other data into it
 #[derive(Debug, Args)]
 #[command(after_long_help = "Examples:\n  \
     trafctl ledger backup /backup/ledger.sqlite\n  \
+    trafctl ledger adopt\n  \
     trafctl ledger import-pva /var/opt/pva/agent/pva.db")]
 pub struct Options {
     #[command(subcommand)]
@@ -58,17 +60,24 @@ pub struct Options {
 
 #[derive(Debug, Subcommand)]
 enum Action {
-    /// Write a whole copy while the ledger is in use
+    /// Write a complete copy while the ledger is in use
     #[command(after_long_help = "Example:\n  trafctl ledger backup /backup/ledger.sqlite")]
     Backup {
-        /// The copy; must not exist
+        /// Path of the copy; must not exist
         #[arg(value_name = "FILE")]
         file: PathBuf,
     },
+    /// Let this ledger take over the counters of a ledger that was lost
+    ///
+    /// The pinned counters belong to the ledger that drains them; any other ledger is refused. If that ledger
+    /// is lost, this command binds the counters to the ledger in the state directory. The next drain then
+    /// records everything that they have counted since the last reboot or purge.
+    #[command(after_long_help = "Example:\n  trafctl ledger adopt")]
+    Adopt,
     ImportPva(import_pva::Options),
 }
 
-/// Say what becomes of a container's figures
+/// Manage the figures of a container
 #[derive(Debug, Args)]
 #[command(after_long_help = "Example:\n  trafctl container retire 101")]
 pub struct ContainerOptions {
@@ -78,9 +87,10 @@ pub struct ContainerOptions {
 
 #[derive(Debug, Subcommand)]
 enum ContainerAction {
-    /// Give the id to a new customer: what it had so far stays under the old one
+    /// Retire a container, so that its id is free for a new customer
     ///
-    /// Without this, a container that comes back under its id goes on where it stopped.
+    /// The recorded figures stay with the old customer. Without this, a container that returns under its id
+    /// continues where it stopped.
     #[command(after_long_help = "Example:\n  trafctl container retire 101")]
     Retire {
         /// The container
@@ -90,67 +100,61 @@ enum ContainerAction {
 }
 
 pub(super) fn close(global: &Global, options: &CloseOptions) -> anyhow::Result<Done> {
-    let closed = match &options.month {
-        None => global.ledger()?.closed_periods()?,
+    let (ledger, closed, losses) = match &options.month {
+        None => {
+            let ledger = global.ledger()?;
+            let closed = ledger.closed_periods()?;
+            (ledger, closed, None)
+        }
         Some(month) => {
             let mut ledger = global.ledger_for_writing()?;
             let closed = ledger.close(month, Timestamp::now())?;
-            tracing::info!("{} is closed; whoever notes its hash elsewhere can prove it later", closed.name);
             let gaps = ledger.gaps(Some(closed.start), Some(closed.end))?;
             let losses = gaps.iter().filter(|gap| gap.reason.loses_traffic()).count();
-            if losses > 0 {
-                tracing::warn!(
-                    "{losses} gaps in it have traffic that is not in the sums: see `trafctl gaps`"
-                );
-            }
-            vec![closed]
+            (ledger, vec![closed], Some(losses))
         }
     };
-    print(&match options.format {
-        Format::Table => render::ledger::closed(&closed),
-        Format::Json => serde_json::to_string_pretty(&closed)? + "\n",
-    })?;
+    let local_time = LocalTime::of(ledger.calendar());
+    print(&render::closed(&closed, losses, options.format.into(), &local_time)?)?;
     Ok(Done::Success)
 }
 
 pub(super) fn audit(global: &Global, options: &AuditOptions) -> anyhow::Result<Done> {
     let audit = global.ledger()?.audit()?;
-    print(&match options.format {
-        Format::Table => {
-            let mut text = format!(
-                "{} sums recomputed, {} left out (still open, or their finer rows are gone)\n{} sets of counters compared with what \
-                 was booked, and classes + faults with what passed\n{} entries of the chain of closed months recomputed\n",
-                audit.units, audit.units_skipped, audit.counter_sets, audit.chain_entries
-            );
-            if audit.counter_sets_skipped > 0 {
-                text += &format!(
-                    "{} sets of counters left out: the ledger was of an older version when they began\n",
-                    audit.counter_sets_skipped
-                );
-            }
-            if let Some(hash) = &audit.chain_hash {
-                text += &format!("last hash of the chain: {hash}\n");
-            }
-            for problem in &audit.problems {
-                text += &format!("PROBLEM {problem}\n");
-            }
-            if audit.problems.is_empty() {
-                text += "no problems\n";
-            }
-            text
-        }
-        Format::Json => serde_json::to_string_pretty(&audit)? + "\n",
-    })?;
+    print(&render::audit(&audit, options.format.into())?)?;
     Ok(Done::success_if(audit.problems.is_empty()))
 }
 
 pub(super) fn run(global: &Global, options: &Options) -> anyhow::Result<Done> {
     match &options.action {
         Action::Backup { file } => {
-            global.ledger()?.backup(file).with_context(|| format!("cannot write {}", file.display()))?;
+            let copy = global.ledger()?.backup(file);
+            copy.with_context(|| format!("cannot back the ledger up to {}", file.display()))?;
+            Ok(Done::Success)
         }
-        Action::ImportPva(options) => return import_pva::run(global, options),
+        Action::Adopt => adopt(global),
+        Action::ImportPva(options) => import_pva::run(global, options),
     }
+}
+
+/// Binds the pinned counters to the ledger of the state directory.
+fn adopt(global: &Global) -> anyhow::Result<Done> {
+    let bpffs = global.pinned();
+    // Before waiting for the lock: there may be nothing to lock.
+    load::open(&bpffs)?;
+    let _lock = bpffs.lock()?;
+    let maps = load::open(&bpffs)?;
+    let path = ledger_path(&global.state_dir);
+    let drainer = Drainer::open_existing(&global.config()?, &global.state_dir)?.with_context(|| {
+        format!("cannot adopt: there is no ledger {}; start `trafctl run` first", path.display())
+    })?;
+    let since = drainer.adopt(&maps)?;
+    print(&format!(
+        "the counters in {} now belong to the ledger {}\nthe next drain records everything that they have \
+         counted since {since} and that this ledger does not have\n",
+        bpffs.root().display(),
+        path.display()
+    ))?;
     Ok(Done::Success)
 }
 
@@ -161,25 +165,26 @@ pub(super) async fn container(global: &Global, options: &ContainerOptions) -> an
     let mut host = global.host(global.pinned())?;
     host.ask_if_needed(&host.netlink.interfaces().await?).await?;
     let mut session = host.begin(ProgramChoice::Pinned).await?;
-    // Counted under whichever of its ids was known when it came, or under one after the other.
+    // It was counted under the id that was known when it appeared, or under several of them in turn.
     let ids = host.naming().all_ids(typed);
     let in_kernel: Vec<_> =
         ids.iter().filter(|id| session.registry.container_slot(id).is_some()).cloned().collect();
-    // The ledger first: what the old slot still counts belongs to the old owner, whenever it is read.
+    // The ledger first. Whatever the old slot still counts belongs to the old owner, even if it is read
+    // later.
     match Drainer::open_existing(&config, &global.state_dir)? {
-        None => tracing::warn!("there is no ledger; only the live counters begin anew"),
-        Some(mut books) => {
-            books.drain(&session.loaded.maps, DrainTrigger::Event)?;
+        None => print("there is no ledger; only the live counters start at zero\n")?,
+        Some(mut drainer) => {
+            drainer.drain(&session.loaded.maps, DrainTrigger::Event)?;
             let mut retired = false;
             for container in &ids {
-                match books.retire(container) {
-                    Ok(label) => tracing::info!("what {container} had so far stays under {label}"),
+                match drainer.retire(container) {
+                    Ok(label) => print(&format!("the figures of {container} are kept under {label}\n"))?,
                     Err(LedgerError::UnknownContainer(_)) => continue,
                     Err(error) => return Err(error.into()),
                 }
                 retired = true;
             }
-            // If it is in the kernel, an earlier attempt came this far and no further.
+            // If it has a slot, an earlier attempt was interrupted here.
             if !retired && in_kernel.is_empty() {
                 return Err(LedgerError::UnknownContainer(typed.to_string()).into());
             }
@@ -198,15 +203,17 @@ pub(super) async fn container(global: &Global, options: &ContainerOptions) -> an
         .any(|interface| matches!(host.role(interface), Role::Container(id) if ids.contains(&id)));
     let has_slot = |session: &Session| ids.iter().any(|id| session.registry.container_slot(id).is_some());
     if is_there && !has_slot(&session) {
-        // All slots are taken, the old one too as long as an interface pointed to it, which no one does by now.
+        // All slots were in use, including the old one. Now no interface points to the old one any more.
         report = host.attach(&mut session, &interfaces, &Selection::Matching).await?;
     }
     host.sync_addresses(&mut session)?;
     if is_there && !has_slot(&session) {
-        bail!("retired, but all counter slots are taken: raise `containers` under [limits]");
+        bail!("the container is retired, but all counter slots are in use; raise `containers` in [limits]");
     }
     if !report.failed.is_empty() {
-        bail!("retired, but not every interface could be given its new counters; run `trafctl attach`");
+        bail!(
+            "the container is retired, but some of its interfaces have no new counters; run `trafctl attach`"
+        );
     }
     Ok(Done::Success)
 }

@@ -16,6 +16,21 @@ impl Progress {
         Self(bar)
     }
 
+    /// Starts the counter of a step of unknown length.
+    pub(super) fn counter(name: &'static str) -> Self {
+        let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr());
+        if let Ok(style) = ProgressStyle::with_template("{msg} {human_pos}") {
+            bar.set_style(style);
+        }
+        bar.set_message(name);
+        Self(bar)
+    }
+
+    /// Shows that `done` units are done.
+    pub(super) fn count(&self, done: u64) {
+        self.0.set_position(done);
+    }
+
     /// Shows that `done` of `total` units are done.
     pub(super) fn set(&self, done: usize, total: usize) {
         self.0.set_length(total as u64);

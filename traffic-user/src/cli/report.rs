@@ -1,23 +1,28 @@
-//! `trafctl report`, `trafctl top-talkers`, `trafctl gaps`: questions to the ledger.
+//! `trafctl report`, `trafctl top-talkers` and `trafctl gaps`: queries to the ledger.
 
 use anyhow::Context as _;
 use clap::{Args, ValueEnum};
 use jiff::{Span, Timestamp, Zoned, civil::DateTime, tz::TimeZone};
 use traffic_ledger::{Basis, By, Ledger, ReportQuery, Split, TopQuery};
-use traffic_model::{ContainerId, calendar::Calendar};
+use traffic_model::{ContainerId, calendar::Calendar, units};
 
 use crate::{
-    cli::{Done, Global, SheetFormat, print},
-    render,
+    cli::{
+        Done, Format, Global, SheetFormat,
+        output::{print, print_note},
+    },
+    render::ledger::{self as render, LocalTime},
 };
 
-/// Bytes and packets per container over time, from the ledger
+/// Report the bytes and packets of each container over time
 ///
-/// Days and months are calendar ones in the time zone, right across daylight-saving changes; a billing month may begin
-/// on any day. Class 0 stands apart and is not in the total. Whatever is known to be missing is said below.
+/// Steps are calendar hours, days and months of the time zone, also across daylight-saving changes. Billing
+/// months may begin on any day. Class 0 is shown separately and is not part of the total. Notes below the
+/// table list known gaps.
 ///
-/// With --show the lines are about interfaces: what passed them, what of it is in no class and why, and whether classes
-/// and faults come to what passed, for each container that has interfaces of its own and for the node.
+/// With --show, the rows are about interfaces: what passed them, which part was not classified and why, and
+/// whether classes and faults add up to what passed, for each container with interfaces of its own and for
+/// the node.
 #[derive(Debug, Args)]
 #[command(after_long_help = "Examples:\n  \
     trafctl report --by month\n  \
@@ -27,7 +32,7 @@ use crate::{
     trafctl report --show faults --last 7d\n  \
     trafctl report --show balance --by month --container 101")]
 pub struct Options {
-    /// Length of a step
+    /// Step length
     #[arg(long, value_enum, default_value_t)]
     by: Step,
     /// Only this container; may be repeated
@@ -38,36 +43,36 @@ pub struct Options {
     classes: Vec<u8>,
     #[command(flatten)]
     period: Period,
-    /// First day of a billing month [default: the ledger's]
+    /// First day of billing months [default: the ledger's]
     #[arg(long, value_name = "D", value_parser = clap::value_parser!(u8).range(1..=31))]
     billing_day: Option<u8>,
-    /// What gets rows of its own; may be repeated
+    /// Split into one row per class, direction or family; may be repeated
     #[arg(long, value_enum, value_delimiter = ',')]
     split: Vec<SplitBy>,
-    /// A percentile over five-minute rates
+    /// Add this percentile of the five-minute rates
     #[arg(long, value_name = "P")]
     percentile: Option<f64>,
-    /// What bytes are measured on
+    /// Network layer of the byte figures
     #[arg(long, value_enum, default_value_t)]
     basis: Layer,
-    /// What the lines are about
+    /// What the rows are about
     #[arg(long, value_enum, default_value_t)]
     show: Show,
-    /// How to write it
+    /// Output format
     #[arg(long, value_enum, default_value_t)]
     format: SheetFormat,
 }
 
-/// The largest containers of a period
+/// Rank the containers with the most traffic
 #[derive(Debug, Args)]
 #[command(
     after_long_help = "Examples:\n  trafctl top-talkers --last 7d\n  trafctl top-talkers --count 20 --by-class"
 )]
 pub struct TopOptions {
-    /// How many
+    /// Number of containers
     #[arg(long, value_name = "N", default_value_t = 10)]
     count: usize,
-    /// Each class for itself
+    /// Rank each class separately
     #[arg(long)]
     by_class: bool,
     /// Only this class; may be repeated
@@ -75,38 +80,38 @@ pub struct TopOptions {
     classes: Vec<u8>,
     #[command(flatten)]
     period: Period,
-    /// What bytes are measured on
+    /// Network layer of the byte figures
     #[arg(long, value_enum, default_value_t)]
     basis: Layer,
-    /// How to write it
+    /// Output format
     #[arg(long, value_enum, default_value_t)]
     format: SheetFormat,
 }
 
-/// What is known to be missing from the ledger, or booked late
+/// List the gaps: traffic that is missing from the ledger, or was recorded late
 #[derive(Debug, Args)]
 #[command(after_long_help = "Examples:\n  trafctl gaps --last 30d\n  trafctl gaps --format json")]
 pub struct GapOptions {
     #[command(flatten)]
     period: Period,
-    /// How to write it
+    /// Output format
     #[arg(long, value_enum, default_value_t)]
     format: SheetFormat,
 }
 
-/// A span of time.
+/// A time span.
 #[derive(Clone, Debug, Default, Args)]
 struct Period {
-    /// Begin: 2026-11-01, 2026-11-01T12:00, or with an offset
+    /// Start: 2026-11-01, 2026-11-01T12:00, or with an offset [default: the ledger's start]
     #[arg(long, value_name = "T", conflicts_with = "last")]
     from: Option<String>,
-    /// End, not included
+    /// End, exclusive [default: the ledger's end]
     #[arg(long, value_name = "T", conflicts_with = "last")]
     to: Option<String>,
-    /// The time until now, such as 30d or 12h
+    /// The time span until now, such as 30d, 12h or 3mo
     #[arg(long, value_name = "SPAN")]
     last: Option<String>,
-    /// Time zone of what is typed and shown [default: the ledger's]
+    /// Time zone for input and output [default: the ledger's]
     #[arg(long, value_name = "ZONE")]
     tz: Option<String>,
 }
@@ -129,9 +134,9 @@ enum Show {
     Containers,
     /// What passed each interface, and the faults in it
     Interfaces,
-    /// What is in no class, by interface and reason
+    /// Unclassified traffic, by interface and reason
     Faults,
-    /// Whether classes and faults come to what passed
+    /// Whether classes and faults add up to what passed
     Balance,
 }
 
@@ -144,21 +149,30 @@ enum SplitBy {
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 enum Layer {
-    /// Layer 3: as counted
+    /// Layer 3, as counted
     #[default]
     L3,
     /// Ethernet frames
     L2,
-    /// The line, with preamble and gap
+    /// The line, including preamble and gap
     L1,
 }
 
-impl From<SheetFormat> for render::ledger::Format {
+impl From<SheetFormat> for render::Format {
     fn from(format: SheetFormat) -> Self {
         match format {
             SheetFormat::Table => Self::Table,
             SheetFormat::Json => Self::Json,
             SheetFormat::Csv => Self::Csv,
+        }
+    }
+}
+
+impl From<Format> for render::Format {
+    fn from(format: Format) -> Self {
+        match format {
+            Format::Table => Self::Table,
+            Format::Json => Self::Json,
         }
     }
 }
@@ -173,51 +187,55 @@ impl From<Layer> for Basis {
     }
 }
 
+/// Start and end of a time span, where given.
+type Bounds = (Option<Timestamp>, Option<Timestamp>);
+
 impl Period {
-    /// Begin and end, where given.
-    fn bounds(&self, ledger: &Ledger) -> anyhow::Result<(Option<Timestamp>, Option<Timestamp>)> {
-        let zone = match &self.tz {
-            Some(name) => {
-                TimeZone::get(name).with_context(|| format!("{name:?} is no time zone known here"))?
-            }
-            None => ledger.calendar().zone().clone(),
-        };
+    /// The ledger's calendar, with the zone that was asked for.
+    fn calendar(&self, ledger: &Ledger) -> anyhow::Result<Calendar> {
+        let own = ledger.calendar();
+        let Some(zone) = &self.tz else { return Ok(own.clone()) };
+        Calendar::new(zone, own.billing_day()).context("cannot use --tz")
+    }
+
+    fn bounds(&self, zone: &TimeZone) -> anyhow::Result<Bounds> {
         if let Some(last) = &self.last {
-            let span: Span = last
-                .parse()
-                .with_context(|| format!("{last:?} is no span of time: write 30d, 12h or 3mo"))?;
-            let now = Zoned::new(Timestamp::now(), zone);
-            let from = now.checked_sub(span).with_context(|| format!("{last:?} reaches too far back"))?;
+            let now = Zoned::new(Timestamp::now(), zone.clone());
+            let from = now.checked_sub(parse_span(last)?).with_context(|| {
+                format!("cannot use --last {last}: it reaches beyond the year -9999; use a shorter span")
+            })?;
             return Ok((Some(from.timestamp()), None));
         }
-        let time = |text: &Option<String>| text.as_deref().map(|text| parse_time(text, &zone)).transpose();
+        let time = |text: &Option<String>| text.as_deref().map(|text| parse_time(text, zone)).transpose();
         Ok((time(&self.from)?, time(&self.to)?))
     }
 }
 
-/// An instant with its offset, or a date and perhaps a time in the zone.
+/// A time span in calendar units, so that days keep their length across clock changes, or in seconds.
+fn parse_span(text: &str) -> anyhow::Result<Span> {
+    if let Ok(span) = text.parse() {
+        return Ok(span);
+    }
+    let duration = units::parse_duration(text).context("cannot use --last")?;
+    Ok(Span::try_from(duration)?)
+}
+
+/// An instant with its offset, or a local date and optional time in the zone.
 fn parse_time(text: &str, zone: &TimeZone) -> anyhow::Result<Timestamp> {
     if let Ok(instant) = text.parse::<Timestamp>() {
         return Ok(instant);
     }
-    let civil: DateTime = text.parse().with_context(|| {
-        format!("{text:?} is no time: write 2026-11-01, 2026-11-01T12:00 or 2026-11-01T12:00Z")
+    let civil: DateTime = text.parse().ok().with_context(|| {
+        format!("{text:?} is not a time; write 2026-11-01, 2026-11-01T12:00 or 2026-11-01T12:00Z")
     })?;
     Ok(civil.to_zoned(zone.clone())?.timestamp())
 }
 
 pub(super) fn run(global: &Global, options: &Options) -> anyhow::Result<Done> {
     let ledger = global.ledger()?;
-    let (from, to) = options.period.bounds(&ledger)?;
-    let containers = known_names(global, &ledger, &options.containers)?;
-    let calendar = match (&options.period.tz, options.billing_day) {
-        (None, None) => None,
-        (zone, day) => {
-            let stored = ledger.calendar();
-            let zone = zone.as_deref().unwrap_or(stored.zone_name());
-            Some(Calendar::new(zone, day.unwrap_or(stored.billing_day()))?)
-        }
-    };
+    let calendar = options.period.calendar(&ledger)?;
+    let (from, to) = options.period.bounds(calendar.zone())?;
+    let billing_day = options.billing_day.unwrap_or(calendar.billing_day());
     let query = ReportQuery {
         by: match options.by {
             Step::FiveMinutes => By::FiveMinutes,
@@ -226,11 +244,11 @@ pub(super) fn run(global: &Global, options: &Options) -> anyhow::Result<Done> {
             Step::Month => By::Month,
             Step::Total => By::Total,
         },
-        containers,
+        containers: known_names(global, &ledger, &options.containers)?,
         classes: options.classes.clone(),
         from,
         to,
-        calendar,
+        calendar: Some(Calendar::new(calendar.zone_name(), billing_day)?),
         split: Split {
             class: options.split.contains(&SplitBy::Class),
             direction: options.split.contains(&SplitBy::Direction),
@@ -242,36 +260,39 @@ pub(super) fn run(global: &Global, options: &Options) -> anyhow::Result<Done> {
     let format = options.format.into();
     let part = match options.show {
         Show::Containers => None,
-        Show::Interfaces => Some(render::ledger::Part::Interfaces),
-        Show::Faults => Some(render::ledger::Part::Faults),
-        Show::Balance => Some(render::ledger::Part::Balance),
+        Show::Interfaces => Some(render::Part::Interfaces),
+        Show::Faults => Some(render::Part::Faults),
+        Show::Balance => Some(render::Part::Balance),
     };
     let (text, notes) = match part {
         None => {
             let report = ledger.report(&query)?;
-            (render::ledger::report(&report, format)?, render::ledger::notes(&report))
+            (render::report(&report, format)?, render::notes(&report))
         }
         Some(part) => {
             let report = ledger.report_interfaces(&query)?;
-            (
-                render::ledger::interfaces(&report, part, format)?,
-                render::ledger::interface_notes(&report, part),
-            )
+            (render::interfaces(&report, part, format)?, render::interface_notes(&report, part))
         }
     };
     print(&text)?;
-    if options.format == SheetFormat::Csv {
-        // A spreadsheet takes the lines; the person who asked for it still learns what they mean.
-        for note in notes {
-            tracing::info!("{note}");
-        }
-    }
+    print_csv_notes(options.format, &notes);
     Ok(Done::Success)
 }
 
-/// The containers asked for, as the ledger knows them: the number finds what is under the UUID, and the other way round.
-/// The label of a retired one is no id, and stands for itself.
+/// Writes the notes of a CSV result to stderr: the file holds the rows only, and its reader still needs the
+/// notes.
+fn print_csv_notes(format: SheetFormat, notes: &[String]) {
+    if format == SheetFormat::Csv {
+        notes.iter().for_each(|note| print_note(note));
+    }
+}
+
+/// The requested containers as the ledger knows them. A number finds what is recorded under the UUID, and
+/// vice versa. The label of a retired container is not an id and is used as it is.
 fn known_names(global: &Global, ledger: &Ledger, typed: &[String]) -> anyhow::Result<Vec<String>> {
+    if typed.is_empty() {
+        return Ok(Vec::new());
+    }
     let config = global.config()?;
     let mut names = Vec::new();
     for text in typed {
@@ -294,28 +315,28 @@ fn known_names(global: &Global, ledger: &Ledger, typed: &[String]) -> anyhow::Re
 
 pub(super) fn top(global: &Global, options: &TopOptions) -> anyhow::Result<Done> {
     let ledger = global.ledger()?;
-    let (from, to) = options.period.bounds(&ledger)?;
+    let calendar = options.period.calendar(&ledger)?;
+    let (from, to) = options.period.bounds(calendar.zone())?;
     let top = ledger.top_talkers(&TopQuery {
         count: options.count,
         from,
         to,
         classes: options.classes.clone(),
         by_class: options.by_class,
+        calendar: Some(calendar),
         basis: options.basis.into(),
     })?;
-    print(&render::ledger::top(&top, options.format.into())?)?;
-    if options.format == SheetFormat::Csv {
-        for note in render::ledger::top_notes(&top) {
-            tracing::info!("{note}");
-        }
-    }
+    print(&render::top(&top, options.format.into())?)?;
+    print_csv_notes(options.format, &render::top_notes(&top));
     Ok(Done::Success)
 }
 
 pub(super) fn gaps(global: &Global, options: &GapOptions) -> anyhow::Result<Done> {
     let ledger = global.ledger()?;
-    let (from, to) = options.period.bounds(&ledger)?;
-    print(&render::ledger::gaps(&ledger.gaps(from, to)?, options.format.into())?)?;
+    let calendar = options.period.calendar(&ledger)?;
+    let (from, to) = options.period.bounds(calendar.zone())?;
+    let gaps = ledger.gaps(from, to)?;
+    print(&render::gaps(&gaps, options.format.into(), &LocalTime::of(&calendar))?)?;
     Ok(Done::Success)
 }
 
@@ -324,12 +345,47 @@ mod tests {
     use super::*;
 
     #[test]
-    fn times_as_people_type_them() {
+    fn times_are_local_unless_they_have_an_offset() {
         let zone = TimeZone::get("Europe/Berlin").unwrap();
         let parse = |text| parse_time(text, &zone).map(|time| time.to_string());
         assert_eq!(parse("2026-11-01").unwrap(), "2026-10-31T23:00:00Z");
         assert_eq!(parse("2026-07-01T12:30").unwrap(), "2026-07-01T10:30:00Z");
         assert_eq!(parse("2026-07-01T12:30:00+02:00").unwrap(), "2026-07-01T10:30:00Z");
-        assert!(parse("yesterday").unwrap_err().to_string().contains("is no time"));
+        let refused = format!("{:#}", parse("yesterday").unwrap_err());
+        assert_eq!(
+            refused,
+            "\"yesterday\" is not a time; write 2026-11-01, 2026-11-01T12:00 or 2026-11-01T12:00Z"
+        );
+    }
+
+    #[test]
+    fn spans_have_calendar_units_and_a_refused_one_lists_the_accepted_units() {
+        let from = |last: &str| {
+            let zone = TimeZone::get("Europe/Berlin").unwrap();
+            let now = Zoned::new("2026-11-01T12:00:00Z".parse().unwrap(), zone);
+            now.checked_sub(parse_span(last).unwrap()).unwrap().timestamp().to_string()
+        };
+        // Summer time ended on October 25: 30 days are an hour longer than 30 times 24 hours.
+        assert_eq!(from("30d"), "2026-10-02T11:00:00Z");
+        assert_eq!(from("720h"), "2026-10-02T12:00:00Z");
+        assert_eq!(from("3mo"), "2026-08-01T11:00:00Z");
+        assert_eq!(from("90"), "2026-11-01T11:58:30Z");
+        let refused = format!("{:#}", parse_span("5 parsecs").unwrap_err());
+        assert!(
+            refused.starts_with("cannot use --last: \"5 parsecs\"")
+                && refused.contains("12h") | refused.contains("ms, s, m, h, d"),
+            "{refused}"
+        );
+    }
+
+    #[test]
+    fn an_unknown_zone_is_named() {
+        let file = traffic_ledger::testing::ledger();
+        let period = Period { tz: Some("Europe/Berlino".to_owned()), ..Period::default() };
+        let refused = format!("{:#}", period.calendar(&file.ledger).unwrap_err());
+        assert!(
+            refused.starts_with("cannot use --tz: ") && refused.contains("\"Europe/Berlino\""),
+            "{refused}"
+        );
     }
 }

@@ -41,10 +41,10 @@ impl Daemon {
     pub(super) async fn load_classes(&mut self, table: ClassTable) -> anyhow::Result<()> {
         let mut session = self.host.begin(ProgramChoice::Pinned).await?;
         let prepared = tables::prepare(&session.loaded.maps, &table, &|_, _| {})?;
-        self.books.drain(&session.loaded.maps, DrainTrigger::Event)?;
+        self.ledger.drain(&session.loaded.maps, DrainTrigger::Event)?;
         prepared.switch(&mut session.loaded.maps)?;
         tracing::info!("{} prefixes in {} classes are in force", table.len(), table.classes_in_use().len());
-        report("keeping the class table", self.books.keep_table(&session.loaded.maps, || Ok(table)));
+        report("keeping the class table", self.ledger.store_class_table(&session.loaded.maps, || Ok(table)));
         Ok(())
     }
 

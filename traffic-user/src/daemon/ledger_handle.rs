@@ -1,6 +1,7 @@
-//! The ledger of a running daemon. It may be out of reach, at the start or later: a full disk, a damaged file, one that was
-//! moved away. Counting goes on in the kernel meanwhile, each drain tries again, and the first one that succeeds takes up
-//! everything.
+//! The ledger of the running daemon, opened when needed.
+//!
+//! The ledger may be unavailable at the start or later: a full disk, a damaged file, a file that was moved.
+//! The kernel keeps counting, each drain tries again, and the first one that succeeds catches up.
 
 use std::{
     io,
@@ -19,184 +20,185 @@ use crate::{
     kernel::maps::Maps,
 };
 
-/// The ledger, unless the configuration wants none.
+/// The daemon's ledger, unless the configuration disables it.
 pub(super) struct LedgerHandle {
-    /// As it was at the start: what is kept does not change its node, zone or retention under way.
+    /// The configuration at the start. A reload does not change the node's name, the calendar or the
+    /// retention.
     config: Config,
     state_dir: PathBuf,
-    /// Held as long as the daemon runs, from when it could be taken.
-    only_one: Option<DaemonLock>,
-    open: Option<Open>,
-    /// Why it could not be opened lately.
-    failing: Option<GapReason>,
+    /// Taken as soon as possible, and held until the daemon ends.
+    daemon_lock: Option<DaemonLock>,
+    opened: Option<OpenLedger>,
+    /// Why the last attempts to open the ledger failed.
+    open_failure: Option<GapReason>,
     health: Arc<DrainHealth>,
 }
 
-/// A ledger within reach.
-struct Open {
-    books: Drainer,
+/// An available ledger.
+struct OpenLedger {
+    drainer: Drainer,
     file: FileIdentity,
-    /// Whether the class table in force is kept in it.
-    has_table: bool,
+    /// Whether the ledger holds the active class table.
+    has_class_table: bool,
 }
 
 impl LedgerHandle {
-    /// Opens the ledger, if one is wanted.
+    /// Opens the ledger, if it is enabled. A temporary failure is logged, and drains try again.
     ///
     /// # Errors
-    /// When it must not be written as things are: it is of a newer version, no ledger, or of another calendar. That it
-    /// can't be had now is only said.
+    /// When trying again cannot help: the ledger has a newer schema, follows another calendar, or is another
+    /// program's database.
     pub(super) fn open(
         config: &Config,
         state_dir: &Path,
-        only_one: Option<DaemonLock>,
+        daemon_lock: Option<DaemonLock>,
     ) -> anyhow::Result<Self> {
-        let mut books = Self {
+        let mut handle = Self {
             config: config.clone(),
             state_dir: state_dir.to_owned(),
-            only_one,
-            open: None,
-            failing: None,
+            daemon_lock,
+            opened: None,
+            open_failure: None,
             health: Arc::default(),
         };
         if config.ledger_enabled
-            && let Err(error) = books.reach()
+            && let Err(error) = handle.open_if_needed()
         {
-            if is_final(&error) {
+            if is_permanent(&error) {
                 return Err(error);
             }
             tracing::error!(
-                "{error:#}. Counting goes on without the ledger, and every drain tries it again; what is counted until then \
-                 is booked when it can be written"
+                "{error:#}; counting continues without the ledger, and every drain tries again. Nothing \
+                 counted meanwhile is lost"
             );
         }
-        Ok(books)
+        Ok(handle)
     }
 
-    /// Whether there is to be a ledger.
-    pub(super) const fn are_kept(&self) -> bool {
+    /// Whether the configuration enables the ledger.
+    pub(super) const fn is_enabled(&self) -> bool {
         self.config.ledger_enabled
     }
 
-    /// What the drains came to so far, for those who watch.
+    /// Results of the drains so far, for the metrics.
     pub(super) const fn health(&self) -> &Arc<DrainHealth> {
         &self.health
     }
 
-    /// Takes over of a new configuration what can change under way.
-    pub(super) fn follow(&mut self, config: &Config) {
+    /// Applies the parts of a new configuration that may change while the daemon runs.
+    pub(super) fn apply_config(&mut self, config: &Config) {
         self.config.drain_interval = config.drain_interval;
-        if let Some(open) = &mut self.open {
-            open.books.set_interval(config.drain_interval);
+        if let Some(opened) = &mut self.opened {
+            opened.drainer.set_interval(config.drain_interval);
         }
         if (&config.calendar, config.retention) != (&self.config.calendar, self.config.retention)
             || config.ledger_enabled != self.config.ledger_enabled
             || config.node != self.config.node
         {
             tracing::warn!(
-                "[ledger] or the node's name has changed: that takes effect when trafctl is started anew"
+                "the node's name or its ledger settings have changed; restart trafctl to apply them"
             );
         }
     }
 
-    /// LedgerHandle what the counters grew by. The caller holds the lock on the pinned state.
+    /// Writes what the counters grew by. The caller holds the lock on the pinned state.
     ///
     /// # Errors
-    /// When the counters can't be read or nothing could be written; the next drain catches up.
+    /// When the counters cannot be read or the ledger cannot be written. The next drain catches up.
     pub(super) fn drain(&mut self, maps: &Maps, trigger: DrainTrigger) -> anyhow::Result<()> {
-        if !self.are_kept() {
+        if !self.is_enabled() {
             return Ok(());
         }
-        let booked = self.reach().and_then(|open| open.books.drain(maps, trigger));
-        match &booked {
+        let drained = self.open_if_needed().and_then(|opened| opened.drainer.drain(maps, trigger));
+        match &drained {
             Ok(gaps) => self.health.succeeded(jiff::Timestamp::now(), *gaps),
             Err(_) => self.health.failed(),
         }
-        booked.map(drop)
+        drained.map(drop)
     }
 
-    /// Whether there is a ledger within reach that may not have the class table in force.
-    pub(super) fn lack_table(&self) -> bool {
-        self.open.as_ref().is_some_and(|open| !open.has_table)
+    /// Whether the ledger is open and may lack the active class table.
+    pub(super) fn needs_class_table(&self) -> bool {
+        self.opened.as_ref().is_some_and(|opened| !opened.has_class_table)
     }
 
-    /// The class table in force may be another one now.
-    pub(super) fn note_other_table(&mut self) {
-        if let Some(open) = &mut self.open {
-            open.has_table = false;
+    /// Records that another class table may be active now.
+    pub(super) fn class_table_changed(&mut self) {
+        if let Some(opened) = &mut self.opened {
+            opened.has_class_table = false;
         }
     }
 
-    /// See [`Drainer::keep_table`]; a ledger out of reach gets it later.
+    /// See [`Drainer::store_class_table`]. A ledger that is unavailable gets the table later.
     ///
     /// # Errors
-    /// As [`Drainer::keep_table`].
-    pub(super) fn keep_table(
+    /// As [`Drainer::store_class_table`].
+    pub(super) fn store_class_table(
         &mut self,
         maps: &Maps,
         table: impl FnOnce() -> anyhow::Result<ClassTable>,
     ) -> anyhow::Result<()> {
-        let Some(open) = &mut self.open else { return Ok(()) };
-        let kept = open.books.keep_table(maps, table);
-        open.has_table = kept.is_ok();
-        kept
+        let Some(opened) = &mut self.opened else { return Ok(()) };
+        let stored = opened.drainer.store_class_table(maps, table);
+        opened.has_class_table = stored.is_ok();
+        stored
     }
 
     /// See [`Drainer::maintain`].
     ///
     /// # Errors
-    /// When the ledger can't be written.
+    /// As [`Drainer::maintain`].
     pub(super) fn maintain(&mut self) -> anyhow::Result<bool> {
-        self.open.as_mut().map_or(Ok(false), |open| open.books.maintain())
+        self.opened.as_mut().map_or(Ok(false), |opened| opened.drainer.maintain())
     }
 
-    /// The ledger at its place, opened if it is not.
-    fn reach(&mut self) -> anyhow::Result<&mut Open> {
+    /// The open ledger. Opens the file at its path if none is open, or if another file is there now.
+    fn open_if_needed(&mut self) -> anyhow::Result<&mut OpenLedger> {
         let path = drain::ledger_path(&self.state_dir);
-        if let Some(open) = self.open.take_if(|open| FileIdentity::of(&path).ok() != Some(open.file)) {
-            open.books.leave();
+        if let Some(moved) = self.opened.take_if(|opened| FileIdentity::of(&path).ok() != Some(opened.file)) {
+            moved.drainer.close_moved();
             tracing::error!(
-                "{} is not the file any more that was opened, or is gone: from now on the one of that name is kept",
+                "{} was replaced or removed; switching to the file now at that path",
                 path.display()
             );
         }
-        if self.open.is_none() {
+        if self.opened.is_none() {
             let opened = self.try_open(&path);
             if let Err(error) = &opened {
-                self.failing = Some(reason_of(error))
+                self.open_failure = Some(gap_reason(error))
                     .filter(|&reason| reason == GapReason::DiskFull)
-                    .or(self.failing)
+                    .or(self.open_failure)
                     .or(Some(GapReason::LedgerUnwritable));
             }
-            self.open = Some(opened?);
-            self.failing = None;
+            self.opened = Some(opened?);
+            self.open_failure = None;
         }
-        self.open.as_mut().context("the ledger is not open")
+        self.opened.as_mut().context("the ledger is not open")
     }
 
-    fn try_open(&mut self, path: &Path) -> anyhow::Result<Open> {
-        if self.only_one.is_none() {
-            self.only_one = Some(drain::lock_daemon(&self.state_dir)?);
+    fn try_open(&mut self, path: &Path) -> anyhow::Result<OpenLedger> {
+        if self.daemon_lock.is_none() {
+            self.daemon_lock = Some(drain::lock_daemon(&self.state_dir)?);
         }
         if let Some(aside) = traffic_ledger::set_aside_anothers_log(path)? {
             tracing::warn!(
-                "another file than {} was in use here: what its log still held is set aside as {}",
+                "another file than {} was in use here; the rows in its log were kept as {}",
                 path.display(),
                 aside.display()
             );
         }
-        let mut books = Drainer::open(&self.config, &self.state_dir)?;
-        let file = FileIdentity::of(path).with_context(|| format!("cannot look at {}", path.display()))?;
-        if let Some(reason) = self.failing {
-            tracing::info!("the ledger {} is within reach again", path.display());
-            books.failed_before(reason);
+        let mut drainer = Drainer::open(&self.config, &self.state_dir)?;
+        let file = FileIdentity::of(path).with_context(|| format!("cannot examine {}", path.display()))?;
+        if let Some(reason) = self.open_failure {
+            tracing::info!("the ledger {} is available again", path.display());
+            drainer.note_earlier_failure(reason);
         }
-        Ok(Open { books, file, has_table: false })
+        Ok(OpenLedger { drainer, file, has_class_table: false })
     }
 }
 
-/// Whether trying again changes nothing, and going on would only hide it.
-fn is_final(error: &anyhow::Error) -> bool {
+/// Whether trying again cannot help, so that going on would only hide the error.
+fn is_permanent(error: &anyhow::Error) -> bool {
     matches!(
         error.downcast_ref(),
         Some(
@@ -208,12 +210,12 @@ fn is_final(error: &anyhow::Error) -> bool {
     )
 }
 
-fn reason_of(error: &anyhow::Error) -> GapReason {
-    let no_room = error
+fn gap_reason(error: &anyhow::Error) -> GapReason {
+    let storage_full = error
         .chain()
         .filter_map(|cause| cause.downcast_ref::<io::Error>())
         .any(|cause| cause.kind() == io::ErrorKind::StorageFull);
-    if no_room || matches!(error.downcast_ref(), Some(LedgerError::Full(_))) {
+    if storage_full || matches!(error.downcast_ref(), Some(LedgerError::Full(_))) {
         GapReason::DiskFull
     } else {
         GapReason::LedgerUnwritable

@@ -94,7 +94,7 @@ pub async fn run(
     let classes = Classes::look(&host.config);
     // Before anything is attached: a start that fails leaves everything as it was.
     let bound = host.config.api.as_ref().map(api::bind_to).transpose()?;
-    let books = LedgerHandle::open(&host.config, state_dir, only_one)?;
+    let ledger = LedgerHandle::open(&host.config, state_dir, only_one)?;
     let mut daemon = Daemon {
         host,
         known: HashMap::new(),
@@ -104,7 +104,7 @@ pub async fn run(
         asking: IdentityQuery::default(),
         files,
         classes,
-        books,
+        ledger,
         logs_faults: log_faults,
     };
     let _log = daemon.start().await?;
@@ -118,7 +118,7 @@ pub async fn run(
     let mut drains = Schedule::new(daemon.host.config.drain_interval);
     loop {
         tokio::select! {
-            () = time::sleep_until(drains.due()), if daemon.books.are_kept() => {
+            () = time::sleep_until(drains.due()), if daemon.ledger.is_enabled() => {
                 let drained = daemon.drain(DrainTrigger::Interval);
                 drains.go_on();
                 let lost = drained.as_ref().is_err_and(load::is_lost);
@@ -129,7 +129,7 @@ pub async fn run(
                 }
             }
             _ = maintenance.tick() => {
-                let left = daemon.books.maintain();
+                let left = daemon.ledger.maintain();
                 if matches!(left, Ok(true)) {
                     maintenance.reset_after(MAINTENANCE_PAUSE);
                 }
@@ -225,7 +225,7 @@ struct Daemon {
     /// The class file.
     classes: Classes,
     /// The ledger.
-    books: LedgerHandle,
+    ledger: LedgerHandle,
     /// Whether the program writes a log line for each fault.
     logs_faults: bool,
 }
@@ -247,7 +247,7 @@ impl Daemon {
         }
         self.learn(&interfaces, &attached);
         // A ledger that can't be written now does not keep traffic from being counted.
-        report("draining the counters", self.book(&session.loaded.maps, DrainTrigger::Started));
+        report("draining the counters", self.drain_locked(&session.loaded.maps, DrainTrigger::Started));
         session.loaded.log.take().map(log_packets).transpose()
     }
 
@@ -295,7 +295,7 @@ impl Daemon {
             self.host.release(&mut session, index)?;
         }
         if ended {
-            report("draining the counters", self.book(&session.loaded.maps, DrainTrigger::Event));
+            report("draining the counters", self.drain_locked(&session.loaded.maps, DrainTrigger::Event));
         }
         // The node's own addresses with it.
         let attached = self.host.attach(&mut session, &seen, &Selection::Matching).await?;
@@ -307,27 +307,27 @@ impl Daemon {
     fn source(&self) -> Source {
         let Host { bpffs, config, .. } = &self.host;
         let (bpffs, node) = (bpffs.clone(), config.node.clone());
-        let health = self.books.are_kept().then(|| Arc::clone(self.books.health()));
+        let health = self.ledger.is_enabled().then(|| Arc::clone(self.ledger.health()));
         Source::new(move || counters::read(&load::open(&bpffs)?, &node), health)
     }
 
-    /// LedgerHandle what was counted since the last time.
+    /// Drains what was counted since the last time.
     fn drain(&mut self, trigger: DrainTrigger) -> anyhow::Result<()> {
-        if !self.books.are_kept() {
+        if !self.ledger.is_enabled() {
             return Ok(());
         }
         let bpffs = &self.host.bpffs;
         let opened = bpffs.mend().and_then(|()| bpffs.lock()).and_then(|lock| Ok((lock, load::open(bpffs)?)));
-        let (_lock, maps) = opened.inspect_err(|_| self.books.health().failed())?;
-        self.book(&maps, trigger)
+        let (_lock, maps) = opened.inspect_err(|_| self.ledger.health().failed())?;
+        self.drain_locked(&maps, trigger)
     }
 
     /// As [`Self::drain`], for a caller that holds the lock on the pinned state.
-    fn book(&mut self, maps: &Maps, trigger: DrainTrigger) -> anyhow::Result<()> {
-        self.books.drain(maps, trigger)?;
-        if self.books.lack_table() {
+    fn drain_locked(&mut self, maps: &Maps, trigger: DrainTrigger) -> anyhow::Result<()> {
+        self.ledger.drain(maps, trigger)?;
+        if self.ledger.needs_class_table() {
             let table = || class_source::configured_table(&self.host.config);
-            report("keeping the class table", self.books.keep_table(maps, table));
+            report("keeping the class table", self.ledger.store_class_table(maps, table));
         }
         Ok(())
     }
@@ -381,8 +381,8 @@ impl Daemon {
         self.learn(&interfaces, &attached);
         if made_anew {
             // Their class table may be another than the one that was kept.
-            self.books.note_other_table();
-            report("draining the counters", self.book(&session.loaded.maps, DrainTrigger::Event));
+            self.ledger.class_table_changed();
+            report("draining the counters", self.drain_locked(&session.loaded.maps, DrainTrigger::Event));
         }
         Ok(())
     }
@@ -396,7 +396,7 @@ impl Daemon {
         if host.config.api != self.host.config.api {
             tracing::warn!("[api] has changed: that takes effect when trafctl is started anew");
         }
-        self.books.follow(&host.config);
+        self.ledger.apply_config(&host.config);
         let other_mark = host.config.skb_mark != self.host.config.skb_mark;
         self.files = FileWatch::new(&host.config)?;
         self.host = host;

@@ -265,7 +265,7 @@ impl Boot {
     /// How many gaps are reboots; all must be.
     fn reboots(&self) -> Result<u64> {
         let gaps = self.json("gaps")?;
-        let gaps = gaps.as_array().with_context(|| format!("no list of gaps: {gaps}"))?;
+        let gaps = gaps["gaps"].as_array().with_context(|| format!("no list of gaps: {gaps}"))?;
         ensure!(gaps.iter().all(|gap| gap["reason"] == "reboot"), "{gaps:?}");
         Ok(u64::try_from(gaps.len())?)
     }

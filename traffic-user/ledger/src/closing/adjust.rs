@@ -1,5 +1,5 @@
-//! Corrections of closed periods: rows of their own, in the chain of hashes, shown beside the frozen figures and never in
-//! them.
+//! Corrections of closed periods. A correction is a row of its own in the hash chain. It is shown next to the
+//! frozen figures and never changes them.
 
 use jiff::Timestamp;
 use rusqlite::{Connection, OptionalExtension as _, TransactionBehavior, params};
@@ -11,65 +11,65 @@ use crate::{closing::close::extend_chain, error::LedgerError, schema::time, stor
 /// A correction of a closed period.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Adjustment {
-    /// The period's name.
+    /// Name of the period.
     pub period: String,
     /// When it was made.
     pub made: Timestamp,
-    /// The container's label when the period was closed.
+    /// Label of the container when the period was closed.
     pub container: String,
     /// The class.
     pub class: u8,
     /// 0 for IPv4, 1 for IPv6.
     pub family: u8,
-    /// Packets to add, or take if negative: in, then out.
+    /// Packets in and out to add, or to subtract if negative.
     pub packets: [i64; 2],
-    /// Layer-3 bytes to add, or take if negative: in, then out.
+    /// Layer-3 bytes in and out to add, or to subtract if negative.
     pub bytes: [i64; 2],
-    /// Why.
+    /// Reason.
     pub reason: String,
 }
 
-/// What is to be corrected.
+/// A request for a correction.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AdjustmentRequest {
     /// The closed month as `YYYY-MM`.
     pub period: String,
-    /// The container's id (or label) as the closed period has it.
+    /// Id or label of the container in the closed period.
     pub container: String,
     /// The class.
     pub class: u8,
     /// The family; `None` for the one that the frozen rows have.
     pub family: Option<Family>,
-    /// Packets to add, or take if negative: in, then out.
+    /// Packets in and out to add, or to subtract if negative.
     pub packets: [i64; 2],
-    /// Layer-3 bytes to add, or take if negative: in, then out.
+    /// Layer-3 bytes in and out to add, or to subtract if negative.
     pub bytes: [i64; 2],
-    /// Why.
+    /// Reason.
     pub reason: String,
     /// When it is made.
     pub made: Timestamp,
 }
 
-/// Packets in, bytes in, packets out, bytes out; with their signs.
+/// Signed packets in, bytes in, packets out, bytes out.
 pub type Signed = [i64; 4];
 
-/// What a correction does.
+/// A correction and its effect.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Adjusted {
     /// The correction.
     pub adjustment: Adjustment,
-    /// What the container is called now, where that is another name.
+    /// The container's current label, if it is another one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub container_now: Option<String>,
-    /// Packets in, bytes in, packets out, bytes out of this container, class and family as they were frozen.
+    /// The frozen figures of this container, class and family.
     pub frozen: Signed,
-    /// Sum of the corrections before this one.
+    /// Sum of the earlier corrections.
     pub corrected_before: Signed,
-    /// What is to be billed with this one.
+    /// The figures to bill, including this correction.
     pub to_bill: Signed,
-    /// What the operator should know before saying yes.
+    /// What the operator should know before confirming.
     pub remarks: Vec<String>,
-    /// Its number in the chain and the hash there, once it is made.
+    /// Its entry in the chain, once it is made.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub chained: Option<ChainEntry>,
 }
@@ -77,55 +77,56 @@ pub struct Adjusted {
 /// An entry of the chain of closed periods and corrections.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct ChainEntry {
-    /// Its number.
+    /// Number of the entry.
     pub seq: i64,
-    /// SHA-256 over it and the chain before, in hexadecimal.
+    /// SHA-256 of the entry and the chain before it, in hexadecimal.
     pub hash: String,
 }
 
-/// The frozen figures of a container and class with all their corrections, both families together.
+/// Frozen figures of a container and class with all their corrections, both families together.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Corrected {
-    /// The closed period.
+    /// Name of the closed period.
     pub period: String,
-    /// The container's label when it was closed.
+    /// Label of the container when the period was closed.
     pub container: String,
-    /// What the container is called now, where that is another name: somebody else may have its id.
+    /// The container's current label, if it is another one. The old id may have a new owner.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub container_now: Option<String>,
     /// The class.
     pub class: u8,
-    /// Packets in, bytes in, packets out, bytes out as they were frozen.
+    /// The frozen figures.
     pub frozen: Signed,
     /// Sum of the corrections.
     pub corrections: Signed,
-    /// Both together.
+    /// The figures to bill.
     pub to_bill: Signed,
 }
 
 impl Ledger {
-    /// Says what a correction would do, and writes nothing.
+    /// Computes what a correction would do, without writing anything.
     ///
     /// # Errors
     /// As for [`Ledger::adjust`].
     pub fn preview_adjustment(&self, request: &AdjustmentRequest) -> Result<Adjusted, LedgerError> {
         let (_, _, period) = self.month(&request.period)?;
-        Ok(judge(&self.conn, &period, request)?.1)
+        Ok(evaluate(&self.conn, &period, request)?.1)
     }
 
     /// Adds a correction to a closed period.
     ///
     /// # Errors
-    /// When the period is not closed, the container unknown, or the correction empty, without a reason, made already, or more
-    /// than there is; or the file cannot be written.
+    /// When the period is not closed, the container is unknown, or the file cannot be written. Also when the
+    /// correction is empty, has no reason, repeats an earlier one, or exceeds the existing figures.
     pub fn adjust(&mut self, request: &AdjustmentRequest) -> Result<Adjusted, LedgerError> {
         let (_, _, period) = self.month(&request.period)?;
         let transaction = self.conn.transaction_with_behavior(TransactionBehavior::Immediate)?;
-        let (of, mut adjusted) = judge(&transaction, &period, request)?;
+        let (of, mut adjusted) = evaluate(&transaction, &period, request)?;
         let adjustment = &adjusted.adjustment;
         let id = transaction
             .prepare(
-                "INSERT INTO adjustment (period, made, container, class, family, in_packets, in_bytes, out_packets,
+                "INSERT INTO adjustment (period, made, container, class, family, in_packets, in_bytes,
+                 out_packets,
                  out_bytes, reason, number) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
             )?
             .insert(params![
@@ -152,15 +153,15 @@ impl Ledger {
 const SUMS: &str = "coalesce(sum(in_packets), 0), coalesce(sum(in_bytes), 0), coalesce(sum(out_packets), 0),
     coalesce(sum(out_bytes), 0)";
 
-/// Numbers of what is corrected.
+/// Ids of the corrected period and container.
 #[derive(Clone, Copy, Debug)]
 struct Subject {
     period: i64,
     container: i64,
 }
 
-/// What is corrected, and what the correction comes to.
-fn judge(
+/// Checks a request and computes its effect.
+fn evaluate(
     conn: &Connection,
     period: &str,
     request: &AdjustmentRequest,
@@ -170,10 +171,14 @@ fn judge(
     let number = number.ok_or_else(|| LedgerError::NotClosed(period.to_owned()))?;
     let reason = request.reason.trim();
     if reason.is_empty() || reason.chars().any(char::is_control) {
-        return Err(LedgerError::Query("a correction needs a reason, in one line".to_owned()));
+        return Err(LedgerError::Query(
+            "the correction has no reason; give one in one line with --reason".to_owned(),
+        ));
     }
     if request.packets == [0; 2] && request.bytes == [0; 2] {
-        return Err(LedgerError::Query("a correction of nothing is none".to_owned()));
+        return Err(LedgerError::Query(
+            "the correction changes nothing; give --in, --out, --in-packets or --out-packets".to_owned(),
+        ));
     }
     let mut remarks = Vec::new();
     let (container, container_now) = find_container(conn, number, period, request, &mut remarks)?;
@@ -204,7 +209,8 @@ fn judge(
         let before = frozen[at].saturating_add(corrected_before[at]);
         to_bill[at] = before.checked_add(this[at]).filter(|&result| result >= 0).ok_or_else(|| {
             LedgerError::Query(format!(
-                "{period} has {before} {name} of {} class {} {} (frozen {}, corrected by {:+}): {:+} is out of range",
+                "{period} has {before} {name} of {} class {} {} (frozen {}, corrected by {:+}), so {:+} is \
+                 out of range",
                 adjustment.container,
                 adjustment.class,
                 family.name(),
@@ -225,7 +231,8 @@ fn judge(
     Ok((subject, adjusted))
 }
 
-/// Finds the container's number among the frozen rows, or else in the ledger; and its label now where it is another.
+/// Finds the container's id among the frozen rows, or else in the ledger, and its current label if that
+/// differs.
 fn find_container(
     conn: &Connection,
     period: i64,
@@ -239,28 +246,23 @@ fn find_container(
     if let Some(number) = frozen {
         let now = other_name(conn, number, &request.container)?;
         if let Some(label) = &now {
-            remarks.push(format!("{} of {period_name} is called {label} now", request.container));
+            remarks.push(format!("{} of {period_name} is now called {label}", request.container));
         }
         return Ok((number, now));
     }
     let known = "SELECT id FROM container WHERE label = ?1";
     let known = conn.query_row(known, [&request.container], |row| row.get(0)).optional()?;
-    let number = known.ok_or_else(|| {
-        LedgerError::Query(format!(
-            "neither {period_name} nor the ledger has a container {}",
-            request.container
-        ))
-    })?;
+    let number = known.ok_or_else(|| LedgerError::NoSuchContainer(request.container.clone()))?;
     Ok((number, None))
 }
 
-/// What a container is called now, where that is another name.
+/// The container's current label, if it is not `name`.
 fn other_name(conn: &Connection, number: i64, name: &str) -> Result<Option<String>, LedgerError> {
     let sql = "SELECT label FROM container WHERE id = ?1 AND label <> ?2";
     Ok(conn.prepare_cached(sql)?.query_row(params![number, name], |row| row.get(0)).optional()?)
 }
 
-/// The family asked for, or the only one that was frozen.
+/// The requested family, or the only one that was frozen.
 fn family_of(
     conn: &Connection,
     subject: Subject,
@@ -278,13 +280,13 @@ fn family_of(
         [] | [0] => Ok(Family::Ipv4),
         [_] => Ok(Family::Ipv6),
         _ => Err(LedgerError::Query(format!(
-            "{} class {} has both IPv4 and IPv6 there: say with --family which one to correct",
+            "{} class {} has both IPv4 and IPv6 figures; choose one with --family",
             request.container, request.class
         ))),
     }
 }
 
-/// The same correction twice is a slip of the hand.
+/// Refuses a repeated correction, which is probably a mistake.
 fn refuse_repetition(
     conn: &Connection,
     subject: Subject,
@@ -306,13 +308,13 @@ fn refuse_repetition(
     match conn.query_row(sql, key, |row| time(row, 0)).optional()? {
         None => Ok(()),
         Some(made) => Err(LedgerError::Query(format!(
-            "this correction was made at {made} already; if it is meant a second time, give it another reason"
+            "the same correction was already made at {made}; to make it a second time, give it another reason"
         ))),
     }
 }
 
-/// Corrections of closed periods that overlap a span, of the containers and classes asked for, each with the number of its
-/// container.
+/// Lists the corrections of closed periods that overlap a span, for the requested containers and classes.
+/// Each comes with the id of its container.
 pub(crate) fn adjustments_within(
     conn: &Connection,
     span: (Timestamp, Timestamp),
@@ -320,7 +322,8 @@ pub(crate) fn adjustments_within(
     classes: &[u8],
 ) -> Result<Vec<(i64, Adjustment)>, LedgerError> {
     let mut statement = conn.prepare_cached(
-        "SELECT p.name, a.made, a.container, a.class, a.family, a.in_packets, a.out_packets, a.in_bytes, a.out_bytes,
+        "SELECT p.name, a.made, a.container, a.class, a.family, a.in_packets, a.out_packets, a.in_bytes,
+         a.out_bytes,
              a.reason, a.number
          FROM adjustment a JOIN period p ON p.id = a.period WHERE p.end > ?1 AND p.start < ?2 ORDER BY a.id",
     )?;
@@ -348,7 +351,7 @@ pub(crate) fn adjustments_within(
     Ok(adjustments)
 }
 
-/// What was frozen beside the corrections given, by period, container and class.
+/// Looks up the frozen figures that belong to the corrections, by period, container and class.
 pub(crate) fn corrected(
     conn: &Connection,
     adjustments: &[(i64, Adjustment)],

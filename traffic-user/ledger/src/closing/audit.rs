@@ -1,6 +1,6 @@
-//! Recomputes what the ledger says about itself: every sum from the rows below it, of every set of counters what its drains
-//! booked and whether classes and faults come to what passed, every hash of the chain, every closed period from the rows it
-//! was made of, and the file's own structure.
+//! Audits the ledger: recomputes every sum from the rows below it, compares each counter epoch with its
+//! control totals, and recomputes the hash chain and the closed periods. It also checks the structure of the
+//! file.
 
 use rusqlite::{Connection, params};
 use serde::Serialize;
@@ -12,33 +12,33 @@ use crate::{
     ids,
     schema::{KINDS, Kind},
     store::Ledger,
-    write::{control_totals, rollup_state::pending},
+    write::{control_totals, rollup_state::stale_units},
 };
 
-/// What an audit found.
+/// The result of an audit.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Audit {
-    /// Hours, days and months whose sums were recomputed.
+    /// Number of hours, days and months whose sums were recomputed.
     pub units: u64,
-    /// Those not recomputed: still open, or their finer rows were dropped.
+    /// Number of units not recomputed: still open, or their finer rows were dropped.
     pub units_skipped: u64,
-    /// Sets of counters whose rows were compared with what their drains booked, and classes + faults with what passed.
+    /// Number of counter epochs that were compared with their control totals.
     pub counter_sets: u64,
-    /// Those that were drained before the ledger kept what to compare with.
+    /// Number of counter epochs that were first drained before the ledger kept control totals.
     pub counter_sets_skipped: u64,
-    /// Closed periods and corrections whose hashes were recomputed.
+    /// Number of closed periods and corrections whose hashes were recomputed.
     pub chain_entries: u64,
-    /// The chain's last hash: who notes it elsewhere can prove that nothing before was changed since.
+    /// Last hash of the chain. Whoever keeps it elsewhere can prove that nothing before it was changed.
     pub chain_hash: Option<String>,
-    /// What is wrong; empty when all is well.
+    /// Problems found; empty if there are none.
     pub problems: Vec<String>,
 }
 
 impl Ledger {
-    /// Checks everything that can be checked. Reads the whole file, beside the writer.
+    /// Checks everything that can be checked. Reads the whole file, without blocking the writer.
     ///
     /// # Errors
-    /// When the file cannot be read at all; what merely does not agree is in [`Audit::problems`].
+    /// When the file cannot be read at all. Mismatches are in [`Audit::problems`].
     pub fn audit(&self) -> Result<Audit, LedgerError> {
         let view = self.conn.unchecked_transaction()?;
         let mut audit = Audit::default();
@@ -68,7 +68,7 @@ impl Ledger {
             Level::Hour => ids::meta_integer(view, "dropped_before_hour")?,
             Level::Day | Level::Month => None,
         };
-        let open = pending(view, &self.calendar, level)?;
+        let open = stale_units(view, &self.calendar, level)?;
         let mut statement = view.prepare("SELECT start, end FROM unit WHERE level = ?1 ORDER BY start")?;
         let mut rows = statement.query([level as u8])?;
         while let Some(row) = rows.next()? {
@@ -95,7 +95,7 @@ impl Ledger {
     }
 }
 
-/// Counts the rows of a unit that are in one of the two levels only.
+/// SQL that counts the rows of a unit that exist in only one of the two levels.
 fn differences(kind: &Kind, level: Level, finer: Level) -> String {
     let keys = kind.keys.join(", ");
     let values = kind.values.join(", ");
@@ -107,11 +107,12 @@ fn differences(kind: &Kind, level: Level, finer: Level) -> String {
         kind.table(finer),
     );
     format!(
-        "SELECT (SELECT count(*) FROM ({coarse} EXCEPT {fine})) + (SELECT count(*) FROM ({fine} EXCEPT {coarse}))"
+        "SELECT (SELECT count(*) FROM ({coarse} EXCEPT {fine}))
+             + (SELECT count(*) FROM ({fine} EXCEPT {coarse}))"
     )
 }
 
-/// Rows of a bucket that is not listed would be in no sum.
+/// Finds rows of unlisted units, which would be in no sum.
 fn audit_units(view: &Connection, audit: &mut Audit) -> Result<(), LedgerError> {
     for kind in KINDS {
         for level in Level::ALL {
@@ -146,7 +147,7 @@ fn audit_chain(view: &Connection, audit: &mut Audit) -> Result<(), LedgerError> 
         if !fits {
             audit
                 .problems
-                .push(format!("chain: the hash of entry {seq} ({kind} {subject}) does not fit its rows"));
+                .push(format!("chain: the hash of entry {seq} ({kind} {subject}) does not match its rows"));
         }
         audit.chain_entries += 1;
         audit.chain_hash = Some(hash);
@@ -163,7 +164,7 @@ fn audit_chain(view: &Connection, audit: &mut Audit) -> Result<(), LedgerError> 
     Ok(())
 }
 
-/// A closed period must still be what its month's rows say: nothing may have been booked into it since.
+/// Checks that closed periods equal their month's rows: nothing may have been written into them since.
 fn audit_closed(view: &Connection, audit: &mut Audit) -> Result<(), LedgerError> {
     let live =
         "SELECT t.container, t.class, t.family, sum(t.in_packets), sum(t.in_bytes), sum(t.out_packets),
@@ -172,7 +173,8 @@ fn audit_closed(view: &Connection, audit: &mut Audit) -> Result<(), LedgerError>
         "SELECT number, class, family, sum(in_packets), sum(in_bytes), sum(out_packets), sum(out_bytes)
         FROM closed_row WHERE period = ?1 GROUP BY 1, 2, 3";
     let sql = format!(
-        "SELECT (SELECT count(*) FROM ({live} EXCEPT {frozen})) + (SELECT count(*) FROM ({frozen} EXCEPT {live}))"
+        "SELECT (SELECT count(*) FROM ({live} EXCEPT {frozen}))
+             + (SELECT count(*) FROM ({frozen} EXCEPT {live}))"
     );
     let mut statement = view.prepare("SELECT id, start, name FROM period ORDER BY start")?;
     let mut rows = statement.query([])?;

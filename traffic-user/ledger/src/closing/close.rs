@@ -1,8 +1,8 @@
-//! Closed periods: their rows are frozen under a hash that covers what was closed before. Nothing is booked into a closed
-//! period any more; `adjust` adds corrections to the same chain.
+//! Closed periods: their rows are frozen under a hash that covers everything closed before. Nothing is
+//! written into a closed period any more; `adjust` adds corrections to the same chain.
 //!
-//! The next to be closed is always the earliest month that holds figures and is not closed yet, so that none is left behind in
-//! which figures could still change. History that is imported later may lie before a closed month; it is closed like any other.
+//! The next period to close is always the earliest open month with figures, so no open month is left behind.
+//! Imported history may lie before a closed month; it is closed like any other month.
 
 use jiff::Timestamp;
 use rusqlite::{Connection, OptionalExtension as _, Transaction, TransactionBehavior, params};
@@ -14,7 +14,7 @@ use crate::{
     error::LedgerError,
     schema::time,
     store::Ledger,
-    write::rollup_state::{last_bucket, pending},
+    write::rollup_state::{last_bucket, stale_units},
 };
 
 /// A period whose figures are final.
@@ -22,15 +22,15 @@ use crate::{
 pub struct ClosedPeriod {
     /// The billing month as `YYYY-MM`.
     pub name: String,
-    /// Begin.
+    /// Start.
     pub start: Timestamp,
     /// End.
     pub end: Timestamp,
     /// When it was closed.
     pub closed: Timestamp,
-    /// Frozen rows.
+    /// Number of frozen rows.
     pub rows: u64,
-    /// SHA-256 over them and the chain before, in hexadecimal.
+    /// SHA-256 of the rows and the chain before them, in hexadecimal.
     pub hash: String,
 }
 
@@ -38,8 +38,8 @@ impl Ledger {
     /// Closes the billing month `YYYY-MM` of the ledger's calendar.
     ///
     /// # Errors
-    /// When it is not over, is closed already, an earlier month that holds figures is not closed, or the file cannot be
-    /// written.
+    /// When the month is not over or already closed, when an earlier month with figures is still open, or
+    /// when the file cannot be written.
     pub fn close(&mut self, name: &str, now: Timestamp) -> Result<ClosedPeriod, LedgerError> {
         let (start, end, name) = self.month(name)?;
         self.maintain(now)?;
@@ -47,20 +47,19 @@ impl Ledger {
             |reason: &str| LedgerError::NotClosable { period: name.clone(), reason: reason.to_owned() };
         let transaction = self.conn.transaction_with_behavior(TransactionBehavior::Immediate)?;
         if transaction.prepare("SELECT 1 FROM period WHERE start < ?2 AND end > ?1")?.exists([start, end])? {
-            return Err(not_closable("it is closed already"));
+            return Err(not_closable("it is already closed"));
         }
         if let Some(earlier) = earliest_open(&transaction, start)? {
             let earlier = self.calendar.label(Level::Month, self.calendar.start(Level::Month, earlier)?)?;
             return Err(not_closable(&format!(
-                "{earlier} holds figures and is not closed: months are closed in their order, so run `trafctl close \
-                 {earlier}` first"
+                "{earlier} holds figures and is still open; run `trafctl close {earlier}` first"
             )));
         }
         if last_bucket(&transaction)?.is_none_or(|last| last < end) {
-            return Err(not_closable("the last drain does not lie after its end"));
+            return Err(not_closable("the last drain was before its end; wait for the next drain"));
         }
-        if pending(&transaction, &self.calendar, Level::Month)?.contains(&start) {
-            return Err(not_closable("its sums are not complete"));
+        if stale_units(&transaction, &self.calendar, Level::Month)?.contains(&start) {
+            return Err(not_closable("its sums are not complete; try again after the next maintenance"));
         }
         let period = transaction
             .prepare("INSERT INTO period (name, start, end, closed) VALUES (?1, ?2, ?3, ?4)")?
@@ -85,16 +84,16 @@ impl Ledger {
         closed.into_iter().next().ok_or(LedgerError::NotClosed(name))
     }
 
-    /// Start, end and proper name of a billing month as people write it.
+    /// Start, end and canonical name of a billing month.
     pub(crate) fn month(&self, name: &str) -> Result<(i64, i64, String), LedgerError> {
         let no_month = |error| {
-            LedgerError::Query(format!("{name:?} is no billing month ({error}): write it like 2026-10"))
+            LedgerError::Query(format!("{name:?} is not a billing month: {error}; write it like 2026-10"))
         };
         let (start, end) = self.calendar.month_named(name).map_err(no_month)?;
         Ok((start, end, self.calendar.label(Level::Month, start)?))
     }
 
-    /// All closed periods in their order.
+    /// Lists all closed periods in order.
     ///
     /// # Errors
     /// When the file cannot be read.
@@ -103,14 +102,14 @@ impl Ledger {
     }
 }
 
-/// Start of the earliest figures before `before` that are in no closed period.
+/// Start of the earliest figures before `before` that are in no closed period. Unix seconds.
 fn earliest_open(conn: &Connection, before: i64) -> Result<Option<i64>, LedgerError> {
     let sql = "SELECT min(u.start) FROM unit u WHERE u.start < ?1
         AND NOT EXISTS (SELECT 1 FROM period p WHERE p.start <= u.start AND u.start < p.end)";
     Ok(conn.query_row(sql, [before], |row| row.get(0))?)
 }
 
-/// Adds an entry to the chain; its number and hash.
+/// Appends an entry to the chain. Returns its number and hash.
 pub(crate) fn extend_chain(
     transaction: &Transaction<'_>,
     kind: &str,
@@ -126,8 +125,8 @@ pub(crate) fn extend_chain(
     Ok((seq, hash))
 }
 
-/// The hash of a chain's entry: SHA-256 over lines of tab-separated fields, the previous hash in the first one. `Debug`
-/// quoting keeps a tab or a line end within a text from looking like one between fields.
+/// The hash of a chain entry: SHA-256 over lines of tab-separated fields, beginning with the previous hash.
+/// `Debug` quoting keeps a tab or line end inside a text distinct from one between fields.
 pub(crate) fn entry_hash(
     conn: &Connection,
     kind: &str,
@@ -137,19 +136,21 @@ pub(crate) fn entry_hash(
     let statements: &[&str] = match kind {
         "period" => &[
             "SELECT name, start, end, closed FROM period WHERE id = ?1",
-            "SELECT node, container, number, class, family, class_table, in_packets, in_bytes, out_packets, out_bytes
+            "SELECT node, container, number, class, family, class_table, in_packets, in_bytes, out_packets,
+             out_bytes
              FROM closed_row WHERE period = ?1 ORDER BY node, container, number, class, family, class_table",
         ],
         _ => &[
             "SELECT p.name, a.made, a.container, a.class, a.family, a.in_packets, a.in_bytes, a.out_packets,
-                 a.out_bytes, a.reason, a.number FROM adjustment a JOIN period p ON p.id = a.period WHERE a.id = ?1",
+                 a.out_bytes, a.reason, a.number FROM adjustment a JOIN period p ON p.id = a.period WHERE
+                     a.id = ?1",
         ],
     };
     hash_rows(conn, statements, kind, subject, previous)
 }
 
-/// The hash of a correction as it was made before corrections had the container's number. It stays valid; it does not cover
-/// the number, which the migration found.
+/// The hash that corrections had before they recorded their container's id. It stays valid, but does not
+/// cover the id, which the migration found.
 pub(crate) fn former_adjustment_hash(
     conn: &Connection,
     subject: i64,
@@ -191,14 +192,15 @@ fn field(value: &rusqlite::types::ValueRef<'_>) -> String {
     }
 }
 
-/// Closed periods that overlap a span.
+/// Lists the closed periods that overlap a span.
 pub(crate) fn periods_within(
     conn: &Connection,
     from: Timestamp,
     to: Timestamp,
 ) -> Result<Vec<ClosedPeriod>, LedgerError> {
     let mut statement = conn.prepare_cached(
-        "SELECT p.name, p.start, p.end, p.closed, (SELECT count(*) FROM closed_row r WHERE r.period = p.id), ch.hash
+        "SELECT p.name, p.start, p.end, p.closed, (SELECT count(*) FROM closed_row r WHERE r.period = p.id),
+         ch.hash
          FROM period p JOIN chain ch ON ch.kind = 'period' AND ch.subject = p.id
          WHERE p.end > ?1 AND p.start < ?2 ORDER BY p.start",
     )?;

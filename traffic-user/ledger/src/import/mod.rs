@@ -1,14 +1,17 @@
-//! History from PVA's database, as what was before the switch-over.
+//! Imports history from PVA's database, as the time before this ledger.
 //!
-//! It is read (`source`), digested counter by counter (`series`, `ranges`) into sums of five minutes in a temporary file
-//! (`staging`), and booked in one transaction (`book`) as rows of a stream of their own. Each counter's stretches that were
-//! imported are remembered, so that a second file adds only what is new, and what it has differently is said.
+//! `source` reads the file. `counter` and `ranges` digest it counter by counter into five-minute sums, which
+//! `staging` keeps in a temporary file. `write` then writes them in one transaction, as rows of a series of
+//! their own, and `compare` checks what was imported before. The imported ranges of each counter are stored,
+//! so that a second file adds only what is new, and differences are reported.
 //!
-//! PVA knew no families: everything becomes IPv4. Where the counters of single classes add up to the total they are
-//! taken, otherwise the total is, under a class of the operator's choice.
+//! PVA did not distinguish IPv4 and IPv6: everything becomes IPv4. If the counters of single classes add up
+//! to the total, the classes are used; otherwise the total, under a class that the operator chooses.
 
+mod compare;
+mod counter;
+mod owners;
 mod ranges;
-mod series;
 mod skips;
 mod source;
 mod staging;
@@ -22,7 +25,7 @@ use serde::Serialize;
 use traffic_model::calendar::Level;
 
 use crate::{error::LedgerError, ids, schema, store::Ledger};
-use series::Already;
+use counter::KnownState;
 use skips::Skips;
 use source::Source;
 use staging::{Staging, Sums};
@@ -30,54 +33,54 @@ use write::RowWriter;
 
 pub use skips::{SkipReason, Skipped};
 
-/// How to take PVA's history over.
+/// Options of an import.
 #[derive(Clone, Debug)]
 pub struct PvaImport {
-    /// Name of the node it was counted on.
+    /// Name of the node that the history belongs to.
     pub node: String,
-    /// The class that totals of all classes are booked under.
+    /// Class for totals over all classes.
     pub class: u8,
-    /// Only what was over before this is taken; `None` for the begin of this ledger's own counting.
+    /// End of the imported history; `None` for the start of this ledger's own counting.
     pub until: Option<Timestamp>,
-    /// Only find out what would be done.
+    /// Report what would be imported, without writing anything.
     pub dry_run: bool,
-    /// The present time.
+    /// The current time.
     pub now: Timestamp,
 }
 
-/// How far an import is.
+/// Progress of an import.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PvaProgress {
-    /// So many samples were read.
+    /// Number of samples read.
     Read(u64),
-    /// So many sums of five minutes were booked, of all.
-    Booked(u64, u64),
+    /// Number of five-minute sums written, and their total number.
+    Written(u64, u64),
 }
 
-/// What was taken over.
+/// The result of an import.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct PvaImported {
-    /// True when nothing was written.
+    /// Whether nothing was written.
     pub dry_run: bool,
-    /// Only what was over before this was taken.
+    /// End of the imported history.
     pub until: Timestamp,
     /// New samples.
     pub samples: u64,
-    /// Samples that an earlier import took; they changed nothing.
+    /// Samples that an earlier import took. They change nothing.
     pub samples_imported_before: u64,
-    /// Rows that were written or added to: of five minutes where those are still kept, of hours or days where not.
+    /// Rows written or added to. Where five-minute rows were dropped, hours or days are written instead.
     pub rows: PvaRows,
-    /// What was taken over, by container.
+    /// Imported history, by container.
     pub containers: Vec<PvaContainer>,
-    /// What was left out, by reason.
+    /// What was skipped, by reason.
     pub skipped: Vec<Skipped>,
-    /// Five minutes in which the classes do not add up to the total, so that the total was taken.
+    /// Five-minute sums whose classes do not add up to the total, so that the total was used.
     pub totals_taken: PvaTotals,
-    /// Samples imported before that are not what the ledger holds. It stays as it is.
+    /// Earlier imported samples that differ from the ledger. The ledger keeps its values.
     pub conflicts: PvaConflicts,
 }
 
-/// Rows by level.
+/// Number of rows by level.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct PvaRows {
     /// Five minutes.
@@ -98,18 +101,18 @@ impl PvaRows {
     }
 }
 
-/// What was taken over of one container.
+/// Imported history of one container.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct PvaContainer {
-    /// Its label in the ledger: the id, or that of who had it then and is retired since.
+    /// Label in the ledger: the id, or the label of the retired container that had the id at that time.
     pub container: String,
-    /// Its id in PVA's database.
+    /// Id in PVA's database.
     pub eid: String,
-    /// True when it is not the one that has the id now.
+    /// Whether it is a retired container rather than the current owner of the id.
     pub retired: bool,
-    /// Begin of the first five minutes with something new.
+    /// Start of the first five minutes with new samples.
     pub first: Option<Timestamp>,
-    /// Begin of the last ones.
+    /// Start of the last ones.
     pub last: Option<Timestamp>,
     /// New packets in.
     pub in_packets: u64,
@@ -121,34 +124,35 @@ pub struct PvaContainer {
     pub out_bytes: u64,
 }
 
-/// Five minutes in which totals were taken although there were classes.
+/// Five-minute sums for which the total was used although there were classes.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct PvaTotals {
-    /// How many, over all containers and values.
+    /// Their number, over all containers and values.
     pub count: u64,
     /// The first one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub first: Option<String>,
 }
 
-/// Rows that an earlier import wrote and that this file has differently.
+/// Earlier imported rows that this file has differently.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct PvaConflicts {
-    /// How many.
+    /// Their number.
     pub count: u64,
     /// The first ones.
     pub first: Vec<String>,
 }
 
 impl Ledger {
-    /// Takes over the history in PVA's database (`log_def`, `log_data`, joined by `id`), in one transaction. Reading
-    /// the file and sorting what it holds takes no lock on the ledger, and a dry run takes none at all. Booking does, at well
-    /// over half a million sums of five minutes a second: drains of another process fail if that takes more than
-    /// five seconds, and the first one afterwards catches up. Call [`Ledger::maintain`] then.
+    /// Imports the history in a PVA database (`log_def` and `log_data`, joined by `id`), in one transaction.
+    ///
+    /// Reading and sorting the file does not lock the ledger, and a dry run never locks it. Writing does, at
+    /// more than half a million five-minute sums per second. Another process's drains fail if that takes over
+    /// five seconds, and the first one afterwards catches up. Call [`Ledger::maintain`] afterwards.
     ///
     /// # Errors
-    /// When either file cannot be used, or nothing tells until when the history goes: then nothing is taken. A row that
-    /// cannot be used is no error but counted.
+    /// When either file cannot be used, or the end of the history is unknown. Then nothing is written.
+    /// Unusable rows are counted, not errors.
     pub fn import_pva(
         &mut self,
         file: &Path,
@@ -160,14 +164,14 @@ impl Ledger {
         let source = Source::open(file, &mut skips)?;
         let mut staging = Staging::new()?;
         let closed: Vec<(i64, i64)> = state.closed.iter().map(|period| (period.0, period.1)).collect();
-        source.each_series(
+        source.each_counter(
             &mut skips,
             &mut |read| progress(PvaProgress::Read(read)),
             |key, samples, skips| {
                 let imported = imported(&self.conn, &import.node, key)?;
-                let already = Already { imported: &imported, closed: &closed, until: state.until };
-                let digest = series::digest(samples, &already);
-                staging::note_skips(&digest, key, &state.closed, skips);
+                let already = KnownState { imported: &imported, closed: &closed, until: state.until };
+                let digest = counter::digest(samples, &already);
+                staging::count_skips(&digest, key, &state.closed, skips);
                 staging.add(key, &digest)
             },
         )?;
@@ -179,14 +183,14 @@ impl Ledger {
         let transaction = self.conn.transaction_with_behavior(behavior)?;
         if State::read(&transaction, import)? != state {
             return Err(LedgerError::Query(
-                "the ledger was changed by another import or a closing meanwhile: repeat the import"
+                "another import or a closing changed the ledger in the meantime; repeat the import"
                     .to_owned(),
             ));
         }
-        let mut imported = RowWriter::new(&transaction, &self.calendar, import, &source.owners)?.book(
+        let mut imported = RowWriter::new(&transaction, &self.calendar, import, &source.owners)?.write_all(
             &staging,
             &mut sums,
-            &mut |done, all| progress(PvaProgress::Booked(done, all)),
+            &mut |done, all| progress(PvaProgress::Written(done, all)),
         )?;
         imported.until = Timestamp::from_second(state.until)?;
         imported.skipped = skips.into_list();
@@ -195,7 +199,7 @@ impl Ledger {
         }
         transaction.execute_batch(schema::PVA_RANGES)?;
         staging.store_ranges(&transaction, &import.node)?;
-        staging.note_switch_over(&transaction, import, state.begin)?;
+        staging.record_switch_over(&transaction, import, state.begin)?;
         ids::set_meta_integer(&transaction, "pva_imports", state.imports + 1)?;
         transaction.commit()?;
         self.checkpoint()?;
@@ -203,16 +207,16 @@ impl Ledger {
     }
 }
 
-/// What an import relies on and must not change before it is booked.
+/// What an import relies on. It must not change before the rows are written.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct State {
-    /// Begin of the ledger's own counting.
+    /// Start of the ledger's own counting.
     begin: Option<i64>,
-    /// What is taken ends here.
+    /// End of the imported history.
     until: i64,
-    /// Begin, end and name of closed periods.
+    /// Start, end and name of the closed periods.
     closed: Vec<(i64, i64, String)>,
-    /// Number of imports before.
+    /// Number of earlier imports.
     imports: i64,
 }
 
@@ -223,7 +227,8 @@ impl State {
         let until = match (import.until.map(Timestamp::as_second), begin) {
             (Some(until), Some(begin)) if until > begin => {
                 return Err(LedgerError::Query(format!(
-                    "this ledger's own counting began at {}: history until {} would count twice",
+                    "this ledger began to count at {}, so history until {} would count twice; give an \
+                     earlier --until",
                     Timestamp::from_second(begin)?,
                     Timestamp::from_second(until)?,
                 )));
@@ -232,8 +237,8 @@ impl State {
             (None, Some(begin)) => begin,
             (None, None) => {
                 return Err(LedgerError::Query(
-                    "this ledger has no reading yet, so nothing tells where its own counting begins: start `trafctl run` \
-                     first, or say with --until when counting begins"
+                    "this ledger has no reading yet, so the start of its own counting is unknown; start \
+                     `trafctl run` first, or give the end of the history with --until"
                         .to_owned(),
                 ));
             }
@@ -243,8 +248,8 @@ impl State {
             "SELECT 1 FROM stream s JOIN epoch e ON e.id = s.epoch WHERE e.boot_id = 'pva-import'";
         if imports == 0 && conn.query_row(of_before, [], |_| Ok(())).optional()?.is_some() {
             return Err(LedgerError::Query(
-                "this ledger holds history of PVA from an import that did not record its extent: a second one could count \
-                 twice"
+                "this ledger holds PVA history from an import that did not record its ranges, so a second \
+                 import could count samples twice"
                     .to_owned(),
             ));
         }
@@ -254,18 +259,19 @@ impl State {
     }
 }
 
-/// The stretches of a counter that earlier imports took.
+/// The ranges of a counter that earlier imports took.
 fn imported(
     conn: &Connection,
     node: &str,
-    key: &source::SeriesKey,
+    key: &source::CounterKey,
 ) -> Result<Vec<ranges::Range>, LedgerError> {
     let exists = "SELECT 1 FROM sqlite_schema WHERE name = 'pva_range'";
     if conn.prepare_cached(exists)?.query_row([], |_| Ok(())).optional()?.is_none() {
         return Ok(Vec::new());
     }
     let mut statement = conn.prepare_cached(
-        "SELECT first, last FROM pva_range WHERE node = ?1 AND eid = ?2 AND class = ?3 AND value = ?4 ORDER BY first",
+        "SELECT first, last FROM pva_range WHERE node = ?1 AND eid = ?2 AND class = ?3 AND value = ?4 ORDER
+         BY first",
     )?;
     let class = key.class.map_or(-1, i64::from);
     let ranges = statement.query_map(rusqlite::params![node, key.owner, class, key.value], |row| {

@@ -1,15 +1,15 @@
-//! Stretches of samples: sorted, disjoint pairs of the first and the last start in each, both included. Pure.
+//! Ranges of samples: sorted, disjoint pairs of the first and the last start, both inclusive. Pure.
 
-/// First and last start of a stretch, seconds since the Unix epoch.
+/// First and last start of a range, in seconds since the Unix epoch.
 pub type Range = (i64, i64);
 
-/// True when a start lies in one of them.
+/// Whether a start lies in one of the ranges.
 pub fn contains(ranges: &[Range], start: i64) -> bool {
     let after = ranges.partition_point(|range| range.0 <= start);
     after > 0 && start <= ranges[after - 1].1
 }
 
-/// Both together; stretches at most `join` apart become one.
+/// Unites ranges. Ranges at most `join` apart become one.
 pub fn union(a: &[Range], b: &[Range], join: i64) -> Vec<Range> {
     let mut all: Vec<Range> = a.iter().chain(b).copied().collect();
     all.sort_unstable();
@@ -23,7 +23,7 @@ pub fn union(a: &[Range], b: &[Range], join: i64) -> Vec<Range> {
     joined
 }
 
-/// What is in `a` and not in `b`.
+/// The parts of `a` that are not in `b`.
 pub fn subtract(a: &[Range], b: &[Range]) -> Vec<Range> {
     let mut left = Vec::new();
     for &(first, last) in a {
@@ -44,7 +44,7 @@ pub fn subtract(a: &[Range], b: &[Range]) -> Vec<Range> {
     left
 }
 
-/// True when any of them touches `start..end`.
+/// Whether any range overlaps `start..end`.
 pub fn touches(ranges: &[Range], start: i64, end: i64) -> bool {
     let at = ranges.partition_point(|range| range.1 < start);
     ranges.get(at).is_some_and(|range| range.0 < end)
@@ -70,7 +70,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn agree_with_sets_of_points(a in any_ranges(), b in any_ranges(), at in 0_i64..70, length in 1_i64..9) {
+        fn match_sets_of_points(a in any_ranges(), b in any_ranges(), at in 0_i64..70, length in 1_i64..9) {
             let (in_a, in_b) = (points(&a), points(&b));
             prop_assert_eq!(points(&union(&a, &b, 1)), &in_a | &in_b);
             prop_assert_eq!(points(&subtract(&a, &b)), &in_a - &in_b);
@@ -80,7 +80,7 @@ mod tests {
     }
 
     #[test]
-    fn near_stretches_are_joined() {
+    fn near_ranges_are_joined() {
         assert_eq!(union(&[(0, 60)], &[(120, 180), (400, 460)], 90), [(0, 180), (400, 460)]);
     }
 }

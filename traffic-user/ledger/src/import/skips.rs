@@ -1,87 +1,87 @@
-//! What was found in PVA's database and is not taken over, counted by reason.
+//! What an import skips, counted by reason.
 
 use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-/// Why something is not taken over.
+/// Why a definition or sample is skipped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum SkipReason {
-    /// A definition of a network counter that is none of the four known ones.
+    /// A definition of an unknown network counter.
     UnknownCounter,
-    /// A definition whose owner is no id of a container.
+    /// A definition whose owner is not a container id.
     BadContainerId,
-    /// A definition whose instance is neither empty nor a class of 0 to 254.
+    /// A definition whose instance is neither empty nor a class from 0 to 254.
     BadClass,
-    /// A definition under a number that another one has already.
+    /// A second definition under the same number.
     DuplicateDefinition,
-    /// A sample of a counter that is not defined.
+    /// A sample of an undefined counter.
     UndefinedCounter,
-    /// A sample whose time is no time of this century.
+    /// A sample whose time is not between 2000 and 2100.
     BadTime,
-    /// A sample whose value is no number.
+    /// A sample whose value is not a number.
     NotANumber,
-    /// A sample below zero.
+    /// A negative sample.
     Negative,
     /// A sample above 2^47, which no interface carries between two readings.
     TooLarge,
     /// A second sample of the same counter and time.
     DuplicateSample,
-    /// A sample of a time that the ledger itself counts.
+    /// A sample from the time that the ledger counts itself.
     AfterUntil,
-    /// A sample that reaches over the begin of the ledger's own counting: part of it is counted already.
+    /// A sample that spans the start of the ledger's own counting, which counted part of it already.
     OverBegin,
-    /// A sample of a closed period.
+    /// A sample in a closed period.
     ClosedPeriod,
 }
 
 impl SkipReason {
-    /// The reason for people: what it is about, and why.
+    /// Describes the skipped items for people.
     pub const fn text(self) -> &'static str {
         match self {
             Self::UnknownCounter => "counters that are neither bytes nor packets in or out",
-            Self::BadContainerId => "counters whose owner is no id of a container",
-            Self::BadClass => "counters whose instance is no class",
-            Self::DuplicateDefinition => "definitions under a number that was defined before",
-            Self::UndefinedCounter => "samples of counters that are not defined",
-            Self::BadTime => "samples whose time is no time of this century",
-            Self::NotANumber => "samples whose value is no number",
-            Self::Negative => "samples below zero",
+            Self::BadContainerId => "counters whose owner is not a container id",
+            Self::BadClass => "counters whose instance is not a class",
+            Self::DuplicateDefinition => "repeated definitions of a counter",
+            Self::UndefinedCounter => "samples of undefined counters",
+            Self::BadTime => "samples whose time is not between 2000 and 2100",
+            Self::NotANumber => "samples whose value is not a number",
+            Self::Negative => "negative samples",
             Self::TooLarge => "samples above 2^47",
-            Self::DuplicateSample => "samples of a counter and time that were there before",
-            Self::AfterUntil => "samples from where this ledger counts itself",
-            Self::OverBegin => "samples that reach over the begin of this ledger's own counting",
-            Self::ClosedPeriod => "samples of a closed period",
+            Self::DuplicateSample => "repeated samples of a counter and time",
+            Self::AfterUntil => "samples from the time that this ledger counts itself",
+            Self::OverBegin => "samples that span the start of this ledger's own counting",
+            Self::ClosedPeriod => "samples in the closed period",
         }
     }
 }
 
-/// So many things that were not taken over for one reason.
+/// Number of items skipped for one reason.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Skipped {
     /// The reason.
     pub reason: SkipReason,
-    /// The closed period, where that is the reason.
+    /// The closed period, if that is the reason.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub period: Option<String>,
-    /// How many.
+    /// Number of items.
     pub count: u64,
-    /// The first one.
+    /// The first item.
     pub first: String,
 }
 
-/// The counts while they grow.
+/// Counts skipped items by reason.
 #[derive(Debug, Default)]
 pub(super) struct Skips(BTreeMap<(SkipReason, Option<String>), (u64, String)>);
 
 impl Skips {
-    /// Counts one; `what` is told when it is the first.
+    /// Counts one item. `what` describes it and is called for the first item of a reason.
     pub fn note(&mut self, reason: SkipReason, what: impl FnOnce() -> String) {
         self.note_many(reason, None, 1, what);
     }
 
-    /// Counts several at once.
+    /// Counts several items.
     pub fn note_many(
         &mut self,
         reason: SkipReason,

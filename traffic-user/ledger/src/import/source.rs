@@ -1,7 +1,7 @@
-//! PVA's database as it is found: the definitions of its network counters, and the samples of each in the order of time.
+//! Reads PVA's database: the definitions of its network counters, and the samples of each, ordered by time.
 //!
-//! What cannot be used is counted by its reason and left out; only a file that cannot be read at all is an error. The file is
-//! opened for reading only.
+//! Unusable rows are counted by reason and skipped. Only an unreadable file is an error. The file is opened
+//! for reading only.
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
@@ -13,7 +13,7 @@ use traffic_model::ContainerId;
 use crate::{
     error::LedgerError,
     import::{
-        series::Sample,
+        counter::Sample,
         skips::{SkipReason, Skips},
     },
     migrate,
@@ -27,39 +27,39 @@ pub const VALUES: [&str; 4] = [
     "counter_net_outgoing_bytes",
 ];
 
-/// PVA's names for what a counter belongs to: a container, a virtual machine.
+/// PVA's names for the owner of a counter: a container or a virtual machine.
 const LCLASSES: [&str; 2] = ["counters_vz_net", "counters_vzp_net"];
 
-/// Times before 2000 and after 2100 are mistakes.
+/// Valid times, from 2000 to 2100. Seconds since the Unix epoch.
 const CENTURY: std::ops::Range<i64> = 946_684_800..4_102_444_800;
-/// With at most this much in a sample, a month of minutes stays below 2^63.
+/// Largest valid sample. A month of one-minute samples then stays below 2^63.
 const LARGEST: i64 = 1 << 47;
 
-/// One of the four values of a container, in one class or in all.
+/// Identifies a PVA counter: one of the four values of a container, in one class or over all classes.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct SeriesKey {
+pub struct CounterKey {
     /// The container's id.
     pub owner: String,
-    /// The class; `None` for all together.
+    /// The class; `None` for all classes together.
     pub class: Option<u8>,
-    /// Place in [`VALUES`].
+    /// Index in [`VALUES`].
     pub value: u8,
 }
 
-impl std::fmt::Display for SeriesKey {
+impl std::fmt::Display for CounterKey {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{} of {}", VALUES[usize::from(self.value)], self.owner)?;
         self.class.map_or(Ok(()), |class| write!(f, " class {class}"))
     }
 }
 
-/// The file, and what is defined in it.
+/// An open PVA database.
 #[derive(Debug)]
 pub struct Source {
     conn: Connection,
-    /// In their order; samples refer to them by their places.
-    pub series: Vec<SeriesKey>,
-    /// All owners, and whether they are machines.
+    /// The defined counters, sorted. Samples refer to them by index.
+    pub counters: Vec<CounterKey>,
+    /// All owners, and whether they are virtual machines.
     pub owners: BTreeMap<String, bool>,
 }
 
@@ -67,24 +67,22 @@ impl Source {
     /// Opens the file and reads the definitions.
     ///
     /// # Errors
-    /// When it cannot be read or has not the tables of PVA.
+    /// When the file cannot be read or does not have PVA's tables.
     pub fn open(path: &Path, skips: &mut Skips) -> Result<Self, LedgerError> {
-        let conn = migrate::open_file_read_only(path)
-            .map_err(|source| LedgerError::Open { path: path.to_owned(), source })?;
+        let conn = migrate::open_file_read_only(path).map_err(|source| migrate::open_error(path, source))?;
         for (table, columns) in
             [("log_def", "id, eid, lclass, instance, counter"), ("log_data", "id, startTime, avg")]
         {
-            conn.prepare(&format!("SELECT {columns} FROM {table}")).map_err(|error| {
-                LedgerError::Query(format!("{} is no database of PVA: {error}", path.display()))
-            })?;
+            conn.prepare(&format!("SELECT {columns} FROM {table}"))
+                .map_err(|error| LedgerError::Query(format!("it is not a PVA database: {error}")))?;
         }
-        let mut source = Self { conn, series: Vec::new(), owners: BTreeMap::new() };
+        let mut source = Self { conn, counters: Vec::new(), owners: BTreeMap::new() };
         source.define(skips)?;
         Ok(source)
     }
 
     fn define(&mut self, skips: &mut Skips) -> Result<(), LedgerError> {
-        let mut by_id: Vec<(rusqlite::types::Value, SeriesKey)> = Vec::new();
+        let mut by_id: Vec<(rusqlite::types::Value, CounterKey)> = Vec::new();
         let mut statement = self
             .conn
             .prepare("SELECT id, eid, lclass, instance, counter FROM log_def WHERE lclass IN (?1, ?2)")?;
@@ -117,14 +115,14 @@ impl Source {
             };
             let is_vm = lclass == LCLASSES[1];
             self.owners.entry(owner.clone()).and_modify(|vm| *vm &= is_vm).or_insert(is_vm);
-            by_id.push((id, SeriesKey { owner, class, value }));
+            by_id.push((id, CounterKey { owner, class, value }));
         }
-        self.series = by_id.iter().map(|(_, key)| key.clone()).collect();
-        self.series.sort();
-        self.series.dedup();
-        let places: HashMap<&SeriesKey, usize> = self.series.iter().zip(0..).collect();
-        self.conn.execute_batch("CREATE TEMP TABLE series_of (id PRIMARY KEY, series INTEGER NOT NULL)")?;
-        let mut insert = self.conn.prepare("INSERT OR IGNORE INTO temp.series_of VALUES (?1, ?2)")?;
+        self.counters = by_id.iter().map(|(_, key)| key.clone()).collect();
+        self.counters.sort();
+        self.counters.dedup();
+        let places: HashMap<&CounterKey, usize> = self.counters.iter().zip(0..).collect();
+        self.conn.execute_batch("CREATE TEMP TABLE counter_of (id PRIMARY KEY, counter INTEGER NOT NULL)")?;
+        let mut insert = self.conn.prepare("INSERT OR IGNORE INTO temp.counter_of VALUES (?1, ?2)")?;
         for (id, key) in &by_id {
             let place = i64::try_from(places[key]).unwrap_or(i64::MAX);
             if insert.execute(rusqlite::params![id, place])? == 0 {
@@ -134,22 +132,23 @@ impl Source {
         Ok(())
     }
 
-    /// Gives the usable samples of one counter after the other, each sorted by time. `progress` is told the number of rows
+    /// Passes on the usable samples of each counter, sorted by time. `progress` receives the number of rows
     /// read so far.
     ///
     /// # Errors
-    /// When the file cannot be read, or the receiver's.
-    pub fn each_series(
+    /// When the file cannot be read, or `each` fails.
+    pub fn each_counter(
         &self,
         skips: &mut Skips,
         progress: &mut dyn FnMut(u64),
-        mut each: impl FnMut(&SeriesKey, &[Sample], &mut Skips) -> Result<(), LedgerError>,
+        mut each: impl FnMut(&CounterKey, &[Sample], &mut Skips) -> Result<(), LedgerError>,
     ) -> Result<(), LedgerError> {
         self.undefined(skips)?;
         let mut statement = self.conn.prepare(
-            "SELECT m.series, CASE typeof(l.startTime) WHEN 'text' THEN CAST(l.startTime AS NUMERIC) ELSE l.startTime END,
+            "SELECT m.counter, CASE typeof(l.startTime) WHEN 'text' THEN CAST(l.startTime AS NUMERIC) ELSE
+             l.startTime END,
                  l.avg
-             FROM log_data l JOIN temp.series_of m ON l.id = m.id ORDER BY 1, 2",
+             FROM log_data l JOIN temp.counter_of m ON l.id = m.id ORDER BY 1, 2",
         )?;
         let mut rows = statement.query([])?;
         let mut samples: Vec<Sample> = Vec::new();
@@ -159,7 +158,7 @@ impl Source {
             let place = row.get::<_, u32>(0)? as usize;
             if current != Some(place) {
                 if let Some(before) = current.replace(place) {
-                    each(&self.series[before], &samples, skips)?;
+                    each(&self.counters[before], &samples, skips)?;
                 }
                 samples.clear();
             }
@@ -169,12 +168,12 @@ impl Source {
                 Ok(sample) => samples.push(sample),
                 Err(reason) => {
                     let (start, avg) = (text_of(&row.get_ref(1)?), text_of(&row.get_ref(2)?));
-                    skips.note(reason, || format!("{} at {start}: {avg}", self.series[place]));
+                    skips.note(reason, || format!("{} at {start}: {avg}", self.counters[place]));
                 }
             }
         }
         match current {
-            Some(last) => each(&self.series[last], &samples, skips),
+            Some(last) => each(&self.counters[last], &samples, skips),
             None => Ok(()),
         }
     }
@@ -192,14 +191,14 @@ impl Source {
     }
 }
 
-/// A value as people would read it; empty for none.
+/// A value as text; empty for NULL.
 fn text_of(value: &ValueRef<'_>) -> String {
     match value {
         ValueRef::Null => String::new(),
         ValueRef::Integer(number) => number.to_string(),
         ValueRef::Real(number) => number.to_string(),
         ValueRef::Text(text) => String::from_utf8_lossy(text).into_owned(),
-        ValueRef::Blob(blob) => format!("{} bytes of no text", blob.len()),
+        ValueRef::Blob(blob) => format!("a blob of {} bytes", blob.len()),
     }
 }
 
@@ -227,11 +226,11 @@ fn sample_of(start: &ValueRef<'_>, avg: &ValueRef<'_>) -> Result<Sample, SkipRea
     }
 }
 
-/// A whole number; the nearest end for what is out of range, `None` for what is no number.
+/// Converts to a whole number; the nearest end if out of range, `None` if NaN.
 fn whole(number: f64) -> Option<i64> {
     #[expect(
         clippy::cast_possible_truncation,
-        reason = "a value out of range becomes the nearest end, and is refused"
+        reason = "a value out of range becomes the nearest end, which the caller refuses"
     )]
     let whole = (!number.is_nan()).then_some(number as i64);
     whole

@@ -1,5 +1,5 @@
-//! What was read and is to be booked: sums of five minutes in a temporary file (a year of a large node does not fit
-//! into memory), in whatever order the counters came, given back in the order of time.
+//! The five-minute sums to import, in a temporary file: a year of a large node does not fit into memory.
+//! Counters are added one after the other and returned in order of time.
 
 use std::collections::HashMap;
 
@@ -11,26 +11,26 @@ use crate::{
     ids,
     import::{
         PvaImport,
+        counter::{Digest, Sample},
         ranges::{self, Range},
-        series::{Digest, Sample},
         skips::{SkipReason, Skips},
-        source::SeriesKey,
+        source::CounterKey,
     },
     write::gaps::{self, Gap, GapLinks, GapReason},
 };
 
-/// One sum of five minutes.
+/// One five-minute sum.
 #[derive(Clone, Debug)]
 pub struct Staged {
     pub start: i64,
-    /// Place among [`Staging::owners`].
+    /// Index in [`Staging::owners`].
     pub owner: usize,
     pub value: u8,
-    /// `None` for the total.
+    /// The class; `None` for the total.
     pub class: Option<u8>,
-    /// Samples that are new, and their sum.
-    pub fresh: (u64, i64),
-    /// Samples that were imported before, and their sum.
+    /// Number and sum of the new samples.
+    pub new_samples: (u64, i64),
+    /// Number and sum of the samples imported before.
     pub known: (u64, i64),
 }
 
@@ -41,14 +41,14 @@ pub struct Sums<'a> {
 }
 
 impl<'a> Sums<'a> {
-    /// Sorts them. That takes about as long as booking them does, so it is for before the ledger is locked.
+    /// Sorts the sums. This takes as long as writing them, so it is done before the ledger is locked.
     pub fn sort(query: &'a mut Statement<'_>) -> Result<Self, LedgerError> {
         let mut sums = Self { rows: query.query([])?, next: None };
         sums.next = sums.read()?;
         Ok(sums)
     }
 
-    /// The next one.
+    /// The next sum.
     pub fn next(&mut self) -> Result<Option<Staged>, LedgerError> {
         let following = self.read()?;
         Ok(std::mem::replace(&mut self.next, following))
@@ -62,45 +62,45 @@ impl<'a> Sums<'a> {
             owner: row.get::<_, u32>(1)? as usize,
             value: row.get(2)?,
             class: row.get(3)?,
-            fresh: (count(4)?, row.get(5)?),
+            new_samples: (count(4)?, row.get(5)?),
             known: (count(6)?, row.get(7)?),
         }))
     }
 }
 
-/// The sums and what else is to be written.
+/// The staged sums, and what else the import writes.
 #[derive(Debug)]
 pub struct Staging {
     conn: Connection,
     /// Ids of the containers that have sums.
     pub owners: Vec<String>,
-    /// By owner and value: what was imported before and is not in this file.
+    /// Imported ranges that this file does not contain, by owner and value.
     missing: HashMap<(usize, u8), Vec<Range>>,
-    ranges: Vec<(SeriesKey, Vec<Range>)>,
-    /// Length of the longest usual distance between two samples, in seconds.
+    ranges: Vec<(CounterKey, Vec<Range>)>,
+    /// Longest usual distance between two samples, in seconds.
     pub interval: i64,
     pub sums: u64,
     end: Option<i64>,
     over_begin: OverBegin,
 }
 
-/// The samples that reach over the begin of own counting.
+/// The samples that span the start of the ledger's own counting.
 #[derive(Clone, Copy, Debug, Default)]
 struct OverBegin {
     samples: u64,
-    /// In, out: of totals, and of single classes, which are in the totals once more.
+    /// Bytes in and out: of totals, and of single classes, which the totals contain as well.
     totals: [i64; 2],
     classes: [i64; 2],
 }
 
 impl Staging {
     pub fn new() -> Result<Self, LedgerError> {
-        // SQLite's name for a file that is nobody else's and gone when closed.
+        // An empty name makes SQLite use a private temporary file.
         let conn = Connection::open("")?;
         conn.execute_batch(
             "PRAGMA journal_mode = OFF; PRAGMA synchronous = OFF;
              CREATE TABLE staged (start INTEGER, owner INTEGER, value INTEGER, class INTEGER,
-                 fresh INTEGER, fresh_sum INTEGER, known INTEGER, known_sum INTEGER) STRICT;
+                 new_samples INTEGER, new_sum INTEGER, known_samples INTEGER, known_sum INTEGER) STRICT;
              BEGIN",
         )?;
         Ok(Self {
@@ -115,8 +115,8 @@ impl Staging {
         })
     }
 
-    /// Takes a counter. Those of one owner come one after the other.
-    pub fn add(&mut self, key: &SeriesKey, digest: &Digest) -> Result<(), LedgerError> {
+    /// Adds a counter. The counters of one owner come one after the other.
+    pub fn add(&mut self, key: &CounterKey, digest: &Digest) -> Result<(), LedgerError> {
         if self.owners.last() != Some(&key.owner) {
             self.owners.push(key.owner.clone());
         }
@@ -129,8 +129,8 @@ impl Staging {
                 u32::try_from(owner).unwrap_or(u32::MAX),
                 key.value,
                 key.class,
-                bucket.fresh.0.cast_signed(),
-                bucket.fresh.1,
+                bucket.new_samples.0.cast_signed(),
+                bucket.new_samples.1,
                 bucket.known.0.cast_signed(),
                 bucket.known.1,
             ])?;
@@ -147,24 +147,26 @@ impl Staging {
         Ok(())
     }
 
-    /// No counter comes any more.
+    /// Ends adding counters.
     pub fn finish(&self) -> Result<(), LedgerError> {
         Ok(self.conn.execute_batch("COMMIT")?)
     }
 
-    /// The query for [`Sums`].
+    /// The statement for [`Sums`].
     pub fn query(&self) -> Result<Statement<'_>, LedgerError> {
         Ok(self.conn.prepare(
-            "SELECT start, owner, value, class, fresh, fresh_sum, known, known_sum FROM staged ORDER BY 1, 2, 3, 4",
+            "SELECT start, owner, value, class, new_samples, new_sum, known_samples,
+             known_sum FROM staged ORDER BY 1, 2, 3, 4",
         )?)
     }
 
-    /// True when this file has all that was imported of a value in `start..end`, so that the two can be compared.
+    /// Whether this file contains everything that was imported of a value in `start..end`, so that both can
+    /// be compared.
     pub fn is_whole(&self, owner: usize, value: u8, start: i64, end: i64) -> bool {
         self.missing.get(&(owner, value)).is_none_or(|missing| !ranges::touches(missing, start, end))
     }
 
-    /// Remembers what is imported now.
+    /// Stores the imported ranges.
     pub fn store_ranges(&self, conn: &Connection, node: &str) -> Result<(), LedgerError> {
         for (key, ranges) in &self.ranges {
             let class = key.class.map_or(-1, i64::from);
@@ -180,8 +182,8 @@ impl Staging {
         Ok(())
     }
 
-    /// Records what lies between PVA's last sample and the begin of the ledger's own counting.
-    pub fn note_switch_over(
+    /// Records the gap between PVA's last sample and the start of the ledger's own counting.
+    pub fn record_switch_over(
         &self,
         conn: &Connection,
         import: &PvaImport,
@@ -192,9 +194,11 @@ impl Staging {
         ids::set_meta_integer(conn, "pva_end", end)?;
         let once = "pva-switch-over";
         let OverBegin { samples, totals, classes } = self.over_begin;
-        // A file that ends earlier has nothing to say about it.
-        let told = "SELECT count(*) FROM gap WHERE once = ?1 AND start = ?2 AND end = ?3";
-        if samples == 0 && conn.query_row(told, params![once, end, begin], |row| row.get::<_, i64>(0))? > 0 {
+        // A file that ends earlier than the recorded gap knows nothing new about it.
+        let recorded = "SELECT count(*) FROM gap WHERE once = ?1 AND start = ?2 AND end = ?3";
+        if samples == 0
+            && conn.query_row(recorded, params![once, end, begin], |row| row.get::<_, i64>(0))? > 0
+        {
             return Ok(());
         }
         conn.execute("DELETE FROM gap WHERE once = ?1", [once])?;
@@ -202,11 +206,11 @@ impl Staging {
             return Ok(());
         }
         let [in_bytes, out_bytes] = [0, 1].map(|at| totals[at].max(classes[at]));
-        let mut detail = "between PVA's last sample and the begin of this ledger's own counting".to_owned();
+        let mut detail = "between PVA's last sample and the start of this ledger's own counting".to_owned();
         if samples > 0 {
             detail += &format!(
-                "; {samples} samples of PVA reach over that begin and are left out: in {in_bytes} bytes, out {out_bytes} bytes, \
-                 of which a part is counted here"
+                "; {samples} samples of PVA span that start and were skipped: in {in_bytes} bytes, out \
+                 {out_bytes} bytes, of which the ledger counted a part"
             );
         }
         let (start, end) = (Timestamp::from_second(end)?, Timestamp::from_second(begin)?);
@@ -217,7 +221,7 @@ impl Staging {
 }
 
 impl OverBegin {
-    fn add(&mut self, key: &SeriesKey, sample: Sample) {
+    fn add(&mut self, key: &CounterKey, sample: Sample) {
         self.samples += 1;
         let sums = if key.class.is_none() { &mut self.totals } else { &mut self.classes };
         match key.value {
@@ -228,9 +232,9 @@ impl OverBegin {
     }
 }
 
-/// Counts what a counter has and is not taken.
-pub fn note_skips(digest: &Digest, key: &SeriesKey, closed: &[(i64, i64, String)], skips: &mut Skips) {
-    let example = |sample: Option<Sample>| sample.map_or_else(String::new, |sample| shown(key, sample));
+/// Counts the samples of a counter that are skipped.
+pub fn count_skips(digest: &Digest, key: &CounterKey, closed: &[(i64, i64, String)], skips: &mut Skips) {
+    let example = |sample: Option<Sample>| sample.map_or_else(String::new, |sample| describe(key, sample));
     let (count, first) = digest.duplicates;
     skips.note_many(SkipReason::DuplicateSample, None, count, || example(first));
     let (count, first) = digest.after_until;
@@ -244,7 +248,7 @@ pub fn note_skips(digest: &Digest, key: &SeriesKey, closed: &[(i64, i64, String)
     }
 }
 
-fn shown(key: &SeriesKey, sample: Sample) -> String {
+fn describe(key: &CounterKey, sample: Sample) -> String {
     let start = Timestamp::from_second(sample.start)
         .map_or_else(|_| sample.start.to_string(), |start| start.to_string());
     format!("{key} at {start}: {}", sample.amount)

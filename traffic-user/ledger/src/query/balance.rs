@@ -1,8 +1,8 @@
-//! Whether classes and faults come to what passed.
+//! Balances: whether classes and faults add up to what passed the interfaces.
 //!
-//! The ledger knows the classes of a container and the faults of an interface. Where an interface is one container's, the
-//! two meet in a line of that container; all that shared interfaces carried, and all containers without an interface
-//! of their own, meet in one line.
+//! The ledger has classes per container and faults per interface. If an interface belongs to one container,
+//! both meet in that container's row. All shared interfaces, and all containers without an interface of their
+//! own, share one row.
 
 use std::collections::BTreeMap;
 
@@ -18,49 +18,49 @@ use crate::{
     },
 };
 
-/// The name of the whole node.
+/// Name of the row of the whole node.
 const NODE: &str = "(node)";
 
-/// Whether it all adds up.
+/// The balance of one container, or of a group of them.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct BalanceRow {
-    /// The step's name in the zone.
+    /// Name of the step in the zone.
     pub period: String,
-    /// Its begin.
+    /// Start of the step.
     pub start: Timestamp,
-    /// Its end.
+    /// End of the step.
     pub end: Timestamp,
     /// A container with interfaces of its own, `(shared)` or `(node)`.
     pub container: String,
-    /// To the container.
+    /// Traffic to the container.
     #[serde(rename = "in")]
     pub incoming: Balance,
-    /// From the container.
+    /// Traffic from the container.
     #[serde(rename = "out")]
     pub outgoing: Balance,
 }
 
-/// One direction of a balance.
+/// The balance of one direction.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Balance {
     /// What passed the interfaces.
     pub passed: Volume,
-    /// Of it in billed classes.
+    /// The part in billed classes.
     pub billed: Volume,
-    /// Of it in class 0.
+    /// The part in class 0.
     pub class_zero: Volume,
-    /// Of it in no class.
+    /// The part that was not classified.
     pub faults: Volume,
-    /// Packets that are nowhere (or twice, if negative).
+    /// Packets that are missing from the parts, or counted twice if negative.
     pub difference_packets: i64,
-    /// Their bytes.
+    /// Bytes of these packets.
     pub difference_bytes: i64,
 }
 
-/// Passed, billed, class 0, faults of one line.
+/// Passed, billed, class 0 and faults of one row.
 type Parts = [Sums; 4];
 
-/// The lines of a balance.
+/// Builds the rows of a balance.
 pub(crate) fn rows(
     plan: &Plan<'_>,
     owners: &Owners,
@@ -82,7 +82,7 @@ pub(crate) fn rows(
     for (&(step, interface, _), &sums) in &collected.faults {
         put(step, owners.of_interface(interface), 3, sums);
     }
-    // Of shared interfaces only all containers together have a balance.
+    // A shared interface has a balance only over all containers.
     let asked = plan.containers.is_some();
     let mut rows = Vec::with_capacity(groups.len() + node.len());
     for ((step, container), parts) in groups {

@@ -1,5 +1,5 @@
-//! What the rows of a span come to by step, interface, container and fault, and whose interface is whose: read once, for the
-//! report and for its balance.
+//! Sums the rows of a span by step, interface, container and fault, and knows which container owns an
+//! interface. The interface report and its balance share the result.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
@@ -16,25 +16,25 @@ use crate::{
     schema::{FAULT, Kind, PASSED, TRAFFIC},
 };
 
-/// The name of all shared interfaces and of all containers that have no other.
+/// Name of all shared interfaces, and of all containers without an interface of their own.
 pub(crate) const SHARED: &str = "(shared)";
 
-/// Everything in the span, summed up by step.
+/// All sums of the span, by step.
 #[derive(Debug, Default)]
 pub(crate) struct Collected {
     pub passed: BTreeMap<(usize, i64), Sums>,
     pub faults: BTreeMap<(usize, i64, i64), Sums>,
-    /// By container and whether it is billed.
+    /// By container and by whether the class is billed.
     pub classes: BTreeMap<(usize, i64, bool), Sums>,
 }
 
 /// The interfaces and containers of the ledger.
 #[derive(Debug)]
 pub(crate) struct Owners {
-    /// Name and container (0 for a shared one) by number.
+    /// Name and container (0 for a shared interface) by id.
     interfaces: HashMap<i64, (String, i64)>,
     labels: HashMap<i64, String>,
-    /// Containers that have an interface of their own.
+    /// Containers with an interface of their own.
     pub own: BTreeSet<i64>,
 }
 
@@ -58,7 +58,7 @@ impl Owners {
         self.labels.get(&container).cloned().unwrap_or_else(|| SHARED.to_owned())
     }
 
-    /// An interface's name and its container's label.
+    /// The name of an interface and the label of its container.
     pub fn interface(&self, number: i64) -> (String, String) {
         match self.interfaces.get(&number) {
             Some((name, container)) => (name.clone(), self.label(*container)),
@@ -72,7 +72,7 @@ impl Owners {
     }
 }
 
-/// What is in no class, over a whole span.
+/// Sums the faults of a span.
 pub(crate) fn faults_within(
     view: &Connection,
     slices: &[Slice],
@@ -102,15 +102,15 @@ fn list(numbers: &[i64]) -> String {
     numbers.iter().map(i64::to_string).collect::<Vec<_>>().join(", ")
 }
 
-/// Streams of what PVA counted.
-pub(crate) fn pva_streams(view: &Connection) -> Result<Vec<i64>, LedgerError> {
+/// The series that were imported from PVA.
+pub(crate) fn pva_series(view: &Connection) -> Result<Vec<i64>, LedgerError> {
     let mut statement = view
         .prepare("SELECT s.id FROM stream s JOIN epoch e ON e.id = s.epoch WHERE e.boot_id = 'pva-import'")?;
-    let streams = statement.query_map([], |row| row.get(0))?;
-    Ok(streams.collect::<Result<_, _>>()?)
+    let series_count = statement.query_map([], |row| row.get(0))?;
+    Ok(series_count.collect::<Result<_, _>>()?)
 }
 
-/// `stored` is the calendar of the rows, which may differ from the question's.
+/// Reads the rows of a plan. `stored` is the ledger's own calendar, which may differ from the query's.
 pub(crate) fn collect(
     stored: &Calendar,
     view: &Connection,
@@ -166,7 +166,7 @@ pub(crate) fn collect(
     Ok(collected)
 }
 
-/// Gives the rows of a statement that selects start, two keys and four values.
+/// Passes on the rows of a statement that selects start, two keys and four values.
 fn each(
     view: &Connection,
     sql: &str,
@@ -184,7 +184,7 @@ fn each(
     Ok(())
 }
 
-/// Numbers first and by their value.
+/// Sort key of a label: numbers come first, by value.
 pub(crate) fn rank(label: &str) -> (u64, &str) {
     (label.parse().unwrap_or(u64::MAX), label)
 }

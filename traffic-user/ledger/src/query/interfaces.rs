@@ -1,5 +1,5 @@
-//! What passed interfaces, and which faults are in it: for who must explain a bill. Plain data; how it looks is
-//! `render`'s business, and whether it adds up `balance`'s.
+//! The interface report: what passed each interface, and the faults in it. Balances are in `balance`, and the
+//! binary's `render/ledger` formats the result.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -12,75 +12,76 @@ use crate::{
     figures::{Basis, Figures, Sums, add},
     query::{
         balance::{self, BalanceRow},
-        collected::{Collected, Owners, collect, pva_streams, rank},
+        collected::{Collected, Owners, collect, pva_series, rank},
         query_plan::{By, Plan, ReportQuery},
     },
     store::Ledger,
     write::gaps::{self, Gap},
 };
 
-/// What passed, by interface.
+/// Traffic by interface.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct InterfaceReport {
-    /// Steps.
+    /// Step length.
     pub by: By,
-    /// Begin of the span.
+    /// Start of the span.
     pub from: Timestamp,
     /// End of the span.
     pub to: Timestamp,
-    /// Zone of the steps.
+    /// Time zone of the steps.
     pub zone: String,
-    /// Day on which months begin.
+    /// Day of the month on which billing months begin.
     pub billing_day: u8,
-    /// What bytes are measured on.
+    /// Network layer of the byte figures.
     pub basis: Basis,
-    /// The same in words.
+    /// The basis in words.
     pub basis_statement: &'static str,
     /// What passed each interface.
     pub interfaces: Vec<InterfaceRow>,
-    /// What of it is in no class, by reason.
+    /// The unclassified part, by reason.
     pub faults: Vec<FaultRow>,
-    /// Passed = classes + faults.
+    /// Comparison of what passed with classes and faults.
     pub balance: Vec<BalanceRow>,
-    /// True when there is history from PVA, which knew no interfaces: it is in none of these figures.
+    /// Whether the ledger holds history from PVA. PVA had no interfaces, so that history is in none of these
+    /// figures.
     pub without_pva_history: bool,
-    /// Gaps that touch the span.
+    /// Gaps that overlap the span.
     pub gaps: Vec<Gap>,
 }
 
 /// What passed an interface.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct InterfaceRow {
-    /// The step's name in the zone.
+    /// Name of the step in the zone.
     pub period: String,
-    /// Its begin.
+    /// Start of the step.
     pub start: Timestamp,
-    /// Its end.
+    /// End of the step.
     pub end: Timestamp,
-    /// The interface.
+    /// Name of the interface.
     pub interface: String,
-    /// Its container's label, or `(shared)`.
+    /// Label of its container, or `(shared)`.
     pub container: String,
-    /// All that passed.
+    /// Everything that passed.
     pub passed: Figures,
-    /// What of it is in no class.
+    /// The unclassified part of it.
     pub faults: Figures,
 }
 
-/// What an interface carried and is in no class, for one reason.
+/// Unclassified traffic of an interface, for one reason.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct FaultRow {
-    /// The step's name in the zone.
+    /// Name of the step in the zone.
     pub period: String,
-    /// Its begin.
+    /// Start of the step.
     pub start: Timestamp,
-    /// Its end.
+    /// End of the step.
     pub end: Timestamp,
-    /// The interface.
+    /// Name of the interface.
     pub interface: String,
-    /// Its container's label, or `(shared)`.
+    /// Label of its container, or `(shared)`.
     pub container: String,
-    /// The fault's name.
+    /// Name of the fault.
     pub fault: String,
     /// Packets and bytes.
     #[serde(flatten)]
@@ -88,22 +89,23 @@ pub struct FaultRow {
 }
 
 impl Ledger {
-    /// What passed, which faults are in it, and whether it adds up. Of the question, steps, span, containers, calendar and
-    /// basis count.
+    /// Reports what passed each interface, the faults in it, and the balance. It uses the steps, span,
+    /// containers, calendar and basis of the query.
     ///
     /// # Errors
-    /// As for [`Ledger::report`]; and when classes, a split or a percentile are asked for.
+    /// As for [`Ledger::report`]; also when the query asks for classes, a split or a percentile.
     pub fn report_interfaces(&self, query: &ReportQuery) -> Result<InterfaceReport, LedgerError> {
         if !query.classes.is_empty() || query.percentile.is_some() || query.split != Default::default() {
             return Err(LedgerError::Query(
-                "interfaces know no classes: --class, --split and --percentile go with --show containers"
+                "interfaces have no classes; use --class, --split and --percentile only with --show \
+                 containers"
                     .to_owned(),
             ));
         }
         let view = self.conn.unchecked_transaction()?;
         let plan = self.plan(&view, query)?;
         let owners = Owners::read(&view)?;
-        let pva = pva_streams(&view)?;
+        let pva = pva_series(&view)?;
         let collected = collect(&self.calendar, &view, &plan, &pva)?;
         let (from, to) = (Timestamp::from_second(plan.range.0)?, Timestamp::from_second(plan.range.1)?);
         Ok(InterfaceReport {

@@ -1,4 +1,4 @@
-//! Reading: rows become reports.
+//! The read side: rows become reports.
 
 pub(crate) mod balance;
 pub(crate) mod collected;

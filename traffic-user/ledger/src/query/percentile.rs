@@ -1,27 +1,29 @@
-//! The percentile by nearest rank over five-minute rates. Pure.
+//! Percentiles by nearest rank. Pure.
 
-/// Collects the non-zero values of a series whose length is known, and gives the value at the percentile's rank.
+/// Collects the non-zero values of a population of known size, and returns the value at the percentile's
+/// rank.
 ///
-/// Nearest rank: of `n` values in ascending order the one at place `ceil(percent / 100 * n)`. Values that were never
-/// pushed are zero and count. Only the largest values that the rank can fall on are kept, in no order, and now and then
-/// those that turned out too small are thrown out together: most values then cost one comparison.
+/// Nearest rank means: of `n` values in ascending order, the one at position `ceil(percent / 100 * n)`.
+/// Values that were never pushed count as zero. Only the largest values that the rank can fall on are kept,
+/// unordered. From time to time all values that became too small are removed together, so most values cost
+/// one comparison.
 #[derive(Clone, Debug)]
 pub struct Percentile {
-    /// How many of the largest values matter: the rank counted from the top.
+    /// How many of the largest values matter, which is the rank counted from the top.
     kept: usize,
-    /// Values up to this cannot matter any more.
+    /// Values up to this no longer matter.
     floor: u64,
     values: Vec<u64>,
 }
 
 impl Percentile {
-    /// For a series of `n` values. `percent` is above 0 and at most 100.
+    /// Prepares for `n` values. `percent` is above 0 and at most 100.
     pub fn new(percent: f64, n: u64) -> Self {
         let kept = n - rank(percent, n) + u64::from(n > 0);
         Self { kept: usize::try_from(kept).unwrap_or(usize::MAX), floor: 0, values: Vec::new() }
     }
 
-    /// Takes one value of the series.
+    /// Adds one value.
     pub fn push(&mut self, value: u64) {
         if value <= self.floor {
             return;
@@ -32,17 +34,17 @@ impl Percentile {
         }
     }
 
-    /// Takes all values of another part of the same series.
+    /// Adds all values of another part of the same population.
     pub fn absorb(&mut self, other: &Self) {
         other.values.iter().for_each(|&value| self.push(value));
     }
 
-    /// The value at the rank; 0 for an empty series.
+    /// The value at the rank; 0 if there are no values.
     pub fn value(&mut self) -> u64 {
         self.at_rank()
     }
 
-    /// Throws out what is below the rank. With fewer values than matter, the rank falls on one of the zeros.
+    /// Removes everything below the rank. With fewer values than matter, the rank falls on one of the zeros.
     fn at_rank(&mut self) -> u64 {
         let Some(last) = self.kept.checked_sub(1).filter(|&last| last < self.values.len()) else { return 0 };
         let (_, &mut at_rank, _) = self.values.select_nth_unstable_by(last, |a, b| b.cmp(a));
@@ -51,9 +53,10 @@ impl Percentile {
     }
 }
 
-/// The rank from below, 1 to `n`, in thousandths of a percent so that no rounding of floats decides a bill.
+/// The rank from below, 1 to `n`. Computed in thousandths of a percent, so that no float rounding decides a
+/// bill.
 fn rank(percent: f64, n: u64) -> u64 {
-    // Out of range or not a number becomes the nearest end.
+    // A value out of range, or NaN, becomes the nearest end.
     #[expect(
         clippy::cast_possible_truncation,
         clippy::cast_sign_loss,
@@ -71,7 +74,7 @@ mod tests {
     use super::*;
 
     fn of(percent: f64, n: u64, values: &[u64]) -> u64 {
-        // In two parts, as two readers have it.
+        // In two parts, as two readers split it.
         let (first, second) = values.split_at(values.len() / 3);
         let [mut whole, part] = [first, second].map(|values| {
             let mut percentile = Percentile::new(percent, n);
@@ -88,14 +91,14 @@ mod tests {
         assert_eq!(of(95.0, 1, &[7]), 7);
         assert_eq!(of(95.0, 20, &(1..=20).collect::<Vec<_>>()), 19);
         assert_eq!(of(100.0, 20, &(1..=20).collect::<Vec<_>>()), 20);
-        // One busy bucket of twenty is what the 95th percentile forgives.
+        // The 95th percentile ignores one busy bucket of twenty.
         assert_eq!(of(95.0, 20, &[1000]), 0);
         assert_eq!(of(95.0, 20, &[1000, 999]), 999);
     }
 
     proptest! {
         #[test]
-        fn agrees_with_sorting_everything(
+        fn matches_sorting_all_values(
             values in proptest::collection::vec(0..1000_u64, 0..300), zeros in 0..300_u64, percent in 1..=100_u32,
         ) {
             let n = values.len() as u64 + zeros;

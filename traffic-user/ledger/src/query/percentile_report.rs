@@ -1,5 +1,5 @@
-//! Percentiles of a report: five-minute rates of each line, taken bucket by bucket as they come from the file, by several
-//! threads where it is much.
+//! Percentiles of a report, over the five-minute rates of each row. Reads bucket by bucket, with several
+//! threads if there are many.
 
 use std::collections::HashMap;
 
@@ -21,7 +21,8 @@ use crate::{
     write::rollup_state::last_bucket,
 };
 
-/// Bits per second at a percentile, each on its own: the one of the sum is not the sum of the two.
+/// Bits per second at a percentile. Each field is ranked separately: the total is not the sum of the other
+/// two.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Rates {
     /// To the container.
@@ -30,43 +31,43 @@ pub struct Rates {
     /// From the container.
     #[serde(rename = "out_bits_per_s", skip_serializing_if = "Option::is_none")]
     pub outgoing: Option<u64>,
-    /// Both added up in each bucket.
+    /// Both directions, added in each bucket before ranking.
     #[serde(rename = "total_bits_per_s", skip_serializing_if = "Option::is_none")]
     pub total: Option<u64>,
-    /// Buckets that were ranked, zero ones included.
+    /// Number of ranked buckets, including those without traffic.
     pub buckets: u64,
 }
 
 impl Rates {
-    /// The part of a line about the incoming direction.
+    /// For a row about the incoming direction.
     pub(crate) fn only_incoming(self) -> Self {
         Self { outgoing: None, total: None, ..self }
     }
 
-    /// The part of a line about the outgoing direction.
+    /// For a row about the outgoing direction.
     pub(crate) fn only_outgoing(self) -> Self {
         Self { incoming: None, total: None, ..self }
     }
 }
 
-/// The rule in words.
+/// States the rule in words.
 pub(crate) fn rule(percent: f64) -> String {
     format!(
-        "percentile {percent}: nearest rank over the rates of five-minute buckets, buckets without traffic counted as \
-         zero, up to the last reading; in, out and their sum are ranked each for itself"
+        "percentile {percent}: nearest rank over the rates of five-minute buckets up to the last reading, \
+         buckets without traffic counted as zero; in, out and their sum are ranked separately"
     )
 }
 
-/// The three series of one line.
+/// The three populations of one row.
 #[derive(Debug)]
-struct Series {
+struct RowPercentiles {
     incoming: Percentile,
     outgoing: Percentile,
     total: Percentile,
     buckets: u64,
 }
 
-impl Series {
+impl RowPercentiles {
     fn new(percent: f64, buckets: u64) -> Self {
         let new = || Percentile::new(percent, buckets);
         Self { incoming: new(), outgoing: new(), total: new(), buckets }
@@ -87,9 +88,9 @@ impl Series {
     }
 
     fn rates(&mut self) -> Rates {
-        // Bytes of five minutes to bits of a second, rounded down.
-        let rate = |series: &mut Percentile| {
-            let bits = u128::from(series.value()) * 8 / u128::from(FIVE_MINUTES_S.unsigned_abs());
+        // Bytes in five minutes to bits per second, rounded down.
+        let rate = |values: &mut Percentile| {
+            let bits = u128::from(values.value()) * 8 / u128::from(FIVE_MINUTES_S.unsigned_abs());
             Some(u64::try_from(bits).unwrap_or(u64::MAX))
         };
         Rates {
@@ -101,25 +102,25 @@ impl Series {
     }
 }
 
-/// All series of a part of the buckets.
+/// The populations of all rows, over a part of the buckets.
 struct Collector<'a> {
     plan: &'a Plan<'a>,
     percent: f64,
-    /// Buckets from here on have not been read.
+    /// Nothing was read from this bucket on.
     recorded_end: i64,
     places: HashMap<LineKey, usize>,
     keys: Vec<LineKey>,
-    series: Vec<Series>,
-    /// By place: the place that came after it last time. Lines come in the same order in nearly every bucket, which
-    /// saves looking them up.
+    percentiles: Vec<RowPercentiles>,
+    /// By place: the place that followed it last time. Rows come in the same order in nearly every bucket,
+    /// which saves most lookups.
     next: Vec<usize>,
     last: usize,
 }
 
 impl<'a> Collector<'a> {
     fn new(plan: &'a Plan<'a>, percent: f64, recorded_end: i64) -> Self {
-        let (places, keys, series) = (HashMap::new(), Vec::new(), Vec::new());
-        Self { plan, percent, recorded_end, places, keys, series, next: Vec::new(), last: 0 }
+        let (places, keys, percentiles) = (HashMap::new(), Vec::new(), Vec::new());
+        Self { plan, percent, recorded_end, places, keys, percentiles, next: Vec::new(), last: 0 }
     }
 
     fn place(&mut self, key: LineKey) -> usize {
@@ -132,7 +133,7 @@ impl<'a> Collector<'a> {
                 let end = end.min(self.recorded_end.max(start));
                 let buckets = ((end - start) / FIVE_MINUTES_S).unsigned_abs();
                 self.keys.push(key);
-                self.series.push(Series::new(self.percent, buckets));
+                self.percentiles.push(RowPercentiles::new(self.percent, buckets));
                 self.next.push(usize::MAX);
                 self.keys.len() - 1
             });
@@ -145,11 +146,11 @@ impl<'a> Collector<'a> {
         place
     }
 
-    /// Reads the buckets that begin at `starts`.
+    /// Reads the buckets with these starts.
     fn read(&mut self, conn: &Connection, starts: &[i64]) -> Result<(), LedgerError> {
         let query = self.plan.query;
         let mut rows = BucketRows::new(conn, self.plan.containers.as_deref(), query)?;
-        // What one container has in one bucket: a line may be made of several rows.
+        // The values of one container in one bucket; one row of the report may combine several of them.
         let mut together: Vec<(LineKey, [u64; 4])> = Vec::new();
         for &start in starts {
             let Some(step) = self.plan.step(start) else { continue };
@@ -174,20 +175,20 @@ impl<'a> Collector<'a> {
     fn flush(&mut self, together: &mut Vec<(LineKey, [u64; 4])>) {
         for (key, values) in together.drain(..) {
             let place = self.place(key);
-            self.series[place].push(values, self.plan.query.basis);
+            self.percentiles[place].push(values, self.plan.query.basis);
         }
     }
 
     fn absorb(&mut self, other: &Self) {
-        for (&key, series) in other.keys.iter().zip(&other.series) {
+        for (&key, percentiles) in other.keys.iter().zip(&other.percentiles) {
             let place = self.place(key);
-            self.series[place].absorb(series);
+            self.percentiles[place].absorb(percentiles);
         }
     }
 }
 
-/// The rows of one bucket after the other, with no more columns than the question needs: most of the time goes into
-/// handing out columns.
+/// Reads the rows of one bucket at a time, with only the columns that the query needs. Decoding columns takes
+/// most of the time.
 struct BucketRows<'a> {
     statement: rusqlite::Statement<'a>,
     with_family: bool,
@@ -234,12 +235,12 @@ impl<'a> BucketRows<'a> {
     }
 }
 
-/// More buckets than this are read by several threads.
+/// Number of buckets from which another thread is worthwhile.
 const BUCKETS_OF_ONE_THREAD: usize = 288;
-/// More threads than this wait for the disk, and each holds the largest values of all lines.
+/// More threads would wait for the disk, and each keeps the largest values of all rows in memory.
 const MOST_THREADS: usize = 4;
 
-/// The percentile of every line of a report.
+/// Computes the percentile of every row of a report.
 pub(crate) fn percentiles(
     ledger: &Ledger,
     view: &Connection,
@@ -279,11 +280,11 @@ pub(crate) fn percentiles(
         }
         Ok(())
     })?;
-    let rates = collector.series.iter_mut().map(Series::rates);
+    let rates = collector.percentiles.iter_mut().map(RowPercentiles::rates);
     Ok(collector.keys.iter().copied().zip(rates).collect())
 }
 
-/// What tells one state of the five-minute rows from another: all that writes them changes one of these.
+/// Identifies the state of the five-minute rows: every writer changes one of these values.
 fn state(conn: &Connection) -> Result<[Option<i64>; 3], LedgerError> {
     Ok([
         conn.query_row("SELECT max(drains) FROM epoch", [], |row| row.get(0))?,
@@ -292,13 +293,13 @@ fn state(conn: &Connection) -> Result<[Option<i64>; 3], LedgerError> {
     ])
 }
 
-/// Connections for other threads that see the same rows as this one; none where a drain came in between.
+/// Connections for other threads that see the same rows as `view`. None if a drain happened in between.
 fn other_views(ledger: &Ledger, view: &Connection, number: usize) -> Result<Vec<Connection>, LedgerError> {
     let expected = state(view)?;
     let mut views = Vec::new();
     for _ in 0..number {
         let conn = migrate::open_read_only(ledger.path())?;
-        // Held until the connection is closed.
+        // The transaction stays open until the connection is closed.
         conn.execute_batch("BEGIN")?;
         if state(&conn)? != expected {
             return Ok(Vec::new());

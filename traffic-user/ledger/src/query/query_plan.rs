@@ -1,4 +1,4 @@
-//! A question to the ledger, and what it comes to: which steps, which containers, from which rows.
+//! Turns a query into a plan: its steps, its containers, and the rows to read.
 
 use jiff::Timestamp;
 use rusqlite::Connection;
@@ -13,7 +13,7 @@ use crate::{
     write::rollup_state::last_bucket,
 };
 
-/// The steps of a report.
+/// The step length of a report.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub enum By {
     /// Five minutes.
@@ -28,7 +28,7 @@ pub enum By {
     /// Billing months.
     #[serde(rename = "month")]
     Month,
-    /// The whole span as one.
+    /// One step for the whole span.
     #[default]
     #[serde(rename = "total")]
     Total,
@@ -46,84 +46,86 @@ impl By {
     }
 }
 
-/// What has rows of its own in a report.
+/// What a report splits into rows of their own.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Split {
-    /// Each class.
+    /// By class.
     pub class: bool,
-    /// Each direction.
+    /// By direction.
     pub direction: bool,
-    /// IPv4 and IPv6.
+    /// By IPv4 and IPv6.
     pub family: bool,
 }
 
-/// A question to the ledger.
+/// A query for a report.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct ReportQuery {
-    /// Steps.
+    /// Step length.
     pub by: By,
-    /// Containers by id (or by label, if retired); empty for all.
+    /// Containers by id, or by label if retired; empty for all.
     pub containers: Vec<String>,
     /// Classes; empty for all.
     pub classes: Vec<u8>,
-    /// Begin, taken down to five minutes; `None` for the ledger's begin.
+    /// Start, rounded down to five minutes; `None` for the start of the ledger.
     pub from: Option<Timestamp>,
-    /// End, taken up to five minutes; `None` for the ledger's end.
+    /// End, rounded up to five minutes; `None` for the end of the ledger.
     pub to: Option<Timestamp>,
-    /// Zone and billing day of the steps; `None` for the ledger's.
+    /// Time zone and billing day of the steps; `None` for the ledger's own.
     pub calendar: Option<Calendar>,
-    /// What has rows of its own.
+    /// What to split into rows of their own.
     pub split: Split,
-    /// A percentile over five-minute rates, above 0 to 100.
+    /// Percentile over five-minute rates, above 0 and at most 100.
     pub percentile: Option<f64>,
-    /// What bytes are measured on.
+    /// Network layer of the byte figures.
     pub basis: Basis,
 }
 
-/// A step that is shown in part.
+/// A step that is only partly within the span.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct PartStep {
-    /// Its name.
+    /// Name of the step.
     pub period: String,
-    /// From when, or until when, it is shown.
+    /// Where the shown part begins or ends.
     pub at: Timestamp,
 }
 
-/// What a line is about: step, container, class, family, billed. `None` where it is not split.
+/// Key of a row: step, container, class, family, billed. `None` where it is not split.
 pub(crate) type LineKey = (usize, i64, Option<u8>, Option<u8>, bool);
 
-/// A question made definite.
+/// A query with everything resolved.
 pub(crate) struct Plan<'a> {
     pub query: &'a ReportQuery,
     pub calendar: Calendar,
-    /// Begin and end of the whole, on five minutes.
+    /// Start of everything in the ledger. Unix seconds.
+    pub recorded_from: i64,
+    /// Start and end of the span, on five-minute borders. Unix seconds.
     pub range: (i64, i64),
-    /// Begin and end of each step, on five minutes.
+    /// Start and end of each step, on five-minute borders.
     pub steps: Vec<(i64, i64)>,
-    /// Numbers of the containers asked for.
+    /// Ids of the requested containers.
     pub containers: Option<Vec<i64>>,
     pub slices: Vec<Slice>,
 }
 
 impl Plan<'_> {
-    /// The place of the step that a start lies in.
+    /// Index of the step that contains a time.
     pub fn step(&self, start: i64) -> Option<usize> {
         self.steps.partition_point(|step| step.0 <= start).checked_sub(1)
     }
 
-    /// The name of a step, its begin and end.
+    /// Name, start and end of a step.
     pub fn step_named(&self, at: usize) -> Result<(String, Timestamp, Timestamp), LedgerError> {
         let (start, end) = self.steps[at];
         let name = match self.query.by.level() {
             None => "total".to_owned(),
-            // The first one may begin within its bucket.
+            // The first step may begin inside its unit.
             Some(level) if at == 0 => self.calendar.label(level, self.calendar.start(level, start)?)?,
             Some(level) => self.calendar.label(level, start)?,
         };
         Ok((name, Timestamp::from_second(start)?, Timestamp::from_second(end)?))
     }
 
-    /// The first step and its begin, where the span begins within it.
+    /// The first step, if the span begins inside it.
     pub fn first_from(&self) -> Result<Option<PartStep>, LedgerError> {
         let (Some(level), Some(first)) = (self.query.by.level(), self.steps.first()) else { return Ok(None) };
         let whole = self.calendar.is_start(level, first.0)?;
@@ -131,7 +133,7 @@ impl Plan<'_> {
         Ok((!whole).then_some(PartStep { period, at }))
     }
 
-    /// The last step and its end, where the span ends within it.
+    /// The last step, if the span ends inside it.
     pub fn last_until(&self) -> Result<Option<PartStep>, LedgerError> {
         let (Some(level), Some(last)) = (self.query.by.level(), self.steps.last()) else { return Ok(None) };
         let whole = self.calendar.is_start(level, last.1)?;
@@ -139,12 +141,12 @@ impl Plan<'_> {
         Ok((!whole).then_some(PartStep { period, at }))
     }
 
-    /// The line a row belongs to; `None` if it was not asked for.
+    /// Key of the report row that a ledger row belongs to; `None` if it was not requested.
     pub fn line(&self, row: &TrafficRow) -> Option<LineKey> {
         self.line_in(self.step(row.start)?, row)
     }
 
-    /// The same where the step is known.
+    /// The same, for a known step.
     pub fn line_in(&self, step: usize, row: &TrafficRow) -> Option<LineKey> {
         if !self.query.classes.is_empty() && !self.query.classes.contains(&row.class) {
             return None;
@@ -157,19 +159,15 @@ impl Plan<'_> {
 }
 
 impl Ledger {
-    /// Makes a question definite.
+    /// Resolves a query.
     pub(crate) fn plan<'a>(
         &self,
         view: &Connection,
         query: &'a ReportQuery,
     ) -> Result<Plan<'a>, LedgerError> {
         let calendar = query.calendar.clone().unwrap_or_else(|| self.calendar.clone());
-        let (begin, end) = recorded_range(view)?;
-        let from = query.from.map_or(begin, |from| five_minutes_of(from.as_second()));
-        let to = query.to.map_or(end.max(from), |to| five_minutes_of(to.as_second() + FIVE_MINUTES_S - 1));
-        if from > to {
-            return Err(LedgerError::Query("the span ends before it begins".to_owned()));
-        }
+        let recorded = recorded_range(view)?;
+        let (from, to) = span(query, &calendar, recorded)?;
         let mut steps = match query.by.level() {
             None => vec![(from, to)],
             Some(level) => calendar.cover(level, from, to)?,
@@ -186,7 +184,7 @@ impl Ledger {
         };
         let same_zone = calendar.zone_name() == self.calendar.zone_name();
         let mut slices = Vec::new();
-        // Steps of the ledger's own: every unit lies within one step, so the span is cut as a whole.
+        // In the ledger's own zone every unit lies within one step, so the span is cut as a whole.
         if same_zone || steps.len() <= 1 || coarsest == Level::FiveMinutes {
             slices = cutter.cut(coarsest, from, to)?;
         } else {
@@ -197,11 +195,32 @@ impl Ledger {
             }
         }
         let containers = container_numbers(view, &query.containers)?;
-        Ok(Plan { query, calendar, range: (from, to), steps, containers, slices })
+        Ok(Plan { query, calendar, recorded_from: recorded.0, range: (from, to), steps, containers, slices })
     }
 }
 
-/// Begin and end of all that is in the ledger.
+/// Start and end of the requested span, on five-minute borders.
+fn span(query: &ReportQuery, calendar: &Calendar, recorded: (i64, i64)) -> Result<(i64, i64), LedgerError> {
+    let (begin, end) = recorded;
+    let from = query.from.map_or(begin, |from| five_minutes_of(from.as_second()));
+    let to = query.to.map_or(end.max(from), |to| five_minutes_of(to.as_second() + FIVE_MINUTES_S - 1));
+    if from <= to {
+        return Ok((from, to));
+    }
+    let label = |unix_s| calendar.label(Level::FiveMinutes, unix_s);
+    Err(LedgerError::Query(match query.from {
+        None => format!(
+            "the span ends at {}, before the ledger begins at {}; give a later end",
+            label(to)?,
+            label(begin)?
+        ),
+        Some(_) => {
+            format!("the span ends at {}, before it begins at {}; exchange them", label(to)?, label(from)?)
+        }
+    }))
+}
+
+/// Start and end of everything in the ledger.
 fn recorded_range(view: &Connection) -> Result<(i64, i64), LedgerError> {
     let sql = "SELECT min(start), max(end) FROM unit WHERE finest";
     let (begin, end): (Option<i64>, Option<i64>) =
@@ -211,7 +230,7 @@ fn recorded_range(view: &Connection) -> Result<(i64, i64), LedgerError> {
     Ok((begin.unwrap_or(end), end))
 }
 
-/// The numbers of containers by label, or by id where no active one has it.
+/// Ids of containers, by label, or by name if no active container has it.
 fn container_numbers(view: &Connection, names: &[String]) -> Result<Option<Vec<i64>>, LedgerError> {
     if names.is_empty() {
         return Ok(None);
@@ -226,7 +245,7 @@ fn container_numbers(view: &Connection, names: &[String]) -> Result<Option<Vec<i
             Ok(found.len())
         };
         if find("label")? == 0 && find("name")? == 0 {
-            return Err(LedgerError::Query(format!("the ledger knows no container {name}")));
+            return Err(LedgerError::NoSuchContainer(name.clone()));
         }
     }
     numbers.sort_unstable();

@@ -1,4 +1,4 @@
-//! Figures over a span of time, in steps, as plain data. How they look is `render`'s business.
+//! Reports: figures over a span of time, in steps. The binary's `render/ledger` formats them.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -28,24 +28,24 @@ use crate::{
     },
 };
 
-/// One line of a report.
+/// One row of a report.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct ReportRow {
-    /// The step's name in the zone.
+    /// Name of the step in the zone.
     pub period: String,
-    /// Its begin.
+    /// Start of the step.
     pub start: Timestamp,
-    /// Its end.
+    /// End of the step.
     pub end: Timestamp,
-    /// The container's id, with the time of retirement if it was.
+    /// The container's label: its id, with the time of retirement if it is retired.
     pub container: String,
-    /// The class; always given for class 0, which stands apart.
+    /// The class. Always given for class 0, which is not billed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub class: Option<u8>,
-    /// `ipv4` or `ipv6` where split.
+    /// `ipv4` or `ipv6`, if split.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub family: Option<&'static str>,
-    /// `in` or `out` where split.
+    /// `in` or `out`, if split.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub direction: Option<&'static str>,
     /// False for class 0.
@@ -58,64 +58,68 @@ pub struct ReportRow {
     pub percentile: Option<Rates>,
 }
 
-/// An answer of the ledger.
+/// The answer to a query.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Report {
-    /// Steps.
+    /// Step length.
     pub by: By,
-    /// Begin of the span.
+    /// Start of the span.
     pub from: Timestamp,
     /// End of the span.
     pub to: Timestamp,
-    /// The ledger's last reading: nothing is recorded after it.
+    /// Start of the ledger, if the span begins before it. Nothing is recorded before it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ledger_begin: Option<Timestamp>,
+    /// Time of the ledger's last reading. Nothing is recorded after it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub last_reading: Option<Timestamp>,
-    /// The first step and its begin here, where it began earlier.
+    /// The first step, if the span begins inside it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub first_from: Option<PartStep>,
-    /// The last step and its end here, where it ends later.
+    /// The last step, if the span ends inside it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub last_until: Option<PartStep>,
-    /// Zone of the steps.
+    /// Time zone of the steps.
     pub zone: String,
-    /// Day on which months begin.
+    /// Day of the month on which billing months begin.
     pub billing_day: u8,
-    /// What bytes are measured on.
+    /// Network layer of the byte figures.
     pub basis: Basis,
-    /// The same in words.
+    /// The basis in words.
     pub basis_statement: &'static str,
-    /// The lines, by step, container and class.
+    /// The rows, ordered by step, container and class.
     pub rows: Vec<ReportRow>,
-    /// Sum of all billed lines.
+    /// Sum of all billed rows.
     pub total: Figures,
     /// Sum of class 0.
     pub class_zero: Figures,
-    /// What passed the interfaces and is in no class, where no classes were asked for.
+    /// Unclassified traffic, unless the query is limited to some classes.
     pub faults: Figures,
-    /// How the percentile is taken, if it is.
+    /// How percentiles are taken, if they were requested.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub percentile_rule: Option<String>,
-    /// Five-minute buckets in the span that also hold traffic of another time, because a reading was late or the
-    /// clock was set. Of what is still kept in five minutes.
-    pub marked_buckets: u64,
-    /// Gaps that touch the span.
+    /// Number of mixed five-minute buckets in the span. They also hold traffic of another time, because a
+    /// reading was late or the clock was set. Counts only buckets whose five-minute rows still exist.
+    #[serde(rename = "marked_buckets")]
+    pub mixed_buckets: u64,
+    /// Gaps that overlap the span.
     pub gaps: Vec<Gap>,
-    /// Closed periods that touch the span; their figures are in the lines.
+    /// Closed periods that overlap the span. Their figures are in the rows.
     pub closed: Vec<ClosedPeriod>,
-    /// Corrections of these periods, which are *not* in the lines.
+    /// Corrections of these periods. They are not in the rows.
     pub adjustments: Vec<Adjustment>,
-    /// What was frozen and what is to be billed of the containers and classes that were corrected, over the whole period.
+    /// Frozen and corrected figures of the corrected containers and classes, over their whole periods.
     pub corrected: Vec<Corrected>,
 }
 
 impl Ledger {
-    /// Answers a question. Reads at one instant of the ledger, beside the writer.
+    /// Answers a query from one consistent view of the file, without blocking the writer.
     ///
     /// # Errors
-    /// When the question makes no sense, needs rows that were dropped, or the file cannot be read.
+    /// When the query is invalid, when it needs rows that were dropped, or when the file cannot be read.
     pub fn report(&self, query: &ReportQuery) -> Result<Report, LedgerError> {
         if query.percentile.is_some_and(|percent| !(percent > 0.0 && percent <= 100.0)) {
-            return Err(LedgerError::Query("a percentile lies above 0 and is at most 100".to_owned()));
+            return Err(LedgerError::Query("the percentile must be above 0 and at most 100".to_owned()));
         }
         // One view of the file for all statements.
         let view = self.conn.unchecked_transaction()?;
@@ -156,7 +160,10 @@ impl Ledger {
             by: query.by,
             from,
             to,
-            last_reading: latest_reading(&view)?.map(|past| past.clock.wall),
+            ledger_begin: (plan.range.0 < plan.recorded_from)
+                .then(|| Timestamp::from_second(plan.recorded_from))
+                .transpose()?,
+            last_reading: latest_reading(&view)?.map(|last| last.clock.wall),
             first_from: plan.first_from()?,
             last_until: plan.last_until()?,
             zone: plan.calendar.zone_name().to_owned(),
@@ -168,7 +175,7 @@ impl Ledger {
             faults: Figures::new(faults, query.basis),
             rows: lines(&view, &plan, &sums, &rates)?,
             percentile_rule: query.percentile.map(percentile_report::rule),
-            marked_buckets: view.query_row(
+            mixed_buckets: view.query_row(
                 "SELECT count(DISTINCT bucket) FROM span WHERE bucket >= ?1 AND bucket < ?2",
                 [from.as_second(), to.as_second()],
                 |row| row.get::<_, i64>(0).map(i64::cast_unsigned),
@@ -181,7 +188,7 @@ impl Ledger {
     }
 }
 
-/// Labels of all containers, with a rank that sorts numbers by value and before other ids.
+/// Labels of all containers, with a rank that sorts numbers by value, before other ids.
 fn labels(view: &Connection) -> Result<HashMap<i64, (usize, String)>, LedgerError> {
     let mut statement = view.prepare_cached("SELECT id, label, name FROM container")?;
     let rows = statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?;
@@ -228,7 +235,7 @@ fn lines(
     })
 }
 
-/// A line as two, one a direction.
+/// Splits a row into one row per direction.
 fn by_direction(row: &ReportRow) -> [ReportRow; 2] {
     let (incoming, outgoing) = (row.figures.incoming, row.figures.outgoing);
     let one = |direction, incoming: Option<_>, outgoing: Option<_>, percentile| ReportRow {

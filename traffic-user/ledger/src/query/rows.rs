@@ -1,14 +1,14 @@
-//! Which rows answer a question best: a span of time is cut into pieces, each read from the coarsest level that is
-//! whole there, and the rows come out one by one.
+//! Chooses the rows that answer a query: cuts a time span into slices, each read from the coarsest level that
+//! is complete there.
 
 use std::collections::BTreeSet;
 
 use rusqlite::{Connection, Row, params};
 use traffic_model::calendar::{Calendar, Level};
 
-use crate::{error::LedgerError, ids, schema::TRAFFIC, write::rollup_state::pending};
+use crate::{error::LedgerError, ids, schema::TRAFFIC, write::rollup_state::stale_units};
 
-/// A span of time and the level to read it from.
+/// A time span, and the level to read it from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Slice {
     pub level: Level,
@@ -16,32 +16,33 @@ pub(crate) struct Slice {
     pub end: i64,
 }
 
-/// One row of class counters, of whatever level.
+/// A row of class counters, from any level.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct TrafficRow {
     pub start: i64,
     pub container: i64,
     pub class: u8,
     pub family: u8,
-    /// Packets and bytes in, packets and bytes out.
+    /// Packets in, bytes in, packets out, bytes out.
     pub values: [u64; 4],
 }
 
 /// Cuts spans of time into slices.
 pub(crate) struct Cutter<'a> {
     calendar: &'a Calendar,
-    /// By level: units that are not up to date.
-    pending: [BTreeSet<i64>; 4],
+    /// By level: starts of the units that are stale.
+    stale_units: [BTreeSet<i64>; 4],
 }
 
 impl<'a> Cutter<'a> {
-    /// Looks up what is not summed up yet. Good for one read transaction.
+    /// Reads which units are stale. Valid within one read transaction.
     pub fn new(conn: &Connection, calendar: &'a Calendar) -> Result<Self, LedgerError> {
-        let [a, b, c, d] = Level::ALL.map(|level| pending(conn, calendar, level));
-        Ok(Self { calendar, pending: [a?, b?, c?, d?] })
+        let [a, b, c, d] = Level::ALL.map(|level| stale_units(conn, calendar, level));
+        Ok(Self { calendar, stale_units: [a?, b?, c?, d?] })
     }
 
-    /// Cuts `start..end`, both on five minutes, into slices no coarser than `coarsest`, in the order of time.
+    /// Cuts `start..end`, both on five-minute borders, into slices no coarser than `coarsest`, ordered by
+    /// time.
     pub fn cut(&self, coarsest: Level, start: i64, end: i64) -> Result<Vec<Slice>, LedgerError> {
         let mut slices = Vec::new();
         self.cut_into(coarsest, start, end, &mut slices)?;
@@ -70,7 +71,7 @@ impl<'a> Cutter<'a> {
         }
         self.cut_into(finer, start, first, slices)?;
         let mut at = first;
-        for &unit in self.pending[level as usize].range(first..last) {
+        for &unit in self.stale_units[level as usize].range(first..last) {
             push(slices, Slice { level, start: at, end: unit });
             at = self.calendar.end(level, unit)?;
             self.cut_into(finer, unit, at, slices)?;
@@ -80,7 +81,7 @@ impl<'a> Cutter<'a> {
     }
 }
 
-/// Adds a slice, as one with the last where they meet.
+/// Appends a slice, or extends the last one if they are adjacent.
 pub(crate) fn push(slices: &mut Vec<Slice>, slice: Slice) {
     if slice.start >= slice.end {
         return;
@@ -101,7 +102,7 @@ pub(crate) fn require_kept(conn: &Connection, calendar: &Calendar, slice: &Slice
     let Some(kept_from) = ids::meta_integer(conn, key)?.filter(|&from| slice.start < from) else {
         return Ok(());
     };
-    // What is a finest unit of a coarser level was traffic once.
+    // A coarser unit that is `finest` had finer rows once.
     let lost: i64 = conn.query_row(
         "SELECT count(*) FROM unit WHERE level > ?1 AND finest AND end > ?2 AND start < ?3",
         params![slice.level as u8, slice.start, slice.end.min(kept_from)],
@@ -113,17 +114,17 @@ pub(crate) fn require_kept(conn: &Connection, calendar: &Calendar, slice: &Slice
     let name = slice.level.name();
     let from = calendar.label(Level::Hour, kept_from)?;
     Err(LedgerError::Query(format!(
-        "{name} rows are kept from {from} only, and this question needs earlier ones: ask for coarser steps, or for \
-         a span that begins with one in the ledger's zone ({})",
+        "this report needs {name} rows from before {from}, which were dropped; use longer steps, or a span \
+         that begins with a step in the ledger's zone ({})",
         calendar.zone_name(),
     )))
 }
 
-/// More containers than this are found faster by reading everything.
+/// Above this number of containers, reading all rows is faster than seeking.
 pub(crate) const SEEK_AT_MOST: usize = 40;
 
-/// Reads the rows of a slice in the order of their starts (and, within a start, of container, class, family), of the
-/// given containers or of all.
+/// Reads the rows of a slice, ordered by start and then by container, class and family. `containers` limits
+/// it to these containers.
 pub(crate) fn rows(
     conn: &Connection,
     slice: &Slice,
@@ -139,7 +140,8 @@ pub(crate) fn rows(
     });
     let sql = match (containers, list) {
         (Some(containers), Some(list)) if containers.len() <= SEEK_AT_MOST => format!(
-            "SELECT {columns} FROM unit u CROSS JOIN {table} t ON t.start = u.start AND t.container IN ({list})
+            "SELECT {columns} FROM unit u CROSS JOIN {table} t ON t.start = u.start AND t.container IN
+             ({list})
              WHERE u.level = {} AND u.start >= ?1 AND u.start < ?2 ORDER BY u.start",
             slice.level as u8,
         ),

@@ -1,73 +1,79 @@
-//! The largest containers of a span of time.
+//! The top talkers of a time span.
 
 use std::collections::BTreeMap;
 
 use jiff::Timestamp;
 use serde::Serialize;
+use traffic_model::calendar::Calendar;
 
 use crate::{
     error::LedgerError,
-    figures::{Basis, Figures},
+    figures::{Basis, Figures, permille_shares},
     query::query_plan::{By, ReportQuery, Split},
     store::Ledger,
     write::gaps::Gap,
 };
 
-/// A question for the largest containers.
+/// A query for the top talkers.
 #[derive(Clone, Debug, PartialEq)]
 pub struct TopQuery {
-    /// How many.
+    /// Number of rows.
     pub count: usize,
-    /// Begin; `None` for the ledger's begin.
+    /// Start; `None` for the start of the ledger.
     pub from: Option<Timestamp>,
-    /// End; `None` for the ledger's end.
+    /// End; `None` for the end of the ledger.
     pub to: Option<Timestamp>,
     /// Classes; empty for all billed ones.
     pub classes: Vec<u8>,
-    /// So many for each class instead of all together.
+    /// Rank each class separately.
     pub by_class: bool,
-    /// What bytes are measured on.
+    /// Time zone of the output; `None` for the ledger's own.
+    pub calendar: Option<Calendar>,
+    /// Network layer of the byte figures.
     pub basis: Basis,
 }
 
-/// One of the largest.
+/// One row of a ranking.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct TopRow {
-    /// Place, from 1; for each class anew where asked by class.
+    /// Rank from 1, within its class if ranked by class.
     pub place: usize,
     /// The container.
     pub container: String,
-    /// The class where asked by class.
+    /// The class, if ranked by class.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub class: Option<u8>,
     /// Packets and bytes.
     #[serde(flatten)]
     pub figures: Figures,
-    /// Share of the bytes of all containers, in parts of a thousand.
+    /// Share of the bytes of all containers, in thousandths. The shares of all ranked containers add up to
+    /// 1000.
     pub permille: u64,
 }
 
-/// The largest containers, and what the ranking is about.
+/// A ranking.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Top {
-    /// Begin of the span.
+    /// Start of the span.
     pub from: Timestamp,
     /// End of the span.
     pub to: Timestamp,
-    /// What bytes are measured on, in words.
+    /// Time zone for output.
+    pub zone: String,
+    /// The network layer of the byte figures, in words.
     pub basis_statement: &'static str,
-    /// By class where asked, then by place.
+    /// The rows, by class if ranked by class, then by rank.
     pub rows: Vec<TopRow>,
-    /// All that was ranked, the rest included.
+    /// Sum of all ranked containers, including those not shown.
     pub total: Figures,
-    /// Class 0 where it was not asked for.
+    /// Sum of class 0, if it was not requested.
     pub class_zero: Figures,
-    /// Gaps that touch the span.
+    /// Gaps that overlap the span.
     pub gaps: Vec<Gap>,
 }
 
 impl Ledger {
-    /// The containers with most bytes in and out. Class 0 is left out unless asked for.
+    /// Ranks containers by their bytes in both directions. Class 0 is omitted unless requested.
     ///
     /// # Errors
     /// As for [`Ledger::report`].
@@ -77,6 +83,7 @@ impl Ledger {
             classes: query.classes.clone(),
             from: query.from,
             to: query.to,
+            calendar: query.calendar.clone(),
             split: Split { class: query.by_class, ..Split::default() },
             basis: query.basis,
             ..ReportQuery::default()
@@ -95,13 +102,11 @@ impl Ledger {
         }
         let mut top = Vec::new();
         for mut rows in groups.into_values() {
-            let all: u128 = rows.iter().map(|row| u128::from(row.figures.total.bytes)).sum();
-            // The order of equal ones is the report's.
+            // Rows with equal bytes keep the order of the report.
             rows.sort_by_key(|row| std::cmp::Reverse(row.figures.total.bytes));
-            for (place, row) in (1..).zip(rows.iter_mut().take(query.count)) {
-                row.place = place;
-                let share = u128::from(row.figures.total.bytes) * 1000 / all.max(1);
-                row.permille = u64::try_from(share).unwrap_or(1000);
+            let bytes: Vec<u64> = rows.iter().map(|row| row.figures.total.bytes).collect();
+            for ((place, row), permille) in (1..).zip(&mut rows).zip(permille_shares(&bytes)) {
+                (row.place, row.permille) = (place, permille);
             }
             rows.truncate(query.count);
             top.append(&mut rows);
@@ -109,6 +114,7 @@ impl Ledger {
         Ok(Top {
             from: report.from,
             to: report.to,
+            zone: report.zone,
             basis_statement: report.basis_statement,
             rows: top,
             total: report.total,

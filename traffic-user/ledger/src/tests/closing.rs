@@ -6,7 +6,7 @@ use crate::{
     closing::close::former_adjustment_hash, testing::*,
 };
 
-/// Two months of one drain a day, from November 10.
+/// A ledger with two months of one drain per day, from November 10.
 fn two_months() -> (File, Node) {
     let mut file = ledger();
     let mut node = Node::balanced(NOON);
@@ -40,7 +40,7 @@ fn refusal(file: &mut File, request: &AdjustmentRequest) -> String {
 }
 
 #[test]
-fn periods_are_closed_in_order_and_once_they_are_over() {
+fn periods_close_in_order_and_only_after_their_end() {
     let (mut file, node) = two_months();
     let reason = |result| match result {
         Err(LedgerError::NotClosable { reason, .. }) => reason,
@@ -53,16 +53,16 @@ fn periods_are_closed_in_order_and_once_they_are_over() {
     let december = file.ledger.close("2026-12", node.wall).unwrap();
     assert_eq!((december.name.as_str(), december.rows), ("2026-12", 2));
     for closed in ["2026-11", "2026-12"] {
-        assert!(reason(file.ledger.close(closed, node.wall)).contains("closed already"));
+        assert!(reason(file.ledger.close(closed, node.wall)).contains("already closed"));
     }
     assert!(reason(file.ledger.close("2027-01", node.wall)).contains("last drain"));
     assert!(file.ledger.close("December", node.wall).is_err());
 }
 
 #[test]
-fn a_month_without_figures_needs_no_close() {
+fn a_month_without_figures_need_not_be_closed() {
     let (mut file, mut node) = two_months();
-    // January ends, February and March see nothing, and the drain of April has something again.
+    // January ends, February and March have no traffic, and the drain in April has traffic again.
     node.pass(90 * 86_400).traffic("101", 1, [1, 100, 1, 10]).drain(&mut file.ledger);
     node.pass(30 * 86_400).drain(&mut file.ledger);
     for month in ["2026-11", "2026-12", "2027-01", "2027-04"] {
@@ -73,7 +73,7 @@ fn a_month_without_figures_needs_no_close() {
 }
 
 #[test]
-fn nothing_is_booked_into_a_closed_period() {
+fn nothing_is_written_into_a_closed_period() {
     let (mut file, mut node) = two_months();
     file.ledger.close("2026-11", node.wall).unwrap();
     file.ledger.close("2026-12", node.wall).unwrap();
@@ -87,7 +87,7 @@ fn nothing_is_booked_into_a_closed_period() {
 }
 
 #[test]
-fn corrections_are_shown_and_chained() {
+fn corrections_are_reported_and_chained() {
     let (mut file, node) = two_months();
     let unclosed = file.ledger.adjust(&adjustment());
     assert!(matches!(unclosed, Err(LedgerError::NotClosed(_))));
@@ -107,7 +107,7 @@ fn corrections_are_shown_and_chained() {
 }
 
 #[test]
-fn a_correction_is_previewed_and_stands_beside_the_frozen_figures() {
+fn a_correction_can_be_previewed_and_leaves_frozen_figures_unchanged() {
     let (mut file, node) = two_months();
     file.ledger.close("2026-11", node.wall).unwrap();
     let preview = file.ledger.preview_adjustment(&adjustment()).unwrap();
@@ -137,7 +137,7 @@ fn a_correction_is_previewed_and_stands_beside_the_frozen_figures() {
 }
 
 #[test]
-fn a_correction_that_makes_no_sense_is_refused() {
+fn an_invalid_correction_is_refused() {
     let (mut file, node) = two_months();
     file.ledger.close("2026-11", node.wall).unwrap();
     let with = |change: fn(&mut AdjustmentRequest)| {
@@ -148,12 +148,12 @@ fn a_correction_that_makes_no_sense_is_refused() {
     for (request, why) in [
         (with(|request| request.reason = " ".to_owned()), "reason"),
         (with(|request| request.reason = "two\nlines".to_owned()), "reason"),
-        (with(|request| (request.packets, request.bytes) = ([0; 2], [0; 2])), "nothing"),
+        (with(|request| (request.packets, request.bytes) = ([0; 2], [0; 2])), "changes nothing"),
         (with(|request| request.bytes = [-2001, 0]), "2026-11 has 2000 bytes in of 101 class 1 ipv4"),
         (with(|request| request.packets = [0, -21]), "20 packets out"),
         (with(|request| request.family = Some(Family::Ipv6)), "0 packets in"),
         (with(|request| request.class = 7), "0 packets in"),
-        (with(|request| request.container = "999".to_owned()), "has a container 999"),
+        (with(|request| request.container = "999".to_owned()), "no container 999 is known"),
         (with(|request| request.period = "2026-12".to_owned()), "not closed"),
         (with(|request| request.period = "November".to_owned()), "write it like 2026-10"),
     ] {
@@ -161,14 +161,14 @@ fn a_correction_that_makes_no_sense_is_refused() {
         assert!(refused.contains(why), "{refused}");
     }
     file.ledger.adjust(&adjustment()).unwrap();
-    assert!(refusal(&mut file, &adjustment()).contains("made at"));
+    assert!(refusal(&mut file, &adjustment()).contains("already made at"));
     let added = with(|request| (request.class, request.packets, request.bytes) = (7, [1, 0], [50, 0]));
     let remarks = file.ledger.adjust(&added).unwrap().remarks;
     assert!(remarks[0].contains("no frozen row"), "{remarks:?}");
 }
 
 #[test]
-fn a_correction_is_of_who_had_the_id_when_the_period_was_closed() {
+fn a_correction_belongs_to_the_owner_at_the_time_of_closing() {
     let (mut file, mut node) = two_months();
     file.ledger.close("2026-11", node.wall).unwrap();
     let retired = file.ledger.retire("101", node.wall).unwrap();
@@ -182,8 +182,8 @@ fn a_correction_is_of_who_had_the_id_when_the_period_was_closed() {
     assert_eq!((of(&retired), of("101")), (1, 0));
 }
 
-/// November is closed, without figures of 103; that has a correction in it, and another customer has its id since. The label
-/// of the one before.
+/// November is closed without figures of 103. Then 103 gets a correction for it, and its id goes to another
+/// customer. Also returns the label of the retired container.
 fn corrected_without_a_frozen_row() -> (File, Node, String) {
     let (mut file, mut node) = two_months();
     node.traffic("103", 1, [1, 9, 1, 9]).pass(60).drain(&mut file.ledger);
@@ -205,20 +205,20 @@ fn report_of(ledger: &Ledger, container: &str) -> Report {
 }
 
 #[test]
-fn a_correction_does_not_go_to_the_next_customer() {
+fn a_correction_does_not_pass_to_the_next_owner_of_the_id() {
     let (mut file, mut node, retired) = corrected_without_a_frozen_row();
     let of_old = report_of(&file.ledger, &retired).corrected;
     assert_eq!((of_old.len(), of_old[0].to_bill), (1, [1, 50, 0, 0]));
     assert_eq!(of_old[0].container_now.as_ref(), Some(&retired));
     let of_new = report_of(&file.ledger, "103");
     assert_eq!((of_new.corrected, of_new.adjustments), (vec![], vec![]));
-    // The same for the new one is another correction, and begins from nothing.
+    // The same request for the new owner is another correction, which starts from zero.
     let of_new = file.ledger.adjust(&of_103(node.pass(60).wall)).unwrap();
     assert_eq!((of_new.corrected_before, of_new.to_bill), ([0; 4], [1, 50, 0, 0]));
     let whole = file.ledger.report(&ReportQuery::default()).unwrap();
     let names: Vec<_> = whole.corrected.iter().map(|line| line.container_now.clone()).collect();
     assert_eq!(names, [Some(retired.clone()), None]);
-    // By its present name as well as by the former one.
+    // Both the current and the former name work.
     let more = AdjustmentRequest { container: retired.clone(), ..of_103(node.wall) };
     let more = AdjustmentRequest { reason: "more".to_owned(), ..more };
     assert_eq!(file.ledger.adjust(&more).unwrap().to_bill, [2, 100, 0, 0]);
@@ -227,7 +227,7 @@ fn a_correction_does_not_go_to_the_next_customer() {
 }
 
 #[test]
-fn corrections_of_an_older_version_are_found_their_containers() {
+fn migration_assigns_old_corrections_to_their_containers() {
     let (mut file, mut node, retired) = corrected_without_a_frozen_row();
     file.ledger.adjust(&adjustment()).unwrap();
     let of_retired = AdjustmentRequest { container: retired.clone(), ..of_103(node.pass(60).wall) };
@@ -239,7 +239,7 @@ fn corrections_of_an_older_version_are_found_their_containers() {
     };
     let before = numbers(&file.ledger);
     assert_eq!((before[0], before[3] != before[0]), (before[2], true));
-    // As version 2 wrote them.
+    // Rewrite them as version 2 did.
     for seq in 2..=5_i64 {
         let conn = &file.ledger.conn;
         let hash = |seq: i64| -> String {
@@ -263,11 +263,11 @@ fn corrections_of_an_older_version_are_found_their_containers() {
 }
 
 #[test]
-fn an_audit_finds_what_was_changed() {
+fn the_audit_finds_changed_rows() {
     for (tamper, finding) in [
-        ("UPDATE closed_row SET in_bytes = in_bytes + 1 WHERE class = 1", "does not fit"),
-        ("UPDATE adjustment SET reason = 'none'", "does not fit"),
-        ("UPDATE adjustment SET number = number + 1", "does not fit"),
+        ("UPDATE closed_row SET in_bytes = in_bytes + 1 WHERE class = 1", "does not match"),
+        ("UPDATE adjustment SET reason = 'none'", "does not match"),
+        ("UPDATE adjustment SET number = number + 1", "does not match"),
         ("DELETE FROM chain WHERE seq = 2", "missing"),
         (
             "UPDATE traffic_day SET out_bytes = 0 WHERE start = (SELECT max(start) FROM traffic_day)",

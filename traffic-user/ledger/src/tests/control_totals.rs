@@ -1,10 +1,10 @@
-//! Rows that are not what was booked, and what passed and is nowhere, are found; and nothing else is.
+//! The audit finds rows that differ from the control totals and traffic that is missing, and nothing else.
 
 use traffic_common::Fault;
 
 use crate::{Ledger, LedgerConfig, testing::*};
 
-/// Days of traffic, the first ones summed up, and the retention long over for their hours.
+/// Three days of traffic; the first ones are summed.
 fn filled() -> (File, Node) {
     let mut file = ledger();
     let mut node = Node::balanced(NOON);
@@ -22,18 +22,18 @@ fn problems(ledger: &Ledger) -> Vec<String> {
     ledger.audit().unwrap().problems
 }
 
-/// On every level, so that the levels agree.
+/// Applies a change on every level, so that the levels agree with each other.
 fn everywhere(kind: &str, change: &str) -> String {
     let tables = ["5min", "hour", "day", "month"];
     tables.map(|level| change.replace("ROWS", &format!("{kind}_{level}"))).join(";")
 }
 
 #[test]
-fn a_ledger_that_was_not_touched_agrees() {
+fn the_audit_of_an_unchanged_ledger_finds_nothing() {
     let (mut file, mut node) = filled();
     let audit = file.ledger.audit().unwrap();
     assert_eq!((audit.problems, audit.counter_sets, audit.counter_sets_skipped), (vec![], 1, 0));
-    // Another set of counters; a ledger older than a retention.
+    // A second epoch, and a ledger older than its retention.
     node.reboot(300).traffic("101", 1, [1, 100, 1, 100]).pass(60).drain(&mut file.ledger);
     node.pass(60 * 86_400).traffic("101", 1, [1, 100, 1, 100]).drain(&mut file.ledger);
     file.ledger.conn.execute("UPDATE meta SET value = 0 WHERE key = 'steady_since'", []).unwrap();
@@ -43,7 +43,7 @@ fn a_ledger_that_was_not_touched_agrees() {
 }
 
 #[test]
-fn a_row_that_was_changed_on_all_levels_is_found() {
+fn the_audit_finds_a_row_changed_on_all_levels() {
     for (kind, change, said) in [
         ("traffic", "UPDATE ROWS SET in_bytes = in_bytes - 1 WHERE class = 1", "the rows of traffic hold"),
         (
@@ -73,35 +73,35 @@ fn a_row_that_was_changed_on_all_levels_is_found() {
 }
 
 #[test]
-fn what_is_in_no_class_is_found_when_it_is_more_than_readings_can_be_torn_by() {
+fn unclassified_traffic_is_found_beyond_what_torn_readings_explain() {
     let (mut file, mut node) = filled();
-    // One packet of each drain is in no class, while others are: within what may have passed between two readings, ...
+    // One packet per drain is unclassified while others move: that is within what torn readings explain,
     for drain in 1..=3_u64 {
         node.traffic("101", 1, [1, 100, 0, 0]);
         add(node.passed.as_mut().unwrap(), [1, 100, 0, 0]);
         node.pass(60).drain(&mut file.ledger);
         let found = problems(&file.ledger);
-        // ... until it is more than that.
+        // until it is more than that.
         assert_eq!(found.is_empty(), drain <= 2, "{found:?}");
     }
     assert!(
         problems(&file.ledger)[0]
-            .contains("in 3 packets and 300 bytes, out 0 packets and 0 bytes are neither")
+            .contains("3 packets and 300 bytes in, 0 packets and 0 bytes out passed, but are neither")
     );
 }
 
 #[test]
-fn at_rest_every_byte_must_be_there() {
+fn without_traffic_every_byte_must_be_accounted_for() {
     let (mut file, mut node) = filled();
     add(node.passed.as_mut().unwrap(), [0, 0, 0, 1]);
     node.pass(60).drain(&mut file.ledger);
     assert_eq!(problems(&file.ledger), Vec::<String>::new(), "the classes may have been read before");
     node.pass(60).drain(&mut file.ledger);
-    assert!(problems(&file.ledger)[0].contains("out 0 packets and 1 bytes are neither"));
+    assert!(problems(&file.ledger)[0].contains("0 packets and 1 bytes out passed, but are neither"));
 }
 
 #[test]
-fn owners_who_were_gone_before_the_ledger_began_are_no_difference() {
+fn owners_gone_before_the_ledger_began_cause_no_mismatch() {
     let mut node = Node::balanced(NOON);
     node.traffic("101", 1, [9, 900, 8, 800]).give_away("101").traffic("102", 1, [1, 100, 1, 100]);
     let mut file = ledger();
@@ -114,7 +114,7 @@ fn owners_who_were_gone_before_the_ledger_began_are_no_difference() {
 }
 
 #[test]
-fn a_counter_that_fell_is_a_gap_and_no_difference() {
+fn a_fallen_counter_is_a_gap_and_causes_no_mismatch() {
     let (mut file, mut node) = filled();
     node.counters.insert(("101".to_owned(), 1, 1), [0; 4]);
     node.pass(60).drain(&mut file.ledger);
@@ -123,7 +123,7 @@ fn a_counter_that_fell_is_a_gap_and_no_difference() {
 }
 
 #[test]
-fn a_ledger_of_an_older_version_is_not_accused() {
+fn an_older_ledger_without_control_totals_has_no_problems() {
     let (mut file, mut node) = filled();
     let former = "DROP TABLE booked; ALTER TABLE adjustment DROP COLUMN number; PRAGMA user_version = 1";
     file.ledger.conn.execute_batch(former).unwrap();

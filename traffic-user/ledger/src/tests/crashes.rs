@@ -1,4 +1,4 @@
-//! What the world does to a ledger: full disks and killed processes.
+//! Full disks and killed processes.
 
 use std::io::{Read as _, Write as _};
 use std::path::Path;
@@ -9,7 +9,7 @@ use jiff::Timestamp;
 
 use crate::{GapReason, Ledger, LedgerConfig, LedgerError, testing::*};
 
-/// Mounts a small tmpfs; gone when dropped.
+/// A small tmpfs, unmounted when dropped.
 struct SmallDisk(tempfile::TempDir);
 
 impl SmallDisk {
@@ -34,7 +34,7 @@ impl Drop for SmallDisk {
 }
 
 #[test]
-fn a_full_disk_costs_nothing_but_time() {
+fn a_full_disk_loses_no_traffic() {
     assert!(rustix::process::geteuid().is_root(), "this test mounts a tmpfs: run it as root");
     let disk = SmallDisk::new("2M");
     let path = disk.0.path().join("ledger.sqlite");
@@ -59,11 +59,11 @@ fn a_full_disk_costs_nothing_but_time() {
 
 const KILLS: u64 = 200;
 const CONTAINERS: u64 = 40;
-/// The file that a child drains into, and when its counters began.
+/// The file that the child drains into, and when its counters began.
 const CHILD_FILE: &str = "TRAFCTL_TEST_LEDGER";
 const CHILD_BEGIN: &str = "TRAFCTL_TEST_BEGIN";
 
-/// Counters that live as those in the kernel do: whoever reads them, however often it dies, they only grow.
+/// Counters that grow like those in the kernel, independent of the process that reads them.
 fn living_counters(begin: Timestamp) -> Node {
     let mut node = Node::new(begin.as_second());
     let now = Timestamp::now();
@@ -78,7 +78,7 @@ fn living_counters(begin: Timestamp) -> Node {
     node
 }
 
-/// The rows hold what the last readings say, whatever was interrupted.
+/// Checks that the rows hold exactly what the last readings show.
 fn rows_agree_with_readings(path: &Path) {
     let ledger = Ledger::open_read_only(path).unwrap();
     let sum = |table: &str| -> Option<i64> {
@@ -90,21 +90,21 @@ fn rows_agree_with_readings(path: &Path) {
 }
 
 #[test]
-#[ignore = "the child of a_killed_writer_neither_loses_nor_repeats; never returns"]
+#[ignore = "the child of a_killed_writer_neither_loses_nor_repeats_traffic; never returns"]
 fn child_that_drains_until_it_is_killed() {
     let path = std::env::var(CHILD_FILE).unwrap();
     let begin: Timestamp = std::env::var(CHILD_BEGIN).unwrap().parse().unwrap();
     let mut ledger = Ledger::open(Path::new(&path), LedgerConfig::default()).unwrap();
     loop {
         living_counters(begin).drain(&mut ledger);
-        // Not by a macro, whose output the test runner keeps.
+        // Not with a macro: the test runner captures its output.
         std::io::stderr().write_all(b".").unwrap();
         ledger.maintain(Timestamp::now()).unwrap();
     }
 }
 
 #[test]
-fn a_killed_writer_neither_loses_nor_repeats() {
+fn a_killed_writer_neither_loses_nor_repeats_traffic() {
     let file = ledger();
     let path = file.ledger.path().to_owned();
     drop(file.ledger);
@@ -118,8 +118,9 @@ fn a_killed_writer_neither_loses_nor_repeats() {
             .stderr(Stdio::piped())
             .spawn()
             .unwrap();
-        // Every other one is killed wherever it is, in its start or recovery or later; the others after their first drain, so
-        // that however slow the machine is, there are drains. Then the instant is spread over drains and checkpoints.
+        // Every other child is killed at any point, even during start or recovery. The rest are killed after
+        // their first drain, so that a slow machine drains too. The instants spread over drains and
+        // checkpoints.
         if kill % 2 == 1 {
             let mut drained = [0];
             child.stderr.as_mut().unwrap().read_exact(&mut drained).unwrap();

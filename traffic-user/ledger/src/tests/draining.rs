@@ -8,7 +8,7 @@ fn reasons(ledger: &Ledger) -> Vec<GapReason> {
 }
 
 #[test]
-fn differences_of_each_minute_add_up_in_their_bucket() {
+fn differences_add_up_in_their_bucket() {
     let mut file = ledger();
     let mut node = Node::new(NOON);
     for minute in 1..=10 {
@@ -33,7 +33,7 @@ fn the_same_reading_twice_adds_nothing_and_an_older_one_is_refused() {
 }
 
 #[test]
-fn traffic_from_before_the_first_drain_counts_and_the_span_is_marked() {
+fn traffic_before_the_first_drain_counts_and_its_bucket_is_mixed() {
     let mut file = ledger();
     let mut node = Node::new(NOON);
     node.traffic("101", 1, [10, 1000, 20, 2000]).pass(7200);
@@ -51,7 +51,7 @@ fn traffic_from_before_the_first_drain_counts_and_the_span_is_marked() {
 }
 
 #[test]
-fn a_reboot_starts_anew_and_is_a_gap() {
+fn a_reboot_starts_new_counters_and_records_a_gap() {
     let mut file = ledger();
     let mut node = Node::new(NOON);
     node.traffic("101", 1, [10, 1000, 20, 2000]).pass(60).drain(&mut file.ledger);
@@ -66,7 +66,7 @@ fn a_reboot_starts_anew_and_is_a_gap() {
 }
 
 #[test]
-fn renewed_maps_are_told_from_a_reboot() {
+fn replaced_maps_are_distinguished_from_a_reboot() {
     let mut file = ledger();
     let mut node = Node::new(NOON);
     node.traffic("101", 1, [10, 1000, 20, 2000]).pass(60).drain(&mut file.ledger);
@@ -89,7 +89,7 @@ fn a_daemon_that_was_down_loses_nothing() {
 }
 
 #[test]
-fn a_counter_that_falls_is_a_gap_and_not_a_number() {
+fn a_falling_counter_records_a_gap_instead_of_traffic() {
     let mut file = ledger();
     let mut node = Node::new(NOON);
     node.traffic("101", 1, [10, 1000, 20, 2000]).pass(60).drain(&mut file.ledger);
@@ -115,14 +115,14 @@ fn a_new_generation_counts_from_zero() {
 }
 
 #[test]
-fn a_retired_id_begins_as_someone_else() {
+fn a_retired_id_starts_as_a_new_container() {
     let mut file = ledger();
     let mut node = Node::new(NOON);
     node.traffic("101", 1, [10, 1000, 20, 2000]).pass(60).drain(&mut file.ledger);
     let label = file.ledger.retire("101", node.wall).unwrap();
     assert!(label.starts_with("101@2026-11-10T"), "{label}");
     assert!(matches!(file.ledger.retire("101", node.wall), Err(LedgerError::UnknownContainer(_))));
-    // The old slot is still shown and still the old customer's; the new one has another generation.
+    // The old slot is still visible and still the old customer's; the new slot has another generation.
     node.traffic("101", 1, [1, 1, 1, 1])
         .traffic_in("101", 2, 1, [7, 700, 7, 700])
         .pass(60)
@@ -148,7 +148,7 @@ fn a_clock_set_forward_and_back_loses_nothing() {
 }
 
 #[test]
-fn a_clock_in_1970_does_not_take_traffic_out_of_the_bill() {
+fn a_clock_in_1970_does_not_move_traffic_out_of_the_bill() {
     let mut file = ledger();
     let mut node = Node::new(NOON);
     node.traffic("101", 1, [1, 100, 1, 100]).pass(60).drain(&mut file.ledger);
@@ -162,7 +162,7 @@ fn a_clock_in_1970_does_not_take_traffic_out_of_the_bill() {
 }
 
 #[test]
-fn before_attach_is_recorded_once_with_its_size() {
+fn traffic_before_attachment_is_recorded_once_with_its_size() {
     let mut file = ledger();
     let mut node = Node::new(NOON);
     node.traffic("101", 1, [1, 1, 1, 1]).interface("veth101.0", Some("101"), 5, 3);
@@ -176,7 +176,7 @@ fn before_attach_is_recorded_once_with_its_size() {
 }
 
 #[test]
-fn faults_and_interfaces_are_booked_like_classes() {
+fn faults_and_interfaces_are_written_like_classes() {
     let mut file = ledger();
     let mut node = Node::new(NOON);
     node.traffic("101", 1, [4, 400, 0, 0]).interface("veth101.0", Some("101"), 4, 0);
@@ -196,7 +196,7 @@ fn faults_and_interfaces_are_booked_like_classes() {
 }
 
 #[test]
-fn the_class_table_is_part_of_the_key_and_a_late_change_is_said() {
+fn the_class_table_is_part_of_the_key_and_a_late_change_records_a_gap() {
     let mut file = ledger();
     let mut node = Node::new(NOON);
     node.traffic("101", 1, [1, 100, 1, 100]).pass(60).drain(&mut file.ledger);
@@ -209,22 +209,22 @@ fn the_class_table_is_part_of_the_key_and_a_late_change_is_said() {
     node.table_loaded = node.wall;
     node.traffic("101", 1, [1, 100, 1, 100]).pass(30).drain(&mut file.ledger);
     assert_eq!(reasons(&file.ledger), [GapReason::ClassTableMixed]);
-    let streams: i64 = file
+    let series_count: i64 = file
         .ledger
         .conn
         .query_row("SELECT count(DISTINCT stream) FROM traffic_5min", [], |row| row.get(0))
         .unwrap();
-    assert_eq!(streams, 3);
+    assert_eq!(series_count, 3);
     let table = node.snapshot().class_table;
     file.ledger.keep_class_table(&table, b"1 0.0.0.0/0").unwrap();
     assert_eq!(file.ledger.class_table(&table.hash_hex()).unwrap().as_deref(), Some(&b"1 0.0.0.0/0"[..]));
 }
 
 #[test]
-fn half_a_calendar_is_made_whole() {
+fn an_incomplete_calendar_is_completed() {
     let file = ledger();
     let meta = |sql: &str| file.ledger.conn.execute(sql, []).unwrap();
-    // As if the process that made the ledger had been killed between two writes.
+    // As if the process that created the ledger was killed between two writes.
     assert_eq!(meta("DELETE FROM meta WHERE key = 'billing_day'"), 1);
     let opened = Ledger::open(file.ledger.path(), LedgerConfig::default()).unwrap();
     assert_eq!((opened.calendar().zone_name(), opened.calendar().billing_day()), ("UTC", 1));
@@ -232,7 +232,7 @@ fn half_a_calendar_is_made_whole() {
 }
 
 #[test]
-fn another_calendar_is_refused() {
+fn a_different_calendar_is_refused() {
     let file = ledger();
     let berlin =
         LedgerConfig { calendar: Calendar::new("Europe/Berlin", 1).unwrap(), ..LedgerConfig::default() };
@@ -243,7 +243,7 @@ fn another_calendar_is_refused() {
 }
 
 #[test]
-fn a_plain_copy_of_the_main_file_is_whole() {
+fn a_plain_copy_of_the_main_file_is_complete() {
     let mut file = ledger();
     let mut node = Node::new(NOON);
     node.traffic("101", 1, [1, 100, 1, 100]).pass(60);
@@ -276,7 +276,7 @@ fn a_reader_does_not_block_the_drain() {
 }
 
 #[test]
-fn a_locked_ledger_catches_up() {
+fn a_drain_after_a_lock_catches_up() {
     let mut file = ledger();
     let mut node = Node::new(NOON);
     node.traffic("101", 1, [1, 100, 1, 100]).pass(60).drain(&mut file.ledger);
@@ -292,7 +292,7 @@ fn a_locked_ledger_catches_up() {
 }
 
 #[test]
-fn a_node_that_is_renamed_goes_on_under_its_new_name() {
+fn a_renamed_node_continues_under_its_new_name() {
     let mut file = ledger();
     let mut node = Node::new(NOON);
     node.traffic("101", 1, [1, 100, 1, 100]).pass(60).drain(&mut file.ledger);
@@ -306,7 +306,7 @@ fn a_node_that_is_renamed_goes_on_under_its_new_name() {
 }
 
 #[test]
-fn an_interface_name_that_went_to_another_container_does_not_go_on() {
+fn an_interface_name_reused_by_another_container_counts_separately() {
     let mut file = ledger();
     let mut node = Node::new(NOON);
     node.interface("veth5", Some("101"), 100, 0).pass(60).drain(&mut file.ledger);
@@ -334,7 +334,7 @@ fn sum(ledger: &Ledger, what: &str) -> i64 {
 }
 
 #[test]
-fn readings_of_interfaces_whose_slots_went_to_others_are_forgotten() {
+fn readings_of_interfaces_without_slots_expire() {
     let mut file = ledger();
     let mut node = Node::new(NOON);
     let days = 30;
@@ -345,13 +345,13 @@ fn readings_of_interfaces_whose_slots_went_to_others_are_forgotten() {
             let name = format!("vnet{}", day * 3 + number);
             node.interface(&name, Some("101"), 5, 2).fault(&name, Fault::NotIp, 1);
         }
-        // Nothing passed but what was not seen.
+        // This interface has only missed traffic.
         node.interface(&format!("tap{day}"), Some("102"), 0, 2);
         node.pass(86_400).drain(&mut file.ledger);
     }
     for (readings, a_day) in INTERFACE_READINGS.into_iter().zip([4, 3, 3, 4]) {
         let left = sum(&file.ledger, &format!("count(*) FROM {readings}"));
-        // Of the last day, and of those who are gone for no longer than a week.
+        // The readings of the last day, and of interfaces gone for at most a week.
         assert!((8 * a_day..=10 * a_day).contains(&left), "{readings}: {left}");
     }
     assert_eq!(sum(&file.ledger, "sum(in_packets) FROM passed_5min"), 3 * 5 * days);
@@ -361,10 +361,10 @@ fn readings_of_interfaces_whose_slots_went_to_others_are_forgotten() {
 }
 
 #[test]
-fn a_reading_is_kept_as_long_as_the_slot_is() {
+fn a_reading_is_kept_as_long_as_its_slot_exists() {
     let mut file = ledger();
     let mut node = Node::new(NOON);
-    // One that is gone and keeps its slot, and one that was not in some readings.
+    // One interface is gone and keeps its slot, and some readings do not show it.
     node.interface("veth1", Some("101"), 5, 2).fault("veth1", Fault::NotIp, 3);
     node.interfaces[0].ifindex = None;
     node.pass(60).drain(&mut file.ledger);
@@ -379,7 +379,7 @@ fn a_reading_is_kept_as_long_as_the_slot_is() {
     }
     (node.interfaces, node.faults) = idle;
     node.pass(86_400).drain(&mut file.ledger);
-    // Once seen, its time begins anew.
+    // Once it is seen again, its expiry starts over.
     let (interfaces, faults) = (std::mem::take(&mut node.interfaces), std::mem::take(&mut node.faults));
     for _ in 0..3 {
         node.pass(86_400).drain(&mut file.ledger);

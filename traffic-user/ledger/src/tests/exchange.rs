@@ -1,4 +1,4 @@
-//! Another file in place of a ledger in use, beside which the old one's log lies.
+//! Another file replaces a ledger in use, and the old file's log is still there.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -7,13 +7,14 @@ use rusqlite::Connection;
 
 use crate::{Ledger, LedgerConfig, LedgerError, set_aside_anothers_log, testing::*};
 
-/// A ledger whose log holds a drain that a reader keeps out of the main file, and the backup from before that drain.
+/// A ledger whose log holds a drain that a reader keeps out of the main file, and a backup from before that
+/// drain.
 struct Exchange {
     dir: tempfile::TempDir,
     ledger: Ledger,
     reader: Connection,
     node: Node,
-    /// What is in the backup.
+    /// The state of the backup.
     before: Node,
 }
 
@@ -24,7 +25,7 @@ impl Exchange {
         let mut ledger = Ledger::open(&path, LedgerConfig::default()).unwrap();
         let (mut node, mut before) = (Node::new(NOON), Node::new(NOON));
         for node in [&mut node, &mut before] {
-            // Enough for the trees to have several pages, which a backup lays out anew.
+            // Enough for several pages per tree, which a backup lays out differently.
             for container in 0..200 {
                 node.traffic(&container.to_string(), 1, [1, 100 + container, 2, 300]);
             }
@@ -41,7 +42,7 @@ impl Exchange {
         self.ledger.path().to_owned()
     }
 
-    /// The backup takes the ledger's place; gives the name under which that is kept.
+    /// Replaces the ledger by the backup. Returns the old ledger's new path.
     fn exchange(&self) -> PathBuf {
         let old = self.dir.path().join("old");
         fs::rename(self.path(), &old).unwrap();
@@ -58,12 +59,12 @@ fn is_refused(path: &Path) {
 }
 
 #[test]
-fn nobody_opens_a_file_beside_the_log_of_another_until_that_is_set_aside() {
+fn a_file_with_another_files_log_opens_only_after_the_log_is_moved() {
     let exchange = Exchange::new();
     let path = exchange.path();
     let old = exchange.exchange();
     is_refused(&path);
-    // As after a crash: nothing is tidied up.
+    // As after a crash: nothing is cleaned up.
     drop(exchange.ledger);
     drop(exchange.reader);
     is_refused(&path);
@@ -78,13 +79,13 @@ fn nobody_opens_a_file_beside_the_log_of_another_until_that_is_set_aside() {
     drop(ledger);
     assert_eq!(sums(&Ledger::open_read_only(&path).unwrap(), "traffic_5min"), node.truth);
 
-    // The log is still good for the file that it belongs to.
+    // The log still completes the file that it belongs to.
     fs::rename(aside, old.with_file_name("old-wal")).unwrap();
     assert_eq!(sums(&Ledger::open_read_only(&old).unwrap(), "traffic_5min"), node.truth);
 }
 
 #[test]
-fn a_moved_file_gets_what_its_log_holds() {
+fn a_moved_ledger_receives_the_content_of_its_log() {
     let exchange = Exchange::new();
     let path = exchange.path();
     let old = exchange.exchange();
@@ -105,7 +106,7 @@ fn a_ledger_keeps_its_own_log() {
     let directory = exchange.dir.path();
     assert_eq!(set_aside_anothers_log(&path).unwrap(), None);
     assert_eq!(sums(&Ledger::open_read_only(&path).unwrap(), "traffic_5min"), exchange.node.truth);
-    // Nor is a copy of the directory, in which all files are others, taken apart.
+    // In a copy of the directory all files have other identities, and the copy still works.
     let copy = tempfile::tempdir().unwrap();
     for file in fs::read_dir(directory).unwrap() {
         let file = file.unwrap();

@@ -1,4 +1,4 @@
-//! Arbitrary histories of a node against the sum of all its traffic.
+//! Random histories of a node, compared with the sum of all its traffic.
 
 use std::time::Duration;
 
@@ -6,7 +6,7 @@ use proptest::prelude::*;
 
 use crate::{GapReason, Ledger, LedgerConfig, testing::*};
 
-/// What may happen to a node between two drains.
+/// An event between two drains.
 #[derive(Clone, Debug)]
 enum Event {
     Traffic {
@@ -22,7 +22,7 @@ enum Event {
     },
     Drain,
     RestartDaemon,
-    /// Everything is drained first, as nothing counted after that can be known.
+    /// Drains first, because nothing counted after the last drain can be known.
     Reboot,
     NewMaps,
     NewSlot {
@@ -54,17 +54,17 @@ fn events() -> impl Strategy<Value = Vec<Event>> {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(32))]
 
-    /// Whatever happens, the ledger holds every byte once, every level that is summed up holds the same, and an audit finds
-    /// nothing: neither sooner nor later, nor in a ledger that was begun in the middle.
+    /// After any history, the ledger holds every byte once, every summed level holds the same, and the audit
+    /// finds no problem at any time, even in a ledger that began in the middle.
     #[test]
-    fn any_history_sums_right(events in events(), begun_late in 0..80_usize) {
+    fn any_history_sums_correctly(events in events(), begun_late in 0..80_usize) {
         let (mut file, mut late) = (ledger(), ledger());
         let mut node = Node::balanced(NOON);
         let mut generations = [1_u32; 3];
         let mut next_generation = 2;
         for (at, event) in events.into_iter().enumerate() {
             if at >= begun_late {
-                // As torn as readings are: the classes were read before the last traffic.
+                // A torn reading: the classes were read before the last traffic.
                 let mut torn = node.snapshot();
                 node.pass(1).traffic_in("100", generations[0], 1, [1, 60, 2, 70]);
                 torn.interfaces = node.snapshot().interfaces;

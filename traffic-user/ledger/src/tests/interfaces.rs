@@ -32,7 +32,7 @@ fn differences(report: &InterfaceReport) -> Vec<(String, [i64; 4])> {
 }
 
 #[test]
-fn what_passed_is_told_by_interface_and_fault() {
+fn traffic_is_reported_by_interface_and_fault() {
     let (mut file, mut node) = node();
     let report = ask(&file, &ReportQuery::default());
     let names: Vec<_> =
@@ -44,7 +44,7 @@ fn what_passed_is_told_by_interface_and_fault() {
         report.faults.iter().map(|row| (row.fault.as_str(), row.figures.total.packets)).collect();
     assert_eq!(faults, [("not_ip", 2), ("no_container", 3)]);
     assert_eq!(report.gaps[0].reason, GapReason::BeforeAttach);
-    // By day, over a day more, summed up or not.
+    // By day, one day later, summed or not.
     node.traffic("101", 1, [1, 100, 0, 0]).interface("veth101.0", Some("101"), 31, 4);
     node.pass(86_400).drain(&mut file.ledger);
     let days = ReportQuery { by: By::Day, ..ReportQuery::default() };
@@ -57,10 +57,10 @@ fn what_passed_is_told_by_interface_and_fault() {
 }
 
 #[test]
-fn a_balance_shows_what_is_missing_and_where() {
+fn a_balance_shows_missing_traffic_and_its_place() {
     let (file, _) = node();
     let report = ask(&file, &ReportQuery::default());
-    // Of what passed into 101, 3 packets are nowhere; the faults went out, where nothing passed.
+    // 3 packets into 101 are missing; the faults were outgoing, where nothing passed.
     let expected = [
         ("101".to_owned(), [3, 300, -2, -120]),
         ("(shared)".to_owned(), [0, 0, -3, -180]),
@@ -76,7 +76,7 @@ fn a_balance_shows_what_is_missing_and_where() {
 }
 
 #[test]
-fn interfaces_know_no_classes() {
+fn interfaces_have_no_classes() {
     let (file, _) = node();
     for query in [
         ReportQuery { classes: vec![1], ..ReportQuery::default() },

@@ -1,4 +1,4 @@
-//! The ledger on real files, fed with made-up readings.
+//! Tests of the whole ledger on real files, fed with simulated readings.
 
 mod closing;
 mod control_totals;

@@ -12,7 +12,8 @@ fn sqlite3(file: &std::path::Path, sql: &str) -> String {
 
 fn article(format: &str, eid: &str) -> String {
     format!(
-        "select strftime('{format}', datetime(ldat.startTime,'unixepoch','localtime')) as period, ldef.counter,
+        "select strftime('{format}', datetime(ldat.startTime,'unixepoch','localtime')) as period,
+         ldef.counter,
          sum(ldat.avg) from log_def ldef join log_data ldat on ldef.id = ldat.id
          where ldef.eid = '{eid}' and ldef.lclass = 'counters_vz_net' and ldef.instance = ''
          and ldef.counter like '%_bytes' group by period, ldef.counter order by period, ldef.counter;"
@@ -20,7 +21,7 @@ fn article(format: &str, eid: &str) -> String {
 }
 
 #[test]
-fn the_articles_queries_run_on_a_plain_copy() {
+fn the_queries_written_for_pva_run_on_a_plain_copy() {
     let mut file = ledger();
     let mut node = Node::new(NOON);
     for _ in 0..60 {
@@ -35,7 +36,7 @@ fn the_articles_queries_run_on_a_plain_copy() {
     let months = "2026-11|counter_net_incoming_bytes|22000\n2026-11|counter_net_outgoing_bytes|220\n\
                   2026-12|counter_net_incoming_bytes|34100\n2026-12|counter_net_outgoing_bytes|341\n\
                   2027-01|counter_net_incoming_bytes|9900\n2027-01|counter_net_outgoing_bytes|99\n";
-    // Before and after rows were summed up and the fine ones dropped.
+    // Before and after the rows are summed and the fine ones dropped.
     for _ in 0..2 {
         std::fs::copy(file.ledger.path(), &copy).unwrap();
         assert_eq!(sqlite3(&copy, &article("%Y-%m", "101")), months);

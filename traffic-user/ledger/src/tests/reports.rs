@@ -14,13 +14,13 @@ fn in_zone(zone: &str) -> LedgerConfig {
     LedgerConfig { calendar: Calendar::new(zone, 1).unwrap(), ..LedgerConfig::default() }
 }
 
-/// Bytes in by the name of the step.
+/// Bytes in, by step name.
 fn steps(ledger: &Ledger, query: &ReportQuery) -> Vec<(String, u64)> {
     let report = ledger.report(query).unwrap();
     report.rows.iter().map(|row| (row.period.clone(), row.figures.incoming.unwrap().bytes)).collect()
 }
 
-/// One byte in each minute of three local days around a change of the clocks, drained each quarter of an hour.
+/// One byte per minute over three local days around a clock change, drained every quarter of an hour.
 fn three_days(zone: &str, from: &str) -> Vec<(String, u64)> {
     let mut file = ledger_with(in_zone(zone));
     let start: Timestamp = at(from);
@@ -33,7 +33,7 @@ fn three_days(zone: &str, from: &str) -> Vec<(String, u64)> {
     let before = steps(&file.ledger, &query);
     file.ledger.maintain(node.wall).unwrap();
     assert_eq!(steps(&file.ledger, &query), before, "summed up or not");
-    // Hours of another zone, then days of it: they come from finer rows, and the sum is the same.
+    // Steps of another zone come from finer rows, and their sum is the same.
     let kolkata = Calendar::new("Asia/Kolkata", 1).unwrap();
     for by in [By::FiveMinutes, By::Hour, By::Day, By::Month, By::Total] {
         let query = ReportQuery { by, calendar: Some(kolkata.clone()), ..ReportQuery::default() };
@@ -48,7 +48,7 @@ fn three_days(zone: &str, from: &str) -> Vec<(String, u64)> {
 }
 
 #[test]
-fn days_around_a_change_of_the_clocks_hold_their_hours() {
+fn days_around_a_clock_change_have_their_hours() {
     let day = |name: &str, hours: u64| (name.to_owned(), hours * 60);
     assert_eq!(
         three_days("Europe/Berlin", "2026-03-27T23:00:00Z"),
@@ -61,7 +61,7 @@ fn days_around_a_change_of_the_clocks_hold_their_hours() {
 }
 
 #[test]
-fn class_zero_stands_apart_and_splits_add_up() {
+fn class_zero_is_separate_and_splits_add_up() {
     let mut file = ledger();
     let mut node = Node::new(NOON);
     node.traffic("101", 0, [1, 10, 2, 20]).traffic("101", 1, [3, 300, 4, 400]).traffic(
@@ -89,11 +89,11 @@ fn class_zero_stands_apart_and_splits_add_up() {
     let query = ReportQuery { classes: vec![2], ..ReportQuery::default() };
     assert_eq!(file.ledger.report(&query).unwrap().total.total.bytes, 11_000);
     let nobody = ReportQuery { containers: vec!["5".to_owned()], ..ReportQuery::default() };
-    assert!(matches!(file.ledger.report(&nobody), Err(LedgerError::Query(_))));
+    assert!(matches!(file.ledger.report(&nobody), Err(LedgerError::NoSuchContainer(id)) if id == "5"));
 }
 
 #[test]
-fn the_basis_adds_overhead_for_each_packet() {
+fn the_basis_adds_overhead_per_packet() {
     let mut file = ledger();
     let mut node = Node::new(NOON);
     node.traffic("101", 1, [10, 1000, 20, 2000]).pass(60).drain(&mut file.ledger);
@@ -122,13 +122,26 @@ fn spans_that_begin_and_end_anywhere_are_exact_to_five_minutes() {
         let buckets = (to + FIVE_MINUTES_S - 1).div_euclid(FIVE_MINUTES_S) - from.div_euclid(FIVE_MINUTES_S);
         assert_eq!(report.total.total.bytes, buckets.unsigned_abs(), "{from} {to}");
     }
-    let backwards =
-        ReportQuery { from: Some(time(NOON + 900)), to: Some(time(NOON)), ..ReportQuery::default() };
-    assert!(matches!(file.ledger.report(&backwards), Err(LedgerError::Query(_))));
+    let refusal = |from: Option<i64>, to: i64| {
+        let query = ReportQuery { from: from.map(time), to: Some(time(to)), ..ReportQuery::default() };
+        file.ledger.report(&query).unwrap_err().to_string()
+    };
+    assert_eq!(
+        refusal(Some(NOON + 900), NOON),
+        "the span ends at 2026-11-10T12:00+00:00, before it begins at 2026-11-10T12:15+00:00; exchange them"
+    );
+    assert_eq!(
+        refusal(None, NOON - 86_400),
+        "the span ends at 2026-11-09T12:00+00:00, before the ledger begins at 2026-11-10T12:00+00:00; give a \
+         later end"
+    );
+    let early = ReportQuery { from: Some(time(NOON - 600)), ..ReportQuery::default() };
+    assert_eq!(file.ledger.report(&early).unwrap().ledger_begin, Some(time(NOON)));
+    assert_eq!(file.ledger.report(&ReportQuery::default()).unwrap().ledger_begin, None);
 }
 
 #[test]
-fn questions_about_dropped_rows_are_refused_not_answered_short() {
+fn queries_that_need_dropped_rows_are_refused() {
     let mut file = ledger();
     let mut node = Node::new(NOON);
     for _ in 0..60 {
@@ -153,7 +166,7 @@ fn questions_about_dropped_rows_are_refused_not_answered_short() {
 }
 
 #[test]
-fn a_clock_of_the_wrong_century_drops_nothing() {
+fn a_clock_in_the_wrong_century_drops_nothing() {
     let mut file = ledger();
     let mut node = Node::new(NOON);
     for _ in 0..3 {
@@ -173,20 +186,36 @@ fn top_talkers_are_ranked() {
         node.traffic(container, 0, [1, 1_000_000, 0, 0]);
     }
     node.traffic("104", 1, [0, 0, 1, 2000]).pass(60).drain(&mut file.ledger);
-    let query =
-        TopQuery { count: 2, from: None, to: None, classes: vec![1], by_class: false, basis: Basis::L3 };
+    let query = TopQuery {
+        count: 2,
+        from: None,
+        to: None,
+        calendar: None,
+        classes: vec![1],
+        by_class: false,
+        basis: Basis::L3,
+    };
     let names = |query: &TopQuery| -> Vec<(usize, String, Option<u8>)> {
         let rows = file.ledger.top_talkers(query).unwrap().rows;
         rows.into_iter().map(|row| (row.place, row.container, row.class)).collect()
     };
     assert_eq!(names(&query), [(1, "104".to_owned(), None), (2, "102".to_owned(), None)]);
     assert_eq!(file.ledger.top_talkers(&query).unwrap().rows[0].permille, 550);
+    let shares: Vec<u64> = file
+        .ledger
+        .top_talkers(&TopQuery { count: 9, ..query.clone() })
+        .unwrap()
+        .rows
+        .iter()
+        .map(|row| row.permille)
+        .collect();
+    assert_eq!(shares.iter().sum::<u64>(), 1000, "{shares:?}");
     let by_class = TopQuery { count: 1, classes: vec![], by_class: true, ..query };
     assert_eq!(names(&by_class), [(1, "104".to_owned(), Some(1)), (1, "104".to_owned(), Some(2))]);
 }
 
 #[test]
-fn a_months_report_of_another_billing_day_comes_from_days() {
+fn months_with_another_billing_day_are_summed_from_days() {
     let mut file = ledger();
     let mut node = Node::new(NOON);
     for _ in 0..60 {
@@ -196,7 +225,7 @@ fn a_months_report_of_another_billing_day_comes_from_days() {
     let from_tenth = Calendar::new("UTC", 10).unwrap();
     let query = ReportQuery { by: By::Month, calendar: Some(from_tenth), ..ReportQuery::default() };
     let months = steps(&file.ledger, &query);
-    // Drained at noon: one of each day. The first one is of November 11.
+    // Drained at noon, one byte each day. The first is from November 11.
     assert_eq!(months, [("2026-11".to_owned(), 29), ("2026-12".to_owned(), 31)]);
     assert_eq!(file.ledger.calendar().label(Level::Month, NOON).unwrap(), "2026-11");
 }
@@ -205,7 +234,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(24))]
 
     #[test]
-    fn percentiles_agree_with_a_naive_reference(
+    fn percentiles_match_a_naive_reference(
         traffic in proptest::collection::vec((0_i64..288, 0_u8..2, 1_u32..1_000_000, 0_u32..1_000_000), 1..80),
         percent in 50_u32..=100,
     ) {

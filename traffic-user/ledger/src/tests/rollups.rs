@@ -5,7 +5,7 @@ use traffic_model::calendar::{Calendar, Level, Retention};
 use crate::{By, Ledger, LedgerConfig, Maintenance, ReportQuery, testing::*, write::rollup::roll_up_unit};
 
 #[test]
-fn levels_hold_the_same_sums() {
+fn all_levels_hold_the_same_sums() {
     let mut file = ledger();
     let mut node = Node::new(NOON);
     for _ in 0..40 {
@@ -25,7 +25,7 @@ fn levels_hold_the_same_sums() {
     assert_eq!(file.ledger.maintain(node.wall).unwrap().rolled_up, 0);
 }
 
-/// Twelve days of a drain every four hours, the first two days older than fine rows are kept, and nothing summed up.
+/// Twelve days with a drain every four hours, none summed. The first two days exceed the retention.
 fn backlog() -> (File, Node) {
     let mut file = ledger();
     file.ledger.retention = Retention { five_minutes_days: 10, hours_months: 1 };
@@ -47,10 +47,10 @@ fn dropped_before(ledger: &Ledger) -> Option<i64> {
 }
 
 #[test]
-fn maintenance_stops_when_its_time_is_over_and_goes_on_at_the_next_call() {
+fn limited_maintenance_stops_and_continues_with_the_next_call() {
     let (mut at_once, node) = backlog();
     let whole = at_once.ledger.maintain(node.wall).unwrap();
-    assert!(whole.rolled_up > 80 && whole.dropped_rows > 20 && !whole.left, "{whole:?}");
+    assert!(whole.rolled_up > 80 && whole.dropped_rows > 20 && !whole.unfinished, "{whole:?}");
 
     let (mut file, node) = backlog();
     let days = |ledger: &Ledger| -> Vec<_> {
@@ -59,13 +59,13 @@ fn maintenance_stops_when_its_time_is_over_and_goes_on_at_the_next_call() {
         rows.into_iter().map(|row| (row.period, row.container, row.figures)).collect()
     };
     let truth = days(&file.ledger);
-    let mut sum = Maintenance { left: true, ..Maintenance::default() };
+    let mut sum = Maintenance { unfinished: true, ..Maintenance::default() };
     let mut drops = 0;
-    while sum.left {
+    while sum.unfinished {
         let fine = rows(&file.ledger, "traffic_5min");
         let done = file.ledger.maintain_for(node.wall, Duration::ZERO).unwrap();
         assert!(done.rolled_up + usize::from(done.dropped_rows > 0) <= 1, "one unit: {done:?}");
-        // Nothing goes before all of its time is summed up.
+        // Nothing is dropped before all of its time is summed.
         let dirty = format!(
             "unit WHERE dirty AND level = 0 AND start < {}",
             dropped_before(&file.ledger).unwrap_or(0)
@@ -75,7 +75,7 @@ fn maintenance_stops_when_its_time_is_over_and_goes_on_at_the_next_call() {
         drops += usize::from(done.dropped_rows > 0);
         sum.rolled_up += done.rolled_up;
         sum.dropped_rows += done.dropped_rows;
-        sum.left = done.left;
+        sum.unfinished = done.unfinished;
         assert_eq!(days(&file.ledger), truth, "{sum:?}");
         if sum.rolled_up.is_multiple_of(8) || done.dropped_rows > 0 {
             assert_eq!(file.ledger.audit().unwrap().problems, Vec::<String>::new());
@@ -91,11 +91,11 @@ fn maintenance_stops_when_its_time_is_over_and_goes_on_at_the_next_call() {
 }
 
 #[test]
-fn what_comes_between_two_calls_is_summed_up_before_anything_is_dropped() {
+fn late_traffic_is_summed_before_anything_is_dropped() {
     let (mut file, mut node) = backlog();
     while file.ledger.maintain_for(node.wall, Duration::ZERO).unwrap().dropped_rows == 0 {}
     let fine = rows(&file.ledger, "traffic_5min");
-    // Within what is to be dropped next: the clock was wrong for a moment.
+    // The clock was wrong for a moment and pointed into the time to be dropped next.
     let back = node.wall.as_second() - dropped_before(&file.ledger).unwrap() - 4 * 3600;
     node.set_clock(-back).traffic("101", 1, [1, 100, 2, 7]).pass(60).drain(&mut file.ledger);
     node.set_clock(back).pass(86_400).traffic("101", 1, [1, 1, 1, 1]).drain(&mut file.ledger);
@@ -110,9 +110,9 @@ fn what_comes_between_two_calls_is_summed_up_before_anything_is_dropped() {
     assert_eq!(file.ledger.audit().unwrap().problems, Vec::<String>::new());
 }
 
-/// Another process may have summed up a unit and dropped what is below it since this one listed it.
+/// Since this process listed the unit, another one may have summed it and dropped the rows below.
 #[test]
-fn a_unit_that_was_summed_up_meanwhile_is_left_alone() {
+fn a_unit_summed_by_another_process_is_left_unchanged() {
     let (mut file, node) = backlog();
     let hour = Calendar::utc().start(Level::Hour, NOON + 4 * 3600 - 1).unwrap();
     let of_hour = format!("traffic_hour WHERE start = {hour}");
@@ -125,9 +125,9 @@ fn a_unit_that_was_summed_up_meanwhile_is_left_alone() {
     assert_eq!(rows(&file.ledger, &of_hour), 1);
 }
 
-/// Or a day would be summed up again from the one hour that was booked into late.
+/// Otherwise a day would be summed again from the single hour that was written late.
 #[test]
-fn hours_are_kept_as_long_as_five_minutes_are() {
+fn hours_are_kept_as_long_as_five_minute_rows() {
     let mut file = ledger();
     file.ledger.retention = Retention { five_minutes_days: 60, hours_months: 1 };
     let mut node = Node::balanced(NOON);

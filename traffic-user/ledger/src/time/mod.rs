@@ -1,4 +1,4 @@
-//! When traffic passed: pure decisions on what a reading's clocks say.
+//! Decides when traffic passed, from the clocks of a reading. Pure.
 
 pub(crate) mod bucket_assignment;
 pub(crate) mod reading_checks;

@@ -1,5 +1,4 @@
-//! What a reading says about the time since the one before: its span, the bucket it goes to, and the gaps in between.
-//! Pure.
+//! Checks a reading against the previous one: the time it covers, its bucket, and the gaps in between. Pure.
 
 use std::time::Duration;
 
@@ -7,34 +6,36 @@ use jiff::{SignedDuration, Timestamp};
 use traffic_model::Snapshot;
 
 use crate::{
-    time::bucket_assignment::{Booking, BookingInput, ClockReading, GRACE_S, booking, passage},
+    time::bucket_assignment::{
+        AssignmentInput, BucketAssignment, ClockReading, GRACE_S, assign_bucket, compare_clocks,
+    },
     write::gaps::{Gap, GapReason},
 };
 
 /// Why a drain happens.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DrainTrigger {
-    /// Its time has come.
+    /// The interval has elapsed.
     Interval,
-    /// The first one after the daemon's start.
+    /// The daemon has just started.
     Started,
-    /// Something is about to change: a container went, the class table is to be replaced, maps are to be removed, the
-    /// daemon stops.
+    /// Something is about to change: a container stopped, the class table or the maps will be replaced, or
+    /// the daemon stops.
     Event,
 }
 
-/// What a drain needs to know besides the reading.
+/// What a drain needs besides the reading.
 #[derive(Clone, Copy, Debug)]
 pub struct DrainContext {
-    /// How often drains are planned. One that comes later than twice that leaves a gap record.
+    /// Planned interval between drains. A drain later than twice this leaves a gap record.
     pub interval: Duration,
-    /// Why this one happens.
+    /// Why this drain happens.
     pub trigger: DrainTrigger,
 }
 
-/// A reading that is in the ledger.
+/// When an earlier reading was taken, and where its traffic went.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Past {
+pub(crate) struct LastReading {
     pub epoch: i64,
     pub boot_id: String,
     pub clock: ClockReading,
@@ -42,81 +43,81 @@ pub(crate) struct Past {
     pub class_table: i64,
 }
 
-/// What the ledger knows when a reading arrives.
+/// What the ledger knows before a reading is written.
 #[derive(Clone, Debug)]
-pub(crate) struct Before {
-    /// The last reading of the node, of whatever epoch.
-    pub latest: Option<Past>,
+pub(crate) struct PriorState {
+    /// The last reading of the node, in any epoch.
+    pub latest: Option<LastReading>,
     /// The last reading of the same epoch.
-    pub same_epoch: Option<Past>,
-    /// Number of the class table of the new reading.
+    pub same_epoch: Option<LastReading>,
+    /// Id of the class table of the new reading.
     pub class_table: i64,
-    /// Nothing may be booked before this.
+    /// Nothing may be written before this.
     pub floor_s: i64,
     /// The newest bucket that holds anything.
     pub newest_bucket_s: Option<i64>,
-    /// Why drains failed since the last reading, where they did.
+    /// Why drains failed since the last reading, if they did.
     pub failing: Option<GapReason>,
 }
 
-/// The judgement.
+/// The result of checking a reading.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Timeline {
+pub(crate) struct ReadingCheck {
     pub span_start: Timestamp,
-    pub booking: Booking,
+    pub bucket: BucketAssignment,
     pub gaps: Vec<Gap>,
-    /// The wall clock has been set, or may have been while the node was down.
+    /// Whether the wall clock was set, or may have been while the node was down.
     pub unsteady: bool,
 }
 
-/// A wall clock this far ahead after a reboot is not taken for granted.
+/// A wall clock that is further ahead than this after a reboot is not trusted.
 const REBOOT_JUMP: SignedDuration = SignedDuration::from_hours(24);
 
-/// Judges a reading. Its boottime must not lie before that of `latest` in the same boot.
-pub(crate) fn judge(snapshot: &Snapshot, context: &DrainContext, before: &Before) -> Timeline {
+/// Checks a reading. In the same boot, its boottime must not be before that of `latest`.
+pub(crate) fn check_reading(snapshot: &Snapshot, context: &DrainContext, prior: &PriorState) -> ReadingCheck {
     let now = ClockReading { wall: snapshot.time, boottime_ns: snapshot.boottime_ns };
-    let span_start = before.same_epoch.as_ref().map_or_else(
+    let span_start = prior.same_epoch.as_ref().map_or_else(
         || snapshot.epoch_created.min(now.wall),
-        |past| now.wall.checked_sub(passage(past.clock, now).elapsed).unwrap_or(Timestamp::MIN),
+        |last| now.wall.checked_sub(compare_clocks(last.clock, now).elapsed).unwrap_or(Timestamp::MIN),
     );
     let mut gaps = Vec::new();
     let mut unsteady = false;
-    if let Some(latest) = &before.latest {
+    if let Some(latest) = &prior.latest {
         let stepped = step_gap(latest, now, &snapshot.boot_id);
         unsteady = stepped.is_some()
             || (latest.boot_id != snapshot.boot_id
                 && now.wall.duration_since(latest.clock.wall) > REBOOT_JUMP);
         gaps.extend(stepped);
-        if before.same_epoch.is_none() {
+        if prior.same_epoch.is_none() {
             let same_boot = latest.boot_id == snapshot.boot_id;
             let reason = if same_boot { GapReason::CountersRenewed } else { GapReason::Reboot };
             let end = snapshot.epoch_created.max(latest.clock.wall);
             gaps.push(Gap::of_node(reason, latest.clock.wall, end));
         }
-        gaps.extend(late_gap(span_start, now.wall, context, before.failing));
+        gaps.extend(late_gap(span_start, now.wall, context, prior.failing));
     }
-    if let Some(past) = &before.same_epoch {
-        // Where it was drained just before the change, nothing is mixed.
-        let drained_before = snapshot.class_table.loaded.duration_since(past.clock.wall).abs()
+    if let Some(last) = &prior.same_epoch {
+        // A drain just before the change separates the two tables.
+        let drained_before = snapshot.class_table.loaded.duration_since(last.clock.wall).abs()
             <= SignedDuration::from_secs(GRACE_S);
-        if past.class_table != before.class_table && !drained_before {
-            gaps.push(Gap::of_node(GapReason::ClassTableMixed, past.clock.wall, snapshot.class_table.loaded));
+        if last.class_table != prior.class_table && !drained_before {
+            gaps.push(Gap::of_node(GapReason::ClassTableMixed, last.clock.wall, snapshot.class_table.loaded));
         }
     }
-    let booking = booking(&BookingInput {
+    let bucket = assign_bucket(&AssignmentInput {
         now_s: now.wall.as_second(),
         span_start_s: span_start.as_second(),
-        floor_s: before.floor_s,
-        last_bucket_s: before.latest.as_ref().map(|past| past.bucket_s),
-        newest_bucket_s: before.newest_bucket_s,
+        floor_s: prior.floor_s,
+        last_bucket_s: prior.latest.as_ref().map(|last| last.bucket_s),
+        newest_bucket_s: prior.newest_bucket_s,
         interval: context.interval,
     });
-    Timeline { span_start, booking, gaps, unsteady }
+    ReadingCheck { span_start, bucket, gaps, unsteady }
 }
 
-fn step_gap(latest: &Past, now: ClockReading, boot_id: &str) -> Option<Gap> {
+fn step_gap(latest: &LastReading, now: ClockReading, boot_id: &str) -> Option<Gap> {
     let detail = if latest.boot_id == boot_id {
-        let step = passage(latest.clock, now).step?;
+        let step = compare_clocks(latest.clock, now).step?;
         format!("the clock was set by {:+.3} s", step.as_secs_f64())
     } else if now.wall < latest.clock.wall {
         let behind = latest.clock.wall.duration_since(now.wall);
@@ -142,6 +143,6 @@ fn late_gap(
         DrainTrigger::Started => GapReason::DaemonDown,
         DrainTrigger::Interval | DrainTrigger::Event => GapReason::MissedDrain,
     });
-    let detail = "counted all the same, booked as one".to_owned();
+    let detail = "all traffic was counted and is recorded in one bucket".to_owned();
     Some(Gap::of_node(reason, span_start, now).with_detail(detail))
 }

@@ -1,11 +1,13 @@
-//! What the drains of each set of counters have booked in all: the sums that its rows must still come to, and of which
-//! classes + faults must be what passed. Kept by the drains themselves, so that an audit compares what is in the rows now
-//! with what was written, and finds a row that was changed, added or removed on every level alike. What was only moved
-//! from one row to another, the chain of closed months finds.
+//! Control totals: per counter epoch, the sum of everything its drains wrote. The drains maintain them.
 //!
-//! Counters are not read at one instant: classes first, then the interfaces, then the faults. So what is booked as passed may
-//! be ahead of the classes, by no more than passed since the drain before, and behind the faults, by no more than these
-//! grew by since then. Where nothing moved in the last drain, all must agree to the byte.
+//! An audit compares the rows with these totals, so it finds a row that was changed, added or removed even if
+//! all levels agree. It also checks that classes + faults equal what passed. Traffic that was moved between
+//! rows is found by the hash chain of closed months instead.
+//!
+//! Counters are not read at one instant: classes first, then interfaces, then faults. The passed total may
+//! therefore be ahead of the classes, by at most what passed since the previous drain, and behind the faults,
+//! by at most what they grew by since then. If nothing moved in the last drain, all totals must agree to the
+//! byte.
 
 use std::collections::BTreeMap;
 
@@ -17,58 +19,58 @@ use traffic_model::{
 
 use crate::{
     error::LedgerError,
-    figures::{Sums, add},
+    figures::{self, Sums},
     query::rows::Cutter,
     schema::{FAULT, KINDS, Kind, PASSED, TRAFFIC, time},
     write::difference::Change,
 };
 
-/// What one drain books of each kind of rows.
+/// What one drain writes, by kind of row.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct ControlTotals {
     sums: [Sums; 3],
-    /// Counters that fell: what passed them is in no sum.
+    /// Number of counters that fell. Traffic behind a fall is in no sum.
     losses: i64,
 }
 
-/// Place of a kind in [`KINDS`].
+/// Index of a kind in [`KINDS`].
 fn place(kind: &Kind) -> usize {
     KINDS.iter().position(|other| other == kind).unwrap_or(0)
 }
 
-/// The same as its number in the table.
+/// Number of a kind in the table.
 fn number(kind: &Kind) -> i64 {
     (0..).zip(KINDS).find(|(_, other)| other == kind).map_or(0, |(number, _)| number)
 }
 
-/// Four values of a row, unsigned ones in SQLite's signed ones.
+/// Reads four u64 values that are stored as i64.
 fn four(row: &Row<'_>, first: usize) -> rusqlite::Result<Sums> {
     let value = |at| row.get::<_, i64>(first + at).map(i64::cast_unsigned);
     Ok([value(0)?, value(1)?, value(2)?, value(3)?])
 }
 
 impl ControlTotals {
-    /// Takes one counter's change.
-    pub(crate) fn note<const N: usize>(&mut self, kind: &Kind, change: &Change<N>) {
-        // The wire's packets and bytes come first in each direction.
+    /// Adds one counter's change.
+    pub(crate) fn add<const N: usize>(&mut self, kind: &Kind, change: &Change<N>) {
+        // Each direction begins with packets and bytes on the wire.
         let [incoming, outgoing] = [0, N / 2];
         let moved = [incoming, incoming + 1, outgoing, outgoing + 1].map(|at| change.passed[at]);
-        add(&mut self.sums[place(kind)], moved);
+        figures::add(&mut self.sums[place(kind)], moved);
         self.losses += i64::from(change.is_loss());
     }
 
-    /// Adds it to what the epoch's drains have booked. Of an epoch that was drained by a version that kept no such sums
-    /// there are none, and none are begun.
+    /// Adds this drain to the epoch's totals. An epoch whose first drains kept no totals never gets any.
     pub(crate) fn store(&self, conn: &Connection, epoch: i64) -> Result<(), LedgerError> {
         for (kind, last) in KINDS.iter().zip(&self.sums) {
-            let kept = conn
+            let stored = conn
                 .prepare_cached(
-                    "SELECT in_packets, in_bytes, out_packets, out_bytes FROM booked WHERE epoch = ?1 AND kind = ?2",
+                    "SELECT in_packets, in_bytes, out_packets, out_bytes FROM booked
+                     WHERE epoch = ?1 AND kind = ?2",
                 )?
                 .query_row(params![epoch, number(kind)], |row| four(row, 0))
                 .optional()?;
-            let Some(mut sums) = kept else { return Ok(()) };
-            // Not in SQL, where an impossible counter would make it fail for ever.
+            let Some(mut sums) = stored else { return Ok(()) };
+            // Not in SQL: an impossible counter would make the statement fail forever.
             sums.iter_mut().zip(last).for_each(|(sum, last)| *sum = sum.wrapping_add(*last));
             let values = sums.iter().chain(last).map(|value| value.cast_signed());
             let row = [epoch, number(kind)].into_iter().chain(values).chain([self.losses]);
@@ -83,9 +85,13 @@ impl ControlTotals {
     }
 }
 
-/// Begins the sums of an epoch that the ledger has not seen. `former` was counted for owners who are gone, whose final
-/// readings are in no ledger that is left.
-pub(crate) fn begin(conn: &Connection, epoch: i64, former: &ByDirection<Balance>) -> Result<(), LedgerError> {
+/// Creates the totals of a new epoch. `former` was counted for owners that are gone; no ledger has their last
+/// readings.
+pub(crate) fn create(
+    conn: &Connection,
+    epoch: i64,
+    former: &ByDirection<Balance>,
+) -> Result<(), LedgerError> {
     for kind in KINDS {
         let of = |balance: &Balance| {
             let tally = match place(&kind) {
@@ -97,7 +103,8 @@ pub(crate) fn begin(conn: &Connection, epoch: i64, former: &ByDirection<Balance>
         };
         let (incoming, outgoing) = (of(&former.incoming), of(&former.outgoing));
         conn.execute(
-            "INSERT INTO booked (epoch, kind, former_in_packets, former_in_bytes, former_out_packets, former_out_bytes)
+            "INSERT INTO booked (epoch, kind,
+                 former_in_packets, former_in_bytes, former_out_packets, former_out_bytes)
              VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
             params![epoch, number(&kind), incoming.0, incoming.1, outgoing.0, outgoing.1],
         )?;
@@ -105,53 +112,53 @@ pub(crate) fn begin(conn: &Connection, epoch: i64, former: &ByDirection<Balance>
     Ok(())
 }
 
-/// The booked sums of an epoch and kind.
+/// The stored totals of an epoch and kind.
 #[derive(Clone, Copy, Debug, Default)]
-struct Kept {
+struct StoredTotals {
     sums: Sums,
     last: Sums,
     former: Sums,
 }
 
-/// A set of counters with what was booked of it.
-struct Epoch {
+/// A counter epoch and its totals.
+struct EpochTotals {
     name: String,
     lost: bool,
     /// By [`place`].
-    kinds: [Kept; 3],
+    kinds: [StoredTotals; 3],
 }
 
-/// What was compared, and what does not agree.
+/// Result of comparing rows with control totals.
 #[derive(Debug, Default)]
-pub(crate) struct Compared {
-    /// Sets of counters.
+pub(crate) struct Comparison {
+    /// Number of epochs compared.
     pub sets: u64,
-    /// Those without sums to compare with.
+    /// Number of epochs without control totals.
     pub sets_skipped: u64,
-    /// What is wrong.
+    /// Mismatches.
     pub problems: Vec<String>,
 }
 
-/// Compares the rows of every set of counters with what its drains have booked, and that with itself.
-pub(crate) fn compare(conn: &Connection, calendar: &Calendar) -> Result<Compared, LedgerError> {
-    let mut compared = Compared::default();
+/// Compares the rows of every epoch with its control totals, and the totals with each other.
+pub(crate) fn compare(conn: &Connection, calendar: &Calendar) -> Result<Comparison, LedgerError> {
+    let mut compared = Comparison::default();
     let rows = sums_of_rows(conn, calendar)?;
     let epochs = epochs(conn)?;
-    // What was imported belongs to a set that was never drained.
+    // Imported rows belong to an epoch that was never drained.
     let drained = "SELECT count(*) FROM epoch WHERE drains > 0 AND id NOT IN (SELECT epoch FROM booked)";
     compared.sets_skipped = conn.query_row(drained, [], |row| row.get::<_, i64>(0))?.cast_unsigned();
     for (id, epoch) in &epochs {
         compared.sets += 1;
         for kind in KINDS {
             let at = place(&kind);
-            let (in_rows, booked) = (rows.get(&(*id, at)).copied().unwrap_or_default(), epoch.kinds[at].sums);
-            if in_rows != booked {
+            let (in_rows, total) = (rows.get(&(*id, at)).copied().unwrap_or_default(), epoch.kinds[at].sums);
+            if in_rows != total {
                 compared.problems.push(format!(
-                    "counters {}: the rows of {} hold {}, and booked were {}",
+                    "counters {}: the rows of {} hold {}, but the control total is {}",
                     epoch.name,
                     kind.name,
-                    told(&in_rows),
-                    told(&booked),
+                    describe(&in_rows),
+                    describe(&total),
                 ));
             }
         }
@@ -160,19 +167,19 @@ pub(crate) fn compare(conn: &Connection, calendar: &Calendar) -> Result<Compared
     Ok(compared)
 }
 
-impl Epoch {
-    fn kept(&self, kind: &Kind) -> &Kept {
+impl EpochTotals {
+    fn totals(&self, kind: &Kind) -> &StoredTotals {
         &self.kinds[place(kind)]
     }
 
-    /// What passed must be in classes and faults.
+    /// Describes the traffic that passed and is neither in classes nor in faults.
     fn imbalance(&self) -> Option<String> {
-        // Where a counter fell, what passed it is in one sum and not in another; the gap says so.
+        // A counter that fell is missing from one sum and not from another. A gap record covers it.
         if self.lost {
             return None;
         }
-        let [passed, classes, faults] = [&PASSED, &TRAFFIC, &FAULT].map(|kind| self.kept(kind));
-        let total = |kept: &Kept, at: usize| i128::from(kept.sums[at]) + i128::from(kept.former[at]);
+        let [passed, classes, faults] = [&PASSED, &TRAFFIC, &FAULT].map(|kind| self.totals(kind));
+        let total = |kept: &StoredTotals, at: usize| i128::from(kept.sums[at]) + i128::from(kept.former[at]);
         let missing = [0, 1, 2, 3].map(|at| total(passed, at) - total(classes, at) - total(faults, at));
         let is_torn =
             |at: usize| (-i128::from(faults.last[at])..=i128::from(passed.last[at])).contains(&missing[at]);
@@ -181,19 +188,19 @@ impl Epoch {
         }
         let [in_packets, in_bytes, out_packets, out_bytes] = missing;
         Some(format!(
-            "counters {}: of what passed, in {in_packets} packets and {in_bytes} bytes, out {out_packets} packets and \
-             {out_bytes} bytes are neither in classes nor in faults",
+            "counters {}: {in_packets} packets and {in_bytes} bytes in, {out_packets} packets and \
+             {out_bytes} bytes out passed, but are neither in classes nor in faults",
             self.name
         ))
     }
 }
 
-fn told([in_packets, in_bytes, out_packets, out_bytes]: &Sums) -> String {
+fn describe([in_packets, in_bytes, out_packets, out_bytes]: &Sums) -> String {
     format!("in {in_packets} packets, {in_bytes} bytes, out {out_packets} packets, {out_bytes} bytes")
 }
 
-fn epochs(conn: &Connection) -> Result<BTreeMap<i64, Epoch>, LedgerError> {
-    let mut epochs: BTreeMap<i64, Epoch> = BTreeMap::new();
+fn epochs(conn: &Connection) -> Result<BTreeMap<i64, EpochTotals>, LedgerError> {
+    let mut epochs: BTreeMap<i64, EpochTotals> = BTreeMap::new();
     let mut statement = conn.prepare(
         "SELECT e.id, e.epoch, e.created, b.losses, b.kind,
              in_packets, in_bytes, out_packets, out_bytes,
@@ -205,20 +212,20 @@ fn epochs(conn: &Connection) -> Result<BTreeMap<i64, Epoch>, LedgerError> {
     while let Some(row) = rows.next()? {
         let created = time(row, 2)?;
         let number: String = row.get(1)?;
-        let epoch = epochs.entry(row.get(0)?).or_insert_with(|| Epoch {
+        let epoch = epochs.entry(row.get(0)?).or_insert_with(|| EpochTotals {
             name: format!("{number} of {created}"),
             lost: false,
             kinds: Default::default(),
         });
         epoch.lost |= row.get::<_, i64>(3)? > 0;
-        if let Some(kept) = epoch.kinds.get_mut(usize::from(row.get::<_, u8>(4)?)) {
-            *kept = Kept { sums: four(row, 5)?, last: four(row, 9)?, former: four(row, 13)? };
+        if let Some(stored) = epoch.kinds.get_mut(usize::from(row.get::<_, u8>(4)?)) {
+            *stored = StoredTotals { sums: four(row, 5)?, last: four(row, 9)?, former: four(row, 13)? };
         }
     }
     Ok(epochs)
 }
 
-/// The sums of all rows by epoch and kind, each time from the coarsest level that has it.
+/// Sums all rows by epoch and kind, each span from the coarsest level that has it.
 fn sums_of_rows(conn: &Connection, calendar: &Calendar) -> Result<BTreeMap<(i64, usize), Sums>, LedgerError> {
     let mut sums: BTreeMap<(i64, usize), Sums> = BTreeMap::new();
     let span = conn.query_row("SELECT min(start), max(start) FROM unit", [], |row| {
@@ -236,7 +243,7 @@ fn sums_of_rows(conn: &Connection, calendar: &Calendar) -> Result<BTreeMap<(i64,
             let mut statement = conn.prepare_cached(&sql)?;
             let mut rows = statement.query([slice.start, slice.end])?;
             while let Some(row) = rows.next()? {
-                add(sums.entry((row.get(0)?, place(&kind))).or_default(), four(row, 1)?);
+                figures::add(sums.entry((row.get(0)?, place(&kind))).or_default(), four(row, 1)?);
             }
         }
     }

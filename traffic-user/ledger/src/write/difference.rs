@@ -1,9 +1,9 @@
-//! From two readings of counters that only grow to the traffic between them. Pure: no database, no clock.
+//! Computes the traffic between two readings of counters that only grow. Pure: no database, no clock.
 //!
-//! A counter lives as long as its epoch (one set of maps in one boot) and its slot's generation. Within one life it
-//! only grows, so the traffic is the difference to the last reading; the first reading of a life counts from zero,
-//! because everything it holds has passed since it began and none of it is booked. That makes a pair
-//! (owner, generation) the name of one life within an epoch: the kernel side must never give it to a second one.
+//! A counter lives as long as its epoch (one set of maps in one boot) and its slot's generation. Within one
+//! life it only grows, so the traffic is the difference to the last reading. The first reading of a life
+//! counts from zero, because nothing of it has been written yet. The pair (owner, generation) therefore names
+//! one life within an epoch, and the kernel side must never reuse it.
 
 use std::collections::{BTreeMap, HashMap};
 use std::hash::Hash;
@@ -11,13 +11,13 @@ use std::hash::Hash;
 use traffic_common::{Direction, Family, Fault, Tally, tally};
 use traffic_model::{ByDirection, Snapshot};
 
-/// Values of a class or fault counter: packets and bytes in, packets and bytes out.
+/// Values of a class or fault counter: packets in, bytes in, packets out, bytes out.
 pub const TALLY_VALUES: usize = 4;
-/// Values of an interface counter: for each direction wire packets and bytes, buffers and their bytes, packets and
-/// bytes of estimated size.
+/// Values of an interface counter. Per direction: packets and bytes on the wire, buffers and their bytes,
+/// packets and bytes of estimated size.
 pub const PASSED_VALUES: usize = 12;
 
-/// A counter of one container's traffic within an epoch.
+/// Identifies a class counter within an epoch.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ClassKey {
     /// The container's id.
@@ -30,7 +30,7 @@ pub struct ClassKey {
     pub family: Family,
 }
 
-/// A fault counter within an epoch.
+/// Identifies a fault counter within an epoch.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct FaultKey {
     /// The interface's name.
@@ -41,7 +41,7 @@ pub struct FaultKey {
     pub fault: Fault,
 }
 
-/// An interface's counter within an epoch.
+/// Identifies an interface counter within an epoch.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct InterfaceKey {
     /// The interface's name.
@@ -50,33 +50,35 @@ pub struct InterfaceKey {
     pub generation: u32,
 }
 
-/// What happened to one counter since its last reading. The first half of `N` values is incoming, the second outgoing.
+/// How one counter changed since its last reading. The first half of the `N` values is incoming, the second
+/// outgoing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Change<const N: usize> {
-    /// The reading to remember.
+    /// The new reading.
     pub reading: [u64; N],
-    /// What passed since the last one; all zero in a direction whose counter fell.
+    /// What passed since the last reading; zero in a direction whose counter fell.
     pub passed: [u64; N],
-    /// The reading before, where a counter of that direction fell: it cannot be told what passed.
+    /// The last reading of each direction whose counter fell. What passed there is unknown.
     pub fell_from: ByDirection<Option<[u64; N]>>,
 }
 
 impl<const N: usize> Change<N> {
-    /// True when something is to be booked.
+    /// Whether there is traffic to write.
     pub fn is_traffic(&self) -> bool {
         self.passed.iter().any(|&value| value != 0)
     }
 
-    /// True when a counter went backwards, in one direction at least.
+    /// Whether the counter fell in at least one direction.
     pub fn is_loss(&self) -> bool {
         self.fell_from.incoming.is_some() || self.fell_from.outgoing.is_some()
     }
 }
 
-/// The traffic between two readings of one counter; `previous` is `None` for the first reading of its life.
+/// Computes the traffic between two readings of a counter; `previous` is `None` for the first reading of its
+/// life.
 ///
-/// A direction in which any value fell, or grew by more than the ledger can hold (9.2 exabytes), yields nothing: the
-/// counter was tampered with or lost, and no number can be made of that.
+/// A direction yields nothing if any of its values fell, or grew by more than the ledger can hold (9.2
+/// exabytes): the counter was lost or tampered with, and its growth is unknown.
 pub fn difference<const N: usize>(previous: Option<&[u64; N]>, now: &[u64; N]) -> Change<N> {
     let before = previous.copied().unwrap_or([0; N]);
     let mut change = Change { reading: *now, passed: [0; N], fell_from: ByDirection::default() };
@@ -96,8 +98,8 @@ pub fn difference<const N: usize>(previous: Option<&[u64; N]>, now: &[u64; N]) -
     change
 }
 
-/// The changes of a whole set of counters, those that did not move left out. Counters of the same key are added up
-/// before they are compared.
+/// Computes the changes of a set of counters and omits those that did not move. Counters with the same key
+/// are added before they are compared.
 pub fn differences<K: Clone + Eq + Hash + Ord, const N: usize>(
     previous: &HashMap<K, [u64; N]>,
     now: impl IntoIterator<Item = (K, [u64; N])>,
@@ -115,7 +117,7 @@ pub fn differences<K: Clone + Eq + Hash + Ord, const N: usize>(
         .collect()
 }
 
-/// A tally of both directions as the ledger keeps it.
+/// The four values of a tally in the ledger's order.
 pub const fn tally_values(tally: &ByDirection<Tally>) -> [u64; TALLY_VALUES] {
     [tally.incoming.packets, tally.incoming.bytes, tally.outgoing.packets, tally.outgoing.bytes]
 }
@@ -179,7 +181,7 @@ mod tests {
     }
 
     #[test]
-    fn a_falling_direction_is_a_loss_and_the_other_still_counts() {
+    fn a_falling_direction_is_a_loss_and_the_other_direction_still_counts() {
         let change = difference(Some(&[10, 1000, 20, 2000]), &[11, 900, 25, 2600]);
         assert_eq!(change.passed, [0, 0, 5, 600]);
         assert_eq!(change.fell_from.incoming, Some([10, 1000, 20, 2000]));
@@ -188,18 +190,18 @@ mod tests {
     }
 
     #[test]
-    fn an_impossible_growth_is_a_loss() {
+    fn implausible_growth_is_a_loss() {
         assert!(difference(Some(&[0, 0, 0, 0]), &[0, u64::MAX, 0, 0]).is_loss());
     }
 
     #[test]
-    fn counters_that_did_not_move_are_left_out() {
+    fn counters_that_did_not_move_are_omitted() {
         let previous = HashMap::from([("a", [1, 2, 3, 4])]);
         let changes = differences(&previous, [("a", [1, 2, 3, 4]), ("b", [0; 4]), ("c", [0, 0, 1, 60])]);
         assert_eq!(changes.into_keys().collect::<Vec<_>>(), ["c"]);
     }
 
-    /// What may happen to the counters of a node between two readings.
+    /// An event between two readings of a node.
     #[derive(Clone, Debug)]
     enum Event {
         Traffic {
@@ -208,11 +210,11 @@ mod tests {
             bytes: u32,
             incoming: bool,
         },
-        /// The daemon was stopped: readings survive in the ledger, so nothing changes.
+        /// The daemon stops. The last readings stay in the ledger, so nothing changes.
         Restart,
-        /// A new epoch: every counter starts at zero. What was not read is lost, and the model loses it too.
+        /// A new epoch: every counter starts at zero. Unread traffic is lost, and the model drops it too.
         Epoch,
-        /// The owner's slot is given up after a final reading, and it gets another one.
+        /// The owner gives up its slot after a final reading and gets another one.
         Generation {
             owner: u8,
         },
@@ -284,7 +286,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_sequence_sums_right(events in events()) {
+        fn any_sequence_sums_correctly(events in events()) {
             let mut node = Node::default();
             for event in &events {
                 node.apply(event);

@@ -1,65 +1,66 @@
-//! One drain: what a reading holds beyond the last one goes into the ledger, in one transaction with the new last
-//! readings. Whatever instant it ends at, every byte is in the rows once or still to come.
+//! One drain: writes what the counters grew by since the last reading, in one transaction with the new
+//! readings. Wherever a crash interrupts it, every byte is in the rows once or will be with the next drain.
+//! The gaps that a drain finds are in `drain_gaps`.
 
 use std::collections::{HashMap, HashSet};
 
 use jiff::Timestamp;
 use rusqlite::{Connection, Statement, Transaction, TransactionBehavior, params};
-use traffic_model::{ByDirection, ContainerId, InterfaceCounter, Snapshot, calendar::FIVE_MINUTES_S};
+use traffic_model::{ContainerId, Snapshot, calendar::FIVE_MINUTES_S};
 
 use crate::{
     error::LedgerError,
     ids,
     schema::{FAULT, PASSED, TRAFFIC},
-    time::reading_checks::{Before, DrainContext, Timeline, judge},
+    time::reading_checks::{DrainContext, PriorState, ReadingCheck, check_reading},
     write::{
         control_totals::{self, ControlTotals},
         difference::{self, Change},
-        gaps::{self, Gap, GapLinks, GapReason, GapSize},
+        gaps::{self, Gap, GapLinks, GapReason},
         last_reading::{floor, latest_reading, reading_of_epoch},
         readings::{self, ContainerLife, LastReadings},
     },
 };
 
-/// What a drain did. Once it is returned, everything in the snapshot is in the ledger for good.
+/// What a drain did. Once it is returned, everything in the snapshot is durably in the ledger.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DrainOutcome {
-    /// Start of the bucket that the traffic was booked in.
+    /// Start of the bucket that the traffic was written to.
     pub bucket: Timestamp,
-    /// Since when the reading covers traffic, by the clock as it stands now.
+    /// Start of the time that the reading covers, by the current wall clock.
     pub span_start: Timestamp,
-    /// Rows of class counters that had moved.
+    /// Number of class counters that had moved.
     pub traffic_rows: usize,
-    /// Rows of faults that had moved.
+    /// Number of fault counters that had moved.
     pub fault_rows: usize,
-    /// Rows of interfaces that had moved.
+    /// Number of interface counters that had moved.
     pub interface_rows: usize,
-    /// The gaps that were recorded.
+    /// The gaps that this drain recorded.
     pub gaps: Vec<Gap>,
-    /// True when the main file alone holds everything, so that a plain copy of it is whole. False when a reader of the
-    /// moment was in the way; the next drain does it.
+    /// Whether the main file holds everything, so that a plain copy of it is complete. False if a reader
+    /// prevented it; the next drain tries again.
     pub checkpointed: bool,
 }
 
-/// What the whole transaction works on.
-struct Drain<'a> {
-    transaction: &'a Transaction<'a>,
-    snapshot: &'a Snapshot,
+/// The state of one drain.
+pub(super) struct Drain<'a> {
+    pub transaction: &'a Transaction<'a>,
+    pub snapshot: &'a Snapshot,
     vm_prefixes: &'a [String],
-    epoch: i64,
-    stream: i64,
-    timeline: Timeline,
-    /// Start of what a loss may concern.
-    last_wall: Option<Timestamp>,
-    /// The last reading of the node, of whatever set of counters.
-    latest_wall: Option<Timestamp>,
-    gaps: Vec<Gap>,
-    /// Number of each container in this reading, by its id.
+    pub epoch: i64,
+    series: i64,
+    checked: ReadingCheck,
+    /// Last reading of the same epoch, which is where a loss may begin.
+    pub last_wall: Option<Timestamp>,
+    /// Last reading of the node, in any epoch.
+    pub latest_wall: Option<Timestamp>,
+    pub gaps: Vec<Gap>,
+    /// The newest generation and the id of each container in this reading, by name.
     containers: HashMap<&'a str, (u32, i64)>,
-    booked: ControlTotals,
+    control_totals: ControlTotals,
 }
 
-/// Runs a drain. `failing` tells why the drains before this one did not succeed.
+/// Runs a drain. `failing` is why the drains before this one failed, if they did.
 pub(crate) fn run(
     conn: &mut Connection,
     snapshot: &Snapshot,
@@ -70,19 +71,19 @@ pub(crate) fn run(
     let transaction = conn.transaction_with_behavior(TransactionBehavior::Immediate)?;
     let node = ids::node(&transaction, &snapshot.node)?;
     let latest = latest_reading(&transaction)?;
-    if let Some(past) = latest.as_ref().filter(|past| past.boot_id == snapshot.boot_id)
-        && snapshot.boottime_ns < past.clock.boottime_ns
+    if let Some(last) = latest.as_ref().filter(|last| last.boot_id == snapshot.boot_id)
+        && snapshot.boottime_ns < last.clock.boottime_ns
     {
-        let last_ns = past.clock.boottime_ns;
+        let last_ns = last.clock.boottime_ns;
         return Err(LedgerError::StaleReading { boottime_ns: snapshot.boottime_ns, last_ns });
     }
     let (epoch, epoch_is_new) = ids::epoch(&transaction, snapshot)?;
     if epoch_is_new {
-        readings::forget_other_boots(&transaction, &snapshot.boot_id)?;
-        control_totals::begin(&transaction, epoch, &snapshot.former)?;
+        readings::delete_other_boots(&transaction, &snapshot.boot_id)?;
+        control_totals::create(&transaction, epoch, &snapshot.former)?;
     }
     let class_table = ids::class_table(&transaction, &snapshot.class_table)?;
-    let before = Before {
+    let prior = PriorState {
         latest,
         same_epoch: reading_of_epoch(&transaction, epoch)?,
         class_table,
@@ -92,9 +93,9 @@ pub(crate) fn run(
             .query_row([], |row| row.get(0))?,
         failing,
     };
-    let timeline = judge(snapshot, context, &before);
-    let latest_wall = before.latest.as_ref().map(|past| past.clock.wall);
-    if timeline.unsteady || ids::meta_integer(&transaction, "steady_since")?.is_none() {
+    let checked = check_reading(snapshot, context, &prior);
+    let latest_wall = prior.latest.as_ref().map(|last| last.clock.wall);
+    if checked.unsteady || ids::meta_integer(&transaction, "steady_since")?.is_none() {
         ids::set_meta_integer(&transaction, "steady_since", snapshot.time.as_second())?;
     }
     let mut drain = Drain {
@@ -102,39 +103,39 @@ pub(crate) fn run(
         snapshot,
         vm_prefixes,
         epoch,
-        stream: ids::stream(&transaction, node, epoch, class_table)?,
-        gaps: timeline.gaps.clone(),
-        timeline,
-        last_wall: before.same_epoch.map(|past| past.clock.wall),
+        series: ids::series(&transaction, node, epoch, class_table)?,
+        gaps: checked.gaps.clone(),
+        checked,
+        last_wall: prior.same_epoch.map(|last| last.clock.wall),
         latest_wall,
         containers: HashMap::new(),
-        booked: ControlTotals::default(),
+        control_totals: ControlTotals::default(),
     };
-    let outcome = drain.book(class_table)?;
+    let outcome = drain.write(class_table)?;
     transaction.commit()?;
     Ok(outcome)
 }
 
 impl<'a> Drain<'a> {
-    fn book(&mut self, class_table: i64) -> Result<DrainOutcome, LedgerError> {
-        for gap in self.timeline.gaps.clone() {
+    fn write(&mut self, class_table: i64) -> Result<DrainOutcome, LedgerError> {
+        for gap in self.checked.gaps.clone() {
             gaps::insert(self.transaction, self.snapshot.time, &gap, GapLinks::default())?;
         }
         let last = LastReadings::load(self.transaction, self.epoch)?;
-        let traffic_rows = self.book_classes(&last)?;
+        let traffic_rows = self.write_classes(&last)?;
         let interfaces = self.interface_numbers()?;
-        let fault_rows = self.book_faults(&last, &interfaces)?;
-        let interface_rows = self.book_interfaces(&last, &interfaces)?;
-        self.record_unseen()?;
-        readings::note_absent_interfaces(self.transaction, self.epoch, &last, self.snapshot)?;
+        let fault_rows = self.write_faults(&last, &interfaces)?;
+        let interface_rows = self.write_interfaces(&last, &interfaces)?;
+        self.record_missed()?;
+        readings::expire_absent_interfaces(self.transaction, self.epoch, &last, self.snapshot)?;
         if traffic_rows + fault_rows + interface_rows > 0 {
-            self.note_bucket()?;
+            self.mark_bucket_dirty()?;
         }
-        self.booked.store(self.transaction, self.epoch)?;
-        self.note_reading(class_table)?;
+        self.control_totals.store(self.transaction, self.epoch)?;
+        self.store_reading_time(class_table)?;
         Ok(DrainOutcome {
-            bucket: Timestamp::from_second(self.timeline.booking.bucket_s)?,
-            span_start: self.timeline.span_start,
+            bucket: Timestamp::from_second(self.checked.bucket.bucket_s)?,
+            span_start: self.checked.span_start,
             traffic_rows,
             fault_rows,
             interface_rows,
@@ -143,7 +144,7 @@ impl<'a> Drain<'a> {
         })
     }
 
-    fn book_classes(&mut self, last: &LastReadings) -> Result<usize, LedgerError> {
+    fn write_classes(&mut self, last: &LastReadings) -> Result<usize, LedgerError> {
         let lives = self.resolve_lives(last)?;
         let mut upsert = self.transaction.prepare(&TRAFFIC.upsert())?;
         let mut rows = 0;
@@ -158,17 +159,22 @@ impl<'a> Drain<'a> {
             readings::store_class(self.transaction, life.id, &key, &change)?;
             let what = format!("class {} {}", key.class, key.family.name());
             self.record_loss(&change, &what, None, Some((key.container.as_str(), life.container)))?;
-            let row = [life.container, i64::from(key.class), i64::from(key.family as u32), self.stream];
-            self.booked.note(&TRAFFIC, &change);
-            rows += self.add(&mut upsert, &row, &change)?;
+            let row = [life.container, i64::from(key.class), i64::from(key.family as u32), self.series];
+            self.control_totals.add(&TRAFFIC, &change);
+            rows += self.add_change(&mut upsert, &row, &change)?;
         }
         let seen: HashSet<i64> = lives.values().map(|life| life.id).collect();
-        readings::note_absent(self.transaction, &last.lives, &seen, self.snapshot.time.as_second())?;
+        readings::expire_absent_containers(
+            self.transaction,
+            &last.lives,
+            &seen,
+            self.snapshot.time.as_second(),
+        )?;
         Ok(rows)
     }
 
-    /// The lives of all containers in the reading, new ones made. A life stays its container's for ever, even when
-    /// that was retired meanwhile.
+    /// Finds the lives of all containers in the reading and inserts new ones. A life stays its container's
+    /// forever, even if the container was retired since.
     fn resolve_lives(
         &mut self,
         last: &LastReadings,
@@ -210,7 +216,7 @@ impl<'a> Drain<'a> {
         ids::container(self.transaction, name, kind, self.snapshot.time.as_second())
     }
 
-    /// The number of every interface in the reading, by name and generation: that of its container.
+    /// The ids of all interfaces in the reading, by name and generation.
     fn interface_numbers(&self) -> Result<HashMap<(&'a str, u32), i64>, LedgerError> {
         let mut numbers = HashMap::new();
         for interface in &self.snapshot.interfaces {
@@ -221,7 +227,7 @@ impl<'a> Drain<'a> {
         Ok(numbers)
     }
 
-    fn container_of(&self, name: Option<&str>) -> Result<i64, LedgerError> {
+    pub(super) fn container_of(&self, name: Option<&str>) -> Result<i64, LedgerError> {
         match name {
             None => Ok(0),
             Some(name) => match self.containers.get(name) {
@@ -231,7 +237,7 @@ impl<'a> Drain<'a> {
         }
     }
 
-    fn book_faults(
+    fn write_faults(
         &mut self,
         last: &LastReadings,
         interfaces: &HashMap<(&str, u32), i64>,
@@ -246,13 +252,17 @@ impl<'a> Drain<'a> {
             };
             readings::store_fault(self.transaction, self.epoch, &key, &change)?;
             self.record_loss(&change, &format!("fault {}", key.fault.name()), Some(&key.interface), None)?;
-            self.booked.note(&FAULT, &change);
-            rows += self.add(&mut upsert, &[interface, i64::from(key.fault as u32), self.stream], &change)?;
+            self.control_totals.add(&FAULT, &change);
+            rows += self.add_change(
+                &mut upsert,
+                &[interface, i64::from(key.fault as u32), self.series],
+                &change,
+            )?;
         }
         Ok(rows)
     }
 
-    fn book_interfaces(
+    fn write_interfaces(
         &mut self,
         last: &LastReadings,
         interfaces: &HashMap<(&str, u32), i64>,
@@ -266,14 +276,14 @@ impl<'a> Drain<'a> {
             };
             readings::store_interface(self.transaction, self.epoch, &key, &change)?;
             self.record_loss(&change, "interface total", Some(&key.interface), None)?;
-            self.booked.note(&PASSED, &change);
-            rows += self.add(&mut upsert, &[interface, self.stream], &change)?;
+            self.control_totals.add(&PASSED, &change);
+            rows += self.add_change(&mut upsert, &[interface, self.series], &change)?;
         }
         Ok(rows)
     }
 
-    /// Adds a change to its row in the bucket, by the statement of its kind; the number of rows written, 0 or 1.
-    fn add<const N: usize>(
+    /// Adds a change to its row in the bucket. Returns the number of rows written, 0 or 1.
+    fn add_change<const N: usize>(
         &self,
         upsert: &mut Statement<'_>,
         key: &[i64],
@@ -282,7 +292,7 @@ impl<'a> Drain<'a> {
         if !change.is_traffic() {
             return Ok(0);
         }
-        let start = std::iter::once(self.timeline.booking.bucket_s);
+        let start = std::iter::once(self.checked.bucket.bucket_s);
         // Differences are below 2^63.
         let values = change.passed.map(u64::cast_signed);
         let row = start.chain(key.iter().copied()).chain(values);
@@ -290,116 +300,15 @@ impl<'a> Drain<'a> {
         Ok(1)
     }
 
-    fn record_loss<const N: usize>(
-        &mut self,
-        change: &Change<N>,
-        what: &str,
-        interface: Option<&str>,
-        container: Option<(&str, i64)>,
-    ) -> Result<(), LedgerError> {
-        if !change.is_loss() {
-            return Ok(());
-        }
-        let halves = [
-            ("incoming", change.fell_from.incoming, 0..N / 2),
-            ("outgoing", change.fell_from.outgoing, N / 2..N),
-        ];
-        let details = halves.into_iter().filter_map(|(direction, before, half)| {
-            let before = before?;
-            Some(format!("{what} {direction}: {:?} after {:?}", &change.reading[half.clone()], &before[half]))
-        });
-        let gap = Gap {
-            start: self.last_wall.map(|wall| wall.min(self.snapshot.time)),
-            end: self.snapshot.time,
-            reason: GapReason::CounterLost,
-            interface: interface.map(str::to_owned),
-            container: container.map(|(name, _)| name.to_owned()),
-            size: None,
-            detail: Some(details.collect::<Vec<_>>().join("; ")),
-        };
-        let links = GapLinks { container: container.map(|(_, number)| number), once: None };
-        gaps::insert(self.transaction, self.snapshot.time, &gap, links)?;
-        self.gaps.push(gap);
-        Ok(())
-    }
-
-    /// What passed interfaces while the program was not attached to them: the total only grows, so what it grew by since
-    /// the last reading is a gap.
-    fn record_unseen(&mut self) -> Result<(), LedgerError> {
-        for counter in &self.snapshot.interfaces {
-            let ByDirection { incoming, outgoing } = counter.passed;
-            let total = GapSize {
-                in_skbs: incoming.missed_skbs,
-                in_skb_bytes: incoming.missed_skb_bytes,
-                out_skbs: outgoing.missed_skbs,
-                out_skb_bytes: outgoing.missed_skb_bytes,
-            };
-            let (interface, generation) = (&counter.interface, counter.generation);
-            let mut size =
-                total.since(&readings::unseen(self.transaction, self.epoch, interface, generation)?);
-            let mut start = None;
-            if let Some(ifindex) = counter.ifindex {
-                // For another set of counters, the kernel's statistics begin where the one before left off: what that had
-                // counted up to its last reading is in sums already. What it counted after that is not.
-                if let Some(before) = self.accounted_before(ifindex)? {
-                    size = size.since(&before);
-                    start = self.latest_wall;
-                }
-                self.store_accounted(ifindex, counter)?;
-            }
-            if total != GapSize::default() {
-                readings::store_unseen(self.transaction, self.epoch, interface, generation, &total)?;
-            }
-            if size == GapSize::default() {
-                continue;
-            }
-            let container = counter.container.as_ref().map(ContainerId::as_str);
-            let gap = Gap {
-                start: start.map(|start| start.min(counter.attached)),
-                end: counter.attached,
-                reason: GapReason::BeforeAttach,
-                interface: Some(interface.clone()),
-                container: container.map(str::to_owned),
-                size: Some(size),
-                detail: None,
-            };
-            let number = Some(self.container_of(container)?).filter(|&number| number != 0);
-            gaps::insert(
-                self.transaction,
-                self.snapshot.time,
-                &gap,
-                GapLinks { container: number, once: None },
-            )?;
-            self.gaps.push(gap);
-        }
-        let present = self.snapshot.interfaces.iter().filter_map(|counter| counter.ifindex).collect();
-        readings::forget_accounted(self.transaction, self.epoch, &present)
-    }
-
-    fn accounted_before(&self, ifindex: u32) -> Result<Option<GapSize>, LedgerError> {
-        readings::accounted_before(self.transaction, &self.snapshot.boot_id, self.epoch, ifindex)
-    }
-
-    fn store_accounted(&self, ifindex: u32, counter: &InterfaceCounter) -> Result<(), LedgerError> {
-        let ByDirection { incoming, outgoing } = counter.accounted;
-        let total = GapSize {
-            in_skbs: incoming.packets,
-            in_skb_bytes: incoming.bytes,
-            out_skbs: outgoing.packets,
-            out_skb_bytes: outgoing.bytes,
-        };
-        readings::store_accounted(self.transaction, &self.snapshot.boot_id, self.epoch, ifindex, &total)
-    }
-
-    fn note_bucket(&self) -> Result<(), LedgerError> {
-        let bucket_s = self.timeline.booking.bucket_s;
+    fn mark_bucket_dirty(&self) -> Result<(), LedgerError> {
+        let bucket_s = self.checked.bucket.bucket_s;
         self.transaction
             .prepare_cached(
                 "INSERT INTO unit (level, start, end, dirty, finest) VALUES (0, ?1, ?2, 1, 1)
                  ON CONFLICT (level, start) DO UPDATE SET dirty = 1",
             )?
             .execute([bucket_s, bucket_s + FIVE_MINUTES_S])?;
-        if self.timeline.booking.marked {
+        if self.checked.bucket.mixed {
             self.transaction
                 .prepare_cached(
                     "INSERT INTO span (bucket, stream, start, end) VALUES (?1, ?2, ?3, ?4)
@@ -408,15 +317,15 @@ impl<'a> Drain<'a> {
                 )?
                 .execute([
                     bucket_s,
-                    self.stream,
-                    self.timeline.span_start.as_second(),
+                    self.series,
+                    self.checked.span_start.as_second(),
                     self.snapshot.time.as_second(),
                 ])?;
         }
         Ok(())
     }
 
-    fn note_reading(&self, class_table: i64) -> Result<(), LedgerError> {
+    fn store_reading_time(&self, class_table: i64) -> Result<(), LedgerError> {
         self.transaction
             .prepare_cached(
                 "UPDATE epoch SET drains = (SELECT max(drains) + 1 FROM epoch), last_wall_ms = ?2,
@@ -426,7 +335,7 @@ impl<'a> Drain<'a> {
                 self.epoch,
                 self.snapshot.time.as_millisecond(),
                 self.snapshot.boottime_ns.cast_signed(),
-                self.timeline.booking.bucket_s,
+                self.checked.bucket.bucket_s,
                 class_table,
             ])?;
         Ok(())

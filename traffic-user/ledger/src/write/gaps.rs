@@ -1,4 +1,4 @@
-//! Gap records: every stretch of time for which the sums are incomplete, or true only as a whole.
+//! Gap records: every time span whose sums are incomplete, or are correct only in total.
 
 use jiff::Timestamp;
 use rusqlite::{Connection, Row, params};
@@ -6,34 +6,36 @@ use serde::Serialize;
 
 use crate::error::LedgerError;
 
-/// Why a gap is one.
+/// Why a gap exists.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum GapReason {
-    /// Passed an interface before the program was attached to it; the interface's own statistics tell the size.
+    /// Traffic passed before the program was attached. The interface's own statistics give its size.
     BeforeAttach,
-    /// No daemon drained for a while. The counters went on, so the sum is right, but all in one bucket.
+    /// No daemon drained for a while. The counters kept counting, so the sum is correct, but all in one
+    /// bucket.
     DaemonDown,
-    /// Drains did not happen in time. As with [`GapReason::DaemonDown`], nothing is lost.
+    /// Drains were late. As with [`GapReason::DaemonDown`], nothing is lost.
     MissedDrain,
-    /// The wall clock was set. Nothing is lost, but some time exists twice or not at all.
+    /// The wall clock was set. Nothing is lost, but some local time exists twice or not at all.
     ClockStepped,
     /// The ledger's disk was full. Nothing is lost.
     DiskFull,
     /// The ledger could not be written for another reason. Nothing is lost.
     LedgerUnwritable,
-    /// The class table changed without a drain just before: traffic of the old one is booked under the new one.
+    /// The class table changed without a drain just before. Traffic of the old table is recorded under the
+    /// new one.
     ClassTableMixed,
-    /// A counter went backwards or grew beyond all reason. What it had counted since its last reading is unknown.
+    /// A counter fell or grew implausibly. What it counted since its last reading is unknown.
     CounterLost,
-    /// The maps were made anew within the boot. What was counted after the last reading of the old ones is lost.
+    /// The maps were replaced within the boot. What the old ones counted after their last reading is lost.
     CountersRenewed,
-    /// The node went down. What was counted after the last reading before it is lost.
+    /// The node rebooted. What was counted after the last reading is lost.
     Reboot,
 }
 
 impl GapReason {
-    /// All reasons.
+    /// Every reason.
     pub const ALL: [Self; 10] = [
         Self::BeforeAttach,
         Self::DaemonDown,
@@ -47,7 +49,7 @@ impl GapReason {
         Self::Reboot,
     ];
 
-    /// The name in the ledger and in output; never changes once released.
+    /// The name in the ledger and in output. A released name never changes.
     pub const fn name(self) -> &'static str {
         match self {
             Self::BeforeAttach => "before_attach",
@@ -63,28 +65,28 @@ impl GapReason {
         }
     }
 
-    /// True when traffic may be missing from the sums, false when only the time or class of it is uncertain.
+    /// Whether traffic may be missing from the sums. Otherwise only its time or class is uncertain.
     pub const fn loses_traffic(self) -> bool {
         matches!(self, Self::BeforeAttach | Self::CounterLost | Self::CountersRenewed | Self::Reboot)
     }
 }
 
-/// Size of a gap in the interface's units: socket buffers, which depend on offloads, and their bytes with the
-/// link-layer header.
+/// Size of a gap in the interface's own units: socket buffers, whose number depends on offloads, and their
+/// bytes with the link-layer header.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct GapSize {
     /// Buffers to the container.
     pub in_skbs: u64,
-    /// Their bytes.
+    /// Bytes of these buffers.
     pub in_skb_bytes: u64,
     /// Buffers from the container.
     pub out_skbs: u64,
-    /// Their bytes.
+    /// Bytes of these buffers.
     pub out_skb_bytes: u64,
 }
 
 impl GapSize {
-    /// What came since an earlier total.
+    /// The growth since an earlier total.
     #[must_use]
     pub fn since(&self, earlier: &Self) -> Self {
         Self {
@@ -96,33 +98,33 @@ impl GapSize {
     }
 }
 
-/// One gap.
+/// A gap record.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Gap {
-    /// When it began; `None` where nothing tells.
+    /// Start; `None` if unknown.
     pub start: Option<Timestamp>,
-    /// When it ended.
+    /// End.
     pub end: Timestamp,
-    /// Why.
+    /// Reason.
     pub reason: GapReason,
-    /// The interface it is about, `None` for the whole node.
+    /// The affected interface; `None` for the whole node.
     pub interface: Option<String>,
-    /// The container it is about.
+    /// The affected container.
     pub container: Option<String>,
-    /// How much it was, where known.
+    /// Size, if known.
     pub size: Option<GapSize>,
-    /// More for the reader.
+    /// Explanation for the reader.
     pub detail: Option<String>,
 }
 
 impl Gap {
-    /// A gap of the whole node and of unknown size.
+    /// A gap of the whole node with unknown size.
     pub fn of_node(reason: GapReason, start: Timestamp, end: Timestamp) -> Self {
         let (start, end) = (Some(start.min(end)), start.max(end));
         Self { start, end, reason, interface: None, container: None, size: None, detail: None }
     }
 
-    /// The same with an explanation.
+    /// Adds an explanation.
     #[must_use]
     pub fn with_detail(mut self, detail: String) -> Self {
         self.detail = Some(detail);
@@ -130,16 +132,16 @@ impl Gap {
     }
 }
 
-/// What a gap is stored under besides its own fields.
+/// Columns of a gap that are not part of [`Gap`].
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct GapLinks<'a> {
-    /// The container's number in the ledger.
+    /// The container's id in the ledger.
     pub container: Option<i64>,
-    /// A name under which it is recorded once only.
+    /// A unique name for a gap that is recorded only once.
     pub once: Option<&'a str>,
 }
 
-/// Writes a gap; false when it was recorded before.
+/// Inserts a gap. Returns false if its unique name was already recorded.
 pub(crate) fn insert(
     conn: &Connection,
     recorded: Timestamp,
@@ -149,7 +151,8 @@ pub(crate) fn insert(
     let size = |value: fn(&GapSize) -> u64| gap.size.as_ref().map(|size| value(size).cast_signed());
     let rows = conn
         .prepare_cached(
-            "INSERT OR IGNORE INTO gap (recorded, start, end, reason, interface, container, in_skbs, in_skb_bytes,
+            "INSERT OR IGNORE INTO gap (recorded, start, end, reason, interface, container, in_skbs,
+             in_skb_bytes,
              out_skbs, out_skb_bytes, detail, once) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         )?
         .execute(params![
@@ -169,14 +172,15 @@ pub(crate) fn insert(
     Ok(rows == 1)
 }
 
-/// The gaps that touch a span of time, in the order of their ends; `None` is unlimited.
+/// Lists the gaps that overlap a time span, ordered by end; `None` means unlimited.
 pub(crate) fn list(
     conn: &Connection,
     from: Option<Timestamp>,
     to: Option<Timestamp>,
 ) -> Result<Vec<Gap>, LedgerError> {
     let mut statement = conn.prepare_cached(
-        "SELECT g.start, g.end, g.reason, g.interface, c.label, g.in_skbs, g.in_skb_bytes, g.out_skbs, g.out_skb_bytes,
+        "SELECT g.start, g.end, g.reason, g.interface, c.label, g.in_skbs, g.in_skb_bytes, g.out_skbs,
+         g.out_skb_bytes,
              g.detail
          FROM gap g LEFT JOIN container c ON c.id = g.container
          WHERE g.end >= ?1 AND coalesce(g.start, g.end) < ?2 ORDER BY g.end, g.id",

@@ -1,4 +1,4 @@
-//! What the ledger remembers of earlier readings as a whole: when they were, and before what nothing may be booked.
+//! When earlier readings were taken, and the earliest time at which traffic may still be written.
 
 use jiff::Timestamp;
 use rusqlite::{Connection, OptionalExtension as _};
@@ -6,27 +6,27 @@ use rusqlite::{Connection, OptionalExtension as _};
 use crate::{
     error::LedgerError,
     ids,
-    time::{bucket_assignment::ClockReading, reading_checks::Past},
+    time::{bucket_assignment::ClockReading, reading_checks::LastReading},
 };
 
-/// Nothing is booked into closed periods, nor where finer rows were dropped already.
+/// The earliest bucket that may be written: after all closed periods and all dropped rows. Unix seconds.
 pub(crate) fn floor(conn: &Connection) -> Result<i64, LedgerError> {
     let closed: Option<i64> = conn.query_row("SELECT max(end) FROM period", [], |row| row.get(0))?;
     let dropped = ids::meta_integer(conn, "dropped_before_5min")?;
     Ok(closed.max(dropped).unwrap_or(i64::MIN / 2))
 }
 
-/// The last reading, of whatever epoch.
-pub(crate) fn latest_reading(conn: &Connection) -> Result<Option<Past>, LedgerError> {
-    past_of(conn, None)
+/// The last reading of any epoch.
+pub(crate) fn latest_reading(conn: &Connection) -> Result<Option<LastReading>, LedgerError> {
+    reading_of(conn, None)
 }
 
-/// The last reading of an epoch.
-pub(crate) fn reading_of_epoch(conn: &Connection, epoch: i64) -> Result<Option<Past>, LedgerError> {
-    past_of(conn, Some(epoch))
+/// The last reading of one epoch.
+pub(crate) fn reading_of_epoch(conn: &Connection, epoch: i64) -> Result<Option<LastReading>, LedgerError> {
+    reading_of(conn, Some(epoch))
 }
 
-fn past_of(conn: &Connection, epoch: Option<i64>) -> Result<Option<Past>, LedgerError> {
+fn reading_of(conn: &Connection, epoch: Option<i64>) -> Result<Option<LastReading>, LedgerError> {
     let row = conn
         .prepare_cached(
             "SELECT id, boot_id, last_wall_ms, last_boottime_ns, last_bucket, last_class_table
@@ -42,5 +42,5 @@ fn past_of(conn: &Connection, epoch: Option<i64>) -> Result<Option<Past>, Ledger
         wall: Timestamp::from_millisecond(wall_ms)?,
         boottime_ns: boottime_ns.cast_unsigned(),
     };
-    Ok(Some(Past { epoch, boot_id, clock, bucket_s, class_table }))
+    Ok(Some(LastReading { epoch, boot_id, clock, bucket_s, class_table }))
 }

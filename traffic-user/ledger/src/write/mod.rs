@@ -1,8 +1,9 @@
-//! Writing: a reading becomes rows, rows become sums.
+//! The write side: readings become rows, and rows become sums.
 
 pub(crate) mod control_totals;
 pub(crate) mod difference;
 pub(crate) mod drain;
+mod drain_gaps;
 pub(crate) mod gaps;
 pub(crate) mod last_reading;
 pub(crate) mod readings;

@@ -1,4 +1,4 @@
-//! The last readings in the ledger: loading them before a drain and storing the new ones within it.
+//! The last readings of all counters: loaded before a drain, stored within it.
 
 use std::collections::{HashMap, HashSet};
 
@@ -15,14 +15,14 @@ use crate::{
     },
 };
 
-/// A container's slot while it is the container's.
+/// One life of a container's counters: a slot while it belongs to the container.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct ContainerLife {
-    /// Number of the life.
+    /// Id of the life.
     pub id: i64,
-    /// Number of the container.
+    /// Id of the container.
     pub container: i64,
-    /// False when the last drain did not see it.
+    /// Whether the last drain saw it.
     present: bool,
 }
 
@@ -33,11 +33,11 @@ impl ContainerLife {
     }
 }
 
-/// An interface's slot while it is the interface's.
+/// One life of an interface's counters.
 #[derive(Clone, Copy, Debug)]
 struct InterfaceLife {
     id: i64,
-    /// False when the last drain did not see it.
+    /// Whether the last drain saw it.
     present: bool,
 }
 
@@ -59,14 +59,14 @@ pub(crate) struct LastReadings {
 fn values<const N: usize>(row: &rusqlite::Row<'_>, first: usize) -> rusqlite::Result<[u64; N]> {
     let mut values = [0; N];
     for (at, value) in values.iter_mut().enumerate() {
-        // A counter may in principle fill all 64 bits; only differences are kept within 63.
+        // A counter may use all 64 bits; only differences must fit into 63.
         *value = row.get::<_, i64>(first + at)?.cast_unsigned();
     }
     Ok(values)
 }
 
 impl LastReadings {
-    /// Everything the ledger knows of an epoch.
+    /// Loads the last readings of an epoch.
     pub fn load(conn: &Connection, epoch: i64) -> Result<Self, LedgerError> {
         let mut readings = Self::default();
         let mut names: HashMap<i64, (String, u32)> = HashMap::new();
@@ -112,7 +112,8 @@ impl LastReadings {
             self.interface_lives.insert(key, InterfaceLife { id: row.get(0)?, present: row.get(3)? });
         }
         let mut statement = conn.prepare_cached(
-            "SELECT l.name, l.generation, r.in_packets, r.in_bytes, r.in_skbs, r.in_skb_bytes, r.in_estimated_packets,
+            "SELECT l.name, l.generation, r.in_packets, r.in_bytes, r.in_skbs, r.in_skb_bytes,
+             r.in_estimated_packets,
                  r.in_estimated_bytes, r.out_packets, r.out_bytes, r.out_skbs, r.out_skb_bytes,
                  r.out_estimated_packets, r.out_estimated_bytes
              FROM interface_life l CROSS JOIN passed_reading r ON r.life = l.id WHERE l.epoch = ?1",
@@ -129,7 +130,7 @@ impl LastReadings {
         let mut rows = statement.query([epoch])?;
         while let Some(row) = rows.next()? {
             let number: u8 = row.get(2)?;
-            // A fault that only a newer program counts: its reading stays as it is.
+            // A newer program counts a fault that this build does not know; its reading stays as it is.
             if let Some(&fault) = Fault::ALL.get(usize::from(number)) {
                 let key = FaultKey { interface: row.get(0)?, generation: row.get(1)?, fault };
                 self.faults.insert(key, values(row, 3)?);
@@ -166,7 +167,7 @@ pub(crate) fn store_fault(
     Ok(())
 }
 
-/// Stores the reading of an interface's totals.
+/// Stores the reading of an interface counter.
 pub(crate) fn store_interface(
     conn: &Connection,
     epoch: i64,
@@ -182,12 +183,14 @@ pub(crate) fn store_interface(
     Ok(())
 }
 
-/// Readings of slots that no snapshot has shown for so long are forgotten.
-const FORGET_AFTER_S: i64 = 7 * 86_400;
+/// Readings of lives that no snapshot has shown for this long are deleted, in seconds.
+const EXPIRE_AFTER_S: i64 = 7 * 86_400;
 
-/// Notes which containers a drain did not see, and forgets those not seen for long. A slot is freed only after its
-/// last reading is here, and its generation never comes back, so its reading is of no more use.
-pub(crate) fn note_absent(
+/// Records which containers this drain did not see, and deletes the readings of those absent for long.
+///
+/// A slot is freed only after its last reading is in the ledger, and its generation never comes back. Its
+/// reading is then no longer needed.
+pub(crate) fn expire_absent_containers(
     conn: &Connection,
     lives: &HashMap<(String, u32), ContainerLife>,
     seen: &HashSet<i64>,
@@ -200,10 +203,10 @@ pub(crate) fn note_absent(
                 .execute(params![life.id, (!present).then_some(now_s)])?;
         }
         if !present && !life.present {
-            let forgotten = conn
+            let deleted = conn
                 .prepare_cached("DELETE FROM container_life WHERE id = ?1 AND gone < ?2")?
-                .execute(params![life.id, now_s - FORGET_AFTER_S])?;
-            if forgotten == 1 {
+                .execute(params![life.id, now_s - EXPIRE_AFTER_S])?;
+            if deleted == 1 {
                 conn.prepare_cached("DELETE FROM class_reading WHERE life = ?1")?.execute([life.id])?;
             }
         }
@@ -211,9 +214,10 @@ pub(crate) fn note_absent(
     Ok(())
 }
 
-/// The same for interfaces. All that the ledger knows of one's counters goes together: were the slot still the
-/// interface's, all it holds would be booked once more, so only a life that `snapshot` does not show is forgotten.
-pub(crate) fn note_absent_interfaces(
+/// Does the same for interfaces. All readings of an interface life are deleted together. If the slot still
+/// belonged to the interface, everything it holds would be counted again, so a life that `snapshot` shows is
+/// never deleted.
+pub(crate) fn expire_absent_interfaces(
     conn: &Connection,
     epoch: i64,
     last: &LastReadings,
@@ -230,10 +234,10 @@ pub(crate) fn note_absent_interfaces(
                 .execute(params![life.id, (!present).then_some(now_s)])?;
         }
         if !present && !life.present {
-            let forgotten = conn
+            let deleted = conn
                 .prepare_cached("DELETE FROM interface_life WHERE id = ?1 AND gone < ?2")?
-                .execute(params![life.id, now_s - FORGET_AFTER_S])?;
-            if forgotten == 1 {
+                .execute(params![life.id, now_s - EXPIRE_AFTER_S])?;
+            if deleted == 1 {
                 for readings in ["fault_reading", "passed_reading"] {
                     conn.prepare_cached(&format!("DELETE FROM {readings} WHERE life = ?1"))?
                         .execute([life.id])?;
@@ -245,7 +249,8 @@ pub(crate) fn note_absent_interfaces(
             }
         }
     }
-    // What passed only unseen has a reading and no life yet: with one, it is forgotten like the others.
+    // An interface with only missed traffic has a reading but no life. With a life, it expires like the
+    // others.
     conn.prepare_cached(
         "INSERT INTO interface_life (epoch, name, generation)
          SELECT u.epoch, u.name, u.generation FROM unseen_reading u WHERE u.epoch = ?1 AND NOT EXISTS (
@@ -256,8 +261,8 @@ pub(crate) fn note_absent_interfaces(
     Ok(())
 }
 
-/// What had passed an interface unseen at the last reading.
-pub(crate) fn unseen(
+/// The missed traffic of an interface at its last reading.
+pub(crate) fn missed(
     conn: &Connection,
     epoch: i64,
     interface: &str,
@@ -273,8 +278,8 @@ pub(crate) fn unseen(
     Ok(found.unwrap_or_default())
 }
 
-/// Keeps what has passed an interface unseen by now.
-pub(crate) fn store_unseen(
+/// Stores the missed traffic of an interface.
+pub(crate) fn store_missed(
     conn: &Connection,
     epoch: i64,
     interface: &str,
@@ -294,7 +299,7 @@ pub(crate) fn store_unseen(
     Ok(())
 }
 
-/// How much of the kernel's statistics of an interface sets of counters before this one have accounted for.
+/// How much of the kernel's statistics of an interface the earlier epochs of this boot accounted for.
 pub(crate) fn accounted_before(
     conn: &Connection,
     boot_id: &str,
@@ -311,7 +316,7 @@ pub(crate) fn accounted_before(
     Ok(found)
 }
 
-/// Keeps how much of the kernel's statistics of an interface is accounted for by now.
+/// Stores how much of the kernel's statistics of an interface is accounted for.
 pub(crate) fn store_accounted(
     conn: &Connection,
     boot_id: &str,
@@ -319,7 +324,7 @@ pub(crate) fn store_accounted(
     ifindex: u32,
     total: &GapSize,
 ) -> Result<(), LedgerError> {
-    // An idle interface costs no write.
+    // An idle interface causes no write.
     conn.prepare_cached(
         "INSERT INTO accounted_reading VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7) ON CONFLICT DO UPDATE
          SET epoch = ?3, in_skbs = ?4, in_skb_bytes = ?5, out_skbs = ?6, out_skb_bytes = ?7
@@ -337,8 +342,8 @@ pub(crate) fn store_accounted(
     Ok(())
 }
 
-/// Forgets the interfaces that this set of counters had and has no more.
-pub(crate) fn forget_accounted(
+/// Deletes the accounted statistics of interfaces that this epoch no longer has.
+pub(crate) fn delete_accounted(
     conn: &Connection,
     epoch: i64,
     present: &HashSet<u32>,
@@ -357,8 +362,8 @@ fn size_of_row(row: &rusqlite::Row<'_>) -> rusqlite::Result<GapSize> {
     Ok(GapSize { in_skbs: value(0)?, in_skb_bytes: value(1)?, out_skbs: value(2)?, out_skb_bytes: value(3)? })
 }
 
-/// Forgets the readings of earlier boots: their counters are gone for good.
-pub(crate) fn forget_other_boots(conn: &Connection, boot_id: &str) -> Result<(), LedgerError> {
+/// Deletes the readings of earlier boots, whose counters no longer exist.
+pub(crate) fn delete_other_boots(conn: &Connection, boot_id: &str) -> Result<(), LedgerError> {
     conn.execute("DELETE FROM accounted_reading WHERE boot_id <> ?1", [boot_id])?;
     let epochs = "(SELECT id FROM epoch WHERE boot_id <> ?1)";
     for (readings, lives) in [

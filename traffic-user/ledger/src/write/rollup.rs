@@ -1,9 +1,9 @@
-//! Sums of the coarser levels, made from the finer ones when a unit is over, and made again when something is booked
-//! into it later; and dropping what has been kept long enough.
+//! Rollups: sums finished units into coarser levels, and drops rows that were kept long enough.
 //!
-//! A rollup replaces the rows of one unit within one transaction, so it can be interrupted and repeated at will. Until it is done
-//! the finer unit is marked dirty and readers use the finer rows. Rows are dropped by units of the level above, each together
-//! with the note of how far they are dropped, and only where nothing is dirty below; so that can stop anywhere as well.
+//! A rollup replaces all rows of one unit in one transaction, so it can be interrupted and repeated. Until
+//! then the finer unit is dirty and readers use the finer rows. If something is written into a unit later, it
+//! is summed again. Rows are dropped in whole units of the level above, in one transaction with the note of
+//! what is dropped, and only where nothing below is dirty.
 
 use std::time::{Duration, Instant};
 
@@ -16,36 +16,36 @@ use crate::{
     ids,
     schema::{KINDS, Kind},
     store::Ledger,
-    write::rollup_state::{last_bucket, units_over_dirty},
+    write::rollup_state::{last_bucket, units_above_dirty},
 };
 
-/// What maintenance did.
+/// What a call of maintenance did.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Maintenance {
-    /// Hours, days and months that were summed up.
+    /// Hours, days and months that were summed.
     pub rolled_up: usize,
-    /// Rows that were dropped because their time was over.
+    /// Rows that were dropped because their retention is over.
     pub dropped_rows: usize,
-    /// True when the time was over before the work was: the next call goes on.
-    pub left: bool,
+    /// Whether the time ran out before the work was done. Call again to continue.
+    pub unfinished: bool,
 }
 
-/// Nothing is dropped before the clock has been steady for so long: a clock in the wrong year must not cost anything.
+/// Nothing is dropped until the clock was steady this long, in seconds. A wrong year must not cost any row.
 const STEADY_S: i64 = 86_400;
 
-/// Name of the value that holds before what five-minute rows are dropped.
+/// Key of the time before which five-minute rows are dropped.
 const DROPPED_FIVE_MINUTES: &str = "dropped_before_5min";
-/// Units share a transaction for so long. One for each would wait for the disk as often; much longer ones would keep other
-/// writers waiting, who give up after [`BUSY_TIMEOUT`](crate::migrate::BUSY_TIMEOUT).
+/// How long units share a transaction. One transaction per unit would wait for the disk as often; a longer
+/// one would make other writers fail after [`BUSY_TIMEOUT`](crate::migrate::BUSY_TIMEOUT).
 const TRANSACTION: Duration = Duration::from_millis(500);
-/// Pause between transactions that have no end in sight. A waiting writer looks every 100 ms at the latest; without a pause it
-/// would hardly ever find the lock free.
+/// Pause between transactions of unlimited maintenance. A waiting writer polls at least every 100 ms; without
+/// a pause it would hardly ever find the lock free.
 const PAUSE: Duration = Duration::from_millis(110);
 
-/// How much time maintenance has.
+/// How much time maintenance may take.
 #[derive(Clone, Copy, Debug)]
 struct Pace {
-    /// `None` for any.
+    /// `None` for no limit.
     until: Option<Instant>,
 }
 
@@ -60,7 +60,7 @@ impl Pace {
         self.until.map_or(end, |until| end.min(until))
     }
 
-    /// Lets other writers in, between two transactions.
+    /// Lets other writers in between two transactions.
     fn pause(self) {
         if self.until.is_none() {
             std::thread::sleep(PAUSE);
@@ -69,14 +69,14 @@ impl Pace {
 }
 
 impl Maintenance {
-    const fn is_anything(&self) -> bool {
+    const fn did_anything(&self) -> bool {
         self.rolled_up > 0 || self.dropped_rows > 0
     }
 }
 
 impl Ledger {
-    /// Sums up the units that are over and drops rows that were kept long enough, all of them, however long it takes. It commits
-    /// often and lets other writers in between.
+    /// Sums all finished units and drops all rows whose retention is over, however long it takes. It commits
+    /// often, so that other writers can proceed.
     ///
     /// # Errors
     /// When the file cannot be written. What was committed before stays.
@@ -84,9 +84,10 @@ impl Ledger {
         self.maintain_at_pace(now, Pace { until: None })
     }
 
-    /// The same for a limited time, for who has other things to do: [`Maintenance::left`] says whether to call again. At least
-    /// one unit is done in each call, so it gets on however short the time, and may take longer than `time` by one unit (a
-    /// large node's month is a few tenths of a second).
+    /// Does the same within a time limit. [`Maintenance::unfinished`] says whether to call again.
+    ///
+    /// Each call does at least one unit, so it always makes progress. It may exceed `time` by one unit, which
+    /// takes a few tenths of a second for a month of a large node.
     ///
     /// # Errors
     /// As [`Ledger::maintain`].
@@ -97,16 +98,16 @@ impl Ledger {
     fn maintain_at_pace(&mut self, now: Timestamp, pace: Pace) -> Result<Maintenance, LedgerError> {
         let open = last_bucket(&self.conn)?;
         let mut done = Maintenance::default();
-        // A level only when the finer one is done: units would be summed up several times otherwise.
+        // Start a level only when the finer one is done; otherwise units would be summed several times.
         for level in [Level::Hour, Level::Day, Level::Month] {
-            if !done.left {
+            if !done.unfinished {
                 self.roll_up(level, open, pace, &mut done)?;
             }
         }
-        if !done.left {
+        if !done.unfinished {
             self.drop_old(now, pace, &mut done)?;
         }
-        if done.is_anything() {
+        if done.did_anything() {
             self.checkpoint()?;
         }
         Ok(done)
@@ -121,7 +122,7 @@ impl Ledger {
     ) -> Result<(), LedgerError> {
         let Some(finer) = level.finer() else { return Ok(()) };
         let mut units = Vec::new();
-        for start in units_over_dirty(&self.conn, &self.calendar, finer, level)? {
+        for start in units_above_dirty(&self.conn, &self.calendar, finer, level)? {
             let end = self.calendar.end(level, start)?;
             if !open.is_some_and(|open| start <= open && open < end) {
                 units.push((start, end));
@@ -129,8 +130,8 @@ impl Ledger {
         }
         let mut units = units.into_iter().peekable();
         while units.peek().is_some() {
-            if done.is_anything() && pace.is_over() {
-                done.left = true;
+            if done.did_anything() && pace.is_over() {
+                done.unfinished = true;
                 return Ok(());
             }
             let transaction = self.conn.transaction_with_behavior(TransactionBehavior::Immediate)?;
@@ -162,7 +163,8 @@ impl Ledger {
             let Some(dropping) = Dropping::of(level) else { continue };
             let mut horizon = self.calendar.start(dropping.above, oldest)?;
             if level == Level::Hour {
-                // Where five minutes are kept, something may be booked, and its day is summed up from all its hours again.
+                // A late write into kept five-minute rows sums its day again, which needs all hours of that
+                // day.
                 let Some(before) = ids::meta_integer(&self.conn, DROPPED_FIVE_MINUTES)? else { continue };
                 horizon = horizon.min(self.calendar.start(dropping.above, before)?);
             }
@@ -171,7 +173,7 @@ impl Ledger {
         Ok(())
     }
 
-    /// Drops rows of a level that are older than `horizon`, in whole units of the level above, all of which are summed up.
+    /// Drops rows of a level that are older than `horizon` (Unix seconds), in whole units of the level above.
     fn drop_level(
         &mut self,
         dropping: Dropping,
@@ -181,8 +183,8 @@ impl Ledger {
     ) -> Result<(), LedgerError> {
         let is_dropped = |before: Option<i64>| before.is_some_and(|before| before >= horizon);
         while !is_dropped(ids::meta_integer(&self.conn, dropping.key)?) {
-            if done.is_anything() && pace.is_over() {
-                done.left = true;
+            if done.did_anything() && pace.is_over() {
+                done.unfinished = true;
                 return Ok(());
             }
             let transaction = self.conn.transaction_with_behavior(TransactionBehavior::Immediate)?;
@@ -197,7 +199,7 @@ impl Ledger {
                     transaction.commit()?;
                     return Ok(());
                 }
-                // Never back, whatever is found where nothing should be.
+                // Never move backwards, even if rows exist where none should be.
                 let before = dropping.next(&transaction, &self.calendar, horizon)?;
                 let before = before.max(dropped_before.unwrap_or(before));
                 done.dropped_rows += dropping.drop_before(&transaction, before, dropped_before)?;
@@ -214,8 +216,10 @@ impl Ledger {
     }
 }
 
-/// Sums up a unit from the finer rows, unless that was done meanwhile; whether it was to be done. Never without that look:
-/// another process may have done it since the units were listed, and dropped the finer rows then.
+/// Sums a unit from the finer rows if it is dirty. Returns whether it was.
+///
+/// The check is essential: since the units were listed, another process may have summed this one and dropped
+/// its finer rows.
 pub(crate) fn roll_up_unit(
     transaction: &Connection,
     level: Level,
@@ -233,7 +237,7 @@ pub(crate) fn roll_up_unit(
             .execute([start])?;
         transaction.prepare_cached(&sum_up(&kind, level, finer))?.execute([start, end])?;
     }
-    // Months are the last level: nothing is made from them.
+    // Months are the last level, so nothing depends on them.
     let dirty = level != Level::Month;
     transaction
         .prepare_cached(
@@ -249,18 +253,18 @@ pub(crate) fn roll_up_unit(
     Ok(true)
 }
 
-/// A level whose rows are dropped when they were kept long enough.
+/// A level whose rows expire.
 #[derive(Clone, Copy, Debug)]
 struct Dropping {
     level: Level,
-    /// The level in whose units it is dropped.
+    /// The level in whose units rows are dropped.
     above: Level,
-    /// Name of the value that holds before what its rows are dropped.
+    /// Key of the time before which rows are dropped.
     key: &'static str,
 }
 
 impl Dropping {
-    /// `None` for levels that are kept for ever.
+    /// `None` for levels that are kept forever.
     const fn of(level: Level) -> Option<Self> {
         match level {
             Level::FiveMinutes => Some(Self { level, above: Level::Hour, key: DROPPED_FIVE_MINUTES }),
@@ -269,8 +273,8 @@ impl Dropping {
         }
     }
 
-    /// End of the earliest unit above that still has rows before `horizon`, or `horizon` where none has; all in seconds since
-    /// the Unix epoch.
+    /// End of the earliest unit above that still has rows before `horizon`, or `horizon` if none has. Unix
+    /// seconds.
     fn next(self, conn: &Connection, calendar: &Calendar, horizon: i64) -> Result<i64, LedgerError> {
         let first: Option<i64> = conn
             .prepare_cached("SELECT start FROM unit WHERE level = ?1 AND start < ?2 ORDER BY start LIMIT 1")?
@@ -280,7 +284,7 @@ impl Dropping {
         Ok(calendar.end(self.above, calendar.start(self.above, first)?)?.min(horizon))
     }
 
-    /// Drops all rows that begin before an instant, both in seconds since the Unix epoch; the number of rows.
+    /// Drops all rows that begin before `before` (Unix seconds). Returns the number of rows.
     fn drop_before(
         self,
         transaction: &Connection,

@@ -1,4 +1,4 @@
-//! Which units are summed up, and which readers must look below for: the state that `rollup` moves on and reports go by.
+//! Which units are up to date. `rollup` changes this state, and reports read it.
 
 use std::collections::BTreeSet;
 
@@ -7,7 +7,7 @@ use traffic_model::calendar::{Calendar, Level};
 
 use crate::error::LedgerError;
 
-/// The bucket of the last reading, which is not over.
+/// The bucket of the last reading. It is still open.
 pub(crate) fn last_bucket(conn: &Connection) -> Result<Option<i64>, LedgerError> {
     let sql = "SELECT last_bucket FROM epoch WHERE drains > 0 ORDER BY drains DESC LIMIT 1";
     let mut statement = conn.prepare_cached(sql)?;
@@ -15,8 +15,8 @@ pub(crate) fn last_bucket(conn: &Connection) -> Result<Option<i64>, LedgerError>
     Ok(rows.next()?.map(|row| row.get(0)).transpose()?)
 }
 
-/// Units of `level` that hold a dirty unit of `finer`, by their starts.
-pub(crate) fn units_over_dirty(
+/// Starts of the units of `level` that contain a dirty unit of `finer`.
+pub(crate) fn units_above_dirty(
     conn: &Connection,
     calendar: &Calendar,
     finer: Level,
@@ -32,15 +32,15 @@ pub(crate) fn units_over_dirty(
     Ok(starts)
 }
 
-/// Units of a level whose rows are not up to date, because something below them was not summed up yet.
-pub(crate) fn pending(
+/// Starts of the units of a level that are stale, because something below them is not summed yet.
+pub(crate) fn stale_units(
     conn: &Connection,
     calendar: &Calendar,
     level: Level,
 ) -> Result<BTreeSet<i64>, LedgerError> {
-    let mut pending = BTreeSet::new();
+    let mut stale_units = BTreeSet::new();
     for finer in Level::ALL.into_iter().take_while(|&finer| finer < level) {
-        pending.append(&mut units_over_dirty(conn, calendar, finer, level)?);
+        stale_units.append(&mut units_above_dirty(conn, calendar, finer, level)?);
     }
-    Ok(pending)
+    Ok(stale_units)
 }

@@ -15,6 +15,7 @@ pub use elements::Elements;
 use std::{
     fs,
     os::fd::{AsFd as _, AsRawFd as _},
+    path::PathBuf,
 };
 
 use anyhow::Context as _;
@@ -69,6 +70,8 @@ pub type ClassRangesV6 = Array<MapData, RangeNode>;
 /// All pinned maps.
 #[derive(Debug)]
 pub struct Maps {
+    /// The directory below which the maps are pinned.
+    pub pinned_in: PathBuf,
     /// What this set of maps is: version, epoch, sizes, columns.
     pub meta: Elements<Meta>,
     /// Which class table is active, and the number of columns.
@@ -120,6 +123,7 @@ impl Maps {
     /// When a map is not pinned, cannot be opened, or has another key or value size.
     pub fn open(bpffs: &Bpffs) -> anyhow::Result<Self> {
         Ok(Self {
+            pinned_in: bpffs.root().to_owned(),
             meta: Elements::open(bpffs, "META")?,
             control: Elements::open(bpffs, "CONTROL")?,
             interface_by_index: Elements::open(bpffs, "INTERFACE_BY_INDEX")?,

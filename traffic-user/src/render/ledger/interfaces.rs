@@ -1,28 +1,31 @@
-//! What passed interfaces, faults and balances as sheets.
+//! The report by interface: traffic, faults and balances.
 
 use jiff::Timestamp;
-use traffic_ledger::{Balance, BalanceRow, Figures, InterfaceReport, LedgerError};
+use traffic_ledger::{Balance, BalanceRow, Figures, InterfaceReport};
 
-use crate::render::ledger::{Format, Sheet, gap_notes, json};
+use crate::render::{
+    json,
+    ledger::{Format, LocalTime, gaps::gap_notes, sheet::Sheet, with_notes},
+};
 
-/// Which part of it a sheet shows; JSON has all.
+/// The part that a table or CSV shows. JSON has all parts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Part {
     /// What passed each interface.
     Interfaces,
-    /// What is in no class, by reason.
+    /// Unclassified traffic, by reason.
     Faults,
-    /// Passed = classes + faults.
+    /// Comparison of what passed with classes and faults.
     Balance,
 }
 
-/// A part of a report on interfaces. CSV holds the lines only: what else is to be said comes from [`interface_notes`].
+/// A part of an interface report. CSV holds the rows only; [`interface_notes`] has the rest.
 ///
 /// # Errors
-/// When the output cannot be formed.
-pub fn interfaces(report: &InterfaceReport, part: Part, format: Format) -> Result<String, LedgerError> {
+/// When the output cannot be formatted.
+pub fn interfaces(report: &InterfaceReport, part: Part, format: Format) -> anyhow::Result<String> {
     if format == Format::Json {
-        return json(report);
+        return json::document(report);
     }
     let with_times = format == Format::Csv;
     let sheet = match part {
@@ -33,52 +36,54 @@ pub fn interfaces(report: &InterfaceReport, part: Part, format: Format) -> Resul
     if format == Format::Csv {
         return sheet.csv();
     }
-    let mut text = sheet.table() + "\n";
-    for note in interface_notes(report, part) {
-        text += &note;
-        text.push('\n');
-    }
-    Ok(text)
+    Ok(with_notes(sheet.table(), interface_notes(report, part)))
 }
 
-/// What stands below the lines.
+/// The notes below an interface report.
 pub fn interface_notes(report: &InterfaceReport, part: Part) -> Vec<String> {
+    let local_time = LocalTime::named(&report.zone);
     let mut notes = vec![
         format!(
             "from {} to {}, zone {}, months from day {}",
-            report.from, report.to, report.zone, report.billing_day
+            local_time.text(report.from),
+            local_time.text(report.to),
+            report.zone,
+            report.billing_day
         ),
         format!("basis: {}", report.basis_statement),
     ];
     match part {
         Part::Interfaces => {
-            notes
-                .push("in and out are the container's; faults are in what passed and in no class".to_owned());
+            notes.push(
+                "in and out are the container's directions; faults are part of what passed and are in no \
+                 class"
+                    .to_owned(),
+            );
         }
         Part::Faults => {
-            notes.push("faults passed an interface and are in no class, so they are not billed".to_owned());
+            notes.push("faults passed an interface but are in no class, so they are not billed".to_owned());
         }
         Part::Balance => {
             notes.push(
-                "passed = billed classes + class 0 + faults + difference; readings of one drain are not taken at one instant, \
-                 so traffic in flight makes small differences that the next step takes back"
+                "passed = billed classes + class 0 + faults + difference; counters are not read at one \
+                 instant, so traffic in flight causes small differences that the next step reverses"
                     .to_owned(),
             );
             notes.push(
-                "(shared) is all shared interfaces and all containers without one of their own; who has both makes a \
-                 difference in two lines that (node) does not have"
+                "(shared) combines all shared interfaces and all containers without an interface of their \
+                 own; a container with both causes differences in two rows that (node) does not have"
                     .to_owned(),
             );
         }
     }
     if report.without_pva_history {
-        notes.push("history of PVA is not in it: PVA counted no interfaces".to_owned());
+        notes.push("history from PVA is not included: PVA did not count interfaces".to_owned());
     }
-    notes.extend(gap_notes(&report.gaps));
+    notes.extend(gap_notes(&report.gaps, &local_time));
     notes
 }
 
-fn begin(sheet: &mut Sheet, with_times: bool, more: &[&'static str]) {
+fn begin_columns(sheet: &mut Sheet, with_times: bool, more: &[&'static str]) {
     sheet.text.push("period");
     if with_times {
         sheet.text.extend(["start", "end"]);
@@ -86,7 +91,7 @@ fn begin(sheet: &mut Sheet, with_times: bool, more: &[&'static str]) {
     sheet.text.extend(more);
 }
 
-fn line(period: &str, times: (Timestamp, Timestamp), with_times: bool, more: &[&str]) -> Vec<String> {
+fn row_fields(period: &str, times: (Timestamp, Timestamp), with_times: bool, more: &[&str]) -> Vec<String> {
     let mut line = vec![period.to_owned()];
     if with_times {
         line.extend([times.0.to_string(), times.1.to_string()]);
@@ -102,46 +107,46 @@ fn four(figures: &Figures) -> [String; 4] {
 
 fn interface_sheet(report: &InterfaceReport, with_times: bool) -> Sheet {
     let mut sheet = Sheet::default();
-    begin(&mut sheet, with_times, &["interface", "container"]);
+    begin_columns(&mut sheet, with_times, &["interface", "container"]);
     sheet.numbers.extend(["in_packets", "in_bytes", "out_packets", "out_bytes"]);
     sheet.numbers.extend(["in_fault_packets", "in_fault_bytes", "out_fault_packets", "out_fault_bytes"]);
     for row in &report.interfaces {
         let mut fields =
-            line(&row.period, (row.start, row.end), with_times, &[&row.interface, &row.container]);
+            row_fields(&row.period, (row.start, row.end), with_times, &[&row.interface, &row.container]);
         fields.extend(four(&row.passed));
         fields.extend(four(&row.faults));
-        sheet.lines.push(fields);
+        sheet.rows.push(fields);
     }
     sheet
 }
 
 fn fault_sheet(report: &InterfaceReport, with_times: bool) -> Sheet {
     let mut sheet = Sheet::default();
-    begin(&mut sheet, with_times, &["interface", "container", "fault"]);
+    begin_columns(&mut sheet, with_times, &["interface", "container", "fault"]);
     sheet.numbers.extend(["in_packets", "in_bytes", "out_packets", "out_bytes"]);
     for row in &report.faults {
         let names = [row.interface.as_str(), &row.container, &row.fault];
-        let mut fields = line(&row.period, (row.start, row.end), with_times, &names);
+        let mut fields = row_fields(&row.period, (row.start, row.end), with_times, &names);
         fields.extend(four(&row.figures));
-        sheet.lines.push(fields);
+        sheet.rows.push(fields);
     }
     sheet
 }
 
 fn balance_sheet(report: &InterfaceReport, with_times: bool) -> Sheet {
     let mut sheet = Sheet::default();
-    begin(&mut sheet, with_times, &["container", "direction", "unit"]);
+    begin_columns(&mut sheet, with_times, &["container", "direction", "unit"]);
     sheet.numbers.extend(["passed", "billed", "class_0", "faults", "difference"]);
     for row in &report.balance {
         for (direction, balance) in [("in", &row.incoming), ("out", &row.outgoing)] {
-            sheet.lines.extend(balance_lines(row, direction, balance, with_times));
+            sheet.rows.extend(balance_rows(row, direction, balance, with_times));
         }
     }
     sheet
 }
 
-/// A direction in bytes and in packets.
-fn balance_lines(row: &BalanceRow, direction: &str, balance: &Balance, with_times: bool) -> [Vec<String>; 2] {
+/// The rows of one direction, in bytes and in packets.
+fn balance_rows(row: &BalanceRow, direction: &str, balance: &Balance, with_times: bool) -> [Vec<String>; 2] {
     let volumes = [balance.passed, balance.billed, balance.class_zero, balance.faults];
     let units = [
         ("bytes", volumes.map(|volume| volume.bytes), balance.difference_bytes),
@@ -149,7 +154,7 @@ fn balance_lines(row: &BalanceRow, direction: &str, balance: &Balance, with_time
     ];
     units.map(|(unit, values, difference)| {
         let mut fields =
-            line(&row.period, (row.start, row.end), with_times, &[&row.container, direction, unit]);
+            row_fields(&row.period, (row.start, row.end), with_times, &[&row.container, direction, unit]);
         fields.extend(values.map(|value| value.to_string()));
         fields.push(difference.to_string());
         fields

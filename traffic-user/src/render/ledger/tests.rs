@@ -1,7 +1,16 @@
+use jiff::Timestamp;
 use traffic_common::{Family, Fault};
-use traffic_ledger::{AdjustmentRequest, Basis, By, GapReason, ReportQuery, TopQuery, testing::*};
+use traffic_ledger::{
+    AdjustmentRequest, Basis, By, GapReason, LedgerConfig, PvaImport, ReportQuery, Split, TopQuery,
+    testing::*,
+};
+use traffic_model::calendar::Calendar;
 
 use super::*;
+
+fn utc() -> LocalTime {
+    LocalTime::named("UTC")
+}
 
 fn time_at(text: &str) -> Timestamp {
     text.parse().unwrap()
@@ -20,7 +29,7 @@ fn node_with_faults() -> (File, Node) {
 }
 
 #[test]
-fn all_formats_carry_the_figures_and_the_gaps_are_said() {
+fn all_formats_contain_figures_and_gaps() {
     let mut file = ledger();
     let mut node = Node::new(NOON);
     node.traffic("101", 1, [10, 1000, 20, 2000]).interface("veth101.0", Some("101"), 30, 4);
@@ -28,12 +37,12 @@ fn all_formats_carry_the_figures_and_the_gaps_are_said() {
     node.traffic("101", 1, [10, 1000, 20, 2000]).pass(3600).drain(&mut file.ledger);
     let query = ReportQuery { by: By::Hour, percentile: Some(95.0), ..ReportQuery::default() };
     let figures = file.ledger.report(&query).unwrap();
-    assert_eq!(figures.marked_buckets, 1);
+    assert_eq!(figures.mixed_buckets, 1);
     let reasons: Vec<_> = figures.gaps.iter().map(|gap| gap.reason).collect();
     assert_eq!(reasons, [GapReason::BeforeAttach, GapReason::MissedDrain]);
     let table = report(&figures, Format::Table).unwrap();
     assert!(
-        table.contains("2 gaps touch this span, 1 of them with traffic that is not in the sums"),
+        table.contains("2 gaps overlap this span, 1 of them with traffic that is not in the sums"),
         "{table}"
     );
     assert!(
@@ -45,8 +54,8 @@ fn all_formats_carry_the_figures_and_the_gaps_are_said() {
     let lines: Vec<&str> = csv.lines().collect();
     assert_eq!(
         lines[0],
-        "period,start,end,container,class,family,direction,in_packets,in_bytes,out_packets,out_bytes,packets,bytes,\
-         in_bits_per_s,out_bits_per_s,total_bits_per_s"
+        "period,start,end,container,class,family,direction,in_packets,in_bytes,out_packets,out_bytes,\
+         packets,bytes,in_bits_per_s,out_bits_per_s,total_bits_per_s"
     );
     assert!(lines[1].starts_with(
         "2026-11-10T12:00+00:00,2026-11-10T12:00:00Z,2026-11-10T13:00:00Z,101,,,,10,1000,20,2000,30,3000,"
@@ -55,12 +64,12 @@ fn all_formats_carry_the_figures_and_the_gaps_are_said() {
     assert_eq!(json["rows"][0]["in"]["bytes"], 1000);
     assert_eq!(json["rows"][0]["total"]["packets"], 30);
     assert_eq!(json["gaps"][0]["reason"], "before_attach");
-    assert!(gaps(&figures.gaps, Format::Csv).unwrap().contains("missed_drain,false"));
-    assert!(gaps(&figures.gaps, Format::Table).unwrap().contains("veth101.0"));
+    assert!(gaps(&figures.gaps, Format::Csv, &utc()).unwrap().contains("missed_drain,false"));
+    assert!(gaps(&figures.gaps, Format::Table, &utc()).unwrap().contains("veth101.0"));
 }
 
 #[test]
-fn a_report_says_where_the_ledger_ends_and_which_steps_are_parts() {
+fn a_report_notes_where_the_ledger_ends_and_which_steps_are_incomplete() {
     let mut file = ledger();
     let mut node = Node::new(NOON);
     for _ in 0..40 {
@@ -68,25 +77,28 @@ fn a_report_says_where_the_ledger_ends_and_which_steps_are_parts() {
     }
     let notes = |query: &ReportQuery| notes(&file.ledger.report(query).unwrap()).join("\n");
     let months = ReportQuery { by: By::Month, ..ReportQuery::default() };
-    let told = notes(&months);
-    assert!(told.contains("2026-12 is not whole: shown until 2026-12-20T12:00:00Z"), "{told}");
-    assert!(told.contains("2026-11 is not whole: shown from 2026-11-11T11:55:00Z"), "{told}");
-    // A span after the last reading is an empty one, and the reader learns why.
+    let text = notes(&months);
+    assert!(text.contains("2026-12 is incomplete: shown until 2026-12-20T12:00:00Z"), "{text}");
+    assert!(text.contains("2026-11 is incomplete: shown from 2026-11-11T11:55:00Z"), "{text}");
+    // A span after the last reading is empty, and a note says why.
     let after = ReportQuery { from: Some(time(NOON + 90 * 86_400)), ..months };
-    let told = notes(&after);
-    assert!(told.contains("nothing is recorded after the last reading, 2026-12-20T12:00:00Z"), "{told}");
+    let text = notes(&after);
+    assert!(
+        text.contains("the last reading was at 2026-12-20T12:00:00Z; nothing is recorded after"),
+        "{text}"
+    );
     let whole = ReportQuery {
         from: Some(time_at("2026-12-01T00:00:00Z")),
         to: Some(time_at("2026-12-02T00:00:00Z")),
         by: By::Day,
         ..ReportQuery::default()
     };
-    let told = notes(&whole);
-    assert!(!told.contains("not whole") && !told.contains("last reading"), "{told}");
+    let text = notes(&whole);
+    assert!(!text.contains("incomplete") && !text.contains("last reading"), "{text}");
 }
 
 #[test]
-fn all_formats_carry_interfaces_and_faults_and_reports_mention_them() {
+fn all_formats_contain_interfaces_and_faults_and_reports_mention_them() {
     let (file, _) = node_with_faults();
     let figures = file.ledger.report_interfaces(&ReportQuery::default()).unwrap();
     let csv = interfaces(&figures, Part::Interfaces, Format::Csv).unwrap();
@@ -106,7 +118,7 @@ fn all_formats_carry_interfaces_and_faults_and_reports_mention_them() {
     let json: serde_json::Value = serde_json::from_str(&json).unwrap();
     assert_eq!(json["balance"][0]["in"]["difference_bytes"], 300);
     assert_eq!(json["faults"][1]["fault"], "no_container");
-    // The ordinary report says how much is in no class, of the containers that it is about.
+    // The report by container states the unclassified traffic of its containers.
     let bill = file.ledger.report(&ReportQuery::default()).unwrap();
     assert_eq!((bill.faults.total.packets, bill.faults.total.bytes), (5, 300));
     let text = report(&bill, Format::Table).unwrap();
@@ -127,19 +139,26 @@ fn every_report_states_its_basis() {
 }
 
 #[test]
-fn top_talkers_show_class_0_apart() {
+fn top_talkers_show_class_0_separately() {
     let mut file = ledger();
     let mut node = Node::new(NOON);
     node.traffic("104", 1, [1, 200, 1, 2000]).traffic("104", 0, [1, 4_000_000, 0, 0]);
     node.pass(60).drain(&mut file.ledger);
-    let query =
-        TopQuery { count: 1, from: None, to: None, classes: vec![], by_class: true, basis: Basis::L3 };
+    let query = TopQuery {
+        count: 1,
+        from: None,
+        to: None,
+        calendar: None,
+        classes: vec![],
+        by_class: true,
+        basis: Basis::L3,
+    };
     let table = top(&file.ledger.top_talkers(&query).unwrap(), Format::Table).unwrap();
     assert!(table.contains("104") && table.contains("class 0, not ranked: in 4000000 bytes"), "{table}");
 }
 
 #[test]
-fn the_balance_has_a_line_for_the_whole_node() {
+fn the_balance_has_a_row_for_the_whole_node() {
     let (file, _) = node_with_faults();
     let figures = file.ledger.report_interfaces(&ReportQuery::default()).unwrap();
     let table = interfaces(&figures, Part::Balance, Format::Table).unwrap();
@@ -149,7 +168,7 @@ fn the_balance_has_a_line_for_the_whole_node() {
 }
 
 #[test]
-fn corrections_are_shown_beside_the_frozen_figures() {
+fn corrections_are_shown_next_to_the_frozen_figures() {
     let mut file = ledger();
     let mut node = Node::balanced(NOON);
     for _ in 0..60 {
@@ -176,4 +195,164 @@ fn corrections_are_shown_beside_the_frozen_figures() {
     assert!(table.contains("attack, credited"), "{table}");
     let row = table.lines().find(|line| line.starts_with("2026-11  101        1      in")).unwrap();
     assert_eq!(row.split_whitespace().skip(4).collect::<Vec<_>>(), ["2000", "-70", "1930", "20", "+1", "21"]);
+}
+
+#[test]
+fn a_report_shows_its_span_and_gaps_in_its_zone() {
+    let (file, _) = node_with_faults();
+    let calendar = Some(Calendar::new("America/New_York", 1).unwrap());
+    let query = ReportQuery { by: By::Hour, calendar, ..ReportQuery::default() };
+    let figures = file.ledger.report(&query).unwrap();
+    let table = report(&figures, Format::Table).unwrap();
+    assert!(
+        table.contains("from 2026-11-10T07:00:00-05:00 to 2026-11-10T07:05:00-05:00, zone America/New_York"),
+        "{table}"
+    );
+    assert!(table.contains("? to 2026-11-10T07:00:00-05:00: before_attach"), "{table}");
+    assert!(!table.contains("00Z"), "{table}");
+    let json = report(&figures, Format::Json).unwrap();
+    assert!(json.contains("\"from\": \"2026-11-10T12:00:00Z\""), "{json}");
+    let interfaces = interfaces(&file.ledger.report_interfaces(&query).unwrap(), Part::Faults, Format::Table);
+    assert!(!interfaces.unwrap().contains("00Z"));
+}
+
+#[test]
+fn a_report_by_direction_has_no_blank_columns() {
+    let (file, _) = node_with_faults();
+    let query = ReportQuery {
+        containers: vec!["201".to_owned()],
+        split: Split { direction: true, ..Split::default() },
+        percentile: Some(100.0),
+        ..ReportQuery::default()
+    };
+    let table = report(&file.ledger.report(&query).unwrap(), Format::Table).unwrap();
+    let rows: Vec<Vec<&str>> = table.lines().take(3).map(|row| row.split_whitespace().collect()).collect();
+    assert_eq!(rows[0], ["PERIOD", "CONTAINER", "DIRECTION", "PACKETS", "BYTES", "BITS", "PER", "S"]);
+    assert_eq!(rows[1], ["total", "201", "in", "5", "500", "13"]);
+    assert_eq!(rows[2], ["total", "201", "out", "0", "0", "0"]);
+}
+
+#[test]
+fn a_report_notes_that_its_span_begins_before_the_ledger() {
+    let (file, _) = node_with_faults();
+    let early = ReportQuery { from: Some(time(NOON - 86_400)), ..ReportQuery::default() };
+    let text = notes(&file.ledger.report(&early).unwrap()).join("\n");
+    assert!(text.contains("the ledger begins at 2026-11-10T12:00:00Z; nothing is recorded before"), "{text}");
+    let text = notes(&file.ledger.report(&ReportQuery::default()).unwrap()).join("\n");
+    assert!(!text.contains("the ledger begins"), "{text}");
+}
+
+#[test]
+fn without_closed_months_the_list_is_a_sentence() {
+    assert_eq!(closed(&[], None, Format::Table, &utc()).unwrap(), "no month has been closed yet\n");
+}
+
+#[test]
+fn closing_a_month_reports_its_losses_with_the_result() {
+    let (mut file, node) = two_closed_months();
+    let periods = file.ledger.closed_periods().unwrap();
+    let text = closed(&periods[1..], Some(2), Format::Table, &utc()).unwrap();
+    assert!(text.contains("2 gaps in this month have traffic that is not in the sums"), "{text}");
+    assert!(text.contains("can prove that the month was not changed"), "{text}");
+    let preview = file.ledger.preview_adjustment(&correction(&node)).unwrap();
+    let text = adjusted(&preview, Format::Table).unwrap();
+    assert!(text.contains("nothing was written; repeat the command with --yes"), "{text}");
+    file.ledger.adjust(&correction(&node)).unwrap();
+}
+
+/// November and December, both closed.
+fn two_closed_months() -> (File, Node) {
+    let mut file = ledger_with(LedgerConfig::default());
+    let mut node = Node::balanced(NOON);
+    for _ in 0..60 {
+        node.traffic("101", 1, [1, 100, 1, 10]).pass(86_400).drain(&mut file.ledger);
+    }
+    file.ledger.close("2026-11", node.wall).unwrap();
+    file.ledger.close("2026-12", node.wall).unwrap();
+    (file, node)
+}
+
+fn correction(node: &Node) -> AdjustmentRequest {
+    AdjustmentRequest {
+        period: "2026-11".to_owned(),
+        container: "101".to_owned(),
+        class: 1,
+        family: None,
+        packets: [-1, 0],
+        bytes: [-100, 0],
+        reason: "attack, credited".to_owned(),
+        made: node.wall,
+    }
+}
+
+/// Every JSON document of the ledger's commands. Programs read these, so field names never change.
+#[test]
+fn json_documents_are_stable() {
+    let (file, _) = node_with_faults();
+    let query = ReportQuery {
+        split: Split { class: true, direction: true, family: true },
+        percentile: Some(95.0),
+        ..ReportQuery::default()
+    };
+    let full = file.ledger.report(&query).unwrap();
+    insta::assert_snapshot!("report", report(&full, Format::Json).unwrap());
+    // Interfaces, faults and balance are one document.
+    let by_interface = file.ledger.report_interfaces(&ReportQuery::default()).unwrap();
+    insta::assert_snapshot!(
+        "interfaces_faults_balance",
+        interfaces(&by_interface, Part::Interfaces, Format::Json).unwrap()
+    );
+    let query = TopQuery {
+        count: 2,
+        from: None,
+        to: None,
+        calendar: None,
+        classes: vec![],
+        by_class: true,
+        basis: Basis::L2,
+    };
+    insta::assert_snapshot!(
+        "top_talkers",
+        top(&file.ledger.top_talkers(&query).unwrap(), Format::Json).unwrap()
+    );
+    insta::assert_snapshot!(
+        "gaps",
+        gaps(&file.ledger.gaps(None, None).unwrap(), Format::Json, &utc()).unwrap()
+    );
+    insta::assert_snapshot!("gaps_empty", gaps(&[], Format::Json, &utc()).unwrap());
+}
+
+#[test]
+fn json_documents_of_closed_months_are_stable() {
+    let (mut file, node) = two_closed_months();
+    let periods = file.ledger.closed_periods().unwrap();
+    insta::assert_snapshot!("closed", closed(&periods, None, Format::Json, &utc()).unwrap());
+    insta::assert_snapshot!("close", closed(&periods[..1], Some(0), Format::Json, &utc()).unwrap());
+    let made = file.ledger.adjust(&correction(&node)).unwrap();
+    insta::assert_snapshot!("adjust", adjusted(&made, Format::Json).unwrap());
+    insta::assert_snapshot!("audit", audit(&file.ledger.audit().unwrap(), Format::Json).unwrap());
+    let whole = file.ledger.report(&ReportQuery::default()).unwrap();
+    insta::assert_snapshot!("report_with_corrections", report(&whole, Format::Json).unwrap());
+}
+
+#[test]
+fn the_json_document_of_an_import_is_stable() {
+    let (mut file, node) = node_with_faults();
+    let path = file.dir.path().join("pva");
+    let begin = NOON - 3600;
+    rusqlite::Connection::open(&path)
+        .unwrap()
+        .execute_batch(&format!(
+            "CREATE TABLE log_def (id, eid, lclass, instance, counter); CREATE TABLE log_data (id, startTime,
+             avg);
+             INSERT INTO log_def VALUES (7, '101', 'counters_vz_net', '', 'counter_net_outgoing_bytes');
+             INSERT INTO log_data VALUES (7, {begin}, 1000), (7, {begin} + 60, 2000), (7, 'never', 1);"
+        ))
+        .unwrap();
+    let import =
+        PvaImport { node: "node1".to_owned(), class: 1, until: None, dry_run: false, now: node.wall };
+    let result = file.ledger.import_pva(&path, &import, &mut |_| ()).unwrap();
+    insta::assert_snapshot!("import_pva", imported(&result, Format::Json, &utc()).unwrap());
+    let table = imported(&result, Format::Table, &utc()).unwrap();
+    assert!(table.contains("skipped: 1 samples whose time is not between 2000 and 2100"), "{table}");
 }

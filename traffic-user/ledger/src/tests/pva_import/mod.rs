@@ -1,4 +1,6 @@
-//! History from a PVA database that is made here, with a counter for each purpose.
+//! Imports of PVA databases that the tests create.
+
+mod skips;
 
 use std::path::PathBuf;
 
@@ -15,11 +17,11 @@ const IN_BYTES: &str = "counter_net_incoming_bytes";
 const OUT_BYTES: &str = "counter_net_outgoing_bytes";
 const DAY: i64 = 86_400;
 
-/// A database as PVA's agent keeps it.
+/// A database as PVA's agent writes it.
 struct Pva {
     path: PathBuf,
     conn: Connection,
-    /// The next free number of a counter.
+    /// The next free counter number.
     next: i64,
 }
 
@@ -47,7 +49,7 @@ impl Pva {
         id
     }
 
-    /// The counter of a container's bytes in, all classes.
+    /// Defines the counter of a container's incoming bytes over all classes.
     fn bytes_in(&mut self, eid: &str) -> i64 {
         self.define(eid, "counters_vz_net", "", IN_BYTES)
     }
@@ -57,7 +59,7 @@ impl Pva {
         self
     }
 
-    /// A sample each minute.
+    /// Adds one sample per minute.
     fn minutes(&self, id: i64, start: i64, amounts: &[i64]) -> &Self {
         for (at, amount) in (0..).zip(amounts) {
             self.sample(id, start + 60 * at, amount);
@@ -66,7 +68,7 @@ impl Pva {
     }
 }
 
-/// A ledger whose own counting began at noon.
+/// A ledger that began to count at noon.
 fn begun_at_noon() -> (File, Node) {
     let mut file = ledger();
     let mut node = Node::balanced(NOON);
@@ -103,7 +105,7 @@ fn reasons(imported: &PvaImported) -> Vec<(SkipReason, u64)> {
 }
 
 #[test]
-fn the_same_file_changes_nothing_twice() {
+fn importing_the_same_file_twice_changes_nothing() {
     let (mut file, node) = begun_at_noon();
     let mut pva = Pva::new(&file, "pva");
     let old = NOON - 30 * DAY;
@@ -137,10 +139,10 @@ fn the_same_file_changes_nothing_twice() {
 }
 
 #[test]
-fn history_older_than_what_is_kept_becomes_hours_and_days() {
+fn history_older_than_the_retention_becomes_hours_and_days() {
     let (mut file, mut node) = begun_at_noon();
     file.ledger.retention = Retention { five_minutes_days: 10, hours_months: 1 };
-    // Steady for two days: from here on the ledger keeps nothing older than that.
+    // The clock was steady for two days, so the ledger drops everything older than its retention.
     for _ in 0..3 {
         node.traffic("101", 1, [0, 1, 0, 0]).pass(DAY.unsigned_abs()).drain(&mut file.ledger);
     }
@@ -164,7 +166,7 @@ fn history_older_than_what_is_kept_becomes_hours_and_days() {
     file.ledger.maintain(node.wall).unwrap();
     assert_eq!(months(&file), expected, "and after");
     assert_sound(&file);
-    // Again, and then once more when hours and five minutes of it were dropped too.
+    // Import again, and once more after the hours and five-minute rows of that time were dropped.
     for _ in 0..3 {
         let again = take(&mut file, &pva);
         assert_eq!((again.samples, again.conflicts.count), (0, 0), "{again:?}");
@@ -180,7 +182,7 @@ fn history_older_than_what_is_kept_becomes_hours_and_days() {
 }
 
 #[test]
-fn without_a_reading_the_end_must_be_said() {
+fn without_a_reading_the_end_must_be_given() {
     let mut file = ledger();
     let mut pva = Pva::new(&file, "pva");
     let id = pva.bytes_in("101");
@@ -189,7 +191,7 @@ fn without_a_reading_the_end_must_be_said() {
     let said = PvaImport { until: Some(time(NOON - 360)), ..import() };
     assert_eq!(file.ledger.import_pva(&pva.path, &said, &mut |_| ()).unwrap().samples, 4);
     assert_eq!(bytes(&file, "traffic_5min", "101", 1), [10, 0]);
-    // Once it counts, nothing that it counts itself is taken.
+    // Once the ledger counts, it takes nothing from its own time.
     let mut node = Node::balanced(NOON - 360);
     node.pass(60).drain(&mut file.ledger);
     let late = PvaImport { until: Some(time(NOON - 359)), ..import() };
@@ -198,7 +200,7 @@ fn without_a_reading_the_end_must_be_said() {
 }
 
 #[test]
-fn a_longer_file_adds_what_is_new_and_a_shorter_one_nothing() {
+fn a_longer_file_adds_new_samples_and_a_shorter_one_adds_none() {
     let (mut file, _) = begun_at_noon();
     let start = NOON - DAY;
     let mut short = Pva::new(&file, "short");
@@ -221,7 +223,7 @@ fn a_longer_file_adds_what_is_new_and_a_shorter_one_nothing() {
 }
 
 #[test]
-fn values_that_differ_are_reported_and_stay() {
+fn differing_values_are_reported_and_the_ledger_keeps_its_own() {
     let (mut file, _) = begun_at_noon();
     let start = NOON - DAY;
     let mut pva = Pva::new(&file, "pva");
@@ -239,7 +241,7 @@ fn values_that_differ_are_reported_and_stay() {
         )]
     );
     assert_eq!(bytes(&file, "traffic_5min", "102", 1), [2800, 0]);
-    // A sample that came up in between is no new one: it would change what was billed.
+    // A sample that appears in between is not new: it would change what was billed.
     let (mut file, _) = begun_at_noon();
     let mut pva = Pva::new(&file, "holes");
     let id = pva.bytes_in("102");
@@ -252,7 +254,7 @@ fn values_that_differ_are_reported_and_stay() {
 }
 
 #[test]
-fn history_belongs_to_who_had_the_id_then() {
+fn history_belongs_to_the_owner_at_that_time() {
     let (mut file, mut node) = begun_at_noon();
     let retired = file.ledger.retire("101", node.wall).unwrap();
     node.traffic_in("101", 2, 1, [1, 5, 1, 5]).pass(60).drain(&mut file.ledger);
@@ -269,150 +271,7 @@ fn history_belongs_to_who_had_the_id_then() {
 }
 
 #[test]
-fn classes_count_where_they_add_up_and_the_total_where_not() {
-    let (mut file, _) = begun_at_noon();
-    let mut pva = Pva::new(&file, "pva");
-    let total = pva.bytes_in("102");
-    let one = pva.define("102", "counters_vz_net", "1", IN_BYTES);
-    let two = pva.define("102", "counters_vz_net", "2", IN_BYTES);
-    let zero = pva.define("102", "counters_vz_net", "0", IN_BYTES);
-    let outgoing = pva.define("102", "counters_vz_net", "", OUT_BYTES);
-    let start = NOON - DAY;
-    // Before the classes came up; with them; with them wrong; after the total was gone. And out has no classes at all.
-    pva.sample(total, start, 1000);
-    pva.sample(total, start + 300, 30).sample(one, start + 300, 10).sample(two, start + 300, 20);
-    pva.sample(zero, start + 300, 5);
-    pva.sample(total, start + 600, 7000).sample(one, start + 600, 6000);
-    pva.sample(two, start + 900, 400);
-    pva.sample(outgoing, start + 300, 77);
-    let import = PvaImport { class: 9, ..import() };
-    let imported = file.ledger.import_pva(&pva.path, &import, &mut |_| ()).unwrap();
-    assert_eq!(imported.totals_taken.count, 1);
-    let first = imported.totals_taken.first.as_deref();
-    assert_eq!(first, Some(format!("{IN_BYTES} of 102 at 2026-11-09T12:10:00Z").as_str()));
-    let of = |class| bytes(&file, "traffic_5min", "102", class);
-    assert_eq!([of(9), of(1), of(2), of(0)], [[8000, 77], [10, 0], [420, 0], [5, 0]]);
-}
-
-#[test]
-fn rows_that_cannot_be_used_are_counted_and_stop_nothing() {
-    let (mut file, _) = begun_at_noon();
-    let mut pva = Pva::new(&file, "pva");
-    let good = pva.bytes_in("102");
-    pva.define("no good id", "counters_vz_net", "", IN_BYTES);
-    pva.define("102", "counters_vz_net", "local", IN_BYTES);
-    pva.define("102", "counters_vz_net", "255", IN_BYTES);
-    pva.define("102", "counters_vz_net", "", "counter_net_incoming_dropped");
-    pva.conn
-        .execute("INSERT INTO log_def VALUES (?1, '103', 'counters_vz_net', '', ?2)", params![good, IN_BYTES])
-        .unwrap();
-    let start = NOON - DAY;
-    pva.sample(good, start, 1).sample(good, (start + 60).to_string(), "2").sample(good, start + 120, 4.0);
-    pva.sample(good, "soon", 10).sample(good, 7, 10).sample(good, Option::<i64>::None, 10);
-    pva.sample(good, start + 180, "much").sample(good, start + 180, Option::<i64>::None);
-    pva.sample(good, start + 240, -5).sample(good, start + 240, i64::MAX).sample(
-        good,
-        start + 240,
-        f64::INFINITY,
-    );
-    pva.sample(good, start + 120, 9).sample(99, start, 1);
-    let imported = take(&mut file, &pva);
-    assert_eq!(bytes(&file, "traffic_5min", "102", 1), [7, 0]);
-    assert_eq!(
-        reasons(&imported),
-        [
-            (SkipReason::UnknownCounter, 1),
-            (SkipReason::BadContainerId, 1),
-            (SkipReason::BadClass, 2),
-            (SkipReason::DuplicateDefinition, 1),
-            (SkipReason::UndefinedCounter, 1),
-            (SkipReason::BadTime, 3),
-            (SkipReason::NotANumber, 2),
-            (SkipReason::Negative, 1),
-            (SkipReason::TooLarge, 2),
-            (SkipReason::DuplicateSample, 1),
-        ]
-    );
-    let negative = imported.skipped.iter().find(|skipped| skipped.reason == SkipReason::Negative).unwrap();
-    assert_eq!(negative.first, format!("{IN_BYTES} of 102 at {}: -5", start + 240));
-}
-
-#[test]
-fn what_is_no_database_of_pva_is_refused() {
-    let (mut file, _) = begun_at_noon();
-    let nowhere = file.dir.path().join("nowhere");
-    assert!(file.ledger.import_pva(&nowhere, &import(), &mut |_| ()).is_err());
-    assert!(!nowhere.exists());
-    let own = file.ledger.path().with_extension("copy");
-    file.ledger.backup(&own).unwrap();
-    Connection::open(&own).unwrap().execute_batch("DROP VIEW log_data").unwrap();
-    let refused = file.ledger.import_pva(&own, &import(), &mut |_| ());
-    assert!(matches!(refused, Err(LedgerError::Query(reason)) if reason.contains("no database of PVA")));
-}
-
-#[test]
-fn closed_periods_are_refused_by_name_and_the_rest_is_taken() {
-    let mut file = ledger();
-    // From September 1.
-    let mut node = Node::balanced(NOON - 70 * DAY);
-    for _ in 0..80 {
-        node.traffic("101", 1, [0, 1, 0, 0]).pass(DAY.unsigned_abs()).drain(&mut file.ledger);
-    }
-    let september = file.ledger.close("2026-09", node.wall).unwrap();
-    file.ledger.close("2026-10", node.wall).unwrap();
-    // As if its own counting had begun later: what is closed is closed whoever counted it.
-    file.ledger.conn.execute("UPDATE epoch SET created = ?1", [NOON]).unwrap();
-    let mut pva = Pva::new(&file, "pva");
-    let id = pva.bytes_in("102");
-    pva.minutes(id, september.start.as_second() - 120, &[1, 2, 4, 8]);
-    pva.minutes(id, NOON - 11 * DAY, &[100]).minutes(id, NOON - DAY, &[1000]);
-    let imported = take(&mut file, &pva);
-    assert_eq!(imported.samples, 3);
-    let skipped: Vec<_> = imported
-        .skipped
-        .iter()
-        .map(|skipped| (skipped.reason, skipped.period.as_deref(), skipped.count))
-        .collect();
-    let closed = SkipReason::ClosedPeriod;
-    assert_eq!(skipped, [(closed, Some("2026-09"), 2), (closed, Some("2026-10"), 1)]);
-    file.ledger.maintain(node.wall).unwrap();
-    let query = ReportQuery { containers: vec!["102".to_owned()], by: By::Month, ..ReportQuery::default() };
-    let report = file.ledger.report(&query).unwrap();
-    let months: Vec<_> =
-        report.rows.iter().map(|row| (row.period.as_str(), row.figures.total.bytes)).collect();
-    assert_eq!(months, [("2026-08", 3), ("2026-11", 1000)]);
-    assert_sound(&file);
-}
-
-#[test]
-fn history_before_a_closed_month_is_closed_before_the_next_one() {
-    let (mut file, mut node) = begun_at_noon();
-    for _ in 0..60 {
-        node.traffic("101", 1, [0, 1, 0, 0]).pass(DAY.unsigned_abs()).drain(&mut file.ledger);
-    }
-    file.ledger.close("2026-11", node.wall).unwrap();
-    let mut pva = Pva::new(&file, "pva");
-    let id = pva.bytes_in("101");
-    pva.minutes(id, NOON - 30 * DAY, &[1000, 2000]);
-    assert_eq!(take(&mut file, &pva).samples, 2);
-    let refused = file.ledger.close("2026-12", node.wall).unwrap_err().to_string();
-    assert!(
-        refused.contains("2026-10 holds figures") && refused.contains("trafctl close 2026-10"),
-        "{refused}"
-    );
-    assert_eq!(file.ledger.close("2026-10", node.wall).unwrap().rows, 1);
-    file.ledger.close("2026-12", node.wall).unwrap();
-    pva.sample(id, NOON - 20 * DAY, 5);
-    assert_eq!(reasons(&take(&mut file, &pva)), [(SkipReason::ClosedPeriod, 1)]);
-    // Nothing is booked before the end of the last of them, whichever was closed last.
-    node.set_clock(-80 * DAY).traffic("101", 1, [0, 7, 0, 0]).pass(60).drain(&mut file.ledger);
-    file.ledger.maintain(node.wall).unwrap();
-    assert_sound(&file);
-    assert_eq!(file.ledger.audit().unwrap().chain_entries, 3);
-}
-
-#[test]
-fn a_dry_run_tells_the_same_and_writes_nothing() {
+fn a_dry_run_reports_the_same_and_writes_nothing() {
     let (mut file, _) = begun_at_noon();
     let mut pva = Pva::new(&file, "pva");
     let id = pva.bytes_in("102");
@@ -423,16 +282,16 @@ fn a_dry_run_tells_the_same_and_writes_nothing() {
     let state = |file: &File| -> String { file.ledger.conn.query_row(tables, [], |row| row.get(0)).unwrap() };
     let before = state(&file);
     let dry = PvaImport { dry_run: true, ..import() };
-    let told = file.ledger.import_pva(&pva.path, &dry, &mut |_| ()).unwrap();
+    let describe = file.ledger.import_pva(&pva.path, &dry, &mut |_| ()).unwrap();
     assert_eq!(state(&file), before);
     let done = take(&mut file, &pva);
-    assert_eq!(PvaImported { dry_run: false, ..told }, done);
+    assert_eq!(PvaImported { dry_run: false, ..describe }, done);
     assert_ne!(state(&file), before);
 }
 
-/// Drains would wait for it, and fail after five seconds.
+/// Otherwise drains would wait for it and fail after five seconds.
 #[test]
-fn a_dry_run_does_with_reading() {
+fn a_dry_run_needs_only_read_access() {
     let (mut file, node) = begun_at_noon();
     let mut pva = Pva::new(&file, "pva");
     let (first, second) = (pva.bytes_in("101"), pva.bytes_in("102"));
@@ -443,56 +302,26 @@ fn a_dry_run_does_with_reading() {
     let dry = PvaImport { dry_run: true, ..import() };
     let mut other = Ledger::open(file.ledger.path(), LedgerConfig::default()).unwrap();
     let writer = other.conn.transaction_with_behavior(TransactionBehavior::Immediate).unwrap();
-    // Opened while another one writes, as a command beside the daemon is.
+    // Opened while another process writes, like a command next to the daemon.
     let mut beside = Ledger::open(file.ledger.path(), LedgerConfig::default()).unwrap();
     beside.conn.busy_timeout(std::time::Duration::ZERO).unwrap();
-    let told = beside.import_pva(&pva.path, &dry, &mut |_| ()).unwrap();
+    let describe = beside.import_pva(&pva.path, &dry, &mut |_| ()).unwrap();
     drop(writer);
-    // And while it is at it, another one can write.
+    // Another process can write during the dry run.
     let mut drained = false;
     let again = beside.import_pva(&pva.path, &dry, &mut |progress| {
-        if matches!(progress, PvaProgress::Booked(..)) && !drained {
+        if matches!(progress, PvaProgress::Written(..)) && !drained {
             node.drain(&mut other);
             drained = true;
         }
     });
-    assert_eq!((again.unwrap(), drained), (told.clone(), true));
-    assert_eq!((told.samples, told.conflicts.count, told.containers.len()), (3, 1, 2));
-    assert_eq!(PvaImported { dry_run: false, ..told }, take(&mut file, &pva));
+    assert_eq!((again.unwrap(), drained), (describe.clone(), true));
+    assert_eq!((describe.samples, describe.conflicts.count, describe.containers.len()), (3, 1, 2));
+    assert_eq!(PvaImported { dry_run: false, ..describe }, take(&mut file, &pva));
 }
 
 #[test]
-fn the_minute_of_the_switch_over_is_a_gap_and_not_a_guess() {
-    let (mut file, _) = begun_at_noon();
-    let mut pva = Pva::new(&file, "pva");
-    let incoming = pva.bytes_in("102");
-    let outgoing = pva.define("102", "counters_vz_net", "", OUT_BYTES);
-    pva.minutes(incoming, NOON - 200, &[1, 2, 4, 8, 16]).minutes(
-        outgoing,
-        NOON - 200,
-        &[10, 20, 40, 80, 160],
-    );
-    for _ in 0..2 {
-        let imported = take(&mut file, &pva);
-        assert_eq!(reasons(&imported), [(SkipReason::AfterUntil, 2), (SkipReason::OverBegin, 2)]);
-        assert_eq!(bytes(&file, "traffic_5min", "102", 1), [7, 70]);
-        let gaps = file.ledger.gaps(None, None).unwrap();
-        assert_eq!(gaps.len(), 1, "{gaps:?}");
-        assert_eq!((gaps[0].start, gaps[0].end), (Some(time(NOON - 20)), time(NOON)));
-        assert_eq!(gaps[0].reason, GapReason::BeforeAttach);
-        assert!(gaps[0].detail.as_ref().unwrap().contains("in 8 bytes, out 80 bytes"), "{gaps:?}");
-    }
-    // Where PVA's minute ends as the ledger begins, nothing is missing.
-    let (mut file, _) = begun_at_noon();
-    let mut even = Pva::new(&file, "even");
-    let id = even.bytes_in("102");
-    even.minutes(id, NOON - 120, &[1, 2, 4]);
-    assert_eq!(take(&mut file, &even).samples, 2);
-    assert_eq!(file.ledger.gaps(None, None).unwrap(), []);
-}
-
-#[test]
-fn a_file_of_hourly_samples_is_marked_as_such() {
+fn buckets_of_hourly_samples_are_mixed() {
     let (mut file, _) = begun_at_noon();
     let mut pva = Pva::new(&file, "pva");
     let id = pva.bytes_in("102");
@@ -501,15 +330,15 @@ fn a_file_of_hourly_samples_is_marked_as_such() {
     }
     take(&mut file, &pva);
     let report = file.ledger.report(&ReportQuery::default()).unwrap();
-    assert_eq!(report.marked_buckets, 5);
+    assert_eq!(report.mixed_buckets, 5);
 }
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(24))]
 
-    /// Whatever parts of it come in whatever order, in the end the ledger holds what the whole would have given.
+    /// Whatever parts of a history are imported in whatever order, the result is that of the whole file.
     #[test]
-    fn parts_of_a_history_come_to_the_whole(
+    fn parts_of_a_history_add_up_to_the_whole(
         amounts in proptest::collection::vec((1_i64..1000, any::<bool>()), 1..60),
         parts in proptest::collection::vec((0_usize..60, 1_usize..40), 0..5),
     ) {

@@ -1,40 +1,48 @@
-//! The tables of the ledger, and which columns make a row.
+//! The tables of the ledger, and which columns identify a row.
 //!
-//! **Names** become integers once, so that the many rows stay small:
-//! `node`; `epoch` (a set of maps: boot id, random number) with its last reading, whatever the node is called by then;
-//! `class_table` (hash, and the table itself); `stream` (node, epoch, class table); `container` (an id; retired ones keep their rows under a new label);
-//! `interface` (a name and its container; 0 where many share it).
+//! **Names** are mapped to integers once, which keeps the many rows small: `node`; `epoch` (one set of kernel
+//! maps: boot id, random number) with its last reading; `class_table` (hash and text); `stream` (a series:
+//! node, epoch, class table); `container` (an id; a retired container keeps its rows under a new label);
+//! `interface` (a name and its container; 0 for a shared interface).
 //!
-//! **Last readings**: `container_life` and `interface_life` name one life of a counter (epoch, owner, generation), and
-//! `class_reading`, `fault_reading`, `passed_reading` hold what it read last, as unsigned values in SQLite's signed ones.
-//! `booked` holds what all drains of an epoch came to. `accounted_reading` holds how far the kernel's own statistics of an interface are accounted for.
+//! **Last readings**: `container_life` and `interface_life` name one life of a counter (epoch, owner,
+//! generation). `class_reading`, `fault_reading` and `passed_reading` hold its last values, as u64 stored in
+//! SQLite's i64. `booked` holds the control totals of an epoch: the sum of everything its drains wrote.
+//! `accounted_reading` holds how much of the kernel's own interface statistics is already in sums or gaps.
 //!
-//! **Sums**: three kinds of rows (`traffic`, `fault`, `passed`) on four levels (`_5min`, `_hour`, `_day`, `_month`),
-//! twelve tables of one shape: start of the bucket (seconds since the Unix epoch), the kind's key, its values in both
-//! directions. They are clustered by start, then owner. So a drain appends to a few pages at one end (the flash of a node must
-//! carry this each minute for years), retention drops pages at the other, and one owner's year is one seek a bucket.
+//! **Sums**: three kinds of rows (`traffic`, `fault`, `passed`) on four levels (`_5min`, `_hour`, `_day`,
+//! `_month`) make twelve tables of one shape: start of the bucket (seconds since the Unix epoch), the key of
+//! the kind, and its values in both directions. They are clustered by start, then owner. A drain therefore
+//! appends to a few pages at one end, which spares the node's flash; retention drops pages at the other end;
+//! and one owner's year needs one seek per bucket.
 //!
-//! `unit` lists the buckets that exist on each level. `dirty`: the unit that contains it must be summed up again; readers
-//! then go to the finer rows, so a report never waits for a rollup. `finest`: no finer rows exist for this time any
-//! more (or yet), so that summing all such units counts every byte once.
-//! `span` marks buckets that hold traffic of a longer time than their own.
+//! `unit` lists the buckets that exist on each level. `dirty` means that the unit above it must be summed
+//! again; readers then use the finer rows, so a report never waits for a rollup. `finest` means that no finer
+//! rows exist for this time, so that the sum over all such units counts every byte once. `span` lists the
+//! mixed buckets, which also hold traffic from outside their own five minutes.
 //!
-//! **Gaps**: `gap`. **Closed periods**: `period`, `closed_row`, `adjustment`, and `chain`, in which each entry's hash covers the one before.
+//! **Gaps**: `gap`. **Closed periods**: `period`, `closed_row`, `adjustment` and `chain`; the hash of each
+//! entry of the chain covers the entry before it.
 //!
-//! **PVA**: `pva_counter` and the views `log_def` and `log_data`. A view over a union of levels would be materialised whole for
-//! each query; picking the level by `unit` in a subquery lets the planner seek one container's rows. `pva_range`: what was imported from PVA's own database.
+//! **PVA**: `pva_counter` and the views `log_def` and `log_data`. SQLite would materialise a view over a
+//! union of levels for each query; choosing the level by `unit` in a subquery lets it seek one container's
+//! rows. `pva_range` records what was imported from PVA's own database.
+
+mod pva;
 
 use jiff::Timestamp;
 use rusqlite::Row;
 use traffic_model::calendar::Level;
 
-/// ResetBaselines the file as ours (`PRAGMA application_id`): "trfc".
+pub use pva::PVA_RANGES;
+
+/// Identifies the file as a ledger (`PRAGMA application_id`): "trfc".
 pub const APPLICATION_ID: i64 = 0x7472_6663;
 
-/// One kind of sums: the first part of its table names, its key after the start of the bucket, and its values.
+/// A kind of sums: its table name prefix, its key columns after `start`, and its value columns.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Kind {
-    /// First part of the table names.
+    /// Prefix of the table names.
     pub name: &'static str,
     /// Key columns after `start`.
     pub keys: &'static [&'static str],
@@ -44,12 +52,12 @@ pub struct Kind {
 
 const TALLY: [&str; 4] = ["in_packets", "in_bytes", "out_packets", "out_bytes"];
 
-/// Wire packets and layer-3 bytes of a container, class and family.
+/// Packets on the wire and layer-3 bytes, by container, class and family.
 pub const TRAFFIC: Kind =
     Kind { name: "traffic", keys: &["container", "class", "family", "stream"], values: &TALLY };
-/// What passed an interface and is in no class, by reason.
+/// Packets that passed an interface but were not classified, by reason.
 pub const FAULT: Kind = Kind { name: "fault", keys: &["interface", "fault", "stream"], values: &TALLY };
-/// All that passed an interface.
+/// Everything that passed an interface.
 pub const PASSED: Kind = Kind {
     name: "passed",
     keys: &["interface", "stream"],
@@ -72,7 +80,7 @@ pub const PASSED: Kind = Kind {
 pub const KINDS: [Kind; 3] = [TRAFFIC, FAULT, PASSED];
 
 impl Kind {
-    /// The table of a level.
+    /// The kind's table on a level.
     pub fn table(&self, level: Level) -> String {
         format!("{}_{}", self.name, level.name())
     }
@@ -82,12 +90,13 @@ impl Kind {
         let columns = self.keys.iter().chain(self.values);
         let columns: String = columns.map(|column| format!("{column} INTEGER NOT NULL, ")).collect();
         format!(
-            "CREATE TABLE {} (start INTEGER NOT NULL, {columns}PRIMARY KEY (start, {keys})) STRICT, WITHOUT ROWID;\n",
+            "CREATE TABLE {} (start INTEGER NOT NULL, {columns}PRIMARY KEY (start, {keys})) STRICT,
+             WITHOUT ROWID;\n",
             self.table(level),
         )
     }
 
-    /// Adds to a row of the finest level or makes it: parameters are start, keys, values.
+    /// SQL that adds to a row of the finest level or inserts it. Parameters: start, keys, values.
     pub fn upsert(&self) -> String {
         self.upsert_at(Level::FiveMinutes)
     }
@@ -108,11 +117,11 @@ impl Kind {
     }
 }
 
-/// The whole schema in its present version.
+/// The whole schema in its current version.
 pub fn create() -> String {
     let mut sql = NAMES.to_owned();
     sql.push_str(READINGS);
-    sql.push_str(BOOKED);
+    sql.push_str(CONTROL_TOTALS);
     for kind in KINDS {
         for level in Level::ALL {
             sql.push_str(&kind.create(level));
@@ -120,7 +129,7 @@ pub fn create() -> String {
     }
     sql.push_str(UNITS);
     sql.push_str(RECORDS);
-    sql.push_str(PVA);
+    sql.push_str(pva::PVA);
     sql
 }
 
@@ -189,57 +198,65 @@ CREATE TABLE interface_life (
 ) STRICT;
 CREATE TABLE class_reading (
     life INTEGER NOT NULL, class INTEGER NOT NULL, family INTEGER NOT NULL,
-    in_packets INTEGER NOT NULL, in_bytes INTEGER NOT NULL, out_packets INTEGER NOT NULL, out_bytes INTEGER NOT NULL,
+    in_packets INTEGER NOT NULL, in_bytes INTEGER NOT NULL, out_packets INTEGER NOT NULL,
+        out_bytes INTEGER NOT NULL,
     PRIMARY KEY (life, class, family)
 ) STRICT, WITHOUT ROWID;
 CREATE TABLE fault_reading (
     life INTEGER NOT NULL, fault INTEGER NOT NULL,
-    in_packets INTEGER NOT NULL, in_bytes INTEGER NOT NULL, out_packets INTEGER NOT NULL, out_bytes INTEGER NOT NULL,
+    in_packets INTEGER NOT NULL, in_bytes INTEGER NOT NULL, out_packets INTEGER NOT NULL,
+        out_bytes INTEGER NOT NULL,
     PRIMARY KEY (life, fault)
 ) STRICT, WITHOUT ROWID;
-CREATE TABLE unseen_reading ( -- totals of what passed while the program was not attached, as last read
+CREATE TABLE unseen_reading ( -- totals that passed while the program was not attached, as last read
     epoch INTEGER NOT NULL, name TEXT NOT NULL, generation INTEGER NOT NULL,
-    in_skbs INTEGER NOT NULL, in_skb_bytes INTEGER NOT NULL, out_skbs INTEGER NOT NULL, out_skb_bytes INTEGER NOT NULL,
+    in_skbs INTEGER NOT NULL, in_skb_bytes INTEGER NOT NULL, out_skbs INTEGER NOT NULL,
+        out_skb_bytes INTEGER NOT NULL,
     PRIMARY KEY (epoch, name, generation)
 ) STRICT, WITHOUT ROWID;
 CREATE TABLE passed_reading (
     life INTEGER PRIMARY KEY,
-    in_packets INTEGER NOT NULL, in_bytes INTEGER NOT NULL, in_skbs INTEGER NOT NULL, in_skb_bytes INTEGER NOT NULL,
+    in_packets INTEGER NOT NULL, in_bytes INTEGER NOT NULL, in_skbs INTEGER NOT NULL,
+        in_skb_bytes INTEGER NOT NULL,
     in_estimated_packets INTEGER NOT NULL, in_estimated_bytes INTEGER NOT NULL,
-    out_packets INTEGER NOT NULL, out_bytes INTEGER NOT NULL, out_skbs INTEGER NOT NULL, out_skb_bytes INTEGER NOT NULL,
+    out_packets INTEGER NOT NULL, out_bytes INTEGER NOT NULL, out_skbs INTEGER NOT NULL,
+        out_skb_bytes INTEGER NOT NULL,
     out_estimated_packets INTEGER NOT NULL, out_estimated_bytes INTEGER NOT NULL
 ) STRICT;
 ";
 
-/// Made when a ledger is opened, whatever version it is of: it only bridges sets of counters of one boot, and a version
-/// that does not know it does well without.
+/// Created whenever a ledger is opened, whatever its version. The table only bridges the epochs of one boot,
+/// and versions that do not know it work without it.
 pub const ACCOUNTED: &str = "
-CREATE TABLE IF NOT EXISTS accounted_reading ( -- how much of the kernel's own statistics of an interface is in sums or gaps
+CREATE TABLE IF NOT EXISTS accounted_reading ( -- part of the interface statistics that is in sums or gaps
     boot_id TEXT NOT NULL, ifindex INTEGER NOT NULL,
     epoch INTEGER NOT NULL, -- the last that had it
-    in_skbs INTEGER NOT NULL, in_skb_bytes INTEGER NOT NULL, out_skbs INTEGER NOT NULL, out_skb_bytes INTEGER NOT NULL,
+    in_skbs INTEGER NOT NULL, in_skb_bytes INTEGER NOT NULL, out_skbs INTEGER NOT NULL,
+        out_skb_bytes INTEGER NOT NULL,
     PRIMARY KEY (boot_id, ifindex)
 ) STRICT, WITHOUT ROWID;
 ";
 
 /// Since version 2.
-pub const BOOKED: &str = "
-CREATE TABLE booked ( -- what all drains of an epoch have booked: its rows must come to that, and classes + faults to what passed
+pub const CONTROL_TOTALS: &str = "
+CREATE TABLE booked ( -- control totals: what all drains of an epoch wrote
     epoch INTEGER NOT NULL,
     kind INTEGER NOT NULL, -- 0 classes, 1 faults, 2 passed
     in_packets INTEGER NOT NULL DEFAULT 0, in_bytes INTEGER NOT NULL DEFAULT 0,
     out_packets INTEGER NOT NULL DEFAULT 0, out_bytes INTEGER NOT NULL DEFAULT 0,
-    last_in_packets INTEGER NOT NULL DEFAULT 0, last_in_bytes INTEGER NOT NULL DEFAULT 0, -- of it by the last drain
+    last_in_packets INTEGER NOT NULL DEFAULT 0, last_in_bytes INTEGER NOT NULL DEFAULT 0, -- by the last drain
     last_out_packets INTEGER NOT NULL DEFAULT 0, last_out_bytes INTEGER NOT NULL DEFAULT 0,
-    former_in_packets INTEGER NOT NULL, former_in_bytes INTEGER NOT NULL, -- of owners who were gone before the first drain
+    -- of owners that were gone before the first drain
+    former_in_packets INTEGER NOT NULL, former_in_bytes INTEGER NOT NULL,
     former_out_packets INTEGER NOT NULL, former_out_bytes INTEGER NOT NULL,
     losses INTEGER NOT NULL DEFAULT 0, -- counters that fell
     PRIMARY KEY (epoch, kind)
 ) STRICT, WITHOUT ROWID;
 ";
 
-/// Since version 3: whose a correction is. Of those made before: who has the frozen rows, or else had the id (or the label of a
-/// retired container, which nobody else ever has) when it was made.
+/// Since version 3: which container a correction belongs to. For older corrections it is the container with
+/// the frozen rows, or else the one that had the id when the correction was made, or the retired container
+/// with that label.
 pub const ADJUSTMENT_NUMBER: &str = "
 ALTER TABLE adjustment ADD COLUMN number INTEGER NOT NULL DEFAULT 0;
 UPDATE adjustment SET number = coalesce(
@@ -300,7 +317,8 @@ CREATE TABLE closed_row (
     class INTEGER NOT NULL,
     family INTEGER NOT NULL,
     class_table TEXT NOT NULL,
-    in_packets INTEGER NOT NULL, in_bytes INTEGER NOT NULL, out_packets INTEGER NOT NULL, out_bytes INTEGER NOT NULL,
+    in_packets INTEGER NOT NULL, in_bytes INTEGER NOT NULL, out_packets INTEGER NOT NULL,
+        out_bytes INTEGER NOT NULL,
     PRIMARY KEY (period, node, container, number, class, family, class_table)
 ) STRICT, WITHOUT ROWID;
 CREATE TABLE adjustment (
@@ -310,7 +328,8 @@ CREATE TABLE adjustment (
     container TEXT NOT NULL,
     class INTEGER NOT NULL,
     family INTEGER NOT NULL,
-    in_packets INTEGER NOT NULL, in_bytes INTEGER NOT NULL, out_packets INTEGER NOT NULL, out_bytes INTEGER NOT NULL,
+    in_packets INTEGER NOT NULL, in_bytes INTEGER NOT NULL, out_packets INTEGER NOT NULL,
+        out_bytes INTEGER NOT NULL,
     reason TEXT NOT NULL,
     number INTEGER NOT NULL DEFAULT 0 -- the container's number here, which no retirement changes
 ) STRICT;
@@ -322,71 +341,7 @@ CREATE TABLE chain (
 ) STRICT;
 ";
 
-/// What was imported of each counter of PVA: the first import makes this table.
-pub const PVA_RANGES: &str = "
-CREATE TABLE IF NOT EXISTS pva_range (
-    node TEXT NOT NULL,
-    eid TEXT NOT NULL,
-    class INTEGER NOT NULL, -- -1: all classes together
-    value INTEGER NOT NULL, -- 0 packets in, 1 bytes in, 2 packets out, 3 bytes out
-    first INTEGER NOT NULL, -- start of the first sample of an unbroken stretch, seconds since the Unix epoch
-    last INTEGER NOT NULL, -- start of its last one
-    PRIMARY KEY (node, eid, class, value, first)
-) STRICT, WITHOUT ROWID;
-";
-
-const PVA: &str = "
-CREATE TABLE pva_counter (
-    id INTEGER PRIMARY KEY,
-    container INTEGER NOT NULL,
-    class INTEGER, -- null: all classes but 0
-    value INTEGER NOT NULL, -- 0 bytes in, 1 bytes out, 2 packets in, 3 packets out
-    counter TEXT NOT NULL
-) STRICT;
-CREATE INDEX pva_counter_of ON pva_counter (container, class);
-CREATE TABLE class_use (container INTEGER, class INTEGER, PRIMARY KEY (container, class)) STRICT, WITHOUT ROWID;
-CREATE TRIGGER pva_container AFTER INSERT ON container BEGIN
-    INSERT INTO pva_counter (container, class, value, counter) VALUES
-        (new.id, NULL, 0, 'counter_net_incoming_bytes'), (new.id, NULL, 1, 'counter_net_outgoing_bytes'),
-        (new.id, NULL, 2, 'counter_net_incoming_packets'), (new.id, NULL, 3, 'counter_net_outgoing_packets');
-END;
-CREATE TRIGGER pva_class AFTER INSERT ON class_use BEGIN
-    INSERT INTO pva_counter (container, class, value, counter) VALUES
-        (new.container, new.class, 0, 'counter_net_incoming_bytes'),
-        (new.container, new.class, 1, 'counter_net_outgoing_bytes'),
-        (new.container, new.class, 2, 'counter_net_incoming_packets'),
-        (new.container, new.class, 3, 'counter_net_outgoing_packets');
-END;
-CREATE VIEW log_def AS
-SELECT p.id AS id, c.label AS eid,
-    CASE c.kind WHEN 'vm' THEN 'counters_vzp_net' ELSE 'counters_vz_net' END AS lclass,
-    CASE WHEN p.class IS NULL THEN '' ELSE CAST(p.class AS TEXT) END AS instance,
-    p.counter AS counter
-FROM pva_counter p JOIN container c ON c.id = p.container;
-CREATE VIEW log_data AS
-SELECT p.id AS id, u.start AS startTime,
-    CASE u.level
-    WHEN 0 THEN (
-        SELECT sum(CASE p.value WHEN 0 THEN t.in_bytes WHEN 1 THEN t.out_bytes
-            WHEN 2 THEN t.in_packets ELSE t.out_packets END)
-        FROM traffic_5min t WHERE t.start = u.start AND t.container = p.container
-            AND CASE WHEN p.class IS NULL THEN t.class <> 0 ELSE t.class = p.class END)
-    WHEN 1 THEN (
-        SELECT sum(CASE p.value WHEN 0 THEN t.in_bytes WHEN 1 THEN t.out_bytes
-            WHEN 2 THEN t.in_packets ELSE t.out_packets END)
-        FROM traffic_hour t WHERE t.start = u.start AND t.container = p.container
-            AND CASE WHEN p.class IS NULL THEN t.class <> 0 ELSE t.class = p.class END)
-    WHEN 2 THEN (
-        SELECT sum(CASE p.value WHEN 0 THEN t.in_bytes WHEN 1 THEN t.out_bytes
-            WHEN 2 THEN t.in_packets ELSE t.out_packets END)
-        FROM traffic_day t WHERE t.start = u.start AND t.container = p.container
-            AND CASE WHEN p.class IS NULL THEN t.class <> 0 ELSE t.class = p.class END)
-    END AS avg
-FROM pva_counter p CROSS JOIN unit u
-WHERE u.finest AND avg IS NOT NULL;
-";
-
-/// A column of seconds since the Unix epoch.
+/// Reads a column of seconds since the Unix epoch.
 pub(crate) fn time(row: &Row<'_>, at: usize) -> rusqlite::Result<Timestamp> {
     Timestamp::from_second(row.get(at)?).map_err(|error| {
         rusqlite::Error::FromSqlConversionFailure(at, rusqlite::types::Type::Integer, Box::new(error))

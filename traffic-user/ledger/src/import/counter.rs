@@ -1,5 +1,5 @@
-//! One counter of PVA: its samples in the order of time become sums of five minutes, apart what is new and what was imported
-//! before. Pure.
+//! One PVA counter: sums its samples into five minutes, separating new samples from those imported before.
+//! Pure.
 
 use std::collections::BTreeMap;
 
@@ -7,60 +7,60 @@ use traffic_model::calendar::five_minutes_of;
 
 use crate::import::ranges::{self, Range};
 
-/// What a counter grew by in the time that begins at `start` (seconds since the Unix epoch).
+/// The growth of a counter in the interval that begins at `start` (seconds since the Unix epoch).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Sample {
     pub start: i64,
     pub amount: i64,
 }
 
-/// What the ledger has already. Times in seconds since the Unix epoch.
+/// What the ledger already has. Times in seconds since the Unix epoch.
 #[derive(Clone, Copy, Debug)]
-pub struct Already<'a> {
-    /// What was imported of this counter.
+pub struct KnownState<'a> {
+    /// Imported ranges of this counter.
     pub imported: &'a [Range],
-    /// Begin and end of the closed periods, in their order.
+    /// Start and end of the closed periods, in order.
     pub closed: &'a [(i64, i64)],
-    /// Where the ledger's own counting begins.
+    /// Start of the ledger's own counting.
     pub until: i64,
 }
 
-/// Sums of five minutes.
+/// The sums of one five-minute bucket.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct BucketSum {
     pub start: i64,
-    /// Samples that are new, and their sum.
-    pub fresh: (u64, i64),
-    /// Samples that were imported before, and their sum.
+    /// Number and sum of the new samples.
+    pub new_samples: (u64, i64),
+    /// Number and sum of the samples imported before.
     pub known: (u64, i64),
 }
 
-/// A counter, digested.
+/// The digested samples of a counter.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Digest {
     pub buckets: Vec<BucketSum>,
-    /// What is imported of this counter afterwards.
+    /// Imported ranges of this counter after the import.
     pub imported: Vec<Range>,
-    /// What was imported before and is not in these samples.
+    /// Imported ranges that these samples do not contain.
     pub missing: Vec<Range>,
-    /// How often the counter was read, in seconds.
+    /// Usual distance between samples, in seconds.
     pub interval: i64,
     /// End of the last sample that is taken or was imported before.
     pub end: Option<i64>,
-    /// Samples of one time beyond the first.
+    /// Repeated samples of the same time: their number, and the first one.
     pub duplicates: (u64, Option<Sample>),
-    /// Samples from where the ledger counts itself.
+    /// Samples from the time that the ledger counts itself.
     pub after_until: (u64, Option<Sample>),
-    /// The sample that reaches over the begin of the ledger's own counting.
+    /// The sample that spans the start of the ledger's own counting.
     pub over_begin: Option<Sample>,
-    /// New samples of each closed period that has any, by its place.
+    /// New samples in closed periods, by index of the period.
     pub closed: BTreeMap<usize, (u64, Sample)>,
 }
 
-/// PVA's interval where a counter does not tell its own.
+/// PVA's usual interval, for counters with too few samples to tell.
 const USUAL_INTERVAL_S: i64 = 60;
 
-/// The most frequent distance between two samples, the shortest of equally frequent ones.
+/// The most frequent distance between samples; of equally frequent ones, the shortest.
 fn interval(samples: &[Sample]) -> i64 {
     let mut distances: BTreeMap<i64, usize> = BTreeMap::new();
     for pair in samples.windows(2) {
@@ -74,14 +74,14 @@ fn interval(samples: &[Sample]) -> i64 {
         .map_or(USUAL_INTERVAL_S, |(distance, _)| *distance)
 }
 
-/// Digests samples that are sorted by their start.
-pub fn digest(samples: &[Sample], already: &Already<'_>) -> Digest {
+/// Digests samples that are sorted by start.
+pub fn digest(samples: &[Sample], already: &KnownState<'_>) -> Digest {
     let interval = interval(samples);
-    // PVA reads a second or two early or late; a reading left out is a hole.
+    // PVA reads a second or two early or late; a longer distance means that a sample is missing.
     let near = interval + interval / 2;
     let mut digest = Digest { interval, ..Digest::default() };
-    let mut stretches: Vec<Range> = Vec::new();
-    // Whether the sample before this one was taken, so that they may be one stretch.
+    let mut taken: Vec<Range> = Vec::new();
+    // Whether the previous sample was taken, so that both may form one range.
     let mut open = false;
     let mut last = None;
     for (at, &sample) in samples.iter().enumerate() {
@@ -113,15 +113,15 @@ pub fn digest(samples: &[Sample], already: &Already<'_>) -> Digest {
             }
         }
         digest.end = Some(end);
-        match stretches.last_mut() {
-            Some(stretch) if open && sample.start - stretch.1 <= near => stretch.1 = sample.start,
-            _ => stretches.push((sample.start, sample.start)),
+        match taken.last_mut() {
+            Some(range) if open && sample.start - range.1 <= near => range.1 = sample.start,
+            _ => taken.push((sample.start, sample.start)),
         }
         open = true;
         digest.add(sample, known);
     }
-    digest.missing = ranges::subtract(already.imported, &stretches);
-    digest.imported = ranges::union(already.imported, &stretches, near);
+    digest.missing = ranges::subtract(already.imported, &taken);
+    digest.imported = ranges::union(already.imported, &taken, near);
     digest
 }
 
@@ -132,7 +132,7 @@ impl Digest {
             self.buckets.push(BucketSum { start, ..BucketSum::default() });
         }
         if let Some(bucket) = self.buckets.last_mut() {
-            let sum = if known { &mut bucket.known } else { &mut bucket.fresh };
+            let sum = if known { &mut bucket.known } else { &mut bucket.new_samples };
             *sum = (sum.0 + 1, sum.1.saturating_add(sample.amount));
         }
     }
@@ -146,12 +146,12 @@ mod tests {
         starts.iter().map(|&start| Sample { start, amount: start % 1000 + 1 }).collect()
     }
 
-    fn nothing() -> Already<'static> {
-        Already { imported: &[], closed: &[], until: i64::MAX }
+    fn nothing() -> KnownState<'static> {
+        KnownState { imported: &[], closed: &[], until: i64::MAX }
     }
 
     #[test]
-    fn the_interval_is_what_is_seen_most_often() {
+    fn the_interval_is_the_most_frequent_distance() {
         assert_eq!(interval(&samples(&[0, 59, 120, 180, 240, 900])), 60);
         assert_eq!(interval(&samples(&[0, 3600, 7200])), 3600);
         assert_eq!(interval(&samples(&[5])), USUAL_INTERVAL_S);
@@ -159,42 +159,42 @@ mod tests {
     }
 
     #[test]
-    fn samples_become_buckets_and_stretches() {
+    fn samples_become_buckets_and_ranges() {
         let digest = digest(&samples(&[0, 60, 121, 300, 600, 660]), &nothing());
-        let sums: Vec<_> = digest.buckets.iter().map(|bucket| (bucket.start, bucket.fresh)).collect();
+        let sums: Vec<_> = digest.buckets.iter().map(|bucket| (bucket.start, bucket.new_samples)).collect();
         assert_eq!(sums, [(0, (3, 1 + 61 + 122)), (300, (1, 301)), (600, (2, 601 + 661))]);
         assert_eq!(digest.imported, [(0, 121), (300, 300), (600, 660)]);
         assert_eq!(digest.end, Some(720));
     }
 
     #[test]
-    fn what_was_imported_is_told_from_what_is_new() {
-        let already = Already { imported: &[(60, 180), (240, 240)], ..nothing() };
+    fn imported_samples_are_separated_from_new_ones() {
+        let already = KnownState { imported: &[(60, 180), (240, 240)], ..nothing() };
         let digest = digest(&samples(&[0, 60, 120, 180, 300]), &already);
-        assert_eq!(digest.buckets[0].fresh, (1, 1));
+        assert_eq!(digest.buckets[0].new_samples, (1, 1));
         assert_eq!(digest.buckets[0].known, (3, 61 + 121 + 181));
-        assert_eq!(digest.buckets[1].fresh, (1, 301));
+        assert_eq!(digest.buckets[1].new_samples, (1, 301));
         assert_eq!(digest.imported, [(0, 300)]);
         assert_eq!(digest.missing, [(240, 240)]);
     }
 
     #[test]
-    fn a_sample_over_the_begin_of_own_counting_is_left_out() {
-        let until = |until| digest(&samples(&[0, 60, 120, 180]), &Already { until, ..nothing() });
+    fn a_sample_spanning_the_start_of_own_counting_is_skipped() {
+        let until = |until| digest(&samples(&[0, 60, 120, 180]), &KnownState { until, ..nothing() });
         let at_a_start = until(120);
         assert_eq!((at_a_start.over_begin, at_a_start.after_until.0), (None, 2));
         assert_eq!(at_a_start.end, Some(120));
         let within = until(121);
         assert_eq!((within.over_begin.unwrap().start, within.after_until.0), (120, 1));
         assert_eq!(within.imported, [(0, 60)]);
-        // The last one has no successor that would tell its end.
+        // The last sample has no successor that would show its end.
         assert_eq!(until(239).over_begin.unwrap().start, 180);
         assert_eq!(until(240).over_begin, None);
     }
 
     #[test]
-    fn closed_periods_refuse_what_is_new_to_them_only() {
-        let already = Already { imported: &[(0, 60)], closed: &[(0, 150), (200, 250)], until: i64::MAX };
+    fn closed_periods_refuse_only_new_samples() {
+        let already = KnownState { imported: &[(0, 60)], closed: &[(0, 150), (200, 250)], until: i64::MAX };
         let digest = digest(&samples(&[0, 60, 120, 180, 240, 300]), &already);
         assert_eq!(digest.closed[&0], (1, Sample { start: 120, amount: 121 }));
         assert_eq!(digest.closed[&1].0, 1);
@@ -202,8 +202,8 @@ mod tests {
     }
 
     #[test]
-    fn a_time_counts_once() {
+    fn a_repeated_time_counts_once() {
         let digest = digest(&samples(&[0, 60, 60, 120]), &nothing());
-        assert_eq!((digest.duplicates.0, digest.buckets[0].fresh), (1, (3, 1 + 61 + 121)));
+        assert_eq!((digest.duplicates.0, digest.buckets[0].new_samples), (1, (3, 1 + 61 + 121)));
     }
 }

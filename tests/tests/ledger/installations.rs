@@ -1,0 +1,72 @@
+//! Two installations on one node: the counters of one are never drained into the ledger of the other.
+
+use std::{fs, net::SocketAddr, path::Path, process::Stdio};
+
+use anyhow::{Context as _, Result, ensure};
+use traffic_tests::{Lab, process::Process, traffic::udp_send};
+
+use super::{PATIENCE, daemon, end, node, recorded, wait_for};
+
+/// `trafctl` with the lab's pins and another state directory.
+fn with_state_dir(lab: &Lab, arguments: &[&str], state_dir: &Path) -> Result<std::process::Command> {
+    let state_dir = state_dir.to_str().context("a path")?;
+    lab.trafctl(&[arguments, &["--state-dir", state_dir]].concat())
+}
+
+/// Packets out of 101 in class 2, in the ledger of a state directory.
+fn recorded_in(lab: &Lab, state_dir: &Path) -> Result<u64> {
+    let report = ["report", "--container", "101", "--class", "2", "--format", "json"];
+    let output = with_state_dir(lab, &report, state_dir)?.output()?;
+    if !output.status.success() {
+        return Ok(0);
+    }
+    let report: serde_json::Value = serde_json::from_slice(&output.stdout)?;
+    report["total"]["out"]["packets"].as_u64().with_context(|| format!("packets in {report}"))
+}
+
+#[test]
+fn a_ledger_of_another_installation_is_refused_until_it_adopts_the_counters() -> Result<()> {
+    let (lab, a, b) = node("ledger-installations", "")?;
+    let send = || {
+        Ok::<_, anyhow::Error>(
+            udp_send(a.namespace(), b.namespace(), SocketAddr::new(b.v4(), 0), 40, 60)?.packets,
+        )
+    };
+    let own = daemon(&lab)?;
+    wait_for("the daemon", || Ok(lab.run_ok(&["status"]).is_ok()))?;
+    let mut sent = send()?;
+    end(&lab, own)?;
+    ensure!(recorded(&lab, "101", 2)?.out_packets == sent);
+
+    // The other installation's state directory with this one's pins.
+    let other = lab.path("other");
+    let log = lab.path("other.log");
+    let mut command = with_state_dir(&lab, &["run"], &other)?;
+    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(fs::File::create(&log)?);
+    let running = Process::spawn(&mut command)?;
+    wait_for("the refusal", || {
+        let log = fs::read_to_string(&log)?;
+        Ok(log.contains("they are drained into another ledger") && log.contains("trafctl ledger adopt"))
+    })?;
+    sent += send()?;
+    ensure!(recorded_in(&lab, &other)? == 0, "the counters were drained into another ledger");
+
+    // A purge with the wrong state directory would lose what the other ledger does not have yet.
+    let purge = with_state_dir(&lab, &["detach", "--purge"], &other)?.output()?;
+    ensure!(!purge.status.success(), "the purge was not refused");
+
+    // Counting has not stopped, and after the adoption the next drain records everything.
+    let adopted = with_state_dir(&lab, &["ledger", "adopt"], &other)?.output()?;
+    ensure!(adopted.status.success(), "{}", String::from_utf8_lossy(&adopted.stderr));
+    wait_for("the drain after the adoption", || Ok(recorded_in(&lab, &other)? == sent))?;
+    ensure!(running.terminate(PATIENCE)?.success());
+
+    // A new epoch belongs to the ledger that drains it first.
+    lab.run_ok(&["detach", "--purge"])?;
+    let own = daemon(&lab)?;
+    wait_for("the daemon", || Ok(lab.run_ok(&["status"]).is_ok()))?;
+    let again = send()?;
+    end(&lab, own)?;
+    ensure!(recorded(&lab, "101", 2)?.out_packets == sent + again);
+    Ok(())
+}

@@ -1,0 +1,117 @@
+//! The gaps that a drain finds: counters that fell, and traffic that passed before the program was attached.
+
+use traffic_model::{ByDirection, ContainerId, InterfaceCounter};
+
+use crate::{
+    error::LedgerError,
+    write::{
+        difference::Change,
+        drain::Drain,
+        gaps::{self, Gap, GapLinks, GapReason, GapSize},
+        readings,
+    },
+};
+
+impl Drain<'_> {
+    /// Records a counter that fell: what passed it since the last reading is unknown.
+    pub(super) fn record_loss<const N: usize>(
+        &mut self,
+        change: &Change<N>,
+        what: &str,
+        interface: Option<&str>,
+        container: Option<(&str, i64)>,
+    ) -> Result<(), LedgerError> {
+        if !change.is_loss() {
+            return Ok(());
+        }
+        let halves = [
+            ("incoming", change.fell_from.incoming, 0..N / 2),
+            ("outgoing", change.fell_from.outgoing, N / 2..N),
+        ];
+        let details = halves.into_iter().filter_map(|(direction, before, half)| {
+            let before = before?;
+            Some(format!("{what} {direction}: {:?} after {:?}", &change.reading[half.clone()], &before[half]))
+        });
+        let gap = Gap {
+            start: self.last_wall.map(|wall| wall.min(self.snapshot.time)),
+            end: self.snapshot.time,
+            reason: GapReason::CounterLost,
+            interface: interface.map(str::to_owned),
+            container: container.map(|(name, _)| name.to_owned()),
+            size: None,
+            detail: Some(details.collect::<Vec<_>>().join("; ")),
+        };
+        let links = GapLinks { container: container.map(|(_, number)| number), once: None };
+        gaps::insert(self.transaction, self.snapshot.time, &gap, links)?;
+        self.gaps.push(gap);
+        Ok(())
+    }
+
+    /// Records what passed interfaces while the program was not attached. The total only grows, so its growth
+    /// since the last reading is a gap.
+    pub(super) fn record_missed(&mut self) -> Result<(), LedgerError> {
+        for counter in &self.snapshot.interfaces {
+            let ByDirection { incoming, outgoing } = counter.passed;
+            let total = GapSize {
+                in_skbs: incoming.missed_skbs,
+                in_skb_bytes: incoming.missed_skb_bytes,
+                out_skbs: outgoing.missed_skbs,
+                out_skb_bytes: outgoing.missed_skb_bytes,
+            };
+            let (interface, generation) = (&counter.interface, counter.generation);
+            let mut size =
+                total.since(&readings::missed(self.transaction, self.epoch, interface, generation)?);
+            let mut start = None;
+            if let Some(ifindex) = counter.ifindex {
+                // A new epoch starts from the interface statistics at which the previous epoch stopped. What
+                // that one had counted by its last reading is in sums already; what it counted later is not.
+                if let Some(before) = self.accounted_before(ifindex)? {
+                    size = size.since(&before);
+                    start = self.latest_wall;
+                }
+                self.store_accounted(ifindex, counter)?;
+            }
+            if total != GapSize::default() {
+                readings::store_missed(self.transaction, self.epoch, interface, generation, &total)?;
+            }
+            if size == GapSize::default() {
+                continue;
+            }
+            let container = counter.container.as_ref().map(ContainerId::as_str);
+            let gap = Gap {
+                start: start.map(|start| start.min(counter.attached)),
+                end: counter.attached,
+                reason: GapReason::BeforeAttach,
+                interface: Some(interface.clone()),
+                container: container.map(str::to_owned),
+                size: Some(size),
+                detail: None,
+            };
+            let number = Some(self.container_of(container)?).filter(|&number| number != 0);
+            gaps::insert(
+                self.transaction,
+                self.snapshot.time,
+                &gap,
+                GapLinks { container: number, once: None },
+            )?;
+            self.gaps.push(gap);
+        }
+        let present = self.snapshot.interfaces.iter().filter_map(|counter| counter.ifindex).collect();
+        readings::delete_accounted(self.transaction, self.epoch, &present)
+    }
+
+    fn accounted_before(&self, ifindex: u32) -> Result<Option<GapSize>, LedgerError> {
+        readings::accounted_before(self.transaction, &self.snapshot.boot_id, self.epoch, ifindex)
+    }
+
+    fn store_accounted(&self, ifindex: u32, counter: &InterfaceCounter) -> Result<(), LedgerError> {
+        let ByDirection { incoming, outgoing } = counter.accounted;
+        let total = GapSize {
+            in_skbs: incoming.packets,
+            in_skb_bytes: incoming.bytes,
+            out_skbs: outgoing.packets,
+            out_skb_bytes: outgoing.bytes,
+        };
+        readings::store_accounted(self.transaction, &self.snapshot.boot_id, self.epoch, ifindex, &total)
+    }
+}

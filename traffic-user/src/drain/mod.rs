@@ -1,0 +1,222 @@
+//! Drains the kernel's counters into the ledger, and decides what must wait for a drain.
+//!
+//! Every drain holds the lock on the pinned state, so that no change of classes, slots or maps comes between
+//! a reading and its recording. `trafctl run` drains regularly. Other commands drain before they change what
+//! a reading means. `binding` keeps counters out of the ledger of another installation; `lock` keeps a second
+//! daemon out.
+
+mod binding;
+mod lock;
+
+use std::{
+    fs,
+    os::unix::fs::PermissionsExt as _,
+    path::{Path, PathBuf},
+    time::{Duration, Instant},
+};
+
+use anyhow::Context as _;
+use jiff::Timestamp;
+use traffic_classes::ClassTable;
+use traffic_ledger::{DrainContext, DrainTrigger, GapReason, Ledger, LedgerConfig, LedgerError};
+use traffic_model::{ContainerId, Snapshot};
+
+use crate::{
+    config::Config,
+    kernel::{counters, maps::Maps},
+    render::ledger::{LocalTime, gap_line},
+};
+use binding::Binding;
+
+pub use binding::OtherLedger;
+pub use lock::{DaemonLock, OtherDaemon, lock_daemon};
+
+/// Name of the ledger in the state directory.
+const LEDGER: &str = "ledger.sqlite";
+
+/// Path of the ledger in a state directory.
+pub fn ledger_path(state_dir: &Path) -> PathBuf {
+    state_dir.join(LEDGER)
+}
+
+/// The ledger's settings in the configuration.
+pub fn ledger_config(config: &Config) -> LedgerConfig {
+    LedgerConfig { calendar: config.calendar.clone(), retention: config.retention, ..LedgerConfig::default() }
+}
+
+/// An open ledger that drains write to.
+#[derive(Debug)]
+pub struct Drainer {
+    ledger: Ledger,
+    node: String,
+    interval: Duration,
+    /// Whether the log says that the binding cannot be written.
+    binding_failure_logged: bool,
+}
+
+impl Drainer {
+    /// Opens or creates the ledger.
+    ///
+    /// # Errors
+    /// When the ledger cannot be opened, has a newer schema, or follows another calendar.
+    pub fn open(config: &Config, state_dir: &Path) -> anyhow::Result<Self> {
+        let path = ledger_path(state_dir);
+        let ledger = Ledger::open(&path, ledger_config(config))
+            .with_context(|| format!("cannot open the ledger {}", path.display()))?;
+        // Billing data is not for everyone, wherever the directory may be.
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o640))
+            .with_context(|| format!("cannot set the mode of {}", path.display()))?;
+        Ok(Self {
+            ledger,
+            node: config.node.clone(),
+            interval: config.drain_interval,
+            binding_failure_logged: false,
+        })
+    }
+
+    /// Opens the ledger if it exists. A node that never ran the daemon has none.
+    ///
+    /// # Errors
+    /// As [`Self::open`].
+    pub fn open_existing(config: &Config, state_dir: &Path) -> anyhow::Result<Option<Self>> {
+        let path = ledger_path(state_dir);
+        if !fs::exists(&path).with_context(|| format!("cannot look for the ledger {}", path.display()))? {
+            return Ok(None);
+        }
+        Self::open(config, state_dir).map(Some)
+    }
+
+    /// Closes a ledger whose file was moved, and writes its log into that file first. If a reader prevents
+    /// that, the log keeps the rows and [`traffic_ledger::set_aside_anothers_log`] preserves it.
+    pub fn close_moved(self) {
+        if let Err(error) = self.ledger.checkpoint() {
+            tracing::warn!("cannot write the last rows into the ledger that was moved: {error:#}");
+        }
+    }
+
+    /// Changes the planned interval between drains.
+    pub const fn set_interval(&mut self, interval: Duration) {
+        self.interval = interval;
+    }
+
+    /// See [`Ledger::note_earlier_failure`].
+    pub const fn note_earlier_failure(&mut self, reason: GapReason) {
+        self.ledger.note_earlier_failure(reason);
+    }
+
+    /// Reads all counters and writes what they grew by. Returns the number of new gaps. The caller holds the
+    /// lock on the pinned state.
+    ///
+    /// # Errors
+    /// With [`OtherLedger`] when the counters belong to another ledger. When the counters cannot be read or
+    /// the ledger cannot be written, the next drain catches up.
+    pub fn drain(&mut self, maps: &Maps, trigger: DrainTrigger) -> anyhow::Result<usize> {
+        let started = Instant::now();
+        let snapshot = counters::read(maps, &self.node)?;
+        let binding = Binding::of_pins(&maps.pinned_in);
+        let (pins, path) = (maps.pinned_in.display(), self.ledger.path().display());
+        let what = format!("cannot drain the counters in {pins} into {path}");
+        binding.check(&self.ledger, &snapshot).context(what.clone())?;
+        let context = DrainContext { interval: self.interval, trigger };
+        let outcome = self.ledger.drain(&snapshot, context).context(what)?;
+        self.bind(&binding, &snapshot);
+        for gap in &outcome.gaps {
+            tracing::warn!("gap: {}", gap_line(gap, &LocalTime::of(self.ledger.calendar())));
+        }
+        tracing::debug!(
+            "drained in {:.1} ms: {} rows of classes, {} of faults, {} of interfaces",
+            started.elapsed().as_secs_f64() * 1000.0,
+            outcome.traffic_rows,
+            outcome.fault_rows,
+            outcome.interface_rows
+        );
+        Ok(outcome.gaps.len())
+    }
+
+    /// Binds the drained counters to this ledger. A failure does not stop accounting, and is logged once.
+    fn bind(&mut self, binding: &Binding, snapshot: &Snapshot) {
+        match binding.bind(&self.ledger, snapshot) {
+            Ok(()) => self.binding_failure_logged = false,
+            Err(error) => {
+                if !std::mem::replace(&mut self.binding_failure_logged, true) {
+                    tracing::warn!("cannot record which ledger the counters belong to: {error:#}");
+                }
+            }
+        }
+    }
+
+    /// Binds the counters to this ledger although they were drained into another one. Returns when they began
+    /// to count. The caller holds the lock on the pinned state.
+    ///
+    /// # Errors
+    /// When the counters cannot be read or the binding cannot be written.
+    pub fn adopt(&self, maps: &Maps) -> anyhow::Result<Timestamp> {
+        let snapshot = counters::read(maps, &self.node)?;
+        Binding::of_pins(&maps.pinned_in).bind(&self.ledger, &snapshot)?;
+        Ok(snapshot.epoch_created)
+    }
+
+    /// Stores the active class table in the ledger, unless it is already there. `table` is called only if it
+    /// is not; a table other than the active one is not stored.
+    ///
+    /// # Errors
+    /// When `table` fails or the ledger cannot be written.
+    pub fn store_class_table(
+        &self,
+        maps: &Maps,
+        table: impl FnOnce() -> anyhow::Result<ClassTable>,
+    ) -> anyhow::Result<()> {
+        let info = counters::class_table(maps)?;
+        if self.ledger.class_table(&info.hash_hex())?.is_some() {
+            return Ok(());
+        }
+        let table = table()?;
+        if table.hash() != info.hash {
+            tracing::warn!(
+                "cannot store the active class table in the ledger: the class file holds another table; \
+                 run `trafctl classes load`"
+            );
+            return Ok(());
+        }
+        // In the form of a class file, so that it can be read and loaded again.
+        let text: String =
+            table.entries().map(|entry| format!("{} {}\n", entry.class, entry.prefix)).collect();
+        self.ledger
+            .keep_class_table(&info, text.as_bytes())
+            .context("cannot store the class table in the ledger")
+    }
+
+    /// Frees an id for a new owner. Returns the label that keeps the old owner's figures.
+    ///
+    /// # Errors
+    /// As [`Ledger::retire`].
+    pub fn retire(&self, container: &ContainerId) -> Result<String, LedgerError> {
+        self.ledger.retire(container.as_str(), Timestamp::now())
+    }
+
+    /// Runs the ledger's maintenance for 200 ms; longer calls would delay drains and interface events.
+    /// Returns whether work is left, so that the next call should come soon.
+    ///
+    /// # Errors
+    /// When the ledger cannot be written.
+    pub fn maintain(&mut self) -> anyhow::Result<bool> {
+        const TIME: Duration = Duration::from_millis(200);
+        let done = self
+            .ledger
+            .maintain_for(Timestamp::now(), TIME)
+            .context("cannot sum or drop the ledger's older rows")?;
+        Ok(done.unfinished)
+    }
+}
+
+/// Drains before a change that gives readings another meaning, such as another class table or other maps.
+/// Does nothing if there is no ledger.
+///
+/// # Errors
+/// When the drain fails. The change must not be made then.
+pub fn drain_before_change(config: &Config, state_dir: &Path, maps: &Maps) -> anyhow::Result<()> {
+    match Drainer::open_existing(config, state_dir)? {
+        Some(mut drainer) => drainer.drain(maps, DrainTrigger::Event).map(drop),
+        None => Ok(()),
+    }
+}

@@ -1,0 +1,155 @@
+//! Closed months, corrections and audits.
+
+use serde::Serialize;
+use traffic_common::Family;
+use traffic_ledger::{Adjusted, Audit, ClosedPeriod, Corrected};
+
+use crate::render::{
+    json,
+    ledger::{Format, LocalTime, sheet::Sheet, with_notes},
+};
+
+/// The JSON document of closed months.
+#[derive(Serialize)]
+struct ClosedDocument<'a> {
+    closed: &'a [ClosedPeriod],
+    /// Given when a month was just closed: gaps in it with traffic that is not in the sums.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    gaps_losing_traffic: Option<usize>,
+}
+
+/// Closed months. `gaps_losing_traffic` is given when a month was just closed.
+///
+/// # Errors
+/// When the output cannot be formatted.
+pub fn closed(
+    periods: &[ClosedPeriod],
+    gaps_losing_traffic: Option<usize>,
+    format: Format,
+    local_time: &LocalTime,
+) -> anyhow::Result<String> {
+    if format == Format::Json {
+        return json::document(&ClosedDocument { closed: periods, gaps_losing_traffic });
+    }
+    if periods.is_empty() {
+        return Ok("no month has been closed yet\n".to_owned());
+    }
+    let mut sheet = Sheet::new(&["period", "start", "end", "closed", "hash"], &["rows"]);
+    for period in periods {
+        let times = [period.start, period.end, period.closed].map(|time| local_time.text(time));
+        let mut fields = vec![period.name.clone()];
+        fields.extend(times);
+        fields.extend([period.hash.clone(), period.rows.to_string()]);
+        sheet.rows.push(fields);
+    }
+    let Some(losses) = gaps_losing_traffic else { return Ok(sheet.table()) };
+    let mut notes =
+        vec!["whoever keeps the hash elsewhere can prove that the month was not changed".to_owned()];
+    if losses > 0 {
+        notes.push(format!(
+            "{losses} gaps in this month have traffic that is not in the sums; see `trafctl gaps`"
+        ));
+    }
+    Ok(with_notes(sheet.table(), notes))
+}
+
+/// Frozen figures with their corrections, one row per direction.
+pub(super) fn corrected(corrected: &[Corrected]) -> Sheet {
+    let mut sheet = Sheet::new(
+        &["period", "container", "class", "direction"],
+        &["frozen_bytes", "correction", "bytes_to_bill", "frozen_packets", "correction", "packets_to_bill"],
+    );
+    for line in corrected {
+        for (direction, packets) in [("in", 0), ("out", 2)] {
+            let mut fields = vec![
+                line.period.clone(),
+                // The current label, as in the rows above: the former id may have a new owner.
+                line.container_now.as_ref().unwrap_or(&line.container).clone(),
+                line.class.to_string(),
+                direction.to_owned(),
+            ];
+            for at in [packets + 1, packets] {
+                fields.extend([
+                    line.frozen[at].to_string(),
+                    format!("{:+}", line.corrections[at]),
+                    line.to_bill[at].to_string(),
+                ]);
+            }
+            sheet.rows.push(fields);
+        }
+    }
+    sheet
+}
+
+/// A correction and its effect, made or previewed.
+///
+/// # Errors
+/// When the output cannot be formatted.
+pub fn adjusted(adjusted: &Adjusted, format: Format) -> anyhow::Result<String> {
+    if format == Format::Json {
+        return json::document(adjusted);
+    }
+    let adjustment = &adjusted.adjustment;
+    let mut sheet = Sheet::new(&[""], &["frozen", "corrected_before", "this_correction", "to_bill"]);
+    let (packets, bytes) = (adjustment.packets, adjustment.bytes);
+    for (name, at, this) in [
+        ("bytes in", 1, bytes[0]),
+        ("packets in", 0, packets[0]),
+        ("bytes out", 3, bytes[1]),
+        ("packets out", 2, packets[1]),
+    ] {
+        sheet.rows.push(vec![
+            name.to_owned(),
+            adjusted.frozen[at].to_string(),
+            format!("{:+}", adjusted.corrected_before[at]),
+            format!("{this:+}"),
+            adjusted.to_bill[at].to_string(),
+        ]);
+    }
+    let family = Family::ALL[usize::from(adjustment.family != 0)].name();
+    let mut text = format!(
+        "{}, container {} class {} {family}: {}\n\n",
+        adjustment.period, adjustment.container, adjustment.class, adjustment.reason
+    );
+    text += &sheet.table();
+    for remark in &adjusted.remarks {
+        text += &format!("note: {remark}\n");
+    }
+    text += &match &adjusted.chained {
+        Some(entry) => format!("written as entry {} of the chain, hash {}\n", entry.seq, entry.hash),
+        None => "nothing was written; repeat the command with --yes to write it\n".to_owned(),
+    };
+    Ok(text)
+}
+
+/// The result of an audit.
+///
+/// # Errors
+/// When the output cannot be formatted.
+pub fn audit(audit: &Audit, format: Format) -> anyhow::Result<String> {
+    if format == Format::Json {
+        return json::document(audit);
+    }
+    let mut text = format!(
+        "{} sums recomputed, {} skipped (still open, or their finer rows were dropped)\n\
+         {} counter epochs compared with their control totals, and classes + faults with what passed\n\
+         {} entries of the chain of closed months recomputed\n",
+        audit.units, audit.units_skipped, audit.counter_sets, audit.chain_entries
+    );
+    if audit.counter_sets_skipped > 0 {
+        text += &format!(
+            "{} counter epochs skipped: they began under an older version without control totals\n",
+            audit.counter_sets_skipped
+        );
+    }
+    if let Some(hash) = &audit.chain_hash {
+        text += &format!("last hash of the chain: {hash}\n");
+    }
+    for problem in &audit.problems {
+        text += &format!("PROBLEM {problem}\n");
+    }
+    if audit.problems.is_empty() {
+        text += "no problems\n";
+    }
+    Ok(text)
+}

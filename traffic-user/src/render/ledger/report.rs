@@ -1,0 +1,198 @@
+//! The report by container and step.
+
+use jiff::{SignedDuration, Timestamp};
+use traffic_common::Family;
+use traffic_ledger::{Adjustment, Rates, Report, ReportRow, Volume};
+use traffic_model::calendar::FIVE_MINUTES_S;
+
+use crate::render::{
+    json,
+    ledger::{
+        Format, LocalTime, closing,
+        gaps::gap_notes,
+        sheet::{FIGURES, Sheet, figures, number, sum},
+        with_notes,
+    },
+};
+
+/// A span that ends with the bucket of the last reading ends at most this much later.
+const BUCKET: SignedDuration = SignedDuration::from_secs(FIVE_MINUTES_S);
+
+/// The columns that a sheet has besides period and container.
+struct Columns {
+    times: bool,
+    class: bool,
+    family: bool,
+    direction: bool,
+    rates: bool,
+    /// Only one volume per row: each row is about one direction.
+    one_volume: bool,
+}
+
+impl Columns {
+    /// CSV has the same columns whatever the query was, because programs read it. A table omits the unused
+    /// ones.
+    fn of(report: &Report, format: Format) -> Self {
+        let csv = format == Format::Csv;
+        let direction = report.rows.iter().any(|row| row.direction.is_some());
+        Self {
+            times: csv,
+            class: csv || report.rows.iter().any(|row| row.class.is_some()),
+            family: csv || report.rows.iter().any(|row| row.family.is_some()),
+            direction: csv || direction,
+            rates: report.percentile_rule.is_some(),
+            one_volume: direction && !csv,
+        }
+    }
+
+    fn sheet(&self) -> Sheet {
+        let mut sheet = Sheet::new(&["period"], &[]);
+        if self.times {
+            sheet.text.extend(["start", "end"]);
+        }
+        sheet.text.push("container");
+        for (name, shown) in [("class", self.class), ("family", self.family), ("direction", self.direction)] {
+            sheet.text.extend(shown.then_some(name));
+        }
+        match (self.one_volume, self.rates) {
+            (true, rates) => {
+                sheet.numbers.extend(["packets", "bytes"]);
+                sheet.numbers.extend(rates.then_some("bits_per_s"));
+            }
+            (false, rates) => {
+                sheet.numbers.extend(FIGURES);
+                if rates {
+                    sheet.numbers.extend(["in_bits_per_s", "out_bits_per_s", "total_bits_per_s"]);
+                }
+            }
+        }
+        sheet
+    }
+
+    fn fields(&self, row: &ReportRow) -> Vec<String> {
+        let mut fields = vec![row.period.clone()];
+        if self.times {
+            fields.extend([row.start.to_string(), row.end.to_string()]);
+        }
+        fields.push(row.container.clone());
+        let class = row.class.map(|class| class.to_string()).unwrap_or_default();
+        fields.extend(self.class.then_some(class));
+        fields.extend(self.family.then(|| row.family.unwrap_or_default().to_owned()));
+        fields.extend(self.direction.then(|| row.direction.unwrap_or_default().to_owned()));
+        let rates = row.percentile.unwrap_or_default();
+        if self.one_volume {
+            let Volume { packets, bytes } = row.figures.total;
+            fields.extend([packets, bytes].map(|number| number.to_string()));
+            fields.extend(self.rates.then(|| number(one_rate(&rates))));
+        } else {
+            fields.extend(figures(&row.figures));
+            if self.rates {
+                fields.extend([rates.incoming, rates.outgoing, rates.total].map(number));
+            }
+        }
+        fields
+    }
+}
+
+/// The rate of a row about one direction.
+fn one_rate(rates: &Rates) -> Option<u64> {
+    rates.incoming.or(rates.outgoing)
+}
+
+/// A report. CSV holds the rows only; [`notes`] has the rest.
+///
+/// # Errors
+/// When the output cannot be formatted.
+pub fn report(report: &Report, format: Format) -> anyhow::Result<String> {
+    if format == Format::Json {
+        return json::document(report);
+    }
+    let columns = Columns::of(report, format);
+    let mut sheet = columns.sheet();
+    sheet.rows = report.rows.iter().map(|row| columns.fields(row)).collect();
+    if format == Format::Csv {
+        return sheet.csv();
+    }
+    let mut text = sheet.table();
+    if !report.corrected.is_empty() {
+        text += "\ncorrected after their period was closed, whole periods, layer-3 bytes:\n";
+        text += &closing::corrected(&report.corrected).table();
+    }
+    Ok(with_notes(text, notes(report)))
+}
+
+/// The notes below a report: span, sums, basis, rules, gaps and closed periods.
+pub fn notes(report: &Report) -> Vec<String> {
+    let local_time = LocalTime::named(&report.zone);
+    let time = |time: Timestamp| local_time.text(time);
+    let mut notes = vec![format!(
+        "from {} to {}, zone {}, months from day {}",
+        time(report.from),
+        time(report.to),
+        report.zone,
+        report.billing_day
+    )];
+    notes.extend(span_notes(report, &local_time));
+    notes.push(sum("total", &report.total));
+    if report.class_zero.total != Volume::default() {
+        notes.push(sum("class 0, not in the total", &report.class_zero));
+    }
+    if report.faults.total != Volume::default() {
+        notes.push(sum("faults, in no class (details with --show faults)", &report.faults));
+    }
+    notes.push(format!("basis: {}", report.basis_statement));
+    notes.extend(report.percentile_rule.clone());
+    if report.mixed_buckets > 0 {
+        notes.push(format!(
+            "{} five-minute buckets also hold traffic of another time (late reading or clock set)",
+            report.mixed_buckets
+        ));
+    }
+    for period in &report.closed {
+        notes.push(format!(
+            "{} was closed at {} with hash {}",
+            period.name,
+            time(period.closed),
+            period.hash
+        ));
+    }
+    notes.extend(report.adjustments.iter().map(|adjustment| adjustment_line(adjustment, &local_time)));
+    notes.extend(gap_notes(&report.gaps, &local_time));
+    notes
+}
+
+/// Which steps are incomplete, and where the ledger begins and ends.
+fn span_notes(report: &Report, local_time: &LocalTime) -> Vec<String> {
+    let mut notes = Vec::new();
+    if let Some(part) = &report.first_from {
+        notes.push(format!("{} is incomplete: shown from {}", part.period, local_time.text(part.at)));
+    }
+    if let Some(part) = &report.last_until {
+        notes.push(format!("{} is incomplete: shown until {}", part.period, local_time.text(part.at)));
+    }
+    if let Some(begin) = report.ledger_begin {
+        notes.push(format!("the ledger begins at {}; nothing is recorded before", local_time.text(begin)));
+    }
+    if let Some(last) = report.last_reading.filter(|last| report.to.duration_since(*last) > BUCKET) {
+        notes.push(format!("the last reading was at {}; nothing is recorded after", local_time.text(last)));
+    }
+    notes
+}
+
+/// A correction as one line of text.
+fn adjustment_line(adjustment: &Adjustment, local_time: &LocalTime) -> String {
+    let family = Family::ALL[usize::from(adjustment.family != 0)].name();
+    format!(
+        "correction of {}, not in the rows: {} class {} {family}, in {:+} bytes {:+} packets, out {:+} bytes \
+         {:+} packets, made at {}: {}",
+        adjustment.period,
+        adjustment.container,
+        adjustment.class,
+        adjustment.bytes[0],
+        adjustment.packets[0],
+        adjustment.bytes[1],
+        adjustment.packets[1],
+        local_time.text(adjustment.made),
+        adjustment.reason
+    )
+}
