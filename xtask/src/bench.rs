@@ -1,4 +1,4 @@
-//! `cargo xtask bench`: what trafctl costs, against doing nothing and against other ways of counting.
+//! `cargo xtask bench`: measures the cost of trafctl beside that of no counting and of other methods.
 
 use std::{path::PathBuf, process::Command};
 
@@ -10,48 +10,49 @@ use crate::{
     setup::{self, Purpose},
 };
 
-/// Measure what trafctl costs, after setting up what is missing
+/// Measure the cost of trafctl; install missing tools first
 ///
-/// In interleaved rounds, in throwaway namespaces: variants of the kernel program by test runs; real packets through a
-/// node with 100 containers, counted by trafctl, nftables and ipset; attaching, loading, dumping and draining. Prints medians
-/// with half the distance of their quartiles, and the bars: ratios that must hold. All counts are checked. Needs root and
-/// a quiet machine; nothing leaves the machine. A full run takes some half an hour, a quick one about eight; most of
-/// it the kernel takes to attach 1,000 interfaces in each round.
+/// Measures in interleaved rounds, in temporary namespaces: variants of the kernel program by test runs; real
+/// packets through a node with 100 containers, counted by trafctl, nftables and ipset; attach, load, dump and
+/// drain. Prints medians with half the interquartile range, and the bars, which are ratios that must hold.
+/// Checks all counts. Needs root and an idle machine; no packet leaves it. A full run takes about half an
+/// hour, a quick one about eight minutes. Most of that is the time in which the kernel attaches 1,000
+/// interfaces in each round.
 #[derive(clap::Args)]
 #[command(after_help = "\
 Examples:
-  cargo xtask bench                                   everything
-  cargo xtask bench --quick --part program            variants of the program, roughly
-  cargo xtask bench --format json >bench.json         with the figures of every round
+  cargo xtask bench                                   run everything
+  cargo xtask bench --quick --part program            measure the program's variants roughly
+  cargo xtask bench --format json >bench.json         include the figures of every round
   cargo xtask bench --chart docs/performance.svg --gate")]
 pub struct Options {
-    /// Only this part; may be repeated
+    /// Run only this part; may be repeated
     #[arg(long = "part", value_enum)]
     parts: Vec<Part>,
     /// Rounds of each measurement [default: 9, with --quick 3]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     rounds: Option<u16>,
-    /// Fewer rounds and packets
+    /// Use fewer rounds and packets
     #[arg(long)]
     quick: bool,
-    /// How to write the results
+    /// Output format
     #[arg(long, value_enum, default_value = "table")]
     format: Format,
-    /// Also draw cost against number of prefixes, as SVG
+    /// Also write a chart of cost against number of prefixes, as SVG
     #[arg(long, value_name = "FILE")]
     chart: Option<PathBuf>,
-    /// Fail when a bar is missed
+    /// Fail when a bar is not met
     #[arg(long)]
     gate: bool,
 }
 
 #[derive(Clone, Copy, ValueEnum)]
 enum Part {
-    /// Variants of the program, by test runs
+    /// Variants of the program by test runs
     Program,
     /// Real packets
     Packets,
-    /// Attaching, loading, dumping, draining
+    /// Attach, load, dump and drain
     Control,
 }
 
@@ -64,7 +65,10 @@ enum Format {
 /// Runs the task.
 pub fn run(options: &Options) -> Result<()> {
     if !is_root() {
-        bail!("the benchmark needs root: it makes network namespaces and loads kernel programs");
+        bail!("the benchmark needs root: it creates network namespaces and loads kernel programs");
+    }
+    if let Some(chart) = &options.chart {
+        command::require_place_for(chart)?;
     }
     setup::ensure(Purpose::Bench)?;
     command::run(cargo().args([
@@ -97,7 +101,7 @@ pub fn run(options: &Options) -> Result<()> {
     become_command(&mut bench)
 }
 
-/// How a value is written on the command line, this one's and the program's.
+/// The spelling of a value on the command line, which is the same for the benchmark.
 fn name(value: &impl ValueEnum) -> String {
     value.to_possible_value().map(|value| value.get_name().to_owned()).unwrap_or_default()
 }

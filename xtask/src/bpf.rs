@@ -1,4 +1,5 @@
-//! Which compilers can compile the kernel program. `traffic-user/build.rs` chooses by the same signs: keep them alike.
+//! Finds a compiler for the kernel program. `traffic-user/build.rs` chooses by the same criteria: keep the
+//! two alike.
 
 use std::{
     path::{Path, PathBuf},
@@ -7,19 +8,19 @@ use std::{
 
 use crate::command::ask;
 
-/// The name under which Debian's compiler is linked into rustup.
+/// The name of Debian's compiler in rustup.
 pub const LINKED_TOOLCHAIN: &str = "trafctl-bpf";
 
-/// Where Debian's compiler lives.
+/// The sysroot of Debian's compiler.
 pub const DEBIAN_SYSROOT: &str = "/usr";
 
-/// What the kernel program is compiled for: BPF in the byte order of this machine.
+/// The target of the kernel program: BPF in the byte order of this machine.
 #[cfg(target_endian = "little")]
 const TARGET: &str = "bpfel-unknown-none";
 #[cfg(target_endian = "big")]
 const TARGET: &str = "bpfeb-unknown-none";
 
-/// A rustup toolchain that can compile the kernel program, described in a few words.
+/// A description of the rustup toolchain that can compile the kernel program, if there is one.
 pub fn toolchain() -> Option<String> {
     if sysroot("nightly").is_some_and(|root| root.join("lib/rustlib/src/rust/library").is_dir()) {
         return Some("nightly with rust-src".to_owned());
@@ -38,10 +39,10 @@ pub fn has_core(sysroot: &Path) -> bool {
     })
 }
 
-/// Where a toolchain lives, if rustup knows it and its compiler runs.
+/// The sysroot of a toolchain, if rustup has it and its compiler runs.
 fn sysroot(toolchain: &str) -> Option<PathBuf> {
     let mut command = Command::new("rustup");
-    // Rustup may otherwise download what it does not have, silently.
+    // Otherwise rustup may download a missing toolchain without asking.
     command.args(["run", toolchain, "rustc", "--print", "sysroot"]).env("RUSTUP_AUTO_INSTALL", "0");
     ask(&mut command).map(PathBuf::from)
 }

@@ -1,4 +1,4 @@
-//! `cargo xtask build`: everything that runs on the host, and the kernel program inside it.
+//! `cargo xtask build`: builds every program of the host. `trafctl` contains the kernel program.
 
 use anyhow::Result;
 
@@ -7,23 +7,23 @@ use crate::{
     setup::{self, Purpose},
 };
 
-/// Build everything, after setting up what is missing
+/// Build everything; install missing tools first
 ///
-/// The programs are left in target/debug or target/release. A plain `cargo build` does the same once the machine is
-/// set up.
+/// The programs are in target/debug or target/release. Once the machine is set up, a plain `cargo build` does
+/// the same.
 #[derive(Default, clap::Args)]
 #[command(after_help = "\
 Examples:
   cargo xtask build               build for development
-  cargo xtask build --release     build for use")]
+  cargo xtask build --release     build for a node")]
 pub struct Options {
-    /// Build optimised
+    /// Build with optimisation
     #[arg(long)]
     release: bool,
 }
 
 impl Options {
-    /// Build for use.
+    /// A build with optimisation.
     pub fn optimised() -> Self {
         Self { release: true }
     }

@@ -1,12 +1,12 @@
-//! `cargo xtask ci`: what a change must pass.
+//! `cargo xtask ci`: runs every check that a change must pass.
 
 use anyhow::Result;
 
 use crate::{lint, prove, test};
 
-/// Run lint, the quick part of the proof, then test: what a change must pass
+/// Run every check that a change must pass: lint, quick proof, tests
 ///
-/// The last lines are the test runner's.
+/// The output ends with the summary of the test runner.
 #[derive(clap::Args)]
 #[command(after_help = "\
 Example:

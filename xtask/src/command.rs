@@ -1,4 +1,4 @@
-//! Starting programs: cargo in the workspace, quick questions, and long steps whose output is shown only if they fail.
+//! Runs programs: cargo in the workspace, queries, and long steps whose output is shown only when they fail.
 
 use std::{
     env,
@@ -13,88 +13,104 @@ use anyhow::{Context, Result, anyhow, bail};
 
 use crate::report::Progress;
 
-/// Every crate that is compiled for the host: all but the kernel program, which cannot be linked there.
+/// Selects every crate that is compiled for the host. The kernel program cannot be linked there.
 pub const HOST_CRATES: [&str; 3] = ["--workspace", "--exclude", "traffic-ebpf"];
 
-/// The crates whose tests need root.
+/// Crates whose tests need root.
 pub const INTEGRATION_TESTS: [&str; 2] = ["traffic-tests", "traffic-bench"];
 
-/// The cargo that runs this task, in the workspace's directory.
+/// The cargo that runs this task, in the directory of the workspace.
 pub fn cargo() -> Command {
     let mut command = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     command.current_dir(workspace());
     command
 }
 
-/// The workspace's directory, wherever in it the task was started.
+/// The directory of the workspace.
 pub fn workspace() -> &'static Path {
     let xtask = Path::new(env!("CARGO_MANIFEST_DIR"));
     xtask.parent().unwrap_or(xtask)
 }
 
-/// Where cargo leaves the programs of the development profile.
+/// The directory of programs built with the development profile.
+///
+/// # Errors
+/// When the path of this program is unknown.
 pub fn debug_directory() -> Result<PathBuf> {
-    // This program is one of them, which spares asking cargo for its target directory and parsing the answer.
-    let this = env::current_exe().context("finding the path of this program")?;
-    this.parent().map(Path::to_owned).ok_or_else(|| anyhow!("{} is in no directory", this.display()))
+    // This program is one of them, so cargo need not be asked for its target directory.
+    let this = env::current_exe().context("cannot find the path of this program")?;
+    this.parent().map(Path::to_owned).ok_or_else(|| anyhow!("{} has no parent directory", this.display()))
 }
 
-/// Where cargo leaves the programs of the release profile: beside those of the development profile.
+/// The directory of programs built with the release profile.
+///
+/// # Errors
+/// When the path of this program is unknown.
 pub fn release_directory() -> Result<PathBuf> {
     Ok(debug_directory()?.with_file_name("release"))
 }
 
-/// Runs a command that speaks for itself.
+/// Runs a command with the streams of this process.
+///
+/// # Errors
+/// When it does not start or fails.
 pub fn run(command: &mut Command) -> Result<()> {
     let line = display(command);
-    let status = command.status().with_context(|| format!("starting `{line}`"))?;
+    let status = command.status().with_context(|| format!("cannot start `{line}`"))?;
     if !status.success() {
         bail!("`{line}` failed ({status})");
     }
     Ok(())
 }
 
-/// Becomes a command that speaks for itself: signals and exit status are then between it and whoever waits.
+/// Replaces this process by a command, so that its signals and exit status reach the caller.
+///
+/// # Errors
+/// When it does not start.
 pub fn become_command(command: &mut Command) -> Result<()> {
     let line = display(command);
-    Err(command.exec()).with_context(|| format!("starting `{line}`"))
+    Err(command.exec()).with_context(|| format!("cannot start `{line}`"))
 }
 
-/// Runs a command without input, its output going to `progress`, and to the terminal in full when it fails.
+/// Runs a command without input. Each line of its output is shown in `progress`; all of it is printed when it
+/// fails.
+///
+/// # Errors
+/// When it does not start or fails.
 pub fn run_watched(command: &mut Command, progress: &Progress) -> Result<()> {
     let line = display(command);
-    // One pipe for both, so that the lines stay in the order they were written.
-    let (reader, writer) = pipe().context("making a pipe")?;
-    command.stdin(Stdio::null()).stderr(writer.try_clone().context("sharing a pipe")?).stdout(writer);
-    let mut child = command.spawn().with_context(|| format!("starting `{line}`"))?;
-    // `command` still holds the pipe's writing end: while it does, the reading end never ends.
+    // One pipe for both streams keeps their lines in order.
+    let (reader, writer) = pipe().context("cannot create a pipe")?;
+    command.stdin(Stdio::null()).stderr(writer.try_clone().context("cannot share a pipe")?).stdout(writer);
+    let mut child = command.spawn().with_context(|| format!("cannot start `{line}`"))?;
+    // `command` still holds the writing end, and the reader would never see the end of the output.
     command.stdout(Stdio::null()).stderr(Stdio::null());
 
     let mut output = String::new();
     let mut reader = BufReader::new(reader);
     let mut bytes = Vec::new();
-    while reader.read_until(b'\n', &mut bytes).with_context(|| format!("reading from `{line}`"))? > 0 {
+    while reader.read_until(b'\n', &mut bytes).with_context(|| format!("cannot read from `{line}`"))? > 0 {
         let text = String::from_utf8_lossy(&bytes);
         progress.note(text.trim());
         output.push_str(&text);
         bytes.clear();
     }
-    let status = child.wait().with_context(|| format!("waiting for `{line}`"))?;
+    let status = child.wait().with_context(|| format!("cannot wait for `{line}`"))?;
     if !status.success() {
         progress.dump(&output);
-        bail!("`{line}` failed ({status}); its output is above");
+        bail!("`{line}` failed ({status}); see its output above");
     }
     Ok(())
 }
 
-/// What a command prints, if it exists and succeeds.
+/// The output of a command, if it exists and succeeds.
 pub fn ask(command: &mut Command) -> Option<String> {
     let output = command.stdin(Stdio::null()).output().ok()?;
     let text = String::from_utf8(output.stdout).ok()?;
     output.status.success().then(|| text.trim().to_owned())
 }
 
-/// Whether a program is in `PATH` or where only root's `PATH` leads.
+/// Whether a program is in `PATH` or in the directories that only root has in `PATH`.
 pub fn is_installed(program: &str) -> bool {
     let path = env::var_os("PATH").unwrap_or_default();
     env::split_paths(&path)
@@ -104,11 +120,29 @@ pub fn is_installed(program: &str) -> bool {
 
 /// Whether this process is root.
 pub fn is_root() -> bool {
-    // A process' own directory in /proc belongs to its effective user.
+    // The directory of a process in /proc belongs to its effective user.
     metadata("/proc/self").is_ok_and(|process| process.uid() == 0)
 }
 
-/// A command as one would type it, scripts left out.
+/// Checks that a file can be created, before the work whose results it will hold.
+///
+/// # Errors
+/// When its directory does not exist or the path is a directory.
+pub fn require_place_for(file: &Path) -> Result<()> {
+    let directory = match file.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    };
+    if !directory.is_dir() {
+        bail!("cannot write {}: there is no directory {}", file.display(), directory.display());
+    }
+    if file.is_dir() {
+        bail!("cannot write {}: it is a directory", file.display());
+    }
+    Ok(())
+}
+
+/// The command line, with scripts abbreviated.
 fn display(command: &Command) -> String {
     let program = Path::new(command.get_program()).file_name().unwrap_or(command.get_program());
     let arguments = command.get_args().map(|argument| match argument.to_string_lossy() {
@@ -116,4 +150,20 @@ fn display(command: &Command) -> String {
         word => word,
     });
     [program.to_string_lossy()].into_iter().chain(arguments).collect::<Vec<_>>().join(" ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_needs_a_directory_and_a_name_of_its_own() {
+        let directory = tempfile::tempdir().unwrap();
+        require_place_for(&directory.path().join("new")).unwrap();
+        require_place_for(Path::new("new")).unwrap();
+        let error = require_place_for(&directory.path().join("none/new")).unwrap_err().to_string();
+        assert!(error.contains("there is no directory"), "{error}");
+        let error = require_place_for(directory.path()).unwrap_err().to_string();
+        assert!(error.contains("it is a directory"), "{error}");
+    }
 }

@@ -1,4 +1,4 @@
-//! `cargo xtask demo`: trafctl at work on real traffic, in namespaces that are thrown away.
+//! `cargo xtask demo`: shows trafctl on real traffic, in temporary namespaces.
 
 use std::process::Command;
 
@@ -10,18 +10,18 @@ use crate::{
     setup::{self, Purpose},
 };
 
-/// Show trafctl at work on real traffic, after setting up what is missing
+/// Show trafctl on real traffic; install missing tools first
 ///
-/// Makes a throwaway node in a network namespace, with bridged and routed containers and a virtual machine's tap, sends
-/// traffic through them, and prints what `trafctl dump` counted beside what the senders did. Needs root; nothing
-/// leaves the machine.
+/// Creates a temporary node in a network namespace, with bridged and routed containers and the tap of a
+/// virtual machine. Sends traffic between them and prints the counts of `trafctl dump` beside those of the
+/// senders. Needs root; no packet leaves the machine.
 #[derive(clap::Args)]
 #[command(after_help = "\
 Examples:
   cargo xtask demo                show it and clean up
-  cargo xtask demo --keep         leave it standing, and say how to look around")]
+  cargo xtask demo --keep         keep the node, and print how to inspect it")]
 pub struct Options {
-    /// Leave the node standing, and say how to look around
+    /// Keep the node, and print how to inspect it
     #[arg(long)]
     keep: bool,
 }
@@ -29,11 +29,11 @@ pub struct Options {
 /// Runs the task.
 pub fn run(options: &Options) -> Result<()> {
     if !is_root() {
-        bail!("the demonstration needs root: it makes network namespaces and loads a kernel program");
+        bail!("the demonstration needs root: it creates network namespaces and loads a kernel program");
     }
     setup::ensure(Purpose::Demo)?;
     build::run(&build::Options::default())?;
-    // Started directly: `cargo run` for the one package would resolve other features and compile once more.
+    // Not `cargo run`: for this one package it would resolve other features and compile again.
     let programs = debug_directory()?;
     let mut demo = Command::new(programs.join("demo"));
     demo.current_dir(command::workspace()).env("TRAFCTL_BIN", programs.join("trafctl"));

@@ -1,7 +1,7 @@
-//! What the crates we depend on may be: their licences, sources and versions, by the rules in `deny.toml`.
+//! Checks licences, sources and versions of all dependencies by the rules in `deny.toml`.
 //!
-//! `cargo deny` reads the same file and does more; compiling it takes longer than all other checks together, and this
-//! part needs no network.
+//! `cargo deny` reads the same file and checks more. It is not used here: to compile it takes longer than all
+//! other checks together, and this part needs no network.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -14,7 +14,7 @@ use serde::Deserialize;
 
 use crate::command::{cargo, workspace};
 
-/// The part of `deny.toml` that is checked here.
+/// The part of `deny.toml` that this module checks.
 #[derive(Deserialize)]
 struct Rules {
     licenses: Licenses,
@@ -35,7 +35,7 @@ struct Bans {
 
 #[derive(Deserialize)]
 struct Named {
-    /// A name, or `name@version` with as much of the version as matters.
+    /// `name` or `name@version`, where the version may be a prefix.
     #[serde(rename = "crate")]
     name: String,
 }
@@ -46,7 +46,7 @@ struct Sources {
     allow_registry: BTreeSet<String>,
 }
 
-/// The part of `cargo metadata` that is looked at.
+/// The part of `cargo metadata` that this module uses.
 #[derive(Deserialize)]
 struct Metadata {
     packages: Vec<Package>,
@@ -57,24 +57,28 @@ struct Package {
     name: String,
     version: String,
     license: Option<String>,
-    /// None for our own.
+    /// None for the crates of this workspace.
     source: Option<String>,
 }
 
 /// Checks every crate in the lock file.
+///
+/// # Errors
+/// When a crate breaks a rule, or `deny.toml` or cargo's output cannot be read.
 pub fn check() -> Result<()> {
     let path = workspace().join("deny.toml");
-    let text = fs::read_to_string(&path).with_context(|| format!("reading {}", path.display()))?;
-    let rules: Rules = toml::from_str(&text).with_context(|| format!("reading {}", path.display()))?;
+    let text = fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
+    let rules: Rules = toml::from_str(&text).with_context(|| format!("cannot parse {}", path.display()))?;
     let output = cargo()
         .args(["metadata", "--format-version=1", "--locked"])
         .stderr(Stdio::inherit())
         .output()
-        .context("starting `cargo metadata`")?;
+        .context("cannot start `cargo metadata`")?;
     if !output.status.success() {
         bail!("`cargo metadata --locked` failed ({})", output.status);
     }
-    let metadata: Metadata = serde_json::from_slice(&output.stdout).context("reading what cargo says")?;
+    let metadata: Metadata =
+        serde_json::from_slice(&output.stdout).context("cannot parse the output of `cargo metadata`")?;
     let problems = problems(&rules, &metadata.packages);
     for problem in &problems {
         eprintln!("{problem}");
@@ -82,7 +86,7 @@ pub fn check() -> Result<()> {
     if !problems.is_empty() {
         bail!("{} crates break the rules in deny.toml", problems.len());
     }
-    eprintln!("{} crates keep the rules in deny.toml", metadata.packages.len());
+    eprintln!("{} crates comply with deny.toml", metadata.packages.len());
     Ok(())
 }
 
@@ -94,16 +98,16 @@ fn problems(rules: &Rules, packages: &[Package]) -> Vec<String> {
         match license {
             Some(license) if satisfied(license, &rules.licenses.allow) => {}
             Some(license) => problems.push(format!("{name} {version}: licence {license} is not allowed")),
-            None => problems.push(format!("{name} {version}: no licence is stated")),
+            None => problems.push(format!("{name} {version}: it states no licence")),
         }
         if let Some(source) = source {
             let registry = source.strip_prefix("registry+");
             if !registry.is_some_and(|registry| rules.sources.allow_registry.contains(registry)) {
-                problems.push(format!("{name} {version}: comes from {source}"));
+                problems.push(format!("{name} {version}: its source {source} is not allowed"));
             }
         }
         if rules.bans.deny.iter().any(|banned| banned.name == *name) {
-            problems.push(format!("{name} {version}: is banned"));
+            problems.push(format!("{name} {version}: it is banned"));
         }
         versions.entry(name).or_default().insert(version);
     }
@@ -115,13 +119,13 @@ fn problems(rules: &Rules, packages: &[Package]) -> Vec<String> {
             })
         });
         if unexpected {
-            problems.push(format!("{name}: in several versions, {versions:?}"));
+            problems.push(format!("{name}: there are several versions, {versions:?}"));
         }
     }
     problems
 }
 
-/// Whether the allowed licences satisfy an SPDX expression; `/` is the older way to write `OR`.
+/// Whether the allowed licences satisfy an SPDX expression. `/` is the older form of `OR`.
 fn satisfied(expression: &str, allowed: &BTreeSet<String>) -> bool {
     let spaced = expression.replace('(', " ( ").replace(')', " ) ").replace('/', " OR ");
     let words: Vec<&str> = spaced.split_whitespace().collect();
@@ -157,7 +161,7 @@ fn one(words: &mut &[&str], allowed: &BTreeSet<String>) -> Option<bool> {
         return Some(value);
     }
     if words.first() == Some(&"WITH") {
-        // An exception only takes conditions away, but a licence with one is another name.
+        // An exception only removes conditions, but the rules must name the licence together with it.
         let name = format!("{first} WITH {}", words.get(1)?);
         *words = &words[2..];
         return Some(allowed.contains(&name));
@@ -191,7 +195,7 @@ mod tests {
     }
 
     #[test]
-    fn expressions_are_understood() {
+    fn licence_expressions_are_evaluated() {
         let allowed = rules().licenses.allow;
         for good in
             ["MIT", "MIT/Apache-2.0", "GPL-2.0-only OR MIT", "(GPL-3.0 OR Zlib) AND MIT", "MIT AND Zlib"]
@@ -204,30 +208,30 @@ mod tests {
     }
 
     #[test]
-    fn every_rule_can_be_broken() {
+    fn each_broken_rule_is_reported() {
         let here = "registry+https://here";
-        let told = |packages: &[Package]| problems(&rules(), packages);
-        assert_eq!(told(&[package("a", "1.0.0", "MIT", here), package("ours", "0.1.0", "MIT", "")]), [""; 0]);
+        let check = |packages: &[Package]| problems(&rules(), packages);
         assert_eq!(
-            told(&[package("two", "1.2.0", "MIT", here), package("two", "2.0.0", "MIT", here)]),
+            check(&[package("a", "1.0.0", "MIT", here), package("ours", "0.1.0", "MIT", "")]),
+            [""; 0]
+        );
+        assert_eq!(
+            check(&[package("two", "1.2.0", "MIT", here), package("two", "2.0.0", "MIT", here)]),
             [""; 0]
         );
         for (packages, problem) in [
             (vec![package("a", "1.0.0", "GPL-3.0", here)], "licence GPL-3.0"),
-            (vec![package("a", "1.0.0", "", here)], "no licence"),
-            (vec![package("a", "1.0.0", "MIT", "git+https://here")], "comes from git"),
-            (
-                vec![package("a", "1.0.0", "MIT", "registry+https://there")],
-                "comes from registry+https://there",
-            ),
+            (vec![package("a", "1.0.0", "", here)], "states no licence"),
+            (vec![package("a", "1.0.0", "MIT", "git+https://here")], "source git+https://here"),
+            (vec![package("a", "1.0.0", "MIT", "registry+https://there")], "source registry+https://there"),
             (vec![package("banned", "1.0.0", "MIT", here)], "is banned"),
             (
                 vec![package("three", "1.0.0", "MIT", here), package("three", "10.0.0", "MIT", here)],
                 "several versions",
             ),
         ] {
-            let told = told(&packages);
-            assert!(told.len() == 1 && told[0].contains(problem), "{told:?}");
+            let found = check(&packages);
+            assert!(found.len() == 1 && found[0].contains(problem), "{found:?}");
         }
     }
 }

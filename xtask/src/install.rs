@@ -1,4 +1,5 @@
-//! `cargo xtask install`: the program, its unit, and the names of Virtuozzo's commands.
+//! `cargo xtask install`: copies the program and its unit into place, and links the names of Virtuozzo's
+//! commands.
 
 use std::{
     fs, io,
@@ -10,69 +11,129 @@ use anyhow::{Context, Result, bail};
 
 use crate::{
     build,
-    command::{debug_directory, workspace},
+    command::{release_directory, workspace},
 };
 
-/// Names under which trafctl answers as Virtuozzo's commands do.
+/// Under these names trafctl behaves as Virtuozzo's commands.
 const NAMES: [&str; 3] = ["vznetstat", "pnetstat", "vztactl"];
-/// Where the program goes.
+/// Where the program is installed, below the root.
 const PROGRAM: &str = "usr/sbin/trafctl";
-/// Where its unit goes.
+/// Where the unit is installed, below the root.
 const UNIT: &str = "etc/systemd/system/trafctl.service";
 
 /// Install trafctl and its systemd unit
 ///
-/// Builds it optimised first. Nothing is started or enabled. With --virtuozzo also the names vznetstat, pnetstat and
-/// vztactl, as symbolic links to it. A name that belongs to another program is left alone and told, with status 1: take
-/// Virtuozzo's own away first, or put the links into another directory.
+/// Builds a release first, unless --program names a file. Starts and enables nothing. --virtuozzo adds
+/// vznetstat, pnetstat and vztactl as symbolic links to trafctl. A name that another program has is reported
+/// with status 1 and left as it is: remove Virtuozzo's program first, or choose another directory with
+/// --names-in.
 #[derive(clap::Args)]
 #[command(after_help = "\
 Examples:
-  cargo xtask install                                     program and unit
-  cargo xtask install --virtuozzo                         and Virtuozzo's names beside it
+  cargo xtask install                                     the program and its unit
+  cargo xtask install --virtuozzo                         also the names of Virtuozzo's commands
   cargo xtask install --virtuozzo --names-in /usr/local/sbin
-  cargo xtask install --root /tmp/image                   into a tree that becomes a package")]
+  cargo xtask install --root /tmp/image                   into a directory that becomes a package")]
 pub struct Options {
-    /// Directory that stands for /
+    /// Directory to install into as if it were /
     #[arg(long, value_name = "DIR", default_value = "/")]
     root: PathBuf,
     /// Also install the names of Virtuozzo's commands
     #[arg(long)]
     virtuozzo: bool,
-    /// Directory of these names, under the root
+    /// Directory of these names, below the root
     #[arg(long, value_name = "DIR", default_value = "/usr/sbin", requires = "virtuozzo")]
     names_in: PathBuf,
-    /// Install this program instead of building one
+    /// Program to install instead of building one
     #[arg(long, value_name = "FILE")]
     program: Option<PathBuf>,
 }
 
 /// Runs the task.
 pub fn run(options: &Options) -> Result<()> {
-    let program = match &options.program {
-        Some(program) => program.clone(),
-        None => {
-            build::run(&build::Options::optimised())?;
-            debug_directory()?.with_file_name("release").join("trafctl")
-        }
-    };
-    put(&program, &options.root.join(PROGRAM), 0o755)?;
-    put(&workspace().join("traffic-user/systemd/trafctl.service"), &options.root.join(UNIT), 0o644)?;
-    if !options.virtuozzo {
-        return Ok(());
+    let paths = Paths::of(options)?;
+    // All of the input, before anything is built or created.
+    paths.check()?;
+    if options.program.is_none() {
+        build::run(&build::Options::optimised())?;
+        require_file(&paths.program)?;
     }
-    let taken = link_names(&options.root, &options.names_in)?;
+    put(&paths.program, &paths.installed_program, 0o755)?;
+    put(&paths.unit, &paths.installed_unit, 0o644)?;
+    let Some(names) = &paths.names else { return Ok(()) };
+    let taken = link_names(names)?;
     if !taken.is_empty() {
-        bail!(
-            "left alone, because another program has the name: {}; take it away first, or choose another directory with \
-             --names-in",
-            taken.join(", ")
-        );
+        bail!("another program has the name {}; remove that program or use --names-in", taken.join(", "));
     }
     Ok(())
 }
 
-/// Puts a copy in place at once: a program that runs keeps the old file.
+/// What is copied, and to where.
+struct Paths {
+    program: PathBuf,
+    /// Whether the program is there before the task builds anything.
+    program_is_given: bool,
+    unit: PathBuf,
+    installed_program: PathBuf,
+    installed_unit: PathBuf,
+    /// The directory of Virtuozzo's names.
+    names: Option<PathBuf>,
+}
+
+impl Paths {
+    fn of(options: &Options) -> Result<Self> {
+        let below_root = |path: &Path| options.root.join(path.strip_prefix("/").unwrap_or(path));
+        Ok(Self {
+            program: match &options.program {
+                Some(program) => program.clone(),
+                None => release_directory()?.join("trafctl"),
+            },
+            program_is_given: options.program.is_some(),
+            unit: workspace().join("traffic-user/systemd/trafctl.service"),
+            installed_program: options.root.join(PROGRAM),
+            installed_unit: options.root.join(UNIT),
+            names: options.virtuozzo.then(|| below_root(&options.names_in)),
+        })
+    }
+
+    fn check(&self) -> Result<()> {
+        if self.program_is_given {
+            require_file(&self.program)?;
+        }
+        require_file(&self.unit)?;
+        for file in [&self.installed_program, &self.installed_unit] {
+            if file.is_dir() {
+                bail!("cannot install {}: it is a directory", file.display());
+            }
+            require_room_for_directory(file.parent().unwrap_or(Path::new("/")))?;
+        }
+        if let Some(names) = &self.names {
+            require_room_for_directory(names)?;
+        }
+        Ok(())
+    }
+}
+
+fn require_file(path: &Path) -> Result<()> {
+    let file = fs::File::open(path).and_then(|file| file.metadata());
+    let file = file.with_context(|| format!("cannot install {}", path.display()))?;
+    if !file.is_file() {
+        bail!("cannot install {}: it is not a regular file", path.display());
+    }
+    Ok(())
+}
+
+/// Checks that a directory exists, or that the first part of its path that exists is a directory.
+fn require_room_for_directory(path: &Path) -> Result<()> {
+    match path.ancestors().find(|above| above.symlink_metadata().is_ok()) {
+        Some(above) if !above.is_dir() => {
+            bail!("cannot install into {}: {} is not a directory", path.display(), above.display())
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Copies a file and renames the copy into place. A program that runs keeps the old file.
 fn put(from: &Path, to: &Path, mode: u32) -> Result<()> {
     let attempt = || -> io::Result<()> {
         if let Some(directory) = to.parent() {
@@ -83,16 +144,15 @@ fn put(from: &Path, to: &Path, mode: u32) -> Result<()> {
         fs::set_permissions(&fresh, fs::Permissions::from_mode(mode))?;
         fs::rename(&fresh, to)
     };
-    attempt().with_context(|| format!("installing {} as {}", from.display(), to.display()))?;
+    attempt().with_context(|| format!("cannot install {} as {}", from.display(), to.display()))?;
     eprintln!("installed {}", to.display());
     Ok(())
 }
 
-/// Links the names to the program; gives those that another program has.
-fn link_names(root: &Path, names_in: &Path) -> Result<Vec<String>> {
-    let directory = root.join(names_in.strip_prefix("/").unwrap_or(names_in));
-    fs::create_dir_all(&directory).with_context(|| format!("creating {}", directory.display()))?;
-    // As it will be found on the node, wherever the tree is now.
+/// Links the names to the program. Returns the paths that another program has.
+fn link_names(directory: &Path) -> Result<Vec<String>> {
+    fs::create_dir_all(directory).with_context(|| format!("cannot create {}", directory.display()))?;
+    // The path on the node, whatever --root is now.
     let target = Path::new("/").join(PROGRAM);
     let mut taken = Vec::new();
     for name in NAMES {
@@ -100,19 +160,19 @@ fn link_names(root: &Path, names_in: &Path) -> Result<Vec<String>> {
         match symlink(&target, &path) {
             Ok(()) => eprintln!("linked {} to {}", path.display(), target.display()),
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-                if fs::read_link(&path).is_ok_and(|held| is_ours(&held, &directory, &target)) {
-                    eprintln!("{} is linked already", path.display());
+                if fs::read_link(&path).is_ok_and(|held| is_ours(&held, directory, &target)) {
+                    eprintln!("{} is already linked", path.display());
                 } else {
                     taken.push(path.display().to_string());
                 }
             }
-            Err(error) => return Err(error).with_context(|| format!("linking {}", path.display())),
+            Err(error) => return Err(error).with_context(|| format!("cannot link {}", path.display())),
         }
     }
     Ok(taken)
 }
 
-/// Whether a link leads to the program, written in full or, beside it, by its name.
+/// Whether a link leads to the program: by its full path, or by its name in the same directory.
 fn is_ours(held: &Path, directory: &Path, target: &Path) -> bool {
     held == target || (held == Path::new("trafctl") && directory.ends_with("usr/sbin"))
 }
@@ -128,7 +188,7 @@ mod tests {
     }
 
     #[test]
-    fn program_unit_and_names_are_there_and_stay_so() {
+    fn a_second_install_changes_nothing() {
         let root = tempfile::tempdir().unwrap();
         for _ in 0..2 {
             run(&options(root.path(), "/usr/sbin")).unwrap();
@@ -141,17 +201,17 @@ mod tests {
                 assert_eq!(link, Path::new("/usr/sbin/trafctl"));
             }
         }
-        // Nothing but these.
+        // The program and three names, and no temporary file.
         assert_eq!(fs::read_dir(root.path().join("usr/sbin")).unwrap().count(), 4);
     }
 
     #[test]
-    fn virtuozzos_own_programs_are_left_alone() {
+    fn programs_of_virtuozzo_are_not_replaced() {
         let root = tempfile::tempdir().unwrap();
         let directory = root.path().join("usr/sbin");
         fs::create_dir_all(&directory).unwrap();
         fs::write(directory.join("vznetstat"), "theirs").unwrap();
-        // A link to elsewhere is theirs, too, also when it leads nowhere.
+        // A link to another file is theirs, even when that file does not exist.
         symlink("/usr/sbin/vznetstat-7", directory.join("pnetstat")).unwrap();
         symlink("trafctl", directory.join("vztactl")).unwrap();
         let error = run(&options(root.path(), "/usr/sbin")).unwrap_err().to_string();
@@ -159,8 +219,43 @@ mod tests {
         assert!(!error.contains("vztactl"), "{error}");
         assert_eq!(fs::read(directory.join("vznetstat")).unwrap(), b"theirs");
         assert_eq!(fs::read_link(directory.join("pnetstat")).unwrap(), Path::new("/usr/sbin/vznetstat-7"));
-        assert!(directory.join("trafctl").is_file(), "all else is done");
+        assert!(directory.join("trafctl").is_file(), "the program is installed");
         run(&options(root.path(), "/usr/local/sbin")).unwrap();
         assert!(root.path().join("usr/local/sbin/vznetstat").is_symlink());
+    }
+
+    #[test]
+    fn wrong_input_is_refused_before_anything_is_created() {
+        let root = tempfile::tempdir().unwrap();
+        let file = root.path().join("file");
+        fs::write(&file, "").unwrap();
+        let target = root.path().join("target");
+        let given = |program: &Path, root: &Path, names_in: &str| Options {
+            root: root.to_owned(),
+            virtuozzo: true,
+            names_in: names_in.into(),
+            program: Some(program.to_owned()),
+        };
+        for (options, reason) in [
+            (given(Path::new("/nonexistent"), &target, "/usr/sbin"), "No such file"),
+            (given(root.path(), &target, "/usr/sbin"), "it is not a regular file"),
+            (given(&file, &file, "/usr/sbin"), "is not a directory"),
+        ] {
+            let error = format!("{:#}", run(&options).unwrap_err());
+            assert!(error.contains(reason), "{error}");
+            assert!(!target.exists(), "{reason}");
+        }
+        // The directory of the names is checked before the program is installed elsewhere.
+        fs::create_dir(&target).unwrap();
+        fs::write(target.join("names"), "").unwrap();
+        let error = run(&given(&file, &target, "/names/sbin")).unwrap_err().to_string();
+        assert!(error.contains("names is not a directory"), "{error}");
+        // And so is what is in the way of the program.
+        fs::create_dir_all(root.path().join("other/usr/sbin/trafctl")).unwrap();
+        let error = run(&given(&file, &root.path().join("other"), "/usr/sbin")).unwrap_err().to_string();
+        assert!(error.contains("it is a directory"), "{error}");
+        for directory in [&target, &root.path().join("other")] {
+            assert_eq!(fs::read_dir(directory).unwrap().count(), 1, "{}", directory.display());
+        }
     }
 }

@@ -1,4 +1,4 @@
-//! `cargo xtask lint`: what the compilers and their helpers have to say about the sources, all of it an error.
+//! `cargo xtask lint`: runs every check of the sources that needs no test run.
 
 use std::process::Command;
 
@@ -6,30 +6,33 @@ use anyhow::{Result, bail};
 
 use crate::{
     command::{self, HOST_CRATES, cargo, workspace},
-    dependencies,
+    dependencies, pure_crates,
     report::headline,
     setup::{self, Purpose},
 };
 
 /// Check formatting, clippy, documentation and dependencies; every warning is an error
 ///
-/// All checks run, also when an earlier one failed.
+/// Runs all checks, even after one has failed.
 #[derive(Default, clap::Args)]
 #[command(after_help = "\
 Examples:
   cargo xtask lint                check everything
-  cargo fmt --all                 mend the formatting")]
+  cargo fmt --all                 correct the formatting")]
 pub struct Options {}
 
-/// Lints that clippy raises in the kernel program and that do not fit there.
+/// Lints that do not apply to the kernel program.
 const UNFIT_FOR_KERNEL: [&str; 4] = [
-    // aya's `#[classifier]` hands the context over by value.
+    // `#[classifier]` of aya passes the context by value.
     "--allow",
     "clippy::needless_pass_by_value",
-    // A map's key must be on the stack: the borrow says so.
+    // A map key must be on the stack, which the borrow makes visible.
     "--allow",
     "clippy::needless_borrows_for_generic_args",
 ];
+
+/// A check that is not a command of its own.
+type Check = fn() -> Result<()>;
 
 /// Runs the task.
 pub fn run(_: &Options) -> Result<()> {
@@ -48,10 +51,14 @@ pub fn run(_: &Options) -> Result<()> {
             failed.push(name);
         }
     }
-    headline("dependencies");
-    if let Err(error) = dependencies::check() {
-        eprintln!("{error:#}");
-        failed.push("dependencies");
+    let checks: [(&str, Check); 2] =
+        [("dependencies", dependencies::check), ("pure crates", pure_crates::check)];
+    for (name, check) in checks {
+        headline(name);
+        if let Err(error) = check() {
+            eprintln!("{error:#}");
+            failed.push(name);
+        }
     }
     if !failed.is_empty() {
         bail!("failed: {}", failed.join(", "));
@@ -71,25 +78,26 @@ fn clippy() -> Command {
     command
 }
 
-/// The kernel program as if for the host, short of linking: the BPF compiler brings no clippy, and what it warns of when
-/// the build script calls it is no error there.
+/// Checks the kernel program as if for the host, without linking. The BPF compiler comes without clippy, and
+/// the build script that calls it does not turn warnings into errors.
 fn clippy_on_kernel_program() -> Command {
     let mut command = cargo();
     command
         .args(["clippy", "--package", "traffic-ebpf", "--bins", "--all-features"])
-        // Without std there is no unwinding.
+        // There is no unwinding without std.
         .args(["--config", r#"profile.dev.panic="abort""#])
-        // Build scripts watch RUSTC_BOOTSTRAP: in the common directory this would compile half of it anew, each time.
+        // Build scripts depend on RUSTC_BOOTSTRAP. In the common target directory this would recompile half
+        // of it each time.
         .arg("--target-dir")
         .arg(workspace().join("target/kernel-lint"))
-        // aya-ebpf asks for unstable features, which a stable compiler grants to a crate named here.
+        // aya-ebpf uses unstable features, which a stable compiler allows for crates named here.
         .env("RUSTC_BOOTSTRAP", "aya_ebpf")
         .args(["--", "--deny", "warnings"])
         .args(UNFIT_FOR_KERNEL);
     command
 }
 
-/// The fuzzers' manifest, that of a workspace of their own.
+/// The manifest of the fuzzers, which are a workspace of their own.
 const FUZZERS: &str = "traffic-user/fuzz/Cargo.toml";
 
 fn rustfmt_on_fuzzers() -> Command {
@@ -98,7 +106,7 @@ fn rustfmt_on_fuzzers() -> Command {
     command
 }
 
-/// In the common directory, where most of what they depend on has been compiled by the same rules.
+/// Checks the fuzzers in the common target directory, where most of their dependencies are already compiled.
 fn check_of_fuzzers() -> Command {
     let mut command = cargo();
     command

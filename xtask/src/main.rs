@@ -1,8 +1,9 @@
 //! Development tasks of trafctl, run as `cargo xtask TASK`.
 //!
-//! One module a task, each with its `Options` and `run`. Nothing here knows trafctl's own crates: the tasks drive
-//! cargo, so they work before anything else compiles. [`command`] starts programs, [`report`] says how far a task is,
-//! [`bpf`] finds the compiler of the kernel program.
+//! Each task is a module with its `Options` and `run`. Tasks call cargo and do not depend on trafctl's own
+//! crates, so they work before anything else compiles. [`command`] runs programs, [`report`] shows progress,
+//! [`bpf`] finds a compiler for the kernel program, [`dependencies`] and [`pure_crates`] are checks of the
+//! lint task.
 
 mod bench;
 mod bpf;
@@ -14,6 +15,7 @@ mod dependencies;
 mod install;
 mod lint;
 mod prove;
+mod pure_crates;
 mod report;
 mod seed_ledger;
 mod setup;
@@ -24,7 +26,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-/// Development tasks of trafctl: set up the machine, build, test, demonstrate, measure
+/// Development tasks of trafctl: setup, build, test, demonstrate, measure
 #[derive(Parser)]
 #[command(bin_name = "cargo xtask", after_help = EXAMPLES)]
 struct Cli {
@@ -34,16 +36,16 @@ struct Cli {
 
 const EXAMPLES: &str = "\
 Examples:
-  cargo xtask setup               install what this machine lacks
-  cargo xtask build --release     build everything, optimised
+  cargo xtask setup               install what is missing on this machine
+  cargo xtask build --release     build everything with optimisation
   cargo xtask test                run every test (as root)
   cargo xtask test -- wire        run the tests with `wire` in their name
-  cargo xtask demo --keep         show trafctl at work, and leave it standing
-  cargo xtask install --virtuozzo install it, with the names of Virtuozzo's commands
-  cargo xtask soak --minutes 10   send everything at once for long, and compare
-  cargo xtask bench --quick       what trafctl costs, against other ways of counting
-  cargo xtask prove --quick       show that the figures are exact
-  cargo xtask ci                  what a change must pass";
+  cargo xtask demo --keep         show trafctl on real traffic, and keep the node
+  cargo xtask install --virtuozzo install trafctl and the names of Virtuozzo's commands
+  cargo xtask soak --minutes 10   send mixed traffic for ten minutes, and compare
+  cargo xtask bench --quick       measure the cost of trafctl and of other methods
+  cargo xtask prove --quick       compare the figures with independent witnesses
+  cargo xtask ci                  run every check that a change must pass";
 
 #[derive(Subcommand)]
 enum Task {

@@ -1,4 +1,5 @@
-//! `cargo xtask prove`: trafctl's figures beside those of witnesses, on real containers, machines and other kernels.
+//! `cargo xtask prove`: compares trafctl's figures with those of independent witnesses, on real containers,
+//! real machines and other kernels. The parts themselves are in `tests/src/bin/prove`.
 
 use std::{
     path::{Path, PathBuf},
@@ -6,6 +7,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail};
+use clap::ValueEnum;
 
 use crate::{
     build,
@@ -13,36 +15,54 @@ use crate::{
     setup::{self, Purpose},
 };
 
-/// Show that the figures are exact, after setting up what is missing
+/// Compare the figures with independent witnesses; install missing tools first
 ///
-/// Every part sends real traffic and sets what trafctl counted beside what an independent witness did. Packages are
-/// installed without starting a service; QEMU, systemd-nspawn and other kernels are only unpacked, under target/prove.
-/// Needs root; nothing leaves the machine but the requests for packages. Any difference, and any part that cannot run,
-/// is a failure.
+/// Each part sends real traffic and compares the counts of trafctl with those of an independent witness.
+/// Packages are installed without starting a service; QEMU, systemd-nspawn and other kernels are only
+/// unpacked, below target/prove. Needs root; only requests for packages leave the machine. Fails on any
+/// difference and on any part that cannot run.
 #[derive(Default, clap::Args)]
 #[command(after_help = "\
 Examples:
-  cargo xtask prove                                   everything
-  cargo xtask prove --quick                           what takes seconds, as `cargo xtask ci` does
-  cargo xtask prove --part kernels --report out.md    one part, with its report
-  cargo xtask prove --list                            the parts")]
+  cargo xtask prove                                   run everything
+  cargo xtask prove --quick                           run only what takes seconds, as `cargo xtask ci` does
+  cargo xtask prove --part kernels --report out.md    run one part, and write its report
+  cargo xtask prove --list                            list the parts")]
 pub struct Options {
-    /// Run this part only; may be repeated
-    #[arg(long = "part", value_name = "NAME")]
-    parts: Vec<String>,
-    /// Run what takes seconds only
+    /// Run only this part; may be repeated
+    #[arg(long = "part", value_name = "NAME", value_enum)]
+    parts: Vec<Part>,
+    /// Run only what takes seconds
     #[arg(long)]
     quick: bool,
-    /// Where to write the report, in Markdown [default: target/prove/report.md, unless quick]
+    /// Write the report to this file, in Markdown [default: target/prove/report.md, none with --quick]
     #[arg(long, value_name = "FILE")]
     report: Option<PathBuf>,
-    /// List the parts and end
+    /// List the parts and exit
     #[arg(long)]
     list: bool,
 }
 
+/// The names of the parts. They are repeated here so that a wrong name fails before anything is installed.
+#[derive(Clone, Copy, ValueEnum)]
+enum Part {
+    Containers,
+    Venet0,
+    Vm,
+    Kernels,
+    Boot,
+    Fuzz,
+    Soak,
+}
+
+impl Part {
+    fn name(self) -> String {
+        self.to_possible_value().map(|value| value.get_name().to_owned()).unwrap_or_default()
+    }
+}
+
 impl Options {
-    /// What takes seconds only.
+    /// The options of a run that takes seconds.
     pub fn quick() -> Self {
         Self { quick: true, ..Self::default() }
     }
@@ -56,16 +76,17 @@ pub fn run(options: &Options) -> Result<()> {
         return become_command(Command::new(debug_directory()?.join("prove")).arg("--list"));
     }
     if !is_root() {
-        bail!(
-            "the proof needs root: it makes network namespaces, starts containers and loads a kernel program"
-        );
+        bail!("the proof needs root: it creates namespaces, starts containers and loads a kernel program");
+    }
+    if let Some(report) = &options.report {
+        command::require_place_for(report)?;
     }
     let programs = if options.quick { quick_programs()? } else { programs()? };
     let cache = workspace().join("target/prove");
     let mut prove = Command::new(programs.join("prove"));
     prove.env("TRAFCTL_BIN", programs.join("trafctl")).arg("--cache").arg(&cache);
     for part in &options.parts {
-        prove.args(["--part", part]);
+        prove.args(["--part", &part.name()]);
     }
     if options.quick {
         prove.arg("--quick");
@@ -77,19 +98,19 @@ pub fn run(options: &Options) -> Result<()> {
     command::run(&mut prove)
 }
 
-/// The programs of the development profile, which the tests have built already.
+/// Builds the programs of the development profile, as the tests do.
 fn quick_programs() -> Result<PathBuf> {
     setup::ensure(Purpose::QuickProof)?;
-    // As the tests are built, so that nothing is compiled twice.
+    // The same options as for the tests, so that nothing is compiled twice.
     command::run(cargo().arg("build").args(HOST_CRATES).args(["--bins", "--tests"]))?;
     debug_directory()
 }
 
-/// Optimised programs without a library of the system: they also run in a machine that has nothing but them.
+/// Builds static, optimised programs. They also run in a machine that contains no libraries.
 fn programs() -> Result<PathBuf> {
     setup::ensure(Purpose::Prove)?;
     let target = host_target()?;
-    // A directory of its own: cargo would otherwise see other flags each time and compile everything anew.
+    // A separate target directory: the flags differ, and cargo would recompile everything each time.
     let directory = workspace().join("target/prove/build");
     let mut command = cargo();
     command
@@ -101,9 +122,28 @@ fn programs() -> Result<PathBuf> {
     Ok(Path::new(&directory).join(target).join("release"))
 }
 
-/// What this machine's compiler compiles for.
+/// The target of this machine's compiler.
 fn host_target() -> Result<String> {
-    let version = ask(Command::new("rustc").arg("-vV")).context("asking rustc for its version")?;
+    let version = ask(Command::new("rustc").arg("-vV")).context("cannot run `rustc -vV`")?;
     let host = version.lines().find_map(|line| line.strip_prefix("host: "));
-    host.map(str::to_owned).context("rustc does not say what it compiles for")
+    host.map(str::to_owned).context("`rustc -vV` names no host")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_parts_are_those_of_the_proof() {
+        let source = workspace().join("tests/src/bin/prove/main.rs");
+        let source = std::fs::read_to_string(source).unwrap();
+        let names: Vec<&str> = source
+            .split("Part { name: \"")
+            .skip(1)
+            .filter_map(|rest| rest.split_once('"'))
+            .map(|(name, _)| name)
+            .collect();
+        let ours: Vec<String> = Part::value_variants().iter().map(|part| part.name()).collect();
+        assert_eq!(ours, names);
+    }
 }

@@ -1,4 +1,4 @@
-//! How a task says how far it is: one line a step, and a spinner with the last line of output while a step runs.
+//! Progress of a task: one line for each step, and a spinner with the last line of output while a step runs.
 
 use std::{
     io::{IsTerminal, stderr},
@@ -10,25 +10,25 @@ use indicatif::{ProgressBar, ProgressStyle};
 /// Wide enough for the longest name of a step.
 const NAME_WIDTH: usize = 18;
 
-/// One line on what became of a step.
-#[expect(clippy::print_stdout, reason = "the lines are what the task is asked for")]
+/// Prints the outcome of a step as one line.
+#[expect(clippy::print_stdout, reason = "these lines are the output of the task")]
 pub fn line(mark: char, name: &str, outcome: &str) {
     println!("{mark} {name:NAME_WIDTH$} {outcome}");
 }
 
-/// Headline of a step whose own output follows.
+/// Prints the headline of a step whose own output follows.
 pub fn headline(name: &str) {
     eprintln!("==> {name}");
 }
 
-/// A running step. Dropping it takes the spinner away.
+/// A running step. Its drop removes the spinner.
 pub struct Progress {
     bar: ProgressBar,
     start: Instant,
 }
 
 impl Progress {
-    /// Shows that a step has begun: a spinner on a terminal, a plain line elsewhere.
+    /// Shows that a step has begun: as a spinner on a terminal, as a plain line elsewhere.
     pub fn start(name: &str, what: &str) -> Self {
         let bar = ProgressBar::new_spinner();
         if stderr().is_terminal() {
@@ -44,19 +44,19 @@ impl Progress {
         Self { bar, start: Instant::now() }
     }
 
-    /// The step's latest line of output.
+    /// Shows the latest line of the step's output.
     pub fn note(&self, text: &str) {
         if !text.is_empty() {
             self.bar.set_message(text.to_owned());
         }
     }
 
-    /// Prints a failed step's output.
+    /// Prints the output of a failed step.
     pub fn dump(&self, output: &str) {
         self.bar.suspend(|| eprint!("{output}"));
     }
 
-    /// Whole seconds since the start.
+    /// The time since the start, in whole seconds.
     pub fn elapsed(&self) -> String {
         format!("{} s", self.start.elapsed().as_secs())
     }

@@ -1,4 +1,4 @@
-//! `cargo xtask seed-ledger`: a ledger as a large node has it after a year, and what asking it costs.
+//! `cargo xtask seed-ledger`: fills a ledger as a large node does in a year, and measures queries on it.
 
 use std::{path::PathBuf, process::Command};
 
@@ -9,30 +9,30 @@ use crate::{
     setup::{self, Purpose},
 };
 
-/// Fill a ledger through the daemon's own code, and print what its size and its answers cost
+/// Fill a ledger with the daemon's own code, and measure its size and queries
 ///
-/// A full year of 1,000 containers takes half an hour and 4 GB. A file that is there already is only measured: a line for each
-/// question, with the milliseconds of every round.
+/// A full year of 1,000 containers takes half an hour and 4 GB. An existing file is only measured. Prints one
+/// line for each query, with the milliseconds of every round.
 #[derive(clap::Args)]
 #[command(after_help = "\
 Examples:
   cargo xtask seed-ledger /var/tmp/ledger.sqlite --containers 100 --days 60
-  cargo xtask seed-ledger /var/tmp/ledger.sqlite         a year of 1,000 containers with 4 classes
+  cargo xtask seed-ledger /var/tmp/ledger.sqlite         a year of 1,000 containers in 4 classes
   cargo xtask seed-ledger /var/tmp/ledger.sqlite --rounds 9    measure it again")]
 pub struct Options {
-    /// The ledger
+    /// Path of the ledger
     #[arg(value_name = "FILE")]
     file: PathBuf,
-    /// Containers, all of them busy in every bucket
+    /// Number of containers, each with traffic in every bucket
     #[arg(long, value_name = "N", default_value_t = 1000)]
     containers: u32,
-    /// Classes that each of them uses
+    /// Number of classes that each container uses
     #[arg(long, value_name = "N", default_value_t = 4)]
     classes: u32,
-    /// Days up to the last reading
+    /// Length of the history in days
     #[arg(long, value_name = "N", default_value_t = 365)]
     days: u32,
-    /// How often each thing is measured
+    /// Rounds of each measurement
     #[arg(long, value_name = "N", default_value_t = 5)]
     rounds: u32,
 }
@@ -40,8 +40,9 @@ pub struct Options {
 /// Runs the task.
 pub fn run(options: &Options) -> Result<()> {
     if options.containers == 0 || options.classes == 0 || options.classes > 255 {
-        bail!("at least one container and 1 to 255 classes make a ledger");
+        bail!("--containers must be at least 1, and --classes from 1 to 255");
     }
+    command::require_place_for(&options.file)?;
     setup::ensure(Purpose::Build)?;
     let mut seed = Command::new("cargo");
     seed.current_dir(command::workspace())

@@ -1,5 +1,5 @@
-//! `cargo xtask setup`: installs what building and testing need. Every step looks for what it would install, so a
-//! second run does nothing, and what was installed in another way counts.
+//! `cargo xtask setup`: installs what the build and the tests need. Each step first looks for what it would
+//! install. A second run changes nothing, and tools that were installed in another way are used.
 
 mod linker;
 mod lints;
@@ -19,27 +19,28 @@ use crate::{
     report::{self, Progress},
 };
 
-/// Install what building and testing need; what is there is left alone
+/// Install what the build and the tests need and this machine lacks
 ///
-/// Debian packages (only this needs root), a compiler for the kernel program, bpf-linker, cargo-nextest, lists of
-/// networks and promtool for the tests, rustfmt and clippy. On a fresh machine that takes some minutes, most of them for compiling bpf-linker and cargo-nextest.
+/// Installs Debian packages (only this needs root), a compiler for the kernel program, bpf-linker,
+/// cargo-nextest, lists of networks and promtool for the tests, rustfmt and clippy. On a fresh machine this
+/// takes some minutes, most of them to compile bpf-linker and cargo-nextest.
 #[derive(clap::Args)]
 #[command(after_help = "\
 Examples:
   cargo xtask setup               install everything that is missing
-  cargo xtask setup --dry-run     only say what is missing")]
+  cargo xtask setup --dry-run     only list what is missing")]
 pub struct Options {
-    /// Say what is missing and install nothing
+    /// List what is missing and install nothing
     #[arg(long)]
     dry_run: bool,
 }
 
-/// What a task is going to do, which decides what must be there.
+/// The purpose of a task, which decides what it needs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Purpose {
     /// Compile.
     Build,
-    /// Compile, and judge the sources.
+    /// Compile, and check the sources.
     Lint,
     /// Compile, and run the tests that need no root.
     UnitTests,
@@ -53,32 +54,32 @@ pub enum Purpose {
     QuickProof,
     /// Compile, and run the whole proof.
     Prove,
-    /// All of the above but the proof, which brings much that nothing else needs.
+    /// All of the above except the proof, which needs much that nothing else does.
     Everything,
 }
 
-/// Something to have on the machine.
+/// Something that a task needs on the machine.
 trait Step {
-    /// Few words for the start of a line.
+    /// The name at the start of a line.
     fn name(&self) -> &'static str;
 
-    /// Looks for it.
+    /// Looks for it on the machine.
     fn look(&self) -> State;
 
     /// Installs what [`Step::look`] found missing.
     fn install(&self, progress: &Progress) -> Result<()>;
 
-    /// How the tasks get along without it, if they do.
+    /// What the tasks use instead, if it is optional.
     fn substitute(&self) -> Option<&'static str> {
         None
     }
 }
 
-/// What a step found.
+/// The result of [`Step::look`].
 enum State {
-    /// It is there: which one.
+    /// It is present; describes it.
     Present(String),
-    /// It is not, or not all of it: what is missing.
+    /// All or part of it is missing; names that.
     Missing(String),
 }
 
@@ -87,7 +88,7 @@ pub fn run(options: &Options) -> Result<()> {
     require_rustup()?;
     for step in steps(Purpose::Everything) {
         match step.look() {
-            State::Present(what) => report::line('✓', step.name(), &format!("skipped, there: {what}")),
+            State::Present(what) => report::line('✓', step.name(), &format!("present: {what}")),
             State::Missing(what) if options.dry_run => {
                 report::line('✗', step.name(), &format!("missing: {what}"));
             }
@@ -97,7 +98,10 @@ pub fn run(options: &Options) -> Result<()> {
     Ok(())
 }
 
-/// Installs what `purpose` needs, saying nothing of what is there.
+/// Installs what `purpose` needs. Prints nothing about what is present.
+///
+/// # Errors
+/// When a step fails that has no substitute.
 pub fn ensure(purpose: Purpose) -> Result<()> {
     require_rustup()?;
     for step in steps(purpose) {
@@ -108,7 +112,7 @@ pub fn ensure(purpose: Purpose) -> Result<()> {
     Ok(())
 }
 
-/// The steps in the order in which they build on each other.
+/// The steps of a purpose, each after those that it needs.
 fn steps(purpose: Purpose) -> Vec<Box<dyn Step>> {
     use Purpose::{AllTests, Bench, Build, Demo, Everything, Lint, Prove, QuickProof, UnitTests};
 
@@ -141,10 +145,10 @@ fn install(step: &dyn Step, what: &str) -> Result<()> {
     let progress = Progress::start(step.name(), &format!("installing {what}"));
     let installed = step.install(&progress).and_then(|()| match step.look() {
         State::Present(what) => Ok(what),
-        State::Missing(what) => bail!("installed without an error, and yet missing: {what}"),
+        State::Missing(what) => bail!("the installation reported no error, but {what} is still missing"),
     });
     let elapsed = progress.elapsed();
-    // The spinner must be gone before a line is printed.
+    // The spinner must be removed before a line is printed.
     drop(progress);
     match (installed, step.substitute()) {
         (Ok(what), _) => report::line('✓', step.name(), &format!("installed in {elapsed}: {what}")),
@@ -158,7 +162,7 @@ fn install(step: &dyn Step, what: &str) -> Result<()> {
 
 fn require_rustup() -> Result<()> {
     if !is_installed("rustup") {
-        bail!("rustup is not in PATH: install Rust with rustup, which can hold a second compiler for BPF");
+        bail!("rustup is not in PATH; install Rust with rustup, which can hold a second compiler");
     }
     Ok(())
 }
@@ -172,7 +176,7 @@ mod tests {
     }
 
     #[test]
-    fn everything_covers_every_purpose() {
+    fn everything_includes_every_other_purpose() {
         let everything = names(Purpose::Everything);
         for purpose in [
             Purpose::Build,
@@ -189,7 +193,7 @@ mod tests {
     }
 
     #[test]
-    fn the_compiler_is_installed_before_it_is_linked_and_used() {
+    fn the_compiler_comes_before_its_link_and_its_use() {
         for purpose in [Purpose::Build, Purpose::Demo, Purpose::Everything] {
             assert_eq!(
                 names(purpose)[..3],

@@ -1,4 +1,4 @@
-//! `cargo xtask test`: every test, those on real kernels included.
+//! `cargo xtask test`: runs every test, including those that load the program into the kernel.
 
 use std::ffi::OsString;
 
@@ -9,21 +9,20 @@ use crate::{
     setup::{self, Purpose, nextest},
 };
 
-/// Run every test, after setting up what is missing
+/// Run every test; install missing tools first
 ///
-/// Doc tests first, then unit and integration tests in one run of cargo-nextest (of `cargo test` where nextest could not
-/// be installed). The integration tests make network namespaces and load the kernel program, so they need root;
-/// without it everything else runs, and the task fails. The environment variable TRAFCTL_BIN tells tests where the
-/// `trafctl` to test is.
+/// Runs the doc tests, then all others in one run of cargo-nextest, or of `cargo test` where nextest cannot
+/// be installed. Integration tests create network namespaces and load the kernel program, so they need root.
+/// Without root all other tests run, and the task fails. TRAFCTL_BIN names the `trafctl` to test.
 #[derive(Default, clap::Args)]
 #[command(after_help = "\
 Examples:
   cargo xtask test                                    run everything
   cargo xtask test -- wire                            run the tests with `wire` in their name
   cargo xtask test -- -E 'package(traffic-tests)'     run the integration tests
-  cargo xtask test -- --no-capture venet0             see what the tests print")]
+  cargo xtask test -- --no-capture venet0             show the output of the tests")]
 pub struct Options {
-    /// Arguments for the test runner; with any, the doc tests are left out
+    /// Arguments for the test runner; any argument also skips the doc tests
     #[arg(last = true)]
     runner: Vec<OsString>,
 }
@@ -32,7 +31,7 @@ pub struct Options {
 pub fn run(options: &Options) -> Result<()> {
     let root = is_root();
     setup::ensure(if root { Purpose::AllTests } else { Purpose::UnitTests })?;
-    // In one build with the tests, so that both see the same features and nothing is compiled twice.
+    // One build with the tests: both get the same features, and nothing is compiled twice.
     command::run(cargo().arg("build").args(HOST_CRATES).args(["--bins", "--tests"]))?;
     if options.runner.is_empty() {
         command::run(cargo().args(["test", "--quiet", "--doc"]).args(HOST_CRATES))?;
@@ -51,5 +50,8 @@ pub fn run(options: &Options) -> Result<()> {
     command::run(
         tests.args(INTEGRATION_TESTS.map(|name| format!("--exclude={name}"))).args(&options.runner),
     )?;
-    bail!("the tests of {} were left out: they need root; all others passed", INTEGRATION_TESTS.join(" and "))
+    bail!(
+        "the tests of {} did not run because they need root; all others passed",
+        INTEGRATION_TESTS.join(" and ")
+    )
 }

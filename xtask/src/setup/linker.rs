@@ -1,4 +1,4 @@
-//! bpf-linker, which turns the compiler's output into a program that the kernel loads.
+//! bpf-linker, which links the compiler's output into a program that the kernel can load.
 
 use std::process::Command;
 
@@ -10,7 +10,8 @@ use crate::{
     report::Progress,
 };
 
-/// The last version that links with the LLVM inside rustup's compiler; later ones want LLVM's development package.
+/// The last version that uses the LLVM inside rustup's compiler. Later ones need the development package of
+/// LLVM.
 const VERSION: &str = "0.10.0";
 
 pub(super) struct Linker;
@@ -22,9 +23,9 @@ impl Step for Linker {
 
     fn look(&self) -> State {
         match ask(Command::new("bpf-linker").arg("--version")) {
-            // Any version that somebody chose; whether it understands the compiler shows when linking.
+            // Any version is accepted. The link step shows whether it fits the compiler.
             Some(version) => State::Present(version.trim_start_matches("bpf-linker ").to_owned()),
-            None => State::Missing(format!("{VERSION} (compiles for about two minutes)")),
+            None => State::Missing(format!("{VERSION} (takes about two minutes to compile)")),
         }
     }
 

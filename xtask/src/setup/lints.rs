@@ -1,4 +1,4 @@
-//! rustfmt and clippy, which rustup's minimal profile leaves out.
+//! rustfmt and clippy, which are not part of rustup's minimal profile.
 
 use std::process::Command;
 

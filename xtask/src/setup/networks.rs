@@ -1,6 +1,6 @@
-//! The lists of networks that the lookup tests compare with: which addresses belong to which country.
+//! The lists of networks by country that the lookup tests use.
 //!
-//! They come in a package of Debian's that would bring a daemon along; only its files are wanted.
+//! The Debian package that contains them depends on a daemon, so only its files are unpacked.
 
 use std::{
     fs,
@@ -18,7 +18,7 @@ use crate::{
 
 const PACKAGE: &str = "tor-geoipdb";
 
-/// Where the package's files lie once it is unpacked, or installed.
+/// The files of the package, below the directory where it is unpacked or installed.
 const FILES: [&str; 2] = ["usr/share/tor/geoip", "usr/share/tor/geoip6"];
 
 pub(super) struct Networks;
@@ -47,13 +47,13 @@ impl Step for Networks {
 
     fn install(&self, progress: &Progress) -> Result<()> {
         let directory = Self::unpacked();
-        fs::create_dir_all(&directory).with_context(|| format!("making {}", directory.display()))?;
-        // Its name has the version in it.
+        fs::create_dir_all(&directory).with_context(|| format!("cannot create {}", directory.display()))?;
+        // The version is part of the file name.
         let script = format!(
             "apt-get -q update && rm -f {PACKAGE}_*.deb && apt-get -q download {PACKAGE} && dpkg -x {PACKAGE}_*.deb ."
         );
         run_watched(Command::new("sh").args(["-c", &script]).current_dir(&directory), progress).with_context(
-            || format!("fetching {PACKAGE}; its files may also be put into {}", directory.display()),
+            || format!("cannot fetch {PACKAGE}; its files can also be unpacked into {}", directory.display()),
         )
     }
 }

@@ -1,4 +1,4 @@
-//! Debian packages, each known by a file or program of its own, so that a machine which got these in another way
+//! Debian packages. Each is detected by a file or program in it, so a machine that has these from elsewhere
 //! needs neither dpkg nor root.
 
 use std::{collections::BTreeSet, path::Path, process::Command};
@@ -12,68 +12,68 @@ use crate::{
     report::Progress,
 };
 
-/// What the linker of host programs needs: `(package, path)`.
+/// Libraries for host programs: `(package, path)`.
 const LIBRARIES: [(&str, &str); 1] = [("libc6-dev", "/usr/include/stdio.h")];
 
-/// What building needs: `(package, program)`.
+/// Tools of the build: `(package, program)`.
 const BUILD_TOOLS: [(&str, &str); 1] = [("gcc", "cc")];
 
-/// A compiler with a ready-made `core` for BPF. These stand in for nightly's `rust-src`.
+/// A compiler with a prebuilt `core` for BPF, which replaces nightly's `rust-src`.
 const COMPILER: [&str; 3] = ["rustc-web", "cargo-web", "libstd-rust-web-dev-bpf"];
 
-/// What the tests and the demonstration call: `(package, program)`.
+/// Tools of the tests and the demonstration: `(package, program)`.
 const TEST_TOOLS: [(&str, &str); 18] = [
-    // A terminal for a command.
+    // Runs a command on a terminal.
     ("bsdutils", "script"),
-    // Tells what is pinned, independently of us.
+    // Lists pinned objects without trafctl's code.
     ("bpftool", "bpftool"),
     ("curl", "curl"),
     ("ethtool", "ethtool"),
-    // A daemon whose wall clock is set, without setting the machine's.
+    // Gives a daemon another wall clock than the machine's.
     ("faketime", "faketime"),
     ("iperf3", "iperf3"),
     ("iproute2", "ip"),
     ("iputils-ping", "ping"),
-    // The kernel asks it for the modules of an interface or a hook that is used for the first time.
+    // The kernel runs it to load the module of an interface or hook that is used for the first time.
     ("kmod", "modprobe"),
-    // Scripts of Virtuozzo's nodes are written in these two.
+    // Scripts on Virtuozzo's nodes use awk and perl.
     ("mawk", "awk"),
     ("nftables", "nft"),
     ("perl-base", "perl"),
     ("procps", "sysctl"),
-    // Reads the ledger as its users do, not through our own library.
+    // Reads the ledger as its users do, without trafctl's code.
     ("sqlite3", "sqlite3"),
-    // Which system calls the service needs, and what systemd makes of its unit.
+    // The system calls of the service, and systemd's analysis of its unit.
     ("strace", "strace"),
     ("systemd", "systemd-analyze"),
     ("tcpdump", "tcpdump"),
     ("util-linux", "nsenter"),
 ];
 
-/// What the benchmark compares with, beside: `(package, program)`.
+/// Additional tools of the benchmark, for the methods it compares: `(package, program)`.
 const BENCH_TOOLS: [(&str, &str); 2] = [("ipset", "ipset"), ("iptables", "iptables-restore")];
-/// What the quick part of the proof calls beside: `(package, program)`.
+/// Additional tools of the quick proof: `(package, program)`.
 const QUICK_PROOF_TOOLS: [(&str, &str); 3] =
     [("busybox-static", "busybox"), ("curl", "curl"), ("lxc", "lxc-start")];
 
-/// What the whole proof calls beside: `(package, program)`.
+/// Additional tools of the whole proof: `(package, program)`.
 const PROOF_TOOLS: [(&str, &str); 3] = [
-    // Archives for the other kernels' first file system.
+    // Makes the initramfs of other kernels.
     ("cpio", "cpio"),
     ("nginx-light", "nginx"),
-    // The modules of some kernels are compressed with it.
+    // Some kernels compress their modules with it.
     ("zstd", "zstd"),
 ];
 
-/// Installs packages without starting what they bring: daemons on the machine of a developer are not ours to start.
-/// A shell does it because its trap removes the policy also when the task is interrupted.
+/// Installs packages without starting their services, which have no place on a developer's machine. This is a
+/// shell script because its trap removes the policy even when the task is interrupted.
 const INSTALL: &str = r#"
 set -e
 policy=/usr/sbin/policy-rc.d
 if [ ! -e "$policy" ] && [ ! -L "$policy" ]; then
     trap 'rm -f "$policy"' EXIT
     trap 'exit 130' HUP INT TERM
-    printf '#!/bin/sh\n# Made by `cargo xtask setup` while it installs packages; may be removed.\nexit 101\n' >"$policy"
+    printf '#!/bin/sh\n# Created by `cargo xtask setup` while it installs packages; safe to remove.\nexit 101\n' >"$policy"
     chmod 755 "$policy"
 fi
 apt-get -q update
@@ -86,27 +86,27 @@ pub(super) struct Packages {
 }
 
 impl Packages {
-    /// What compiling needs.
+    /// The packages of the build.
     pub(super) fn for_building() -> Self {
         Self { tools: BUILD_TOOLS.to_vec() }
     }
 
-    /// What the tests and the demonstration need beside.
+    /// The packages of the build, the tests and the demonstration.
     pub(super) fn for_testing() -> Self {
         Self { tools: [BUILD_TOOLS.as_slice(), &TEST_TOOLS].concat() }
     }
 
-    /// What the benchmark needs beside.
+    /// The packages of the benchmark, including those of the tests.
     pub(super) fn for_bench() -> Self {
         Self { tools: [Self::for_testing().tools.as_slice(), &BENCH_TOOLS].concat() }
     }
 
-    /// What the quick part of the proof needs beside.
+    /// The packages of the quick proof, including those of the tests.
     pub(super) fn for_quick_proof() -> Self {
         Self { tools: [Self::for_testing().tools.as_slice(), &QUICK_PROOF_TOOLS].concat() }
     }
 
-    /// What the whole proof needs beside.
+    /// The packages of the whole proof, including those of the tests.
     pub(super) fn for_proof() -> Self {
         Self { tools: [Self::for_quick_proof().tools.as_slice(), &PROOF_TOOLS].concat() }
     }
@@ -124,7 +124,8 @@ impl Packages {
     }
 }
 
-/// Whether Debian's compiler is complete: the one that other packages of Debian bring has no `core` for BPF.
+/// Whether Debian's compiler is complete. The compiler that other Debian packages depend on has no `core` for
+/// BPF.
 pub(super) fn has_debian_compiler() -> bool {
     let root = Path::new(bpf::DEBIAN_SYSROOT);
     bpf::has_core(root) && ["bin/rustc", "bin/cargo"].iter().all(|program| root.join(program).exists())
@@ -138,7 +139,7 @@ impl Step for Packages {
     fn look(&self) -> State {
         let missing = self.missing();
         if missing.is_empty() {
-            return State::Present("all that is needed".to_owned());
+            return State::Present("all required packages".to_owned());
         }
         State::Missing(missing.into_iter().collect::<Vec<_>>().join(" "))
     }
@@ -147,19 +148,23 @@ impl Step for Packages {
         let missing: Vec<_> = self.missing().into_iter().collect();
         let names = missing.join(" ");
         if !is_installed("apt-get") {
-            bail!("this is no Debian system: install by other means what is in the packages {names}");
+            bail!(
+                "apt-get is not installed; install the contents of the Debian packages {names} by other means"
+            );
         }
         if !is_root() {
             bail!(
-                "root is needed: run as root `apt-get update && apt-get install --no-install-recommends {names}`, then this again"
+                "the installation needs root; run `apt-get update && apt-get install --no-install-recommends {names}` as \
+                 root, then repeat this task"
             );
         }
         let mut command = Command::new("sh");
         command.args(["-c", INSTALL, "apt-get"]).args(&missing).env("DEBIAN_FRONTEND", "noninteractive");
         run_watched(&mut command, progress).context(if missing.contains(&COMPILER[0]) {
-            "installing (where Debian has no such compiler, `rustup toolchain install nightly --component rust-src` does as well)"
+            "cannot install packages; where Debian has no such compiler, use `rustup toolchain install nightly --component \
+             rust-src`"
         } else {
-            "installing"
+            "cannot install packages"
         })
     }
 }

@@ -1,5 +1,5 @@
-//! promtool, by which the tests judge the metrics. Its package would bring a monitoring server along, and start it; only this
-//! program is wanted, and nothing else of it is kept.
+//! promtool, with which the tests check the metrics. Its package also installs and starts a monitoring
+//! server, so only this program is unpacked.
 
 use std::{fs, path::PathBuf, process::Command};
 
@@ -34,20 +34,21 @@ impl Step for Promtool {
         if is_installed("promtool") {
             return State::Present("in PATH".to_owned());
         }
-        State::Missing(format!("promtool, of {PACKAGE} (19 MB)"))
+        State::Missing(format!("promtool from {PACKAGE} (19 MB)"))
     }
 
     fn install(&self, progress: &Progress) -> Result<()> {
         let directory = Self::directory();
-        fs::create_dir_all(&directory).with_context(|| format!("making {}", directory.display()))?;
-        // Its name has the version in it. The program is put into its place last, so that it is whole if it is there.
+        fs::create_dir_all(&directory).with_context(|| format!("cannot create {}", directory.display()))?;
+        // The version is part of the file name. The program is moved into place last, so that it is never
+        // incomplete there.
         let script = format!(
             "apt-get -q update && rm -rf {PACKAGE}_*.deb root && \
              apt-get -q -o APT::Sandbox::User=root download {PACKAGE} && dpkg -x {PACKAGE}_*.deb root && \
              mv root/usr/bin/promtool . && rm -rf {PACKAGE}_*.deb root"
         );
         run_watched(Command::new("sh").args(["-c", &script]).current_dir(&directory), progress).with_context(
-            || format!("fetching {PACKAGE}; promtool may also be put into {}", directory.display()),
+            || format!("cannot fetch {PACKAGE}; promtool can also be copied into {}", directory.display()),
         )
     }
 }

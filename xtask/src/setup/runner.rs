@@ -1,4 +1,5 @@
-//! cargo-nextest, which runs every test in a process of its own: a test that changes its namespace, or hangs, harms no other.
+//! cargo-nextest, which runs each test in its own process. A test that changes its namespace or blocks
+//! affects no other.
 
 use anyhow::Result;
 
@@ -8,15 +9,15 @@ use crate::{
     report::Progress,
 };
 
-/// A version that the workspace's oldest compiler builds.
+/// A version that the oldest supported compiler can build.
 const VERSION: &str = "0.9.143";
 
 pub(super) struct Nextest;
 
-/// The version of cargo-nextest, if it is there.
+/// The version of cargo-nextest, if it is installed.
 pub fn nextest() -> Option<String> {
     let answer = ask(cargo().args(["nextest", "--version"]))?;
-    // `cargo-nextest 0.9.143 (commit and date)`, and more lines after it.
+    // The first line is `cargo-nextest 0.9.143 (commit and date)`.
     Some(answer.split_whitespace().nth(1)?.to_owned())
 }
 
@@ -28,19 +29,19 @@ impl Step for Nextest {
     fn look(&self) -> State {
         match nextest() {
             Some(version) => State::Present(version),
-            None => State::Missing(format!("{VERSION} (compiles for several minutes)")),
+            None => State::Missing(format!("{VERSION} (takes several minutes to compile)")),
         }
     }
 
     fn install(&self, progress: &Progress) -> Result<()> {
         let mut command = cargo();
         command.args(["install", "cargo-nextest", "--version", VERSION, "--locked"]);
-        // Without the code by which it updates itself, and a TLS library for that, it compiles much faster.
+        // Without self-update, and the TLS library for that, it compiles much faster.
         command.args(["--no-default-features", "--features", "default-no-update"]);
         run_watched(&mut command, progress)
     }
 
     fn substitute(&self) -> Option<&'static str> {
-        Some("the tests run with `cargo test`")
+        Some("the tests use `cargo test` instead")
     }
 }

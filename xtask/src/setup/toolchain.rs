@@ -1,4 +1,4 @@
-//! A compiler for the kernel program, under a name that rustup knows: aya-build starts it with `rustup run`.
+//! A compiler for the kernel program, linked into rustup because aya-build starts it with `rustup run`.
 
 use std::{path::Path, process::Command};
 
@@ -24,7 +24,7 @@ impl Step for Toolchain {
     fn install(&self, progress: &Progress) -> Result<()> {
         let root = Path::new(bpf::DEBIAN_SYSROOT);
         if !has_debian_compiler() {
-            bail!("{} has no rustc with `core` for BPF to link", root.display());
+            bail!("cannot link a compiler: {} contains no rustc with `core` for BPF", root.display());
         }
         let mut command = Command::new("rustup");
         command.args(["toolchain", "link", bpf::LINKED_TOOLCHAIN]).arg(root);

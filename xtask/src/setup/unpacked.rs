@@ -1,5 +1,5 @@
-//! Programs that the proof needs and that are not installed but unpacked: on some machines installing QEMU would remove a
-//! newer part of it, and systemd-nspawn would replace the running systemd.
+//! Programs that the proof needs and that are unpacked instead of installed. On some machines the QEMU
+//! package would remove a newer part of QEMU, and systemd-nspawn would replace the running systemd.
 
 use std::{fs, os::unix::fs::symlink, path::PathBuf, process::Command};
 
@@ -15,12 +15,12 @@ use crate::{
 const PROGRAMS: [(&str, &str); 2] =
     [("qemu-system-x86_64", "qemu-system-x86"), ("systemd-nspawn", "systemd-container")];
 
-/// Asks apt what installing would bring, fetches and unpacks that, and puts a script before each program that tells it
-/// where its libraries and data are. `--no-install-recommends` leaves out firmware of other machines.
+/// Asks apt which packages an installation would add, then fetches and unpacks these.
+/// `--no-install-recommends` excludes firmware of other machines.
 const UNPACK: &str = r#"
 set -e
 apt-get -q update
-# Only what is not installed: a program that is comes from the system.
+# Only packages that are not installed: an installed program is used as it is.
 packages=$(apt-get -s --no-install-recommends install "$@" | sed -n 's/^Inst \([^ ]*\).*/\1/p')
 mkdir -p packages root bin
 cd packages
@@ -57,14 +57,15 @@ impl Step for Unpacked {
 
     fn install(&self, progress: &Progress) -> Result<()> {
         let directory = Self::directory();
-        // An interrupted run may have left half of it.
+        // An interrupted run may have left a part of it.
         if directory.exists() {
-            fs::remove_dir_all(&directory).with_context(|| format!("removing {}", directory.display()))?;
+            fs::remove_dir_all(&directory)
+                .with_context(|| format!("cannot remove {}", directory.display()))?;
         }
-        fs::create_dir_all(&directory).with_context(|| format!("making {}", directory.display()))?;
+        fs::create_dir_all(&directory).with_context(|| format!("cannot create {}", directory.display()))?;
         let mut command = Command::new("sh");
         command.args(["-c", UNPACK, "unpack"]).args(PROGRAMS.map(|(_, package)| package));
-        run_watched(command.current_dir(&directory), progress).context("fetching packages to unpack")?;
+        run_watched(command.current_dir(&directory), progress).context("cannot fetch packages")?;
         let root = directory.join("root");
         let root = root.display();
         for (program, _) in PROGRAMS {
@@ -72,11 +73,15 @@ impl Step for Unpacked {
             if !directory.join("root/usr/bin").join(program).is_file() {
                 let installed = PathBuf::from("/usr/bin").join(program);
                 symlink(&installed, &path)
-                    .with_context(|| format!("linking {} to {}", path.display(), installed.display()))?;
-                ensure!(path.is_file(), "apt brought no {program}, and there is no {}", installed.display());
+                    .with_context(|| format!("cannot link {} to {}", path.display(), installed.display()))?;
+                ensure!(
+                    path.is_file(),
+                    "apt fetched no {program}, and {} does not exist",
+                    installed.display()
+                );
                 continue;
             }
-            // Its data is looked for where it was compiled to be.
+            // The script replaces the paths of libraries and data that are compiled in.
             let data = if program.starts_with("qemu") {
                 format!("-L {root}/usr/share/seabios -L {root}/usr/share/qemu ")
             } else {
@@ -90,7 +95,7 @@ export QEMU_MODULE_DIR={root}/usr/lib/x86_64-linux-gnu/qemu
 exec {root}/usr/bin/{program} {data}\"$@\"
 "
             );
-            fs::write(&path, script).with_context(|| format!("writing {}", path.display()))?;
+            fs::write(&path, script).with_context(|| format!("cannot write {}", path.display()))?;
             run_watched(Command::new("chmod").arg("755").arg(&path), progress)?;
         }
         Ok(())
