@@ -155,7 +155,7 @@ fn an_older_ledger_is_brought_up_and_a_newer_one_left_alone() -> Result<()> {
     // As version 1 had it.
     sqlite(&ledger, "drop table booked; alter table adjustment drop column number; pragma user_version = 1")?;
     let said = String::from_utf8(lab.trafctl(&["report"])?.output()?.stderr)?;
-    ensure!(said.contains("has schema version 1: start trafctl once"), "{said}");
+    ensure!(said.contains("has schema version 1; start `trafctl run` once"), "{said}");
     ensure!(sqlite(&ledger, "pragma user_version")? == "1", "a question changes nothing");
 
     let daemon = Daemon::start(&lab)?;

@@ -143,8 +143,8 @@ fn a_daemon_killed_at_any_instant_records_every_byte_once() -> Result<()> {
     let last = daemon(&lab)?;
     thread::sleep(Duration::from_millis(300));
     end(&lab, last)?;
-    let said = fs::read_to_string(lab.path("daemon.log"))?;
-    ensure!(!said.contains("ERROR"), "a daemon failed after a kill:\n{said}");
+    let log = fs::read_to_string(lab.path("daemon.log"))?;
+    ensure!(!log.contains("ERROR"), "a daemon failed after a kill:\n{log}");
     let counters = check_ledger(&lab)?;
     let udp = counters.class("101", 2, "ipv4");
     assert_eq!((udp.out_packets, udp.out_bytes), sent, "the counters hold what was sent");
@@ -158,8 +158,8 @@ fn a_second_daemon_is_refused() -> Result<()> {
     wait_for("the first daemon", || Ok(lab.run_ok(&["status"]).is_ok()))?;
     let output = lab.trafctl(&["run"])?.output()?;
     assert_eq!(output.status.code(), Some(1));
-    let said = String::from_utf8(output.stderr)?;
-    assert!(said.contains("another `trafctl run` keeps the ledger"), "{said}");
+    let message = String::from_utf8(output.stderr)?;
+    assert!(message.contains("another `trafctl run` keeps the ledger"), "{message}");
     tcp_exchange(a.namespace(), b.namespace(), SocketAddr::new(b.v4(), 0), 1 << 20, 1 << 20)?;
     end(&lab, first)?;
     check_ledger(&lab)?;
@@ -239,7 +239,7 @@ fn the_audit_finds_a_changed_row() -> Result<()> {
     tcp_exchange(a.namespace(), b.namespace(), SocketAddr::new(b.v4(), 0), 50_000, 2000)?;
     end(&lab, running)?;
     check_ledger(&lab)?;
-    for (altered, said) in [
+    for (altered, finding) in [
         ("update traffic_5min set in_bytes = in_bytes - 1 where class = 2", "the rows of traffic hold"),
         ("delete from passed_5min", "the rows of passed hold"),
         (
@@ -252,7 +252,7 @@ fn the_audit_finds_a_changed_row() -> Result<()> {
         sqlite(&ledger, altered)?;
         let output = lab.trafctl(&["audit"])?.output()?;
         let found = String::from_utf8(output.stdout)?;
-        ensure!(output.status.code() == Some(1) && found.contains(said), "{altered}: {found}");
+        ensure!(output.status.code() == Some(1) && found.contains(finding), "{altered}: {found}");
         fs::write(&ledger, untouched)?;
     }
     ensure!(lab.run_ok(&["audit"])?.contains("no problems"));

@@ -96,8 +96,8 @@ fn daemon_without_ledger(lab: &Lab, reason: &str) -> Result<traffic_tests::proce
     let running = daemon(lab)?;
     wait_for("the interfaces to be attached", || Ok(lab.run_ok(&["status"]).is_ok()))?;
     wait_for("the daemon's complaint", || {
-        let said = log(lab)?;
-        Ok(said.contains("counting continues without the ledger") && said.contains(reason))
+        let log = log(lab)?;
+        Ok(log.contains("counting continues without the ledger") && log.contains(reason))
     })?;
     Ok(running)
 }

@@ -201,7 +201,7 @@ impl Ledger {
     ///
     /// # Errors
     /// When the file cannot be written.
-    pub fn keep_class_table(&self, table: &ClassTableInfo, content: &[u8]) -> Result<(), LedgerError> {
+    pub fn store_class_table(&self, table: &ClassTableInfo, content: &[u8]) -> Result<(), LedgerError> {
         let id = ids::class_table(&self.conn, table)?;
         self.conn.execute(
             "UPDATE class_table SET content = ?2 WHERE id = ?1 AND content IS NULL",

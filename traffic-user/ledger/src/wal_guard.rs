@@ -114,11 +114,11 @@ pub fn set_aside_anothers(ledger: &Path) -> Result<Option<PathBuf>, LedgerError>
 fn is_of_another(ledger: &Path) -> bool {
     // A reader that cannot read the note knows as much as SQLite itself.
     let Ok(note) = fs::read_to_string(beside(ledger, "-log-of")) else { return false };
-    let says = |what: &str, file: &Path| {
+    let notes = |what: &str, file: &Path| {
         FileIdentity::of(file)
             .is_ok_and(|identity| note.lines().any(|line| line == format!("{what} {identity}")))
     };
-    says("log", &log_of(ledger)) && !says("ledger", ledger)
+    notes("log", &log_of(ledger)) && !notes("ledger", ledger)
 }
 
 fn found(path: &Path) -> io::Result<Option<FileIdentity>> {

@@ -182,7 +182,7 @@ impl Drainer {
         let text: String =
             table.entries().map(|entry| format!("{} {}\n", entry.class, entry.prefix)).collect();
         self.ledger
-            .keep_class_table(&info, text.as_bytes())
+            .store_class_table(&info, text.as_bytes())
             .context("cannot store the class table in the ledger")
     }
 

@@ -22,8 +22,8 @@ pub type ByClass = BTreeMap<u8, [i64; 4]>;
 #[derive(Debug, Default)]
 pub struct ImportedBefore {
     pub sums: ByClass,
-    /// The values that were imported before.
-    pub values: BTreeSet<u8>,
+    /// The values that were imported before, as indexes of [`VALUES`].
+    pub values: BTreeSet<usize>,
 }
 
 /// The rows of one container and unit to compare with.
@@ -59,9 +59,8 @@ pub fn compare(
     for class in classes {
         let of = |by_class: &ByClass| by_class.get(&class).copied().unwrap_or_default();
         let (in_ledger, in_file) = (of(&held), of(&imported.sums));
-        for &value in &imported.values {
-            let at = usize::from(value);
-            let differs = if staging.is_whole(subject.owner, value, start, end) {
+        for &at in &imported.values {
+            let differs = if staging.is_whole((subject.owner, at), start, end) {
                 in_file[at] != in_ledger[at]
             } else {
                 in_file[at] > in_ledger[at]

@@ -75,7 +75,7 @@ pub struct Staging {
     /// Ids of the containers that have sums.
     pub owners: Vec<String>,
     /// Imported ranges that this file does not contain, by owner and value.
-    missing: HashMap<(usize, u8), Vec<Range>>,
+    missing: HashMap<(usize, usize), Vec<Range>>,
     ranges: Vec<(CounterKey, Vec<Range>)>,
     /// Longest usual distance between two samples, in seconds.
     pub interval: i64,
@@ -136,7 +136,7 @@ impl Staging {
             ])?;
         }
         self.sums += digest.buckets.len() as u64;
-        let missing = self.missing.entry((owner, key.value)).or_default();
+        let missing = self.missing.entry((owner, usize::from(key.value))).or_default();
         *missing = ranges::union(missing, &digest.missing, 0);
         self.ranges.push((key.clone(), digest.imported.clone()));
         self.interval = self.interval.max(digest.interval);
@@ -162,8 +162,8 @@ impl Staging {
 
     /// Whether this file contains everything that was imported of a value in `start..end`, so that both can
     /// be compared.
-    pub fn is_whole(&self, owner: usize, value: u8, start: i64, end: i64) -> bool {
-        self.missing.get(&(owner, value)).is_none_or(|missing| !ranges::touches(missing, start, end))
+    pub fn is_whole(&self, owner_and_value: (usize, usize), start: i64, end: i64) -> bool {
+        self.missing.get(&owner_and_value).is_none_or(|missing| !ranges::touches(missing, start, end))
     }
 
     /// Stores the imported ranges.

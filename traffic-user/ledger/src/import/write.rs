@@ -16,7 +16,7 @@ use crate::{
     import::{
         PvaContainer, PvaImport, PvaImported,
         compare::{ByClass, ImportedBefore, Subject, choose, compare},
-        owners::{Owners, find_series, make_series},
+        owners::{Owner, Owners, find_series, make_series},
         source::VALUES,
         staging::{Staged, Staging, Sums},
     },
@@ -143,61 +143,42 @@ impl<'a> RowWriter<'a> {
         of_unit: &mut BTreeMap<usize, OwnerSums>,
     ) -> Result<(), LedgerError> {
         let Some(first) = group.first() else { return Ok(()) };
-        let (start, owner, value) = (first.start, first.owner, first.value);
-        let eid = &staging.owners[owner];
-        let owned_by = self.owners.at(eid, owner, start)?;
-        let container = self.containers.entry(owned_by.number).or_insert_with(|| PvaContainer {
-            container: owned_by.label.clone(),
-            eid: eid.clone(),
-            retired: owned_by.until != i64::MAX,
-            first: None,
-            last: None,
-            in_packets: 0,
-            in_bytes: 0,
-            out_packets: 0,
-            out_bytes: 0,
-        });
-        let sums = of_unit.entry(owner).or_default();
-        sums.container = owned_by.number;
-        let part = |of: fn(&Staged) -> (u64, i64)| -> Vec<(Option<u8>, i64)> {
-            group
-                .iter()
-                .filter(|staged| of(staged).0 > 0)
-                .map(|staged| (staged.class, of(staged).1))
-                .collect()
-        };
-        let (new, before) = (part(|staged| staged.new_samples), part(|staged| staged.known));
+        let (start, index, value) = (first.start, first.owner, usize::from(first.value));
+        let owner = self.owners.at(&staging.owners[index], index, start)?;
+        let sums = of_unit.entry(index).or_default();
+        sums.container = owner.number;
+        let container = self
+            .containers
+            .entry(owner.number)
+            .or_insert_with(|| new_container(&owner, &staging.owners[index]));
+        let new = amounts(group, |staged| staged.new_samples);
+        let before = amounts(group, |staged| staged.known);
         self.result.samples += group.iter().map(|staged| staged.new_samples.0).sum::<u64>();
         self.result.samples_imported_before += group.iter().map(|staged| staged.known.0).sum::<u64>();
-        let at = usize::from(value);
+        group.clear();
         if !new.is_empty() {
             let time = Timestamp::from_second(start)?;
             let (chosen, adds_up) = choose(&new, self.import.class);
             if !adds_up {
                 let totals = &mut self.result.totals_taken;
                 totals.count += 1;
-                totals.first.get_or_insert_with(|| format!("{} of {eid} at {time}", VALUES[at]));
+                totals
+                    .first
+                    .get_or_insert_with(|| format!("{} of {} at {time}", VALUES[value], container.eid));
             }
             container.first.get_or_insert(time);
             container.last = Some(time);
             for (class, amount) in chosen {
-                sums.new.entry(class).or_default()[at] += amount;
-                let total = match value {
-                    0 => &mut container.in_packets,
-                    1 => &mut container.in_bytes,
-                    2 => &mut container.out_packets,
-                    _ => &mut container.out_bytes,
-                };
-                *total += amount.unsigned_abs();
+                sums.new.entry(class).or_default()[value] += amount;
+                *total_of(container, value) += amount.unsigned_abs();
             }
         }
         if !before.is_empty() {
             sums.before.values.insert(value);
             for (class, amount) in choose(&before, self.import.class).0 {
-                sums.before.sums.entry(class).or_default()[at] += amount;
+                sums.before.sums.entry(class).or_default()[value] += amount;
             }
         }
-        group.clear();
         Ok(())
     }
 
@@ -253,5 +234,36 @@ impl<'a> RowWriter<'a> {
                 .execute("INSERT OR IGNORE INTO class_use VALUES (?1, ?2)", params![container, class])?;
         }
         Ok(())
+    }
+}
+
+/// The result for a container without samples so far.
+fn new_container(owner: &Owner, eid: &str) -> PvaContainer {
+    PvaContainer {
+        container: owner.label.clone(),
+        eid: eid.to_owned(),
+        retired: owner.until != i64::MAX,
+        first: None,
+        last: None,
+        in_packets: 0,
+        in_bytes: 0,
+        out_packets: 0,
+        out_bytes: 0,
+    }
+}
+
+/// The amounts of a group that have samples of one kind, by class; `None` for the total.
+fn amounts(group: &[Staged], samples: fn(&Staged) -> (u64, i64)) -> Vec<(Option<u8>, i64)> {
+    let with_samples = group.iter().filter(|staged| samples(staged).0 > 0);
+    with_samples.map(|staged| (staged.class, samples(staged).1)).collect()
+}
+
+/// The total of a container for a value of [`VALUES`].
+fn total_of(container: &mut PvaContainer, value: usize) -> &mut u64 {
+    match value {
+        0 => &mut container.in_packets,
+        1 => &mut container.in_bytes,
+        2 => &mut container.out_packets,
+        _ => &mut container.out_bytes,
     }
 }

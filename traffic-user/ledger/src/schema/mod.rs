@@ -151,7 +151,7 @@ CREATE TABLE epoch (
     drains INTEGER NOT NULL DEFAULT 0, -- number of its last drain, counted over the whole ledger
     last_wall_ms INTEGER, -- wall clock of the last reading, milliseconds since the Unix epoch
     last_boottime_ns INTEGER, -- the same on CLOCK_BOOTTIME
-    last_bucket INTEGER, -- where it was booked
+    last_bucket INTEGER, -- the bucket it was assigned to
     last_class_table INTEGER,
     UNIQUE (boot_id, epoch)
 ) STRICT;
@@ -282,7 +282,7 @@ CREATE INDEX unit_dirty ON unit (level, start, end) WHERE dirty;
 CREATE TABLE span (
     bucket INTEGER NOT NULL,
     stream INTEGER NOT NULL,
-    start INTEGER NOT NULL, -- the traffic booked in the bucket passed from here ...
+    start INTEGER NOT NULL, -- the traffic of the bucket passed from here ...
     end INTEGER NOT NULL, -- ... to here, seconds since the Unix epoch
     PRIMARY KEY (bucket, stream)
 ) STRICT, WITHOUT ROWID;
@@ -292,7 +292,7 @@ const RECORDS: &str = "
 CREATE TABLE gap (
     id INTEGER PRIMARY KEY,
     recorded INTEGER NOT NULL,
-    start INTEGER, -- null where nothing tells when it began
+    start INTEGER, -- null if unknown
     end INTEGER NOT NULL,
     reason TEXT NOT NULL,
     interface TEXT,

@@ -121,7 +121,7 @@ fn a_correction_can_be_previewed_and_leaves_frozen_figures_unchanged() {
 
     let report = |query: &ReportQuery| file.ledger.report(query).unwrap();
     let whole = report(&ReportQuery::default());
-    assert_eq!(whole.total.total.bytes, 60 * 110, "the lines stay as they were");
+    assert_eq!(whole.total.total.bytes, 60 * 110, "the rows are unchanged");
     assert_eq!(whole.corrected.len(), 1);
     let line = &whole.corrected[0];
     assert_eq!((line.frozen, line.corrections), ([20, 2000, 20, 200], [1, -70, -3, -40]));

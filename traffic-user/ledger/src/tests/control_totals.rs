@@ -44,7 +44,7 @@ fn the_audit_of_an_unchanged_ledger_finds_nothing() {
 
 #[test]
 fn the_audit_finds_a_row_changed_on_all_levels() {
-    for (kind, change, said) in [
+    for (kind, change, expected) in [
         ("traffic", "UPDATE ROWS SET in_bytes = in_bytes - 1 WHERE class = 1", "the rows of traffic hold"),
         (
             "traffic",
@@ -64,7 +64,7 @@ fn the_audit_finds_a_row_changed_on_all_levels() {
         let change = if kind == "booked" { change.to_owned() } else { everywhere(kind, change) };
         file.ledger.conn.execute_batch(&change).unwrap();
         let found = problems(&file.ledger);
-        assert!(found.iter().any(|problem| problem.contains(said)), "{change}: {found:?}");
+        assert!(found.iter().any(|problem| problem.contains(expected)), "{change}: {found:?}");
         assert!(
             found.iter().all(|problem| problem.starts_with("counters feed000000000001 of ")),
             "{found:?}"

@@ -216,7 +216,7 @@ fn the_class_table_is_part_of_the_key_and_a_late_change_records_a_gap() {
         .unwrap();
     assert_eq!(series_count, 3);
     let table = node.snapshot().class_table;
-    file.ledger.keep_class_table(&table, b"1 0.0.0.0/0").unwrap();
+    file.ledger.store_class_table(&table, b"1 0.0.0.0/0").unwrap();
     assert_eq!(file.ledger.class_table(&table.hash_hex()).unwrap().as_deref(), Some(&b"1 0.0.0.0/0"[..]));
 }
 
@@ -356,8 +356,8 @@ fn readings_of_interfaces_without_slots_expire() {
     }
     assert_eq!(sum(&file.ledger, "sum(in_packets) FROM passed_5min"), 3 * 5 * days);
     assert_eq!(sum(&file.ledger, "sum(out_packets) FROM fault_5min"), 3 * days);
-    let unseen = reasons(&file.ledger).into_iter().filter(|&reason| reason == GapReason::BeforeAttach);
-    assert_eq!(unseen.count(), 4 * usize::try_from(days).unwrap());
+    let missed = reasons(&file.ledger).into_iter().filter(|&reason| reason == GapReason::BeforeAttach);
+    assert_eq!(missed.count(), 4 * usize::try_from(days).unwrap());
 }
 
 #[test]
@@ -390,8 +390,8 @@ fn a_reading_is_kept_as_long_as_its_slot_exists() {
     assert_eq!(sum(&file.ledger, "sum(in_packets) FROM passed_5min"), 6);
     assert_eq!(sum(&file.ledger, "sum(out_packets) FROM fault_5min"), 3);
     let gaps = file.ledger.gaps(None, None).unwrap();
-    let unseen: u64 = gaps.iter().filter_map(|gap| gap.size).map(|size| size.in_skbs).sum();
-    assert_eq!(unseen, 3);
+    let missed: u64 = gaps.iter().filter_map(|gap| gap.size).map(|size| size.in_skbs).sum();
+    assert_eq!(missed, 3);
     for readings in INTERFACE_READINGS {
         assert_eq!(sum(&file.ledger, &format!("count(*) FROM {readings}")), 1, "{readings}");
     }

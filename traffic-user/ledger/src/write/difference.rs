@@ -237,7 +237,7 @@ mod tests {
     struct Node {
         live: HashMap<u8, (u32, [u64; 4])>,
         previous: HashMap<(u8, u32), [u64; 4]>,
-        booked: HashMap<u8, [u64; 4]>,
+        written: HashMap<u8, [u64; 4]>,
         expected: HashMap<u8, [u64; 4]>,
         unread: HashMap<u8, [u64; 4]>,
     }
@@ -247,8 +247,8 @@ mod tests {
             let now = self.live.iter().map(|(&owner, &(generation, values))| ((owner, generation), values));
             for (key, change) in differences(&self.previous, now) {
                 assert!(!change.is_loss());
-                let booked = self.booked.entry(key.0).or_default();
-                booked.iter_mut().zip(change.passed).for_each(|(total, value)| *total += value);
+                let written = self.written.entry(key.0).or_default();
+                written.iter_mut().zip(change.passed).for_each(|(total, value)| *total += value);
                 self.previous.insert(key, change.reading);
             }
             for (owner, values) in self.unread.drain() {
@@ -292,8 +292,8 @@ mod tests {
                 node.apply(event);
             }
             node.read();
-            node.booked.retain(|_, values| *values != [0; 4]);
-            prop_assert_eq!(node.booked, node.expected);
+            node.written.retain(|_, values| *values != [0; 4]);
+            prop_assert_eq!(node.written, node.expected);
         }
 
         #[test]

@@ -188,8 +188,8 @@ fn without_a_reading_the_end_must_be_given() {
     let id = pva.bytes_in("101");
     pva.minutes(id, NOON - 600, &[1, 2, 3, 4, 5, 6]);
     assert!(refusal(&mut file, &pva, &import()).contains("--until"));
-    let said = PvaImport { until: Some(time(NOON - 360)), ..import() };
-    assert_eq!(file.ledger.import_pva(&pva.path, &said, &mut |_| ()).unwrap().samples, 4);
+    let given = PvaImport { until: Some(time(NOON - 360)), ..import() };
+    assert_eq!(file.ledger.import_pva(&pva.path, &given, &mut |_| ()).unwrap().samples, 4);
     assert_eq!(bytes(&file, "traffic_5min", "101", 1), [10, 0]);
     // Once the ledger counts, it takes nothing from its own time.
     let mut node = Node::balanced(NOON - 360);
@@ -282,10 +282,10 @@ fn a_dry_run_reports_the_same_and_writes_nothing() {
     let state = |file: &File| -> String { file.ledger.conn.query_row(tables, [], |row| row.get(0)).unwrap() };
     let before = state(&file);
     let dry = PvaImport { dry_run: true, ..import() };
-    let describe = file.ledger.import_pva(&pva.path, &dry, &mut |_| ()).unwrap();
+    let reported = file.ledger.import_pva(&pva.path, &dry, &mut |_| ()).unwrap();
     assert_eq!(state(&file), before);
     let done = take(&mut file, &pva);
-    assert_eq!(PvaImported { dry_run: false, ..describe }, done);
+    assert_eq!(PvaImported { dry_run: false, ..reported }, done);
     assert_ne!(state(&file), before);
 }
 
@@ -305,7 +305,7 @@ fn a_dry_run_needs_only_read_access() {
     // Opened while another process writes, like a command next to the daemon.
     let mut beside = Ledger::open(file.ledger.path(), LedgerConfig::default()).unwrap();
     beside.conn.busy_timeout(std::time::Duration::ZERO).unwrap();
-    let describe = beside.import_pva(&pva.path, &dry, &mut |_| ()).unwrap();
+    let reported = beside.import_pva(&pva.path, &dry, &mut |_| ()).unwrap();
     drop(writer);
     // Another process can write during the dry run.
     let mut drained = false;
@@ -315,9 +315,9 @@ fn a_dry_run_needs_only_read_access() {
             drained = true;
         }
     });
-    assert_eq!((again.unwrap(), drained), (describe.clone(), true));
-    assert_eq!((describe.samples, describe.conflicts.count, describe.containers.len()), (3, 1, 2));
-    assert_eq!(PvaImported { dry_run: false, ..describe }, take(&mut file, &pva));
+    assert_eq!((again.unwrap(), drained), (reported.clone(), true));
+    assert_eq!((reported.samples, reported.conflicts.count, reported.containers.len()), (3, 1, 2));
+    assert_eq!(PvaImported { dry_run: false, ..reported }, take(&mut file, &pva));
 }
 
 #[test]
