@@ -1,4 +1,4 @@
-//! The API of `trafctl run`: what it serves against what `trafctl dump` says, and how it comes and goes.
+//! The API of `trafctl run`: its answers against `trafctl dump`, its filter, and how its socket appears and disappears.
 
 use std::fs;
 use std::io::{Read, Write};
@@ -26,13 +26,13 @@ fn node(name: &str, listen: &str) -> Result<Lab> {
     let lab = Lab::new(name)?;
     let classes = lab.write("classes", CLASSES)?;
     let listen = listen.replace("{lab}", &lab.path("").to_string_lossy());
-    // What is missing is noticed at a drain.
+    // Pins that were removed are noticed at a drain.
     let drain = "[drain]\ninterval = \"250ms\"\n";
     lab.configure(&format!("class_file = {classes:?}\n[api]\nlisten = {listen:?}\n{drain}"))?;
     Ok(lab)
 }
 
-/// The answer to a request: head and body.
+/// Sends a request; returns head and body of the answer.
 fn ask(stream: impl Read + Write, path: &str) -> Result<(String, String)> {
     ask_for(stream, path, "*/*")
 }
@@ -64,10 +64,10 @@ fn start(lab: &Lab, socket: &Path) -> Result<Process> {
         if let Some(status) = daemon.child().try_wait()? {
             bail!("the daemon ended: {status}");
         }
-        ensure!(Instant::now() < deadline, "nobody listens on {}", socket.display());
+        ensure!(Instant::now() < deadline, "no process listens on {}", socket.display());
         thread::sleep(Duration::from_millis(10));
     }
-    // What connects before everything is attached waits; it is answered afterwards.
+    // A connection from before the attach is answered afterwards.
     ask_socket(socket, "/api/v1/status")?;
     Ok(daemon)
 }
@@ -79,7 +79,7 @@ fn sample(metrics: &str, name: &str) -> Result<f64> {
 }
 
 #[test]
-fn what_is_served_is_what_is_dumped() -> Result<()> {
+fn the_api_serves_what_dump_prints() -> Result<()> {
     let lab = node("api", "unix:{lab}api.sock")?;
     let a = lab.bridged(101, 0, [10, 1, 0, 1].into(), "fd00:1::1".parse()?)?;
     let b = lab.bridged(102, 0, [10, 1, 0, 2].into(), "fd00:1::2".parse()?)?;
@@ -94,6 +94,15 @@ fn what_is_served_is_what_is_dumped() -> Result<()> {
     let counters = Counters::at_rest(&lab)?;
     let served: Counters = serde_json::from_str(&ask_socket(&socket, "/api/v1/counters")?)?;
     ensure!(served == counters, "served {served:#?} instead of {counters:#?}");
+    let filtered: Counters =
+        serde_json::from_str(&ask_socket(&socket, "/api/v1/counters?container=101&family=ipv4")?)?;
+    let dumped: Counters =
+        serde_json::from_value(lab.run_json(&["dump", "--container", "101", "-4", "--format", "json"])?)?;
+    ensure!(filtered == dumped && !dumped.counters.is_empty(), "{filtered:#?} instead of {dumped:#?}");
+    for (query, status) in [("container=777", 404), ("contaner=101", 400), ("class=x", 400)] {
+        let (head, body) = ask(UnixStream::connect(&socket)?, &format!("/api/v1/counters?{query}"))?;
+        ensure!(head.starts_with(&format!("HTTP/1.1 {status} ")), "{query}: {head}\n{body}");
+    }
 
     let metrics = ask_socket(&socket, "/metrics")?;
     ensure!(metrics.ends_with("\n# EOF\n"), "{metrics}");
@@ -122,7 +131,7 @@ fn what_is_served_is_what_is_dumped() -> Result<()> {
     let table = format!("trafctl_class_table_info{{hash=\"{}\"}}", counters.class_table.hash);
     ensure!(sample(&metrics, &table)? == 1.0, "{metrics}");
 
-    // One that asks for nothing does not keep the daemon from ending.
+    // A connection without a request does not keep the daemon from ending.
     let _idle = UnixStream::connect(&socket)?;
     let status = daemon.terminate(PATIENCE)?;
     ensure!(status.success(), "{status}");
@@ -130,13 +139,13 @@ fn what_is_served_is_what_is_dumped() -> Result<()> {
     Ok(())
 }
 
-/// Prometheus's own judge of metrics: unpacked by `cargo xtask setup`, or installed.
+/// Prometheus's own checker of metrics: unpacked by `cargo xtask setup`, or installed.
 fn promtool() -> Command {
     let unpacked = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/promtool/promtool");
     Command::new(if unpacked.is_file() { unpacked } else { "promtool".into() })
 }
 
-/// Has promtool read something; what it says, and whether it is content.
+/// Runs promtool on an input; returns whether it succeeded, and its output.
 fn judged(command: &mut Command, input: &str) -> Result<(bool, String)> {
     let mut child = command
         .stdin(Stdio::piped())
@@ -164,11 +173,11 @@ fn promtool_finds_nothing_wrong_with_the_metrics() -> Result<()> {
     ensure!(head.contains("content-type: text/plain; version=0.0.4"), "{head}");
     let (clean, said) = judged(promtool().args(["check", "metrics"]), &text)?;
     ensure!(clean && said.is_empty(), "{said}\nof {text}");
-    // It does look: a counter by another name, and one without a word of help.
+    // It does check: a counter with a wrong name is refused.
     let renamed = text.replace("trafctl_drain_failures_total", "trafctl_drain_failures");
-    ensure!(!judged(promtool().args(["check", "metrics"]), &renamed)?.0, "promtool does not look at names");
+    ensure!(!judged(promtool().args(["check", "metrics"]), &renamed)?.0, "promtool does not check names");
 
-    // OpenMetrics it reads only to import, where every sample has a time.
+    // It reads OpenMetrics only for an import, where every sample has a time.
     let open = ask_socket(&socket, "/metrics")?;
     let timed: String = open
         .lines()
@@ -184,11 +193,11 @@ fn promtool_finds_nothing_wrong_with_the_metrics() -> Result<()> {
     let (taken, said) = import(&timed, "whole")?;
     ensure!(taken, "{said}\nof {timed}");
     let samples = open.lines().filter(|line| !line.starts_with('#')).count().to_string();
-    // Its table: a block's name, times, and then how many samples it took.
+    // Its table has a block's name, times, and then the number of samples.
     let row = said.lines().nth(1).with_context(|| said.clone())?;
     ensure!(row.split_whitespace().any(|field| field == samples), "not {samples} samples: {said}");
     let cut = timed.replace("# EOF\n", "");
-    ensure!(!import(&cut, "cut")?.0, "promtool does not miss the end");
+    ensure!(!import(&cut, "cut")?.0, "promtool accepts a page without its end");
     ensure!(daemon.terminate(PATIENCE)?.success());
     Ok(())
 }
@@ -200,13 +209,13 @@ fn a_killed_daemons_socket_is_taken_over() -> Result<()> {
     let mut first = start(&lab, &socket)?;
     first.signal(Signal::KILL)?;
     first.wait(PATIENCE)?;
-    ensure!(socket.exists(), "nothing was left, so nothing is tested");
+    ensure!(socket.exists(), "the killed daemon left no socket, so this tests nothing");
 
     let second = start(&lab, &socket)?;
     let status: Value = serde_json::from_str(&ask_socket(&socket, "/api/v1/status")?)?;
     ensure!(status["ledger"]["drain_failures"] == 0, "{status}");
     ensure!(status["ledger"]["last_drain"].is_string(), "{status}");
-    // A purge takes the maps from under the daemon, which makes new ones by itself: until then it says what is missing.
+    // A purge removes the maps that the daemon uses. It creates new ones; until then it answers with an error.
     lab.run_ok(&["detach", "--purge"])?;
     let deadline = Instant::now() + PATIENCE;
     loop {
@@ -215,7 +224,7 @@ fn a_killed_daemons_socket_is_taken_over() -> Result<()> {
             break;
         }
         ensure!(head.starts_with("HTTP/1.1 503 ") && body.contains("nothing is loaded"), "{head}\n{body}");
-        ensure!(Instant::now() < deadline, "the daemon made nothing anew: {head}\n{body}");
+        ensure!(Instant::now() < deadline, "the daemon created no new maps: {head}\n{body}");
         thread::sleep(Duration::from_millis(10));
     }
     second.terminate(PATIENCE)?;
@@ -223,14 +232,14 @@ fn a_killed_daemons_socket_is_taken_over() -> Result<()> {
 }
 
 #[test]
-fn faults_of_an_interface_whose_slot_went_to_another_stay_in_the_metrics() -> Result<()> {
+fn faults_of_a_former_owner_of_a_slot_stay_in_the_metrics() -> Result<()> {
     let lab = Lab::new("apislots")?;
     let socket = lab.path("api.sock");
     let listen = format!("unix:{}", socket.display());
-    // One of the interfaces' slots is that for strangers.
+    // One of the interface slots is reserved for unknown interfaces.
     lab.configure(&format!("[api]\nlisten = {listen:?}\n[limits]\ncontainers = 1\ninterfaces = 2\n"))?;
     let daemon = start(&lab, &socket)?;
-    // A frame of a protocol for local experiments.
+    // A frame of a protocol number for local experiments.
     let mut frame = vec![2, 0, 0, 0, 0, 1, 2, 0, 0, 0, 0, 2, 0x88, 0xb5];
     frame.resize(60, 0);
     let mut sent = 0;
@@ -264,7 +273,7 @@ fn faults_of_an_interface_whose_slot_went_to_another_stay_in_the_metrics() -> Re
 }
 
 #[test]
-fn a_port_on_loopback_is_served_and_no_other() -> Result<()> {
+fn only_a_loopback_port_is_served_and_only_under_its_own_names() -> Result<()> {
     let lab = node("apiport", "127.0.0.1:9177")?;
     let _daemon = Process::spawn(lab.trafctl(&["run"])?.stdin(Stdio::null()))?;
     let deadline = Instant::now() + PATIENCE;
@@ -272,12 +281,18 @@ fn a_port_on_loopback_is_served_and_no_other() -> Result<()> {
         match lab.host().enter(|| Ok(TcpStream::connect("127.0.0.1:9177"))) {
             Ok(Ok(stream)) => break ask(stream, "/metrics")?,
             Ok(Err(_)) if Instant::now() < deadline => thread::sleep(Duration::from_millis(10)),
-            other => bail!("nobody listens: {other:?}"),
+            other => bail!("no process listens: {other:?}"),
         }
     };
     let content_type = "content-type: application/openmetrics-text; version=1.0.0; charset=utf-8";
     ensure!(head.contains(content_type), "{head}");
     ensure!(body.ends_with("\n# EOF\n"), "{body}");
+    // A page in a browser reaches the port under its own name (DNS rebinding).
+    let mut stream = lab.host().enter(|| Ok(TcpStream::connect("127.0.0.1:9177")))??;
+    write!(stream, "GET /metrics HTTP/1.1\r\nHost: attacker.example:9177\r\nConnection: close\r\n\r\n")?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer)?;
+    ensure!(answer.starts_with("HTTP/1.1 421 ") && !answer.contains("trafctl_"), "{answer}");
 
     let open = node("apiopen", "0.0.0.0:9177")?;
     let output = open.trafctl(&["run"])?.stdin(Stdio::null()).output()?;
@@ -288,7 +303,7 @@ fn a_port_on_loopback_is_served_and_no_other() -> Result<()> {
 }
 
 #[test]
-fn a_place_that_is_taken_ends_the_start() -> Result<()> {
+fn a_path_in_use_fails_the_start() -> Result<()> {
     let lab = node("apitaken", "unix:{lab}api.sock")?;
     fs::write(lab.path("api.sock"), "mine")?;
     let output = lab.trafctl(&["run"])?.stdin(Stdio::null()).output()?;

@@ -1,13 +1,13 @@
-//! How draining goes, for those who watch the daemon: written by it, read by the API at any time.
+//! The state of draining: written by the daemon, read by the API at any time.
 
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 
 use jiff::Timestamp;
 
-/// In place of a time: there has been none.
+/// Stands for a time before the first drain.
 const NEVER: i64 = i64::MIN;
 
-/// What the daemon's drains came to so far. Each number stands for itself, so that relaxed order is enough.
+/// The results of the daemon's drains so far. The numbers are independent, so relaxed ordering is enough.
 #[derive(Debug)]
 pub struct DrainHealth {
     /// Milliseconds since the Unix epoch, or [`NEVER`].
@@ -19,11 +19,11 @@ pub struct DrainHealth {
 /// A reading of [`DrainHealth`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Drains {
-    /// When the last drain that was booked ended, to the millisecond; none since the daemon started.
+    /// When the last successful drain ended, to the millisecond; `None` before the first one.
     pub last_success: Option<Timestamp>,
     /// Drains that failed since the daemon started.
     pub failures: u64,
-    /// Gaps that drains found since the daemon started.
+    /// Gaps that drains recorded since the daemon started.
     pub gaps: u64,
 }
 
@@ -34,18 +34,18 @@ impl Default for DrainHealth {
 }
 
 impl DrainHealth {
-    /// A drain was booked and found so many gaps.
+    /// Notes a drain that was booked and recorded this many gaps.
     pub fn succeeded(&self, now: Timestamp, gaps: usize) {
         self.last_success.store(now.as_millisecond(), Ordering::Relaxed);
         self.gaps.fetch_add(gaps as u64, Ordering::Relaxed);
     }
 
-    /// A drain failed.
+    /// Notes a drain that failed.
     pub fn failed(&self) {
         self.failures.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// What it came to so far.
+    /// Reads the results so far.
     pub fn read(&self) -> Drains {
         Drains {
             last_success: Timestamp::from_millisecond(self.last_success.load(Ordering::Relaxed)).ok(),
@@ -60,7 +60,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_was_noted_is_read() {
+    fn results_are_read_as_they_were_noted() {
         let health = DrainHealth::default();
         assert_eq!(health.read(), Drains::default());
         health.failed();

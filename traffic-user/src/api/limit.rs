@@ -1,5 +1,4 @@
-//! A listener that takes only so many connections at a time, so that whoever opens many on this host cannot use up the
-//! daemon's file descriptors.
+//! A listener that bounds the number of connections, so that a local process cannot use up the daemon's file descriptors.
 
 use std::{
     io::{self, IoSlice},
@@ -14,7 +13,7 @@ use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore},
 };
 
-/// The listener; others wait in the kernel's queue.
+/// The listener. Further connections wait in the kernel's queue.
 #[derive(Debug)]
 pub(super) struct Limited<L> {
     inner: L,
@@ -32,7 +31,7 @@ impl<L: Listener> Listener for Limited<L> {
     type Addr = L::Addr;
 
     async fn accept(&mut self) -> (Self::Io, Self::Addr) {
-        // An error would mean that the semaphore was closed, which nobody does.
+        // An error would mean that the semaphore is closed, and no code closes it.
         let place = Arc::clone(&self.places).acquire_owned().await.ok();
         let (io, address) = self.inner.accept().await;
         (Connection { io, _place: place }, address)
@@ -43,7 +42,7 @@ impl<L: Listener> Listener for Limited<L> {
     }
 }
 
-/// A connection with its place, which is given back when it is closed.
+/// A connection with its place, which is free again once it is closed.
 #[derive(Debug)]
 pub(super) struct Connection<T> {
     io: T,

@@ -1,4 +1,4 @@
-//! Where the API listens: on loopback or on a socket in the file system, so that nobody beyond this host asks.
+//! Binds the socket of the API: a loopback port or a Unix socket, so that no other host can reach it.
 
 use std::{
     fs, io,
@@ -21,24 +21,24 @@ use rustix::{
 
 use crate::config::Listen;
 
-/// Who may ask on a socket in the file system: its owner and its group.
+/// Mode of a Unix socket: for its owner and its group.
 const SOCKET_MODE: u32 = 0o660;
-/// Connections that may wait to be taken.
+/// Connections that may wait to be accepted.
 const BACKLOG: i32 = 64;
 
-/// A socket that listens. What connects to it waits until it is served.
+/// A listening socket. Connections wait until they are served.
 #[derive(Debug)]
 pub enum Bound {
-    /// On loopback.
+    /// A loopback port.
     Tcp(TcpListener),
-    /// In the file system.
+    /// A Unix socket.
     Unix(UnixListener, SocketFile),
 }
 
-/// Binds the socket that the configuration names.
+/// Binds the configured socket.
 ///
 /// # Errors
-/// When another process has it, or this one may not bind it.
+/// When another process uses it, or this one may not bind it.
 pub fn bind_to(listen: &Listen) -> anyhow::Result<Bound> {
     match listen {
         Listen::Tcp(address) => bind_port(*address),
@@ -47,7 +47,7 @@ pub fn bind_to(listen: &Listen) -> anyhow::Result<Bound> {
     .with_context(|| format!("cannot serve metrics on {listen} ([api] listen)"))
 }
 
-/// A socket's file, removed when dropped, unless another one has taken its place.
+/// The file of a Unix socket. It is removed when this is dropped, unless it was replaced by another file.
 #[derive(Debug)]
 pub struct SocketFile {
     path: PathBuf,
@@ -84,7 +84,7 @@ fn bind_file(path: &Path) -> anyhow::Result<Bound> {
     remove_stale(path)?;
     let socket = new_socket()?;
     bind(&socket, &SocketAddrUnix::new(path)?)?;
-    // Nobody can connect before it listens, so at no time is it open to others.
+    // Nothing can connect before `listen`, so the socket is never open to others.
     let file = SocketFile { path: path.to_owned(), identity: identity(&fs::symlink_metadata(path)?) };
     fs::set_permissions(path, fs::Permissions::from_mode(SOCKET_MODE))?;
     listen(&socket, BACKLOG)?;
@@ -95,20 +95,20 @@ fn new_socket() -> rustix::io::Result<OwnedFd> {
     socket_with(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK, None)
 }
 
-/// Removes what a process that was killed has left; never what is no socket, or one that somebody listens on.
+/// Removes the socket that a killed process left. Never removes another kind of file, or a socket with a listener.
 fn remove_stale(path: &Path) -> anyhow::Result<()> {
     let file = match fs::symlink_metadata(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
         other => other?,
     };
     if !file.file_type().is_socket() {
-        bail!("something that is no socket is there, and is left alone");
+        bail!("the file there is not a socket; remove it or choose another path");
     }
     match connect(&new_socket()?, &SocketAddrUnix::new(path)?) {
         Err(Errno::CONNREFUSED) => Ok(fs::remove_file(path)?),
         // Connected, or a queue that is full.
-        Ok(()) | Err(Errno::AGAIN) => bail!("another process listens there"),
-        Err(error) => Err(error).context("cannot find out whether anybody listens there"),
+        Ok(()) | Err(Errno::AGAIN) => bail!("another process listens there; stop it or choose another path"),
+        Err(error) => Err(error).context("cannot find out whether another process listens there"),
     }
 }
 
@@ -119,7 +119,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_socket_is_closed_to_others_and_goes_with_its_owner() {
+    fn a_socket_is_for_owner_and_group_and_is_removed_when_dropped() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("made/api.sock");
         let listen = Listen::Unix(path.clone());
@@ -127,7 +127,7 @@ mod tests {
         assert_eq!(fs::metadata(&path).unwrap().mode() & 0o7777, SOCKET_MODE);
         UnixStream::connect(&path).unwrap();
         let error = format!("{:#}", bind_to(&listen).unwrap_err());
-        assert!(error.ends_with("([api] listen): another process listens there"), "{error}");
+        assert!(error.contains("([api] listen): another process listens there"), "{error}");
         drop(bound);
         assert!(!path.exists());
     }
@@ -138,21 +138,21 @@ mod tests {
         let path = directory.path().join("api.sock");
         let listen = Listen::Unix(path.clone());
         drop(UnixListener::bind(&path).unwrap());
-        assert!(path.exists(), "what a killed process leaves");
+        assert!(path.exists(), "a killed process leaves its socket");
         let ours = bind_to(&listen).unwrap();
         UnixStream::connect(&path).unwrap();
 
-        // A file that is another one by now is not ours to remove.
+        // A file that was replaced is not ours to remove.
         fs::remove_file(&path).unwrap();
         fs::write(&path, "kept").unwrap();
         drop(ours);
         let error = format!("{:#}", bind_to(&listen).unwrap_err());
-        assert!(error.contains("no socket is there"), "{error}");
+        assert!(error.contains("is not a socket"), "{error}");
         assert_eq!(fs::read_to_string(&path).unwrap(), "kept");
     }
 
     #[test]
-    fn a_port_that_is_taken_is_said() {
+    fn a_port_in_use_is_reported() {
         let taken = TcpListener::bind("127.0.0.1:0").unwrap();
         let listen = Listen::Tcp(taken.local_addr().unwrap());
         let error = format!("{:#}", bind_to(&listen).unwrap_err());

@@ -1,7 +1,7 @@
-//! A [`Snapshot`] as metrics: OpenMetrics, or the older text format for readers that ask for it alone.
+//! A [`Snapshot`] as metrics: OpenMetrics, or the Prometheus text format for clients that accept only that.
 //!
-//! Labels are ids of containers, classes, names of faults and the table's hash, never addresses: those are the business
-//! of the customers, and too many.
+//! Labels are container ids, classes, names of faults and the hash of the class table. They are never addresses: those
+//! are private to the customers, and too many.
 
 use std::{
     collections::BTreeMap,
@@ -13,17 +13,17 @@ use traffic_model::{ByDirection, Snapshot};
 
 use crate::api::drain_health::Drains;
 
-/// How metrics are written.
+/// The format of the metrics.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Format {
     /// OpenMetrics 1.0.
     OpenMetrics,
-    /// Prometheus' text format 0.0.4.
+    /// The Prometheus text format 0.0.4.
     Text,
 }
 
 impl Format {
-    /// OpenMetrics, unless the request's `Accept` asks for plain text and does not know it.
+    /// OpenMetrics, unless the `Accept` header has plain text and no OpenMetrics.
     pub fn for_accept(accept: Option<&str>) -> Self {
         match accept {
             Some(accept)
@@ -35,7 +35,7 @@ impl Format {
         }
     }
 
-    /// The value of the header `Content-Type`.
+    /// The value of the `Content-Type` header.
     pub const fn content_type(self) -> &'static str {
         match self {
             Self::OpenMetrics => "application/openmetrics-text; version=1.0.0; charset=utf-8",
@@ -51,7 +51,7 @@ enum Kind {
     Info,
 }
 
-/// A metric family: in OpenMetrics its name is without the suffix of its samples.
+/// A metric family. In OpenMetrics its name lacks the suffix of its samples.
 #[derive(Clone, Copy)]
 struct Metric {
     kind: Kind,
@@ -70,7 +70,7 @@ impl Metric {
     }
 }
 
-/// The text under construction.
+/// The text that is being built.
 struct Page {
     text: String,
     format: Format,
@@ -83,7 +83,7 @@ impl Page {
             (_, Kind::Gauge) => ("gauge", ""),
             (Format::OpenMetrics, Kind::Counter) => ("counter", ""),
             (Format::OpenMetrics, Kind::Info) => ("info", ""),
-            // The older format knows neither suffixes nor infos.
+            // The text format has neither suffixes nor infos.
             (Format::Text, Kind::Counter) => ("counter", metric.suffix()),
             (Format::Text, Kind::Info) => ("gauge", metric.suffix()),
         };
@@ -110,7 +110,7 @@ impl Page {
         self.line(format_args!(" {value}"));
     }
 
-    /// A family that has one sample without labels.
+    /// Adds a family with one sample without labels.
     fn single(&mut self, metric: Metric, value: impl Display) {
         self.open(metric);
         self.sample(metric, &[], value);
@@ -123,7 +123,7 @@ impl Page {
     }
 }
 
-/// Both formats escape the same three characters in a label's value.
+/// Both formats escape the same three characters in label values.
 fn escape(value: &str, to: &mut String) {
     for character in value.chars() {
         match character {
@@ -135,7 +135,7 @@ fn escape(value: &str, to: &mut String) {
     }
 }
 
-/// The whole page. `drains` is `None` where no ledger is kept: then there is nothing that could be late.
+/// The whole page. `drains` is `None` if no ledger is kept: then no drain can be late.
 pub fn render(snapshot: &Snapshot, drains: Option<&Drains>, format: Format) -> String {
     let mut page = Page { text: String::new(), format };
     network(&mut page, snapshot);
@@ -152,10 +152,10 @@ pub fn render(snapshot: &Snapshot, drains: Option<&Drains>, format: Format) -> S
         help: "Packets that are in no class, by reason.",
     };
     page.open(faults);
-    // Zero ones too: a rate needs the value before the first fault.
+    // Including zeros: a rate needs the value before the first fault.
     for fault in Fault::ALL {
         let counters = snapshot.faults.iter().filter(|counter| counter.fault == fault);
-        // Those of interfaces whose slots went to others too: a counter that falls is taken for one that began anew.
+        // Including former owners of slots: a counter that falls would be taken for one that restarted.
         let former = snapshot.former_faults[fault as usize].packets;
         let packets = counters.fold(former, |sum: u64, counter| {
             sum.wrapping_add(counter.tally.incoming.packets).wrapping_add(counter.tally.outgoing.packets)
@@ -194,11 +194,11 @@ pub fn render(snapshot: &Snapshot, drains: Option<&Drains>, format: Format) -> S
     page.text
 }
 
-/// Which of a container's figures a metric shows.
+/// Selects the figure of a container that a metric shows.
 type Value = fn(&ByDirection<Tally>) -> u64;
 
-/// The containers' traffic, both families added up. An id that was given to a new customer begins anew, as it does after a
-/// reboot, so that nobody is shown what was another's.
+/// The traffic of containers, both families added up. An id that went to a new customer restarts at zero, as after a
+/// reboot, so that no customer sees another's figures.
 fn network(page: &mut Page, snapshot: &Snapshot) {
     let mut sums = BTreeMap::<_, ByDirection<Tally>>::new();
     for counter in snapshot.present_counters() {
@@ -246,7 +246,7 @@ fn network(page: &mut Page, snapshot: &Snapshot) {
 }
 
 fn drained(page: &mut Page, drains: &Drains) {
-    // Zero before the first one: an alert on its age must not wait for a drain that never comes.
+    // Zero before the first drain: an alert on the age must not wait for a drain that never happens.
     let last = drains.last_success.map_or(0, jiff::Timestamp::as_millisecond);
     page.single(
         Metric {
@@ -273,7 +273,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_label_cannot_break_out() {
+    fn label_values_are_escaped() {
         let metric = Metric { kind: Kind::Counter, name: "a", unit: None, help: "" };
         let mut page = Page { text: String::new(), format: Format::OpenMetrics };
         page.sample(metric, &[("x", &"a\"b\\c\nd} 1"), ("y", &"ä")], 2);

@@ -1,52 +1,56 @@
-//! Live export for monitoring: metrics and a small JSON API, over HTTP, for reading only.
+//! Metrics and a small read-only JSON API over HTTP, for monitoring.
 //!
-//! Every request reads the pinned maps for itself, on a thread of its own: it takes no lock, and neither the daemon's
-//! loop nor a change waits for it.
+//! Every request reads the pinned maps itself, on its own thread. It takes no lock, so neither the daemon's loop nor a
+//! change in the kernel waits for it. Here are the routes and the answers. `metrics` formats the metrics, `query` parses
+//! filters, `host_check` refuses foreign host names, `listen` binds the socket, `limit` bounds the connections,
+//! `drain_health` carries the state of draining from the daemon. `[api] listen` is parsed in `config`.
 
 pub mod drain_health;
+mod host_check;
 mod limit;
 mod listen;
 pub mod metrics;
+mod query;
+mod server;
 
-use std::{fmt, future::Future, io, sync::Arc, time::Duration};
+use std::{fmt, sync::Arc};
 
 use axum::{
     Router,
-    extract::State,
+    extract::{Query, State, rejection::QueryRejection},
     http::{HeaderMap, StatusCode, header},
     response::{IntoResponse, Response},
     routing::get,
-    serve::Listener,
 };
 use serde::Serialize;
-use tokio::{
-    sync::{Semaphore, oneshot},
-    task::{self, JoinHandle},
-    time,
-};
-use traffic_model::Snapshot;
+use tokio::{sync::Semaphore, task};
+use traffic_model::{ContainerId, Snapshot};
 
 use crate::{
     api::drain_health::{DrainHealth, Drains},
     node::status::Unaccounted,
-    render::dump,
+    ownership::UnknownContainer,
+    render::{dump, json},
 };
 
-pub use self::listen::{Bound, SocketFile, bind_to};
+pub use self::{
+    listen::{Bound, SocketFile, bind_to},
+    server::{Server, serve},
+};
 
-/// Connections at a time.
-const CONNECTIONS: usize = 64;
-/// Readings at a time: each has a thread and all counters in memory.
+/// Most readings at a time: each takes a thread and holds all counters in memory.
 const READINGS: usize = 2;
-/// How long requests under way may take when the daemon ends.
-const END_PATIENCE: Duration = Duration::from_secs(1);
 
 const JSON: &str = "application/json";
 
-/// What requests are answered from.
+type Read = dyn Fn() -> anyhow::Result<Snapshot> + Send + Sync;
+type Resolve = dyn Fn(&[ContainerId], &Snapshot) -> anyhow::Result<Vec<ContainerId>> + Send + Sync;
+
+/// The data that requests are answered from.
 #[derive(Clone)]
 pub struct Source {
-    read: Arc<dyn Fn() -> anyhow::Result<Snapshot> + Send + Sync>,
+    read: Arc<Read>,
+    resolve: Arc<Resolve>,
     drains: Option<Arc<DrainHealth>>,
     readings: Arc<Semaphore>,
 }
@@ -58,15 +62,38 @@ impl fmt::Debug for Source {
 }
 
 impl Source {
-    /// `read` gives all counters as they are now; `drains` is `None` where no ledger is kept.
+    /// `read` reads all counters; `drains` is `None` if no ledger is kept. Containers are found by the id that they are
+    /// counted under; [`Source::resolving`] adds their other ids.
     pub fn new(
         read: impl Fn() -> anyhow::Result<Snapshot> + Send + Sync + 'static,
         drains: Option<Arc<DrainHealth>>,
     ) -> Self {
-        Self { read: Arc::new(read), drains, readings: Arc::new(Semaphore::new(READINGS)) }
+        let resolve = |typed: &[ContainerId], snapshot: &Snapshot| {
+            let counted = snapshot.containers();
+            match typed.iter().find(|id| !counted.contains(id)) {
+                Some(id) => Err(UnknownContainer::without_counters(id).into()),
+                None => Ok(typed.to_vec()),
+            }
+        };
+        Self {
+            read: Arc::new(read),
+            resolve: Arc::new(resolve),
+            drains,
+            readings: Arc::new(Semaphore::new(READINGS)),
+        }
     }
 
-    /// Reads the counters and makes an answer of them, both where it holds up nobody else.
+    /// `resolve` gives all ids that the containers asked for are known by, or fails with [`UnknownContainer`].
+    #[must_use]
+    pub fn resolving(
+        mut self,
+        resolve: impl Fn(&[ContainerId], &Snapshot) -> anyhow::Result<Vec<ContainerId>> + Send + Sync + 'static,
+    ) -> Self {
+        self.resolve = Arc::new(resolve);
+        self
+    }
+
+    /// Reads the counters and formats an answer, both on a thread of their own.
     async fn answer(
         self,
         content_type: &'static str,
@@ -75,7 +102,7 @@ impl Source {
         let place = self.readings.acquire_owned().await.ok();
         let drains = self.drains.map(|health| health.read());
         let work = task::spawn_blocking(move || {
-            // Held to the end of the work, even if the one who asked has gone.
+            // Held until the work is done, even if the client has gone.
             let _place = place;
             render(&(self.read)()?, drains.as_ref())
         });
@@ -83,14 +110,29 @@ impl Source {
             Ok(text) => ([(header::CONTENT_TYPE, content_type)], text).into_response(),
             Err(error) => {
                 tracing::debug!("answering a request: {error:#}");
-                let text = serde_json::json!({ "error": format!("{error:#}") }).to_string() + "\n";
-                (StatusCode::SERVICE_UNAVAILABLE, [(header::CONTENT_TYPE, JSON)], text).into_response()
+                let status = match error.is::<UnknownContainer>() {
+                    true => StatusCode::NOT_FOUND,
+                    false => StatusCode::SERVICE_UNAVAILABLE,
+                };
+                error_answer(status, &format!("{error:#}"))
             }
         }
     }
 }
 
-/// What can be asked for. Nothing can be changed.
+/// An error as a document.
+fn error_answer(status: StatusCode, error: &str) -> Response {
+    #[derive(Serialize)]
+    struct Failure<'a> {
+        error: &'a str,
+    }
+    match json::line(&Failure { error }) {
+        Ok(text) => (status, [(header::CONTENT_TYPE, JSON)], text).into_response(),
+        Err(_) => status.into_response(),
+    }
+}
+
+/// The routes. Nothing can be changed through them.
 pub fn router(source: Source) -> Router {
     Router::new()
         .route("/metrics", get(get_metrics))
@@ -107,34 +149,55 @@ async fn get_metrics(State(source): State<Source>, headers: HeaderMap) -> Respon
         .await
 }
 
-/// The document of `trafctl dump --format json`.
-async fn get_counters(State(source): State<Source>) -> Response {
-    source.answer(JSON, |snapshot, _| dump::json(&dump::Filter::default().apply(snapshot.clone()))).await
+type Pairs = Result<Query<query::Pairs>, QueryRejection>;
+
+/// Applies `parse` to the query; an error becomes the answer.
+fn parsed<T>(
+    pairs: Pairs,
+    parse: impl FnOnce(&query::Pairs) -> Result<T, String>,
+) -> Result<T, Box<Response>> {
+    pairs
+        .map_err(|error| error.to_string())
+        .and_then(|Query(pairs)| parse(&pairs))
+        .map_err(|error| Box::new(error_answer(StatusCode::BAD_REQUEST, &error)))
 }
 
-async fn get_status(State(source): State<Source>) -> Response {
+/// The document of `trafctl dump --format json`, with the same filter.
+async fn get_counters(State(source): State<Source>, pairs: Pairs) -> Response {
+    let mut wanted = match parsed(pairs, query::parse) {
+        Ok(wanted) => wanted,
+        Err(refusal) => return *refusal,
+    };
+    let resolve = Arc::clone(&source.resolve);
     source
-        .answer(JSON, |snapshot, drains| {
-            Ok(serde_json::to_string_pretty(&Health::new(snapshot, drains))? + "\n")
+        .answer(JSON, move |snapshot, _| {
+            wanted.containers = resolve(&wanted.containers, snapshot)?;
+            dump::json(&dump::Filter { wanted, zeros: false }.apply(snapshot.clone()))
         })
         .await
 }
 
-/// The daemon's health; its names never change within a version.
+async fn get_status(State(source): State<Source>, pairs: Pairs) -> Response {
+    if let Err(refusal) = parsed(pairs, query::none) {
+        return *refusal;
+    }
+    source.answer(JSON, |snapshot, drains| json::document(&Health::new(snapshot, drains))).await
+}
+
+/// The daemon's health.
 #[derive(Debug, Serialize)]
 struct Health<'a> {
-    version: u32,
     node: &'a str,
     time: String,
     trafctl_version: &'static str,
     class_table_hash: String,
-    /// Passed less classes less faults.
+    /// Passed - classes - faults.
     unaccounted: Unaccounted,
-    /// `null` where no ledger is kept.
+    /// `null` if no ledger is kept.
     ledger: Option<LedgerHealth>,
 }
 
-/// Since the daemon started.
+/// Draining since the daemon started.
 #[derive(Debug, Serialize)]
 struct LedgerHealth {
     last_drain: Option<String>,
@@ -145,7 +208,6 @@ struct LedgerHealth {
 impl<'a> Health<'a> {
     fn new(snapshot: &'a Snapshot, drains: Option<&Drains>) -> Self {
         Self {
-            version: 1,
             node: &snapshot.node,
             time: snapshot.time.to_string(),
             trafctl_version: env!("CARGO_PKG_VERSION"),
@@ -156,62 +218,6 @@ impl<'a> Health<'a> {
                 drain_failures: drains.failures,
                 gaps: drains.gaps,
             }),
-        }
-    }
-}
-
-/// Answers requests until `shutdown`, then those under way.
-///
-/// # Errors
-/// None in practice: a connection that fails is its own business.
-pub async fn serve<L>(
-    listener: L,
-    source: Source,
-    shutdown: impl Future<Output = ()> + Send + 'static,
-) -> io::Result<()>
-where
-    L: Listener,
-    L::Addr: fmt::Debug,
-{
-    let listener = limit::Limited::new(listener, CONNECTIONS);
-    axum::serve(listener, router(source)).with_graceful_shutdown(shutdown).await
-}
-
-/// The server as a task beside the daemon's loop.
-#[derive(Debug)]
-pub struct Server {
-    task: JoinHandle<io::Result<()>>,
-    shutdown: oneshot::Sender<()>,
-    _file: Option<SocketFile>,
-}
-
-impl Server {
-    /// Starts to answer.
-    ///
-    /// # Errors
-    /// When the event loop can't take the socket.
-    pub fn start(bound: Bound, source: Source) -> io::Result<Self> {
-        let (shutdown, told) = oneshot::channel();
-        // To drop the sender is to tell it, too.
-        let told = async move { drop(told.await) };
-        let (task, file) = match bound {
-            Bound::Tcp(listener) => {
-                let listener = tokio::net::TcpListener::from_std(listener)?;
-                (tokio::spawn(serve(listener, source, told)), None)
-            }
-            Bound::Unix(listener, file) => {
-                let listener = tokio::net::UnixListener::from_std(listener)?;
-                (tokio::spawn(serve(listener, source, told)), Some(file))
-            }
-        };
-        Ok(Self { task, shutdown, _file: file })
-    }
-
-    /// Ends it: requests under way are answered, but one that never ends is not waited for.
-    pub async fn stop(mut self) {
-        drop(self.shutdown);
-        if time::timeout(END_PATIENCE, &mut self.task).await.is_err() {
-            self.task.abort();
         }
     }
 }

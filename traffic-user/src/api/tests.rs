@@ -9,7 +9,9 @@ use traffic_model::{
     ByDirection, ClassCounter, ClassTableInfo, ContainerId, FaultCounter, InterfaceCounter, PassedCounter,
 };
 
-use crate::api::*;
+use tokio::sync::oneshot;
+
+use crate::api::{server::router_for_port, *};
 
 const fn tallies(start: u64) -> ByDirection<Tally> {
     ByDirection {
@@ -18,7 +20,7 @@ const fn tallies(start: u64) -> ByDirection<Tally> {
     }
 }
 
-/// A reading with another value in every field that a metric comes from.
+/// A reading with a different value in every field that a metric comes from.
 fn snapshot() -> Snapshot {
     let counter = |id: &str, class, family, start| ClassCounter {
         container: ContainerId::new(id).unwrap(),
@@ -156,13 +158,13 @@ trafctl_drain_failures_total 5
 }
 
 #[test]
-fn counters_of_those_that_are_gone_neither_fall_nor_pass_to_others() {
+fn counters_of_former_owners_neither_fall_nor_go_to_others() {
     let line = |snapshot: &Snapshot, name: &str| {
         let page = metrics::render(snapshot, None, metrics::Format::OpenMetrics);
         page.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' ')).map(str::to_owned)
     };
     let mut later = snapshot();
-    // The slot of veth20.0 goes to another.
+    // The slot of veth20.0 goes to another interface.
     later.faults.retain(|fault| fault.interface != "veth20.0");
     let gone = later.interfaces.remove(1).passed;
     later.former_faults[Fault::NotIp as usize].packets = 121;
@@ -176,7 +178,7 @@ fn counters_of_those_that_are_gone_neither_fall_nor_pass_to_others() {
         assert_eq!(line(&later, name), line(&snapshot(), name), "{name}");
     }
 
-    // 20 is a new customer's; what the old one had is in its slot still.
+    // The id 20 has a new owner; the figures of the old one are still in its slot.
     let mut later = snapshot();
     let new = ClassCounter { generation: 2, tally: tallies(9), ..later.counters[0].clone() };
     later.counters.insert(1, new);
@@ -186,7 +188,7 @@ fn counters_of_those_that_are_gone_neither_fall_nor_pass_to_others() {
 }
 
 #[test]
-fn the_older_format_has_the_same_samples_under_other_headings() {
+fn the_text_format_has_the_same_samples_under_other_headings() {
     let samples = |text: &str| -> Vec<String> {
         text.lines().filter(|line| !line.starts_with('#')).map(str::to_owned).collect()
     };
@@ -204,7 +206,7 @@ fn the_older_format_has_the_same_samples_under_other_headings() {
 }
 
 #[test]
-fn without_a_ledger_no_drain_is_late() {
+fn without_a_ledger_there_are_no_metrics_of_drains() {
     let text = metrics::render(&snapshot(), None, metrics::Format::OpenMetrics);
     assert!(!text.contains("drain") && text.ends_with("\n# EOF\n"), "{text}");
     let text = metrics::render(&snapshot(), Some(&Drains::default()), metrics::Format::OpenMetrics);
@@ -212,7 +214,7 @@ fn without_a_ledger_no_drain_is_late() {
 }
 
 #[test]
-fn the_request_says_which_format() {
+fn the_accept_header_selects_the_format() {
     use metrics::Format::{OpenMetrics, Text};
     for (accept, expected) in [
         (None, OpenMetrics),
@@ -227,15 +229,19 @@ fn the_request_says_which_format() {
     }
 }
 
-/// Asks a server on a port of its own; gives the head and the body of the answer.
+/// Sends a request to a server on a new port, under a host name; returns head and body of the answer.
 async fn ask(source: Source, request: &'static str) -> (String, String) {
+    ask_as(source, request, "localhost").await
+}
+
+async fn ask_as(source: Source, request: &'static str, host: &'static str) -> (String, String) {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address: SocketAddr = listener.local_addr().unwrap();
     let (stop, stopped) = oneshot::channel::<()>();
-    let server = tokio::spawn(serve(listener, source, async move { drop(stopped.await) }));
+    let server = tokio::spawn(serve(listener, router_for_port(source), async move { drop(stopped.await) }));
     let answer = task::spawn_blocking(move || {
         let mut stream = TcpStream::connect(address).unwrap();
-        write!(stream, "{request} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").unwrap();
+        write!(stream, "{request} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n").unwrap();
         let mut text = String::new();
         stream.read_to_string(&mut text).unwrap();
         text
@@ -264,7 +270,9 @@ async fn metrics_and_documents_are_served() {
 
     let (head, body) = ask(good_source(), "GET /api/v1/counters").await;
     assert!(head.contains("\r\ncontent-type: application/json\r\n"), "{head}");
-    assert_eq!(body, dump::json(&snapshot()).unwrap());
+    let shown = dump::Filter::default().apply(snapshot());
+    assert_eq!(body, dump::json(&shown).unwrap());
+    insta::assert_snapshot!("counters", body);
 
     let (_, body) = ask(good_source(), "GET /api/v1/status").await;
     let status: serde_json::Value = serde_json::from_str(&body).unwrap();
@@ -273,15 +281,84 @@ async fn metrics_and_documents_are_served() {
         serde_json::json!({ "last_drain": "2023-11-14T22:13:19.042Z", "drain_failures": 5, "gaps": 6 })
     );
     assert_eq!(status["unaccounted"]["in_bytes"], 5_000_100 - 4_321_000 - 180_000);
+    let body = body.replace(env!("CARGO_PKG_VERSION"), "VERSION");
+    insta::assert_snapshot!("status", body);
 }
 
 #[tokio::test]
-async fn nothing_can_be_changed_and_failures_are_said() {
+async fn nothing_can_be_changed_and_failures_are_reported() {
     let (head, _) = ask(good_source(), "DELETE /api/v1/counters").await;
     assert!(head.starts_with("HTTP/1.1 405 "), "{head}");
     let (head, _) = ask(good_source(), "GET /").await;
     assert!(head.starts_with("HTTP/1.1 404 "), "{head}");
     let (head, body) = ask(Source::new(|| anyhow::bail!("no maps"), None), "GET /metrics").await;
     assert!(head.starts_with("HTTP/1.1 503 "), "{head}");
-    assert_eq!(body, "{\"error\":\"no maps\"}\n");
+    assert_eq!(body, "{\"version\":1,\"error\":\"no maps\"}\n");
+}
+
+/// The rows of an answer, as "container class family".
+fn rows(body: &str) -> Vec<String> {
+    let document: serde_json::Value = serde_json::from_str(body).unwrap();
+    let text = |row: &serde_json::Value| {
+        format!("{} {} {}", row["container"], row["class"], row["family"]).replace('"', "")
+    };
+    document["counters"].as_array().unwrap().iter().map(text).collect()
+}
+
+#[tokio::test]
+async fn a_filter_selects_rows_as_dump_does() {
+    for (query, expected) in [
+        ("GET /api/v1/counters?container=20", &["20 1 ipv4", "20 1 ipv6"][..]),
+        ("GET /api/v1/counters?container=20&family=ipv6", &["20 1 ipv6"]),
+        ("GET /api/v1/counters?class=0&class=2", &["101 0 ipv4", "101 2 ipv6"]),
+        ("GET /api/v1/counters?container=20&container=101&class=1", &["20 1 ipv4", "20 1 ipv6"]),
+        ("GET /api/v1/counters?", &["20 1 ipv4", "20 1 ipv6", "101 0 ipv4", "101 2 ipv6", "101 3 ipv4"]),
+    ] {
+        let (head, body) = ask(good_source(), query).await;
+        assert!(head.starts_with("HTTP/1.1 200 "), "{query}: {head}");
+        assert_eq!(rows(&body), expected, "{query}");
+    }
+    let (_, body) = ask(good_source(), "GET /api/v1/counters?container=20").await;
+    let document: serde_json::Value = serde_json::from_str(&body).unwrap();
+    assert_eq!(document["interfaces"].as_array().map(Vec::len), Some(1), "only the interfaces of 20");
+}
+
+#[tokio::test]
+async fn other_ids_of_a_container_find_it() {
+    let source = good_source().resolving(|typed, _| {
+        assert_eq!(typed, [ContainerId::new("twenty").unwrap()]);
+        Ok(vec![ContainerId::new("20").unwrap()])
+    });
+    let (_, body) = ask(source, "GET /api/v1/counters?container=twenty").await;
+    assert_eq!(rows(&body), ["20 1 ipv4", "20 1 ipv6"]);
+}
+
+#[tokio::test]
+async fn unknown_parameters_and_containers_are_refused() {
+    for (request, status, error) in [
+        ("GET /api/v1/counters?contaner=101", 400, "parameter \"contaner\" is unknown"),
+        ("GET /api/v1/counters?class=x", 400, "class \"x\" is not a number"),
+        ("GET /api/v1/counters?family=4", 400, "family \"4\" is unknown"),
+        ("GET /api/v1/counters?container=a%20b", 400, "\"a b\""),
+        ("GET /api/v1/status?verbose=1", 400, "parameter \"verbose\" is unknown"),
+        ("GET /api/v1/counters?container=777", 404, "no container 777 is known: "),
+    ] {
+        let (head, body) = ask(good_source(), request).await;
+        assert!(head.starts_with(&format!("HTTP/1.1 {status} ")), "{request}: {head}");
+        assert!(head.contains("content-type: application/json"), "{request}: {head}");
+        let document: serde_json::Value = serde_json::from_str(&body).unwrap();
+        assert_eq!(document["version"], 1);
+        assert!(document["error"].as_str().unwrap().contains(error), "{request}: {body}");
+    }
+}
+
+#[tokio::test]
+async fn a_foreign_host_name_is_refused_on_a_port() {
+    for request in ["GET /metrics", "GET /api/v1/counters", "GET /"] {
+        let (head, body) = ask_as(good_source(), request, "attacker.example").await;
+        assert!(head.starts_with("HTTP/1.1 421 "), "{request}: {head}");
+        assert!(body.contains("names another host"), "{body}");
+    }
+    let (head, _) = ask_as(good_source(), "GET /metrics", "127.0.0.1:9177").await;
+    assert!(head.starts_with("HTTP/1.1 200 "), "{head}");
 }

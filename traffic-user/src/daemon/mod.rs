@@ -44,6 +44,7 @@ use crate::{
     },
     node::{AttachReport, Host, Selection, Session},
     ownership::{
+        self,
         identity_command::{Answers, IdentityQuery},
         interface_rules::Role,
     },
@@ -108,7 +109,12 @@ pub async fn run(
         logs_faults: log_faults,
     };
     let _log = daemon.start().await?;
-    let server = bound.map(|bound| Server::start(bound, daemon.source())).transpose()?;
+    let config = daemon.host.config.clone();
+    let directory = state_dir.to_owned();
+    let source = daemon
+        .source()
+        .resolving(move |typed, snapshot| ownership::resolve(&config, &directory, typed, snapshot));
+    let server = bound.map(|bound| Server::start(bound, source)).transpose()?;
     notify(&[sd_notify::NotifyState::Ready]);
     tracing::info!("attached; following interfaces");
 

@@ -1,5 +1,7 @@
 //! Which container ids this node knows, and the one sentence for an id that it does not know.
 
+use std::path::Path;
+
 use traffic_model::{ContainerId, NODE_ID, Snapshot};
 
 use crate::{config::Config, ownership::Ownership};
@@ -29,6 +31,31 @@ impl UnknownContainer {
     }
 }
 
+/// All ids that the containers asked for are known by, from the files as they are now.
+///
+/// # Errors
+/// [`UnknownContainer`] for the first id that is neither counted nor named in a file; others when a file cannot be read.
+pub fn resolve(
+    config: &Config,
+    state_dir: &Path,
+    typed: &[ContainerId],
+    snapshot: &Snapshot,
+) -> anyhow::Result<Vec<ContainerId>> {
+    if typed.is_empty() {
+        return Ok(Vec::new());
+    }
+    let ownership = Ownership::read(config, state_dir, None)?;
+    let mut resolved = Vec::new();
+    for id in typed {
+        let ids = ownership.rules.all_ids(id);
+        if !ownership.knows(&ids, config, snapshot) {
+            return Err(UnknownContainer::without_counters(id).into());
+        }
+        resolved.extend(ids);
+    }
+    Ok(resolved)
+}
+
 impl Ownership {
     /// Whether a container with one of these ids is counted, owns a counted interface, or is named in a file.
     pub fn knows(&self, ids: &[ContainerId], config: &Config, snapshot: &Snapshot) -> bool {
@@ -45,8 +72,6 @@ impl Ownership {
 
 #[cfg(test)]
 mod tests {
-    use std::path::Path;
-
     use traffic_model::sample;
 
     use super::*;

@@ -13,7 +13,7 @@ pub mod interface_rules;
 mod known;
 pub mod vz_conf;
 
-pub use known::UnknownContainer;
+pub use known::{UnknownContainer, resolve};
 
 use std::path::Path;
 
