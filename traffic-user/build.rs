@@ -1,4 +1,4 @@
-//! Compiles the kernel program and leaves it in `OUT_DIR/trafctl-ebpf`.
+//! Compiles the kernel program into `OUT_DIR/trafctl-ebpf`.
 
 #[path = "build/kernel_program.rs"]
 mod kernel_program;

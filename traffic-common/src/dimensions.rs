@@ -73,8 +73,8 @@ pub enum Fault {
     NoClassTable = 7,
     /// A slot or column number lies outside its map. Cannot happen unless something else wrote to the maps.
     NoCounter = 8,
-    /// On an uplink: the local address is not the node's. The packet belongs to a container, which counts it on its own
-    /// interface, or is merely forwarded. Nothing is wrong.
+    /// On an uplink: the local address is not the node's. The packet belongs to a container, which counts it
+    /// on its own interface, or is merely forwarded. Nothing is wrong.
     NotTheNodes = 9,
 }
 

@@ -1,8 +1,8 @@
 //! The kernel's segmentation types, and where in an `sk_buff` to read them.
 //!
-//! The program's context, `__sk_buff`, has the segment size but not the segmentation type, which decides which headers
-//! repeat. The kernel's own `sk_buff` has it. The loader takes the offsets from the running kernel's BTF and passes them
-//! to the program as [`SkbLayout`]. The arithmetic is in [`wire`](crate::wire).
+//! The program's context, `__sk_buff`, has the segment size but not the segmentation type, which decides
+//! which headers repeat. The kernel's own `sk_buff` has it. The loader takes the offsets from the running
+//! kernel's BTF and passes them to the program as [`SkbLayout`]. The arithmetic is in [`wire`](crate::wire).
 
 /// `SKB_GSO_TCPV4`
 pub const TCPV4: u32 = 1 << 0;
@@ -30,7 +30,8 @@ pub const UDP_L4: u32 = 1 << 17;
 /// With any of these, the headers that repeat end with the *inner* transport header.
 pub const TUNNELS: u32 = GRE | GRE_CSUM | IPXIP4 | IPXIP6 | UDP_TUNNEL | UDP_TUNNEL_CSUM;
 
-/// The enumerators that the loader compares with the kernel's. The numbers are not part of the kernel's stable interface.
+/// The enumerators that the loader compares with the kernel's. The numbers are not part of the kernel's
+/// stable interface.
 pub const ENUMERATORS: [(&str, u32); 11] = [
     ("SKB_GSO_TCPV4", TCPV4),
     ("SKB_GSO_TCPV6", TCPV6),
@@ -49,7 +50,8 @@ pub const ENUMERATORS: [(&str, u32); 11] = [
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
 pub struct SkbLayout {
-    /// 1 when the other fields are valid. With 0 the program uses the plain rule and counts packets as estimated.
+    /// 1 when the other fields are valid. With 0 the program uses the plain rule and counts packets as
+    /// estimated.
     pub known: u32,
     /// `sk_buff::head`
     pub head: u32,

@@ -1,11 +1,11 @@
 //! Packets and bytes, and the one rule for adding and subtracting them.
 //!
-//! **The overflow rule.** Userspace sums stay at `u64::MAX` and differences stay at 0. A figure never wraps: a wrapped
-//! sum would look like a small bill, a wrapped difference like a huge one. Code that must notice a counter that fell
-//! uses [`Tally::checked_sub`].
+//! **The overflow rule.** Userspace sums stay at `u64::MAX` and differences stay at 0. A figure never wraps:
+//! a wrapped sum would look like a small bill, a wrapped difference like a huge one. Code that must notice a
+//! counter that fell uses [`Tally::checked_sub`].
 //!
-//! The kernel program adds with [`Tally::count`], which wraps, because saturation would cost every packet a comparison.
-//! 2^64 bytes are 46 years at 100 Gbit/s on one CPU, so the two never differ for a real counter.
+//! The kernel program adds with [`Tally::count`], which wraps, because saturation would cost every packet a
+//! comparison. 2^64 bytes are 46 years at 100 Gbit/s on one CPU, so the two never differ for a real counter.
 
 use core::{iter::Sum, ops::AddAssign};
 
@@ -15,7 +15,8 @@ use core::{iter::Sum, ops::AddAssign};
 pub struct Tally {
     /// Packets as the wire carries them, after segmentation.
     pub packets: u64,
-    /// Bytes from the start of each IP header to the end of the packet as carried. Each segment's headers are included.
+    /// Bytes from the start of each IP header to the end of the packet as carried. Each segment's headers are
+    /// included.
     pub bytes: u64,
 }
 
@@ -118,7 +119,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn below_the_limits_all_agree(a in 0_u64..1 << 62, b in 0_u64..1 << 62, c in 0_u64..1 << 62, d in 0_u64..1 << 62) {
+        fn below_the_limits_all_agree([a, b, c, d] in [0_u64..1 << 62, 0..1 << 62, 0..1 << 62, 0..1 << 62]) {
             let mut counted = tally(a, b);
             counted.count(c, d);
             prop_assert_eq!(counted, tally(a, b).saturating_add(tally(c, d)));

@@ -1,8 +1,9 @@
 //! How many packets and layer-3 bytes a socket buffer becomes on the wire.
 //!
-//! The hook sees whole super-packets; segmentation happens later, in the device or just before it. Each function here
-//! computes the result of one kind of segmentation. `l3_len` is always the number of bytes from the start of the outermost
-//! IP header to the end of the buffer, as carried. Reading headers and segmentation types is the kernel program's part.
+//! The hook sees whole super-packets; segmentation happens later, in the device or just before it. Each
+//! function here computes the result of one kind of segmentation. `l3_len` is always the number of bytes from
+//! the start of the outermost IP header to the end of the buffer, as carried. Reading headers and
+//! segmentation types is the kernel program's part.
 
 use crate::Tally;
 
@@ -12,7 +13,8 @@ pub const fn unsegmented(l3_len: u32) -> Tally {
     Tally { packets: 1, bytes: l3_len as u64 }
 }
 
-/// TCP and UDP segmentation: the payload is cut into pieces of `gso_size`, each behind a copy of all `headers` bytes.
+/// TCP and UDP segmentation: the payload is cut into pieces of `gso_size`, each behind a copy of all
+/// `headers` bytes.
 ///
 /// `headers` reaches from the outermost IP header to the end of the (innermost) transport header.
 #[inline(always)]
@@ -28,8 +30,8 @@ pub const fn segmented(l3_len: u32, headers: u32, gso_size: u32) -> Tally {
 
 /// UDP fragmentation offload: IP fragments of `gso_size` bytes each, with the UDP header only in the first.
 ///
-/// `l3_headers` is the length of the IP header with extension headers. `fragment_header` is the header that each fragment
-/// gains: 0 bytes for IPv4, 8 for IPv6.
+/// `l3_headers` is the length of the IP header with extension headers. `fragment_header` is the header that
+/// each fragment gains: 0 bytes for IPv4, 8 for IPv6.
 #[inline(always)]
 pub const fn fragmented(l3_len: u32, l3_headers: u32, gso_size: u32, fragment_header: u32) -> Tally {
     let payload = l3_len.saturating_sub(l3_headers);
@@ -111,7 +113,9 @@ mod tests {
 
     proptest! {
         #[test]
-        fn segmentation_agrees_with_cutting(payload in 1u32..600_000, headers in 28u32..200, gso in 1u32..65_535) {
+        fn segmentation_agrees_with_cutting(
+            payload in 1u32..600_000, headers in 28u32..200, gso in 1u32..65_535,
+        ) {
             let expected = cut(payload.into(), gso.into(), headers.into());
             prop_assert_eq!(segmented(payload + headers, headers, gso), expected);
         }

@@ -1,7 +1,7 @@
-//! The benchmark's programs: the program as shipped, built of the same modules, with parts of it replaced.
+//! The benchmark's programs: the shipped program, built from the same modules, with some parts replaced.
 //!
-//! Before each packet a generator may write the next address of a list into it: one packet repeated would find
-//! everything in the caches.
+//! Before each packet, a generator may write the next address of a list into it. A single repeated packet
+//! would find everything in the caches.
 
 use core::ffi::c_void;
 
@@ -19,44 +19,44 @@ use traffic_common::{
 
 use crate::{Parts, Shipped, account, classify};
 
-/// Where in the packet the generator writes: [`DESTINATION_V4`], [`DESTINATION_V6`], or 0 for nowhere. Frozen before
-/// load, so that the verifier removes the branches to the others.
+/// The offset at which the generator writes: [`DESTINATION_V4`], [`DESTINATION_V6`], or 0 to write nothing.
+/// Frozen before load, so that the verifier removes the other branches.
 #[unsafe(no_mangle)]
 static BENCH_DESTINATION: u32 = 0;
 
-/// Destination address behind an Ethernet header.
+/// Offset of the IPv4 destination address behind an Ethernet header.
 const DESTINATION_V4: u32 = 14 + 16;
-/// The same in IPv6.
+/// The same for IPv6.
 const DESTINATION_V6: u32 = 14 + 24;
 
-/// The addresses that are drawn, one after another.
+/// The addresses that the generator draws, one after another.
 #[btf_map]
 static BENCH_PEERS: Array<Address, { PEERS as usize }> = Array::new();
 
-/// How far the drawing is. One element.
+/// The generator's state. One element.
 #[btf_map]
 static BENCH_STATE: Array<State, 1> = Array::new();
 
-/// ifindex -> entry, as a hash.
+/// Key: ifindex; value: interface entry. For the variant with hashes.
 #[btf_map]
 static BENCH_INTERFACES: HashMap<u32, InterfaceEntry, 4096> = HashMap::new();
 
-/// Index of the counter -> counters, as a hash.
+/// Key: index of the counter; value: counters. For the variant with hashes.
 #[btf_map]
 static BENCH_COUNTERS: PerCpuHashMap<u32, ClassCounters, { HASH_COUNTERS as usize }> = PerCpuHashMap::new();
 
-/// The table of the linear scan.
+/// The table of the variant with a linear scan.
 #[btf_map]
 static BENCH_LINEAR: Array<LinearLine, { LINEAR_LINES as usize }> = Array::new();
 
-/// Nothing but the generator.
+/// Only the generator.
 #[classifier]
 fn bench_null(ctx: TcContext) -> i32 {
     generate(&ctx);
     TC_ACT_UNSPEC
 }
 
-/// The program as shipped.
+/// The shipped program.
 #[classifier]
 fn bench_shipped(ctx: TcContext) -> i32 {
     generate(&ctx);
@@ -64,7 +64,7 @@ fn bench_shipped(ctx: TcContext) -> i32 {
     TC_ACT_UNSPEC
 }
 
-/// With a constant instead of the class.
+/// A constant instead of the class lookup.
 #[classifier]
 fn bench_floor(ctx: TcContext) -> i32 {
     generate(&ctx);
@@ -72,7 +72,7 @@ fn bench_floor(ctx: TcContext) -> i32 {
     TC_ACT_UNSPEC
 }
 
-/// With the trie for every packet.
+/// The trie for every packet, without an index.
 #[classifier]
 fn bench_trie(ctx: TcContext) -> i32 {
     generate(&ctx);
@@ -80,7 +80,7 @@ fn bench_trie(ctx: TcContext) -> i32 {
     TC_ACT_UNSPEC
 }
 
-/// With a constant instead of the class, and hashes instead of arrays.
+/// A constant instead of the class lookup, and hashes instead of arrays.
 #[classifier]
 fn bench_hash(ctx: TcContext) -> i32 {
     generate(&ctx);
@@ -88,7 +88,7 @@ fn bench_hash(ctx: TcContext) -> i32 {
     TC_ACT_UNSPEC
 }
 
-/// With a scan of all lines.
+/// A scan of all lines.
 #[classifier]
 fn bench_linear(ctx: TcContext) -> i32 {
     generate(&ctx);
@@ -111,7 +111,7 @@ fn generate(ctx: &TcContext) {
 #[inline(always)]
 fn draw<const WORDS: usize>(skb: *mut __sk_buff, offset: u32) {
     let Some(state) = BENCH_STATE.get_ptr_mut(0) else { return };
-    // SAFETY: no two test runs go on at a time.
+    // SAFETY: test runs are sequential.
     let drawn = unsafe {
         let drawn = (*state).drawn;
         (*state).drawn = drawn + 1;
@@ -124,7 +124,7 @@ fn draw<const WORDS: usize>(skb: *mut __sk_buff, offset: u32) {
     let start = data + offset as usize;
     if start + WORDS * 4 <= data_end {
         for (word, value) in address.iter().take(WORDS).enumerate() {
-            // SAFETY: within the packet, which was checked above and is by the verifier.
+            // SAFETY: within the packet, as checked above and again by the verifier.
             unsafe { (start as *mut u32).add(word).write_unaligned(*value) };
         }
     }
@@ -180,7 +180,7 @@ impl Parts for Hash {
     #[inline(always)]
     fn count(index: u32, family: Family, direction: Direction, tally: &Tally) -> Result<(), Fault> {
         let counters = BENCH_COUNTERS.get_ptr_mut(&index).ok_or(Fault::NoCounter)?;
-        // SAFETY: a per-CPU element, and no two test runs go on at a time.
+        // SAFETY: a per-CPU element, and test runs are sequential.
         let to = unsafe { &mut (*counters).tallies[family as usize][direction as usize] };
         to.count(tally.packets, tally.bytes);
         Ok(())
@@ -207,7 +207,7 @@ struct Scan {
     column: u32,
 }
 
-/// Looks at every line; the last that matches wins.
+/// Tests every line; the last match wins.
 #[inline(always)]
 fn scan(peer: Address) -> u32 {
     let mut scan = Scan { peer, column: CLASS_ZERO_COLUMN };
@@ -215,14 +215,14 @@ fn scan(peer: Address) -> u32 {
         #[expect(clippy::cast_possible_truncation, reason = "the table has fewer lines")]
         let lines = state.linear_lines as u32;
         // SAFETY: the callback gets the pointer given here, which outlives the loop.
-        unsafe { bpf_loop(lines, look_at as *mut c_void, (&raw mut scan).cast(), 0) };
+        unsafe { bpf_loop(lines, test_line as *mut c_void, (&raw mut scan).cast(), 0) };
     }
-    // SAFETY: a local; volatile because the compiler does not know what the loop did.
+    // SAFETY: a local variable; volatile because the compiler does not see the loop's writes.
     unsafe { core::ptr::read_volatile(&raw const scan.column) }
 }
 
-unsafe extern "C" fn look_at(number: u32, scan: *mut c_void) -> i64 {
-    // SAFETY: the loop hands over what it was given.
+unsafe extern "C" fn test_line(number: u32, scan: *mut c_void) -> i64 {
+    // SAFETY: the loop passes the pointer that it was given.
     let scan = unsafe { &mut *scan.cast::<Scan>() };
     if let Some(line) = BENCH_LINEAR.get(number) {
         let differs = (scan.peer[0] & line.mask[0]) ^ line.network[0]

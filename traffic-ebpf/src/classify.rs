@@ -1,4 +1,4 @@
-//! Which container, and which class: the index of the counter.
+//! Finds the container and the class of a packet, and from them the index of its counter.
 
 use core::mem::MaybeUninit;
 
@@ -18,7 +18,7 @@ use crate::{
     parse::{IPV4_HEADER_LEN, Ipv4Header, Ipv6Header, header},
 };
 
-/// The counter of an IPv4 packet whose header begins at `offset`.
+/// The index of the counter of an IPv4 packet whose header begins at `offset`.
 #[inline(always)]
 pub fn ipv4<P: Parts>(
     skb: *mut __sk_buff,
@@ -55,7 +55,7 @@ pub fn ipv4<P: Parts>(
     Ok(slot * control.columns + P::column_v4(control, peer)?)
 }
 
-/// The column of an IPv4 peer: by the index where it tells, else by the trie.
+/// The column of an IPv4 peer: from the index, or else from the trie.
 #[inline(always)]
 pub fn column_v4(control: &Control, peer: [u8; 4]) -> Result<u32, Fault> {
     match indexed_v4(control, peer) {
@@ -64,14 +64,14 @@ pub fn column_v4(control: &Control, peer: [u8; 4]) -> Result<u32, Fault> {
     }
 }
 
-/// The column of an IPv4 peer by the trie alone.
+/// The column of an IPv4 peer from the trie alone.
 #[inline(always)]
 pub fn trie_v4(control: &Control, peer: [u8; 4]) -> Result<u32, Fault> {
     let table = CLASSES_V4.get(control.active_table).ok_or(Fault::NoClassTable)?;
     Ok(table.get(&Key::new(32, peer)).copied().unwrap_or(CLASS_ZERO_COLUMN))
 }
 
-/// The column, if the index before the trie tells it.
+/// The column, unless the index sends the packet to the trie.
 #[inline(always)]
 fn indexed_v4(control: &Control, peer: [u8; 4]) -> Option<u32> {
     let prefix = u32::from_be_bytes(peer) >> 8;
@@ -80,7 +80,7 @@ fn indexed_v4(control: &Control, peer: [u8; 4]) -> Option<u32> {
     (column != INDEX_ASK_TRIE).then_some(u32::from(column))
 }
 
-/// The counter of an IPv6 packet whose header begins at `offset`.
+/// The index of the counter of an IPv6 packet whose header begins at `offset`.
 #[inline(always)]
 pub fn ipv6<P: Parts>(
     skb: *mut __sk_buff,
@@ -112,7 +112,7 @@ pub fn ipv6<P: Parts>(
     Ok(slot * control.columns + P::column_v6(control, peer)?)
 }
 
-/// The column of an IPv6 peer: by the index where it tells, else by the trie.
+/// The column of an IPv6 peer: from the index, or else from the trie.
 #[inline(always)]
 pub fn column_v6(control: &Control, peer: [u8; 16]) -> Result<u32, Fault> {
     match indexed_v6(control, peer) {
@@ -121,15 +121,15 @@ pub fn column_v6(control: &Control, peer: [u8; 16]) -> Result<u32, Fault> {
     }
 }
 
-/// The column of an IPv6 peer by the trie alone.
+/// The column of an IPv6 peer from the trie alone.
 #[inline(always)]
 pub fn trie_v6(control: &Control, peer: [u8; 16]) -> Result<u32, Fault> {
     let table = CLASSES_V6.get(control.active_table).ok_or(Fault::NoClassTable)?;
     Ok(table.get(&Key::new(128, peer)).copied().unwrap_or(CLASS_ZERO_COLUMN))
 }
 
-/// The column, if the index before the trie tells it: one entry, or a walk down a search tree of ranges, of which each
-/// level is a cache line.
+/// The column, unless the index sends the packet to the trie. Reads one entry, or walks a search tree of
+/// ranges with one cache line per level.
 #[inline(always)]
 fn indexed_v6(control: &Control, peer: [u8; 16]) -> Option<u32> {
     let [a, b, c, d, e, f, g, h, ..] = peer;
@@ -139,7 +139,7 @@ fn indexed_v6(control: &Control, peer: [u8; 16]) -> Option<u32> {
     }
     let address = upper & ((1 << INDEX_V6_BITS) - 1);
     let prefix = (address >> (INDEX_V6_BITS - INDEX_V6_ENTRY_BITS)) as usize;
-    #[expect(clippy::cast_possible_truncation, reason = "what is left are INDEX_V6_ENTRY_BITS bits")]
+    #[expect(clippy::cast_possible_truncation, reason = "INDEX_V6_ENTRY_BITS bits are left")]
     let block = CLASS_INDEX_V6.get(control.active_table)?.get((prefix / INDEX_V6_BLOCK_ENTRIES) as u32)?;
     let entry = block[prefix % INDEX_V6_BLOCK_ENTRIES];
     let height = entry >> INDEX_V6_HEIGHT_SHIFT;
@@ -149,7 +149,7 @@ fn indexed_v6(control: &Control, peer: [u8; 16]) -> Option<u32> {
         let mut number = entry & ((1 << INDEX_V6_HEIGHT_SHIFT) - 1);
         column = u32::from(INDEX_ASK_TRIE);
         for level in 1..=INDEX_V6_MAX_HEIGHT {
-            // SAFETY: a `RangeNode` is eight words, one after another, and so is the map's value.
+            // SAFETY: a `RangeNode` is eight consecutive words, and so is the map's value.
             let node = unsafe { &*core::ptr::from_ref(nodes.get(number)?).cast::<RangeNode>() };
             let child = node.child(address);
             if level == height {
@@ -164,7 +164,7 @@ fn indexed_v6(control: &Control, peer: [u8; 16]) -> Option<u32> {
     (column != u32::from(INDEX_ASK_TRIE)).then_some(column)
 }
 
-/// Read once a packet: the table in force and the row width belong to one instant.
+/// Read once per packet, so that the table in force and the row width belong together.
 #[inline(always)]
 fn control() -> Result<&'static Control, Fault> {
     CONTROL.get(0).ok_or(Fault::NoCounter)

@@ -13,7 +13,8 @@ pub fn passed(slot: u32, direction: Direction, tally: &Tally, skb_len: u32) {
         .get_ptr_mut(slot)
         .or_else(|| INTERFACE_COUNTERS.get_ptr_mut(UNKNOWN_INTERFACE_SLOT));
     if let Some(counters) = counters {
-        // SAFETY: a per-CPU element; bottom halves are disabled, so no other program of ours runs on this CPU meanwhile.
+        // SAFETY: a per-CPU element; bottom halves are disabled, so no other program of ours runs on this CPU
+        // meanwhile.
         let passed = unsafe { &mut (*counters).passed[direction as usize] };
         passed.wire.count(tally.packets, tally.bytes);
         passed.skbs += 1;
@@ -43,7 +44,8 @@ pub fn fault(slot: u32, direction: Direction, fault: Fault, packets: u64, bytes:
     }
 }
 
-/// Records that the size of a packet came from the plain rule. The packet itself is counted by the functions above.
+/// Records that the size of a packet came from the plain rule. The packet itself is counted by the functions
+/// above.
 #[inline(always)]
 pub fn estimated(slot: u32, direction: Direction, tally: &Tally) {
     if let Some(counters) = FAULT_COUNTERS.get_ptr_mut(slot) {

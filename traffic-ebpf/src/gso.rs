@@ -1,8 +1,8 @@
-//! What a buffer will be on the wire.
+//! How many packets and bytes a buffer becomes on the wire.
 //!
-//! Nearly every buffer is one packet and leaves by the first line. For a super-packet the kernel's own `sk_buff` tells
-//! the kind of segmentation; its place is known from BTF (`traffic_common::gso`). The arithmetic is in
-//! `traffic_common::wire`.
+//! Nearly every buffer is a single packet, and the first test returns. For a super-packet, the segmentation
+//! type is read from the kernel's own `sk_buff` at offsets from BTF (`traffic_common::gso`). The arithmetic
+//! is in `traffic_common::wire`.
 
 use aya_ebpf::{bindings::__sk_buff, helpers::bpf_probe_read_kernel};
 use traffic_common::{Direction, Tally, gso, gso::SkbLayout, wire};
@@ -18,7 +18,7 @@ const UDP: u8 = 17;
 const SCTP: u8 = 132;
 const UDP_HEADER_LEN: u32 = 8;
 const SCTP_HEADER_LEN: u32 = 12;
-/// Fragment header that each IPv6 fragment gains.
+/// Bytes of the fragment header that each IPv6 fragment gains.
 const FRAGMENT_HEADER_LEN: u32 = 8;
 
 const HOP_BY_HOP: u8 = 0;
@@ -27,14 +27,14 @@ const FRAGMENT: u8 = 44;
 const AUTHENTICATION: u8 = 51;
 const DESTINATION_OPTIONS: u8 = 60;
 const MOBILITY: u8 = 135;
-/// Extension headers that are walked; more than the kernel's own segmentation meets in practice.
+/// Most extension headers that are walked. The kernel's own segmentation meets fewer in practice.
 const MAX_EXTENSION_HEADERS: u32 = 8;
 
-/// Above this the kernel's IPv6 super-packets carry a hop-by-hop header (`GRO_LEGACY_MAX_SIZE`).
+/// Above this length, the kernel's IPv6 super-packets have a hop-by-hop header (`GRO_LEGACY_MAX_SIZE`).
 const LEGACY_MAX_LEN: u32 = 65_536;
-/// That header's length; segmentation removes it.
+/// Bytes of that header, which segmentation removes.
 const JUMBO_HEADER_LEN: u32 = 8;
-/// Option type of a jumbo payload.
+/// Option type of the jumbo payload option.
 const JUMBO_OPTION: u8 = 0xc2;
 
 /// `gso_size` of a buffer whose segments differ in size (`GSO_BY_FRAGS`).
@@ -60,8 +60,8 @@ pub fn on_wire(
     tally
 }
 
-/// A function of its own gives back one word: bytes in the lower part, packets above, and whether they are estimated.
-/// 512 KiB in segments of one byte behind 255 bytes of headers are 2^27 bytes in 2^19 packets.
+/// [`super_packet`] returns one word: bytes in the lower part, packets above, and the topmost bit if they are
+/// estimated. 512 KiB in segments of one byte behind 255 bytes of headers are 2^27 bytes in 2^19 packets.
 const BYTE_BITS: u32 = 40;
 const ESTIMATED: u64 = 1 << 63;
 
@@ -70,12 +70,12 @@ const fn pack(tally: Tally, estimated: bool) -> u64 {
     tally.packets << BYTE_BITS | tally.bytes | if estimated { ESTIMATED } else { 0 }
 }
 
-/// What the outermost network header told.
+/// The result of parsing the outermost network header.
 struct Network {
     /// Offset of the outermost transport header from the start of the buffer.
     transport: u32,
     protocol: u8,
-    /// Bytes of a jumbo header that the wire will not carry: 0 or 8.
+    /// Bytes of a jumbo header that the wire does not carry: 0 or 8.
     jumbo: u32,
 }
 
@@ -90,7 +90,7 @@ fn super_packet(skb: *mut __sk_buff, l3_offset: u32, ethertype: u32) -> u64 {
         _ => None,
     };
     let Some(network) = network else {
-        // Nothing can be known of its headers: the payload alone is cut.
+        // Its headers are unknown, so the whole length is divided by the segment size.
         return pack(wire::segmented(l3_len, 0, gso_size), true);
     };
     let l3_len = l3_len.saturating_sub(network.jumbo);
@@ -117,7 +117,7 @@ fn super_packet(skb: *mut __sk_buff, l3_offset: u32, ethertype: u32) -> u64 {
             return pack(wire::counted(l3_len, headers + SCTP_HEADER_LEN, gso_segs), false);
         }
     }
-    // Without the kernel's word the outermost transport header decides.
+    // Without the kernel's segmentation type, the outermost transport header decides: the plain rule.
     let tally = match network.protocol {
         TCP => wire::segmented(l3_len, headers + tcp_header_len(skb, transport), gso_size),
         SCTP if gso_size == BY_FRAGMENTS => wire::counted(l3_len, headers + SCTP_HEADER_LEN, gso_segs),
@@ -154,7 +154,8 @@ fn ipv6(skb: *mut __sk_buff, l3_offset: u32, len: u32) -> Option<Network> {
     Some(Network { transport: offset, protocol: next_header, jumbo })
 }
 
-/// Length of the hop-by-hop header that carries the true length of an IPv6 BIG TCP buffer, as the kernel tests for it.
+/// Length of the hop-by-hop header that holds the true length of an IPv6 BIG TCP buffer. The conditions are
+/// the kernel's.
 #[inline(always)]
 fn jumbo_header(skb: *mut __sk_buff, offset: u32, len: u32, header: &Ipv6Header) -> u32 {
     if header.payload_length != [0, 0] || header.next_header != HOP_BY_HOP || len <= LEGACY_MAX_LEN {
@@ -188,7 +189,8 @@ fn inner_transport(skb: *mut __sk_buff, layout: &SkbLayout, len: u32) -> Option<
     let head: u64 = kernel_read(skb as u64, layout.head)?;
     let data: u64 = kernel_read(skb as u64, layout.data)?;
     let inner: u16 = kernel_read(skb as u64, layout.inner_transport_header)?;
-    // Both are positions from the same `head`, so the difference is a small offset, or nonsense that is refused.
+    // Both are positions relative to the same `head`. The difference is a small offset, or garbage that is
+    // refused.
     let offset = head.wrapping_add(u64::from(inner)).wrapping_sub(data);
     #[expect(clippy::cast_possible_truncation, reason = "compared with a 32-bit length first")]
     (offset < u64::from(len)).then_some(offset as u32)
@@ -196,7 +198,8 @@ fn inner_transport(skb: *mut __sk_buff, layout: &SkbLayout, len: u32) -> Option<
 
 #[inline(always)]
 fn kernel_read<T>(base: u64, offset: u32) -> Option<T> {
-    // SAFETY: the helper checks the address and fails rather than faults. At run time the context of a classifier *is*
-    // the kernel's `sk_buff`; the fields of `__sk_buff` are a view that the verifier rewrites.
+    // SAFETY: the helper checks the address and returns an error instead of faulting. At run time the context
+    // of a classifier *is* the kernel's `sk_buff`; the fields of `__sk_buff` are a view that the verifier
+    // rewrites.
     unsafe { bpf_probe_read_kernel((base + u64::from(offset)) as *const T).ok() }
 }

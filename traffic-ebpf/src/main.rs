@@ -1,26 +1,40 @@
-//! The kernel side of trafctl: two classifiers on the TC hooks of a container's host-side interface.
+//! The kernel side of trafctl: classifiers on the TC hooks of a container's host-side interface.
 //!
 //! # Theory of operation
 //!
-//! 1. The hook hands over a socket buffer: a packet, or a super-packet that will be segmented later.
-//! 2. [`maps::interface`] finds the interface's entry by index: its container, where its totals are, how long its
-//!    link-layer header is.
-//! 3. [`parse::link_layer`] looks through at most two VLAN tags for the start of layer 3.
-//! 4. [`gso::on_wire`] says what the buffer will be on the wire, in packets and layer-3 bytes.
-//! 5. [`count::passed`] adds that to the interface's totals, whatever comes next.
-//! 6. [`classify`] reads the addresses and finds the container (by interface, or by local address on a shared one) and
-//!    the class of the peer; [`count::class`] adds to that counter. Anything that stopped on the way is a [`Fault`] and
-//!    goes to [`count::fault`]. So classes + faults = passed can be checked from outside.
+//! A packet takes these steps, all in [`account`]:
 //!
-//! Nothing is inserted into a map here, no packet is changed, and the verdict is always `TC_ACT_UNSPEC`: the next
-//! program on the hook sees what we saw. The one exception is a program of its own, [`trafctl_ingress_mark`], loaded in place of
-//! [`trafctl_ingress`] where that is configured: it writes a mark for a shaper ([`shaping`]). `traffic-common` holds the types and the arithmetic.
+//! 1. The hook calls a classifier with a socket buffer: a packet, or a super-packet that is segmented later.
+//! 2. [`maps::interface`] looks up the interface's entry by its index: its own slot, its container's slot,
+//!    flags, and the length of the link-layer header.
+//! 3. [`parse::link_layer`] finds the start of layer 3, behind up to two in-band VLAN tags.
+//! 4. [`gso::on_wire`] computes what the buffer becomes on the wire, in packets and layer-3 bytes.
+//! 5. [`count::passed`] adds that to the interface's totals. It does so before anything else is known, so
+//!    every packet is in the totals.
+//! 6. On an interface without an entry, and on an uplink, [`other::not_counted`] decides whether to continue.
+//! 7. [`classify::ipv4`] or [`classify::ipv6`] reads the addresses. The container is that of the interface;
+//!    on a shared interface, that of the local address. The class is that of the peer's address: an index
+//!    answers for most packets, a trie for the rest. Together they give the index of one counter.
+//! 8. [`count::class`] adds to that counter. In [`trafctl_ingress_mark`], [`shaping::mark`] then writes the
+//!    mark.
+//! 9. Every step that cannot continue returns a [`Fault`], and [`count::fault`] counts the packet instead.
+//! 10. The verdict is always `TC_ACT_UNSPEC`, so the next program on the hook sees the packet too.
 //!
-//! Counters are per CPU and added to without atomics: both hooks run with bottom halves disabled, so no two of these
-//! programs interleave on one CPU.
+//! Because step 5 precedes all decisions, and steps 8 and 9 are alternatives, *classes + faults = passed*.
+//! Userspace and the tests check this.
 //!
-//! The common path is kept flat, and what is rare ([`count::fault`], super-packets) stands in functions of its own, so
-//! that the verifier of every supported kernel follows it and the CPU's caches hold it.
+//! # Rules
+//!
+//! - The program inserts nothing into maps and changes no packet. The one exception is the mark, which is
+//!   written by a program of its own, [`trafctl_ingress_mark`], loaded in place of [`trafctl_ingress`] where
+//!   `[shaping]` is enabled.
+//! - Counters are per CPU and added to without atomics. Both hooks run with bottom halves disabled, so two of
+//!   these programs never interleave on one CPU.
+//! - The common path is flat. Rare cases ([`count::fault`], super-packets, uplinks) are functions of their
+//!   own. So the verifier of every supported kernel can follow it, and it stays in the CPU's caches.
+//!
+//! [`maps`] documents each map. `traffic-common` has the types and the arithmetic; `traffic-user/src/kernel`
+//! loads and attaches the program.
 
 #![no_std]
 #![no_main]
@@ -47,42 +61,42 @@ use traffic_common::{
 
 use crate::parse::{ETHERTYPE_IPV4, ETHERTYPE_IPV6, LinkLayer};
 
-/// The parts of the way that the benchmark puts others in place of, to measure what each costs, and what follows it.
+/// The steps that the benchmark replaces to measure their cost, and the step after counting.
 trait Parts {
-    /// The interface's entry.
+    /// Looks up the interface's entry.
     #[inline(always)]
     fn interface(ifindex: u32) -> Option<&'static InterfaceEntry> {
         maps::interface(ifindex)
     }
 
-    /// The column of an IPv4 peer.
+    /// Finds the column of an IPv4 peer.
     #[inline(always)]
     fn column_v4(control: &Control, peer: [u8; 4]) -> Result<u32, Fault> {
         classify::column_v4(control, peer)
     }
 
-    /// The column of an IPv6 peer.
+    /// Finds the column of an IPv6 peer.
     #[inline(always)]
     fn column_v6(control: &Control, peer: [u8; 16]) -> Result<u32, Fault> {
         classify::column_v6(control, peer)
     }
 
-    /// Counts the packet for its container and class.
+    /// Adds the packet to the counter of its container and class.
     #[inline(always)]
     fn count(index: u32, family: Family, direction: Direction, tally: &Tally) -> Result<(), Fault> {
         count::class(index, family, direction, tally)
     }
 
-    /// What else is done with a packet that is counted in a class.
+    /// Called for each packet that was counted in a class.
     #[inline(always)]
     fn counted(_skb: *mut __sk_buff, _index: u32) {}
 }
 
-/// All parts as they are.
+/// The shipped steps.
 struct Shipped;
 impl Parts for Shipped {}
 
-/// With a mark for a shaper on what is counted in a class.
+/// The shipped steps, and a mark for a shaper on each packet that was counted in a class.
 struct Marking;
 
 impl Parts for Marking {
@@ -92,22 +106,22 @@ impl Parts for Marking {
     }
 }
 
-/// Host-side ingress: out of the container. On an uplink it hangs on egress: out of the node.
+/// Host-side ingress: from the container. On an uplink it is attached to egress: from the node.
 #[classifier]
 fn trafctl_ingress(ctx: TcContext) -> i32 {
     account::<Shipped>(&ctx, Direction::Out);
     TC_ACT_UNSPEC
 }
 
-/// As [`trafctl_ingress`], and marks what a container sends. A program of its own, so that the mark costs nothing where it is
-/// not wanted.
+/// As [`trafctl_ingress`], and marks what a container sends. A program of its own, so that the mark costs
+/// nothing where it is not configured.
 #[classifier]
 fn trafctl_ingress_mark(ctx: TcContext) -> i32 {
     account::<Marking>(&ctx, Direction::Out);
     TC_ACT_UNSPEC
 }
 
-/// Host-side egress: in to the container. On an uplink it hangs on ingress: in to the node.
+/// Host-side egress: to the container. On an uplink it is attached to ingress: to the node.
 #[classifier]
 fn trafctl_egress(ctx: TcContext) -> i32 {
     account::<Shipped>(&ctx, Direction::In);
@@ -119,7 +133,7 @@ fn account<P: Parts>(ctx: &TcContext, direction: Direction) {
     let skb = ctx.skb.skb;
     // SAFETY: the context of a classifier is a valid `__sk_buff`.
     let (ifindex, len, gso_size) = unsafe { ((*skb).ifindex, (*skb).len, (*skb).gso_size) };
-    // Of an unknown interface nothing is known of the header either; Ethernet is by far the most common.
+    // The header length of an unknown interface is unknown too; Ethernet is by far the most common.
     let (flags, interface_slot, container_slot, link_header_len) = match P::interface(ifindex) {
         Some(entry) => (entry.flags, entry.interface_slot, entry.container_slot, entry.link_header_len),
         None => (0, UNKNOWN_INTERFACE_SLOT, 0, parse::ETHERNET_HEADER_LEN),
@@ -159,7 +173,7 @@ fn panic(_info: &core::panic::PanicInfo<'_>) -> ! {
     loop {}
 }
 
-/// Helpers that read the kernel's `sk_buff` are open to GPL-compatible programs only.
+/// Only GPL-compatible programs may call the helpers that read the kernel's `sk_buff`.
 #[unsafe(link_section = "license")]
 #[unsafe(no_mangle)]
 static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";

@@ -1,7 +1,11 @@
-//! Every map the program reads or counts in, and the values the loader fixes before it is loaded.
+//! Every map of the program, and the constants that the loader sets before load.
 //!
-//! All maps are pinned by userspace under their names here. Their values are defined in `traffic_common::layout`. The
-//! capacities written here are placeholders where the loader sets its own.
+//! Userspace creates all maps and pins them under the names used here. Their values are defined in
+//! `traffic_common::layout`. Each comment states key, value, writer, reader, and what happens when the map is
+//! full. "Program" means the classifiers, "userspace" means `traffic-user/src/kernel`. The program never
+//! inserts into a map.
+//!
+//! Capacities of 1 are placeholders: the loader sets the configured ones.
 
 use aya_ebpf::{
     btf_maps::{Array, ArrayOfMaps, HashMap, LpmTrie, PerCpuArray},
@@ -13,99 +17,143 @@ use traffic_common::{
     InterfaceRecord, Meta, RANGE_NODE_CHILDREN, gso::SkbLayout, interface_flags,
 };
 
-/// Offsets in the kernel's `sk_buff`. Read-only data, frozen before load: the verifier folds them into constants.
+/// Offsets in the kernel's `sk_buff`. Read-only data, frozen before load, so that the verifier treats them as
+/// constants.
 #[unsafe(no_mangle)]
 static SKB_LAYOUT: SkbLayout =
     SkbLayout { known: 0, head: 0, data: 0, end: 0, inner_transport_header: 0, gso_type: 0 };
 
-/// The offsets as the loader set them, not as the compiler sees them.
+/// The offsets as set by the loader.
 #[inline(always)]
 pub fn skb_layout() -> SkbLayout {
-    // SAFETY: a valid static; volatile because its bytes are replaced before load.
+    // SAFETY: a valid static; volatile because the loader replaces its bytes, which the compiler does not
+    // see.
     unsafe { core::ptr::read_volatile(&raw const SKB_LAYOUT) }
 }
 
-/// ifindex -> entry, for every index below [`INTERFACE_INDEX_ENTRIES`]. Written by userspace before it attaches.
+// Finding the container.
+
+/// The interface entries of all but very high indexes.
+///
+/// Key: ifindex below [`INTERFACE_INDEX_ENTRIES`]; value: entry, or zeros without one. Writer: userspace,
+/// before it attaches. Reader: program. Full: impossible, since every such index has an element.
 #[btf_map]
 pub static INTERFACE_BY_INDEX: Array<InterfaceEntry, { INTERFACE_INDEX_ENTRIES as usize }> = Array::new();
 
-/// ifindex -> entry, for the higher indexes of a node that has seen very many interfaces. Full: attach is refused.
+/// The interface entries of higher indexes, on a node that has had very many interfaces.
+///
+/// Key: ifindex; value: entry. Writer: userspace, before it attaches. Reader: program. Full: attach is
+/// refused.
 #[btf_map]
 pub static INTERFACE_BY_HIGH_INDEX: HashMap<u32, InterfaceEntry, 4096> = HashMap::new();
 
-/// Local IPv4 prefix -> container slot, for shared interfaces. Written by userspace. Full: the address is refused.
+/// Local IPv4 addresses on shared interfaces.
+///
+/// Key: prefix; value: container slot, or `ADDRESS_WITHOUT_SLOT`. Writer: userspace. Reader: program. Full:
+/// the address is refused with a message, and all others stay.
 #[btf_map]
 pub static ADDRESSES_V4: LpmTrie<[u8; 4], u32, 65_536> = LpmTrie::new();
 
-/// Local IPv6 prefix -> container slot, likewise.
+/// Local IPv6 addresses on shared interfaces. Otherwise as [`ADDRESSES_V4`].
 #[btf_map]
 pub static ADDRESSES_V6: LpmTrie<[u8; 16], u32, 65_536> = LpmTrie::new();
 
-/// The node's own addresses, for uplinks: IPv4 as mapped into IPv6. Written by userspace. Full: the rest is not counted for
-/// the node, and userspace says so. Room is taken as it is needed.
+/// The node's own addresses, for uplinks.
+///
+/// Key: IPv6 address, or IPv4 mapped into IPv6; value: unused. Writer: userspace. Reader: program. Full: the
+/// address is not counted for the node, and userspace reports it. Elements are allocated on demand.
 #[btf_map]
 pub static NODE_ADDRESSES: HashMap<[u64; 2], u32, 65_536, 1> = HashMap::new();
 
-/// A compiled class table of one family: peer's prefix -> column. No prefix: [`traffic_common::CLASS_ZERO_COLUMN`].
+// Finding the class.
+
+/// A compiled IPv4 class table: prefix of the peer -> column. No match means `CLASS_ZERO_COLUMN`.
 pub type ClassTrieV4 = LpmTrie<[u8; 4], u32, 1>;
-/// The same for IPv6.
+/// A compiled IPv6 class table.
 pub type ClassTrieV6 = LpmTrie<[u8; 16], u32, 1>;
 
-/// The two IPv4 class tables; [`CONTROL`] tells which is active. A load puts a whole new trie into the idle place.
+/// The two IPv4 class tables.
+///
+/// Key: 0 or 1, the active one being in [`CONTROL`]; value: a trie. Writer: userspace, which puts a new trie
+/// into the idle place. Reader: program. Full: a trie has exactly the capacity of its table, which is refused
+/// before the switch if memory does not suffice.
 #[btf_map]
 pub static CLASSES_V4: ArrayOfMaps<ClassTrieV4, 2> = ArrayOfMaps::new();
 
-/// The two IPv6 class tables.
+/// The two IPv6 class tables. Otherwise as [`CLASSES_V4`].
 #[btf_map]
 pub static CLASSES_V6: ArrayOfMaps<ClassTrieV6, 2> = ArrayOfMaps::new();
 
-/// Column of each IPv4 prefix of 24 bits, or [`traffic_common::INDEX_ASK_TRIE`]: one load answers for most packets.
+/// The column of each IPv4 /24, or `INDEX_ASK_TRIE`. One load answers for most packets.
 pub type ClassIndexV4 = Array<[u8; INDEX_V4_BLOCK_BYTES], { INDEX_V4_BLOCKS as usize }>;
 
-/// The indexes before the two IPv4 class tables. A place may be empty; then the trie is asked for every packet.
+/// The indexes in front of the two IPv4 class tables.
+///
+/// Key: 0 or 1; value: an index. Writer: userspace, together with the table. Reader: program. An empty place
+/// is allowed: then every packet goes to the trie. Full: impossible.
 #[btf_map]
 pub static CLASS_INDEX_V4: ArrayOfMaps<ClassIndexV4, 2> = ArrayOfMaps::new();
 
-/// Entries of the IPv6 index: what each prefix of 25 bits in 2000::/3 is, or the root of a search tree.
+/// The entry of each /25 in 2000::/3: a column, or the root of a search tree.
 pub type ClassIndexV6 = Array<[u32; INDEX_V6_BLOCK_ENTRIES], { INDEX_V6_BLOCKS as usize }>;
-/// The nodes of its search trees, each the words of a [`traffic_common::RangeNode`]. The inner map may have any size
-/// (`BPF_F_INNER_MAP`): tables differ much. Its value is no struct, because kernels 5.15 to 6.1 would then refuse every map
-/// made without type information in its place: they note of a struct that it has no timer, and of anything else nothing.
+/// The nodes of the search trees, each as the words of a `RangeNode`. The inner map may have any size
+/// (`BPF_F_INNER_MAP`), because tables differ much.
+///
+/// The value is not a struct: kernels 5.15 to 6.1 would then refuse every inner map that was created without
+/// type information. These kernels record of a struct that it has no timer, and of any other type nothing.
 pub type ClassRangesV6 = Array<[u64; RANGE_NODE_CHILDREN], 1, 0x1000>;
 
-/// The indexes before the two IPv6 class tables; a place may be empty.
+/// The indexes in front of the two IPv6 class tables. Otherwise as [`CLASS_INDEX_V4`].
 #[btf_map]
 pub static CLASS_INDEX_V6: ArrayOfMaps<ClassIndexV6, 2> = ArrayOfMaps::new();
 
-/// The search trees of the two IPv6 indexes.
+/// The search trees of the two IPv6 indexes. Otherwise as [`CLASS_INDEX_V4`].
 #[btf_map]
 pub static CLASS_RANGES_V6: ArrayOfMaps<ClassRangesV6, 2> = ArrayOfMaps::new();
 
-/// The word that switches tables, and the width of a container's row in [`CLASS_COUNTERS`]. One element.
+/// The word that switches tables, and the width of a container's row in [`CLASS_COUNTERS`].
+///
+/// Key: 0; value: control words. Writer: userspace. Reader: program, once per packet. Full: impossible.
 #[btf_map]
 pub static CONTROL: Array<Control, 1> = Array::new();
 
-/// container slot * columns + column -> counters. The program only ever adds, and userspace only reads.
+// Counting. The counters only grow: the program adds, and userspace reads and never resets.
+
+/// The traffic of each container and class.
+///
+/// Key: container slot * columns + column; value: counters, per CPU. Writer: program. Reader: userspace.
+/// Full: a container without a slot is counted as the fault `ContainerTableFull`.
 #[btf_map]
 pub static CLASS_COUNTERS: PerCpuArray<ClassCounters, 1> = PerCpuArray::new();
 
-/// interface slot -> what passed.
+/// The totals of each interface.
+///
+/// Key: interface slot; value: counters, per CPU. Writer: program. Reader: userspace. Full: further
+/// interfaces share the slot `UNKNOWN_INTERFACE_SLOT`.
 #[btf_map]
 pub static INTERFACE_COUNTERS: PerCpuArray<InterfaceCounters, 1> = PerCpuArray::new();
 
-/// interface slot -> faults and estimates.
+/// The faults and estimates of each interface. Otherwise as [`INTERFACE_COUNTERS`].
 #[btf_map]
 pub static FAULT_COUNTERS: PerCpuArray<FaultCounters, 1> = PerCpuArray::new();
 
-/// container slot -> its owner. Userspace only.
+// Records of userspace. Their keys are slots, so their capacity is that of the counters.
+
+/// The owner of each container slot.
+///
+/// Key: container slot; value: record. Writer and reader: userspace. Full: see [`CLASS_COUNTERS`].
 #[btf_map]
 pub static CONTAINERS: Array<ContainerRecord, 1> = Array::new();
 
-/// interface slot -> its owner. Userspace only.
+/// The owner of each interface slot.
+///
+/// Key: interface slot; value: record. Writer and reader: userspace. Full: see [`INTERFACE_COUNTERS`].
 #[btf_map]
 pub static INTERFACES: Array<InterfaceRecord, 1> = Array::new();
 
-/// Like [`CLASS_COUNTERS`], but one for all CPUs: what a slot held when its present owner got it. Userspace only.
+/// What a container slot's counters held when its present owner got it. Readers subtract it.
+///
+/// Key and value: as [`CLASS_COUNTERS`], but summed over CPUs. Writer and reader: userspace.
 #[btf_map]
 pub static CLASS_BASES: Array<ClassCounters, 1> = Array::new();
 
@@ -117,23 +165,28 @@ pub static INTERFACE_BASES: Array<InterfaceCounters, 1> = Array::new();
 #[btf_map]
 pub static FAULT_BASES: Array<FaultCounters, 1> = Array::new();
 
-/// container slot -> its id times 32: what the shaping mark begins with. 0: its packets are not marked. 64 bits, which the
-/// kernel takes for an element anyway. Read by [`crate::trafctl_ingress_mark`] only.
+/// The shaping mark of each container's class 0.
+///
+/// Key: container slot; value: id * 32, or 0 if its packets are not marked (64 bits, which an element takes
+/// anyway). Writer: userspace, when a container gets its slot. Reader: [`crate::trafctl_ingress_mark`]. Full:
+/// as [`CLASS_COUNTERS`].
 #[btf_map]
 pub static SHAPING_MARKS: Array<u64, 1> = Array::new();
 
-/// What this set of maps is. Written by userspace, and read by userspace, and for the classes of columns by
-/// [`crate::shaping`].
+/// What this set of maps is: layout, epoch, capacities, program, class table, and the class of each column.
+///
+/// Key: 0; value: description. Writer: userspace. Reader: userspace, and [`crate::shaping`] for the classes.
+/// Full: impossible.
 #[btf_map]
 pub static META: Array<Meta, 1> = Array::new();
 
-/// The interface's entry, or `None` if userspace never made one.
+/// The interface's entry. `None` if userspace has not written one.
 #[inline(always)]
 pub fn interface(ifindex: u32) -> Option<&'static InterfaceEntry> {
     let entry = if ifindex < INTERFACE_INDEX_ENTRIES {
         INTERFACE_BY_INDEX.get(ifindex)
     } else {
-        // SAFETY: the value is read only; a torn read during an update is excluded because updates replace elements.
+        // SAFETY: the value is only read. An update replaces the whole element, so there are no torn reads.
         unsafe { INTERFACE_BY_HIGH_INDEX.get(&ifindex) }
     };
     entry.filter(|entry| entry.flags & (interface_flags::PRESENT | interface_flags::UPLINK) != 0)

@@ -1,5 +1,7 @@
-//! Interfaces that are no container's: the node's uplinks, and those that nobody registered. A function of its own, so that
-//! the common path neither carries nor asks for them: their entries lack [`interface_flags::PRESENT`], which is asked anyway.
+//! Interfaces that belong to no container: the node's uplinks, and those without an entry.
+//!
+//! Their entries lack [`interface_flags::PRESENT`], which the common path tests anyway. So containers pay
+//! nothing for them, and the code is a function of its own.
 
 use aya_ebpf::bindings::__sk_buff;
 use traffic_common::{Direction, Fault, interface_flags};
@@ -9,13 +11,13 @@ use crate::{
     parse::{self, ETHERTYPE_IPV4, ETHERTYPE_IPV6},
 };
 
-/// Where the addresses stand in the headers.
+/// Offsets of the addresses in the headers.
 const IPV4_SOURCE: u32 = 12;
 const IPV4_DESTINATION: u32 = 16;
 const IPV6_SOURCE: u32 = 8;
 const IPV6_DESTINATION: u32 = 24;
 
-/// Why a packet on such an interface is not to be classified; nothing for the node's own on an uplink.
+/// Why a packet on such an interface is not classified. `None` for the node's own packets on an uplink.
 #[inline(always)]
 pub fn not_counted(
     skb: *mut __sk_buff,
@@ -30,8 +32,8 @@ pub fn not_counted(
     (!is_of_node(skb, l3_offset, ethertype, direction as u32)).then_some(Fault::NotTheNodes)
 }
 
-/// Whether the local address is the node's. A packet that has none, or whose version contradicts its protocol, is left to
-/// the classification, which names what is wrong with it.
+/// Whether the local address is the node's. True also for a packet without an address, or whose version
+/// contradicts its protocol: the classification then names the fault.
 #[inline(never)]
 fn is_of_node(skb: *mut __sk_buff, l3_offset: u32, ethertype: u32, direction: u32) -> bool {
     let version = match ethertype {
@@ -43,7 +45,7 @@ fn is_of_node(skb: *mut __sk_buff, l3_offset: u32, ethertype: u32, direction: u3
         return true;
     }
     let is_in = direction == Direction::In as u32;
-    // In words of 8 bytes: the verifier wants the key on the stack aligned.
+    // In words of 8 bytes, because the verifier requires an aligned key on the stack.
     let key = if version == 4 {
         let at = if is_in { IPV4_DESTINATION } else { IPV4_SOURCE };
         let Some(local) = parse::load::<u32>(skb, l3_offset + at) else { return true };
@@ -54,6 +56,6 @@ fn is_of_node(skb: *mut __sk_buff, l3_offset: u32, ethertype: u32, direction: u3
         let Some(local) = parse::load::<[u64; 2]>(skb, l3_offset + at) else { return true };
         local
     };
-    // SAFETY: nothing of the value is read.
+    // SAFETY: the value is not read.
     unsafe { NODE_ADDRESSES.get(&key) }.is_some()
 }

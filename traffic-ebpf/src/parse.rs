@@ -1,7 +1,7 @@
-//! From a buffer to the start of layer 3, and to its IP header.
+//! Finds the start of layer 3 and the IP header in a buffer.
 //!
-//! The bytes are read where they are: directly when the headers lie in the buffer's linear part, through a helper when
-//! a sender arranged that they do not. Lengths claimed by headers are never used for counting.
+//! Headers in the buffer's linear part are read in place. If a sender arranged that they are elsewhere, a
+//! helper copies them. Lengths claimed by headers are never used for counting.
 
 use core::{mem::MaybeUninit, ptr};
 
@@ -19,20 +19,21 @@ pub const ETHERTYPE_IPV4: u32 = 0x0800;
 pub const ETHERTYPE_IPV6: u32 = 0x86dd;
 const ETHERTYPE_VLAN: u32 = 0x8100;
 const ETHERTYPE_SERVICE_VLAN: u32 = 0x88a8;
-/// No EtherType: the frame ends within the link-layer header.
+/// In place of an EtherType: the frame ends within the link-layer header.
 const CUT_SHORT: u32 = 0x1_0000;
 
-/// Where layer 3 begins, and what it is said to be.
+/// The start of layer 3 and its protocol.
 pub struct LinkLayer {
-    /// Bytes from the start of the buffer. Holds for frames without IP too, so that faults are measured in the same
-    /// bytes.
+    /// Bytes from the start of the buffer. Valid for frames without IP too, so that faults are measured in
+    /// the same bytes.
     pub l3_offset: u32,
-    /// The EtherType; a VLAN's where more tags follow than are looked through; above 16 bits where there is none.
+    /// The EtherType. That of a VLAN if there are more tags than are looked through; above 16 bits if there
+    /// is none.
     pub ethertype: u32,
 }
 
-/// Where in the buffer's linear part `T` stands at `offset`, or in `copy`, filled for the purpose. `None`: the packet is
-/// too short.
+/// A pointer to the `T` at `offset`: into the buffer's linear part, or to `copy`, which is filled for that.
+/// `None` if the packet is too short.
 #[inline(always)]
 pub fn header<T>(skb: *mut __sk_buff, offset: u32, copy: &mut MaybeUninit<T>) -> Option<*const T> {
     // SAFETY: the context of a classifier is a valid `__sk_buff`.
@@ -44,11 +45,11 @@ pub fn header<T>(skb: *mut __sk_buff, offset: u32, copy: &mut MaybeUninit<T>) ->
     load_into(skb, offset, copy.as_mut_ptr()).then_some(copy.as_ptr())
 }
 
-/// Copies a `T` from `offset`, wherever in the buffer it lies. `None`: the packet is too short.
+/// Copies a `T` from `offset`, wherever in the buffer it lies. `None` if the packet is too short.
 #[inline(always)]
 pub fn load<T: Copy>(skb: *mut __sk_buff, offset: u32) -> Option<T> {
     let mut value = MaybeUninit::<T>::uninit();
-    // SAFETY: the helper has filled all of it, and `T`s here are plain bytes.
+    // SAFETY: the helper has filled all of it, and every `T` here is plain bytes.
     load_into(skb, offset, value.as_mut_ptr()).then(|| unsafe { value.assume_init() })
 }
 
@@ -78,7 +79,7 @@ pub fn link_layer(skb: *mut __sk_buff, link_header_len: u32) -> LinkLayer {
     behind_tags(skb, ethertype)
 }
 
-/// Tags within the frame are rare: the kernel keeps one tag beside it.
+/// Looks through tags within the frame. They are rare, because the kernel keeps one tag outside the frame.
 #[inline(always)]
 fn behind_tags(skb: *mut __sk_buff, mut ethertype: u32) -> LinkLayer {
     let mut l3_offset = ETHERNET_HEADER_LEN;
@@ -86,7 +87,7 @@ fn behind_tags(skb: *mut __sk_buff, mut ethertype: u32) -> LinkLayer {
         if !is_vlan(ethertype) {
             break;
         }
-        // A tag that is cut short belongs to the link layer all the same: the frame has no layer 3 at all.
+        // A truncated tag still belongs to the link layer: the frame has no layer 3.
         ethertype = match load::<[u8; 2]>(skb, l3_offset + 2) {
             Some(next) => u32::from(u16::from_be_bytes(next)),
             None => CUT_SHORT,
@@ -100,7 +101,7 @@ fn behind_tags(skb: *mut __sk_buff, mut ethertype: u32) -> LinkLayer {
 fn ethertype_at(skb: *mut __sk_buff, offset: u32) -> Option<u32> {
     let mut copy = MaybeUninit::<u16>::uninit();
     let field = header(skb, offset, &mut copy)?;
-    // SAFETY: `header` checked the bounds, which the verifier checks again; packets know no alignment.
+    // SAFETY: `header` checked the bounds, which the verifier checks again; packets have no alignment.
     Some(u32::from(u16::from_be(unsafe { ptr::read_unaligned(field) })))
 }
 
@@ -109,7 +110,7 @@ fn is_vlan(ethertype: u32) -> bool {
     ethertype == ETHERTYPE_VLAN || ethertype == ETHERTYPE_SERVICE_VLAN
 }
 
-/// Why a frame with this EtherType is in no class.
+/// The fault of a frame whose EtherType is not IP.
 #[inline(always)]
 pub fn link_layer_fault(ethertype: u32) -> Fault {
     if ethertype == CUT_SHORT {
@@ -125,7 +126,7 @@ pub fn link_layer_fault(ethertype: u32) -> Fault {
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub struct Ipv4Header {
-    /// Version in the upper, header length in 4-byte words in the lower half.
+    /// Version in the upper half, header length in 4-byte words in the lower half.
     pub version_ihl: u8,
     dscp_ecn: u8,
     total_length: [u8; 2],
@@ -160,9 +161,9 @@ pub const IPV6_HEADER_LEN: u32 = 40;
 pub struct Ipv6Header {
     /// Version in the upper half of the first byte.
     pub version_class_flow: [u8; 4],
-    /// As claimed; 0 in a BIG TCP buffer.
+    /// The length claimed by the header; 0 in a BIG TCP buffer.
     pub payload_length: [u8; 2],
-    /// What follows.
+    /// The type of the next header.
     pub next_header: u8,
     hop_limit: u8,
     /// Source address.

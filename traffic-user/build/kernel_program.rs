@@ -1,9 +1,10 @@
-//! Compiles the kernel program and leaves it in `OUT_DIR/trafctl-ebpf`. The build scripts of traffic-user and of the
-//! benchmark share this.
+//! Compiles the kernel program into `OUT_DIR/trafctl-ebpf`. Shared by the build scripts of traffic-user and
+//! the benchmark.
 //!
-//! That takes bpf-linker and a compiler with `core` for BPF, which rustup's stable toolchains lack. Two do: `nightly` with
-//! the component `rust-src` builds it from source, and Debian's package ships it ready-made. `cargo xtask setup`
-//! installs what is missing, and judges by the same signs as this script (`xtask/src/bpf.rs`).
+//! This needs bpf-linker and a compiler with `core` for BPF, which rustup's stable toolchains lack. There are
+//! two such compilers: `nightly` with the component `rust-src` builds `core` from source, and Debian's
+//! package ships it built. `cargo xtask setup` installs what is missing, and tests for it in the same way as
+//! this script (`xtask/src/bpf.rs`).
 
 use std::{
     env,
@@ -16,18 +17,20 @@ use aya_build::{Package, Toolchain};
 
 mod type_information;
 
-/// The name under which `cargo xtask setup` links Debian's compiler into rustup.
+/// The rustup name that `cargo xtask setup` gives to Debian's compiler.
 const LINKED_TOOLCHAIN: &str = "trafctl-bpf";
 
-/// Builds the program with these features of its crate; says on failure what is missing.
+/// Builds the program with these features of its crate. On failure, reports what is missing.
 pub fn build(features: &[&str]) {
-    // aya-build watches the crate itself. These too go into the program; a change of a dependency shows in the lock file.
+    // aya-build watches the crate itself. The program also depends on these; a changed dependency changes the
+    // lock file.
     println!("cargo::rerun-if-changed=build.rs");
     let root = workspace();
     for path in ["traffic-user/build", "traffic-common", "Cargo.toml", "Cargo.lock"] {
         println!("cargo::rerun-if-changed={}", root.join(path).display());
     }
-    // Cargo shows these lines as they are. An error returned from `main` would come with all this script has printed.
+    // Cargo prints these lines unchanged. An error returned from `main` would be mixed with the script's
+    // whole output.
     if let Err(error) = compile(&root, features) {
         for line in format!("{error:#}").lines() {
             println!("cargo::error={line}");
@@ -35,7 +38,7 @@ pub fn build(features: &[&str]) {
     }
 }
 
-/// The workspace's directory: the nearest above the crate being built that holds the kernel program.
+/// The workspace's directory: the nearest one above the crate being built that contains the kernel program.
 fn workspace() -> PathBuf {
     let mut directory = env::current_dir().unwrap_or_default();
     while !directory.join("traffic-ebpf").is_dir() && directory.pop() {}
@@ -44,28 +47,30 @@ fn workspace() -> PathBuf {
 
 fn compile(root: &Path, features: &[&str]) -> Result<()> {
     let toolchain = toolchain()?;
-    // SAFETY: this is the script's only thread, so nobody reads the environment meanwhile.
+    // SAFETY: this script has a single thread, so nothing reads the environment meanwhile.
     unsafe {
-        // aya-ebpf asks for unstable features, which Debian's stable compiler grants to a crate named here. Set for the
-        // whole script: aya-build starts the compiler itself, and reads this to decide against building `core`.
+        // aya-ebpf uses unstable features, which a stable compiler allows for crates named here. It is set
+        // for the whole script, because aya-build starts the compiler, and because it decides aya-build
+        // against building `core`.
         if let Toolchain::Custom(_) = toolchain {
             env::set_var("RUSTC_BOOTSTRAP", "aya_ebpf");
         }
-        // aya-build hands on all that cargo says as warnings, which cargo then repeats on every build. What the compiler
-        // itself has to say comes all the same.
+        // aya-build forwards all of cargo's messages as warnings, which cargo repeats on every build. The
+        // compiler's own messages still appear.
         env::set_var("CARGO_TERM_QUIET", "true");
     }
     let program = root.join("traffic-ebpf");
-    let root_dir =
-        program.to_str().ok_or_else(|| anyhow!("{} is not UTF-8, which cargo wants", program.display()))?;
+    let root_dir = program.to_str().ok_or_else(|| {
+        anyhow!("the path {} is not UTF-8, as cargo requires; move the workspace", program.display())
+    })?;
     let package = Package { name: "traffic-ebpf", root_dir, no_default_features: false, features };
     aya_build::build_ebpf([package], toolchain)
-        .map_err(|error| anyhow!("the kernel program (traffic-ebpf) was not built: {error:#}"))?;
-    let directory = env::var_os("OUT_DIR").ok_or_else(|| anyhow!("cargo named no OUT_DIR"))?;
-    type_information::mend(&Path::new(&directory).join("trafctl-ebpf"))
+        .map_err(|error| anyhow!("cannot build the kernel program (traffic-ebpf): {error:#}"))?;
+    let directory = env::var_os("OUT_DIR").ok_or_else(|| anyhow!("cargo did not set OUT_DIR"))?;
+    type_information::correct(&Path::new(&directory).join("trafctl-ebpf"))
 }
 
-/// The toolchain to compile the kernel program with, or everything that is missing for it.
+/// The toolchain for the kernel program, or an error that names everything that is missing.
 fn toolchain() -> Result<Toolchain<'static>> {
     let mut missing = Vec::new();
     let toolchain = if !in_path("rustup") {
@@ -77,7 +82,8 @@ fn toolchain() -> Result<Toolchain<'static>> {
         Some(Toolchain::Custom(LINKED_TOOLCHAIN))
     } else {
         missing.push(format!(
-            "no compiler with `core` for BPF (rustup's `nightly` with `rust-src`, or Debian's linked as `{LINKED_TOOLCHAIN}`)"
+            "no compiler with `core` for BPF (rustup's `nightly` with `rust-src`, or Debian's linked as \
+             `{LINKED_TOOLCHAIN}`)"
         ));
         None
     };
@@ -87,17 +93,18 @@ fn toolchain() -> Result<Toolchain<'static>> {
     match toolchain {
         Some(toolchain) if missing.is_empty() => Ok(toolchain),
         _ => bail!(
-            "the kernel program (traffic-ebpf) cannot be compiled: {}; `cargo xtask setup` installs what is missing",
+            "the kernel program (traffic-ebpf) cannot be compiled: {}; `cargo xtask setup` installs what is \
+             missing",
             missing.join("; ")
         ),
     }
 }
 
-/// Where a toolchain lives, if rustup knows it and its compiler runs.
+/// A toolchain's sysroot, if rustup knows it and its compiler runs.
 fn sysroot(toolchain: &str) -> Option<PathBuf> {
     let output = Command::new("rustup")
         .args(["run", toolchain, "rustc", "--print", "sysroot"])
-        // Rustup may otherwise download what it does not have: installing is setup's task, with a word about it.
+        // Otherwise rustup may download a missing toolchain. Installing is the task of `cargo xtask setup`.
         .env("RUSTUP_AUTO_INSTALL", "0")
         .output()
         .ok()?;
@@ -105,7 +112,7 @@ fn sysroot(toolchain: &str) -> Option<PathBuf> {
     output.status.success().then(|| PathBuf::from(root.trim_end()))
 }
 
-/// Whether a sysroot has `core` compiled for BPF, in the byte order that aya-build will ask for.
+/// Whether a sysroot has `core` compiled for BPF, in the byte order that aya-build requests.
 fn has_core(sysroot: &Path) -> bool {
     let big = env::var_os("CARGO_CFG_TARGET_ENDIAN").is_some_and(|endian| endian == "big");
     let target = if big { "bpfeb-unknown-none" } else { "bpfel-unknown-none" };

@@ -1,9 +1,10 @@
-//! Makes the object's type information acceptable to the kernel.
+//! Changes the object's type information (BTF) so that the kernel accepts it.
 //!
-//! The linker passes on two things of Rust's globals that the kernel refuses, and with them the whole of the type
-//! information, without which there are no maps: a union whose name has angle brackets (`MaybeUninit<u8>`; the loader
-//! mends such names of structures, not of unions), and `()` as an integer of no bytes. The union loses its name, and
-//! the integer gets one byte: it overlaps the value beside it, and nothing reads it.
+//! The linker emits two types of Rust's globals that the kernel refuses. Then it refuses all type
+//! information, and maps cannot be created. The first is a union whose name has angle brackets
+//! (`MaybeUninit<u8>`); the loader corrects such names of structures, but not of unions. The second is `()`
+//! as an integer of zero bytes. The union loses its name. The integer gets one byte, which overlaps the next
+//! value and is never read.
 
 use std::{fs, path::Path};
 
@@ -14,14 +15,14 @@ use object::{Object as _, ObjectSection as _};
 const KIND_INT: u32 = 1;
 /// `BTF_KIND_UNION`
 const KIND_UNION: u32 = 5;
-/// One byte, as an integer's last word tells it: encoding, bit offset and number of bits.
+/// One byte, in the encoding of an integer's last word: encoding, bit offset and number of bits.
 const EIGHT_BITS: u32 = 8;
 
-/// Mends the object in place.
+/// Corrects the object in place.
 ///
 /// # Errors
-/// When the object is none, or its type information is not as its format says.
-pub fn mend(path: &Path) -> anyhow::Result<()> {
+/// When the file is not an object, or its type information violates the format.
+pub fn correct(path: &Path) -> anyhow::Result<()> {
     let mut data = fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
     let (start, len) = {
         let object = object::File::parse(data.as_slice())?;
@@ -33,7 +34,7 @@ pub fn mend(path: &Path) -> anyhow::Result<()> {
     fs::write(path, data).with_context(|| format!("cannot write {}", path.display()))
 }
 
-/// Walks the types, one behind the other, as <https://docs.kernel.org/bpf/btf.html> lays them out.
+/// Walks the consecutive types. The format is described in <https://docs.kernel.org/bpf/btf.html>.
 fn patch(btf: &mut [u8]) -> anyhow::Result<()> {
     let header = word(btf, 4)?;
     let types = usize::try_from(header + word(btf, 8)?)?;
@@ -67,7 +68,7 @@ fn patch(btf: &mut [u8]) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Whether the kernel takes the name at this place; none at all it takes too.
+/// Whether the kernel accepts the name at this offset. It also accepts an empty name.
 fn is_identifier(btf: &[u8], at: usize) -> bool {
     let name = btf.get(at..).unwrap_or_default();
     name.iter().take_while(|&&byte| byte != 0).all(|&byte| byte == b'_' || byte.is_ascii_alphanumeric())
@@ -75,5 +76,5 @@ fn is_identifier(btf: &[u8], at: usize) -> bool {
 
 fn word(data: &[u8], at: usize) -> anyhow::Result<u32> {
     let bytes = data.get(at..at + 4).and_then(|bytes| bytes.try_into().ok());
-    bytes.map(u32::from_ne_bytes).ok_or_else(|| anyhow!("the type information is cut short"))
+    bytes.map(u32::from_ne_bytes).ok_or_else(|| anyhow!("the type information is truncated"))
 }

@@ -1,4 +1,5 @@
-//! A fuzzer without its engine: runs the check on the named files. For examining a finding with a plain compiler.
+//! A fuzzer without its engine: runs the check on the named files. For examining a finding with a plain
+//! compiler.
 
 use std::{env, fs, io};
 

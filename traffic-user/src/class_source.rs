@@ -1,8 +1,9 @@
-//! Where the class table comes from: a class file, which is used whole or not at all, or else the table last in force.
+//! Where the class table comes from: a class file, which is used whole or not at all, or else the table last
+//! in force.
 //!
-//! Parsing and compiling are `traffic_classes`; [`crate::kernel::tables`] writes a table into the maps. `trafctl classes
-//! load FILE` may put another file in force than the configured one. [`record_loaded_file`] and
-//! [`difference_from_table_in_force`] make that visible.
+//! Parsing and compiling are `traffic_classes`; [`crate::kernel::tables`] writes a table into the maps.
+//! `trafctl classes load FILE` may put another file in force than the configured one. [`record_loaded_file`]
+//! and [`difference_from_table_in_force`] make that visible.
 
 use std::{
     fmt, fs,
@@ -116,8 +117,9 @@ pub fn configured_table(config: &Config) -> anyhow::Result<ClassTable> {
     Ok(traffic_classes::compile(&file.entries, config.class_order))
 }
 
-/// The table for new counters: [`configured_table`]. If that fails or has no networks, the table that was last in force.
-/// After a reboot, a mistake in the file must not leave the node uncounted or put all traffic into class 0.
+/// The table for new counters: [`configured_table`]. If that fails or has no networks, the table that was
+/// last in force. After a reboot, a mistake in the file must not leave the node uncounted or put all traffic
+/// into class 0.
 ///
 /// # Errors
 /// As [`configured_table`], if the ledger has no earlier table.
@@ -183,15 +185,16 @@ pub fn record_loaded_file(state_dir: &Path, file: Option<&Path>, table: &ClassTa
     state_file::replace(&record, &serde_json::to_vec_pretty(&loaded)?)
 }
 
-/// The file that the table of this hash was loaded from by name. `None` also for a record of an earlier table or of
-/// another version, because the record only adds to a message.
+/// The file that the table of this hash was loaded from by name. `None` also for a record of an earlier table
+/// or of another version, because the record only adds to a message.
 fn recorded_file(state_dir: &Path, in_force: &[u8; 32]) -> Option<PathBuf> {
     let bytes = state_file::read(&state_dir.join(RECORD_FILE)).ok()??;
     let loaded: LoadedFile = serde_json::from_slice(&bytes).ok()?;
     (loaded.version == RECORD_VERSION && loaded.table_hash == hex(in_force)).then_some(loaded.file)
 }
 
-/// How the configured class file and the table in force differ. Its `Display` is one sentence: WHAT; WHAT TO DO.
+/// How the configured class file and the table in force differ. Its `Display` is one sentence: WHAT; WHAT TO
+/// DO.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TableDifference {
     /// The configured class file; `None` if there is none and the shipped table applies.
@@ -222,8 +225,8 @@ impl fmt::Display for TableDifference {
     }
 }
 
-/// Compares the configured class file with the table in force, given by its hash ([`ClassTable::hash`], as in the maps'
-/// `META`). `None` if the file would give the same table.
+/// Compares the configured class file with the table in force, given by its hash ([`ClassTable::hash`], as in
+/// the maps' `META`). `None` if the file would give the same table.
 ///
 /// For `status`: parses the whole file, which takes about 0.3 s for 800,000 lines.
 pub fn difference_from_table_in_force(
@@ -287,7 +290,8 @@ mod tests {
         assert_eq!(
             node.difference(&other),
             Some(format!(
-                "the class table in force differs from the class file {path}; `trafctl classes load` loads that"
+                "the class table in force differs from the class file {path}; `trafctl classes load` loads \
+                 that"
             ))
         );
         let state = node.directory.path().join("state");
@@ -295,7 +299,8 @@ mod tests {
         assert_eq!(
             node.difference(&other),
             Some(format!(
-                "the class table in force was loaded from /nonexistent/new_classes, not from the class file {path}; \
+                "the class table in force was loaded from /nonexistent/new_classes, not from the class file \
+                 {path}; \
                  `trafctl classes load` loads that"
             ))
         );

@@ -1,7 +1,8 @@
 //! The capabilities that trafctl needs, and the file mode mask of everything it writes.
 //!
-//! Three capabilities are enough: CAP_BPF for maps and programs, CAP_NET_ADMIN for hooks and netlink, and CAP_PERFMON for
-//! a program that reads the kernel's `sk_buff`. CAP_SYS_ADMIN includes the first and the last.
+//! Three capabilities are enough: CAP_BPF for maps and programs, CAP_NET_ADMIN for hooks and netlink, and
+//! CAP_PERFMON for a program that reads the kernel's `sk_buff`. CAP_SYS_ADMIN includes the first and the
+//! last.
 
 use anyhow::{Context as _, bail};
 use rustix::{
@@ -35,8 +36,8 @@ pub fn hint(error: &anyhow::Error) -> Option<String> {
     (!missing.is_empty()).then(|| format!("this process lacks {}", missing.join(" and ")))
 }
 
-/// Tightens the mask so that others cannot read what is written from here on: the ledger and SQLite's files beside it,
-/// address lists, pins, backups. These files show who communicated how much.
+/// Tightens the mask so that others cannot read what is written from here on: the ledger and SQLite's files
+/// beside it, address lists, pins, backups. These files show who communicated how much.
 pub fn tighten_umask() {
     const NOTHING_FOR_OTHERS: Mode = Mode::from_raw_mode(0o027);
     let mask = umask(NOTHING_FOR_OTHERS);

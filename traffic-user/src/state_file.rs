@@ -1,6 +1,8 @@
-//! Files in the state directory, replaced atomically: at every instant there is either the old file or the new one.
+//! Files in the state directory, replaced atomically: at every instant there is either the old file or the
+//! new one.
 //!
-//! Used by reset baselines, the address list and the record of the loaded class file. The ledger has its own transactions.
+//! Used by reset baselines, the address list and the record of the loaded class file. The ledger has its own
+//! transactions.
 
 use std::{
     fs::{self, File},
@@ -23,8 +25,8 @@ pub fn read(path: &Path) -> anyhow::Result<Option<Vec<u8>>> {
     }
 }
 
-/// Replaces a file, or creates it with its directory. The file is readable by owner and group only. After return it
-/// survives a power loss.
+/// Replaces a file, or creates it with its directory. The file is readable by owner and group only. After
+/// return it survives a power loss.
 ///
 /// # Errors
 /// When any step fails. The old file is kept then.

@@ -1,5 +1,5 @@
-//! How the kernel program finds the column of a peer: the active table, the indexes in front of the tries, and the
-//! search trees behind the IPv6 index.
+//! How the kernel program finds the column of a peer: the active table, the indexes in front of the tries,
+//! and the search trees behind the IPv6 index.
 //!
 //! `traffic-classes` builds the indexes; the kernel program's `classify` module reads them.
 
@@ -9,7 +9,8 @@ use core::mem::{offset_of, size_of};
 pub const MAX_COLUMNS: u32 = 255;
 /// The column of class 0, which exists in every table: a peer that matches no prefix is in class 0.
 pub const CLASS_ZERO_COLUMN: u32 = 0;
-/// An index entry of this value sends the packet to the trie, because longer prefixes lie there. Other values are columns.
+/// An index entry of this value sends the packet to the trie, because longer prefixes lie there. Other values
+/// are columns.
 pub const INDEX_ASK_TRIE: u8 = u8::MAX;
 
 /// Blocks of the IPv4 index. A block has 64 bytes, because the kernel pads a smaller element to 8 bytes.
@@ -29,15 +30,16 @@ pub const INDEX_V6_ENTRY_BITS: u32 = 22;
 pub const INDEX_V6_BLOCKS: u32 = 1 << 18;
 /// Entries of a block of the IPv6 index, which fills a cache line.
 pub const INDEX_V6_BLOCK_ENTRIES: usize = 16;
-/// From this bit on, an entry of the IPv6 index holds the height of a search tree; the lower bits number its root. With
-/// height 0 there is no tree, and the entry is a column or [`INDEX_ASK_TRIE`].
+/// From this bit on, an entry of the IPv6 index holds the height of a search tree; the lower bits number its
+/// root. With height 0 there is no tree, and the entry is a column or [`INDEX_ASK_TRIE`].
 pub const INDEX_V6_HEIGHT_SHIFT: u32 = 28;
 /// Greatest height of a search tree. Eight levels of eight children hold more ranges than fit into memory.
 pub const INDEX_V6_MAX_HEIGHT: u32 = 8;
 /// Children of a node of a search tree. The children of a leaf are ranges.
 pub const RANGE_NODE_CHILDREN: usize = 8;
 
-/// Which of the two class tables is in force. Read once per packet, so that a packet never sees parts of both.
+/// Which of the two class tables is in force. Read once per packet, so that a packet never sees parts of
+/// both.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
 pub struct Control {
@@ -51,11 +53,11 @@ pub struct Control {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(C)]
 pub struct RangeNode {
-    /// First address of every child but the first, ascending, in [`INDEX_V6_BITS`] bits. [`RangeNode::NO_CHILD`] where
-    /// there are fewer children.
+    /// First address of every child but the first, ascending, in [`INDEX_V6_BITS`] bits.
+    /// [`RangeNode::NO_CHILD`] where there are fewer children.
     pub starts: [u64; RANGE_NODE_CHILDREN - 1],
-    /// In a leaf: the column of each child (or [`INDEX_ASK_TRIE`]), one byte each, the first in the lowest byte. In an
-    /// inner node: the number of the first child; the others follow it.
+    /// In a leaf: the column of each child (or [`INDEX_ASK_TRIE`]), one byte each, the first in the lowest
+    /// byte. In an inner node: the number of the first child; the others follow it.
     pub children: u64,
 }
 

@@ -20,7 +20,8 @@ pub struct Passed {
     pub wire: Tally,
     /// Socket buffers. Comparable with the kernel's packet statistics of the interface.
     pub skbs: u64,
-    /// Bytes of these buffers with the link-layer header. Comparable with the kernel's byte statistics of the interface.
+    /// Bytes of these buffers with the link-layer header. Comparable with the kernel's byte statistics of the
+    /// interface.
     pub skb_bytes: u64,
 }
 
@@ -38,8 +39,9 @@ pub struct InterfaceCounters {
 pub struct FaultCounters {
     /// Indexed by [`Direction`](crate::Direction), then by [`Fault`](crate::Fault).
     pub faults: [[Tally; FAULT_PLACES]; DIRECTIONS],
-    /// Indexed by [`Direction`](crate::Direction): packets whose size on the wire came from the plain rule, because the
-    /// kernel's segmentation type is unknown or could not be read. They *are* in a class or fault counter as well.
+    /// Indexed by [`Direction`](crate::Direction): packets whose size on the wire came from the plain rule,
+    /// because the kernel's segmentation type is unknown or could not be read. They *are* in a class or fault
+    /// counter as well.
     pub estimated: [Tally; DIRECTIONS],
 }
 

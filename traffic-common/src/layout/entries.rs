@@ -17,7 +17,8 @@ pub struct InterfaceEntry {
     pub flags: u32,
     /// The slot of its totals and faults.
     pub interface_slot: u32,
-    /// The slot of its container. Meaningless with [`interface_flags::SHARED`] or [`interface_flags::NO_SLOT`].
+    /// The slot of its container. Meaningless with [`interface_flags::SHARED`] or
+    /// [`interface_flags::NO_SLOT`].
     pub container_slot: u32,
     /// Bytes before the network header: 14 with Ethernet, 0 on a layer-3 device.
     pub link_header_len: u32,
@@ -29,10 +30,11 @@ pub mod interface_flags {
     pub const PRESENT: u32 = 1;
     /// Several containers share the interface; the local address decides.
     pub const SHARED: u32 = 2;
-    /// No container slot was free: every packet is a [`ContainerTableFull`](crate::Fault::ContainerTableFull) fault.
+    /// No container slot was free: every packet is a [`ContainerTableFull`](crate::Fault::ContainerTableFull)
+    /// fault.
     pub const NO_SLOT: u32 = 4;
-    /// An uplink of the node. It carries the node's own traffic beside that of others, and *ingress* is in to the node.
-    /// Set instead of [`PRESENT`], so that the common path does not test for it.
+    /// An uplink of the node. It carries the node's own traffic beside that of others, and *ingress* is in to
+    /// the node. Set instead of [`PRESENT`], so that the common path does not test for it.
     pub const UPLINK: u32 = 8;
 }
 

@@ -1,7 +1,7 @@
 //! The values of the pinned maps, with sizes and offsets asserted at compile time.
 //!
-//! Any change of a size, an offset or a meaning here must raise [`LAYOUT_VERSION`]. Pinned maps outlive the program that
-//! created them, and a reader must never take one layout for another.
+//! Any change of a size, an offset or a meaning here must raise [`LAYOUT_VERSION`]. Pinned maps outlive the
+//! program that created them, and a reader must never take one layout for another.
 //!
 //! - `entries`: interface entries and addresses, which lead to a container.
 //! - `class_index`: indexes and search trees, which lead to a class.
@@ -18,15 +18,16 @@ pub use counters::*;
 pub use entries::*;
 pub use records::*;
 
-/// Version of everything in this module. Kept in [`Meta::layout_version`]; maps of another version are refused.
+/// Version of everything in this module. Kept in [`Meta::layout_version`]; maps of another version are
+/// refused.
 pub const LAYOUT_VERSION: u32 = 2;
 
 /// Name of the classifier on the host-side ingress hook: packets *from* the container.
 pub const INGRESS_PROGRAM: &str = "trafctl_ingress";
 /// Name of the classifier on the host-side egress hook: packets *to* the container.
 pub const EGRESS_PROGRAM: &str = "trafctl_egress";
-/// Name of the classifier that replaces [`INGRESS_PROGRAM`] where `[shaping]` is enabled. The kernel cuts names after 15
-/// bytes, so both have the same name there.
+/// Name of the classifier that replaces [`INGRESS_PROGRAM`] where `[shaping]` is enabled. The kernel cuts
+/// names after 15 bytes, so both have the same name there.
 pub const INGRESS_MARK_PROGRAM: &str = "trafctl_ingress_mark";
 
 /// A shaping mark is the container's id times this, plus the class. Classes from this number on have no mark.
@@ -39,8 +40,9 @@ mod pod {
         InterfaceRecord, Meta, RangeNode,
     };
 
-    // SAFETY (all of them): `repr(C)`, every field an integer or an array of integers, no padding (the asserted sizes
-    // are the sums of the fields). So any byte pattern is a valid value and every byte is initialised.
+    // SAFETY (all of them): `repr(C)`, every field an integer or an array of integers, no padding (the
+    // asserted sizes are the sums of the fields). So any byte pattern is a valid value and every byte is
+    // initialised.
     macro_rules! pod {
         ($($t:ty),*) => { $(
             // SAFETY: see above the macro.

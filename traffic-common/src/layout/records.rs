@@ -1,5 +1,5 @@
-//! Who owns each slot, and what the set of maps is. Written and read by userspace; of [`Meta`], the kernel program reads
-//! only the class of each column.
+//! Who owns each slot, and what the set of maps is. Written and read by userspace; of [`Meta`], the kernel
+//! program reads only the class of each column.
 
 use core::mem::{offset_of, size_of};
 
@@ -12,12 +12,13 @@ pub const INTERFACE_NAME_BYTES: usize = 16;
 
 /// States of a slot record.
 pub mod slot_state {
-    /// Never used, or released after its owner was gone. The counts it holds belong to former owners, and become its base
-    /// when it passes to the next owner.
+    /// Never used, or released after its owner was gone. The counts it holds belong to former owners, and
+    /// become its base when it passes to the next owner.
     pub const FREE: u32 = 0;
     /// Owned by the named container or interface, which exists or may return.
     pub const IN_USE: u32 = 1;
-    /// Its owner was retired. The counters stay until the slot passes on; a returning owner gets another slot.
+    /// Its owner was retired. The counters stay until the slot passes on; a returning owner gets another
+    /// slot.
     pub const RETIRED: u32 = 2;
 }
 
@@ -27,7 +28,8 @@ pub mod slot_state {
 pub struct ContainerRecord {
     /// One of [`slot_state`].
     pub state: u32,
-    /// Grows each time the slot passes to another container; 0 before the first. Stays when the slot is released.
+    /// Grows each time the slot passes to another container; 0 before the first. Stays when the slot is
+    /// released.
     pub generation: u32,
     /// When this container got the slot, in seconds since the Unix epoch.
     pub since_unix_s: u64,
@@ -51,7 +53,8 @@ pub struct InterfaceStatistics {
 pub struct InterfaceRecord {
     /// One of [`slot_state`].
     pub state: u32,
-    /// Grows each time the slot passes to another interface; 0 before the first. Stays when the slot is released.
+    /// Grows each time the slot passes to another interface; 0 before the first. Stays when the slot is
+    /// released.
     pub generation: u32,
     /// The interface's index while it exists, 0 afterwards.
     pub ifindex: u32,
@@ -65,11 +68,13 @@ pub struct InterfaceRecord {
     pub attached_unix_s: u64,
     /// The kernel's statistics just before that.
     pub kernel_before: InterfaceStatistics,
-    /// Our own totals (buffers and their bytes) at that moment. A slot outlives its interface, so they need not be 0.
+    /// Our own totals (buffers and their bytes) at that moment. A slot outlives its interface, so they need
+    /// not be 0.
     pub counted_before: InterfaceStatistics,
     /// When the interface was removed, in seconds since the Unix epoch; 0 while it exists.
     pub gone_unix_s: u64,
-    /// Missed traffic: what the kernel counted on this slot's interfaces while the program was not attached. Only grows.
+    /// Missed traffic: what the kernel counted on this slot's interfaces while the program was not attached.
+    /// Only grows.
     pub missed: InterfaceStatistics,
     /// The name in UTF-8, padded with zeros.
     pub name: [u8; INTERFACE_NAME_BYTES],

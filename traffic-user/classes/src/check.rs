@@ -24,7 +24,8 @@ impl fmt::Display for Difference {
         let Self { entry, covered_by } = self;
         write!(
             f,
-            "line {}: {entry}: class {UNCLASSIFIED} under virtuozzo, because line {} ({covered_by}) covers it; \
+            "line {}: {entry}: class {UNCLASSIFIED} under virtuozzo, because line {} ({covered_by}) covers \
+             it; \
              class {} under longest-prefix",
             entry.line, covered_by.line, entry.class
         )
@@ -33,8 +34,8 @@ impl fmt::Display for Difference {
 
 /// Every line on which the orders `virtuozzo` and `longest-prefix` differ, in the order of lines.
 ///
-/// A class-0 network inside another is not included, because both orders make it class 0. Nor is a line whose network is
-/// repeated later, because it decides nothing in either order.
+/// A class-0 network inside another is not included, because both orders make it class 0. Nor is a line whose
+/// network is repeated later, because it decides nothing in either order.
 pub fn differences(file: &ClassFile) -> Vec<Difference> {
     let mut found: Vec<Difference> = overrides(standing(&file.entries), ClassOrder::Virtuozzo)
         .filter(|(entry, _)| entry.class != UNCLASSIFIED)
@@ -72,7 +73,8 @@ impl CheckReport {
         if table.is_empty() && file.is_acceptable() {
             // The usual cause is an interrupted write, and class 0 is not billed.
             let message =
-                "the file has no networks, so all traffic would be class 0; write `1 0.0.0.0/0` and `1 ::/0` to put all \
+                "the file has no networks, so all traffic would be class 0; write `1 0.0.0.0/0` and `1 \
+                 ::/0` to put all \
                  traffic into class 1"
                     .to_owned();
             warnings.insert(0, Diagnostic { line: 0, severity: Severity::Warning, message });
@@ -108,7 +110,8 @@ impl fmt::Display for CheckReport {
         let classes: Vec<String> = self.classes.iter().map(u8::to_string).collect();
         writeln!(
             f,
-            "{} IPv4 and {} IPv6 prefixes, classes {}; {} refused, {} warnings, {} differences between virtuozzo and \
+            "{} IPv4 and {} IPv6 prefixes, classes {}; {} refused, {} warnings, {} differences between \
+             virtuozzo and \
              longest-prefix",
             self.prefixes_v4,
             self.prefixes_v6,

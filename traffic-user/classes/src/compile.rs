@@ -15,7 +15,8 @@ const HASH_VERSION: &[u8] = b"trafctl class table 1\n";
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum ClassOrder {
-    /// A class-0 network wins regardless of its length; otherwise the longest prefix. The behaviour of `class_load -s`.
+    /// A class-0 network wins regardless of its length; otherwise the longest prefix. The behaviour of
+    /// `class_load -s`.
     #[default]
     Virtuozzo,
     /// The longest prefix.
@@ -66,8 +67,8 @@ impl<N: Copy + Into<IpNet>> CompiledPrefix<N> {
 pub struct ClassTable {
     /// The order it was compiled under.
     pub order: ClassOrder,
-    /// IPv4 rows, each prefix once, sorted by (network address, prefix length). An enclosing prefix precedes those inside
-    /// it.
+    /// IPv4 rows, each prefix once, sorted by (network address, prefix length). An enclosing prefix precedes
+    /// those inside it.
     pub v4: Vec<CompiledPrefix<Ipv4Net>>,
     /// IPv6 rows, each prefix once, in the same order.
     pub v6: Vec<CompiledPrefix<Ipv6Net>>,
@@ -99,8 +100,8 @@ pub(super) fn standing(entries: &[Entry]) -> Vec<Entry> {
 
 /// Each remaining entry with the enclosing entry that overrides it, if any.
 ///
-/// Sorted networks come in the order of a depth-first walk through the tree of prefixes. So the path to the current one
-/// is a stack, and the top of that stack is enough to know what overrides it.
+/// Sorted networks come in the order of a depth-first walk through the tree of prefixes. So the path to the
+/// current one is a stack, and the top of that stack is enough to know what overrides it.
 pub(super) fn overrides(
     standing: Vec<Entry>,
     order: ClassOrder,
@@ -130,9 +131,10 @@ pub(super) fn overrides(
 impl ClassTable {
     /// SHA-256 of everything that affects a decision. Readings in the ledger carry it as the table's name.
     ///
-    /// The input is the bytes `trafctl class table 1\n`, then each row, IPv4 first, each family sorted by (network
-    /// address, prefix length): the family (4 or 6), the prefix length and the class, one byte each, and the network
-    /// address, 4 or 16 bytes in network order. Lines and the order are not included, because equal rows decide equally.
+    /// The input is the bytes `trafctl class table 1\n`, then each row, IPv4 first, each family sorted by
+    /// (network address, prefix length): the family (4 or 6), the prefix length and the class, one byte each,
+    /// and the network address, 4 or 16 bytes in network order. Lines and the order are not included, because
+    /// equal rows decide equally.
     pub fn hash(&self) -> [u8; 32] {
         let mut hasher = Sha256::new();
         hasher.update(HASH_VERSION);
@@ -173,7 +175,8 @@ impl ClassTable {
         (0..=u8::MAX).filter(|&class| used[usize::from(class)]).collect()
     }
 
-    /// The entry that decides an address's class; `None` is class 0. An IPv4-mapped IPv6 address counts as IPv6.
+    /// The entry that decides an address's class; `None` is class 0. An IPv4-mapped IPv6 address counts as
+    /// IPv6.
     ///
     /// One binary search for each prefix length: good for queries and tests, too slow for a packet path.
     pub fn lookup(&self, addr: IpAddr) -> Option<Entry> {
@@ -213,7 +216,8 @@ impl ClassTable {
     }
 }
 
-/// The rows strictly inside a network. They are adjacent, because rows are sorted by (network address, prefix length).
+/// The rows strictly inside a network. They are adjacent, because rows are sorted by (network address, prefix
+/// length).
 fn inside<N>(rows: &[CompiledPrefix<N>], net: N, contains: impl Fn(&N) -> bool) -> Vec<Entry>
 where
     N: Copy + Ord + Into<IpNet>,

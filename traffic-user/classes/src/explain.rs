@@ -1,7 +1,7 @@
 //! Why an address has its class: the line that decides, and for every other matching line why it does not.
 //!
-//! Applies the rule to the matching lines themselves. A compiled table no longer contains the lines that were dropped.
-//! `explain_prefix` answers for whole prefixes.
+//! Applies the rule to the matching lines themselves. A compiled table no longer contains the lines that were
+//! dropped. `explain_prefix` answers for whole prefixes.
 
 use std::{fmt, net::IpAddr};
 
@@ -73,7 +73,8 @@ pub struct Explanation {
     pub shadows: Vec<Shadow>,
 }
 
-/// Explains the class of an address, as [`compile`](crate::compile()) would decide it. One pass over the file.
+/// Explains the class of an address, as [`compile`](crate::compile()) would decide it. One pass over the
+/// file.
 pub fn explain(file: &ClassFile, order: ClassOrder, addr: IpAddr) -> Explanation {
     let matching: Vec<Entry> =
         file.entries.iter().filter(|entry| entry.prefix.contains(&addr)).copied().collect();

@@ -1,7 +1,8 @@
-//! Which classes the addresses of a prefix have: its parts by longest prefix, each with class, line and share.
+//! Which classes the addresses of a prefix have: its parts by longest prefix, each with class, line and
+//! share.
 //!
-//! Works on the compiled table, which already contains the order's decisions. Why a line does not decide is explained
-//! for single addresses only ([`explain()`](crate::explain())).
+//! Works on the compiled table, which already contains the order's decisions. Why a line does not decide is
+//! explained for single addresses only ([`explain()`](crate::explain())).
 
 use std::{collections::BTreeMap, fmt};
 
@@ -38,7 +39,8 @@ pub struct ClassShare {
     pub share: f64,
 }
 
-/// Which classes the addresses of a prefix have. Its `Display` is a few lines of text, each ended by a line feed.
+/// Which classes the addresses of a prefix have. Its `Display` is a few lines of text, each ended by a line
+/// feed.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct PrefixExplanation {
     /// The prefix in question.
@@ -76,8 +78,8 @@ fn parts(table: &ClassTable, prefix: IpNet) -> Vec<Part> {
     let whole = table.enclosing(prefix);
     let mut parts =
         vec![Part { class: whole.map_or(UNCLASSIFIED, |entry| entry.class), decided_by: whole, share: 1.0 }];
-    // The parts around the current entry. Each gives up the share of the entries directly inside it. Shares are powers
-    // of two, so subtracting them is exact down to 2^-52.
+    // The parts around the current entry. Each gives up the share of the entries directly inside it. Shares
+    // are powers of two, so subtracting them is exact down to 2^-52.
     let mut path: Vec<(IpNet, usize)> = vec![(prefix, 0)];
     for entry in table.within(prefix) {
         while path.len() > 1 && path.last().is_some_and(|(around, _)| !around.contains(&entry.prefix)) {
@@ -219,7 +221,8 @@ mod tests {
         );
         assert_eq!(
             explained(b"1 ::/0\n", ClassOrder::Virtuozzo, "0.0.0.0/0").to_string(),
-            "0.0.0.0/0 is class 0 (class order virtuozzo)\ndecided by no line: addresses that match nothing are class 0\n"
+            "0.0.0.0/0 is class 0 (class order virtuozzo)\ndecided by no line: addresses that match nothing \
+             are class 0\n"
         );
     }
 

@@ -1,9 +1,9 @@
 //! The indexes in front of the kernel's tries. They answer for most addresses with one load or a few.
 //!
-//! They are built from the same rows as the tries and are exact. Where prefixes are longer than an index can represent, the
-//! entry is [`INDEX_ASK_TRIE`]. Rows are (prefix, column), sorted by (network, prefix length) as in
-//! [`ClassTable`](crate::ClassTable), so an enclosing prefix precedes those inside it. The layout is defined in
-//! `traffic_common`; the kernel program reads it in `traffic-ebpf/src/classify.rs`.
+//! They are built from the same rows as the tries and are exact. Where prefixes are longer than an index can
+//! represent, the entry is [`INDEX_ASK_TRIE`]. Rows are (prefix, column), sorted by (network, prefix length)
+//! as in [`ClassTable`](crate::ClassTable), so an enclosing prefix precedes those inside it. The layout is
+//! defined in `traffic_common`; the kernel program reads it in `traffic-ebpf/src/classify.rs`.
 
 use std::net::Ipv6Addr;
 
@@ -13,7 +13,8 @@ use traffic_common::{
     INDEX_V6_MAX_HEIGHT, INDEX_V6_SPACE, RANGE_NODE_CHILDREN, RangeNode,
 };
 
-/// A prefix and the column of its class. Columns are below [`INDEX_ASK_TRIE`], because their number is limited to that.
+/// A prefix and the column of its class. Columns are below [`INDEX_ASK_TRIE`], because their number is
+/// limited to that.
 pub type Row<N> = (N, u8);
 
 #[expect(clippy::cast_possible_truncation, reason = "zero")]
@@ -33,7 +34,8 @@ pub fn v4(rows: &[Row<Ipv4Net>]) -> Vec<u8> {
     index
 }
 
-/// The IPv6 index: an entry for each /25 in 2000::/3, and a search tree for each /25 that contains several ranges.
+/// The IPv6 index: an entry for each /25 in 2000::/3, and a search tree for each /25 that contains several
+/// ranges.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct IndexV6 {
     /// Each a column, [`INDEX_ASK_TRIE`], or height and root of a tree.
@@ -53,7 +55,8 @@ pub fn v6(rows: &[Row<Ipv6Net>]) -> IndexV6 {
     let mut before = NO_CLASS;
     let mut within = Vec::new();
     let mut rest = ranges.as_slice();
-    // Takes the ranges that begin in one entry. The entries up to the next such entry have the last range's column.
+    // Takes the ranges that begin in one entry. The entries up to the next such entry have the last range's
+    // column.
     while let Some(first) = rest.first() {
         let entry = entry_of(first);
         let (here, later) = rest.split_at(rest.partition_point(|range| entry_of(range) == entry));
@@ -142,8 +145,8 @@ fn index_entry(ranges: &[Range], nodes: &mut Vec<RangeNode>) -> u32 {
     if let [only] = ranges {
         return u32::from(only.column);
     }
-    // Leaves first, then the nodes above them, level by level, up to a single root. `level` holds the first address of each
-    // node of the current level; the level's first node has the number `begin`.
+    // Leaves first, then the nodes above them, level by level, up to a single root. `level` holds the first
+    // address of each node of the current level; the level's first node has the number `begin`.
     let mut begin = nodes.len();
     let mut level: Vec<u64> = Vec::with_capacity(ranges.len().div_ceil(RANGE_NODE_CHILDREN));
     for leaf in ranges.chunks(RANGE_NODE_CHILDREN) {
@@ -222,7 +225,8 @@ mod tests {
         matching.max_by_key(|(prefix, _)| prefix.prefix_len()).map_or(0, |(_, column)| u32::from(*column))
     }
 
-    /// The index is right or asks the trie. It asks only outside its space, or near a prefix longer than 64 bits.
+    /// The index is right or asks the trie. It asks only outside its space, or near a prefix longer than 64
+    /// bits.
     fn check(rows: &[(Ipv6Net, u8)], others: &[u128]) -> Result<(), TestCaseError> {
         let index = v6(rows);
         let edges = rows.iter().flat_map(|(prefix, _)| {

@@ -1,8 +1,8 @@
 //! Network classes: from the bytes of a `networks_classes` file to the table that decides a peer's class.
 //!
 //! - `parse`: the file's grammar. One diagnostic for each line that is wrong or doubtful.
-//! - `compile`: the rule that picks one class among several matching prefixes ([`ClassOrder`]), and the resulting
-//!   [`ClassTable`].
+//! - `compile`: the rule that picks one class among several matching prefixes ([`ClassOrder`]), and the
+//!   resulting [`ClassTable`].
 //! - `explain`: why an address has its class, and which parts of a prefix have which class.
 //! - `check`: everything an operator should know about a file before loading it ([`CheckReport`]).
 //! - [`index`]: the indexes that the kernel program consults before the table's tries.
@@ -11,8 +11,8 @@
 //! Everything here is pure: bytes and addresses in, plain data out. Which file is read and when is decided in
 //! `class_source` of the binary; `kernel/tables` writes a compiled table into the maps.
 //!
-//! A compiled table is always queried by longest matching prefix. Other orders are resolved at compile time, by dropping
-//! the entries that an enclosing prefix overrides. So the kernel knows only one rule.
+//! A compiled table is always queried by longest matching prefix. Other orders are resolved at compile time,
+//! by dropping the entries that an enclosing prefix overrides. So the kernel knows only one rule.
 
 mod check;
 mod compile;

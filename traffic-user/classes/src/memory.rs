@@ -21,8 +21,8 @@ pub struct KernelMemory {
     pub indexes: u64,
 }
 
-/// Bytes that the kernel allocates for a node of an IPv4 trie: `struct lpm_trie_node` (40 bytes), address, value and the
-/// allocator's word, rounded up to the allocator's next size.
+/// Bytes that the kernel allocates for a node of an IPv4 trie: `struct lpm_trie_node` (40 bytes), address,
+/// value and the allocator's word, rounded up to the allocator's next size.
 const NODE_V4: u64 = 64;
 /// The same for IPv6.
 const NODE_V6: u64 = 96;
@@ -30,8 +30,8 @@ const NODE_V6: u64 = 96;
 impl KernelMemory {
     /// The memory for a table.
     pub fn of(table: &ClassTable) -> Self {
-        // Columns are assigned when a table is loaded. Classes distinguish ranges just as well, since class 255 (the
-        // index's escape value) does not exist.
+        // Columns are assigned when a table is loaded. Classes distinguish ranges just as well, since class
+        // 255 (the index's escape value) does not exist.
         let rows: Vec<_> = table.v6.iter().map(|row| (row.prefix, row.class)).collect();
         Self::with_index(table, &index::v6(&rows))
     }
@@ -74,8 +74,8 @@ impl fmt::Display for KernelMemory {
     }
 }
 
-/// Number of nodes in the kernel's trie of these prefixes, which are sorted by (network, length) and left-aligned: one for
-/// each prefix, and one for each branch that has no prefix of its own.
+/// Number of nodes in the kernel's trie of these prefixes, which are sorted by (network, length) and
+/// left-aligned: one for each prefix, and one for each branch that has no prefix of its own.
 fn trie_nodes(prefixes: impl Iterator<Item = (u128, u8)>) -> u64 {
     let mut nodes = 0;
     // Lengths of the nodes from the root to the last prefix.

@@ -1,7 +1,9 @@
-//! The grammar of `networks_classes`: bytes to entries, and one diagnostic for every line that is wrong or doubtful.
+//! The grammar of `networks_classes`: bytes to entries, and one diagnostic for every line that is wrong or
+//! doubtful.
 //!
-//! Virtuozzo's own parsers disagree about the edge cases and silently ignore most mistakes. Bills depend on this file, so
-//! such lines are refused here. The caller decides whether to use a file that has refused lines.
+//! Virtuozzo's own parsers disagree about the edge cases and silently ignore most mistakes. Bills depend on
+//! this file, so such lines are refused here. The caller decides whether to use a file that has refused
+//! lines.
 
 use std::{fmt, net::IpAddr};
 
@@ -111,8 +113,8 @@ impl ClassFile {
 
 /// Parses a class file. Never fails: a wrong line becomes a diagnostic, and the other lines are parsed.
 ///
-/// A line is `<class> <address>/<prefix length>`. Text after the network and after `#` is ignored. A file that is not text
-/// gets one diagnostic for the whole file instead of one for each line.
+/// A line is `<class> <address>/<prefix length>`. Text after the network and after `#` is ignored. A file
+/// that is not text gets one diagnostic for the whole file instead of one for each line.
 pub fn parse(bytes: &[u8]) -> ClassFile {
     const BOM: &[u8] = b"\xef\xbb\xbf";
     let bytes = bytes.strip_prefix(BOM).unwrap_or(bytes);
@@ -168,7 +170,8 @@ fn parse_line(text: &[u8]) -> Result<Option<(u8, IpNet)>, String> {
     // With carriage returns as line ends, all lines would be trailing text of the first.
     if text.trim_ascii_end().contains(&b'\r') {
         return Err(
-            "a carriage return is inside the line, and the text after it would be ignored; end lines with a line feed"
+            "a carriage return is inside the line, and the text after it would be ignored; end lines with a \
+             line feed"
                 .to_owned(),
         );
     }
@@ -208,7 +211,8 @@ fn parse_network(field: &str, next: Option<&str>) -> Result<IpNet, String> {
     let (address, length) = field.split_once('/').map_or((field, ""), |(address, length)| (address, length));
     let Ok(addr) = address.parse::<IpAddr>() else {
         return Err(format!(
-            "{} is not an address; write an IPv4 address of four decimal numbers without leading zeros, or an IPv6 address",
+            "{} is not an address; write an IPv4 address of four decimal numbers without leading zeros, or \
+             an IPv6 address",
             quote(address)
         ));
     };
@@ -233,17 +237,20 @@ fn parse_network(field: &str, next: Option<&str>) -> Result<IpNet, String> {
         }
         Some(Err(())) if addr.is_ipv4() => {
             format!(
-                "{length} is neither a prefix length nor a contiguous mask; write {addr}/0 to {addr}/{longest}"
+                "{length} is neither a prefix length nor a contiguous mask; write {addr}/0 to \
+                 {addr}/{longest}"
             )
         }
         _ => format!(
-            "prefix length {} is not a number; write {addr}/0 to {addr}/{longest}, followed by a blank or nothing",
+            "prefix length {} is not a number; write {addr}/0 to {addr}/{longest}, followed by a blank or \
+             nothing",
             quote(length)
         ),
     })
 }
 
-/// The prefix length of a dotted mask. `Err` if the mask is not contiguous, `None` if the field is not a dotted mask.
+/// The prefix length of a dotted mask. `Err` if the mask is not contiguous, `None` if the field is not a
+/// dotted mask.
 fn dotted_mask(field: &str) -> Option<Result<u8, ()>> {
     let mask = IpAddr::V4(field.parse().ok()?);
     Some(ipnet::ip_mask_to_prefix(mask).map_err(|_| ()))
@@ -281,7 +288,8 @@ fn repeated(entries: &[Entry]) -> Vec<Diagnostic> {
                 format!("lines {line} and {} both give {prefix} class {class}; one is enough", last.line)
             } else {
                 format!(
-                    "lines {line} and {0} give {prefix} class {class} and class {1}; the last one, line {0}, counts",
+                    "lines {line} and {0} give {prefix} class {class} and class {1}; the last one, line \
+                     {0}, counts",
                     last.line, last.class
                 )
             };

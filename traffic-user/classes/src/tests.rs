@@ -92,7 +92,8 @@ fn lines() -> impl Strategy<Value = Vec<Line>> {
         2 => prop::sample::select(vec![0, 1, 8, 23, 24, 25, 31, 32, 33, 63, 64, 65, 127, 128]),
         2 => 0_u8..=128,
     ];
-    // A flipped bit makes neighbours; masking afterwards makes duplicates where the flip was in the host part.
+    // A flipped bit makes neighbours; masking afterwards makes duplicates where the flip was in the host
+    // part.
     let line = (any::<bool>(), bases, 0_u32..128, any::<bool>(), lengths, 0_u8..5);
     let line = line.prop_map(|(is_v4, base, bit, flip, length, class)| {
         let length = if is_v4 { length.min(32) } else { length };
@@ -133,7 +134,9 @@ proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn table_and_explanation_agree_with_a_scan(lines in lines(), random in prop::collection::vec(any::<u128>(), 8)) {
+    fn table_and_explanation_agree_with_a_scan(
+        lines in lines(), random in prop::collection::vec(any::<u128>(), 8),
+    ) {
         let file = file(&lines);
         for order in ORDERS {
             let table = compile(&file.entries, order);
@@ -155,7 +158,8 @@ proptest! {
 
     #[test]
     fn the_parts_of_a_prefix_agree_with_its_addresses(
-        lines in lines(), high in any::<u128>(), is_v4: bool, length in 0_u8..=128, offsets in prop::collection::vec(any::<u128>(), 8)
+        lines in lines(), high in any::<u128>(), is_v4: bool, length in 0_u8..=128,
+        offsets in prop::collection::vec(any::<u128>(), 8),
     ) {
         let file = file(&lines);
         let length = if is_v4 { length.min(32) } else { length };
@@ -171,7 +175,8 @@ proptest! {
                 let decided = decided.map(|at| lines[at].entry(at));
                 let part = explanation.parts.iter().find(|part| part.decided_by == decided);
                 // A part below 2^-52 may be lost in a part that encloses it.
-                prop_assert!(part.is_some_and(|part| part.class == class), "{} of {} under {}", within, prefix, order);
+                let found = part.is_some_and(|part| part.class == class);
+                prop_assert!(found, "{} of {} under {}", within, prefix, order);
             }
         }
     }
@@ -204,7 +209,8 @@ proptest! {
         for difference in differences {
             prop_assert_eq!(difference.covered_by.class, 0);
             prop_assert!(difference.covered_by.prefix.contains(&difference.entry.prefix));
-            let by_table = compile(&file.entries, ClassOrder::Virtuozzo).lookup(difference.entry.prefix.network());
+            let table = compile(&file.entries, ClassOrder::Virtuozzo);
+            let by_table = table.lookup(difference.entry.prefix.network());
             prop_assert_eq!(by_table, Some(difference.covered_by));
         }
     }

@@ -90,7 +90,8 @@ fn written(file: &ClassFile) -> String {
     text
 }
 
-/// Addresses on both sides of the borders of some networks, and one of each family derived from the file's own bytes.
+/// Addresses on both sides of the borders of some networks, and one of each family derived from the file's
+/// own bytes.
 fn questions(file: &ClassFile, data: &[u8]) -> Vec<IpAddr> {
     let step = file.entries.len().div_ceil(ASKED_ABOUT).max(1);
     let mut asked = Vec::new();

@@ -49,7 +49,8 @@ fn well_formed(one: &VzConf, name: &str, lines: usize) {
     }
 }
 
-/// The file as Virtuozzo would write it. `None` if an interface name has characters that such names never have.
+/// The file as Virtuozzo would write it. `None` if an interface name has characters that such names never
+/// have.
 fn written(container: &VzContainer) -> Option<String> {
     let mac = |mac: &[u8; 6]| mac.map(|byte| format!("{byte:02X}")).join(":");
     let mut interfaces = Vec::new();

@@ -1,21 +1,22 @@
-//! The spans of time that the ledger sums over, five minutes, hours, days and billing months, and how long each is kept. Pure.
+//! The time spans that the ledger sums over: five minutes, hours, days and billing months, and how long each
+//! is kept.
 //!
-//! Five minutes are aligned to UTC. Hours, days and months are those of the billing zone: an hour begins when the
-//! zone's clock shows a full one (in India at half past by UTC) or jumps, a day at its first instant there, so days of
-//! 23 and 25 hours come out by themselves. Starts are seconds since the Unix epoch and ends are exclusive. Every start of a
-//! level is a start of all finer levels.
+//! Five-minute buckets are aligned to UTC. Hours, days and months are those of the billing zone. An hour
+//! begins when the zone's clock shows a full hour (in India at half past by UTC) or jumps. A day begins at
+//! its first instant in the zone, so it may have 23 or 25 hours. Starts are seconds since the Unix epoch;
+//! ends are exclusive. Every start of a level is a start of all finer levels.
 
 use jiff::civil::Date;
 use jiff::tz::TimeZone;
 use jiff::{Timestamp, ToSpan as _};
 
-/// Why a calendar or one of its periods cannot be had.
+/// Why a calendar or one of its periods cannot be computed.
 #[derive(Debug, thiserror::Error)]
 pub enum CalendarError {
     /// The system's time zone database has no such zone.
     #[error("this system's time zone database has no zone {name:?}; write a name such as \"Europe/Berlin\"")]
     UnknownZone {
-        /// The name as given.
+        /// The name.
         name: String,
     },
     /// The billing day is not a day of a month.
@@ -29,12 +30,12 @@ pub enum CalendarError {
 /// Length of the finest bucket in seconds.
 pub const FIVE_MINUTES_S: i64 = 300;
 
-/// Start of the five minutes that an instant lies in; both in seconds since the Unix epoch.
+/// Start of the five-minute bucket that contains an instant; both in seconds since the Unix epoch.
 pub const fn five_minutes_of(unix_s: i64) -> i64 {
     unix_s - unix_s.rem_euclid(FIVE_MINUTES_S)
 }
 
-/// How long the sums of one table reach. Ordered from fine to coarse.
+/// The length of the buckets of one table, from fine to coarse.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[repr(u8)]
 pub enum Level {
@@ -73,12 +74,12 @@ impl Level {
     }
 }
 
-/// How long finer levels are kept. Days and months are kept for ever.
+/// How long the finer levels are kept. Days and months are kept forever.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Retention {
     /// Days of five-minute rows.
     pub five_minutes_days: u16,
-    /// Months of hourly rows, which are kept no shorter than five-minute rows.
+    /// Months of hourly rows. They are kept at least as long as five-minute rows.
     pub hours_months: u16,
 }
 
@@ -98,11 +99,11 @@ pub struct Calendar {
 }
 
 impl Calendar {
-    /// Takes the name of a time zone as in the IANA database and a day of 1 to 31; a month that has no such day begins
-    /// on its last one.
+    /// Takes the IANA name of a time zone and a day from 1 to 31. A month without that day begins on its last
+    /// day.
     ///
     /// # Errors
-    /// When the zone is unknown on this node or the day is no day of a month.
+    /// When this system does not know the zone, or the day is out of range.
     pub fn new(zone_name: &str, billing_day: u8) -> Result<Self, CalendarError> {
         if !(1..=31).contains(&billing_day) {
             return Err(CalendarError::BillingDay(billing_day));
@@ -116,17 +117,17 @@ impl Calendar {
         Ok(Self { zone, zone_name: zone_name.to_owned(), billing_day })
     }
 
-    /// UTC and months that begin on the first.
+    /// UTC, with months that begin on the first.
     pub fn utc() -> Self {
         Self { zone: TimeZone::UTC, zone_name: "UTC".to_owned(), billing_day: 1 }
     }
 
-    /// The zone.
+    /// The time zone.
     pub const fn zone(&self) -> &TimeZone {
         &self.zone
     }
 
-    /// The zone's name as it was given.
+    /// The zone's name as passed to [`Calendar::new`].
     pub fn zone_name(&self) -> &str {
         &self.zone_name
     }
@@ -136,7 +137,7 @@ impl Calendar {
         self.billing_day
     }
 
-    /// Start of the bucket that an instant lies in.
+    /// Start of the bucket that contains an instant.
     ///
     /// # Errors
     /// When the instant is outside the years that can be represented.
@@ -162,7 +163,7 @@ impl Calendar {
         }
     }
 
-    /// True when a bucket of this level begins at the instant.
+    /// Whether a bucket of this level begins at the instant.
     ///
     /// # Errors
     /// As for [`Calendar::start`].
@@ -170,7 +171,7 @@ impl Calendar {
         Ok(self.start(level, unix_s)? == unix_s)
     }
 
-    /// The buckets that cover `from_s` to `to_s`, as starts and ends; the first begins at or before `from_s`.
+    /// The buckets that cover `from_s` to `to_s`, as (start, end). The first begins at or before `from_s`.
     ///
     /// # Errors
     /// As for [`Calendar::start`].
@@ -188,14 +189,14 @@ impl Calendar {
     /// The billing month named `YYYY-MM`: the one that begins in that calendar month.
     ///
     /// # Errors
-    /// When the text is no month.
+    /// When the text is not a month.
     pub fn month_named(&self, name: &str) -> Result<(i64, i64), CalendarError> {
         let first: Date = format!("{name}-01").parse()?;
         let start_s = self.date_start(self.billing_date(first)?)?;
         Ok((start_s, self.end(Level::Month, start_s)?))
     }
 
-    /// How output names the bucket of a level that begins at `start_s`, in the zone.
+    /// The label of the bucket that begins at `start_s`, in the zone's local time.
     ///
     /// # Errors
     /// As for [`Calendar::start`].
@@ -213,10 +214,10 @@ impl Calendar {
         Ok(Timestamp::from_second(unix_s)?.to_zoned(self.zone.clone()).date())
     }
 
-    /// The first instant of a date, which is not midnight where the clock is set forward at midnight.
+    /// The first instant of a date. Not midnight where the clock is set forward at midnight.
     fn date_start(&self, date: Date) -> Result<i64, CalendarError> {
         let start = date.to_zoned(self.zone.clone())?.start_of_day()?;
-        // No zone has been off by less than five minutes since standard time came; before that, days are rounded.
+        // Since standard time, every zone's offset is a multiple of five minutes. Earlier days are rounded.
         Ok(five_minutes_of(start.timestamp().as_second()))
     }
 
@@ -240,7 +241,7 @@ impl Calendar {
         let at = Timestamp::from_second(unix_s)?;
         let offset_s = i64::from(self.zone.to_offset(at).seconds());
         let aligned = unix_s - (unix_s + offset_s).rem_euclid(3600);
-        // Where the clock jumped within this hour by something else than hours, the hour begins at the jump.
+        // If the clock jumped within this hour by a part of an hour, the hour begins at the jump.
         let jump = self.zone.preceding(at.checked_add(1.second())?).next();
         let jump_s = jump.map_or(i64::MIN, |transition| transition.timestamp().as_second());
         Ok(five_minutes_of(aligned.max(jump_s)))
@@ -289,7 +290,7 @@ mod tests {
     }
 
     #[test]
-    fn days_around_daylight_saving_have_23_and_25_hours() {
+    fn days_at_clock_changes_have_23_and_25_hours() {
         assert_eq!(hours_of_day("Europe/Berlin", "2026-03-29T12:00:00Z"), 23);
         assert_eq!(hours_of_day("Europe/Berlin", "2026-10-25T12:00:00Z"), 25);
         assert_eq!(hours_of_day("Europe/Berlin", "2026-10-26T12:00:00Z"), 24);
@@ -298,7 +299,7 @@ mod tests {
     }
 
     #[test]
-    fn a_zone_of_half_hours_has_its_own_hours() {
+    fn a_zone_with_a_half_hour_offset_has_its_own_hours() {
         let calendar = Calendar::new("Asia/Kolkata", 1).unwrap();
         assert_eq!(
             calendar.start(Level::Hour, at("2026-05-05T10:10:00Z")).unwrap(),
@@ -332,7 +333,7 @@ mod tests {
     }
 
     #[test]
-    fn labels_are_local_and_show_the_offset_that_tells_doubled_hours_apart() {
+    fn labels_are_local_with_an_offset_that_distinguishes_repeated_hours() {
         let calendar = Calendar::new("Europe/Berlin", 1).unwrap();
         let label = |text| calendar.label(Level::Hour, at(text)).unwrap();
         assert_eq!(label("2026-10-25T00:00:00Z"), "2026-10-25T02:00+02:00");
@@ -354,7 +355,8 @@ mod tests {
                 prop_assert_eq!(calendar.start(level, end).unwrap(), end);
                 prop_assert_eq!(calendar.start(level, end - 1).unwrap(), start);
                 for finer in Level::ALL.into_iter().take_while(|&finer| finer < level) {
-                    prop_assert!(calendar.is_start(finer, start).unwrap(), "{finer:?} in {level:?} at {start}");
+                    let nests = calendar.is_start(finer, start).unwrap();
+                    prop_assert!(nests, "{finer:?} in {level:?} at {start}");
                 }
             }
         }

@@ -1,4 +1,4 @@
-//! Ids of containers, and bytes as text.
+//! Container ids, and bytes as hexadecimal text.
 
 use std::fmt;
 
@@ -16,22 +16,23 @@ fn is_uuid(text: &str) -> bool {
     text.len() == 36 && text.bytes().enumerate().all(digit_or_dash)
 }
 
-/// Why a text is no container id.
+/// Why a text is not a container id.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("container id {id:?} is not usable: {reason}")]
 pub struct InvalidContainerId {
-    /// What was given.
+    /// The text.
     pub id: String,
-    /// What is wrong with it.
+    /// What is wrong; what to do.
     pub reason: &'static str,
 }
 
 impl ContainerId {
-    /// Takes letters, digits, `-`, `_`, `.` and `:`; braces around a UUID are dropped and its letters made small.
+    /// Accepts letters, digits, `-`, `_`, `.` and `:`. Braces are removed, and a UUID is converted to lower
+    /// case.
     ///
     /// # Errors
-    /// When the id is empty, too long for its place in the maps, or holds other characters (it stands in
-    /// blank-separated columns).
+    /// When the id is empty, longer than its place in the maps, or contains other characters (ids are printed
+    /// in columns that blanks separate).
     pub fn new(id: &str) -> Result<Self, InvalidContainerId> {
         let invalid = |reason| InvalidContainerId { id: id.to_owned(), reason };
         let bare = id.strip_prefix('{').and_then(|rest| rest.strip_suffix('}')).unwrap_or(id);
@@ -42,35 +43,35 @@ impl ContainerId {
             return Err(invalid("it is longer than 63 bytes"));
         }
         if !bare.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.:".contains(&b)) {
-            return Err(invalid("only letters, digits and - _ . : may stand in it"));
+            return Err(invalid("it may contain only letters, digits and - _ . :"));
         }
         Ok(Self(if is_uuid(bare) { bare.to_ascii_lowercase() } else { bare.to_owned() }))
     }
 
-    /// Takes the id of a container or a machine: as [`Self::new`], but for `0`, which is the node itself.
+    /// Accepts the id of a container or a machine: as [`Self::new`], but not `0`, which is the node itself.
     ///
     /// # Errors
     /// As [`Self::new`], and when the id is the node's.
     pub fn of_container(id: &str) -> Result<Self, InvalidContainerId> {
-        let taken = Self::new(id)?;
-        if taken.0.bytes().all(|b| b == b'0') {
-            let reason = "it is the node itself, whose interfaces are named under [node] uplinks";
+        let valid = Self::new(id)?;
+        if valid.0.bytes().all(|b| b == b'0') {
+            let reason = "it is the node itself; its interfaces are listed under [node] uplinks";
             return Err(InvalidContainerId { id: id.to_owned(), reason });
         }
-        Ok(taken)
+        Ok(valid)
     }
 
-    /// The node itself.
+    /// The node's id, `0`.
     pub fn node() -> Self {
         Self(NODE_ID.to_owned())
     }
 
-    /// Whether it is the node itself.
+    /// Whether it is the node's id.
     pub fn is_node(&self) -> bool {
         self.0 == NODE_ID
     }
 
-    /// Whether it is a UUID in its usual form.
+    /// Whether it is a UUID in its canonical form.
     pub fn is_uuid(&self) -> bool {
         is_uuid(&self.0)
     }
@@ -102,14 +103,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn ids_as_people_type_them() {
+    fn ids_are_normalised_or_refused() {
         let id = |text: &str| ContainerId::new(text).map(|id| id.to_string());
         assert_eq!(id("101"), Ok("101".to_owned()));
         assert_eq!(
             id("{6D1E1C39-63E6-4A2B-8EF4-1B7A1D2F3C4D}"),
             Ok("6d1e1c39-63e6-4a2b-8ef4-1b7a1d2f3c4d".to_owned())
         );
-        assert_eq!(id("Web-Server"), Ok("Web-Server".to_owned()), "only UUIDs have no case");
+        assert_eq!(id("Web-Server"), Ok("Web-Server".to_owned()), "only UUIDs ignore case");
         for bad in ["", "{}", "a b", "a\tb", "ä", &"x".repeat(64)] {
             assert!(id(bad).is_err(), "{bad:?}");
         }

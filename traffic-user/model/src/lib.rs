@@ -1,11 +1,11 @@
-//! What trafctl's figures are, as plain data: no kernel, no database, no output.
+//! The figures of trafctl as plain data, and the arithmetic on them. No kernel, no database, no output.
 //!
 //! - `ids`: container ids.
-//! - `snapshot`: one reading of all counters, which is all that leaves the kernel side.
-//! - [`calendar`]: buckets, days and billing months of a time zone.
-//! - [`live_rates`]: what passed between two readings.
+//! - `snapshot`: one reading of all counters, the only type that leaves the kernel side.
+//! - [`calendar`]: five-minute buckets, hours, days and billing months of a time zone.
+//! - [`live_rates`]: the traffic between two readings.
 //! - [`notation`]: hardware addresses and IP prefixes as text.
-//! - [`skb_mark`]: the `skb->mark` that a shaper selects by.
+//! - [`skb_mark`]: which containers and classes have an `skb->mark` for a shaper.
 //! - [`units`]: amounts of bytes and durations as text.
 
 pub mod calendar;

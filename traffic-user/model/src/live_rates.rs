@@ -1,4 +1,7 @@
-//! What passed between two readings, for the live view: the busiest containers first.
+//! The traffic between two readings, for the live view (`trafctl top`): the busiest containers first.
+//!
+//! Rendering turns amounts and seconds into rates. Percentiles over buckets are the ledger's
+//! `percentile_report`.
 
 use std::{cmp::Reverse, collections::BTreeMap};
 
@@ -7,45 +10,45 @@ use traffic_common::{Family, Tally};
 
 use crate::{ByDirection, ClassCounter, ContainerId, Snapshot, Wanted};
 
-/// What passed between two readings.
+/// The traffic between two readings.
 #[derive(Clone, Debug, PartialEq)]
 pub struct LiveRates {
     /// The node's name.
     pub node: String,
     /// When the later reading began.
     pub time: Timestamp,
-    /// Seconds between the beginnings of the two, by a clock that does not step.
+    /// Seconds between the starts of the two readings, by a clock that does not step.
     pub seconds: f64,
-    /// Containers, or their classes, in the order asked for. Those that were still are left out.
+    /// Containers, or their classes, in the requested order. Idle ones are omitted.
     pub rows: Vec<Row>,
-    /// All containers together, those included that no row shows.
+    /// The sum over all selected containers.
     pub classes: ByDirection<Tally>,
-    /// What is in no class, on all interfaces.
+    /// The traffic in no class, on all interfaces.
     pub faults: ByDirection<Tally>,
 }
 
 /// One container's traffic, or that of one of its classes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Row {
-    /// Whose.
+    /// The container.
     pub container: ContainerId,
-    /// The class, where each is a row.
+    /// The class, if each class has a row.
     pub class: Option<u8>,
-    /// What passed.
+    /// Its traffic.
     pub passed: ByDirection<Tally>,
 }
 
-/// What comes first.
+/// The sort order of rows, largest first.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Order {
-    /// The most bytes in and out together.
+    /// Bytes in and out.
     #[default]
     Total,
-    /// The most bytes in.
+    /// Bytes in.
     In,
-    /// The most bytes out.
+    /// Bytes out.
     Out,
-    /// The most packets in and out together.
+    /// Packets in and out.
     Packets,
 }
 
@@ -60,19 +63,19 @@ impl Order {
     }
 }
 
-/// What of two readings is wanted.
+/// Which traffic of two readings is wanted, and how it is divided into rows.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Selection {
-    /// Whose traffic, and which.
+    /// Which counters.
     pub wanted: Wanted,
-    /// A row for each class instead of one for each container.
+    /// One row for each class instead of one for each container.
     pub by_class: bool,
-    /// What comes first.
+    /// The sort order.
     pub order: Order,
 }
 
-/// What passed between two readings. A counter that the earlier one has not, or has of another set of counters or of
-/// another life of the container, began at zero since.
+/// Computes the traffic between two readings. A counter counts from zero if the earlier reading does not have
+/// it, or has it under another epoch or generation.
 pub fn between(earlier: &Snapshot, later: &Snapshot, selection: &Selection) -> LiveRates {
     type Key<'a> = (&'a ContainerId, u32, u8, Family);
     fn key(counter: &ClassCounter) -> Key<'_> {
@@ -94,14 +97,15 @@ pub fn between(earlier: &Snapshot, later: &Snapshot, selection: &Selection) -> L
         .filter(|(_, passed)| *passed != ByDirection::default())
         .map(|((container, class), passed)| Row { container: container.clone(), class, passed })
         .collect();
-    // Those that are alike stay in the order of their ids, so that they don't change places with every reading.
+    // A stable sort: equal rows stay in the order of their ids, so they do not swap places with every
+    // reading.
     rows.sort_by_key(|row| Reverse(selection.order.weight(&row.passed)));
     let faults = |snapshot: &Snapshot| {
         let balance = snapshot.balance();
         ByDirection { incoming: balance.incoming.faults, outgoing: balance.outgoing.faults }
     };
     let faults_before = if same_set { faults(earlier) } else { ByDirection::default() };
-    #[expect(clippy::cast_precision_loss, reason = "a nanosecond is lost after a hundred days")]
+    #[expect(clippy::cast_precision_loss, reason = "nanoseconds are exact up to a hundred days")]
     let seconds = later.boottime_ns.saturating_sub(earlier.boottime_ns) as f64 / 1e9;
     LiveRates {
         node: later.node.clone(),
@@ -118,7 +122,7 @@ mod tests {
     use super::*;
     use crate::sample;
 
-    /// The sample, with other figures in each counter.
+    /// The sample, with different figures in each counter.
     fn first() -> Snapshot {
         let mut snapshot = sample::snapshot();
         for (number, counter) in (1..).zip(&mut snapshot.counters) {
@@ -146,20 +150,20 @@ mod tests {
     }
 
     #[test]
-    fn only_what_moved_is_shown() {
+    fn idle_containers_are_omitted() {
         let earlier = first();
         let later = later(&earlier, 1, [1000, 10, 70, 3]);
-        let throughput = between(&earlier, &later, &Selection::default());
-        assert_eq!(throughput.rows.len(), 1);
-        assert_eq!(throughput.rows[0].container, earlier.counters[1].container);
-        assert_eq!(amounts(&throughput.rows[0].passed), [1000, 10, 70, 3]);
-        assert_eq!(amounts(&throughput.classes), [1000, 10, 70, 3]);
-        assert_eq!(amounts(&throughput.faults), [0; 4]);
-        assert!((throughput.seconds - 2.0).abs() < 1e-9);
+        let rates = between(&earlier, &later, &Selection::default());
+        assert_eq!(rates.rows.len(), 1);
+        assert_eq!(rates.rows[0].container, earlier.counters[1].container);
+        assert_eq!(amounts(&rates.rows[0].passed), [1000, 10, 70, 3]);
+        assert_eq!(amounts(&rates.classes), [1000, 10, 70, 3]);
+        assert_eq!(amounts(&rates.faults), [0; 4]);
+        assert!((rates.seconds - 2.0).abs() < 1e-9);
     }
 
     #[test]
-    fn the_order_is_what_was_asked_for() {
+    fn rows_follow_the_requested_order() {
         let earlier = first();
         let other = earlier
             .counters
@@ -179,7 +183,7 @@ mod tests {
     }
 
     #[test]
-    fn classes_are_rows_where_asked_for_and_families_one() {
+    fn classes_have_rows_on_request_and_families_are_summed() {
         let earlier = first();
         let mut later = earlier.clone();
         for (number, counter) in (1..).zip(&mut later.counters) {
@@ -201,7 +205,7 @@ mod tests {
     }
 
     #[test]
-    fn what_began_anew_began_at_zero() {
+    fn a_new_epoch_or_generation_counts_from_zero() {
         let earlier = first();
         let held = amounts(&earlier.counters[0].tally);
         let mut retired = earlier.clone();

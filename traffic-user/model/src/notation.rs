@@ -1,4 +1,5 @@
-//! Parsers for hardware addresses, and for local addresses and prefixes. Amounts are in [`units`](crate::units).
+//! Parsers for hardware addresses, and for local addresses and prefixes. Amounts are in
+//! [`units`](crate::units).
 
 use std::net::IpAddr;
 
@@ -69,7 +70,8 @@ mod tests {
         assert_eq!(parse_prefix("2001:db8::/64"), Ok(net("2001:db8::/64")));
         assert_eq!(
             parse_prefix("10.0.0.5/24"),
-            Err("10.0.0.5/24 has host bits set; write 10.0.0.5 for the address, or 10.0.0.0/24 for the whole prefix"
+            Err("10.0.0.5/24 has host bits set; write 10.0.0.5 for the address, or 10.0.0.0/24 for the \
+                 whole prefix"
                 .to_owned())
         );
         assert!(parse_prefix("::/0").unwrap_err().contains("every address"));

@@ -1,4 +1,4 @@
-//! A reading for tests, with another value in every field.
+//! A reading for tests, with a different value in every field.
 #![allow(clippy::unwrap_used, missing_docs, reason = "test support, compiled into tests only")]
 
 use jiff::Timestamp;
@@ -11,7 +11,7 @@ use crate::{
 /// The id of the sample's virtual machine.
 pub const UUID: &str = "6d1e1c39-63e6-4a2b-8ef4-1b7a1d2f3c4d";
 
-/// Containers 101 and 102 and a machine, in classes 0 to 3, both families.
+/// Containers 101 and 102 and a virtual machine, with classes 0 to 3 and both families.
 pub fn snapshot() -> Snapshot {
     let id = |text: &str| ContainerId::new(text).unwrap();
     let counter =

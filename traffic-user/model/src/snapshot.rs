@@ -1,4 +1,4 @@
-//! One reading of everything that is counted: plain data, the only thing that flows from the kernel side to
+//! One reading of all counters. It is plain data, and the only type that passes from the kernel side to
 //! rendering, the ledger and exports. It knows neither maps nor output formats.
 
 use std::{collections::BTreeMap, ops::AddAssign};
@@ -8,7 +8,7 @@ use traffic_common::{DIRECTIONS, Direction, FAULTS, Family, Fault, Tally};
 
 use crate::{ContainerId, hex};
 
-/// A pair of values, one a direction, in the container's view.
+/// A pair of values, one for each direction as the container sees it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ByDirection<T> {
     /// To the container.
@@ -26,7 +26,7 @@ impl<T> ByDirection<T> {
         }
     }
 
-    /// The value of one direction, to be changed.
+    /// The value of one direction, mutable.
     pub const fn of_mut(&mut self, direction: Direction) -> &mut T {
         match direction {
             Direction::In => &mut self.incoming,
@@ -36,7 +36,7 @@ impl<T> ByDirection<T> {
 }
 
 impl<T: Copy> ByDirection<T> {
-    /// From an array indexed by [`Direction`].
+    /// Converts an array indexed by [`Direction`].
     pub const fn from_array(values: [T; DIRECTIONS]) -> Self {
         Self { incoming: values[Direction::In as usize], outgoing: values[Direction::Out as usize] }
     }
@@ -50,7 +50,8 @@ impl<T: AddAssign> AddAssign for ByDirection<T> {
 }
 
 impl ByDirection<Tally> {
-    /// The difference to an earlier reading. 0 where the other reading is above this one, because it was taken later.
+    /// The difference to an earlier reading. 0 where the other reading is above this one, because it was
+    /// taken later.
     #[must_use]
     pub const fn since(&self, earlier: &Self) -> Self {
         Self {
@@ -66,30 +67,30 @@ impl ByDirection<Tally> {
     }
 }
 
-/// Which class table was in force.
+/// The class table in force at a reading.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ClassTableInfo {
     /// SHA-256 of the compiled table.
     pub hash: [u8; 32],
     /// When it was loaded.
     pub loaded: Timestamp,
-    /// Prefixes in it, both families.
+    /// Number of prefixes, both families.
     pub prefixes: u64,
 }
 
 impl ClassTableInfo {
-    /// The hash in hexadecimal, as output and ledger show it.
+    /// The hash in hexadecimal, as in output and ledger.
     pub fn hash_hex(&self) -> String {
         hex(&self.hash)
     }
 }
 
-/// One container's traffic of one class and family since the epoch began. Only grows.
+/// One container's traffic of one class and family, since its slot became the container's. Only grows.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ClassCounter {
-    /// Whose traffic.
+    /// The container.
     pub container: ContainerId,
-    /// Generation of the container's slot: another number means that counting began anew at zero.
+    /// Generation of the container's slot. Under another generation the counter restarted at zero.
     pub generation: u32,
     /// The class, 0 to 254.
     pub class: u8,
@@ -99,24 +100,24 @@ pub struct ClassCounter {
     pub tally: ByDirection<Tally>,
 }
 
-/// Which class counters are wanted.
+/// A selection of class counters.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Wanted {
-    /// One family only.
+    /// Only this family; `None` for both.
     pub family: Option<Family>,
-    /// These containers only; empty for all.
+    /// Only these containers; empty for all.
     pub containers: Vec<ContainerId>,
-    /// These classes only; empty for all.
+    /// Only these classes; empty for all.
     pub classes: Vec<u8>,
 }
 
 impl Wanted {
-    /// Whether a container is.
+    /// Whether a container is selected.
     pub fn takes_container(&self, id: &ContainerId) -> bool {
         self.containers.is_empty() || self.containers.contains(id)
     }
 
-    /// Whether a counter is.
+    /// Whether a counter is selected.
     pub fn takes(&self, counter: &ClassCounter) -> bool {
         self.takes_container(&counter.container)
             && self.family.is_none_or(|family| counter.family == family)
@@ -124,7 +125,7 @@ impl Wanted {
     }
 }
 
-/// What passed an interface and is in no class counter, by reason. Only non-zero ones are listed.
+/// Traffic of an interface that is in no class, by reason. Only counters that are not zero are listed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FaultCounter {
     /// Name of the interface.
@@ -137,88 +138,90 @@ pub struct FaultCounter {
     pub tally: ByDirection<Tally>,
 }
 
-/// What passed an interface in one direction.
+/// Everything that passed an interface in one direction.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct PassedCounter {
     /// Wire packets and layer-3 bytes, equal to classes + faults.
     pub wire: Tally,
     /// Socket buffers.
     pub skbs: u64,
-    /// Their bytes with the link-layer header.
+    /// Bytes of these buffers with the link-layer header.
     pub skb_bytes: u64,
-    /// The part of `wire` whose size came from the plain segmentation rule.
+    /// The part of `wire` whose size was estimated by the plain segmentation rule.
     pub estimated: Tally,
-    /// Buffers that passed while the program was not attached, by the kernel's statistics: a gap. Only grows.
+    /// Missed buffers: those that the kernel's statistics show for times when the program was not attached.
+    /// Only grows.
     pub missed_skbs: u64,
-    /// Their bytes with the link-layer header.
+    /// Bytes of the missed buffers with the link-layer header.
     pub missed_skb_bytes: u64,
 }
 
-/// Everything that passed one interface since its slot began.
+/// Everything that passed one interface since it got its slot.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct InterfaceCounter {
     /// Name of the interface.
     pub interface: String,
     /// Generation of the interface's slot.
     pub generation: u32,
-    /// Its container; `None` where many share it.
+    /// Its container; `None` if several share it.
     pub container: Option<ContainerId>,
-    /// Its index now, `None` after it went.
+    /// Its current index; `None` after it was removed.
     pub ifindex: Option<u32>,
     /// When the program was last attached to it.
     pub attached: Timestamp,
-    /// What passed.
+    /// Its traffic.
     pub passed: ByDirection<PassedCounter>,
-    /// How much of the kernel's own statistics of the interface of this index is counted or known as unseen: buffers and
-    /// their bytes. Another set of counters begins where this one ended.
+    /// The part of the kernel's statistics for the current index that is counted or known as missed: buffers
+    /// and their bytes. A new set of counters continues from here.
     pub accounted: ByDirection<Tally>,
 }
 
-/// All counters at one reading. Readings of different counters are not taken at one instant.
+/// All counters at one reading. They are read one after another, not at one instant.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Snapshot {
     /// The node's name.
     pub node: String,
     /// The kernel's boot id.
     pub boot_id: String,
-    /// Random number of this set of counters; another one means that all counters began anew at zero.
+    /// Random number of this set of counters. Under another epoch all counters restarted at zero.
     pub epoch: u64,
-    /// When the set was made.
+    /// When the set was created.
     pub epoch_created: Timestamp,
-    /// When this reading began, by the wall clock.
+    /// When this reading started, by the wall clock.
     pub time: Timestamp,
-    /// The same instant on the clock that neither steps nor stops (`CLOCK_BOOTTIME`), in nanoseconds.
+    /// The same instant by `CLOCK_BOOTTIME`, which neither steps nor stops, in nanoseconds.
     pub boottime_ns: u64,
-    /// The class table in force at the reading.
+    /// The class table in force.
     pub class_table: ClassTableInfo,
-    /// Class counters, sorted by container, class and family; zero ones included for every class in use.
+    /// Class counters, sorted by container, class and family. Every class in use is included, even if zero.
     pub counters: Vec<ClassCounter>,
     /// Fault counters that are not zero.
     pub faults: Vec<FaultCounter>,
-    /// Interfaces, those that went included while their slot is theirs.
+    /// Interfaces, including removed ones that still own their slot.
     pub interfaces: Vec<InterfaceCounter>,
-    /// What was counted for containers and interfaces whose slots went to others; their final readings are in the
-    /// ledger. Without it nothing would balance.
+    /// Counts of former owners whose slots passed on. Their final readings are in the ledger. The balance
+    /// needs these.
     pub former: ByDirection<Balance>,
-    /// What of `former` is in faults, both directions added up, by the number of the fault.
+    /// The part of `former` in faults, by fault number, both directions added.
     pub former_faults: [Tally; FAULTS],
-    /// What of `former` was [estimated](PassedCounter::estimated), both directions added up.
+    /// The [estimated](PassedCounter::estimated) part of `former`, both directions added.
     pub former_estimated: Tally,
 }
 
-/// What passed all interfaces, and where it was counted. Equal sums are the proof that nothing was missed.
+/// What passed all interfaces, and where it was counted. Equal sums prove that no packet was lost in between.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Balance {
-    /// What passed, by the interfaces' totals.
+    /// The sum of the interfaces' totals.
     pub passed: Tally,
-    /// What is in class counters.
+    /// The sum of the class counters.
     pub classes: Tally,
-    /// What is in fault counters.
+    /// The sum of the fault counters.
     pub faults: Tally,
 }
 
 impl Balance {
-    /// Passed less classes less faults: zero when traffic rests; while it flows, what passed between two readings.
+    /// Passed minus classes minus faults, as packets and bytes. Zero without traffic; while traffic flows,
+    /// the amount that passed between the reads of the counters.
     pub fn unaccounted(&self) -> (i128, i128) {
         let missing = |passed: u64, classes: u64, faults: u64| {
             i128::from(passed) - i128::from(classes) - i128::from(faults)
@@ -231,7 +234,7 @@ impl Balance {
 }
 
 impl Snapshot {
-    /// Sums over the whole node, by direction.
+    /// The node's balance, by direction.
     pub fn balance(&self) -> ByDirection<Balance> {
         let mut balance = self.former;
         for interface in &self.interfaces {
@@ -249,7 +252,8 @@ impl Snapshot {
         balance
     }
 
-    /// Class counters without those of former lives: of an id that was retired and given away again only the later one.
+    /// Class counters of the latest generation of each container. An id that was retired and is in use again
+    /// has two.
     pub fn present_counters(&self) -> impl Iterator<Item = &ClassCounter> {
         let mut latest: BTreeMap<&ContainerId, u32> = BTreeMap::new();
         for counter in &self.counters {
@@ -261,7 +265,7 @@ impl Snapshot {
             .filter(move |counter| latest.get(&counter.container) == Some(&counter.generation))
     }
 
-    /// All containers that have counters, each once.
+    /// All containers with counters, each once.
     pub fn containers(&self) -> std::collections::BTreeSet<&ContainerId> {
         self.counters.iter().map(|counter| &counter.container).collect()
     }
@@ -272,7 +276,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_missing_shows_with_its_sign() {
+    fn the_balance_keeps_its_sign() {
         let tally = |packets, bytes| Tally { packets, bytes };
         let balance = Balance { passed: tally(10, 1000), classes: tally(7, 800), faults: tally(2, 100) };
         assert_eq!(balance.unaccounted(), (1, 100));

@@ -1,19 +1,22 @@
-//! Amounts of bytes and lengths of time: the one parser and the one formatter for options, configuration and output.
+//! Amounts of bytes and lengths of time: the one parser and the one formatter for options, configuration and
+//! output.
 //!
-//! Bytes: `B`, `k`/`kB`, `M`/`MB`, `G`/`GB`, `T`/`TB`, `P`/`PB` are powers of 1000; `KiB` to `PiB` are powers of 1024. A
-//! small `b` is refused, because it usually means bits. Durations: a number alone is seconds; `ms`, `s`, `m`, `h` and `d`
-//! may be combined. Months have no fixed length, so they are read apart and never converted.
+//! Bytes: `B`, `k`/`kB`, `M`/`MB`, `G`/`GB`, `T`/`TB`, `P`/`PB` are powers of 1000; `KiB` to `PiB` are powers
+//! of 1024. A small `b` is refused, because it usually means bits. Durations: a number alone is seconds;
+//! `ms`, `s`, `m`, `h` and `d` may be combined. Months have no fixed length, so they are read apart and never
+//! converted.
 //!
-//! Rates (bits per second) are formatted where they are shown; addresses are in [`notation`](crate::notation).
+//! Rates (bits per second) are formatted where they are shown; addresses are in
+//! [`notation`](crate::notation).
 
 use std::time::Duration;
 
 use jiff::{SignedDuration, Span, SpanRelativeTo};
 
-const BYTE_UNITS: &str = "write a number with a unit of B, k, M, G, T, P (also kB, MB, GB, TB, PB: powers of 1000) or \
-                          KiB, MiB, GiB, TiB, PiB (powers of 1024), such as 1.5GB, 200MiB or 1048576";
-const DURATION_UNITS: &str = "write a number of seconds, or numbers with the units ms, s, m, h, d, such as 0.5, 500ms, \
-                              10s, \"1m 30s\" or 7d";
+const BYTE_UNITS: &str = "write a number with a unit of B, k, M, G, T, P (also kB, MB, GB, TB, PB: powers of \
+                          1000) or KiB, MiB, GiB, TiB, PiB (powers of 1024), such as 1.5GB or 1048576";
+const DURATION_UNITS: &str = "write a number of seconds, or numbers with the units ms, s, m, h, d, such as \
+                              0.5, 500ms, 10s, \"1m 30s\" or 7d";
 const DAY_UNITS: &str = "write a whole number of days from 1d to 65535d, such as 35d";
 const MONTH_UNITS: &str =
     "write a whole number of months from \"1 month\" to \"65535 months\", such as \"13 months\"";
@@ -117,7 +120,8 @@ pub fn format_bytes(value: u64, human: bool) -> String {
     format!("{scaled:.2} {}", UNITS[power as usize - 1])
 }
 
-/// Parses a duration: seconds without a unit (`0.5`), or numbers with units (`500ms`, `1m 30s`, `7d`). A day has 24 hours.
+/// Parses a duration: seconds without a unit (`0.5`), or numbers with units (`500ms`, `1m 30s`, `7d`). A day
+/// has 24 hours.
 ///
 /// # Errors
 /// When the text is not a duration, is negative, or exceeds what the type can hold.
@@ -136,13 +140,14 @@ fn exact_duration(text: &str) -> Result<SignedDuration, &'static str> {
     let with_unit = if without_unit { format!("{text}s") } else { text.to_owned() };
     let parsed =
         with_unit.parse::<Span>().map_err(|_| match with_unit.bytes().any(|b| b.is_ascii_digit()) {
-            // The parser refuses both in one kind of error; a text of digits and letters alone was at least well formed.
+            // The parser's error does not distinguish syntax from range. Digits with one known unit are good
+            // syntax.
             true if with_unit.bytes().all(|b| b.is_ascii_alphanumeric()) && has_known_unit(&with_unit) => {
                 "is too long"
             }
             _ => NOT_A_DURATION,
         })?;
-    parsed.to_duration(SpanRelativeTo::days_are_24_hours()).map_err(|_| "has a unit of no fixed length")
+    parsed.to_duration(SpanRelativeTo::days_are_24_hours()).map_err(|_| "has a unit without a fixed length")
 }
 
 fn has_known_unit(text: &str) -> bool {
@@ -331,7 +336,7 @@ mod tests {
             ("1.2.3", "is not a duration"),
             ("-5s", "is negative"),
             ("-0.5", "is negative"),
-            ("13 months", "has a unit of no fixed length"),
+            ("13 months", "has a unit without a fixed length"),
             ("1000000000h", "is too long"),
             ("99999999999999999999s", "is too long"),
         ] {
@@ -365,7 +370,7 @@ mod tests {
             ("65536d", "out of range"),
             ("35", "not a whole number of days"),
             ("1.5h", "not a whole number of days"),
-            ("13 months", "no fixed length"),
+            ("13 months", "without a fixed length"),
             ("", "not a duration"),
             ("-1d", "negative"),
         ] {

@@ -12,8 +12,9 @@ use crate::{
 
 /// Assign addresses on shared interfaces (venet0) to containers
 ///
-/// Addresses also come from `IP_ADDRESS=` in `/etc/vz/conf/ID.conf` and from `[[container]]` in the configuration. For the
-/// same address, the configuration overrides Virtuozzo's files, and this command overrides both.
+/// Addresses also come from `IP_ADDRESS=` in `/etc/vz/conf/ID.conf` and from `[[container]]` in the
+/// configuration. For the same address, the configuration overrides Virtuozzo's files, and this command
+/// overrides both.
 #[derive(Debug, Args)]
 #[command(after_long_help = "Examples:\n  \
     trafctl address add 301 10.0.3.1\n  \

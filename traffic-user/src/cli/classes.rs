@@ -24,8 +24,8 @@ use crate::{
 
 /// Check, load, list and explain network classes
 ///
-/// A class file has Virtuozzo's `networks_classes` format: one `CLASS ADDRESS/PREFIX` per line, and `#` for comments. The
-/// configuration's `class_order` decides between several matching lines.
+/// A class file has Virtuozzo's `networks_classes` format: one `CLASS ADDRESS/PREFIX` per line, and `#` for
+/// comments. The configuration's `class_order` decides between several matching lines.
 #[derive(Debug, Args)]
 #[command(after_long_help = "Examples:\n  \
     trafctl classes check new_classes && trafctl classes load new_classes\n  \
@@ -53,8 +53,8 @@ enum Action {
     },
     /// Load a class file into the kernel, as a whole or not at all
     ///
-    /// Every packet is counted under either the old table or the new one. `trafctl run` loads the configured file again
-    /// when that file changes.
+    /// Every packet is counted under either the old table or the new one. `trafctl run` loads the configured
+    /// file again when that file changes.
     #[command(after_long_help = "Examples:\n  trafctl classes load\n  trafctl classes load new_classes")]
     Load {
         /// Class file [default: the configured file]
@@ -63,7 +63,8 @@ enum Action {
     },
     /// List the prefixes in force, or those that a file would put in force
     #[command(
-        after_long_help = "Examples:\n  trafctl classes list\n  trafctl classes list --file new_classes --format json"
+        after_long_help = "Examples:\n  trafctl classes list\n  trafctl classes list --file new_classes \
+                           --format json"
     )]
     List {
         /// Class file [default: the table in the kernel]
@@ -75,8 +76,8 @@ enum Action {
     },
     /// Explain which class an address or a prefix has, and which line decides
     ///
-    /// For an address, also lists the other matching lines and why they do not decide. For a prefix, lists its parts with
-    /// class, deciding line and share; the largest parts come first.
+    /// For an address, also lists the other matching lines and why they do not decide. For a prefix, lists
+    /// its parts with class, deciding line and share; the largest parts come first.
     #[command(after_long_help = "Examples:\n  \
         trafctl classes explain 10.10.16.7\n  \
         trafctl classes explain 10.0.0.0/8\n  \
@@ -132,8 +133,8 @@ fn load_file(global: &Global, config: &Config, path: Option<&Path>) -> anyhow::R
     Ok(Done::Success)
 }
 
-/// Replaces the table in force, after a drain and under the lock, stores the table in the ledger, and records the file it
-/// came from. `source` is that file, or `None` for the configured one.
+/// Replaces the table in force, after a drain and under the lock, stores the table in the ledger, and records
+/// the file it came from. `source` is that file, or `None` for the configured one.
 pub(super) fn put_in_force(
     global: &Global,
     config: &Config,

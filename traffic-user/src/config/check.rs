@@ -1,4 +1,5 @@
-//! Checks the values of a configuration [`File`] and turns it into a [`Config`]. The first problem found is reported.
+//! Checks the values of a configuration [`File`] and turns it into a [`Config`]. The first problem found is
+//! reported.
 
 use std::{
     collections::HashMap,
@@ -116,8 +117,8 @@ fn refuse_second_owner(containers: &[FileContainer]) -> Result<(), Problem> {
     for container in containers {
         for text in container.interfaces.iter().chain(&container.macs) {
             let owner = container.id.get_ref();
-            // The same address in different notations is one key. An interface name of twelve hexadecimal digits is
-            // taken for an address too, which does no harm.
+            // The same address in different notations is one key. An interface name of twelve hexadecimal
+            // digits is taken for an address too, which does no harm.
             let key = match parse_mac(text.get_ref()) {
                 Some(mac) => traffic_model::hex(&mac),
                 None => text.get_ref().clone(),
@@ -196,14 +197,16 @@ impl FileRule {
         if self.kind == RuleKind::Container && !pattern.names_container() {
             return Err(problem(
                 &self.pattern,
-                "a pattern of kind \"container\" has no group `container`; add one, such as (?<container>[0-9]+), or use \
+                "a pattern of kind \"container\" has no group `container`; add one, such as \
+                 (?<container>[0-9]+), or use \
                  the kind \"mapped\" if the name does not contain the id",
             ));
         }
         if self.kind != RuleKind::Container && pattern.names_container() {
             return Err(problem(
                 &self.pattern,
-                "only a pattern of kind \"container\" may have a group `container`; remove the group or change the kind",
+                "only a pattern of kind \"container\" may have a group `container`; remove the group or \
+                 change the kind",
             ));
         }
         Ok(Rule { pattern, kind: self.kind })

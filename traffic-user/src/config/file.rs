@@ -1,7 +1,7 @@
 //! The configuration file as written: its tables and keys, before any value is checked.
 //!
-//! [`check`](super::check) turns it into a [`Config`](super::Config). A [`Spanned`] value keeps its place in the text,
-//! so that a message can name line and column.
+//! [`check`](super::check) turns it into a [`Config`](super::Config). A [`Spanned`] value keeps its place in
+//! the text, so that a message can name line and column.
 
 use std::path::PathBuf;
 

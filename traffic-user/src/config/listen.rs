@@ -16,8 +16,8 @@ pub enum Listen {
 impl FromStr for Listen {
     type Err = String;
 
-    /// Parses `127.0.0.1:9177`, `[::1]:9177` and `unix:/path`. Addresses that other hosts can reach are refused, because
-    /// the API has no authentication.
+    /// Parses `127.0.0.1:9177`, `[::1]:9177` and `unix:/path`. Addresses that other hosts can reach are
+    /// refused, because the API has no authentication.
     fn from_str(text: &str) -> Result<Self, String> {
         if let Some(path) = text.strip_prefix("unix:") {
             if !path.starts_with('/') {
@@ -32,12 +32,14 @@ impl FromStr for Listen {
         }
         let address: SocketAddr = text.parse().map_err(|_| {
             format!(
-                "{text:?} is not an address to listen on; write \"127.0.0.1:9177\" or \"unix:/run/trafctl/api.sock\""
+                "{text:?} is not an address to listen on; write \"127.0.0.1:9177\" or \
+                 \"unix:/run/trafctl/api.sock\""
             )
         })?;
         if !address.ip().is_loopback() {
             return Err(format!(
-                "{} is not a loopback address, and the API has no authentication; write \"127.0.0.1:{}\" or a Unix socket, \
+                "{} is not a loopback address, and the API has no authentication; write \"127.0.0.1:{}\" or \
+                 a Unix socket, \
                  and use a proxy for other hosts",
                 address.ip(),
                 address.port()

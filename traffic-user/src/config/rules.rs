@@ -21,7 +21,8 @@ impl Pattern {
         // Without the anchors first, so that a message quotes the expression as written.
         let compiled = Regex::new(text).and_then(|_| Regex::new(&format!("^(?:{text})$")));
         compiled.map(Self).map_err(|error| {
-            // The library's message draws the expression with a marker below it; the last line has the reason.
+            // The library's message draws the expression with a marker below it; the last line has the
+            // reason.
             let text = error.to_string();
             format!(
                 "this is not a valid pattern: {}; write a regular expression",

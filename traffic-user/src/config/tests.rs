@@ -30,10 +30,13 @@ fn an_empty_file_gives_the_defaults() {
 #[test]
 fn every_key_reaches_its_field() {
     let config = parse(
-        "class_file = '/c'\nclass_order = 'longest-prefix'\nnode = 'n1'\nattach = 'clsact'\nvz_conf_dir = '/v'\n\
+        "class_file = '/c'\nclass_order = 'longest-prefix'\nnode = 'n1'\nattach = 'clsact'\nvz_conf_dir = \
+         '/v'\n\
          [limits]\ncontainers = 3\ninterfaces = 4\nclasses = 5\naddresses = 6\n\
-         [host]\npreset = 'proxmox'\n[identities]\ncommand = ['/bin/ids', '-a']\ntimeout = '3s'\n[[interfaces.rule]]\npattern = '^x(?<container>.+)$'\nkind = 'container'\n\
-         [[container]]\nid = '{ABCDEF01-2345-6789-abcd-ef0123456789}'\ninterfaces = ['a']\nmacs = ['00:18:51:AA:bb:cc']\n\
+         [host]\npreset = 'proxmox'\n[identities]\ncommand = ['/bin/ids', '-a']\ntimeout = \
+         '3s'\n[[interfaces.rule]]\npattern = '^x(?<container>.+)$'\nkind = 'container'\n\
+         [[container]]\nid = '{ABCDEF01-2345-6789-abcd-ef0123456789}'\ninterfaces = ['a']\nmacs = \
+         ['00:18:51:AA:bb:cc']\n\
          addresses = ['10.0.0.5', '2001:db8:5::/64']\n[drain]\ninterval = '1m 30s'\n\
          [shaping]\nenabled = true\n\
          [ledger]\nenabled = false\ntime_zone = 'Europe/Berlin'\nbilling_day = 15\n\
@@ -141,7 +144,8 @@ fn every_mistake_is_reported_with_its_place() {
             "t.toml:2:11: only a pattern of kind \"container\" may have a group",
         ),
         (
-            "[[container]]\nid = '1'\nmacs = ['00-18-51-aa-bb-cc']\n[[container]]\nid = '2'\nmacs = ['001851AABBCC']\n",
+            "[[container]]\nid = '1'\nmacs = ['00-18-51-aa-bb-cc']\n[[container]]\nid = '2'\nmacs = \
+             ['001851AABBCC']\n",
             "t.toml:6:9: 001851AABBCC already belongs to container 1",
         ),
         ("a = \n", "t.toml:1:"),

@@ -1,7 +1,8 @@
 //! The owner of each local address, for interfaces that containers share.
 //!
-//! There are three sources, and a later one overrides the earlier: Virtuozzo's files, the configuration, and the list that
-//! `trafctl address` keeps in the state directory. [`crate::node`] writes the result into the kernel's maps.
+//! There are three sources, and a later one overrides the earlier: Virtuozzo's files, the configuration, and
+//! the list that `trafctl address` keeps in the state directory. [`crate::node`] writes the result into the
+//! kernel's maps.
 
 use std::{
     collections::BTreeMap,
@@ -148,8 +149,8 @@ impl AddressFile {
         Ok(entries)
     }
 
-    /// Assigns an address to a container, given by all its ids, the main one first. Succeeds if the container has it
-    /// already.
+    /// Assigns an address to a container, given by all its ids, the main one first. Succeeds if the container
+    /// has it already.
     ///
     /// # Errors
     /// When the list assigns it to another container, or cannot be written.
@@ -159,7 +160,8 @@ impl AddressFile {
         match entries.iter().find(|(listed, _)| *listed == prefix) {
             Some((_, owner)) if container.contains(owner) => return Ok(()),
             Some((_, owner)) => bail!(
-                "{prefix} belongs to container {owner}; remove it first with `trafctl address remove {prefix}`"
+                "{prefix} belongs to container {owner}; remove it first with `trafctl address remove \
+                 {prefix}`"
             ),
             None => entries.push((prefix, main.clone())),
         }
@@ -176,7 +178,8 @@ impl AddressFile {
         entries.retain(|(listed, _)| *listed != prefix);
         if entries.len() == before {
             bail!(
-                "{prefix} was not assigned with `trafctl address add`; `trafctl address list` shows where it comes from"
+                "{prefix} was not assigned with `trafctl address add`; `trafctl address list` shows where \
+                 it comes from"
             );
         }
         self.write(&entries)
@@ -231,7 +234,8 @@ mod tests {
         );
         assert_eq!(
             merged.conflicts[0].to_string(),
-            "10.0.0.2/32 is claimed by container 101 (Virtuozzo's file) and container 102 (configuration); it is counted \
+            "10.0.0.2/32 is claimed by container 101 (Virtuozzo's file) and container 102 (configuration); \
+             it is counted \
              for 102"
         );
     }

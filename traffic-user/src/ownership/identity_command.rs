@@ -1,8 +1,8 @@
 //! The command under `[identities]`, which maps interfaces to containers where neither name nor file does.
 //!
-//! It prints one line for each interface: `INTERFACE ID`, or `MAC ID` with the hardware address inside the container or on
-//! the host. Blank lines and text after `#` are ignored. It runs in the background: attaching and counting of other
-//! interfaces do not wait for it.
+//! It prints one line for each interface: `INTERFACE ID`, or `MAC ID` with the hardware address inside the
+//! container or on the host. Blank lines and text after `#` are ignored. It runs in the background: attaching
+//! and counting of other interfaces do not wait for it.
 
 use std::{collections::HashMap, process::Stdio};
 
@@ -20,8 +20,8 @@ const MOST_OUTPUT: u64 = 8 << 20;
 
 /// The command's answers.
 ///
-/// An answer for a name is valid for the interface that had this name before and after the command ran, and for no other:
-/// names such as `vnet3` pass from one machine to the next.
+/// An answer for a name is valid for the interface that had this name before and after the command ran, and
+/// for no other: names such as `vnet3` pass from one machine to the next.
 #[derive(Clone, Debug, Default)]
 pub struct Answers {
     by_interface: HashMap<(String, u32), ContainerId>,
@@ -30,7 +30,8 @@ pub struct Answers {
 }
 
 impl Answers {
-    /// Parses the command's output. `before` and `after` are the indexes of interfaces by name, listed around its run.
+    /// Parses the command's output. `before` and `after` are the indexes of interfaces by name, listed around
+    /// its run.
     pub fn parse(text: &str, before: &HashMap<String, u32>, after: &HashMap<String, u32>) -> Self {
         let mut answers = Self::default();
         for (at, line) in text.lines().enumerate() {
@@ -175,7 +176,8 @@ fn indexes(interfaces: &[NetInterface]) -> HashMap<String, u32> {
 /// Runs the command and returns its output.
 ///
 /// # Errors
-/// When the command cannot be started, takes too long, fails, or prints too much. Its whole process group is killed then.
+/// When the command cannot be started, takes too long, fails, or prints too much. Its whole process group is
+/// killed then.
 pub async fn run(command: &IdentityCommand) -> anyhow::Result<String> {
     let IdentityCommand { words, timeout } = command;
     let program = words.first().context("no command")?;

@@ -1,4 +1,5 @@
-//! The role of an interface, from its name, from lists of the configuration and Virtuozzo, or from the command's answers.
+//! The role of an interface, from its name, from lists of the configuration and Virtuozzo, or from the
+//! command's answers.
 //!
 //! Patterns and presets are defined in [`crate::config`].
 
@@ -141,7 +142,8 @@ impl NameRules {
                 Some(id) => Role::Container(self.main_id(id)),
                 None => Role::Unresolved { reason: self.unresolved(facts) },
             },
-            // Its hardware address is not considered: a bridge has that of a port, and a VLAN interface its parent's.
+            // Its hardware address is not considered: a bridge has that of a port, and a VLAN interface its
+            // parent's.
             None => Role::Ignored(Ignored::NoRule),
         }
     }
@@ -154,7 +156,8 @@ impl NameRules {
         }
     }
 
-    /// Finds the owner by the interface's hardware address, by digits of one in its name, or by the command's answers.
+    /// Finds the owner by the interface's hardware address, by digits of one in its name, or by the command's
+    /// answers.
     fn mapped(&self, facts: &InterfaceFacts<'_>, answers: &Answers) -> Option<ContainerId> {
         let of_interface = facts.mac.and_then(|mac| owner_of_mac(&self.by_mac, mac));
         of_interface
@@ -181,14 +184,15 @@ impl NameRules {
             ""
         };
         format!(
-            "neither NETIF= in Virtuozzo's files nor [[container]] in the configuration lists {}{mac}{command}",
+            "neither NETIF= in Virtuozzo's files nor [[container]] in the configuration lists \
+             {}{mac}{command}",
             facts.name
         )
     }
 }
 
-/// The owner of a hardware address. A tap has its machine's address with the first byte set to fe: libvirt does so to keep
-/// bridges from adopting it.
+/// The owner of a hardware address. A tap has its machine's address with the first byte set to fe: libvirt
+/// does so to keep bridges from adopting it.
 fn owner_of_mac(owners: &HashMap<[u8; 6], ContainerId>, mac: [u8; 6]) -> Option<&ContainerId> {
     owners.get(&mac).or_else(|| {
         (mac[0] == 0xfe).then_some(())?;
@@ -196,7 +200,8 @@ fn owner_of_mac(owners: &HashMap<[u8; 6], ContainerId>, mac: [u8; 6]) -> Option<
     })
 }
 
-/// The only owner of the addresses that match. With two owners there is none, because a bill must not rest on a guess.
+/// The only owner of the addresses that match. With two owners there is none, because a bill must not rest on
+/// a guess.
 fn only_owner(
     owners: &HashMap<[u8; 6], ContainerId>,
     matches: impl Fn(&[u8; 6]) -> bool,
@@ -236,7 +241,8 @@ mod tests {
         let cases = [
             (
                 "virtuozzo",
-                "veth101.0=101 veth101.12=101 vme7.1=7 venet0=shared venet1=- veth42001122=777 vethdeadbeef=? \
+                "veth101.0=101 veth101.12=101 vme7.1=7 venet0=shared venet1=- veth42001122=777 \
+                 vethdeadbeef=? \
                  veth42001122=777 vme001c42aabbcc=? veth0.0=? vme00.1=? veth101=- veth101.0a=- eth0=- vme.1=- br0=- vethx101.0=- lo=-",
             ),
             ("proxmox", "veth100i0=100 tap100i1=100 fwpr100p0=- fwln100i0=- fwbr100i0=- vmbr0=- veth101.0=-"),

@@ -1,11 +1,13 @@
 //! Which container an interface or an address belongs to, merged from all sources.
 //!
 //! - [`interface_rules`]: the role of an interface, from its name, from lists, or from the command's answers.
-//! - [`addresses`]: the owner of each local address on shared interfaces, and the list that `trafctl address` keeps.
+//! - [`addresses`]: the owner of each local address on shared interfaces, and the list that `trafctl address`
+//!   keeps.
 //! - [`vz_conf`]: Virtuozzo's container files.
 //! - [`identity_command`]: the command under `[identities]`.
 //!
-//! The configuration's rules and lists come from [`crate::config`]. What is then attached is decided in [`crate::node`].
+//! The configuration's rules and lists come from [`crate::config`]. What is then attached is decided in
+//! [`crate::node`].
 
 pub mod addresses;
 pub mod identity_command;
@@ -38,8 +40,8 @@ pub struct Ownership {
 }
 
 impl Ownership {
-    /// Reads Virtuozzo's files and the list in the state directory. Unusable parts of the former become warnings. For a file
-    /// that cannot be read now, the result of the `earlier` reading is kept.
+    /// Reads Virtuozzo's files and the list in the state directory. Unusable parts of the former become
+    /// warnings. For a file that cannot be read now, the result of the `earlier` reading is kept.
     ///
     /// # Errors
     /// When the list cannot be read or has a wrong line.

@@ -3,7 +3,8 @@
 //! - `parse`: one file's text. The files are shell assignments, read without a shell.
 //! - `same`: which files and ids belong to the same container.
 //!
-//! This file owns the types and the scan of the directory. [`super::NameRules`] and [`super::addresses`] use the result.
+//! This file owns the types and the scan of the directory. [`super::NameRules`] and [`super::addresses`] use
+//! the result.
 
 mod parse;
 mod same;
@@ -97,8 +98,8 @@ impl fmt::Display for Diagnostic {
     }
 }
 
-/// Reads all container files of a directory. A directory that does not exist has none. For a file that cannot be read now,
-/// the result of the `earlier` scan is kept.
+/// Reads all container files of a directory. A directory that does not exist has none. For a file that cannot
+/// be read now, the result of the `earlier` scan is kept.
 pub fn scan(directory: &Path, earlier: Option<&VzConf>) -> VzConf {
     let mut all = VzConf::default();
     let add_error = |all: &mut VzConf, path: &Path, error: &io::Error| {
@@ -137,8 +138,8 @@ pub fn scan(directory: &Path, earlier: Option<&VzConf>) -> VzConf {
     all.settled()
 }
 
-/// Whether the file is named `ID.conf` with a number or a UUID. `0.conf` is the node's own; samples and backups have other
-/// names.
+/// Whether the file is named `ID.conf` with a number or a UUID. `0.conf` is the node's own; samples and
+/// backups have other names.
 fn is_container(path: &Path) -> bool {
     let stem = path.file_stem().and_then(|stem| stem.to_str()).unwrap_or("");
     let number =

@@ -1,8 +1,8 @@
 //! Which files and ids belong to the same container.
 //!
-//! A file is named by a number or a UUID and may contain the other id. A container may have two files, one under each id.
-//! But a copied file still contains the id of its original. Where files contradict each other, their ids are not merged,
-//! because the traffic of two customers must never become one figure.
+//! A file is named by a number or a UUID and may contain the other id. A container may have two files, one
+//! under each id. But a copied file still contains the id of its original. Where files contradict each other,
+//! their ids are not merged, because the traffic of two customers must never become one figure.
 
 use std::collections::HashMap;
 
@@ -125,7 +125,8 @@ mod tests {
         assert_eq!((ids, diagnostics), (vec!["102 ()".to_owned(), format!("{U} (101)")], 1));
         // The file's name decides.
         assert_eq!(settled(&[("102", "VEID=101\n".to_owned())]), (vec!["102 ()".to_owned()], 1));
-        // A file with two numbers belongs to neither. If a key is repeated, the last one counts, as in a shell.
+        // A file with two numbers belongs to neither. If a key is repeated, the last one counts, as in a
+        // shell.
         let (ids, diagnostics) = settled(&[("102", String::new()), (U, "VEID=101\nCTID=102\n".to_owned())]);
         assert_eq!((ids, diagnostics), (vec!["102 ()".to_owned(), format!("{U} ()")], 2));
         let (ids, diagnostics) = settled(&[(U, "VEID=101\nVEID=102\n".to_owned())]);
