@@ -147,7 +147,7 @@ fn container_files_take_effect_wherever_they_appear() -> Result<()> {
         "VEID=777\nNETIF=\"host_ifname=veth42001122\"\nodd line\n",
     )?;
     eventually("the bridged container", || Ok(hooks(&lab, bridged.interface())?.len() == 2))?;
-    daemon.logs(&format!("{UUID}.conf:3: it is no assignment"))?;
+    daemon.logs(&format!("{UUID}.conf:3: the line is not an assignment"))?;
 
     // Virtuozzo's file is a link into the private area, and is replaced there.
     fs::create_dir_all(lab.path("private/301"))?;
@@ -163,7 +163,7 @@ fn container_files_take_effect_wherever_they_appear() -> Result<()> {
     let counters = Counters::at_rest(&lab)?;
     let since = counters.class("301", 1, "ipv4").since(before.class_or_zero("301", 1, "ipv4"));
     assert_eq!(since, Amounts::outgoing(sent.packets, sent.l3_bytes));
-    assert_eq!(daemon.log().matches("it is no assignment").count(), 1, "{}", daemon.log());
+    assert_eq!(daemon.log().matches("the line is not an assignment").count(), 1, "{}", daemon.log());
     daemon.stop()
 }
 

@@ -131,7 +131,7 @@ fn an_lxc_interface_of_a_random_name_is_named_with_the_reason() -> Result<()> {
         not_watched.iter().find(|row| row["interface"] == name).map(|row| row["reason"].to_string())
     };
     ensure!(
-        reason("vethQ7x2Ab").is_some_and(|reason| reason.contains("no [[container]]")),
+        reason("vethQ7x2Ab").is_some_and(|reason| reason.contains("nor [[container]]")),
         "{not_watched:?}"
     );
     ensure!(reason("tap0").is_some_and(|reason| reason.contains("no rule matches its name (preset lxc)")));

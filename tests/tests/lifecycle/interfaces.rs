@@ -171,7 +171,7 @@ fn an_interface_renamed_to_what_no_rule_knows_counts_on() -> Result<()> {
     daemon.settled()?;
     let before = udp_send(a.namespace(), b.namespace(), at(b.v4()), 40, 300)?;
     lab.host().ip("link set veth101.0 name uplink")?;
-    daemon.logs("no rule matches")?;
+    daemon.logs("no rule knows")?;
     let after = udp_send(a.namespace(), b.namespace(), at(b.v4()), 25, 500)?;
     let counters = Counters::at_rest(&lab)?;
     assert_eq!(counters.class("101", 2, "ipv4"), sent(&[before, after]));
