@@ -300,8 +300,7 @@ mod tests {
             node.difference(&other),
             Some(format!(
                 "the class table in force was loaded from /nonexistent/new_classes, not from the class file \
-                 {path}; \
-                 `trafctl classes load` loads that"
+                 {path}; `trafctl classes load` loads that"
             ))
         );
         // The record belongs to one table.

@@ -25,8 +25,7 @@ impl fmt::Display for Difference {
         write!(
             f,
             "line {}: {entry}: class {UNCLASSIFIED} under virtuozzo, because line {} ({covered_by}) covers \
-             it; \
-             class {} under longest-prefix",
+             it; class {} under longest-prefix",
             entry.line, covered_by.line, entry.class
         )
     }
@@ -73,9 +72,8 @@ impl CheckReport {
         if table.is_empty() && file.is_acceptable() {
             // The usual cause is an interrupted write, and class 0 is not billed.
             let message =
-                "the file has no networks, so all traffic would be class 0; write `1 0.0.0.0/0` and `1 \
-                 ::/0` to put all \
-                 traffic into class 1"
+                "the file has no networks, so all traffic would be class 0; write `1 0.0.0.0/0` and `1 ::/0` \
+                 to put all traffic into class 1"
                     .to_owned();
             warnings.insert(0, Diagnostic { line: 0, severity: Severity::Warning, message });
         }
@@ -111,8 +109,7 @@ impl fmt::Display for CheckReport {
         writeln!(
             f,
             "{} IPv4 and {} IPv6 prefixes, classes {}; {} refused, {} warnings, {} differences between \
-             virtuozzo and \
-             longest-prefix",
+             virtuozzo and longest-prefix",
             self.prefixes_v4,
             self.prefixes_v6,
             classes.join(" "),

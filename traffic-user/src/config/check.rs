@@ -198,8 +198,7 @@ impl FileRule {
             return Err(problem(
                 &self.pattern,
                 "a pattern of kind \"container\" has no group `container`; add one, such as \
-                 (?<container>[0-9]+), or use \
-                 the kind \"mapped\" if the name does not contain the id",
+                 (?<container>[0-9]+), or use the kind \"mapped\" if the name does not contain the id",
             ));
         }
         if self.kind != RuleKind::Container && pattern.names_container() {

@@ -39,8 +39,7 @@ impl FromStr for Listen {
         if !address.ip().is_loopback() {
             return Err(format!(
                 "{} is not a loopback address, and the API has no authentication; write \"127.0.0.1:{}\" or \
-                 a Unix socket, \
-                 and use a proxy for other hosts",
+                 a Unix socket, and use a proxy for other hosts",
                 address.ip(),
                 address.port()
             ));

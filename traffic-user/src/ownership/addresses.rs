@@ -235,8 +235,7 @@ mod tests {
         assert_eq!(
             merged.conflicts[0].to_string(),
             "10.0.0.2/32 is claimed by container 101 (Virtuozzo's file) and container 102 (configuration); \
-             it is counted \
-             for 102"
+             it is counted for 102"
         );
     }
 

@@ -242,8 +242,8 @@ mod tests {
             (
                 "virtuozzo",
                 "veth101.0=101 veth101.12=101 vme7.1=7 venet0=shared venet1=- veth42001122=777 \
-                 vethdeadbeef=? \
-                 veth42001122=777 vme001c42aabbcc=? veth0.0=? vme00.1=? veth101=- veth101.0a=- eth0=- vme.1=- br0=- vethx101.0=- lo=-",
+                 vethdeadbeef=? veth42001122=777 vme001c42aabbcc=? veth0.0=? vme00.1=? veth101=- \
+                 veth101.0a=- eth0=- vme.1=- br0=- vethx101.0=- lo=-",
             ),
             ("proxmox", "veth100i0=100 tap100i1=100 fwpr100p0=- fwln100i0=- fwbr100i0=- vmbr0=- veth101.0=-"),
             ("libvirt", "vnet3=? vnetx=- virbr0=- veth101.0=-"),
