@@ -85,7 +85,7 @@ pub struct Config {
     pub attach: AttachSetting,
     /// Whether packets from containers get an `skb->mark` for a shaper: `[shaping] enabled`.
     pub skb_mark: bool,
-    /// Whether the file says `[mark]`, the former name of `[shaping]`.
+    /// Whether the file uses `[mark]`, the former name of `[shaping]`.
     pub uses_old_mark_key: bool,
     /// Where Virtuozzo's container files are.
     pub vz_conf_dir: PathBuf,
@@ -212,6 +212,7 @@ impl Config {
 
     /// A hint for `trafctl run` to log once, if the file uses a key that was renamed.
     pub fn renamed_key_hint(&self) -> Option<&'static str> {
-        self.uses_old_mark_key.then_some("the configuration says [mark]; rename it to [shaping]")
+        self.uses_old_mark_key
+            .then_some("[mark] in the configuration is the former name of [shaping]; rename it")
     }
 }

@@ -161,7 +161,10 @@ fn every_mistake_is_reported_with_its_place() {
 fn the_former_mark_table_still_works_with_a_hint() {
     let config = parse("[mark]\nenabled = true\n").unwrap();
     assert!(config.skb_mark);
-    assert_eq!(config.renamed_key_hint(), Some("the configuration says [mark]; rename it to [shaping]"));
+    assert_eq!(
+        config.renamed_key_hint(),
+        Some("[mark] in the configuration is the former name of [shaping]; rename it")
+    );
     let config = parse("[shaping]\nenabled = true\n").unwrap();
     assert_eq!((config.skb_mark, config.renamed_key_hint()), (true, None));
     assert!(!parse("[mark]\n").unwrap().skb_mark);
