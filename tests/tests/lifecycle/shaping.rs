@@ -183,3 +183,25 @@ fn a_hangup_switches_it_amid_a_flow() -> Result<()> {
     is_well(&lab)?;
     daemon.stop()
 }
+
+#[test]
+fn the_former_key_works_with_a_hint_of_the_daemon_only() -> Result<()> {
+    let lab = node("htb-mark")?;
+    let classes = lab.path("classes");
+    lab.configure(&format!("class_file = {classes:?}\n[mark]\nenabled = true\n"))?;
+    let mut daemon = Daemon::start(&lab)?;
+    let hint = "[mark] in the configuration is the former name of [shaping]";
+    daemon.logs(hint)?;
+    daemon.settled()?;
+    let output = lab.trafctl(&["status", "--format", "json"])?.output()?;
+    ensure!(!String::from_utf8(output.stderr)?.contains(hint), "other commands do not repeat it");
+    let status: serde_json::Value = serde_json::from_slice(&output.stdout)?;
+    ensure!(status["shaping_mark"]["in_force"] == true, "{status}");
+    assert_eq!(daemon.log().matches(hint).count(), 1, "{}", daemon.log());
+
+    lab.configure(&format!("class_file = {classes:?}\n[mark]\nenabled = true\n[shaping]\nenabled = true\n"))?;
+    let output = lab.trafctl(&["status"])?.output()?;
+    let message = String::from_utf8(output.stderr)?;
+    ensure!(message.contains("trafctl.toml:2:1: [mark] is the former name of [shaping]"), "{message}");
+    daemon.stop()
+}
