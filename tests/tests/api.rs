@@ -1,4 +1,5 @@
-//! The API of `trafctl run`: its answers against `trafctl dump`, its filter, and how its socket appears and disappears.
+//! The API of `trafctl run`: its answers against `trafctl dump`, its filter, and how its socket appears and
+//! disappears.
 
 use std::fs;
 use std::io::{Read, Write};
@@ -215,7 +216,8 @@ fn a_killed_daemons_socket_is_taken_over() -> Result<()> {
     let status: Value = serde_json::from_str(&ask_socket(&socket, "/api/v1/status")?)?;
     ensure!(status["ledger"]["drain_failures"] == 0, "{status}");
     ensure!(status["ledger"]["last_drain"].is_string(), "{status}");
-    // A purge removes the maps that the daemon uses. It creates new ones; until then it answers with an error.
+    // A purge removes the maps that the daemon uses. It creates new ones; until then it answers with an
+    // error.
     lab.run_ok(&["detach", "--purge"])?;
     let deadline = Instant::now() + PATIENCE;
     loop {

@@ -1,4 +1,5 @@
-//! The real binary where it needs neither root nor a kernel: usage errors, the form of errors, and the environment.
+//! The real binary where it needs neither root nor a kernel: usage errors, the form of errors, and the
+//! environment.
 #![expect(clippy::unwrap_used, reason = "a test; clippy does not count helpers as such")]
 
 use std::process::{Command, Output, Stdio};

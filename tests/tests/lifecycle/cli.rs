@@ -1,4 +1,4 @@
-//! Wrong input, and what it must leave alone; the options of `trafctl dump`.
+//! Wrong input, which must change nothing, and the options of `trafctl dump`.
 
 use std::io::{BufRead, BufReader};
 use std::os::unix::fs::PermissionsExt;
@@ -18,7 +18,7 @@ use crate::node::{
 };
 
 #[test]
-fn before_any_attach_there_is_one_clear_line() -> Result<()> {
+fn before_any_attach_there_is_one_error_line() -> Result<()> {
     let lab = node("nothing-yet")?;
     let (a, b) = pair(&lab)?;
     for command in [&["dump"][..], &["dump", "--format", "json"], &["status"], &["classes", "load"]] {
@@ -30,7 +30,7 @@ fn before_any_attach_there_is_one_clear_line() -> Result<()> {
         );
         ensure!(output.stdout.is_empty(), "{command:?}: {}", String::from_utf8_lossy(&output.stdout));
     }
-    // Nothing to take off is what was wanted.
+    // A detach with nothing attached succeeds.
     lab.run_ok(&["detach"])?;
     lab.run_ok(&["detach", "--purge"])?;
     assert_eq!(files(lab.bpffs())?, [""; 0]);
@@ -62,7 +62,7 @@ fn wrong_names_are_refused_and_change_nothing() -> Result<()> {
         ensure!(error.contains(place), "{arguments:?}: {error}");
         ensure!(state()? == before, "{arguments:?} changed something");
     }
-    // A wrong command line is another matter, with its own status.
+    // A wrong command line has its own status.
     for arguments in [
         &["explode"][..],
         &["dump", "-4", "-6"],
@@ -91,7 +91,7 @@ fn wrong_addresses_are_refused_and_change_nothing() -> Result<()> {
         &["add", "7", "192.0.2.300"],
         &["add", "7", "192.0.2.0/33"],
         &["add", "a b", "192.0.2.8"],
-        // It has an owner.
+        // The address has an owner.
         &["add", "8", "192.0.2.7"],
         &["remove", "192.0.2.99"],
     ];
@@ -111,13 +111,13 @@ fn wrong_addresses_are_refused_and_change_nothing() -> Result<()> {
 }
 
 #[test]
-fn without_root_there_is_one_clear_line() -> Result<()> {
+fn without_root_there_is_one_error_line() -> Result<()> {
     let lab = node("nobody")?;
     let (a, b) = pair(&lab)?;
     lab.run_ok(&["attach"])?;
     let state = || anyhow::Ok((files(lab.bpffs())?, links(&lab)?));
     let before = state()?;
-    // The program where anybody may run it.
+    // A copy of the program that any user may run.
     let program = lab.path("trafctl");
     std::fs::copy(traffic_tests::lab::trafctl_program()?, &program)?;
     let root = program.parent().context("the lab's directory")?;
@@ -139,7 +139,7 @@ fn without_root_there_is_one_clear_line() -> Result<()> {
 }
 
 #[test]
-fn an_unusable_configuration_is_told_and_changes_nothing() -> Result<()> {
+fn an_unusable_configuration_is_named_and_changes_nothing() -> Result<()> {
     let lab = node("config")?;
     let (a, b) = pair(&lab)?;
     lab.run_ok(&["attach"])?;
@@ -152,7 +152,7 @@ fn an_unusable_configuration_is_told_and_changes_nothing() -> Result<()> {
         ensure!(stderr(&output).contains("trafctl.toml"), "{command}: {}", stderr(&output));
         assert_eq!((files(lab.bpffs())?, links(&lab)?), before, "{command}");
     }
-    // One that is named and not there is not taken for an empty one.
+    // A named file that is missing does not count as an empty one.
     std::fs::remove_file(lab.config())?;
     let error = refused(&trafctl(&lab, &["attach"])?)?;
     ensure!(error.contains("trafctl.toml"), "{error}");
@@ -163,7 +163,7 @@ fn an_unusable_configuration_is_told_and_changes_nothing() -> Result<()> {
 }
 
 #[test]
-fn a_directory_that_is_no_bpffs_becomes_one() -> Result<()> {
+fn a_bpffs_is_mounted_on_an_ordinary_directory() -> Result<()> {
     let lab = node("mount")?;
     let (a, b) = pair(&lab)?;
     let elsewhere = lab.path("elsewhere");
@@ -172,7 +172,7 @@ fn a_directory_that_is_no_bpffs_becomes_one() -> Result<()> {
         command.arg("--bpffs").arg(&elsewhere).arg("--state-dir").arg(lab.state_dir());
         run_ok(command.arg("--config").arg(lab.config()).args(arguments))
     };
-    // Run in the test's own mount namespace, where the mount stays until it is taken away.
+    // Runs in the test's own mount namespace, where the mount stays until it is unmounted.
     let tried = (|| {
         with(&["attach"])?;
         let kind = run_ok(std::process::Command::new("stat").args(["-f", "-c", "%t"]).arg(&elsewhere))?;
@@ -188,7 +188,7 @@ fn a_directory_that_is_no_bpffs_becomes_one() -> Result<()> {
     })();
     unmount(&elsewhere, UnmountFlags::DETACH)?;
     tried?;
-    // A file can't become one.
+    // A file cannot become a mount point.
     let file = lab.write("file", "")?;
     let mut command = lab.host().command(traffic_tests::lab::trafctl_program()?);
     command.arg("--bpffs").arg(&file).arg("--config").arg(lab.config()).arg("attach");
@@ -198,97 +198,19 @@ fn a_directory_that_is_no_bpffs_becomes_one() -> Result<()> {
 
     lab.run_ok(&["attach"])?;
     let counters = Counters::at_rest(&lab)?;
-    assert_eq!(counters.interface("veth101.0").out_unseen_skbs, 30, "counted elsewhere, and not here");
+    assert_eq!(
+        counters.interface("veth101.0").out_unseen_skbs,
+        30,
+        "counted under the other directory, not here"
+    );
     agrees_with_kernel(&lab, &counters, a.interface())?;
     is_well(&lab)
-}
-
-#[test]
-fn an_unknown_container_is_an_error_and_an_idle_one_is_not() -> Result<()> {
-    let lab = node("unknown")?;
-    let _pair = pair(&lab)?;
-    lab.run_ok(&["attach"])?;
-    let sentence = "trafctl: no container 777 is known: it has no counters, no interface on this node and no entry \
-                    in the configuration; ";
-    let commands: [&[&str]; 4] =
-        [&["dump"], &["dump", "--format", "json"], &["dump", "--format", "csv"], &["top", "--times", "1"]];
-    for command in commands {
-        let run = |id: &str| trafctl(&lab, &[command, &["--container", id]].concat());
-        let unknown = run("777")?;
-        ensure!(refused(&unknown)?.starts_with(sentence), "{command:?}: {}", stderr(&unknown));
-        ensure!(unknown.stdout.is_empty(), "{command:?}");
-        ensure!(run("101")?.status.success(), "{command:?}: 101 has no traffic yet");
-        ensure!(run("0")?.status.success(), "{command:?}: the node itself");
-    }
-    // An interface that is not attached yet, and an address, make an id known.
-    let _third = lab.bridged(103, 0, [10, 1, 0, 3].into(), "fd00:1::3".parse()?)?;
-    lab.run_ok(&["dump", "--container", "103"])?;
-    lab.run_ok(&["address", "add", "104", "10.1.0.4"])?;
-    lab.run_ok(&["dump", "--container", "104"])?;
-    // One unknown id among known ones is an error too.
-    refused(&trafctl(&lab, &["dump", "--container", "101", "--container", "777"])?)?;
-    Ok(())
-}
-
-#[test]
-fn attach_prints_what_changed_and_detach_what_it_removed() -> Result<()> {
-    let lab = node("results")?;
-    let _pair = pair(&lab)?;
-    let first = trafctl(&lab, &["attach"])?;
-    let text = String::from_utf8(first.stdout)?;
-    ensure!(text.starts_with("program loaded, counters created\nINTERFACE  CONTAINER  CHANGE\n"), "{text}");
-    ensure!(text.contains("\nveth102.0  102        attached\n"), "{text}");
-    // In a cron job, every line would be a mail.
-    let again = trafctl(&lab, &["attach"])?;
-    ensure!(again.status.success() && again.stdout.is_empty() && again.stderr.is_empty(), "{again:?}");
-    let document = lab.run_json(&["attach", "veth101.0", "--format", "json"])?;
-    assert_eq!(document["version"], 1);
-    assert_eq!(document["program"], "found");
-    let interface = serde_json::json!({ "interface": "veth101.0", "container": "101", "change": "kept" });
-    assert_eq!(document["interfaces"], serde_json::json!([interface]));
-
-    assert_eq!(lab.run_ok(&["detach", "veth101.0"])?, "veth101.0: detached, counters kept\n");
-    let document = lab.run_json(&["detach", "--purge", "--format", "json"])?;
-    assert_eq!(document["detached"], serde_json::json!(["veth102.0"]));
-    assert_eq!(document["purged"]["containers"], 2);
-    assert_eq!(document["version"], 1);
-    Ok(())
-}
-
-#[test]
-fn status_counts_owned_slots_and_compares_the_class_file_with_the_table() -> Result<()> {
-    let lab = node("status")?;
-    let _pair = pair(&lab)?;
-    lab.run_ok(&["attach"])?;
-    let status = || lab.run_json(&["status", "--format", "json"]);
-    let first = status()?;
-    for (at, table) in ["containers", "interfaces"].iter().enumerate() {
-        assert_eq!(first["tables"][at]["table"], *table);
-        assert_eq!(first["tables"][at]["used"], 2, "{first:#}");
-    }
-    assert_eq!(first["version"], 1);
-    let difference = || anyhow::Ok(status()?["class_table"]["difference"].clone());
-    assert_eq!(difference()?, Value::Null);
-    ensure!(!lab.run_ok(&["status"])?.contains("table in force"));
-
-    let other = lab.write("other", "1 0.0.0.0/0\n")?;
-    lab.run_ok(&["classes", "load", other.to_str().context("a path")?])?;
-    let other = std::fs::canonicalize(other)?;
-    assert_eq!(difference()?["loaded_from"], Value::from(other.to_str()));
-    let sentence = format!("the class table in force was loaded from {}, not from ", other.display());
-    ensure!(lab.run_ok(&["status"])?.contains(&sentence));
-    lab.write("classes", "1 nonsense\n")?;
-    ensure!(difference()?["refused"].is_string(), "{}", difference()?);
-    lab.write("classes", crate::node::CLASSES)?;
-    lab.run_ok(&["classes", "load"])?;
-    assert_eq!(difference()?, Value::Null);
-    Ok(())
 }
 
 /// Traffic of two containers, both families, classes 1 and 2.
 fn mixed(lab: &Lab) -> Result<(Container, Container, [UdpCount; 3])> {
     let (mut a, mut b) = pair(lab)?;
-    // Of class 1, beside the containers' own of class 2.
+    // Addresses in class 1, besides the containers' own in class 2.
     a.add_address([192, 0, 2, 1].into())?;
     b.add_address([192, 0, 2, 2].into())?;
     traffic_tests::container::introduce(&[&a, &b])?;
@@ -300,7 +222,7 @@ fn mixed(lab: &Lab) -> Result<(Container, Container, [UdpCount; 3])> {
 }
 
 #[test]
-fn a_dump_shows_what_is_asked_for() -> Result<()> {
+fn the_options_of_dump_select_rows() -> Result<()> {
     let lab = node("dump")?;
     let (_a, _b, [own, six, one]) = mixed(&lab)?;
     let counters = Counters::at_rest(&lab)?;
@@ -309,7 +231,7 @@ fn a_dump_shows_what_is_asked_for() -> Result<()> {
     assert_eq!(counters.class("101", 2, "ipv6"), sent(&six));
     assert_eq!(counters.class("101", 1, "ipv4"), sent(&one));
 
-    // The rows of each question, as "container class family".
+    // The rows of a dump, as "container class family".
     let rows = |options: &[&str]| -> Result<Vec<String>> {
         let mut arguments = vec!["dump", "--format", "json"];
         arguments.extend(options);
@@ -320,7 +242,7 @@ fn a_dump_shows_what_is_asked_for() -> Result<()> {
         Ok(rows.iter().map(text).collect())
     };
     let everything = rows(&[])?;
-    // The other end sees a sender of class 1 only where the sender's address is.
+    // The class is that of the peer's address, so the two ends need not agree.
     ensure!(everything.contains(&"101 1 ipv4".to_owned()), "{everything:?}");
     let only = |all: &[String], part: &str| -> Vec<String> {
         all.iter().filter(|row| row.contains(part)).cloned().collect()
@@ -335,7 +257,7 @@ fn a_dump_shows_what_is_asked_for() -> Result<()> {
     // Two containers, classes 0 to 2, two families.
     assert_eq!(rows(&["--all"])?.len(), 12);
 
-    // With a container named, only its interfaces.
+    // With a container, only its interfaces.
     let dump = lab.run_json(&["dump", "--format", "json", "--container", "102"])?;
     assert_eq!(dump["interfaces"].as_array().map(Vec::len), Some(1));
     assert_eq!(dump["interfaces"][0]["interface"], "veth102.0");
@@ -373,7 +295,7 @@ fn a_watching_dump_ends_when_interrupted() -> Result<()> {
         let of = |dump: &Value| dump["interfaces"][0]["out_packets"].as_u64().context("packets");
         let first = of(&read()?)?;
         let more = udp_send(a.namespace(), b.namespace(), at(b.v4()), 15, 100)?;
-        // The next one may have been on its way already.
+        // The next document may have been read before the packets were sent.
         let mut next = of(&read()?)?;
         if next != first + more.packets {
             next = of(&read()?)?;
@@ -385,7 +307,7 @@ fn a_watching_dump_ends_when_interrupted() -> Result<()> {
             ensure!(status.code() == Some(0), "{status}");
         }
     }
-    // A reader that goes away is no failure.
+    // A reader that closes the pipe is not an error.
     let mut command = lab.trafctl(&["dump", "--all"])?;
     let mut dump =
         Process::spawn(command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()))?;

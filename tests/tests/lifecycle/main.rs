@@ -14,6 +14,7 @@ mod interfaces;
 mod load;
 mod node;
 mod reload;
+mod results;
 mod resync;
 mod shaping;
 mod slots;

@@ -1,4 +1,4 @@
-//! `trafctl top`: what passes between two readings, as the senders count it.
+//! `trafctl top`: the traffic between two readings, against the senders' counts.
 
 use std::io::{BufRead, BufReader};
 use std::process::Stdio;
@@ -11,7 +11,7 @@ use traffic_tests::traffic::udp_send;
 
 use crate::node::{PATIENCE, at, is_well, node, pair};
 
-/// Class, container, and what passed: bytes and packets in, then out.
+/// Class, container, then bytes and packets in, bytes and packets out.
 type Row = (u64, String, [u64; 4]);
 
 fn row(value: &Value) -> Result<Row> {
@@ -22,14 +22,14 @@ fn row(value: &Value) -> Result<Row> {
 }
 
 #[test]
-fn top_shows_what_passed_since_the_last_reading() -> Result<()> {
+fn top_shows_the_traffic_since_the_last_reading() -> Result<()> {
     let lab = node("top")?;
     let (a, mut b) = pair(&lab)?;
-    // Of class 1, beside the containers' own of class 2.
+    // An address in class 1, besides the containers' own in class 2.
     b.add_address([192, 0, 2, 2].into())?;
     introduce(&[&a, &b])?;
     lab.run_ok(&["attach"])?;
-    // Before it looks for the first time.
+    // Before the first reading.
     udp_send(a.namespace(), b.namespace(), at(b.v4()), 1000, 100)?;
 
     let mut command =
@@ -40,7 +40,7 @@ fn top_shows_what_passed_since_the_last_reading() -> Result<()> {
         lines.next().map(|line| Ok(serde_json::from_str(&line?)?)).transpose()
     };
     let still = next()?.context("a first document")?;
-    assert_eq!(still["rows"], json!([]), "what passed earlier is not shown");
+    assert_eq!(still["rows"], json!([]), "earlier traffic is not shown");
 
     let near = udp_send(a.namespace(), b.namespace(), at(b.v4()), 50, 400)?;
     let far = udp_send(a.namespace(), b.namespace(), at([192, 0, 2, 2].into()), 30, 1300)?;
@@ -49,7 +49,7 @@ fn top_shows_what_passed_since_the_last_reading() -> Result<()> {
     while let Some(document) = next()? {
         let seconds = document["seconds"].as_f64().context("seconds")?;
         ensure!(seconds >= 1.0, "the readings were {seconds} s apart");
-        // A reading may have come while they were sent.
+        // A reading may fall between the packets.
         for row in document["rows"].as_array().context("rows")?.iter().map(row) {
             let (class, container, passed) = row?;
             match rows.iter_mut().find(|known| (known.0, &known.1) == (class, &container)) {
@@ -67,7 +67,7 @@ fn top_shows_what_passed_since_the_last_reading() -> Result<()> {
         rows,
         [
             (1, "101".to_owned(), [0, 0, far.l3_bytes, 30]),
-            // The other end receives all from an address of class 2.
+            // The receiver sees all packets from an address in class 2.
             (2, "101".to_owned(), [0, 0, near.l3_bytes, 50]),
             (2, "102".to_owned(), [both, 80, 0, 0]),
         ]

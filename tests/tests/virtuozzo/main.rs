@@ -1,6 +1,6 @@
-//! Virtuozzo's commands as scripts meet them: the real binary under their names, read by shell, awk and Perl.
+//! Virtuozzo's commands as scripts use them: the real binary under their names, read by shell, awk and Perl.
 //!
-//! What the columns hold is compared with what the senders counted, never with `trafctl dump` alone.
+//! The columns are compared with the senders' counts, never with `trafctl dump` alone.
 
 mod compare;
 mod netstat;

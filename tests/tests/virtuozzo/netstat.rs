@@ -14,7 +14,7 @@ fn every_option_shows_what_the_senders_counted() -> Result<()> {
     let two = world.send("10.2.0.9", 13, 200)?;
     let zero = world.send("192.0.2.9", 17, 300)?;
     let six = world.send("fd00:99::1", 19, 400)?;
-    // From the host's own address beyond, which is in class 1 in both families.
+    // From the remote host's own address, which is in class 1 in both families.
     let back = world.receive("10.1.0.1", 23, 500)?;
     let both = Amounts::both(back, (one.0 + six.0, one.1 + six.1));
 
@@ -33,7 +33,7 @@ fn every_option_shows_what_the_senders_counted() -> Result<()> {
     assert_eq!(of(&["-v", "777"])?, [], "the header alone");
     assert_eq!(of(&["-c", "1"])?, [all[1].clone(), all[5].clone()]);
     assert_eq!(of(&["-c1", "-c", "2", "-v101"])?, all[5..7]);
-    assert_eq!(of(&["-c", "9"])?, [], "what is not configured is not shown");
+    assert_eq!(of(&["-c", "9"])?, [], "a class that is not configured is not shown");
     let four = of(&["-4", "-v101"])?;
     assert_eq!(four.iter().map(|row| row.class).collect::<Vec<_>>(), [0, 1, 2], "class 3 is for IPv6 alone");
     assert_eq!(four[1].amounts, Amounts::both(back, one));
@@ -52,7 +52,7 @@ fn every_option_shows_what_the_senders_counted() -> Result<()> {
 }
 
 #[test]
-fn every_name_and_every_terminal_sees_the_same_bytes() -> Result<()> {
+fn output_is_the_same_under_every_name_and_on_every_terminal() -> Result<()> {
     let world = World::new("vznames")?;
     world.send("8.8.8.8", 11, 100)?;
     let text = world.printed("vznetstat", &[])?;
@@ -67,14 +67,14 @@ fn every_name_and_every_terminal_sees_the_same_bytes() -> Result<()> {
         Some("CTID    Net.Class     Input(bytes) Input(pkts)        Output(bytes) Output(pkts)")
     );
     assert_eq!(short.lines().skip(1).collect::<Vec<_>>(), text.lines().skip(1).collect::<Vec<_>>());
-    // Colours are asked for, or refused, and messages of every level are wanted.
+    // Colours requested or refused, and log messages of every level.
     for (name, value) in
         [("CLICOLOR_FORCE", "1"), ("NO_COLOR", "1"), ("TERM", "xterm-256color"), ("TRAFCTL_LOG", "trace")]
     {
         let output = output(world.called("vznetstat", &[]).env(name, value))?;
         assert_eq!(String::from_utf8(output.stdout)?, text, "{name}={value}");
     }
-    // On a terminal, which `script` makes, lines end as terminals end them and in nothing else, whatever the option.
+    // On a terminal, which `script` provides, only the line ends differ, whatever the option.
     world.send("fd00:99::1", 7, 60)?;
     for options in
         ["", "-4", "-6", "-a", "-r", "-v101", "-v 0 -v 101", "-c1", "-c0 -c2", "-tct", "-tvm", "-h"]
@@ -83,11 +83,11 @@ fn every_name_and_every_terminal_sees_the_same_bytes() -> Result<()> {
         let text = world.printed("pnetstat", &arguments)?;
         let mut command = world.lab.host().command("script");
         command.args(["-qec", &format!("{} {options}", world.lab.path("pnetstat").display()), "/dev/null"]);
-        world.tell(command.env("CLICOLOR_FORCE", "1").env("TERM", "xterm-256color"));
+        world.set_paths(command.env("CLICOLOR_FORCE", "1").env("TERM", "xterm-256color"));
         let on_terminal = String::from_utf8(output(&mut command)?.stdout)?;
         assert_eq!(on_terminal, text.replace('\n', "\r\n"), "{options}");
     }
-    // The usage is the only thing that the two names say differently.
+    // Only the usage differs between the two names.
     ensure!(world.printed("vznetstat", &["-h"])?.starts_with("Usage: vznetstat [-4|-6] [-v id]"));
     ensure!(world.printed("pnetstat", &["-h"])?.contains("[-t <ct|vm|all>]"));
     ensure!(world.lab.run_ok(&["help", "vznetstat"])?.contains("tail -n 1"));
@@ -95,7 +95,7 @@ fn every_name_and_every_terminal_sees_the_same_bytes() -> Result<()> {
 }
 
 #[test]
-fn misuse_has_virtuozzos_statuses_and_leaves_stdout_alone() -> Result<()> {
+fn misuse_has_the_statuses_of_virtuozzo_and_no_output() -> Result<()> {
     let world = World::new("vzmisuse")?;
     let cases: [(&[&str], i32, &str); 9] = [
         (&["-x"], 1, "Usage: vznetstat"),
@@ -114,7 +114,7 @@ fn misuse_has_virtuozzos_statuses_and_leaves_stdout_alone() -> Result<()> {
         ensure!(output.status.code() == Some(status), "{arguments:?}: {} {said}", output.status);
         ensure!(output.stdout.is_empty() && said.contains(message), "{arguments:?}: {said}");
     }
-    // As getopt does, words that belong to no option are let pass; something is said of them.
+    // As with getopt, words that belong to no option are accepted; a warning names them.
     let output = output(&mut world.called("vznetstat", &["101", "-c1"]))?;
     ensure!(output.status.code() == Some(0) && stderr(&output).contains("ignored"), "{}", stderr(&output));
     assert_eq!(rows(&String::from_utf8(output.stdout)?)?.len(), 2);
@@ -122,7 +122,7 @@ fn misuse_has_virtuozzos_statuses_and_leaves_stdout_alone() -> Result<()> {
 }
 
 #[test]
-fn before_anything_is_counted_there_is_one_clear_line() -> Result<()> {
+fn before_anything_is_counted_there_is_one_error_line() -> Result<()> {
     let lab = Lab::new("vznothing")?;
     for arguments in
         [&["vznetstat"][..], &["pnetstat", "-a"], &["vztactl", "class_list"], &["vztactl", "reset_all_stat"]]
@@ -138,7 +138,7 @@ fn before_anything_is_counted_there_is_one_clear_line() -> Result<()> {
 }
 
 #[test]
-fn either_id_of_a_container_finds_it() -> Result<()> {
+fn each_id_of_a_container_finds_it() -> Result<()> {
     let world = World::new("vzalias")?;
     let uuid = "6d1e1c39-63e6-4a2b-8ef4-1b7a1d2f3c4d";
     world.lab.write("vz/101.conf", &format!("UUID=\"{uuid}\"\n"))?;
@@ -147,14 +147,14 @@ fn either_id_of_a_container_finds_it() -> Result<()> {
     for id in ["101", uuid, &format!("{{{}}}", uuid.to_uppercase())] {
         assert_eq!(world.row(id, 1)?, expected, "{id}");
     }
-    // A reset by either is one of the same.
+    // A reset by either id resets the same container.
     world.printed("vztactl", &["reset_ve_stat", uuid])?;
     assert_eq!(world.row("101", 1)?, Amounts::default());
     Ok(())
 }
 
 #[test]
-fn a_container_that_got_its_uuid_later_is_found_whole_by_each_id() -> Result<()> {
+fn each_id_finds_both_parts_of_a_container_that_got_its_uuid_later() -> Result<()> {
     let world = World::new("vzlater")?;
     let by_number = world.send("8.8.8.8", 11, 100)?;
     let uuid = "6d1e1c39-63e6-4a2b-8ef4-1b7a1d2f3c4d";
@@ -181,12 +181,12 @@ fn a_container_that_got_its_uuid_later_is_found_whole_by_each_id() -> Result<()>
             .collect();
         assert_eq!(dumped, expected.map(|(id, amounts)| (id, Some(amounts.out_bytes))), "dump {id}");
     }
-    // A reset by one id is one of the whole container.
+    // A reset by one id resets the whole container.
     world.printed("vztactl", &["reset_ve_stat", &in_braces])?;
     for row in world.rows(&["-v101"])? {
         assert_eq!(row.amounts, Amounts::default(), "{row:?}");
     }
-    // What is there under the very id is shown, also where the configuration can't be read.
+    // Counters under the very id are shown even if the configuration cannot be read.
     world.lab.configure("nonsense")?;
     let output = output(&mut world.called("vznetstat", &["-v101", "-c1"]))?;
     ensure!(
@@ -217,7 +217,7 @@ fn the_lines_of_proc_hold_the_same_bytes() -> Result<()> {
     let mut of_six = [(0, 0); 16];
     of_six[1] = (0, six.1);
     assert_eq!(world.lab.run_ok(&["export", "venetstat", "-6"])?, node.clone() + &line("101", of_six));
-    // It follows a reset as vznetstat does.
+    // It shows the difference since a reset, as vznetstat does.
     world.printed("vztactl", &["reset_all_stat"])?;
     assert_eq!(world.lab.run_ok(&["export", "venetstat"])?, node + &line("101", [(0, 0); 16]));
     Ok(())

@@ -1,4 +1,4 @@
-//! What these tests share: a node with traffic in several classes, and the binary under another name.
+//! Shared by these tests: a node with traffic in several classes, and the binary under another name.
 
 use std::net::{IpAddr, SocketAddr};
 use std::os::unix::fs::symlink;
@@ -7,17 +7,16 @@ use std::process::{Command, Output, Stdio};
 use anyhow::{Context, Result, bail, ensure};
 use traffic_tests::container::introduce;
 use traffic_tests::lab::trafctl_program;
-use traffic_tests::process::run_ok;
 use traffic_tests::traffic::udp_send;
 use traffic_tests::{Amounts, Container, Counters, Lab};
 
-/// The names, each a link to the binary in the lab's directory.
+/// The names; each is a symbolic link to the binary in the lab's directory.
 pub const NAMES: [&str; 3] = ["vznetstat", "pnetstat", "vztactl"];
 
-/// Class 3 is configured for IPv6 alone, and sees no traffic.
+/// Class 3 is configured for IPv6 only and has no traffic.
 pub const CLASSES: &str = "1 0.0.0.0/0\n1 ::/0\n2 10.2.0.0/16\n3 2001:db8::/32\n0 192.0.2.0/24\n";
 
-/// Container 101, counted; a host beyond the node that has the peers' addresses.
+/// A counted container 101, and a remote host that has the peers' addresses.
 #[derive(Debug)]
 pub struct World {
     pub lab: Lab,
@@ -25,13 +24,13 @@ pub struct World {
     pub beyond: Container,
 }
 
-/// An address with a port of the kernel's choice.
+/// An address with a port that the kernel chooses.
 pub fn at(address: &str) -> Result<SocketAddr> {
     Ok(SocketAddr::new(address.parse::<IpAddr>()?, 0))
 }
 
 impl World {
-    /// A node whose container 101 is attached.
+    /// Creates a node whose container 101 is attached.
     pub fn new(name: &str) -> Result<Self> {
         let lab = Lab::new(name)?;
         let classes = lab.write("classes", CLASSES)?;
@@ -51,7 +50,7 @@ impl World {
         Ok(Self { lab, container, beyond })
     }
 
-    /// Sends datagrams out of the container; gives packets and bytes as the sender counted them.
+    /// Sends datagrams out of the container; returns packets and bytes as the sender counted them.
     pub fn send(&self, to: &str, packets: u64, payload: usize) -> Result<(u64, u64)> {
         let count = udp_send(self.container.namespace(), self.beyond.namespace(), at(to)?, packets, payload)?;
         ensure!(count.packets_received == count.packets, "{count:?}");
@@ -71,21 +70,21 @@ impl World {
         Ok((count.packets, count.l3_bytes))
     }
 
-    /// The binary under one of the names, as on a node: without an option of ours.
+    /// The binary under one of the names, as on a node: without global options.
     pub fn called(&self, name: &str, arguments: &[&str]) -> Command {
         let mut command = self.lab.host().command(self.lab.path(name));
-        self.tell(command.args(arguments));
+        self.set_paths(command.args(arguments));
         command
     }
 
-    /// Says in the environment where this node's things are.
-    pub fn tell(&self, command: &mut Command) {
+    /// Sets this node's paths in the environment.
+    pub fn set_paths(&self, command: &mut Command) {
         command.env("TRAFCTL_BPFFS", self.lab.bpffs());
         command.env("TRAFCTL_STATE_DIR", self.lab.state_dir());
         command.env("TRAFCTL_CONFIG", self.lab.config());
     }
 
-    /// What it prints; it must end well and say nothing else.
+    /// The output of a command that must succeed and write nothing to stderr.
     pub fn printed(&self, name: &str, arguments: &[&str]) -> Result<String> {
         let output = output(&mut self.called(name, arguments))?;
         ensure!(
@@ -97,14 +96,9 @@ impl World {
         Ok(String::from_utf8(output.stdout)?)
     }
 
-    /// What it prints; it must end well, and may log.
-    pub fn printed_with_log(&self, name: &str, arguments: &[&str]) -> Result<String> {
-        run_ok(&mut self.called(name, arguments))
-    }
-
     /// The rows of `vznetstat` with these options.
     pub fn rows(&self, arguments: &[&str]) -> Result<Vec<Row>> {
-        // Nothing may be under way between a sender's word and ours.
+        // Wait for packets that are still on their way.
         Counters::at_rest(&self.lab)?;
         rows(&self.printed("vznetstat", arguments)?)
     }
@@ -117,7 +111,7 @@ impl World {
     }
 }
 
-/// A row as the strictest of readers takes it.
+/// A row, parsed by the strictest rules.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Row {
     pub id: String,
@@ -125,14 +119,15 @@ pub struct Row {
     pub amounts: Amounts,
 }
 
-/// Reads an output: the first line is skipped, every other has six fields between blanks, and ends with the last.
+/// Parses an output: skips the first line; every other line has six blank-separated fields and no blank at
+/// its end.
 pub fn rows(text: &str) -> Result<Vec<Row>> {
     ensure!(text.ends_with('\n') && text.is_ascii(), "{text:?}");
     text.lines().skip(1).map(|line| row(line).with_context(|| format!("{line:?}"))).collect()
 }
 
 fn row(line: &str) -> Result<Row> {
-    ensure!(line == line.trim(), "there are blanks at an end");
+    ensure!(line == line.trim(), "blanks at an end of the line");
     let fields: Vec<&str> = line.split(' ').filter(|field| !field.is_empty()).collect();
     let [id, class, in_bytes, in_packets, out_bytes, out_packets] = fields[..] else {
         bail!("{} fields", fields.len());

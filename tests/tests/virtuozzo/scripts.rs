@@ -1,4 +1,4 @@
-//! Scripts in the ways of the field, unchanged, that read `vznetstat` by column and by regular expression.
+//! Scripts as they are used in the field, which read `vznetstat` by column and by regular expression.
 
 use std::fs;
 use std::process::Command;
@@ -9,7 +9,7 @@ use traffic_tests::process::run_ok;
 
 use crate::node::World;
 
-/// A script run as on a node: the names are found on the path.
+/// Runs a script as on a node, with the names on the path.
 fn script(world: &World, interpreter: &[&str], name: &str, arguments: &[&str]) -> Result<Command> {
     Counters::at_rest(&world.lab)?;
     let text = match name {
@@ -24,7 +24,7 @@ fn script(world: &World, interpreter: &[&str], name: &str, arguments: &[&str]) -
     let mut command = world.lab.host().command(interpreter[0]);
     command.args(&interpreter[1..]).arg(path).args(arguments);
     command.env("PATH", format!("{}:/usr/sbin:/usr/bin:/sbin:/bin", directory.display()));
-    world.tell(&mut command);
+    world.set_paths(&mut command);
     Ok(command)
 }
 
@@ -38,7 +38,7 @@ fn a_shell_script_takes_fields_3_and_5_of_the_last_line() -> Result<()> {
     assert_eq!(run()?, "");
     let out = world.send("8.8.8.8", 29, 1000)?;
     let back = world.receive("10.1.0.1", 31, 700)?;
-    // Of another class.
+    // Another class.
     world.send("10.2.0.9", 5, 100)?;
     assert_eq!(run()?, format!("101 {} {}\n", back.1, out.1));
     assert_eq!(run()?, "101 0 0\n");

@@ -1,7 +1,8 @@
 //! Refuses requests that a browser sends under a foreign host name (DNS rebinding).
 //!
-//! A web page can make its own name resolve to 127.0.0.1, and the browser then lets it read what a local server answers.
-//! The `Host` header still carries the page's name. A Unix socket needs no check: a browser cannot connect to it.
+//! A web page can make its own name resolve to 127.0.0.1, and the browser then lets it read what a local
+//! server answers. The `Host` header still carries the page's name. A Unix socket needs no check: a browser
+//! cannot connect to it.
 
 use std::net::IpAddr;
 

@@ -1,4 +1,5 @@
-//! A listener that bounds the number of connections, so that a local process cannot use up the daemon's file descriptors.
+//! A listener that bounds the number of connections, so that a local process cannot use up the daemon's file
+//! descriptors.
 
 use std::{
     io::{self, IoSlice},

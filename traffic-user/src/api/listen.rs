@@ -95,7 +95,8 @@ fn new_socket() -> rustix::io::Result<OwnedFd> {
     socket_with(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK, None)
 }
 
-/// Removes the socket that a killed process left. Never removes another kind of file, or a socket with a listener.
+/// Removes the socket that a killed process left. Never removes another kind of file, or a socket with a
+/// listener.
 fn remove_stale(path: &Path) -> anyhow::Result<()> {
     let file = match fs::symlink_metadata(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),

@@ -1,7 +1,7 @@
 //! A [`Snapshot`] as metrics: OpenMetrics, or the Prometheus text format for clients that accept only that.
 //!
-//! Labels are container ids, classes, names of faults and the hash of the class table. They are never addresses: those
-//! are private to the customers, and too many.
+//! Labels are container ids, classes, names of faults and the hash of the class table. They are never
+//! addresses: those are private to the customers, and too many.
 
 use std::{
     collections::BTreeMap,
@@ -197,8 +197,8 @@ pub fn render(snapshot: &Snapshot, drains: Option<&Drains>, format: Format) -> S
 /// Selects the figure of a container that a metric shows.
 type Value = fn(&ByDirection<Tally>) -> u64;
 
-/// The traffic of containers, both families added up. An id that went to a new customer restarts at zero, as after a
-/// reboot, so that no customer sees another's figures.
+/// The traffic of containers, both families added up. An id that went to a new customer restarts at zero, as
+/// after a reboot, so that no customer sees another's figures.
 fn network(page: &mut Page, snapshot: &Snapshot) {
     let mut sums = BTreeMap::<_, ByDirection<Tally>>::new();
     for counter in snapshot.present_counters() {

@@ -1,9 +1,10 @@
 //! Metrics and a small read-only JSON API over HTTP, for monitoring.
 //!
-//! Every request reads the pinned maps itself, on its own thread. It takes no lock, so neither the daemon's loop nor a
-//! change in the kernel waits for it. Here are the routes and the answers. `metrics` formats the metrics, `query` parses
-//! filters, `host_check` refuses foreign host names, `listen` binds the socket, `limit` bounds the connections,
-//! `drain_health` carries the state of draining from the daemon. `[api] listen` is parsed in `config`.
+//! Every request reads the pinned maps itself, on its own thread. It takes no lock, so neither the daemon's
+//! loop nor a change in the kernel waits for it. Here are the routes and the answers. `metrics` formats the
+//! metrics, `query` parses filters, `host_check` refuses foreign host names, `listen` binds the socket,
+//! `limit` bounds the connections, `drain_health` carries the state of draining from the daemon. `[api]
+//! listen` is parsed in `config`.
 
 pub mod drain_health;
 mod host_check;
@@ -62,8 +63,8 @@ impl fmt::Debug for Source {
 }
 
 impl Source {
-    /// `read` reads all counters; `drains` is `None` if no ledger is kept. Containers are found by the id that they are
-    /// counted under; [`Source::resolving`] adds their other ids.
+    /// `read` reads all counters; `drains` is `None` if no ledger is kept. Containers are found by the id
+    /// that they are counted under; [`Source::resolving`] adds their other ids.
     pub fn new(
         read: impl Fn() -> anyhow::Result<Snapshot> + Send + Sync + 'static,
         drains: Option<Arc<DrainHealth>>,
@@ -83,7 +84,8 @@ impl Source {
         }
     }
 
-    /// `resolve` gives all ids that the containers asked for are known by, or fails with [`UnknownContainer`].
+    /// `resolve` gives all ids that the containers asked for are known by, or fails with
+    /// [`UnknownContainer`].
     #[must_use]
     pub fn resolving(
         mut self,

@@ -19,12 +19,13 @@ use crate::{
 
 /// Attach to the interfaces of containers, and exit
 ///
-/// Loads the program and the class table unless they are loaded, then attaches to the named interfaces, or to all that
-/// match a rule. Everything is pinned, so that the kernel keeps counting without any process. In a container's start hook,
-/// `trafctl attach veth101.0` returns once the next packet will be counted.
+/// Loads the program and the class table unless they are loaded, then attaches to the named interfaces, or to
+/// all that match a rule. Everything is pinned, so that the kernel keeps counting without any process. In a
+/// container's start hook, `trafctl attach veth101.0` returns once the next packet will be counted.
 ///
-/// A second run changes nothing and prints nothing, so that it suits a cron job; with -v it prints every interface. The
-/// class file is loaded only together with the program. `trafctl run` and `trafctl classes load` load it later.
+/// A second run changes nothing and prints nothing, so that it suits a cron job; with -v it prints every
+/// interface. The class file is loaded only together with the program. `trafctl run` and `trafctl classes
+/// load` load it later.
 #[derive(Debug, Args)]
 #[command(after_long_help = "Examples:\n  \
     trafctl attach\n  \

@@ -129,18 +129,18 @@ fn load_file(global: &Global, config: &Config, path: Option<&Path>) -> anyhow::R
         }
         None => class_source::configured_table(config),
     };
-    put_in_force(global, config, path, table.context(UNCHANGED)?)?;
+    print(&put_in_force(global, config, path, table.context(UNCHANGED)?)?)?;
     Ok(Done::Success)
 }
 
 /// Replaces the table in force, after a drain and under the lock, stores the table in the ledger, and records
-/// the file it came from. `source` is that file, or `None` for the configured one.
+/// the file it came from. `source` is that file, or `None` for the configured one. Returns the line to print.
 pub(super) fn put_in_force(
     global: &Global,
     config: &Config,
     source: Option<&Path>,
     table: ClassTable,
-) -> anyhow::Result<()> {
+) -> anyhow::Result<String> {
     privileges::require()?;
     let bpffs = global.pinned();
     // Before waiting for the lock: if nothing is loaded, there is no need to wait.
@@ -152,7 +152,8 @@ pub(super) fn put_in_force(
     drop(progress);
     drain::drain_before_change(config, &global.state_dir, &maps).context(UNCHANGED)?;
     prepared.switch(&mut maps).context("cannot switch to the new class table")?;
-    tracing::info!("{} prefixes in {} classes are in force", table.len(), table.classes_in_use().len());
+    let result =
+        format!("{} prefixes in {} classes are in force\n", table.len(), table.classes_in_use().len());
     // The record only adds to what `status` reports, so the load succeeds without it.
     if let Err(error) = class_source::record_loaded_file(&global.state_dir, source, &table) {
         tracing::warn!("cannot record where the class table came from: {error:#}");
@@ -160,7 +161,7 @@ pub(super) fn put_in_force(
     if let Some(drainer) = Drainer::open_existing(config, &global.state_dir)? {
         drainer.store_class_table(&maps, || Ok(table))?;
     }
-    Ok(())
+    Ok(result)
 }
 
 /// A row of a class table.

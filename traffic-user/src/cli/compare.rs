@@ -24,10 +24,10 @@ const BASELINE: &str = "compare.json";
 
 /// Compare the vznetstat output of another accounting with these counters
 ///
-/// For running both side by side before switching over. The first call stores both readings. Each later call shows what
-/// both counted since then, one row per container and class, with the likely reason of each difference. A pipe takes both
-/// readings at nearly the same moment; a file should be as fresh as possible. Status 1 if a difference has no known
-/// reason, or if a container is not counted here at all.
+/// For running both side by side before switching over. The first call stores both readings. Each later call
+/// shows what both counted since then, one row per container and class, with the likely reason of each
+/// difference. A pipe takes both readings at nearly the same moment; a file should be as fresh as possible.
+/// Status 1 if a difference has no known reason, or if a container is not counted here at all.
 #[derive(Debug, Args)]
 #[command(after_long_help = "Examples:\n  \
     /usr/sbin/vznetstat | trafctl compare --with -    store the first readings\n  \
@@ -65,8 +65,8 @@ pub(super) fn run(global: &Global, options: &Options) -> anyhow::Result<Done> {
     };
     ensure!(
         first.boot_id == now.boot_id && first.epoch == now.epoch,
-        "cannot compare with the first readings in {}: they are of other counters, from before a reboot or a purge; start \
-         over with --restart",
+        "cannot compare with the first readings in {}: they are of other counters, from before a reboot or \
+         a purge; start over with --restart",
         path.display()
     );
     let comparison = Comparison::new(&first, &now);

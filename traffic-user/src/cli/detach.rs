@@ -15,8 +15,9 @@ use crate::{
 
 /// Take the program off interfaces
 ///
-/// Removes only what belongs to trafctl. The counters stay in the kernel and continue when the program is attached again;
-/// traffic in the meantime is not counted. `--purge` deletes the counters, after printing what they were.
+/// Removes only what belongs to trafctl. The counters stay in the kernel and continue when the program is
+/// attached again; traffic in the meantime is not counted. `--purge` deletes the counters, after printing
+/// what they were.
 #[derive(Debug, Args)]
 #[command(
     after_long_help = "Examples:\n  trafctl detach veth101.0\n  trafctl detach\n  trafctl detach --purge"

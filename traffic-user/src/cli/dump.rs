@@ -13,14 +13,14 @@ use crate::{
     },
     kernel::{counters, load},
     render::dump::{self, Filter, Look},
-    vz::reset_baseline::MarkFile,
+    vz::reset_baseline::BaselineFile,
 };
 
 /// Print the live counters
 ///
-/// Reads the pinned maps; no daemon is needed. `in` is traffic to the container, `out` is traffic from it. Bytes are
-/// layer-3 bytes and packets are packets, both as on the wire. Below the classes are the faults (packets in no class, by
-/// reason) and the total that passed each interface.
+/// Reads the pinned maps; no daemon is needed. `in` is traffic to the container, `out` is traffic from it.
+/// Bytes are layer-3 bytes and packets are packets, both as on the wire. Below the classes are the faults
+/// (packets in no class, by reason) and the total that passed each interface.
 #[derive(Debug, Args)]
 #[command(after_long_help = "Examples:\n  \
     trafctl dump\n  \
@@ -57,7 +57,7 @@ pub(super) async fn run(global: &Global, options: &Options) -> anyhow::Result<Do
     let filter = Filter { wanted, zeros: options.all };
     loop {
         if options.since_mark {
-            MarkFile::new(&global.state_dir).read()?.subtract_from(&mut snapshot);
+            BaselineFile::new(&global.state_dir).read()?.subtract_from(&mut snapshot);
         }
         let text = render(&filter.apply(snapshot), options)?;
         let Some(interval) = options.watch else {

@@ -6,7 +6,7 @@ use traffic_common::Family;
 use crate::{
     cli::{Done, Global, print},
     kernel::{counters, load},
-    vz::{self, reset_baseline::MarkFile, venetstat},
+    vz::{self, reset_baseline::BaselineFile, venetstat},
 };
 
 /// Print the counters in the format of another program
@@ -36,7 +36,7 @@ enum What {
 pub(super) fn run(global: &Global, options: &Options) -> anyhow::Result<Done> {
     let What::Venetstat { ipv6 } = options.what;
     let mut snapshot = counters::read(&load::open(&global.pinned())?, "")?;
-    MarkFile::new(&global.state_dir).read()?.subtract_from(&mut snapshot);
+    BaselineFile::new(&global.state_dir).read()?.subtract_from(&mut snapshot);
     if let Some(counter) = snapshot.counters.iter().find(|counter| counter.class >= vz::CLASSES) {
         tracing::warn!("venetstat has no room for class {} and above; they are omitted", counter.class);
     }

@@ -87,7 +87,8 @@ impl Global {
         Ownership::read(config, &self.state_dir, None)
     }
 
-    /// All ids that the containers asked for are known by: a number finds what is counted under a UUID, and vice versa.
+    /// All ids that the containers asked for are known by: a number finds what is counted under a UUID, and
+    /// vice versa.
     pub(super) fn all_ids(&self, config: &Config, typed: &[ContainerId]) -> anyhow::Result<Vec<ContainerId>> {
         if typed.is_empty() {
             return Ok(Vec::new());

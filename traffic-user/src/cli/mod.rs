@@ -1,7 +1,8 @@
 //! The command line: one file per command, which holds its options and calls the rest.
 //!
-//! Here are the list of commands and their dispatch. `global` holds the options that every command takes, `format` the
-//! output formats and option values, `output` the way to stdout and stderr, `usage` the layout of help.
+//! Here are the list of commands and their dispatch. `global` holds the options that every command takes,
+//! `format` the output formats and option values, `output` the way to stdout and stderr, `usage` the layout
+//! of help.
 
 use std::ffi::OsString;
 
@@ -43,9 +44,9 @@ pub use self::{
 
 /// Counts the traffic of every container and virtual machine per network class, in the kernel.
 ///
-/// `trafctl attach` loads the program, attaches it to the interfaces of containers and exits; the kernel keeps counting
-/// without any process. `trafctl run` does the same and follows interfaces as they appear and disappear. `trafctl dump`
-/// prints the counters.
+/// `trafctl attach` loads the program, attaches it to the interfaces of containers and exits; the kernel
+/// keeps counting without any process. `trafctl run` does the same and follows interfaces as they appear and
+/// disappear. `trafctl dump` prints the counters.
 #[derive(Debug, Parser)]
 #[command(
     name = "trafctl",

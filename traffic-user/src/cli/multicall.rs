@@ -1,12 +1,13 @@
-//! The names of Virtuozzo's commands, under which this program can run: `vznetstat -a` is `trafctl vznetstat -a`.
+//! The names of Virtuozzo's commands, under which this program can run: `vznetstat -a` is `trafctl vznetstat
+//! -a`.
 
 use std::{ffi::OsString, path::Path};
 
 /// Commands that parse their arguments themselves.
 const NAMES: [&str; 3] = ["vznetstat", "pnetstat", "vztactl"];
 
-/// Splits a command line after the first word that is one of the names: clap parses the first part, the command the rest.
-/// `None` if there is no such word, or if the rest is `--help`, which clap handles.
+/// Splits a command line after the first word that is one of the names: clap parses the first part, the
+/// command the rest. `None` if there is no such word, or if the rest is `--help`, which clap handles.
 pub(super) fn split(args: &[OsString]) -> Option<(Vec<OsString>, Vec<OsString>)> {
     let is_name = |word: &OsString| NAMES.iter().any(|name| word == name);
     let (program, rest) = args.split_first()?;

@@ -19,7 +19,7 @@ use crate::{
     vz::{
         self,
         netstat::{self, Asked, Misuse, Name, Request},
-        reset_baseline::MarkFile,
+        reset_baseline::BaselineFile,
     },
 };
 
@@ -30,10 +30,10 @@ const INVALID_VALUE: u8 = 250;
 
 /// Print the counters as Virtuozzo's `vznetstat` does
 ///
-/// Options, columns and exit statuses are the same; the program also runs under the name `vznetstat`. Options: -4 or -6
-/// for one family; -v ID for one container, may be repeated; -c CLASS for one class, may be repeated; -a for all classes;
-/// -r for bytes in K, M and G; -h for the usage. Status 1 for a wrong option, 250 for a wrong value, 7 while nothing is
-/// counted.
+/// Options, columns and exit statuses are the same; the program also runs under the name `vznetstat`.
+/// Options: -4 or -6 for one family; -v ID for one container, may be repeated; -c CLASS for one class, may be
+/// repeated; -a for all classes; -r for bytes in K, M and G; -h for the usage. Status 1 for a wrong option,
+/// 250 for a wrong value, 7 while nothing is counted.
 #[derive(Debug, Args)]
 #[command(after_long_help = "Examples:\n  \
     trafctl vznetstat\n  \
@@ -78,7 +78,7 @@ pub(super) fn run(global: &Global, name: Name, arguments: Vec<OsString>) -> anyh
     // The node's name is not shown.
     let mut snapshot = counters::read(&maps, "")?;
     // After the counters: of a reset in between, nothing is shown rather than everything.
-    MarkFile::new(&global.state_dir).read()?.subtract_from(&mut snapshot);
+    BaselineFile::new(&global.state_dir).read()?.subtract_from(&mut snapshot);
     let in_use: BTreeSet<u8> = snapshot.counters.iter().map(|counter| counter.class).collect();
     if let Err(misuse) = request.check_classes(&in_use) {
         return Ok(refuse(name, &misuse));
@@ -111,8 +111,8 @@ fn resolve(global: &Global, snapshot: &Snapshot, request: &mut Request) -> anyho
     Ok(())
 }
 
-/// See [`vz::counted_ids`]. Figures that are counted under the very id that was typed are shown even if the configuration
-/// cannot be read.
+/// See [`vz::counted_ids`]. Figures that are counted under the very id that was typed are shown even if the
+/// configuration cannot be read.
 pub(super) fn counted_ids(
     global: &Global,
     counted: &BTreeSet<&ContainerId>,

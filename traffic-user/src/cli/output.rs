@@ -19,7 +19,8 @@ pub(super) fn print(text: &str) -> anyhow::Result<()> {
     }
 }
 
-/// Writes an error to stderr as `trafctl: WHAT: WHY; WHAT TO DO`, with the capability that this process may lack.
+/// Writes an error to stderr as `trafctl: WHAT: WHY; WHAT TO DO`, with the capability that this process may
+/// lack.
 pub fn print_error(error: &anyhow::Error) {
     match privileges::hint(error) {
         Some(hint) => print_message(&format!("{error:#}; {hint}")),

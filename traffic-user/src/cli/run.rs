@@ -11,9 +11,9 @@ use crate::{
 
 /// Attach, then follow interfaces as they appear and disappear
 ///
-/// For a service manager (`Type=notify`). Changes of the class file and of Virtuozzo's container files take effect at
-/// once. SIGHUP rereads everything, the configuration included; SIGTERM ends the process, and the kernel keeps counting.
-/// Nothing is lost when the process is killed.
+/// For a service manager (`Type=notify`). Changes of the class file and of Virtuozzo's container files take
+/// effect at once. SIGHUP rereads everything, the configuration included; SIGTERM ends the process, and the
+/// kernel keeps counting. Nothing is lost when the process is killed.
 #[derive(Debug, Args)]
 #[command(after_long_help = "Examples:\n  \
     trafctl run\n  \
@@ -21,8 +21,9 @@ use crate::{
 pub struct Options {
     /// Log the reason for each packet that is counted as a fault (slow; for debugging)
     ///
-    /// By number: direction 0 is in, 1 is out; fault 0 not_ip, 1 truncated, 2 malformed, 3 vlan_depth, 4 no_container,
-    /// 5 container_table_full, 6 unknown_interface, 7 no_class_table, 8 no_counter. Packets on uplinks are not logged.
+    /// By number: direction 0 is in, 1 is out; fault 0 not_ip, 1 truncated, 2 malformed, 3 vlan_depth, 4
+    /// no_container, 5 container_table_full, 6 unknown_interface, 7 no_class_table, 8 no_counter. Packets on
+    /// uplinks are not logged.
     #[arg(long)]
     log_faults: bool,
 }

@@ -11,8 +11,9 @@ use crate::{
 
 /// Check that everything is attached, and show how full the tables are
 ///
-/// Also shows whether the class file and the table in force differ. Status 1 if an interface that should be attached is
-/// not, if another program runs before trafctl's, if a hook counts twice, or if packets of an interface are in no counter.
+/// Also shows whether the class file and the table in force differ. Status 1 if an interface that should be
+/// attached is not, if another program runs before trafctl's, if a hook counts twice, or if packets of an
+/// interface are in no counter.
 #[derive(Debug, Args)]
 #[command(after_long_help = "Examples:\n  trafctl status\n  trafctl status --format json | jq .problems\n\n\
     The kernel keeps run counts and times while `sysctl kernel.bpf_stats_enabled=1` is set.")]
@@ -40,8 +41,8 @@ fn warn_of_unnamed_programs(status: &Status) {
     let unnamed: usize = hooks.map(|hook| hook.unnamed).sum();
     if unnamed > 0 {
         tracing::warn!(
-            "the hooks hold {unnamed} programs whose names cannot be read without CAP_SYS_ADMIN: they may belong to a second \
-             trafctl"
+            "the hooks hold {unnamed} programs whose names cannot be read without CAP_SYS_ADMIN: they may \
+             belong to a second trafctl"
         );
     }
 }

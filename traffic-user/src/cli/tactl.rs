@@ -17,21 +17,21 @@ use crate::{
     kernel::{counters, load, tables},
     ownership::UnknownContainer,
     vz::{
-        reset_baseline::MarkFile,
+        reset_baseline::BaselineFile,
         tactl::{self, Asked, status},
     },
 };
 
 /// Load classes and reset counters as Virtuozzo's `vztactl` does
 ///
-/// Commands: class_load [-s] FILE, class_unload, class_list, reset_ve_stat ID, reset_all_stat, event NAME. Texts and exit
-/// statuses are Virtuozzo's: 2 for a file, 6 for an option, 10 for a command. The program also runs under the name
-/// `vztactl`.
+/// Commands: class_load [-s] FILE, class_unload, class_list, reset_ve_stat ID, reset_all_stat, event NAME.
+/// Texts and exit statuses are Virtuozzo's: 2 for a file, 6 for an option, 10 for a command. The program also
+/// runs under the name `vztactl`.
 ///
-/// With -s the longest prefix decides, and class 0 goes first; without it the last matching line decides. A reset leaves
-/// the counters alone: it stores a reading (marks.json in the state directory), and vznetstat shows what came since. The
-/// ledger and `trafctl dump` are not affected; `trafctl dump --since-mark` shows what vznetstat does. An event is accepted
-/// and has no effect.
+/// With -s the longest prefix decides, and class 0 goes first; without it the last matching line decides. A
+/// reset leaves the counters alone: it stores a reading (marks.json in the state directory), and vznetstat
+/// shows what came since. The ledger and `trafctl dump` are not affected; `trafctl dump --since-mark` shows
+/// what vznetstat does. An event is accepted and has no effect.
 #[derive(Debug, Args)]
 #[command(after_long_help = "Examples:\n  \
     trafctl vztactl class_load -s /etc/vz/conf/networks_classes\n  \
@@ -131,7 +131,7 @@ fn reset(global: &Global, only: Option<&ContainerId>) -> anyhow::Result<()> {
         }
         .into());
     }
-    let file = MarkFile::new(&global.state_dir);
+    let file = BaselineFile::new(&global.state_dir);
     let mut baselines = file.read()?;
     match ids {
         None => baselines.set(&snapshot, None),

@@ -23,9 +23,10 @@ use crate::{
 
 /// Show the containers with the most traffic right now
 ///
-/// Reads the pinned maps at each interval and shows the difference; no daemon is needed. `in` is traffic to the
-/// container, `out` is traffic from it, in bits and packets per second at layer 3, as on the wire; class 0 is included.
-/// Idle containers are omitted. `(no class)` is traffic that is not IP, is malformed, or belongs to no container.
+/// Reads the pinned maps at each interval and shows the difference; no daemon is needed. `in` is traffic to
+/// the container, `out` is traffic from it, in bits and packets per second at layer 3, as on the wire; class
+/// 0 is included. Idle containers are omitted. `(no class)` is traffic that is not IP, is malformed, or
+/// belongs to no container.
 #[derive(Debug, Args)]
 #[command(after_long_help = "Examples:\n  \
     trafctl top\n  \
@@ -109,8 +110,8 @@ pub(super) async fn run(global: &Global, options: &Options) -> anyhow::Result<Do
     Ok(Done::Success)
 }
 
-/// Overwrites the screen line by line, so that it does not flicker, then clears the rest. Lines that are too long for the
-/// terminal are cut, not wrapped.
+/// Overwrites the screen line by line, so that it does not flicker, then clears the rest. Lines that are too
+/// long for the terminal are cut, not wrapped.
 fn over_the_last(text: &str) -> String {
     format!("\x1b[?7l\x1b[H{}\x1b[J\x1b[?7h", text.replace('\n', "\x1b[K\n"))
 }

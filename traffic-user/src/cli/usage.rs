@@ -1,7 +1,7 @@
 //! The layout of help and usage lines, the same for all commands.
 //!
-//! A usage line shows the arguments of its own command. clap would add every global option that the environment sets,
-//! as if it were required, and `[OPTIONS]` where a command has only global options.
+//! A usage line shows the arguments of its own command. clap would add every global option that the
+//! environment sets, as if it were required, and `[OPTIONS]` where a command has only global options.
 
 use clap::{Arg, Command, CommandFactory as _};
 

@@ -1,8 +1,8 @@
 //! Compares two accountings of one node: this one, and another that prints `vznetstat` output.
 //!
-//! A row is a container and class, with what both counted since a first reading and the likely reason of each difference.
-//! `read` parses their output, `reasons` finds the reasons; both are pure. [`baseline`] stores the first reading.
-//! `cli/compare` takes the readings, `render/compare` prints the result.
+//! A row is a container and class, with what both counted since a first reading and the likely reason of each
+//! difference. `read` parses their output, `reasons` finds the reasons; both are pure. [`baseline`] stores
+//! the first reading. `cli/compare` takes the readings, `render/compare` prints the result.
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -68,8 +68,8 @@ impl Reason {
                 "our counters restarted at zero in between; start the comparison over with --restart"
             }
             Self::TheirsBeganAnew => {
-                "their counters went back in between, as those of Virtuozzo 9 do when a container stops; the figures \
-                 are what they counted since then"
+                "their counters went back in between, as those of Virtuozzo 9 do when a container stops; \
+                 the figures are what they counted since then"
             }
             Self::ContainerNotShown => "they show no row of this container",
             Self::ClassNotShown => {
@@ -83,8 +83,8 @@ impl Reason {
             }
             Self::ClassZeroNotCounted => "they count nothing in class 0",
             Self::GsoHeaders => {
-                "they count a super-packet as one packet: they show fewer packets, and they miss the headers of all \
-                 segments but the first"
+                "they count a super-packet as one packet: they show fewer packets, and they miss the \
+                 headers of all segments but the first"
             }
             Self::LinkHeaders => "they count the Ethernet header of each packet, 14 or 18 bytes",
             Self::ClassTables => {
@@ -94,8 +94,8 @@ impl Reason {
                 "their classes overlap: this class also includes traffic that we have in another class"
             }
             Self::Neighbours => {
-                "possibly traffic between containers of this node, which they count for the sender only: the others \
-                 sent at least as much as is missing"
+                "possibly traffic between containers of this node, which they count for the sender only: \
+                 the others sent at least as much as is missing"
             }
             Self::Moment => "less than half a per cent: the two were read at different moments",
             Self::Unexplained => "none of the known reasons fits",
@@ -207,7 +207,8 @@ impl AllRows<'_> {
 
     /// Whether their excess is the traffic of some of our other classes.
     ///
-    /// `exactly`, or within the tolerance for readings of different moments and for super-packets that count as one.
+    /// `exactly`, or within the tolerance for readings of different moments and for super-packets that count
+    /// as one.
     fn overlaps(&self, row: &Row, direction: Direction, exactly: bool) -> bool {
         let side = row.sides.of(direction);
         let (ours, theirs) = (side.ours, side.theirs.unwrap_or_default());

@@ -108,7 +108,8 @@ fn every_known_habit_of_another_accounting_is_recognised() {
     let theirs = [
         ("0", 1, [123, 4, 567, 8]),
         ("101", 0, [0; 4]),
-        // In: class 2 is added. Out: 97,778 of 100,000 packets are further segments, with 52 bytes of headers each.
+        // In: class 2 is added. Out: 97,778 of 100,000 packets are further segments, with 52 bytes of headers
+        // each.
         ("101", 1, [3_052_000, 3_000, 150_000_000 - 97_778 * 52, 2_222]),
         ("101", 2, [3_000_000, 2_000, 0, 0]),
         // 5,900 packets came from 101.

@@ -1,6 +1,8 @@
-//! What is attached, what is missing, how full the tables are, and what is wrong: the data of `trafctl status`.
+//! What is attached, what is missing, how full the tables are, and what is wrong: the data of `trafctl
+//! status`.
 //!
-//! Reads the kernel and the files and changes nothing. `render/status` prints the result; its types are in `report`.
+//! Reads the kernel and the files and changes nothing. `render/status` prints the result; its types are in
+//! `report`.
 
 mod report;
 
@@ -69,8 +71,8 @@ fn missing_addresses(host: &Host, maps: &Maps) -> anyhow::Result<Option<String>>
     let missing = host.addresses_missing(maps)?;
     Ok(missing.first().map(|first| {
         format!(
-            "the program lacks {} of the containers' addresses ({first}, ...); `trafctl attach` adds those that fit; \
-             {MORE_ADDRESSES}",
+            "the program lacks {} of the containers' addresses ({first}, ...); `trafctl attach` adds those \
+             that fit; {MORE_ADDRESSES}",
             missing.len()
         )
     }))
@@ -168,8 +170,8 @@ fn shaping_mark_problem(mark: &ShapingMark) -> Option<String> {
         false => ("on", "does not write it"),
     };
     Some(format!(
-        "the configuration turns the shaping mark {configured}, but the program in the kernel {written}; `trafctl attach` \
-         replaces the program without a gap"
+        "the configuration turns the shaping mark {configured}, but the program in the kernel {written}; \
+         `trafctl attach` replaces the program without a gap"
     ))
 }
 
@@ -227,8 +229,8 @@ async fn attachment(
         // A hook without our program is a problem of its own, and explains this one.
         if hook.ours > 0 {
             problems.push(format!(
-                "{}: of {kernel} buffers {name} since it was attached, {passed} reached the program: another program runs \
-                 before it, or packets take a path around the hook",
+                "{}: of {kernel} buffers {name} since it was attached, {passed} reached the program: \
+                 another program runs before it, or packets take a path around the hook",
                 interface.name
             ));
         }
@@ -295,17 +297,19 @@ fn hook_problems(interface: &NetInterface, direction: &str, hook: &Hook) -> Vec<
     let name = &interface.name;
     let mut problems = Vec::new();
     match hook.ours {
-        0 => problems.push(format!("{name}: not attached ({direction}); `trafctl attach {name}` attaches it")),
+        0 => {
+            problems.push(format!("{name}: not attached ({direction}); `trafctl attach {name}` attaches it"));
+        }
         1 => {}
         n => problems.push(format!(
-            "{name}: {n} trafctl programs are attached to one hook ({direction}) and count everything {n} times: another \
-             bpffs directory is in use besides this one; detach one of them with its --bpffs"
+            "{name}: {n} trafctl programs are attached to one hook ({direction}) and count everything {n} \
+             times: another bpffs directory is in use besides this one; detach one of them with its --bpffs"
         )),
     }
     if !hook.before_ours.is_empty() {
         problems.push(format!(
-            "{name}: {} runs before trafctl ({direction}) and may keep packets from it; `trafctl detach {name}`, then \
-             `trafctl attach {name}` puts trafctl first",
+            "{name}: {} runs before trafctl ({direction}) and may keep packets from it; `trafctl detach \
+             {name}`, then `trafctl attach {name}` puts trafctl first",
             hook.before_ours.join(", ")
         ));
     }

@@ -34,7 +34,8 @@ impl UnknownContainer {
 /// All ids that the containers asked for are known by, from the files as they are now.
 ///
 /// # Errors
-/// [`UnknownContainer`] for the first id that is neither counted nor named in a file; others when a file cannot be read.
+/// [`UnknownContainer`] for the first id that is neither counted nor named in a file; others when a file
+/// cannot be read.
 pub fn resolve(
     config: &Config,
     state_dir: &Path,

@@ -61,8 +61,8 @@ pub struct Purged {
     pub out_bytes: u64,
 }
 
-/// Text for people: what changed, and with `all` also what did not. Empty if there is nothing to show, so that a
-/// repeated attach in a start hook or a cron job prints nothing.
+/// Text for people: what changed, and with `all` also what did not. Empty if there is nothing to show, so
+/// that a repeated attach in a start hook or a cron job prints nothing.
 pub fn attached_table(attached: &Attached, all: bool) -> String {
     let mut text = String::new();
     let shown: Vec<_> =

@@ -16,8 +16,8 @@ pub struct Filter {
 }
 
 impl Filter {
-    /// Removes what is not wanted. Faults and interfaces have neither class nor family; if containers are named, only their
-    /// interfaces remain.
+    /// Removes what is not wanted. Faults and interfaces have neither class nor family; if containers are
+    /// named, only their interfaces remain.
     pub fn apply(&self, mut snapshot: Snapshot) -> Snapshot {
         snapshot.counters.retain(|counter| {
             self.wanted.takes(counter)

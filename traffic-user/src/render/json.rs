@@ -1,4 +1,5 @@
-//! The form that all JSON documents share: an object with a top-level `version`, so that readers can detect a change.
+//! The form that all JSON documents share: an object with a top-level `version`, so that readers can detect a
+//! change.
 //!
 //! Field names never change within a version; new fields may appear.
 

@@ -1,4 +1,5 @@
-//! Formats results: tables for people, JSON and CSV for programs. One file per command; no access to kernel or files.
+//! Formats results: tables for people, JSON and CSV for programs. One file per command; no access to kernel
+//! or files.
 
 pub mod attach;
 pub mod compare;

@@ -1,6 +1,7 @@
-//! Virtuozzo's commands: what they take, and their output byte for byte. Pure; `cli` reads the maps and prints.
+//! Virtuozzo's commands: their options, and their output byte for byte.
 //!
-//! Where Virtuozzo's own programs have a fault, these do what its manual says; each place says so.
+//! Where Virtuozzo's own programs have a fault, these follow its manual; each such place has a comment. Pure
+//! except for the file of [`reset_baseline`]; `cli/netstat` and `cli/tactl` read the maps and print.
 
 use std::collections::{BTreeSet, HashMap};
 
@@ -14,14 +15,15 @@ pub mod venetstat;
 
 pub use sums::{ContainerSums, containers};
 
-/// Classes that Virtuozzo has: 0 to 15.
+/// The number of classes in Virtuozzo: 0 to 15.
 pub const CLASSES: u8 = 16;
 /// The id of the node itself.
 pub const NODE: &str = "0";
 
-/// The ids under which a container is counted that was asked for by any of its ids, that one first: more than one where it
-/// was not known at first that they are of one container. The one asked for where nothing is counted. Each of the `aliases`
-/// leads from one id to the other.
+/// The ids that a container is counted under, whichever of its ids was typed; the typed one comes first.
+///
+/// There are several if the container was counted before its other id was known. If nothing is counted, the
+/// result is the typed id. `aliases` maps each other id to the main id.
 pub fn counted_ids(
     wanted: &ContainerId,
     counted: &BTreeSet<&ContainerId>,
@@ -44,7 +46,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn either_id_finds_what_is_counted_under_the_other() {
+    fn each_id_finds_what_is_counted_under_the_other() {
         let id = |text: &str| ContainerId::new(text).unwrap();
         let (number, uuid) = (id("101"), id("6d1e1c39-63e6-4a2b-8ef4-1b7a1d2f3c4d"));
         let (other, stranger) = (id("102"), id("999"));
@@ -57,6 +59,6 @@ mod tests {
         assert_eq!(find(&number, &[&uuid, &other]), uuid.as_str());
         assert_eq!(find(&number, &[&number, &uuid]), format!("{number} {uuid}"));
         assert_eq!(find(&uuid, &[&number, &uuid]), format!("{uuid} {number}"));
-        assert_eq!(find(&stranger, &[&number, &other]), "999", "an id that nobody has stays what it is");
+        assert_eq!(find(&stranger, &[&number, &other]), "999", "an unknown id stays as typed");
     }
 }

@@ -1,7 +1,7 @@
-//! `vznetstat` and `pnetstat`: one program, told apart by its name.
+//! `vznetstat` and `pnetstat`: one program that distinguishes them by its name.
 //!
-//! Virtuozzo's takes only the last of several `-v`, and its `-t` changes the header alone; here every id is shown, and
-//! `-t` filters, as the manual says.
+//! Two differences from Virtuozzo's program follow its manual. Every id of several `-v` is shown, not only
+//! the last one. `-t` filters rows, and does not only change the header.
 
 use std::{collections::BTreeSet, ffi::OsString, fmt::Write as _};
 
@@ -11,15 +11,15 @@ use traffic_model::{ByDirection, ContainerId, Snapshot};
 
 use crate::vz::{CLASSES, sums::containers};
 
-/// What both names head their rows with.
+/// The header line of both programs.
 const HEADER: &str = "UUID                                 Net.Class     Input(bytes) Input(pkts)        Output(bytes) Output(pkts)\n";
-/// What stands there instead when only containers are asked for. The rows are the same.
+/// The header line with `-t ct`. The rows have the same format.
 const HEADER_OF_CONTAINERS: &str =
     "CTID    Net.Class     Input(bytes) Input(pkts)        Output(bytes) Output(pkts)\n";
-/// Interfaces of virtual machines begin so: Virtuozzo's, Proxmox VE's, libvirt's.
+/// Prefixes of virtual machines' interfaces: Virtuozzo, Proxmox VE, libvirt.
 const MACHINE_INTERFACES: [&str; 3] = ["vme", "tap", "vnet"];
 
-/// Under which name the program was called.
+/// The name under which the program runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Name {
     /// `vznetstat`
@@ -40,14 +40,14 @@ pub enum Kind {
     Machines,
 }
 
-/// What is to be shown.
+/// Which rows to print, and how.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Request {
-    /// `-4` or `-6`; both families added up without.
+    /// `-4` or `-6`; without, both families are added up.
     pub family: Option<Family>,
-    /// `-v`: these only; empty for all.
+    /// `-v`: only these; empty for all.
     pub containers: Vec<ContainerId>,
-    /// `-c`: these only, as far as they are configured; empty for all that are.
+    /// `-c`: only these, if they are configured; empty for all that are.
     pub classes: BTreeSet<u8>,
     /// `-a`: every class, configured or not.
     pub all_classes: bool,
@@ -57,30 +57,31 @@ pub struct Request {
     pub kind: Kind,
 }
 
-/// What a command line asks for.
+/// A parsed command line.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Asked {
-    /// Rows. Words that are no options come with them: getopt lets them pass, and so nothing is done about them.
+    /// Print rows. The strings are words that are not options: getopt accepts them, so they are only
+    /// reported.
     Show(Request, Vec<String>),
     /// `-h`
     Help,
 }
 
-/// Why a command line can't be used.
+/// Why a command line is refused.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Misuse {
-    /// No such option, or its value is missing: status 1, and the usage is shown.
+    /// Unknown option, or its value is missing: status 1 with the usage.
     #[error("{0}")]
     Usage(String),
-    /// A value is not what it should be: status 250.
+    /// Invalid value: status 250.
     #[error("{0}")]
     Value(String),
 }
 
-/// Reads the options, which are getopt's `v:c:arht:64`: one letter each, `-4a`, `-v101` and `-c1` as one word too.
+/// Parses the options, which are getopt's `v:c:arht:64`. Letters can be combined: `-4a`, `-v101`, `-c1`.
 ///
 /// # Errors
-/// [`Misuse`] says what is wrong with them.
+/// [`Misuse`] states what is wrong.
 pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Asked, Misuse> {
     let usage = |error: lexopt::Error| Misuse::Usage(error.to_string());
     let mut request = Request::default();
@@ -118,7 +119,7 @@ fn invalid_class(text: &str) -> Misuse {
     Misuse::Value(format!("Invalid classid: {text}"))
 }
 
-/// The first letter tells, as in Virtuozzo's.
+/// Only the first letter counts, as in Virtuozzo's program.
 fn kind(value: &OsString) -> Result<Kind, Misuse> {
     let text = value.to_string_lossy();
     match text.chars().next() {
@@ -129,7 +130,7 @@ fn kind(value: &OsString) -> Result<Kind, Misuse> {
     }
 }
 
-/// The short usage of the program.
+/// The usage text of the program.
 pub fn usage(name: Name) -> String {
     let (synopsis, kind) = match name {
         Name::Vznetstat => ("vznetstat [-4|-6] [-v id] [-c netclassid] [-a] [-r]", ""),
@@ -152,12 +153,12 @@ pub fn usage(name: Name) -> String {
 }
 
 impl Request {
-    /// Refuses a class that Virtuozzo does not have, unless it is one of those in use here.
+    /// Refuses a class that Virtuozzo does not have, unless it is in use here.
     ///
     /// # Errors
-    /// [`Misuse::Value`], as Virtuozzo's own.
+    /// [`Misuse::Value`], with Virtuozzo's text.
     pub fn check_classes(&self, in_use: &BTreeSet<u8>) -> Result<(), Misuse> {
-        // Virtuozzo lets 16 pass, which is no class of its either.
+        // Virtuozzo accepts 16, although that is not one of its classes.
         match self.classes.iter().find(|class| **class > CLASSES && !in_use.contains(class)) {
             Some(class) => Err(invalid_class(&class.to_string())),
             None => Ok(()),
@@ -174,8 +175,8 @@ impl Request {
     }
 }
 
-/// Header and rows. `configured` are the classes of the table in force in the family asked for. The node itself has its
-/// rows always, zero where its traffic is not counted: readers look for them.
+/// Header and rows. `configured` are the classes of the table in force in the requested family. The node
+/// itself always has rows, zero if its traffic is not counted, because scripts look for them.
 pub fn render(snapshot: &Snapshot, configured: &BTreeSet<u8>, request: &Request) -> String {
     let header = if request.kind == Kind::Containers { HEADER_OF_CONTAINERS } else { HEADER };
     let machines = machines(snapshot);
@@ -201,7 +202,7 @@ fn shown_classes(snapshot: &Snapshot, configured: &BTreeSet<u8>, request: &Reque
     shown.filter(|class| request.classes.is_empty() || request.classes.contains(class)).collect()
 }
 
-/// The ids that have a virtual machine's interface.
+/// The ids that own a virtual machine's interface.
 fn machines(snapshot: &Snapshot) -> BTreeSet<&ContainerId> {
     let of_machine = |name: &str| MACHINE_INTERFACES.iter().any(|prefix| name.starts_with(prefix));
     let interfaces = snapshot.interfaces.iter().filter(|interface| of_machine(&interface.interface));
@@ -225,7 +226,7 @@ fn row(
     );
 }
 
-/// Bytes with their suffix: a blank, or a letter for each ten bits cut off.
+/// Bytes with their suffix: a blank, or the letter for the number of ten-bit shifts.
 fn amount(bytes: u64, rounded: bool) -> (u64, char) {
     let mut amount = (bytes, ' ');
     if rounded {

@@ -1,8 +1,10 @@
-//! ResetBaselines: readings that `vztactl reset_ve_stat` takes, and from which `vznetstat` shows what came since.
+//! Reset baselines: the readings that `vztactl reset_ve_stat` stores, and from which `vznetstat` shows the
+//! difference.
 //!
-//! Counters never go back, so a reset is a reading put aside. The marks are in `marks.json` in the state directory, written
-//! whole under the lock on the pinned state. They belong to one boot and one set of counters, and each to one life of
-//! its container; with another boot, set or life they are void, and figures show from their beginning.
+//! Counters never go back, so a reset stores a reading. The baselines are in `marks.json` in the state
+//! directory, which is replaced as a whole under the lock on the pinned state. They belong to one boot and
+//! one set of counters, and each one to one generation of its container. After another boot, set or
+//! generation they are void, and figures start from zero.
 
 use std::{
     collections::HashMap,
@@ -22,56 +24,58 @@ const FILE_NAME: &str = "marks.json";
 /// Version of its content.
 const VERSION: u32 = 1;
 
-/// All marks of one set of counters.
+/// All baselines of one set of counters.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ResetBaselines {
-    /// The set they belong to: the kernel's boot id and the counters' epoch.
+    /// The set that they belong to: the kernel's boot id and the epoch of the counters.
     set: Option<(String, u64)>,
-    /// Each container's, by its id and generation.
-    marks: HashMap<(ContainerId, u32), Mark>,
+    /// By id and generation of the container.
+    by_owner: HashMap<(ContainerId, u32), Baseline>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-struct Mark {
+struct Baseline {
     taken: Timestamp,
-    /// What the counters held that were not zero.
+    /// The counters that were not zero.
     readings: HashMap<(u8, Family), ByDirection<Tally>>,
 }
 
 impl ResetBaselines {
-    /// ResetBaselines where the counters stand: those of one container, or all. ResetBaselines of another set of counters, and of lives that
-    /// are over, are let go.
+    /// Stores the counters of one container, or of all, as the new baseline. Drops baselines of another set
+    /// of counters and of former owners.
     pub fn set(&mut self, snapshot: &Snapshot, only: Option<&ContainerId>) {
         if !self.are_of(snapshot) {
-            self.marks.clear();
+            self.by_owner.clear();
             self.set = Some((snapshot.boot_id.clone(), snapshot.epoch));
         }
-        let lives: std::collections::HashSet<_> =
+        let owners: std::collections::HashSet<_> =
             snapshot.counters.iter().map(|counter| (counter.container.clone(), counter.generation)).collect();
-        self.marks.retain(|life, _| lives.contains(life) && only.is_some_and(|only| life.0 != *only));
+        self.by_owner.retain(|owner, _| owners.contains(owner) && only.is_some_and(|only| owner.0 != *only));
         for counter in &snapshot.counters {
             if only.is_some_and(|only| counter.container != *only) {
                 continue;
             }
-            let mark = self
-                .marks
+            let baseline = self
+                .by_owner
                 .entry((counter.container.clone(), counter.generation))
-                .or_insert_with(|| Mark { taken: snapshot.time, readings: HashMap::new() });
+                .or_insert_with(|| Baseline { taken: snapshot.time, readings: HashMap::new() });
             if counter.tally != ByDirection::default() {
-                mark.readings.insert((counter.class, counter.family), counter.tally);
+                baseline.readings.insert((counter.class, counter.family), counter.tally);
             }
         }
     }
 
-    /// Leaves of the class counters what came since their marks. All else stays as it is.
+    /// Replaces the class counters by their growth since their baselines. Everything else stays.
     pub fn subtract_from(&self, snapshot: &mut Snapshot) {
         if !self.are_of(snapshot) {
             return;
         }
         for counter in &mut snapshot.counters {
-            let life = (counter.container.clone(), counter.generation);
-            let reading =
-                self.marks.get(&life).and_then(|mark| mark.readings.get(&(counter.class, counter.family)));
+            let owner = (counter.container.clone(), counter.generation);
+            let reading = self
+                .by_owner
+                .get(&owner)
+                .and_then(|baseline| baseline.readings.get(&(counter.class, counter.family)));
             if let Some(reading) = reading {
                 counter.tally = counter.tally.since(reading);
             }
@@ -83,38 +87,38 @@ impl ResetBaselines {
     }
 }
 
-/// Where the marks are kept.
+/// The file of the baselines.
 #[derive(Clone, Debug)]
-pub struct MarkFile {
+pub struct BaselineFile {
     path: PathBuf,
 }
 
-impl MarkFile {
+impl BaselineFile {
     /// The file in this state directory.
     pub fn new(state_dir: &Path) -> Self {
         Self { path: state_dir.join(FILE_NAME) }
     }
 
-    /// Reads it; where there is none, there are no marks.
+    /// Reads the baselines; without a file there are none.
     ///
     /// # Errors
-    /// When it can't be read, or holds something else than marks that this version knows.
+    /// When the file cannot be read or has content that this version does not know.
     pub fn read(&self) -> anyhow::Result<ResetBaselines> {
         let Some(bytes) = state_file::read(&self.path)? else { return Ok(ResetBaselines::default()) };
         File::parse(&bytes).and_then(ResetBaselines::try_from).with_context(|| {
             format!(
-                "cannot use the marks in {}; without the file, counters show from their beginning",
+                "cannot use the reset baselines in {} (without the file, vznetstat counts from the beginning)",
                 self.path.display()
             )
         })
     }
 
-    /// Writes it whole. The caller holds the lock on the pinned state.
+    /// Replaces the file. The caller holds the lock on the pinned state.
     ///
     /// # Errors
-    /// When it can't be written; the old marks stay then.
-    pub fn write(&self, marks: &ResetBaselines) -> anyhow::Result<()> {
-        state_file::replace(&self.path, &serde_json::to_vec(&File::from(marks))?)
+    /// When it cannot be written; the old file stays then.
+    pub fn write(&self, baselines: &ResetBaselines) -> anyhow::Result<()> {
+        state_file::replace(&self.path, &serde_json::to_vec(&File::from(baselines))?)
     }
 }
 
@@ -123,13 +127,13 @@ impl MarkFile {
 struct File {
     version: u32,
     boot_id: String,
-    /// In hexadecimal, since JSON's numbers are not that long everywhere.
+    /// In hexadecimal, because not every JSON reader has numbers of 64 bits.
     epoch: String,
-    marks: Vec<MarkEntry>,
+    marks: Vec<Entry>,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
-struct MarkEntry {
+struct Entry {
     container: String,
     generation: u32,
     taken: Timestamp,
@@ -148,22 +152,22 @@ struct Reading {
 
 impl File {
     fn parse(bytes: &[u8]) -> anyhow::Result<Self> {
-        // The version first: the rest of another one may look different.
+        // The version first: the rest of another version may differ.
         #[derive(Deserialize)]
         struct Versioned {
             version: u32,
         }
         let Versioned { version } = serde_json::from_slice(bytes)?;
         if version != VERSION {
-            bail!("they are of version {version}, and this trafctl knows version {VERSION}");
+            bail!("the file has version {version}, this trafctl reads version {VERSION}");
         }
         Ok(serde_json::from_slice(bytes)?)
     }
 }
 
 impl From<&ResetBaselines> for File {
-    fn from(marks: &ResetBaselines) -> Self {
-        let (boot_id, epoch) = marks.set.clone().unwrap_or_default();
+    fn from(baselines: &ResetBaselines) -> Self {
+        let (boot_id, epoch) = baselines.set.clone().unwrap_or_default();
         let reading = |(&(class, family), tally): (&(u8, Family), &ByDirection<Tally>)| Reading {
             class,
             family: family.name().to_owned(),
@@ -172,17 +176,17 @@ impl From<&ResetBaselines> for File {
             out_bytes: tally.outgoing.bytes,
             out_packets: tally.outgoing.packets,
         };
-        let entry = |((container, generation), mark): (&(ContainerId, u32), &Mark)| MarkEntry {
+        let entry = |((container, generation), baseline): (&(ContainerId, u32), &Baseline)| Entry {
             container: container.to_string(),
             generation: *generation,
-            taken: mark.taken,
-            counters: mark.readings.iter().map(reading).collect(),
+            taken: baseline.taken,
+            counters: baseline.readings.iter().map(reading).collect(),
         };
         Self {
             version: VERSION,
             boot_id,
             epoch: format!("{epoch:016x}"),
-            marks: marks.marks.iter().map(entry).collect(),
+            marks: baselines.by_owner.iter().map(entry).collect(),
         }
     }
 }
@@ -191,23 +195,23 @@ impl TryFrom<File> for ResetBaselines {
     type Error = anyhow::Error;
 
     fn try_from(file: File) -> anyhow::Result<Self> {
-        let epoch = u64::from_str_radix(&file.epoch, 16).context("its epoch is no number")?;
-        let mut marks = HashMap::new();
+        let epoch = u64::from_str_radix(&file.epoch, 16).context("its epoch is not a number")?;
+        let mut by_owner = HashMap::new();
         for entry in file.marks {
             let mut readings = HashMap::new();
             for reading in entry.counters {
                 let family = Family::ALL.into_iter().find(|family| family.name() == reading.family);
-                let family = family.with_context(|| format!("there is no family {:?}", reading.family))?;
+                let family = family.with_context(|| format!("family {:?} is unknown", reading.family))?;
                 let tally = ByDirection {
                     incoming: Tally { packets: reading.in_packets, bytes: reading.in_bytes },
                     outgoing: Tally { packets: reading.out_packets, bytes: reading.out_bytes },
                 };
                 readings.insert((reading.class, family), tally);
             }
-            let life = (ContainerId::new(&entry.container)?, entry.generation);
-            marks.insert(life, Mark { taken: entry.taken, readings });
+            let owner = (ContainerId::new(&entry.container)?, entry.generation);
+            by_owner.insert(owner, Baseline { taken: entry.taken, readings });
         }
-        Ok(Self { set: Some((file.boot_id, epoch)), marks })
+        Ok(Self { set: Some((file.boot_id, epoch)), by_owner })
     }
 }
 
@@ -223,7 +227,7 @@ mod tests {
         ContainerId::new(text).unwrap()
     }
 
-    /// The sample after more traffic: each figure grew by another number.
+    /// The sample after more traffic: each figure grew by a different number.
     fn later(by: u64) -> Snapshot {
         let mut snapshot = sample::snapshot();
         for (at, counter) in (0..).zip(&mut snapshot.counters) {
@@ -238,9 +242,9 @@ mod tests {
         snapshot
     }
 
-    fn since(marks: &ResetBaselines, snapshot: &Snapshot) -> Vec<[u64; 4]> {
+    fn since(baselines: &ResetBaselines, snapshot: &Snapshot) -> Vec<[u64; 4]> {
         let mut snapshot = snapshot.clone();
-        marks.subtract_from(&mut snapshot);
+        baselines.subtract_from(&mut snapshot);
         let figures = |tally: &ByDirection<Tally>| {
             [tally.incoming.bytes, tally.incoming.packets, tally.outgoing.bytes, tally.outgoing.packets]
         };
@@ -248,39 +252,42 @@ mod tests {
     }
 
     #[test]
-    fn after_a_mark_only_what_came_since_shows() {
-        let mut marks = ResetBaselines::default();
+    fn after_a_reset_only_the_growth_is_shown() {
+        let mut baselines = ResetBaselines::default();
         let first = sample::snapshot();
-        let whole = since(&marks, &first);
-        marks.set(&first, None);
-        assert!(since(&marks, &first).iter().all(|row| *row == [0; 4]));
-        let grown = since(&marks, &later(3));
+        let whole = since(&baselines, &first);
+        baselines.set(&first, None);
+        assert!(since(&baselines, &first).iter().all(|row| *row == [0; 4]));
+        let grown = since(&baselines, &later(3));
         assert_eq!(grown[0], [31, 4, 32, 5]);
         assert_eq!(grown[2], [91, 4, 92, 5]);
-        assert!(since(&ResetBaselines::default(), &first) == whole, "without marks nothing is taken off");
+        assert!(
+            since(&ResetBaselines::default(), &first) == whole,
+            "without a baseline nothing is subtracted"
+        );
     }
 
     #[test]
-    fn one_container_is_marked_and_the_others_are_not() {
-        let mut marks = ResetBaselines::default();
+    fn one_container_is_reset_and_the_others_are_not() {
+        let mut baselines = ResetBaselines::default();
         let (first, second) = (sample::snapshot(), later(3));
-        marks.set(&first, Some(&id("102")));
+        baselines.set(&first, Some(&id("102")));
         let of_101 = first.counters.iter().filter(|counter| counter.container == id("101")).count();
-        assert_eq!(since(&marks, &first)[..of_101], since(&ResetBaselines::default(), &first)[..of_101]);
-        assert_eq!(since(&marks, &first)[of_101], [0; 4]);
-        // Each has a mark of its own.
-        marks.set(&second, Some(&id("101")));
-        assert!(since(&marks, &second)[..of_101].iter().all(|row| *row == [0; 4]));
-        assert_eq!(since(&marks, &second)[of_101], [3 * 80 + 1, 4, 3 * 80 + 2, 5]);
-        marks.set(&second, Some(&id("102")));
-        assert!(since(&marks, &second).iter().all(|row| *row == [0; 4]));
+        assert_eq!(since(&baselines, &first)[..of_101], since(&ResetBaselines::default(), &first)[..of_101]);
+        assert_eq!(since(&baselines, &first)[of_101], [0; 4]);
+        // Each container has its own baseline.
+        baselines.set(&second, Some(&id("101")));
+        assert!(since(&baselines, &second)[..of_101].iter().all(|row| *row == [0; 4]));
+        assert_eq!(since(&baselines, &second)[of_101], [3 * 80 + 1, 4, 3 * 80 + 2, 5]);
+        baselines.set(&second, Some(&id("102")));
+        assert!(since(&baselines, &second).iter().all(|row| *row == [0; 4]));
     }
 
     #[test]
-    fn marks_of_another_boot_set_or_life_are_void() {
-        let mut marks = ResetBaselines::default();
+    fn baselines_of_another_boot_set_or_generation_are_void() {
+        let mut baselines = ResetBaselines::default();
         let first = sample::snapshot();
-        marks.set(&first, None);
+        baselines.set(&first, None);
         let changes: [fn(&mut Snapshot); 3] = [
             |snapshot| snapshot.boot_id.push('x'),
             |snapshot| snapshot.epoch += 1,
@@ -289,41 +296,44 @@ mod tests {
         for change in changes {
             let mut other = first.clone();
             change(&mut other);
-            assert_eq!(since(&marks, &other), since(&ResetBaselines::default(), &other));
-            // A new mark then is of the new ones, and the old ones are gone for good.
-            let mut again = marks.clone();
+            assert_eq!(since(&baselines, &other), since(&ResetBaselines::default(), &other));
+            // A new reset belongs to the new counters, and the old baselines are gone for good.
+            let mut again = baselines.clone();
             again.set(&other, Some(&id("102")));
             assert_eq!(since(&again, &first), since(&ResetBaselines::default(), &first));
         }
     }
 
     #[test]
-    fn a_reading_from_before_the_mark_is_nothing() {
-        let mut marks = ResetBaselines::default();
-        marks.set(&later(3), None);
+    fn a_reading_from_before_the_reset_shows_zero() {
+        let mut baselines = ResetBaselines::default();
+        baselines.set(&later(3), None);
         let mut earlier = sample::snapshot();
         earlier.counters.truncate(9);
-        assert!(since(&marks, &earlier).iter().all(|row| *row == [0; 4]));
+        assert!(since(&baselines, &earlier).iter().all(|row| *row == [0; 4]));
     }
 
     #[test]
-    fn marks_are_kept_in_a_file() {
+    fn baselines_are_stored_in_a_file() {
         let directory = tempfile::tempdir().unwrap();
-        let file = MarkFile::new(directory.path());
+        let file = BaselineFile::new(directory.path());
         assert_eq!(file.read().unwrap(), ResetBaselines::default());
-        let mut marks = ResetBaselines::default();
-        marks.set(&sample::snapshot(), None);
-        file.write(&marks).unwrap();
-        assert_eq!(file.read().unwrap(), marks);
+        let mut baselines = ResetBaselines::default();
+        baselines.set(&sample::snapshot(), None);
+        file.write(&baselines).unwrap();
+        assert_eq!(file.read().unwrap(), baselines);
 
         for (text, reason) in [
             ("", "EOF"),
-            ("{\"version\":2}", "version 2, and this trafctl knows version 1"),
-            ("{\"version\":1,\"boot_id\":\"b\",\"epoch\":\"x\",\"marks\":[]}", "no number"),
+            ("{\"version\":2}", "version 2, this trafctl reads version 1"),
+            ("{\"version\":1,\"boot_id\":\"b\",\"epoch\":\"x\",\"marks\":[]}", "not a number"),
         ] {
             fs::write(directory.path().join(FILE_NAME), text).unwrap();
             let error = format!("{:#}", file.read().unwrap_err());
-            assert!(error.starts_with("cannot use the marks in ") && error.contains(reason), "{error}");
+            assert!(
+                error.starts_with("cannot use the reset baselines in ") && error.contains(reason),
+                "{error}"
+            );
         }
     }
 }

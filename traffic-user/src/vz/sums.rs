@@ -1,4 +1,4 @@
-//! Counters as Virtuozzo's commands have them: by container and class.
+//! Counters as Virtuozzo's commands show them: by container and class.
 
 use std::collections::BTreeMap;
 
@@ -7,12 +7,13 @@ use traffic_model::{ByDirection, ContainerId, Snapshot};
 
 use crate::vz::NODE;
 
-/// A container with what it has in each class.
+/// A container with its sum in each class.
 pub type ContainerSums = (ContainerId, BTreeMap<u8, ByDirection<Tally>>);
 
-/// What each container has in each class, in one family or both; of an id that was retired and given away again only the
-/// later life. Sorted as the snapshot is. The node itself comes first, and is there also where nothing is counted for it:
-/// readers look for its row.
+/// The sums of each container and class, in one family or both, in the order of the snapshot.
+///
+/// Of an id that was retired and reused, only the present owner. The node itself comes first, even if nothing
+/// is counted for it, because scripts look for its row.
 pub fn containers(snapshot: &Snapshot, family: Option<Family>) -> Vec<ContainerSums> {
     let mut rows: Vec<ContainerSums> = Vec::new();
     if let Ok(node) = ContainerId::new(NODE) {

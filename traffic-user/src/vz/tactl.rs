@@ -1,6 +1,6 @@
-//! `vztactl`: loading classes, listing them, and setting counters back.
+//! `vztactl`: loads and lists classes, and resets counters.
 //!
-//! Statuses and texts are Virtuozzo's; what is wrong is said on stderr, and `class_load` does not repeat the table.
+//! Exit statuses and texts are Virtuozzo's. Errors go to stderr, and `class_load` does not print the table.
 
 use std::{ffi::OsString, fmt::Write as _, path::PathBuf};
 
@@ -8,25 +8,25 @@ use ipnet::{IpNet, Ipv6Net};
 use traffic_classes::ClassOrder;
 use traffic_model::ContainerId;
 
-/// Statuses of `vztactl`.
+/// Exit statuses of `vztactl`.
 pub mod status {
-    /// The class file can't be used.
+    /// The class file is unusable.
     pub const FILE: u8 = 2;
-    /// The kernel refuses, or there is no such container.
+    /// The kernel refused, or the container does not exist.
     pub const REFUSED: u8 = 4;
-    /// A wrong option or value.
+    /// Wrong option or value.
     pub const OPTION: u8 = 6;
-    /// There are no counters to do it with.
+    /// No counters are loaded.
     pub const NO_COUNTERS: u8 = 7;
-    /// No such command.
+    /// Unknown command.
     pub const COMMAND: u8 = 10;
 }
 
-/// Events that Virtuozzo tells its own services of: settings of its shaper, and of its accounting, were changed. Nothing
-/// here waits for them.
+/// Events by which Virtuozzo notifies its own services that settings of its shaper or its accounting changed.
+/// They have no effect here.
 const EVENTS: [&str; 2] = ["shaperrestart", "accrestart"];
 
-/// The usage, as Virtuozzo's with the `event` that it leaves out.
+/// Virtuozzo's usage text, with the `event` command that it omits.
 pub const USAGE: &str = "Usage: vztactl <command> [<options>]\n\
     \tclass_load [-s] <net_classes_file>\n\
     \tclass_unload\n\
@@ -35,42 +35,42 @@ pub const USAGE: &str = "Usage: vztactl <command> [<options>]\n\
     \treset_all_stat\n\
     \tevent <name>\n";
 
-/// What a command line asks for.
+/// A parsed command line.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Asked {
-    /// Put the classes of a file in force, under this order.
+    /// Load the classes of a file under this order.
     ClassLoad(PathBuf, ClassOrder),
-    /// Put an empty table in force, under which everything is class 0.
+    /// Load an empty table, under which everything is class 0.
     ClassUnload,
-    /// Show the classes in force.
+    /// List the classes in force.
     ClassList,
-    /// Mark where one container's counters stand.
+    /// Reset one container's counters.
     ResetOne(ContainerId),
-    /// Mark where all counters stand.
+    /// Reset all counters.
     ResetAll,
-    /// Nothing, and for an event that Virtuozzo does not have either a word about it.
+    /// Do nothing; an event that Virtuozzo does not know either comes with its name, for a warning.
     Event(Option<String>),
 }
 
-/// Why a command line can't be used.
+/// Why a command line is refused.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Misuse {
-    /// What is wrong; nothing where the usage says it all.
+    /// What is wrong; `None` if the usage is printed instead.
     pub message: Option<String>,
-    /// The status to end with.
+    /// The exit status.
     pub status: u8,
 }
 
-/// Reads a command with its options.
+/// Parses a command with its options.
 ///
 /// # Errors
-/// [`Misuse`] says what is wrong with it. Without a message the usage is to be shown.
+/// [`Misuse`]; without a message, the caller prints the usage.
 pub fn parse(arguments: &[OsString]) -> Result<Asked, Misuse> {
     let usage = |status| Misuse { message: None, status };
     let option = |message: String| Misuse { message: Some(message), status: status::OPTION };
     let (command, rest) = arguments.split_first().ok_or(usage(status::COMMAND))?;
     match (command.to_str().unwrap_or(""), rest) {
-        // Without -s the lines count in the order of the file, and the last that matches decides.
+        // Without -s, the last matching line of the file decides.
         ("class_load", [file]) => Ok(Asked::ClassLoad(file.into(), ClassOrder::LastLine)),
         ("class_load", [sorted, file]) if sorted == "-s" => {
             Ok(Asked::ClassLoad(file.into(), ClassOrder::Virtuozzo))
@@ -95,9 +95,9 @@ pub fn parse(arguments: &[OsString]) -> Result<Asked, Misuse> {
     }
 }
 
-/// The prefixes in force as `class_list` shows them: IPv4 before IPv6, each from the shortest prefix to the longest, and
-/// class 0 at the end, where Virtuozzo's kernel begins to look. An IPv6 mask is shown in network order, and right for
-/// every length.
+/// The prefixes in force as `class_list` prints them: IPv4 before IPv6, each from the shortest prefix to the
+/// longest, and class 0 last, where the lookup of Virtuozzo's kernel starts. IPv6 masks are in network order
+/// and right for every length; Virtuozzo's are right only for multiples of 16.
 pub fn class_list(prefixes: &[(IpNet, u8)]) -> String {
     let mut rows = prefixes.to_vec();
     rows.sort_by_key(|(prefix, class)| {
@@ -133,14 +133,14 @@ mod tests {
     }
 
     #[test]
-    fn every_command_is_understood() {
+    fn every_command_is_parsed() {
         let id = |text: &str| ContainerId::new(text).unwrap();
         assert_eq!(parsed("class_load f"), Ok(Asked::ClassLoad("f".into(), ClassOrder::LastLine)));
         assert_eq!(parsed("class_load -s f"), Ok(Asked::ClassLoad("f".into(), ClassOrder::Virtuozzo)));
         assert_eq!(
             parsed("class_load -s"),
             Ok(Asked::ClassLoad("-s".into(), ClassOrder::LastLine)),
-            "as theirs"
+            "as in Virtuozzo's"
         );
         assert_eq!(parsed("class_unload"), Ok(Asked::ClassUnload));
         assert_eq!(parsed("class_list"), Ok(Asked::ClassList));
@@ -156,7 +156,7 @@ mod tests {
     }
 
     #[test]
-    fn misuse_has_virtuozzos_statuses() {
+    fn misuse_has_the_statuses_of_virtuozzo() {
         let cases = [
             ("", None, 10),
             ("help", None, 10),
@@ -199,7 +199,7 @@ mod tests {
         assert_eq!(class_list(&[]), "class addr             mask\n");
     }
 
-    /// The class of an address by reading a file's text from its end, as one would with a finger on the page.
+    /// The class of an address by a scan of the file's text from its end, without any of the code under test.
     fn last_line(text: &str, address: Ipv4Addr) -> u8 {
         for line in text.lines().rev() {
             let Some((class, network)) = line.split_once(' ') else { continue };
@@ -217,17 +217,17 @@ mod tests {
         #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
 
         #[test]
-        fn without_s_a_file_decides_as_a_scan_of_its_text_from_the_end(
+        fn without_s_the_last_matching_line_decides(
             lines in prop::collection::vec((0_u8..4, any::<u8>(), any::<u8>(), 0_u32..=24), 0..30),
             peers in prop::collection::vec((any::<u8>(), any::<u8>(), any::<u8>()), 1..20),
         ) {
-            // Few different networks and peers, so that they meet.
+            // Few different networks and peers, so that they match often.
             let address = |a: u8, b: u8, c: u8| Ipv4Addr::new(10, a % 4, b & 0xc1, c % 3);
             let text: String = lines
                 .iter()
                 .map(|(class, a, b, length)| format!("{class} {}/{length}\n", address(*a, *b, 0)))
                 .collect();
-            let Ok(Asked::ClassLoad(_, order)) = parsed("class_load file") else { panic!("it is understood") };
+            let Ok(Asked::ClassLoad(_, order)) = parsed("class_load file") else { panic!("it is a valid command") };
             let file = traffic_classes::parse(text.as_bytes());
             prop_assert!(file.is_acceptable());
             let table = traffic_classes::compile(&file.entries, order);

@@ -7,7 +7,7 @@ use traffic_model::{ByDirection, Snapshot};
 
 use crate::vz::{CLASSES, sums::containers};
 
-/// A line for each id: the id, then bytes in and out of each of the 16 classes that there is place for.
+/// One line per id: the id, then bytes in and out of each of the 16 classes of the format.
 pub fn render(snapshot: &Snapshot, family: Family) -> String {
     let mut text = String::new();
     for (container, sums) in containers(snapshot, Some(family)) {

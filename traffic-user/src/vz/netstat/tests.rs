@@ -14,7 +14,7 @@ fn request(words: &[&str]) -> Request {
     }
 }
 
-/// Rows as a command line asks for them, with classes 0 to 2 configured, 2 for IPv4 only.
+/// The output of a command line, with classes 0 to 2 configured, class 2 for IPv4 only.
 fn shown(words: &[&str]) -> String {
     let request = request(words);
     let configured = match request.family {
@@ -81,7 +81,7 @@ fn golden_help() {
 }
 
 #[test]
-fn options_in_every_way_that_getopt_takes_them() {
+fn options_in_every_form_that_getopt_accepts() {
     let id = |text: &str| ContainerId::new(text).unwrap();
     let expected = Request {
         family: Some(Family::Ipv4),
@@ -104,7 +104,7 @@ fn options_in_every_way_that_getopt_takes_them() {
     assert_eq!(
         parse(["-a", "-h", "-x"].map(OsString::from)),
         Ok(Asked::Help),
-        "-h ends it, as in getopt's loop"
+        "-h ends the parsing, as in Virtuozzo's getopt loop"
     );
     let words = ["stray", "-4", "--", "-6"].map(OsString::from);
     let ipv4 = Request { family: Some(Family::Ipv4), ..Request::default() };
@@ -112,7 +112,7 @@ fn options_in_every_way_that_getopt_takes_them() {
 }
 
 #[test]
-fn misuse_is_told_apart() {
+fn kinds_of_misuse_are_distinguished() {
     let misuse = |words: &[&str]| parse(words.iter().map(OsString::from)).unwrap_err();
     for words in [&["-x"][..], &["-v"], &["-4c"], &["--all"], &["-t"]] {
         assert!(matches!(misuse(words), Misuse::Usage(_)), "{words:?}");
@@ -136,14 +136,14 @@ fn misuse_is_told_apart() {
 }
 
 #[test]
-fn only_the_later_life_of_an_id_shows() {
+fn only_the_present_owner_of_an_id_is_shown() {
     let mut snapshot = sample::snapshot();
-    let mut second_life = snapshot.counters.clone();
-    for counter in &mut second_life {
+    let mut second_owner = snapshot.counters.clone();
+    for counter in &mut second_owner {
         counter.generation += 1;
         counter.tally = ByDirection::default();
     }
-    snapshot.counters.extend(second_life);
+    snapshot.counters.extend(second_owner);
     snapshot.counters.sort_by(|a, b| (&a.container, a.class).cmp(&(&b.container, b.class)));
     let text = render(&snapshot, &BTreeSet::from([0, 1, 2]), &Request::default());
     for line in text.lines().skip(1) {
@@ -152,7 +152,7 @@ fn only_the_later_life_of_an_id_shows() {
     }
 }
 
-/// `printf("%-36s %-2u %20llu%1s %10u %20llu%1s %10u\n")` put together from its parts.
+/// `printf("%-36s %-2u %20llu%1s %10u %20llu%1s %10u\n")`, built from its parts.
 fn as_c_prints_it(id: &str, class: u8, amounts: [(u64, &str, u64); 2]) -> String {
     let left = |text: String, width: usize| text.clone() + &" ".repeat(width.saturating_sub(text.len()));
     let right = |text: String, width: usize| " ".repeat(width.saturating_sub(text.len())) + &text;
@@ -172,7 +172,7 @@ proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn every_row_is_read_by_a_strict_reader(
+    fn every_row_has_the_format_of_the_c_program(
         values in prop::array::uniform4(any::<u64>()),
         class in any::<u8>(),
         rounded in any::<bool>(),
