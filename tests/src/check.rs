@@ -1,4 +1,5 @@
-//! Questions that tests ask: does `trafctl` find anything wrong, and does the kernel agree with it?
+//! Checks that many tests share: `trafctl status` reports no problem, the kernel's statistics agree, the
+//! ledger holds an amount.
 
 use std::process::{Command, Output, Stdio};
 use std::thread;
@@ -10,45 +11,45 @@ use serde_json::Value;
 use crate::witness::InterfaceStatistics;
 use crate::{Amounts, Counters, Lab};
 
-/// How long anything may take that is waited for.
+/// The limit of every wait.
 pub const PATIENCE: Duration = Duration::from_secs(10);
 
-/// How often to repeat something: the first number in everyday tests, the second where `TRAFCTL_THOROUGH` is set, as for the
-/// proof, which has the time.
+/// The number of repetitions: the first number in everyday tests, the second when `TRAFCTL_THOROUGH` is set,
+/// as in the proof.
 #[must_use]
 pub fn rounds(everyday: u32, thorough: u32) -> u32 {
     if std::env::var_os("TRAFCTL_THOROUGH").is_some() { thorough } else { everyday }
 }
 
-/// Runs a command to its end, whatever that is.
+/// Runs a command to its end, whatever its exit status.
 ///
 /// # Errors
 ///
-/// When a command fails, or it is not so.
+/// When the command cannot be started.
 pub fn output(command: &mut Command) -> Result<Output> {
-    command.stdin(Stdio::null()).output().with_context(|| format!("start {command:?}"))
+    command.stdin(Stdio::null()).output().with_context(|| format!("cannot start {command:?}"))
 }
 
-/// Runs `trafctl` to its end, whatever that is.
+/// Runs `trafctl` to its end, whatever its exit status.
 ///
 /// # Errors
 ///
-/// When a command fails, or it is not so.
+/// When the program is missing or cannot be started.
 pub fn trafctl(lab: &Lab, arguments: &[&str]) -> Result<Output> {
     output(&mut lab.trafctl(arguments)?)
 }
 
-/// What a command said on stderr.
+/// The stderr of a command.
 #[must_use]
 pub fn stderr(output: &Output) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned()
 }
 
-/// What `trafctl status` says is wrong; it must say so with its exit status too.
+/// The problems that `trafctl status` reports. Its exit status must agree with them.
 ///
 /// # Errors
 ///
-/// When a command fails, or it is not so.
+/// When the output is not JSON, or the exit status is not 1 with problems and 0 without.
 pub fn problems(lab: &Lab) -> Result<Vec<String>> {
     let output = trafctl(lab, &["status", "--format", "json"])?;
     let status: Value = serde_json::from_slice(&output.stdout).with_context(|| stderr(&output))?;
@@ -58,22 +59,22 @@ pub fn problems(lab: &Lab) -> Result<Vec<String>> {
     Ok(problems)
 }
 
-/// Checks that `trafctl status` finds nothing wrong.
+/// Checks that `trafctl status` reports no problem.
 ///
 /// # Errors
 ///
-/// When a command fails, or it is not so.
+/// When it does.
 pub fn is_well(lab: &Lab) -> Result<()> {
     let problems = problems(lab)?;
     ensure!(problems.is_empty(), "{problems:#?}");
     Ok(())
 }
 
-/// Waits until something is so.
+/// Waits until a condition holds.
 ///
 /// # Errors
 ///
-/// When a command fails, or it is not so.
+/// When the condition fails, or does not hold within [`PATIENCE`].
 pub fn eventually(what: &str, mut is_so: impl FnMut() -> Result<bool>) -> Result<()> {
     let deadline = Instant::now() + PATIENCE;
     while !is_so()? {
@@ -85,16 +86,16 @@ pub fn eventually(what: &str, mut is_so: impl FnMut() -> Result<bool>) -> Result
     Ok(())
 }
 
-/// Checks an interface against the kernel's own statistics of it since it was made: a buffer was either counted or is
-/// in the gap that is written down.
+/// Compares an interface with the kernel's statistics since it was created. Each buffer must be counted, or
+/// be in the recorded gap of missed traffic.
 ///
 /// # Errors
 ///
-/// When a command fails, or it is not so.
+/// When they differ.
 pub fn agrees_with_kernel(lab: &Lab, counters: &Counters, interface: &str) -> Result<()> {
     let row = counters.interface(interface);
     let kernel = InterfaceStatistics::read(lab.host(), interface)?;
-    // The host receives what the container sends.
+    // What the host receives on the interface, the container sent.
     let expected = [kernel.tx_packets, kernel.tx_bytes, kernel.rx_packets, kernel.rx_bytes];
     let ours = [
         row.in_skbs + row.in_unseen_skbs,
@@ -102,24 +103,24 @@ pub fn agrees_with_kernel(lab: &Lab, counters: &Counters, interface: &str) -> Re
         row.out_skbs + row.out_unseen_skbs,
         row.out_skb_bytes + row.out_unseen_skb_bytes,
     ];
-    ensure!(ours == expected, "{interface}: {ours:?}, and by the kernel {expected:?}: {row:?}");
+    ensure!(ours == expected, "{interface}: counted {ours:?}, the kernel has {expected:?}: {row:?}");
     Ok(())
 }
 
-/// What the ledger has of a container, all classes and families.
+/// The total of a container in the ledger, over all classes and families.
 ///
 /// # Errors
 ///
-/// When there is no ledger yet, or it can't be read.
+/// When there is no ledger or it cannot be read.
 pub fn booked(lab: &Lab, container: &str) -> Result<Amounts> {
     reported(&lab.run_json(&["report", "--split", "class", "--format", "json"])?, container)
 }
 
-/// What a `report --format json` has of a container.
+/// The total of a container in a `report --format json`.
 ///
 /// # Errors
 ///
-/// When it is no report.
+/// When the document is not a report.
 pub fn reported(report: &Value, container: &str) -> Result<Amounts> {
     let rows = report["rows"].as_array().with_context(|| format!("no rows in {report}"))?;
     let mut sum = Amounts::default();

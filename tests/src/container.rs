@@ -1,7 +1,7 @@
-//! Bridged containers: a veth pair, `veth101.0` on the host's `br0` and `eth0` in a namespace of its own.
+//! Bridged containers: a veth pair with `veth101.0` on the host's `br0` and `eth0` in a namespace.
 //!
-//! Every destination is on-link for a container, so that a test is free in choosing addresses, and who knows whom is
-//! written down: nothing asks for a neighbour unless a test wants it to.
+//! Every destination is on-link for a container, so a test may choose any address. Neighbours are configured
+//! statically: no neighbour discovery happens unless a test wants it.
 
 use std::fmt::Write as _;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -15,12 +15,12 @@ use crate::check::PATIENCE;
 use crate::namespace::Namespace;
 use crate::process::run_ok;
 
-/// The host's own addresses, on the bridge.
+/// The addresses of the host, on the bridge.
 pub const HOST_V4: Ipv4Addr = Ipv4Addr::new(10, 255, 255, 254);
 /// See [`HOST_V4`].
 pub const HOST_V6: Ipv6Addr = Ipv6Addr::new(0xfd00, 0xffff, 0, 0, 0, 0, 0, 0xfffe);
 
-/// The hardware address of `br0`: set, since a bridge otherwise takes the lowest of its ports and changes.
+/// The hardware address of `br0`. Without one, a bridge takes the lowest of its ports, which changes.
 const BRIDGE_MAC: Mac = Mac([0x02, 0xff, 0, 0, 0, 0xfe]);
 
 /// A hardware address.
@@ -35,9 +35,9 @@ impl std::fmt::Display for Mac {
 }
 
 impl Mac {
-    /// A locally administered address that is the same whenever the name is.
+    /// A locally administered address, derived from the name.
     fn of(name: &str, first: u8) -> Self {
-        // FNV-1a: spread well, and no need for more.
+        // FNV-1a: a good spread is all that is needed.
         let hash = name.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
             (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
         });
@@ -46,7 +46,7 @@ impl Mac {
     }
 }
 
-/// The host's bridge, silent: no spanning tree, no multicast queries.
+/// The bridge of the host. It is silent: no spanning tree, no multicast queries.
 #[derive(Debug)]
 pub struct Bridge {
     name: &'static str,
@@ -64,21 +64,22 @@ impl Bridge {
         Ok(Self { name })
     }
 
-    /// Its name in the host's namespace.
+    /// The name in the host's namespace.
     #[must_use]
     pub fn name(&self) -> &str {
         self.name
     }
 
-    /// Its hardware address: the host's, for a container.
+    /// The hardware address. Containers see it as the host's.
     #[must_use]
     pub fn mac(&self) -> Mac {
         BRIDGE_MAC
     }
 }
 
-/// Waits until a bridge lets frames through to a port, and the host may send through the bridge. The kernel notes the
-/// carrier of a new interface in a work queue, on a busy machine well after both ends are up, and drops what comes before.
+/// Waits until a bridge forwards to a port and the host can send through the bridge. The kernel handles the
+/// carrier of a new interface in a work queue. On a busy machine this is well after both ends are up, and
+/// earlier packets are dropped.
 pub(crate) fn await_forwarding(host: &str, interface: &str) -> Result<()> {
     let deadline = Instant::now() + PATIENCE;
     loop {
@@ -94,7 +95,7 @@ pub(crate) fn await_forwarding(host: &str, interface: &str) -> Result<()> {
         if port == "forwarding" && bridge == "UP" {
             return Ok(());
         }
-        ensure!(Instant::now() < deadline, "{interface} is still {port} on its bridge, and that {bridge}");
+        ensure!(Instant::now() < deadline, "{interface} is still {port}, and its bridge {bridge}");
         thread::sleep(Duration::from_millis(5));
     }
 }
@@ -130,7 +131,7 @@ impl Container {
         Ok(container)
     }
 
-    /// The interface on the host's side, such as `veth101.0`.
+    /// The interface on the host, such as `veth101.0`.
     #[must_use]
     pub fn interface(&self) -> &str {
         &self.interface
@@ -142,29 +143,29 @@ impl Container {
         self.mac
     }
 
-    /// Its first IPv4 address.
+    /// The first IPv4 address.
     #[must_use]
     pub fn v4(&self) -> IpAddr {
         self.addresses[0]
     }
 
-    /// Its first IPv6 address.
+    /// The first IPv6 address.
     #[must_use]
     pub fn v6(&self) -> IpAddr {
         self.addresses[1]
     }
 
-    /// Its namespace; it is the same after a stop and a start.
+    /// The namespace. It keeps its name over a stop and a start.
     #[must_use]
     pub fn namespace(&self) -> &Namespace {
         &self.namespace
     }
 
-    /// Gives it one more address, as a peer that stands for many hosts needs.
+    /// Adds an address, for a peer that stands for many hosts.
     ///
     /// # Errors
     ///
-    /// When it has that address.
+    /// When the container has the address already.
     pub fn add_address(&mut self, address: IpAddr) -> Result<()> {
         self.namespace.ip_batch(&add_address(address))?;
         in_host(&self.host, &self.known_to_host(&[address]))?;
@@ -172,7 +173,8 @@ impl Container {
         Ok(())
     }
 
-    /// Tells it the hardware address behind all the addresses of another, so that it never asks.
+    /// Configures the hardware address behind all addresses of another container, so that no discovery is
+    /// needed.
     ///
     /// # Errors
     ///
@@ -181,7 +183,7 @@ impl Container {
         self.knows_at(&other.addresses, other.mac)
     }
 
-    /// Tells it that some addresses are behind a hardware address, such as that of a tap's machine.
+    /// Configures the hardware address behind some addresses, such as those of a virtual machine.
     ///
     /// # Errors
     ///
@@ -190,17 +192,17 @@ impl Container {
         self.namespace.ip_batch(&neighbours(addresses, mac, "eth0"))
     }
 
-    /// Switches segmentation offloads on or off, on both ends. Off, every buffer is one packet from the first
-    /// moment on: without the limit on segments TCP would still hand the kernel super-packets and leave it to the
-    /// queueing layer to cut them, after a qdisc or a classifier has seen them whole.
+    /// Switches segmentation offloads on or off, on both ends. When they are off, each buffer is one packet
+    /// from the start. Without the limit on segments, TCP would still make super-packets, and the queueing
+    /// layer would cut them after a qdisc or a classifier has seen them.
     ///
     /// # Errors
     ///
     /// When the container is stopped.
     pub fn offload(&self, on: bool) -> Result<()> {
         let state = if on { "on" } else { "off" };
-        // The limit below does not stop what came from a tap, which has no count of its segments, and `gso` does not
-        // stand for the segmentation of UDP.
+        // The limit below does not apply to packets from a tap, which have no segment count, and `gso` does
+        // not include UDP segmentation.
         let features = ["tso", state, "gso", state, "gro", state, "tx-udp-segmentation", state];
         run_ok(self.namespace.command("ethtool").args(["-K", "eth0"]).args(features))?;
         run_ok(in_host_command(&self.host, "ethtool").args(["-K", &self.interface]).args(features))?;
@@ -209,18 +211,19 @@ impl Container {
         in_host(&self.host, &format!("link set {} gso_max_segs {segments}\n", self.interface))
     }
 
-    /// Stops the container: its interface and its namespace go, as they do with a real one.
+    /// Stops the container: deletes its interface and its namespace, as on a real node.
     ///
     /// # Errors
     ///
-    /// When it is stopped already.
+    /// When it is stopped.
     pub fn stop(&mut self) -> Result<()> {
-        // The interface first: a namespace that is deleted takes its interfaces with it only some time later.
+        // The interface first: a deleted namespace removes its interfaces only some time later.
         in_host(&self.host, &format!("link delete {}\n", self.interface))?;
         self.namespace.delete()
     }
 
-    /// Starts it again under the same names and addresses. It knows the host, and no other container.
+    /// Starts the container again under the same names and addresses. It knows the host but no other
+    /// container.
     ///
     /// # Errors
     ///
@@ -242,7 +245,7 @@ impl Container {
                 self.known_to_host(&self.addresses)
             ),
         )?;
-        // The bridge would send what it has not learned yet to every port, and other containers would be charged.
+        // The bridge floods frames to unknown addresses, which would be counted for other containers.
         run_ok(in_host_command(&self.host, "bridge").args([
             "fdb",
             "replace",
@@ -265,7 +268,7 @@ impl Container {
     fn known_to_host(&self, addresses: &[IpAddr]) -> String {
         let mut lines = neighbours(addresses, self.mac, self.bridge);
         for address in addresses {
-            // Writing to a string can't fail.
+            // A write to a string cannot fail.
             let _ = writeln!(lines, "route replace {address} dev {}", self.bridge);
         }
         lines
@@ -274,12 +277,12 @@ impl Container {
 
 impl Drop for Container {
     fn drop(&mut self) {
-        // It may be stopped, or the host may be gone and the interface with it.
+        // The container may be stopped, or the host and the interface with it may be gone.
         let _ = in_host(&self.host, &format!("link delete {}\n", self.interface));
     }
 }
 
-/// Makes containers know each other, so that none has to ask for another.
+/// Makes containers know each other, so that none needs neighbour discovery.
 ///
 /// # Errors
 ///
@@ -309,7 +312,7 @@ fn neighbours(addresses: &[IpAddr], mac: Mac, device: &str) -> String {
         .collect()
 }
 
-/// A container outlives no host, so it names the host instead of holding it.
+/// A container does not outlive the host, so it keeps only the host's name.
 fn in_host_command(host: &str, program: &str) -> std::process::Command {
     let mut command = std::process::Command::new("nsenter");
     command.arg(format!("--net=/run/netns/{host}")).arg("--").arg(program);

@@ -1,4 +1,4 @@
-//! What `trafctl dump` says, as the tests compare it: parsed anew here, from the documented JSON.
+//! The output of `trafctl dump`, parsed here from its documented JSON without trafctl's code.
 
 use std::thread;
 use std::time::{Duration, Instant};
@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::Lab;
 
-/// Packets and layer-3 bytes in both directions, as the container sees them.
+/// Packets and layer-3 bytes in both directions, as seen by the container.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
 pub struct Amounts {
     /// Bytes to the container.
@@ -22,19 +22,19 @@ pub struct Amounts {
 }
 
 impl Amounts {
-    /// Only what goes in to the container.
+    /// Amounts of the direction in, to the container.
     #[must_use]
     pub const fn incoming(packets: u64, bytes: u64) -> Self {
         Self { in_bytes: bytes, in_packets: packets, out_bytes: 0, out_packets: 0 }
     }
 
-    /// Only what comes out of the container.
+    /// Amounts of the direction out, from the container.
     #[must_use]
     pub const fn outgoing(packets: u64, bytes: u64) -> Self {
         Self { in_bytes: 0, in_packets: 0, out_bytes: bytes, out_packets: packets }
     }
 
-    /// Both directions, each from packets and bytes.
+    /// Amounts of both directions, each as packets and bytes.
     #[must_use]
     pub const fn both(incoming: (u64, u64), outgoing: (u64, u64)) -> Self {
         Self { in_bytes: incoming.1, in_packets: incoming.0, out_bytes: outgoing.1, out_packets: outgoing.0 }
@@ -55,7 +55,7 @@ impl Amounts {
         self.zip(other, u64::wrapping_add)
     }
 
-    /// What came since an earlier reading; a counter that went back shows as a huge number.
+    /// The growth since an earlier reading. A counter that went back shows as a huge number.
     #[must_use]
     pub fn since(self, earlier: Self) -> Self {
         self.zip(earlier, u64::wrapping_sub)
@@ -65,13 +65,13 @@ impl Amounts {
 /// One class counter.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 pub struct ClassRow {
-    /// The container's id.
+    /// The id of the container.
     pub container: String,
     /// The class.
     pub class: u8,
     /// `ipv4` or `ipv6`.
     pub family: String,
-    /// What was counted.
+    /// The amounts.
     #[serde(flatten)]
     pub amounts: Amounts,
 }
@@ -79,23 +79,23 @@ pub struct ClassRow {
 /// One fault counter.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 pub struct FaultRow {
-    /// Name of the interface.
+    /// The interface.
     pub interface: String,
-    /// Name of the fault.
+    /// The name of the fault.
     pub fault: String,
-    /// What was counted.
+    /// The amounts.
     #[serde(flatten)]
     pub amounts: Amounts,
 }
 
-/// What passed one interface.
+/// The traffic of one interface.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 pub struct InterfaceRow {
-    /// Name of the interface.
+    /// The name of the interface.
     pub interface: String,
-    /// Its container, unless many share it.
+    /// The container, unless several share the interface.
     pub container: Option<String>,
-    /// What was counted.
+    /// Packets and layer-3 bytes on the wire.
     #[serde(flatten)]
     pub amounts: Amounts,
     /// Buffers to the container.
@@ -104,7 +104,7 @@ pub struct InterfaceRow {
     pub in_skb_bytes: u64,
     /// Packets whose size was estimated.
     pub in_estimated_packets: u64,
-    /// Buffers that the kernel counted before the program was attached.
+    /// Buffers that the kernel counted while the program was not attached: missed traffic.
     pub in_unseen_skbs: u64,
     /// Their bytes.
     pub in_unseen_skb_bytes: u64,
@@ -114,7 +114,7 @@ pub struct InterfaceRow {
     pub out_skb_bytes: u64,
     /// Packets whose size was estimated.
     pub out_estimated_packets: u64,
-    /// Buffers that the kernel counted before the program was attached.
+    /// See `in_unseen_skbs`.
     pub out_unseen_skbs: u64,
     /// Their bytes.
     pub out_unseen_skb_bytes: u64,
@@ -129,48 +129,48 @@ pub struct TableRow {
     pub prefixes: u64,
 }
 
-/// What was counted for containers and interfaces whose slots went to others.
+/// The amounts of containers and interfaces whose slots were given to others.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 pub struct FormerRow {
-    /// What passed.
+    /// The traffic of their interfaces.
     pub passed: Amounts,
-    /// What of that is in classes.
+    /// The part of it in class counters.
     pub classes: Amounts,
-    /// What of that is in faults.
+    /// The part of it in fault counters.
     pub faults: Amounts,
 }
 
 /// One reading of all counters.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 pub struct Counters {
-    /// The table in force.
+    /// The class table in force.
     pub class_table: TableRow,
-    /// Class counters.
+    /// The class counters that are not zero.
     pub counters: Vec<ClassRow>,
-    /// Fault counters.
+    /// The fault counters that are not zero.
     pub faults: Vec<FaultRow>,
-    /// Interfaces.
+    /// All registered interfaces.
     pub interfaces: Vec<InterfaceRow>,
-    /// What is in nobody's name any more.
+    /// The amounts of former owners of slots.
     pub former_owners: FormerRow,
 }
 
 impl Counters {
-    /// Reads them with `trafctl dump`.
+    /// Reads the counters with `trafctl dump`.
     ///
     /// # Errors
     ///
-    /// When the program fails or prints something else.
+    /// When the program fails or its output is not the documented JSON.
     pub fn read(lab: &Lab) -> Result<Self> {
         Ok(serde_json::from_value(lab.run_json(&["dump", "--format", "json"])?)?)
     }
 
-    /// Reads them until nothing moves any more, and checks that nothing is missing: what passed is in a class or a
-    /// fault, over the node, and over each interface whose container has no other.
+    /// Reads the counters until they stop changing, and checks their balance: interface traffic = classes +
+    /// faults. This must hold for the node, and for each interface that is its container's only one.
     ///
     /// # Errors
     ///
-    /// When traffic does not come to rest, or the sums differ.
+    /// When the traffic does not stop, or the sums differ.
     pub fn at_rest(lab: &Lab) -> Result<Self> {
         let deadline = Instant::now() + Duration::from_secs(10);
         let mut last = Self::read(lab)?;
@@ -181,7 +181,7 @@ impl Counters {
                 now.check_balance()?;
                 return Ok(now);
             }
-            ensure!(Instant::now() < deadline, "the traffic does not come to rest");
+            ensure!(Instant::now() < deadline, "the traffic does not stop");
             last = now;
         }
     }
@@ -193,9 +193,9 @@ impl Counters {
         let faults = sum(self.faults.iter().map(|row| row.amounts)).plus(former.faults);
         ensure!(
             passed == classes.plus(faults),
-            "passed {passed:?} is not classes {classes:?} + faults {faults:?} in {self:#?}"
+            "interfaces {passed:?} differ from classes {classes:?} + faults {faults:?} in {self:#?}"
         );
-        // An interface and its container need not have given up their slots at the same time.
+        // An interface and its container may give up their slots at different times.
         let one_to_one = former.passed == Amounts::default();
         for row in self.interfaces.iter().filter(|_| one_to_one) {
             let Some(container) = &row.container else { continue };
@@ -211,7 +211,7 @@ impl Counters {
             let expected = self.container_or_zero(container).plus(faults);
             ensure!(
                 row.amounts == expected,
-                "{}: passed {:?}, counted {expected:?}",
+                "{}: interface {:?}, classes and faults {expected:?}",
                 row.interface,
                 row.amounts
             );

@@ -1,8 +1,7 @@
-//! A comparison that is a check and, where a report is wanted, a line of it: what was sent, what a witness counted, what
-//! trafctl counted.
+//! Comparisons with a witness. Each is an assertion and, if requested, a line of a report.
 //!
-//! With `TRAFCTL_EVIDENCE=FILE` every comparison is added to the file as a line of JSON. A proof can run tests so, and show
-//! what they compared.
+//! With `TRAFCTL_EVIDENCE=FILE`, each comparison is appended to the file as a line of JSON. The proof runs
+//! tests in this way and reports what they compared.
 
 use std::env;
 use std::fs::File;
@@ -17,7 +16,7 @@ use crate::Amounts;
 /// One comparison.
 #[derive(Debug, Serialize)]
 struct Line<'a> {
-    /// The test.
+    /// The name of the test.
     case: &'a str,
     sent: &'a str,
     witness: &'a str,
@@ -25,20 +24,20 @@ struct Line<'a> {
     by_trafctl: Amounts,
 }
 
-/// Checks that trafctl counted what a witness did, and notes it.
+/// Checks that trafctl counted what a witness counted, and records the comparison.
 ///
 /// # Errors
 ///
-/// When it did not, or the note can't be written.
+/// When the figures differ, or the record cannot be written.
 pub fn compare(sent: &str, witness: &str, by_witness: Amounts, by_trafctl: Amounts) -> Result<()> {
     if let Some(path) = env::var_os("TRAFCTL_EVIDENCE") {
         let thread = thread::current();
         let line = Line { case: thread.name().unwrap_or("?"), sent, witness, by_witness, by_trafctl };
         let text = serde_json::to_string(&line)? + "\n";
-        // Opened for appending and written at once, so that lines of several processes do not mix.
+        // One write in append mode, so that lines of several processes do not mix.
         let mut file = File::options().create(true).append(true).open(&path)?;
-        file.write_all(text.as_bytes()).with_context(|| format!("write to {}", path.display()))?;
+        file.write_all(text.as_bytes()).with_context(|| format!("cannot write to {}", path.display()))?;
     }
-    ensure!(by_witness == by_trafctl, "{sent}: by {witness} {by_witness:?}, by trafctl {by_trafctl:?}");
+    ensure!(by_witness == by_trafctl, "{sent}: {witness} counted {by_witness:?}, trafctl {by_trafctl:?}");
     Ok(())
 }

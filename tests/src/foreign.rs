@@ -1,4 +1,4 @@
-//! Programs of others on the TCX hooks: two instructions that return a verdict, loaded without any library of ours.
+//! Foreign programs on the TCX hooks: two instructions that return a verdict, loaded without any library.
 
 use std::io;
 use std::os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd, RawFd};
@@ -15,42 +15,42 @@ const SCHED_CLS: u32 = 3;
 /// `BPF_TCX_INGRESS`, `BPF_TCX_EGRESS`
 const TCX_INGRESS: u32 = 46;
 const TCX_EGRESS: u32 = 47;
-/// `BPF_F_BEFORE`, `BPF_F_AFTER`: without a program to be relative to, first and last of all.
+/// `BPF_F_BEFORE`, `BPF_F_AFTER`. Without a reference program they mean first and last.
 const BEFORE: u32 = 1 << 3;
 const AFTER: u32 = 1 << 4;
 
-/// What a foreign program returns (`linux/pkt_cls.h`).
+/// The verdict of a foreign program (`linux/pkt_cls.h`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
-    /// `TC_ACT_UNSPEC`: the next one decides.
+    /// `TC_ACT_UNSPEC`: the next program decides.
     Next = -1,
-    /// `TC_ACT_OK`: on with the packet, and no other program.
+    /// `TC_ACT_OK`: the packet continues, and no further program runs.
     Ok = 0,
-    /// `TC_ACT_SHOT`: dropped.
+    /// `TC_ACT_SHOT`: the packet is dropped.
     Drop = 2,
-    /// `TC_ACT_REDIRECT` to nowhere.
+    /// `TC_ACT_REDIRECT` without a target.
     Redirect = 7,
 }
 
-/// Which hook, as the host sees it.
+/// A hook, as seen by the host.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Hook {
-    /// What comes from the container.
+    /// Packets from the container.
     Ingress,
-    /// What goes to the container.
+    /// Packets to the container.
     Egress,
 }
 
-/// Where among the programs of the hook.
+/// The position among the programs of the hook.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Place {
-    /// Before all that are there.
+    /// Before all present programs.
     First,
-    /// After all that are there.
+    /// After all present programs.
     Last,
 }
 
-/// A foreign program on a hook; it falls off when dropped.
+/// A foreign program on a hook. Its drop detaches it.
 #[derive(Debug)]
 pub struct Foreign {
     _link: OwnedFd,
@@ -85,23 +85,23 @@ struct LinkAttr {
 
 fn bpf<T>(command: libc::c_int, attributes: &mut T) -> io::Result<OwnedFd> {
     let size = libc::c_uint::try_from(size_of::<T>()).map_err(io::Error::other)?;
-    // SAFETY: `attributes` is a live, initialised `repr(C)` prefix of `union bpf_attr` for this command, and the buffers it
-    // points to outlive the call.
+    // SAFETY: `attributes` is a live, initialised `repr(C)` prefix of `union bpf_attr` for this command, and
+    // the buffers that it points to outlive the call.
     let fd = unsafe { libc::syscall(libc::SYS_bpf, command, std::ptr::from_mut(attributes), size) };
     if fd < 0 {
         return Err(io::Error::last_os_error());
     }
     let fd = RawFd::try_from(fd).map_err(io::Error::other)?;
-    // SAFETY: both commands give a new file descriptor, which nobody else knows of.
+    // SAFETY: both commands return a new file descriptor, which has no other owner.
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
 impl Foreign {
-    /// Hangs a program on a hook of an interface in a namespace, under the name `foreign`.
+    /// Attaches a program named `foreign` to a hook of an interface in a namespace.
     ///
     /// # Errors
     ///
-    /// When the kernel refuses it, as those without TCX do (before 6.6).
+    /// When the kernel refuses it, as kernels without TCX do (before 6.6).
     pub fn attach(
         namespace: &Namespace,
         interface: &str,
@@ -109,7 +109,7 @@ impl Foreign {
         place: Place,
         verdict: Verdict,
     ) -> Result<Self> {
-        let program = load(verdict).context("load a foreign program")?;
+        let program = load(verdict).context("cannot load a foreign program")?;
         let interface = interface.to_owned();
         namespace.enter(move || {
             let socket = std::net::UdpSocket::bind("0.0.0.0:0")?;
@@ -120,14 +120,14 @@ impl Foreign {
                 flags: if place == Place::First { BEFORE } else { AFTER },
                 ..LinkAttr::default()
             };
-            let link = bpf(BPF_LINK_CREATE, &mut attributes).context("attach a foreign program")?;
+            let link = bpf(BPF_LINK_CREATE, &mut attributes).context("cannot attach a foreign program")?;
             Ok(Self { _link: link })
         })
     }
 }
 
 fn load(verdict: Verdict) -> io::Result<OwnedFd> {
-    // `r0 = verdict; exit`, each of opcode, registers, offset and immediate value.
+    // `r0 = verdict; exit`: opcode, registers, offset and immediate value of each instruction.
     let mut instructions = [0xb7_u64, 0x95];
     instructions[0] |= u64::from((verdict as i32).cast_unsigned()) << 32;
     let mut attributes = LoadAttr {

@@ -1,4 +1,5 @@
-//! The throwaway node: a host namespace, a bpffs and a state directory of its own, and the real `trafctl` in it.
+//! The lab's node: a host namespace, a bpffs and a state directory, and the real `trafctl` in it. Removed on
+//! drop.
 
 use std::ffi::OsStr;
 use std::fs;
@@ -18,11 +19,11 @@ use crate::process::run_ok;
 use crate::tap::Tap;
 use crate::venet::Venet;
 
-/// A hosting node in network namespaces. Containers, taps and `venet0` are made from it and end with their own
-/// guards, or with the node.
+/// A hosting node in network namespaces. It creates containers, taps and `venet0`, each of which ends with
+/// its guard or with the node.
 #[derive(Debug)]
 pub struct Lab {
-    // Fields are dropped in this order: the mount must be gone before the directory that holds it.
+    // The order of the fields is that of their drop: the mount must be gone before its directory.
     host: Namespace,
     bridge: OnceLock<Bridge>,
     bpffs: BpfMount,
@@ -30,11 +31,11 @@ pub struct Lab {
 }
 
 impl Lab {
-    /// Makes a node without a single interface but the loopback, and without a default route.
+    /// Creates a node with the loopback as its only interface, and without a default route.
     ///
     /// # Errors
     ///
-    /// Without root, or when a namespace or the bpffs can't be made.
+    /// Without root, or when a namespace or the bpffs cannot be created.
     pub fn new(name: &str) -> Result<Self> {
         crate::require_root()?;
         let directory =
@@ -48,57 +49,57 @@ impl Lab {
         Ok(Self { host, bridge: OnceLock::new(), bpffs, directory })
     }
 
-    /// The node's own namespace, where the host side of every interface is.
+    /// The namespace of the node, which contains the host side of every interface.
     #[must_use]
     pub fn host(&self) -> &Namespace {
         &self.host
     }
 
-    /// The node's bpffs: mounted for it alone, unmounted with it.
+    /// The bpffs of the node, which no other lab uses.
     #[must_use]
     pub fn bpffs(&self) -> &Path {
         &self.bpffs.path
     }
 
-    /// The directory where `trafctl` keeps its ledger.
+    /// The directory in which `trafctl` keeps its ledger.
     #[must_use]
     pub fn state_dir(&self) -> PathBuf {
         self.directory.path().join("state")
     }
 
-    /// The configuration file; it is there and empty until [`Lab::configure`].
+    /// The configuration file. It is empty until [`Lab::configure`].
     #[must_use]
     pub fn config(&self) -> PathBuf {
         self.directory.path().join("trafctl.toml")
     }
 
-    /// A path in the node's directory, for class tables, captures and the like.
+    /// A path in the directory of the node, for class tables, captures and the like.
     #[must_use]
     pub fn path(&self, name: &str) -> PathBuf {
         self.directory.path().join(name)
     }
 
-    /// Writes the configuration file anew.
+    /// Replaces the contents of the configuration file.
     ///
     /// # Errors
     ///
-    /// When it can't be written.
+    /// When the file cannot be written.
     pub fn configure(&self, toml: &str) -> Result<()> {
-        fs::write(self.config(), toml).context("write the lab's configuration")
+        fs::write(self.config(), toml).context("cannot write the lab's configuration")
     }
 
-    /// Writes a file into the node's directory and gives its path.
+    /// Writes a file in the directory of the node. Returns its path.
     ///
     /// # Errors
     ///
-    /// When it can't be written.
+    /// When the file cannot be written.
     pub fn write(&self, name: &str, text: &str) -> Result<PathBuf> {
         let path = self.path(name);
-        fs::write(&path, text).with_context(|| format!("write {}", path.display()))?;
+        fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))?;
         Ok(path)
     }
 
-    /// The real `trafctl`, to be run in the host's network with this node's bpffs, state and configuration.
+    /// The real `trafctl` with the node's network, bpffs, state directory and configuration.
     ///
     /// # Errors
     ///
@@ -112,67 +113,68 @@ impl Lab {
         Ok(command)
     }
 
-    /// Runs `trafctl` and gives its standard output.
+    /// Runs `trafctl` and returns its stdout.
     ///
     /// # Errors
     ///
-    /// When it fails, with all it said.
+    /// When it fails; the error contains its output.
     pub fn run_ok<S: AsRef<OsStr>>(&self, arguments: &[S]) -> Result<String> {
         run_ok(&mut self.trafctl(arguments)?)
     }
 
-    /// Runs `trafctl` and reads its standard output as JSON.
+    /// Runs `trafctl` and parses its stdout as JSON.
     ///
     /// # Errors
     ///
-    /// When it fails, or what it prints is not JSON.
+    /// When it fails, or its output is not JSON.
     pub fn run_json<S: AsRef<OsStr>>(&self, arguments: &[S]) -> Result<serde_json::Value> {
         let text = self.run_ok(arguments)?;
-        serde_json::from_str(&text).with_context(|| format!("trafctl printed no JSON but: {text}"))
+        serde_json::from_str(&text).with_context(|| format!("this output of trafctl is not JSON: {text}"))
     }
 
-    /// The node's bridge `br0`, made when first asked for.
+    /// The bridge `br0`, created by the first call.
     ///
     /// # Errors
     ///
-    /// When it can't be made.
+    /// When it cannot be created.
     pub fn bridge(&self) -> Result<&Bridge> {
         if self.bridge.get().is_none() {
             let bridge = Bridge::new(&self.host)?;
-            // The cell was empty a line ago and is not shared between threads.
+            // The cell is empty and not shared between threads.
             let _ = self.bridge.set(bridge);
         }
         self.bridge.get().context("the bridge that was just made")
     }
 
-    /// A container on the bridge, its host side `veth{ctid}.{number}` as Virtuozzo names it.
+    /// Creates a container on the bridge, with `veth{ctid}.{number}` on the host as Virtuozzo names it.
     ///
     /// # Errors
     ///
-    /// When an interface can't be made, such as for a name already in use.
+    /// When an interface cannot be created, for example because the name is in use.
     pub fn bridged(&self, ctid: u32, number: u32, v4: Ipv4Addr, v6: Ipv6Addr) -> Result<Container> {
         self.bridged_as(&format!("veth{ctid}.{number}"), v4, v6)
     }
 
-    /// A container, or with a name that is no container's a peer beyond the node, on the bridge.
+    /// Creates a container on the bridge with this interface name. A name that no rule knows makes it a peer
+    /// outside the node.
     ///
     /// # Errors
     ///
-    /// As [`Lab::bridged`].
+    /// See [`Lab::bridged`].
     pub fn bridged_as(&self, interface: &str, v4: Ipv4Addr, v6: Ipv6Addr) -> Result<Container> {
         Container::new(&self.host, self.bridge()?, interface, v4, v6)
     }
 
-    /// The layer-3 interface of routed containers, and the host as their router.
+    /// Creates the layer-3 interface of routed containers, with the host as their router.
     ///
     /// # Errors
     ///
-    /// When there is one already, or no `/dev/net/tun`.
+    /// When it exists, or there is no `/dev/net/tun`.
     pub fn venet(&self) -> Result<Venet<'_>> {
         Venet::new(&self.host)
     }
 
-    /// The interface of a virtual machine, such as `vme201.0`.
+    /// Creates the interface of a virtual machine, such as `vme201.0`.
     ///
     /// # Errors
     ///
@@ -182,16 +184,16 @@ impl Lab {
     }
 }
 
-/// The program under test: `TRAFCTL_BIN`, or `trafctl` beside the test executable, or one directory up when that
-/// is in `deps`.
+/// The program under test: `TRAFCTL_BIN`, or `trafctl` in the directory of the test executable, or in its
+/// parent if that directory is `deps`.
 ///
 /// # Errors
 ///
-/// When there is no such file.
+/// When the file does not exist.
 pub fn trafctl_program() -> Result<PathBuf> {
     if let Some(path) = std::env::var_os("TRAFCTL_BIN") {
         let path = PathBuf::from(path);
-        ensure!(path.is_file(), "TRAFCTL_BIN is {}, which is not there", path.display());
+        ensure!(path.is_file(), "TRAFCTL_BIN is {}, which does not exist", path.display());
         return Ok(path);
     }
     let executable = std::env::current_exe().context("the path of this executable")?;
@@ -202,17 +204,17 @@ pub fn trafctl_program() -> Result<PathBuf> {
     let path = directory.join("trafctl");
     ensure!(
         path.is_file(),
-        "{} is not there: build it first (cargo build -p traffic-user) or name one in TRAFCTL_BIN",
+        "{} does not exist; run `cargo build -p traffic-user` or set TRAFCTL_BIN",
         path.display()
     );
     Ok(path)
 }
 
-/// Removes what labs of processes that were killed have left: namespaces, mounts and directories.
+/// Removes namespaces, mounts and directories that killed test processes left behind.
 ///
 /// # Errors
 ///
-/// When something of theirs can't be removed.
+/// When one of them cannot be removed.
 pub fn sweep() -> Result<()> {
     crate::require_root()?;
     for name in leftovers(Path::new(DIRECTORY))? {
@@ -222,24 +224,25 @@ pub fn sweep() -> Result<()> {
     for name in leftovers(&parent)? {
         let directory = parent.join(name);
         match unmount(directory.join("bpffs"), UnmountFlags::DETACH) {
-            // Not mounted, or not even made yet.
+            // Not mounted, or not yet created.
             Ok(()) | Err(Errno::INVAL | Errno::NOENT) => {}
             Err(error) => {
-                return Err(error).with_context(|| format!("unmount the bpffs in {}", directory.display()));
+                return Err(error)
+                    .with_context(|| format!("cannot unmount the bpffs in {}", directory.display()));
             }
         }
-        fs::remove_dir_all(&directory).with_context(|| format!("remove {}", directory.display()))?;
+        fs::remove_dir_all(&directory).with_context(|| format!("cannot remove {}", directory.display()))?;
     }
     Ok(())
 }
 
-/// Names of labs in a directory whose process is no more.
+/// Names of labs in a directory whose process has ended.
 fn leftovers(directory: &Path) -> Result<Vec<String>> {
     let entries = match fs::read_dir(directory) {
         Ok(entries) => entries,
-        // No namespace has ever been made.
+        // No namespace was ever created.
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
-        Err(error) => return Err(error).with_context(|| format!("list {}", directory.display())),
+        Err(error) => return Err(error).with_context(|| format!("cannot list {}", directory.display())),
     };
     let mut names = Vec::new();
     for entry in entries {
@@ -255,7 +258,7 @@ fn leftovers(directory: &Path) -> Result<Vec<String>> {
     Ok(names)
 }
 
-/// A bpffs of one's own: what is pinned in it goes with it.
+/// A bpffs of its own. It is unmounted on drop, which releases everything pinned in it.
 #[derive(Debug)]
 struct BpfMount {
     path: PathBuf,
@@ -265,14 +268,15 @@ impl BpfMount {
     fn new(path: PathBuf) -> Result<Self> {
         let flags = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
         mount("bpf", &path, "bpf", flags, None)
-            .with_context(|| format!("mount a bpffs on {}", path.display()))?;
+            .with_context(|| format!("cannot mount a bpffs on {}", path.display()))?;
         Ok(Self { path })
     }
 }
 
 impl Drop for BpfMount {
     fn drop(&mut self) {
-        // Detached, so that a program still looking into it can't keep it; the guard has nobody to tell.
+        // Detached, so that a program that still uses it does not keep it mounted. A drop cannot report an
+        // error.
         let _ = unmount(&self.path, UnmountFlags::DETACH);
     }
 }

@@ -1,24 +1,24 @@
-//! The lab: a hosting node that can be thrown away, and what it takes to check a count made on it.
+//! The lab: a disposable hosting node, and the witnesses to check counts made on it.
 //!
-//! - [`namespace`]: network namespaces that come and go with a guard, and stay silent unless told to speak.
-//! - [`lab`]: the node itself: host namespace, private bpffs, state directory, the real `trafctl`.
-//! - [`container`]: bridged containers, and peers beyond the node (`veth101.0`, `br0`).
-//! - [`venet`]: routed containers behind a layer-3 `venet0`, carried by [`tun`] devices.
-//! - [`tap`]: the interface of a virtual machine, with the test in the role of the machine.
-//! - [`traffic`]: senders and receivers that count for themselves.
-//! - [`witness`]: counts by parts of the kernel that know nothing of trafctl.
-//! - [`counters`]: what `trafctl dump` says, parsed from its documented JSON.
-//! - [`daemon`]: `trafctl run`, started, awaited, killed.
-//! - [`evidence`]: comparisons, also as lines of a report.
+//! - [`namespace`]: network namespaces as guards. They are silent by default.
+//! - [`lab`]: the node: host namespace, bpffs, state directory, and the real `trafctl`.
+//! - [`container`]: bridged containers and peers outside the node (`veth101.0`, `br0`).
+//! - [`venet`]: routed containers behind a layer-3 `venet0`, built from [`tun`] devices.
+//! - [`tap`]: the interface of a virtual machine; the test acts as the machine.
+//! - [`traffic`]: senders and receivers with counts of their own.
+//! - [`witness`]: counts by parts of the kernel that are independent of trafctl.
+//! - [`counters`]: the output of `trafctl dump`, parsed from its documented JSON.
+//! - [`daemon`]: `trafctl run`: start, wait, kill.
+//! - [`evidence`]: comparisons that can become lines of a report.
 //! - [`foreign`]: programs of others on the hooks.
-//! - [`fuzz`]: frames of every shape through the program, beside a parser of its own.
-//! - [`check`]: does `trafctl` find anything wrong, and does the kernel agree with it?
-//! - [`soak`]: a long run of everything at once.
-//! - [`systemd`]: a first process of its own, for the unit that is shipped.
-//! - [`process`]: commands whose failure is an error, and children that do not outlive their guard.
+//! - [`fuzz`]: generated frames through the program, compared with a second parser.
+//! - [`check`]: checks that many tests share.
+//! - [`soak`]: a long run of mixed traffic under disturbances.
+//! - [`systemd`]: a systemd in namespaces that runs the shipped unit.
+//! - [`process`]: commands whose failure is an error, and children that end with their guard.
 //!
-//! Nothing here uses the code under test: what the lab says of a packet is an independent statement. All of it
-//! needs root, and nothing leaves the namespaces it makes.
+//! Nothing here uses the code under test, so the lab's figures are independent of it. Everything needs root,
+//! and no packet leaves the namespaces.
 
 pub mod check;
 pub mod container;
@@ -48,7 +48,7 @@ pub use tap::Tap;
 pub use tun::VnetHeader;
 pub use venet::{RoutedContainer, Venet};
 
-/// Says in one line that root is needed, where it is not there.
+/// Checks for root, with a one-line error.
 ///
 /// # Errors
 ///
@@ -56,7 +56,7 @@ pub use venet::{RoutedContainer, Venet};
 pub fn require_root() -> anyhow::Result<()> {
     anyhow::ensure!(
         rustix::process::geteuid().is_root(),
-        "this needs root: it makes network namespaces and mounts a bpffs (run it with sudo)"
+        "this needs root: it creates network namespaces and mounts a bpffs (run it with sudo)"
     );
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! Commands whose failure is an error with everything they said, and children that end with their guard.
+//! Commands whose failure is an error with all their output, and children that end with their guard.
 
 use std::ffi::OsStr;
 use std::io::Write;
@@ -8,36 +8,38 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 use rustix::process::{Pid, Signal, kill_process};
 
-/// Runs a command to its end and gives what it wrote to its standard output.
+/// Runs a command to its end and returns its stdout.
 ///
 /// # Errors
 ///
-/// When it does not start, or ends with anything but success: with the command line and all it printed.
+/// When it does not start or does not succeed. The error contains the command line and all output.
 pub fn run_ok(command: &mut Command) -> Result<String> {
-    let output = command.stdin(Stdio::null()).output().with_context(|| format!("start {}", line(command)))?;
+    let output =
+        command.stdin(Stdio::null()).output().with_context(|| format!("cannot start {}", line(command)))?;
     finish(command, output.status, &output.stdout, &output.stderr)
 }
 
-/// Runs a command to its end with the given text as its standard input; see [`run_ok`].
+/// Runs a command to its end with a text as its stdin; see [`run_ok`].
 ///
 /// # Errors
 ///
-/// As [`run_ok`].
+/// See [`run_ok`].
 pub fn run_with_input(command: &mut Command, input: &str) -> Result<String> {
     let mut child = command
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn()
-        .with_context(|| format!("start {}", line(command)))?;
+        .with_context(|| format!("cannot start {}", line(command)))?;
     if let Some(mut stdin) = child.stdin.take() {
-        // A child that ends before it has read everything tells why on stderr, which says more than EPIPE.
+        // A child that ends before it has read everything gives the reason on stderr, which says more than
+        // EPIPE.
         match stdin.write_all(input.as_bytes()) {
             Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => return Err(error.into()),
             _ => {}
         }
     }
-    let output = child.wait_with_output().with_context(|| format!("wait for {}", line(command)))?;
+    let output = child.wait_with_output().with_context(|| format!("cannot wait for {}", line(command)))?;
     finish(command, output.status, &output.stdout, &output.stderr)
 }
 
@@ -53,13 +55,13 @@ fn finish(command: &Command, status: ExitStatus, stdout: &[u8], stderr: &[u8]) -
     Ok(String::from_utf8_lossy(stdout).into_owned())
 }
 
-/// A command line as a person would write it, for messages.
+/// The command line for messages.
 fn line(command: &Command) -> String {
     let words = std::iter::once(command.get_program()).chain(command.get_args());
     words.map(OsStr::to_string_lossy).collect::<Vec<_>>().join(" ")
 }
 
-/// The children of a process; none when it has ended.
+/// The children of a process; empty when it has ended.
 #[must_use]
 pub fn children(parent: u32) -> Vec<u32> {
     let listed =
@@ -67,7 +69,7 @@ pub fn children(parent: u32) -> Vec<u32> {
     listed.split_whitespace().filter_map(|id| id.parse().ok()).collect()
 }
 
-/// A child process that is killed and reaped when dropped, so that a failed test leaves nothing running.
+/// A child process that is killed and reaped on drop, so that a failed test leaves no process behind.
 #[derive(Debug)]
 pub struct Process {
     child: Child,
@@ -75,14 +77,14 @@ pub struct Process {
 }
 
 impl Process {
-    /// Starts a command. Its standard streams are those the caller has set on it.
+    /// Starts a command with the standard streams that the caller has set.
     ///
     /// # Errors
     ///
     /// When it does not start.
     pub fn spawn(command: &mut Command) -> Result<Self> {
         let line = line(command);
-        let child = command.spawn().with_context(|| format!("start {line}"))?;
+        let child = command.spawn().with_context(|| format!("cannot start {line}"))?;
         Ok(Self { child, line })
     }
 
@@ -104,14 +106,14 @@ impl Process {
     /// When the process has already been reaped.
     pub fn signal(&self, signal: Signal) -> Result<()> {
         let pid = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw).context("a process id")?;
-        kill_process(pid, signal).with_context(|| format!("signal {}", self.line))
+        kill_process(pid, signal).with_context(|| format!("cannot signal {}", self.line))
     }
 
-    /// Waits for the end, at most for `limit`.
+    /// Waits for the end of the process, at most for `limit`.
     ///
     /// # Errors
     ///
-    /// When it is still running after that time.
+    /// When it still runs after that time.
     pub fn wait(&mut self, limit: Duration) -> Result<ExitStatus> {
         let deadline = Instant::now() + limit;
         loop {
@@ -125,11 +127,11 @@ impl Process {
         }
     }
 
-    /// Asks it to end with SIGTERM, as a service manager does, and waits for that.
+    /// Sends SIGTERM, as a service manager does, and waits for the end.
     ///
     /// # Errors
     ///
-    /// As [`Process::wait`].
+    /// See [`Process::wait`].
     pub fn terminate(mut self, limit: Duration) -> Result<ExitStatus> {
         self.signal(Signal::TERM)?;
         self.wait(limit)
@@ -138,7 +140,7 @@ impl Process {
 
 impl Drop for Process {
     fn drop(&mut self) {
-        // It may have ended and been reaped already; both calls then do nothing.
+        // The process may have been reaped already; then both calls do nothing.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }

@@ -1,8 +1,8 @@
-//! A systemd of the node's own, as the first process of its own namespaces: it starts the unit that is shipped, under
-//! everything the unit says of itself.
+//! A systemd that runs as the first process of its own namespaces and starts the shipped unit with all its
+//! restrictions.
 //!
-//! It knows the units it is given and no others, sees `/proc/sys` read-only, where it would raise limits, and is in a control
-//! group of its own, so that nothing it does reaches the machine.
+//! It knows only the units it is given. `/proc/sys` is read-only, because systemd would raise limits there. A
+//! control group of its own keeps its changes away from the machine.
 
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -18,14 +18,14 @@ use crate::lab::trafctl_program;
 use crate::namespace::PREFIX;
 use crate::process::{Process, children, run_ok};
 
-/// The service, as systemd calls it.
+/// The name of the service.
 pub const SERVICE: &str = "trafctl.service";
 
-/// Targets that units refer to without naming them, and the one that is reached.
+/// Targets that every unit refers to implicitly, and the one that is reached.
 const TARGETS: [&str; 5] =
     ["sysinit.target", "basic.target", "shutdown.target", "machines.target", "multi-user.target"];
 
-/// What the lab has elsewhere than a machine: program, pins, and a file in place of the journal, which nobody keeps here.
+/// What differs from a machine: the program, the pins, and a log file, because there is no journal.
 const DROP_IN: &str = "[Service]
 ExecStart=
 ExecStart=/trafctl run
@@ -34,7 +34,7 @@ StandardOutput=append:/log
 StandardError=append:/log
 ";
 
-/// Into a control group of its own, then into namespaces. `$1` the root, `$2` the group, `$3` what comes next.
+/// Enters a control group of its own, then namespaces. `$1` root, `$2` group, `$3` the next script.
 const ENTER: &str = r#"mount --make-rprivate /
 mount -t cgroup2 cgroup2 "$1/sys"
 mkdir "$1/sys/$2"
@@ -44,7 +44,7 @@ next=$3
 shift 3
 exec unshare --cgroup --pid --ipc --uts --fork --kill-child=KILL sh -ec "$next" sh "$@""#;
 
-/// The file systems of a machine. `$1` the root, `$2` the bpffs, `$3` the state, `$4` the configuration, `$5` the program.
+/// Mounts the file systems of a machine. `$1` root, `$2` bpffs, `$3` state, `$4` configuration, `$5` program.
 const START: &str = r#"cd "$1"
 mount --bind . .
 cd "$1"
@@ -77,7 +77,7 @@ const REMOVE_GROUP: &str = r#"mount --make-rprivate /
 mount -t cgroup2 cgroup2 "$1"
 find "$1/$2" -depth -type d -exec rmdir {} +"#;
 
-/// A running systemd; it and all it has started are killed on drop.
+/// A running systemd. Its drop kills it and everything it started.
 #[derive(Debug)]
 pub struct Systemd {
     root: PathBuf,
@@ -87,16 +87,17 @@ pub struct Systemd {
 }
 
 impl Systemd {
-    /// Boots the lab's node: the unit is enabled, so that it is started by that, with these classes in Virtuozzo's file.
+    /// Boots the lab's node with these classes in Virtuozzo's file. The unit is enabled, so the boot starts
+    /// it.
     ///
     /// # Errors
     ///
-    /// When systemd does not start. What becomes of the service is another question.
+    /// When systemd does not start. The state of the service is not checked.
     pub fn boot(lab: &Lab, classes: &str) -> Result<Self> {
         let root = lab.path("systemd");
         prepare(&root)?;
         let group = format!("{PREFIX}-{}", lab.host().name());
-        // It ends with the thread that started it, whatever that ends by.
+        // It ends when the thread that started it ends.
         let mut command = lab.host().command("setpriv");
         command.args(["--pdeathsig=KILL", "unshare", "--mount", "sh", "-ec", ENTER, "sh"]);
         command.arg(&root).arg(&group).arg(START);
@@ -106,7 +107,7 @@ impl Systemd {
         let process = Process::spawn(&mut command)?;
         let mut systemd = Self { root, group, process, init: 0 };
         systemd.classes(classes)?;
-        eventually("systemd runs", || {
+        eventually("systemd answers", || {
             systemd.init = children(systemd.process.id()).first().copied().unwrap_or_default();
             Ok(systemd.init != 0 && systemd.systemctl(&["show", "--property=Version"]).is_ok())
         })
@@ -114,16 +115,16 @@ impl Systemd {
         Ok(systemd)
     }
 
-    /// Writes the file of classes anew.
+    /// Replaces the contents of the class file.
     ///
     /// # Errors
     ///
-    /// When it can't be written.
+    /// When the file cannot be written.
     pub fn classes(&self, text: &str) -> Result<()> {
-        fs::write(self.root.join("etc/vz/conf/networks_classes"), text).context("write the classes")
+        fs::write(self.root.join("etc/vz/conf/networks_classes"), text).context("cannot write the classes")
     }
 
-    /// A command on the node, with the file systems and processes that systemd sees.
+    /// A command on the node, with the file systems and processes of systemd.
     #[must_use]
     pub fn command(&self, program: &str) -> Command {
         let mut command = Command::new("nsenter");
@@ -132,7 +133,7 @@ impl Systemd {
         command
     }
 
-    /// A command with the file systems that the service sees.
+    /// A command with the file systems of the service.
     ///
     /// # Errors
     ///
@@ -144,11 +145,11 @@ impl Systemd {
         Ok(command)
     }
 
-    /// Runs `systemctl`, and gives what it printed.
+    /// Runs `systemctl` and returns its stdout.
     ///
     /// # Errors
     ///
-    /// When it fails, with all it said.
+    /// When it fails; the error contains its output.
     pub fn systemctl(&self, arguments: &[&str]) -> Result<String> {
         run_ok(self.command("systemctl").args(arguments))
     }
@@ -162,32 +163,32 @@ impl Systemd {
         Ok(self.systemctl(&["show", "--value", "--property", name, SERVICE])?.trim().to_owned())
     }
 
-    /// Waits until the service is active: it has said that it is ready.
+    /// Waits until the service is active, which means that it has reported readiness.
     ///
     /// # Errors
     ///
-    /// When it does not come to that, with what it said.
+    /// When it is not active in time; the error contains its log.
     pub fn active(&self) -> Result<()> {
         eventually("the service is active", || Ok(self.property("ActiveState")? == "active"))
             .with_context(|| self.told())
     }
 
-    /// Waits until the service has said something so many times.
+    /// Waits until the log of the service contains a text this many times.
     ///
     /// # Errors
     ///
-    /// When it does not, with what it said.
+    /// When it does not in time; the error contains the log.
     pub fn logs(&self, text: &str, times: usize) -> Result<()> {
         eventually(text, || Ok(self.log().matches(text).count() == times)).with_context(|| self.told())
     }
 
-    /// What the service has said so far.
+    /// The log of the service so far.
     #[must_use]
     pub fn log(&self) -> String {
         fs::read_to_string(self.root.join("log")).unwrap_or_default()
     }
 
-    /// All there is to tell a person of the service.
+    /// Status and log of the service, for error messages.
     fn told(&self) -> String {
         let status = self.command("systemctl").args(["status", "--no-pager", SERVICE]).output();
         let status = status.map(|output| String::from_utf8_lossy(&output.stdout).into_owned());
@@ -197,7 +198,7 @@ impl Systemd {
 
 impl Drop for Systemd {
     fn drop(&mut self) {
-        // Nobody is left to be told of a failure. The first process ends when all the others have.
+        // A drop cannot report an error. The first process ends when all others have ended.
         if let Some(init) = i32::try_from(self.init).ok().and_then(Pid::from_raw) {
             let _ = kill_process(init, Signal::KILL);
             let _ = self.process.wait(PATIENCE);
@@ -210,7 +211,7 @@ impl Drop for Systemd {
     }
 }
 
-/// The root directory for one that runs in namespaces.
+/// Creates the root directory for systemd in namespaces.
 fn prepare(root: &Path) -> Result<()> {
     for directory in ["usr", "proc", "sys", "dev", "tmp", "run", "home", "root", "var/tmp", "var/lib/trafctl"]
     {
@@ -225,12 +226,12 @@ fn prepare(root: &Path) -> Result<()> {
     install(root, DROP_IN)
 }
 
-/// Writes what systemd and the service need below `etc` into a root directory: the unit, enabled, with a drop-in, and the
-/// targets it refers to. A systemd that starts there with `SYSTEMD_UNIT_PATH=/etc/systemd/system` knows nothing else.
+/// Writes below `etc` what systemd and the service need: the enabled unit with a drop-in, and the targets
+/// that it refers to. A systemd with `SYSTEMD_UNIT_PATH=/etc/systemd/system` knows no other units.
 ///
 /// # Errors
 ///
-/// When something can't be written, or the unit can't be enabled.
+/// When a file cannot be written or the unit cannot be enabled.
 pub fn install(root: &Path, drop_in: &str) -> Result<()> {
     let units = root.join("etc/systemd/system");
     for directory in [root.join("etc/vz/conf"), root.join("etc/trafctl"), units.join(format!("{SERVICE}.d"))]
@@ -241,7 +242,7 @@ pub fn install(root: &Path, drop_in: &str) -> Result<()> {
         fs::write(units.join(target), "[Unit]\nDefaultDependencies=no\n")?;
     }
     symlink("multi-user.target", units.join("default.target"))?;
-    fs::copy(unit(), units.join(SERVICE)).context("copy the unit")?;
+    fs::copy(unit(), units.join(SERVICE)).context("cannot copy the unit")?;
     fs::write(units.join(format!("{SERVICE}.d/lab.conf")), drop_in)?;
     for (name, text) in [
         ("machine-id", "00000000000000000000000000000001\n"),
@@ -255,7 +256,7 @@ pub fn install(root: &Path, drop_in: &str) -> Result<()> {
     run_ok(Command::new("systemctl").arg("--root").arg(root).args(["enable", SERVICE])).map(drop)
 }
 
-/// The unit that is shipped.
+/// The path of the shipped unit.
 #[must_use]
 pub fn unit() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../traffic-user/systemd").join(SERVICE)

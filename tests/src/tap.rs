@@ -1,5 +1,5 @@
-//! The interface of a virtual machine, `vme201.0`, with the test in the role of the machine: it sends frames with any
-//! segmentation header and sees what the host sends it.
+//! The interface of a virtual machine, `vme201.0`. The test acts as the machine: it sends frames with any
+//! segmentation header and receives what the host sends.
 
 use std::net::IpAddr;
 use std::os::fd::AsFd;
@@ -32,7 +32,8 @@ impl<'a> Tap<'a> {
         &self.name
     }
 
-    /// Puts it on the bridge, which is told that the machine with this hardware address is behind it.
+    /// Puts the tap on the bridge, and configures the bridge with the hardware address of the machine behind
+    /// it.
     ///
     /// # Errors
     ///
@@ -46,21 +47,21 @@ impl<'a> Tap<'a> {
         await_forwarding(self.host.name(), &self.name)
     }
 
-    /// Gives the host an address on it, with the length of its prefix, such as `10.9.0.1/24`.
+    /// Gives the host an address on the tap, with a prefix length, such as `10.9.0.1/24`.
     ///
     /// # Errors
     ///
-    /// When that is no address.
+    /// When the address is invalid.
     pub fn with_address(&self, address: &str) -> Result<()> {
         let nodad = if address.contains(':') { " nodad" } else { "" };
         self.host.ip(&format!("address add {address} dev {}{nodad}", self.name)).map(drop)
     }
 
-    /// Tells the host that some addresses are those of the machine, directly behind this interface.
+    /// Routes some addresses to the machine behind this interface.
     ///
     /// # Errors
     ///
-    /// When there is such a route already.
+    /// When such a route exists.
     pub fn knows(&self, addresses: &[IpAddr], mac: Mac) -> Result<()> {
         for address in addresses {
             self.host.ip(&format!("route replace {address} dev {}", self.name))?;
@@ -79,16 +80,16 @@ impl<'a> Tap<'a> {
         self.device.send(header, frame)
     }
 
-    /// The next frame the host sends the machine, or nothing if none comes in time.
+    /// The next frame that the host sends to the machine, or none if none comes in time.
     ///
     /// # Errors
     ///
-    /// When the device can't be read.
+    /// When the device cannot be read.
     pub fn receive(&self, limit: Duration) -> Result<Option<(VnetHeader, Vec<u8>)>> {
         let deadline = Instant::now() + limit;
         let mut buffer = vec![0; BUFFER_BYTES];
         loop {
-            if let Some((header, frame)) = self.device.receive(&mut buffer).context("read the tap")? {
+            if let Some((header, frame)) = self.device.receive(&mut buffer).context("cannot read the tap")? {
                 return Ok(Some((header, frame.to_vec())));
             }
             let left = deadline.saturating_duration_since(Instant::now());

@@ -1,5 +1,5 @@
-//! TUN and TAP devices with their userspace end: the kernel hands over and takes super-packets, with the header that
-//! says how they are to be cut (`virtio_net_hdr`, as virtual machines use it).
+//! TUN and TAP devices with their userspace end. The kernel passes whole super-packets in both directions,
+//! with a segmentation header (`virtio_net_hdr`, as virtual machines use it).
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, IoSlice, IoSliceMut, Read, Write};
@@ -12,75 +12,75 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use crate::namespace::Namespace;
 
-/// Room for the longest packet.
+/// Size of the longest packet.
 pub(crate) const BUFFER_BYTES: usize = 1 << 17;
 
-/// `struct virtio_net_hdr`: what is left to be done to a packet. Offsets count from the start of the frame (on a
-/// TUN device, of the IP header).
+/// `struct virtio_net_hdr`: the work that is left to do on a packet. Offsets count from the start of the
+/// frame, or of the IP header on a TUN device.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 pub struct VnetHeader {
-    /// 1: the checksum is to be filled in; 2: it has been verified.
+    /// 1: the checksum must be filled in; 2: it has been verified.
     pub flags: u8,
-    /// How to cut the packet: one of the `GSO_` constants.
+    /// The kind of segmentation: one of the `GSO_` constants.
     pub gso_type: u8,
-    /// Length of all headers, up to the payload.
+    /// Length of all headers in bytes.
     pub hdr_len: u16,
-    /// Payload of each segment.
+    /// Payload of each segment in bytes.
     pub gso_size: u16,
-    /// Where the checksum begins: the transport header.
+    /// Offset of the transport header, where the checksum begins.
     pub csum_start: u16,
-    /// Where in the transport header it is stored.
+    /// Offset of the checksum in the transport header.
     pub csum_offset: u16,
 }
 
 impl VnetHeader {
-    /// Its length before each packet.
+    /// Its length in front of each packet.
     pub const BYTES: usize = 10;
-    /// Not to be cut.
+    /// No segmentation.
     pub const GSO_NONE: u8 = 0;
     /// TCP over IPv4.
     pub const GSO_TCPV4: u8 = 1;
-    /// UDP as IP fragments (UFO), of guests from before 2017.
+    /// UDP as IP fragments (UFO), which guests used before 2017.
     pub const GSO_UDP: u8 = 3;
     /// TCP over IPv6.
     pub const GSO_TCPV6: u8 = 4;
     /// UDP as datagrams.
     pub const GSO_UDP_L4: u8 = 5;
 
-    /// For a packet that is complete as it is.
+    /// The header of a packet that is complete.
     pub const NONE: Self =
         Self { flags: 0, gso_type: 0, hdr_len: 0, gso_size: 0, csum_start: 0, csum_offset: 0 };
 
-    /// For TCP over IPv4 whose TCP header begins at `transport`, its payload at `headers`.
+    /// TCP over IPv4 with the TCP header at `transport` and the payload at `headers`.
     #[must_use]
     pub const fn tcp_v4(transport: u16, headers: u16, gso_size: u16) -> Self {
         Self::segmented(Self::GSO_TCPV4, [transport, headers, gso_size, 16])
     }
 
-    /// As [`VnetHeader::tcp_v4`], over IPv6.
+    /// TCP over IPv6; see [`VnetHeader::tcp_v4`].
     #[must_use]
     pub const fn tcp_v6(transport: u16, headers: u16, gso_size: u16) -> Self {
         Self::segmented(Self::GSO_TCPV6, [transport, headers, gso_size, 16])
     }
 
-    /// For a long datagram to be sent as IP fragments of `gso_size` bytes.
+    /// A long datagram that is sent as IP fragments of `gso_size` bytes.
     #[must_use]
     pub const fn udp_fragments(transport: u16, gso_size: u16) -> Self {
         Self::segmented(Self::GSO_UDP, [transport, transport + 8, gso_size, 6])
     }
 
-    /// For a buffer to be sent as datagrams with `gso_size` bytes of payload.
+    /// A buffer that is sent as datagrams with `gso_size` bytes of payload.
     #[must_use]
     pub const fn udp_l4(transport: u16, gso_size: u16) -> Self {
         Self::segmented(Self::GSO_UDP_L4, [transport, transport + 8, gso_size, 6])
     }
 
-    /// Segmentation always goes with a checksum that is still to be filled in.
+    /// Segmentation always implies a checksum that must be filled in.
     const fn segmented(gso_type: u8, [csum_start, hdr_len, gso_size, csum_offset]: [u16; 4]) -> Self {
         Self { flags: 1, gso_type, hdr_len, gso_size, csum_start, csum_offset }
     }
 
-    /// As it lies before a packet: in the byte order of the machine, as a device has it unless told otherwise.
+    /// The bytes in front of a packet, in the machine's byte order, which is the default of a device.
     #[must_use]
     pub fn to_bytes(&self) -> [u8; Self::BYTES] {
         let [b2, b3] = self.hdr_len.to_ne_bytes();
@@ -90,7 +90,7 @@ impl VnetHeader {
         [self.flags, self.gso_type, b2, b3, b4, b5, b6, b7, b8, b9]
     }
 
-    /// Reads one.
+    /// Parses the bytes in front of a packet.
     #[must_use]
     pub fn from_bytes(bytes: [u8; Self::BYTES]) -> Self {
         let [flags, gso_type, b2, b3, b4, b5, b6, b7, b8, b9] = bytes;
@@ -105,23 +105,23 @@ impl VnetHeader {
     }
 }
 
-/// With or without an Ethernet header.
+/// The layer of the device's packets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Layer {
-    /// TAP.
+    /// With an Ethernet header: TAP.
     Two,
-    /// TUN.
+    /// Without an Ethernet header: TUN.
     Three,
 }
 
-/// The userspace end of a device. The device exists as long as this does.
+/// The userspace end of a device. The device exists as long as this value.
 #[derive(Debug)]
 pub(crate) struct Tun {
     file: File,
 }
 
 impl Tun {
-    /// Makes a device in a namespace and sets it up, with every offload a guest may have.
+    /// Creates a device in a namespace and enables every offload that a guest may have.
     pub(crate) fn open(namespace: &Namespace, name: &str, layer: Layer) -> Result<Self> {
         ensure!(name.len() < libc::IFNAMSIZ, "{name} is too long for an interface");
         let file = namespace.enter(|| {
@@ -130,16 +130,17 @@ impl Tun {
                 .write(true)
                 .custom_flags(libc::O_NONBLOCK)
                 .open("/dev/net/tun")
-                .context("open /dev/net/tun")?;
+                .context("cannot open /dev/net/tun")?;
             let kind = if layer == Layer::Two { libc::IFF_TAP } else { libc::IFF_TUN };
             let flags = i16::try_from(kind | libc::IFF_NO_PI | libc::IFF_VNET_HDR)?;
-            // struct ifreq: the name, then a union whose first member is the flags.
+            // struct ifreq: the name, then a union that begins with the flags.
             let mut request = [0_u8; 40];
             request[..name.len()].copy_from_slice(name.as_bytes());
             request[16..18].copy_from_slice(&flags.to_ne_bytes());
             // SAFETY: TUNSETIFF reads and writes a struct ifreq, which is 40 bytes long.
             if unsafe { libc::ioctl(file.as_raw_fd(), libc::TUNSETIFF, request.as_mut_ptr()) } != 0 {
-                return Err(io::Error::last_os_error()).with_context(|| format!("make the device {name}"));
+                return Err(io::Error::last_os_error())
+                    .with_context(|| format!("cannot create the device {name}"));
             }
             Ok(file)
         })?;
@@ -148,14 +149,15 @@ impl Tun {
         let offloads = libc::TUN_F_CSUM | libc::TUN_F_TSO4 | libc::TUN_F_TSO6 | libc::TUN_F_UFO | datagrams;
         // SAFETY: TUNSETOFFLOAD takes its argument by value.
         if unsafe { libc::ioctl(file.as_raw_fd(), libc::TUNSETOFFLOAD, libc::c_ulong::from(offloads)) } != 0 {
-            return Err(io::Error::last_os_error()).with_context(|| format!("set the offloads of {name}"));
+            return Err(io::Error::last_os_error())
+                .with_context(|| format!("cannot set the offloads of {name}"));
         }
-        // The queue is as long as the ring to userspace. What does not fit in it is lost.
+        // The queue is as long as the ring to userspace. Packets that do not fit are lost.
         namespace.ip(&format!("link set {name} txqueuelen 10000 up"))?;
         Ok(Self { file })
     }
 
-    /// Gives the kernel a packet, as if it had come from the other end.
+    /// Passes a packet to the kernel, as if it had come from the other end.
     pub(crate) fn send(&self, header: VnetHeader, packet: &[u8]) -> Result<()> {
         let header = header.to_bytes();
         let sent = (&self.file)
@@ -165,12 +167,12 @@ impl Tun {
         Ok(())
     }
 
-    /// Passes on what was received, its header with it.
+    /// Passes on a received packet with its header.
     pub(crate) fn send_with_header(&self, bytes: &[u8]) -> io::Result<usize> {
         (&self.file).write(bytes)
     }
 
-    /// The next packet the kernel has sent, or nothing if it has not sent any.
+    /// The next packet from the kernel, or none if none is waiting.
     pub(crate) fn receive<'a>(&self, buffer: &'a mut [u8]) -> io::Result<Option<(VnetHeader, &'a [u8])>> {
         let mut header = [0; VnetHeader::BYTES];
         let both = &mut [IoSliceMut::new(&mut header), IoSliceMut::new(buffer)];
@@ -184,7 +186,7 @@ impl Tun {
         }
     }
 
-    /// The next packet with its header in front of it, to be passed on as it is.
+    /// The next packet with its header, to be passed on unchanged.
     pub(crate) fn receive_with_header(&self, buffer: &mut [u8]) -> io::Result<usize> {
         (&self.file).read(buffer)
     }
@@ -196,19 +198,19 @@ impl AsFd for Tun {
     }
 }
 
-/// Waits until one of the descriptors can be read, or the time is over. The answers are in the same order.
+/// Waits until one of the descriptors is readable or the time is over. The results have the same order.
 pub(crate) fn readable<const N: usize>(
     descriptors: [BorrowedFd<'_>; N],
     limit: Option<Duration>,
 ) -> Result<[bool; N]> {
     let mut polled = descriptors.map(|descriptor| PollFd::from_borrowed_fd(descriptor, PollFlags::IN));
-    let limit = limit.map(Timespec::try_from).transpose().context("a time to wait")?;
+    let limit = limit.map(Timespec::try_from).transpose().context("cannot convert the time limit")?;
     loop {
         match poll(&mut polled, limit.as_ref()) {
             Ok(_) => return Ok(polled.map(|descriptor| !descriptor.revents().is_empty())),
-            // A signal that was not for us.
+            // A signal interrupted the wait.
             Err(rustix::io::Errno::INTR) => {}
-            Err(error) => return Err(error).context("poll"),
+            Err(error) => return Err(error).context("cannot poll"),
         }
     }
 }

@@ -1,11 +1,11 @@
-//! Routed containers behind `venet0`: one layer-3 interface for all of them, without Ethernet header.
+//! Routed containers behind `venet0`, one layer-3 interface for all of them, without Ethernet header.
 //!
 //! ```text
 //! container's venet0 -> its pump -> host's venet0 (ingress) -> the host routes it -> host's venet0 (egress)
 //!   -> the host's pump -> by destination address -> container's venet0
 //! ```
 //!
-//! All devices are TUN devices that hand over super-packets whole, so the host sees what a real `venet0` shows it.
+//! All devices are TUN devices that pass super-packets whole, so the host sees what a real `venet0` shows it.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -20,15 +20,15 @@ use rustix::event::{EventfdFlags, eventfd};
 use crate::namespace::Namespace;
 use crate::tun::{BUFFER_BYTES, Layer, Tun, VnetHeader, readable};
 
-/// The name on both sides, as Virtuozzo has it.
+/// The name of the interface on both sides, as in Virtuozzo.
 const NAME: &str = "venet0";
 
-/// The host's own addresses on `venet0`.
+/// The addresses of the host on `venet0`.
 pub const HOST_V4: Ipv4Addr = Ipv4Addr::new(10, 255, 255, 253);
 /// See [`HOST_V4`].
 pub const HOST_V6: Ipv6Addr = Ipv6Addr::new(0xfd00, 0xffff, 0, 0, 0, 0, 0, 0xfffd);
 
-/// Who has which address: what the host's `venet0` sends finds its container here.
+/// The device of each address: packets that the host's `venet0` sends find their container here.
 #[derive(Debug, Default)]
 struct Table {
     devices: RwLock<HashMap<IpAddr, Arc<Tun>>>,
@@ -45,12 +45,12 @@ impl Table {
     }
 }
 
-/// The host's `venet0`, which exists as long as its guard.
+/// The host's `venet0`. It exists as long as its guard.
 #[derive(Debug)]
 pub struct Venet<'a> {
     host: &'a Namespace,
     table: Arc<Table>,
-    // The pump ends before the device does.
+    // The pump must end before the device does.
     _pump: Pump,
     device: Arc<Tun>,
 }
@@ -80,11 +80,11 @@ impl<'a> Venet<'a> {
         NAME
     }
 
-    /// Makes a container with these addresses, all its traffic going through `venet0`.
+    /// Creates a container with these addresses. All its traffic goes through `venet0`.
     ///
     /// # Errors
     ///
-    /// When its namespace or its device can't be made.
+    /// When its namespace or its device cannot be created.
     pub fn container(&self, id: &str, v4: Ipv4Addr, v6: Ipv6Addr) -> Result<RoutedContainer<'a>> {
         let mut container = RoutedContainer {
             id: id.to_owned(),
@@ -99,25 +99,26 @@ impl<'a> Venet<'a> {
         Ok(container)
     }
 
-    /// Gives the host's `venet0` a packet that begins with its IP header, as if a container had sent it.
+    /// Passes a packet to the host's `venet0` as if a container had sent it. It begins with the IP header.
     ///
     /// # Errors
     ///
-    /// When the kernel refuses it: its first half byte must be 4 or 6.
+    /// When the kernel refuses it: the first four bits must be 4 or 6.
     pub fn inject(&self, packet: &[u8]) -> Result<()> {
         self.inject_with(VnetHeader::NONE, packet)
     }
 
-    /// As [`Venet::inject`], with a header that says how the packet is to be cut.
+    /// As [`Venet::inject`], with a segmentation header.
     ///
     /// # Errors
     ///
-    /// As [`Venet::inject`], or when the header does not fit the packet.
+    /// When the kernel refuses the packet, or the header does not fit it.
     pub fn inject_with(&self, header: VnetHeader, packet: &[u8]) -> Result<()> {
         self.device.send(header, packet)
     }
 
-    /// Packets the host sent through `venet0` to an address no running container has, or that were refused there.
+    /// The number of packets that the host sent through `venet0` to an address without a running container,
+    /// or that the container's device refused.
     #[must_use]
     pub fn lost(&self) -> u64 {
         self.table.lost.load(Ordering::Relaxed)
@@ -137,7 +138,7 @@ pub struct RoutedContainer<'a> {
     namespace: Namespace,
 }
 
-/// What a container has only while it runs, to be dropped in this order.
+/// What a container has only while it runs. The order of the fields is that of their drop.
 #[derive(Debug)]
 struct Running {
     _pump: Pump,
@@ -145,7 +146,7 @@ struct Running {
 }
 
 impl RoutedContainer<'_> {
-    /// Its id, which no name of an interface tells.
+    /// The id, which is not part of an interface name.
     #[must_use]
     pub fn id(&self) -> &str {
         &self.id
@@ -201,7 +202,7 @@ impl RoutedContainer<'_> {
         self.namespace.delete()
     }
 
-    /// Starts it again under the same names and addresses.
+    /// Starts the container again under the same names and addresses.
     ///
     /// # Errors
     ///
@@ -247,7 +248,7 @@ impl Drop for RoutedContainer<'_> {
     }
 }
 
-/// A thread that takes what the kernel sends through a device, until it is dropped.
+/// A thread that receives what the kernel sends through a device. Its drop ends the thread.
 #[derive(Debug)]
 struct Pump {
     stop: Arc<OwnedFd>,
@@ -256,11 +257,11 @@ struct Pump {
 
 impl Pump {
     fn start(device: Arc<Tun>, mut deliver: impl FnMut(&[u8]) + Send + 'static) -> Result<Self> {
-        let stop = Arc::new(eventfd(0, EventfdFlags::CLOEXEC).context("make an eventfd")?);
+        let stop = Arc::new(eventfd(0, EventfdFlags::CLOEXEC).context("cannot create an eventfd")?);
         let stopped = Arc::clone(&stop);
         let run = move || {
             let mut buffer = vec![0; BUFFER_BYTES];
-            // A device that is gone (its namespace was deleted) ends the loop as the signal does.
+            // When the device is gone because its namespace was deleted, the loop ends too.
             while let Ok([false, _]) = readable([stopped.as_fd(), device.as_fd()], None) {
                 match device.receive_with_header(&mut buffer) {
                     Ok(size) if size > VnetHeader::BYTES => deliver(&buffer[..size]),
@@ -277,7 +278,7 @@ impl Pump {
 
 impl Drop for Pump {
     fn drop(&mut self) {
-        // A write of 1 to a fresh eventfd succeeds; if the thread has ended on its own, joining it is all there is.
+        // A write of 1 to a new eventfd succeeds. If the thread has ended by itself, only the join is left.
         let _ = rustix::io::write(&self.stop, &1_u64.to_ne_bytes());
         if let Some(thread) = self.thread.take() {
             let _ = thread.join();

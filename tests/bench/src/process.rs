@@ -27,7 +27,7 @@ pub fn timed(command: &mut Command) -> Result<Taken> {
         .stdout(Stdio::null())
         .stderr(Stdio::null())
         .status()
-        .with_context(|| format!("start {command:?}"))?;
+        .with_context(|| format!("cannot start {command:?}"))?;
     let wall = start.elapsed().as_secs_f64();
     if !status.success() {
         // Once more, for what it has to say.

@@ -1,5 +1,5 @@
-//! The demonstration behind `cargo xtask demo`: a throwaway hosting node, real traffic, and trafctl's counters beside
-//! what the senders themselves counted.
+//! The demonstration behind `cargo xtask demo`: a temporary node with real traffic, and trafctl's counters
+//! beside those of the senders.
 
 use std::{
     env,
@@ -16,7 +16,7 @@ use traffic_tests::{
     traffic::{Superdatagrams, tcp_transfer, udp_send, udp_send_segmented},
 };
 
-/// Who may talk to whom at which price.
+/// The prices of the networks.
 const CLASSES: &str = "\
 # class 0: our own networks, free of charge
 0 10.0.0.0/8
@@ -40,7 +40,7 @@ fn main() -> ExitCode {
     match run(keep) {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => {
-            eprintln!("the counters differ from what was sent");
+            eprintln!("the counters differ from the senders' counts");
             ExitCode::FAILURE
         }
         Err(error) => {
@@ -51,7 +51,7 @@ fn main() -> ExitCode {
 }
 
 fn run(keep: bool) -> Result<bool> {
-    say("making a host with two bridged containers, a virtual machine and two routed containers")?;
+    say("create a host with two bridged containers, a virtual machine and two routed containers")?;
     let lab = Lab::new("demo")?;
     let classes = lab.write("networks_classes", CLASSES)?;
     lab.configure(&format!("node = \"demo\"\nclass_file = {classes:?}\n"))?;
@@ -70,11 +70,11 @@ fn run(keep: bool) -> Result<bool> {
     let counters = Counters::at_rest(&lab)?;
 
     print(&format!("\n$ trafctl dump\n{}", lab.run_ok(&["dump"])?))?;
-    print(&format!("\nWhat each sender counted, and what trafctl counted meanwhile:\n\n{}", table(&flows)))?;
+    print(&format!("\nThe counts of each sender, and those of trafctl:\n\n{}", table(&flows)))?;
     let exact = flows.iter().all(Flow::is_exact);
     print(&format!(
         "\n{}; classes + faults = passed on {} interfaces\n",
-        if exact { "every packet and byte agrees" } else { "NOT ALL AGREE" },
+        if exact { "every packet and byte agrees" } else { "SOME COUNTS DIFFER" },
         counters.interfaces.len()
     ))?;
     print(&format!("\n$ trafctl status\n{}", lab.run_ok(&["status"])?))?;
@@ -84,7 +84,7 @@ fn run(keep: bool) -> Result<bool> {
     Ok(exact)
 }
 
-/// Everything on the host that sends or is sent to.
+/// Every endpoint on the host.
 struct Node<'a> {
     web: Container,
     mail: Container,
@@ -126,7 +126,7 @@ impl<'a> Node<'a> {
         self.send_from_machine(lab, flows)
     }
 
-    /// The machine sends TCP super-packets as a guest with offloads does, their number of segments left at 0.
+    /// The machine sends TCP super-packets as a guest with offloads does, with their segment count left at 0.
     fn send_from_machine(&self, lab: &Lab, flows: &mut Vec<Flow>) -> Result<()> {
         const FRAMES: u64 = 25;
         const SEGMENT: u16 = 1448;
@@ -139,7 +139,8 @@ impl<'a> Node<'a> {
         }
         let after = Counters::at_rest(lab)?;
         let sent = (FRAMES * SEGMENTS, FRAMES * (payload as u64 + SEGMENTS * 40));
-        // The peer of the machine is 101, in class 0; the machine's own address is in no list but the last: class 1.
+        // The peer of the machine is 101, in class 0. The address of the machine is only in the default
+        // network: class 1.
         let counted =
             |id, class| after.class(id, class, "ipv4").since(before.class_or_zero(id, class, "ipv4"));
         let machine = counted("201", 0);
@@ -160,7 +161,7 @@ fn at(address: IpAddr) -> SocketAddr {
     SocketAddr::new(address, 0)
 }
 
-/// An Ethernet frame with IPv4 and TCP. The sum of the TCP segment is left to whoever cuts it; the bridge looks at that
+/// An Ethernet frame with IPv4 and TCP. The TCP checksum is left to the segmentation; the bridge checks that
 /// of the IP header.
 fn tcp_frame(to: [u8; 6], payload: usize) -> Result<Vec<u8>> {
     let mut frame = Vec::with_capacity(54 + payload);
@@ -180,7 +181,7 @@ fn tcp_frame(to: [u8; 6], payload: usize) -> Result<Vec<u8>> {
     Ok(frame)
 }
 
-/// Who sends to whom, and in which classes the peers are: the receiver's for the sender, the sender's for the receiver.
+/// A sender and a receiver, with the class of the receiver for the sender and of the sender for the receiver.
 struct Pair {
     from: &'static str,
     to: &'static str,
@@ -254,7 +255,7 @@ fn udp(
     Ok(())
 }
 
-/// Sends, and gives beside the sender's count what trafctl counted for sender and receiver meanwhile.
+/// Sends, and returns the sender's count together with trafctl's counts for sender and receiver.
 fn counting<T>(lab: &Lab, pair: &Pair, send: impl FnOnce() -> Result<T>) -> Result<(T, Amounts, Amounts)> {
     let before = Counters::at_rest(lab)?;
     let count = send()?;
@@ -268,12 +269,12 @@ fn counting<T>(lab: &Lab, pair: &Pair, send: impl FnOnce() -> Result<T>) -> Resu
 fn table(flows: &[Flow]) -> String {
     let mut text = format!(
         "{:<28} {:<4} {:>4} {:>4}  {:>21}  {:>21}  {:>21}  {}\n",
-        "", "", "", "", "sender", "trafctl, out of it", "trafctl, in to peer", "difference"
+        "", "", "", "", "sender", "trafctl, out", "trafctl, in to peer", "difference"
     );
     let amounts = |(packets, bytes): (u64, u64)| format!("{packets:>9} {bytes:>11}");
     let differs = |a: (u64, u64), b: (u64, u64)| (a.0.abs_diff(b.0) + a.1.abs_diff(b.1)).to_string();
     for flow in flows {
-        // Writing to a String cannot fail.
+        // A write to a string cannot fail.
         let _infallible = writeln!(
             text,
             "{:<28} {:<4} {:>4} {:>4}  {}  {}  {}  {} {}",
@@ -291,7 +292,7 @@ fn table(flows: &[Flow]) -> String {
     text
 }
 
-/// Leaves everything standing until Enter or the end of input.
+/// Waits for Enter or the end of input before the node is removed.
 fn stay(lab: &Lab, node: &Node<'_>) -> Result<()> {
     let program = traffic_tests::lab::trafctl_program()?;
     let options = format!(
@@ -315,14 +316,14 @@ fn stay(lab: &Lab, node: &Node<'_>) -> Result<()> {
     ))?;
     let mut line = String::new();
     if io::stdin().read_line(&mut line)? == 0 {
-        bail!("there is no terminal to wait on; run --keep from one");
+        bail!("--keep needs a terminal to wait for Enter; run it from one");
     }
     Ok(())
 }
 
 fn say(text: &str) -> Result<()> {
     eprintln!("==> {text}");
-    // What follows on standard output should come after it on a terminal.
+    // Standard output that follows must appear after this on a terminal.
     io::stderr().flush().context("cannot write to standard error")
 }
 

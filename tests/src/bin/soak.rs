@@ -1,4 +1,5 @@
-//! The run behind `cargo xtask soak`: progress on a terminal, the comparison as a table, all of it as JSON where asked for.
+//! The program behind `cargo xtask soak`: shows progress, prints the comparison as a table, and writes all
+//! figures as JSON.
 
 use std::{
     env, fs,
@@ -26,21 +27,25 @@ fn main() -> ExitCode {
 
 fn run() -> Result<bool> {
     let mut arguments = env::args().skip(1);
-    let seconds = arguments.next().context("how many seconds?")?.parse().context("how many seconds?")?;
+    let seconds = arguments
+        .next()
+        .context("usage: soak SECONDS [FILE]")?
+        .parse()
+        .context("usage: soak SECONDS [FILE]")?;
     let json = arguments.next();
     if arguments.next().is_some() {
-        bail!("too many arguments: SECONDS [FILE]");
+        bail!("usage: soak SECONDS [FILE]");
     }
     let length = Duration::from_secs(seconds);
     let terminal = io::stderr().is_terminal();
-    let mut said = 0;
+    let mut next_line = 0;
     let summary = soak::run(length, |now| {
-        // A line that is written over, or where nobody watches, one each minute.
+        // One line that is overwritten on a terminal, one line each minute elsewhere.
         if terminal {
             eprint!("\r{}\x1b[K", line(now, seconds));
-        } else if now.seconds >= said {
+        } else if now.seconds >= next_line {
             eprintln!("{}", line(now, seconds));
-            said = now.seconds + 60;
+            next_line = now.seconds + 60;
         }
     })?;
     if terminal {
@@ -83,11 +88,11 @@ fn table(summary: &Summary, faults: &[String]) -> String {
         ));
     }
     lines.push(
-        "(the senders' own figures; the last two columns are how far counters and ledger are from them)"
+        "(the senders' counts; the last two columns are the differences of the counters and the ledger from them)"
             .to_owned(),
     );
     lines.push(format!(
-        "\n{} s; {} class tables loaded, {} interfaces made and removed, {} kills; gaps: {:?}",
+        "\n{} s; {} class tables loaded, {} interfaces created and removed, {} kills; gaps: {:?}",
         summary.seconds, summary.reloads, summary.churned, summary.kills, summary.gaps
     ));
     if let Some([first, second, last]) = summary.memory.thirds() {
@@ -102,7 +107,7 @@ fn table(summary: &Summary, faults: &[String]) -> String {
         .map(|sample| format!("{} s {} KiB", sample.seconds, sample.rss_kib))
         .collect();
     lines.push(format!("memory over time: {}", samples.join(", ")));
-    lines.extend(faults.iter().map(|fault| format!("NOT WELL: {fault}")));
+    lines.extend(faults.iter().map(|fault| format!("PROBLEM: {fault}")));
     lines.push(if faults.is_empty() { "every packet and byte agrees" } else { "the run failed" }.to_owned());
     lines.join("\n") + "\n"
 }

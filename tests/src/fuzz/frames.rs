@@ -1,19 +1,19 @@
-//! Frames with every kind of lie in them.
+//! Generates frames with every kind of wrong field.
 
 use std::fmt;
 
 use super::{Interface, Way, reference};
 
-/// A frame, and under which circumstances the program meets it.
+/// A frame and the circumstances in which the program sees it.
 #[derive(Clone, Debug)]
 pub struct Frame {
-    /// To or from the container.
+    /// Its direction, as seen by the container.
     pub way: Way,
-    /// Where.
+    /// Its interface.
     pub interface: Interface,
-    /// From the Ethernet header on.
+    /// The bytes from the Ethernet header on.
     pub bytes: Vec<u8>,
-    /// Segment size and number of segments, for a super-packet.
+    /// Segment size and number of segments of a super-packet.
     pub gso: Option<(u16, u16)>,
 }
 
@@ -24,28 +24,28 @@ impl fmt::Display for Frame {
     }
 }
 
-/// The longest frame that a test run takes, less some room for a tag.
+/// The longest frame of a test run, minus some room for a tag.
 const LONGEST: usize = 3300;
 const ETHERNET: usize = 14;
 
 const IPV4: u16 = 0x0800;
 const IPV6: u16 = 0x86dd;
 const TAGS: [u16; 2] = [0x8100, 0x88a8];
-/// ARP, LLDP, MPLS, PPPoE, MACsec, an old tag that is none, a length, loopback.
+/// ARP, LLDP, MPLS, PPPoE, MACsec, an old value that is not a tag, a length, loopback.
 const OTHERS: [u16; 9] = [0x0806, 0x88cc, 0x8847, 0x8863, 0x8864, 0x88e5, 0x9100, 46, 0x9000];
-/// Extension headers, and what may follow them.
+/// Extension headers, and protocols that may follow them.
 const NEXT_HEADERS: [u8; 12] = [0, 43, 44, 50, 51, 59, 60, 135, 6, 17, 132, 58];
 const PROTOCOLS: [u8; 8] = [6, 17, 132, 1, 4, 41, 47, 50];
 const SEGMENT_SIZES: [u16; 7] = [1, 8, 100, 536, 1448, 9000, 0xffff];
 const SEGMENT_COUNTS: [u16; 5] = [0, 1, 2, 7, 0xffff];
 
-/// Makes the same frames from the same seed.
+/// Generates the same frames from the same seed.
 pub struct Generator {
     random: fastrand::Rng,
 }
 
 impl Generator {
-    /// From a seed.
+    /// Creates a generator.
     pub fn new(seed: u64) -> Self {
         Self { random: fastrand::Rng::with_seed(seed) }
     }
@@ -109,7 +109,7 @@ impl Generator {
             9..17 => (IPV6, self.ipv6()),
             17 => (self.of(&OTHERS), self.some_bytes(100)),
             18 => (self.random.u16(..), self.ipv4()),
-            // The protocol field says one, the header is the other.
+            // The protocol field names one protocol and the header is of the other.
             _ if self.random.bool() => (IPV4, self.ipv6()),
             _ => (IPV6, self.ipv4()),
         };
@@ -137,7 +137,7 @@ impl Generator {
         packet.extend(self.some_bytes(usize::from(header_words.saturating_sub(5)) * 4));
         packet.extend(self.payload());
         if self.random.bool() {
-            // The truth, for once.
+            // Here both fields are correct.
             let len = u16::try_from(packet.len()).unwrap_or(u16::MAX);
             packet[2..4].copy_from_slice(&len.to_be_bytes());
         }
@@ -165,7 +165,8 @@ impl Generator {
     }
 }
 
-/// A test run refuses frames that end within an IP header which the Ethernet header announces: behind a tag it takes them.
+/// A test run refuses frames that end within an IP header that the Ethernet header announces. Behind a tag it
+/// accepts them.
 fn acceptable(frame: &mut Vec<u8>) {
     frame.resize(frame.len().max(ETHERNET), 0);
     let header = match u16::from_be_bytes([frame[12], frame[13]]) {

@@ -1,4 +1,4 @@
-//! Frames through the pinned program, and what the counters say of them.
+//! Runs frames through the pinned program and reads the growth of the counters.
 
 use std::collections::BTreeMap;
 
@@ -14,12 +14,12 @@ use crate::{Amounts, Container, Counters, Lab};
 
 /// `TC_ACT_UNSPEC`
 const UNSPEC: u32 = u32::MAX;
-/// Bytes of `struct __sk_buff`, and where in it what is set stands.
+/// Size of `struct __sk_buff` in bytes, and offsets of the fields that are set.
 const CONTEXT: usize = 192;
 const IFINDEX: usize = 40;
 const GSO_SEGMENTS: usize = 164;
 const GSO_SIZE: usize = 176;
-/// Where nothing is attached.
+/// An interface without a program.
 const LOOPBACK: u32 = 1;
 
 /// A node with a container's own interface and a shared one.
@@ -29,12 +29,12 @@ pub struct Node<'a> {
     egress: SchedClassifier,
     own: u32,
     shared: u32,
-    /// While they are there, so are their interfaces.
+    /// They keep their interfaces alive.
     _containers: [Container; 2],
 }
 
 impl<'a> Node<'a> {
-    /// Makes it and attaches.
+    /// Creates the node and attaches.
     pub fn new(lab: &'a Lab) -> Result<Self> {
         let classes = lab.write("classes", CLASSES)?;
         lab.configure(&format!(
@@ -57,8 +57,8 @@ impl<'a> Node<'a> {
         })
     }
 
-    /// Sends frames and gives what every counter that changed grew by; the interfaces' totals are compared here, buffers and
-    /// their bytes too.
+    /// Runs frames and returns the growth of every counter that changed. Also compares the totals of the
+    /// interfaces, and their buffers.
     pub fn send(&self, frames: &[Frame]) -> Result<Growth> {
         let before = Counters::read(self.lab)?;
         self.lab.host().enter(|| frames.iter().try_for_each(|frame| self.run(frame)))?;
@@ -132,7 +132,7 @@ impl<'a> Node<'a> {
     }
 }
 
-/// All counters by name. A name that is not known here is an error: it would go unseen.
+/// All counters by name. An unknown name is an error, because nothing would compare its counter.
 pub fn growth(counters: &Counters) -> Result<BTreeMap<Counter, Amounts>> {
     const FAULTS: [&str; 6] =
         ["not_ip", "truncated", "malformed", "vlan_depth", "no_container", "unknown_interface"];

@@ -1,8 +1,9 @@
-//! Frames of every shape against a parser that shares nothing with the program.
+//! Generated frames, compared with a parser that shares nothing with the program.
 //!
-//! `frames` makes them, `reference` says where each belongs, `kernel` runs them through the pinned program with
-//! `BPF_PROG_TEST_RUN`. What the counters grew by over a batch must be what the reference says, and nothing else may have
-//! grown. A batch that differs is halved until the frame is found. [`over_wire`] sends them for real.
+//! `frames` generates them, `reference` decides where each belongs, and `kernel` runs them through the pinned
+//! program with `BPF_PROG_TEST_RUN`. Over a batch, exactly the counters that the reference names must have
+//! grown, by the same amounts. A batch that differs is halved until the frame is found. [`over_wire`] sends
+//! frames as real traffic.
 
 mod frames;
 mod kernel;
@@ -24,7 +25,7 @@ pub use wire::over_wire;
 /// Frames between two readings of the counters.
 const BATCH: usize = 5000;
 
-/// The direction, as the container sees it.
+/// The direction, as seen by the container.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Way {
     /// To the container.
@@ -33,18 +34,18 @@ pub enum Way {
     Out,
 }
 
-/// The interface that a frame is on.
+/// The interface of a frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Interface {
-    /// Container 101's own.
+    /// The own interface of container 101.
     Own,
-    /// Shared by containers that are told apart by address.
+    /// Shared by containers, which are identified by address.
     Shared,
-    /// Never registered.
+    /// Not registered.
     Unknown,
 }
 
-/// A counter, by the names that `trafctl dump` has for it.
+/// A counter, under the names of `trafctl dump`.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Counter {
     /// Container, class, family.
@@ -53,25 +54,25 @@ pub enum Counter {
     Fault(&'static str, &'static str),
 }
 
-/// What the counters grow by.
+/// The growth of each counter.
 pub(crate) type Growth = BTreeMap<Counter, Amounts>;
 
-/// What a run has shown.
+/// The result of a run.
 #[derive(Debug)]
 pub struct Summary {
     /// Frames sent.
     pub frames: u64,
-    /// All that the reference expects.
+    /// The sum that the reference expects.
     pub expected: Amounts,
-    /// By counter, as the kernel counted.
+    /// The amounts that the kernel counted, by counter.
     pub counted: BTreeMap<Counter, Amounts>,
 }
 
-/// Sends so many frames, made from the seed.
+/// Generates this many frames from the seed and runs them.
 ///
 /// # Errors
 ///
-/// When a frame is not counted as the reference says: with the frame, and both opinions.
+/// When a frame is not counted as the reference expects; the error contains the frame and both results.
 pub fn run(seed: u64, frames: u64, mut progress: impl FnMut(u64)) -> Result<Summary> {
     let lab = Lab::new("fuzz")?;
     let node = Node::new(&lab)?;
@@ -84,7 +85,9 @@ pub fn run(seed: u64, frames: u64, mut progress: impl FnMut(u64)) -> Result<Summ
         if counted != expected {
             return Err(blame(&node, &batch)
                 .err()
-                .unwrap_or_else(|| anyhow::anyhow!("a batch differed once: {counted:?}, not {expected:?}"))
+                .unwrap_or_else(|| {
+                    anyhow::anyhow!("a batch differed once: counted {counted:?}, expected {expected:?}")
+                })
                 .context(format!("seed {seed}, after {} frames", summary.frames)));
         }
         summary.expected = expected.into_values().fold(summary.expected, Amounts::plus);
@@ -112,7 +115,8 @@ fn expected(frames: &[Frame]) -> Growth {
     growth
 }
 
-/// Finds a frame on which program and reference differ, among some where one is. Never returns well if it is found.
+/// Finds a frame on which program and reference differ, among frames that contain one. Fails when it is
+/// found.
 fn blame(node: &Node<'_>, frames: &[Frame]) -> Result<()> {
     let expected = expected(frames);
     let counted = node.send(frames)?;
@@ -120,7 +124,7 @@ fn blame(node: &Node<'_>, frames: &[Frame]) -> Result<()> {
         return Ok(());
     }
     if let [frame] = frames {
-        bail!("{frame}\nis counted as {counted:?}\nand the reference says {expected:?}");
+        bail!("{frame}\nis counted as {counted:?}\nbut the reference expects {expected:?}");
     }
     let (left, right) = frames.split_at(frames.len() / 2);
     blame(node, left)?;
@@ -128,12 +132,12 @@ fn blame(node: &Node<'_>, frames: &[Frame]) -> Result<()> {
 }
 
 impl Summary {
-    /// That every fault a container can cause was there, and several classes of both families: a generator that makes only
-    /// good frames shows nothing.
+    /// Checks that every fault that a container can cause occurred, and several classes of both families. A
+    /// generator of only correct frames would prove nothing.
     ///
     /// # Errors
     ///
-    /// When one was not, by name.
+    /// When one did not occur; the error names it.
     pub fn check_coverage(&self) -> Result<()> {
         for fault in ["not_ip", "truncated", "malformed", "vlan_depth", "no_container"] {
             let there =

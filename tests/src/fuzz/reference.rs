@@ -1,10 +1,11 @@
-//! Where a frame belongs, by the accounting contract: a parser of its own over the whole frame as a slice.
+//! Decides where a frame belongs by the accounting contract, with a second parser over the whole frame as a
+//! slice.
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
 use super::{Counter, Interface, Way, frames::Frame};
 
-/// The class file that is loaded.
+/// The class file of the node.
 pub const CLASSES: &str = "0 172.16.0.0/12\n1 0.0.0.0/0\n2 192.0.2.0/24\n3 192.0.2.77/32\n5 198.51.100.128/25\n\
     2 2001:db8:0:2::/64\n4 2001:db8:0:2::77/128\n1 2001:db8::/32\n6 2001:db8:0:3:8000::/65\n";
 
@@ -12,7 +13,7 @@ pub const CLASSES: &str = "0 172.16.0.0/12\n1 0.0.0.0/0\n2 192.0.2.0/24\n3 192.0
 pub const SHARED: [(&str, &str); 4] =
     [("301", "10.3.0.1"), ("302", "10.3.0.2"), ("301", "fd00:3::1"), ("302", "fd00:3::2")];
 
-/// Addresses that are somebody's, or on either side of a prefix's edge.
+/// Addresses of containers, and addresses on both sides of a prefix's edge.
 pub const PLACES_V4: [[u8; 4]; 11] = [
     [10, 1, 0, 1],
     [10, 3, 0, 1],
@@ -27,7 +28,7 @@ pub const PLACES_V4: [[u8; 4]; 11] = [
     [198, 51, 100, 128],
 ];
 
-/// The same of IPv6.
+/// The same for IPv6.
 pub const PLACES_V6: [[u8; 16]; 8] = [
     v6([0xfd00, 1, 0, 0, 0, 0, 0, 1]),
     v6([0xfd00, 3, 0, 0, 0, 0, 0, 1]),
@@ -43,14 +44,14 @@ const fn v6([a, b, c, d, e, f, g, h]: [u16; 8]) -> [u8; 16] {
     Ipv6Addr::new(a, b, c, d, e, f, g, h).octets()
 }
 
-/// What a container's address is, and what its peer's.
+/// Which address is the container's, and which the peer's.
 enum Parsed {
     V4 { peer: [u8; 4], local: [u8; 4] },
     V6 { peer: [u8; 16], local: [u8; 16] },
     Fault(&'static str),
 }
 
-/// The one counter that grows, and by how many packets and bytes.
+/// The counter that grows, and by how many packets and bytes.
 pub fn judge(frame: &Frame) -> (Counter, u64, u64) {
     let (protocol, l3) = behind_link_header(&frame.bytes);
     let (packets, bytes) = match frame.gso {
@@ -60,14 +61,14 @@ pub fn judge(frame: &Frame) -> (Counter, u64, u64) {
     (counter(frame, protocol, l3), packets, bytes)
 }
 
-/// What the link layer says follows.
+/// The protocol that the link layer announces.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Protocol {
     Ipv4,
     Ipv6,
     Other,
     ThirdTag,
-    /// The frame ends before it is said.
+    /// The frame ends before the protocol.
     Unsaid,
 }
 
@@ -151,7 +152,7 @@ fn parse(protocol: Protocol, l3: &[u8], way: Way) -> Parsed {
     }
 }
 
-/// The peer, then the container, of a source and a destination.
+/// The peer and the container of a source and a destination.
 fn ordered<A>(way: Way, source: A, destination: A) -> (A, A) {
     match way {
         Way::In => (source, destination),
@@ -159,7 +160,7 @@ fn ordered<A>(way: Way, source: A, destination: A) -> (A, A) {
     }
 }
 
-/// [`CLASSES`], read by a person.
+/// [`CLASSES`], evaluated by hand.
 fn class_v4(peer: [u8; 4]) -> u8 {
     match peer {
         [172, 16..=31, ..] => 0,
@@ -180,8 +181,8 @@ fn class_v6(peer: Ipv6Addr) -> u8 {
     }
 }
 
-/// What segmentation makes of a super-packet of which the kernel does not say the kind: every piece of the payload behind a
-/// copy of all headers that can be made out.
+/// The segmentation of a super-packet whose kind the kernel does not state: each piece of the payload behind
+/// a copy of all headers that can be recognised.
 fn segments(protocol: Protocol, l3: &[u8], (size, count): (u16, u16)) -> (u64, u64) {
     let (headers, transport) = match protocol {
         Protocol::Ipv4 => network_v4(l3),
@@ -193,7 +194,7 @@ fn segments(protocol: Protocol, l3: &[u8], (size, count): (u16, u16)) -> (u64, u
             Some(6) => l3.get(headers + 12).map_or(0, |byte| usize::from(byte >> 4) * 4),
             Some(17) => 8,
             Some(132) if size == 0xffff => {
-                // SCTP says only how many packets there are.
+                // For SCTP only the number of packets is known.
                 let more = u64::from(count.max(1)) - 1;
                 return (1 + more, l3.len() as u64 + more * (headers as u64 + 12));
             }
@@ -211,7 +212,7 @@ fn network_v4(l3: &[u8]) -> (usize, Option<u8>) {
     }
 }
 
-/// Through at most eight extension headers, as far as they are there.
+/// Skips at most eight extension headers, as far as they are present.
 fn network_v6(l3: &[u8]) -> (usize, Option<u8>) {
     let Some(header) = l3.first_chunk::<40>() else { return (0, None) };
     let (mut at, mut next) = (40, header[6]);

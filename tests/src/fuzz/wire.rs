@@ -1,4 +1,4 @@
-//! The same frames as real traffic: out of a container through its interface.
+//! Sends the same frames as real traffic, out of a container through its interface.
 
 use anyhow::{Context as _, Result, ensure};
 
@@ -10,16 +10,16 @@ use super::{
 };
 use crate::{Amounts, Container, Counters, Lab, traffic::RawSocket, witness::InterfaceStatistics};
 
-/// What a veth of 1,500 bytes takes.
+/// The longest frame for a veth with an MTU of 1,500 bytes.
 const LONGEST: usize = 1514;
 
-/// Has container 101 send frames made from the seed, by a raw socket, beside a neighbour that is silent. Each must be where
-/// the reference says, the kernel's own statistics of the interface must say that all arrived, and the neighbour must not
-/// have sent anything.
+/// Container 101 sends generated frames through a raw socket; its neighbour is silent. Each frame must be
+/// where the reference expects it, the kernel's interface statistics must show that all arrived, and the
+/// neighbour must not have sent anything.
 ///
 /// # Errors
 ///
-/// When that is not so, or a frame can't be sent.
+/// When a frame cannot be sent, or the statistics differ.
 pub fn over_wire(seed: u64, frames: usize) -> Result<(Amounts, Amounts)> {
     let lab = Lab::new("hostile")?;
     let classes = lab.write("classes", reference::CLASSES)?;
@@ -48,7 +48,7 @@ pub fn over_wire(seed: u64, frames: usize) -> Result<(Amounts, Amounts)> {
     let mut counted = growth(&after.0)?;
     counted.retain(|counter, amounts| {
         *amounts = amounts.since(was.get(counter).copied().unwrap_or_default());
-        // What is flooded to the neighbour is in to it, as it should be.
+        // Frames that are flooded to the neighbour count as in, which is correct.
         (amounts.in_packets, amounts.in_bytes) = (0, 0);
         *amounts != Amounts::default()
     });
@@ -68,7 +68,7 @@ fn frames_for_wire(seed: u64, number: usize) -> Vec<Frame> {
         let mut frame = generator.frame();
         (frame.way, frame.interface, frame.gso) = (Way::Out, Interface::Own, None);
         frame.bytes.truncate(LONGEST);
-        // The kernel drops a frame whose outer tag is not whole before any hook sees it.
+        // The kernel drops a frame with an incomplete outer tag before any hook sees it.
         if !(is_tagged(&frame) && frame.bytes.len() < 20) {
             frames.push(frame);
         }
@@ -80,7 +80,7 @@ fn is_tagged(frame: &Frame) -> bool {
     matches!(frame.bytes[12..14], [0x81, 0x00] | [0x88, 0xa8])
 }
 
-/// On reception the kernel takes the outer tag out of the frame and keeps it beside it.
+/// On reception the kernel moves the outer tag from the frame into the buffer's metadata.
 fn without_outer_tag(frame: &Frame) -> Frame {
     let mut frame = frame.clone();
     if is_tagged(&frame) {

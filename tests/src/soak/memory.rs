@@ -6,17 +6,18 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use serde::Serialize;
 
-/// What a daemon may grow by between the first and the last third of its life: allocators return pages when they like.
+/// The allowed growth between the first and the last third of a daemon's life. Allocators return pages at
+/// their own time.
 const SLACK_KIB: u64 = 2048;
 
-/// A reading.
+/// One reading.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct Sample {
-    /// Seconds since the run began.
+    /// Seconds since the start of the run.
     pub seconds: u64,
-    /// The daemon's process.
+    /// The process id of the daemon.
     pub process: u32,
-    /// Resident memory, in KiB.
+    /// Resident memory in KiB.
     pub rss_kib: u64,
 }
 
@@ -27,11 +28,11 @@ pub struct Memory {
 }
 
 impl Memory {
-    /// Takes a reading of a process.
+    /// Reads the memory of a process.
     ///
     /// # Errors
     ///
-    /// When there is no such process.
+    /// When the process does not exist.
     pub fn read(&mut self, process: u32, since: Duration) -> Result<u64> {
         let text = fs::read_to_string(format!("/proc/{process}/status"))?;
         let line = text.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("VmRSS")?;
@@ -40,14 +41,14 @@ impl Memory {
         Ok(rss_kib)
     }
 
-    /// The readings.
+    /// All readings, in order.
     #[must_use]
     pub fn samples(&self) -> &[Sample] {
         &self.samples
     }
 
-    /// The largest reading in the first, second and last third of the last daemon's life, in KiB. Less than nine readings
-    /// tell nothing.
+    /// The largest readings in the three thirds of the last daemon's life, in KiB. None with fewer than nine
+    /// readings.
     #[must_use]
     pub fn thirds(&self) -> Option<[u64; 3]> {
         let last = self.samples.last()?.process;
@@ -65,7 +66,7 @@ impl Memory {
         Some([largest(&life[..third])?, largest(&life[third..2 * third])?, largest(&life[2 * third..])?])
     }
 
-    /// Says when the memory is not flat.
+    /// Describes the growth when the memory grew.
     #[must_use]
     pub fn fault(&self) -> Option<String> {
         let [first, second, last] = self.thirds()?;
@@ -89,7 +90,7 @@ mod tests {
     }
 
     #[test]
-    fn growth_is_told_from_what_settles() {
+    fn steady_growth_differs_from_growth_that_stops() {
         assert_eq!(memory(&[10, 11, 12, 20, 21, 22, 30, 31, 32]).thirds(), Some([12, 22, 32]));
         assert_eq!(memory(&[10; 8]).thirds(), None);
         assert_eq!(memory(&[9000, 9100, 9000, 9200, 9100, 9200, 9100, 9300, 9200]).fault(), None);

@@ -1,9 +1,10 @@
-//! A long run: mixed traffic on every kind of interface while classes are reloaded, interfaces come and go and the
-//! daemon is killed. In the end every packet and byte must be in the ledger once, and the daemon's memory flat.
+//! A long run: mixed traffic on every kind of interface while classes are reloaded, interfaces come and go,
+//! and the daemon is killed. At the end every packet and byte must be in the ledger exactly once, and the
+//! daemon's memory must not have grown.
 //!
-//! - [`senders`]: who sends what, each counting for itself.
-//! - [`memory`]: the daemon's memory over time, and what is flat.
-//! - this file: the run itself, and the comparison.
+//! - [`senders`]: the flows, each with a count of its own.
+//! - [`memory`]: the daemon's memory over time.
+//! - this file: the run and the comparison.
 
 use std::collections::BTreeMap;
 use std::thread;
@@ -26,18 +27,18 @@ use senders::{MACHINE, Senders, Tally};
 /// The pause between two disturbances.
 const DISTURB: Duration = Duration::from_secs(2);
 
-/// What a run came to.
+/// The result of a run.
 #[derive(Debug, Serialize)]
 pub struct Summary {
-    /// Seconds of traffic.
+    /// Length of the traffic in seconds.
     pub seconds: u64,
-    /// Each container: what the senders say, what the counters hold, what the ledger holds.
+    /// For each container the figures of the senders, the counters and the ledger.
     pub rows: Vec<Row>,
     /// Class tables loaded.
     pub reloads: u32,
-    /// Interfaces made and removed.
+    /// Interfaces created and removed.
     pub churned: u32,
-    /// Times the daemon was killed.
+    /// Kills of the daemon.
     pub kills: u32,
     /// Gaps in the ledger, by reason.
     pub gaps: BTreeMap<String, u32>,
@@ -48,13 +49,13 @@ pub struct Summary {
 /// One container, or one fault.
 #[derive(Debug, Serialize)]
 pub struct Row {
-    /// The container's id, or the fault's name.
+    /// The id of the container, or the name of the fault.
     pub what: String,
-    /// By the senders' own count.
+    /// The senders' own count.
     pub sent: Amounts,
-    /// By the live counters.
+    /// The live counters.
     pub counted: Amounts,
-    /// By the ledger.
+    /// The ledger.
     pub booked: Amounts,
 }
 
@@ -67,7 +68,7 @@ impl Row {
 }
 
 impl Summary {
-    /// What is not as it should be, one sentence each.
+    /// Everything that is wrong, as one sentence each.
     #[must_use]
     pub fn faults(&self) -> Vec<String> {
         let mut faults: Vec<String> = self
@@ -82,7 +83,8 @@ impl Summary {
                 .filter(|row| row.sent == Amounts::default())
                 .map(|row| format!("{}: nothing was sent", row.what)),
         );
-        // Interfaces made for the churn may have passed something before they were attached; they are nobody's here.
+        // Interfaces of the churn may have passed packets before they were attached. They belong to no
+        // container here.
         for reason in ["counter_lost", "counters_renewed", "reboot", "class_table_mixed"] {
             if self.gaps.contains_key(reason) {
                 faults.push(format!("the ledger has a gap for {reason}"));
@@ -93,27 +95,27 @@ impl Summary {
     }
 }
 
-/// How far a run is.
+/// The progress of a run.
 #[derive(Clone, Copy, Debug)]
 pub struct Progress {
     /// Seconds so far.
     pub seconds: u64,
     /// Packets sent so far.
     pub packets: u64,
-    /// Times the daemon was killed.
+    /// Kills of the daemon so far.
     pub kills: u32,
-    /// The daemon's memory now, in KiB.
+    /// The daemon's memory in KiB.
     pub rss_kib: u64,
 }
 
-/// Runs for a time, and compares.
+/// Runs for a time, then compares.
 ///
 /// # Errors
 ///
-/// When something could not be done or read. Figures that differ are no error but [`Summary::faults`].
+/// When an action or a reading fails. Figures that differ are not an error; see [`Summary::faults`].
 pub fn run(length: Duration, mut progress: impl FnMut(Progress)) -> Result<Summary> {
     let lab = Lab::new("soak")?;
-    // Two tables that put every packet into another class, with enough prefixes to take a moment.
+    // Two tables with a different class for every packet, and enough prefixes to take some time.
     let table = |shift: u32| {
         let many: String =
             (0..5000_u32).map(|n| format!("{} 172.{}.{}.0/24\n", 4 + shift, 16 + n / 256, n % 256)).collect();
@@ -168,7 +170,7 @@ pub fn run(length: Duration, mut progress: impl FnMut(Progress)) -> Result<Summa
             });
             Ok(())
         });
-        // Whatever came of it, the senders must end, or the scope never does.
+        // The senders must end even after an error, because the scope waits for them.
         tally.stop();
         let sent = running
             .into_iter()
@@ -177,7 +179,7 @@ pub fn run(length: Duration, mut progress: impl FnMut(Progress)) -> Result<Summa
         disturbed?;
         sent.map(drop)
     })?;
-    ensure!(venet.lost() == 0, "the lab's own venet0 lost {} packets", venet.lost());
+    ensure!(venet.lost() == 0, "the venet0 of the lab lost {} packets", venet.lost());
     let seconds = begin.elapsed().as_secs();
 
     let Disturber { daemon, reloads, churned, kills, .. } = disturber;
@@ -185,8 +187,8 @@ pub fn run(length: Duration, mut progress: impl FnMut(Progress)) -> Result<Summa
     for interface in [a.interface(), b.interface(), machine.interface(), venet.interface()] {
         agrees_with_kernel(&lab, &counters, interface)?;
     }
-    eventually("nothing is wrong", || Ok(is_well(&lab).is_ok()))?;
-    daemon.stop().context("the last daemon complained")?;
+    eventually("status reports no problem", || Ok(is_well(&lab).is_ok()))?;
+    daemon.stop().context("cannot stop the last daemon")?;
     for (from, to, resets) in &resets {
         let NftCounter { packets, bytes } = resets.read()?;
         tally.moved(from, to, (packets, bytes));
@@ -223,7 +225,7 @@ fn compare(lab: &Lab, counters: &Counters, tally: &Tally) -> Result<Vec<Row>> {
     Ok(rows)
 }
 
-/// The daemon, and all that is done to it.
+/// The daemon and its disturbances.
 struct Disturber<'a> {
     daemon: Daemon,
     lab: &'a Lab,
@@ -260,8 +262,8 @@ impl Disturber<'_> {
     }
 }
 
-/// Disturbs in turns until the time is over. Kills only in the first half, so that one daemon lives long enough to tell
-/// whether its memory is flat.
+/// Disturbs in turns until the time is over. Kills happen only in the first half, so that one daemon lives
+/// long enough to judge its memory.
 fn disturb(
     disturber: &mut Disturber<'_>,
     begin: Instant,
@@ -278,7 +280,7 @@ fn disturb(
         }
         turn += 1;
         each(disturber)?;
-        // A pace and no waiting for something: the length of the run is what was asked for.
+        // This sets the pace of a run whose length was requested. It does not wait for a condition.
         thread::sleep(DISTURB.min(length / 20));
     }
     Ok(())

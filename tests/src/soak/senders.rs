@@ -1,4 +1,4 @@
-//! Who sends what during a soak run, each flow counted by its sender.
+//! The flows of a soak run, each counted by its sender.
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
@@ -18,7 +18,7 @@ use crate::{Amounts, Container, Lab, RoutedContainer, Tap, VnetHeader};
 /// The hardware address of the virtual machine.
 pub const MACHINE: Mac = Mac([0x02, 0, 0, 0, 0x02, 0x01]);
 
-/// What was sent and to whom it went, by container, or by fault and interface.
+/// The amounts that were sent and received, by container or by fault and interface.
 #[derive(Debug, Default)]
 pub struct Tally {
     totals: Mutex<BTreeMap<&'static str, Amounts>>,
@@ -27,13 +27,13 @@ pub struct Tally {
 
 impl Tally {
     fn add(&self, what: &'static str, amounts: Amounts) {
-        // A sender that panicked ends the run anyway, and its totals are whole.
+        // A sender that panicked ends the run, and its totals are complete.
         let mut totals = self.totals.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         let total = totals.entry(what).or_default();
         *total = total.plus(amounts);
     }
 
-    /// Packets that left one container and reached another.
+    /// Adds packets that left one container and reached another.
     pub fn moved(&self, from: &'static str, to: &'static str, (packets, bytes): (u64, u64)) {
         self.add(from, Amounts::outgoing(packets, bytes));
         self.add(to, Amounts::incoming(packets, bytes));
@@ -57,13 +57,13 @@ impl Tally {
         self.totals().iter().map(|(_, amounts)| amounts.out_packets).sum()
     }
 
-    /// Ends all senders after what they are at.
+    /// Asks all senders to end after their current step.
     pub fn stop(&self) {
         self.stopped.store(true, Ordering::Relaxed);
     }
 }
 
-/// Everything that sends.
+/// The endpoints of all flows.
 #[derive(Clone, Copy, Debug)]
 pub struct Senders<'a> {
     /// Container 101.
@@ -76,12 +76,12 @@ pub struct Senders<'a> {
     pub near: &'a RoutedContainer<'a>,
     /// Container 302 on `venet0`.
     pub far: &'a RoutedContainer<'a>,
-    /// Where it is all added up.
+    /// The totals.
     pub tally: &'a Tally,
 }
 
 impl<'a> Senders<'a> {
-    /// Starts them all, each a thread that goes on until [`Tally::stop`].
+    /// Starts all flows, each on a thread that runs until [`Tally::stop`].
     pub fn start<'scope>(self, scope: &'scope Scope<'scope, '_>) -> Vec<ScopedJoinHandle<'scope, Result<()>>>
     where
         'a: 'scope,
@@ -95,7 +95,7 @@ impl<'a> Senders<'a> {
                     while !self.tally.stopped.load(Ordering::Relaxed) {
                         round(&self, number)?;
                         number += 1;
-                        // Room for the rest of the machine.
+                        // Leaves processor time for the rest of the machine.
                         thread::sleep(Duration::from_millis(50));
                     }
                     Ok(())
@@ -104,7 +104,7 @@ impl<'a> Senders<'a> {
             .into()
     }
 
-    /// TCP with segmentation offload, both families, both ways.
+    /// TCP with segmentation offload, over both families and in both directions.
     fn bridged_tcp(&self, round: u64) -> Result<()> {
         let (to, there, back) = if round.is_multiple_of(2) {
             (self.b.v4(), 3_000_000, 100_000)
@@ -116,7 +116,7 @@ impl<'a> Senders<'a> {
         Ok(())
     }
 
-    /// UDP one by one and segmented by the kernel.
+    /// UDP as single datagrams, and segmented by the kernel.
     fn bridged_udp(&self, round: u64) -> Result<()> {
         let (from, to) = (self.b.namespace(), self.a.namespace());
         let count = if round.is_multiple_of(2) {
@@ -129,7 +129,7 @@ impl<'a> Senders<'a> {
         Ok(())
     }
 
-    /// Over the shared layer-3 interface, no faster than the lab's end of it can follow.
+    /// Over the shared layer-3 interface, slow enough for the lab's end of it.
     fn routed(&self, round: u64) -> Result<()> {
         let (near, far) = (self.near.namespace(), self.far.namespace());
         if round.is_multiple_of(2) {
@@ -143,7 +143,7 @@ impl<'a> Senders<'a> {
         Ok(())
     }
 
-    /// Pings, frames of a machine that the host is to cut up, and frames that are no IP.
+    /// Pings, frames of a machine that the host must segment, and frames that are not IP.
     fn small_and_odd(&self, round: u64) -> Result<()> {
         const PINGS: u64 = 5;
         const PING_BYTES: u64 = 20 + 8 + 56;
@@ -159,7 +159,7 @@ impl<'a> Senders<'a> {
         self.machine.send(VnetHeader::tcp_v4(34, 54, 1448), &frame)?;
         self.tally.moved("201", "102", (SEGMENTS, SEGMENTS * (1448 + 40)));
 
-        // An ethertype for experiments (IEEE 802), of another length each time.
+        // An EtherType for experiments (IEEE 802), with a different length each time.
         let length = 60 + usize::try_from(round % 900)?;
         let mut odd = [self.b.mac().0, self.a.mac().0].concat();
         odd.extend([0x88, 0xb5]);
@@ -174,8 +174,8 @@ fn at(address: IpAddr) -> SocketAddr {
     SocketAddr::new(address, 0)
 }
 
-/// An Ethernet frame with IPv4 and TCP from the machine to container 102, which it never asked for anything: the sum of
-/// the segment is left to whoever cuts it, and nobody answers a segment that is an answer to nothing but a reset.
+/// An Ethernet frame with IPv4 and TCP from the machine to container 102. The container never asked for it;
+/// the segment is a reset, which nobody answers. The TCP checksum is left to the segmentation.
 fn tcp_frame(to: Mac, payload: usize) -> Result<Vec<u8>> {
     let mut frame = Vec::with_capacity(54 + payload);
     frame.extend(to.0);
@@ -189,17 +189,17 @@ fn tcp_frame(to: Mac, payload: usize) -> Result<Vec<u8>> {
     let sum: u32 = words.sum();
     let folded = !u16::try_from((sum & 0xffff) + (sum >> 16))?;
     frame[24..26].copy_from_slice(&folded.to_be_bytes());
-    // RST: it is never answered.
+    // RST, which is never answered.
     frame.extend([0x1f, 0x90, 0x1f, 0x91, 0, 0, 0, 1, 0, 0, 0, 1, 0x50, 0x04, 0xff, 0xff, 0, 0, 0, 0]);
     frame.resize(54 + payload, 0x5a);
     Ok(frame)
 }
 
-/// What the ledger holds of frames that are no IP on an interface.
+/// The ledger's amount of frames that are not IP on an interface.
 ///
 /// # Errors
 ///
-/// When it can't be read.
+/// When the ledger cannot be read.
 pub fn booked_fault(lab: &Lab, interface: &str) -> Result<Amounts> {
     let query = format!(
         "select coalesce(sum(in_packets), 0), coalesce(sum(in_bytes), 0), coalesce(sum(out_packets), 0),
@@ -209,7 +209,7 @@ pub fn booked_fault(lab: &Lab, interface: &str) -> Result<Amounts> {
     let text = run_ok(Command::new("sqlite3").arg(lab.state_dir().join("ledger.sqlite")).arg(query))?;
     let values: Vec<u64> = text.trim().split('|').map(str::parse).collect::<Result<_, _>>()?;
     let [in_packets, in_bytes, out_packets, out_bytes] = values[..] else {
-        anyhow::bail!("four columns, and not {text}");
+        anyhow::bail!("expected four columns, found {text}");
     };
     Ok(Amounts { in_bytes, in_packets, out_bytes, out_packets })
 }

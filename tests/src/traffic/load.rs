@@ -1,4 +1,4 @@
-//! Traffic that goes on until it is told to stop, and counts itself.
+//! A flow that runs until it is stopped and counts itself.
 
 use std::net::{SocketAddr, UdpSocket};
 use std::sync::Arc;
@@ -13,45 +13,46 @@ use anyhow::{Context, Result};
 /// What was sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Sent {
-    /// Datagrams, each a packet.
+    /// Datagrams, each of which is a packet.
     pub packets: u64,
     /// Layer-3 bytes.
     pub bytes: u64,
 }
 
-/// A stream of datagrams of one size, some ten thousand a second, whether they arrive or not.
+/// A flow of datagrams of one size, about ten thousand per second, whether they arrive or not.
 #[derive(Debug)]
 pub struct Load {
     sent: Arc<AtomicU64>,
     stop: Arc<AtomicBool>,
     packet_bytes: u64,
     sender: Option<JoinHandle<Result<()>>>,
-    /// Keeps the port open, so that nobody answers that it is closed.
+    /// Keeps the port open, so that no ICMP message reports it closed.
     _receiver: UdpSocket,
 }
 
 impl Load {
-    /// Starts sending to an address in another namespace. A port of 0 lets the kernel choose.
+    /// Starts to send to an address in another namespace. For port 0 the kernel chooses one.
     ///
     /// # Errors
     ///
-    /// When a socket refuses, or datagrams do not flow.
+    /// When a socket cannot be set up, or no datagrams are sent.
     pub fn start(from: &Namespace, to: &Namespace, address: SocketAddr, size: usize) -> Result<Self> {
-        let receiver = to.enter(|| UdpSocket::bind(address).with_context(|| format!("bind to {address}")))?;
+        let receiver =
+            to.enter(|| UdpSocket::bind(address).with_context(|| format!("cannot bind to {address}")))?;
         let address = receiver.local_addr()?;
         let any: SocketAddr = if address.is_ipv4() { ([0; 4], 0).into() } else { ([0; 16], 0).into() };
         let socket = from.enter(|| Ok(UdpSocket::bind(any)?))?;
         let (sent, stop) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicBool::new(false)));
         let (count, ends) = (Arc::clone(&sent), Arc::clone(&stop));
         let sender = thread::spawn(move || {
-            // Unconnected: that the receiver went, and that its port is closed when it is back, does not stop the sender.
+            // Unconnected, so that a missing receiver or a closed port does not stop the sender.
             let payload = vec![0x5a; size];
             while !ends.load(Ordering::Relaxed) {
                 for _ in 0..10 {
-                    socket.send_to(&payload, address).context("send a datagram")?;
+                    socket.send_to(&payload, address).context("cannot send a datagram")?;
                     count.fetch_add(1, Ordering::Relaxed);
                 }
-                // Room for the others: the machine may have few processors.
+                // Leaves processor time for others: the machine may have few processors.
                 thread::sleep(Duration::from_micros(200));
             }
             Ok(())
@@ -66,27 +67,27 @@ impl Load {
         })
     }
 
-    /// Datagrams sent until now.
+    /// Datagrams sent so far.
     #[must_use]
     pub fn packets(&self) -> u64 {
         self.sent.load(Ordering::Relaxed)
     }
 
-    /// Waits until so many more have been sent.
+    /// Waits until this many more datagrams have been sent.
     ///
     /// # Errors
     ///
-    /// When a socket refuses, or datagrams do not flow.
+    /// When they are not sent in time.
     pub fn passes(&self, packets: u64) -> Result<()> {
         let until = self.packets() + packets;
         eventually("datagrams flow", || Ok(self.packets() >= until))
     }
 
-    /// Stops it.
+    /// Stops the flow.
     ///
     /// # Errors
     ///
-    /// When a socket refuses, or datagrams do not flow.
+    /// When the sender failed.
     pub fn stop(mut self) -> Result<Sent> {
         self.stop.store(true, Ordering::Relaxed);
         if let Some(sender) = self.sender.take() {

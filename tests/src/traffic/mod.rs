@@ -1,4 +1,4 @@
-//! Senders and receivers that count for themselves, so that a test need not believe either side of the wire.
+//! Senders and receivers with counts of their own, so that a test need not trust one end of the wire.
 
 mod load;
 mod raw;
@@ -13,7 +13,7 @@ pub use udp::{Superdatagrams, UdpCount, udp_send, udp_send_segmented};
 
 use std::net::IpAddr;
 
-/// The length of the plain IP header towards an address.
+/// The length in bytes of the plain IP header towards an address.
 pub(crate) fn ip_header_bytes(address: IpAddr) -> u64 {
     if address.is_ipv4() { 20 } else { 40 }
 }

@@ -1,4 +1,4 @@
-//! Frames exactly as a test has made them: ARP, stacked VLAN tags, headers cut short.
+//! Raw frames exactly as a test has built them: ARP, stacked VLAN tags, truncated headers.
 
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
@@ -7,20 +7,20 @@ use anyhow::{Context, Result, ensure};
 
 use crate::namespace::Namespace;
 
-/// `AF_PACKET` in the width an address has it.
+/// `AF_PACKET` with the width of its field in an address.
 const AF_PACKET: u16 = 17;
 
-/// Sends a frame from an interface, link header first. On a device without link header (`venet0`) it begins with the
-/// IP header. The frame goes through the interface's queue and its egress hooks like any other.
+/// Sends a frame from an interface, beginning with the link header, or with the IP header on a device without
+/// one (`venet0`). The frame passes the interface's queue and egress hooks like any other.
 ///
 /// # Errors
 ///
-/// When there is no such interface, or it refuses the frame (too long, or shorter than its link header).
+/// When the interface does not exist or refuses the frame (too long, or shorter than its link header).
 pub fn send_raw(namespace: &Namespace, interface: &str, frame: &[u8]) -> Result<()> {
     RawSocket::open(namespace, interface)?.send(frame)
 }
 
-/// Sends frames from one interface, from whatever thread, as [`send_raw`] does.
+/// Sends frames from one interface, on any thread; see [`send_raw`].
 #[derive(Debug)]
 pub struct RawSocket {
     socket: OwnedFd,
@@ -30,22 +30,23 @@ pub struct RawSocket {
 }
 
 impl RawSocket {
-    /// Opens it inside a namespace.
+    /// Opens the socket inside a namespace.
     ///
     /// # Errors
     ///
-    /// When there is no such interface.
+    /// When the interface does not exist.
     pub fn open(namespace: &Namespace, interface: &str) -> Result<Self> {
         let text = namespace.ip(&format!("-j link show dev {interface}"))?;
-        let link: serde_json::Value = serde_json::from_str(&text).context("read the output of ip -j")?;
+        let link: serde_json::Value =
+            serde_json::from_str(&text).context("cannot read the output of ip -j")?;
         let index = link[0]["ifindex"].as_i64().and_then(|index| i32::try_from(index).ok());
         let socket = namespace.enter(|| {
-            // SAFETY: a plain system call; its result is looked at before use.
+            // SAFETY: a plain system call; its result is checked before use.
             let fd = unsafe { libc::socket(libc::AF_PACKET, libc::SOCK_RAW | libc::SOCK_CLOEXEC, 0) };
             if fd < 0 {
-                return Err(io::Error::last_os_error()).context("open a packet socket");
+                return Err(io::Error::last_os_error()).context("cannot open a packet socket");
             }
-            // SAFETY: the descriptor was made above and belongs to nobody else.
+            // SAFETY: the descriptor was just created and has no other owner.
             Ok(unsafe { OwnedFd::from_raw_fd(fd) })
         })?;
         Ok(Self {
@@ -72,7 +73,7 @@ impl RawSocket {
             sll_halen: 0,
             sll_addr: [0; 8],
         };
-        // SAFETY: the frame and the address live through the call and are passed with their own lengths.
+        // SAFETY: the frame and the address outlive the call and are passed with their own lengths.
         let sent = unsafe {
             libc::sendto(
                 self.socket.as_raw_fd(),
@@ -84,14 +85,16 @@ impl RawSocket {
             )
         };
         if sent < 0 {
-            return Err(io::Error::last_os_error())
-                .with_context(|| format!("send a frame of {} bytes from {}", frame.len(), self.interface));
+            return Err(io::Error::last_os_error()).with_context(|| {
+                format!("cannot send a frame of {} bytes from {}", frame.len(), self.interface)
+            });
         }
         ensure!(usize::try_from(sent) == Ok(frame.len()), "only {sent} bytes of a frame were sent");
         Ok(())
     }
 
-    /// What the kernel is told the frame holds: its EtherType, or on a device without link header the IP version's.
+    /// The protocol for the kernel: the EtherType of the frame, or that of its IP version on a device without
+    /// link header.
     fn protocol(&self, frame: &[u8]) -> u16 {
         if self.has_link_header {
             frame.get(12..14).map_or(0, |bytes| u16::from_be_bytes([bytes[0], bytes[1]]))

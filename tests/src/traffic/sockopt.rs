@@ -1,24 +1,24 @@
-//! Socket options that neither the standard library nor rustix knows.
+//! Socket options that neither the standard library nor rustix provides.
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd};
 
 use anyhow::{Context, Result};
 
-/// Sets an option whose value is an int.
+/// Sets an option with an int value.
 pub(super) fn set(socket: impl AsFd, level: i32, option: i32, value: i32) -> Result<()> {
-    // SAFETY: the pointer is to an int that lives through the call, and the length is that of an int.
+    // SAFETY: the pointer is to an int that outlives the call, and the length is that of an int.
     let result =
         unsafe { libc::setsockopt(socket.as_fd().as_raw_fd(), level, option, (&raw const value).cast(), 4) };
-    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()).context("set a socket option") }
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()).context("cannot set a socket option") }
 }
 
-/// The first bytes of the kernel's `struct tcp_info`. It is read by offset: libc's definition ends where the
-/// counters of segments begin. The layout only ever grows at its end.
+/// The first bytes of the kernel's `struct tcp_info`, read by offset: libc's definition lacks the segment
+/// counters at its end. The layout only grows at its end.
 pub(super) struct TcpInfo([u8; 216]);
 
 impl TcpInfo {
-    /// Asks the kernel.
+    /// Reads it from the kernel.
     pub(super) fn read(socket: impl AsFd) -> Result<Self> {
         let mut bytes = [0; 216];
         let mut length = 216;
@@ -33,9 +33,9 @@ impl TcpInfo {
             )
         };
         if result != 0 {
-            return Err(io::Error::last_os_error()).context("read TCP_INFO");
+            return Err(io::Error::last_os_error()).context("cannot read TCP_INFO");
         }
-        anyhow::ensure!(length == 216, "this kernel's TCP_INFO has only {length} bytes");
+        anyhow::ensure!(length == 216, "the kernel's TCP_INFO has only {length} bytes");
         Ok(Self(bytes))
     }
 
@@ -66,7 +66,7 @@ impl TcpInfo {
         self.u32(100)
     }
 
-    /// `tcpi_segs_out`: segments, however many buffers they travelled in.
+    /// `tcpi_segs_out`: segments, regardless of the number of buffers.
     pub(super) fn segments_out(&self) -> u64 {
         self.u32(136)
     }
@@ -81,7 +81,7 @@ impl TcpInfo {
         self.u32(156)
     }
 
-    /// `tcpi_bytes_sent`, retransmissions with it.
+    /// `tcpi_bytes_sent`, including retransmissions.
     pub(super) fn bytes_sent(&self) -> u64 {
         self.u64(200)
     }

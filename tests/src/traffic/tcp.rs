@@ -1,4 +1,4 @@
-//! One TCP connection, and what each of its ends says it put on the wire.
+//! One TCP connection, with the figures of both its ends.
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
@@ -16,32 +16,32 @@ const PATIENCE: Duration = Duration::from_secs(20);
 /// `TCP_CLOSE` of the kernel's `tcp_states.h`.
 const CLOSED: u8 = 7;
 
-/// What one end sent, in the words of its own `TCP_INFO`.
+/// What one end sent, according to its `TCP_INFO`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TcpSide {
     /// Segments sent, from the first SYN to the last ACK: packets on the wire, not buffers.
     pub segments: u64,
-    /// Segments among them that carried payload.
+    /// Segments with payload.
     pub data_segments: u64,
-    /// Segments this end says it received (a server does not count the SYN).
+    /// Segments received by this end (a server does not count the SYN).
     pub segments_received: u64,
-    /// Payload sent, retransmissions with it.
+    /// Payload sent in bytes, including retransmissions.
     pub bytes_sent: u64,
-    /// Payload sent more than once.
+    /// Payload sent more than once, in bytes.
     pub bytes_retransmitted: u64,
     /// Segments sent more than once.
     pub retransmissions: u64,
-    /// Layer-3 bytes of these segments by arithmetic: every segment with its IP header and 32 bytes of TCP header
-    /// (timestamps), the SYN with 40. It holds with losses too, as long as `tcp_sack` is off, as it is here.
+    /// Layer-3 bytes of these segments, computed: each segment has an IP header and 32 bytes of TCP header
+    /// (timestamps), the SYN 40. This also holds with losses as long as `tcp_sack` is off, as it is here.
     pub l3_bytes: u64,
 }
 
-/// What a connection amounted to.
+/// The figures of a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TcpCount {
-    /// Payload that arrived at the server.
+    /// Payload that arrived at the server, in bytes.
     pub payload_bytes: u64,
-    /// Payload that arrived at the client.
+    /// Payload that arrived at the client, in bytes.
     pub payload_bytes_back: u64,
     /// Sent by the client.
     pub client: TcpSide,
@@ -57,21 +57,21 @@ impl TcpCount {
     }
 }
 
-/// Sends bytes from one namespace to an address in another over a connection of its own; see [`tcp_exchange`].
+/// Sends bytes from one namespace to an address in another over its own connection; see [`tcp_exchange`].
 ///
 /// # Errors
 ///
-/// As [`tcp_exchange`].
+/// See [`tcp_exchange`].
 pub fn tcp_transfer(from: &Namespace, to: &Namespace, address: SocketAddr, bytes: u64) -> Result<TcpCount> {
     tcp_exchange(from, to, address, bytes, 0)
 }
 
-/// Sends bytes to a server and then others back, and returns when the last ACK of the farewell has been received:
-/// nothing of the connection is on its way any more. A port of 0 lets the kernel choose.
+/// Sends bytes to a server and others back. Returns after the last ACK has been received, when no packet of
+/// the connection is under way. For port 0 the kernel chooses one.
 ///
 /// # Errors
 ///
-/// When there is no connection, it breaks, or something else arrives than was sent.
+/// When the connection fails, or other bytes arrive than were sent.
 pub fn tcp_exchange(
     from: &Namespace,
     to: &Namespace,
@@ -79,10 +79,11 @@ pub fn tcp_exchange(
     forward: u64,
     back: u64,
 ) -> Result<TcpCount> {
-    let listener = to.enter(|| TcpListener::bind(address).with_context(|| format!("listen on {address}")))?;
+    let listener =
+        to.enter(|| TcpListener::bind(address).with_context(|| format!("cannot listen on {address}")))?;
     let address = listener.local_addr()?;
     let mut client = from.enter(|| {
-        TcpStream::connect_timeout(&address, PATIENCE).with_context(|| format!("connect to {address}"))
+        TcpStream::connect_timeout(&address, PATIENCE).with_context(|| format!("cannot connect to {address}"))
     })?;
     let (mut server, _) = listener.accept().context("accept")?;
     for stream in [&client, &server] {
@@ -93,12 +94,12 @@ pub fn tcp_exchange(
         let serve = scope.spawn(|| {
             let received = read_to_end(&mut server)?;
             write(&mut server, back)?;
-            server.shutdown(Shutdown::Write).context("say goodbye")?;
+            server.shutdown(Shutdown::Write).context("cannot shut down the server's side")?;
             anyhow::Ok(received)
         });
         let mut ask = || {
             write(&mut client, forward)?;
-            client.shutdown(Shutdown::Write).context("say goodbye")?;
+            client.shutdown(Shutdown::Write).context("cannot shut down the client's side")?;
             read_to_end(&mut client)
         };
         let back = ask();
@@ -108,7 +109,7 @@ pub fn tcp_exchange(
     ensure!(received == forward, "sent {forward} bytes to {address}, of which {received} arrived");
     ensure!(received_back == back, "{back} bytes were sent back, of which {received_back} arrived");
     let (client, server) = (closed(&client)?, closed(&server)?);
-    // The kernel answers a SYN before there is a socket to count the answer on.
+    // The kernel answers a SYN before there is a socket that could count the answer.
     Ok(TcpCount {
         payload_bytes: received,
         payload_bytes_back: received_back,
@@ -120,7 +121,7 @@ pub fn tcp_exchange(
 fn side(info: &TcpInfo, address: SocketAddr, uncounted: u64) -> TcpSide {
     let segments = info.segments_out() + uncounted;
     let header = ip_header_bytes(address.ip()) + if info.timestamps() { 32 } else { 20 };
-    // A SYN also has the MSS and the window scale, four bytes each.
+    // A SYN also has the options MSS and window scale, four bytes each.
     let syn = header + 8;
     TcpSide {
         segments,
@@ -133,7 +134,7 @@ fn side(info: &TcpInfo, address: SocketAddr, uncounted: u64) -> TcpSide {
     }
 }
 
-/// Waits until an end is closed. Its descriptor then still has all the counters.
+/// Waits until an end is closed. Its descriptor then still has all counters.
 fn closed(stream: &TcpStream) -> Result<TcpInfo> {
     let deadline = Instant::now() + PATIENCE;
     loop {
@@ -153,7 +154,7 @@ fn write(stream: &mut TcpStream, bytes: u64) -> Result<()> {
     let mut left = bytes;
     while left > 0 {
         let part = usize::try_from(left).map_or(buffer.len(), |left| left.min(buffer.len()));
-        stream.write_all(&buffer[..part]).context("write")?;
+        stream.write_all(&buffer[..part]).context("cannot write")?;
         left -= part as u64;
     }
     Ok(())
@@ -163,7 +164,7 @@ fn read_to_end(stream: &mut TcpStream) -> Result<u64> {
     let mut buffer = vec![0; 256 * 1024];
     let mut received = 0;
     loop {
-        match stream.read(&mut buffer).context("read")? {
+        match stream.read(&mut buffer).context("cannot read")? {
             0 => return Ok(received),
             part => received += part as u64,
         }

@@ -1,7 +1,8 @@
-//! A shaper as a witness of marks: a tree of HTB classes at an interface's egress, filled by the mark of each packet.
+//! A shaper as a witness of marks: a tree of HTB classes at the egress of an interface, filled by the mark of
+//! each packet.
 //!
-//! `tc ... fw` does that where the kernel has it. Where not, a classic BPF program of three instructions under `cls_bpf` asks the
-//! same question, one filter a mark: [`Filter`] tells which it was.
+//! Kernels with `cls_fw` do this with `tc ... fw`. For others, a classic BPF program of three instructions
+//! under `cls_bpf` makes the same decision, with one filter for each mark. [`Filter`] states which was used.
 
 use anyhow::{Context, Result, bail};
 
@@ -9,7 +10,7 @@ use super::qdisc::QdiscCount;
 use crate::namespace::Namespace;
 use crate::process::run_ok;
 
-/// What puts packets into classes.
+/// The filter that puts packets into classes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Filter {
     /// `cls_fw`
@@ -18,10 +19,10 @@ pub enum Filter {
     ClassicBpf,
 }
 
-/// The class of what has no filter.
+/// The class of packets without a filter.
 const REST: u32 = 0xffe;
 
-/// The tree; its class `1:N` belongs to the mark at place N - 1 of those given.
+/// The tree. Its class `1:N` belongs to the N-th of the given marks.
 #[derive(Debug)]
 pub struct HtbWitness<'a> {
     namespace: &'a Namespace,
@@ -31,11 +32,11 @@ pub struct HtbWitness<'a> {
 }
 
 impl<'a> HtbWitness<'a> {
-    /// Puts the tree in place. Its classes are wide enough never to hold anything back for long.
+    /// Creates the tree. Its classes are wide enough not to delay packets for long.
     ///
     /// # Errors
     ///
-    /// When the interface has a root queue already, or the kernel lacks HTB.
+    /// When the interface has a root qdisc, or the kernel lacks HTB.
     pub fn attach(namespace: &'a Namespace, interface: &str, marks: &[u32]) -> Result<Self> {
         let tc = |text: &str| run_ok(namespace.command("tc").args(text.split_whitespace())).map(drop);
         tc(&format!("qdisc add dev {interface} root handle 1: htb default {REST:x}"))?;
@@ -51,7 +52,7 @@ impl<'a> HtbWitness<'a> {
             if filter == Filter::Fw {
                 match tc(&format!("{add} handle {mark} fw flowid 1:{class:x}")) {
                     Ok(()) => continue,
-                    // A kernel without cls_fw says so at the first filter.
+                    // A kernel without cls_fw refuses the first filter.
                     Err(error) if class == 1 && format!("{error:#}").contains("not found") => {
                         filter = Filter::ClassicBpf;
                     }
@@ -66,13 +67,13 @@ impl<'a> HtbWitness<'a> {
         Ok(Self { namespace, interface: interface.to_owned(), marks: marks.to_vec(), filter })
     }
 
-    /// What puts packets into classes here.
+    /// The filter that is used here.
     #[must_use]
     pub fn filter(&self) -> Filter {
         self.filter
     }
 
-    /// What has left so far: by mark in the order given, and what had none of them.
+    /// The packets sent so far: by mark in the given order, and those with other marks.
     ///
     /// # Errors
     ///
@@ -98,7 +99,7 @@ impl<'a> HtbWitness<'a> {
     }
 }
 
-/// Where a classic program finds the mark: `SKF_AD_OFF + SKF_AD_MARK`.
+/// The offset of the mark for a classic program: `SKF_AD_OFF + SKF_AD_MARK`.
 const SKF_AD_MARK: u32 = (-0x1000_i32 + 20).cast_unsigned();
 
 impl Drop for HtbWitness<'_> {

@@ -1,21 +1,21 @@
-//! An interface's own statistics, as any monitoring reads them: buffers, before segmentation.
+//! The kernel's interface statistics, which monitoring systems read. They count buffers, before segmentation.
 
 use anyhow::{Context, Result};
 use serde_json::Value;
 
 use crate::namespace::Namespace;
 
-/// The statistics of an interface, from its own point of view (a container's `in` is its host side's tx). With
-/// offloads on they count buffers: fewer packets and fewer bytes than the wire.
+/// The statistics of an interface, as seen by the interface: `in` of a container is tx of its host side. With
+/// offloads on they count buffers, which are fewer packets and fewer bytes than on the wire.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 pub struct InterfaceStatistics {
-    /// Bytes received, link header included.
+    /// Bytes received, including link headers.
     pub rx_bytes: u64,
     /// Buffers received.
     pub rx_packets: u64,
-    /// Buffers received and not passed on.
+    /// Buffers received and dropped.
     pub rx_dropped: u64,
-    /// Bytes sent, link header included.
+    /// Bytes sent, including link headers.
     pub tx_bytes: u64,
     /// Buffers sent.
     pub tx_packets: u64,
@@ -24,14 +24,14 @@ pub struct InterfaceStatistics {
 }
 
 impl InterfaceStatistics {
-    /// Reads them.
+    /// Reads the statistics.
     ///
     /// # Errors
     ///
-    /// When there is no such interface.
+    /// When the interface does not exist.
     pub fn read(namespace: &Namespace, interface: &str) -> Result<Self> {
         let text = namespace.ip(&format!("-j -s link show dev {interface}"))?;
-        let value: Value = serde_json::from_str(&text).context("read the output of ip -j")?;
+        let value: Value = serde_json::from_str(&text).context("cannot read the output of ip -j")?;
         let field = |direction: &str, name: &str| {
             value[0]["stats64"][direction][name]
                 .as_u64()

@@ -1,4 +1,4 @@
-//! Counts by parts of the kernel that know nothing of trafctl, for a test to hold its figures against.
+//! Counts by parts of the kernel that are independent of trafctl, for tests to compare with.
 //!
 //! | witness | where | packets | bytes |
 //! |---|---|---|---|

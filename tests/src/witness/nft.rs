@@ -1,5 +1,5 @@
-//! nftables counters at both hooks of an interface: buffers and layer-3 bytes, per family. They are exact where
-//! every buffer is one packet (offloads off).
+//! nftables counters at both hooks of an interface: buffers and layer-3 bytes, by family. They are exact when
+//! each buffer is one packet (offloads off).
 
 use std::collections::HashMap;
 
@@ -9,7 +9,7 @@ use serde_json::Value;
 use crate::namespace::Namespace;
 use crate::process::{run_ok, run_with_input};
 
-/// What one counter has seen.
+/// The value of one counter.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 pub struct NftCounter {
     /// Buffers.
@@ -30,14 +30,14 @@ pub struct NftDirection {
 }
 
 impl NftDirection {
-    /// All buffers.
+    /// The sum over all families.
     #[must_use]
     pub fn buffers(&self) -> u64 {
         self.v4.packets + self.v6.packets + self.other.packets
     }
 }
 
-/// Both directions, from the interface's own point of view.
+/// Both directions, as seen by the interface.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 pub struct NftCount {
     /// Received by the interface.
@@ -46,7 +46,7 @@ pub struct NftCount {
     pub egress: NftDirection,
 }
 
-/// A table of its own with counters at one interface.
+/// An nftables table with counters at one interface.
 #[derive(Debug)]
 pub struct NftWitness<'a> {
     namespace: &'a Namespace,
@@ -55,15 +55,15 @@ pub struct NftWitness<'a> {
 }
 
 impl<'a> NftWitness<'a> {
-    /// Puts the counters in place, at zero.
+    /// Creates the counters at zero.
     ///
     /// # Errors
     ///
-    /// When there is no such interface.
+    /// When the interface does not exist.
     pub fn attach(namespace: &'a Namespace, interface: &str) -> Result<Self> {
         let link = namespace.ip(&format!("-j link show dev {interface}"))?;
-        let link: Value = serde_json::from_str(&link).context("read the output of ip -j")?;
-        // At egress a buffer already has its link header, at ingress it has none any more.
+        let link: Value = serde_json::from_str(&link).context("cannot read the output of ip -j")?;
+        // At egress a buffer has its link header, at ingress no longer.
         let link_header = if link[0]["link_type"] == "ether" { 14 } else { 0 };
         let table = format!("witness-{interface}").replace(['.', '-'], "_");
         let mut text = format!("table netdev {table} {{\n");
@@ -85,7 +85,7 @@ impl<'a> NftWitness<'a> {
         Ok(Self { namespace, table, link_header })
     }
 
-    /// What has been counted so far.
+    /// The counts so far.
     ///
     /// # Errors
     ///
@@ -118,7 +118,7 @@ impl Drop for NftWitness<'_> {
 /// The named counters of a table.
 fn counters(namespace: &Namespace, family: &str, table: &str) -> Result<HashMap<String, NftCounter>> {
     let text = run_ok(namespace.command("nft").args(["-j", "list", "table", family, table]))?;
-    let value: Value = serde_json::from_str(&text).context("read the output of nft -j")?;
+    let value: Value = serde_json::from_str(&text).context("cannot read the output of nft -j")?;
     let all = value["nftables"].as_array().context("no objects in the output of nft -j")?;
     let named = all.iter().map(|object| &object["counter"]).filter_map(|counter| {
         let value = NftCounter { packets: counter["packets"].as_u64()?, bytes: counter["bytes"].as_u64()? };
@@ -127,9 +127,10 @@ fn counters(namespace: &Namespace, family: &str, table: &str) -> Result<HashMap<
     Ok(named.collect())
 }
 
-/// The resets that a namespace answers segments for no socket with. No connection has them in its `TCP_INFO`, and on a busy
-/// machine they happen: a segment that was sent twice comes after the connection has ended. They have a bare TCP header,
-/// which tells them from the resets of a connection, which has timestamps here.
+/// The resets with which a namespace answers segments that have no socket. They are in no connection's
+/// `TCP_INFO`. On a busy machine they occur, when a retransmitted segment arrives after the connection has
+/// ended. Their TCP header has no options, which distinguishes them from the resets of a connection, which
+/// have timestamps here.
 #[derive(Debug)]
 pub struct StrayResets<'a> {
     namespace: &'a Namespace,
@@ -145,17 +146,17 @@ impl<'a> StrayResets<'a> {
 }
 ";
 
-    /// Counts from now on.
+    /// Starts to count.
     ///
     /// # Errors
     ///
-    /// When they are counted there already.
+    /// When a table for them exists already.
     pub fn watch(namespace: &'a Namespace) -> Result<Self> {
         run_with_input(namespace.command("nft").args(["-f", "-"]), Self::TABLE)?;
         Ok(Self { namespace })
     }
 
-    /// How many there were, and their layer-3 bytes.
+    /// Their number and their layer-3 bytes.
     ///
     /// # Errors
     ///

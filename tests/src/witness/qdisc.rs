@@ -1,4 +1,4 @@
-//! A queueing discipline as a witness: the kernel accounts a GSO buffer in it as the packets it will become.
+//! A qdisc as a witness: the kernel accounts a GSO buffer in it as the packets that it becomes.
 
 use anyhow::{Context, Result};
 use serde_json::Value;
@@ -6,25 +6,25 @@ use serde_json::Value;
 use crate::namespace::Namespace;
 use crate::process::run_ok;
 
-/// What has left through a queue.
+/// The packets that left a queue.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct QdiscCount {
     /// Packets on the wire.
     pub packets: u64,
-    /// Bytes on the wire, the link header of every packet included.
+    /// Bytes on the wire, including the link header of each packet.
     pub bytes: u64,
-    /// Buffers the queue had no room for. They are not in the other two.
+    /// Buffers that the queue dropped. They are not part of the other two.
     pub drops: u64,
 }
 
 impl QdiscCount {
-    /// Layer-3 bytes, where every packet has a link header of this length: 14 on Ethernet, 0 on `venet0`.
+    /// Layer-3 bytes, given the length of the link header: 14 on Ethernet, 0 on `venet0`.
     #[must_use]
     pub fn l3_bytes(&self, link_header: u64) -> u64 {
         self.bytes - self.packets * link_header
     }
 
-    /// What was added since an earlier count.
+    /// The growth since an earlier count.
     #[must_use]
     pub fn since(&self, earlier: &Self) -> Self {
         Self {
@@ -35,13 +35,12 @@ impl QdiscCount {
     }
 }
 
-/// A plain first-in first-out queue at an interface's egress, for its statistics. It counts from nothing when
-/// made. What it counts on a container's `eth0` is that container's `out`; on a sender's, what is on its way to
-/// the receiver.
+/// A plain FIFO queue at the egress of an interface, for its statistics. It starts at zero. On a container's
+/// `eth0` it counts that container's `out`; on a sender's, the packets towards the receiver.
 ///
-/// Packets are exact for what this kernel's own TCP and UDP have made. A super-packet that came out of a tap or a
-/// TUN device counts as no packet at all until the kernel has looked into it, which it does on the way through a
-/// device that can't be trusted with it (a veth, a bridge), not on the way to one. Bytes are exact for all.
+/// Packet counts are exact for this kernel's own TCP and UDP. A super-packet from a tap or TUN device counts
+/// as zero packets until the kernel has validated it. That happens on the way through an untrusted device (a
+/// veth, a bridge), not on the way to one. Byte counts are always exact.
 #[derive(Debug)]
 pub struct QdiscWitness<'a> {
     namespace: &'a Namespace,
@@ -49,18 +48,18 @@ pub struct QdiscWitness<'a> {
 }
 
 impl<'a> QdiscWitness<'a> {
-    /// Puts the queue in place. It is long enough never to drop what a test sends.
+    /// Creates the queue. It is long enough for everything that a test sends.
     ///
     /// # Errors
     ///
-    /// When there is no such interface, or it has a root queue already.
+    /// When the interface does not exist or has a root qdisc.
     pub fn attach(namespace: &'a Namespace, interface: &str) -> Result<Self> {
         let arguments = ["qdisc", "add", "dev", interface, "root", "pfifo", "limit", "10000"];
         run_ok(namespace.command("tc").args(arguments))?;
         Ok(Self { namespace, interface: interface.to_owned() })
     }
 
-    /// What has left so far.
+    /// The count so far.
     ///
     /// # Errors
     ///
@@ -68,7 +67,7 @@ impl<'a> QdiscWitness<'a> {
     pub fn read(&self) -> Result<QdiscCount> {
         let text =
             run_ok(self.namespace.command("tc").args(["-s", "-j", "qdisc", "show", "dev", &self.interface]))?;
-        let value: Value = serde_json::from_str(&text).context("read the output of tc -j")?;
+        let value: Value = serde_json::from_str(&text).context("cannot read the output of tc -j")?;
         let queue = value
             .as_array()
             .and_then(|all| all.iter().find(|queue| queue["kind"] == "pfifo"))

@@ -44,7 +44,7 @@ pub fn load_nft_map(host: &Namespace, table: &Table) -> Result<()> {
         text,
         "map counters {{\ntype iface_index . mark : counter;\nelements = {{\n{elements}}}\n}}\n}}"
     );
-    nft(host, &text).map(drop).context("load an nftables map of prefixes")
+    nft(host, &text).map(drop).context("cannot load an nftables map of prefixes")
 }
 
 /// Puts the map on all containers' interfaces.
@@ -70,7 +70,7 @@ pub fn detach_nft_map(host: &Namespace) -> Result<()> {
 /// Packets in the counters of the map.
 pub fn nft_map_packets(host: &Namespace) -> Result<u64> {
     let text = run_ok(host.command("nft").args(["-j", "list", "counters", "table", "netdev", "bench"]))?;
-    let value: serde_json::Value = serde_json::from_str(&text).context("read the output of nft -j")?;
+    let value: serde_json::Value = serde_json::from_str(&text).context("cannot read the output of nft -j")?;
     let objects = value["nftables"].as_array().context("no objects in the output of nft -j")?;
     Ok(objects.iter().filter_map(|object| object["counter"]["packets"].as_u64()).sum())
 }
@@ -89,7 +89,7 @@ pub fn load_nft_tables(host: &Namespace, table: &Table) -> Result<()> {
             }
             text.push_str("}\n}\n");
         }
-        nft(host, &(text + "}\n")).context("load an nftables table for a container")?;
+        nft(host, &(text + "}\n")).context("cannot load an nftables table for a container")?;
     }
     Ok(())
 }
@@ -128,7 +128,9 @@ pub fn load_ipset(host: &Namespace, table: &Table) -> Result<()> {
     for line in &table.lines {
         let _ = writeln!(text, "add c{} {}", line.class, table.prefix(line));
     }
-    run_with_input(host.command("ipset").arg("restore"), &text).map(drop).context("load sets of prefixes")
+    run_with_input(host.command("ipset").arg("restore"), &text)
+        .map(drop)
+        .context("cannot load sets of prefixes")
 }
 
 /// A chain a container, a rule a class.

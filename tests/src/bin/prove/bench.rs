@@ -1,4 +1,4 @@
-//! What all parts of the proof share: how thorough to be, where to work, which programs to call.
+//! What all parts of the proof share: the options of the run, its directories, and programs.
 
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
@@ -7,24 +7,24 @@ use std::process::Command;
 use anyhow::{Context, Result};
 use traffic_tests::process::run_ok;
 
-/// The circumstances of a run.
+/// The options of a run.
 #[derive(Debug)]
 pub struct Bench {
     /// Only what takes seconds.
     pub quick: bool,
-    /// Where packages and images are kept between runs; never in the repository.
+    /// The directory for packages and images, which are kept between runs. It is not in the repository.
     pub cache: PathBuf,
-    /// Packages that are unpacked here and not installed, each program behind a script in `bin`.
+    /// The directory of packages that are unpacked and not installed. Each program has a script in `bin`.
     pub unpacked: PathBuf,
 }
 
 impl Bench {
-    /// Says what is being done.
-    pub fn say(&self, what: &str) {
+    /// Reports the current step.
+    pub fn step(&self, what: &str) {
         eprintln!("  . {what}");
     }
 
-    /// A program out of the unpacked packages, else that of the machine.
+    /// The path of a program: of the unpacked packages if it is there, else the machine's.
     pub fn program(&self, name: &str) -> PathBuf {
         let ours = self.unpacked.join("bin").join(name);
         if ours.is_file() { ours } else { PathBuf::from(name) }
@@ -34,7 +34,7 @@ impl Bench {
     ///
     /// # Errors
     ///
-    /// When it can't be made.
+    /// When it cannot be created.
     pub fn cache_directory(&self, name: &str) -> Result<PathBuf> {
         let path = self.cache.join(name);
         std::fs::create_dir_all(&path).with_context(|| format!("make {}", path.display()))?;
@@ -42,21 +42,21 @@ impl Bench {
     }
 }
 
-/// The first line a program prints when asked for its version.
+/// The first line of a program's output when asked for its version.
 pub fn version(program: impl AsRef<OsStr>, argument: &str) -> String {
     let mut command = Command::new(&program);
-    let said = match run_ok(command.arg(argument)) {
-        Ok(said) => said,
+    let text = match run_ok(command.arg(argument)) {
+        Ok(text) => text,
         Err(error) => format!("unknown: {error:#}"),
     };
-    said.lines().next().unwrap_or_default().trim().to_owned()
+    text.lines().next().unwrap_or_default().trim().to_owned()
 }
 
-/// The running kernel's release.
+/// The release of the running kernel.
 ///
 /// # Errors
 ///
-/// When `/proc` is not there.
+/// When `/proc` is not mounted.
 pub fn kernel_release() -> Result<String> {
     let path = Path::new("/proc/sys/kernel/osrelease");
     Ok(std::fs::read_to_string(path).context("read the kernel's release")?.trim().to_owned())

@@ -1,5 +1,5 @@
-//! A machine that boots by systemd with the unit that is shipped: three boots on one disk, the first ended in order, the
-//! second by cutting the power.
+//! A machine that boots systemd with the shipped unit, three times on one disk. The first boot ends with a
+//! shutdown, the second with a power cut.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -20,8 +20,8 @@ use crate::classes;
 use crate::evidence::{Evidence, Row};
 use crate::kernels::{Kernel, Launch, Machine, Root, Source, copy_modules, preamble};
 
-/// What this part shows.
-pub const ABOUT: &str = "a machine booted by systemd with the shipped unit: a container that its boot starts, a shutdown, a power cut, and one ledger over all of it";
+/// The summary of this part.
+pub const ABOUT: &str = "a machine that boots systemd with the shipped unit: a container that the boot starts, a shutdown, a power cut, and one ledger over all of them";
 
 const SERIES: &str = "6.12";
 const MODULES: [&str; 15] = [
@@ -42,17 +42,17 @@ const MODULES: [&str; 15] = [
     "af_packet",
 ];
 
-/// What a line of the machine begins with when it is for us.
+/// The prefix of the machine's lines that this part reads.
 const MARK: &str = "BOOT:";
 const LIMIT: Duration = Duration::from_secs(600);
 
-/// Often enough to wait for a drain, and seldom enough that none comes between one that was seen and the end.
+/// Short enough to wait for a drain, and long enough that no drain follows before the end.
 const CONFIGURATION: &str = "node = \"proof\"\n[drain]\ninterval = \"15s\"\n";
 
-/// What the service says goes where the machine can show it.
+/// Sends the output of the service to a file that the machine can print.
 const DROP_IN: &str = "[Service]\nStandardOutput=append:/run/said\nStandardError=append:/run/said\n";
 
-/// A unit that starts containers, by a name that the shipped one says it comes before.
+/// A unit that starts containers. The shipped unit orders itself before this name.
 const CONTAINERS: &str = "[Unit]
 Description=Starts a container
 [Service]
@@ -64,8 +64,8 @@ StandardError=tty
 TTYPath=/dev/console
 ";
 
-/// What it does: a container as its start hook has it, echo requests from the node, and what all parties say of it. By their
-/// names alone busybox would take its own of some programs.
+/// The script of that unit: a container with its start hook, echo requests from the node, and the figures of
+/// all parties. The full paths are needed because busybox would run its own version of some programs.
 const NODE: &str = r#"#!/bin/sh
 export PATH=/usr/sbin:/bin:/sbin
 say() { echo; echo "BOOT:$1 $(busybox tr '\n' ' ')"; }
@@ -103,7 +103,7 @@ echo | say end
 sleep 1000
 "#;
 
-/// Runs it.
+/// Runs the part.
 pub fn run(bench: &Bench, evidence: &mut Evidence) -> Result<()> {
     evidence.note(bench::version("/usr/lib/systemd/systemd", "--version"));
     let directory = bench.cache_directory("kernels")?;
@@ -111,11 +111,11 @@ pub fn run(bench: &Bench, evidence: &mut Evidence) -> Result<()> {
     evidence.note(format!("the machine's kernel is {}", kernel.release));
     let archive = pack(&directory, &kernel)?;
     let disk = directory.join("boot.disk");
-    // What was on it is not to be there.
+    // The disk must be empty.
     fs::File::create(&disk).and_then(|disk| disk.set_len(64 << 20)).context("make the disk")?;
     run_ok(Command::new("/sbin/mkfs.ext4").args(["-q", "-F"]).arg(&disk))?;
     let boot = |number: u32| {
-        bench.say(&format!("boot {number}"));
+        bench.step(&format!("boot {number}"));
         let devices = [
             "-drive".to_owned(),
             format!("file={},format=raw,if=none,id=d0", disk.display()),
@@ -134,9 +134,9 @@ pub fn run(bench: &Bench, evidence: &mut Evidence) -> Result<()> {
     evidence.row(second.counted()?);
     let counted = first.counters()?.container("101");
     let row = Row::new(
-        "a shutdown in order",
+        "a shutdown",
         "the container's traffic of the first boot, and a shutdown right after it",
-        "the counters when the shutdown began; the ledger in the second boot",
+        "the counters at the start of the shutdown; the ledger in the second boot",
     );
     evidence.row(row.amounts(counted, second.ledger("found")?));
     let third = boot(3)?;
@@ -147,7 +147,7 @@ pub fn run(bench: &Bench, evidence: &mut Evidence) -> Result<()> {
         "the ledger after the last drain of the second boot; the ledger in the third",
     );
     evidence.row(row.amounts(second.ledger("booked")?, third.ledger("found")?).count(
-        "gaps written down, one a reboot",
+        "recorded gaps, one for each reboot",
         2,
         third.reboots()?,
     ));
@@ -156,14 +156,14 @@ pub fn run(bench: &Bench, evidence: &mut Evidence) -> Result<()> {
         .try_fold(Amounts::default(), |sum, boot| Ok::<_, anyhow::Error>(sum.plus(boot.pinged()?)))?;
     let row = Row::new(
         "one ledger over three boots",
-        "the echo requests of all three, but for those of the power cut",
+        "the echo requests of all three, except those of the power cut",
         "ping's own count",
     );
     evidence.row(row.amounts(sum, third.ledger("booked")?));
     Ok(())
 }
 
-/// The first file system: this machine's systemd, and the service as it is installed.
+/// The initramfs: systemd of this machine, and the service as it is installed.
 fn pack(directory: &Path, kernel: &Kernel) -> Result<PathBuf> {
     let root = Root::new(directory.join("boot-root"))?;
     for name in ["usr/sbin", "usr/bin", "usr/lib/systemd", "var", "home", "root", "run"] {
@@ -175,12 +175,12 @@ fn pack(directory: &Path, kernel: &Kernel) -> Result<PathBuf> {
     for helper in ["systemd", "systemd-shutdown", "systemd-executor"] {
         let name = format!("usr/lib/systemd/{helper}");
         let path = Path::new("/").join(&name);
-        // Later releases start services by a helper.
+        // Later releases start services through a helper.
         if helper != "systemd-executor" || path.exists() {
             root.program(&path, &name)?;
         }
     }
-    // Where it was compiled to be, by the release.
+    // Its path is compiled in and depends on the release.
     symlink("../usr/lib/systemd", root.path().join("lib/systemd"))?;
     for name in ["kill", "umount"] {
         symlink("busybox", root.path().join("bin").join(name))?;
@@ -214,37 +214,40 @@ exec busybox env -i PATH=/usr/sbin:/bin:/sbin SYSTEMD_UNIT_PATH=/etc/systemd/sys
     Ok(archive)
 }
 
-/// What one boot said.
+/// The output of one boot.
 struct Boot {
     number: u32,
-    said: BTreeMap<String, String>,
+    values: BTreeMap<String, String>,
 }
 
 impl Boot {
-    /// Listens until the machine has ended, or has nothing more to say and is to be killed.
+    /// Reads until the machine has ended, or has printed everything and is to be killed.
     fn read(machine: &Machine, number: u32) -> Result<Self> {
-        let mut said = BTreeMap::new();
+        let mut values = BTreeMap::new();
         while let Some(line) = machine.next(MARK)? {
             let (word, rest) = line.split_once(' ').unwrap_or((&line, ""));
             if word == "end" {
                 break;
             }
-            said.insert(word.to_owned(), rest.trim().to_owned());
+            values.insert(word.to_owned(), rest.trim().to_owned());
         }
-        let boot = Self { number, said };
+        let boot = Self { number, values };
         ensure!(
             boot.text("service")? == "active",
             "the service is not active when containers start: {:?}",
-            boot.said
+            boot.values
         );
-        if let Some(audit) = boot.said.get("audit") {
+        if let Some(audit) = boot.values.get("audit") {
             ensure!(audit.ends_with("no problems"), "{audit}");
         }
         Ok(boot)
     }
 
     fn text(&self, word: &str) -> Result<&str> {
-        let text = self.said.get(word).with_context(|| format!("it said no {word} but {:?}", self.said))?;
+        let text = self
+            .values
+            .get(word)
+            .with_context(|| format!("the boot printed no {word}: {:?}", self.values))?;
         Ok(text)
     }
 
@@ -257,12 +260,12 @@ impl Boot {
         Ok(serde_json::from_value(self.json("counters")?)?)
     }
 
-    /// What the ledger has of the container, by a report.
+    /// The ledger's total of the container, in a report.
     fn ledger(&self, word: &str) -> Result<Amounts> {
         reported(&self.json(word)?, "101")
     }
 
-    /// How many gaps are reboots; all must be.
+    /// The number of gaps. All of them must be reboots.
     fn reboots(&self) -> Result<u64> {
         let gaps = self.json("gaps")?;
         let gaps = gaps["gaps"].as_array().with_context(|| format!("no list of gaps: {gaps}"))?;
@@ -270,11 +273,11 @@ impl Boot {
         Ok(u64::try_from(gaps.len())?)
     }
 
-    /// What ping says it sent and got back, with the headers of IPv4 and ICMP.
+    /// The packets that ping sent and received, with the headers of IPv4 and ICMP.
     fn pinged(&self) -> Result<Amounts> {
         let words: Vec<&str> = self.text("ping")?.split_whitespace().collect();
         let [sent, "packets", "transmitted,", received, "packets", "received,", ..] = words[..] else {
-            bail!("ping said {words:?}");
+            bail!("the output of ping is {words:?}");
         };
         let (sent, received): (u64, u64) = (sent.parse()?, received.parse()?);
         let bytes = u64::from(100 * self.number) + 28;
@@ -286,7 +289,7 @@ impl Boot {
         })
     }
 
-    /// What the service counted of a container from its first packet on.
+    /// The counts of the service for a container, from its first packet on.
     fn counted(&self) -> Result<Row> {
         let counters = self.counters()?;
         let pinged = self.pinged()?;
@@ -301,7 +304,7 @@ impl Boot {
             pinged.in_packets,
             pinged.in_bytes.checked_div(pinged.in_packets).unwrap_or_default()
         );
-        let witness = "ping's own count; the interface's statistics for buffers, in which ARP is counted too";
+        let witness = "ping's own count; the interface's statistics for buffers, which include ARP";
         Ok(Row::new(format!("boot {}, from a container's first packet", self.number), sent, witness)
             .amounts(pinged, counters.class("101", 2, "ipv4"))
             .count("buffers in", in_skbs, ours.in_skbs)

@@ -1,4 +1,4 @@
-//! The class table of the proof, as a file for trafctl and, said once more by hand, for the witness.
+//! The class table of the proof: as a file for trafctl, and written once more as code for the witness.
 
 use std::net::IpAddr;
 
@@ -7,7 +7,7 @@ use traffic_tests::{Amounts, Counters};
 
 use crate::evidence::Row;
 
-/// The table that is loaded.
+/// The class file.
 pub const FILE: &str = "\
 0 10.0.0.0/8
 0 fd00::/16
@@ -19,7 +19,7 @@ pub const FILE: &str = "\
 3 2001:db8:3::/48
 ";
 
-/// The same with the addresses outside our own networks in other classes, to see a change take effect.
+/// The same with other classes for addresses outside our networks, to see a change take effect.
 pub const FILE_CHANGED: &str = "\
 0 10.0.0.0/8
 0 fd00::/16
@@ -29,10 +29,10 @@ pub const FILE_CHANGED: &str = "\
 5 2001:db8::/32
 ";
 
-/// The classes that occur, and then some.
+/// All classes that occur, and one that does not.
 const CLASSES: std::ops::RangeInclusive<u8> = 0..=7;
 
-/// The class of a peer under [`FILE`], by hand.
+/// The class of a peer under [`FILE`], written by hand.
 pub fn class_of(peer: IpAddr) -> u8 {
     match peer {
         IpAddr::V4(v4) => match v4.octets() {
@@ -49,7 +49,8 @@ pub fn class_of(peer: IpAddr) -> u8 {
     }
 }
 
-/// Adds to a row what a container's witness and trafctl have for each class and family in which either has anything.
+/// Adds the figures of the witness and of trafctl to a row, for each class and family in which one of them is
+/// not zero.
 #[must_use]
 pub fn compare(row: Row, container: &str, wire: &WireCount, before: &Counters, after: &Counters) -> Row {
     compare_by(row, container, wire, before, after, class_of)
@@ -79,7 +80,7 @@ pub fn compare_by(
     row
 }
 
-/// Adds the directions in which there is anything.
+/// Adds the directions that are not zero.
 fn add(mut row: Row, what: &str, witness: Amounts, ours: Amounts) -> Row {
     let figures = [
         ("in packets", witness.in_packets, ours.in_packets),

@@ -1,22 +1,22 @@
-//! What a part of the proof has to show: rows that set a witness beside trafctl, and what belongs to them in the report.
+//! The evidence of a part: rows that compare a witness with trafctl, and other content of the report.
 
 use std::time::Duration;
 
 use traffic_tests::Amounts;
 
-/// One figure as two parties have it.
+/// One figure of both parties.
 #[derive(Clone, Debug)]
 pub struct Figure {
-    /// What it counts, with its unit: `in packets`, `out bytes`.
+    /// What it counts, with the unit: `in packets`, `out bytes`.
     pub name: String,
-    /// By the witness.
+    /// The figure of the witness.
     pub witness: u64,
-    /// By trafctl.
+    /// The figure of trafctl.
     pub trafctl: u64,
 }
 
 impl Figure {
-    /// How far trafctl is from the witness.
+    /// The difference of trafctl from the witness.
     pub fn difference(&self) -> i128 {
         i128::from(self.trafctl) - i128::from(self.witness)
     }
@@ -25,18 +25,18 @@ impl Figure {
 /// One comparison.
 #[derive(Clone, Debug)]
 pub struct Row {
-    /// What it is about, in a few words.
+    /// The name of the case.
     pub case: String,
     /// What was sent, and how.
     pub sent: String,
-    /// Who the witness is.
+    /// The witness.
     pub witness: String,
     /// The figures.
     pub figures: Vec<Figure>,
 }
 
 impl Row {
-    /// A comparison without figures yet.
+    /// A comparison without figures.
     pub fn new(case: impl Into<String>, sent: impl Into<String>, witness: impl Into<String>) -> Self {
         Self { case: case.into(), sent: sent.into(), witness: witness.into(), figures: Vec::new() }
     }
@@ -57,31 +57,31 @@ impl Row {
             .count("out bytes", witness.out_bytes, trafctl.out_bytes)
     }
 
-    /// Adds something that is so or not: expected once, seen once or not at all.
+    /// Adds a fact: expected once, observed once or never.
     #[must_use]
     pub fn fact(self, name: &str, holds: bool) -> Self {
         self.count(name, 1, u64::from(holds))
     }
 
-    /// Whether both parties agree, and said anything at all.
+    /// Whether there are figures, and all of them agree.
     pub fn agrees(&self) -> bool {
         !self.figures.is_empty() && self.figures.iter().all(|figure| figure.difference() == 0)
     }
 }
 
-/// What a part has found, filled by it as it goes, so that a part that fails keeps what it had.
+/// The findings of a part. They are added as it runs, so that a part that fails keeps its findings.
 #[derive(Debug, Default)]
 pub struct Evidence {
     /// The comparisons.
     pub rows: Vec<Row>,
-    /// Versions and circumstances, a line each.
+    /// Versions and circumstances, one line each.
     pub notes: Vec<String>,
-    /// Whole tables in Markdown, for what rows can't say.
+    /// Whole tables in Markdown.
     pub tables: Vec<String>,
 }
 
 impl Evidence {
-    /// Adds a comparison and says how it went.
+    /// Adds a comparison and prints its result.
     pub fn row(&mut self, row: Row) {
         let mark = if row.agrees() { '✓' } else { '✗' };
         eprintln!("  {mark} {}", row.case);
@@ -91,7 +91,7 @@ impl Evidence {
         self.rows.push(row);
     }
 
-    /// Adds a line on versions or circumstances.
+    /// Adds a line about versions or circumstances.
     pub fn note(&mut self, line: impl Into<String>) {
         self.notes.push(line.into());
     }
@@ -102,28 +102,28 @@ impl Evidence {
     }
 }
 
-/// What became of a part.
+/// The outcome of a part.
 #[derive(Debug)]
 pub struct Outcome {
     /// Its name.
     pub part: &'static str,
-    /// What it shows.
+    /// The summary of what it proves.
     pub about: &'static str,
-    /// What it found.
+    /// Its findings.
     pub evidence: Evidence,
-    /// Why it could not go on, if it could not.
+    /// The error that ended it early.
     pub failure: Option<String>,
-    /// How long it took.
+    /// Its duration.
     pub took: Duration,
 }
 
 impl Outcome {
-    /// Whether it ran to its end and every comparison agrees. A part without a comparison has shown nothing.
+    /// Whether it ran to its end and all comparisons agree. A part without comparisons has proved nothing.
     pub fn passed(&self) -> bool {
         self.failure.is_none() && !self.evidence.rows.is_empty() && self.evidence.rows.iter().all(Row::agrees)
     }
 
-    /// The comparisons that do not agree.
+    /// The number of comparisons that differ.
     pub fn differing(&self) -> usize {
         self.evidence.rows.iter().filter(|row| !row.agrees()).count()
     }

@@ -1,8 +1,9 @@
-//! The proof behind `cargo xtask prove`: trafctl's figures beside those of a witness that is not ours, on real containers,
-//! real machines and other kernels.
+//! The program behind `cargo xtask prove`: compares trafctl's figures with those of independent witnesses, on
+//! real containers, real machines and other kernels.
 //!
-//! A part is a module with a function that fills an [`evidence::Evidence`]; [`PARTS`] lists them. The report and the exit
-//! status follow from the comparisons: any difference, and any part that could not run, is a failure.
+//! A part is a module with a function that fills an [`evidence::Evidence`]; [`PARTS`] lists them. The report
+//! and the exit status follow from the comparisons. Any difference, and any part that cannot run, is a
+//! failure.
 
 mod bench;
 mod boot;
@@ -31,15 +32,16 @@ use evidence::{Evidence, Outcome};
 struct Part {
     /// The name for `--part`.
     name: &'static str,
-    /// What it shows, without a full stop.
+    /// What it proves, without a full stop.
     about: &'static str,
-    /// Whether it has a quick form, which `--quick` runs.
+    /// Whether `--quick` runs it.
     quick: bool,
-    /// Does it. With [`Bench::quick`] it keeps to what takes seconds.
+    /// Runs it. With [`Bench::quick`] it does only what takes seconds.
     run: fn(&Bench, &mut Evidence) -> Result<()>,
 }
 
-/// All parts, in the order in which they run. To add one: a module, and a line here.
+/// All parts, in the order in which they run. To add one, add a module and a line here, and its name to
+/// `xtask/src/prove.rs`.
 const PARTS: &[Part] = &[
     Part { name: "containers", about: containers::ABOUT, quick: true, run: containers::run },
     Part { name: "venet0", about: venet::ABOUT, quick: true, run: venet::run },
@@ -50,25 +52,25 @@ const PARTS: &[Part] = &[
     Part { name: "soak", about: soak::ABOUT, quick: false, run: soak::run },
 ];
 
-/// Shows that trafctl's figures are those of witnesses
+/// Compares trafctl's figures with those of independent witnesses
 #[derive(Parser)]
 struct Cli {
-    /// Run this part only; may be repeated
+    /// Run only this part; may be repeated
     #[arg(long = "part", value_name = "NAME")]
     parts: Vec<String>,
-    /// Run what takes seconds only
+    /// Run only what takes seconds
     #[arg(long)]
     quick: bool,
-    /// Where to write the report, in Markdown
+    /// Write the report to this file, in Markdown
     #[arg(long, value_name = "FILE")]
     report: Option<PathBuf>,
-    /// List the parts and end
+    /// List the parts and exit
     #[arg(long)]
     list: bool,
-    /// Where packages and images are kept between runs
+    /// Directory for packages and images, which are kept between runs
     #[arg(long, value_name = "DIRECTORY", default_value = "target/prove")]
     cache: PathBuf,
-    /// Run in an emulated machine, and print for the host
+    /// Run in an emulated machine and print for the host
     #[arg(long, hide = true)]
     guest: bool,
 }
@@ -94,14 +96,14 @@ fn run(cli: &Cli) -> Result<bool> {
     }
     let parts = chosen(cli)?;
     traffic_tests::require_root()?;
-    let cache = std::path::absolute(&cli.cache).context("the path of the cache")?;
+    let cache = std::path::absolute(&cli.cache).context("cannot find the cache")?;
     let bench = Bench { quick: cli.quick, unpacked: cache.join("unpacked"), cache };
 
     let outcomes: Vec<Outcome> = parts.into_iter().map(|part| outcome(part, &bench)).collect();
     if let Some(path) = &cli.report {
         std::fs::write(path, report::markdown(&outcomes, &versions()?))
             .with_context(|| format!("write the report to {}", path.display()))?;
-        eprintln!("the report is in {}", path.display());
+        eprintln!("wrote the report to {}", path.display());
     }
     print(&report::summary(&outcomes));
     Ok(outcomes.iter().all(Outcome::passed))
@@ -115,7 +117,7 @@ fn chosen(cli: &Cli) -> Result<Vec<&'static Part>> {
     for name in &cli.parts {
         if !PARTS.iter().any(|part| part.name == name) {
             let known: Vec<_> = PARTS.iter().map(|part| part.name).collect();
-            bail!("there is no part `{name}`; there are {}", known.join(", "));
+            bail!("there is no part `{name}`; the parts are {}", known.join(", "));
         }
     }
     let wanted = |part: &&Part| {
@@ -151,7 +153,7 @@ fn versions() -> Result<Vec<(String, String)>> {
     ])
 }
 
-#[expect(clippy::print_stdout, reason = "the summary is the result")]
+#[expect(clippy::print_stdout, reason = "the summary is the output of the program")]
 fn print(text: &str) {
     print!("{text}");
 }

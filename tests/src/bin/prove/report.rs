@@ -1,14 +1,14 @@
-//! The summary on the terminal and the report in Markdown.
+//! The summary on the terminal, and the report in Markdown.
 
 use std::fmt::Write as _;
 
 use crate::evidence::{Figure, Outcome, Row};
 
-/// The summary, a line a part.
+/// The summary, with one line for each part.
 pub fn summary(outcomes: &[Outcome]) -> String {
     let mut text = String::from("\nPART                  RESULT  COMPARISONS  DIFFERING  SECONDS\n");
     for outcome in outcomes {
-        // Writing to a string can't fail.
+        // A write to a string cannot fail.
         let _ = writeln!(
             text,
             "{:20}  {:6}  {:>11}  {:>9}  {:>7}",
@@ -22,7 +22,7 @@ pub fn summary(outcomes: &[Outcome]) -> String {
     text
 }
 
-/// The whole report. `versions` says what it was made with.
+/// The whole report. `versions` lists the programs and kernels used.
 pub fn markdown(outcomes: &[Outcome], versions: &[(String, String)]) -> String {
     let mut text = String::from("# Proof\n\n");
     for (what, version) in versions {
@@ -53,7 +53,7 @@ pub fn markdown(outcomes: &[Outcome], versions: &[(String, String)]) -> String {
 fn part(text: &mut String, outcome: &Outcome) {
     let _ = write!(text, "\n## {}\n\n{}.\n\n", outcome.part, outcome.about);
     if let Some(failure) = &outcome.failure {
-        let _ = write!(text, "**Could not go on:**\n\n```text\n{failure}\n```\n\n");
+        let _ = write!(text, "**Ended early:**\n\n```text\n{failure}\n```\n\n");
     }
     for note in &outcome.evidence.notes {
         let _ = writeln!(text, "- {note}");

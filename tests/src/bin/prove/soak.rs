@@ -1,4 +1,4 @@
-//! Everything at once: mixed traffic while classes change, interfaces come and go and the daemon is killed.
+//! A soak run: mixed traffic while classes change, interfaces come and go and the daemon is killed.
 
 use std::time::Duration;
 
@@ -8,13 +8,13 @@ use traffic_tests::soak;
 use crate::bench::Bench;
 use crate::evidence::{Evidence, Row};
 
-/// What this part shows.
-pub const ABOUT: &str = "bridged, routed and a machine's traffic under reloads, churn and kills, in the counters and in the ledger";
+/// The summary of this part.
+pub const ABOUT: &str = "traffic of bridged and routed containers and a machine under reloads, churn and kills, in the counters and in the ledger";
 
-/// How long; `cargo xtask soak` runs for as long as one likes.
+/// The length of the run. `cargo xtask soak` runs for any length.
 const LENGTH: Duration = Duration::from_secs(120);
 
-/// Runs it.
+/// Runs the part.
 pub fn run(_: &Bench, evidence: &mut Evidence) -> Result<()> {
     let summary = soak::run(LENGTH, |_| {})?;
     for row in &summary.rows {
@@ -25,12 +25,12 @@ pub fn run(_: &Bench, evidence: &mut Evidence) -> Result<()> {
         }
     }
     evidence.note(format!(
-        "{} class tables loaded, {} interfaces made and removed, {} kills of the daemon",
+        "{} class tables loaded, {} interfaces created and removed, {} kills of the daemon",
         summary.reloads, summary.churned, summary.kills
     ));
     if let Some([first, second, last]) = summary.memory.thirds() {
         evidence.note(format!(
-            "the daemon's memory in the thirds of its last life: {first}, {second}, {last} KiB"
+            "the last daemon's memory in the thirds of its life: {first}, {second}, {last} KiB"
         ));
     }
     let faults = summary.faults();

@@ -11,19 +11,19 @@ use crate::bench::Bench;
 use crate::classes;
 use crate::evidence::{Evidence, Row};
 
-/// What this part shows.
+/// The summary of this part.
 pub const ABOUT: &str =
     "three containers behind one layer-3 venet0, TCP and UDP through it, per container and class";
 
 const MEGABYTE: u64 = 1 << 20;
-/// Id and addresses; their classes all differ.
+/// Ids and addresses. All classes differ.
 const CONTAINERS: [(&str, &str, &str); 3] = [
     ("301", "10.3.0.1", "fd00:3::1"),
     ("302", "203.0.113.2", "2001:db8:1::2"),
     ("303", "203.0.113.133", "2001:db8:3::3"),
 ];
 
-/// Runs it.
+/// Runs the part.
 pub fn run(bench: &Bench, evidence: &mut Evidence) -> Result<()> {
     let lab = Lab::new("prove-venet")?;
     let file = lab.write("networks_classes", classes::FILE)?;
@@ -39,7 +39,7 @@ pub fn run(bench: &Bench, evidence: &mut Evidence) -> Result<()> {
 
     let amount = if bench.quick { 4 } else { 40 };
     for offload in ["on", "off"] {
-        bench.say(&format!("segmentation offloads {offload}"));
+        bench.step(&format!("segmentation offloads {offload}"));
         let features = ["tso", offload, "gso", offload, "tx-udp-segmentation", offload];
         check::output(lab.host().command("ethtool").args(["-K", venet.interface()]).args(features))?;
         for container in &containers {
@@ -48,7 +48,7 @@ pub fn run(bench: &Bench, evidence: &mut Evidence) -> Result<()> {
         }
         round(&lab, &containers, amount, offload, evidence)?;
     }
-    ensure!(venet.lost() == 0, "{} packets found no container", venet.lost());
+    ensure!(venet.lost() == 0, "the lab lost {} packets", venet.lost());
     check::is_well(&lab)
 }
 
@@ -68,7 +68,7 @@ fn round(
     let before = Counters::at_rest(lab)?;
     for (index, from) in containers.iter().enumerate() {
         let to = &containers[(index + 1) % containers.len()];
-        // Another size for each pair and family.
+        // Each pair and family has a different size.
         let size = amount * MEGABYTE + index as u64 * 100_001;
         tcp_exchange(from.namespace(), to.namespace(), at(to.v4()), size, size / 3)?;
         tcp_exchange(from.namespace(), to.namespace(), at(to.v6()), size / 2, size / 5)?;

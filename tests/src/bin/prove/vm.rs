@@ -1,4 +1,4 @@
-//! A real virtual machine on a tap: Linux under QEMU with virtio-net, its super-packets and ours.
+//! A real virtual machine on a tap: Linux under QEMU with virtio-net, with super-packets in both directions.
 
 use std::path::Path;
 use std::time::Duration;
@@ -13,7 +13,7 @@ use crate::classes;
 use crate::evidence::{Evidence, Row};
 use crate::kernels::{Launch, Machine, Root, Source, copy_modules, preamble};
 
-/// What this part shows.
+/// The summary of this part.
 pub const ABOUT: &str = "a machine under QEMU on vme201.0, virtio-net with and without offloads, its super-packets counted as segments";
 
 const SERIES: &str = "6.12";
@@ -31,18 +31,18 @@ const MODULES: [&str; 11] = [
     "af_packet",
     "libdim",
 ];
-/// The machine's addresses, and the peer's on the host: classes 0 and 3 for it.
+/// The addresses of the machine, and of the peer on the host. For the machine these are classes 0 and 3.
 const MACHINE: &str = "10.2.0.1";
 const MACHINE_V6: &str = "fd00:2::1";
 const PEER: &str = "203.0.113.140";
 const PEER_V6: &str = "2001:db8:3::9";
 const LIMIT: Duration = Duration::from_secs(600);
 
-/// Features of the device that a guest without offloads has not.
+/// Device features that a guest without offloads lacks.
 const PLAIN: &str = ",csum=off,gso=off,guest_csum=off,guest_tso4=off,guest_tso6=off,guest_ecn=off,guest_ufo=off,\
     host_tso4=off,host_tso6=off,host_ecn=off,host_ufo=off,mrg_rxbuf=off";
 
-/// Runs it.
+/// Runs the part.
 pub fn run(bench: &Bench, evidence: &mut Evidence) -> Result<()> {
     evidence.note(bench::version(bench.program("qemu-system-x86_64"), "--version"));
     let directory = bench.cache_directory("kernels")?;
@@ -73,7 +73,7 @@ while :; do sleep 1000; done
     root.pack(&archive)?;
     for offload in [true, false] {
         let name = if offload { "with offloads" } else { "without offloads" };
-        bench.say(&format!("a machine {name}"));
+        bench.step(&format!("a machine {name}"));
         let log = directory.join(format!("vm-{}.log", if offload { "offloads" } else { "plain" }));
         let device = format!(
             "virtio-net-pci,netdev=n0,romfile=,mac=02:00:00:00:02:01{}",
@@ -113,7 +113,7 @@ fn session(
     host.ip(&format!("route add {MACHINE}/32 dev {TAP}"))?;
     host.ip(&format!("route add {MACHINE_V6}/128 dev {TAP}"))?;
     lab.run_ok(&["attach"])?;
-    // From before the machine's first packet.
+    // From before the first packet of the machine.
     let witness = WireWitness::start(&host.path(), TAP, Side::Host)?;
     let before = Counters::at_rest(lab)?;
     let machine = boot(&Launch { wrap: Some(host), devices, limit: LIMIT })?;
@@ -121,7 +121,7 @@ fn session(
     let mut retries = 0;
     for (address, source) in [(MACHINE, PEER), (MACHINE_V6, PEER_V6)] {
         for way in [["-n", "9M"].as_slice(), &["-R", "-n", "14M"]] {
-            // Emulated, its server takes a while to say goodbye.
+            // The emulated server takes a while to end a connection.
             let mut last = None;
             let done = (0..20).any(|_| {
                 let tried = run_ok(host.command("iperf3").args(["-c", address, "-B", source]).args(way));
@@ -138,7 +138,7 @@ fn session(
             if !done {
                 match last {
                     Some(error) => return Err(error).context("iperf3 with the machine"),
-                    None => bail!("iperf3 was not tried"),
+                    None => bail!("iperf3 did not run"),
                 }
             }
         }
@@ -167,8 +167,8 @@ fn session(
             let interface = after.interface(TAP);
             interface.in_estimated_packets + interface.out_estimated_packets
         });
-    // Without these the case would show nothing of what it is for.
-    ensure!(wire.of(|_| true) != Amounts::default(), "nothing passed");
+    // Without these the case would not test what it is for.
+    ensure!(wire.of(|_| true) != Amounts::default(), "there was no traffic");
     ensure!(
         (wire.large_buffers > 100) == (name == "with offloads"),
         "{} super-packets {name}",

@@ -1,5 +1,5 @@
-//! Containers of LXC and systemd-nspawn: an own root with the machine's programs in it, and an init that does nothing on the
-//! network until it is told to.
+//! Containers of LXC and systemd-nspawn. Each has its own root with the machine's programs, and an init that
+//! does nothing on the network before it is told to.
 
 use std::fmt::Write as _;
 use std::fs;
@@ -14,10 +14,11 @@ use traffic_tests::{Lab, check};
 
 use crate::bench::Bench;
 
-/// How long a container may take to start and to stop.
+/// The limit for a container to start and to stop.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// Waits for its orders, so that whoever counts is in place before the first packet, then reports itself.
+/// Waits for its orders, so that the witness is in place before the first packet. Then it reports that it is
+/// ready.
 const INIT: &str = "#!/bin/sh
 export PATH=/usr/sbin:/usr/bin:/sbin:/bin
 : >/waiting
@@ -35,14 +36,14 @@ http { access_log off; sendfile on; client_body_temp_path /tmp/a; proxy_temp_pat
   server { listen 80; listen [::]:80; root /www; } }
 ";
 
-/// LXC looks for the bridge under `/sys`, which shows the network namespace in which it was mounted.
+/// LXC looks for the bridge below `/sys`, which shows the network namespace in which it was mounted.
 const SYSFS: &str = "mount --make-rprivate /
 mount -t tmpfs none /mnt; mkdir /mnt/sys; mount -t sysfs none /mnt/sys
 mount --bind /mnt/sys/class /sys/class
 mount --bind /mnt/sys/devices/virtual /sys/devices/virtual
 exec \"$@\"";
 
-/// What runs the container.
+/// The program that runs the container.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Engine {
     /// LXC.
@@ -51,22 +52,22 @@ pub enum Engine {
     Nspawn,
 }
 
-/// How an interface of the container gets onto the host's network.
+/// How the host connects an interface of the container.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mode {
     /// On the lab's bridge.
     Bridged,
-    /// The host routes.
+    /// By routing on the host.
     Routed,
 }
 
-/// A container; it is stopped on drop.
+/// A container. Its drop stops it.
 pub struct Real<'a> {
     bench: &'a Bench,
     lab: &'a Lab,
     engine: Engine,
     mode: Mode,
-    /// Its id for trafctl.
+    /// Its id in trafctl.
     pub id: String,
     name: String,
     root: PathBuf,
@@ -76,11 +77,11 @@ pub struct Real<'a> {
 }
 
 impl<'a> Real<'a> {
-    /// Prepares a container; nothing runs yet.
+    /// Prepares a container without starting it.
     ///
     /// # Errors
     ///
-    /// When its root can't be made.
+    /// When its root cannot be created.
     pub fn new(
         bench: &'a Bench,
         lab: &'a Lab,
@@ -89,7 +90,7 @@ impl<'a> Real<'a> {
         id: &str,
         interfaces: usize,
     ) -> Result<Self> {
-        // Names of control groups are the machine's. Those of interfaces have few letters.
+        // Names of control groups are global on the machine. Names of interfaces are short.
         let name = match engine {
             Engine::Lxc => format!("prove-{}-{id}", std::process::id()),
             Engine::Nspawn => id.to_owned(),
@@ -98,7 +99,7 @@ impl<'a> Real<'a> {
         for directory in
             ["usr", "proc", "sys", "dev", "tmp", "run", "var/lib", "var/log/nginx", "etc", "www", "root"]
         {
-            fs::create_dir_all(root.join(directory)).context("the root of a container")?;
+            fs::create_dir_all(root.join(directory)).context("cannot create the root of a container")?;
         }
         for directory in ["bin", "sbin", "lib", "lib64"] {
             symlink(format!("usr/{directory}"), root.join(directory))?;
@@ -124,7 +125,7 @@ impl<'a> Real<'a> {
         })
     }
 
-    /// The interface on the host.
+    /// The name of an interface on the host.
     pub fn interface(&self, number: usize) -> String {
         match self.engine {
             Engine::Lxc => format!("veth{}.{number}", self.id),
@@ -132,7 +133,7 @@ impl<'a> Real<'a> {
         }
     }
 
-    /// Its name inside.
+    /// The name of an interface inside.
     pub fn inside(&self, number: usize) -> String {
         match self.engine {
             Engine::Lxc => format!("eth{number}"),
@@ -140,19 +141,19 @@ impl<'a> Real<'a> {
         }
     }
 
-    /// Has LXC call `trafctl attach` for each interface before the container's first process runs.
+    /// Makes LXC run `trafctl attach` for each interface before the first process of the container.
     ///
     /// # Errors
     ///
-    /// When the script can't be written.
+    /// When the script cannot be written.
     pub fn attach_by_hook(&mut self) -> Result<()> {
-        // LXC keeps what a hook says to itself: it goes where a failed start is told from.
+        // LXC hides the output of a hook. This writes it to the log that an error message shows.
         let mut script = format!("#!/bin/sh\nset -e\nexec >>'{}' 2>&1\n", self.log().display());
         for number in 0..self.interfaces {
             let command = self.lab.trafctl(&["attach", &self.interface(number)])?;
             let words = std::iter::once(command.get_program()).chain(command.get_args());
             let line: Vec<_> = words.map(|word| format!("'{}'", word.to_string_lossy())).collect();
-            // Writing to a string can't fail.
+            // A write to a string cannot fail.
             let _ = writeln!(script, "{}", line.join(" "));
         }
         let path = self.lab.path(&format!("{}-hook", self.name));
@@ -162,11 +163,11 @@ impl<'a> Real<'a> {
         Ok(())
     }
 
-    /// Starts it; its interfaces are there, and down.
+    /// Starts the container. Its interfaces exist and are down.
     ///
     /// # Errors
     ///
-    /// When it does not come to that, with what the engine said.
+    /// When it does not start in time; the error contains the output of the engine.
     pub fn start(&mut self) -> Result<()> {
         for name in ["waiting", "ready", "orders"] {
             match fs::remove_file(self.root.join(name)) {
@@ -175,7 +176,7 @@ impl<'a> Real<'a> {
             }
         }
         let log = self.log();
-        // For the hook too, so that neither writes over the other.
+        // Append mode, so that the engine and the hook do not overwrite each other.
         let output = fs::File::options().create(true).append(true).open(&log)?;
         let mut command = match self.engine {
             Engine::Lxc => self.lxc(&log)?,
@@ -187,8 +188,8 @@ impl<'a> Real<'a> {
         while !self.root.join("waiting").exists() {
             let ended = process.child().try_wait()?;
             if ended.is_some() || Instant::now() > deadline {
-                let said = fs::read_to_string(&log).unwrap_or_default();
-                bail!("{} does not start ({ended:?}): {said}", self.name);
+                let text = fs::read_to_string(&log).unwrap_or_default();
+                bail!("{} does not start ({ended:?}): {text}", self.name);
             }
             std::thread::sleep(Duration::from_millis(10));
         }
@@ -196,7 +197,7 @@ impl<'a> Real<'a> {
         Ok(())
     }
 
-    /// What the engine and its hooks say.
+    /// The log of the engine and its hooks.
     fn log(&self) -> PathBuf {
         self.lab.path(&format!("{}.log", self.name))
     }
@@ -215,7 +216,7 @@ impl<'a> Real<'a> {
                 self.inside(number),
                 self.interface(number)
             );
-            // The same over restarts, as a container's is: its neighbours remember it.
+            // The same address over restarts, as for a real container, because neighbours remember it.
             let last = self.id.bytes().fold(0_u8, u8::wrapping_add);
             let _ = writeln!(text, "lxc.net.{number}.hwaddr = 02:00:00:00:{number:02x}:{last:02x}");
             if self.mode == Mode::Bridged {
@@ -236,14 +237,14 @@ impl<'a> Real<'a> {
         Ok(command)
     }
 
-    /// A command on a container that runs. LXC's sockets are those of a network namespace.
+    /// A command for a running container. The sockets of LXC belong to a network namespace.
     fn lxc_command(&self, program: &str) -> Command {
         let mut command = self.lab.host().command(program);
         command.args(self.place());
         command
     }
 
-    /// Which container, for every command of LXC.
+    /// The options that select the container, for every command of LXC.
     fn place(&self) -> [String; 4] {
         let place = self.lab.path("lxc").display().to_string();
         ["-n".to_owned(), self.name.clone(), "-P".to_owned(), place]
@@ -268,50 +269,52 @@ impl<'a> Real<'a> {
         command
     }
 
-    /// The process id of its first process.
+    /// The process id of the container's first process.
     ///
     /// # Errors
     ///
-    /// When it is not running.
+    /// When the container is not running.
     pub fn pid(&self) -> Result<u32> {
         let id = self.running.as_ref().context("the container is not running")?.id();
         match self.engine {
             Engine::Lxc => {
-                let said = run_ok(self.lxc_command("lxc-info").args(["-p", "-H"]))?;
-                said.trim().parse().with_context(|| format!("the process id of {}: {said}", self.name))
+                let text = run_ok(self.lxc_command("lxc-info").args(["-p", "-H"]))?;
+                text.trim()
+                    .parse()
+                    .with_context(|| format!("cannot parse the process id of {}: {text}", self.name))
             }
-            // nspawn's only child is the first process.
+            // The only child of nspawn is the first process.
             Engine::Nspawn => descendant(id, "init"),
         }
     }
 
-    /// The file that stands for its network.
+    /// The file that represents the container's network.
     ///
     /// # Errors
     ///
-    /// When it is not running.
+    /// When the container is not running.
     pub fn network(&self) -> Result<PathBuf> {
         Ok(PathBuf::from(format!("/proc/{}/ns/net", self.pid()?)))
     }
 
-    /// Gives the orders and waits until they are carried out.
+    /// Passes the orders to the init and waits until it has executed them.
     ///
     /// # Errors
     ///
-    /// When they are not.
+    /// When they are not executed in time.
     pub fn order(&self, orders: &str) -> Result<()> {
-        // In one step: a shell that reads while it is written would miss the rest.
+        // Renamed into place: a shell that reads a file while it is written would miss the end.
         let draft = self.root.join("draft");
         fs::write(&draft, orders)?;
         fs::rename(&draft, self.root.join("orders"))?;
         check::eventually("the container is ready", || Ok(self.root.join("ready").exists()))
     }
 
-    /// A command inside.
+    /// A command inside the container.
     ///
     /// # Errors
     ///
-    /// When it is not running.
+    /// When the container is not running.
     pub fn command(&self, program: &str) -> Result<Command> {
         let mut command = Command::new("nsenter");
         command
@@ -324,18 +327,18 @@ impl<'a> Real<'a> {
     ///
     /// # Errors
     ///
-    /// When the engine can't.
+    /// When the engine fails.
     pub fn freeze(&self, freeze: bool) -> Result<()> {
         ensure!(self.engine == Engine::Lxc, "only LXC freezes");
-        // Where cgroups of both versions are mounted, LXC has a freezer of the first and does not find it.
-        let groups =
-            fs::read_to_string(format!("/proc/{}/cgroup", self.pid()?)).context("its control groups")?;
+        // Where both versions of cgroups are mounted, LXC has a version 1 freezer but does not find it.
+        let groups = fs::read_to_string(format!("/proc/{}/cgroup", self.pid()?))
+            .context("cannot read the control groups of the container")?;
         if let Some(group) =
             groups.lines().find_map(|line| line.split_once(":freezer:/").map(|(_, path)| path))
         {
             let directory = Path::new("/sys/fs/cgroup/freezer").join(group);
             let state = if freeze { "FROZEN" } else { "THAWED" };
-            fs::write(directory.join("freezer.state"), state).context("freeze it")?;
+            fs::write(directory.join("freezer.state"), state).context("cannot freeze the container")?;
             return check::eventually(state, || {
                 Ok(fs::read_to_string(directory.join("freezer.state"))?.trim() == state)
             });
@@ -344,11 +347,11 @@ impl<'a> Real<'a> {
         run_ok(&mut self.lxc_command(program)).map(drop)
     }
 
-    /// Kills it and waits until its interfaces are gone.
+    /// Kills the container and waits until its interfaces are gone.
     ///
     /// # Errors
     ///
-    /// When it does not end.
+    /// When it does not end in time.
     pub fn stop(&mut self) -> Result<()> {
         let Some(mut process) = self.running.take() else { bail!("{} is not running", self.name) };
         match self.engine {
@@ -369,13 +372,13 @@ impl<'a> Real<'a> {
 impl Drop for Real<'_> {
     fn drop(&mut self) {
         if self.running.is_some() {
-            // Nobody is left to be told.
+            // A drop cannot report an error.
             let _ = self.stop();
         }
     }
 }
 
-/// The process below another that has a name.
+/// The process with this name below another.
 fn descendant(parent: u32, name: &str) -> Result<u32> {
     let mut waiting = vec![parent];
     while let Some(id) = waiting.pop() {

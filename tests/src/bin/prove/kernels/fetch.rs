@@ -1,4 +1,4 @@
-//! Debian's kernels of other releases, unpacked into the cache: nothing of them is installed.
+//! Debian's kernels of other releases, unpacked into the cache. Nothing is installed.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -7,7 +7,7 @@ use std::process::Command;
 use anyhow::{Context, Result, bail, ensure};
 use traffic_tests::process::run_ok;
 
-/// Where the kernels come from, signed by the keys that the machine trusts anyway.
+/// The package sources, signed by keys that the machine trusts.
 const SOURCES: &str = "\
 deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] http://deb.debian.org/debian bullseye main
 deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] http://deb.debian.org/debian bookworm main
@@ -15,10 +15,10 @@ deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] http://deb.debian
 deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] http://deb.debian.org/debian trixie-backports main
 ";
 
-/// A kernel and its modules, unpacked.
+/// An unpacked kernel with its modules.
 #[derive(Debug)]
 pub struct Kernel {
-    /// Its release, which `uname -r` will say.
+    /// Its release, as `uname -r` prints it.
     pub release: String,
     /// The compressed kernel.
     pub image: PathBuf,
@@ -26,28 +26,28 @@ pub struct Kernel {
     pub modules: PathBuf,
 }
 
-/// A package source of its own: the machine's lists and what it has installed stay as they are.
+/// Package sources in a directory of their own: the machine's lists and packages do not change.
 pub struct Source {
     directory: PathBuf,
 }
 
 impl Source {
-    /// Makes it in a directory, and fetches the lists when there are none yet.
+    /// Creates the sources in a directory, and fetches the lists if there are none.
     ///
     /// # Errors
     ///
-    /// When the lists can't be fetched.
+    /// When the lists cannot be fetched.
     pub fn new(directory: PathBuf) -> Result<Self> {
         for name in ["lists/partial", "cache/archives/partial", "parts"] {
-            fs::create_dir_all(directory.join(name)).context("directories for apt")?;
+            fs::create_dir_all(directory.join(name)).context("cannot create the directories for apt")?;
         }
         let lists = directory.join("complete");
-        fs::write(directory.join("sources.list"), SOURCES).context("write the package sources")?;
+        fs::write(directory.join("sources.list"), SOURCES).context("cannot write the package sources")?;
         let source = Self { directory };
         if !lists.exists() {
             run_ok(source.command("apt-get").args(["-q", "update"]))
-                .context("fetch the lists of packages")?;
-            fs::write(lists, "").context("note that the lists are there")?;
+                .context("cannot fetch the lists of packages")?;
+            fs::write(lists, "").context("cannot mark the lists as complete")?;
         }
         Ok(source)
     }
@@ -67,18 +67,18 @@ impl Source {
         command
     }
 
-    /// The newest cloud kernel of a series such as `6.12`, fetched unless it is there.
+    /// The newest cloud kernel of a series such as `6.12`. It is fetched unless the cache has it.
     ///
     /// # Errors
     ///
-    /// When there is none, or it can't be fetched or unpacked.
+    /// When there is none, or it cannot be fetched or unpacked.
     pub fn kernel(&self, series: &str) -> Result<Kernel> {
         let target = self.directory.join(series);
         if !target.join("complete").exists() {
             if target.exists() {
-                fs::remove_dir_all(&target).context("remove what an interrupted run has left")?;
+                fs::remove_dir_all(&target).context("cannot remove the files of an interrupted run")?;
             }
-            fs::create_dir_all(&target).context("a directory for the kernel")?;
+            fs::create_dir_all(&target).context("cannot create a directory for the kernel")?;
             let image = self.newest(series)?;
             for package in self.with_parts(&image)? {
                 run_ok(self.command("apt-get").args(["-q", "download", &package]).current_dir(&target))?;
@@ -90,15 +90,15 @@ impl Source {
                     fs::remove_file(&path)?;
                 }
             }
-            fs::write(target.join("complete"), "").context("note that the kernel is there")?;
+            fs::write(target.join("complete"), "").context("cannot mark the kernel as complete")?;
         }
         unpacked(&target)
     }
 
     fn newest(&self, series: &str) -> Result<String> {
         let pattern = format!("^linux-image-{}\\.[0-9].*-cloud-amd64$", series.replace('.', "\\."));
-        let said = run_ok(self.command("apt-cache").args(["search", "--names-only", &pattern]))?;
-        let mut names: Vec<&str> = said.lines().filter_map(|line| line.split_whitespace().next()).collect();
+        let text = run_ok(self.command("apt-cache").args(["search", "--names-only", &pattern]))?;
+        let mut names: Vec<&str> = text.lines().filter_map(|line| line.split_whitespace().next()).collect();
         names.sort_by_key(|name| {
             name.split(|c: char| !c.is_ascii_digit())
                 .filter_map(|number| number.parse::<u64>().ok())
@@ -110,12 +110,12 @@ impl Source {
             .with_context(|| format!("there is no kernel of the series {series}"))
     }
 
-    /// The package and those of the same kernel it needs: newer ones come in several.
+    /// The package and those of the same kernel that it depends on: newer kernels consist of several.
     fn with_parts(&self, image: &str) -> Result<Vec<String>> {
-        let said = run_ok(self.command("apt-cache").args(["show", "--no-all-versions", image]))?;
+        let text = run_ok(self.command("apt-cache").args(["show", "--no-all-versions", image]))?;
         let release = image.trim_start_matches("linux-image-");
         let mut packages = vec![image.to_owned()];
-        for word in said.lines().filter(|line| line.starts_with("Depends:")).flat_map(str::split_whitespace) {
+        for word in text.lines().filter(|line| line.starts_with("Depends:")).flat_map(str::split_whitespace) {
             if word.starts_with("linux-") && word.ends_with(release) {
                 packages.push(word.to_owned());
             }
@@ -129,7 +129,8 @@ fn unpacked(target: &Path) -> Result<Kernel> {
         let Ok(mut entries) = fs::read_dir(target.join(modules)) else { continue };
         let Some(entry) = entries.next() else { continue };
         let modules = entry?.path();
-        let release = modules.file_name().context("the release")?.to_string_lossy().into_owned();
+        let release =
+            modules.file_name().context("the modules have no release")?.to_string_lossy().into_owned();
         let images = [target.join("boot").join(format!("vmlinuz-{release}")), modules.join("vmlinuz")];
         let image = images.into_iter().find(|image| image.is_file());
         let image = image.with_context(|| format!("no kernel in {}", target.display()))?;
@@ -138,18 +139,20 @@ fn unpacked(target: &Path) -> Result<Kernel> {
     bail!("no modules in {}", target.display())
 }
 
-/// Copies the named modules, and what they need, decompressed, into a root directory.
+/// Copies the named modules and their dependencies, decompressed, into a root directory.
 ///
 /// # Errors
 ///
-/// When none is found, or a helper fails.
+/// When none of them exists, or a helper fails.
 pub fn copy_modules(kernel: &Kernel, names: &[&str], root: &Path) -> Result<()> {
     let target = root.join("lib/modules").join(&kernel.release);
-    fs::create_dir_all(&target).context("a directory for modules")?;
+    fs::create_dir_all(&target).context("cannot create a directory for modules")?;
     let mut copied = 0;
     let mut directories = vec![kernel.modules.join("kernel")];
     while let Some(directory) = directories.pop() {
-        for entry in fs::read_dir(&directory).with_context(|| format!("list {}", directory.display()))? {
+        for entry in
+            fs::read_dir(&directory).with_context(|| format!("cannot list {}", directory.display()))?
+        {
             let path = entry?.path();
             if path.is_dir() {
                 directories.push(path);
@@ -166,7 +169,7 @@ pub fn copy_modules(kernel: &Kernel, names: &[&str], root: &Path) -> Result<()> 
                 "" => drop(fs::copy(&path, &to)?),
                 ".xz" => decompress("xz", &path, &to)?,
                 ".zst" => decompress("zstd", &path, &to)?,
-                other => bail!("{} is compressed in an unknown way ({other})", path.display()),
+                other => bail!("{} has an unknown compression ({other})", path.display()),
             }
         }
     }
@@ -181,13 +184,13 @@ pub fn copy_modules(kernel: &Kernel, names: &[&str], root: &Path) -> Result<()> 
 }
 
 fn decompress(program: &str, from: &Path, to: &Path) -> Result<()> {
-    let output = fs::File::create(to).with_context(|| format!("make {}", to.display()))?;
+    let output = fs::File::create(to).with_context(|| format!("cannot create {}", to.display()))?;
     let status = Command::new(program)
         .args(["-d", "-c"])
         .arg(from)
         .stdout(output)
         .status()
-        .with_context(|| format!("start {program}"))?;
+        .with_context(|| format!("cannot start {program}"))?;
     ensure!(status.success(), "{program} could not decompress {}", from.display());
     Ok(())
 }

@@ -1,4 +1,5 @@
-//! What hangs on an interface's TCX hooks, asked of the kernel itself: the tools of Debian 12 are older than TCX.
+//! The programs on an interface's TCX hooks, read from the kernel directly: the tools of Debian 12 are older
+//! than TCX.
 
 use std::ffi::CString;
 use std::io;
@@ -12,7 +13,7 @@ const QUERY: libc::c_long = 16;
 const TCX_INGRESS: u32 = 46;
 const TCX_EGRESS: u32 = 47;
 
-/// `union bpf_attr`, the part for such questions.
+/// `union bpf_attr`, the part for this query.
 #[repr(C)]
 #[derive(Default)]
 struct Question {
@@ -26,15 +27,15 @@ struct Question {
     rest: [u64; 4],
 }
 
-/// How many programs hang on a TCX hook.
+/// The number of programs on a TCX hook.
 ///
 /// # Errors
 ///
-/// When there is no such interface, or the kernel has no TCX.
+/// When the interface does not exist, or the kernel has no TCX.
 pub fn tcx_programs(namespace: &Namespace, interface: &str, ingress: bool) -> Result<u32> {
     namespace.enter(|| {
         let name = CString::new(interface)?;
-        // SAFETY: the name is a string that ends with a zero.
+        // SAFETY: the name is NUL-terminated.
         let index = unsafe { libc::if_nametoindex(name.as_ptr()) };
         ensure!(index != 0, "there is no interface {interface}");
         let mut ids = [0_u32; 64];
@@ -45,11 +46,11 @@ pub fn tcx_programs(namespace: &Namespace, interface: &str, ingress: bool) -> Re
             count: 64,
             ..Question::default()
         };
-        // SAFETY: the question is as long as said, and has room for as many ids as it says.
+        // SAFETY: the query has the stated length, and room for as many ids as it states.
         let answer = unsafe {
             libc::syscall(libc::SYS_bpf, QUERY, std::ptr::from_mut(&mut question), size_of::<Question>())
         };
-        ensure!(answer == 0, "ask for the programs on {interface}: {}", io::Error::last_os_error());
+        ensure!(answer == 0, "cannot query the programs on {interface}: {}", io::Error::last_os_error());
         Ok(question.count)
     })
 }

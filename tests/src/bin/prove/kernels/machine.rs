@@ -1,4 +1,4 @@
-//! A first file system with a few programs in it, and an emulated machine that starts from it.
+//! An initramfs with a few programs, and an emulated machine that starts from it.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -15,23 +15,23 @@ use traffic_tests::process::{Process, run_ok};
 use super::fetch::Kernel;
 use crate::bench::Bench;
 
-/// A directory that becomes the first file system.
+/// A directory that becomes the initramfs.
 pub struct Root {
     path: PathBuf,
 }
 
 impl Root {
-    /// Makes it anew, with busybox as the shell.
+    /// Creates it anew, with busybox as the shell.
     ///
     /// # Errors
     ///
-    /// When something can't be copied.
+    /// When a file cannot be copied.
     pub fn new(path: PathBuf) -> Result<Self> {
         if path.exists() {
-            fs::remove_dir_all(&path).context("remove the file system of an earlier run")?;
+            fs::remove_dir_all(&path).context("cannot remove the initramfs of an earlier run")?;
         }
         for name in ["bin", "sbin", "proc", "sys", "dev", "tmp", "run", "etc"] {
-            fs::create_dir_all(path.join(name)).context("a directory of the first file system")?;
+            fs::create_dir_all(path.join(name)).context("cannot create a directory of the initramfs")?;
         }
         let root = Self { path };
         root.program(Path::new("busybox"), "bin/busybox")?;
@@ -40,21 +40,21 @@ impl Root {
         {
             symlink("busybox", root.path.join("bin").join(name))?;
         }
-        // Where the kernel asks for modules.
+        // The kernel runs this to load modules.
         symlink("/bin/busybox", root.path.join("sbin/modprobe"))?;
         Ok(root)
     }
 
-    /// The directory.
+    /// The path of the directory.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// Copies a program with the libraries it needs, without the information for debuggers.
+    /// Copies a program with its libraries, without debug information.
     ///
     /// # Errors
     ///
-    /// When there is no such program.
+    /// When the program is not installed.
     pub fn program(&self, program: &Path, to: &str) -> Result<()> {
         let found = if program.is_absolute() {
             program.to_owned()
@@ -71,26 +71,26 @@ impl Root {
         for library in libraries(&found)? {
             let target = self.path.join(library.strip_prefix("/").unwrap_or(&library));
             if !target.exists() {
-                fs::create_dir_all(target.parent().context("a library in no directory")?)?;
-                fs::copy(&library, &target).with_context(|| format!("copy {}", library.display()))?;
+                fs::create_dir_all(target.parent().context("a library has no directory")?)?;
+                fs::copy(&library, &target).with_context(|| format!("cannot copy {}", library.display()))?;
             }
         }
         Ok(())
     }
 
-    /// Writes a file that can be executed.
+    /// Writes an executable file.
     ///
     /// # Errors
     ///
-    /// When it can't be written.
+    /// When the file cannot be written.
     pub fn script(&self, name: &str, text: &str) -> Result<()> {
         let path = self.path.join(name);
-        fs::write(&path, text).with_context(|| format!("write {}", path.display()))?;
+        fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))?;
         fs::set_permissions(&path, fs::Permissions::from_mode(0o755))?;
         Ok(())
     }
 
-    /// Packs it.
+    /// Packs the directory.
     ///
     /// # Errors
     ///
@@ -105,19 +105,19 @@ impl Root {
     }
 }
 
-/// The libraries a program is loaded with, the loader itself among them.
+/// The libraries of a program, including the loader.
 fn libraries(program: &Path) -> Result<BTreeSet<PathBuf>> {
-    let output = Command::new("ldd").arg(program).output().context("start ldd")?;
-    // A static program has none, which ldd calls an error.
-    let said = String::from_utf8_lossy(&output.stdout).into_owned();
-    Ok(said
+    let output = Command::new("ldd").arg(program).output().context("cannot start ldd")?;
+    // A static program has none, which ldd reports as an error.
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    Ok(text
         .split_whitespace()
         .filter(|word| word.starts_with('/') && !word.ends_with(':'))
         .map(PathBuf::from)
         .collect())
 }
 
-/// A running machine and the lines on its serial port.
+/// A running machine, and the lines of its serial port.
 pub struct Machine {
     _qemu: Process,
     lines: mpsc::Receiver<String>,
@@ -126,7 +126,7 @@ pub struct Machine {
 }
 
 impl Machine {
-    /// Starts it. Every line goes to `log`, too. `devices` are more options for QEMU.
+    /// Starts a machine. Every line is also written to `log`. `devices` are additional options of QEMU.
     ///
     /// # Errors
     ///
@@ -142,7 +142,7 @@ impl Machine {
             || Command::new(bench.program("qemu-system-x86_64")),
             |namespace| namespace.command(bench.program("qemu-system-x86_64")),
         );
-        // Without cx16 some kernels don't crash early at random when they are emulated.
+        // Without cx16 some emulated kernels no longer crash at random early in the boot.
         command
             .args([
                 "-M",
@@ -165,15 +165,15 @@ impl Machine {
             .args(launch.devices)
             .stdin(Stdio::null())
             .stdout(Stdio::piped());
-        let mut log = fs::File::create(log).with_context(|| format!("make {}", log.display()))?;
+        let mut log = fs::File::create(log).with_context(|| format!("cannot create {}", log.display()))?;
         command.stderr(log.try_clone()?);
         let mut qemu = Process::spawn(&mut command)?;
-        let output = qemu.child().stdout.take().context("the serial port")?;
+        let output = qemu.child().stdout.take().context("the machine has no serial port")?;
         let (sender, lines) = mpsc::channel();
         std::thread::spawn(move || {
             for line in BufReader::new(output).split(b'\n').map_while(Result::ok) {
                 let line = String::from_utf8_lossy(&line).trim_end().to_owned();
-                // The log is for people; what counts goes through the channel.
+                // The log is for people; the lines are read through the channel.
                 let _ = writeln!(log, "{line}");
                 if sender.send(line).is_err() {
                     return;
@@ -188,11 +188,11 @@ impl Machine {
         })
     }
 
-    /// The rest of the next line that begins with a word, or nothing when the machine has ended.
+    /// The rest of the next line that begins with a word, or none when the machine has ended.
     ///
     /// # Errors
     ///
-    /// When the time is over, with the last lines.
+    /// When the time is over; the error contains the last line.
     pub fn next(&self, word: &str) -> Result<Option<String>> {
         let mut last = String::new();
         loop {
@@ -206,24 +206,24 @@ impl Machine {
                 }
                 Err(mpsc::RecvTimeoutError::Disconnected) => return Ok(None),
                 Err(mpsc::RecvTimeoutError::Timeout) => {
-                    bail!("the machine with {} takes too long; it last said: {last}", self.release)
+                    bail!("the machine with {} takes too long; its last line: {last}", self.release)
                 }
             }
         }
     }
 }
 
-/// How a machine is started.
+/// The options of a machine.
 pub struct Launch<'a> {
-    /// The namespace in which its devices are.
+    /// The namespace of its devices.
     pub wrap: Option<&'a traffic_tests::Namespace>,
-    /// More options for QEMU.
+    /// Additional options of QEMU.
     pub devices: &'a [String],
-    /// How long it may run. Emulated on a busy machine, everything takes long.
+    /// The limit of its run. Emulation on a busy machine is slow.
     pub limit: Duration,
 }
 
-/// What every machine does before it does what it is for.
+/// The first lines of every machine's script.
 pub fn preamble(modules: &[&str]) -> Result<String> {
     ensure!(!modules.is_empty(), "a machine without modules has no network");
     Ok(format!(

@@ -1,4 +1,4 @@
-//! Other kernels, one after another in an emulated machine, and the one that is running.
+//! The same scenario on the running kernel, and on other kernels in an emulated machine.
 
 mod fetch;
 mod hooks;
@@ -19,13 +19,13 @@ use crate::evidence::{Evidence, Figure, Row};
 pub use fetch::{Kernel, Source, copy_modules};
 pub use machine::{Launch, Machine, Root, preamble};
 
-/// What this part shows.
-pub const ABOUT: &str = "each kernel boots, loads the program, attaches by its own way, counts, reloads, drains, marks and detaches";
+/// The summary of this part.
+pub const ABOUT: &str = "each kernel boots, loads the program, attaches it with links or filters, counts, reloads, drains, marks and detaches";
 
-/// The oldest that is supported, the long-term ones that hosting nodes run, and the newest there is.
+/// The oldest supported kernel, the long-term kernels of hosting nodes, and the newest.
 const SERIES: [&str; 4] = ["5.10", "6.1", "6.12", "7.3"];
 
-/// What the lab needs; the rest is built in. Names as the kernel has them, with underscores.
+/// The modules of the lab; everything else is built in. The names are the kernel's, with underscores.
 const MODULES: [&str; 24] = [
     "veth",
     "tun",
@@ -53,27 +53,27 @@ const MODULES: [&str; 24] = [
     "crc32_generic",
 ];
 
-/// The programs that the lab calls.
+/// The programs that the lab runs.
 const PROGRAMS: [&str; 6] = ["ip", "tc", "bridge", "nft", "nsenter", "ethtool"];
 
-/// What a line of the machine begins with when it is for us.
+/// The prefix of the machine's lines that this part reads.
 const MARK: &str = "PROOF:";
 
-/// How long a kernel may take, emulated on a busy machine.
+/// The limit for one kernel, emulated on a busy machine.
 const LIMIT: Duration = Duration::from_secs(900);
 
-/// Runs it.
+/// Runs the part.
 pub fn run(bench: &Bench, evidence: &mut Evidence) -> Result<()> {
     evidence.note(bench::version(bench.program("qemu-system-x86_64"), "--version"));
     let directory = bench.cache_directory("kernels")?;
     let source = Source::new(directory.clone())?;
     let mut columns = Vec::new();
-    bench.say("this kernel");
+    bench.step("this kernel");
     let mut native = Evidence::default();
     let result = scenario::run(&mut native, 10);
     columns.push(Column::take("this machine's", native, result, evidence)?);
     for series in SERIES {
-        bench.say(&format!("kernel {series}, emulated"));
+        bench.step(&format!("kernel {series}, emulated"));
         let mut found = Evidence::default();
         let result =
             source.kernel(series).and_then(|kernel| emulated(bench, &kernel, &directory, series, &mut found));
@@ -87,7 +87,7 @@ pub fn run(bench: &Bench, evidence: &mut Evidence) -> Result<()> {
     Ok(())
 }
 
-/// Boots a kernel and takes over what the scenario in it finds.
+/// Boots a kernel and reads the evidence of the scenario in it.
 fn emulated(
     bench: &Bench,
     kernel: &Kernel,
@@ -100,7 +100,7 @@ fn emulated(
         root.program(Path::new(program), &format!("bin/{program}"))?;
     }
     root.program(&trafctl_program()?, "bin/trafctl")?;
-    root.program(&std::env::current_exe().context("the path of this program")?, "bin/prove")?;
+    root.program(&std::env::current_exe().context("cannot find this program")?, "bin/prove")?;
     copy_modules(kernel, &MODULES, root.path())?;
     let loaded = ["veth", "tun", "bridge", "nf_tables", "sch_ingress", "cls_bpf"];
     root.script(
@@ -116,7 +116,8 @@ fn emulated(
     let log = directory.join(format!("{series}.log"));
     let machine = Machine::start(bench, kernel, &archive, &log, &launch)?;
     while let Some(line) = machine.next(MARK)? {
-        let value: serde_json::Value = serde_json::from_str(&line).with_context(|| format!("read {line}"))?;
+        let value: serde_json::Value =
+            serde_json::from_str(&line).with_context(|| format!("cannot read {line}"))?;
         if let Some(failure) = value["failure"].as_str() {
             bail!("{failure}");
         }
@@ -129,14 +130,14 @@ fn emulated(
         }
         found.row(received(&value)?);
     }
-    bail!("the machine ended before it was done; its log is {}", log.display())
+    bail!("the machine ended before the scenario; its log is {}", log.display())
 }
 
-/// The other end: runs the scenario and prints what it finds, a line each.
+/// The other end: runs the scenario and prints its evidence, one item in each line.
 ///
 /// # Errors
 ///
-/// Never: a failure is printed, too.
+/// None: a failure is printed, too.
 pub fn guest() -> Result<()> {
     let mut evidence = Evidence::default();
     let result = scenario::run(&mut evidence, 2);
@@ -161,15 +162,15 @@ fn received(value: &serde_json::Value) -> Result<Row> {
     let mut row = Row::new(text("case")?, text("sent")?, text("witness")?);
     for figure in value["figures"].as_array().context("no figures")? {
         row.figures.push(Figure {
-            name: figure[0].as_str().context("a figure's name")?.to_owned(),
-            witness: figure[1].as_u64().context("the witness's figure")?,
+            name: figure[0].as_str().context("a figure has no name")?.to_owned(),
+            witness: figure[1].as_u64().context("a figure has no witness")?,
             trafctl: figure[2].as_u64().context("trafctl's figure")?,
         });
     }
     Ok(row)
 }
 
-/// What one kernel did, for the table.
+/// The results of one kernel, for the table.
 struct Column {
     kernel: String,
     results: Vec<(String, bool)>,
@@ -177,7 +178,7 @@ struct Column {
 }
 
 impl Column {
-    /// Moves the rows of one kernel to all others, under its name.
+    /// Adds the rows of one kernel to the evidence, under its name.
     fn take(name: &str, found: Evidence, result: Result<()>, all: &mut Evidence) -> Result<Self> {
         let release = found.notes.iter().find_map(|note| note.strip_prefix("kernel "));
         let kernel = release.map_or_else(|| name.to_owned(), |release| format!("{release} ({name})"));
@@ -195,7 +196,7 @@ impl Column {
     }
 }
 
-/// Kernel by feature.
+/// The table of kernels and features.
 fn features(columns: &[Column]) -> String {
     const FEATURES: [(&str, &str); 7] = [
         ("loads, attaches", "loads, attaches by"),

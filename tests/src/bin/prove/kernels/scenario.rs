@@ -1,4 +1,5 @@
-//! What is shown on each kernel: load, attach, count, reload, drain, mark, detach. The same on this machine and in an emulated one.
+//! The scenario that each kernel runs: load, attach, count, reload, drain, mark, detach. It is the same on
+//! this machine and in an emulated one.
 
 use std::fmt::Write as _;
 use std::net::{IpAddr, SocketAddr};
@@ -18,16 +19,16 @@ use crate::evidence::{Evidence, Row};
 const MEGABYTE: u64 = 1 << 20;
 const ETHERNET_HEADER: u64 = 14;
 
-/// The kernel from which programs hang on TCX links.
+/// The first kernel with TCX links.
 const TCX_SINCE: (u32, u32) = (6, 6);
 
-/// Runs it on the kernel that is running. `amount` is about how many megabytes are sent a step.
+/// Runs the scenario on the running kernel. `amount` is the approximate size of each step in megabytes.
 pub fn run(evidence: &mut Evidence, amount: u64) -> Result<()> {
     let release = bench::kernel_release()?;
     evidence.note(format!("kernel {release}"));
     let lab = Lab::new("prove-kernel")?;
     let file = lab.write("networks_classes", classes::FILE)?;
-    // An emulated machine takes its time over large maps.
+    // An emulated machine is slow with large maps.
     let configuration = format!(
         "node = \"proof\"\nclass_file = {file:?}\n[limits]\ncontainers = 64\ninterfaces = 64\naddresses = 64\n"
     );
@@ -54,7 +55,7 @@ pub fn run(evidence: &mut Evidence, amount: u64) -> Result<()> {
     ours.offload(true)?;
     peer.offload(true)?;
 
-    std::fs::write(&file, classes::FILE_CHANGED).context("change the class file")?;
+    std::fs::write(&file, classes::FILE_CHANGED).context("cannot change the class file")?;
     lab.run_ok(&["classes", "load"])?;
     booked = booked.plus(&scene.round(evidence, "counts after a reload of classes", changed_class_of)?);
 
@@ -67,19 +68,19 @@ pub fn run(evidence: &mut Evidence, amount: u64) -> Result<()> {
     Ok(())
 }
 
-/// Major and minor version out of a release such as `6.12.117+deb12-cloud-amd64`.
+/// Major and minor version of a release such as `6.12.117+deb12-cloud-amd64`.
 pub fn version(release: &str) -> Result<(u32, u32)> {
     let mut numbers = release.split(['.', '-', '+']);
     let mut next = || -> Result<u32> {
         numbers
             .next()
             .and_then(|number| number.parse().ok())
-            .with_context(|| format!("the release {release}"))
+            .with_context(|| format!("cannot parse the release {release}"))
     };
     Ok((next()?, next()?))
 }
 
-/// The class of a peer under the changed table, by hand.
+/// The class of a peer under the changed table, written by hand.
 fn changed_class_of(peer: IpAddr) -> u8 {
     match classes::class_of(peer) {
         0 => 0,
@@ -88,32 +89,32 @@ fn changed_class_of(peer: IpAddr) -> u8 {
     }
 }
 
-/// What hangs on the two hooks, by the kernel's other ways to ask.
+/// The programs on the two hooks, read without trafctl.
 fn hooks(lab: &Lab, container: &Container, has_tcx: bool) -> Result<Row> {
     let status = lab.run_json(&["status", "--format", "json"])?;
     let kind = if has_tcx { "tcx" } else { "clsact" };
-    ensure!(status["attach_kind"] == kind, "attached by {} where {kind} is right", status["attach_kind"]);
+    ensure!(status["attach_kind"] == kind, "attached with {} instead of {kind}", status["attach_kind"]);
     let mut row = Row::new(
         format!("loads, attaches by {kind}"),
         "nothing",
         if has_tcx { "the kernel's own list of programs" } else { "tc filter show" },
     );
     for (hook, program) in [("ingress", "trafctl_ingress"), ("egress", "trafctl_egress")] {
-        row = row.fact(&format!("{program} on {hook}"), hangs(lab, container, hook, has_tcx)?);
+        row = row.fact(&format!("{program} on {hook}"), is_attached(lab, container, hook, has_tcx)?);
     }
     Ok(row)
 }
 
-/// Whether a program of ours is on a hook, not as trafctl says.
-fn hangs(lab: &Lab, container: &Container, hook: &str, has_tcx: bool) -> Result<bool> {
+/// Whether a program of ours is on a hook, read without trafctl.
+fn is_attached(lab: &Lab, container: &Container, hook: &str, has_tcx: bool) -> Result<bool> {
     if has_tcx {
         return Ok(tcx_programs(lab.host(), container.interface(), hook == "ingress")? == 1);
     }
-    let said = run_ok(lab.host().command("tc").args(["filter", "show", "dev", container.interface(), hook]))?;
-    Ok(said.contains(&format!("trafctl_{hook}")))
+    let text = run_ok(lab.host().command("tc").args(["filter", "show", "dev", container.interface(), hook]))?;
+    Ok(text.contains(&format!("trafctl_{hook}")))
 }
 
-/// Who sends to whom.
+/// The endpoints and the size of the traffic.
 struct Scene<'a> {
     lab: &'a Lab,
     ours: &'a Container,
@@ -132,10 +133,10 @@ impl Scene<'_> {
                 .enumerate()
         {
             let address = SocketAddr::new(address.parse()?, 0);
-            // Another size for each.
+            // Each has a different size.
             let size = size + 30_011 * index as u64;
             tcp_exchange(ours, peer, address, size, size / 3)?;
-            // Writing to a string can't fail.
+            // A write to a string cannot fail.
             let _ = write!(sent, "{size} and {} bytes TCP with {}, ", size / 3, address.ip());
         }
         udp_send(peer, ours, SocketAddr::new(self.ours.v4(), 0), 120, 700)?;
@@ -154,7 +155,7 @@ impl Scene<'_> {
         let row = Row::new(name, sent, "packet socket on eth0 inside the container, expanded");
         let row = classes::compare_by(row, "101", &wire, &before, &after, class_of);
         let estimated = after.interface(self.ours.interface());
-        // Where the offsets in the kernel's buffers are not known, sizes are estimated; they must be known.
+        // Sizes are estimated where the offsets in the kernel's buffers are unknown. They must be known.
         evidence.row(row.count(
             "estimated packets",
             0,
@@ -164,11 +165,11 @@ impl Scene<'_> {
     }
 }
 
-/// Drains as the daemon does at its start and end, and reads the ledger's sums.
+/// Drains as the daemon does at its start and end, and reads the sums of the ledger.
 fn drain(lab: &Lab, wire: &WireCount) -> Result<Row> {
     Daemon::start_with(lab, Resync::AsShipped)?.stop()?;
     let report = lab.run_json(&["report", "--split", "class", "--format", "json"])?;
-    let rows = report["rows"].as_array().context("the rows of the report")?;
+    let rows = report["rows"].as_array().context("no rows in the report")?;
     let mut booked = Amounts::default();
     for row in rows.iter().filter(|row| row["container"] == "101") {
         let value = |way: &str, what: &str| {
@@ -185,7 +186,7 @@ fn drain(lab: &Lab, wire: &WireCount) -> Result<Row> {
         .amounts(wire.of(|_| true), booked))
 }
 
-/// Fills a shaper's classes by the marks.
+/// Fills the classes of a shaper by the marks.
 fn mark(scene: &Scene<'_>) -> Result<Row> {
     let classes = [4_u8, 5];
     let marks = classes.map(|class| 101 * 32 + u32::from(class));
@@ -223,7 +224,7 @@ fn mark(scene: &Scene<'_>) -> Result<Row> {
     Ok(row)
 }
 
-/// Takes it off and sends once more.
+/// Detaches and sends once more.
 fn detach(scene: &Scene<'_>, has_tcx: bool) -> Result<Row> {
     let before = Counters::at_rest(scene.lab)?;
     scene.lab.run_ok(&["detach"])?;
@@ -233,7 +234,7 @@ fn detach(scene: &Scene<'_>, has_tcx: bool) -> Result<Row> {
         Row::new("detaches", "50 datagrams afterwards", "the kernel's own list; nothing may be counted")
             .amounts(Amounts::default(), after.container("101").since(before.container_or_zero("101")));
     for hook in ["ingress", "egress"] {
-        row = row.fact(&format!("{hook} is free"), !hangs(scene.lab, scene.ours, hook, has_tcx)?);
+        row = row.fact(&format!("{hook} is free"), !is_attached(scene.lab, scene.ours, hook, has_tcx)?);
     }
     Ok(row)
 }
@@ -243,7 +244,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_release_has_a_version() {
+    fn a_release_begins_with_its_version() {
         assert_eq!(version("6.12.117+deb12-cloud-amd64").unwrap(), (6, 12));
         assert_eq!(version("5.10.0-32-cloud-amd64").unwrap(), (5, 10));
         assert!(version("next").is_err());
