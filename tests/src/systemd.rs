@@ -170,7 +170,7 @@ impl Systemd {
     /// When it is not active in time; the error contains its log.
     pub fn active(&self) -> Result<()> {
         eventually("the service is active", || Ok(self.property("ActiveState")? == "active"))
-            .with_context(|| self.told())
+            .with_context(|| self.described())
     }
 
     /// Waits until the log of the service contains a text this many times.
@@ -179,7 +179,7 @@ impl Systemd {
     ///
     /// When it does not in time; the error contains the log.
     pub fn logs(&self, text: &str, times: usize) -> Result<()> {
-        eventually(text, || Ok(self.log().matches(text).count() == times)).with_context(|| self.told())
+        eventually(text, || Ok(self.log().matches(text).count() == times)).with_context(|| self.described())
     }
 
     /// The log of the service so far.
@@ -189,7 +189,7 @@ impl Systemd {
     }
 
     /// Status and log of the service, for error messages.
-    fn told(&self) -> String {
+    fn described(&self) -> String {
         let status = self.command("systemctl").args(["status", "--no-pager", SERVICE]).output();
         let status = status.map(|output| String::from_utf8_lossy(&output.stdout).into_owned());
         format!("{}\n{}", status.unwrap_or_default(), self.log())

@@ -1,4 +1,5 @@
-//! Interfaces made and removed by the hundred under load, and a build that replaces another under a daemon.
+//! Interfaces created and removed by the hundred under load, and a program that replaces another build's
+//! under a daemon.
 
 use std::thread;
 
@@ -19,7 +20,7 @@ fn interfaces_come_and_go_by_the_hundred() -> Result<()> {
     let mut daemon = Daemon::start(&lab)?;
     daemon.settled()?;
     let load = Load::start(a.namespace(), b.namespace(), at(b.v4()), 500)?;
-    // 100 in everyday tests, 1,000 where there is time.
+    // 100 in everyday tests, 1,000 in thorough ones.
     for round in 0..rounds(2, 20) {
         let lines = |line: &dyn Fn(u32) -> String| {
             (0..AT_ONCE).map(|n| line(1000 + round * AT_ONCE + n) + "\n").collect::<String>()
@@ -30,10 +31,9 @@ fn interfaces_come_and_go_by_the_hundred() -> Result<()> {
         }
         lab.host().ip_batch(&lines(&|id| format!("link delete veth{id}.0")))?;
     }
-    eventually(
-        "no pin of theirs is left",
-        || Ok(std::fs::read_dir(lab.bpffs().join("links"))?.count() == 4),
-    )?;
+    eventually("nothing is pinned for them", || {
+        Ok(std::fs::read_dir(lab.bpffs().join("links"))?.count() == 4)
+    })?;
     let sent = load.stop()?;
     let counters = Counters::at_rest(&lab)?;
     let all = Amounts::outgoing(sent.packets, sent.bytes);
@@ -41,7 +41,7 @@ fn interfaces_come_and_go_by_the_hundred() -> Result<()> {
     compare(&what, "the sender", all, counters.class("101", 2, "ipv4"))?;
     agrees_with_kernel(&lab, &counters, a.interface())?;
     agrees_with_kernel(&lab, &counters, b.interface())?;
-    eventually("it is booked", || Ok(booked(&lab, "101")? == all))?;
+    eventually("the ledger has it", || Ok(booked(&lab, "101")? == all))?;
     is_well(&lab)?;
     daemon.stop()
 }
@@ -57,7 +57,7 @@ fn a_daemon_of_another_build_takes_over_under_traffic() -> Result<()> {
         for round in 0..4 {
             load.passes(300)?;
             as_if_loaded_by_another_build(&lab)?;
-            // As a package's upgrade does it, and as a crash in the middle of one.
+            // As when a package is upgraded, and as when that crashes.
             if round % 2 == 0 {
                 daemon.signal(Signal::TERM)?;
                 daemon.wait()?;
@@ -87,7 +87,7 @@ fn a_daemon_of_another_build_takes_over_under_traffic() -> Result<()> {
     agrees_with_kernel(&lab, &counters, a.interface())?;
     assert_eq!(counters.interface("veth101.0").out_unseen_skbs, 0, "no hook was empty for a moment");
     let total = counters.container("101");
-    eventually("it is booked", || Ok(booked(&lab, "101")? == total))?;
+    eventually("the ledger has it", || Ok(booked(&lab, "101")? == total))?;
     ensure!(std::fs::read_dir(lab.bpffs().join("programs"))?.count() == 2);
     is_well(&lab)?;
     daemon.stop()

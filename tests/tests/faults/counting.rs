@@ -1,4 +1,4 @@
-//! The counters themselves: beyond 32 bits, and on whichever CPU a packet happens to be.
+//! The counters themselves: beyond 32 bits, and on any CPU.
 
 use anyhow::{Context, Result, ensure};
 use aya::maps::{Map, MapData, PerCpuArray, PerCpuValues};
@@ -10,15 +10,15 @@ use traffic_tests::{Amounts, Counters, Daemon, Lab};
 
 use crate::node::{at, booked, node, pair};
 
-/// An element of `CLASS_COUNTERS` and of `INTERFACE_COUNTERS`: eight 64-bit numbers each.
+/// An element of `CLASS_COUNTERS` or `INTERFACE_COUNTERS`: eight 64-bit numbers.
 type Element = [u64; 8];
 
-/// Where in `CLASS_COUNTERS` the packets and bytes of IPv4 and IPv6 stand, in and out.
+/// Positions of packets and bytes in `CLASS_COUNTERS`, by family, in and out.
 const CLASS: [[(usize, usize); 2]; 2] = [[(0, 1), (2, 3)], [(4, 5), (6, 7)]];
-/// Where in `INTERFACE_COUNTERS` wire packets, wire bytes, buffers and their bytes stand, in and out.
+/// Positions of wire packets, wire bytes, buffers and buffer bytes in `INTERFACE_COUNTERS`, in and out.
 const INTERFACE: [[usize; 4]; 2] = [[0, 1, 2, 3], [4, 5, 6, 7]];
 
-/// Changes the copies of an element of a pinned per-CPU map, by CPU.
+/// Changes an element of a pinned per-CPU map, on each CPU.
 fn change(lab: &Lab, map: &str, index: u32, change: impl Fn(usize, &mut Element)) -> Result<()> {
     let mut map = Map::from_map_data(MapData::from_pin(lab.bpffs().join("maps").join(map))?)?;
     let mut array = PerCpuArray::<&mut MapData, Element>::try_from(&mut map)?;
@@ -27,14 +27,14 @@ fn change(lab: &Lab, map: &str, index: u32, change: impl Fn(usize, &mut Element)
     Ok(array.set(index, PerCpuValues::try_from(copies)?, 0)?)
 }
 
-/// The copies of an element, by CPU.
+/// An element of a map, on each CPU.
 fn copies(lab: &Lab, map: &str, index: u32) -> Result<Vec<Element>> {
     let map = Map::from_map_data(MapData::from_pin(lab.bpffs().join("maps").join(map))?)?;
     let array = PerCpuArray::<&MapData, Element>::try_from(&map)?;
     Ok(array.get(&index, 0)?.iter().copied().collect())
 }
 
-/// The element of a map that moved last: the test sends something and looks which one is not zero.
+/// The first element of a map that is not zero.
 fn element_in_use(lab: &Lab, map: &str, elements: u32) -> Result<u32> {
     for index in 0..elements {
         if copies(lab, map, index)?.iter().flatten().any(|&value| value != 0) {
@@ -46,13 +46,13 @@ fn element_in_use(lab: &Lab, map: &str, elements: u32) -> Result<u32> {
 
 #[test]
 fn both_counters_cross_their_32_bit_boundaries() -> Result<()> {
-    // What is left below the boundary on each CPU: less than will be sent.
+    // The distance to the boundary on each CPU, less than what will be sent.
     const PACKETS_BELOW: u64 = 20;
     const BYTES_BELOW: u64 = 9000;
     let lab = node("boundary")?;
     let (a, b) = pair(&lab)?;
     lab.run_ok(&["attach", "veth101.0"])?;
-    // One packet tells which elements are the container's.
+    // One packet shows which elements belong to the container.
     udp_send(a.namespace(), b.namespace(), at(b.v4()), 1, 100)?;
     let class = element_in_use(&lab, "CLASS_COUNTERS", 64)?;
     let interface = element_in_use(&lab, "INTERFACE_COUNTERS", 8)?;
@@ -65,7 +65,7 @@ fn both_counters_cross_their_32_bit_boundaries() -> Result<()> {
     })?;
     change(&lab, "INTERFACE_COUNTERS", interface, |_, copy| {
         for [wire_packets, wire_bytes, skbs, skb_bytes] in INTERFACE {
-            // Both families pass the one interface.
+            // Both families pass this interface.
             (copy[wire_packets], copy[wire_bytes]) = (2 * packets, 2 * bytes);
             (copy[skbs], copy[skb_bytes]) = (packets, bytes);
         }
@@ -76,7 +76,7 @@ fn both_counters_cross_their_32_bit_boundaries() -> Result<()> {
 
     let daemon = Daemon::start(&lab)?;
     let mut expected = [whole, whole];
-    // On every CPU, until each of its copies has crossed.
+    // On each CPU, until each of its values has crossed.
     let before = sched_getaffinity(None)?;
     for cpu in 0..usize::try_from(cpus)? {
         pin_to(cpu)?;
@@ -95,9 +95,9 @@ fn both_counters_cross_their_32_bit_boundaries() -> Result<()> {
     compare(what, "the seed and the senders", expected[1], counters.class("101", 2, "ipv6"))?;
     let crossed = copies(&lab, "CLASS_COUNTERS", class)?.into_iter().flatten();
     ensure!(crossed.clone().all(|value| value > (1 << 32)), "{:?}", crossed.collect::<Vec<_>>());
-    // And the ledger has every byte of it.
+    // The ledger has all of it.
     let total = expected[0].plus(expected[1]);
-    eventually("it is booked", || Ok(booked(&lab, "101")? == total))?;
+    eventually("the ledger has it", || Ok(booked(&lab, "101")? == total))?;
     let passed = counters.interface("veth101.0").amounts;
     assert_eq!(passed, total);
     daemon.stop()
@@ -110,7 +110,7 @@ fn pin_to(cpu: usize) -> Result<()> {
 }
 
 #[test]
-fn a_sender_that_is_moved_around_is_counted_on_every_cpu() -> Result<()> {
+fn a_sender_that_moves_between_cpus_is_counted_exactly() -> Result<()> {
     let lab = node("affinity")?;
     let (a, b) = pair(&lab)?;
     lab.run_ok(&["attach", "veth101.0"])?;
@@ -132,7 +132,7 @@ fn a_sender_that_is_moved_around_is_counted_on_every_cpu() -> Result<()> {
     let what = "UDP and TCP from each CPU in turn";
     compare(what, "sender and sockets", sent, counters.class("101", 2, "ipv4"))?;
     agrees_with_kernel(&lab, &counters, a.interface())?;
-    // Not by chance: every CPU has counted, and there is a copy for every CPU that could ever be there.
+    // Every CPU has counted, and there is an element for every possible CPU.
     let index = element_in_use(&lab, "INTERFACE_COUNTERS", 8)?;
     let by_cpu: Vec<u64> =
         copies(&lab, "INTERFACE_COUNTERS", index)?.iter().map(|copy| copy[INTERFACE[1][2]]).collect();
@@ -143,7 +143,7 @@ fn a_sender_that_is_moved_around_is_counted_on_every_cpu() -> Result<()> {
     is_well_but_for_the_other(&lab)
 }
 
-/// Only one of the two interfaces is attached, so that its elements are found easily.
+/// Only one of the two interfaces is attached, so that its elements are easy to find.
 fn is_well_but_for_the_other(lab: &Lab) -> Result<()> {
     lab.run_ok(&["attach"])?;
     is_well(lab)

@@ -1,4 +1,4 @@
-//! Other programs on the hooks, before ours and after, and a qdisc that others own or take away.
+//! Foreign programs on the hooks before and after ours, and a qdisc that others own or remove.
 
 use std::process::Command;
 use std::time::Duration;
@@ -31,7 +31,7 @@ fn programs_after_ours_change_nothing() -> Result<()> {
         }
         is_well(&lab)?;
         let count = udp_send(a.namespace(), b.namespace(), at(b.v4()), 40, 300)?;
-        // What the container sent is its traffic, also where the host then drops it.
+        // What the container sent is its traffic, even if the host then drops it.
         ensure!((count.packets_received == count.packets) == arrive, "{verdict:?}: {count:?}");
         sent = sent.plus(Amounts::outgoing(count.packets, count.l3_bytes));
     }
@@ -43,11 +43,12 @@ fn programs_after_ours_change_nothing() -> Result<()> {
 }
 
 #[test]
-fn pieces_that_a_device_cuts_are_never_called_missed() -> Result<()> {
+fn segments_cut_by_a_device_are_not_missed_traffic() -> Result<()> {
     let lab = node("pieces")?;
     let (a, b) = pair(&lab)?;
     lab.run_ok(&["attach"])?;
-    // What goes to 102 reaches the program whole, is cut behind it, and counted by the kernel then.
+    // Buffers to 102 pass the program whole. The device cuts them afterwards, and only then the kernel counts
+    // them.
     run_ok(lab.host().command("ethtool").args(["-K", b.interface(), "tso", "off", "gso", "off"]))?;
     let transfer = || {
         let before = Counters::at_rest(&lab)?.interface(b.interface()).in_skbs;
@@ -55,7 +56,7 @@ fn pieces_that_a_device_cuts_are_never_called_missed() -> Result<()> {
         tcp_exchange(a.namespace(), b.namespace(), at(b.v4()), 20_000_000, 1000)?;
         let ours = Counters::at_rest(&lab)?.interface(b.interface()).in_skbs - before;
         let kernel = InterfaceStatistics::read(lab.host(), b.interface())?.tx_packets - kernel;
-        ensure!(kernel > 2 * ours, "nothing was cut: {ours} buffers, {kernel} by the kernel");
+        ensure!(kernel > 2 * ours, "nothing was cut: trafctl counted {ours} buffers, the kernel {kernel}");
         anyhow::Ok(())
     };
     let unseen = || anyhow::Ok(Counters::at_rest(&lab)?.interface(b.interface()).in_unseen_skbs);
@@ -63,19 +64,19 @@ fn pieces_that_a_device_cuts_are_never_called_missed() -> Result<()> {
     transfer()?;
     lab.run_ok(&["detach"])?;
     lab.run_ok(&["attach"])?;
-    assert_eq!(unseen()?, missed, "all of it was counted");
+    assert_eq!(unseen()?, missed, "everything was counted");
 
-    // What passes while it is off still is missed, however much was cut before.
+    // Traffic while the program is detached is still missed traffic, regardless of earlier cuts.
     transfer()?;
     lab.run_ok(&["detach"])?;
     missed += udp_send(a.namespace(), b.namespace(), at(b.v4()), 17, 300)?.packets;
     lab.run_ok(&["attach"])?;
     assert_eq!(unseen()?, missed);
 
-    // Nor does it matter who takes it off, where a daemon compares now and then.
+    // The same with a daemon, which compares at each listing, and a removed pin.
     let daemon = Daemon::start(&lab)?;
     transfer()?;
-    // A second reload says that the first, with its listing of all interfaces, is done.
+    // The log of a second reload shows that the first, with its listing of all interfaces, is complete.
     for reloads in 1..=2 {
         daemon.signal(Signal::HUP)?;
         eventually("classes are loaded", || Ok(daemon.log().matches("are in force").count() == reloads))?;
@@ -88,25 +89,28 @@ fn pieces_that_a_device_cuts_are_never_called_missed() -> Result<()> {
     let before = Counters::at_rest(&lab)?.interface(b.interface());
     let sent = udp_send(a.namespace(), b.namespace(), at(b.v4()), 23, 300)?.packets;
     daemon.signal(Signal::HUP)?;
-    eventually("it hangs there again", || Ok(is_well(&lab).is_ok()))?;
+    eventually("the program is attached again", || Ok(is_well(&lab).is_ok()))?;
     let now = Counters::at_rest(&lab)?.interface(b.interface());
-    // The kernel takes its time to give up a link without a pin, and the program counts until then.
+    // The kernel releases a link without a pin some time later, and the program counts until then.
     assert_eq!(now.in_skbs - before.in_skbs + now.in_unseen_skbs - before.in_unseen_skbs, sent);
     assert!(before.in_unseen_skbs == missed && now.in_unseen_skbs <= missed + sent);
     daemon.stop()
 }
 
 #[test]
-fn a_program_before_ours_is_told_of_and_put_second() -> Result<()> {
+fn a_foreign_program_before_ours_is_reported_and_moved_behind() -> Result<()> {
     let lab = node("before")?;
     let (a, b) = pair(&lab)?;
     lab.run_ok(&["attach"])?;
     let first = udp_send(a.namespace(), b.namespace(), at(b.v4()), 30, 300)?;
 
-    // One that lets others run is named, since it could do otherwise, but takes nothing.
+    // A program that lets others run is reported because it could end the chain, but it takes no packets.
     let other = Foreign::attach(lab.host(), "veth101.0", Hook::Ingress, Place::First, Verdict::Next)?;
-    let told = problems(&lab)?;
-    ensure!(told.len() == 1 && told[0].contains("foreign runs before trafctl (out)"), "{told:#?}");
+    let reported = problems(&lab)?;
+    ensure!(
+        reported.len() == 1 && reported[0].contains("foreign runs before trafctl (out)"),
+        "{reported:#?}"
+    );
     let seen = udp_send(a.namespace(), b.namespace(), at(b.v4()), 20, 300)?;
     drop(other);
     is_well(&lab)?;
@@ -116,19 +120,19 @@ fn a_program_before_ours_is_told_of_and_put_second() -> Result<()> {
         let _other = Foreign::attach(lab.host(), "veth101.0", Hook::Ingress, Place::First, verdict)?;
         let starved = udp_send(a.namespace(), b.namespace(), at(b.v4()), 50, 300)?;
         missed += starved.packets;
-        let told = problems(&lab)?;
+        let reported = problems(&lab)?;
         ensure!(
-            told.iter().any(|problem| problem.contains("foreign runs before trafctl (out)")),
-            "{told:#?}"
+            reported.iter().any(|problem| problem.contains("foreign runs before trafctl (out)")),
+            "{reported:#?}"
         );
-        ensure!(told.iter().any(|problem| problem.contains("reached the program")), "{told:#?}");
+        ensure!(reported.iter().any(|problem| problem.contains("reached the program")), "{reported:#?}");
         let counters = Counters::at_rest(&lab)?;
         assert_eq!(counters.class("101", 2, "ipv4").out_packets, first.packets + seen.packets, "{verdict:?}");
 
-        // A daemon puts it right, with the size of what was missed.
+        // A daemon corrects the order and records the size of the missed traffic.
         let mut daemon = Daemon::start(&lab)?;
         daemon.logs("trafctl goes first again")?;
-        eventually("nothing is wrong", || Ok(problems(&lab)?.is_empty()))?;
+        eventually("status reports no problem", || Ok(problems(&lab)?.is_empty()))?;
         let counters = Counters::at_rest(&lab)?;
         assert_eq!(counters.interface("veth101.0").out_unseen_skbs, missed);
         agrees_with_kernel(&lab, &counters, a.interface())?;
@@ -140,7 +144,7 @@ fn a_program_before_ours_is_told_of_and_put_second() -> Result<()> {
     let what = format!("datagrams, less {missed} that a foreign program kept, which are a gap");
     let all = Amounts::outgoing(packets, packets * 328);
     compare(&what, "the sender", all, counters.class("101", 2, "ipv4"))?;
-    // The gap is in the ledger, as the kernel's statistics have it.
+    // The ledger has the gap as the kernel's statistics show it.
     let gaps = lab.run_json(&["gaps", "--format", "json"])?;
     let sizes: u64 = gaps["gaps"]
         .as_array()
@@ -153,10 +157,10 @@ fn a_program_before_ours_is_told_of_and_put_second() -> Result<()> {
 }
 
 #[test]
-fn a_qdisc_taken_away_comes_back_and_the_loss_has_its_size() -> Result<()> {
+fn a_removed_qdisc_is_restored_and_the_gap_has_its_exact_size() -> Result<()> {
     let lab = node_with("qdisc", "attach = \"clsact\"")?;
     let (a, b) = pair(&lab)?;
-    // Somebody else's qdisc, with a filter of theirs.
+    // A foreign qdisc with a foreign filter.
     let tc = |line: &str| {
         let mut command: Command = lab.host().command("tc");
         run_ok(command.args(line.split_whitespace()))
@@ -165,15 +169,15 @@ fn a_qdisc_taken_away_comes_back_and_the_loss_has_its_size() -> Result<()> {
     tc("filter add dev veth101.0 ingress pref 5 protocol ip u32 match ip dst 10.1.0.0/16 flowid 1:1")?;
     let mut daemon = Daemon::start_with(&lab, Resync::Every(Duration::from_millis(200)))?;
     let first = udp_send(a.namespace(), b.namespace(), at(b.v4()), 80, 300)?;
-    eventually("it is booked", || Ok(booked(&lab, "101")?.out_packets == first.packets))?;
-    // The daemon must not repair it before the gap has its known size.
+    eventually("the ledger has it", || Ok(booked(&lab, "101")?.out_packets == first.packets))?;
+    // The daemon must not repair it before the size of the gap is known.
     daemon.signal(Signal::STOP)?;
     tc("qdisc del dev veth101.0 clsact")?;
     let missed = udp_send(a.namespace(), b.namespace(), at(b.v4()), 70, 300)?;
     ensure!(problems(&lab)?.iter().any(|problem| problem.starts_with("veth101.0: not attached")));
-    // No event announces the loss of a qdisc, so only the resync can notice it.
+    // No event reports a removed qdisc, so only the resync can notice it.
     daemon.signal(Signal::CONT)?;
-    eventually("nothing is wrong", || Ok(problems(&lab)?.is_empty()))?;
+    eventually("status reports no problem", || Ok(problems(&lab)?.is_empty()))?;
     let last = udp_send(a.namespace(), b.namespace(), at(b.v4()), 60, 300)?;
     let counters = Counters::at_rest(&lab)?;
     let packets = first.packets + last.packets;

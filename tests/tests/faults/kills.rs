@@ -1,4 +1,4 @@
-//! Commands killed at any instant: what is half made is cleared or finished by the next one, and no packet is lost.
+//! Commands killed at any moment: the next command removes or completes what was left, and no packet is lost.
 
 use std::process::Stdio;
 use std::time::{Duration, Instant};
@@ -13,31 +13,31 @@ use traffic_tests::{Amounts, Counters, Daemon, Lab};
 
 use crate::node::{at, booked, node, pair};
 
-/// How long a command takes when nobody kills it.
+/// The duration of a command that is not killed.
 fn length_of(lab: &Lab, arguments: &[&str]) -> Result<Duration> {
     let begin = Instant::now();
     lab.run_ok(arguments)?;
     Ok(begin.elapsed())
 }
 
-/// Starts a command and kills it after a while; gives whether it was still at it.
+/// Starts a command and kills it after a delay. Returns whether it was still running.
 fn kill_after(lab: &Lab, arguments: &[&str], delay: Duration) -> Result<bool> {
     let mut command = lab.trafctl(arguments)?;
     let mut process =
         Process::spawn(command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()))?;
-    // The instant to kill at is the point of it, so this sleep is no waiting for something.
+    // The delay is the subject of the test; this sleep does not wait for a condition.
     std::thread::sleep(delay);
     process.signal(Signal::KILL)?;
     Ok(process.wait(PATIENCE)?.code().is_none())
 }
 
-/// Instants spread over the length of a command and somewhat beyond.
+/// Moments spread over the duration of a command and slightly beyond.
 fn instants(length: Duration, count: u32) -> impl Iterator<Item = Duration> {
     (0..count).map(move |step| length * (step * 11 % count) / count * 6 / 5)
 }
 
 #[test]
-fn an_attach_killed_while_it_makes_everything_is_made_good() -> Result<()> {
+fn a_killed_attach_is_completed_by_the_next() -> Result<()> {
     let lab = node("kill-attach")?;
     let (a, b) = pair(&lab)?;
     let length = length_of(&lab, &["attach"])?;
@@ -46,12 +46,12 @@ fn an_attach_killed_while_it_makes_everything_is_made_good() -> Result<()> {
     for delay in instants(length, rounds(9, 24)) {
         lab.run_ok(&["detach", "--purge"])?;
         cut_short += u32::from(kill_after(&lab, &["attach"], delay)?);
-        // Whatever it has left behind, the next one is well.
+        // The next attach succeeds, whatever was left.
         let next = trafctl(&lab, &["attach"])?;
         ensure!(next.status.success(), "after {delay:?}: {}", stderr(&next));
         is_well(&lab).with_context(|| format!("after {delay:?}"))?;
         let counters = Counters::read(&lab)?;
-        ensure!(counters.interface("veth101.0").out_unseen_skbs > 0, "the gap is known");
+        ensure!(counters.interface("veth101.0").out_unseen_skbs > 0, "the missed traffic is recorded");
     }
     ensure!(cut_short >= 2, "only {cut_short} were killed before their end");
     let sent = load.stop()?;
@@ -67,11 +67,11 @@ fn an_attach_killed_while_it_makes_everything_is_made_good() -> Result<()> {
 }
 
 #[test]
-fn a_class_load_killed_at_any_instant_leaves_a_whole_table() -> Result<()> {
+fn a_killed_class_load_leaves_a_complete_table() -> Result<()> {
     let lab = node("kill-classes")?;
     let (a, b) = pair(&lab)?;
     let daemon = Daemon::start(&lab)?;
-    // Two tables that differ for every packet, and are large enough to take a while.
+    // Two tables with different classes for every packet, large enough to take some time to load.
     let table = |class: u32| {
         let many: String = (0..20_000_u32)
             .map(|n| format!("7 {}.{}.{}.0/24\n", 11 + n / 65_536, n / 256 % 256, n % 256))
@@ -85,7 +85,8 @@ fn a_class_load_killed_at_any_instant_leaves_a_whole_table() -> Result<()> {
     let mut cut_short = 0;
     for (round, delay) in instants(length, rounds(6, 30)).enumerate() {
         cut_short += u32::from(kill_after(&lab, &["classes", "load", paths[round % 2]], delay)?);
-        // Whole, the one or the other: nothing falls to the default of an empty table, and the list says what is in force.
+        // One of the two is in force completely: no packet falls into the default class of an empty table,
+        // and the list shows the table in force.
         let list = lab.run_ok(&["classes", "list"])?;
         ensure!(list.lines().count() == 20_003, "after {delay:?}: {} lines", list.lines().count());
         is_well(&lab).with_context(|| format!("after {delay:?}"))?;
@@ -93,7 +94,7 @@ fn a_class_load_killed_at_any_instant_leaves_a_whole_table() -> Result<()> {
     ensure!(cut_short >= 2, "only {cut_short} were killed before their end");
     let sent = load.stop()?;
     let counters = Counters::at_rest(&lab)?;
-    // Class 2 is that of the first table, class 1 that of an empty one.
+    // Class 2 would be that of the first table, class 1 that of an empty one.
     let by_class = [1, 2, 3, 4].map(|class| counters.class_or_zero("101", class, "ipv6"));
     let counted = by_class.into_iter().fold(Amounts::default(), Amounts::plus);
     let what = "datagrams, class loads killed meanwhile";
@@ -101,12 +102,14 @@ fn a_class_load_killed_at_any_instant_leaves_a_whole_table() -> Result<()> {
     ensure!(by_class[0] == Amounts::default() && by_class[1] == Amounts::default(), "{by_class:?}");
     agrees_with_kernel(&lab, &counters, a.interface())?;
     lab.run_ok(&["classes", "load", paths[1]])?;
-    eventually("it is booked", || Ok(booked(&lab, "101")? == Amounts::outgoing(sent.packets, sent.bytes)))?;
+    eventually("the ledger has it", || {
+        Ok(booked(&lab, "101")? == Amounts::outgoing(sent.packets, sent.bytes))
+    })?;
     daemon.stop()
 }
 
 #[test]
-fn a_daemon_killed_while_it_starts_and_replaces_the_program_is_made_good() -> Result<()> {
+fn a_daemon_killed_while_it_replaces_the_program_is_completed_by_the_next() -> Result<()> {
     let lab = node("kill-run")?;
     let (a, b) = pair(&lab)?;
     let begin = Instant::now();
@@ -123,7 +126,7 @@ fn a_daemon_killed_while_it_starts_and_replaces_the_program_is_made_good() -> Re
         replaced += u32::from(stderr(&next).contains("took the old one's place"));
         is_well(&lab).with_context(|| format!("after {delay:?}"))?;
     }
-    ensure!(replaced >= 1, "none was left to the next one");
+    ensure!(replaced >= 1, "no replacement was left to the next command");
     let sent = load.stop()?;
     let daemon = Daemon::start(&lab)?;
     let counters = Counters::at_rest(&lab)?;
@@ -134,6 +137,8 @@ fn a_daemon_killed_while_it_starts_and_replaces_the_program_is_made_good() -> Re
         agrees_with_kernel(&lab, &counters, interface)?;
         assert_eq!(counters.interface(interface).out_unseen_skbs, 0);
     }
-    eventually("it is booked", || Ok(booked(&lab, "101")? == Amounts::outgoing(sent.packets, sent.bytes)))?;
+    eventually("the ledger has it", || {
+        Ok(booked(&lab, "101")? == Amounts::outgoing(sent.packets, sent.bytes))
+    })?;
     daemon.stop()
 }

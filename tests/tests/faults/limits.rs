@@ -1,4 +1,4 @@
-//! No slots left, no memory: what then is counted where, and what is said.
+//! No free slots, no memory: what is counted where, and what is reported.
 
 use std::fs;
 use std::path::PathBuf;
@@ -15,16 +15,17 @@ use traffic_tests::{Amounts, Counters, Daemon};
 use crate::node::{at, booked, node, node_with, pair};
 
 #[test]
-fn containers_without_a_slot_are_counted_as_such() -> Result<()> {
+fn containers_without_a_slot_are_counted_in_a_fault() -> Result<()> {
     let lab = node_with("slots", "[limits]\ncontainers = 2\ninterfaces = 3\n")?;
     let (a, b) = pair(&lab)?;
     let mut daemon = Daemon::start(&lab)?;
     daemon.settled()?;
-    // The third has neither a slot nor an interface slot of its own: one of three is for strangers.
+    // The third container has neither a container slot nor an interface slot: one of the three is the shared
+    // one.
     let c = lab.bridged(103, 0, [10, 1, 0, 3].into(), "fd00:1::3".parse()?)?;
     introduce(&[&a, &b, &c])?;
     daemon.logs("no counter slot is free")?;
-    eventually("it is attached", || {
+    eventually("the interface is attached", || {
         Ok(problems(&lab)?.iter().all(|problem| !problem.contains("not attached")))
     })?;
     let known = udp_send(a.namespace(), b.namespace(), at(b.v4()), 40, 300)?;
@@ -35,11 +36,11 @@ fn containers_without_a_slot_are_counted_as_such() -> Result<()> {
     compare("datagrams of a container without a slot", "the sender", all, fault)?;
     assert_eq!(counters.class("101", 2, "ipv4"), Amounts::outgoing(known.packets, known.l3_bytes));
     let received = Amounts::incoming(known.packets + unknown.packets, known.l3_bytes + unknown.l3_bytes);
-    assert_eq!(counters.class("102", 2, "ipv4"), received, "its peer is charged as ever");
-    eventually("the others are booked", || Ok(booked(&lab, "102")? == received))?;
-    // What is in no class is in the ledger all the same.
+    assert_eq!(counters.class("102", 2, "ipv4"), received, "its peer is counted as before");
+    eventually("the ledger has the others", || Ok(booked(&lab, "102")? == received))?;
+    // The ledger also has packets without a class.
     let query = "select sum(out_packets), sum(out_bytes) from fault_5min";
-    eventually("the fault is booked", || {
+    eventually("the ledger has the fault", || {
         let text = output(Command::new("sqlite3").arg(lab.state_dir().join("ledger.sqlite")).arg(query))?;
         let text = String::from_utf8(text.stdout)?;
         Ok(text.trim() == format!("{}|{}", unknown.packets, unknown.l3_bytes))
@@ -49,13 +50,13 @@ fn containers_without_a_slot_are_counted_as_such() -> Result<()> {
 }
 
 #[test]
-fn a_customer_after_another_finds_a_slot_when_all_are_taken() -> Result<()> {
+fn a_retired_containers_successor_gets_a_slot_when_all_are_taken() -> Result<()> {
     let lab = node_with("retire-full", "[limits]\ncontainers = 2\n")?;
     let (a, b) = pair(&lab)?;
     Daemon::start(&lab)?.stop()?;
     let old = udp_send(a.namespace(), b.namespace(), at(b.v4()), 20, 300)?;
     lab.run_ok(&["container", "retire", "101"])?;
-    // The former owner's part of the slot is in nobody's name any more, so that the sums don't agree by interface.
+    // The counts of the former owner belong to no container, so the sums of the interface do not balance.
     let new = udp_send(a.namespace(), b.namespace(), at(b.v4()), 31, 400)?;
     let counters = Counters::read(&lab)?;
     assert_eq!(counters.class("101", 2, "ipv4"), Amounts::outgoing(new.packets, new.l3_bytes));
@@ -67,12 +68,12 @@ fn a_customer_after_another_finds_a_slot_when_all_are_taken() -> Result<()> {
         .into_iter()
         .flatten()
         .find(|row| row["container"].as_str().is_some_and(|name| name.starts_with("101@")));
-    assert_eq!(before.context("the former one")?["out"]["packets"].as_u64(), Some(old.packets));
+    assert_eq!(before.context("no row of the former owner")?["out"]["packets"].as_u64(), Some(old.packets));
     is_well(&lab)
 }
 
 #[test]
-fn an_address_too_many_is_named_and_costs_the_others_nothing() -> Result<()> {
+fn an_address_without_room_is_reported_and_does_not_affect_others() -> Result<()> {
     let lab = node_with("addresses", "[limits]\naddresses = 2\n")?;
     let venet = lab.venet()?;
     let a = venet.container("301", [10, 1, 0, 1].into(), "fd00:1::1".parse()?)?;
@@ -88,23 +89,23 @@ fn an_address_too_many_is_named_and_costs_the_others_nothing() -> Result<()> {
     }
     let mut daemon = Daemon::start(&lab)?;
     daemon.logs("there is no room for 1 (10.1.0.3/32, ...) of the containers' addresses")?;
-    let told = problems(&lab)?;
-    ensure!(told.len() == 1 && told[0].contains("10.1.0.3/32"), "{told:#?}");
+    let reported = problems(&lab)?;
+    ensure!(reported.len() == 1 && reported[0].contains("10.1.0.3/32"), "{reported:#?}");
     let v4 = udp_send(a.namespace(), b.namespace(), at(b.v4()), 20, 300)?;
     let v6 = udp_send(b.namespace(), a.namespace(), at(a.v6()), 30, 400)?;
     let counters = Counters::at_rest(&lab)?;
     assert_eq!(counters.class("301", 2, "ipv4"), Amounts::outgoing(v4.packets, v4.l3_bytes));
     assert_eq!(counters.class("302", 2, "ipv6"), Amounts::outgoing(v6.packets, v6.l3_bytes));
-    eventually("drains go on", || Ok(booked(&lab, "302")?.out_packets == v6.packets))?;
+    eventually("drains continue", || Ok(booked(&lab, "302")?.out_packets == v6.packets))?;
 
-    // Where one takes the place of another there is room, and for the one that waited too once one is gone.
+    // A removed address makes room, also for the one that had none.
     lab.run_ok(&["address", "remove", "10.1.0.1"])?;
     is_well(&lab)?;
     assert_eq!(daemon.log().matches("there is no room").count(), 1, "{}", daemon.log());
     daemon.stop_after_errors()
 }
 
-/// A group of processes with little memory, removed with its guard.
+/// A memory control group with a limit. Its drop removes it.
 struct SmallGroup(PathBuf);
 
 impl SmallGroup {
@@ -112,12 +113,12 @@ impl SmallGroup {
         static MADE: AtomicU32 = AtomicU32::new(0);
         let number = MADE.fetch_add(1, Ordering::Relaxed);
         let name = format!("trafctl-lab-{}-{number}", std::process::id());
-        // The two ways to mount it: version 1 with its own tree, or version 2.
+        // Mounted as version 1 with a tree of its own, or as version 2.
         let (parent, limit) =
             [("/sys/fs/cgroup/memory", "memory.limit_in_bytes"), ("/sys/fs/cgroup", "memory.max")]
                 .into_iter()
                 .find(|(parent, _)| PathBuf::from(parent).join("cgroup.procs").exists())
-                .context("this kernel has no memory groups, which the test needs")?;
+                .context("the test needs memory control groups, which this kernel lacks")?;
         let group = Self(PathBuf::from(parent).join(name));
         fs::create_dir(&group.0).with_context(|| format!("make {}", group.0.display()))?;
         fs::write(group.0.join(limit), bytes.to_string())
@@ -125,7 +126,7 @@ impl SmallGroup {
         Ok(group)
     }
 
-    /// The same command, in the group from before its first instruction.
+    /// The same command in the group from its first instruction.
     fn run(&self, command: &Command) -> Command {
         let mut inside = Command::new("sh");
         inside.args(["-c", "echo $$ > \"$0\" && exec \"$@\""]).arg(self.0.join("cgroup.procs"));
@@ -136,33 +137,36 @@ impl SmallGroup {
 
 impl Drop for SmallGroup {
     fn drop(&mut self) {
-        // Empty by now; a group that is not stays, which is all there is to do about it.
+        // The group is empty by now. If it is not, it stays.
         let _ = fs::remove_dir(&self.0);
     }
 }
 
 #[test]
-fn a_process_that_gets_no_memory_for_maps_leaves_nothing_that_matters() -> Result<()> {
-    // 205 MB of counters for two CPUs, in a group that may have 24.
+fn a_process_without_memory_for_maps_leaves_no_usable_state() -> Result<()> {
+    // The counters take 205 MB on two CPUs; the group allows 24.
     let lab = node_with("memory", "[limits]\ncontainers = 100000\n")?;
     let (a, b) = pair(&lab)?;
     let group = SmallGroup::new(24 << 20)?;
     for command in [["attach"], ["run"]] {
         let output = output(&mut group.run(&lab.trafctl(&command)?))?;
-        let told = stderr(&output);
-        // The kernel refuses the map, or rather kills the process: its choice. Neither is a success.
+        let reported = stderr(&output);
+        // The kernel either refuses the map or kills the process. Neither is a success.
         match output.status.code() {
             None => {}
             Some(1) => {
-                ensure!(told.contains("[limits]") && told.matches("trafctl: ").count() == 1, "{told}");
+                ensure!(
+                    reported.contains("[limits]") && reported.matches("trafctl: ").count() == 1,
+                    "{reported}"
+                );
                 let left = fs::read_dir(lab.bpffs().join("maps"))?.count();
                 assert_eq!(left, 0, "{command:?} left maps");
             }
-            Some(code) => anyhow::bail!("status {code}: {told}"),
+            Some(code) => anyhow::bail!("status {code}: {reported}"),
         }
-        assert_eq!(lab.trafctl(&["dump"])?.output()?.status.code(), Some(1), "nothing half made is read");
+        assert_eq!(lab.trafctl(&["dump"])?.output()?.status.code(), Some(1), "incomplete state is not read");
     }
-    // With limits that fit it goes on as if nothing had been.
+    // With limits that fit, it works.
     let text = fs::read_to_string(lab.config())?;
     lab.configure(&text.replace("100000", "100"))?;
     lab.run_ok(&["attach"])?;
@@ -174,27 +178,27 @@ fn a_process_that_gets_no_memory_for_maps_leaves_nothing_that_matters() -> Resul
 }
 
 #[test]
-fn a_class_table_that_gets_no_memory_leaves_the_old_one_in_force() -> Result<()> {
+fn a_class_table_without_memory_leaves_the_old_one_in_force() -> Result<()> {
     let lab = node("memcg")?;
     let (a, b) = pair(&lab)?;
     lab.run_ok(&["attach"])?;
     let load = Load::start(a.namespace(), b.namespace(), at(b.v6()), 300)?;
     let table = lab.write("other", "9 0.0.0.0/0\n9 ::/0\n")?;
     let before = lab.run_ok(&["classes", "list"])?;
-    // The index of a table alone takes 16 MiB.
+    // The index of a table takes 16 MiB.
     let group = SmallGroup::new(12 << 20)?;
     let load_it = lab.trafctl(&["classes", "load", table.to_str().context("a path")?])?;
     let output = output(&mut group.run(&load_it))?;
-    let told = stderr(&output);
-    ensure!(!output.status.success(), "it fitted: {told}");
+    let reported = stderr(&output);
+    ensure!(!output.status.success(), "the table was loaded: {reported}");
     ensure!(
-        output.status.code().is_none() || told.contains("the table in force stays in force"),
-        "{}: {told}",
+        output.status.code().is_none() || reported.contains("the table in force stays in force"),
+        "{}: {reported}",
         output.status
     );
     assert_eq!(lab.run_ok(&["classes", "list"])?, before);
     is_well(&lab)?;
-    // With memory it works, at once and under the same traffic.
+    // With memory it works at once, under the same traffic.
     lab.run_ok(&["classes", "load", table.to_str().context("a path")?])?;
     let sent = load.stop()?;
     let counters = Counters::at_rest(&lab)?;

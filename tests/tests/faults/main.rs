@@ -1,7 +1,7 @@
-//! What must hold when things go wrong, and with no more privilege than the service has.
+//! Faults: what must hold when something fails, with no more privileges than the service has.
 //!
-//! Every test ends with figures that are equal to a witness's, or with a gap of the right size, and with a daemon that
-//! has recovered by itself.
+//! Every test ends with figures equal to those of a witness, or with a gap of the exact size, and with a
+//! daemon that has recovered by itself.
 
 mod churn;
 mod counting;

@@ -1,4 +1,5 @@
-//! The node these tests begin with: two containers that know each other, and a daemon that drains as fast as it may.
+//! The node of these tests: two containers that know each other, and a daemon that drains at the shortest
+//! interval.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -8,7 +9,7 @@ pub use traffic_tests::check::booked;
 use traffic_tests::container::introduce;
 use traffic_tests::{Container, Lab};
 
-/// What the containers of [`pair`] have is class 2, all else class 1.
+/// The containers of [`pair`] are in class 2, everything else in class 1.
 pub const CLASSES: &str = "1 0.0.0.0/0\n1 ::/0\n2 10.1.0.0/16\n2 fd00:1::/32\n";
 
 /// A node whose class file is [`CLASSES`], with more configuration.
@@ -27,7 +28,7 @@ pub fn node(name: &str) -> Result<Lab> {
     node_with(name, "")
 }
 
-/// Containers 101 and 102 on the bridge, known to each other.
+/// Containers 101 and 102 on the bridge. They know each other.
 pub fn pair(lab: &Lab) -> Result<(Container, Container)> {
     let a = lab.bridged(101, 0, [10, 1, 0, 1].into(), "fd00:1::1".parse()?)?;
     let b = lab.bridged(102, 0, [10, 1, 0, 2].into(), "fd00:1::2".parse()?)?;
@@ -35,12 +36,12 @@ pub fn pair(lab: &Lab) -> Result<(Container, Container)> {
     Ok((a, b))
 }
 
-/// An address with a port of the kernel's choice.
+/// An address with port 0, for which the kernel chooses one.
 pub fn at(address: IpAddr) -> SocketAddr {
     SocketAddr::new(address, 0)
 }
 
-/// Makes the program in the kernel look like another build's, by the hash in the pinned `META`.
+/// Makes the loaded program look like that of another build, by the hash in the pinned `META`.
 pub fn as_if_loaded_by_another_build(lab: &Lab) -> Result<()> {
     const META_BYTES: usize = 416;
     const PROGRAM_HASH: std::ops::Range<usize> = 80..112;

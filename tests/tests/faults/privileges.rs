@@ -1,4 +1,4 @@
-//! Every command with the capabilities of the service and no more, and without them.
+//! Every command with exactly the capabilities of the service, and without them.
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
@@ -14,12 +14,12 @@ use traffic_tests::{Amounts, Counters, Daemon, Lab, Resync};
 
 use crate::node::{at, node, pair};
 
-/// What `trafctl.service` has, as setpriv names it.
+/// The capabilities of `trafctl.service`, as setpriv names them.
 const SERVICE: &str = "bpf,net_admin,perfmon";
 
-/// `trafctl` as root with only these capabilities, none of which it can win back.
+/// `trafctl` as root with only these capabilities. It cannot regain others.
 fn with_capabilities(lab: &Lab, capabilities: &str, arguments: &[&str]) -> Result<Command> {
-    // The network first: entering it takes a capability of its own.
+    // Enters the network first, which needs a capability of its own.
     let mut command = lab.host().command("setpriv");
     let set = capabilities.split(',').filter(|name| !name.is_empty()).map(|name| format!(",+{name}"));
     command.arg(format!("--bounding-set=-all{}", set.collect::<String>()));
@@ -32,20 +32,23 @@ fn with_capabilities(lab: &Lab, capabilities: &str, arguments: &[&str]) -> Resul
     Ok(command)
 }
 
-/// Runs a command that must succeed, and gives what it printed.
+/// Runs a command that must succeed. Returns its stdout.
 fn works(lab: &Lab, capabilities: &str, arguments: &[&str]) -> Result<String> {
     let output = output(&mut with_capabilities(lab, capabilities, arguments)?)?;
     ensure!(output.status.code() == Some(0), "{arguments:?}: {}: {}", output.status, stderr(&output));
     Ok(String::from_utf8(output.stdout)?)
 }
 
-/// Runs a command that must fail with one message, and gives that.
+/// Runs a command that must fail with one message. Returns its stderr.
 fn fails(lab: &Lab, capabilities: &str, arguments: &[&str]) -> Result<String> {
     let output = output(&mut with_capabilities(lab, capabilities, arguments)?)?;
-    let told = stderr(&output);
-    ensure!(output.status.code() == Some(1), "{arguments:?} without: {}: {told}", output.status);
-    ensure!(told.matches("trafctl: ").count() == 1 && !told.contains("panicked"), "{arguments:?}: {told}");
-    Ok(told)
+    let reported = stderr(&output);
+    ensure!(output.status.code() == Some(1), "{arguments:?} without: {}: {reported}", output.status);
+    ensure!(
+        reported.matches("trafctl: ").count() == 1 && !reported.contains("panicked"),
+        "{arguments:?}: {reported}"
+    );
+    Ok(reported)
 }
 
 #[test]
@@ -64,7 +67,7 @@ fn every_command_works_with_the_capabilities_of_the_service() -> Result<()> {
     // CAP_NET_ADMIN is 12, CAP_PERFMON 38, CAP_BPF 39.
     ensure!(effective.contains("CapEff:\t000000c000001000"), "{effective}");
 
-    // A class table loaded by another process, and read back, and explained.
+    // Another process loads, lists and explains a class table.
     let classes = lab.write("other", "5 0.0.0.0/0\n6 ::/0\n")?;
     works(&lab, SERVICE, &["classes", "load", classes.to_str().context("a path")?])?;
     let list = works(&lab, SERVICE, &["classes", "list"])?;
@@ -75,9 +78,9 @@ fn every_command_works_with_the_capabilities_of_the_service() -> Result<()> {
     works(&lab, SERVICE, &["address", "add", "301", "10.3.0.1"])?;
     works(&lab, SERVICE, &["address", "remove", "10.3.0.1"])?;
 
-    // An interface that comes, one that is detached and attached again.
+    // A new interface, which is then detached and attached again.
     let c = lab.bridged(103, 0, [10, 1, 0, 3].into(), "fd00:1::3".parse()?)?;
-    eventually("the daemon attaches what comes", || {
+    eventually("the daemon attaches the new interface", || {
         let status = output(&mut with_capabilities(&lab, SERVICE, &["status", "--format", "json"])?)?;
         let status: Value = serde_json::from_slice(&status.stdout)?;
         Ok(status["problems"].as_array().is_some_and(Vec::is_empty))
@@ -92,7 +95,8 @@ fn every_command_works_with_the_capabilities_of_the_service() -> Result<()> {
     assert_eq!(counters.class("101", 6, "ipv6"), all);
     agrees_with_kernel(&lab, &counters, a.interface())?;
 
-    // Status knows our programs from others, and the memory of the class tables, as root without limits does.
+    // Status distinguishes our programs from others and knows the memory of the class tables, as it does for
+    // root.
     let status: Value = serde_json::from_str(&works(&lab, SERVICE, &["status", "--format", "json"])?)?;
     assert_eq!(status["attachments"][0]["in"]["kind"], "tcx");
     let full = lab.run_json(&["status", "--format", "json"])?;
@@ -122,11 +126,11 @@ fn every_command_works_with_the_capabilities_of_the_service() -> Result<()> {
 }
 
 #[test]
-fn another_trafctl_on_a_hook_is_told_as_far_as_privilege_allows() -> Result<()> {
+fn another_installation_on_a_hook_is_reported_as_far_as_privileges_allow() -> Result<()> {
     let lab = node("caps-two")?;
     let (_a, _b) = pair(&lab)?;
     lab.run_ok(&["attach"])?;
-    // A second directory on the same hooks; as it comes later, it goes first.
+    // A second installation on the same hooks. It attaches later, so it runs first.
     let second = lab.bpffs().join("second");
     let second_dir = second.to_str().context("a path")?;
     lab.run_ok(&["attach", "--bpffs", second_dir])?;
@@ -138,16 +142,16 @@ fn another_trafctl_on_a_hook_is_told_as_far_as_privilege_allows() -> Result<()> 
     let (full, _) = status("bpf,net_admin,perfmon,sys_admin")?;
     assert_eq!(full["attachments"][0]["in"]["ours"], 2, "{full:#}");
     ensure!(full["problems"].to_string().contains("2 trafctl programs are attached to one hook"), "{full:#}");
-    let (less, told) = status(SERVICE)?;
+    let (less, reported) = status(SERVICE)?;
     assert_eq!(less["attachments"][0]["in"]["ours"], 1, "{less:#}");
     ensure!(less["problems"].to_string().contains("runs before trafctl"), "{less:#}");
-    ensure!(told.contains("cannot be read without CAP_SYS_ADMIN"), "{told}");
+    ensure!(reported.contains("cannot be read without CAP_SYS_ADMIN"), "{reported}");
     lab.run_ok(&["detach", "--purge", "--bpffs", second_dir])?;
     is_well(&lab)
 }
 
 #[test]
-fn without_a_capability_the_message_names_it() -> Result<()> {
+fn a_missing_capability_is_named() -> Result<()> {
     let lab = node("caps-less")?;
     let (_a, _b) = pair(&lab)?;
     for (left, missing) in [
@@ -157,8 +161,8 @@ fn without_a_capability_the_message_names_it() -> Result<()> {
         ("", "CAP_BPF"),
     ] {
         for command in ["attach", "run"] {
-            let told = fails(&lab, left, &[command])?;
-            ensure!(told.contains(missing), "{command} with {left:?}: {told}");
+            let reported = fails(&lab, left, &[command])?;
+            ensure!(reported.contains(missing), "{command} with {left:?}: {reported}");
         }
     }
     lab.run_ok(&["attach"])?;
@@ -166,10 +170,13 @@ fn without_a_capability_the_message_names_it() -> Result<()> {
     let classes = lab.path("classes");
     let classes = classes.to_str().context("a path")?;
     for arguments in [&["attach"][..], &["run"], &["status"], &["classes", "load", classes], &["detach"]] {
-        let told = fails(&lab, "", arguments)?;
-        ensure!(told.contains("CAP_BPF") || told.contains("CAP_NET_ADMIN"), "{arguments:?}: {told}");
+        let reported = fails(&lab, "", arguments)?;
+        ensure!(
+            reported.contains("CAP_BPF") || reported.contains("CAP_NET_ADMIN"),
+            "{arguments:?}: {reported}"
+        );
     }
-    // Reading takes no capability but the pins' permissions, which others do not have.
+    // To read needs no capability, only the permissions of the pins, which other users lack.
     works(&lab, "", &["dump"])?;
     works(&lab, "", &["classes", "list"])?;
     fs::set_permissions(lab.path(""), fs::Permissions::from_mode(0o755))?;
@@ -179,28 +186,31 @@ fn without_a_capability_the_message_names_it() -> Result<()> {
         stranger.arg("--bpffs").arg(lab.bpffs());
         stranger.arg("--state-dir").arg(lab.state_dir()).args(arguments);
         let output = output(&mut stranger)?;
-        let told = stderr(&output);
-        assert_eq!(output.status.code(), Some(1), "{arguments:?} as nobody: {told}");
-        ensure!(told.contains("Permission denied") || told.contains("cannot"), "{arguments:?}: {told}");
+        let reported = stderr(&output);
+        assert_eq!(output.status.code(), Some(1), "{arguments:?} as nobody: {reported}");
         ensure!(
-            told.matches("trafctl: ").count() == 1 && !told.contains("panicked"),
-            "{arguments:?}: {told}"
+            reported.contains("Permission denied") || reported.contains("cannot"),
+            "{arguments:?}: {reported}"
+        );
+        ensure!(
+            reported.matches("trafctl: ").count() == 1 && !reported.contains("panicked"),
+            "{arguments:?}: {reported}"
         );
     }
-    // Nothing of this has changed anything.
+    // No counter has changed.
     assert_eq!(Counters::at_rest(&lab)?, before);
     is_well(&lab)
 }
 
 #[test]
-fn files_are_for_owner_and_group() -> Result<()> {
+fn files_are_not_accessible_to_other_users() -> Result<()> {
     let lab = node("caps-modes")?;
     let (_a, _b) = pair(&lab)?;
     let socket = lab.path("api.sock");
     let listen = format!("[api]\nlisten = \"unix:{}\"\n", socket.display());
     lab.configure(&format!("{}{listen}", fs::read_to_string(lab.config())?))?;
     fs::remove_dir(lab.state_dir())?;
-    // With the laxest of masks: the modes are the program's own.
+    // With an open umask: the program sets the modes itself.
     let mut shell = lab.trafctl(&["run"])?;
     let mut command = Command::new("sh");
     command.args(["-c", "umask 0; exec \"$@\"", "sh"]).arg(shell.get_program()).args(shell.get_args());
@@ -220,7 +230,7 @@ fn files_are_for_owner_and_group() -> Result<()> {
         ensure!(mode & 0o137 == 0, "{}: {mode:o}", path.display());
         files += 1;
     }
-    ensure!(files >= 3, "the ledger, the lock and the addresses, and there are {files} files");
+    ensure!(files >= 3, "expected the ledger, the lock and the addresses, found {files} files");
     for map in fs::read_dir(lab.bpffs().join("maps"))? {
         let path = map?.path();
         ensure!(mode(&path)? & 0o137 == 0 && fs::metadata(&path)?.uid() == 0, "{}", path.display());
@@ -229,6 +239,6 @@ fn files_are_for_owner_and_group() -> Result<()> {
 }
 
 fn mode(path: &Path) -> Result<u32> {
-    let metadata = fs::metadata(path).with_context(|| format!("ask for {}", path.display()))?;
+    let metadata = fs::metadata(path).with_context(|| format!("cannot stat {}", path.display()))?;
     Ok(metadata.permissions().mode() & 0o7777)
 }

@@ -1,4 +1,4 @@
-//! The unit that is shipped, started by a real systemd: it counts, bears its sandbox, and comes back.
+//! The shipped unit, started by a real systemd: it counts, works in its sandbox, and restarts.
 
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
@@ -11,7 +11,7 @@ use traffic_tests::{Amounts, Container, Counters, Lab};
 
 use crate::node::{CLASSES, at, pair};
 
-/// Also a command to be asked, as it runs in the service's sandbox.
+/// The identity command runs in the sandbox of the service.
 const CONFIGURATION: &str = r#"
 [drain]
 interval = "100ms"
@@ -24,13 +24,14 @@ kind = "mapped"
 command = ["/bin/sh", "-c", "echo vnet7 104 | cat"]
 "#;
 
-/// Sends from one to the other, and gives the amount as the sender's counters should have it.
+/// Sends from one to the other. Returns the amounts that the sender's counters must have.
 fn sent(from: &Container, to: &Container, datagrams: u64, size: usize) -> Result<Amounts> {
     let sent = udp_send(from.namespace(), to.namespace(), at(to.v4()), datagrams, size)?;
     Ok(Amounts::outgoing(sent.packets, sent.l3_bytes))
 }
 
-/// The service can write the pins and its state and nothing else, has three capabilities, and is under a filter.
+/// Checks that the service can write only pins and state, has three capabilities, and is under a system call
+/// filter.
 fn is_confined(systemd: &Systemd) -> Result<()> {
     for file in [
         "/probe",
@@ -43,10 +44,10 @@ fn is_confined(systemd: &Systemd) -> Result<()> {
         "/sys/fs/cgroup/probe",
         "/proc/irq/default_smp_affinity",
     ] {
-        // Opened for writing and nothing written: it is the machine's.
+        // Opened for writing, but nothing is written, because these files are the machine's.
         let open = output(systemd.in_service("sh")?.args(["-c", ": >>\"$0\"", file]))?;
-        let said = String::from_utf8_lossy(&open.stderr);
-        ensure!(!open.status.success() && said.contains("Read-only file system"), "{file}: {said}");
+        let text = String::from_utf8_lossy(&open.stderr);
+        ensure!(!open.status.success() && text.contains("Read-only file system"), "{file}: {text}");
     }
     for place in ["/sys/fs/bpf", "/var/lib/trafctl", "/run/trafctl"] {
         let probe = format!("{place}/probe");
@@ -89,13 +90,13 @@ fn the_service_counts_and_comes_back_under_systemd() -> Result<()> {
     ]))?;
     ensure!(answer.contains("trafctl_network_transmit_bytes_total"), "{answer}");
 
-    // A container that comes while it runs.
+    // A container that starts while the service runs.
     let c = lab.bridged(103, 0, [10, 1, 0, 3].into(), "fd00:1::3".parse()?)?;
     introduce(&[&a, &b, &c])?;
     systemd.logs("veth103.0: attached", 1)?;
     let third = sent(&c, &b, 20, 111)?;
 
-    // Killed, with traffic while it is away: it comes back by itself.
+    // Killed, with traffic meanwhile. systemd restarts it.
     let killed = systemd.property("MainPID")?;
     run_ok(systemd.command("kill").args(["-KILL", &killed]))?;
     second = second.plus(sent(&a, &b, 30, 500)?);
@@ -103,7 +104,7 @@ fn the_service_counts_and_comes_back_under_systemd() -> Result<()> {
     systemd.active()?;
     ensure!(systemd.property("MainPID")? != killed && systemd.property("NRestarts")? == "1");
 
-    // Other classes from now on.
+    // Other classes from here on.
     systemd.classes("1 0.0.0.0/0\n1 ::/0\n3 10.1.0.0/16\n")?;
     systemd.systemctl(&["reload", SERVICE])?;
     eventually("the new classes are in force", || Ok(systemd.log().contains("are in force")))?;
@@ -124,7 +125,7 @@ fn the_service_counts_and_comes_back_under_systemd() -> Result<()> {
     systemd.systemctl(&["start", SERVICE])?;
     systemd.active()?;
     for container in ["101", "103"] {
-        eventually("the ledger has what was counted", || {
+        eventually("the ledger has the counts", || {
             Ok(booked(&lab, container)? == counters.container(container))
         })?;
     }

@@ -1,4 +1,4 @@
-//! The short form of the long run.
+//! The short form of the soak run.
 
 use std::time::Duration;
 
@@ -7,7 +7,7 @@ use traffic_tests::evidence::compare;
 use traffic_tests::soak;
 
 #[test]
-fn everything_at_once_is_counted_and_booked_exactly() -> Result<()> {
+fn mixed_traffic_under_disturbances_is_exact_in_counters_and_ledger() -> Result<()> {
     let mut told = 0;
     let summary = soak::run(Duration::from_secs(12), |_| told += 1)?;
     for row in &summary.rows {

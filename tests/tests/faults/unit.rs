@@ -1,4 +1,4 @@
-//! The service's unit as it is written: as hardened as we say, and no call refused that the daemon makes.
+//! The shipped unit: as hardened as stated, and without refusing a call that the daemon makes.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -14,7 +14,8 @@ use traffic_tests::{Amounts, Counters, Daemon, Resync};
 
 use crate::node::{at, node, pair};
 
-/// The exposure that README.md and SECURITY.md state, in tenths: lower is better. `systemd-analyze` of systemd 252.
+/// The exposure that README.md and SECURITY.md state, in tenths, by `systemd-analyze` of systemd 252. Lower
+/// is better.
 const EXPOSURE: &str = "20";
 
 #[test]
@@ -24,14 +25,14 @@ fn the_unit_is_as_hardened_as_stated() -> Result<()> {
         .args(["security", "--offline=yes", "--no-pager"])
         .arg(format!("--threshold={EXPOSURE}"))
         .arg(unit());
-    let text = run_ok(&mut command).context("the unit is exposed more than stated")?;
+    let text = run_ok(&mut command).context("the unit is more exposed than stated")?;
     let stated = format!("exposure level for trafctl.service: {}.{}", &EXPOSURE[..1], &EXPOSURE[1..]);
-    ensure!(text.contains(&stated), "state the better figure where the old one is: {text}");
+    ensure!(text.contains(&stated), "the exposure has improved; state the new figure: {text}");
     for page in ["README.md", "SECURITY.md"] {
         let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(page);
         let text = std::fs::read_to_string(&page).with_context(|| page.display().to_string())?;
         let figure = format!("{}.{} by `systemd-analyze security`", &EXPOSURE[..1], &EXPOSURE[1..]);
-        ensure!(text.contains(&figure), "{} does not say \"{figure}\"", page.display());
+        ensure!(text.contains(&figure), "{} does not contain \"{figure}\"", page.display());
     }
     Ok(())
 }
@@ -39,7 +40,7 @@ fn the_unit_is_as_hardened_as_stated() -> Result<()> {
 #[test]
 fn systemd_understands_the_whole_unit() -> Result<()> {
     let text = std::fs::read_to_string(unit())?;
-    // The program is looked for where the unit says, so that the unit names the one of this build here.
+    // systemd checks that the program exists, so the unit names the program of this build.
     let text = text.replace("/usr/sbin/trafctl", trafctl_program()?.to_str().context("a path")?);
     let directory = tempfile::tempdir()?;
     let file = directory.path().join("trafctl.service");
@@ -49,7 +50,7 @@ fn systemd_understands_the_whole_unit() -> Result<()> {
     Ok(())
 }
 
-/// All that `SystemCallFilter=` of the unit leaves.
+/// The system calls that `SystemCallFilter=` of the unit allows.
 fn allowed_calls() -> Result<BTreeSet<String>> {
     let text = std::fs::read_to_string(unit())?;
     let mut allowed = BTreeSet::new();
@@ -65,7 +66,7 @@ fn allowed_calls() -> Result<BTreeSet<String>> {
             }
         }
     }
-    ensure!(allowed.len() > 100, "the unit's filter was not understood: {allowed:?}");
+    ensure!(allowed.len() > 100, "the unit's filter was not parsed: {allowed:?}");
     Ok(allowed)
 }
 
@@ -83,13 +84,13 @@ fn expand(word: &str) -> Result<Vec<String>> {
 }
 
 #[test]
-fn the_daemon_makes_no_call_that_the_unit_refuses() -> Result<()> {
+fn the_unit_allows_every_call_of_the_daemon() -> Result<()> {
     let lab = node("calls")?;
     let (a, b) = pair(&lab)?;
     let socket = lab.state_dir().join("api.sock");
     let listen = format!("[api]\nlisten = \"unix:{}\"\n", socket.display());
     lab.configure(&format!("{}{listen}", std::fs::read_to_string(lab.config())?))?;
-    // With the unit's capabilities, as the kernel's answers depend on them and with them what is called next.
+    // With the capabilities of the unit, because the kernel's answers and the next calls depend on them.
     let trace = lab.state_dir().join("trace");
     let mut command = lab.host().command("setpriv");
     command.args(["--bounding-set=-all,+bpf,+net_admin,+perfmon", "--inh-caps=-all", "--no-new-privs"]);
@@ -103,7 +104,7 @@ fn the_daemon_makes_no_call_that_the_unit_refuses() -> Result<()> {
     let sent = udp_send(a.namespace(), b.namespace(), at(b.v4()), 50, 400)?;
     let all = Amounts::outgoing(sent.packets, sent.l3_bytes);
     assert_eq!(Counters::at_rest(&lab)?.class("101", 2, "ipv4"), all);
-    // What it does in its life: interfaces that come and go, drains, a reload, an answer to a question.
+    // Everything the daemon does: new and deleted interfaces, drains, a reload, an API request.
     let mut c = lab.bridged(103, 0, [10, 1, 0, 3].into(), "fd00:1::3".parse()?)?;
     daemon.logs("veth103.0: attached")?;
     c.stop()?;
@@ -115,7 +116,7 @@ fn the_daemon_makes_no_call_that_the_unit_refuses() -> Result<()> {
             .arg("http://x/metrics"),
     )?;
     ensure!(answer.contains("trafctl_network_transmit_bytes_total"), "{answer}");
-    eventually("the counters are booked", || {
+    eventually("the ledger has the counters", || {
         let report = lab.run_json(&["report", "--format", "json"])?;
         Ok(report.to_string().contains(&sent.l3_bytes.to_string()))
     })?;
@@ -139,7 +140,7 @@ fn the_daemon_makes_no_call_that_the_unit_refuses() -> Result<()> {
             name.chars().all(|letter| letter.is_ascii_lowercase() || letter.is_ascii_digit() || letter == '_')
         })
         .collect();
-    ensure!(called.contains("bpf") && called.contains("sendto"), "the trace was not understood: {called:?}");
+    ensure!(called.contains("bpf") && called.contains("sendto"), "the trace was not parsed: {called:?}");
     let refused: Vec<_> = called.iter().filter(|name| !allowed.contains(**name)).collect();
     ensure!(refused.is_empty(), "the unit's filter refuses {refused:?}");
     Ok(())

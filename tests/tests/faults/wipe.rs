@@ -1,4 +1,4 @@
-//! Pins removed under a running daemon: it says so, makes them anew, and knows how much it has missed.
+//! Pins removed under a running daemon: it logs this, creates them again, and records how much it missed.
 
 use std::fs;
 use std::path::Path;
@@ -19,7 +19,7 @@ use crate::node::{at, booked, node, node_with, pair};
 /// Buffers in and out of an interface.
 type Buffers = (u64, u64);
 
-/// What the ledger says of an interface: buffers booked, and in gaps.
+/// The ledger's figures of an interface: buffers counted, and buffers in gaps.
 fn in_ledger(lab: &Lab, interface: &str) -> Result<(Buffers, Buffers)> {
     let query = format!(
         "select coalesce(sum(in_skbs), 0), coalesce(sum(out_skbs), 0) from passed_5min
@@ -38,10 +38,10 @@ fn in_ledger(lab: &Lab, interface: &str) -> Result<(Buffers, Buffers)> {
     Ok((rows[0], rows[1]))
 }
 
-/// Waits until every buffer that the kernel saw on an interface is booked or in a gap, neither more nor less.
+/// Waits until every buffer that the kernel saw on an interface is in the ledger or in a gap, exactly once.
 fn nothing_vanished(lab: &Lab, container: &Container) -> Result<(Buffers, Buffers)> {
     let mut last = None;
-    eventually("every buffer is booked or in a gap", || {
+    eventually("every buffer is in the ledger or in a gap", || {
         let kernel = InterfaceStatistics::read(lab.host(), container.interface())?;
         let found = in_ledger(lab, container.interface())?;
         let (booked, gaps) = found;
@@ -66,13 +66,13 @@ fn wipe(directory: &Path) -> Result<()> {
 }
 
 #[test]
-fn a_wiped_bpffs_is_made_anew_and_the_loss_has_its_size() -> Result<()> {
+fn a_wiped_bpffs_is_restored_and_the_gap_has_its_exact_size() -> Result<()> {
     wiped(&node("wipe")?)
 }
 
-/// Filters outlive the pins, and go on counting in maps that nobody knows any more.
+/// Filters outlive the pins, and keep counting in maps that nobody can reach.
 #[test]
-fn a_wiped_bpffs_under_filters_is_made_anew_and_the_loss_has_its_size() -> Result<()> {
+fn a_wiped_bpffs_with_filters_is_restored_and_the_gap_has_its_exact_size() -> Result<()> {
     wiped(&node_with("wipe-clsact", "attach = \"clsact\"")?)
 }
 
@@ -80,16 +80,17 @@ fn wiped(lab: &Lab) -> Result<()> {
     let (a, b) = pair(lab)?;
     let mut daemon = Daemon::start(lab)?;
     let first = udp_send(a.namespace(), b.namespace(), at(b.v4()), 300, 400)?;
-    eventually("the first part is booked", || Ok(booked(lab, "101")?.out_packets == first.packets))?;
+    eventually("the ledger has the first part", || Ok(booked(lab, "101")?.out_packets == first.packets))?;
 
-    // Counted and not booked, then not even counted: the daemon sleeps meanwhile, so that the two are known.
+    // Packets that are counted but not drained, then packets that are not counted. The daemon is stopped
+    // meanwhile, so that both numbers are known.
     daemon.signal(Signal::STOP)?;
     let lost = udp_send(a.namespace(), b.namespace(), at(b.v6()), 150, 700)?;
     wipe(lab.bpffs())?;
     let missed = udp_send(a.namespace(), b.namespace(), at(b.v4()), 250, 300)?;
     daemon.signal(Signal::CONT)?;
     daemon.logs("were gone from")?;
-    eventually("nothing is wrong", || Ok(is_well(lab).is_ok()))?;
+    eventually("status reports no problem", || Ok(is_well(lab).is_ok()))?;
     let last = udp_send(a.namespace(), b.namespace(), at(b.v4()), 200, 500)?;
 
     let (_, gap) = nothing_vanished(lab, &a)?;
@@ -110,12 +111,12 @@ fn wiped(lab: &Lab) -> Result<()> {
     assert_eq!(of("counters_renewed", None).len(), 1, "{gaps:#}");
     let sized = of("before_attach", Some("veth101.0"));
     assert_eq!(sized.len(), 1, "{gaps:#}");
-    ensure!(sized[0]["start"].is_string(), "its span is known: {gaps:#}");
+    ensure!(sized[0]["start"].is_string(), "the gap has a start: {gaps:#}");
     daemon.stop_after_errors()
 }
 
 #[test]
-fn a_wipe_under_load_makes_a_gap_that_is_no_less_than_the_loss() -> Result<()> {
+fn the_gap_of_a_wipe_under_load_covers_the_loss() -> Result<()> {
     let lab = node("wipe-load")?;
     let (a, b) = pair(&lab)?;
     let mut daemon = Daemon::start(&lab)?;
@@ -123,21 +124,21 @@ fn a_wipe_under_load_makes_a_gap_that_is_no_less_than_the_loss() -> Result<()> {
     for round in 1..=3 {
         load.passes(2000)?;
         wipe(lab.bpffs())?;
-        eventually("the daemon says so", || Ok(daemon.log().matches("were gone from").count() == round))?;
+        eventually("the daemon logs it", || Ok(daemon.log().matches("were gone from").count() == round))?;
     }
     load.passes(2000)?;
     let sent = load.stop()?;
-    eventually("nothing is wrong", || Ok(is_well(&lab).is_ok()))?;
+    eventually("status reports no problem", || Ok(is_well(&lab).is_ok()))?;
     let counters = Counters::at_rest(&lab)?;
     agrees_with_kernel(&lab, &counters, a.interface())?;
-    eventually("what is there is booked", || {
+    eventually("the ledger has the rest", || {
         let (booked_now, (_, gap)) = (booked(&lab, "101")?, in_ledger(&lab, a.interface())?);
-        // What passes while one reading is made may be in the sums and in the gap, and never in neither.
+        // Packets during a reading may be in the sums and in the gap, but never in neither.
         Ok(gap.1 > 0 && booked_now.out_packets > 0 && booked_now.out_packets + gap.1 >= sent.packets)
     })?;
     let (passed, gap) = in_ledger(&lab, a.interface())?;
     ensure!(passed.1 + gap.1 < sent.packets + sent.packets / 10, "{passed:?} and {gap:?} of {sent:?}");
-    // What the last reading of each lost set had torn apart is no difference.
+    // The last reading of each lost set of counters may be inconsistent; the audit must not report that.
     let audit = lab.run_json(&["audit", "--format", "json"])?;
     ensure!(audit["problems"] == serde_json::json!([]) && audit["counter_sets"] == 4, "{audit}");
     daemon.logs("following interfaces")?;
@@ -145,7 +146,7 @@ fn a_wipe_under_load_makes_a_gap_that_is_no_less_than_the_loss() -> Result<()> {
 }
 
 #[test]
-fn a_removed_directory_and_removed_parts_are_mended() -> Result<()> {
+fn a_removed_directory_map_or_program_is_restored() -> Result<()> {
     let lab = node("wipe-parts")?;
     let (a, b) = pair(&lab)?;
     let root = lab.bpffs().join("sub");
@@ -161,10 +162,10 @@ fn a_removed_directory_and_removed_parts_are_mended() -> Result<()> {
     let mut packets = 0;
     let mut send = |datagrams| -> Result<()> {
         packets += udp_send(a.namespace(), b.namespace(), at(b.v4()), datagrams, 100)?.packets;
-        eventually("it is booked", || Ok(booked(&lab, "101")?.out_packets == packets))
+        eventually("the ledger has it", || Ok(booked(&lab, "101")?.out_packets == packets))
     };
     send(110)?;
-    // The whole directory; one map; one program, without which the counters go on.
+    // The whole directory; one map; one program, without which the counters continue.
     for (round, victim) in ["", "maps/CLASS_COUNTERS", "programs/trafctl_egress"].into_iter().enumerate() {
         if victim.is_empty() {
             wipe(&root)?;
@@ -176,18 +177,18 @@ fn a_removed_directory_and_removed_parts_are_mended() -> Result<()> {
             // Without resync the daemon notices this at the next interface event.
             lab.host().ip("link add veth104.0 up type veth peer name peer104")?;
         }
-        eventually("nothing is wrong", well)?;
+        eventually("status reports no problem", well)?;
         send(120 + round as u64)?;
     }
     ensure!(daemon.log().matches("were gone from").count() == 2, "{}", daemon.log());
     ensure!(daemon.log().contains("a program has been removed"), "{}", daemon.log());
     let (_, gap) = nothing_vanished(&lab, &a)?;
-    assert_eq!(gap, (0, 0), "nothing was sent while it was gone");
+    assert_eq!(gap, (0, 0), "nothing was sent meanwhile");
     daemon.stop_after_errors()
 }
 
 #[test]
-fn a_purge_is_no_gap_where_the_counters_were_booked() -> Result<()> {
+fn a_purge_after_a_drain_causes_no_gap() -> Result<()> {
     let lab = node("wipe-purge")?;
     let (a, b) = pair(&lab)?;
     let daemon = Daemon::start(&lab)?;
@@ -199,7 +200,7 @@ fn a_purge_is_no_gap_where_the_counters_were_booked() -> Result<()> {
     let last = udp_send(a.namespace(), b.namespace(), at(b.v4()), 50, 300)?;
     let (seen, gap) = nothing_vanished(&lab, &a)?;
     assert_eq!((seen.1, gap.1), (first.packets + last.packets, missed.packets));
-    // As the kernel counts on this interface: with the Ethernet header.
+    // The kernel counts the Ethernet header on this interface.
     let gaps = lab.run_json(&["gaps", "--format", "json"])?;
     let all = gaps["gaps"].as_array().context("a list of gaps")?;
     let of_a: Vec<_> = all.iter().filter(|gap| gap["interface"] == a.interface()).collect();

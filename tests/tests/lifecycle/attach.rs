@@ -1,4 +1,4 @@
-//! `trafctl attach`: twice, at once with itself, and at once with `trafctl run`.
+//! `trafctl attach`: repeated, concurrent with itself, and concurrent with `trafctl run`.
 
 use anyhow::{Result, ensure};
 use traffic_tests::traffic::{UdpCount, tcp_exchange, udp_send};
@@ -20,7 +20,7 @@ fn a_second_attach_changes_nothing_and_loses_nothing() -> Result<()> {
     let first = links(&lab)?;
     ensure!(first.len() == 4, "{first:?}");
 
-    // Attaching all the while a connection flows: a hook that was empty for a moment would show.
+    // Attaches repeatedly while a connection flows. A hook that is empty for a moment would lose packets.
     let count = std::thread::scope(|scope| {
         let flow = scope
             .spawn(|| tcp_exchange(a.namespace(), b.namespace(), at(b.v4()), 40 * MEGABYTE, 4 * MEGABYTE));
@@ -45,7 +45,7 @@ fn a_second_attach_changes_nothing_and_loses_nothing() -> Result<()> {
 }
 
 #[test]
-fn two_attaches_at_once_are_one() -> Result<()> {
+fn concurrent_attaches_attach_once() -> Result<()> {
     let lab = node("at-once")?;
     let (a, b) = pair(&lab)?;
     for round in 0..5 {
@@ -61,7 +61,7 @@ fn two_attaches_at_once_are_one() -> Result<()> {
             assert_eq!(hooks(&lab, interface)?, ["trafctl_egress", "trafctl_ingress"], "round {round}");
         }
         is_well(&lab)?;
-        // Every round begins with nothing loaded, so that both have to make it.
+        // Every round begins with nothing loaded, so that both must create it.
         if round < 4 {
             lab.run_ok(&["detach", "--purge"])?;
         }
@@ -73,7 +73,7 @@ fn two_attaches_at_once_are_one() -> Result<()> {
 }
 
 #[test]
-fn an_attach_may_race_a_daemon_that_starts() -> Result<()> {
+fn an_attach_can_run_while_the_daemon_starts() -> Result<()> {
     let lab = node("race")?;
     let (a, b) = pair(&lab)?;
     for round in 0..10 {
@@ -98,16 +98,16 @@ fn an_attach_may_race_a_daemon_that_starts() -> Result<()> {
 }
 
 #[test]
-fn what_passed_between_a_detach_and_an_attach_is_written_down() -> Result<()> {
+fn traffic_between_a_detach_and_an_attach_is_recorded_as_missed() -> Result<()> {
     let lab = node("between")?;
     let (a, b) = pair(&lab)?;
-    // Before the first attach too.
+    // Also before the first attach.
     udp_send(a.namespace(), b.namespace(), at(b.v4()), 7, 100)?;
     lab.run_ok(&["attach"])?;
     let first = udp_send(a.namespace(), b.namespace(), at(b.v4()), 50, 300)?;
     lab.run_ok(&["detach", "veth101.0"])?;
     assert_eq!(hooks(&lab, "veth101.0")?, [""; 0]);
-    assert_eq!(hooks(&lab, "veth102.0")?.len(), 2, "only what was named is taken off");
+    assert_eq!(hooks(&lab, "veth102.0")?.len(), 2, "only the named interface is detached");
     ensure!(problems(&lab)?.iter().all(|problem| problem.starts_with("veth101.0: not attached")));
     let missed = udp_send(a.namespace(), b.namespace(), at(b.v4()), 20, 500)?;
     lab.run_ok(&["attach"])?;
@@ -122,9 +122,9 @@ fn what_passed_between_a_detach_and_an_attach_is_written_down() -> Result<()> {
     assert_eq!(counters.class("101", 2, "ipv4"), sent(&[first, last]));
     let row = counters.interface("veth101.0");
     assert_eq!((row.out_unseen_skbs, row.in_unseen_skbs), (7 + missed.packets, 0));
-    // Each datagram of those has a link header.
+    // Each of these datagrams has a link header.
     assert_eq!(row.out_unseen_skb_bytes, 7 * (100 + 28 + 14) + missed.l3_bytes + 14 * missed.packets);
-    // The other end missed nothing but what came before it.
+    // The other end missed only what came before its first attach.
     let other = counters.class("102", 2, "ipv4");
     assert_eq!((other.in_packets, other.in_bytes), {
         let all = sent(&[first, missed, last]);
@@ -138,12 +138,12 @@ fn what_passed_between_a_detach_and_an_attach_is_written_down() -> Result<()> {
 }
 
 #[test]
-fn an_attach_under_load_knows_what_it_missed() -> Result<()> {
+fn an_attach_under_load_records_what_it_missed() -> Result<()> {
     let lab = node("load")?;
     let (a, b) = pair(&lab)?;
     let load = Load::start(a.namespace(), b.namespace(), at(b.v4()), 400)?;
     load.passes(2000)?;
-    // Each of these comes upon buffers on their way.
+    // Buffers are under way at each of these.
     for _ in 0..5 {
         lab.run_ok(&["attach"])?;
         load.passes(1000)?;

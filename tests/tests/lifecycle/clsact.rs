@@ -1,4 +1,4 @@
-//! The attachment of kernels before 6.6: a filter under the clsact qdisc.
+//! Attachment on kernels before 6.6: filters of the clsact qdisc.
 
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
@@ -23,7 +23,7 @@ fn node(name: &str) -> Result<Lab> {
     Ok(lab)
 }
 
-/// Our filters on an interface, as `tc` lists them: program ids, to the container first.
+/// Our filters on an interface in the output of `tc`: names and program ids, the hook to the container first.
 fn filters(lab: &Lab, interface: &str) -> Result<Vec<(String, u64)>> {
     let mut ours = Vec::new();
     for hook in ["egress", "ingress"] {
@@ -50,7 +50,7 @@ fn filters_count_as_links_do() -> Result<()> {
     lab.run_ok(&["attach"])?;
     let first = filters(&lab, "veth101.0")?;
     assert_eq!(names(&first), ["trafctl_egress", "trafctl_ingress"]);
-    assert_eq!(hooks(&lab, "veth101.0")?, [""; 0], "no link besides");
+    assert_eq!(hooks(&lab, "veth101.0")?, [""; 0], "there are no links");
     let status = lab.run_json(&["status", "--format", "json"])?;
     assert_eq!(status["attach_kind"], "clsact");
     assert_eq!(status["attachments"][0]["in"]["kind"], "clsact", "{status:#}");
@@ -59,7 +59,7 @@ fn filters_count_as_links_do() -> Result<()> {
     let v4 = std::thread::scope(|scope| {
         let flow = scope
             .spawn(|| tcp_exchange(a.namespace(), b.namespace(), at(b.v4()), 20 * MEGABYTE, 3 * MEGABYTE));
-        // Again and again while it flows.
+        // Repeatedly while the connection flows.
         while !flow.is_finished() {
             lab.run_ok(&["attach"])?;
         }
@@ -68,7 +68,7 @@ fn filters_count_as_links_do() -> Result<()> {
     let after = InterfaceStatistics::read(lab.host(), a.interface())?;
     let v6 = tcp_exchange(a.namespace(), b.namespace(), at(b.v6()), 10 * MEGABYTE, MEGABYTE)?;
     assert_eq!(filters(&lab, "veth101.0")?, first);
-    // The test is worth something only if the kernel did pass larger buffers around.
+    // The kernel must have passed super-packets, or the test proves little.
     ensure!(after.rx_packets - before.rx_packets < v4.client.segments / 4, "{before:?} {after:?} {v4:?}");
 
     let counters = Counters::at_rest(&lab)?;
@@ -83,7 +83,7 @@ fn filters_count_as_links_do() -> Result<()> {
 }
 
 #[test]
-fn only_our_filter_is_taken_off() -> Result<()> {
+fn only_our_filter_is_detached() -> Result<()> {
     let lab = node("clsact-foreign")?;
     let (a, b) = pair(&lab)?;
     let foreign = add_foreign_filters(&lab, "veth101.0")?;
@@ -92,7 +92,7 @@ fn only_our_filter_is_taken_off() -> Result<()> {
     let first = udp_send(a.namespace(), b.namespace(), at(b.v4()), 40, 100)?;
     lab.run_ok(&["detach", "veth101.0"])?;
     assert_eq!(filters(&lab, "veth101.0")?, []);
-    assert_eq!(filters(&lab, "veth102.0")?.len(), 2, "only what was named is taken off");
+    assert_eq!(filters(&lab, "veth102.0")?.len(), 2, "only the named interface is detached");
     assert_eq!(foreign_filters(&lab, "veth101.0")?, foreign);
     let missed = udp_send(a.namespace(), b.namespace(), at(b.v4()), 7, 100)?;
     ensure!(problems(&lab)?.iter().all(|problem| problem.starts_with("veth101.0: not attached")));
@@ -110,7 +110,7 @@ fn only_our_filter_is_taken_off() -> Result<()> {
     lab.run_ok(&["detach", "--purge"])?;
     for interface in [a.interface(), b.interface()] {
         assert_eq!(filters(&lab, interface)?, []);
-        // Others may have filters under it by now.
+        // Others may have filters in the qdisc by now.
         ensure!(tc(&lab, &format!("qdisc show dev {interface} clsact"))?.contains("clsact"));
     }
     assert_eq!(foreign_filters(&lab, "veth101.0")?, foreign);
@@ -118,17 +118,17 @@ fn only_our_filter_is_taken_off() -> Result<()> {
 }
 
 #[test]
-fn a_foreign_filter_of_our_priority_is_no_obstacle_or_is_told() -> Result<()> {
+fn a_foreign_filter_of_our_priority_is_reported() -> Result<()> {
     let lab = node("clsact-priority")?;
     let (a, b) = pair(&lab)?;
-    // A classifier of another kind has the priority that ours wants.
+    // A classifier of another kind has our priority.
     tc(&lab, "qdisc add dev veth101.0 clsact")?;
     tc(&lab, "filter add dev veth101.0 ingress pref 1 protocol ip u32 match ip dst 10.1.0.0/16 flowid 1:1")?;
     let output = trafctl(&lab, &["attach"])?;
-    let told = stderr(&output);
-    ensure!(output.status.code() == Some(1), "{}: {told}", output.status);
-    ensure!(told.contains("veth101.0: cannot attach trafctl_ingress"), "{told}");
-    // The other interface is attached all the same, and status tells of the one that is not.
+    let reported = stderr(&output);
+    ensure!(output.status.code() == Some(1), "{}: {reported}", output.status);
+    ensure!(reported.contains("veth101.0: cannot attach trafctl_ingress"), "{reported}");
+    // The other interface is attached, and status reports the one that is not.
     ensure!(problems(&lab)?.iter().all(|problem| problem.starts_with("veth101.0: ")));
     assert_eq!(filters(&lab, "veth102.0")?.len(), 2);
     tc(&lab, "filter del dev veth101.0 ingress pref 1")?;
@@ -142,7 +142,7 @@ fn a_foreign_filter_of_our_priority_is_no_obstacle_or_is_told() -> Result<()> {
 }
 
 #[test]
-fn filters_attached_under_load_know_what_they_missed() -> Result<()> {
+fn filters_attached_under_load_record_what_they_missed() -> Result<()> {
     let lab = node("clsact-load")?;
     let (a, b) = pair(&lab)?;
     let load = Load::start(a.namespace(), b.namespace(), at(b.v6()), 400)?;
@@ -165,13 +165,14 @@ fn filters_attached_under_load_know_what_they_missed() -> Result<()> {
 }
 
 #[test]
-fn a_change_of_kind_does_not_count_twice() -> Result<()> {
+fn a_change_between_links_and_filters_does_not_count_twice() -> Result<()> {
     let lab = node("clsact-tcx")?;
     let (a, b) = pair(&lab)?;
     let links = format!("class_file = \"{}\"\n", lab.path("classes").display());
     let filters_instead = format!("{links}attach = \"clsact\"\n");
     lab.run_ok(&["attach"])?;
-    // From here on the qdisc is there. While it is added the kernel drops what is on its way to the interface.
+    // The qdisc exists from here on. While it is added, the kernel drops buffers that are under way to the
+    // interface.
     let load = Load::start(b.namespace(), a.namespace(), at(a.v6()), 400)?;
     for round in 0..4 {
         let as_links = round % 2 == 0;

@@ -1,4 +1,4 @@
-//! `trafctl run`: following interfaces, dying and coming back.
+//! `trafctl run`: following interfaces, crashes and restarts.
 
 use std::thread;
 
@@ -20,7 +20,7 @@ use crate::node::{
 const MEGABYTE: u64 = 1 << 20;
 
 #[test]
-fn interfaces_are_attached_as_they_come() -> Result<()> {
+fn new_interfaces_are_attached() -> Result<()> {
     let lab = node("come")?;
     let mut daemon = Daemon::start(&lab)?;
     daemon.settled()?;
@@ -33,7 +33,8 @@ fn interfaces_are_attached_as_they_come() -> Result<()> {
     assert_eq!(counters.class("101", 2, "ipv4"), exchanged(&count));
     assert_eq!(counters.class("102", 2, "ipv4"), exchanged_by_server(&count));
     agrees_with_kernel(&lab, &counters, a.interface())?;
-    // They are there from one command of ip to the next, so an interface that comes to be in use says what it missed.
+    // An interface may pass packets between two commands of `ip`, before it is attached. It must record what
+    // it missed.
     is_well(&lab)?;
     daemon.stop()
 }
@@ -46,7 +47,7 @@ fn a_container_stops_and_starts_under_load() -> Result<()> {
     introduce(&[&a, &b, &c])?;
     let mut daemon = Daemon::start(&lab)?;
     daemon.settled()?;
-    // From 102 to 101, which comes and goes, and to 103, which stays.
+    // From 102 to 101, which stops and starts, and to 103, which keeps running.
     let load = Load::start(b.namespace(), a.namespace(), at(a.v4()), 200)?;
     let other = Load::start(b.namespace(), c.namespace(), at(c.v6()), 900)?;
 
@@ -57,7 +58,7 @@ fn a_container_stops_and_starts_under_load() -> Result<()> {
         never_back(&last, &while_attached)?;
         a.stop()?;
         eventually("the pins of the old interface are gone", || Ok(pins(&lab)?.len() == 4))?;
-        // What it had counted stays, and nothing is counted for a container that is not there.
+        // Its counts stay, and nothing is counted for a container that does not run.
         let stopped = of_interface(&lab, "veth101.0")?;
         load.passes(500)?;
         ensure!(of_interface(&lab, "veth101.0")? == stopped, "round {round}");
@@ -68,8 +69,8 @@ fn a_container_stops_and_starts_under_load() -> Result<()> {
         eventually("veth101.0", || Ok(hooks(&lab, "veth101.0")?.len() == 2))?;
         load.passes(2000)?;
         last = Counters::read(&lab)?;
-        // The daemon finishes its note of what it missed shortly after the hooks hang.
-        eventually("what passed the new interface is counted or known as missed", || {
+        // The daemon completes the record of missed traffic shortly after it attaches the hooks.
+        eventually("the traffic of the new interface is counted or recorded as missed", || {
             let before = InterfaceStatistics::read(lab.host(), "veth101.0")?;
             let row = of_interface(&lab, "veth101.0")?;
             let after = InterfaceStatistics::read(lab.host(), "veth101.0")?;
@@ -83,7 +84,7 @@ fn a_container_stops_and_starts_under_load() -> Result<()> {
 
     let counters = Counters::at_rest(&lab)?;
     never_back(&last, &counters)?;
-    // The sender and the other receiver were attached all the time. What comes back says that the port is closed.
+    // The sender and the other receiver were attached all the time. Their answers report a closed port.
     let out = counters.class("102", 2, "ipv4");
     assert_eq!((out.out_packets, out.out_bytes), (sent.packets, sent.bytes));
     let all = Amounts::outgoing(sent_to_other.packets, sent_to_other.bytes);
@@ -92,8 +93,8 @@ fn a_container_stops_and_starts_under_load() -> Result<()> {
     assert_eq!(counters.class("103", 2, "ipv6"), all);
     let row = counters.interface("veth101.0");
     ensure!(row.in_skbs >= before_last.in_skbs && row.in_skbs < sent.packets, "{row:?} of {sent:?}");
-    // All datagrams have one size. In the class: the container may have asked for 102's address while it did not know it,
-    // and the answer is no IP.
+    // All datagrams have one size. Only the class is compared: the container may have asked for the address
+    // of 102, and that answer is not IP.
     let received = counters.class("101", 2, "ipv4");
     assert_eq!(received.in_bytes, received.in_packets * sent.bytes / sent.packets);
     is_well(&lab)?;
@@ -102,7 +103,7 @@ fn a_container_stops_and_starts_under_load() -> Result<()> {
 }
 
 #[test]
-fn a_killed_daemon_loses_nothing_and_repeats_nothing() -> Result<()> {
+fn a_killed_daemon_loses_nothing_and_counts_nothing_twice() -> Result<()> {
     let lab = node("killed")?;
     let (a, b) = pair(&lab)?;
     let mut daemon = Daemon::start(&lab)?;
@@ -119,7 +120,7 @@ fn a_killed_daemon_loses_nothing_and_repeats_nothing() -> Result<()> {
         flow.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
     })?;
     let sent = load.stop()?;
-    assert_eq!(links(&lab)?, before, "a daemon that finds its links takes them over");
+    assert_eq!(links(&lab)?, before, "a new daemon keeps the links");
 
     let counters = Counters::at_rest(&lab)?;
     assert_eq!(counters.class("101", 2, "ipv4"), exchanged(&count));
@@ -135,7 +136,7 @@ fn a_killed_daemon_loses_nothing_and_repeats_nothing() -> Result<()> {
 }
 
 #[test]
-fn a_daemon_that_ends_leaves_the_counting_in_place() -> Result<()> {
+fn counting_continues_after_the_daemon_ends() -> Result<()> {
     let lab = node("ends")?;
     let (a, b) = pair(&lab)?;
     for signal in [Signal::TERM, Signal::INT] {
@@ -152,14 +153,14 @@ fn a_daemon_that_ends_leaves_the_counting_in_place() -> Result<()> {
 }
 
 #[test]
-fn an_interface_that_went_while_nobody_looked_is_let_go() -> Result<()> {
+fn an_interface_deleted_without_a_daemon_is_released_later() -> Result<()> {
     let lab = node("unseen-end")?;
     let (mut a, b) = pair(&lab)?;
     lab.run_ok(&["attach"])?;
     let before = pins(&lab)?;
     let first = udp_send(a.namespace(), b.namespace(), at(b.v4()), 100, 300)?;
     a.stop()?;
-    assert_eq!(pins(&lab)?, before, "nobody is there to notice");
+    assert_eq!(pins(&lab)?, before, "no daemon runs to release it");
     a.start()?;
     introduce(&[&a, &b])?;
     lab.run_ok(&["attach", "veth101.0"])?;
@@ -177,7 +178,7 @@ fn of_interface(lab: &Lab, interface: &str) -> Result<InterfaceRow> {
     Ok(Counters::read(lab)?.interface(interface))
 }
 
-/// Checks that no counter is smaller than it was.
+/// Checks that no counter has decreased.
 fn never_back(earlier: &Counters, later: &Counters) -> Result<()> {
     for row in &earlier.counters {
         let now = later.class(&row.container, row.class, &row.family);

@@ -1,4 +1,4 @@
-//! `trafctl detach`: what is ours goes, what is another's stays.
+//! `trafctl detach`: removes what is ours and nothing else.
 
 use std::fs;
 
@@ -15,18 +15,18 @@ use crate::node::{
 
 const MEGABYTE: u64 = 1 << 20;
 
-/// `tc` in the host, with the arguments in one line.
+/// Runs `tc` in the host with its arguments as one string.
 pub fn tc(lab: &Lab, arguments: &str) -> Result<String> {
     run_ok(lab.host().command("tc").args(arguments.split_whitespace()))
 }
 
-/// Filters on both hooks of an interface, without ours: what was there before must be there afterwards.
+/// Filters on both hooks of an interface, without ours. They must be the same before and after.
 pub fn foreign_filters(lab: &Lab, interface: &str) -> Result<Vec<Value>> {
     let mut filters = Vec::new();
     for hook in ["ingress", "egress"] {
         let text = tc(lab, &format!("-j filter show dev {interface} {hook}"))?;
         let all: Vec<Value> = serde_json::from_str(&text).with_context(|| text.clone())?;
-        // A line without options only opens the list of a priority.
+        // An entry without options only begins the list of a priority.
         let foreign =
             |filter: &Value| filter.get("options").is_some() && !filter.to_string().contains("trafctl_");
         filters.extend(all.into_iter().filter(foreign));
@@ -34,7 +34,7 @@ pub fn foreign_filters(lab: &Lab, interface: &str) -> Result<Vec<Value>> {
     Ok(filters)
 }
 
-/// Puts filters of somebody else on an interface: all of them end the chain and let everything pass.
+/// Adds foreign filters to an interface. All of them end the chain and accept the packet.
 pub fn add_foreign_filters(lab: &Lab, interface: &str) -> Result<Vec<Value>> {
     tc(lab, &format!("qdisc add dev {interface} clsact"))?;
     let u32 = "protocol ip u32 match ip dst 10.1.0.0/16 flowid 1:1";
@@ -50,7 +50,7 @@ pub fn add_foreign_filters(lab: &Lab, interface: &str) -> Result<Vec<Value>> {
 }
 
 #[test]
-fn filters_of_others_stay_where_they_are() -> Result<()> {
+fn foreign_filters_stay_in_place() -> Result<()> {
     let lab = node("foreign")?;
     let (a, b) = pair(&lab)?;
     let foreign = add_foreign_filters(&lab, "veth101.0")?;
@@ -71,12 +71,12 @@ fn filters_of_others_stay_where_they_are() -> Result<()> {
 }
 
 #[test]
-fn two_of_ours_on_one_hook_are_told_and_each_takes_off_its_own() -> Result<()> {
+fn two_installations_on_one_hook_are_reported_and_detach_only_their_own() -> Result<()> {
     let lab = node("two")?;
     let (a, b) = pair(&lab)?;
     lab.run_ok(&["attach"])?;
     is_well(&lab)?;
-    // Another directory of pins: to trafctl another node, to the interfaces the same one.
+    // Another directory of pins: a second installation on the same interfaces.
     let other = lab.bpffs().join("other");
     let with_other = |arguments: &[&str]| -> Result<_> {
         let mut command = lab.host().command(traffic_tests::lab::trafctl_program()?);
@@ -88,13 +88,13 @@ fn two_of_ours_on_one_hook_are_told_and_each_takes_off_its_own() -> Result<()> {
     ensure!(attached.status.success(), "{}", stderr(&attached));
     assert_eq!(hooks(&lab, "veth101.0")?.len(), 4);
 
-    let told = problems(&lab)?;
+    let reported = problems(&lab)?;
     ensure!(
-        told.iter().filter(|problem| problem.starts_with("veth101.0: 2 trafctl programs")).count() == 2,
-        "{told:?}"
+        reported.iter().filter(|problem| problem.starts_with("veth101.0: 2 trafctl programs")).count() == 2,
+        "{reported:?}"
     );
-    ensure!(!told.iter().any(|problem| problem.contains("veth102.0")), "{told:?}");
-    // Neither takes off what is the other's.
+    ensure!(!reported.iter().any(|problem| problem.contains("veth102.0")), "{reported:?}");
+    // Each detaches only its own programs.
     lab.run_ok(&["detach"])?;
     assert_eq!(hooks(&lab, "veth101.0")?, ["trafctl_egress", "trafctl_ingress"]);
     assert_eq!(hooks(&lab, "veth102.0")?, [""; 0]);
@@ -122,7 +122,7 @@ fn a_detach_keeps_the_counters() -> Result<()> {
     let counters = Counters::at_rest(&lab)?;
     assert_eq!(counters.class("101", 2, "ipv4"), Amounts::outgoing(first.packets, first.l3_bytes));
     assert_eq!(problems(&lab)?.len(), 4, "both hooks of both interfaces");
-    // A second one has nothing left to do; named, that is an error.
+    // A second detach has nothing to do. With a name, it is an error.
     lab.run_ok(&["detach"])?;
     let error = refused(&trafctl(&lab, &["detach", "veth101.0"])?)?;
     ensure!(error.contains("veth101.0"), "{error}");
@@ -130,7 +130,7 @@ fn a_detach_keeps_the_counters() -> Result<()> {
 }
 
 #[test]
-fn a_purge_says_what_is_lost_and_leaves_nothing() -> Result<()> {
+fn a_purge_reports_what_is_lost_and_removes_everything() -> Result<()> {
     let lab = node("purge")?;
     let (a, b) = pair(&lab)?;
     lab.run_ok(&["attach"])?;
@@ -139,7 +139,7 @@ fn a_purge_says_what_is_lost_and_leaves_nothing() -> Result<()> {
     let output = trafctl(&lab, &["detach", "--purge"])?;
     ensure!(output.status.success(), "{}", stderr(&output));
     let lost = stderr(&output);
-    // The one sent it, the other received it.
+    // One container sent it, the other received it.
     ensure!(lost.contains("WARN") && lost.contains("2 containers"), "{lost}");
     ensure!(lost.contains(&format!("{} bytes in, {} bytes out", count.l3_bytes, count.l3_bytes)), "{lost}");
     assert_eq!(files(lab.bpffs())?, [""; 0]);
@@ -150,27 +150,27 @@ fn a_purge_says_what_is_lost_and_leaves_nothing() -> Result<()> {
         let error = refused(&trafctl(&lab, &[command])?)?;
         ensure!(error.contains("nothing is loaded") && error.contains("trafctl attach"), "{error}");
     }
-    // Nothing to purge is no failure, and what is counted from here on starts at nothing.
+    // A purge of nothing is not an error. The counters start at zero afterwards.
     lab.run_ok(&["detach", "--purge"])?;
     lab.run_ok(&["attach", "--purge"])?;
     let again = udp_send(a.namespace(), b.namespace(), at(b.v4()), 5, 25)?;
     let counters = Counters::at_rest(&lab)?;
     assert_eq!(counters.class("101", 2, "ipv4"), Amounts::outgoing(again.packets, again.l3_bytes));
-    assert_eq!(counters.interface("veth101.0").out_unseen_skbs, 60, "before the new counters began");
+    assert_eq!(counters.interface("veth101.0").out_unseen_skbs, 60, "sent before the new counters existed");
     is_well(&lab)
 }
 
 #[test]
-fn a_pin_removed_behind_its_back_is_noticed() -> Result<()> {
+fn a_removed_pin_is_reported_and_repaired() -> Result<()> {
     let lab = node("pin")?;
     let (a, b) = pair(&lab)?;
     lab.run_ok(&["attach"])?;
     let first = udp_send(a.namespace(), b.namespace(), at(b.v4()), 11, 250)?;
     let pin = pins(&lab)?.into_iter().find(|name| name.ends_with("-out")).context("a pin")?;
     fs::remove_file(lab.bpffs().join("links").join(&pin))?;
-    // The lower index is that of the container that was made first.
-    let told = problems(&lab)?;
-    ensure!(told.len() == 1 && told[0].starts_with("veth101.0: not attached (out)"), "{told:?}");
+    // The lower index belongs to the container that was created first.
+    let reported = problems(&lab)?;
+    ensure!(reported.len() == 1 && reported[0].starts_with("veth101.0: not attached (out)"), "{reported:?}");
     let missed = udp_send(a.namespace(), b.namespace(), at(b.v4()), 22, 250)?;
     lab.run_ok(&["attach"])?;
     let last = udp_send(a.namespace(), b.namespace(), at(b.v4()), 33, 250)?;

@@ -12,7 +12,7 @@ use crate::node::{at, eventually, hooks, is_well, node, pair, refused, stderr, t
 
 const UUID: &str = "2b2a3d9c-6f2e-4a77-9c15-0a1b2c3d4e5f";
 
-/// The containers' networks in one class.
+/// A class file with the containers' networks in the given class.
 fn classes(class: u8) -> String {
     format!("1 0.0.0.0/0\n1 ::/0\n{class} 10.1.0.0/16\n{class} fd00:1::/32\n")
 }
@@ -37,7 +37,7 @@ fn counts_in(lab: &Lab, a: &Container, b: &Container, class: u8) -> Result<()> {
 }
 
 #[test]
-fn a_changed_class_file_is_in_force_at_once() -> Result<()> {
+fn a_changed_class_file_takes_effect_at_once() -> Result<()> {
     let lab = node("class-file")?;
     let directory = lab.path("vz/conf");
     fs::create_dir_all(&directory)?;
@@ -49,9 +49,9 @@ fn a_changed_class_file_is_in_force_at_once() -> Result<()> {
     daemon.settled()?;
     counts_in(&lab, &a, &b, 2)?;
 
-    changes_table(&lab, "written in place", || Ok(fs::write(&file, classes(3))?))?;
+    changes_table(&lab, "the file is written in place", || Ok(fs::write(&file, classes(3))?))?;
     counts_in(&lab, &a, &b, 3)?;
-    changes_table(&lab, "replaced by rename", || {
+    changes_table(&lab, "the file is replaced by rename", || {
         fs::write(directory.join(".networks_classes.swp"), classes(4))?;
         Ok(fs::rename(directory.join(".networks_classes.swp"), &file)?)
     })?;
@@ -63,12 +63,12 @@ fn a_changed_class_file_is_in_force_at_once() -> Result<()> {
         Ok(fs::write(&file, classes(5))?)
     })?;
     counts_in(&lab, &a, &b, 5)?;
-    changes_table(&lab, "a link to a file elsewhere", || {
+    changes_table(&lab, "the file becomes a link to another file", || {
         lab.write("elsewhere", &classes(6))?;
         fs::remove_file(&file)?;
         Ok(symlink(lab.path("elsewhere"), &file)?)
     })?;
-    changes_table(&lab, "the file that the link points to", || {
+    changes_table(&lab, "the target of the link is written", || {
         lab.write("elsewhere", &classes(7)).map(drop)
     })?;
     counts_in(&lab, &a, &b, 7)?;
@@ -76,14 +76,14 @@ fn a_changed_class_file_is_in_force_at_once() -> Result<()> {
     let good = hash(&lab)?;
     lab.write("elsewhere", "1 0.0.0.0/0\n16777 10.0.0.0/8\n")?;
     daemon.logs("networks_classes:2")?;
-    // Said once: other news do not bring it again.
+    // Logged once: other events do not repeat it.
     fs::write(directory.join("networks_classes.bak"), "")?;
     fs::rename(&file, directory.join("away"))?;
     daemon.logs("the class file is gone; the table in force stays in force")?;
     assert_eq!(hash(&lab)?, good);
     assert_eq!(daemon.log().matches("the class file is refused").count(), 1, "{}", daemon.log());
     counts_in(&lab, &a, &b, 7)?;
-    changes_table(&lab, "it is good again", || {
+    changes_table(&lab, "the file is correct again", || {
         fs::rename(directory.join("away"), &file)?;
         lab.write("elsewhere", &classes(8)).map(drop)
     })?;
@@ -93,7 +93,7 @@ fn a_changed_class_file_is_in_force_at_once() -> Result<()> {
 }
 
 #[test]
-fn a_bad_class_file_at_a_boot_gives_the_table_that_was_in_force() -> Result<()> {
+fn a_bad_class_file_at_boot_restores_the_last_table() -> Result<()> {
     let lab = node("boot-classes")?;
     let file = lab.write("boot", &classes(2))?;
     lab.configure(&format!("class_file = {file:?}\nclass_order = \"last-line\"\n"))?;
@@ -101,7 +101,7 @@ fn a_bad_class_file_at_a_boot_gives_the_table_that_was_in_force() -> Result<()> 
     Daemon::start(&lab)?.stop()?;
     let good = hash(&lab)?;
     for bad in ["1 0.0.0.0/0\n2 10.0.0.0/33\n", "", "# nothing\n"] {
-        // A reboot takes the maps.
+        // A reboot discards the maps.
         lab.run_ok(&["detach", "--purge"])?;
         fs::write(&file, bad)?;
         let mut daemon = Daemon::start(&lab)?;
@@ -112,11 +112,11 @@ fn a_bad_class_file_at_a_boot_gives_the_table_that_was_in_force() -> Result<()> 
     }
     let mut daemon = Daemon::start(&lab)?;
     daemon.settled()?;
-    changes_table(&lab, "it is mended", || Ok(fs::write(&file, classes(3))?))?;
+    changes_table(&lab, "the file is corrected", || Ok(fs::write(&file, classes(3))?))?;
     counts_in(&lab, &a, &b, 3)?;
     daemon.stop()?;
 
-    // Without a ledger nothing tells of an earlier one.
+    // Without a ledger the last table is unknown.
     lab.run_ok(&["detach", "--purge"])?;
     fs::remove_dir_all(lab.state_dir())?;
     fs::write(&file, "2 10.0.0.0/33\n")?;
@@ -128,7 +128,7 @@ fn a_bad_class_file_at_a_boot_gives_the_table_that_was_in_force() -> Result<()> 
 }
 
 #[test]
-fn container_files_take_effect_wherever_they_appear() -> Result<()> {
+fn container_files_take_effect_when_they_appear() -> Result<()> {
     let lab = node("conf-files")?;
     let directory = lab.path("later/conf");
     lab.configure(&format!("class_file = {:?}\nvz_conf_dir = {directory:?}\n", lab.path("classes")))?;
@@ -140,24 +140,24 @@ fn container_files_take_effect_wherever_they_appear() -> Result<()> {
     daemon.settled()?;
     daemon.logs("veth42001122: not attached")?;
 
-    // The directory appears with a file in it, as by a package.
+    // The directory appears with a file in it, as when a package is installed.
     fs::create_dir_all(&directory)?;
     fs::write(
         directory.join(format!("{UUID}.conf")),
         "VEID=777\nNETIF=\"host_ifname=veth42001122\"\nodd line\n",
     )?;
-    eventually("the bridged container", || Ok(hooks(&lab, bridged.interface())?.len() == 2))?;
+    eventually("the bridged container is attached", || Ok(hooks(&lab, bridged.interface())?.len() == 2))?;
     daemon.logs(&format!("{UUID}.conf:3: the line is not an assignment"))?;
 
-    // Virtuozzo's file is a link into the private area, and is replaced there.
+    // Virtuozzo's file is a link into the private area of the container, and its target is replaced.
     fs::create_dir_all(lab.path("private/301"))?;
     let target = lab.path("private/301/ve.conf");
     fs::write(&target, "IP_ADDRESS=\"10.3.9.9\"\n")?;
     symlink(&target, directory.join("301.conf"))?;
-    eventually("the link is read", || owns(&lab, "10.3.9.9/32", "301"))?;
+    eventually("the address in the link's target is known", || owns(&lab, "10.3.9.9/32", "301"))?;
     fs::write(lab.path("private/301/new"), "IP_ADDRESS=\"10.3.0.1\"\n")?;
     fs::rename(lab.path("private/301/new"), &target)?;
-    eventually("its target is read", || owns(&lab, "10.3.0.1/32", "301"))?;
+    eventually("the address in the new target is known", || owns(&lab, "10.3.0.1/32", "301"))?;
     let before = Counters::at_rest(&lab)?;
     let sent = udp_send(routed.namespace(), other.namespace(), at(other.v4()), 17, 300)?;
     let counters = Counters::at_rest(&lab)?;
@@ -167,7 +167,8 @@ fn container_files_take_effect_wherever_they_appear() -> Result<()> {
     daemon.stop()
 }
 
-/// Whether the kernel has the address as the container's: a slot with its name, and the prefix with that slot.
+/// Whether the kernel has the address as the container's: the prefix with a slot, and the slot with the
+/// container's name.
 fn owns(lab: &Lab, prefix: &str, container: &str) -> Result<bool> {
     let maps = lab.bpffs().join("maps");
     let read = |name: &str| -> Result<serde_json::Value> {

@@ -1,4 +1,4 @@
-//! Hosts of each kind, with interfaces named as they name them, and containers by all their ids.
+//! Each kind of host with its interface names, and containers by all their ids.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -16,7 +16,7 @@ use crate::node::{at, eventually, hooks, is_well, node, pair, problems, refused,
 const UUID: &str = "2b2a3d9c-6f2e-4a77-9c15-0a1b2c3d4e5f";
 const UUID_AS_TYPED: &str = "{2B2A3D9C-6F2E-4A77-9C15-0A1B2C3D4E5F}";
 
-/// A node as [`node`], with more in its configuration: top-level keys, then tables.
+/// A node as [`node`] with more configuration: top-level keys, then tables.
 fn host(name: &str, keys: &str, tables: &str) -> Result<Lab> {
     let lab = node(name)?;
     fs::create_dir(lab.path("vz"))?;
@@ -28,7 +28,7 @@ fn host(name: &str, keys: &str, tables: &str) -> Result<Lab> {
     Ok(lab)
 }
 
-/// Containers behind interfaces of these names, known to each other.
+/// Containers with these interface names, which know each other.
 fn behind(lab: &Lab, names: &[&str]) -> Result<Vec<Container>> {
     let mut containers = Vec::new();
     for (number, name) in (1u8..).zip(names) {
@@ -39,8 +39,8 @@ fn behind(lab: &Lab, names: &[&str]) -> Result<Vec<Container>> {
     Ok(containers)
 }
 
-/// Each container sends to the next, each another number of datagrams, and is counted under the id expected; `-` stands
-/// for an interface that is not watched.
+/// Each container sends a different number of datagrams to the next, and must be counted under the expected
+/// id. `-` marks an interface that is not watched.
 fn names_are_known(name: &str, tables: &str, expected: &[(&str, &str)]) -> Result<()> {
     let lab = host(name, "", tables)?;
     let names: Vec<&str> = expected.iter().map(|(name, _)| *name).collect();
@@ -69,7 +69,7 @@ fn names_are_known(name: &str, tables: &str, expected: &[(&str, &str)]) -> Resul
 }
 
 #[test]
-fn virtuozzo() -> Result<()> {
+fn interface_names_of_virtuozzo() -> Result<()> {
     names_are_known(
         "virtuozzo",
         "",
@@ -78,7 +78,7 @@ fn virtuozzo() -> Result<()> {
 }
 
 #[test]
-fn proxmox() -> Result<()> {
+fn interface_names_of_proxmox() -> Result<()> {
     let expected = [
         ("veth100i0", "100"),
         ("tap101i1", "101"),
@@ -91,7 +91,7 @@ fn proxmox() -> Result<()> {
 }
 
 #[test]
-fn lxc() -> Result<()> {
+fn interface_names_of_lxc() -> Result<()> {
     names_are_known(
         "lxc",
         "[host]\npreset = 'lxc'",
@@ -100,13 +100,13 @@ fn lxc() -> Result<()> {
 }
 
 #[test]
-fn nspawn() -> Result<()> {
+fn interface_names_of_nspawn() -> Result<()> {
     let expected = [("ve-web", "web"), ("vb-mail", "mail"), ("veth101.0", "-")];
     names_are_known("nspawn", "[host]\npreset = 'nspawn'", &expected)
 }
 
 #[test]
-fn custom() -> Result<()> {
+fn interface_names_by_custom_rules() -> Result<()> {
     let tables = "[host]\npreset = 'custom'\n\
         [[interfaces.rule]]\npattern = '^ct-(?<container>[a-z]+)$'\nkind = 'container'\n\
         [[interfaces.rule]]\npattern = '^if[0-9]+$'\nkind = 'mapped'\n\
@@ -115,7 +115,7 @@ fn custom() -> Result<()> {
 }
 
 #[test]
-fn an_lxc_interface_of_a_random_name_is_named_with_the_reason() -> Result<()> {
+fn an_lxc_interface_with_a_random_name_is_reported_with_the_reason() -> Result<()> {
     let lab = host("lxc-random", "", "[host]\npreset = 'lxc'")?;
     let _containers = behind(&lab, &["veth101", "vethQ7x2Ab", "tap0"])?;
     lab.run_ok(&["attach"])?;
@@ -140,7 +140,7 @@ fn an_lxc_interface_of_a_random_name_is_named_with_the_reason() -> Result<()> {
 }
 
 #[test]
-fn a_number_and_a_uuid_find_the_same_container() -> Result<()> {
+fn a_container_is_found_by_number_and_by_uuid() -> Result<()> {
     let lab = host("ids", "", "")?;
     fs::write(lab.path("vz").join(format!("{UUID}.conf")), "VEID=\"101\"\nIP_ADDRESS=\"10.9.0.1\"\n")?;
     let mut daemon = Daemon::start(&lab)?;
@@ -188,7 +188,7 @@ fn a_number_and_a_uuid_find_the_same_container() -> Result<()> {
 }
 
 #[test]
-fn libvirt_by_a_command_that_fails_hangs_and_answers() -> Result<()> {
+fn libvirt_with_a_command_that_fails_times_out_and_answers() -> Result<()> {
     let lab = node("libvirt")?;
     let (command, classes) = (lab.path("ids"), lab.path("classes"));
     lab.configure(&format!(
@@ -196,18 +196,18 @@ fn libvirt_by_a_command_that_fails_hangs_and_answers() -> Result<()> {
          [[container]]\nid = 'known'\nmacs = ['02:00:00:00:00:01']\n"
     ))?;
     let script = |text: &str| -> Result<()> {
-        // Written beside and renamed: one that runs can't be written to.
+        // Written beside and renamed, because a running program cannot be written.
         let fresh = lab.write("ids.new", &format!("#!/bin/sh\n{text}\n"))?;
         fs::set_permissions(&fresh, fs::Permissions::from_mode(0o755))?;
         Ok(fs::rename(fresh, &command)?)
     };
     script("echo cannot reach the hypervisor >&2; exit 3")?;
     let containers = behind(&lab, &["vnet1", "vnet2", "vnet3"])?;
-    // What libvirt does to a tap.
+    // libvirt does this to a tap.
     lab.host().ip("link set vnet1 address fe:00:00:00:00:01")?;
     let mut daemon = Daemon::start(&lab)?;
     daemon.logs("failed (exit status: 3): cannot reach the hypervisor")?;
-    // What needs no answer is counted meanwhile.
+    // Interfaces that need no answer are counted meanwhile.
     let [a, b, c] = containers.as_slice() else { anyhow::bail!("three") };
     let first = udp_send(a.namespace(), b.namespace(), at(b.v4()), 9, 200)?;
     assert_eq!(
@@ -234,13 +234,13 @@ fn libvirt_by_a_command_that_fails_hangs_and_answers() -> Result<()> {
 }
 
 #[test]
-fn virtuozzos_files_are_read_where_virtuozzo_has_them() -> Result<()> {
+fn virtuozzos_files_are_read_at_their_usual_paths() -> Result<()> {
     let lab = Lab::new("usual-places")?;
     let etc = lab.path("etc");
     let (vz, scripts) = (etc.join("vz/conf"), etc.join("sysconfig/vz-scripts"));
     fs::create_dir_all(&vz)?;
     fs::create_dir_all(&scripts)?;
-    // The command sees another /etc, and its configuration names no file.
+    // The command sees another /etc. The configuration names no files.
     let run = |arguments: &[&str]| -> Result<()> {
         let command = lab.trafctl(arguments)?;
         let mut elsewhere = Command::new("unshare");
@@ -257,7 +257,7 @@ fn virtuozzos_files_are_read_where_virtuozzo_has_them() -> Result<()> {
     let [a, b] = containers.as_slice() else { anyhow::bail!("two") };
     run(&["attach"])?;
     let first = udp_send(a.namespace(), b.namespace(), at(b.v4()), 11, 300)?;
-    // The other place goes before it.
+    // The other path takes precedence.
     fs::write(vz.join("networks_classes"), classes(6))?;
     run(&["classes", "load"])?;
     let second = udp_send(a.namespace(), b.namespace(), at(b.v4()), 13, 400)?;

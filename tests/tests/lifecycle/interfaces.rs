@@ -1,4 +1,4 @@
-//! Interfaces in numbers, and interfaces that change their name.
+//! Many interfaces at once, and interfaces that are renamed.
 
 use std::collections::BTreeSet;
 use std::thread;
@@ -32,18 +32,18 @@ fn fifty_interfaces_come_and_go_while_traffic_flows() -> Result<()> {
             .spawn(|| tcp_exchange(a.namespace(), b.namespace(), at(b.v6()), 30 * MEGABYTE, 3 * MEGABYTE));
         let lines = |line: &dyn Fn(u32) -> String| (0..50).map(|n| line(1000 + n) + "\n").collect::<String>();
         lab.host().ip_batch(&lines(&|id| format!("link add veth{id}.0 up type veth peer name peer{id}")))?;
-        // Ten of them go before anybody can have come to all.
+        // Ten of them are deleted before the daemon can have attached all.
         let gone: String = (1000..1010).map(|id| format!("link delete veth{id}.0\n")).collect();
         lab.host().ip_batch(&gone)?;
-        eventually("the forty that stay are attached", || Ok(problems(&lab)?.is_empty()))?;
-        eventually("the ten have left nothing", || Ok(pins(&lab)?.len() == 4 + 80))?;
+        eventually("the other forty are attached", || Ok(problems(&lab)?.is_empty()))?;
+        eventually("nothing is pinned for the ten", || Ok(pins(&lab)?.len() == 4 + 80))?;
         for id in [1010, 1049] {
             assert_eq!(hooks(&lab, &format!("veth{id}.0"))?, ["trafctl_egress", "trafctl_ingress"]);
         }
         is_well(&lab)?;
         let gone: String = (1010..1050).map(|id| format!("link delete veth{id}.0\n")).collect();
         lab.host().ip_batch(&gone)?;
-        eventually("no pin of theirs is left", || Ok(pins(&lab)?.len() == 4))?;
+        eventually("nothing is pinned for them", || Ok(pins(&lab)?.len() == 4))?;
         flow.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
     })?;
     let sent = load.stop()?;
@@ -60,7 +60,7 @@ fn fifty_interfaces_come_and_go_while_traffic_flows() -> Result<()> {
 }
 
 #[test]
-fn a_second_interface_of_a_container_adds_to_it() -> Result<()> {
+fn two_interfaces_of_a_container_add_up() -> Result<()> {
     let lab = node("second")?;
     let (a, b) = pair(&lab)?;
     let again = lab.bridged(101, 1, [10, 1, 0, 9].into(), "fd00:1::9".parse()?)?;
@@ -77,29 +77,29 @@ fn a_second_interface_of_a_container_adds_to_it() -> Result<()> {
 }
 
 #[test]
-fn a_renamed_interface_belongs_to_its_new_container() -> Result<()> {
+fn a_renamed_interface_counts_for_its_new_container() -> Result<()> {
     let lab = node("rename")?;
     let (a, b) = pair(&lab)?;
     let mut daemon = Daemon::start(&lab)?;
     daemon.settled()?;
     let before_links = links(&lab)?;
     let before = udp_send(a.namespace(), b.namespace(), at(b.v4()), 40, 300)?;
-    // While it is up, which the kernel allows since 6.2. The container's own side knows nothing of it.
+    // Renamed while it is up, which the kernel allows since 6.2. The container's end is not affected.
     lab.host().ip("link set veth101.0 name veth103.0")?;
     eventually("the new name is registered", || {
         Ok(Counters::read(&lab)?.interfaces.iter().any(|row| row.interface == "veth103.0"))
     })?;
-    eventually("nothing is wrong", || Ok(problems(&lab)?.is_empty()))?;
+    eventually("status reports no problem", || Ok(problems(&lab)?.is_empty()))?;
     let after = udp_send(a.namespace(), b.namespace(), at(b.v4()), 25, 500)?;
     assert_eq!(links(&lab)?, before_links, "the hooks are the same");
 
     let counters = Counters::at_rest(&lab)?;
     assert_eq!(counters.class("101", 2, "ipv4"), sent(&[before]));
     assert_eq!(counters.class("103", 2, "ipv4"), sent(&[after]));
-    assert_eq!(counters.interface("veth103.0").out_unseen_skbs, 0, "nothing was missed");
+    assert_eq!(counters.interface("veth103.0").out_unseen_skbs, 0, "no packet was missed");
     is_well(&lab)?;
 
-    // Back again: each container goes on from its own count.
+    // Renamed back: each container continues from its own count.
     lab.host().ip("link set veth103.0 name veth101.0")?;
     let gone = |lab| -> Result<bool> { Ok(problems(lab)?.is_empty()) };
     eventually("the old name counts again", || {
@@ -107,7 +107,7 @@ fn a_renamed_interface_belongs_to_its_new_container() -> Result<()> {
         ensure!(probe.packets_received == 1, "{probe:?}");
         Ok(Counters::read(&lab)?.class_or_zero("101", 2, "ipv6").out_packets > 0)
     })?;
-    eventually("nothing is wrong", || gone(&lab))?;
+    eventually("status reports no problem", || gone(&lab))?;
     let again = udp_send(a.namespace(), b.namespace(), at(b.v4()), 5, 700)?;
     let counters = Counters::at_rest(&lab)?;
     assert_eq!(counters.class("101", 2, "ipv4"), sent(&[before, again]));
@@ -132,7 +132,7 @@ fn a_rename_under_load_loses_nothing() -> Result<()> {
         let counted = || anyhow::Ok(Counters::read(&lab)?.interface_or_zero(new).out_skbs);
         let before = counted()?;
         eventually("the new name counts", || Ok(counted()? > before))?;
-        eventually("nothing is wrong", || Ok(problems(&lab)?.is_empty()))?;
+        eventually("status reports no problem", || Ok(problems(&lab)?.is_empty()))?;
     }
     let all = load.stop()?;
     let counters = Counters::at_rest(&lab)?;
@@ -144,7 +144,7 @@ fn a_rename_under_load_loses_nothing() -> Result<()> {
 }
 
 #[test]
-fn a_rename_while_detached_keeps_the_gap_apart() -> Result<()> {
+fn missed_traffic_of_a_detached_interface_follows_a_rename() -> Result<()> {
     let lab = node("rename-gap")?;
     let (a, b) = pair(&lab)?;
     lab.run_ok(&["attach"])?;
@@ -159,12 +159,12 @@ fn a_rename_while_detached_keeps_the_gap_apart() -> Result<()> {
     assert_eq!(counters.class("101", 2, "ipv4"), sent(&[before]));
     assert_eq!(counters.class("103", 2, "ipv4"), sent(&[after]));
     let [old, new] = ["veth101.0", "veth103.0"].map(|name| counters.interface(name).out_unseen_skbs);
-    assert_eq!((old, new), (0, missed.packets), "what the old name counted was seen");
+    assert_eq!((old, new), (0, missed.packets), "the old name missed nothing");
     is_well(&lab)
 }
 
 #[test]
-fn an_interface_renamed_to_what_no_rule_knows_counts_on() -> Result<()> {
+fn an_interface_renamed_to_an_unknown_name_keeps_counting() -> Result<()> {
     let lab = node("unknown-name")?;
     let (a, b) = pair(&lab)?;
     let mut daemon = Daemon::start(&lab)?;

@@ -1,3 +1,3 @@
-//! Traffic that goes on until it is told to stop, and counts itself: the lab has it.
+//! A flow that runs until it is stopped and counts itself.
 
 pub use traffic_tests::traffic::{Load, Sent};

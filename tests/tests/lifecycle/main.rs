@@ -1,7 +1,7 @@
-//! The life of a node as an operator lives it: attaching, following, reloading, crashing, detaching, and being wrong.
+//! The life of a node: attach, follow, reload, crash, detach, and wrong input.
 //!
-//! Every test ends with what the senders counted, or another witness that knows nothing of trafctl, and with the
-//! balance of [`Counters::at_rest`](traffic_tests::Counters::at_rest): classes + faults = passed.
+//! Every test ends with a comparison with the senders' counts or another independent witness, and with the
+//! balance of [`Counters::at_rest`](traffic_tests::Counters::at_rest): interface traffic = classes + faults.
 
 mod attach;
 mod cli;

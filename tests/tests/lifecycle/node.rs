@@ -1,4 +1,4 @@
-//! What these tests share: a node with two containers, and questions to the program and to the kernel.
+//! What these tests share: a node with two containers, and queries to the program and the kernel.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -16,7 +16,7 @@ use traffic_tests::container::introduce;
 use traffic_tests::process::run_ok;
 use traffic_tests::{Amounts, Container, Lab};
 
-/// Everything in class 1 but what the containers of [`pair`] have, which is class 2.
+/// Everything is in class 1 except the containers of [`pair`], which are in class 2.
 pub const CLASSES: &str = "1 0.0.0.0/0\n1 ::/0\n2 10.1.0.0/16\n2 fd00:1::/32\n";
 
 /// A node whose class file is [`CLASSES`].
@@ -27,7 +27,7 @@ pub fn node(name: &str) -> Result<Lab> {
     Ok(lab)
 }
 
-/// Containers 101 and 102 on the bridge, known to each other.
+/// Containers 101 and 102 on the bridge. They know each other.
 pub fn pair(lab: &Lab) -> Result<(Container, Container)> {
     let a = lab.bridged(101, 0, [10, 1, 0, 1].into(), "fd00:1::1".parse()?)?;
     let b = lab.bridged(102, 0, [10, 1, 0, 2].into(), "fd00:1::2".parse()?)?;
@@ -35,22 +35,22 @@ pub fn pair(lab: &Lab) -> Result<(Container, Container)> {
     Ok((a, b))
 }
 
-/// An address with a port of the kernel's choice.
+/// An address with port 0, for which the kernel chooses one.
 pub fn at(address: IpAddr) -> SocketAddr {
     SocketAddr::new(address, 0)
 }
 
-/// Checks that a command refused: status 1, and one message in one line, which is given.
+/// Checks that a command failed with status 1 and one message in one line. Returns the message.
 pub fn refused(output: &Output) -> Result<String> {
     let stderr = stderr(output);
-    ensure!(output.status.code() == Some(1), "{} and not status 1: {stderr}", output.status);
+    ensure!(output.status.code() == Some(1), "{} instead of status 1: {stderr}", output.status);
     let errors: Vec<&str> = stderr.lines().filter(|line| line.starts_with("trafctl: ")).collect();
     ensure!(errors.len() == 1, "{} messages instead of one: {stderr}", errors.len());
     ensure!(!stderr.contains("panicked") && !stderr.contains("ERROR"), "{stderr}");
     Ok(errors[0].to_owned())
 }
 
-/// Ids of the pinned links by the name of their pin, as the kernel gives them.
+/// Ids of the pinned links by the name of their pin, read from the kernel.
 pub fn links(lab: &Lab) -> Result<BTreeMap<String, u64>> {
     let mut ids = BTreeMap::new();
     for name in pins(lab)? {
@@ -72,7 +72,8 @@ pub fn pins(lab: &Lab) -> Result<Vec<String>> {
     Ok(names)
 }
 
-/// All files below a directory, to see that nothing has been left or touched; those not that every BPF file system has.
+/// All files below a directory, to check that nothing is left or changed. Excludes those that every BPF file
+/// system has.
 pub fn files(directory: &Path) -> Result<Vec<String>> {
     let text = run_ok(Command::new("find").arg(directory).args(["-type", "f", "-printf", "%P\\n"]))?;
     let mut files: Vec<String> = text
@@ -84,7 +85,8 @@ pub fn files(directory: &Path) -> Result<Vec<String>> {
     Ok(files)
 }
 
-/// Names of the programs on an interface's TCX hooks, to the container first, as the kernel lists them.
+/// Names of the programs on the TCX hooks of an interface, in the kernel's order, the hook to the container
+/// first.
 pub fn hooks(lab: &Lab, interface: &str) -> Result<Vec<String>> {
     let interface = interface.to_owned();
     lab.host().enter(move || {
@@ -97,7 +99,7 @@ pub fn hooks(lab: &Lab, interface: &str) -> Result<Vec<String>> {
     })
 }
 
-/// What the client's container sent and received over a connection, as both ends say.
+/// What the container of the client sent and received over a connection, according to both ends.
 pub fn exchanged(count: &traffic_tests::traffic::TcpCount) -> Amounts {
     Amounts::both(
         (count.server.segments, count.server.l3_bytes),
@@ -105,7 +107,7 @@ pub fn exchanged(count: &traffic_tests::traffic::TcpCount) -> Amounts {
     )
 }
 
-/// What the server's container sent and received over it.
+/// What the container of the server sent and received over it.
 pub fn exchanged_by_server(count: &traffic_tests::traffic::TcpCount) -> Amounts {
     Amounts::both(
         (count.client.segments, count.client.l3_bytes),

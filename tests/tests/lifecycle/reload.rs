@@ -16,7 +16,7 @@ use crate::node::{
 
 const MEGABYTE: u64 = 1 << 20;
 
-/// The containers' networks in one class, the rest in class 1.
+/// A class file with the containers' networks in the given class, and all others in class 1.
 fn classes(class: u8) -> String {
     format!("1 0.0.0.0/0\n1 ::/0\n{class} 10.1.0.0/16\n{class} fd00:1::/32\n")
 }
@@ -25,8 +25,8 @@ fn hash(lab: &Lab) -> Result<String> {
     Ok(Counters::read(lab)?.class_table.hash)
 }
 
-/// Sends TCP one way and UDP the other while `between` changes the table, again and again, and checks that every
-/// packet is in class 2 or in class 3.
+/// Sends TCP one way and UDP the other while `between` changes the table repeatedly. Checks that every packet
+/// is in class 2 or 3.
 fn every_packet_is_in_one_class(
     lab: &Lab,
     a: &Container,
@@ -74,7 +74,7 @@ fn every_packet_is_in_one_class(
 }
 
 #[test]
-fn loading_classes_amid_a_flow_loses_nothing() -> Result<()> {
+fn loading_classes_during_a_flow_loses_nothing() -> Result<()> {
     let lab = node("load-classes")?;
     let (a, b) = pair(&lab)?;
     lab.run_ok(&["attach"])?;
@@ -86,7 +86,7 @@ fn loading_classes_amid_a_flow_loses_nothing() -> Result<()> {
 }
 
 #[test]
-fn a_hangup_reloads_the_classes() -> Result<()> {
+fn sighup_reloads_the_classes() -> Result<()> {
     let lab = node("hangup")?;
     let (a, b) = pair(&lab)?;
     let mut daemon = Daemon::start(&lab)?;
@@ -97,7 +97,7 @@ fn a_hangup_reloads_the_classes() -> Result<()> {
         eventually("the other table is in force", || Ok(hash(&lab)? != before))
     })?;
 
-    // A file that is refused is said, with its line, and leaves everything as it is.
+    // A refused file is logged with the line, and changes nothing.
     let before = hash(&lab)?;
     lab.write("classes", "1 0.0.0.0/0\n\n2 10.1.0.0/33\n")?;
     daemon.signal(Signal::HUP)?;
@@ -105,15 +105,15 @@ fn a_hangup_reloads_the_classes() -> Result<()> {
     assert_eq!(hash(&lab)?, before);
     ensure!(daemon.log().contains("ERROR"), "{}", daemon.log());
     is_well(&lab)?;
-    // One without a network, such as its writer leaves on a full disk, would make everything class 0.
+    // A file without networks, which a full disk may cause, would put everything into class 0.
     lab.write("classes", "# nothing yet\n")?;
     daemon.signal(Signal::HUP)?;
     daemon.logs("names no network")?;
     assert_eq!(hash(&lab)?, before);
-    // It goes on, and takes the next good one.
+    // The daemon continues, and takes the next correct file.
     lab.write("classes", &classes(5))?;
     daemon.signal(Signal::HUP)?;
-    eventually("the mended table is in force", || Ok(hash(&lab)? != before))?;
+    eventually("the corrected table is in force", || Ok(hash(&lab)? != before))?;
     daemon.stop_after_errors()
 }
 
@@ -131,7 +131,7 @@ fn a_bad_class_file_leaves_the_old_table() -> Result<()> {
     ];
     for (name, text, place) in bad {
         let file = lab.write(name, text)?;
-        let file = file.to_str().context("a path in UTF-8")?;
+        let file = file.to_str().context("the path is not UTF-8")?;
         let output = trafctl(&lab, &["classes", "load", file])?;
         refused(&output)?;
         ensure!(stderr(&output).contains(place), "no {place} in: {}", stderr(&output));
@@ -139,10 +139,10 @@ fn a_bad_class_file_leaves_the_old_table() -> Result<()> {
     }
     let output = trafctl(&lab, &["classes", "load", "/nonexistent/classes"])?;
     ensure!(refused(&output)?.contains("/nonexistent/classes"), "{}", stderr(&output));
-    // One that has more classes than there is room for is refused whole, too.
+    // A file with more classes than there is room for is refused as a whole.
     let many: String = (1..=40).map(|class| format!("{class} 10.{class}.0.0/16\n")).collect();
     let many = lab.write("many", &many)?;
-    refused(&trafctl(&lab, &["classes", "load", many.to_str().context("a path in UTF-8")?])?)?;
+    refused(&trafctl(&lab, &["classes", "load", many.to_str().context("the path is not UTF-8")?])?)?;
     assert_eq!(hash(&lab)?, before);
 
     let count = tcp_exchange(a.namespace(), b.namespace(), at(b.v4()), MEGABYTE, MEGABYTE)?;
@@ -161,7 +161,7 @@ fn an_attach_never_changes_the_table() -> Result<()> {
     lab.run_ok(&["attach", "veth101.0"])?;
     lab.run_ok(&["attach"])?;
     assert_eq!(hash(&lab)?, before);
-    // Not even a file that could not be loaded stands in the way of a container that starts.
+    // Even a file that cannot be loaded must not stop a container from starting.
     lab.write("classes", "nonsense\n")?;
     lab.run_ok(&["attach"])?;
     assert_eq!(hash(&lab)?, before);
@@ -173,7 +173,7 @@ fn an_attach_never_changes_the_table() -> Result<()> {
 }
 
 #[test]
-fn a_start_with_a_bad_class_file_leaves_nothing() -> Result<()> {
+fn a_start_with_a_bad_class_file_changes_nothing() -> Result<()> {
     let lab = node("bad-start")?;
     let (a, b) = pair(&lab)?;
     lab.write("classes", "1 0.0.0.0/0\n1 ::/0\n2 10.1.0.0/\n")?;

@@ -1,5 +1,5 @@
-//! The mark for a shaper, against a real tree of HTB classes at the uplink: each mark's class has what was sent, to the
-//! packet and to the byte.
+//! The shaping mark, tested with a real tree of HTB classes at the uplink. The class of each mark must have
+//! the exact packets and bytes that were sent.
 
 use std::fs;
 use std::net::IpAddr;
@@ -15,16 +15,16 @@ use crate::daemon::Daemon;
 use crate::load::Load;
 use crate::node::{agrees_with_kernel, at, eventually, is_well, node, problems};
 
-/// Where the world has addresses of another class.
+/// An address of the peer in another class.
 const FOREIGN: [u8; 4] = [198, 51, 100, 7];
 const ETHERNET_HEADER: u64 = 14;
 
-/// What a sender counted, as a queue on Ethernet counts it.
+/// The sender's count as a queue on Ethernet counts it.
 fn on_ethernet((packets, l3_bytes): (u64, u64)) -> QdiscCount {
     QdiscCount { packets, bytes: l3_bytes + packets * ETHERNET_HEADER, drops: 0 }
 }
 
-/// A node with an uplink, and beyond it the world: class 1, and class 3 where it is foreign.
+/// A node with an uplink, and beyond it a peer in class 1, with addresses in class 3.
 fn with_world(name: &str, keys: &str) -> Result<(Lab, Container)> {
     let lab = node(name)?;
     lab.write("classes", "1 0.0.0.0/0\n1 ::/0\n3 198.51.100.0/24\n40 203.0.113.0/24\n")?;
@@ -64,13 +64,13 @@ fn every_packet_is_in_the_shapers_class_of_its_mark() -> Result<()> {
     };
     let a_v4 = udp(&a, world.v4(), 21, 100)?;
     let a_v6 = udp(&a, world.v6(), 22, 200)?;
-    // Super-packets, which the shaper counts as what they become.
+    // Super-packets, which the shaper counts as the packets that they become.
     let stream = tcp_exchange(a.namespace(), world.namespace(), at(foreign), 3 << 20, 1 << 20)?;
     let b_v4 = udp(&b, world.v4(), 23, 300)?;
     let b_unmarked = udp(&b, too_high, 24, 400)?;
     let sent = udp_send(routed.namespace(), world.namespace(), at(foreign), 25, 500)?;
     let of_node = udp_send(lab.host(), world.namespace(), at(world.v4()), 26, 600)?;
-    // In to a container: nothing of it passes here.
+    // Packets to a container do not pass the uplink's egress.
     udp_send(world.namespace(), a.namespace(), at(a.v4()), 27, 700)?;
     udp_send(world.namespace(), lab.host(), at(HOST_V4.into()), 28, 800)?;
 
@@ -85,7 +85,7 @@ fn every_packet_is_in_the_shapers_class_of_its_mark() -> Result<()> {
     ];
     assert_eq!(marked, expected.map(on_ethernet), "{:?}", shaper.filter());
     assert_eq!(rest, on_ethernet(plus(b_unmarked, (of_node.packets, of_node.l3_bytes))));
-    // And trafctl counts what it marks.
+    // trafctl counts the marked packets.
     let out = |id, class| {
         // Most of these send over IPv4 only.
         let both = counters.class(id, class, "ipv4").plus(counters.class_or_zero(id, class, "ipv6"));
@@ -96,7 +96,7 @@ fn every_packet_is_in_the_shapers_class_of_its_mark() -> Result<()> {
     is_well(&lab)
 }
 
-/// Off, on, and off again, on a node that goes on counting.
+/// Switches the mark off, on and off again on a node that keeps counting.
 fn switched_by_attach(name: &str, keys: &str) -> Result<()> {
     let (lab, world) = with_world(name, keys)?;
     configure(&lab, keys, false)?;
@@ -118,7 +118,7 @@ fn switched_by_attach(name: &str, keys: &str) -> Result<()> {
     lab.run_ok(&["attach"])?;
     is_well(&lab)?;
     let on = send(23)?;
-    // As under pins of a version that knew nothing of it.
+    // As with pins of a version without the mark.
     fs::remove_file(lab.bpffs().join("maps/SHAPING_MARKS"))?;
     lab.run_ok(&["attach"])?;
     is_well(&lab)?;
@@ -133,7 +133,7 @@ fn switched_by_attach(name: &str, keys: &str) -> Result<()> {
     };
     assert_eq!((marked[0], rest), (sum(&on, &made_anew), sum(&off, &off_again)));
     let counters = Counters::at_rest(&lab)?;
-    assert_eq!(epoch()?, made, "the counters go on");
+    assert_eq!(epoch()?, made, "the counters continue");
     let all = [off, on, made_anew, off_again];
     let amounts = all.iter().map(|sent| Amounts::outgoing(sent.packets, sent.l3_bytes));
     assert_eq!(counters.class("101", 1, "ipv4"), amounts.fold(Amounts::default(), Amounts::plus));
@@ -143,17 +143,17 @@ fn switched_by_attach(name: &str, keys: &str) -> Result<()> {
 }
 
 #[test]
-fn an_attach_switches_it_without_losing_a_count() -> Result<()> {
+fn an_attach_switches_the_mark_without_losing_a_count() -> Result<()> {
     switched_by_attach("htb-attach", "")
 }
 
 #[test]
-fn an_attach_switches_it_on_clsact_too() -> Result<()> {
+fn an_attach_switches_the_mark_on_clsact() -> Result<()> {
     switched_by_attach("htb-clsact", "attach = 'clsact'")
 }
 
 #[test]
-fn a_hangup_switches_it_amid_a_flow() -> Result<()> {
+fn sighup_switches_the_mark_during_a_flow() -> Result<()> {
     let (lab, world) = with_world("htb-hangup", "")?;
     configure(&lab, "", false)?;
     let a = lab.bridged(101, 0, [10, 1, 0, 1].into(), "fd00:1::1".parse()?)?;

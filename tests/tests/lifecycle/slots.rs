@@ -1,5 +1,5 @@
-//! More containers than slots, one after another: each is counted from zero, and what was counted for those before it
-//! is in the ledger.
+//! More containers than slots, one after another. Each is counted from zero, and the counts of its
+//! predecessors are in the ledger.
 
 use std::process::Stdio;
 
@@ -13,12 +13,13 @@ use traffic_tests::{
     traffic::RawSocket,
 };
 
-/// The peer's class is its own, so that what an interface says by itself is in another.
+/// The peer has a class of its own, so that packets that an interface sends by itself are in another.
 const CLASSES: &str = "1 0.0.0.0/0\n1 ::/0\n5 198.51.100.7/32\n";
 const CLASS: u8 = 5;
 const CONTAINERS: u32 = 20;
 
-/// A node with fewer slots than containers to come. One of the interfaces' is that for strangers.
+/// A node with fewer slots than containers. One of the interface slots is shared by all interfaces without
+/// one.
 fn node(name: &str) -> Result<Lab> {
     node_with(name, 3, 4)
 }
@@ -38,7 +39,7 @@ fn container(lab: &Lab, n: u32) -> Result<Container> {
     lab.bridged(200 + n, 0, [10, 1, 0, last].into(), format!("fd00:1::{n:x}").parse()?)
 }
 
-/// Whether both hooks of an interface are ours; that it is registered comes before.
+/// Whether both hooks of an interface are ours. It is registered before that.
 fn is_attached(lab: &Lab, interface: &str) -> Result<bool> {
     let output = lab.trafctl(&["status", "--format", "json"])?.output()?;
     let status: serde_json::Value = serde_json::from_slice(&output.stdout)?;
@@ -50,8 +51,7 @@ fn is_attached(lab: &Lab, interface: &str) -> Result<bool> {
     }))
 }
 
-/// Sends datagrams of a size of its own for each container, as many as no other sends, and tells how many bytes of
-/// layer 3 they are.
+/// Sends a number and a size of datagrams that differ for each container. Returns their layer-3 amounts.
 fn send(container: &Container, n: u32) -> Result<Amounts> {
     let payload = 40 + n;
     let total = u16::try_from(28 + payload)?;
@@ -72,7 +72,7 @@ fn counted(lab: &Lab, id: &str) -> Result<Amounts> {
     Ok(Counters::read(lab)?.class_or_zero(id, CLASS, "ipv4"))
 }
 
-/// What the ledger has of a container's traffic with the peer, over all its lives.
+/// The ledger's total of a container's traffic with the peer, over all its lives.
 fn booked(lab: &Lab, id: &str) -> Result<Amounts> {
     let report = lab.run_json(&["report", "--split", "class", "--container", id, "--format", "json"])?;
     let rows = report["rows"].as_array().context("rows")?;
@@ -88,16 +88,16 @@ fn booked(lab: &Lab, id: &str) -> Result<Amounts> {
     }))
 }
 
-/// Every container's traffic is booked to the byte, though few of them have counters any more, and nothing is missing
-/// of what passed the node.
+/// Checks that the ledger has the exact traffic of every container, although few of them still have counters,
+/// and that the node's totals balance.
 fn everything_is_booked(lab: &Lab, sent: &[(String, Amounts)]) -> Result<()> {
     for (id, sent) in sent {
         let booked = booked(lab, id)?;
-        ensure!(booked == *sent, "{id}: booked {booked:?}, sent {sent:?}");
+        ensure!(booked == *sent, "{id}: the ledger has {booked:?}, sent {sent:?}");
     }
     let counters = Counters::at_rest(lab)?;
     let former = counters.former_owners.classes.out_packets;
-    ensure!(former > 0, "no slot has changed hands: {counters:#?}");
+    ensure!(former > 0, "no slot was given to another container: {counters:#?}");
     let faults: Vec<_> = counters.faults.iter().filter(|row| row.fault != "not_ip").collect();
     ensure!(faults.is_empty(), "{faults:?}");
     let audit = lab.run_json(&["audit", "--format", "json"])?;
@@ -110,7 +110,7 @@ fn everything_is_booked(lab: &Lab, sent: &[(String, Amounts)]) -> Result<()> {
 }
 
 #[test]
-fn slots_of_those_that_are_gone_go_to_others_when_they_run_short() -> Result<()> {
+fn slots_of_gone_containers_are_reused_when_none_are_free() -> Result<()> {
     let lab = node("slots-churn")?;
     let mut daemon = Daemon::start(&lab)?;
     daemon.settled()?;
@@ -118,9 +118,9 @@ fn slots_of_those_that_are_gone_go_to_others_when_they_run_short() -> Result<()>
     for n in 1..=CONTAINERS {
         let container = container(&lab, n)?;
         let id = (200 + n).to_string();
-        eventually("its interface is attached", || is_attached(&lab, container.interface()))?;
+        eventually("the interface is attached", || is_attached(&lab, container.interface()))?;
         let amounts = send(&container, n)?;
-        eventually("all is counted", || Ok(counted(&lab, &id)? == amounts))?;
+        eventually("everything is counted", || Ok(counted(&lab, &id)? == amounts))?;
         sent.push((id, amounts));
     }
     eventually("the last one is gone", || {
@@ -132,7 +132,7 @@ fn slots_of_those_that_are_gone_go_to_others_when_they_run_short() -> Result<()>
 }
 
 #[test]
-fn a_container_that_comes_back_to_another_slot_is_the_same_in_the_ledger() -> Result<()> {
+fn a_container_that_returns_to_another_slot_is_the_same_in_the_ledger() -> Result<()> {
     let lab = node("slots-return")?;
     Daemon::start(&lab)?.stop()?;
     let mut amounts = Amounts::default();
@@ -151,7 +151,7 @@ fn a_container_that_comes_back_to_another_slot_is_the_same_in_the_ledger() -> Re
 }
 
 #[test]
-fn without_a_ledger_nothing_is_given_away() -> Result<()> {
+fn without_a_ledger_no_slot_is_reused() -> Result<()> {
     let lab = node("slots-kept")?;
     for n in 1..=3 {
         let container = container(&lab, n)?;
@@ -167,11 +167,11 @@ fn without_a_ledger_nothing_is_given_away() -> Result<()> {
     }
     assert!(counters.fault("(other)", "container_table_full").out_packets >= amounts.out_packets);
 
-    // With one, the next listing gives it a slot.
+    // With a ledger, the start of the daemon gives it a slot.
     let daemon = Daemon::start(&lab)?;
     let amounts = send(&fourth, 4)?;
     assert_eq!(counted(&lab, "204")?, amounts);
-    // And it is known to be there, so that nobody else gets that slot while it counts in it.
+    // The slot is recorded as in use, so that no other container gets it.
     let dump = lab.run_json(&["dump", "--format", "json"])?;
     let interfaces = dump["interfaces"].as_array().context("interfaces")?;
     let row = interfaces.iter().find(|row| row["interface"] == fourth.interface()).context("its row")?;
@@ -180,8 +180,9 @@ fn without_a_ledger_nothing_is_given_away() -> Result<()> {
 }
 
 #[test]
-fn who_has_no_interface_slot_keeps_its_container_slot() -> Result<()> {
-    // A slot for one interface, and that for strangers, in which the second is counted: no record tells that it is there.
+fn a_container_without_an_interface_slot_keeps_its_container_slot() -> Result<()> {
+    // One interface slot, and the shared one, in which the second interface is counted. No record shows that
+    // it exists.
     let lab = node_with("slots-stranger", 2, 2)?;
     Daemon::start(&lab)?.stop()?;
     let mut there: Vec<_> = (1..=2).map(|n| container(&lab, n)).collect::<Result<_>>()?;
@@ -190,12 +191,12 @@ fn who_has_no_interface_slot_keeps_its_container_slot() -> Result<()> {
     let third = container(&lab, 3)?;
     lab.run_ok(&["attach"])?;
     let amounts = send(&third, 3)?;
-    assert_eq!(counted(&lab, "202")?, second, "and nothing of another container's");
+    assert_eq!(counted(&lab, "202")?, second, "without traffic of another container");
     assert_eq!(counted(&lab, "203")?, Amounts::default());
     let full = Counters::at_rest(&lab)?.fault("(other)", "container_table_full");
     assert!(full.out_packets >= amounts.out_packets, "{full:?}");
 
-    // Once it is gone its slot is free to have.
+    // Once it is gone, its slot can be reused.
     there.remove(1);
     lab.run_ok(&["attach"])?;
     let amounts = send(&third, 3)?;
@@ -206,14 +207,14 @@ fn who_has_no_interface_slot_keeps_its_container_slot() -> Result<()> {
 }
 
 #[test]
-fn a_container_keeps_the_slot_it_got_while_room_is_made_for_its_interface() -> Result<()> {
-    // Containers come with one interface after another, so that slots of interfaces run short and those of containers do not.
+fn a_container_keeps_its_slot_while_an_interface_slot_is_reclaimed() -> Result<()> {
+    // Containers arrive one after another, so that interface slots run out and container slots do not.
     let lab = node_with("slots-interface", 8, 3)?;
     Daemon::start(&lab)?.stop()?;
     let mut sent = Vec::new();
     let mut there = Vec::new();
     for n in 1..=6 {
-        // The first stays; of the others each goes before the next one comes.
+        // The first stays. Each of the others ends before the next arrives.
         there.truncate(1);
         there.push(container(&lab, n)?);
         lab.run_ok(&["attach"])?;
@@ -232,7 +233,7 @@ fn a_container_keeps_the_slot_it_got_while_room_is_made_for_its_interface() -> R
 }
 
 #[test]
-fn a_crash_anywhere_in_a_hand_over_loses_and_doubles_nothing() -> Result<()> {
+fn a_crash_during_slot_reuse_loses_and_doubles_nothing() -> Result<()> {
     let lab = node("slots-crash")?;
     Daemon::start(&lab)?.stop()?;
     let mut sent = Vec::new();
@@ -241,7 +242,7 @@ fn a_crash_anywhere_in_a_hand_over_loses_and_doubles_nothing() -> Result<()> {
         let mut attach = lab.trafctl(&["attach"])?;
         let mut attach =
             Process::spawn(attach.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()))?;
-        // From before it has looked at anything to after its end.
+        // From before its first look to after its end.
         std::thread::sleep(std::time::Duration::from_millis(u64::from(n) * 13 % 90));
         attach.signal(Signal::KILL)?;
         attach.wait(PATIENCE)?;

@@ -1,4 +1,4 @@
-//! The node's own traffic, counted under id 0 where it passes an uplink, beside that of containers.
+//! The traffic of the node itself, counted under id 0 where it passes an uplink, next to that of containers.
 
 use std::net::{IpAddr, UdpSocket};
 
@@ -11,7 +11,7 @@ use traffic_tests::{Amounts, Container, Counters, Lab};
 use crate::daemon::Daemon;
 use crate::node::{at, eventually, exchanged, hooks, is_well, node};
 
-/// A node whose uplink `eth0` is a port of the bridge that has its addresses; beyond it a peer in class 1.
+/// A node whose uplink `eth0` is a port of the bridge with its addresses. Beyond it is a peer in class 1.
 fn with_uplink(name: &str) -> Result<(Lab, Container)> {
     let lab = node(name)?;
     lab.configure(&format!("class_file = {:?}\n[node]\nuplinks = ['eth0']\n", lab.path("classes")))?;
@@ -20,13 +20,13 @@ fn with_uplink(name: &str) -> Result<(Lab, Container)> {
 }
 
 #[test]
-fn the_nodes_own_traffic_is_told_from_what_it_forwards() -> Result<()> {
+fn the_nodes_own_traffic_is_separate_from_what_it_forwards() -> Result<()> {
     let (lab, world) = with_uplink("uplink")?;
     let bridged = lab.bridged(101, 0, [10, 1, 0, 1].into(), "fd00:1::1".parse()?)?;
     introduce(&[&bridged, &world])?;
     let venet = lab.venet()?;
     let routed = venet.container("301", [10, 3, 0, 1].into(), "fd00:3::1".parse()?)?;
-    // The world reaches the routed container through the host.
+    // The peer reaches the routed container through the host.
     world.knows_at(&[routed.v4(), routed.v6()], lab.bridge()?.mac())?;
     lab.run_ok(&["address", "add", "301", &routed.v4().to_string()])?;
     lab.run_ok(&["attach"])?;
@@ -38,7 +38,7 @@ fn the_nodes_own_traffic_is_told_from_what_it_forwards() -> Result<()> {
     let out_v6 = udp_send(lab.host(), world.namespace(), at(world.v6()), 31, 300)?;
     let in_v6 = udp_send(world.namespace(), lab.host(), at(host_v6), 43, 400)?;
     let stream = tcp_exchange(lab.host(), world.namespace(), at(world.v4()), 3 << 20, 1 << 20)?;
-    // Forwarded: by the bridge, and by routing.
+    // Forwarded by the bridge, and by routing.
     let from_bridged = udp_send(bridged.namespace(), world.namespace(), at(world.v4()), 57, 500)?;
     let to_bridged = udp_send(world.namespace(), bridged.namespace(), at(bridged.v6()), 61, 600)?;
     let from_routed = udp_send(routed.namespace(), world.namespace(), at(world.v4()), 73, 700)?;
@@ -55,13 +55,13 @@ fn the_nodes_own_traffic_is_told_from_what_it_forwards() -> Result<()> {
     );
     assert_eq!(counters.class("101", 1, "ipv6"), Amounts::incoming(to_bridged.packets, to_bridged.l3_bytes));
     assert_eq!(counters.class("301", 1, "ipv4"), Amounts::both(udp(&to_routed), udp(&from_routed)));
-    // Nothing else is anybody's, and what was forwarded has its place on the uplink.
+    // Nothing else is counted for a container, and forwarded traffic has its own counter on the uplink.
     let containers: Vec<_> = counters.counters.iter().map(|row| row.container.as_str()).collect();
     assert_eq!(containers, ["0", "0", "101", "101", "301"], "{:?}", counters.counters);
     let forwarded = Amounts::both(udp(&to_bridged), udp(&from_bridged))
         .plus(Amounts::both(udp(&to_routed), udp(&from_routed)));
     assert_eq!(counters.fault("eth0", "not_the_nodes"), forwarded);
-    // Every buffer that nftables saw on the uplink was looked at, and the directions are the node's.
+    // The program saw every buffer that nftables saw on the uplink, and the directions are those of the node.
     let seen = witness.read()?;
     let row = counters.interface("eth0");
     let all =
@@ -72,7 +72,7 @@ fn the_nodes_own_traffic_is_told_from_what_it_forwards() -> Result<()> {
 }
 
 #[test]
-fn addresses_come_and_go_and_so_does_the_uplink() -> Result<()> {
+fn added_and_removed_addresses_and_uplinks_take_effect() -> Result<()> {
     let (lab, world) = with_uplink("uplink-addresses")?;
     let address: IpAddr = [10, 9, 0, 77].into();
     world.knows_at(&[address], lab.bridge()?.mac())?;
@@ -92,12 +92,12 @@ fn addresses_come_and_go_and_so_does_the_uplink() -> Result<()> {
     lab.host().ip("address add 10.9.0.77/32 dev br0")?;
     // Nothing is counted for the node before the daemon knows the address.
     let to_node = || Ok::<_, anyhow::Error>(Counters::read(&lab)?.class_or_zero("0", 1, "ipv4").in_packets);
-    eventually("the address is the node's", || {
+    eventually("packets to the new address count for the node", || {
         send(101)?;
         Ok(to_node()? > 0)
     })?;
     lab.host().ip("address del 10.9.0.77/32 dev br0")?;
-    eventually("the address is the node's no more", || {
+    eventually("packets to the removed address no longer count for the node", || {
         let before = to_node()?;
         send(102)?;
         Counters::at_rest(&lab)?;
@@ -111,7 +111,7 @@ fn addresses_come_and_go_and_so_does_the_uplink() -> Result<()> {
 
     lab.configure(&format!("class_file = {:?}\n", lab.path("classes")))?;
     lab.run_ok(&["attach"])?;
-    ensure!(hooks(&lab, "eth0")?.is_empty(), "it is named no more");
+    ensure!(hooks(&lab, "eth0")?.is_empty(), "it is no longer configured");
     assert_eq!(Counters::at_rest(&lab)?.class("0", 1, "ipv4"), counters.class("0", 1, "ipv4"));
     is_well(&lab)
 }
