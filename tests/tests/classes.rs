@@ -36,7 +36,8 @@ fn the_list_shows_the_table_in_the_kernel() -> Result<()> {
         String::from_utf8(output.stderr)?.contains("the class table in force differs from the class file")
     );
     let would_be = json!({"version": 1, "prefixes": [{"class": 7, "prefix": "0.0.0.0/0"}]});
-    let of_file = ["classes", "list", "--file", other.to_str().context("a path")?, "--format", "json"];
+    let of_file =
+        ["classes", "list", "--file", other.to_str().context("the path is not UTF-8")?, "--format", "json"];
     assert_eq!(lab.run_json(&of_file)?, would_be);
 
     lab.run_ok(&["classes", "load"])?;
@@ -46,7 +47,7 @@ fn the_list_shows_the_table_in_the_kernel() -> Result<()> {
 
     // A table that was loaded from another file is named with that file.
     let third = lab.write("third", "8 0.0.0.0/0\n9 10.0.0.0/8\n")?;
-    lab.run_ok(&["classes", "load", third.to_str().context("a path")?])?;
+    lab.run_ok(&["classes", "load", third.to_str().context("the path is not UTF-8")?])?;
     let output = lab.trafctl(&["classes", "explain", "10.1.2.3"])?.output()?;
     let warning =
         format!("the class table in force was loaded from {}, not from the class file ", third.display());
@@ -77,19 +78,19 @@ fn a_check_reports_every_line_and_a_load_refuses_the_whole_file() -> Result<()> 
     lab.run_ok(&["attach"])?;
     let before = lab.run_json(&["classes", "list", "--format", "json"])?;
     let bad = lab.write("bad", "1 0.0.0.0/0\n2 10.0.0.0/255.0.0.0\n300 10.0.0.0/8\nnonsense\n")?;
-    let path = bad.to_str().context("a path")?;
+    let path = bad.to_str().context("the path is not UTF-8")?;
     let output = lab.trafctl(&["classes", "check", path])?.output()?;
     assert_eq!(output.status.code(), Some(1));
-    let said = String::from_utf8(output.stdout)?;
+    let stderr = String::from_utf8(output.stdout)?;
     for line in ["line 2: refused", "line 3: refused", "line 4: refused", "3 refused"] {
-        assert!(said.contains(line), "{said}");
+        assert!(stderr.contains(line), "{stderr}");
     }
     let output = lab.trafctl(&["classes", "load", path])?.output()?;
     assert_eq!(output.status.code(), Some(1));
-    let said = String::from_utf8(output.stderr)?;
+    let stderr = String::from_utf8(output.stderr)?;
     assert!(
-        said.contains("bad:2: ") && said.contains("bad:3: ") && said.contains("stays in force"),
-        "{said}"
+        stderr.contains("bad:2: ") && stderr.contains("bad:3: ") && stderr.contains("stays in force"),
+        "{stderr}"
     );
     assert_eq!(lab.run_json(&["classes", "list", "--format", "json"])?, before);
     Ok(())

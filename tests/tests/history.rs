@@ -52,7 +52,7 @@ fn pva_history_is_imported_closed_and_corrected() -> Result<()> {
     let daemon = Process::spawn(&mut command)?;
     let file = lab.path("pva.db");
     let import = |more: &[&str]| -> Result<std::process::Output> {
-        let path = file.to_str().context("a path")?;
+        let path = file.to_str().context("the path is not UTF-8")?;
         Ok(lab
             .trafctl(&[&["ledger", "import-pva", path, "--class", "2", "--format", "json"], more].concat())?
             .output()?)

@@ -1,4 +1,4 @@
-//! What a container may try against its own bill, against its neighbour's, and against the node.
+//! What a container may try against its own bill, against a neighbour's, and against the node.
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
@@ -9,24 +9,24 @@ use traffic_tests::traffic::send_raw;
 use traffic_tests::{Amounts, Counters, Lab, RoutedContainer, fuzz};
 
 #[test]
-fn frames_of_every_shape_are_in_the_senders_counters_and_in_no_other() -> Result<()> {
+fn generated_frames_count_only_for_their_sender() -> Result<()> {
     fuzz::run(0x7261_6663_746c, 150_000, |_| {})?.check_coverage()
 }
 
 #[test]
-fn they_are_so_as_real_traffic_too() -> Result<()> {
+fn generated_frames_count_only_for_their_sender_as_real_traffic() -> Result<()> {
     let (expected, counted) = fuzz::over_wire(0x6c6f_6f6b, 20_000)?;
     assert_eq!(counted, expected);
     Ok(())
 }
 
-/// Containers that share `venet0`, where only an address says whose a packet is.
+/// Containers that share `venet0`, where only the address identifies the container.
 const OURS: (Ipv4Addr, Ipv6Addr) = (Ipv4Addr::new(10, 3, 0, 1), Ipv6Addr::new(0xfd00, 3, 0, 0, 0, 0, 0, 1));
 const THEIRS: (Ipv4Addr, Ipv6Addr) = (Ipv4Addr::new(10, 3, 0, 2), Ipv6Addr::new(0xfd00, 3, 0, 0, 0, 0, 0, 2));
-/// Nobody's.
+/// An address of no container.
 const STRANGERS: Ipv4Addr = Ipv4Addr::new(10, 3, 0, 99);
 
-/// The rule of docs/hostile-traffic.md: what the container sends has its own addresses, or does not leave it.
+/// The rule of docs/hostile-traffic.md: packets leave the container only with its own addresses.
 const RULE: &str = "table netdev own {
     chain out {
         type filter hook egress device venet0 priority 0; policy accept;
@@ -37,8 +37,8 @@ const RULE: &str = "table netdev own {
 }
 ";
 
-/// 301 sends one packet of each kind, each of another length: as itself, as 302 over both families, as nobody. Gives which the
-/// device took.
+/// Container 301 sends one packet of each kind, with different lengths: as itself, as 302 over both families,
+/// and as nobody. Returns which packets the device accepted.
 fn send_as_others(from: &RoutedContainer<'_>) -> Result<[bool; 4]> {
     let send = |packet: &[u8]| send_raw(from.namespace(), from.interface(), packet).is_ok();
     let v4 = |source: Ipv4Addr, payload: usize| -> Result<bool> {
@@ -54,7 +54,7 @@ fn send_as_others(from: &RoutedContainer<'_>) -> Result<[bool; 4]> {
     Ok([v4(OURS.0, 100)?, v4(THEIRS.0, 201)?, v4(STRANGERS, 302)?, send(&v6)])
 }
 
-/// What 301 and 302 have sent after that, and what came from nobody.
+/// What was then counted for 301, for 302 and for nobody, in the direction out.
 fn after_sending_as_others(rule: bool) -> Result<[Amounts; 3]> {
     let lab = Lab::new("spoof")?;
     lab.configure("")?;
@@ -70,12 +70,12 @@ fn after_sending_as_others(rule: bool) -> Result<[Amounts; 3]> {
         run_with_input(ours.namespace().command("nft").args(["-f", "-"]), RULE)?;
     }
     let taken = send_as_others(&ours)?;
-    ensure!(taken == [true, !rule, !rule, !rule], "the container's device took {taken:?}");
-    // The last one that is let through is counted: then all are.
+    ensure!(taken == [true, !rule, !rule, !rule], "the container's device accepted {taken:?}");
+    // Once the last accepted packet is counted, all are.
     let last = if rule { "301" } else { "302" };
     let deadline = std::time::Instant::now() + std::time::Duration::from_secs(10);
     while Counters::read(&lab)?.container_or_zero(last) == Amounts::default() {
-        ensure!(std::time::Instant::now() < deadline, "nothing of {last} was counted");
+        ensure!(std::time::Instant::now() < deadline, "no packet of {last} was counted");
     }
     let counters = Counters::at_rest(&lab)?;
     // The rule leaves two of these without a packet.
@@ -84,12 +84,12 @@ fn after_sending_as_others(rule: bool) -> Result<[Amounts; 3]> {
         counters.container_or_zero("302"),
         counters.fault_or_zero("venet0", "no_container"),
     ];
-    // The host may answer that there is no way to the peer.
+    // The host may answer that the peer is unreachable.
     Ok(all.map(|amounts| Amounts::outgoing(amounts.out_packets, amounts.out_bytes)))
 }
 
 #[test]
-fn on_a_shared_interface_the_source_address_is_believed() -> Result<()> {
+fn on_a_shared_interface_the_source_address_decides() -> Result<()> {
     let counted = after_sending_as_others(false)?;
     let theirs = Amounts::outgoing(2, (28 + 201) + (48 + 403));
     assert_eq!(counted, [Amounts::outgoing(1, 128), theirs, Amounts::outgoing(1, 28 + 302)]);
@@ -97,7 +97,7 @@ fn on_a_shared_interface_the_source_address_is_believed() -> Result<()> {
 }
 
 #[test]
-fn a_rule_at_its_own_end_keeps_a_container_to_its_addresses() -> Result<()> {
+fn a_rule_inside_a_container_restricts_it_to_its_addresses() -> Result<()> {
     let counted = after_sending_as_others(true)?;
     assert_eq!(counted, [Amounts::outgoing(1, 128), Amounts::default(), Amounts::default()]);
     Ok(())

@@ -1,4 +1,4 @@
-//! The lab's own tests: a witness is worth what its agreement with another one is worth.
+//! Tests of the lab itself: a witness is trustworthy when it agrees with another.
 
 use std::io::{Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
@@ -28,7 +28,7 @@ fn at(address: IpAddr) -> SocketAddr {
 }
 
 #[test]
-fn a_namespace_comes_and_goes() {
+fn a_namespace_exists_as_long_as_its_guard() {
     let mut namespace = Namespace::new("come-and-go").unwrap();
     let path = namespace.path();
     assert!(path.exists());
@@ -44,7 +44,7 @@ fn a_namespace_comes_and_goes() {
 }
 
 #[test]
-fn a_queue_counts_tcp_as_the_wire_has_it() {
+fn a_queue_counts_tcp_as_on_the_wire() {
     let lab = Lab::new("tcp").unwrap();
     let (a, b) = pair(&lab).unwrap();
     for to in [b.v4(), b.v6()] {
@@ -59,13 +59,13 @@ fn a_queue_counts_tcp_as_the_wire_has_it() {
         assert_eq!(back.packets, count.server.segments, "{count:?}");
         assert_eq!(out.l3_bytes(14), count.client.l3_bytes, "{count:?}");
         assert_eq!(back.l3_bytes(14), count.server.l3_bytes, "{count:?}");
-        // The test is worth something only if the kernel did pass larger buffers around.
+        // The kernel must have passed super-packets, or the test proves little.
         assert!(after.rx_packets - before.rx_packets < out.packets / 4, "{before:?} {after:?}");
     }
 }
 
 #[test]
-fn resets_of_no_connection_are_counted_and_those_of_one_are_not() {
+fn only_resets_outside_of_connections_are_stray() {
     let lab = Lab::new("resets").unwrap();
     let (a, b) = pair(&lab).unwrap();
     let resets = StrayResets::watch(b.namespace()).unwrap();
@@ -75,7 +75,7 @@ fn resets_of_no_connection_are_counted_and_those_of_one_are_not() {
         let counted = resets.read().unwrap();
         assert_eq!((counted.packets, counted.bytes), expected);
     }
-    // Closed with data unread, an end resets its connection, on its own count.
+    // An end that closes with unread data resets its connection, and counts that itself.
     let listener = b.namespace().enter(|| Ok(TcpListener::bind(at(b.v4()))?)).unwrap();
     let address = listener.local_addr().unwrap();
     let mut client = a.namespace().enter(|| Ok(TcpStream::connect(address)?)).unwrap();
@@ -104,7 +104,7 @@ fn without_offloads_every_buffer_is_a_packet() {
 }
 
 #[test]
-fn udp_is_counted_whole_and_in_segments() {
+fn udp_is_counted_as_datagrams_and_as_segments() {
     let lab = Lab::new("udp").unwrap();
     let (a, b) = pair(&lab).unwrap();
     for to in [b.v4(), b.v6()] {
@@ -115,7 +115,7 @@ fn udp_is_counted_whole_and_in_segments() {
         let first = out.read().unwrap();
         assert_eq!((first.packets, first.l3_bytes(14)), (plain.packets, plain.l3_bytes));
 
-        // 12 full segments and a last one of 400 bytes.
+        // 12 full segments, and a last one of 400 bytes.
         let buffers = Superdatagrams { sends: 40, payload_bytes: 12 * 1200 + 400, segment_bytes: 1200 };
         let before = InterfaceStatistics::read(lab.host(), a.interface()).unwrap();
         let cut = udp_send_segmented(a.namespace(), b.namespace(), at(to), buffers).unwrap();
@@ -157,7 +157,7 @@ fn an_idle_lab_is_silent() {
 }
 
 #[test]
-fn nothing_is_left_behind() {
+fn a_lab_leaves_nothing_behind() {
     let lab = Lab::new("gone").unwrap();
     let (a, b) = pair(&lab).unwrap();
     let namespaces = [lab.host().path(), a.namespace().path(), b.namespace().path()];
@@ -165,7 +165,7 @@ fn nothing_is_left_behind() {
     let mounted = || std::fs::read_to_string("/proc/self/mounts").unwrap().contains(bpffs.to_str().unwrap());
     assert!(namespaces.iter().all(|path| path.exists()));
     assert!(mounted());
-    // The bpffs is there for a program run inside, which `ip netns exec` would hide under a fresh /sys.
+    // The bpffs is visible to a program inside; `ip netns exec` would hide it under a new /sys.
     let kind = run_ok(lab.host().command("stat").args(["-f", "-c", "%t"]).arg(&bpffs)).unwrap();
     assert_eq!(kind.trim(), "cafe4a11");
     let capture = Capture::start(lab.host(), "br0", &lab.path("killed.pcap"), "").unwrap();
@@ -179,8 +179,8 @@ fn nothing_is_left_behind() {
 }
 
 #[test]
-fn what_a_killed_process_left_is_swept() {
-    // A process that has ended and been reaped: its number is free.
+fn what_a_killed_process_left_is_removed() {
+    // A process that has ended and been reaped: its id is free.
     let mut ended = std::process::Command::new("true").spawn().unwrap();
     ended.wait().unwrap();
     let name = format!("trafctl-lab-{}-0-killed", ended.id());

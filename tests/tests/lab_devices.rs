@@ -1,4 +1,4 @@
-//! The lab's own tests: `venet0`, taps, and the witnesses that look at single buffers.
+//! Tests of the lab itself: `venet0`, taps, and the witnesses of single buffers.
 
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::time::Duration;
@@ -27,7 +27,7 @@ fn routed<'a>(venet: &Venet<'a>) -> Result<(RoutedContainer<'a>, RoutedContainer
 }
 
 #[test]
-fn venet_carries_tcp_in_large_buffers() {
+fn venet_passes_tcp_in_super_packets() {
     let lab = Lab::new("venet-tcp").unwrap();
     let venet = lab.venet().unwrap();
     let (a, b) = routed(&venet).unwrap();
@@ -47,7 +47,7 @@ fn venet_carries_tcp_in_large_buffers() {
             (count.server.segments, count.server.l3_bytes),
             "{count:?}"
         );
-        // Through the host twice, in larger buffers than packets.
+        // Through the host twice, in buffers larger than packets.
         assert_eq!(host.ingress, host.egress);
         let seen = if to.is_ipv4() { host.ingress.v4 } else { host.ingress.v6 };
         assert!(seen.packets < out.packets / 4, "{host:?} {count:?}");
@@ -57,7 +57,7 @@ fn venet_carries_tcp_in_large_buffers() {
 }
 
 #[test]
-fn venet_carries_udp_and_reaches_the_host() {
+fn venet_passes_udp_to_containers_and_to_the_host() {
     let lab = Lab::new("venet-udp").unwrap();
     let venet = lab.venet().unwrap();
     let (mut a, b) = routed(&venet).unwrap();
@@ -83,7 +83,7 @@ fn venet_carries_udp_and_reaches_the_host() {
 }
 
 #[test]
-fn venet_takes_packets_from_a_test() {
+fn a_test_can_inject_packets_into_venet() {
     let lab = Lab::new("venet-inject").unwrap();
     let venet = lab.venet().unwrap();
     let (a, b) = routed(&venet).unwrap();
@@ -91,7 +91,7 @@ fn venet_takes_packets_from_a_test() {
     let socket = b.namespace().enter(|| Ok(UdpSocket::bind("10.3.0.2:9")?)).unwrap();
     socket.set_read_timeout(Some(SECOND)).unwrap();
     let mut packet = Vec::new();
-    // From an address that no container has: nobody checks what a container claims to be.
+    // From an address of no container: source addresses are not checked.
     PacketBuilder::ipv4([10, 3, 0, 99], [10, 3, 0, 2], 64)
         .udp(1234, 9)
         .write(&mut packet, &[7; 100])
@@ -103,7 +103,7 @@ fn venet_takes_packets_from_a_test() {
     assert_eq!((seen.ingress.v4.packets, seen.ingress.v4.bytes), (1, 128));
     assert_eq!(seen.ingress, seen.egress);
 
-    // And what nobody takes is told: the address is routed, its container is not there any more.
+    // Undeliverable packets are counted: the address is routed, but its container is gone.
     drop(a);
     let socket = lab.host().enter(|| Ok(UdpSocket::bind("0.0.0.0:0")?)).unwrap();
     socket.send_to(&[1; 10], "10.3.0.1:9").unwrap();
@@ -120,7 +120,7 @@ fn tap_frames_arrive_both_ways() {
     let machine = [10, 2, 0, 1];
     a.knows_at(&[machine.into()], MACHINE).unwrap();
 
-    // To the machine: the container's datagrams, cut by nobody on the way.
+    // To the machine: datagrams of the container, which nothing segments on the way.
     let host = QdiscWitness::attach(lab.host(), "vme201.0").unwrap();
     let socket = a.namespace().enter(|| Ok(UdpSocket::bind("0.0.0.0:0")?)).unwrap();
     socket.send_to(&[1; 500], (IpAddr::from(machine), 9)).unwrap();
@@ -129,7 +129,7 @@ fn tap_frames_arrive_both_ways() {
     assert_eq!(frame[..6], MACHINE.0);
     assert_eq!((host.read().unwrap().packets, host.read().unwrap().bytes), (1, 542));
 
-    // From the machine: a TCP buffer of 20 segments to the container, whose interface gets it whole.
+    // From the machine: a TCP buffer of 20 segments, which reaches the container's interface whole.
     let mut frame = Vec::new();
     PacketBuilder::ethernet2(MACHINE.0, a.mac().0)
         .ipv4(machine, [10, 1, 0, 1], 64)
@@ -142,16 +142,16 @@ fn tap_frames_arrive_both_ways() {
     std::thread::sleep(Duration::from_millis(100));
     let after = InterfaceStatistics::read(a.namespace(), "eth0").unwrap();
     assert_eq!((after.rx_packets - before.rx_packets, after.rx_bytes - before.rx_bytes), (1, 20_054));
-    // A frame from a tap has no count of its segments yet when a queue looks at it. The bytes are right.
+    // A frame from a tap has no segment count when a queue sees it. The byte count is right.
     let towards = towards.read().unwrap();
     assert_eq!((towards.packets, towards.bytes), (0, 20 * 1054));
-    // Nobody listened: the container says so to the machine, and that is all.
+    // No socket listens: the container reports that to the machine.
     assert_eq!(tap.receive(SECOND).unwrap().unwrap().1.len(), 54);
     assert_eq!(tap.receive(Duration::from_millis(200)).unwrap(), None);
 }
 
 #[test]
-fn tap_sends_every_kind_of_buffer() {
+fn a_tap_sends_every_kind_of_buffer() {
     let lab = Lab::new("tap-gso").unwrap();
     let tap = lab.tap("vme201.0").unwrap();
     tap.with_address("10.2.0.254/24").unwrap();
@@ -208,12 +208,12 @@ fn counters_of_nftables_agree_without_offloads() {
 }
 
 #[test]
-fn a_capture_holds_every_frame() {
+fn a_capture_contains_every_frame() {
     let lab = Lab::new("capture").unwrap();
     let a = lab.bridged(101, 0, [10, 1, 0, 1].into(), "fd00:1::1".parse().unwrap()).unwrap();
     let capture = Capture::start(lab.host(), a.interface(), &lab.path("all.pcap"), "").unwrap();
     let sent = udp_send(a.namespace(), lab.host(), at(HOST_V4.into()), 200, 333).unwrap();
-    // Two VLAN tags before an EtherType nobody knows, and a frame that is all header.
+    // Two VLAN tags before an unknown EtherType, and a frame that consists of headers only.
     let mut tagged = vec![0xff; 60];
     tagged[12..24].copy_from_slice(&[0x88, 0xa8, 0, 5, 0x81, 0, 0, 6, 0x88, 0xb5, 0, 0]);
     let short = [&[0xff; 6][..], &[0x02; 6], &[0x08, 0x00]].concat();
@@ -245,7 +245,7 @@ fn an_idle_venet_is_silent() {
         let statistics = InterfaceStatistics::read(namespace, interface).unwrap();
         assert_eq!(statistics, InterfaceStatistics::default(), "{interface}");
     }
-    // What is dropped first must not keep what is dropped last.
+    // A value that is dropped first must not keep a value alive that is dropped later.
     drop(venet);
     assert!(lab.host().ip("link show dev venet0").is_err());
 }

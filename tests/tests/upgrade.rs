@@ -1,4 +1,4 @@
-//! One version of trafctl after another: a program replaced under traffic, maps that another version made, and ledgers.
+//! Upgrades: a program replaced under traffic, maps of another layout, and ledgers of another version.
 
 use std::{
     fs,
@@ -18,13 +18,14 @@ use traffic_tests::{
     traffic::{tcp_exchange, udp_send},
 };
 
-/// Size of the element of `META`, and where in it stand the layout's version, the program's version and its hash.
+/// Size of the element of `META`, and offsets of the layout version, the program version and the program
+/// hash.
 const META_BYTES: usize = 416;
 const LAYOUT_VERSION_AT: usize = 0;
 const PROGRAM_VERSION_AT: usize = 76;
 const PROGRAM_HASH_AT: usize = 80;
 
-/// Changes what the pinned maps say of themselves, as another version would have written it.
+/// Changes the version fields of the pinned maps, as another version would have written them.
 fn rewrite_meta(lab: &Lab, change: impl FnOnce(&mut [u8; META_BYTES])) -> Result<()> {
     let mut map = Map::from_map_data(MapData::from_pin(lab.bpffs().join("maps/META"))?)?;
     let mut meta = Array::<&mut MapData, [u8; META_BYTES]>::try_from(&mut map)?;
@@ -33,11 +34,11 @@ fn rewrite_meta(lab: &Lab, change: impl FnOnce(&mut [u8; META_BYTES])) -> Result
     Ok(meta.set(0, value, 0)?)
 }
 
-/// Ids of the pinned programs, as the kernel numbers them: another number is another program.
+/// Ids of the pinned programs in the kernel. A new id is a new program.
 fn program_ids(lab: &Lab) -> Result<Vec<u32>> {
     let status = lab.run_json(&["status", "--format", "json"])?;
     let programs = status["programs"].as_array().context("programs")?;
-    programs.iter().map(|program| Ok(u32::try_from(program["id"].as_u64().context("an id")?)?)).collect()
+    programs.iter().map(|program| Ok(u32::try_from(program["id"].as_u64().context("no id")?)?)).collect()
 }
 
 #[test]
@@ -86,7 +87,7 @@ fn a_program_is_replaced_under_traffic_without_losing_a_packet() -> Result<()> {
         Ok(replaced)
     })?;
     assert!(replacements >= 5);
-    // One program on each hook, and the fresh names gone.
+    // One program on each hook, and no temporary names.
     lab.run_ok(&["status"])?;
     let pinned = fs::read_dir(lab.bpffs().join("programs"))?.count();
     assert_eq!(pinned, 2);
@@ -105,9 +106,9 @@ fn a_newer_program_is_left_in_place() -> Result<()> {
     })?;
     let output = lab.trafctl(&["attach"])?.output()?;
     assert!(output.status.success());
-    let said = String::from_utf8(output.stderr)?;
-    assert!(said.contains("a newer trafctl has loaded its program here"), "{said}");
-    // `status` fails, because this is not the program of this version, but says which one it is.
+    let stderr = String::from_utf8(output.stderr)?;
+    assert!(stderr.contains("a newer trafctl has loaded its program here"), "{stderr}");
+    // `status` fails because this is not the program of this version, but it names the version.
     let output = lab.trafctl(&["status", "--format", "json"])?.output()?;
     assert_eq!(output.status.code(), Some(1));
     let status: serde_json::Value = serde_json::from_slice(&output.stdout)?;
@@ -127,9 +128,9 @@ fn maps_of_another_layout_are_refused_until_purged() -> Result<()> {
     for command in [["attach"], ["dump"], ["status"]] {
         let output = lab.trafctl(&command)?.output()?;
         assert_eq!(output.status.code(), Some(1), "{command:?}");
-        let said = String::from_utf8(output.stderr)?;
-        assert!(said.contains("have layout 999") && said.contains("--purge"), "{command:?}: {said}");
-        assert_eq!(said.matches("trafctl: ").count(), 1, "{said}");
+        let stderr = String::from_utf8(output.stderr)?;
+        assert!(stderr.contains("have layout 999") && stderr.contains("--purge"), "{command:?}: {stderr}");
+        assert_eq!(stderr.matches("trafctl: ").count(), 1, "{stderr}");
     }
     lab.run_ok(&["attach", "--purge"])?;
     lab.run_ok(&["status"])?;
@@ -143,7 +144,7 @@ fn sqlite(file: &Path, query: &str) -> Result<String> {
 }
 
 #[test]
-fn an_older_ledger_is_brought_up_and_a_newer_one_left_alone() -> Result<()> {
+fn an_older_ledger_is_migrated_and_a_newer_one_is_refused() -> Result<()> {
     let lab = Lab::new("upgrade-ledger")?;
     let a = lab.bridged(101, 0, [10, 1, 0, 1].into(), "fd00:1::1".parse()?)?;
     let b = lab.bridged(102, 0, [10, 1, 0, 2].into(), "fd00:1::2".parse()?)?;
@@ -152,11 +153,11 @@ fn an_older_ledger_is_brought_up_and_a_newer_one_left_alone() -> Result<()> {
     udp_send(a.namespace(), b.namespace(), SocketAddr::new(b.v4(), 0), 40, 200)?;
     daemon.stop()?;
     let ledger = lab.state_dir().join("ledger.sqlite");
-    // As version 1 had it.
+    // As version 1 wrote it.
     sqlite(&ledger, "drop table booked; alter table adjustment drop column number; pragma user_version = 1")?;
-    let said = String::from_utf8(lab.trafctl(&["report"])?.output()?.stderr)?;
-    ensure!(said.contains("has schema version 1; start `trafctl run` once"), "{said}");
-    ensure!(sqlite(&ledger, "pragma user_version")? == "1", "a question changes nothing");
+    let stderr = String::from_utf8(lab.trafctl(&["report"])?.output()?.stderr)?;
+    ensure!(stderr.contains("has schema version 1; start `trafctl run` once"), "{stderr}");
+    ensure!(sqlite(&ledger, "pragma user_version")? == "1", "a query changes nothing");
 
     let daemon = Daemon::start(&lab)?;
     let sent = udp_send(a.namespace(), b.namespace(), SocketAddr::new(b.v4(), 0), 60, 200)?;
@@ -175,9 +176,9 @@ fn an_older_ledger_is_brought_up_and_a_newer_one_left_alone() -> Result<()> {
     let newer = fs::read(&ledger)?;
     for command in [&["report"][..], &["audit"], &["close", "2026-01"], &["run"]] {
         let output = lab.trafctl(command)?.output()?;
-        let said = String::from_utf8(output.stderr)?;
-        ensure!(output.status.code() == Some(1) && said.contains("version 99"), "{command:?}: {said}");
+        let stderr = String::from_utf8(output.stderr)?;
+        ensure!(output.status.code() == Some(1) && stderr.contains("version 99"), "{command:?}: {stderr}");
     }
-    ensure!(fs::read(&ledger)? == newer, "it is as it was");
+    ensure!(fs::read(&ledger)? == newer, "the ledger is unchanged");
     Ok(())
 }

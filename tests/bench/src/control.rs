@@ -55,7 +55,7 @@ pub fn run(rounds: usize, results: &mut Results, progress: &Progress) -> Result<
          [drain]\ninterval = \"2s\"\n"
     ))?;
     let big = lab.write("classes-big", &table.class_file())?;
-    let big = big.to_str().context("a path in UTF-8")?.to_owned();
+    let big = big.to_str().context("the path is not UTF-8")?.to_owned();
     let links: String = (FIRST_CONTAINER..FIRST_CONTAINER + CONTAINERS)
         .map(|id| format!("link add veth{id}.0 type veth peer name guest{id}\n"))
         .collect();
@@ -139,7 +139,7 @@ impl Nft {
             }
         }
         run_with_input(counters.command("nft").args(["-f", "-"]), &(text + "}\n"))?;
-        let file = file.to_str().context("a path in UTF-8")?.to_owned();
+        let file = file.to_str().context("the path is not UTF-8")?.to_owned();
         Ok(Self { map: Namespace::new("map")?, counters, file })
     }
 

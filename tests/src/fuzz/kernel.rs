@@ -153,5 +153,5 @@ pub fn growth(counters: &Counters) -> Result<BTreeMap<Counter, Amounts>> {
 
 fn index_of(lab: &Lab, interface: &str) -> Result<u32> {
     let text = lab.host().ip(&format!("-o link show {interface}"))?;
-    text.split(':').next().and_then(|index| index.trim().parse().ok()).context("an index")
+    text.split(':').next().and_then(|index| index.trim().parse().ok()).context("no index")
 }

@@ -82,7 +82,7 @@ fn segments_cut_by_a_device_are_not_missed_traffic() -> Result<()> {
         eventually("classes are loaded", || Ok(daemon.log().matches("are in force").count() == reloads))?;
     }
     let link = run_ok(lab.host().command("ip").args(["-o", "link", "show", b.interface()]))?;
-    let (index, _) = link.split_once(':').context("an index")?;
+    let (index, _) = link.split_once(':').context("no index")?;
     for direction in ["in", "out"] {
         std::fs::remove_file(lab.bpffs().join(format!("links/{index}-{direction}")))?;
     }

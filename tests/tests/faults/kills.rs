@@ -79,7 +79,7 @@ fn a_killed_class_load_leaves_a_complete_table() -> Result<()> {
         format!("{class} 0.0.0.0/0\n{class} ::/0\n{many}")
     };
     let files = [lab.write("three", &table(3))?, lab.write("four", &table(4))?];
-    let paths = [files[0].to_str().context("a path")?, files[1].to_str().context("a path")?];
+    let paths = [files[0].to_str().context("the path is not UTF-8")?, files[1].to_str().context("a path")?];
     let length = length_of(&lab, &["classes", "load", paths[0]])?;
     let load = Load::start(a.namespace(), b.namespace(), at(b.v6()), 250)?;
     let mut cut_short = 0;

@@ -69,11 +69,11 @@ fn every_command_works_with_the_capabilities_of_the_service() -> Result<()> {
 
     // Another process loads, lists and explains a class table.
     let classes = lab.write("other", "5 0.0.0.0/0\n6 ::/0\n")?;
-    works(&lab, SERVICE, &["classes", "load", classes.to_str().context("a path")?])?;
+    works(&lab, SERVICE, &["classes", "load", classes.to_str().context("the path is not UTF-8")?])?;
     let list = works(&lab, SERVICE, &["classes", "list"])?;
     ensure!(list.contains("0.0.0.0/0") && list.contains("::/0"), "{list}");
     works(&lab, SERVICE, &["classes", "explain", "10.1.0.2"])?;
-    works(&lab, SERVICE, &["classes", "check", classes.to_str().context("a path")?])?;
+    works(&lab, SERVICE, &["classes", "check", classes.to_str().context("the path is not UTF-8")?])?;
     let second = udp_send(a.namespace(), b.namespace(), at(b.v6()), 30, 200)?;
     works(&lab, SERVICE, &["address", "add", "301", "10.3.0.1"])?;
     works(&lab, SERVICE, &["address", "remove", "10.3.0.1"])?;
@@ -119,7 +119,7 @@ fn every_command_works_with_the_capabilities_of_the_service() -> Result<()> {
     {
         works(&lab, SERVICE, ledger)?;
     }
-    works(&lab, SERVICE, &["ledger", "backup", lab.path("copy").to_str().context("a path")?])?;
+    works(&lab, SERVICE, &["ledger", "backup", lab.path("copy").to_str().context("the path is not UTF-8")?])?;
     is_well(&lab)?;
     works(&lab, SERVICE, &["detach", "--purge"])?;
     Ok(())
@@ -132,7 +132,7 @@ fn another_installation_on_a_hook_is_reported_as_far_as_privileges_allow() -> Re
     lab.run_ok(&["attach"])?;
     // A second installation on the same hooks. It attaches later, so it runs first.
     let second = lab.bpffs().join("second");
-    let second_dir = second.to_str().context("a path")?;
+    let second_dir = second.to_str().context("the path is not UTF-8")?;
     lab.run_ok(&["attach", "--bpffs", second_dir])?;
     let status = |capabilities: &str| -> Result<(Value, String)> {
         let output = output(&mut with_capabilities(&lab, capabilities, &["status", "--format", "json"])?)?;
@@ -168,7 +168,7 @@ fn a_missing_capability_is_named() -> Result<()> {
     lab.run_ok(&["attach"])?;
     let before = Counters::at_rest(&lab)?;
     let classes = lab.path("classes");
-    let classes = classes.to_str().context("a path")?;
+    let classes = classes.to_str().context("the path is not UTF-8")?;
     for arguments in [&["attach"][..], &["run"], &["status"], &["classes", "load", classes], &["detach"]] {
         let reported = fails(&lab, "", arguments)?;
         ensure!(

@@ -41,7 +41,8 @@ fn the_unit_is_as_hardened_as_stated() -> Result<()> {
 fn systemd_understands_the_whole_unit() -> Result<()> {
     let text = std::fs::read_to_string(unit())?;
     // systemd checks that the program exists, so the unit names the program of this build.
-    let text = text.replace("/usr/sbin/trafctl", trafctl_program()?.to_str().context("a path")?);
+    let text =
+        text.replace("/usr/sbin/trafctl", trafctl_program()?.to_str().context("the path is not UTF-8")?);
     let directory = tempfile::tempdir()?;
     let file = directory.path().join("trafctl.service");
     std::fs::write(&file, text)?;

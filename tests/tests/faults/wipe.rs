@@ -150,7 +150,7 @@ fn a_removed_directory_map_or_program_is_restored() -> Result<()> {
     let lab = node("wipe-parts")?;
     let (a, b) = pair(&lab)?;
     let root = lab.bpffs().join("sub");
-    let arguments = ["--bpffs", root.to_str().context("a path")?];
+    let arguments = ["--bpffs", root.to_str().context("the path is not UTF-8")?];
     let run: Vec<&str> = ["run"].into_iter().chain(arguments).collect();
     let mut daemon = Daemon::spawn(&mut lab.trafctl(&run)?, Resync::Off)?;
     daemon.ready()?;

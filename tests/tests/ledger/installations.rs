@@ -9,7 +9,7 @@ use super::{PATIENCE, daemon, end, node, recorded, wait_for};
 
 /// `trafctl` with the lab's pins and another state directory.
 fn with_state_dir(lab: &Lab, arguments: &[&str], state_dir: &Path) -> Result<std::process::Command> {
-    let state_dir = state_dir.to_str().context("a path")?;
+    let state_dir = state_dir.to_str().context("the path is not UTF-8")?;
     lab.trafctl(&[arguments, &["--state-dir", state_dir]].concat())
 }
 

@@ -175,7 +175,7 @@ fn traffic_is_recorded_under_the_table_it_was_counted_under() -> Result<()> {
     let first = send()?;
     // Loaded by a process other than the daemon.
     let other = lab.write("other", "5 0.0.0.0/0\n")?;
-    lab.run_ok(&["classes", "load", other.to_str().context("a path")?])?;
+    lab.run_ok(&["classes", "load", other.to_str().context("the path is not UTF-8")?])?;
     let second = send()?;
     end(&lab, running)?;
     assert_eq!(recorded(&lab, "101", 2)?.out_bytes, first.l3_bytes);
@@ -270,14 +270,14 @@ fn a_copy_made_while_the_daemon_writes_is_complete_and_answers_every_query() -> 
     let copies = lab.path("copies");
     fs::create_dir(&copies)?;
     let copy = copies.join("ledger.sqlite");
-    lab.run_ok(&["ledger", "backup", copy.to_str().context("a path")?])?;
+    lab.run_ok(&["ledger", "backup", copy.to_str().context("the path is not UTF-8")?])?;
     load.passes(1000)?;
     load.stop()?;
     ensure!(running.terminate(PATIENCE)?.success());
     check_ledger(&lab)?;
 
     // The copy does not change, so answers can be compared with what sqlite3 finds in it.
-    let copies = copies.to_str().context("a path")?;
+    let copies = copies.to_str().context("the path is not UTF-8")?;
     let ask = |question: &str| -> Result<serde_json::Value> {
         let words: Vec<&str> = question.split(' ').collect();
         lab.run_json(&[&words[..], &["--state-dir", copies, "--format", "json"]].concat())

@@ -63,7 +63,8 @@ fn a_full_disk_costs_a_gap_but_no_traffic() -> Result<()> {
     // New buckets of new classes need more space. Some rows may still fit into existing pages.
     send()?;
     let classes = lab.write("more", "9 10.1.0.2/32\n8 0.0.0.0/0\n")?;
-    let _may_be_refused = lab.trafctl(&["classes", "load", classes.to_str().context("a path")?])?.output()?;
+    let _may_be_refused =
+        lab.trafctl(&["classes", "load", classes.to_str().context("the path is not UTF-8")?])?.output()?;
     for _ in 0..5 {
         send()?;
         thread::sleep(Duration::from_millis(150));
@@ -154,7 +155,7 @@ fn the_daemon_switches_to_a_ledger_that_replaces_the_open_one() -> Result<()> {
     let mut sent = send(&a, &b, 29)?;
     wait_for("a drain", || Ok(recorded(&lab, "101", 2)?.out_packets == sent))?;
     let copy = lab.path("copy.sqlite");
-    lab.run_ok(&["ledger", "backup", copy.to_str().context("a path")?])?;
+    lab.run_ok(&["ledger", "backup", copy.to_str().context("the path is not UTF-8")?])?;
     sent += send(&a, &b, 37)?;
     wait_for("another drain", || Ok(recorded(&lab, "101", 2)?.out_packets == sent))?;
 

@@ -32,7 +32,7 @@ fn filters(lab: &Lab, interface: &str) -> Result<Vec<(String, u64)>> {
         for filter in all {
             let Some(name) = filter["options"]["bpf_name"].as_str() else { continue };
             ensure!(name.starts_with("trafctl_"), "{filter}");
-            ours.push((name.to_owned(), filter["options"]["prog"]["id"].as_u64().context("a program id")?));
+            ours.push((name.to_owned(), filter["options"]["prog"]["id"].as_u64().context("no program id")?));
         }
     }
     Ok(ours)

@@ -1,4 +1,5 @@
-//! The kernel's answer for single addresses against one that is found without any of its structures.
+//! The kernel's class of single addresses, compared with answers that are computed without its data
+//! structures.
 
 mod question;
 mod random_tables;

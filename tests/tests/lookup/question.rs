@@ -1,4 +1,4 @@
-//! Asking the kernel: one packet to an address, and the class it was counted in.
+//! Queries the kernel: sends a packet to an address, and reads the class in which it was counted.
 
 use std::{collections::BTreeMap, net::IpAddr};
 
@@ -17,7 +17,7 @@ pub enum Family {
 }
 
 impl Family {
-    /// Bits of an address.
+    /// Number of bits of an address.
     pub const fn width(self) -> u32 {
         match self {
             Self::V4 => 32,
@@ -52,19 +52,19 @@ pub fn packet(family: Family, peer: u128) -> Vec<u8> {
     frame
 }
 
-/// The kernel program on the interface of a lab's only container, asked by packets out of it.
+/// The program on the interface of a lab's only container, queried with packets out of it.
 pub struct Kernel {
     program: SchedClassifier,
-    /// A `__sk_buff` that says which interface a packet came by.
+    /// A `__sk_buff` with the interface of the packet.
     context: [u8; 192],
     counters: Map,
 }
 
 impl Kernel {
-    /// Asks the program that is pinned in the lab.
+    /// Opens the pinned program of the lab.
     pub fn new(lab: &Lab, container: &Container) -> Result<Self> {
         let text = lab.host().ip(&format!("-o link show {}", container.interface()))?;
-        let ifindex: u32 = text.split(':').next().context("an index")?.trim().parse()?;
+        let ifindex: u32 = text.split(':').next().context("no index")?.trim().parse()?;
         let mut context = [0_u8; 192];
         context[40..44].copy_from_slice(&ifindex.to_ne_bytes());
         Ok(Self {
@@ -74,8 +74,8 @@ impl Kernel {
         })
     }
 
-    /// Sends a packet to each address, all of which belong in one class, and looks that they were counted there and
-    /// nowhere else. Names the first that was not. To be called inside the lab's host.
+    /// Sends a packet to each address, all of one class. Checks that all are counted in that class and
+    /// nowhere else, and names the first that is not. Must be called inside the host of the lab.
     pub fn expect(&self, columns: &Columns, family: Family, class: u8, addresses: &[u128]) -> Result<()> {
         let before = self.read(columns, family)?;
         let mut frame = packet(family, 0);
@@ -95,18 +95,18 @@ impl Kernel {
             return Ok(());
         }
         match addresses {
-            [] => bail!("class {class}: something was counted that was not sent"),
+            [] => bail!("class {class}: packets were counted that were not sent"),
             [only] => bail!("{} was not counted in class {class}: {after:?}", family.address(*only)),
             _ => {
                 let (first, second) = addresses.split_at(addresses.len() / 2);
                 self.expect(columns, family, class, first)?;
                 self.expect(columns, family, class, second)?;
-                bail!("class {class}: {} packets were counted wrongly only together", addresses.len())
+                bail!("class {class}: {} packets are wrong together, but each half is right", addresses.len())
             }
         }
     }
 
-    /// Packets out of the container by class, over all CPUs.
+    /// Packets out of the container by class, summed over all CPUs.
     pub fn read(&self, columns: &Columns, family: Family) -> Result<BTreeMap<u8, u64>> {
         let counters = PerCpuArray::<&MapData, [u64; 8]>::try_from(&self.counters)?;
         let at = match family {
@@ -123,11 +123,11 @@ impl Kernel {
     }
 }
 
-/// The column of each class, as the table in force has them.
+/// The column of each class in the table in force.
 pub struct Columns(BTreeMap<u8, u32>);
 
 impl Columns {
-    /// Reads them from the pinned maps.
+    /// Reads the columns from the pinned maps.
     pub fn read(lab: &Lab) -> Result<Self> {
         let meta = open(lab, "META")?;
         let meta = Array::<&MapData, [u8; 416]>::try_from(&meta)?.get(&0, 0)?;
@@ -140,7 +140,7 @@ fn open(lab: &Lab, name: &str) -> Result<Map> {
     Ok(Map::from_map_data(MapData::from_pin(lab.bpffs().join("maps").join(name))?)?)
 }
 
-/// The lab, its only container, and the order of classes in which the longest prefix decides.
+/// Creates the lab with its only container, and with the class order in which the longest prefix decides.
 pub fn lab(name: &str) -> Result<(Lab, Container)> {
     let lab = Lab::new(name)?;
     lab.configure("class_order = \"longest-prefix\"\n")?;
@@ -149,9 +149,9 @@ pub fn lab(name: &str) -> Result<(Lab, Container)> {
     Ok((lab, container))
 }
 
-/// Puts a class file in force.
+/// Loads a class file.
 pub fn load(lab: &Lab, text: &str) -> Result<()> {
     let path = lab.write("classes", text)?;
-    lab.run_ok(&["classes", "load", path.to_str().context("a path")?])?;
+    lab.run_ok(&["classes", "load", path.to_str().context("the path is not UTF-8")?])?;
     Ok(())
 }

@@ -1,5 +1,6 @@
-//! Random tables, and such as an index gets wrong first: nested, adjacent, with and without a default route, longer
-//! than the index reaches. The naive answer: every line looked at, the longest that matches wins, or the last.
+//! Random tables that are hard for an index: nested and adjacent prefixes, with and without a default route,
+//! longer than the index reaches. The expected answer comes from a scan of all lines: the longest match wins,
+//! or the last.
 
 use std::{collections::BTreeMap, fmt::Write as _};
 
@@ -8,7 +9,7 @@ use traffic_tests::Counters;
 
 use crate::question::{Columns, Family, Kernel, lab, load};
 
-/// Numbers that look random and are the same in every run.
+/// A pseudo-random generator that is the same in every run.
 struct Random(u64);
 
 impl Random {
@@ -29,7 +30,7 @@ impl Random {
     }
 }
 
-/// A line of the class file; IPv4 in the upper 32 bits, so that both families compare alike.
+/// A line of the class file. An IPv4 address is in the upper 32 bits, so that both families compare alike.
 #[derive(Clone, Copy, Debug)]
 struct Line {
     class: u8,
@@ -45,12 +46,12 @@ fn line(class: u64, bits: u128, len: u32) -> Line {
     Line { class: u8::try_from(class % 10).unwrap_or(0), bits: bits & mask(len), len }
 }
 
-/// Tables of one family, each with what makes it hard.
+/// Tables of one family, each with its difficulty.
 fn tables(family: Family, random: &mut Random) -> Vec<(&'static str, Vec<Line>)> {
     let width = family.width();
     let base = match family {
         Family::V4 => 0,
-        // Where addresses are given out, so that neighbours are nested as in real tables.
+        // The region of allocated addresses, so that prefixes are nested as in real tables.
         Family::V6 => 0x2001_0db8_u128 << 96,
     };
     let keep = match family {
@@ -64,7 +65,7 @@ fn tables(family: Family, random: &mut Random) -> Vec<(&'static str, Vec<Line>)>
             line(random.next(), near(random), len)
         })
         .collect();
-    // Prefixes inside others, and again inside those.
+    // Prefixes inside others, and more inside those.
     for parent in scattered.clone().into_iter().take(60) {
         let len = (parent.len + 1 + u32::try_from(random.below(12)).unwrap_or(0)).min(width);
         scattered.push(line(random.next(), parent.bits | random.bits() & !mask(parent.len), len));
@@ -88,12 +89,12 @@ fn tables(family: Family, random: &mut Random) -> Vec<(&'static str, Vec<Line>)>
         ("longer than the index reaches", long),
         ("the whole space covered", whole),
         ("adjacent ranges", adjacent),
-        ("the first and the last address", edges),
-        ("nothing at all", Vec::new()),
+        ("the first and the last addresses", edges),
+        ("an empty table", Vec::new()),
     ]
 }
 
-/// First and last address of every prefix, their neighbours, and others; at least `least` of them.
+/// First and last address of every prefix, their neighbours, and random addresses; at least `least` in total.
 fn addresses(family: Family, lines: &[Line], random: &mut Random, least: usize) -> Vec<u128> {
     let unit = 1_u128 << (128 - family.width());
     let mut all = Vec::new();
@@ -104,7 +105,7 @@ fn addresses(family: Family, lines: &[Line], random: &mut Random, least: usize) 
     }
     while all.len() < least {
         let bits = random.bits();
-        // Half of them where the table is.
+        // Half of them in the region of the table.
         all.push(match lines.get(usize::try_from(bits % 1000).unwrap_or(0)) {
             Some(line) => line.bits | bits & !mask(line.len.saturating_sub(3)),
             None => bits,
@@ -113,14 +114,14 @@ fn addresses(family: Family, lines: &[Line], random: &mut Random, least: usize) 
     all.iter().map(|bits| bits & mask(family.width())).collect()
 }
 
-/// Which line decides; both are orders of the configuration. Class-0 lines have no privilege in either.
+/// The line that decides, in both orders of the configuration. Class-0 lines have no privilege in either.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Order {
     LongestPrefix,
     LastLine,
 }
 
-/// The class of the line that decides, the last of equal ones; 0 if none matches.
+/// The class of the line that decides, the last one among equal lines; 0 if none matches.
 fn naive(lines: &[Line], order: Order, address: u128) -> u8 {
     let mut best: Option<&Line> = None;
     for line in lines {
@@ -160,7 +161,7 @@ fn check(family: Family, order: Order, seed: u64, least: usize) -> Result<()> {
             })
             .map_err(|error| error.context(what))?;
     }
-    // Each packet was in its class; and none was anywhere else besides.
+    // Each packet was in its class, and none was anywhere else.
     let counters = Counters::at_rest(&lab)?;
     assert_eq!(counters.interface(container.interface()).amounts.out_packets, asked);
     assert_eq!(counters.container("101").out_packets, asked);
@@ -168,17 +169,17 @@ fn check(family: Family, order: Order, seed: u64, least: usize) -> Result<()> {
 }
 
 #[test]
-fn ipv4_answers_are_those_of_a_naive_scan() -> Result<()> {
+fn ipv4_answers_equal_those_of_a_scan() -> Result<()> {
     check(Family::V4, Order::LongestPrefix, 0x5eed_0004, 15_000)
 }
 
 #[test]
-fn ipv6_answers_are_those_of_a_naive_scan() -> Result<()> {
+fn ipv6_answers_equal_those_of_a_scan() -> Result<()> {
     check(Family::V6, Order::LongestPrefix, 0x5eed_0006, 15_000)
 }
 
 #[test]
-fn where_the_last_line_decides_so_do_the_kernels_answers() -> Result<()> {
+fn in_the_last_line_order_the_last_line_decides() -> Result<()> {
     check(Family::V4, Order::LastLine, 0x5eed_0014, 2_000)?;
     check(Family::V6, Order::LastLine, 0x5eed_0016, 2_000)
 }

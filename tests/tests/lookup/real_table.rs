@@ -1,7 +1,7 @@
-//! A real table of over a million prefixes: the countries of all addresses, as `tor-geoipdb` has them.
+//! A real table of more than a million prefixes: the country of every address, from `tor-geoipdb`.
 //!
-//! The file holds ranges; the class file is made of the prefixes they fall into, and the answers are expected from the
-//! ranges themselves, so that nothing of what is tested decides what is right.
+//! The list has ranges. The class file has the prefixes of these ranges, and the expected answers come from
+//! the ranges, so that nothing under test decides what is right.
 
 use std::{
     collections::BTreeMap,
@@ -17,20 +17,20 @@ use traffic_tests::{Counters, traffic::RawSocket};
 
 use crate::question::{Columns, Family, Kernel, lab, load, packet};
 
-/// Addresses from `first` to `last`, in the upper bits, of a country.
+/// The addresses from `first` to `last`, in the upper bits, and their country.
 struct Range {
     first: u128,
     last: u128,
     country: [u8; 2],
 }
 
-/// Where `cargo xtask setup` puts the lists, and where their package does.
+/// The directories in which `cargo xtask setup` and the package install the lists.
 fn directory() -> Result<PathBuf> {
     let unpacked = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/geoip/usr/share/tor");
     [unpacked, PathBuf::from("/usr/share/tor")]
         .into_iter()
         .find(|directory| directory.join("geoip6").is_file())
-        .context("the lists of networks (Debian's tor-geoipdb) are not there: run `cargo xtask setup`")
+        .context("the lists of networks (Debian's tor-geoipdb) are missing; run `cargo xtask setup`")
 }
 
 fn ranges(family: Family) -> Result<Vec<Range>> {
@@ -58,7 +58,7 @@ fn ranges(family: Family) -> Result<Vec<Range>> {
         .collect()
 }
 
-/// One of `classes` classes from `base` on; what belongs to nobody is class 0.
+/// One of `classes` classes from `base` on. Addresses without a country are in class 0.
 fn class(country: [u8; 2], base: u8, classes: u8) -> u8 {
     match country {
         [b'?', b'?'] => 0,
@@ -66,7 +66,7 @@ fn class(country: [u8; 2], base: u8, classes: u8) -> u8 {
     }
 }
 
-/// The fewest prefixes that a range falls into, as lines of a class file.
+/// The smallest set of prefixes that covers a range, as lines of a class file.
 fn write_prefixes(file: &mut String, family: Family, range: &Range, class: u8) -> Result<usize> {
     let spare = 128 - family.width();
     let (mut at, last) = (range.first >> spare, range.last >> spare);
@@ -89,7 +89,7 @@ fn write_prefixes(file: &mut String, family: Family, range: &Range, class: u8) -
 }
 
 #[test]
-fn every_edge_of_a_million_prefixes_is_in_its_class() -> Result<()> {
+fn every_edge_of_a_million_prefixes_has_the_right_class() -> Result<()> {
     let (lab, container) = lab("lookup-real")?;
     let kernel = Kernel::new(&lab, &container)?;
     let (mut file, mut prefixes) = (String::new(), 0);
@@ -103,7 +103,7 @@ fn every_edge_of_a_million_prefixes_is_in_its_class() -> Result<()> {
             let class = class(range.country, 1, 15);
             prefixes += write_prefixes(&mut file, family, range, class)?;
             by_class.entry(class).or_default().extend([range.first, range.last]);
-            // Between two ranges there may be addresses of nobody.
+            // There may be addresses without a country between two ranges.
             if range.first > free {
                 by_class.entry(0).or_default().extend([free, range.first - unit]);
             }
@@ -111,7 +111,7 @@ fn every_edge_of_a_million_prefixes_is_in_its_class() -> Result<()> {
         }
         questions.push((family, by_class));
     }
-    ensure!(prefixes > 1_000_000, "the lists have {prefixes} prefixes");
+    ensure!(prefixes > 1_000_000, "the lists have only {prefixes} prefixes");
     load(&lab, &file)?;
     let columns = Columns::read(&lab)?;
     let mut asked = 0;
@@ -121,20 +121,20 @@ fn every_edge_of_a_million_prefixes_is_in_its_class() -> Result<()> {
             asked += addresses.len() as u64;
         }
     }
-    ensure!(asked > 1_000_000, "{asked} addresses were asked for");
+    ensure!(asked > 1_000_000, "only {asked} addresses were tested");
     assert_eq!(Counters::at_rest(&lab)?.container("101").out_packets, asked);
     Ok(())
 }
 
-/// Two tables of the same prefixes, the second with other classes for all of them: a packet that saw a mixture, or no
+/// Two tables of the same prefixes with different classes for all of them. A packet that saw a mixture, or no
 /// table, would be counted where its peer never belongs.
 #[test]
-fn a_reload_of_all_of_them_under_traffic_puts_no_packet_in_a_wrong_class() -> Result<()> {
+fn a_reload_of_a_million_prefixes_misclassifies_no_packet() -> Result<()> {
     const CLASSES: u8 = 7;
     const PEERS_PER_FAMILY: usize = 64;
     let (lab, container) = lab("lookup-reload")?;
     let (mut before, mut after) = (String::new(), String::new());
-    // Frame and class under the first table of each peer.
+    // The frame for each peer, and its class in the first table.
     let mut peers = Vec::new();
     for family in [Family::V4, Family::V6] {
         let ranges = ranges(family)?;
@@ -170,7 +170,8 @@ fn a_reload_of_all_of_them_under_traffic_puts_no_packet_in_a_wrong_class() -> Re
     let mut under_second = 0;
     for class in 1..=CLASSES {
         for (v6, family) in [(false, "ipv4"), (true, "ipv6")] {
-            // Peers are drawn at random, and the tables change at any moment: a class may have no packet under one.
+            // Peers are drawn at random, and the table changes at any moment, so a class may have no packet
+            // under one of them.
             let first = counters.class_or_zero("101", class, family).out_packets;
             let second = counters.class_or_zero("101", class + CLASSES, family).out_packets;
             assert_eq!(

@@ -1,4 +1,4 @@
-//! Which class a peer is in: prefixes within prefixes, class 0, and no prefix at all, each with a flow of its own.
+//! The class of a peer: nested prefixes, class 0, and no prefix, each with a flow of its own.
 
 use std::net::IpAddr;
 
@@ -9,7 +9,8 @@ use traffic_tests::{Container, Lab};
 
 use crate::node::{Expected, NONE, amounts, at, family, node};
 
-/// As an operator would write it: everything, the country, the neighbours in it, one machine of theirs, what is free.
+/// A class file as an operator writes it: everything, the country, neighbours in it, one of their machines,
+/// free networks.
 const CLASSES: &str = "\
     1 0.0.0.0/0\n\
     2 198.51.0.0/16\n\
@@ -25,7 +26,7 @@ const CLASSES: &str = "\
     10 2001:db8:8000:1::99/128\n\
     0 2001:db8:ffff::/48\n";
 
-/// Peers, and the class that the table gives each.
+/// Peers, and the class of each in the table.
 const PEERS: &[(&str, u8)] = &[
     ("8.8.8.8", 1),
     ("198.50.255.255", 1),
@@ -38,7 +39,7 @@ const PEERS: &[(&str, u8)] = &[
     ("198.51.100.199", 4),
     ("198.51.100.201", 4),
     ("198.51.100.200", 15),
-    // Virtuozzo gives class 0 all of its networks, longer prefixes within them too.
+    // In Virtuozzo's order class 0 takes all of its networks, even longer prefixes within them.
     ("203.0.113.1", 0),
     ("203.0.113.9", 0),
     ("203.0.112.255", 1),
@@ -57,7 +58,7 @@ const PEERS: &[(&str, u8)] = &[
     ("3fff::1", 0),
 ];
 
-/// A container, and a host beyond the node that has all the peers' addresses.
+/// A container, and a host outside the node that has the addresses of all peers.
 fn world(lab: &Lab) -> Result<(Container, Container)> {
     let container = lab.bridged(101, 0, [10, 1, 0, 1].into(), "fd00:1::1".parse()?)?;
     let mut beyond = lab.bridged_as("uplink", [10, 99, 0, 1].into(), "fd00:99::1".parse()?)?;
@@ -69,14 +70,14 @@ fn world(lab: &Lab) -> Result<(Container, Container)> {
 }
 
 #[test]
-fn each_peer_counts_in_its_class_and_nowhere_else() -> Result<()> {
+fn each_peer_counts_only_in_its_class() -> Result<()> {
     let lab = node("classes", CLASSES)?;
     let (container, beyond) = world(&lab)?;
     lab.run_ok(&["attach"])?;
     let mut expected = Expected::default();
     for (number, (address, class)) in PEERS.iter().enumerate() {
         let to: IpAddr = address.parse()?;
-        // No two flows are of the same size, so no two can be taken for each other.
+        // All flows have different sizes, so that swapped flows show.
         let number = number as u64 + 1;
         let count =
             tcp_exchange(container.namespace(), beyond.namespace(), at(to), 7_000 * number, 300 * number)?;
@@ -95,13 +96,13 @@ fn each_peer_counts_in_its_class_and_nowhere_else() -> Result<()> {
 }
 
 #[test]
-fn a_new_table_decides_from_the_moment_it_is_loaded() -> Result<()> {
+fn a_new_table_applies_from_the_moment_it_is_loaded() -> Result<()> {
     let lab = node("classes-load", "1 0.0.0.0/0\n2 198.51.100.0/24\n1 2001:db8::/32\n")?;
     let (container, beyond) = world(&lab)?;
     lab.run_ok(&["attach"])?;
     let mut expected = Expected::default();
     let tables = [
-        // A class that is gone keeps what it has counted.
+        // A removed class keeps its counts.
         ("5 0.0.0.0/0\n3 198.51.100.1/32\n", 3, 0),
         ("", 0, 0),
         ("1 0.0.0.0/0\n2 198.51.100.0/24\n9 2001:db8::1/128\n", 2, 9),

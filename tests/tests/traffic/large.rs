@@ -1,4 +1,4 @@
-//! Super-packets that are more than TCP behind an IP header: tunnels within a container, and buffers beyond 64 KiB.
+//! Super-packets beyond plain TCP over IP: tunnels within a container, and buffers above 64 KiB.
 
 use std::net::IpAddr;
 
@@ -11,15 +11,16 @@ use traffic_tests::witness::QdiscWitness;
 
 use crate::node::{CLASSES, Expected, MEGABYTE, NONE, amounts, at, family, neighbours, node};
 
-/// Outer IP header, UDP, VXLAN and the inner Ethernet header: what each segment has before its own IP header.
+/// Bytes in front of the inner IP header of each segment: outer IP header, UDP, VXLAN and inner Ethernet
+/// header.
 fn overhead(outer: IpAddr) -> u64 {
     if outer.is_ipv4() { 20 + 8 + 8 + 14 } else { 40 + 8 + 8 + 14 }
 }
 
-/// A tunnel in each of two containers to the other, with inner addresses that end like the container's number.
+/// Creates a tunnel between two containers. The inner addresses end with the number of the container.
 fn tunnel(from: &Container, to: IpAddr, own: u8, peer: u8) -> Result<()> {
     let local = if to.is_ipv4() { from.v4() } else { from.v6() };
-    // With and without a checksum in the outer header are two kinds of segmentation to the kernel.
+    // To the kernel, an outer header with and without a checksum are two kinds of segmentation.
     let checksum = if to.is_ipv4() { "noudpcsum" } else { "" };
     from.namespace().ip_batch(&format!(
         "link add tunnel address 02:00:00:00:77:{own:02x} type vxlan id 7 dstport 4789 local {local} remote {to} {checksum}
@@ -33,13 +34,13 @@ fn tunnel(from: &Container, to: IpAddr, own: u8, peer: u8) -> Result<()> {
     ))
 }
 
-/// What the inner segments come to with all that is around them.
+/// The amounts of the inner segments with all outer headers.
 fn encapsulated(side: &TcpSide, outer: IpAddr) -> (u64, u64) {
     (side.segments, side.l3_bytes + side.segments * overhead(outer))
 }
 
 #[test]
-fn segments_within_a_tunnel_carry_all_headers_before_them() -> Result<()> {
+fn segments_within_a_tunnel_have_all_outer_headers() -> Result<()> {
     let lab = node("vxlan", CLASSES)?;
     let (a, b) = neighbours(&lab)?;
     let mut expected = Expected::default();
@@ -53,7 +54,7 @@ fn segments_within_a_tunnel_carry_all_headers_before_them() -> Result<()> {
             let count = tcp_exchange(a.namespace(), b.namespace(), at(inner), 8 * MEGABYTE, MEGABYTE + 1)?;
             let there = encapsulated(&count.client, to);
             let back = encapsulated(&count.server, to);
-            // The queue sees the super-packets with the tunnel's headers around them, as trafctl does.
+            // Like trafctl, the queue sees the super-packets with the headers of the tunnel.
             let (out_a, out_b) = (out_a.read()?, out_b.read()?);
             assert_eq!((out_a.packets, out_a.l3_bytes(14)), there, "{count:?}");
             assert_eq!((out_b.packets, out_b.l3_bytes(14)), back, "{count:?}");
@@ -81,7 +82,8 @@ fn segments_within_a_tunnel_carry_all_headers_before_them() -> Result<()> {
 fn buffers_beyond_64_kib_count_as_their_segments() -> Result<()> {
     let lab = node("big-tcp", CLASSES)?;
     let (a, b) = neighbours(&lab)?;
-    // Both ends of both pairs and the bridge between them must allow it, or the kernel cuts at the first that does not.
+    // Both ends of both pairs and the bridge between them must allow it, or the kernel segments at the first
+    // that does not.
     for container in [&a, &b] {
         container.namespace().gso_max_size("eth0", 200_000)?;
         lab.host().gso_max_size(container.interface(), 200_000)?;
@@ -92,7 +94,7 @@ fn buffers_beyond_64_kib_count_as_their_segments() -> Result<()> {
         let earlier = Counters::at_rest(&lab)?.interface(b.interface());
         let count = tcp_transfer(a.namespace(), b.namespace(), at(to), 40 * MEGABYTE)?;
         let now = Counters::at_rest(&lab)?.interface(b.interface());
-        // Over IPv6 such a buffer has a header of 8 bytes that no packet made of it has.
+        // Over IPv6 such a buffer has an 8-byte header that none of its packets has.
         let buffers = now.in_skbs - earlier.in_skbs;
         let mean = (now.in_skb_bytes - earlier.in_skb_bytes) / buffers;
         assert!(mean > 65_536, "the kernel made no large buffers: {mean} bytes in {buffers} for {count:?}");
@@ -108,11 +110,11 @@ fn buffers_beyond_64_kib_count_as_their_segments() -> Result<()> {
 }
 
 #[test]
-fn buffers_merged_on_receipt_count_as_what_was_merged() -> Result<()> {
+fn buffers_merged_on_receipt_count_as_the_merged_packets() -> Result<()> {
     let lab = node("gro", CLASSES)?;
     let (a, b) = neighbours(&lab)?;
-    // Single packets leave the container, a buffer's worth at once, and the host's side of the pair puts them together
-    // again: as a network card would, and datagrams as one buffer or as a list.
+    // Single packets leave the container in batches. The host's end of the pair merges them again, as a
+    // network card would, and datagrams into one buffer or a list.
     let cut = ["-K", "eth0", "tso", "off", "gso", "off", "tx-udp-segmentation", "off"];
     for container in [&a, &b] {
         run_ok(container.namespace().command("ethtool").args(cut))?;

@@ -1,5 +1,5 @@
-//! The interface of a virtual machine: frames exactly as the machine wants them, with the segmentation header in its own
-//! hands. What each becomes on the wire is added up here from its parts, or cut by hand.
+//! The interface of a virtual machine: arbitrary frames with arbitrary segmentation headers. The expected
+//! packets are computed here from the parts of each frame, or by cutting it.
 
 use std::time::{Duration, Instant};
 
@@ -14,7 +14,7 @@ use crate::node::{CLASSES, Expected, NONE, amounts, node};
 const MACHINE: Mac = Mac([0x02, 0, 0, 0, 2, 1]);
 const LOCAL: [u8; 4] = [10, 2, 0, 1];
 const LOCAL_V6: [u8; 16] = [0xfd, 0, 0, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1];
-/// In class 1, and nobody's address: whoever gets the packets has nothing to say.
+/// In class 1, and the address of nobody, so no answer comes.
 const PEER: [u8; 4] = [10, 1, 0, 99];
 const PEER_V6: [u8; 16] = [0xfd, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 99];
 const TIMESTAMPS: [u8; 12] = [1, 1, 8, 10, 0, 0, 0, 1, 0, 0, 0, 2];
@@ -24,14 +24,14 @@ const IPV6: u16 = 0x86dd;
 const VLAN: u16 = 0x8100;
 const SERVICE_VLAN: u16 = 0x88a8;
 
-/// A machine that nothing answers: its interface is on no bridge.
+/// A machine without a peer: its interface is on no bridge.
 fn machine(lab: &Lab) -> Result<Tap<'_>> {
     let tap = lab.tap("vme201.0")?;
     lab.run_ok(&["attach"])?;
     Ok(tap)
 }
 
-/// A frame behind Ethernet tags, if any.
+/// A frame with optional Ethernet tags.
 fn ethernet(tags: &[u16], ethertype: u16, rest: &[u8]) -> Vec<u8> {
     let mut frame = [[0x02, 0, 0, 0, 0, 9], MACHINE.0].concat();
     for tag in tags {
@@ -44,7 +44,7 @@ fn ethernet(tags: &[u16], ethertype: u16, rest: &[u8]) -> Vec<u8> {
 }
 
 fn ipv4(protocol: IpNumber, options: &[u8], payload: &[u8]) -> Result<Vec<u8>> {
-    // The length field of a super-packet is not looked at; the buffer's length counts.
+    // The length field of a super-packet is ignored; the length of the buffer counts.
     let mut header = Ipv4Header::new(0, 64, protocol, LOCAL, PEER)?;
     header.options = options.try_into()?;
     header.total_len = u16::try_from(header.header_len() + payload.len())?;
@@ -79,14 +79,14 @@ fn udp(payload: usize) -> Result<Vec<u8>> {
     Ok([header.to_bytes().as_slice(), &vec![0xab; payload]].concat())
 }
 
-/// Packets and layer-3 bytes of a payload cut into pieces behind a copy of the headers each, cut one by one.
+/// Packets and layer-3 bytes of a payload that is cut into pieces with a copy of the headers each.
 fn cut(payload: usize, piece: usize, headers: usize) -> (u64, u64) {
     let sizes = vec![0_u8; payload];
     let packets = sizes.chunks(piece).map(|part| headers + part.len());
     packets.fold((0, 0), |(count, bytes), packet| (count + 1, bytes + packet as u64))
 }
 
-/// One frame, how it is to be cut, where it counts (a class's family or a fault) and what it comes to.
+/// A frame, its segmentation, its counter (the family of a class, or a fault) and its expected amounts.
 struct Frame {
     what: String,
     header: VnetHeader,
@@ -96,13 +96,13 @@ struct Frame {
 }
 
 impl Frame {
-    /// One packet as it is.
+    /// A frame without segmentation.
     fn plain(what: &str, bytes: Vec<u8>, place: &'static str, l3_bytes: usize) -> Self {
         Self { what: what.to_owned(), header: VnetHeader::NONE, bytes, place, wire: (1, l3_bytes as u64) }
     }
 }
 
-/// What the counter of a frame grew by. Before the first frame of its kind there is no counter.
+/// The growth of a frame's counter. Before the first frame of its kind the counter does not exist.
 fn growth(before: &Counters, after: &Counters, place: &str) -> Amounts {
     if place.starts_with("ipv") {
         after.class("201", 1, place).since(before.class_or_zero("201", 1, place))
@@ -111,11 +111,11 @@ fn growth(before: &Counters, after: &Counters, place: &str) -> Amounts {
     }
 }
 
-/// Pieces, and how much is cut into them: around the edges and in between.
+/// Sizes of the pieces and of the payload: at the limits and between them.
 const SIZES: &[(usize, usize)] =
     &[(1400, 2 * 1400 + 1), (536, 60_000), (1416, 1417), (1416, 2 * 1416), (1000, 4321), (1408, 64_800)];
 
-/// Every kind of segmentation, behind any tags.
+/// Every kind of segmentation, with optional tags.
 fn segmented(tags: &[u16], sizes: &[(usize, usize)]) -> Result<Vec<Frame>> {
     let link = 14 + 4 * tags.len();
     let mut frames = Vec::new();
@@ -172,8 +172,8 @@ fn segmented(tags: &[u16], sizes: &[(usize, usize)]) -> Result<Vec<Frame>> {
             &ipv6(IpNumber::UDP, &datagram)?,
             cut(payload, piece, ip6 + 8),
         );
-        // Fragments have the UDP header once, as the first bytes of what is cut, and all but the last are a multiple
-        // of 8 bytes long. IPv6 gives each a header of 8 bytes.
+        // The UDP header is part of the data that is cut into fragments, so it occurs once. All fragments but
+        // the last have a multiple of 8 bytes. IPv6 adds a header of 8 bytes to each.
         add(
             "UDP fragments over IPv4",
             VnetHeader::udp_fragments(short(link + ip4)?, size),
@@ -192,7 +192,7 @@ fn segmented(tags: &[u16], sizes: &[(usize, usize)]) -> Result<Vec<Frame>> {
     Ok(frames)
 }
 
-/// Sends frames one by one and looks at their counters after each, so that an error has a name.
+/// Sends frames one by one and compares their counters after each, so that an error names the frame.
 fn check_all(name: &str, frames: &[Frame]) -> Result<Counters> {
     let lab = node(name, CLASSES)?;
     let tap = machine(&lab)?;
@@ -234,7 +234,7 @@ fn tags_around_a_super_packet_are_not_counted() -> Result<()> {
     for tags in [&[VLAN][..], &[SERVICE_VLAN, VLAN], &[SERVICE_VLAN, VLAN, VLAN]] {
         let frames = segmented(tags, &SIZES[..2])?;
         let row = check_all("tap-tags", &frames)?.interface("vme201.0");
-        // The kernel takes the outer tag out of the frame before anything looks at it.
+        // The kernel moves the outer tag out of the frame before any hook sees it.
         let bytes: usize = frames.iter().map(|frame| frame.bytes.len() - 4).sum();
         assert_eq!(row.out_skb_bytes, bytes as u64);
     }
@@ -248,7 +248,7 @@ fn the_kernels_own_segmentation_agrees() -> Result<()> {
     tap.on_bridge(lab.bridge()?, MACHINE)?;
     let container = lab.bridged(101, 0, [10, 1, 0, 1].into(), "fd00:1::1".parse()?)?;
     lab.run_ok(&["attach"])?;
-    // The last device on the way cuts every buffer, and the container's nftables see the pieces.
+    // The last device segments every buffer, and nftables in the container sees the packets.
     container.offload(false)?;
     let inside = NftWitness::attach(container.namespace(), "eth0")?;
     let mut expected = Expected::default();
@@ -261,12 +261,12 @@ fn the_kernels_own_segmentation_agrees() -> Result<()> {
             let now = inside.read()?.ingress;
             let (was, is) = if frame.place == "ipv4" { (earlier.v4, now.v4) } else { (earlier.v6, now.v6) };
             let arrived = (is.packets - was.packets, is.bytes - was.bytes);
-            // Another thread of the kernel may still be carrying them.
+            // Another kernel thread may still be delivering them.
             if arrived.0 >= frame.wire.0 || Instant::now() > deadline {
                 break (now, arrived);
             }
         };
-        ensure!(arrived == frame.wire, "{}: {arrived:?} arrived, not {:?}", frame.what, frame.wire);
+        ensure!(arrived == frame.wire, "{}: {arrived:?} arrived instead of {:?}", frame.what, frame.wire);
         earlier = now;
         expected = expected.class("201", 1, frame.place, amounts(&NONE, &arrived)).class(
             "101",
@@ -276,7 +276,7 @@ fn the_kernels_own_segmentation_agrees() -> Result<()> {
         );
     }
     let counters = expected.compare(&lab)?;
-    // Both interfaces were passed by whole buffers.
+    // Both interfaces passed whole buffers.
     let (machine, container) = (counters.interface("vme201.0"), counters.interface("veth101.0"));
     assert_eq!(machine.out_skbs, container.in_skbs);
     assert!(machine.out_skbs < machine.amounts.out_packets / 10);
@@ -285,8 +285,8 @@ fn the_kernels_own_segmentation_agrees() -> Result<()> {
 
 #[test]
 fn headers_beyond_the_linear_part_are_read() -> Result<()> {
-    // The kernel puts as much of a frame as the header asks for into the linear part, here the Ethernet header alone,
-    // and the rest elsewhere, if it is long. Without a checksum to fill in it does not have to look further.
+    // The kernel puts only the headers that a frame announces into the linear part, here the Ethernet header,
+    // and the rest of a long frame elsewhere. Without a checksum to complete it does not look further.
     let linear = |header: VnetHeader| VnetHeader { hdr_len: 14, ..header };
     let segments = |header: VnetHeader| VnetHeader { flags: 0, ..linear(header) };
     let mut frames = Vec::new();
@@ -344,20 +344,20 @@ fn odd_frames_are_counted_where_they_belong() -> Result<()> {
     let mut frames = vec![
         Frame::plain("IPv4", ethernet(&[], IPV4, &v4), "ipv4", 228),
         Frame::plain("IPv6", ethernet(&[], IPV6, &v6), "ipv6", 248),
-        Frame::plain("padding that is carried", padded, "ipv4", 46),
+        Frame::plain("padding is counted", padded, "ipv4", 46),
         Frame::plain("ARP", ethernet(&[], 0x0806, &[1; 28]), "not_ip", 28),
         Frame::plain("ARP, padded", ethernet(&[], 0x0806, &[1; 46]), "not_ip", 46),
         Frame::plain("802.3 with a length", ethernet(&[], 38, &[0x42; 38]), "not_ip", 38),
-        Frame::plain("a kind nobody knows, behind a tag", ethernet(&[VLAN], 0x88b5, &[1; 50]), "not_ip", 50),
-        // The outermost of four is taken out by the kernel, and three are one too many.
+        Frame::plain("an unknown EtherType behind a tag", ethernet(&[VLAN], 0x88b5, &[1; 50]), "not_ip", 50),
+        // Of four tags the kernel removes the outermost, and three are one too many.
         Frame::plain("four tags", ethernet(&[VLAN; 4], IPV4, &v4), "vlan_depth", 4 + 228),
-        Frame::plain("a header and nothing else", ethernet(&[], IPV4, &[]), "truncated", 0),
+        Frame::plain("an Ethernet header alone", ethernet(&[], IPV4, &[]), "truncated", 0),
         Frame::plain("half an IPv4 header", ethernet(&[], IPV4, &v4[..10]), "truncated", 10),
-        Frame::plain("an IPv4 header without its end", ethernet(&[], IPV4, &v4[..19]), "truncated", 19),
-        Frame::plain("an IPv6 header without its end", ethernet(&[], IPV6, &v6[..39]), "truncated", 39),
+        Frame::plain("a truncated IPv4 header", ethernet(&[], IPV4, &v4[..19]), "truncated", 19),
+        Frame::plain("a truncated IPv6 header", ethernet(&[], IPV6, &v6[..39]), "truncated", 39),
         Frame::plain("half a header behind tags", ethernet(&[VLAN, VLAN], IPV4, &v4[..12]), "truncated", 12),
-        Frame::plain("IPv6 that says IPv4", ethernet(&[], IPV4, &v6), "malformed", 248),
-        Frame::plain("IPv4 that says IPv6", ethernet(&[], IPV6, &v4), "malformed", 228),
+        Frame::plain("IPv6 announced as IPv4", ethernet(&[], IPV4, &v6), "malformed", 248),
+        Frame::plain("IPv4 announced as IPv6", ethernet(&[], IPV6, &v4), "malformed", 228),
     ];
     for tags in 0..=3 {
         let tagged = |ethertype, packet: &[u8]| ethernet(&[VLAN; 3][..tags], ethertype, packet);

@@ -1,5 +1,5 @@
-//! Real traffic on a node in namespaces, counted by trafctl and by a witness that knows nothing of it. The two must
-//! agree to the packet and to the byte, and each test ends with the sums: classes + faults = passed.
+//! Real traffic on a node in namespaces, counted by trafctl and by an independent witness. They must agree to
+//! the packet and to the byte, and each test ends with the balance: interface traffic = classes + faults.
 
 mod classes;
 mod large;

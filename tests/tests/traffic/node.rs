@@ -1,4 +1,4 @@
-//! What the tests of traffic share: a node with two containers, and the comparison of all its counters at once.
+//! What the traffic tests share: a node with two containers, and a comparison of all its counters at once.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
@@ -11,11 +11,11 @@ use traffic_tests::{Amounts, Container, Counters, Lab};
 
 pub const MEGABYTE: u64 = 1 << 20;
 
-/// Each container's own networks are a class: what it says to another is in the class of the other.
+/// The networks of each container are a class of their own, so traffic to another is in the other's class.
 pub const CLASSES: &str =
     "1 10.1.0.0/16\n1 fd00:1::/32\n2 10.2.0.0/16\n2 fd00:2::/32\n3 10.3.0.0/16\n3 fd00:3::/32\n";
 
-/// A node whose class table is in force as soon as something attaches.
+/// A node with a class table that the first attach loads.
 pub fn node(name: &str, classes: &str) -> Result<Lab> {
     let lab = Lab::new(name)?;
     let file = lab.write("classes", classes)?;
@@ -32,17 +32,17 @@ pub fn neighbours(lab: &Lab) -> Result<(Container, Container)> {
     Ok((a, b))
 }
 
-/// An address with a port of the kernel's choice.
+/// An address with port 0, for which the kernel chooses one.
 pub fn at(address: IpAddr) -> SocketAddr {
     SocketAddr::new(address, 0)
 }
 
-/// How the counters name the family of an address.
+/// The name of an address family in the counters.
 pub fn family(address: IpAddr) -> &'static str {
     if address.is_ipv4() { "ipv4" } else { "ipv6" }
 }
 
-/// Packets and bytes in the words of a witness.
+/// Packets and bytes of a witness.
 pub trait Wire {
     /// Packets on the wire and their layer-3 bytes.
     fn wire(&self) -> (u64, u64);
@@ -72,15 +72,15 @@ impl Wire for (u64, u64) {
     }
 }
 
-/// What a container received and sent, each in the words of its sender.
+/// The amounts of a container, each direction from its sender.
 pub fn amounts(incoming: &impl Wire, outgoing: &impl Wire) -> Amounts {
     Amounts::both(incoming.wire(), outgoing.wire())
 }
 
-/// Nothing in that direction.
+/// No traffic in a direction.
 pub const NONE: (u64, u64) = (0, 0);
 
-/// Every counter that a test expects to have moved, by a name for people; all others must stand at zero.
+/// Every counter that a test expects to grow, under a readable name. All others must be zero.
 #[derive(Debug, Default)]
 pub struct Expected(BTreeMap<String, Amounts>);
 
@@ -103,8 +103,8 @@ impl Expected {
         self
     }
 
-    /// Waits until traffic rests and compares all counters; the sums are checked with it. No size may have been
-    /// estimated: this kernel tells the kind of every super-packet.
+    /// Waits until the traffic has ended and compares all counters, including their balance. No size may be
+    /// estimated, because this kernel states the kind of every super-packet.
     pub fn compare(self, lab: &Lab) -> Result<Counters> {
         let counters = Counters::at_rest(lab)?;
         let mut counted = Self::default();

@@ -1,4 +1,4 @@
-//! TCP between bridged containers, in super-packets and without.
+//! TCP between bridged containers, with and without super-packets.
 
 use anyhow::Result;
 use traffic_tests::traffic::tcp_exchange;
@@ -7,7 +7,7 @@ use traffic_tests::{Container, Counters, Lab};
 
 use crate::node::{CLASSES, Expected, MEGABYTE, amounts, at, family, neighbours, node};
 
-/// The interface's own statistics count the same buffers as trafctl's `skbs`, in the same bytes.
+/// Compares with the interface statistics, which count the same buffers and bytes as trafctl's `skbs`.
 fn same_buffers(
     lab: &Lab,
     container: &Container,
@@ -39,7 +39,7 @@ fn super_packets_count_as_their_segments_for_both_ends() -> Result<()> {
     {
         let count = tcp_exchange(a.namespace(), b.namespace(), at(to), forward, back)?;
         segments += count.client.segments;
-        // Out for the one is in for the other, in the class of the peer each.
+        // Out of one container is in to the other, each in the class of its peer.
         expected = expected.class("101", 2, family(to), amounts(&count.server, &count.client)).class(
             "102",
             1,
@@ -51,7 +51,7 @@ fn super_packets_count_as_their_segments_for_both_ends() -> Result<()> {
     for (end, before) in [&a, &b].into_iter().zip(before) {
         same_buffers(&lab, end, before?, &counters)?;
     }
-    // The test is worth something only if the kernel did pass larger buffers around.
+    // The kernel must have passed super-packets, or the test proves little.
     assert!(counters.interface("veth101.0").out_skbs < segments / 4);
     Ok(())
 }

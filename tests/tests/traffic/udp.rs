@@ -1,4 +1,5 @@
-//! UDP between bridged containers, datagram by datagram and in buffers that are cut later; and what is no IP.
+//! UDP between bridged containers, as single datagrams and as buffers that are segmented later, and packets
+//! that are not IP.
 
 use std::net::UdpSocket;
 
@@ -10,7 +11,7 @@ use traffic_tests::witness::{NftWitness, QdiscWitness};
 use crate::node::{CLASSES, Expected, NONE, amounts, at, family, neighbours, node};
 
 #[test]
-fn datagrams_count_one_by_one_and_in_buffers() -> Result<()> {
+fn single_datagrams_and_segmented_buffers_are_exact() -> Result<()> {
     let lab = node("udp", CLASSES)?;
     let (a, b) = neighbours(&lab)?;
     let mut expected = Expected::default();
@@ -24,7 +25,7 @@ fn datagrams_count_one_by_one_and_in_buffers() -> Result<()> {
             sent = (sent.0 + plain.packets, sent.1 + plain.l3_bytes);
             buffers += 100;
         }
-        // A last datagram that is shorter, none shorter, one segment and a byte, and segments of one byte.
+        // A shorter last datagram, equal datagrams, one segment and a byte, and segments of one byte.
         for (payload_bytes, segment_bytes) in
             [(12 * 1200 + 400, 1200), (40 * 1400, 1400), (1001, 1000), (60, 1)]
         {
@@ -50,7 +51,7 @@ fn datagrams_count_one_by_one_and_in_buffers() -> Result<()> {
 }
 
 #[test]
-fn datagrams_without_offloads_leave_as_they_arrive() -> Result<()> {
+fn without_offloads_the_wire_has_the_same_datagrams() -> Result<()> {
     let lab = node("udp-plain", CLASSES)?;
     let (a, b) = neighbours(&lab)?;
     a.offload(false)?;
@@ -58,7 +59,7 @@ fn datagrams_without_offloads_leave_as_they_arrive() -> Result<()> {
     let inside = NftWitness::attach(b.namespace(), "eth0")?;
     let mut expected = Expected::default();
     for to in [b.v4(), b.v6()] {
-        // Cut before the container's interface now, and the same on the wire.
+        // Now segmented before the container's interface, and the same on the wire.
         let plan = Superdatagrams { sends: 20, payload_bytes: 9 * 1111 + 5, segment_bytes: 1111 };
         let sent = udp_send_segmented(a.namespace(), b.namespace(), at(to), plan)?;
         let inside = inside.read()?.ingress;
@@ -77,7 +78,7 @@ fn datagrams_without_offloads_leave_as_they_arrive() -> Result<()> {
 }
 
 #[test]
-fn datagrams_too_long_for_a_packet_count_as_their_fragments() -> Result<()> {
+fn long_datagrams_count_as_their_fragments() -> Result<()> {
     let lab = node("udp-fragments", CLASSES)?;
     let (a, b) = neighbours(&lab)?;
     let mut expected = Expected::default();
@@ -85,7 +86,8 @@ fn datagrams_too_long_for_a_packet_count_as_their_fragments() -> Result<()> {
         let queue = QdiscWitness::attach(a.namespace(), "eth0")?;
         let sent = udp_send(a.namespace(), b.namespace(), at(to), 50, 5000)?;
         assert_eq!(sent.packets_received, 50);
-        // 5,008 bytes with the UDP header, 1,480 a fragment over IPv4, 1,448 and a header of 8 over IPv6.
+        // 5,008 bytes with the UDP header: fragments of 1,480 bytes over IPv4, of 1,448 and a header of 8
+        // over IPv6.
         let fragments = 50 * 4;
         let bytes = 50 * 5008 + fragments * if to.is_ipv4() { 20 } else { 40 + 8 };
         let queue = queue.read()?;
@@ -102,29 +104,29 @@ fn datagrams_too_long_for_a_packet_count_as_their_fragments() -> Result<()> {
 }
 
 #[test]
-fn arp_is_no_ip_and_the_rest_is() -> Result<()> {
+fn arp_is_counted_as_not_ip() -> Result<()> {
     let lab = node("arp", CLASSES)?;
     let a = lab.bridged(101, 0, [10, 1, 0, 1].into(), "fd00:1::1".parse()?)?;
     let b = lab.bridged(102, 0, [10, 2, 0, 1].into(), "fd00:2::1".parse()?)?;
     lab.run_ok(&["attach"])?;
-    // A question without an answer is asked once, so that all is quiet afterwards.
+    // An unanswered request is sent once, so that nothing follows later.
     a.namespace().sysctl("ipv4/neigh/eth0/mcast_solicit", "1")?;
     let inside_a = NftWitness::attach(a.namespace(), "eth0")?;
     let inside_b = NftWitness::attach(b.namespace(), "eth0")?;
-    // Each has to ask for the other, with ARP over IPv4 and with neighbour discovery over IPv6.
+    // Each container must resolve the other, with ARP over IPv4 and neighbour discovery over IPv6.
     for (to, back) in [(b.v4(), a.v4()), (b.v6(), a.v6())] {
         let sent = udp_send(a.namespace(), b.namespace(), at(to), 20, 300)?;
         assert_eq!(sent.packets_received, 20);
         let sent = udp_send(b.namespace(), a.namespace(), at(back), 30, 400)?;
         assert_eq!(sent.packets_received, 30);
     }
-    // And for an address that nobody has: the question goes to every port of the bridge.
+    // Also an address that nobody has. The request goes to every port of the bridge.
     let socket = a.namespace().enter(|| Ok(UdpSocket::bind("0.0.0.0:0")?))?;
     socket.send_to(&[1], "10.2.0.99:9")?;
     Counters::at_rest(&lab)?;
 
     let (in_a, in_b) = (inside_a.read()?, inside_b.read()?);
-    // ARP is 28 bytes; a container sends no padding.
+    // ARP has 28 bytes; a container adds no padding.
     assert_eq!((in_a.egress.other.packets, in_a.egress.other.bytes), (2, 2 * 28));
     assert_eq!((in_b.ingress, in_b.egress), (in_a.egress, in_a.ingress));
     // The solicitation goes to a group that is in no network: 40 + 24 bytes and an option of 8.

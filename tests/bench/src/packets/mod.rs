@@ -195,7 +195,7 @@ impl Bench {
         rivals::load_ipset(host, table)?;
         node.lab.run_ok(&["attach"])?;
         let index = host.ip(&format!("-o link show {}", interface(0)))?;
-        let ifindex = index.split(':').next().context("an index")?.trim().parse()?;
+        let ifindex = index.split(':').next().context("no index")?.trim().parse()?;
         let kernel = Kernel::open(node.lab.bpffs(), ifindex)?;
         let load = |variant| kernel.load(variant, Family::Ipv4, false);
         let (null, trie) = (load(Variant::Null)?, load(Variant::Trie)?);

@@ -94,14 +94,14 @@ pub fn run(plan: &Plan, results: &mut Results, progress: &Progress) -> Result<()
     let container = lab.bridged(101, 0, [10, 1, 0, 1].into(), "fd00:1::1".parse()?)?;
     lab.run_ok(&["attach"])?;
     let index = lab.host().ip(&format!("-o link show {}", container.interface()))?;
-    let ifindex: u32 = index.split(':').next().context("an index")?.trim().parse()?;
+    let ifindex: u32 = index.split(':').next().context("no index")?.trim().parse()?;
     let bpffs = lab.bpffs().to_owned();
     for &size in &plan.sizes {
         progress.note(&format!("program run, {size} prefixes: loading"));
         let tables = Family::ALL.map(|family| Table::new(family, size, Nesting::Allowed, size as u64));
         let path = lab.path("classes");
         fs::write(&path, tables.iter().map(Table::class_file).collect::<String>())?;
-        lab.run_ok(&["classes", "load", path.to_str().context("a path in UTF-8")?])?;
+        lab.run_ok(&["classes", "load", path.to_str().context("the path is not UTF-8")?])?;
         for table in &tables {
             // The interface's index is one of the lab's host, where the thread has to be.
             lab.host().enter(|| {
