@@ -1,4 +1,4 @@
-//! The bars: ratios in one run that must hold.
+//! The bars: ratios within one run that must hold.
 
 use serde::Serialize;
 
@@ -10,25 +10,25 @@ use crate::{
 };
 use traffic_common::Family;
 
-/// A cost below this many nanoseconds a packet can't be told from none by test runs.
+/// Test runs cannot distinguish a cost below this many nanoseconds per packet from zero.
 const LEAST_LOOKUP_NS: f64 = 0.5;
-/// The same with real packets.
+/// The same for real packets.
 const LEAST_PACKET_NS: f64 = 10.0;
-/// Prefixes at which lookups have their bars.
+/// The numbers of prefixes for which lookups have bars.
 const PREFIXES: usize = 800_000;
 
-/// A bound on a ratio.
+/// The bound of a ratio.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Goal {
-    /// The median must not be below.
+    /// The median must be at least this.
     AtLeast(f64),
-    /// The median must not be above.
+    /// The median must be at most this.
     AtMost(f64),
 }
 
 impl Goal {
-    /// Whether a value does.
+    /// Whether a value keeps the bound.
     pub fn is_met(self, value: f64) -> bool {
         match self {
             Self::AtLeast(bound) => value >= bound,
@@ -36,7 +36,7 @@ impl Goal {
         }
     }
 
-    /// As a person writes it.
+    /// The bound as text.
     pub fn text(self) -> String {
         match self {
             Self::AtLeast(bound) => format!(">= {bound}"),
@@ -45,12 +45,12 @@ impl Goal {
     }
 }
 
-/// One bar and what was measured.
+/// A bar and its measurement.
 #[derive(Debug, Serialize)]
 pub struct Bar {
-    /// What the ratio is of.
+    /// The name of the ratio.
     pub name: String,
-    /// Its bound.
+    /// The bound.
     pub goal: Goal,
     /// The ratios of all rounds.
     pub measured: Summary,
@@ -59,7 +59,7 @@ pub struct Bar {
 }
 
 impl Bar {
-    /// Says by how much a bar is missed.
+    /// Describes by how much a bar is missed.
     pub fn miss(&self) -> String {
         let bound = match self.goal {
             Goal::AtLeast(bound) | Goal::AtMost(bound) => bound,
@@ -132,16 +132,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_bar_is_met_on_its_side_of_the_bound() {
+    fn a_bar_is_met_on_the_right_side_of_its_bound() {
         assert!(Goal::AtLeast(15.0).is_met(15.0) && !Goal::AtLeast(15.0).is_met(14.9));
         assert!(Goal::AtMost(0.5).is_met(0.5) && !Goal::AtMost(0.5).is_met(0.51));
     }
 
     #[test]
-    fn the_lookup_is_what_is_above_the_floor_of_the_same_round() {
+    fn the_lookup_cost_is_above_the_floor_of_the_same_round() {
         let mut results = Results::default();
         let case = program::case(Family::Ipv4, PREFIXES, Draw::Zipf);
-        // (floor, trafctl, trie): the second round was on a slower machine.
+        // (floor, trafctl, trie): the machine was slower in the second round.
         for (floor, trafctl, trie) in [(40.0, 50.0, 240.0), (60.0, 75.0, 360.0)] {
             for (variant, value) in [("floor", floor), ("trafctl", trafctl), ("trie", trie)] {
                 results.push(program::PART, &case, variant, (value, "ns/packet"));
@@ -153,7 +153,7 @@ mod tests {
     }
 
     #[test]
-    fn a_missed_bar_says_by_how_much() {
+    fn a_missed_bar_states_by_how_much() {
         let measured = Summary { median: 12.0, lower_quartile: 11.0, upper_quartile: 13.0 };
         let bar = Bar { name: "lookup".to_owned(), goal: Goal::AtLeast(15.0), measured, met: false };
         assert_eq!(bar.miss(), "lookup: 12.000 instead of >= 15 (-20 %)");

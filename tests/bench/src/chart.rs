@@ -1,4 +1,5 @@
-//! The chart: what a lookup costs against the number of prefixes, both axes logarithmic, a panel a family.
+//! The chart: lookup cost against the number of prefixes, with logarithmic axes and one panel for each
+//! family.
 
 use std::fmt::Write as _;
 
@@ -13,15 +14,15 @@ use crate::{
 const PANEL_WIDTH: f64 = 420.0;
 const PANEL_HEIGHT: f64 = 320.0;
 const MARGIN: f64 = 60.0;
-/// Nanoseconds at the lower and the upper end, as powers of ten.
+/// The lower and the upper end in nanoseconds, as powers of ten.
 const DECADES: (f64, f64) = (0.0, 7.0);
 
-/// Variants that are drawn, with their colours.
+/// The variants of the chart, with their colours.
 const LINES: [(&str, &str); 3] = [("trafctl", "#0b6e4f"), ("trie", "#c8553d"), ("linear", "#6c757d")];
-/// How the ways to draw peers are dashed.
+/// The dashes for the ways to draw peers.
 const DASHES: [(Draw, &str); 3] = [(Draw::Hot, "2 3"), (Draw::Zipf, ""), (Draw::Uniform, "8 4")];
 
-/// The whole picture as SVG.
+/// The whole chart as SVG.
 pub fn svg(results: &Results, sizes: &[usize]) -> String {
     let (width, height) = (2.0 * (PANEL_WIDTH + 2.0 * MARGIN), PANEL_HEIGHT + 3.0 * MARGIN);
     let mut svg = format!(
@@ -100,7 +101,7 @@ fn round_number(number: u64) -> String {
 
 fn line(svg: &mut String, points: &[(f64, f64)], colour: &str, dash: &str) {
     let points: Vec<_> = points.iter().map(|(x, y)| format!("{x:.1},{y:.1}")).collect();
-    // Writing to a string does not fail; here and below.
+    // A write to a string cannot fail; here and below.
     let _ = writeln!(
         svg,
         "<polyline points=\"{}\" fill=\"none\" stroke=\"{colour}\" stroke-width=\"2\" stroke-dasharray=\"{dash}\"/>",
@@ -123,7 +124,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_falls_where_the_cost_does() {
+    fn a_point_is_where_its_cost_belongs() {
         let mut results = Results::default();
         for (size, trie) in [(1000, 110.0), (100_000, 1010.0)] {
             let case = program::case(Family::Ipv4, size, Draw::Zipf);
@@ -131,7 +132,7 @@ mod tests {
             results.push(program::PART, &case, "trie", (trie, "ns/packet"));
         }
         let svg = svg(&results, &[1000, 100_000]);
-        // 100 ns are two decades of seven, 1000 ns three; the sizes are the ends of the axis.
+        // 100 ns are two of seven decades, 1000 ns three. The sizes are the ends of the axis.
         assert!(svg.contains("points=\"60.0,288.6 480.0,242.9\""), "{svg}");
     }
 }

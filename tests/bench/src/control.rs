@@ -1,5 +1,5 @@
-//! Part 3: what an operator waits for. 1,000 interfaces, 1,000 containers with 16 classes, 800,000 prefixes; and nftables
-//! with as many counters and the same map.
+//! Part 3: the operations for which an operator waits. 1,000 interfaces, 1,000 containers with 16 classes,
+//! 800,000 prefixes, and nftables with as many counters and the same map.
 
 use std::{
     collections::BTreeMap,
@@ -26,13 +26,13 @@ use crate::{
     table::{CLASSES, Nesting, Table},
 };
 
-/// Name of the waiting times.
+/// The name of the elapsed times.
 pub const PART: &str = "control";
-/// Name of the CPU times.
+/// The name of the CPU times.
 const CPU: &str = "control, CPU";
-/// Loading a class table.
+/// The load of a class table.
 pub const LOAD: &str = "load 800,000 prefixes";
-/// Reading all counters.
+/// The reading of all counters.
 pub const DUMP: &str = "dump 1,000 containers";
 const ATTACH: &str = "attach 1,000 interfaces";
 const DRAIN: &str = "drain 1,000 containers";
@@ -43,9 +43,9 @@ const PREFIXES: usize = 800_000;
 /// Columns of a container: class 0 and the others.
 const COLUMNS: u32 = CLASSES as u32 + 1;
 
-/// Measures.
+/// Runs the measurement.
 pub fn run(rounds: usize, results: &mut Results, progress: &Progress) -> Result<()> {
-    progress.note("control: making 1,000 interfaces and 800,000 prefixes");
+    progress.note("control: creating 1,000 interfaces and 800,000 prefixes");
     let table = Table::new(Family::Ipv4, PREFIXES, Nesting::Avoided, 7);
     let lab = Lab::new("control")?;
     let initial: String = (0..=CLASSES).map(|class| format!("{class} 198.51.{class}.0/24\n")).collect();
@@ -60,7 +60,7 @@ pub fn run(rounds: usize, results: &mut Results, progress: &Progress) -> Result<
         .map(|id| format!("link add veth{id}.0 type veth peer name guest{id}\n"))
         .collect();
     lab.host().ip_batch(&links)?;
-    // The maps are made by the first attach; what is measured is to be the interfaces.
+    // The first attach creates the maps, which must not be part of the measurement.
     lab.run_ok(&["attach"])?;
     lab.run_ok(&["detach"])?;
     let mut counters = AllCounters::open(&lab)?;
@@ -85,7 +85,7 @@ fn push(results: &mut Results, case: &str, variant: &'static str, taken: Taken) 
     results.push(CPU, case, variant, (taken.cpu, "s"));
 }
 
-/// The counters of all containers, written to as if packets had passed.
+/// The counters of all containers, written as if packets had passed.
 struct AllCounters {
     counters: PerCpuArray<MapData, ClassCounters>,
     cpus: usize,
@@ -99,7 +99,7 @@ impl AllCounters {
         Ok(Self { counters, cpus: nr_cpus().map_err(|(_, error)| error)?, raised: 0 })
     }
 
-    /// Lets every counter grow, each by another amount.
+    /// Makes every counter grow by a different amount.
     fn raise(&mut self) -> Result<()> {
         self.raised += 1;
         for index in 0..CONTAINERS * COLUMNS {
@@ -115,7 +115,7 @@ impl AllCounters {
     }
 }
 
-/// nftables with the same map, and with a counter for each container, class, family and direction.
+/// nftables with the same map, and a counter for each container, class, family and direction.
 struct Nft {
     map: Namespace,
     counters: Namespace,
@@ -130,7 +130,7 @@ impl Nft {
         for container in FIRST_CONTAINER..FIRST_CONTAINER + CONTAINERS {
             for class in 0..=CLASSES {
                 for way in ["in4", "out4", "in6", "out6"] {
-                    // Writing to a string does not fail.
+                    // A write to a string cannot fail.
                     let _ = writeln!(
                         text,
                         "counter c{container}_{class}_{way} {{ packets {container} bytes 7 }}"
@@ -163,7 +163,7 @@ pub fn class_map(table: &Table) -> String {
     text + "}\n}\n"
 }
 
-/// The daemon says how long each of its drains took.
+/// The daemon logs the duration of each drain.
 fn drains(
     lab: &Lab,
     counters: &mut AllCounters,
@@ -176,13 +176,13 @@ fn drains(
     let mut daemon = Process::spawn(&mut command)?;
     let stderr = daemon.child().stderr.take().context("the daemon's messages")?;
     let mut seen = 0;
-    // What has been said is kept for the case that the daemon ends.
-    let mut said = BTreeMap::new();
+    // The log is kept for the error when the daemon ends.
+    let mut log = BTreeMap::new();
     for (number, line) in BufReader::new(stderr).lines().enumerate() {
         let line = line?;
-        said.insert(number, line.clone());
+        log.insert(number, line.clone());
         let Some((milliseconds, rows)) = drained(&line) else { continue };
-        // The first one makes the rows that others add to.
+        // The first drain inserts the rows that later drains update.
         if rows == u64::from(CONTAINERS * COLUMNS) * 2 {
             seen += 1;
             progress.note(&format!("control, drains: round {seen} of {rounds}"));
@@ -195,11 +195,11 @@ fn drains(
         }
         counters.raise()?;
     }
-    ensure!(seen > rounds, "the daemon ended: {said:?}");
+    ensure!(seen > rounds, "the daemon ended: {log:?}");
     Ok(())
 }
 
-/// Milliseconds and rows of classes from the daemon's message.
+/// The milliseconds and the number of class rows in the daemon's message.
 fn drained(line: &str) -> Option<(f64, u64)> {
     let rest = line.split_once("drained in ")?.1;
     let (milliseconds, rest) = rest.split_once(" ms: ")?;
@@ -212,7 +212,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_drain_is_read_from_the_daemons_message() {
+    fn the_daemons_message_about_a_drain_is_parsed() {
         let line = "2026-01-01T00:00:00Z DEBUG trafctl::drain: drained in 81.5 ms: 32000 rows of classes, 1 of faults";
         assert_eq!(drained(line), Some((81.5, 32_000)));
         assert_eq!(drained("DEBUG something else"), None);

@@ -1,10 +1,10 @@
-//! The benchmark behind `cargo xtask bench`: what trafctl costs a packet and an operator, against doing nothing and
-//! against other ways of counting.
+//! The program behind `cargo xtask bench`: measures the cost of trafctl for packets and operators, beside
+//! that of no counting and of other methods.
 //!
 //! - [`program`]: variants of the kernel program by `BPF_PROG_TEST_RUN`.
 //! - [`packets`]: real packets through namespaces.
-//! - [`control`]: attaching, loading, dumping, draining.
-//! - [`results`], [`statistics`], [`bars`], [`report`], [`chart`]: what is made of the figures.
+//! - [`control`]: attach, load, dump and drain.
+//! - [`results`], [`statistics`], [`bars`], [`report`], [`chart`]: evaluation of the figures.
 //! - [`table`], [`random`]: class tables and peers.
 
 mod bars;
@@ -32,7 +32,7 @@ use clap::{Parser, ValueEnum};
 
 use self::{progress::Progress, results::Results};
 
-/// What trafctl costs. Run it as `cargo xtask bench`.
+/// Measures the cost of trafctl. Run it as `cargo xtask bench`.
 #[derive(Debug, Parser)]
 struct Options {
     /// Parts to run; may be repeated [default: all]
@@ -41,22 +41,22 @@ struct Options {
     /// Rounds of each measurement [default: 9, with --quick 3]
     #[arg(long, value_parser = clap::value_parser!(u16).range(1..))]
     rounds: Option<u16>,
-    /// Fewer rounds and packets
+    /// Use fewer rounds and packets
     #[arg(long)]
     quick: bool,
-    /// How to write the results
+    /// Output format
     #[arg(long, value_enum, default_value = "table")]
     format: Format,
-    /// Also draw cost against number of prefixes
+    /// Also write a chart of cost against number of prefixes, as SVG
     #[arg(long, value_name = "FILE")]
     chart: Option<PathBuf>,
-    /// Fail when a bar is missed
+    /// Fail when a bar is not met
     #[arg(long)]
     gate: bool,
     /// Numbers of prefixes in part `program`
     #[arg(long, value_delimiter = ',', default_value = "1000,100000,800000")]
     sizes: Vec<usize>,
-    /// Packets a sample in part `program`
+    /// Packets in each sample of part `program`
     #[arg(long)]
     repeat: Option<u32>,
 }
@@ -85,7 +85,7 @@ fn main() -> ExitCode {
     }
 }
 
-/// Gives whether the run is a success.
+/// Returns whether the run is a success.
 fn run(options: &Options) -> Result<bool> {
     let mut results = Results::default();
     let progress = Progress::start();
@@ -93,7 +93,7 @@ fn run(options: &Options) -> Result<bool> {
     let wanted = |part| options.parts.is_empty() || options.parts.contains(&part);
     if wanted(Part::Program) {
         let repeat = options.repeat.unwrap_or(if options.quick { 50_000 } else { 200_000 });
-        // No more addresses than are drawn: filling the list takes longer than drawing from it.
+        // No more addresses than are drawn: to fill the list takes longer than to draw from it.
         let addresses = (repeat.next_power_of_two() as usize * 4).min(1 << 20);
         let plan = program::Plan { rounds, sizes: options.sizes.clone(), repeat, addresses };
         program::run(&plan, &mut results, &progress).context("part program")?;
@@ -119,7 +119,7 @@ fn run(options: &Options) -> Result<bool> {
             format!("{value:#}\n")
         }
     };
-    io::stdout().write_all(text.as_bytes()).context("writing the results")?;
+    io::stdout().write_all(text.as_bytes()).context("cannot write the results")?;
     if let Some(path) = &options.chart {
         fs::write(path, chart::svg(&results, &options.sizes))
             .with_context(|| format!("cannot write {}", path.display()))?;

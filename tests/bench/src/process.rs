@@ -1,4 +1,4 @@
-//! Timing other programs.
+//! Measures the time of other programs.
 
 use std::{
     io,
@@ -9,16 +9,16 @@ use std::{
 use anyhow::{Context as _, Result, bail};
 use traffic_tests::process::run_ok;
 
-/// What a program took.
+/// The time of a program.
 #[derive(Clone, Copy, Debug)]
 pub struct Taken {
-    /// From start to end, in seconds.
+    /// Elapsed time in seconds.
     pub wall: f64,
-    /// On a CPU, its own and the kernel's for it, in seconds.
+    /// CPU time in seconds, of the program and of the kernel for it.
     pub cpu: f64,
 }
 
-/// Runs a program to its end, its output thrown away.
+/// Runs a program to its end and discards its output.
 pub fn timed(command: &mut Command) -> Result<Taken> {
     let cpu_before = children_cpu()?;
     let start = Instant::now();
@@ -30,18 +30,18 @@ pub fn timed(command: &mut Command) -> Result<Taken> {
         .with_context(|| format!("cannot start {command:?}"))?;
     let wall = start.elapsed().as_secs_f64();
     if !status.success() {
-        // Once more, for what it has to say.
+        // Repeated to get its output for the error.
         run_ok(command)?;
         bail!("{command:?} failed ({status}), and succeeded when it was repeated");
     }
     Ok(Taken { wall, cpu: children_cpu()? - cpu_before })
 }
 
-/// CPU time of the children that have ended, in seconds.
+/// CPU time in seconds of all children that have ended.
 fn children_cpu() -> Result<f64> {
-    // SAFETY: plain integers, of which zeros are a value.
+    // SAFETY: the structure has only integers, which may be zero.
     let mut usage: libc::rusage = unsafe { std::mem::zeroed() };
-    // SAFETY: the kernel writes to the structure and no further.
+    // SAFETY: the kernel writes only within the structure.
     if unsafe { libc::getrusage(libc::RUSAGE_CHILDREN, &raw mut usage) } != 0 {
         return Err(io::Error::last_os_error()).context("getrusage");
     }

@@ -1,4 +1,4 @@
-//! How far a run is: one line that changes, on a terminal; elsewhere a line a step.
+//! Progress of a run: one line that changes on a terminal, one line for each step elsewhere.
 
 use std::{
     io::{IsTerminal as _, stderr},
@@ -7,14 +7,14 @@ use std::{
 
 use indicatif::{ProgressBar, ProgressStyle};
 
-/// What is going on. Dropping it takes the line away.
+/// The current step. Its drop removes the line.
 #[derive(Debug)]
 pub struct Progress {
     bar: Option<ProgressBar>,
 }
 
 impl Progress {
-    /// Begins.
+    /// Starts the display.
     pub fn start() -> Self {
         if !stderr().is_terminal() {
             return Self { bar: None };
@@ -27,7 +27,7 @@ impl Progress {
         Self { bar: Some(bar) }
     }
 
-    /// Says what is being done now. The rounds of one thing are told on a terminal only.
+    /// Shows the current step. Single rounds are shown on a terminal only.
     pub fn note(&self, text: &str) {
         match &self.bar {
             Some(bar) => bar.set_message(text.to_owned()),

@@ -1,4 +1,4 @@
-//! The results for people: a table a part, and the bars.
+//! The results as text: one table for each part, and the bars.
 
 use comfy_table::{Cell, CellAlignment, Table, presets};
 
@@ -9,7 +9,7 @@ use crate::{
     statistics::Summary,
 };
 
-/// All tables, one below the other.
+/// All tables.
 pub fn text(results: &Results, bars: &[Bar]) -> String {
     let mut parts: Vec<&'static str> = Vec::new();
     for series in &results.series {
@@ -25,7 +25,7 @@ pub fn text(results: &Results, bars: &[Bar]) -> String {
     text + &bars_table(bars) + "\n"
 }
 
-/// A row a case, a column a variant.
+/// One row for each case and one column for each variant.
 fn part_table(results: &Results, part: &str) -> String {
     let of_part = || results.series.iter().filter(move |series| series.part == part);
     let (mut cases, mut variants): (Vec<&str>, Vec<&str>) = (Vec::new(), Vec::new());
@@ -89,14 +89,14 @@ fn right(text: String) -> Cell {
     Cell::new(text).set_alignment(CellAlignment::Right)
 }
 
-/// The median, and how far half of the rounds lie apart, in percent of it.
+/// The median, and half the interquartile range in percent of it.
 fn summary_text(series: &Series) -> String {
     let Some(summary) = Summary::of(&series.rounds) else { return String::new() };
     let apart = (summary.upper_quartile - summary.lower_quartile) / summary.median * 100.0;
     format!("{} ±{:.0}%", figure(summary.median), apart / 2.0)
 }
 
-/// Three digits or so.
+/// Formats with about three digits.
 fn figure(value: f64) -> String {
     match value.abs() {
         ..10.0 => format!("{value:.2}"),

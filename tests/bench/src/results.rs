@@ -1,33 +1,33 @@
-//! What was measured: raw figures by round, under the names they are looked up by.
+//! The raw figures of all rounds, by name.
 
 use serde::Serialize;
 
 use crate::statistics::{differences, ratios};
 
-/// One thing measured in every round.
+/// One quantity, measured in every round.
 #[derive(Debug, Serialize)]
 pub struct Series {
     /// `program`, `packets`, `tcp`, `load`, ...
     pub part: &'static str,
-    /// Under which circumstances, such as `ipv4/800000/zipf`.
+    /// The circumstances, such as `ipv4/800000/zipf`.
     pub case: String,
-    /// What stood to comparison, such as `trie`.
+    /// The variant, such as `trie`.
     pub variant: &'static str,
-    /// What the figures count, such as `ns/packet`.
+    /// The unit, such as `ns/packet`.
     pub unit: &'static str,
-    /// A figure a round.
+    /// One figure for each round.
     pub rounds: Vec<f64>,
 }
 
-/// Everything measured in one run.
+/// All figures of one run.
 #[derive(Debug, Default, Serialize)]
 pub struct Results {
-    /// In the order of their first round.
+    /// In the order of their first figures.
     pub series: Vec<Series>,
 }
 
 impl Results {
-    /// Adds a round's figure.
+    /// Adds the figure of a round.
     pub fn push(
         &mut self,
         part: &'static str,
@@ -50,12 +50,12 @@ impl Results {
         found.map(|series| series.rounds.as_slice())
     }
 
-    /// By how much one variant is above another, round by round.
+    /// The difference of one variant from another in each round.
     pub fn above(&self, part: &str, case: &str, variant: &str, base: &str) -> Option<Vec<f64>> {
         Some(differences(self.get(part, case, variant)?, self.get(part, case, base)?))
     }
 
-    /// One variant's figure over another's.
+    /// The ratio of one variant to another in each round.
     pub fn ratio(&self, part: &str, case: &str, variant: &str, to: &str) -> Option<Vec<f64>> {
         Some(ratios(self.get(part, case, variant)?, self.get(part, case, to)?, f64::MIN_POSITIVE))
     }

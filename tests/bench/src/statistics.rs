@@ -1,19 +1,19 @@
-//! What is made of the samples of several rounds. Only ratios and differences of one round are ever taken: between rounds
-//! the machine's speed drifts.
+//! Statistics over the samples of several rounds. Ratios and differences are only taken within one round,
+//! because the machine's speed drifts between rounds.
 
-/// The middle of some values, and how far they lie apart.
+/// The median of some values and their spread.
 #[derive(Clone, Copy, Debug, PartialEq, serde::Serialize)]
 pub struct Summary {
-    /// Half of the values are below.
+    /// Half of the values are below it.
     pub median: f64,
-    /// A quarter of the values is below.
+    /// A quarter of the values is below it.
     pub lower_quartile: f64,
-    /// A quarter of the values is above.
+    /// A quarter of the values is above it.
     pub upper_quartile: f64,
 }
 
 impl Summary {
-    /// Sums up some values; `None` without any.
+    /// Summarises some values; `None` without any.
     pub fn of(values: &[f64]) -> Option<Self> {
         let mut sorted = values.to_vec();
         sorted.sort_unstable_by(f64::total_cmp);
@@ -25,26 +25,26 @@ impl Summary {
     }
 }
 
-/// A quantile of sorted values, between two of them by their distance from it.
+/// A quantile of sorted values, interpolated between two of them.
 fn quantile(sorted: &[f64], fraction: f64) -> Option<f64> {
     let place = fraction * (sorted.len().checked_sub(1)?) as f64;
-    #[expect(clippy::cast_possible_truncation, reason = "between 0 and the number of values")]
+    #[expect(clippy::cast_possible_truncation, reason = "it is between 0 and the number of values")]
     let (below, above) = (sorted[place.floor() as usize], sorted[place.ceil() as usize]);
     Some(below + (above - below) * place.fract())
 }
 
-/// Each value of one list with the value of the same round of another.
+/// Pairs the values of two lists by round.
 pub fn by_round(a: &[f64], b: &[f64], with: impl Fn(f64, f64) -> f64) -> Vec<f64> {
     a.iter().zip(b).map(|(&a, &b)| with(a, b)).collect()
 }
 
-/// Each round's difference.
+/// The difference in each round.
 pub fn differences(a: &[f64], b: &[f64]) -> Vec<f64> {
     by_round(a, b, |a, b| a - b)
 }
 
-/// Each round's ratio. A divisor below `least` counts as that much: a cost too small to be measured is no reason for a
-/// ratio without bounds, or a negative one.
+/// The ratio in each round. A divisor below `least` counts as `least`, so that a cost too small to measure
+/// does not cause an unbounded or negative ratio.
 pub fn ratios(a: &[f64], b: &[f64], least: f64) -> Vec<f64> {
     by_round(a, b, |a, b| a / b.max(least))
 }
@@ -54,7 +54,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_median_and_quartiles_of_known_values() {
+    fn median_and_quartiles_of_known_values_are_right() {
         let odd = Summary::of(&[9.0, 1.0, 5.0, 3.0, 7.0]);
         assert_eq!(odd, Some(Summary { median: 5.0, lower_quartile: 3.0, upper_quartile: 7.0 }));
         let even = Summary::of(&[4.0, 1.0, 2.0, 3.0]);
@@ -71,14 +71,14 @@ mod tests {
     }
 
     #[test]
-    fn ratios_are_of_the_same_round() {
-        // The machine was half as fast in the second round; the ratio does not see it.
+    fn ratios_are_taken_within_a_round() {
+        // The machine had half the speed in the second round, which does not affect the ratio.
         assert_eq!(ratios(&[30.0, 60.0], &[10.0, 20.0], 0.1), [3.0, 3.0]);
         assert_eq!(differences(&[30.0, 60.0], &[10.0, 20.0]), [20.0, 40.0]);
     }
 
     #[test]
-    fn a_cost_too_small_to_measure_bounds_the_ratio() {
+    fn the_ratio_to_an_unmeasurable_cost_is_bounded() {
         assert_eq!(ratios(&[30.0, 30.0], &[0.0, -2.0], 0.5), [60.0, 60.0]);
     }
 }

@@ -1,7 +1,8 @@
-//! Class tables like those of a hosting node, and a plain answer to which class an address is in.
+//! Class tables like those of a hosting node, and a simple reference for the class of an address.
 //!
-//! IPv4 prefixes have lengths in about the shares of the Internet's routing table, and a fiftieth is longer than the 24
-//! bits that are routed. IPv6 prefixes lie in the blocks of the regional registries, the longer ones below shorter ones.
+//! IPv4 prefixes have about the lengths of the Internet's routing table, and two percent are longer than the
+//! 24 bits that are routed. IPv6 prefixes are in the blocks of the regional registries, with longer prefixes
+//! inside shorter ones.
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
@@ -13,10 +14,10 @@ use traffic_common::{Family, bench::Address};
 
 use crate::random::Random;
 
-/// Classes 1 to this are given to prefixes; class 0 is what nothing matches.
+/// The highest class of a prefix. Class 0 means no match.
 pub const CLASSES: u8 = 15;
 
-/// Length of an IPv4 prefix, and how many of a thousand have it.
+/// IPv4 prefix lengths and their frequency in thousandths.
 const LENGTHS_V4: [(u32, usize); 16] = [
     (16, 14),
     (17, 8),
@@ -36,7 +37,7 @@ const LENGTHS_V4: [(u32, usize); 16] = [
     (32, 2),
 ];
 
-/// The same for IPv6. Those up to 32 bits are what registries give out, and the others lie in them.
+/// The same for IPv6. Lengths up to 32 bits are allocations of the registries; longer ones are inside these.
 const LENGTHS_V6: [(u32, usize); 11] = [
     (29, 20),
     (32, 120),
@@ -51,13 +52,13 @@ const LENGTHS_V6: [(u32, usize); 11] = [
     (128, 5),
 ];
 
-/// Upper 12 bits of the blocks that the registries give out of.
+/// The upper 12 bits of the registries' blocks.
 const BLOCKS_V6: [u128; 6] = [0x200, 0x240, 0x260, 0x280, 0x2a0, 0x2c0];
 
 /// One line of a class table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Line {
-    /// The network, its first bit the uppermost in both families.
+    /// The network, with its first bit uppermost in both families.
     pub network: u128,
     /// Length of the prefix in bits.
     pub len: u32,
@@ -65,12 +66,12 @@ pub struct Line {
     pub class: u8,
 }
 
-/// Whether prefixes may lie within others.
+/// Whether prefixes may be nested.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Nesting {
-    /// As it comes.
+    /// They may.
     Allowed,
-    /// None: what nftables maps and sets take.
+    /// They may not, as nftables maps and sets require.
     Avoided,
 }
 
@@ -79,12 +80,12 @@ pub enum Nesting {
 pub struct Table {
     /// Its family.
     pub family: Family,
-    /// Its lines, no prefix twice.
+    /// The lines, each with a different prefix.
     pub lines: Vec<Line>,
 }
 
 impl Table {
-    /// A table of so many prefixes.
+    /// Creates a table with this many prefixes.
     pub fn new(family: Family, prefixes: usize, nesting: Nesting, seed: u64) -> Self {
         let mut random = Random::new(seed);
         let lengths: &[(u32, usize)] = match family {
@@ -95,7 +96,7 @@ impl Table {
         let mut lines = Vec::with_capacity(prefixes);
         let mut parents = 0;
         for (number, &(len, share)) in lengths.iter().enumerate() {
-            // Rounding leaves some over for the last length.
+            // The last length also gets the prefixes that rounding left over.
             let wanted = match number + 1 == lengths.len() {
                 true => prefixes,
                 false => (lines.len() + prefixes * share / 1000).min(prefixes),
@@ -113,7 +114,7 @@ impl Table {
                 } & mask(len);
                 let taken = match nesting {
                     Nesting::Allowed => known.contains(&(len, network)),
-                    // Lengths come in ascending order, so only shorter ones can be in the way.
+                    // Lengths ascend, so only shorter prefixes can overlap.
                     Nesting::Avoided => (1..=len).any(|len| known.contains(&(len, network & mask(len)))),
                 };
                 if !taken {
@@ -136,22 +137,22 @@ impl Table {
         (line.network | random.bits() & !mask(line.len)) & width
     }
 
-    /// The lines as the class file has them.
+    /// The table as a class file.
     pub fn class_file(&self) -> String {
         let mut text = String::with_capacity(self.lines.len() * 24);
         for line in &self.lines {
-            // Writing to a string does not fail.
+            // A write to a string cannot fail.
             let _ = writeln!(text, "{} {}", line.class, self.prefix(line));
         }
         text
     }
 
-    /// A line's prefix as one writes it.
+    /// The prefix of a line as text.
     pub fn prefix(&self, line: &Line) -> String {
         format!("{}/{}", ip(self.family, line.network), line.len)
     }
 
-    /// Which class an address is in.
+    /// The reference for the class of an address.
     pub fn reference(&self) -> Reference {
         let mut lengths: BTreeMap<u32, HashMap<u128, u8>> = BTreeMap::new();
         for line in &self.lines {
@@ -161,7 +162,7 @@ impl Table {
     }
 }
 
-/// An address that is routed, and none of those that the containers of the benchmark have.
+/// A routed address that no container of the benchmark has.
 fn unicast_v4(random: &mut Random) -> u128 {
     loop {
         let bits = random.bits();
@@ -171,7 +172,7 @@ fn unicast_v4(random: &mut Random) -> u128 {
     }
 }
 
-/// The naive answer: the longest length under which the address is known.
+/// Looks for the longest length under which the address is known.
 #[derive(Debug)]
 pub struct Reference {
     lengths: BTreeMap<u32, HashMap<u128, u8>>,
@@ -185,7 +186,7 @@ impl Reference {
     }
 }
 
-/// Bits of an address.
+/// The number of bits of an address.
 pub const fn width(family: Family) -> u32 {
     match family {
         Family::Ipv4 => 32,
@@ -198,7 +199,7 @@ pub const fn mask(len: u32) -> u128 {
     if len == 0 { 0 } else { u128::MAX << (128 - len) }
 }
 
-/// As an address.
+/// The bits as an address.
 pub fn ip(family: Family, bits: u128) -> IpAddr {
     let [a, b, c, d, ..] = bits.to_be_bytes();
     match family {
@@ -207,10 +208,10 @@ pub fn ip(family: Family, bits: u128) -> IpAddr {
     }
 }
 
-/// As words of a packet.
+/// The bits as words of a packet.
 pub fn words(bits: u128) -> Address {
     std::array::from_fn(|word| {
-        #[expect(clippy::cast_possible_truncation, reason = "one word is wanted")]
+        #[expect(clippy::cast_possible_truncation, reason = "only one word is needed")]
         let shifted = (bits >> (96 - 32 * word)) as u32;
         u32::from_ne_bytes(shifted.to_be_bytes())
     })
@@ -220,14 +221,14 @@ pub fn words(bits: u128) -> Address {
 mod tests {
     use super::*;
 
-    /// Every line looked at.
+    /// Scans every line.
     fn naive(table: &Table, address: u128) -> u8 {
         let matching = table.lines.iter().filter(|line| address & mask(line.len) == line.network);
         matching.max_by_key(|line| line.len).map_or(0, |line| line.class)
     }
 
     #[test]
-    fn tables_have_the_prefixes_asked_for_and_none_twice() {
+    fn tables_have_the_requested_number_of_different_prefixes() {
         for family in Family::ALL {
             let table = Table::new(family, 3000, Nesting::Allowed, 1);
             let distinct: HashSet<_> = table.lines.iter().map(|line| (line.len, line.network)).collect();
@@ -237,7 +238,7 @@ mod tests {
     }
 
     #[test]
-    fn the_reference_answers_as_a_scan_does() {
+    fn the_reference_agrees_with_a_scan() {
         for family in Family::ALL {
             let table = Table::new(family, 500, Nesting::Allowed, 2);
             let reference = table.reference();
@@ -261,7 +262,7 @@ mod tests {
     }
 
     #[test]
-    fn words_stand_as_in_a_packet() {
+    fn words_are_in_network_byte_order() {
         let bits = u128::from(u32::from_be_bytes([192, 0, 2, 7])) << 96;
         assert_eq!(words(bits)[0].to_ne_bytes(), [192, 0, 2, 7]);
         assert_eq!(ip(Family::Ipv4, bits).to_string(), "192.0.2.7");

@@ -1,5 +1,5 @@
-//! The benchmark's first part on a tiny table: every variant is loaded and run, and each run's counts are checked by the
-//! benchmark itself. No time is looked at.
+//! The first part of the benchmark on a tiny table. Each variant is loaded and run, and the benchmark checks
+//! the counts of each run. Times are ignored.
 
 use std::process::Command;
 

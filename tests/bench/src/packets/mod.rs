@@ -1,5 +1,5 @@
-//! Part 2: real packets, out of 100 containers, through the node and away; what one container's do to the others'; and a TCP
-//! connection with segmentation left to the device.
+//! Part 2: real packets from 100 containers through the node; the influence of one container on the others;
+//! and a TCP connection with segmentation offload.
 
 mod node;
 mod rivals;
@@ -25,40 +25,41 @@ use crate::{
     table::{CLASSES, Nesting, Reference, Table, words},
 };
 
-/// Name of the packets a second.
+/// The name of the packet rate.
 const RATE: &str = "packets";
-/// Name of the CPU time a packet.
+/// The name of the CPU time per packet.
 const CPU: &str = "packets, CPU";
-/// Name of the throughput.
+/// The name of the throughput.
 const TCP: &str = "tcp";
-/// Name of the CPU time a packet of other containers, after one of them has sent.
+/// The name of the CPU time per packet of other containers, after one of them has sent.
 const NEIGHBOUR: &str = "a neighbour's packet, CPU";
-/// What that one has sent.
+/// What that container has sent.
 const FRIENDLY: &str = "after as many to one peer";
 const HOSTILE: &str = "after as many to peers at random";
-/// What is drawn from.
+/// The distribution of peers.
 const CASE: &str = "zipf/100000";
-/// The same packets through a node with nothing attached, in turn with those.
+/// The same packets, alternating, through a node without a program.
 const BASE: &str = "the same, nothing attached";
 const PREFIXES: usize = 100_000;
 const TCP_BYTES: u64 = 1 << 30;
 
-/// Packets sent in a row through one node: some 50 ms of work, of which filling the caches is little.
+/// Packets sent in a row through one node: about 50 ms, of which little is spent to fill the caches.
 const SLICE: usize = 12_800;
 
-/// Packets that one container sends, and then the others: more than enough to push what they need out of the nearest caches.
+/// Packets sent by the one container and then by the others: more than enough to evict their data from the
+/// nearest caches.
 const BURST: usize = 640;
 
-/// How much of it is measured.
+/// The extent of the measurement.
 #[derive(Clone, Copy, Debug)]
 pub struct Plan {
     /// Rounds.
     pub rounds: usize,
-    /// Slices of packets a sample, each sent twice.
+    /// Slices of packets in each sample, each of which is sent twice.
     pub slices: usize,
 }
 
-/// What hangs on the containers' interfaces.
+/// What is attached to the interfaces of the containers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Way {
     Nothing,
@@ -71,7 +72,7 @@ enum Way {
 }
 
 impl Way {
-    /// All that something is attached for.
+    /// All ways that attach something.
     const ALL: [Self; 6] =
         [Self::Null, Self::Trafctl, Self::Trie, Self::NftMap, Self::Ipset, Self::NftTables];
 
@@ -87,7 +88,7 @@ impl Way {
         }
     }
 
-    /// How many containers send.
+    /// The number of containers that send.
     const fn containers(self) -> usize {
         match self {
             Self::NftTables => rivals::OWN_TABLES,
@@ -96,25 +97,26 @@ impl Way {
     }
 }
 
-/// The part of the packets a second that a way of counting leaves, round by round.
+/// The part of the packet rate that a way of counting leaves, in each round.
 pub fn kept(results: &Results, variant: &str) -> Option<Vec<f64>> {
     let (with, without) = (results.get(RATE, CASE, variant)?, results.get(RATE, BASE, variant)?);
     Some(ratios(with, without, f64::MIN_POSITIVE))
 }
 
-/// The CPU time that a way of counting adds to a packet, in nanoseconds, round by round.
+/// The CPU time that a way of counting adds to a packet, in nanoseconds, in each round.
 pub fn added(results: &Results, variant: &str) -> Option<Vec<f64>> {
     Some(differences(results.get(CPU, CASE, variant)?, results.get(CPU, BASE, variant)?))
 }
 
-/// How much more of the CPU the packets of others take after hostile traffic than after friendly, round by round.
+/// The growth of the CPU time per packet of others after hostile traffic, relative to friendly traffic, in
+/// each round.
 pub fn slowed(results: &Results, variant: &str) -> Option<Vec<f64>> {
     let (hostile, friendly) =
         (results.get(NEIGHBOUR, HOSTILE, variant)?, results.get(NEIGHBOUR, FRIENDLY, variant)?);
     Some(ratios(hostile, friendly, f64::MIN_POSITIVE))
 }
 
-/// Measures.
+/// Runs the measurement.
 pub fn run(plan: &Plan, results: &mut Results, progress: &Progress) -> Result<()> {
     progress.note("packets: making 100 containers");
     let table = Table::new(Family::Ipv4, PREFIXES, Nesting::Avoided, 11);
@@ -145,7 +147,7 @@ pub fn run(plan: &Plan, results: &mut Results, progress: &Progress) -> Result<()
     Ok(())
 }
 
-/// Both, of which neither is always the one that comes second.
+/// Both orders, so that neither is always second.
 fn alternately(
     number: usize,
     one: impl FnOnce() -> Result<Sent>,
@@ -160,7 +162,8 @@ fn alternately(
     }
 }
 
-/// The sums of the middle half of some pairs, by their difference, so that a disturbance of one does not count.
+/// The sums of the middle half of some pairs, by their difference, so that a disturbance of one does not
+/// count.
 fn middle(mut pairs: Vec<(Sent, Sent)>) -> (Sent, Sent) {
     let difference = |(with, base): &(Sent, Sent)| with.cost() - base.cost();
     pairs.sort_by(|a, b| difference(a).total_cmp(&difference(b)));
@@ -172,7 +175,7 @@ fn middle(mut pairs: Vec<(Sent, Sent)>) -> (Sent, Sent) {
 struct Bench {
     node: Node,
     sender: Sender,
-    /// The same with nothing attached, ever.
+    /// The node without a program.
     _idle: Node,
     idle_sender: Sender,
     null: Loaded,
@@ -235,7 +238,7 @@ impl Bench {
             Way::Trafctl | Way::Trie => {
                 ensure!(counted == expected, "counted {counted:?} by class instead of {expected:?}");
             }
-            // Before its chain is deleted a counter has them all; classes are not told apart here.
+            // The counters are complete before the chain is deleted. This does not distinguish classes.
             Way::NftMap => {
                 ensure!(counted.iter().sum::<u64>() == expected.iter().sum::<u64>(), "nftables lost packets");
             }
@@ -244,9 +247,10 @@ impl Bench {
         Ok(())
     }
 
-    /// Sends the same through the node and through the one with nothing attached, a slice here and a slice there: a
-    /// virtual machine may run a quarter slower for seconds, then faster again. The first pair finds cold caches and does
-    /// not count; of the others the middle half does, by their difference, so that a disturbance of one slice does not.
+    /// Sends the same packets alternately, one slice through the node and one through the node without a
+    /// program: a virtual machine may be a quarter slower for seconds. The first pair meets cold caches and
+    /// does not count. Of the others the middle half counts, by their difference, so that a disturbance of
+    /// one slice does not.
     fn in_turn(&self, addresses: &[Address], containers: usize) -> Result<(Sent, Sent)> {
         let mut pairs = Vec::new();
         for (number, slice) in addresses.chunks(SLICE).enumerate() {
@@ -258,8 +262,8 @@ impl Bench {
         Ok(middle(pairs))
     }
 
-    /// One container sends to ever other peers, which no cache holds, or to a single one; then the others send what they
-    /// always do.
+    /// One container sends to ever new peers, which no cache holds, or to a single peer. Then the others send
+    /// their usual packets.
     fn neighbours(&mut self, table: &Table, way: Way, bursts: usize, results: &mut Results) -> Result<()> {
         let friendly = vec![words(self.peers[0]); BURST];
         let bursts: Vec<[Vec<Address>; 2]> = (0..bursts)
@@ -289,7 +293,7 @@ impl Bench {
         Ok(())
     }
 
-    /// Does something while a way of counting is in place.
+    /// Runs a closure while a way of counting is attached.
     fn attached(&mut self, way: Way, work: impl FnOnce(&Self) -> Result<()>) -> Result<()> {
         let program = match way {
             Way::Null => Some(&mut self.null),
@@ -328,13 +332,13 @@ impl Bench {
         Ok(())
     }
 
-    /// Packets by class, as the way of counting says; nftables tells only all of them.
+    /// Packets by class, by the way's own counters. nftables has only their sum.
     fn counted(&self, way: Way) -> Result<Vec<u64>> {
         match way {
             Way::Trafctl | Way::Trie => {
                 let counters = Counters::read(&self.node.lab)?;
                 let of_class = |class| {
-                    // Peers are drawn at random, and a container may have met no peer of a class.
+                    // Peers are drawn at random, so a container may have met no peer of a class.
                     (0..CONTAINERS.into())
                         .map(|number| {
                             counters.class_or_zero(&id(number).to_string(), class, "ipv4").out_packets

@@ -1,35 +1,35 @@
-//! A node with 100 containers, each behind a veth, that routes what they send to a world which drops it.
+//! A node with 100 containers behind veth pairs, which routes their packets to a destination that drops them.
 
 use anyhow::{Context as _, Result};
 use traffic_tests::{Lab, Namespace};
 
-/// Containers.
+/// The number of containers.
 pub const CONTAINERS: u8 = 100;
-/// The world's own address, for connections.
+/// The destination's own address, for connections.
 pub const WORLD: [u8; 4] = [10, 254, 0, 2];
 
 /// The namespaces.
 pub struct Node {
-    /// The node itself.
+    /// The node.
     pub lab: Lab,
-    /// Its containers.
+    /// The containers.
     pub containers: Vec<Namespace>,
-    /// Everything beyond its uplink.
+    /// Everything beyond the uplink.
     pub world: Namespace,
 }
 
-/// Name of a container's interface on the node.
+/// The name of a container's interface on the node.
 pub fn interface(container: usize) -> String {
     format!("veth{}.0", id(container))
 }
 
-/// Id of a container.
+/// The id of a container.
 pub fn id(container: usize) -> usize {
     container + 101
 }
 
 impl Node {
-    /// Makes them.
+    /// Creates the namespaces.
     pub fn new(config: &str) -> Result<Self> {
         let lab = Lab::new("packets")?;
         lab.configure(config)?;
@@ -56,10 +56,10 @@ impl Node {
         for number in 0..CONTAINERS {
             containers.push(container(host, number)?);
         }
-        // What keeps the lab's namespaces silent looks at each packet that is sent.
+        // The rule that silences the lab's namespaces looks at every packet that is sent.
         for namespace in containers.iter().chain([&world, host]) {
             traffic_tests::process::run_ok(namespace.command("nft").args(["flush", "ruleset"]))
-                .context("letting a namespace speak")?;
+                .context("cannot remove the rule that silences a namespace")?;
         }
         Ok(Self { lab, containers, world })
     }

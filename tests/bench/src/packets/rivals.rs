@@ -1,6 +1,7 @@
-//! Other ways to count by class: nftables with one map, nftables with a table a container, iptables with ipset.
+//! Other methods to count by class: nftables with one map, nftables with a table for each container, iptables
+//! with ipset.
 //!
-//! What holds the prefixes is loaded once; what hangs on a hook is put there for each sample, and taken away after it.
+//! Prefixes are loaded once. What is attached to a hook is added before each sample and removed after it.
 
 use std::fmt::Write as _;
 
@@ -16,8 +17,8 @@ use crate::{
     table::{CLASSES, Table},
 };
 
-/// Containers that get an nftables table of their own. 100 of them, each with all prefixes, would take ten million
-/// elements; fewer flatter this way, as less memory is looked at.
+/// The number of containers with their own nftables table. 100 of them, each with all prefixes, would take
+/// ten million elements. Fewer make this method look better, because less memory is accessed.
 pub const OWN_TABLES: usize = 4;
 
 fn nft(host: &Namespace, text: &str) -> Result<String> {
@@ -30,7 +31,7 @@ pub fn load_nft_map(host: &Namespace, table: &Table) -> Result<()> {
     let mut elements = String::new();
     for container in 0..CONTAINERS.into() {
         for class in 0..=CLASSES {
-            // Writing to a string does not fail; here and below.
+            // A write to a string cannot fail; here and below.
             let _ = writeln!(text, "counter c{}_{class} {{ }}", id(container));
             let _ = writeln!(
                 elements,
@@ -47,7 +48,7 @@ pub fn load_nft_map(host: &Namespace, table: &Table) -> Result<()> {
     nft(host, &text).map(drop).context("cannot load an nftables map of prefixes")
 }
 
-/// Puts the map on all containers' interfaces.
+/// Attaches the map to the interfaces of all containers.
 pub fn attach_nft_map(host: &Namespace) -> Result<()> {
     let devices: Vec<_> = (0..CONTAINERS.into()).map(|number| format!("\"{}\"", interface(number))).collect();
     let text = format!(
@@ -62,12 +63,12 @@ pub fn attach_nft_map(host: &Namespace) -> Result<()> {
     nft(host, &text).map(drop)
 }
 
-/// Takes it off.
+/// Detaches the map.
 pub fn detach_nft_map(host: &Namespace) -> Result<()> {
     nft(host, "delete chain netdev bench in\n").map(drop)
 }
 
-/// Packets in the counters of the map.
+/// The packets in the counters of the map.
 pub fn nft_map_packets(host: &Namespace) -> Result<u64> {
     let text = run_ok(host.command("nft").args(["-j", "list", "counters", "table", "netdev", "bench"]))?;
     let value: serde_json::Value = serde_json::from_str(&text).context("cannot read the output of nft -j")?;
@@ -94,7 +95,7 @@ pub fn load_nft_tables(host: &Namespace, table: &Table) -> Result<()> {
     Ok(())
 }
 
-/// Puts the tables on the first containers' interfaces.
+/// Attaches the tables to the interfaces of the first containers.
 pub fn attach_nft_tables(host: &Namespace) -> Result<()> {
     let mut text = String::new();
     for container in 0..OWN_TABLES {
@@ -112,7 +113,7 @@ pub fn attach_nft_tables(host: &Namespace) -> Result<()> {
     nft(host, &text).map(drop)
 }
 
-/// Takes them off.
+/// Detaches the tables.
 pub fn detach_nft_tables(host: &Namespace) -> Result<()> {
     let text: String =
         (0..OWN_TABLES).map(|container| format!("delete chain netdev ct{} in\n", id(container))).collect();
@@ -133,7 +134,7 @@ pub fn load_ipset(host: &Namespace, table: &Table) -> Result<()> {
         .context("cannot load sets of prefixes")
 }
 
-/// A chain a container, a rule a class.
+/// A chain for each container with a rule for each class.
 pub fn attach_ipset(host: &Namespace) -> Result<()> {
     let (mut chains, mut jumps, mut rules) = (String::new(), String::new(), String::new());
     for container in 0..CONTAINERS.into() {
@@ -148,7 +149,7 @@ pub fn attach_ipset(host: &Namespace) -> Result<()> {
     run_with_input(&mut host.command("iptables-restore"), &text).map(drop)
 }
 
-/// Takes the hook away too: an empty chain costs something.
+/// Also removes the hook, because an empty chain has a cost.
 pub fn detach_ipset(host: &Namespace) -> Result<()> {
     nft(host, "delete table ip filter\n").map(drop)
 }

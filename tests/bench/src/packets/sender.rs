@@ -1,4 +1,4 @@
-//! Sends small datagrams out of the containers as fast as one CPU can, and says what that took.
+//! Sends small datagrams out of the containers as fast as one CPU can, and measures the time.
 
 use std::{fs, io, net::UdpSocket, ops::Add, os::fd::AsRawFd as _, time::Instant};
 
@@ -8,38 +8,38 @@ use traffic_common::bench::Address;
 use super::node::Node;
 use crate::program::{stay_on_this_cpu, thread_time_ns};
 
-/// Datagrams a system call.
+/// Datagrams in each system call.
 const BATCH: usize = 64;
-/// Makes frames of 64 bytes, the least that Ethernet has.
+/// The payload of frames with 64 bytes, the minimum of Ethernet.
 const PAYLOAD: [u8; 18] = [0x5a; 18];
-/// Nobody listens there.
+/// A port without a socket.
 const PORT: u16 = 9;
 
 /// One socket in each container.
 pub struct Sender {
     sockets: Vec<UdpSocket>,
-    /// The thread on this CPU that takes over what is left to do after an interrupt, with its statistics.
+    /// The statistics of the kernel thread on this CPU that completes the work of interrupts.
     softirq_statistics: String,
 }
 
-/// What sending took.
+/// The cost of sending.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Sent {
     /// Datagrams.
     pub packets: f64,
-    /// By the clock, in seconds.
+    /// Elapsed time in seconds.
     pub seconds: f64,
-    /// CPU time, of the kernel's own thread too, in nanoseconds.
+    /// CPU time in nanoseconds, including that of the kernel thread.
     pub cpu_ns: f64,
 }
 
 impl Sent {
-    /// Packets a second, by the clock.
+    /// Packets per second of elapsed time.
     pub fn rate(&self) -> f64 {
         self.packets / self.seconds
     }
 
-    /// CPU time a packet, in nanoseconds.
+    /// CPU time per packet in nanoseconds.
     pub fn cost(&self) -> f64 {
         self.cpu_ns / self.packets
     }
@@ -58,17 +58,19 @@ impl Add for Sent {
 }
 
 impl Sender {
-    /// Opens the sockets, and keeps this thread on one CPU.
+    /// Opens the sockets, and binds this thread to one CPU.
     pub fn new(node: &Node) -> Result<Self> {
         let cpu = stay_on_this_cpu()?;
         let open = |namespace: &traffic_tests::Namespace| {
-            namespace.enter(|| Ok(UdpSocket::bind(("0.0.0.0", 0))?)).context("a socket in a container")
+            namespace
+                .enter(|| Ok(UdpSocket::bind(("0.0.0.0", 0))?))
+                .context("cannot open a socket in a container")
         };
         let sockets = node.containers.iter().map(open).collect::<Result<_>>()?;
         Ok(Self { sockets, softirq_statistics: softirq_thread(cpu)? })
     }
 
-    /// Sends a datagram to each address, from the first so many containers in turn.
+    /// Sends a datagram to each address, from the first `containers` containers in turn.
     pub fn send(&self, addresses: &[Address], containers: usize) -> Result<Sent> {
         let cpu_before = thread_time_ns() + self.softirq_ns()?;
         let start = Instant::now();
@@ -80,7 +82,7 @@ impl Sender {
         Ok(Sent { packets: addresses.len() as f64, seconds, cpu_ns: cpu as f64 })
     }
 
-    /// Has the last container send to some addresses, then the others to theirs, and says what the latter took.
+    /// The last container sends to some addresses, then the others to theirs. Returns the cost of the latter.
     pub fn send_after(&self, first: &[Address], addresses: &[Address]) -> Result<Sent> {
         let last = self.sockets.last().context("a container")?;
         for batch in first.chunks(BATCH) {
@@ -90,17 +92,21 @@ impl Sender {
     }
 
     fn softirq_ns(&self) -> Result<u64> {
-        let text = fs::read_to_string(&self.softirq_statistics).context("the kernel's thread")?;
-        text.split_whitespace().next().and_then(|ns| ns.parse().ok()).context("its time on the CPU")
+        let text = fs::read_to_string(&self.softirq_statistics)
+            .context("cannot read the statistics of the kernel thread")?;
+        text.split_whitespace()
+            .next()
+            .and_then(|ns| ns.parse().ok())
+            .context("the statistics of the kernel thread have no CPU time")
     }
 }
 
-/// The file with the scheduler's figures of `ksoftirqd` on a CPU.
+/// The file with the scheduler statistics of `ksoftirqd` on a CPU.
 fn softirq_thread(cpu: usize) -> Result<String> {
     let name = format!("ksoftirqd/{cpu}\n");
     for entry in fs::read_dir("/proc")? {
         let path = entry?.path();
-        // A process may end while its directory is looked into.
+        // A process may end while its directory is read.
         if fs::read_to_string(path.join("comm")).is_ok_and(|comm| comm == name) {
             return Ok(path.join("schedstat").display().to_string());
         }
@@ -122,7 +128,7 @@ fn send_batch(socket: &UdpSocket, addresses: &[Address]) -> Result<()> {
     let mut messages: Vec<libc::mmsghdr> = names
         .iter_mut()
         .map(|name| {
-            // SAFETY: plain integers and pointers, of which zeros are a value.
+            // SAFETY: the structure has only integers and pointers, which may be zero.
             let mut message: libc::mmsghdr = unsafe { std::mem::zeroed() };
             message.msg_hdr.msg_name = std::ptr::from_mut(name).cast();
             message.msg_hdr.msg_namelen =
@@ -133,14 +139,14 @@ fn send_batch(socket: &UdpSocket, addresses: &[Address]) -> Result<()> {
         })
         .collect();
     let count = libc::c_uint::try_from(messages.len())?;
-    // SAFETY: the messages point to names and a payload that live through the call; the payload is only read.
+    // SAFETY: the messages point to names and a payload that outlive the call; the payload is only read.
     let sent = unsafe { libc::sendmmsg(socket.as_raw_fd(), messages.as_mut_ptr(), count, 0) };
     if sent < 0 {
         return Err(io::Error::last_os_error()).context("sendmmsg");
     }
     ensure!(
         usize::try_from(sent)? == addresses.len(),
-        "only {sent} of {} datagrams went out",
+        "only {sent} of {} datagrams were sent",
         addresses.len()
     );
     Ok(())

@@ -1,5 +1,5 @@
-//! The variants in the kernel: loading them on the pinned maps, feeding them addresses, running them, and reading what
-//! they counted.
+//! The variants in the kernel: loads them on the pinned maps, feeds them addresses, runs them, and reads
+//! their counters.
 
 use std::{
     collections::BTreeMap,
@@ -22,34 +22,36 @@ use traffic_common::{
 
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/trafctl-ebpf"));
 
-/// Maps that only the benchmark's program has; pinned beside the others while it runs, so that all variants share them.
+/// Maps that only the benchmark's program has. They are pinned next to the others while it runs, so that all
+/// variants share them.
 const OWN_MAPS: [&str; 5] =
     ["BENCH_PEERS", "BENCH_STATE", "BENCH_INTERFACES", "BENCH_COUNTERS", "BENCH_LINEAR"];
 
-/// Bytes of the packets, with the Ethernet header.
+/// Size of the packets in bytes, with the Ethernet header.
 const FRAME_BYTES: usize = 64;
-/// Byte of `struct __sk_buff` where the interface's index is.
+/// Offset of the interface index in `struct __sk_buff`.
 const CONTEXT_IFINDEX: usize = 40;
 
 /// A variant of the program.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Variant {
-    /// Nothing: it returns at once.
+    /// Returns at once.
     Null,
     /// As shipped.
     Shipped,
-    /// A constant instead of the class lookup.
+    /// With a constant instead of the class lookup.
     Floor,
-    /// The trie for every packet.
+    /// With the trie for every packet.
     Trie,
-    /// A constant instead of the class lookup, and hashes instead of the arrays of containers and counters.
+    /// With a constant instead of the class lookup, and hashes instead of the arrays of containers and
+    /// counters.
     Hash,
-    /// A scan of the whole table, in which the last line that matches wins.
+    /// Scans the whole table; the last matching line wins.
     Linear,
 }
 
 impl Variant {
-    /// The program's name in the object.
+    /// The name of the program in the object.
     const fn program(self) -> &'static str {
         match self {
             Self::Null => "bench_null",
@@ -62,7 +64,7 @@ impl Variant {
     }
 }
 
-/// One variant for one family, loaded.
+/// A loaded variant of one family.
 pub struct Loaded {
     object: Ebpf,
     variant: Variant,
@@ -70,7 +72,7 @@ pub struct Loaded {
 }
 
 impl Loaded {
-    /// The program, for attaching it.
+    /// The program, to attach it.
     pub fn program(&mut self) -> Result<&mut SchedClassifier> {
         Ok(self
             .object
@@ -80,7 +82,7 @@ impl Loaded {
     }
 }
 
-/// The maps, and the interface that packets seem to come from.
+/// The maps, and the interface of the packets.
 pub struct Kernel {
     bpffs: PathBuf,
     ifindex: u32,
@@ -94,9 +96,9 @@ pub struct Kernel {
 }
 
 impl Kernel {
-    /// Takes up the maps of a node that has this interface attached. Makes those that are only the benchmark's.
+    /// Opens the maps of a node with this interface attached, and creates those of the benchmark.
     pub fn open(bpffs: &Path, ifindex: u32) -> Result<Self> {
-        // The first variant to be loaded makes the maps.
+        // The first loaded variant creates the maps.
         drop(load_object(bpffs, Variant::Null, 0)?);
         let columns = Array::<_, Control>::try_from(pinned(bpffs, "CONTROL")?)?.get(&0, 0)?.columns;
         let entry =
@@ -115,7 +117,7 @@ impl Kernel {
         };
         let mut interfaces: HashMap<_, u32, InterfaceEntry> =
             pinned(bpffs, "BENCH_INTERFACES")?.try_into()?;
-        // Not the only one, as a hash with a single element would flatter it.
+        // More than one, because a hash with a single element would look better than it is.
         for number in 1..=1000 {
             interfaces.insert(number, entry, 0)?;
         }
@@ -128,7 +130,7 @@ impl Kernel {
         Ok(kernel)
     }
 
-    /// Loads a variant; with a generator, packets get addresses of the list.
+    /// Loads a variant. With a generator, packets get addresses from the list.
     pub fn load(&self, variant: Variant, family: Family, generate: bool) -> Result<Loaded> {
         let destination = match family {
             _ if !generate => 0,
@@ -138,7 +140,7 @@ impl Kernel {
         Ok(Loaded { object: load_object(&self.bpffs, variant, destination)?, variant, family })
     }
 
-    /// Writes the list of addresses that the generator goes around in; repeats it until the list is full.
+    /// Writes the list of addresses that the generator cycles through, repeated until the list is full.
     pub fn set_peers(&mut self, addresses: &[Address]) -> Result<()> {
         for (number, address) in (0..PEERS).zip(addresses.iter().cycle()) {
             self.peers.set(number, address, 0)?;
@@ -156,7 +158,7 @@ impl Kernel {
         Ok(())
     }
 
-    /// Addresses drawn so far.
+    /// The number of addresses drawn so far.
     pub fn drawn(&self) -> Result<u64> {
         Ok(self.state.get(&0, 0)?.drawn)
     }
@@ -167,7 +169,8 @@ impl Kernel {
         Ok((0..meta.columns_used).map(|column| (meta.column_class[column as usize], column)).collect())
     }
 
-    /// Packets out of the container by column, over all CPUs: in the program's own counters, and in those by hash.
+    /// Packets out of the container by column, summed over all CPUs, in the program's own counters and in the
+    /// hashes.
     pub fn counted(&self, family: Family) -> Result<[Vec<u64>; 2]> {
         let packets = |values: PerCpuValues<ClassCounters>| -> u64 {
             values.iter().map(|c| c.tallies[family as usize][Direction::Out as usize].packets).sum()
@@ -178,7 +181,7 @@ impl Kernel {
         Ok([own.collect::<Result<_>>()?, hash.collect::<Result<_>>()?])
     }
 
-    /// Runs a variant so many times, and gives the nanoseconds of CPU time that one run took.
+    /// Runs a variant repeatedly. Returns the CPU time of one run in nanoseconds.
     pub fn run(&self, variant: &mut Loaded, repeat: u32) -> Result<f64> {
         let frame = frame(variant.family);
         let mut context = [0_u8; 192];
@@ -188,8 +191,8 @@ impl Kernel {
         options.ctx_in = Some(&context);
         options.repeat = repeat;
         let program = variant.program()?;
-        // This thread's time, and not the clock's: other processes must not count. The duration the kernel gives is
-        // rounded to a nanosecond, which is a quarter of what is measured here.
+        // The CPU time of this thread, so that other processes do not count. The kernel's own duration is
+        // rounded to a nanosecond, a quarter of what is measured here.
         let before = thread_time_ns();
         let result = program.test_run(options)?;
         let taken = thread_time_ns() - before;
@@ -210,7 +213,7 @@ fn pinned(bpffs: &Path, name: &str) -> Result<Map> {
     Ok(Map::from_map_data(data)?)
 }
 
-/// Loads the object on every map that is pinned, whatever maps the program has.
+/// Loads the object with every pinned map that the program uses.
 fn load_object(bpffs: &Path, variant: Variant, destination: u32) -> Result<Ebpf> {
     let maps = bpffs.join("maps");
     let mut paths: BTreeMap<String, PathBuf> =
@@ -237,7 +240,7 @@ fn load_object(bpffs: &Path, variant: Variant, destination: u32) -> Result<Ebpf>
     Ok(object)
 }
 
-/// A small UDP packet from a container to nowhere: the generator writes the address.
+/// A small UDP packet from a container; the generator writes its destination.
 fn frame(family: Family) -> Vec<u8> {
     let mut frame = vec![2, 0, 0, 0, 0, 2, 2, 0, 0, 0, 0, 1];
     match family {

@@ -1,6 +1,7 @@
-//! Part 1: variants of the program, run by `BPF_PROG_TEST_RUN`, at several numbers of prefixes and ways to draw peers.
+//! Part 1: variants of the program, run by `BPF_PROG_TEST_RUN` with several numbers of prefixes and
+//! distributions of peers.
 //!
-//! After every run the counters must say exactly what a naive reference says of the addresses drawn.
+//! After each run, the counters must equal those of a simple reference for the drawn addresses.
 
 mod kernel;
 
@@ -22,26 +23,26 @@ use crate::{
     table::{Nesting, Table, mask, words},
 };
 
-/// This part's name.
+/// The name of this part.
 pub const PART: &str = "program";
-/// Peers of the Zipf distribution.
+/// The number of peers of the Zipf distribution.
 pub const ZIPF_PEERS: usize = 10_000;
-/// Lines looked at in one sample of the linear scan, over all its packets.
+/// Lines scanned in one sample of the linear scan, over all its packets.
 const LINEAR_LINES_A_SAMPLE: usize = 20_000_000;
 
-/// How peers are drawn.
+/// The distribution of peers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Draw {
-    /// Always the same.
+    /// One peer.
     Hot,
     /// From [`ZIPF_PEERS`] by Zipf's law.
     Zipf,
-    /// From all prefixes alike.
+    /// From all prefixes with equal probability.
     Uniform,
 }
 
 impl Draw {
-    /// All ways.
+    /// All distributions.
     pub const ALL: [Self; 3] = [Self::Hot, Self::Zipf, Self::Uniform];
 
     /// The name in the results.
@@ -54,16 +55,16 @@ impl Draw {
     }
 }
 
-/// How much of it is measured.
+/// The extent of the measurement.
 #[derive(Clone, Debug)]
 pub struct Plan {
     /// Rounds.
     pub rounds: usize,
     /// Numbers of prefixes.
     pub sizes: Vec<usize>,
-    /// Packets a sample.
+    /// Packets in each sample.
     pub repeat: u32,
-    /// Different addresses in the list that is drawn from; a power of two.
+    /// Different addresses in the list; a power of two.
     pub addresses: usize,
 }
 
@@ -83,9 +84,12 @@ pub fn case(family: Family, prefixes: usize, draw: Draw) -> String {
     format!("{}/{prefixes}/{}", family.name(), draw.name())
 }
 
-/// Measures.
+/// Runs the measurement.
 pub fn run(plan: &Plan, results: &mut Results, progress: &Progress) -> Result<()> {
-    ensure!(plan.addresses.is_power_of_two() && plan.addresses <= PEERS as usize, "the list of addresses");
+    ensure!(
+        plan.addresses.is_power_of_two() && plan.addresses <= PEERS as usize,
+        "the number of addresses must be a power of two and at most {PEERS}"
+    );
     let lab = Lab::new("bench")?;
     let empty = lab.write("classes", "1 0.0.0.0/0\n1 ::/0\n")?;
     lab.configure(&format!(
@@ -103,7 +107,7 @@ pub fn run(plan: &Plan, results: &mut Results, progress: &Progress) -> Result<()
         fs::write(&path, tables.iter().map(Table::class_file).collect::<String>())?;
         lab.run_ok(&["classes", "load", path.to_str().context("the path is not UTF-8")?])?;
         for table in &tables {
-            // The interface's index is one of the lab's host, where the thread has to be.
+            // The interface index belongs to the lab's host, so the thread must be there.
             lab.host().enter(|| {
                 stay_on_this_cpu()?;
                 let mut bench = Bench::new(Kernel::open(&bpffs, ifindex)?, table)?;
@@ -114,13 +118,13 @@ pub fn run(plan: &Plan, results: &mut Results, progress: &Progress) -> Result<()
     Ok(())
 }
 
-/// Keeps this thread on one CPU, whose number it gives. Moves would cost time and spread the counters.
+/// Binds this thread to one CPU and returns its number. A move would take time and spread the counters.
 pub fn stay_on_this_cpu() -> Result<usize> {
     let allowed = sched_getaffinity(None)?;
     let last = (0..CpuSet::MAX_CPU).rev().find(|&cpu| allowed.is_set(cpu)).context("no CPU to run on")?;
     let mut only = CpuSet::new();
     only.set(last);
-    sched_setaffinity(None, &only).context("staying on one CPU")?;
+    sched_setaffinity(None, &only).context("cannot stay on one CPU")?;
     Ok(last)
 }
 
@@ -131,7 +135,7 @@ struct Bench<'t> {
     columns: BTreeMap<u8, u32>,
 }
 
-/// The addresses that are drawn, with the column in which each is to be counted.
+/// The drawn addresses, with the column of each.
 struct Peers {
     addresses: Vec<u128>,
     columns: Vec<u32>,
@@ -167,7 +171,7 @@ impl<'t> Bench<'t> {
         for round in 0..plan.rounds {
             progress.note(&format!("program run, {case}: round {} of {}", round + 1, plan.rounds));
             for number in 0..self.variants.len() {
-                // Each round begins with another one, so that none always follows the same.
+                // Each round begins with another variant, so that none always follows the same one.
                 let number = (number + round) % self.variants.len();
                 let (name, nanoseconds) = self.sample(number, plan, &peers)?;
                 results.push(PART, &case, name, (nanoseconds, "ns/packet"));
@@ -176,7 +180,7 @@ impl<'t> Bench<'t> {
         Ok(())
     }
 
-    /// Runs a variant and checks what it counted.
+    /// Runs a variant and checks its counts.
     fn sample(&mut self, number: usize, plan: &Plan, peers: &Peers) -> Result<(&'static str, f64)> {
         let (name, variant) = (self.variants[number].0, self.variants[number].1);
         let loaded = &mut self.variants[number].2;
@@ -185,7 +189,7 @@ impl<'t> Bench<'t> {
             Variant::Linear => u32::try_from(LINEAR_LINES_A_SAMPLE / lines)?.clamp(8, plan.repeat),
             _ => plan.repeat,
         };
-        // The caches are the previous variant's.
+        // The caches hold the data of the previous variant.
         self.kernel.run(loaded, repeat / 8)?;
         let drawn = usize::try_from(self.kernel.drawn()?)?;
         let before = self.kernel.counted(self.table.family)?;
