@@ -223,8 +223,8 @@ impl Counters {
     ///
     /// # Panics
     ///
-    /// When there is none: a misspelt name must not count as zero. Use [`Counters::class_or_zero`] where the counter may
-    /// be absent.
+    /// When there is none: a misspelt name must not count as zero. Use [`Counters::class_or_zero`] where the
+    /// counter may be absent.
     #[must_use]
     #[track_caller]
     pub fn class(&self, container: &str, class: u8, family: &str) -> Amounts {
@@ -306,8 +306,8 @@ impl Counters {
         row
     }
 
-    /// The traffic of one interface, or zero: an interface is registered when it is attached, and `(other)` with its first
-    /// packet.
+    /// The traffic of one interface, or zero: an interface is registered when it is attached, and `(other)`
+    /// with its first packet.
     #[must_use]
     pub fn interface_or_zero(&self, interface: &str) -> InterfaceRow {
         self.find_interface(interface).unwrap_or_default()

@@ -1,7 +1,8 @@
 //! `trafctl run` as a service manager uses it: start, wait until ready, signal, kill.
 //!
-//! The daemon reacts to events and, as a safety net, also lists everything every ten seconds. A test that waits that long
-//! cannot tell the two apart, so the daemon of a test runs without the listings unless the test asks for them.
+//! The daemon reacts to events and, as a safety net, also lists everything every ten seconds. A test that
+//! waits that long cannot distinguish the two, so the daemon of a test runs without the listings unless the
+//! test asks for them.
 
 use std::io::{BufRead, BufReader};
 use std::process::{Command, ExitStatus, Stdio};
@@ -100,8 +101,9 @@ impl Daemon {
         self.logs("following interfaces")
     }
 
-    /// Waits until the start is complete. The daemon reads all files once more after it is ready, and lists all
-    /// interfaces with them. A test of events must wait for that, or the listing may do what the event should.
+    /// Waits until the start is complete. The daemon reads all files once more after it is ready, and lists
+    /// all interfaces with them. A test of events must wait for that, or the listing may do what the event
+    /// should.
     ///
     /// # Errors
     ///

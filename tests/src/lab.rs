@@ -38,8 +38,10 @@ impl Lab {
     /// Without root, or when a namespace or the bpffs cannot be created.
     pub fn new(name: &str) -> Result<Self> {
         crate::require_root()?;
-        let directory =
-            tempfile::Builder::new().prefix("trafctl-lab-").tempdir().context("a directory for the lab")?;
+        let directory = tempfile::Builder::new()
+            .prefix("trafctl-lab-")
+            .tempdir()
+            .context("cannot create a directory for the lab")?;
         for name in ["bpffs", "state"] {
             fs::create_dir(directory.path().join(name))?;
         }
@@ -143,7 +145,7 @@ impl Lab {
             // The cell is empty and not shared between threads.
             let _ = self.bridge.set(bridge);
         }
-        self.bridge.get().context("the bridge that was just made")
+        self.bridge.get().context("the bridge was not created")
     }
 
     /// Creates a container on the bridge, with `veth{ctid}.{number}` on the host as Virtuozzo names it.
@@ -196,10 +198,10 @@ pub fn trafctl_program() -> Result<PathBuf> {
         ensure!(path.is_file(), "TRAFCTL_BIN is {}, which does not exist", path.display());
         return Ok(path);
     }
-    let executable = std::env::current_exe().context("the path of this executable")?;
-    let mut directory = executable.parent().context("the directory of this executable")?;
+    let executable = std::env::current_exe().context("cannot find the path of this executable")?;
+    let mut directory = executable.parent().context("this executable has no directory")?;
     if directory.ends_with("deps") {
-        directory = directory.parent().context("the directory above deps")?;
+        directory = directory.parent().context("the directory deps has no parent")?;
     }
     let path = directory.join("trafctl");
     ensure!(

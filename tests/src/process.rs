@@ -32,8 +32,8 @@ pub fn run_with_input(command: &mut Command, input: &str) -> Result<String> {
         .spawn()
         .with_context(|| format!("cannot start {}", line(command)))?;
     if let Some(mut stdin) = child.stdin.take() {
-        // A child that ends before it has read everything gives the reason on stderr, which says more than
-        // EPIPE.
+        // A child that ends before it has read everything gives the reason on stderr, which is more useful
+        // than EPIPE.
         match stdin.write_all(input.as_bytes()) {
             Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => return Err(error.into()),
             _ => {}
@@ -105,7 +105,8 @@ impl Process {
     ///
     /// When the process has already been reaped.
     pub fn signal(&self, signal: Signal) -> Result<()> {
-        let pid = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw).context("a process id")?;
+        let pid =
+            i32::try_from(self.child.id()).ok().and_then(Pid::from_raw).context("invalid process id")?;
         kill_process(pid, signal).with_context(|| format!("cannot signal {}", self.line))
     }
 

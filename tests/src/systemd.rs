@@ -25,11 +25,12 @@ pub const SERVICE: &str = "trafctl.service";
 const TARGETS: [&str; 5] =
     ["sysinit.target", "basic.target", "shutdown.target", "machines.target", "multi-user.target"];
 
-/// What differs from a machine: the program, the pins, and a log file, because there is no journal.
+/// What differs from a machine: the program, the pins, no resync (see [`crate::daemon`]), and a log file instead of the
+/// journal.
 const DROP_IN: &str = "[Service]
 ExecStart=
 ExecStart=/trafctl run
-Environment=TRAFCTL_BPFFS=/sys/fs/bpf
+Environment=TRAFCTL_BPFFS=/sys/fs/bpf TRAFCTL_TEST_RESYNC=off
 StandardOutput=append:/log
 StandardError=append:/log
 ";
@@ -102,7 +103,8 @@ impl Systemd {
         command.args(["--pdeathsig=KILL", "unshare", "--mount", "sh", "-ec", ENTER, "sh"]);
         command.arg(&root).arg(&group).arg(START);
         command.arg(&root).arg(lab.bpffs()).arg(lab.state_dir()).arg(lab.config()).arg(trafctl_program()?);
-        let output = fs::File::create(root.join("console")).context("a file for what systemd says")?;
+        let output = fs::File::create(root.join("console"))
+            .context("cannot create a file for the output of systemd")?;
         command.stdin(Stdio::null()).stdout(output.try_clone()?).stderr(output);
         let process = Process::spawn(&mut command)?;
         let mut systemd = Self { root, group, process, init: 0 };
@@ -215,7 +217,7 @@ impl Drop for Systemd {
 fn prepare(root: &Path) -> Result<()> {
     for directory in ["usr", "proc", "sys", "dev", "tmp", "run", "home", "root", "var/tmp", "var/lib/trafctl"]
     {
-        fs::create_dir_all(root.join(directory)).context("the root of systemd")?;
+        fs::create_dir_all(root.join(directory)).context("cannot create the root of systemd")?;
     }
     for directory in ["bin", "sbin", "lib", "lib64"] {
         symlink(format!("usr/{directory}"), root.join(directory))?;
@@ -236,7 +238,7 @@ pub fn install(root: &Path, drop_in: &str) -> Result<()> {
     let units = root.join("etc/systemd/system");
     for directory in [root.join("etc/vz/conf"), root.join("etc/trafctl"), units.join(format!("{SERVICE}.d"))]
     {
-        fs::create_dir_all(directory).context("directories for units")?;
+        fs::create_dir_all(directory).context("cannot create directories for units")?;
     }
     for target in TARGETS {
         fs::write(units.join(target), "[Unit]\nDefaultDependencies=no\n")?;

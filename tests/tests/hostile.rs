@@ -38,7 +38,7 @@ const RULE: &str = "table netdev own {
 ";
 
 /// Container 301 sends one packet of each kind, with different lengths: as itself, as 302 over both families,
-/// and as nobody. Returns which packets the device accepted.
+/// and as no container. Returns which packets the device accepted.
 fn send_as_others(from: &RoutedContainer<'_>) -> Result<[bool; 4]> {
     let send = |packet: &[u8]| send_raw(from.namespace(), from.interface(), packet).is_ok();
     let v4 = |source: Ipv4Addr, payload: usize| -> Result<bool> {
@@ -54,7 +54,7 @@ fn send_as_others(from: &RoutedContainer<'_>) -> Result<[bool; 4]> {
     Ok([v4(OURS.0, 100)?, v4(THEIRS.0, 201)?, v4(STRANGERS, 302)?, send(&v6)])
 }
 
-/// What was then counted for 301, for 302 and for nobody, in the direction out.
+/// What was then counted for 301, for 302 and for no container, in the direction out.
 fn after_sending_as_others(rule: bool) -> Result<[Amounts; 3]> {
     let lab = Lab::new("spoof")?;
     lab.configure("")?;

@@ -51,7 +51,7 @@ fn main() -> ExitCode {
 }
 
 fn run(keep: bool) -> Result<bool> {
-    say("create a host with two bridged containers, a virtual machine and two routed containers")?;
+    step("create a host with two bridged containers, a virtual machine and two routed containers")?;
     let lab = Lab::new("demo")?;
     let classes = lab.write("networks_classes", CLASSES)?;
     lab.configure(&format!("node = \"demo\"\nclass_file = {classes:?}\n"))?;
@@ -61,10 +61,10 @@ fn run(keep: bool) -> Result<bool> {
             lab.run_ok(&["address", "add", id, address])?;
         }
     }
-    say("trafctl attach")?;
+    step("trafctl attach")?;
     lab.run_ok(&["attach"])?;
 
-    say("sending TCP and UDP over IPv4 and IPv6")?;
+    step("send TCP and UDP over IPv4 and IPv6")?;
     let mut flows = Vec::new();
     node.send_everything(&lab, &mut flows)?;
     let counters = Counters::at_rest(&lab)?;
@@ -113,15 +113,15 @@ impl<'a> Node<'a> {
         let (near, far) = (self.near.namespace(), self.far.namespace());
         let bridged = |family| Pair { from: "101", to: "102", family, classes: (2, 0) };
         let routed = |family| Pair { from: "301", to: "302", family, classes: (3, 0) };
-        tcp(lab, flows, "TCP", &bridged("ipv4"), (web, mail, self.mail.v4()), 40 * MEGABYTE)?;
-        tcp(lab, flows, "TCP", &bridged("ipv6"), (web, mail, self.mail.v6()), 30 * MEGABYTE)?;
+        tcp(lab, flows, &bridged("ipv4"), (web, mail, self.mail.v4()), 40 * MEGABYTE)?;
+        tcp(lab, flows, &bridged("ipv6"), (web, mail, self.mail.v6()), 30 * MEGABYTE)?;
         udp(lab, flows, "UDP", &bridged("ipv4"), || udp_send(web, mail, at(self.mail.v4()), 1000, 700))?;
         let large = Superdatagrams { sends: 40, payload_bytes: 40_000, segment_bytes: 1200 };
         udp(lab, flows, "UDP segmented", &bridged("ipv6"), || {
             udp_send_segmented(web, mail, at(self.mail.v6()), large)
         })?;
-        tcp(lab, flows, "TCP", &routed("ipv4"), (near, far, self.far.v4()), 20 * MEGABYTE)?;
-        tcp(lab, flows, "TCP", &routed("ipv6"), (near, far, self.far.v6()), 10 * MEGABYTE)?;
+        tcp(lab, flows, &routed("ipv4"), (near, far, self.far.v4()), 20 * MEGABYTE)?;
+        tcp(lab, flows, &routed("ipv6"), (near, far, self.far.v6()), 10 * MEGABYTE)?;
         udp(lab, flows, "UDP", &routed("ipv4"), || udp_send(near, far, at(self.far.v4()), 500, 300))?;
         self.send_from_machine(lab, flows)
     }
@@ -217,7 +217,6 @@ const fn outgoing(amounts: Amounts) -> (u64, u64) {
 fn tcp(
     lab: &Lab,
     flows: &mut Vec<Flow>,
-    what: &'static str,
     pair: &Pair,
     (from, to, address): (&Namespace, &Namespace, IpAddr),
     bytes: u64,
@@ -225,6 +224,7 @@ fn tcp(
     let (count, sender, receiver) = counting(lab, pair, || tcp_transfer(from, to, at(address), bytes))?;
     let Pair { from, to, family, .. } = *pair;
     let (client, server) = (count.client, count.server);
+    let what = "TCP";
     let sent = (client.segments, client.l3_bytes);
     flows.push(Flow { what, from, to, family, sent, out: outgoing(sender), arrived: incoming(receiver) });
     let sent = (server.segments, server.l3_bytes);
@@ -321,7 +321,7 @@ fn stay(lab: &Lab, node: &Node<'_>) -> Result<()> {
     Ok(())
 }
 
-fn say(text: &str) -> Result<()> {
+fn step(text: &str) -> Result<()> {
     eprintln!("==> {text}");
     // Standard output that follows must appear after this on a terminal.
     io::stderr().flush().context("cannot write to standard error")

@@ -104,7 +104,7 @@ pub fn tcp_exchange(
         };
         let back = ask();
         let received = serve.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
-        anyhow::Ok((received.context("the server")?, back.context("the client")?))
+        anyhow::Ok((received.context("the server failed")?, back.context("the client failed")?))
     })?;
     ensure!(received == forward, "sent {forward} bytes to {address}, of which {received} arrived");
     ensure!(received_back == back, "{back} bytes were sent back, of which {received_back} arrived");

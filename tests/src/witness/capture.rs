@@ -47,7 +47,7 @@ impl Capture {
         command.args(["-Z", "root", "-n", "-U", "--immediate-mode", "-B", "32768", "-i", interface, "-w"]);
         command.arg(file).args(filter.split_whitespace());
         let mut tcpdump = Process::spawn(command.stdin(Stdio::null()).stderr(Stdio::piped()))?;
-        let stderr = tcpdump.child().stderr.take().context("the messages of tcpdump")?;
+        let stderr = tcpdump.child().stderr.take().context("cannot take the stderr of tcpdump")?;
         let messages = lines(stderr);
         let mut output = String::new();
         while let Ok(line) = messages.recv_timeout(PATIENCE) {
@@ -75,7 +75,7 @@ impl Capture {
         let mut size = None;
         loop {
             // tcpdump discards what it has not yet read when it is stopped.
-            let now = fs::metadata(&self.file).context("the capture")?.len();
+            let now = fs::metadata(&self.file).context("cannot stat the capture")?.len();
             if size.replace(now) == Some(now) {
                 break;
             }

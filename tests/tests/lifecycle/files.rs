@@ -21,7 +21,8 @@ fn hash(lab: &Lab) -> Result<String> {
     Ok(Counters::read(lab)?.class_table.hash)
 }
 
-/// Makes a change and waits until another class table is in force. Without resync only the file watch can notice it.
+/// Makes a change and waits until another class table is in force. Without resync only the file watch can
+/// notice it.
 fn changes_table(lab: &Lab, what: &str, change: impl FnOnce() -> Result<()>) -> Result<()> {
     let before = hash(lab)?;
     change()?;

@@ -80,7 +80,7 @@ fn packets_from_a_container_get_the_configured_mark() -> Result<()> {
     }
     let packet = ethernet(0x0800, &ipv4(17, CONTAINER, FOREIGN, &udp(66)?)?);
     let loopback = 1;
-    assert_eq!(run(&bench.lab, Out, &packet, None, loopback)?, MARK, "nobody's interface");
+    assert_eq!(run(&bench.lab, Out, &packet, None, loopback)?, MARK, "an interface without a container");
     Ok(())
 }
 

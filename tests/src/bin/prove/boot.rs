@@ -21,7 +21,8 @@ use crate::evidence::{Evidence, Row};
 use crate::kernels::{Kernel, Launch, Machine, Root, Source, copy_modules, preamble};
 
 /// The summary of this part.
-pub const ABOUT: &str = "a machine that boots systemd with the shipped unit: a container that the boot starts, a shutdown, a power cut, and one ledger over all of them";
+pub const ABOUT: &str = "a machine that boots systemd with the shipped unit: a container that the boot \
+    starts, a shutdown, a power cut, and one ledger over all of them";
 
 const SERIES: &str = "6.12";
 const MODULES: [&str; 15] = [
@@ -50,7 +51,8 @@ const LIMIT: Duration = Duration::from_secs(600);
 const CONFIGURATION: &str = "node = \"proof\"\n[drain]\ninterval = \"15s\"\n";
 
 /// Sends the output of the service to a file that the machine can print.
-const DROP_IN: &str = "[Service]\nStandardOutput=append:/run/said\nStandardError=append:/run/said\n";
+const DROP_IN: &str =
+    "[Service]\nStandardOutput=append:/run/service.log\nStandardError=append:/run/service.log\n";
 
 /// A unit that starts containers. The shipped unit orders itself before this name.
 const CONTAINERS: &str = "[Unit]
@@ -68,12 +70,12 @@ TTYPath=/dev/console
 /// all parties. The full paths are needed because busybox would run its own version of some programs.
 const NODE: &str = r#"#!/bin/sh
 export PATH=/usr/sbin:/bin:/sbin
-say() { echo; echo "BOOT:$1 $(busybox tr '\n' ' ')"; }
+print() { echo; echo "BOOT:$1 $(busybox tr '\n' ' ')"; }
 boot=$(cat /var/boots)
-systemctl show --property=ActiveState --value trafctl | say service
+systemctl show --property=ActiveState --value trafctl | print service
 if [ $boot -gt 1 ]; then
-    trafctl report --split class --format json | say found
-    trafctl gaps --format json | say gaps
+    trafctl report --split class --format json | print found
+    trafctl gaps --format json | print gaps
     before=$(trafctl report --by total --format csv)
 fi
 for scope in all default; do echo 1 >/proc/sys/net/ipv6/conf/$scope/disable_ipv6; done
@@ -87,19 +89,19 @@ trafctl attach veth101.0
 /bin/ip -n c101 address add 10.1.0.1/32 dev eth0
 /bin/ip -n c101 link set eth0 up
 /bin/ip -n c101 route add default dev eth0
-busybox ping -A -q -c $((30 + 10 * boot)) -s $((100 * boot)) 10.1.0.1 | busybox grep transmitted | say ping
+busybox ping -A -q -c $((30 + 10 * boot)) -s $((100 * boot)) 10.1.0.1 | busybox grep transmitted | print ping
 cd /sys/class/net/veth101.0/statistics
-cat tx_packets tx_bytes rx_packets rx_bytes | say interface
-trafctl dump --format json | say counters
+cat tx_packets tx_bytes rx_packets rx_bytes | print interface
+trafctl dump --format json | print counters
 [ $boot = 1 ] && exec systemctl poweroff
 # The next drain, and one more for what it may have cut in two.
 while [ "$(trafctl report --by total --format csv)" = "$before" ]; do sleep 0.2; done
 sleep 16
-trafctl report --split class --format json | say booked
-trafctl audit | say audit
+trafctl report --split class --format json | print booked
+trafctl audit | print audit
 busybox ping -A -q -c 7 -s 400 10.1.0.1 >/dev/null
-cat /run/said | say said
-echo | say end
+cat /run/service.log | print log
+echo | print end
 sleep 1000
 "#;
 

@@ -52,8 +52,8 @@ pub fn class_of(peer: IpAddr) -> u8 {
 /// Adds the figures of the witness and of trafctl to a row, for each class and family in which one of them is
 /// not zero.
 #[must_use]
-pub fn compare(row: Row, container: &str, wire: &WireCount, before: &Counters, after: &Counters) -> Row {
-    compare_by(row, container, wire, before, after, class_of)
+pub fn compare(row: Row, container: &str, wire: &WireCount, readings: [&Counters; 2]) -> Row {
+    compare_by(row, container, wire, readings, class_of)
 }
 
 /// As [`compare`], under another table.
@@ -62,8 +62,7 @@ pub fn compare_by(
     mut row: Row,
     container: &str,
     wire: &WireCount,
-    before: &Counters,
-    after: &Counters,
+    [before, after]: [&Counters; 2],
     class_of: impl Fn(IpAddr) -> u8,
 ) -> Row {
     for class in CLASSES {

@@ -8,7 +8,8 @@ use crate::bench::Bench;
 use crate::evidence::{Evidence, Row};
 
 /// The summary of this part.
-pub const ABOUT: &str = "frames of every shape, whole, truncated and corrupted, each in the one counter that a reference parser names";
+pub const ABOUT: &str = "frames of every shape, whole, truncated and corrupted, each in the one counter that a \
+     reference parser names";
 
 const FRAMES: u64 = 5_000_000;
 const FRAMES_ON_WIRE: usize = 200_000;

@@ -9,7 +9,8 @@ use crate::bench::Bench;
 use crate::evidence::{Evidence, Row};
 
 /// The summary of this part.
-pub const ABOUT: &str = "traffic of bridged and routed containers and a machine under reloads, churn and kills, in the counters and in the ledger";
+pub const ABOUT: &str = "traffic of bridged and routed containers and a machine under reloads, churn and kills, \
+    in the counters and in the ledger";
 
 /// The length of the run. `cargo xtask soak` runs for any length.
 const LENGTH: Duration = Duration::from_secs(120);

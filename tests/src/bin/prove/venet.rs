@@ -86,7 +86,7 @@ fn round(
             ),
             "packet socket on venet0 inside it, expanded",
         );
-        evidence.row(classes::compare(row, container.id(), &wire, &before, &after));
+        evidence.row(classes::compare(row, container.id(), &wire, [&before, &after]));
     }
     Ok(())
 }

@@ -14,7 +14,8 @@ use crate::evidence::{Evidence, Row};
 use crate::kernels::{Launch, Machine, Root, Source, copy_modules, preamble};
 
 /// The summary of this part.
-pub const ABOUT: &str = "a machine under QEMU on vme201.0, virtio-net with and without offloads, its super-packets counted as segments";
+pub const ABOUT: &str = "a machine under QEMU on vme201.0, virtio-net with and without offloads, its \
+    super-packets counted as segments";
 
 const SERIES: &str = "6.12";
 const TAP: &str = "vme201.0";
@@ -156,7 +157,7 @@ fn session(
         wire.buffers, wire.large_buffers
     );
     let row = Row::new(format!("machine {name}"), sent, "packet socket on the tap, expanded");
-    let row = classes::compare(row, "201", &wire, &before, &after);
+    let row = classes::compare(row, "201", &wire, [&before, &after]);
     // The machine may know every hardware address, and ask for none.
     let not_ip = |counters: &Counters| counters.fault_or_zero(TAP, "not_ip");
     let (other, ours) = (wire.other(), not_ip(&after).since(not_ip(&before)));

@@ -11,7 +11,8 @@ const RECEIVE_BUFFER: libc::c_int = 1 << 29;
 /// The nominal link header of Ethernet.
 const ETHERNET: usize = 14;
 
-/// Opens a packet socket in the namespace of this thread. Also returns the length of the interface's link header.
+/// Opens a packet socket in the namespace of this thread. Also returns the length of the interface's link
+/// header.
 pub(super) fn open(interface: &str) -> Result<(OwnedFd, usize)> {
     let name = std::ffi::CString::new(interface)?;
     // SAFETY: the name is NUL-terminated.

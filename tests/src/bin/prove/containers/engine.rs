@@ -1,5 +1,5 @@
 //! Containers of LXC and systemd-nspawn. Each has its own root with the machine's programs, and an init that
-//! does nothing on the network before it is told to.
+//! does nothing on the network before its orders.
 
 use std::fmt::Write as _;
 use std::fs;
@@ -85,8 +85,7 @@ impl<'a> Real<'a> {
     pub fn new(
         bench: &'a Bench,
         lab: &'a Lab,
-        engine: Engine,
-        mode: Mode,
+        (engine, mode): (Engine, Mode),
         id: &str,
         interfaces: usize,
     ) -> Result<Self> {

@@ -79,7 +79,7 @@ impl<'a> Stage<'a> {
     }
 
     fn bridged_by_hook(&self, evidence: &mut Evidence) -> Result<()> {
-        let mut real = Real::new(self.bench, &self.lab, Engine::Lxc, Mode::Bridged, "101", 1)?;
+        let mut real = Real::new(self.bench, &self.lab, (Engine::Lxc, Mode::Bridged), "101", 1)?;
         real.attach_by_hook()?;
         self.bench.step("LXC bridged, attached by its start hook");
         real.start()?;
@@ -103,7 +103,7 @@ impl<'a> Stage<'a> {
     fn bridged_by_daemon(&self, evidence: &mut Evidence) -> Result<()> {
         self.bench.step("LXC bridged, attached by the daemon");
         let daemon = Daemon::start_with(&self.lab, Resync::AsShipped)?;
-        let mut real = Real::new(self.bench, &self.lab, Engine::Lxc, Mode::Bridged, "102", 1)?;
+        let mut real = Real::new(self.bench, &self.lab, (Engine::Lxc, Mode::Bridged), "102", 1)?;
         real.start()?;
         self.attached(&real.interface(0))?;
         let witness = Self::witnesses(&real, 1)?;
@@ -119,7 +119,7 @@ impl<'a> Stage<'a> {
     /// Incoming by one interface, outgoing by the other.
     fn two_interfaces(&self, evidence: &mut Evidence) -> Result<()> {
         self.bench.step("LXC with two interfaces, in by one and out by the other");
-        let mut real = Real::new(self.bench, &self.lab, Engine::Lxc, Mode::Bridged, "103", 2)?;
+        let mut real = Real::new(self.bench, &self.lab, (Engine::Lxc, Mode::Bridged), "103", 2)?;
         real.attach_by_hook()?;
         real.start()?;
         let witness = Self::witnesses(&real, 2)?;
@@ -155,7 +155,7 @@ ip route add default dev eth1 src 10.1.0.3\n{SERVERS}"
 
     fn routed(&self, evidence: &mut Evidence) -> Result<()> {
         self.bench.step("LXC routed");
-        let mut real = Real::new(self.bench, &self.lab, Engine::Lxc, Mode::Routed, "104", 1)?;
+        let mut real = Real::new(self.bench, &self.lab, (Engine::Lxc, Mode::Routed), "104", 1)?;
         real.attach_by_hook()?;
         real.start()?;
         let witness = Self::witnesses(&real, 1)?;
@@ -181,7 +181,7 @@ ip route add {HOST_V4} dev eth0; ip route add default via {HOST_V4} dev eth0\n{S
     fn nspawn(&self, evidence: &mut Evidence) -> Result<()> {
         self.bench.step("systemd-nspawn, attached by the daemon");
         let daemon = Daemon::start_with(&self.lab, Resync::AsShipped)?;
-        let mut real = Real::new(self.bench, &self.lab, Engine::Nspawn, Mode::Bridged, "c105", 1)?;
+        let mut real = Real::new(self.bench, &self.lab, (Engine::Nspawn, Mode::Bridged), "c105", 1)?;
         real.start()?;
         self.attached(&real.interface(0))?;
         let witness = Self::witnesses(&real, 1)?;
@@ -244,7 +244,7 @@ ip route add {HOST_V4} dev eth0; ip route add default via {HOST_V4} dev eth0\n{S
         let wire = &end.wire.clone().since(&case.start.wire);
         let sent = format!("{sent} ({} buffers, {} of them super-packets)", wire.buffers, wire.large_buffers);
         let row = Row::new(case.name, sent, "packet socket inside the container, expanded");
-        let row = classes::compare(row, &real.id, wire, before, after);
+        let row = classes::compare(row, &real.id, wire, [before, after]);
         let faults = |counters: &Counters| {
             (0..2).fold(Amounts::default(), |sum, number| {
                 let name = real.interface(number);

@@ -21,7 +21,7 @@ pub struct Root {
 }
 
 impl Root {
-    /// Creates it anew, with busybox as the shell.
+    /// Creates it from scratch, with busybox as the shell.
     ///
     /// # Errors
     ///

@@ -20,7 +20,8 @@ pub use fetch::{Kernel, Source, copy_modules};
 pub use machine::{Launch, Machine, Root, preamble};
 
 /// The summary of this part.
-pub const ABOUT: &str = "each kernel boots, loads the program, attaches it with links or filters, counts, reloads, drains, marks and detaches";
+pub const ABOUT: &str = "each kernel boots, loads the program, attaches it with links or \
+    filters, counts, reloads, drains, marks and detaches";
 
 /// The oldest supported kernel, the long-term kernels of hosting nodes, and the newest.
 const SERIES: [&str; 4] = ["5.10", "6.1", "6.12", "7.3"];

@@ -153,7 +153,7 @@ impl Scene<'_> {
         let wire = witness.at_rest()?;
         let sent = format!("{sent} ({} buffers, {} of them super-packets)", wire.buffers, wire.large_buffers);
         let row = Row::new(name, sent, "packet socket on eth0 inside the container, expanded");
-        let row = classes::compare_by(row, "101", &wire, &before, &after, class_of);
+        let row = classes::compare_by(row, "101", &wire, [&before, &after], class_of);
         let estimated = after.interface(self.ours.interface());
         // Sizes are estimated where the offsets in the kernel's buffers are unknown. They must be known.
         evidence.row(row.count(
