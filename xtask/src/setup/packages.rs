@@ -54,13 +54,12 @@ const TEST_TOOLS: [(&str, &str); 18] = [
 const BENCH_TOOLS: [(&str, &str); 2] = [("ipset", "ipset"), ("iptables", "iptables-restore")];
 /// Additional tools of the quick proof: `(package, program)`.
 const QUICK_PROOF_TOOLS: [(&str, &str); 3] =
-    [("busybox-static", "busybox"), ("curl", "curl"), ("lxc", "lxc-start")];
+    [("busybox-static", "busybox"), ("lxc", "lxc-start"), ("nginx-light", "nginx")];
 
 /// Additional tools of the whole proof: `(package, program)`.
-const PROOF_TOOLS: [(&str, &str); 3] = [
+const PROOF_TOOLS: [(&str, &str); 2] = [
     // Makes the initramfs of other kernels.
     ("cpio", "cpio"),
-    ("nginx-light", "nginx"),
     // Some kernels compress their modules with it.
     ("zstd", "zstd"),
 ];
