@@ -2,7 +2,7 @@
 
 use std::ffi::OsStr;
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -75,6 +75,10 @@ impl Namespace {
         let number = MADE.fetch_add(1, Ordering::Relaxed);
         let mut namespace =
             Self { name: format!("{PREFIX}-{}-{number}-{label}", std::process::id()), exists: false };
+        // This process has not created it: a process of the same id, which was killed, left it.
+        if Path::new(DIRECTORY).join(&namespace.name).exists() {
+            run_ok(Command::new("ip").args(["netns", "delete", &namespace.name]))?;
+        }
         namespace.create()?;
         Ok(namespace)
     }

@@ -14,7 +14,9 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail, ensure};
 use rustix::process::Signal;
 use serde_json::Value;
+use traffic_tests::check::eventually;
 use traffic_tests::container::introduce;
+use traffic_tests::daemon::{Daemon, Resync};
 use traffic_tests::process::Process;
 use traffic_tests::traffic::{send_raw, udp_send};
 use traffic_tests::{Amounts, Counters, Lab};
@@ -305,12 +307,21 @@ fn only_a_loopback_port_is_served_and_only_under_its_own_names() -> Result<()> {
 }
 
 #[test]
-fn a_path_in_use_fails_the_start() -> Result<()> {
+fn a_path_in_use_does_not_keep_the_daemon_from_counting() -> Result<()> {
     let lab = node("apitaken", "unix:{lab}api.sock")?;
-    fs::write(lab.path("api.sock"), "mine")?;
-    let output = lab.trafctl(&["run"])?.stdin(Stdio::null()).output()?;
-    let said = String::from_utf8_lossy(&output.stderr);
-    ensure!(output.status.code() == Some(1) && said.contains("cannot serve metrics on unix:"), "{said}");
-    ensure!(fs::read_to_string(lab.path("api.sock"))? == "mine");
-    Ok(())
+    let a = lab.bridged(101, 0, [10, 1, 0, 1].into(), "fd00:1::1".parse()?)?;
+    let b = lab.bridged(102, 0, [10, 1, 0, 2].into(), "fd00:1::2".parse()?)?;
+    introduce(&[&a, &b])?;
+    let socket = lab.path("api.sock");
+    fs::write(&socket, "mine")?;
+    let mut daemon = Daemon::start_with(&lab, Resync::Every(Duration::from_millis(200)))?;
+    daemon.logs("cannot serve metrics on unix:")?;
+    let sent = udp_send(a.namespace(), b.namespace(), (b.v4(), 9).into(), 20, 300)?;
+    let expected = Amounts::outgoing(sent.packets, sent.l3_bytes);
+    assert_eq!(Counters::at_rest(&lab)?.class("101", 2, "ipv4"), expected);
+    ensure!(fs::read_to_string(&socket)? == "mine", "the file of another program was replaced");
+    // Once the path is free, the daemon serves there without a restart.
+    fs::remove_file(&socket)?;
+    eventually("the API answers", || Ok(ask_socket(&socket, "/api/v1/status").is_ok()))?;
+    daemon.stop_after_errors()
 }

@@ -13,6 +13,9 @@ pub enum Direction {
 }
 
 impl Direction {
+    /// Both, in the order of their numbers.
+    pub const BOTH: [Self; DIRECTIONS] = [Self::In, Self::Out];
+
     /// The opposite direction.
     pub const fn reversed(self) -> Self {
         match self {

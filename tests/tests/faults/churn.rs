@@ -66,7 +66,7 @@ fn a_daemon_of_another_build_takes_over_under_traffic() -> Result<()> {
             }
             load.passes(300)?;
             daemon = Daemon::start(&lab)?;
-            daemon.logs("another program took the old one's place")?;
+            daemon.logs("replaced the program")?;
         }
         flow.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
     })?;

@@ -131,7 +131,7 @@ fn a_foreign_program_before_ours_is_reported_and_moved_behind() -> Result<()> {
 
         // A daemon corrects the order and records the size of the missed traffic.
         let mut daemon = Daemon::start(&lab)?;
-        daemon.logs("trafctl goes first again")?;
+        daemon.logs("putting trafctl first")?;
         eventually("status reports no problem", || Ok(problems(&lab)?.is_empty()))?;
         let counters = Counters::at_rest(&lab)?;
         assert_eq!(counters.interface("veth101.0").out_unseen_skbs, missed);

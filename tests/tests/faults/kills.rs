@@ -123,7 +123,7 @@ fn a_daemon_killed_while_it_replaces_the_program_is_completed_by_the_next() -> R
         kill_after(&lab, &["run"], delay)?;
         let next = trafctl(&lab, &["attach"])?;
         ensure!(next.status.success(), "after {delay:?}: {}", stderr(&next));
-        replaced += u32::from(stderr(&next).contains("took the old one's place"));
+        replaced += u32::from(stderr(&next).contains("replaced the program"));
         is_well(&lab).with_context(|| format!("after {delay:?}"))?;
     }
     ensure!(replaced >= 1, "no replacement was left to the next command");

@@ -109,7 +109,7 @@ fn the_unit_allows_every_call_of_the_daemon() -> Result<()> {
     let mut c = lab.bridged(103, 0, [10, 1, 0, 3].into(), "fd00:1::3".parse()?)?;
     daemon.logs("veth103.0: attached")?;
     c.stop()?;
-    daemon.logs("veth103.0 is gone")?;
+    daemon.logs("veth103.0: gone")?;
     let answer = run_ok(
         Command::new("curl")
             .args(["--silent", "--fail", "--unix-socket"])
@@ -126,7 +126,7 @@ fn the_unit_allows_every_call_of_the_daemon() -> Result<()> {
     run_ok(Command::new("kill").args(["-HUP", &child.to_string()]))?;
     daemon.logs("are in force")?;
     run_ok(Command::new("kill").args(["-TERM", &child.to_string()]))?;
-    daemon.logs("counting goes on")?;
+    daemon.logs("counting continues")?;
     let status = daemon.wait()?;
     ensure!(status.success(), "{status}: {}", daemon.log());
     ensure!(!daemon.log().contains("ERROR"), "{}", daemon.log());

@@ -89,7 +89,7 @@ fn wiped(lab: &Lab) -> Result<()> {
     wipe(lab.bpffs())?;
     let missed = udp_send(a.namespace(), b.namespace(), at(b.v4()), 250, 300)?;
     daemon.signal(Signal::CONT)?;
-    daemon.logs("were gone from")?;
+    daemon.logs("removed program and counters")?;
     eventually("status reports no problem", || Ok(is_well(lab).is_ok()))?;
     let last = udp_send(a.namespace(), b.namespace(), at(b.v4()), 200, 500)?;
 
@@ -124,7 +124,9 @@ fn the_gap_of_a_wipe_under_load_covers_the_loss() -> Result<()> {
     for round in 1..=3 {
         load.passes(2000)?;
         wipe(lab.bpffs())?;
-        eventually("the daemon logs it", || Ok(daemon.log().matches("were gone from").count() == round))?;
+        eventually("the daemon logs it", || {
+            Ok(daemon.log().matches("removed program and counters").count() == round)
+        })?;
     }
     load.passes(2000)?;
     let sent = load.stop()?;
@@ -180,7 +182,7 @@ fn a_removed_directory_map_or_program_is_restored() -> Result<()> {
         eventually("status reports no problem", well)?;
         send(120 + round as u64)?;
     }
-    ensure!(daemon.log().matches("were gone from").count() == 2, "{}", daemon.log());
+    ensure!(daemon.log().matches("removed program and counters").count() == 2, "{}", daemon.log());
     ensure!(daemon.log().contains("a program has been removed"), "{}", daemon.log());
     let (_, gap) = nothing_vanished(&lab, &a)?;
     assert_eq!(gap, (0, 0), "nothing was sent meanwhile");

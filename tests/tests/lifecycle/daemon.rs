@@ -98,7 +98,7 @@ fn a_container_stops_and_starts_under_load() -> Result<()> {
     let received = counters.class("101", 2, "ipv4");
     assert_eq!(received.in_bytes, received.in_packets * sent.bytes / sent.packets);
     is_well(&lab)?;
-    daemon.logs("veth101.0 is gone; its counters stay")?;
+    daemon.logs("veth101.0: gone; its counters stay")?;
     daemon.stop()
 }
 

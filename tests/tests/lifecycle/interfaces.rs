@@ -47,7 +47,7 @@ fn fifty_interfaces_come_and_go_while_traffic_flows() -> Result<()> {
         flow.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
     })?;
     let sent = load.stop()?;
-    daemon.logs("is gone")?;
+    daemon.logs(": gone")?;
 
     let counters = Counters::at_rest(&lab)?;
     assert_eq!(counters.class("101", 2, "ipv6"), exchanged(&count));
@@ -171,7 +171,7 @@ fn an_interface_renamed_to_an_unknown_name_keeps_counting() -> Result<()> {
     daemon.settled()?;
     let before = udp_send(a.namespace(), b.namespace(), at(b.v4()), 40, 300)?;
     lab.host().ip("link set veth101.0 name uplink")?;
-    daemon.logs("no rule knows")?;
+    daemon.logs("no rule matches")?;
     let after = udp_send(a.namespace(), b.namespace(), at(b.v4()), 25, 500)?;
     let counters = Counters::at_rest(&lab)?;
     assert_eq!(counters.class("101", 2, "ipv4"), sent(&[before, after]));

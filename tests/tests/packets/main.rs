@@ -103,11 +103,11 @@ fn ids_and_classes_too_large_for_a_mark_leave_it_unchanged() -> Result<()> {
     let stderr = String::from_utf8(output.stderr)?;
     for id in &ids[2..] {
         ensure!(
-            stderr.contains(&format!("what container {id} sends gets no shaping mark: {id} is ")),
+            stderr.contains(&format!("container {id}: what it sends gets no skb mark: {id} is ")),
             "{stderr}"
         );
     }
-    assert_eq!(stderr.matches("no shaping mark").count(), 4, "{stderr}");
+    assert_eq!(stderr.matches("no skb mark").count(), 4, "{stderr}");
 
     let to = |peer| anyhow::Ok(ethernet(0x0800, &ipv4(17, CONTAINER, peer, &udp(9)?)?));
     for (id, interface) in ids.iter().zip(&interfaces) {

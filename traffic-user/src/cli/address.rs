@@ -109,7 +109,7 @@ async fn apply(global: &Global) -> anyhow::Result<()> {
         Err(error) => Err(error),
         Ok(_) => {
             let host = global.host(global.pinned())?;
-            let mut session = host.begin(ProgramChoice::Pinned).await?;
+            let mut session = host.begin(ProgramChoice::Pinned)?;
             host.sync_addresses(&mut session)
         }
     }

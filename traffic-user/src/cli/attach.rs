@@ -6,8 +6,8 @@ use clap::Args;
 use crate::{
     cli::{Done, Format, Global, detach, output::print},
     kernel::{
-        attach::Change,
         bpffs::Bpffs,
+        hooks::Change,
         load::{LoadOutcome, ProgramChoice},
     },
     net::interface::NetInterface,
@@ -57,20 +57,20 @@ pub(super) async fn run(global: &Global, options: &Options) -> anyhow::Result<Do
     } else {
         Selection::Named(options.interfaces.clone())
     };
-    let interfaces = host.netlink.interfaces().await?;
+    let interfaces = host.netlink.interfaces()?;
     // Before the lock is taken: no other command waits for the operator's identity command.
-    host.ask_if_needed(&chosen(&interfaces, &selection)).await?;
-    let mut session = host.begin(ProgramChoice::Current).await?;
+    host.ask_if_needed(&chosen(&interfaces, &selection)).await;
+    let mut session = host.begin(ProgramChoice::Current)?;
     // List again: what another process attached while this one waited for the lock is not gone.
-    let interfaces = host.netlink.interfaces().await?;
-    host.release_gone(&mut session, &interfaces)?;
-    host.go_first(&session, &interfaces).await?;
-    let report = host.attach(&mut session, &interfaces, &selection).await?;
+    let interfaces = host.netlink.interfaces()?;
+    session.release_gone(&interfaces)?;
+    session.make_room_for_first_place(&interfaces)?;
+    let report = session.attach(&host.policy, &interfaces, &selection)?;
     host.sync_addresses(&mut session)?;
     for (name, reason) in &report.unresolved {
         tracing::warn!("{name}: not attached: {reason}");
     }
-    let attached = document(&host, session.loaded.outcome, &report, &interfaces);
+    let attached = document(&host, session.outcome, &report, &interfaces);
     print(&match options.format {
         Format::Table => render::attached_table(&attached, global.verbose > 0),
         Format::Json => render::attached_json(&attached)?,
@@ -105,7 +105,7 @@ fn document(
 ) -> Attached {
     let container = |name: &str| {
         let interface = interfaces.iter().find(|interface| interface.name == name)?;
-        match host.role(interface) {
+        match host.policy.role(interface) {
             Role::Container(id) => Some(id.to_string()),
             Role::Uplink => Some(traffic_model::NODE_ID.to_owned()),
             Role::Shared | Role::Ignored(_) | Role::Unresolved { .. } => None,

@@ -112,7 +112,7 @@ impl Global {
         let ownership = self.identities(config)?;
         for id in typed {
             let ids = ownership.rules.all_ids(id);
-            if !ownership.knows(&ids, config, snapshot) && !owns_interface(&ownership, &ids).await? {
+            if !ownership.knows(&ids, config, snapshot) && !owns_interface(&ownership, &ids)? {
                 return Err(UnknownContainer::without_counters(id).into());
             }
         }
@@ -149,8 +149,8 @@ impl Global {
 }
 
 /// Whether an interface that exists now belongs to a container with one of these ids, attached or not.
-async fn owns_interface(ownership: &Ownership, ids: &[ContainerId]) -> anyhow::Result<bool> {
-    let interfaces = Netlink::connect()?.interfaces().await?;
+fn owns_interface(ownership: &Ownership, ids: &[ContainerId]) -> anyhow::Result<bool> {
+    let interfaces = Netlink::connect()?.interfaces()?;
     let no_answers = Answers::default();
     Ok(interfaces.iter().any(|interface| {
         let facts = InterfaceFacts { index: interface.index, name: &interface.name, mac: interface.mac };

@@ -12,7 +12,7 @@ use crate::{
     cli::{Done, Format, Global, import_pva, print},
     drain::{Drainer, ledger_path},
     kernel::load::{self, ProgramChoice},
-    node::{Selection, Session},
+    node::{LockedKernel, Selection, Session},
     ownership::interface_rules::Role,
     render::ledger::{self as render, LocalTime},
 };
@@ -163,10 +163,10 @@ pub(super) async fn container(global: &Global, options: &ContainerOptions) -> an
     let config = global.config()?;
     load::open(&global.pinned())?;
     let mut host = global.host(global.pinned())?;
-    host.ask_if_needed(&host.netlink.interfaces().await?).await?;
-    let mut session = host.begin(ProgramChoice::Pinned).await?;
+    host.ask_if_needed(&host.netlink.interfaces()?).await;
+    let mut session = host.begin(ProgramChoice::Pinned)?;
     // It was counted under the id that was known when it appeared, or under several of them in turn.
-    let ids = host.naming().all_ids(typed);
+    let ids = host.policy.rules().all_ids(typed);
     let in_kernel: Vec<_> =
         ids.iter().filter(|id| session.registry.container_slot(id).is_some()).cloned().collect();
     // The ledger first. Whatever the old slot still counts belongs to the old owner, even if it is read
@@ -174,7 +174,7 @@ pub(super) async fn container(global: &Global, options: &ContainerOptions) -> an
     match Drainer::open_existing(&config, &global.state_dir)? {
         None => print("there is no ledger; only the live counters start at zero\n")?,
         Some(mut drainer) => {
-            drainer.drain(&session.loaded.maps, DrainTrigger::Event)?;
+            drainer.drain(session.maps(), DrainTrigger::Event)?;
             let mut retired = false;
             for container in &ids {
                 match drainer.retire(container) {
@@ -194,17 +194,18 @@ pub(super) async fn container(global: &Global, options: &ContainerOptions) -> an
         return Ok(Done::Success);
     }
     for container in &in_kernel {
-        session.registry.retire_container(&mut session.loaded.maps, container)?;
+        session.registry.retire_container(&mut session.kernel, container)?;
     }
-    let interfaces = host.netlink.interfaces().await?;
-    let mut report = host.attach(&mut session, &interfaces, &Selection::Matching).await?;
+    let interfaces = host.netlink.interfaces()?;
+    let mut report = session.attach(&host.policy, &interfaces, &Selection::Matching)?;
     let is_there = interfaces
         .iter()
-        .any(|interface| matches!(host.role(interface), Role::Container(id) if ids.contains(&id)));
-    let has_slot = |session: &Session| ids.iter().any(|id| session.registry.container_slot(id).is_some());
+        .any(|interface| matches!(host.policy.role(interface), Role::Container(id) if ids.contains(&id)));
+    let has_slot =
+        |session: &Session<LockedKernel>| ids.iter().any(|id| session.registry.container_slot(id).is_some());
     if is_there && !has_slot(&session) {
         // All slots were in use, including the old one. Now no interface points to the old one any more.
-        report = host.attach(&mut session, &interfaces, &Selection::Matching).await?;
+        report = session.attach(&host.policy, &interfaces, &Selection::Matching)?;
     }
     host.sync_addresses(&mut session)?;
     if is_there && !has_slot(&session) {

@@ -31,6 +31,8 @@ pub struct Options {
 pub(super) async fn run(global: &Global, options: &Options) -> anyhow::Result<Done> {
     privileges::require()?;
     let bpffs = Bpffs::prepare(&global.bpffs)?;
-    daemon::run(&global.state_dir, || global.host(bpffs.clone()), options.log_faults).await?;
+    let to_make = global.clone();
+    let make_host = move || to_make.host(bpffs.clone());
+    daemon::run(&global.state_dir, make_host, options.log_faults).await?;
     Ok(Done::Success)
 }

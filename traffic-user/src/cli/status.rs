@@ -26,8 +26,8 @@ pub struct Options {
 pub(super) async fn run(global: &Global, options: &Options) -> anyhow::Result<Done> {
     let maps = load::open(&global.pinned())?;
     let mut host = global.host(global.pinned())?;
-    host.ask_if_needed(&host.netlink.interfaces().await?).await?;
-    let status = gather(&host, &global.state_dir, &maps).await?;
+    host.ask_if_needed(&host.netlink.interfaces()?).await;
+    let status = gather(&host, &global.state_dir, &maps)?;
     warn_of_unnamed_programs(&status);
     print(&match options.format {
         Format::Table => render::table(&status),

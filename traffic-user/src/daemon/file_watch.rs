@@ -45,13 +45,15 @@ pub struct Changed {
 impl Changed {
     const CLASSES: Self = Self { classes: true, identities: false };
     const IDENTITIES: Self = Self { classes: false, identities: true };
-    const ALL: Self = Self { classes: true, identities: true };
+    /// Everything.
+    pub const ALL: Self = Self { classes: true, identities: true };
 
     fn is_empty(self) -> bool {
         self == Self::default()
     }
 
-    fn add(&mut self, other: Self) {
+    /// Adds what else changed.
+    pub fn add(&mut self, other: Self) {
         self.classes |= other.classes;
         self.identities |= other.identities;
     }

@@ -9,7 +9,10 @@ use traffic_ledger::DrainTrigger;
 use crate::{
     class_source,
     config::Config,
-    daemon::{Daemon, file_watch::Changed, report},
+    daemon::{
+        file_watch::Changed,
+        worker::{Worker, log_failure},
+    },
     kernel::{load::ProgramChoice, tables},
 };
 
@@ -36,24 +39,24 @@ impl Classes {
     }
 }
 
-impl Daemon {
+impl Worker {
     /// Puts a class table in force; what was counted so far is booked under the old one.
-    pub(super) async fn load_classes(&mut self, table: ClassTable) -> anyhow::Result<()> {
-        let mut session = self.host.begin(ProgramChoice::Pinned).await?;
-        let prepared = tables::prepare(&session.loaded.maps, &table, &|_, _| {})?;
-        self.ledger.drain(&session.loaded.maps, DrainTrigger::Event)?;
-        prepared.switch(&mut session.loaded.maps)?;
+    pub(super) fn load_classes(&mut self, table: ClassTable) -> anyhow::Result<()> {
+        let mut session = self.host.begin(ProgramChoice::Pinned)?;
+        let prepared = tables::prepare(session.maps(), &table, &|_, _| {})?;
+        self.ledger.drain(session.maps(), DrainTrigger::Event)?;
+        prepared.switch(session.maps_mut())?;
         tracing::info!("{} prefixes in {} classes are in force", table.len(), table.classes_in_use().len());
-        report("keeping the class table", self.ledger.store_class_table(&session.loaded.maps, || Ok(table)));
+        log_failure("keeping the class table", self.ledger.store_class_table(session.maps(), || Ok(table)));
         Ok(())
     }
 
-    pub(super) async fn files_changed(&mut self, changed: Changed) {
+    pub(super) fn files_changed(&mut self, changed: Changed) {
         if changed.classes {
-            report("following the class file", self.follow_class_file().await);
+            log_failure("following the class file", self.follow_class_file());
         }
         if changed.identities {
-            report("following container files", self.resync().await);
+            log_failure("following container files", self.resync());
         }
         // Tests wait for the first of these: it ends the start, which lists everything once more.
         tracing::debug!("changed files were read");
@@ -61,8 +64,8 @@ impl Daemon {
 
     /// Loads the class file if it is another than the one looked at last. One that is refused, or that is gone, is said
     /// once, and the table in force stays.
-    pub(super) async fn follow_class_file(&mut self) -> anyhow::Result<()> {
-        let seen = class_source::look(&self.host.config);
+    pub(super) fn follow_class_file(&mut self) -> anyhow::Result<()> {
+        let seen = class_source::look(self.host.config());
         if seen != self.classes.seen {
             self.classes = Classes { seen, waiting: false };
         } else if !self.classes.waiting {
@@ -78,12 +81,12 @@ impl Daemon {
             }
             class_source::Seen::File { .. } => {}
         }
-        let table = class_source::configured_table(&self.host.config).context(STAYS)?;
-        self.take_over(table).await
+        let table = class_source::configured_table(self.host.config()).context(STAYS)?;
+        self.take_over(table)
     }
 
     /// Puts the table of the class file just looked at in force, if it is one.
-    pub(super) async fn take_over(&mut self, table: ClassTable) -> anyhow::Result<()> {
+    pub(super) fn take_over(&mut self, table: ClassTable) -> anyhow::Result<()> {
         let tried_before = mem::replace(&mut self.classes.waiting, true);
         if table.is_empty() {
             // Most likely its writer has emptied it and not written yet; nobody means all traffic to be class 0.
@@ -92,7 +95,7 @@ impl Daemon {
             }
             return Ok(());
         }
-        self.load_classes(table).await.context(STAYS)?;
+        self.load_classes(table).context(STAYS)?;
         self.classes.waiting = false;
         Ok(())
     }

@@ -34,14 +34,12 @@ pub fn write(maps: &mut Maps, ifindex: u32, entry: InterfaceEntry) -> anyhow::Re
     Ok(())
 }
 
-/// Returns all entries with their indexes. Of the array for low indexes, only those up to `highest` are read:
-/// reading the whole array takes some milliseconds.
+/// Returns all entries with their indexes.
 ///
 /// # Errors
 /// When the maps cannot be read.
-pub fn up_to(maps: &Maps, highest: u32) -> anyhow::Result<Vec<(u32, InterfaceEntry)>> {
-    let low = maps.interface_by_index.len().min(highest.saturating_add(1));
-    let low = maps.interface_by_index.range(0, low)?;
+pub fn all(maps: &Maps) -> anyhow::Result<Vec<(u32, InterfaceEntry)>> {
+    let low = maps.interface_by_index.range(0, maps.interface_by_index.len())?;
     let mut entries: Vec<_> = (0..).zip(low).filter(|(_, entry)| entry.flags != 0).collect();
     for high in maps.interface_by_high_index.iter() {
         entries.push(high.context("cannot read the interfaces with high indexes")?);
@@ -68,10 +66,11 @@ impl CountedIn {
     /// # Errors
     /// When the maps cannot be read.
     pub fn read(maps: &Maps) -> anyhow::Result<Self> {
-        Ok(Self::of(up_to(maps, u32::MAX)?.into_iter().map(|(_, entry)| entry)))
+        Ok(Self::of(all(maps)?.into_iter().map(|(_, entry)| entry)))
     }
 
-    fn of(entries: impl Iterator<Item = InterfaceEntry>) -> Self {
+    /// What these entries say.
+    pub fn of(entries: impl Iterator<Item = InterfaceEntry>) -> Self {
         let mut slots = Self::default();
         for entry in entries {
             slots.interfaces.insert(entry.interface_slot);

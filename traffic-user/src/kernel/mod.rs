@@ -9,21 +9,19 @@
 //! | [`memory`] | whether there is enough memory for the maps |
 //! | [`entries`] | into which slots the program counts the packets of an interface |
 //! | [`records`] | the fields of a slot's record |
-//! | [`registry`] | which container and which interface has which slot |
 //! | [`tables`] | class tables and addresses in the kernel |
-//! | [`attach`] | the hooks of an interface |
+//! | [`hooks`] | the TC hooks of an interface |
 //! | [`counters`] | reading all counters |
 //! | [`sys`] | the system calls that aya does not offer; all unsafe code of this folder |
 
-pub mod attach;
 pub mod bpffs;
 pub mod counters;
 pub mod entries;
+pub mod hooks;
 pub mod load;
 pub mod maps;
 pub mod memory;
 pub mod records;
-pub mod registry;
 pub mod skb_layout;
 pub mod sys;
 pub mod tables;

@@ -1,29 +1,41 @@
-//! An interface as the rest of trafctl sees it. Where it comes from: `netlink`.
+//! One network interface, as the rest of trafctl sees it. [`super::netlink`] reads them from the kernel.
 
 use traffic_common::InterfaceStatistics;
 
 /// One network interface at one moment.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct NetInterface {
     /// Its index, unique in its network namespace while it exists.
     pub index: u32,
-    /// Its name, which can change.
+    /// Its name, which can change. Bytes that are not UTF-8 are written as `\xNN`.
     pub name: String,
+    /// Its alternative names, which `ip link property` adds.
+    pub alternative_names: Vec<String>,
+    /// Its kind as the kernel names it, such as `veth`, `tun` or `bridge`; empty for a physical one.
+    pub kind: String,
+    /// Index of the bridge or other interface that it is a port of.
+    pub master: Option<u32>,
     /// Its hardware address, where it has one of six bytes.
     pub mac: Option<[u8; 6]>,
     /// Whether its packets begin with an Ethernet header.
     pub ethernet: bool,
-    /// Whether it is an uplink of the node: what comes in there is in to it.
+    /// Whether it is an uplink of the node: what comes in there is in to the node.
     pub is_uplink: bool,
     /// What the kernel counted on it, in the container's directions.
     pub statistics: InterfaceStatistics,
 }
 
 impl NetInterface {
-    /// The same as an uplink, without the kernel's statistics: those are of everybody's traffic there, and count buffers
-    /// before they are put together.
+    /// The same as an uplink, without the kernel's statistics: on an uplink they cover everybody's traffic and count buffers
+    /// before GRO merges them.
+    #[must_use]
     pub fn as_uplink(self) -> Self {
         Self { is_uplink: true, statistics: InterfaceStatistics::default(), ..self }
+    }
+
+    /// Whether it goes by this name.
+    pub fn is_called(&self, name: &str) -> bool {
+        self.name == name || self.alternative_names.iter().any(|other| other == name)
     }
 
     /// Bytes before the network header of its packets.

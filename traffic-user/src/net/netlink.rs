@@ -1,62 +1,61 @@
-//! Talking rtnetlink: the list of interfaces, news of them, and the filters on their hooks.
+//! Requests to rtnetlink and their replies: interfaces, addresses, qdiscs and filters.
+//!
+//! Requests are synchronous. Each one has a deadline, answers to earlier requests are skipped, and a dump that the kernel
+//! marks as interrupted is repeated. A dump is never proof that something is absent: ask for the interface by itself
+//! ([`Netlink::interface`]) before acting on that.
 
-use std::{collections::BTreeSet, net::IpAddr, sync::Arc};
+use std::{
+    collections::{BTreeSet, HashMap},
+    io,
+    net::IpAddr,
+    os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd},
+    sync::{Arc, Mutex, PoisonError},
+    time::{Duration, Instant},
+};
 
 use anyhow::Context as _;
-use futures_util::{StreamExt as _, TryStreamExt as _, stream::BoxStream};
-use netlink_packet_route::{
-    RouteNetlinkMessage,
-    address::{AddressAttribute, AddressMessage},
-    link::{LinkAttribute, LinkLayerType, LinkMessage},
-    tc::{TcAttribute, TcFilterBpf, TcFilterBpfOption, TcMessage, TcOption},
-};
-use rtnetlink::{Handle, MulticastGroup};
-use tokio::task::JoinHandle;
-use traffic_common::{Direction, InterfaceStatistics};
-
-use crate::net::interface::NetInterface;
-
-/// A connection to the kernel's rtnetlink, alive as long as this.
-#[derive(Clone, Debug)]
-pub struct Netlink {
-    handle: Handle,
-    _connection: Arc<Connection>,
-}
-
-/// The task that moves messages between socket and handle.
-#[derive(Debug)]
-struct Connection(JoinHandle<()>);
-
-impl Drop for Connection {
-    fn drop(&mut self) {
-        self.0.abort();
-    }
-}
-
-/// What news are subscribed to.
-const NEWS: [MulticastGroup; 3] =
-    [MulticastGroup::Link, MulticastGroup::Ipv4Ifaddr, MulticastGroup::Ipv6Ifaddr];
-
-/// News of an interface, or of the node.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum InterfaceEvent {
-    /// It appeared, or something about it changed.
-    Seen(NetInterface),
-    /// It is gone.
-    Gone {
-        /// Its index.
-        index: u32,
+use rustix::{
+    event::{PollFd, PollFlags, Timespec, poll},
+    io::Errno,
+    net::{
+        AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, netlink::SocketAddrNetlink, recv, send,
+        socket_with,
     },
-    /// An address of the node's own came or went.
-    Addresses,
-}
+};
+use traffic_common::Direction;
+
+use super::{
+    decode::{
+        self, RTM_DELTFILTER, RTM_GETADDR, RTM_GETLINK, RTM_GETQDISC, RTM_GETTFILTER, RTM_NEWQDISC,
+        RTM_NEWTFILTER, TCA_BPF_FD, TCA_BPF_FLAGS, TCA_BPF_NAME, TCA_KIND, TCA_OPTIONS, TCMSG,
+    },
+    interface::NetInterface,
+    message::{self, Message, Request, messages},
+};
+
+/// How long a reply may take. Other processes can hold the kernel's lock on interfaces for seconds.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// How often a dump that was interrupted is repeated at once.
+const DUMP_ATTEMPTS: usize = 8;
+/// Largest datagram that is received; the kernel's dumps come in pieces of up to 32 KiB.
+const BUFFER: usize = 128 << 10;
+
+/// `TC_H_CLSACT`, and the class of its two hooks below it.
+const CLSACT_PARENT: u32 = 0xffff_fff1;
+const CLSACT_HANDLE: u32 = 0xffff_0000;
+const CLSACT_INGRESS: u32 = 0xffff_fff2;
+const CLSACT_EGRESS: u32 = 0xffff_fff3;
+/// `ETH_P_ALL`, in network byte order.
+const ALL_PROTOCOLS: u32 = 3_u16.to_be() as u32;
+/// `TCA_BPF_FLAG_ACT_DIRECT`
+const DIRECT_ACTION: u32 = 1;
 
 /// A classifier on a clsact hook.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BpfFilter {
     /// Lower ones run first.
     pub priority: u16,
-    /// Tells filters of one priority apart.
+    /// Distinguishes filters of one priority.
     pub handle: u32,
     /// Name given when it was attached.
     pub name: String,
@@ -64,178 +63,337 @@ pub struct BpfFilter {
     pub program_id: u32,
 }
 
+/// The bytes between this process and the kernel; a trait, so that tests can put something else there.
+pub(super) trait Transport: Send {
+    fn send(&mut self, request: &[u8]) -> io::Result<()>;
+
+    /// The length of the next datagram; `TimedOut` when none comes before the deadline.
+    fn receive(&mut self, buffer: &mut [u8], deadline: Instant) -> io::Result<usize>;
+}
+
+/// A connection to the kernel's rtnetlink, in the network namespace of the thread that made it.
+#[derive(Clone)]
+pub struct Netlink(Arc<Mutex<Exchange>>);
+
+impl std::fmt::Debug for Netlink {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Netlink")
+    }
+}
+
+struct Exchange {
+    transport: Box<dyn Transport>,
+    sequence: u32,
+    buffer: Vec<u8>,
+    patience: Duration,
+}
+
+/// When the answer to a request is complete.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Until {
+    /// After one message, or an error.
+    First,
+    /// After the end of a dump, or an acknowledgement.
+    Done,
+}
+
 impl Netlink {
-    /// Opens a connection in the network namespace of the calling thread. Needs a tokio runtime.
+    /// Opens a connection in the network namespace of the calling thread.
     ///
     /// # Errors
     /// When the socket can't be opened.
     pub fn connect() -> anyhow::Result<Self> {
-        let (connection, handle, _no_messages) =
-            rtnetlink::new_connection().context("cannot open a netlink socket")?;
-        let connection = Arc::new(Connection(tokio::spawn(connection)));
-        Ok(Self { handle, _connection: connection })
+        let socket = RouteSocket::open(0).context("cannot open a netlink socket")?;
+        Ok(Self::over(Box::new(socket), PATIENCE))
     }
 
-    /// Opens a connection that also brings news of interfaces and of the node's own addresses. News can be lost when they come too fast, so whoever
-    /// follows them lists all interfaces now and then.
+    pub(super) fn over(transport: Box<dyn Transport>, patience: Duration) -> Self {
+        let exchange = Exchange { transport, sequence: 0, buffer: vec![0; BUFFER], patience };
+        Self(Arc::new(Mutex::new(exchange)))
+    }
+
+    /// All interfaces of the namespace. One that is missing may exist all the same, if interfaces come and go without
+    /// a pause.
     ///
     /// # Errors
-    /// When the socket can't be opened or may not join the group.
-    pub fn watch() -> anyhow::Result<(Self, BoxStream<'static, InterfaceEvent>)> {
-        let (connection, handle, messages) =
-            rtnetlink::new_multicast_connection(&NEWS).context("cannot subscribe to news of interfaces")?;
-        let connection = Arc::new(Connection(tokio::spawn(connection)));
-        let events = messages.filter_map(async |(message, _from)| match message.payload {
-            netlink_packet_core::NetlinkPayload::InnerMessage(RouteNetlinkMessage::NewLink(interface)) => {
-                from_message(&interface).map(InterfaceEvent::Seen)
-            }
-            netlink_packet_core::NetlinkPayload::InnerMessage(RouteNetlinkMessage::DelLink(interface)) => {
-                Some(InterfaceEvent::Gone { index: interface.header.index })
-            }
-            netlink_packet_core::NetlinkPayload::InnerMessage(
-                RouteNetlinkMessage::NewAddress(_) | RouteNetlinkMessage::DelAddress(_),
-            ) => Some(InterfaceEvent::Addresses),
-            _ => None,
+    /// When the kernel refuses the listing or does not answer in time.
+    pub fn interfaces(&self) -> anyhow::Result<Vec<NetInterface>> {
+        let mut found: Vec<NetInterface> = Vec::new();
+        self.dump(&Request::new(RTM_GETLINK, message::DUMP, &[0; 16]), decode::interface, &mut found)
+            .context("cannot list the interfaces")?;
+        Ok(found)
+    }
+
+    /// One interface as it is now; `None` when the kernel says that there is none of this index.
+    ///
+    /// # Errors
+    /// When the kernel refuses for another reason or does not answer in time.
+    pub fn interface(&self, index: u32) -> anyhow::Result<Option<NetInterface>> {
+        let mut body = [0; 16];
+        body[4..8].copy_from_slice(&index.to_ne_bytes());
+        let mut found = None;
+        let answer = self.transact(&Request::new(RTM_GETLINK, 0, &body), Until::First, |message| {
+            found = decode::interface(message);
         });
-        Ok((Self { handle, _connection: connection }, events.boxed()))
-    }
-
-    /// All interfaces of the namespace.
-    ///
-    /// # Errors
-    /// When the kernel refuses the listing.
-    pub async fn interfaces(&self) -> anyhow::Result<Vec<NetInterface>> {
-        let messages: Vec<LinkMessage> =
-            self.handle.link().get().execute().try_collect().await.context("cannot list the interfaces")?;
-        Ok(messages.iter().filter_map(from_message).collect())
+        match answer {
+            // An answer that cannot be read is not the answer that there is none.
+            Ok(_) => found
+                .map(Some)
+                .with_context(|| format!("cannot read the kernel's description of interface {index}")),
+            Err(error) if error.raw_os_error() == Some(libc::ENODEV) => Ok(None),
+            Err(error) => Err(error).with_context(|| format!("cannot ask for interface {index}")),
+        }
     }
 
     /// The node's own addresses, on whatever interface.
     ///
     /// # Errors
-    /// When the kernel refuses the listing.
-    pub async fn own_addresses(&self) -> anyhow::Result<BTreeSet<IpAddr>> {
-        let messages: Vec<AddressMessage> =
-            self.handle.address().get().execute().try_collect().await.context("cannot list the addresses")?;
-        Ok(messages.iter().filter_map(own_address).collect())
+    /// When the kernel refuses the listing or does not answer in time.
+    pub fn own_addresses(&self) -> anyhow::Result<BTreeSet<IpAddr>> {
+        let mut found = Vec::new();
+        self.dump(&Request::new(RTM_GETADDR, message::DUMP, &[0; 8]), decode::address, &mut found)
+            .context("cannot list the addresses")?;
+        Ok(found.into_iter().collect())
     }
 
-    /// One interface as it is now; `None` when it is gone.
+    /// The kinds of the qdiscs that each interface has, by its index.
     ///
     /// # Errors
-    /// When the kernel refuses for another reason.
-    pub async fn interface(&self, index: u32) -> anyhow::Result<Option<NetInterface>> {
-        let found: Result<Vec<LinkMessage>, _> =
-            self.handle.link().get().match_index(index).execute().try_collect().await;
-        match found {
-            Ok(messages) => Ok(messages.first().and_then(from_message)),
-            Err(rtnetlink::Error::NetlinkError(error)) if -error.raw_code() == libc::ENODEV => Ok(None),
-            Err(error) => Err(error).with_context(|| format!("cannot ask for interface {index}")),
+    /// When the kernel refuses the listing or does not answer in time.
+    pub fn qdiscs(&self) -> anyhow::Result<HashMap<u32, Vec<String>>> {
+        let mut found = Vec::new();
+        self.dump(&Request::new(RTM_GETQDISC, message::DUMP, &[0; TCMSG]), decode::qdisc, &mut found)
+            .context("cannot list the qdiscs")?;
+        let mut by_interface: HashMap<u32, Vec<String>> = HashMap::new();
+        for (index, kind) in found {
+            by_interface.entry(index).or_default().push(kind);
         }
+        Ok(by_interface)
     }
 
-    /// The classifiers on a clsact hook; none where there is no such qdisc.
+    /// The BPF classifiers on a clsact hook; none where there is no such qdisc.
     ///
     /// # Errors
-    /// When the kernel refuses the listing for another reason.
-    pub async fn bpf_filters(&self, ifindex: u32, direction: Direction) -> anyhow::Result<Vec<BpfFilter>> {
-        let index = i32::try_from(ifindex).context("interface indexes fit 31 bits")?;
-        let request = self.handle.traffic_filter(index).get();
-        let request = match direction {
-            Direction::In => request.egress(),
-            Direction::Out => request.ingress(),
-        };
-        let filters: Result<Vec<TcMessage>, _> = request.execute().try_collect().await;
-        match filters {
-            Ok(filters) => Ok(filters.iter().filter_map(as_bpf_filter).collect()),
+    /// When the kernel refuses the listing for another reason or does not answer in time.
+    pub fn bpf_filters(&self, ifindex: u32, direction: Direction) -> anyhow::Result<Vec<BpfFilter>> {
+        let body = tcmsg(ifindex, 0, clsact_hook(direction), 0);
+        let mut found = Vec::new();
+        let answer =
+            self.dump(&Request::new(RTM_GETTFILTER, message::DUMP, &body), decode::filter, &mut found);
+        match answer {
+            Ok(()) => Ok(found),
             // No qdisc of that kind, or no such interface any more.
-            Err(rtnetlink::Error::NetlinkError(error))
-                if matches!(
-                    -error.raw_code(),
-                    libc::EINVAL | libc::ENOENT | libc::ENODEV | libc::EOPNOTSUPP
-                ) =>
-            {
-                Ok(Vec::new())
-            }
+            Err(error) if is_no_hook(&error) => Ok(Vec::new()),
             Err(error) => {
                 Err(error).with_context(|| format!("cannot list the filters of interface {ifindex}"))
             }
         }
     }
+
+    /// Adds the clsact qdisc to an interface; gives whether it was missing.
+    ///
+    /// # Errors
+    /// As the kernel reports them.
+    pub fn add_clsact(&self, ifindex: u32) -> io::Result<bool> {
+        let body = tcmsg(ifindex, CLSACT_HANDLE, CLSACT_PARENT, 0);
+        let flags = message::ACK | message::CREATE | message::EXCLUSIVE;
+        let request = Request::new(RTM_NEWQDISC, flags, &body).attribute(TCA_KIND, b"clsact\0");
+        match self.transact(&request, Until::Done, |_| {}) {
+            Ok(_) => Ok(true),
+            Err(error) if error.raw_os_error() == Some(libc::EEXIST) => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Puts a program on a clsact hook at a priority and handle, in place of the filter that is there under both.
+    ///
+    /// # Errors
+    /// As the kernel reports them.
+    pub fn put_filter(
+        &self,
+        ifindex: u32,
+        direction: Direction,
+        filter: &BpfFilter,
+        program: BorrowedFd<'_>,
+    ) -> io::Result<()> {
+        let info = u32::from(filter.priority) << 16 | ALL_PROTOCOLS;
+        let body = tcmsg(ifindex, filter.handle, clsact_hook(direction), info);
+        let mut name = filter.name.as_bytes().to_vec();
+        name.push(0);
+        let request = Request::new(RTM_NEWTFILTER, message::ACK | message::CREATE | message::REPLACE, &body)
+            .attribute(TCA_KIND, b"bpf\0")
+            .nested(
+                TCA_OPTIONS,
+                &[
+                    (TCA_BPF_FD, &program.as_raw_fd().to_ne_bytes()),
+                    (TCA_BPF_NAME, &name),
+                    (TCA_BPF_FLAGS, &DIRECT_ACTION.to_ne_bytes()),
+                ],
+            );
+        self.transact(&request, Until::Done, |_| {}).map(drop)
+    }
+
+    /// Removes a filter from a clsact hook; gives whether it was there.
+    ///
+    /// # Errors
+    /// As the kernel reports them.
+    pub fn remove_filter(
+        &self,
+        ifindex: u32,
+        direction: Direction,
+        priority: u16,
+        handle: u32,
+    ) -> io::Result<bool> {
+        let info = u32::from(priority) << 16 | ALL_PROTOCOLS;
+        let body = tcmsg(ifindex, handle, clsact_hook(direction), info);
+        let request = Request::new(RTM_DELTFILTER, message::ACK, &body).attribute(TCA_KIND, b"bpf\0");
+        match self.transact(&request, Until::Done, |_| {}) {
+            Ok(_) => Ok(true),
+            Err(error) if is_no_hook(&error) => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// A dump, repeated while the kernel marks it as interrupted.
+    fn dump<T>(
+        &self,
+        request: &Request,
+        decode: impl Fn(&Message<'_>) -> Option<T>,
+        found: &mut Vec<T>,
+    ) -> io::Result<()> {
+        for _ in 0..DUMP_ATTEMPTS {
+            found.clear();
+            let interrupted = self.transact(request, Until::Done, |message| found.extend(decode(message)))?;
+            if !interrupted {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    fn transact(&self, request: &Request, until: Until, take: impl FnMut(&Message<'_>)) -> io::Result<bool> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).transact(request, until, take)
+    }
 }
 
-/// Where both ends of an interface have an address, the node's is the local one.
-fn own_address(message: &AddressMessage) -> Option<IpAddr> {
-    let find = |wanted: fn(&AddressAttribute) -> Option<IpAddr>| message.attributes.iter().find_map(wanted);
-    find(|attribute| match attribute {
-        AddressAttribute::Local(address) => Some(*address),
-        _ => None,
-    })
-    .or_else(|| {
-        find(|attribute| match attribute {
-            AddressAttribute::Address(address) => Some(*address),
-            _ => None,
-        })
-    })
-}
-
-fn as_bpf_filter(message: &TcMessage) -> Option<BpfFilter> {
-    let kind = message
-        .attributes
-        .iter()
-        .any(|attribute| matches!(attribute, TcAttribute::Kind(kind) if kind == TcFilterBpf::KIND));
-    let options = message.attributes.iter().find_map(|attribute| match attribute {
-        TcAttribute::Options(options) if kind => Some(options),
-        _ => None,
-    })?;
-    let (mut name, mut program_id) = (None, None);
-    for option in options {
-        if let TcOption::Bpf(option) = option {
-            match option {
-                TcFilterBpfOption::ProgName(text) => name = Some(text.clone()),
-                TcFilterBpfOption::ProgId(id) => program_id = Some(*id),
-                _ => {}
+impl Exchange {
+    /// Sends a request and gives its replies to `take`; tells whether any of them is marked as interrupted.
+    fn transact(
+        &mut self,
+        request: &Request,
+        until: Until,
+        mut take: impl FnMut(&Message<'_>),
+    ) -> io::Result<bool> {
+        self.sequence = self.sequence.wrapping_add(1).max(1);
+        let deadline = Instant::now() + self.patience;
+        self.transport.send(&request.clone().finish(self.sequence)?)?;
+        let mut interrupted = false;
+        loop {
+            let length = self.transport.receive(&mut self.buffer, deadline)?;
+            // A reply to an earlier request, which came after its deadline, has another number.
+            let ours = |message: &Message<'_>| message.sequence == self.sequence;
+            for message in messages(&self.buffer[..length]).filter(ours) {
+                interrupted |= message.flags & message::DUMP_INTERRUPTED != 0;
+                match message.kind {
+                    // The end of a dump can carry the errno that ended it.
+                    message::ERROR | message::DONE => match message.errno() {
+                        0 => return Ok(interrupted),
+                        _ if message.kind == message::DONE && message.body.len() < 4 => {
+                            return Ok(interrupted);
+                        }
+                        errno => return Err(io::Error::from_raw_os_error(errno)),
+                    },
+                    _ => {
+                        take(&message);
+                        if until == Until::First {
+                            return Ok(interrupted);
+                        }
+                    }
+                }
             }
         }
     }
-    Some(BpfFilter {
-        // The upper half of `tcm_info` is the priority.
-        priority: u16::try_from(message.header.info >> 16).ok()?,
-        handle: u32::from(message.header.handle),
-        name: name?,
-        program_id: program_id?,
-    })
 }
 
-fn from_message(message: &LinkMessage) -> Option<NetInterface> {
-    let mut interface = NetInterface {
-        index: message.header.index,
-        name: String::new(),
-        mac: None,
-        ethernet: message.header.link_layer_type == LinkLayerType::Ether,
-        is_uplink: false,
-        statistics: InterfaceStatistics::default(),
-    };
-    for attribute in &message.attributes {
-        match attribute {
-            LinkAttribute::IfName(name) => interface.name.clone_from(name),
-            LinkAttribute::Address(address) => interface.mac = address.as_slice().try_into().ok(),
-            // The host receives what the container sends.
-            LinkAttribute::Stats64(statistics) => {
-                interface.statistics = InterfaceStatistics {
-                    packets: by_direction(statistics.tx_packets, statistics.rx_packets),
-                    bytes: by_direction(statistics.tx_bytes, statistics.rx_bytes),
-                };
+/// `struct tcmsg` with an unspecified family.
+fn tcmsg(ifindex: u32, handle: u32, parent: u32, info: u32) -> [u8; TCMSG] {
+    let mut body = [0; TCMSG];
+    for (at, value) in [(4, ifindex), (8, handle), (12, parent), (16, info)] {
+        body[at..at + 4].copy_from_slice(&value.to_ne_bytes());
+    }
+    body
+}
+
+const fn clsact_hook(direction: Direction) -> u32 {
+    match direction {
+        Direction::In => CLSACT_EGRESS,
+        Direction::Out => CLSACT_INGRESS,
+    }
+}
+
+/// What the kernel answers about filters where the qdisc, the filter or the interface does not exist.
+fn is_no_hook(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::EINVAL | libc::ENOENT | libc::ENODEV | libc::EOPNOTSUPP))
+}
+
+/// A netlink socket of the route family.
+pub(super) struct RouteSocket(OwnedFd);
+
+impl RouteSocket {
+    /// Opens a socket that does not block, in the groups of this mask.
+    pub(super) fn open(groups: u32) -> io::Result<Self> {
+        let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+        let socket = socket_with(AddressFamily::NETLINK, SocketType::RAW, flags, None)?;
+        rustix::net::bind(&socket, &SocketAddrNetlink::new(0, groups))?;
+        Ok(Self(socket))
+    }
+
+    pub(super) fn into_fd(self) -> OwnedFd {
+        self.0
+    }
+}
+
+/// Receives a datagram without waiting; `None` when there is none.
+pub(super) fn receive_now(socket: &OwnedFd, buffer: &mut [u8]) -> io::Result<Option<usize>> {
+    loop {
+        match recv(socket, &mut *buffer, RecvFlags::TRUNC) {
+            Ok((_, length)) if length > buffer.len() => {
+                return Err(io::Error::new(
+                    io::ErrorKind::InvalidData,
+                    format!("a netlink datagram of {length} bytes does not fit the buffer"),
+                ));
             }
-            _ => {}
+            Ok((length, _)) => return Ok(Some(length)),
+            Err(Errno::AGAIN) => return Ok(None),
+            Err(Errno::INTR) => {}
+            Err(error) => return Err(error.into()),
         }
     }
-    (!interface.name.is_empty()).then_some(interface)
 }
 
-fn by_direction(incoming: u64, outgoing: u64) -> [u64; 2] {
-    let mut values = [0; 2];
-    values[Direction::In as usize] = incoming;
-    values[Direction::Out as usize] = outgoing;
-    values
+impl Transport for RouteSocket {
+    fn send(&mut self, request: &[u8]) -> io::Result<()> {
+        send(&self.0, request, SendFlags::empty())?;
+        Ok(())
+    }
+
+    fn receive(&mut self, buffer: &mut [u8], deadline: Instant) -> io::Result<usize> {
+        loop {
+            if let Some(length) = receive_now(&self.0, buffer)? {
+                return Ok(length);
+            }
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return Err(io::Error::new(io::ErrorKind::TimedOut, "the kernel did not answer in time"));
+            }
+            let timeout = Timespec::try_from(left).map_err(io::Error::other)?;
+            match poll(&mut [PollFd::from_borrowed_fd(self.0.as_fd(), PollFlags::IN)], Some(&timeout)) {
+                Ok(_) | Err(Errno::INTR) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,61 +1,44 @@
-//! Keeping trafctl's program first on its hooks: one before it that ends the chain keeps packets from it.
+//! Keeps trafctl's program first on its hooks: one that runs before it and ends the chain keeps packets from it.
 
 use traffic_common::Direction;
 
+use super::{kernel_access::NodeKernel, session::Session};
 use crate::{
-    kernel::{
-        attach::{self, AttachedProgram},
-        counters::{is_missed, since_attach, sum_interface},
-    },
+    kernel::counters::{is_missed, since_attach},
     net::interface::NetInterface,
-    node::{Host, Session},
 };
 
-impl Host {
-    /// Takes our program off hooks where another one runs before it and keeps packets from it, so that the next attach puts
-    /// it first again and writes down what was missed. Others are left alone: to run after ours costs them nothing.
+impl<K: NodeKernel> Session<K> {
+    /// Detaches our program from hooks where another one runs before it and keeps packets from it, so that the next attach
+    /// puts it first again and records what was missed. Others are left alone: running after ours costs them nothing.
     ///
     /// # Errors
     /// When the kernel refuses.
-    pub async fn go_first(&self, session: &Session, interfaces: &[NetInterface]) -> anyhow::Result<()> {
+    pub fn make_room_for_first_place(&mut self, interfaces: &[NetInterface]) -> anyhow::Result<()> {
         for interface in interfaces {
-            let Some(slot) = session.registry.interface_of_index(interface.index) else { continue };
-            for direction in [Direction::In, Direction::Out] {
-                let chain = attach::tcx_chain(&self.bpffs, interface, direction)?;
-                let before = chain.iter().position(AttachedProgram::is_ours).unwrap_or(0);
-                if before == 0 || !self.starves(session, slot, interface.index, direction).await? {
+            let Some(slot) = self.registry.interface_of_index(interface.index) else { continue };
+            for direction in Direction::BOTH {
+                let others = self.kernel.before_ours(interface, direction)?;
+                if others.is_empty() || !self.misses_packets(slot, interface.index, direction)? {
                     continue;
                 }
-                let others: Vec<_> = chain[..before].iter().map(AttachedProgram::label).collect();
                 tracing::warn!(
-                    "{}: {} ran before trafctl and kept packets from it: trafctl goes first again",
+                    "{}: {} ran before trafctl and kept packets from it; putting trafctl first",
                     interface.name,
                     others.join(", ")
                 );
-                attach::detach(&self.bpffs, &self.netlink, interface, direction).await?;
+                self.kernel.detach(interface, direction)?;
             }
         }
         Ok(())
     }
 
     /// Whether the kernel has passed more through a hook than reached the program.
-    async fn starves(
-        &self,
-        session: &Session,
-        slot: u32,
-        ifindex: u32,
-        direction: Direction,
-    ) -> anyhow::Result<bool> {
-        // The kernel's statistics first: what passes between the readings must not look like something missed.
-        let Some(interface) = self.netlink.interface(ifindex).await? else { return Ok(false) };
-        let record = &session.registry.interfaces()[slot as usize];
-        let counters = session.loaded.maps.interface_counters.range(slot, 1)?;
-        let ours = sum_interface(&counters);
-        let since = since_attach(record, &interface.statistics, &ours);
-        let side = match direction {
-            Direction::In => since.incoming,
-            Direction::Out => since.outgoing,
-        };
-        Ok(is_missed(side, &ours.passed[direction as usize]))
+    fn misses_packets(&self, slot: u32, ifindex: u32, direction: Direction) -> anyhow::Result<bool> {
+        // The kernel's statistics first: packets that pass between the two readings must not look missed.
+        let Some(interface) = self.kernel.interface(ifindex)? else { return Ok(false) };
+        let ours = self.kernel.interface_totals(slot)?;
+        let since = since_attach(self.registry.interface(slot), &interface.statistics, &ours);
+        Ok(is_missed(*since.of(direction), &ours.passed[direction as usize]))
     }
 }

@@ -1,84 +1,355 @@
-//! What passed an interface unseen: the kernel's statistics and our counters, compared when the hooks are put on and while they
-//! hang.
+//! What passed an interface uncounted: the kernel's statistics against our counters, compared when the program is attached
+//! and while it stays attached.
+//!
+//! Each slot's record holds a base: what the kernel's statistics and our counters were at one moment. From there on both must
+//! grow alike. What the kernel has beyond that was missed; it is added to the record, in the interface's units (buffers
+//! and their bytes), and becomes a gap in the ledger.
 
+use anyhow::bail;
+use traffic_common::{DIRECTIONS, Direction, InterfaceCounters, InterfaceRecord, InterfaceStatistics};
+
+use super::{
+    kernel_access::{Clock, InterfaceList, NodeKernel, SlotMaps},
+    registry::Registry,
+};
 use crate::{
     kernel::{
-        maps::Maps,
-        registry::{CountedSoFar, Reading, Registry},
+        counters::{is_missed, since_attach},
+        hooks::DeviceFate,
+        records::NOTHING,
     },
-    net::{interface::NetInterface, netlink::Netlink},
-    node::Session,
+    net::interface::NetInterface,
 };
 
 /// How often kernel and counters are compared after an attach before the closest comparison is taken. A pause of a
-/// tenth of a millisecond is enough for one that is exact.
+/// tenth of a millisecond is enough for an exact one.
 const SETTLE_READINGS: usize = 100;
-/// The same while the program hangs, which comes again with every listing of all interfaces.
+/// The same while the program is attached, where the comparison is repeated with every listing of all interfaces.
 const COMPARE_READINGS: usize = 3;
 
-/// Writes down what passed between the reading before the hooks and the moment they hung.
+/// Where an interface that is now counted in some slot was counted until now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum CountedSoFar {
+    /// In the same slot, or nowhere.
+    Here,
+    /// In another slot, until this moment.
+    Elsewhere,
+    /// In another slot, but not lately.
+    ElsewhereWithGap {
+        /// That slot.
+        slot: u32,
+    },
+}
+
+/// The kernel's statistics of an interface, and our own totals just before and just after them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Reading {
+    /// Ours, read first.
+    pub counted_earlier: InterfaceStatistics,
+    /// The kernel's.
+    pub kernel: InterfaceStatistics,
+    /// Ours, read last.
+    pub counted: InterfaceStatistics,
+}
+
+impl Reading {
+    /// Buffers that passed while it was made: it is that far from exact.
+    fn spread(&self) -> u64 {
+        minus(&self.counted, &self.counted_earlier).packets.iter().sum()
+    }
+}
+
+/// Our own totals of a slot, in the terms of the kernel's statistics.
+fn counted(maps: &impl SlotMaps, slot: u32) -> anyhow::Result<InterfaceStatistics> {
+    Ok(as_statistics(&maps.interface_totals(slot)?))
+}
+
+/// Records that counting in this slot begins at this moment, and what passed uncounted until then. What passes between
+/// this and the moment the program is attached is added by [`settle`]. Gives what became of the device that was
+/// registered under the index before, as its slot must see it.
 ///
-/// From that moment on the kernel's statistics and our counters grow alike, so any later reading of both tells how
-/// much it was, if only no packet passes between the two halves of it: two readings that are equal are such a one.
-/// Under traffic without a pause the closest of them has to do.
-pub(super) async fn settle(
-    netlink: &Netlink,
-    Session { loaded, registry, .. }: &mut Session,
+/// # Errors
+/// When the maps can't be read or written.
+pub(super) fn note_attach(
+    kernel: &mut impl NodeKernel,
+    registry: &mut Registry,
     slot: u32,
-    ifindex: u32,
+    listed: &NetInterface,
+    counted_so_far: CountedSoFar,
+) -> anyhow::Result<DeviceFate> {
+    // Ours before the kernel's: for the device that was counted, the kernel's are then never behind.
+    let counted_here = counted(kernel, slot)?;
+    let counted_elsewhere = match counted_so_far {
+        CountedSoFar::ElsewhereWithGap { slot } => Some((slot, counted(kernel, slot)?)),
+        _ => None,
+    };
+    let interface = still_there(kernel, listed)?;
+    let is_known = kernel.is_known_device(&interface)?;
+    let old = *registry.interface(slot);
+    let attached_unix_s = kernel.unix_seconds();
+    let missed = match (counted_so_far, counted_elsewhere) {
+        (CountedSoFar::Elsewhere, _) => NOTHING,
+        (_, former) => former
+            .and_then(|(slot, counted)| {
+                missed_since(registry.interface(slot), &interface, &counted, is_known)
+            })
+            .or_else(|| missed_since(&old, &interface, &counted_here, is_known))
+            // A device that was never counted: everything on it.
+            .unwrap_or(interface.statistics),
+    };
+    let record = InterfaceRecord {
+        ifindex: interface.index,
+        attached_unix_s,
+        gone_unix_s: 0,
+        kernel_before: interface.statistics,
+        counted_before: counted_here,
+        missed: plus(&old.missed, &missed),
+        ..old
+    };
+    let former_fate = match is_known {
+        // It is this device, which another slot counts from now on.
+        Some(true) => DeviceFate::Ended,
+        // Once the record is written, its pins would make this device look new again.
+        Some(false) => kernel.release(interface.index)?,
+        None => DeviceFate::Unknown,
+    };
+    registry.write_interface(kernel, slot, record)?;
+    Ok(former_fate)
+}
+
+/// The interface as it is now, if its index still is that of the interface that was listed.
+fn still_there(kernel: &impl InterfaceList, listed: &NetInterface) -> anyhow::Result<NetInterface> {
+    match kernel.interface(listed.index)? {
+        None => bail!("the interface is gone"),
+        Some(now) if now.name != listed.name => {
+            bail!("its index {} now belongs to {}", listed.index, now.name)
+        }
+        Some(now) if listed.is_uplink => Ok(now.as_uplink()),
+        Some(now) => Ok(now),
+    }
+}
+
+/// Notes that the interface of a slot went; the slot and its counters stay. The device itself may come back with all that it has
+/// counted; one that ended leaves the base of a new device, which begins at zero.
+///
+/// # Errors
+/// When a map can't be read or written.
+pub(super) fn note_gone(
+    maps: &mut (impl SlotMaps + Clock),
+    registry: &mut Registry,
+    slot: u32,
+    fate: DeviceFate,
+) -> anyhow::Result<()> {
+    let mut record =
+        InterfaceRecord { ifindex: 0, gone_unix_s: maps.unix_seconds(), ..*registry.interface(slot) };
+    if fate == DeviceFate::Ended {
+        record.kernel_before = NOTHING;
+        record.counted_before = counted(maps, slot)?;
+    }
+    registry.write_interface(maps, slot, record)
+}
+
+/// Records what passed between the reading before the program was attached and the moment it was.
+///
+/// From that moment on the kernel's statistics and our counters grow alike, so any later reading of both shows how
+/// much it was, if only no packet passes between its two halves: two readings that are equal prove that. Under traffic
+/// without a pause the closest of them has to do. Of what the reading leaves open nothing is called missed, and nothing is
+/// held against the counters later.
+///
+/// # Errors
+/// When the kernel can't be asked, or the map can't be written.
+pub(super) fn settle(
+    kernel: &mut (impl InterfaceList + SlotMaps),
+    registry: &mut Registry,
+    (slot, ifindex): (u32, u32),
     counted_so_far: CountedSoFar,
 ) -> anyhow::Result<()> {
-    match closest_reading(netlink, &loaded.maps, registry, (slot, ifindex), SETTLE_READINGS).await? {
-        Some(reading) => registry.note_settled(&mut loaded.maps, slot, &reading, counted_so_far),
-        None => Ok(()),
-    }
+    let Some(reading) = closest_reading(kernel, (slot, ifindex), SETTLE_READINGS)? else { return Ok(()) };
+    let old = *registry.interface(slot);
+    let missed =
+        minus(&minus(&reading.kernel, &old.kernel_before), &minus(&reading.counted, &old.counted_before));
+    let record = InterfaceRecord {
+        kernel_before: reading.kernel,
+        counted_before: reading.counted_earlier,
+        // What was counted in another slot a moment ago was not missed.
+        missed: match counted_so_far {
+            CountedSoFar::Elsewhere => old.missed,
+            _ => plus(&old.missed, &missed),
+        },
+        ..old
+    };
+    registry.write_interface(kernel, slot, record)
 }
 
-/// Of so many readings of kernel and counters the one between whose halves the fewest packets passed; `None` when the
-/// interface is gone.
-async fn closest_reading(
-    netlink: &Netlink,
-    maps: &Maps,
-    registry: &Registry,
-    (slot, ifindex): (u32, u32),
-    readings: usize,
-) -> anyhow::Result<Option<Reading>> {
-    let mut counted = registry.counted(maps, slot)?;
-    let mut last = None;
-    let mut closest: Option<Reading> = None;
-    for _ in 0..readings {
-        let Some(interface) = netlink.interface(ifindex).await? else { break };
-        let after = registry.counted(maps, slot)?;
-        let reading = Reading { counted_earlier: counted, kernel: interface.statistics, counted: after };
-        if closest.as_ref().is_none_or(|closest| reading.spread() <= closest.spread()) {
-            closest = Some(reading);
-        }
-        if last == Some((interface.statistics, after)) {
-            break;
-        }
-        last = Some((interface.statistics, after));
-        counted = after;
-    }
-    Ok(closest)
-}
-
+/// Moves the base of an attached interface where the device itself explains the difference.
+///
 /// A device that can't segment counts the pieces of what we saw whole, so that the kernel's statistics run away from
-/// ours. Left alone, all of that would look like something missed when the program is next put on. So while it hangs
-/// there, the two are compared anew from here, as long as pieces explain what is between them.
-pub(super) async fn compare_anew(
-    netlink: &Netlink,
-    maps: &mut Maps,
+/// ours. Left alone, all of that would look like something missed when the program is next attached. So while it is
+/// attached the two are compared anew from here, as long as pieces explain the difference. More than that was missed, and
+/// stays to be reported.
+///
+/// # Errors
+/// When the kernel can't be asked, or the map can't be written.
+pub(super) fn compare_anew(
+    kernel: &mut (impl InterfaceList + SlotMaps),
     registry: &mut Registry,
     slot: u32,
     interface: &NetInterface,
 ) -> anyhow::Result<()> {
-    // The kernel's half is from before ours: that it is ahead is no matter of what passed in between.
-    if !registry.is_behind(slot, &interface.statistics, &registry.counted(maps, slot)?) {
+    // The kernel's half was read before ours, so packets that passed in between cannot put it ahead.
+    if !is_behind(registry.interface(slot), &interface.statistics, &counted(kernel, slot)?) {
         return Ok(());
     }
-    let place = (slot, interface.index);
-    match closest_reading(netlink, maps, registry, place, COMPARE_READINGS).await? {
-        Some(reading) => registry.note_pieces(maps, slot, &reading),
-        None => Ok(()),
+    let Some(reading) = closest_reading(kernel, (slot, interface.index), COMPARE_READINGS)? else {
+        return Ok(());
+    };
+    let mut record = *registry.interface(slot);
+    let totals = kernel.interface_totals(slot)?;
+    let since = since_attach(&record, &reading.kernel, &totals);
+    for (direction, since) in Direction::BOTH.into_iter().zip([since.incoming, since.outgoing]) {
+        let at = direction as usize;
+        if ahead(&record, &reading.kernel, &reading.counted, at) && !is_missed(since, &totals.passed[at]) {
+            record.kernel_before.packets[at] = reading.kernel.packets[at];
+            record.kernel_before.bytes[at] = reading.kernel.bytes[at];
+            record.counted_before.packets[at] = reading.counted_earlier.packets[at];
+            record.counted_before.bytes[at] = reading.counted_earlier.bytes[at];
+        }
+    }
+    registry.write_interface(kernel, slot, record)
+}
+
+/// Of so many readings the one during which the fewest packets passed; `None` when the interface is gone.
+fn closest_reading(
+    kernel: &(impl InterfaceList + SlotMaps),
+    (slot, ifindex): (u32, u32),
+    readings: usize,
+) -> anyhow::Result<Option<Reading>> {
+    let mut earlier = counted(kernel, slot)?;
+    let mut last = None;
+    let mut closest: Option<Reading> = None;
+    for _ in 0..readings {
+        let Some(interface) = kernel.interface(ifindex)? else { break };
+        let later = counted(kernel, slot)?;
+        let reading = Reading { counted_earlier: earlier, kernel: interface.statistics, counted: later };
+        if closest.as_ref().is_none_or(|closest| reading.spread() <= closest.spread()) {
+            closest = Some(reading);
+        }
+        if last == Some((interface.statistics, later)) {
+            break;
+        }
+        last = Some((interface.statistics, later));
+        earlier = later;
+    }
+    Ok(closest)
+}
+
+/// Whether an interface is the device that the slot's record is about, be it under another index: it was moved to another
+/// network namespace and back. `counted` was read before the interface's statistics.
+///
+/// A device has counted at least what the base says and what we counted on it since. A new one under the same name begins
+/// at zero. Only what came from the container is held against it: what goes to it can be dropped behind our hook, before
+/// the device counts it.
+fn is_same_device(record: &InterfaceRecord, interface: &NetInterface, counted: &InterfaceStatistics) -> bool {
+    let (before, now) = (&record.kernel_before, &interface.statistics);
+    let since = minus(counted, &record.counted_before);
+    let never_fell =
+        (0..DIRECTIONS).all(|at| now.packets[at] >= before.packets[at] && now.bytes[at] >= before.bytes[at]);
+    let out = Direction::Out as usize;
+    never_fell
+        && now.packets[out] >= before.packets[out].saturating_add(since.packets[out])
+        && now.bytes[out] >= before.bytes[out].saturating_add(since.bytes[out])
+}
+
+/// Whether the kernel has counted more than we have, since the two were last compared.
+fn is_behind(record: &InterfaceRecord, kernel: &InterfaceStatistics, counted: &InterfaceStatistics) -> bool {
+    record.ifindex != 0 && (0..DIRECTIONS).any(|at| ahead(record, kernel, counted, at))
+}
+
+/// The same in one direction.
+fn ahead(
+    record: &InterfaceRecord,
+    kernel: &InterfaceStatistics,
+    counted: &InterfaceStatistics,
+    at: usize,
+) -> bool {
+    let kernel = minus(kernel, &record.kernel_before);
+    let counted = minus(counted, &record.counted_before);
+    kernel.packets[at] > counted.packets[at] || kernel.bytes[at] > counted.bytes[at]
+}
+
+/// What passed an interface uncounted since the base in this record, if the record is about the same device. `counted` is
+/// what its slot had counted before the interface's statistics were read; `is_known` is what the hooks know about the device
+/// that was last attached under its index.
+fn missed_since(
+    record: &InterfaceRecord,
+    interface: &NetInterface,
+    counted: &InterfaceStatistics,
+    is_known: Option<bool>,
+) -> Option<InterfaceStatistics> {
+    let is_known = is_known.filter(|_| record.ifindex == interface.index);
+    let is_same = is_known.unwrap_or_else(|| is_same_device(record, interface, counted));
+    is_same.then(|| {
+        minus(&minus(&interface.statistics, &record.kernel_before), &minus(counted, &record.counted_before))
+    })
+}
+
+fn plus(a: &InterfaceStatistics, b: &InterfaceStatistics) -> InterfaceStatistics {
+    combine(a, b, u64::wrapping_add)
+}
+
+fn minus(a: &InterfaceStatistics, b: &InterfaceStatistics) -> InterfaceStatistics {
+    combine(a, b, u64::saturating_sub)
+}
+
+fn combine(
+    a: &InterfaceStatistics,
+    b: &InterfaceStatistics,
+    with: impl Fn(u64, u64) -> u64,
+) -> InterfaceStatistics {
+    let each = |a: [u64; DIRECTIONS], b: [u64; DIRECTIONS]| std::array::from_fn(|at| with(a[at], b[at]));
+    InterfaceStatistics { packets: each(a.packets, b.packets), bytes: each(a.bytes, b.bytes) }
+}
+
+/// Our own totals in the terms of the kernel's statistics.
+fn as_statistics(counters: &InterfaceCounters) -> InterfaceStatistics {
+    let mut statistics = InterfaceStatistics::default();
+    for direction in Direction::BOTH {
+        statistics.packets[direction as usize] = counters.passed[direction as usize].skbs;
+        statistics.bytes[direction as usize] = counters.passed[direction as usize].skb_bytes;
+    }
+    statistics
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kernel::records::EMPTY_INTERFACE;
+
+    #[test]
+    fn what_was_missed_is_what_the_kernel_has_beyond_our_counters() {
+        let statistics =
+            |base: u64| InterfaceStatistics { packets: [base, base + 1], bytes: [base + 2, base + 3] };
+        let interface =
+            |index, base| NetInterface { index, statistics: statistics(base), ..NetInterface::default() };
+        // Counted from 100 (ours then 40); now the kernel has 500 and we have 340: 100 passed between.
+        let record = InterfaceRecord {
+            ifindex: 7,
+            kernel_before: statistics(100),
+            counted_before: statistics(40),
+            ..EMPTY_INTERFACE
+        };
+        let expected = InterfaceStatistics { packets: [100, 100], bytes: [100, 100] };
+        let missed = |index, kernel, counted, is_known| {
+            missed_since(&record, &interface(index, kernel), &statistics(counted), is_known)
+        };
+        assert_eq!(missed(7, 500, 340, None), Some(expected));
+        // The same device under another index.
+        assert_eq!(missed(9, 500, 340, None), Some(expected));
+        // Less than the base, or than the base and what we counted since: another device.
+        assert_eq!(missed(7, 50, 40, None), None);
+        assert_eq!(missed(7, 399, 340, None), None);
+        // What the hooks know goes before what the figures suggest, but only under the index they speak of.
+        assert_eq!(missed(7, 500, 340, Some(false)), None);
+        assert_eq!(missed(9, 500, 340, Some(false)), Some(expected));
     }
 }

@@ -1,11 +1,30 @@
 //! What should be attached on this node, and making it so.
+//!
+//! | module | owns |
+//! |---|---|
+//! | [`policy`] | which interface should be attached, and for whom; no kernel |
+//! | [`kernel_access`] | what the logic needs of the kernel, as traits |
+//! | [`session`] | one change under the lock: attach, release, replace the program |
+//! | [`registry`] | who has which slot |
+//! | [`slot_reclaim`] | freeing slots when they run short |
+//! | `missed` | what passed uncounted |
+//! | `hook_order` | staying first on the hooks |
+//! | [`status`] | what is attached, what is missing, what is wrong |
+//! | `host` | the real node, where a change begins |
 
 mod hook_order;
 mod host;
-mod local_addresses;
+pub mod kernel_access;
 mod missed;
+pub mod policy;
+pub mod registry;
+pub mod session;
 pub mod slot_reclaim;
 pub mod status;
+#[cfg(test)]
+mod tests;
 
-pub use host::{AttachReport, Host, Selection, Session};
-pub use local_addresses::MORE_ADDRESSES;
+pub use host::{Host, MORE_ADDRESSES};
+pub use kernel_access::LockedKernel;
+pub use policy::{Policy, Selection};
+pub use session::{AttachReport, Session};

@@ -15,17 +15,15 @@ use crate::{
     class_source,
     config::Config,
     kernel::{
-        attach::{self, AttachKind, AttachedProgram},
         counters,
         entries::CountedIn,
+        hooks::{AttachedProgram, KernelHooks},
         load,
         maps::{self, Maps},
-        records,
-        registry::Registry,
-        tables,
+        records, tables,
     },
     net::interface::NetInterface,
-    node::{Host, MORE_ADDRESSES, slot_reclaim::Occupancy},
+    node::{Host, MORE_ADDRESSES, registry::Registry, slot_reclaim::Occupancy},
     ownership::interface_rules::Role,
     time,
 };
@@ -39,23 +37,23 @@ pub use report::{
 ///
 /// # Errors
 /// When a map, the list of interfaces or a hook cannot be read.
-pub async fn gather(host: &Host, state_dir: &Path, maps: &Maps) -> anyhow::Result<Status> {
+pub fn gather(host: &Host, state_dir: &Path, maps: &Maps) -> anyhow::Result<Status> {
     let meta = maps.meta.get(0)?;
-    let Interfaces { attachments, not_watched, mut problems } = interfaces(host, maps).await?;
+    let Interfaces { attachments, not_watched, mut problems } = interfaces(host, maps)?;
     problems.extend(missing_addresses(host, maps)?);
     problems.extend(foreign_program(&meta));
     let shaping_mark = shaping_mark(host, maps, &meta)?;
     problems.extend(shaping_mark_problem(&shaping_mark));
-    let snapshot = counters::read(maps, &host.config.node)?;
+    let snapshot = counters::read(maps, &host.config().node)?;
     Ok(Status {
-        node: host.config.node.clone(),
+        node: host.config().node.clone(),
         trafctl_version: env!("CARGO_PKG_VERSION"),
         layout_version: LAYOUT_VERSION,
         epoch: format!("{:016x}", meta.epoch),
         epoch_created: time::timestamp(meta.created_unix_s).to_string(),
         attach_kind: host.kind().name(),
         programs: programs(host, &meta)?,
-        class_table: class_table(&host.config, state_dir, &meta),
+        class_table: class_table(host.config(), state_dir, &meta),
         shaping_mark,
         tables: table_use(host, maps, &meta)?,
         memory: maps::memory(&host.bpffs)?.into_iter().map(|(map, bytes)| MapMemory { map, bytes }).collect(),
@@ -119,7 +117,7 @@ fn class_table(config: &Config, state_dir: &Path, meta: &Meta) -> ClassTable {
 
 fn table_use(host: &Host, maps: &Maps, meta: &Meta) -> anyhow::Result<Vec<TableUse>> {
     let registry = Registry::read(maps)?;
-    let gone = registry.gone(&CountedIn::read(maps)?, |id| host.owns_address(id));
+    let gone = registry.gone(&CountedIn::read(maps)?, |id| host.policy.owns_address(id));
     let slots = |table, Occupancy { used, gone, retired }, capacity: u32| TableUse {
         table,
         used,
@@ -144,7 +142,7 @@ fn table_use(host: &Host, maps: &Maps, meta: &Meta) -> anyhow::Result<Vec<TableU
 }
 
 fn shaping_mark(host: &Host, maps: &Maps, meta: &Meta) -> anyhow::Result<ShapingMark> {
-    let configured = host.config.skb_mark;
+    let configured = host.config().skb_mark;
     let in_force = load::writes_shaping_mark(&meta.program_hash);
     let mut mark =
         ShapingMark { configured, in_force, unmarked_containers: Vec::new(), unmarked_classes: Vec::new() };
@@ -183,10 +181,12 @@ struct Interfaces {
     problems: Vec<String>,
 }
 
-async fn interfaces(host: &Host, maps: &Maps) -> anyhow::Result<Interfaces> {
+fn interfaces(host: &Host, maps: &Maps) -> anyhow::Result<Interfaces> {
     let mut all = Interfaces::default();
-    for interface in host.netlink.interfaces().await? {
-        let container = match host.role(&interface) {
+    let mut hooks = host.hooks();
+    hooks.list_qdiscs()?;
+    for interface in host.netlink.interfaces()? {
+        let container = match host.policy.role(&interface) {
             Role::Container(id) => Some(id),
             Role::Uplink => Some(ContainerId::node()),
             Role::Shared => None,
@@ -196,20 +196,21 @@ async fn interfaces(host: &Host, maps: &Maps) -> anyhow::Result<Interfaces> {
                 continue;
             }
             Role::Ignored(why) => {
-                let reason = host.naming().why_ignored(why);
+                let reason = host.policy.rules().why_ignored(why);
                 all.not_watched.push(NotWatched { interface: interface.name, reason });
                 continue;
             }
         };
-        let (attachment, problems) = attachment(host, maps, interface, container).await?;
+        let (attachment, problems) = attachment(host, &hooks, maps, interface, container)?;
         all.attachments.push(attachment);
         all.problems.extend(problems);
     }
     Ok(all)
 }
 
-async fn attachment(
+fn attachment(
     host: &Host,
+    hooks: &KernelHooks,
     maps: &Maps,
     interface: NetInterface,
     container: Option<ContainerId>,
@@ -217,11 +218,11 @@ async fn attachment(
     let is_uplink = container.as_ref().is_some_and(ContainerId::is_node);
     // On an uplink, traffic into the node comes in where a container's traffic goes out.
     let side = |direction: Direction| if is_uplink { direction.reversed() } else { direction };
-    let incoming = hook(host, &interface, side(Direction::In)).await?;
-    let outgoing = hook(host, &interface, side(Direction::Out)).await?;
+    let incoming = hook(hooks, &interface, side(Direction::In))?;
+    let outgoing = hook(hooks, &interface, side(Direction::Out))?;
     let mut problems = hook_problems(&interface, "in", &incoming);
     problems.extend(hook_problems(&interface, "out", &outgoing));
-    for (direction, kernel, passed) in missed_buffers(host, maps, &interface, is_uplink).await? {
+    for (direction, kernel, passed) in missed_buffers(host, maps, &interface, is_uplink)? {
         let (hook, name) = match direction {
             Direction::In => (&incoming, "in"),
             Direction::Out => (&outgoing, "out"),
@@ -246,7 +247,7 @@ async fn attachment(
 }
 
 /// The directions in which fewer buffers reached the program than the kernel counted: both numbers.
-async fn missed_buffers(
+fn missed_buffers(
     host: &Host,
     maps: &Maps,
     interface: &NetInterface,
@@ -258,7 +259,7 @@ async fn missed_buffers(
         return Ok(Vec::new());
     };
     // The kernel's statistics first: packets between the two readings must not look like missed ones.
-    let now = host.netlink.interface(interface.index).await?.unwrap_or_else(|| interface.clone());
+    let now = host.netlink.interface(interface.index)?.unwrap_or_else(|| interface.clone());
     let now = if is_uplink { now.as_uplink() } else { now };
     let ours = counters::sum_interface(&maps.interface_counters.range(u32::try_from(slot)?, 1)?);
     let since = counters::since_attach(&records[slot], &now.statistics, &ours);
@@ -270,26 +271,14 @@ async fn missed_buffers(
     Ok(missed.collect())
 }
 
-async fn hook(host: &Host, interface: &NetInterface, direction: Direction) -> anyhow::Result<Hook> {
-    // The kernel runs TCX programs before filters.
-    let mut chain = attach::tcx_chain(&host.bpffs, interface, direction)?;
-    let links = chain.len();
-    let filters = host.netlink.bpf_filters(interface.index, direction).await?;
-    chain.extend(
-        filters.into_iter().map(|filter| AttachedProgram { id: filter.program_id, name: Some(filter.name) }),
-    );
-    let ours_by_link = chain[..links].iter().filter(|program| program.is_ours()).count();
-    let position = chain.iter().position(AttachedProgram::is_ours);
+fn hook(hooks: &KernelHooks, interface: &NetInterface, direction: Direction) -> anyhow::Result<Hook> {
+    let state = hooks.state(interface, direction)?;
+    let first_of_ours = state.0.iter().find(|program| program.is_ours());
     Ok(Hook {
-        kind: match (ours_by_link, position) {
-            (0, None) => None,
-            (0, Some(_)) => Some(AttachKind::Clsact.name()),
-            _ => Some(AttachKind::Tcx.name()),
-        },
-        ours: chain.iter().filter(|program| program.is_ours()).count(),
-        before_ours: position
-            .map_or(Vec::new(), |position| chain[..position].iter().map(AttachedProgram::label).collect()),
-        unnamed: chain.iter().filter(|program| program.name.is_none()).count(),
+        kind: first_of_ours.map(|program| program.kind.name()),
+        ours: state.ours(),
+        before_ours: state.before_ours().iter().map(AttachedProgram::label).collect(),
+        unnamed: state.0.iter().filter(|program| program.name.is_none()).count(),
     })
 }
 
@@ -322,14 +311,7 @@ mod tests {
 
     #[test]
     fn each_problem_of_a_hook_is_reported() {
-        let interface = NetInterface {
-            index: 7,
-            name: "veth101.0".to_owned(),
-            mac: None,
-            ethernet: true,
-            is_uplink: false,
-            statistics: Default::default(),
-        };
+        let interface = NetInterface { index: 7, name: "veth101.0".to_owned(), ..NetInterface::default() };
         let hook = |ours, before: &[&str]| Hook {
             kind: Some("tcx"),
             ours,

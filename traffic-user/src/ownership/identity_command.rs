@@ -87,9 +87,9 @@ impl Answers {
 /// # Errors
 /// As [`run`], and when the interfaces cannot be listed.
 pub async fn ask(command: &IdentityCommand, netlink: &Netlink) -> anyhow::Result<Answers> {
-    let before = indexes(&netlink.interfaces().await?);
+    let before = indexes(&netlink.interfaces()?);
     let text = run(command).await?;
-    Ok(Answers::parse(&text, &before, &indexes(&netlink.interfaces().await?)))
+    Ok(Answers::parse(&text, &before, &indexes(&netlink.interfaces()?)))
 }
 
 /// The command in a long-running process: run in the background, one run at a time.

@@ -4,18 +4,20 @@
 //! |---|---|
 //! | this one | the system call itself, and the number of possible CPUs |
 //! | `batch` | reading and writing many map elements at once, and deleting one |
-//! | `hooks` | TCX links, and the programs on a TCX hook |
+//! | `objects` | what the kernel says about a BPF object |
+//! | [`tcx`] | TCX links by interface index, and the programs on a TCX hook |
 //!
 //! The public functions are safe: they check sizes against what the kernel reports about the map, and own
 //! every buffer that the kernel writes to.
 
 mod batch;
-mod hooks;
+mod objects;
+pub mod tcx;
 
 use std::{io, mem::size_of};
 
 pub use batch::{delete_element, lookup_batch, update_batch};
-pub use hooks::{TcxLink, detach_link, program_name, tcx_link, tcx_programs};
+pub use objects::program_name;
 
 /// Calls bpf(2).
 ///

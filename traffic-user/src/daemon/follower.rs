@@ -1,0 +1,187 @@
+//! Which events of interfaces call for a change, and the change itself. Knows neither sockets nor threads: the tests run it
+//! on a kernel of their own.
+
+use std::collections::{HashMap, HashSet};
+
+use crate::{
+    kernel::hooks::Change,
+    net::{events::Batch, interface::NetInterface},
+    node::{AttachReport, Policy, Selection, Session, kernel_access::NodeKernel, slot_reclaim::FinalReading},
+    ownership::interface_rules::Role,
+};
+
+/// What a batch of events calls for.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Plan {
+    /// Indexes that the kernel announced to be gone.
+    pub gone: Vec<u32>,
+    /// Interfaces to attach to, or to look at again.
+    pub seen: Vec<NetInterface>,
+    /// Whether the node's own addresses are to be read again.
+    pub addresses: bool,
+    /// Whether the identity command should be asked.
+    pub ask: bool,
+}
+
+impl Plan {
+    /// Whether nothing needs the lock.
+    pub fn is_idle(&self) -> bool {
+        self.gone.is_empty() && self.seen.is_empty() && !self.addresses
+    }
+}
+
+/// What is known of the interfaces that are attached.
+#[derive(Debug, Default)]
+pub(super) struct Follower {
+    /// Names of attached interfaces by index: events that change neither need no action.
+    known: HashMap<u32, String>,
+    /// Indexes of interfaces whose attach failed. It may have left something to be released when the interface goes.
+    failed: HashSet<u32>,
+    /// Whether any interface is unresolved.
+    waiting: bool,
+    /// Unresolved interfaces that were reported, with the reason.
+    reported: HashSet<(String, String)>,
+}
+
+impl Follower {
+    /// Whether any interface's container is unknown.
+    pub fn is_waiting(&self) -> bool {
+        self.waiting
+    }
+
+    /// Everything is to be attached again: the counters were made anew.
+    pub fn forget(&mut self) {
+        self.known.clear();
+    }
+
+    /// Whether an interface is new whose container may have been configured only just now.
+    pub fn calls_for_refresh(&self, batch: &Batch, policy: &Policy) -> bool {
+        batch.interfaces.values().flatten().any(|interface| {
+            !self.known.contains_key(&interface.index)
+                && matches!(policy.role(interface), Role::Unresolved { .. })
+        })
+    }
+
+    /// What these events call for.
+    pub fn plan(&mut self, batch: Batch, policy: &Policy) -> Plan {
+        let mut plan =
+            Plan { addresses: batch.addresses && !policy.config.uplinks.is_empty(), ..Plan::default() };
+        // A device that went and came back under its name and index is another one, with nothing attached to it.
+        let ended: HashSet<u32> = batch
+            .ended
+            .into_iter()
+            .filter(|index| self.known.remove(index).is_some() | self.failed.remove(index))
+            .collect();
+        for (index, interface) in batch.interfaces {
+            let Some(interface) = interface else {
+                plan.gone.extend(ended.contains(&index).then_some(index));
+                continue;
+            };
+            if self.known.get(&index) == Some(&interface.name) {
+                continue;
+            }
+            match policy.role(&interface) {
+                Role::Container(_) | Role::Shared | Role::Uplink => plan.seen.push(interface),
+                Role::Unresolved { .. } => {
+                    plan.ask = true;
+                    plan.seen.push(interface);
+                }
+                Role::Ignored(_) => self.note_rename(&interface),
+            }
+        }
+        plan.gone.sort_unstable();
+        plan.seen.sort_unstable_by_key(|interface| interface.index);
+        plan
+    }
+
+    /// Carries a plan out. `drain` is called once interfaces were released; its failure is its own to report.
+    ///
+    /// # Errors
+    /// When the kernel refuses; the next resync repeats what was left.
+    pub fn follow<K: NodeKernel + FinalReading>(
+        &mut self,
+        session: &mut Session<K>,
+        policy: &Policy,
+        mut plan: Plan,
+        drain: impl FnOnce(&mut Session<K>),
+    ) -> anyhow::Result<AttachReport> {
+        let mut released = false;
+        for index in plan.gone {
+            if session.release_if_gone(index)? {
+                released = true;
+            } else if let Some(interface) = session.kernel.interface(index)? {
+                plan.seen.push(interface);
+            }
+        }
+        if released {
+            drain(session);
+        }
+        // Reads the node's own addresses as well.
+        let attached = session.attach(policy, &plan.seen, &Selection::Matching)?;
+        self.learn(&plan.seen, &attached);
+        Ok(attached)
+    }
+
+    /// Compares all interfaces with what should be attached, and makes it so.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn resync<K: NodeKernel + FinalReading>(
+        &mut self,
+        session: &mut Session<K>,
+        policy: &Policy,
+    ) -> anyhow::Result<AttachReport> {
+        // Under the lock: what another process attached while this one waited for it is not gone.
+        let interfaces = session.kernel.interfaces()?;
+        session.release_gone(&interfaces)?;
+        session.make_room_for_first_place(&interfaces)?;
+        let attached = session.attach(policy, &interfaces, &Selection::Matching)?;
+        let exists: HashSet<u32> = interfaces.iter().map(|interface| interface.index).collect();
+        let named: HashSet<&str> = interfaces.iter().map(|interface| interface.name.as_str()).collect();
+        self.known.retain(|index, _| exists.contains(index));
+        self.failed.clear();
+        self.reported.retain(|(name, _)| named.contains(name.as_str()));
+        self.waiting = false;
+        self.learn(&interfaces, &attached);
+        Ok(attached)
+    }
+
+    fn learn(&mut self, interfaces: &[NetInterface], report: &AttachReport) {
+        let attached: HashSet<&str> = report.attached.iter().map(|(name, _)| name.as_str()).collect();
+        for interface in interfaces.iter().filter(|interface| attached.contains(interface.name.as_str())) {
+            self.known.insert(interface.index, interface.name.clone());
+        }
+        let failed: HashSet<&str> = report.failed.iter().map(|(name, _)| name.as_str()).collect();
+        let failed = interfaces.iter().filter(|interface| failed.contains(interface.name.as_str()));
+        self.failed.extend(failed.map(|interface| interface.index));
+        self.waiting |= !report.unresolved.is_empty();
+    }
+
+    /// Logs what an attach did. Unresolved interfaces are reported once, and not while the identity command is asked.
+    pub fn log(&mut self, report: &AttachReport, kind: &str, is_asking: bool) {
+        for (name, change) in &report.attached {
+            if *change == Change::Attached {
+                tracing::info!("{name}: attached ({kind})");
+            }
+        }
+        for (name, reason) in &report.failed {
+            tracing::warn!("{name}: {reason}");
+        }
+        for (name, reason) in &report.unresolved {
+            if !is_asking && self.reported.insert((name.clone(), reason.clone())) {
+                tracing::warn!("{name}: not attached: {reason}");
+            }
+        }
+    }
+
+    /// An attached interface whose new name no rule knows: its wires are the same, so its container stays.
+    fn note_rename(&mut self, interface: &NetInterface) {
+        if let Some(name) = self.known.get_mut(&interface.index) {
+            tracing::warn!(
+                "{name} was renamed to {}, which no rule matches: it is counted as before",
+                interface.name
+            );
+            name.clone_from(&interface.name);
+        }
+    }
+}

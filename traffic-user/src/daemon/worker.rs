@@ -1,0 +1,419 @@
+//! The thread that changes the node: everything that can block (the lock, the kernel, SQLite, class files) runs here, one
+//! piece of work after another, and never on the event loop.
+//!
+//! The loop posts work into a [`Mailbox`], where work of one kind merges. The thread answers with [`Report`]s.
+
+use std::{
+    path::PathBuf,
+    sync::{
+        Arc, Condvar, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread,
+    time::Duration,
+};
+
+use anyhow::Context as _;
+use aya::Ebpf;
+use tokio::sync::mpsc::UnboundedSender;
+use traffic_ledger::DrainTrigger;
+
+use super::{file_watch::Changed, files::Classes, follower::Follower, ledger_handle::LedgerHandle};
+use crate::{
+    api::Source,
+    class_source,
+    config::Config,
+    drain::DaemonLock,
+    kernel::{
+        counters,
+        load::{self, LoadOutcome, ProgramChoice},
+        maps::Maps,
+    },
+    net::events::Batch,
+    node::{AttachReport, Host, LockedKernel, Session},
+    ownership::{self, identity_command::Answers},
+};
+
+/// Makes the host from the configuration and everything named in it; called again on SIGHUP.
+pub(super) type MakeHost = Box<dyn Fn() -> anyhow::Result<Host> + Send>;
+
+/// Work that waits for the thread.
+#[derive(Debug, Default)]
+pub(super) struct Work {
+    /// Events of interfaces.
+    pub events: Option<Batch>,
+    /// Compare everything with everything.
+    pub resync: bool,
+    /// Drain the counters.
+    pub drain: bool,
+    /// Roll up and drop older rows of the ledger.
+    pub maintain: bool,
+    /// Read the configuration anew.
+    pub reload: bool,
+    /// Files that changed.
+    pub files: Changed,
+    /// What the identity command answered.
+    pub answers: Option<Answers>,
+    /// Drain once more and end.
+    pub stop: bool,
+}
+
+impl Work {
+    fn is_empty(&self) -> bool {
+        self.events.is_none()
+            && self.answers.is_none()
+            && self.files == Changed::default()
+            && !(self.resync || self.drain || self.maintain || self.reload || self.stop)
+    }
+}
+
+/// Where the loop leaves work, and both leave what the other needs to know at any time.
+#[derive(Debug, Default)]
+pub(super) struct Mailbox {
+    work: Mutex<Work>,
+    posted: Condvar,
+    /// Whether the identity command is being asked.
+    pub is_asking: AtomicBool,
+    /// Whether any interface's container is unknown.
+    pub is_waiting: AtomicBool,
+}
+
+impl Mailbox {
+    /// Adds work.
+    pub fn post(&self, add: impl FnOnce(&mut Work)) {
+        add(&mut self.work.lock().unwrap_or_else(PoisonError::into_inner));
+        self.posted.notify_one();
+    }
+
+    /// Takes all work there is, and waits for some.
+    fn take(&self) -> Work {
+        let mut work = self.work.lock().unwrap_or_else(PoisonError::into_inner);
+        while work.is_empty() {
+            work = self.posted.wait(work).unwrap_or_else(PoisonError::into_inner);
+        }
+        std::mem::take(&mut work)
+    }
+}
+
+/// What the thread tells the loop.
+pub(super) enum Report {
+    /// The start is done.
+    Started(Box<Started>),
+    /// The start failed.
+    Failed(anyhow::Error),
+    /// The identity command should be asked.
+    Ask,
+    /// Something failed that the next resync repeats: it should come soon.
+    Retry,
+    /// Maintenance of the ledger has more to do.
+    MaintenanceLeft,
+    /// Another configuration is in force.
+    Reloaded(Box<Config>),
+    /// A reload is over, with or without success.
+    ReloadDone,
+    /// The last work is done.
+    Stopped,
+}
+
+/// What the loop needs from the start.
+pub(super) struct Started {
+    /// The configuration.
+    pub config: Config,
+    /// What the API answers from.
+    pub source: Source,
+    /// The object that log lines of the program come from.
+    pub log: Option<Ebpf>,
+}
+
+/// Starts the thread.
+///
+/// # Errors
+/// When no thread can be had.
+pub(super) fn spawn(
+    mailbox: Arc<Mailbox>,
+    reports: UnboundedSender<Report>,
+    setup: Setup,
+) -> anyhow::Result<()> {
+    let run = move || match Worker::start(Arc::clone(&mailbox), reports.clone(), setup) {
+        Err(error) => drop(reports.send(Report::Failed(error))),
+        Ok(mut worker) => {
+            while !worker.work(mailbox.take()) {}
+            // Closes the ledger, which takes its log into the main file, before the process may end.
+            drop(worker);
+            drop(reports.send(Report::Stopped));
+        }
+    };
+    thread::Builder::new().name("node".to_owned()).spawn(run).context("cannot start the node's thread")?;
+    Ok(())
+}
+
+/// What the thread begins with.
+pub(super) struct Setup {
+    pub make_host: MakeHost,
+    pub state_dir: PathBuf,
+    pub only_one: Option<DaemonLock>,
+    /// Whether the program writes a log line for each fault.
+    pub logs_faults: bool,
+}
+
+pub(super) struct Worker {
+    pub(super) host: Host,
+    follower: Follower,
+    pub(super) classes: Classes,
+    pub(super) ledger: LedgerHandle,
+    logs_faults: bool,
+    /// Whether everything was attached once.
+    is_started: bool,
+    make_host: MakeHost,
+    mailbox: Arc<Mailbox>,
+    reports: UnboundedSender<Report>,
+}
+
+impl Worker {
+    fn start(mailbox: Arc<Mailbox>, reports: UnboundedSender<Report>, setup: Setup) -> anyhow::Result<Self> {
+        let Setup { make_host, state_dir, only_one, logs_faults } = setup;
+        let host = make_host()?;
+        if let Some(hint) = host.config().renamed_key_hint() {
+            tracing::warn!("{hint}");
+        }
+        let classes = Classes::look(host.config());
+        let ledger = LedgerHandle::open(host.config(), &state_dir, only_one)?;
+        let follower = Follower::default();
+        let mut worker = Self {
+            host,
+            follower,
+            classes,
+            ledger,
+            logs_faults,
+            is_started: false,
+            make_host,
+            mailbox,
+            reports,
+        };
+        let choice = if logs_faults { ProgramChoice::Logging } else { ProgramChoice::Current };
+        let mut session = worker.host.begin(choice)?;
+        worker.attach_all(&mut session)?;
+        worker.is_started = true;
+        // A ledger that can't be written now does not keep traffic from being counted.
+        log_failure("draining the counters", worker.write_drain(session.maps(), DrainTrigger::Started));
+        let log = session.kernel.loaded.log.take();
+        let config = worker.host.config().clone();
+        let started = Started { config, source: worker.source(), log };
+        worker.report(Report::Started(Box::new(started)));
+        Ok(worker)
+    }
+
+    /// Does a piece of work; gives whether it was the last one. What others wait for comes first.
+    fn work(&mut self, work: Work) -> bool {
+        if work.stop {
+            self.stop();
+            return true;
+        }
+        if let Some(batch) = work.events {
+            let result = self.follow(batch);
+            self.log_or_retry("following interfaces", result);
+        }
+        if work.drain {
+            self.drain_in_time();
+        }
+        if work.reload {
+            let result = self.reload();
+            self.log_or_retry("reloading", result);
+            self.report(Report::ReloadDone);
+        }
+        if work.files != Changed::default() {
+            self.files_changed(work.files);
+        }
+        if let Some(answers) = work.answers {
+            self.host.policy.take_answers(answers);
+        }
+        if work.resync {
+            if self.classes.is_waiting() {
+                log_failure("loading classes", self.follow_class_file());
+            }
+            let result = self.resync();
+            self.log_or_retry("comparing all interfaces", result);
+        }
+        if work.maintain {
+            match self.ledger.maintain() {
+                Ok(true) => self.report(Report::MaintenanceLeft),
+                other => log_failure("maintaining the ledger", other.map(drop)),
+            }
+        }
+        false
+    }
+
+    fn stop(&mut self) {
+        // What this one misses, the next start's drain takes up.
+        log_failure("draining the counters", self.drain(DrainTrigger::Event));
+        if self.logs_faults {
+            // Leave the quiet program behind.
+            log_failure("replacing the program", self.host.begin(ProgramChoice::Current).map(drop));
+        }
+    }
+
+    fn report(&self, report: Report) {
+        // The loop is gone only when the process is about to end.
+        drop(self.reports.send(report));
+    }
+
+    fn log_or_retry(&self, doing: &str, result: anyhow::Result<()>) {
+        if result.is_err() {
+            self.report(Report::Retry);
+        }
+        log_failure(doing, result);
+    }
+
+    /// What the API answers from. It outlives reloads: as with the ledger, the node keeps the name it had at the start.
+    fn source(&self) -> Source {
+        let (bpffs, node) = (self.host.bpffs.clone(), self.host.config().node.clone());
+        let health = self.ledger.is_enabled().then(|| Arc::clone(self.ledger.health()));
+        let (config, state_dir) = (self.host.config().clone(), self.host.state_dir().to_owned());
+        Source::new(move || counters::read(&load::open(&bpffs)?, &node), health)
+            .resolving(move |typed, snapshot| ownership::resolve(&config, &state_dir, typed, snapshot))
+    }
+
+    /// Acts on events of some interfaces.
+    fn follow(&mut self, batch: Batch) -> anyhow::Result<()> {
+        if batch.lost {
+            tracing::warn!("the kernel dropped events of interfaces: listing all of them");
+            return self.resync();
+        }
+        if self.follower.calls_for_refresh(&batch, &self.host.policy) {
+            self.host.refresh()?;
+        }
+        let plan = self.follower.plan(batch, &self.host.policy);
+        if plan.ask {
+            self.report(Report::Ask);
+        }
+        if plan.is_idle() {
+            return Ok(());
+        }
+        let mut session = self.host.begin(ProgramChoice::Pinned)?;
+        if session.outcome == LoadOutcome::Created {
+            // All interfaces are to be attached again, not only those with events.
+            return self.attach_all(&mut session);
+        }
+        let Self { follower, host, ledger, .. } = self;
+        let attached = follower.follow(&mut session, &host.policy, plan, |session| {
+            log_failure(
+                "draining the counters",
+                write_drain(ledger, host, session.maps(), DrainTrigger::Event),
+            );
+        })?;
+        self.log(&attached);
+        Ok(())
+    }
+
+    /// Compares everything with everything.
+    pub(super) fn resync(&mut self) -> anyhow::Result<()> {
+        log_failure("reading who owns which interface and address", self.host.refresh());
+        let mut session = self.host.begin(ProgramChoice::Pinned)?;
+        self.attach_all(&mut session)
+    }
+
+    fn attach_all(&mut self, session: &mut Session<LockedKernel>) -> anyhow::Result<()> {
+        let made_anew = session.outcome == LoadOutcome::Created && self.is_started;
+        if made_anew {
+            tracing::error!(
+                "another process removed program and counters under {}: made new ones. What was counted since the last drain \
+                 is lost, and becomes a gap in the ledger",
+                self.host.bpffs.root().display()
+            );
+            self.follower.forget();
+        }
+        let attached = self.follower.resync(session, &self.host.policy)?;
+        self.host.sync_addresses(session)?;
+        self.log(&attached);
+        if made_anew {
+            // Their class table may be another than the one that was kept.
+            self.ledger.class_table_changed();
+            log_failure("draining the counters", self.write_drain(session.maps(), DrainTrigger::Event));
+        }
+        Ok(())
+    }
+
+    fn log(&mut self, attached: &AttachReport) {
+        let is_asking = self.mailbox.is_asking.load(Ordering::Relaxed)
+            || self.host.config().identity_command.is_some() && !self.is_started;
+        self.follower.log(attached, self.host.kind().name(), is_asking);
+        self.mailbox.is_waiting.store(self.follower.is_waiting(), Ordering::Relaxed);
+    }
+
+    fn drain_in_time(&mut self) {
+        let drained = self.drain(DrainTrigger::Interval);
+        let lost = drained.as_ref().is_err_and(load::is_lost);
+        log_failure("draining the counters", drained);
+        if lost {
+            // Not at the next resync: until then nothing is counted.
+            let result = self.resync();
+            self.log_or_retry("making the counters anew", result);
+        }
+    }
+
+    /// Writes what was counted since the last drain into the ledger.
+    fn drain(&mut self, trigger: DrainTrigger) -> anyhow::Result<()> {
+        if !self.ledger.is_enabled() {
+            return Ok(());
+        }
+        let bpffs = &self.host.bpffs;
+        let opened = bpffs.mend().and_then(|()| bpffs.lock()).and_then(|lock| Ok((lock, load::open(bpffs)?)));
+        let (_lock, maps) = opened.inspect_err(|_| self.ledger.health().failed())?;
+        self.write_drain(&maps, trigger)
+    }
+
+    /// As [`Self::drain`], for a caller that holds the lock on the pinned state.
+    fn write_drain(&mut self, maps: &Maps, trigger: DrainTrigger) -> anyhow::Result<()> {
+        write_drain(&mut self.ledger, &self.host, maps, trigger)
+    }
+
+    /// Reads configuration, addresses and classes anew; what can't be read leaves everything as it was.
+    fn reload(&mut self) -> anyhow::Result<()> {
+        let host = (self.make_host)()?;
+        // Looked at before it is read: a change in between is another look then.
+        let classes = Classes::look(host.config());
+        let table = class_source::configured_table(host.config()).context("everything stays as it is")?;
+        if host.config().api != self.host.config().api {
+            tracing::warn!("[api] has changed: the change takes effect when trafctl is restarted");
+        }
+        self.ledger.apply_config(host.config());
+        let other_mark = host.config().skb_mark != self.host.config().skb_mark;
+        self.host = host;
+        self.report(Report::Reloaded(Box::new(self.host.config().clone())));
+        if other_mark && self.logs_faults {
+            tracing::warn!(
+                "[shaping] has changed: with --log-faults the change takes effect when trafctl is restarted"
+            );
+        } else if other_mark {
+            // The program in force is the one without the mark, or the one with it.
+            drop(self.host.begin(ProgramChoice::Current)?);
+        }
+        self.classes = classes;
+        self.take_over(table)?;
+        self.resync()
+    }
+}
+
+fn write_drain(
+    ledger: &mut LedgerHandle,
+    host: &Host,
+    maps: &Maps,
+    trigger: DrainTrigger,
+) -> anyhow::Result<()> {
+    ledger.drain(maps, trigger)?;
+    if ledger.needs_class_table() {
+        let table = || class_source::configured_table(host.config());
+        log_failure("keeping the class table", ledger.store_class_table(maps, table));
+    }
+    Ok(())
+}
+
+/// Logs a failure; what failed is repeated at the next occasion.
+pub(super) fn log_failure(doing: &str, result: anyhow::Result<()>) {
+    if let Err(error) = result {
+        tracing::error!("{doing}: {error:#}");
+    }
+}
+
+/// How long the last work may take before the process ends without it: the next start takes it up.
+pub(super) const STOP_PATIENCE: Duration = Duration::from_millis(1500);

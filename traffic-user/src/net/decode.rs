@@ -1,0 +1,272 @@
+//! From netlink messages to what they say about interfaces, addresses, filters and changes. Pure.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use traffic_common::{Direction, InterfaceStatistics};
+
+use super::{
+    events::InterfaceEvent,
+    interface::NetInterface,
+    message::{Message, attribute, attributes, u16_at, u32_at, u64_at},
+    netlink::BpfFilter,
+};
+
+pub(super) const RTM_NEWLINK: u16 = 16;
+pub(super) const RTM_DELLINK: u16 = 17;
+pub(super) const RTM_GETLINK: u16 = 18;
+pub(super) const RTM_NEWADDR: u16 = 20;
+pub(super) const RTM_DELADDR: u16 = 21;
+pub(super) const RTM_GETADDR: u16 = 22;
+pub(super) const RTM_NEWQDISC: u16 = 36;
+pub(super) const RTM_GETQDISC: u16 = 38;
+pub(super) const RTM_NEWTFILTER: u16 = 44;
+pub(super) const RTM_DELTFILTER: u16 = 45;
+pub(super) const RTM_GETTFILTER: u16 = 46;
+
+/// Bytes of `struct ifinfomsg`.
+const IFINFOMSG: usize = 16;
+/// Bytes of `struct ifaddrmsg`.
+const IFADDRMSG: usize = 8;
+/// Bytes of `struct tcmsg`.
+pub(super) const TCMSG: usize = 20;
+
+const IFLA_ADDRESS: u16 = 1;
+const IFLA_IFNAME: u16 = 3;
+const IFLA_MASTER: u16 = 10;
+const IFLA_LINKINFO: u16 = 18;
+const IFLA_INFO_KIND: u16 = 1;
+const IFLA_STATS64: u16 = 23;
+const IFLA_PROP_LIST: u16 = 52;
+const IFLA_ALT_IFNAME: u16 = 53;
+
+const IFA_ADDRESS: u16 = 1;
+const IFA_LOCAL: u16 = 2;
+
+pub(super) const TCA_KIND: u16 = 1;
+pub(super) const TCA_OPTIONS: u16 = 2;
+pub(super) const TCA_BPF_FD: u16 = 6;
+pub(super) const TCA_BPF_NAME: u16 = 7;
+pub(super) const TCA_BPF_FLAGS: u16 = 8;
+const TCA_BPF_ID: u16 = 11;
+
+/// `AF_UNSPEC`: the family of a message about an interface itself. A bridge reports its ports under `AF_BRIDGE`, and the
+/// end of a membership as `RTM_DELLINK`, while the interface lives on.
+const AF_UNSPEC: u8 = 0;
+/// `ARPHRD_ETHER`
+const ARPHRD_ETHER: u16 = 1;
+
+/// Text of the kernel, up to its terminating zero; bytes that are not UTF-8 are written as `\xNN`, so that different
+/// names stay different.
+fn text(bytes: &[u8]) -> String {
+    use std::fmt::Write as _;
+    let end = bytes.iter().position(|&byte| byte == 0).unwrap_or(bytes.len());
+    let mut text = String::new();
+    for chunk in bytes[..end].utf8_chunks() {
+        text.push_str(chunk.valid());
+        for byte in chunk.invalid() {
+            // Writing to a String cannot fail.
+            let _infallible = write!(text, "\\x{byte:02x}");
+        }
+    }
+    text
+}
+
+/// The interface that a `RTM_NEWLINK` message describes; `None` for messages about something else.
+pub(super) fn interface(message: &Message<'_>) -> Option<NetInterface> {
+    let body = message.body;
+    if message.kind != RTM_NEWLINK || *body.first()? != AF_UNSPEC {
+        return None;
+    }
+    let mut interface = NetInterface {
+        index: u32_at(body, 4)?,
+        ethernet: u16_at(body, 2)? == ARPHRD_ETHER,
+        ..NetInterface::default()
+    };
+    for (kind, value) in attributes(body.get(IFINFOMSG..)?) {
+        match kind {
+            IFLA_IFNAME => interface.name = text(value),
+            IFLA_ADDRESS => interface.mac = value.try_into().ok(),
+            IFLA_MASTER => interface.master = u32_at(value, 0),
+            IFLA_LINKINFO => {
+                interface.kind = attribute(value, IFLA_INFO_KIND).map(text).unwrap_or_default();
+            }
+            IFLA_STATS64 => interface.statistics = statistics(value),
+            IFLA_PROP_LIST => {
+                let names = attributes(value).filter(|(kind, _)| *kind == IFLA_ALT_IFNAME);
+                interface.alternative_names = names.map(|(_, name)| text(name)).collect();
+            }
+            _ => {}
+        }
+    }
+    (!interface.name.is_empty()).then_some(interface)
+}
+
+/// `struct rtnl_link_stats64` begins with packets received and sent, then their bytes. The host receives what the container
+/// sends.
+fn statistics(value: &[u8]) -> InterfaceStatistics {
+    let at = |position: usize| u64_at(value, position * 8).unwrap_or(0);
+    let by_direction = |incoming, outgoing| {
+        let mut values = [0; 2];
+        values[Direction::In as usize] = incoming;
+        values[Direction::Out as usize] = outgoing;
+        values
+    };
+    InterfaceStatistics { packets: by_direction(at(1), at(0)), bytes: by_direction(at(3), at(2)) }
+}
+
+/// The node's own address in a `RTM_NEWADDR` message. Where both ends of a link have one, the node's is the local one.
+pub(super) fn address(message: &Message<'_>) -> Option<IpAddr> {
+    if message.kind != RTM_NEWADDR {
+        return None;
+    }
+    let rest = message.body.get(IFADDRMSG..)?;
+    let value = attribute(rest, IFA_LOCAL).or_else(|| attribute(rest, IFA_ADDRESS))?;
+    match value.len() {
+        4 => Some(Ipv4Addr::from(<[u8; 4]>::try_from(value).ok()?).into()),
+        16 => Some(Ipv6Addr::from(<[u8; 16]>::try_from(value).ok()?).into()),
+        _ => None,
+    }
+}
+
+/// Index of the interface and kind of a qdisc.
+pub(super) fn qdisc(message: &Message<'_>) -> Option<(u32, String)> {
+    if message.kind != RTM_NEWQDISC {
+        return None;
+    }
+    let kind = attribute(message.body.get(TCMSG..)?, TCA_KIND)?;
+    Some((u32_at(message.body, 4)?, text(kind)))
+}
+
+/// The classifier in a `RTM_NEWTFILTER` message, if it is a BPF program.
+pub(super) fn filter(message: &Message<'_>) -> Option<BpfFilter> {
+    if message.kind != RTM_NEWTFILTER {
+        return None;
+    }
+    let body = message.body;
+    let rest = body.get(TCMSG..)?;
+    if attribute(rest, TCA_KIND).map(text)? != "bpf" {
+        return None;
+    }
+    let options = attribute(rest, TCA_OPTIONS)?;
+    Some(BpfFilter {
+        handle: u32_at(body, 8)?,
+        // The upper half of `tcm_info` is the priority.
+        priority: u16::try_from(u32_at(body, 16)? >> 16).ok()?,
+        name: attribute(options, TCA_BPF_NAME).map(text).unwrap_or_default(),
+        program_id: u32_at(attribute(options, TCA_BPF_ID)?, 0)?,
+    })
+}
+
+/// What a message of the event socket says; `None` for what concerns nobody here.
+pub(super) fn event(message: &Message<'_>) -> Option<InterfaceEvent> {
+    match message.kind {
+        RTM_NEWLINK => interface(message).map(InterfaceEvent::Seen),
+        RTM_DELLINK if message.body.first() == Some(&AF_UNSPEC) => {
+            u32_at(message.body, 4).map(|index| InterfaceEvent::Gone { index })
+        }
+        RTM_NEWADDR | RTM_DELADDR => Some(InterfaceEvent::Addresses),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::net::message::{Request, messages};
+
+    fn ifinfomsg(family: u8, kind: u16, index: u32) -> Vec<u8> {
+        let mut body = vec![family, 0];
+        body.extend(kind.to_ne_bytes());
+        body.extend(index.to_ne_bytes());
+        body.resize(IFINFOMSG, 0);
+        body
+    }
+
+    /// Gives what `decode` makes of a message.
+    fn decoded<T>(request: Request, decode: impl Fn(&Message<'_>) -> Option<T>) -> Option<T> {
+        let bytes = request.finish(0).unwrap();
+        messages(&bytes).next().and_then(|message| decode(&message))
+    }
+
+    fn veth(family: u8) -> Request {
+        let statistics: Vec<u8> = [11_u64, 22, 33, 44, 55].iter().flat_map(|n| n.to_ne_bytes()).collect();
+        Request::new(RTM_NEWLINK, 0, &ifinfomsg(family, ARPHRD_ETHER, 70_001))
+            // An alias that no decoder of text takes.
+            .attribute(20, b"Caf\xe9\0")
+            .attribute(IFLA_IFNAME, b"veth101.0\0")
+            .attribute(IFLA_ADDRESS, &[0, 0x18, 0x51, 1, 2, 3])
+            .attribute(IFLA_MASTER, &5_u32.to_ne_bytes())
+            .nested(IFLA_LINKINFO, &[(IFLA_INFO_KIND, b"veth")])
+            .nested(IFLA_PROP_LIST | 0x8000, &[(IFLA_ALT_IFNAME, b"caf\xe9\0"), (IFLA_ALT_IFNAME, b"web\0")])
+            .attribute(IFLA_STATS64, &statistics)
+            // An attribute cut short must not hide what came before it.
+            .attribute(99, &[])
+    }
+
+    #[test]
+    fn an_interface_is_read_whatever_other_attributes_it_has() {
+        let interface = decoded(veth(AF_UNSPEC), interface).unwrap();
+        let expected = NetInterface {
+            index: 70_001,
+            name: "veth101.0".to_owned(),
+            alternative_names: vec!["caf\\xe9".to_owned(), "web".to_owned()],
+            kind: "veth".to_owned(),
+            master: Some(5),
+            mac: Some([0, 0x18, 0x51, 1, 2, 3]),
+            ethernet: true,
+            is_uplink: false,
+            statistics: InterfaceStatistics { packets: [22, 11], bytes: [44, 33] },
+        };
+        assert_eq!(interface, expected);
+        assert!(interface.is_called("web") && interface.is_called("veth101.0") && !interface.is_called("x"));
+    }
+
+    #[test]
+    fn a_name_that_is_not_utf_8_stays_distinct() {
+        let named = |name: &[u8]| {
+            let request = Request::new(RTM_NEWLINK, 0, &ifinfomsg(0, 512, 1)).attribute(IFLA_IFNAME, name);
+            decoded(request, interface).unwrap().name
+        };
+        assert_eq!((named(b"v\xe9\0"), named(b"v\xea")), ("v\\xe9".to_owned(), "v\\xea".to_owned()));
+    }
+
+    #[test]
+    fn messages_of_a_bridge_say_nothing_of_the_interface_itself() {
+        const AF_BRIDGE: u8 = 7;
+        assert_eq!(decoded(veth(AF_BRIDGE), event), None);
+        let gone = |family| Request::new(RTM_DELLINK, 0, &ifinfomsg(family, 1, 7));
+        assert_eq!(decoded(gone(AF_BRIDGE), event), None);
+        assert_eq!(decoded(gone(AF_UNSPEC), event), Some(InterfaceEvent::Gone { index: 7 }));
+    }
+
+    #[test]
+    fn addresses_are_the_nodes_end_of_a_link() {
+        let local = Request::new(RTM_NEWADDR, 0, &[0; IFADDRMSG])
+            .attribute(IFA_ADDRESS, &[10, 0, 0, 2])
+            .attribute(IFA_LOCAL, &[10, 0, 0, 1]);
+        assert_eq!(decoded(local.clone(), address), Some("10.0.0.1".parse().unwrap()));
+        assert_eq!(decoded(local, event), Some(InterfaceEvent::Addresses));
+        let v6 = Request::new(RTM_NEWADDR, 0, &[0; IFADDRMSG]).attribute(IFA_ADDRESS, &[0xfd; 16]);
+        assert_eq!(decoded(v6, address), Some("fdfd:fdfd:fdfd:fdfd:fdfd:fdfd:fdfd:fdfd".parse().unwrap()));
+    }
+
+    #[test]
+    fn a_filter_is_told_from_others() {
+        let mut body = [0; TCMSG];
+        body[4..8].copy_from_slice(&7_u32.to_ne_bytes());
+        body[8..12].copy_from_slice(&0x7472_u32.to_ne_bytes());
+        body[16..20].copy_from_slice(&(1_u32 << 16 | 0x300).to_ne_bytes());
+        let with_kind = |kind: &[u8]| {
+            Request::new(RTM_NEWTFILTER, 0, &body).attribute(TCA_KIND, kind).nested(
+                TCA_OPTIONS,
+                &[(TCA_BPF_NAME, b"trafctl_egress\0"), (TCA_BPF_ID, &77_u32.to_ne_bytes())],
+            )
+        };
+        let expected =
+            BpfFilter { priority: 1, handle: 0x7472, name: "trafctl_egress".to_owned(), program_id: 77 };
+        assert_eq!(decoded(with_kind(b"bpf\0"), filter), Some(expected));
+        assert_eq!(decoded(with_kind(b"u32\0"), filter), None);
+        let qdisc_message = Request::new(RTM_NEWQDISC, 0, &body).attribute(TCA_KIND, b"clsact\0");
+        assert_eq!(decoded(qdisc_message, qdisc), Some((7, "clsact".to_owned())));
+    }
+}

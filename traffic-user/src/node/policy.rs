@@ -1,0 +1,164 @@
+//! What should be attached and whose it is, by configuration and by everything that says who owns what. No kernel.
+
+use std::{
+    collections::{BTreeMap, HashSet},
+    path::Path,
+};
+
+use anyhow::{Context as _, bail};
+use ipnet::IpNet;
+use traffic_common::ADDRESS_WITHOUT_SLOT;
+use traffic_model::ContainerId;
+
+use crate::{
+    config::Config,
+    net::interface::NetInterface,
+    ownership::{
+        Ownership,
+        identity_command::Answers,
+        interface_rules::{InterfaceFacts, NameRules, Role},
+    },
+};
+
+/// Which interfaces a command is about.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Selection {
+    /// All that a rule assigns to a container, or makes shared.
+    Matching,
+    /// Those named.
+    Named(Vec<String>),
+}
+
+/// Configuration and ownership.
+#[derive(Debug)]
+pub struct Policy {
+    /// The configuration.
+    pub config: Config,
+    ownership: Ownership,
+    answers: Answers,
+    /// Ids that own an address.
+    address_owners: HashSet<String>,
+}
+
+impl Policy {
+    /// Reads who owns which interface and address.
+    ///
+    /// # Errors
+    /// As [`Ownership::read`].
+    pub fn read(config: Config, state_dir: &Path) -> anyhow::Result<Self> {
+        let ownership = Ownership::read(&config, state_dir, None)?;
+        ownership.log_warnings(None);
+        Ok(Self::new(config, ownership))
+    }
+
+    pub(super) fn new(config: Config, ownership: Ownership) -> Self {
+        let address_owners = owners_of(&ownership);
+        Self { config, ownership, answers: Answers::default(), address_owners }
+    }
+
+    /// Reads anew who owns which interface and address.
+    ///
+    /// # Errors
+    /// As [`Ownership::read`]; what was known stays.
+    pub fn refresh(&mut self, state_dir: &Path) -> anyhow::Result<()> {
+        let fresh = Ownership::read(&self.config, state_dir, Some(&self.ownership))?;
+        fresh.log_warnings(Some(&self.ownership));
+        self.address_owners = owners_of(&fresh);
+        self.ownership = fresh;
+        Ok(())
+    }
+
+    /// What an interface is to us.
+    pub fn role(&self, interface: &NetInterface) -> Role {
+        let facts = InterfaceFacts { index: interface.index, name: &interface.name, mac: interface.mac };
+        self.ownership.rules.role(&facts, &self.answers)
+    }
+
+    /// The rules by which interfaces have owners.
+    pub fn rules(&self) -> &NameRules {
+        &self.ownership.rules
+    }
+
+    /// Takes over what the identity command answered, in place of its earlier answers.
+    pub fn take_answers(&mut self, answers: Answers) {
+        for complaint in answers.problems().iter().filter(|new| !self.answers.problems().contains(new)) {
+            tracing::warn!("the command under [identities]: {complaint}");
+        }
+        self.answers = answers;
+    }
+
+    /// Whether any of these interfaces needs an answer of the identity command.
+    pub fn needs_answers(&self, interfaces: &[NetInterface]) -> bool {
+        self.config.identity_command.is_some()
+            && interfaces.iter().any(|interface| matches!(self.role(interface), Role::Unresolved { .. }))
+    }
+
+    /// The selected interfaces with their roles.
+    ///
+    /// # Errors
+    /// When a named interface does not exist, or nothing says whose it is.
+    pub fn select<'i>(
+        &self,
+        interfaces: &'i [NetInterface],
+        selection: &Selection,
+    ) -> anyhow::Result<Vec<(&'i NetInterface, Role)>> {
+        let Selection::Named(names) = selection else {
+            return Ok(interfaces.iter().map(|interface| (interface, self.role(interface))).collect());
+        };
+        names
+            .iter()
+            .map(|name| {
+                let interface = named(interfaces, name)?;
+                match self.role(interface) {
+                    Role::Ignored(_) => bail!(
+                        "cannot attach to {name}: no rule assigns it to a container; list it under [[container]] interfaces \
+                         or add a rule under [interfaces] in the configuration"
+                    ),
+                    Role::Unresolved { reason } => {
+                        bail!("cannot attach to {name}: its container is unknown: {reason}")
+                    }
+                    role => Ok((interface, role)),
+                }
+            })
+            .collect()
+    }
+
+    /// The containers' addresses with the slots of their owners.
+    ///
+    /// # Errors
+    /// Those of `slot`.
+    pub fn addresses(
+        &self,
+        mut slot: impl FnMut(&ContainerId) -> anyhow::Result<Option<u32>>,
+    ) -> anyhow::Result<BTreeMap<IpNet, u32>> {
+        let entries = self.ownership.addresses.entries.iter();
+        entries
+            .map(|entry| Ok((entry.prefix, slot(&entry.container)?.unwrap_or(ADDRESS_WITHOUT_SLOT))))
+            .collect()
+    }
+
+    /// All prefixes that a container owns.
+    pub fn prefixes(&self) -> impl Iterator<Item = IpNet> {
+        self.ownership.addresses.entries.iter().map(|entry| entry.prefix.trunc())
+    }
+
+    /// Whether a container owns an address, and so needs no interface of its own.
+    pub fn owns_address(&self, id: &str) -> bool {
+        self.address_owners.contains(id)
+    }
+}
+
+fn owners_of(ownership: &Ownership) -> HashSet<String> {
+    ownership.addresses.entries.iter().map(|entry| entry.container.as_str().to_owned()).collect()
+}
+
+/// The interface of this name or alternative name.
+///
+/// # Errors
+/// When there is none.
+pub fn named<'i>(interfaces: &'i [NetInterface], name: &str) -> anyhow::Result<&'i NetInterface> {
+    interfaces
+        .iter()
+        .find(|interface| interface.is_called(name))
+        .with_context(|| format!("no interface {name} exists in this network namespace"))
+}

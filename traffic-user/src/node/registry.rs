@@ -1,0 +1,435 @@
+//! Which container and which interface has which counter slot, as the pinned maps record it.
+//!
+//! A slot, once assigned, stays with its owner over stops and starts, so that its counters continue. Only when slots run
+//! short are those of owners that are gone freed ([`Registry::free`]), after their final reading is in the ledger
+//! ([`super::slot_reclaim`]). The counters themselves are never reset: what they hold becomes the slot's base when its next
+//! owner gets it. Each step leaves a state that readers understand, wherever it is interrupted: a free slot's counters
+//! are in nobody's name, and the base is written before the owner.
+//!
+//! What passed an interface uncounted is recorded in its slot as well: [`super::missed`].
+
+use std::{
+    cmp::Reverse,
+    collections::{BTreeSet, HashMap},
+};
+
+use anyhow::Context as _;
+use traffic_common::{ContainerRecord, InterfaceRecord, UNKNOWN_INTERFACE_SLOT, slot_state};
+use traffic_model::{ContainerId, NODE_ID, skb_mark};
+
+use super::kernel_access::{Clock, SlotMaps};
+use crate::{
+    kernel::{
+        entries::CountedIn,
+        records::{EMPTY_CONTAINER, EMPTY_INTERFACE, container_id, read_text, write_text},
+    },
+    net::interface::NetInterface,
+};
+
+/// Slots of containers and of interfaces that are gone.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Gone {
+    /// Slots of containers.
+    pub containers: Vec<u32>,
+    /// Slots of interfaces.
+    pub interfaces: Vec<u32>,
+}
+
+impl Gone {
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.containers.is_empty() && self.interfaces.is_empty()
+    }
+}
+
+/// All slot records, read once and kept in step with the maps.
+#[derive(Debug)]
+pub struct Registry {
+    containers: Vec<ContainerRecord>,
+    interfaces: Vec<InterfaceRecord>,
+    /// Slots of containers in use, by id.
+    by_id: HashMap<String, u32>,
+    /// Slots of interfaces in use, by name and container. The last one assigned, should there be several.
+    by_name: HashMap<(String, String), u32>,
+    /// Slots of interfaces that exist, by index. An attach that was interrupted leaves more than one.
+    by_ifindex: HashMap<u32, BTreeSet<u32>>,
+    free_containers: BTreeSet<u32>,
+    free_interfaces: BTreeSet<u32>,
+}
+
+impl Registry {
+    /// Reads all records.
+    ///
+    /// # Errors
+    /// When the maps can't be read.
+    pub fn read(maps: &impl SlotMaps) -> anyhow::Result<Self> {
+        Ok(Self::of(&maps.container_records()?, &maps.interface_records()?))
+    }
+
+    fn of(containers: &[ContainerRecord], interfaces: &[InterfaceRecord]) -> Self {
+        let mut registry = Self {
+            containers: vec![EMPTY_CONTAINER; containers.len()],
+            interfaces: vec![EMPTY_INTERFACE; interfaces.len()],
+            by_id: HashMap::new(),
+            by_name: HashMap::new(),
+            by_ifindex: HashMap::new(),
+            free_containers: BTreeSet::new(),
+            free_interfaces: BTreeSet::new(),
+        };
+        for (slot, record) in (0..).zip(containers) {
+            registry.note_container(slot, *record);
+        }
+        for (slot, record) in (0..).zip(interfaces) {
+            registry.note_interface(slot, *record);
+        }
+        registry
+    }
+
+    /// Records of containers, by slot.
+    pub fn containers(&self) -> &[ContainerRecord] {
+        &self.containers
+    }
+
+    /// Records of interfaces, by slot.
+    pub fn interfaces(&self) -> &[InterfaceRecord] {
+        &self.interfaces
+    }
+
+    /// The record of an interface slot.
+    pub fn interface(&self, slot: u32) -> &InterfaceRecord {
+        &self.interfaces[slot as usize]
+    }
+
+    /// The slot of a container that has one.
+    pub fn container_slot(&self, id: &ContainerId) -> Option<u32> {
+        self.by_id.get(id.as_str()).copied()
+    }
+
+    /// The slot of a container, assigned now if it has none; `None` when all are taken.
+    ///
+    /// # Errors
+    /// When the map can't be written.
+    pub fn assign_container(
+        &mut self,
+        maps: &mut (impl SlotMaps + Clock),
+        id: &ContainerId,
+    ) -> anyhow::Result<Option<u32>> {
+        if let Some(slot) = self.container_slot(id) {
+            return Ok(Some(slot));
+        }
+        let Some(&slot) = self.free_containers.first() else { return Ok(None) };
+        if self.containers[slot as usize].generation != 0 {
+            maps.rebase_container(slot)?;
+        }
+        // Counted over all slots, so that id and generation name one life of a counter, whichever slot it had.
+        let last = self.containers.iter().map(|record| record.generation).max();
+        let mut record = ContainerRecord {
+            state: slot_state::IN_USE,
+            generation: last.unwrap_or(0) + 1,
+            since_unix_s: maps.unix_seconds(),
+            ..EMPTY_CONTAINER
+        };
+        write_text(&mut record.id, id.as_str());
+        // First, so that an owner never sends with another's mark.
+        maps.set_skb_mark(slot, skb_mark::base(id.as_str()).map_or(0, u64::from))?;
+        self.write_container(maps, slot, record)?;
+        Ok(Some(slot))
+    }
+
+    /// Writes what the `skb->mark` of each container begins with, into a map that may have been made just now.
+    ///
+    /// # Errors
+    /// When the map can't be read or written.
+    pub fn sync_skb_marks(&self, maps: &mut impl SlotMaps) -> anyhow::Result<()> {
+        let Some(present) = maps.skb_marks()? else { return Ok(()) };
+        for ((slot, record), present) in (0..).zip(&self.containers).zip(present) {
+            let wanted = container_id(record).and_then(|id| skb_mark::base(id.as_str())).map_or(0, u64::from);
+            if present != wanted {
+                maps.set_skb_mark(slot, wanted)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Ends a container's hold on its slot. The counters stay in it; the next container of this id gets another slot.
+    ///
+    /// # Errors
+    /// When the map can't be written.
+    pub fn retire_container(&mut self, maps: &mut impl SlotMaps, id: &ContainerId) -> anyhow::Result<()> {
+        let Some(slot) = self.container_slot(id) else { return Ok(()) };
+        let record = ContainerRecord { state: slot_state::RETIRED, ..self.containers[slot as usize] };
+        self.write_container(maps, slot, record)
+    }
+
+    /// Slots whose owners are gone, in the order in which they are freed: retired containers first, then by how long
+    /// ago their owner went. A slot is never listed while packets are counted in it. `is_wanted` names ids that own an
+    /// address and so need no interface.
+    pub fn gone(&self, counted_in: &CountedIn, is_wanted: impl Fn(&str) -> bool) -> Gone {
+        let mut alive = counted_in.containers.clone();
+        let mut went: HashMap<&str, u64> = HashMap::new();
+        let mut interfaces = Vec::new();
+        let in_use = (0..).zip(&self.interfaces).filter(|(_, record)| record.state == slot_state::IN_USE);
+        for (slot, record) in in_use {
+            if record.ifindex != 0 {
+                alive.insert(record.container_slot);
+            } else if slot != UNKNOWN_INTERFACE_SLOT {
+                let last = went.entry(read_text(&record.container)).or_default();
+                *last = record.gone_unix_s.max(*last);
+                if !counted_in.interfaces.contains(&slot) {
+                    interfaces.push((record.gone_unix_s, slot));
+                }
+            }
+        }
+        let mut containers: Vec<_> = (0_u32..)
+            .zip(&self.containers)
+            .filter(|(slot, record)| match record.state {
+                slot_state::IN_USE => !alive.contains(slot) && !is_wanted(read_text(&record.id)),
+                slot_state::RETIRED => !alive.contains(slot),
+                _ => false,
+            })
+            .map(|(slot, record)| {
+                let last = went.get(read_text(&record.id)).copied().unwrap_or(record.since_unix_s);
+                (Reverse(record.state == slot_state::RETIRED), last, slot)
+            })
+            .collect();
+        containers.sort_unstable();
+        interfaces.sort_unstable();
+        Gone {
+            containers: containers.into_iter().map(|(_, _, slot)| slot).collect(),
+            interfaces: interfaces.into_iter().map(|(_, slot)| slot).collect(),
+        }
+    }
+
+    /// Takes slots from their owners. The caller has waited until no packet is counted in them any more, and has written
+    /// what they hold into the ledger.
+    ///
+    /// # Errors
+    /// When a map can't be written.
+    pub fn free(&mut self, maps: &mut impl SlotMaps, slots: &Gone) -> anyhow::Result<()> {
+        for &slot in &slots.containers {
+            let generation = self.containers[slot as usize].generation;
+            self.write_container(maps, slot, ContainerRecord { generation, ..EMPTY_CONTAINER })?;
+        }
+        for &slot in &slots.interfaces {
+            let generation = self.interface(slot).generation;
+            self.write_interface(maps, slot, InterfaceRecord { generation, ..EMPTY_INTERFACE })?;
+        }
+        Ok(())
+    }
+
+    /// The slot of the interface of this index, if one is registered.
+    pub fn interface_of_index(&self, ifindex: u32) -> Option<u32> {
+        self.by_ifindex.get(&ifindex)?.first().copied()
+    }
+
+    /// All slots but this one that hold the index.
+    pub fn others_of_index(&self, ifindex: u32, own: u32) -> Vec<u32> {
+        let slots = self.by_ifindex.get(&ifindex).into_iter().flatten();
+        slots.copied().filter(|slot| *slot != own).collect()
+    }
+
+    /// Indexes of all interfaces that are registered.
+    pub fn indexes(&self) -> impl Iterator<Item = u32> {
+        self.by_ifindex.keys().copied()
+    }
+
+    /// Whether the interface of this index is registered as an uplink of the node.
+    pub fn is_uplink(&self, ifindex: u32) -> bool {
+        self.interface_of_index(ifindex)
+            .is_some_and(|slot| read_text(&self.interface(slot).container) == NODE_ID)
+    }
+
+    /// The slot of an interface and its container, assigned now if they have none. When all are taken: the slot that
+    /// interfaces without one of their own share.
+    ///
+    /// A name that now belongs to another container gets another slot: totals of two containers never mix.
+    ///
+    /// # Errors
+    /// When the maps can't be read or written.
+    pub fn assign_interface(
+        &mut self,
+        maps: &mut impl SlotMaps,
+        interface: &NetInterface,
+        container: Option<&ContainerId>,
+        container_slot: Option<u32>,
+    ) -> anyhow::Result<u32> {
+        let container_text = container.map_or("", ContainerId::as_str);
+        let key = (stored_name(&interface.name), container_text.to_owned());
+        let mine = self.by_name.get(&key).copied();
+        let Some(slot) = mine.or_else(|| self.free_interfaces.first().copied()) else {
+            return Ok(UNKNOWN_INTERFACE_SLOT);
+        };
+        let old = *self.interface(slot);
+        if mine.is_none() && old.generation != 0 {
+            maps.rebase_interface(slot)?;
+        }
+        // A name can have slots for several containers, one after another. Counted over all slots, as for containers.
+        let last = self.interfaces.iter().map(|record| record.generation).max().unwrap_or(0);
+        let mut record = InterfaceRecord {
+            state: slot_state::IN_USE,
+            generation: if mine.is_none() { last + 1 } else { old.generation },
+            container_slot: container_slot.unwrap_or(u32::MAX),
+            shared: u32::from(container.is_none()),
+            link_header_len: interface.link_header_len(),
+            ..if mine.is_none() { EMPTY_INTERFACE } else { old }
+        };
+        write_text(&mut record.name, &interface.name);
+        write_text(&mut record.container, container_text);
+        self.write_interface(maps, slot, record)?;
+        Ok(slot)
+    }
+
+    pub(super) fn write_interface(
+        &mut self,
+        maps: &mut impl SlotMaps,
+        slot: u32,
+        record: InterfaceRecord,
+    ) -> anyhow::Result<()> {
+        if *self.interface(slot) != record && slot != UNKNOWN_INTERFACE_SLOT {
+            maps.set_interface_record(slot, record).with_context(|| format!("interface slot {slot}"))?;
+            self.note_interface(slot, record);
+        }
+        Ok(())
+    }
+
+    fn write_container(
+        &mut self,
+        maps: &mut impl SlotMaps,
+        slot: u32,
+        record: ContainerRecord,
+    ) -> anyhow::Result<()> {
+        maps.set_container_record(slot, record).with_context(|| format!("container slot {slot}"))?;
+        self.note_container(slot, record);
+        Ok(())
+    }
+
+    fn note_container(&mut self, slot: u32, record: ContainerRecord) {
+        let old = std::mem::replace(&mut self.containers[slot as usize], record);
+        if old.state == slot_state::IN_USE && self.by_id.get(read_text(&old.id)) == Some(&slot) {
+            self.by_id.remove(read_text(&old.id));
+        }
+        if record.state == slot_state::IN_USE {
+            self.by_id.entry(read_text(&record.id).to_owned()).or_insert(slot);
+        }
+        if record.state == slot_state::FREE {
+            self.free_containers.insert(slot);
+        } else {
+            self.free_containers.remove(&slot);
+        }
+    }
+
+    fn note_interface(&mut self, slot: u32, record: InterfaceRecord) {
+        let old = std::mem::replace(&mut self.interfaces[slot as usize], record);
+        let key = |record: &InterfaceRecord| {
+            (read_text(&record.name).to_owned(), read_text(&record.container).to_owned())
+        };
+        if old.state == slot_state::IN_USE && self.by_name.get(&key(&old)) == Some(&slot) {
+            self.by_name.remove(&key(&old));
+        }
+        if let Some(slots) = self.by_ifindex.get_mut(&old.ifindex) {
+            slots.remove(&slot);
+            if slots.is_empty() {
+                self.by_ifindex.remove(&old.ifindex);
+            }
+        }
+        if record.state == slot_state::IN_USE {
+            self.by_name.entry(key(&record)).or_insert(slot);
+        }
+        if record.ifindex != 0 {
+            self.by_ifindex.entry(record.ifindex).or_default().insert(slot);
+        }
+        if record.state == slot_state::FREE {
+            self.free_interfaces.insert(slot);
+        } else {
+            self.free_interfaces.remove(&slot);
+        }
+    }
+}
+
+/// A name as its record holds it: records have room for the kernel's names, not for the `\xNN` of odd ones.
+fn stored_name(name: &str) -> String {
+    let mut field = [0; traffic_common::INTERFACE_NAME_BYTES];
+    write_text(&mut field, name);
+    read_text(&field).to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn container(state: u32, id: &str) -> ContainerRecord {
+        let mut record = ContainerRecord { state, generation: 1, since_unix_s: 5, ..EMPTY_CONTAINER };
+        write_text(&mut record.id, id);
+        record
+    }
+
+    fn interface(slot: u32, id: &str, ifindex: u32, gone_unix_s: u64) -> InterfaceRecord {
+        let mut record = InterfaceRecord {
+            state: slot_state::IN_USE,
+            container_slot: slot,
+            ifindex,
+            gone_unix_s,
+            ..EMPTY_INTERFACE
+        };
+        write_text(&mut record.container, id);
+        record
+    }
+
+    #[test]
+    fn retired_containers_go_first_then_those_gone_longest_and_none_that_exists() {
+        use slot_state::{IN_USE, RETIRED};
+
+        let registry = Registry::of(
+            &[
+                container(IN_USE, "there"),
+                container(IN_USE, "late"),
+                container(IN_USE, "early"),
+                container(IN_USE, "routed"),
+                container(RETIRED, "retired"),
+                EMPTY_CONTAINER,
+            ],
+            &[
+                EMPTY_INTERFACE,
+                interface(0, "there", 7, 0),
+                interface(0, "there", 0, 10),
+                interface(1, "late", 0, 300),
+                interface(2, "early", 0, 100),
+                // Another life of that slot says nothing about the present one.
+                interface(2, "another", 0, 900),
+                interface(4, "retired", 0, 800),
+            ],
+        );
+        let wanted = |id: &str| id == "routed";
+        let gone = registry.gone(&CountedIn::default(), wanted);
+        assert_eq!(gone.containers, [4, 2, 1]);
+        assert_eq!(gone.interfaces, [2, 4, 3, 6, 5]);
+        // A slot that packets go to stays, whatever the records say: "early" has an interface without a slot.
+        let counted_in = CountedIn { containers: [2, 4].into(), interfaces: [0, 3].into() };
+        let gone = registry.gone(&counted_in, wanted);
+        assert_eq!(gone.containers, [1]);
+        assert_eq!(gone.interfaces, [2, 4, 6, 5]);
+    }
+
+    #[test]
+    fn a_retired_container_has_no_slot_and_its_id_is_found_again_in_the_next_one() {
+        use slot_state::{IN_USE, RETIRED};
+
+        let id = ContainerId::new("101").unwrap();
+        let registry = Registry::of(&[container(RETIRED, "101"), container(IN_USE, "101")], &[]);
+        assert_eq!(registry.container_slot(&id), Some(1));
+        let registry = Registry::of(&[container(RETIRED, "101")], &[]);
+        assert_eq!(registry.container_slot(&id), None);
+    }
+
+    #[test]
+    fn all_slots_of_an_index_are_found() {
+        let registry = Registry::of(
+            &[],
+            &[EMPTY_INTERFACE, interface(0, "a", 7, 0), interface(1, "b", 7, 0), interface(2, "c", 8, 0)],
+        );
+        assert_eq!(registry.interface_of_index(7), Some(1));
+        assert_eq!(registry.others_of_index(7, 1), [2]);
+        assert_eq!(registry.others_of_index(8, 3), [0; 0]);
+        assert_eq!(registry.interface_of_index(0), None);
+    }
+}
