@@ -25,8 +25,8 @@ pub const SERVICE: &str = "trafctl.service";
 const TARGETS: [&str; 5] =
     ["sysinit.target", "basic.target", "shutdown.target", "machines.target", "multi-user.target"];
 
-/// What differs from a machine: the program, the pins, no resync (see [`crate::daemon`]), and a log file instead of the
-/// journal.
+/// What differs from a machine: the program, the pins, no resync (see [`crate::daemon`]), and a log file
+/// instead of the journal.
 const DROP_IN: &str = "[Service]
 ExecStart=
 ExecStart=/trafctl run

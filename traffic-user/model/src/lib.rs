@@ -4,6 +4,7 @@
 //! - `snapshot`: one reading of all counters, the only type that leaves the kernel side.
 //! - [`calendar`]: five-minute buckets, hours, days and billing months of a time zone.
 //! - [`live_rates`]: the traffic between two readings.
+//! - [`local_time`]: instants as text in a time zone.
 //! - [`notation`]: hardware addresses and IP prefixes as text.
 //! - [`skb_mark`]: which containers and classes have an `skb->mark` for a shaper.
 //! - [`units`]: amounts of bytes and durations as text.
@@ -11,6 +12,7 @@
 pub mod calendar;
 mod ids;
 pub mod live_rates;
+pub mod local_time;
 pub mod notation;
 #[cfg(any(test, feature = "sample"))]
 pub mod sample;

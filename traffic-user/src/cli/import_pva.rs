@@ -6,10 +6,11 @@ use anyhow::Context as _;
 use clap::Args;
 use jiff::Timestamp;
 use traffic_ledger::{PvaImport, PvaProgress};
+use traffic_model::local_time::LocalTime;
 
 use crate::{
     cli::{Done, Format, Global, print, progress::Progress},
-    render::ledger::{self as render, LocalTime},
+    render::ledger as render,
 };
 
 /// Import what Virtuozzo's PVA agent recorded, as history from before this ledger

@@ -7,6 +7,7 @@ use clap::{Args, Subcommand};
 use jiff::Timestamp;
 use traffic_ledger::{DrainTrigger, LedgerError};
 use traffic_model::ContainerId;
+use traffic_model::local_time::LocalTime;
 
 use crate::{
     cli::{Done, Format, Global, import_pva, print},
@@ -14,7 +15,7 @@ use crate::{
     kernel::load::{self, ProgramChoice},
     node::{LockedKernel, Selection, Session},
     ownership::interface_rules::Role,
-    render::ledger::{self as render, LocalTime},
+    render::ledger as render,
 };
 
 /// Close a billing month, so that its figures never change again

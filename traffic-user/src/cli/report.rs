@@ -4,6 +4,7 @@ use anyhow::Context as _;
 use clap::{Args, ValueEnum};
 use jiff::{Span, Timestamp, Zoned, civil::DateTime, tz::TimeZone};
 use traffic_ledger::{Basis, By, Ledger, ReportQuery, Split, TopQuery};
+use traffic_model::local_time::LocalTime;
 use traffic_model::{ContainerId, calendar::Calendar, units};
 
 use crate::{
@@ -11,7 +12,7 @@ use crate::{
         Done, Format, Global, SheetFormat,
         output::{print, print_note},
     },
-    render::ledger::{self as render, LocalTime},
+    render::ledger as render,
 };
 
 /// Report the bytes and packets of each container over time

@@ -1,8 +1,8 @@
-//! News of files, by inotify: the class file, and Virtuozzo's container files.
+//! Changes of files, by inotify: the class file and Virtuozzo's container files.
 //!
-//! Directories are watched rather than files, since editors put another file in the place of the old one, and every
-//! directory above, since they may appear later or be replaced as a whole. A file that is being written is not looked
-//! at before its writer closes it.
+//! The watches are on directories, not on files, because editors replace a file by another one. Each
+//! directory above is watched too, because it can appear later or be replaced as a whole. A file that is
+//! being written is read only after its writer has closed it.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
@@ -28,9 +28,9 @@ use crate::config::Config;
 
 /// Changes that follow each other this closely are one.
 const QUIET: Duration = Duration::from_millis(100);
-/// News are passed on after this time even when more keep coming.
+/// Changes are reported after this time even if more keep coming.
 const PATIENCE: Duration = Duration::from_millis(400);
-/// How many symbolic links are followed from one to the next.
+/// The longest chain of symbolic links that is followed.
 const MOST_LINKS: usize = 8;
 
 /// What may have changed.
@@ -59,12 +59,12 @@ impl Changed {
     }
 }
 
-/// Which names in a directory are of interest, and what their change means.
+/// The names in a directory that matter, and what a change of each means.
 #[derive(Debug, Default)]
 struct Interest {
     path: PathBuf,
     names: HashMap<OsString, Changed>,
-    /// Every `*.conf` is a container's.
+    /// Every `*.conf` belongs to a container.
     containers: bool,
 }
 
@@ -76,13 +76,14 @@ pub struct FileWatch {
     containers: PathBuf,
     watched: HashMap<i32, Interest>,
     pending: Changed,
-    /// When the first and the last of the pending news came.
+    /// When the first and the last of the pending changes came.
     times: Option<(Instant, Instant)>,
     complained: BTreeSet<PathBuf>,
 }
 
 impl FileWatch {
-    /// Watches the files of a configuration. Everything counts as changed at first, for what happened since it was read.
+    /// Watches the files that a configuration names. At first everything counts as changed, because it may
+    /// have changed since it was read.
     ///
     /// # Errors
     /// When the kernel gives no inotify instance, or outside a tokio runtime.
@@ -92,7 +93,7 @@ impl FileWatch {
         let now = Instant::now();
         let mut watch = Self {
             // SAFETY: the owned descriptor stays open and the same for as long as this lives.
-            inotify: unsafe { AsyncFd::register(inotify) }.context("cannot wait for news of files")?,
+            inotify: unsafe { AsyncFd::register(inotify) }.context("cannot wait for changes of files")?,
             class_files: config.class_file_candidates(),
             containers: config.vz_conf_dir.clone(),
             watched: HashMap::new(),
@@ -104,8 +105,8 @@ impl FileWatch {
         Ok(watch)
     }
 
-    /// Waits for news, and for a pause in them. What is to be read must be read after this returns. May be dropped and
-    /// called again without losing anything.
+    /// Waits for changes and then for a pause in them. Read the files only after this returns. It can be
+    /// cancelled and called again without losing a change.
     pub async fn changed(&mut self) -> Changed {
         loop {
             let more = self.take_events();
@@ -120,7 +121,7 @@ impl FileWatch {
             };
             let due = (last + QUIET).min(first + PATIENCE);
             if Instant::now() >= due {
-                // Before anybody reads: what changes from here on is news again.
+                // Before anything is read: a later change is reported again.
                 self.arm();
                 self.times = None;
                 return std::mem::take(&mut self.pending);
@@ -157,14 +158,14 @@ impl FileWatch {
                 Err(Errno::INTR) => {}
                 Err(Errno::AGAIN) => return changed,
                 Err(error) => {
-                    tracing::warn!("cannot read news of files: {error}");
+                    tracing::warn!("cannot read changes of files: {error}");
                     return changed;
                 }
             }
         }
     }
 
-    /// Watches what there is to be watched now.
+    /// Adds and removes watches to match what exists now.
     fn arm(&mut self) {
         let mut wanted: BTreeMap<PathBuf, Interest> = BTreeMap::new();
         for file in &self.class_files {
@@ -173,7 +174,7 @@ impl FileWatch {
         let directory = self.containers.join("");
         want_file(&mut wanted, &self.containers, Changed::IDENTITIES);
         wanted.entry(directory.clone()).or_default().containers = true;
-        // Virtuozzo's are links into each container's private area.
+        // Virtuozzo's files are links into each container's private area.
         for entry in fs::read_dir(&directory).into_iter().flatten().flatten() {
             let path = entry.path();
             if is_conf(path.as_os_str()) && path.is_symlink() {
@@ -196,7 +197,7 @@ impl FileWatch {
                 Err(error) => {
                     if self.complained.insert(path.clone()) {
                         tracing::warn!(
-                            "cannot watch {} ({}): changes of container files are noticed later, and those of the class file \
+                            "cannot watch {} ({}): changes of container files take effect later, and those of the class file \
                              after `trafctl classes load` or SIGHUP",
                             path.display(),
                             io::Error::from(error)
@@ -206,7 +207,7 @@ impl FileWatch {
             }
         }
         for &old in self.watched.keys().filter(|old| !watched.contains_key(old)) {
-            // The watch of a directory that is gone went with it.
+            // The kernel removed the watch together with the directory.
             let _gone = inotify::remove_watch(self.inotify.get_ref(), old);
         }
         self.watched = watched;
@@ -225,14 +226,14 @@ impl Interest {
 
     fn in_event(&self, events: ReadFlags, name: Option<&OsStr>) -> Changed {
         let Some(name) = name else {
-            // The directory itself went; the one above tells of what comes in its place.
+            // The directory itself is gone. The watch on the one above reports its replacement.
             let mut all = Changed { classes: false, identities: self.containers };
             self.names.values().for_each(|&changed| all.add(changed));
             return all;
         };
         let mut changed = self.names.get(name).copied().unwrap_or_default();
         changed.identities |= self.containers && is_conf(name);
-        // A file that was just made is news when its writer closes it; a link or a directory is whole at once.
+        // A new file is reported when its writer closes it. A link or a directory is complete at once.
         let being_written = events.contains(ReadFlags::CREATE)
             && !events.contains(ReadFlags::ISDIR)
             && fs::symlink_metadata(self.path.join(name))
@@ -245,7 +246,7 @@ fn is_conf(name: &OsStr) -> bool {
     name.as_bytes().ends_with(b".conf")
 }
 
-/// Adds a file, what it is a link to, and all directories above.
+/// Adds a file, the targets of its links, and all directories above.
 fn want_file(wanted: &mut BTreeMap<PathBuf, Interest>, file: &Path, changed: Changed) {
     let mut path = file.to_owned();
     for _ in 0..MOST_LINKS {

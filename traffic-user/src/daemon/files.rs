@@ -1,4 +1,4 @@
-//! Acting on changes of files while the daemon runs: the class file, and Virtuozzo's container files.
+//! Reacts to changes of the class file and of Virtuozzo's container files.
 
 use std::mem;
 
@@ -6,9 +6,9 @@ use anyhow::{Context as _, bail};
 use traffic_classes::ClassTable;
 use traffic_ledger::DrainTrigger;
 
+use super::class_file::Classes;
 use crate::{
     class_source,
-    config::Config,
     daemon::{
         file_watch::Changed,
         worker::{Worker, log_failure},
@@ -16,31 +16,11 @@ use crate::{
     kernel::{load::ProgramChoice, tables},
 };
 
-/// What becomes of the table in force when another can't be had.
+/// Added to a message about a class file that cannot be loaded.
 const STAYS: &str = "the table in force stays in force";
 
-/// The class file as the daemon follows it.
-pub(super) struct Classes {
-    /// What was looked at last, in force or refused.
-    seen: class_source::Seen,
-    /// It is good, but could not be loaded; it is tried again.
-    waiting: bool,
-}
-
-impl Classes {
-    /// The file as it is now.
-    pub(super) fn look(config: &Config) -> Self {
-        Self { seen: class_source::look(config), waiting: false }
-    }
-
-    /// Whether a good file is still to be loaded.
-    pub(super) fn is_waiting(&self) -> bool {
-        self.waiting
-    }
-}
-
 impl Worker {
-    /// Puts a class table in force; what was counted so far is booked under the old one.
+    /// Switches to another class table. What was counted so far is drained under the old one first.
     pub(super) fn load_classes(&mut self, table: ClassTable) -> anyhow::Result<()> {
         let mut session = self.host.begin(ProgramChoice::Pinned)?;
         let prepared = tables::prepare(session.maps(), &table, &|_, _| {})?;
@@ -62,8 +42,8 @@ impl Worker {
         tracing::debug!("changed files were read");
     }
 
-    /// Loads the class file if it is another than the one looked at last. One that is refused, or that is gone, is said
-    /// once, and the table in force stays.
+    /// Loads the class file if it differs from the one that was examined last. A file that is refused or gone
+    /// is reported once, and the table in force stays.
     pub(super) fn follow_class_file(&mut self) -> anyhow::Result<()> {
         let seen = class_source::look(self.host.config());
         if seen != self.classes.seen {
@@ -85,13 +65,14 @@ impl Worker {
         self.take_over(table)
     }
 
-    /// Puts the table of the class file just looked at in force, if it is one.
+    /// Switches to the table of the class file that was just examined, unless it is empty.
     pub(super) fn take_over(&mut self, table: ClassTable) -> anyhow::Result<()> {
         let tried_before = mem::replace(&mut self.classes.waiting, true);
         if table.is_empty() {
-            // Most likely its writer has emptied it and not written yet; nobody means all traffic to be class 0.
+            // Its writer has most likely truncated it and not written it yet. An empty table would put all
+            // traffic into class 0.
             if !tried_before {
-                tracing::warn!("the class file names no network: the table in force stays until it does");
+                tracing::warn!("the class file contains no network; {STAYS} until it does");
             }
             return Ok(());
         }

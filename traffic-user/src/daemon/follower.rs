@@ -1,5 +1,5 @@
-//! Which events of interfaces call for a change, and the change itself. Knows neither sockets nor threads: the tests run it
-//! on a kernel of their own.
+//! Which events of interfaces call for a change, and the change itself. Knows neither sockets nor threads:
+//! the tests run it on a kernel of their own.
 
 use std::collections::{HashMap, HashSet};
 
@@ -35,7 +35,8 @@ impl Plan {
 pub(super) struct Follower {
     /// Names of attached interfaces by index: events that change neither need no action.
     known: HashMap<u32, String>,
-    /// Indexes of interfaces whose attach failed. It may have left something to be released when the interface goes.
+    /// Indexes of interfaces whose attach failed. It may have left something to be released when the
+    /// interface goes.
     failed: HashSet<u32>,
     /// Whether any interface is unresolved.
     waiting: bool,
@@ -49,7 +50,7 @@ impl Follower {
         self.waiting
     }
 
-    /// Everything is to be attached again: the counters were made anew.
+    /// Attach everything again: the counters were created again.
     pub fn forget(&mut self) {
         self.known.clear();
     }
@@ -66,7 +67,8 @@ impl Follower {
     pub fn plan(&mut self, batch: Batch, policy: &Policy) -> Plan {
         let mut plan =
             Plan { addresses: batch.addresses && !policy.config.uplinks.is_empty(), ..Plan::default() };
-        // A device that went and came back under its name and index is another one, with nothing attached to it.
+        // A device that went and came back under its name and index is another one, with nothing attached to
+        // it.
         let ended: HashSet<u32> = batch
             .ended
             .into_iter()
@@ -157,7 +159,8 @@ impl Follower {
         self.waiting |= !report.unresolved.is_empty();
     }
 
-    /// Logs what an attach did. Unresolved interfaces are reported once, and not while the identity command is asked.
+    /// Logs what an attach did. Unresolved interfaces are reported once, and not while the identity command
+    /// is asked.
     pub fn log(&mut self, report: &AttachReport, kind: &str, is_asking: bool) {
         for (name, change) in &report.attached {
             if *change == Change::Attached {

@@ -1,19 +1,21 @@
 //! `trafctl run`: keeps attached what should be, until it is stopped.
 //!
-//! The event loop here never blocks. It waits for signals, timers, events of interfaces and of files, and posts work to one
-//! thread (`worker`) that takes the lock, changes the kernel and writes the ledger. Events only say where to look; a
-//! resync compares everything now and then. Nothing here is needed for counting, which continues in the kernel whatever becomes
-//! of this process.
+//! The event loop here never blocks. It waits for signals, timers, events of interfaces and of files, and
+//! posts work to one thread (`worker`) that takes the lock, changes the kernel and writes the ledger. Events
+//! only say where to look; a resync compares everything now and then. Nothing here is needed for counting,
+//! which continues in the kernel whatever becomes of this process.
 //!
 //! - `worker`: the thread, and what the two sides tell each other.
 //! - `follower`: which events call for a change; no sockets, no threads.
 //! - `files`: following the class file and Virtuozzo's container files; `file_watch`: events of files.
 //! - `ledger_handle`: the ledger, within reach or not; `schedule`: when to drain.
 
+mod class_file;
 mod file_watch;
 mod files;
 mod follower;
 mod ledger_handle;
+mod mailbox;
 mod resync;
 mod schedule;
 mod worker;
@@ -43,9 +45,10 @@ use crate::{
     ownership::identity_command::IdentityQuery,
 };
 use file_watch::{Changed, FileWatch};
+use mailbox::{Mailbox, Report, Started};
 use resync::Resync;
 use schedule::Schedule;
-use worker::{Mailbox, Report, STOP_PATIENCE, Setup, Started};
+use worker::{STOP_PATIENCE, Setup};
 
 /// How soon something that failed is tried again.
 const RETRY_INTERVAL: Duration = Duration::from_secs(2);
@@ -56,8 +59,8 @@ const MAINTENANCE_PAUSE: Duration = Duration::from_secs(1);
 
 /// Runs until SIGTERM or SIGINT.
 ///
-/// `state_dir` is where the ledger is kept, and where a second daemon finds the first. `make_host` reads the configuration
-/// and everything named in it; it is called again on SIGHUP.
+/// `state_dir` is where the ledger is kept, and where a second daemon finds the first. `make_host` reads the
+/// configuration and everything named in it; it is called again on SIGHUP.
 ///
 /// # Errors
 /// When the start fails. Later failures are logged and tried again.
@@ -185,7 +188,7 @@ impl Daemon {
             tokio::select! {
                 () = time::sleep_until(self.drains.due()), if self.config.ledger_enabled => {
                     self.mailbox.post(|work| work.drain = true);
-                    self.drains.go_on();
+                    self.drains.plan_next();
                 }
                 _ = maintenance.tick() => self.mailbox.post(|work| work.maintain = true),
                 batch = self.events.next() => {

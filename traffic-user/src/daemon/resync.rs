@@ -1,8 +1,8 @@
 //! How often the daemon compares all interfaces and container files with what is attached.
 //!
-//! This is the safety net under the events of `mod.rs` and `file_watch.rs`. A test of those events must run without it,
-//! because the next comparison would hide an event that was lost. `TRAFCTL_TEST_RESYNC` sets the interval for tests. It
-//! is not an option of the program and not for use on a node.
+//! This is the safety net under the events of `mod.rs` and `file_watch.rs`. A test of those events must run
+//! without it, because the next comparison would hide an event that was lost. `TRAFCTL_TEST_RESYNC` sets the
+//! interval for tests. It is not an option of the program and not for use on a node.
 
 use std::{
     env,
@@ -39,7 +39,8 @@ impl Resync {
         })
     }
 
-    /// Waits until the next comparison is due; forever when comparisons are off. May be dropped and called again.
+    /// Waits until the next comparison is due; forever when comparisons are off. May be dropped and called
+    /// again.
     pub(super) async fn tick(&mut self) {
         match &mut self.timer {
             Some(timer) => drop(timer.tick().await),

@@ -1,10 +1,11 @@
-//! When the counters are drained: at the multiples of an interval on the wall clock, so that buckets end where it says.
+//! When the counters are drained: at multiples of the interval on the wall clock, so that drains coincide
+//! with the ends of buckets.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use tokio::time::Instant;
 
-/// The next drain. It stays due until it is done, whatever else keeps the daemon busy meanwhile.
+/// The next drain. It stays due until it is done, however long the daemon is busy.
 #[derive(Debug)]
 pub(super) struct Schedule {
     interval: Duration,
@@ -20,14 +21,14 @@ impl Schedule {
         self.due
     }
 
-    /// Plans the next one after one that is done. The wall clock is asked each time: it may have been set.
-    pub(super) fn go_on(&mut self) {
+    /// Plans the next drain. The wall clock is read each time, because it may have been set.
+    pub(super) fn plan_next(&mut self) {
         self.due = next(self.interval, SystemTime::now(), Instant::now());
     }
 }
 
-/// When the wall clock next shows a multiple of the interval. The wall clock is read before the other one, so that what
-/// passes between the two makes a drain late and never so early that the boundary is still to come.
+/// When the wall clock next shows a multiple of the interval. The wall clock is read before the monotonic
+/// one, so that the time between the two readings makes a drain late, and never early.
 fn next(interval: Duration, wall: SystemTime, now: Instant) -> Instant {
     let since_epoch = wall.duration_since(UNIX_EPOCH).unwrap_or_default();
     let into = since_epoch.as_nanos() % interval.as_nanos().max(1);
@@ -56,13 +57,13 @@ mod tests {
     }
 
     #[test]
-    fn one_whose_time_passed_while_the_daemon_was_busy_stays_due() {
+    fn a_drain_missed_while_busy_stays_due() {
         let begin = Instant::now();
         let mut schedule = Schedule { interval: Duration::from_millis(20), due: begin };
         thread::sleep(Duration::from_millis(50));
         assert_eq!(schedule.due(), begin);
         let before = Instant::now();
-        schedule.go_on();
+        schedule.plan_next();
         assert!(schedule.due() > before, "one is done for all that were missed");
         assert!(schedule.due() <= Instant::now() + Duration::from_millis(20));
     }

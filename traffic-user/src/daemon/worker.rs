@@ -1,28 +1,30 @@
-//! The thread that changes the node: everything that can block (the lock, the kernel, SQLite, class files) runs here, one
-//! piece of work after another, and never on the event loop.
+//! The thread that changes the node: everything that can block (the lock, the kernel, SQLite, class files)
+//! runs here, one piece of work after another, and never on the event loop.
 //!
-//! The loop posts work into a [`Mailbox`], where work of one kind merges. The thread answers with [`Report`]s.
+//! The loop posts work into a [`Mailbox`], where work of one kind merges. The thread answers with
+//! [`Report`]s.
 
 use std::{
     path::PathBuf,
-    sync::{
-        Arc, Condvar, Mutex, PoisonError,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::{Arc, atomic::Ordering},
     thread,
     time::Duration,
 };
 
 use anyhow::Context as _;
-use aya::Ebpf;
 use tokio::sync::mpsc::UnboundedSender;
 use traffic_ledger::DrainTrigger;
 
-use super::{file_watch::Changed, files::Classes, follower::Follower, ledger_handle::LedgerHandle};
+use super::{
+    class_file::Classes,
+    file_watch::Changed,
+    follower::Follower,
+    ledger_handle::LedgerHandle,
+    mailbox::{Mailbox, Report, Started, Work},
+};
 use crate::{
     api::Source,
     class_source,
-    config::Config,
     drain::DaemonLock,
     kernel::{
         counters,
@@ -31,99 +33,11 @@ use crate::{
     },
     net::events::Batch,
     node::{AttachReport, Host, LockedKernel, Session},
-    ownership::{self, identity_command::Answers},
+    ownership,
 };
 
 /// Makes the host from the configuration and everything named in it; called again on SIGHUP.
 pub(super) type MakeHost = Box<dyn Fn() -> anyhow::Result<Host> + Send>;
-
-/// Work that waits for the thread.
-#[derive(Debug, Default)]
-pub(super) struct Work {
-    /// Events of interfaces.
-    pub events: Option<Batch>,
-    /// Compare everything with everything.
-    pub resync: bool,
-    /// Drain the counters.
-    pub drain: bool,
-    /// Roll up and drop older rows of the ledger.
-    pub maintain: bool,
-    /// Read the configuration anew.
-    pub reload: bool,
-    /// Files that changed.
-    pub files: Changed,
-    /// What the identity command answered.
-    pub answers: Option<Answers>,
-    /// Drain once more and end.
-    pub stop: bool,
-}
-
-impl Work {
-    fn is_empty(&self) -> bool {
-        self.events.is_none()
-            && self.answers.is_none()
-            && self.files == Changed::default()
-            && !(self.resync || self.drain || self.maintain || self.reload || self.stop)
-    }
-}
-
-/// Where the loop leaves work, and both leave what the other needs to know at any time.
-#[derive(Debug, Default)]
-pub(super) struct Mailbox {
-    work: Mutex<Work>,
-    posted: Condvar,
-    /// Whether the identity command is being asked.
-    pub is_asking: AtomicBool,
-    /// Whether any interface's container is unknown.
-    pub is_waiting: AtomicBool,
-}
-
-impl Mailbox {
-    /// Adds work.
-    pub fn post(&self, add: impl FnOnce(&mut Work)) {
-        add(&mut self.work.lock().unwrap_or_else(PoisonError::into_inner));
-        self.posted.notify_one();
-    }
-
-    /// Takes all work there is, and waits for some.
-    fn take(&self) -> Work {
-        let mut work = self.work.lock().unwrap_or_else(PoisonError::into_inner);
-        while work.is_empty() {
-            work = self.posted.wait(work).unwrap_or_else(PoisonError::into_inner);
-        }
-        std::mem::take(&mut work)
-    }
-}
-
-/// What the thread tells the loop.
-pub(super) enum Report {
-    /// The start is done.
-    Started(Box<Started>),
-    /// The start failed.
-    Failed(anyhow::Error),
-    /// The identity command should be asked.
-    Ask,
-    /// Something failed that the next resync repeats: it should come soon.
-    Retry,
-    /// Maintenance of the ledger has more to do.
-    MaintenanceLeft,
-    /// Another configuration is in force.
-    Reloaded(Box<Config>),
-    /// A reload is over, with or without success.
-    ReloadDone,
-    /// The last work is done.
-    Stopped,
-}
-
-/// What the loop needs from the start.
-pub(super) struct Started {
-    /// The configuration.
-    pub config: Config,
-    /// What the API answers from.
-    pub source: Source,
-    /// The object that log lines of the program come from.
-    pub log: Option<Ebpf>,
-}
 
 /// Starts the thread.
 ///
@@ -264,7 +178,8 @@ impl Worker {
         log_failure(doing, result);
     }
 
-    /// What the API answers from. It outlives reloads: as with the ledger, the node keeps the name it had at the start.
+    /// What the API answers from. It outlives reloads: as with the ledger, the node keeps the name it had at
+    /// the start.
     fn source(&self) -> Source {
         let (bpffs, node) = (self.host.bpffs.clone(), self.host.config().node.clone());
         let health = self.ledger.is_enabled().then(|| Arc::clone(self.ledger.health()));
@@ -347,7 +262,7 @@ impl Worker {
         if lost {
             // Not at the next resync: until then nothing is counted.
             let result = self.resync();
-            self.log_or_retry("making the counters anew", result);
+            self.log_or_retry("creating the counters again", result);
         }
     }
 
@@ -367,7 +282,7 @@ impl Worker {
         write_drain(&mut self.ledger, &self.host, maps, trigger)
     }
 
-    /// Reads configuration, addresses and classes anew; what can't be read leaves everything as it was.
+    /// Reads configuration, addresses and classes again; what can't be read leaves everything as it was.
     fn reload(&mut self) -> anyhow::Result<()> {
         let host = (self.make_host)()?;
         // Looked at before it is read: a change in between is another look then.

@@ -19,12 +19,12 @@ use anyhow::Context as _;
 use jiff::Timestamp;
 use traffic_classes::ClassTable;
 use traffic_ledger::{DrainContext, DrainTrigger, GapReason, Ledger, LedgerConfig, LedgerError};
+use traffic_model::local_time::LocalTime;
 use traffic_model::{ContainerId, Snapshot};
 
 use crate::{
     config::Config,
     kernel::{counters, maps::Maps},
-    render::ledger::{LocalTime, gap_line},
 };
 use binding::Binding;
 
@@ -121,7 +121,7 @@ impl Drainer {
         let outcome = self.ledger.drain(&snapshot, context).context(what)?;
         self.bind(&binding, &snapshot);
         for gap in &outcome.gaps {
-            tracing::warn!("gap: {}", gap_line(gap, &LocalTime::of(self.ledger.calendar())));
+            tracing::warn!("gap: {}", gap.text(&LocalTime::of(self.ledger.calendar())));
         }
         tracing::debug!(
             "drained in {:.1} ms: {} rows of classes, {} of faults, {} of interfaces",

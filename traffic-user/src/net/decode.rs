@@ -5,10 +5,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use traffic_common::{Direction, InterfaceStatistics};
 
 use super::{
-    events::InterfaceEvent,
-    interface::NetInterface,
+    interface::{BpfFilter, InterfaceEvent, NetInterface},
     message::{Message, attribute, attributes, u16_at, u32_at, u64_at},
-    netlink::BpfFilter,
 };
 
 pub(super) const RTM_NEWLINK: u16 = 16;
@@ -49,14 +47,14 @@ pub(super) const TCA_BPF_NAME: u16 = 7;
 pub(super) const TCA_BPF_FLAGS: u16 = 8;
 const TCA_BPF_ID: u16 = 11;
 
-/// `AF_UNSPEC`: the family of a message about an interface itself. A bridge reports its ports under `AF_BRIDGE`, and the
-/// end of a membership as `RTM_DELLINK`, while the interface lives on.
+/// `AF_UNSPEC`: the family of a message about an interface itself. A bridge reports its ports under
+/// `AF_BRIDGE`, and the end of a membership as `RTM_DELLINK`, while the interface lives on.
 const AF_UNSPEC: u8 = 0;
 /// `ARPHRD_ETHER`
 const ARPHRD_ETHER: u16 = 1;
 
-/// Text of the kernel, up to its terminating zero; bytes that are not UTF-8 are written as `\xNN`, so that different
-/// names stay different.
+/// Text of the kernel, up to its terminating zero; bytes that are not UTF-8 are written as `\xNN`, so that
+/// different names stay different.
 fn text(bytes: &[u8]) -> String {
     use std::fmt::Write as _;
     let end = bytes.iter().position(|&byte| byte == 0).unwrap_or(bytes.len());
@@ -101,8 +99,8 @@ pub(super) fn interface(message: &Message<'_>) -> Option<NetInterface> {
     (!interface.name.is_empty()).then_some(interface)
 }
 
-/// `struct rtnl_link_stats64` begins with packets received and sent, then their bytes. The host receives what the container
-/// sends.
+/// `struct rtnl_link_stats64` begins with packets received and sent, then their bytes. The host receives what
+/// the container sends.
 fn statistics(value: &[u8]) -> InterfaceStatistics {
     let at = |position: usize| u64_at(value, position * 8).unwrap_or(0);
     let by_direction = |incoming, outgoing| {
@@ -114,7 +112,8 @@ fn statistics(value: &[u8]) -> InterfaceStatistics {
     InterfaceStatistics { packets: by_direction(at(1), at(0)), bytes: by_direction(at(3), at(2)) }
 }
 
-/// The node's own address in a `RTM_NEWADDR` message. Where both ends of a link have one, the node's is the local one.
+/// The node's own address in a `RTM_NEWADDR` message. Where both ends of a link have one, the node's is the
+/// local one.
 pub(super) fn address(message: &Message<'_>) -> Option<IpAddr> {
     if message.kind != RTM_NEWADDR {
         return None;

@@ -1,7 +1,7 @@
 //! Changes of interfaces and of the node's addresses, as the kernel announces them.
 //!
-//! The kernel drops events when they come faster than they are read, and says so once. An event therefore only says which
-//! interface to look at; [`Batch::lost`] says that all of them must be looked at.
+//! The kernel drops events when they come faster than they are read, and says so once. An event therefore
+//! only says which interface to look at; [`Batch::lost`] says that all of them must be looked at.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -14,31 +14,18 @@ use tokio::io::{Interest, unix::AsyncFd};
 
 use super::{
     decode,
-    interface::NetInterface,
+    interface::{InterfaceEvent, NetInterface},
     message::messages,
-    netlink::{RouteSocket, receive_now},
+    socket::{RouteSocket, receive_now},
 };
 
 /// `RTMGRP_LINK | RTMGRP_IPV4_IFADDR | RTMGRP_IPV6_IFADDR`
 const GROUPS: u32 = 0x1 | 0x10 | 0x100;
 /// Room for events that were not read yet: some ten thousand of interfaces.
 const RECEIVE_BUFFER: usize = 16 << 20;
-/// Most datagrams that are taken as one batch, so that a container that flaps its interface does not keep others waiting.
+/// Most datagrams that are taken as one batch, so that a container that flaps its interface does not keep
+/// others waiting.
 const BATCH: usize = 1024;
-
-/// A change of one interface, or of the node's addresses.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum InterfaceEvent {
-    /// It appeared, or something about it changed.
-    Seen(NetInterface),
-    /// The kernel announced its end. Ask for it by itself before acting on that.
-    Gone {
-        /// Its index.
-        index: u32,
-    },
-    /// An address of the node's own came or went.
-    Addresses,
-}
 
 /// Events that came together, the last one of each interface.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -1,4 +1,5 @@
-//! One network interface, as the rest of trafctl sees it. [`super::netlink`] reads them from the kernel.
+//! A network interface, a change of one, and a filter on one, as the rest of trafctl sees them. [`super::netlink`] and
+//! [`super::events`] read them from the kernel.
 
 use traffic_common::InterfaceStatistics;
 
@@ -26,8 +27,8 @@ pub struct NetInterface {
 }
 
 impl NetInterface {
-    /// The same as an uplink, without the kernel's statistics: on an uplink they cover everybody's traffic and count buffers
-    /// before GRO merges them.
+    /// The same as an uplink, without the kernel's statistics: on an uplink they cover everybody's traffic
+    /// and count buffers before GRO merges them.
     #[must_use]
     pub fn as_uplink(self) -> Self {
         Self { is_uplink: true, statistics: InterfaceStatistics::default(), ..self }
@@ -42,4 +43,31 @@ impl NetInterface {
     pub const fn link_header_len(&self) -> u32 {
         if self.ethernet { 14 } else { 0 }
     }
+}
+
+/// A change of one interface, or of the node's addresses.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum InterfaceEvent {
+    /// It appeared, or something about it changed.
+    Seen(NetInterface),
+    /// The kernel announced its end. Ask for it by itself before acting on that.
+    Gone {
+        /// Its index.
+        index: u32,
+    },
+    /// An address of the node's own came or went.
+    Addresses,
+}
+
+/// A classifier on a clsact hook.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BpfFilter {
+    /// Lower ones run first.
+    pub priority: u16,
+    /// Distinguishes filters of one priority.
+    pub handle: u32,
+    /// Name given when it was attached.
+    pub name: String,
+    /// Id of the program.
+    pub program_id: u32,
 }

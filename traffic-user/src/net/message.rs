@@ -1,7 +1,7 @@
 //! The bytes of netlink messages: headers and attributes. Pure.
 //!
-//! Libraries that decode whole messages refuse one whose attribute they cannot parse, such as an alias that is not UTF-8. Here
-//! an attribute that is not asked for is never looked at.
+//! Libraries that decode whole messages refuse one whose attribute they cannot parse, such as an alias that
+//! is not UTF-8. Here an attribute that is not asked for is never looked at.
 
 use std::io;
 
@@ -121,7 +121,8 @@ impl Message<'_> {
     }
 }
 
-/// The messages in a datagram. One whose length cannot be right ends the iteration: nothing after it can be found.
+/// The messages in a datagram. One whose length cannot be right ends the iteration: nothing after it can be
+/// found.
 pub(super) fn messages(datagram: &[u8]) -> impl Iterator<Item = Message<'_>> {
     let mut rest = datagram;
     std::iter::from_fn(move || {

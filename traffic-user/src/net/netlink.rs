@@ -1,27 +1,19 @@
 //! Requests to rtnetlink and their replies: interfaces, addresses, qdiscs and filters.
 //!
-//! Requests are synchronous. Each one has a deadline, answers to earlier requests are skipped, and a dump that the kernel
-//! marks as interrupted is repeated. A dump is never proof that something is absent: ask for the interface by itself
-//! ([`Netlink::interface`]) before acting on that.
+//! Requests are synchronous. Each one has a deadline, answers to earlier requests are skipped, and a dump
+//! that the kernel marks as interrupted is repeated. A dump is never proof that something is absent: ask for
+//! the interface by itself ([`Netlink::interface`]) before acting on that.
 
 use std::{
     collections::{BTreeSet, HashMap},
     io,
     net::IpAddr,
-    os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd},
+    os::fd::{AsRawFd as _, BorrowedFd},
     sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
 };
 
 use anyhow::Context as _;
-use rustix::{
-    event::{PollFd, PollFlags, Timespec, poll},
-    io::Errno,
-    net::{
-        AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, netlink::SocketAddrNetlink, recv, send,
-        socket_with,
-    },
-};
 use traffic_common::Direction;
 
 use super::{
@@ -29,8 +21,9 @@ use super::{
         self, RTM_DELTFILTER, RTM_GETADDR, RTM_GETLINK, RTM_GETQDISC, RTM_GETTFILTER, RTM_NEWQDISC,
         RTM_NEWTFILTER, TCA_BPF_FD, TCA_BPF_FLAGS, TCA_BPF_NAME, TCA_KIND, TCA_OPTIONS, TCMSG,
     },
-    interface::NetInterface,
+    interface::{BpfFilter, NetInterface},
     message::{self, Message, Request, messages},
+    socket::{RouteSocket, Transport},
 };
 
 /// How long a reply may take. Other processes can hold the kernel's lock on interfaces for seconds.
@@ -49,27 +42,6 @@ const CLSACT_EGRESS: u32 = 0xffff_fff3;
 const ALL_PROTOCOLS: u32 = 3_u16.to_be() as u32;
 /// `TCA_BPF_FLAG_ACT_DIRECT`
 const DIRECT_ACTION: u32 = 1;
-
-/// A classifier on a clsact hook.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct BpfFilter {
-    /// Lower ones run first.
-    pub priority: u16,
-    /// Distinguishes filters of one priority.
-    pub handle: u32,
-    /// Name given when it was attached.
-    pub name: String,
-    /// Id of the program.
-    pub program_id: u32,
-}
-
-/// The bytes between this process and the kernel; a trait, so that tests can put something else there.
-pub(super) trait Transport: Send {
-    fn send(&mut self, request: &[u8]) -> io::Result<()>;
-
-    /// The length of the next datagram; `TimedOut` when none comes before the deadline.
-    fn receive(&mut self, buffer: &mut [u8], deadline: Instant) -> io::Result<usize>;
-}
 
 /// A connection to the kernel's rtnetlink, in the network namespace of the thread that made it.
 #[derive(Clone)]
@@ -112,8 +84,8 @@ impl Netlink {
         Self(Arc::new(Mutex::new(exchange)))
     }
 
-    /// All interfaces of the namespace. One that is missing may exist all the same, if interfaces come and go without
-    /// a pause.
+    /// All interfaces of the namespace. One that is missing may exist all the same, if interfaces come and go
+    /// without a pause.
     ///
     /// # Errors
     /// When the kernel refuses the listing or does not answer in time.
@@ -205,7 +177,8 @@ impl Netlink {
         }
     }
 
-    /// Puts a program on a clsact hook at a priority and handle, in place of the filter that is there under both.
+    /// Puts a program on a clsact hook at a priority and handle, in place of the filter that is there under
+    /// both.
     ///
     /// # Errors
     /// As the kernel reports them.
@@ -277,7 +250,7 @@ impl Netlink {
 }
 
 impl Exchange {
-    /// Sends a request and gives its replies to `take`; tells whether any of them is marked as interrupted.
+    /// Sends a request and gives its replies to `take`; returns whether any of them is marked as interrupted.
     fn transact(
         &mut self,
         request: &Request,
@@ -334,65 +307,6 @@ const fn clsact_hook(direction: Direction) -> u32 {
 /// What the kernel answers about filters where the qdisc, the filter or the interface does not exist.
 fn is_no_hook(error: &io::Error) -> bool {
     matches!(error.raw_os_error(), Some(libc::EINVAL | libc::ENOENT | libc::ENODEV | libc::EOPNOTSUPP))
-}
-
-/// A netlink socket of the route family.
-pub(super) struct RouteSocket(OwnedFd);
-
-impl RouteSocket {
-    /// Opens a socket that does not block, in the groups of this mask.
-    pub(super) fn open(groups: u32) -> io::Result<Self> {
-        let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-        let socket = socket_with(AddressFamily::NETLINK, SocketType::RAW, flags, None)?;
-        rustix::net::bind(&socket, &SocketAddrNetlink::new(0, groups))?;
-        Ok(Self(socket))
-    }
-
-    pub(super) fn into_fd(self) -> OwnedFd {
-        self.0
-    }
-}
-
-/// Receives a datagram without waiting; `None` when there is none.
-pub(super) fn receive_now(socket: &OwnedFd, buffer: &mut [u8]) -> io::Result<Option<usize>> {
-    loop {
-        match recv(socket, &mut *buffer, RecvFlags::TRUNC) {
-            Ok((_, length)) if length > buffer.len() => {
-                return Err(io::Error::new(
-                    io::ErrorKind::InvalidData,
-                    format!("a netlink datagram of {length} bytes does not fit the buffer"),
-                ));
-            }
-            Ok((length, _)) => return Ok(Some(length)),
-            Err(Errno::AGAIN) => return Ok(None),
-            Err(Errno::INTR) => {}
-            Err(error) => return Err(error.into()),
-        }
-    }
-}
-
-impl Transport for RouteSocket {
-    fn send(&mut self, request: &[u8]) -> io::Result<()> {
-        send(&self.0, request, SendFlags::empty())?;
-        Ok(())
-    }
-
-    fn receive(&mut self, buffer: &mut [u8], deadline: Instant) -> io::Result<usize> {
-        loop {
-            if let Some(length) = receive_now(&self.0, buffer)? {
-                return Ok(length);
-            }
-            let left = deadline.saturating_duration_since(Instant::now());
-            if left.is_zero() {
-                return Err(io::Error::new(io::ErrorKind::TimedOut, "the kernel did not answer in time"));
-            }
-            let timeout = Timespec::try_from(left).map_err(io::Error::other)?;
-            match poll(&mut [PollFd::from_borrowed_fd(self.0.as_fd(), PollFlags::IN)], Some(&timeout)) {
-                Ok(_) | Err(Errno::INTR) => {}
-                Err(error) => return Err(error.into()),
-            }
-        }
-    }
 }
 
 #[cfg(test)]

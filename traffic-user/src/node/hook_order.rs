@@ -1,4 +1,5 @@
-//! Keeps trafctl's program first on its hooks: one that runs before it and ends the chain keeps packets from it.
+//! Keeps trafctl's program first on its hooks: one that runs before it and ends the chain keeps packets from
+//! it.
 
 use traffic_common::Direction;
 
@@ -9,8 +10,9 @@ use crate::{
 };
 
 impl<K: NodeKernel> Session<K> {
-    /// Detaches our program from hooks where another one runs before it and keeps packets from it, so that the next attach
-    /// puts it first again and records what was missed. Others are left alone: running after ours costs them nothing.
+    /// Detaches our program from hooks where another one runs before it and keeps packets from it, so that
+    /// the next attach puts it first again and records what was missed. Others are left alone: running after
+    /// ours costs them nothing.
     ///
     /// # Errors
     /// When the kernel refuses.

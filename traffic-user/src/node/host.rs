@@ -1,4 +1,5 @@
-//! The real node: configuration, pinned state and netlink, from which a change under the lock ([`Session`]) begins.
+//! The real node: configuration, pinned state and netlink, from which a change under the lock ([`Session`])
+//! begins.
 
 use std::{
     cell::Cell,
@@ -9,7 +10,7 @@ use ipnet::IpNet;
 use traffic_common::Direction;
 
 use super::{
-    kernel_access::{LockedKernel, MapsAndInterfaces},
+    locked_kernel::{LockedKernel, MapsAndInterfaces},
     missed,
     policy::{Policy, Selection, named},
     registry::Registry,
@@ -33,7 +34,7 @@ use crate::{
 
 /// What to do when addresses find no room.
 pub const MORE_ADDRESSES: &str =
-    "raise `addresses` under [limits], then start anew with `trafctl detach --purge` and `trafctl attach`";
+    "raise `addresses` under [limits], then start over with `trafctl detach --purge` and `trafctl attach`";
 
 /// What should be attached on this node, and the connections to the kernel.
 #[derive(Debug)]
@@ -78,7 +79,7 @@ impl Host {
         &self.state_dir
     }
 
-    /// Reads anew who owns which interface and address.
+    /// Reads again who owns which interface and address.
     ///
     /// # Errors
     /// As [`Policy::refresh`]; what was known stays.
@@ -96,8 +97,8 @@ impl Host {
         KernelHooks::new(self.bpffs.clone(), self.netlink.clone(), self.kind)
     }
 
-    /// Asks the identity command, if there is one and any of these interfaces needs it. Its failure is logged, and
-    /// everything that needs no answer continues.
+    /// Asks the identity command, if there is one and any of these interfaces needs it. Its failure is
+    /// logged, and everything that needs no answer continues.
     pub async fn ask_if_needed(&mut self, interfaces: &[NetInterface]) {
         let Some(command) = &self.policy.config.identity_command else { return };
         if !self.policy.needs_answers(interfaces) {
@@ -144,8 +145,8 @@ impl Host {
         Ok(session)
     }
 
-    /// Brings the kernel's local addresses into line with the configuration's. Those that find no room are reported once,
-    /// and the others are in force.
+    /// Brings the kernel's local addresses into line with the configuration's. Those that find no room are
+    /// reported once, and the others are in force.
     ///
     /// # Errors
     /// When a map can't be written.

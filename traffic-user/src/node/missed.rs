@@ -1,9 +1,9 @@
-//! What passed an interface uncounted: the kernel's statistics against our counters, compared when the program is attached
-//! and while it stays attached.
+//! What passed an interface uncounted: the kernel's statistics against our counters, compared when the
+//! program is attached and while it stays attached.
 //!
-//! Each slot's record holds a base: what the kernel's statistics and our counters were at one moment. From there on both must
-//! grow alike. What the kernel has beyond that was missed; it is added to the record, in the interface's units (buffers
-//! and their bytes), and becomes a gap in the ledger.
+//! Each slot's record holds a base: what the kernel's statistics and our counters were at one moment. From
+//! there on both must grow alike. What the kernel has beyond that was missed; it is added to the record, in
+//! the interface's units (buffers and their bytes), and becomes a gap in the ledger.
 
 use anyhow::bail;
 use traffic_common::{DIRECTIONS, Direction, InterfaceCounters, InterfaceRecord, InterfaceStatistics};
@@ -21,10 +21,11 @@ use crate::{
     net::interface::NetInterface,
 };
 
-/// How often kernel and counters are compared after an attach before the closest comparison is taken. A pause of a
-/// tenth of a millisecond is enough for an exact one.
+/// How often kernel and counters are compared after an attach before the closest comparison is taken. A pause
+/// of a tenth of a millisecond is enough for an exact one.
 const SETTLE_READINGS: usize = 100;
-/// The same while the program is attached, where the comparison is repeated with every listing of all interfaces.
+/// The same while the program is attached, where the comparison is repeated with every listing of all
+/// interfaces.
 const COMPARE_READINGS: usize = 3;
 
 /// Where an interface that is now counted in some slot was counted until now.
@@ -64,9 +65,9 @@ fn counted(maps: &impl SlotMaps, slot: u32) -> anyhow::Result<InterfaceStatistic
     Ok(as_statistics(&maps.interface_totals(slot)?))
 }
 
-/// Records that counting in this slot begins at this moment, and what passed uncounted until then. What passes between
-/// this and the moment the program is attached is added by [`settle`]. Gives what became of the device that was
-/// registered under the index before, as its slot must see it.
+/// Records that counting in this slot begins at this moment, and what passed uncounted until then. What
+/// passes between this and the moment the program is attached is added by [`settle`]. Gives what became of
+/// the device that was registered under the index before, as its slot must see it.
 ///
 /// # Errors
 /// When the maps can't be read or written.
@@ -129,8 +130,8 @@ fn still_there(kernel: &impl InterfaceList, listed: &NetInterface) -> anyhow::Re
     }
 }
 
-/// Notes that the interface of a slot went; the slot and its counters stay. The device itself may come back with all that it has
-/// counted; one that ended leaves the base of a new device, which begins at zero.
+/// Notes that the interface of a slot went; the slot and its counters stay. The device itself may come back
+/// with all that it has counted; one that ended leaves the base of a new device, which begins at zero.
 ///
 /// # Errors
 /// When a map can't be read or written.
@@ -151,10 +152,10 @@ pub(super) fn note_gone(
 
 /// Records what passed between the reading before the program was attached and the moment it was.
 ///
-/// From that moment on the kernel's statistics and our counters grow alike, so any later reading of both shows how
-/// much it was, if only no packet passes between its two halves: two readings that are equal prove that. Under traffic
-/// without a pause the closest of them has to do. Of what the reading leaves open nothing is called missed, and nothing is
-/// held against the counters later.
+/// From that moment on the kernel's statistics and our counters grow alike, so any later reading of both
+/// shows how much it was, if only no packet passes between its two halves: two readings that are equal prove
+/// that. Under traffic without a pause the closest of them has to do. Of what the reading leaves open nothing
+/// is called missed, and nothing is held against the counters later.
 ///
 /// # Errors
 /// When the kernel can't be asked, or the map can't be written.
@@ -183,10 +184,10 @@ pub(super) fn settle(
 
 /// Moves the base of an attached interface where the device itself explains the difference.
 ///
-/// A device that can't segment counts the pieces of what we saw whole, so that the kernel's statistics run away from
-/// ours. Left alone, all of that would look like something missed when the program is next attached. So while it is
-/// attached the two are compared anew from here, as long as pieces explain the difference. More than that was missed, and
-/// stays to be reported.
+/// A device that can't segment counts the pieces of what we saw whole, so that the kernel's statistics run
+/// away from ours. Left alone, all of that would look like something missed when the program is next
+/// attached. So while it is attached a new comparison starts from here, as long as pieces explain the
+/// difference. More than that was missed, and stays to be reported.
 ///
 /// # Errors
 /// When the kernel can't be asked, or the map can't be written.
@@ -243,12 +244,12 @@ fn closest_reading(
     Ok(closest)
 }
 
-/// Whether an interface is the device that the slot's record is about, be it under another index: it was moved to another
-/// network namespace and back. `counted` was read before the interface's statistics.
+/// Whether an interface is the device that the slot's record is about, be it under another index: it was
+/// moved to another network namespace and back. `counted` was read before the interface's statistics.
 ///
-/// A device has counted at least what the base says and what we counted on it since. A new one under the same name begins
-/// at zero. Only what came from the container is held against it: what goes to it can be dropped behind our hook, before
-/// the device counts it.
+/// A device has counted at least what the base says and what we counted on it since. A new one under the same
+/// name begins at zero. Only what came from the container is held against it: what goes to it can be dropped
+/// behind our hook, before the device counts it.
 fn is_same_device(record: &InterfaceRecord, interface: &NetInterface, counted: &InterfaceStatistics) -> bool {
     let (before, now) = (&record.kernel_before, &interface.statistics);
     let since = minus(counted, &record.counted_before);
@@ -277,9 +278,9 @@ fn ahead(
     kernel.packets[at] > counted.packets[at] || kernel.bytes[at] > counted.bytes[at]
 }
 
-/// What passed an interface uncounted since the base in this record, if the record is about the same device. `counted` is
-/// what its slot had counted before the interface's statistics were read; `is_known` is what the hooks know about the device
-/// that was last attached under its index.
+/// What passed an interface uncounted since the base in this record, if the record is about the same device.
+/// `counted` is what its slot had counted before the interface's statistics were read; `is_known` is what the
+/// hooks know about the device that was last attached under its index.
 fn missed_since(
     record: &InterfaceRecord,
     interface: &NetInterface,

@@ -4,7 +4,9 @@
 //! |---|---|
 //! | [`policy`] | which interface should be attached, and for whom; no kernel |
 //! | [`kernel_access`] | what the logic needs of the kernel, as traits |
-//! | [`session`] | one change under the lock: attach, release, replace the program |
+//! | [`locked_kernel`] | the real kernel behind those traits |
+//! | [`session`] | one change under the lock: attach, replace the program |
+//! | `release` | letting interfaces go |
 //! | [`registry`] | who has which slot |
 //! | [`slot_reclaim`] | freeing slots when they run short |
 //! | `missed` | what passed uncounted |
@@ -15,9 +17,11 @@
 mod hook_order;
 mod host;
 pub mod kernel_access;
+pub mod locked_kernel;
 mod missed;
 pub mod policy;
 pub mod registry;
+mod release;
 pub mod session;
 pub mod slot_reclaim;
 pub mod status;
@@ -25,6 +29,6 @@ pub mod status;
 mod tests;
 
 pub use host::{Host, MORE_ADDRESSES};
-pub use kernel_access::LockedKernel;
+pub use locked_kernel::LockedKernel;
 pub use policy::{Policy, Selection};
 pub use session::{AttachReport, Session};

@@ -1,4 +1,5 @@
-//! What should be attached and whose it is, by configuration and by everything that says who owns what. No kernel.
+//! What should be attached and whose it is, by configuration and by everything that says who owns what. No
+//! kernel.
 
 use std::{
     collections::{BTreeMap, HashSet},
@@ -56,7 +57,7 @@ impl Policy {
         Self { config, ownership, answers: Answers::default(), address_owners }
     }
 
-    /// Reads anew who owns which interface and address.
+    /// Reads again who owns which interface and address.
     ///
     /// # Errors
     /// As [`Ownership::read`]; what was known stays.

@@ -1,10 +1,11 @@
 //! Which container and which interface has which counter slot, as the pinned maps record it.
 //!
-//! A slot, once assigned, stays with its owner over stops and starts, so that its counters continue. Only when slots run
-//! short are those of owners that are gone freed ([`Registry::free`]), after their final reading is in the ledger
-//! ([`super::slot_reclaim`]). The counters themselves are never reset: what they hold becomes the slot's base when its next
-//! owner gets it. Each step leaves a state that readers understand, wherever it is interrupted: a free slot's counters
-//! are in nobody's name, and the base is written before the owner.
+//! A slot, once assigned, stays with its owner over stops and starts, so that its counters continue. Only
+//! when slots run short are those of owners that are gone freed ([`Registry::free`]), after their final
+//! reading is in the ledger ([`super::slot_reclaim`]). The counters themselves are never reset: what they
+//! hold becomes the slot's base when its next owner gets it. Each step leaves a state that readers
+//! understand, wherever it is interrupted: a free slot's counters are in nobody's name, and the base is
+//! written before the owner.
 //!
 //! What passed an interface uncounted is recorded in its slot as well: [`super::missed`].
 
@@ -121,7 +122,8 @@ impl Registry {
         if self.containers[slot as usize].generation != 0 {
             maps.rebase_container(slot)?;
         }
-        // Counted over all slots, so that id and generation name one life of a counter, whichever slot it had.
+        // Counted over all slots, so that id and generation name one life of a counter, whichever slot it
+        // had.
         let last = self.containers.iter().map(|record| record.generation).max();
         let mut record = ContainerRecord {
             state: slot_state::IN_USE,
@@ -136,7 +138,8 @@ impl Registry {
         Ok(Some(slot))
     }
 
-    /// Writes what the `skb->mark` of each container begins with, into a map that may have been made just now.
+    /// Writes what the `skb->mark` of each container begins with, into a map that may have been made just
+    /// now.
     ///
     /// # Errors
     /// When the map can't be read or written.
@@ -151,7 +154,8 @@ impl Registry {
         Ok(())
     }
 
-    /// Ends a container's hold on its slot. The counters stay in it; the next container of this id gets another slot.
+    /// Ends a container's hold on its slot. The counters stay in it; the next container of this id gets
+    /// another slot.
     ///
     /// # Errors
     /// When the map can't be written.
@@ -161,9 +165,9 @@ impl Registry {
         self.write_container(maps, slot, record)
     }
 
-    /// Slots whose owners are gone, in the order in which they are freed: retired containers first, then by how long
-    /// ago their owner went. A slot is never listed while packets are counted in it. `is_wanted` names ids that own an
-    /// address and so need no interface.
+    /// Slots whose owners are gone, in the order in which they are freed: retired containers first, then by
+    /// how long ago their owner went. A slot is never listed while packets are counted in it. `is_wanted`
+    /// names ids that own an address and so need no interface.
     pub fn gone(&self, counted_in: &CountedIn, is_wanted: impl Fn(&str) -> bool) -> Gone {
         let mut alive = counted_in.containers.clone();
         let mut went: HashMap<&str, u64> = HashMap::new();
@@ -200,8 +204,8 @@ impl Registry {
         }
     }
 
-    /// Takes slots from their owners. The caller has waited until no packet is counted in them any more, and has written
-    /// what they hold into the ledger.
+    /// Takes slots from their owners. The caller has waited until no packet is counted in them any more, and
+    /// has written what they hold into the ledger.
     ///
     /// # Errors
     /// When a map can't be written.
@@ -239,8 +243,8 @@ impl Registry {
             .is_some_and(|slot| read_text(&self.interface(slot).container) == NODE_ID)
     }
 
-    /// The slot of an interface and its container, assigned now if they have none. When all are taken: the slot that
-    /// interfaces without one of their own share.
+    /// The slot of an interface and its container, assigned now if they have none. When all are taken: the
+    /// slot that interfaces without one of their own share.
     ///
     /// A name that now belongs to another container gets another slot: totals of two containers never mix.
     ///
@@ -263,7 +267,8 @@ impl Registry {
         if mine.is_none() && old.generation != 0 {
             maps.rebase_interface(slot)?;
         }
-        // A name can have slots for several containers, one after another. Counted over all slots, as for containers.
+        // A name can have slots for several containers, one after another. Counted over all slots, as for
+        // containers.
         let last = self.interfaces.iter().map(|record| record.generation).max().unwrap_or(0);
         let mut record = InterfaceRecord {
             state: slot_state::IN_USE,
@@ -354,82 +359,4 @@ fn stored_name(name: &str) -> String {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn container(state: u32, id: &str) -> ContainerRecord {
-        let mut record = ContainerRecord { state, generation: 1, since_unix_s: 5, ..EMPTY_CONTAINER };
-        write_text(&mut record.id, id);
-        record
-    }
-
-    fn interface(slot: u32, id: &str, ifindex: u32, gone_unix_s: u64) -> InterfaceRecord {
-        let mut record = InterfaceRecord {
-            state: slot_state::IN_USE,
-            container_slot: slot,
-            ifindex,
-            gone_unix_s,
-            ..EMPTY_INTERFACE
-        };
-        write_text(&mut record.container, id);
-        record
-    }
-
-    #[test]
-    fn retired_containers_go_first_then_those_gone_longest_and_none_that_exists() {
-        use slot_state::{IN_USE, RETIRED};
-
-        let registry = Registry::of(
-            &[
-                container(IN_USE, "there"),
-                container(IN_USE, "late"),
-                container(IN_USE, "early"),
-                container(IN_USE, "routed"),
-                container(RETIRED, "retired"),
-                EMPTY_CONTAINER,
-            ],
-            &[
-                EMPTY_INTERFACE,
-                interface(0, "there", 7, 0),
-                interface(0, "there", 0, 10),
-                interface(1, "late", 0, 300),
-                interface(2, "early", 0, 100),
-                // Another life of that slot says nothing about the present one.
-                interface(2, "another", 0, 900),
-                interface(4, "retired", 0, 800),
-            ],
-        );
-        let wanted = |id: &str| id == "routed";
-        let gone = registry.gone(&CountedIn::default(), wanted);
-        assert_eq!(gone.containers, [4, 2, 1]);
-        assert_eq!(gone.interfaces, [2, 4, 3, 6, 5]);
-        // A slot that packets go to stays, whatever the records say: "early" has an interface without a slot.
-        let counted_in = CountedIn { containers: [2, 4].into(), interfaces: [0, 3].into() };
-        let gone = registry.gone(&counted_in, wanted);
-        assert_eq!(gone.containers, [1]);
-        assert_eq!(gone.interfaces, [2, 4, 6, 5]);
-    }
-
-    #[test]
-    fn a_retired_container_has_no_slot_and_its_id_is_found_again_in_the_next_one() {
-        use slot_state::{IN_USE, RETIRED};
-
-        let id = ContainerId::new("101").unwrap();
-        let registry = Registry::of(&[container(RETIRED, "101"), container(IN_USE, "101")], &[]);
-        assert_eq!(registry.container_slot(&id), Some(1));
-        let registry = Registry::of(&[container(RETIRED, "101")], &[]);
-        assert_eq!(registry.container_slot(&id), None);
-    }
-
-    #[test]
-    fn all_slots_of_an_index_are_found() {
-        let registry = Registry::of(
-            &[],
-            &[EMPTY_INTERFACE, interface(0, "a", 7, 0), interface(1, "b", 7, 0), interface(2, "c", 8, 0)],
-        );
-        assert_eq!(registry.interface_of_index(7), Some(1));
-        assert_eq!(registry.others_of_index(7, 1), [2]);
-        assert_eq!(registry.others_of_index(8, 3), [0; 0]);
-        assert_eq!(registry.interface_of_index(0), None);
-    }
-}
+mod tests;

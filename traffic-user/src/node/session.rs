@@ -1,13 +1,16 @@
-//! One change of the node, under the lock on the pinned state: attach what should be attached, release what is gone.
+//! One change of the node, under the lock on the pinned state: attach what should be attached, release what
+//! is gone.
 //!
-//! The order of steps is what makes a change safe to interrupt at any of them: the slot's record before the entry, the entry
-//! before the hooks, and a slot's former owner is noted as gone only when no packet is counted for it any more.
+//! The order of steps is what makes a change safe to interrupt at any of them: the slot's record before the
+//! entry, the entry before the hooks, and a slot's former owner is noted as gone only when no packet is
+//! counted for it any more.
 
 use traffic_common::{Direction, InterfaceEntry, UNKNOWN_INTERFACE_SLOT, interface_flags};
-use traffic_model::{ContainerId, NODE_ID, skb_mark};
+use traffic_model::{ContainerId, skb_mark};
 
 use super::{
-    kernel_access::{LockedKernel, NodeKernel},
+    kernel_access::NodeKernel,
+    locked_kernel::LockedKernel,
     missed::{self, CountedSoFar},
     policy::{Policy, Selection},
     registry::Registry,
@@ -18,7 +21,6 @@ use crate::{
         hooks::{Change, DeviceFate},
         load::LoadOutcome,
         maps::Maps,
-        records::read_text,
     },
     net::interface::NetInterface,
     ownership::interface_rules::Role,
@@ -69,11 +71,12 @@ impl Session<LockedKernel> {
 }
 
 impl<K: NodeKernel + FinalReading> Session<K> {
-    /// Attaches to the selected interfaces. One interface that fails does not keep others from being attached.
+    /// Attaches to the selected interfaces. One interface that fails does not keep others from being
+    /// attached.
     ///
     /// # Errors
-    /// When a named interface does not exist or no rule assigns it (then nothing is attached), or the node's addresses can't
-    /// be listed or written.
+    /// When a named interface does not exist or no rule assigns it (then nothing is attached), or the node's
+    /// addresses can't be listed or written.
     pub fn attach(
         &mut self,
         policy: &Policy,
@@ -119,7 +122,8 @@ impl<K: NodeKernel + FinalReading> Session<K> {
         let start = self.counting_start(interface, slots)?;
         let mut former_fate = DeviceFate::Unknown;
         if let Some(counted_so_far) = start {
-            // A device that was made again under its name has another index: the old one shows that it is another device.
+            // A device that was made again under its name has another index: the old one shows that it is
+            // another device.
             let former_index = self.registry.interface(slots.interface).ifindex;
             if former_index != 0 && former_index != interface.index && !self.release_if_gone(former_index)? {
                 self.move_out_of_slot(former_index, slots.interface)?;
@@ -130,7 +134,8 @@ impl<K: NodeKernel + FinalReading> Session<K> {
         }
         // Before the hooks: the first packet must find its interface.
         self.kernel.set_entry(interface.index, entry(interface, container, slots))?;
-        // Not before: a slot whose owner is gone may be given to another. An interrupted attach leaves more than one.
+        // Not before: a slot whose owner is gone may be given to another. An interrupted attach leaves more
+        // than one.
         for old in self.registry.others_of_index(interface.index, slots.interface) {
             missed::note_gone(&mut self.kernel, &mut self.registry, old, former_fate)?;
         }
@@ -148,8 +153,8 @@ impl<K: NodeKernel + FinalReading> Session<K> {
         Ok(change)
     }
 
-    /// Lets an interface that was renamed, and whose name another one has now, count in the slot that interfaces without a
-    /// slot of their own share. It still counts for its container.
+    /// Lets an interface that was renamed, and whose name another one has now, count in the slot that
+    /// interfaces without a slot of their own share. It still counts for its container.
     fn move_out_of_slot(&mut self, ifindex: u32, slot: u32) -> anyhow::Result<()> {
         let Some(former) = self.kernel.interface(ifindex)? else { return Ok(()) };
         if self.kernel.is_known_device(&former)? != Some(true) {
@@ -207,16 +212,19 @@ impl<K: NodeKernel + FinalReading> Session<K> {
         Ok(Slots { container: container_slot, interface: slot, before })
     }
 
-    /// Where the interface was counted until now, if counting in its slot begins anew; `None` where it simply continues.
+    /// Where the interface was counted until now, if counting in its slot starts over; `None` where it simply
+    /// continues.
     fn counting_start(&self, interface: &NetInterface, slots: Slots) -> anyhow::Result<Option<CountedSoFar>> {
         let mut attached = true;
         for direction in Direction::BOTH {
             attached &= self.kernel.is_current(interface, direction)?;
         }
-        // Its slot's record has its index already: an attach that was interrupted has recorded where it was counted before.
+        // Its slot's record has its index already: an attach that was interrupted has recorded where it was
+        // counted before.
         let is_recorded = self.registry.interface(slots.interface).ifindex == interface.index;
-        // Until now it had no slot of its own and was counted in the one that such interfaces share. No record has its
-        // index: it would look gone, and its slots would be given away while it counts in them.
+        // Until now it had no slot of its own and was counted in the one that such interfaces share. No
+        // record has its index: it would look gone, and its slots would be given away while it counts in
+        // them.
         let shared_a_slot = slots.interface != UNKNOWN_INTERFACE_SLOT && !is_recorded;
         let moved_from = slots.before.filter(|&old| old != slots.interface && !is_recorded);
         Ok(counting_start(attached, shared_a_slot, moved_from))
@@ -240,8 +248,9 @@ impl<K: NodeKernel + FinalReading> Session<K> {
         self.registry.assign_container(&mut self.kernel, id)
     }
 
-    /// Frees slots of those that are gone; gives whether there were any. A failure keeps nothing from being counted, in a
-    /// fault at the least. `taken` is the slot of the container at hand, which no entry leads to yet.
+    /// Frees slots of those that are gone; gives whether there were any. A failure keeps nothing from being
+    /// counted, in a fault at the least. `taken` is the slot of the container at hand, which no entry leads
+    /// to yet.
     fn make_room(&mut self, policy: &Policy, taken: Option<u32>) -> bool {
         let Self { kernel, registry, .. } = self;
         // An address without an owner must not lead to a slot that is about to go to another container.
@@ -255,7 +264,8 @@ impl<K: NodeKernel + FinalReading> Session<K> {
             })
     }
 
-    /// Brings the kernel's local addresses into line with the configuration's; gives those that found no room.
+    /// Brings the kernel's local addresses into line with the configuration's; gives those that found no
+    /// room.
     ///
     /// # Errors
     /// When a map can't be written.
@@ -283,7 +293,8 @@ impl<K: NodeKernel> Session<K> {
         Ok(())
     }
 
-    /// Moves every hook to the program just loaded, one atomic replacement each, then makes it the pinned one.
+    /// Moves every hook to the program just loaded, one atomic replacement each, then makes it the pinned
+    /// one.
     ///
     /// # Errors
     /// When the kernel refuses on an interface that still exists; the next session repeats it.
@@ -304,68 +315,12 @@ impl<K: NodeKernel> Session<K> {
         }
         self.kernel.finish_replacement()
     }
-
-    /// Releases interfaces that are gone: their entries and pinned links. Their counters stay. `interfaces` is a listing; each
-    /// interface that is missing in it is asked for by itself before it is released.
-    ///
-    /// # Errors
-    /// When a link can't be unpinned or a map not be written.
-    pub fn release_gone(&mut self, interfaces: &[NetInterface]) -> anyhow::Result<()> {
-        let listed: std::collections::HashSet<u32> =
-            interfaces.iter().map(|interface| interface.index).collect();
-        // An interface without a slot of its own has only its entry, which keeps its container's slot.
-        let entered = self.kernel.entries()?.into_iter().map(|(index, _)| index);
-        let mut missing: Vec<u32> = self
-            .registry
-            .indexes()
-            .chain(entered)
-            .chain(self.kernel.attached_interfaces()?)
-            .filter(|index| !listed.contains(index))
-            .collect();
-        missing.sort_unstable();
-        missing.dedup();
-        missing.into_iter().try_for_each(|index| self.release_if_gone(index).map(drop))
-    }
-
-    /// Releases one interface if the kernel says that it is gone; gives whether it did.
-    ///
-    /// # Errors
-    /// As [`Self::release_gone`].
-    pub fn release_if_gone(&mut self, ifindex: u32) -> anyhow::Result<bool> {
-        if self.kernel.interface(ifindex)?.is_some() {
-            return Ok(false);
-        }
-        let fate = self.kernel.release(ifindex)?;
-        // Before the record, which alone leads an interrupted release back to this index.
-        self.kernel.set_entry(ifindex, InterfaceEntry::default())?;
-        if let Some(slot) = self.registry.interface_of_index(ifindex) {
-            let name = read_text(&self.registry.interface(slot).name).to_owned();
-            missed::note_gone(&mut self.kernel, &mut self.registry, slot, fate)?;
-            tracing::info!("{name}: gone; its counters stay");
-        }
-        Ok(true)
-    }
-
-    /// Detaches from an interface that is no longer named as an uplink. Its counters stay.
-    fn release_former_uplink(&mut self, interface: &NetInterface) -> anyhow::Result<()> {
-        let Some(slot) = self.registry.interface_of_index(interface.index) else { return Ok(()) };
-        if read_text(&self.registry.interface(slot).container) != NODE_ID {
-            return Ok(());
-        }
-        for direction in Direction::BOTH {
-            self.kernel.detach(interface, direction)?;
-        }
-        self.kernel.set_entry(interface.index, InterfaceEntry::default())?;
-        missed::note_gone(&mut self.kernel, &mut self.registry, slot, DeviceFate::Unknown)?;
-        tracing::info!("{}: no longer an uplink; its counters stay", interface.name);
-        Ok(())
-    }
 }
 
-/// Where an interface was counted until now, if counting in its slot begins anew.
+/// Where an interface was counted until now, if counting in its slot starts over.
 ///
-/// `attached`: the wanted program is on both hooks. `shared_a_slot`: the slot's record does not have the interface's index
-/// yet. `moved_from`: the other slot under which the index was registered.
+/// `attached`: the wanted program is on both hooks. `shared_a_slot`: the slot's record does not have the
+/// interface's index yet. `moved_from`: the other slot under which the index was registered.
 fn counting_start(attached: bool, shared_a_slot: bool, moved_from: Option<u32>) -> Option<CountedSoFar> {
     match (moved_from, attached) {
         (Some(_), true) => Some(CountedSoFar::Elsewhere),

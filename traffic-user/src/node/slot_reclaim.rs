@@ -1,8 +1,8 @@
 //! Frees slots of containers and interfaces that are gone, when slots run short.
 //!
-//! The order makes it safe. First no packet may be counted in such a slot any more, then what it holds is written into the
-//! ledger, and only then it is free. A node without a ledger frees nothing: nobody would know what was counted for the
-//! former owner.
+//! The order makes it safe. First no packet may be counted in such a slot any more, then what it holds is
+//! written into the ledger, and only then it is free. A node without a ledger frees nothing: nobody would
+//! know what was counted for the former owner.
 
 use traffic_common::slot_state;
 
@@ -24,8 +24,9 @@ pub trait FinalReading {
     fn write_final_reading(&mut self) -> anyhow::Result<bool>;
 }
 
-/// Frees some slots of each kind whose owners are gone; gives whether there were any. The caller holds the lock on the
-/// pinned state. `taken` is a container's slot that was assigned a moment ago, `is_wanted` names ids that own an address.
+/// Frees some slots of each kind whose owners are gone; gives whether there were any. The caller holds the
+/// lock on the pinned state. `taken` is a container's slot that was assigned a moment ago, `is_wanted` names
+/// ids that own an address.
 ///
 /// # Errors
 /// When a map or the ledger can't be written: nothing is freed then.

@@ -5,10 +5,11 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
 use rusqlite::{Connection, params};
+use traffic_model::calendar::Level;
 
 use crate::{
     error::LedgerError,
-    import::{PvaConflicts, source::VALUES, staging::Staging, write::Unit},
+    import::{PvaConflicts, source::VALUES, staging::Staging},
     schema::TRAFFIC,
 };
 
@@ -24,6 +25,14 @@ pub struct ImportedBefore {
     pub sums: ByClass,
     /// The values that were imported before, as indexes of [`VALUES`].
     pub values: BTreeSet<usize>,
+}
+
+/// A bucket of some level. Unix seconds.
+#[derive(Clone, Copy, Debug)]
+pub struct Unit {
+    pub level: Level,
+    pub start: i64,
+    pub end: i64,
 }
 
 /// The rows of one container and unit to compare with.

@@ -15,21 +15,13 @@ use crate::{
     ids,
     import::{
         PvaContainer, PvaImport, PvaImported,
-        compare::{ByClass, ImportedBefore, Subject, choose, compare},
+        compare::{ByClass, ImportedBefore, Subject, Unit, choose, compare},
         owners::{Owner, Owners, find_series, make_series},
         source::VALUES,
         staging::{Staged, Staging, Sums},
     },
     schema::TRAFFIC,
 };
-
-/// A bucket of some level. Unix seconds.
-#[derive(Clone, Copy, Debug)]
-pub struct Unit {
-    pub level: Level,
-    pub start: i64,
-    pub end: i64,
-}
 
 /// The sums of one owner in the current unit.
 #[derive(Debug, Default)]

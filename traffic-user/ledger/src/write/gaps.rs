@@ -3,6 +3,7 @@
 use jiff::Timestamp;
 use rusqlite::{Connection, Row, params};
 use serde::Serialize;
+use traffic_model::local_time::LocalTime;
 
 use crate::error::LedgerError;
 
@@ -115,6 +116,30 @@ pub struct Gap {
     pub size: Option<GapSize>,
     /// Explanation for the reader.
     pub detail: Option<String>,
+}
+
+impl Gap {
+    /// The gap in one line, with its times in a zone.
+    pub fn text(&self, local_time: &LocalTime) -> String {
+        let start = self.start.map_or_else(|| "?".to_owned(), |start| local_time.text(start));
+        let mut line = format!("{start} to {}: {}", local_time.text(self.end), self.reason.name());
+        if let Some(interface) = &self.interface {
+            line += &format!(", interface {interface}");
+        }
+        if let Some(container) = &self.container {
+            line += &format!(", container {container}");
+        }
+        if let Some(size) = &self.size {
+            line += &format!(
+                ", in {} bytes in {} buffers, out {} bytes in {} buffers (with link-layer headers)",
+                size.in_skb_bytes, size.in_skbs, size.out_skb_bytes, size.out_skbs
+            );
+        }
+        if let Some(detail) = &self.detail {
+            line += &format!(" ({detail})");
+        }
+        line
+    }
 }
 
 impl Gap {

@@ -1,5 +1,5 @@
-//! TCX links by interface index: create, replace, pin, inspect. aya does this by interface name, which can pass to another
-//! interface at any moment and need not be UTF-8.
+//! TCX links by interface index: create, replace, pin, inspect. aya does this by interface name, which can
+//! pass to another interface at any moment and need not be UTF-8.
 
 use std::{
     ffi::CString,
@@ -147,11 +147,12 @@ fn path_for_kernel(path: &Path) -> io::Result<CString> {
 }
 
 impl TcxLink {
-    /// Attaches a program to the hook of the interface of this index in the caller's network namespace, before all other
-    /// programs there. The link ends with this handle unless it is pinned.
+    /// Attaches a program to the hook of the interface of this index in the caller's network namespace,
+    /// before all other programs there. The link ends with this handle unless it is pinned.
     ///
     /// # Errors
-    /// As the kernel reports them: `ENODEV` for an interface that is gone, `EINVAL` where the kernel has no TCX.
+    /// As the kernel reports them: `ENODEV` for an interface that is gone, `EINVAL` where the kernel has no
+    /// TCX.
     pub fn create(program: BorrowedFd<'_>, ifindex: u32, direction: Direction) -> io::Result<Self> {
         let mut attributes = LinkCreateAttr {
             prog_fd: raw(program),
@@ -196,7 +197,8 @@ impl TcxLink {
     /// # Errors
     /// When it is not a TCX link.
     pub fn info(&self) -> io::Result<TcxLinkInfo> {
-        // SAFETY: `LinkInfo` starts as `struct bpf_link_info` does. It holds integers only, and its default is zero.
+        // SAFETY: `LinkInfo` starts as `struct bpf_link_info` does. It holds integers only, and its default
+        // is zero.
         let info: LinkInfo = unsafe { object_info(self.0.as_fd()) }?;
         if info.link_type != LINK_TYPE_TCX {
             return Err(io::Error::new(io::ErrorKind::InvalidData, "the pinned object is not a TCX link"));
@@ -218,8 +220,8 @@ impl TcxLink {
         unsafe { bpf(BPF_LINK_UPDATE, &mut attributes) }.map(drop)
     }
 
-    /// Detaches the program now. Unpinning does the same at a time of the kernel's choice, and the program counts until
-    /// then.
+    /// Detaches the program now. Unpinning does the same at a time of the kernel's choice, and the program
+    /// counts until then.
     ///
     /// # Errors
     /// As the kernel reports them.
@@ -230,8 +232,8 @@ impl TcxLink {
     }
 }
 
-/// The programs on one TCX hook of an interface, in the order they run. Unlike opening them, which takes CAP_SYS_ADMIN, this
-/// needs no more than attaching does.
+/// The programs on one TCX hook of an interface, in the order they run. Unlike opening them, which takes
+/// CAP_SYS_ADMIN, this needs no more than attaching does.
 ///
 /// # Errors
 /// As the kernel reports them: `ENODEV` for an interface that is gone, `EINVAL` where the kernel has no TCX.
@@ -246,8 +248,8 @@ pub fn on_hook(ifindex: u32, direction: Direction) -> io::Result<Vec<OnHook>> {
         count: u32::try_from(PROGRAMS_ON_A_HOOK).map_err(io::Error::other)?,
         ..QueryAttr::default()
     };
-    // SAFETY: the kernel writes at most `count` ids to each of the two arrays, which are that long. All other addresses are
-    // zero, for which it writes nothing.
+    // SAFETY: the kernel writes at most `count` ids to each of the two arrays, which are that long. All other
+    // addresses are zero, for which it writes nothing.
     unsafe { bpf(BPF_PROG_QUERY, &mut attributes) }?;
     let count = (attributes.count as usize).min(PROGRAMS_ON_A_HOOK);
     let both = programs.into_iter().zip(links).take(count);

@@ -104,8 +104,8 @@ fn event() -> impl Strategy<Value = Event> {
     ]
 }
 
-/// Whether a device can get this index and name. The name of one that is elsewhere stays reserved: two devices that take
-/// turns under one name cannot be told apart.
+/// Whether a device can get this index and name. The name of one that is elsewhere stays reserved: two
+/// devices that take turns under one name cannot be told apart.
 fn is_free(kernel: &FakeKernel, index: u32, name: &str) -> bool {
     let state = kernel.state.borrow();
     state.devices.values().all(|device| device.index != index && device.name != name)
@@ -180,8 +180,8 @@ fn happen(kernel: FakeKernel, event: &Event, policy: &Policy) -> FakeKernel {
     kernel
 }
 
-/// Lets all of it happen on a node with enough slots. A move and a rename are noticed one by one: a device that comes
-/// back under another name and another index has left nothing to know it by.
+/// Lets all of it happen on a node with enough slots. A move and a rename are noticed one by one: a device
+/// that comes back under another name and another index has left nothing to know it by.
 fn all_happen(events: &[Event], policy: &Policy) -> FakeKernel {
     let mut kernel = FakeKernel::new(8, 12);
     for event in events {
@@ -208,9 +208,9 @@ fn settle(mut kernel: FakeKernel, policy: &Policy) -> FakeKernel {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(200))]
 
-    /// Whatever happens and fails, two resyncs later everything that should be attached is, for its owner, and nothing
-    /// is left of what is gone. No packet of an attached interface was ever without an entry or in a slot of nobody, and no
-    /// slot was given away before its final reading.
+    /// Whatever happens and fails, two resyncs later everything that should be attached is, for its owner,
+    /// and nothing is left of what is gone. No packet of an attached interface was ever without an entry or
+    /// in a slot of nobody, and no slot was given away before its final reading.
     #[test]
     fn the_node_reaches_what_is_wanted(
         events in proptest::collection::vec(event(), 0..40),
@@ -227,8 +227,9 @@ proptest! {
         prop_assert_eq!(kernel.unsettled(owner), Vec::<String>::new(), "{:?}", fake::shown(&kernel));
     }
 
-    /// Every packet that passed uncounted is recorded as missed once the interface is attached, and no other is. (A device
-    /// that is elsewhere may be taken for the one that has its name now, and its packets for counted ones.)
+    /// Every packet that passed uncounted is recorded as missed once the interface is attached, and no other
+    /// is. (A device that is elsewhere may be taken for the one that has its name now, and its packets for
+    /// counted ones.)
     #[test]
     fn what_is_recorded_as_missed_is_what_was_missed(
         events in proptest::collection::vec(event().prop_map(Event::undisturbed), 0..40),
@@ -242,8 +243,8 @@ proptest! {
         prop_assert!((least..=most).contains(&recorded), "{recorded}, not {least} to {most}");
     }
 
-    /// Interrupted anywhere, nothing is recorded as missed that was not. (Less can be: a failure can lose the proof that a
-    /// device is another one than before.)
+    /// Interrupted anywhere, nothing is recorded as missed that was not. (Less can be: a failure can lose the
+    /// proof that a device is another one than before.)
     #[test]
     fn no_failure_makes_up_missed_packets(events in proptest::collection::vec(event(), 0..40)) {
         let kernel = all_happen(&events, &policy());

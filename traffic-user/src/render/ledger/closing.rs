@@ -3,10 +3,11 @@
 use serde::Serialize;
 use traffic_common::Family;
 use traffic_ledger::{Adjusted, Audit, ClosedPeriod, Corrected};
+use traffic_model::local_time::LocalTime;
 
 use crate::render::{
     json,
-    ledger::{Format, LocalTime, sheet::Sheet, with_notes},
+    ledger::{Format, sheet::Sheet, with_notes},
 };
 
 /// The JSON document of closed months.

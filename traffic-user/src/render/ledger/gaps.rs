@@ -1,11 +1,12 @@
 //! Gaps: a list of them, one of them as a line, and the notes about them below other results.
 
 use traffic_ledger::{Gap, GapSize};
+use traffic_model::local_time::LocalTime;
 
 use crate::render::{
     json,
     ledger::{
-        Format, LocalTime,
+        Format,
         sheet::{Sheet, number},
     },
 };
@@ -46,28 +47,6 @@ pub fn gaps(gaps: &[Gap], format: Format, local_time: &LocalTime) -> anyhow::Res
     if format == Format::Csv { sheet.csv() } else { Ok(sheet.table()) }
 }
 
-/// A gap as one line of text.
-pub fn gap_line(gap: &Gap, local_time: &LocalTime) -> String {
-    let start = gap.start.map_or_else(|| "?".to_owned(), |start| local_time.text(start));
-    let mut line = format!("{start} to {}: {}", local_time.text(gap.end), gap.reason.name());
-    if let Some(interface) = &gap.interface {
-        line += &format!(", interface {interface}");
-    }
-    if let Some(container) = &gap.container {
-        line += &format!(", container {container}");
-    }
-    if let Some(size) = &gap.size {
-        line += &format!(
-            ", in {} bytes in {} buffers, out {} bytes in {} buffers (with link-layer headers)",
-            size.in_skb_bytes, size.in_skbs, size.out_skb_bytes, size.out_skbs
-        );
-    }
-    if let Some(detail) = &gap.detail {
-        line += &format!(" ({detail})");
-    }
-    line
-}
-
 /// The gaps of a time span, as notes below a result.
 pub(super) fn gap_notes(gaps: &[Gap], local_time: &LocalTime) -> Vec<String> {
     if gaps.is_empty() {
@@ -77,5 +56,5 @@ pub(super) fn gap_notes(gaps: &[Gap], local_time: &LocalTime) -> Vec<String> {
     let overlap = if gaps.len() == 1 { "gap overlaps" } else { "gaps overlap" };
     let first =
         format!("{} {overlap} this span, {losses} of them with traffic that is not in the sums:", gaps.len());
-    std::iter::once(first).chain(gaps.iter().map(|gap| format!("  {}", gap_line(gap, local_time)))).collect()
+    std::iter::once(first).chain(gaps.iter().map(|gap| format!("  {}", gap.text(local_time)))).collect()
 }

@@ -2,10 +2,11 @@
 
 use jiff::Timestamp;
 use traffic_ledger::PvaImported;
+use traffic_model::local_time::LocalTime;
 
 use crate::render::{
     json,
-    ledger::{Format, LocalTime, sheet::Sheet},
+    ledger::{Format, sheet::Sheet},
 };
 
 /// What an import took over, skipped and found to differ.

@@ -2,10 +2,11 @@
 
 use jiff::Timestamp;
 use traffic_ledger::{Balance, BalanceRow, Figures, InterfaceReport};
+use traffic_model::local_time::LocalTime;
 
 use crate::render::{
     json,
-    ledger::{Format, LocalTime, gaps::gap_notes, sheet::Sheet, with_notes},
+    ledger::{Format, gaps::gap_notes, sheet::Sheet, with_notes},
 };
 
 /// The part that a table or CSV shows. JSON has all parts.

@@ -7,7 +7,6 @@ mod closing;
 mod gaps;
 mod import;
 mod interfaces;
-mod local_time;
 mod report;
 mod sheet;
 #[cfg(test)]
@@ -15,10 +14,9 @@ mod tests;
 mod top;
 
 pub use closing::{adjusted, audit, closed};
-pub use gaps::{gap_line, gaps};
+pub use gaps::gaps;
 pub use import::imported;
 pub use interfaces::{Part, interface_notes, interfaces};
-pub use local_time::LocalTime;
 pub use report::{notes, report};
 pub use top::{top, top_notes};
 

@@ -4,11 +4,12 @@ use jiff::{SignedDuration, Timestamp};
 use traffic_common::Family;
 use traffic_ledger::{Adjustment, Rates, Report, ReportRow, Volume};
 use traffic_model::calendar::FIVE_MINUTES_S;
+use traffic_model::local_time::LocalTime;
 
 use crate::render::{
     json,
     ledger::{
-        Format, LocalTime, closing,
+        Format, closing,
         gaps::gap_notes,
         sheet::{FIGURES, Sheet, figures, number, sum},
         with_notes,

@@ -5,6 +5,7 @@ use traffic_ledger::{
     testing::*,
 };
 use traffic_model::calendar::Calendar;
+use traffic_model::local_time::LocalTime;
 
 use super::*;
 

@@ -1,11 +1,12 @@
 //! The ranking of the top talkers.
 
 use traffic_ledger::{Top, Volume};
+use traffic_model::local_time::LocalTime;
 
 use crate::render::{
     json,
     ledger::{
-        Format, LocalTime,
+        Format,
         gaps::gap_notes,
         sheet::{FIGURES, Sheet, figures, sum},
         with_notes,

@@ -1,7 +1,8 @@
 //! Instants as text in the time zone of a report.
 
 use jiff::{Timestamp, tz::TimeZone};
-use traffic_model::calendar::Calendar;
+
+use crate::calendar::Calendar;
 
 /// Formats instants in one time zone.
 #[derive(Clone, Debug)]

@@ -1,5 +1,7 @@
-//! A kernel made of plain data: devices with statistics, hooks, pins and maps. Any call can be made to fail, and packets
-//! can pass during any call.
+//! A kernel made of plain data: devices with statistics, hooks, pins and maps. Any call can be made to fail,
+//! and packets can pass during any call.
+
+mod maps;
 
 use std::{
     cell::{Cell, RefCell},
@@ -21,7 +23,7 @@ use crate::{
     },
     net::interface::NetInterface,
     node::{
-        kernel_access::{Clock, Hooks, InterfaceList, SlotMaps},
+        kernel_access::{Clock, Hooks, InterfaceList},
         slot_reclaim::FinalReading,
     },
 };
@@ -66,7 +68,8 @@ pub struct State {
     missed: u64,
     /// Those of them on devices that were attached afterwards.
     expected_missed: u64,
-    /// Packets not counted for their own interface, because the device came back under another index a moment ago.
+    /// Packets not counted for their own interface, because the device came back under another index a moment
+    /// ago.
     strays: u64,
     /// Missed packets in the records of slots that were given to others.
     former_missed: u64,
@@ -248,8 +251,8 @@ impl State {
         passed.skb_bytes += PACKET;
         passed.wire.packets += 1;
         passed.wire.bytes += PACKET - 14;
-        // A device that came back under another index is noticed with the next event. Until then its packets are in the
-        // fault for unknown interfaces, or in the slot of the index's former interface.
+        // A device that came back under another index is noticed with the next event. Until then its packets
+        // are in the fault for unknown interfaces, or in the slot of the index's former interface.
         let is_at_its_pin = self.pins.get(&(index, direction as u32)) == Some(&id);
         if !is_at_its_pin {
             self.strays += 1;
@@ -408,100 +411,6 @@ impl Hooks for FakeKernel {
 
     fn finish_replacement(&mut self) -> anyhow::Result<()> {
         self.call("finish the replacement")
-    }
-}
-
-impl SlotMaps for FakeKernel {
-    fn container_records(&self) -> anyhow::Result<Vec<ContainerRecord>> {
-        self.call("read containers")?;
-        Ok(self.state.borrow().containers.clone())
-    }
-
-    fn interface_records(&self) -> anyhow::Result<Vec<InterfaceRecord>> {
-        self.call("read interfaces")?;
-        Ok(self.state.borrow().interfaces.clone())
-    }
-
-    fn set_container_record(&mut self, number: u32, record: ContainerRecord) -> anyhow::Result<()> {
-        self.call("write a container")?;
-        let mut state = self.state.borrow_mut();
-        if record.state == slot_state::FREE {
-            let (counted, in_ledger) = (state.counted[slot(number)], state.in_ledger[slot(number)]);
-            if counted != in_ledger {
-                state
-                    .violations
-                    .push(format!("slot {number} was freed with {in_ledger} of {counted} written"));
-            }
-        }
-        state.containers[slot(number)] = record;
-        Ok(())
-    }
-
-    fn set_interface_record(&mut self, number: u32, record: InterfaceRecord) -> anyhow::Result<()> {
-        self.call("write an interface")?;
-        let mut state = self.state.borrow_mut();
-        let old = state.interfaces[slot(number)];
-        if record.state == slot_state::FREE {
-            state.former_missed += old.missed.packets.iter().sum::<u64>();
-        }
-        state.interfaces[slot(number)] = record;
-        Ok(())
-    }
-
-    fn interface_totals(&self, number: u32) -> anyhow::Result<InterfaceCounters> {
-        self.call("read totals")?;
-        Ok(self.state.borrow().totals[slot(number)])
-    }
-
-    fn rebase_container(&mut self, number: u32) -> anyhow::Result<()> {
-        self.call("rebase a container")?;
-        let mut state = self.state.borrow_mut();
-        if state.counted[slot(number)] != state.in_ledger[slot(number)] {
-            state.violations.push(format!("slot {number} got another owner before its final reading"));
-        }
-        Ok(())
-    }
-
-    fn rebase_interface(&mut self, _: u32) -> anyhow::Result<()> {
-        self.call("rebase an interface")
-    }
-
-    fn skb_marks(&self) -> anyhow::Result<Option<Vec<u64>>> {
-        self.call("read marks").map(|()| None)
-    }
-
-    fn set_skb_mark(&mut self, _: u32, _: u64) -> anyhow::Result<()> {
-        self.call("write a mark")
-    }
-
-    fn entries(&self) -> anyhow::Result<Vec<(u32, InterfaceEntry)>> {
-        self.call("read entries")?;
-        Ok(self.state.borrow().entries.iter().map(|(index, entry)| (*index, *entry)).collect())
-    }
-
-    fn set_entry(&mut self, ifindex: u32, entry: InterfaceEntry) -> anyhow::Result<()> {
-        self.call("write an entry")?;
-        let mut state = self.state.borrow_mut();
-        if entry == InterfaceEntry::default() {
-            state.entries.remove(&ifindex);
-        } else {
-            state.entries.insert(ifindex, entry);
-        }
-        Ok(())
-    }
-
-    fn sync_addresses(&mut self, wanted: &BTreeMap<IpNet, u32>) -> anyhow::Result<Vec<IpNet>> {
-        self.call("write addresses")?;
-        self.state.borrow_mut().addresses.clone_from(wanted);
-        Ok(Vec::new())
-    }
-
-    fn sync_node_addresses(&mut self, _: &BTreeSet<IpAddr>) -> anyhow::Result<Vec<IpAddr>> {
-        self.call("write the node's addresses").map(|()| Vec::new())
-    }
-
-    fn wait_for_packets(&mut self) -> anyhow::Result<()> {
-        self.call("wait for packets")
     }
 }
 

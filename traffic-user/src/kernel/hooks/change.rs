@@ -1,0 +1,189 @@
+//! Attaching, replacing and detaching the program on a hook.
+
+use std::{fs, io};
+
+use anyhow::{Context as _, bail};
+use aya::programs::SchedClassifier;
+use traffic_common::Direction;
+
+use super::{
+    AttachKind, Change, DeviceFate, FILTER_HANDLE, FILTER_PRIORITY, KernelHooks, fd_of, program_for,
+    program_name, side,
+};
+use crate::{
+    kernel::{load::Programs, sys::tcx::TcxLink},
+    net::interface::{BpfFilter, NetInterface},
+};
+
+impl KernelHooks {
+    /// Attaches the program to a hook, in place of an earlier version of it.
+    ///
+    /// # Errors
+    /// When the kernel refuses; then nothing new is attached.
+    pub fn attach(
+        &self,
+        programs: &Programs,
+        interface: &NetInterface,
+        direction: Direction,
+    ) -> anyhow::Result<Change> {
+        let program = program_for(programs, interface, direction);
+        let change = match self.kind {
+            AttachKind::Tcx => self.attach_link(program, interface, direction),
+            AttachKind::Clsact => self.attach_filter(program, interface, direction),
+        };
+        change.with_context(|| {
+            let name = program_name(side(interface, direction));
+            format!("cannot attach {name} to {} ({})", interface.name, self.kind.name())
+        })
+    }
+
+    fn attach_link(
+        &self,
+        program: &SchedClassifier,
+        interface: &NetInterface,
+        direction: Direction,
+    ) -> anyhow::Result<Change> {
+        let fd = fd_of(program)?;
+        let on_hook = self.links_on(interface, direction)?;
+        if let Some((link, info)) = self.pinned_link(interface, direction, &on_hook)? {
+            if info.program_id == program.info()?.id() {
+                return Ok(Change::Kept);
+            }
+            link.replace_program(fd)?;
+            return Ok(Change::Replaced);
+        }
+        self.unpin(interface.index, direction)?;
+        let link = TcxLink::create(fd, interface.index, direction)?;
+        let path = self.bpffs.link(interface.index, direction);
+        link.pin(&path).with_context(|| format!("cannot pin {}", path.display()))?;
+        let id = link.info()?.id;
+        if !self.links_on(interface, direction)?.iter().any(|on_hook| on_hook.link_id == id) {
+            bail!("the kernel does not list the link on the hook");
+        }
+        Ok(Change::Attached)
+    }
+
+    fn attach_filter(
+        &self,
+        program: &SchedClassifier,
+        interface: &NetInterface,
+        direction: Direction,
+    ) -> anyhow::Result<Change> {
+        let wanted = program.info()?.id();
+        let found = self.our_filter(interface, direction)?.map(|filter| filter.program_id);
+        if found == Some(wanted) {
+            return Ok(Change::Kept);
+        }
+        self.netlink.add_clsact(interface.index).context("cannot add the clsact qdisc")?;
+        let filter = BpfFilter {
+            priority: FILTER_PRIORITY,
+            handle: FILTER_HANDLE,
+            name: program_name(side(interface, direction)).to_owned(),
+            program_id: wanted,
+        };
+        self.netlink.put_filter(interface.index, direction, &filter, fd_of(program)?)?;
+        if self.our_filter(interface, direction)?.map(|filter| filter.program_id) != Some(wanted) {
+            bail!("the kernel does not list the filter on the hook");
+        }
+        Ok(if found.is_some() { Change::Replaced } else { Change::Attached })
+    }
+
+    /// Puts this program in place of whatever version of ours is on a hook, in the way that it is attached;
+    /// gives whether there was one.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn replace(
+        &self,
+        programs: &Programs,
+        interface: &NetInterface,
+        direction: Direction,
+    ) -> anyhow::Result<bool> {
+        let program = program_for(programs, interface, direction);
+        let on_hook = self.links_on(interface, direction)?;
+        let link = self.pinned_link(interface, direction, &on_hook)?;
+        if let Some((link, _)) = &link {
+            link.replace_program(fd_of(program)?)
+                .with_context(|| format!("cannot replace the program on {}", interface.name))?;
+        }
+        let filter = self.our_filter(interface, direction)?;
+        if let Some(filter) = &filter {
+            self.netlink
+                .put_filter(interface.index, direction, filter, fd_of(program)?)
+                .with_context(|| format!("cannot replace the filter on {}", interface.name))?;
+        }
+        Ok(link.is_some() || filter.is_some())
+    }
+
+    /// Detaches our program from one hook, however it is attached; gives whether it was.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn detach(&self, interface: &NetInterface, direction: Direction) -> anyhow::Result<bool> {
+        let link = self.detach_kind(interface, direction, AttachKind::Tcx)?;
+        let filter = self.detach_kind(interface, direction, AttachKind::Clsact)?;
+        Ok(link || filter)
+    }
+
+    /// Detaches what is attached in the way that is not wanted: both together would count twice.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn detach_other_kind(&self, interface: &NetInterface, direction: Direction) -> anyhow::Result<bool> {
+        let other = match self.kind {
+            AttachKind::Tcx => AttachKind::Clsact,
+            AttachKind::Clsact => AttachKind::Tcx,
+        };
+        self.detach_kind(interface, direction, other)
+    }
+
+    fn detach_kind(
+        &self,
+        interface: &NetInterface,
+        direction: Direction,
+        kind: AttachKind,
+    ) -> anyhow::Result<bool> {
+        let name = &interface.name;
+        match kind {
+            AttachKind::Tcx => self
+                .unpin(interface.index, direction)
+                .map(|fate| fate != DeviceFate::Unknown)
+                .with_context(|| format!("cannot detach the program from {name}")),
+            AttachKind::Clsact => {
+                let Some(filter) = self.our_filter(interface, direction)? else { return Ok(false) };
+                self.netlink
+                    .remove_filter(interface.index, direction, filter.priority, filter.handle)
+                    .with_context(|| format!("cannot remove the filter from {name}"))
+            }
+        }
+    }
+
+    /// Detaches and unpins the link of a hook, wherever its device is now; gives what became of the device,
+    /// which is unknown without a link.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn unpin(&self, ifindex: u32, direction: Direction) -> anyhow::Result<DeviceFate> {
+        let path = self.bpffs.link(ifindex, direction);
+        let open = TcxLink::open(&path).with_context(|| format!("cannot open {}", path.display()))?;
+        let Some(link) = open else { return Ok(DeviceFate::Unknown) };
+        // Left to the kernel, the program would count on for a while, on an interface that moved away even
+        // for good.
+        let fate = match link.info() {
+            Ok(info) if info.ifindex != 0 => {
+                link.detach().with_context(|| format!("cannot detach {}", path.display()))?;
+                DeviceFate::Moved
+            }
+            Ok(_) => DeviceFate::Ended,
+            Err(error) => {
+                return Err(error).with_context(|| format!("cannot inspect {}", path.display()));
+            }
+        };
+        match fs::remove_file(&path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                Err(error).with_context(|| format!("cannot unpin {}", path.display()))
+            }
+            _ => Ok(fate),
+        }
+    }
+}

@@ -1,0 +1,68 @@
+//! Releasing interfaces that are gone, or that are an uplink no longer. Their counters stay.
+
+use traffic_common::{Direction, InterfaceEntry};
+use traffic_model::NODE_ID;
+
+use super::{kernel_access::NodeKernel, missed, session::Session};
+use crate::{
+    kernel::{hooks::DeviceFate, records::read_text},
+    net::interface::NetInterface,
+};
+
+impl<K: NodeKernel> Session<K> {
+    /// Releases interfaces that are gone: their entries and pinned links. Their counters stay. `interfaces`
+    /// is a listing; each interface that is missing in it is asked for by itself before it is released.
+    ///
+    /// # Errors
+    /// When a link can't be unpinned or a map not be written.
+    pub fn release_gone(&mut self, interfaces: &[NetInterface]) -> anyhow::Result<()> {
+        let listed: std::collections::HashSet<u32> =
+            interfaces.iter().map(|interface| interface.index).collect();
+        // An interface without a slot of its own has only its entry, which keeps its container's slot.
+        let entered = self.kernel.entries()?.into_iter().map(|(index, _)| index);
+        let mut missing: Vec<u32> = self
+            .registry
+            .indexes()
+            .chain(entered)
+            .chain(self.kernel.attached_interfaces()?)
+            .filter(|index| !listed.contains(index))
+            .collect();
+        missing.sort_unstable();
+        missing.dedup();
+        missing.into_iter().try_for_each(|index| self.release_if_gone(index).map(drop))
+    }
+
+    /// Releases one interface if the kernel says that it is gone; gives whether it did.
+    ///
+    /// # Errors
+    /// As [`Self::release_gone`].
+    pub fn release_if_gone(&mut self, ifindex: u32) -> anyhow::Result<bool> {
+        if self.kernel.interface(ifindex)?.is_some() {
+            return Ok(false);
+        }
+        let fate = self.kernel.release(ifindex)?;
+        // Before the record, which alone leads an interrupted release back to this index.
+        self.kernel.set_entry(ifindex, InterfaceEntry::default())?;
+        if let Some(slot) = self.registry.interface_of_index(ifindex) {
+            let name = read_text(&self.registry.interface(slot).name).to_owned();
+            missed::note_gone(&mut self.kernel, &mut self.registry, slot, fate)?;
+            tracing::info!("{name}: gone; its counters stay");
+        }
+        Ok(true)
+    }
+
+    /// Detaches from an interface that is no longer named as an uplink. Its counters stay.
+    pub(super) fn release_former_uplink(&mut self, interface: &NetInterface) -> anyhow::Result<()> {
+        let Some(slot) = self.registry.interface_of_index(interface.index) else { return Ok(()) };
+        if read_text(&self.registry.interface(slot).container) != NODE_ID {
+            return Ok(());
+        }
+        for direction in Direction::BOTH {
+            self.kernel.detach(interface, direction)?;
+        }
+        self.kernel.set_entry(interface.index, InterfaceEntry::default())?;
+        missed::note_gone(&mut self.kernel, &mut self.registry, slot, DeviceFate::Unknown)?;
+        tracing::info!("{}: no longer an uplink; its counters stay", interface.name);
+        Ok(())
+    }
+}
