@@ -1,5 +1,5 @@
-//! A network interface, a change of one, and a filter on one, as the rest of trafctl sees them. [`super::netlink`] and
-//! [`super::events`] read them from the kernel.
+//! A network interface, a change of one, and a filter on one, as the rest of trafctl sees them.
+//! [`super::netlink`] and [`super::events`] read them from the kernel.
 
 use traffic_common::InterfaceStatistics;
 

@@ -1,5 +1,5 @@
-//! What the node's logic needs of the kernel, as small traits. [`super::locked_kernel`] implements them for the real one; the
-//! tests have a kernel that fails and changes at will.
+//! What the node's logic needs of the kernel, as small traits. [`super::locked_kernel`] implements them for
+//! the real one; the tests have a kernel that fails and changes at will.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
