@@ -288,3 +288,15 @@ pub fn buckets(ledger: &Ledger) -> Vec<(i64, i64)> {
     let rows = statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?))).unwrap();
     rows.map(Result::unwrap).collect()
 }
+
+/// A container with an interface of its own, one on a shared interface, and faults on both.
+pub fn node_with_faults() -> (File, Node) {
+    let mut file = ledger();
+    let mut node = Node::new(NOON);
+    node.traffic("101", 1, [20, 2000, 0, 0]).traffic("101", 0, [7, 700, 0, 0]);
+    node.traffic("201", 1, [5, 500, 0, 0]);
+    node.interface("veth101.0", Some("101"), 30, 4).interface("venet0", None, 5, 0);
+    node.fault("veth101.0", Fault::NotIp, 2).fault("venet0", Fault::NoContainer, 3);
+    node.pass(60).drain(&mut file.ledger);
+    (file, node)
+}

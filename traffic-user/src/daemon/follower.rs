@@ -40,7 +40,7 @@ pub(super) struct Follower {
     failed: HashSet<u32>,
     /// Whether any interface is unresolved.
     waiting: bool,
-    /// Unresolved interfaces that were reported, with the reason.
+    /// Interfaces that could not be attached and were reported, with the reason.
     reported: HashSet<(String, String)>,
 }
 
@@ -57,7 +57,7 @@ impl Follower {
 
     /// Whether an interface is new whose container may have been configured only just now.
     pub fn calls_for_refresh(&self, batch: &Batch, policy: &Policy) -> bool {
-        batch.interfaces.values().flatten().any(|interface| {
+        batch.interfaces.values().any(|interface| {
             !self.known.contains_key(&interface.index)
                 && matches!(policy.role(interface), Role::Unresolved { .. })
         })
@@ -67,31 +67,30 @@ impl Follower {
     pub fn plan(&mut self, batch: Batch, policy: &Policy) -> Plan {
         let mut plan =
             Plan { addresses: batch.addresses && !policy.config.uplinks.is_empty(), ..Plan::default() };
-        // A device that went and came back under its name and index is another one, with nothing attached to
-        // it.
+        // A device that went and came back under its name and index is another one, with nothing attached to it.
         let ended: HashSet<u32> = batch
             .ended
             .into_iter()
             .filter(|index| self.known.remove(index).is_some() | self.failed.remove(index))
             .collect();
+        plan.gone.extend(batch.gone.intersection(&ended));
         for (index, interface) in batch.interfaces {
-            let Some(interface) = interface else {
-                plan.gone.extend(ended.contains(&index).then_some(index));
-                continue;
-            };
             if self.known.get(&index) == Some(&interface.name) {
                 continue;
             }
             match policy.role(&interface) {
+                Role::Ignored(_) => self.note_rename(&interface),
+                // It appeared and ended within this batch. The kernel is asked whether it did.
+                _ if batch.gone.contains(&index) => plan.gone.push(index),
                 Role::Container(_) | Role::Shared | Role::Uplink => plan.seen.push(interface),
                 Role::Unresolved { .. } => {
                     plan.ask = true;
                     plan.seen.push(interface);
                 }
-                Role::Ignored(_) => self.note_rename(&interface),
             }
         }
         plan.gone.sort_unstable();
+        plan.gone.dedup();
         plan.seen.sort_unstable_by_key(|interface| interface.index);
         plan
     }
@@ -159,22 +158,27 @@ impl Follower {
         self.waiting |= !report.unresolved.is_empty();
     }
 
-    /// Logs what an attach did. Unresolved interfaces are reported once, and not while the identity command
-    /// is asked.
-    pub fn log(&mut self, report: &AttachReport, kind: &str, is_asking: bool) {
+    /// Logs what an attach did; returns whether an interface failed that had not failed in this way before, so that a retry
+    /// may help. Each problem is reported once, and an unresolved interface not while the identity command is asked.
+    pub fn log(&mut self, report: &AttachReport, kind: &str, is_asking: bool) -> bool {
         for (name, change) in &report.attached {
             if *change == Change::Attached {
                 tracing::info!("{name}: attached ({kind})");
             }
         }
+        let mut is_new = false;
         for (name, reason) in &report.failed {
-            tracing::warn!("{name}: {reason}");
+            if self.reported.insert((name.clone(), reason.clone())) {
+                tracing::warn!("{name}: {reason}");
+                is_new = true;
+            }
         }
         for (name, reason) in &report.unresolved {
             if !is_asking && self.reported.insert((name.clone(), reason.clone())) {
                 tracing::warn!("{name}: not attached: {reason}");
             }
         }
+        is_new
     }
 
     /// An attached interface whose new name no rule knows: its wires are the same, so its container stays.
@@ -188,3 +192,6 @@ impl Follower {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -251,7 +251,9 @@ impl Worker {
     fn log(&mut self, attached: &AttachReport) {
         let is_asking = self.mailbox.is_asking.load(Ordering::Relaxed)
             || self.host.config().identity_command.is_some() && !self.is_started;
-        self.follower.log(attached, self.host.kind().name(), is_asking);
+        if self.follower.log(attached, self.host.kind().name(), is_asking) {
+            self.report(Report::Retry);
+        }
         self.mailbox.is_waiting.store(self.follower.is_waiting(), Ordering::Relaxed);
     }
 

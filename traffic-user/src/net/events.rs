@@ -30,8 +30,10 @@ const BATCH: usize = 1024;
 /// Events that came together, the last one of each interface.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Batch {
-    /// By index: the interface as last seen, or `None` when the last event was its end.
-    pub interfaces: HashMap<u32, Option<NetInterface>>,
+    /// By index: the interface as last seen.
+    pub interfaces: HashMap<u32, NetInterface>,
+    /// Indexes whose last event was the end of their interface.
+    pub gone: HashSet<u32>,
     /// Indexes whose interface ended, even if one of the same index appeared since.
     pub ended: HashSet<u32>,
     /// Whether addresses of the node's own changed.
@@ -43,6 +45,8 @@ pub struct Batch {
 impl Batch {
     /// Adds a later batch.
     pub fn append(&mut self, later: Self) {
+        self.gone.retain(|index| !later.interfaces.contains_key(index));
+        self.gone.extend(later.gone);
         self.interfaces.extend(later.interfaces);
         self.ended.extend(later.ended);
         self.addresses |= later.addresses;
@@ -53,11 +57,12 @@ impl Batch {
     pub fn add(&mut self, event: InterfaceEvent) {
         match event {
             InterfaceEvent::Seen(interface) => {
-                self.interfaces.insert(interface.index, Some(interface));
+                self.gone.remove(&interface.index);
+                self.interfaces.insert(interface.index, interface);
             }
             InterfaceEvent::Gone { index } => {
                 self.ended.insert(index);
-                self.interfaces.insert(index, None);
+                self.gone.insert(index);
             }
             InterfaceEvent::Addresses => self.addresses = true,
         }
@@ -147,13 +152,20 @@ mod tests {
         ] {
             batch.add(event);
         }
-        let names: HashMap<_, _> = batch
-            .interfaces
-            .iter()
-            .map(|(index, interface)| (*index, interface.as_ref().map(|interface| interface.name.as_str())))
-            .collect();
-        assert_eq!(names, HashMap::from([(7, Some("new")), (8, Some("b")), (9, None)]));
+        let names: HashMap<_, _> =
+            batch.interfaces.iter().map(|(index, interface)| (*index, interface.name.as_str())).collect();
+        assert_eq!(names, HashMap::from([(7, "new"), (8, "b")]));
+        assert_eq!(batch.gone, HashSet::from([9]));
         assert_eq!(batch.ended, HashSet::from([7, 9]));
         assert!(batch.addresses && !batch.lost);
+
+        let mut later = Batch { lost: true, ..Batch::default() };
+        later.add(seen(9, "again"));
+        later.add(InterfaceEvent::Gone { index: 8 });
+        batch.append(later);
+        assert_eq!(batch.gone, HashSet::from([8]));
+        assert_eq!(batch.interfaces[&9].name, "again");
+        assert_eq!(batch.ended, HashSet::from([7, 8, 9]));
+        assert!(batch.lost);
     }
 }

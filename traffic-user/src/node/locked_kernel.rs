@@ -24,17 +24,23 @@ use crate::{
     time,
 };
 
-impl InterfaceList for Netlink {
+/// What has a connection to the kernel's rtnetlink.
+pub trait HasNetlink {
+    /// The connection.
+    fn netlink(&self) -> &Netlink;
+}
+
+impl<N: HasNetlink> InterfaceList for N {
     fn interfaces(&self) -> anyhow::Result<Vec<NetInterface>> {
-        Self::interfaces(self)
+        self.netlink().interfaces()
     }
 
     fn interface(&self, index: u32) -> anyhow::Result<Option<NetInterface>> {
-        Self::interface(self, index)
+        self.netlink().interface(index)
     }
 
     fn own_addresses(&self) -> anyhow::Result<BTreeSet<IpAddr>> {
-        Self::own_addresses(self)
+        self.netlink().own_addresses()
     }
 }
 
@@ -50,17 +56,9 @@ pub struct LockedKernel {
     pub(super) _lock: ChangeLock,
 }
 
-impl InterfaceList for LockedKernel {
-    fn interfaces(&self) -> anyhow::Result<Vec<NetInterface>> {
-        self.netlink.interfaces()
-    }
-
-    fn interface(&self, index: u32) -> anyhow::Result<Option<NetInterface>> {
-        self.netlink.interface(index)
-    }
-
-    fn own_addresses(&self) -> anyhow::Result<BTreeSet<IpAddr>> {
-        self.netlink.own_addresses()
+impl HasNetlink for LockedKernel {
+    fn netlink(&self) -> &Netlink {
+        &self.netlink
     }
 }
 
@@ -185,17 +183,9 @@ pub(super) struct MapsAndInterfaces<'a> {
     pub maps: &'a mut Maps,
 }
 
-impl InterfaceList for MapsAndInterfaces<'_> {
-    fn interfaces(&self) -> anyhow::Result<Vec<NetInterface>> {
-        self.netlink.interfaces()
-    }
-
-    fn interface(&self, index: u32) -> anyhow::Result<Option<NetInterface>> {
-        self.netlink.interface(index)
-    }
-
-    fn own_addresses(&self) -> anyhow::Result<BTreeSet<IpAddr>> {
-        self.netlink.own_addresses()
+impl HasNetlink for MapsAndInterfaces<'_> {
+    fn netlink(&self) -> &Netlink {
+        self.netlink
     }
 }
 

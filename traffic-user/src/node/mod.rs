@@ -26,7 +26,7 @@ pub mod session;
 pub mod slot_reclaim;
 pub mod status;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 pub use host::{Host, MORE_ADDRESSES};
 pub use locked_kernel::LockedKernel;

@@ -1,18 +1,4 @@
-use traffic_common::Fault;
-
 use crate::{By, GapReason, InterfaceReport, LedgerError, ReportQuery, Split, testing::*};
-
-/// A container with an interface of its own, one on a shared interface, and faults on both.
-fn node() -> (File, Node) {
-    let mut file = ledger();
-    let mut node = Node::new(NOON);
-    node.traffic("101", 1, [20, 2000, 0, 0]).traffic("101", 0, [7, 700, 0, 0]);
-    node.traffic("201", 1, [5, 500, 0, 0]);
-    node.interface("veth101.0", Some("101"), 30, 4).interface("venet0", None, 5, 0);
-    node.fault("veth101.0", Fault::NotIp, 2).fault("venet0", Fault::NoContainer, 3);
-    node.pass(60).drain(&mut file.ledger);
-    (file, node)
-}
 
 fn ask(file: &File, query: &ReportQuery) -> InterfaceReport {
     file.ledger.report_interfaces(query).unwrap()
@@ -33,7 +19,7 @@ fn differences(report: &InterfaceReport) -> Vec<(String, [i64; 4])> {
 
 #[test]
 fn traffic_is_reported_by_interface_and_fault() {
-    let (mut file, mut node) = node();
+    let (mut file, mut node) = node_with_faults();
     let report = ask(&file, &ReportQuery::default());
     let names: Vec<_> =
         report.interfaces.iter().map(|row| (row.interface.as_str(), row.container.as_str())).collect();
@@ -58,7 +44,7 @@ fn traffic_is_reported_by_interface_and_fault() {
 
 #[test]
 fn a_balance_shows_missing_traffic_and_its_place() {
-    let (file, _) = node();
+    let (file, _) = node_with_faults();
     let report = ask(&file, &ReportQuery::default());
     // 3 packets into 101 are missing; the faults were outgoing, where nothing passed.
     let expected = [
@@ -77,7 +63,7 @@ fn a_balance_shows_missing_traffic_and_its_place() {
 
 #[test]
 fn interfaces_have_no_classes() {
-    let (file, _) = node();
+    let (file, _) = node_with_faults();
     for query in [
         ReportQuery { classes: vec![1], ..ReportQuery::default() },
         ReportQuery { percentile: Some(95.0), ..ReportQuery::default() },

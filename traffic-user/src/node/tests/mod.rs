@@ -1,6 +1,6 @@
 //! The node as a state machine, on a kernel that changes and fails at will.
 
-mod fake;
+pub(crate) mod fake;
 
 use std::path::Path;
 
@@ -10,7 +10,7 @@ use super::{Policy, Selection, Session, registry::Registry};
 use crate::{config::Config, kernel::load::LoadOutcome, ownership::Ownership};
 use fake::FakeKernel;
 
-fn policy() -> Policy {
+pub(crate) fn policy() -> Policy {
     let text = "vz_conf_dir = '/nonexistent'\n[host]\npreset = 'virtuozzo'\n";
     let config = Config::parse(text, Path::new("t.toml")).unwrap();
     let ownership = Ownership::read(&config, Path::new("/nonexistent"), None).unwrap();
@@ -18,7 +18,7 @@ fn policy() -> Policy {
 }
 
 /// `veth101.0` belongs to container 101.
-fn owner(name: &str) -> Option<String> {
+pub(crate) fn owner(name: &str) -> Option<String> {
     let digits = name.strip_prefix("veth")?;
     digits.split_once('.').map(|(id, _)| id.to_owned())
 }
@@ -36,7 +36,7 @@ fn resync(session: &mut Session<FakeKernel>, policy: &Policy) -> anyhow::Result<
 }
 
 /// Runs a change in a session of its own, as every command and every reaction of the daemon does.
-fn change(
+pub(crate) fn change(
     kernel: FakeKernel,
     change: impl FnOnce(&mut Session<FakeKernel>) -> anyhow::Result<()>,
 ) -> (FakeKernel, anyhow::Result<()>) {
@@ -85,7 +85,7 @@ impl Event {
     }
 }
 
-const NAMES: [&str; 6] = ["veth101.0", "veth101.1", "veth102.0", "veth103.0", "veth104.0", "eth0"];
+pub(crate) const NAMES: [&str; 6] = ["veth101.0", "veth101.1", "veth102.0", "veth103.0", "veth104.0", "eth0"];
 
 fn event() -> impl Strategy<Value = Event> {
     let index = || 2..7_u32;
@@ -106,13 +106,13 @@ fn event() -> impl Strategy<Value = Event> {
 
 /// Whether a device can get this index and name. The name of one that is elsewhere stays reserved: two
 /// devices that take turns under one name cannot be told apart.
-fn is_free(kernel: &FakeKernel, index: u32, name: &str) -> bool {
+pub(crate) fn is_free(kernel: &FakeKernel, index: u32, name: &str) -> bool {
     let state = kernel.state.borrow();
     state.devices.values().all(|device| device.index != index && device.name != name)
         && state.elsewhere.values().all(|device| device.name != name)
 }
 
-fn take_device(kernel: &FakeKernel, index: u32) -> Option<(u64, fake::Device)> {
+pub(crate) fn take_device(kernel: &FakeKernel, index: u32) -> Option<(u64, fake::Device)> {
     let mut state = kernel.state.borrow_mut();
     let id = state.devices.iter().find(|(_, device)| device.index == index).map(|(id, _)| *id)?;
     state.devices.remove(&id).map(|device| (id, device))

@@ -1,5 +1,5 @@
 use jiff::Timestamp;
-use traffic_common::{Family, Fault};
+use traffic_common::Family;
 use traffic_ledger::{
     AdjustmentRequest, Basis, By, GapReason, LedgerConfig, PvaImport, ReportQuery, Split, TopQuery,
     testing::*,
@@ -15,18 +15,6 @@ fn utc() -> LocalTime {
 
 fn time_at(text: &str) -> Timestamp {
     text.parse().unwrap()
-}
-
-/// A container with an interface of its own, one on a shared interface, and faults on both.
-fn node_with_faults() -> (File, Node) {
-    let mut file = ledger();
-    let mut node = Node::new(NOON);
-    node.traffic("101", 1, [20, 2000, 0, 0]).traffic("101", 0, [7, 700, 0, 0]);
-    node.traffic("201", 1, [5, 500, 0, 0]);
-    node.interface("veth101.0", Some("101"), 30, 4).interface("venet0", None, 5, 0);
-    node.fault("veth101.0", Fault::NotIp, 2).fault("venet0", Fault::NoContainer, 3);
-    node.pass(60).drain(&mut file.ledger);
-    (file, node)
 }
 
 #[test]

@@ -305,7 +305,7 @@ impl InterfaceList for FakeKernel {
     }
 }
 
-fn as_interface(device: &Device) -> NetInterface {
+pub(crate) fn as_interface(device: &Device) -> NetInterface {
     NetInterface {
         index: device.index,
         name: device.name.clone(),

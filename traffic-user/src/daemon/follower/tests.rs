@@ -1,0 +1,217 @@
+//! The daemon's reactions to events, on a kernel made of plain data: what events alone achieve, without a resync.
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::{
+    net::interface::InterfaceEvent,
+    node::tests::{
+        NAMES, change,
+        fake::{FakeKernel, as_interface},
+        is_free, owner, policy, take_device,
+    },
+};
+
+/// Something that happens to the node's devices, or to the daemon.
+#[derive(Clone, Debug)]
+enum Step {
+    Add {
+        index: u32,
+        name: usize,
+    },
+    Remove {
+        index: u32,
+    },
+    Rename {
+        index: u32,
+        name: usize,
+    },
+    MoveAway {
+        index: u32,
+    },
+    MoveBack {
+        index: u32,
+    },
+    Packets,
+    /// The daemon gets the events that have come; the call of this number fails.
+    Deliver {
+        fails_in: Option<u32>,
+    },
+    /// The kernel drops the events that have come, and says so.
+    Lose,
+    /// A bridge reports the end of a membership as the end of the interface.
+    FalseEnd {
+        index: u32,
+    },
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    let index = || 2..7_u32;
+    let name = || 0..NAMES.len();
+    prop_oneof![
+        4 => (index(), name()).prop_map(|(index, name)| Step::Add { index, name }),
+        2 => index().prop_map(|index| Step::Remove { index }),
+        1 => (index(), name()).prop_map(|(index, name)| Step::Rename { index, name }),
+        1 => index().prop_map(|index| Step::MoveAway { index }),
+        1 => index().prop_map(|index| Step::MoveBack { index }),
+        2 => Just(Step::Packets),
+        4 => proptest::option::weighted(0.3, 0..60_u32).prop_map(|fails_in| Step::Deliver { fails_in }),
+        1 => Just(Step::Lose),
+        1 => index().prop_map(|index| Step::FalseEnd { index }),
+    ]
+}
+
+/// The daemon with the kernel it follows.
+struct Daemon {
+    kernel: FakeKernel,
+    follower: Follower,
+    policy: Policy,
+    events: Batch,
+    /// Something failed, so that the daemon compares everything soon.
+    retries: bool,
+}
+
+impl Daemon {
+    fn new() -> Self {
+        Self {
+            kernel: FakeKernel::new(8, 12),
+            follower: Follower::default(),
+            policy: policy(),
+            events: Batch::default(),
+            retries: false,
+        }
+    }
+
+    fn seen(&mut self, index: u32) {
+        let state = self.kernel.state.borrow();
+        if let Some(device) = state.devices.values().find(|device| device.index == index) {
+            self.events.add(InterfaceEvent::Seen(as_interface(device)));
+        }
+    }
+
+    fn take(mut self, step: &Step) -> Self {
+        match *step {
+            Step::Add { index, name } => {
+                if is_free(&self.kernel, index, NAMES[name]) {
+                    self.kernel.add_device(index, NAMES[name]);
+                    self.seen(index);
+                }
+            }
+            Step::Remove { index } => {
+                if take_device(&self.kernel, index).is_some() {
+                    self.events.add(InterfaceEvent::Gone { index });
+                }
+            }
+            Step::Rename { index, name } => {
+                if is_free(&self.kernel, 0, NAMES[name])
+                    && let Some((id, mut device)) = take_device(&self.kernel, index)
+                {
+                    device.name = NAMES[name].to_owned();
+                    self.kernel.state.borrow_mut().devices.insert(id, device);
+                    self.seen(index);
+                }
+            }
+            Step::MoveAway { index } => {
+                if let Some((id, device)) = take_device(&self.kernel, index) {
+                    self.kernel.state.borrow_mut().elsewhere.insert(id, device);
+                    self.events.add(InterfaceEvent::Gone { index });
+                }
+            }
+            Step::MoveBack { index } => {
+                let first = self.kernel.state.borrow_mut().elsewhere.pop_first();
+                if let Some((id, mut device)) = first {
+                    let comes = is_free(&self.kernel, index, &device.name);
+                    let mut state = self.kernel.state.borrow_mut();
+                    if comes {
+                        device.index = index;
+                        state.devices.insert(id, device);
+                    } else {
+                        state.elsewhere.insert(id, device);
+                    }
+                    drop(state);
+                    self.seen(index);
+                }
+            }
+            Step::Packets => self.kernel.pass_packets(),
+            Step::Deliver { fails_in } => {
+                self.kernel.fails_in.set(fails_in);
+                self = self.deliver();
+                self.kernel.fails_in.set(None);
+            }
+            Step::Lose => self.events = Batch { lost: true, ..Batch::default() },
+            Step::FalseEnd { index } => self.events.add(InterfaceEvent::Gone { index }),
+        }
+        self
+    }
+
+    /// As the worker does it: events that were lost, and failures, lead to a comparison of everything.
+    fn deliver(mut self) -> Self {
+        let batch = std::mem::take(&mut self.events);
+        let Self { kernel, mut follower, policy, .. } = self;
+        let plan = if batch.lost { None } else { Some(follower.plan(batch, &policy)) };
+        let (kernel, result) = match plan {
+            Some(plan) if plan.is_idle() => (kernel, Ok(())),
+            Some(plan) => {
+                change(kernel, |session| all_attached(&follower.follow(session, &policy, plan, |_| {})?))
+            }
+            None => change(kernel, |session| all_attached(&follower.resync(session, &policy)?)),
+        };
+        self.retries |= result.is_err();
+        Self { kernel, follower, policy, ..self }
+    }
+}
+
+fn all_attached(report: &AttachReport) -> anyhow::Result<()> {
+    anyhow::ensure!(report.failed.is_empty(), "{:?}", report.failed);
+    Ok(())
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(300))]
+
+    /// Events alone bring the node to what is wanted, as long as none of them fails or is lost; after those, one comparison
+    /// does. An end that is none costs nothing.
+    #[test]
+    fn events_alone_reach_what_is_wanted(steps in proptest::collection::vec(step(), 0..40)) {
+        let mut daemon = Daemon::new();
+        for step in &steps {
+            daemon = daemon.take(step);
+        }
+        daemon = daemon.deliver();
+        if daemon.retries {
+            daemon.events.lost = true;
+            daemon = daemon.deliver();
+        }
+        daemon.kernel.pass_packets();
+        prop_assert_eq!(daemon.kernel.unsettled(owner), Vec::<String>::new());
+    }
+}
+
+#[test]
+fn an_interface_that_is_attached_needs_no_second_look() {
+    let mut daemon = Daemon::new().take(&Step::Add { index: 2, name: 0 }).deliver();
+    daemon.seen(2);
+    let calls = daemon.kernel.calls.get();
+    let daemon = daemon.deliver();
+    assert_eq!(daemon.kernel.calls.get(), calls, "an event without news reached the kernel");
+}
+
+#[test]
+fn a_device_made_again_under_its_name_and_index_is_attached_again() {
+    let mut daemon = Daemon::new().take(&Step::Add { index: 2, name: 0 }).deliver();
+    daemon = daemon.take(&Step::Remove { index: 2 }).take(&Step::Add { index: 2, name: 0 });
+    daemon.kernel.pass_packets();
+    let daemon = daemon.deliver();
+    assert_eq!(daemon.kernel.unsettled(owner), Vec::<String>::new());
+    assert_eq!(daemon.kernel.recorded_missed(), 2, "what passed before the second attach");
+}
+
+#[test]
+fn an_end_that_the_kernel_does_not_confirm_releases_nothing() {
+    let mut daemon = Daemon::new().take(&Step::Add { index: 2, name: 0 }).deliver();
+    daemon.kernel.pass_packets();
+    daemon = daemon.take(&Step::FalseEnd { index: 2 }).deliver();
+    daemon.kernel.pass_packets();
+    assert_eq!(daemon.kernel.unsettled(owner), Vec::<String>::new());
+    assert_eq!((daemon.kernel.recorded_missed(), daemon.kernel.missed()), (0, 0));
+}
