@@ -165,7 +165,7 @@ pub static INTERFACE_BASES: Array<InterfaceCounters, 1> = Array::new();
 #[btf_map]
 pub static FAULT_BASES: Array<FaultCounters, 1> = Array::new();
 
-/// The shaping mark of each container's class 0.
+/// The skb mark of each container's class 0.
 ///
 /// Key: container slot; value: id * 32, or 0 if its packets are not marked (64 bits, which an element takes
 /// anyway). Writer: userspace, when a container gets its slot. Reader: [`crate::trafctl_ingress_mark`]. Full:

@@ -1,4 +1,4 @@
-//! The shaping mark, tested with a real tree of HTB classes at the uplink. The class of each mark must have
+//! The skb mark, tested with a real tree of HTB classes at the uplink. The class of each mark must have
 //! the exact packets and bytes that were sent.
 
 use std::fs;
@@ -112,7 +112,7 @@ fn switched_by_attach(name: &str, keys: &str) -> Result<()> {
     configure(&lab, keys, true)?;
     let problems = problems(&lab)?;
     ensure!(
-        problems.len() == 1 && problems[0].starts_with("the configuration turns the shaping mark on"),
+        problems.len() == 1 && problems[0].starts_with("the configuration turns the skb mark on"),
         "{problems:?}"
     );
     lab.run_ok(&["attach"])?;
@@ -138,7 +138,7 @@ fn switched_by_attach(name: &str, keys: &str) -> Result<()> {
     let amounts = all.iter().map(|sent| Amounts::outgoing(sent.packets, sent.l3_bytes));
     assert_eq!(counters.class("101", 1, "ipv4"), amounts.fold(Amounts::default(), Amounts::plus));
     let text = lab.run_ok(&["status"])?;
-    ensure!(text.contains("\nshaping mark off\n"), "{text}");
+    ensure!(text.contains("\nskb mark off\n"), "{text}");
     is_well(&lab)
 }
 

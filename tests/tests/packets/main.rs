@@ -133,7 +133,7 @@ fn ids_and_classes_too_large_for_a_mark_leave_it_unchanged() -> Result<()> {
     assert_eq!(mark["unmarked_classes"], serde_json::json!([32, 254]));
     let text = lab.run_ok(&["status"])?;
     let line = format!(
-        "shaping mark on: id * 32 + class; not on containers 134217728, 4294967297, web, {uuid}; not on classes 32, 254\n"
+        "skb mark on: id * 32 + class; not on containers 134217728, 4294967297, web, {uuid}; not on classes 32, 254\n"
     );
     ensure!(text.contains(&line), "{text}");
     Ok(())

@@ -30,7 +30,7 @@ pub const EGRESS_PROGRAM: &str = "trafctl_egress";
 /// names after 15 bytes, so both have the same name there.
 pub const INGRESS_MARK_PROGRAM: &str = "trafctl_ingress_mark";
 
-/// A shaping mark is the container's id times this, plus the class. Classes from this number on have no mark.
+/// A skb mark is the container's id times this, plus the class. Classes from this number on have no mark.
 pub const MARK_CLASSES: u32 = 32;
 
 #[cfg(feature = "user")]

@@ -39,14 +39,14 @@ pub struct Changed {
     /// The class file, or the place where it could be.
     pub classes: bool,
     /// A container's file.
-    pub identities: bool,
+    pub container_files: bool,
 }
 
 impl Changed {
-    const CLASSES: Self = Self { classes: true, identities: false };
-    const IDENTITIES: Self = Self { classes: false, identities: true };
+    const CLASSES: Self = Self { classes: true, container_files: false };
+    const IDENTITIES: Self = Self { classes: false, container_files: true };
     /// Everything.
-    pub const ALL: Self = Self { classes: true, identities: true };
+    pub const ALL: Self = Self { classes: true, container_files: true };
 
     fn is_empty(self) -> bool {
         self == Self::default()
@@ -55,7 +55,7 @@ impl Changed {
     /// Adds what else changed.
     pub fn add(&mut self, other: Self) {
         self.classes |= other.classes;
-        self.identities |= other.identities;
+        self.container_files |= other.container_files;
     }
 }
 
@@ -227,12 +227,12 @@ impl Interest {
     fn in_event(&self, events: ReadFlags, name: Option<&OsStr>) -> Changed {
         let Some(name) = name else {
             // The directory itself is gone. The watch on the one above reports its replacement.
-            let mut all = Changed { classes: false, identities: self.containers };
+            let mut all = Changed { classes: false, container_files: self.containers };
             self.names.values().for_each(|&changed| all.add(changed));
             return all;
         };
         let mut changed = self.names.get(name).copied().unwrap_or_default();
-        changed.identities |= self.containers && is_conf(name);
+        changed.container_files |= self.containers && is_conf(name);
         // A new file is reported when its writer closes it. A link or a directory is complete at once.
         let being_written = events.contains(ReadFlags::CREATE)
             && !events.contains(ReadFlags::ISDIR)

@@ -6,7 +6,7 @@ use anyhow::{Context as _, bail};
 use traffic_classes::ClassTable;
 use traffic_ledger::DrainTrigger;
 
-use super::class_file::Classes;
+use super::class_file::FollowedClassFile;
 use crate::{
     class_source,
     daemon::{
@@ -35,7 +35,7 @@ impl Worker {
         if changed.classes {
             log_failure("following the class file", self.follow_class_file());
         }
-        if changed.identities {
+        if changed.container_files {
             log_failure("following container files", self.resync());
         }
         // Tests wait for the first of these: it ends the start, which lists everything once more.
@@ -47,7 +47,7 @@ impl Worker {
     pub(super) fn follow_class_file(&mut self) -> anyhow::Result<()> {
         let seen = class_source::look(self.host.config());
         if seen != self.classes.seen {
-            self.classes = Classes { seen, waiting: false };
+            self.classes = FollowedClassFile { seen, waiting: false };
         } else if !self.classes.waiting {
             return Ok(());
         }

@@ -12,7 +12,7 @@ use crate::{
 
 /// What a batch of events calls for.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub(super) struct Plan {
+pub(super) struct PendingChanges {
     /// Indexes that the kernel announced to be gone.
     pub gone: Vec<u32>,
     /// Interfaces to attach to, or to look at again.
@@ -23,7 +23,7 @@ pub(super) struct Plan {
     pub ask: bool,
 }
 
-impl Plan {
+impl PendingChanges {
     /// Whether nothing needs the lock.
     pub fn is_idle(&self) -> bool {
         self.gone.is_empty() && self.seen.is_empty() && !self.addresses
@@ -64,9 +64,11 @@ impl Follower {
     }
 
     /// What these events call for.
-    pub fn plan(&mut self, batch: Batch, policy: &Policy) -> Plan {
-        let mut plan =
-            Plan { addresses: batch.addresses && !policy.config.uplinks.is_empty(), ..Plan::default() };
+    pub fn plan(&mut self, batch: Batch, policy: &Policy) -> PendingChanges {
+        let mut plan = PendingChanges {
+            addresses: batch.addresses && !policy.config.uplinks.is_empty(),
+            ..PendingChanges::default()
+        };
         // A device that went and came back under its name and index is another one, with nothing attached to it.
         let ended: HashSet<u32> = batch
             .ended
@@ -103,7 +105,7 @@ impl Follower {
         &mut self,
         session: &mut Session<K>,
         policy: &Policy,
-        mut plan: Plan,
+        mut plan: PendingChanges,
         drain: impl FnOnce(&mut Session<K>),
     ) -> anyhow::Result<AttachReport> {
         let mut released = false;

@@ -66,7 +66,7 @@ impl Mailbox {
 }
 
 /// What the thread reports to the loop.
-pub(super) enum Report {
+pub(super) enum WorkerEvent {
     /// The start is done.
     Started(Box<Started>),
     /// The start failed.

@@ -45,7 +45,7 @@ use crate::{
     ownership::identity_command::IdentityQuery,
 };
 use file_watch::{Changed, FileWatch};
-use mailbox::{Mailbox, Report, Started};
+use mailbox::{Mailbox, Started, WorkerEvent};
 use resync::Resync;
 use schedule::Schedule;
 use worker::{STOP_PATIENCE, Setup};
@@ -119,15 +119,15 @@ pub async fn run(
 /// Waits for the worker's start; `None` when a signal came first.
 async fn start(
     signals: &mut Signals,
-    reports: &mut UnboundedReceiver<Report>,
+    reports: &mut UnboundedReceiver<WorkerEvent>,
 ) -> anyhow::Result<Option<Box<Started>>> {
     loop {
         tokio::select! {
             // Whatever is under way can be interrupted anywhere: the next start completes it.
             () = signals.end() => return Ok(None),
             report = reports.recv() => match report.context("the node's thread ended at the start")? {
-                Report::Started(started) => return Ok(Some(started)),
-                Report::Failed(error) => return Err(error),
+                WorkerEvent::Started(started) => return Ok(Some(started)),
+                WorkerEvent::Failed(error) => return Err(error),
                 _ => {}
             },
         }
@@ -179,7 +179,7 @@ impl Daemon {
     async fn follow(
         &mut self,
         signals: &mut Signals,
-        reports: &mut UnboundedReceiver<Report>,
+        reports: &mut UnboundedReceiver<WorkerEvent>,
     ) -> anyhow::Result<()> {
         let mut resync = Resync::start()?;
         let mut retry_at = None;
@@ -215,13 +215,13 @@ impl Daemon {
                 }
                 report = reports.recv() => match report {
                     None => bail!("the node's thread ended unexpectedly"),
-                    Some(Report::Ask) => self.ask(),
-                    Some(Report::Retry) => retry_at = Some(Instant::now() + RETRY_INTERVAL),
-                    Some(Report::MaintenanceLeft) => maintenance.reset_after(MAINTENANCE_PAUSE),
-                    Some(Report::Reloaded(config)) => self.reloaded(*config),
-                    Some(Report::ReloadDone) => notify(&[sd_notify::NotifyState::Ready]),
-                    Some(Report::Failed(error)) => return Err(error),
-                    Some(Report::Started(_) | Report::Stopped) => {}
+                    Some(WorkerEvent::Ask) => self.ask(),
+                    Some(WorkerEvent::Retry) => retry_at = Some(Instant::now() + RETRY_INTERVAL),
+                    Some(WorkerEvent::MaintenanceLeft) => maintenance.reset_after(MAINTENANCE_PAUSE),
+                    Some(WorkerEvent::Reloaded(config)) => self.reloaded(*config),
+                    Some(WorkerEvent::ReloadDone) => notify(&[sd_notify::NotifyState::Ready]),
+                    Some(WorkerEvent::Failed(error)) => return Err(error),
+                    Some(WorkerEvent::Started(_) | WorkerEvent::Stopped) => {}
                 },
                 _ = signals.terminate.recv() => return Ok(()),
                 _ = signals.interrupt.recv() => return Ok(()),
@@ -277,11 +277,11 @@ impl Daemon {
     }
 
     /// Has the counters drained once more, and waits for that no longer than a service manager would.
-    async fn stop(self, reports: &mut UnboundedReceiver<Report>) {
+    async fn stop(self, reports: &mut UnboundedReceiver<WorkerEvent>) {
         self.mailbox.post(|work| work.stop = true);
         let stopped = async {
             while let Some(report) = reports.recv().await {
-                if matches!(report, Report::Stopped) {
+                if matches!(report, WorkerEvent::Stopped) {
                     return;
                 }
             }

@@ -2,7 +2,7 @@
 //! runs here, one piece of work after another, and never on the event loop.
 //!
 //! The loop posts work into a [`Mailbox`], where work of one kind merges. The thread answers with
-//! [`Report`]s.
+//! [`WorkerEvent`]s.
 
 use std::{
     path::PathBuf,
@@ -16,11 +16,11 @@ use tokio::sync::mpsc::UnboundedSender;
 use traffic_ledger::DrainTrigger;
 
 use super::{
-    class_file::Classes,
+    class_file::FollowedClassFile,
     file_watch::Changed,
     follower::Follower,
     ledger_handle::LedgerHandle,
-    mailbox::{Mailbox, Report, Started, Work},
+    mailbox::{Mailbox, Started, Work, WorkerEvent},
 };
 use crate::{
     api::Source,
@@ -45,16 +45,16 @@ pub(super) type MakeHost = Box<dyn Fn() -> anyhow::Result<Host> + Send>;
 /// When no thread can be had.
 pub(super) fn spawn(
     mailbox: Arc<Mailbox>,
-    reports: UnboundedSender<Report>,
+    reports: UnboundedSender<WorkerEvent>,
     setup: Setup,
 ) -> anyhow::Result<()> {
     let run = move || match Worker::start(Arc::clone(&mailbox), reports.clone(), setup) {
-        Err(error) => drop(reports.send(Report::Failed(error))),
+        Err(error) => drop(reports.send(WorkerEvent::Failed(error))),
         Ok(mut worker) => {
             while !worker.work(mailbox.take()) {}
             // Closes the ledger, which takes its log into the main file, before the process may end.
             drop(worker);
-            drop(reports.send(Report::Stopped));
+            drop(reports.send(WorkerEvent::Stopped));
         }
     };
     thread::Builder::new().name("node".to_owned()).spawn(run).context("cannot start the node's thread")?;
@@ -73,24 +73,28 @@ pub(super) struct Setup {
 pub(super) struct Worker {
     pub(super) host: Host,
     follower: Follower,
-    pub(super) classes: Classes,
+    pub(super) classes: FollowedClassFile,
     pub(super) ledger: LedgerHandle,
     logs_faults: bool,
     /// Whether everything was attached once.
     is_started: bool,
     make_host: MakeHost,
     mailbox: Arc<Mailbox>,
-    reports: UnboundedSender<Report>,
+    reports: UnboundedSender<WorkerEvent>,
 }
 
 impl Worker {
-    fn start(mailbox: Arc<Mailbox>, reports: UnboundedSender<Report>, setup: Setup) -> anyhow::Result<Self> {
+    fn start(
+        mailbox: Arc<Mailbox>,
+        reports: UnboundedSender<WorkerEvent>,
+        setup: Setup,
+    ) -> anyhow::Result<Self> {
         let Setup { make_host, state_dir, only_one, logs_faults } = setup;
         let host = make_host()?;
         if let Some(hint) = host.config().renamed_key_hint() {
             tracing::warn!("{hint}");
         }
-        let classes = Classes::look(host.config());
+        let classes = FollowedClassFile::examine(host.config());
         let ledger = LedgerHandle::open(host.config(), &state_dir, only_one)?;
         let follower = Follower::default();
         let mut worker = Self {
@@ -109,11 +113,11 @@ impl Worker {
         worker.attach_all(&mut session)?;
         worker.is_started = true;
         // A ledger that can't be written now does not keep traffic from being counted.
-        log_failure("draining the counters", worker.write_drain(session.maps(), DrainTrigger::Started));
+        log_failure("draining the counters", worker.drain_locked(session.maps(), DrainTrigger::Started));
         let log = session.kernel.loaded.log.take();
         let config = worker.host.config().clone();
         let started = Started { config, source: worker.source(), log };
-        worker.report(Report::Started(Box::new(started)));
+        worker.report(WorkerEvent::Started(Box::new(started)));
         Ok(worker)
     }
 
@@ -133,7 +137,7 @@ impl Worker {
         if work.reload {
             let result = self.reload();
             self.log_or_retry("reloading", result);
-            self.report(Report::ReloadDone);
+            self.report(WorkerEvent::ReloadDone);
         }
         if work.files != Changed::default() {
             self.files_changed(work.files);
@@ -150,7 +154,7 @@ impl Worker {
         }
         if work.maintain {
             match self.ledger.maintain() {
-                Ok(true) => self.report(Report::MaintenanceLeft),
+                Ok(true) => self.report(WorkerEvent::MaintenanceLeft),
                 other => log_failure("maintaining the ledger", other.map(drop)),
             }
         }
@@ -166,14 +170,14 @@ impl Worker {
         }
     }
 
-    fn report(&self, report: Report) {
+    fn report(&self, report: WorkerEvent) {
         // The loop is gone only when the process is about to end.
         drop(self.reports.send(report));
     }
 
     fn log_or_retry(&self, doing: &str, result: anyhow::Result<()>) {
         if result.is_err() {
-            self.report(Report::Retry);
+            self.report(WorkerEvent::Retry);
         }
         log_failure(doing, result);
     }
@@ -199,7 +203,7 @@ impl Worker {
         }
         let plan = self.follower.plan(batch, &self.host.policy);
         if plan.ask {
-            self.report(Report::Ask);
+            self.report(WorkerEvent::Ask);
         }
         if plan.is_idle() {
             return Ok(());
@@ -213,7 +217,7 @@ impl Worker {
         let attached = follower.follow(&mut session, &host.policy, plan, |session| {
             log_failure(
                 "draining the counters",
-                write_drain(ledger, host, session.maps(), DrainTrigger::Event),
+                drain_locked(ledger, host, session.maps(), DrainTrigger::Event),
             );
         })?;
         self.log(&attached);
@@ -243,7 +247,7 @@ impl Worker {
         if made_anew {
             // Their class table may be another than the one that was kept.
             self.ledger.class_table_changed();
-            log_failure("draining the counters", self.write_drain(session.maps(), DrainTrigger::Event));
+            log_failure("draining the counters", self.drain_locked(session.maps(), DrainTrigger::Event));
         }
         Ok(())
     }
@@ -252,7 +256,7 @@ impl Worker {
         let is_asking = self.mailbox.is_asking.load(Ordering::Relaxed)
             || self.host.config().identity_command.is_some() && !self.is_started;
         if self.follower.log(attached, self.host.kind().name(), is_asking) {
-            self.report(Report::Retry);
+            self.report(WorkerEvent::Retry);
         }
         self.mailbox.is_waiting.store(self.follower.is_waiting(), Ordering::Relaxed);
     }
@@ -276,19 +280,19 @@ impl Worker {
         let bpffs = &self.host.bpffs;
         let opened = bpffs.mend().and_then(|()| bpffs.lock()).and_then(|lock| Ok((lock, load::open(bpffs)?)));
         let (_lock, maps) = opened.inspect_err(|_| self.ledger.health().failed())?;
-        self.write_drain(&maps, trigger)
+        self.drain_locked(&maps, trigger)
     }
 
     /// As [`Self::drain`], for a caller that holds the lock on the pinned state.
-    fn write_drain(&mut self, maps: &Maps, trigger: DrainTrigger) -> anyhow::Result<()> {
-        write_drain(&mut self.ledger, &self.host, maps, trigger)
+    fn drain_locked(&mut self, maps: &Maps, trigger: DrainTrigger) -> anyhow::Result<()> {
+        drain_locked(&mut self.ledger, &self.host, maps, trigger)
     }
 
     /// Reads configuration, addresses and classes again; what can't be read leaves everything as it was.
     fn reload(&mut self) -> anyhow::Result<()> {
         let host = (self.make_host)()?;
         // Looked at before it is read: a change in between is another look then.
-        let classes = Classes::look(host.config());
+        let classes = FollowedClassFile::examine(host.config());
         let table = class_source::configured_table(host.config()).context("everything stays as it is")?;
         if host.config().api != self.host.config().api {
             tracing::warn!("[api] has changed: the change takes effect when trafctl is restarted");
@@ -296,7 +300,7 @@ impl Worker {
         self.ledger.apply_config(host.config());
         let other_mark = host.config().skb_mark != self.host.config().skb_mark;
         self.host = host;
-        self.report(Report::Reloaded(Box::new(self.host.config().clone())));
+        self.report(WorkerEvent::Reloaded(Box::new(self.host.config().clone())));
         if other_mark && self.logs_faults {
             tracing::warn!(
                 "[shaping] has changed: with --log-faults the change takes effect when trafctl is restarted"
@@ -311,7 +315,7 @@ impl Worker {
     }
 }
 
-fn write_drain(
+fn drain_locked(
     ledger: &mut LedgerHandle,
     host: &Host,
     maps: &Maps,

@@ -102,9 +102,9 @@ impl InterfaceEvents {
     pub async fn next(&mut self) -> anyhow::Result<Batch> {
         loop {
             let mut guard = self.socket.readable().await.context("cannot wait for changes of interfaces")?;
-            let (batch, drained) = take_batch(guard.get_inner(), &mut self.buffer)
+            let (batch, emptied) = take_batch(guard.get_inner(), &mut self.buffer)
                 .context("cannot read changes of interfaces")?;
-            if drained {
+            if emptied {
                 guard.clear_ready();
             }
             if batch != Batch::default() {

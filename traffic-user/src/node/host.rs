@@ -195,7 +195,7 @@ impl Host {
                 && let Some(slot) = registry.interface_of_index(interface.index)
             {
                 let mut kernel = MapsAndInterfaces { netlink: &self.netlink, maps };
-                missed::compare_anew(&mut kernel, registry, slot, interface)?;
+                missed::rebase_statistics(&mut kernel, registry, slot, interface)?;
             }
             let mut was_attached = false;
             for direction in Direction::BOTH {

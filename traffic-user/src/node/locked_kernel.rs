@@ -148,11 +148,11 @@ impl<M: HasMaps> SlotMaps for M {
     }
 
     fn skb_marks(&self) -> anyhow::Result<Option<Vec<u64>>> {
-        self.maps().shaping_marks.as_ref().map(|marks| marks.range(0, marks.len())).transpose()
+        self.maps().skb_marks.as_ref().map(|marks| marks.range(0, marks.len())).transpose()
     }
 
     fn set_skb_mark(&mut self, slot: u32, base: u64) -> anyhow::Result<()> {
-        self.maps_mut().shaping_marks.as_mut().map_or(Ok(()), |marks| marks.set(slot, base))
+        self.maps_mut().skb_marks.as_mut().map_or(Ok(()), |marks| marks.set(slot, base))
     }
 
     fn entries(&self) -> anyhow::Result<Vec<(u32, InterfaceEntry)>> {

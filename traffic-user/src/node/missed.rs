@@ -66,12 +66,12 @@ fn counted(maps: &impl SlotMaps, slot: u32) -> anyhow::Result<InterfaceStatistic
 }
 
 /// Records that counting in this slot begins at this moment, and what passed uncounted until then. What
-/// passes between this and the moment the program is attached is added by [`settle`]. Gives what became of
+/// passes between this and the moment the program is attached is added by [`settle_missed`]. Gives what became of
 /// the device that was registered under the index before, as its slot must see it.
 ///
 /// # Errors
 /// When the maps can't be read or written.
-pub(super) fn note_attach(
+pub(super) fn record_attach(
     kernel: &mut impl NodeKernel,
     registry: &mut Registry,
     slot: u32,
@@ -159,7 +159,7 @@ pub(super) fn note_gone(
 ///
 /// # Errors
 /// When the kernel can't be asked, or the map can't be written.
-pub(super) fn settle(
+pub(super) fn settle_missed(
     kernel: &mut (impl InterfaceList + SlotMaps),
     registry: &mut Registry,
     (slot, ifindex): (u32, u32),
@@ -191,7 +191,7 @@ pub(super) fn settle(
 ///
 /// # Errors
 /// When the kernel can't be asked, or the map can't be written.
-pub(super) fn compare_anew(
+pub(super) fn rebase_statistics(
     kernel: &mut (impl InterfaceList + SlotMaps),
     registry: &mut Registry,
     slot: u32,

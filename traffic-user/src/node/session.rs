@@ -130,7 +130,8 @@ impl<K: NodeKernel + FinalReading> Session<K> {
             }
             // Before the hooks, so that the next attach completes one that was interrupted.
             let Self { kernel, registry, .. } = self;
-            former_fate = missed::note_attach(kernel, registry, slots.interface, interface, counted_so_far)?;
+            former_fate =
+                missed::record_attach(kernel, registry, slots.interface, interface, counted_so_far)?;
         }
         // Before the hooks: the first packet must find its interface.
         self.kernel.set_entry(interface.index, entry(interface, container, slots))?;
@@ -178,8 +179,10 @@ impl<K: NodeKernel + FinalReading> Session<K> {
     ) -> anyhow::Result<()> {
         let Self { kernel, registry, .. } = self;
         match start {
-            Some(counted_so_far) => missed::settle(kernel, registry, (slot, interface.index), counted_so_far),
-            None => missed::compare_anew(kernel, registry, slot, interface),
+            Some(counted_so_far) => {
+                missed::settle_missed(kernel, registry, (slot, interface.index), counted_so_far)
+            }
+            None => missed::rebase_statistics(kernel, registry, slot, interface),
         }
     }
 

@@ -29,8 +29,8 @@ use crate::{
 };
 
 pub use report::{
-    Attachment, ClassTable, FaultRow, Hook, MapMemory, NotWatched, Program, ShapingMark, Status,
-    TableDifference, TableUse, Unaccounted, Unmarked,
+    Attachment, ClassTable, FaultRow, Hook, MapMemory, NotWatched, Program, SkbMark, Status, TableDifference,
+    TableUse, Unaccounted, Unmarked,
 };
 
 /// Gathers the state of the node.
@@ -42,8 +42,8 @@ pub fn gather(host: &Host, state_dir: &Path, maps: &Maps) -> anyhow::Result<Stat
     let Interfaces { attachments, not_watched, mut problems } = interfaces(host, maps)?;
     problems.extend(missing_addresses(host, maps)?);
     problems.extend(foreign_program(&meta));
-    let shaping_mark = shaping_mark(host, maps, &meta)?;
-    problems.extend(shaping_mark_problem(&shaping_mark));
+    let skb_mark = skb_mark(host, maps, &meta)?;
+    problems.extend(skb_mark_problem(&skb_mark));
     let snapshot = counters::read(maps, &host.config().node)?;
     Ok(Status {
         node: host.config().node.clone(),
@@ -54,7 +54,7 @@ pub fn gather(host: &Host, state_dir: &Path, maps: &Maps) -> anyhow::Result<Stat
         attach_kind: host.kind().name(),
         programs: programs(host, &meta)?,
         class_table: class_table(host.config(), state_dir, &meta),
-        shaping_mark,
+        skb_mark,
         tables: table_use(host, maps, &meta)?,
         memory: maps::memory(&host.bpffs)?.into_iter().map(|(map, bytes)| MapMemory { map, bytes }).collect(),
         attachments,
@@ -77,7 +77,7 @@ fn missing_addresses(host: &Host, maps: &Maps) -> anyhow::Result<Option<String>>
 }
 
 fn foreign_program(meta: &Meta) -> Option<String> {
-    load::writes_shaping_mark(&meta.program_hash).is_none().then(|| {
+    load::writes_skb_mark(&meta.program_hash).is_none().then(|| {
         format!(
             "the program in the kernel is from version {}, not from this trafctl; `trafctl attach` replaces it",
             load::version_text(meta.program_version)
@@ -141,11 +141,11 @@ fn table_use(host: &Host, maps: &Maps, meta: &Meta) -> anyhow::Result<Vec<TableU
     ])
 }
 
-fn shaping_mark(host: &Host, maps: &Maps, meta: &Meta) -> anyhow::Result<ShapingMark> {
+fn skb_mark(host: &Host, maps: &Maps, meta: &Meta) -> anyhow::Result<SkbMark> {
     let configured = host.config().skb_mark;
-    let in_force = load::writes_shaping_mark(&meta.program_hash);
+    let in_force = load::writes_skb_mark(&meta.program_hash);
     let mut mark =
-        ShapingMark { configured, in_force, unmarked_containers: Vec::new(), unmarked_classes: Vec::new() };
+        SkbMark { configured, in_force, unmarked_containers: Vec::new(), unmarked_classes: Vec::new() };
     if configured || in_force == Some(true) {
         for record in maps.containers.range(0, maps.containers.len())? {
             let id = records::container_id(&record).filter(|_| record.state == slot_state::IN_USE);
@@ -161,14 +161,14 @@ fn shaping_mark(host: &Host, maps: &Maps, meta: &Meta) -> anyhow::Result<Shaping
     Ok(mark)
 }
 
-fn shaping_mark_problem(mark: &ShapingMark) -> Option<String> {
+fn skb_mark_problem(mark: &SkbMark) -> Option<String> {
     let in_force = mark.in_force.filter(|&in_force| in_force != mark.configured)?;
     let (configured, written) = match in_force {
         true => ("off", "writes it"),
         false => ("on", "does not write it"),
     };
     Some(format!(
-        "the configuration turns the shaping mark {configured}, but the program in the kernel {written}; \
+        "the configuration turns the skb mark {configured}, but the program in the kernel {written}; \
          `trafctl attach` replaces the program without a gap"
     ))
 }

@@ -3,7 +3,7 @@
 use traffic_model::units::format_bytes;
 
 use crate::{
-    node::status::{ClassTable, Hook, ShapingMark, Status, TableUse},
+    node::status::{ClassTable, Hook, SkbMark, Status, TableUse},
     render::{self, rows},
 };
 
@@ -27,11 +27,11 @@ fn some_of(names: &[&str]) -> String {
     }
 }
 
-fn shaping_mark(mark: &ShapingMark) -> String {
+fn skb_mark(mark: &SkbMark) -> String {
     let mut text = match mark.in_force {
-        Some(true) => "shaping mark on: id * 32 + class".to_owned(),
-        Some(false) => "shaping mark off".to_owned(),
-        None => "shaping mark unknown: the program is from another build of trafctl".to_owned(),
+        Some(true) => "skb mark on: id * 32 + class".to_owned(),
+        Some(false) => "skb mark off".to_owned(),
+        None => "skb mark unknown: the program is from another build of trafctl".to_owned(),
     };
     if !mark.unmarked_containers.is_empty() {
         let names: Vec<_> = mark.unmarked_containers.iter().map(|row| row.container.as_str()).collect();
@@ -113,7 +113,7 @@ pub fn table(status: &Status) -> String {
     );
     text += &programs(status);
     text += &class_table(&status.class_table);
-    text += &shaping_mark(&status.shaping_mark);
+    text += &skb_mark(&status.skb_mark);
     let used: Vec<_> = status.tables.iter().map(table_use).collect();
     let memory: u64 = status.memory.iter().map(|map| map.bytes).sum();
     text += &format!("in use: {}; memory {}\n\n", used.join(", "), format_bytes(memory, true));
@@ -180,7 +180,7 @@ mod tests {
                     message: "the class table in force was loaded from another file".to_owned(),
                 }),
             },
-            shaping_mark: ShapingMark {
+            skb_mark: SkbMark {
                 configured: true,
                 in_force: Some(true),
                 unmarked_containers: vec![Unmarked {

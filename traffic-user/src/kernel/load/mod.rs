@@ -10,7 +10,7 @@ mod pinned;
 mod program;
 
 pub use pinned::{StateError, is_lost, open, program_infos};
-pub use program::{program_hash, version_number, version_text, writes_shaping_mark};
+pub use program::{program_hash, version_number, version_text, writes_skb_mark};
 
 use anyhow::Context as _;
 use aya::{Ebpf, programs::SchedClassifier};
@@ -36,7 +36,7 @@ pub const UNKNOWN_INTERFACE: &str = "(other)";
 /// Which program the caller wants in the kernel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ProgramChoice {
-    /// This build's, in the variant that the configuration asks for (with or without the shaping mark),
+    /// This build's, in the variant that the configuration asks for (with or without the skb mark),
     /// unless a newer one is pinned.
     Current,
     /// Whatever is pinned. A long-running process asks for this, so that it does not undo an upgrade.
@@ -105,7 +105,7 @@ pub fn ensure(
     let build = Build {
         limits: &config.limits,
         log_faults: want == ProgramChoice::Logging,
-        shaping_mark: config.skb_mark,
+        skb_mark: config.skb_mark,
     };
     match open(bpffs) {
         Ok(maps) => with_pinned_maps(bpffs, maps, build, want),
@@ -137,7 +137,7 @@ fn with_pinned_maps(
     want: ProgramChoice,
 ) -> anyhow::Result<Loaded> {
     let meta = maps.meta.get(0)?;
-    let same = meta.program_hash == program_hash(build.shaping_mark);
+    let same = meta.program_hash == program_hash(build.skb_mark);
     let newer = meta.program_version > version_number();
     if want == ProgramChoice::Current && newer {
         tracing::warn!("a newer trafctl has loaded its program here; it stays in place");
@@ -154,7 +154,7 @@ fn with_pinned_maps(
              continue",
             bpffs.root().display()
         );
-    } else if keep && maps.shaping_marks.is_some() {
+    } else if keep && maps.skb_marks.is_some() {
         let programs = open_programs(|name| bpffs.program(name))?;
         let (outcome, hash) = (LoadOutcome::Found, meta.program_hash);
         return Ok(Loaded { maps, programs, outcome, log: None, skb_layout_error: None, hash });

@@ -28,20 +28,20 @@ pub(super) struct Build<'l> {
     pub(super) limits: &'l Limits,
     /// Write a log line for each fault.
     pub(super) log_faults: bool,
-    /// Use the variant that writes the shaping mark.
-    pub(super) shaping_mark: bool,
+    /// Use the variant that writes the skb mark.
+    pub(super) skb_mark: bool,
 }
 
 impl Build<'_> {
     /// The name in the object of the program for a container's ingress hook.
     const fn ingress(self) -> &'static str {
-        if self.shaping_mark { INGRESS_MARK_PROGRAM } else { INGRESS_PROGRAM }
+        if self.skb_mark { INGRESS_MARK_PROGRAM } else { INGRESS_PROGRAM }
     }
 
     /// The hash to be recorded for the program. A program that writes log lines has none, so that no other
     /// command takes it for the usual one.
     pub(super) fn hash(self) -> [u8; 32] {
-        if self.log_faults { [0; 32] } else { program_hash(self.shaping_mark) }
+        if self.log_faults { [0; 32] } else { program_hash(self.skb_mark) }
     }
 }
 
@@ -136,18 +136,18 @@ pub(super) fn open_programs(path: impl Fn(&str) -> PathBuf) -> anyhow::Result<Pr
 }
 
 /// SHA-256 that names this build's program: of the object file, followed by the name of the ingress program
-/// if that is the variant that writes the shaping mark.
-pub fn program_hash(shaping_mark: bool) -> [u8; 32] {
+/// if that is the variant that writes the skb mark.
+pub fn program_hash(skb_mark: bool) -> [u8; 32] {
     let mut hash = Sha256::new_with_prefix(OBJECT);
-    if shaping_mark {
+    if skb_mark {
         hash.update(INGRESS_MARK_PROGRAM);
     }
     hash.finalize().into()
 }
 
-/// Whether the program with this hash writes the shaping mark; `None` for a program of another build.
-pub fn writes_shaping_mark(hash: &[u8; 32]) -> Option<bool> {
-    [false, true].into_iter().find(|&shaping_mark| program_hash(shaping_mark) == *hash)
+/// Whether the program with this hash writes the skb mark; `None` for a program of another build.
+pub fn writes_skb_mark(hash: &[u8; 32]) -> Option<bool> {
+    [false, true].into_iter().find(|&skb_mark| program_hash(skb_mark) == *hash)
 }
 
 /// This build's version as one comparable number, in the form of `Meta::program_version`.

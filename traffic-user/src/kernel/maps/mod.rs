@@ -112,8 +112,8 @@ pub struct Maps {
     pub containers: Elements<ContainerRecord>,
     /// interface slot -> owner.
     pub interfaces: Elements<InterfaceRecord>,
-    /// container slot -> what its shaping marks begin with; 0 for none.
-    pub shaping_marks: Option<Elements<u64>>,
+    /// container slot -> what its skb marks begin with; 0 for none.
+    pub skb_marks: Option<Elements<u64>>,
 }
 
 impl Maps {
@@ -144,7 +144,7 @@ impl Maps {
             fault_bases: Elements::open(bpffs, "FAULT_BASES")?,
             containers: Elements::open(bpffs, "CONTAINERS")?,
             interfaces: Elements::open(bpffs, "INTERFACES")?,
-            shaping_marks: match fs::exists(bpffs.map(SHAPING_MARKS)) {
+            skb_marks: match fs::exists(bpffs.map(SHAPING_MARKS)) {
                 Ok(true) => Some(Elements::open(bpffs, SHAPING_MARKS)?),
                 _ => None,
             },

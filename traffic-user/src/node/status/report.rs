@@ -27,7 +27,8 @@ pub struct Status {
     /// The class table in force.
     pub class_table: ClassTable,
     /// The mark for a shaper.
-    pub shaping_mark: ShapingMark,
+    #[serde(rename = "shaping_mark")]
+    pub skb_mark: SkbMark,
     /// How full the tables are.
     pub tables: Vec<TableUse>,
     /// Memory of each map.
@@ -99,7 +100,7 @@ impl From<class_source::TableDifference> for TableDifference {
 
 /// The mark for a shaper, `id * 32 + class`, and what cannot have one.
 #[derive(Debug, Serialize)]
-pub struct ShapingMark {
+pub struct SkbMark {
     /// Whether the configuration turns it on.
     pub configured: bool,
     /// Whether the program in force writes it; `null` if the program is of another build.
