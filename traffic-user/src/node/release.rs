@@ -65,4 +65,27 @@ impl<K: NodeKernel> Session<K> {
         tracing::info!("{}: no longer an uplink; its counters stay", interface.name);
         Ok(())
     }
+
+    /// Releases what is left of a device whose index a foreign interface has now. An interface that was only renamed to a
+    /// name that no rule matches stays attached.
+    pub(super) fn release_former_device(&mut self, interface: &NetInterface) -> anyhow::Result<()> {
+        let Some(slot) = self.registry.interface_of_index(interface.index) else { return Ok(()) };
+        let is_former = match self.kernel.is_known_device(interface)? {
+            Some(is_known) => !is_known,
+            // Nothing is pinned under its index: then only a program on its hooks makes it the device that was attached.
+            None => {
+                let [into, out] = Direction::BOTH;
+                !self.kernel.is_current(interface, into)? && !self.kernel.is_current(interface, out)?
+            }
+        };
+        if !is_former {
+            return Ok(());
+        }
+        let fate = self.kernel.release(interface.index)?;
+        self.kernel.set_entry(interface.index, InterfaceEntry::default())?;
+        let name = read_text(&self.registry.interface(slot).name).to_owned();
+        missed::note_gone(&mut self.kernel, &mut self.registry, slot, fate)?;
+        tracing::info!("{name}: gone; its counters stay");
+        Ok(())
+    }
 }

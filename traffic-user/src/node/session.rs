@@ -91,6 +91,7 @@ impl<K: NodeKernel + FinalReading> Session<K> {
             let attached = match role {
                 Role::Ignored(_) => {
                     self.release_former_uplink(interface)?;
+                    self.release_former_device(interface)?;
                     continue;
                 }
                 Role::Unresolved { reason } => {
@@ -158,9 +159,16 @@ impl<K: NodeKernel + FinalReading> Session<K> {
     /// interfaces without a slot of their own share. It still counts for its container.
     fn move_out_of_slot(&mut self, ifindex: u32, slot: u32) -> anyhow::Result<()> {
         let Some(former) = self.kernel.interface(ifindex)? else { return Ok(()) };
-        if self.kernel.is_known_device(&former)? != Some(true) {
-            // A new device that only got the index: it was never counted in this slot.
-            return Ok(());
+        match self.kernel.is_known_device(&former)? {
+            Some(true) => {}
+            // A new device that only got the index. The device that was attached under it may be the one at hand, which
+            // must not be counted by its former links as well.
+            Some(false) => {
+                let fate = self.kernel.release(ifindex)?;
+                self.kernel.set_entry(ifindex, InterfaceEntry::default())?;
+                return missed::note_gone(&mut self.kernel, &mut self.registry, slot, fate);
+            }
+            None => return Ok(()),
         }
         let entries = self.kernel.entries()?;
         if let Some((_, entry)) = entries.into_iter().find(|(index, _)| *index == ifindex) {

@@ -1,6 +1,7 @@
 //! A kernel made of plain data: devices with statistics, hooks, pins and maps. Any call can be made to fail,
 //! and packets can pass during any call.
 
+mod hooks;
 mod maps;
 
 use std::{
@@ -17,13 +18,10 @@ use traffic_common::{
 };
 
 use crate::{
-    kernel::{
-        hooks::{Change, DeviceFate},
-        records::{EMPTY_CONTAINER, EMPTY_INTERFACE, read_text},
-    },
+    kernel::records::{EMPTY_CONTAINER, EMPTY_INTERFACE, read_text},
     net::interface::NetInterface,
     node::{
-        kernel_access::{Clock, Hooks, InterfaceList},
+        kernel_access::{Clock, InterfaceList},
         slot_reclaim::FinalReading,
     },
 };
@@ -37,8 +35,8 @@ pub struct Device {
     pub index: u32,
     pub name: String,
     pub statistics: InterfaceStatistics,
-    /// By direction: the program on the hook.
-    hooks: [Option<u32>; 2],
+    /// By direction: the programs on the hook, by the index that their link is pinned under.
+    hooks: [BTreeMap<u32, u32>; 2],
     /// By direction: packets that passed while nothing of ours was on the hook, since it last was.
     missed: [u64; 2],
 }
@@ -123,7 +121,7 @@ impl FakeKernel {
             index,
             name: name.to_owned(),
             statistics: InterfaceStatistics::default(),
-            hooks: [None; 2],
+            hooks: Default::default(),
             missed: [0; 2],
         };
         state.devices.insert(id, device);
@@ -193,7 +191,8 @@ impl FakeKernel {
         for device in state.devices.values() {
             indexes.insert(device.index);
             let Some(owner) = owner_of(&device.name) else { continue };
-            if device.hooks != [Some(state.program); 2] {
+            let wanted = BTreeMap::from([(device.index, state.program)]);
+            if device.hooks.iter().any(|hook| *hook != wanted) {
                 wrong.push(format!("{}: hooks {:?}", device.name, device.hooks));
             }
             let Some(entry) = state.entries.get(&device.index) else {
@@ -238,7 +237,7 @@ impl State {
         let Some(device) = self.devices.get_mut(&id) else { return };
         device.statistics.packets[at] += 1;
         device.statistics.bytes[at] += PACKET;
-        if device.hooks[at].is_none() {
+        if device.hooks[at].is_empty() {
             device.missed[at] += 1;
             self.missed += 1;
             return;
@@ -278,10 +277,10 @@ impl State {
         self.devices.iter_mut().find(|(_, device)| device.index == index).map(|(id, device)| (*id, device))
     }
 
-    fn unhook(&mut self, id: u64, at: usize) {
+    fn unhook(&mut self, id: u64, at: usize, index: u32) {
         for devices in [&mut self.devices, &mut self.elsewhere] {
             if let Some(device) = devices.get_mut(&id) {
-                device.hooks[at] = None;
+                device.hooks[at].remove(&index);
             }
         }
     }
@@ -312,105 +311,6 @@ pub(crate) fn as_interface(device: &Device) -> NetInterface {
         ethernet: true,
         statistics: device.statistics,
         ..NetInterface::default()
-    }
-}
-
-impl Hooks for FakeKernel {
-    fn is_current(&self, interface: &NetInterface, direction: Direction) -> anyhow::Result<bool> {
-        self.call("look at a hook")?;
-        let mut state = self.state.borrow_mut();
-        let program = state.program;
-        let pin = state.pins.get(&(interface.index, direction as u32)).copied();
-        let device = state.device_of(interface.index);
-        Ok(device
-            .is_some_and(|(id, device)| pin == Some(id) && device.hooks[direction as usize] == Some(program)))
-    }
-
-    fn is_known_device(&self, interface: &NetInterface) -> anyhow::Result<Option<bool>> {
-        self.call("look for a device")?;
-        let mut state = self.state.borrow_mut();
-        let id = state.device_of(interface.index).map(|(id, _)| id);
-        let pins = Direction::BOTH.map(|direction| state.pins.get(&(interface.index, direction as u32)));
-        Ok(pins.into_iter().flatten().map(|pin| Some(*pin) == id).reduce(|a, b| a || b))
-    }
-
-    fn before_ours(&self, _: &NetInterface, _: Direction) -> anyhow::Result<Vec<String>> {
-        self.call("look before our program")?;
-        Ok(Vec::new())
-    }
-
-    fn attach(&mut self, interface: &NetInterface, direction: Direction) -> anyhow::Result<Change> {
-        if self.is_current(interface, direction)? {
-            return Ok(Change::Kept);
-        }
-        if self.replace(interface, direction)? {
-            return Ok(Change::Replaced);
-        }
-        let key = (interface.index, direction as u32);
-        let stale = self.state.borrow_mut().pins.remove(&key);
-        if let Some(id) = stale {
-            self.state.borrow_mut().unhook(id, direction as usize);
-        }
-        self.call("attach")?;
-        let mut state = self.state.borrow_mut();
-        let program = state.program;
-        let Some((id, device)) = state.device_of(interface.index) else { bail!("no such device") };
-        device.hooks[direction as usize] = Some(program);
-        let missed = std::mem::take(&mut device.missed[direction as usize]);
-        state.expected_missed += missed;
-        state.pins.insert(key, id);
-        Ok(Change::Attached)
-    }
-
-    fn replace(&mut self, interface: &NetInterface, direction: Direction) -> anyhow::Result<bool> {
-        self.call("replace a program")?;
-        let mut state = self.state.borrow_mut();
-        let program = state.program;
-        let pin = state.pins.get(&(interface.index, direction as u32)).copied();
-        match state.device_of(interface.index) {
-            Some((id, device)) if pin == Some(id) && device.hooks[direction as usize].is_some() => {
-                device.hooks[direction as usize] = Some(program);
-                Ok(true)
-            }
-            _ => Ok(false),
-        }
-    }
-
-    fn detach(&mut self, interface: &NetInterface, direction: Direction) -> anyhow::Result<bool> {
-        self.call("detach")?;
-        let mut state = self.state.borrow_mut();
-        let pin = state.pins.remove(&(interface.index, direction as u32));
-        if let Some(id) = pin {
-            state.unhook(id, direction as usize);
-        }
-        Ok(pin.is_some())
-    }
-
-    fn detach_other_kind(&mut self, _: &NetInterface, _: Direction) -> anyhow::Result<bool> {
-        self.call("detach the other kind").map(|()| false)
-    }
-
-    fn release(&mut self, ifindex: u32) -> anyhow::Result<DeviceFate> {
-        let mut fate = DeviceFate::Unknown;
-        for direction in Direction::BOTH {
-            self.call("unpin")?;
-            let mut state = self.state.borrow_mut();
-            if let Some(id) = state.pins.remove(&(ifindex, direction as u32)) {
-                let lives = state.devices.contains_key(&id) || state.elsewhere.contains_key(&id);
-                fate = fate.and(if lives { DeviceFate::Moved } else { DeviceFate::Ended });
-                state.unhook(id, direction as usize);
-            }
-        }
-        Ok(fate)
-    }
-
-    fn attached_interfaces(&self) -> anyhow::Result<Vec<u32>> {
-        self.call("list pins")?;
-        Ok(self.state.borrow().pins.keys().map(|(index, _)| *index).collect())
-    }
-
-    fn finish_replacement(&mut self) -> anyhow::Result<()> {
-        self.call("finish the replacement")
     }
 }
 
