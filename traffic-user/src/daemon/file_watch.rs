@@ -86,7 +86,7 @@ impl FileWatch {
     /// have changed since it was read.
     ///
     /// # Errors
-    /// When the kernel gives no inotify instance, or outside a tokio runtime.
+    /// When the kernel refuses an inotify instance, or outside a tokio runtime.
     pub fn new(config: &Config) -> anyhow::Result<Self> {
         let inotify = inotify::init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK)
             .context("cannot watch files (inotify)")?;
@@ -197,8 +197,8 @@ impl FileWatch {
                 Err(error) => {
                     if self.complained.insert(path.clone()) {
                         tracing::warn!(
-                            "cannot watch {} ({}): changes of container files take effect later, and those of the class file \
-                             after `trafctl classes load` or SIGHUP",
+                            "cannot watch {} ({}): changes of container files take effect later, and those \
+                             of the class file after `trafctl classes load` or SIGHUP",
                             path.display(),
                             io::Error::from(error)
                         );

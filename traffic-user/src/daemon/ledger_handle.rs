@@ -197,7 +197,7 @@ impl LedgerHandle {
     }
 }
 
-/// Whether trying again cannot help, so that going on would only hide the error.
+/// Whether a retry cannot help, so that continuing would only hide the error.
 fn is_permanent(error: &anyhow::Error) -> bool {
     matches!(
         error.downcast_ref(),

@@ -1,4 +1,4 @@
-//! What the event loop and the worker's thread tell each other.
+//! Messages between the event loop and the worker.
 
 use std::sync::{Condvar, Mutex, PoisonError, atomic::AtomicBool};
 
@@ -7,12 +7,12 @@ use aya::Ebpf;
 use super::file_watch::Changed;
 use crate::{api::Source, config::Config, net::events::Batch, ownership::identity_command::Answers};
 
-/// Work that waits for the thread.
+/// Work that waits for the worker.
 #[derive(Debug, Default)]
 pub(super) struct Work {
     /// Events of interfaces.
     pub events: Option<Batch>,
-    /// Compare everything with everything.
+    /// Resync: compare all interfaces with what is attached.
     pub resync: bool,
     /// Drain the counters.
     pub drain: bool,
@@ -37,7 +37,7 @@ impl Work {
     }
 }
 
-/// Where the loop leaves work, and both leave what the other needs to know at any time.
+/// Holds the work that the loop posts, and flags that both sides read at any time.
 #[derive(Debug, Default)]
 pub(super) struct Mailbox {
     work: Mutex<Work>,
@@ -55,7 +55,7 @@ impl Mailbox {
         self.posted.notify_one();
     }
 
-    /// Takes all work there is, and waits for some.
+    /// Waits for work and takes all of it.
     pub fn take(&self) -> Work {
         let mut work = self.work.lock().unwrap_or_else(PoisonError::into_inner);
         while work.is_empty() {
@@ -65,7 +65,7 @@ impl Mailbox {
     }
 }
 
-/// What the thread reports to the loop.
+/// What the worker reports to the loop.
 pub(super) enum WorkerEvent {
     /// The start is done.
     Started(Box<Started>),
@@ -73,7 +73,7 @@ pub(super) enum WorkerEvent {
     Failed(anyhow::Error),
     /// The identity command should be asked.
     Ask,
-    /// Something failed that the next resync repeats: it should come soon.
+    /// Something failed that the next resync repeats, so a resync should follow soon.
     Retry,
     /// Maintenance of the ledger has more to do.
     MaintenanceLeft,
@@ -91,6 +91,6 @@ pub(super) struct Started {
     pub config: Config,
     /// What the API answers from.
     pub source: Source,
-    /// The object that log lines of the program come from.
+    /// The object of the program, as the source of its log lines.
     pub log: Option<Ebpf>,
 }

@@ -2,13 +2,15 @@
 //!
 //! The event loop here never blocks. It waits for signals, timers, events of interfaces and of files, and
 //! posts work to one thread (`worker`) that takes the lock, changes the kernel and writes the ledger. Events
-//! only say where to look; a resync compares everything now and then. Nothing here is needed for counting,
-//! which continues in the kernel whatever becomes of this process.
+//! only show where to look. A resync regularly compares all interfaces with what is attached. Counting does
+//! not need this process: it continues in the kernel.
 //!
-//! - `worker`: the thread, and what the two sides tell each other.
+//! - `worker`: the thread that changes the kernel; `mailbox`: messages between the event loop and the worker.
+//! - `resync`: the timer of resyncs.
 //! - `follower`: which events call for a change; no sockets, no threads.
-//! - `files`: following the class file and Virtuozzo's container files; `file_watch`: events of files.
-//! - `ledger_handle`: the ledger, within reach or not; `schedule`: when to drain.
+//! - `files`: reacts to changes of the class file and of Virtuozzo's container files; `class_file`: the last
+//!   state of the class file; `file_watch`: events of files.
+//! - `ledger_handle`: the ledger, available or not; `schedule`: when to drain.
 
 mod class_file;
 mod file_watch;
@@ -50,11 +52,11 @@ use resync::Resync;
 use schedule::Schedule;
 use worker::{STOP_PATIENCE, Setup};
 
-/// How soon something that failed is tried again.
+/// How soon a failed operation is retried.
 const RETRY_INTERVAL: Duration = Duration::from_secs(2);
 /// How often the ledger is maintained.
 const MAINTENANCE_INTERVAL: Duration = Duration::from_secs(300);
-/// How soon that continues when there is more of it than can be done at once.
+/// How soon it continues when more is left than is done at once.
 const MAINTENANCE_PAUSE: Duration = Duration::from_secs(1);
 
 /// Runs until SIGTERM or SIGINT.
@@ -73,7 +75,7 @@ pub async fn run(
         Ok(lock) => Some(lock),
         Err(error) if error.is::<OtherDaemon>() => return Err(error),
         Err(error) => {
-            tracing::error!("{error:#}: whether another `trafctl run` keeps a ledger there is unknown");
+            tracing::error!("{error:#}: whether another `trafctl run` uses the ledger there is unknown");
             None
         }
     };
@@ -123,7 +125,7 @@ async fn start(
 ) -> anyhow::Result<Option<Box<Started>>> {
     loop {
         tokio::select! {
-            // Whatever is under way can be interrupted anywhere: the next start completes it.
+            // The start can be interrupted at any point: the next start completes it.
             () = signals.end() => return Ok(None),
             report = reports.recv() => match report.context("the node's thread ended at the start")? {
                 WorkerEvent::Started(started) => return Ok(Some(started)),
@@ -134,7 +136,7 @@ async fn start(
     }
 }
 
-/// The signals that mean something here.
+/// The signals that the daemon handles.
 struct Signals {
     terminate: Signal,
     interrupt: Signal,
@@ -150,7 +152,7 @@ impl Signals {
         })
     }
 
-    /// Waits for a signal to end.
+    /// Waits for a signal to stop.
     async fn end(&mut self) {
         tokio::select! {
             _ = self.terminate.recv() => {}
@@ -167,7 +169,7 @@ struct Daemon {
     /// For the identity command.
     netlink: Netlink,
     asking: IdentityQuery,
-    /// `None` where the kernel gives no watch: then each resync looks at the files.
+    /// `None` where the kernel refuses a watch: then each resync checks the files.
     files: Option<FileWatch>,
     drains: Schedule,
     source: Source,
@@ -229,7 +231,7 @@ impl Daemon {
         }
     }
 
-    /// Has everything compared with everything, and tries again what could not be had.
+    /// Requests a resync, and retries what is not available yet: the file watch and the API's socket.
     fn resync(&mut self) {
         self.ask_if_waiting();
         if self.files.is_none() {
@@ -251,13 +253,13 @@ impl Daemon {
         self.config = Config { api, ..config };
     }
 
-    /// Serves the API, if one is configured. A failure keeps nothing else from working.
+    /// Serves the API, if one is configured. A failure affects nothing else.
     fn serve(&mut self) {
         let Some(listen) = &self.config.api else { return };
         match api::bind_to(listen).and_then(|bound| Ok(Server::start(bound, self.source.clone())?)) {
             Ok(server) => self.server = Some(server),
             Err(error) => {
-                tracing::error!("{error:#}; counting continues without it, and it is tried again");
+                tracing::error!("{error:#}; counting continues without it, and every resync tries again");
             }
         }
     }
@@ -276,7 +278,7 @@ impl Daemon {
         }
     }
 
-    /// Has the counters drained once more, and waits for that no longer than a service manager would.
+    /// Requests a last drain, and waits for it no longer than a service manager would.
     async fn stop(self, reports: &mut UnboundedReceiver<WorkerEvent>) {
         self.mailbox.post(|work| work.stop = true);
         let stopped = async {
@@ -301,18 +303,18 @@ fn ticks(period: Duration) -> Interval {
     ticks
 }
 
-/// Watches the files of a configuration; `None` where the kernel gives no watch.
+/// Watches the files of a configuration; `None` where the kernel refuses a watch.
 fn watch_files(config: &Config) -> Option<FileWatch> {
     match FileWatch::new(config) {
         Ok(watch) => Some(watch),
         Err(error) => {
-            tracing::warn!("{error:#}; looking at the files with each comparison of all interfaces instead");
+            tracing::warn!("{error:#}; checking the files at each resync instead");
             None
         }
     }
 }
 
-/// Waits until this moment, for ever without one.
+/// Waits until this moment, or forever without one.
 async fn until(moment: Option<Instant>) {
     match moment {
         Some(moment) => time::sleep_until(moment).await,
@@ -320,7 +322,7 @@ async fn until(moment: Option<Instant>) {
     }
 }
 
-/// Waits for changes of files, for ever without a watch.
+/// Waits for changes of files, or forever without a watch.
 async fn changed(files: &mut Option<FileWatch>) -> Changed {
     match files {
         Some(files) => files.changed().await,
@@ -334,7 +336,7 @@ fn notify(states: &[sd_notify::NotifyState<'_>]) {
     }
 }
 
-/// Brings log lines of the kernel program to our own log, as long as the task lives.
+/// Copies log lines of the kernel program to our own log, as long as the task lives.
 fn log_packets(mut object: Ebpf) -> anyhow::Result<tokio::task::JoinHandle<()>> {
     let logger = EbpfLogger::init(&mut object).context("cannot read the program's log")?;
     // SAFETY: the logger keeps its file descriptor open and the same for as long as it lives.

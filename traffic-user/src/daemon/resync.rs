@@ -1,7 +1,7 @@
-//! How often the daemon compares all interfaces and container files with what is attached.
+//! How often the daemon runs a resync: compares all interfaces and container files with what is attached.
 //!
 //! This is the safety net under the events of `mod.rs` and `file_watch.rs`. A test of those events must run
-//! without it, because the next comparison would hide an event that was lost. `TRAFCTL_TEST_RESYNC` sets the
+//! without it, because the next resync would hide an event that was lost. `TRAFCTL_TEST_RESYNC` sets the
 //! interval for tests. It is not an option of the program and not for use on a node.
 
 use std::{
@@ -17,9 +17,9 @@ use tokio::time::{Interval, MissedTickBehavior};
 const VARIABLE: &str = "TRAFCTL_TEST_RESYNC";
 const INTERVAL: Duration = Duration::from_secs(10);
 
-/// The timer of the comparisons.
+/// The timer of resyncs.
 pub(super) struct Resync {
-    /// None in a test that turned the comparisons off.
+    /// `None` in a test that turned resyncs off.
     timer: Option<Interval>,
 }
 
@@ -39,8 +39,7 @@ impl Resync {
         })
     }
 
-    /// Waits until the next comparison is due; forever when comparisons are off. May be dropped and called
-    /// again.
+    /// Waits until the next resync is due; forever when resyncs are off. May be dropped and called again.
     pub(super) async fn tick(&mut self) {
         match &mut self.timer {
             Some(timer) => drop(timer.tick().await),

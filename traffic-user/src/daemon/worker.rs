@@ -42,7 +42,7 @@ pub(super) type MakeHost = Box<dyn Fn() -> anyhow::Result<Host> + Send>;
 /// Starts the thread.
 ///
 /// # Errors
-/// When no thread can be had.
+/// When the thread cannot be started.
 pub(super) fn spawn(
     mailbox: Arc<Mailbox>,
     reports: UnboundedSender<WorkerEvent>,
@@ -112,7 +112,7 @@ impl Worker {
         let mut session = worker.host.begin(choice)?;
         worker.attach_all(&mut session)?;
         worker.is_started = true;
-        // A ledger that can't be written now does not keep traffic from being counted.
+        // A ledger that cannot be written now does not keep traffic from being counted.
         log_failure("draining the counters", worker.drain_locked(session.maps(), DrainTrigger::Started));
         let log = session.kernel.loaded.log.take();
         let config = worker.host.config().clone();
@@ -121,7 +121,7 @@ impl Worker {
         Ok(worker)
     }
 
-    /// Does a piece of work; gives whether it was the last one. What others wait for comes first.
+    /// Does the work; returns whether it was the last. What others wait for comes first.
     fn work(&mut self, work: Work) -> bool {
         if work.stop {
             self.stop();
@@ -150,7 +150,7 @@ impl Worker {
                 log_failure("loading classes", self.follow_class_file());
             }
             let result = self.resync();
-            self.log_or_retry("comparing all interfaces", result);
+            self.log_or_retry("the resync", result);
         }
         if work.maintain {
             match self.ledger.maintain() {
@@ -162,7 +162,7 @@ impl Worker {
     }
 
     fn stop(&mut self) {
-        // What this one misses, the next start's drain takes up.
+        // If this drain fails, the drain of the next start catches up.
         log_failure("draining the counters", self.drain(DrainTrigger::Event));
         if self.logs_faults {
             // Leave the quiet program behind.
@@ -171,7 +171,7 @@ impl Worker {
     }
 
     fn report(&self, report: WorkerEvent) {
-        // The loop is gone only when the process is about to end.
+        // The loop is gone only when the process is about to exit.
         drop(self.reports.send(report));
     }
 
@@ -195,7 +195,7 @@ impl Worker {
     /// Acts on events of some interfaces.
     fn follow(&mut self, batch: Batch) -> anyhow::Result<()> {
         if batch.lost {
-            tracing::warn!("the kernel dropped events of interfaces: listing all of them");
+            tracing::warn!("the kernel dropped events of interfaces; starting a resync");
             return self.resync();
         }
         if self.follower.calls_for_refresh(&batch, &self.host.policy) {
@@ -224,7 +224,7 @@ impl Worker {
         Ok(())
     }
 
-    /// Compares everything with everything.
+    /// Resync: compares all interfaces with what is attached, and attaches what is missing.
     pub(super) fn resync(&mut self) -> anyhow::Result<()> {
         log_failure("reading who owns which interface and address", self.host.refresh());
         let mut session = self.host.begin(ProgramChoice::Pinned)?;
@@ -235,8 +235,8 @@ impl Worker {
         let made_anew = session.outcome == LoadOutcome::Created && self.is_started;
         if made_anew {
             tracing::error!(
-                "another process removed program and counters under {}: made new ones. What was counted since the last drain \
-                 is lost, and becomes a gap in the ledger",
+                "another process removed program and counters under {}: new ones were created. What was \
+                 counted since the last drain is lost, and becomes a gap in the ledger",
                 self.host.bpffs.root().display()
             );
             self.follower.forget();
@@ -245,7 +245,7 @@ impl Worker {
         self.host.sync_addresses(session)?;
         self.log(&attached);
         if made_anew {
-            // Their class table may be another than the one that was kept.
+            // Their class table may differ from the one in the ledger.
             self.ledger.class_table_changed();
             log_failure("draining the counters", self.drain_locked(session.maps(), DrainTrigger::Event));
         }
@@ -266,7 +266,7 @@ impl Worker {
         let lost = drained.as_ref().is_err_and(load::is_lost);
         log_failure("draining the counters", drained);
         if lost {
-            // Not at the next resync: until then nothing is counted.
+            // At once, not at the next resync: until then nothing is counted.
             let result = self.resync();
             self.log_or_retry("creating the counters again", result);
         }
@@ -288,10 +288,10 @@ impl Worker {
         drain_locked(&mut self.ledger, &self.host, maps, trigger)
     }
 
-    /// Reads configuration, addresses and classes again; what can't be read leaves everything as it was.
+    /// Reads configuration, addresses and classes again; what cannot be read leaves everything as it was.
     fn reload(&mut self) -> anyhow::Result<()> {
         let host = (self.make_host)()?;
-        // Looked at before it is read: a change in between is another look then.
+        // Examined before it is read, so that a change in between is found the next time.
         let classes = FollowedClassFile::examine(host.config());
         let table = class_source::configured_table(host.config()).context("everything stays as it is")?;
         if host.config().api != self.host.config().api {
@@ -329,12 +329,12 @@ fn drain_locked(
     Ok(())
 }
 
-/// Logs a failure; what failed is repeated at the next occasion.
+/// Logs a failure. The operation is retried at the next occasion.
 pub(super) fn log_failure(doing: &str, result: anyhow::Result<()>) {
     if let Err(error) = result {
         tracing::error!("{doing}: {error:#}");
     }
 }
 
-/// How long the last work may take before the process ends without it: the next start takes it up.
+/// How long the last work may take. After that the process exits without it, and the next start does it.
 pub(super) const STOP_PATIENCE: Duration = Duration::from_millis(1500);

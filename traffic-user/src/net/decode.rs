@@ -1,4 +1,4 @@
-//! From netlink messages to what they say about interfaces, addresses, filters and changes. Pure.
+//! Decodes netlink messages into interfaces, addresses, filters and changes. Pure.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -112,8 +112,8 @@ fn statistics(value: &[u8]) -> InterfaceStatistics {
     InterfaceStatistics { packets: by_direction(at(1), at(0)), bytes: by_direction(at(3), at(2)) }
 }
 
-/// The node's own address in a `RTM_NEWADDR` message. Where both ends of a link have one, the node's is the
-/// local one.
+/// The node's own address in a `RTM_NEWADDR` message. Where both ends of a point-to-point interface have one,
+/// the node's is the local one.
 pub(super) fn address(message: &Message<'_>) -> Option<IpAddr> {
     if message.kind != RTM_NEWADDR {
         return None;
@@ -156,7 +156,7 @@ pub(super) fn filter(message: &Message<'_>) -> Option<BpfFilter> {
     })
 }
 
-/// What a message of the event socket says; `None` for what concerns nobody here.
+/// The change in a message of the event socket; `None` for messages that trafctl does not need.
 pub(super) fn event(message: &Message<'_>) -> Option<InterfaceEvent> {
     match message.kind {
         RTM_NEWLINK => interface(message).map(InterfaceEvent::Seen),
@@ -181,7 +181,7 @@ mod tests {
         body
     }
 
-    /// Gives what `decode` makes of a message.
+    /// Returns what `decode` makes of a message.
     fn decoded<T>(request: Request, decode: impl Fn(&Message<'_>) -> Option<T>) -> Option<T> {
         let bytes = request.finish(0).unwrap();
         messages(&bytes).next().and_then(|message| decode(&message))
@@ -190,7 +190,7 @@ mod tests {
     fn veth(family: u8) -> Request {
         let statistics: Vec<u8> = [11_u64, 22, 33, 44, 55].iter().flat_map(|n| n.to_ne_bytes()).collect();
         Request::new(RTM_NEWLINK, 0, &ifinfomsg(family, ARPHRD_ETHER, 70_001))
-            // An alias that no decoder of text takes.
+            // An alias that is not valid UTF-8.
             .attribute(20, b"Caf\xe9\0")
             .attribute(IFLA_IFNAME, b"veth101.0\0")
             .attribute(IFLA_ADDRESS, &[0, 0x18, 0x51, 1, 2, 3])

@@ -1,7 +1,7 @@
 //! Changes of interfaces and of the node's addresses, as the kernel announces them.
 //!
-//! The kernel drops events when they come faster than they are read, and says so once. An event therefore
-//! only says which interface to look at; [`Batch::lost`] says that all of them must be looked at.
+//! The kernel drops events when they come faster than they are read, and reports it once. So an event only
+//! shows which interface to examine. [`Batch::lost`] means that all of them must be examined.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -23,8 +23,7 @@ use super::{
 const GROUPS: u32 = 0x1 | 0x10 | 0x100;
 /// Room for events that were not read yet: some ten thousand of interfaces.
 const RECEIVE_BUFFER: usize = 16 << 20;
-/// Most datagrams that are taken as one batch, so that a container that flaps its interface does not keep
-/// others waiting.
+/// The most datagrams in one batch, so that a container with a flapping interface does not delay others.
 const BATCH: usize = 1024;
 
 /// Events that came together, the last one of each interface.
@@ -80,11 +79,11 @@ impl InterfaceEvents {
     /// Subscribes. Needs a tokio runtime.
     ///
     /// # Errors
-    /// When the socket can't be opened.
+    /// When the socket cannot be opened.
     pub fn subscribe() -> anyhow::Result<Self> {
         let open = || -> io::Result<Self> {
             let socket = RouteSocket::open(GROUPS)?.into_fd();
-            // Beyond the system's limit with CAP_NET_ADMIN; without it the kernel gives what it allows.
+            // Beyond the system's limit with CAP_NET_ADMIN; without it the kernel grants what it allows.
             if rustix::net::sockopt::set_socket_recv_buffer_size_force(&socket, RECEIVE_BUFFER).is_err() {
                 rustix::net::sockopt::set_socket_recv_buffer_size(&socket, RECEIVE_BUFFER)?;
             }

@@ -1,15 +1,15 @@
-//! Network interfaces and rtnetlink, the only code that speaks it.
+//! Network interfaces and rtnetlink. No other code uses netlink.
 //!
 //! Messages are read leniently: of each one only the attributes that trafctl needs are looked at, so that an
 //! attribute of another program or a later kernel cannot make an interface disappear. Every request has a
 //! deadline.
 //!
 //! - [`interface`]: an interface, a change of one, and a filter on one, as the rest of trafctl sees them.
-//! - `socket`: sending and receiving those bytes.
 //! - `message`: the bytes of netlink messages; pure.
+//! - `socket`: sending and receiving those bytes.
 //! - `decode`: messages to interfaces, addresses, filters and events; pure.
 //! - [`netlink`]: requests and their replies.
-//! - [`events`]: the stream of changes to interfaces.
+//! - [`events`]: changes of interfaces, as the kernel reports them.
 
 mod decode;
 pub mod events;

@@ -73,7 +73,7 @@ impl Netlink {
     /// Opens a connection in the network namespace of the calling thread.
     ///
     /// # Errors
-    /// When the socket can't be opened.
+    /// When the socket cannot be opened.
     pub fn connect() -> anyhow::Result<Self> {
         let socket = RouteSocket::open(0).context("cannot open a netlink socket")?;
         Ok(Self::over(Box::new(socket), PATIENCE))
@@ -96,7 +96,7 @@ impl Netlink {
         Ok(found)
     }
 
-    /// One interface as it is now; `None` when the kernel says that there is none of this index.
+    /// One interface as it is now; `None` when the kernel reports that none has this index.
     ///
     /// # Errors
     /// When the kernel refuses for another reason or does not answer in time.
@@ -108,7 +108,7 @@ impl Netlink {
             found = decode::interface(message);
         });
         match answer {
-            // An answer that cannot be read is not the answer that there is none.
+            // A reply that cannot be read does not mean that the interface does not exist.
             Ok(_) => found
                 .map(Some)
                 .with_context(|| format!("cannot read the kernel's description of interface {index}")),
@@ -162,7 +162,7 @@ impl Netlink {
         }
     }
 
-    /// Adds the clsact qdisc to an interface; gives whether it was missing.
+    /// Adds the clsact qdisc to an interface; returns whether it was missing.
     ///
     /// # Errors
     /// As the kernel reports them.
@@ -177,8 +177,7 @@ impl Netlink {
         }
     }
 
-    /// Puts a program on a clsact hook at a priority and handle, in place of the filter that is there under
-    /// both.
+    /// Attaches a program to a clsact hook at a priority and handle. Replaces the filter that has both.
     ///
     /// # Errors
     /// As the kernel reports them.
@@ -206,7 +205,7 @@ impl Netlink {
         self.transact(&request, Until::Done, |_| {}).map(drop)
     }
 
-    /// Removes a filter from a clsact hook; gives whether it was there.
+    /// Removes a filter from a clsact hook; returns whether it was there.
     ///
     /// # Errors
     /// As the kernel reports them.

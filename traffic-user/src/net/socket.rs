@@ -1,4 +1,4 @@
-//! A netlink socket of the route family, and what the tests put in its place.
+//! A netlink socket of the route family, and the trait by which tests replace it.
 
 use std::{
     io,
@@ -15,7 +15,7 @@ use rustix::{
     },
 };
 
-/// The bytes between this process and the kernel; a trait, so that tests can put something else there.
+/// The bytes between this process and the kernel; a trait, so that tests can replace the kernel.
 pub(super) trait Transport: Send {
     fn send(&mut self, request: &[u8]) -> io::Result<()>;
 

@@ -1,5 +1,5 @@
-//! The real node: configuration, pinned state and netlink, from which a change under the lock ([`Session`])
-//! begins.
+//! The real node: configuration, pinned state and netlink. Each change under the lock ([`Session`]) begins
+//! here.
 
 use std::{
     cell::Cell,
@@ -32,7 +32,7 @@ use crate::{
     ownership::identity_command,
 };
 
-/// What to do when addresses find no room.
+/// The advice when a map has no room for more addresses.
 pub const MORE_ADDRESSES: &str =
     "raise `addresses` under [limits], then start over with `trafctl detach --purge` and `trafctl attach`";
 
@@ -41,18 +41,18 @@ pub const MORE_ADDRESSES: &str =
 pub struct Host {
     /// What should be attached and whose it is.
     pub policy: Policy,
-    /// Where things are pinned.
+    /// The directory of the pinned state.
     pub bpffs: Bpffs,
     /// The connection that lists interfaces.
     pub netlink: Netlink,
     state_dir: PathBuf,
     kind: AttachKind,
-    /// How many addresses were last reported to have found no room.
+    /// How many addresses had no room, as last reported.
     reported_full: Cell<usize>,
 }
 
 impl Host {
-    /// Puts the parts together and reads who owns which interface and address.
+    /// Creates the host and reads who owns which interface and address.
     ///
     /// # Errors
     /// As [`Policy::read`].
@@ -74,7 +74,7 @@ impl Host {
         &self.policy.config
     }
 
-    /// The directory for what outlives a reboot.
+    /// The directory of the state that survives a reboot.
     pub fn state_dir(&self) -> &Path {
         &self.state_dir
     }
@@ -110,7 +110,7 @@ impl Host {
         }
     }
 
-    /// Waits for the lock, then finds or makes program and maps.
+    /// Waits for the lock, then opens or creates the program and the maps.
     ///
     /// # Errors
     /// As [`load::ensure`] and [`Bpffs::lock`].
@@ -123,8 +123,8 @@ impl Host {
         })?;
         if let Some(error) = &loaded.skb_layout_error {
             tracing::warn!(
-                "cannot read segmentation types ({error}): super-packets are counted by the plain rule, and reported as \
-                 estimated"
+                "cannot read segmentation types ({error}): super-packets are counted by the plain rule, and \
+                 reported as estimated"
             );
         }
         let outcome = loaded.outcome;
@@ -145,19 +145,19 @@ impl Host {
         Ok(session)
     }
 
-    /// Brings the kernel's local addresses into line with the configuration's. Those that find no room are
-    /// reported once, and the others are in force.
+    /// Updates the kernel's local addresses to match the configuration. Addresses without room are reported
+    /// once; the others take effect.
     ///
     /// # Errors
-    /// When a map can't be written.
+    /// When a map cannot be written.
     pub fn sync_addresses(&self, session: &mut Session<LockedKernel>) -> anyhow::Result<()> {
         let without_room = session.sync_addresses(&self.policy)?;
         if self.reported_full.replace(without_room.len()) != without_room.len()
             && let Some(first) = without_room.first()
         {
             tracing::error!(
-                "no room for {} of the containers' addresses ({first}, ...): on shared interfaces their packets are counted \
-                 as no_container; {MORE_ADDRESSES}",
+                "no room for {} of the containers' addresses ({first}, ...): on shared interfaces their \
+                 packets are counted as no_container; {MORE_ADDRESSES}",
                 without_room.len()
             );
         }
@@ -167,13 +167,14 @@ impl Host {
     /// The configured addresses that the program does not know.
     ///
     /// # Errors
-    /// When a map can't be read.
+    /// When a map cannot be read.
     pub fn addresses_missing(&self, maps: &Maps) -> anyhow::Result<Vec<IpNet>> {
         let in_force = tables::addresses_in_force(maps)?;
         Ok(self.policy.prefixes().filter(|prefix| !in_force.contains(prefix)).collect())
     }
 
-    /// Detaches from the selected interfaces; gives the names of those it was attached to. The counters stay.
+    /// Detaches from the selected interfaces; returns the names of those it was attached to. The counters
+    /// stay.
     ///
     /// # Errors
     /// When a named interface does not exist, or the kernel refuses.
@@ -186,7 +187,7 @@ impl Host {
             }
         };
         let hooks = self.hooks();
-        // Without maps there is nothing to compare, and all the more to detach.
+        // Without maps there is nothing to compare, but the program must still be detached.
         let mut maps = load::open(&self.bpffs).ok();
         let mut registry = maps.as_ref().map(Registry::read).transpose()?;
         let mut detached = Vec::new();

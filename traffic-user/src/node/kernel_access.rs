@@ -41,20 +41,20 @@ pub trait Hooks {
     /// that nobody reads any more.
     ///
     /// # Errors
-    /// When the kernel can't be asked.
+    /// When the kernel cannot be asked.
     fn is_current(&self, interface: &NetInterface, direction: Direction) -> anyhow::Result<bool>;
 
     /// Whether our program was attached to just this device: `Some(false)` when what is recorded under its
     /// index belongs to another one, `None` when nothing is recorded.
     ///
     /// # Errors
-    /// When the kernel can't be asked.
+    /// When the kernel cannot be asked.
     fn is_known_device(&self, interface: &NetInterface) -> anyhow::Result<Option<bool>>;
 
     /// Names of the programs that run before ours.
     ///
     /// # Errors
-    /// When the kernel can't be asked.
+    /// When the kernel cannot be asked.
     fn before_ours(&self, interface: &NetInterface, direction: Direction) -> anyhow::Result<Vec<String>>;
 
     /// Attaches the program, in place of another version of it.
@@ -63,13 +63,13 @@ pub trait Hooks {
     /// When the kernel refuses; then nothing new is attached.
     fn attach(&mut self, interface: &NetInterface, direction: Direction) -> anyhow::Result<Change>;
 
-    /// Puts the wanted program in place of whatever version of ours is attached; gives whether there was one.
+    /// Replaces any version of our program by this one; returns whether one was attached.
     ///
     /// # Errors
     /// When the kernel refuses.
     fn replace(&mut self, interface: &NetInterface, direction: Direction) -> anyhow::Result<bool>;
 
-    /// Detaches our program; gives whether it was attached.
+    /// Detaches our program; returns whether it was attached.
     ///
     /// # Errors
     /// When the kernel refuses.
@@ -88,16 +88,16 @@ pub trait Hooks {
     /// When the kernel refuses.
     fn release(&mut self, ifindex: u32) -> anyhow::Result<DeviceFate>;
 
-    /// Indexes of interfaces that something of ours is attached to by its own record.
+    /// Interface indexes with a pinned link.
     ///
     /// # Errors
-    /// When the record can't be read.
+    /// When the record cannot be read.
     fn attached_interfaces(&self) -> anyhow::Result<Vec<u32>>;
 
-    /// Makes the program that now runs everywhere the one that later commands find.
+    /// Records the program that now runs on all hooks as the current one, for later commands.
     ///
     /// # Errors
-    /// When it can't be pinned.
+    /// When it cannot be pinned.
     fn finish_replacement(&mut self) -> anyhow::Result<()>;
 }
 
@@ -106,82 +106,82 @@ pub trait SlotMaps {
     /// The owners of container slots.
     ///
     /// # Errors
-    /// When the map can't be read.
+    /// When the map cannot be read.
     fn container_records(&self) -> anyhow::Result<Vec<ContainerRecord>>;
 
     /// The owners of interface slots.
     ///
     /// # Errors
-    /// When the map can't be read.
+    /// When the map cannot be read.
     fn interface_records(&self) -> anyhow::Result<Vec<InterfaceRecord>>;
 
     /// Writes the owner of a container slot.
     ///
     /// # Errors
-    /// When the map can't be written.
+    /// When the map cannot be written.
     fn set_container_record(&mut self, slot: u32, record: ContainerRecord) -> anyhow::Result<()>;
 
     /// Writes the owner of an interface slot.
     ///
     /// # Errors
-    /// When the map can't be written.
+    /// When the map cannot be written.
     fn set_interface_record(&mut self, slot: u32, record: InterfaceRecord) -> anyhow::Result<()>;
 
     /// What the interface slot has counted, over all CPUs and all owners.
     ///
     /// # Errors
-    /// When the map can't be read.
+    /// When the map cannot be read.
     fn interface_totals(&self, slot: u32) -> anyhow::Result<InterfaceCounters>;
 
-    /// Notes what a container slot holds as the base of its next owner.
+    /// Records what a container slot holds as the base of its next owner.
     ///
     /// # Errors
-    /// When a map can't be read or written.
+    /// When a map cannot be read or written.
     fn rebase_container(&mut self, slot: u32) -> anyhow::Result<()>;
 
     /// The same for an interface slot.
     ///
     /// # Errors
-    /// When a map can't be read or written.
+    /// When a map cannot be read or written.
     fn rebase_interface(&mut self, slot: u32) -> anyhow::Result<()>;
 
     /// By container slot: what its `skb->mark` begins with, or 0. `None` where the program has no such map.
     ///
     /// # Errors
-    /// When the map can't be read.
+    /// When the map cannot be read.
     fn skb_marks(&self) -> anyhow::Result<Option<Vec<u64>>>;
 
     /// Writes what the `skb->mark` of a container slot begins with, where the program has such a map.
     ///
     /// # Errors
-    /// When the map can't be written.
+    /// When the map cannot be written.
     fn set_skb_mark(&mut self, slot: u32, base: u64) -> anyhow::Result<()>;
 
     /// What the program finds under each index.
     ///
     /// # Errors
-    /// When a map can't be read.
+    /// When a map cannot be read.
     fn entries(&self) -> anyhow::Result<Vec<(u32, InterfaceEntry)>>;
 
     /// Writes what the program finds under an index; the default removes it.
     ///
     /// # Errors
-    /// When a map can't be written, or too many interfaces have high indexes.
+    /// When a map cannot be written, or too many interfaces have high indexes.
     fn set_entry(&mut self, ifindex: u32, entry: InterfaceEntry) -> anyhow::Result<()>;
 
-    /// Brings the containers' local addresses into line; gives those that found no room.
+    /// Brings the containers' local addresses into line; returns those that found no room.
     ///
     /// # Errors
-    /// When a map can't be read or written.
+    /// When a map cannot be read or written.
     fn sync_addresses(&mut self, wanted: &BTreeMap<IpNet, u32>) -> anyhow::Result<Vec<IpNet>>;
 
-    /// Brings the node's own addresses into line; gives those that found no room.
+    /// Brings the node's own addresses into line; returns those that found no room.
     ///
     /// # Errors
-    /// When a map can't be read or written.
+    /// When a map cannot be read or written.
     fn sync_node_addresses(&mut self, wanted: &BTreeSet<IpAddr>) -> anyhow::Result<Vec<IpAddr>>;
 
-    /// Waits until no packet is being counted any more that was under way when this was called.
+    /// Waits until every packet that was being counted when this was called has been counted.
     ///
     /// # Errors
     /// When the kernel refuses.
@@ -194,7 +194,7 @@ pub trait Clock {
     fn unix_seconds(&self) -> u64;
 }
 
-/// Everything together, as a change of the node needs it.
+/// Everything that a change of the node needs.
 pub trait NodeKernel: InterfaceList + Hooks + SlotMaps + Clock {}
 
 impl<K: InterfaceList + Hooks + SlotMaps + Clock> NodeKernel for K {}

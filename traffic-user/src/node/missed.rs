@@ -24,8 +24,7 @@ use crate::{
 /// How often kernel and counters are compared after an attach before the closest comparison is taken. A pause
 /// of a tenth of a millisecond is enough for an exact one.
 const SETTLE_READINGS: usize = 100;
-/// The same while the program is attached, where the comparison is repeated with every listing of all
-/// interfaces.
+/// The same while the program is attached. Each resync repeats the comparison.
 const COMPARE_READINGS: usize = 3;
 
 /// Where an interface that is now counted in some slot was counted until now.
@@ -54,7 +53,7 @@ pub(super) struct Reading {
 }
 
 impl Reading {
-    /// Buffers that passed while it was made: it is that far from exact.
+    /// Buffers that passed during the reading: its uncertainty.
     fn spread(&self) -> u64 {
         minus(&self.counted, &self.counted_earlier).packets.iter().sum()
     }
@@ -66,11 +65,11 @@ fn counted(maps: &impl SlotMaps, slot: u32) -> anyhow::Result<InterfaceStatistic
 }
 
 /// Records that counting in this slot begins at this moment, and what passed uncounted until then. What
-/// passes between this and the moment the program is attached is added by [`settle_missed`]. Gives what became of
-/// the device that was registered under the index before, as its slot must see it.
+/// passes between this and the moment the program is attached is added by [`settle_missed`]. Returns what
+/// became of the device that was registered under the index before, for the slot of that device.
 ///
 /// # Errors
-/// When the maps can't be read or written.
+/// When the maps cannot be read or written.
 pub(super) fn record_attach(
     kernel: &mut impl NodeKernel,
     registry: &mut Registry,
@@ -130,11 +129,11 @@ fn still_there(kernel: &impl InterfaceList, listed: &NetInterface) -> anyhow::Re
     }
 }
 
-/// Notes that the interface of a slot went; the slot and its counters stay. The device itself may come back
-/// with all that it has counted; one that ended leaves the base of a new device, which begins at zero.
+/// Records that the interface of a slot is gone. The slot and its counters stay. The device itself may come
+/// back with its statistics. If it ended, the base becomes that of a new device, which begins at zero.
 ///
 /// # Errors
-/// When a map can't be read or written.
+/// When a map cannot be read or written.
 pub(super) fn note_gone(
     maps: &mut (impl SlotMaps + Clock),
     registry: &mut Registry,
@@ -152,13 +151,13 @@ pub(super) fn note_gone(
 
 /// Records what passed between the reading before the program was attached and the moment it was.
 ///
-/// From that moment on the kernel's statistics and our counters grow alike, so any later reading of both
-/// shows how much it was, if only no packet passes between its two halves: two readings that are equal prove
-/// that. Under traffic without a pause the closest of them has to do. Of what the reading leaves open nothing
-/// is called missed, and nothing is held against the counters later.
+/// From that moment on, the kernel's statistics and our counters grow alike. So any later reading of both
+/// shows how much it was, provided that no packet passes between its two halves. Two equal readings prove
+/// that. Under constant traffic, the closest reading is used. Its uncertainty is never counted as missed, and
+/// later comparisons ignore it.
 ///
 /// # Errors
-/// When the kernel can't be asked, or the map can't be written.
+/// When the kernel cannot be asked, or the map cannot be written.
 pub(super) fn settle_missed(
     kernel: &mut (impl InterfaceList + SlotMaps),
     registry: &mut Registry,
@@ -184,13 +183,13 @@ pub(super) fn settle_missed(
 
 /// Moves the base of an attached interface where the device itself explains the difference.
 ///
-/// A device that can't segment counts the pieces of what we saw whole, so that the kernel's statistics run
-/// away from ours. Left alone, all of that would look like something missed when the program is next
-/// attached. So while it is attached a new comparison starts from here, as long as pieces explain the
-/// difference. More than that was missed, and stays to be reported.
+/// A device that cannot segment counts the pieces of buffers that we saw whole, so the kernel's statistics
+/// grow faster than ours. Without this step, the difference would count as missed when the program is next
+/// attached. So as long as pieces explain the difference, the comparison starts again from here. Any larger
+/// difference was missed, and is still reported.
 ///
 /// # Errors
-/// When the kernel can't be asked, or the map can't be written.
+/// When the kernel cannot be asked, or the map cannot be written.
 pub(super) fn rebase_statistics(
     kernel: &mut (impl InterfaceList + SlotMaps),
     registry: &mut Registry,
@@ -219,7 +218,7 @@ pub(super) fn rebase_statistics(
     registry.write_interface(kernel, slot, record)
 }
 
-/// Of so many readings the one during which the fewest packets passed; `None` when the interface is gone.
+/// Of this many readings, the one during which the fewest packets passed; `None` when the interface is gone.
 fn closest_reading(
     kernel: &(impl InterfaceList + SlotMaps),
     (slot, ifindex): (u32, u32),
@@ -244,12 +243,12 @@ fn closest_reading(
     Ok(closest)
 }
 
-/// Whether an interface is the device that the slot's record is about, be it under another index: it was
-/// moved to another network namespace and back. `counted` was read before the interface's statistics.
+/// Whether an interface is the device of the slot's record, even under another index: it may have moved to
+/// another network namespace and back. `counted` was read before the interface's statistics.
 ///
 /// A device has counted at least what the base says and what we counted on it since. A new one under the same
-/// name begins at zero. Only what came from the container is held against it: what goes to it can be dropped
-/// behind our hook, before the device counts it.
+/// name begins at zero. Our own counts are compared only for traffic from the container: traffic to it can be
+/// dropped behind our hook, before the device counts it.
 fn is_same_device(record: &InterfaceRecord, interface: &NetInterface, counted: &InterfaceStatistics) -> bool {
     let (before, now) = (&record.kernel_before, &interface.statistics);
     let since = minus(counted, &record.counted_before);

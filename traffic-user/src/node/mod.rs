@@ -1,4 +1,4 @@
-//! What should be attached on this node, and making it so.
+//! What should be attached on this node, and attaching it.
 //!
 //! | module | owns |
 //! |---|---|
@@ -6,10 +6,10 @@
 //! | [`kernel_access`] | what the logic needs of the kernel, as traits |
 //! | [`locked_kernel`] | the real kernel behind those traits |
 //! | [`session`] | one change under the lock: attach, replace the program |
-//! | `release` | letting interfaces go |
+//! | `release` | releasing interfaces that are gone |
 //! | [`registry`] | who has which slot |
 //! | [`slot_reclaim`] | freeing slots when they run short |
-//! | `missed` | what passed uncounted |
+//! | `missed` | traffic that passed uncounted |
 //! | `hook_order` | staying first on the hooks |
 //! | [`status`] | what is attached, what is missing, what is wrong |
 //! | `host` | the real node, where a change begins |

@@ -1,5 +1,4 @@
-//! What should be attached and whose it is, by configuration and by everything that says who owns what. No
-//! kernel.
+//! What should be attached and who owns it, by the configuration and all sources of ownership. No kernel.
 
 use std::{
     collections::{BTreeMap, HashSet},
@@ -24,7 +23,7 @@ use crate::{
 /// Which interfaces a command is about.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Selection {
-    /// All that a rule assigns to a container, or makes shared.
+    /// All interfaces that a rule assigns to a container, or makes shared.
     Matching,
     /// Those named.
     Named(Vec<String>),
@@ -69,7 +68,7 @@ impl Policy {
         Ok(())
     }
 
-    /// What an interface is to us.
+    /// The role of an interface.
     pub fn role(&self, interface: &NetInterface) -> Role {
         let facts = InterfaceFacts { index: interface.index, name: &interface.name, mac: interface.mac };
         self.ownership.rules.role(&facts, &self.answers)
@@ -80,7 +79,7 @@ impl Policy {
         &self.ownership.rules
     }
 
-    /// Takes over what the identity command answered, in place of its earlier answers.
+    /// Replaces the earlier answers of the identity command by these.
     pub fn take_answers(&mut self, answers: Answers) {
         for complaint in answers.problems().iter().filter(|new| !self.answers.problems().contains(new)) {
             tracing::warn!("the command under [identities]: {complaint}");
@@ -112,8 +111,8 @@ impl Policy {
                 let interface = named(interfaces, name)?;
                 match self.role(interface) {
                     Role::Ignored(_) => bail!(
-                        "cannot attach to {name}: no rule assigns it to a container; list it under [[container]] interfaces \
-                         or add a rule under [interfaces] in the configuration"
+                        "cannot attach to {name}: no rule assigns it to a container; list it under \
+                         [[container]] interfaces or add a rule under [interfaces] in the configuration"
                     ),
                     Role::Unresolved { reason } => {
                         bail!("cannot attach to {name}: its container is unknown: {reason}")

@@ -1,11 +1,11 @@
 //! Which container and which interface has which counter slot, as the pinned maps record it.
 //!
-//! A slot, once assigned, stays with its owner over stops and starts, so that its counters continue. Only
-//! when slots run short are those of owners that are gone freed ([`Registry::free`]), after their final
-//! reading is in the ledger ([`super::slot_reclaim`]). The counters themselves are never reset: what they
+//! A slot, once assigned, stays with its owner over stops and starts, so that its counters continue. Slots of
+//! owners that are gone are freed only when slots run short ([`Registry::free`]), after their final reading
+//! is in the ledger ([`super::slot_reclaim`]). The counters themselves are never reset: what they
 //! hold becomes the slot's base when its next owner gets it. Each step leaves a state that readers
-//! understand, wherever it is interrupted: a free slot's counters are in nobody's name, and the base is
-//! written before the owner.
+//! understand, wherever it is interrupted: a free slot's counters belong to nobody, and the base is written
+//! before the owner.
 //!
 //! What passed an interface uncounted is recorded in its slot as well: [`super::missed`].
 
@@ -50,7 +50,7 @@ pub struct Registry {
     interfaces: Vec<InterfaceRecord>,
     /// Slots of containers in use, by id.
     by_id: HashMap<String, u32>,
-    /// Slots of interfaces in use, by name and container. The last one assigned, should there be several.
+    /// Slots of interfaces in use, by name and container. If there are several, the last one assigned.
     by_name: HashMap<(String, String), u32>,
     /// Slots of interfaces that exist, by index. An attach that was interrupted leaves more than one.
     by_ifindex: HashMap<u32, BTreeSet<u32>>,
@@ -62,7 +62,7 @@ impl Registry {
     /// Reads all records.
     ///
     /// # Errors
-    /// When the maps can't be read.
+    /// When the maps cannot be read.
     pub fn read(maps: &impl SlotMaps) -> anyhow::Result<Self> {
         Ok(Self::of(&maps.container_records()?, &maps.interface_records()?))
     }
@@ -109,7 +109,7 @@ impl Registry {
     /// The slot of a container, assigned now if it has none; `None` when all are taken.
     ///
     /// # Errors
-    /// When the map can't be written.
+    /// When the map cannot be written.
     pub fn assign_container(
         &mut self,
         maps: &mut (impl SlotMaps + Clock),
@@ -138,11 +138,10 @@ impl Registry {
         Ok(Some(slot))
     }
 
-    /// Writes what the `skb->mark` of each container begins with, into a map that may have been made just
-    /// now.
+    /// Writes what the `skb->mark` of each container begins with. The map may have been created just now.
     ///
     /// # Errors
-    /// When the map can't be read or written.
+    /// When the map cannot be read or written.
     pub fn sync_skb_marks(&self, maps: &mut impl SlotMaps) -> anyhow::Result<()> {
         let Some(present) = maps.skb_marks()? else { return Ok(()) };
         for ((slot, record), present) in (0..).zip(&self.containers).zip(present) {
@@ -158,7 +157,7 @@ impl Registry {
     /// another slot.
     ///
     /// # Errors
-    /// When the map can't be written.
+    /// When the map cannot be written.
     pub fn retire_container(&mut self, maps: &mut impl SlotMaps, id: &ContainerId) -> anyhow::Result<()> {
         let Some(slot) = self.container_slot(id) else { return Ok(()) };
         let record = ContainerRecord { state: slot_state::RETIRED, ..self.containers[slot as usize] };
@@ -208,7 +207,7 @@ impl Registry {
     /// has written what they hold into the ledger.
     ///
     /// # Errors
-    /// When a map can't be written.
+    /// When a map cannot be written.
     pub fn free(&mut self, maps: &mut impl SlotMaps, slots: &Gone) -> anyhow::Result<()> {
         for &slot in &slots.containers {
             let generation = self.containers[slot as usize].generation;
@@ -249,7 +248,7 @@ impl Registry {
     /// A name that now belongs to another container gets another slot: totals of two containers never mix.
     ///
     /// # Errors
-    /// When the maps can't be read or written.
+    /// When the maps cannot be read or written.
     pub fn assign_interface(
         &mut self,
         maps: &mut impl SlotMaps,

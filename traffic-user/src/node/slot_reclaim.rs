@@ -1,8 +1,8 @@
 //! Frees slots of containers and interfaces that are gone, when slots run short.
 //!
-//! The order makes it safe. First no packet may be counted in such a slot any more, then what it holds is
-//! written into the ledger, and only then it is free. A node without a ledger frees nothing: nobody would
-//! know what was counted for the former owner.
+//! The order makes it safe. First, no packet may be counted in such a slot any more. Then what it holds is
+//! written into the ledger, and only then the slot is free. A node without a ledger frees nothing, because
+//! the counts of the former owner would be lost.
 
 use traffic_common::slot_state;
 
@@ -12,24 +12,24 @@ use super::{
 };
 use crate::kernel::entries::CountedIn;
 
-/// Each time this part of all slots is freed at most: each time costs a drain.
+/// At most this part of all slots is freed at once. Freeing few would cost too many drains.
 const PART_FREED: usize = 16;
 
 /// Writes what the slots hold into the ledger.
 pub trait FinalReading {
-    /// Drains the counters; gives whether there is a ledger to drain into.
+    /// Drains the counters; returns whether there is a ledger to drain into.
     ///
     /// # Errors
-    /// When the ledger can't be written.
+    /// When the ledger cannot be written.
     fn write_final_reading(&mut self) -> anyhow::Result<bool>;
 }
 
-/// Frees some slots of each kind whose owners are gone; gives whether there were any. The caller holds the
+/// Frees some slots of each kind whose owners are gone; returns whether there were any. The caller holds the
 /// lock on the pinned state. `taken` is a container's slot that was assigned a moment ago, `is_wanted` names
 /// ids that own an address.
 ///
 /// # Errors
-/// When a map or the ledger can't be written: nothing is freed then.
+/// When a map or the ledger cannot be written: nothing is freed then.
 pub fn make_room(
     kernel: &mut (impl SlotMaps + FinalReading),
     registry: &mut Registry,

@@ -79,7 +79,8 @@ fn missing_addresses(host: &Host, maps: &Maps) -> anyhow::Result<Option<String>>
 fn foreign_program(meta: &Meta) -> Option<String> {
     load::writes_skb_mark(&meta.program_hash).is_none().then(|| {
         format!(
-            "the program in the kernel is from version {}, not from this trafctl; `trafctl attach` replaces it",
+            "the program in the kernel is from version {}, not from this trafctl; `trafctl attach` \
+             replaces it",
             load::version_text(meta.program_version)
         )
     })

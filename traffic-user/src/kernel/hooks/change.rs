@@ -88,8 +88,8 @@ impl KernelHooks {
         Ok(if found.is_some() { Change::Replaced } else { Change::Attached })
     }
 
-    /// Puts this program in place of whatever version of ours is on a hook, in the way that it is attached;
-    /// gives whether there was one.
+    /// Replaces any version of our program on a hook by this one, by the method with which it is attached.
+    /// Returns whether there was one.
     ///
     /// # Errors
     /// When the kernel refuses.
@@ -115,7 +115,7 @@ impl KernelHooks {
         Ok(link.is_some() || filter.is_some())
     }
 
-    /// Detaches our program from one hook, however it is attached; gives whether it was.
+    /// Detaches our program from one hook by either method; returns whether it was attached.
     ///
     /// # Errors
     /// When the kernel refuses.
@@ -125,7 +125,7 @@ impl KernelHooks {
         Ok(link || filter)
     }
 
-    /// Detaches what is attached in the way that is not wanted: both together would count twice.
+    /// Detaches what is attached by the method that is not configured: both together would count twice.
     ///
     /// # Errors
     /// When the kernel refuses.
@@ -158,7 +158,7 @@ impl KernelHooks {
         }
     }
 
-    /// Detaches and unpins the link of a hook, wherever its device is now; gives what became of the device,
+    /// Detaches and unpins the link of a hook, wherever its device is now. Returns what became of the device,
     /// which is unknown without a link.
     ///
     /// # Errors
@@ -167,8 +167,8 @@ impl KernelHooks {
         let path = self.bpffs.link(ifindex, direction);
         let open = TcxLink::open(&path).with_context(|| format!("cannot open {}", path.display()))?;
         let Some(link) = open else { return Ok(DeviceFate::Unknown) };
-        // Left to the kernel, the program would count on for a while, on an interface that moved away even
-        // for good.
+        // If only the pin were removed, the program would keep counting for a while, and on an interface that
+        // moved away perhaps forever.
         let fate = match link.info() {
             Ok(info) if info.ifindex != 0 => {
                 link.detach().with_context(|| format!("cannot detach {}", path.display()))?;

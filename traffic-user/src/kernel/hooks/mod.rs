@@ -5,7 +5,7 @@
 //! and handle, so that a second attach finds the first and a detach removes only what is ours. The qdisc
 //! stays: others may use it.
 //!
-//! Everything goes by the interface's index. A pinned link counts as ours only if the kernel lists it on the
+//! Interfaces are identified by their index. A pinned link counts as ours only if the kernel lists it on the
 //! hook of that index in this network namespace: an interface that moved to another namespace takes its links
 //! along, and its index can be given to another.
 
@@ -63,7 +63,7 @@ impl AttachKind {
         }
     }
 
-    /// The kind this kernel and the configuration call for.
+    /// The kind that the configuration selects on this kernel.
     pub fn choose(setting: AttachSetting) -> Self {
         match setting {
             AttachSetting::Tcx => Self::Tcx,
@@ -103,7 +103,7 @@ pub enum DeviceFate {
 }
 
 impl DeviceFate {
-    /// What two hooks together tell.
+    /// Combines what two hooks show.
     #[must_use]
     pub const fn and(self, other: Self) -> Self {
         match (self, other) {
@@ -119,7 +119,7 @@ impl DeviceFate {
 pub struct AttachedProgram {
     /// The kernel's id of it.
     pub id: u32,
-    /// Its name, where it can be read: those of others take CAP_SYS_ADMIN.
+    /// Its name, if it can be read: names of other programs need CAP_SYS_ADMIN.
     pub name: Option<String>,
     /// How it is attached.
     pub kind: AttachKind,
@@ -147,7 +147,7 @@ impl AttachedProgram {
 pub struct HookState(pub Vec<AttachedProgram>);
 
 impl HookState {
-    /// The id of this installation's program, if it is attached in this way.
+    /// The id of this installation's program, if it is attached by this method.
     pub fn attached(&self, kind: AttachKind) -> Option<u32> {
         let ours = self.0.iter().find(|program| program.is_this_installations && program.kind == kind);
         ours.map(|program| program.id)
@@ -194,7 +194,7 @@ pub struct KernelHooks {
 }
 
 impl KernelHooks {
-    /// The hooks, for programs that are attached in this way.
+    /// The hooks, for programs that are attached by this method.
     pub const fn new(bpffs: Bpffs, netlink: Netlink, kind: AttachKind) -> Self {
         Self { bpffs, netlink, kind, with_filters: None }
     }
@@ -204,10 +204,10 @@ impl KernelHooks {
         &self.bpffs
     }
 
-    /// Whether just this program is attached to a hook, in the wanted way.
+    /// Whether exactly this program is attached to a hook, by the configured method.
     ///
     /// # Errors
-    /// When the kernel can't be asked.
+    /// When the kernel cannot be asked.
     pub fn is_current(
         &self,
         programs: &Programs,
@@ -230,7 +230,7 @@ impl KernelHooks {
     /// a pin.
     ///
     /// # Errors
-    /// When the kernel can't be asked.
+    /// When the kernel cannot be asked.
     pub fn is_known_device(&self, interface: &NetInterface) -> anyhow::Result<Option<bool>> {
         let mut known = None;
         for direction in Direction::BOTH {
@@ -253,7 +253,7 @@ impl KernelHooks {
     /// only: what is attached later is not seen.
     ///
     /// # Errors
-    /// When the qdiscs can't be listed.
+    /// When the qdiscs cannot be listed.
     pub fn list_qdiscs(&mut self) -> anyhow::Result<()> {
         let qdiscs = self.netlink.qdiscs()?.into_iter();
         let hooks = |kinds: &[String]| kinds.iter().any(|kind| kind == "clsact" || kind == "ingress");
@@ -264,7 +264,7 @@ impl KernelHooks {
     /// What is on a hook. Empty where the interface is gone.
     ///
     /// # Errors
-    /// When the kernel can't be asked.
+    /// When the kernel cannot be asked.
     pub fn state(&self, interface: &NetInterface, direction: Direction) -> anyhow::Result<HookState> {
         let links = self.links_on(interface, direction)?;
         let pinned = if links.is_empty() { None } else { self.pinned_link(interface, direction, &links)? };
@@ -272,7 +272,7 @@ impl KernelHooks {
         let mut programs = Vec::with_capacity(links.len());
         for OnHook { program_id, link_id } in links {
             let is_this_installations = pinned.as_ref().is_some_and(|(_, info)| info.id == link_id);
-            // One that is ours is known by its pin, so that its name takes no privilege.
+            // Ours is known by its pin, so its name needs no privilege.
             let name = if is_this_installations || pinned_program == Some(program_id) {
                 Some(program_name(side(interface, direction)).to_owned())
             } else {
@@ -296,7 +296,7 @@ impl KernelHooks {
     /// Indexes of all interfaces that have a pinned link.
     ///
     /// # Errors
-    /// When the pins can't be listed.
+    /// When the pins cannot be listed.
     pub fn pinned_interfaces(&self) -> anyhow::Result<Vec<u32>> {
         self.bpffs.linked_interfaces().context("cannot list the pinned links")
     }

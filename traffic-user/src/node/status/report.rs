@@ -26,7 +26,7 @@ pub struct Status {
     pub programs: Vec<Program>,
     /// The class table in force.
     pub class_table: ClassTable,
-    /// The mark for a shaper.
+    /// The skb mark for a shaper.
     #[serde(rename = "shaping_mark")]
     pub skb_mark: SkbMark,
     /// How full the tables are.
@@ -98,7 +98,7 @@ impl From<class_source::TableDifference> for TableDifference {
     }
 }
 
-/// The mark for a shaper, `id * 32 + class`, and what cannot have one.
+/// The skb mark for a shaper, `id * 32 + class`, and what cannot have one.
 #[derive(Debug, Serialize)]
 pub struct SkbMark {
     /// Whether the configuration turns it on.
