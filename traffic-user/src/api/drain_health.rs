@@ -34,7 +34,7 @@ impl Default for DrainHealth {
 }
 
 impl DrainHealth {
-    /// Notes a drain that was booked and recorded this many gaps.
+    /// Records a successful drain and the number of gaps that it stored.
     pub fn succeeded(&self, now: Timestamp, gaps: usize) {
         self.last_success.store(now.as_millisecond(), Ordering::Relaxed);
         self.gaps.fetch_add(gaps as u64, Ordering::Relaxed);

@@ -253,7 +253,7 @@ fn drained(page: &mut Page, drains: &Drains) {
             kind: Kind::Gauge,
             name: "trafctl_last_drain_timestamp_seconds",
             unit: Some("seconds"),
-            help: "When the counters were last booked in the ledger; zero if not since the daemon started.",
+            help: "When the counters were last recorded in the ledger; zero if not since the daemon started.",
         },
         format_args!("{}.{:03}", last.div_euclid(1000), last.rem_euclid(1000)),
     );

@@ -146,7 +146,7 @@ trafctl_unaccounted_bytes {unaccounted}
 trafctl_estimated_packets_total 72
 # TYPE trafctl_last_drain_timestamp_seconds gauge
 # UNIT trafctl_last_drain_timestamp_seconds seconds
-# HELP trafctl_last_drain_timestamp_seconds When the counters were last booked in the ledger; zero if not since the daemon started.
+# HELP trafctl_last_drain_timestamp_seconds When the counters were last recorded in the ledger; zero if not since the daemon started.
 trafctl_last_drain_timestamp_seconds 1699999999.042
 # TYPE trafctl_drain_failures counter
 # HELP trafctl_drain_failures Drains that failed since the daemon started.
