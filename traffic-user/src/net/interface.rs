@@ -34,7 +34,7 @@ impl NetInterface {
         Self { is_uplink: true, statistics: InterfaceStatistics::default(), ..self }
     }
 
-    /// Whether it goes by this name.
+    /// Whether this is its name or one of its alternative names.
     pub fn is_called(&self, name: &str) -> bool {
         self.name == name || self.alternative_names.iter().any(|other| other == name)
     }

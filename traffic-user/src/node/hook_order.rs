@@ -1,5 +1,5 @@
-//! Keeps trafctl's program first on its hooks: one that runs before it and ends the chain keeps packets from
-//! it.
+//! Keeps trafctl's program first on its hooks. A program that runs before it and ends the chain keeps packets
+//! from it.
 
 use traffic_common::Direction;
 
@@ -11,8 +11,8 @@ use crate::{
 
 impl<K: NodeKernel> Session<K> {
     /// Detaches our program from hooks where another one runs before it and keeps packets from it, so that
-    /// the next attach puts it first again and records what was missed. Others are left alone: running after
-    /// ours costs them nothing.
+    /// the next attach puts it first again and records what was missed. Other programs are not changed:
+    /// running after ours has no disadvantage for them.
     ///
     /// # Errors
     /// When the kernel refuses.
@@ -35,9 +35,9 @@ impl<K: NodeKernel> Session<K> {
         Ok(())
     }
 
-    /// Whether the kernel has passed more through a hook than reached the program.
+    /// Whether more packets passed the hook than reached the program.
     fn misses_packets(&self, slot: u32, ifindex: u32, direction: Direction) -> anyhow::Result<bool> {
-        // The kernel's statistics first: packets that pass between the two readings must not look missed.
+        // The kernel's statistics first: packets that pass between the two readings must not count as missed.
         let Some(interface) = self.kernel.interface(ifindex)? else { return Ok(false) };
         let ours = self.kernel.interface_totals(slot)?;
         let since = since_attach(self.registry.interface(slot), &interface.statistics, &ours);

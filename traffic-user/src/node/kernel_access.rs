@@ -1,5 +1,5 @@
-//! What the node's logic needs of the kernel, as small traits. [`super::locked_kernel`] implements them for
-//! the real one; the tests have a kernel that fails and changes at will.
+//! What the node's logic needs from the kernel, as small traits. [`super::locked_kernel`] implements them for
+//! the real kernel. The tests implement them for one that fails and changes on command.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -16,13 +16,13 @@ use crate::{
 
 /// The interfaces of the node.
 pub trait InterfaceList {
-    /// All interfaces. One that is missing is not proven to be gone.
+    /// All interfaces. An interface may exist even if the list lacks it.
     ///
     /// # Errors
     /// When the kernel does not answer.
     fn interfaces(&self) -> anyhow::Result<Vec<NetInterface>>;
 
-    /// One interface as it is now; `None` when the kernel says that it is gone.
+    /// One interface as it is now; `None` when the kernel reports that it is gone.
     ///
     /// # Errors
     /// When the kernel does not answer.
@@ -37,15 +37,15 @@ pub trait InterfaceList {
 
 /// The TC hooks of interfaces, and our program on them.
 pub trait Hooks {
-    /// Whether just the wanted program is attached in the wanted way. Another one of ours may count in maps
-    /// that nobody reads any more.
+    /// Whether exactly this program is attached, by the configured method. Another program of ours may count
+    /// into maps that are no longer read.
     ///
     /// # Errors
     /// When the kernel cannot be asked.
     fn is_current(&self, interface: &NetInterface, direction: Direction) -> anyhow::Result<bool>;
 
-    /// Whether our program was attached to just this device: `Some(false)` when what is recorded under its
-    /// index belongs to another one, `None` when nothing is recorded.
+    /// Whether our program was attached to exactly this device. `Some(false)` when the record under its index
+    /// belongs to another device, `None` without a record.
     ///
     /// # Errors
     /// When the kernel cannot be asked.
@@ -57,7 +57,7 @@ pub trait Hooks {
     /// When the kernel cannot be asked.
     fn before_ours(&self, interface: &NetInterface, direction: Direction) -> anyhow::Result<Vec<String>>;
 
-    /// Attaches the program, in place of another version of it.
+    /// Attaches the program, or replaces another version of it.
     ///
     /// # Errors
     /// When the kernel refuses; then nothing new is attached.
@@ -75,14 +75,14 @@ pub trait Hooks {
     /// When the kernel refuses.
     fn detach(&mut self, interface: &NetInterface, direction: Direction) -> anyhow::Result<bool>;
 
-    /// Detaches our program where it is attached in the way that is not wanted.
+    /// Detaches our program if it is attached by the method that is not configured.
     ///
     /// # Errors
     /// When the kernel refuses.
     fn detach_other_kind(&mut self, interface: &NetInterface, direction: Direction) -> anyhow::Result<bool>;
 
-    /// Detaches what is left of an interface that this network namespace does not have any more, and gives
-    /// what became of it as far as that can be told.
+    /// Detaches from an interface that is no longer in this network namespace. Returns what became of the
+    /// device, as far as that is known.
     ///
     /// # Errors
     /// When the kernel refuses.
@@ -169,13 +169,13 @@ pub trait SlotMaps {
     /// When a map cannot be written, or too many interfaces have high indexes.
     fn set_entry(&mut self, ifindex: u32, entry: InterfaceEntry) -> anyhow::Result<()>;
 
-    /// Brings the containers' local addresses into line; returns those that found no room.
+    /// Updates the containers' local addresses to match `wanted`; returns those without room.
     ///
     /// # Errors
     /// When a map cannot be read or written.
     fn sync_addresses(&mut self, wanted: &BTreeMap<IpNet, u32>) -> anyhow::Result<Vec<IpNet>>;
 
-    /// Brings the node's own addresses into line; returns those that found no room.
+    /// Updates the node's own addresses to match `wanted`; returns those without room.
     ///
     /// # Errors
     /// When a map cannot be read or written.

@@ -348,7 +348,7 @@ mod tests {
         // Less than the base, or than the base and what we counted since: another device.
         assert_eq!(missed(7, 50, 40, None), None);
         assert_eq!(missed(7, 399, 340, None), None);
-        // What the hooks know goes before what the figures suggest, but only under the index they speak of.
+        // What the hooks know takes precedence over the figures, but only for the same index.
         assert_eq!(missed(7, 500, 340, Some(false)), None);
         assert_eq!(missed(9, 500, 340, Some(false)), Some(expected));
     }

@@ -16,7 +16,7 @@ use crate::{
 };
 
 impl KernelHooks {
-    /// Attaches the program to a hook, in place of an earlier version of it.
+    /// Attaches the program to a hook, or replaces an earlier version of it.
     ///
     /// # Errors
     /// When the kernel refuses; then nothing new is attached.

@@ -87,7 +87,7 @@ pub enum Change {
     Kept,
     /// Another version of the program was attached and was replaced without a gap.
     Replaced,
-    /// Nothing of ours was attached.
+    /// No program of ours was attached.
     Attached,
 }
 
@@ -314,7 +314,7 @@ impl KernelHooks {
         }
     }
 
-    /// The pinned link of a hook, if it is one of those `on_hook`.
+    /// The pinned link of a hook, if it is among the links `on_hook`.
     fn pinned_link(
         &self,
         interface: &NetInterface,
