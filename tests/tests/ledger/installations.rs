@@ -38,6 +38,21 @@ fn a_ledger_of_another_installation_is_refused_until_it_adopts_the_counters() ->
     end(&lab, own)?;
     ensure!(recorded(&lab, "101", 2)?.out_packets == sent);
 
+    // A state directory without a ledger must not be taken for a node that keeps none.
+    let empty = lab.path("empty");
+    let classes = lab.path("other-classes");
+    fs::write(&classes, "1 10.99.0.0/16\n")?;
+    let classes = classes.to_str().context("the path is not UTF-8")?;
+    let changes: [&[&str]; 3] =
+        [&["classes", "load", classes], &["container", "retire", "101"], &["detach", "--purge"]];
+    for change in changes {
+        let output = with_state_dir(&lab, change, &empty)?.output()?;
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        ensure!(!output.status.success(), "{change:?} was not refused");
+        ensure!(stderr.contains("they are drained into another ledger"), "{change:?}: {stderr}");
+    }
+    ensure!(lab.run_ok(&["status"]).is_ok(), "a refused change took effect");
+
     // The other installation's state directory with this one's pins.
     let other = lab.path("other");
     let log = lab.path("other.log");

@@ -84,12 +84,7 @@ pub(super) async fn purge(global: &Global, config: &Config) -> anyhow::Result<Ou
     let lock = host.bpffs.lock().context("nothing was purged")?;
     let purged = match load::open(&host.bpffs) {
         Ok(maps) => {
-            drain::drain_before_change(config, &global.state_dir, &maps).with_context(|| {
-                format!(
-                    "nothing was purged; to give the ledger up, move {} away first",
-                    drain::ledger_path(&global.state_dir).display()
-                )
-            })?;
+            drain::drain_before_change(config, &global.state_dir, &maps).context("nothing was purged")?;
             let snapshot = counters::read(&maps, &config.node)?;
             let balance = snapshot.balance();
             let purged = Purged {

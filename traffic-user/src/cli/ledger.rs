@@ -172,7 +172,7 @@ pub(super) async fn container(global: &Global, options: &ContainerOptions) -> an
         ids.iter().filter(|id| session.registry.container_slot(id).is_some()).cloned().collect();
     // The ledger first. Whatever the old slot still counts belongs to the old owner, even if it is read
     // later.
-    match Drainer::open_existing(&config, &global.state_dir)? {
+    match Drainer::open_before_change(&config, &global.state_dir, session.maps())? {
         None => print("there is no ledger; only the live counters start at zero\n")?,
         Some(mut drainer) => {
             drainer.drain(session.maps(), DrainTrigger::Event)?;

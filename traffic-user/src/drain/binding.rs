@@ -35,6 +35,21 @@ pub struct OtherLedger {
     owner: String,
 }
 
+/// The counters belong to a ledger, and the state directory holds none.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "they are drained into another ledger (id {owner}), and there is no ledger {}; use --bpffs and \
+     --state-dir of the same installation, or, if that ledger is lost, start `trafctl run` and run \
+     `trafctl ledger adopt`",
+    path.display()
+)]
+pub struct NoLedger {
+    /// Id of the ledger that the counters belong to.
+    owner: String,
+    /// Where the ledger is missing.
+    path: PathBuf,
+}
+
 /// The link beside one set of pins.
 pub(super) struct Binding {
     path: PathBuf,
@@ -56,6 +71,18 @@ impl Binding {
                 Err(OtherLedger { owner }.into())
             }
             _ => Ok(()),
+        }
+    }
+
+    /// Refuses to continue without a ledger when the counters of a snapshot belong to one. `path` is where it
+    /// is missing.
+    ///
+    /// # Errors
+    /// With [`NoLedger`] in that case, and when the link cannot be read.
+    pub fn check_unbound(&self, path: &Path, snapshot: &Snapshot) -> anyhow::Result<()> {
+        match self.owner(snapshot)? {
+            Some(owner) => Err(NoLedger { owner, path: path.to_owned() }.into()),
+            None => Ok(()),
         }
     }
 
@@ -148,6 +175,24 @@ mod tests {
         // The pins stay after a purge, and the link with them.
         assert!(drain(&binding, &mut second.ledger, node.pass(60).renew_maps().pass(60)));
         assert!(!drain(&binding, &mut first.ledger, node.pass(60)));
+    }
+
+    #[test]
+    fn only_counters_without_a_ledger_may_be_changed_without_one() {
+        let pins = tempfile::tempdir().unwrap();
+        let binding = Binding::of_pins(pins.path());
+        let missing = Path::new("/var/lib/other/ledger.sqlite");
+        let (mut own, mut node) = (ledger(), node());
+        binding.check_unbound(missing, &node.snapshot()).unwrap();
+        assert!(drain(&binding, &mut own.ledger, &node));
+        let refused = binding.check_unbound(missing, &node.snapshot()).unwrap_err();
+        assert!(refused.is::<NoLedger>(), "{refused:#}");
+        let refused = refused.to_string();
+        let owner = own.ledger.id().unwrap();
+        for part in [owner.as_str(), "/var/lib/other/ledger.sqlite", "`trafctl ledger adopt`"] {
+            assert!(refused.contains(part), "{part}: {refused}");
+        }
+        binding.check_unbound(missing, &node.renew_maps().snapshot()).unwrap();
     }
 
     #[test]

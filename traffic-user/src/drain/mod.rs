@@ -28,7 +28,7 @@ use crate::{
 };
 use binding::Binding;
 
-pub use binding::OtherLedger;
+pub use binding::{NoLedger, OtherLedger};
 pub use lock::{DaemonLock, OtherDaemon, lock_daemon};
 
 /// Name of the ledger in the state directory.
@@ -84,6 +84,28 @@ impl Drainer {
             return Ok(None);
         }
         Self::open(config, state_dir).map(Some)
+    }
+
+    /// Opens the ledger for a drain that must precede a change of these counters. Returns `None` if there is
+    /// no ledger and the counters belong to none, so that nothing is left to drain. The caller holds the lock
+    /// on the pinned state.
+    ///
+    /// # Errors
+    /// With [`NoLedger`] when the counters belong to a ledger that is not in this state directory; else as
+    /// [`Self::open`].
+    pub fn open_before_change(
+        config: &Config,
+        state_dir: &Path,
+        maps: &Maps,
+    ) -> anyhow::Result<Option<Self>> {
+        let existing = Self::open_existing(config, state_dir)?;
+        if existing.is_none() {
+            let snapshot = counters::read(maps, &config.node)?;
+            Binding::of_pins(&maps.pinned_in)
+                .check_unbound(&ledger_path(state_dir), &snapshot)
+                .with_context(|| format!("cannot drain the counters in {}", maps.pinned_in.display()))?;
+        }
+        Ok(existing)
     }
 
     /// Closes a ledger whose file was moved, and writes its log into that file first. If a reader prevents
@@ -210,12 +232,12 @@ impl Drainer {
 }
 
 /// Drains before a change that gives readings another meaning, such as another class table or other maps.
-/// Does nothing if there is no ledger.
+/// Does nothing if there is no ledger and the counters belong to none.
 ///
 /// # Errors
-/// When the drain fails. The change must not be made then.
+/// When the drain fails, or the counters belong to a ledger that is not in this state directory. The change must not be made then.
 pub fn drain_before_change(config: &Config, state_dir: &Path, maps: &Maps) -> anyhow::Result<()> {
-    match Drainer::open_existing(config, state_dir)? {
+    match Drainer::open_before_change(config, state_dir, maps)? {
         Some(mut drainer) => drainer.drain(maps, DrainTrigger::Event).map(drop),
         None => Ok(()),
     }
