@@ -56,6 +56,16 @@ fn a_query_that_cannot_be_answered_says_why() {
             "trafctl: the span ends at 2026-11-01T00:00+05:30, before the ledger begins at \
              2026-11-10T17:30+05:30; give a later end",
         ),
+        (
+            &["report", "--from", "2026-11-20"],
+            "trafctl: the span begins at 2026-11-20T00:00+00:00, after the last reading at \
+             2026-11-10T12:01+00:00; give an earlier start",
+        ),
+        (
+            &["report", "--last", "7"],
+            "trafctl: cannot use --last: \"7\" has no unit; write numbers with the units s, m, h, d, w, mo, y, \
+             such as 30d, 12h or 3mo",
+        ),
     ] {
         assert_eq!(refusal(path, arguments), message);
     }

@@ -5,7 +5,7 @@ use clap::{Args, ValueEnum};
 use jiff::{Span, Timestamp, Zoned, civil::DateTime, tz::TimeZone};
 use traffic_ledger::{Basis, By, Ledger, ReportQuery, Split, TopQuery};
 use traffic_model::local_time::LocalTime;
-use traffic_model::{ContainerId, calendar::Calendar, units};
+use traffic_model::{ContainerId, calendar::Calendar};
 
 use crate::{
     cli::{
@@ -212,13 +212,16 @@ impl Period {
     }
 }
 
-/// A time span in calendar units, so that days keep their length across clock changes, or in seconds.
+/// A time span in calendar units, so that days keep their length across clock changes. A number alone is
+/// refused: whoever writes `7` means days more often than seconds.
 fn parse_span(text: &str) -> anyhow::Result<Span> {
-    if let Ok(span) = text.parse() {
-        return Ok(span);
-    }
-    let duration = units::parse_duration(text).context("cannot use --last")?;
-    Ok(Span::try_from(duration)?)
+    text.parse().ok().with_context(|| {
+        let problem = if text.trim().parse::<f64>().is_ok() { "has no unit" } else { "is not a time span" };
+        format!(
+            "cannot use --last: {text:?} {problem}; write numbers with the units s, m, h, d, w, mo, y, such as \
+             30d, 12h or 3mo"
+        )
+    })
 }
 
 /// An instant with its offset, or a local date and optional time in the zone.
@@ -370,13 +373,17 @@ mod tests {
         assert_eq!(from("30d"), "2026-10-02T11:00:00Z");
         assert_eq!(from("720h"), "2026-10-02T12:00:00Z");
         assert_eq!(from("3mo"), "2026-08-01T11:00:00Z");
-        assert_eq!(from("90"), "2026-11-01T11:58:30Z");
-        let refused = format!("{:#}", parse_span("5 parsecs").unwrap_err());
-        assert!(
-            refused.starts_with("cannot use --last: \"5 parsecs\"")
-                && refused.contains("12h") | refused.contains("ms, s, m, h, d"),
-            "{refused}"
+        assert_eq!(from("90s"), "2026-11-01T11:58:30Z");
+        assert_eq!(from("2w"), from("14d"));
+        assert_eq!(from("1y"), from("12mo"));
+        let refused = |text| format!("{:#}", parse_span(text).unwrap_err());
+        let units = "write numbers with the units s, m, h, d, w, mo, y, such as 30d, 12h or 3mo";
+        assert_eq!(
+            refused("5 parsecs"),
+            format!("cannot use --last: \"5 parsecs\" is not a time span; {units}")
         );
+        assert_eq!(refused("7"), format!("cannot use --last: \"7\" has no unit; {units}"));
+        assert_eq!(refused("0.5"), format!("cannot use --last: \"0.5\" has no unit; {units}"));
     }
 
     #[test]

@@ -10,7 +10,7 @@ use crate::{
     figures::Basis,
     query::rows::{self, Cutter, Slice, TrafficRow},
     store::Ledger,
-    write::rollup_state::last_bucket,
+    write::{last_reading::latest_reading, rollup_state::last_bucket},
 };
 
 /// The step length of a report.
@@ -168,6 +168,15 @@ impl Ledger {
         let calendar = query.calendar.clone().unwrap_or_else(|| self.calendar.clone());
         let recorded = recorded_range(view)?;
         let (from, to) = span(query, &calendar, recorded)?;
+        if let Some(last) = latest_reading(view)?
+            && from > recorded.1
+        {
+            return Err(LedgerError::Query(format!(
+                "the span begins at {}, after the last reading at {}; give an earlier start",
+                calendar.label(Level::FiveMinutes, from)?,
+                calendar.label(Level::FiveMinutes, last.clock.wall.as_second())?
+            )));
+        }
         let mut steps = match query.by.level() {
             None => vec![(from, to)],
             Some(level) => calendar.cover(level, from, to)?,

@@ -135,6 +135,11 @@ fn spans_that_begin_and_end_anywhere_are_exact_to_five_minutes() {
         "the span ends at 2026-11-09T12:00+00:00, before the ledger begins at 2026-11-10T12:00+00:00; give a \
          later end"
     );
+    assert_eq!(
+        refusal(Some(NOON + 3 * 86_400), NOON + 4 * 86_400),
+        "the span begins at 2026-11-13T12:00+00:00, after the last reading at 2026-11-12T12:00+00:00; give an \
+         earlier start"
+    );
     let early = ReportQuery { from: Some(time(NOON - 600)), ..ReportQuery::default() };
     assert_eq!(file.ledger.report(&early).unwrap().ledger_begin, Some(time(NOON)));
     assert_eq!(file.ledger.report(&ReportQuery::default()).unwrap().ledger_begin, None);
