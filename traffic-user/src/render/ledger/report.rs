@@ -1,9 +1,8 @@
 //! The report by container and step.
 
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 use traffic_common::Family;
 use traffic_ledger::{Adjustment, Rates, Report, ReportRow, Volume};
-use traffic_model::calendar::FIVE_MINUTES_S;
 use traffic_model::local_time::LocalTime;
 
 use crate::render::{
@@ -15,9 +14,6 @@ use crate::render::{
         with_notes,
     },
 };
-
-/// A span that ends with the bucket of the last reading ends at most this much later.
-const BUCKET: SignedDuration = SignedDuration::from_secs(FIVE_MINUTES_S);
 
 /// The columns that a sheet has besides period and container.
 struct Columns {
@@ -165,7 +161,8 @@ pub fn notes(report: &Report) -> Vec<String> {
 /// Which steps are incomplete, and where the ledger begins and ends.
 fn span_notes(report: &Report, local_time: &LocalTime) -> Vec<String> {
     let mut notes = Vec::new();
-    if let Some(part) = &report.first_from {
+    // A first step before the ledger's begin is empty, and the note about the begin says so.
+    if let Some(part) = report.first_from.as_ref().filter(|_| report.ledger_begin.is_none()) {
         notes.push(format!("{} is incomplete: shown from {}", part.period, local_time.text(part.at)));
     }
     if let Some(part) = &report.last_until {
@@ -174,8 +171,11 @@ fn span_notes(report: &Report, local_time: &LocalTime) -> Vec<String> {
     if let Some(begin) = report.ledger_begin {
         notes.push(format!("the ledger begins at {}; nothing is recorded before", local_time.text(begin)));
     }
-    if let Some(last) = report.last_reading.filter(|last| report.to.duration_since(*last) > BUCKET) {
-        notes.push(format!("the last reading was at {}; nothing is recorded after", local_time.text(last)));
+    if let Some(last) = report.last_reading.filter(|&last| report.to > last) {
+        notes.push(format!(
+            "figures up to the last drain at {}; `trafctl dump` has what came since",
+            local_time.text(last)
+        ));
     }
     notes
 }

@@ -69,13 +69,14 @@ fn a_report_notes_where_the_ledger_ends_and_which_steps_are_incomplete() {
     let text = notes(&months);
     assert!(text.contains("2026-12 is incomplete: shown until 2026-12-20T12:00:00Z"), "{text}");
     assert!(text.contains("2026-11 is incomplete: shown from 2026-11-11T11:55:00Z"), "{text}");
-    // A span after the last reading is empty, and a note says why.
-    let after = ReportQuery { from: Some(time(NOON + 90 * 86_400)), ..months };
-    let text = notes(&after);
-    assert!(
-        text.contains("the last reading was at 2026-12-20T12:00:00Z; nothing is recorded after"),
-        "{text}"
-    );
+    let last = "figures up to the last drain at 2026-12-20T12:00:00Z; `trafctl dump` has what came since";
+    let future = ReportQuery { to: Some(time(NOON + 90 * 86_400)), ..months.clone() };
+    assert!(notes(&future).contains(last), "{}", notes(&future));
+    // Where the ledger begins is noted once.
+    let early = ReportQuery { from: Some(time_at("2026-10-20T10:00:00Z")), ..months };
+    let text = notes(&early);
+    assert!(text.contains("the ledger begins at 2026-11-11T11:55:00Z"), "{text}");
+    assert!(!text.contains("2026-10 is incomplete"), "{text}");
     let whole = ReportQuery {
         from: Some(time_at("2026-12-01T00:00:00Z")),
         to: Some(time_at("2026-12-02T00:00:00Z")),
@@ -83,7 +84,7 @@ fn a_report_notes_where_the_ledger_ends_and_which_steps_are_incomplete() {
         ..ReportQuery::default()
     };
     let text = notes(&whole);
-    assert!(!text.contains("incomplete") && !text.contains("last reading"), "{text}");
+    assert!(!text.contains("incomplete") && !text.contains("last drain"), "{text}");
 }
 
 #[test]
