@@ -73,6 +73,9 @@ fn a_ledger_of_another_installation_is_refused_until_it_adopts_the_counters() ->
     // Counting has not stopped, and after the adoption the next drain records everything.
     let adopted = with_state_dir(&lab, &["ledger", "adopt"], &other)?.output()?;
     ensure!(adopted.status.success(), "{}", String::from_utf8_lossy(&adopted.stderr));
+    let again = with_state_dir(&lab, &["ledger", "adopt"], &other)?.output()?;
+    let stdout = String::from_utf8_lossy(&again.stdout);
+    ensure!(again.status.success() && stdout.contains(" already belong to the ledger "), "{stdout}");
     wait_for("the drain after the adoption", || Ok(recorded_in(&lab, &other)? == sent))?;
     ensure!(running.terminate(PATIENCE)?.success());
 

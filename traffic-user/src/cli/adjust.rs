@@ -8,7 +8,7 @@ use traffic_ledger::AdjustmentRequest;
 use traffic_model::units;
 
 use crate::{
-    cli::{Done, Format, Global, print},
+    cli::{Done, Format, Global, format::parse_class, print},
     render::ledger as render,
 };
 
@@ -30,7 +30,7 @@ pub struct Options {
     #[arg(long, value_name = "ID")]
     container: String,
     /// The class
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(0..=254))]
+    #[arg(long, value_name = "N", value_parser = parse_class)]
     class: u8,
     /// IPv4 or IPv6 [default: the one in the closed month]
     #[arg(long, value_enum)]

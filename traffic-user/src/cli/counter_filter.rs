@@ -4,7 +4,10 @@ use clap::Args;
 use traffic_common::Family;
 use traffic_model::{ContainerId, Snapshot, Wanted};
 
-use crate::{cli::Global, config::Config};
+use crate::{
+    cli::{Global, format::parse_class},
+    config::Config,
+};
 
 /// Which class counters to show
 #[derive(Debug, Args)]
@@ -19,7 +22,7 @@ pub(super) struct CounterFilter {
     #[arg(long = "container", value_name = "ID", value_parser = ContainerId::new)]
     containers: Vec<ContainerId>,
     /// Only this class; may be repeated
-    #[arg(long = "class", value_name = "N")]
+    #[arg(long = "class", value_name = "N", value_parser = parse_class)]
     classes: Vec<u8>,
 }
 

@@ -1,6 +1,7 @@
-//! Output formats: the same for every command. Amounts and intervals are parsed by `traffic_model::units`.
+//! Output formats and the parser of classes: the same for every command. Amounts and intervals are parsed by `traffic_model::units`.
 
 use clap::ValueEnum;
+use traffic_classes::MAX_CLASS;
 
 /// Output format of a command that prints a state.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
@@ -22,4 +23,15 @@ pub enum SheetFormat {
     Json,
     /// The rows alone, for spreadsheets
     Csv,
+}
+
+/// Parses a class: 0 to 254.
+pub(super) fn parse_class(text: &str) -> Result<u8, String> {
+    match text.parse::<u64>() {
+        Ok(number) => match u8::try_from(number) {
+            Ok(class) if class <= MAX_CLASS => Ok(class),
+            _ => Err(format!("class {number} is out of range; write 0 to {MAX_CLASS}")),
+        },
+        Err(_) => Err(format!("{text:?} is not a class; write 0 to {MAX_CLASS}")),
+    }
 }

@@ -9,7 +9,7 @@ use traffic_ledger::{PvaImport, PvaProgress};
 use traffic_model::local_time::LocalTime;
 
 use crate::{
-    cli::{Done, Format, Global, print, progress::Progress},
+    cli::{Done, Format, Global, format::parse_class, print, progress::Progress},
     render::ledger as render,
 };
 
@@ -31,7 +31,7 @@ pub struct Options {
     /// Class for the totals over all classes
     ///
     /// Used where the file has no single classes, or where they do not add up to the total.
-    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u8).range(0..=254))]
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = parse_class)]
     class: u8,
     /// Only history before this time [default: when this ledger began to count]
     #[arg(long, value_name = "T")]

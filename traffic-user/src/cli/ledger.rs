@@ -149,13 +149,14 @@ fn adopt(global: &Global) -> anyhow::Result<Done> {
     let drainer = Drainer::open_existing(&global.config()?, &global.state_dir)?.with_context(|| {
         format!("cannot adopt: there is no ledger {}; start `trafctl run` first", path.display())
     })?;
-    let since = drainer.adopt(&maps)?;
-    print(&format!(
-        "the counters in {} now belong to the ledger {}\nthe next drain records everything that they have \
-         counted since {since} and that this ledger does not have\n",
-        bpffs.root().display(),
-        path.display()
-    ))?;
+    let (pins, ledger) = (bpffs.root().display(), path.display());
+    print(&match drainer.adopt(&maps)? {
+        None => format!("the counters in {pins} already belong to the ledger {ledger}\n"),
+        Some(since) => format!(
+            "the counters in {pins} now belong to the ledger {ledger}\nthe next drain records everything that \
+             they have counted since {since} and that this ledger does not have\n"
+        ),
+    })?;
     Ok(Done::Success)
 }
 

@@ -10,6 +10,7 @@ use traffic_model::{ContainerId, calendar::Calendar};
 use crate::{
     cli::{
         Done, Format, Global, SheetFormat,
+        format::parse_class,
         output::{print, print_note},
     },
     render::ledger as render,
@@ -40,7 +41,7 @@ pub struct Options {
     #[arg(long = "container", value_name = "ID")]
     containers: Vec<String>,
     /// Only this class; may be repeated
-    #[arg(long = "class", value_name = "N")]
+    #[arg(long = "class", value_name = "N", value_parser = parse_class)]
     classes: Vec<u8>,
     #[command(flatten)]
     period: Period,
@@ -77,7 +78,7 @@ pub struct TopOptions {
     #[arg(long)]
     by_class: bool,
     /// Only this class; may be repeated
-    #[arg(long = "class", value_name = "N")]
+    #[arg(long = "class", value_name = "N", value_parser = parse_class)]
     classes: Vec<u8>,
     #[command(flatten)]
     period: Period,

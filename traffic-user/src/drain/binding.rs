@@ -86,20 +86,21 @@ impl Binding {
         }
     }
 
-    /// Binds the counters of a snapshot to a ledger.
+    /// Binds the counters of a snapshot to a ledger. Returns false if they already belong to it.
     ///
     /// # Errors
     /// When the link cannot be replaced.
-    pub fn bind(&self, ledger: &Ledger, snapshot: &Snapshot) -> anyhow::Result<()> {
+    pub fn bind(&self, ledger: &Ledger, snapshot: &Snapshot) -> anyhow::Result<bool> {
         let target = target(snapshot, &ledger.id()?);
         if self.target()?.as_deref() == Some(Path::new(&target)) {
-            return Ok(());
+            return Ok(false);
         }
         let replace = || match fs::remove_file(&self.path) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
             _ => symlink(&target, &self.path),
         };
-        replace().with_context(|| format!("cannot write {}", self.path.display()))
+        replace().with_context(|| format!("cannot write {}", self.path.display()))?;
+        Ok(true)
     }
 
     /// The id of the ledger that the counters of a snapshot belong to, if any.
@@ -208,7 +209,8 @@ mod tests {
 
         let mut new = ledger();
         assert!(!drain(&binding, &mut new.ledger, node.pass(60)));
-        binding.bind(&new.ledger, &node.snapshot()).unwrap();
+        assert!(binding.bind(&new.ledger, &node.snapshot()).unwrap());
+        assert!(!binding.bind(&new.ledger, &node.snapshot()).unwrap(), "they already belong to it");
         assert!(drain(&binding, &mut new.ledger, node.pass(60)));
         // The lost ledger has drained these counters before, so it may come back.
         assert!(drain(&binding, &mut own.ledger, node.pass(60)));

@@ -158,7 +158,7 @@ impl Drainer {
     /// Binds the drained counters to this ledger. A failure does not stop accounting, and is logged once.
     fn bind(&mut self, binding: &Binding, snapshot: &Snapshot) {
         match binding.bind(&self.ledger, snapshot) {
-            Ok(()) => self.binding_failure_logged = false,
+            Ok(_) => self.binding_failure_logged = false,
             Err(error) => {
                 if !std::mem::replace(&mut self.binding_failure_logged, true) {
                     tracing::warn!("cannot record which ledger the counters belong to: {error:#}");
@@ -168,14 +168,15 @@ impl Drainer {
     }
 
     /// Binds the counters to this ledger although they were drained into another one. Returns when they began
-    /// to count. The caller holds the lock on the pinned state.
+    /// to count, or `None` if they already belong to this ledger. The caller holds the lock on the pinned
+    /// state.
     ///
     /// # Errors
     /// When the counters cannot be read or the binding cannot be written.
-    pub fn adopt(&self, maps: &Maps) -> anyhow::Result<Timestamp> {
+    pub fn adopt(&self, maps: &Maps) -> anyhow::Result<Option<Timestamp>> {
         let snapshot = counters::read(maps, &self.node)?;
-        Binding::of_pins(&maps.pinned_in).bind(&self.ledger, &snapshot)?;
-        Ok(snapshot.epoch_created)
+        let bound = Binding::of_pins(&maps.pinned_in).bind(&self.ledger, &snapshot)?;
+        Ok(bound.then_some(snapshot.epoch_created))
     }
 
     /// Stores the active class table in the ledger, unless it is already there. `table` is called only if it

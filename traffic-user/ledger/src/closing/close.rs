@@ -55,6 +55,12 @@ impl Ledger {
                 "{earlier} holds figures and is still open; run `trafctl close {earlier}` first"
             )));
         }
+        if now.as_second() < end {
+            let end = self.calendar.label(Level::FiveMinutes, end)?;
+            return Err(not_closable(&format!(
+                "it ends at {end}; close it after the first drain from then on"
+            )));
+        }
         if last_bucket(&transaction)?.is_none_or(|last| last < end) {
             return Err(not_closable("the last drain was before its end; wait for the next drain"));
         }
@@ -86,8 +92,12 @@ impl Ledger {
 
     /// Start, end and canonical name of a billing month.
     pub(crate) fn month(&self, name: &str) -> Result<(i64, i64, String), LedgerError> {
-        let no_month = |error| {
-            LedgerError::Query(format!("{name:?} is not a billing month: {error}; write it like 2026-10"))
+        let no_month = |_not_a_date| {
+            let what = match month_number(name) {
+                Some(number) => format!("month {number:02} does not exist"),
+                None => format!("{name:?} is not a billing month"),
+            };
+            LedgerError::Query(format!("{what}; write it like 2026-10"))
         };
         let (start, end) = self.calendar.month_named(name).map_err(no_month)?;
         Ok((start, end, self.calendar.label(Level::Month, start)?))
@@ -100,6 +110,13 @@ impl Ledger {
     pub fn closed_periods(&self) -> Result<Vec<ClosedPeriod>, LedgerError> {
         periods_within(&self.conn, Timestamp::MIN, Timestamp::MAX)
     }
+}
+
+/// The number after the year, if the text has the form `YYYY-MM`.
+fn month_number(name: &str) -> Option<u8> {
+    let (year, month) = name.split_once('-')?;
+    let digits = |text: &str, count| text.len() == count && text.bytes().all(|byte| byte.is_ascii_digit());
+    (digits(year, 4) && digits(month, 2)).then(|| month.parse().ok())?
 }
 
 /// Start of the earliest figures before `before` that are in no closed period. Unix seconds.

@@ -55,8 +55,17 @@ fn periods_close_in_order_and_only_after_their_end() {
     for closed in ["2026-11", "2026-12"] {
         assert!(reason(file.ledger.close(closed, node.wall)).contains("already closed"));
     }
-    assert!(reason(file.ledger.close("2027-01", node.wall)).contains("last drain"));
-    assert!(file.ledger.close("December", node.wall).is_err());
+    let early = reason(file.ledger.close("2027-01", node.wall));
+    assert_eq!(early, "it ends at 2027-02-01T00:00+00:00; close it after the first drain from then on");
+    let over = "2027-02-01T00:00:00Z".parse().unwrap();
+    assert!(reason(file.ledger.close("2027-01", over)).contains("last drain"));
+    for (month, message) in [
+        ("December", "\"December\" is not a billing month; write it like 2026-10"),
+        ("2026-13", "month 13 does not exist; write it like 2026-10"),
+        ("2026-00", "month 00 does not exist; write it like 2026-10"),
+    ] {
+        assert_eq!(file.ledger.close(month, node.wall).unwrap_err().to_string(), message);
+    }
 }
 
 #[test]

@@ -28,13 +28,18 @@ pub fn gaps(gaps: &[Gap], format: Format, local_time: &LocalTime) -> anyhow::Res
         Format::Csv => time.to_string(),
         Format::Table | Format::Json => local_time.text(time),
     };
+    let loses = |gap: &Gap| match (format, gap.reason.loses_traffic()) {
+        (Format::Csv, loses) => loses.to_string(),
+        (_, true) => "yes".to_owned(),
+        (_, false) => "no".to_owned(),
+    };
     for gap in gaps {
         let size = |value: fn(&GapSize) -> u64| number(gap.size.as_ref().map(value));
         sheet.rows.push(vec![
             gap.start.map(time).unwrap_or_default(),
             time(gap.end),
             gap.reason.name().to_owned(),
-            gap.reason.loses_traffic().to_string(),
+            loses(gap),
             gap.interface.clone().unwrap_or_default(),
             gap.container.clone().unwrap_or_default(),
             size(|size| size.in_skbs),

@@ -1,7 +1,7 @@
 use jiff::Timestamp;
 use traffic_common::Family;
 use traffic_ledger::{
-    AdjustmentRequest, Basis, By, GapReason, LedgerConfig, PvaImport, ReportQuery, Split, TopQuery,
+    AdjustmentRequest, Basis, By, Gap, GapReason, LedgerConfig, PvaImport, ReportQuery, Split, TopQuery,
     testing::*,
 };
 use traffic_model::calendar::Calendar;
@@ -54,7 +54,14 @@ fn all_formats_contain_figures_and_gaps() {
     assert_eq!(json["rows"][0]["total"]["packets"], 30);
     assert_eq!(json["gaps"][0]["reason"], "before_attach");
     assert!(gaps(&figures.gaps, Format::Csv, &utc()).unwrap().contains("missed_drain,false"));
-    assert!(gaps(&figures.gaps, Format::Table, &utc()).unwrap().contains("veth101.0"));
+    let table = gaps(&figures.gaps, Format::Table, &utc()).unwrap();
+    assert!(table.contains("veth101.0") && table.contains("  no  ") && !table.contains("false"), "{table}");
+    let unknown = Gap { start: None, ..figures.gaps[0].clone() };
+    let text = unknown.text(&utc());
+    assert!(
+        text.starts_with("until 2026-11-10T") && text.contains("Z (start unknown): before_attach"),
+        "{text}"
+    );
 }
 
 #[test]
@@ -198,7 +205,7 @@ fn a_report_shows_its_span_and_gaps_in_its_zone() {
         table.contains("from 2026-11-10T07:00:00-05:00 to 2026-11-10T07:05:00-05:00, zone America/New_York"),
         "{table}"
     );
-    assert!(table.contains("? to 2026-11-10T07:00:00-05:00: before_attach"), "{table}");
+    assert!(table.contains("until 2026-11-10T07:00:00-05:00 (start unknown): before_attach"), "{table}");
     assert!(!table.contains("00Z"), "{table}");
     let json = report(&figures, Format::Json).unwrap();
     assert!(json.contains("\"from\": \"2026-11-10T12:00:00Z\""), "{json}");
