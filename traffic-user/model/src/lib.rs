@@ -1,5 +1,6 @@
 //! The figures of trafctl as plain data, and the arithmetic on them. No kernel, no database, no output.
 //!
+//! - [`counted()`]: a number with its noun.
 //! - `ids`: container ids.
 //! - `snapshot`: one reading of all counters, the only type that leaves the kernel side.
 //! - [`calendar`]: five-minute buckets, hours, days and billing months of a time zone.
@@ -10,6 +11,7 @@
 //! - [`units`]: amounts of bytes and durations as text.
 
 pub mod calendar;
+mod counted;
 mod ids;
 pub mod live_rates;
 pub mod local_time;
@@ -20,6 +22,7 @@ pub mod skb_mark;
 mod snapshot;
 pub mod units;
 
+pub use counted::counted;
 pub use ids::{ContainerId, InvalidContainerId, NODE_ID, hex};
 pub use snapshot::{
     Balance, ByDirection, ClassCounter, ClassTableInfo, FaultCounter, InterfaceCounter, PassedCounter,

@@ -49,7 +49,10 @@ pub(super) async fn run(global: &Global, options: &Options) -> anyhow::Result<Do
     let config = global.config()?;
     privileges::require()?;
     if options.purge {
-        detach::purge(global, &config).await?;
+        // stdout is for what was attached.
+        if let Some(purged) = detach::purge(global, &config).await?.result.purged {
+            tracing::warn!("{}", render::purged(&purged));
+        }
     }
     let mut host = global.host(Bpffs::prepare(&global.bpffs)?)?;
     let selection = if options.interfaces.is_empty() {

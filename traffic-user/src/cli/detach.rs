@@ -13,10 +13,11 @@ use crate::{
     render::attach::{self as render, Detached, Purged},
 };
 
-/// Take the program off interfaces
+/// Detach the program from interfaces
 ///
 /// Removes only what belongs to trafctl. The counters stay in the kernel and continue when the program is
-/// attached again; traffic in the meantime is not counted. `--purge` deletes the counters, after printing
+/// attached again; traffic in the meantime is not counted. A running `trafctl run` attaches again; stop it
+/// first. `--purge` deletes the counters, after printing
 /// what they were.
 #[derive(Debug, Args)]
 #[command(
@@ -56,7 +57,7 @@ pub(super) async fn run(global: &Global, options: &Options) -> anyhow::Result<Do
 #[derive(Default)]
 pub(super) struct Outcome {
     was_loaded: bool,
-    result: Detached,
+    pub(super) result: Detached,
 }
 
 async fn detach(global: &Global, names: &[String]) -> anyhow::Result<Outcome> {
@@ -74,7 +75,7 @@ async fn detach(global: &Global, names: &[String]) -> anyhow::Result<Outcome> {
     Ok(Outcome { was_loaded: true, result: Detached { detached, purged: None } })
 }
 
-/// Detaches everywhere and deletes everything, after a warning that states what is lost.
+/// Detaches everywhere and deletes everything. Returns what is lost, for the caller to print.
 pub(super) async fn purge(global: &Global, config: &Config) -> anyhow::Result<Outcome> {
     let bpffs = global.pinned();
     if !bpffs.root().exists() {
@@ -87,20 +88,12 @@ pub(super) async fn purge(global: &Global, config: &Config) -> anyhow::Result<Ou
             drain::drain_before_change(config, &global.state_dir, &maps).context("nothing was purged")?;
             let snapshot = counters::read(&maps, &config.node)?;
             let balance = snapshot.balance();
-            let purged = Purged {
+            Some(Purged {
                 containers: snapshot.containers().len(),
                 since: snapshot.epoch_created.to_string(),
                 in_bytes: balance.incoming.passed.bytes,
                 out_bytes: balance.outgoing.passed.bytes,
-            };
-            tracing::warn!(
-                "deleting the counters of {} containers, kept since {}: {} bytes in, {} bytes out",
-                purged.containers,
-                purged.since,
-                purged.in_bytes,
-                purged.out_bytes,
-            );
-            Some(purged)
+            })
         }
         Err(error) => {
             tracing::warn!("the counters cannot be read before they are deleted: {error:#}");

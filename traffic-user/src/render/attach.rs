@@ -3,6 +3,7 @@
 use serde::Serialize;
 
 use crate::render::{json, rows};
+use traffic_model::counted;
 
 /// The result of an attach.
 #[derive(Debug, Serialize)]
@@ -106,12 +107,20 @@ pub fn detached_table(detached: &Detached) -> String {
         text += &format!("{interface}: detached, counters {counters}\n");
     }
     if let Some(purged) = &detached.purged {
-        text += &format!(
-            "deleted the counters of {} containers, kept since {}: {} bytes in, {} bytes out\n",
-            purged.containers, purged.since, purged.in_bytes, purged.out_bytes
-        );
+        text += &(self::purged(purged) + "\n");
     }
     text
+}
+
+/// What a purge deleted, as one line.
+pub fn purged(purged: &Purged) -> String {
+    format!(
+        "deleted the counters of {}, kept since {}: {} in, {} out",
+        counted(purged.containers, "container"),
+        purged.since,
+        counted(purged.in_bytes, "byte"),
+        counted(purged.out_bytes, "byte")
+    )
 }
 
 /// One document.
