@@ -11,8 +11,7 @@ use trafctl::{
 fn main() -> ExitCode {
     let cli = match Cli::from_args(std::env::args_os()) {
         Ok(cli) => cli,
-        // Help goes to stdout with status 0, a wrong command line to stderr with status 2.
-        Err(error) => error.exit(),
+        Err(error) => return cli::print_usage(&error),
     };
     log_to_stderr(cli.verbosity());
     privileges::tighten_umask();

@@ -25,7 +25,11 @@ fn stderr(output: &Output) -> String {
 fn a_usage_error_names_only_the_commands_own_arguments() {
     for (arguments, usage) in [
         (&["explode"][..], "Usage: trafctl <COMMAND>\n"),
-        (&["dump", "--class", "999"], "error: invalid value '999' for '--class <N>'"),
+        (
+            &["dump", "--class", "999"],
+            "trafctl: invalid value '999' for '--class <N>': class 999 is out of range; write 0 to 254",
+        ),
+        (&["report", "--class", "x"], "\"x\" is not a class; write 0 to 254"),
         (&["dump", "-4", "-6"], "Usage: trafctl dump [OPTIONS]\n"),
         (&["container", "retire"], "Usage: trafctl container retire <ID>\n"),
         (&["classes", "check"], "Usage: trafctl classes check [OPTIONS] <FILE>\n"),
@@ -35,6 +39,7 @@ fn a_usage_error_names_only_the_commands_own_arguments() {
         let text = stderr(&output);
         assert_eq!(output.status.code(), Some(2), "{arguments:?}: {text}");
         assert!(text.contains(usage), "{arguments:?}: {text}");
+        assert!(text.starts_with("trafctl: "), "{arguments:?}: {text}");
         for option in ["--config", "--bpffs", "--state-dir"] {
             assert!(!text.contains(option), "{arguments:?}: {text}");
         }

@@ -85,7 +85,7 @@ fn results_are_on_stdout_and_never_log_lines() {
     let (status, stdout, stderr) = trafctl(file.dir.path(), &["report", "--format", "csv"]);
     assert_eq!((status, stdout.lines().count()), (Some(0), 2), "{stdout}");
     assert!(stderr.lines().all(|line| line.starts_with("note: ")), "{stderr}");
-    assert!(stderr.contains("note: total: in 100 bytes in 1 packets"), "{stderr}");
+    assert!(stderr.contains("note: total: in 100 bytes in 1 packet;"), "{stderr}");
 }
 
 /// The command without any capability, so that file modes apply to root as well.

@@ -39,7 +39,7 @@ use self::output::print;
 pub use self::{
     format::{Format, SheetFormat},
     global::Global,
-    output::print_error,
+    output::{print_error, print_usage},
 };
 
 /// Counts the traffic of every container and virtual machine per network class, in the kernel.

@@ -1,11 +1,13 @@
 //! Where a command writes: results to stdout, messages and errors to stderr.
 
 use std::{
-    io::{Write as _, stderr, stdout},
+    io::{IsTerminal as _, Write as _, stderr, stdout},
+    process::ExitCode,
     time::Duration,
 };
 
 use anyhow::Context as _;
+use clap::error::ErrorKind;
 use tokio::time;
 
 use crate::privileges;
@@ -26,6 +28,20 @@ pub fn print_error(error: &anyhow::Error) {
         Some(hint) => print_message(&format!("{error:#}; {hint}")),
         None => print_message(&format!("{error:#}")),
     }
+}
+
+/// Prints what clap returned instead of a command: help goes to stdout with status 0, a wrong command line to
+/// stderr with status 2, under the program's name.
+pub fn print_usage(error: &clap::Error) -> ExitCode {
+    // Without a command, clap returns the help as an error.
+    if error.use_stderr() && error.kind() != ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
+        let text = error.render();
+        let text = if stderr().is_terminal() { text.ansi().to_string() } else { text.to_string() };
+        let _closed = write!(stderr().lock(), "{}", text.replacen("error:", "trafctl:", 1));
+    } else {
+        let _closed = error.print();
+    }
+    ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2))
 }
 
 /// Writes a line to stderr under the program's name. Nothing is left to do when stderr is closed.

@@ -196,7 +196,8 @@ impl Config {
             }
         };
         let file: File = toml::from_str(text).map_err(|error| {
-            let message = error.message().replace('\n', " ");
+            // The former name of `shaping` is read, but not offered.
+            let message = error.message().replace('\n', " ").replace("`mark`, ", "");
             place(Problem { span: error.span().unwrap_or(0..0), message })
         })?;
         file.check().map_err(place)

@@ -82,7 +82,11 @@ fn the_node_is_a_name_or_a_table() {
 #[test]
 fn every_mistake_is_reported_with_its_place() {
     let cases = [
-        ("\nnonsense = 1\n", "t.toml:2:1: unknown field `nonsense`"),
+        (
+            "\nnonsense = 1\n",
+            "t.toml:2:1: unknown field `nonsense`, expected one of `class_file`, `class_order`, `node`, `attach`, \
+             `shaping`, `vz_conf_dir`, ",
+        ),
         ("attach = 'xdp'\n", "t.toml:1:10: unknown variant `xdp`"),
         ("[limits]\n\nclasses = 256\n", "t.toml:3:11: classes = 256 is out of range; write 1 to 255"),
         ("[limits]\ncontainers = -1\n", "t.toml:2:14: "),

@@ -1,8 +1,8 @@
 //! Opens what is pinned, and says why it may not be usable.
 
-use std::fs;
+use std::{fs, io};
 
-use anyhow::Context as _;
+use anyhow::{Context as _, bail};
 use aya::{
     maps::{Array, Map, MapData},
     programs::ProgramInfo,
@@ -59,9 +59,10 @@ pub fn open(bpffs: &Bpffs) -> anyhow::Result<Maps> {
     match fs::exists(bpffs.map("META")) {
         Ok(true) => {}
         Ok(false) => return Err(StateError::NotLoaded(root()).into()),
-        Err(error) => {
-            return Err(error).with_context(|| format!("cannot look into {} (run as root)", root()));
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+            bail!("cannot open {}: permission denied; run as root", root())
         }
+        Err(error) => return Err(error).with_context(|| format!("cannot open {}", root())),
     }
     // An interrupted creation need not have left all maps, so this comes before the search for missing ones.
     if !is_ready(bpffs)? {
