@@ -15,9 +15,17 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 use traffic_classes::{ClassFile, ClassOrder, ClassTable, Diagnostic, SHOWN_PROBLEMS};
 use traffic_ledger::Ledger;
-use traffic_model::hex;
+use traffic_model::{counted, hex};
 
 use crate::{config::Config, drain, state_file};
+
+/// The size of a table in force, as a sentence.
+pub fn in_force(table: &ClassTable) -> String {
+    let verb = if table.len() == 1 { "is" } else { "are" };
+    let (prefixes, classes) =
+        (counted(table.len(), "prefix"), counted(table.classes_in_use().len(), "class"));
+    format!("{prefixes} in {classes} {verb} in force")
+}
 
 /// Name of the file in the state directory that records which class file was loaded by name.
 const RECORD_FILE: &str = "class-table.json";

@@ -105,17 +105,17 @@ impl fmt::Display for CheckReport {
         if found > SHOWN_PROBLEMS {
             writeln!(f, "... and {} more; --format json lists all", found - SHOWN_PROBLEMS)?;
         }
+        let counted = |number: usize, noun| format!("{number} {noun}{}", if number == 1 { "" } else { "s" });
         let classes: Vec<String> = self.classes.iter().map(u8::to_string).collect();
         writeln!(
             f,
-            "{} IPv4 and {} IPv6 prefixes, classes {}; {} refused, {} warnings, {} differences between \
-             virtuozzo and longest-prefix",
+            "{} IPv4 and {} IPv6 prefixes, classes {}; {} refused, {}, {} between virtuozzo and longest-prefix",
             self.prefixes_v4,
             self.prefixes_v6,
             classes.join(" "),
             self.refused.len(),
-            self.warnings.len(),
-            self.differences.len()
+            counted(self.warnings.len(), "warning"),
+            counted(self.differences.len(), "difference")
         )?;
         writeln!(f, "{}; twice that while it replaces another table", self.kernel_memory)
     }
@@ -141,7 +141,7 @@ mod tests {
              class 2 under longest-prefix\n\
              line 5: 16 10.2.3.0/24: class 0 under virtuozzo, because line 3 (0 10.0.0.0/8) covers it; \
              class 16 under longest-prefix\n\
-             5 IPv4 and 1 IPv6 prefixes, classes 0 1 2 3 16; 1 refused, 1 warnings, 2 differences between \
+             5 IPv4 and 1 IPv6 prefixes, classes 0 1 2 3 16; 1 refused, 1 warning, 2 differences between \
              virtuozzo and longest-prefix\n\
              33 MiB of kernel memory (tries 1, indexes 32); twice that while it replaces another table\n"
         );

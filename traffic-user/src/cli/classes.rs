@@ -152,8 +152,7 @@ pub(super) fn put_in_force(
     drop(progress);
     drain::drain_before_change(config, &global.state_dir, &maps).context(UNCHANGED)?;
     prepared.switch(&mut maps).context("cannot switch to the new class table")?;
-    let result =
-        format!("{} prefixes in {} classes are in force\n", table.len(), table.classes_in_use().len());
+    let result = class_source::in_force(&table) + "\n";
     // The record only adds to what `status` reports, so the load succeeds without it.
     if let Err(error) = class_source::record_loaded_file(&global.state_dir, source, &table) {
         tracing::warn!("cannot record where the class table came from: {error:#}");

@@ -26,7 +26,7 @@ impl Worker {
         let prepared = tables::prepare(session.maps(), &table, &|_, _| {})?;
         self.ledger.drain(session.maps(), DrainTrigger::Event)?;
         prepared.switch(session.maps_mut())?;
-        tracing::info!("{} prefixes in {} classes are in force", table.len(), table.classes_in_use().len());
+        tracing::info!("{}", class_source::in_force(&table));
         log_failure("keeping the class table", self.ledger.store_class_table(session.maps(), || Ok(table)));
         Ok(())
     }

@@ -27,6 +27,7 @@ use crate::{
     ownership::interface_rules::Role,
     time,
 };
+use traffic_model::counted;
 
 pub use report::{
     Attachment, ClassTable, FaultRow, Hook, MapMemory, NotWatched, Program, SkbMark, Status, TableDifference,
@@ -231,9 +232,10 @@ fn attachment(
         // A hook without our program is a problem of its own, and explains this one.
         if hook.ours > 0 {
             problems.push(format!(
-                "{}: of {kernel} buffers {name} since it was attached, {passed} reached the program: \
-                 another program runs before it, or packets take a path around the hook",
-                interface.name
+                "{}: of {} {name} since it was attached, {passed} reached the program: another program runs \
+                 before it, or packets take a path around the hook",
+                interface.name,
+                counted(kernel, "buffer")
             ));
         }
     }

@@ -5,6 +5,7 @@ use traffic_common::Tally;
 use traffic_model::{ByDirection, ContainerId, Snapshot, Wanted, units::format_bytes};
 
 use crate::render::{Amounts, finish, json, plain_table, seconds};
+use traffic_model::counted;
 
 /// Which part of a snapshot to print.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -51,12 +52,12 @@ pub fn table(snapshot: &Snapshot, look: Look) -> String {
     };
     let hash = snapshot.class_table.hash_hex();
     let mut text = format!(
-        "node {}  {}  layer-3 bytes as on the wire\nclass table {} of {}, {} prefixes\n\n",
+        "node {}  {}  layer-3 bytes as on the wire\nclass table {} of {}, {}\n\n",
         snapshot.node,
         seconds(snapshot.time),
         &hash[..12],
         seconds(snapshot.class_table.loaded),
-        snapshot.class_table.prefixes
+        counted(snapshot.class_table.prefixes, "prefix")
     );
 
     if look.since_mark {

@@ -6,6 +6,7 @@ use crate::{
     node::status::{ClassTable, Hook, SkbMark, Status, TableUse},
     render::{self, rows},
 };
+use traffic_model::counted;
 
 /// One document.
 ///
@@ -46,10 +47,10 @@ fn skb_mark(mark: &SkbMark) -> String {
 
 fn class_table(table: &ClassTable) -> String {
     let mut text = format!(
-        "class table {} of {}, {} prefixes, order {}\n",
+        "class table {} of {}, {}, order {}\n",
         table.hash.get(..12).unwrap_or(&table.hash),
         table.loaded,
-        table.prefixes,
+        counted(table.prefixes, "prefix"),
         table.order
     );
     if let Some(difference) = &table.difference {

@@ -6,6 +6,7 @@ use serde::Serialize;
 use traffic_model::local_time::LocalTime;
 
 use crate::error::LedgerError;
+use traffic_model::counted;
 
 /// Why a gap exists.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
@@ -121,8 +122,12 @@ pub struct Gap {
 impl Gap {
     /// The gap in one line, with its times in a zone.
     pub fn text(&self, local_time: &LocalTime) -> String {
-        let start = self.start.map_or_else(|| "?".to_owned(), |start| local_time.text(start));
-        let mut line = format!("{start} to {}: {}", local_time.text(self.end), self.reason.name());
+        let end = local_time.text(self.end);
+        let span = match self.start {
+            Some(start) => format!("{} to {end}", local_time.text(start)),
+            None => format!("until {end} (start unknown)"),
+        };
+        let mut line = format!("{span}: {}", self.reason.name());
         if let Some(interface) = &self.interface {
             line += &format!(", interface {interface}");
         }
@@ -131,8 +136,11 @@ impl Gap {
         }
         if let Some(size) = &self.size {
             line += &format!(
-                ", in {} bytes in {} buffers, out {} bytes in {} buffers (with link-layer headers)",
-                size.in_skb_bytes, size.in_skbs, size.out_skb_bytes, size.out_skbs
+                ", in {} in {}, out {} in {} (with link-layer headers)",
+                counted(size.in_skb_bytes, "byte"),
+                counted(size.in_skbs, "buffer"),
+                counted(size.out_skb_bytes, "byte"),
+                counted(size.out_skbs, "buffer")
             );
         }
         if let Some(detail) = &self.detail {

@@ -9,6 +9,7 @@ use crate::render::{
     json,
     ledger::{Format, sheet::Sheet, with_notes},
 };
+use traffic_model::counted;
 
 /// The JSON document of closed months.
 #[derive(Serialize)]
@@ -47,8 +48,10 @@ pub fn closed(
     let mut notes =
         vec!["whoever keeps the hash elsewhere can prove that the month was not changed".to_owned()];
     if losses > 0 {
+        let have = if losses == 1 { "has" } else { "have" };
         notes.push(format!(
-            "{losses} gaps in this month have traffic that is not in the sums; see `trafctl gaps`"
+            "{} in this month {have} traffic that is not in the sums; see `trafctl gaps`",
+            counted(losses, "gap")
         ));
     }
     Ok(with_notes(sheet.table(), notes))
@@ -132,10 +135,13 @@ pub fn audit(audit: &Audit, format: Format) -> anyhow::Result<String> {
         return json::document(audit);
     }
     let mut text = format!(
-        "{} sums recomputed, {} skipped (still open, or their finer rows were dropped)\n\
-         {} counter epochs compared with their control totals, and classes + faults with what passed\n\
-         {} entries of the chain of closed months recomputed\n",
-        audit.units, audit.units_skipped, audit.counter_sets, audit.chain_entries
+        "{} recomputed, {} skipped (still open, or their finer rows were dropped)\n\
+         {} compared with their control totals, and classes + faults with what passed\n\
+         {} of the chain of closed months recomputed\n",
+        counted(audit.units, "sum"),
+        audit.units_skipped,
+        counted(audit.counter_sets, "counter epoch"),
+        counted(audit.chain_entries, "entry")
     );
     if audit.counter_sets_skipped > 0 {
         text += &format!(

@@ -4,6 +4,7 @@ use anyhow::Context as _;
 use traffic_ledger::{Figures, Volume};
 
 use crate::render;
+use traffic_model::counted;
 
 /// Text columns, then number columns, then an optional text column; and the rows.
 #[derive(Default)]
@@ -66,7 +67,7 @@ pub(super) fn number(value: Option<u64>) -> String {
 pub(super) fn sum(name: &str, figures: &Figures) -> String {
     let volume = |volume: Option<Volume>| {
         let Volume { packets, bytes } = volume.unwrap_or_default();
-        format!("{bytes} bytes in {packets} packets")
+        format!("{} in {}", counted(bytes, "byte"), counted(packets, "packet"))
     };
     let (incoming, outgoing) = (volume(figures.incoming), volume(figures.outgoing));
     format!("{name}: in {incoming}; out {outgoing}; together {}", volume(Some(figures.total)))
