@@ -115,3 +115,27 @@ fn added_and_removed_addresses_and_uplinks_take_effect() -> Result<()> {
     assert_eq!(Counters::at_rest(&lab)?.class("0", 1, "ipv4"), counters.class("0", 1, "ipv4"));
     is_well(&lab)
 }
+
+#[test]
+fn an_uplink_is_found_by_its_alternative_name_and_a_wrong_name_is_a_problem() -> Result<()> {
+    let (lab, world) = with_uplink("uplinkname")?;
+    lab.host().ip("link property add dev eth0 altname the-provider")?;
+    let configured = |names: &str| {
+        lab.configure(&format!("class_file = {:?}\n[node]\nuplinks = [{names}]\n", lab.path("classes")))
+    };
+    configured("'the-provider'")?;
+    lab.run_ok(&["attach"])?;
+    let sent = udp_send(lab.host(), world.namespace(), at(world.v4()), 13, 100)?;
+    let expected = Amounts::outgoing(sent.packets, sent.l3_bytes);
+    assert_eq!(Counters::at_rest(&lab)?.class("0", 1, "ipv4"), expected);
+    is_well(&lab)?;
+
+    configured("'the-provider', 'eno1'")?;
+    let output = lab.trafctl(&["status"])?.output()?;
+    let text = String::from_utf8_lossy(&output.stdout);
+    ensure!(
+        output.status.code() == Some(1) && text.contains("uplink eno1: no interface has this name"),
+        "{text}"
+    );
+    Ok(())
+}

@@ -82,7 +82,11 @@ impl Follower {
             }
             match policy.role(&interface) {
                 // The device that was attached under this index is gone, and must be released.
-                Role::Ignored(_) if ended.contains(&index) => plan.seen.push(interface),
+                Role::Ignored(_) if ended.contains(&index) => {
+                    // Unless the end was false: then it stays attached, and its own end must release it.
+                    self.failed.insert(index);
+                    plan.seen.push(interface);
+                }
                 Role::Ignored(_) => self.note_rename(&interface),
                 // It appeared and ended within this batch. The kernel is asked whether it did.
                 _ if batch.gone.contains(&index) => plan.gone.push(index),

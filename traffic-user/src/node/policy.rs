@@ -16,7 +16,7 @@ use crate::{
     ownership::{
         Ownership,
         identity_command::Answers,
-        interface_rules::{InterfaceFacts, NameRules, Role},
+        interface_rules::{Ignored, InterfaceFacts, NameRules, Role},
     },
 };
 
@@ -68,10 +68,27 @@ impl Policy {
         Ok(())
     }
 
-    /// The role of an interface.
+    /// The role of an interface. Its alternative names count where no rule matches its name.
     pub fn role(&self, interface: &NetInterface) -> Role {
-        let facts = InterfaceFacts { index: interface.index, name: &interface.name, mac: interface.mac };
-        self.ownership.rules.role(&facts, &self.answers)
+        if self.config.uplinks.iter().any(|uplink| interface.is_called(uplink)) {
+            return Role::Uplink;
+        }
+        let role_of = |name| {
+            let facts = InterfaceFacts { index: interface.index, name, mac: interface.mac };
+            self.ownership.rules.role(&facts, &self.answers)
+        };
+        let by_name = role_of(&interface.name);
+        if by_name != Role::Ignored(Ignored::NoRule) {
+            return by_name;
+        }
+        let mut others = interface.alternative_names.iter().map(|name| role_of(name));
+        others.find(|role| *role != by_name).unwrap_or(by_name)
+    }
+
+    /// The configured uplinks that no interface is called.
+    pub fn missing_uplinks<'p>(&'p self, interfaces: &[NetInterface]) -> Vec<&'p str> {
+        let uplinks = self.config.uplinks.iter().map(String::as_str);
+        uplinks.filter(|uplink| !interfaces.iter().any(|interface| interface.is_called(uplink))).collect()
     }
 
     /// The rules by which interfaces have owners.
@@ -161,4 +178,31 @@ pub fn named<'i>(interfaces: &'i [NetInterface], name: &str) -> anyhow::Result<&
         .iter()
         .find(|interface| interface.is_called(name))
         .with_context(|| format!("no interface {name} exists in this network namespace"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn alternative_names_count_where_no_rule_matches_the_name() {
+        let text = "vz_conf_dir = '/nonexistent'\n[node]\nuplinks = ['wan', 'eth9']\n\
+             [[container]]\nid = '7'\ninterfaces = ['customer7']\n";
+        let config = Config::parse(text, Path::new("t.toml")).unwrap();
+        let ownership = Ownership::read(&config, Path::new("/nonexistent"), None).unwrap();
+        let policy = Policy::new(config, ownership);
+        let called = |name: &str, alternative: &str| NetInterface {
+            name: name.to_owned(),
+            alternative_names: vec![alternative.to_owned()],
+            ..NetInterface::default()
+        };
+        let seven = Role::Container(ContainerId::new("7").unwrap());
+        assert_eq!(policy.role(&called("enp3s0", "wan")), Role::Uplink);
+        assert_eq!(policy.role(&called("odd0", "customer7")), seven);
+        assert_eq!(policy.role(&called("odd0", "other")), Role::Ignored(Ignored::NoRule));
+        // The name goes before an alternative name.
+        let by_name = Role::Container(ContainerId::new("101").unwrap());
+        assert_eq!(policy.role(&called("veth101.0", "customer7")), by_name);
+        assert_eq!(policy.missing_uplinks(&[called("enp3s0", "wan")]), ["eth9"]);
+    }
 }

@@ -187,7 +187,14 @@ fn interfaces(host: &Host, maps: &Maps) -> anyhow::Result<Interfaces> {
     let mut all = Interfaces::default();
     let mut hooks = host.hooks();
     hooks.list_qdiscs()?;
-    for interface in host.netlink.interfaces()? {
+    let listed = host.netlink.interfaces()?;
+    for uplink in host.policy.missing_uplinks(&listed) {
+        all.problems.push(format!(
+            "uplink {uplink}: no interface has this name, so the node's own traffic on it is not counted; correct `uplinks` \
+             under [node]"
+        ));
+    }
+    for interface in listed {
         let container = match host.policy.role(&interface) {
             Role::Container(id) => Some(id),
             Role::Uplink => Some(ContainerId::node()),
