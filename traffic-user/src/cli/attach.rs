@@ -94,9 +94,11 @@ pub(super) async fn run(global: &Global, options: &Options) -> anyhow::Result<Do
 fn chosen(interfaces: &[NetInterface], selection: &Selection) -> Vec<NetInterface> {
     match selection {
         Selection::Matching => interfaces.to_vec(),
-        Selection::Named(names) => {
-            interfaces.iter().filter(|interface| names.contains(&interface.name)).cloned().collect()
-        }
+        Selection::Named(names) => interfaces
+            .iter()
+            .filter(|interface| names.iter().any(|name| interface.is_called(name)))
+            .cloned()
+            .collect(),
     }
 }
 

@@ -35,9 +35,9 @@ impl PendingChanges {
 pub(super) struct Follower {
     /// Names of attached interfaces by index: events that change neither need no action.
     known: HashMap<u32, String>,
-    /// Indexes of interfaces whose attach failed. It may have left something to be released when the
-    /// interface goes.
-    failed: HashSet<u32>,
+    /// Other indexes that may have something to be released when their interface ends: an attach failed, or an
+    /// end was not confirmed.
+    to_release: HashSet<u32>,
     /// Whether any interface is unresolved.
     waiting: bool,
     /// Interfaces that could not be attached and were reported, with the reason.
@@ -73,7 +73,7 @@ impl Follower {
         let ended: HashSet<u32> = batch
             .ended
             .into_iter()
-            .filter(|index| self.known.remove(index).is_some() | self.failed.remove(index))
+            .filter(|index| self.known.remove(index).is_some() | self.to_release.remove(index))
             .collect();
         plan.gone.extend(batch.gone.intersection(&ended));
         for (index, interface) in batch.interfaces {
@@ -82,11 +82,7 @@ impl Follower {
             }
             match policy.role(&interface) {
                 // The device that was attached under this index is gone, and must be released.
-                Role::Ignored(_) if ended.contains(&index) => {
-                    // Unless the end was false: then it stays attached, and its own end must release it.
-                    self.failed.insert(index);
-                    plan.seen.push(interface);
-                }
+                Role::Ignored(_) if ended.contains(&index) => plan.seen.push(interface),
                 Role::Ignored(_) => self.note_rename(&interface),
                 // It appeared and ended within this batch. The kernel is asked whether it did.
                 _ if batch.gone.contains(&index) => plan.gone.push(index),
@@ -128,6 +124,9 @@ impl Follower {
         // Reads the node's own addresses as well.
         let attached = session.attach(policy, &plan.seen, &Selection::Matching)?;
         self.learn(&plan.seen, &attached);
+        // Where the end was false, the interface stays attached, and its own end must release it.
+        let ignored = plan.seen.iter().filter(|interface| matches!(policy.role(interface), Role::Ignored(_)));
+        self.to_release.extend(ignored.map(|interface| interface.index));
         Ok(attached)
     }
 
@@ -148,7 +147,7 @@ impl Follower {
         let exists: HashSet<u32> = interfaces.iter().map(|interface| interface.index).collect();
         let named: HashSet<&str> = interfaces.iter().map(|interface| interface.name.as_str()).collect();
         self.known.retain(|index, _| exists.contains(index));
-        self.failed.clear();
+        self.to_release.clear();
         self.reported.retain(|(name, _)| named.contains(name.as_str()));
         self.waiting = false;
         self.learn(&interfaces, &attached);
@@ -162,7 +161,7 @@ impl Follower {
         }
         let failed: HashSet<&str> = report.failed.iter().map(|(name, _)| name.as_str()).collect();
         let failed = interfaces.iter().filter(|interface| failed.contains(interface.name.as_str()));
-        self.failed.extend(failed.map(|interface| interface.index));
+        self.to_release.extend(failed.map(|interface| interface.index));
         self.waiting |= !report.unresolved.is_empty();
     }
 

@@ -288,11 +288,14 @@ impl Daemon {
                 }
             }
         };
-        if time::timeout(STOP_PATIENCE, stopped).await.is_err() {
+        let served = async {
+            if let Some(server) = self.server {
+                server.stop().await;
+            }
+        };
+        let (drained, ()) = tokio::join!(time::timeout(STOP_PATIENCE, stopped), served);
+        if drained.is_err() {
             tracing::warn!("ending before the last drain is done; the next start drains what it left");
-        }
-        if let Some(server) = self.server {
-            server.stop().await;
         }
     }
 }
