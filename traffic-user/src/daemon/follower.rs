@@ -35,8 +35,8 @@ impl PendingChanges {
 pub(super) struct Follower {
     /// Names of attached interfaces by index: events that change neither need no action.
     known: HashMap<u32, String>,
-    /// Other indexes that may have something to be released when their interface ends: an attach failed, or an
-    /// end was not confirmed.
+    /// Other indexes that may have something to be released when their interface ends: an attach failed, or
+    /// an end was not confirmed.
     to_release: HashSet<u32>,
     /// Whether any interface is unresolved.
     waiting: bool,
@@ -69,7 +69,8 @@ impl Follower {
             addresses: batch.addresses && !policy.config.uplinks.is_empty(),
             ..PendingChanges::default()
         };
-        // A device that went and came back under its name and index is another one, with nothing attached to it.
+        // A device that went and came back under its name and index is another one, with nothing attached to
+        // it.
         let ended: HashSet<u32> = batch
             .ended
             .into_iter()
@@ -165,8 +166,9 @@ impl Follower {
         self.waiting |= !report.unresolved.is_empty();
     }
 
-    /// Logs what an attach did; returns whether an interface failed that had not failed in this way before, so that a retry
-    /// may help. Each problem is reported once, and an unresolved interface not while the identity command is asked.
+    /// Logs what an attach did; returns whether an interface failed that had not failed in this way before,
+    /// so that a retry may help. Each problem is reported once, and an unresolved interface not while the
+    /// identity command is asked.
     pub fn log(&mut self, report: &AttachReport, kind: &str, is_asking: bool) -> bool {
         for (name, change) in &report.attached {
             if *change == Change::Attached {

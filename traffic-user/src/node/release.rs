@@ -32,7 +32,7 @@ impl<K: NodeKernel> Session<K> {
         missing.into_iter().try_for_each(|index| self.release_if_gone(index).map(drop))
     }
 
-    /// Releases one interface if the kernel says that it is gone; gives whether it did.
+    /// Releases one interface if the kernel says that it is gone, and says whether it did.
     ///
     /// # Errors
     /// As [`Self::release_gone`].
@@ -66,13 +66,14 @@ impl<K: NodeKernel> Session<K> {
         Ok(())
     }
 
-    /// Releases what is left of a device whose index a foreign interface has now. An interface that was only renamed to a
-    /// name that no rule matches stays attached.
+    /// Releases what is left of a device whose index a foreign interface has now. An interface that was only
+    /// renamed to a name that no rule matches stays attached.
     pub(super) fn release_former_device(&mut self, interface: &NetInterface) -> anyhow::Result<()> {
         let Some(slot) = self.registry.interface_of_index(interface.index) else { return Ok(()) };
         let is_former = match self.kernel.is_known_device(interface)? {
             Some(is_known) => !is_known,
-            // Nothing is pinned under its index: then only a program on its hooks makes it the device that was attached.
+            // Nothing is pinned under its index: then only a program on its hooks makes it the device that
+            // was attached.
             None => {
                 let [into, out] = Direction::BOTH;
                 !self.kernel.is_current(interface, into)? && !self.kernel.is_current(interface, out)?

@@ -161,8 +161,8 @@ impl<K: NodeKernel + FinalReading> Session<K> {
         let Some(former) = self.kernel.interface(ifindex)? else { return Ok(()) };
         match self.kernel.is_known_device(&former)? {
             Some(true) => {}
-            // A new device that only got the index. The device that was attached under it may be the one at hand, which
-            // must not be counted by its former links as well.
+            // A new device that only got the index. The device that was attached under it may be the one at
+            // hand, which must not be counted by its former links as well.
             Some(false) => {
                 let fate = self.kernel.release(ifindex)?;
                 self.kernel.set_entry(ifindex, InterfaceEntry::default())?;
@@ -259,9 +259,9 @@ impl<K: NodeKernel + FinalReading> Session<K> {
         self.registry.assign_container(&mut self.kernel, id)
     }
 
-    /// Frees slots of those that are gone; gives whether there were any. A failure keeps nothing from being
-    /// counted, in a fault at the least. `taken` is the slot of the container at hand, which no entry leads
-    /// to yet.
+    /// Frees slots of those that are gone, and says whether there were any. A failure keeps nothing from
+    /// being counted, in a fault at the least. `taken` is the slot of the container at hand, which no entry
+    /// leads to yet.
     fn make_room(&mut self, policy: &Policy, taken: Option<u32>) -> bool {
         let Self { kernel, registry, .. } = self;
         // An address without an owner must not lead to a slot that is about to go to another container.
@@ -275,8 +275,8 @@ impl<K: NodeKernel + FinalReading> Session<K> {
             })
     }
 
-    /// Brings the kernel's local addresses into line with the configuration's; gives those that found no
-    /// room.
+    /// Brings the kernel's local addresses into line with the configuration's. Returns those that
+    /// found no room.
     ///
     /// # Errors
     /// When a map can't be written.
@@ -287,7 +287,7 @@ impl<K: NodeKernel + FinalReading> Session<K> {
 }
 
 impl<K: NodeKernel> Session<K> {
-    /// Tells the program the node's own addresses, if there is an uplink; gives those that found no room.
+    /// Tells the program the node's own addresses, if there is an uplink. Returns those that found no room.
     fn sync_node_addresses(&mut self, policy: &Policy) -> anyhow::Result<()> {
         let own = if policy.config.uplinks.is_empty() {
             std::collections::BTreeSet::new()

@@ -1,4 +1,5 @@
-//! The daemon's reactions to events, on a kernel made of plain data: what events alone achieve, without a resync.
+//! The daemon's reactions to events, on a kernel made of plain data: what events alone achieve, without a
+//! resync.
 
 use proptest::prelude::*;
 
@@ -169,8 +170,8 @@ fn all_attached(report: &AttachReport) -> anyhow::Result<()> {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(300))]
 
-    /// Events alone bring the node to what is wanted, as long as none of them fails or is lost; after those, one comparison
-    /// does. An end that is none costs nothing.
+    /// Events alone bring the node to what is wanted, as long as none of them fails or is lost; after those,
+    /// one comparison does. An end that is none costs nothing.
     #[test]
     fn events_alone_reach_what_is_wanted(steps in proptest::collection::vec(step(), 0..40)) {
         let mut daemon = Daemon::new();
