@@ -213,7 +213,9 @@ impl Host {
 impl FinalReading for LockedKernel {
     fn write_final_reading(&mut self) -> anyhow::Result<bool> {
         let (config, state_dir) = &self.ledger;
-        let Some(mut drainer) = Drainer::open_existing(config, state_dir)? else { return Ok(false) };
+        let Some(mut drainer) = Drainer::open_before_change(config, state_dir, &self.loaded.maps)? else {
+            return Ok(false);
+        };
         drainer.drain(&self.loaded.maps, traffic_ledger::DrainTrigger::Event)?;
         Ok(true)
     }
