@@ -90,9 +90,6 @@ pub(super) fn record_attach(
     let missed = match (counted_so_far, counted_elsewhere) {
         (CountedSoFar::Elsewhere, _) => NOTHING,
         (_, former) => former
-            // Only the hooks can tell that it is the device of another slot: its figures would be a guess,
-            // and charge one owner with another's traffic.
-            .filter(|_| is_known == Some(true))
             .and_then(|(slot, counted)| {
                 missed_since(registry.interface(slot), &interface, &counted, is_known)
             })
