@@ -135,7 +135,7 @@ pub fn table_for_new_counters(config: &Config, state_dir: &Path) -> anyhow::Resu
     let configured = configured_table(config);
     let reason = match &configured {
         Ok(table) if !table.is_empty() => return configured,
-        Ok(_) => "the class file names no network".to_owned(),
+        Ok(_) => "the class file contains no network".to_owned(),
         Err(error) => format!("{error:#}"),
     };
     match last_in_force(state_dir) {

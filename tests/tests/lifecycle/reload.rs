@@ -108,7 +108,7 @@ fn sighup_reloads_the_classes() -> Result<()> {
     // A file without networks, which a full disk may cause, would put everything into class 0.
     lab.write("classes", "# nothing yet\n")?;
     daemon.signal(Signal::HUP)?;
-    daemon.logs("names no network")?;
+    daemon.logs("contains no network")?;
     assert_eq!(hash(&lab)?, before);
     // The daemon continues, and takes the next correct file.
     lab.write("classes", &classes(5))?;

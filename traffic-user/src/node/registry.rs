@@ -7,7 +7,7 @@
 //! understand, wherever it is interrupted: a free slot's counters belong to nobody, and the base is written
 //! before the owner.
 //!
-//! What passed an interface uncounted is recorded in its slot as well: [`super::missed`].
+//! What passed an interface uncounted is recorded in its slot as well: `super::missed`.
 
 use std::{
     cmp::Reverse,
