@@ -14,7 +14,7 @@ impl<K: NodeKernel> Session<K> {
     /// is a listing; each interface that is missing in it is asked for by itself before it is released.
     ///
     /// # Errors
-    /// When a link can't be unpinned or a map not be written.
+    /// When a link cannot be unpinned or a map cannot be written.
     pub fn release_gone(&mut self, interfaces: &[NetInterface]) -> anyhow::Result<()> {
         let listed: std::collections::HashSet<u32> =
             interfaces.iter().map(|interface| interface.index).collect();

@@ -76,7 +76,7 @@ impl<K: NodeKernel + FinalReading> Session<K> {
     ///
     /// # Errors
     /// When a named interface does not exist or no rule assigns it (then nothing is attached), or the node's
-    /// addresses can't be listed or written.
+    /// addresses cannot be listed or written.
     pub fn attach(
         &mut self,
         policy: &Policy,
@@ -279,7 +279,7 @@ impl<K: NodeKernel + FinalReading> Session<K> {
     /// found no room.
     ///
     /// # Errors
-    /// When a map can't be written.
+    /// When a map cannot be written.
     pub fn sync_addresses(&mut self, policy: &Policy) -> anyhow::Result<Vec<ipnet::IpNet>> {
         let wanted = policy.addresses(|id| self.container_slot(policy, id))?;
         self.kernel.sync_addresses(&wanted)

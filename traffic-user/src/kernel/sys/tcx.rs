@@ -168,7 +168,7 @@ impl TcxLink {
     /// Opens a pinned link; `None` where nothing is pinned.
     ///
     /// # Errors
-    /// When the pin can't be opened.
+    /// When the pin cannot be opened.
     pub fn open(pin: &Path) -> io::Result<Option<Self>> {
         let path = path_for_kernel(pin)?;
         let mut attributes = PinAttr { pathname: path.as_ptr() as u64, ..PinAttr::default() };
