@@ -11,7 +11,8 @@
 //! 4. [`gso::on_wire`] computes what the buffer becomes on the wire, in packets and layer-3 bytes.
 //! 5. [`count::passed`] adds that to the interface's totals. It does so before anything else is known, so
 //!    every packet is in the totals.
-//! 6. On an interface without an entry, and on an uplink, [`other::not_counted`] decides whether to continue.
+//! 6. On an interface without an entry, and on an uplink, [`no_container::not_counted`] decides whether to
+//!    continue.
 //! 7. [`classify::ipv4`] or [`classify::ipv6`] reads the addresses. The container is that of the interface;
 //!    on a shared interface, that of the local address. The class is that of the peer's address: an index
 //!    answers for most packets, a trie for the rest. Together they give the index of one counter.
@@ -45,7 +46,7 @@ mod classify;
 mod count;
 mod gso;
 mod maps;
-mod other;
+mod no_container;
 mod parse;
 mod shaping;
 
@@ -146,7 +147,7 @@ fn account<P: Parts>(ctx: &TcContext, direction: Direction) {
     let stopped = if flags & interface_flags::PRESENT != 0 {
         None
     } else {
-        other::not_counted(skb, l3_offset, ethertype, direction, flags)
+        no_container::not_counted(skb, l3_offset, ethertype, direction, flags)
     };
     let counted = if let Some(fault) = stopped {
         Err(fault)

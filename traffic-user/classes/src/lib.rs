@@ -6,7 +6,7 @@
 //! - `explain`: why an address has its class, and which parts of a prefix have which class.
 //! - `check`: everything an operator should know about a file before loading it ([`CheckReport`]).
 //! - [`index`]: the indexes that the kernel program consults before the table's tries.
-//! - `memory`: the kernel memory that a table needs ([`KernelMemory`]).
+//! - `table_memory`: the kernel memory that a table needs ([`KernelMemory`]).
 //!
 //! Everything here is pure: bytes and addresses in, plain data out. Which file is read and when is decided in
 //! `class_source` of the binary; `kernel/tables` writes a compiled table into the maps.
@@ -19,8 +19,8 @@ mod compile;
 mod explain;
 mod explain_prefix;
 pub mod index;
-mod memory;
 mod parse;
+mod table_memory;
 #[cfg(test)]
 mod tests;
 
@@ -28,8 +28,8 @@ pub use check::{CheckReport, Difference, differences};
 pub use compile::{ClassOrder, ClassTable, CompiledPrefix, compile};
 pub use explain::{Explanation, Reason, Shadow, explain};
 pub use explain_prefix::{ClassShare, Part, PrefixExplanation, explain_prefix};
-pub use memory::KernelMemory;
 pub use parse::{ClassFile, Diagnostic, Entry, MAX_CLASS, Severity, UNCLASSIFIED, parse};
+pub use table_memory::KernelMemory;
 
 /// Most problems of a class file that are printed as text. `--format json` lists all.
 pub const SHOWN_PROBLEMS: usize = 20;
