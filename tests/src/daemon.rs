@@ -7,7 +7,7 @@
 use std::io::{BufRead, BufReader};
 use std::process::{Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex};
-use std::thread;
+use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
@@ -44,6 +44,8 @@ impl Resync {
 pub struct Daemon {
     process: Process,
     log: Arc<Mutex<String>>,
+    /// Ends when the log is complete.
+    reader: JoinHandle<()>,
 }
 
 impl Daemon {
@@ -81,7 +83,7 @@ impl Daemon {
         let log = Arc::new(Mutex::new(String::new()));
         let to = Arc::clone(&log);
         // Reads all the time, so that a full pipe never blocks the daemon. Ends with the process.
-        thread::spawn(move || {
+        let reader = thread::spawn(move || {
             for line in BufReader::new(stderr).lines().map_while(std::result::Result::ok) {
                 if let Ok(mut log) = to.lock() {
                     *log += &line;
@@ -89,7 +91,7 @@ impl Daemon {
                 }
             }
         });
-        Ok(Self { process, log })
+        Ok(Self { process, log, reader })
     }
 
     /// Waits until the daemon has attached every interface that exists.
@@ -124,10 +126,14 @@ impl Daemon {
     /// When the daemon ends or the text does not appear in time; the error contains the log.
     pub fn logs(&mut self, text: &str) -> Result<()> {
         eventually(text, || {
-            if let Some(status) = self.process.child().try_wait()? {
-                bail!("the daemon ended ({status}): {}", self.log());
+            // Both before the log is searched, so that the last line of a daemon that ends is not overlooked.
+            let is_complete = self.reader.is_finished();
+            let ended = self.process.child().try_wait()?;
+            match ended {
+                _ if self.log().contains(text) => Ok(true),
+                Some(status) if is_complete => bail!("the daemon ended ({status})"),
+                _ => Ok(false),
             }
-            Ok(self.log().contains(text))
         })
         .with_context(|| self.log())
     }
