@@ -95,7 +95,10 @@ pub async fn run(
         return Ok(());
     };
     let Started { config, source, log } = *started;
-    let _log = log.map(log_packets).transpose()?;
+    // Without the log, the faults still count.
+    if let Some(Err(error)) = log.map(log_packets) {
+        tracing::error!("{error:#}; counting continues without log lines for faults");
+    }
     let mut daemon = Daemon {
         files: watch_files(&config),
         events,
@@ -218,7 +221,10 @@ impl Daemon {
                 report = reports.recv() => match report {
                     None => bail!("the node's thread ended unexpectedly"),
                     Some(WorkerEvent::Ask) => self.ask(),
-                    Some(WorkerEvent::Retry) => retry_at = Some(Instant::now() + RETRY_INTERVAL),
+                    // A planned retry stays, or failures in quick succession would put it off.
+                    Some(WorkerEvent::Retry) => {
+                        retry_at.get_or_insert_with(|| Instant::now() + RETRY_INTERVAL);
+                    }
                     Some(WorkerEvent::MaintenanceLeft) => maintenance.reset_after(MAINTENANCE_PAUSE),
                     Some(WorkerEvent::Reloaded(config)) => self.reloaded(*config),
                     Some(WorkerEvent::ReloadDone) => notify(&[sd_notify::NotifyState::Ready]),

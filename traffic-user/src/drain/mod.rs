@@ -236,7 +236,8 @@ impl Drainer {
 /// Does nothing if there is no ledger and the counters belong to none.
 ///
 /// # Errors
-/// When the drain fails, or the counters belong to a ledger that is not in this state directory. The change must not be made then.
+/// When the drain fails, or the counters belong to a ledger that is not in this state directory. The change
+/// must not be made then.
 pub fn drain_before_change(config: &Config, state_dir: &Path, maps: &Maps) -> anyhow::Result<()> {
     match Drainer::open_before_change(config, state_dir, maps)? {
         Some(mut drainer) => drainer.drain(maps, DrainTrigger::Event).map(drop),
