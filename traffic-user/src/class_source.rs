@@ -17,7 +17,11 @@ use traffic_classes::{ClassFile, ClassOrder, ClassTable, Diagnostic, SHOWN_PROBL
 use traffic_ledger::Ledger;
 use traffic_model::{counted, hex};
 
-use crate::{config::Config, drain, state_file};
+use crate::{
+    config::Config,
+    drain, files,
+    state_file::{self, StateLock},
+};
 
 /// The size of a table in force, as a sentence.
 pub fn in_force(table: &ClassTable) -> String {
@@ -29,6 +33,8 @@ pub fn in_force(table: &ClassTable) -> String {
 
 /// Name of the file in the state directory that records which class file was loaded by name.
 const RECORD_FILE: &str = "class-table.json";
+/// Largest such file, in bytes.
+const MOST_RECORD_BYTES: u64 = 64 << 10;
 /// Version of that file.
 const RECORD_VERSION: u32 = 1;
 
@@ -42,7 +48,7 @@ pub fn locate(config: &Config) -> Option<PathBuf> {
 /// # Errors
 /// When the file cannot be read, or any line is refused. The first refused lines are part of the message.
 pub fn read(path: &Path) -> anyhow::Result<ClassFile> {
-    let bytes = fs::read(path).with_context(|| format!("cannot read the class file {}", path.display()))?;
+    let bytes = read_bytes(path)?;
     let file = traffic_classes::parse(&bytes);
     let refused: Vec<_> = file.refused().collect();
     if let [Diagnostic { line: 0, message, .. }] = refused[..] {
@@ -68,6 +74,15 @@ pub fn read(path: &Path) -> anyhow::Result<ClassFile> {
         tracing::warn!("{}: ... and {more} more warnings; {} lists all", path.display(), check_command(path));
     }
     Ok(file)
+}
+
+/// The bytes of a class file.
+///
+/// # Errors
+/// When it cannot be read, or is not a regular file of sane size.
+pub fn read_bytes(path: &Path) -> anyhow::Result<Vec<u8>> {
+    files::read(path, files::MOST_CLASS_FILE_BYTES)
+        .with_context(|| format!("cannot read the class file {}", path.display()))
 }
 
 fn check_command(path: &Path) -> String {
@@ -98,7 +113,7 @@ pub enum Seen {
 /// Looks at the class file without parsing it.
 pub fn look(config: &Config) -> Seen {
     let Some(path) = locate(config) else { return Seen::Nothing };
-    match fs::read(&path) {
+    match files::read(&path, files::MOST_CLASS_FILE_BYTES) {
         Ok(bytes) => Seen::File { path, hash: Sha256::digest(bytes).into() },
         Err(error) => Seen::Unreadable { path, reason: error.to_string() },
     }
@@ -190,13 +205,14 @@ pub fn record_loaded_file(state_dir: &Path, file: Option<&Path>, table: &ClassTa
     };
     let file = fs::canonicalize(file).unwrap_or_else(|_| file.to_owned());
     let loaded = LoadedFile { version: RECORD_VERSION, file, table_hash: hex(&table.hash()) };
-    state_file::replace(&record, &serde_json::to_vec_pretty(&loaded)?)
+    let bytes = serde_json::to_vec_pretty(&loaded)?;
+    StateLock::take(state_dir)?.replace(RECORD_FILE, &bytes, MOST_RECORD_BYTES)
 }
 
 /// The file that the table of this hash was loaded from by name. `None` also for a record of an earlier table
 /// or of another version, because the record only adds to a message.
 fn recorded_file(state_dir: &Path, in_force: &[u8; 32]) -> Option<PathBuf> {
-    let bytes = state_file::read(&state_dir.join(RECORD_FILE)).ok()??;
+    let bytes = state_file::read(&state_dir.join(RECORD_FILE), MOST_RECORD_BYTES).ok()??;
     let loaded: LoadedFile = serde_json::from_slice(&bytes).ok()?;
     (loaded.version == RECORD_VERSION && loaded.table_hash == hex(in_force)).then_some(loaded.file)
 }
@@ -244,7 +260,7 @@ pub fn difference_from_table_in_force(
 ) -> Option<TableDifference> {
     let configured = locate(config).or_else(|| config.class_file.clone());
     let hash_of = |path: &Path| -> Result<[u8; 32], String> {
-        let bytes = fs::read(path).map_err(|error| error.to_string())?;
+        let bytes = files::read(path, files::MOST_CLASS_FILE_BYTES).map_err(|error| error.to_string())?;
         let file = traffic_classes::parse(&bytes);
         match file.refused().next() {
             Some(problem) => Err(problem.to_string()),

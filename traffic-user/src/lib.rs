@@ -16,6 +16,7 @@
 //! | [`vz`] | Virtuozzo's commands: their options and output |
 //! | [`compare`] | comparing another accounting of the node with ours |
 //! | [`privileges`] | the capabilities that a command needs |
+//! | [`files`] | opening and reading files that others put there |
 //! | [`state_file`] | files that are replaced as a whole |
 //! | [`time`] | clocks, the boot id, random numbers |
 //!
@@ -29,6 +30,7 @@ pub mod compare;
 pub mod config;
 pub mod daemon;
 pub mod drain;
+pub mod files;
 pub mod kernel;
 pub mod net;
 pub mod node;

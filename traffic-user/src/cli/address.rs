@@ -92,7 +92,7 @@ pub(super) async fn run(global: &Global, options: &Options) -> anyhow::Result<Do
                 ),
                 Format::Json => json::list("addresses", &rows)?,
             })?;
-            return Ok(Done::Success);
+            return Ok(Done::success_if(identities.uses_whole_list()));
         }
     }
     apply(global).await?;
@@ -108,7 +108,7 @@ async fn apply(global: &Global) -> anyhow::Result<()> {
         }
         Err(error) => Err(error),
         Ok(_) => {
-            let host = global.host(global.pinned())?;
+            let mut host = global.host(global.pinned())?;
             let mut session = host.begin(ProgramChoice::Pinned)?;
             host.sync_addresses(&mut session)
         }

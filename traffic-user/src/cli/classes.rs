@@ -1,9 +1,6 @@
 //! `trafctl classes`
 
-use std::{
-    fs,
-    path::{Path, PathBuf},
-};
+use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 use clap::{Args, Subcommand};
@@ -109,8 +106,7 @@ pub(super) fn run(global: &Global, options: &Options) -> anyhow::Result<Done> {
 }
 
 fn check(path: &Path, format: Format) -> anyhow::Result<Done> {
-    let bytes = fs::read(path).with_context(|| format!("cannot read the class file {}", path.display()))?;
-    let file = traffic_classes::parse(&bytes);
+    let file = traffic_classes::parse(&class_source::read_bytes(path)?);
     let report = CheckReport::new(&file);
     print(&match format {
         Format::Table => report.to_string(),

@@ -1,10 +1,6 @@
 //! `trafctl compare`
 
-use std::{
-    fs,
-    io::Read as _,
-    path::{Path, PathBuf},
-};
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, ensure};
 use clap::Args;
@@ -14,6 +10,7 @@ use crate::{
     cli::{Done, Global, SheetFormat, netstat::aliases, output::print},
     compare::{self, Comparison, Figures, Readings, baseline},
     config::Config,
+    files,
     kernel::{counters, load},
     render::compare as render,
     vz,
@@ -100,11 +97,11 @@ fn readings(global: &Global, config: &Config, theirs: &Path) -> anyhow::Result<R
 
 fn read_theirs(path: &Path) -> anyhow::Result<String> {
     if path.as_os_str() == "-" {
-        let mut text = String::new();
-        std::io::stdin().read_to_string(&mut text).context("cannot read standard input")?;
-        return Ok(text);
+        let bytes = files::read_bounded(std::io::stdin(), files::MOST_COMPARE_BYTES);
+        return bytes.and_then(files::text).context("cannot read standard input");
     }
-    fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))
+    files::read_text(path, files::MOST_COMPARE_BYTES)
+        .with_context(|| format!("cannot read {}", path.display()))
 }
 
 /// Our figures since the counters began; a reset baseline does not matter here.

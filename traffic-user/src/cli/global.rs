@@ -15,7 +15,7 @@ use crate::{
     node::Host,
     ownership::{
         Ownership, UnknownContainer,
-        addresses::AddressFile,
+        address_file::AddressFile,
         identity_command::Answers,
         interface_rules::{InterfaceFacts, Role},
     },

@@ -13,6 +13,8 @@ use crate::{
     state_file,
 };
 
+/// Largest file, in bytes: 20,000 containers with 16 classes on both sides.
+const MOST_BYTES: u64 = 64 << 20;
 /// Version of the file's content.
 const VERSION: u32 = 1;
 
@@ -21,7 +23,7 @@ const VERSION: u32 = 1;
 /// # Errors
 /// When the file cannot be read or holds something else.
 pub fn read(path: &Path) -> anyhow::Result<Option<Readings>> {
-    let Some(bytes) = state_file::read(path)? else { return Ok(None) };
+    let Some(bytes) = state_file::read(path, MOST_BYTES)? else { return Ok(None) };
     let parsed = parse(&bytes).with_context(|| {
         format!("cannot use the first readings in {} (start over with --restart)", path.display())
     })?;
@@ -41,7 +43,7 @@ pub fn write(path: &Path, readings: &Readings) -> anyhow::Result<()> {
         ours: entries(&readings.ours),
         theirs: entries(&readings.theirs),
     };
-    state_file::replace(path, &serde_json::to_vec(&file)?)
+    state_file::replace(path, &serde_json::to_vec(&file)?, MOST_BYTES)
 }
 
 #[derive(Debug, Serialize, Deserialize)]

@@ -15,7 +15,7 @@ mod rules;
 mod tests;
 
 use std::{
-    fs, io,
+    io,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -27,6 +27,7 @@ use traffic_model::{
     calendar::{Calendar, Retention},
 };
 
+use crate::files;
 use check::Problem;
 use file::File;
 
@@ -172,9 +173,12 @@ impl Config {
     /// When a named file does not exist, a file cannot be read, or anything in it is wrong.
     pub fn load(explicit: Option<&Path>) -> Result<Self, ConfigError> {
         let path = explicit.unwrap_or(Path::new(DEFAULT_PATH));
-        match fs::read_to_string(path) {
+        match files::read_text(path, files::MOST_CONFIG_BYTES) {
             Ok(text) => Self::parse(&text, path),
-            Err(error) if error.kind() == io::ErrorKind::NotFound && explicit.is_none() => {
+            // A dangling link is not a missing file: somebody put it there.
+            Err(error)
+                if error.kind() == io::ErrorKind::NotFound && explicit.is_none() && !path.is_symlink() =>
+            {
                 Self::parse("", path)
             }
             Err(source) => Err(ConfigError::Read { path: path.to_owned(), source }),

@@ -145,12 +145,14 @@ impl Host {
         Ok(session)
     }
 
-    /// Updates the kernel's local addresses to match the configuration. Addresses without room are reported
-    /// once; the others take effect.
+    /// Updates the kernel's local addresses to match the configuration and the list of `trafctl address`,
+    /// which is read again under the session's lock. Addresses without room are reported once; the others
+    /// take effect.
     ///
     /// # Errors
     /// When a map cannot be written.
-    pub fn sync_addresses(&self, session: &mut Session<LockedKernel>) -> anyhow::Result<()> {
+    pub fn sync_addresses(&mut self, session: &mut Session<LockedKernel>) -> anyhow::Result<()> {
+        self.policy.read_list_again(&self.state_dir);
         let without_room = session.sync_addresses(&self.policy)?;
         if self.reported_full.replace(without_room.len()) != without_room.len()
             && let Some(first) = without_room.first()

@@ -68,6 +68,18 @@ impl Policy {
         Ok(())
     }
 
+    /// Reads again the addresses that `trafctl address` keeps, for a caller that holds the change lock: what
+    /// another process added before it had the lock must not be removed from the kernel.
+    pub fn read_list_again(&mut self, state_dir: &Path) {
+        self.ownership.read_list_again(&self.config, state_dir);
+        self.address_owners = owners_of(&self.ownership);
+    }
+
+    /// What cannot be used of the files that name owners.
+    pub fn problems(&self) -> Vec<String> {
+        self.ownership.problems()
+    }
+
     /// The role of an interface. Its alternative names count where no rule matches its name.
     pub fn role(&self, interface: &NetInterface) -> Role {
         if self.config.uplinks.iter().any(|uplink| interface.is_called(uplink)) {

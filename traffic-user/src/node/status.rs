@@ -26,6 +26,7 @@ use crate::{
     node::{Host, MORE_ADDRESSES, registry::Registry, slot_reclaim::Occupancy},
     ownership::interface_rules::Role,
     time,
+    vz::reset_baseline::BaselineFile,
 };
 use traffic_model::counted;
 
@@ -41,6 +42,8 @@ pub use report::{
 pub fn gather(host: &Host, state_dir: &Path, maps: &Maps) -> anyhow::Result<Status> {
     let meta = maps.meta.get(0)?;
     let Interfaces { attachments, not_watched, mut problems } = interfaces(host, maps)?;
+    problems.extend(host.policy.problems());
+    problems.extend(BaselineFile::new(state_dir).problems());
     problems.extend(missing_addresses(host, maps)?);
     problems.extend(foreign_program(&meta));
     let skb_mark = skb_mark(host, maps, &meta)?;

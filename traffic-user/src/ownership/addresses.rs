@@ -1,24 +1,15 @@
 //! The owner of each local address, for interfaces that containers share.
 //!
 //! There are three sources, and a later one overrides the earlier: Virtuozzo's files, the configuration, and
-//! the list that `trafctl address` keeps in the state directory. [`crate::node`] writes the result into the
+//! the list that `trafctl address` keeps ([`super::address_file`]). [`crate::node`] writes the result into the
 //! kernel's maps.
 
-use std::{
-    collections::BTreeMap,
-    fmt, fs, io,
-    net::IpAddr,
-    path::{Path, PathBuf},
-};
+use std::{collections::BTreeMap, fmt, net::IpAddr};
 
-use anyhow::{Context as _, bail};
 use ipnet::IpNet;
-use traffic_model::{ContainerId, notation::parse_prefix};
+use traffic_model::ContainerId;
 
-use crate::{config::Config, ownership::vz_conf::VzConf, state_file};
-
-/// Name of the list in the state directory.
-const FILE_NAME: &str = "addresses";
+use crate::{config::Config, ownership::vz_conf::VzConf};
 
 /// The source of an address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -110,92 +101,10 @@ impl AddressOwners {
     }
 }
 
-/// The list that `trafctl address` keeps.
-#[derive(Clone, Debug)]
-pub struct AddressFile {
-    path: PathBuf,
-}
-
-impl AddressFile {
-    /// The list in this state directory.
-    pub fn new(state_dir: &Path) -> Self {
-        Self { path: state_dir.join(FILE_NAME) }
-    }
-
-    /// Reads the list. It is empty if the file does not exist.
-    ///
-    /// # Errors
-    /// When the file cannot be read or a line is wrong.
-    pub fn read(&self) -> anyhow::Result<Vec<(IpNet, ContainerId)>> {
-        let text = match fs::read_to_string(&self.path) {
-            Ok(text) => text,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-            Err(error) => return Err(error).with_context(|| format!("cannot read {}", self.path.display())),
-        };
-        let mut entries = Vec::new();
-        for (at, line) in text.lines().enumerate() {
-            let line = line.split('#').next().unwrap_or("").trim();
-            if line.is_empty() {
-                continue;
-            }
-            let place = || format!("{}:{}", self.path.display(), at + 1);
-            let (prefix, id) = line
-                .split_once(char::is_whitespace)
-                .with_context(|| format!("{}: no container follows the address", place()))?;
-            let prefix = parse_prefix(prefix).map_err(anyhow::Error::msg).with_context(place)?;
-            let id = ContainerId::of_container(id.trim()).with_context(place)?;
-            entries.push((prefix, id));
-        }
-        Ok(entries)
-    }
-
-    /// Assigns an address to a container, given by all its ids, the main one first. Succeeds if the container
-    /// has it already.
-    ///
-    /// # Errors
-    /// When the list assigns it to another container, or cannot be written.
-    pub fn add(&self, prefix: IpNet, container: &[ContainerId]) -> anyhow::Result<()> {
-        let main = container.first().context("an address needs an owner")?;
-        let mut entries = self.read()?;
-        match entries.iter().find(|(listed, _)| *listed == prefix) {
-            Some((_, owner)) if container.contains(owner) => return Ok(()),
-            Some((_, owner)) => bail!(
-                "{prefix} belongs to container {owner}; remove it first with `trafctl address remove \
-                 {prefix}`"
-            ),
-            None => entries.push((prefix, main.clone())),
-        }
-        self.write(&entries)
-    }
-
-    /// Removes an address from the list.
-    ///
-    /// # Errors
-    /// When the list does not contain it, or cannot be written.
-    pub fn remove(&self, prefix: IpNet) -> anyhow::Result<()> {
-        let mut entries = self.read()?;
-        let before = entries.len();
-        entries.retain(|(listed, _)| *listed != prefix);
-        if entries.len() == before {
-            bail!(
-                "{prefix} was not assigned with `trafctl address add`; `trafctl address list` shows where \
-                 it comes from"
-            );
-        }
-        self.write(&entries)
-    }
-
-    fn write(&self, entries: &[(IpNet, ContainerId)]) -> anyhow::Result<()> {
-        let mut text = "# address or prefix, container; kept by `trafctl address`\n".to_owned();
-        for (prefix, container) in entries {
-            text += &format!("{prefix} {container}\n");
-        }
-        state_file::replace(&self.path, text.as_bytes())
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use super::*;
 
     fn id(text: &str) -> ContainerId {
@@ -237,32 +146,5 @@ mod tests {
             "10.0.0.2/32 is claimed by container 101 (Virtuozzo's file) and container 102 (configuration); \
              it is counted for 102"
         );
-    }
-
-    #[test]
-    fn the_list_is_kept_and_refuses_a_second_owner() {
-        let directory = tempfile::tempdir().unwrap();
-        let file = AddressFile::new(&directory.path().join("state"));
-        assert_eq!(file.read().unwrap(), []);
-        file.add(net("10.0.0.1/32"), &[id("101")]).unwrap();
-        file.add(net("2001:db8::/64"), &[id("102")]).unwrap();
-        file.add(net("10.0.0.1/32"), &[id("101")]).unwrap();
-        assert!(
-            file.add(net("10.0.0.1/32"), &[id("103")])
-                .unwrap_err()
-                .to_string()
-                .contains("belongs to container 101")
-        );
-        assert_eq!(
-            file.read().unwrap(),
-            [(net("10.0.0.1/32"), id("101")), (net("2001:db8::/64"), id("102"))]
-        );
-        file.remove(net("10.0.0.1/32")).unwrap();
-        assert!(file.remove(net("10.0.0.1/32")).is_err());
-        assert_eq!(file.read().unwrap().len(), 1);
-
-        fs::write(directory.path().join("state/addresses"), "# comment\n\n10.0.0.1\n").unwrap();
-        let error = format!("{:#}", file.read().unwrap_err());
-        assert!(error.ends_with("addresses:3: no container follows the address"), "{error}");
     }
 }

@@ -1,14 +1,15 @@
 //! Which container an interface or an address belongs to, merged from all sources.
 //!
 //! - [`interface_rules`]: the role of an interface, from its name, from lists, or from the command's answers.
-//! - [`addresses`]: the owner of each local address on shared interfaces, and the list that `trafctl address`
-//!   keeps.
+//! - [`addresses`]: the owner of each local address on shared interfaces.
+//! - [`address_file`]: the list that `trafctl address` keeps.
 //! - [`vz_conf`]: Virtuozzo's container files.
 //! - [`identity_command`]: the command under `[identities]`.
 //!
 //! The configuration's rules and lists come from [`crate::config`]. What is then attached is decided in
 //! [`crate::node`].
 
+pub mod address_file;
 pub mod addresses;
 pub mod identity_command;
 pub mod interface_rules;
@@ -17,16 +18,20 @@ pub mod vz_conf;
 
 pub use known::{UnknownContainer, resolve};
 
-use std::path::Path;
+use std::{collections::HashSet, path::Path};
 
 use crate::{
     config::Config,
     ownership::{
-        addresses::{AddressFile, AddressOwners},
+        address_file::{AddressFile, ListedAddresses},
+        addresses::AddressOwners,
         interface_rules::NameRules,
         vz_conf::VzConf,
     },
 };
+
+/// Most problems that are listed one by one.
+const SHOWN_PROBLEMS: usize = 20;
 
 /// The owners of interfaces and addresses at one reading of the files.
 #[derive(Debug)]
@@ -36,32 +41,120 @@ pub struct Ownership {
     /// The owners of addresses.
     pub addresses: AddressOwners,
     vz: VzConf,
-    warnings: Vec<String>,
+    listed: ListedAddresses,
 }
 
 impl Ownership {
-    /// Reads Virtuozzo's files and the list in the state directory. Unusable parts of the former become
-    /// warnings. For a file that cannot be read now, the result of the `earlier` reading is kept.
+    /// Reads Virtuozzo's files and the list in the state directory. What is unusable in them becomes a
+    /// problem, and everything else is used. For a file that cannot be read now, the result of the `earlier`
+    /// reading is kept.
     ///
     /// # Errors
-    /// When the list cannot be read or has a wrong line.
+    /// When a preset's rules are invalid.
     pub fn read(config: &Config, state_dir: &Path, earlier: Option<&Self>) -> anyhow::Result<Self> {
         let vz = vz_conf::scan(&config.vz_conf_dir, earlier.map(|earlier| &earlier.vz));
-        let addresses = AddressOwners::merge(&vz, config, &AddressFile::new(state_dir).read()?);
-        let warnings = vz
-            .diagnostics
-            .iter()
-            .map(ToString::to_string)
-            .chain(addresses.conflicts.iter().map(ToString::to_string));
-        let warnings = warnings.collect();
-        Ok(Self { rules: NameRules::new(config, &vz)?, warnings, addresses, vz })
+        let listed = read_list(state_dir, earlier.map(|earlier| &earlier.listed));
+        let addresses = AddressOwners::merge(&vz, config, &listed.entries);
+        Ok(Self { rules: NameRules::new(config, &vz)?, addresses, vz, listed })
     }
 
-    /// Logs the warnings, except those that the earlier reading already caused.
-    pub fn log_warnings(&self, earlier: Option<&Self>) {
-        let known = earlier.map_or(&[][..], |earlier| &earlier.warnings);
-        for warning in self.warnings.iter().filter(|warning| !known.contains(warning)) {
-            tracing::warn!("{warning}");
+    /// Reads the list in the state directory again, which other processes change.
+    pub fn read_list_again(&mut self, config: &Config, state_dir: &Path) {
+        let listed = read_list(state_dir, Some(&self.listed));
+        if listed != self.listed {
+            self.addresses = AddressOwners::merge(&self.vz, config, &listed.entries);
+            self.listed = listed;
         }
+    }
+
+    /// What cannot be used of the files: each costs the containers concerned their addresses or interfaces.
+    pub fn problems(&self) -> Vec<String> {
+        let of_vz = self.vz.diagnostics.iter().map(ToString::to_string);
+        let mut problems: Vec<_> = self.listed.problems.iter().cloned().chain(of_vz).collect();
+        let more = problems.len().saturating_sub(SHOWN_PROBLEMS);
+        if more > 0 {
+            problems.truncate(SHOWN_PROBLEMS);
+            problems.push(format!("... and {more} more problems of files that name owners; see the log"));
+        }
+        problems
+    }
+
+    /// Whether every line of the list in the state directory is used.
+    pub fn uses_whole_list(&self) -> bool {
+        self.listed.problems.is_empty()
+    }
+
+    /// Logs what is wrong, except what the earlier reading already caused.
+    pub fn log_warnings(&self, earlier: Option<&Self>) {
+        let known: HashSet<String> = earlier.map(Self::messages).into_iter().flatten().collect();
+        for message in self.messages().filter(|message| !known.contains(message)) {
+            tracing::warn!("{message}");
+        }
+    }
+
+    fn messages(&self) -> impl Iterator<Item = String> {
+        let of_vz = self.vz.diagnostics.iter().map(ToString::to_string);
+        let conflicts = self.addresses.conflicts.iter().map(ToString::to_string);
+        self.listed.problems.iter().cloned().chain(of_vz).chain(conflicts)
+    }
+}
+
+/// The list in the state directory, or the earlier one if it cannot be read now.
+fn read_list(state_dir: &Path, earlier: Option<&ListedAddresses>) -> ListedAddresses {
+    AddressFile::new(state_dir).read().unwrap_or_else(|error| {
+        let entries = earlier.map(|earlier| earlier.entries.clone()).unwrap_or_default();
+        let kept = match entries.len() {
+            0 => "its addresses are not counted".to_owned(),
+            _ => "the addresses that were read before are used".to_owned(),
+        };
+        ListedAddresses { entries, problems: vec![format!("{error:#}; until then {kept}")] }
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    #[test]
+    fn what_cannot_be_read_is_a_problem_and_what_was_read_before_is_used() {
+        let directory = tempfile::tempdir().unwrap();
+        let at = |name: &str| directory.path().join(name);
+        fs::write(at("addresses"), "10.0.0.1 101\n10.0.0.2\n").unwrap();
+        fs::write(at("305.conf"), "IP_ADDRESS=\"10.0.3.5\"\n").unwrap();
+        let config = format!("vz_conf_dir = {:?}\n", directory.path());
+        let config = Config::parse(&config, Path::new("t.toml")).unwrap();
+        let first = Ownership::read(&config, directory.path(), None).unwrap();
+        let owners = |of: &Ownership| -> Vec<_> {
+            of.addresses.entries.iter().map(|entry| format!("{} {}", entry.prefix, entry.container)).collect()
+        };
+        let both = ["10.0.0.1/32 101", "10.0.3.5/32 305"];
+        assert_eq!(owners(&first), both);
+        let problems = first.problems();
+        assert!(problems[0].contains("addresses:2: the line is skipped"), "{problems:?}");
+        assert!(!first.uses_whole_list());
+
+        for name in ["addresses", "305.conf"] {
+            fs::remove_file(at(name)).unwrap();
+            crate::files::tests::make_fifo(&at(name));
+        }
+        let later = Ownership::read(&config, directory.path(), Some(&first)).unwrap();
+        assert_eq!(owners(&later), both);
+        let problems = later.problems();
+        assert!(problems[0].contains("it is a FIFO") && problems[0].contains("read before"), "{problems:?}");
+        assert!(problems[1].contains("305.conf: cannot read it: it is a FIFO"), "{problems:?}");
+        let fresh = Ownership::read(&config, directory.path(), None).unwrap();
+        assert_eq!((owners(&fresh).len(), fresh.problems().len()), (0, 2));
+    }
+
+    #[test]
+    fn another_process_change_of_the_list_is_seen() {
+        let directory = tempfile::tempdir().unwrap();
+        let config = Config::parse("vz_conf_dir = '/nonexistent'\n", Path::new("t.toml")).unwrap();
+        let mut ownership = Ownership::read(&config, directory.path(), None).unwrap();
+        fs::write(directory.path().join("addresses"), "10.0.0.1 101\n").unwrap();
+        ownership.read_list_again(&config, directory.path());
+        assert_eq!(ownership.addresses.entries.len(), 1);
     }
 }

@@ -17,10 +17,12 @@ use serde::{Deserialize, Serialize};
 use traffic_common::{Family, Tally};
 use traffic_model::{ByDirection, ContainerId, Snapshot};
 
-use crate::state_file;
+use crate::state_file::{self, StateLock};
 
 /// Name of the file in the state directory.
 const FILE_NAME: &str = "marks.json";
+/// Largest file, in bytes: 18,000 containers with 16 classes in both families.
+const MOST_BYTES: u64 = 64 << 20;
 /// Version of its content.
 const VERSION: u32 = 1;
 
@@ -90,27 +92,47 @@ impl ResetBaselines {
 /// The file of the baselines.
 #[derive(Clone, Debug)]
 pub struct BaselineFile {
+    state_dir: PathBuf,
     path: PathBuf,
 }
 
 impl BaselineFile {
     /// The file in this state directory.
     pub fn new(state_dir: &Path) -> Self {
-        Self { path: state_dir.join(FILE_NAME) }
+        Self { state_dir: state_dir.to_owned(), path: state_dir.join(FILE_NAME) }
     }
 
-    /// Reads the baselines; without a file there are none.
+    /// Reads the baselines; without a file there are none. An entry that cannot be used is logged and skipped.
     ///
     /// # Errors
     /// When the file cannot be read or has content that this version does not know.
     pub fn read(&self) -> anyhow::Result<ResetBaselines> {
-        let Some(bytes) = state_file::read(&self.path)? else { return Ok(ResetBaselines::default()) };
-        File::parse(&bytes).and_then(ResetBaselines::try_from).with_context(|| {
+        let (baselines, problems) = self.load()?;
+        problems.iter().for_each(|problem| tracing::warn!("{problem}"));
+        Ok(baselines)
+    }
+
+    /// What is wrong with the file.
+    pub fn problems(&self) -> Vec<String> {
+        self.load().map_or_else(|error| vec![format!("{error:#}")], |(_, problems)| problems)
+    }
+
+    /// The usable baselines, and why others are not.
+    fn load(&self) -> anyhow::Result<(ResetBaselines, Vec<String>)> {
+        let Some(bytes) = state_file::read(&self.path, MOST_BYTES)? else { return Ok(Default::default()) };
+        let (baselines, skipped) = File::parse(&bytes).and_then(usable).with_context(|| {
             format!(
                 "cannot use the reset baselines in {} (without the file, vznetstat counts from the beginning)",
                 self.path.display()
             )
-        })
+        })?;
+        let problem = |why: String| {
+            format!(
+                "{}: {why}; vznetstat shows this container from the beginning until its next reset",
+                self.path.display()
+            )
+        };
+        Ok((baselines, skipped.into_iter().map(problem).collect()))
     }
 
     /// Replaces the file. The caller holds the lock on the pinned state.
@@ -118,7 +140,8 @@ impl BaselineFile {
     /// # Errors
     /// When it cannot be written; the old file stays then.
     pub fn write(&self, baselines: &ResetBaselines) -> anyhow::Result<()> {
-        state_file::replace(&self.path, &serde_json::to_vec(&File::from(baselines))?)
+        let bytes = serde_json::to_vec(&File::from(baselines))?;
+        StateLock::take(&self.state_dir)?.replace(FILE_NAME, &bytes, MOST_BYTES)
     }
 }
 
@@ -129,7 +152,8 @@ struct File {
     boot_id: String,
     /// In hexadecimal, because not every JSON reader has numbers of 64 bits.
     epoch: String,
-    marks: Vec<Entry>,
+    /// Each an [`Entry`], unless it is damaged.
+    marks: Vec<serde_json::Value>,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -186,154 +210,48 @@ impl From<&ResetBaselines> for File {
             version: VERSION,
             boot_id,
             epoch: format!("{epoch:016x}"),
-            marks: baselines.by_owner.iter().map(entry).collect(),
+            marks: baselines
+                .by_owner
+                .iter()
+                .map(entry)
+                .filter_map(|entry| serde_json::to_value(entry).ok())
+                .collect(),
         }
     }
 }
 
-impl TryFrom<File> for ResetBaselines {
-    type Error = anyhow::Error;
-
-    fn try_from(file: File) -> anyhow::Result<Self> {
-        let epoch = u64::from_str_radix(&file.epoch, 16).context("its epoch is not a number")?;
-        let mut by_owner = HashMap::new();
-        for entry in file.marks {
-            let mut readings = HashMap::new();
-            for reading in entry.counters {
-                let family = Family::ALL.into_iter().find(|family| family.name() == reading.family);
-                let family = family.with_context(|| format!("family {:?} is unknown", reading.family))?;
-                let tally = ByDirection {
-                    incoming: Tally { packets: reading.in_packets, bytes: reading.in_bytes },
-                    outgoing: Tally { packets: reading.out_packets, bytes: reading.out_bytes },
-                };
-                readings.insert((reading.class, family), tally);
+/// The usable entries of a file, and why others are skipped.
+fn usable(file: File) -> anyhow::Result<(ResetBaselines, Vec<String>)> {
+    let epoch = u64::from_str_radix(&file.epoch, 16).context("its epoch is not a number")?;
+    let mut by_owner = HashMap::new();
+    let mut skipped = Vec::new();
+    for (number, mark) in (1..).zip(file.marks) {
+        let named = mark.get("container").and_then(|id| id.as_str()).unwrap_or("?").to_owned();
+        match baseline(mark) {
+            Ok((owner, baseline)) => _ = by_owner.insert(owner, baseline),
+            Err(error) => {
+                let named: String = named.chars().take(80).collect();
+                skipped.push(format!("entry {number} (container {named:?}) is skipped: {error:#}"));
             }
-            let owner = (ContainerId::new(&entry.container)?, entry.generation);
-            by_owner.insert(owner, Baseline { taken: entry.taken, readings });
         }
-        Ok(Self { set: Some((file.boot_id, epoch)), by_owner })
     }
+    Ok((ResetBaselines { set: Some((file.boot_id, epoch)), by_owner }, skipped))
+}
+
+fn baseline(mark: serde_json::Value) -> anyhow::Result<((ContainerId, u32), Baseline)> {
+    let entry: Entry = serde_json::from_value(mark)?;
+    let mut readings = HashMap::new();
+    for reading in entry.counters {
+        let family = Family::ALL.into_iter().find(|family| family.name() == reading.family);
+        let family = family.with_context(|| format!("family {:?} is unknown", reading.family))?;
+        let tally = ByDirection {
+            incoming: Tally { packets: reading.in_packets, bytes: reading.in_bytes },
+            outgoing: Tally { packets: reading.out_packets, bytes: reading.out_bytes },
+        };
+        readings.insert((reading.class, family), tally);
+    }
+    Ok(((ContainerId::new(&entry.container)?, entry.generation), Baseline { taken: entry.taken, readings }))
 }
 
 #[cfg(test)]
-mod tests {
-    use std::fs;
-
-    use traffic_model::sample;
-
-    use super::*;
-
-    fn id(text: &str) -> ContainerId {
-        ContainerId::new(text).unwrap()
-    }
-
-    /// The sample after more traffic: each figure grew by a different number.
-    fn later(by: u64) -> Snapshot {
-        let mut snapshot = sample::snapshot();
-        for (at, counter) in (0..).zip(&mut snapshot.counters) {
-            let grow = |tally: &mut Tally, step: u64| {
-                tally.bytes = tally.bytes.wrapping_add(by * (at + 1) * 10 + step);
-                tally.packets += by + step;
-            };
-            grow(&mut counter.tally.incoming, 1);
-            grow(&mut counter.tally.outgoing, 2);
-        }
-        snapshot.counters.retain(|counter| counter.container.as_str() != sample::UUID);
-        snapshot
-    }
-
-    fn since(baselines: &ResetBaselines, snapshot: &Snapshot) -> Vec<[u64; 4]> {
-        let mut snapshot = snapshot.clone();
-        baselines.subtract_from(&mut snapshot);
-        let figures = |tally: &ByDirection<Tally>| {
-            [tally.incoming.bytes, tally.incoming.packets, tally.outgoing.bytes, tally.outgoing.packets]
-        };
-        snapshot.counters.iter().map(|counter| figures(&counter.tally)).collect()
-    }
-
-    #[test]
-    fn after_a_reset_only_the_growth_is_shown() {
-        let mut baselines = ResetBaselines::default();
-        let first = sample::snapshot();
-        let whole = since(&baselines, &first);
-        baselines.set(&first, None);
-        assert!(since(&baselines, &first).iter().all(|row| *row == [0; 4]));
-        let grown = since(&baselines, &later(3));
-        assert_eq!(grown[0], [31, 4, 32, 5]);
-        assert_eq!(grown[2], [91, 4, 92, 5]);
-        assert!(
-            since(&ResetBaselines::default(), &first) == whole,
-            "without a baseline nothing is subtracted"
-        );
-    }
-
-    #[test]
-    fn one_container_is_reset_and_the_others_are_not() {
-        let mut baselines = ResetBaselines::default();
-        let (first, second) = (sample::snapshot(), later(3));
-        baselines.set(&first, Some(&id("102")));
-        let of_101 = first.counters.iter().filter(|counter| counter.container == id("101")).count();
-        assert_eq!(since(&baselines, &first)[..of_101], since(&ResetBaselines::default(), &first)[..of_101]);
-        assert_eq!(since(&baselines, &first)[of_101], [0; 4]);
-        // Each container has its own baseline.
-        baselines.set(&second, Some(&id("101")));
-        assert!(since(&baselines, &second)[..of_101].iter().all(|row| *row == [0; 4]));
-        assert_eq!(since(&baselines, &second)[of_101], [3 * 80 + 1, 4, 3 * 80 + 2, 5]);
-        baselines.set(&second, Some(&id("102")));
-        assert!(since(&baselines, &second).iter().all(|row| *row == [0; 4]));
-    }
-
-    #[test]
-    fn baselines_of_another_boot_set_or_generation_are_void() {
-        let mut baselines = ResetBaselines::default();
-        let first = sample::snapshot();
-        baselines.set(&first, None);
-        let changes: [fn(&mut Snapshot); 3] = [
-            |snapshot| snapshot.boot_id.push('x'),
-            |snapshot| snapshot.epoch += 1,
-            |snapshot| snapshot.counters.iter_mut().for_each(|counter| counter.generation += 1),
-        ];
-        for change in changes {
-            let mut other = first.clone();
-            change(&mut other);
-            assert_eq!(since(&baselines, &other), since(&ResetBaselines::default(), &other));
-            // A new reset belongs to the new counters, and the old baselines are gone for good.
-            let mut again = baselines.clone();
-            again.set(&other, Some(&id("102")));
-            assert_eq!(since(&again, &first), since(&ResetBaselines::default(), &first));
-        }
-    }
-
-    #[test]
-    fn a_reading_from_before_the_reset_shows_zero() {
-        let mut baselines = ResetBaselines::default();
-        baselines.set(&later(3), None);
-        let mut earlier = sample::snapshot();
-        earlier.counters.truncate(9);
-        assert!(since(&baselines, &earlier).iter().all(|row| *row == [0; 4]));
-    }
-
-    #[test]
-    fn baselines_are_stored_in_a_file() {
-        let directory = tempfile::tempdir().unwrap();
-        let file = BaselineFile::new(directory.path());
-        assert_eq!(file.read().unwrap(), ResetBaselines::default());
-        let mut baselines = ResetBaselines::default();
-        baselines.set(&sample::snapshot(), None);
-        file.write(&baselines).unwrap();
-        assert_eq!(file.read().unwrap(), baselines);
-
-        for (text, reason) in [
-            ("", "EOF"),
-            ("{\"version\":2}", "version 2, this trafctl reads version 1"),
-            ("{\"version\":1,\"boot_id\":\"b\",\"epoch\":\"x\",\"marks\":[]}", "not a number"),
-        ] {
-            fs::write(directory.path().join(FILE_NAME), text).unwrap();
-            let error = format!("{:#}", file.read().unwrap_err());
-            assert!(
-                error.starts_with("cannot use the reset baselines in ") && error.contains(reason),
-                "{error}"
-            );
-        }
-    }
-}
+mod tests;

@@ -20,6 +20,8 @@ use std::{
 
 use traffic_model::ContainerId;
 
+use crate::files;
+
 pub use parse::parse;
 
 /// The content of all files.
@@ -109,20 +111,25 @@ pub fn scan(directory: &Path, earlier: Option<&VzConf>) -> VzConf {
     let entries = match fs::read_dir(directory) {
         Ok(entries) => entries,
         Err(error) => {
-            if error.kind() != io::ErrorKind::NotFound {
-                add_error(&mut all, directory, &error);
+            if error.kind() == io::ErrorKind::NotFound {
+                return all;
             }
-            return all;
+            return kept(directory, earlier, &error);
         }
     };
-    let mut paths: Vec<_> =
-        entries.filter_map(|entry| Some(entry.ok()?.path())).filter(|path| is_container(path)).collect();
+    let paths: io::Result<Vec<_>> = entries.map(|entry| entry.map(|entry| entry.path())).collect();
+    let mut paths = match paths {
+        Ok(paths) => paths,
+        // A part of a listing would take the containers in the other part for removed.
+        Err(error) => return kept(directory, earlier, &error),
+    };
+    paths.retain(|path| is_container(path));
     paths.sort();
     for path in paths {
         // A description may contain bytes that are not UTF-8; the keys used here never do.
-        match fs::read(&path) {
+        match files::read(&path, files::MOST_CONTAINER_FILE_BYTES) {
             Ok(bytes) => {
-                let one = parse(&path, &String::from_utf8_lossy(&bytes));
+                let one = parse(&path, &String::from_utf8_lossy(files::without_mark(&bytes)));
                 all.containers.extend(one.containers);
                 all.diagnostics.extend(one.diagnostics);
             }
@@ -136,6 +143,14 @@ pub fn scan(directory: &Path, earlier: Option<&VzConf>) -> VzConf {
         }
     }
     all.settled()
+}
+
+/// The result of the earlier scan, for a directory that cannot be listed now.
+fn kept(directory: &Path, earlier: Option<&VzConf>, error: &io::Error) -> VzConf {
+    let message = format!("cannot list it: {error}");
+    let diagnostics = vec![Diagnostic { path: directory.to_owned(), line: 0, message }];
+    let containers = earlier.map(|earlier| earlier.as_read.clone()).unwrap_or_default();
+    VzConf { containers, diagnostics, ..VzConf::default() }.settled()
 }
 
 /// Whether the file is named `ID.conf` with a number or a UUID. `0.conf` is the node's own; samples and

@@ -88,7 +88,14 @@ fn collect<'t, T>(
 /// An address, with or without a mask behind it.
 fn address(word: &str) -> Result<std::net::IpAddr, String> {
     let address = word.split('/').next().unwrap_or("");
-    address.parse().map_err(|_| format!("{word:?} is not an IP address"))
+    address.parse().map_err(|_| format!("{} is not an IP address", quoted(word)))
+}
+
+/// The beginning of a text in quotation marks, because a file may contain anything.
+fn quoted(text: &str) -> String {
+    const MOST_CHARS: usize = 60;
+    let shown: String = text.chars().take(MOST_CHARS).collect();
+    if shown.len() < text.len() { format!("{:?}", shown + "...") } else { format!("{shown:?}") }
 }
 
 /// Key and value of a line; `None` for a blank line or a comment.
@@ -126,13 +133,18 @@ fn interface(entry: &str) -> Result<VzInterface, String> {
         let (key, value) = pair
             .trim()
             .split_once('=')
-            .ok_or_else(|| format!("{pair:?} is not a KEY=VALUE pair of an interface"))?;
-        let mac = || parse_mac(value).map(Some).ok_or_else(|| format!("{value:?} is not a hardware address"));
+            .ok_or_else(|| format!("{} is not a KEY=VALUE pair of an interface", quoted(pair)))?;
+        let mac = || {
+            parse_mac(value).map(Some).ok_or_else(|| format!("{} is not a hardware address", quoted(value)))
+        };
         match key {
             "mac" => interface.mac = mac()?,
             "host_mac" => interface.host_mac = mac()?,
             "host_ifname" if value.is_empty() || value.len() >= traffic_common::INTERFACE_NAME_BYTES => {
-                return Err(format!("{value:?} is not an interface name, which has 1 to 15 characters"));
+                return Err(format!(
+                    "{} is not an interface name, which has 1 to 15 characters",
+                    quoted(value)
+                ));
             }
             "host_ifname" => interface.host_name = Some(value.to_owned()),
             _ => {}
