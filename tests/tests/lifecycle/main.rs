@@ -12,6 +12,7 @@ mod files;
 mod hosts;
 mod interfaces;
 mod load;
+mod locks;
 mod node;
 mod reload;
 mod results;

@@ -1,12 +1,9 @@
-//! The directory in the BPF file system that holds everything pinned, and the lock on changing it.
+//! The directory in the BPF file system that holds everything pinned.
 
 use std::{
-    fs::{self, File, TryLockError},
-    io,
+    fs, io,
     os::unix::fs::{DirBuilderExt as _, MetadataExt as _},
     path::{Path, PathBuf},
-    thread,
-    time::{Duration, Instant},
 };
 
 use anyhow::{Context as _, bail};
@@ -17,22 +14,11 @@ use traffic_common::Direction;
 const BPF_FS_MAGIC: i64 = 0xcafe_4a11;
 /// Where every distribution mounts the BPF file system.
 pub const STANDARD_MOUNT: &str = "/sys/fs/bpf";
-/// How long a command waits for another one that holds the lock.
-const LOCK_TIMEOUT: Duration = Duration::from_secs(30);
-/// Time between two attempts to get the lock.
-const LOCK_INTERVAL: Duration = Duration::from_millis(2);
 
 /// Our directory in the BPF file system.
 #[derive(Clone, Debug)]
 pub struct Bpffs {
     root: PathBuf,
-}
-
-/// Held by every command that changes anything pinned. Released when dropped, and by the kernel when the
-/// process ends.
-#[derive(Debug)]
-pub struct ChangeLock {
-    _directory: File,
 }
 
 impl Bpffs {
@@ -65,41 +51,8 @@ impl Bpffs {
         if !is_bpffs(root) {
             bail!("{} is not on a BPF file system, and mounting one there had no effect", root.display());
         }
+        bpffs.create_lock_directories()?;
         Ok(bpffs)
-    }
-
-    /// Acquires the change lock. Waits while another command holds it.
-    ///
-    /// # Errors
-    /// When another command does not release it in time, or the directory cannot be opened.
-    pub fn lock(&self) -> anyhow::Result<ChangeLock> {
-        let open = || {
-            File::open(&self.root).with_context(|| format!("cannot open {} to lock it", self.root.display()))
-        };
-        let mut directory = open()?;
-        let deadline = Instant::now() + LOCK_TIMEOUT;
-        loop {
-            match directory.try_lock() {
-                Ok(()) if self.is_at_root(&directory)? => return Ok(ChangeLock { _directory: directory }),
-                // The directory was removed and created again meanwhile. A lock on the old one excludes
-                // nobody.
-                Ok(()) => directory = open()?,
-                Err(TryLockError::WouldBlock) if Instant::now() < deadline => thread::sleep(LOCK_INTERVAL),
-                Err(TryLockError::WouldBlock) => bail!(
-                    "cannot lock {}: another trafctl has held the lock for {} s; end it, or try again later",
-                    self.root.display(),
-                    LOCK_TIMEOUT.as_secs()
-                ),
-                Err(TryLockError::Error(error)) => {
-                    return Err(error).with_context(|| format!("cannot lock {}", self.root.display()));
-                }
-            }
-        }
-    }
-
-    fn is_at_root(&self, directory: &File) -> anyhow::Result<bool> {
-        let (locked, now) = (directory.metadata()?, fs::metadata(&self.root)?);
-        Ok((locked.dev(), locked.ino()) == (now.dev(), now.ino()))
     }
 
     /// Creates again the subdirectories that were removed while they were in use.

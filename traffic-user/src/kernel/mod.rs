@@ -2,7 +2,8 @@
 //!
 //! | module | owns |
 //! |---|---|
-//! | [`bpffs`] | the directory of pinned objects, and the lock on changing them |
+//! | [`bpffs`] | the directory of pinned objects |
+//! | [`change_lock`] | the lock on changing them |
 //! | [`load`] | opening, creating and replacing program and maps |
 //! | [`skb_layout`] | offsets in the kernel's `sk_buff`, from BTF |
 //! | [`maps`] | typed handles on the pinned maps |
@@ -15,6 +16,7 @@
 //! | [`sys`] | the system calls that aya does not offer; all unsafe code of this folder |
 
 pub mod bpffs;
+pub mod change_lock;
 pub mod counters;
 pub mod entries;
 pub mod hooks;

@@ -22,7 +22,8 @@ use crate::{
     config::Config,
     drain::Drainer,
     kernel::{
-        bpffs::{Bpffs, ChangeLock},
+        bpffs::Bpffs,
+        change_lock::ChangeLock,
         hooks::{AttachKind, KernelHooks},
         load::{self, LoadOutcome, ProgramChoice},
         maps::Maps,

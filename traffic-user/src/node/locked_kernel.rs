@@ -13,7 +13,7 @@ use super::kernel_access::{Clock, Hooks, InterfaceList, SlotMaps};
 use crate::{
     config::Config,
     kernel::{
-        bpffs::ChangeLock,
+        change_lock::ChangeLock,
         counters, entries,
         hooks::{AttachedProgram, Change, DeviceFate, KernelHooks},
         load::{self, Loaded},

@@ -22,11 +22,7 @@ use traffic_common::{
 use self::program::{Build, Fresh, load_program, open_programs, publish_programs};
 use crate::{
     config::{Config, Limits},
-    kernel::{
-        bpffs::{Bpffs, ChangeLock},
-        maps::Maps,
-        memory, records, skb_layout, tables,
-    },
+    kernel::{bpffs::Bpffs, change_lock::ChangeLock, maps::Maps, memory, records, skb_layout, tables},
     time,
 };
 
