@@ -65,6 +65,38 @@ pub enum LedgerError {
         /// The log.
         log: PathBuf,
     },
+    /// Another process has the ledger open, but the log or its index was removed under it.
+    #[error(
+        "{path} was removed while another process uses it; wait for the next drain of the running daemon, \
+         which opens the ledger again"
+    )]
+    LogRemoved {
+        /// The file that was removed.
+        path: PathBuf,
+    },
+    /// Another file took the place of the ledger, its log or the log's index after it was opened.
+    #[error("{path} was removed or replaced while the ledger was open; nothing was written; try again")]
+    Replaced {
+        /// The file that is no longer the one that was opened.
+        path: PathBuf,
+    },
+    /// The file is a copy that does not pass the audit. It may have been made while the ledger was written.
+    #[error(
+        "it is a copy that may be incomplete: the audit finds {problems} problems, first: {first}; restore a \
+         copy made by `trafctl ledger backup`, or run `trafctl ledger adopt` to use it as it is"
+    )]
+    IncompleteCopy {
+        /// How many problems the audit found.
+        problems: usize,
+        /// The first of them.
+        first: String,
+    },
+    /// The ledger was kept by another machine, of which this one may be a clone.
+    #[error(
+        "another machine kept this ledger, and this one may be its clone; if the ledger shall continue here, \
+         run `trafctl ledger adopt`; otherwise move it away"
+    )]
+    OtherMachine,
     /// The note about which log belongs to the ledger cannot be read or written.
     #[error("cannot update {path} beside the ledger")]
     Log {
@@ -129,6 +161,14 @@ pub enum LedgerError {
     /// The ledger has no figures of this container, or only figures of retired ones.
     #[error("no container {0} is known: the ledger has no figures of it, or it is already retired")]
     UnknownContainer(String),
+    /// The id was retired in the same second, so that the second label would equal the first.
+    #[error("{label} exists already: {container} was retired within the last second; try again")]
+    JustRetired {
+        /// The container.
+        container: String,
+        /// The label that its former owner has.
+        label: String,
+    },
     /// No container has this id or label.
     #[error(
         "no container {0} is known: the ledger has no figures of it; `trafctl report` lists all containers"

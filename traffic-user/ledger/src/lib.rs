@@ -9,15 +9,18 @@
 //! - `query`: reports, balances, percentiles, top talkers.
 //! - `closing`: closed months, corrections, audits.
 //! - `import`: history from PVA's database.
-//! - `schema`, `migrate`, `store`, `ids`, `wal_guard`: the file itself.
+//! - `schema`, `migrate`, `store`, `ids`, `identity`, `wal_guard`, `read_only`, `backup`: the file itself.
 
+mod backup;
 mod closing;
 mod error;
 mod figures;
+mod identity;
 mod ids;
 mod import;
 mod migrate;
 mod query;
+mod read_only;
 mod schema;
 mod store;
 #[cfg(any(test, feature = "testing"))]
@@ -42,7 +45,7 @@ pub use query::report::{Report, ReportRow};
 pub use query::top::{Top, TopQuery, TopRow};
 pub use store::{Ledger, LedgerConfig};
 pub use time::reading_checks::{DrainContext, DrainTrigger};
-pub use wal_guard::{FileIdentity, set_aside_anothers as set_aside_anothers_log};
+pub use wal_guard::set_aside_anothers as set_aside_anothers_log;
 pub use write::drain::DrainOutcome;
 pub use write::gaps::{Gap, GapReason, GapSize};
 pub use write::rollup::Maintenance;

@@ -2,18 +2,26 @@
 //!
 //! Only this file deals with schema versions. A file with a newer version is refused and left untouched. A
 //! file with an older one is first copied (`FILE.vN-backup`); all its migrations then run in one transaction.
+//! The copy is made under the same write lock, so that of several processes one migrates and the others wait.
 
 use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use rusqlite::{Connection, OpenFlags, Transaction, TransactionBehavior};
 
-use crate::{error::LedgerError, schema};
+use crate::{
+    backup::{self, Existing},
+    error::LedgerError,
+    read_only, schema,
+};
 
 /// How long a writer waits for another writer before it fails.
 pub const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
+/// Time between two attempts where SQLite does not wait by itself.
+const BUSY_PAUSE: Duration = Duration::from_millis(10);
 
 /// One step from a schema version to the next.
 pub type Migration = fn(&Transaction<'_>) -> rusqlite::Result<()>;
@@ -37,7 +45,7 @@ pub fn open(path: &Path) -> Result<Connection, LedgerError> {
 /// # Errors
 /// When it cannot be opened, is not a ledger, or has another version.
 pub fn open_read_only(path: &Path) -> Result<Connection, LedgerError> {
-    let conn = open_file_read_only(path).map_err(|source| open_error(path, source))?;
+    let conn = read_only::open(path).map_err(|source| open_error(path, source))?;
     let known = known_version(MIGRATIONS);
     match version(&conn, path)? {
         found if found == known => Ok(conn),
@@ -46,32 +54,12 @@ pub fn open_read_only(path: &Path) -> Result<Connection, LedgerError> {
     }
 }
 
-/// Opens any SQLite database for reading only.
-///
-/// # Errors
-/// When it cannot be opened or is not a database.
-pub fn open_file_read_only(path: &Path) -> rusqlite::Result<Connection> {
-    let open = |flags: OpenFlags, name: &Path| {
-        let conn = Connection::open_with_flags(name, flags | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
-        conn.busy_timeout(BUSY_TIMEOUT)?;
-        conn.query_row("SELECT count(*) FROM sqlite_schema", [], |_| Ok(())).map(|()| conn)
-    };
-    let read_only = OpenFlags::SQLITE_OPEN_READ_ONLY;
-    match open(read_only, path) {
-        // SQLite cannot create its shared-memory file in a directory that this user may not write. If no
-        // writer left anything in the log, the main file is complete and can be read as immutable.
-        Err(error)
-            if error.sqlite_error_code() == Some(rusqlite::ErrorCode::CannotOpen) && log_is_empty(path) =>
-        {
-            let name = format!("file:{}?immutable=1", percent_encoded(path));
-            open(read_only | OpenFlags::SQLITE_OPEN_URI, Path::new(&name))
-        }
-        other => other,
-    }
-}
-
 fn open_with(path: &Path, migrations: &[Migration]) -> Result<Connection, LedgerError> {
-    let mut conn = Connection::open(path).map_err(|source| open_error(path, source))?;
+    let mut conn = Connection::open_with_flags(
+        absolute(path),
+        OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE | OpenFlags::SQLITE_OPEN_NO_MUTEX,
+    )
+    .map_err(|source| open_error(path, source))?;
     conn.busy_timeout(BUSY_TIMEOUT)?;
     // A drain uses more statements than the default cache holds.
     conn.set_prepared_statement_cache_capacity(64);
@@ -80,17 +68,10 @@ fn open_with(path: &Path, migrations: &[Migration]) -> Result<Connection, Ledger
     if found > known {
         return Err(LedgerError::Newer { found, known });
     }
-    // The writer checkpoints after each drain; an automatic checkpoint would come at a worse time.
-    conn.execute_batch(
-        "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL;
-         PRAGMA wal_autocheckpoint = 0; PRAGMA temp_store = MEMORY;",
-    )?;
+    use_log(&conn)?;
     if found == known {
         conn.execute_batch(schema::ACCOUNTED)?;
         return Ok(conn);
-    }
-    if found > 0 {
-        back_up(&conn, path, found)?;
     }
     let transaction = conn.transaction_with_behavior(TransactionBehavior::Immediate)?;
     // Another process may have migrated it while this one waited for the lock.
@@ -99,7 +80,8 @@ fn open_with(path: &Path, migrations: &[Migration]) -> Result<Connection, Ledger
         transaction.execute_batch(&schema::create())?;
         transaction.pragma_update(None, "application_id", schema::APPLICATION_ID)?;
         transaction.pragma_update(None, "user_version", known)?;
-    } else {
+    } else if now < known {
+        back_up(path, now)?;
         for (to, migration) in (2_i64..).zip(migrations).skip_while(|&(to, _)| to <= now) {
             migration(&transaction)?;
             transaction.pragma_update(None, "user_version", to)?;
@@ -108,6 +90,25 @@ fn open_with(path: &Path, migrations: &[Migration]) -> Result<Connection, Ledger
     transaction.execute_batch(schema::ACCOUNTED)?;
     transaction.commit()?;
     Ok(conn)
+}
+
+/// Switches to the write-ahead log. SQLite does not wait for the lock that the first switch of a file needs.
+fn use_log(conn: &Connection) -> Result<(), LedgerError> {
+    let deadline = Instant::now() + BUSY_TIMEOUT;
+    // The writer checkpoints after each drain; an automatic checkpoint would come at a worse time.
+    let switch = "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL;
+         PRAGMA wal_autocheckpoint = 0; PRAGMA temp_store = MEMORY;";
+    loop {
+        match conn.execute_batch(switch).map_err(LedgerError::from) {
+            Err(LedgerError::Busy(_)) if Instant::now() < deadline => thread::sleep(BUSY_PAUSE),
+            other => return other,
+        }
+    }
+}
+
+/// An absolute path: SQLite gives some relative names a meaning of their own, such as `:memory:` or `file:x`.
+pub(crate) fn absolute(path: &Path) -> PathBuf {
+    std::path::absolute(path).unwrap_or_else(|_| path.to_owned())
 }
 
 fn known_version(migrations: &[Migration]) -> i64 {
@@ -141,39 +142,14 @@ pub fn open_error(path: &Path, source: rusqlite::Error) -> LedgerError {
     LedgerError::Open { path: path.to_owned(), reason }
 }
 
-fn log_is_empty(path: &Path) -> bool {
-    let log = PathBuf::from(format!("{}-wal", path.display()));
-    std::fs::metadata(log).map_or(true, |metadata| metadata.len() == 0)
-}
-
-fn percent_encoded(path: &Path) -> String {
-    let text = path.display().to_string();
-    text.replace('%', "%25").replace('?', "%3f").replace('#', "%23")
-}
-
-/// Writes a complete copy of the ledger into one file, and syncs it to disk.
-///
-/// # Errors
-/// When the copy already exists or cannot be written.
-pub fn copy_to(conn: &Connection, copy: &Path) -> Result<(), LedgerError> {
-    let backup_error = |source| LedgerError::Backup { path: copy.to_owned(), source };
-    if copy.exists() {
-        return Err(backup_error(io::ErrorKind::AlreadyExists.into()));
-    }
-    conn.execute("VACUUM INTO ?1", [copy.display().to_string()])?;
-    File::open(copy).and_then(|file| file.sync_all()).map_err(backup_error)
-}
-
-fn back_up(conn: &Connection, path: &Path, version: i64) -> Result<(), LedgerError> {
+/// Copies the file before it is migrated. Called with the write lock held, so that the file still has this
+/// version and no other process migrates it meanwhile. A connection in a transaction cannot copy, so another
+/// one does.
+fn back_up(path: &Path, version: i64) -> Result<(), LedgerError> {
+    let reader = read_only::open(path).map_err(|source| open_error(path, source))?;
+    // An interrupted migration may have left a copy, which the new one replaces.
     let copy = PathBuf::from(format!("{}.v{version}-backup", path.display()));
-    // An interrupted migration left this copy. The file still has the old version, so a new copy is as good.
-    match std::fs::remove_file(&copy) {
-        Err(source) if source.kind() != io::ErrorKind::NotFound => {
-            return Err(LedgerError::Backup { path: copy, source });
-        }
-        _ => {}
-    }
-    copy_to(conn, &copy)
+    backup::copy_to(&reader, &copy, Existing::Replace)
 }
 
 #[cfg(test)]
@@ -220,6 +196,41 @@ mod tests {
         assert_eq!(name, "n1");
         assert!(matches!(open(&path), Err(LedgerError::Newer { found: 4, known: 3, .. })));
         assert!(matches!(open_read_only(&path), Err(LedgerError::Newer { found: 4, known: 3, .. })));
+    }
+
+    fn open_from_eight_threads(path: &Path, migrations: &'static [Migration]) {
+        let barrier = std::sync::Barrier::new(8);
+        thread::scope(|scope| {
+            for _ in 0..8 {
+                scope.spawn(|| {
+                    barrier.wait();
+                    drop(open_with(path, migrations).unwrap());
+                });
+            }
+        });
+    }
+
+    #[test]
+    fn of_several_processes_one_creates_or_migrates_and_the_others_wait() {
+        for _ in 0..20 {
+            let dir = tempfile::tempdir().unwrap();
+            let path = dir.path().join("ledger.sqlite");
+            open_from_eight_threads(&path, &[]);
+            assert_eq!(user_version(&path), 1);
+            open_from_eight_threads(&path, &[add_column]);
+            assert_eq!(user_version(&path), 2);
+            let backup = dir.path().join("ledger.sqlite.v1-backup");
+            assert_eq!(
+                user_version(&backup),
+                1,
+                "the copy of the old version is not replaced by one of the new"
+            );
+            let columns = "SELECT count(*) FROM pragma_table_info('node')";
+            let count = |file: &Path| -> i64 {
+                Connection::open(file).unwrap().query_row(columns, [], |row| row.get(0)).unwrap()
+            };
+            assert_eq!(count(&path), count(&backup) + 1);
+        }
     }
 
     #[test]

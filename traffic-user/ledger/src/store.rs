@@ -10,10 +10,11 @@ use traffic_model::{
 };
 
 use crate::{
+    backup::{self, Existing},
     error::LedgerError,
-    ids, migrate,
+    identity, ids, migrate,
     time::reading_checks::DrainContext,
-    wal_guard,
+    wal_guard::{self, InUse, OpenFiles},
     write::{
         drain::{self, DrainOutcome},
         gaps::{self, Gap, GapReason},
@@ -30,6 +31,10 @@ pub struct LedgerConfig {
     pub retention: Retention,
     /// Interface name prefixes that identify a virtual machine.
     pub vm_interface_prefixes: Vec<String>,
+    /// A name of this machine that no other has, if one is known. A ledger continues only on its own machine.
+    pub machine: Option<String>,
+    /// Whether a ledger of another machine continues on this one, under a new id.
+    pub adopt: bool,
 }
 
 impl Default for LedgerConfig {
@@ -39,6 +44,8 @@ impl Default for LedgerConfig {
             calendar: Calendar::utc(),
             retention: Retention::default(),
             vm_interface_prefixes: ["vme", "tap", "vnet"].map(str::to_owned).to_vec(),
+            machine: None,
+            adopt: false,
         }
     }
 }
@@ -53,6 +60,9 @@ pub struct Ledger {
     vm_interface_prefixes: Vec<String>,
     /// Why the drains since the last successful one failed.
     failing: Option<GapReason>,
+    /// The files that a writing connection uses.
+    files: Option<OpenFiles>,
+    _in_use: InUse,
 }
 
 impl Ledger {
@@ -62,9 +72,15 @@ impl Ledger {
     /// fail on each drain.
     ///
     /// # Errors
-    /// When the file cannot be opened, has a newer schema, or follows another calendar.
+    /// When the file cannot be opened, has a newer schema, follows another calendar, is an incomplete copy, or
+    /// belongs to another machine.
     pub fn open(path: &Path, config: LedgerConfig) -> Result<Self, LedgerError> {
         wal_guard::check(path)?;
+        let in_use = InUse::begin();
+        if in_use.is_alone() {
+            wal_guard::check_before_writing(path)?;
+        }
+        let was_lost = wal_guard::was_lost(path);
         let conn = migrate::open(path)?;
         let calendar = config.calendar;
         match stored_calendar(&conn)? {
@@ -82,23 +98,23 @@ impl Ledger {
                 return Err(LedgerError::CalendarChanged { stored_zone, stored_day, zone, day });
             }
         }
-        // Without an id to insert, this takes no write lock, so that a command can open the file beside a
-        // writer.
-        if !conn.prepare("SELECT 1 FROM meta WHERE key = 'ledger_id'")?.exists([])? {
-            conn.execute(
-                "INSERT OR IGNORE INTO meta (key, value) VALUES ('ledger_id', lower(hex(randomblob(16))))",
-                [],
-            )?;
+        identity::give_id(&conn)?;
+        if was_lost {
+            gaps::insert_lost_ledger(&conn, Timestamp::now())?;
         }
         wal_guard::remember(path)?;
-        Ok(Self {
+        let ledger = Self {
             conn,
             path: path.to_owned(),
             calendar,
             retention: config.retention,
             vm_interface_prefixes: config.vm_interface_prefixes,
             failing: None,
-        })
+            files: Some(OpenFiles::note(path)?),
+            _in_use: in_use,
+        };
+        identity::check(&ledger, config.machine.as_deref(), config.adopt)?;
+        Ok(ledger)
     }
 
     /// Opens the file for reading. A reader never blocks the writer.
@@ -107,6 +123,7 @@ impl Ledger {
     /// When the file cannot be opened or has another schema version.
     pub fn open_read_only(path: &Path) -> Result<Self, LedgerError> {
         wal_guard::check(path)?;
+        let in_use = InUse::begin();
         let conn = migrate::open_read_only(path)?;
         let (zone, day) = stored_calendar(&conn)?.unwrap_or_else(|| ("UTC".to_owned(), 1));
         Ok(Self {
@@ -116,6 +133,8 @@ impl Ledger {
             retention: Retention::default(),
             vm_interface_prefixes: Vec::new(),
             failing: None,
+            files: None,
+            _in_use: in_use,
         })
     }
 
@@ -134,8 +153,9 @@ impl Ledger {
     /// # Errors
     /// When nothing could be written. The next drain catches up and records why this one failed.
     pub fn drain(&mut self, snapshot: &Snapshot, context: DrainContext) -> Result<DrainOutcome, LedgerError> {
-        let result =
-            drain::run(&mut self.conn, snapshot, &context, self.failing, &self.vm_interface_prefixes);
+        let result = self.check_files().and_then(|()| {
+            drain::run(&mut self.conn, snapshot, &context, self.failing, &self.vm_interface_prefixes)
+        });
         match result {
             Ok(mut outcome) => {
                 self.failing = None;
@@ -151,6 +171,31 @@ impl Ledger {
                 }
                 Err(error)
             }
+        }
+    }
+
+    /// The file that was removed or replaced since this ledger was opened for writing, if one was: the ledger
+    /// itself, its log or the log's index.
+    pub fn replaced_file(&self) -> Option<&Path> {
+        self.files.as_ref().and_then(OpenFiles::replaced)
+    }
+
+    /// Whether the ledger's own file is no longer at its path. It then still has its log.
+    pub fn was_moved(&self) -> bool {
+        self.files.as_ref().is_some_and(OpenFiles::ledger_was_moved)
+    }
+
+    /// Refuses to write into files that nobody else would see. Called before each write.
+    pub(crate) fn check_files(&self) -> Result<(), LedgerError> {
+        self.replaced_file().map_or(Ok(()), |path| Err(LedgerError::Replaced { path: path.to_owned() }))
+    }
+
+    /// Closes a ledger whose log or index was removed or replaced. The files at these paths stay as they are:
+    /// they may hold what another process wrote, and what is only in the removed log is drained again.
+    pub fn close_without_log(self) {
+        let keep = rusqlite::config::DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE;
+        if let Err(error) = self.conn.set_db_config(keep, true) {
+            tracing::warn!("cannot close the ledger {} without its log: {error}", self.path.display());
         }
     }
 
@@ -202,6 +247,7 @@ impl Ledger {
     /// # Errors
     /// When the file cannot be written.
     pub fn store_class_table(&self, table: &ClassTableInfo, content: &[u8]) -> Result<(), LedgerError> {
+        self.check_files()?;
         let id = ids::class_table(&self.conn, table)?;
         self.conn.execute(
             "UPDATE class_table SET content = ?2 WHERE id = ?1 AND content IS NULL",
@@ -246,7 +292,15 @@ impl Ledger {
     /// # Errors
     /// When no active container has this id, or the file cannot be written.
     pub fn retire(&self, container: &str, now: Timestamp) -> Result<String, LedgerError> {
+        self.check_files()?;
         let label = format!("{container}@{:.0}", now.round(jiff::Unit::Second)?);
+        let is_active = "SELECT 1 FROM container WHERE name = ?1 AND retired IS NULL";
+        if !self.conn.prepare_cached(is_active)?.exists([container])? {
+            return Err(LedgerError::UnknownContainer(container.to_owned()));
+        }
+        if self.conn.prepare_cached("SELECT 1 FROM container WHERE label = ?1")?.exists([&label])? {
+            return Err(LedgerError::JustRetired { container: container.to_owned(), label });
+        }
         let changed = self.conn.execute(
             "UPDATE container SET retired = ?2, label = ?3 WHERE name = ?1 AND retired IS NULL",
             params![container, now.as_second(), label],
@@ -259,7 +313,7 @@ impl Ledger {
     /// # Errors
     /// When the copy already exists or cannot be written.
     pub fn backup(&self, copy: &Path) -> Result<(), LedgerError> {
-        migrate::copy_to(&self.conn, copy)
+        backup::copy_to(&self.conn, copy, Existing::Keep)
     }
 }
 

@@ -73,6 +73,9 @@ enum Action {
     /// The pinned counters belong to the ledger that drains them; any other ledger is refused. If that ledger
     /// is lost, this command binds the counters to the ledger in the state directory. The next drain then
     /// records everything that they have counted since the last reboot or purge.
+    ///
+    /// A ledger that another machine kept is refused as well, because its containers are other customers. With
+    /// this command it continues here, under an id of its own.
     #[command(after_long_help = "Example:\n  trafctl ledger adopt")]
     Adopt,
     ImportPva(import_pva::Options),
@@ -146,7 +149,7 @@ fn adopt(global: &Global) -> anyhow::Result<Done> {
     let _lock = bpffs.lock()?;
     let maps = load::open(&bpffs)?;
     let path = ledger_path(&global.state_dir);
-    let drainer = Drainer::open_existing(&global.config()?, &global.state_dir)?.with_context(|| {
+    let drainer = Drainer::open_adopting(&global.config()?, &global.state_dir)?.with_context(|| {
         format!("cannot adopt: there is no ledger {}; start `trafctl run` first", path.display())
     })?;
     let (pins, ledger) = (bpffs.root().display(), path.display());

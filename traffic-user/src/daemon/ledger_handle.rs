@@ -11,7 +11,7 @@ use std::{
 
 use anyhow::Context as _;
 use traffic_classes::ClassTable;
-use traffic_ledger::{DrainTrigger, FileIdentity, GapReason, LedgerError};
+use traffic_ledger::{DrainTrigger, GapReason, LedgerError};
 
 use crate::{
     api::drain_health::DrainHealth,
@@ -37,7 +37,6 @@ pub(super) struct LedgerHandle {
 /// An available ledger.
 struct OpenLedger {
     drainer: Drainer,
-    file: FileIdentity,
     /// Whether the ledger holds the active class table.
     has_class_table: bool,
 }
@@ -155,13 +154,7 @@ impl LedgerHandle {
     /// The open ledger. Opens the file at its path if none is open, or if another file is there now.
     fn open_if_needed(&mut self) -> anyhow::Result<&mut OpenLedger> {
         let path = drain::ledger_path(&self.state_dir);
-        if let Some(moved) = self.opened.take_if(|opened| FileIdentity::of(&path).ok() != Some(opened.file)) {
-            moved.drainer.close_moved();
-            tracing::error!(
-                "{} was replaced or removed; switching to the file now at that path",
-                path.display()
-            );
-        }
+        self.close_if_replaced();
         if self.opened.is_none() {
             let opened = self.try_open(&path);
             if let Err(error) = &opened {
@@ -176,6 +169,20 @@ impl LedgerHandle {
         self.opened.as_mut().context("the ledger is not open")
     }
 
+    /// Closes the ledger if it, its log or the log's index is no longer at its path: nobody else would see
+    /// what is written there.
+    fn close_if_replaced(&mut self) {
+        let Some(opened) = self.opened.take_if(|opened| opened.drainer.replaced_file().is_some()) else {
+            return;
+        };
+        let replaced = opened.drainer.replaced_file().map(|path| path.display().to_string());
+        tracing::error!(
+            "{} was replaced or removed; opening the ledger again, as it is there now",
+            replaced.unwrap_or_default()
+        );
+        opened.drainer.close_replaced();
+    }
+
     fn try_open(&mut self, path: &Path) -> anyhow::Result<OpenLedger> {
         if self.daemon_lock.is_none() {
             self.daemon_lock = Some(drain::lock_daemon(&self.state_dir)?);
@@ -188,12 +195,11 @@ impl LedgerHandle {
             );
         }
         let mut drainer = Drainer::open(&self.config, &self.state_dir)?;
-        let file = FileIdentity::of(path).with_context(|| format!("cannot examine {}", path.display()))?;
         if let Some(reason) = self.open_failure {
             tracing::info!("the ledger {} is available again", path.display());
             drainer.note_earlier_failure(reason);
         }
-        Ok(OpenLedger { drainer, file, has_class_table: false })
+        Ok(OpenLedger { drainer, has_class_table: false })
     }
 }
 

@@ -3,10 +3,11 @@
 //! Every drain holds the lock on the pinned state, so that no change of classes, slots or maps comes between
 //! a reading and its recording. `trafctl run` drains regularly. Other commands drain before they change what
 //! a reading means. `binding` keeps counters out of the ledger of another installation; `lock` keeps a second
-//! daemon out.
+//! daemon out; `machine` names the machine whose ledger it is.
 
 mod binding;
 mod lock;
+mod machine;
 
 use std::{
     fs,
@@ -41,7 +42,12 @@ pub fn ledger_path(state_dir: &Path) -> PathBuf {
 
 /// The ledger's settings in the configuration.
 pub fn ledger_config(config: &Config) -> LedgerConfig {
-    LedgerConfig { calendar: config.calendar.clone(), retention: config.retention, ..LedgerConfig::default() }
+    LedgerConfig {
+        calendar: config.calendar.clone(),
+        retention: config.retention,
+        machine: machine::id(),
+        ..LedgerConfig::default()
+    }
 }
 
 /// An open ledger that drains write to.
@@ -60,8 +66,12 @@ impl Drainer {
     /// # Errors
     /// When the ledger cannot be opened, has a newer schema, or follows another calendar.
     pub fn open(config: &Config, state_dir: &Path) -> anyhow::Result<Self> {
+        Self::open_as(config, state_dir, ledger_config(config))
+    }
+
+    fn open_as(config: &Config, state_dir: &Path, settings: LedgerConfig) -> anyhow::Result<Self> {
         let path = ledger_path(state_dir);
-        let ledger = Ledger::open(&path, ledger_config(config))
+        let ledger = Ledger::open(&path, settings)
             .with_context(|| format!("cannot open the ledger {}", path.display()))?;
         // Billing data is not for everyone, wherever the directory may be.
         fs::set_permissions(&path, fs::Permissions::from_mode(0o640))
@@ -74,16 +84,32 @@ impl Drainer {
         })
     }
 
+    /// As [`Self::open_existing`], but a ledger of another machine continues on this one.
+    ///
+    /// # Errors
+    /// As [`Self::open`].
+    pub fn open_adopting(config: &Config, state_dir: &Path) -> anyhow::Result<Option<Self>> {
+        Self::open_existing_as(config, state_dir, LedgerConfig { adopt: true, ..ledger_config(config) })
+    }
+
     /// Opens the ledger if it exists. A node that never ran the daemon has none.
     ///
     /// # Errors
     /// As [`Self::open`].
     pub fn open_existing(config: &Config, state_dir: &Path) -> anyhow::Result<Option<Self>> {
+        Self::open_existing_as(config, state_dir, ledger_config(config))
+    }
+
+    fn open_existing_as(
+        config: &Config,
+        state_dir: &Path,
+        settings: LedgerConfig,
+    ) -> anyhow::Result<Option<Self>> {
         let path = ledger_path(state_dir);
         if !fs::exists(&path).with_context(|| format!("cannot look for the ledger {}", path.display()))? {
             return Ok(None);
         }
-        Self::open(config, state_dir).map(Some)
+        Self::open_as(config, state_dir, settings).map(Some)
     }
 
     /// Opens the ledger for a drain that must precede a change of these counters. Returns `None` if there is
@@ -108,9 +134,18 @@ impl Drainer {
         Ok(existing)
     }
 
-    /// Closes a ledger whose file was moved, and writes its log into that file first. If a reader prevents
-    /// that, the log keeps the rows and [`traffic_ledger::set_aside_anothers_log`] preserves it.
-    pub fn close_moved(self) {
+    /// See [`Ledger::replaced_file`].
+    pub fn replaced_file(&self) -> Option<&Path> {
+        self.ledger.replaced_file()
+    }
+
+    /// Closes a ledger of which a file was moved, replaced or removed. A ledger that was moved keeps its log,
+    /// which is written into it first. If a reader prevents that, the log keeps the rows and
+    /// [`traffic_ledger::set_aside_anothers_log`] preserves it.
+    pub fn close_replaced(self) {
+        if !self.ledger.was_moved() {
+            return self.ledger.close_without_log();
+        }
         if let Err(error) = self.ledger.checkpoint() {
             tracing::warn!("cannot write the last rows into the ledger that was moved: {error:#}");
         }

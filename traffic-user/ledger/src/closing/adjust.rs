@@ -119,6 +119,7 @@ impl Ledger {
     /// When the period is not closed, the container is unknown, or the file cannot be written. Also when the
     /// correction is empty, has no reason, repeats an earlier one, or exceeds the existing figures.
     pub fn adjust(&mut self, request: &AdjustmentRequest) -> Result<Adjusted, LedgerError> {
+        self.check_files()?;
         let (_, _, period) = self.month(&request.period)?;
         let transaction = self.conn.transaction_with_behavior(TransactionBehavior::Immediate)?;
         let (of, mut adjusted) = evaluate(&transaction, &period, request)?;

@@ -180,6 +180,7 @@ impl Ledger {
         let mut sums = Sums::sort(&mut query)?;
         let behavior =
             if import.dry_run { TransactionBehavior::Deferred } else { TransactionBehavior::Immediate };
+        self.check_files()?;
         let transaction = self.conn.transaction_with_behavior(behavior)?;
         if State::read(&transaction, import)? != state {
             return Err(LedgerError::Query(

@@ -69,7 +69,7 @@ impl Source {
     /// # Errors
     /// When the file cannot be read or does not have PVA's tables.
     pub fn open(path: &Path, skips: &mut Skips) -> Result<Self, LedgerError> {
-        let conn = migrate::open_file_read_only(path).map_err(|source| migrate::open_error(path, source))?;
+        let conn = crate::read_only::open(path).map_err(|source| migrate::open_error(path, source))?;
         for (table, columns) in
             [("log_def", "id, eid, lclass, instance, counter"), ("log_data", "id, startTime, avg")]
         {

@@ -23,7 +23,7 @@ impl Exchange {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("ledger.sqlite");
         let mut ledger = Ledger::open(&path, LedgerConfig::default()).unwrap();
-        let (mut node, mut before) = (Node::new(NOON), Node::new(NOON));
+        let (mut node, mut before) = (Node::balanced(NOON), Node::balanced(NOON));
         for node in [&mut node, &mut before] {
             // Enough for several pages per tree, which a backup lays out differently.
             for container in 0..200 {

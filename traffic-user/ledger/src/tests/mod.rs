@@ -5,6 +5,7 @@ mod control_totals;
 mod crashes;
 mod draining;
 mod exchange;
+mod files;
 mod histories;
 mod interfaces;
 mod pva;

@@ -34,11 +34,13 @@ pub enum GapReason {
     CountersRenewed,
     /// The node rebooted. What was counted after the last reading is lost.
     Reboot,
+    /// The file of an earlier ledger was emptied or removed. Its figures are not in this one.
+    LedgerLost,
 }
 
 impl GapReason {
     /// Every reason.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::BeforeAttach,
         Self::DaemonDown,
         Self::MissedDrain,
@@ -49,6 +51,7 @@ impl GapReason {
         Self::CounterLost,
         Self::CountersRenewed,
         Self::Reboot,
+        Self::LedgerLost,
     ];
 
     /// The name in the ledger and in output. A released name never changes.
@@ -64,12 +67,16 @@ impl GapReason {
             Self::CounterLost => "counter_lost",
             Self::CountersRenewed => "counters_renewed",
             Self::Reboot => "reboot",
+            Self::LedgerLost => "ledger_lost",
         }
     }
 
     /// Whether traffic may be missing from the sums. Otherwise only its time or class is uncertain.
     pub const fn loses_traffic(self) -> bool {
-        matches!(self, Self::BeforeAttach | Self::CounterLost | Self::CountersRenewed | Self::Reboot)
+        matches!(
+            self,
+            Self::BeforeAttach | Self::CounterLost | Self::CountersRenewed | Self::Reboot | Self::LedgerLost
+        )
     }
 }
 
@@ -203,6 +210,21 @@ pub(crate) fn insert(
             links.once,
         ])?;
     Ok(rows == 1)
+}
+
+/// Records that the figures of an earlier ledger at the same path are gone.
+pub(crate) fn insert_lost_ledger(conn: &Connection, now: Timestamp) -> Result<(), LedgerError> {
+    let detail = "the file of the earlier ledger was emptied or removed: a new ledger begins here";
+    let gap = Gap {
+        start: None,
+        end: now,
+        reason: GapReason::LedgerLost,
+        interface: None,
+        container: None,
+        size: None,
+        detail: Some(detail.to_owned()),
+    };
+    insert(conn, now, &gap, GapLinks::default()).map(drop)
 }
 
 /// Lists the gaps that overlap a time span, ordered by end; `None` means unlimited.

@@ -96,6 +96,7 @@ impl Ledger {
     }
 
     fn maintain_at_pace(&mut self, now: Timestamp, pace: Pace) -> Result<Maintenance, LedgerError> {
+        self.check_files()?;
         let open = last_bucket(&self.conn)?;
         let mut done = Maintenance::default();
         // Start a level only when the finer one is done; otherwise units would be summed several times.

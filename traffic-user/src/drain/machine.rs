@@ -1,0 +1,73 @@
+//! A name for this machine that its clones do not share, for the ledger.
+//!
+//! A clone that keeps the machine id still has another product UUID in its firmware. The name is a hash: a
+//! ledger may leave the node, and the machine id should not.
+
+use std::fs;
+
+use sha2::{Digest as _, Sha256};
+
+const MACHINE_ID: &str = "/etc/machine-id";
+/// Only root can read it. Containers and some boards have none.
+const PRODUCT_UUID: &str = "/sys/class/dmi/id/product_uuid";
+
+/// The name of this machine; `None` where nothing tells it from others.
+pub(super) fn id() -> Option<String> {
+    let read = |path| fs::read_to_string(path).ok().map(|text| text.trim().to_ascii_lowercase());
+    name(read(MACHINE_ID).as_deref(), read(PRODUCT_UUID).as_deref())
+}
+
+fn name(machine_id: Option<&str>, product_uuid: Option<&str>) -> Option<String> {
+    // systemd writes `uninitialized` during the first boot of an image.
+    let machine_id = machine_id.filter(|id| !id.is_empty() && *id != "uninitialized");
+    if machine_id.is_none() && product_uuid.is_none() {
+        return None;
+    }
+    let uuid = product_uuid.map(in_one_byte_order).unwrap_or_default();
+    let hash = Sha256::digest(format!("trafctl machine\n{}\n{uuid}\n", machine_id.unwrap_or_default()));
+    Some(hash.iter().take(16).map(|byte| format!("{byte:02x}")).collect())
+}
+
+/// A firmware update can change the byte order in which the first three fields are shown. Of both orders,
+/// this is the one that sorts first.
+fn in_one_byte_order(uuid: &str) -> String {
+    let swapped: Vec<String> = uuid
+        .split('-')
+        .enumerate()
+        .map(|(at, field)| match at {
+            0..=2 if field.is_ascii() => {
+                field.as_bytes().rchunks(2).map(String::from_utf8_lossy).collect::<String>()
+            }
+            _ => field.to_owned(),
+        })
+        .collect();
+    let swapped = swapped.join("-");
+    if uuid <= swapped.as_str() { uuid.to_owned() } else { swapped }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const UUID: &str = "11223344-5566-7788-99aa-bbccddeeff00";
+    const OTHER: &str = "11223344-5566-7788-99aa-bbccddeeff01";
+    const SWAPPED: &str = "44332211-6655-8877-99aa-bbccddeeff00";
+
+    #[test]
+    fn a_clone_has_another_name() {
+        let original = name(Some("a"), Some(UUID));
+        assert_ne!(original, name(Some("a"), Some(OTHER)), "a clone with the same machine id");
+        assert_ne!(original, name(Some("b"), Some(UUID)), "another container on the same board");
+        assert_ne!(name(Some("a"), None), name(Some("b"), None));
+        assert_eq!(original, name(Some("a"), Some(SWAPPED)), "after a firmware update");
+        assert_eq!(original.map(|name| name.len()), Some(32));
+    }
+
+    #[test]
+    fn a_machine_that_nothing_names_has_no_name() {
+        assert_eq!(name(None, None), None);
+        assert_eq!(name(Some("uninitialized"), None), None);
+        assert_eq!(name(Some(""), None), None);
+        assert!(name(None, Some(UUID)).is_some());
+    }
+}
