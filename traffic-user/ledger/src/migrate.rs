@@ -117,10 +117,12 @@ fn known_version(migrations: &[Migration]) -> i64 {
 
 /// The file's schema version; 0 for an empty file.
 fn version(conn: &Connection, path: &Path) -> Result<i64, LedgerError> {
-    let pragma = |name| conn.pragma_query_value(None, name, |row| row.get::<_, i64>(0));
+    // At one moment: another process may be creating the tables.
+    let view = conn.unchecked_transaction()?;
+    let pragma = |name| view.pragma_query_value(None, name, |row| row.get::<_, i64>(0));
     let version = pragma("user_version").map_err(|source| open_error(path, source))?;
     let ours = pragma("application_id")? == schema::APPLICATION_ID;
-    let tables: i64 = conn.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))?;
+    let tables: i64 = view.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))?;
     let empty = version == 0 && tables == 0;
     if ours || empty { Ok(version) } else { Err(LedgerError::Foreign { path: path.to_owned() }) }
 }
