@@ -165,6 +165,21 @@ pub static INTERFACE_BASES: Array<InterfaceCounters, 1> = Array::new();
 #[btf_map]
 pub static FAULT_BASES: Array<FaultCounters, 1> = Array::new();
 
+/// What was counted for a slot in the set of maps before this one. Readers add it.
+///
+/// Key and value: as [`CLASS_COUNTERS`], but summed over CPUs. Writer: userspace, once, before the set comes
+/// into use. Reader: userspace.
+#[btf_map]
+pub static CLASS_CARRIED: Array<ClassCounters, 1> = Array::new();
+
+/// The same for [`INTERFACE_COUNTERS`].
+#[btf_map]
+pub static INTERFACE_CARRIED: Array<InterfaceCounters, 1> = Array::new();
+
+/// The same for [`FAULT_COUNTERS`].
+#[btf_map]
+pub static FAULT_CARRIED: Array<FaultCounters, 1> = Array::new();
+
 /// The skb mark of each container's class 0.
 ///
 /// Key: container slot; value: id * 32, or 0 if its packets are not marked (64 bits, which an element takes

@@ -14,14 +14,14 @@ use traffic_tests::{Amounts, Counters, Daemon, Lab};
 use crate::node::{at, booked, node, pair};
 
 /// The duration of a command that is not killed.
-fn length_of(lab: &Lab, arguments: &[&str]) -> Result<Duration> {
+pub fn length_of(lab: &Lab, arguments: &[&str]) -> Result<Duration> {
     let begin = Instant::now();
     lab.run_ok(arguments)?;
     Ok(begin.elapsed())
 }
 
 /// Starts a command and kills it after a delay. Returns whether it was still running.
-fn kill_after(lab: &Lab, arguments: &[&str], delay: Duration) -> Result<bool> {
+pub fn kill_after(lab: &Lab, arguments: &[&str], delay: Duration) -> Result<bool> {
     let mut command = lab.trafctl(arguments)?;
     let mut process =
         Process::spawn(command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()))?;
@@ -32,7 +32,7 @@ fn kill_after(lab: &Lab, arguments: &[&str], delay: Duration) -> Result<bool> {
 }
 
 /// Moments spread over the duration of a command and slightly beyond.
-fn instants(length: Duration, count: u32) -> impl Iterator<Item = Duration> {
+pub fn instants(length: Duration, count: u32) -> impl Iterator<Item = Duration> {
     (0..count).map(move |step| length * (step * 11 % count) / count * 6 / 5)
 }
 

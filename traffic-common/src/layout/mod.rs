@@ -18,9 +18,11 @@ pub use counters::*;
 pub use entries::*;
 pub use records::*;
 
-/// Version of everything in this module. Kept in [`Meta::layout_version`]; maps of another version are
-/// refused.
-pub const LAYOUT_VERSION: u32 = 2;
+/// Version of everything in this module. Kept in [`Meta::layout_version`]. Maps of an older version from
+/// [`OLDEST_LAYOUT`] on are carried over, all others are refused.
+pub const LAYOUT_VERSION: u32 = 3;
+/// The oldest version whose counters this one can carry over.
+pub const OLDEST_LAYOUT: u32 = 2;
 
 /// Name of the classifier on the host-side ingress hook: packets *from* the container.
 pub const INGRESS_PROGRAM: &str = "trafctl_ingress";
@@ -37,7 +39,7 @@ pub const MARK_CLASSES: u32 = 32;
 mod pod {
     use super::{
         ClassCounters, ContainerRecord, Control, FaultCounters, InterfaceCounters, InterfaceEntry,
-        InterfaceRecord, Meta, RangeNode,
+        InterfaceRecord, InterfaceRecordV2, Meta, RangeNode,
     };
 
     // SAFETY (all of them): `repr(C)`, every field an integer or an array of integers, no padding (the
@@ -57,6 +59,7 @@ mod pod {
         Control,
         ContainerRecord,
         InterfaceRecord,
+        InterfaceRecordV2,
         Meta,
         RangeNode
     );

@@ -22,6 +22,19 @@ pub mod slot_state {
     pub const RETIRED: u32 = 2;
 }
 
+/// States of a set of maps, in [`Meta::ready`].
+pub mod set_state {
+    /// Being created. Nothing was ever counted in it.
+    pub const CREATING: u32 = 0;
+    /// Complete, and in use.
+    pub const READY: u32 = 1;
+    /// Its counters were carried over to another set, which is in use instead. Nothing is counted in it any
+    /// more.
+    pub const REPLACED: u32 = 2;
+    /// Complete, but hooks may still run the program that counts in the set before it.
+    pub const MOVING: u32 = 3;
+}
+
 /// The owner of a container slot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(C)]
@@ -80,6 +93,49 @@ pub struct InterfaceRecord {
     pub name: [u8; INTERFACE_NAME_BYTES],
     /// The id of its container as text, padded with zeros; empty if shared.
     pub container: [u8; CONTAINER_ID_BYTES],
+    /// What distinguishes the device that was attached from one made again under its name; 0 where unknown.
+    pub device: u64,
+}
+
+/// [`InterfaceRecord`] in layout 2, which lacked the last field.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C)]
+#[expect(missing_docs, reason = "the fields of `InterfaceRecord`")]
+pub struct InterfaceRecordV2 {
+    pub state: u32,
+    pub generation: u32,
+    pub ifindex: u32,
+    pub container_slot: u32,
+    pub shared: u32,
+    pub link_header_len: u32,
+    pub attached_unix_s: u64,
+    pub kernel_before: InterfaceStatistics,
+    pub counted_before: InterfaceStatistics,
+    pub gone_unix_s: u64,
+    pub missed: InterfaceStatistics,
+    pub name: [u8; INTERFACE_NAME_BYTES],
+    pub container: [u8; CONTAINER_ID_BYTES],
+}
+
+impl From<InterfaceRecordV2> for InterfaceRecord {
+    fn from(old: InterfaceRecordV2) -> Self {
+        Self {
+            state: old.state,
+            generation: old.generation,
+            ifindex: old.ifindex,
+            container_slot: old.container_slot,
+            shared: old.shared,
+            link_header_len: old.link_header_len,
+            attached_unix_s: old.attached_unix_s,
+            kernel_before: old.kernel_before,
+            counted_before: old.counted_before,
+            gone_unix_s: old.gone_unix_s,
+            missed: old.missed,
+            name: old.name,
+            container: old.container,
+            device: 0,
+        }
+    }
 }
 
 /// What the set of maps is. One element, written under the lock on the pinned directory.
@@ -88,7 +144,7 @@ pub struct InterfaceRecord {
 pub struct Meta {
     /// [`LAYOUT_VERSION`](super::LAYOUT_VERSION) of the creator. First, so that every version can read it.
     pub layout_version: u32,
-    /// 0 until the set is complete. Distinguishes an interrupted creation from a finished set.
+    /// One of [`set_state`]. Distinguishes an interrupted creation from a finished set.
     pub ready: u32,
     /// Random number of this set of counters. A reader that sees another number starts from zero.
     pub epoch: u64,
@@ -122,11 +178,12 @@ const _: () = {
     assert!(size_of::<ContainerRecord>() == 80);
     assert!(offset_of!(ContainerRecord, id) == 16);
     assert!(size_of::<InterfaceStatistics>() == 32);
-    assert!(size_of::<InterfaceRecord>() == 216);
+    assert!(size_of::<InterfaceRecord>() == 224);
     assert!(offset_of!(InterfaceRecord, attached_unix_s) == 24);
     assert!(offset_of!(InterfaceRecord, kernel_before) == 32);
     assert!(offset_of!(InterfaceRecord, missed) == 104);
     assert!(offset_of!(InterfaceRecord, name) == 136);
+    assert!(offset_of!(InterfaceRecord, device) == size_of::<InterfaceRecordV2>());
     assert!(size_of::<Meta>() == 416);
     assert!(offset_of!(Meta, epoch) == 8);
     assert!(offset_of!(Meta, container_slots) == 60);

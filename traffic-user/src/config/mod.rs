@@ -125,7 +125,7 @@ pub enum AttachSetting {
     Clsact,
 }
 
-/// Capacities of the maps. They are fixed when the counters are created.
+/// Capacities of the maps. They grow with the configuration, and shrink only when the counters start over.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
     /// Containers with counters.
@@ -141,6 +141,22 @@ pub struct Limits {
 impl Default for Limits {
     fn default() -> Self {
         Self { containers: 2048, interfaces: 4096, classes: 16, addresses: 65_536 }
+    }
+}
+
+impl Limits {
+    /// Where these limits differ from those in force, in words; `None` where they do not.
+    pub fn difference(&self, in_force: &Self) -> Option<String> {
+        let pairs = [
+            ("containers", self.containers, in_force.containers),
+            ("interfaces", self.interfaces, in_force.interfaces),
+            ("classes", self.classes, in_force.classes),
+            ("addresses", self.addresses, in_force.addresses),
+        ];
+        let different = pairs.into_iter().filter(|(_, wanted, has)| wanted != has);
+        let texts: Vec<_> =
+            different.map(|(name, wanted, has)| format!("{name} = {wanted} ({has} in force)")).collect();
+        (!texts.is_empty()).then(|| texts.join(", "))
     }
 }
 

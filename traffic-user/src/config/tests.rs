@@ -182,3 +182,14 @@ fn a_named_file_must_exist_and_the_cause_is_printed_once() {
         "cannot read the configuration /nonexistent/t.toml: No such file or directory (os error 2)"
     );
 }
+
+#[test]
+fn limits_that_differ_from_those_in_force_are_named_with_both_values() {
+    let in_force = Limits { containers: 3, interfaces: 4, classes: 5, addresses: 6 };
+    assert_eq!(in_force.difference(&in_force), None);
+    let wanted = Limits { containers: 30, interfaces: 4, classes: 5, addresses: 60 };
+    assert_eq!(
+        wanted.difference(&in_force).as_deref(),
+        Some("containers = 30 (3 in force), addresses = 60 (6 in force)")
+    );
+}

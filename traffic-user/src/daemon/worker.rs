@@ -298,15 +298,17 @@ impl Worker {
             tracing::warn!("[api] has changed: the change takes effect when trafctl is restarted");
         }
         self.ledger.apply_config(host.config());
-        let other_mark = host.config().skb_mark != self.host.config().skb_mark;
+        let (new, old) = (host.config(), self.host.config());
+        let other_program = new.skb_mark != old.skb_mark || new.limits != old.limits;
         self.host = host;
         self.report(WorkerEvent::Reloaded(Box::new(self.host.config().clone())));
-        if other_mark && self.logs_faults {
+        if other_program && self.logs_faults {
             tracing::warn!(
-                "[shaping] has changed: with --log-faults the change takes effect when trafctl is restarted"
+                "[shaping] or [limits] has changed: with --log-faults the change takes effect when trafctl is \
+                 restarted"
             );
-        } else if other_mark {
-            // The program in force is the one without the mark, or the one with it.
+        } else if other_program {
+            // Another variant of the program, or the same one on larger maps.
             drop(self.host.begin(ProgramChoice::Current)?);
         }
         self.classes = classes;

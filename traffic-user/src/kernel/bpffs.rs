@@ -7,7 +7,7 @@ use std::{
 };
 
 use anyhow::{Context as _, bail};
-use rustix::fs::statfs;
+use rustix::fs::{CWD, RenameFlags, statfs};
 use traffic_common::Direction;
 
 /// `BPF_FS_MAGIC`
@@ -19,12 +19,24 @@ pub const STANDARD_MOUNT: &str = "/sys/fs/bpf";
 #[derive(Clone, Debug)]
 pub struct Bpffs {
     root: PathBuf,
+    maps: &'static str,
 }
+
+/// Where the maps in use are pinned.
+const MAPS: &str = "maps";
+/// Where maps are pinned that are to replace those in use, or that were replaced.
+const NEXT_MAPS: &str = "maps_next";
 
 impl Bpffs {
     /// Names the directory, for commands that only read. It need not exist.
     pub fn new(root: &Path) -> Self {
-        Self { root: root.to_owned() }
+        Self { root: root.to_owned(), maps: MAPS }
+    }
+
+    /// The same directory, with the place for maps that are to replace those in use.
+    #[must_use]
+    pub fn next(&self) -> Self {
+        Self { root: self.root.clone(), maps: NEXT_MAPS }
     }
 
     /// Creates the directory and its subdirectories, and mounts the BPF file system if it is missing.
@@ -72,8 +84,9 @@ impl Bpffs {
         &self.root
     }
 
-    fn maps(&self) -> PathBuf {
-        self.root.join("maps")
+    /// The directory of the pinned maps.
+    pub fn maps(&self) -> PathBuf {
+        self.root.join(self.maps)
     }
 
     fn programs(&self) -> PathBuf {
@@ -129,7 +142,8 @@ impl Bpffs {
     /// # Errors
     /// When a file cannot be removed. Files removed before that stay removed.
     pub fn clear(&self) -> anyhow::Result<()> {
-        for directory in [self.links(), self.programs(), self.maps()] {
+        let next = self.next().maps();
+        for directory in [self.links(), self.programs(), self.maps(), next.clone()] {
             let entries = match fs::read_dir(&directory) {
                 Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
                 other => other.with_context(|| format!("cannot list {}", directory.display()))?,
@@ -139,7 +153,58 @@ impl Bpffs {
                 fs::remove_file(&path).with_context(|| format!("cannot unpin {}", path.display()))?;
             }
         }
-        Ok(())
+        match fs::remove_dir(&next) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                Err(error).with_context(|| format!("cannot remove {}", next.display()))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Removes the place for maps that are to replace those in use. `META` goes last: as long as it is there,
+    /// it says what the others are.
+    ///
+    /// # Errors
+    /// When a file cannot be removed.
+    pub fn remove_next(&self) -> anyhow::Result<()> {
+        let next = self.next();
+        let directory = next.maps();
+        let entries = match fs::read_dir(&directory) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            other => other.with_context(|| format!("cannot list {}", directory.display()))?,
+        };
+        let remove = || -> io::Result<()> {
+            for entry in entries {
+                let path = entry?.path();
+                if path != next.map("META") {
+                    fs::remove_file(&path)?;
+                }
+            }
+            match fs::remove_file(next.map("META")) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                _ => {}
+            }
+            fs::remove_dir(&directory)
+        };
+        remove().with_context(|| format!("cannot remove {}", directory.display()))
+    }
+
+    /// Exchanges the maps in use with those that are to replace them, in one step where the kernel can. Where
+    /// it cannot (before 5.16), a reader in between finds no maps, and tries again.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn exchange_next(&self) -> anyhow::Result<()> {
+        let (maps, next) = (self.maps(), self.next().maps());
+        let exchanged = rustix::fs::renameat_with(CWD, &next, CWD, &maps, RenameFlags::EXCHANGE);
+        if exchanged == Err(rustix::io::Errno::INVAL) {
+            let aside = self.root.join("maps_former");
+            return fs::rename(&maps, &aside)
+                .and_then(|()| fs::rename(&next, &maps))
+                .and_then(|()| fs::rename(&aside, &next))
+                .with_context(|| format!("cannot put {} in place", next.display()));
+        }
+        exchanged.map_err(io::Error::from).with_context(|| format!("cannot put {} in place", next.display()))
     }
 }
 

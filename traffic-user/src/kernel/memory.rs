@@ -23,11 +23,11 @@ fn check_for(limits: &Limits, cpus: usize, available: u64) -> anyhow::Result<()>
         * u64::from(limits.classes)
         * size_of::<ClassCounters>() as u64
         + u64::from(limits.interfaces) * (size_of::<InterfaceCounters>() + size_of::<FaultCounters>()) as u64;
-    // One more copy for the bases of slots that had an owner before.
-    let needed = each_cpu.saturating_mul(cpus as u64 + 1);
+    // Two more copies: the bases of slots that had an owner before, and what an earlier set has counted.
+    let needed = each_cpu.saturating_mul(cpus as u64 + 2);
     if needed > available {
         bail!(
-            "the counters would take {} MiB ({} for each of {cpus} possible CPUs and one more), and {} MiB \
+            "the counters would take {} MiB ({} for each of {cpus} possible CPUs and two more), and {} MiB \
              of memory are available; lower [limits] in the configuration",
             needed >> 20,
             each_cpu >> 20,
@@ -77,10 +77,10 @@ mod tests {
     fn limits_beyond_the_machines_memory_are_refused_with_figures() {
         let limits = Limits { containers: 1000, interfaces: 2000, classes: 16, addresses: 1 };
         // 1,024,000 bytes of classes and 1,216,000 of interfaces on each CPU.
-        let needed = 9 * (1000 * 16 * 64 + 2000 * 608);
+        let needed = 10 * (1000 * 16 * 64 + 2000 * 608);
         assert!(check_for(&limits, 8, needed).is_ok());
         let error = check_for(&limits, 8, needed - 1).unwrap_err().to_string();
-        assert!(error.contains("19 MiB (2 for each of 8 possible CPUs and one more)"), "{error}");
+        assert!(error.contains("21 MiB (2 for each of 8 possible CPUs and two more)"), "{error}");
         assert!(available().unwrap() > 1 << 20);
     }
 }

@@ -29,6 +29,7 @@ pub const EMPTY_INTERFACE: InterfaceRecord = InterfaceRecord {
     missed: NOTHING,
     name: [0; INTERFACE_NAME_BYTES],
     container: [0; CONTAINER_ID_BYTES],
+    device: 0,
 };
 
 /// Writes a text into a field and pads it with zeros. A text that is too long is cut.

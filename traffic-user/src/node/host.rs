@@ -35,7 +35,7 @@ use crate::{
 
 /// The advice when a map has no room for more addresses.
 pub const MORE_ADDRESSES: &str =
-    "raise `addresses` under [limits], then start over with `trafctl detach --purge` and `trafctl attach`";
+    "raise `addresses` under [limits], then run `trafctl attach` or reload the daemon";
 
 /// What should be attached on this node, and the connections to the kernel.
 #[derive(Debug)]

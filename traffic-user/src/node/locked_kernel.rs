@@ -136,7 +136,7 @@ impl<M: HasMaps> SlotMaps for M {
     }
 
     fn interface_totals(&self, slot: u32) -> anyhow::Result<InterfaceCounters> {
-        Ok(counters::sum_interface(&self.maps().interface_counters.range(slot, 1)?))
+        counters::interface_totals(self.maps(), slot)
     }
 
     fn rebase_container(&mut self, slot: u32) -> anyhow::Result<()> {

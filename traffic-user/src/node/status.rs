@@ -46,6 +46,7 @@ pub fn gather(host: &Host, state_dir: &Path, maps: &Maps) -> anyhow::Result<Stat
     problems.extend(BaselineFile::new(state_dir).problems());
     problems.extend(missing_addresses(host, maps)?);
     problems.extend(foreign_program(&meta));
+    problems.extend(limits_problem(host, &meta)?);
     let skb_mark = skb_mark(host, maps, &meta)?;
     problems.extend(skb_mark_problem(&skb_mark));
     let snapshot = counters::read(maps, &host.config().node)?;
@@ -76,6 +77,18 @@ fn missing_addresses(host: &Host, maps: &Maps) -> anyhow::Result<Option<String>>
             "the program lacks {} of the containers' addresses ({first}, ...); `trafctl attach` adds those \
              that fit; {MORE_ADDRESSES}",
             missing.len()
+        )
+    }))
+}
+
+/// The limits that are configured but not in force. Larger ones take effect at the next start or reload, unless
+/// memory is short.
+fn limits_problem(host: &Host, meta: &Meta) -> anyhow::Result<Option<String>> {
+    let in_force = load::limits_in_force(&host.bpffs, meta)?;
+    Ok(host.config().limits.difference(&in_force).map(|difference| {
+        format!(
+            "[limits] has {difference}; larger limits take effect with `trafctl attach` or a reload, smaller ones \
+             only when the counters start over (`trafctl detach --purge`)"
         )
     }))
 }
@@ -274,7 +287,7 @@ fn missed_buffers(
     // The kernel's statistics first: packets between the two readings must not look like missed ones.
     let now = host.netlink.interface(interface.index)?.unwrap_or_else(|| interface.clone());
     let now = if is_uplink { now.as_uplink() } else { now };
-    let ours = counters::sum_interface(&maps.interface_counters.range(u32::try_from(slot)?, 1)?);
+    let ours = counters::interface_totals(maps, u32::try_from(slot)?)?;
     let since = counters::since_attach(&records[slot], &now.statistics, &ours);
     let sides = [(Direction::In, since.incoming), (Direction::Out, since.outgoing)];
     let missed = sides

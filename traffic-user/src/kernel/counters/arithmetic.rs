@@ -3,7 +3,7 @@
 use traffic_common::{ClassCounters, FaultCounters, InterfaceCounters, Passed, Tally};
 
 /// A map value that consists of counters.
-pub(super) trait Counters: Copy + Default {
+pub(in crate::kernel) trait Counters: Copy + Default {
     /// Applies `with` to each tally and the same tally of `other`.
     fn combine(&mut self, other: &Self, with: impl Fn(Tally, Tally) -> Tally + Copy);
 }
@@ -46,6 +46,13 @@ pub(super) fn sum<C: Counters>(copies: &[C]) -> C {
     sum
 }
 
+/// Sums the values of all CPUs, and what was carried over from an earlier set of maps.
+pub(super) fn sum_with<C: Counters>(copies: &[C], carried: &C) -> C {
+    let mut all = sum(copies);
+    all.combine(carried, Tally::saturating_add);
+    all
+}
+
 /// What was counted since an earlier reading.
 pub(super) fn since<C: Counters>(now: &C, earlier: &C) -> C {
     let mut since = *now;
@@ -53,9 +60,10 @@ pub(super) fn since<C: Counters>(now: &C, earlier: &C) -> C {
     since
 }
 
-/// Sums an interface's totals over all CPUs.
-pub fn sum_interface(copies: &[InterfaceCounters]) -> InterfaceCounters {
-    sum(copies)
+/// Adds up each element of a counter map: all CPUs, and what was carried over.
+pub(in crate::kernel) fn totals<C: Counters>(copies: &[C], carried: &[C]) -> Vec<C> {
+    let each = copies.len().checked_div(carried.len()).unwrap_or(1).max(1);
+    copies.chunks_exact(each).zip(carried).map(|(copies, carried)| sum_with(copies, carried)).collect()
 }
 
 #[cfg(test)]
@@ -75,6 +83,12 @@ mod tests {
         let other = ClassCounters { tallies: [[tally(10), tally(20)], [tally(30), tally(40)]] };
         let expected = [[(11, 2011), (22, 2022)], [(33, 2033), (44, 2044)]];
         assert_eq!(sum(&[one, other]).tallies.map(|row| row.map(|t| (t.packets, t.bytes))), expected);
+        // What was carried over counts like another CPU.
+        assert_eq!(sum_with(&[one], &other), sum(&[one, other]));
+        assert_eq!(
+            totals(&[one, one, other, other], &[other, one]),
+            [sum(&[one, one, other]), sum(&[other, other, one])]
+        );
     }
 
     #[test]
@@ -82,7 +96,8 @@ mod tests {
         let mut interface = InterfaceCounters::default();
         interface.passed[0] = Passed { wire: tally(5), skbs: 6, skb_bytes: 7 };
         interface.passed[1] = Passed { wire: tally(8), skbs: 9, skb_bytes: 11 };
-        let total = sum_interface(&[interface, interface]);
+        let carried = InterfaceCounters::default();
+        let total = sum_with(&[interface, interface], &carried);
         let [first, second] = total.passed;
         assert_eq!((first.wire.packets, first.skbs, first.skb_bytes), (10, 12, 14));
         assert_eq!((second.wire.bytes, second.skbs, second.skb_bytes), (2016, 18, 22));

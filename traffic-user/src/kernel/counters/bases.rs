@@ -1,6 +1,8 @@
 //! Sets the base of a slot: what its counters held when the next owner got it.
 
-use super::arithmetic::sum;
+use traffic_common::InterfaceCounters;
+
+use super::arithmetic::{sum_with, totals};
 use crate::kernel::maps::Maps;
 
 /// Makes what a container's slot has counted so far its base, so that its next owner starts from zero.
@@ -9,10 +11,10 @@ use crate::kernel::maps::Maps;
 /// When a map cannot be read or written.
 pub fn rebase_container(maps: &mut Maps, slot: u32) -> anyhow::Result<()> {
     let columns = maps.control.get(0)?.columns;
-    let copies = maps.class_counters.copies();
     let values = maps.class_counters.range(slot * columns, columns)?;
-    for (index, values) in (slot * columns..).zip(values.chunks(copies)) {
-        maps.class_bases.set(index, sum(values))?;
+    let carried = maps.class_carried.range(slot * columns, columns)?;
+    for (index, total) in (slot * columns..).zip(totals(&values, &carried)) {
+        maps.class_bases.set(index, total)?;
     }
     Ok(())
 }
@@ -22,7 +24,17 @@ pub fn rebase_container(maps: &mut Maps, slot: u32) -> anyhow::Result<()> {
 /// # Errors
 /// When a map cannot be read or written.
 pub fn rebase_interface(maps: &mut Maps, slot: u32) -> anyhow::Result<()> {
-    let (passed, faults) = (maps.interface_counters.range(slot, 1)?, maps.fault_counters.range(slot, 1)?);
-    maps.interface_bases.set(slot, sum(&passed))?;
-    maps.fault_bases.set(slot, sum(&faults))
+    let passed = maps.interface_counters.range(slot, 1)?;
+    let faults = maps.fault_counters.range(slot, 1)?;
+    maps.interface_bases.set(slot, sum_with(&passed, &maps.interface_carried.get(slot)?))?;
+    maps.fault_bases.set(slot, sum_with(&faults, &maps.fault_carried.get(slot)?))
+}
+
+/// What an interface's slot has counted, over all CPUs and all owners.
+///
+/// # Errors
+/// When a map cannot be read.
+pub fn interface_totals(maps: &Maps, slot: u32) -> anyhow::Result<InterfaceCounters> {
+    let copies = maps.interface_counters.range(slot, 1)?;
+    Ok(sum_with(&copies, &maps.interface_carried.get(slot)?))
 }

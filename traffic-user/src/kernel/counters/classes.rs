@@ -5,15 +5,15 @@ use traffic_model::{ByDirection, ClassCounter, Snapshot};
 
 use super::{
     Owners,
-    arithmetic::{since, sum},
+    arithmetic::{since, totals},
 };
 use crate::kernel::{maps::Maps, records::container_id, tables};
 
 /// Reads the class counters of all slots that ever had an owner.
 pub(super) fn read(maps: &Maps, meta: &Meta, owners: &Owners, snapshot: &mut Snapshot) -> anyhow::Result<()> {
     let slots = owners.container_slots_used()?;
-    let copies = maps.class_counters.copies();
     let values = maps.class_counters.range(0, slots * meta.columns)?;
+    let totals = totals(&values, &maps.class_carried.range(0, slots * meta.columns)?);
     let bases = maps.class_bases.range(0, slots * meta.columns)?;
 
     // Sorted while there is one element for each slot, not yet one for each class and family. The sort at the
@@ -32,7 +32,7 @@ pub(super) fn read(maps: &Maps, meta: &Meta, owners: &Owners, snapshot: &mut Sna
     for (container, slot, generation) in containers {
         for &(column, class) in &columns {
             let at = slot * meta.columns as usize + column as usize;
-            let all = sum(&values[at * copies..(at + 1) * copies]);
+            let all = totals[at];
             let Some(container) = &container else {
                 add_former(snapshot, &all);
                 continue;

@@ -7,7 +7,7 @@ use traffic_model::{ByDirection, ContainerId, FaultCounter, InterfaceCounter, Pa
 
 use super::{
     Owners,
-    arithmetic::{since, sum},
+    arithmetic::{self, since},
     missed::accounted,
 };
 use crate::{
@@ -17,8 +17,9 @@ use crate::{
 
 /// Reads the totals of all interface slots that ever had an owner, bases included.
 pub(super) fn totals(maps: &Maps, owners: &Owners) -> anyhow::Result<Vec<InterfaceCounters>> {
-    let values = maps.interface_counters.range(0, owners.interface_slots_used()?)?;
-    Ok(values.chunks_exact(maps.interface_counters.copies()).map(sum).collect())
+    let slots = owners.interface_slots_used()?;
+    let values = maps.interface_counters.range(0, slots)?;
+    Ok(arithmetic::totals(&values, &maps.interface_carried.range(0, slots)?))
 }
 
 /// Reads totals and faults. `earlier` are totals that were read before the class counters.
@@ -29,14 +30,13 @@ pub(super) fn read(
     snapshot: &mut Snapshot,
 ) -> anyhow::Result<()> {
     let slots = owners.interface_slots_used()?;
-    let copies = maps.interface_counters.copies();
-    let passed = maps.interface_counters.range(0, slots)?;
+    let passed = totals(maps, owners)?;
     let faults = maps.fault_counters.range(0, slots)?;
+    let faults = arithmetic::totals(&faults, &maps.fault_carried.range(0, slots)?);
     let passed_bases = maps.interface_bases.range(0, slots)?;
     let fault_bases = maps.fault_bases.range(0, slots)?;
     for (slot, record) in owners.interfaces.iter().enumerate().take(slots as usize) {
-        let passed = sum(&passed[slot * copies..(slot + 1) * copies]);
-        let faults = sum(&faults[slot * copies..(slot + 1) * copies]);
+        let (passed, faults) = (passed[slot], faults[slot]);
         if record.state == slot_state::FREE {
             add_former(snapshot, &passed, &faults);
             continue;

@@ -15,8 +15,8 @@ mod classes;
 mod interfaces;
 mod missed;
 
-pub use arithmetic::sum_interface;
-pub use bases::{rebase_container, rebase_interface};
+pub(in crate::kernel) use arithmetic::{Counters, totals};
+pub use bases::{interface_totals, rebase_container, rebase_interface};
 pub use missed::{Buffers, SinceAttach, is_missed, since_attach};
 
 use jiff::Timestamp;

@@ -3,12 +3,15 @@
 //! | file | owns |
 //! |---|---|
 //! | this one | which of these to do, and the steps of creation and replacement |
+//! | `carry_over` | carrying the counters over to maps of another size or layout |
 //! | `pinned` | opening what is pinned, and why it may not be usable |
 //! | `program` | loading this build's program on the pinned maps, and its version |
 
+mod carry_over;
 mod pinned;
 mod program;
 
+pub use carry_over::limits_in_force;
 pub use pinned::{StateError, is_lost, open, program_infos};
 pub use program::{program_hash, version_number, version_text, writes_skb_mark};
 
@@ -16,9 +19,10 @@ use anyhow::Context as _;
 use aya::{Ebpf, programs::SchedClassifier};
 use traffic_classes::ClassTable;
 use traffic_common::{
-    Control, EGRESS_PROGRAM, INGRESS_PROGRAM, InterfaceRecord, LAYOUT_VERSION, Meta, slot_state,
+    Control, EGRESS_PROGRAM, INGRESS_PROGRAM, InterfaceRecord, LAYOUT_VERSION, Meta, set_state, slot_state,
 };
 
+use self::carry_over::Former;
 use self::program::{Build, Fresh, load_program, open_programs, publish_programs};
 use crate::{
     config::{Config, Limits},
@@ -76,12 +80,14 @@ pub struct Loaded {
     pub skb_layout_error: Option<skb_layout::LayoutError>,
     /// The hash of the program, to be recorded by [`finish_replacement`].
     hash: [u8; 32],
+    /// The maps whose counters [`finish_replacement`] carries over.
+    former: Option<Former>,
 }
 
 impl Loaded {
     fn from_fresh(fresh: Fresh, maps: Maps, outcome: LoadOutcome) -> Self {
         let Fresh { hash, programs, log, skb_layout_error } = fresh;
-        Self { maps, programs, outcome, log, skb_layout_error, hash }
+        Self { maps, programs, outcome, log, skb_layout_error, hash, former: None }
     }
 }
 
@@ -103,7 +109,15 @@ pub fn ensure(
         log_faults: want == ProgramChoice::Logging,
         skb_mark: config.skb_mark,
     };
+    if carry_over::settle(bpffs)? {
+        tracing::info!("completing the interrupted change of the maps; the counters continue");
+        return carry_over::begin(bpffs, build);
+    }
     match open(bpffs) {
+        Err(error) if carry_over::is_older(&error) => {
+            tracing::info!("the maps have an older layout; their counters are carried over");
+            carry_over::begin(bpffs, build)
+        }
         Ok(maps) => with_pinned_maps(bpffs, maps, build, want),
         Err(error) if is_lost(&error) => {
             if matches!(error.downcast_ref(), Some(StateError::Damaged { .. })) {
@@ -138,6 +152,14 @@ fn with_pinned_maps(
     if want == ProgramChoice::Current && newer {
         tracing::warn!("a newer trafctl has loaded its program here; it stays in place");
     }
+    if want != ProgramChoice::Pinned && !(newer && want == ProgramChoice::Current) {
+        match grow(bpffs, &meta, build) {
+            Ok(Some(loaded)) => return Ok(loaded),
+            Ok(None) => {}
+            // What is in force goes on counting, and `status` reports the difference.
+            Err(error) => tracing::error!("cannot raise [limits]; what is in force stays: {error:#}"),
+        }
+    }
     let keep = match want {
         ProgramChoice::Pinned => true,
         ProgramChoice::Current => same || newer,
@@ -153,12 +175,31 @@ fn with_pinned_maps(
     } else if keep && maps.skb_marks.is_some() {
         let programs = open_programs(|name| bpffs.program(name))?;
         let (outcome, hash) = (LoadOutcome::Found, meta.program_hash);
-        return Ok(Loaded { maps, programs, outcome, log: None, skb_layout_error: None, hash });
+        let (log, skb_layout_error, former) = (None, None, None);
+        return Ok(Loaded { maps, programs, outcome, log, skb_layout_error, hash, former });
     }
-    // The pinned maps keep their sizes. The limits matter only for a map that is missing.
+    // These maps keep their sizes. The limits matter only for a map that is missing.
     let limits = Limits { containers: meta.container_slots, ..*build.limits };
     let fresh = load_program(bpffs, Build { limits: &limits, ..build })?;
     Ok(Loaded::from_fresh(fresh, Maps::open(bpffs)?, LoadOutcome::Replaced))
+}
+
+/// Begins to carry the counters over to larger maps, if the limits have grown.
+fn grow(bpffs: &Bpffs, meta: &Meta, build: Build<'_>) -> anyhow::Result<Option<Loaded>> {
+    let in_force = limits_in_force(bpffs, meta)?;
+    let grown = carry_over::grown(bpffs, meta, build.limits)?;
+    if grown == in_force {
+        return Ok(None);
+    }
+    let loaded = carry_over::begin(bpffs, build)?;
+    tracing::info!(
+        "[limits] were raised: {} containers, {} interfaces, {} classes, {} addresses; the counters continue",
+        grown.containers,
+        grown.interfaces,
+        grown.classes,
+        grown.addresses
+    );
+    Ok(Some(loaded))
 }
 
 /// Pins the new program in place of the old one and records its version. This is the last step of a
@@ -167,6 +208,9 @@ fn with_pinned_maps(
 /// # Errors
 /// When a file cannot be renamed or the map cannot be written.
 pub fn finish_replacement(bpffs: &Bpffs, loaded: &mut Loaded) -> anyhow::Result<()> {
+    if let Some(former) = loaded.former.take() {
+        return carry_over::finish(bpffs, loaded, former);
+    }
     publish_programs(bpffs)?;
     let mut meta = loaded.maps.meta.get(0)?;
     meta.program_hash = loaded.hash;
@@ -196,14 +240,14 @@ fn create(bpffs: &Bpffs, build: Build<'_>, table: &ClassTable) -> anyhow::Result
     tables::prepare(&maps, table, &|_, _| {})?.switch(&mut maps)?;
     publish_programs(bpffs)?;
     let meta = maps.meta.get(0)?;
-    maps.meta.set(0, Meta { ready: 1, ..meta })?;
+    maps.meta.set(0, Meta { ready: set_state::READY, ..meta })?;
     Ok(Loaded::from_fresh(fresh, maps, LoadOutcome::Created))
 }
 
 fn new_meta(build: Build<'_>, now_unix_s: u64) -> anyhow::Result<Meta> {
     Ok(Meta {
         layout_version: LAYOUT_VERSION,
-        ready: 0,
+        ready: set_state::CREATING,
         epoch: time::random_number().context("cannot choose a number for the new counters")?,
         created_unix_s: now_unix_s,
         boot_id: time::boot_id()?,

@@ -1,18 +1,23 @@
 //! Opens what is pinned, and says why it may not be usable.
 
-use std::{fs, io};
+use std::{fs, io, thread, time::Duration};
 
 use anyhow::{Context as _, bail};
 use aya::{
     maps::{Array, Map, MapData},
     programs::ProgramInfo,
 };
-use traffic_common::{EGRESS_PROGRAM, INGRESS_PROGRAM, LAYOUT_VERSION, Meta};
+use traffic_common::{EGRESS_PROGRAM, INGRESS_PROGRAM, LAYOUT_VERSION, Meta, OLDEST_LAYOUT, set_state};
 
 use crate::kernel::{
     bpffs::Bpffs,
     maps::{Maps, PINNED},
 };
+
+/// How often maps are opened until all of them are of one set.
+const OPEN_ATTEMPTS: u32 = 10;
+/// The pause between two attempts.
+const OPEN_PAUSE: Duration = Duration::from_millis(1);
 
 /// Why pinned state cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -43,6 +48,17 @@ pub enum StateError {
         /// The layout version that was found.
         found: u32,
     },
+    /// The maps have an older layout, from which the counters are carried over.
+    #[error(
+        "the maps under {root} have layout {found}, and this trafctl needs {LAYOUT_VERSION}; run `trafctl \
+         attach` or start the daemon, which carry the counters over"
+    )]
+    OlderLayout {
+        /// The directory.
+        root: String,
+        /// The layout version that was found.
+        found: u32,
+    },
 }
 
 /// Whether an error means that the counters no longer exist.
@@ -55,6 +71,21 @@ pub fn is_lost(error: &anyhow::Error) -> bool {
 /// # Errors
 /// [`StateError`] when nothing (usable) is loaded; others when the maps cannot be opened.
 pub fn open(bpffs: &Bpffs) -> anyhow::Result<Maps> {
+    // The maps may be exchanged for others while they are opened one by one ([`super::carry_over`]).
+    for _ in 1..OPEN_ATTEMPTS {
+        let before = map_id(bpffs, "META");
+        match (before, open_once(bpffs)) {
+            (Ok(before), Ok(maps)) if map_id(bpffs, "META").is_ok_and(|after| after == before) => {
+                return Ok(maps);
+            }
+            (_, Err(error)) if !(is_lost(&error) && bpffs.next().maps().exists()) => return Err(error),
+            _ => thread::sleep(OPEN_PAUSE),
+        }
+    }
+    open_once(bpffs)
+}
+
+fn open_once(bpffs: &Bpffs) -> anyhow::Result<Maps> {
     let root = || bpffs.root().display().to_string();
     match fs::exists(bpffs.map("META")) {
         Ok(true) => {}
@@ -74,6 +105,15 @@ pub fn open(bpffs: &Bpffs) -> anyhow::Result<Maps> {
     Maps::open(bpffs)
 }
 
+/// The kernel's id of the map that is pinned under this name.
+pub(super) fn map_id(bpffs: &Bpffs, name: &str) -> anyhow::Result<u32> {
+    let path = bpffs.map(name);
+    MapData::from_pin(&path)
+        .and_then(|data| data.info())
+        .map(|info| info.id())
+        .with_context(|| format!("cannot inspect {}", path.display()))
+}
+
 /// Whether the creation of the maps was completed. Refuses maps of another layout: the layout version is the
 /// first field of `META` in every version, whatever its size.
 fn is_ready(bpffs: &Bpffs) -> anyhow::Result<bool> {
@@ -84,7 +124,7 @@ fn is_ready(bpffs: &Bpffs) -> anyhow::Result<bool> {
         let map = Map::from_map_data(data)?;
         let meta = Array::<&MapData, Meta>::try_from(&map)?.get(&0, 0)?;
         // An interrupted creation has left no version yet.
-        if meta.ready == 0 {
+        if meta.ready == set_state::CREATING {
             return Ok(false);
         }
         meta.layout_version
@@ -94,7 +134,11 @@ fn is_ready(bpffs: &Bpffs) -> anyhow::Result<bool> {
     if found == LAYOUT_VERSION {
         return Ok(true);
     }
-    Err(StateError::Layout { root: bpffs.root().display().to_string(), found }.into())
+    let root = bpffs.root().display().to_string();
+    if (OLDEST_LAYOUT..LAYOUT_VERSION).contains(&found) {
+        return Err(StateError::OlderLayout { root, found }.into());
+    }
+    Err(StateError::Layout { root, found }.into())
 }
 
 /// Returns what the kernel reports about the pinned programs, ingress first.

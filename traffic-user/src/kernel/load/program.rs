@@ -1,7 +1,7 @@
 //! This build's kernel program: loads it on the pinned maps, and pins it beside the one in use until that is
 //! replaced.
 
-use std::{fs, path::PathBuf};
+use std::{fs, io, path::PathBuf};
 
 use anyhow::Context as _;
 use aya::{Ebpf, EbpfLoader, programs::SchedClassifier};
@@ -80,34 +80,39 @@ pub(super) fn load_program(bpffs: &Bpffs, build: Build<'_>) -> anyhow::Result<Fr
 /// Opens the pinned maps for the object, and creates the missing ones in the sizes of the limits.
 fn load_object(bpffs: &Bpffs, build: Build<'_>, layout: &SkbLayout) -> anyhow::Result<Ebpf> {
     let limits = build.limits;
-    let counters =
-        limits.containers.checked_mul(limits.classes).context("limits: containers * classes is too large")?;
     let log_level = if build.log_faults { u8::MAX } else { 0 };
     let paths: Vec<_> =
         PINNED.into_iter().chain([SHAPING_MARKS]).map(|name| (name, bpffs.map(name))).collect();
     let mut loader = EbpfLoader::new();
-    loader
-        .override_global("SKB_LAYOUT", layout, true)
-        .override_global("AYA_LOG_LEVEL", &log_level, true)
-        .map_max_entries("ADDRESSES_V4", limits.addresses)
-        .map_max_entries("ADDRESSES_V6", limits.addresses)
-        .map_max_entries("CLASS_COUNTERS", counters)
-        .map_max_entries("INTERFACE_COUNTERS", limits.interfaces)
-        .map_max_entries("FAULT_COUNTERS", limits.interfaces)
-        .map_max_entries("CLASS_BASES", counters)
-        .map_max_entries("INTERFACE_BASES", limits.interfaces)
-        .map_max_entries("FAULT_BASES", limits.interfaces)
-        .map_max_entries("CONTAINERS", limits.containers)
-        .map_max_entries(SHAPING_MARKS, limits.containers)
-        .map_max_entries("INTERFACES", limits.interfaces);
+    loader.override_global("SKB_LAYOUT", layout, true).override_global("AYA_LOG_LEVEL", &log_level, true);
     for (name, path) in &paths {
         loader.map_pin_path(name, path);
+        if let Some(entries) = entries_of(name, limits)? {
+            loader.map_max_entries(name, entries);
+        }
     }
     memory::lift_limit();
     loader.load(OBJECT).context(
         "the kernel refused the maps; trafctl needs root (or CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON), a \
          kernel with BPF, and memory for the counters (see [limits] in the configuration)",
     )
+}
+
+/// The number of elements of a map that depends on the limits; `None` for all others.
+pub(super) fn entries_of(map: &str, limits: &Limits) -> anyhow::Result<Option<u32>> {
+    Ok(Some(match map {
+        "ADDRESSES_V4" | "ADDRESSES_V6" => limits.addresses,
+        "CLASS_COUNTERS" | "CLASS_BASES" | "CLASS_CARRIED" => {
+            limits
+                .containers
+                .checked_mul(limits.classes)
+                .context("limits: containers * classes is too large")?
+        }
+        "INTERFACES" | "INTERFACE_COUNTERS" | "INTERFACE_BASES" | "INTERFACE_CARRIED" | "FAULT_COUNTERS"
+        | "FAULT_BASES" | "FAULT_CARRIED" => limits.interfaces,
+        "CONTAINERS" | SHAPING_MARKS => limits.containers,
+        _ => return Ok(None),
+    }))
 }
 
 /// Where a program is pinned until it replaces the pinned one.
@@ -119,8 +124,11 @@ fn fresh_path(bpffs: &Bpffs, name: &str) -> PathBuf {
 pub(super) fn publish_programs(bpffs: &Bpffs) -> anyhow::Result<()> {
     for name in [INGRESS_PROGRAM, EGRESS_PROGRAM] {
         let path = bpffs.program(name);
-        fs::rename(fresh_path(bpffs, name), &path)
-            .with_context(|| format!("cannot pin {}", path.display()))?;
+        match fs::rename(fresh_path(bpffs, name), &path) {
+            // An interrupted call has renamed it.
+            Err(error) if error.kind() == io::ErrorKind::NotFound && path.exists() => {}
+            other => other.with_context(|| format!("cannot pin {}", path.display()))?,
+        }
     }
     Ok(())
 }

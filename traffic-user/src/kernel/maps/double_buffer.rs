@@ -26,7 +26,7 @@ pub struct DoubleBuffer {
 }
 
 impl DoubleBuffer {
-    pub(super) fn open(bpffs: &Bpffs, name: &'static str) -> anyhow::Result<Self> {
+    pub(in crate::kernel) fn open(bpffs: &Bpffs, name: &'static str) -> anyhow::Result<Self> {
         let path = bpffs.map(name);
         let data = MapData::from_pin(&path).with_context(|| format!("cannot open {}", path.display()))?;
         let pins = [0, 1].map(|place| bpffs.map(&format!("{name}_{place}")));

@@ -22,7 +22,7 @@ pub struct Elements<V> {
 }
 
 impl<V: Pod> Elements<V> {
-    pub(super) fn open(bpffs: &Bpffs, name: &'static str) -> anyhow::Result<Self> {
+    pub(in crate::kernel) fn open(bpffs: &Bpffs, name: &'static str) -> anyhow::Result<Self> {
         let map = open(bpffs, name)?;
         let (len, copies) = match &map {
             Map::Array(_) => (Array::<&MapData, V>::try_from(&map).map(|array| array.len()), 1),

@@ -28,7 +28,7 @@ use traffic_common::{
 use crate::kernel::bpffs::Bpffs;
 
 /// Names of all maps that are pinned, as the program defines them.
-pub const PINNED: [&str; 20] = [
+pub const PINNED: [&str; 23] = [
     "INTERFACE_BY_INDEX",
     "INTERFACE_BY_HIGH_INDEX",
     "ADDRESSES_V4",
@@ -46,6 +46,9 @@ pub const PINNED: [&str; 20] = [
     "CLASS_BASES",
     "INTERFACE_BASES",
     "FAULT_BASES",
+    "CLASS_CARRIED",
+    "INTERFACE_CARRIED",
+    "FAULT_CARRIED",
     "CONTAINERS",
     "INTERFACES",
     "META",
@@ -108,6 +111,12 @@ pub struct Maps {
     pub interface_bases: Elements<InterfaceCounters>,
     /// interface slot -> the same for faults.
     pub fault_bases: Elements<FaultCounters>,
+    /// container slot * columns + column -> what was counted in the set of maps before this one.
+    pub class_carried: Elements<ClassCounters>,
+    /// interface slot -> the same for totals.
+    pub interface_carried: Elements<InterfaceCounters>,
+    /// interface slot -> the same for faults.
+    pub fault_carried: Elements<FaultCounters>,
     /// container slot -> owner.
     pub containers: Elements<ContainerRecord>,
     /// interface slot -> owner.
@@ -142,6 +151,9 @@ impl Maps {
             class_bases: Elements::open(bpffs, "CLASS_BASES")?,
             interface_bases: Elements::open(bpffs, "INTERFACE_BASES")?,
             fault_bases: Elements::open(bpffs, "FAULT_BASES")?,
+            class_carried: Elements::open(bpffs, "CLASS_CARRIED")?,
+            interface_carried: Elements::open(bpffs, "INTERFACE_CARRIED")?,
+            fault_carried: Elements::open(bpffs, "FAULT_CARRIED")?,
             containers: Elements::open(bpffs, "CONTAINERS")?,
             interfaces: Elements::open(bpffs, "INTERFACES")?,
             skb_marks: match fs::exists(bpffs.map(SHAPING_MARKS)) {
@@ -215,7 +227,7 @@ fn open(bpffs: &Bpffs, name: &str) -> anyhow::Result<Map> {
         .with_context(|| format!("cannot open the pinned map {}", path.display()))
 }
 
-fn typed<M: TryFrom<Map, Error = MapError>>(bpffs: &Bpffs, name: &str) -> anyhow::Result<M> {
+pub(super) fn typed<M: TryFrom<Map, Error = MapError>>(bpffs: &Bpffs, name: &str) -> anyhow::Result<M> {
     M::try_from(open(bpffs, name)?)
         .with_context(|| format!("the pinned map {name} does not have the expected type"))
 }

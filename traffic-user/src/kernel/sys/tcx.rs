@@ -113,6 +113,8 @@ pub struct TcxLinkInfo {
     pub ifindex: u32,
     /// Id of the program that the link runs.
     pub program_id: u32,
+    /// Whether it is on the egress hook, otherwise on the ingress hook.
+    pub is_egress: bool,
 }
 
 /// A program on a TCX hook.
@@ -203,7 +205,8 @@ impl TcxLink {
         if info.link_type != LINK_TYPE_TCX {
             return Err(io::Error::new(io::ErrorKind::InvalidData, "the pinned object is not a TCX link"));
         }
-        Ok(TcxLinkInfo { id: info.id, ifindex: info.ifindex, program_id: info.prog_id })
+        let is_egress = info.attach_type == TCX_EGRESS;
+        Ok(TcxLinkInfo { id: info.id, ifindex: info.ifindex, program_id: info.prog_id, is_egress })
     }
 
     /// Puts another program in place of the link's own, between two packets.

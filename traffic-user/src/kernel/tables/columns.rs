@@ -32,8 +32,8 @@ pub(super) fn assign_columns(meta: &mut Meta, table: &ClassTable) -> anyhow::Res
         if meta.columns_used >= meta.columns {
             bail!(
                 "no room to count class {class}: all {} columns belong to classes that have been in use \
-                 since the counters were created; raise `classes` under [limits], then start over with \
-                 `trafctl detach --purge` and `trafctl attach`",
+                 since the counters were created; raise `classes` under [limits], run `trafctl attach` or \
+                 reload the daemon, then load the classes again",
                 meta.columns
             );
         }
