@@ -1,6 +1,7 @@
 //! The directory in the BPF file system that holds everything pinned.
 
 use std::{
+    collections::HashSet,
     fs, io,
     os::unix::fs::{DirBuilderExt as _, MetadataExt as _},
     path::{Path, PathBuf},
@@ -121,20 +122,35 @@ impl Bpffs {
     /// # Errors
     /// When the directory cannot be read.
     pub fn linked_interfaces(&self) -> io::Result<Vec<u32>> {
-        let entries = match fs::read_dir(self.links()) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-            other => other?,
-        };
-        let mut indexes = Vec::new();
-        for entry in entries {
-            let name = entry?.file_name();
-            let index =
-                name.to_str().and_then(|name| name.split_once('-')).map(|(index, _)| index.parse::<u32>());
-            indexes.extend(index.and_then(Result::ok));
-        }
+        let mut indexes: Vec<u32> = self.linked_hooks()?.into_iter().map(|(index, _)| index).collect();
         indexes.sort_unstable();
         indexes.dedup();
         Ok(indexes)
+    }
+
+    /// Returns index and direction of all hooks for which a link is pinned. A missing directory has none.
+    ///
+    /// # Errors
+    /// When the directory cannot be read.
+    pub fn linked_hooks(&self) -> io::Result<HashSet<(u32, Direction)>> {
+        let entries = match fs::read_dir(self.links()) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(HashSet::new()),
+            other => other?,
+        };
+        let mut hooks = HashSet::new();
+        for entry in entries {
+            let name = entry?.file_name();
+            let Some((index, direction)) = name.to_str().and_then(|name| name.split_once('-')) else {
+                continue;
+            };
+            let direction = match direction {
+                "in" => Direction::In,
+                "out" => Direction::Out,
+                _ => continue,
+            };
+            hooks.extend(index.parse().ok().map(|index: u32| (index, direction)));
+        }
+        Ok(hooks)
     }
 
     /// Unpins everything. Unpinning a link detaches its program.

@@ -72,7 +72,7 @@ impl Hooks for LockedKernel {
     }
 
     fn before_ours(&self, interface: &NetInterface, direction: Direction) -> anyhow::Result<Vec<String>> {
-        let state = self.hooks.state(interface, direction)?;
+        let state = self.hooks.look_at_few()?.state(interface, direction)?;
         Ok(state.before_ours().iter().map(AttachedProgram::label).collect())
     }
 

@@ -2,14 +2,15 @@
 //! status`.
 //!
 //! Reads the kernel and the files and changes nothing. `render/status` prints the result; its types are in
-//! `report`.
+//! `report`. `interfaces` looks at each interface.
 
+mod interfaces;
 mod report;
 
 use std::path::Path;
 
-use traffic_common::{Direction, LAYOUT_VERSION, MARK_CLASSES, Meta, UNKNOWN_INTERFACE_SLOT, slot_state};
-use traffic_model::{ContainerId, hex, skb_mark};
+use traffic_common::{LAYOUT_VERSION, MARK_CLASSES, Meta, slot_state};
+use traffic_model::{hex, skb_mark};
 
 use crate::{
     class_source,
@@ -17,19 +18,15 @@ use crate::{
     kernel::{
         counters,
         entries::CountedIn,
-        hooks::{AttachedProgram, KernelHooks},
         load,
         maps::{self, Maps},
         records, tables,
     },
-    net::interface::NetInterface,
     node::{Host, MORE_ADDRESSES, registry::Registry, slot_reclaim::Occupancy},
-    ownership::interface_rules::Role,
     time,
     vz::reset_baseline::BaselineFile,
 };
-use traffic_model::counted;
-
+use interfaces::Interfaces;
 pub use report::{
     Attachment, ClassTable, FaultRow, Hook, MapMemory, NotWatched, Program, SkbMark, Status, TableDifference,
     TableUse, Unaccounted, Unmarked,
@@ -41,7 +38,7 @@ pub use report::{
 /// When a map, the list of interfaces or a hook cannot be read.
 pub fn gather(host: &Host, state_dir: &Path, maps: &Maps) -> anyhow::Result<Status> {
     let meta = maps.meta.get(0)?;
-    let Interfaces { attachments, not_watched, mut problems } = interfaces(host, maps)?;
+    let Interfaces { attachments, not_watched, mut problems } = Interfaces::gather(host, maps)?;
     problems.extend(host.policy.problems());
     problems.extend(BaselineFile::new(state_dir).problems());
     problems.extend(missing_addresses(host, maps)?);
@@ -189,167 +186,4 @@ fn skb_mark_problem(mark: &SkbMark) -> Option<String> {
         "the configuration turns the skb mark {configured}, but the program in the kernel {written}; \
          `trafctl attach` replaces the program without a gap"
     ))
-}
-
-/// All interfaces of the host, and what is wrong with them.
-#[derive(Default)]
-struct Interfaces {
-    attachments: Vec<Attachment>,
-    not_watched: Vec<NotWatched>,
-    problems: Vec<String>,
-}
-
-fn interfaces(host: &Host, maps: &Maps) -> anyhow::Result<Interfaces> {
-    let mut all = Interfaces::default();
-    let mut hooks = host.hooks();
-    hooks.list_qdiscs()?;
-    let listed = host.netlink.interfaces()?;
-    for uplink in host.policy.missing_uplinks(&listed) {
-        all.problems.push(format!(
-            "uplink {uplink}: no interface has this name, so the node's own traffic on it is not counted; correct `uplinks` \
-             under [node]"
-        ));
-    }
-    for interface in listed {
-        let container = match host.policy.role(&interface) {
-            Role::Container(id) => Some(id),
-            Role::Uplink => Some(ContainerId::node()),
-            Role::Shared => None,
-            Role::Unresolved { reason } => {
-                all.problems.push(format!("{}: not attached: {reason}", interface.name));
-                all.not_watched.push(NotWatched { interface: interface.name, reason });
-                continue;
-            }
-            Role::Ignored(why) => {
-                let reason = host.policy.rules().why_ignored(why);
-                all.not_watched.push(NotWatched { interface: interface.name, reason });
-                continue;
-            }
-        };
-        let (attachment, problems) = attachment(host, &hooks, maps, interface, container)?;
-        all.attachments.push(attachment);
-        all.problems.extend(problems);
-    }
-    Ok(all)
-}
-
-fn attachment(
-    host: &Host,
-    hooks: &KernelHooks,
-    maps: &Maps,
-    interface: NetInterface,
-    container: Option<ContainerId>,
-) -> anyhow::Result<(Attachment, Vec<String>)> {
-    let is_uplink = container.as_ref().is_some_and(ContainerId::is_node);
-    // On an uplink, traffic into the node comes in where a container's traffic goes out.
-    let side = |direction: Direction| if is_uplink { direction.reversed() } else { direction };
-    let incoming = hook(hooks, &interface, side(Direction::In))?;
-    let outgoing = hook(hooks, &interface, side(Direction::Out))?;
-    let mut problems = hook_problems(&interface, "in", &incoming);
-    problems.extend(hook_problems(&interface, "out", &outgoing));
-    for (direction, kernel, passed) in missed_buffers(host, maps, &interface, is_uplink)? {
-        let (hook, name) = match direction {
-            Direction::In => (&incoming, "in"),
-            Direction::Out => (&outgoing, "out"),
-        };
-        // A hook without our program is a problem of its own, and explains this one.
-        if hook.ours > 0 {
-            problems.push(format!(
-                "{}: of {} {name} since it was attached, {passed} reached the program: another program runs \
-                 before it, or packets take a path around the hook",
-                interface.name,
-                counted(kernel, "buffer")
-            ));
-        }
-    }
-    let attachment = Attachment {
-        interface: interface.name,
-        ifindex: interface.index,
-        container: container.map(|id| id.to_string()),
-        incoming,
-        outgoing,
-    };
-    Ok((attachment, problems))
-}
-
-/// The directions in which fewer buffers reached the program than the kernel counted: both numbers.
-fn missed_buffers(
-    host: &Host,
-    maps: &Maps,
-    interface: &NetInterface,
-    is_uplink: bool,
-) -> anyhow::Result<Vec<(Direction, u64, u64)>> {
-    let records = maps.interfaces.range(0, maps.interfaces.len())?;
-    let slot = records.iter().position(|record| record.ifindex == interface.index);
-    let Some(slot) = slot.filter(|&slot| slot != UNKNOWN_INTERFACE_SLOT as usize) else {
-        return Ok(Vec::new());
-    };
-    // The kernel's statistics first: packets between the two readings must not look like missed ones.
-    let now = host.netlink.interface(interface.index)?.unwrap_or_else(|| interface.clone());
-    let now = if is_uplink { now.as_uplink() } else { now };
-    let ours = counters::interface_totals(maps, u32::try_from(slot)?)?;
-    let since = counters::since_attach(&records[slot], &now.statistics, &ours);
-    let sides = [(Direction::In, since.incoming), (Direction::Out, since.outgoing)];
-    let missed = sides
-        .into_iter()
-        .filter(|&(direction, side)| counters::is_missed(side, &ours.passed[direction as usize]))
-        .map(|(direction, side)| (direction, side.kernel.skbs, side.counted.skbs));
-    Ok(missed.collect())
-}
-
-fn hook(hooks: &KernelHooks, interface: &NetInterface, direction: Direction) -> anyhow::Result<Hook> {
-    let state = hooks.state(interface, direction)?;
-    let first_of_ours = state.0.iter().find(|program| program.is_ours());
-    Ok(Hook {
-        kind: first_of_ours.map(|program| program.kind.name()),
-        ours: state.ours(),
-        before_ours: state.before_ours().iter().map(AttachedProgram::label).collect(),
-        unnamed: state.0.iter().filter(|program| program.name.is_none()).count(),
-    })
-}
-
-fn hook_problems(interface: &NetInterface, direction: &str, hook: &Hook) -> Vec<String> {
-    let name = &interface.name;
-    let mut problems = Vec::new();
-    match hook.ours {
-        0 => {
-            problems.push(format!("{name}: not attached ({direction}); `trafctl attach {name}` attaches it"));
-        }
-        1 => {}
-        n => problems.push(format!(
-            "{name}: {n} trafctl programs are attached to one hook ({direction}) and count everything {n} \
-             times: another bpffs directory is in use besides this one; detach one of them with its --bpffs"
-        )),
-    }
-    if !hook.before_ours.is_empty() {
-        problems.push(format!(
-            "{name}: {} runs before trafctl ({direction}) and may keep packets from it; `trafctl detach \
-             {name}`, then `trafctl attach {name}` puts trafctl first",
-            hook.before_ours.join(", ")
-        ));
-    }
-    problems
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn each_problem_of_a_hook_is_reported() {
-        let interface = NetInterface { index: 7, name: "veth101.0".to_owned(), ..NetInterface::default() };
-        let hook = |ours, before: &[&str]| Hook {
-            kind: Some("tcx"),
-            ours,
-            before_ours: before.iter().map(|&name| name.to_owned()).collect(),
-            unnamed: 0,
-        };
-        assert_eq!(hook_problems(&interface, "in", &hook(1, &[])), [""; 0]);
-        let problems = hook_problems(&interface, "out", &hook(2, &["foreign"]));
-        assert!(problems[0].starts_with("veth101.0: 2 trafctl programs are attached to one hook (out)"));
-        assert!(problems[1].starts_with("veth101.0: foreign runs before trafctl (out)"));
-        assert!(
-            hook_problems(&interface, "in", &hook(0, &[]))[0].starts_with("veth101.0: not attached (in)")
-        );
-    }
 }

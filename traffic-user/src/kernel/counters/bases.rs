@@ -38,3 +38,11 @@ pub fn interface_totals(maps: &Maps, slot: u32) -> anyhow::Result<InterfaceCount
     let copies = maps.interface_counters.range(slot, 1)?;
     Ok(sum_with(&copies, &maps.interface_carried.get(slot)?))
 }
+
+/// The same for the first slots, in few calls.
+///
+/// # Errors
+/// When a map cannot be read.
+pub fn interfaces_totals(maps: &Maps, slots: u32) -> anyhow::Result<Vec<InterfaceCounters>> {
+    Ok(totals(&maps.interface_counters.range(0, slots)?, &maps.interface_carried.range(0, slots)?))
+}

@@ -16,7 +16,7 @@ mod interfaces;
 mod missed;
 
 pub(in crate::kernel) use arithmetic::{Counters, totals};
-pub use bases::{interface_totals, rebase_container, rebase_interface};
+pub use bases::{interface_totals, interfaces_totals, rebase_container, rebase_interface};
 pub use missed::{Buffers, SinceAttach, is_missed, since_attach};
 
 use jiff::Timestamp;

@@ -10,27 +10,23 @@
 //! along, and its index can be given to another.
 
 mod change;
+mod listing;
+
+pub use listing::{AttachedProgram, HookListing, HookState};
 
 use std::{
-    collections::HashSet,
     fs,
     os::fd::{AsFd as _, BorrowedFd},
 };
 
 use anyhow::Context as _;
-use aya::{
-    programs::{ProgramInfo, SchedClassifier},
-    util::KernelVersion,
-};
+use aya::{programs::SchedClassifier, util::KernelVersion};
 use traffic_common::{Direction, EGRESS_PROGRAM, INGRESS_PROGRAM};
 
 use super::{
     bpffs::Bpffs,
     load::Programs,
-    sys::{
-        self,
-        tcx::{self, OnHook, TcxLink, TcxLinkInfo},
-    },
+    sys::tcx::{self, OnHook, TcxLink, TcxLinkInfo},
 };
 use crate::{
     config::AttachSetting,
@@ -114,57 +110,6 @@ impl DeviceFate {
     }
 }
 
-/// A program on a hook.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct AttachedProgram {
-    /// The kernel's id of it.
-    pub id: u32,
-    /// Its name, if it can be read: names of other programs need CAP_SYS_ADMIN.
-    pub name: Option<String>,
-    /// How it is attached.
-    pub kind: AttachKind,
-    /// Whether it is attached by this installation: by our pinned link, or by the filter that is ours.
-    pub is_this_installations: bool,
-}
-
-impl AttachedProgram {
-    /// Whether it is a program of trafctl's, of this installation or another.
-    pub fn is_ours(&self) -> bool {
-        self.name.as_deref().is_some_and(is_our_name)
-    }
-
-    /// The name, or the id instead.
-    pub fn label(&self) -> String {
-        match self.name.as_deref() {
-            Some(name) if !name.is_empty() => name.to_owned(),
-            _ => format!("program {}", self.id),
-        }
-    }
-}
-
-/// The programs on one hook, in the order they run: links before filters.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct HookState(pub Vec<AttachedProgram>);
-
-impl HookState {
-    /// The id of this installation's program, if it is attached by this method.
-    pub fn attached(&self, kind: AttachKind) -> Option<u32> {
-        let ours = self.0.iter().find(|program| program.is_this_installations && program.kind == kind);
-        ours.map(|program| program.id)
-    }
-
-    /// The programs that run before the first one of trafctl's.
-    pub fn before_ours(&self) -> &[AttachedProgram] {
-        let first = self.0.iter().position(AttachedProgram::is_ours).unwrap_or(0);
-        &self.0[..first]
-    }
-
-    /// How many programs of trafctl's are on it, of whatever installation.
-    pub fn ours(&self) -> usize {
-        self.0.iter().filter(|program| program.is_ours()).count()
-    }
-}
-
 /// Whether a program of this name is one of trafctl's.
 fn is_our_name(program: &str) -> bool {
     program == INGRESS_PROGRAM || program == EGRESS_PROGRAM
@@ -189,14 +134,12 @@ pub struct KernelHooks {
     bpffs: Bpffs,
     netlink: Netlink,
     kind: AttachKind,
-    /// Indexes of interfaces that have a qdisc for filters, where all were listed at once.
-    with_filters: Option<HashSet<u32>>,
 }
 
 impl KernelHooks {
     /// The hooks, for programs that are attached by this method.
     pub const fn new(bpffs: Bpffs, netlink: Netlink, kind: AttachKind) -> Self {
-        Self { bpffs, netlink, kind, with_filters: None }
+        Self { bpffs, netlink, kind }
     }
 
     /// Where links and programs are pinned.
@@ -249,50 +192,6 @@ impl KernelHooks {
         self.kind
     }
 
-    /// Asks once which interfaces have filters, so that [`Self::state`] need not ask for each. For readers
-    /// only: what is attached later is not seen.
-    ///
-    /// # Errors
-    /// When the qdiscs cannot be listed.
-    pub fn list_qdiscs(&mut self) -> anyhow::Result<()> {
-        let qdiscs = self.netlink.qdiscs()?.into_iter();
-        let hooks = |kinds: &[String]| kinds.iter().any(|kind| kind == "clsact" || kind == "ingress");
-        self.with_filters = Some(qdiscs.filter(|(_, kinds)| hooks(kinds)).map(|(index, _)| index).collect());
-        Ok(())
-    }
-
-    /// What is on a hook. Empty where the interface is gone.
-    ///
-    /// # Errors
-    /// When the kernel cannot be asked.
-    pub fn state(&self, interface: &NetInterface, direction: Direction) -> anyhow::Result<HookState> {
-        let links = self.links_on(interface, direction)?;
-        let pinned = if links.is_empty() { None } else { self.pinned_link(interface, direction, &links)? };
-        let pinned_program = self.pinned_program(side(interface, direction))?;
-        let mut programs = Vec::with_capacity(links.len());
-        for OnHook { program_id, link_id } in links {
-            let is_this_installations = pinned.as_ref().is_some_and(|(_, info)| info.id == link_id);
-            // Ours is known by its pin, so its name needs no privilege.
-            let name = if is_this_installations || pinned_program == Some(program_id) {
-                Some(program_name(side(interface, direction)).to_owned())
-            } else {
-                sys::program_name(program_id)
-                    .with_context(|| format!("cannot ask for program {program_id}"))?
-            };
-            let kind = AttachKind::Tcx;
-            programs.push(AttachedProgram { id: program_id, name, kind, is_this_installations });
-        }
-        for filter in self.filters_on(interface, direction)? {
-            programs.push(AttachedProgram {
-                id: filter.program_id,
-                is_this_installations: is_our_filter(&filter),
-                kind: AttachKind::Clsact,
-                name: Some(filter.name),
-            });
-        }
-        Ok(HookState(programs))
-    }
-
     /// Indexes of all interfaces that have a pinned link.
     ///
     /// # Errors
@@ -327,22 +226,6 @@ impl KernelHooks {
         let info = link.info().with_context(|| format!("cannot inspect {}", path.display()))?;
         let is_here = on_hook.iter().any(|on_hook| on_hook.link_id == info.id);
         Ok(is_here.then_some((link, info)))
-    }
-
-    /// Id of the pinned program for a hook.
-    fn pinned_program(&self, direction: Direction) -> anyhow::Result<Option<u32>> {
-        let path = self.bpffs.program(program_name(direction));
-        if !fs::exists(&path)? {
-            return Ok(None);
-        }
-        Ok(Some(ProgramInfo::from_pin(&path)?.id()))
-    }
-
-    fn filters_on(&self, interface: &NetInterface, direction: Direction) -> anyhow::Result<Vec<BpfFilter>> {
-        match &self.with_filters {
-            Some(with_filters) if !with_filters.contains(&interface.index) => Ok(Vec::new()),
-            _ => self.netlink.bpf_filters(interface.index, direction),
-        }
     }
 
     fn our_filter(

@@ -1,0 +1,195 @@
+//! What is on hooks: for one interface, or for many with what they share read only once.
+//!
+//! A listing asks no question twice: the pinned programs, the names of programs, the pins and the qdiscs are
+//! read at most once. What remains for each hook is one bpf(2) query, opening its pin where there is one, and
+//! one netlink request where there is a qdisc for filters.
+
+use std::{
+    cell::RefCell,
+    collections::{HashMap, HashSet},
+    fs,
+};
+
+use anyhow::Context as _;
+use aya::programs::ProgramInfo;
+use traffic_common::{DIRECTIONS, Direction};
+
+use super::{AttachKind, KernelHooks, is_our_filter, is_our_name, program_name, side};
+use crate::{
+    kernel::sys::{self, tcx::OnHook},
+    net::interface::{BpfFilter, NetInterface},
+};
+
+/// A program on a hook.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AttachedProgram {
+    /// The kernel's id of it.
+    pub id: u32,
+    /// Its name, if it can be read: names of other programs need CAP_SYS_ADMIN.
+    pub name: Option<String>,
+    /// How it is attached.
+    pub kind: AttachKind,
+    /// Whether it is attached by this installation: by our pinned link, or by the filter that is ours.
+    pub is_this_installations: bool,
+}
+
+impl AttachedProgram {
+    /// Whether it is a program of trafctl's, of this installation or another.
+    pub fn is_ours(&self) -> bool {
+        self.name.as_deref().is_some_and(is_our_name)
+    }
+
+    /// The name, or the id instead.
+    pub fn label(&self) -> String {
+        match self.name.as_deref() {
+            Some(name) if !name.is_empty() => name.to_owned(),
+            _ => format!("program {}", self.id),
+        }
+    }
+}
+
+/// One hook as it was found.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct HookState {
+    /// The programs on it, in the order they run: links before filters.
+    pub programs: Vec<AttachedProgram>,
+    /// Whether a link is pinned under the interface's index, of whatever device.
+    pub is_pinned: bool,
+}
+
+impl HookState {
+    /// The id of this installation's program, if it is attached by this method.
+    pub fn attached(&self, kind: AttachKind) -> Option<u32> {
+        let mut programs = self.programs.iter();
+        programs.find(|program| program.is_this_installations && program.kind == kind).map(|ours| ours.id)
+    }
+
+    /// The programs that run before the first one of trafctl's.
+    pub fn before_ours(&self) -> &[AttachedProgram] {
+        let first = self.programs.iter().position(AttachedProgram::is_ours).unwrap_or(0);
+        &self.programs[..first]
+    }
+
+    /// How many programs of trafctl's are on it, of whatever installation.
+    pub fn ours(&self) -> usize {
+        self.programs.iter().filter(|program| program.is_ours()).count()
+    }
+}
+
+/// The hooks of this namespace, with what they share read once. It is of one moment: what is attached later
+/// may not be seen.
+#[derive(Debug)]
+pub struct HookListing<'h> {
+    hooks: &'h KernelHooks,
+    /// What was listed at once; `None` to ask for each hook by itself.
+    listed: Option<Listed>,
+    /// By the side on which it is attached: the id of the pinned program.
+    programs: [Option<u32>; DIRECTIONS],
+    names: RefCell<HashMap<u32, Option<String>>>,
+}
+
+#[derive(Debug)]
+struct Listed {
+    /// Indexes of interfaces that have a qdisc for filters.
+    with_filters: HashSet<u32>,
+    /// Hooks for which a link is pinned.
+    pinned: HashSet<(u32, Direction)>,
+}
+
+impl KernelHooks {
+    /// Begins a look at many hooks: lists pins and qdiscs.
+    ///
+    /// # Errors
+    /// When pins or qdiscs cannot be listed.
+    pub fn list(&self) -> anyhow::Result<HookListing<'_>> {
+        let qdiscs = self.netlink.qdiscs()?.into_iter();
+        let takes_filters = |kinds: &[String]| kinds.iter().any(|kind| kind == "clsact" || kind == "ingress");
+        let with_filters = qdiscs.filter(|(_, kinds)| takes_filters(kinds)).map(|(index, _)| index).collect();
+        let pinned = self.bpffs.linked_hooks().context("cannot list the pinned links")?;
+        self.look(Some(Listed { with_filters, pinned }))
+    }
+
+    /// Begins a look at a few hooks.
+    ///
+    /// # Errors
+    /// When a pinned program cannot be opened.
+    pub fn look_at_few(&self) -> anyhow::Result<HookListing<'_>> {
+        self.look(None)
+    }
+
+    fn look(&self, listed: Option<Listed>) -> anyhow::Result<HookListing<'_>> {
+        let [incoming, outgoing] = Direction::BOTH;
+        let programs = [self.pinned_program(incoming)?, self.pinned_program(outgoing)?];
+        Ok(HookListing { hooks: self, listed, programs, names: RefCell::default() })
+    }
+
+    /// Id of the pinned program for a hook of a container's interface.
+    fn pinned_program(&self, direction: Direction) -> anyhow::Result<Option<u32>> {
+        let path = self.bpffs.program(program_name(direction));
+        if !fs::exists(&path)? {
+            return Ok(None);
+        }
+        Ok(Some(ProgramInfo::from_pin(&path)?.id()))
+    }
+}
+
+impl HookListing<'_> {
+    /// What is on a hook. Empty where the interface is gone.
+    ///
+    /// # Errors
+    /// When the kernel cannot be asked.
+    pub fn state(&self, interface: &NetInterface, direction: Direction) -> anyhow::Result<HookState> {
+        let side = side(interface, direction);
+        let links = self.hooks.links_on(interface, direction)?;
+        let is_pinned = self.is_pinned(interface.index, direction)?;
+        let pinned = if links.is_empty() || !is_pinned {
+            None
+        } else {
+            self.hooks.pinned_link(interface, direction, &links)?
+        };
+        let mut programs = Vec::with_capacity(links.len());
+        for OnHook { program_id, link_id } in links {
+            let is_this_installations = pinned.as_ref().is_some_and(|(_, info)| info.id == link_id);
+            // Ours is known by its pin, so its name needs no privilege.
+            let name = if is_this_installations || self.programs[side as usize] == Some(program_id) {
+                Some(program_name(side).to_owned())
+            } else {
+                self.name_of(program_id)?
+            };
+            let kind = AttachKind::Tcx;
+            programs.push(AttachedProgram { id: program_id, name, kind, is_this_installations });
+        }
+        for filter in self.filters_on(interface, direction)? {
+            programs.push(AttachedProgram {
+                id: filter.program_id,
+                is_this_installations: is_our_filter(&filter),
+                kind: AttachKind::Clsact,
+                name: Some(filter.name),
+            });
+        }
+        Ok(HookState { programs, is_pinned })
+    }
+
+    fn is_pinned(&self, ifindex: u32, direction: Direction) -> anyhow::Result<bool> {
+        match &self.listed {
+            Some(listed) => Ok(listed.pinned.contains(&(ifindex, direction))),
+            None => Ok(fs::exists(self.hooks.bpffs.link(ifindex, direction))?),
+        }
+    }
+
+    fn name_of(&self, program: u32) -> anyhow::Result<Option<String>> {
+        if let Some(name) = self.names.borrow().get(&program) {
+            return Ok(name.clone());
+        }
+        let name = sys::program_name(program).with_context(|| format!("cannot ask for program {program}"))?;
+        self.names.borrow_mut().insert(program, name.clone());
+        Ok(name)
+    }
+
+    fn filters_on(&self, interface: &NetInterface, direction: Direction) -> anyhow::Result<Vec<BpfFilter>> {
+        match &self.listed {
+            Some(listed) if !listed.with_filters.contains(&interface.index) => Ok(Vec::new()),
+            _ => self.hooks.netlink.bpf_filters(interface.index, direction),
+        }
+    }
+}

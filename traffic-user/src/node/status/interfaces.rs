@@ -1,0 +1,192 @@
+//! What is on the hooks of each interface, and what is wrong there.
+
+use std::collections::HashMap;
+
+use traffic_common::{Direction, InterfaceCounters, InterfaceRecord};
+use traffic_model::ContainerId;
+
+use super::report::{Attachment, Hook, NotWatched};
+use crate::{
+    kernel::{
+        counters,
+        hooks::{AttachedProgram, HookListing},
+        maps::Maps,
+    },
+    net::interface::NetInterface,
+    node::Host,
+    ownership::interface_rules::Role,
+};
+
+/// All interfaces of the host, and what is wrong with them.
+#[derive(Default)]
+pub(super) struct Interfaces {
+    pub attachments: Vec<Attachment>,
+    pub not_watched: Vec<NotWatched>,
+    pub problems: Vec<String>,
+}
+
+impl Interfaces {
+    /// Looks at all of them. Everything that can be read for all at once is.
+    ///
+    /// # Errors
+    /// When a map, the list of interfaces or a hook cannot be read.
+    pub(super) fn gather(host: &Host, maps: &Maps) -> anyhow::Result<Self> {
+        let listed = host.netlink.interfaces()?;
+        // The kernel's statistics first, ours right after them: packets between the two readings must not
+        // look like missed ones.
+        let counted = Counted::read(maps)?;
+        let hooks = host.hooks();
+        let hooks = hooks.list()?;
+        let mut all = Self::default();
+        for uplink in host.policy.missing_uplinks(&listed) {
+            all.problems.push(format!(
+                "uplink {uplink}: no interface has this name, so the node's own traffic on it is not counted; correct \
+                 `uplinks` under [node]"
+            ));
+        }
+        for interface in listed {
+            match host.policy.role(&interface) {
+                Role::Container(id) => all.add(&hooks, &counted, interface, Some(id))?,
+                Role::Uplink => {
+                    all.add(&hooks, &counted, interface.as_uplink(), Some(ContainerId::node()))?;
+                }
+                Role::Shared => all.add(&hooks, &counted, interface, None)?,
+                Role::Unresolved { reason } => {
+                    all.problems.push(format!("{}: not attached: {reason}", interface.name));
+                    all.not_watched.push(NotWatched { interface: interface.name, reason });
+                }
+                Role::Ignored(why) => {
+                    let reason = host.policy.rules().why_ignored(why);
+                    all.not_watched.push(NotWatched { interface: interface.name, reason });
+                }
+            }
+        }
+        Ok(all)
+    }
+
+    /// Adds an interface that should be attached.
+    fn add(
+        &mut self,
+        hooks: &HookListing<'_>,
+        counted: &Counted,
+        interface: NetInterface,
+        container: Option<ContainerId>,
+    ) -> anyhow::Result<()> {
+        // On an uplink, traffic into the node comes in where a container's traffic goes out.
+        let side = |direction: Direction| if interface.is_uplink { direction.reversed() } else { direction };
+        let incoming = hook(hooks, &interface, side(Direction::In))?;
+        let outgoing = hook(hooks, &interface, side(Direction::Out))?;
+        self.problems.extend(hook_problems(&interface, "in", &incoming));
+        self.problems.extend(hook_problems(&interface, "out", &outgoing));
+        for (direction, kernel, passed) in counted.missed_buffers(&interface) {
+            let (hook, name) = match direction {
+                Direction::In => (&incoming, "in"),
+                Direction::Out => (&outgoing, "out"),
+            };
+            // A hook without our program is a problem of its own, and explains this one.
+            if hook.ours > 0 {
+                self.problems.push(format!(
+                    "{}: of {} {name} since it was attached, {passed} reached the program: another program \
+                     runs before it, or packets take a path around the hook",
+                    interface.name,
+                    traffic_model::counted(kernel, "buffer")
+                ));
+            }
+        }
+        self.attachments.push(Attachment {
+            interface: interface.name,
+            ifindex: interface.index,
+            container: container.map(|id| id.to_string()),
+            incoming,
+            outgoing,
+        });
+        Ok(())
+    }
+}
+
+/// What the interfaces' slots have counted, by the index of the interface.
+struct Counted(HashMap<u32, (InterfaceRecord, InterfaceCounters)>);
+
+impl Counted {
+    fn read(maps: &Maps) -> anyhow::Result<Self> {
+        let records = maps.interfaces.range(0, maps.interfaces.len())?;
+        let end = records.iter().rposition(|record| record.ifindex != 0).map_or(0, |last| last + 1);
+        let counters = counters::interfaces_totals(maps, u32::try_from(end)?)?;
+        let mut by_index = HashMap::new();
+        for (record, counters) in records.into_iter().zip(counters).filter(|(record, _)| record.ifindex != 0)
+        {
+            // An attach that was interrupted leaves two records of an index; the first one counts.
+            by_index.entry(record.ifindex).or_insert((record, counters));
+        }
+        Ok(Self(by_index))
+    }
+
+    /// The directions in which fewer buffers reached the program than the kernel counted: both numbers.
+    fn missed_buffers(&self, interface: &NetInterface) -> Vec<(Direction, u64, u64)> {
+        let Some((record, ours)) = self.0.get(&interface.index) else { return Vec::new() };
+        let since = counters::since_attach(record, &interface.statistics, ours);
+        let sides = [(Direction::In, since.incoming), (Direction::Out, since.outgoing)];
+        let missed = sides
+            .into_iter()
+            .filter(|&(direction, side)| counters::is_missed(side, &ours.passed[direction as usize]))
+            .map(|(direction, side)| (direction, side.kernel.skbs, side.counted.skbs));
+        missed.collect()
+    }
+}
+
+fn hook(hooks: &HookListing<'_>, interface: &NetInterface, direction: Direction) -> anyhow::Result<Hook> {
+    let state = hooks.state(interface, direction)?;
+    let first_of_ours = state.programs.iter().find(|program| program.is_ours());
+    Ok(Hook {
+        kind: first_of_ours.map(|program| program.kind.name()),
+        ours: state.ours(),
+        before_ours: state.before_ours().iter().map(AttachedProgram::label).collect(),
+        unnamed: state.programs.iter().filter(|program| program.name.is_none()).count(),
+    })
+}
+
+fn hook_problems(interface: &NetInterface, direction: &str, hook: &Hook) -> Vec<String> {
+    let name = &interface.name;
+    let mut problems = Vec::new();
+    match hook.ours {
+        0 => {
+            problems.push(format!("{name}: not attached ({direction}); `trafctl attach {name}` attaches it"));
+        }
+        1 => {}
+        n => problems.push(format!(
+            "{name}: {n} trafctl programs are attached to one hook ({direction}) and count everything {n} \
+             times: another bpffs directory is in use besides this one; detach one of them with its --bpffs"
+        )),
+    }
+    if !hook.before_ours.is_empty() {
+        problems.push(format!(
+            "{name}: {} runs before trafctl ({direction}) and may keep packets from it; `trafctl detach \
+             {name}`, then `trafctl attach {name}` puts trafctl first",
+            hook.before_ours.join(", ")
+        ));
+    }
+    problems
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_problem_of_a_hook_is_reported() {
+        let interface = NetInterface { index: 7, name: "veth101.0".to_owned(), ..NetInterface::default() };
+        let hook = |ours, before: &[&str]| Hook {
+            kind: Some("tcx"),
+            ours,
+            before_ours: before.iter().map(|&name| name.to_owned()).collect(),
+            unnamed: 0,
+        };
+        assert_eq!(hook_problems(&interface, "in", &hook(1, &[])), [""; 0]);
+        let problems = hook_problems(&interface, "out", &hook(2, &["foreign"]));
+        assert!(problems[0].starts_with("veth101.0: 2 trafctl programs are attached to one hook (out)"));
+        assert!(problems[1].starts_with("veth101.0: foreign runs before trafctl (out)"));
+        assert!(
+            hook_problems(&interface, "in", &hook(0, &[]))[0].starts_with("veth101.0: not attached (in)")
+        );
+    }
+}
