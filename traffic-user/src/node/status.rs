@@ -9,7 +9,7 @@ mod report;
 
 use std::path::Path;
 
-use traffic_common::{LAYOUT_VERSION, MARK_CLASSES, Meta, slot_state};
+use traffic_common::{InterfaceEntry, LAYOUT_VERSION, MARK_CLASSES, Meta, slot_state};
 use traffic_model::{hex, skb_mark};
 
 use crate::{
@@ -17,7 +17,7 @@ use crate::{
     config::Config,
     kernel::{
         counters,
-        entries::CountedIn,
+        entries::{self, CountedIn},
         load,
         maps::{self, Maps},
         records, tables,
@@ -38,13 +38,14 @@ pub use report::{
 /// When a map, the list of interfaces or a hook cannot be read.
 pub fn gather(host: &Host, state_dir: &Path, maps: &Maps) -> anyhow::Result<Status> {
     let meta = maps.meta.get(0)?;
-    let Interfaces { attachments, not_watched, mut problems } = Interfaces::gather(host, maps)?;
+    let Interfaces { attachments, not_watched, mut problems, registry, indexes } =
+        Interfaces::gather(host, maps)?;
     problems.extend(host.policy.problems());
     problems.extend(BaselineFile::new(state_dir).problems());
     problems.extend(missing_addresses(host, maps)?);
     problems.extend(foreign_program(&meta));
     problems.extend(limits_problem(host, &meta)?);
-    let skb_mark = skb_mark(host, maps, &meta)?;
+    let skb_mark = skb_mark(host, maps, &registry, &meta)?;
     problems.extend(skb_mark_problem(&skb_mark));
     let snapshot = counters::read(maps, &host.config().node)?;
     Ok(Status {
@@ -57,7 +58,7 @@ pub fn gather(host: &Host, state_dir: &Path, maps: &Maps) -> anyhow::Result<Stat
         programs: programs(host, &meta)?,
         class_table: class_table(host.config(), state_dir, &meta),
         skb_mark,
-        tables: table_use(host, maps, &meta)?,
+        tables: table_use(host, &registry, &entries::of(maps, &indexes)?, &meta),
         memory: maps::memory(&host.bpffs)?.into_iter().map(|(map, bytes)| MapMemory { map, bytes }).collect(),
         attachments,
         not_watched,
@@ -130,9 +131,16 @@ fn class_table(config: &Config, state_dir: &Path, meta: &Meta) -> ClassTable {
     }
 }
 
-fn table_use(host: &Host, maps: &Maps, meta: &Meta) -> anyhow::Result<Vec<TableUse>> {
-    let registry = Registry::read(maps)?;
-    let gone = registry.gone(&CountedIn::read(maps)?, |id| host.policy.owns_address(id));
+/// `entries` are those of the interfaces that exist or have left something: an entry of another one keeps a
+/// slot from being freed, and is here shown as gone.
+fn table_use(
+    host: &Host,
+    registry: &Registry,
+    entries: &[(u32, InterfaceEntry)],
+    meta: &Meta,
+) -> Vec<TableUse> {
+    let counted_in = CountedIn::of(entries.iter().map(|(_, entry)| *entry));
+    let gone = registry.gone(&counted_in, |id| host.policy.owns_address(id));
     let slots = |table, Occupancy { used, gone, retired }, capacity: u32| TableUse {
         table,
         used,
@@ -140,11 +148,11 @@ fn table_use(host: &Host, maps: &Maps, meta: &Meta) -> anyhow::Result<Vec<TableU
         retired,
         capacity: capacity.into(),
     };
-    let mut interfaces = Occupancy::of_interfaces(&registry, &gone);
+    let mut interfaces = Occupancy::of_interfaces(registry, &gone);
     // The slot for packets of interfaces without a slot of their own.
     interfaces.used -= 1;
-    Ok(vec![
-        slots("containers", Occupancy::of_containers(&registry, &gone), meta.container_slots),
+    vec![
+        slots("containers", Occupancy::of_containers(registry, &gone), meta.container_slots),
         slots("interfaces", interfaces, meta.interface_slots - 1),
         TableUse {
             table: "classes",
@@ -153,17 +161,17 @@ fn table_use(host: &Host, maps: &Maps, meta: &Meta) -> anyhow::Result<Vec<TableU
             retired: 0,
             capacity: meta.columns.into(),
         },
-    ])
+    ]
 }
 
-fn skb_mark(host: &Host, maps: &Maps, meta: &Meta) -> anyhow::Result<SkbMark> {
+fn skb_mark(host: &Host, maps: &Maps, registry: &Registry, meta: &Meta) -> anyhow::Result<SkbMark> {
     let configured = host.config().skb_mark;
     let in_force = load::writes_skb_mark(&meta.program_hash);
     let mut mark =
         SkbMark { configured, in_force, unmarked_containers: Vec::new(), unmarked_classes: Vec::new() };
     if configured || in_force == Some(true) {
-        for record in maps.containers.range(0, maps.containers.len())? {
-            let id = records::container_id(&record).filter(|_| record.state == slot_state::IN_USE);
+        for record in registry.containers() {
+            let id = records::container_id(record).filter(|_| record.state == slot_state::IN_USE);
             let Some(id) = id.filter(|id| !id.is_node() && skb_mark::base(id.as_str()).is_none()) else {
                 continue;
             };

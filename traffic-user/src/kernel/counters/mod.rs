@@ -33,7 +33,7 @@ pub fn read(maps: &Maps, node: &str) -> anyhow::Result<Snapshot> {
     loop {
         let before = Owners::read(maps)?;
         let snapshot = read_once(maps, node, &before)?;
-        if !before.changed_hands(&Owners::read(maps)?) {
+        if !before.changed_hands(&before.read_again(maps)?) {
             return Ok(snapshot);
         }
     }
@@ -50,6 +50,14 @@ impl Owners {
         Ok(Self {
             containers: maps.containers.range(0, maps.containers.len())?,
             interfaces: maps.interfaces.range(0, maps.interfaces.len())?,
+        })
+    }
+
+    /// Reads again the slots that had an owner.
+    fn read_again(&self, maps: &Maps) -> anyhow::Result<Self> {
+        Ok(Self {
+            containers: maps.containers.range(0, self.container_slots_used()?)?,
+            interfaces: maps.interfaces.range(0, self.interface_slots_used()?)?,
         })
     }
 

@@ -83,6 +83,7 @@ pub struct HookListing<'h> {
     hooks: &'h KernelHooks,
     /// What was listed at once; `None` to ask for each hook by itself.
     listed: Option<Listed>,
+    recognition: Recognition,
     /// By the side on which it is attached: the id of the pinned program.
     programs: [Option<u32>; DIRECTIONS],
     names: RefCell<HashMap<u32, Option<String>>>,
@@ -96,17 +97,27 @@ struct Listed {
     pinned: HashSet<(u32, Direction)>,
 }
 
+/// How a link on a hook is known to be the one that is pinned for it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Recognition {
+    /// By the link: the pin is opened. Whoever changes anything asks like this.
+    Link,
+    /// By the program where that suffices: no other installation has the pinned program. A device that came
+    /// back under the index of another one is not told from that by its hooks, only by its name and record.
+    Program,
+}
+
 impl KernelHooks {
     /// Begins a look at many hooks: lists pins and qdiscs.
     ///
     /// # Errors
     /// When pins or qdiscs cannot be listed.
-    pub fn list(&self) -> anyhow::Result<HookListing<'_>> {
+    pub fn list(&self, recognition: Recognition) -> anyhow::Result<HookListing<'_>> {
         let qdiscs = self.netlink.qdiscs()?.into_iter();
         let takes_filters = |kinds: &[String]| kinds.iter().any(|kind| kind == "clsact" || kind == "ingress");
         let with_filters = qdiscs.filter(|(_, kinds)| takes_filters(kinds)).map(|(index, _)| index).collect();
         let pinned = self.bpffs.linked_hooks().context("cannot list the pinned links")?;
-        self.look(Some(Listed { with_filters, pinned }))
+        self.look(Some(Listed { with_filters, pinned }), recognition)
     }
 
     /// Begins a look at a few hooks.
@@ -114,13 +125,13 @@ impl KernelHooks {
     /// # Errors
     /// When a pinned program cannot be opened.
     pub fn look_at_few(&self) -> anyhow::Result<HookListing<'_>> {
-        self.look(None)
+        self.look(None, Recognition::Link)
     }
 
-    fn look(&self, listed: Option<Listed>) -> anyhow::Result<HookListing<'_>> {
+    fn look(&self, listed: Option<Listed>, recognition: Recognition) -> anyhow::Result<HookListing<'_>> {
         let [incoming, outgoing] = Direction::BOTH;
         let programs = [self.pinned_program(incoming)?, self.pinned_program(outgoing)?];
-        Ok(HookListing { hooks: self, listed, programs, names: RefCell::default() })
+        Ok(HookListing { hooks: self, listed, recognition, programs, names: RefCell::default() })
     }
 
     /// Id of the pinned program for a hook of a container's interface.
@@ -134,6 +145,11 @@ impl KernelHooks {
 }
 
 impl HookListing<'_> {
+    /// Indexes with a pinned link, if they were listed.
+    pub fn pinned_interfaces(&self) -> impl Iterator<Item = u32> {
+        self.listed.iter().flat_map(|listed| listed.pinned.iter().map(|(index, _)| *index))
+    }
+
     /// What is on a hook. Empty where the interface is gone.
     ///
     /// # Errors
@@ -142,14 +158,20 @@ impl HookListing<'_> {
         let side = side(interface, direction);
         let links = self.hooks.links_on(interface, direction)?;
         let is_pinned = self.is_pinned(interface.index, direction)?;
-        let pinned = if links.is_empty() || !is_pinned {
-            None
-        } else {
+        let is_known = |link: &OnHook| {
+            self.recognition == Recognition::Program && self.programs[side as usize] == Some(link.program_id)
+        };
+        let pinned = if is_pinned && !links.is_empty() && !links.iter().any(is_known) {
             self.hooks.pinned_link(interface, direction, &links)?
+        } else {
+            None
         };
         let mut programs = Vec::with_capacity(links.len());
-        for OnHook { program_id, link_id } in links {
-            let is_this_installations = pinned.as_ref().is_some_and(|(_, info)| info.id == link_id);
+        for link @ OnHook { program_id, link_id } in links {
+            let is_this_installations = match &pinned {
+                Some((_, info)) => info.id == link_id,
+                None => is_pinned && is_known(&link),
+            };
             // Ours is known by its pin, so its name needs no privilege.
             let name = if is_this_installations || self.programs[side as usize] == Some(program_id) {
                 Some(program_name(side).to_owned())

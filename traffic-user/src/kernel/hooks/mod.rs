@@ -12,7 +12,7 @@
 mod change;
 mod listing;
 
-pub use listing::{AttachedProgram, HookListing, HookState};
+pub use listing::{AttachedProgram, HookListing, HookState, Recognition};
 
 use std::{
     fs,

@@ -1,6 +1,6 @@
 //! What is on the hooks of each interface, and what is wrong there.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 
 use traffic_common::{Direction, InterfaceCounters, InterfaceRecord};
 use traffic_model::ContainerId;
@@ -9,20 +9,23 @@ use super::report::{Attachment, Hook, NotWatched};
 use crate::{
     kernel::{
         counters,
-        hooks::{AttachedProgram, HookListing},
+        hooks::{AttachedProgram, HookListing, Recognition},
         maps::Maps,
     },
     net::interface::NetInterface,
-    node::Host,
+    node::{Host, registry::Registry},
     ownership::interface_rules::Role,
 };
 
 /// All interfaces of the host, and what is wrong with them.
-#[derive(Default)]
 pub(super) struct Interfaces {
     pub attachments: Vec<Attachment>,
     pub not_watched: Vec<NotWatched>,
     pub problems: Vec<String>,
+    /// Who has which slot.
+    pub registry: Registry,
+    /// Indexes of all interfaces that exist or have left something behind.
+    pub indexes: BTreeSet<u32>,
 }
 
 impl Interfaces {
@@ -34,10 +37,18 @@ impl Interfaces {
         let listed = host.netlink.interfaces()?;
         // The kernel's statistics first, ours right after them: packets between the two readings must not
         // look like missed ones.
-        let counted = Counted::read(maps)?;
+        let registry = Registry::read(maps)?;
+        let counted = Counted::read(maps, &registry)?;
         let hooks = host.hooks();
-        let hooks = hooks.list()?;
-        let mut all = Self::default();
+        let hooks = hooks.list(Recognition::Program)?;
+        let exist = listed.iter().map(|interface| interface.index);
+        let mut all = Self {
+            attachments: Vec::new(),
+            not_watched: Vec::new(),
+            problems: Vec::new(),
+            indexes: exist.chain(registry.indexes()).chain(hooks.pinned_interfaces()).collect(),
+            registry,
+        };
         for uplink in host.policy.missing_uplinks(&listed) {
             all.problems.push(format!(
                 "uplink {uplink}: no interface has this name, so the node's own traffic on it is not counted; correct \
@@ -108,15 +119,14 @@ impl Interfaces {
 struct Counted(HashMap<u32, (InterfaceRecord, InterfaceCounters)>);
 
 impl Counted {
-    fn read(maps: &Maps) -> anyhow::Result<Self> {
-        let records = maps.interfaces.range(0, maps.interfaces.len())?;
+    fn read(maps: &Maps, registry: &Registry) -> anyhow::Result<Self> {
+        let records = registry.interfaces();
         let end = records.iter().rposition(|record| record.ifindex != 0).map_or(0, |last| last + 1);
         let counters = counters::interfaces_totals(maps, u32::try_from(end)?)?;
         let mut by_index = HashMap::new();
-        for (record, counters) in records.into_iter().zip(counters).filter(|(record, _)| record.ifindex != 0)
-        {
+        for (record, counters) in records.iter().zip(counters).filter(|(record, _)| record.ifindex != 0) {
             // An attach that was interrupted leaves two records of an index; the first one counts.
-            by_index.entry(record.ifindex).or_insert((record, counters));
+            by_index.entry(record.ifindex).or_insert((*record, counters));
         }
         Ok(Self(by_index))
     }
