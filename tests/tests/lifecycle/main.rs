@@ -19,5 +19,6 @@ mod results;
 mod resync;
 mod shaping;
 mod slots;
+mod status_cost;
 mod top;
 mod uplink;

@@ -59,7 +59,10 @@ pub fn gather(host: &Host, state_dir: &Path, maps: &Maps) -> anyhow::Result<Stat
         class_table: class_table(host.config(), state_dir, &meta),
         skb_mark,
         tables: table_use(host, &registry, &entries::of(maps, &indexes)?, &meta),
-        memory: maps::memory(&host.bpffs)?.into_iter().map(|(map, bytes)| MapMemory { map, bytes }).collect(),
+        memory: maps::memory(&host.bpffs, maps)?
+            .into_iter()
+            .map(|(map, bytes)| MapMemory { map, bytes })
+            .collect(),
         attachments,
         not_watched,
         faults: snapshot.faults.iter().map(FaultRow::from).collect(),

@@ -192,7 +192,7 @@ impl Maps {
 ///
 /// # Errors
 /// When a map cannot be opened.
-pub fn memory(bpffs: &Bpffs) -> anyhow::Result<Vec<(&'static str, u64)>> {
+pub fn memory(bpffs: &Bpffs, maps: &Maps) -> anyhow::Result<Vec<(&'static str, u64)>> {
     let mut all = Vec::new();
     for name in PINNED.into_iter().chain([SHAPING_MARKS]) {
         if name == SHAPING_MARKS && !bpffs.map(name).exists() {
@@ -201,7 +201,6 @@ pub fn memory(bpffs: &Bpffs) -> anyhow::Result<Vec<(&'static str, u64)>> {
         let data = MapData::from_pin(bpffs.map(name)).with_context(|| format!("cannot open map {name}"))?;
         all.push((name, locked_bytes(data.fd())));
     }
-    let maps = Maps::open(bpffs)?;
     let active = maps.control.get(0)?.active_table;
     all.extend([
         ("class table IPv4", maps.classes_v4.memory(active)?),
