@@ -37,6 +37,10 @@ fn names_this_host(request: &Request) -> bool {
 }
 
 fn is_this_host(authority: &Authority) -> bool {
+    // A user's name before the host is not valid here, and no client sends one.
+    if authority.as_str().contains('@') {
+        return false;
+    }
     let host = authority.host();
     let address = host.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>();
     host.eq_ignore_ascii_case("localhost") || address.is_ok_and(|address| address.is_loopback())
@@ -70,6 +74,19 @@ mod tests {
             "10.0.0.1",
             "0.0.0.0",
             "[2001:db8::1]",
+            "[::ffff:10.0.0.1]",
+            "[fe80::1%25lo]",
+            "attacker.example.",
+            "localhost.attacker.example.:9177",
+            "localhost@attacker.example",
+            "attacker.example@localhost",
+            "attacker.example:80@127.0.0.1",
+            "127.0.0.1, attacker.example",
+            "localhost/attacker.example",
+            "127.1",
+            "2130706433",
+            "0x7f000001",
+            "localhos\u{74}\u{301}",
             "",
             "a b",
         ] {
@@ -77,6 +94,10 @@ mod tests {
         }
         assert!(passes("/metrics", &[]), "HTTP/1.0 has no such header");
         assert!(!passes("/metrics", &["localhost", "attacker.example"]));
+        assert!(!passes("/metrics", &["attacker.example", "localhost"]));
         assert!(!passes("http://attacker.example/metrics", &["localhost"]));
+        assert!(!passes("http://attacker.example/metrics", &[]));
+        assert!(!passes("http://localhost/metrics", &["attacker.example"]));
+        assert!(passes("http://localhost:9177/metrics", &["localhost:9177"]));
     }
 }

@@ -3,14 +3,15 @@
 //! Every request reads the pinned maps itself, on its own thread. It takes no lock, so neither the daemon's
 //! loop nor a change in the kernel waits for it. Here are the routes and the answers. `metrics` formats the
 //! metrics, `query` parses filters, `host_check` refuses foreign host names, `listen` binds the socket,
-//! `limit` bounds the connections, `drain_health` carries the state of draining from the daemon. `[api]
-//! listen` is parsed in `config`.
+//! `server` serves it, `places` and `patience` bound the connections, `drain_health` carries the state of
+//! draining from the daemon. `[api] listen` is parsed in `config`.
 
 pub mod drain_health;
 mod host_check;
-mod limit;
 mod listen;
 pub mod metrics;
+mod patience;
+mod places;
 mod query;
 mod server;
 

@@ -1,22 +1,70 @@
 //! Serves the routes on a bound socket, as a task beside the daemon's loop.
+//!
+//! Every wait for a client ends: for a whole request header, for the next request, and for the client to read
+//! the answer. `places` bounds the connections, `patience` the writes.
 
-use std::{fmt, future::Future, io, time::Duration};
+use std::{fmt, future::Future, io, pin::pin, time::Duration};
 
-use axum::{Router, middleware, serve::Listener};
-use tokio::{sync::oneshot, task::JoinHandle, time};
+use axum::{
+    Router,
+    http::StatusCode,
+    middleware,
+    response::{IntoResponse as _, Response},
+    serve::Listener,
+};
+use hyper::{
+    body::Incoming,
+    server::conn::http1,
+    service::{Service as _, service_fn},
+};
+use hyper_util::{
+    rt::{TokioIo, TokioTimer},
+    service::TowerToHyperService,
+};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    sync::{oneshot, watch},
+    task::{JoinHandle, JoinSet},
+    time,
+};
 
 use crate::api::{
-    Source,
+    Source, error_answer,
     host_check::refuse_foreign_hosts,
-    limit,
     listen::{Bound, SocketFile},
+    patience::Patient,
+    places::{Place, Places},
     router,
 };
 
-/// Most connections at a time.
-const CONNECTIONS: usize = 64;
 /// How long requests in progress may take when the daemon ends.
 const END_PATIENCE: Duration = Duration::from_secs(1);
+/// Memory for the header of a request, in bytes.
+const MOST_HEADER: usize = 16 << 10;
+
+/// The limits on connections.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct ConnectionLimits {
+    /// Most connections at a time.
+    pub connections: usize,
+    /// How long a client may take to send a whole header, from the connection or the last answer on.
+    pub request: Duration,
+    /// How long an answer may take to compute.
+    pub answer: Duration,
+    /// How long a client may read nothing of an answer.
+    pub unread: Duration,
+}
+
+impl Default for ConnectionLimits {
+    fn default() -> Self {
+        Self {
+            connections: 64,
+            request: Duration::from_secs(30),
+            answer: Duration::from_secs(20),
+            unread: Duration::from_secs(10),
+        }
+    }
+}
 
 /// Answers requests until `shutdown`, then finishes those in progress.
 ///
@@ -31,8 +79,79 @@ where
     L: Listener,
     L::Addr: fmt::Debug,
 {
-    let listener = limit::Limited::new(listener, CONNECTIONS);
-    axum::serve(listener, router).with_graceful_shutdown(shutdown).await
+    serve_within(listener, router, shutdown, ConnectionLimits::default()).await;
+    Ok(())
+}
+
+/// As [`serve`], with other limits.
+pub(super) async fn serve_within<L: Listener>(
+    mut listener: L,
+    router: Router,
+    shutdown: impl Future<Output = ()> + Send + 'static,
+    limits: ConnectionLimits,
+) {
+    let places = Places::new(limits.connections);
+    let (end, ending) = watch::channel(());
+    let mut connections = JoinSet::new();
+    let mut shutdown = pin!(shutdown);
+    loop {
+        let next = async {
+            places.available().await;
+            listener.accept().await.0
+        };
+        tokio::select! {
+            () = &mut shutdown => break,
+            Some(_) = connections.join_next(), if !connections.is_empty() => {}
+            io = next => {
+                let place = places.take();
+                let id = place.id();
+                let served = serve_connection(io, router.clone(), place, ending.clone(), limits);
+                places.set_task(id, connections.spawn(served));
+            }
+        }
+    }
+    // Dropping the sender has the same effect.
+    drop(end);
+    while connections.join_next().await.is_some() {}
+}
+
+async fn serve_connection(
+    io: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    router: Router,
+    place: Place,
+    mut ending: watch::Receiver<()>,
+    limits: ConnectionLimits,
+) {
+    let routes = TowerToHyperService::new(router);
+    let service = service_fn(|request: hyper::Request<Incoming>| {
+        let (answering, answer) = (place.answering(), routes.call(request));
+        async move {
+            let _answering = answering;
+            let answer = time::timeout(limits.answer, answer).await;
+            answer.unwrap_or_else(|_| Ok(took_too_long(limits.answer)))
+        }
+    });
+    let connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(limits.request)
+        .max_buf_size(MOST_HEADER)
+        .serve_connection(TokioIo::new(Patient::new(io, limits.unread)), service);
+    let mut connection = pin!(connection);
+    let ended = tokio::select! {
+        ended = connection.as_mut() => ended,
+        _ = ending.changed() => {
+            connection.as_mut().graceful_shutdown();
+            connection.await
+        }
+    };
+    if let Err(error) = ended {
+        tracing::debug!("a connection to the API ended: {error}");
+    }
+}
+
+fn took_too_long(limit: Duration) -> Response {
+    let error = format!("reading the counters takes longer than {} s; try again later", limit.as_secs());
+    error_answer(StatusCode::SERVICE_UNAVAILABLE, &error).into_response()
 }
 
 /// The routes for a TCP port, which a browser can reach.
@@ -78,3 +197,6 @@ impl Server {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
