@@ -2,7 +2,7 @@
 //!
 //! Buckets and billing months are `traffic_model::calendar`.
 
-use std::fs;
+use std::{fs, time::SystemTime};
 
 use anyhow::Context as _;
 use jiff::Timestamp;
@@ -11,9 +11,31 @@ use rustix::{
     time::{ClockId, clock_gettime},
 };
 
-/// Wall-clock seconds since the Unix epoch.
+/// The wall clock.
+///
+/// # Errors
+/// When the clock shows a year after 9999 or before -9999. (`Timestamp::now` would panic.)
+pub fn now() -> anyhow::Result<Timestamp> {
+    at(SystemTime::now())
+}
+
+fn at(wall: SystemTime) -> anyhow::Result<Timestamp> {
+    Timestamp::try_from(wall).ok().context(
+        "the system clock is outside the years -9999 to 9999; set it. Counting continues in the kernel",
+    )
+}
+
+/// The wall clock, or the end of the range that it is beyond. For what only shows a time.
+pub fn now_or_end() -> Timestamp {
+    now().unwrap_or_else(|_| match SystemTime::now() < SystemTime::UNIX_EPOCH {
+        true => Timestamp::MIN,
+        false => Timestamp::MAX,
+    })
+}
+
+/// Wall-clock seconds since the Unix epoch; 0 before it.
 pub fn unix_seconds() -> u64 {
-    u64::try_from(Timestamp::now().as_second()).unwrap_or(0)
+    u64::try_from(now_or_end().as_second()).unwrap_or(0)
 }
 
 /// A time in a map, which is in seconds since the Unix epoch.
@@ -27,7 +49,8 @@ pub fn timestamp(unix_seconds: u64) -> Timestamp {
 /// Nanoseconds since boot (`CLOCK_BOOTTIME`). This clock neither steps nor stops while the machine sleeps.
 pub fn boottime_ns() -> u64 {
     let now = clock_gettime(ClockId::Boottime);
-    u64::try_from(now.tv_sec).unwrap_or(0) * 1_000_000_000 + u64::try_from(now.tv_nsec).unwrap_or(0)
+    let seconds = u64::try_from(now.tv_sec).unwrap_or(0);
+    seconds.saturating_mul(1_000_000_000).saturating_add(u64::try_from(now.tv_nsec).unwrap_or(0))
 }
 
 /// The kernel's id of this boot, a UUID in text.
@@ -49,4 +72,27 @@ pub fn random_number() -> anyhow::Result<u64> {
     // Up to 256 bytes are never returned in part.
     getrandom(&mut bytes, GetRandomFlags::empty()).context("cannot read random bytes from the kernel")?;
     Ok(u64::from_ne_bytes(bytes))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn a_clock_beyond_the_calendar_is_an_error_and_not_a_panic() {
+        let wall = |seconds| SystemTime::UNIX_EPOCH + Duration::from_secs(seconds);
+        assert_eq!(at(wall(0)).unwrap(), Timestamp::UNIX_EPOCH);
+        assert_eq!(at(wall(1_800_000_000)).unwrap().as_second(), 1_800_000_000);
+        assert_eq!(at(SystemTime::UNIX_EPOCH - Duration::from_secs(5)).unwrap().as_second(), -5);
+        for seconds in [253_402_300_800, 1 << 40, (1 << 63) - 1] {
+            let error = at(wall(seconds)).unwrap_err().to_string();
+            assert!(error.contains("outside the years -9999 to 9999; set it"), "{error}");
+        }
+        assert!(at(SystemTime::UNIX_EPOCH - Duration::from_secs(1 << 40)).is_err());
+        for seconds in [0, 1_800_000_000, 1 << 63, u64::MAX] {
+            let _either = timestamp(seconds);
+        }
+    }
 }

@@ -10,6 +10,7 @@ mod daemon;
 mod detach;
 mod files;
 mod hosts;
+mod inputs;
 mod interfaces;
 mod load;
 mod locks;

@@ -1,9 +1,63 @@
-//! Parsers for hardware addresses, and for local addresses and prefixes. Amounts are in
-//! [`units`](crate::units).
+//! Parsers for hardware addresses, and for local addresses and prefixes; names of interfaces as text. Amounts
+//! are in [`units`](crate::units).
 
 use std::net::IpAddr;
 
 use ipnet::IpNet;
+
+/// The name of an interface as text. The kernel accepts almost any bytes: those that are not UTF-8 are
+/// written as `\xNN`, and a backslash that would look like that as `\x5c`, so that different names stay
+/// different.
+pub fn name_text(bytes: &[u8]) -> String {
+    use std::fmt::Write as _;
+    let mut text = String::new();
+    for chunk in bytes.utf8_chunks() {
+        let mut valid = chunk.valid();
+        while let Some(at) = valid.find('\\') {
+            text.push_str(&valid[..at]);
+            text.push_str(if escaped_byte(&valid.as_bytes()[at..]).is_some() { "\\x5c" } else { "\\" });
+            valid = &valid[at + 1..];
+        }
+        text.push_str(valid);
+        for byte in chunk.invalid() {
+            // Writing to a String cannot fail.
+            let _infallible = write!(text, "\\x{byte:02x}");
+        }
+    }
+    text
+}
+
+/// The bytes of a name that [`name_text`] wrote as text.
+pub fn name_bytes(text: &str) -> Vec<u8> {
+    let mut rest = text.as_bytes();
+    let mut bytes = Vec::with_capacity(rest.len());
+    while let Some((&first, others)) = rest.split_first() {
+        match escaped_byte(rest) {
+            Some(byte) => {
+                bytes.push(byte);
+                rest = &rest[4..];
+            }
+            None => {
+                bytes.push(first);
+                rest = others;
+            }
+        }
+    }
+    bytes
+}
+
+/// The byte that `\xNN` at the beginning stands for.
+fn escaped_byte(text: &[u8]) -> Option<u8> {
+    let digit = |byte: u8| match byte {
+        b'0'..=b'9' => Some(byte - b'0'),
+        b'a'..=b'f' => Some(byte - b'a' + 10),
+        _ => None,
+    };
+    match *text {
+        [b'\\', b'x', high, low, ..] => Some(digit(high)? << 4 | digit(low)?),
+        _ => None,
+    }
+}
 
 /// Parses a hardware address: six bytes in hexadecimal, separated by colons, dashes or nothing.
 pub fn parse_mac(text: &str) -> Option<[u8; 6]> {
@@ -95,6 +149,23 @@ mod tests {
             "00:18:51:aa:bb:+c",
         ] {
             assert_eq!(parse_mac(bad), None, "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn names_of_any_bytes_have_a_text_of_their_own() {
+        assert_eq!(name_text(b"v\xe9"), "v\\xe9");
+        assert_eq!(name_text(b"v\\xe9"), "v\\x5cxe9");
+        assert_eq!(name_text("caf\u{e9}\\x".as_bytes()), "caf\u{e9}\\x");
+        assert_eq!(name_text(b"a\\b\\xEF\\"), "a\\b\\xEF\\");
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn names_are_read_back(mut bytes: Vec<u8>, at in 0_usize..16) {
+            proptest::prop_assert_eq!(name_bytes(&name_text(&bytes)), bytes.clone());
+            bytes.splice(at.min(bytes.len()).., *b"\\xe9\xe9\\\\x5c");
+            proptest::prop_assert_eq!(name_bytes(&name_text(&bytes)), bytes);
         }
     }
 }

@@ -2,7 +2,6 @@
 
 use anyhow::Context as _;
 use clap::{Args, ValueEnum};
-use jiff::Timestamp;
 use traffic_common::Family;
 use traffic_ledger::AdjustmentRequest;
 use traffic_model::units;
@@ -10,6 +9,7 @@ use traffic_model::units;
 use crate::{
     cli::{Done, Format, Global, format::parse_class, print},
     render::ledger as render,
+    time,
 };
 
 /// Correct a closed month without changing its frozen figures
@@ -84,7 +84,7 @@ pub(super) fn run(global: &Global, options: &Options) -> anyhow::Result<Done> {
         packets: [options.in_packets, options.out_packets],
         bytes: [options.in_bytes, options.out_bytes],
         reason: options.reason.clone(),
-        made: Timestamp::now(),
+        made: time::now()?,
     };
     let adjusted = if options.yes {
         global.ledger_for_writing()?.adjust(&request)

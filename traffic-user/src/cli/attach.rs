@@ -4,7 +4,7 @@ use anyhow::bail;
 use clap::Args;
 
 use crate::{
-    cli::{Done, Format, Global, detach, output::print},
+    cli::{Done, Format, Global, detach, format::interface_name, output::print},
     kernel::{
         bpffs::Bpffs,
         hooks::Change,
@@ -34,7 +34,7 @@ use crate::{
     trafctl attach --purge    start over where an older version's maps are unusable")]
 pub struct Options {
     /// Interfaces [default: all that match a rule]
-    #[arg(value_name = "IFNAME")]
+    #[arg(value_name = "IFNAME", value_parser = interface_name())]
     interfaces: Vec<String>,
     /// Delete all counters first, after printing what they were
     #[arg(long)]

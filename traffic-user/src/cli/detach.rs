@@ -4,7 +4,7 @@ use anyhow::{Context as _, bail};
 use clap::Args;
 
 use crate::{
-    cli::{Done, Format, Global, output::print},
+    cli::{Done, Format, Global, format::interface_name, output::print},
     config::Config,
     drain,
     kernel::{counters, load},
@@ -25,7 +25,7 @@ use crate::{
 )]
 pub struct Options {
     /// Interfaces [default: all]
-    #[arg(value_name = "IFNAME")]
+    #[arg(value_name = "IFNAME", value_parser = interface_name())]
     interfaces: Vec<String>,
     /// Delete the program, the maps and all counters too
     #[arg(long, conflicts_with = "interfaces")]

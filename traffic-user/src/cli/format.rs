@@ -1,7 +1,13 @@
 //! Output formats and the parser of classes: the same for every command. Amounts and intervals are parsed by `traffic_model::units`.
 
-use clap::ValueEnum;
+use std::{ffi::OsString, os::unix::ffi::OsStrExt as _};
+
+use clap::{
+    ValueEnum,
+    builder::{OsStringValueParser, TypedValueParser},
+};
 use traffic_classes::MAX_CLASS;
+use traffic_model::notation::name_text;
 
 /// Output format of a command that prints a state.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
@@ -23,6 +29,13 @@ pub enum SheetFormat {
     Json,
     /// The rows alone, for spreadsheets
     Csv,
+}
+
+/// Accepts the name of an interface, which may be of any bytes. A name in the form in which it is printed
+/// (`\xNN` for bytes that are not UTF-8) is accepted too.
+pub(super) fn interface_name() -> impl TypedValueParser<Value = String> {
+    let text = |name: OsString| name.into_string().unwrap_or_else(|bytes| name_text(bytes.as_bytes()));
+    OsStringValueParser::new().map(text)
 }
 
 /// Parses a class: 0 to 254.

@@ -11,6 +11,7 @@ use traffic_model::local_time::LocalTime;
 use crate::{
     cli::{Done, Format, Global, format::parse_class, print, progress::Progress},
     render::ledger as render,
+    time,
 };
 
 /// Import what Virtuozzo's PVA agent recorded, as history from before this ledger
@@ -45,7 +46,7 @@ pub struct Options {
 }
 
 pub(super) fn run(global: &Global, options: &Options) -> anyhow::Result<Done> {
-    let now = Timestamp::now();
+    let now = time::now()?;
     let import = PvaImport {
         node: global.config()?.node,
         class: options.class,

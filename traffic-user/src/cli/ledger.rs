@@ -4,7 +4,6 @@ use std::path::PathBuf;
 
 use anyhow::{Context as _, bail};
 use clap::{Args, Subcommand};
-use jiff::Timestamp;
 use traffic_ledger::{DrainTrigger, LedgerError};
 use traffic_model::ContainerId;
 use traffic_model::local_time::LocalTime;
@@ -16,6 +15,7 @@ use crate::{
     node::{LockedKernel, Selection, Session},
     ownership::interface_rules::Role,
     render::ledger as render,
+    time,
 };
 
 /// Close a billing month, so that its figures never change again
@@ -112,7 +112,7 @@ pub(super) fn close(global: &Global, options: &CloseOptions) -> anyhow::Result<D
         }
         Some(month) => {
             let mut ledger = global.ledger_for_writing()?;
-            let closed = ledger.close(month, Timestamp::now())?;
+            let closed = ledger.close(month, time::now()?)?;
             let gaps = ledger.gaps(Some(closed.start), Some(closed.end))?;
             let losses = gaps.iter().filter(|gap| gap.reason.loses_traffic()).count();
             (ledger, vec![closed], Some(losses))

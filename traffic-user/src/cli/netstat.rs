@@ -11,7 +11,7 @@ use traffic_model::{ContainerId, Snapshot};
 use crate::{
     cli::{
         Done, Global,
-        output::{print, print_error, print_message},
+        output::{print, print_error, print_message, print_plain},
     },
     config::Config,
     kernel::{counters, load, tables},
@@ -93,7 +93,7 @@ fn refuse(name: Name, misuse: &Misuse) -> Done {
     print_message(&misuse.to_string());
     match misuse {
         Misuse::Usage(_) => {
-            eprint!("{}", netstat::usage(name));
+            print_plain(&netstat::usage(name));
             Done::Status(USAGE)
         }
         Misuse::Value(_) => Done::Status(INVALID_VALUE),

@@ -39,7 +39,12 @@ pub fn print_usage(error: &clap::Error) -> ExitCode {
         let text = if stderr().is_terminal() { text.ansi().to_string() } else { text.to_string() };
         let _closed = write!(stderr().lock(), "{}", text.replacen("error:", "trafctl:", 1));
     } else {
-        let _closed = error.print();
+        let text = error.render();
+        let text = if stdout().is_terminal() { text.ansi().to_string() } else { text.to_string() };
+        if let Err(error) = print(&text) {
+            print_error(&error);
+            return ExitCode::FAILURE;
+        }
     }
     ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2))
 }
@@ -47,6 +52,11 @@ pub fn print_usage(error: &clap::Error) -> ExitCode {
 /// Writes a line to stderr under the program's name. Nothing is left to do when stderr is closed.
 pub(super) fn print_message(text: &str) {
     let _closed = writeln!(stderr().lock(), "trafctl: {text}");
+}
+
+/// Writes text to stderr as it is. Nothing is left to do when stderr is closed.
+pub(super) fn print_plain(text: &str) {
+    let _closed = write!(stderr().lock(), "{text}");
 }
 
 /// Writes a line about a result to stderr, for output whose format has no place for it.

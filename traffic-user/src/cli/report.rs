@@ -14,6 +14,7 @@ use crate::{
         output::{print, print_note},
     },
     render::ledger as render,
+    time,
 };
 
 /// Report the bytes and packets of each container over time
@@ -202,7 +203,7 @@ impl Period {
 
     fn bounds(&self, zone: &TimeZone) -> anyhow::Result<Bounds> {
         if let Some(last) = &self.last {
-            let now = Zoned::new(Timestamp::now(), zone.clone());
+            let now = Zoned::new(time::now()?, zone.clone());
             let from = now.checked_sub(parse_span(last)?).with_context(|| {
                 format!("cannot use --last {last}: it reaches beyond the year -9999; use a shorter span")
             })?;
@@ -233,7 +234,10 @@ fn parse_time(text: &str, zone: &TimeZone) -> anyhow::Result<Timestamp> {
     let civil: DateTime = text.parse().ok().with_context(|| {
         format!("{text:?} is not a time; write 2026-11-01, 2026-11-01T12:00 or 2026-11-01T12:00Z")
     })?;
-    Ok(civil.to_zoned(zone.clone())?.timestamp())
+    let instant = civil.to_zoned(zone.clone()).ok();
+    let instant =
+        instant.with_context(|| format!("{text:?} is outside the years -9999 to 9999; write another"))?;
+    Ok(instant.timestamp())
 }
 
 pub(super) fn run(global: &Global, options: &Options) -> anyhow::Result<Done> {

@@ -12,7 +12,7 @@ use crate::{
         Done, Global,
         classes::put_in_force,
         netstat::counted_ids,
-        output::{print, print_error, print_message},
+        output::{print, print_error, print_message, print_plain},
     },
     kernel::{counters, load, tables},
     ownership::UnknownContainer,
@@ -65,7 +65,7 @@ pub(super) fn run(global: &Global, arguments: &[OsString]) -> anyhow::Result<Don
         Err(misuse) => {
             match misuse.message {
                 Some(message) => print_message(&message),
-                None => eprint!("{}", tactl::USAGE),
+                None => print_plain(tactl::USAGE),
             }
             return Ok(Done::Status(misuse.status));
         }

@@ -11,7 +11,7 @@ use toml::Spanned;
 use traffic_model::{
     ContainerId,
     calendar::{Calendar, Retention},
-    notation::{parse_mac, parse_prefix},
+    notation::{name_bytes, parse_mac, parse_prefix},
     units::{self, DurationRange, InvalidAmount},
 };
 
@@ -95,7 +95,7 @@ fn node(node: Spanned<FileNode>) -> Result<(String, Vec<String>), Problem> {
 }
 
 fn interface_name(name: Spanned<String>) -> Result<String, Problem> {
-    let len = name.get_ref().len();
+    let len = name_bytes(name.get_ref()).len();
     if len == 0 || len >= traffic_common::INTERFACE_NAME_BYTES {
         let message = format!("{:?} is not an interface name; write 1 to 15 characters", name.get_ref());
         return Err(problem(&name, message));
@@ -171,23 +171,25 @@ impl FileLimits {
 }
 
 fn limit(
-    value: Option<Spanned<u32>>,
+    value: Option<Spanned<i128>>,
     default: u32,
     range: RangeInclusive<u32>,
     key: &str,
 ) -> Result<u32, Problem> {
     match value {
         None => Ok(default),
-        Some(value) if range.contains(value.get_ref()) => Ok(value.into_inner()),
-        Some(value) => Err(problem(
-            &value,
-            format!(
-                "{key} = {} is out of range; write {} to {}",
-                value.get_ref(),
-                range.start(),
-                range.end()
-            ),
-        )),
+        Some(value) => match u32::try_from(*value.get_ref()) {
+            Ok(number) if range.contains(&number) => Ok(number),
+            _ => Err(problem(
+                &value,
+                format!(
+                    "{key} = {} is out of range; write {} to {}",
+                    value.get_ref(),
+                    range.start(),
+                    range.end()
+                ),
+            )),
+        },
     }
 }
 
@@ -253,13 +255,13 @@ impl FileDrain {
 impl FileLedger {
     fn check(self) -> Result<Calendar, Problem> {
         let day = match &self.billing_day {
-            Some(day) if !(1..=31).contains(day.get_ref()) => {
-                let message =
-                    format!("billing_day = {} is not a day of a month; write 1 to 31", day.get_ref());
-                return Err(problem(day, message));
-            }
-            Some(day) => *day.get_ref(),
             None => 1,
+            Some(day) => {
+                u8::try_from(*day.get_ref()).ok().filter(|day| (1..=31).contains(day)).ok_or_else(|| {
+                    let number = day.get_ref();
+                    problem(day, format!("billing_day = {number} is not a day of a month; write 1 to 31"))
+                })?
+            }
         };
         match &self.time_zone {
             Some(zone) => {

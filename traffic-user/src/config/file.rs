@@ -35,10 +35,10 @@ pub(super) struct File {
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub(super) struct FileLimits {
-    pub(super) containers: Option<Spanned<u32>>,
-    pub(super) interfaces: Option<Spanned<u32>>,
-    pub(super) classes: Option<Spanned<u32>>,
-    pub(super) addresses: Option<Spanned<u32>>,
+    pub(super) containers: Option<Spanned<i128>>,
+    pub(super) interfaces: Option<Spanned<i128>>,
+    pub(super) classes: Option<Spanned<i128>>,
+    pub(super) addresses: Option<Spanned<i128>>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -136,7 +136,7 @@ pub(super) struct FileDrain {
 pub(super) struct FileLedger {
     pub(super) enabled: Option<bool>,
     pub(super) time_zone: Option<Spanned<String>>,
-    pub(super) billing_day: Option<Spanned<u8>>,
+    pub(super) billing_day: Option<Spanned<i128>>,
 }
 
 #[derive(Debug, Default, Deserialize)]

@@ -89,7 +89,15 @@ fn every_mistake_is_reported_with_its_place() {
         ),
         ("attach = 'xdp'\n", "t.toml:1:10: unknown variant `xdp`"),
         ("[limits]\n\nclasses = 256\n", "t.toml:3:11: classes = 256 is out of range; write 1 to 255"),
-        ("[limits]\ncontainers = -1\n", "t.toml:2:14: "),
+        ("[limits]\ncontainers = -1\n", "t.toml:2:14: containers = -1 is out of range; write 1 to 1000000"),
+        (
+            "[limits]\naddresses = 4294967296\n",
+            "t.toml:2:13: addresses = 4294967296 is out of range; write 1 to 16000000",
+        ),
+        (
+            "[limits]\ninterfaces = 99999999999999999999\n",
+            "t.toml:2:14: interfaces = 99999999999999999999 is out of range; write 2 to 1000000",
+        ),
         ("[[container]]\nid = 'a b'\n", "t.toml:2:6: container id \"a b\" is not usable"),
         ("[[container]]\nid = '1'\naddresses = ['10.0.0.1', '10.0.0.1/24']\n", "t.toml:3:26: "),
         (
@@ -111,6 +119,27 @@ fn every_mistake_is_reported_with_its_place() {
         ("[[interfaces.rule]]\npattern = '('\nkind = 'ignore'\n", "t.toml:2:11: "),
         ("[drain]\ninterval = '50ms'\n", "t.toml:2:12: \"50ms\" is too short; write 100ms to 24h"),
         ("[drain]\ninterval = '25h'\n", "t.toml:2:12: \"25h\" is too long; write 100ms to 24h"),
+        (
+            "[drain]\ninterval = '1000000000h'\n",
+            "t.toml:2:12: \"1000000000h\" is too long; write 100ms to 24h",
+        ),
+        ("[drain]\ninterval = '-5s'\n", "t.toml:2:12: \"-5s\" is negative; write 100ms to 24h"),
+        (
+            "[identities]\ntimeout = '99999999999999999999s'\n",
+            "t.toml:2:11: \"99999999999999999999s\" is too long; write 1ms to 1m",
+        ),
+        (
+            "[retention]\nfive_minutes = '1000000000000h'\n",
+            "t.toml:2:16: \"1000000000000h\" is too long; write a whole number of days from 1d to 65535d",
+        ),
+        (
+            "[ledger]\nbilling_day = 300\n",
+            "t.toml:2:15: billing_day = 300 is not a day of a month; write 1 to 31",
+        ),
+        (
+            "[ledger]\nbilling_day = -1\n",
+            "t.toml:2:15: billing_day = -1 is not a day of a month; write 1 to 31",
+        ),
         ("[drain]\ninterval = 'soon'\n", "t.toml:2:12: \"soon\" is not a duration; write "),
         (
             "[ledger]\nbilling_day = 32\n",

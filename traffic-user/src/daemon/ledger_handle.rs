@@ -18,6 +18,7 @@ use crate::{
     config::Config,
     drain::{self, DaemonLock, Drainer},
     kernel::maps::Maps,
+    time,
 };
 
 /// The daemon's ledger, unless the configuration disables it.
@@ -110,7 +111,7 @@ impl LedgerHandle {
         }
         let drained = self.open_if_needed().and_then(|opened| opened.drainer.drain(maps, trigger));
         match &drained {
-            Ok(gaps) => self.health.succeeded(jiff::Timestamp::now(), *gaps),
+            Ok(gaps) => self.health.succeeded(time::now_or_end(), *gaps),
             Err(_) => self.health.failed(),
         }
         drained.map(drop)

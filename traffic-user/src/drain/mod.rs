@@ -26,6 +26,7 @@ use traffic_model::{ContainerId, Snapshot};
 use crate::{
     config::Config,
     kernel::{counters, maps::Maps},
+    time,
 };
 use binding::Binding;
 
@@ -249,7 +250,7 @@ impl Drainer {
     /// # Errors
     /// As [`Ledger::retire`].
     pub fn retire(&self, container: &ContainerId) -> Result<String, LedgerError> {
-        self.ledger.retire(container.as_str(), Timestamp::now())
+        self.ledger.retire(container.as_str(), time::now_or_end())
     }
 
     /// Runs the ledger's maintenance for 200 ms; longer calls would delay drains and interface events.
@@ -261,7 +262,7 @@ impl Drainer {
         const TIME: Duration = Duration::from_millis(200);
         let done = self
             .ledger
-            .maintain_for(Timestamp::now(), TIME)
+            .maintain_for(time::now()?, TIME)
             .context("cannot sum or drop the ledger's older rows")?;
         Ok(done.unfinished)
     }

@@ -4,7 +4,10 @@ use traffic_common::{
     CONTAINER_ID_BYTES, ContainerRecord, DIRECTIONS, INTERFACE_NAME_BYTES, InterfaceRecord,
     InterfaceStatistics, slot_state,
 };
-use traffic_model::ContainerId;
+use traffic_model::{
+    ContainerId,
+    notation::{name_bytes, name_text},
+};
 
 /// The record of a container slot that has never had an owner.
 pub const EMPTY_CONTAINER: ContainerRecord =
@@ -45,6 +48,20 @@ pub fn read_text(field: &[u8]) -> &str {
     std::str::from_utf8(&field[..end]).unwrap_or("")
 }
 
+/// Writes an interface's name as the kernel has it: at most 15 bytes, which fit whatever they are.
+pub fn write_name(field: &mut [u8; INTERFACE_NAME_BYTES], name: &str) {
+    let bytes = name_bytes(name);
+    let len = bytes.len().min(field.len() - 1);
+    field.fill(0);
+    field[..len].copy_from_slice(&bytes[..len]);
+}
+
+/// Returns the name in an interface's record as text.
+pub fn read_name(record: &InterfaceRecord) -> String {
+    let end = record.name.iter().position(|&byte| byte == 0).unwrap_or(record.name.len());
+    name_text(&record.name[..end])
+}
+
 /// Returns the id in a container's record, or `None` for a free slot.
 pub fn container_id(record: &ContainerRecord) -> Option<ContainerId> {
     if record.state == slot_state::FREE {
@@ -64,5 +81,23 @@ mod tests {
         assert_eq!(read_text(&field), "veth101.0");
         write_text(&mut field, "a name that is too long");
         assert_eq!(read_text(&field), "a name that is ");
+    }
+
+    #[test]
+    fn names_that_differ_in_any_byte_stay_different() {
+        let names = [
+            &b"\xe9\xe9\xe9\xe9\xe9"[..],
+            b"\xe9\xe9\xe9\xe9\xea",
+            b"\\xe9\\xe9\\xe9\\xe",
+            &[0xff; 15],
+            b"veth101.0",
+        ];
+        for name in names {
+            let text = name_text(name);
+            let mut record = EMPTY_INTERFACE;
+            write_name(&mut record.name, &text);
+            assert_eq!(&record.name[..name.len()], name);
+            assert_eq!(read_name(&record), text);
+        }
     }
 }

@@ -3,6 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use traffic_common::{Direction, InterfaceStatistics};
+use traffic_model::notation::name_text;
 
 use super::{
     interface::{BpfFilter, InterfaceEvent, NetInterface},
@@ -53,20 +54,10 @@ const AF_UNSPEC: u8 = 0;
 /// `ARPHRD_ETHER`
 const ARPHRD_ETHER: u16 = 1;
 
-/// Text of the kernel, up to its terminating zero; bytes that are not UTF-8 are written as `\xNN`, so that
-/// different names stay different.
+/// Text of the kernel, up to its terminating zero. Different names stay different.
 fn text(bytes: &[u8]) -> String {
-    use std::fmt::Write as _;
     let end = bytes.iter().position(|&byte| byte == 0).unwrap_or(bytes.len());
-    let mut text = String::new();
-    for chunk in bytes[..end].utf8_chunks() {
-        text.push_str(chunk.valid());
-        for byte in chunk.invalid() {
-            // Writing to a String cannot fail.
-            let _infallible = write!(text, "\\x{byte:02x}");
-        }
-    }
-    text
+    name_text(&bytes[..end])
 }
 
 /// The interface that a `RTM_NEWLINK` message describes; `None` for messages about something else.

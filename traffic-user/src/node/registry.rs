@@ -22,7 +22,9 @@ use super::kernel_access::{Clock, SlotMaps};
 use crate::{
     kernel::{
         entries::CountedIn,
-        records::{EMPTY_CONTAINER, EMPTY_INTERFACE, container_id, read_text, write_text},
+        records::{
+            EMPTY_CONTAINER, EMPTY_INTERFACE, container_id, read_name, read_text, write_name, write_text,
+        },
     },
     net::interface::NetInterface,
 };
@@ -257,7 +259,7 @@ impl Registry {
         container_slot: Option<u32>,
     ) -> anyhow::Result<u32> {
         let container_text = container.map_or("", ContainerId::as_str);
-        let key = (stored_name(&interface.name), container_text.to_owned());
+        let key = (interface.name.clone(), container_text.to_owned());
         let mine = self.by_name.get(&key).copied();
         let Some(slot) = mine.or_else(|| self.free_interfaces.first().copied()) else {
             return Ok(UNKNOWN_INTERFACE_SLOT);
@@ -277,7 +279,7 @@ impl Registry {
             link_header_len: interface.link_header_len(),
             ..if mine.is_none() { EMPTY_INTERFACE } else { old }
         };
-        write_text(&mut record.name, &interface.name);
+        write_name(&mut record.name, &interface.name);
         write_text(&mut record.container, container_text);
         self.write_interface(maps, slot, record)?;
         Ok(slot)
@@ -324,9 +326,7 @@ impl Registry {
 
     fn note_interface(&mut self, slot: u32, record: InterfaceRecord) {
         let old = std::mem::replace(&mut self.interfaces[slot as usize], record);
-        let key = |record: &InterfaceRecord| {
-            (read_text(&record.name).to_owned(), read_text(&record.container).to_owned())
-        };
+        let key = |record: &InterfaceRecord| (read_name(record), read_text(&record.container).to_owned());
         if old.state == slot_state::IN_USE && self.by_name.get(&key(&old)) == Some(&slot) {
             self.by_name.remove(&key(&old));
         }
@@ -348,13 +348,6 @@ impl Registry {
             self.free_interfaces.remove(&slot);
         }
     }
-}
-
-/// A name as its record holds it: records have room for the kernel's names, not for the `\xNN` of odd ones.
-fn stored_name(name: &str) -> String {
-    let mut field = [0; traffic_common::INTERFACE_NAME_BYTES];
-    write_text(&mut field, name);
-    read_text(&field).to_owned()
 }
 
 #[cfg(test)]

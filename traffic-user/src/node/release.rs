@@ -5,7 +5,10 @@ use traffic_model::NODE_ID;
 
 use super::{kernel_access::NodeKernel, missed, session::Session};
 use crate::{
-    kernel::{hooks::DeviceFate, records::read_text},
+    kernel::{
+        hooks::DeviceFate,
+        records::{read_name, read_text},
+    },
     net::interface::NetInterface,
 };
 
@@ -44,7 +47,7 @@ impl<K: NodeKernel> Session<K> {
         // Before the record, which alone leads an interrupted release back to this index.
         self.kernel.set_entry(ifindex, InterfaceEntry::default())?;
         if let Some(slot) = self.registry.interface_of_index(ifindex) {
-            let name = read_text(&self.registry.interface(slot).name).to_owned();
+            let name = read_name(self.registry.interface(slot));
             missed::note_gone(&mut self.kernel, &mut self.registry, slot, fate)?;
             tracing::info!("{name}: gone; its counters stay");
         }
@@ -84,7 +87,7 @@ impl<K: NodeKernel> Session<K> {
         }
         let fate = self.kernel.release(interface.index)?;
         self.kernel.set_entry(interface.index, InterfaceEntry::default())?;
-        let name = read_text(&self.registry.interface(slot).name).to_owned();
+        let name = read_name(self.registry.interface(slot));
         missed::note_gone(&mut self.kernel, &mut self.registry, slot, fate)?;
         tracing::info!("{name}: gone; its counters stay");
         Ok(())

@@ -179,6 +179,11 @@ impl Ledger {
         }
         let mut steps = match query.by.level() {
             None => vec![(from, to)],
+            Some(level) if (to - from) / shortest_step_s(level) > MOST_STEPS => {
+                return Err(LedgerError::Query(format!(
+                    "the span has more than {MOST_STEPS} steps; give a shorter span or longer steps"
+                )));
+            }
             Some(level) => calendar.cover(level, from, to)?,
         };
         steps.retain_mut(|step| {
@@ -205,6 +210,19 @@ impl Ledger {
         }
         let containers = container_numbers(view, &query.containers)?;
         Ok(Plan { query, calendar, recorded_from: recorded.0, range: (from, to), steps, containers, slices })
+    }
+}
+
+/// Most steps of a report: 19 years in steps of five minutes.
+const MOST_STEPS: i64 = 2_000_000;
+
+/// The shortest step of a level that occurs often, in seconds.
+const fn shortest_step_s(level: Level) -> i64 {
+    match level {
+        Level::FiveMinutes => FIVE_MINUTES_S,
+        Level::Hour => 3600,
+        Level::Day => 23 * 3600,
+        Level::Month => 28 * 24 * 3600,
     }
 }
 

@@ -11,7 +11,10 @@ use super::{
     missed::accounted,
 };
 use crate::{
-    kernel::{maps::Maps, records::read_text},
+    kernel::{
+        maps::Maps,
+        records::{read_name, read_text},
+    },
     time,
 };
 
@@ -81,7 +84,7 @@ fn fault_counters(record: &InterfaceRecord, faults: &FaultCounters) -> impl Iter
         })
         .filter(|(_, tally)| *tally != ByDirection::default())
         .map(|(fault, tally)| FaultCounter {
-            interface: read_text(&record.name).to_owned(),
+            interface: read_name(record),
             generation: record.generation,
             fault,
             tally,
@@ -105,7 +108,7 @@ fn interface_counter(
         }
     };
     InterfaceCounter {
-        interface: read_text(&record.name).to_owned(),
+        interface: read_name(record),
         generation: record.generation,
         container: ContainerId::new(read_text(&record.container)).ok(),
         ifindex: (record.ifindex != 0).then_some(record.ifindex),

@@ -19,7 +19,6 @@ pub(in crate::kernel) use arithmetic::{Counters, totals};
 pub use bases::{interface_totals, interfaces_totals, rebase_container, rebase_interface};
 pub use missed::{Buffers, SinceAttach, is_missed, since_attach};
 
-use jiff::Timestamp;
 use traffic_common::{ContainerRecord, FAULTS, InterfaceRecord, Meta, Tally};
 use traffic_model::{ByDirection, ClassTableInfo, Snapshot};
 
@@ -96,7 +95,7 @@ fn read_once(maps: &Maps, node: &str, owners: &Owners) -> anyhow::Result<Snapsho
         boot_id: String::from_utf8_lossy(&meta.boot_id).into_owned(),
         epoch: meta.epoch,
         epoch_created: time::timestamp(meta.created_unix_s),
-        time: Timestamp::now(),
+        time: time::now()?,
         boottime_ns: time::boottime_ns(),
         class_table: table_info(&meta),
         counters: Vec::new(),

@@ -4,7 +4,10 @@
 
 use std::path::Path;
 
-use traffic_model::{ContainerId, notation::parse_mac};
+use traffic_model::{
+    ContainerId,
+    notation::{name_bytes, parse_mac},
+};
 
 use crate::ownership::vz_conf::{Diagnostic, VzConf, VzContainer, VzInterface};
 
@@ -140,7 +143,9 @@ fn interface(entry: &str) -> Result<VzInterface, String> {
         match key {
             "mac" => interface.mac = mac()?,
             "host_mac" => interface.host_mac = mac()?,
-            "host_ifname" if value.is_empty() || value.len() >= traffic_common::INTERFACE_NAME_BYTES => {
+            "host_ifname"
+                if value.is_empty() || name_bytes(value).len() >= traffic_common::INTERFACE_NAME_BYTES =>
+            {
                 return Err(format!(
                     "{} is not an interface name, which has 1 to 15 characters",
                     quoted(value)
