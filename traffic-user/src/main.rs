@@ -43,6 +43,8 @@ fn log_to_stderr(verbosity: u8) {
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
         .with_ansi(std::io::stderr().is_terminal())
+        // It would report a failed write to stderr on stderr, and panic when that fails too.
+        .log_internal_errors(false)
         .with_target(false)
         .without_time()
         .init();

@@ -55,6 +55,7 @@ pub fn open_read_only(path: &Path) -> Result<Connection, LedgerError> {
 }
 
 fn open_with(path: &Path, migrations: &[Migration]) -> Result<Connection, LedgerError> {
+    read_only::require_regular(path).map_err(|source| open_error(path, source))?;
     let mut conn = Connection::open_with_flags(
         absolute(path),
         OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE | OpenFlags::SQLITE_OPEN_NO_MUTEX,
@@ -131,6 +132,11 @@ fn version(conn: &Connection, path: &Path) -> Result<i64, LedgerError> {
 /// path.
 pub fn open_error(path: &Path, source: rusqlite::Error) -> LedgerError {
     let reason = match LedgerError::from(source) {
+        LedgerError::Sql(rusqlite::Error::SqliteFailure(_, Some(message)))
+            if message == read_only::NOT_REGULAR =>
+        {
+            message
+        }
         LedgerError::Sql(rusqlite::Error::SqliteFailure(error, _)) => match File::open(path) {
             Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
                 "permission denied; run as root".to_owned()

@@ -31,6 +31,7 @@ const LOCKED_BYTES: u64 = 512;
 /// # Errors
 /// When it cannot be opened or is not a database.
 pub(crate) fn open(path: &Path) -> rusqlite::Result<Connection> {
+    require_regular(path)?;
     let plain = connect(OpenFlags::SQLITE_OPEN_READ_ONLY, &absolute(path), "");
     let Err(error) = &plain else { return plain };
     if !matches!(error.sqlite_error_code(), Some(ErrorCode::CannotOpen | ErrorCode::ReadOnly)) {
@@ -46,6 +47,23 @@ pub(crate) fn open(path: &Path) -> rusqlite::Result<Connection> {
     // Nobody writes, so that locks are not needed. This locking mode keeps the index in memory.
     with_parameters(&resolved, "vfs=unix-none", "PRAGMA locking_mode = EXCLUSIVE")
 }
+
+/// Refuses a FIFO, a device or a directory, which SQLite would wait for or take for an empty database.
+///
+/// # Errors
+/// When there is such a thing at the path. What does not exist or cannot be looked at is left to SQLite.
+pub(crate) fn require_regular(path: &Path) -> rusqlite::Result<()> {
+    match fs::metadata(path) {
+        Ok(found) if !found.is_file() => Err(rusqlite::Error::SqliteFailure(
+            rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_CANTOPEN),
+            Some(NOT_REGULAR.to_owned()),
+        )),
+        _ => Ok(()),
+    }
+}
+
+/// What [`require_regular`] says.
+pub(crate) const NOT_REGULAR: &str = "it is not a regular file; name a database file";
 
 fn with_parameters(path: &Path, parameters: &str, first: &str) -> rusqlite::Result<Connection> {
     let name = format!("file:{}?{parameters}", percent_encoded(path));

@@ -233,3 +233,25 @@ fn an_id_that_was_retired_just_now_is_named() {
     assert!(error.to_string().contains("was retired within the last second; try again"), "{error}");
     file.ledger.retire("101", time(NOON + 1)).unwrap();
 }
+
+#[test]
+fn what_is_not_a_regular_file_is_refused_at_once() {
+    let directory = tempfile::tempdir().unwrap();
+    let fifo = directory.path().join("ledger.sqlite");
+    let made = Command::new("mkfifo").arg(&fifo).status().unwrap();
+    assert!(made.success());
+    symlink(&fifo, directory.path().join("link")).unwrap();
+    let paths = [fifo, directory.path().join("link"), directory.path().to_owned(), "/dev/null".into()];
+    for path in paths {
+        let (sender, receiver) = std::sync::mpsc::channel();
+        let at = path.clone();
+        std::thread::spawn(move || {
+            let results = [Ledger::open(&at, LedgerConfig::default()), Ledger::open_read_only(&at)];
+            sender.send(results.map(|result| result.unwrap_err().to_string()))
+        });
+        let errors = receiver.recv_timeout(std::time::Duration::from_secs(20));
+        for error in errors.unwrap_or_else(|_| panic!("opening {} does not end", path.display())) {
+            assert!(error.contains("it is not a regular file; name a database file"), "{error}");
+        }
+    }
+}
