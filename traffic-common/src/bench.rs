@@ -6,6 +6,9 @@ pub const PEERS: u32 = 1 << 20;
 /// Most lines that the linear scan can hold.
 pub const LINEAR_LINES: u32 = 1 << 20;
 
+/// Most prefixes of each family in the trie variant.
+pub const TRIE_PREFIXES: u32 = 1 << 20;
+
 /// Most counters in the hash variant.
 pub const HASH_COUNTERS: u32 = 4096;
 

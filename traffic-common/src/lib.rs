@@ -5,6 +5,7 @@
 //! - [`tally`]: packets and bytes, and the one rule for adding and subtracting them.
 //! - [`wire`]: how many packets and bytes a socket buffer becomes on the wire.
 //! - [`gso`]: the kernel's segmentation types, and where in an `sk_buff` to read them.
+//! - [`lookup`]: the column of a peer in the lines of a class table.
 //! - `bench`: the maps of the benchmark's variants of the program; only with the feature of that name.
 //!
 //! Nothing here allocates or calls the kernel, so all of it is tested on the host.
@@ -16,6 +17,7 @@ pub mod bench;
 mod dimensions;
 pub mod gso;
 pub mod layout;
+pub mod lookup;
 pub mod tally;
 pub mod wire;
 

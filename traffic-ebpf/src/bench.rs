@@ -7,17 +7,17 @@ use core::ffi::c_void;
 
 use aya_ebpf::{
     bindings::{__sk_buff, TC_ACT_UNSPEC},
-    btf_maps::{Array, HashMap, PerCpuHashMap},
+    btf_maps::{Array, HashMap, LpmTrie, PerCpuHashMap, lpm_trie::Key},
     helpers::generated::bpf_loop,
     macros::{btf_map, classifier},
     programs::TcContext,
 };
 use traffic_common::{
     CLASS_ZERO_COLUMN, ClassCounters, Control, Direction, Family, Fault, InterfaceEntry, Tally,
-    bench::{Address, HASH_COUNTERS, LINEAR_LINES, LinearLine, PEERS, State},
+    bench::{Address, HASH_COUNTERS, LINEAR_LINES, LinearLine, PEERS, State, TRIE_PREFIXES},
 };
 
-use crate::{Parts, Shipped, account, classify};
+use crate::{Parts, Shipped, account};
 
 /// The offset at which the generator writes: [`DESTINATION_V4`], [`DESTINATION_V6`], or 0 to write nothing.
 /// Frozen before load, so that the verifier removes the other branches.
@@ -48,6 +48,14 @@ static BENCH_COUNTERS: PerCpuHashMap<u32, ClassCounters, { HASH_COUNTERS as usiz
 /// The table of the variant with a linear scan.
 #[btf_map]
 static BENCH_LINEAR: Array<LinearLine, { LINEAR_LINES as usize }> = Array::new();
+
+/// A trie of the class table's IPv4 prefixes, for the variant without an index. Key: prefix; value: column.
+#[btf_map]
+static BENCH_TRIE_V4: LpmTrie<[u8; 4], u32, { TRIE_PREFIXES as usize }> = LpmTrie::new();
+
+/// The same for IPv6.
+#[btf_map]
+static BENCH_TRIE_V6: LpmTrie<[u8; 16], u32, { TRIE_PREFIXES as usize }> = LpmTrie::new();
 
 /// Only the generator.
 #[classifier]
@@ -148,13 +156,13 @@ struct Trie;
 
 impl Parts for Trie {
     #[inline(always)]
-    fn column_v4(control: &Control, peer: [u8; 4]) -> Result<u32, Fault> {
-        classify::trie_v4(control, peer)
+    fn column_v4(_: &Control, peer: [u8; 4]) -> Result<u32, Fault> {
+        Ok(BENCH_TRIE_V4.get(&Key::new(32, peer)).copied().unwrap_or(CLASS_ZERO_COLUMN))
     }
 
     #[inline(always)]
-    fn column_v6(control: &Control, peer: [u8; 16]) -> Result<u32, Fault> {
-        classify::trie_v6(control, peer)
+    fn column_v6(_: &Control, peer: [u8; 16]) -> Result<u32, Fault> {
+        Ok(BENCH_TRIE_V6.get(&Key::new(128, peer)).copied().unwrap_or(CLASS_ZERO_COLUMN))
     }
 }
 

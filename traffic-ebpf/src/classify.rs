@@ -4,17 +4,14 @@ use core::mem::MaybeUninit;
 
 use aya_ebpf::{bindings::__sk_buff, btf_maps::lpm_trie::Key};
 use traffic_common::{
-    ADDRESS_WITHOUT_SLOT, CLASS_ZERO_COLUMN, Control, Direction, Fault, INDEX_ASK_TRIE, INDEX_V4_BLOCK_BITS,
-    INDEX_V4_BLOCK_BYTES, INDEX_V6_BITS, INDEX_V6_BLOCK_ENTRIES, INDEX_V6_ENTRY_BITS, INDEX_V6_HEIGHT_SHIFT,
-    INDEX_V6_MAX_HEIGHT, INDEX_V6_SPACE, RangeNode, interface_flags,
+    ADDRESS_WITHOUT_SLOT, ARRAY_WORDS, Control, Direction, Fault, LINE_WORDS, Line, TableWord,
+    interface_flags,
+    lookup::{self, Lines},
 };
 
 use crate::{
     Parts,
-    maps::{
-        ADDRESSES_V4, ADDRESSES_V6, CLASS_INDEX_V4, CLASS_INDEX_V6, CLASS_RANGES_V6, CLASSES_V4, CLASSES_V6,
-        CONTROL,
-    },
+    maps::{ADDRESSES_V4, ADDRESSES_V6, CLASS_CONTROL, CLASS_LINES},
     parse::{IPV4_HEADER_LEN, Ipv4Header, Ipv6Header, header},
 };
 
@@ -55,29 +52,11 @@ pub fn ipv4<P: Parts>(
     Ok(slot * control.columns + P::column_v4(control, peer)?)
 }
 
-/// The column of an IPv4 peer: from the index, or else from the trie.
+/// The column of an IPv4 peer.
 #[inline(always)]
 pub fn column_v4(control: &Control, peer: [u8; 4]) -> Result<u32, Fault> {
-    match indexed_v4(control, peer) {
-        Some(column) => Ok(column),
-        None => trie_v4(control, peer),
-    }
-}
-
-/// The column of an IPv4 peer from the trie alone.
-#[inline(always)]
-pub fn trie_v4(control: &Control, peer: [u8; 4]) -> Result<u32, Fault> {
-    let table = CLASSES_V4.get(control.active_table).ok_or(Fault::NoClassTable)?;
-    Ok(table.get(&Key::new(32, peer)).copied().unwrap_or(CLASS_ZERO_COLUMN))
-}
-
-/// The column, unless the index sends the packet to the trie.
-#[inline(always)]
-fn indexed_v4(control: &Control, peer: [u8; 4]) -> Option<u32> {
-    let prefix = u32::from_be_bytes(peer) >> 8;
-    let block = CLASS_INDEX_V4.get(control.active_table)?.get(prefix >> INDEX_V4_BLOCK_BITS)?;
-    let column = block[prefix as usize % INDEX_V4_BLOCK_BYTES];
-    (column != INDEX_ASK_TRIE).then_some(u32::from(column))
+    let word = TableWord(control.active_table);
+    lookup::column_v4(&Table(word), word.is_wide(), u32::from_be_bytes(peer)).ok_or(Fault::NoClassTable)
 }
 
 /// The index of the counter of an IPv6 packet whose header begins at `offset`.
@@ -112,62 +91,34 @@ pub fn ipv6<P: Parts>(
     Ok(slot * control.columns + P::column_v6(control, peer)?)
 }
 
-/// The column of an IPv6 peer: from the index, or else from the trie.
+/// The column of an IPv6 peer.
 #[inline(always)]
 pub fn column_v6(control: &Control, peer: [u8; 16]) -> Result<u32, Fault> {
-    match indexed_v6(control, peer) {
-        Some(column) => Ok(column),
-        None => trie_v6(control, peer),
-    }
+    lookup::column_v6(&Table(TableWord(control.active_table)), peer).ok_or(Fault::NoClassTable)
 }
 
-/// The column of an IPv6 peer from the trie alone.
-#[inline(always)]
-pub fn trie_v6(control: &Control, peer: [u8; 16]) -> Result<u32, Fault> {
-    let table = CLASSES_V6.get(control.active_table).ok_or(Fault::NoClassTable)?;
-    Ok(table.get(&Key::new(128, peer)).copied().unwrap_or(CLASS_ZERO_COLUMN))
-}
+/// The class table in force.
+struct Table(TableWord);
 
-/// The column, unless the index sends the packet to the trie. Reads one entry, or walks a search tree of
-/// ranges with one cache line per level.
-#[inline(always)]
-fn indexed_v6(control: &Control, peer: [u8; 16]) -> Option<u32> {
-    let [a, b, c, d, e, f, g, h, ..] = peer;
-    let upper = u64::from_be_bytes([a, b, c, d, e, f, g, h]);
-    if upper >> INDEX_V6_BITS != INDEX_V6_SPACE {
-        return None;
-    }
-    let address = upper & ((1 << INDEX_V6_BITS) - 1);
-    let prefix = (address >> (INDEX_V6_BITS - INDEX_V6_ENTRY_BITS)) as usize;
-    #[expect(clippy::cast_possible_truncation, reason = "INDEX_V6_ENTRY_BITS bits are left")]
-    let block = CLASS_INDEX_V6.get(control.active_table)?.get((prefix / INDEX_V6_BLOCK_ENTRIES) as u32)?;
-    let entry = block[prefix % INDEX_V6_BLOCK_ENTRIES];
-    let height = entry >> INDEX_V6_HEIGHT_SHIFT;
-    let mut column = entry;
-    if height != 0 {
-        let nodes = CLASS_RANGES_V6.get(control.active_table)?;
-        let mut number = entry & ((1 << INDEX_V6_HEIGHT_SHIFT) - 1);
-        column = u32::from(INDEX_ASK_TRIE);
-        for level in 1..=INDEX_V6_MAX_HEIGHT {
-            // SAFETY: a `RangeNode` is eight consecutive words, and so is the map's value.
-            let node = unsafe { &*core::ptr::from_ref(nodes.get(number)?).cast::<RangeNode>() };
-            let child = node.child(address);
-            if level == height {
-                column = node.column(child);
-                break;
-            }
-            #[expect(clippy::cast_possible_truncation, reason = "the number of a node has 28 bits")]
-            let first = node.children as u32;
-            number = first + child;
+impl Lines for Table {
+    #[inline(always)]
+    fn line(&self, number: u32) -> Option<&Line> {
+        let (array, within) = lookup::array_of(number);
+        let words = CLASS_LINES.get_value(self.0.first_array() + array, &0)?;
+        let first = within as usize * LINE_WORDS + self.0.offset_words() as usize;
+        if first > ARRAY_WORDS - LINE_WORDS {
+            return None;
         }
+        // SAFETY: `first` and the words behind it are within the array, as checked above and again by the
+        // verifier. Userspace does not write to an array of the table in force.
+        Some(unsafe { &*words.as_ptr().add(first).cast::<Line>() })
     }
-    (column != u32::from(INDEX_ASK_TRIE)).then_some(column)
 }
 
 /// Read once per packet, so that the table in force and the row width belong together.
 #[inline(always)]
 fn control() -> Result<&'static Control, Fault> {
-    CONTROL.get(0).ok_or(Fault::NoCounter)
+    CLASS_CONTROL.get(0).ok_or(Fault::NoCounter)
 }
 
 #[inline(always)]

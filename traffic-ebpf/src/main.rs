@@ -14,8 +14,9 @@
 //! 6. On an interface without an entry, and on an uplink, [`no_container::not_counted`] decides whether to
 //!    continue.
 //! 7. [`classify::ipv4`] or [`classify::ipv6`] reads the addresses. The container is that of the interface;
-//!    on a shared interface, that of the local address. The class is that of the peer's address: an index
-//!    answers for most packets, a trie for the rest. Together they give the index of one counter.
+//!    on a shared interface, that of the local address. The class is that of the peer's address, which
+//!    [`traffic_common::lookup`] finds in the lines of a class table. Together they give the index of one
+//!    counter.
 //! 8. [`count::class`] adds to that counter. In [`trafctl_ingress_mark`], [`shaping::mark`] then writes the
 //!    mark.
 //! 9. Every step that cannot continue returns a [`Fault`], and [`count::fault`] counts the packet instead.
@@ -164,7 +165,10 @@ fn account<P: Parts>(ctx: &TcContext, direction: Direction) {
     };
     if let Err(fault) = counted {
         count::fault(interface_slot, direction, fault, tally.packets, tally.bytes);
-        debug!(ctx, "interface {} direction {} fault {}", ifindex, direction as u32, fault as u32);
+        // Copies, because the macro's closure borrows: a borrowed direction would be kept on the stack, where
+        // the verifier does not see that it is a constant.
+        let (ifindex, direction, fault) = (ifindex, direction as u32, fault as u32);
+        debug!(ctx, "interface {} direction {} fault {}", ifindex, direction, fault);
     }
 }
 

@@ -12,9 +12,9 @@ use aya_ebpf::{
     macros::btf_map,
 };
 use traffic_common::{
-    ClassCounters, ContainerRecord, Control, FaultCounters, INDEX_V4_BLOCK_BYTES, INDEX_V4_BLOCKS,
-    INDEX_V6_BLOCK_ENTRIES, INDEX_V6_BLOCKS, INTERFACE_INDEX_ENTRIES, InterfaceCounters, InterfaceEntry,
-    InterfaceRecord, Meta, RANGE_NODE_CHILDREN, gso::SkbLayout, interface_flags,
+    ARRAY_WORDS, ARRAYS_PER_TABLE, ClassCounters, ContainerRecord, Control, FaultCounters,
+    INTERFACE_INDEX_ENTRIES, InterfaceCounters, InterfaceEntry, InterfaceRecord, Meta, gso::SkbLayout,
+    interface_flags,
 };
 
 /// Offsets in the kernel's `sk_buff`. Read-only data, frozen before load, so that the verifier treats them as
@@ -67,55 +67,26 @@ pub static NODE_ADDRESSES: HashMap<[u64; 2], u32, 65_536, 1> = HashMap::new();
 
 // Finding the class.
 
-/// A compiled IPv4 class table: prefix of the peer -> column. No match means `CLASS_ZERO_COLUMN`.
-pub type ClassTrieV4 = LpmTrie<[u8; 4], u32, 1>;
-/// A compiled IPv6 class table.
-pub type ClassTrieV6 = LpmTrie<[u8; 16], u32, 1>;
-
-/// The two IPv4 class tables.
+/// A part of a class table: 504 lines.
 ///
-/// Key: 0 or 1, the active one being in [`CONTROL`]; value: a trie. Writer: userspace, which puts a new trie
-/// into the idle place. Reader: program. Full: a trie has exactly the capacity of its table, which is refused
-/// before the switch if memory does not suffice.
-#[btf_map]
-pub static CLASSES_V4: ArrayOfMaps<ClassTrieV4, 2> = ArrayOfMaps::new();
+/// The kernel allocates up to 32 KiB from its direct map, where an address is translated by few entries of
+/// the TLB. A value of one size for all tables lets the program's lookups be inlined, which
+/// `BPF_F_INNER_MAP` does not.
+pub type ClassArray = Array<[u64; ARRAY_WORDS], 1>;
 
-/// The two IPv6 class tables. Otherwise as [`CLASSES_V4`].
-#[btf_map]
-pub static CLASSES_V6: ArrayOfMaps<ClassTrieV6, 2> = ArrayOfMaps::new();
-
-/// The column of each IPv4 /24, or `INDEX_ASK_TRIE`. One load answers for most packets.
-pub type ClassIndexV4 = Array<[u8; INDEX_V4_BLOCK_BYTES], { INDEX_V4_BLOCKS as usize }>;
-
-/// The indexes in front of the two IPv4 class tables.
+/// The two class tables, each as a sequence of lines in inner arrays.
 ///
-/// Key: 0 or 1; value: an index. Writer: userspace, together with the table. Reader: program. An empty place
-/// is allowed: then every packet goes to the trie. Full: impossible.
+/// Key: number of the array, those of the second table from `ARRAYS_PER_TABLE` on; value: an array. The
+/// layout is described in `traffic_common::layout`. Writer: userspace, which fills the places of the idle
+/// table. Reader: program. Full: the table is refused before it is written.
 #[btf_map]
-pub static CLASS_INDEX_V4: ArrayOfMaps<ClassIndexV4, 2> = ArrayOfMaps::new();
-
-/// The entry of each /25 in 2000::/3: a column, or the root of a search tree.
-pub type ClassIndexV6 = Array<[u32; INDEX_V6_BLOCK_ENTRIES], { INDEX_V6_BLOCKS as usize }>;
-/// The nodes of the search trees, each as the words of a `RangeNode`. The inner map may have any size
-/// (`BPF_F_INNER_MAP`), because tables differ much.
-///
-/// The value is not a struct: kernels 5.15 to 6.1 would then refuse every inner map that was created without
-/// type information. These kernels record of a struct that it has no timer, and of any other type nothing.
-pub type ClassRangesV6 = Array<[u64; RANGE_NODE_CHILDREN], 1, 0x1000>;
-
-/// The indexes in front of the two IPv6 class tables. Otherwise as [`CLASS_INDEX_V4`].
-#[btf_map]
-pub static CLASS_INDEX_V6: ArrayOfMaps<ClassIndexV6, 2> = ArrayOfMaps::new();
-
-/// The search trees of the two IPv6 indexes. Otherwise as [`CLASS_INDEX_V4`].
-#[btf_map]
-pub static CLASS_RANGES_V6: ArrayOfMaps<ClassRangesV6, 2> = ArrayOfMaps::new();
+pub static CLASS_LINES: ArrayOfMaps<ClassArray, { 2 * ARRAYS_PER_TABLE as usize }> = ArrayOfMaps::new();
 
 /// The word that switches tables, and the width of a container's row in [`CLASS_COUNTERS`].
 ///
 /// Key: 0; value: control words. Writer: userspace. Reader: program, once per packet. Full: impossible.
 #[btf_map]
-pub static CONTROL: Array<Control, 1> = Array::new();
+pub static CLASS_CONTROL: Array<Control, 1> = Array::new();
 
 // Counting. The counters only grow: the program adds, and userspace reads and never resets.
 

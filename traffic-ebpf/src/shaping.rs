@@ -6,12 +6,12 @@
 use aya_ebpf::bindings::__sk_buff;
 use traffic_common::MARK_CLASSES;
 
-use crate::maps::{CONTROL, META, SHAPING_MARKS};
+use crate::maps::{CLASS_CONTROL, META, SHAPING_MARKS};
 
 /// Marks a packet that was counted at `index`. Keeps the packet's mark if the container or class has none.
 #[inline(always)]
 pub fn mark(skb: *mut __sk_buff, index: u32) {
-    let Some(control) = CONTROL.get(0) else { return };
+    let Some(control) = CLASS_CONTROL.get(0) else { return };
     if control.columns == 0 {
         return;
     }

@@ -29,6 +29,11 @@ fn class_files() {
 }
 
 #[test]
+fn compiled_class_files() {
+    run("classes", checks::classes::check_compiled);
+}
+
+#[test]
 fn files_of_containers() {
     run("vz_conf", checks::vz_conf::check);
 }

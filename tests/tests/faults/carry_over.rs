@@ -1,10 +1,12 @@
 //! Counters that move to maps of another size or layout, under traffic: nothing is lost, nothing counts twice.
 
 use std::fs;
+use std::net::IpAddr;
 use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
-use aya::maps::{Array, Map, MapData};
+use aya::maps::lpm_trie::{Key, LpmTrie};
+use aya::maps::{Array, IterableMap, Map, MapData};
 use rustix::process::Signal;
 use serde_json::Value;
 use traffic_tests::check::{agrees_with_kernel, eventually, is_well, problems, rounds, stderr, trafctl};
@@ -18,6 +20,9 @@ use crate::node::{CLASSES, at, booked, node_with, pair};
 
 /// Containers, interfaces, classes and addresses.
 type Limits = [u32; 4];
+
+/// `BPF_F_NO_PREALLOC`: the kernel creates no trie without it.
+const NO_PREALLOC: u32 = 1;
 
 const SMALL: Limits = [2, 4, 3, 8];
 
@@ -196,6 +201,7 @@ fn as_layout_2(lab: &Lab) -> Result<()> {
     let mut value = meta.get(&0, 0)?;
     value[..4].copy_from_slice(&2_u32.to_ne_bytes());
     meta.set(0, value, 0)?;
+    let described = value;
     for name in ["CLASS_CARRIED", "INTERFACE_CARRIED", "FAULT_CARRIED"] {
         fs::remove_file(maps.join(name))?;
     }
@@ -222,6 +228,43 @@ fn as_layout_2(lab: &Lab) -> Result<()> {
     for slot in 0..records.len() {
         let record = records.get(&slot, 0)?;
         former.set(slot, *record.first_chunk().context("a record")?, 0)?;
+    }
+    former_class_table(lab, &described)
+}
+
+/// Puts the tries of layout 2 in place of the lines. The running program keeps its own maps.
+fn former_class_table(lab: &Lab, meta: &[u8]) -> Result<()> {
+    const COLUMNS_USED_AT: usize = 72;
+    const COLUMN_CLASS_AT: usize = 160;
+    let maps = lab.bpffs().join("maps");
+    let used = u32::from_ne_bytes(meta[COLUMNS_USED_AT..][..4].try_into()?) as usize;
+    let classes = &meta[COLUMN_CLASS_AT..][..used];
+    let mut v4 = LpmTrie::<MapData, [u8; 4], u32>::create(100, NO_PREALLOC)?;
+    let mut v6 = LpmTrie::<MapData, [u8; 16], u32>::create(100, NO_PREALLOC)?;
+    for line in fs::read_to_string(lab.path("classes"))?.lines() {
+        let (class, prefix) = line.split_once(' ').context("a class and a prefix")?;
+        let (address, len) = prefix.split_once('/').context("a prefix")?;
+        let (class, len): (u8, u32) = (class.parse()?, len.parse()?);
+        let column = u32::try_from(classes.iter().position(|known| *known == class).context("a column")?)?;
+        match address.parse()? {
+            IpAddr::V4(address) => v4.insert(&Key::new(len, address.octets()), column, 0)?,
+            IpAddr::V6(address) => v6.insert(&Key::new(len, address.octets()), column, 0)?,
+        }
+    }
+    // The second place is the active one.
+    IterableMap::map(&v4).pin(maps.join("CLASSES_V4_1"))?;
+    IterableMap::map(&v6).pin(maps.join("CLASSES_V6_1"))?;
+    let mut control = Array::<MapData, [u32; 2]>::create(1, 0)?;
+    control.set(0, [1, SMALL[2]], 0)?;
+    IterableMap::map(&control).pin(maps.join("CONTROL"))?;
+    for name in ["CLASS_LINES", "CLASS_CONTROL"] {
+        fs::remove_file(maps.join(name))?;
+    }
+    for place in 0..2 {
+        let rows = maps.join(format!("CLASS_ROWS_{place}"));
+        if rows.exists() {
+            fs::remove_file(rows)?;
+        }
     }
     Ok(())
 }

@@ -4,23 +4,23 @@
 //! program that created them, and a reader must never take one layout for another.
 //!
 //! - `entries`: interface entries and addresses, which lead to a container.
-//! - `class_index`: indexes and search trees, which lead to a class.
+//! - `class_table`: the lines of a class table, which lead to a class.
 //! - `counters`: what the program adds to.
 //! - `records`: owners of slots, and the description of the set.
 
-mod class_index;
+mod class_table;
 mod counters;
 mod entries;
 mod records;
 
-pub use class_index::*;
+pub use class_table::*;
 pub use counters::*;
 pub use entries::*;
 pub use records::*;
 
 /// Version of everything in this module. Kept in [`Meta::layout_version`]. Maps of an older version from
 /// [`OLDEST_LAYOUT`] on are carried over, all others are refused.
-pub const LAYOUT_VERSION: u32 = 3;
+pub const LAYOUT_VERSION: u32 = 4;
 /// The oldest version whose counters this one can carry over.
 pub const OLDEST_LAYOUT: u32 = 2;
 
@@ -39,7 +39,7 @@ pub const MARK_CLASSES: u32 = 32;
 mod pod {
     use super::{
         ClassCounters, ContainerRecord, Control, FaultCounters, InterfaceCounters, InterfaceEntry,
-        InterfaceRecord, InterfaceRecordV2, Meta, RangeNode,
+        InterfaceRecord, InterfaceRecordV2, Meta,
     };
 
     // SAFETY (all of them): `repr(C)`, every field an integer or an array of integers, no padding (the
@@ -60,7 +60,6 @@ mod pod {
         ContainerRecord,
         InterfaceRecord,
         InterfaceRecordV2,
-        Meta,
-        RangeNode
+        Meta
     );
 }

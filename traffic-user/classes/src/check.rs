@@ -143,7 +143,7 @@ mod tests {
              class 16 under longest-prefix\n\
              5 IPv4 and 1 IPv6 prefixes, classes 0 1 2 3 16; 1 refused, 1 warning, 2 differences between \
              virtuozzo and longest-prefix\n\
-             33 MiB of kernel memory (tries 1, indexes 32); twice that while it replaces another table\n"
+             1 MiB of kernel memory (indexes 1, prefixes 1); twice that while it replaces another table\n"
         );
         let json = serde_json::to_value(&report).unwrap();
         assert_eq!(json["refused"][0]["severity"], "refused");

@@ -5,7 +5,8 @@
 //!   resulting [`ClassTable`].
 //! - `explain`: why an address has its class, and which parts of a prefix have which class.
 //! - `check`: everything an operator should know about a file before loading it ([`CheckReport`]).
-//! - [`index`]: the indexes that the kernel program consults before the table's tries.
+//! - [`index`]: the table as the kernel program reads it.
+//! - [`stored_rows`]: the prefixes as they are kept beside it.
 //! - `table_memory`: the kernel memory that a table needs ([`KernelMemory`]).
 //!
 //! Everything here is pure: bytes and addresses in, plain data out. Which file is read and when is decided in
@@ -20,6 +21,7 @@ mod explain;
 mod explain_prefix;
 pub mod index;
 mod parse;
+pub mod stored_rows;
 mod table_memory;
 #[cfg(test)]
 mod tests;
@@ -29,7 +31,7 @@ pub use compile::{ClassOrder, ClassTable, CompiledPrefix, compile};
 pub use explain::{Explanation, Reason, Shadow, explain};
 pub use explain_prefix::{ClassShare, Part, PrefixExplanation, explain_prefix};
 pub use parse::{ClassFile, Diagnostic, Entry, MAX_CLASS, Severity, UNCLASSIFIED, parse};
-pub use table_memory::KernelMemory;
+pub use table_memory::{ARRAY_BYTES, KernelMemory};
 
 /// Most problems of a class file that are printed as text. `--format json` lists all.
 pub const SHOWN_PROBLEMS: usize = 20;

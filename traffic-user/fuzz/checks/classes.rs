@@ -8,7 +8,7 @@ use std::{
 use ipnet::IpNet;
 use traffic_classes::{
     CheckReport, ClassFile, ClassOrder, Entry, MAX_CLASS, compile, differences, explain, explain_prefix,
-    parse,
+    index::CompiledTable, parse, stored_rows,
 };
 
 const ORDERS: [ClassOrder; 3] = [ClassOrder::Virtuozzo, ClassOrder::LongestPrefix, ClassOrder::LastLine];
@@ -27,8 +27,9 @@ pub fn check(data: &[u8]) {
     let essence =
         |file: &ClassFile| file.entries.iter().map(|entry| (entry.class, entry.prefix)).collect::<Vec<_>>();
     assert_eq!(essence(&again), essence(&file));
-    // The report's memory figure builds an index, which takes longer than everything else together.
+    // To compile a table for the kernel takes longer than everything else together.
     if data.len().is_multiple_of(REPORTED_EACH) {
+        check_compiled(data);
         let report = CheckReport::new(&file);
         assert_eq!(report.is_acceptable(), file.is_acceptable());
         assert!(report.to_string().ends_with('\n'));
@@ -59,6 +60,25 @@ pub fn check(data: &[u8]) {
             assert_eq!((whole.classes[0].class, whole.parts_total), (expected, 1), "{addr} under {order}");
         }
     }
+}
+
+/// The kernel's form of the table decides alike, and its prefixes can be read back.
+pub fn check_compiled(data: &[u8]) {
+    let file = parse(data);
+    let table = compile(&file.entries, ClassOrder::LongestPrefix);
+    let v4: Vec<_> = table.v4.iter().map(|row| (row.prefix, row.class)).collect();
+    let v6: Vec<_> = table.v6.iter().map(|row| (row.prefix, row.class)).collect();
+    let Ok(compiled) = CompiledTable::new(&v4, &v6) else { panic!("a file of this size fits") };
+    for addr in questions(&file, data) {
+        let found = match addr {
+            IpAddr::V4(addr) => compiled.column_v4(addr),
+            IpAddr::V6(addr) => compiled.column_v6(addr),
+        };
+        assert_eq!(found, Some(u32::from(table.class_of(addr))), "{addr}");
+    }
+    assert_eq!(stored_rows::decode(&stored_rows::encode(&v4, &v6)), Ok((v4, v6)));
+    // Damaged rows are refused without a panic.
+    let _ = stored_rows::decode(data);
 }
 
 fn well_formed(file: &ClassFile, lines: usize) {

@@ -69,6 +69,22 @@ pub fn lift_limit() {
     }
 }
 
+/// Raises the limit on open files to at least this, for the parts of a class table. If the limit cannot be
+/// raised that far, creating a part fails with an error that says so.
+pub fn lift_file_limit(files: u64) {
+    let limit = getrlimit(Resource::Nofile);
+    if limit.current.is_none_or(|current| current >= files) {
+        return;
+    }
+    let maximum = limit.maximum.map(|maximum| maximum.max(files));
+    let within = Rlimit { current: Some(limit.maximum.map_or(files, |maximum| maximum.min(files))), ..limit };
+    if setrlimit(Resource::Nofile, Rlimit { current: Some(files), maximum }).is_err()
+        && setrlimit(Resource::Nofile, within).is_err()
+    {
+        tracing::debug!("cannot raise the limit on open files to {files}");
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -55,6 +55,16 @@ pub fn of_running_kernel() -> Result<SkbLayout, LayoutError> {
     parse(&std::fs::read(Path::new(VMLINUX))?)
 }
 
+/// Returns the offset of the first value in the kernel's array maps.
+///
+/// # Errors
+/// As [`of_running_kernel`].
+pub fn array_value_offset() -> Result<u32, LayoutError> {
+    let data = std::fs::read(Path::new(VMLINUX))?;
+    let members = Btf::new(&data)?.members("bpf_array")?;
+    members.get("value").copied().ok_or(LayoutError::Missing("value"))
+}
+
 /// Returns the layout that BTF data describes.
 ///
 /// # Errors
@@ -235,5 +245,11 @@ mod tests {
         assert_eq!(layout.data, layout.head + 8);
         assert!(layout.end < layout.head && layout.inner_transport_header < layout.end);
         assert!(layout.gso_type < 64);
+    }
+
+    #[test]
+    fn the_values_of_an_array_follow_its_header() {
+        let offset = array_value_offset().unwrap();
+        assert!((128..448).contains(&offset) && offset.is_multiple_of(8), "{offset}");
     }
 }

@@ -17,7 +17,7 @@ use self::{
     sender::{Sender, Sent},
 };
 use crate::{
-    program::{Kernel, Loaded, Variant, ZIPF_PEERS},
+    program::{Kernel, Loaded, Variant, ZIPF_PEERS, fill_trie},
     progress::Progress,
     random::{Random, Zipf},
     results::Results,
@@ -200,6 +200,7 @@ impl Bench {
         let index = host.ip(&format!("-o link show {}", interface(0)))?;
         let ifindex = index.split(':').next().context("no index")?.trim().parse()?;
         let kernel = Kernel::open(node.lab.bpffs(), ifindex)?;
+        fill_trie(&kernel, table)?;
         let load = |variant| kernel.load(variant, Family::Ipv4, false);
         let (null, trie) = (load(Variant::Null)?, load(Variant::Trie)?);
         node.lab.run_ok(&["detach"])?;

@@ -10,7 +10,7 @@ use std::{
 use anyhow::{Context as _, Result, ensure};
 use aya::{
     Ebpf, EbpfLoader,
-    maps::{Array, HashMap, Map, MapData, PerCpuArray, PerCpuHashMap, PerCpuValues},
+    maps::{Array, HashMap, LpmTrie, Map, MapData, PerCpuArray, PerCpuHashMap, PerCpuValues, lpm_trie::Key},
     programs::{SchedClassifier, TestRun as _, TestRunOptions},
     util::nr_cpus,
 };
@@ -24,8 +24,15 @@ static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/tr
 
 /// Maps that only the benchmark's program has. They are pinned next to the others while it runs, so that all
 /// variants share them.
-const OWN_MAPS: [&str; 5] =
-    ["BENCH_PEERS", "BENCH_STATE", "BENCH_INTERFACES", "BENCH_COUNTERS", "BENCH_LINEAR"];
+const OWN_MAPS: [&str; 7] = [
+    "BENCH_PEERS",
+    "BENCH_STATE",
+    "BENCH_INTERFACES",
+    "BENCH_COUNTERS",
+    "BENCH_LINEAR",
+    "BENCH_TRIE_V4",
+    "BENCH_TRIE_V6",
+];
 
 /// Size of the packets in bytes, with the Ethernet header.
 const FRAME_BYTES: usize = 64;
@@ -100,7 +107,7 @@ impl Kernel {
     pub fn open(bpffs: &Path, ifindex: u32) -> Result<Self> {
         // The first loaded variant creates the maps.
         drop(load_object(bpffs, Variant::Null, 0)?);
-        let columns = Array::<_, Control>::try_from(pinned(bpffs, "CONTROL")?)?.get(&0, 0)?.columns;
+        let columns = Array::<_, Control>::try_from(pinned(bpffs, "CLASS_CONTROL")?)?.get(&0, 0)?.columns;
         let entry =
             Array::<_, InterfaceEntry>::try_from(pinned(bpffs, "INTERFACE_BY_INDEX")?)?.get(&ifindex, 0)?;
         ensure!(entry.flags != 0, "the interface with index {ifindex} is not attached");
@@ -155,6 +162,38 @@ impl Kernel {
         }
         let state = State { linear_lines: lines.len() as u64, ..self.state.get(&0, 0)? };
         self.state.set(0, state, 0)?;
+        Ok(())
+    }
+
+    /// Writes the tries of the variant without an index: for each family prefix length, network in the upper
+    /// bits, and column. Former prefixes stay, so that the tries must be new for each table.
+    pub fn fill_trie(&self, family: Family, rows: impl Iterator<Item = (u32, u128, u32)>) -> Result<()> {
+        match family {
+            Family::Ipv4 => {
+                let mut trie: LpmTrie<_, [u8; 4], u32> = pinned(&self.bpffs, "BENCH_TRIE_V4")?.try_into()?;
+                for (len, network, column) in rows {
+                    let [a, b, c, d, ..] = network.to_be_bytes();
+                    trie.insert(&Key::new(len, [a, b, c, d]), column, 0)?;
+                }
+            }
+            Family::Ipv6 => {
+                let mut trie: LpmTrie<_, [u8; 16], u32> = pinned(&self.bpffs, "BENCH_TRIE_V6")?.try_into()?;
+                for (len, network, column) in rows {
+                    trie.insert(&Key::new(len, network.to_be_bytes()), column, 0)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Removes the benchmark's own maps, so that the next table begins with empty ones.
+    pub fn forget(bpffs: &Path) -> Result<()> {
+        for name in OWN_MAPS {
+            let path = bpffs.join("maps").join(name);
+            if path.exists() {
+                fs::remove_file(&path).with_context(|| format!("cannot unpin {}", path.display()))?;
+            }
+        }
         Ok(())
     }
 

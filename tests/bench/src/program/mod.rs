@@ -110,6 +110,7 @@ pub fn run(plan: &Plan, results: &mut Results, progress: &Progress) -> Result<()
             // The interface index belongs to the lab's host, so the thread must be there.
             lab.host().enter(|| {
                 stay_on_this_cpu()?;
+                Kernel::forget(&bpffs)?;
                 let mut bench = Bench::new(Kernel::open(&bpffs, ifindex)?, table)?;
                 Draw::ALL.into_iter().try_for_each(|draw| bench.measure(plan, draw, results, progress))
             })?;
@@ -126,6 +127,17 @@ pub fn stay_on_this_cpu() -> Result<usize> {
     only.set(last);
     sched_setaffinity(None, &only).context("cannot stay on one CPU")?;
     Ok(last)
+}
+
+/// Writes a table into the trie of the variant without an index.
+pub fn fill_trie(kernel: &Kernel, table: &Table) -> Result<()> {
+    let columns = kernel.classes()?;
+    let row = |line: &crate::table::Line| {
+        let column = columns.get(&line.class).copied().context("a class without a column")?;
+        anyhow::Ok((line.len, line.network, column))
+    };
+    let rows: Vec<_> = table.lines.iter().map(row).collect::<Result<_>>()?;
+    kernel.fill_trie(table.family, rows.into_iter())
 }
 
 struct Bench<'t> {
@@ -153,6 +165,7 @@ impl<'t> Bench<'t> {
             })
         };
         kernel.set_linear(&table.lines.iter().map(line).collect::<Result<Vec<_>>>()?)?;
+        fill_trie(&kernel, table)?;
         let variants = VARIANTS
             .into_iter()
             .map(|(name, variant, generate)| {

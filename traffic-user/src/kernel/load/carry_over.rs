@@ -31,7 +31,7 @@ use traffic_common::{
 };
 
 use super::{
-    Loaded, Programs,
+    Loaded, Programs, former_classes,
     pinned::{self, StateError},
     program::{Build, entries_of, load_program, publish_programs, version_number},
 };
@@ -40,9 +40,10 @@ use crate::{
     kernel::{
         bpffs::Bpffs,
         counters,
-        maps::{DoubleBuffer, Elements, Maps, PINNED, SHAPING_MARKS, typed},
+        maps::{Elements, Maps, PINNED, SHAPING_MARKS, typed},
         memory,
         sys::tcx::TcxLink,
+        tables,
     },
 };
 
@@ -87,7 +88,6 @@ pub(super) struct Former {
     classes: Counted<ClassCounters>,
     interfaces: Counted<InterfaceCounters>,
     faults: Counted<FaultCounters>,
-    class_tables: DoubleBuffer,
 }
 
 /// Counters, what was carried over to them before, and the bases of their slots.
@@ -112,15 +112,15 @@ impl<C: Pod> Counted<C> {
 
 impl Former {
     fn open(bpffs: &Bpffs) -> anyhow::Result<Self> {
+        let meta = Elements::<Meta>::open(bpffs, "META")?;
         Ok(Self {
             bpffs: bpffs.clone(),
-            meta: Elements::open(bpffs, "META")?,
-            control: Elements::open(bpffs, "CONTROL")?,
+            control: Elements::open(bpffs, former_classes::control(meta.get(0)?.layout_version))?,
             containers: Elements::open(bpffs, "CONTAINERS")?,
             classes: Counted::open(bpffs, ["CLASS_COUNTERS", "CLASS_CARRIED", "CLASS_BASES"])?,
             interfaces: Counted::open(bpffs, ["INTERFACE_COUNTERS", "INTERFACE_CARRIED", "INTERFACE_BASES"])?,
             faults: Counted::open(bpffs, ["FAULT_COUNTERS", "FAULT_CARRIED", "FAULT_BASES"])?,
-            class_tables: DoubleBuffer::open(bpffs, "CLASSES_V4")?,
+            meta,
         })
     }
 
@@ -229,7 +229,7 @@ fn share(former: &Former, layout: u32, limits: &Limits) -> anyhow::Result<()> {
     for name in PINNED.into_iter().chain([SHAPING_MARKS]) {
         let is_new = CHANGED_IN.iter().any(|(since, names)| *since > layout && names.contains(&name));
         // The state of a set, and the columns of a row, are its own.
-        if is_new || ["META", "CONTROL"].contains(&name) || !bpffs.map(name).exists() {
+        if is_new || ["META", "CLASS_CONTROL"].contains(&name) || !bpffs.map(name).exists() {
             continue;
         }
         if entries_of(name, limits)?
@@ -238,12 +238,10 @@ fn share(former: &Former, layout: u32, limits: &Limits) -> anyhow::Result<()> {
             link(bpffs, &next, name)?;
         }
     }
-    for name in ["CLASSES_V4", "CLASSES_V6", "CLASS_INDEX_V4", "CLASS_INDEX_V6", "CLASS_RANGES_V6"] {
-        for place in 0..2 {
-            let name = format!("{name}_{place}");
-            if bpffs.map(&name).exists() && next.map(name.trim_end_matches(['_', '0', '1'])).exists() {
-                link(bpffs, &next, &name)?;
-            }
+    // The prefixes are pinned beside the table.
+    for name in ["CLASS_ROWS_0", "CLASS_ROWS_1"] {
+        if bpffs.map(name).exists() && next.map("CLASS_LINES").exists() {
+            link(bpffs, &next, name)?;
         }
     }
     Ok(())
@@ -263,7 +261,13 @@ fn fill(former: &Former, maps: &mut Maps, build: Build<'_>) -> anyhow::Result<()
     let meta = former.meta.get(0)?;
     let columns = build.limits.classes;
     let control = former.control.get(0)?;
-    maps.control.set(0, Control { columns, ..control })?;
+    if former_classes::has_tries(meta.layout_version) {
+        maps.control.set(0, Control { columns, ..maps.control.get(0)? })?;
+        let (v4, v6) = former_classes::rows(&former.bpffs, control.active_table)?;
+        tables::Tables::new(&v4, &v6, &|_, _| {})?.switch(maps)?;
+    } else {
+        maps.control.set(0, Control { columns, ..control })?;
+    }
     if !is_shared(former, "CONTAINERS")? {
         let records = former.containers.range(0, former.containers.len())?;
         set_all(&mut maps.containers, (0..).zip(records))?;
@@ -301,14 +305,10 @@ fn fill(former: &Former, maps: &mut Maps, build: Build<'_>) -> anyhow::Result<()
 }
 
 /// Completes a carry-over once the session has moved every hook.
-pub(super) fn finish(bpffs: &Bpffs, loaded: &mut Loaded, mut former: Former) -> anyhow::Result<()> {
+pub(super) fn finish(bpffs: &Bpffs, loaded: &mut Loaded, former: &Former) -> anyhow::Result<()> {
     move_pinned_links(bpffs, &loaded.programs)?;
-    // Any update of a map of maps waits for the programs that run.
-    let active = former.control.get(0)?.active_table;
-    if let Some(table) = former.class_tables.table(active)? {
-        former.class_tables.put(active, &table)?;
-    }
-    carry(&former, &mut loaded.maps)?;
+    loaded.maps.wait_for_packets()?;
+    carry(former, &mut loaded.maps)?;
     set_ready(&bpffs.next(), set_state::READY)?;
     publish_programs(bpffs)?;
     exchange(bpffs)?;

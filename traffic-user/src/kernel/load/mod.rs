@@ -4,10 +4,12 @@
 //! |---|---|
 //! | this one | which of these to do, and the steps of creation and replacement |
 //! | `carry_over` | carrying the counters over to maps of another size or layout |
+//! | `former_classes` | reading the class table of an older layout |
 //! | `pinned` | opening what is pinned, and why it may not be usable |
 //! | `program` | loading this build's program on the pinned maps, and its version |
 
 mod carry_over;
+mod former_classes;
 mod pinned;
 mod program;
 
@@ -209,7 +211,7 @@ fn grow(bpffs: &Bpffs, meta: &Meta, build: Build<'_>) -> anyhow::Result<Option<L
 /// When a file cannot be renamed or the map cannot be written.
 pub fn finish_replacement(bpffs: &Bpffs, loaded: &mut Loaded) -> anyhow::Result<()> {
     if let Some(former) = loaded.former.take() {
-        return carry_over::finish(bpffs, loaded, former);
+        return carry_over::finish(bpffs, loaded, &former);
     }
     publish_programs(bpffs)?;
     let mut meta = loaded.maps.meta.get(0)?;

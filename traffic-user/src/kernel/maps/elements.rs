@@ -23,7 +23,10 @@ pub struct Elements<V> {
 
 impl<V: Pod> Elements<V> {
     pub(in crate::kernel) fn open(bpffs: &Bpffs, name: &'static str) -> anyhow::Result<Self> {
-        let map = open(bpffs, name)?;
+        Self::new(name, open(bpffs, name)?)
+    }
+
+    pub(super) fn new(name: &'static str, map: Map) -> anyhow::Result<Self> {
         let (len, copies) = match &map {
             Map::Array(_) => (Array::<&MapData, V>::try_from(&map).map(|array| array.len()), 1),
             _ => (PerCpuArray::<&MapData, V>::try_from(&map).map(|array| array.len()), sys::possible_cpus()?),

@@ -3,13 +3,13 @@
 //! | file | owns |
 //! |---|---|
 //! | this one | the names of all maps, and the set of handles |
-//! | `double_buffer` | the two places of a class table, of which one is active |
+//! | `class_lines` | the two places of a class table, of which one is active |
 //! | `elements` | array maps that are read in ranges |
 
-mod double_buffer;
+mod class_lines;
 mod elements;
 
-pub use double_buffer::DoubleBuffer;
+pub use class_lines::{ClassArray, ClassLines, ClassRows, ROWS_ELEMENT_BYTES};
 pub use elements::Elements;
 
 use std::{
@@ -19,27 +19,23 @@ use std::{
 };
 
 use anyhow::Context as _;
-use aya::maps::{Array, HashMap, LpmTrie, Map, MapData, MapError, MapFd};
+use aya::maps::{HashMap, LpmTrie, Map, MapData, MapError, MapFd};
 use traffic_common::{
-    ClassCounters, ContainerRecord, Control, FaultCounters, INDEX_V4_BLOCK_BYTES, INDEX_V6_BLOCK_ENTRIES,
-    InterfaceCounters, InterfaceEntry, InterfaceRecord, Meta, RangeNode,
+    ClassCounters, ContainerRecord, Control, FaultCounters, InterfaceCounters, InterfaceEntry,
+    InterfaceRecord, Meta, TableWord,
 };
 
 use crate::kernel::bpffs::Bpffs;
 
 /// Names of all maps that are pinned, as the program defines them.
-pub const PINNED: [&str; 23] = [
+pub const PINNED: [&str; 19] = [
     "INTERFACE_BY_INDEX",
     "INTERFACE_BY_HIGH_INDEX",
     "ADDRESSES_V4",
     "ADDRESSES_V6",
     "NODE_ADDRESSES",
-    "CLASSES_V4",
-    "CLASSES_V6",
-    "CLASS_INDEX_V4",
-    "CLASS_INDEX_V6",
-    "CLASS_RANGES_V6",
-    "CONTROL",
+    "CLASS_LINES",
+    "CLASS_CONTROL",
     "CLASS_COUNTERS",
     "INTERFACE_COUNTERS",
     "FAULT_COUNTERS",
@@ -57,18 +53,6 @@ pub const PINNED: [&str; 23] = [
 /// A map whose contents can be recreated. Where it is missing, as under the pins of an earlier version,
 /// loading the next program creates it.
 pub const SHAPING_MARKS: &str = "SHAPING_MARKS";
-
-/// A class table of IPv4 prefixes.
-pub type ClassTrieV4 = LpmTrie<MapData, [u8; 4], u32>;
-/// A class table of IPv6 prefixes.
-pub type ClassTrieV6 = LpmTrie<MapData, [u8; 16], u32>;
-
-/// The index of an IPv4 class table: the column of each /24.
-pub type ClassIndexV4 = Array<MapData, [u8; INDEX_V4_BLOCK_BYTES]>;
-/// The index of an IPv6 class table: for each /25, its column or the root of a search tree.
-pub type ClassIndexV6 = Array<MapData, [u32; INDEX_V6_BLOCK_ENTRIES]>;
-/// The nodes of these search trees.
-pub type ClassRangesV6 = Array<MapData, RangeNode>;
 
 /// All pinned maps.
 #[derive(Debug)]
@@ -89,16 +73,8 @@ pub struct Maps {
     pub addresses_v6: LpmTrie<MapData, [u8; 16], u32>,
     /// The node's own addresses.
     pub node_addresses: HashMap<MapData, [u8; 16], u32>,
-    /// The two IPv4 class tables.
-    pub classes_v4: DoubleBuffer,
-    /// The two IPv6 class tables.
-    pub classes_v6: DoubleBuffer,
-    /// The indexes of the IPv4 class tables.
-    pub class_index_v4: DoubleBuffer,
-    /// The indexes of the IPv6 class tables.
-    pub class_index_v6: DoubleBuffer,
-    /// The search trees of the IPv6 indexes.
-    pub class_ranges_v6: DoubleBuffer,
+    /// The two class tables.
+    pub class_lines: ClassLines,
     /// container slot * columns + column -> counters.
     pub class_counters: Elements<ClassCounters>,
     /// interface slot -> totals.
@@ -134,17 +110,13 @@ impl Maps {
         Ok(Self {
             pinned_in: bpffs.root().to_owned(),
             meta: Elements::open(bpffs, "META")?,
-            control: Elements::open(bpffs, "CONTROL")?,
+            control: Elements::open(bpffs, "CLASS_CONTROL")?,
             interface_by_index: Elements::open(bpffs, "INTERFACE_BY_INDEX")?,
             interface_by_high_index: typed(bpffs, "INTERFACE_BY_HIGH_INDEX")?,
             addresses_v4: typed(bpffs, "ADDRESSES_V4")?,
             addresses_v6: typed(bpffs, "ADDRESSES_V6")?,
             node_addresses: typed(bpffs, "NODE_ADDRESSES")?,
-            classes_v4: DoubleBuffer::open(bpffs, "CLASSES_V4")?,
-            classes_v6: DoubleBuffer::open(bpffs, "CLASSES_V6")?,
-            class_index_v4: DoubleBuffer::open(bpffs, "CLASS_INDEX_V4")?,
-            class_index_v6: DoubleBuffer::open(bpffs, "CLASS_INDEX_V6")?,
-            class_ranges_v6: DoubleBuffer::open(bpffs, "CLASS_RANGES_V6")?,
+            class_lines: ClassLines::open(bpffs, "CLASS_LINES")?,
             class_counters: Elements::open(bpffs, "CLASS_COUNTERS")?,
             interface_counters: Elements::open(bpffs, "INTERFACE_COUNTERS")?,
             fault_counters: Elements::open(bpffs, "FAULT_COUNTERS")?,
@@ -163,32 +135,25 @@ impl Maps {
         })
     }
 
-    /// Waits until every program run that is in progress now has ended: the kernel returns from an update of
-    /// a map of maps only then.
+    /// Waits until every program run that is in progress now has ended.
     ///
     /// # Errors
     /// When the kernel refuses.
     pub fn wait_for_packets(&mut self) -> anyhow::Result<()> {
-        let active = self.control.get(0)?.active_table;
-        if let Some(table) = self.classes_v4.table(active)? {
-            self.classes_v4.put(active, &table)?;
-        }
-        Ok(())
+        self.class_lines.wait_for_packets(1 - self.active_table()?.place())
     }
 
-    /// All parts of a class table, each before the part that leads to it.
-    pub fn class_tables_mut(&mut self) -> [&mut DoubleBuffer; 5] {
-        [
-            &mut self.class_index_v4,
-            &mut self.classes_v4,
-            &mut self.class_ranges_v6,
-            &mut self.class_index_v6,
-            &mut self.classes_v6,
-        ]
+    /// The class table in force.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn active_table(&self) -> anyhow::Result<TableWord> {
+        Ok(TableWord(self.control.get(0)?.active_table))
     }
 }
 
-/// Returns the bytes of each pinned map and of the active class table, as the kernel reports them.
+/// Returns the bytes of each pinned map, as the kernel reports them, and of the class tables, as it allocates
+/// them.
 ///
 /// # Errors
 /// When a map cannot be opened.
@@ -201,12 +166,9 @@ pub fn memory(bpffs: &Bpffs, maps: &Maps) -> anyhow::Result<Vec<(&'static str, u
         let data = MapData::from_pin(bpffs.map(name)).with_context(|| format!("cannot open map {name}"))?;
         all.push((name, locked_bytes(data.fd())));
     }
-    let active = maps.control.get(0)?.active_table;
     all.extend([
-        ("class table IPv4", maps.classes_v4.memory(active)?),
-        ("class table IPv6", maps.classes_v6.memory(active)?),
-        ("class index IPv4", maps.class_index_v4.memory(active)?),
-        ("class index IPv6", maps.class_index_v6.memory(active)? + maps.class_ranges_v6.memory(active)?),
+        ("class table", maps.class_lines.array_memory()?),
+        ("prefixes of the class table", maps.class_lines.rows_memory()?),
     ]);
     Ok(all)
 }

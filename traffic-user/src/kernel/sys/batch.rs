@@ -13,7 +13,6 @@ use aya::{
 
 use super::{bpf, possible_cpus};
 
-const BPF_MAP_DELETE_ELEM: libc::c_int = 3;
 const BPF_MAP_LOOKUP_BATCH: libc::c_int = 24;
 const BPF_MAP_UPDATE_BATCH: libc::c_int = 26;
 
@@ -34,7 +33,7 @@ struct BatchAttr {
 /// The part of `union bpf_attr` for single elements.
 #[repr(C)]
 #[derive(Default)]
-struct ElementAttr {
+pub(super) struct ElementAttr {
     map_fd: u32,
     padding: u32,
     key: u64,
@@ -42,16 +41,28 @@ struct ElementAttr {
     flags: u64,
 }
 
+impl ElementAttr {
+    /// Names one element of a map, and where its value is.
+    pub(super) fn new<V>(map: &MapData, key: *const u32, value: *const V) -> Self {
+        Self {
+            map_fd: map.fd().as_fd().as_raw_fd().cast_unsigned(),
+            key: key as u64,
+            value: value as u64,
+            ..Self::default()
+        }
+    }
+}
+
 /// What the kernel reports about a map: it decides how many bytes a call reads and writes.
-struct Shape {
-    map_type: Option<MapType>,
+pub(super) struct Shape {
+    pub(super) map_type: Option<MapType>,
     key_size: usize,
     value_size: usize,
     max_entries: u32,
 }
 
 impl Shape {
-    fn of(map: &MapData) -> io::Result<Self> {
+    pub(super) fn of(map: &MapData) -> io::Result<Self> {
         let info = map.info().map_err(|error| match error {
             MapError::SyscallError(error) => error.io_error,
             other => io::Error::other(other),
@@ -65,7 +76,7 @@ impl Shape {
     }
 
     /// Refuses other sizes than those of `K` and `V`.
-    fn check_sizes<K, V>(&self) -> io::Result<()> {
+    pub(super) fn check_sizes<K, V>(&self) -> io::Result<()> {
         let (found, expected) = ((self.key_size, self.value_size), (size_of::<K>(), size_of::<V>()));
         if found == expected {
             return Ok(());
@@ -88,7 +99,7 @@ impl Shape {
     }
 
     /// Refuses indexes outside the map.
-    fn check_range(&self, first: u32, count: u32) -> io::Result<()> {
+    pub(super) fn check_range(&self, first: u32, count: u32) -> io::Result<()> {
         match first.checked_add(count) {
             Some(end) if end <= self.max_entries => Ok(()),
             _ => Err(invalid(format!(
@@ -99,7 +110,7 @@ impl Shape {
     }
 }
 
-fn invalid(reason: String) -> io::Error {
+pub(super) fn invalid(reason: String) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidInput, reason)
 }
 
@@ -158,7 +169,7 @@ pub fn lookup_batch<V: Pod>(map: &MapData, first: u32, count: u32) -> io::Result
     Ok(values)
 }
 
-/// Writes many elements of an array, a hash or a trie. On an error, some of them may have been written.
+/// Writes many elements of an array, a hash, a trie or an array of maps. On an error, some of them may have been written.
 ///
 /// # Errors
 /// [`io::ErrorKind::Unsupported`] where the kernel has no batches for this kind of map.
@@ -167,7 +178,10 @@ pub fn lookup_batch<V: Pod>(map: &MapData, first: u32, count: u32) -> io::Result
 pub fn update_batch<K: Pod, V: Pod>(map: &MapData, keys: &[K], values: &[V]) -> io::Result<()> {
     let shape = Shape::of(map)?;
     shape.check_sizes::<K, V>()?;
-    if !matches!(shape.map_type, Some(MapType::Array | MapType::Hash | MapType::LpmTrie)) {
+    if !matches!(
+        shape.map_type,
+        Some(MapType::Array | MapType::Hash | MapType::LpmTrie | MapType::ArrayOfMaps)
+    ) {
         return Err(invalid("the map is not an array, a hash or a trie".to_owned()));
     }
     if keys.len() != values.len() {
@@ -192,28 +206,6 @@ pub fn update_batch<K: Pod, V: Pod>(map: &MapData, keys: &[K], values: &[V]) -> 
         }
     }
     Ok(())
-}
-
-/// Deletes one element. It succeeds when the element does not exist.
-///
-/// # Errors
-/// [`io::ErrorKind::InvalidInput`] when the map's keys are not `u32`. Other errors as the kernel reports
-/// them.
-pub fn delete_element(map: &MapData, key: u32) -> io::Result<()> {
-    let shape = Shape::of(map)?;
-    if shape.key_size != size_of::<u32>() {
-        return Err(invalid(format!("the map has keys of {} bytes, not of 4", shape.key_size)));
-    }
-    let mut attributes = ElementAttr {
-        map_fd: map.fd().as_fd().as_raw_fd().cast_unsigned(),
-        key: std::ptr::from_ref(&key) as u64,
-        ..ElementAttr::default()
-    };
-    // SAFETY: the kernel reads one key of 4 bytes, as checked, from a live `u32`. It writes nothing.
-    match unsafe { bpf(BPF_MAP_DELETE_ELEM, &mut attributes) } {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        other => other.map(drop),
-    }
 }
 
 /// What the kernel returns for a map type without batches. It is internal to the kernel and has no name in

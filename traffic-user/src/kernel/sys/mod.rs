@@ -3,7 +3,8 @@
 //! | file | owns |
 //! |---|---|
 //! | this one | the system call itself, and the number of possible CPUs |
-//! | `batch` | reading and writing many map elements at once, and deleting one |
+//! | `batch` | reading and writing many map elements at once |
+//! | `nested` | the maps in a map of maps |
 //! | `objects` | what the kernel says about a BPF object |
 //! | [`tcx`] | TCX links by interface index, and the programs on a TCX hook |
 //!
@@ -11,12 +12,14 @@
 //! every buffer that the kernel writes to.
 
 mod batch;
+mod nested;
 mod objects;
 pub mod tcx;
 
 use std::{io, mem::size_of};
 
-pub use batch::{delete_element, lookup_batch, update_batch};
+pub use batch::{lookup_batch, update_batch};
+pub use nested::{nested_map_id, put_maps};
 pub use objects::program_name;
 
 /// Calls bpf(2).

@@ -1,35 +1,25 @@
 //! Builds a class table in the kernel beside the one in force, and switches to it between two packets.
 
-use std::{cell::Cell, io};
-
 use anyhow::{Context as _, bail};
-use aya::{
-    Pod,
-    maps::{
-        Array, IterableMap, MapData,
-        lpm_trie::{Key, LpmTrie},
-    },
+use ipnet::{Ipv4Net, Ipv6Net};
+use traffic_classes::{
+    ClassTable, KernelMemory,
+    index::{CompiledTable, Row},
+    stored_rows,
 };
-use traffic_classes::{ClassTable, KernelMemory, index};
-use traffic_common::{Control, INDEX_V4_BLOCK_BYTES, INDEX_V6_BLOCK_ENTRIES, Meta};
+use traffic_common::{ARRAY_WORDS, Control, LINE_BYTES, LINE_WORDS, Line, Meta, TableWord};
 
 use super::columns::assign_columns;
 use crate::{
     kernel::{
-        maps::{ClassIndexV4, ClassIndexV6, ClassRangesV6, ClassTrieV4, ClassTrieV6, Maps},
-        memory, sys,
+        bpffs::Bpffs,
+        maps::{ClassArray, ClassRows, Maps, ROWS_ELEMENT_BYTES},
+        memory, skb_layout,
     },
     time,
 };
 
-/// Elements that one system call writes.
-const BATCH: usize = 4096;
-/// `BPF_F_INNER_MAP`: maps of different sizes may replace each other in one place.
-const INNER_MAP: u32 = 0x1000;
-/// `BPF_F_NO_PREALLOC`: the kernel creates no trie without it.
-const NO_PREALLOC: u32 = 1;
-
-/// Receives the number of elements that are in the kernel, and the number of all.
+/// Receives the number of arrays that are in the kernel, and the number of all.
 pub type Progress<'a> = &'a dyn Fn(usize, usize);
 
 /// A whole class table in the kernel, beside the one in force.
@@ -41,40 +31,18 @@ pub struct Prepared {
     prefixes: u64,
 }
 
-/// Builds a whole class table in the kernel. This can take seconds, and the present table stays in force
-/// meanwhile. What must happen just before the change belongs between this and [`Prepared::switch`].
+/// Builds a whole class table in the kernel. The present table stays in force meanwhile. What must happen just
+/// before the change belongs between this and [`Prepared::switch`].
 ///
 /// # Errors
-/// When there is not enough memory for the table, or no room for its classes.
+/// When there is not enough memory for the table, or no room for its classes or its prefixes.
 pub fn prepare(maps: &Maps, table: &ClassTable, progress: Progress<'_>) -> anyhow::Result<Prepared> {
-    memory::lift_limit();
     let mut meta = maps.meta.get(0)?;
     let columns = assign_columns(&mut meta, table)?;
     let v4: Vec<_> = table.v4.iter().map(|row| (row.prefix, columns[usize::from(row.class)])).collect();
     let v6: Vec<_> = table.v6.iter().map(|row| (row.prefix, columns[usize::from(row.class)])).collect();
-    let (index_v4, index_v6) = (index::v4(&v4), index::v6(&v6));
-    let needed = KernelMemory::with_index(table, &index_v6);
-    check_memory(&needed, memory::available()?)?;
-    tracing::debug!("{} prefixes take {needed}", table.len());
-
-    let (blocks_v4, _) = index_v4.as_chunks::<INDEX_V4_BLOCK_BYTES>();
-    let (blocks_v6, _) = index_v6.entries.as_chunks::<INDEX_V6_BLOCK_ENTRIES>();
-    let steps = Steps {
-        done: Cell::new(0),
-        total: blocks_v4.len() + v4.len() + blocks_v6.len() + index_v6.nodes.len() + v6.len(),
-        progress,
-    };
-    let tables = Tables {
-        index_v4: fill_array(blocks_v4, 0, &steps).context("cannot build the IPv4 class index")?,
-        trie_v4: fill_trie(&v4, |prefix| (prefix.prefix_len(), prefix.network().octets()), &steps)
-            .context("cannot build the IPv4 class table")?,
-        index_v6: fill_array(blocks_v6, 0, &steps).context("cannot build the IPv6 class index")?,
-        ranges_v6: fill_array(&index_v6.nodes, INNER_MAP, &steps)
-            .context("cannot build the IPv6 class index")?,
-        trie_v6: fill_trie(&v6, |prefix| (prefix.prefix_len(), prefix.network().octets()), &steps)
-            .context("cannot build the IPv6 class table")?,
-    };
-    Ok(Prepared { tables, meta, hash: table.hash(), prefixes: (v4.len() + v6.len()) as u64 })
+    let tables = Tables::new(&v4, &v6, progress)?;
+    Ok(Prepared { tables, meta, hash: table.hash(), prefixes: table.len() as u64 })
 }
 
 impl Prepared {
@@ -84,60 +52,110 @@ impl Prepared {
     /// When a map cannot be written. Up to the switch itself, the present table stays in force.
     pub fn switch(self, maps: &mut Maps) -> anyhow::Result<()> {
         let Self { tables, mut meta, hash, prefixes } = self;
+        // Some hooks may run on the next set of maps already, which shares the places of class tables.
+        if Bpffs::new(&maps.pinned_in).next().maps().exists() {
+            bail!(
+                "the counters are moving to other maps, and that was interrupted; run `trafctl attach`, which \
+                 completes it"
+            );
+        }
         // Columns first: whoever reads the counters must know the classes of all of them.
         maps.meta.set(0, meta)?;
-
-        let control = maps.control.get(0)?;
-        let (old, idle) = (control.active_table, 1 - control.active_table);
-        tables.pin(maps, idle)?;
-        tables.put(maps, idle)?;
-        maps.control.set(0, Control { active_table: idle, ..control })?;
+        tables.switch(maps)?;
         meta.table_hash = hash;
         meta.table_loaded_unix_s = time::unix_seconds();
         meta.table_prefixes = prefixes;
-        maps.meta.set(0, meta)?;
-
-        // A packet that read the old word may still be looking into the old table. The kernel returns from an
-        // update of a map of maps only when every program that ran before has ended, so putting the new table
-        // once more waits for exactly that. Only then may the old table go, and its memory with it.
-        tables.put(maps, idle)?;
-        for buffer in maps.class_tables_mut() {
-            buffer.clear(old)?;
-        }
-        Ok(())
+        maps.meta.set(0, meta)
     }
 }
 
 /// All maps of one class table.
-struct Tables {
-    index_v4: ClassIndexV4,
-    trie_v4: ClassTrieV4,
-    index_v6: ClassIndexV6,
-    ranges_v6: ClassRangesV6,
-    trie_v6: ClassTrieV6,
+pub(in crate::kernel) struct Tables {
+    is_wide: bool,
+    offset_words: u32,
+    /// Arrays with different contents.
+    arrays: Vec<ClassArray>,
+    /// For each entry of the table's place, the number of its array.
+    places: Vec<usize>,
+    rows: ClassRows,
 }
 
 impl Tables {
-    /// In the order of [`Maps::class_tables_mut`].
-    fn all(&self) -> [&MapData; 5] {
-        [
-            IterableMap::map(&self.index_v4),
-            IterableMap::map(&self.trie_v4),
-            IterableMap::map(&self.ranges_v6),
-            IterableMap::map(&self.index_v6),
-            IterableMap::map(&self.trie_v6),
-        ]
+    /// Compiles the rows and writes them into new maps.
+    pub(in crate::kernel) fn new(
+        v4: &[Row<Ipv4Net>],
+        v6: &[Row<Ipv6Net>],
+        progress: Progress<'_>,
+    ) -> anyhow::Result<Self> {
+        /// Files that a process has open anyway, and some more.
+        const OTHER_FILES: u64 = 512;
+        memory::lift_limit();
+        let compiled = CompiledTable::new(v4, v6)?;
+        let encoded = stored_rows::encode(v4, v6);
+        let needed = KernelMemory::with(&compiled, encoded.len());
+        check_memory(&needed, memory::available()?)?;
+        tracing::debug!("{} prefixes take {needed}", v4.len() + v6.len());
+
+        let distinct = compiled.distinct_arrays();
+        memory::lift_file_limit(distinct.arrays.len() as u64 + OTHER_FILES);
+        let offset_words = line_offset_words();
+        let mut arrays = Vec::with_capacity(distinct.arrays.len());
+        for lines in &distinct.arrays {
+            arrays.push(fill_array(lines, offset_words as usize)?);
+            progress(arrays.len(), distinct.arrays.len());
+        }
+        let rows = fill_rows(&encoded).context("cannot store the prefixes of the class table")?;
+        Ok(Self { is_wide: compiled.is_wide, offset_words, arrays, places: distinct.places, rows })
     }
 
-    fn pin(&self, maps: &mut Maps, place: u32) -> anyhow::Result<()> {
-        let mut pairs = maps.class_tables_mut().into_iter().zip(self.all());
-        pairs.try_for_each(|(buffer, table)| buffer.pin(place, table))
-    }
+    /// Puts the table into the idle place and makes it active. Then frees the memory of the former one.
+    pub(in crate::kernel) fn switch(&self, maps: &mut Maps) -> anyhow::Result<()> {
+        let control = maps.control.get(0)?;
+        let old = TableWord(control.active_table).place();
+        let idle = 1 - old;
+        let arrays: Vec<&ClassArray> = self.places.iter().map(|&number| &self.arrays[number]).collect();
+        maps.class_lines.pin_rows(idle, &self.rows)?;
+        maps.class_lines.put(idle, &arrays)?;
+        let word = TableWord::new(idle, self.is_wide, self.offset_words);
+        maps.control.set(0, Control { active_table: word.0, ..control })?;
 
-    fn put(&self, maps: &mut Maps, place: u32) -> anyhow::Result<()> {
-        let mut pairs = maps.class_tables_mut().into_iter().zip(self.all());
-        pairs.try_for_each(|(buffer, table)| buffer.put(place, table))
+        // A packet that read the old word may still be looking into the old table. Only when every program
+        // that ran before has ended, the old table may go, and its memory with it.
+        if let Some(first) = arrays.first() {
+            maps.class_lines.wait_with(idle, first)?;
+        }
+        maps.class_lines.release(old)
     }
+}
+
+/// The word at which the lines of an array begin, so that each is in one cache line. Where the kernel does not
+/// describe its arrays, lines may be in two.
+fn line_offset_words() -> u32 {
+    let offset = skb_layout::array_value_offset().unwrap_or(0) as usize;
+    let missing = offset.next_multiple_of(LINE_BYTES) - offset;
+    u32::try_from(missing / size_of::<u64>()).unwrap_or(0)
+}
+
+fn fill_array(lines: &[Line], offset_words: usize) -> anyhow::Result<ClassArray> {
+    let mut value = [0; ARRAY_WORDS];
+    value[offset_words..][..lines.len() * LINE_WORDS].copy_from_slice(lines.as_flattened());
+    let mut array = ClassArray::create(1, 0).context(
+        "cannot create an array for the class table; if too many files are open, raise the limit (`ulimit -n`, \
+         or LimitNOFILE of the service)",
+    )?;
+    array.set(0, value, 0).context("cannot write the class table")?;
+    Ok(array)
+}
+
+fn fill_rows(encoded: &[u8]) -> anyhow::Result<ClassRows> {
+    let elements = encoded.chunks(ROWS_ELEMENT_BYTES);
+    let mut rows = ClassRows::create(u32::try_from(elements.len())?, 0)?;
+    for (number, bytes) in (0..).zip(elements) {
+        let mut element = [0; ROWS_ELEMENT_BYTES];
+        element[..bytes.len()].copy_from_slice(bytes);
+        rows.set(number, element, 0)?;
+    }
+    Ok(rows)
 }
 
 /// Refuses a table that does not fit the free memory. Otherwise the kernel would take that memory from
@@ -153,80 +171,18 @@ fn check_memory(needed: &KernelMemory, available: u64) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// How far a load is.
-struct Steps<'a> {
-    done: Cell<usize>,
-    total: usize,
-    progress: Progress<'a>,
-}
-
-impl Steps<'_> {
-    fn add(&self, written: usize) {
-        self.done.set(self.done.get() + written);
-        (self.progress)(self.done.get(), self.total);
-    }
-}
-
-fn fill_array<V: Pod>(values: &[V], flags: u32, steps: &Steps<'_>) -> anyhow::Result<Array<MapData, V>> {
-    let capacity = u32::try_from(values.len().max(1)).context("more elements than a map can hold")?;
-    let mut array = Array::create(capacity, flags)?;
-    for (chunk, first) in values.chunks(BATCH).zip((0..).step_by(BATCH)) {
-        let keys: Vec<u32> = (first..).take(chunk.len()).collect();
-        match sys::update_batch(IterableMap::map(&array), &keys, chunk) {
-            Err(error) if error.kind() == io::ErrorKind::Unsupported => {
-                for (key, value) in keys.iter().zip(chunk) {
-                    array.set(*key, value, 0)?;
-                }
-            }
-            other => other.context("cannot write the index")?,
-        }
-        steps.add(chunk.len());
-    }
-    Ok(array)
-}
-
-fn fill_trie<N, K: Pod>(
-    rows: &[(N, u8)],
-    key: impl Fn(&N) -> (u8, K),
-    steps: &Steps<'_>,
-) -> anyhow::Result<LpmTrie<MapData, K, u32>> {
-    let capacity = u32::try_from(rows.len().max(1)).context("more prefixes than a map can hold")?;
-    let mut trie = LpmTrie::create(capacity, NO_PREALLOC)?;
-    for chunk in rows.chunks(BATCH) {
-        let (keys, values): (Vec<_>, Vec<_>) = chunk
-            .iter()
-            .map(|(prefix, column)| {
-                let (len, network) = key(prefix);
-                (Key::new(u32::from(len), network), u32::from(*column))
-            })
-            .unzip();
-        match sys::update_batch(IterableMap::map(&trie), &keys, &values) {
-            Err(error) if error.kind() == io::ErrorKind::Unsupported => {
-                for (key, value) in keys.iter().zip(values) {
-                    trie.insert(key, value, 0)?;
-                }
-            }
-            other => other.context("cannot write prefixes")?,
-        }
-        steps.add(chunk.len());
-    }
-    Ok(trie)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn a_table_that_does_not_fit_is_refused_before_it_is_built() {
-        let needed = KernelMemory { tries: 5 << 20, indexes: 32 << 20 };
+        let needed = KernelMemory { tries: 0, indexes: 32 << 20, prefixes: 5 << 20 };
         assert!(check_memory(&needed, 37 << 20).is_ok());
         let error = check_memory(&needed, (37 << 20) - 1).unwrap_err().to_string();
-        assert!(
-            error.starts_with(
-                "the class table needs 37 MiB of kernel memory (tries 5, indexes 32), and 36 MiB"
-            )
-        );
+        assert!(error.starts_with(
+            "the class table needs 37 MiB of kernel memory (indexes 32, prefixes 5), and 36 MiB"
+        ));
     }
 
     #[test]

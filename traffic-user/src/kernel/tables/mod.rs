@@ -14,5 +14,6 @@ mod read;
 
 pub use addresses::{addresses_in_force, sync_addresses, sync_node_addresses};
 pub use columns::{check_capacity, columns};
+pub(super) use install::Tables;
 pub use install::{Prepared, Progress, prepare};
 pub use read::{classes_in_force, in_force};
