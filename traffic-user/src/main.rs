@@ -5,6 +5,7 @@ use std::{io::IsTerminal as _, process::ExitCode};
 use tracing_subscriber::EnvFilter;
 use trafctl::{
     cli::{self, Cli, Done},
+    kernel::expedite,
     privileges,
 };
 
@@ -15,7 +16,9 @@ fn main() -> ExitCode {
     };
     log_to_stderr(cli.verbosity());
     privileges::tighten_umask();
-    match cli.run() {
+    let done = cli.run();
+    expedite::end_of_process();
+    match done {
         Ok(Done::Success) => ExitCode::SUCCESS,
         Ok(Done::ProblemsFound) => ExitCode::FAILURE,
         Ok(Done::Status(status)) => ExitCode::from(status),

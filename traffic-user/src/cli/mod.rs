@@ -131,6 +131,7 @@ impl Cli {
 
     async fn dispatch(self) -> anyhow::Result<Done> {
         let Self { global, command } = self;
+        global.pinned().restore_after_kill();
         match command {
             Command::Attach(options) => attach::run(&global, &options).await,
             Command::Run(options) => run::run(&global, &options).await,

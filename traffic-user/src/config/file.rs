@@ -16,7 +16,7 @@ pub(super) struct File {
     pub(super) class_file: Option<PathBuf>,
     pub(super) class_order: ClassOrder,
     pub(super) node: Option<Spanned<FileNode>>,
-    pub(super) attach: AttachSetting,
+    pub(super) attach: FileAttach,
     pub(super) shaping: Option<FileShaping>,
     /// The former name of `shaping`.
     pub(super) mark: Option<Spanned<FileShaping>>,
@@ -86,6 +86,44 @@ impl<'de> Deserialize<'de> for FileNode {
             fn visit_map<A: serde::de::MapAccess<'de>>(self, map: A) -> Result<FileNode, A::Error> {
                 let table = serde::de::value::MapAccessDeserializer::new(map);
                 FileNodeTable::deserialize(table).map(FileNode::Table)
+            }
+        }
+
+        deserializer.deserialize_any(Either)
+    }
+}
+
+/// How programs are attached: the method alone, or a table.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct FileAttachTable {
+    pub(super) method: AttachSetting,
+    pub(super) expedite: Option<bool>,
+}
+
+/// [`FileAttachTable`], also from a text.
+#[derive(Debug, Default)]
+pub(super) struct FileAttach(pub(super) FileAttachTable);
+
+impl<'de> Deserialize<'de> for FileAttach {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Either;
+
+        impl<'de> serde::de::Visitor<'de> for Either {
+            type Value = FileAttach;
+
+            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str("the method, or a table with `method` and `expedite`")
+            }
+
+            fn visit_str<E: serde::de::Error>(self, method: &str) -> Result<FileAttach, E> {
+                let method = AttachSetting::deserialize(serde::de::value::StrDeserializer::new(method))?;
+                Ok(FileAttach(FileAttachTable { method, expedite: None }))
+            }
+
+            fn visit_map<A: serde::de::MapAccess<'de>>(self, map: A) -> Result<FileAttach, A::Error> {
+                let table = serde::de::value::MapAccessDeserializer::new(map);
+                FileAttachTable::deserialize(table).map(FileAttach)
             }
         }
 

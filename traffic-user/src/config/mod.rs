@@ -84,6 +84,8 @@ pub struct Config {
     pub uplinks: Vec<String>,
     /// How programs are attached.
     pub attach: AttachSetting,
+    /// Whether the kernel's grace periods may be expedited while hooks are changed.
+    pub expedite: bool,
     /// Whether packets from containers get an `skb->mark` for a shaper: `[shaping] enabled`.
     pub skb_mark: bool,
     /// Whether the file uses `[mark]`, the former name of `[shaping]`.

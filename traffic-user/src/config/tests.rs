@@ -80,6 +80,19 @@ fn the_node_is_a_name_or_a_table() {
 }
 
 #[test]
+fn attach_is_a_method_or_a_table() {
+    let parsed = |text: &str| parse(text).map(|config| (config.attach, config.expedite)).unwrap();
+    assert_eq!(parsed(""), (AttachSetting::Auto, true));
+    assert_eq!(parsed("attach = 'tcx'\n"), (AttachSetting::Tcx, true));
+    assert_eq!(parsed("[attach]\nmethod = 'tcx'\n"), (AttachSetting::Tcx, true));
+    assert_eq!(parsed("[attach]\nexpedite = false\n"), (AttachSetting::Auto, false));
+    assert_eq!(
+        parsed("[attach]\nmethod = 'clsact'\nexpedite = false\n[limits]\nclasses = 2\n"),
+        (AttachSetting::Clsact, false)
+    );
+}
+
+#[test]
 fn every_mistake_is_reported_with_its_place() {
     let cases = [
         (
@@ -88,6 +101,12 @@ fn every_mistake_is_reported_with_its_place() {
              `shaping`, `vz_conf_dir`, ",
         ),
         ("attach = 'xdp'\n", "t.toml:1:10: unknown variant `xdp`"),
+        (
+            "attach = 3\n",
+            "t.toml:1:10: invalid type: integer `3`, expected the method, or a table with `method`",
+        ),
+        ("[attach]\nmethod = 'xdp'\n", "t.toml:2:10: unknown variant `xdp`"),
+        ("[attach]\nspeed = 1\n", "t.toml:2:1: unknown field `speed`, expected `method` or `expedite`"),
         ("[limits]\n\nclasses = 256\n", "t.toml:3:11: classes = 256 is out of range; write 1 to 255"),
         ("[limits]\ncontainers = -1\n", "t.toml:2:14: containers = -1 is out of range; write 1 to 1000000"),
         (

@@ -8,6 +8,7 @@
 //! | [`skb_layout`] | offsets in the kernel's `sk_buff`, from BTF |
 //! | [`maps`] | typed handles on the pinned maps |
 //! | [`memory`] | whether there is enough memory for the maps |
+//! | [`expedite`] | short grace periods while hooks are changed |
 //! | [`entries`] | into which slots the program counts the packets of an interface |
 //! | [`records`] | the fields of a slot's record |
 //! | [`tables`] | class tables and addresses in the kernel |
@@ -19,6 +20,7 @@ pub mod bpffs;
 pub mod change_lock;
 pub mod counters;
 pub mod entries;
+pub mod expedite;
 pub mod hooks;
 pub mod load;
 pub mod maps;

@@ -24,6 +24,7 @@ use crate::{
     kernel::{
         bpffs::Bpffs,
         change_lock::ChangeLock,
+        expedite::Expedite,
         hooks::{AttachKind, KernelHooks},
         load::{self, LoadOutcome, ProgramChoice},
         maps::Maps,
@@ -98,6 +99,12 @@ impl Host {
         KernelHooks::new(self.bpffs.clone(), self.netlink.clone(), self.kind)
     }
 
+    /// The same, for a holder of the change lock.
+    fn hooks_under_lock(&self) -> KernelHooks {
+        let expedite = if self.config().expedite { self.bpffs.expedite() } else { Expedite::off() };
+        self.hooks().expediting(expedite)
+    }
+
     /// Asks the identity command, if there is one and any of these interfaces needs it. Its failure is
     /// logged, and everything that needs no answer continues.
     pub async fn ask_if_needed(&mut self, interfaces: &[NetInterface]) {
@@ -132,7 +139,7 @@ impl Host {
         let registry = Registry::read(&loaded.maps)?;
         let kernel = LockedKernel {
             loaded,
-            hooks: self.hooks(),
+            hooks: self.hooks_under_lock(),
             netlink: self.netlink.clone(),
             ledger: (config.clone(), self.state_dir.clone()),
             _lock: lock,
@@ -189,7 +196,7 @@ impl Host {
                 names.iter().map(|name| named(&interfaces, name)).collect::<anyhow::Result<_>>()?
             }
         };
-        let hooks = self.hooks();
+        let hooks = self.hooks_under_lock();
         // Without maps there is nothing to compare, but the program must still be detached.
         let mut maps = load::open(&self.bpffs).ok();
         let mut registry = maps.as_ref().map(Registry::read).transpose()?;

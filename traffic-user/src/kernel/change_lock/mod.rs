@@ -27,7 +27,10 @@ use std::{
 use anyhow::{Context as _, bail};
 
 use self::former::Former;
-use super::bpffs::Bpffs;
+use super::{
+    bpffs::Bpffs,
+    expedite::{self, Expedite},
+};
 
 /// How long a command waits for others that hold the lock.
 const LOCK_TIMEOUT: Duration = Duration::from_secs(30);
@@ -72,11 +75,33 @@ impl Bpffs {
         let Some(change) = acquire(&self.change(), deadline)? else { return Ok(None) };
         drop(turn);
         let root = open(self.root()).with_context(|| format!("cannot open {}", self.root().display()))?;
-        Ok(match former::acquire(root, self.root(), deadline)? {
-            Former::Held => None,
-            Former::Acquired(root) => Some(ChangeLock { _change: change, _former: Some(root) }),
-            Former::Ignored => Some(ChangeLock { _change: change, _former: None }),
-        })
+        let lock = match former::acquire(root, self.root(), deadline)? {
+            Former::Held => return Ok(None),
+            Former::Acquired(root) => ChangeLock { _change: change, _former: Some(root) },
+            Former::Ignored => ChangeLock { _change: change, _former: None },
+        };
+        expedite::restore_after_kill(&self.expedite_note());
+        Ok(Some(lock))
+    }
+
+    /// Restores what a process set that was killed under the lock, if nobody holds it now. For commands that
+    /// do not take the lock themselves.
+    pub fn restore_after_kill(&self) {
+        if self.expedite_note().is_dir() {
+            // Whoever holds the lock restores it, or has set it.
+            if let Err(error) = self.try_lock() {
+                tracing::debug!("{error:#}");
+            }
+        }
+    }
+
+    /// Grace periods are expedited through this, for a holder of the change lock.
+    pub fn expedite(&self) -> Expedite {
+        Expedite::with_note(self.expedite_note())
+    }
+
+    fn expedite_note(&self) -> PathBuf {
+        self.lock_directory().join("expedited")
     }
 
     fn lock_directory(&self) -> PathBuf {

@@ -53,6 +53,7 @@ impl KernelHooks {
             return Ok(Change::Replaced);
         }
         self.unpin(interface.index, direction)?;
+        self.expedite.begin();
         let link = TcxLink::create(fd, interface.index, direction)?;
         let path = self.bpffs.link(interface.index, direction);
         link.pin(&path).with_context(|| format!("cannot pin {}", path.display()))?;
@@ -171,6 +172,7 @@ impl KernelHooks {
         // moved away perhaps forever.
         let fate = match link.info() {
             Ok(info) if info.ifindex != 0 => {
+                self.expedite.begin();
                 link.detach().with_context(|| format!("cannot detach {}", path.display()))?;
                 DeviceFate::Moved
             }

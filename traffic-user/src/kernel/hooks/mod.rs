@@ -25,6 +25,7 @@ use traffic_common::{Direction, EGRESS_PROGRAM, INGRESS_PROGRAM};
 
 use super::{
     bpffs::Bpffs,
+    expedite::Expedite,
     load::Programs,
     sys::tcx::{self, OnHook, TcxLink, TcxLinkInfo},
 };
@@ -134,12 +135,20 @@ pub struct KernelHooks {
     bpffs: Bpffs,
     netlink: Netlink,
     kind: AttachKind,
+    expedite: Expedite,
 }
 
 impl KernelHooks {
     /// The hooks, for programs that are attached by this method.
     pub const fn new(bpffs: Bpffs, netlink: Netlink, kind: AttachKind) -> Self {
-        Self { bpffs, netlink, kind }
+        Self { bpffs, netlink, kind, expedite: Expedite::off() }
+    }
+
+    /// The same, with expedited grace periods while links are created or detached. The caller holds the
+    /// change lock as long as this exists.
+    #[must_use]
+    pub fn expediting(self, expedite: Expedite) -> Self {
+        Self { expedite, ..self }
     }
 
     /// Where links and programs are pinned.
