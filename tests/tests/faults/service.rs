@@ -54,6 +54,8 @@ fn is_confined(systemd: &Systemd) -> Result<()> {
         run_ok(systemd.in_service("mkdir")?.arg(&probe))?;
         run_ok(systemd.in_service("rmdir")?.arg(&probe))?;
     }
+    // Opened for writing, as above.
+    run_ok(systemd.in_service("sh")?.args(["-c", ": >>/sys/kernel/rcu_expedited"]))?;
     let process = format!("/proc/{}/status", systemd.property("MainPID")?);
     let status = run_ok(systemd.command("cat").arg(process))?;
     let value = |name: &str| status.lines().find_map(|line| line.strip_prefix(name)).map(str::trim);

@@ -14,6 +14,7 @@ mod inputs;
 mod interfaces;
 mod load;
 mod locks;
+mod many;
 mod node;
 mod reload;
 mod results;

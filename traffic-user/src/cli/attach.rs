@@ -11,7 +11,7 @@ use crate::{
         load::{LoadOutcome, ProgramChoice},
     },
     net::interface::NetInterface,
-    node::{AttachReport, Host, Selection},
+    node::{AttachReport, Host, Pass, Selection, pass::end_of_batch},
     ownership::interface_rules::Role,
     privileges,
     render::attach::{self as render, Attached, AttachedInterface, Refused},
@@ -60,20 +60,30 @@ pub(super) async fn run(global: &Global, options: &Options) -> anyhow::Result<Do
     } else {
         Selection::Named(options.interfaces.clone())
     };
-    let interfaces = host.netlink.interfaces()?;
-    // Before the lock is taken: no other command waits for the operator's identity command.
-    host.ask_if_needed(&chosen(&interfaces, &selection)).await;
+    // Before the lock is taken: no other command waits for the operator's identity command. Without one, the
+    // listing is saved, which is slow while another process holds the lock of the kernel's interfaces.
+    if host.config().identity_command.is_some() {
+        let interfaces = host.netlink.interfaces()?;
+        host.ask_if_needed(&chosen(&interfaces, &selection)).await;
+    }
     let mut session = host.begin(ProgramChoice::Current)?;
-    // List again: what another process attached while this one waited for the lock is not gone.
-    let interfaces = host.netlink.interfaces()?;
-    session.release_gone(&interfaces)?;
-    session.make_room_for_first_place(&interfaces)?;
-    let report = session.attach(&host.policy, &interfaces, &selection)?;
+    let outcome = session.outcome;
+    let mut pass = Pass::new(selection);
+    while !pass.batch(&mut session, &host.policy, end_of_batch())? {
+        // The lock is free for those who wait.
+        drop(session);
+        session = host.begin(ProgramChoice::Pinned)?;
+        if session.outcome == LoadOutcome::Created {
+            pass.start_over();
+        }
+    }
     host.sync_addresses(&mut session)?;
+    drop(session);
+    let Pass { report, interfaces, .. } = pass;
     for (name, reason) in &report.unresolved {
         tracing::warn!("{name}: not attached: {reason}");
     }
-    let attached = document(&host, session.outcome, &report, &interfaces);
+    let attached = document(&host, outcome, &report, &interfaces);
     print(&match options.format {
         Format::Table => render::attached_table(&attached, global.verbose > 0),
         Format::Json => render::attached_json(&attached)?,

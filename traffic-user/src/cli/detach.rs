@@ -67,8 +67,7 @@ async fn detach(global: &Global, names: &[String]) -> anyhow::Result<Outcome> {
     }
     let selection = if names.is_empty() { Selection::Matching } else { Selection::Named(names.to_owned()) };
     let host = global.host(bpffs)?;
-    let lock = host.bpffs.lock()?;
-    let detached = host.detach(&lock, &selection)?;
+    let detached = host.detach(&selection)?;
     if let Some(missing) = names.iter().find(|name| !detached.contains(name)) {
         bail!("cannot detach from {missing}: no program of trafctl is attached to it");
     }
@@ -100,7 +99,7 @@ pub(super) async fn purge(global: &Global, config: &Config) -> anyhow::Result<Ou
             None
         }
     };
-    let detached = host.detach(&lock, &Selection::Matching)?;
+    let detached = host.detach_everywhere(&lock)?;
     host.bpffs.clear()?;
     Ok(Outcome { was_loaded: true, result: Detached { detached, purged } })
 }

@@ -1,12 +1,18 @@
 //! Which events of interfaces call for a change, and the change itself. Knows neither sockets nor threads:
 //! the tests run it on a kernel of their own.
 
-use std::collections::{HashMap, HashSet};
+use std::{
+    collections::{HashMap, HashSet},
+    time::Instant,
+};
 
 use crate::{
     kernel::hooks::Change,
     net::{events::Batch, interface::NetInterface},
-    node::{AttachReport, Policy, Selection, Session, kernel_access::NodeKernel, slot_reclaim::FinalReading},
+    node::{
+        AttachReport, Pass, Policy, Selection, Session, kernel_access::NodeKernel, pass::AT_ONCE,
+        slot_reclaim::FinalReading,
+    },
     ownership::interface_rules::Role,
 };
 
@@ -28,6 +34,15 @@ impl PendingChanges {
     pub fn is_idle(&self) -> bool {
         self.gone.is_empty() && self.seen.is_empty() && !self.addresses
     }
+}
+
+/// What a batch of a plan did.
+#[derive(Debug, Default)]
+pub(super) struct Followed {
+    /// Attached interfaces, and those that failed.
+    pub report: AttachReport,
+    /// Whether any interface was released.
+    pub released: bool,
 }
 
 /// What is known of the interfaces that are attached.
@@ -100,7 +115,8 @@ impl Follower {
         plan
     }
 
-    /// Carries a plan out. `drain` is called once interfaces were released; its failure is its own to report.
+    /// Carries out a batch of a plan, until the given moment, and takes it from the plan. The caller does so
+    /// until the plan is idle.
     ///
     /// # Errors
     /// When the kernel refuses; the next resync repeats what was left.
@@ -108,43 +124,44 @@ impl Follower {
         &mut self,
         session: &mut Session<K>,
         policy: &Policy,
-        mut plan: PendingChanges,
-        drain: impl FnOnce(&mut Session<K>),
-    ) -> anyhow::Result<AttachReport> {
-        let mut released = false;
-        for index in plan.gone {
+        plan: &mut PendingChanges,
+        until: Instant,
+    ) -> anyhow::Result<Followed> {
+        let mut followed = Followed::default();
+        let mut is_time_left = true;
+        while is_time_left && let Some(index) = plan.gone.pop() {
             if session.release_if_gone(index)? {
-                released = true;
+                followed.released = true;
             } else if let Some(interface) = session.kernel.interface(index)? {
                 plan.seen.push(interface);
             }
+            is_time_left = Instant::now() < until;
         }
-        if released {
-            drain(session);
+        while is_time_left && !plan.is_idle() {
+            let mut chunk = Vec::new();
+            for seen in plan.seen.drain(..plan.seen.len().min(AT_ONCE)) {
+                // The event is old when many came at once: the index may be another interface's by now.
+                match session.kernel.interface(seen.index)? {
+                    Some(interface) => chunk.push(interface),
+                    None => followed.released |= session.release_if_gone(seen.index)?,
+                }
+            }
+            // Reads the node's own addresses as well.
+            plan.addresses = false;
+            let attached = session.attach(policy, &chunk, &Selection::Matching)?;
+            self.learn(&chunk, &attached);
+            // Where the end was false, the interface stays attached, and its own end must release it.
+            let ignored = chunk.iter().filter(|interface| matches!(policy.role(interface), Role::Ignored(_)));
+            self.to_release.extend(ignored.map(|interface| interface.index));
+            followed.report.append(attached);
+            is_time_left = Instant::now() < until;
         }
-        // Reads the node's own addresses as well.
-        let attached = session.attach(policy, &plan.seen, &Selection::Matching)?;
-        self.learn(&plan.seen, &attached);
-        // Where the end was false, the interface stays attached, and its own end must release it.
-        let ignored = plan.seen.iter().filter(|interface| matches!(policy.role(interface), Role::Ignored(_)));
-        self.to_release.extend(ignored.map(|interface| interface.index));
-        Ok(attached)
+        Ok(followed)
     }
 
-    /// Compares all interfaces with what should be attached, and makes it so.
-    ///
-    /// # Errors
-    /// When the kernel refuses.
-    pub fn resync<K: NodeKernel + FinalReading>(
-        &mut self,
-        session: &mut Session<K>,
-        policy: &Policy,
-    ) -> anyhow::Result<AttachReport> {
-        // Under the lock: what another process attached while this one waited for it is not gone.
-        let interfaces = session.kernel.interfaces()?;
-        session.release_gone(&interfaces)?;
-        session.make_room_for_first_place(&interfaces)?;
-        let attached = session.attach(policy, &interfaces, &Selection::Matching)?;
+    /// Takes over what a complete pass over all interfaces found and did. Returns what it did.
+    pub fn compared(&mut self, pass: Pass) -> AttachReport {
+        let Pass { interfaces, report: attached, .. } = pass;
         let exists: HashSet<u32> = interfaces.iter().map(|interface| interface.index).collect();
         let named: HashSet<&str> = interfaces.iter().map(|interface| interface.name.as_str()).collect();
         self.known.retain(|index, _| exists.contains(index));
@@ -152,7 +169,7 @@ impl Follower {
         self.reported.retain(|(name, _)| named.contains(name.as_str()));
         self.waiting = false;
         self.learn(&interfaces, &attached);
-        Ok(attached)
+        attached
     }
 
     fn learn(&mut self, interfaces: &[NetInterface], report: &AttachReport) {

@@ -55,6 +55,11 @@ impl Mailbox {
         self.posted.notify_one();
     }
 
+    /// Whether the process is to end, so that work that can be left should be.
+    pub fn is_stopping(&self) -> bool {
+        self.work.lock().unwrap_or_else(PoisonError::into_inner).stop
+    }
+
     /// Waits for work and takes all of it.
     pub fn take(&self) -> Work {
         let mut work = self.work.lock().unwrap_or_else(PoisonError::into_inner);

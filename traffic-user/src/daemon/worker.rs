@@ -32,7 +32,7 @@ use crate::{
         maps::Maps,
     },
     net::events::Batch,
-    node::{AttachReport, Host, LockedKernel, Session},
+    node::{AttachReport, Host, LockedKernel, Pass, Selection, Session, pass::end_of_batch},
     ownership,
 };
 
@@ -110,11 +110,11 @@ impl Worker {
         };
         let choice = if logs_faults { ProgramChoice::Logging } else { ProgramChoice::Current };
         let mut session = worker.host.begin(choice)?;
-        worker.attach_all(&mut session)?;
+        let log = session.kernel.loaded.log.take();
+        let session = worker.attach_all(session)?;
         worker.is_started = true;
         // A ledger that cannot be written now does not keep traffic from being counted.
         log_failure("draining the counters", worker.drain_locked(session.maps(), DrainTrigger::Started));
-        let log = session.kernel.loaded.log.take();
         let config = worker.host.config().clone();
         let started = Started { config, source: worker.source(), log };
         worker.report(WorkerEvent::Started(Box::new(started)));
@@ -201,38 +201,65 @@ impl Worker {
         if self.follower.calls_for_refresh(&batch, &self.host.policy) {
             self.host.refresh()?;
         }
-        let plan = self.follower.plan(batch, &self.host.policy);
+        let mut plan = self.follower.plan(batch, &self.host.policy);
         if plan.ask {
             self.report(WorkerEvent::Ask);
         }
-        if plan.is_idle() {
-            return Ok(());
+        let mut released = false;
+        while !plan.is_idle() && !self.mailbox.is_stopping() {
+            let mut session = self.host.begin(ProgramChoice::Pinned)?;
+            if session.outcome == LoadOutcome::Created {
+                // All interfaces are to be attached again, not only those with events.
+                return self.attach_all(session).map(drop);
+            }
+            let followed =
+                self.follower.follow(&mut session, &self.host.policy, &mut plan, end_of_batch())?;
+            self.log(&followed.report);
+            released |= followed.released;
+            if released && plan.is_idle() {
+                log_failure("draining the counters", self.drain_locked(session.maps(), DrainTrigger::Event));
+            }
         }
-        let mut session = self.host.begin(ProgramChoice::Pinned)?;
-        if session.outcome == LoadOutcome::Created {
-            // All interfaces are to be attached again, not only those with events.
-            return self.attach_all(&mut session);
-        }
-        let Self { follower, host, ledger, .. } = self;
-        let attached = follower.follow(&mut session, &host.policy, plan, |session| {
-            log_failure(
-                "draining the counters",
-                drain_locked(ledger, host, session.maps(), DrainTrigger::Event),
-            );
-        })?;
-        self.log(&attached);
         Ok(())
     }
 
     /// Resync: compares all interfaces with what is attached, and attaches what is missing.
     pub(super) fn resync(&mut self) -> anyhow::Result<()> {
         log_failure("reading who owns which interface and address", self.host.refresh());
-        let mut session = self.host.begin(ProgramChoice::Pinned)?;
-        self.attach_all(&mut session)
+        let session = self.host.begin(ProgramChoice::Pinned)?;
+        self.attach_all(session).map(drop)
     }
 
-    fn attach_all(&mut self, session: &mut Session<LockedKernel>) -> anyhow::Result<()> {
-        let made_anew = session.outcome == LoadOutcome::Created && self.is_started;
+    /// Attaches to all interfaces, in batches. Returns the session of the last one.
+    fn attach_all(&mut self, mut session: Session<LockedKernel>) -> anyhow::Result<Session<LockedKernel>> {
+        let mut made_anew = session.outcome == LoadOutcome::Created && self.is_started;
+        self.note_made_anew(made_anew);
+        let mut pass = Pass::new(Selection::Matching);
+        while !pass.batch(&mut session, &self.host.policy, end_of_batch())? {
+            // The lock is free for those who wait.
+            drop(session);
+            session = self.host.begin(ProgramChoice::Pinned)?;
+            if self.mailbox.is_stopping() {
+                return Ok(session);
+            }
+            if session.outcome == LoadOutcome::Created {
+                made_anew = true;
+                self.note_made_anew(true);
+                pass.start_over();
+            }
+        }
+        let attached = self.follower.compared(pass);
+        self.host.sync_addresses(&mut session)?;
+        self.log(&attached);
+        if made_anew {
+            // Their class table may differ from the one in the ledger.
+            self.ledger.class_table_changed();
+            log_failure("draining the counters", self.drain_locked(session.maps(), DrainTrigger::Event));
+        }
+        Ok(session)
+    }
+
+    fn note_made_anew(&mut self, made_anew: bool) {
         if made_anew {
             tracing::error!(
                 "another process removed program and counters under {}: new ones were created. What was \
@@ -241,15 +268,6 @@ impl Worker {
             );
             self.follower.forget();
         }
-        let attached = self.follower.resync(session, &self.host.policy)?;
-        self.host.sync_addresses(session)?;
-        self.log(&attached);
-        if made_anew {
-            // Their class table may differ from the one in the ledger.
-            self.ledger.class_table_changed();
-            log_failure("draining the counters", self.drain_locked(session.maps(), DrainTrigger::Event));
-        }
-        Ok(())
     }
 
     fn log(&mut self, attached: &AttachReport) {

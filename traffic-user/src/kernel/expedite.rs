@@ -40,6 +40,7 @@ struct Switch {
 pub struct Expedite {
     /// `None` where expediting is turned off.
     switch: Option<Switch>,
+    /// Whether there is nothing left to try.
     has_begun: Cell<bool>,
 }
 
@@ -55,10 +56,11 @@ impl Expedite {
         Self { switch: Some(switch), has_begun: Cell::new(false) }
     }
 
-    /// Expedites grace periods from here on, if that is allowed and possible. Otherwise only time is lost.
+    /// Expedites grace periods from here on, if that is allowed and possible. Otherwise only time is lost. To be
+    /// called before each wait.
     pub fn begin(&self) {
         let Some(switch) = &self.switch else { return };
-        if self.has_begun.replace(true) {
+        if self.has_begun.get() {
             return;
         }
         let mut process = of_process();
@@ -66,10 +68,14 @@ impl Expedite {
             return;
         }
         match switch.set() {
-            Ok(true) => process.set = Some(switch.clone()),
-            // Somebody else has set it, and restores it.
+            Ok(true) => {
+                process.set = Some(switch.clone());
+                self.has_begun.set(true);
+            }
+            // Somebody else has set it. That may end at any moment.
             Ok(false) => {}
             Err(error) => {
+                self.has_begun.set(true);
                 static ONCE: Once = Once::new();
                 ONCE.call_once(|| {
                     tracing::debug!("cannot expedite attaching with {}: {error}", switch.value.display());

@@ -4,6 +4,7 @@
 use std::{
     cell::Cell,
     path::{Path, PathBuf},
+    time::Instant,
 };
 
 use ipnet::IpNet;
@@ -12,6 +13,7 @@ use traffic_common::Direction;
 use super::{
     locked_kernel::{LockedKernel, MapsAndInterfaces},
     missed,
+    pass::end_of_batch,
     policy::{Policy, Selection, named},
     registry::Registry,
     session::Session,
@@ -183,12 +185,12 @@ impl Host {
         Ok(self.policy.prefixes().filter(|prefix| !in_force.contains(prefix)).collect())
     }
 
-    /// Detaches from the selected interfaces; returns the names of those it was attached to. The counters
-    /// stay.
+    /// Detaches from the selected interfaces, in batches between which the lock is free. Returns the names of
+    /// those it was attached to. The counters stay.
     ///
     /// # Errors
     /// When a named interface does not exist, or the kernel refuses.
-    pub fn detach(&self, _lock: &ChangeLock, selection: &Selection) -> anyhow::Result<Vec<String>> {
+    pub fn detach(&self, selection: &Selection) -> anyhow::Result<Vec<String>> {
         let interfaces = self.netlink.interfaces()?;
         let chosen: Vec<&NetInterface> = match selection {
             Selection::Matching => interfaces.iter().collect(),
@@ -196,12 +198,37 @@ impl Host {
                 names.iter().map(|name| named(&interfaces, name)).collect::<anyhow::Result<_>>()?
             }
         };
+        let mut detached = Vec::new();
+        let mut left = chosen.into_iter().peekable();
+        while left.peek().is_some() {
+            let lock = self.bpffs.lock()?;
+            detached.extend(self.detach_batch(&lock, &mut left, Some(end_of_batch()))?);
+        }
+        Ok(detached)
+    }
+
+    /// Detaches from all interfaces. For a caller that deletes everything under the same lock.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn detach_everywhere(&self, lock: &ChangeLock) -> anyhow::Result<Vec<String>> {
+        let interfaces = self.netlink.interfaces()?;
+        self.detach_batch(lock, &mut interfaces.iter(), None)
+    }
+
+    /// Detaches from interfaces until the given moment.
+    fn detach_batch<'i>(
+        &self,
+        _lock: &ChangeLock,
+        interfaces: &mut impl Iterator<Item = &'i NetInterface>,
+        until: Option<Instant>,
+    ) -> anyhow::Result<Vec<String>> {
         let hooks = self.hooks_under_lock();
         // Without maps there is nothing to compare, but the program must still be detached.
         let mut maps = load::open(&self.bpffs).ok();
         let mut registry = maps.as_ref().map(Registry::read).transpose()?;
         let mut detached = Vec::new();
-        for interface in chosen {
+        for interface in interfaces {
             if let (Some(maps), Some(registry)) = (&mut maps, &mut registry)
                 && let Some(slot) = registry.interface_of_index(interface.index)
             {
@@ -214,6 +241,9 @@ impl Host {
             }
             if was_attached {
                 detached.push(interface.name.clone());
+            }
+            if until.is_some_and(|until| Instant::now() >= until) {
+                break;
             }
         }
         Ok(detached)

@@ -6,6 +6,7 @@
 //! | [`kernel_access`] | what the logic needs of the kernel, as traits |
 //! | [`locked_kernel`] | the real kernel behind those traits |
 //! | [`session`] | one change under the lock: attach, replace the program |
+//! | [`pass`] | all interfaces in batches, between which the lock is free |
 //! | `release` | releasing interfaces that are gone |
 //! | [`registry`] | who has which slot |
 //! | [`slot_reclaim`] | freeing slots when they run short |
@@ -19,6 +20,7 @@ mod host;
 pub mod kernel_access;
 pub mod locked_kernel;
 mod missed;
+pub mod pass;
 pub mod policy;
 pub mod registry;
 mod release;
@@ -30,5 +32,6 @@ pub(crate) mod tests;
 
 pub use host::{Host, MORE_ADDRESSES};
 pub use locked_kernel::LockedKernel;
+pub use pass::Pass;
 pub use policy::{Policy, Selection};
 pub use session::{AttachReport, Session};

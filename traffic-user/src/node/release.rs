@@ -1,5 +1,7 @@
 //! Releasing interfaces that are gone, or that are an uplink no longer. Their counters stay.
 
+use std::time::Instant;
+
 use traffic_common::{Direction, InterfaceEntry};
 use traffic_model::NODE_ID;
 
@@ -14,11 +16,12 @@ use crate::{
 
 impl<K: NodeKernel> Session<K> {
     /// Releases interfaces that are gone: their entries and pinned links. Their counters stay. `interfaces`
-    /// is a listing; each interface that is missing in it is asked for by itself before it is released.
+    /// is a listing; each interface that is missing in it is asked for by itself before it is released. Stops
+    /// at the given moment, after one at least; returns whether all were looked at.
     ///
     /// # Errors
     /// When a link cannot be unpinned or a map cannot be written.
-    pub fn release_gone(&mut self, interfaces: &[NetInterface]) -> anyhow::Result<()> {
+    pub fn release_gone(&mut self, interfaces: &[NetInterface], until: Instant) -> anyhow::Result<bool> {
         let listed: std::collections::HashSet<u32> =
             interfaces.iter().map(|interface| interface.index).collect();
         // An interface without a slot of its own has only its entry, which keeps its container's slot.
@@ -32,7 +35,14 @@ impl<K: NodeKernel> Session<K> {
             .collect();
         missing.sort_unstable();
         missing.dedup();
-        missing.into_iter().try_for_each(|index| self.release_if_gone(index).map(drop))
+        let mut missing = missing.into_iter();
+        for index in missing.by_ref() {
+            self.release_if_gone(index)?;
+            if Instant::now() >= until {
+                break;
+            }
+        }
+        Ok(missing.len() == 0)
     }
 
     /// Releases one interface if the kernel says that it is gone, and says whether it did.

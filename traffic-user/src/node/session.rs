@@ -37,6 +37,15 @@ pub struct AttachReport {
     pub failed: Vec<(String, String)>,
 }
 
+impl AttachReport {
+    /// Adds what another attach did.
+    pub fn append(&mut self, mut other: Self) {
+        self.attached.append(&mut other.attached);
+        self.unresolved.append(&mut other.unresolved);
+        self.failed.append(&mut other.failed);
+    }
+}
+
 /// A change in progress: the kernel under the lock, and who has which slot.
 #[derive(Debug)]
 pub struct Session<K> {

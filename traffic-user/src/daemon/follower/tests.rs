@@ -152,10 +152,18 @@ impl Daemon {
         let plan = if batch.lost { None } else { Some(follower.plan(batch, &policy)) };
         let (kernel, result) = match plan {
             Some(plan) if plan.is_idle() => (kernel, Ok(())),
-            Some(plan) => {
-                change(kernel, |session| all_attached(&follower.follow(session, &policy, plan, |_| {})?))
-            }
-            None => change(kernel, |session| all_attached(&follower.resync(session, &policy)?)),
+            // One batch after another, each as small as possible.
+            Some(mut plan) => change(kernel, |session| {
+                while !plan.is_idle() {
+                    all_attached(&follower.follow(session, &policy, &mut plan, Instant::now())?.report)?;
+                }
+                Ok(())
+            }),
+            None => change(kernel, |session| {
+                let mut pass = Pass::new(Selection::Matching);
+                while !pass.batch(session, &policy, Instant::now())? {}
+                all_attached(&follower.compared(pass))
+            }),
         };
         self.retries |= result.is_err();
         Self { kernel, follower, policy, ..self }

@@ -27,7 +27,7 @@ pub(crate) fn owner(name: &str) -> Option<String> {
 fn resync(session: &mut Session<FakeKernel>, policy: &Policy) -> anyhow::Result<()> {
     use super::kernel_access::InterfaceList as _;
     let interfaces = session.kernel.interfaces()?;
-    session.release_gone(&interfaces)?;
+    session.release_gone(&interfaces, std::time::Instant::now() + std::time::Duration::from_secs(60))?;
     session.make_room_for_first_place(&interfaces)?;
     let report = session.attach(policy, &interfaces, &Selection::Matching)?;
     session.sync_addresses(policy)?;
