@@ -165,6 +165,15 @@ impl Follower {
         let exists: HashSet<u32> = interfaces.iter().map(|interface| interface.index).collect();
         let named: HashSet<&str> = interfaces.iter().map(|interface| interface.name.as_str()).collect();
         self.known.retain(|index, _| exists.contains(index));
+        // What no rule matches has its present name here. Else a device that got a lost one's index, and later
+        // its name, would look attached.
+        let others: HashSet<&str> =
+            attached.failed.iter().chain(&attached.unresolved).map(|(name, _)| name.as_str()).collect();
+        for interface in interfaces.iter().filter(|interface| !others.contains(interface.name.as_str())) {
+            if let Some(name) = self.known.get_mut(&interface.index) {
+                name.clone_from(&interface.name);
+            }
+        }
         self.to_release.clear();
         self.reported.retain(|(name, _)| named.contains(name.as_str()));
         self.waiting = false;
