@@ -11,4 +11,5 @@ mod interfaces;
 mod pva;
 mod pva_import;
 mod reports;
+mod returning;
 mod rollups;

@@ -19,6 +19,7 @@ use crate::{
         gaps::{self, Gap, GapLinks, GapReason},
         last_reading::{floor, latest_reading, reading_of_epoch},
         readings::{self, ContainerLife, LastReadings},
+        returning::Returning,
     },
 };
 
@@ -57,6 +58,9 @@ pub(super) struct Drain<'a> {
     pub gaps: Vec<Gap>,
     /// The newest generation and the id of each container in this reading, by name.
     containers: HashMap<&'a str, (u32, i64)>,
+    /// Whether another set of counters was drained since this one's last reading, and what it recorded.
+    is_returning: bool,
+    pub(super) returning: Option<Returning>,
     control_totals: ControlTotals,
 }
 
@@ -94,6 +98,8 @@ pub(crate) fn run(
         failing,
     };
     let checked = check_reading(snapshot, context, &prior);
+    let is_returning = prior.same_epoch.is_some()
+        && prior.latest.as_ref().is_some_and(|last| last.boot_id == snapshot.boot_id && last.epoch != epoch);
     let latest_wall = prior.latest.as_ref().map(|last| last.clock.wall);
     if checked.unsteady || ids::meta_integer(&transaction, "steady_since")?.is_none() {
         ids::set_meta_integer(&transaction, "steady_since", snapshot.time.as_second())?;
@@ -109,6 +115,8 @@ pub(crate) fn run(
         last_wall: prior.same_epoch.map(|last| last.clock.wall),
         latest_wall,
         containers: HashMap::new(),
+        is_returning,
+        returning: None,
         control_totals: ControlTotals::default(),
     };
     let outcome = drain.write(class_table)?;
@@ -122,6 +130,9 @@ impl<'a> Drain<'a> {
             gaps::insert(self.transaction, self.snapshot.time, &gap, GapLinks::default())?;
         }
         let last = LastReadings::load(self.transaction, self.epoch)?;
+        if self.is_returning {
+            self.returning = Some(Returning::new(self.transaction, self.epoch, self.snapshot, &last)?);
+        }
         let traffic_rows = self.write_classes(&last)?;
         let interfaces = self.interface_numbers()?;
         let fault_rows = self.write_faults(&last, &interfaces)?;
@@ -151,6 +162,7 @@ impl<'a> Drain<'a> {
         for (key, change) in difference::differences(&last.classes, difference::class_readings(self.snapshot))
         {
             let Some(life) = lives.get(&(key.container.as_str(), key.generation)) else { continue };
+            let change = self.returning.as_mut().map_or(change, |returning| returning.class(&key, change));
             if !last.classes.contains_key(&key) {
                 self.transaction
                     .prepare_cached("INSERT OR IGNORE INTO class_use VALUES (?1, ?2)")?
@@ -250,6 +262,7 @@ impl<'a> Drain<'a> {
                 Some(&number) => number,
                 None => ids::interface(self.transaction, &key.interface, 0)?,
             };
+            let change = self.returning.as_ref().map_or(change, |returning| returning.fault(&key, change));
             readings::store_fault(self.transaction, self.epoch, &key, &change)?;
             self.record_loss(&change, &format!("fault {}", key.fault.name()), Some(&key.interface), None)?;
             self.control_totals.add(&FAULT, &change);
@@ -274,6 +287,8 @@ impl<'a> Drain<'a> {
             let Some(&interface) = interfaces.get(&(key.interface.as_str(), key.generation)) else {
                 continue;
             };
+            let change =
+                self.returning.as_ref().map_or(change, |returning| returning.interface(&key, change));
             readings::store_interface(self.transaction, self.epoch, &key, &change)?;
             self.record_loss(&change, "interface total", Some(&key.interface), None)?;
             self.control_totals.add(&PASSED, &change);

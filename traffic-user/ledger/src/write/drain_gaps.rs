@@ -65,7 +65,11 @@ impl Drain<'_> {
             if let Some(ifindex) = counter.ifindex {
                 // A new epoch starts from the interface statistics at which the previous epoch stopped. What
                 // that one had counted by its last reading is in sums already; what it counted later is not.
-                if let Some(before) = self.accounted_before(ifindex)? {
+                let returning = self.returning.as_ref();
+                if let Some(left) = returning.and_then(|returning| returning.missed(interface, generation)) {
+                    size = left;
+                    start = self.latest_wall;
+                } else if let Some(before) = self.accounted_before(ifindex)? {
                     size = size.since(&before);
                     start = self.latest_wall;
                 }

@@ -105,6 +105,17 @@ impl GapSize {
             out_skb_bytes: self.out_skb_bytes.saturating_sub(earlier.out_skb_bytes),
         }
     }
+
+    /// Each value, but no more than its limit.
+    #[must_use]
+    pub fn at_most(&self, limit: &Self) -> Self {
+        Self {
+            in_skbs: self.in_skbs.min(limit.in_skbs),
+            in_skb_bytes: self.in_skb_bytes.min(limit.in_skb_bytes),
+            out_skbs: self.out_skbs.min(limit.out_skbs),
+            out_skb_bytes: self.out_skb_bytes.min(limit.out_skb_bytes),
+        }
+    }
 }
 
 /// A gap record.

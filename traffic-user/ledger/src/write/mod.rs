@@ -7,5 +7,6 @@ mod drain_gaps;
 pub(crate) mod gaps;
 pub(crate) mod last_reading;
 pub(crate) mod readings;
+mod returning;
 pub(crate) mod rollup;
 pub(crate) mod rollup_state;

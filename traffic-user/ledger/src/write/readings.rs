@@ -56,7 +56,7 @@ pub(crate) struct LastReadings {
     interface_lives: HashMap<InterfaceKey, InterfaceLife>,
 }
 
-fn values<const N: usize>(row: &rusqlite::Row<'_>, first: usize) -> rusqlite::Result<[u64; N]> {
+pub(super) fn values<const N: usize>(row: &rusqlite::Row<'_>, first: usize) -> rusqlite::Result<[u64; N]> {
     let mut values = [0; N];
     for (at, value) in values.iter_mut().enumerate() {
         // A counter may use all 64 bits; only differences must fit into 63.
