@@ -133,6 +133,7 @@ impl Follower {
             if session.release_if_gone(index)? {
                 followed.released = true;
             } else if let Some(interface) = session.kernel.interface(index)? {
+                session.note_replaced(&interface)?;
                 plan.seen.push(interface);
             }
             is_time_left = Instant::now() < until;

@@ -31,10 +31,12 @@ pub(super) const TCMSG: usize = 20;
 
 const IFLA_ADDRESS: u16 = 1;
 const IFLA_IFNAME: u16 = 3;
+const IFLA_LINK: u16 = 5;
 const IFLA_MASTER: u16 = 10;
 const IFLA_LINKINFO: u16 = 18;
 const IFLA_INFO_KIND: u16 = 1;
 const IFLA_STATS64: u16 = 23;
+const IFLA_LINK_NETNSID: u16 = 37;
 const IFLA_PROP_LIST: u16 = 52;
 const IFLA_ALT_IFNAME: u16 = 53;
 
@@ -75,6 +77,8 @@ pub(super) fn interface(message: &Message<'_>) -> Option<NetInterface> {
         match kind {
             IFLA_IFNAME => interface.name = text(value),
             IFLA_ADDRESS => interface.mac = value.try_into().ok(),
+            IFLA_LINK => interface.peer = u32_at(value, 0),
+            IFLA_LINK_NETNSID => interface.peer_is_elsewhere = true,
             IFLA_MASTER => interface.master = u32_at(value, 0),
             IFLA_LINKINFO => {
                 interface.kind = attribute(value, IFLA_INFO_KIND).map(text).unwrap_or_default();
@@ -185,6 +189,8 @@ mod tests {
             .attribute(20, b"Caf\xe9\0")
             .attribute(IFLA_IFNAME, b"veth101.0\0")
             .attribute(IFLA_ADDRESS, &[0, 0x18, 0x51, 1, 2, 3])
+            .attribute(IFLA_LINK, &9_u32.to_ne_bytes())
+            .attribute(IFLA_LINK_NETNSID, &3_u32.to_ne_bytes())
             .attribute(IFLA_MASTER, &5_u32.to_ne_bytes())
             .nested(IFLA_LINKINFO, &[(IFLA_INFO_KIND, b"veth")])
             .nested(IFLA_PROP_LIST | 0x8000, &[(IFLA_ALT_IFNAME, b"caf\xe9\0"), (IFLA_ALT_IFNAME, b"web\0")])
@@ -202,12 +208,15 @@ mod tests {
             alternative_names: vec!["caf\\xe9".to_owned(), "web".to_owned()],
             kind: "veth".to_owned(),
             master: Some(5),
+            peer: Some(9),
+            peer_is_elsewhere: true,
             mac: Some([0, 0x18, 0x51, 1, 2, 3]),
             ethernet: true,
             is_uplink: false,
             statistics: InterfaceStatistics { packets: [22, 11], bytes: [44, 33] },
         };
         assert_eq!(interface, expected);
+        assert_eq!(interface.device(), 0x0018_5101_0203_0009);
         assert!(interface.is_called("web") && interface.is_called("veth101.0") && !interface.is_called("x"));
     }
 

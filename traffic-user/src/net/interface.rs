@@ -16,6 +16,10 @@ pub struct NetInterface {
     pub kind: String,
     /// Index of the bridge or other interface that it is a port of.
     pub master: Option<u32>,
+    /// Index of its other end or of the interface below it, in that one's network namespace.
+    pub peer: Option<u32>,
+    /// Whether that one is in another network namespace.
+    pub peer_is_elsewhere: bool,
     /// Its hardware address, where it has one of six bytes.
     pub mac: Option<[u8; 6]>,
     /// Whether its packets begin with an Ethernet header.
@@ -32,6 +36,13 @@ impl NetInterface {
     #[must_use]
     pub fn as_uplink(self) -> Self {
         Self { is_uplink: true, statistics: InterfaceStatistics::default(), ..self }
+    }
+
+    /// What its device keeps over renames and moves, and what a device made again rarely has: the hardware
+    /// address, and the index of its other end. 0 where it has neither.
+    pub fn device(&self) -> u64 {
+        let [a, b, c, d, e, f] = self.mac.unwrap_or_default();
+        u64::from_be_bytes([a, b, c, d, e, f, 0, 0]) | u64::from(self.peer.unwrap_or(0) & 0xffff)
     }
 
     /// Whether this is its name or one of its alternative names.

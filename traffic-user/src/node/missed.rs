@@ -104,6 +104,7 @@ pub(super) fn record_attach(
         kernel_before: interface.statistics,
         counted_before: counted_here,
         missed: plus(&old.missed, &missed),
+        device: interface.device(),
         ..old
     };
     let former_fate = match is_known {
@@ -250,6 +251,9 @@ fn closest_reading(
 /// name begins at zero. Our own counts are compared only for traffic from the container: traffic to it can be
 /// dropped behind our hook, before the device counts it.
 fn is_same_device(record: &InterfaceRecord, interface: &NetInterface, counted: &InterfaceStatistics) -> bool {
+    if is_other_device(record.device, interface.device()) {
+        return false;
+    }
     let (before, now) = (&record.kernel_before, &interface.statistics);
     let since = minus(counted, &record.counted_before);
     let never_fell =
@@ -258,6 +262,14 @@ fn is_same_device(record: &InterfaceRecord, interface: &NetInterface, counted: &
     never_fell
         && now.packets[out] >= before.packets[out].saturating_add(since.packets[out])
         && now.bytes[out] >= before.bytes[out].saturating_add(since.bytes[out])
+}
+
+/// Whether hardware address and other end have both changed since a device was attached. One of them alone can
+/// change on the same device; 0 is unknown.
+const fn is_other_device(attached: u64, now: u64) -> bool {
+    const PEER: u64 = 0xffff;
+    let changed = attached ^ now;
+    attached != 0 && now != 0 && changed & PEER != 0 && changed & !PEER != 0
 }
 
 /// Whether the kernel has counted more than we have, since the two were last compared.
@@ -324,6 +336,34 @@ fn as_statistics(counters: &InterfaceCounters) -> InterfaceStatistics {
 mod tests {
     use super::*;
     use crate::kernel::records::EMPTY_INTERFACE;
+
+    #[test]
+    fn a_device_is_another_one_if_its_address_and_its_other_end_changed() {
+        assert!(is_other_device(0x0018_5101_0203_0009, 0x0018_5101_0204_0008));
+        for (attached, now) in [
+            (0x0018_5101_0203_0009, 0x0018_5101_0203_0009),
+            (0x0018_5101_0203_0009, 0x0018_5101_0204_0009),
+            (0x0018_5101_0203_0009, 0x0018_5101_0203_0008),
+            (0, 0x0018_5101_0203_0008),
+            (0x0018_5101_0203_0009, 0),
+        ] {
+            assert!(!is_other_device(attached, now), "{attached:x} {now:x}");
+        }
+        // As the same device it would lack what the former one had counted.
+        let statistics = InterfaceStatistics { packets: [7, 450], bytes: [700, 45_000] };
+        let interface = NetInterface {
+            index: 7,
+            mac: Some([2, 0, 0, 0, 0, 2]),
+            peer: Some(12),
+            statistics,
+            ..NetInterface::default()
+        };
+        let former = NetInterface { mac: Some([2, 0, 0, 0, 0, 1]), peer: Some(11), ..interface.clone() };
+        let record = InterfaceRecord { ifindex: 7, device: former.device(), ..EMPTY_INTERFACE };
+        assert_eq!(missed_since(&record, &interface, &NOTHING, None), None);
+        let same = InterfaceRecord { device: interface.device(), ..record };
+        assert_eq!(missed_since(&same, &interface, &NOTHING, None), Some(statistics));
+    }
 
     #[test]
     fn what_was_missed_is_what_the_kernel_has_beyond_our_counters() {

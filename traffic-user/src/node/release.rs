@@ -64,6 +64,30 @@ impl<K: NodeKernel> Session<K> {
         Ok(true)
     }
 
+    /// Acts on the announced end of a device whose index exists. Another device has it now, whose statistics
+    /// began at zero, if our program is not attached and its address or its other end is another one. (A device
+    /// that moved to another network namespace and back has lost its filters, and is announced in the same way.)
+    ///
+    /// # Errors
+    /// As [`Self::release_gone`].
+    pub fn note_replaced(&mut self, interface: &NetInterface) -> anyhow::Result<()> {
+        let Some(slot) = self.registry.interface_of_index(interface.index) else { return Ok(()) };
+        let [into, out] = Direction::BOTH;
+        if self.kernel.is_known_device(interface)? == Some(true)
+            || self.kernel.is_current(interface, into)?
+            || self.kernel.is_current(interface, out)?
+            || [0, interface.device()].contains(&self.registry.interface(slot).device)
+        {
+            return Ok(());
+        }
+        let fate = match self.kernel.release(interface.index)? {
+            // No link shows what became of it, but the kernel announced its end.
+            DeviceFate::Unknown => DeviceFate::Ended,
+            known => known,
+        };
+        missed::note_gone(&mut self.kernel, &mut self.registry, slot, fate)
+    }
+
     /// Detaches from an interface that is no longer named as an uplink. Its counters stay.
     pub(super) fn release_former_uplink(&mut self, interface: &NetInterface) -> anyhow::Result<()> {
         let Some(slot) = self.registry.interface_of_index(interface.index) else { return Ok(()) };
