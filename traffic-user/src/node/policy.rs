@@ -1,7 +1,7 @@
 //! What should be attached and who owns it, by the configuration and all sources of ownership. No kernel.
 
 use std::{
-    collections::{BTreeMap, HashSet},
+    collections::{BTreeMap, BTreeSet, HashSet},
     path::Path,
 };
 
@@ -19,6 +19,9 @@ use crate::{
         interface_rules::{Ignored, InterfaceFacts, NameRules, Role},
     },
 };
+
+/// How many containers without a slot are named; of all others only the number.
+const NAMED_WITHOUT_SLOT: usize = 20;
 
 /// Which interfaces a command is about.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -169,6 +172,27 @@ impl Policy {
     /// All prefixes that a container owns.
     pub fn prefixes(&self) -> impl Iterator<Item = IpNet> {
         self.ownership.addresses.entries.iter().map(|entry| entry.prefix.trunc())
+    }
+
+    /// Which containers own an address and have no counter slot, in one sentence.
+    pub fn without_slot(&self, has_slot: impl Fn(&ContainerId) -> bool) -> Option<String> {
+        let owners = self.ownership.addresses.entries.iter().map(|entry| &entry.container);
+        let without: BTreeSet<&ContainerId> = owners.filter(|id| !has_slot(id)).collect();
+        let named: Vec<&str> = without.iter().take(NAMED_WITHOUT_SLOT).map(|id| id.as_str()).collect();
+        let more = if without.len() > named.len() { ", ..." } else { "" };
+        (!without.is_empty()).then(|| {
+            format!(
+                "{} no counter slot ({}{more}): what they send and receive on shared interfaces is counted as \
+                 container_table_full; raise `containers` under [limits], then run `trafctl attach` or reload \
+                 the daemon",
+                if without.len() == 1 {
+                    "1 container has".to_owned()
+                } else {
+                    format!("{} containers have", without.len())
+                },
+                named.join(", ")
+            )
+        })
     }
 
     /// Whether a container owns an address, and so needs no interface of its own.

@@ -58,6 +58,10 @@ pub struct Registry {
     by_ifindex: HashMap<u32, BTreeSet<u32>>,
     free_containers: BTreeSet<u32>,
     free_interfaces: BTreeSet<u32>,
+    /// The highest generation of any container, and of any interface.
+    last_generation: (u32, u32),
+    /// Whether slots ran short and none could be freed, and nothing has ended since.
+    is_exhausted: bool,
 }
 
 impl Registry {
@@ -78,6 +82,8 @@ impl Registry {
             by_ifindex: HashMap::new(),
             free_containers: BTreeSet::new(),
             free_interfaces: BTreeSet::new(),
+            last_generation: (0, 0),
+            is_exhausted: false,
         };
         for (slot, record) in (0..).zip(containers) {
             registry.note_container(slot, *record);
@@ -126,10 +132,9 @@ impl Registry {
         }
         // Counted over all slots, so that id and generation name one life of a counter, whichever slot it
         // had.
-        let last = self.containers.iter().map(|record| record.generation).max();
         let mut record = ContainerRecord {
             state: slot_state::IN_USE,
-            generation: last.unwrap_or(0) + 1,
+            generation: self.last_generation.0 + 1,
             since_unix_s: maps.unix_seconds(),
             ..EMPTY_CONTAINER
         };
@@ -222,6 +227,17 @@ impl Registry {
         Ok(())
     }
 
+    /// Whether slots ran short, none could be freed, and nothing has ended since. Trying again for each of
+    /// thousands of containers would take minutes.
+    pub const fn is_exhausted(&self) -> bool {
+        self.is_exhausted
+    }
+
+    /// Records whether slots ran short and none could be freed. Each listing begins with a new attempt.
+    pub const fn set_exhausted(&mut self, is_exhausted: bool) {
+        self.is_exhausted = is_exhausted;
+    }
+
     /// The slot of the interface of this index, if one is registered.
     pub fn interface_of_index(&self, ifindex: u32) -> Option<u32> {
         self.by_ifindex.get(&ifindex)?.first().copied()
@@ -270,10 +286,9 @@ impl Registry {
         }
         // A name can have slots for several containers, one after another. Counted over all slots, as for
         // containers.
-        let last = self.interfaces.iter().map(|record| record.generation).max().unwrap_or(0);
         let mut record = InterfaceRecord {
             state: slot_state::IN_USE,
-            generation: if mine.is_none() { last + 1 } else { old.generation },
+            generation: if mine.is_none() { self.last_generation.1 + 1 } else { old.generation },
             container_slot: container_slot.unwrap_or(u32::MAX),
             shared: u32::from(container.is_none()),
             link_header_len: interface.link_header_len(),
@@ -311,6 +326,8 @@ impl Registry {
 
     fn note_container(&mut self, slot: u32, record: ContainerRecord) {
         let old = std::mem::replace(&mut self.containers[slot as usize], record);
+        self.last_generation.0 = self.last_generation.0.max(record.generation);
+        self.is_exhausted &= record.state == slot_state::IN_USE;
         if old.state == slot_state::IN_USE && self.by_id.get(read_text(&old.id)) == Some(&slot) {
             self.by_id.remove(read_text(&old.id));
         }
@@ -327,6 +344,12 @@ impl Registry {
     fn note_interface(&mut self, slot: u32, record: InterfaceRecord) {
         let old = std::mem::replace(&mut self.interfaces[slot as usize], record);
         let key = |record: &InterfaceRecord| (read_name(record), read_text(&record.container).to_owned());
+        self.last_generation.1 = self.last_generation.1.max(record.generation);
+        let ends = old.ifindex != 0 && record.ifindex != old.ifindex;
+        self.is_exhausted &= record.state == slot_state::IN_USE && !ends;
+        let key = |record: &InterfaceRecord| {
+            (read_text(&record.name).to_owned(), read_text(&record.container).to_owned())
+        };
         if old.state == slot_state::IN_USE && self.by_name.get(&key(&old)) == Some(&slot) {
             self.by_name.remove(&key(&old));
         }

@@ -93,6 +93,7 @@ impl<K: NodeKernel + FinalReading> Session<K> {
         selection: &Selection,
     ) -> anyhow::Result<AttachReport> {
         let mut report = AttachReport::default();
+        self.registry.set_exhausted(false);
         let selected = policy.select(interfaces, selection)?;
         // Before the hooks: the first packet on an uplink must find whose it is.
         self.sync_node_addresses(policy)?;
@@ -273,15 +274,20 @@ impl<K: NodeKernel + FinalReading> Session<K> {
     /// leads to yet.
     fn make_room(&mut self, policy: &Policy, taken: Option<u32>) -> bool {
         let Self { kernel, registry, .. } = self;
+        if registry.is_exhausted() {
+            return false;
+        }
         // An address without an owner must not lead to a slot that is about to go to another container.
-        policy
+        let made = policy
             .addresses(|id| Ok(registry.container_slot(id)))
             .and_then(|addresses| kernel.sync_addresses(&addresses))
             .and_then(|_| slot_reclaim::make_room(kernel, registry, taken, |id| policy.owns_address(id)))
             .unwrap_or_else(|error| {
                 tracing::error!("slots run short, and none can be freed: {error:#}");
                 false
-            })
+            });
+        registry.set_exhausted(!made);
+        made
     }
 
     /// Brings the kernel's local addresses into line with the configuration's. Returns those that
@@ -290,6 +296,7 @@ impl<K: NodeKernel + FinalReading> Session<K> {
     /// # Errors
     /// When a map cannot be written.
     pub fn sync_addresses(&mut self, policy: &Policy) -> anyhow::Result<Vec<ipnet::IpNet>> {
+        self.registry.set_exhausted(false);
         let wanted = policy.addresses(|id| self.container_slot(policy, id))?;
         self.kernel.sync_addresses(&wanted)
     }

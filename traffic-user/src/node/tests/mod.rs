@@ -205,6 +205,38 @@ fn settle(mut kernel: FakeKernel, policy: &Policy) -> FakeKernel {
     kernel
 }
 
+/// Reads the owners of this many addresses, one container each.
+fn policy_with_addresses(count: u32) -> Policy {
+    let directory = tempfile::tempdir().unwrap();
+    for id in 0..count {
+        let text = format!("IP_ADDRESS=\"10.{}.{}.1\"\n", id / 256, id % 256);
+        std::fs::write(directory.path().join(format!("{}.conf", 1000 + id)), text).unwrap();
+    }
+    let text = format!("vz_conf_dir = '{}'\n", directory.path().display());
+    Policy::read(Config::parse(&text, Path::new("t.toml")).unwrap(), directory.path()).unwrap()
+}
+
+#[test]
+fn containers_beyond_the_limit_are_named_and_cost_no_attempt_each() {
+    let calls = |count| {
+        let policy = policy_with_addresses(count);
+        let (kernel, result) = change(FakeKernel::new(20, 20), |session| {
+            session.sync_addresses(&policy)?;
+            let problem = policy.without_slot(|id| session.registry.container_slot(id).is_some());
+            let problem = problem.expect("not all have a slot");
+            let wanted = format!("{} containers have no counter slot (1020, 1021, ", count - 20);
+            anyhow::ensure!(problem.starts_with(&wanted), "{problem}");
+            Ok(())
+        });
+        result.unwrap();
+        kernel.calls.get()
+    };
+    let (few, many) = (calls(60), calls(600));
+    assert!(many <= few + 2, "{few} calls for 60 containers, {many} for 600");
+    let policy = policy_with_addresses(3);
+    assert_eq!(policy.without_slot(|_| true), None);
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(200))]
 
