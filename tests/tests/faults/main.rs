@@ -6,6 +6,7 @@
 mod carry_over;
 mod churn;
 mod counting;
+mod hidden;
 mod hooks;
 mod kills;
 mod limits;

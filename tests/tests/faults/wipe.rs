@@ -67,38 +67,44 @@ fn wipe(directory: &Path) -> Result<()> {
 
 #[test]
 fn a_wiped_bpffs_is_restored_and_the_gap_has_its_exact_size() -> Result<()> {
-    wiped(&node("wipe")?)
+    wiped(&node("wipe")?, false)
 }
 
-/// Filters outlive the pins, and keep counting in maps that nobody can reach.
+/// Filters outlive the pins, and keep counting in the maps that the daemon holds.
 #[test]
-fn a_wiped_bpffs_with_filters_is_restored_and_the_gap_has_its_exact_size() -> Result<()> {
-    wiped(&node_with("wipe-clsact", "attach = \"clsact\"")?)
+fn a_wiped_bpffs_with_filters_is_restored_and_nothing_is_lost() -> Result<()> {
+    wiped(&node_with("wipe-clsact", "attach = \"clsact\"")?, true)
 }
 
-fn wiped(lab: &Lab) -> Result<()> {
+fn wiped(lab: &Lab, goes_on: bool) -> Result<()> {
     let (a, b) = pair(lab)?;
     let mut daemon = Daemon::start(lab)?;
     let first = udp_send(a.namespace(), b.namespace(), at(b.v4()), 300, 400)?;
     eventually("the ledger has the first part", || Ok(booked(lab, "101")?.out_packets == first.packets))?;
 
-    // Packets that are counted but not drained, then packets that are not counted. The daemon is stopped
+    // Packets that are counted but not drained, then packets that only filters count. The daemon is stopped
     // meanwhile, so that both numbers are known.
     daemon.signal(Signal::STOP)?;
-    let lost = udp_send(a.namespace(), b.namespace(), at(b.v6()), 150, 700)?;
+    let undrained = udp_send(a.namespace(), b.namespace(), at(b.v6()), 150, 700)?;
     wipe(lab.bpffs())?;
     let missed = udp_send(a.namespace(), b.namespace(), at(b.v4()), 250, 300)?;
     daemon.signal(Signal::CONT)?;
-    daemon.logs("removed program and counters")?;
+    daemon.logs("they are in place again")?;
     eventually("status reports no problem", || Ok(is_well(lab).is_ok()))?;
     let last = udp_send(a.namespace(), b.namespace(), at(b.v4()), 200, 500)?;
 
     let (_, gap) = nothing_vanished(lab, &a)?;
     nothing_vanished(lab, &b)?;
-    assert_eq!(gap, (0, lost.packets + missed.packets));
+    // The kernel detaches a link some time after its last pin is gone, and until then it counts.
+    let most = if goes_on { 0 } else { missed.packets };
+    ensure!(gap.0 == 0 && gap.1 <= most, "{gap:?}, not up to {most}");
     let booked = booked(lab, "101")?;
     let what = format!("datagrams in the ledger, less {} while all pins were wiped, which are a gap", gap.1);
-    let all = Amounts::outgoing(first.packets + last.packets, first.l3_bytes + last.l3_bytes);
+    let in_gap = Amounts::outgoing(gap.1, gap.1 * missed.l3_bytes / missed.packets);
+    let sent = [first, undrained, missed, last].into_iter();
+    let all =
+        sent.fold(Amounts::default(), |all, sent| all.plus(Amounts::outgoing(sent.packets, sent.l3_bytes)));
+    let all = all.since(in_gap);
     compare(&what, "the sender", all, booked)?;
     let counters = Counters::at_rest(lab)?;
     agrees_with_kernel(lab, &counters, a.interface())?;
@@ -108,10 +114,9 @@ fn wiped(lab: &Lab) -> Result<()> {
         let all = gaps["gaps"].as_array().into_iter().flatten();
         all.filter(|gap| gap["reason"] == reason && gap["interface"].as_str() == interface).cloned().collect()
     };
-    assert_eq!(of("counters_renewed", None).len(), 1, "{gaps:#}");
+    assert_eq!(of("counters_renewed", None).len(), 0, "{gaps:#}");
     let sized = of("before_attach", Some("veth101.0"));
-    assert_eq!(sized.len(), 1, "{gaps:#}");
-    ensure!(sized[0]["start"].is_string(), "the gap has a start: {gaps:#}");
+    assert_eq!(sized.len(), usize::from(gap.1 > 0), "{gaps:#}");
     daemon.stop_after_errors()
 }
 
@@ -125,7 +130,7 @@ fn the_gap_of_a_wipe_under_load_covers_the_loss() -> Result<()> {
         load.passes(2000)?;
         wipe(lab.bpffs())?;
         eventually("the daemon logs it", || {
-            Ok(daemon.log().matches("removed program and counters").count() == round)
+            Ok(daemon.log().matches("they are in place again").count() == round)
         })?;
     }
     load.passes(2000)?;
@@ -142,7 +147,7 @@ fn the_gap_of_a_wipe_under_load_covers_the_loss() -> Result<()> {
     ensure!(passed.1 + gap.1 < sent.packets + sent.packets / 10, "{passed:?} and {gap:?} of {sent:?}");
     // The last reading of each lost set of counters may be inconsistent; the audit must not report that.
     let audit = lab.run_json(&["audit", "--format", "json"])?;
-    ensure!(audit["problems"] == serde_json::json!([]) && audit["counter_sets"] == 4, "{audit}");
+    ensure!(audit["problems"] == serde_json::json!([]) && audit["counter_sets"] == 1, "{audit}");
     daemon.logs("following interfaces")?;
     daemon.stop_after_errors()
 }
@@ -170,8 +175,11 @@ fn a_removed_directory_map_or_program_is_restored() -> Result<()> {
     // The whole directory; one map; one program, without which the counters continue.
     for (round, victim) in ["", "maps/CLASS_COUNTERS", "programs/trafctl_egress"].into_iter().enumerate() {
         if victim.is_empty() {
+            // Stopped, or it would pin everything again before the last directory is gone.
+            daemon.signal(Signal::STOP)?;
             wipe(&root)?;
             fs::remove_dir(&root)?;
+            daemon.signal(Signal::CONT)?;
         } else {
             fs::remove_file(root.join(victim))?;
         }
@@ -182,8 +190,7 @@ fn a_removed_directory_map_or_program_is_restored() -> Result<()> {
         eventually("status reports no problem", well)?;
         send(120 + round as u64)?;
     }
-    ensure!(daemon.log().matches("removed program and counters").count() == 2, "{}", daemon.log());
-    ensure!(daemon.log().contains("a program has been removed"), "{}", daemon.log());
+    ensure!(daemon.log().matches("they are in place again").count() == 3, "{}", daemon.log());
     let (_, gap) = nothing_vanished(&lab, &a)?;
     assert_eq!(gap, (0, 0), "nothing was sent meanwhile");
     daemon.stop_after_errors()

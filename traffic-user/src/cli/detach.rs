@@ -100,6 +100,6 @@ pub(super) async fn purge(global: &Global, config: &Config) -> anyhow::Result<Ou
         }
     };
     let detached = host.detach_everywhere(&lock)?;
-    host.bpffs.clear()?;
+    load::purge(&host.bpffs, &lock)?;
     Ok(Outcome { was_loaded: true, result: Detached { detached, purged } })
 }

@@ -28,7 +28,7 @@ use crate::{
     drain::DaemonLock,
     kernel::{
         counters,
-        load::{self, LoadOutcome, ProgramChoice},
+        load::{self, Held, LoadOutcome, ProgramChoice, Restored},
         maps::Maps,
     },
     net::events::Batch,
@@ -90,7 +90,8 @@ impl Worker {
         setup: Setup,
     ) -> anyhow::Result<Self> {
         let Setup { make_host, state_dir, only_one, logs_faults } = setup;
-        let host = make_host()?;
+        let mut host = make_host()?;
+        host.held = Some(Held::default());
         if let Some(hint) = host.config().renamed_key_hint() {
             tracing::warn!("{hint}");
         }
@@ -163,7 +164,7 @@ impl Worker {
 
     fn stop(&mut self) {
         // If this drain fails, the drain of the next start catches up.
-        log_failure("draining the counters", self.drain(DrainTrigger::Event));
+        log_failure("draining the counters", self.drain(DrainTrigger::Event).map(drop));
         if self.logs_faults {
             // Leave the quiet program behind.
             log_failure("replacing the program", self.host.begin(ProgramChoice::Current).map(drop));
@@ -282,23 +283,28 @@ impl Worker {
     fn drain_in_time(&mut self) {
         let drained = self.drain(DrainTrigger::Interval);
         let lost = drained.as_ref().is_err_and(load::is_lost);
-        log_failure("draining the counters", drained);
-        if lost {
-            // At once, not at the next resync: until then nothing is counted.
+        let vanished = matches!(drained, Ok(Restored::Pins | Restored::Other));
+        log_failure("draining the counters", drained.map(drop));
+        if lost || vanished {
+            // At once, not at the next resync: until then nothing may be counted.
             let result = self.resync();
             self.log_or_retry("creating the counters again", result);
         }
     }
 
     /// Writes what was counted since the last drain into the ledger.
-    fn drain(&mut self, trigger: DrainTrigger) -> anyhow::Result<()> {
+    fn drain(&mut self, trigger: DrainTrigger) -> anyhow::Result<Restored> {
         if !self.ledger.is_enabled() {
-            return Ok(());
+            return Ok(Restored::Nothing);
         }
-        let bpffs = &self.host.bpffs;
-        let opened = bpffs.mend().and_then(|()| bpffs.lock()).and_then(|lock| Ok((lock, load::open(bpffs)?)));
-        let (_lock, maps) = opened.inspect_err(|_| self.ledger.health().failed())?;
-        self.drain_locked(&maps, trigger)
+        let (bpffs, host) = (&self.host.bpffs, &self.host);
+        let opened = bpffs.mend().and_then(|()| bpffs.lock()).and_then(|lock| {
+            let restored = host.restore(&lock)?;
+            Ok((load::open(bpffs)?, lock, restored))
+        });
+        let (maps, _lock, restored) = opened.inspect_err(|_| self.ledger.health().failed())?;
+        self.drain_locked(&maps, trigger)?;
+        Ok(restored)
     }
 
     /// As [`Self::drain`], for a caller that holds the lock on the pinned state.
@@ -308,7 +314,8 @@ impl Worker {
 
     /// Reads configuration, addresses and classes again; what cannot be read leaves everything as it was.
     fn reload(&mut self) -> anyhow::Result<()> {
-        let host = (self.make_host)()?;
+        let mut host = (self.make_host)()?;
+        host.held = self.host.held.clone();
         // Examined before it is read, so that a change in between is found the next time.
         let classes = FollowedClassFile::examine(host.config());
         let table = class_source::configured_table(host.config()).context("everything stays as it is")?;

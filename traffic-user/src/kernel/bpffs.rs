@@ -90,7 +90,8 @@ impl Bpffs {
         self.root.join(self.maps)
     }
 
-    fn programs(&self) -> PathBuf {
+    /// The directory of the pinned programs.
+    pub fn programs(&self) -> PathBuf {
         self.root.join("programs")
     }
 

@@ -2,7 +2,7 @@
 //! here.
 
 use std::{
-    cell::Cell,
+    cell::{Cell, RefCell},
     path::{Path, PathBuf},
     time::Instant,
 };
@@ -28,7 +28,7 @@ use crate::{
         change_lock::ChangeLock,
         expedite::Expedite,
         hooks::{AttachKind, KernelHooks},
-        load::{self, LoadOutcome, ProgramChoice},
+        load::{self, Held, LoadOutcome, ProgramChoice, Restored},
         maps::Maps,
         tables,
     },
@@ -51,6 +51,10 @@ pub struct Host {
     pub netlink: Netlink,
     state_dir: PathBuf,
     kind: AttachKind,
+    /// What a daemon holds open, so that it can pin it again; commands hold nothing.
+    pub held: Option<Held>,
+    /// Which containers have no counter slot, as last reported.
+    reported_without_slot: RefCell<Option<String>>,
     /// How many addresses had no room, as last reported.
     reported_full: Cell<usize>,
 }
@@ -69,6 +73,8 @@ impl Host {
             netlink,
             state_dir: state_dir.to_owned(),
             kind,
+            held: None,
+            reported_without_slot: RefCell::new(None),
             reported_full: Cell::new(0),
         })
     }
@@ -127,6 +133,7 @@ impl Host {
     pub fn begin(&self, choice: ProgramChoice) -> anyhow::Result<Session<LockedKernel>> {
         self.bpffs.mend()?;
         let lock = self.bpffs.lock()?;
+        self.restore(&lock)?;
         let config = self.config();
         let loaded = load::ensure(&self.bpffs, &lock, config, choice, || {
             class_source::table_for_new_counters(config, &self.state_dir)
@@ -144,7 +151,7 @@ impl Host {
             hooks: self.hooks_under_lock(),
             netlink: self.netlink.clone(),
             ledger: (config.clone(), self.state_dir.clone()),
-            _lock: lock,
+            lock,
         };
         let mut session = Session { kernel, registry, outcome };
         if outcome == LoadOutcome::Replaced {
@@ -152,7 +159,18 @@ impl Host {
             let mark = if config.skb_mark { " and writes the skb mark" } else { "" };
             tracing::info!("replaced the program{mark}; the counters continue");
         }
+        if let Some(held) = &self.held {
+            held.hold(&self.bpffs, &session.kernel.lock)?;
+        }
         Ok(session)
+    }
+
+    /// Pins again what this process holds and what is no longer pinned. The caller holds the lock.
+    ///
+    /// # Errors
+    /// When something cannot be pinned.
+    pub fn restore(&self, lock: &ChangeLock) -> anyhow::Result<Restored> {
+        self.held.as_ref().map_or(Ok(Restored::Nothing), |held| held.restore(&self.bpffs, lock))
     }
 
     /// Updates the kernel's local addresses to match the configuration and the list of `trafctl address`,
@@ -164,6 +182,7 @@ impl Host {
     pub fn sync_addresses(&mut self, session: &mut Session<LockedKernel>) -> anyhow::Result<()> {
         self.policy.read_list_again(&self.state_dir);
         let without_room = session.sync_addresses(&self.policy)?;
+        self.report_without_slot(session);
         if self.reported_full.replace(without_room.len()) != without_room.len()
             && let Some(first) = without_room.first()
         {
@@ -174,6 +193,17 @@ impl Host {
             );
         }
         Ok(())
+    }
+
+    /// Reports once which containers have no counter slot.
+    fn report_without_slot(&self, session: &Session<LockedKernel>) {
+        let without = self.policy.without_slot(|id| session.registry.container_slot(id).is_some());
+        if *self.reported_without_slot.borrow() != without {
+            if let Some(problem) = &without {
+                tracing::error!("{problem}");
+            }
+            self.reported_without_slot.replace(without);
+        }
     }
 
     /// The configured addresses that the program does not know.

@@ -53,7 +53,7 @@ pub struct LockedKernel {
     pub(super) netlink: Netlink,
     /// Where the ledger is, for a final reading: configuration and state directory.
     pub(super) ledger: (Config, PathBuf),
-    pub(super) _lock: ChangeLock,
+    pub(super) lock: ChangeLock,
 }
 
 impl HasNetlink for LockedKernel {

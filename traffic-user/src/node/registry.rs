@@ -347,9 +347,6 @@ impl Registry {
         self.last_generation.1 = self.last_generation.1.max(record.generation);
         let ends = old.ifindex != 0 && record.ifindex != old.ifindex;
         self.is_exhausted &= record.state == slot_state::IN_USE && !ends;
-        let key = |record: &InterfaceRecord| {
-            (read_text(&record.name).to_owned(), read_text(&record.container).to_owned())
-        };
         if old.state == slot_state::IN_USE && self.by_name.get(&key(&old)) == Some(&slot) {
             self.by_name.remove(&key(&old));
         }

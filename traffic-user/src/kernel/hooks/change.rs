@@ -11,7 +11,10 @@ use super::{
     program_name, side,
 };
 use crate::{
-    kernel::{load::Programs, sys::tcx::TcxLink},
+    kernel::{
+        load::Programs,
+        sys::tcx::{OnHook, TcxLink},
+    },
     net::interface::{BpfFilter, NetInterface},
 };
 
@@ -51,6 +54,16 @@ impl KernelHooks {
             }
             link.replace_program(fd)?;
             return Ok(Change::Replaced);
+        }
+        let wanted = program.info()?.id();
+        if let Some(found) = self.out_of_sight(&on_hook, wanted)? {
+            // It counts already, and its pin is out of sight. A second link would count everything twice.
+            self.unpin(interface.index, direction)?;
+            if let Ok(link) = TcxLink::by_id(found.link_id) {
+                let path = self.bpffs.link(interface.index, direction);
+                link.pin(&path).with_context(|| format!("cannot pin {}", path.display()))?;
+            }
+            return Ok(Change::Kept);
         }
         self.unpin(interface.index, direction)?;
         self.expedite.begin();
@@ -102,8 +115,11 @@ impl KernelHooks {
     ) -> anyhow::Result<bool> {
         let program = program_for(programs, interface, direction);
         let on_hook = self.links_on(interface, direction)?;
-        let link = self.pinned_link(interface, direction, &on_hook)?;
-        if let Some((link, _)) = &link {
+        let link = match self.pinned_link(interface, direction, &on_hook)? {
+            Some((link, _)) => Some(link),
+            None => self.unpinned_link(interface, direction, &on_hook)?,
+        };
+        if let Some(link) = &link {
             link.replace_program(fd_of(program)?)
                 .with_context(|| format!("cannot replace the program on {}", interface.name))?;
         }
@@ -147,8 +163,7 @@ impl KernelHooks {
         let name = &interface.name;
         match kind {
             AttachKind::Tcx => self
-                .unpin(interface.index, direction)
-                .map(|fate| fate != DeviceFate::Unknown)
+                .detach_link(interface, direction)
                 .with_context(|| format!("cannot detach the program from {name}")),
             AttachKind::Clsact => {
                 let Some(filter) = self.our_filter(interface, direction)? else { return Ok(false) };
@@ -157,6 +172,39 @@ impl KernelHooks {
                     .with_context(|| format!("cannot remove the filter from {name}"))
             }
         }
+    }
+
+    /// A link that runs the pinned program without being pinned here: its pin was removed or is out of sight.
+    ///
+    /// # Errors
+    /// When the link cannot be opened, which takes CAP_SYS_ADMIN.
+    fn unpinned_link(
+        &self,
+        interface: &NetInterface,
+        direction: Direction,
+        on_hook: &[OnHook],
+    ) -> anyhow::Result<Option<TcxLink>> {
+        let Some(program) = self.pinned_program(side(interface, direction))? else { return Ok(None) };
+        let Some(found) = self.out_of_sight(on_hook, program)? else {
+            return Ok(None);
+        };
+        TcxLink::by_id(found.link_id).map(Some).with_context(|| {
+            format!(
+                "the link of {} is not pinned under {}, and opening it by its id needs CAP_SYS_ADMIN",
+                interface.name,
+                self.bpffs.root().display()
+            )
+        })
+    }
+
+    fn detach_link(&self, interface: &NetInterface, direction: Direction) -> anyhow::Result<bool> {
+        if self.unpin(interface.index, direction)? != DeviceFate::Unknown {
+            return Ok(true);
+        }
+        let on_hook = self.links_on(interface, direction)?;
+        let Some(link) = self.unpinned_link(interface, direction, &on_hook)? else { return Ok(false) };
+        link.detach()?;
+        Ok(true)
     }
 
     /// Detaches and unpins the link of a hook, wherever its device is now. Returns what became of the device,

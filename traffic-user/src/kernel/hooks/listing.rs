@@ -135,7 +135,7 @@ impl KernelHooks {
     }
 
     /// Id of the pinned program for a hook of a container's interface.
-    fn pinned_program(&self, direction: Direction) -> anyhow::Result<Option<u32>> {
+    pub(super) fn pinned_program(&self, direction: Direction) -> anyhow::Result<Option<u32>> {
         let path = self.bpffs.program(program_name(direction));
         if !fs::exists(&path)? {
             return Ok(None);

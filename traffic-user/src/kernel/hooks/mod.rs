@@ -15,6 +15,8 @@ mod listing;
 pub use listing::{AttachedProgram, HookListing, HookState, Recognition};
 
 use std::{
+    cell::OnceCell,
+    collections::HashSet,
     fs,
     os::fd::{AsFd as _, BorrowedFd},
 };
@@ -136,12 +138,14 @@ pub struct KernelHooks {
     netlink: Netlink,
     kind: AttachKind,
     expedite: Expedite,
+    /// Ids of all pinned links, once one was found on a hook without a pin of its own.
+    pinned_links: OnceCell<HashSet<u32>>,
 }
 
 impl KernelHooks {
     /// The hooks, for programs that are attached by this method.
     pub const fn new(bpffs: Bpffs, netlink: Netlink, kind: AttachKind) -> Self {
-        Self { bpffs, netlink, kind, expedite: Expedite::off() }
+        Self { bpffs, netlink, kind, expedite: Expedite::off(), pinned_links: OnceCell::new() }
     }
 
     /// The same, with expedited grace periods while links are created or detached. The caller holds the
@@ -170,7 +174,10 @@ impl KernelHooks {
         let attached = match self.kind {
             AttachKind::Tcx => {
                 let on_hook = self.links_on(interface, direction)?;
-                self.pinned_link(interface, direction, &on_hook)?.map(|(_, info)| info.program_id)
+                match self.pinned_link(interface, direction, &on_hook)? {
+                    Some((_, info)) => Some(info.program_id),
+                    None => self.out_of_sight(&on_hook, wanted)?.map(|on_hook| on_hook.program_id),
+                }
             }
             AttachKind::Clsact => self.our_filter(interface, direction)?.map(|filter| filter.program_id),
         };
@@ -194,6 +201,27 @@ impl KernelHooks {
             known = Some(known.unwrap_or(false) || is_here);
         }
         Ok(known)
+    }
+
+    /// The link on a hook that runs this program and is pinned nowhere in this directory: its pin is out of
+    /// sight ([`super::load::Held`]), and it counts all the same. One that is pinned under another index
+    /// belongs to a device that came back under this one.
+    fn out_of_sight(&self, on_hook: &[OnHook], program: u32) -> anyhow::Result<Option<OnHook>> {
+        let Some(found) = on_hook.iter().find(|on_hook| on_hook.program_id == program) else {
+            return Ok(None);
+        };
+        if self.pinned_links.get().is_none() {
+            let mut ids = HashSet::new();
+            for (ifindex, direction) in self.bpffs.linked_hooks().context("cannot list the pinned links")? {
+                if let Some(link) = TcxLink::open(&self.bpffs.link(ifindex, direction))? {
+                    ids.insert(link.info()?.id);
+                }
+            }
+            // Nobody else sets it.
+            let _already_set = self.pinned_links.set(ids);
+        }
+        let is_pinned = self.pinned_links.get().is_some_and(|ids| ids.contains(&found.link_id));
+        Ok((!is_pinned).then_some(*found))
     }
 
     /// How programs are attached.

@@ -5,15 +5,18 @@
 //! | this one | which of these to do, and the steps of creation and replacement |
 //! | `carry_over` | carrying the counters over to maps of another size or layout |
 //! | `former_classes` | reading the class table of an older layout |
+//! | `held` | the maps and programs that a daemon holds open, to pin them again |
 //! | `pinned` | opening what is pinned, and why it may not be usable |
 //! | `program` | loading this build's program on the pinned maps, and its version |
 
 mod carry_over;
 mod former_classes;
+mod held;
 mod pinned;
 mod program;
 
 pub use carry_over::limits_in_force;
+pub use held::{Held, Restored};
 pub use pinned::{StateError, is_lost, open, program_infos};
 pub use program::{program_hash, version_number, version_text, writes_skb_mark};
 
@@ -139,6 +142,19 @@ pub fn ensure(
         }
         Err(error) => Err(error),
     }
+}
+
+/// Deletes everything pinned. A daemon that holds the maps open learns from their state that they are not to
+/// come back.
+///
+/// # Errors
+/// When the state cannot be written or a file cannot be removed.
+pub fn purge(bpffs: &Bpffs, _lock: &ChangeLock) -> anyhow::Result<()> {
+    if let Ok(mut maps) = open(bpffs) {
+        let meta = maps.meta.get(0)?;
+        maps.meta.set(0, Meta { ready: set_state::CREATING, ..meta })?;
+    }
+    bpffs.clear()
 }
 
 /// Opens the pinned programs, or loads this build's in their place.

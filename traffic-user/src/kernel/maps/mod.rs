@@ -50,6 +50,9 @@ pub const PINNED: [&str; 19] = [
     "META",
 ];
 
+/// Where the prefixes of the class table in each of the two places are pinned.
+pub const CLASS_ROWS: [&str; 2] = ["CLASS_ROWS_0", "CLASS_ROWS_1"];
+
 /// A map whose contents can be recreated. Where it is missing, as under the pins of an earlier version,
 /// loading the next program creates it.
 pub const SHAPING_MARKS: &str = "SHAPING_MARKS";

@@ -6,6 +6,7 @@
 //! | `batch` | reading and writing many map elements at once |
 //! | `nested` | the maps in a map of maps |
 //! | `objects` | what the kernel says about a BPF object |
+//! | [`pins`] | pins of any object |
 //! | [`tcx`] | TCX links by interface index, and the programs on a TCX hook |
 //!
 //! The public functions are safe: they check sizes against what the kernel reports about the map, and own
@@ -14,6 +15,7 @@
 mod batch;
 mod nested;
 mod objects;
+pub mod pins;
 pub mod tcx;
 
 use std::{io, mem::size_of};

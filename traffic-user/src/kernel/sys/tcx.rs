@@ -2,24 +2,23 @@
 //! pass to another interface at any moment and need not be UTF-8.
 
 use std::{
-    ffi::CString,
     io,
-    os::{
-        fd::{AsFd, AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd, RawFd},
-        unix::ffi::OsStrExt as _,
-    },
+    os::fd::{AsFd, AsRawFd as _, BorrowedFd, OwnedFd},
     path::Path,
 };
 
 use traffic_common::Direction;
 
-use super::{bpf, objects::object_info};
+use super::{
+    bpf,
+    objects::object_info,
+    pins::{self, owned},
+};
 
-const BPF_OBJ_PIN: libc::c_int = 6;
-const BPF_OBJ_GET: libc::c_int = 7;
 const BPF_PROG_QUERY: libc::c_int = 16;
 const BPF_LINK_CREATE: libc::c_int = 28;
 const BPF_LINK_UPDATE: libc::c_int = 29;
+const BPF_LINK_GET_FD_BY_ID: libc::c_int = 30;
 const BPF_LINK_DETACH: libc::c_int = 34;
 /// `BPF_LINK_TYPE_TCX`
 const LINK_TYPE_TCX: u32 = 11;
@@ -30,15 +29,6 @@ const TCX_EGRESS: u32 = 47;
 const BEFORE_ALL: u32 = 1 << 3;
 /// `BPF_MPROG_MAX`: no hook has more programs.
 const PROGRAMS_ON_A_HOOK: usize = 64;
-
-/// The part of `union bpf_attr` for pins.
-#[repr(C)]
-#[derive(Default)]
-struct PinAttr {
-    pathname: u64,
-    bpf_fd: u32,
-    file_flags: u32,
-}
 
 /// The part of `union bpf_attr` for creating a TCX link (`struct { ... } link_create`).
 #[repr(C)]
@@ -68,6 +58,15 @@ struct LinkUpdateAttr {
 #[derive(Default)]
 struct LinkDetachAttr {
     link_fd: u32,
+}
+
+/// The part of `union bpf_attr` for opening a link by its id.
+#[repr(C)]
+#[derive(Default)]
+struct LinkIdAttr {
+    link_id: u32,
+    next_id: u32,
+    open_flags: u32,
 }
 
 /// The part of `union bpf_attr` for asking what is on a hook (`struct { ... } query`).
@@ -137,17 +136,6 @@ fn raw(fd: BorrowedFd<'_>) -> u32 {
     fd.as_raw_fd().cast_unsigned()
 }
 
-/// Takes ownership of the descriptor that a bpf(2) call returned.
-fn owned(fd: libc::c_long) -> io::Result<OwnedFd> {
-    let fd = RawFd::try_from(fd).map_err(io::Error::other)?;
-    // SAFETY: the kernel has just made this file descriptor for this process, and nothing else holds it.
-    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
-}
-
-fn path_for_kernel(path: &Path) -> io::Result<CString> {
-    CString::new(path.as_os_str().as_bytes()).map_err(io::Error::other)
-}
-
 impl TcxLink {
     /// Attaches a program to the hook of the interface of this index in the caller's network namespace,
     /// before all other programs there. The link ends with this handle unless it is pinned.
@@ -172,14 +160,17 @@ impl TcxLink {
     /// # Errors
     /// When the pin cannot be opened.
     pub fn open(pin: &Path) -> io::Result<Option<Self>> {
-        let path = path_for_kernel(pin)?;
-        let mut attributes = PinAttr { pathname: path.as_ptr() as u64, ..PinAttr::default() };
-        // SAFETY: the path is a C string that outlives the call.
-        match unsafe { bpf(BPF_OBJ_GET, &mut attributes) } {
-            Ok(fd) => owned(fd).map(Self).map(Some),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-            Err(error) => Err(error),
-        }
+        Ok(pins::open(pin)?.map(Self))
+    }
+
+    /// Opens a link by the kernel's id of it.
+    ///
+    /// # Errors
+    /// `EPERM` without CAP_SYS_ADMIN; `ENOENT` when the link is gone.
+    pub fn by_id(id: u32) -> io::Result<Self> {
+        let mut attributes = LinkIdAttr { link_id: id, ..LinkIdAttr::default() };
+        // SAFETY: the attributes hold no address.
+        unsafe { bpf(BPF_LINK_GET_FD_BY_ID, &mut attributes) }.and_then(owned).map(Self)
     }
 
     /// Pins the link, so that it outlives this process.
@@ -187,11 +178,7 @@ impl TcxLink {
     /// # Errors
     /// As the kernel reports them.
     pub fn pin(&self, pin: &Path) -> io::Result<()> {
-        let path = path_for_kernel(pin)?;
-        let mut attributes =
-            PinAttr { pathname: path.as_ptr() as u64, bpf_fd: raw(self.0.as_fd()), ..PinAttr::default() };
-        // SAFETY: the path is a C string that outlives the call.
-        unsafe { bpf(BPF_OBJ_PIN, &mut attributes) }.map(drop)
+        pins::pin(self.0.as_fd(), pin)
     }
 
     /// What the link is attached to.
