@@ -8,6 +8,7 @@ mod cli;
 mod clsact;
 mod daemon;
 mod detach;
+mod devices;
 mod files;
 mod hosts;
 mod inputs;

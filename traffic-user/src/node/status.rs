@@ -5,6 +5,7 @@
 //! `report`. `interfaces` looks at each interface.
 
 mod interfaces;
+mod ports;
 mod report;
 
 use std::path::Path;
@@ -43,6 +44,7 @@ pub fn gather(host: &Host, state_dir: &Path, maps: &Maps) -> anyhow::Result<Stat
     problems.extend(host.policy.problems());
     problems.extend(BaselineFile::new(state_dir).problems());
     problems.extend(missing_addresses(host, maps)?);
+    problems.extend(host.policy.without_slot(|id| registry.container_slot(id).is_some()));
     problems.extend(foreign_program(&meta));
     problems.extend(limits_problem(host, &meta)?);
     let skb_mark = skb_mark(host, maps, &registry, &meta)?;

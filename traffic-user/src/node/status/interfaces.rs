@@ -5,7 +5,10 @@ use std::collections::{BTreeSet, HashMap};
 use traffic_common::{Direction, InterfaceCounters, InterfaceRecord};
 use traffic_model::ContainerId;
 
-use super::report::{Attachment, Hook, NotWatched};
+use super::{
+    ports,
+    report::{Attachment, Hook, NotWatched},
+};
 use crate::{
     kernel::{
         counters,
@@ -14,7 +17,7 @@ use crate::{
     },
     net::interface::NetInterface,
     node::{Host, registry::Registry},
-    ownership::interface_rules::Role,
+    ownership::interface_rules::{Ignored, Role},
 };
 
 /// All interfaces of the host, and what is wrong with them.
@@ -55,8 +58,10 @@ impl Interfaces {
                  `uplinks` under [node]"
             ));
         }
-        for interface in listed {
-            match host.policy.role(&interface) {
+        let roles: Vec<Role> = listed.iter().map(|interface| host.policy.role(interface)).collect();
+        all.problems.extend(unwatched_ports(&listed, &roles, &all.registry));
+        for (interface, role) in listed.into_iter().zip(roles) {
+            match role {
                 Role::Container(id) => all.add(&hooks, &counted, interface, Some(id))?,
                 Role::Uplink => {
                     all.add(&hooks, &counted, interface.as_uplink(), Some(ContainerId::node()))?;
@@ -142,6 +147,17 @@ impl Counted {
             .map(|(direction, side)| (direction, side.kernel.skbs, side.counted.skbs));
         missed.collect()
     }
+}
+
+/// One that was renamed to a name that no rule matches is still attached.
+fn unwatched_ports(listed: &[NetInterface], roles: &[Role], registry: &Registry) -> Vec<String> {
+    let ports = listed.iter().zip(roles).map(|(interface, role)| ports::Port {
+        interface,
+        is_watched: !matches!(role, Role::Ignored(_))
+            || registry.interface_of_index(interface.index).is_some(),
+        is_ignored: *role == Role::Ignored(Ignored::ByRule),
+    });
+    ports::problems(&ports.collect::<Vec<_>>())
 }
 
 fn hook(hooks: &HookListing<'_>, interface: &NetInterface, direction: Direction) -> anyhow::Result<Hook> {
