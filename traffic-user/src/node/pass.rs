@@ -18,7 +18,7 @@ use super::{
 use crate::net::interface::NetInterface;
 
 /// How long a batch may hold the lock, apart from the interfaces at hand.
-const BATCH: Duration = Duration::from_millis(100);
+const BATCH: Duration = Duration::from_millis(250);
 /// Interfaces that are attached without a look at the time.
 pub const AT_ONCE: usize = 4;
 
