@@ -22,6 +22,9 @@ const SHIPPED: &[u8] = b"1 0.0.0.0/0\n1 ::/0\n";
 /// Messages quote at most this many characters of a field, because the file may contain anything.
 const QUOTED_CHARS: usize = 50;
 
+/// Most refused lines that are listed. A large file of something else must not fill the memory with messages.
+const MOST_REFUSED: usize = 100_000;
+
 /// One network of a class file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
 pub struct Entry {
@@ -121,7 +124,7 @@ pub fn parse(bytes: &[u8]) -> ClassFile {
 
     let mut entries = Vec::new();
     let mut diagnostics = Vec::new();
-    let mut line = 0_u32;
+    let (mut line, mut refused) = (0_u32, 0_usize);
     for text in bytes.split(|&byte| byte == b'\n') {
         line = line.saturating_add(1);
         match parse_line(text) {
@@ -134,7 +137,16 @@ pub fn parse(bytes: &[u8]) -> ClassFile {
                 }
                 entries.push(Entry { line, class, prefix });
             }
-            Err(message) => diagnostics.push(Diagnostic { line, severity: Severity::Refused, message }),
+            Err(message) => {
+                refused += 1;
+                diagnostics.push(Diagnostic { line, severity: Severity::Refused, message });
+            }
+        }
+        if refused == MOST_REFUSED {
+            let message =
+                format!("{MOST_REFUSED} lines are refused; the lines after this one are not checked");
+            diagnostics.push(Diagnostic { line, severity: Severity::Refused, message });
+            break;
         }
     }
     // A stray zero byte in a file that is otherwise good concerns only its line.

@@ -234,3 +234,12 @@ fn a_file_that_is_not_text_gets_one_diagnostic() {
     // One wrong line does not make a text file binary.
     assert_eq!(parse(b"1 ::/0\n\0 10.0.0.0/8\n2 10.0.0.0/9\n").diagnostics[0].line, 2);
 }
+
+#[test]
+fn a_large_file_of_something_else_does_not_fill_the_memory_with_messages() {
+    let file = parse(&b"x\n".repeat(5_000_000));
+    assert_eq!(file.diagnostics.len(), 100_001);
+    let last = file.diagnostics.last().unwrap();
+    assert_eq!(last.message, "100000 lines are refused; the lines after this one are not checked");
+    assert!(!file.is_acceptable());
+}
