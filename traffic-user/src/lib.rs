@@ -10,6 +10,7 @@
 //! | [`kernel`] | everything BPF: loading, attaching, class tables, counters |
 //! | [`net`] | netlink and network interfaces |
 //! | [`drain`] | the transfer from counters to the ledger, and what must wait for it |
+//! | [`health`] | the state of the daemon and its optional parts, and how others read it |
 //! | [`class_source`] | which class file is used, and reading it |
 //! | [`config`] | the configuration |
 //! | [`api`] | metrics and JSON over HTTP |
@@ -31,6 +32,7 @@ pub mod config;
 pub mod daemon;
 pub mod drain;
 pub mod files;
+pub mod health;
 pub mod kernel;
 pub mod net;
 pub mod node;

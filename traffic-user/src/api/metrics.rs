@@ -11,7 +11,10 @@ use std::{
 use traffic_common::{Fault, Tally};
 use traffic_model::{ByDirection, Snapshot};
 
-use crate::api::drain_health::Drains;
+use crate::{
+    api::{DaemonHealth, drain_health::Drains},
+    health::{Component, State},
+};
 
 /// The format of the metrics.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -135,8 +138,8 @@ fn escape(value: &str, to: &mut String) {
     }
 }
 
-/// The whole page. `drains` is `None` if no ledger is kept: then no drain can be late.
-pub fn render(snapshot: &Snapshot, drains: Option<&Drains>, format: Format) -> String {
+/// The whole page.
+pub fn render(snapshot: &Snapshot, health: &DaemonHealth, format: Format) -> String {
     let mut page = Page { text: String::new(), format };
     network(&mut page, snapshot);
 
@@ -185,9 +188,10 @@ pub fn render(snapshot: &Snapshot, drains: Option<&Drains>, format: Format) -> S
                 .wrapping_add(interface.passed.outgoing.estimated.packets)
         }),
     );
-    if let Some(drains) = drains {
+    if let Some(drains) = &health.drains {
         drained(&mut page, drains);
     }
+    parts(&mut page, &health.components);
     if format == Format::OpenMetrics {
         page.line(format_args!("# EOF"));
     }
@@ -266,6 +270,34 @@ fn drained(page: &mut Page, drains: &Drains) {
         },
         drains.failures,
     );
+}
+
+/// The daemon's optional parts. Those that the configuration does not ask for have no samples.
+fn parts(page: &mut Page, components: &[Component]) {
+    let asked_for = || components.iter().filter(|component| component.state != State::Disabled);
+    if asked_for().next().is_none() {
+        return;
+    }
+    let works = Metric {
+        kind: Kind::Gauge,
+        name: "trafctl_component_works",
+        unit: None,
+        help: "Whether an optional part of the daemon works: 1 if so, 0 while it fails and is retried.",
+    };
+    page.open(works);
+    for component in asked_for() {
+        page.sample(works, &[("component", &component.name)], u8::from(component.state == State::Ok));
+    }
+    let failures = Metric {
+        kind: Kind::Gauge,
+        name: "trafctl_component_failures",
+        unit: None,
+        help: "Failed attempts since an optional part of the daemon last worked.",
+    };
+    page.open(failures);
+    for component in asked_for() {
+        page.sample(failures, &[("component", &component.name)], component.failures);
+    }
 }
 
 #[cfg(test)]

@@ -30,6 +30,7 @@ use traffic_model::{ContainerId, Snapshot};
 
 use crate::{
     api::drain_health::{DrainHealth, Drains},
+    health::{Component, Components},
     node::status::Unaccounted,
     ownership::UnknownContainer,
     render::{dump, json},
@@ -54,6 +55,7 @@ pub struct Source {
     read: Arc<Read>,
     resolve: Arc<Resolve>,
     drains: Option<Arc<DrainHealth>>,
+    components: Arc<Components>,
     readings: Arc<Semaphore>,
 }
 
@@ -81,6 +83,7 @@ impl Source {
             read: Arc::new(read),
             resolve: Arc::new(resolve),
             drains,
+            components: Arc::default(),
             readings: Arc::new(Semaphore::new(READINGS)),
         }
     }
@@ -96,18 +99,28 @@ impl Source {
         self
     }
 
+    /// Adds the state of the daemon's optional parts.
+    #[must_use]
+    pub fn with_components(mut self, components: Arc<Components>) -> Self {
+        self.components = components;
+        self
+    }
+
     /// Reads the counters and formats an answer, both on a thread of their own.
     async fn answer(
         self,
         content_type: &'static str,
-        render: impl FnOnce(&Snapshot, Option<&Drains>) -> anyhow::Result<String> + Send + 'static,
+        render: impl FnOnce(&Snapshot, &DaemonHealth) -> anyhow::Result<String> + Send + 'static,
     ) -> Response {
         let place = self.readings.acquire_owned().await.ok();
-        let drains = self.drains.map(|health| health.read());
+        let health = DaemonHealth {
+            drains: self.drains.map(|health| health.read()),
+            components: self.components.read(),
+        };
         let work = task::spawn_blocking(move || {
             // Held until the work is done, even if the client has gone.
             let _place = place;
-            render(&(self.read)()?, drains.as_ref())
+            render(&(self.read)()?, &health)
         });
         match work.await.map_err(anyhow::Error::from).and_then(|result| result) {
             Ok(text) => ([(header::CONTENT_TYPE, content_type)], text).into_response(),
@@ -148,7 +161,7 @@ async fn get_metrics(State(source): State<Source>, headers: HeaderMap) -> Respon
     let accept = headers.get(header::ACCEPT).and_then(|value| value.to_str().ok());
     let format = metrics::Format::for_accept(accept);
     source
-        .answer(format.content_type(), move |snapshot, drains| Ok(metrics::render(snapshot, drains, format)))
+        .answer(format.content_type(), move |snapshot, health| Ok(metrics::render(snapshot, health, format)))
         .await
 }
 
@@ -184,7 +197,16 @@ async fn get_status(State(source): State<Source>, pairs: Pairs) -> Response {
     if let Err(refusal) = parsed(pairs, query::none) {
         return *refusal;
     }
-    source.answer(JSON, |snapshot, drains| json::document(&Health::new(snapshot, drains))).await
+    source.answer(JSON, |snapshot, health| json::document(&Health::new(snapshot, health))).await
+}
+
+/// What the daemon knows of itself, besides the counters.
+#[derive(Debug, Default)]
+pub struct DaemonHealth {
+    /// The results of its drains; `None` if no ledger is kept: then no drain can be late.
+    pub drains: Option<Drains>,
+    /// Its optional parts.
+    pub components: Vec<Component>,
 }
 
 /// The daemon's health.
@@ -198,6 +220,8 @@ struct Health<'a> {
     unaccounted: Unaccounted,
     /// `null` if no ledger is kept.
     ledger: Option<LedgerHealth>,
+    /// The optional parts of the daemon.
+    components: &'a [Component],
 }
 
 /// Draining since the daemon started.
@@ -209,18 +233,19 @@ struct LedgerHealth {
 }
 
 impl<'a> Health<'a> {
-    fn new(snapshot: &'a Snapshot, drains: Option<&Drains>) -> Self {
+    fn new(snapshot: &'a Snapshot, health: &'a DaemonHealth) -> Self {
         Self {
             node: &snapshot.node,
             time: snapshot.time.to_string(),
             trafctl_version: env!("CARGO_PKG_VERSION"),
             class_table_hash: snapshot.class_table.hash_hex(),
             unaccounted: Unaccounted::from(&snapshot.balance()),
-            ledger: drains.map(|drains| LedgerHealth {
+            ledger: health.drains.as_ref().map(|drains| LedgerHealth {
                 last_drain: drains.last_success.map(|time| time.to_string()),
                 drain_failures: drains.failures,
                 gaps: drains.gaps,
             }),
+            components: &health.components,
         }
     }
 }

@@ -11,7 +11,10 @@ use traffic_model::{
 
 use tokio::sync::oneshot;
 
-use crate::api::{server::router_for_port, *};
+use crate::{
+    api::{server::router_for_port, *},
+    health::Part,
+};
 
 const fn tallies(start: u64) -> ByDirection<Tally> {
     ByDirection {
@@ -87,6 +90,21 @@ fn drains() -> Drains {
     Drains { last_success: Timestamp::from_millisecond(1_699_999_999_042).ok(), failures: 5, gaps: 6 }
 }
 
+/// A daemon with one part in each state.
+fn components() -> Arc<Components> {
+    let components = Arc::new(Components::default());
+    components.works(Part::FileWatch);
+    components.disabled(Part::IdentityCommand);
+    for _ in 0..3 {
+        components.failed_because(Part::Ledger, "the disk is full");
+    }
+    components
+}
+
+fn health() -> DaemonHealth {
+    DaemonHealth { drains: Some(drains()), components: components().read() }
+}
+
 #[test]
 fn every_counter_is_in_its_metric() {
     // Bytes in faults: (50 + 60 + 70) * 2000 + 3 * 7; in classes: (1 + 20 + 300 + 4000) * 2000 + 5 * 7.
@@ -151,16 +169,24 @@ trafctl_last_drain_timestamp_seconds 1699999999.042
 # TYPE trafctl_drain_failures counter
 # HELP trafctl_drain_failures Drains that failed since the daemon started.
 trafctl_drain_failures_total 5
+# TYPE trafctl_component_works gauge
+# HELP trafctl_component_works Whether an optional part of the daemon works: 1 if so, 0 while it fails and is retried.
+trafctl_component_works{{component=\"file_watch\"}} 1
+trafctl_component_works{{component=\"ledger\"}} 0
+# TYPE trafctl_component_failures gauge
+# HELP trafctl_component_failures Failed attempts since an optional part of the daemon last worked.
+trafctl_component_failures{{component=\"file_watch\"}} 0
+trafctl_component_failures{{component=\"ledger\"}} 3
 # EOF
 "
     );
-    assert_eq!(metrics::render(&snapshot(), Some(&drains()), metrics::Format::OpenMetrics), expected);
+    assert_eq!(metrics::render(&snapshot(), &health(), metrics::Format::OpenMetrics), expected);
 }
 
 #[test]
 fn counters_of_former_owners_neither_fall_nor_go_to_others() {
     let line = |snapshot: &Snapshot, name: &str| {
-        let page = metrics::render(snapshot, None, metrics::Format::OpenMetrics);
+        let page = metrics::render(snapshot, &DaemonHealth::default(), metrics::Format::OpenMetrics);
         page.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' ')).map(str::to_owned)
     };
     let mut later = snapshot();
@@ -193,7 +219,7 @@ fn the_text_format_has_the_same_samples_under_other_headings() {
         text.lines().filter(|line| !line.starts_with('#')).map(str::to_owned).collect()
     };
     let [new, old] = [metrics::Format::OpenMetrics, metrics::Format::Text]
-        .map(|format| metrics::render(&snapshot(), Some(&drains()), format));
+        .map(|format| metrics::render(&snapshot(), &health(), format));
     assert_eq!(samples(&old), samples(&new));
     assert!(!old.contains("# EOF") && !old.contains("# UNIT"), "{old}");
     for line in [
@@ -207,9 +233,13 @@ fn the_text_format_has_the_same_samples_under_other_headings() {
 
 #[test]
 fn without_a_ledger_there_are_no_metrics_of_drains() {
-    let text = metrics::render(&snapshot(), None, metrics::Format::OpenMetrics);
+    let text = metrics::render(&snapshot(), &DaemonHealth::default(), metrics::Format::OpenMetrics);
     assert!(!text.contains("drain") && text.ends_with("\n# EOF\n"), "{text}");
-    let text = metrics::render(&snapshot(), Some(&Drains::default()), metrics::Format::OpenMetrics);
+    let text = metrics::render(
+        &snapshot(),
+        &DaemonHealth { drains: Some(Drains::default()), components: Vec::new() },
+        metrics::Format::OpenMetrics,
+    );
     assert!(text.contains("\ntrafctl_last_drain_timestamp_seconds 0.000\n"), "{text}");
 }
 
@@ -262,17 +292,30 @@ fn good_source() -> Source {
 
 #[tokio::test]
 async fn metrics_and_documents_are_served() {
-    let (head, body) = ask(good_source(), "GET /metrics").await;
+    let with_parts = || good_source().with_components(components());
+    let (head, body) = ask(with_parts(), "GET /metrics").await;
     assert!(head.starts_with("HTTP/1.1 200 OK\r\n"), "{head}");
     let content_type = "\r\ncontent-type: application/openmetrics-text; version=1.0.0; charset=utf-8\r\n";
     assert!(head.contains(content_type), "{head}");
-    assert_eq!(body, metrics::render(&snapshot(), Some(&drains()), metrics::Format::OpenMetrics));
+    assert_eq!(body, metrics::render(&snapshot(), &health(), metrics::Format::OpenMetrics));
 
     let (head, body) = ask(good_source(), "GET /api/v1/counters").await;
     assert!(head.contains("\r\ncontent-type: application/json\r\n"), "{head}");
     let shown = dump::Filter::default().apply(snapshot());
     assert_eq!(body, dump::json(&shown).unwrap());
     insta::assert_snapshot!("counters", body);
+
+    let (_, body) = ask(with_parts(), "GET /api/v1/status").await;
+    let status: serde_json::Value = serde_json::from_str(&body).unwrap();
+    let parts = status["components"].as_array().unwrap();
+    let parts: Vec<_> = parts.iter().map(|part| (&part["name"], &part["state"], &part["failures"])).collect();
+    let expected = serde_json::json!([
+        ["file_watch", "ok", 0],
+        ["identity_command", "disabled", 0],
+        ["ledger", "failing", 3]
+    ]);
+    assert_eq!(serde_json::to_value(parts).unwrap(), expected);
+    assert_eq!(status["components"][2]["last_error"], "the disk is full");
 
     let (_, body) = ask(good_source(), "GET /api/v1/status").await;
     let status: serde_json::Value = serde_json::from_str(&body).unwrap();

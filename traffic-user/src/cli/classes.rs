@@ -14,7 +14,10 @@ use crate::{
     cli::{Done, Format, Global, output::print, progress::Progress},
     config::Config,
     drain::{self, Drainer},
-    kernel::{counters, load, tables},
+    kernel::{
+        counters, load,
+        tables::{self, LoadLock},
+    },
     privileges,
     render::{self, json},
 };
@@ -139,15 +142,21 @@ pub(super) fn put_in_force(
 ) -> anyhow::Result<String> {
     privileges::require()?;
     let bpffs = global.pinned();
-    // Before waiting for the lock: if nothing is loaded, there is no need to wait.
+    // Before waiting for another loader: if nothing is loaded, there is no need to wait.
     load::open(&bpffs)?;
-    let _lock = bpffs.lock()?;
-    let mut maps = load::open(&bpffs)?;
+    let _loading = LoadLock::take(&bpffs).context(UNCHANGED)?;
     let progress = Progress::start("loading classes");
-    let prepared = tables::prepare(&maps, &table, &|done, of| progress.set(done, of)).context(UNCHANGED)?;
+    let prepared = tables::prepare(&load::open(&bpffs)?, &table, &|done, of| progress.set(done, of));
     drop(progress);
-    drain::drain_before_change(config, &global.state_dir, &maps).context(UNCHANGED)?;
-    prepared.switch(&mut maps).context("cannot switch to the new class table")?;
+    let prepared = prepared.context(UNCHANGED)?;
+    let maps = {
+        // Only now: while the table was built, interfaces were attached and counters were drained.
+        let _lock = bpffs.lock().context(UNCHANGED)?;
+        let mut maps = load::open(&bpffs).context(UNCHANGED)?;
+        drain::drain_before_change(config, &global.state_dir, &maps).context(UNCHANGED)?;
+        prepared.switch(&mut maps).context("cannot switch to the new class table")?;
+        maps
+    };
     let result = class_source::in_force(&table) + "\n";
     // The record only adds to what `status` reports, so the load succeeds without it.
     if let Err(error) = class_source::record_loaded_file(&global.state_dir, source, &table) {

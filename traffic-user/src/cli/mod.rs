@@ -126,7 +126,10 @@ impl Cli {
             .enable_all()
             .build()
             .context("cannot start the event loop")?;
-        runtime.block_on(self.dispatch())
+        let done = runtime.block_on(self.dispatch());
+        // What is still being read on other threads, for a client that waits, must not delay the end.
+        runtime.shutdown_background();
+        done
     }
 
     async fn dispatch(self) -> anyhow::Result<Done> {

@@ -31,8 +31,8 @@ pub struct Options {
 pub(super) async fn run(global: &Global, options: &Options) -> anyhow::Result<Done> {
     privileges::require()?;
     let bpffs = Bpffs::prepare(&global.bpffs)?;
-    let to_make = global.clone();
-    let make_host = move || to_make.host(bpffs.clone());
-    daemon::run(&global.state_dir, make_host, options.log_faults).await?;
+    let (to_make, pinned) = (global.clone(), bpffs.clone());
+    let make_host = move || to_make.host(pinned.clone());
+    daemon::run(&global.state_dir, &bpffs, make_host, options.log_faults).await?;
     Ok(Done::Success)
 }

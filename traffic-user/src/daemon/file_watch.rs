@@ -3,28 +3,30 @@
 //! The watches are on directories, not on files, because editors replace a file by another one. Each
 //! directory above is watched too, because it can appear later or be replaced as a whole. A file that is
 //! being written is read only after its writer has closed it.
+//!
+//! Any user can take all inotify instances of the node, or all watches. Then `file_states` compares the files
+//! every few seconds, and the watch is tried again. `file_thread` runs all this.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
+    collections::{BTreeMap, HashMap},
     ffi::{OsStr, OsString},
     fs, io,
     mem::MaybeUninit,
-    os::{fd::OwnedFd, unix::ffi::OsStrExt as _, unix::fs::MetadataExt as _},
+    os::{
+        fd::{AsFd as _, BorrowedFd, OwnedFd},
+        unix::{ffi::OsStrExt as _, fs::MetadataExt as _},
+    },
     path::{Path, PathBuf},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
-use anyhow::Context as _;
 use rustix::{
     fs::inotify::{self, CreateFlags, ReadFlags, Reader, WatchFlags},
     io::Errno,
 };
-use tokio::{
-    io::unix::AsyncFd,
-    time::{self, Instant},
-};
 
-use crate::config::Config;
+use super::file_states::FileStates;
+use crate::{config::Config, health::Backoff};
 
 /// Changes that follow each other this closely are one.
 const QUIET: Duration = Duration::from_millis(100);
@@ -32,6 +34,11 @@ const QUIET: Duration = Duration::from_millis(100);
 const PATIENCE: Duration = Duration::from_millis(400);
 /// The longest chain of symbolic links that is followed.
 const MOST_LINKS: usize = 8;
+/// How often the files are compared while they cannot be watched.
+const POLL: Duration = Duration::from_secs(2);
+/// How soon, and how seldom, the watch is tried again.
+const FIRST_RETRY: Duration = Duration::from_secs(4);
+const LONGEST_RETRY: Duration = Duration::from_mins(1);
 
 /// What may have changed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -48,7 +55,7 @@ impl Changed {
     /// Everything.
     pub const ALL: Self = Self { classes: true, container_files: true };
 
-    fn is_empty(self) -> bool {
+    pub(super) fn is_empty(self) -> bool {
         self == Self::default()
     }
 
@@ -68,83 +75,139 @@ struct Interest {
     containers: bool,
 }
 
+/// The calls to inotify. Tests replace them by a kernel that refuses.
+pub(super) trait Inotify {
+    /// Makes an instance.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    fn instance(&self) -> Result<OwnedFd, Errno>;
+
+    /// Adds a watch, or changes the one on the same directory.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    fn add(&self, instance: BorrowedFd<'_>, path: &Path, flags: WatchFlags) -> Result<i32, Errno>;
+}
+
+/// The kernel's.
+#[derive(Debug)]
+pub(super) struct KernelInotify;
+
+impl Inotify for KernelInotify {
+    fn instance(&self) -> Result<OwnedFd, Errno> {
+        inotify::init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK)
+    }
+
+    fn add(&self, instance: BorrowedFd<'_>, path: &Path, flags: WatchFlags) -> Result<i32, Errno> {
+        inotify::add_watch(instance, path, flags)
+    }
+}
+
 /// A watch on everything that the configuration names.
 #[derive(Debug)]
-pub struct FileWatch {
-    inotify: AsyncFd<OwnedFd>,
+pub(super) struct FileWatch<I> {
+    kernel: I,
+    /// `None` while the kernel refuses an instance.
+    instance: Option<OwnedFd>,
     class_files: Vec<PathBuf>,
     containers: PathBuf,
     watched: HashMap<i32, Interest>,
     pending: Changed,
     /// When the first and the last of the pending changes came.
     times: Option<(Instant, Instant)>,
-    complained: BTreeSet<PathBuf>,
+    /// How the last attempt to watch everything ended, until that is asked for. When it failed, the files are
+    /// compared as well.
+    attempt: Option<Result<(), String>>,
+    states: Option<(FileStates, Instant)>,
+    retry: Backoff,
 }
 
-impl FileWatch {
+impl<I: Inotify> FileWatch<I> {
     /// Watches the files that a configuration names. At first everything counts as changed, because it may
     /// have changed since it was read.
-    ///
-    /// # Errors
-    /// When the kernel refuses an inotify instance, or outside a tokio runtime.
-    pub fn new(config: &Config) -> anyhow::Result<Self> {
-        let inotify = inotify::init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK)
-            .context("cannot watch files (inotify)")?;
-        let now = Instant::now();
+    pub(super) fn new(kernel: I, config: &Config, now: Instant) -> Self {
         let mut watch = Self {
-            // SAFETY: the owned descriptor stays open and the same for as long as this lives.
-            inotify: unsafe { AsyncFd::register(inotify) }.context("cannot wait for changes of files")?,
-            class_files: config.class_file_candidates(),
-            containers: config.vz_conf_dir.clone(),
+            kernel,
+            instance: None,
+            class_files: Vec::new(),
+            containers: PathBuf::new(),
             watched: HashMap::new(),
-            pending: Changed::ALL,
-            times: Some((now, now)),
-            complained: BTreeSet::new(),
+            pending: Changed::default(),
+            times: None,
+            attempt: None,
+            states: None,
+            retry: Backoff::new(FIRST_RETRY, LONGEST_RETRY),
         };
-        watch.arm();
-        Ok(watch)
+        watch.follow(config, now);
+        watch
     }
 
-    /// Waits for changes and then for a pause in them. Read the files only after this returns. It can be
-    /// cancelled and called again without losing a change.
-    pub async fn changed(&mut self) -> Changed {
-        loop {
-            let more = self.take_events();
-            if !more.is_empty() {
-                let now = Instant::now();
-                self.pending.add(more);
-                self.times = Some((self.times.map_or(now, |(first, _)| first), now));
-            }
-            let Some((first, last)) = self.times else {
-                self.readable().await;
-                continue;
-            };
-            let due = (last + QUIET).min(first + PATIENCE);
-            if Instant::now() >= due {
+    /// Watches the files of another configuration, with the same instance.
+    pub(super) fn follow(&mut self, config: &Config, now: Instant) {
+        self.class_files = config.class_file_candidates();
+        self.containers.clone_from(&config.vz_conf_dir);
+        self.states = None;
+        self.add(Changed::ALL, now);
+        self.arm(now);
+    }
+
+    /// How the last attempt to watch everything ended, unless that was asked for already. After a failure,
+    /// changes are noticed a few seconds late.
+    pub(super) fn take_attempt(&mut self) -> Option<Result<(), String>> {
+        self.attempt.take()
+    }
+
+    /// What becomes readable with a change.
+    pub(super) fn instance(&self) -> Option<BorrowedFd<'_>> {
+        self.instance.as_ref().map(|instance| instance.as_fd())
+    }
+
+    /// When the next step is due even if nothing becomes readable.
+    pub(super) fn due(&self) -> Option<Instant> {
+        let report = self.times.map(|(first, last)| (last + QUIET).min(first + PATIENCE));
+        let poll = self.states.as_ref().map(|(_, read)| *read + POLL);
+        [report, poll, self.retry.due()].into_iter().flatten().min()
+    }
+
+    /// Takes events, and compares the files where they cannot be watched. Returns changes once they have come
+    /// to a rest. Read the files only after this returns them.
+    pub(super) fn step(&mut self, now: Instant) -> Changed {
+        let events = self.take_events();
+        self.add(events, now);
+        if self.retry.is_due(now) {
+            self.arm(now);
+        }
+        if let Some((states, read)) = &mut self.states
+            && now >= *read + POLL
+        {
+            *read = now;
+            let found = states.compare(&self.class_files, &self.containers);
+            self.add(found, now);
+        }
+        match self.times {
+            Some((first, last)) if now >= (last + QUIET).min(first + PATIENCE) => {
                 // Before anything is read: a later change is reported again.
-                self.arm();
+                self.arm(now);
                 self.times = None;
-                return std::mem::take(&mut self.pending);
+                std::mem::take(&mut self.pending)
             }
-            tokio::select! {
-                () = self.readable() => {}
-                () = time::sleep_until(due) => {}
-            }
+            _ => Changed::default(),
         }
     }
 
-    async fn readable(&self) {
-        match self.inotify.readable().await {
-            Ok(mut guard) => guard.clear_ready(),
-            // The runtime is ending.
-            Err(_) => std::future::pending().await,
+    fn add(&mut self, changed: Changed, now: Instant) {
+        if !changed.is_empty() {
+            self.pending.add(changed);
+            self.times = Some((self.times.map_or(now, |(first, _)| first), now));
         }
     }
 
     fn take_events(&mut self) -> Changed {
         let mut changed = Changed::default();
+        let Some(instance) = &self.instance else { return changed };
         let mut buffer = [MaybeUninit::uninit(); 4096];
-        let mut reader = Reader::new(self.inotify.get_ref(), &mut buffer);
+        let mut reader = Reader::new(instance, &mut buffer);
         loop {
             match reader.next() {
                 Ok(event) => {
@@ -165,8 +228,37 @@ impl FileWatch {
         }
     }
 
-    /// Adds and removes watches to match what exists now.
-    fn arm(&mut self) {
+    /// Adds and removes watches to match what exists now. What cannot be watched is compared from here on.
+    fn arm(&mut self, now: Instant) {
+        let attempt = self.try_arm();
+        if attempt.is_ok() {
+            self.retry.succeeded();
+            let left = self.states.take();
+            if left.is_some_and(|(states, _)| states.is_outdated(&self.class_files, &self.containers)) {
+                self.add(Changed::ALL, now);
+            }
+        } else {
+            if self.retry.due().is_none_or(|due| now >= due) {
+                self.retry.failed(now);
+            }
+            if self.states.is_none() {
+                self.states = Some((FileStates::read(&self.class_files, &self.containers), now));
+                // It may have changed since the watch was lost.
+                self.add(Changed::ALL, now);
+            }
+        }
+        self.attempt = Some(attempt);
+    }
+
+    fn try_arm(&mut self) -> Result<(), String> {
+        let instance = match self.instance.take() {
+            Some(instance) => instance,
+            None => self
+                .kernel
+                .instance()
+                .map_err(|error| format!("cannot watch files (inotify): {}", io::Error::from(error)))?,
+        };
+        let instance = &*self.instance.insert(instance);
         let mut wanted: BTreeMap<PathBuf, Interest> = BTreeMap::new();
         for file in &self.class_files {
             want_file(&mut wanted, file, Changed::CLASSES);
@@ -190,27 +282,23 @@ impl FileWatch {
             | WatchFlags::MOVE_SELF
             | WatchFlags::ONLYDIR;
         let mut watched: HashMap<i32, Interest> = HashMap::new();
+        let mut failure = Ok(());
         for (path, interest) in wanted {
-            match inotify::add_watch(self.inotify.get_ref(), &path, flags) {
+            match self.kernel.add(instance.as_fd(), &path, flags) {
                 Ok(watch) => watched.entry(watch).or_default().merge(path, interest),
                 Err(Errno::NOENT | Errno::NOTDIR) => {}
-                Err(error) => {
-                    if self.complained.insert(path.clone()) {
-                        tracing::warn!(
-                            "cannot watch {} ({}): changes of container files take effect later, and those \
-                             of the class file after `trafctl classes load` or SIGHUP",
-                            path.display(),
-                            io::Error::from(error)
-                        );
-                    }
+                Err(error) if failure.is_ok() => {
+                    failure = Err(format!("cannot watch {}: {}", path.display(), io::Error::from(error)));
                 }
+                Err(_) => {}
             }
         }
         for &old in self.watched.keys().filter(|old| !watched.contains_key(old)) {
             // The kernel removed the watch together with the directory.
-            let _gone = inotify::remove_watch(self.inotify.get_ref(), old);
+            let _gone = inotify::remove_watch(instance, old);
         }
         self.watched = watched;
+        failure
     }
 }
 
@@ -269,3 +357,6 @@ fn want_chain(wanted: &mut BTreeMap<PathBuf, Interest>, file: &Path, changed: Ch
         path = above;
     }
 }
+
+#[cfg(test)]
+mod tests;

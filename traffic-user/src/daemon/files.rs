@@ -1,39 +1,26 @@
-//! Reacts to changes of the class file and of Virtuozzo's container files.
+//! What the worker does with a finished configuration or class table, and with changes of files.
 
-use std::mem;
-
-use anyhow::{Context as _, bail};
-use traffic_classes::ClassTable;
+use anyhow::Context as _;
 use traffic_ledger::DrainTrigger;
 
-use super::class_file::FollowedClassFile;
+use super::class_loader::{Delivery, Handover};
 use crate::{
-    class_source,
     daemon::{
         file_watch::Changed,
+        mailbox::WorkerEvent,
         worker::{Worker, log_failure},
     },
-    kernel::{load::ProgramChoice, tables},
+    kernel::{
+        load::{self, ProgramChoice},
+        tables::Prepared,
+    },
+    node::Host,
 };
 
-/// Added to a message about a class file that cannot be loaded.
-const STAYS: &str = "the table in force stays in force";
-
 impl Worker {
-    /// Switches to another class table. What was counted so far is drained under the old one first.
-    pub(super) fn load_classes(&mut self, table: ClassTable) -> anyhow::Result<()> {
-        let mut session = self.host.begin(ProgramChoice::Pinned)?;
-        let prepared = tables::prepare(session.maps(), &table, &|_, _| {})?;
-        self.ledger.drain(session.maps(), DrainTrigger::Event)?;
-        prepared.switch(session.maps_mut())?;
-        tracing::info!("{}", class_source::in_force(&table));
-        log_failure("keeping the class table", self.ledger.store_class_table(session.maps(), || Ok(table)));
-        Ok(())
-    }
-
     pub(super) fn files_changed(&mut self, changed: Changed) {
         if changed.classes {
-            log_failure("following the class file", self.follow_class_file());
+            self.loader.follow();
         }
         if changed.container_files {
             log_failure("following container files", self.resync());
@@ -42,42 +29,46 @@ impl Worker {
         tracing::debug!("changed files were read");
     }
 
-    /// Loads the class file if it differs from the one that was examined last. A file that is refused or gone
-    /// is reported once, and the table in force stays.
-    pub(super) fn follow_class_file(&mut self) -> anyhow::Result<()> {
-        let seen = class_source::look(self.host.config());
-        if seen != self.classes.seen {
-            self.classes = FollowedClassFile { seen, waiting: false };
-        } else if !self.classes.waiting {
-            return Ok(());
-        }
-        match &self.classes.seen {
-            class_source::Seen::Nothing => {
-                tracing::warn!("the class file is gone; {STAYS}");
-                return Ok(());
-            }
-            class_source::Seen::Unreadable { path, reason } => {
-                bail!("cannot read {}: {reason}; {STAYS}", path.display())
-            }
-            class_source::Seen::File { .. } => {}
-        }
-        let table = class_source::configured_table(self.host.config()).context(STAYS)?;
-        self.take_over(table)
+    /// Puts in force what the loader has finished.
+    pub(super) fn take_delivery(&mut self, delivery: Delivery) {
+        let Delivery { what, done } = delivery;
+        let result = match what {
+            Handover::Table(prepared) => self.switch_classes(*prepared),
+            Handover::Host(host) => self.take_over_host(*host),
+        };
+        // The loader waits for it, as long as the process lives.
+        drop(done.send(result));
     }
 
-    /// Switches to the table of the class file that was just examined, unless it is empty.
-    pub(super) fn take_over(&mut self, table: ClassTable) -> anyhow::Result<()> {
-        let tried_before = mem::replace(&mut self.classes.waiting, true);
-        if table.is_empty() {
-            // Its writer has most likely truncated it and not written it yet. An empty table would put all
-            // traffic into class 0.
-            if !tried_before {
-                tracing::warn!("the class file contains no network; {STAYS} until it does");
-            }
-            return Ok(());
+    /// Switches to another class table. What was counted so far is drained under the old one first.
+    fn switch_classes(&mut self, prepared: Prepared) -> anyhow::Result<()> {
+        let bpffs = &self.host.bpffs;
+        let _lock = bpffs.lock()?;
+        let mut maps = load::open(bpffs)?;
+        self.ledger.drain(&maps, DrainTrigger::Event).context("the ledger must be drained first")?;
+        prepared.switch(&mut maps)
+    }
+
+    /// Takes over another configuration.
+    fn take_over_host(&mut self, mut host: Host) -> anyhow::Result<()> {
+        host.held = self.host.held.clone();
+        self.ledger.apply_config(host.config());
+        let (new, old) = (host.config(), self.host.config());
+        let other_program = new.skb_mark != old.skb_mark || new.limits != old.limits;
+        self.host = host;
+        self.report(WorkerEvent::Reloaded(Box::new(self.host.config().clone())));
+        if other_program && self.logs_faults {
+            tracing::warn!(
+                "[shaping] or [limits] has changed: with --log-faults the change takes effect when trafctl is \
+                 restarted"
+            );
+        } else if other_program {
+            // Another variant of the program, or the same one on larger maps.
+            let replaced = self.host.begin(ProgramChoice::Current).map(drop);
+            self.log_or_retry("replacing the program", replaced);
         }
-        self.load_classes(table).context(STAYS)?;
-        self.classes.waiting = false;
+        let result = self.resync();
+        self.log_or_retry("the resync", result);
         Ok(())
     }
 }

@@ -4,19 +4,19 @@
 //! The kernel keeps counting, each drain tries again, and the first one that succeeds catches up.
 
 use std::{
-    io,
+    io, mem,
     path::{Path, PathBuf},
     sync::Arc,
 };
 
 use anyhow::Context as _;
-use traffic_classes::ClassTable;
 use traffic_ledger::{DrainTrigger, GapReason, LedgerError};
 
 use crate::{
     api::drain_health::DrainHealth,
     config::Config,
     drain::{self, DaemonLock, Drainer},
+    health::{Components, Part},
     kernel::maps::Maps,
     time,
 };
@@ -33,26 +33,25 @@ pub(super) struct LedgerHandle {
     /// Why the last attempts to open the ledger failed.
     open_failure: Option<GapReason>,
     health: Arc<DrainHealth>,
+    components: Arc<Components>,
 }
 
 /// An available ledger.
 struct OpenLedger {
     drainer: Drainer,
-    /// Whether the ledger holds the active class table.
+    /// Whether the ledger holds the active class table, or was asked to keep it.
     has_class_table: bool,
 }
 
 impl LedgerHandle {
-    /// Opens the ledger, if it is enabled. A temporary failure is logged, and drains try again.
-    ///
-    /// # Errors
-    /// When trying again cannot help: the ledger has a newer schema, follows another calendar, or is another
-    /// program's database.
+    /// Opens the ledger, if it is enabled. A failure is noted, and drains try again: counting does not depend
+    /// on it, and whoever corrects the cause need not know that a process must be restarted.
     pub(super) fn open(
         config: &Config,
         state_dir: &Path,
         daemon_lock: Option<DaemonLock>,
-    ) -> anyhow::Result<Self> {
+        components: Arc<Components>,
+    ) -> Self {
         let mut handle = Self {
             config: config.clone(),
             state_dir: state_dir.to_owned(),
@@ -60,19 +59,17 @@ impl LedgerHandle {
             opened: None,
             open_failure: None,
             health: Arc::default(),
+            components,
         };
-        if config.ledger_enabled
-            && let Err(error) = handle.open_if_needed()
-        {
-            if is_permanent(&error) {
-                return Err(error);
+        if config.ledger_enabled {
+            match handle.open_if_needed() {
+                Ok(_) => handle.components.works(Part::Ledger),
+                Err(error) => handle.components.failed(Part::Ledger, &error),
             }
-            tracing::error!(
-                "{error:#}; counting continues without the ledger, and every drain tries again. Nothing \
-                 counted meanwhile is lost"
-            );
+        } else {
+            handle.components.disabled(Part::Ledger);
         }
-        Ok(handle)
+        handle
     }
 
     /// Whether the configuration enables the ledger.
@@ -111,15 +108,24 @@ impl LedgerHandle {
         }
         let drained = self.open_if_needed().and_then(|opened| opened.drainer.drain(maps, trigger));
         match &drained {
-            Ok(gaps) => self.health.succeeded(time::now_or_end(), *gaps),
-            Err(_) => self.health.failed(),
+            Ok(gaps) => {
+                self.health.succeeded(time::now_or_end(), *gaps);
+                self.components.works(Part::Ledger);
+            }
+            Err(error) => self.note_failure(error),
         }
         drained.map(drop)
     }
 
-    /// Whether the ledger is open and may lack the active class table.
-    pub(super) fn needs_class_table(&self) -> bool {
-        self.opened.as_ref().is_some_and(|opened| !opened.has_class_table)
+    /// Notes a drain that failed, here or before it could begin.
+    pub(super) fn note_failure(&self, error: &anyhow::Error) {
+        self.health.failed();
+        self.components.failed(Part::Ledger, error);
+    }
+
+    /// Whether the open ledger may lack the active class table. It is asked once; the caller sees to it.
+    pub(super) fn needs_class_table(&mut self) -> bool {
+        self.opened.as_mut().is_some_and(|opened| !mem::replace(&mut opened.has_class_table, true))
     }
 
     /// Records that another class table may be active now.
@@ -127,21 +133,6 @@ impl LedgerHandle {
         if let Some(opened) = &mut self.opened {
             opened.has_class_table = false;
         }
-    }
-
-    /// See [`Drainer::store_class_table`]. A ledger that is unavailable gets the table later.
-    ///
-    /// # Errors
-    /// As [`Drainer::store_class_table`].
-    pub(super) fn store_class_table(
-        &mut self,
-        maps: &Maps,
-        table: impl FnOnce() -> anyhow::Result<ClassTable>,
-    ) -> anyhow::Result<()> {
-        let Some(opened) = &mut self.opened else { return Ok(()) };
-        let stored = opened.drainer.store_class_table(maps, table);
-        opened.has_class_table = stored.is_ok();
-        stored
     }
 
     /// See [`Drainer::maintain`].
@@ -202,19 +193,6 @@ impl LedgerHandle {
         }
         Ok(OpenLedger { drainer, has_class_table: false })
     }
-}
-
-/// Whether a retry cannot help, so that continuing would only hide the error.
-fn is_permanent(error: &anyhow::Error) -> bool {
-    matches!(
-        error.downcast_ref(),
-        Some(
-            LedgerError::Newer { .. }
-                | LedgerError::Foreign { .. }
-                | LedgerError::CalendarChanged { .. }
-                | LedgerError::Calendar(_)
-        )
-    )
 }
 
 fn gap_reason(error: &anyhow::Error) -> GapReason {

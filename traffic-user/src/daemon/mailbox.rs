@@ -1,11 +1,19 @@
 //! Messages between the event loop and the worker.
 
-use std::sync::{Condvar, Mutex, PoisonError, atomic::AtomicBool};
+use std::{
+    sync::{Arc, Condvar, Mutex, PoisonError, atomic::AtomicBool},
+    time::{Duration, Instant},
+};
 
 use aya::Ebpf;
 
-use super::file_watch::Changed;
-use crate::{api::Source, config::Config, net::events::Batch, ownership::identity_command::Answers};
+use super::{class_loader::Delivery, file_watch::Changed};
+use crate::{
+    api::{Source, drain_health::DrainHealth},
+    config::Config,
+    net::events::Batch,
+    ownership::identity_command::Answers,
+};
 
 /// Work that waits for the worker.
 #[derive(Debug, Default)]
@@ -22,6 +30,8 @@ pub(super) struct Work {
     pub reload: bool,
     /// Files that changed.
     pub files: Changed,
+    /// A configuration or a class table that is to be put in force.
+    pub delivery: Option<Delivery>,
     /// What the identity command answered.
     pub answers: Option<Answers>,
     /// Drain once more and end.
@@ -32,6 +42,7 @@ impl Work {
     fn is_empty(&self) -> bool {
         self.events.is_none()
             && self.answers.is_none()
+            && self.delivery.is_none()
             && self.files == Changed::default()
             && !(self.resync || self.drain || self.maintain || self.reload || self.stop)
     }
@@ -46,6 +57,42 @@ pub(super) struct Mailbox {
     pub is_asking: AtomicBool,
     /// Whether any interface's container is unknown.
     pub is_waiting: AtomicBool,
+    /// What the worker does.
+    pub worker: Progress,
+    /// What the thread does that loads classes.
+    pub loader: Progress,
+}
+
+/// What a thread does at the moment, and since when.
+#[derive(Debug, Default)]
+pub(super) struct Progress(Mutex<Option<(&'static str, Instant)>>);
+
+impl Progress {
+    /// Begins a piece of work, which ends when the result is dropped.
+    pub fn begin(&self, doing: &'static str) -> Busy<'_> {
+        self.set(Some((doing, Instant::now())));
+        Busy(self)
+    }
+
+    /// The present work and its time so far; `None` without work.
+    pub fn now(&self) -> Option<(&'static str, Duration)> {
+        let now = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        now.map(|(doing, since)| (doing, since.elapsed()))
+    }
+
+    fn set(&self, work: Option<(&'static str, Instant)>) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = work;
+    }
+}
+
+/// A piece of work.
+#[derive(Debug)]
+pub(super) struct Busy<'a>(&'a Progress);
+
+impl Drop for Busy<'_> {
+    fn drop(&mut self) {
+        self.0.set(None);
+    }
 }
 
 impl Mailbox {
@@ -96,6 +143,8 @@ pub(super) struct Started {
     pub config: Config,
     /// What the API answers from.
     pub source: Source,
+    /// The results of drains; `None` if no ledger is kept.
+    pub drains: Option<Arc<DrainHealth>>,
     /// The object of the program, as the source of its log lines.
     pub log: Option<Ebpf>,
 }

@@ -6,20 +6,27 @@
 //! not need this process: it continues in the kernel.
 //!
 //! - `worker`: the thread that changes the kernel; `mailbox`: messages between the event loop and the worker.
-//! - `resync`: the timer of resyncs.
+//! - `class_loader`: the thread that reads the configuration and builds class tables; `files`: how the worker
+//!   puts them in force.
+//! - `file_thread`: the thread that watches files, by `file_watch` (events) or `file_states` (comparing them).
+//! - `resync`: the timer of resyncs; `schedule`: when to drain.
 //! - `follower`: which events call for a change; no sockets, no threads.
-//! - `files`: reacts to changes of the class file and of Virtuozzo's container files; `class_file`: the last
-//!   state of the class file; `file_watch`: events of files.
-//! - `ledger_handle`: the ledger, available or not; `schedule`: when to drain.
+//! - `ledger_handle`: the ledger, available or not; `api_socket`: the API's socket, bound or not.
+//! - `heartbeat`: the published state and the watchdog; `stop_guard`: a bound on the time of the end.
 
-mod class_file;
+mod api_socket;
+mod class_loader;
+mod file_states;
+mod file_thread;
 mod file_watch;
 mod files;
 mod follower;
+mod heartbeat;
 mod ledger_handle;
 mod mailbox;
 mod resync;
 mod schedule;
+mod stop_guard;
 mod worker;
 
 use std::{
@@ -39,14 +46,17 @@ use tokio::{
 };
 
 use crate::{
-    api::{self, Server, Source},
     config::Config,
     drain::{self, OtherDaemon},
+    health::{Backoff, Components, Part},
+    kernel::bpffs::Bpffs,
     net::{events::InterfaceEvents, netlink::Netlink},
     node::Host,
-    ownership::identity_command::IdentityQuery,
+    ownership::identity_command::{Answers, IdentityQuery},
 };
-use file_watch::{Changed, FileWatch};
+use api_socket::ApiSocket;
+use file_thread::FileThread;
+use heartbeat::Heartbeat;
 use mailbox::{Mailbox, Started, WorkerEvent};
 use resync::Resync;
 use schedule::Schedule;
@@ -54,6 +64,8 @@ use worker::{STOP_PATIENCE, Setup};
 
 /// How soon a failed operation is retried.
 const RETRY_INTERVAL: Duration = Duration::from_secs(2);
+/// How rarely the identity command is retried after it failed often.
+const LONGEST_RETRY: Duration = Duration::from_mins(1);
 /// How often the ledger is maintained.
 const MAINTENANCE_INTERVAL: Duration = Duration::from_secs(300);
 /// How soon it continues when more is left than is done at once.
@@ -61,16 +73,20 @@ const MAINTENANCE_PAUSE: Duration = Duration::from_secs(1);
 
 /// Runs until SIGTERM or SIGINT.
 ///
-/// `state_dir` is where the ledger is kept, and where a second daemon finds the first. `make_host` reads the
-/// configuration and everything named in it; it is called again on SIGHUP.
+/// `state_dir` is where the ledger is kept, and where a second daemon finds the first. `bpffs` is where the
+/// daemon publishes its state. `make_host` reads the configuration and everything named in it; it is called
+/// again on SIGHUP.
 ///
 /// # Errors
 /// When the start fails. Later failures are logged and tried again.
 pub async fn run(
     state_dir: &Path,
+    bpffs: &Bpffs,
     make_host: impl Fn() -> anyhow::Result<Host> + Send + 'static,
     log_faults: bool,
 ) -> anyhow::Result<()> {
+    stop_guard::start()?;
+    let mut signals = Signals::catch()?;
     let only_one = match drain::lock_daemon(state_dir) {
         Ok(lock) => Some(lock),
         Err(error) if error.is::<OtherDaemon>() => return Err(error),
@@ -79,38 +95,47 @@ pub async fn run(
             None
         }
     };
-    let mut signals = Signals::catch()?;
     // Before the first listing, so that an interface that appears in between is not missed.
     let events = InterfaceEvents::subscribe()?;
-    let mailbox = Arc::new(Mailbox::default());
+    let (components, mailbox) = (Arc::new(Components::default()), Arc::new(Mailbox::default()));
     let (sender, mut reports) = unbounded_channel();
     let setup = Setup {
         make_host: Box::new(make_host),
         state_dir: state_dir.to_owned(),
         only_one,
         logs_faults: log_faults,
+        components: Arc::clone(&components),
     };
+    let mut heart = Heartbeat::start(bpffs.root(), Arc::clone(&components), Arc::clone(&mailbox));
     worker::spawn(Arc::clone(&mailbox), sender, setup)?;
-    let Some(started) = start(&mut signals, &mut reports).await? else {
+    let Some(started) = start(&mut signals, &mut heart, &mut reports).await? else {
+        heart.stopped();
         return Ok(());
     };
-    let Started { config, source, log } = *started;
-    // Without the log, the faults still count.
-    if let Some(Err(error)) = log.map(log_packets) {
-        tracing::error!("{error:#}; counting continues without log lines for faults");
+    let Started { config, source, drains, log } = *started;
+    heart.started(drains);
+    match log {
+        // Without the log, the faults still count.
+        Some(object) => components.note(Part::ProgramLog, &log_packets(object)),
+        None => components.disabled(Part::ProgramLog),
     }
     let mut daemon = Daemon {
-        files: watch_files(&config),
+        files: FileThread::start(config.clone(), Arc::clone(&components), Arc::clone(&mailbox))?,
         events,
         netlink: Netlink::connect()?,
         asking: IdentityQuery::default(),
-        server: None,
+        ask_again: Backoff::new(RETRY_INTERVAL, LONGEST_RETRY),
+        api: ApiSocket::new(source, Arc::clone(&components)),
         drains: Schedule::new(config.drain_interval),
-        source,
         config,
         mailbox,
+        components,
+        heart,
     };
-    daemon.serve();
+    daemon.api.follow(daemon.config.api.clone());
+    if daemon.config.identity_command.is_none() {
+        daemon.components.disabled(Part::IdentityCommand);
+    }
     daemon.ask_if_waiting();
     notify(&[sd_notify::NotifyState::Ready]);
     tracing::info!("attached; following interfaces");
@@ -124,10 +149,12 @@ pub async fn run(
 /// Waits for the worker's start; `None` when a signal came first.
 async fn start(
     signals: &mut Signals,
+    heart: &mut Heartbeat,
     reports: &mut UnboundedReceiver<WorkerEvent>,
 ) -> anyhow::Result<Option<Box<Started>>> {
     loop {
         tokio::select! {
+            () = heart.due() => heart.beat(),
             // The start can be interrupted at any point: the next start completes it.
             () = signals.end() => return Ok(None),
             report = reports.recv() => match report.context("the node's thread ended at the start")? {
@@ -172,12 +199,12 @@ struct Daemon {
     /// For the identity command.
     netlink: Netlink,
     asking: IdentityQuery,
-    /// `None` where the kernel refuses a watch: then each resync checks the files.
-    files: Option<FileWatch>,
+    ask_again: Backoff,
+    files: FileThread,
     drains: Schedule,
-    source: Source,
-    /// `None` where nothing is configured, or the socket could not be bound yet.
-    server: Option<Server>,
+    api: ApiSocket,
+    components: Arc<Components>,
+    heart: Heartbeat,
 }
 
 impl Daemon {
@@ -200,20 +227,18 @@ impl Daemon {
                     let batch = batch?;
                     self.mailbox.post(|work| work.events.get_or_insert_default().append(batch));
                 }
-                changed = changed(&mut self.files) => self.mailbox.post(|work| work.files.add(changed)),
+                () = self.heart.due() => self.heart.beat(),
+                () = self.api.due() => self.api.retry(),
                 () = resync.tick() => self.resync(),
                 () = until(retry_at) => {
                     retry_at = None;
                     self.resync();
                 }
-                () = time::sleep(RETRY_INTERVAL), if self.asking.has_failed() => self.ask_if_waiting(),
-                answer = self.asking.answer() => {
-                    self.mailbox.is_asking.store(self.asking.is_busy(), Ordering::Relaxed);
-                    if let Some(answers) = self.asking.outcome(answer) {
-                        self.mailbox.post(|work| work.answers = Some(answers));
-                    }
-                    self.mailbox.post(|work| work.resync = true);
+                () = until(self.ask_again.due().map(Instant::from_std)) => {
+                    self.ask_again.begin();
+                    self.ask_if_waiting();
                 }
+                answer = self.asking.answer() => self.answered(answer),
                 _ = signals.hangup.recv() => {
                     notify(&[sd_notify::NotifyState::Reloading]);
                     self.mailbox.post(|work| work.reload = true);
@@ -237,37 +262,38 @@ impl Daemon {
         }
     }
 
-    /// Requests a resync, and retries what is not available yet: the file watch and the API's socket.
+    /// Requests a resync. What waits for an answer is asked for, unless a retry of that is planned.
     fn resync(&mut self) {
-        self.ask_if_waiting();
-        if self.files.is_none() {
-            self.files = watch_files(&self.config);
-            self.mailbox.post(|work| work.files.add(Changed::ALL));
-        }
-        if self.server.is_none() {
-            self.serve();
+        if self.ask_again.due().is_none() {
+            self.ask_if_waiting();
         }
         self.mailbox.post(|work| work.resync = true);
     }
 
     /// Takes over another configuration.
     fn reloaded(&mut self, config: Config) {
-        self.files = watch_files(&config);
+        self.files.follow(config.clone());
         self.drains = Schedule::new(config.drain_interval);
-        // The API's socket stays as it is until a restart.
-        let api = self.config.api.take();
-        self.config = Config { api, ..config };
+        self.api.follow(config.api.clone());
+        if config.identity_command.is_none() {
+            self.ask_again.succeeded();
+            self.components.disabled(Part::IdentityCommand);
+        }
+        self.config = config;
     }
 
-    /// Serves the API, if one is configured. A failure affects nothing else.
-    fn serve(&mut self) {
-        let Some(listen) = &self.config.api else { return };
-        match api::bind_to(listen).and_then(|bound| Ok(Server::start(bound, self.source.clone())?)) {
-            Ok(server) => self.server = Some(server),
-            Err(error) => {
-                tracing::error!("{error:#}; counting continues without it, and every resync tries again");
+    /// Takes the answer of the identity command, or plans to ask again.
+    fn answered(&mut self, answer: anyhow::Result<Answers>) {
+        self.mailbox.is_asking.store(self.asking.is_busy(), Ordering::Relaxed);
+        self.components.note(Part::IdentityCommand, &answer);
+        match answer {
+            Ok(answers) => {
+                self.ask_again.succeeded();
+                self.mailbox.post(|work| work.answers = Some(answers));
             }
+            Err(_) => self.ask_again.failed(std::time::Instant::now()),
         }
+        self.mailbox.post(|work| work.resync = true);
     }
 
     /// Asks the identity command, if there is one.
@@ -279,14 +305,17 @@ impl Daemon {
     }
 
     fn ask_if_waiting(&mut self) {
-        if self.mailbox.is_waiting.load(Ordering::Relaxed) {
+        if self.mailbox.is_waiting.load(Ordering::Relaxed) && !self.asking.is_busy() {
             self.ask();
         }
     }
 
     /// Requests a last drain, and waits for it no longer than a service manager would.
     async fn stop(self, reports: &mut UnboundedReceiver<WorkerEvent>) {
-        self.mailbox.post(|work| work.stop = true);
+        let Self { mailbox, asking, api, mut heart, .. } = self;
+        mailbox.post(|work| work.stop = true);
+        // Ends the identity command while the worker drains.
+        drop(asking);
         let stopped = async {
             while let Some(report) = reports.recv().await {
                 if matches!(report, WorkerEvent::Stopped) {
@@ -294,12 +323,8 @@ impl Daemon {
                 }
             }
         };
-        let served = async {
-            if let Some(server) = self.server {
-                server.stop().await;
-            }
-        };
-        let (drained, ()) = tokio::join!(time::timeout(STOP_PATIENCE, stopped), served);
+        let (drained, ()) = tokio::join!(time::timeout(STOP_PATIENCE, stopped), api.stop());
+        heart.stopped();
         if drained.is_err() {
             tracing::warn!("ending before the last drain is done; the next start drains what it left");
         }
@@ -312,29 +337,10 @@ fn ticks(period: Duration) -> Interval {
     ticks
 }
 
-/// Watches the files of a configuration; `None` where the kernel refuses a watch.
-fn watch_files(config: &Config) -> Option<FileWatch> {
-    match FileWatch::new(config) {
-        Ok(watch) => Some(watch),
-        Err(error) => {
-            tracing::warn!("{error:#}; checking the files at each resync instead");
-            None
-        }
-    }
-}
-
 /// Waits until this moment, or forever without one.
 async fn until(moment: Option<Instant>) {
     match moment {
         Some(moment) => time::sleep_until(moment).await,
-        None => std::future::pending().await,
-    }
-}
-
-/// Waits for changes of files, or forever without a watch.
-async fn changed(files: &mut Option<FileWatch>) -> Changed {
-    match files {
-        Some(files) => files.changed().await,
         None => std::future::pending().await,
     }
 }

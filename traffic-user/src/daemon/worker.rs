@@ -16,7 +16,7 @@ use tokio::sync::mpsc::UnboundedSender;
 use traffic_ledger::DrainTrigger;
 
 use super::{
-    class_file::FollowedClassFile,
+    class_loader::{self, ClassLoader},
     file_watch::Changed,
     follower::Follower,
     ledger_handle::LedgerHandle,
@@ -26,6 +26,7 @@ use crate::{
     api::Source,
     class_source,
     drain::DaemonLock,
+    health::{Components, Part},
     kernel::{
         counters,
         load::{self, Held, LoadOutcome, ProgramChoice, Restored},
@@ -48,10 +49,13 @@ pub(super) fn spawn(
     reports: UnboundedSender<WorkerEvent>,
     setup: Setup,
 ) -> anyhow::Result<()> {
-    let run = move || match Worker::start(Arc::clone(&mailbox), reports.clone(), setup) {
+    let run = move || match Worker::start(&mailbox, reports.clone(), setup) {
         Err(error) => drop(reports.send(WorkerEvent::Failed(error))),
         Ok(mut worker) => {
-            while !worker.work(mailbox.take()) {}
+            let mut ends = false;
+            while !ends {
+                ends = worker.work(mailbox.take());
+            }
             // Closes the ledger, which takes its log into the main file, before the process may end.
             drop(worker);
             drop(reports.send(WorkerEvent::Stopped));
@@ -68,45 +72,63 @@ pub(super) struct Setup {
     pub only_one: Option<DaemonLock>,
     /// Whether the program writes a log line for each fault.
     pub logs_faults: bool,
+    pub components: Arc<Components>,
 }
 
 pub(super) struct Worker {
     pub(super) host: Host,
     follower: Follower,
-    pub(super) classes: FollowedClassFile,
+    pub(super) loader: ClassLoader,
     pub(super) ledger: LedgerHandle,
-    logs_faults: bool,
+    pub(super) logs_faults: bool,
     /// Whether everything was attached once.
     is_started: bool,
-    make_host: MakeHost,
+    components: Arc<Components>,
     mailbox: Arc<Mailbox>,
     reports: UnboundedSender<WorkerEvent>,
 }
 
 impl Worker {
     fn start(
-        mailbox: Arc<Mailbox>,
+        mailbox: &Arc<Mailbox>,
         reports: UnboundedSender<WorkerEvent>,
         setup: Setup,
     ) -> anyhow::Result<Self> {
-        let Setup { make_host, state_dir, only_one, logs_faults } = setup;
+        let Setup { make_host, state_dir, only_one, logs_faults, components } = setup;
+        let _busy = mailbox.worker.begin("the start");
         let mut host = make_host()?;
         host.held = Some(Held::default());
         if let Some(hint) = host.config().renamed_key_hint() {
             tracing::warn!("{hint}");
         }
-        let classes = FollowedClassFile::examine(host.config());
-        let ledger = LedgerHandle::open(host.config(), &state_dir, only_one)?;
-        let follower = Follower::default();
+        // Before the table is read, so that a change in between is found later.
+        let seen = class_source::look(host.config());
+        match &seen {
+            class_source::Seen::Unreadable { path, reason } => components
+                .failed_because(Part::ClassFile, &format!("cannot read {}: {reason}", path.display())),
+            _ => components.works(Part::ClassFile),
+        }
+        components.works(Part::Owners);
+        let ledger = LedgerHandle::open(host.config(), &state_dir, only_one, Arc::clone(&components));
+        let loader = ClassLoader::start(class_loader::Setup {
+            make_host,
+            config: host.config().clone(),
+            bpffs: host.bpffs.clone(),
+            state_dir,
+            seen,
+            components: Arc::clone(&components),
+            mailbox: Arc::clone(mailbox),
+            reports: reports.clone(),
+        })?;
         let mut worker = Self {
             host,
-            follower,
-            classes,
+            follower: Follower::default(),
+            loader,
             ledger,
             logs_faults,
             is_started: false,
-            make_host,
-            mailbox,
+            components,
+            mailbox: Arc::clone(mailbox),
             reports,
         };
         let choice = if logs_faults { ProgramChoice::Logging } else { ProgramChoice::Current };
@@ -115,45 +137,54 @@ impl Worker {
         let session = worker.attach_all(session)?;
         worker.is_started = true;
         // A ledger that cannot be written now does not keep traffic from being counted.
-        log_failure("draining the counters", worker.drain_locked(session.maps(), DrainTrigger::Started));
+        worker.drain_locked(session.maps(), DrainTrigger::Started);
         let config = worker.host.config().clone();
-        let started = Started { config, source: worker.source(), log };
+        let drains = worker.ledger.is_enabled().then(|| Arc::clone(worker.ledger.health()));
+        let started = Started { config, source: worker.source(), drains, log };
         worker.report(WorkerEvent::Started(Box::new(started)));
         Ok(worker)
     }
 
     /// Does the work; returns whether it was the last. What others wait for comes first.
     fn work(&mut self, work: Work) -> bool {
+        let mailbox = Arc::clone(&self.mailbox);
+        let begin = |doing| mailbox.worker.begin(doing);
         if work.stop {
+            let _busy = begin("the last drain");
             self.stop();
             return true;
         }
         if let Some(batch) = work.events {
+            let _busy = begin("following interfaces");
             let result = self.follow(batch);
             self.log_or_retry("following interfaces", result);
         }
         if work.drain {
+            let _busy = begin("draining");
             self.drain_in_time();
         }
         if work.reload {
-            let result = self.reload();
-            self.log_or_retry("reloading", result);
-            self.report(WorkerEvent::ReloadDone);
+            self.loader.reload();
+        }
+        if let Some(delivery) = work.delivery {
+            let _busy = begin("putting classes or a configuration in force");
+            self.take_delivery(delivery);
         }
         if work.files != Changed::default() {
+            let _busy = begin("following files");
             self.files_changed(work.files);
         }
         if let Some(answers) = work.answers {
             self.host.policy.take_answers(answers);
         }
         if work.resync {
-            if self.classes.is_waiting() {
-                log_failure("loading classes", self.follow_class_file());
-            }
+            let _busy = begin("the resync");
+            self.loader.retry();
             let result = self.resync();
             self.log_or_retry("the resync", result);
         }
         if work.maintain {
+            let _busy = begin("maintaining the ledger");
             match self.ledger.maintain() {
                 Ok(true) => self.report(WorkerEvent::MaintenanceLeft),
                 other => log_failure("maintaining the ledger", other.map(drop)),
@@ -164,19 +195,19 @@ impl Worker {
 
     fn stop(&mut self) {
         // If this drain fails, the drain of the next start catches up.
-        log_failure("draining the counters", self.drain(DrainTrigger::Event).map(drop));
+        drop(self.drain(DrainTrigger::Event));
         if self.logs_faults {
             // Leave the quiet program behind.
             log_failure("replacing the program", self.host.begin(ProgramChoice::Current).map(drop));
         }
     }
 
-    fn report(&self, report: WorkerEvent) {
+    pub(super) fn report(&self, report: WorkerEvent) {
         // The loop is gone only when the process is about to exit.
         drop(self.reports.send(report));
     }
 
-    fn log_or_retry(&self, doing: &str, result: anyhow::Result<()>) {
+    pub(super) fn log_or_retry(&self, doing: &str, result: anyhow::Result<()>) {
         if result.is_err() {
             self.report(WorkerEvent::Retry);
         }
@@ -190,6 +221,7 @@ impl Worker {
         let health = self.ledger.is_enabled().then(|| Arc::clone(self.ledger.health()));
         let (config, state_dir) = (self.host.config().clone(), self.host.state_dir().to_owned());
         Source::new(move || counters::read(&load::open(&bpffs)?, &node), health)
+            .with_components(Arc::clone(&self.components))
             .resolving(move |typed, snapshot| ownership::resolve(&config, &state_dir, typed, snapshot))
     }
 
@@ -218,7 +250,7 @@ impl Worker {
             self.log(&followed.report);
             released |= followed.released;
             if released && plan.is_idle() {
-                log_failure("draining the counters", self.drain_locked(session.maps(), DrainTrigger::Event));
+                self.drain_locked(session.maps(), DrainTrigger::Event);
             }
         }
         Ok(())
@@ -226,7 +258,8 @@ impl Worker {
 
     /// Resync: compares all interfaces with what is attached, and attaches what is missing.
     pub(super) fn resync(&mut self) -> anyhow::Result<()> {
-        log_failure("reading who owns which interface and address", self.host.refresh());
+        let refreshed = self.host.refresh().context("cannot read who owns which interface and address");
+        self.components.note(Part::Owners, &refreshed);
         let session = self.host.begin(ProgramChoice::Pinned)?;
         self.attach_all(session).map(drop)
     }
@@ -255,7 +288,7 @@ impl Worker {
         if made_anew {
             // Their class table may differ from the one in the ledger.
             self.ledger.class_table_changed();
-            log_failure("draining the counters", self.drain_locked(session.maps(), DrainTrigger::Event));
+            self.drain_locked(session.maps(), DrainTrigger::Event);
         }
         Ok(session)
     }
@@ -284,7 +317,6 @@ impl Worker {
         let drained = self.drain(DrainTrigger::Interval);
         let lost = drained.as_ref().is_err_and(load::is_lost);
         let vanished = matches!(drained, Ok(Restored::Pins | Restored::Other));
-        log_failure("draining the counters", drained.map(drop));
         if lost || vanished {
             // At once, not at the next resync: until then nothing may be counted.
             let result = self.resync();
@@ -292,7 +324,8 @@ impl Worker {
         }
     }
 
-    /// Writes what was counted since the last drain into the ledger.
+    /// Writes what was counted since the last drain into the ledger. A failure is noted as the ledger's; the
+    /// error is for callers that need its cause.
     fn drain(&mut self, trigger: DrainTrigger) -> anyhow::Result<Restored> {
         if !self.ledger.is_enabled() {
             return Ok(Restored::Nothing);
@@ -302,58 +335,24 @@ impl Worker {
             let restored = host.restore(&lock)?;
             Ok((load::open(bpffs)?, lock, restored))
         });
-        let (maps, _lock, restored) = opened.inspect_err(|_| self.ledger.health().failed())?;
-        self.drain_locked(&maps, trigger)?;
+        let (maps, _lock, restored) = opened
+            .context("cannot drain the counters")
+            .inspect_err(|error| self.ledger.note_failure(error))?;
+        self.drain_locked(&maps, trigger);
         Ok(restored)
     }
 
     /// As [`Self::drain`], for a caller that holds the lock on the pinned state.
-    fn drain_locked(&mut self, maps: &Maps, trigger: DrainTrigger) -> anyhow::Result<()> {
-        drain_locked(&mut self.ledger, &self.host, maps, trigger)
-    }
-
-    /// Reads configuration, addresses and classes again; what cannot be read leaves everything as it was.
-    fn reload(&mut self) -> anyhow::Result<()> {
-        let mut host = (self.make_host)()?;
-        host.held = self.host.held.clone();
-        // Examined before it is read, so that a change in between is found the next time.
-        let classes = FollowedClassFile::examine(host.config());
-        let table = class_source::configured_table(host.config()).context("everything stays as it is")?;
-        if host.config().api != self.host.config().api {
-            tracing::warn!("[api] has changed: the change takes effect when trafctl is restarted");
-        }
-        self.ledger.apply_config(host.config());
-        let (new, old) = (host.config(), self.host.config());
-        let other_program = new.skb_mark != old.skb_mark || new.limits != old.limits;
-        self.host = host;
-        self.report(WorkerEvent::Reloaded(Box::new(self.host.config().clone())));
-        if other_program && self.logs_faults {
-            tracing::warn!(
-                "[shaping] or [limits] has changed: with --log-faults the change takes effect when trafctl is \
-                 restarted"
-            );
-        } else if other_program {
-            // Another variant of the program, or the same one on larger maps.
-            drop(self.host.begin(ProgramChoice::Current)?);
-        }
-        self.classes = classes;
-        self.take_over(table)?;
-        self.resync()
+    fn drain_locked(&mut self, maps: &Maps, trigger: DrainTrigger) {
+        drain_locked(&mut self.ledger, &self.loader, maps, trigger);
     }
 }
 
-fn drain_locked(
-    ledger: &mut LedgerHandle,
-    host: &Host,
-    maps: &Maps,
-    trigger: DrainTrigger,
-) -> anyhow::Result<()> {
-    ledger.drain(maps, trigger)?;
-    if ledger.needs_class_table() {
-        let table = || class_source::configured_table(host.config());
-        log_failure("keeping the class table", ledger.store_class_table(maps, table));
+fn drain_locked(ledger: &mut LedgerHandle, loader: &ClassLoader, maps: &Maps, trigger: DrainTrigger) {
+    // A failure is noted there. The next drain catches up.
+    if ledger.drain(maps, trigger).is_ok() && ledger.needs_class_table() {
+        loader.store();
     }
-    Ok(())
 }
 
 /// Logs a failure. The operation is retried at the next occasion.

@@ -4,6 +4,7 @@
 //! Reads the kernel and the files and changes nothing. `render/status` prints the result; its types are in
 //! `report`. `interfaces` looks at each interface.
 
+mod daemon;
 mod interfaces;
 mod ports;
 mod report;
@@ -28,6 +29,8 @@ use crate::{
     vz::reset_baseline::BaselineFile,
 };
 use interfaces::Interfaces;
+
+pub use daemon::{Daemon, DaemonState};
 pub use report::{
     Attachment, ClassTable, FaultRow, Hook, MapMemory, NotWatched, Program, SkbMark, Status, TableDifference,
     TableUse, Unaccounted, Unmarked,
@@ -49,6 +52,8 @@ pub fn gather(host: &Host, state_dir: &Path, maps: &Maps) -> anyhow::Result<Stat
     problems.extend(limits_problem(host, &meta)?);
     let skb_mark = skb_mark(host, maps, &registry, &meta)?;
     problems.extend(skb_mark_problem(&skb_mark));
+    let (daemon, of_daemon) = daemon::gather(host.bpffs.root());
+    problems.extend(of_daemon);
     let snapshot = counters::read(maps, &host.config().node)?;
     Ok(Status {
         node: host.config().node.clone(),
@@ -57,6 +62,7 @@ pub fn gather(host: &Host, state_dir: &Path, maps: &Maps) -> anyhow::Result<Stat
         epoch: format!("{:016x}", meta.epoch),
         epoch_created: time::timestamp(meta.created_unix_s).to_string(),
         attach_kind: host.kind().name(),
+        daemon,
         programs: programs(host, &meta)?,
         class_table: class_table(host.config(), state_dir, &meta),
         skb_mark,

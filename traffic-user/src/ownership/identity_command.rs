@@ -10,6 +10,7 @@ use anyhow::{Context as _, bail};
 use tokio::{io::AsyncReadExt as _, process::Command, task::JoinHandle, time};
 use traffic_model::{ContainerId, notation::parse_mac, units::format_duration};
 
+use super::descendants::Family;
 use crate::{
     config::IdentityCommand,
     net::{interface::NetInterface, netlink::Netlink},
@@ -87,9 +88,16 @@ impl Answers {
 /// # Errors
 /// As [`run`], and when the interfaces cannot be listed.
 pub async fn ask(command: &IdentityCommand, netlink: &Netlink) -> anyhow::Result<Answers> {
-    let before = indexes(&netlink.interfaces()?);
+    let before = listed(netlink).await?;
     let text = run(command).await?;
-    Ok(Answers::parse(&text, &before, &indexes(&netlink.interfaces()?)))
+    Ok(Answers::parse(&text, &before, &listed(netlink).await?))
+}
+
+/// Indexes by name, listed on a thread of their own: the kernel may not answer for seconds.
+async fn listed(netlink: &Netlink) -> anyhow::Result<HashMap<String, u32>> {
+    let netlink = netlink.clone();
+    let list = move || netlink.interfaces().map(|interfaces| indexes(&interfaces));
+    tokio::task::spawn_blocking(list).await.context("the listing of the interfaces failed")?
 }
 
 /// The command in a long-running process: run in the background, one run at a time.
@@ -98,8 +106,6 @@ pub struct IdentityQuery {
     running: Option<JoinHandle<anyhow::Result<Answers>>>,
     /// Requested during a run, whose output may be outdated already.
     again: Option<(IdentityCommand, Netlink)>,
-    /// The last failure, which is logged once.
-    failure: Option<String>,
 }
 
 impl IdentityQuery {
@@ -118,11 +124,6 @@ impl IdentityQuery {
         self.running.is_some()
     }
 
-    /// Whether the last run failed and none is in progress.
-    pub fn has_failed(&self) -> bool {
-        self.failure.is_some() && self.running.is_none()
-    }
-
     /// Waits for the current run. Never returns if none is in progress.
     ///
     /// # Errors
@@ -135,28 +136,6 @@ impl IdentityQuery {
             self.start(&command, &netlink);
         }
         answer.unwrap_or_else(|error| Err(error).context("the identity command's task failed"))
-    }
-
-    /// The answers, if the run succeeded. A failure is logged unless it equals the last one.
-    pub fn outcome(&mut self, answer: anyhow::Result<Answers>) -> Option<Answers> {
-        match answer {
-            Ok(answers) => {
-                if self.failure.take().is_some() {
-                    tracing::info!("the command under [identities] works again");
-                }
-                Some(answers)
-            }
-            Err(error) => {
-                let failure = format!("{error:#}");
-                if self.failure.as_ref() != Some(&failure) {
-                    tracing::warn!(
-                        "{failure}; trafctl will retry, and interfaces with a known owner are counted"
-                    );
-                    self.failure = Some(failure);
-                }
-                None
-            }
-        }
     }
 }
 
@@ -173,14 +152,15 @@ fn indexes(interfaces: &[NetInterface]) -> HashMap<String, u32> {
     interfaces.iter().map(|interface| (interface.name.clone(), interface.index)).collect()
 }
 
-/// Runs the command and returns its output.
+/// Runs the command and returns its output. Nothing that it started outlives the run, even if the caller
+/// stops waiting.
 ///
 /// # Errors
-/// When the command cannot be started, takes too long, fails, or prints too much. Its whole process group is
-/// killed then.
+/// When the command cannot be started, takes too long, fails, or prints too much.
 pub async fn run(command: &IdentityCommand) -> anyhow::Result<String> {
     let IdentityCommand { words, timeout } = command;
     let program = words.first().context("no command")?;
+    let mut family = Family::adopting();
     let mut child = Command::new(program)
         .args(&words[1..])
         .stdin(Stdio::null())
@@ -191,20 +171,23 @@ pub async fn run(command: &IdentityCommand) -> anyhow::Result<String> {
         .kill_on_drop(true)
         .spawn()
         .with_context(|| format!("cannot start the identity command {program}"))?;
-    let group = child.id().and_then(|id| rustix::process::Pid::from_raw(id.cast_signed()));
+    family.began(child.id());
     let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
     let work = async {
-        let (output, errors, status) =
-            tokio::join!(read(stdout, MOST_OUTPUT), read(stderr, 4096), child.wait());
-        anyhow::Ok((output?, errors?, status?))
+        // A command that prints without end is not read until its timeout.
+        let read = async {
+            tokio::try_join!(read(stdout, MOST_OUTPUT, program), read(stderr, MOST_OUTPUT, program))
+        };
+        let ((output, errors), status) = tokio::try_join!(read, async { Ok(child.wait().await?) })?;
+        anyhow::Ok((output, errors, status))
     };
     let done = time::timeout(*timeout, work).await;
-    if !matches!(done, Ok(Ok(_)))
-        && let Some(group) = group
-        && let Err(error) = rustix::process::kill_process_group(group, rustix::process::Signal::KILL)
-        && error != rustix::io::Errno::SRCH
-    {
-        tracing::warn!("cannot kill {program}: {error}");
+    if matches!(done, Ok(Ok(_))) {
+        family.first_has_ended();
+    }
+    let left = tokio::task::spawn_blocking(move || family.end()).await.unwrap_or_default();
+    if left > 0 {
+        tracing::warn!("{left} processes that the identity command {program} started cannot be killed");
     }
     let Ok(done) = done else {
         bail!(
@@ -212,23 +195,26 @@ pub async fn run(command: &IdentityCommand) -> anyhow::Result<String> {
             format_duration(*timeout)
         );
     };
-    let (output, errors, status) = done.with_context(|| format!("cannot read the output of {program}"))?;
+    let (output, errors, status) = done?;
     if !status.success() {
         let first_line = errors.lines().next().unwrap_or("no message").to_owned();
         bail!("the identity command {program} failed ({status}): {first_line}");
     }
-    if output.len() as u64 >= MOST_OUTPUT {
-        bail!("the identity command {program} printed more than {} MiB", MOST_OUTPUT >> 20);
-    }
     Ok(output)
 }
 
-async fn read(pipe: Option<impl tokio::io::AsyncRead + Unpin>, most: u64) -> anyhow::Result<String> {
+async fn read(
+    pipe: Option<impl tokio::io::AsyncRead + Unpin>,
+    most: u64,
+    program: &str,
+) -> anyhow::Result<String> {
     let mut bytes = Vec::new();
-    if let Some(mut pipe) = pipe {
-        (&mut pipe).take(most).read_to_end(&mut bytes).await?;
-        // Discards the rest, so that a full pipe does not block the writer.
-        tokio::io::copy(&mut pipe, &mut tokio::io::sink()).await?;
+    if let Some(pipe) = pipe {
+        let read = pipe.take(most).read_to_end(&mut bytes).await;
+        read.with_context(|| format!("cannot read the output of {program}"))?;
+    }
+    if bytes.len() as u64 >= most {
+        bail!("the identity command {program} printed more than {} MiB", most >> 20);
     }
     Ok(String::from_utf8_lossy(&bytes).into_owned())
 }
@@ -265,6 +251,64 @@ mod tests {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         let error = format!("{:#}", runtime.block_on(run(&none)).unwrap_err());
         assert!(error.starts_with("cannot start the identity command /nonexistent/ids"), "{error}");
+    }
+
+    /// Runs a script that writes the id of a process that should not survive, and checks that it did not.
+    fn leaves_nothing(script: &str, timeout: Duration) -> String {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("pid");
+        let begun = std::time::Instant::now();
+        let said = outcome(&script.replace("FILE", &file.display().to_string()), timeout);
+        assert!(begun.elapsed() < timeout + Duration::from_secs(5), "{script}: {:?}", begun.elapsed());
+        let pid = std::fs::read_to_string(&file).unwrap_or_else(|error| panic!("{script}: {error}"));
+        assert!(!std::path::Path::new(&format!("/proc/{}", pid.trim())).exists(), "{script}: {pid} lives");
+        said
+    }
+
+    #[test]
+    fn nothing_that_a_command_starts_outlives_it() {
+        let short = Duration::from_millis(700);
+        for script in [
+            // In a session of its own, so that it is not in the group.
+            "setsid sh -c 'echo $$ >FILE; exec sleep 600' & wait",
+            // Orphaned twice, so that it is nobody's child that is known.
+            "setsid sh -c '(echo $$ >FILE; exec setsid sleep 600) & sleep 600' & sleep 600",
+            "sh -c 'trap \"\" TERM INT HUP; echo $$ >FILE; while :; do sleep 1; done'",
+            "echo $$ >FILE; exec >&- 2>&-; exec sleep 600",
+        ] {
+            let said = leaves_nothing(script, short);
+            assert!(said.contains("took longer than 700ms"), "{script}: {said}");
+        }
+        // The command succeeds, and what it left is killed all the same.
+        let left = "setsid sh -c 'echo $$ >FILE; exec sleep 600' >/dev/null 2>&1 & \
+                    while ! [ -s FILE ]; do sleep 0.01; done; echo vnet1 a";
+        assert_eq!(leaves_nothing(left, Duration::from_secs(20)), "vnet1 a\n");
+        // It is not read until the timeout.
+        for to in ["1", "2"] {
+            let flood = format!("echo $$ >FILE; exec yes >&{to}");
+            let said = leaves_nothing(&flood, Duration::from_mins(1));
+            assert!(said.contains("printed more than 8 MiB"), "{said}");
+        }
+    }
+
+    #[test]
+    fn a_command_ends_when_nobody_waits_for_it_any_more() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("pid");
+        let script = format!("setsid sh -c 'echo $$ >{}; exec sleep 600' & sleep 600", file.display());
+        let command = command(&script, Duration::from_mins(1));
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let run = run(&command);
+            let begun = async {
+                while std::fs::read_to_string(&file).unwrap_or_default().is_empty() {
+                    time::sleep(Duration::from_millis(5)).await;
+                }
+            };
+            tokio::select! { _ = run => panic!("it ended"), () = begun => {} }
+        });
+        let pid = std::fs::read_to_string(&file).unwrap();
+        assert!(!std::path::Path::new(&format!("/proc/{}", pid.trim())).exists(), "{pid} lives");
     }
 
     #[test]

@@ -11,6 +11,7 @@
 
 pub mod address_file;
 pub mod addresses;
+mod descendants;
 pub mod identity_command;
 pub mod interface_rules;
 mod known;

@@ -3,7 +3,7 @@
 use traffic_model::units::format_bytes;
 
 use crate::{
-    node::status::{ClassTable, Hook, SkbMark, Status, TableUse},
+    node::status::{ClassTable, Daemon, DaemonState, Hook, SkbMark, Status, TableUse},
     render::{self, rows},
 };
 use traffic_model::counted;
@@ -41,6 +41,30 @@ fn skb_mark(mark: &SkbMark) -> String {
     if !mark.unmarked_classes.is_empty() {
         let classes: Vec<_> = mark.unmarked_classes.iter().map(ToString::to_string).collect();
         text += &format!("; not on classes {}", classes.join(", "));
+    }
+    text + "\n"
+}
+
+fn daemon(daemon: &Daemon) -> String {
+    let pid = daemon.pid.unwrap_or_default();
+    let at = |time: &Option<String>| time.clone().unwrap_or_else(|| "an unknown time".to_owned());
+    match daemon.state {
+        DaemonState::Absent => return "daemon not running\n".to_owned(),
+        DaemonState::Stopped => return format!("daemon not running, stopped {}\n", at(&daemon.reported)),
+        DaemonState::Dead => return format!("daemon not running, last seen {}\n", at(&daemon.reported)),
+        DaemonState::Running | DaemonState::Silent => {}
+    }
+    let mut text = format!("daemon running (process {pid}) since {}", at(&daemon.started));
+    if daemon.state == DaemonState::Silent {
+        text += &format!(", silent since {}", at(&daemon.reported));
+    }
+    match (daemon.ledger_accepts_writes, &daemon.last_drain) {
+        (None, _) => text += ", no ledger",
+        (Some(_), Some(time)) => text += &format!(", last drain {time}"),
+        (Some(_), None) => text += ", not drained yet",
+    }
+    if daemon.ledger_accepts_writes == Some(false) {
+        text += ", the ledger accepts no writes";
     }
     text + "\n"
 }
@@ -112,6 +136,7 @@ pub fn table(status: &Status) -> String {
         "node {}, trafctl {}, counters {} of {}\n",
         status.node, status.trafctl_version, status.epoch, status.epoch_created
     );
+    text += &daemon(&status.daemon);
     text += &programs(status);
     text += &class_table(&status.class_table);
     text += &skb_mark(&status.skb_mark);
@@ -142,6 +167,7 @@ mod tests {
     use insta::assert_snapshot;
 
     use super::*;
+    use crate::health::{Component, State, Work};
     use crate::node::status::{
         Attachment, FaultRow, MapMemory, NotWatched, Program, TableDifference, Unaccounted, Unmarked,
     };
@@ -161,6 +187,24 @@ mod tests {
             epoch: "00000000000000ff".to_owned(),
             epoch_created: "2026-11-23T12:00:00Z".to_owned(),
             attach_kind: "tcx",
+            daemon: Daemon {
+                state: DaemonState::Running,
+                pid: Some(4321),
+                trafctl_version: Some("1.2.2".to_owned()),
+                started: Some("2026-11-23T12:00:02Z".to_owned()),
+                reported: Some("2026-11-23T12:10:03Z".to_owned()),
+                work: Some(Work { doing: "draining".to_owned(), seconds: 7 }),
+                last_drain: Some("2026-11-23T12:10:00Z".to_owned()),
+                drain_failures: 9,
+                ledger_accepts_writes: Some(false),
+                components: vec![Component {
+                    name: "ledger".to_owned(),
+                    state: State::Failing,
+                    since: "2026-11-23T12:10:01Z".to_owned(),
+                    failures: 8,
+                    last_error: Some("the disk is full".to_owned()),
+                }],
+            },
             programs: vec![Program {
                 name: "trafctl_ingress".to_owned(),
                 id: 17,
@@ -224,6 +268,31 @@ mod tests {
     fn text_and_document() {
         assert_snapshot!("table", table(&sample()));
         assert_snapshot!("json", json(&sample()).unwrap());
+    }
+
+    #[test]
+    fn each_state_of_the_daemon_has_its_line() {
+        let mut status = sample();
+        let mut line = |state, accepts, last: Option<&str>| {
+            status.daemon.state = state;
+            status.daemon.ledger_accepts_writes = accepts;
+            status.daemon.last_drain = last.map(str::to_owned);
+            daemon(&status.daemon)
+        };
+        let running = "daemon running (process 4321) since 2026-11-23T12:00:02Z";
+        assert_eq!(line(DaemonState::Running, None, None), format!("{running}, no ledger\n"));
+        assert_eq!(line(DaemonState::Running, Some(true), Some("T")), format!("{running}, last drain T\n"));
+        assert_eq!(
+            line(DaemonState::Silent, Some(false), None),
+            format!(
+                "{running}, silent since 2026-11-23T12:10:03Z, not drained yet, the ledger accepts no writes\n"
+            )
+        );
+        let stopped = "daemon not running, stopped 2026-11-23T12:10:03Z\n";
+        assert_eq!(line(DaemonState::Stopped, None, None), stopped);
+        let dead = "daemon not running, last seen 2026-11-23T12:10:03Z\n";
+        assert_eq!(line(DaemonState::Dead, None, None), dead);
+        assert_eq!(line(DaemonState::Absent, None, None), "daemon not running\n");
     }
 
     #[test]

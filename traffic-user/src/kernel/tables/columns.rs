@@ -54,3 +54,65 @@ pub fn columns(meta: &Meta) -> Vec<(u32, u8)> {
     let used = meta.columns_used.min(meta.columns).max(CLASS_ZERO_COLUMN + 1);
     (0..used).map(|column| (column, meta.column_class[column as usize])).collect()
 }
+
+/// What describes the counters now, with the columns of a table that was built meanwhile.
+///
+/// # Errors
+/// When these are other counters, or their columns went to other classes.
+pub(super) fn with_columns_of(now: Meta, prepared: &Meta) -> anyhow::Result<Meta> {
+    let used = now.columns_used as usize;
+    let is_same = now.epoch == prepared.epoch
+        && now.columns_used <= prepared.columns_used
+        && now.column_class[..used] == prepared.column_class[..used];
+    if !is_same {
+        bail!("the counters were created again, or given other classes, while the class table was built");
+    }
+    Ok(Meta { columns_used: prepared.columns_used, column_class: prepared.column_class, ..now })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const EMPTY: Meta = Meta {
+        layout_version: 0,
+        ready: 1,
+        epoch: 0,
+        created_unix_s: 0,
+        boot_id: [0; 36],
+        container_slots: 0,
+        interface_slots: 0,
+        columns: 0,
+        columns_used: 0,
+        program_version: 0,
+        program_hash: [0; 32],
+        table_hash: [0; 32],
+        table_loaded_unix_s: 0,
+        table_prefixes: 0,
+        column_class: [0; 256],
+    };
+
+    #[test]
+    fn a_table_is_put_in_force_only_where_its_columns_are_still_right() {
+        let mut read = Meta { epoch: 7, columns: 16, columns_used: 2, program_version: 1, ..EMPTY };
+        read.column_class[1] = 5;
+        let mut prepared = read;
+        prepared.column_class[2] = 9;
+        prepared.columns_used = 3;
+        // Another command replaced the program meanwhile.
+        let now = Meta { program_version: 4, ..read };
+        let merged = with_columns_of(now, &prepared).unwrap();
+        assert_eq!((merged.program_version, merged.columns_used), (4, 3));
+        assert_eq!(merged.column_class[..3], [0, 5, 9]);
+
+        assert!(with_columns_of(Meta { epoch: 8, ..now }, &prepared).is_err(), "other counters");
+        let mut other = now;
+        other.columns_used = 3;
+        other.column_class[2] = 8;
+        let error = with_columns_of(other, &prepared).unwrap_err().to_string();
+        assert!(error.contains("while the class table was built"), "{error}");
+        other.columns_used = 4;
+        other.column_class[2] = 9;
+        assert!(with_columns_of(other, &prepared).is_err(), "one column more");
+    }
+}

@@ -9,7 +9,7 @@ use traffic_classes::{
 };
 use traffic_common::{ARRAY_WORDS, Control, LINE_BYTES, LINE_WORDS, Line, Meta, TableWord};
 
-use super::columns::assign_columns;
+use super::columns::{assign_columns, with_columns_of};
 use crate::{
     kernel::{
         bpffs::Bpffs,
@@ -25,14 +25,15 @@ pub type Progress<'a> = &'a dyn Fn(usize, usize);
 /// A whole class table in the kernel, beside the one in force.
 pub struct Prepared {
     tables: Tables,
-    /// Has the columns of the table's classes, but still describes the table in force.
+    /// As it was read, with the columns of the table's classes added.
     meta: Meta,
     hash: [u8; 32],
     prefixes: u64,
 }
 
-/// Builds a whole class table in the kernel. The present table stays in force meanwhile. What must happen just
-/// before the change belongs between this and [`Prepared::switch`].
+/// Builds a whole class table in the kernel. This can take seconds, so it needs no change lock, only the
+/// [`LoadLock`](super::LoadLock). The present table stays in force meanwhile. What must happen just before
+/// the change belongs between this and [`Prepared::switch`].
 ///
 /// # Errors
 /// When there is not enough memory for the table, or no room for its classes or its prefixes.
@@ -46,12 +47,14 @@ pub fn prepare(maps: &Maps, table: &ClassTable, progress: Progress<'_>) -> anyho
 }
 
 impl Prepared {
-    /// Puts the table in force, between two packets. The caller has held the change lock since [`prepare`].
+    /// Puts the table in force, between two packets. The caller holds the change lock, and has opened the maps
+    /// under it.
     ///
     /// # Errors
-    /// When a map cannot be written. Up to the switch itself, the present table stays in force.
+    /// When the counters are not those of [`prepare`] any more, or a map cannot be written. Up to the switch
+    /// itself, the present table stays in force.
     pub fn switch(self, maps: &mut Maps) -> anyhow::Result<()> {
-        let Self { tables, mut meta, hash, prefixes } = self;
+        let Self { tables, meta: prepared, hash, prefixes } = self;
         // Some hooks may run on the next set of maps already, which shares the places of class tables.
         if Bpffs::new(&maps.pinned_in).next().maps().exists() {
             bail!(
@@ -59,6 +62,7 @@ impl Prepared {
                  completes it"
             );
         }
+        let mut meta = with_columns_of(maps.meta.get(0)?, &prepared)?;
         // Columns first: whoever reads the counters must know the classes of all of them.
         maps.meta.set(0, meta)?;
         tables.switch(maps)?;

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use serde::Serialize;
 use traffic_model::{Balance, ByDirection, FaultCounter};
 
+use super::daemon::Daemon;
 use crate::class_source;
 
 /// The state of everything on the node.
@@ -22,6 +23,8 @@ pub struct Status {
     pub epoch_created: String,
     /// How programs are attached on this host: `tcx` or `clsact`.
     pub attach_kind: &'static str,
+    /// The daemon that keeps the counters attached and drains them.
+    pub daemon: Daemon,
     /// The two programs.
     pub programs: Vec<Program>,
     /// The class table in force.
