@@ -25,8 +25,8 @@ use crate::time;
 
 /// Name of the link beside the pins.
 const LINK: &str = "daemon";
-/// Name under which the next record is written.
-const FRESH: &str = "daemon.new";
+/// Name under which the next record is written. The BPF file system refuses names with a dot.
+const FRESH: &str = "daemon-new";
 /// Version of the record.
 const VERSION: u32 = 1;
 /// Longest target of a symbolic link.
