@@ -174,11 +174,21 @@ fn an_older_ledger_is_migrated_and_a_newer_one_is_refused() -> Result<()> {
 
     sqlite(&ledger, "pragma user_version = 99")?;
     let newer = fs::read(&ledger)?;
-    for command in [&["report"][..], &["audit"], &["close", "2026-01"], &["run"]] {
+    for command in [&["report"][..], &["audit"], &["close", "2026-01"]] {
         let output = lab.trafctl(command)?.output()?;
         let stderr = String::from_utf8(output.stderr)?;
         ensure!(output.status.code() == Some(1) && stderr.contains("version 99"), "{command:?}: {stderr}");
     }
+    // The daemon counts all the same, and reports why it does not drain.
+    let daemon = Daemon::start(&lab)?;
+    let sent = udp_send(a.namespace(), b.namespace(), SocketAddr::new(b.v4(), 0), 70, 200)?;
+    let counted = Counters::at_rest(&lab)?.container("101").out_packets;
+    ensure!(counted >= live.out_packets + sent.packets, "{counted} after {live:?} and {sent:?}");
+    eventually("the refused ledger is a problem", || {
+        let problems = problems(&lab)?;
+        Ok(matches!(&problems[..], [only] if only.starts_with("ledger: ") && only.contains("version 99")))
+    })?;
+    daemon.stop_after_errors()?;
     ensure!(fs::read(&ledger)? == newer, "the ledger is unchanged");
     Ok(())
 }

@@ -5,6 +5,7 @@ use std::{fs, net::SocketAddr, path::PathBuf, process::Command, thread, time::Du
 use anyhow::{Context as _, Result, bail, ensure};
 use traffic_tests::{
     Container, Counters, Lab,
+    check::problems,
     process::run_ok,
     traffic::{tcp_exchange, udp_send},
 };
@@ -95,7 +96,11 @@ fn send(a: &Container, b: &Container, datagrams: u64) -> Result<u64> {
 /// Starts a daemon whose ledger cannot be opened, and waits until it counts and has logged the reason.
 fn daemon_without_ledger(lab: &Lab, reason: &str) -> Result<traffic_tests::process::Process> {
     let running = daemon(lab)?;
-    wait_for("the interfaces to be attached", || Ok(lab.run_ok(&["status"]).is_ok()))?;
+    // Everything is attached, and the ledger is the only problem.
+    wait_for("the ledger's failure in the status", || {
+        let problems = problems(lab).unwrap_or_default();
+        Ok(matches!(&problems[..], [only] if only.starts_with("ledger: ") && only.contains(reason)))
+    })?;
     wait_for("the daemon's complaint", || {
         let log = log(lab)?;
         Ok(log.contains("counting continues without the ledger") && log.contains(reason))

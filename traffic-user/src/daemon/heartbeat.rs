@@ -95,6 +95,13 @@ impl Heartbeat {
         self.publish(true);
     }
 
+    /// Leaves no trace of a daemon that did not start.
+    pub(super) fn withdraw(&mut self) {
+        if let Some(publisher) = self.publisher.take() {
+            publisher.withdraw();
+        }
+    }
+
     fn publish(&mut self, stopped: bool) {
         let drains = self.drains.as_ref().map(|drains| drains.read()).unwrap_or_default();
         let report = Report {

@@ -108,9 +108,11 @@ pub async fn run(
     };
     let mut heart = Heartbeat::start(bpffs.root(), Arc::clone(&components), Arc::clone(&mailbox));
     worker::spawn(Arc::clone(&mailbox), sender, setup)?;
-    let Some(started) = start(&mut signals, &mut heart, &mut reports).await? else {
-        heart.stopped();
-        return Ok(());
+    let started = start(&mut signals, &mut heart, &mut reports).await;
+    let Ok(Some(started)) = started else {
+        // Nothing ran, so nothing was stopped either.
+        heart.withdraw();
+        return started.map(drop);
     };
     let Started { config, source, drains, log } = *started;
     heart.started(drains);

@@ -56,7 +56,7 @@ impl Part {
         match self {
             Self::Api => "counting continues without the API, and trafctl tries again",
             Self::FileWatch => "the files are compared every few seconds instead, and trafctl tries again",
-            Self::ClassFile => "counting continues under the table in force",
+            Self::ClassFile => "the table in force stays in force",
             Self::Owners => "what was known stays in force, and trafctl tries again",
             Self::IdentityCommand => "trafctl will retry, and interfaces with a known owner are counted",
             Self::Ledger => {
@@ -128,7 +128,10 @@ impl Components {
     /// As [`Self::failed`], with the reason in words.
     pub fn failed_because(&self, part: Part, reason: &str) {
         if self.set(part, State::Failing, Some(reason)) {
-            tracing::error!("{reason}; {}", part.meanwhile());
+            match part {
+                Part::FileWatch | Part::IdentityCommand => tracing::warn!("{reason}; {}", part.meanwhile()),
+                _ => tracing::error!("{reason}; {}", part.meanwhile()),
+            }
         }
     }
 

@@ -155,6 +155,14 @@ impl Publisher {
         symlink(fitted(&mut record)?, &fresh)?;
         fs::rename(&fresh, self.root.join(LINK))
     }
+
+    /// Removes the record.
+    pub fn withdraw(&self) {
+        for name in [FRESH, LINK] {
+            // What is not there need not be removed, and what cannot be removed names a process that ends.
+            let _gone = fs::remove_file(self.root.join(name));
+        }
+    }
 }
 
 /// The record as text that fits a link: the longest errors are cut.
@@ -296,6 +304,8 @@ mod tests {
         publisher.publish(report, true).unwrap();
         assert_eq!(read(pins.path()).unwrap().1, Liveness::Stopped);
         assert_eq!(fs::read_dir(pins.path()).unwrap().count(), 1);
+        publisher.withdraw();
+        assert_eq!(fs::read_dir(pins.path()).unwrap().count(), 0);
     }
 
     #[test]
