@@ -11,6 +11,7 @@ use std::{
 
 use anyhow::{Context as _, Result, ensure};
 use aya::maps::{Array, Map, MapData};
+use traffic_tests::check::{eventually, problems};
 use traffic_tests::{
     Amounts, Counters, Daemon, Lab,
     container::introduce,

@@ -104,7 +104,7 @@ impl Bpffs {
         self.lock_directory().join("expedited")
     }
 
-    fn lock_directory(&self) -> PathBuf {
+    pub(super) fn lock_directory(&self) -> PathBuf {
         self.root().join("lock")
     }
 
@@ -146,7 +146,7 @@ fn restrict(directory: &Path) -> anyhow::Result<()> {
 }
 
 /// Locks a directory; `None` when others hold it until the deadline.
-fn acquire(path: &Path, deadline: Instant) -> anyhow::Result<Option<File>> {
+pub(super) fn acquire(path: &Path, deadline: Instant) -> anyhow::Result<Option<File>> {
     let what = || format!("cannot lock {}", path.display());
     loop {
         let directory = open(path).with_context(what)?;

@@ -5,23 +5,18 @@
 //! second table.
 
 use std::{
-    fs::{self, File, TryLockError},
+    fs::{self, File},
     io,
     os::unix::fs::DirBuilderExt as _,
-    thread,
     time::{Duration, Instant},
 };
 
-use anyhow::{Context as _, bail};
+use anyhow::Context as _;
 
-use crate::kernel::bpffs::Bpffs;
+use crate::kernel::{bpffs::Bpffs, change_lock};
 
-/// Name of the lock beside the pins: a directory, because the BPF file system holds no regular files.
-const NAME: &str = "loading";
 /// How long a loader waits for another one.
-const PATIENCE: Duration = Duration::from_secs(60);
-/// Time between two attempts to get the lock.
-const INTERVAL: Duration = Duration::from_millis(10);
+const PATIENCE: Duration = Duration::from_mins(1);
 
 /// Held while a class table is built and put in force. Released when dropped, and by the kernel when the
 /// process ends.
@@ -40,31 +35,24 @@ impl LoadLock {
     }
 
     fn take_within(bpffs: &Bpffs, patience: Duration) -> anyhow::Result<Self> {
-        let path = bpffs.root().join(NAME);
-        // Taking a lock needs no more than read access, so only the owner has any.
+        bpffs.create_lock_directories()?;
+        // Beside the change lock, where only the owner can open it.
+        let path = bpffs.lock_directory().join("load");
         match fs::DirBuilder::new().mode(0o700).create(&path) {
             Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
                 return Err(error).with_context(|| format!("cannot create {}", path.display()));
             }
             _ => {}
         }
-        let directory = File::open(&path).with_context(|| format!("cannot open {}", path.display()))?;
-        let deadline = Instant::now() + patience;
-        loop {
-            match directory.try_lock() {
-                Ok(()) => return Ok(Self { _directory: directory }),
-                Err(TryLockError::WouldBlock) if Instant::now() < deadline => thread::sleep(INTERVAL),
-                Err(TryLockError::WouldBlock) => bail!(
-                    "cannot lock {}: another trafctl has been loading a class table for {} s; end it, or try \
-                     again later",
-                    path.display(),
-                    patience.as_secs()
-                ),
-                Err(TryLockError::Error(error)) => {
-                    return Err(error).with_context(|| format!("cannot lock {}", path.display()));
-                }
-            }
-        }
+        let directory = change_lock::acquire(&path, Instant::now() + patience)?.with_context(|| {
+            format!(
+                "cannot lock {}: another trafctl has been loading a class table for {} s; end it, or try again \
+                 later",
+                path.display(),
+                patience.as_secs()
+            )
+        })?;
+        Ok(Self { _directory: directory })
     }
 }
 
@@ -79,10 +67,14 @@ mod tests {
         let pins = tempfile::tempdir().unwrap();
         let bpffs = Bpffs::new(pins.path());
         let first = LoadLock::take(&bpffs).unwrap();
-        let path = pins.path().join(NAME);
-        assert_eq!(fs::metadata(&path).unwrap().mode() & 0o777, 0o700, "others may not even open it");
+        for path in ["lock", "lock/load"] {
+            let mode = fs::metadata(pins.path().join(path)).unwrap().mode();
+            assert_eq!(mode & 0o777, 0o700, "others may not even open {path}");
+        }
         let error = LoadLock::take_within(&bpffs, Duration::from_millis(30)).unwrap_err().to_string();
         assert!(error.contains("another trafctl has been loading a class table"), "{error}");
+        // The change lock is another one: meanwhile interfaces are attached and counters are drained.
+        drop(bpffs.lock().unwrap());
         drop(first);
         LoadLock::take_within(&bpffs, Duration::ZERO).unwrap();
     }
