@@ -6,6 +6,7 @@
 mod attach;
 mod cli;
 mod clsact;
+mod components;
 mod daemon;
 mod detach;
 mod devices;
