@@ -14,5 +14,6 @@ mod node;
 mod privileges;
 mod service;
 mod soak;
+mod stopping;
 mod unit;
 mod wipe;

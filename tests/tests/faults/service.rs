@@ -1,5 +1,9 @@
 //! The shipped unit, started by a real systemd: it counts, works in its sandbox, and restarts.
 
+use std::fs;
+use std::thread;
+use std::time::Duration;
+
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 use traffic_tests::check::{agrees_with_kernel, booked, eventually, output};
@@ -138,4 +142,36 @@ fn the_service_counts_and_comes_back_under_systemd() -> Result<()> {
     ensure!(problems.is_empty(), "{problems:?}");
     ensure!(!systemd.log().contains("ERROR"), "{}", systemd.log());
     Ok(())
+}
+
+#[test]
+fn a_daemon_that_does_nothing_any_more_is_replaced_by_systemd() -> Result<()> {
+    let lab = Lab::new("watchdog")?;
+    let (a, b) = pair(&lab)?;
+    let systemd = Systemd::boot(&lab, CLASSES)?;
+    systemd.active()?;
+    let shipped = systemd.property("WatchdogUSec")?;
+    ensure!(shipped == "30s", "the unit has no watchdog: {shipped}");
+    // The shipped time is long for a test.
+    let drop_in = lab.path("systemd/etc/systemd/system/trafctl.service.d/watchdog.conf");
+    fs::write(drop_in, "[Service]\nWatchdogSec=3\n")?;
+    systemd.systemctl(&["daemon-reload"])?;
+    systemd.systemctl(&["restart", SERVICE])?;
+    systemd.active()?;
+    let (first, restarts) = (systemd.property("MainPID")?, systemd.property("NRestarts")?);
+    let mut count = sent(&a, &b, 21, 400)?;
+    // A daemon that works is left alone for longer than that.
+    thread::sleep(Duration::from_secs(5));
+    ensure!(systemd.property("MainPID")? == first, "a daemon that works was replaced");
+    run_ok(systemd.command("kill").args(["-STOP", &first]))?;
+    count = count.plus(sent(&a, &b, 34, 500)?);
+    eventually("another daemon runs", || {
+        let now = systemd.property("MainPID")?;
+        Ok(now != first && now != "0" && systemd.property("ActiveState")? == "active")
+    })?;
+    ensure!(systemd.property("NRestarts")? != restarts, "it was not the watchdog");
+    count = count.plus(sent(&a, &b, 13, 600)?);
+    let counters = Counters::at_rest(&lab)?;
+    assert_eq!(counters.class("101", 2, "ipv4"), count);
+    agrees_with_kernel(&lab, &counters, a.interface())
 }

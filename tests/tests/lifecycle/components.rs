@@ -86,7 +86,8 @@ fn each_failing_part_is_shown_everywhere_and_none_stops_counting() -> Result<()>
     let mut daemon = Daemon::start_with(&lab, Resync::Every(Duration::from_millis(200)))?;
     daemon.settled()?;
     fs::write(&classes, "1 0.0.0.0/0\n2 10.0.0.0/33\n")?;
-    let expected = |list: &Value, part: &str, state: &str| states(list).get(part).map(String::as_str) == Some(state);
+    let expected =
+        |list: &Value, part: &str, state: &str| states(list).get(part).map(String::as_str) == Some(state);
     let failing = ["class_file", "identity_command", "ledger"];
     for part in failing {
         eventually(part, || Ok(expected(&daemon_status(&lab)?["components"], part, "failing")))?;
@@ -106,7 +107,8 @@ fn each_failing_part_is_shown_everywhere_and_none_stops_counting() -> Result<()>
     }
     let reported = problems(&lab)?;
     for (part, why) in [("ledger", "version 99"), ("identity_command", "no libvirt"), ("class_file", "33")] {
-        let is_reported = reported.iter().any(|text| text.starts_with(&format!("{part}: ")) && text.contains(why));
+        let is_reported =
+            reported.iter().any(|text| text.starts_with(&format!("{part}: ")) && text.contains(why));
         ensure!(is_reported, "{part}: {reported:#?}");
     }
     // Each was logged once, although it failed again and again.

@@ -15,6 +15,7 @@ mod hosts;
 mod inputs;
 mod interfaces;
 mod load;
+mod loading;
 mod locks;
 mod many;
 mod node;
