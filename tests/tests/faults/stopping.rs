@@ -11,11 +11,11 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
 use rustix::process::Signal;
-use traffic_tests::check::{eventually, rounds};
+use traffic_tests::check::{eventually, is_well, rounds};
 use traffic_tests::process::run_ok;
 use traffic_tests::{Daemon, Lab, Resync};
 
-use crate::node::{is_well, node, pair};
+use crate::node::{node, pair};
 
 /// What a service manager, an operator and the project's own promise wait for.
 const LIMIT: Duration = Duration::from_secs(2);

@@ -21,7 +21,7 @@ fn large(seed: u32) -> String {
     let row = |n: u32| {
         let network = (20 << 24) + (n << 8);
         let [a, b, c, _] = network.to_be_bytes();
-        format!("{} {a}.{b}.{c}.0/{}\n", 1 + (n + seed) % 9, if n % 3 == 0 { 25 } else { 24 })
+        format!("{} {a}.{b}.{c}.0/{}\n", 1 + (n + seed) % 9, if n.is_multiple_of(3) { 25 } else { 24 })
     };
     (0..PREFIXES).map(row).collect()
 }
