@@ -15,6 +15,8 @@ use std::{
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use crate::time;
+
 pub use backoff::Backoff;
 pub use published::{DaemonRecord, Liveness, Publisher, Report, Work, read};
 
@@ -166,7 +168,7 @@ impl Components {
     /// Returns whether the change is worth a line in the log: a failure with a new reason, or its end.
     fn set(&self, part: Part, state: State, error: Option<&str>) -> bool {
         let mut entries = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let now = Timestamp::now();
+        let now = time::now_or_end();
         let entry = entries.entry(part).or_insert(Entry { state, since: now, failures: 0, last_error: None });
         let was_failing = entry.state == State::Failing && entry.last_error.is_some();
         let is_news = match state {

@@ -233,7 +233,7 @@ fn liveness(record: &DaemonRecord, here: &Here<'_>) -> Liveness {
 }
 
 fn now() -> String {
-    let now = jiff::Timestamp::now();
+    let now = time::now_or_end();
     jiff::Timestamp::from_second(now.as_second()).unwrap_or(now).to_string()
 }
 
