@@ -10,6 +10,8 @@ use jiff::civil::Date;
 use jiff::tz::TimeZone;
 use jiff::{Timestamp, ToSpan as _};
 
+use crate::zones;
+
 /// Why a calendar or one of its periods cannot be computed.
 #[derive(Debug, thiserror::Error)]
 pub enum CalendarError {
@@ -108,13 +110,31 @@ impl Calendar {
         if !(1..=31).contains(&billing_day) {
             return Err(CalendarError::BillingDay(billing_day));
         }
-        let zone = if zone_name == "UTC" {
-            TimeZone::UTC
-        } else {
-            TimeZone::get(zone_name)
-                .map_err(|_not_found| CalendarError::UnknownZone { name: zone_name.to_owned() })?
-        };
+        let zone = zones::find(jiff::tz::db(), zone_name)
+            .ok_or_else(|| CalendarError::UnknownZone { name: zone_name.to_owned() })?;
         Ok(Self { zone, zone_name: zone_name.to_owned(), billing_day })
+    }
+
+    /// Takes rules that are not in the system's time zone data.
+    ///
+    /// # Errors
+    /// When the day is out of range.
+    pub fn with_rules(zone: TimeZone, zone_name: &str, billing_day: u8) -> Result<Self, CalendarError> {
+        Ok(Self { zone, zone_name: zone_name.to_owned(), ..Self::new("UTC", billing_day)? })
+    }
+
+    /// The same calendar with the rules that the system's time zone data has now. Rules that are gone are
+    /// kept.
+    #[must_use]
+    pub fn with_current_rules(&self) -> Self {
+        let found = zones::find(jiff::tz::db(), &self.zone_name);
+        Self { zone: found.unwrap_or_else(|| self.zone.clone()), ..self.clone() }
+    }
+
+    /// Whether days and months of the other calendar are the same: the same zone, perhaps under its former
+    /// name, and the same billing day.
+    pub fn is_same(&self, zone_name: &str, billing_day: u8) -> bool {
+        self.billing_day == billing_day && zones::are_same(&self.zone_name, zone_name)
     }
 
     /// UTC, with months that begin on the first.
@@ -159,7 +179,7 @@ impl Calendar {
             Level::FiveMinutes => Ok(start_s + FIVE_MINUTES_S),
             Level::Hour => self.hour_end(start_s),
             Level::Day => self.date_start(self.date(start_s)?.tomorrow()?),
-            Level::Month => self.next_month(self.date(start_s)?),
+            Level::Month => self.date_start(self.next_month_date(self.date(start_s)?)?),
         }
     }
 
@@ -210,12 +230,19 @@ impl Calendar {
         Ok(local.strftime(format).to_string())
     }
 
-    fn date(&self, unix_s: i64) -> Result<Date, CalendarError> {
+    /// The date in the zone at an instant.
+    ///
+    /// # Errors
+    /// As for [`Calendar::start`].
+    pub fn date(&self, unix_s: i64) -> Result<Date, CalendarError> {
         Ok(Timestamp::from_second(unix_s)?.to_zoned(self.zone.clone()).date())
     }
 
     /// The first instant of a date. Not midnight where the clock is set forward at midnight.
-    fn date_start(&self, date: Date) -> Result<i64, CalendarError> {
+    ///
+    /// # Errors
+    /// As for [`Calendar::start`].
+    pub fn date_start(&self, date: Date) -> Result<i64, CalendarError> {
         let start = date.to_zoned(self.zone.clone())?.start_of_day()?;
         // Since standard time, every zone's offset is a multiple of five minutes. Earlier days are rounded.
         Ok(five_minutes_of(start.timestamp().as_second()))
@@ -227,14 +254,22 @@ impl Calendar {
         Ok(any_of_month.with().day(day).build()?)
     }
 
-    fn month_date(&self, date: Date) -> Result<Date, CalendarError> {
+    /// The first date of the billing month that contains a date.
+    ///
+    /// # Errors
+    /// As for [`Calendar::start`].
+    pub fn month_date(&self, date: Date) -> Result<Date, CalendarError> {
         let this = self.billing_date(date)?;
         if date >= this { Ok(this) } else { self.billing_date(date.first_of_month().checked_sub(1.month())?) }
     }
 
-    fn next_month(&self, date: Date) -> Result<i64, CalendarError> {
+    /// The first date of the billing month after the one that contains a date.
+    ///
+    /// # Errors
+    /// As for [`Calendar::start`].
+    pub fn next_month_date(&self, date: Date) -> Result<Date, CalendarError> {
         let begun = self.month_date(date)?;
-        self.date_start(self.billing_date(begun.first_of_month().checked_add(1.month())?)?)
+        self.billing_date(begun.first_of_month().checked_add(1.month())?)
     }
 
     fn hour_start(&self, unix_s: i64) -> Result<i64, CalendarError> {

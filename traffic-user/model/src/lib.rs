@@ -9,6 +9,7 @@
 //! - [`notation`]: hardware addresses and IP prefixes as text.
 //! - [`skb_mark`]: which containers and classes have an `skb->mark` for a shaper.
 //! - [`units`]: amounts of bytes and durations as text.
+//! - `zones`: the rules of a time zone by name, also under its former names.
 
 pub mod calendar;
 mod counted;
@@ -21,6 +22,7 @@ pub mod sample;
 pub mod skb_mark;
 mod snapshot;
 pub mod units;
+mod zones;
 
 pub use counted::counted;
 pub use ids::{ContainerId, InvalidContainerId, NODE_ID, hex};
