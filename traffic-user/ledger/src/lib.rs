@@ -4,7 +4,7 @@
 //! neither the kernel nor the command line. The binary's `drain` and `daemon/ledger_handle` feed it, and
 //! `render/ledger` formats what it returns.
 //!
-//! - `time`: which bucket a reading belongs to, and what its clocks say. Pure.
+//! - `time`: which bucket, hour, day and month a reading belongs to, and what its clocks say.
 //! - `write`: differences between readings, last readings, gaps, rollups, control totals.
 //! - `query`: reports, balances, percentiles, top talkers.
 //! - `closing`: closed months, corrections, audits.
@@ -44,6 +44,7 @@ pub use query::query_plan::{By, PartStep, ReportQuery, Split};
 pub use query::report::{Report, ReportRow};
 pub use query::top::{Top, TopQuery, TopRow};
 pub use store::{Ledger, LedgerConfig};
+pub use time::borders::KeptBorders;
 pub use time::reading_checks::{DrainContext, DrainTrigger};
 pub use wal_guard::set_aside_anothers as set_aside_anothers_log;
 pub use write::drain::DrainOutcome;

@@ -16,6 +16,7 @@ use crate::{
     backup::{self, Existing},
     error::LedgerError,
     read_only, schema,
+    time::borders,
 };
 
 /// How long a writer waits for another writer before it fails.
@@ -30,6 +31,10 @@ pub type Migration = fn(&Transaction<'_>) -> rusqlite::Result<()>;
 const MIGRATIONS: &[Migration] = &[
     |transaction| transaction.execute_batch(schema::CONTROL_TOTALS),
     |transaction| transaction.execute_batch(schema::ADJUSTMENT_NUMBER),
+    |transaction| {
+        transaction.execute_batch(schema::TIME)?;
+        borders::store_existing(transaction)
+    },
 ];
 
 /// Opens the file for reading and writing, in the current schema.
@@ -184,17 +189,17 @@ mod tests {
         let first = open_with(&path, &[]).unwrap();
         first
             .execute_batch(
-                "INSERT INTO node (name) VALUES ('n1'); DROP TABLE booked;
-                 ALTER TABLE adjustment DROP COLUMN number",
+                "INSERT INTO node (name) VALUES ('n1'); DROP TABLE booked; DROP TABLE border;
+                 DROP TABLE clock; DROP TABLE closed_rate; ALTER TABLE adjustment DROP COLUMN number",
             )
             .unwrap();
         drop(first);
-        let conn = open_with(&path, &[MIGRATIONS[0], MIGRATIONS[1], add_column]).unwrap();
+        let conn = open_with(&path, &[MIGRATIONS[0], MIGRATIONS[1], MIGRATIONS[2], add_column]).unwrap();
         let place: Option<String> = conn.query_row("SELECT place FROM node", [], |row| row.get(0)).unwrap();
         assert_eq!(place, None);
         assert_eq!(conn.query_row("SELECT count(*) FROM booked", [], |row| row.get(0)), Ok(0));
         assert_eq!(conn.query_row("SELECT count(number) FROM adjustment", [], |row| row.get(0)), Ok(0));
-        assert_eq!(user_version(&path), 4);
+        assert_eq!(user_version(&path), 5);
         let backup = dir.path().join("ledger.sqlite.v1-backup");
         assert_eq!(user_version(&backup), 1);
         let name: String = Connection::open(backup)
@@ -202,8 +207,8 @@ mod tests {
             .query_row("SELECT name FROM node", [], |row| row.get(0))
             .unwrap();
         assert_eq!(name, "n1");
-        assert!(matches!(open(&path), Err(LedgerError::Newer { found: 4, known: 3, .. })));
-        assert!(matches!(open_read_only(&path), Err(LedgerError::Newer { found: 4, known: 3, .. })));
+        assert!(matches!(open(&path), Err(LedgerError::Newer { found: 5, known: 4, .. })));
+        assert!(matches!(open_read_only(&path), Err(LedgerError::Newer { found: 5, known: 4, .. })));
     }
 
     fn open_from_eight_threads(path: &Path, migrations: &'static [Migration]) {

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use jiff::Timestamp;
+use jiff::{Timestamp, civil::Date};
 use rusqlite::{Connection, OptionalExtension as _, params};
 use traffic_model::{
     ClassTableInfo, Snapshot,
@@ -13,10 +13,10 @@ use crate::{
     backup::{self, Existing},
     error::LedgerError,
     identity, ids, migrate,
-    time::reading_checks::DrainContext,
+    time::{borders::Borders, reading_checks::DrainContext},
     wal_guard::{self, InUse, OpenFiles},
     write::{
-        drain::{self, DrainOutcome},
+        drain::{self, DrainOutcome, DrainSettings},
         gaps::{self, Gap, GapReason},
         last_reading,
     },
@@ -56,6 +56,8 @@ pub struct Ledger {
     pub(crate) conn: Connection,
     path: PathBuf,
     pub(crate) calendar: Calendar,
+    /// Whether this system, or this program, knows the rules of the zone.
+    pub(crate) zone_is_known: bool,
     pub(crate) retention: Retention,
     vm_interface_prefixes: Vec<String>,
     /// Why the drains since the last successful one failed.
@@ -93,6 +95,11 @@ impl Ledger {
                 )?;
             }
             Some((zone, day)) if zone == calendar.zone_name() && day == calendar.billing_day() => {}
+            // The zone under its former or its current name.
+            Some((zone, day)) if calendar.is_same(&zone, day) => {
+                let rename = "UPDATE meta SET value = ?1 WHERE key = 'zone'";
+                conn.execute(rename, [calendar.zone_name()])?;
+            }
             Some((stored_zone, stored_day)) => {
                 let (zone, day) = (calendar.zone_name().to_owned(), calendar.billing_day());
                 return Err(LedgerError::CalendarChanged { stored_zone, stored_day, zone, day });
@@ -107,6 +114,7 @@ impl Ledger {
             conn,
             path: path.to_owned(),
             calendar,
+            zone_is_known: true,
             retention: config.retention,
             vm_interface_prefixes: config.vm_interface_prefixes,
             failing: None,
@@ -126,10 +134,15 @@ impl Ledger {
         let in_use = InUse::begin();
         let conn = migrate::open_read_only(path)?;
         let (zone, day) = stored_calendar(&conn)?.unwrap_or_else(|| ("UTC".to_owned(), 1));
+        // The borders of everything that was booked are in the file, so this machine need not know the zone.
+        let known = Calendar::new(&zone, day);
+        let zone_is_known = known.is_ok();
+        let calendar = known.or_else(|_unknown| Calendar::new("UTC", day))?;
         Ok(Self {
             conn,
             path: path.to_owned(),
-            calendar: Calendar::new(&zone, day)?,
+            calendar,
+            zone_is_known,
             retention: Retention::default(),
             vm_interface_prefixes: Vec::new(),
             failing: None,
@@ -148,14 +161,28 @@ impl Ledger {
         &self.calendar
     }
 
+    /// The first instant of a date in the ledger's zone, as the ledger booked it.
+    ///
+    /// # Errors
+    /// When the file cannot be read or the date is out of range.
+    pub fn date_start(&self, date: Date) -> Result<Timestamp, LedgerError> {
+        Ok(Timestamp::from_second(Borders::new(&self.conn, &self.calendar).date_start(date)?)?)
+    }
+
     /// Writes what the counters grew by since the last reading. Pass every reading, in order.
     ///
     /// # Errors
     /// When nothing could be written. The next drain catches up and records why this one failed.
     pub fn drain(&mut self, snapshot: &Snapshot, context: DrainContext) -> Result<DrainOutcome, LedgerError> {
-        let result = self.check_files().and_then(|()| {
-            drain::run(&mut self.conn, snapshot, &context, self.failing, &self.vm_interface_prefixes)
-        });
+        // tzdata may have been updated while this process runs.
+        self.calendar = self.calendar.with_current_rules();
+        let checked = self.check_files();
+        let settings = DrainSettings {
+            calendar: &self.calendar,
+            failing: self.failing,
+            vm_prefixes: &self.vm_interface_prefixes,
+        };
+        let result = checked.and_then(|()| drain::run(&mut self.conn, snapshot, &context, settings));
         match result {
             Ok(mut outcome) => {
                 self.failing = None;

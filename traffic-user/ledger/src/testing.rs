@@ -10,7 +10,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use jiff::{SignedDuration, Timestamp};
+use jiff::{SignedDuration, Timestamp, tz::TimeZone};
 use traffic_common::{FAULTS, Family, Fault, Tally};
 use traffic_model::{
     Balance, ByDirection, ClassCounter, ClassTableInfo, ContainerId, FaultCounter, InterfaceCounter,
@@ -24,6 +24,37 @@ pub const NOON: i64 = 1_794_312_000;
 pub const EVERY_MINUTE: DrainContext =
     DrainContext { interval: Duration::from_secs(60), trigger: DrainTrigger::Interval };
 pub const STARTED: DrainContext = DrainContext { trigger: DrainTrigger::Started, ..EVERY_MINUTE };
+
+/// Makes a ledger one of schema version 3.
+pub const AS_VERSION_3: &str =
+    "DROP TABLE border; DROP TABLE clock; DROP TABLE closed_rate; PRAGMA user_version = 3;";
+
+/// A zone with a first offset and changes of it, at seconds since the Unix epoch, as compiled by zic.
+pub fn zone(name: &str, first_s: i32, changes: &[(i64, i32)]) -> TimeZone {
+    let header = |transitions: u32, types: u32| {
+        let mut header = b"TZif2".to_vec();
+        header.resize(20, 0);
+        for count in [0, 0, 0, transitions, types, 4] {
+            header.extend(count.to_be_bytes());
+        }
+        header
+    };
+    let of_type = |offset_s: i32| [offset_s.to_be_bytes().as_slice(), &[0, 0]].concat();
+    let types = u32::try_from(changes.len()).unwrap() + 1;
+    let mut data = [header(0, 1), of_type(first_s), b"XXX\0".to_vec(), header(types - 1, types)].concat();
+    changes.iter().for_each(|(at, _)| data.extend(at.to_be_bytes()));
+    (1..types).for_each(|number| data.push(u8::try_from(number).unwrap()));
+    data.extend(of_type(first_s));
+    changes.iter().for_each(|&(_, offset_s)| data.extend(of_type(offset_s)));
+    data.extend(b"XXX\0\n");
+    let last_s = changes.last().map_or(first_s, |change| change.1);
+    // POSIX counts offsets to the west.
+    let (sign, last_s) = if last_s > 0 { ("-", last_s) } else { ("", -last_s) };
+    data.extend(
+        format!("<X>{sign}{}:{:02}\n", last_s / 3600, last_s / 60 % 60).replace("<X>", "XXX").bytes(),
+    );
+    TimeZone::tzif(name, &data).unwrap()
+}
 
 /// Packets in, bytes in, packets out, bytes out.
 pub type Sums = [u64; 4];

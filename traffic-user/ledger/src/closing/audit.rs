@@ -12,6 +12,7 @@ use crate::{
     ids,
     schema::{KINDS, Kind},
     store::Ledger,
+    time::borders::Borders,
     write::{control_totals, rollup_state::stale_units},
 };
 
@@ -83,7 +84,7 @@ impl Ledger {
                     .prepare_cached(&differences(&kind, level, finer))?
                     .query_row([start, end], |row| row.get(0))?;
                 if differing > 0 {
-                    let label = self.calendar.label(level, start)?;
+                    let label = Borders::new(view, &self.calendar).label(level, start)?;
                     let (above, below) = (kind.table(level), kind.table(finer));
                     audit
                         .problems

@@ -11,9 +11,11 @@ use sha2::{Digest as _, Sha256};
 use traffic_model::{calendar::Level, hex};
 
 use crate::{
+    closing::{close_checks, closed_rates},
     error::LedgerError,
     schema::time,
     store::Ledger,
+    time::borders::Borders,
     write::rollup_state::{last_bucket, stale_units},
 };
 
@@ -39,10 +41,25 @@ impl Ledger {
     ///
     /// # Errors
     /// When the month is not over or already closed, when an earlier month with figures is still open, or
-    /// when the file cannot be written.
+    /// when the file cannot be written. Also when its figures are doubtful: it has none, the clock is not
+    /// trusted, or the readings around its end are missing.
     pub fn close(&mut self, name: &str, now: Timestamp) -> Result<ClosedPeriod, LedgerError> {
+        self.close_month(name, now, false)
+    }
+
+    /// Closes a billing month even if its figures are doubtful.
+    ///
+    /// # Errors
+    /// As for [`Ledger::close`], except for doubtful figures.
+    pub fn close_anyway(&mut self, name: &str, now: Timestamp) -> Result<ClosedPeriod, LedgerError> {
+        self.close_month(name, now, true)
+    }
+
+    fn close_month(&mut self, name: &str, now: Timestamp, force: bool) -> Result<ClosedPeriod, LedgerError> {
         let (start, end, name) = self.month(name)?;
         self.maintain(now)?;
+        // Before the file is locked: reading a month's rows takes a while.
+        let rates = closed_rates::compute(self, start, end)?;
         let not_closable =
             |reason: &str| LedgerError::NotClosable { period: name.clone(), reason: reason.to_owned() };
         let transaction = self.conn.transaction_with_behavior(TransactionBehavior::Immediate)?;
@@ -50,23 +67,27 @@ impl Ledger {
             return Err(not_closable("it is already closed"));
         }
         if let Some(earlier) = earliest_open(&transaction, start)? {
-            let earlier = self.calendar.label(Level::Month, self.calendar.start(Level::Month, earlier)?)?;
+            let earlier = Borders::new(&transaction, &self.calendar).label(Level::Month, earlier)?;
             return Err(not_closable(&format!(
                 "{earlier} holds figures and is still open; run `trafctl close {earlier}` first"
             )));
         }
-        if now.as_second() < end {
-            let end = self.calendar.label(Level::FiveMinutes, end)?;
-            return Err(not_closable(&format!(
-                "it ends at {end}; close it after the first drain from then on"
-            )));
-        }
         if last_bucket(&transaction)?.is_none_or(|last| last < end) {
+            if now.as_second() < end {
+                let end = self.calendar.label(Level::FiveMinutes, end)?;
+                return Err(not_closable(&format!(
+                    "it ends at {end}; close it after the first drain from then on"
+                )));
+            }
             return Err(not_closable("the last drain was before its end; wait for the next drain"));
         }
         if stale_units(&transaction, &self.calendar, Level::Month)?.contains(&start) {
             return Err(not_closable("its sums are not complete; try again after the next maintenance"));
         }
+        if !force && let Some(objection) = close_checks::objection(&transaction, start, end)? {
+            return Err(not_closable(&objection));
+        }
+        Borders::new(&transaction, &self.calendar).book(start)?;
         let period = transaction
             .prepare("INSERT INTO period (name, start, end, closed) VALUES (?1, ?2, ?3, ?4)")?
             .insert(params![name, start, end, now.as_second()])?;
@@ -82,6 +103,7 @@ impl Ledger {
              WHERE t.start = ?2 GROUP BY 2, 3, 4, 5, 6, 7",
             [period, start],
         )?;
+        closed_rates::store(&transaction, period, rates.as_deref().unwrap_or_default())?;
         extend_chain(&transaction, "period", period)?;
         transaction.commit()?;
         self.checkpoint()?;
@@ -99,8 +121,10 @@ impl Ledger {
             };
             LedgerError::Query(format!("{what}; write it like 2026-10"))
         };
-        let (start, end) = self.calendar.month_named(name).map_err(no_month)?;
-        Ok((start, end, self.calendar.label(Level::Month, start)?))
+        self.calendar.month_named(name).map_err(no_month)?;
+        let borders = Borders::new(&self.conn, &self.calendar);
+        let (start, end) = borders.month_named(name)?;
+        Ok((start, end, borders.label(Level::Month, start)?))
     }
 
     /// Lists all closed periods in order.

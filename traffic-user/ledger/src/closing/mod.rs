@@ -3,3 +3,5 @@
 pub(crate) mod adjust;
 pub(crate) mod audit;
 pub(crate) mod close;
+pub(crate) mod close_checks;
+pub(crate) mod closed_rates;

@@ -8,4 +8,5 @@ pub(crate) mod percentile_report;
 pub(crate) mod query_plan;
 pub(crate) mod report;
 pub(crate) mod rows;
+mod spread;
 pub(crate) mod top;

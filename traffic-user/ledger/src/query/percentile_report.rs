@@ -1,13 +1,14 @@
 //! Percentiles of a report, over the five-minute rates of each row. Reads bucket by bucket, with several
 //! threads if there are many.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 use rusqlite::Connection;
 use serde::Serialize;
 use traffic_model::calendar::{FIVE_MINUTES_S, Level};
 
 use crate::{
+    closing::closed_rates,
     error::LedgerError,
     figures::Basis,
     ids, migrate,
@@ -15,6 +16,7 @@ use crate::{
         percentile::Percentile,
         query_plan::{LineKey, Plan, ReportQuery},
         rows::{self, Slice, TrafficRow},
+        spread::{self, Active, Spread},
     },
     schema::TRAFFIC,
     store::Ledger,
@@ -36,6 +38,14 @@ pub struct Rates {
     pub total: Option<u64>,
     /// Number of ranked buckets, including those without traffic.
     pub buckets: u64,
+    /// How many of them hold a part of a late reading, spread evenly over the time that it covers.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub spread_buckets: u64,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+const fn is_zero(number: &u64) -> bool {
+    *number == 0
 }
 
 impl Rates {
@@ -54,7 +64,8 @@ impl Rates {
 pub(crate) fn rule(percent: f64) -> String {
     format!(
         "percentile {percent}: nearest rank over the rates of five-minute buckets up to the last reading, \
-         buckets without traffic counted as zero; in, out and their sum are ranked separately"
+         buckets without traffic counted as zero; in, out and their sum are ranked separately; a late reading \
+         is spread over the time that it covers"
     )
 }
 
@@ -65,12 +76,13 @@ struct RowPercentiles {
     outgoing: Percentile,
     total: Percentile,
     buckets: u64,
+    spread_buckets: u64,
 }
 
 impl RowPercentiles {
     fn new(percent: f64, buckets: u64) -> Self {
         let new = || Percentile::new(percent, buckets);
-        Self { incoming: new(), outgoing: new(), total: new(), buckets }
+        Self { incoming: new(), outgoing: new(), total: new(), buckets, spread_buckets: 0 }
     }
 
     fn push(&mut self, values: [u64; 4], basis: Basis) {
@@ -85,6 +97,7 @@ impl RowPercentiles {
         self.incoming.absorb(&other.incoming);
         self.outgoing.absorb(&other.outgoing);
         self.total.absorb(&other.total);
+        self.spread_buckets += other.spread_buckets;
     }
 
     fn rates(&mut self) -> Rates {
@@ -98,6 +111,7 @@ impl RowPercentiles {
             outgoing: rate(&mut self.outgoing),
             total: rate(&mut self.total),
             buckets: self.buckets,
+            spread_buckets: self.spread_buckets,
         }
     }
 }
@@ -146,15 +160,29 @@ impl<'a> Collector<'a> {
         place
     }
 
-    /// Reads the buckets with these starts.
-    fn read(&mut self, conn: &Connection, starts: &[i64]) -> Result<(), LedgerError> {
+    /// Reads the buckets with these starts, in ascending order.
+    fn read(&mut self, conn: &Connection, starts: &[i64], spreads: &[Spread]) -> Result<(), LedgerError> {
         let query = self.plan.query;
         let mut rows = BucketRows::new(conn, self.plan.containers.as_deref(), query)?;
+        let mut active = Active::new(spreads);
         // The values of one container in one bucket; one row of the report may combine several of them.
         let mut together: Vec<(LineKey, [u64; 4])> = Vec::new();
         for &start in starts {
             let Some(step) = self.plan.step(start) else { continue };
-            rows.each(start, |row| {
+            active.advance(start, |spread| {
+                let mut all = Vec::new();
+                rows.each(spread.bucket, |row, series| {
+                    if series == spread.series {
+                        all.push(row);
+                    }
+                })?;
+                Ok(all)
+            })?;
+            if !active.now.is_empty() {
+                self.read_spread(step, start, &mut rows, &active.now)?;
+                continue;
+            }
+            rows.each(start, |row, _| {
                 if together.first().is_some_and(|(key, _)| key.1 != row.container) {
                     self.flush(&mut together);
                 }
@@ -168,6 +196,40 @@ impl<'a> Collector<'a> {
                 }
             })?;
             self.flush(&mut together);
+        }
+        Ok(())
+    }
+
+    /// Reads a bucket that late readings cover.
+    fn read_spread(
+        &mut self,
+        step: usize,
+        start: i64,
+        rows: &mut BucketRows<'_>,
+        active: &[(&Spread, Vec<TrafficRow>)],
+    ) -> Result<(), LedgerError> {
+        let mut sums: BTreeMap<LineKey, ([u64; 4], bool)> = BTreeMap::new();
+        let mut add = |row: &TrafficRow, values: [u64; 4], is_part: bool| {
+            let Some(key) = self.plan.line_in(step, row) else { return };
+            let (sum, spread) = sums.entry(key).or_default();
+            sum.iter_mut().zip(values).for_each(|(total, value)| *total += value);
+            *spread |= is_part;
+        };
+        rows.each(start, |row, series| {
+            // The rows of a late reading count as its part.
+            if !active.iter().any(|(spread, _)| (spread.bucket, spread.series) == (start, series)) {
+                add(&row, row.values, false);
+            }
+        })?;
+        for (spread, late) in active {
+            for row in late {
+                add(row, row.values.map(|value| spread.part(value, start)), true);
+            }
+        }
+        for (key, (values, is_part)) in sums {
+            let place = self.place(key);
+            self.percentiles[place].push(values, self.plan.query.basis);
+            self.percentiles[place].spread_buckets += u64::from(is_part);
         }
         Ok(())
     }
@@ -210,26 +272,23 @@ impl<'a> BucketRows<'a> {
             format!("AND container IN ({})", numbers.join(", "))
         });
         let statement = conn.prepare(&format!(
-            "SELECT container, class, in_bytes, out_bytes{packets}{family} FROM {}
+            "SELECT container, class, in_bytes, out_bytes, stream{packets}{family} FROM {}
              WHERE start = ?1 {filter} ORDER BY container",
             TRAFFIC.table(Level::FiveMinutes),
         ))?;
         Ok(Self { statement, with_family, with_packets })
     }
 
-    fn each(&mut self, start: i64, mut each: impl FnMut(TrafficRow)) -> Result<(), LedgerError> {
+    /// Passes on the rows of a bucket, each with its series.
+    fn each(&mut self, start: i64, mut each: impl FnMut(TrafficRow, i64)) -> Result<(), LedgerError> {
         let mut rows = self.statement.query([start])?;
         while let Some(row) = rows.next()? {
             let value = |at| row.get::<_, i64>(at).map(i64::cast_unsigned);
-            let (in_packets, out_packets) = if self.with_packets { (value(4)?, value(5)?) } else { (0, 0) };
-            let family = if self.with_family { row.get(if self.with_packets { 6 } else { 4 })? } else { 0 };
-            each(TrafficRow {
-                start,
-                container: row.get(0)?,
-                class: row.get(1)?,
-                family,
-                values: [in_packets, value(2)?, out_packets, value(3)?],
-            });
+            let (in_packets, out_packets) = if self.with_packets { (value(5)?, value(6)?) } else { (0, 0) };
+            let family = if self.with_family { row.get(if self.with_packets { 7 } else { 5 })? } else { 0 };
+            let values = [in_packets, value(2)?, out_packets, value(3)?];
+            let (container, class) = (row.get(0)?, row.get(1)?);
+            each(TrafficRow { start, container, class, family, values }, row.get(4)?);
         }
         Ok(())
     }
@@ -240,20 +299,45 @@ const BUCKETS_OF_ONE_THREAD: usize = 288;
 /// More threads would wait for the disk, and each keeps the largest values of all rows in memory.
 const MOST_THREADS: usize = 4;
 
-/// Computes the percentile of every row of a report.
+/// Computes the percentile of every row of a report. Those of closed months are the frozen ones.
 pub(crate) fn percentiles(
     ledger: &Ledger,
     view: &Connection,
     plan: &Plan<'_>,
     percent: f64,
 ) -> Result<HashMap<LineKey, Rates>, LedgerError> {
-    let (start, end) = plan.range;
+    let mut rates = HashMap::new();
+    let mut open: Vec<(i64, i64)> = Vec::new();
+    for (step, &(start, end)) in plan.steps.iter().enumerate() {
+        if closed_rates::read(view, plan, step, percent, &mut rates)? {
+            continue;
+        }
+        match open.last_mut() {
+            Some(last) if last.1 == start => last.1 = end,
+            _ => open.push((start, end)),
+        }
+    }
+    for range in open {
+        rates.extend(percentiles_of(ledger, view, plan, (percent, range))?);
+    }
+    Ok(rates)
+}
+
+/// Computes the percentiles of the steps within a range from its five-minute rows.
+fn percentiles_of(
+    ledger: &Ledger,
+    view: &Connection,
+    plan: &Plan<'_>,
+    (percent, (start, end)): (f64, (i64, i64)),
+) -> Result<HashMap<LineKey, Rates>, LedgerError> {
     let slice = Slice { level: Level::FiveMinutes, start, end };
     rows::require_kept(view, &ledger.calendar, &slice)?;
     let recorded_end = last_bucket(view)?.map_or(start, |bucket| bucket + FIVE_MINUTES_S);
     let mut statement =
         view.prepare("SELECT start FROM unit WHERE level = 0 AND start >= ?1 AND start < ?2 ORDER BY start")?;
     let starts: Vec<i64> = statement.query_map([start, end], |row| row.get(0))?.collect::<Result<_, _>>()?;
+    let spreads = spread::spreads(view, (start, end))?;
+    let starts = spread::with_covered(starts, &spreads, (start, end));
     let mut collector = Collector::new(plan, percent, recorded_end);
     let few = plan.containers.as_ref().is_some_and(|containers| containers.len() <= rows::SEEK_AT_MOST);
     let threads = std::thread::available_parallelism().map_or(1, std::num::NonZeroUsize::get);
@@ -263,17 +347,18 @@ pub(crate) fn percentiles(
     let mut shares = starts.chunks(share);
     let own = shares.next().unwrap_or_default();
     std::thread::scope(|scope| -> Result<(), LedgerError> {
+        let spreads = &spreads;
         let readers: Vec<_> = shares
             .zip(others)
             .map(|(share, conn)| {
                 scope.spawn(move || -> Result<Collector<'_>, LedgerError> {
                     let mut collector = Collector::new(plan, percent, recorded_end);
-                    collector.read(&conn, share)?;
+                    collector.read(&conn, share, spreads)?;
                     Ok(collector)
                 })
             })
             .collect();
-        collector.read(view, own)?;
+        collector.read(view, own, spreads)?;
         for reader in readers {
             let part = reader.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
             collector.absorb(&part);

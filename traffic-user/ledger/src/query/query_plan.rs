@@ -10,7 +10,8 @@ use crate::{
     figures::Basis,
     query::rows::{self, Cutter, Slice, TrafficRow},
     store::Ledger,
-    write::{last_reading::latest_reading, rollup_state::last_bucket},
+    time::borders::Borders,
+    write::{clock, rollup_state::last_bucket},
 };
 
 /// The step length of a report.
@@ -96,6 +97,9 @@ pub(crate) type LineKey = (usize, i64, Option<u8>, Option<u8>, bool);
 pub(crate) struct Plan<'a> {
     pub query: &'a ReportQuery,
     pub calendar: Calendar,
+    /// Names of the steps, and whether the first and the last one are whole.
+    names: Vec<String>,
+    whole: (bool, bool),
     /// Start of everything in the ledger. Unix seconds.
     pub recorded_from: i64,
     /// Start and end of the span, on five-minute borders. Unix seconds.
@@ -116,29 +120,25 @@ impl Plan<'_> {
     /// Name, start and end of a step.
     pub fn step_named(&self, at: usize) -> Result<(String, Timestamp, Timestamp), LedgerError> {
         let (start, end) = self.steps[at];
-        let name = match self.query.by.level() {
-            None => "total".to_owned(),
-            // The first step may begin inside its unit.
-            Some(level) if at == 0 => self.calendar.label(level, self.calendar.start(level, start)?)?,
-            Some(level) => self.calendar.label(level, start)?,
-        };
-        Ok((name, Timestamp::from_second(start)?, Timestamp::from_second(end)?))
+        Ok((self.names[at].clone(), Timestamp::from_second(start)?, Timestamp::from_second(end)?))
     }
 
     /// The first step, if the span begins inside it.
     pub fn first_from(&self) -> Result<Option<PartStep>, LedgerError> {
-        let (Some(level), Some(first)) = (self.query.by.level(), self.steps.first()) else { return Ok(None) };
-        let whole = self.calendar.is_start(level, first.0)?;
+        if self.whole.0 || self.steps.is_empty() {
+            return Ok(None);
+        }
         let (period, at, _) = self.step_named(0)?;
-        Ok((!whole).then_some(PartStep { period, at }))
+        Ok(Some(PartStep { period, at }))
     }
 
     /// The last step, if the span ends inside it.
     pub fn last_until(&self) -> Result<Option<PartStep>, LedgerError> {
-        let (Some(level), Some(last)) = (self.query.by.level(), self.steps.last()) else { return Ok(None) };
-        let whole = self.calendar.is_start(level, last.1)?;
+        if self.whole.1 || self.steps.is_empty() {
+            return Ok(None);
+        }
         let (period, _, at) = self.step_named(self.steps.len() - 1)?;
-        Ok((!whole).then_some(PartStep { period, at }))
+        Ok(Some(PartStep { period, at }))
     }
 
     /// Key of the report row that a ledger row belongs to; `None` if it was not requested.
@@ -168,35 +168,24 @@ impl Ledger {
         let calendar = query.calendar.clone().unwrap_or_else(|| self.calendar.clone());
         let recorded = recorded_range(view)?;
         let (from, to) = span(query, &calendar, recorded)?;
-        if let Some(last) = latest_reading(view)?
+        if let Some(last) = clock::load(view)?
             && from > recorded.1
         {
             return Err(LedgerError::Query(format!(
                 "the span begins at {}, after the last reading at {}; give an earlier start",
                 calendar.label(Level::FiveMinutes, from)?,
-                calendar.label(Level::FiveMinutes, last.clock.wall.as_second())?
+                calendar.label(Level::FiveMinutes, last.time_ms() / 1000)?
             )));
         }
-        let mut steps = match query.by.level() {
-            None => vec![(from, to)],
-            Some(level) if (to - from) / shortest_step_s(level) > MOST_STEPS => {
-                return Err(LedgerError::Query(format!(
-                    "the span has more than {MOST_STEPS} steps; give a shorter span or longer steps"
-                )));
-            }
-            Some(level) => calendar.cover(level, from, to)?,
-        };
-        steps.retain_mut(|step| {
-            *step = (step.0.max(from), step.1.min(to));
-            step.0 < step.1
-        });
+        let borders = Borders::new(view, &self.calendar);
+        let Steps { spans: steps, names, whole } = steps(query.by, &calendar, &borders, (from, to))?;
         let cutter = Cutter::new(view, &self.calendar)?;
+        let same_zone = self.calendar.is_same(calendar.zone_name(), self.calendar.billing_day());
         let own_months = calendar.billing_day() == self.calendar.billing_day();
         let coarsest = match query.by.level() {
             Some(Level::Month) if !own_months => Level::Day,
             level => level.unwrap_or(Level::Month),
         };
-        let same_zone = calendar.zone_name() == self.calendar.zone_name();
         let mut slices = Vec::new();
         // In the ledger's own zone every unit lies within one step, so the span is cut as a whole.
         if same_zone || steps.len() <= 1 || coarsest == Level::FiveMinutes {
@@ -209,7 +198,18 @@ impl Ledger {
             }
         }
         let containers = container_numbers(view, &query.containers)?;
-        Ok(Plan { query, calendar, recorded_from: recorded.0, range: (from, to), steps, containers, slices })
+        let range = (from, to);
+        Ok(Plan {
+            query,
+            calendar,
+            names,
+            whole,
+            recorded_from: recorded.0,
+            range,
+            steps,
+            containers,
+            slices,
+        })
     }
 }
 
@@ -224,6 +224,47 @@ const fn shortest_step_s(level: Level) -> i64 {
         Level::Day => 23 * 3600,
         Level::Month => 28 * 24 * 3600,
     }
+}
+
+/// The steps of a report.
+struct Steps {
+    /// Start and end of each, within the span.
+    spans: Vec<(i64, i64)>,
+    names: Vec<String>,
+    /// Whether the span begins and ends with a step.
+    whole: (bool, bool),
+}
+
+/// Cuts a span into steps of a calendar. In the ledger's own zone, days and months have their stored borders.
+fn steps(
+    by: By,
+    calendar: &Calendar,
+    borders: &Borders<'_>,
+    (from, to): (i64, i64),
+) -> Result<Steps, LedgerError> {
+    let Some(level) = by.level() else {
+        return Ok(Steps { spans: vec![(from, to)], names: vec!["total".to_owned()], whole: (true, true) });
+    };
+    if (to - from) / shortest_step_s(level) > MOST_STEPS {
+        return Err(LedgerError::Query(format!(
+            "the span has more than {MOST_STEPS} steps; give a shorter span or longer steps"
+        )));
+    }
+    let own = borders.calendar();
+    let (units, names) = if own.is_same(calendar.zone_name(), calendar.billing_day()) {
+        let units = borders.cover(level, from, to)?;
+        let names = units.iter().map(|unit| borders.label(level, unit.0)).collect::<Result<_, _>>()?;
+        (units, names)
+    } else {
+        let units = calendar.cover(level, from, to)?;
+        let names: Vec<_> =
+            units.iter().map(|unit| calendar.label(level, unit.0)).collect::<Result<_, _>>()?;
+        (units, names)
+    };
+    let whole =
+        (units.first().is_none_or(|first| first.0 == from), units.last().is_none_or(|last| last.1 == to));
+    let spans = units.into_iter().map(|unit| (unit.0.max(from), unit.1.min(to))).collect();
+    Ok(Steps { spans, names, whole })
 }
 
 /// Start and end of the requested span, on five-minute borders.

@@ -22,9 +22,10 @@ use crate::{
         rows::{self, Cutter},
     },
     store::Ledger,
+    time::borders::{Borders, KeptBorders},
     write::{
+        clock,
         gaps::{self, Gap},
-        last_reading::latest_reading,
     },
 };
 
@@ -102,6 +103,10 @@ pub struct Report {
     /// reading was late or the clock was set. Counts only buckets whose five-minute rows still exist.
     #[serde(rename = "marked_buckets")]
     pub mixed_buckets: u64,
+    /// Days and months in the span that keep the borders under which they were booked, although the rules of
+    /// the zone have changed since.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub kept_borders: Vec<KeptBorders>,
     /// Gaps that overlap the span.
     pub gaps: Vec<Gap>,
     /// Closed periods that overlap the span. Their figures are in the rows.
@@ -163,7 +168,9 @@ impl Ledger {
             ledger_begin: (plan.range.0 < plan.recorded_from)
                 .then(|| Timestamp::from_second(plan.recorded_from))
                 .transpose()?,
-            last_reading: latest_reading(&view)?.map(|last| last.clock.wall),
+            last_reading: clock::load(&view)?
+                .map(|line| Timestamp::from_millisecond(line.time_ms()))
+                .transpose()?,
             first_from: plan.first_from()?,
             last_until: plan.last_until()?,
             zone: plan.calendar.zone_name().to_owned(),
@@ -180,6 +187,11 @@ impl Ledger {
                 [from.as_second(), to.as_second()],
                 |row| row.get::<_, i64>(0).map(i64::cast_unsigned),
             )?,
+            kept_borders: if self.zone_is_known {
+                Borders::new(&view, &self.calendar).kept(plan.range.0, plan.range.1)?
+            } else {
+                Vec::new()
+            },
             gaps: gaps::list(&view, Some(from), Some(to))?,
             closed: crate::closing::close::periods_within(&view, from, to)?,
             corrected: adjust::corrected(&view, &adjustments)?,

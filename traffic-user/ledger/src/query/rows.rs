@@ -6,7 +6,9 @@ use std::collections::BTreeSet;
 use rusqlite::{Connection, Row, params};
 use traffic_model::calendar::{Calendar, Level};
 
-use crate::{error::LedgerError, ids, schema::TRAFFIC, write::rollup_state::stale_units};
+use crate::{
+    error::LedgerError, ids, schema::TRAFFIC, time::borders::Borders, write::rollup_state::stale_units,
+};
 
 /// A time span, and the level to read it from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,16 +31,16 @@ pub(crate) struct TrafficRow {
 
 /// Cuts spans of time into slices.
 pub(crate) struct Cutter<'a> {
-    calendar: &'a Calendar,
+    borders: Borders<'a>,
     /// By level: starts of the units that are stale.
     stale_units: [BTreeSet<i64>; 4],
 }
 
 impl<'a> Cutter<'a> {
     /// Reads which units are stale. Valid within one read transaction.
-    pub fn new(conn: &Connection, calendar: &'a Calendar) -> Result<Self, LedgerError> {
+    pub fn new(conn: &'a Connection, calendar: &'a Calendar) -> Result<Self, LedgerError> {
         let [a, b, c, d] = Level::ALL.map(|level| stale_units(conn, calendar, level));
-        Ok(Self { calendar, stale_units: [a?, b?, c?, d?] })
+        Ok(Self { borders: Borders::new(conn, calendar), stale_units: [a?, b?, c?, d?] })
     }
 
     /// Cuts `start..end`, both on five-minute borders, into slices no coarser than `coarsest`, ordered by
@@ -63,9 +65,9 @@ impl<'a> Cutter<'a> {
             push(slices, Slice { level, start, end });
             return Ok(());
         };
-        let first = self.calendar.start(level, start)?;
-        let first = if first < start { self.calendar.end(level, first)? } else { first };
-        let last = self.calendar.start(level, end)?;
+        let first = self.borders.unit(level, start)?;
+        let first = if first.0 < start { first.1 } else { first.0 };
+        let last = self.borders.start(level, end)?;
         if first >= last {
             return self.cut_into(finer, start, end, slices);
         }
@@ -73,7 +75,7 @@ impl<'a> Cutter<'a> {
         let mut at = first;
         for &unit in self.stale_units[level as usize].range(first..last) {
             push(slices, Slice { level, start: at, end: unit });
-            at = self.calendar.end(level, unit)?;
+            at = self.borders.end(level, unit)?;
             self.cut_into(finer, unit, at, slices)?;
         }
         push(slices, Slice { level, start: at, end: last });

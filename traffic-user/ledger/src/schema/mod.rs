@@ -21,7 +21,9 @@
 //! rows exist for this time, so that the sum over all such units counts every byte once. `span` lists the
 //! mixed buckets, which also hold traffic from outside their own five minutes.
 //!
-//! **Gaps**: `gap`. **Closed periods**: `period`, `closed_row`, `adjustment` and `chain`; the hash of each
+//! `border` holds the borders of days and months, `clock` the clock that traffic is booked by.
+//!
+//! **Gaps**: `gap`. **Closed periods**: `period`, `closed_row`, `closed_rate`, `adjustment` and `chain`; the hash of each
 //! entry of the chain covers the entry before it.
 //!
 //! **PVA**: `pva_counter` and the views `log_def` and `log_data`. SQLite would materialise a view over a
@@ -128,6 +130,7 @@ pub fn create() -> String {
         }
     }
     sql.push_str(UNITS);
+    sql.push_str(TIME);
     sql.push_str(RECORDS);
     sql.push_str(pva::PVA);
     sql
@@ -267,6 +270,39 @@ UPDATE adjustment SET number = coalesce(
      WHERE c.name = adjustment.container AND (c.retired IS NULL OR c.retired >= adjustment.made)
      ORDER BY c.retired IS NULL, c.retired LIMIT 1),
     0);
+";
+
+/// Since version 4: the borders of days and months as they were booked, the clock that traffic is booked by,
+/// and the percentiles that closing froze.
+pub const TIME: &str = "
+CREATE TABLE border (
+    level INTEGER NOT NULL, -- 2: day, 3: month
+    start INTEGER NOT NULL,
+    end INTEGER NOT NULL,
+    name TEXT NOT NULL, -- the date of the day, or the first date of the month
+    PRIMARY KEY (level, start)
+) STRICT, WITHOUT ROWID;
+CREATE TABLE clock ( -- one row, about the boot of the last reading; see time/clock_line.rs
+    id INTEGER PRIMARY KEY CHECK (id = 1),
+    boot_id TEXT NOT NULL,
+    boot_ms INTEGER NOT NULL, -- CLOCK_BOOTTIME of the last reading
+    offset_ms INTEGER NOT NULL, -- booked time minus CLOCK_BOOTTIME
+    trial INTEGER NOT NULL, -- 0 trusted, 1 the first start, 2 a jump that nothing confirms yet
+    since_ms INTEGER NOT NULL, -- booked time since which it is so
+    distrusted_ms INTEGER, -- the wall clock minus CLOCK_BOOTTIME, while it is not followed
+    distrusted_since_ms INTEGER, -- CLOCK_BOOTTIME
+    trusted_ms INTEGER -- booked time of the last reading with a trusted clock
+) STRICT;
+CREATE TABLE closed_rate ( -- bits per second at the 95th percentile
+    period INTEGER NOT NULL,
+    number INTEGER NOT NULL, -- the container's
+    class INTEGER NOT NULL, -- -1: all billed classes together
+    basis INTEGER NOT NULL, -- 3, 2 or 1
+    in_bits INTEGER NOT NULL, out_bits INTEGER NOT NULL, total_bits INTEGER NOT NULL,
+    buckets INTEGER NOT NULL,
+    spread_buckets INTEGER NOT NULL,
+    PRIMARY KEY (period, number, class, basis)
+) STRICT, WITHOUT ROWID;
 ";
 
 const UNITS: &str = "

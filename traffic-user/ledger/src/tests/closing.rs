@@ -47,24 +47,27 @@ fn periods_close_in_order_and_only_after_their_end() {
         other => panic!("{other:?}"),
     };
     for skipping in ["2026-12", "2027-01"] {
-        assert!(reason(file.ledger.close(skipping, node.wall)).contains("run `trafctl close 2026-11` first"));
+        assert!(
+            reason(file.ledger.close_anyway(skipping, node.wall))
+                .contains("run `trafctl close 2026-11` first")
+        );
     }
-    assert_eq!(file.ledger.close("2026-11", node.wall).unwrap().name, "2026-11");
-    let december = file.ledger.close("2026-12", node.wall).unwrap();
+    assert_eq!(file.ledger.close_anyway("2026-11", node.wall).unwrap().name, "2026-11");
+    let december = file.ledger.close_anyway("2026-12", node.wall).unwrap();
     assert_eq!((december.name.as_str(), december.rows), ("2026-12", 2));
     for closed in ["2026-11", "2026-12"] {
-        assert!(reason(file.ledger.close(closed, node.wall)).contains("already closed"));
+        assert!(reason(file.ledger.close_anyway(closed, node.wall)).contains("already closed"));
     }
-    let early = reason(file.ledger.close("2027-01", node.wall));
+    let early = reason(file.ledger.close_anyway("2027-01", node.wall));
     assert_eq!(early, "it ends at 2027-02-01T00:00+00:00; close it after the first drain from then on");
     let over = "2027-02-01T00:00:00Z".parse().unwrap();
-    assert!(reason(file.ledger.close("2027-01", over)).contains("last drain"));
+    assert!(reason(file.ledger.close_anyway("2027-01", over)).contains("last drain"));
     for (month, message) in [
         ("December", "\"December\" is not a billing month; write it like 2026-10"),
         ("2026-13", "month 13 does not exist; write it like 2026-10"),
         ("2026-00", "month 00 does not exist; write it like 2026-10"),
     ] {
-        assert_eq!(file.ledger.close(month, node.wall).unwrap_err().to_string(), message);
+        assert_eq!(file.ledger.close_anyway(month, node.wall).unwrap_err().to_string(), message);
     }
 }
 
@@ -75,7 +78,7 @@ fn a_month_without_figures_need_not_be_closed() {
     node.pass(90 * 86_400).traffic("101", 1, [1, 100, 1, 10]).drain(&mut file.ledger);
     node.pass(30 * 86_400).drain(&mut file.ledger);
     for month in ["2026-11", "2026-12", "2027-01", "2027-04"] {
-        file.ledger.close(month, node.wall).unwrap();
+        file.ledger.close_anyway(month, node.wall).unwrap();
     }
     let audit = file.ledger.audit().unwrap();
     assert_eq!((audit.problems, audit.chain_entries), (vec![], 4));
@@ -84,8 +87,8 @@ fn a_month_without_figures_need_not_be_closed() {
 #[test]
 fn nothing_is_written_into_a_closed_period() {
     let (mut file, mut node) = two_months();
-    file.ledger.close("2026-11", node.wall).unwrap();
-    file.ledger.close("2026-12", node.wall).unwrap();
+    file.ledger.close_anyway("2026-11", node.wall).unwrap();
+    file.ledger.close_anyway("2026-12", node.wall).unwrap();
     node.set_clock(-20 * 86_400).traffic("101", 1, [1, 1000, 0, 0]).pass(60).drain(&mut file.ledger);
     file.ledger.maintain(node.wall).unwrap();
     let report = file.ledger.report(&ReportQuery::default()).unwrap();
@@ -100,9 +103,9 @@ fn corrections_are_reported_and_chained() {
     let (mut file, node) = two_months();
     let unclosed = file.ledger.adjust(&adjustment());
     assert!(matches!(unclosed, Err(LedgerError::NotClosed(_))));
-    let november = file.ledger.close("2026-11", node.wall).unwrap();
+    let november = file.ledger.close_anyway("2026-11", node.wall).unwrap();
     let made = file.ledger.adjust(&adjustment()).unwrap().adjustment;
-    let december = file.ledger.close("2026-12", node.wall).unwrap();
+    let december = file.ledger.close_anyway("2026-12", node.wall).unwrap();
     assert_ne!(november.hash, december.hash);
     let query = ReportQuery { to: Some(november.end), ..ReportQuery::default() };
     let report = file.ledger.report(&query).unwrap();
@@ -118,7 +121,7 @@ fn corrections_are_reported_and_chained() {
 #[test]
 fn a_correction_can_be_previewed_and_leaves_frozen_figures_unchanged() {
     let (mut file, node) = two_months();
-    file.ledger.close("2026-11", node.wall).unwrap();
+    file.ledger.close_anyway("2026-11", node.wall).unwrap();
     let preview = file.ledger.preview_adjustment(&adjustment()).unwrap();
     assert_eq!((preview.frozen, preview.corrected_before), ([20, 2000, 20, 200], [0; 4]));
     assert_eq!((preview.to_bill, preview.chained.is_none()), ([19, 1900, 20, 200], true));
@@ -148,7 +151,7 @@ fn a_correction_can_be_previewed_and_leaves_frozen_figures_unchanged() {
 #[test]
 fn an_invalid_correction_is_refused() {
     let (mut file, node) = two_months();
-    file.ledger.close("2026-11", node.wall).unwrap();
+    file.ledger.close_anyway("2026-11", node.wall).unwrap();
     let with = |change: fn(&mut AdjustmentRequest)| {
         let mut request = adjustment();
         change(&mut request);
@@ -179,7 +182,7 @@ fn an_invalid_correction_is_refused() {
 #[test]
 fn a_correction_belongs_to_the_owner_at_the_time_of_closing() {
     let (mut file, mut node) = two_months();
-    file.ledger.close("2026-11", node.wall).unwrap();
+    file.ledger.close_anyway("2026-11", node.wall).unwrap();
     let retired = file.ledger.retire("101", node.wall).unwrap();
     node.traffic_in("101", 2, 1, [1, 5, 1, 5]).pass(60).drain(&mut file.ledger);
     let adjusted = file.ledger.adjust(&adjustment()).unwrap();
@@ -196,7 +199,7 @@ fn a_correction_belongs_to_the_owner_at_the_time_of_closing() {
 fn corrected_without_a_frozen_row() -> (File, Node, String) {
     let (mut file, mut node) = two_months();
     node.traffic("103", 1, [1, 9, 1, 9]).pass(60).drain(&mut file.ledger);
-    file.ledger.close("2026-11", node.wall).unwrap();
+    file.ledger.close_anyway("2026-11", node.wall).unwrap();
     let made = file.ledger.adjust(&of_103(node.wall)).unwrap();
     assert!(made.remarks[0].contains("no frozen row"), "{made:?}");
     let retired = file.ledger.retire("103", node.pass(60).wall).unwrap();
@@ -259,6 +262,7 @@ fn migration_assigns_old_corrections_to_their_containers() {
         conn.execute("UPDATE chain SET hash = ?2 WHERE seq = ?1", params![seq, former]).unwrap();
     }
     let former = "ALTER TABLE adjustment DROP COLUMN number; PRAGMA user_version = 2";
+    file.ledger.conn.execute_batch(AS_VERSION_3).unwrap();
     file.ledger.conn.execute_batch(former).unwrap();
     let path = file.ledger.path().to_owned();
     file.ledger = Ledger::open(&path, LedgerConfig::default()).unwrap();
@@ -287,9 +291,9 @@ fn the_audit_finds_changed_rows() {
         ("INSERT INTO traffic_5min VALUES (300, 1, 1, 0, 1, 1, 1, 1, 1)", "not listed"),
     ] {
         let (mut file, node) = two_months();
-        file.ledger.close("2026-11", node.wall).unwrap();
+        file.ledger.close_anyway("2026-11", node.wall).unwrap();
         file.ledger.adjust(&adjustment()).unwrap();
-        file.ledger.close("2026-12", node.wall).unwrap();
+        file.ledger.close_anyway("2026-12", node.wall).unwrap();
         assert!(file.ledger.conn.execute(tamper, []).unwrap() > 0, "{tamper}");
         let problems = file.ledger.audit().unwrap().problems;
         assert!(problems.iter().any(|problem| problem.contains(finding)), "{tamper}: {problems:?}");

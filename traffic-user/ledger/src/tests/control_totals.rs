@@ -126,6 +126,7 @@ fn a_fallen_counter_is_a_gap_and_causes_no_mismatch() {
 fn an_older_ledger_without_control_totals_has_no_problems() {
     let (mut file, mut node) = filled();
     let former = "DROP TABLE booked; ALTER TABLE adjustment DROP COLUMN number; PRAGMA user_version = 1";
+    file.ledger.conn.execute_batch(AS_VERSION_3).unwrap();
     file.ledger.conn.execute_batch(former).unwrap();
     let path = file.ledger.path().to_owned();
     file.ledger = Ledger::open(&path, LedgerConfig::default()).unwrap();

@@ -1,5 +1,7 @@
 //! Tests of the whole ledger on real files, fed with simulated readings.
 
+mod clock;
+mod close_refusals;
 mod closing;
 mod control_totals;
 mod crashes;
@@ -8,8 +10,10 @@ mod exchange;
 mod files;
 mod histories;
 mod interfaces;
+mod percentiles;
 mod pva;
 mod pva_import;
 mod reports;
 mod returning;
 mod rollups;
+mod zones;

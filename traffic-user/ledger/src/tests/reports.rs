@@ -252,8 +252,10 @@ proptest! {
         let mut naive = vec![(0_u64, 0_u64); 288];
         for (bucket, entries) in by_bucket {
             let start = NOON - 12 * 3600 + bucket * 300 + 100;
-            let ahead = u64::try_from(start - node.wall.as_second()).unwrap();
-            node.pass(ahead);
+            // Readings are taken at every border.
+            let ahead = u64::try_from(start - 100 - node.wall.as_second()).unwrap();
+            node.pass(ahead).drain(&mut file.ledger);
+            node.pass(100);
             for (class, incoming, outgoing) in entries {
                 let slot = &mut naive[usize::try_from(bucket).unwrap()];
                 *slot = (slot.0 + incoming, slot.1 + outgoing);

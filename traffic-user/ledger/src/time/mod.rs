@@ -1,4 +1,6 @@
-//! Decides when traffic passed, from the clocks of a reading. Pure.
+//! Decides when traffic passed, from the clocks of a reading, and which hour, day and month that is.
 
+pub(crate) mod borders;
 pub(crate) mod bucket_assignment;
+pub(crate) mod clock_line;
 pub(crate) mod reading_checks;

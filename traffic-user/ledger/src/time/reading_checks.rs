@@ -1,4 +1,4 @@
-//! Checks a reading against the previous one: the time it covers, its bucket, and the gaps in between. Pure.
+//! Checks a reading against the previous one: the time it covers, and the gaps in between. Pure.
 
 use std::time::Duration;
 
@@ -6,9 +6,7 @@ use jiff::{SignedDuration, Timestamp};
 use traffic_model::Snapshot;
 
 use crate::{
-    time::bucket_assignment::{
-        AssignmentInput, BucketAssignment, ClockReading, GRACE_S, assign_bucket, compare_clocks,
-    },
+    time::{bucket_assignment::GRACE_S, clock_line::ClockEvent},
     write::gaps::{Gap, GapReason},
 };
 
@@ -38,9 +36,31 @@ pub struct DrainContext {
 pub(crate) struct LastReading {
     pub epoch: i64,
     pub boot_id: String,
-    pub clock: ClockReading,
+    /// The wall clock of the reading.
+    pub wall: Timestamp,
+    /// `CLOCK_BOOTTIME` in nanoseconds.
+    pub boottime_ns: u64,
     pub bucket_s: i64,
     pub class_table: i64,
+}
+
+/// The times of a reading and of those before it, by the clock that traffic is booked by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct BookedTimes {
+    pub now: Timestamp,
+    /// Of the last reading of the same epoch.
+    pub same_epoch: Option<Timestamp>,
+    /// Of the last reading in any epoch.
+    pub latest: Option<Timestamp>,
+    /// When the node booted.
+    pub booted: Timestamp,
+}
+
+impl BookedTimes {
+    /// An instant of this boot that the wall clock showed, which may have been wrong then.
+    pub fn within_boot(&self, shown: Timestamp) -> Timestamp {
+        if shown > self.now { self.now } else { shown.max(self.booted.min(self.now)) }
+    }
 }
 
 /// What the ledger knows before a reading is written.
@@ -52,80 +72,86 @@ pub(crate) struct PriorState {
     pub same_epoch: Option<LastReading>,
     /// Id of the class table of the new reading.
     pub class_table: i64,
-    /// Nothing may be written before this.
-    pub floor_s: i64,
-    /// The newest bucket that holds anything.
-    pub newest_bucket_s: Option<i64>,
     /// Why drains failed since the last reading, if they did.
     pub failing: Option<GapReason>,
+    pub times: BookedTimes,
+    pub event: ClockEvent,
 }
 
-/// The result of checking a reading.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct ReadingCheck {
-    pub span_start: Timestamp,
-    pub bucket: BucketAssignment,
-    pub gaps: Vec<Gap>,
-    /// Whether the wall clock was set, or may have been while the node was down.
-    pub unsteady: bool,
+/// Start of the time that a reading covers. Of counters that were never read, this is their creation.
+pub(crate) fn span_start(snapshot: &Snapshot, times: &BookedTimes) -> Timestamp {
+    times.same_epoch.unwrap_or_else(|| times.within_boot(snapshot.epoch_created))
 }
 
-/// A wall clock that is further ahead than this after a reboot is not trusted.
-const REBOOT_JUMP: SignedDuration = SignedDuration::from_hours(24);
-
-/// Checks a reading. In the same boot, its boottime must not be before that of `latest`.
-pub(crate) fn check_reading(snapshot: &Snapshot, context: &DrainContext, prior: &PriorState) -> ReadingCheck {
-    let now = ClockReading { wall: snapshot.time, boottime_ns: snapshot.boottime_ns };
-    let span_start = prior.same_epoch.as_ref().map_or_else(
-        || snapshot.epoch_created.min(now.wall),
-        |last| now.wall.checked_sub(compare_clocks(last.clock, now).elapsed).unwrap_or(Timestamp::MIN),
-    );
+/// The gaps between the last reading and this one.
+pub(crate) fn gaps_before(snapshot: &Snapshot, context: &DrainContext, prior: &PriorState) -> Vec<Gap> {
+    let times = &prior.times;
+    let start = span_start(snapshot, times);
     let mut gaps = Vec::new();
-    let mut unsteady = false;
-    if let Some(latest) = &prior.latest {
-        let stepped = step_gap(latest, now, &snapshot.boot_id);
-        unsteady = stepped.is_some()
-            || (latest.boot_id != snapshot.boot_id
-                && now.wall.duration_since(latest.clock.wall) > REBOOT_JUMP);
-        gaps.extend(stepped);
+    if let (Some(latest), Some(at)) = (&prior.latest, times.latest) {
+        gaps.extend(clock_gap(prior.event, at, times.now));
         if prior.same_epoch.is_none() {
             let same_boot = latest.boot_id == snapshot.boot_id;
             let reason = if same_boot { GapReason::CountersRenewed } else { GapReason::Reboot };
-            let end = snapshot.epoch_created.max(latest.clock.wall);
-            gaps.push(Gap::of_node(reason, latest.clock.wall, end));
+            gaps.push(Gap::of_node(reason, at, start.max(at)));
         }
-        gaps.extend(late_gap(span_start, now.wall, context, prior.failing));
+        if !matches!(prior.event, ClockEvent::Reverted { .. }) {
+            gaps.extend(late_gap(start, times.now, context, prior.failing));
+        }
     }
-    if let Some(last) = &prior.same_epoch {
+    if let (Some(last), Some(at)) = (&prior.same_epoch, times.same_epoch) {
         // A drain just before the change separates the two tables.
-        let drained_before = snapshot.class_table.loaded.duration_since(last.clock.wall).abs()
-            <= SignedDuration::from_secs(GRACE_S);
+        let drained_before =
+            snapshot.class_table.loaded.duration_since(last.wall).abs() <= SignedDuration::from_secs(GRACE_S);
         if last.class_table != prior.class_table && !drained_before {
-            gaps.push(Gap::of_node(GapReason::ClassTableMixed, last.clock.wall, snapshot.class_table.loaded));
+            let loaded = snapshot.class_table.loaded.clamp(at.min(times.now), times.now);
+            gaps.push(Gap::of_node(GapReason::ClassTableMixed, at, loaded));
         }
     }
-    let bucket = assign_bucket(&AssignmentInput {
-        now_s: now.wall.as_second(),
-        span_start_s: span_start.as_second(),
-        floor_s: prior.floor_s,
-        last_bucket_s: prior.latest.as_ref().map(|last| last.bucket_s),
-        newest_bucket_s: prior.newest_bucket_s,
-        interval: context.interval,
-    });
-    ReadingCheck { span_start, bucket, gaps, unsteady }
+    gaps
 }
 
-fn step_gap(latest: &LastReading, now: ClockReading, boot_id: &str) -> Option<Gap> {
-    let detail = if latest.boot_id == boot_id {
-        let step = compare_clocks(latest.clock, now).step?;
-        format!("the clock was set by {:+.3} s", step.as_secs_f64())
-    } else if now.wall < latest.clock.wall {
-        let behind = latest.clock.wall.duration_since(now.wall);
-        format!("after a reboot the clock stood {:.3} s before the last reading", behind.as_secs_f64())
-    } else {
-        return None;
+fn clock_gap(event: ClockEvent, last: Timestamp, now: Timestamp) -> Option<Gap> {
+    let by = |by_ms: i64| format!("{:+.3} s", SignedDuration::from_millis(by_ms).as_secs_f64());
+    let (reason, detail) = match event {
+        ClockEvent::Steady => return None,
+        ClockEvent::Stepped { by_ms } => {
+            (GapReason::ClockStepped, format!("the clock was set by {}", by(by_ms)))
+        }
+        ClockEvent::Distrusted { by_ms } => (
+            GapReason::ClockStepped,
+            format!(
+                "the clock is off by {} and is not followed; time continues from the last reading",
+                by(by_ms)
+            ),
+        ),
+        ClockEvent::Ahead { by_ms } => (
+            GapReason::ClockStepped,
+            format!("after a reboot the clock stood {} from the last trusted reading", by(by_ms)),
+        ),
+        ClockEvent::BootMoves { by_ms } => (
+            GapReason::ClockStepped,
+            format!("the clock was set by {}; what this boot recorded before was moved along", by(by_ms)),
+        ),
+        ClockEvent::SinceMoves { by_ms, .. } => (
+            GapReason::ClockStepped,
+            format!(
+                "the clock has been off by {} for a week and is followed now, with what was recorded since",
+                by(by_ms)
+            ),
+        ),
+        ClockEvent::Reverted { by_ms } => (
+            GapReason::Reverted,
+            format!(
+                "the node went back by {} together with its memory; what it counted since then and until \
+                 this reading is not known",
+                by(by_ms)
+            ),
+        ),
     };
-    Some(Gap::of_node(GapReason::ClockStepped, latest.clock.wall, now.wall).with_detail(detail))
+    // The clock of another boot may have been far in the future.
+    let last = if matches!(event, ClockEvent::Ahead { .. }) { last.min(now) } else { last };
+    Some(Gap::of_node(reason, last, now).with_detail(detail))
 }
 
 fn late_gap(

@@ -22,6 +22,7 @@ use crate::{
     figures::{self, Sums},
     query::rows::Cutter,
     schema::{FAULT, KINDS, Kind, PASSED, TRAFFIC, time},
+    time::borders::Borders,
     write::difference::Change,
 };
 
@@ -57,6 +58,11 @@ impl ControlTotals {
         let moved = [incoming, incoming + 1, outgoing, outgoing + 1].map(|at| change.passed[at]);
         figures::add(&mut self.sums[place(kind)], moved);
         self.losses += i64::from(change.is_loss());
+    }
+
+    /// Records that traffic is in some sums and not in others.
+    pub(crate) const fn note_loss(&mut self) {
+        self.losses += 1;
     }
 
     /// Adds this drain to the epoch's totals. An epoch whose first drains kept no totals never gets any.
@@ -232,7 +238,8 @@ fn sums_of_rows(conn: &Connection, calendar: &Calendar) -> Result<BTreeMap<(i64,
         Ok(row.get::<_, Option<i64>>(0)?.zip(row.get::<_, Option<i64>>(1)?))
     })?;
     let Some((first, last)) = span else { return Ok(sums) };
-    let (start, end) = (calendar.start(Level::Month, first)?, calendar.end(Level::Month, last)?);
+    let borders = Borders::new(conn, calendar);
+    let (start, end) = (borders.start(Level::Month, first)?, borders.end(Level::Month, last)?);
     for slice in Cutter::new(conn, calendar)?.cut(Level::Month, start, end)? {
         for kind in KINDS {
             let sql = format!(

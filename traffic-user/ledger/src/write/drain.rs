@@ -2,24 +2,33 @@
 //! readings. Wherever a crash interrupts it, every byte is in the rows once or will be with the next drain.
 //! The gaps that a drain finds are in `drain_gaps`.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::hash::Hash;
 
 use jiff::Timestamp;
 use rusqlite::{Connection, Statement, Transaction, TransactionBehavior, params};
-use traffic_model::{ContainerId, Snapshot, calendar::FIVE_MINUTES_S};
+use traffic_model::{ByDirection, ContainerId, Snapshot, calendar::Calendar};
 
 use crate::{
     error::LedgerError,
     ids,
     schema::{FAULT, PASSED, TRAFFIC},
-    time::reading_checks::{DrainContext, PriorState, ReadingCheck, check_reading},
+    time::{
+        borders::Borders,
+        bucket_assignment::{AssignmentInput, BucketAssignment, assign_bucket},
+        clock_line::{ClockEvent, ClockLine},
+        reading_checks::{BookedTimes, DrainContext, PriorState, gaps_before, span_start},
+    },
     write::{
+        clock,
         control_totals::{self, ControlTotals},
         difference::{self, Change},
         gaps::{self, Gap, GapLinks, GapReason},
-        last_reading::{floor, latest_reading, reading_of_epoch},
+        last_reading::{frozen, latest_reading, reading_of_epoch},
         readings::{self, ContainerLife, LastReadings},
+        relocation,
         returning::Returning,
+        reverted,
     },
 };
 
@@ -28,7 +37,7 @@ use crate::{
 pub struct DrainOutcome {
     /// Start of the bucket that the traffic was written to.
     pub bucket: Timestamp,
-    /// Start of the time that the reading covers, by the current wall clock.
+    /// Start of the time that the reading covers.
     pub span_start: Timestamp,
     /// Number of class counters that had moved.
     pub traffic_rows: usize,
@@ -50,11 +59,12 @@ pub(super) struct Drain<'a> {
     vm_prefixes: &'a [String],
     pub epoch: i64,
     series: i64,
-    checked: ReadingCheck,
-    /// Last reading of the same epoch, which is where a loss may begin.
-    pub last_wall: Option<Timestamp>,
-    /// Last reading of the node, in any epoch.
-    pub latest_wall: Option<Timestamp>,
+    bucket: BucketAssignment,
+    /// When the reading and those before it are booked.
+    pub times: BookedTimes,
+    line: ClockLine,
+    /// Whether the counters went back to an earlier state, so that this reading is only a new beginning.
+    reverted: bool,
     pub gaps: Vec<Gap>,
     /// The newest generation and the id of each container in this reading, by name.
     containers: HashMap<&'a str, (u32, i64)>,
@@ -64,61 +74,74 @@ pub(super) struct Drain<'a> {
     control_totals: ControlTotals,
 }
 
-/// Runs a drain. `failing` is why the drains before this one failed, if they did.
+/// What a drain needs to know about the ledger.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct DrainSettings<'a> {
+    pub calendar: &'a Calendar,
+    /// Why the drains before this one failed, if they did.
+    pub failing: Option<GapReason>,
+    pub vm_prefixes: &'a [String],
+}
+
+/// Runs a drain.
 pub(crate) fn run(
     conn: &mut Connection,
     snapshot: &Snapshot,
     context: &DrainContext,
-    failing: Option<GapReason>,
-    vm_prefixes: &[String],
+    settings: DrainSettings<'_>,
 ) -> Result<DrainOutcome, LedgerError> {
     let transaction = conn.transaction_with_behavior(TransactionBehavior::Immediate)?;
     let node = ids::node(&transaction, &snapshot.node)?;
-    let latest = latest_reading(&transaction)?;
-    if let Some(last) = latest.as_ref().filter(|last| last.boot_id == snapshot.boot_id)
-        && snapshot.boottime_ns < last.clock.boottime_ns
-    {
-        let last_ns = last.clock.boottime_ns;
-        return Err(LedgerError::StaleReading { boottime_ns: snapshot.boottime_ns, last_ns });
-    }
+    clock::refuse_stale(latest_reading(&transaction)?.as_ref(), snapshot)?;
+    let before = clock::load(&transaction)?;
+    let (line, event) = ClockLine::follow(before.as_ref(), clock::clocks(snapshot));
     let (epoch, epoch_is_new) = ids::epoch(&transaction, snapshot)?;
     if epoch_is_new {
         readings::delete_other_boots(&transaction, &snapshot.boot_id)?;
         control_totals::create(&transaction, epoch, &snapshot.former)?;
     }
+    relocation::move_booked(&transaction, settings.calendar, &snapshot.boot_id, event)?;
+    if epoch_is_new || event != ClockEvent::Steady {
+        gaps::end_by(&transaction, line.time_ms() / 1000)?;
+    }
     let class_table = ids::class_table(&transaction, &snapshot.class_table)?;
-    let prior = PriorState {
-        latest,
-        same_epoch: reading_of_epoch(&transaction, epoch)?,
-        class_table,
-        floor_s: floor(&transaction)?,
-        newest_bucket_s: transaction
-            .prepare_cached("SELECT max(start) FROM unit WHERE level = 0")?
-            .query_row([], |row| row.get(0))?,
-        failing,
-    };
-    let checked = check_reading(snapshot, context, &prior);
+    let latest = latest_reading(&transaction)?;
+    let same_epoch = reading_of_epoch(&transaction, epoch)?;
+    let times = clock::booked_times(snapshot, &line, before.as_ref(), (same_epoch.as_ref(), event))?;
+    let prior = PriorState { latest, same_epoch, class_table, failing: settings.failing, times, event };
     let is_returning = prior.same_epoch.is_some()
         && prior.latest.as_ref().is_some_and(|last| last.boot_id == snapshot.boot_id && last.epoch != epoch);
-    let latest_wall = prior.latest.as_ref().map(|last| last.clock.wall);
-    if checked.unsteady || ids::meta_integer(&transaction, "steady_since")?.is_none() {
-        ids::set_meta_integer(&transaction, "steady_since", snapshot.time.as_second())?;
+    let start = span_start(snapshot, &times);
+    if epoch_is_new {
+        transaction
+            .execute("UPDATE epoch SET created = ?2 WHERE id = ?1", params![epoch, start.as_second()])?;
     }
+    let frozen = frozen(&transaction)?;
+    let input = AssignmentInput {
+        now_s: times.now.as_second(),
+        span_start_s: start.as_second(),
+        frozen: &frozen,
+        last_bucket_s: prior.latest.as_ref().map(|last| last.bucket_s),
+    };
+    let mut holds = transaction.prepare("SELECT 1 FROM unit WHERE level = 0 AND start = ?1")?;
     let mut drain = Drain {
         transaction: &transaction,
         snapshot,
-        vm_prefixes,
+        vm_prefixes: settings.vm_prefixes,
         epoch,
         series: ids::series(&transaction, node, epoch, class_table)?,
-        gaps: checked.gaps.clone(),
-        checked,
-        last_wall: prior.same_epoch.map(|last| last.clock.wall),
-        latest_wall,
+        bucket: assign_bucket(&input, |bucket| holds.exists([bucket]).unwrap_or(true)),
+        gaps: gaps_before(snapshot, context, &prior),
+        times,
+        line,
+        reverted: matches!(event, ClockEvent::Reverted { .. }),
         containers: HashMap::new(),
         is_returning,
         returning: None,
         control_totals: ControlTotals::default(),
     };
+    drop(holds);
+    Borders::new(&transaction, settings.calendar).book(drain.bucket.bucket_s)?;
     let outcome = drain.write(class_table)?;
     transaction.commit()?;
     Ok(outcome)
@@ -126,8 +149,12 @@ pub(crate) fn run(
 
 impl<'a> Drain<'a> {
     fn write(&mut self, class_table: i64) -> Result<DrainOutcome, LedgerError> {
-        for gap in self.checked.gaps.clone() {
-            gaps::insert(self.transaction, self.snapshot.time, &gap, GapLinks::default())?;
+        for gap in self.gaps.clone() {
+            gaps::insert(self.transaction, self.times.now, &gap, GapLinks::default())?;
+        }
+        if self.reverted {
+            reverted::delete_readings(self.transaction, self.epoch, self.snapshot)?;
+            self.control_totals.note_loss();
         }
         let last = LastReadings::load(self.transaction, self.epoch)?;
         if self.is_returning {
@@ -138,15 +165,16 @@ impl<'a> Drain<'a> {
         let fault_rows = self.write_faults(&last, &interfaces)?;
         let interface_rows = self.write_interfaces(&last, &interfaces)?;
         self.record_missed()?;
-        readings::expire_absent_interfaces(self.transaction, self.epoch, &last, self.snapshot)?;
+        let now_s = self.times.now.as_second();
+        readings::expire_absent_interfaces(self.transaction, (self.epoch, now_s), &last, self.snapshot)?;
         if traffic_rows + fault_rows + interface_rows > 0 {
             self.mark_bucket_dirty()?;
         }
         self.control_totals.store(self.transaction, self.epoch)?;
         self.store_reading_time(class_table)?;
         Ok(DrainOutcome {
-            bucket: Timestamp::from_second(self.checked.bucket.bucket_s)?,
-            span_start: self.checked.span_start,
+            bucket: Timestamp::from_second(self.bucket.bucket_s)?,
+            span_start: span_start(self.snapshot, &self.times),
             traffic_rows,
             fault_rows,
             interface_rows,
@@ -159,8 +187,7 @@ impl<'a> Drain<'a> {
         let lives = self.resolve_lives(last)?;
         let mut upsert = self.transaction.prepare(&TRAFFIC.upsert())?;
         let mut rows = 0;
-        for (key, change) in difference::differences(&last.classes, difference::class_readings(self.snapshot))
-        {
+        for (key, change) in self.changes(&last.classes, difference::class_readings(self.snapshot)) {
             let Some(life) = lives.get(&(key.container.as_str(), key.generation)) else { continue };
             let change = self.returning.as_mut().map_or(change, |returning| returning.class(&key, change));
             if !last.classes.contains_key(&key) {
@@ -176,12 +203,7 @@ impl<'a> Drain<'a> {
             rows += self.add_change(&mut upsert, &row, &change)?;
         }
         let seen: HashSet<i64> = lives.values().map(|life| life.id).collect();
-        readings::expire_absent_containers(
-            self.transaction,
-            &last.lives,
-            &seen,
-            self.snapshot.time.as_second(),
-        )?;
+        readings::expire_absent_containers(self.transaction, &last.lives, &seen, self.times.now.as_second())?;
         Ok(rows)
     }
 
@@ -219,13 +241,28 @@ impl<'a> Drain<'a> {
         Ok(lives)
     }
 
+    /// The changes of all counters that moved. After a revert no counter has: each begins with this reading.
+    fn changes<K: Clone + Eq + Hash + Ord, const N: usize>(
+        &self,
+        last: &HashMap<K, [u64; N]>,
+        now: impl IntoIterator<Item = (K, [u64; N])>,
+    ) -> BTreeMap<K, Change<N>> {
+        let mut changes = difference::differences(last, now);
+        if self.reverted {
+            for change in changes.values_mut() {
+                *change = Change { passed: [0; N], fell_from: ByDirection::default(), ..*change };
+            }
+        }
+        changes
+    }
+
     fn active_container(&self, name: &str) -> Result<i64, LedgerError> {
         let is_vm = self.snapshot.interfaces.iter().any(|interface| {
             interface.container.as_ref().is_some_and(|container| container.as_str() == name)
                 && self.vm_prefixes.iter().any(|prefix| interface.interface.starts_with(prefix))
         });
         let kind = if is_vm { "vm" } else { "ct" };
-        ids::container(self.transaction, name, kind, self.snapshot.time.as_second())
+        ids::container(self.transaction, name, kind, self.times.now.as_second())
     }
 
     /// The ids of all interfaces in the reading, by name and generation.
@@ -256,8 +293,7 @@ impl<'a> Drain<'a> {
     ) -> Result<usize, LedgerError> {
         let mut upsert = self.transaction.prepare(&FAULT.upsert())?;
         let mut rows = 0;
-        for (key, change) in difference::differences(&last.faults, difference::fault_readings(self.snapshot))
-        {
+        for (key, change) in self.changes(&last.faults, difference::fault_readings(self.snapshot)) {
             let interface = match interfaces.get(&(key.interface.as_str(), key.generation)) {
                 Some(&number) => number,
                 None => ids::interface(self.transaction, &key.interface, 0)?,
@@ -283,7 +319,7 @@ impl<'a> Drain<'a> {
         let mut upsert = self.transaction.prepare(&PASSED.upsert())?;
         let mut rows = 0;
         let now = difference::interface_readings(self.snapshot);
-        for (key, change) in difference::differences(&last.interfaces, now) {
+        for (key, change) in self.changes(&last.interfaces, now) {
             let Some(&interface) = interfaces.get(&(key.interface.as_str(), key.generation)) else {
                 continue;
             };
@@ -307,7 +343,7 @@ impl<'a> Drain<'a> {
         if !change.is_traffic() {
             return Ok(0);
         }
-        let start = std::iter::once(self.checked.bucket.bucket_s);
+        let start = std::iter::once(self.bucket.bucket_s);
         // Differences are below 2^63.
         let values = change.passed.map(u64::cast_signed);
         let row = start.chain(key.iter().copied()).chain(values);
@@ -316,26 +352,23 @@ impl<'a> Drain<'a> {
     }
 
     fn mark_bucket_dirty(&self) -> Result<(), LedgerError> {
-        let bucket_s = self.checked.bucket.bucket_s;
-        self.transaction
-            .prepare_cached(
-                "INSERT INTO unit (level, start, end, dirty, finest) VALUES (0, ?1, ?2, 1, 1)
-                 ON CONFLICT (level, start) DO UPDATE SET dirty = 1",
-            )?
-            .execute([bucket_s, bucket_s + FIVE_MINUTES_S])?;
-        if self.checked.bucket.mixed {
+        let bucket_s = self.bucket.bucket_s;
+        clock::mark_dirty(self.transaction, bucket_s)?;
+        let key = [bucket_s, self.series];
+        let span = (span_start(self.snapshot, &self.times).as_second(), self.times.now.as_second());
+        if self.bucket.mixed {
             self.transaction
                 .prepare_cached(
                     "INSERT INTO span (bucket, stream, start, end) VALUES (?1, ?2, ?3, ?4)
                      ON CONFLICT (bucket, stream) DO UPDATE
                      SET start = min(start, excluded.start), end = max(end, excluded.end)",
                 )?
-                .execute([
-                    bucket_s,
-                    self.series,
-                    self.checked.span_start.as_second(),
-                    self.snapshot.time.as_second(),
-                ])?;
+                .execute([key[0], key[1], span.0, span.1])?;
+        } else {
+            // A mixed bucket covers the time of all its readings.
+            self.transaction
+                .prepare_cached("UPDATE span SET end = max(end, ?3) WHERE bucket = ?1 AND stream = ?2")?
+                .execute([key[0], key[1], span.1])?;
         }
         Ok(())
     }
@@ -350,9 +383,9 @@ impl<'a> Drain<'a> {
                 self.epoch,
                 self.snapshot.time.as_millisecond(),
                 self.snapshot.boottime_ns.cast_signed(),
-                self.checked.bucket.bucket_s,
+                self.bucket.bucket_s,
                 class_table,
             ])?;
-        Ok(())
+        clock::store(self.transaction, &self.line)
     }
 }

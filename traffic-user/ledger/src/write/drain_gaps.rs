@@ -33,8 +33,8 @@ impl Drain<'_> {
             Some(format!("{what} {direction}: {:?} after {:?}", &change.reading[half.clone()], &before[half]))
         });
         let gap = Gap {
-            start: self.last_wall.map(|wall| wall.min(self.snapshot.time)),
-            end: self.snapshot.time,
+            start: self.times.same_epoch.map(|last| last.min(self.times.now)),
+            end: self.times.now,
             reason: GapReason::CounterLost,
             interface: interface.map(str::to_owned),
             container: container.map(|(name, _)| name.to_owned()),
@@ -42,7 +42,7 @@ impl Drain<'_> {
             detail: Some(details.collect::<Vec<_>>().join("; ")),
         };
         let links = GapLinks { container: container.map(|(_, number)| number), once: None };
-        gaps::insert(self.transaction, self.snapshot.time, &gap, links)?;
+        gaps::insert(self.transaction, self.times.now, &gap, links)?;
         self.gaps.push(gap);
         Ok(())
     }
@@ -68,10 +68,10 @@ impl Drain<'_> {
                 let returning = self.returning.as_ref();
                 if let Some(left) = returning.and_then(|returning| returning.missed(interface, generation)) {
                     size = left;
-                    start = self.latest_wall;
+                    start = self.times.latest;
                 } else if let Some(before) = self.accounted_before(ifindex)? {
                     size = size.since(&before);
-                    start = self.latest_wall;
+                    start = self.times.latest;
                 }
                 self.store_accounted(ifindex, counter)?;
             }
@@ -82,9 +82,10 @@ impl Drain<'_> {
                 continue;
             }
             let container = counter.container.as_ref().map(ContainerId::as_str);
+            let attached = self.times.within_boot(counter.attached);
             let gap = Gap {
-                start: start.map(|start| start.min(counter.attached)),
-                end: counter.attached,
+                start: start.map(|start| start.min(attached)),
+                end: attached,
                 reason: GapReason::BeforeAttach,
                 interface: Some(interface.clone()),
                 container: container.map(str::to_owned),
@@ -92,12 +93,7 @@ impl Drain<'_> {
                 detail: None,
             };
             let number = Some(self.container_of(container)?).filter(|&number| number != 0);
-            gaps::insert(
-                self.transaction,
-                self.snapshot.time,
-                &gap,
-                GapLinks { container: number, once: None },
-            )?;
+            gaps::insert(self.transaction, self.times.now, &gap, GapLinks { container: number, once: None })?;
             self.gaps.push(gap);
         }
         let present = self.snapshot.interfaces.iter().filter_map(|counter| counter.ifindex).collect();

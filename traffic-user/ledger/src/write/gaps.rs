@@ -36,11 +36,14 @@ pub enum GapReason {
     Reboot,
     /// The file of an earlier ledger was emptied or removed. Its figures are not in this one.
     LedgerLost,
+    /// The node was reverted to an earlier state of its memory, with its counters. What passed around that
+    /// moment is lost.
+    Reverted,
 }
 
 impl GapReason {
     /// Every reason.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::BeforeAttach,
         Self::DaemonDown,
         Self::MissedDrain,
@@ -52,6 +55,7 @@ impl GapReason {
         Self::CountersRenewed,
         Self::Reboot,
         Self::LedgerLost,
+        Self::Reverted,
     ];
 
     /// The name in the ledger and in output. A released name never changes.
@@ -68,6 +72,7 @@ impl GapReason {
             Self::CountersRenewed => "counters_renewed",
             Self::Reboot => "reboot",
             Self::LedgerLost => "ledger_lost",
+            Self::Reverted => "reverted",
         }
     }
 
@@ -75,7 +80,12 @@ impl GapReason {
     pub const fn loses_traffic(self) -> bool {
         matches!(
             self,
-            Self::BeforeAttach | Self::CounterLost | Self::CountersRenewed | Self::Reboot | Self::LedgerLost
+            Self::BeforeAttach
+                | Self::CounterLost
+                | Self::CountersRenewed
+                | Self::Reboot
+                | Self::LedgerLost
+                | Self::Reverted
         )
     }
 }
@@ -236,6 +246,13 @@ pub(crate) fn insert_lost_ledger(conn: &Connection, now: Timestamp) -> Result<()
         detail: Some(detail.to_owned()),
     };
     insert(conn, now, &gap, GapLinks::default()).map(drop)
+}
+
+/// Ends gaps that a wrong clock let end in the future.
+pub(crate) fn end_by(conn: &Connection, now_s: i64) -> Result<(), LedgerError> {
+    let sql = "UPDATE gap SET end = ?1 WHERE end > ?1 AND start <= ?1 AND once IS NULL";
+    conn.execute(sql, [now_s])?;
+    Ok(())
 }
 
 /// Lists the gaps that overlap a time span, ordered by end; `None` means unlimited.

@@ -1,4 +1,4 @@
-//! When earlier readings were taken, and the earliest time at which traffic may still be written.
+//! When earlier readings were taken, and where traffic may still be written.
 
 use jiff::Timestamp;
 use rusqlite::{Connection, OptionalExtension as _};
@@ -6,14 +6,14 @@ use rusqlite::{Connection, OptionalExtension as _};
 use crate::{
     error::LedgerError,
     ids,
-    time::{bucket_assignment::ClockReading, reading_checks::LastReading},
+    time::{bucket_assignment::Frozen, reading_checks::LastReading},
 };
 
-/// The earliest bucket that may be written: after all closed periods and all dropped rows. Unix seconds.
-pub(crate) fn floor(conn: &Connection) -> Result<i64, LedgerError> {
-    let closed: Option<i64> = conn.query_row("SELECT max(end) FROM period", [], |row| row.get(0))?;
-    let dropped = ids::meta_integer(conn, "dropped_before_5min")?;
-    Ok(closed.max(dropped).unwrap_or(i64::MIN / 2))
+/// Where nothing may be written: in closed periods, and where five-minute rows were dropped.
+pub(crate) fn frozen(conn: &Connection) -> Result<Frozen, LedgerError> {
+    let mut statement = conn.prepare_cached("SELECT start, end FROM period ORDER BY start")?;
+    let closed = statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?.collect::<Result<_, _>>()?;
+    Ok(Frozen { closed, dropped_before_s: ids::meta_integer(conn, "dropped_before_5min")? })
 }
 
 /// The last reading of any epoch.
@@ -38,9 +38,6 @@ fn reading_of(conn: &Connection, epoch: Option<i64>) -> Result<Option<LastReadin
         })
         .optional()?;
     let Some((epoch, boot_id, (wall_ms, boottime_ns), bucket_s, class_table)) = row else { return Ok(None) };
-    let clock = ClockReading {
-        wall: Timestamp::from_millisecond(wall_ms)?,
-        boottime_ns: boottime_ns.cast_unsigned(),
-    };
-    Ok(Some(LastReading { epoch, boot_id, clock, bucket_s, class_table }))
+    let (wall, boottime_ns) = (Timestamp::from_millisecond(wall_ms)?, boottime_ns.cast_unsigned());
+    Ok(Some(LastReading { epoch, boot_id, wall, boottime_ns, bucket_s, class_table }))
 }

@@ -1,5 +1,6 @@
 //! The write side: readings become rows, and rows become sums.
 
+pub(crate) mod clock;
 pub(crate) mod control_totals;
 pub(crate) mod difference;
 pub(crate) mod drain;
@@ -7,6 +8,8 @@ mod drain_gaps;
 pub(crate) mod gaps;
 pub(crate) mod last_reading;
 pub(crate) mod readings;
+pub(crate) mod relocation;
 mod returning;
+mod reverted;
 pub(crate) mod rollup;
 pub(crate) mod rollup_state;

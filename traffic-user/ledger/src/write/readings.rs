@@ -219,14 +219,13 @@ pub(crate) fn expire_absent_containers(
 /// never deleted.
 pub(crate) fn expire_absent_interfaces(
     conn: &Connection,
-    epoch: i64,
+    (epoch, now_s): (i64, i64),
     last: &LastReadings,
     snapshot: &Snapshot,
 ) -> Result<(), LedgerError> {
     let interfaces = snapshot.interfaces.iter().map(|counter| (&counter.interface, counter.generation));
     let faults = snapshot.faults.iter().map(|counter| (&counter.interface, counter.generation));
     let seen: HashSet<(&String, u32)> = interfaces.chain(faults).collect();
-    let now_s = snapshot.time.as_second();
     for (key, life) in &last.interface_lives {
         let present = seen.contains(&(&key.interface, key.generation));
         if present != life.present {

@@ -16,7 +16,11 @@ use crate::{
     ids,
     schema::{KINDS, Kind},
     store::Ledger,
-    write::rollup_state::{last_bucket, units_above_dirty},
+    time::{borders::Borders, clock_line::ClockLine},
+    write::{
+        clock,
+        rollup_state::{last_bucket, units_above_dirty},
+    },
 };
 
 /// What a call of maintenance did.
@@ -29,9 +33,6 @@ pub struct Maintenance {
     /// Whether the time ran out before the work was done. Call again to continue.
     pub unfinished: bool,
 }
-
-/// Nothing is dropped until the clock was steady this long, in seconds. A wrong year must not cost any row.
-const STEADY_S: i64 = 86_400;
 
 /// Key of the time before which five-minute rows are dropped.
 const DROPPED_FIVE_MINUTES: &str = "dropped_before_5min";
@@ -124,7 +125,7 @@ impl Ledger {
         let Some(finer) = level.finer() else { return Ok(()) };
         let mut units = Vec::new();
         for start in units_above_dirty(&self.conn, &self.calendar, finer, level)? {
-            let end = self.calendar.end(level, start)?;
+            let end = Borders::new(&self.conn, &self.calendar).end(level, start)?;
             if !open.is_some_and(|open| start <= open && open < end) {
                 units.push((start, end));
             }
@@ -152,26 +153,38 @@ impl Ledger {
     }
 
     fn drop_old(&mut self, now: Timestamp, pace: Pace, done: &mut Maintenance) -> Result<(), LedgerError> {
-        let steady_since = ids::meta_integer(&self.conn, "steady_since")?;
-        if steady_since.is_none_or(|since| now.as_second() - since < STEADY_S) {
-            return Ok(());
-        }
+        // A wrong year must not cost any row. The caller's clock may be ahead of the last reading's.
+        let Some(line) = clock::load(&self.conn)?.filter(ClockLine::may_drop) else { return Ok(()) };
+        let now = now.min(Timestamp::from_millisecond(line.time_ms())?);
         let months = Span::new().months(i64::from(self.retention.hours_months));
         let days = i64::from(self.retention.five_minutes_days).days();
         for (level, kept) in [(Level::FiveMinutes, days), (Level::Hour, months)] {
             let zone = self.calendar.zone().clone();
             let oldest = now.to_zoned(zone).checked_sub(kept)?.timestamp().as_second();
             let Some(dropping) = Dropping::of(level) else { continue };
-            let mut horizon = self.calendar.start(dropping.above, oldest)?;
+            let oldest = if level == Level::FiveMinutes { self.kept_to_close(oldest, now)? } else { oldest };
+            let borders = Borders::new(&self.conn, &self.calendar);
+            let mut horizon = borders.start(dropping.above, oldest)?;
             if level == Level::Hour {
                 // A late write into kept five-minute rows sums its day again, which needs all hours of that
                 // day.
                 let Some(before) = ids::meta_integer(&self.conn, DROPPED_FIVE_MINUTES)? else { continue };
-                horizon = horizon.min(self.calendar.start(dropping.above, before)?);
+                horizon = horizon.min(borders.start(dropping.above, before)?);
             }
             self.drop_level(dropping, horizon, pace, done)?;
         }
         Ok(())
+    }
+
+    /// Whoever closes months finds their five-minute rows then, for percentiles: they are kept until the month
+    /// is closed, or until another one is over. Unix seconds.
+    fn kept_to_close(&self, oldest: i64, now: Timestamp) -> Result<i64, LedgerError> {
+        let closed: Option<i64> = self.conn.query_row("SELECT max(end) FROM period", [], |row| row.get(0))?;
+        let Some(closed) = closed else { return Ok(oldest) };
+        let borders = Borders::new(&self.conn, &self.calendar);
+        let this_month = borders.start(Level::Month, now.as_second())?;
+        let last_month = borders.start(Level::Month, this_month - 1)?;
+        Ok(oldest.min(closed.max(last_month)))
     }
 
     /// Drops rows of a level that are older than `horizon` (Unix seconds), in whole units of the level above.
@@ -282,7 +295,7 @@ impl Dropping {
             .query_row(params![self.level as u8, horizon], |row| row.get(0))
             .optional()?;
         let Some(first) = first else { return Ok(horizon) };
-        Ok(calendar.end(self.above, calendar.start(self.above, first)?)?.min(horizon))
+        Ok(Borders::new(conn, calendar).end(self.above, first)?.min(horizon))
     }
 
     /// Drops all rows that begin before `before` (Unix seconds). Returns the number of rows.

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use rusqlite::Connection;
 use traffic_model::calendar::{Calendar, Level};
 
-use crate::error::LedgerError;
+use crate::{error::LedgerError, time::borders::Borders};
 
 /// The bucket of the last reading. It is still open.
 pub(crate) fn last_bucket(conn: &Connection) -> Result<Option<i64>, LedgerError> {
@@ -25,9 +25,15 @@ pub(crate) fn units_above_dirty(
     let mut statement =
         conn.prepare_cached("SELECT start FROM unit WHERE level = ?1 AND dirty ORDER BY start")?;
     let mut rows = statement.query([finer as u8])?;
+    let borders = Borders::new(conn, calendar);
     let mut starts = BTreeSet::new();
+    let mut last = (0, 0);
     while let Some(row) = rows.next()? {
-        starts.insert(calendar.start(level, row.get(0)?)?);
+        let start: i64 = row.get(0)?;
+        if !(last.0..last.1).contains(&start) {
+            last = borders.unit(level, start)?;
+            starts.insert(last.0);
+        }
     }
     Ok(starts)
 }
