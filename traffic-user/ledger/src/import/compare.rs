@@ -9,7 +9,11 @@ use traffic_model::calendar::Level;
 
 use crate::{
     error::LedgerError,
-    import::{PvaConflicts, source::VALUES, staging::Staging},
+    import::{
+        PvaConflicts,
+        source::{ONE, VALUES},
+        staging::Staging,
+    },
     schema::TRAFFIC,
 };
 
@@ -97,7 +101,7 @@ pub fn compare(
 /// Chooses the classes if they add up to the total or there is no total, otherwise the total under
 /// `class_of_total`. Returns the choice, and false if classes had to be dropped.
 ///
-/// PVA's total may or may not contain class 0, so both sums are accepted.
+/// PVA's total may or may not contain class 0, so both sums are accepted. Amounts are in parts of [`ONE`].
 pub fn choose(amounts: &[(Option<u8>, i64)], class_of_total: u8) -> (Vec<(u8, i64)>, bool) {
     let classes: Vec<(u8, i64)> =
         amounts.iter().filter_map(|&(class, amount)| Some((class?, amount))).collect();
@@ -105,7 +109,9 @@ pub fn choose(amounts: &[(Option<u8>, i64)], class_of_total: u8) -> (Vec<(u8, i6
     let Some(total) = total else { return (classes, true) };
     let sum: i64 = classes.iter().map(|(_, amount)| amount).sum();
     let billed: i64 = classes.iter().filter(|(class, _)| *class != 0).map(|(_, amount)| amount).sum();
-    if !classes.is_empty() && (total == sum || total == billed) {
+    // Fractions are not exact.
+    let adds_up = |sum: i64| (total - sum).abs() < ONE;
+    if !classes.is_empty() && (adds_up(sum) || adds_up(billed)) {
         return (classes, true);
     }
     (vec![(class_of_total, total)], classes.is_empty())
@@ -117,7 +123,11 @@ mod tests {
 
     #[test]
     fn classes_are_chosen_if_they_add_up() {
-        let chosen = |amounts: &[(Option<u8>, i64)]| choose(amounts, 9);
+        let chosen = |amounts: &[(Option<u8>, i64)]| {
+            let amounts: Vec<_> = amounts.iter().map(|&(class, amount)| (class, amount * ONE)).collect();
+            let (chosen, adds_up) = choose(&amounts, 9);
+            (chosen.into_iter().map(|(class, amount)| (class, amount / ONE)).collect::<Vec<_>>(), adds_up)
+        };
         assert_eq!(chosen(&[(None, 7)]), (vec![(9, 7)], true));
         assert_eq!(chosen(&[(Some(1), 7)]), (vec![(1, 7)], true));
         assert_eq!(chosen(&[(None, 12), (Some(1), 7), (Some(2), 5)]), (vec![(1, 7), (2, 5)], true));

@@ -3,11 +3,15 @@
 
 use std::collections::BTreeMap;
 
-use traffic_model::calendar::five_minutes_of;
+use traffic_model::calendar::{FIVE_MINUTES_S, five_minutes_of};
 
-use crate::import::ranges::{self, Range};
+use crate::{
+    import::ranges::{self, Range},
+    time::bucket_assignment::GRACE_S,
+};
 
-/// The growth of a counter in the interval that begins at `start` (seconds since the Unix epoch).
+/// The growth of a counter in the interval that begins at `start` (seconds since the Unix epoch), in parts of
+/// [`ONE`](super::source::ONE).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Sample {
     pub start: i64,
@@ -23,6 +27,20 @@ pub struct KnownState<'a> {
     pub closed: &'a [(i64, i64)],
     /// Start of the ledger's own counting.
     pub until: i64,
+    /// The usual distance between samples of the owner's other counters, in seconds. A counter that is mostly
+    /// idle may have samples further apart.
+    pub interval: Option<i64>,
+    /// How samples are split; `None` if earlier imports did not split them.
+    pub split: Option<Splitting<'a>>,
+}
+
+/// How samples are split.
+#[derive(Clone, Copy, Debug)]
+pub struct Splitting<'a> {
+    /// Starts of the billing months, in order.
+    pub months: &'a [i64],
+    /// Before this, five-minute rows will not be kept, and an hour is fine enough.
+    pub fine_from: i64,
 }
 
 /// The sums of one five-minute bucket.
@@ -33,6 +51,8 @@ pub struct BucketSum {
     pub new_samples: (u64, i64),
     /// Number and sum of the samples imported before.
     pub known: (u64, i64),
+    /// Whether a part of it is a share of a longer sample.
+    pub split: bool,
 }
 
 /// The digested samples of a counter.
@@ -76,7 +96,8 @@ fn interval(samples: &[Sample]) -> i64 {
 
 /// Digests samples that are sorted by start.
 pub fn digest(samples: &[Sample], already: &KnownState<'_>) -> Digest {
-    let interval = interval(samples);
+    let own = interval(samples);
+    let interval = already.interval.map_or(own, |usual| usual.min(own));
     // PVA reads a second or two early or late; a longer distance means that a sample is missing.
     let near = interval + interval / 2;
     let mut digest = Digest { interval, ..Digest::default() };
@@ -118,7 +139,9 @@ pub fn digest(samples: &[Sample], already: &KnownState<'_>) -> Digest {
             _ => taken.push((sample.start, sample.start)),
         }
         open = true;
-        digest.add(sample, known);
+        let closed =
+            already.closed.iter().map(|period| period.0).find(|&from| sample.start < from && from < end);
+        digest.add_over(sample, closed.unwrap_or(end), known, already.split);
     }
     digest.missing = ranges::subtract(already.imported, &taken);
     digest.imported = ranges::union(already.imported, &taken, near);
@@ -126,15 +149,53 @@ pub fn digest(samples: &[Sample], already: &KnownState<'_>) -> Digest {
 }
 
 impl Digest {
-    fn add(&mut self, sample: Sample, known: bool) {
-        let start = five_minutes_of(sample.start);
-        if self.buckets.last().is_none_or(|bucket| bucket.start != start) {
-            self.buckets.push(BucketSum { start, ..BucketSum::default() });
+    /// Adds a sample that ends at `end`. One that is longer than a bucket, or lies over the border of a month,
+    /// is shared evenly among the buckets that it covers.
+    fn add_over(&mut self, sample: Sample, end: i64, known: bool, split: Option<Splitting<'_>>) {
+        let Some(Splitting { months, fine_from }) = split else {
+            self.add(five_minutes_of(sample.start), (1, sample.amount), known, false);
+            return;
+        };
+        let length = end - sample.start;
+        let step = if sample.start < fine_from { 3600 } else { FIVE_MINUTES_S };
+        let next_border = |at: i64| {
+            let month = months.get(months.partition_point(|&month| month <= at));
+            month.map_or(i64::MAX, |&month| month).min(at - at.rem_euclid(step) + step)
+        };
+        let next_month = months.get(months.partition_point(|&month| month <= sample.start + GRACE_S));
+        let over_month = next_month.is_some_and(|&month| month < end - GRACE_S);
+        if length <= FIVE_MINUTES_S + GRACE_S && !over_month || end <= next_border(sample.start) {
+            self.add(five_minutes_of(sample.start), (1, sample.amount), known, false);
+            return;
         }
-        if let Some(bucket) = self.buckets.last_mut() {
-            let sum = if known { &mut bucket.known } else { &mut bucket.new_samples };
-            *sum = (sum.0 + 1, sum.1.saturating_add(sample.amount));
+        let until = |time: i64| {
+            let passed = i128::from((time - sample.start).clamp(0, length));
+            i64::try_from(i128::from(sample.amount) * passed / i128::from(length)).unwrap_or(i64::MAX)
+        };
+        let (mut at, mut number) = (sample.start, 1);
+        while at < end {
+            let next = next_border(at);
+            self.add(five_minutes_of(at), (number, until(next) - until(at)), known, true);
+            (at, number) = (next, 0);
         }
+    }
+
+    /// Adds to a bucket. Buckets come in order, except that the last ones of a long sample may be reached
+    /// again.
+    fn add(&mut self, start: i64, (number, amount): (u64, i64), known: bool, split: bool) {
+        let at = self.buckets.iter().rposition(|bucket| bucket.start <= start);
+        let at = match at {
+            Some(at) if self.buckets[at].start == start => at,
+            _ => {
+                let at = at.map_or(0, |before| before + 1);
+                self.buckets.insert(at, BucketSum { start, ..BucketSum::default() });
+                at
+            }
+        };
+        let bucket = &mut self.buckets[at];
+        let sum = if known { &mut bucket.known } else { &mut bucket.new_samples };
+        *sum = (sum.0 + number, sum.1.saturating_add(amount));
+        bucket.split |= split;
     }
 }
 
@@ -146,8 +207,10 @@ mod tests {
         starts.iter().map(|&start| Sample { start, amount: start % 1000 + 1 }).collect()
     }
 
+    const FINE: Splitting<'static> = Splitting { months: &[], fine_from: i64::MIN };
+
     fn nothing() -> KnownState<'static> {
-        KnownState { imported: &[], closed: &[], until: i64::MAX }
+        KnownState { imported: &[], closed: &[], until: i64::MAX, interval: None, split: Some(FINE) }
     }
 
     #[test]
@@ -194,11 +257,63 @@ mod tests {
 
     #[test]
     fn closed_periods_refuse_only_new_samples() {
-        let already = KnownState { imported: &[(0, 60)], closed: &[(0, 150), (200, 250)], until: i64::MAX };
+        let already = KnownState { imported: &[(0, 60)], closed: &[(0, 150), (200, 250)], ..nothing() };
         let digest = digest(&samples(&[0, 60, 120, 180, 240, 300]), &already);
         assert_eq!(digest.closed[&0], (1, Sample { start: 120, amount: 121 }));
         assert_eq!(digest.closed[&1].0, 1);
         assert_eq!(digest.imported, [(0, 60), (180, 180), (300, 300)]);
+    }
+
+    #[test]
+    fn long_samples_are_shared_among_their_buckets() {
+        let hourly = [Sample { start: 150, amount: 12_000 }, Sample { start: 3750, amount: 24_000 }];
+        let shared = digest(&hourly, &nothing());
+        assert_eq!(shared.buckets.len(), 25);
+        assert!(shared.buckets.iter().all(|bucket| bucket.split));
+        assert_eq!(shared.buckets.iter().map(|bucket| bucket.new_samples.1).sum::<i64>(), 36_000);
+        assert_eq!(shared.buckets.iter().map(|bucket| bucket.new_samples.0).sum::<u64>(), 2);
+        assert_eq!([0, 1, 12, 13].map(|at| shared.buckets[at].new_samples.1), [500, 1000, 1500, 2000]);
+        // Earlier imports left such samples in one bucket, and are compared with what they wrote.
+        let former = digest(&hourly, &KnownState { split: None, ..nothing() });
+        assert_eq!(
+            former.buckets.iter().map(|bucket| bucket.new_samples.1).collect::<Vec<_>>(),
+            [12_000, 24_000]
+        );
+    }
+
+    #[test]
+    fn old_samples_are_shared_among_hours() {
+        let coarse = Splitting { months: &[9000], fine_from: i64::MAX };
+        let samples = [Sample { start: 3600, amount: 1000 }, Sample { start: 7200, amount: 3600 }];
+        let digest = digest(&samples, &KnownState { split: Some(coarse), ..nothing() });
+        let sums: Vec<_> = digest.buckets.iter().map(|bucket| (bucket.start, bucket.new_samples.1)).collect();
+        assert_eq!(sums, [(3600, 1000), (7200, 1800), (9000, 1800)]);
+    }
+
+    #[test]
+    fn an_idle_counter_has_the_interval_of_its_owner() {
+        let sparse = [Sample { start: 0, amount: 10 }, Sample { start: 3600, amount: 20 }];
+        let digest = digest(&sparse, &KnownState { interval: Some(300), ..nothing() });
+        assert_eq!(digest.buckets.iter().map(|bucket| bucket.new_samples.1).collect::<Vec<_>>(), [10, 20]);
+        assert_eq!((digest.interval, digest.end), (300, Some(3900)));
+    }
+
+    #[test]
+    fn a_short_sample_is_split_only_over_the_border_of_a_month() {
+        let samples = [Sample { start: 450, amount: 900 }, Sample { start: 750, amount: 600 }];
+        let months = [0, 600];
+        let split =
+            digest(&samples, &KnownState { split: Some(Splitting { months: &months, ..FINE }), ..nothing() });
+        let sums: Vec<_> = split.buckets.iter().map(|bucket| (bucket.start, bucket.new_samples.1)).collect();
+        assert_eq!(sums, [(300, 450), (600, 1050)]);
+        assert_eq!(digest(&samples, &nothing()).buckets[0].new_samples.1, 900);
+        // The open month before a closed one keeps all of it.
+        let closed = KnownState {
+            split: Some(Splitting { months: &months, ..FINE }),
+            closed: &[(600, 700)],
+            ..nothing()
+        };
+        assert_eq!(digest(&samples, &closed).buckets[0].new_samples.1, 900);
     }
 
     #[test]

@@ -22,10 +22,10 @@ use std::path::Path;
 use jiff::Timestamp;
 use rusqlite::{Connection, OptionalExtension as _, TransactionBehavior};
 use serde::Serialize;
-use traffic_model::calendar::Level;
+use traffic_model::calendar::{Calendar, Level, Retention};
 
-use crate::{error::LedgerError, ids, schema, store::Ledger};
-use counter::KnownState;
+use crate::{error::LedgerError, ids, schema, store::Ledger, time::borders::Borders, write::clock};
+use counter::{KnownState, Splitting};
 use skips::Skips;
 use source::Source;
 use staging::{Staging, Sums};
@@ -159,18 +159,28 @@ impl Ledger {
         import: &PvaImport,
         progress: &mut dyn FnMut(PvaProgress),
     ) -> Result<PvaImported, LedgerError> {
-        let state = State::read(&self.conn, import)?;
+        let state = State::read(&self.conn, self.retention, import)?;
+        let splits = state.splits;
+        let months = if splits { Some(months_until(&self.conn, &self.calendar, state.until)?) } else { None };
         let mut skips = Skips::default();
         let source = Source::open(file, &mut skips)?;
         let mut staging = Staging::new()?;
         let closed: Vec<(i64, i64)> = state.closed.iter().map(|period| (period.0, period.1)).collect();
+        let mut of_owner: Option<(String, i64)> = None;
         source.each_counter(
             &mut skips,
             &mut |read| progress(PvaProgress::Read(read)),
             |key, samples, skips| {
                 let imported = imported(&self.conn, &import.node, key)?;
-                let already = KnownState { imported: &imported, closed: &closed, until: state.until };
+                let already = KnownState {
+                    imported: &imported,
+                    closed: &closed,
+                    until: state.until,
+                    interval: of_owner.as_ref().filter(|(owner, _)| *owner == key.owner).map(|of| of.1),
+                    split: months.as_deref().map(|months| Splitting { months, fine_from: state.fine_from }),
+                };
                 let digest = counter::digest(samples, &already);
+                of_owner = Some((key.owner.clone(), digest.interval));
                 staging::count_skips(&digest, key, &state.closed, skips);
                 staging.add(key, &digest)
             },
@@ -182,17 +192,19 @@ impl Ledger {
             if import.dry_run { TransactionBehavior::Deferred } else { TransactionBehavior::Immediate };
         self.check_files()?;
         let transaction = self.conn.transaction_with_behavior(behavior)?;
-        if State::read(&transaction, import)? != state {
+        if State::read(&transaction, self.retention, import)? != state {
             return Err(LedgerError::Query(
                 "another import or a closing changed the ledger in the meantime; repeat the import"
                     .to_owned(),
             ));
         }
-        let mut imported = RowWriter::new(&transaction, &self.calendar, import, &source.owners)?.write_all(
-            &staging,
-            &mut sums,
-            &mut |done, all| progress(PvaProgress::Written(done, all)),
-        )?;
+        let mut imported = RowWriter::new(
+            &transaction,
+            &self.calendar,
+            (import, splits.then_some(state.fine_from)),
+            &source.owners,
+        )?
+        .write_all(&staging, &mut sums, &mut |done, all| progress(PvaProgress::Written(done, all)))?;
         imported.until = Timestamp::from_second(state.until)?;
         imported.skipped = skips.into_list();
         if import.dry_run {
@@ -202,6 +214,8 @@ impl Ledger {
         staging.store_ranges(&transaction, &import.node)?;
         staging.record_switch_over(&transaction, import, state.begin)?;
         ids::set_meta_integer(&transaction, "pva_imports", state.imports + 1)?;
+        ids::set_meta_integer(&transaction, "pva_splits", i64::from(splits))?;
+        ids::set_meta_integer(&transaction, "pva_fine_from", state.fine_from)?;
         transaction.commit()?;
         self.checkpoint()?;
         Ok(imported)
@@ -219,12 +233,51 @@ struct State {
     closed: Vec<(i64, i64, String)>,
     /// Number of earlier imports.
     imports: i64,
+    /// Before this, long samples are split into hours, not into five minutes. Fixed by the first import.
+    fine_from: i64,
+    /// Whether samples longer than a bucket are split. The first import decides, because later ones compare
+    /// with its rows.
+    splits: bool,
+}
+
+/// Starts of the billing months from 2000 to the end of the history.
+fn months_until(conn: &Connection, calendar: &Calendar, until: i64) -> Result<Vec<i64>, LedgerError> {
+    let covered = Borders::new(conn, calendar).cover(
+        Level::Month,
+        source::CENTURY.start,
+        until.min(source::CENTURY.end),
+    )?;
+    Ok(covered.into_iter().map(|month| month.0).collect())
+}
+
+/// When the ledger began to count. A clock that was wrong then does not count: its first rows tell.
+fn begin(conn: &Connection) -> Result<Option<i64>, LedgerError> {
+    let last = clock::load(conn)?.map_or(i64::MAX, |line| line.time_ms() / 1000);
+    let sql = "SELECT min(created) FROM epoch WHERE drains > 0 AND created >= ?1 AND created <= ?2";
+    let created: Option<i64> = conn.query_row(sql, [source::CENTURY.start, last], |row| row.get(0))?;
+    let mut begin = created;
+    let wrong = "SELECT 1 FROM epoch WHERE drains > 0 AND (created < ?1 OR created > ?2)";
+    if !conn.prepare(wrong)?.exists([source::CENTURY.start, last])? {
+        return Ok(begin);
+    }
+    for level in [Level::FiveMinutes, Level::Hour, Level::Day] {
+        let sql = format!(
+            "SELECT min(t.start) FROM {} t JOIN stream s ON s.id = t.stream JOIN epoch e ON e.id = s.epoch
+             WHERE e.drains > 0 AND t.start >= ?1 AND (e.created < ?1 OR e.created > ?2)",
+            schema::TRAFFIC.table(level)
+        );
+        let first: Option<i64> = conn.query_row(&sql, [source::CENTURY.start, last], |row| row.get(0))?;
+        begin = match (begin, first) {
+            (Some(begin), Some(first)) => Some(begin.min(first)),
+            (begin, first) => begin.or(first),
+        };
+    }
+    Ok(begin)
 }
 
 impl State {
-    fn read(conn: &Connection, import: &PvaImport) -> Result<Self, LedgerError> {
-        let sql = "SELECT min(created) FROM epoch WHERE drains > 0";
-        let begin: Option<i64> = conn.query_row(sql, [], |row| row.get(0))?;
+    fn read(conn: &Connection, retention: Retention, import: &PvaImport) -> Result<Self, LedgerError> {
+        let begin = begin(conn)?;
         let until = match (import.until.map(Timestamp::as_second), begin) {
             (Some(until), Some(begin)) if until > begin => {
                 return Err(LedgerError::Query(format!(
@@ -256,7 +309,11 @@ impl State {
         }
         let mut statement = conn.prepare("SELECT start, end, name FROM period ORDER BY start")?;
         let closed = statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?;
-        Ok(Self { begin, until, closed: closed.collect::<Result<_, _>>()?, imports })
+        let days = i64::from(retention.five_minutes_days);
+        let fine_from = ids::meta_integer(conn, "pva_fine_from")?;
+        let fine_from = fine_from.unwrap_or(import.now.as_second() - days * 86_400);
+        let splits = imports == 0 || ids::meta_integer(conn, "pva_splits")? == Some(1);
+        Ok(Self { begin, until, closed: closed.collect::<Result<_, _>>()?, imports, fine_from, splits })
     }
 }
 

@@ -31,7 +31,10 @@ pub const VALUES: [&str; 4] = [
 const LCLASSES: [&str; 2] = ["counters_vz_net", "counters_vzp_net"];
 
 /// Valid times, from 2000 to 2100. Seconds since the Unix epoch.
-const CENTURY: std::ops::Range<i64> = 946_684_800..4_102_444_800;
+pub const CENTURY: std::ops::Range<i64> = 946_684_800..4_102_444_800;
+/// Amounts are counted in parts of this size, so that fractions can be added before they are rounded.
+pub const ONE: i64 = 256;
+const ONE_F: f64 = 256.0;
 /// Largest valid sample. A month of one-minute samples then stays below 2^63.
 const LARGEST: i64 = 1 << 47;
 
@@ -209,19 +212,22 @@ fn sample_of(start: &ValueRef<'_>, avg: &ValueRef<'_>) -> Result<Sample, SkipRea
         _ => None,
     };
     let start = start.filter(|start| CENTURY.contains(start)).ok_or(SkipReason::BadTime)?;
+    // Fractions are kept: the counters of single classes are rounded together.
+    let scaled = |amount: f64| whole((amount * ONE_F).round());
+    let of_whole = |amount: i64| amount.saturating_mul(ONE);
     let amount = match avg {
-        ValueRef::Integer(amount) => Some(*amount),
-        ValueRef::Real(amount) => whole(amount.round()),
+        ValueRef::Integer(amount) => Some(of_whole(*amount)),
+        ValueRef::Real(amount) => scaled(*amount),
         ValueRef::Text(text) => {
             let text = String::from_utf8_lossy(text);
-            text.parse().ok().or_else(|| text.parse::<f64>().ok().and_then(|amount| whole(amount.round())))
+            text.parse().ok().map(of_whole).or_else(|| text.parse::<f64>().ok().and_then(scaled))
         }
         ValueRef::Null | ValueRef::Blob(_) => None,
     };
     match amount {
         None => Err(SkipReason::NotANumber),
         Some(..0) => Err(SkipReason::Negative),
-        Some(amount) if amount > LARGEST => Err(SkipReason::TooLarge),
+        Some(amount) if amount > LARGEST * ONE => Err(SkipReason::TooLarge),
         Some(amount) => Ok(Sample { start, amount }),
     }
 }

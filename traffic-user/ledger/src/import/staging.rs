@@ -14,7 +14,7 @@ use crate::{
         counter::{Digest, Sample},
         ranges::{self, Range},
         skips::{SkipReason, Skips},
-        source::CounterKey,
+        source::{CounterKey, ONE},
     },
     write::gaps::{self, Gap, GapLinks, GapReason},
 };
@@ -32,6 +32,8 @@ pub struct Staged {
     pub new_samples: (u64, i64),
     /// Number and sum of the samples imported before.
     pub known: (u64, i64),
+    /// Whether a part of it is a share of a longer sample.
+    pub split: bool,
 }
 
 /// All sums, sorted by start, owner and value.
@@ -64,6 +66,7 @@ impl<'a> Sums<'a> {
             class: row.get(3)?,
             new_samples: (count(4)?, row.get(5)?),
             known: (count(6)?, row.get(7)?),
+            split: row.get(8)?,
         }))
     }
 }
@@ -100,7 +103,8 @@ impl Staging {
         conn.execute_batch(
             "PRAGMA journal_mode = OFF; PRAGMA synchronous = OFF;
              CREATE TABLE staged (start INTEGER, owner INTEGER, value INTEGER, class INTEGER,
-                 new_samples INTEGER, new_sum INTEGER, known_samples INTEGER, known_sum INTEGER) STRICT;
+                 new_samples INTEGER, new_sum INTEGER, known_samples INTEGER, known_sum INTEGER,
+                 split INTEGER) STRICT;
              BEGIN",
         )?;
         Ok(Self {
@@ -122,7 +126,7 @@ impl Staging {
         }
         let owner = self.owners.len() - 1;
         let mut insert =
-            self.conn.prepare_cached("INSERT INTO staged VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)")?;
+            self.conn.prepare_cached("INSERT INTO staged VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)")?;
         for bucket in &digest.buckets {
             insert.execute(params![
                 bucket.start,
@@ -133,6 +137,7 @@ impl Staging {
                 bucket.new_samples.1,
                 bucket.known.0.cast_signed(),
                 bucket.known.1,
+                bucket.split,
             ])?;
         }
         self.sums += digest.buckets.len() as u64;
@@ -156,7 +161,7 @@ impl Staging {
     pub fn query(&self) -> Result<Statement<'_>, LedgerError> {
         Ok(self.conn.prepare(
             "SELECT start, owner, value, class, new_samples, new_sum, known_samples,
-             known_sum FROM staged ORDER BY 1, 2, 3, 4",
+             known_sum, split FROM staged ORDER BY 1, 2, 3, 4",
         )?)
     }
 
@@ -205,7 +210,7 @@ impl Staging {
         if end >= begin {
             return Ok(());
         }
-        let [in_bytes, out_bytes] = [0, 1].map(|at| totals[at].max(classes[at]));
+        let [in_bytes, out_bytes] = [0, 1].map(|at| totals[at].max(classes[at]) / ONE);
         let mut detail = "between PVA's last sample and the start of this ledger's own counting".to_owned();
         if samples > 0 {
             detail += &format!(
@@ -251,5 +256,5 @@ pub fn count_skips(digest: &Digest, key: &CounterKey, closed: &[(i64, i64, Strin
 fn describe(key: &CounterKey, sample: Sample) -> String {
     let start = Timestamp::from_second(sample.start)
         .map_or_else(|_| sample.start.to_string(), |start| start.to_string());
-    format!("{key} at {start}: {}", sample.amount)
+    format!("{key} at {start}: {}", sample.amount / ONE)
 }

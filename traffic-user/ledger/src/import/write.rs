@@ -4,7 +4,7 @@
 //! Every written unit is marked dirty, so that everything above it is summed again. A dry run goes the same
 //! way without writing, so a read transaction is enough for it.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use jiff::Timestamp;
 use rusqlite::{Connection, params};
@@ -17,10 +17,11 @@ use crate::{
         PvaContainer, PvaImport, PvaImported,
         compare::{ByClass, ImportedBefore, Subject, Unit, choose, compare},
         owners::{Owner, Owners, find_series, make_series},
-        source::VALUES,
+        source::{ONE, VALUES},
         staging::{Staged, Staging, Sums},
     },
     schema::TRAFFIC,
+    time::borders::Borders,
 };
 
 /// The sums of one owner in the current unit.
@@ -30,7 +31,12 @@ struct OwnerSums {
     container: i64,
     new: ByClass,
     before: ImportedBefore,
+    /// Whether a part of the new sums is a share of a longer sample.
+    split: bool,
 }
+
+/// By owner, value and class: what rounding has left over.
+type Remainders = HashMap<(usize, usize, u8), i64>;
 
 /// Writes all staged sums.
 pub struct RowWriter<'a> {
@@ -38,11 +44,14 @@ pub struct RowWriter<'a> {
     calendar: &'a Calendar,
     import: &'a PvaImport,
     owners: Owners<'a>,
+    /// From when on long samples were split into five minutes; `None` if none was split.
+    fine_from: Option<i64>,
     /// `None` in a dry run of a first import.
     series: Option<i64>,
     /// The times before which five-minute rows and hours were dropped.
     dropped: (Option<i64>, Option<i64>),
     classes_seen: HashSet<(i64, u8)>,
+    remainders: [Remainders; 2],
     containers: BTreeMap<i64, PvaContainer>,
     result: PvaImported,
 }
@@ -51,13 +60,14 @@ impl<'a> RowWriter<'a> {
     pub fn new(
         conn: &'a Connection,
         calendar: &'a Calendar,
-        import: &'a PvaImport,
+        (import, fine_from): (&'a PvaImport, Option<i64>),
         is_vm: &'a BTreeMap<String, bool>,
     ) -> Result<Self, LedgerError> {
         Ok(Self {
             conn,
             calendar,
             import,
+            fine_from,
             owners: Owners::new(conn, import.dry_run, is_vm),
             series: if import.dry_run {
                 find_series(conn, &import.node)?
@@ -69,6 +79,7 @@ impl<'a> RowWriter<'a> {
                 ids::meta_integer(conn, "dropped_before_hour")?,
             ),
             classes_seen: HashSet::new(),
+            remainders: Default::default(),
             containers: BTreeMap::new(),
             result: PvaImported { dry_run: import.dry_run, ..PvaImported::default() },
         })
@@ -123,8 +134,8 @@ impl<'a> RowWriter<'a> {
             (five_minutes, _) if before(five_minutes) => Level::Hour,
             _ => Level::FiveMinutes,
         };
-        let start = self.calendar.start(level, start)?;
-        Ok(Unit { level, start, end: self.calendar.end(level, start)? })
+        let (start, end) = Borders::new(self.conn, self.calendar).unit(level, start)?;
+        Ok(Unit { level, start, end })
     }
 
     /// Adds the classes or the total of one five minutes, owner and value to the current unit.
@@ -147,6 +158,7 @@ impl<'a> RowWriter<'a> {
         let before = amounts(group, |staged| staged.known);
         self.result.samples += group.iter().map(|staged| staged.new_samples.0).sum::<u64>();
         self.result.samples_imported_before += group.iter().map(|staged| staged.known.0).sum::<u64>();
+        sums.split |= group.iter().any(|staged| staged.split);
         group.clear();
         if !new.is_empty() {
             let time = Timestamp::from_second(start)?;
@@ -160,6 +172,7 @@ impl<'a> RowWriter<'a> {
             }
             container.first.get_or_insert(time);
             container.last = Some(time);
+            let chosen = round_together(chosen, (index, value), &mut self.remainders[0]);
             for (class, amount) in chosen {
                 sums.new.entry(class).or_default()[value] += amount;
                 *total_of(container, value) += amount.unsigned_abs();
@@ -167,7 +180,8 @@ impl<'a> RowWriter<'a> {
         }
         if !before.is_empty() {
             sums.before.values.insert(value);
-            for (class, amount) in choose(&before, self.import.class).0 {
+            let chosen = choose(&before, self.import.class).0;
+            for (class, amount) in round_together(chosen, (index, value), &mut self.remainders[1]) {
                 sums.before.sums.entry(class).or_default()[value] += amount;
             }
         }
@@ -182,7 +196,7 @@ impl<'a> RowWriter<'a> {
         of_unit: &mut BTreeMap<usize, OwnerSums>,
     ) -> Result<(), LedgerError> {
         let Unit { level, start, end } = unit;
-        let mut wrote = false;
+        let (mut wrote, mut split) = (false, false);
         for (owner, sums) in std::mem::take(of_unit) {
             if !sums.before.values.is_empty() {
                 let subject = Subject { unit, owner, container: sums.container, series: self.series };
@@ -194,7 +208,7 @@ impl<'a> RowWriter<'a> {
                 }
                 *self.result.rows.of(level) += 1;
                 let Some(series) = self.series.filter(|_| !self.import.dry_run) else { continue };
-                wrote = true;
+                (wrote, split) = (true, split | sums.split);
                 self.use_class(sums.container, class)?;
                 let key = [start, sums.container, i64::from(class), 0, series];
                 self.conn
@@ -203,19 +217,26 @@ impl<'a> RowWriter<'a> {
             }
         }
         let Some(series) = self.series.filter(|_| wrote) else { return Ok(()) };
+        Borders::new(self.conn, self.calendar).book(start)?;
         self.conn
             .prepare_cached(
                 "INSERT INTO unit (level, start, end, dirty, finest) VALUES (?1, ?2, ?3, 1, 1)
                  ON CONFLICT (level, start) DO UPDATE SET dirty = 1",
             )?
             .execute(params![level as u8, start, end])?;
-        if level == Level::FiveMinutes && staging.interval > FIVE_MINUTES_S {
+        // The shares of a longer sample are marked, and need not be spread again.
+        let covered = match self.fine_from {
+            Some(fine_from) if start >= fine_from => (split, FIVE_MINUTES_S),
+            Some(_) => (staging.interval > FIVE_MINUTES_S, staging.interval.min(3600)),
+            None => (staging.interval > FIVE_MINUTES_S, staging.interval),
+        };
+        if level == Level::FiveMinutes && covered.0 {
             self.conn
                 .prepare_cached(
                     "INSERT INTO span (bucket, stream, start, end) VALUES (?1, ?2, ?1, ?3)
                      ON CONFLICT DO NOTHING",
                 )?
-                .execute([start, series, start + staging.interval])?;
+                .execute([start, series, start + covered.1])?;
         }
         Ok(())
     }
@@ -227,6 +248,28 @@ impl<'a> RowWriter<'a> {
         }
         Ok(())
     }
+}
+
+/// Rounds the amounts of the classes of one time to whole numbers whose sum is right, and keeps what is left
+/// for the next time.
+fn round_together(
+    amounts: Vec<(u8, i64)>,
+    (owner, value): (usize, usize),
+    remainders: &mut Remainders,
+) -> Vec<(u8, i64)> {
+    let whole = |amount: i64| (amount + ONE / 2).div_euclid(ONE);
+    let (mut exact, mut rounded) = (0_i64, 0_i64);
+    let mut all = Vec::with_capacity(amounts.len());
+    for (class, amount) in amounts {
+        let remainder = remainders.entry((owner, value, class)).or_default();
+        exact = exact.saturating_add(amount + *remainder);
+        // Never below zero: a remainder may ask for more than there is.
+        let own = (whole(exact) - rounded).max(0);
+        rounded += own;
+        *remainder += amount - own.saturating_mul(ONE);
+        all.push((class, own));
+    }
+    all
 }
 
 /// The result for a container without samples so far.
@@ -246,7 +289,8 @@ fn new_container(owner: &Owner, eid: &str) -> PvaContainer {
 
 /// The amounts of a group that have samples of one kind, by class; `None` for the total.
 fn amounts(group: &[Staged], samples: fn(&Staged) -> (u64, i64)) -> Vec<(Option<u8>, i64)> {
-    let with_samples = group.iter().filter(|staged| samples(staged).0 > 0);
+    // The later shares of a long sample have an amount and no number.
+    let with_samples = group.iter().filter(|staged| samples(staged) != (0, 0));
     with_samples.map(|staged| (staged.class, samples(staged).1)).collect()
 }
 

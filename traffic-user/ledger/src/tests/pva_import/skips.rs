@@ -95,8 +95,8 @@ fn samples_in_closed_periods_are_skipped_and_the_rest_is_imported() {
     for _ in 0..80 {
         node.traffic("101", 1, [0, 1, 0, 0]).pass(DAY.unsigned_abs()).drain(&mut file.ledger);
     }
-    let september = file.ledger.close("2026-09", node.wall).unwrap();
-    file.ledger.close("2026-10", node.wall).unwrap();
+    let september = file.ledger.close_anyway("2026-09", node.wall).unwrap();
+    file.ledger.close_anyway("2026-10", node.wall).unwrap();
     // As if its own counting had begun later. A closed period stays closed, whoever counted it.
     file.ledger.conn.execute("UPDATE epoch SET created = ?1", [NOON]).unwrap();
     let mut pva = Pva::new(&file, "pva");
@@ -127,18 +127,18 @@ fn history_before_a_closed_month_must_be_closed_before_the_next_month() {
     for _ in 0..60 {
         node.traffic("101", 1, [0, 1, 0, 0]).pass(DAY.unsigned_abs()).drain(&mut file.ledger);
     }
-    file.ledger.close("2026-11", node.wall).unwrap();
+    file.ledger.close_anyway("2026-11", node.wall).unwrap();
     let mut pva = Pva::new(&file, "pva");
     let id = pva.bytes_in("101");
     pva.minutes(id, NOON - 30 * DAY, &[1000, 2000]);
     assert_eq!(take(&mut file, &pva).samples, 2);
-    let refused = file.ledger.close("2026-12", node.wall).unwrap_err().to_string();
+    let refused = file.ledger.close_anyway("2026-12", node.wall).unwrap_err().to_string();
     assert!(
         refused.contains("2026-10 holds figures") && refused.contains("trafctl close 2026-10"),
         "{refused}"
     );
-    assert_eq!(file.ledger.close("2026-10", node.wall).unwrap().rows, 1);
-    file.ledger.close("2026-12", node.wall).unwrap();
+    assert_eq!(file.ledger.close_anyway("2026-10", node.wall).unwrap().rows, 1);
+    file.ledger.close_anyway("2026-12", node.wall).unwrap();
     pva.sample(id, NOON - 20 * DAY, 5);
     assert_eq!(reasons(&take(&mut file, &pva)), [(SkipReason::ClosedPeriod, 1)]);
     // Nothing is written before the end of the latest closed month, in whatever order they were closed.
