@@ -21,7 +21,8 @@ use crate::{
 /// Close a billing month, so that its figures never change again
 ///
 /// The rows of the month are frozen under a hash that is chained to the previous month. Later corrections are
-/// rows of their own (`trafctl adjust`). Without a month, the command lists the closed months.
+/// rows of their own (`trafctl adjust`). The 95th percentiles of the month are kept with it. Without a month,
+/// the command lists the closed months.
 #[derive(Debug, Args)]
 #[command(
     after_long_help = "Examples:\n  trafctl close 2026-10\n  trafctl close --format json   list the closed months"
@@ -30,6 +31,12 @@ pub struct CloseOptions {
     /// Billing month to close
     #[arg(value_name = "YYYY-MM")]
     month: Option<String>,
+    /// Close it although its figures are doubtful
+    ///
+    /// A month is refused if it holds no figures, if the clock is not trusted, or if the readings around its
+    /// end are missing. Nothing opens it again.
+    #[arg(long, requires = "month")]
+    force: bool,
     /// Output format
     #[arg(long, value_enum, default_value_t)]
     format: Format,
@@ -112,7 +119,9 @@ pub(super) fn close(global: &Global, options: &CloseOptions) -> anyhow::Result<D
         }
         Some(month) => {
             let mut ledger = global.ledger_for_writing()?;
-            let closed = ledger.close(month, time::now()?)?;
+            let now = time::now()?;
+            let closed =
+                if options.force { ledger.close_anyway(month, now) } else { ledger.close(month, now) }?;
             let gaps = ledger.gaps(Some(closed.start), Some(closed.end))?;
             let losses = gaps.iter().filter(|gap| gap.reason.loses_traffic()).count();
             (ledger, vec![closed], Some(losses))

@@ -27,6 +27,7 @@ mod ledger;
 mod multicall;
 mod netstat;
 mod output;
+mod period;
 mod progress;
 mod report;
 mod run;

@@ -1,9 +1,10 @@
-//! When the counters are drained: at multiples of the interval on the wall clock, so that drains coincide
-//! with the ends of buckets.
+//! When the counters are drained: at multiples of the interval on the wall clock, and at the end of every
+//! five-minute bucket whatever the interval is. So each bucket holds the traffic of its own time.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use tokio::time::Instant;
+use traffic_model::calendar::FIVE_MINUTES_S;
 
 /// The next drain. It stays due until it is done, however long the daemon is busy.
 #[derive(Debug)]
@@ -27,12 +28,18 @@ impl Schedule {
     }
 }
 
-/// When the wall clock next shows a multiple of the interval. The wall clock is read before the monotonic
+/// Length of a bucket.
+const BUCKET: Duration = Duration::from_secs(FIVE_MINUTES_S.unsigned_abs());
+
+/// When the wall clock next shows a multiple of the interval, or a bucket ends, if that is earlier. The wall clock is read before the monotonic
 /// one, so that the time between the two readings makes a drain late, and never early.
 fn next(interval: Duration, wall: SystemTime, now: Instant) -> Instant {
     let since_epoch = wall.duration_since(UNIX_EPOCH).unwrap_or_default();
-    let into = since_epoch.as_nanos() % interval.as_nanos().max(1);
-    now + (interval - Duration::from_nanos(u64::try_from(into).unwrap_or(0)))
+    let until = |step: Duration| {
+        let into = since_epoch.as_nanos() % step.as_nanos().max(1);
+        step - Duration::from_nanos(u64::try_from(into).unwrap_or(0))
+    };
+    now + until(interval).min(until(BUCKET))
 }
 
 #[cfg(test)]
@@ -54,6 +61,21 @@ mod tests {
         assert_eq!(at(1_800_000_000, 0), now + Duration::from_mins(1));
         assert_eq!(at(1_800_000_017, 250), now + Duration::from_millis(42_750));
         assert_eq!(at(1_800_000_059, 999), now + Duration::from_millis(1));
+    }
+
+    #[test]
+    fn every_bucket_ends_with_a_drain_whatever_the_interval_is() {
+        let now = Instant::now();
+        for (interval_s, at_s, wait_s) in [
+            (90, 1_800_000_000, 90),
+            (90, 1_800_000_270, 30),
+            (420, 1_800_000_120, 180),
+            (3600, 1_800_000_000, 300),
+        ] {
+            let wall = UNIX_EPOCH + Duration::from_secs(at_s);
+            let due = next(Duration::from_secs(interval_s), wall, now);
+            assert_eq!(due, now + Duration::from_secs(wait_s), "{interval_s} {at_s}");
+        }
     }
 
     #[test]

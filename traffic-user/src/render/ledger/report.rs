@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 use traffic_common::Family;
 use traffic_ledger::{Adjustment, Rates, Report, ReportRow, Volume};
-use traffic_model::local_time::LocalTime;
+use traffic_model::{counted, local_time::LocalTime};
 
 use crate::render::{
     json,
@@ -143,6 +143,18 @@ pub fn notes(report: &Report) -> Vec<String> {
         notes.push(format!(
             "{} five-minute buckets also hold traffic of another time (late reading or clock set)",
             report.mixed_buckets
+        ));
+    }
+    if let (Some(first), Some(last)) = (report.kept_borders.first(), report.kept_borders.last()) {
+        notes.push(format!(
+            "the rules of the zone have changed: {} from {} to {} keep the borders under which they were booked \
+             ({} began at {}, by the rules of today at {})",
+            counted(report.kept_borders.len(), "day or month"),
+            first.period,
+            last.period,
+            last.period,
+            time(last.start),
+            time(last.start_by_rules)
         ));
     }
     for period in &report.closed {

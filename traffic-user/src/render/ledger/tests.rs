@@ -172,7 +172,7 @@ fn corrections_are_shown_next_to_the_frozen_figures() {
         node.traffic("101", 1, [1, 100, 1, 10]).pass(86_400).drain(&mut file.ledger);
     }
     file.ledger.maintain(node.wall).unwrap();
-    file.ledger.close("2026-11", node.wall).unwrap();
+    file.ledger.close_anyway("2026-11", node.wall).unwrap();
     let request = |packets, bytes, reason: &str| AdjustmentRequest {
         period: "2026-11".to_owned(),
         container: "101".to_owned(),
@@ -264,8 +264,8 @@ fn two_closed_months() -> (File, Node) {
     for _ in 0..60 {
         node.traffic("101", 1, [1, 100, 1, 10]).pass(86_400).drain(&mut file.ledger);
     }
-    file.ledger.close("2026-11", node.wall).unwrap();
-    file.ledger.close("2026-12", node.wall).unwrap();
+    file.ledger.close_anyway("2026-11", node.wall).unwrap();
+    file.ledger.close_anyway("2026-12", node.wall).unwrap();
     (file, node)
 }
 
