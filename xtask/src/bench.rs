@@ -2,7 +2,7 @@
 
 use std::{path::PathBuf, process::Command};
 
-use anyhow::{Result, bail};
+use anyhow::{Context as _, Result, bail};
 use clap::ValueEnum;
 
 use crate::{
@@ -14,15 +14,16 @@ use crate::{
 ///
 /// Measures in interleaved rounds, in temporary namespaces: variants of the kernel program by test runs; real
 /// packets through a node with 100 containers, counted by trafctl, nftables and ipset; attach, load, dump and
-/// drain. Prints medians with half the interquartile range, and the bars, which are ratios that must hold.
-/// Checks all counts. Needs root and an idle machine; no packet leaves it. A full run takes about half an
-/// hour, a quick one about eight minutes. Most of that is the time in which the kernel attaches 1,000
-/// interfaces in each round.
+/// drain; real tables beside the previous version, which is built from its commit. Prints medians with half the
+/// interquartile range, and the bars, which are ratios that must hold. Checks all counts. Needs root and an
+/// idle machine; no packet leaves it. A full run takes about forty minutes, a quick one about ten. Most of that
+/// is the time in which the kernel attaches 1,000 interfaces in each round.
 #[derive(clap::Args)]
 #[command(after_help = "\
 Examples:
   cargo xtask bench                                   run everything
   cargo xtask bench --quick --part program            measure the program's variants roughly
+  cargo xtask bench --part real                       compare with the previous version on real tables
   cargo xtask bench --format json >bench.json         include the figures of every round
   cargo xtask bench --chart docs/performance.svg --gate")]
 pub struct Options {
@@ -54,7 +55,12 @@ enum Part {
     Packets,
     /// Attach, load, dump and drain
     Control,
+    /// Real tables and real packets, beside the previous version
+    Real,
 }
+
+/// The last commit whose program looks peers up in an index and tries.
+const PREVIOUS: &str = "a65d50bfa61512e71193727110d06448094dc789";
 
 #[derive(Clone, Copy, ValueEnum)]
 enum Format {
@@ -82,6 +88,9 @@ pub fn run(options: &Options) -> Result<()> {
     let programs = command::release_directory()?;
     let mut bench = Command::new(programs.join("traffic-bench"));
     bench.current_dir(workspace()).env("TRAFCTL_BIN", programs.join("trafctl"));
+    if options.parts.is_empty() || options.parts.iter().any(|part| matches!(part, Part::Real)) {
+        bench.env("TRAFCTL_PREVIOUS", previous()?);
+    }
     for part in &options.parts {
         bench.args(["--part", name(part).as_str()]);
     }
@@ -99,6 +108,24 @@ pub fn run(options: &Options) -> Result<()> {
         bench.arg("--gate");
     }
     become_command(&mut bench)
+}
+
+/// Builds the previous version from its commit, and returns its program.
+fn previous() -> Result<PathBuf> {
+    let directory = workspace().join("target/previous");
+    let (source, build) = (directory.join("source"), directory.join("build"));
+    let program = build.join("release/trafctl");
+    if program.is_file() {
+        return Ok(program);
+    }
+    std::fs::create_dir_all(&source).with_context(|| format!("cannot create {}", source.display()))?;
+    let script = format!("git archive {PREVIOUS} | tar -x -C '{}'", source.display());
+    command::run(Command::new("sh").args(["-e", "-c", &script]).current_dir(workspace()))
+        .context("the previous version is not in this repository's history; fetch all of it")?;
+    let mut command = cargo();
+    command.args(["build", "--release", "--package", "traffic-user", "--target-dir"]).arg(&build);
+    command::run(command.current_dir(&source))?;
+    Ok(program)
 }
 
 /// The spelling of a value on the command line, which is the same for the benchmark.

@@ -5,6 +5,7 @@ use serde::Serialize;
 use crate::{
     control, packets,
     program::{self, Draw},
+    real::{self, Peers},
     results::Results,
     statistics::{Summary, ratios},
 };
@@ -124,7 +125,30 @@ pub fn all(results: &Results) -> Vec<Bar> {
         Goal::AtMost(0.2),
         results.ratio(control::PART, control::DUMP, "trafctl", "nft list counters"),
     );
+    real_bars(results, &mut add);
     bars
+}
+
+/// The bars of real tables and of this version against the previous one.
+fn real_bars(results: &Results, add: &mut impl FnMut(String, Goal, Option<Vec<f64>>)) {
+    let mut bar = |table: &str, peers: Peers, (variant, to): (&str, &str), goal: Goal| {
+        let case = real::case(table, peers);
+        add(format!("{variant} / {to}, {case}"), goal, real::ratio(results, &case, variant, to));
+    };
+    let new_to_previous = ("trafctl", "previous");
+    for table in ["random:100k", "random:800k"] {
+        for peers in [Peers::ZipfPrefixes, Peers::Prefixes] {
+            bar(table, peers, new_to_previous, Goal::AtMost(0.6));
+        }
+        bar(table, Peers::ZipfPrefixes, ("trafctl", "limit"), Goal::AtMost(1.2));
+        bar(table, Peers::Single, new_to_previous, Goal::AtMost(1.0));
+    }
+    for table in ["geo:2", "geo:4", "geo:16"] {
+        bar(table, Peers::ZipfPrefixes, new_to_previous, Goal::AtMost(0.25));
+    }
+    bar("geo6:16", Peers::ZipfPrefixes, new_to_previous, Goal::AtMost(0.55));
+    bar("geo:16", Peers::ZipfPrefixes, ("trie", "trafctl"), Goal::AtLeast(8.0));
+    bar("geo6:16", Peers::ZipfPrefixes, ("trie", "trafctl"), Goal::AtLeast(6.0));
 }
 
 #[cfg(test)]

@@ -5,16 +5,19 @@
 //! - [`packets`]: real packets through namespaces.
 //! - [`control`]: attach, load, dump and drain.
 //! - [`results`], [`statistics`], [`bars`], [`report`], [`chart`]: evaluation of the figures.
-//! - [`table`], [`random`]: class tables and peers.
+//! - [`real`]: this version beside the previous one, on real tables.
+//! - [`table`], [`geo`], [`random`]: class tables and peers.
 
 mod bars;
 mod chart;
 mod control;
+mod geo;
 mod packets;
 mod process;
 mod program;
 mod progress;
 mod random;
+mod real;
 mod report;
 mod results;
 mod statistics;
@@ -66,6 +69,7 @@ enum Part {
     Program,
     Packets,
     Control,
+    Real,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -104,6 +108,9 @@ fn run(options: &Options) -> Result<bool> {
     }
     if wanted(Part::Control) {
         control::run(rounds, &mut results, &progress).context("part control")?;
+    }
+    if wanted(Part::Real) {
+        real::run(rounds, &mut results, &progress).context("part real")?;
     }
     drop(progress);
 

@@ -130,9 +130,20 @@ impl Table {
         Self { family, lines }
     }
 
+    /// The same prefixes in fewer classes.
+    pub fn in_classes(mut self, classes: u8) -> Self {
+        self.lines.iter_mut().for_each(|line| line.class = 1 + line.class % classes);
+        self
+    }
+
     /// A random address in one of the prefixes.
     pub fn address(&self, random: &mut Random) -> u128 {
-        let line = &self.lines[random.below(self.lines.len())];
+        self.address_in(random.below(self.lines.len()), random)
+    }
+
+    /// A random address in a prefix.
+    pub fn address_in(&self, line: usize, random: &mut Random) -> u128 {
+        let line = &self.lines[line];
         let width = mask(width(self.family));
         (line.network | random.bits() & !mask(line.len)) & width
     }

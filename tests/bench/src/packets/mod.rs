@@ -12,9 +12,13 @@ use aya::programs::{LinkOrder, TcAttachType, tc::TcAttachOptions};
 use traffic_common::{Family, bench::Address};
 use traffic_tests::{Counters, traffic::tcp_transfer};
 
+pub use self::{
+    node::{CONTAINERS, Node, interface},
+    sender::Sender,
+};
 use self::{
-    node::{CONTAINERS, Node, WORLD, id, interface},
-    sender::{Sender, Sent},
+    node::{WORLD, id},
+    sender::Sent,
 };
 use crate::{
     program::{Kernel, Loaded, Variant, ZIPF_PEERS, fill_trie},

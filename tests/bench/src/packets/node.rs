@@ -44,13 +44,22 @@ impl Node {
              route add default via 10.254.0.2 dev up0 onlink\n",
             world.name()
         ))?;
+        host.ip_batch(
+            "address add fd00:fe::1/64 dev up0 nodad
+             neighbour add fd00:fe::2 lladdr 02:00:00:00:fe:02 dev up0 nud permanent
+             route add default via fd00:fe::2 dev up0\n",
+        )?;
         host.sysctl("ipv4/ip_forward", "1")?;
+        host.sysctl("ipv6/conf/all/forwarding", "1")?;
+        world.sysctl("ipv6/conf/all/forwarding", "1")?;
         world.ip_batch(
             "address add 10.254.0.2/32 dev eth0
              link set eth0 up
              neighbour add 10.254.0.1 lladdr 02:00:00:00:fe:01 dev eth0 nud permanent
              route add 10.1.0.0/16 via 10.254.0.1 dev eth0 onlink
-             route add blackhole default\n",
+             route add blackhole default
+             address add fd00:fe::2/64 dev eth0 nodad
+             route add blackhole ::/0\n",
         )?;
         let mut containers = Vec::new();
         for number in 0..CONTAINERS {
@@ -72,14 +81,18 @@ fn container(host: &Namespace, number: u8) -> Result<Namespace> {
         "link add {name} address 02:00:00:00:01:{number:02x} type veth peer name eth0 address 02:00:00:00:02:{number:02x} netns {}
          link set {name} up
          route add 10.1.0.{number}/32 dev {name}
-         neighbour add 10.1.0.{number} lladdr 02:00:00:00:02:{number:02x} dev {name} nud permanent\n",
+         neighbour add 10.1.0.{number} lladdr 02:00:00:00:02:{number:02x} dev {name} nud permanent
+         address add fd00:1:{number:x}::ffff/64 dev {name} nodad\n",
         namespace.name()
     ))?;
     namespace.ip_batch(&format!(
         "address add 10.1.0.{number}/32 dev eth0
          link set eth0 up
          neighbour add 10.0.0.1 lladdr 02:00:00:00:01:{number:02x} dev eth0 nud permanent
-         route add default via 10.0.0.1 dev eth0 onlink\n"
+         route add default via 10.0.0.1 dev eth0 onlink
+         address add fd00:1:{number:x}::1/64 dev eth0 nodad
+         neighbour add fd00:1:{number:x}::ffff lladdr 02:00:00:00:01:{number:02x} dev eth0 nud permanent
+         route add default via fd00:1:{number:x}::ffff dev eth0\n"
     ))?;
     Ok(namespace)
 }

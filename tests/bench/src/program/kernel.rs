@@ -55,6 +55,8 @@ pub enum Variant {
     Hash,
     /// Scans the whole table; the last matching line wins.
     Linear,
+    /// Only the class lookup and one counter.
+    Line,
 }
 
 impl Variant {
@@ -67,6 +69,7 @@ impl Variant {
             Self::Trie => "bench_trie",
             Self::Hash => "bench_hash",
             Self::Linear => "bench_linear",
+            Self::Line => "bench_line",
         }
     }
 }

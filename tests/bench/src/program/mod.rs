@@ -213,7 +213,7 @@ impl<'t> Bench<'t> {
         });
         let mut expected = [vec![0; counted[0].len()], vec![0; counted[1].len()]];
         match variant {
-            Variant::Null => {}
+            Variant::Null | Variant::Line => {}
             Variant::Floor => expected[0][0] = repeat.into(),
             Variant::Hash => expected[1][0] = repeat.into(),
             Variant::Shipped | Variant::Trie | Variant::Linear => {
