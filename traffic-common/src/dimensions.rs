@@ -83,10 +83,23 @@ pub enum Fault {
 
 /// Number of [`Fault`] values.
 pub const FAULTS: usize = 10;
-/// Places for faults in a map value. The spare ones let a newer program add a fault without a new layout.
+/// Places for faults in a map value. The spare ones let a newer program add a fault without a new layout. The
+/// last ones belong to [`Note`].
 pub const FAULT_PLACES: usize = 16;
 
-const _: () = assert!(FAULTS <= FAULT_PLACES);
+/// Packets that are no fault but are reported apart, in places of the fault counters that no fault uses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[repr(u32)]
+pub enum Note {
+    /// Cut into segments below [`SMALLEST_SEGMENT`](crate::gso::SMALLEST_SEGMENT). These packets *are* in a
+    /// class or fault counter as well.
+    SmallSegments = 15,
+    /// Copies that no wire carried: the second pass of a packet that an ifb sends again, or the host's own
+    /// broadcast that it loops back to itself. They are *not* in any other counter, and in no total.
+    Copies = 14,
+}
+
+const _: () = assert!(FAULTS <= Note::Copies as usize && (Note::SmallSegments as usize) < FAULT_PLACES);
 
 impl Fault {
     /// All faults, in the order of their numbers.

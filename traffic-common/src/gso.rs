@@ -22,6 +22,8 @@ pub const UDP_TUNNEL: u32 = 1 << 10;
 pub const UDP_TUNNEL_CSUM: u32 = 1 << 11;
 /// `SKB_GSO_SCTP`
 pub const SCTP: u32 = 1 << 14;
+/// `SKB_GSO_ESP`: encrypted only after segmentation, which also adds a trailer of unknown length.
+pub const ESP: u32 = 1 << 15;
 /// `SKB_GSO_UDP`: UDP fragmentation offload (UFO), sent by old guests.
 pub const UDP: u32 = 1 << 16;
 /// `SKB_GSO_UDP_L4`: UDP segmentation.
@@ -32,7 +34,7 @@ pub const TUNNELS: u32 = GRE | GRE_CSUM | IPXIP4 | IPXIP6 | UDP_TUNNEL | UDP_TUN
 
 /// The enumerators that the loader compares with the kernel's. The numbers are not part of the kernel's
 /// stable interface.
-pub const ENUMERATORS: [(&str, u32); 11] = [
+pub const ENUMERATORS: [(&str, u32); 12] = [
     ("SKB_GSO_TCPV4", TCPV4),
     ("SKB_GSO_TCPV6", TCPV6),
     ("SKB_GSO_GRE", GRE),
@@ -42,16 +44,24 @@ pub const ENUMERATORS: [(&str, u32); 11] = [
     ("SKB_GSO_UDP_TUNNEL", UDP_TUNNEL),
     ("SKB_GSO_UDP_TUNNEL_CSUM", UDP_TUNNEL_CSUM),
     ("SKB_GSO_SCTP", SCTP),
+    ("SKB_GSO_ESP", ESP),
     ("SKB_GSO_UDP", UDP),
     ("SKB_GSO_UDP_L4", UDP_L4),
 ];
 
-/// Byte offsets in the kernel's structures, in the program's read-only data.
+/// The smallest segment size that the kernel's own TCP uses (`TCP_MIN_SND_MSS`). A smaller one is the sender's
+/// claim. Such packets are counted by the rule and also reported apart.
+pub const SMALLEST_SEGMENT: u32 = 48;
+
+/// What the program knows of the running kernel, in its read-only data: byte offsets in the kernel's
+/// structures, and how this kernel behaves.
+///
+/// The verifier takes each field for a constant and removes the code that it rules out.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
 pub struct SkbLayout {
-    /// 1 when the other fields are valid. With 0 the program uses the plain rule and counts packets as
-    /// estimated.
+    /// 1 when the offsets are valid. With 0 the program uses the plain rule and counts packets as estimated,
+    /// and it does not call the helper that reads kernel memory.
     pub known: u32,
     /// `sk_buff::head`
     pub head: u32,
@@ -63,10 +73,22 @@ pub struct SkbLayout {
     pub inner_transport_header: u32,
     /// `skb_shared_info::gso_type`
     pub gso_type: u32,
+    /// `sk_buff::transport_header`, an offset from `head`.
+    pub transport_header: u32,
+    /// `sk_buff::network_header`, an offset from `head`.
+    pub network_header: u32,
+    /// The byte that holds the bit `sk_buff::tc_skip_classify`. An ifb sets it on a packet that it sends again.
+    pub tc_skip_classify: u32,
+    /// That bit within its byte.
+    pub tc_skip_classify_mask: u32,
+    /// 1 if segmentation removes the hop-by-hop header of an IPv6 BIG TCP buffer (from 5.19, before 7.0).
+    pub jumbo_is_removed: u32,
+    /// 1 if two programs can interleave on one CPU, as on PREEMPT_RT. Counters are then added to atomically.
+    pub interleaves: u32,
 }
 
-const _: () = assert!(size_of::<SkbLayout>() == 24);
+const _: () = assert!(size_of::<SkbLayout>() == 48);
 
 #[cfg(feature = "user")]
-// SAFETY: `repr(C)`, six u32 without padding.
+// SAFETY: `repr(C)`, twelve u32 without padding.
 unsafe impl aya::Pod for SkbLayout {}

@@ -2,9 +2,38 @@
 //!
 //! Which counter is decided in [`crate::classify`]; the amounts come from [`crate::gso`].
 
-use traffic_common::{Direction, Family, Fault, Tally, UNKNOWN_INTERFACE_SLOT};
+use core::arch::asm;
 
-use crate::maps::{CLASS_COUNTERS, FAULT_COUNTERS, INTERFACE_COUNTERS};
+use traffic_common::{
+    DIRECTIONS, Direction, FAULT_PLACES, Family, Fault, Note, Tally, UNKNOWN_INTERFACE_SLOT,
+};
+
+use crate::maps::{CLASS_COUNTERS, FAULT_COUNTERS, INTERFACE_COUNTERS, of_kernel};
+
+/// Adds to one counter of this CPU.
+///
+/// Usually both hooks run with bottom halves disabled, and two programs never interleave on one CPU. On
+/// PREEMPT_RT from 6.18 they can: a program may be preempted between reading a counter and writing it. There
+/// the addition is atomic. Elsewhere the verifier removes the branch.
+#[inline(always)]
+fn add(counter: &mut u64, amount: u64) {
+    if of_kernel!(interleaves) != 0 {
+        // The target has no atomic types in `core`, but the instruction exists in every kernel.
+        // SAFETY: adds to an aligned u64 that this function holds exclusively.
+        unsafe {
+            asm!("lock *(u64 *)({at} + 0) += {amount}", at = in(reg) counter, amount = in(reg) amount);
+        }
+    } else {
+        *counter = counter.wrapping_add(amount);
+    }
+}
+
+/// Adds packets and bytes to one counter of this CPU.
+#[inline(always)]
+fn add_tally(counter: &mut Tally, packets: u64, bytes: u64) {
+    add(&mut counter.packets, packets);
+    add(&mut counter.bytes, bytes);
+}
 
 /// Adds a buffer to the totals of its interface, before anything else is known of the packet.
 #[inline(always)]
@@ -13,12 +42,12 @@ pub fn passed(slot: u32, direction: Direction, tally: &Tally, skb_len: u32) {
         .get_ptr_mut(slot)
         .or_else(|| INTERFACE_COUNTERS.get_ptr_mut(UNKNOWN_INTERFACE_SLOT));
     if let Some(counters) = counters {
-        // SAFETY: a per-CPU element; bottom halves are disabled, so no other program of ours runs on this CPU
-        // meanwhile.
+        // SAFETY: a per-CPU element; what another program of ours does to it on this CPU meanwhile is up to
+        // `add`.
         let passed = unsafe { &mut (*counters).passed[direction as usize] };
-        passed.wire.count(tally.packets, tally.bytes);
-        passed.skbs += 1;
-        passed.skb_bytes += u64::from(skb_len);
+        add_tally(&mut passed.wire, tally.packets, tally.bytes);
+        add(&mut passed.skbs, 1);
+        add(&mut passed.skb_bytes, u64::from(skb_len));
     }
 }
 
@@ -28,20 +57,45 @@ pub fn class(index: u32, family: Family, direction: Direction, tally: &Tally) ->
     let counters = CLASS_COUNTERS.get_ptr_mut(index).ok_or(Fault::NoCounter)?;
     // SAFETY: as in `passed`.
     let counter = unsafe { &mut (*counters).tallies[family as usize][direction as usize] };
-    counter.count(tally.packets, tally.bytes);
+    add_tally(counter, tally.packets, tally.bytes);
     Ok(())
 }
 
 /// Adds a packet that belongs to no class to the counter of its fault. Rare, so a function of its own.
 #[inline(never)]
 pub fn fault(slot: u32, direction: Direction, fault: Fault, packets: u64, bytes: u64) {
+    rare(slot, direction, fault as usize, packets, bytes);
+}
+
+/// Adds packets that are reported apart.
+#[inline(never)]
+pub fn note(slot: u32, direction: Direction, note: Note, packets: u64, bytes: u64) {
+    rare(slot, direction, note as usize, packets, bytes);
+}
+
+#[inline(always)]
+fn rare(slot: u32, direction: Direction, place: usize, packets: u64, bytes: u64) {
     let counters =
         FAULT_COUNTERS.get_ptr_mut(slot).or_else(|| FAULT_COUNTERS.get_ptr_mut(UNKNOWN_INTERFACE_SLOT));
     if let Some(counters) = counters {
+        let (direction, place) =
+            (bounded::<DIRECTIONS>(direction as u64), bounded::<FAULT_PLACES>(place as u64));
         // SAFETY: as in `passed`.
-        let counter = unsafe { &mut (*counters).faults[direction as usize][fault as usize] };
-        counter.count(packets, bytes);
+        let counter = unsafe { &mut (*counters).faults[direction][place] };
+        add_tally(counter, packets, bytes);
     }
+}
+
+/// The same index, with a bound that the verifier sees. The compiler knows that an index is in bounds and
+/// removes any check, but the verifier may have lost its value on the stack. `BOUND` is a power of two.
+#[inline(always)]
+fn bounded<const BOUND: usize>(mut index: u64) -> usize {
+    // SAFETY: changes one register, after which the assertion holds.
+    unsafe {
+        asm!("{index} &= {mask}", index = inout(reg) index, mask = const BOUND - 1, options(pure, nomem));
+        core::hint::assert_unchecked((index as usize) < BOUND);
+    }
+    index as usize
 }
 
 /// Records that the size of a packet came from the plain rule. The packet itself is counted by the functions
@@ -50,7 +104,7 @@ pub fn fault(slot: u32, direction: Direction, fault: Fault, packets: u64, bytes:
 pub fn estimated(slot: u32, direction: Direction, tally: &Tally) {
     if let Some(counters) = FAULT_COUNTERS.get_ptr_mut(slot) {
         // SAFETY: as in `passed`.
-        let counter = unsafe { &mut (*counters).estimated[direction as usize] };
-        counter.count(tally.packets, tally.bytes);
+        let counter = unsafe { &mut (*counters).estimated[bounded::<DIRECTIONS>(direction as u64)] };
+        add_tally(counter, tally.packets, tally.bytes);
     }
 }

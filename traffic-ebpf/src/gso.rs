@@ -1,16 +1,17 @@
 //! How many packets and bytes a buffer becomes on the wire.
 //!
 //! Nearly every buffer is a single packet, and the first test returns. For a super-packet, the segmentation
-//! type is read from the kernel's own `sk_buff` at offsets from BTF (`traffic_common::gso`). The arithmetic
-//! is in `traffic_common::wire`.
+//! type is read from the kernel's own `sk_buff` ([`sk_buff`](crate::sk_buff)). The arithmetic is in
+//! `traffic_common::wire`.
 
-use aya_ebpf::{bindings::__sk_buff, helpers::bpf_probe_read_kernel};
-use traffic_common::{Direction, Tally, gso, gso::SkbLayout, wire};
+use aya_ebpf::bindings::__sk_buff;
+use traffic_common::{Direction, Note, Tally, gso, wire};
 
 use crate::{
     count,
-    maps::skb_layout,
-    parse::{ETHERTYPE_IPV4, ETHERTYPE_IPV6, IPV6_HEADER_LEN, Ipv4Header, Ipv6Header, LinkLayer, load},
+    maps::of_kernel,
+    parse::{self, ETHERTYPE_IPV4, ETHERTYPE_IPV6, IPV6_HEADER_LEN, Ipv4Header, Ipv6Header, LinkLayer, load},
+    sk_buff,
 };
 
 const TCP: u8 = 6;
@@ -27,10 +28,13 @@ const FRAGMENT: u8 = 44;
 const AUTHENTICATION: u8 = 51;
 const DESTINATION_OPTIONS: u8 = 60;
 const MOBILITY: u8 = 135;
-/// Most extension headers that are walked. The kernel's own segmentation meets fewer in practice.
-const MAX_EXTENSION_HEADERS: u32 = 8;
-
-/// Above this length, the kernel's IPv6 super-packets have a hop-by-hop header (`GRO_LEGACY_MAX_SIZE`).
+/// Most extension headers that are walked. Segmentation itself has no limit.
+const MAX_EXTENSION_HEADERS: u32 = 16;
+/// Most VLAN tags that are walked behind those that [`parse::link_layer`] looks through. The kernel segments no
+/// frame with more than eight.
+const MAX_FURTHER_TAGS: u32 = 8;
+/// Above this layer-3 length, the kernel takes the hop-by-hop header of an IPv6 super-packet for that of BIG
+/// TCP (`GRO_LEGACY_MAX_SIZE`).
 const LEGACY_MAX_LEN: u32 = 65_536;
 /// Bytes of that header, which segmentation removes.
 const JUMBO_HEADER_LEN: u32 = 8;
@@ -57,11 +61,14 @@ pub fn on_wire(
     if packed & ESTIMATED != 0 {
         count::estimated(interface_slot, direction, &tally);
     }
+    if gso_size < gso::SMALLEST_SEGMENT && tally.packets > 1 {
+        count::note(interface_slot, direction, Note::SmallSegments, tally.packets, tally.bytes);
+    }
     tally
 }
 
 /// [`super_packet`] returns one word: bytes in the lower part, packets above, and the topmost bit if they are
-/// estimated. 512 KiB in segments of one byte behind 255 bytes of headers are 2^27 bytes in 2^19 packets.
+/// estimated. 512 KiB in segments of one byte behind 64 KiB of headers are 2^35 bytes in 2^19 packets.
 const BYTE_BITS: u32 = 40;
 const ESTIMATED: u64 = 1 << 63;
 
@@ -72,6 +79,8 @@ const fn pack(tally: Tally, estimated: bool) -> u64 {
 
 /// The result of parsing the outermost network header.
 struct Network {
+    /// Whether all headers were read.
+    is_complete: bool,
     /// Offset of the outermost transport header from the start of the buffer.
     transport: u32,
     protocol: u8,
@@ -79,42 +88,60 @@ struct Network {
     jumbo: u32,
 }
 
+impl Network {
+    /// No header is known.
+    const UNREAD: Self = Self { is_complete: false, transport: 0, protocol: 0, jumbo: 0 };
+}
+
 #[inline(never)]
 fn super_packet(skb: *mut __sk_buff, l3_offset: u32, ethertype: u32) -> u64 {
     // SAFETY: the context of a classifier is a valid `__sk_buff`.
     let (len, gso_size, gso_segs) = unsafe { ((*skb).len, (*skb).gso_size, (*skb).gso_segs) };
     let l3_len = len.saturating_sub(l3_offset);
-    let network = match ethertype {
-        ETHERTYPE_IPV4 => ipv4(skb, l3_offset),
-        ETHERTYPE_IPV6 => ipv6(skb, l3_offset, len),
-        _ => None,
+    // Tags that are not looked through belong to the fault's bytes, and segmentation repeats them too.
+    let (network_offset, ethertype) = behind_further_tags(skb, l3_offset, ethertype);
+    let mut network = match ethertype {
+        ETHERTYPE_IPV4 => ipv4(skb, network_offset),
+        ETHERTYPE_IPV6 => ipv6(skb, network_offset, len),
+        _ => Network::UNREAD,
     };
-    let Some(network) = network else {
-        // Its headers are unknown, so the whole length is divided by the segment size.
-        return pack(wire::segmented(l3_len, 0, gso_size), true);
-    };
+    // Behind many extension headers, further tags, or labels of MPLS, the kernel knows where the transport
+    // header is. It repeats all of that in each segment. From a tap or a packet socket, the position is the
+    // sender's claim, so the result counts as estimated.
+    let by_kernel = forgotten(u32::from(!network.is_complete)) != 0;
+    if by_kernel {
+        network.transport =
+            sk_buff::transport(skb).filter(|&offset| offset >= l3_offset).unwrap_or(l3_offset);
+    }
+    network.transport = forgotten(network.transport);
+    network.protocol = forgotten(network.protocol.into()) as u8;
+    network.jumbo = forgotten(network.jumbo);
     let l3_len = l3_len.saturating_sub(network.jumbo);
 
-    let layout = skb_layout();
-    let kind = if layout.known == 0 { 0 } else { kind_of_segmentation(skb, &layout).unwrap_or(0) };
-    let transport =
-        if kind & gso::TUNNELS != 0 { inner_transport(skb, &layout, len) } else { Some(network.transport) };
-    let known = transport.is_some();
-    let transport = transport.unwrap_or(network.transport);
+    let kind = sk_buff::gso_type(skb).unwrap_or(0);
+    let mut transport = network.transport;
+    let mut known = kind & gso::ESP == 0;
+    if kind & gso::TUNNELS != 0 {
+        match sk_buff::inner_transport(skb) {
+            Some(inner) => transport = inner,
+            None => known = false,
+        }
+    }
     let headers = transport.saturating_sub(l3_offset).saturating_sub(network.jumbo);
     if known {
         if kind & (gso::TCPV4 | gso::TCPV6) != 0 {
-            return pack(wire::segmented(l3_len, headers + tcp_header_len(skb, transport), gso_size), false);
+            let headers = headers + tcp_header_len(skb, transport);
+            return pack(wire::segmented(l3_len, headers, gso_size), by_kernel);
         }
         if kind & gso::UDP_L4 != 0 {
-            return pack(wire::segmented(l3_len, headers + UDP_HEADER_LEN, gso_size), false);
+            return pack(wire::segmented(l3_len, headers + UDP_HEADER_LEN, gso_size), by_kernel);
         }
         if kind & gso::UDP != 0 {
             let fragment_header = if ethertype == ETHERTYPE_IPV6 { FRAGMENT_HEADER_LEN } else { 0 };
-            return pack(wire::fragmented(l3_len, headers, gso_size, fragment_header), false);
+            return pack(wire::fragmented(l3_len, headers, gso_size, fragment_header), by_kernel);
         }
         if kind & gso::SCTP != 0 {
-            return pack(wire::counted(l3_len, headers + SCTP_HEADER_LEN, gso_segs), false);
+            return pack(wire::counted(l3_len, headers + SCTP_HEADER_LEN, gso_segs), by_kernel);
         }
     }
     // Without the kernel's segmentation type, the outermost transport header decides: the plain rule.
@@ -127,43 +154,87 @@ fn super_packet(skb: *mut __sk_buff, l3_offset: u32, ethertype: u32) -> u64 {
     pack(tally, true)
 }
 
+/// The same value, of which the verifier knows nothing.
+///
+/// Where it knows the range of an offset, a comparison may have only one outcome. Then the value matters to it,
+/// it follows each chain of headers by itself, and gives up. It loses track in the upper half of a word.
 #[inline(always)]
-fn ipv4(skb: *mut __sk_buff, l3_offset: u32) -> Option<Network> {
-    let header: Ipv4Header = load(skb, l3_offset)?;
-    let transport = l3_offset + Ipv4Header::len(header.version_ihl);
-    Some(Network { transport, protocol: header.protocol, jumbo: 0 })
+fn forgotten(value: u32) -> u32 {
+    let mut word = 0_u64;
+    let on_stack = &raw mut word;
+    // SAFETY: a live variable; BPF programs here are little-endian. Volatile, so that the compiler does not skip
+    // the way over the stack.
+    unsafe {
+        on_stack.write_volatile(u64::from(value) << 32);
+        on_stack.cast::<u32>().add(1).read_volatile()
+    }
+}
+
+/// Offset of the network header, and its EtherType, behind any further tags.
+#[inline(always)]
+fn behind_further_tags(skb: *mut __sk_buff, mut offset: u32, mut ethertype: u32) -> (u32, u32) {
+    for _ in 0..MAX_FURTHER_TAGS {
+        if !parse::is_vlan(ethertype) {
+            break;
+        }
+        let Some(next) = load::<[u8; 2]>(skb, offset + 2) else { break };
+        ethertype = u32::from(u16::from_be_bytes(next));
+        offset = forgotten(offset + parse::VLAN_TAG_LEN);
+    }
+    (forgotten(offset), ethertype)
 }
 
 #[inline(always)]
-fn ipv6(skb: *mut __sk_buff, l3_offset: u32, len: u32) -> Option<Network> {
-    let header: Ipv6Header = load(skb, l3_offset)?;
-    let mut offset = l3_offset + IPV6_HEADER_LEN;
-    let jumbo = jumbo_header(skb, offset, len, &header);
+fn ipv4(skb: *mut __sk_buff, offset: u32) -> Network {
+    let Some(header) = load::<Ipv4Header>(skb, offset) else {
+        return Network::UNREAD;
+    };
+    let transport = offset + Ipv4Header::len(header.version_ihl);
+    Network { is_complete: true, transport, protocol: header.protocol, jumbo: 0 }
+}
+
+#[inline(always)]
+fn ipv6(skb: *mut __sk_buff, network_offset: u32, len: u32) -> Network {
+    let Some(header) = load::<Ipv6Header>(skb, network_offset) else {
+        return Network::UNREAD;
+    };
+    let mut offset = network_offset + IPV6_HEADER_LEN;
+    let jumbo = jumbo_header(skb, offset, len - network_offset, header.next_header);
     let mut next_header = header.next_header;
     for _ in 0..MAX_EXTENSION_HEADERS {
         let (unit, extra) = match next_header {
             HOP_BY_HOP | ROUTING | DESTINATION_OPTIONS | MOBILITY => (8, 1),
             AUTHENTICATION => (4, 2),
             FRAGMENT => (0, 0),
-            _ => break,
+            _ => return Network { is_complete: true, transport: offset, protocol: next_header, jumbo },
         };
-        let Some([next, length]) = load::<[u8; 2]>(skb, offset) else { break };
+        let Some([next, length]) = load::<[u8; 2]>(skb, offset) else {
+            return Network { is_complete: true, transport: offset, protocol: next_header, jumbo };
+        };
         next_header = next;
-        offset += if unit == 0 { FRAGMENT_HEADER_LEN } else { (u32::from(length) + extra) * unit };
+        let header_len = if unit == 0 { FRAGMENT_HEADER_LEN } else { (u32::from(length) + extra) * unit };
+        offset = forgotten(offset + header_len);
     }
-    Some(Network { transport: offset, protocol: next_header, jumbo })
+    Network { is_complete: false, transport: offset, protocol: next_header, jumbo }
 }
 
-/// Length of the hop-by-hop header that holds the true length of an IPv6 BIG TCP buffer. The conditions are
-/// the kernel's.
+/// Length of the hop-by-hop header that holds the true length of an IPv6 BIG TCP buffer, where segmentation
+/// removes it. The conditions are those of the kernel's `ipv6_has_hopopt_jumbo`, no more and no fewer: it looks
+/// neither at the length field of the IP header nor at that of the option.
 #[inline(always)]
-fn jumbo_header(skb: *mut __sk_buff, offset: u32, len: u32, header: &Ipv6Header) -> u32 {
-    if header.payload_length != [0, 0] || header.next_header != HOP_BY_HOP || len <= LEGACY_MAX_LEN {
+fn jumbo_header(skb: *mut __sk_buff, offset: u32, l3_len: u32, next_header: u8) -> u32 {
+    if of_kernel!(jumbo_is_removed) == 0 || next_header != HOP_BY_HOP || l3_len <= LEGACY_MAX_LEN {
         return 0;
     }
-    // next header, length in units of 8 bytes after the first, option type, option length
-    match load::<[u8; 4]>(skb, offset) {
-        Some([TCP, 0, JUMBO_OPTION, 4]) => JUMBO_HEADER_LEN,
+    // SAFETY: the context of a classifier is a valid `__sk_buff`.
+    let (protocol, linear) = unsafe { ((*skb).protocol, (*skb).data_end - (*skb).data) };
+    // Not behind a tag within the frame, and only in the linear part.
+    if u32::from(u16::from_be(protocol as u16)) != ETHERTYPE_IPV6 || offset + JUMBO_HEADER_LEN > linear {
+        return 0;
+    }
+    // next header, length in units of 8 bytes after the first, option type
+    match load::<[u8; 3]>(skb, offset) {
+        Some([TCP, 0, JUMBO_OPTION]) => JUMBO_HEADER_LEN,
         _ => 0,
     }
 }
@@ -173,33 +244,4 @@ fn jumbo_header(skb: *mut __sk_buff, offset: u32, len: u32, header: &Ipv6Header)
 fn tcp_header_len(skb: *mut __sk_buff, offset: u32) -> u32 {
     let data_offset = load::<u8>(skb, offset + 12).unwrap_or(0);
     u32::from(data_offset >> 4) * 4
-}
-
-/// `skb_shared_info::gso_type`
-#[inline(always)]
-fn kind_of_segmentation(skb: *mut __sk_buff, layout: &SkbLayout) -> Option<u32> {
-    let head: u64 = kernel_read(skb as u64, layout.head)?;
-    let end: u32 = kernel_read(skb as u64, layout.end)?;
-    kernel_read(head + u64::from(end), layout.gso_type)
-}
-
-/// Offset of the inner transport header from the start of the buffer.
-#[inline(always)]
-fn inner_transport(skb: *mut __sk_buff, layout: &SkbLayout, len: u32) -> Option<u32> {
-    let head: u64 = kernel_read(skb as u64, layout.head)?;
-    let data: u64 = kernel_read(skb as u64, layout.data)?;
-    let inner: u16 = kernel_read(skb as u64, layout.inner_transport_header)?;
-    // Both are positions relative to the same `head`. The difference is a small offset, or garbage that is
-    // refused.
-    let offset = head.wrapping_add(u64::from(inner)).wrapping_sub(data);
-    #[expect(clippy::cast_possible_truncation, reason = "compared with a 32-bit length first")]
-    (offset < u64::from(len)).then_some(offset as u32)
-}
-
-#[inline(always)]
-fn kernel_read<T>(base: u64, offset: u32) -> Option<T> {
-    // SAFETY: the helper checks the address and returns an error instead of faulting. At run time the context
-    // of a classifier *is* the kernel's `sk_buff`; the fields of `__sk_buff` are a view that the verifier
-    // rewrites.
-    unsafe { bpf_probe_read_kernel((base + u64::from(offset)) as *const T).ok() }
 }

@@ -40,16 +40,20 @@
 
 #![no_std]
 #![no_main]
+// For one instruction, an atomic addition. The build enables it on any toolchain.
+#![feature(asm_experimental_arch)]
 
 #[cfg(feature = "bench")]
 mod bench;
 mod classify;
+mod copies;
 mod count;
 mod gso;
 mod maps;
 mod no_container;
 mod parse;
 mod shaping;
+mod sk_buff;
 
 use aya_ebpf::{
     bindings::{__sk_buff, TC_ACT_UNSPEC},
@@ -58,7 +62,7 @@ use aya_ebpf::{
 };
 use aya_log_ebpf::debug;
 use traffic_common::{
-    Control, Direction, Family, Fault, InterfaceEntry, Tally, UNKNOWN_INTERFACE_SLOT, interface_flags,
+    Control, Direction, Family, Fault, InterfaceEntry, Note, Tally, UNKNOWN_INTERFACE_SLOT, interface_flags,
 };
 
 use crate::parse::{ETHERTYPE_IPV4, ETHERTYPE_IPV6, LinkLayer};
@@ -135,12 +139,15 @@ fn account<P: Parts>(ctx: &TcContext, direction: Direction) {
     let skb = ctx.skb.skb;
     // SAFETY: the context of a classifier is a valid `__sk_buff`.
     let (ifindex, len, gso_size) = unsafe { ((*skb).ifindex, (*skb).len, (*skb).gso_size) };
-    // The header length of an unknown interface is unknown too; Ethernet is by far the most common.
     let (flags, interface_slot, container_slot, link_header_len) = match P::interface(ifindex) {
         Some(entry) => (entry.flags, entry.interface_slot, entry.container_slot, entry.link_header_len),
-        None => (0, UNKNOWN_INTERFACE_SLOT, 0, parse::ETHERNET_HEADER_LEN),
+        None => (0, UNKNOWN_INTERFACE_SLOT, 0, no_container::link_header_len(skb)),
     };
     let LinkLayer { l3_offset, ethertype } = parse::link_layer(skb, link_header_len);
+    if copies::is_copy(skb, direction, flags) {
+        count::note(interface_slot, direction, Note::Copies, 1, u64::from(len));
+        return;
+    }
     let tally =
         gso::on_wire(skb, &LinkLayer { l3_offset, ethertype }, gso_size, len, (interface_slot, direction));
     count::passed(interface_slot, direction, &tally, len);

@@ -17,19 +17,33 @@ use traffic_common::{
     interface_flags,
 };
 
-/// Offsets in the kernel's `sk_buff`. Read-only data, frozen before load, so that the verifier treats them as
-/// constants.
+/// What the loader knows of the running kernel. Read-only data, frozen before load.
 #[unsafe(no_mangle)]
-static SKB_LAYOUT: SkbLayout =
-    SkbLayout { known: 0, head: 0, data: 0, end: 0, inner_transport_header: 0, gso_type: 0 };
+pub static SKB_LAYOUT: SkbLayout = SkbLayout {
+    known: 0,
+    head: 0,
+    data: 0,
+    end: 0,
+    inner_transport_header: 0,
+    gso_type: 0,
+    transport_header: 0,
+    network_header: 0,
+    tc_skip_classify: 0,
+    tc_skip_classify_mask: 0,
+    jumbo_is_removed: 0,
+    interleaves: 0,
+};
 
-/// The offsets as set by the loader.
-#[inline(always)]
-pub fn skb_layout() -> SkbLayout {
-    // SAFETY: a valid static; volatile because the loader replaces its bytes, which the compiler does not
-    // see.
-    unsafe { core::ptr::read_volatile(&raw const SKB_LAYOUT) }
+/// Reads one field of [`SKB_LAYOUT`] as set by the loader. Each by itself: of a copy on the stack, the
+/// verifier would not know that it is a constant.
+macro_rules! of_kernel {
+    ($field:ident) => {
+        // SAFETY: a valid static; volatile because the loader replaces its bytes, which the compiler does not
+        // see.
+        unsafe { core::ptr::read_volatile(&raw const $crate::maps::SKB_LAYOUT.$field) }
+    };
 }
+pub(crate) use of_kernel;
 
 // Finding the container.
 

@@ -9,6 +9,7 @@ use traffic_common::{Direction, Fault, interface_flags};
 use crate::{
     maps::NODE_ADDRESSES,
     parse::{self, ETHERTYPE_IPV4, ETHERTYPE_IPV6},
+    sk_buff,
 };
 
 /// Offsets of the addresses in the headers.
@@ -16,6 +17,13 @@ const IPV4_SOURCE: u32 = 12;
 const IPV4_DESTINATION: u32 = 16;
 const IPV6_SOURCE: u32 = 8;
 const IPV6_DESTINATION: u32 = 24;
+
+/// Bytes before the network header on an interface without an entry. The kernel knows it of each packet.
+#[inline(never)]
+pub fn link_header_len(skb: *mut __sk_buff) -> u32 {
+    // Where it cannot be asked: Ethernet is by far the most common.
+    sk_buff::network(skb).unwrap_or(parse::ETHERNET_HEADER_LEN)
+}
 
 /// Why a packet on such an interface is not classified. `None` for the node's own packets on an uplink.
 #[inline(always)]

@@ -10,7 +10,8 @@ use traffic_common::Fault;
 
 /// Bytes of an Ethernet header without tags.
 pub const ETHERNET_HEADER_LEN: u32 = 14;
-const VLAN_TAG_LEN: u32 = 4;
+/// Bytes of a VLAN tag.
+pub const VLAN_TAG_LEN: u32 = 4;
 const MAX_VLAN_TAGS: u32 = 2;
 
 /// EtherType of IPv4.
@@ -61,14 +62,17 @@ fn load_into<T>(skb: *mut __sk_buff, offset: u32, to: *mut T) -> bool {
     unsafe { bpf_skb_load_bytes(skb.cast_const().cast(), offset, to.cast(), len) == 0 }
 }
 
-/// Finds layer 3 behind `link_header_len` bytes (14 for Ethernet, 0 for a layer-3 device).
+/// Finds layer 3 behind `link_header_len` bytes (14 for Ethernet, 0 for a layer-3 device). Behind a header of
+/// any other kind, the kernel knows the protocol.
 #[inline(always)]
 pub fn link_layer(skb: *mut __sk_buff, link_header_len: u32) -> LinkLayer {
     if link_header_len != ETHERNET_HEADER_LEN {
         // SAFETY: the context of a classifier is a valid `__sk_buff`.
         let protocol = unsafe { (*skb).protocol };
         #[expect(clippy::cast_possible_truncation, reason = "a be16 in a wider field")]
-        return LinkLayer { l3_offset: 0, ethertype: u32::from(u16::from_be(protocol as u16)) };
+        let ethertype = u32::from(u16::from_be(protocol as u16));
+        // The mask is for the verifier: no header is longer.
+        return LinkLayer { l3_offset: link_header_len & 0xff, ethertype };
     }
     let Some(ethertype) = ethertype_at(skb, ETHERNET_HEADER_LEN - 2) else {
         return LinkLayer { l3_offset: ETHERNET_HEADER_LEN, ethertype: CUT_SHORT };
@@ -105,8 +109,9 @@ fn ethertype_at(skb: *mut __sk_buff, offset: u32) -> Option<u32> {
     Some(u32::from(u16::from_be(unsafe { ptr::read_unaligned(field) })))
 }
 
+/// Whether a VLAN tag follows.
 #[inline(always)]
-fn is_vlan(ethertype: u32) -> bool {
+pub fn is_vlan(ethertype: u32) -> bool {
     ethertype == ETHERTYPE_VLAN || ethertype == ETHERTYPE_SERVICE_VLAN
 }
 

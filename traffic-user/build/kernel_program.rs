@@ -53,7 +53,7 @@ fn compile(root: &Path, features: &[&str]) -> Result<()> {
         // for the whole script, because aya-build starts the compiler, and because it decides aya-build
         // against building `core`.
         if let Toolchain::Custom(_) = toolchain {
-            env::set_var("RUSTC_BOOTSTRAP", "aya_ebpf");
+            env::set_var("RUSTC_BOOTSTRAP", "aya_ebpf,trafctl_ebpf");
         }
         // aya-build forwards all of cargo's messages as warnings, which cargo repeats on every build. The
         // compiler's own messages still appear.

@@ -36,6 +36,13 @@ pub mod interface_flags {
     /// An uplink of the node. It carries the node's own traffic beside that of others, and *ingress* is in to
     /// the node. Set instead of [`PRESENT`], so that the common path does not test for it.
     pub const UPLINK: u32 = 8;
+    /// Not an interface of a container, and not an ifb. Such an entry has no slots. It only spares packets that
+    /// came in there the test whether an ifb sends them a second time.
+    pub const ORDINARY: u32 = 16;
+    /// An ifb, which sends packets again that were redirected to it. Such an entry has no slots.
+    pub const REPEATER: u32 = 32;
+    /// *Ingress* is in to the machine, as on an uplink: a macvtap is the machine's own end.
+    pub const REVERSED: u32 = 64;
 }
 
 /// The key of an IPv4 address among the node's own addresses: mapped into IPv6.

@@ -35,6 +35,12 @@ pub enum LayoutError {
     /// A structure or member is missing or of an unexpected kind.
     #[error("the kernel's BTF has no usable {0}")]
     Missing(&'static str),
+    /// The kernel refuses a program that reads its memory, but not the one that does not.
+    #[error(
+        "this kernel does not let programs read its memory (lockdown=confidentiality, or built without \
+         BPF_EVENTS)"
+    )]
+    Helper,
     /// A segmentation type has another number in this kernel.
     #[error("{name} is {found:#x} in this kernel, not {expected:#x}")]
     Enumerator {
@@ -52,7 +58,18 @@ pub enum LayoutError {
 /// # Errors
 /// When the kernel has no BTF, or the BTF lacks a structure or member.
 pub fn of_running_kernel() -> Result<SkbLayout, LayoutError> {
-    parse(&std::fs::read(Path::new(VMLINUX))?)
+    Ok(SkbLayout { interleaves: interleaves().into(), ..parse(&std::fs::read(Path::new(VMLINUX))?)? })
+}
+
+/// What the program may assume where the layout is unknown.
+pub fn unknown() -> SkbLayout {
+    SkbLayout { interleaves: interleaves().into(), ..SkbLayout::default() }
+}
+
+/// Whether two programs can interleave on one CPU: on PREEMPT_RT, where disabling bottom halves does not keep
+/// others from running (from 6.18; atomic additions are right on earlier kernels too).
+fn interleaves() -> bool {
+    std::fs::read_to_string("/sys/kernel/realtime").is_ok_and(|text| text.trim() == "1")
 }
 
 /// Returns the offset of the first value in the kernel's array maps.
@@ -74,7 +91,8 @@ fn parse(data: &[u8]) -> Result<SkbLayout, LayoutError> {
     let buff = btf.members("sk_buff")?;
     let shared = btf.members("skb_shared_info")?;
     let of = |members: &HashMap<&str, u32>, name: &'static str| {
-        members.get(name).copied().ok_or(LayoutError::Missing(name))
+        let bits = members.get(name).copied().filter(|bits| bits.is_multiple_of(8));
+        bits.map(|bits| bits / 8).ok_or(LayoutError::Missing(name))
     };
     for (name, expected) in ENUMERATORS {
         match btf.enumerators.get(name).copied() {
@@ -85,6 +103,8 @@ fn parse(data: &[u8]) -> Result<SkbLayout, LayoutError> {
             _ => {}
         }
     }
+    // Missing only where the kernel was built without the actions of tc, and so without redirects.
+    let skip_bit = buff.get("tc_skip_classify").copied();
     Ok(SkbLayout {
         known: 1,
         head: of(&buff, "head")?,
@@ -92,6 +112,13 @@ fn parse(data: &[u8]) -> Result<SkbLayout, LayoutError> {
         end: of(&buff, "end")?,
         inner_transport_header: of(&buff, "inner_transport_header")?,
         gso_type: of(&shared, "gso_type")?,
+        transport_header: of(&buff, "transport_header")?,
+        network_header: of(&buff, "network_header")?,
+        tc_skip_classify: skip_bit.map_or(0, |bit| bit / 8),
+        tc_skip_classify_mask: skip_bit.map_or(0, |bit| 1 << (bit % 8)),
+        // The only user of this structure removes the header.
+        jumbo_is_removed: btf.structs_by_name.contains_key("hop_jumbo_hdr").into(),
+        interleaves: 0,
     })
 }
 
@@ -180,7 +207,7 @@ impl<'a> Btf<'a> {
         Ok(())
     }
 
-    /// Returns the byte offsets of a structure's members, including those of unnamed inner structures and
+    /// Returns the offsets in bits of a structure's members, including those of unnamed inner structures and
     /// unions.
     fn members(&self, name: &'static str) -> Result<HashMap<&'a str, u32>, LayoutError> {
         let id = *self.structs_by_name.get(name).ok_or(LayoutError::Missing(name))?;
@@ -202,11 +229,10 @@ impl<'a> Btf<'a> {
             let bits = base_bits + if aggregate.bit_fields { offset & 0x00ff_ffff } else { offset };
             match self.string(name) {
                 Some("") => self.collect(member_type, bits, depth + 1, found),
-                // Bit fields have no byte offset. None of them is needed.
-                Some(name) if bits.is_multiple_of(8) => {
-                    found.entry(name).or_insert(bits / 8);
+                Some(name) => {
+                    found.entry(name).or_insert(bits);
                 }
-                _ => {}
+                None => {}
             }
         }
     }
@@ -245,6 +271,8 @@ mod tests {
         assert_eq!(layout.data, layout.head + 8);
         assert!(layout.end < layout.head && layout.inner_transport_header < layout.end);
         assert!(layout.gso_type < 64);
+        assert!(layout.transport_header < layout.head && layout.network_header < layout.head);
+        assert!(layout.tc_skip_classify < layout.head && layout.tc_skip_classify_mask.is_power_of_two());
     }
 
     #[test]

@@ -139,10 +139,7 @@ impl Host {
             class_source::table_for_new_counters(config, &self.state_dir)
         })?;
         if let Some(error) = &loaded.skb_layout_error {
-            tracing::warn!(
-                "cannot read segmentation types ({error}): super-packets are counted by the plain rule, and \
-                 reported as estimated"
-            );
+            tracing::warn!("{error}: super-packets are counted by the plain rule, and reported as estimated");
         }
         let outcome = loaded.outcome;
         let registry = Registry::read(&loaded.maps)?;

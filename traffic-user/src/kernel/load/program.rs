@@ -4,7 +4,10 @@
 use std::{fs, io, path::PathBuf};
 
 use anyhow::Context as _;
-use aya::{Ebpf, EbpfLoader, programs::SchedClassifier};
+use aya::{
+    Ebpf, EbpfLoader,
+    programs::{ProgramError, SchedClassifier},
+};
 use sha2::{Digest as _, Sha256};
 use traffic_common::{EGRESS_PROGRAM, INGRESS_MARK_PROGRAM, INGRESS_PROGRAM, gso::SkbLayout};
 
@@ -56,17 +59,68 @@ pub(super) struct Fresh {
 /// Loads the program on the pinned maps, creates the maps that are missing, and pins the program beside the
 /// one in use.
 pub(super) fn load_program(bpffs: &Bpffs, build: Build<'_>) -> anyhow::Result<Fresh> {
-    let (layout, skb_layout_error) = match skb_layout::of_running_kernel() {
+    let (layout, error) = match skb_layout::of_running_kernel() {
         Ok(layout) => (layout, None),
-        Err(error) => (SkbLayout::default(), Some(error)),
+        Err(error) => (skb_layout::unknown(), Some(error)),
     };
-    let mut object = load_object(bpffs, build, &layout)?;
+    match load_with_layout(bpffs, build, &layout) {
+        Ok((programs, log)) => Ok(Fresh { hash: build.hash(), programs, log, skb_layout_error: error }),
+        // Counting by the plain rule is far better than not counting. The first error is the one to report if
+        // reading the kernel's memory was not what the kernel refused.
+        Err(refused) if layout.known != 0 && refused.is::<Refused>() => {
+            let Ok((programs, log)) = load_with_layout(bpffs, build, &skb_layout::unknown()) else {
+                return Err(refused);
+            };
+            tracing::debug!("{refused:#}");
+            let skb_layout_error = Some(skb_layout::LayoutError::Helper);
+            Ok(Fresh { hash: build.hash(), programs, log, skb_layout_error })
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// Why the kernel refused the program, in one line: the verifier's log has hundreds.
+#[derive(Debug, thiserror::Error)]
+#[error("the kernel refused program {name}: {reason}")]
+struct Refused {
+    name: &'static str,
+    reason: String,
+}
+
+impl Refused {
+    fn new(name: &'static str, error: &ProgramError) -> Self {
+        let reason = match error {
+            ProgramError::LoadError { io_error, verifier_log } => {
+                let log = verifier_log.to_string();
+                tracing::debug!("the verifier's log of {name}: {log}");
+                // The last line that is not a statistic.
+                let line = log.lines().rev().find(|line| {
+                    !line.trim().is_empty()
+                        && !["processed ", "verification time", "stack depth"]
+                            .iter()
+                            .any(|of| line.starts_with(of))
+                });
+                line.map_or_else(|| io_error.to_string(), |line| format!("{line} ({io_error})"))
+            }
+            other => other.to_string(),
+        };
+        Self { name, reason }
+    }
+}
+
+/// Loads and pins the programs with what is known of the kernel.
+fn load_with_layout(
+    bpffs: &Bpffs,
+    build: Build<'_>,
+    layout: &SkbLayout,
+) -> anyhow::Result<(Programs, Option<Ebpf>)> {
+    let mut object = load_object(bpffs, build, layout)?;
     for (name, in_object) in [(INGRESS_PROGRAM, build.ingress()), (EGRESS_PROGRAM, EGRESS_PROGRAM)] {
         let program = object
             .program_mut(in_object)
             .with_context(|| format!("the object file has no program {in_object}"))?;
         let program: &mut SchedClassifier = program.try_into()?;
-        program.load().with_context(|| format!("the kernel refused program {name}"))?;
+        program.load().map_err(|error| Refused::new(name, &error))?;
         let path = fresh_path(bpffs, name);
         if fs::exists(&path)? {
             fs::remove_file(&path).with_context(|| format!("cannot remove {}", path.display()))?;
@@ -74,7 +128,7 @@ pub(super) fn load_program(bpffs: &Bpffs, build: Build<'_>) -> anyhow::Result<Fr
         program.pin(&path).with_context(|| format!("cannot pin {}", path.display()))?;
     }
     let programs = open_programs(|name| fresh_path(bpffs, name))?;
-    Ok(Fresh { hash: build.hash(), programs, log: build.log_faults.then_some(object), skb_layout_error })
+    Ok((programs, build.log_faults.then_some(object)))
 }
 
 /// Opens the pinned maps for the object, and creates the missing ones in the sizes of the limits.
