@@ -104,6 +104,12 @@ pub struct InterfaceRow {
     pub in_skb_bytes: u64,
     /// Packets whose size was estimated.
     pub in_estimated_packets: u64,
+    /// Packets in segments below 48 bytes, and their layer-3 bytes.
+    pub in_small_segment_packets: u64,
+    /// See `in_small_segment_packets`.
+    pub in_small_segment_bytes: u64,
+    /// Copies that no wire carried.
+    pub in_copied_skbs: u64,
     /// Buffers that the kernel counted while the program was not attached: missed traffic.
     pub in_unseen_skbs: u64,
     /// Their bytes.
@@ -114,6 +120,12 @@ pub struct InterfaceRow {
     pub out_skb_bytes: u64,
     /// Packets whose size was estimated.
     pub out_estimated_packets: u64,
+    /// See `in_small_segment_packets`.
+    pub out_small_segment_packets: u64,
+    /// See `in_small_segment_packets`.
+    pub out_small_segment_bytes: u64,
+    /// Copies that no wire carried.
+    pub out_copied_skbs: u64,
     /// See `in_unseen_skbs`.
     pub out_unseen_skbs: u64,
     /// Their bytes.

@@ -200,6 +200,8 @@ fn first_snapshot(begin: Timestamp, containers: u32, classes: u8) -> anyhow::Res
         former: ByDirection::default(),
         former_faults: Default::default(),
         former_estimated: Default::default(),
+        former_small_segments: Default::default(),
+        former_copies: Default::default(),
     })
 }
 

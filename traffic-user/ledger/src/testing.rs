@@ -181,6 +181,8 @@ impl Node {
             skbs: passed,
             skb_bytes: passed * 114,
             estimated: Tally::default(),
+            small_segments: Tally::default(),
+            copies: Tally::default(),
             missed_skbs: before,
             missed_skb_bytes: before * 114,
         };
@@ -261,6 +263,8 @@ impl Node {
             former: self.former_balance(),
             former_faults: [Tally::default(); FAULTS],
             former_estimated: Tally::default(),
+            former_small_segments: Tally::default(),
+            former_copies: Tally::default(),
         }
     }
 

@@ -71,5 +71,7 @@ pub fn snapshot() -> Snapshot {
         former: ByDirection::default(),
         former_faults: [Tally::default(); FAULTS],
         former_estimated: Tally::default(),
+        former_small_segments: Tally::default(),
+        former_copies: Tally::default(),
     }
 }

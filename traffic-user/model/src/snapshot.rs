@@ -149,6 +149,10 @@ pub struct PassedCounter {
     pub skb_bytes: u64,
     /// The part of `wire` whose size was estimated by the plain segmentation rule.
     pub estimated: Tally,
+    /// The part of `wire` in segments below 48 bytes, which only the sender claims.
+    pub small_segments: Tally,
+    /// Copies that no wire carried, as buffers and their bytes with the link-layer header. In no other figure.
+    pub copies: Tally,
     /// Missed buffers: those that the kernel's statistics show for times when the program was not attached.
     /// Only grows.
     pub missed_skbs: u64,
@@ -206,6 +210,10 @@ pub struct Snapshot {
     pub former_faults: [Tally; FAULTS],
     /// The [estimated](PassedCounter::estimated) part of `former`, both directions added.
     pub former_estimated: Tally,
+    /// The [small segments](PassedCounter::small_segments) of `former`, both directions added.
+    pub former_small_segments: Tally,
+    /// The [copies](PassedCounter::copies) of `former`, both directions added.
+    pub former_copies: Tally,
 }
 
 /// What passed all interfaces, and where it was counted. Equal sums prove that no packet was lost in between.

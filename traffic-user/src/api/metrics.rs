@@ -9,7 +9,7 @@ use std::{
 };
 
 use traffic_common::{Fault, Tally};
-use traffic_model::{ByDirection, Snapshot};
+use traffic_model::{ByDirection, PassedCounter, Snapshot};
 
 use crate::{
     api::{DaemonHealth, drain_health::Drains},
@@ -188,6 +188,7 @@ pub fn render(snapshot: &Snapshot, health: &DaemonHealth, format: Format) -> Str
                 .wrapping_add(interface.passed.outgoing.estimated.packets)
         }),
     );
+    reported_apart(&mut page, snapshot);
     if let Some(drains) = &health.drains {
         drained(&mut page, drains);
     }
@@ -196,6 +197,36 @@ pub fn render(snapshot: &Snapshot, health: &DaemonHealth, format: Format) -> Str
         page.line(format_args!("# EOF"));
     }
     page.text
+}
+
+/// What is counted and also reported apart, and what is reported but not counted, over the whole node.
+fn reported_apart(page: &mut Page, snapshot: &Snapshot) {
+    let sum = |former: u64, of: fn(&PassedCounter) -> u64| {
+        let both = snapshot.interfaces.iter().flat_map(|one| [&one.passed.incoming, &one.passed.outgoing]);
+        both.fold(former, |sum, passed| sum.wrapping_add(of(passed)))
+    };
+    let former = (snapshot.former_small_segments, snapshot.former_copies);
+    let counter = |name, unit, help| Metric { kind: Kind::Counter, name, unit: Some(unit), help };
+    page.single(
+        counter(
+            "trafctl_small_segment_packets",
+            "packets",
+            "Packets in segments below 48 bytes, a size that only the sender claims; they are in their class too.",
+        ),
+        sum(former.0.packets, |passed| passed.small_segments.packets),
+    );
+    page.single(
+        counter("trafctl_small_segment_bytes", "bytes", "Layer-3 bytes of these packets, headers included."),
+        sum(former.0.bytes, |passed| passed.small_segments.bytes),
+    );
+    page.single(
+        counter(
+            "trafctl_copied_buffers",
+            "buffers",
+            "Copies that no wire carried, such as what an ifb sends again; in no other figure.",
+        ),
+        sum(former.1.packets, |passed| passed.copies.packets),
+    );
 }
 
 /// Selects the figure of a container that a metric shows.

@@ -43,6 +43,8 @@ fn snapshot() -> Snapshot {
         skbs: 2,
         skb_bytes: 3,
         estimated: Tally { packets: estimated, bytes: 4 },
+        small_segments: Tally { packets: estimated + 20, bytes: estimated + 30 },
+        copies: Tally { packets: estimated + 40, bytes: 7 },
         missed_skbs: 5,
         missed_skb_bytes: 6,
     };
@@ -83,6 +85,8 @@ fn snapshot() -> Snapshot {
         former: ByDirection::default(),
         former_faults: [Tally::default(); FAULTS],
         former_estimated: Tally::default(),
+        former_small_segments: Tally::default(),
+        former_copies: Tally::default(),
     }
 }
 
@@ -196,10 +200,16 @@ fn counters_of_former_owners_neither_fall_nor_go_to_others() {
     later.former_faults[Fault::NotIp as usize].packets = 121;
     later.former_faults[Fault::Malformed as usize].packets = 141;
     later.former_estimated.packets = gone.incoming.estimated.packets + gone.outgoing.estimated.packets;
+    later.former_small_segments = gone.incoming.small_segments;
+    later.former_small_segments += gone.outgoing.small_segments;
+    later.former_copies.packets = gone.incoming.copies.packets + gone.outgoing.copies.packets;
     for name in [
         "trafctl_faults_total{fault=\"not_ip\"}",
         "trafctl_faults_total{fault=\"malformed\"}",
         "trafctl_estimated_packets_total",
+        "trafctl_small_segment_packets_total",
+        "trafctl_small_segment_bytes_total",
+        "trafctl_copied_buffers_total",
     ] {
         assert_eq!(line(&later, name), line(&snapshot(), name), "{name}");
     }

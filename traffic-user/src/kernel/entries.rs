@@ -90,7 +90,10 @@ impl CountedIn {
     /// What these entries say.
     pub fn of(entries: impl Iterator<Item = InterfaceEntry>) -> Self {
         let mut slots = Self::default();
-        for entry in entries {
+        // An entry that only describes an interface has no slots.
+        let counts =
+            |entry: &InterfaceEntry| entry.flags & (interface_flags::PRESENT | interface_flags::UPLINK) != 0;
+        for entry in entries.filter(counts) {
             slots.interfaces.insert(entry.interface_slot);
             if entry.flags & (interface_flags::SHARED | interface_flags::NO_SLOT) == 0 {
                 slots.containers.insert(entry.container_slot);
@@ -119,6 +122,8 @@ mod tests {
             entry(PRESENT | SHARED, 1, 8),
             entry(PRESENT | NO_SLOT, 2, 9),
             entry(UPLINK, 3, 10),
+            entry(interface_flags::ORDINARY, 4, 11),
+            entry(interface_flags::REPEATER, 5, 12),
         ];
         let slots = CountedIn::of(entries.into_iter());
         assert_eq!(slots.containers, HashSet::from([7, 10]));

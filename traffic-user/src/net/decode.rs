@@ -6,7 +6,7 @@ use traffic_common::{Direction, InterfaceStatistics};
 use traffic_model::notation::name_text;
 
 use super::{
-    interface::{BpfFilter, InterfaceEvent, NetInterface},
+    interface::{BpfFilter, ForeignFilter, HookQdisc, InterfaceEvent, NetInterface, is_machines_end},
     message::{Message, attribute, attributes, u16_at, u32_at, u64_at},
 };
 
@@ -49,6 +49,8 @@ pub(super) const TCA_BPF_FD: u16 = 6;
 pub(super) const TCA_BPF_NAME: u16 = 7;
 pub(super) const TCA_BPF_FLAGS: u16 = 8;
 const TCA_BPF_ID: u16 = 11;
+const TCA_INGRESS_BLOCK: u16 = 13;
+const TCA_EGRESS_BLOCK: u16 = 14;
 
 /// `AF_UNSPEC`: the family of a message about an interface itself. A bridge reports its ports under
 /// `AF_BRIDGE`, and the end of a membership as `RTM_DELLINK`, while the interface lives on.
@@ -91,6 +93,11 @@ pub(super) fn interface(message: &Message<'_>) -> Option<NetInterface> {
             _ => {}
         }
     }
+    if is_machines_end(&interface.kind) {
+        for values in [&mut interface.statistics.packets, &mut interface.statistics.bytes] {
+            values.swap(0, 1);
+        }
+    }
     (!interface.name.is_empty()).then_some(interface)
 }
 
@@ -131,6 +138,14 @@ pub(super) fn qdisc(message: &Message<'_>) -> Option<(u32, String)> {
     Some((u32_at(message.body, 4)?, text(kind)))
 }
 
+/// The qdisc of both TC hooks in a `RTM_NEWQDISC` message.
+pub(super) fn hook_qdisc(message: &Message<'_>) -> Option<HookQdisc> {
+    let (_, kind) = qdisc(message)?;
+    let rest = message.body.get(TCMSG..)?;
+    let block = |kind| attribute(rest, kind).and_then(|value| u32_at(value, 0)).filter(|&block| block != 0);
+    Some(HookQdisc { kind, in_block: block(TCA_EGRESS_BLOCK), out_block: block(TCA_INGRESS_BLOCK) })
+}
+
 /// The classifier in a `RTM_NEWTFILTER` message, if it is a BPF program.
 pub(super) fn filter(message: &Message<'_>) -> Option<BpfFilter> {
     if message.kind != RTM_NEWTFILTER {
@@ -148,6 +163,21 @@ pub(super) fn filter(message: &Message<'_>) -> Option<BpfFilter> {
         priority: u16::try_from(u32_at(body, 16)? >> 16).ok()?,
         name: attribute(options, TCA_BPF_NAME).map(text).unwrap_or_default(),
         program_id: u32_at(attribute(options, TCA_BPF_ID)?, 0)?,
+    })
+}
+
+/// The filter in a `RTM_NEWTFILTER` message, of whatever kind.
+pub(super) fn any_filter(message: &Message<'_>) -> Option<ForeignFilter> {
+    if message.kind != RTM_NEWTFILTER {
+        return None;
+    }
+    let rest = message.body.get(TCMSG..)?;
+    let name = attribute(rest, TCA_OPTIONS).and_then(|options| attribute(options, TCA_BPF_NAME)).map(text);
+    Some(ForeignFilter {
+        kind: attribute(rest, TCA_KIND).map(text)?,
+        priority: u16::try_from(u32_at(message.body, 16)? >> 16).ok()?,
+        handle: u32_at(message.body, 8)?,
+        name,
     })
 }
 
@@ -221,6 +251,20 @@ mod tests {
     }
 
     #[test]
+    fn what_a_machines_own_end_receives_is_in_to_the_machine() {
+        let statistics: Vec<u8> = [11_u64, 22, 33, 44].iter().flat_map(|n| n.to_ne_bytes()).collect();
+        for (kind, packets) in [("macvtap", [11, 22]), ("ipvtap", [11, 22]), ("macvlan", [22, 11])] {
+            let request = Request::new(RTM_NEWLINK, 0, &ifinfomsg(0, ARPHRD_ETHER, 7))
+                .attribute(IFLA_IFNAME, b"vm7\0")
+                .attribute(IFLA_STATS64, &statistics)
+                .nested(IFLA_LINKINFO, &[(IFLA_INFO_KIND, kind.as_bytes())]);
+            let interface = decoded(request, interface).unwrap();
+            assert_eq!(interface.statistics.packets, packets, "{kind}");
+            assert_eq!(interface.is_reversed(), kind != "macvlan");
+        }
+    }
+
+    #[test]
     fn a_name_that_is_not_utf_8_stays_distinct() {
         let named = |name: &[u8]| {
             let request = Request::new(RTM_NEWLINK, 0, &ifinfomsg(0, 512, 1)).attribute(IFLA_IFNAME, name);
@@ -265,7 +309,12 @@ mod tests {
             BpfFilter { priority: 1, handle: 0x7472, name: "trafctl_egress".to_owned(), program_id: 77 };
         assert_eq!(decoded(with_kind(b"bpf\0"), filter), Some(expected));
         assert_eq!(decoded(with_kind(b"u32\0"), filter), None);
-        let qdisc_message = Request::new(RTM_NEWQDISC, 0, &body).attribute(TCA_KIND, b"clsact\0");
+        let qdisc_message = Request::new(RTM_NEWQDISC, 0, &body)
+            .attribute(TCA_KIND, b"clsact\0")
+            .attribute(TCA_INGRESS_BLOCK, &21_u32.to_ne_bytes())
+            .attribute(TCA_EGRESS_BLOCK, &0_u32.to_ne_bytes());
+        let expected = HookQdisc { kind: "clsact".to_owned(), in_block: None, out_block: Some(21) };
+        assert_eq!(decoded(qdisc_message.clone(), hook_qdisc), Some(expected));
         assert_eq!(decoded(qdisc_message, qdisc), Some((7, "clsact".to_owned())));
     }
 }

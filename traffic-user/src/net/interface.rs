@@ -50,10 +50,26 @@ impl NetInterface {
         self.name == name || self.alternative_names.iter().any(|other| other == name)
     }
 
+    /// Whether what comes in there is in to its container: on an uplink, and on a macvtap, which is the
+    /// machine's own end. What the machine sends leaves the host's stack there.
+    pub fn is_reversed(&self) -> bool {
+        self.is_uplink || is_machines_end(&self.kind)
+    }
+
+    /// Whether it sends packets again that others redirect to it.
+    pub fn is_repeater(&self) -> bool {
+        self.kind == "ifb"
+    }
+
     /// Bytes before the network header of its packets.
     pub const fn link_header_len(&self) -> u32 {
         if self.ethernet { 14 } else { 0 }
     }
+}
+
+/// Whether an interface of this kind is a machine's own end, and not the host's end of its cable.
+pub(super) fn is_machines_end(kind: &str) -> bool {
+    matches!(kind, "macvtap" | "ipvtap")
 }
 
 /// A change of one interface, or of the node's addresses.
@@ -81,4 +97,28 @@ pub struct BpfFilter {
     pub name: String,
     /// Id of the program.
     pub program_id: u32,
+}
+
+/// A filter at the priority that trafctl uses, of whatever kind.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ForeignFilter {
+    /// Kind of the classifier, such as `u32` or `bpf`.
+    pub kind: String,
+    /// Its priority.
+    pub priority: u16,
+    /// Its handle; 0 in the entry that only begins the list of a priority.
+    pub handle: u32,
+    /// Name of a BPF program.
+    pub name: Option<String>,
+}
+
+/// The qdisc that holds the filters of the two TC hooks.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HookQdisc {
+    /// `clsact`, or the older `ingress`, which has no hook for traffic to the container.
+    pub kind: String,
+    /// The block that the filters for traffic to the container share with other interfaces.
+    pub in_block: Option<u32>,
+    /// The same for traffic from the container.
+    pub out_block: Option<u32>,
 }

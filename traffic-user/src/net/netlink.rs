@@ -21,7 +21,7 @@ use super::{
         self, RTM_DELTFILTER, RTM_GETADDR, RTM_GETLINK, RTM_GETQDISC, RTM_GETTFILTER, RTM_NEWQDISC,
         RTM_NEWTFILTER, TCA_BPF_FD, TCA_BPF_FLAGS, TCA_BPF_NAME, TCA_KIND, TCA_OPTIONS, TCMSG,
     },
-    interface::{BpfFilter, NetInterface},
+    interface::{BpfFilter, ForeignFilter, HookQdisc, NetInterface},
     message::{self, Message, Request, messages},
     socket::{RouteSocket, Transport},
 };
@@ -158,6 +158,40 @@ impl Netlink {
             Err(error) if is_no_hook(&error) => Ok(Vec::new()),
             Err(error) => {
                 Err(error).with_context(|| format!("cannot list the filters of interface {ifindex}"))
+            }
+        }
+    }
+
+    /// All filters on a clsact hook, of whatever kind; none where there is no such qdisc.
+    ///
+    /// # Errors
+    /// When the kernel refuses the listing for another reason or does not answer in time.
+    pub fn all_filters(&self, ifindex: u32, direction: Direction) -> anyhow::Result<Vec<ForeignFilter>> {
+        let body = tcmsg(ifindex, 0, clsact_hook(direction), 0);
+        let mut found = Vec::new();
+        match self.dump(&Request::new(RTM_GETTFILTER, message::DUMP, &body), decode::any_filter, &mut found) {
+            Err(error) if !is_no_hook(&error) => {
+                Err(error).with_context(|| format!("cannot list the filters of interface {ifindex}"))
+            }
+            _ => Ok(found),
+        }
+    }
+
+    /// The qdisc that holds the filters of an interface's hooks; `None` without one.
+    ///
+    /// # Errors
+    /// When the kernel refuses for another reason or does not answer in time.
+    pub fn hook_qdisc(&self, ifindex: u32) -> anyhow::Result<Option<HookQdisc>> {
+        let body = tcmsg(ifindex, 0, CLSACT_PARENT, 0);
+        let mut found = None;
+        let answer = self.transact(&Request::new(RTM_GETQDISC, 0, &body), Until::First, |message| {
+            found = decode::hook_qdisc(message);
+        });
+        match answer {
+            Ok(_) => Ok(found),
+            Err(error) if is_no_hook(&error) => Ok(None),
+            Err(error) => {
+                Err(error).with_context(|| format!("cannot ask for the qdisc of interface {ifindex}"))
             }
         }
     }

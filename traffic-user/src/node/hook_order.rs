@@ -21,7 +21,8 @@ impl<K: NodeKernel> Session<K> {
             let Some(slot) = self.registry.interface_of_index(interface.index) else { continue };
             for direction in Direction::BOTH {
                 let others = self.kernel.before_ours(interface, direction)?;
-                if others.is_empty() || !self.misses_packets(slot, interface.index, direction)? {
+                let counted_as = if interface.is_reversed() { direction.reversed() } else { direction };
+                if others.is_empty() || !self.misses_packets(slot, interface.index, counted_as)? {
                     continue;
                 }
                 tracing::warn!(

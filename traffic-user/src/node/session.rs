@@ -5,7 +5,9 @@
 //! entry, the entry before the hooks, and a slot's former owner is noted as gone only when no packet is
 //! counted for it any more.
 
-use traffic_common::{Direction, InterfaceEntry, UNKNOWN_INTERFACE_SLOT, interface_flags};
+use traffic_common::{
+    Direction, INTERFACE_INDEX_ENTRIES, InterfaceEntry, UNKNOWN_INTERFACE_SLOT, interface_flags,
+};
 use traffic_model::{ContainerId, skb_mark};
 
 use super::{
@@ -102,9 +104,11 @@ impl<K: NodeKernel + FinalReading> Session<K> {
                 Role::Ignored(_) => {
                     self.release_former_uplink(interface)?;
                     self.release_former_device(interface)?;
+                    self.describe(interface)?;
                     continue;
                 }
                 Role::Unresolved { reason } => {
+                    self.describe(interface)?;
                     report.unresolved.push((interface.name.clone(), reason));
                     continue;
                 }
@@ -152,11 +156,19 @@ impl<K: NodeKernel + FinalReading> Session<K> {
             missed::note_gone(&mut self.kernel, &mut self.registry, old, former_fate)?;
         }
         let mut change = Change::Kept;
+        let mut refused = None;
         for direction in Direction::BOTH {
             if start.is_some() {
                 self.kernel.detach_other_kind(interface, direction)?;
             }
-            change = change.max(self.kernel.attach(interface, direction)?);
+            // One hook that another tool occupies does not keep the other direction from being counted.
+            match self.kernel.attach(interface, direction) {
+                Ok(done) => change = change.max(done),
+                Err(error) => refused = refused.or(Some(error)),
+            }
+        }
+        if let Some(error) = refused {
+            return Err(error);
         }
         // The kernel's statistics of an uplink cover everybody's traffic.
         if !interface.is_uplink {
@@ -303,6 +315,22 @@ impl<K: NodeKernel + FinalReading> Session<K> {
 }
 
 impl<K: NodeKernel> Session<K> {
+    /// Tells the program whether an interface that is not counted sends packets again. Of one that it knows
+    /// nothing about, it asks the kernel for every packet.
+    fn describe(&mut self, interface: &NetInterface) -> anyhow::Result<()> {
+        // One that is still attached has an entry of its own. A high index would take room that others need.
+        if interface.index >= INTERFACE_INDEX_ENTRIES
+            || self.registry.interface_of_index(interface.index).is_some()
+        {
+            return Ok(());
+        }
+        let flags = match interface.is_repeater() {
+            true => interface_flags::REPEATER,
+            false => interface_flags::ORDINARY,
+        };
+        self.kernel.set_entry(interface.index, InterfaceEntry { flags, ..InterfaceEntry::default() })
+    }
+
     /// Tells the program the node's own addresses, if there is an uplink. Returns those that found no room.
     fn sync_node_addresses(&mut self, policy: &Policy) -> anyhow::Result<()> {
         let own = if policy.config.uplinks.is_empty() {
@@ -361,6 +389,11 @@ fn counting_start(attached: bool, shared_a_slot: bool, moved_from: Option<u32>) 
 /// What the program finds under the interface's index.
 fn entry(interface: &NetInterface, container: Option<&ContainerId>, slots: Slots) -> InterfaceEntry {
     let presence = if interface.is_uplink { interface_flags::UPLINK } else { interface_flags::PRESENT };
+    // An uplink is reversed anyway.
+    let presence = match interface.is_reversed() && !interface.is_uplink {
+        true => presence | interface_flags::REVERSED,
+        false => presence,
+    };
     let owner = match (container, slots.container) {
         (None, _) => interface_flags::SHARED,
         (Some(_), None) => interface_flags::NO_SLOT,

@@ -88,6 +88,8 @@ pub fn table(snapshot: &Snapshot, look: Look) -> String {
         text += &finish(&faults);
     }
 
+    text += &reported_apart(snapshot, amounts);
+
     let mut interfaces = plain_table(
         &["INTERFACE", "CONTAINER", "IN BYTES", "IN PACKETS", "OUT BYTES", "OUT PACKETS"],
         &(2..6),
@@ -104,6 +106,30 @@ pub fn table(snapshot: &Snapshot, look: Look) -> String {
     }
     text += finish(&interfaces).trim_end();
     text.push('\n');
+    text
+}
+
+/// What is counted and also reported apart, and what is reported but not counted.
+fn reported_apart(snapshot: &Snapshot, amounts: impl Fn(&ByDirection<Tally>) -> Vec<String>) -> String {
+    let mut notes = plain_table(
+        &["INTERFACE", "REPORTED APART", "IN BYTES", "IN PACKETS", "OUT BYTES", "OUT PACKETS"],
+        &(2..6),
+    );
+    let mut text = String::new();
+    for interface in &snapshot.interfaces {
+        let ByDirection { incoming, outgoing } = interface.passed;
+        for (name, incoming, outgoing) in [
+            ("small segments", incoming.small_segments, outgoing.small_segments),
+            ("copies", incoming.copies, outgoing.copies),
+        ] {
+            if !incoming.is_zero() || !outgoing.is_zero() {
+                let mut row = vec![interface.interface.clone(), name.to_owned()];
+                row.extend(amounts(&ByDirection { incoming, outgoing }));
+                notes.add_row(row);
+                text = finish(&notes);
+            }
+        }
+    }
     text
 }
 
@@ -223,6 +249,10 @@ struct Interface<'a> {
     in_skb_bytes: u64,
     in_estimated_bytes: u64,
     in_estimated_packets: u64,
+    in_small_segment_bytes: u64,
+    in_small_segment_packets: u64,
+    in_copied_skbs: u64,
+    in_copied_skb_bytes: u64,
     in_unseen_skbs: u64,
     in_unseen_skb_bytes: u64,
     out_bytes: u64,
@@ -231,6 +261,10 @@ struct Interface<'a> {
     out_skb_bytes: u64,
     out_estimated_bytes: u64,
     out_estimated_packets: u64,
+    out_small_segment_bytes: u64,
+    out_small_segment_packets: u64,
+    out_copied_skbs: u64,
+    out_copied_skb_bytes: u64,
     out_unseen_skbs: u64,
     out_unseen_skb_bytes: u64,
 }
@@ -292,6 +326,10 @@ impl<'a> From<&'a traffic_model::InterfaceCounter> for Interface<'a> {
             in_skb_bytes: incoming.skb_bytes,
             in_estimated_bytes: incoming.estimated.bytes,
             in_estimated_packets: incoming.estimated.packets,
+            in_small_segment_bytes: incoming.small_segments.bytes,
+            in_small_segment_packets: incoming.small_segments.packets,
+            in_copied_skbs: incoming.copies.packets,
+            in_copied_skb_bytes: incoming.copies.bytes,
             in_unseen_skbs: incoming.missed_skbs,
             in_unseen_skb_bytes: incoming.missed_skb_bytes,
             out_bytes: outgoing.wire.bytes,
@@ -300,6 +338,10 @@ impl<'a> From<&'a traffic_model::InterfaceCounter> for Interface<'a> {
             out_skb_bytes: outgoing.skb_bytes,
             out_estimated_bytes: outgoing.estimated.bytes,
             out_estimated_packets: outgoing.estimated.packets,
+            out_small_segment_bytes: outgoing.small_segments.bytes,
+            out_small_segment_packets: outgoing.small_segments.packets,
+            out_copied_skbs: outgoing.copies.packets,
+            out_copied_skb_bytes: outgoing.copies.bytes,
             out_unseen_skbs: outgoing.missed_skbs,
             out_unseen_skb_bytes: outgoing.missed_skb_bytes,
         }
@@ -332,6 +374,8 @@ mod tests {
                 skbs: start + 1,
                 skb_bytes: start + 2,
                 estimated: tally(start + 3),
+                small_segments: tally(start + 6),
+                copies: tally(start + 7),
                 missed_skbs: start + 4,
                 missed_skb_bytes: start + 5,
             };

@@ -1,7 +1,8 @@
 //! The totals and faults of interfaces.
 
 use traffic_common::{
-    Direction, Fault, FaultCounters, InterfaceCounters, InterfaceRecord, UNKNOWN_INTERFACE_SLOT, slot_state,
+    Direction, FAULTS, Fault, FaultCounters, InterfaceCounters, InterfaceRecord, Note,
+    UNKNOWN_INTERFACE_SLOT, slot_state,
 };
 use traffic_model::{ByDirection, ContainerId, FaultCounter, InterfaceCounter, PassedCounter, Snapshot};
 
@@ -66,7 +67,10 @@ fn add_former(snapshot: &mut Snapshot, passed: &InterfaceCounters, faults: &Faul
     for direction in [Direction::In, Direction::Out] {
         let balance = snapshot.former.of_mut(direction);
         balance.passed += passed.passed[direction as usize].wire;
-        balance.faults += faults.faults[direction as usize].iter().copied().sum();
+        // The places behind the faults hold what is reported apart.
+        balance.faults += faults.faults[direction as usize][..FAULTS].iter().copied().sum();
+        snapshot.former_small_segments += faults.faults[direction as usize][Note::SmallSegments as usize];
+        snapshot.former_copies += faults.faults[direction as usize][Note::Copies as usize];
         snapshot.former_estimated += faults.estimated[direction as usize];
         for (to, from) in snapshot.former_faults.iter_mut().zip(&faults.faults[direction as usize]) {
             *to += *from;
@@ -103,6 +107,8 @@ fn interface_counter(
             skbs: passed.passed[at].skbs,
             skb_bytes: passed.passed[at].skb_bytes,
             estimated: faults.estimated[at],
+            small_segments: faults.faults[at][Note::SmallSegments as usize],
+            copies: faults.faults[at][Note::Copies as usize],
             missed_skbs: record.missed.packets[at],
             missed_skb_bytes: record.missed.bytes[at],
         }

@@ -104,6 +104,8 @@ fn read_once(maps: &Maps, node: &str, owners: &Owners) -> anyhow::Result<Snapsho
         former: ByDirection::default(),
         former_faults: [Tally::default(); FAULTS],
         former_estimated: Tally::default(),
+        former_small_segments: Tally::default(),
+        former_copies: Tally::default(),
     };
     // The parts are not read at one instant. Read before the classes, the interfaces' totals hold nothing
     // that the classes lack: whatever is reported as accounted for is in the sums.

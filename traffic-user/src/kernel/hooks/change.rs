@@ -7,8 +7,8 @@ use aya::programs::SchedClassifier;
 use traffic_common::Direction;
 
 use super::{
-    AttachKind, Change, DeviceFate, FILTER_HANDLE, FILTER_PRIORITY, KernelHooks, fd_of, program_for,
-    program_name, side,
+    AttachKind, Change, DeviceFate, FILTER_HANDLE, FILTER_PRIORITY, KernelHooks, fd_of, has_hook,
+    is_our_name, program_for, program_name, side,
 };
 use crate::{
     kernel::{
@@ -89,6 +89,7 @@ impl KernelHooks {
             return Ok(Change::Kept);
         }
         self.netlink.add_clsact(interface.index).context("cannot add the clsact qdisc")?;
+        self.check_hook_is_free(interface, direction)?;
         let filter = BpfFilter {
             priority: FILTER_PRIORITY,
             handle: FILTER_HANDLE,
@@ -100,6 +101,45 @@ impl KernelHooks {
             bail!("the kernel does not list the filter on the hook");
         }
         Ok(if found.is_some() { Change::Replaced } else { Change::Attached })
+    }
+
+    /// Whether our filter can be put on a hook without disturbing another tool's, or being disturbed by it.
+    fn check_hook_is_free(&self, interface: &NetInterface, direction: Direction) -> anyhow::Result<()> {
+        let name = &interface.name;
+        let qdisc = self.netlink.hook_qdisc(interface.index)?.context("the kernel shows no clsact qdisc")?;
+        if !has_hook(&qdisc, direction) {
+            bail!(
+                "{name} has an `{}` qdisc, which another tool added (wondershaper, a CNI bandwidth plugin, ...): \
+                 it has no hook for what the interface sends; give that tool `clsact` instead, which does all \
+                 that `ingress` does, or `tc qdisc del dev {name} ingress`",
+                qdisc.kind
+            );
+        }
+        let block = match direction {
+            Direction::In => qdisc.in_block,
+            Direction::Out => qdisc.out_block,
+        };
+        if let Some(block) = block {
+            bail!(
+                "the filters of {name} are in block {block}, which another tool shares among several \
+                 interfaces; give {name} a clsact qdisc without a block"
+            );
+        }
+        let filters = self.netlink.all_filters(interface.index, direction)?;
+        let in_the_way = filters.iter().find(|filter| {
+            let is_same_place = filter.priority == FILTER_PRIORITY
+                && (filter.kind != "bpf" || filter.handle == FILTER_HANDLE);
+            is_same_place && !filter.name.as_deref().is_some_and(is_our_name)
+        });
+        if let Some(filter) = in_the_way {
+            let label = filter.name.as_deref().unwrap_or_default();
+            bail!(
+                "another tool's {} filter {label} has priority {FILTER_PRIORITY}, which trafctl needs to run \
+                 first; give it another one (`tc filter add ... pref 10 ...`)",
+                filter.kind
+            );
+        }
+        Ok(())
     }
 
     /// Replaces any version of our program on a hook by this one, by the method with which it is attached.

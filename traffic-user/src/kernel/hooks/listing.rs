@@ -211,7 +211,7 @@ impl HookListing<'_> {
     fn filters_on(&self, interface: &NetInterface, direction: Direction) -> anyhow::Result<Vec<BpfFilter>> {
         match &self.listed {
             Some(listed) if !listed.with_filters.contains(&interface.index) => Ok(Vec::new()),
-            _ => self.hooks.netlink.bpf_filters(interface.index, direction),
+            _ => self.hooks.list_filters(interface, direction),
         }
     }
 }

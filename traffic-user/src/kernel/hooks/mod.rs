@@ -34,7 +34,7 @@ use super::{
 use crate::{
     config::AttachSetting,
     net::{
-        interface::{BpfFilter, NetInterface},
+        interface::{BpfFilter, HookQdisc, NetInterface},
         netlink::Netlink,
     },
 };
@@ -126,9 +126,9 @@ const fn program_name(direction: Direction) -> &'static str {
     }
 }
 
-/// On an uplink each program is attached where the other one is on a container's interface.
-const fn side(interface: &NetInterface, direction: Direction) -> Direction {
-    if interface.is_uplink { direction.reversed() } else { direction }
+/// On an uplink or a macvtap, each program is attached where the other one is on a container's interface.
+fn side(interface: &NetInterface, direction: Direction) -> Direction {
+    if interface.is_reversed() { direction.reversed() } else { direction }
 }
 
 /// The hooks of all interfaces of this network namespace.
@@ -265,14 +265,31 @@ impl KernelHooks {
         Ok(is_here.then_some((link, info)))
     }
 
+    /// The BPF filters of one hook, and of no other.
+    fn list_filters(&self, interface: &NetInterface, direction: Direction) -> anyhow::Result<Vec<BpfFilter>> {
+        let filters = self.netlink.bpf_filters(interface.index, direction)?;
+        if direction == Direction::In && !filters.is_empty() {
+            let qdisc = self.netlink.hook_qdisc(interface.index)?;
+            if !qdisc.is_some_and(|qdisc| has_hook(&qdisc, direction)) {
+                return Ok(Vec::new());
+            }
+        }
+        Ok(filters)
+    }
+
     fn our_filter(
         &self,
         interface: &NetInterface,
         direction: Direction,
     ) -> anyhow::Result<Option<BpfFilter>> {
-        let filters = self.netlink.bpf_filters(interface.index, direction)?;
-        Ok(filters.into_iter().find(is_our_filter))
+        Ok(self.list_filters(interface, direction)?.into_iter().find(is_our_filter))
     }
+}
+
+/// Whether a qdisc has the hook for a direction. An `ingress` qdisc answers for the other hook too, with the
+/// filters of the only one that it has.
+fn has_hook(qdisc: &HookQdisc, direction: Direction) -> bool {
+    direction == Direction::Out || qdisc.kind == "clsact"
 }
 
 fn is_our_filter(filter: &BpfFilter) -> bool {
