@@ -201,7 +201,7 @@ fn ipv6(skb: *mut __sk_buff, network_offset: u32, len: u32) -> Network {
     let mut offset = network_offset + IPV6_HEADER_LEN;
     let jumbo = jumbo_header(skb, offset, len - network_offset, header.next_header);
     let mut next_header = header.next_header;
-    for _ in 0..MAX_EXTENSION_HEADERS {
+    for _ in 0..=MAX_EXTENSION_HEADERS {
         let (unit, extra) = match next_header {
             HOP_BY_HOP | ROUTING | DESTINATION_OPTIONS | MOBILITY => (8, 1),
             AUTHENTICATION => (4, 2),

@@ -194,3 +194,84 @@ fn a_change_between_links_and_filters_does_not_count_twice() -> Result<()> {
     assert_eq!(v6.in_packets + row.in_unseen_skbs, sent.packets);
     is_well(&lab)
 }
+
+/// Packets into the container and out of it, over IPv4.
+fn passed(lab: &Lab, container: &str) -> Result<(u64, u64)> {
+    let amounts = Counters::at_rest(lab)?.class_or_zero(container, 2, "ipv4");
+    Ok((amounts.in_packets, amounts.out_packets))
+}
+
+#[test]
+fn an_ingress_qdisc_has_no_hook_to_the_container_and_is_named() -> Result<()> {
+    let lab = node("clsact-ingress")?;
+    let (a, b) = pair(&lab)?;
+    tc(&lab, "qdisc add dev veth101.0 handle ffff: ingress")?;
+    for _ in 0..2 {
+        let output = trafctl(&lab, &["attach"])?;
+        let reported = stderr(&output);
+        ensure!(output.status.code() == Some(1), "{}: {reported}", output.status);
+        ensure!(reported.contains("cannot attach trafctl_egress to veth101.0 (clsact): veth101.0 has an `ingress` qdisc, which another tool added"), "{reported}");
+        // Both hooks show the one filter, and it is the right one.
+        let text = tc(&lab, "filter show dev veth101.0 ingress")?;
+        ensure!(text.contains("trafctl_ingress") && !text.contains("trafctl_egress"), "{text}");
+    }
+    udp_send(a.namespace(), b.namespace(), at(b.v4()), 30, 100)?;
+    udp_send(b.namespace(), a.namespace(), at(a.v4()), 20, 100)?;
+    // What leaves the container is counted, and nothing lands in the wrong direction.
+    assert_eq!(passed(&lab, "101")?, (0, 30));
+    assert_eq!(passed(&lab, "102")?, (30, 20));
+    let problems = problems(&lab)?;
+    ensure!(
+        problems.iter().any(|problem| problem.starts_with("veth101.0: not attached (in)")),
+        "{problems:?}"
+    );
+    tc(&lab, "qdisc del dev veth101.0 ingress")?;
+    lab.run_ok(&["attach"])?;
+    udp_send(b.namespace(), a.namespace(), at(a.v4()), 7, 100)?;
+    assert_eq!(passed(&lab, "101")?, (7, 30));
+    // What passed meanwhile is known as missed.
+    assert_eq!(Counters::at_rest(&lab)?.interface("veth101.0").in_unseen_skbs, 20);
+    is_well(&lab)
+}
+
+#[test]
+fn filters_that_interfaces_share_are_refused_and_named() -> Result<()> {
+    let lab = node("clsact-block")?;
+    let (a, b) = pair(&lab)?;
+    tc(&lab, "qdisc add dev veth101.0 ingress_block 21 egress_block 22 clsact")?;
+    let output = trafctl(&lab, &["attach"])?;
+    let reported = stderr(&output);
+    ensure!(output.status.code() == Some(1), "{}: {reported}", output.status);
+    ensure!(
+        reported.contains("the filters of veth101.0 are in block 22, which another tool shares"),
+        "{reported}"
+    );
+    assert_eq!(filters(&lab, "veth102.0")?.len(), 2);
+    udp_send(a.namespace(), b.namespace(), at(b.v4()), 30, 100)?;
+    assert_eq!(passed(&lab, "102")?, (30, 0));
+    ensure!(problems(&lab)?.iter().all(|problem| problem.starts_with("veth101.0: ")));
+    Ok(())
+}
+
+#[test]
+fn a_foreign_program_in_the_place_of_ours_is_not_replaced() -> Result<()> {
+    let lab = node("clsact-place")?;
+    let (_a, _b) = pair(&lab)?;
+    tc(&lab, "qdisc add dev veth101.0 clsact")?;
+    let mut command = lab.host().command("tc");
+    command.args(["filter", "add", "dev", "veth101.0", "egress", "pref", "1", "handle", "0x7472"]);
+    let bytecode = "1,6 0 0 4294967295";
+    traffic_tests::process::run_ok(command.args(["bpf", "bytecode", bytecode, "flowid", "1:1"]))?;
+    let foreign = foreign_filters(&lab, "veth101.0")?;
+    let output = trafctl(&lab, &["attach"])?;
+    let reported = stderr(&output);
+    ensure!(output.status.code() == Some(1), "{}: {reported}", output.status);
+    ensure!(
+        reported.contains("another tool's bpf filter") && reported.contains("has priority 1"),
+        "{reported}"
+    );
+    assert_eq!(foreign_filters(&lab, "veth101.0")?, foreign);
+    tc(&lab, "filter del dev veth101.0 egress pref 1")?;
+    lab.run_ok(&["attach"])?;
+    is_well(&lab)
+}

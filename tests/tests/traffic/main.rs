@@ -2,6 +2,8 @@
 //! the packet and to the byte, and each test ends with the balance: interface traffic = classes + faults.
 
 mod classes;
+mod copies;
+mod edges;
 mod large;
 mod machine;
 mod node;

@@ -166,6 +166,18 @@ trafctl_unaccounted_bytes {unaccounted}
 # UNIT trafctl_estimated_packets packets
 # HELP trafctl_estimated_packets Packets of super-packets whose size came from the plain segmentation rule.
 trafctl_estimated_packets_total 72
+# TYPE trafctl_small_segment_packets counter
+# UNIT trafctl_small_segment_packets packets
+# HELP trafctl_small_segment_packets Packets in segments below 48 bytes, a size that only the sender claims; they are in their class too.
+trafctl_small_segment_packets_total 192
+# TYPE trafctl_small_segment_bytes counter
+# UNIT trafctl_small_segment_bytes bytes
+# HELP trafctl_small_segment_bytes Layer-3 bytes of these packets, headers included.
+trafctl_small_segment_bytes_total 252
+# TYPE trafctl_copied_buffers counter
+# UNIT trafctl_copied_buffers buffers
+# HELP trafctl_copied_buffers Copies that no wire carried, such as what an ifb sends again; in no other figure.
+trafctl_copied_buffers_total 312
 # TYPE trafctl_last_drain_timestamp_seconds gauge
 # UNIT trafctl_last_drain_timestamp_seconds seconds
 # HELP trafctl_last_drain_timestamp_seconds When the counters were last recorded in the ledger; zero if not since the daemon started.

@@ -20,6 +20,8 @@ pub(super) const DONE: u16 = 3;
 pub(super) const REQUEST: u16 = 0x1;
 /// `NLM_F_ACK`
 pub(super) const ACK: u16 = 0x4;
+/// `NLM_F_ECHO`: the answer comes to the sender too, and not only to those who follow changes.
+pub(super) const ECHO: u16 = 8;
 /// `NLM_F_DUMP_INTR`: what is dumped changed meanwhile, so that the dump may lack parts.
 pub(super) const DUMP_INTERRUPTED: u16 = 0x10;
 /// `NLM_F_DUMP`

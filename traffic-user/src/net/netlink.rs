@@ -184,9 +184,10 @@ impl Netlink {
     pub fn hook_qdisc(&self, ifindex: u32) -> anyhow::Result<Option<HookQdisc>> {
         let body = tcmsg(ifindex, 0, CLSACT_PARENT, 0);
         let mut found = None;
-        let answer = self.transact(&Request::new(RTM_GETQDISC, 0, &body), Until::First, |message| {
-            found = decode::hook_qdisc(message);
-        });
+        let answer =
+            self.transact(&Request::new(RTM_GETQDISC, message::ECHO, &body), Until::First, |message| {
+                found = decode::hook_qdisc(message);
+            });
         match answer {
             Ok(_) => Ok(found),
             Err(error) if is_no_hook(&error) => Ok(None),
