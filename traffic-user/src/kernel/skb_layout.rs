@@ -79,7 +79,13 @@ fn interleaves() -> bool {
 pub fn array_value_offset() -> Result<u32, LayoutError> {
     let data = std::fs::read(Path::new(VMLINUX))?;
     let members = Btf::new(&data)?.members("bpf_array")?;
-    members.get("value").copied().ok_or(LayoutError::Missing("value"))
+    byte_offset(&members, "value")
+}
+
+/// The offset in bytes of a member that is no bit field.
+fn byte_offset(members: &HashMap<&str, u32>, name: &'static str) -> Result<u32, LayoutError> {
+    let bits = members.get(name).copied().filter(|bits| bits.is_multiple_of(8));
+    bits.map(|bits| bits / 8).ok_or(LayoutError::Missing(name))
 }
 
 /// Returns the layout that BTF data describes.
@@ -90,10 +96,7 @@ fn parse(data: &[u8]) -> Result<SkbLayout, LayoutError> {
     let btf = Btf::new(data)?;
     let buff = btf.members("sk_buff")?;
     let shared = btf.members("skb_shared_info")?;
-    let of = |members: &HashMap<&str, u32>, name: &'static str| {
-        let bits = members.get(name).copied().filter(|bits| bits.is_multiple_of(8));
-        bits.map(|bits| bits / 8).ok_or(LayoutError::Missing(name))
-    };
+    let of = byte_offset;
     for (name, expected) in ENUMERATORS {
         match btf.enumerators.get(name).copied() {
             Some(found) if found != expected => {
