@@ -50,8 +50,8 @@ pub(super) struct Followed {
 pub(super) struct Follower {
     /// Names of attached interfaces by index: events that change neither need no action.
     known: HashMap<u32, String>,
-    /// Other indexes that may have something to be released when their interface ends: an attach failed, or
-    /// an end was not confirmed.
+    /// Other indexes that may have something to be released when their interface ends: it is only described, an
+    /// attach failed, or an end was not confirmed.
     to_release: HashSet<u32>,
     /// Whether any interface is unresolved.
     waiting: bool,
@@ -175,7 +175,8 @@ impl Follower {
                 name.clone_from(&interface.name);
             }
         }
-        self.to_release.clear();
+        // Even one that is not counted has an entry that describes it.
+        self.to_release = exists;
         self.reported.retain(|(name, _)| named.contains(name.as_str()));
         self.waiting = false;
         self.learn(&interfaces, &attached);
