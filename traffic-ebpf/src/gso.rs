@@ -110,8 +110,10 @@ fn super_packet(skb: *mut __sk_buff, l3_offset: u32, ethertype: u32) -> u64 {
     // sender's claim, so the result counts as estimated.
     let by_kernel = forgotten(u32::from(!network.is_complete)) != 0;
     if by_kernel {
-        network.transport =
-            sk_buff::transport(skb).filter(|&offset| offset >= l3_offset).unwrap_or(l3_offset);
+        let read = network.transport.max(l3_offset);
+        // Never within what was read: where nothing set the position, it may be anything.
+        let start = network_offset.max(read);
+        network.transport = sk_buff::transport(skb).filter(|&offset| offset > start).unwrap_or(read);
     }
     network.transport = forgotten(network.transport);
     network.protocol = forgotten(network.protocol.into()) as u8;

@@ -184,11 +184,17 @@ fn class_v6(peer: Ipv6Addr) -> u8 {
 /// The segmentation of a super-packet whose kind the kernel does not state: each piece of the payload behind
 /// a copy of all headers that can be recognised.
 fn segments(protocol: Protocol, l3: &[u8], (size, count): (u16, u16)) -> (u64, u64) {
+    let (tags, protocol) = match protocol {
+        Protocol::ThirdTag => further_tags(l3),
+        other => (0, other),
+    };
+    let behind = l3.get(tags..).unwrap_or_default();
     let (headers, transport) = match protocol {
-        Protocol::Ipv4 => network_v4(l3),
-        Protocol::Ipv6 => network_v6(l3),
+        Protocol::Ipv4 => network_v4(behind),
+        Protocol::Ipv6 => network_v6(behind),
         _ => (0, None),
     };
+    let headers = if transport.is_none() { 0 } else { tags + headers };
     let headers = headers
         + match transport {
             Some(6) => l3.get(headers + 12).map_or(0, |byte| usize::from(byte >> 4) * 4),
@@ -212,11 +218,29 @@ fn network_v4(l3: &[u8]) -> (usize, Option<u8>) {
     }
 }
 
-/// Skips at most eight extension headers, as far as they are present.
+/// The length of further tags, at most eight, and what is behind them. `l3` begins within the first of them.
+fn further_tags(l3: &[u8]) -> (usize, Protocol) {
+    let mut at = 0;
+    for _ in 0..8 {
+        let Some(&kind) = l3.get(at + 2..).and_then(<[u8]>::first_chunk::<2>) else {
+            return (at, Protocol::ThirdTag);
+        };
+        at += 4;
+        match kind {
+            [0x08, 0x00] => return (at, Protocol::Ipv4),
+            [0x86, 0xdd] => return (at, Protocol::Ipv6),
+            [0x81, 0x00] | [0x88, 0xa8] => {}
+            _ => return (at, Protocol::Other),
+        }
+    }
+    (at, Protocol::ThirdTag)
+}
+
+/// Skips at most 17 extension headers, as far as they are present.
 fn network_v6(l3: &[u8]) -> (usize, Option<u8>) {
     let Some(header) = l3.first_chunk::<40>() else { return (0, None) };
     let (mut at, mut next) = (40, header[6]);
-    for _ in 0..8 {
+    for _ in 0..17 {
         let Some(&[following, length]) = l3.get(at..).and_then(<[u8]>::first_chunk) else { break };
         at += match next {
             0 | 43 | 60 | 135 => (usize::from(length) + 1) * 8,

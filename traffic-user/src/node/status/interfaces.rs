@@ -89,7 +89,8 @@ impl Interfaces {
         container: Option<ContainerId>,
     ) -> anyhow::Result<()> {
         // On an uplink, traffic into the node comes in where a container's traffic goes out.
-        let side = |direction: Direction| if interface.is_reversed() { direction.reversed() } else { direction };
+        let side =
+            |direction: Direction| if interface.is_reversed() { direction.reversed() } else { direction };
         let incoming = hook(hooks, &interface, side(Direction::In))?;
         let outgoing = hook(hooks, &interface, side(Direction::Out))?;
         self.problems.extend(hook_problems(&interface, "in", &incoming));
