@@ -143,7 +143,7 @@ fn open(lab: &Lab, name: &str) -> Result<Map> {
 /// Creates the lab with its only container, and with the class order in which the longest prefix decides.
 pub fn lab(name: &str) -> Result<(Lab, Container)> {
     let lab = Lab::new(name)?;
-    lab.configure("class_order = \"longest-prefix\"\n")?;
+    lab.configure("class_order = \"longest-prefix\"\n[limits]\nclasses = 32\n")?;
     let container = lab.bridged(101, 0, [10, 1, 0, 1].into(), "fd00:1::1".parse()?)?;
     lab.run_ok(&["attach"])?;
     Ok((lab, container))
