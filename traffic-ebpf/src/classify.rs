@@ -104,7 +104,8 @@ impl Lines for Table {
     #[inline(always)]
     fn line(&self, number: u32) -> Option<&Line> {
         let (array, within) = lookup::array_of(number);
-        let words = CLASS_LINES.get_value(self.0.first_array() + array, &0)?;
+        // With `get_value(_, &0)` the key is a constant in a section of its own, which some objects do not reach.
+        let words = CLASS_LINES.get(self.0.first_array() + array)?.get(0)?;
         let first = within as usize * LINE_WORDS + self.0.offset_words() as usize;
         if first > ARRAY_WORDS - LINE_WORDS {
             return None;

@@ -5,7 +5,7 @@
 //! stands the run time of the program as the kernel reports it. Both are compared with the null program of the
 //! same round. Where the previous version's program is not given, only this one is measured.
 
-use std::{path::PathBuf, process::Command};
+use std::{collections::BTreeMap, path::PathBuf, process::Command};
 
 use anyhow::{Context as _, Result, ensure};
 use aya::{
@@ -21,12 +21,12 @@ use traffic_tests::process::run_ok;
 use crate::{
     geo,
     packets::{CONTAINERS, Node, Sender, interface},
-    program::{Kernel, Loaded, Variant, ZIPF_PEERS, fill_trie},
+    program::{Kernel, Loaded, Variant, ZIPF_PEERS, counted_by_all, fill_trie},
     progress::Progress,
     random::{Random, Zipf},
     results::Results,
     statistics::{differences, ratios},
-    table::{Nesting, Table, words},
+    table::{Nesting, Reference, Table, words},
 };
 
 /// The name of the program's run time.
@@ -35,6 +35,8 @@ pub const RUN: &str = "real tables, run time";
 pub const CPU: &str = "real tables, CPU";
 /// Differences below this many nanoseconds cannot be measured.
 const LEAST_NS: f64 = 5.0;
+/// Columns of a container.
+const COLUMNS: u32 = 32;
 /// Packets that fill the caches, and packets that count, in each slice.
 const WARM: usize = 3_200;
 const SLICE: usize = 9_600;
@@ -134,6 +136,17 @@ pub fn run(rounds: usize, results: &mut Results, progress: &Progress) -> Result<
 struct Measured {
     name: &'static str,
     program: Program,
+    counts: Counts,
+}
+
+/// Where a program counts.
+enum Counts {
+    /// Nowhere, or not by class.
+    No,
+    /// In one counter for everything.
+    One,
+    /// In the counters pinned here.
+    In(PathBuf),
 }
 
 enum Program {
@@ -160,6 +173,9 @@ struct Bench<'t> {
     table: &'t Table,
     sender: Sender,
     measured: Vec<Measured>,
+    kernel: Kernel,
+    reference: Reference,
+    columns: BTreeMap<u8, u32>,
     /// One on each interface; `None` after an exchange has failed.
     links: Vec<Option<SchedClassifierLink>>,
     random: Random,
@@ -172,7 +188,7 @@ impl<'t> Bench<'t> {
         let lab = &node.lab;
         let classes = lab.write("classes", &table.class_file())?;
         lab.configure(&format!(
-            "class_file = {classes:?}\nclass_order = \"longest-prefix\"\n[limits]\nclasses = 32\n"
+            "class_file = {classes:?}\nclass_order = \"longest-prefix\"\n[limits]\ncontainers = 128\nclasses = {COLUMNS}\n"
         ))?;
         // A new table may have other columns, so each begins with new counters.
         lab.run_ok(&["attach", "--purge"])?;
@@ -182,16 +198,18 @@ impl<'t> Bench<'t> {
         fill_trie(&kernel, table)?;
         let load =
             |variant| Ok::<_, anyhow::Error>(Program::Variant(kernel.load(variant, table.family, false)?));
+        let own = || Counts::In(lab.bpffs().to_owned());
         let mut measured = vec![
-            Measured { name: "null", program: load(Variant::Null)? },
-            Measured { name: "limit", program: load(Variant::Line)? },
-            Measured { name: "floor", program: load(Variant::Floor)? },
-            Measured { name: "trie", program: load(Variant::Trie)? },
+            Measured { name: "null", program: load(Variant::Null)?, counts: Counts::No },
+            Measured { name: "limit", program: load(Variant::Line)?, counts: Counts::One },
+            Measured { name: "floor", program: load(Variant::Floor)?, counts: Counts::No },
+            Measured { name: "trie", program: load(Variant::Trie)?, counts: own() },
         ];
         let pinned = |bpffs: &std::path::Path| {
             SchedClassifier::from_pin(bpffs.join("programs/trafctl_ingress")).context("no pinned program")
         };
-        measured.push(Measured { name: "trafctl", program: Program::Pinned(Box::new(pinned(lab.bpffs())?)) });
+        let program = Program::Pinned(Box::new(pinned(lab.bpffs())?));
+        measured.push(Measured { name: "trafctl", program, counts: own() });
         lab.run_ok(&["detach"])?;
         if let Some(previous) = previous {
             let bpffs = lab.bpffs().join("previous");
@@ -201,7 +219,8 @@ impl<'t> Bench<'t> {
                 run_ok(command.arg("--config").arg(lab.config()).args(arguments))
             };
             run(&["attach", "--purge"])?;
-            measured.push(Measured { name: "previous", program: Program::Pinned(Box::new(pinned(&bpffs)?)) });
+            let program = Program::Pinned(Box::new(pinned(&bpffs)?));
+            measured.push(Measured { name: "previous", program, counts: Counts::In(bpffs.clone()) });
             run(&["detach"])?;
         }
         let sender = Sender::of_family(node, table.family)?;
@@ -222,21 +241,75 @@ impl<'t> Bench<'t> {
             sizes.push(sum);
         }
         sizes.iter_mut().for_each(|size| *size /= sum);
-        Ok(Self { table, sender, measured, links, random: Random::new(0x5eed), sizes })
+        let (columns, reference) = (kernel.classes()?, table.reference());
+        Ok(Self {
+            table,
+            sender,
+            measured,
+            kernel,
+            reference,
+            columns,
+            links,
+            random: Random::new(0x5eed),
+            sizes,
+        })
     }
 
     fn round(&mut self, case: &str, peers: Peers, round: usize, results: &mut Results) -> Result<()> {
         let addresses = self.draw(peers, WARM + SLICE);
+        let expected = self.expected(&addresses)?;
+        let addresses: Vec<Address> = addresses.into_iter().map(words).collect();
         let count = self.measured.len();
         for number in 0..count {
             // Each round begins with another program, so that none always follows the same one.
             let number = (number + round) % count;
             let name = self.measured[number].name;
+            let before = self.counted(number)?;
             let (run, cpu) = self.slice(number, &addresses).with_context(|| format!("{case}, {name}"))?;
+            let after = self.counted(number)?;
+            let counted: Vec<u64> = after.iter().zip(&before).map(|(after, before)| after - before).collect();
+            match self.measured[number].counts {
+                Counts::No => {}
+                Counts::One => {
+                    // Each packet adds its length and its column.
+                    let packets: u64 = expected.iter().sum();
+                    let columns: u64 = (0..).zip(&expected).map(|(column, count)| column * count).sum();
+                    let lengths = counted[1].checked_sub(columns).context("too few columns")?;
+                    ensure!(
+                        counted[0] == packets && lengths.is_multiple_of(packets),
+                        "{case}: {name} counted {counted:?} for {packets} packets, whose columns sum to {columns}"
+                    );
+                }
+                Counts::In(_) => {
+                    ensure!(
+                        counted == expected,
+                        "{case}: {name} counted {counted:?} instead of {expected:?}"
+                    );
+                }
+            }
             results.push(RUN, case, name, (run, "ns/packet"));
             results.push(CPU, case, name, (cpu, "ns/packet"));
         }
         Ok(())
+    }
+
+    /// What a program has counted so far.
+    fn counted(&self, number: usize) -> Result<Vec<u64>> {
+        match &self.measured[number].counts {
+            Counts::No => Ok(Vec::new()),
+            Counts::One => self.kernel.counted_in_one().map(|(packets, bytes)| vec![packets, bytes]),
+            Counts::In(bpffs) => counted_by_all(bpffs, self.table.family, COLUMNS),
+        }
+    }
+
+    /// The number of these addresses by column.
+    fn expected(&self, addresses: &[u128]) -> Result<Vec<u64>> {
+        let mut by_column = vec![0; COLUMNS as usize];
+        for &address in addresses {
+            let class = self.reference.class(address);
+            by_column[*self.columns.get(&class).context("a class without a column")? as usize] += 1;
+        }
+        Ok(by_column)
     }
 
     /// Attaches a program everywhere and sends. Returns its run time and the sender's CPU time for a packet.
@@ -262,15 +335,15 @@ impl<'t> Bench<'t> {
         Ok(((after.0 - before.0) / runs, with.cost()))
     }
 
-    fn draw(&mut self, peers: Peers, count: usize) -> Vec<Address> {
+    fn draw(&mut self, peers: Peers, count: usize) -> Vec<u128> {
         let by_size = matches!(peers, Peers::ZipfAddresses | Peers::Addresses);
         match peers {
-            Peers::Single => vec![words(self.address(false)); count],
-            Peers::Prefixes | Peers::Addresses => (0..count).map(|_| words(self.address(by_size))).collect(),
+            Peers::Single => vec![self.address(false); count],
+            Peers::Prefixes | Peers::Addresses => (0..count).map(|_| self.address(by_size)).collect(),
             Peers::ZipfPrefixes | Peers::ZipfAddresses => {
                 let known: Vec<u128> = (0..ZIPF_PEERS).map(|_| self.address(by_size)).collect();
                 let zipf = Zipf::new(ZIPF_PEERS);
-                (0..count).map(|_| words(known[zipf.draw(&mut self.random)])).collect()
+                (0..count).map(|_| known[zipf.draw(&mut self.random)]).collect()
             }
         }
     }

@@ -24,7 +24,7 @@ static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/tr
 
 /// Maps that only the benchmark's program has. They are pinned next to the others while it runs, so that all
 /// variants share them.
-const OWN_MAPS: [&str; 7] = [
+const OWN_MAPS: [&str; 8] = [
     "BENCH_PEERS",
     "BENCH_STATE",
     "BENCH_INTERFACES",
@@ -32,6 +32,7 @@ const OWN_MAPS: [&str; 7] = [
     "BENCH_LINEAR",
     "BENCH_TRIE_V4",
     "BENCH_TRIE_V6",
+    "BENCH_ONE",
 ];
 
 /// Size of the packets in bytes, with the Ethernet header.
@@ -223,6 +224,13 @@ impl Kernel {
         Ok([own.collect::<Result<_>>()?, hash.collect::<Result<_>>()?])
     }
 
+    /// Packets and bytes in the counter of [`Variant::Line`].
+    pub fn counted_in_one(&self) -> Result<(u64, u64)> {
+        let one: PerCpuArray<_, [u64; 2]> = pinned(&self.bpffs, "BENCH_ONE")?.try_into()?;
+        let values = one.get(&0, 0)?;
+        Ok(values.iter().fold((0, 0), |sum, [packets, bytes]| (sum.0 + packets, sum.1 + bytes)))
+    }
+
     /// Runs a variant repeatedly. Returns the CPU time of one run in nanoseconds.
     pub fn run(&self, variant: &mut Loaded, repeat: u32) -> Result<f64> {
         let frame = frame(variant.family);
@@ -247,6 +255,18 @@ impl Kernel {
 pub fn thread_time_ns() -> u64 {
     let time = clock_gettime(ClockId::ThreadCPUTime);
     u64::try_from(time.tv_sec * 1_000_000_000 + time.tv_nsec).unwrap_or(0)
+}
+
+/// Packets out of all containers by column, summed over all CPUs, in the maps of any version.
+pub fn counted_by_all(bpffs: &Path, family: Family, columns: u32) -> Result<Vec<u64>> {
+    let counters: PerCpuArray<_, ClassCounters> = pinned(bpffs, "CLASS_COUNTERS")?.try_into()?;
+    let mut by_column = vec![0; columns as usize];
+    for index in 0..counters.len() {
+        let values = counters.get(&index, 0)?;
+        let packets = values.iter().map(|c| c.tallies[family as usize][Direction::Out as usize].packets);
+        by_column[(index % columns) as usize] += packets.sum::<u64>();
+    }
+    Ok(by_column)
 }
 
 fn pinned(bpffs: &Path, name: &str) -> Result<Map> {

@@ -15,7 +15,7 @@ use traffic_common::{
 };
 use traffic_tests::Lab;
 
-pub use self::kernel::{Kernel, Loaded, Variant, thread_time_ns};
+pub use self::kernel::{Kernel, Loaded, Variant, counted_by_all, thread_time_ns};
 use crate::{
     progress::Progress,
     random::{Random, Zipf},
