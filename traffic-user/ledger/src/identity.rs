@@ -9,6 +9,7 @@
 use rusqlite::{Connection, OptionalExtension as _, params};
 
 use crate::{
+    digest,
     error::LedgerError,
     store::Ledger,
     wal_guard::{FileIdentity, resolve},
@@ -18,10 +19,12 @@ use crate::{
 /// file beside a writer.
 pub(crate) fn give_id(conn: &Connection) -> Result<(), LedgerError> {
     if text(conn, "ledger_id")?.is_none() {
-        conn.execute(
-            "INSERT OR IGNORE INTO meta (key, value) VALUES ('ledger_id', lower(hex(randomblob(16))))",
-            [],
-        )?;
+        digest::change(conn, |transaction| {
+            Ok(transaction.execute(
+                "INSERT OR IGNORE INTO meta (key, value) VALUES ('ledger_id', lower(hex(randomblob(16))))",
+                [],
+            )?)
+        })?;
     }
     Ok(())
 }
@@ -39,13 +42,14 @@ pub(crate) fn check(ledger: &Ledger, machine: Option<&str>, adopt: bool) -> Resu
     }
     check_copy(ledger, adopt)?;
     if is_others {
-        conn.execute_batch(
-            "BEGIN IMMEDIATE;
-             INSERT OR REPLACE INTO meta (key, value) SELECT 'parent_id', value FROM meta WHERE key = 'ledger_id';
-             UPDATE meta SET value = lower(hex(randomblob(16))) WHERE key = 'ledger_id';
-             DELETE FROM meta WHERE key = 'machine';
-             COMMIT",
-        )?;
+        digest::change(conn, |transaction| {
+            Ok(transaction.execute_batch(
+                "INSERT OR REPLACE INTO meta (key, value)
+                     SELECT 'parent_id', value FROM meta WHERE key = 'ledger_id';
+                 UPDATE meta SET value = lower(hex(randomblob(16))) WHERE key = 'ledger_id';
+                 DELETE FROM meta WHERE key = 'machine'",
+            )?)
+        })?;
     }
     match machine {
         Some(machine) if text(conn, "machine")?.is_none() => set(conn, "machine", machine),
@@ -82,6 +86,9 @@ fn text(conn: &Connection, key: &str) -> Result<Option<String>, LedgerError> {
 }
 
 fn set(conn: &Connection, key: &str, value: &str) -> Result<(), LedgerError> {
-    conn.execute("INSERT OR REPLACE INTO meta (key, value) VALUES (?1, ?2)", params![key, value])?;
-    Ok(())
+    digest::change(conn, |transaction| {
+        let set = "INSERT OR REPLACE INTO meta (key, value) VALUES (?1, ?2)";
+        transaction.execute(set, params![key, value])?;
+        Ok(())
+    })
 }

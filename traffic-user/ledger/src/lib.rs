@@ -8,11 +8,14 @@
 //! - `write`: differences between readings, last readings, gaps, rollups, control totals.
 //! - `query`: reports, balances, percentiles, top talkers.
 //! - `closing`: closed months, corrections, audits.
+//! - `encoding`, `digest`: hashes of rows, by which changes from outside are found.
 //! - `import`: history from PVA's database.
 //! - `schema`, `migrate`, `store`, `ids`, `identity`, `wal_guard`, `read_only`, `backup`: the file itself.
 
 mod backup;
 mod closing;
+mod digest;
+mod encoding;
 mod error;
 mod figures;
 mod identity;

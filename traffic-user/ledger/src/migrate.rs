@@ -14,6 +14,7 @@ use rusqlite::{Connection, OpenFlags, Transaction, TransactionBehavior};
 
 use crate::{
     backup::{self, Existing},
+    digest,
     error::LedgerError,
     read_only, schema,
     time::borders,
@@ -35,6 +36,8 @@ const MIGRATIONS: &[Migration] = &[
         transaction.execute_batch(schema::TIME)?;
         borders::store_existing(transaction)
     },
+    // Digests are computed after the last step.
+    |_| Ok(()),
 ];
 
 /// Opens the file for reading and writing, in the current schema.
@@ -94,6 +97,8 @@ fn open_with(path: &Path, migrations: &[Migration]) -> Result<Connection, Ledger
         }
     }
     transaction.execute_batch(schema::ACCOUNTED)?;
+    transaction.execute_batch(schema::PVA_RANGES)?;
+    digest::create(&transaction)?;
     transaction.commit()?;
     Ok(conn)
 }
@@ -194,12 +199,14 @@ mod tests {
             )
             .unwrap();
         drop(first);
-        let conn = open_with(&path, &[MIGRATIONS[0], MIGRATIONS[1], MIGRATIONS[2], add_column]).unwrap();
+        let conn =
+            open_with(&path, &[MIGRATIONS[0], MIGRATIONS[1], MIGRATIONS[2], MIGRATIONS[3], add_column])
+                .unwrap();
         let place: Option<String> = conn.query_row("SELECT place FROM node", [], |row| row.get(0)).unwrap();
         assert_eq!(place, None);
         assert_eq!(conn.query_row("SELECT count(*) FROM booked", [], |row| row.get(0)), Ok(0));
         assert_eq!(conn.query_row("SELECT count(number) FROM adjustment", [], |row| row.get(0)), Ok(0));
-        assert_eq!(user_version(&path), 5);
+        assert_eq!(user_version(&path), 6);
         let backup = dir.path().join("ledger.sqlite.v1-backup");
         assert_eq!(user_version(&backup), 1);
         let name: String = Connection::open(backup)
@@ -207,8 +214,8 @@ mod tests {
             .query_row("SELECT name FROM node", [], |row| row.get(0))
             .unwrap();
         assert_eq!(name, "n1");
-        assert!(matches!(open(&path), Err(LedgerError::Newer { found: 5, known: 4, .. })));
-        assert!(matches!(open_read_only(&path), Err(LedgerError::Newer { found: 5, known: 4, .. })));
+        assert!(matches!(open(&path), Err(LedgerError::Newer { found: 6, known: 5, .. })));
+        assert!(matches!(open_read_only(&path), Err(LedgerError::Newer { found: 6, known: 5, .. })));
     }
 
     fn open_from_eight_threads(path: &Path, migrations: &'static [Migration]) {

@@ -11,6 +11,7 @@ use traffic_model::{
 
 use crate::{
     backup::{self, Existing},
+    digest,
     error::LedgerError,
     identity, ids, migrate,
     time::{borders::Borders, reading_checks::DrainContext},
@@ -83,22 +84,28 @@ impl Ledger {
             wal_guard::check_before_writing(path)?;
         }
         let was_lost = wal_guard::was_lost(path);
-        let conn = migrate::open(path)?;
+        let mut conn = migrate::open(path)?;
+        digest::follow(&mut conn)?;
         let calendar = config.calendar;
         match stored_calendar(&conn)? {
             // One statement writes both values. If the process were killed between two, the ledger could not
             // be opened again. A file that holds only one of them contains no figures yet.
             None => {
-                conn.execute(
-                    "INSERT OR REPLACE INTO meta (key, value) VALUES ('zone', ?1), ('billing_day', ?2)",
-                    params![calendar.zone_name(), calendar.billing_day()],
-                )?;
+                digest::change(&conn, |transaction| {
+                    Ok(transaction.execute(
+                        "INSERT OR REPLACE INTO meta (key, value) VALUES ('zone', ?1), ('billing_day', ?2)",
+                        params![calendar.zone_name(), calendar.billing_day()],
+                    )?)
+                })?;
             }
             Some((zone, day)) if zone == calendar.zone_name() && day == calendar.billing_day() => {}
             // The zone under its former or its current name.
             Some((zone, day)) if calendar.is_same(&zone, day) => {
                 let rename = "UPDATE meta SET value = ?1 WHERE key = 'zone'";
-                conn.execute(rename, [calendar.zone_name()])?;
+                digest::change(
+                    &conn,
+                    |transaction| Ok(transaction.execute(rename, [calendar.zone_name()])?),
+                )?;
             }
             Some((stored_zone, stored_day)) => {
                 let (zone, day) = (calendar.zone_name().to_owned(), calendar.billing_day());
@@ -107,7 +114,7 @@ impl Ledger {
         }
         identity::give_id(&conn)?;
         if was_lost {
-            gaps::insert_lost_ledger(&conn, Timestamp::now())?;
+            digest::change(&conn, |transaction| gaps::insert_lost_ledger(transaction, Timestamp::now()))?;
         }
         wal_guard::remember(path)?;
         let ledger = Self {
@@ -275,12 +282,14 @@ impl Ledger {
     /// When the file cannot be written.
     pub fn store_class_table(&self, table: &ClassTableInfo, content: &[u8]) -> Result<(), LedgerError> {
         self.check_files()?;
-        let id = ids::class_table(&self.conn, table)?;
-        self.conn.execute(
-            "UPDATE class_table SET content = ?2 WHERE id = ?1 AND content IS NULL",
-            params![id, content],
-        )?;
-        Ok(())
+        digest::change(&self.conn, |transaction| {
+            let id = ids::class_table(transaction, table)?;
+            transaction.execute(
+                "UPDATE class_table SET content = ?2 WHERE id = ?1 AND content IS NULL",
+                params![id, content],
+            )?;
+            Ok(())
+        })
     }
 
     /// The text of the class table with this hash (hexadecimal), if it was stored.
@@ -321,18 +330,20 @@ impl Ledger {
     pub fn retire(&self, container: &str, now: Timestamp) -> Result<String, LedgerError> {
         self.check_files()?;
         let label = format!("{container}@{:.0}", now.round(jiff::Unit::Second)?);
-        let is_active = "SELECT 1 FROM container WHERE name = ?1 AND retired IS NULL";
-        if !self.conn.prepare_cached(is_active)?.exists([container])? {
-            return Err(LedgerError::UnknownContainer(container.to_owned()));
-        }
-        if self.conn.prepare_cached("SELECT 1 FROM container WHERE label = ?1")?.exists([&label])? {
-            return Err(LedgerError::JustRetired { container: container.to_owned(), label });
-        }
-        let changed = self.conn.execute(
-            "UPDATE container SET retired = ?2, label = ?3 WHERE name = ?1 AND retired IS NULL",
-            params![container, now.as_second(), label],
-        )?;
-        if changed == 1 { Ok(label) } else { Err(LedgerError::UnknownContainer(container.to_owned())) }
+        digest::change(&self.conn, |transaction| {
+            let is_active = "SELECT 1 FROM container WHERE name = ?1 AND retired IS NULL";
+            if !transaction.prepare_cached(is_active)?.exists([container])? {
+                return Err(LedgerError::UnknownContainer(container.to_owned()));
+            }
+            if transaction.prepare_cached("SELECT 1 FROM container WHERE label = ?1")?.exists([&label])? {
+                return Err(LedgerError::JustRetired { container: container.to_owned(), label });
+            }
+            transaction.execute(
+                "UPDATE container SET retired = ?2, label = ?3 WHERE name = ?1 AND retired IS NULL",
+                params![container, now.as_second(), label],
+            )?;
+            Ok(label)
+        })
     }
 
     /// Writes a complete copy of the ledger while it is in use.

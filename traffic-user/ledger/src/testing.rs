@@ -300,6 +300,11 @@ pub fn ledger_with(config: LedgerConfig) -> File {
     File { dir, ledger }
 }
 
+/// Changes a ledger as somebody does who opens the file with another program.
+pub fn from_outside(ledger: &Ledger, sql: &str) {
+    rusqlite::Connection::open(ledger.path()).unwrap().execute_batch(sql).unwrap();
+}
+
 /// Sums of a traffic table, by container and class.
 pub fn sums(ledger: &Ledger, table: &str) -> BTreeMap<(String, u8), Sums> {
     let sql = format!(

@@ -6,6 +6,7 @@ use rusqlite::{Connection, OptionalExtension as _, TransactionBehavior, params};
 use serde::Serialize;
 use traffic_common::Family;
 
+use crate::digest;
 use crate::{closing::close::extend_chain, error::LedgerError, schema::time, store::Ledger};
 
 /// A correction of a closed period.
@@ -145,7 +146,7 @@ impl Ledger {
             ])?;
         let (seq, hash) = extend_chain(&transaction, "adjustment", id)?;
         adjusted.chained = Some(ChainEntry { seq, hash });
-        transaction.commit()?;
+        digest::commit(transaction)?;
         self.checkpoint()?;
         Ok(adjusted)
     }

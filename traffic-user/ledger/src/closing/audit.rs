@@ -8,6 +8,7 @@ use traffic_model::calendar::Level;
 
 use crate::{
     closing::close::{entry_hash, former_adjustment_hash},
+    digest,
     error::LedgerError,
     ids,
     schema::{KINDS, Kind},
@@ -31,8 +32,29 @@ pub struct Audit {
     pub chain_entries: u64,
     /// Last hash of the chain. Whoever keeps it elsewhere can prove that nothing before it was changed.
     pub chain_hash: Option<String>,
+    /// Number of rows of all tables that were compared with what was written.
+    pub rows: u64,
     /// Problems found; empty if there are none.
     pub problems: Vec<String>,
+}
+
+impl Audit {
+    /// Runs one check. A value that the check cannot even read is a problem of the ledger, and keeps nothing
+    /// else from being checked.
+    fn check(
+        &mut self,
+        what: &str,
+        check: impl FnOnce(&mut Self) -> Result<(), LedgerError>,
+    ) -> Result<(), LedgerError> {
+        match check(self) {
+            Err(LedgerError::Sql(error)) => self.problems.push(format!("{what}: cannot be checked: {error}")),
+            Err(LedgerError::Calendar(error)) => {
+                self.problems.push(format!("{what}: cannot be checked: {error}"));
+            }
+            other => return other,
+        }
+        Ok(())
+    }
 }
 
 impl Ledger {
@@ -43,7 +65,7 @@ impl Ledger {
     pub fn audit(&self) -> Result<Audit, LedgerError> {
         let view = self.conn.unchecked_transaction()?;
         let mut audit = Audit::default();
-        view.pragma_query(None, "quick_check", |row| {
+        view.pragma_query(None, "integrity_check", |row| {
             let line: String = row.get(0)?;
             if line != "ok" {
                 audit.problems.push(format!("file structure: {line}"));
@@ -51,14 +73,23 @@ impl Ledger {
             Ok(())
         })?;
         for level in [Level::Hour, Level::Day, Level::Month] {
-            self.audit_level(&view, level, &mut audit)?;
+            audit.check(level.name(), |audit| self.audit_level(&view, level, audit))?;
         }
-        audit_units(&view, &mut audit)?;
-        let compared = control_totals::compare(&view, &self.calendar)?;
-        (audit.counter_sets, audit.counter_sets_skipped) = (compared.sets, compared.sets_skipped);
-        audit.problems.extend(compared.problems);
-        audit_chain(&view, &mut audit)?;
-        audit_closed(&view, &mut audit)?;
+        audit.check("units", |audit| audit_units(&view, audit))?;
+        audit.check("control totals", |audit| {
+            let compared = control_totals::compare(&view, &self.calendar)?;
+            (audit.counter_sets, audit.counter_sets_skipped) = (compared.sets, compared.sets_skipped);
+            audit.problems.extend(compared.problems);
+            Ok(())
+        })?;
+        audit.check("chain", |audit| audit_chain(&view, audit))?;
+        audit.check("closed periods", |audit| audit_closed(&view, audit))?;
+        audit.check("digests", |audit| {
+            let compared = digest::compare(&view)?;
+            audit.rows = compared.rows;
+            audit.problems.extend(compared.problems);
+            Ok(())
+        })?;
         Ok(audit)
     }
 

@@ -12,6 +12,7 @@ use traffic_model::{calendar::Level, hex};
 
 use crate::{
     closing::{close_checks, closed_rates},
+    digest,
     error::LedgerError,
     schema::time,
     store::Ledger,
@@ -105,7 +106,7 @@ impl Ledger {
         )?;
         closed_rates::store(&transaction, period, rates.as_deref().unwrap_or_default())?;
         extend_chain(&transaction, "period", period)?;
-        transaction.commit()?;
+        digest::commit(transaction)?;
         self.checkpoint()?;
         let closed =
             periods_within(&self.conn, Timestamp::from_second(start)?, Timestamp::from_second(end)?)?;

@@ -24,6 +24,7 @@ use rusqlite::{Connection, OptionalExtension as _, TransactionBehavior};
 use serde::Serialize;
 use traffic_model::calendar::{Calendar, Level, Retention};
 
+use crate::digest;
 use crate::{error::LedgerError, ids, schema, store::Ledger, time::borders::Borders, write::clock};
 use counter::{KnownState, Splitting};
 use skips::Skips;
@@ -216,7 +217,7 @@ impl Ledger {
         ids::set_meta_integer(&transaction, "pva_imports", state.imports + 1)?;
         ids::set_meta_integer(&transaction, "pva_splits", i64::from(splits))?;
         ids::set_meta_integer(&transaction, "pva_fine_from", state.fine_from)?;
-        transaction.commit()?;
+        digest::commit(transaction)?;
         self.checkpoint()?;
         Ok(imported)
     }

@@ -262,8 +262,8 @@ fn migration_assigns_old_corrections_to_their_containers() {
         conn.execute("UPDATE chain SET hash = ?2 WHERE seq = ?1", params![seq, former]).unwrap();
     }
     let former = "ALTER TABLE adjustment DROP COLUMN number; PRAGMA user_version = 2";
-    file.ledger.conn.execute_batch(AS_VERSION_3).unwrap();
-    file.ledger.conn.execute_batch(former).unwrap();
+    from_outside(&file.ledger, AS_VERSION_3);
+    from_outside(&file.ledger, former);
     let path = file.ledger.path().to_owned();
     file.ledger = Ledger::open(&path, LedgerConfig::default()).unwrap();
     assert!(path.with_file_name("ledger.sqlite.v2-backup").exists());
@@ -294,7 +294,7 @@ fn the_audit_finds_changed_rows() {
         file.ledger.close_anyway("2026-11", node.wall).unwrap();
         file.ledger.adjust(&adjustment()).unwrap();
         file.ledger.close_anyway("2026-12", node.wall).unwrap();
-        assert!(file.ledger.conn.execute(tamper, []).unwrap() > 0, "{tamper}");
+        from_outside(&file.ledger, tamper);
         let problems = file.ledger.audit().unwrap().problems;
         assert!(problems.iter().any(|problem| problem.contains(finding)), "{tamper}: {problems:?}");
     }

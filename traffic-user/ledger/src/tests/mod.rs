@@ -16,4 +16,5 @@ mod pva_import;
 mod reports;
 mod returning;
 mod rollups;
+mod tampering;
 mod zones;

@@ -143,10 +143,14 @@ fn a_ledger_of_version_3_gets_the_borders_it_was_summed_by() {
                 .unwrap()
         };
         let borders = stored(&file.ledger);
-        file.ledger.conn.execute_batch(AS_VERSION_3).unwrap();
-        file.ledger.conn.execute_batch(crate::schema::TIME).unwrap();
-        crate::time::borders::store_existing_by(&file.ledger.conn, &calendar(old, Some(new))).unwrap();
-        file.ledger.calendar = calendar(old, Some(new));
+        let path = file.ledger.path().to_owned();
+        let migrating = rusqlite::Connection::open(&path).unwrap();
+        migrating.execute_batch(AS_VERSION_3).unwrap();
+        migrating.execute_batch(crate::schema::TIME).unwrap();
+        crate::time::borders::store_existing_by(&migrating, &calendar(old, Some(new))).unwrap();
+        crate::digest::create(&migrating).unwrap();
+        migrating.pragma_update(None, "user_version", 5).unwrap();
+        file.ledger = Ledger::open(&path, config(calendar(old, Some(new)))).unwrap();
         assert_eq!(steps(&file.ledger, By::Day), before);
         run_until(&mut node, &mut file.ledger, "2026-10-03");
         file.ledger.maintain(node.wall).unwrap();

@@ -10,6 +10,7 @@ use rusqlite::{Connection, Statement, Transaction, TransactionBehavior, params};
 use traffic_model::{ByDirection, ContainerId, Snapshot, calendar::Calendar};
 
 use crate::{
+    digest,
     error::LedgerError,
     ids,
     schema::{FAULT, PASSED, TRAFFIC},
@@ -143,7 +144,7 @@ pub(crate) fn run(
     drop(holds);
     Borders::new(&transaction, settings.calendar).book(drain.bucket.bucket_s)?;
     let outcome = drain.write(class_table)?;
-    transaction.commit()?;
+    digest::commit(transaction)?;
     Ok(outcome)
 }
 

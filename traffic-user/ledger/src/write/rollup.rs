@@ -12,6 +12,7 @@ use rusqlite::{Connection, OptionalExtension as _, TransactionBehavior, params};
 use traffic_model::calendar::{Calendar, Level};
 
 use crate::{
+    digest,
     error::LedgerError,
     ids,
     schema::{KINDS, Kind},
@@ -144,7 +145,7 @@ impl Ledger {
                     break;
                 }
             }
-            transaction.commit()?;
+            digest::commit(transaction)?;
             if units.peek().is_some() {
                 pace.pause();
             }
@@ -210,7 +211,7 @@ impl Ledger {
                 }
                 let waiting = "SELECT 1 FROM unit WHERE level <= ?1 AND dirty AND start < ?2";
                 if transaction.prepare_cached(waiting)?.exists(params![dropping.level as u8, horizon])? {
-                    transaction.commit()?;
+                    digest::commit(transaction)?;
                     return Ok(());
                 }
                 // Never move backwards, even if rows exist where none should be.
@@ -221,7 +222,7 @@ impl Ledger {
                     break;
                 }
             }
-            transaction.commit()?;
+            digest::commit(transaction)?;
             if !is_dropped(ids::meta_integer(&self.conn, dropping.key)?) {
                 pace.pause();
             }
