@@ -70,6 +70,19 @@ pub fn is_well(lab: &Lab) -> Result<()> {
     Ok(())
 }
 
+/// Checks that `trafctl status` reports these problems and no other. Each is named by a part of it.
+///
+/// # Errors
+///
+/// When it reports others, or not each of them.
+pub fn is_well_but(lab: &Lab, expected: &[&str]) -> Result<()> {
+    let problems = problems(lab)?;
+    let is_expected = |problem: &String| expected.iter().any(|part| problem.contains(part));
+    let is_reported = |part: &&str| problems.iter().any(|problem| problem.contains(part));
+    ensure!(problems.iter().all(is_expected) && expected.iter().all(is_reported), "{problems:#?}");
+    Ok(())
+}
+
 /// Waits until a condition holds.
 ///
 /// # Errors

@@ -171,7 +171,7 @@ fn the_daemon_switches_to_a_ledger_that_replaces_the_open_one() -> Result<()> {
     wait_for("a drain into the copy", || {
         Ok(recorded(&lab, "101", 2).is_ok_and(|all| all.out_packets == sent))
     })?;
-    ensure!(log(&lab)?.contains("was replaced or removed; switching"), "{}", log(&lab)?);
+    ensure!(log(&lab)?.contains("was replaced or removed; opening the ledger again"), "{}", log(&lab)?);
     end(&lab, running)?;
     check_ledger(&lab)?;
     Ok(())

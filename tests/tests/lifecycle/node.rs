@@ -10,7 +10,7 @@ use anyhow::{Context, Result, ensure};
 use aya::programs::{SchedClassifier, TcAttachType};
 use serde_json::Value;
 pub use traffic_tests::check::{
-    PATIENCE, agrees_with_kernel, eventually, is_well, output, problems, stderr, trafctl,
+    PATIENCE, agrees_with_kernel, eventually, is_well, is_well_but, output, problems, stderr, trafctl,
 };
 use traffic_tests::container::introduce;
 use traffic_tests::process::run_ok;

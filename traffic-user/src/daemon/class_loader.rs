@@ -176,7 +176,10 @@ impl Loader {
             if reload {
                 let _busy = mailbox.loader.begin("reloading");
                 let result = self.reload();
-                if let Err(error) = &result {
+                // Whatever is interrupted by the end of the daemon has not failed.
+                if let Err(error) = &result
+                    && !mailbox.is_stopping()
+                {
                     tracing::error!("reloading: {error:#}");
                 }
                 // The loop is gone only when the process is about to exit.
@@ -185,7 +188,7 @@ impl Loader {
             if follow && !reload {
                 let _busy = mailbox.loader.begin("following the class file");
                 let result = self.follow();
-                if !matches!(result, Ok(Followed::NotDue)) {
+                if !matches!(result, Ok(Followed::NotDue)) && !mailbox.is_stopping() {
                     self.setup.components.note(Part::ClassFile, &result);
                 }
             }
@@ -210,7 +213,9 @@ impl Loader {
         self.setup.config = config;
         self.setup.seen = seen;
         let result = self.take_over(table);
-        self.setup.components.note(Part::ClassFile, &result);
+        if !self.setup.mailbox.is_stopping() {
+            self.setup.components.note(Part::ClassFile, &result);
+        }
         Ok(())
     }
 
