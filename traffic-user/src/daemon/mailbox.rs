@@ -1,7 +1,10 @@
 //! Messages between the event loop and the worker.
 
 use std::{
-    sync::{Arc, Condvar, Mutex, PoisonError, atomic::AtomicBool},
+    sync::{
+        Arc, Condvar, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -57,6 +60,7 @@ pub(super) struct Mailbox {
     pub is_asking: AtomicBool,
     /// Whether any interface's container is unknown.
     pub is_waiting: AtomicBool,
+    stopping: AtomicBool,
     /// What the worker does.
     pub worker: Progress,
     /// What the thread does that loads classes.
@@ -98,13 +102,19 @@ impl Drop for Busy<'_> {
 impl Mailbox {
     /// Adds work.
     pub fn post(&self, add: impl FnOnce(&mut Work)) {
-        add(&mut self.work.lock().unwrap_or_else(PoisonError::into_inner));
+        let mut work = self.work.lock().unwrap_or_else(PoisonError::into_inner);
+        add(&mut work);
+        if work.stop {
+            self.stopping.store(true, Ordering::Relaxed);
+        }
+        drop(work);
         self.posted.notify_one();
     }
 
-    /// Whether the process is to end, so that work that can be left should be.
+    /// Whether the process is to end, so that work that can be left should be. Stays so once the end is taken
+    /// from the mailbox.
     pub fn is_stopping(&self) -> bool {
-        self.work.lock().unwrap_or_else(PoisonError::into_inner).stop
+        self.stopping.load(Ordering::Relaxed)
     }
 
     /// Waits for work and takes all of it.
