@@ -116,7 +116,9 @@ fn super_packet(skb: *mut __sk_buff, l3_offset: u32, ethertype: u32) -> u64 {
         network.transport = sk_buff::transport(skb).filter(|&offset| offset > start).unwrap_or(read);
     }
     network.transport = forgotten(network.transport);
-    network.protocol = forgotten(network.protocol.into()) as u8;
+    #[expect(clippy::cast_possible_truncation, reason = "it was a byte before")]
+    let protocol = forgotten(network.protocol.into()) as u8;
+    network.protocol = protocol;
     network.jumbo = forgotten(network.jumbo);
     let l3_len = l3_len.saturating_sub(network.jumbo);
 
@@ -230,8 +232,10 @@ fn jumbo_header(skb: *mut __sk_buff, offset: u32, l3_len: u32, next_header: u8) 
     }
     // SAFETY: the context of a classifier is a valid `__sk_buff`.
     let (protocol, linear) = unsafe { ((*skb).protocol, (*skb).data_end - (*skb).data) };
+    #[expect(clippy::cast_possible_truncation, reason = "a be16 in a wider field")]
+    let protocol = u16::from_be(protocol as u16);
     // Not behind a tag within the frame, and only in the linear part.
-    if u32::from(u16::from_be(protocol as u16)) != ETHERTYPE_IPV6 || offset + JUMBO_HEADER_LEN > linear {
+    if u32::from(protocol) != ETHERTYPE_IPV6 || offset + JUMBO_HEADER_LEN > linear {
         return 0;
     }
     // next header, length in units of 8 bytes after the first, option type
