@@ -2,13 +2,14 @@
 
 use std::fs;
 use std::os::unix::fs::symlink;
+use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
 use traffic_tests::traffic::udp_send;
 use traffic_tests::{Amounts, Container, Counters, Lab};
 
 use crate::daemon::Daemon;
-use crate::node::{at, eventually, hooks, node, pair, problems, refused, stderr, trafctl};
+use crate::node::{at, eventually, hooks, node, output, pair, problems, refused, stderr, trafctl};
 
 const UUID: &str = "2b2a3d9c-6f2e-4a77-9c15-0a1b2c3d4e5f";
 
@@ -100,7 +101,14 @@ fn a_bad_class_file_at_boot_restores_the_last_table() -> Result<()> {
     let file = lab.write("boot", &classes(2))?;
     lab.configure(&format!("class_file = {file:?}\nclass_order = \"last-line\"\n"))?;
     let (a, b) = pair(&lab)?;
-    Daemon::start(&lab)?.stop()?;
+    let daemon = Daemon::start(&lab)?;
+    eventually("the ledger keeps the table", || {
+        let ledger = lab.state_dir().join("ledger.sqlite");
+        let query = "select count(*) from class_table where content is not null";
+        let output = output(Command::new("sqlite3").arg(ledger).arg(query))?;
+        Ok(output.stdout == b"1\n")
+    })?;
+    daemon.stop()?;
     let good = hash(&lab)?;
     for bad in ["1 0.0.0.0/0\n2 10.0.0.0/33\n", "", "# nothing\n"] {
         // A reboot discards the maps.
