@@ -182,7 +182,7 @@ fn container_files_take_effect_when_they_appear() -> Result<()> {
 fn owns(lab: &Lab, prefix: &str, container: &str) -> Result<bool> {
     let maps = lab.bpffs().join("maps");
     let read = |name: &str| -> Result<serde_json::Value> {
-        let mut command = std::process::Command::new("bpftool");
+        let mut command = Command::new("bpftool");
         command.args(["-j", "map", "dump", "pinned"]).arg(maps.join(name));
         Ok(serde_json::from_str(&traffic_tests::process::run_ok(&mut command)?)?)
     };
