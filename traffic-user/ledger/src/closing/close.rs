@@ -88,7 +88,7 @@ impl Ledger {
         if !force && let Some(objection) = close_checks::objection(&transaction, start, end)? {
             return Err(not_closable(&objection));
         }
-        Borders::new(&transaction, &self.calendar).book(start)?;
+        Borders::new(&transaction, &self.calendar).store(Level::Month, start)?;
         let period = transaction
             .prepare("INSERT INTO period (name, start, end, closed) VALUES (?1, ?2, ?3, ?4)")?
             .insert(params![name, start, end, now.as_second()])?;

@@ -5,6 +5,7 @@ use traffic_model::calendar::{Calendar, FIVE_MINUTES_S, Level, five_minutes_of};
 
 use crate::{
     error::LedgerError,
+    ids,
     schema::KINDS,
     time::{borders::Borders, clock_line::ClockEvent},
     write::{clock::mark_dirty, last_reading::frozen},
@@ -25,6 +26,9 @@ pub(crate) fn move_booked(
     };
     let moved = Move { conn, boot_id, by_s: by_ms / 1000, from_s };
     moved.records()?;
+    if by_ms < 0 {
+        lower_dropped(conn)?;
+    }
     let frozen = frozen(conn)?;
     let mut starts = moved.starts()?;
     starts.retain(|&start| frozen.writable_from(start) == start);
@@ -37,6 +41,22 @@ pub(crate) fn move_booked(
     }
     moved.unstage(&borders)?;
     moved.forget_empty(&borders, &starts)
+}
+
+/// Takes back what a clock that was ahead dropped without finding a row: only what rows were dropped of stays
+/// closed.
+fn lower_dropped(conn: &Connection) -> Result<(), LedgerError> {
+    for (key, above) in [("dropped_before_5min", Level::Hour), ("dropped_before_hour", Level::Day)] {
+        let Some(dropped) = ids::meta_integer(conn, key)? else { continue };
+        let sql = "SELECT max(end) FROM unit WHERE level >= ?1 AND finest";
+        let last: Option<i64> = conn.query_row(sql, [above as u8], |row| row.get(0))?;
+        match last {
+            Some(last) if last < dropped => ids::set_meta_integer(conn, key, last)?,
+            Some(_) => {}
+            None => drop(conn.execute("DELETE FROM meta WHERE key = ?1", [key])?),
+        }
+    }
+    Ok(())
 }
 
 struct Move<'a> {

@@ -316,7 +316,7 @@ impl Dropping {
             .prepare_cached("DELETE FROM unit WHERE level = ?1 AND start < ?2")?
             .execute(params![self.level as u8, before])?;
         transaction
-            .prepare_cached("UPDATE unit SET finest = 1 WHERE level = ?1 AND start < ?2 AND start >= ?3")?
+            .prepare_cached("UPDATE unit SET finest = 1 WHERE level = ?1 AND start < ?2 AND end > ?3")?
             .execute(params![self.above as u8, before, dropped_before.unwrap_or(i64::MIN)])?;
         if self.level == Level::FiveMinutes {
             transaction.prepare_cached("DELETE FROM span WHERE bucket < ?1")?.execute([before])?;
