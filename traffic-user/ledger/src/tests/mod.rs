@@ -16,5 +16,6 @@ mod pva_import;
 mod reports;
 mod returning;
 mod rollups;
+mod simulator;
 mod tampering;
 mod zones;
