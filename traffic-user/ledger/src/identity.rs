@@ -6,11 +6,12 @@
 //! recorded belongs to another node, or is a clone whose customers would share rows with those of the
 //! original: the ledger is refused until somebody adopts it, and then has an id of its own.
 
-use rusqlite::{Connection, OptionalExtension as _, params};
+use rusqlite::Connection;
 
 use crate::{
     digest,
     error::LedgerError,
+    ids,
     store::Ledger,
     wal_guard::{FileIdentity, resolve},
 };
@@ -81,14 +82,9 @@ fn check_copy(ledger: &Ledger, adopt: bool) -> Result<(), LedgerError> {
 }
 
 fn text(conn: &Connection, key: &str) -> Result<Option<String>, LedgerError> {
-    let mut statement = conn.prepare_cached("SELECT value FROM meta WHERE key = ?1")?;
-    Ok(statement.query_row([key], |row| row.get(0)).optional()?)
+    ids::meta(conn, key)
 }
 
 fn set(conn: &Connection, key: &str, value: &str) -> Result<(), LedgerError> {
-    digest::change(conn, |transaction| {
-        let set = "INSERT OR REPLACE INTO meta (key, value) VALUES (?1, ?2)";
-        transaction.execute(set, params![key, value])?;
-        Ok(())
-    })
+    digest::change(conn, |transaction| ids::set_meta(transaction, key, value))
 }

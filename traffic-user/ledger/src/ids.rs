@@ -1,7 +1,7 @@
 //! Maps names and hashes to the integer ids of their rows, inserting a row where needed. Everything runs in
 //! the caller's transaction.
 
-use rusqlite::{Connection, OptionalExtension as _, params};
+use rusqlite::{Connection, OptionalExtension as _, ToSql, params, types::FromSql};
 use traffic_model::{ClassTableInfo, Snapshot};
 
 use crate::error::LedgerError;
@@ -11,13 +11,13 @@ fn find_or_insert(
     conn: &Connection,
     find: &str,
     make: &str,
-    key: &[&dyn rusqlite::ToSql],
-    more: &[&dyn rusqlite::ToSql],
+    key: &[&dyn ToSql],
+    more: &[&dyn ToSql],
 ) -> Result<(i64, bool), LedgerError> {
     if let Some(id) = conn.prepare_cached(find)?.query_row(key, |row| row.get(0)).optional()? {
         return Ok((id, false));
     }
-    let all: Vec<&dyn rusqlite::ToSql> = key.iter().chain(more).copied().collect();
+    let all: Vec<&dyn ToSql> = key.iter().chain(more).copied().collect();
     Ok((conn.prepare_cached(make)?.insert(all.as_slice())?, true))
 }
 
@@ -100,13 +100,13 @@ pub(crate) fn interface_life(
 }
 
 /// Reads a single value that belongs to the whole ledger.
-pub(crate) fn meta_integer(conn: &Connection, key: &str) -> Result<Option<i64>, LedgerError> {
+pub(crate) fn meta<T: FromSql>(conn: &Connection, key: &str) -> Result<Option<T>, LedgerError> {
     let mut statement = conn.prepare_cached("SELECT value FROM meta WHERE key = ?1")?;
     Ok(statement.query_row([key], |row| row.get(0)).optional()?)
 }
 
 /// Writes such a value.
-pub(crate) fn set_meta_integer(conn: &Connection, key: &str, value: i64) -> Result<(), LedgerError> {
+pub(crate) fn set_meta(conn: &Connection, key: &str, value: impl ToSql) -> Result<(), LedgerError> {
     conn.prepare_cached("INSERT OR REPLACE INTO meta (key, value) VALUES (?1, ?2)")?
         .execute(params![key, value])?;
     Ok(())

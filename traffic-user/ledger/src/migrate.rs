@@ -36,8 +36,12 @@ const MIGRATIONS: &[Migration] = &[
         transaction.execute_batch(schema::TIME)?;
         borders::store_existing(transaction)
     },
-    // Digests are computed after the last step.
-    |_| Ok(()),
+    // Ledgers of earlier versions got these tables when they were needed. Digests are computed after the last
+    // step.
+    |transaction| {
+        transaction.execute_batch(schema::ACCOUNTED)?;
+        transaction.execute_batch(schema::PVA_RANGES)
+    },
 ];
 
 /// Opens the file for reading and writing, in the current schema.
@@ -79,25 +83,29 @@ fn open_with(path: &Path, migrations: &[Migration]) -> Result<Connection, Ledger
     }
     use_log(&conn)?;
     if found == known {
-        conn.execute_batch(schema::ACCOUNTED)?;
         return Ok(conn);
     }
     let transaction = conn.transaction_with_behavior(TransactionBehavior::Immediate)?;
     // Another process may have migrated it while this one waited for the lock.
     let now: i64 = transaction.pragma_query_value(None, "user_version", |row| row.get(0))?;
+    if now > known {
+        return Err(LedgerError::Newer { found: now, known });
+    }
+    if now == known {
+        drop(transaction);
+        return Ok(conn);
+    }
     if now == 0 {
         transaction.execute_batch(&schema::create())?;
         transaction.pragma_update(None, "application_id", schema::APPLICATION_ID)?;
         transaction.pragma_update(None, "user_version", known)?;
-    } else if now < known {
+    } else {
         back_up(path, now)?;
         for (to, migration) in (2_i64..).zip(migrations).skip_while(|&(to, _)| to <= now) {
             migration(&transaction)?;
             transaction.pragma_update(None, "user_version", to)?;
         }
     }
-    transaction.execute_batch(schema::ACCOUNTED)?;
-    transaction.execute_batch(schema::PVA_RANGES)?;
     digest::create(&transaction)?;
     transaction.commit()?;
     Ok(conn)

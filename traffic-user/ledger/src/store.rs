@@ -14,7 +14,10 @@ use crate::{
     digest,
     error::LedgerError,
     identity, ids, migrate,
-    time::{borders::Borders, reading_checks::DrainContext},
+    time::{
+        borders::{Borders, stored_calendar},
+        reading_checks::DrainContext,
+    },
     wal_guard::{self, InUse, OpenFiles},
     write::{
         drain::{self, DrainOutcome, DrainSettings},
@@ -353,9 +356,4 @@ impl Ledger {
     pub fn backup(&self, copy: &Path) -> Result<(), LedgerError> {
         backup::copy_to(&self.conn, copy, Existing::Keep)
     }
-}
-
-fn stored_calendar(conn: &Connection) -> Result<Option<(String, u8)>, LedgerError> {
-    let sql = "SELECT z.value, d.value FROM meta z, meta d WHERE z.key = 'zone' AND d.key = 'billing_day'";
-    Ok(conn.query_row(sql, [], |row| Ok((row.get(0)?, row.get(1)?))).optional()?)
 }

@@ -96,8 +96,8 @@ impl Ledger {
     fn audit_level(&self, view: &Connection, level: Level, audit: &mut Audit) -> Result<(), LedgerError> {
         let Some(finer) = level.finer() else { return Ok(()) };
         let kept_from = match finer {
-            Level::FiveMinutes => ids::meta_integer(view, "dropped_before_5min")?,
-            Level::Hour => ids::meta_integer(view, "dropped_before_hour")?,
+            Level::FiveMinutes => ids::meta(view, "dropped_before_5min")?,
+            Level::Hour => ids::meta(view, "dropped_before_hour")?,
             Level::Day | Level::Month => None,
         };
         let open = stale_units(view, &self.calendar, level)?;

@@ -211,12 +211,11 @@ impl Ledger {
         if import.dry_run {
             return Ok(imported);
         }
-        transaction.execute_batch(schema::PVA_RANGES)?;
         staging.store_ranges(&transaction, &import.node)?;
         staging.record_switch_over(&transaction, import, state.begin)?;
-        ids::set_meta_integer(&transaction, "pva_imports", state.imports + 1)?;
-        ids::set_meta_integer(&transaction, "pva_splits", i64::from(splits))?;
-        ids::set_meta_integer(&transaction, "pva_fine_from", state.fine_from)?;
+        ids::set_meta(&transaction, "pva_imports", state.imports + 1)?;
+        ids::set_meta(&transaction, "pva_splits", i64::from(splits))?;
+        ids::set_meta(&transaction, "pva_fine_from", state.fine_from)?;
         digest::commit(transaction)?;
         self.checkpoint()?;
         Ok(imported)
@@ -298,7 +297,7 @@ impl State {
                 ));
             }
         };
-        let imports = ids::meta_integer(conn, "pva_imports")?.unwrap_or(0);
+        let imports = ids::meta(conn, "pva_imports")?.unwrap_or(0);
         let of_before =
             "SELECT 1 FROM stream s JOIN epoch e ON e.id = s.epoch WHERE e.boot_id = 'pva-import'";
         if imports == 0 && conn.query_row(of_before, [], |_| Ok(())).optional()?.is_some() {
@@ -311,9 +310,9 @@ impl State {
         let mut statement = conn.prepare("SELECT start, end, name FROM period ORDER BY start")?;
         let closed = statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?;
         let days = i64::from(retention.five_minutes_days);
-        let fine_from = ids::meta_integer(conn, "pva_fine_from")?;
+        let fine_from = ids::meta(conn, "pva_fine_from")?;
         let fine_from = fine_from.unwrap_or(import.now.as_second() - days * 86_400);
-        let splits = imports == 0 || ids::meta_integer(conn, "pva_splits")? == Some(1);
+        let splits = imports == 0 || ids::meta(conn, "pva_splits")? == Some(1);
         Ok(Self { begin, until, closed: closed.collect::<Result<_, _>>()?, imports, fine_from, splits })
     }
 }
@@ -324,10 +323,6 @@ fn imported(
     node: &str,
     key: &source::CounterKey,
 ) -> Result<Vec<ranges::Range>, LedgerError> {
-    let exists = "SELECT 1 FROM sqlite_schema WHERE name = 'pva_range'";
-    if conn.prepare_cached(exists)?.query_row([], |_| Ok(())).optional()?.is_none() {
-        return Ok(Vec::new());
-    }
     let mut statement = conn.prepare_cached(
         "SELECT first, last FROM pva_range WHERE node = ?1 AND eid = ?2 AND class = ?3 AND value = ?4 ORDER
          BY first",

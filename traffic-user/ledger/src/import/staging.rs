@@ -194,9 +194,9 @@ impl Staging {
         import: &PvaImport,
         begin: Option<i64>,
     ) -> Result<(), LedgerError> {
-        let end = ids::meta_integer(conn, "pva_end")?.max(self.end);
+        let end = ids::meta(conn, "pva_end")?.max(self.end);
         let (Some(begin), Some(end)) = (begin, end) else { return Ok(()) };
-        ids::set_meta_integer(conn, "pva_end", end)?;
+        ids::set_meta(conn, "pva_end", end)?;
         let once = "pva-switch-over";
         let OverBegin { samples, totals, classes } = self.over_begin;
         // A file that ends earlier than the recorded gap knows nothing new about it.

@@ -74,10 +74,7 @@ impl<'a> RowWriter<'a> {
             } else {
                 Some(make_series(conn, &import.node)?)
             },
-            dropped: (
-                ids::meta_integer(conn, "dropped_before_5min")?,
-                ids::meta_integer(conn, "dropped_before_hour")?,
-            ),
+            dropped: (ids::meta(conn, "dropped_before_5min")?, ids::meta(conn, "dropped_before_hour")?),
             classes_seen: HashSet::new(),
             remainders: Default::default(),
             containers: BTreeMap::new(),

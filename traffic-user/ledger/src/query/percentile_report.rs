@@ -373,8 +373,8 @@ fn percentiles_of(
 fn state(conn: &Connection) -> Result<[Option<i64>; 3], LedgerError> {
     Ok([
         conn.query_row("SELECT max(drains) FROM epoch", [], |row| row.get(0))?,
-        ids::meta_integer(conn, "dropped_before_5min")?,
-        ids::meta_integer(conn, "pva_imports")?,
+        ids::meta(conn, "dropped_before_5min")?,
+        ids::meta(conn, "pva_imports")?,
     ])
 }
 

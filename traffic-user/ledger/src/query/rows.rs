@@ -101,7 +101,7 @@ pub(crate) fn require_kept(conn: &Connection, calendar: &Calendar, slice: &Slice
         Level::Hour => "dropped_before_hour",
         Level::Day | Level::Month => return Ok(()),
     };
-    let Some(kept_from) = ids::meta_integer(conn, key)?.filter(|&from| slice.start < from) else {
+    let Some(kept_from) = ids::meta(conn, key)?.filter(|&from| slice.start < from) else {
         return Ok(());
     };
     // A coarser unit that is `finest` had finer rows once.

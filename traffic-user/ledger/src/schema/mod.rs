@@ -123,6 +123,7 @@ impl Kind {
 pub fn create() -> String {
     let mut sql = NAMES.to_owned();
     sql.push_str(READINGS);
+    sql.push_str(ACCOUNTED);
     sql.push_str(CONTROL_TOTALS);
     for kind in KINDS {
         for level in Level::ALL {
@@ -133,6 +134,7 @@ pub fn create() -> String {
     sql.push_str(TIME);
     sql.push_str(RECORDS);
     sql.push_str(pva::PVA);
+    sql.push_str(PVA_RANGES);
     sql
 }
 
@@ -228,8 +230,7 @@ CREATE TABLE passed_reading (
 ) STRICT;
 ";
 
-/// Created whenever a ledger is opened, whatever its version. The table only bridges the epochs of one boot,
-/// and versions that do not know it work without it.
+/// Bridges the epochs of one boot. Before version 5, the table was created whenever a ledger was opened.
 pub const ACCOUNTED: &str = "
 CREATE TABLE IF NOT EXISTS accounted_reading ( -- part of the interface statistics that is in sums or gaps
     boot_id TEXT NOT NULL, ifindex INTEGER NOT NULL,

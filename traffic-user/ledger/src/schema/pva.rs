@@ -1,6 +1,6 @@
 //! Tables and views for PVA: the views that queries written for PVA read, and what was imported from PVA.
 
-/// What was imported of each PVA counter. The first import creates this table.
+/// What was imported of each PVA counter. Before version 5, the first import created this table.
 pub const PVA_RANGES: &str = "
 CREATE TABLE IF NOT EXISTS pva_range (
     node TEXT NOT NULL,

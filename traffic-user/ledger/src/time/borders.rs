@@ -363,13 +363,17 @@ fn named_unit(row: &Row<'_>) -> rusqlite::Result<NamedUnit> {
     Ok(NamedUnit { start: row.get(0)?, end: row.get(1)?, name })
 }
 
+/// The zone and the billing day that the figures of a ledger follow.
+pub(crate) fn stored_calendar(conn: &Connection) -> rusqlite::Result<Option<(String, u8)>> {
+    let sql = "SELECT z.value, d.value FROM meta z, meta d WHERE z.key = 'zone' AND d.key = 'billing_day'";
+    conn.query_row(sql, [], |row| Ok((row.get(0)?, row.get(1)?))).optional()
+}
+
 /// Stores the borders of everything that a ledger without stored borders holds. Days and months that were
 /// summed keep theirs.
 pub(crate) fn store_existing(conn: &Connection) -> rusqlite::Result<()> {
-    let stored = "SELECT z.value, d.value FROM meta z, meta d WHERE z.key = 'zone' AND d.key = 'billing_day'";
-    let stored = conn.query_row(stored, [], |row| Ok((row.get::<_, String>(0)?, row.get::<_, u8>(1)?)));
     // Without a calendar there are no figures.
-    let Some((zone, day)) = stored.optional()? else { return Ok(()) };
+    let Some((zone, day)) = stored_calendar(conn)? else { return Ok(()) };
     // Under a zone that nobody knows any more, the middle of a day is still within its date by UTC, or close.
     let calendar = Calendar::new(&zone, day).or_else(|_unknown| Calendar::new("UTC", day));
     let store = || store_existing_by(conn, &calendar?);

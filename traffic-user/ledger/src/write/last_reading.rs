@@ -13,7 +13,7 @@ use crate::{
 pub(crate) fn frozen(conn: &Connection) -> Result<Frozen, LedgerError> {
     let mut statement = conn.prepare_cached("SELECT start, end FROM period ORDER BY start")?;
     let closed = statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?.collect::<Result<_, _>>()?;
-    Ok(Frozen { closed, dropped_before_s: ids::meta_integer(conn, "dropped_before_5min")? })
+    Ok(Frozen { closed, dropped_before_s: ids::meta(conn, "dropped_before_5min")? })
 }
 
 /// The last reading of any epoch.

@@ -47,11 +47,11 @@ pub(crate) fn move_booked(
 /// closed.
 fn lower_dropped(conn: &Connection) -> Result<(), LedgerError> {
     for (key, above) in [("dropped_before_5min", Level::Hour), ("dropped_before_hour", Level::Day)] {
-        let Some(dropped) = ids::meta_integer(conn, key)? else { continue };
+        let Some(dropped) = ids::meta(conn, key)? else { continue };
         let sql = "SELECT max(end) FROM unit WHERE level >= ?1 AND finest";
         let last: Option<i64> = conn.query_row(sql, [above as u8], |row| row.get(0))?;
         match last {
-            Some(last) if last < dropped => ids::set_meta_integer(conn, key, last)?,
+            Some(last) if last < dropped => ids::set_meta(conn, key, last)?,
             Some(_) => {}
             None => drop(conn.execute("DELETE FROM meta WHERE key = ?1", [key])?),
         }

@@ -169,7 +169,7 @@ impl Ledger {
             if level == Level::Hour {
                 // A late write into kept five-minute rows sums its day again, which needs all hours of that
                 // day.
-                let Some(before) = ids::meta_integer(&self.conn, DROPPED_FIVE_MINUTES)? else { continue };
+                let Some(before) = ids::meta(&self.conn, DROPPED_FIVE_MINUTES)? else { continue };
                 horizon = horizon.min(borders.start(dropping.above, before)?);
             }
             self.drop_level(dropping, horizon, pace, done)?;
@@ -197,7 +197,7 @@ impl Ledger {
         done: &mut Maintenance,
     ) -> Result<(), LedgerError> {
         let is_dropped = |before: Option<i64>| before.is_some_and(|before| before >= horizon);
-        while !is_dropped(ids::meta_integer(&self.conn, dropping.key)?) {
+        while !is_dropped(ids::meta(&self.conn, dropping.key)?) {
             if done.did_anything() && pace.is_over() {
                 done.unfinished = true;
                 return Ok(());
@@ -205,7 +205,7 @@ impl Ledger {
             let transaction = self.conn.transaction_with_behavior(TransactionBehavior::Immediate)?;
             let end_of_transaction = pace.end_of_transaction();
             loop {
-                let dropped_before = ids::meta_integer(&transaction, dropping.key)?;
+                let dropped_before = ids::meta(&transaction, dropping.key)?;
                 if is_dropped(dropped_before) {
                     break;
                 }
@@ -223,7 +223,7 @@ impl Ledger {
                 }
             }
             digest::commit(transaction)?;
-            if !is_dropped(ids::meta_integer(&self.conn, dropping.key)?) {
+            if !is_dropped(ids::meta(&self.conn, dropping.key)?) {
                 pace.pause();
             }
         }
@@ -321,7 +321,7 @@ impl Dropping {
         if self.level == Level::FiveMinutes {
             transaction.prepare_cached("DELETE FROM span WHERE bucket < ?1")?.execute([before])?;
         }
-        ids::set_meta_integer(transaction, self.key, before)?;
+        ids::set_meta(transaction, self.key, before)?;
         Ok(rows)
     }
 }
