@@ -10,8 +10,8 @@ use traffic_tests::{Amounts, Container, Counters, Lab};
 use crate::daemon::Daemon;
 use crate::load::{Load, Sent};
 use crate::node::{
-    agrees_with_kernel, at, eventually, exchanged, exchanged_by_server, files, hooks, is_well, node, pair,
-    refused, stderr, trafctl,
+    agrees_with_kernel, at, eventually, exchanged, exchanged_by_server, files, hooks, is_well, is_well_but,
+    node, pair, refused, stderr, trafctl,
 };
 
 const MEGABYTE: u64 = 1 << 20;
@@ -94,7 +94,8 @@ fn sighup_reloads_the_classes() -> Result<()> {
         let before = hash(&lab)?;
         lab.write("classes", &classes(if round % 2 == 0 { 3 } else { 2 }))?;
         daemon.signal(Signal::HUP)?;
-        eventually("the other table is in force", || Ok(hash(&lab)? != before))
+        let loaded = eventually("the other table is in force", || Ok(hash(&lab)? != before));
+        loaded.with_context(|| daemon.log())
     })?;
 
     // A refused file is logged with the line, and changes nothing.
@@ -104,7 +105,7 @@ fn sighup_reloads_the_classes() -> Result<()> {
     daemon.logs("classes:3")?;
     assert_eq!(hash(&lab)?, before);
     ensure!(daemon.log().contains("ERROR"), "{}", daemon.log());
-    is_well(&lab)?;
+    eventually("the problem is shown", || Ok(is_well_but(&lab, &["classes:3"]).is_ok()))?;
     // A file without networks, which a full disk may cause, would put everything into class 0.
     lab.write("classes", "# nothing yet\n")?;
     daemon.signal(Signal::HUP)?;
@@ -114,6 +115,16 @@ fn sighup_reloads_the_classes() -> Result<()> {
     lab.write("classes", &classes(5))?;
     daemon.signal(Signal::HUP)?;
     eventually("the corrected table is in force", || Ok(hash(&lab)? != before))?;
+    eventually("the problem is gone", || Ok(is_well(&lab).is_ok()))?;
+
+    // With another configuration, everything stays as it was, and the configuration is the problem.
+    lab.configure("class_file = \"missing\"\n")?;
+    let before = hash(&lab)?;
+    daemon.signal(Signal::HUP)?;
+    eventually("the configuration is refused", || {
+        Ok(is_well_but(&lab, &["configuration: reloading", "missing"]).is_ok())
+    })?;
+    assert_eq!(hash(&lab)?, before);
     daemon.stop_after_errors()
 }
 

@@ -72,7 +72,7 @@ pub enum ConfigError {
 }
 
 /// The whole configuration.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Config {
     /// The class file, if one is named.
     pub class_file: Option<PathBuf>,
@@ -172,7 +172,7 @@ pub struct IdentityCommand {
 }
 
 /// A `[[container]]` of the configuration.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ContainerConfig {
     /// Its id.
     pub id: ContainerId,

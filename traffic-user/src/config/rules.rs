@@ -12,6 +12,14 @@ pub struct Pattern(Regex);
 /// The group of a pattern that captures the container's id.
 const CONTAINER_GROUP: &str = "container";
 
+impl PartialEq for Pattern {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.as_str() == other.0.as_str()
+    }
+}
+
+impl Eq for Pattern {}
+
 impl Pattern {
     /// Compiles a regular expression, anchored at both ends.
     ///
@@ -104,7 +112,7 @@ impl Preset {
 }
 
 /// A rule: what an interface with a matching name is.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Rule {
     /// The pattern of its name.
     pub pattern: Pattern,

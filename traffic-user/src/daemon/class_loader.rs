@@ -44,7 +44,7 @@ const LONGEST_RETRY: Duration = Duration::from_mins(2);
 enum Request {
     /// Look at the class file, and load it if it changed.
     Follow,
-    /// Keep the class table in force in the ledger.
+    /// Keep the class table in force in the ledger, unless a retry of that is planned for later.
     Store,
     /// Read the configuration and everything it names.
     Reload,
@@ -112,6 +112,8 @@ impl ClassLoader {
             is_waiting: Arc::clone(&is_waiting),
             store_failed: Arc::clone(&store_failed),
             retry: Backoff::new(FIRST_RETRY, LONGEST_RETRY),
+            store_retry: Backoff::new(FIRST_RETRY, LONGEST_RETRY),
+            store_error: None,
         };
         thread::Builder::new()
             .name("classes".to_owned())
@@ -132,6 +134,7 @@ impl ClassLoader {
 
     /// Keeps the table in force in the ledger.
     pub(super) fn store(&self) {
+        // Another table, so that no retry is waited for.
         self.store_failed.store(false, Ordering::Relaxed);
         self.ask(Request::Store);
     }
@@ -142,7 +145,7 @@ impl ClassLoader {
             self.follow();
         }
         if self.store_failed.load(Ordering::Relaxed) {
-            self.store();
+            self.ask(Request::Store);
         }
     }
 
@@ -158,6 +161,9 @@ struct Loader {
     is_waiting: Arc<AtomicBool>,
     store_failed: Arc<AtomicBool>,
     retry: Backoff,
+    store_retry: Backoff,
+    /// Why the ledger does not keep the table in force, as it was logged.
+    store_error: Option<String>,
 }
 
 impl Loader {
@@ -177,10 +183,8 @@ impl Loader {
                 let _busy = mailbox.loader.begin("reloading");
                 let result = self.reload();
                 // Whatever is interrupted by the end of the daemon has not failed.
-                if let Err(error) = &result
-                    && !mailbox.is_stopping()
-                {
-                    tracing::error!("reloading: {error:#}");
+                if !mailbox.is_stopping() {
+                    self.setup.components.note(Part::Configuration, &result.context("reloading"));
                 }
                 // The loop is gone only when the process is about to exit.
                 drop(self.setup.reports.send(WorkerEvent::ReloadDone));
@@ -192,30 +196,33 @@ impl Loader {
                     self.setup.components.note(Part::ClassFile, &result);
                 }
             }
-            if store {
+            let is_planned = self.store_failed.load(Ordering::Relaxed);
+            if store && (!is_planned || self.store_retry.is_due(Instant::now())) {
                 let stored = self.store(None);
-                self.store_failed.store(stored.is_err(), Ordering::Relaxed);
-                if let Err(error) = stored {
-                    tracing::error!("keeping the class table: {error:#}");
-                }
+                self.note_stored(stored);
             }
         }
     }
 
-    /// Reads configuration, addresses and classes again; what cannot be read leaves everything as it was.
+    /// Reads configuration, addresses and classes again. A configuration that cannot be read, or whose class
+    /// file is refused, leaves everything as it was. Without another configuration, only the table stays.
     fn reload(&mut self) -> anyhow::Result<()> {
         let host = (self.setup.make_host)()?;
         // Examined before it is read, so that a change in between is found the next time.
         let seen = class_source::look(host.config());
-        let table = class_source::configured_table(host.config()).context("everything stays as it is")?;
+        let table = class_source::configured_table(host.config());
         let config = host.config().clone();
+        if table.is_err() && config != self.setup.config {
+            return table.map(drop);
+        }
         self.hand_over(Handover::Host(Box::new(host)))?;
         self.setup.config = config;
         self.setup.seen = seen;
-        let result = self.take_over(table);
+        let result = table.and_then(|table| self.take_over(table));
         if !self.setup.mailbox.is_stopping() {
             self.setup.components.note(Part::ClassFile, &result);
         }
+        self.setup.mailbox.post(|work| work.resync = true);
         Ok(())
     }
 
@@ -268,11 +275,26 @@ impl Loader {
         self.hand_over(Handover::Table(Box::new(prepared)))?;
         tracing::info!("{}", class_source::in_force(&table));
         // The figures name the table, so they do not need its text at once.
-        if let Err(error) = self.store(Some(table)) {
-            self.store_failed.store(true, Ordering::Relaxed);
-            tracing::error!("keeping the class table: {error:#}");
-        }
+        let stored = self.store(Some(table));
+        self.note_stored(stored);
         Ok(())
+    }
+
+    /// Notes whether the ledger keeps the table in force. If not, that is logged once for each reason, and
+    /// retried.
+    fn note_stored(&mut self, stored: anyhow::Result<()>) {
+        self.store_failed.store(stored.is_err(), Ordering::Relaxed);
+        let error = stored.err().map(|error| format!("{error:#}"));
+        match &error {
+            None => self.store_retry.succeeded(),
+            Some(reason) => {
+                self.store_retry.failed(Instant::now());
+                if self.store_error != error {
+                    tracing::error!("keeping the class table: {reason}");
+                }
+            }
+        }
+        self.store_error = error;
     }
 
     fn hand_over(&self, what: Handover) -> anyhow::Result<()> {

@@ -5,11 +5,7 @@ use traffic_ledger::DrainTrigger;
 
 use super::class_loader::{Delivery, Handover};
 use crate::{
-    daemon::{
-        file_watch::Changed,
-        mailbox::WorkerEvent,
-        worker::{Worker, log_failure},
-    },
+    daemon::{file_watch::Changed, mailbox::WorkerEvent, worker::Worker},
     kernel::{
         load::{self, ProgramChoice},
         tables::Prepared,
@@ -23,7 +19,8 @@ impl Worker {
             self.loader.follow();
         }
         if changed.container_files {
-            log_failure("following container files", self.resync());
+            let result = self.resync();
+            self.log_or_retry("following container files", result);
         }
         // Tests wait for the first of these: it ends the start, which lists everything once more.
         tracing::debug!("changed files were read");
@@ -49,7 +46,8 @@ impl Worker {
         prepared.switch(&mut maps)
     }
 
-    /// Takes over another configuration.
+    /// Takes over another configuration. The loader asks for the resync once the class table is in force too:
+    /// a listing can take seconds while other processes hold the kernel's lock.
     fn take_over_host(&mut self, mut host: Host) -> anyhow::Result<()> {
         host.held = self.host.held.clone();
         self.ledger.apply_config(host.config());
@@ -67,8 +65,6 @@ impl Worker {
             let replaced = self.host.begin(ProgramChoice::Current).map(drop);
             self.log_or_retry("replacing the program", replaced);
         }
-        let result = self.resync();
-        self.log_or_retry("the resync", result);
         Ok(())
     }
 }

@@ -108,6 +108,7 @@ impl Worker {
                 .failed_because(Part::ClassFile, &format!("cannot read {}: {reason}", path.display())),
             _ => components.works(Part::ClassFile),
         }
+        components.works(Part::Configuration);
         components.works(Part::Owners);
         let ledger = LedgerHandle::open(host.config(), &state_dir, only_one, Arc::clone(&components));
         let loader = ClassLoader::start(class_loader::Setup {

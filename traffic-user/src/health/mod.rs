@@ -25,6 +25,8 @@ pub use published::{DaemonRecord, Liveness, Publisher, Report, Work, read};
 pub enum Part {
     /// The socket of the API.
     Api,
+    /// The configuration that the last reload read.
+    Configuration,
     /// Watching files; without it they are compared regularly.
     FileWatch,
     /// The class file.
@@ -44,6 +46,7 @@ impl Part {
     pub const fn name(self) -> &'static str {
         match self {
             Self::Api => "api",
+            Self::Configuration => "configuration",
             Self::FileWatch => "file_watch",
             Self::ClassFile => "class_file",
             Self::Owners => "owners",
@@ -57,6 +60,7 @@ impl Part {
     const fn meanwhile(self) -> &'static str {
         match self {
             Self::Api => "counting continues without the API, and trafctl tries again",
+            Self::Configuration => "everything stays as it was until a reload succeeds",
             Self::FileWatch => "the files are compared every few seconds instead, and trafctl tries again",
             Self::ClassFile => "the table in force stays in force",
             Self::Owners => "what was known stays in force, and trafctl tries again",
