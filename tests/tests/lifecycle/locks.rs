@@ -1,6 +1,7 @@
 //! The locks that writers need: who can hold them, how long others wait, and how a wait ends.
 
 use std::fs::{self, File, Permissions};
+use std::io::{BufRead as _, BufReader, Write as _};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::process::Stdio;
@@ -160,4 +161,46 @@ fn commands_get_the_lock_once_it_is_free() -> Result<()> {
         ensure!(status.success(), "{status}");
     }
     Ok(())
+}
+
+#[test]
+fn another_writer_of_the_ledger_keeps_no_hook_waiting() -> Result<()> {
+    let lab = node("locks-writer")?;
+    pair(&lab)?;
+    lab.configure(&format!("{}[drain]\ninterval = \"1h\"\n", fs::read_to_string(lab.config())?))?;
+    let mut daemon = Daemon::start(&lab)?;
+    daemon.settled()?;
+    let mut command = lab.host().command("sqlite3");
+    command.arg(lab.state_dir().join("ledger.sqlite")).stdin(Stdio::piped()).stdout(Stdio::piped());
+    let mut writer = Process::spawn(&mut command)?;
+    let input = writer.child().stdin.as_mut().context("the writer's input")?;
+    writeln!(input, "BEGIN IMMEDIATE; SELECT 'held';")?;
+    let output = writer.child().stdout.take().context("the writer's output")?;
+    let mut held = String::new();
+    BufReader::new(output).read_line(&mut held)?;
+    assert_eq!(held, "held\n");
+    // Each ends an interface, which is followed by a drain.
+    for number in 0..3_u8 {
+        let gone =
+            lab.bridged(110, number.into(), [10, 1, 0, 110 + number].into(), "fd00:1::110".parse()?)?;
+        eventually("the interface is attached", || Ok(hooks(&lab, gone.interface())?.len() == 2))?;
+        lab.host().ip(&format!("link del {}", gone.interface()))?;
+        let added = Instant::now();
+        let new = lab.bridged(120, number.into(), [10, 1, 0, 120 + number].into(), "fd00:1::120".parse()?)?;
+        let begun = Instant::now();
+        lab.run_ok(&["attach", new.interface()])?;
+        let took = begun.elapsed();
+        ensure!(
+            took < Duration::from_secs(1),
+            "the hook waited {took:?} ({:?} since the end)",
+            added.elapsed()
+        );
+    }
+    eventually("the drain is a problem", || {
+        Ok(traffic_tests::check::problems(&lab)?.iter().any(|problem| problem.contains("locked")))
+    })?;
+    drop(writer);
+    // In an hour the next drain would be due.
+    eventually("a drain follows soon", || Ok(is_well(&lab).is_ok()))?;
+    daemon.stop_after_errors()
 }

@@ -1,6 +1,9 @@
 //! The open ledger file. One process per node writes it; any number of readers may open it at the same time.
 
-use std::path::{Path, PathBuf};
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use jiff::{Timestamp, civil::Date};
 use rusqlite::{Connection, OptionalExtension as _, params};
@@ -59,6 +62,8 @@ impl Default for LedgerConfig {
 pub struct Ledger {
     pub(crate) conn: Connection,
     path: PathBuf,
+    /// How long it waits for another writer.
+    patience: Duration,
     pub(crate) calendar: Calendar,
     /// Whether this system, or this program, knows the rules of the zone.
     pub(crate) zone_is_known: bool,
@@ -123,6 +128,7 @@ impl Ledger {
         let ledger = Self {
             conn,
             path: path.to_owned(),
+            patience: migrate::BUSY_TIMEOUT,
             calendar,
             zone_is_known: true,
             retention: config.retention,
@@ -151,6 +157,7 @@ impl Ledger {
         Ok(Self {
             conn,
             path: path.to_owned(),
+            patience: migrate::BUSY_TIMEOUT,
             calendar,
             zone_is_known,
             retention: Retention::default(),
@@ -253,6 +260,15 @@ impl Ledger {
         ids::has_drained(&self.conn, boot_id, epoch)
     }
 
+    /// Waits no longer than this for another writer: for callers that others wait for. Five seconds otherwise.
+    ///
+    /// # Errors
+    /// When SQLite does not take the time.
+    pub fn set_patience(&mut self, patience: Duration) -> Result<(), LedgerError> {
+        self.patience = patience;
+        Ok(self.conn.busy_timeout(patience)?)
+    }
+
     /// Records why drains failed before this ledger was opened. The next successful drain stores it in a gap.
     pub const fn note_earlier_failure(&mut self, reason: GapReason) {
         self.failing = Some(reason);
@@ -265,9 +281,9 @@ impl Ledger {
     /// When the file cannot be written.
     pub fn checkpoint(&self) -> Result<bool, LedgerError> {
         // Do not wait for readers: the next drain comes soon.
-        self.conn.busy_timeout(std::time::Duration::ZERO)?;
+        self.conn.busy_timeout(Duration::ZERO)?;
         let busy = self.conn.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get::<_, bool>(0));
-        self.conn.busy_timeout(migrate::BUSY_TIMEOUT)?;
+        self.conn.busy_timeout(self.patience)?;
         Ok(!busy?)
     }
 

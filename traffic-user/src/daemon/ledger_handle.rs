@@ -7,6 +7,7 @@ use std::{
     io, mem,
     path::{Path, PathBuf},
     sync::Arc,
+    time::Duration,
 };
 
 use anyhow::Context as _;
@@ -20,6 +21,10 @@ use crate::{
     kernel::maps::Maps,
     time,
 };
+
+/// How long a drain waits for another writer of the ledger. Start hooks wait for the lock that it holds, so a
+/// longer wait is spent without the lock, until the next attempt.
+const PATIENCE: Duration = Duration::from_millis(300);
 
 /// The daemon's ledger, unless the configuration disables it.
 pub(super) struct LedgerHandle {
@@ -187,12 +192,18 @@ impl LedgerHandle {
             );
         }
         let mut drainer = Drainer::open(&self.config, &self.state_dir)?;
+        drainer.set_patience(PATIENCE)?;
         if let Some(reason) = self.open_failure {
             tracing::info!("the ledger {} is available again", path.display());
             drainer.note_earlier_failure(reason);
         }
         Ok(OpenLedger { drainer, has_class_table: false })
     }
+}
+
+/// Whether the ledger only waits for another writer.
+pub(super) fn is_busy(error: &anyhow::Error) -> bool {
+    matches!(error.downcast_ref(), Some(LedgerError::Busy(_)))
 }
 
 fn gap_reason(error: &anyhow::Error) -> GapReason {

@@ -137,6 +137,8 @@ pub(super) enum WorkerEvent {
     Ask,
     /// Something failed that the next resync repeats, so a resync should follow soon.
     Retry,
+    /// Another process writes the ledger; the drain should be repeated soon.
+    DrainSoon,
     /// Maintenance of the ledger has more to do.
     MaintenanceLeft,
     /// Another configuration is in force.

@@ -252,6 +252,7 @@ impl Daemon {
                     Some(WorkerEvent::Retry) => {
                         retry_at.get_or_insert_with(|| Instant::now() + RETRY_INTERVAL);
                     }
+                    Some(WorkerEvent::DrainSoon) => self.drains.plan_within(RETRY_INTERVAL),
                     Some(WorkerEvent::MaintenanceLeft) => maintenance.reset_after(MAINTENANCE_PAUSE),
                     Some(WorkerEvent::Reloaded(config)) => self.reloaded(*config),
                     Some(WorkerEvent::ReloadDone) => notify(&[sd_notify::NotifyState::Ready]),

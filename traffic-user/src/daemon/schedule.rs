@@ -26,6 +26,11 @@ impl Schedule {
     pub(super) fn plan_next(&mut self) {
         self.due = next(self.interval, SystemTime::now(), Instant::now());
     }
+
+    /// Has the next drain follow within this time.
+    pub(super) fn plan_within(&mut self, time: Duration) {
+        self.due = self.due.min(Instant::now() + time);
+    }
 }
 
 /// Length of a bucket.

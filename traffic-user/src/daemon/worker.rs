@@ -19,7 +19,7 @@ use super::{
     class_loader::{self, ClassLoader},
     file_watch::Changed,
     follower::Follower,
-    ledger_handle::LedgerHandle,
+    ledger_handle::{self, LedgerHandle},
     mailbox::{Mailbox, Started, Work, WorkerEvent},
 };
 use crate::{
@@ -343,16 +343,14 @@ impl Worker {
         Ok(restored)
     }
 
-    /// As [`Self::drain`], for a caller that holds the lock on the pinned state.
+    /// As [`Self::drain`], for a caller that holds the lock on the pinned state. A failure is noted as the
+    /// ledger's, and the next drain catches up.
     fn drain_locked(&mut self, maps: &Maps, trigger: DrainTrigger) {
-        drain_locked(&mut self.ledger, &self.loader, maps, trigger);
-    }
-}
-
-fn drain_locked(ledger: &mut LedgerHandle, loader: &ClassLoader, maps: &Maps, trigger: DrainTrigger) {
-    // A failure is noted there. The next drain catches up.
-    if ledger.drain(maps, trigger).is_ok() && ledger.needs_class_table() {
-        loader.store();
+        match self.ledger.drain(maps, trigger) {
+            Ok(()) if self.ledger.needs_class_table() => self.loader.store(),
+            Err(error) if ledger_handle::is_busy(&error) => self.report(WorkerEvent::DrainSoon),
+            Ok(()) | Err(_) => {}
+        }
     }
 }
 

@@ -157,6 +157,14 @@ impl Drainer {
         self.interval = interval;
     }
 
+    /// See [`Ledger::set_patience`].
+    ///
+    /// # Errors
+    /// As [`Ledger::set_patience`].
+    pub fn set_patience(&mut self, patience: Duration) -> Result<(), LedgerError> {
+        self.ledger.set_patience(patience)
+    }
+
     /// See [`Ledger::note_earlier_failure`].
     pub const fn note_earlier_failure(&mut self, reason: GapReason) {
         self.ledger.note_earlier_failure(reason);
