@@ -12,7 +12,7 @@ use crate::witness::InterfaceStatistics;
 use crate::{Amounts, Counters, Lab};
 
 /// The limit of every wait.
-pub const PATIENCE: Duration = Duration::from_secs(10);
+pub const PATIENCE: Duration = Duration::from_mins(1);
 
 /// The number of repetitions: the first number in everyday tests, the second when `TRAFCTL_THOROUGH` is set,
 /// as in the proof.

@@ -297,7 +297,9 @@ fn the_counters_of_the_former_layout_are_carried_over_under_traffic() -> Result<
     agrees_with_kernel(&lab, &counters, a.interface())?;
     agrees_with_kernel(&lab, &counters, b.interface())?;
     assert_eq!(epoch(&lab)?, first);
-    assert_eq!(gaps(&lab)?, [Value::Null; 0], "nothing was lost");
+    // A daemon that was down for longer than an interval is a gap, which lost nothing.
+    let lost: Vec<_> = gaps(&lab)?.into_iter().filter(|gap| gap["size"] != Value::Null).collect();
+    assert_eq!(lost, [Value::Null; 0], "nothing was lost");
     // Classes can be loaded on the maps that both sets shared.
     lab.write("classes", &CLASSES.replace("2 ", "3 "))?;
     lab.run_ok(&["classes", "load"])?;
