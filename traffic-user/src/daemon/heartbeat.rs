@@ -84,7 +84,7 @@ impl Heartbeat {
         if let Some((doing, time)) = slow
             && !self.components.is_failing(Part::ClassFile)
         {
-            let reason = format!("{doing} has taken {} s and goes on", time.as_secs());
+            let reason = format!("{doing} has taken {} s so far", time.as_secs());
             self.components.failed_because(Part::ClassFile, &reason);
         }
         self.publish(false);

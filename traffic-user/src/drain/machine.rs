@@ -3,17 +3,25 @@
 //! A clone that keeps the machine id still has another product UUID in its firmware. The name is a hash: a
 //! ledger may leave the node, and the machine id should not.
 
-use std::fs;
+use std::path::Path;
 
 use sha2::{Digest as _, Sha256};
+use traffic_model::hex;
+
+use crate::files;
 
 const MACHINE_ID: &str = "/etc/machine-id";
 /// Only root can read it. Containers and some boards have none.
 const PRODUCT_UUID: &str = "/sys/class/dmi/id/product_uuid";
+/// Bytes. Both are a line.
+const LARGEST: u64 = 4096;
 
 /// The name of this machine; `None` where nothing tells it from others.
 pub(super) fn id() -> Option<String> {
-    let read = |path| fs::read_to_string(path).ok().map(|text| text.trim().to_ascii_lowercase());
+    let read = |path: &str| {
+        let text = files::read_text(Path::new(path), LARGEST).ok();
+        text.map(|text| text.trim().to_ascii_lowercase())
+    };
     name(read(MACHINE_ID).as_deref(), read(PRODUCT_UUID).as_deref())
 }
 
@@ -25,7 +33,7 @@ fn name(machine_id: Option<&str>, product_uuid: Option<&str>) -> Option<String> 
     }
     let uuid = product_uuid.map(in_one_byte_order).unwrap_or_default();
     let hash = Sha256::digest(format!("trafctl machine\n{}\n{uuid}\n", machine_id.unwrap_or_default()));
-    Some(hash.iter().take(16).map(|byte| format!("{byte:02x}")).collect())
+    Some(hex(&hash[..16]))
 }
 
 /// A firmware update can change the byte order in which the first three fields are shown. Of both orders,
