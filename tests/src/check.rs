@@ -15,9 +15,13 @@ use crate::{Amounts, Counters, Lab};
 pub const PATIENCE: Duration = Duration::from_mins(1);
 
 /// The number of repetitions: the first number in everyday tests, the second when `TRAFCTL_THOROUGH` is set,
-/// as in the proof.
+/// as in the proof. `TRAFCTL_ROUNDS` sets another number.
 #[must_use]
 pub fn rounds(everyday: u32, thorough: u32) -> u32 {
+    let chosen = std::env::var("TRAFCTL_ROUNDS").ok().and_then(|text| text.parse().ok());
+    if let Some(chosen) = chosen {
+        return chosen;
+    }
     if std::env::var_os("TRAFCTL_THOROUGH").is_some() { thorough } else { everyday }
 }
 
