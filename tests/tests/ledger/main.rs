@@ -141,7 +141,7 @@ fn a_daemon_killed_at_any_instant_records_every_byte_once() -> Result<()> {
         sender.join().map_err(|_| anyhow::anyhow!("the sender panicked"))?
     })?;
     let last = daemon(&lab)?;
-    thread::sleep(Duration::from_millis(300));
+    wait_for("everything is recorded", || Ok(check_ledger(&lab).is_ok()))?;
     end(&lab, last)?;
     let log = fs::read_to_string(lab.path("daemon.log"))?;
     ensure!(!log.contains("ERROR"), "a daemon failed after a kill:\n{log}");

@@ -4,6 +4,7 @@
 //! for reading only.
 
 use std::collections::{BTreeMap, HashMap};
+use std::fs;
 use std::path::Path;
 
 use rusqlite::Connection;
@@ -72,6 +73,10 @@ impl Source {
     /// # Errors
     /// When the file cannot be read or does not have PVA's tables.
     pub fn open(path: &Path, skips: &mut Skips) -> Result<Self, LedgerError> {
+        // SQLite reads it as an empty database, and would wait for what the kernel writes to /proc/kmsg.
+        if fs::metadata(path).is_ok_and(|found| found.is_file() && found.len() == 0) {
+            return Err(LedgerError::Query("it is not a PVA database: it is empty".to_owned()));
+        }
         let conn = crate::read_only::open(path).map_err(|source| migrate::open_error(path, source))?;
         for (table, columns) in
             [("log_def", "id, eid, lclass, instance, counter"), ("log_data", "id, startTime, avg")]
