@@ -7,10 +7,12 @@ use std::{
 };
 
 use ipnet::IpNet;
-use traffic_common::{ContainerRecord, Direction, InterfaceCounters, InterfaceEntry, InterfaceRecord};
+use traffic_common::{
+    ContainerRecord, DIRECTIONS, Direction, InterfaceCounters, InterfaceEntry, InterfaceRecord,
+};
 
 use crate::{
-    kernel::hooks::{Change, DeviceFate},
+    kernel::hooks::{Change, DeviceFate, HookSeen},
     net::interface::NetInterface,
 };
 
@@ -37,12 +39,15 @@ pub trait InterfaceList {
 
 /// The TC hooks of interfaces, and our program on them.
 pub trait Hooks {
-    /// Whether exactly this program is attached, by the configured method. Another program of ours may count
-    /// into maps that are no longer read.
+    /// What is on the hooks of each of these interfaces, and whether it is what is wanted there. An interface
+    /// that cannot be looked at does not hide the others.
     ///
     /// # Errors
-    /// When the kernel cannot be asked.
-    fn is_current(&self, interface: &NetInterface, direction: Direction) -> anyhow::Result<bool>;
+    /// When what they share cannot be read.
+    fn look(
+        &self,
+        interfaces: &[&NetInterface],
+    ) -> anyhow::Result<Vec<anyhow::Result<[HookSeen; DIRECTIONS]>>>;
 
     /// Whether our program was attached to exactly this device. `Some(false)` when the record under its index
     /// belongs to another device, `None` without a record.
@@ -50,12 +55,6 @@ pub trait Hooks {
     /// # Errors
     /// When the kernel cannot be asked.
     fn is_known_device(&self, interface: &NetInterface) -> anyhow::Result<Option<bool>>;
-
-    /// Names of the programs that run before ours.
-    ///
-    /// # Errors
-    /// When the kernel cannot be asked.
-    fn before_ours(&self, interface: &NetInterface, direction: Direction) -> anyhow::Result<Vec<String>>;
 
     /// Attaches the program, or replaces another version of it.
     ///
@@ -162,6 +161,12 @@ pub trait SlotMaps {
     /// # Errors
     /// When a map cannot be read.
     fn entries(&self) -> anyhow::Result<Vec<(u32, InterfaceEntry)>>;
+
+    /// What the program finds under these indexes; those without an entry are left out.
+    ///
+    /// # Errors
+    /// When a map cannot be read.
+    fn entries_of(&self, indexes: &BTreeSet<u32>) -> anyhow::Result<Vec<(u32, InterfaceEntry)>>;
 
     /// Writes what the program finds under an index; the default removes it.
     ///

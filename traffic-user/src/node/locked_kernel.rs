@@ -7,7 +7,9 @@ use std::{
 };
 
 use ipnet::IpNet;
-use traffic_common::{ContainerRecord, Direction, InterfaceCounters, InterfaceEntry, InterfaceRecord};
+use traffic_common::{
+    ContainerRecord, DIRECTIONS, Direction, InterfaceCounters, InterfaceEntry, InterfaceRecord,
+};
 
 use super::kernel_access::{Clock, Hooks, InterfaceList, SlotMaps};
 use crate::{
@@ -15,7 +17,7 @@ use crate::{
     kernel::{
         change_lock::ChangeLock,
         counters, entries,
-        hooks::{AttachedProgram, Change, DeviceFate, KernelHooks},
+        hooks::{self, Change, DeviceFate, HookSeen, KernelHooks, Recognition},
         load::{self, Loaded},
         maps::Maps,
         tables,
@@ -23,6 +25,9 @@ use crate::{
     net::{interface::NetInterface, netlink::Netlink},
     time,
 };
+
+/// Up to so many interfaces are looked at one by one, without listing what all of them share.
+const FEW: usize = 8;
 
 /// What has a connection to the kernel's rtnetlink.
 pub trait HasNetlink {
@@ -63,17 +68,21 @@ impl HasNetlink for LockedKernel {
 }
 
 impl Hooks for LockedKernel {
-    fn is_current(&self, interface: &NetInterface, direction: Direction) -> anyhow::Result<bool> {
-        self.hooks.is_current(&self.loaded.programs, interface, direction)
+    fn look(
+        &self,
+        interfaces: &[&NetInterface],
+    ) -> anyhow::Result<Vec<anyhow::Result<[HookSeen; DIRECTIONS]>>> {
+        let wanted = hooks::program_ids(&self.loaded.programs)?;
+        let listing = if interfaces.len() > FEW {
+            self.hooks.list(Recognition::Link)?
+        } else {
+            self.hooks.look_at_few()?
+        };
+        Ok(interfaces.iter().map(|interface| listing.seen(interface, wanted)).collect())
     }
 
     fn is_known_device(&self, interface: &NetInterface) -> anyhow::Result<Option<bool>> {
         self.hooks.is_known_device(interface)
-    }
-
-    fn before_ours(&self, interface: &NetInterface, direction: Direction) -> anyhow::Result<Vec<String>> {
-        let state = self.hooks.look_at_few()?.state(interface, direction)?;
-        Ok(state.before_ours().iter().map(AttachedProgram::label).collect())
     }
 
     fn attach(&mut self, interface: &NetInterface, direction: Direction) -> anyhow::Result<Change> {
@@ -157,6 +166,10 @@ impl<M: HasMaps> SlotMaps for M {
 
     fn entries(&self) -> anyhow::Result<Vec<(u32, InterfaceEntry)>> {
         entries::all(self.maps())
+    }
+
+    fn entries_of(&self, indexes: &BTreeSet<u32>) -> anyhow::Result<Vec<(u32, InterfaceEntry)>> {
+        entries::of(self.maps(), indexes)
     }
 
     fn set_entry(&mut self, ifindex: u32, entry: InterfaceEntry) -> anyhow::Result<()> {

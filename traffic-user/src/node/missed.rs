@@ -29,7 +29,7 @@ const COMPARE_READINGS: usize = 3;
 
 /// Where an interface that is now counted in some slot was counted until now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum CountedSoFar {
+pub enum CountedSoFar {
     /// In the same slot, or nowhere.
     Here,
     /// In another slot, until this moment.

@@ -5,22 +5,24 @@
 //! | [`policy`] | which interface should be attached, and for whom; no kernel |
 //! | [`kernel_access`] | what the logic needs of the kernel, as traits |
 //! | [`locked_kernel`] | the real kernel behind those traits |
+//! | [`plan`] | the steps from what was seen of an interface to what is wanted; pure |
+//! | `carry_out` | the loop: observe, plan, act, observe again |
 //! | [`session`] | one change under the lock: attach, replace the program |
 //! | [`pass`] | all interfaces in batches, between which the lock is free |
 //! | `release` | releasing interfaces that are gone |
 //! | [`registry`] | who has which slot |
 //! | [`slot_reclaim`] | freeing slots when they run short |
 //! | `missed` | traffic that passed uncounted |
-//! | `hook_order` | staying first on the hooks |
 //! | [`status`] | what is attached, what is missing, what is wrong |
 //! | `host` | the real node, where a change begins |
 
-mod hook_order;
+mod carry_out;
 mod host;
 pub mod kernel_access;
 pub mod locked_kernel;
 mod missed;
 pub mod pass;
+pub mod plan;
 pub mod policy;
 pub mod registry;
 mod release;

@@ -74,7 +74,6 @@ impl Pass {
         // Even without interfaces, the node's own addresses are brought up to date.
         let chunks = pending.chunks(AT_ONCE).chain(pending.is_empty().then_some(&[][..]));
         for chunk in chunks {
-            session.make_room_for_first_place(chunk)?;
             self.report.append(session.attach(policy, chunk, &Selection::Matching)?);
             self.done.extend(chunk.iter().map(key));
             if Instant::now() >= until {

@@ -260,6 +260,23 @@ impl Registry {
             .is_some_and(|slot| read_text(&self.interface(slot).container) == NODE_ID)
     }
 
+    /// The slot of an interface and its container, if its record says what [`Self::assign_interface`] would
+    /// write.
+    pub fn assigned_interface(
+        &self,
+        interface: &NetInterface,
+        container: Option<&ContainerId>,
+        container_slot: Option<u32>,
+    ) -> Option<u32> {
+        let container_text = container.map_or("", ContainerId::as_str);
+        let slot = *self.by_name.get(&(interface.name.clone(), container_text.to_owned()))?;
+        let record = self.interface(slot);
+        let is_same = record.container_slot == container_slot.unwrap_or(u32::MAX)
+            && record.shared == u32::from(container.is_none())
+            && record.link_header_len == interface.link_header_len();
+        is_same.then_some(slot)
+    }
+
     /// The slot of an interface and its container, assigned now if they have none. When all are taken: the
     /// slot that interfaces without one of their own share.
     ///

@@ -2,14 +2,13 @@
 
 use std::time::Instant;
 
-use traffic_common::{Direction, InterfaceEntry};
-use traffic_model::NODE_ID;
+use traffic_common::{DIRECTIONS, Direction, InterfaceEntry};
 
-use super::{kernel_access::NodeKernel, missed, session::Session};
+use super::{kernel_access::NodeKernel, missed, plan, session::Session};
 use crate::{
     kernel::{
-        hooks::DeviceFate,
-        records::{read_name, read_text},
+        hooks::{DeviceFate, HookSeen, OnHook},
+        records::read_name,
     },
     net::interface::NetInterface,
 };
@@ -22,20 +21,10 @@ impl<K: NodeKernel> Session<K> {
     /// # Errors
     /// When a link cannot be unpinned or a map cannot be written.
     pub fn release_gone(&mut self, interfaces: &[NetInterface], until: Instant) -> anyhow::Result<bool> {
-        let listed: std::collections::HashSet<u32> =
-            interfaces.iter().map(|interface| interface.index).collect();
         // An interface without a slot of its own has only its entry, which keeps its container's slot.
         let entered = self.kernel.entries()?.into_iter().map(|(index, _)| index);
-        let mut missing: Vec<u32> = self
-            .registry
-            .indexes()
-            .chain(entered)
-            .chain(self.kernel.attached_interfaces()?)
-            .filter(|index| !listed.contains(index))
-            .collect();
-        missing.sort_unstable();
-        missing.dedup();
-        let mut missing = missing.into_iter();
+        let left = self.registry.indexes().chain(entered).chain(self.kernel.attached_interfaces()?);
+        let mut missing = plan::missing(interfaces.iter().map(|interface| interface.index), left).into_iter();
         for index in missing.by_ref() {
             self.release_if_gone(index)?;
             if Instant::now() >= until {
@@ -72,10 +61,11 @@ impl<K: NodeKernel> Session<K> {
     /// As [`Self::release_gone`].
     pub fn note_replaced(&mut self, interface: &NetInterface) -> anyhow::Result<()> {
         let Some(slot) = self.registry.interface_of_index(interface.index) else { return Ok(()) };
-        let [into, out] = Direction::BOTH;
+        let mut hooks = self.kernel.look(&[interface])?.into_iter();
+        let is_counted =
+            |hooks: [HookSeen; DIRECTIONS]| hooks.iter().any(|hook| hook.ours == OnHook::Current);
         if self.kernel.is_known_device(interface)? == Some(true)
-            || self.kernel.is_current(interface, into)?
-            || self.kernel.is_current(interface, out)?
+            || hooks.next().transpose()?.is_some_and(is_counted)
             || [0, interface.device()].contains(&self.registry.interface(slot).device)
         {
             return Ok(());
@@ -89,11 +79,11 @@ impl<K: NodeKernel> Session<K> {
     }
 
     /// Detaches from an interface that is no longer named as an uplink. Its counters stay.
-    pub(super) fn release_former_uplink(&mut self, interface: &NetInterface) -> anyhow::Result<()> {
-        let Some(slot) = self.registry.interface_of_index(interface.index) else { return Ok(()) };
-        if read_text(&self.registry.interface(slot).container) != NODE_ID {
-            return Ok(());
-        }
+    pub(super) fn release_former_uplink(
+        &mut self,
+        interface: &NetInterface,
+        slot: u32,
+    ) -> anyhow::Result<()> {
         for direction in Direction::BOTH {
             self.kernel.detach(interface, direction)?;
         }
@@ -103,22 +93,12 @@ impl<K: NodeKernel> Session<K> {
         Ok(())
     }
 
-    /// Releases what is left of a device whose index a foreign interface has now. An interface that was only
-    /// renamed to a name that no rule matches stays attached.
-    pub(super) fn release_former_device(&mut self, interface: &NetInterface) -> anyhow::Result<()> {
-        let Some(slot) = self.registry.interface_of_index(interface.index) else { return Ok(()) };
-        let is_former = match self.kernel.is_known_device(interface)? {
-            Some(is_known) => !is_known,
-            // Nothing is pinned under its index: then only a program on its hooks makes it the device that
-            // was attached.
-            None => {
-                let [into, out] = Direction::BOTH;
-                !self.kernel.is_current(interface, into)? && !self.kernel.is_current(interface, out)?
-            }
-        };
-        if !is_former {
-            return Ok(());
-        }
+    /// Releases what is left of a device whose index a foreign interface has now.
+    pub(super) fn release_former_device(
+        &mut self,
+        interface: &NetInterface,
+        slot: u32,
+    ) -> anyhow::Result<()> {
         let fate = self.kernel.release(interface.index)?;
         self.kernel.set_entry(interface.index, InterfaceEntry::default())?;
         let name = read_name(self.registry.interface(slot));

@@ -40,6 +40,15 @@ enum Step {
     },
     /// The kernel drops the events that have come, and says so.
     Lose,
+    /// An event that is older than what is there: of a name that the device of this index does not have.
+    Stale {
+        index: u32,
+        name: usize,
+    },
+    /// The next listing lacks an interface that exists, as an interrupted dump does.
+    Hide {
+        index: u32,
+    },
     /// A bridge reports the end of a membership as the end of the interface.
     FalseEnd {
         index: u32,
@@ -59,6 +68,8 @@ fn step() -> impl Strategy<Value = Step> {
         4 => proptest::option::weighted(0.3, 0..60_u32).prop_map(|fails_in| Step::Deliver { fails_in }),
         1 => Just(Step::Lose),
         1 => index().prop_map(|index| Step::FalseEnd { index }),
+        1 => (index(), name()).prop_map(|(index, name)| Step::Stale { index, name }),
+        1 => index().prop_map(|index| Step::Hide { index }),
     ]
 }
 
@@ -140,6 +151,17 @@ impl Daemon {
                 self.kernel.fails_in.set(None);
             }
             Step::Lose => self.events = Batch { lost: true, ..Batch::default() },
+            Step::Stale { index, name } => self.events.add(InterfaceEvent::Seen(NetInterface {
+                index,
+                name: NAMES[name].to_owned(),
+                ethernet: true,
+                ..NetInterface::default()
+            })),
+            Step::Hide { index } => {
+                self.kernel.hidden.set(Some(index));
+                // Whom a listing hides, the next one shows.
+                self.retries = true;
+            }
             Step::FalseEnd { index } => self.events.add(InterfaceEvent::Gone { index }),
         }
         self
@@ -188,6 +210,7 @@ proptest! {
         }
         daemon = daemon.deliver();
         if daemon.retries {
+            daemon.kernel.hidden.set(None);
             daemon.events.lost = true;
             daemon = daemon.deliver();
         }
@@ -220,6 +243,25 @@ fn an_end_that_the_kernel_does_not_confirm_releases_nothing() {
     let mut daemon = Daemon::new().take(&Step::Add { index: 2, name: 0 }).deliver();
     daemon.kernel.pass_packets();
     daemon = daemon.take(&Step::FalseEnd { index: 2 }).deliver();
+    daemon.kernel.pass_packets();
+    assert_eq!(daemon.kernel.unsettled(owner), Vec::<String>::new());
+    assert_eq!((daemon.kernel.recorded_missed(), daemon.kernel.missed()), (0, 0));
+}
+
+#[test]
+fn an_event_only_says_where_to_look() {
+    let mut daemon = Daemon::new().take(&Step::Add { index: 2, name: 2 });
+    // The name it had before: the event of the renaming was lost.
+    daemon = daemon.take(&Step::Stale { index: 2, name: 0 }).deliver();
+    daemon.kernel.pass_packets();
+    assert_eq!(daemon.kernel.unsettled(owner), Vec::<String>::new());
+}
+
+#[test]
+fn what_a_listing_lacks_is_not_released() {
+    let mut daemon = Daemon::new().take(&Step::Add { index: 2, name: 0 }).deliver();
+    daemon.kernel.pass_packets();
+    daemon = daemon.take(&Step::Hide { index: 2 }).take(&Step::Lose).deliver();
     daemon.kernel.pass_packets();
     assert_eq!(daemon.kernel.unsettled(owner), Vec::<String>::new());
     assert_eq!((daemon.kernel.recorded_missed(), daemon.kernel.missed()), (0, 0));

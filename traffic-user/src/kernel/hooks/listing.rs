@@ -16,7 +16,7 @@ use traffic_common::{DIRECTIONS, Direction};
 
 use super::{AttachKind, KernelHooks, is_our_filter, is_our_name, program_name, side};
 use crate::{
-    kernel::sys::{self, tcx::OnHook},
+    kernel::sys::{self, tcx},
     net::interface::{BpfFilter, NetInterface},
 };
 
@@ -74,6 +74,32 @@ impl HookState {
     pub fn ours(&self) -> usize {
         self.programs.iter().filter(|program| program.is_ours()).count()
     }
+}
+
+/// What is on a hook of this installation's.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum OnHook {
+    /// No program, or not by the configured method.
+    #[default]
+    Nothing,
+    /// Another version of the program.
+    Other,
+    /// Exactly the wanted program.
+    Current,
+}
+
+/// One hook, compared with what is wanted on it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct HookSeen {
+    /// What is attached by the configured method.
+    pub ours: OnHook,
+    /// Whether something is attached by the other method.
+    pub other_kind: bool,
+    /// Whether the link that is pinned under the interface's index is on this hook. A device that is gone, or
+    /// moved to another namespace, leaves its pins to the next one of its index. `None` without a pin.
+    pub pin: Option<bool>,
+    /// Names of the programs that run before ours.
+    pub before: Vec<String>,
 }
 
 /// The hooks of this namespace, with what they share read once. It is of one moment: what is attached later
@@ -158,7 +184,7 @@ impl HookListing<'_> {
         let side = side(interface, direction);
         let links = self.hooks.links_on(interface, direction)?;
         let is_pinned = self.is_pinned(interface.index, direction)?;
-        let is_known = |link: &OnHook| {
+        let is_known = |link: &tcx::OnHook| {
             self.recognition == Recognition::Program && self.programs[side as usize] == Some(link.program_id)
         };
         let pinned = if is_pinned && !links.is_empty() && !links.iter().any(is_known) {
@@ -167,7 +193,7 @@ impl HookListing<'_> {
             None
         };
         let mut programs = Vec::with_capacity(links.len());
-        for link @ OnHook { program_id, link_id } in links {
+        for link @ tcx::OnHook { program_id, link_id } in links {
             let is_this_installations = match &pinned {
                 Some((_, info)) => info.id == link_id,
                 None => is_pinned && is_known(&link),
@@ -190,6 +216,61 @@ impl HookListing<'_> {
             });
         }
         Ok(HookState { programs, is_pinned })
+    }
+
+    /// What is on the hooks of an interface, compared with the wanted programs (by side).
+    ///
+    /// # Errors
+    /// As [`Self::state`].
+    pub fn seen(
+        &self,
+        interface: &NetInterface,
+        wanted: [Option<u32>; DIRECTIONS],
+    ) -> anyhow::Result<[HookSeen; DIRECTIONS]> {
+        let [incoming, outgoing] = Direction::BOTH;
+        let compare = |direction| {
+            let wanted = wanted[side(interface, direction) as usize];
+            let state = self.state(interface, direction)?;
+            let mut seen = self.compare(&state, wanted);
+            if seen.ours == OnHook::Nothing && self.runs_out_of_sight(&state, interface, direction, wanted)? {
+                seen.ours = OnHook::Current;
+            }
+            anyhow::Ok(seen)
+        };
+        Ok([compare(incoming)?, compare(outgoing)?])
+    }
+
+    /// Whether the wanted program runs by a link whose pin is out of sight. It counts all the same.
+    fn runs_out_of_sight(
+        &self,
+        state: &HookState,
+        interface: &NetInterface,
+        direction: Direction,
+        wanted: Option<u32>,
+    ) -> anyhow::Result<bool> {
+        let runs = |program: &AttachedProgram| program.kind == AttachKind::Tcx && Some(program.id) == wanted;
+        let Some(wanted) = wanted.filter(|_| self.hooks.kind == AttachKind::Tcx) else { return Ok(false) };
+        if !state.programs.iter().any(runs) {
+            return Ok(false);
+        }
+        let links = self.hooks.links_on(interface, direction)?;
+        Ok(self.hooks.out_of_sight(&links, wanted)?.is_some())
+    }
+
+    fn compare(&self, state: &HookState, wanted: Option<u32>) -> HookSeen {
+        HookSeen {
+            ours: match state.attached(self.hooks.kind) {
+                None => OnHook::Nothing,
+                attached if attached == wanted => OnHook::Current,
+                Some(_) => OnHook::Other,
+            },
+            other_kind: match self.hooks.kind {
+                AttachKind::Tcx => state.attached(AttachKind::Clsact).is_some(),
+                AttachKind::Clsact => state.is_pinned,
+            },
+            pin: state.is_pinned.then(|| state.attached(AttachKind::Tcx).is_some()),
+            before: state.before_ours().iter().map(AttachedProgram::label).collect(),
+        }
     }
 
     fn is_pinned(&self, ifindex: u32, direction: Direction) -> anyhow::Result<bool> {

@@ -12,7 +12,7 @@
 mod change;
 mod listing;
 
-pub use listing::{AttachedProgram, HookListing, HookState, Recognition};
+pub use listing::{AttachedProgram, HookListing, HookSeen, HookState, OnHook, Recognition};
 
 use std::{
     cell::OnceCell,
@@ -23,13 +23,13 @@ use std::{
 
 use anyhow::Context as _;
 use aya::{programs::SchedClassifier, util::KernelVersion};
-use traffic_common::{Direction, EGRESS_PROGRAM, INGRESS_PROGRAM};
+use traffic_common::{DIRECTIONS, Direction, EGRESS_PROGRAM, INGRESS_PROGRAM};
 
 use super::{
     bpffs::Bpffs,
     expedite::Expedite,
     load::Programs,
-    sys::tcx::{self, OnHook, TcxLink, TcxLinkInfo},
+    sys::tcx::{self, TcxLink, TcxLinkInfo},
 };
 use crate::{
     config::AttachSetting,
@@ -160,30 +160,6 @@ impl KernelHooks {
         &self.bpffs
     }
 
-    /// Whether exactly this program is attached to a hook, by the configured method.
-    ///
-    /// # Errors
-    /// When the kernel cannot be asked.
-    pub fn is_current(
-        &self,
-        programs: &Programs,
-        interface: &NetInterface,
-        direction: Direction,
-    ) -> anyhow::Result<bool> {
-        let wanted = program_for(programs, interface, direction).info()?.id();
-        let attached = match self.kind {
-            AttachKind::Tcx => {
-                let on_hook = self.links_on(interface, direction)?;
-                match self.pinned_link(interface, direction, &on_hook)? {
-                    Some((_, info)) => Some(info.program_id),
-                    None => self.out_of_sight(&on_hook, wanted)?.map(|on_hook| on_hook.program_id),
-                }
-            }
-            AttachKind::Clsact => self.our_filter(interface, direction)?.map(|filter| filter.program_id),
-        };
-        Ok(attached == Some(wanted))
-    }
-
     /// Whether a link that is pinned under the interface's index is on this interface. An interface that is
     /// gone, or that moved to another namespace, leaves its pins to the next one of its index. `None` without
     /// a pin.
@@ -206,7 +182,7 @@ impl KernelHooks {
     /// The link on a hook that runs this program and is pinned nowhere in this directory: its pin is out of
     /// sight ([`super::load::Held`]), and it counts all the same. One that is pinned under another index
     /// belongs to a device that came back under this one.
-    fn out_of_sight(&self, on_hook: &[OnHook], program: u32) -> anyhow::Result<Option<OnHook>> {
+    fn out_of_sight(&self, on_hook: &[tcx::OnHook], program: u32) -> anyhow::Result<Option<tcx::OnHook>> {
         let Some(found) = on_hook.iter().find(|on_hook| on_hook.program_id == program) else {
             return Ok(None);
         };
@@ -238,7 +214,7 @@ impl KernelHooks {
     }
 
     /// The links on a hook; none where the kernel has no TCX, or the interface is gone.
-    fn links_on(&self, interface: &NetInterface, direction: Direction) -> anyhow::Result<Vec<OnHook>> {
+    fn links_on(&self, interface: &NetInterface, direction: Direction) -> anyhow::Result<Vec<tcx::OnHook>> {
         if !has_tcx() {
             return Ok(Vec::new());
         }
@@ -255,7 +231,7 @@ impl KernelHooks {
         &self,
         interface: &NetInterface,
         direction: Direction,
-        on_hook: &[OnHook],
+        on_hook: &[tcx::OnHook],
     ) -> anyhow::Result<Option<(TcxLink, TcxLinkInfo)>> {
         let path = self.bpffs.link(interface.index, direction);
         let open = TcxLink::open(&path).with_context(|| format!("cannot open {}", path.display()))?;
@@ -305,6 +281,17 @@ fn program_for<'p>(
         Direction::In => &programs.egress,
         Direction::Out => &programs.ingress,
     }
+}
+
+/// The ids of the programs, by the side of a container's interface on which each is attached.
+///
+/// # Errors
+/// When the kernel does not describe them.
+pub fn program_ids(programs: &Programs) -> anyhow::Result<[Option<u32>; DIRECTIONS]> {
+    let mut ids = [None; DIRECTIONS];
+    ids[Direction::In as usize] = Some(programs.egress.info()?.id());
+    ids[Direction::Out as usize] = Some(programs.ingress.info()?.id());
+    Ok(ids)
 }
 
 fn fd_of(program: &SchedClassifier) -> anyhow::Result<BorrowedFd<'_>> {

@@ -28,7 +28,6 @@ fn resync(session: &mut Session<FakeKernel>, policy: &Policy) -> anyhow::Result<
     use super::kernel_access::InterfaceList as _;
     let interfaces = session.kernel.interfaces()?;
     session.release_gone(&interfaces, std::time::Instant::now() + std::time::Duration::from_secs(60))?;
-    session.make_room_for_first_place(&interfaces)?;
     let report = session.attach(policy, &interfaces, &Selection::Matching)?;
     session.sync_addresses(policy)?;
     anyhow::ensure!(report.failed.is_empty(), "{:?}", report.failed);
@@ -69,6 +68,10 @@ enum Event {
     Resync { fails_in: Option<u32> },
     /// A start hook attaches one interface; the call of this number fails.
     Attach { index: u32, fails_in: Option<u32> },
+    /// The next listing lacks the interface of this index.
+    Hide { index: u32 },
+    /// The kernel acknowledges an attach that has no effect.
+    LoseAttach,
     /// Another version of the program takes over; the call of this number fails.
     Upgrade { fails_in: Option<u32> },
 }
@@ -101,6 +104,8 @@ fn event() -> impl Strategy<Value = Event> {
         3 => fails_in().prop_map(|fails_in| Event::Resync { fails_in }),
         2 => (index(), fails_in()).prop_map(|(index, fails_in)| Event::Attach { index, fails_in }),
         1 => fails_in().prop_map(|fails_in| Event::Upgrade { fails_in }),
+        1 => index().prop_map(|index| Event::Hide { index }),
+        1 => Just(Event::LoseAttach),
     ]
 }
 
@@ -151,6 +156,8 @@ fn happen(kernel: FakeKernel, event: &Event, policy: &Policy) -> FakeKernel {
             }
         }
         Event::Packets => kernel.pass_packets(),
+        Event::Hide { index } => kernel.hidden.set(Some(*index)),
+        Event::LoseAttach => kernel.lost_attaches.set(1),
         Event::Resync { fails_in } => {
             kernel.fails_in.set(*fails_in);
             let (kernel, _failed) = change(kernel, |session| resync(session, policy));
@@ -197,6 +204,8 @@ fn all_happen(events: &[Event], policy: &Policy) -> FakeKernel {
 fn settle(mut kernel: FakeKernel, policy: &Policy) -> FakeKernel {
     kernel.fails_in.set(None);
     kernel.traffic_every.set(0);
+    kernel.hidden.set(None);
+    kernel.lost_attaches.set(0);
     for _ in 0..2 {
         let (next, result) = change(kernel, |session| resync(session, policy));
         kernel = next;
@@ -283,4 +292,35 @@ proptest! {
         let most = kernel.missed() + kernel.strays();
         prop_assert!(kernel.recorded_missed() <= most, "{}, not up to {most}", kernel.recorded_missed());
     }
+}
+
+#[test]
+fn an_attach_counts_only_if_the_kernel_shows_it() {
+    let policy = policy();
+    let attached = |lost| {
+        let kernel = FakeKernel::new(3, 4);
+        kernel.add_device(2, "veth101.0");
+        kernel.lost_attaches.set(lost);
+        let (kernel, result) = change(kernel, |session| resync(session, &policy));
+        (kernel.unsettled(owner).is_empty(), result.map_err(|error| error.to_string()))
+    };
+    assert_eq!(attached(1), (true, Ok(())));
+    let (is_settled, result) = attached(u32::MAX);
+    assert!(!is_settled && result.unwrap_err().contains("something else keeps changing it"));
+}
+
+#[test]
+fn a_node_at_rest_is_looked_at_and_not_changed() {
+    let policy = policy();
+    let kernel = FakeKernel::new(8, 12);
+    for (index, name) in (2..).zip(NAMES) {
+        kernel.add_device(index, name);
+    }
+    let kernel = settle(kernel, &policy);
+    let before = kernel.calls.get();
+    let (kernel, result) = change(kernel, |session| resync(session, &policy));
+    result.unwrap();
+    let calls = kernel.calls.get() - before;
+    // For each interface one look at its hooks and one at its counters, and a few for what all share.
+    assert!(calls <= 2 * 5 + 12, "{calls} calls");
 }

@@ -1,25 +1,45 @@
 //! The hooks of the kernel made of plain data.
 
 use anyhow::bail;
-use traffic_common::Direction;
+use traffic_common::{DIRECTIONS, Direction};
 
 use super::FakeKernel;
 use crate::{
-    kernel::hooks::{Change, DeviceFate},
+    kernel::hooks::{Change, DeviceFate, HookSeen, OnHook},
     net::interface::NetInterface,
     node::kernel_access::Hooks,
 };
 
-impl Hooks for FakeKernel {
-    fn is_current(&self, interface: &NetInterface, direction: Direction) -> anyhow::Result<bool> {
-        self.call("look at a hook")?;
+impl FakeKernel {
+    fn seen(&self, interface: &NetInterface) -> anyhow::Result<[HookSeen; DIRECTIONS]> {
+        self.call("look at the hooks")?;
         let mut state = self.state.borrow_mut();
         let program = state.program;
-        let pin = state.pins.get(&(interface.index, direction as u32)).copied();
-        let device = state.device_of(interface.index);
-        Ok(device.is_some_and(|(id, device)| {
-            pin == Some(id) && device.hooks[direction as usize].get(&interface.index) == Some(&program)
+        Ok(Direction::BOTH.map(|direction| {
+            let pin = state.pins.get(&(interface.index, direction as u32)).copied();
+            let device = state.device_of(interface.index);
+            let on_hook = device
+                .filter(|(id, _)| pin == Some(*id))
+                .and_then(|(_, device)| device.hooks[direction as usize].get(&interface.index).copied());
+            HookSeen {
+                ours: match on_hook {
+                    None => OnHook::Nothing,
+                    Some(found) if found == program => OnHook::Current,
+                    Some(_) => OnHook::Other,
+                },
+                pin: pin.map(|_| on_hook.is_some()),
+                ..HookSeen::default()
+            }
         }))
+    }
+}
+
+impl Hooks for FakeKernel {
+    fn look(
+        &self,
+        interfaces: &[&NetInterface],
+    ) -> anyhow::Result<Vec<anyhow::Result<[HookSeen; DIRECTIONS]>>> {
+        Ok(interfaces.iter().map(|interface| self.seen(interface)).collect())
     }
 
     fn is_known_device(&self, interface: &NetInterface) -> anyhow::Result<Option<bool>> {
@@ -30,13 +50,8 @@ impl Hooks for FakeKernel {
         Ok(pins.into_iter().flatten().map(|pin| Some(*pin) == id).reduce(|a, b| a || b))
     }
 
-    fn before_ours(&self, _: &NetInterface, _: Direction) -> anyhow::Result<Vec<String>> {
-        self.call("look before our program")?;
-        Ok(Vec::new())
-    }
-
     fn attach(&mut self, interface: &NetInterface, direction: Direction) -> anyhow::Result<Change> {
-        if self.is_current(interface, direction)? {
+        if self.seen(interface)?[direction as usize].ours == OnHook::Current {
             return Ok(Change::Kept);
         }
         if self.replace(interface, direction)? {
@@ -48,6 +63,10 @@ impl Hooks for FakeKernel {
             self.state.borrow_mut().unhook(id, direction as usize, interface.index);
         }
         self.call("attach")?;
+        if let Some(left) = self.lost_attaches.get().checked_sub(1) {
+            self.lost_attaches.set(left);
+            return Ok(Change::Attached);
+        }
         let mut state = self.state.borrow_mut();
         let program = state.program;
         let Some((id, device)) = state.device_of(interface.index) else { bail!("no such device") };

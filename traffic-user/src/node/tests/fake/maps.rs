@@ -79,6 +79,12 @@ impl SlotMaps for FakeKernel {
         Ok(self.state.borrow().entries.iter().map(|(index, entry)| (*index, *entry)).collect())
     }
 
+    fn entries_of(&self, indexes: &BTreeSet<u32>) -> anyhow::Result<Vec<(u32, InterfaceEntry)>> {
+        self.call("read entries of some")?;
+        let state = self.state.borrow();
+        Ok(indexes.iter().filter_map(|index| Some((*index, *state.entries.get(index)?))).collect())
+    }
+
     fn set_entry(&mut self, ifindex: u32, entry: InterfaceEntry) -> anyhow::Result<()> {
         self.call("write an entry")?;
         let mut state = self.state.borrow_mut();

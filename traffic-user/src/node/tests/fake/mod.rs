@@ -83,6 +83,10 @@ pub struct FakeKernel {
     pub fails_in: Cell<Option<u32>>,
     /// Calls so far.
     pub calls: Cell<u32>,
+    /// The next listing lacks the interface of this index.
+    pub hidden: Cell<Option<u32>>,
+    /// So many attaches are acknowledged without an effect.
+    pub lost_attaches: Cell<u32>,
     /// Let packets pass on every device before each so many calls; 0 for never.
     pub traffic_every: Cell<u32>,
 }
@@ -109,6 +113,8 @@ impl FakeKernel {
             state: RefCell::new(state),
             fails_in: Cell::new(None),
             calls: Cell::new(0),
+            hidden: Cell::new(None),
+            lost_attaches: Cell::new(0),
             traffic_every: Cell::new(0),
         }
     }
@@ -289,7 +295,10 @@ impl State {
 impl InterfaceList for FakeKernel {
     fn interfaces(&self) -> anyhow::Result<Vec<NetInterface>> {
         self.call("list interfaces")?;
-        Ok(self.state.borrow().devices.values().map(as_interface).collect())
+        let hidden = self.hidden.take();
+        let state = self.state.borrow();
+        let listed = state.devices.values().filter(|device| Some(device.index) != hidden);
+        Ok(listed.map(as_interface).collect())
     }
 
     fn interface(&self, index: u32) -> anyhow::Result<Option<NetInterface>> {
