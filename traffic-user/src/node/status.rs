@@ -9,7 +9,7 @@ mod interfaces;
 mod ports;
 mod report;
 
-use std::path::Path;
+use std::{collections::HashMap, path::Path};
 
 use traffic_common::{InterfaceEntry, LAYOUT_VERSION, MARK_CLASSES, Meta, slot_state};
 use traffic_model::{hex, skb_mark};
@@ -19,7 +19,7 @@ use crate::{
     config::Config,
     kernel::{
         counters,
-        entries::{self, CountedIn},
+        entries::CountedIn,
         load,
         maps::{self, Maps},
         records, tables,
@@ -42,7 +42,7 @@ pub use report::{
 /// When a map, the list of interfaces or a hook cannot be read.
 pub fn gather(host: &Host, state_dir: &Path, maps: &Maps) -> anyhow::Result<Status> {
     let meta = maps.meta.get(0)?;
-    let Interfaces { attachments, not_watched, mut problems, registry, indexes } =
+    let Interfaces { attachments, not_watched, mut problems, registry, entries } =
         Interfaces::gather(host, maps)?;
     problems.extend(host.policy.problems());
     problems.extend(BaselineFile::new(state_dir).problems());
@@ -66,7 +66,7 @@ pub fn gather(host: &Host, state_dir: &Path, maps: &Maps) -> anyhow::Result<Stat
         programs: programs(host, &meta)?,
         class_table: class_table(host.config(), state_dir, &meta),
         skb_mark,
-        tables: table_use(host, &registry, &entries::of(maps, &indexes)?, &meta),
+        tables: table_use(host, &registry, &entries, &meta),
         memory: maps::memory(&host.bpffs, maps)?
             .into_iter()
             .map(|(map, bytes)| MapMemory { map, bytes })
@@ -147,10 +147,10 @@ fn class_table(config: &Config, state_dir: &Path, meta: &Meta) -> ClassTable {
 fn table_use(
     host: &Host,
     registry: &Registry,
-    entries: &[(u32, InterfaceEntry)],
+    entries: &HashMap<u32, InterfaceEntry>,
     meta: &Meta,
 ) -> Vec<TableUse> {
-    let counted_in = CountedIn::of(entries.iter().map(|(_, entry)| *entry));
+    let counted_in = CountedIn::of(entries.values().copied());
     let gone = registry.gone(&counted_in, |id| host.policy.owns_address(id));
     let slots = |table, Occupancy { used, gone, retired }, capacity: u32| TableUse {
         table,

@@ -230,12 +230,7 @@ impl HookListing<'_> {
         let [incoming, outgoing] = Direction::BOTH;
         let compare = |direction| {
             let wanted = wanted[side(interface, direction) as usize];
-            let state = self.state(interface, direction)?;
-            let mut seen = self.compare(&state, wanted);
-            if seen.ours == OnHook::Nothing && self.runs_out_of_sight(&state, interface, direction, wanted)? {
-                seen.ours = OnHook::Current;
-            }
-            anyhow::Ok(seen)
+            self.compare((interface, direction), &self.state(interface, direction)?, wanted)
         };
         Ok([compare(incoming)?, compare(outgoing)?])
     }
@@ -257,9 +252,31 @@ impl HookListing<'_> {
         Ok(self.hooks.out_of_sight(&links, wanted)?.is_some())
     }
 
-    fn compare(&self, state: &HookState, wanted: Option<u32>) -> HookSeen {
-        HookSeen {
+    /// Compares what was found on the hooks of an interface with the pinned programs.
+    ///
+    /// # Errors
+    /// As [`Self::state`].
+    pub fn compared(
+        &self,
+        interface: &NetInterface,
+        states: &[HookState; DIRECTIONS],
+    ) -> anyhow::Result<[HookSeen; DIRECTIONS]> {
+        let [incoming, outgoing] = Direction::BOTH.map(|direction| {
+            let wanted = self.programs[side(interface, direction) as usize];
+            self.compare((interface, direction), &states[direction as usize], wanted)
+        });
+        Ok([incoming?, outgoing?])
+    }
+
+    fn compare(
+        &self,
+        (interface, direction): (&NetInterface, Direction),
+        state: &HookState,
+        wanted: Option<u32>,
+    ) -> anyhow::Result<HookSeen> {
+        Ok(HookSeen {
             ours: match state.attached(self.hooks.kind) {
+                None if self.runs_out_of_sight(state, interface, direction, wanted)? => OnHook::Current,
                 None => OnHook::Nothing,
                 attached if attached == wanted => OnHook::Current,
                 Some(_) => OnHook::Other,
@@ -270,7 +287,7 @@ impl HookListing<'_> {
             },
             pin: state.is_pinned.then(|| state.attached(AttachKind::Tcx).is_some()),
             before: state.before_ours().iter().map(AttachedProgram::label).collect(),
-        }
+        })
     }
 
     fn is_pinned(&self, ifindex: u32, direction: Direction) -> anyhow::Result<bool> {

@@ -1,8 +1,11 @@
 //! What is on the hooks of each interface, and what is wrong there.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::HashMap;
 
-use traffic_common::{Direction, InterfaceCounters, InterfaceRecord};
+use traffic_common::{
+    DIRECTIONS, Direction, InterfaceCounters, InterfaceEntry, InterfaceRecord, UNKNOWN_INTERFACE_SLOT,
+    interface_flags,
+};
 use traffic_model::ContainerId;
 
 use super::{
@@ -11,12 +14,16 @@ use super::{
 };
 use crate::{
     kernel::{
-        counters,
-        hooks::{AttachedProgram, HookListing, Recognition},
+        counters, entries,
+        hooks::{AttachedProgram, HookListing, HookState, OnHook, Recognition},
         maps::Maps,
     },
     net::interface::NetInterface,
-    node::{Host, registry::Registry},
+    node::{
+        Host,
+        plan::{self, Seen, Step, Wanted, WithoutRoom},
+        registry::Registry,
+    },
     ownership::interface_rules::{Ignored, Role},
 };
 
@@ -27,8 +34,8 @@ pub(super) struct Interfaces {
     pub problems: Vec<String>,
     /// Who has which slot.
     pub registry: Registry,
-    /// Indexes of all interfaces that exist or have left something behind.
-    pub indexes: BTreeSet<u32>,
+    /// The entries of all interfaces that exist or have left something behind.
+    pub entries: HashMap<u32, InterfaceEntry>,
 }
 
 impl Interfaces {
@@ -45,11 +52,12 @@ impl Interfaces {
         let hooks = host.hooks();
         let hooks = hooks.list(Recognition::Program)?;
         let exist = listed.iter().map(|interface| interface.index);
+        let indexes = exist.chain(registry.indexes()).chain(hooks.pinned_interfaces()).collect();
         let mut all = Self {
             attachments: Vec::new(),
             not_watched: Vec::new(),
             problems: Vec::new(),
-            indexes: exist.chain(registry.indexes()).chain(hooks.pinned_interfaces()).collect(),
+            entries: entries::of(maps, &indexes)?.into_iter().collect(),
             registry,
         };
         for uplink in host.policy.missing_uplinks(&listed) {
@@ -88,11 +96,26 @@ impl Interfaces {
         interface: NetInterface,
         container: Option<ContainerId>,
     ) -> anyhow::Result<()> {
+        let states = [hooks.state(&interface, Direction::In)?, hooks.state(&interface, Direction::Out)?];
+        let entry = self.entries.get(&interface.index).copied().unwrap_or_default();
+        let seen = Seen {
+            wanted: container.clone().map_or(Wanted::Shared, Wanted::Container),
+            hooks: hooks.compared(&interface, &states)?,
+            starved: [false; DIRECTIONS],
+            entry,
+            // An entry without a slot shows that none was free.
+            without_room: WithoutRoom {
+                container: entry.flags & interface_flags::NO_SLOT != 0,
+                interface: entry.flags != 0 && entry.interface_slot == UNKNOWN_INTERFACE_SLOT,
+            },
+            interface,
+        };
+        self.problems.extend(plan_problems(&seen, &states, &self.registry));
+        let Seen { interface, .. } = seen;
         // On an uplink, traffic into the node comes in where a container's traffic goes out.
-        let side =
-            |direction: Direction| if interface.is_reversed() { direction.reversed() } else { direction };
-        let incoming = hook(hooks, &interface, side(Direction::In))?;
-        let outgoing = hook(hooks, &interface, side(Direction::Out))?;
+        let [incoming, outgoing] = states.map(|state| hook(&state));
+        let (incoming, outgoing) =
+            if interface.is_reversed() { (outgoing, incoming) } else { (incoming, outgoing) };
         self.problems.extend(hook_problems(&interface, "in", &incoming));
         self.problems.extend(hook_problems(&interface, "out", &outgoing));
         for (direction, kernel, passed) in counted.missed_buffers(&interface) {
@@ -161,15 +184,49 @@ fn unwatched_ports(listed: &[NetInterface], roles: &[Role], registry: &Registry)
     ports::problems(&ports.collect::<Vec<_>>())
 }
 
-fn hook(hooks: &HookListing<'_>, interface: &NetInterface, direction: Direction) -> anyhow::Result<Hook> {
-    let state = hooks.state(interface, direction)?;
+/// What `attach` would change on an interface although programs of trafctl's are on its hooks.
+fn plan_problems(seen: &Seen, states: &[HookState; DIRECTIONS], registry: &Registry) -> Vec<String> {
+    let name = &seen.interface.name;
+    let mut problems = Vec::new();
+    for direction in Direction::BOTH {
+        let at = direction as usize;
+        let label = match direction {
+            Direction::In if !seen.interface.is_uplink => "in",
+            Direction::Out if seen.interface.is_uplink => "in",
+            _ => "out",
+        };
+        match seen.hooks[at].ours {
+            OnHook::Other => problems.push(format!(
+                "{name}: another version of the program is attached ({label}); `trafctl attach {name}` replaces it"
+            )),
+            OnHook::Nothing if states[at].ours() > 0 => problems.push(format!(
+                "{name}: the trafctl program on its hook ({label}) is not this installation's; \
+                 `trafctl attach {name}` attaches its own"
+            )),
+            OnHook::Nothing | OnHook::Current => {}
+        }
+    }
+    let is_attached = seen.hooks.iter().all(|hook| hook.ours == OnHook::Current);
+    let is_recorded =
+        |step: &Step| !matches!(step, Step::AssignSlots | Step::RecordAttach { .. } | Step::SetEntry(_));
+    if is_attached && !plan::steps(seen, registry).iter().all(is_recorded) {
+        let owner = seen.wanted.container().map_or("those who share it".to_owned(), ToString::to_string);
+        problems.push(format!(
+            "{name}: attached, but not recorded for {owner}, so that its packets are counted elsewhere; \
+             `trafctl attach {name}` corrects it"
+        ));
+    }
+    problems
+}
+
+fn hook(state: &HookState) -> Hook {
     let first_of_ours = state.programs.iter().find(|program| program.is_ours());
-    Ok(Hook {
+    Hook {
         kind: first_of_ours.map(|program| program.kind.name()),
         ours: state.ours(),
         before_ours: state.before_ours().iter().map(AttachedProgram::label).collect(),
         unnamed: state.programs.iter().filter(|program| program.name.is_none()).count(),
-    })
+    }
 }
 
 fn hook_problems(interface: &NetInterface, direction: &str, hook: &Hook) -> Vec<String> {
@@ -198,6 +255,10 @@ fn hook_problems(interface: &NetInterface, direction: &str, hook: &Hook) -> Vec<
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::{
+        kernel::hooks::{AttachKind, HookSeen},
+        node::tests::fake::FakeKernel,
+    };
 
     #[test]
     fn each_problem_of_a_hook_is_reported() {
@@ -215,5 +276,42 @@ mod tests {
         assert!(
             hook_problems(&interface, "in", &hook(0, &[]))[0].starts_with("veth101.0: not attached (in)")
         );
+    }
+
+    #[test]
+    fn what_attach_would_change_is_a_problem() {
+        let mut kernel = FakeKernel::new(3, 4);
+        let mut registry = Registry::read(&kernel).unwrap();
+        let id = ContainerId::new("101").unwrap();
+        let interface = NetInterface { index: 7, name: "veth101.0".to_owned(), ..NetInterface::default() };
+        let program = AttachedProgram {
+            id: 3,
+            name: Some("trafctl_ingress".to_owned()),
+            kind: AttachKind::Tcx,
+            is_this_installations: true,
+        };
+        let states = [(); 2].map(|()| HookState { programs: vec![program.clone()], is_pinned: true });
+        let seen = |ours| Seen {
+            interface: interface.clone(),
+            wanted: Wanted::Container(id.clone()),
+            hooks: [(); 2].map(|()| HookSeen { ours, ..HookSeen::default() }),
+            starved: [false; 2],
+            entry: InterfaceEntry::default(),
+            without_room: WithoutRoom::default(),
+        };
+        let start = |ours, registry: &Registry| plan_problems(&seen(ours), &states, registry);
+        assert!(
+            start(OnHook::Other, &registry)[0].contains("another version of the program is attached (in)")
+        );
+        assert!(start(OnHook::Nothing, &registry)[1].contains("(out) is not this installation's"));
+        let unrecorded = start(OnHook::Current, &registry);
+        assert!(
+            unrecorded[0].starts_with("veth101.0: attached, but not recorded for 101, so"),
+            "{unrecorded:?}"
+        );
+        // As attach records it.
+        let slot = registry.assign_container(&mut kernel, &id).unwrap();
+        registry.assign_interface(&mut kernel, &interface, Some(&id), slot).unwrap();
+        assert_eq!(start(OnHook::Current, &registry).len(), 1, "the record lacks the index");
     }
 }
