@@ -190,11 +190,7 @@ fn plan_problems(seen: &Seen, states: &[HookState; DIRECTIONS], registry: &Regis
     let mut problems = Vec::new();
     for direction in Direction::BOTH {
         let at = direction as usize;
-        let label = match direction {
-            Direction::In if !seen.interface.is_uplink => "in",
-            Direction::Out if seen.interface.is_uplink => "in",
-            _ => "out",
-        };
+        let label = if (direction == Direction::In) != seen.interface.is_reversed() { "in" } else { "out" };
         match seen.hooks[at].ours {
             OnHook::Other => problems.push(format!(
                 "{name}: another version of the program is attached ({label}); `trafctl attach {name}` replaces it"
