@@ -159,7 +159,7 @@ impl<K: NodeKernel + FinalReading> Session<K> {
                 done.change = done.change.max(Some(change));
             }
         }
-        Ok(done)
+        refused.map_or(Ok(done), Err)
     }
 
     fn take(&mut self, step: Step, seen: &Seen, former_fate: &mut DeviceFate) -> anyhow::Result<Change> {
