@@ -99,6 +99,8 @@ impl Follower {
             match policy.role(&interface) {
                 // The device that was attached under this index is gone, and must be released.
                 Role::Ignored(_) if ended.contains(&index) => plan.seen.push(interface),
+                // Which of its names it has now, only the kernel knows.
+                Role::Ignored(_) if batch.renamed.contains(&index) => plan.seen.push(interface),
                 Role::Ignored(_) => self.note_rename(&interface),
                 // It appeared and ended within this batch. The kernel is asked whether it did.
                 _ if batch.gone.contains(&index) => plan.gone.push(index),

@@ -35,6 +35,8 @@ pub struct Batch {
     pub gone: HashSet<u32>,
     /// Indexes whose interface ended, even if one of the same index appeared since.
     pub ended: HashSet<u32>,
+    /// Indexes whose interface had more than one name.
+    pub renamed: HashSet<u32>,
     /// Whether addresses of the node's own changed.
     pub addresses: bool,
     /// Whether events were lost.
@@ -46,7 +48,8 @@ impl Batch {
     pub fn append(&mut self, later: Self) {
         self.gone.retain(|index| !later.interfaces.contains_key(index));
         self.gone.extend(later.gone);
-        self.interfaces.extend(later.interfaces);
+        later.interfaces.into_values().for_each(|interface| self.see(interface));
+        self.renamed.extend(later.renamed);
         self.ended.extend(later.ended);
         self.addresses |= later.addresses;
         self.lost |= later.lost;
@@ -57,13 +60,21 @@ impl Batch {
         match event {
             InterfaceEvent::Seen(interface) => {
                 self.gone.remove(&interface.index);
-                self.interfaces.insert(interface.index, interface);
+                self.see(interface);
             }
             InterfaceEvent::Gone { index } => {
                 self.ended.insert(index);
                 self.gone.insert(index);
             }
             InterfaceEvent::Addresses => self.addresses = true,
+        }
+    }
+
+    fn see(&mut self, interface: NetInterface) {
+        let index = interface.index;
+        let name = interface.name.clone();
+        if self.interfaces.insert(index, interface).is_some_and(|earlier| earlier.name != name) {
+            self.renamed.insert(index);
         }
     }
 }
