@@ -17,6 +17,8 @@ const INTERVAL: Duration = Duration::from_millis(2);
 /// How long a holder is waited for that cannot be identified. A change of a former version takes less, except
 /// at its start and while it loads classes.
 const PATIENCE: Duration = Duration::from_millis(200);
+/// How often it is looked for.
+const UNKNOWN_LOOKS: u32 = 20;
 /// Permission to read a file or to list a directory, for group and others. Without it, they cannot open it.
 const READABLE_BY_OTHERS: u32 = 0o044;
 
@@ -44,7 +46,9 @@ pub fn acquire(file: File, path: &Path, deadline: Instant) -> anyhow::Result<For
         let mode = metadata.mode() & 0o7777 & !READABLE_BY_OTHERS;
         file.set_permissions(Permissions::from_mode(mode)).with_context(what)?;
     }
-    let started = Instant::now();
+    // The kernel shows its locks in pieces, and those that others take meanwhile can hide one: only a holder
+    // that stays unknown is.
+    let (mut unknown, mut unknown_since) = (0, Instant::now());
     loop {
         match file.try_lock() {
             Ok(()) => return Ok(Former::Acquired(file)),
@@ -54,10 +58,16 @@ pub fn acquire(file: File, path: &Path, deadline: Instant) -> anyhow::Result<For
         let now = Instant::now();
         match holder(&metadata) {
             Holder::Other => return Ok(ignored(path)),
-            Holder::Unknown if now >= started + PATIENCE => return Ok(ignored(path)),
-            Holder::Owner | Holder::Unknown if now >= deadline => return Ok(Former::Held),
-            Holder::Owner | Holder::Unknown => thread::sleep(INTERVAL),
+            Holder::Owner => (unknown, unknown_since) = (0, now),
+            Holder::Unknown => unknown += 1,
         }
+        if unknown >= UNKNOWN_LOOKS && now >= unknown_since + PATIENCE {
+            return Ok(ignored(path));
+        }
+        if unknown == 0 && now >= deadline {
+            return Ok(Former::Held);
+        }
+        thread::sleep(INTERVAL);
     }
 }
 

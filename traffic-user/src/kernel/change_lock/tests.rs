@@ -83,7 +83,10 @@ fn a_lock_on_a_directory_that_was_removed_excludes_nobody() {
         thread::spawn(move || bpffs.lock().map(drop))
     };
     thread::sleep(Duration::from_millis(20));
-    fs::remove_dir_all(bpffs.lock_directory()).unwrap();
+    // In one step, because the one who waits creates what is missing there.
+    let removed = bpffs.lock_directory().with_extension("removed");
+    fs::rename(bpffs.lock_directory(), &removed).unwrap();
+    fs::remove_dir_all(removed).unwrap();
     fs::create_dir_all(bpffs.turn()).unwrap();
     fs::create_dir_all(bpffs.change()).unwrap();
     drop(held);
