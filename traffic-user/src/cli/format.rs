@@ -1,4 +1,5 @@
-//! Output formats and the parser of classes: the same for every command. Amounts and intervals are parsed by `traffic_model::units`.
+//! Output formats and the parser of classes: the same for every command. Amounts and intervals are parsed by
+//! `traffic_model::units`.
 
 use std::{ffi::OsString, os::unix::ffi::OsStrExt as _};
 

@@ -36,8 +36,9 @@ impl Schedule {
 /// Length of a bucket.
 const BUCKET: Duration = Duration::from_secs(FIVE_MINUTES_S.unsigned_abs());
 
-/// When the wall clock next shows a multiple of the interval, or a bucket ends, if that is earlier. The wall clock is read before the monotonic
-/// one, so that the time between the two readings makes a drain late, and never early.
+/// When the wall clock next shows a multiple of the interval, or a bucket ends, if that is earlier. The wall
+/// clock is read before the monotonic one, so that the time between the two readings makes a drain late, and
+/// never early.
 fn next(interval: Duration, wall: SystemTime, now: Instant) -> Instant {
     let since_epoch = wall.duration_since(UNIX_EPOCH).unwrap_or_default();
     let until = |step: Duration| {

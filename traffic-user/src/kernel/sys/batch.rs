@@ -169,7 +169,8 @@ pub fn lookup_batch<V: Pod>(map: &MapData, first: u32, count: u32) -> io::Result
     Ok(values)
 }
 
-/// Writes many elements of an array, a hash, a trie or an array of maps. On an error, some of them may have been written.
+/// Writes many elements of an array, a hash, a trie or an array of maps. On an error, some of them may have
+/// been written.
 ///
 /// # Errors
 /// [`io::ErrorKind::Unsupported`] where the kernel has no batches for this kind of map.
