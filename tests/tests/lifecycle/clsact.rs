@@ -222,7 +222,9 @@ fn an_ingress_qdisc_has_no_hook_to_the_container_and_is_named() -> Result<()> {
     assert_eq!(passed(&lab, "102")?, (30, 20));
     let problems = problems(&lab)?;
     ensure!(
-        problems.iter().any(|problem| problem.starts_with("veth101.0: not attached (in)")),
+        problems.iter().any(|problem| {
+            problem.starts_with("veth101.0: not attached (in): veth101.0 has an `ingress` qdisc")
+        }),
         "{problems:?}"
     );
     tc(&lab, "qdisc del dev veth101.0 ingress")?;

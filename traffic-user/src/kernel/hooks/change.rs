@@ -103,6 +103,16 @@ impl KernelHooks {
         Ok(if found.is_some() { Change::Replaced } else { Change::Attached })
     }
 
+    /// Why our filter cannot be put on a hook, if another tool is in the way.
+    pub(super) fn obstacle(&self, interface: &NetInterface, direction: Direction) -> Option<String> {
+        // Links need no qdisc; and without one, there is nothing in the way.
+        if self.kind != AttachKind::Clsact || !matches!(self.netlink.hook_qdisc(interface.index), Ok(Some(_)))
+        {
+            return None;
+        }
+        self.check_hook_is_free(interface, direction).err().map(|error| format!("{error:#}"))
+    }
+
     /// Whether our filter can be put on a hook without disturbing another tool's, or being disturbed by it.
     fn check_hook_is_free(&self, interface: &NetInterface, direction: Direction) -> anyhow::Result<()> {
         let name = &interface.name;

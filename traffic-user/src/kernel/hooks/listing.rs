@@ -176,6 +176,11 @@ impl HookListing<'_> {
         self.listed.iter().flat_map(|listed| listed.pinned.iter().map(|(index, _)| *index))
     }
 
+    /// Why our program cannot be attached to a hook, if another tool is in the way.
+    pub fn obstacle(&self, interface: &NetInterface, direction: Direction) -> Option<String> {
+        self.hooks.obstacle(interface, direction)
+    }
+
     /// What is on a hook. Empty where the interface is gone.
     ///
     /// # Errors

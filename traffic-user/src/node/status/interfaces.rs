@@ -112,12 +112,19 @@ impl Interfaces {
         };
         self.problems.extend(plan_problems(&seen, &states, &self.registry));
         let Seen { interface, .. } = seen;
+        let sides = Direction::BOTH.map(|direction| {
+            let state = &states[direction as usize];
+            let obstacle = if state.ours() == 0 { hooks.obstacle(&interface, direction) } else { None };
+            (hook(state), obstacle)
+        });
         // On an uplink, traffic into the node comes in where a container's traffic goes out.
-        let [incoming, outgoing] = states.map(|state| hook(&state));
-        let (incoming, outgoing) =
-            if interface.is_reversed() { (outgoing, incoming) } else { (incoming, outgoing) };
-        self.problems.extend(hook_problems(&interface, "in", &incoming));
-        self.problems.extend(hook_problems(&interface, "out", &outgoing));
+        let [mut incoming, mut outgoing] = sides;
+        if interface.is_reversed() {
+            std::mem::swap(&mut incoming, &mut outgoing);
+        }
+        self.problems.extend(hook_problems(&interface, "in", &incoming.0, incoming.1));
+        self.problems.extend(hook_problems(&interface, "out", &outgoing.0, outgoing.1));
+        let (incoming, outgoing) = (incoming.0, outgoing.0);
         for (direction, kernel, passed) in counted.missed_buffers(&interface) {
             let (hook, name) = match direction {
                 Direction::In => (&incoming, "in"),
@@ -225,13 +232,20 @@ fn hook(state: &HookState) -> Hook {
     }
 }
 
-fn hook_problems(interface: &NetInterface, direction: &str, hook: &Hook) -> Vec<String> {
+/// `obstacle`: what keeps the program from the hook.
+fn hook_problems(
+    interface: &NetInterface,
+    direction: &str,
+    hook: &Hook,
+    obstacle: Option<String>,
+) -> Vec<String> {
     let name = &interface.name;
     let mut problems = Vec::new();
     match hook.ours {
-        0 => {
-            problems.push(format!("{name}: not attached ({direction}); `trafctl attach {name}` attaches it"));
-        }
+        0 => problems.push(match obstacle {
+            Some(reason) => format!("{name}: not attached ({direction}): {reason}"),
+            None => format!("{name}: not attached ({direction}); `trafctl attach {name}` attaches it"),
+        }),
         1 => {}
         n => problems.push(format!(
             "{name}: {n} trafctl programs are attached to one hook ({direction}) and count everything {n} \
@@ -265,12 +279,17 @@ mod tests {
             before_ours: before.iter().map(|&name| name.to_owned()).collect(),
             unnamed: 0,
         };
-        assert_eq!(hook_problems(&interface, "in", &hook(1, &[])), [""; 0]);
-        let problems = hook_problems(&interface, "out", &hook(2, &["foreign"]));
+        assert_eq!(hook_problems(&interface, "in", &hook(1, &[]), None), [""; 0]);
+        let problems = hook_problems(&interface, "out", &hook(2, &["foreign"]), None);
         assert!(problems[0].starts_with("veth101.0: 2 trafctl programs are attached to one hook (out)"));
         assert!(problems[1].starts_with("veth101.0: foreign runs before trafctl (out)"));
         assert!(
-            hook_problems(&interface, "in", &hook(0, &[]))[0].starts_with("veth101.0: not attached (in)")
+            hook_problems(&interface, "in", &hook(0, &[]), None)[0]
+                .ends_with("`trafctl attach veth101.0` attaches it")
+        );
+        assert_eq!(
+            hook_problems(&interface, "in", &hook(0, &[]), Some("it is taken".to_owned())),
+            ["veth101.0: not attached (in): it is taken"]
         );
     }
 
