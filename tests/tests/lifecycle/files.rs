@@ -81,7 +81,7 @@ fn a_changed_class_file_takes_effect_at_once() -> Result<()> {
     // Logged once: other events do not repeat it.
     fs::write(directory.join("networks_classes.bak"), "")?;
     fs::rename(&file, directory.join("away"))?;
-    daemon.logs("the class file is gone; the table in force stays in force")?;
+    daemon.logs("the class file is gone: there is none at")?;
     assert_eq!(hash(&lab)?, good);
     assert_eq!(daemon.log().matches("the class file is refused").count(), 1, "{}", daemon.log());
     counts_in(&lab, &a, &b, 7)?;

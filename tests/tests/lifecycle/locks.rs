@@ -204,3 +204,22 @@ fn another_writer_of_the_ledger_keeps_no_hook_waiting() -> Result<()> {
     eventually("a drain follows soon", || Ok(is_well(&lab).is_ok()))?;
     daemon.stop_after_errors()
 }
+
+#[test]
+fn a_daemon_with_another_state_directory_is_kept_from_the_counters() -> Result<()> {
+    let lab = node("locks-same-pins")?;
+    pair(&lab)?;
+    let mut daemon = Daemon::start(&lab)?;
+    daemon.settled()?;
+    let other = lab.path("other-state");
+    let other = other.to_str().context("a path")?;
+    let mut command = lab.host().command(traffic_tests::lab::trafctl_program()?);
+    command.arg("--bpffs").arg(lab.bpffs()).args(["--state-dir", other]).arg("--config").arg(lab.config());
+    let output = traffic_tests::check::output(command.arg("run"))?;
+    let message = crate::node::refused(&output)?;
+    ensure!(message.contains("another `trafctl run` keeps them, with another state directory"), "{message}");
+    // The first is not disturbed, and the counters are free after it.
+    is_well(&lab)?;
+    daemon.stop()?;
+    Daemon::start(&lab)?.stop()
+}

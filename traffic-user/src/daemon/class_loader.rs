@@ -239,7 +239,11 @@ impl Loader {
         }
         self.is_waiting.store(false, Ordering::Relaxed);
         match &self.setup.seen {
-            class_source::Seen::Nothing => bail!("the class file is gone"),
+            class_source::Seen::Nothing => {
+                let places = self.setup.config.class_file_candidates();
+                let places: Vec<_> = places.iter().map(|path| path.display().to_string()).collect();
+                bail!("the class file is gone: there is none at {}", places.join(", "))
+            }
             class_source::Seen::Unreadable { path, reason } => {
                 bail!("cannot read {}: {reason}", path.display())
             }

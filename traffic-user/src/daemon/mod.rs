@@ -30,6 +30,7 @@ mod stop_guard;
 mod worker;
 
 use std::{
+    fs::File,
     path::Path,
     sync::{Arc, atomic::Ordering},
     time::Duration,
@@ -95,6 +96,7 @@ pub async fn run(
             None
         }
     };
+    let _only_here = only_daemon_of(bpffs)?;
     // Before the first listing, so that an interface that appears in between is not missed.
     let events = InterfaceEvents::subscribe()?;
     let (components, mailbox) = (Arc::new(Components::default()), Arc::new(Mailbox::default()));
@@ -146,6 +148,19 @@ pub async fn run(
     daemon.stop(&mut reports).await;
     tracing::info!("ending; counting continues");
     Ok(())
+}
+
+/// Keeps a second daemon from the counters of the first. It would have another list of addresses, and each
+/// would undo what the other does.
+fn only_daemon_of(bpffs: &Bpffs) -> anyhow::Result<File> {
+    let bpffs = Bpffs::prepare(bpffs.root())?;
+    bpffs.lock_beside("daemon", std::time::Instant::now())?.with_context(|| {
+        format!(
+            "cannot use the counters in {}: another `trafctl run` keeps them, with another state directory; stop \
+             it first, or give one of the two another --bpffs",
+            bpffs.root().display()
+        )
+    })
 }
 
 /// Waits for the worker's start; `None` when a signal came first.

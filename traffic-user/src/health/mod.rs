@@ -134,9 +134,13 @@ impl Components {
     /// As [`Self::failed`], with the reason in words.
     pub fn failed_because(&self, part: Part, reason: &str) {
         if self.set(part, State::Failing, Some(reason)) {
+            // After a reason of several lines, it would read as part of the last one.
+            let end = if reason.contains('\n') { "\n  " } else { "; " };
             match part {
-                Part::FileWatch | Part::IdentityCommand => tracing::warn!("{reason}; {}", part.meanwhile()),
-                _ => tracing::error!("{reason}; {}", part.meanwhile()),
+                Part::FileWatch | Part::IdentityCommand => {
+                    tracing::warn!("{reason}{end}{}", part.meanwhile());
+                }
+                _ => tracing::error!("{reason}{end}{}", part.meanwhile()),
             }
         }
     }

@@ -122,16 +122,30 @@ impl Bpffs {
     /// When the pin directory does not exist, or one of them cannot be created.
     pub(super) fn create_lock_directories(&self) -> anyhow::Result<()> {
         for directory in [self.lock_directory(), self.turn(), self.change()] {
-            match fs::DirBuilder::new().mode(OWNER_ONLY).create(&directory) {
-                Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
-                    return Err(error).with_context(|| {
-                        format!("cannot create {} to lock {}", directory.display(), self.root().display())
-                    });
-                }
-                _ => {}
-            }
+            self.create_for_locking(&directory)?;
         }
         restrict(&self.lock_directory())
+    }
+
+    fn create_for_locking(&self, directory: &Path) -> anyhow::Result<()> {
+        match fs::DirBuilder::new().mode(OWNER_ONLY).create(directory) {
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error).with_context(|| {
+                format!("cannot create {} to lock {}", directory.display(), self.root().display())
+            }),
+            _ => Ok(()),
+        }
+    }
+
+    /// Locks a directory of this name beside those of the change lock, where only the owner can open it;
+    /// `None` when others hold it until the deadline. The kernel releases it when the process ends.
+    ///
+    /// # Errors
+    /// When it cannot be created, opened or locked.
+    pub fn lock_beside(&self, name: &str, deadline: Instant) -> anyhow::Result<Option<File>> {
+        self.create_lock_directories()?;
+        let directory = self.lock_directory().join(name);
+        self.create_for_locking(&directory)?;
+        acquire(&directory, deadline)
     }
 }
 
@@ -146,7 +160,7 @@ fn restrict(directory: &Path) -> anyhow::Result<()> {
 }
 
 /// Locks a directory; `None` when others hold it until the deadline.
-pub(super) fn acquire(path: &Path, deadline: Instant) -> anyhow::Result<Option<File>> {
+fn acquire(path: &Path, deadline: Instant) -> anyhow::Result<Option<File>> {
     let what = || format!("cannot lock {}", path.display());
     loop {
         let directory = open(path).with_context(what)?;

@@ -5,15 +5,13 @@
 //! second table.
 
 use std::{
-    fs::{self, File},
-    io,
-    os::unix::fs::DirBuilderExt as _,
+    fs::File,
     time::{Duration, Instant},
 };
 
 use anyhow::Context as _;
 
-use crate::kernel::{bpffs::Bpffs, change_lock};
+use crate::kernel::bpffs::Bpffs;
 
 /// How long a loader waits for another one.
 const PATIENCE: Duration = Duration::from_mins(1);
@@ -35,20 +33,11 @@ impl LoadLock {
     }
 
     fn take_within(bpffs: &Bpffs, patience: Duration) -> anyhow::Result<Self> {
-        bpffs.create_lock_directories()?;
-        // Beside the change lock, where only the owner can open it.
-        let path = bpffs.lock_directory().join("load");
-        match fs::DirBuilder::new().mode(0o700).create(&path) {
-            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
-                return Err(error).with_context(|| format!("cannot create {}", path.display()));
-            }
-            _ => {}
-        }
-        let directory = change_lock::acquire(&path, Instant::now() + patience)?.with_context(|| {
+        let directory = bpffs.lock_beside("load", Instant::now() + patience)?.with_context(|| {
             format!(
-                "cannot lock {}: another trafctl has been loading a class table for {} s; end it, or try again \
-                 later",
-                path.display(),
+                "cannot lock the class table in {}: another trafctl has been loading one for {} s; end it, or try \
+                 again later",
+                bpffs.root().display(),
                 patience.as_secs()
             )
         })?;
@@ -58,7 +47,7 @@ impl LoadLock {
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::MetadataExt as _;
+    use std::{fs, os::unix::fs::MetadataExt as _};
 
     use super::*;
 
@@ -72,7 +61,7 @@ mod tests {
             assert_eq!(mode & 0o777, 0o700, "others may not even open {path}");
         }
         let error = LoadLock::take_within(&bpffs, Duration::from_millis(30)).unwrap_err().to_string();
-        assert!(error.contains("another trafctl has been loading a class table"), "{error}");
+        assert!(error.contains("another trafctl has been loading one"), "{error}");
         // The change lock is another one: meanwhile interfaces are attached and counters are drained.
         drop(bpffs.lock().unwrap());
         drop(first);

@@ -92,7 +92,9 @@ fn described(record: DaemonRecord, liveness: Liveness) -> (Daemon, Vec<String>) 
     problems.extend(failing.map(|part| {
         let tries = if part.failures == 1 { "time" } else { "times" };
         let error = part.last_error.as_deref().unwrap_or("no reason is known");
-        format!("{}: {error} (failed {} {tries} since {})", part.name, part.failures, part.since)
+        // After an error of several lines, it would read as part of the last one.
+        let end = if error.contains('\n') { "\n  " } else { " " };
+        format!("{}: {error}{end}(failed {} {tries} since {})", part.name, part.failures, part.since)
     }));
     let ledger = record.components.iter().find(|part| part.name == Part::Ledger.name());
     let ledger_accepts_writes =

@@ -202,6 +202,10 @@ fn plan_problems(seen: &Seen, states: &[HookState; DIRECTIONS], registry: &Regis
             OnHook::Other => problems.push(format!(
                 "{name}: another version of the program is attached ({label}); `trafctl attach {name}` replaces it"
             )),
+            OnHook::Nothing if seen.hooks[at].other_kind => problems.push(format!(
+                "{name}: attached by another method than [attach] names ({label}), and counted; \
+                 `trafctl attach {name}` changes the method"
+            )),
             OnHook::Nothing if states[at].ours() > 0 => problems.push(format!(
                 "{name}: the trafctl program on its hook ({label}) is not this installation's; \
                  `trafctl attach {name}` attaches its own"
