@@ -6,6 +6,7 @@
 mod carry_over;
 mod churn;
 mod counting;
+mod excess;
 mod hidden;
 mod hooks;
 mod kills;

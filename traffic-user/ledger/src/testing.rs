@@ -185,6 +185,7 @@ impl Node {
             copies: Tally::default(),
             missed_skbs: before,
             missed_skb_bytes: before * 114,
+            excess: Tally::default(),
         };
         self.interfaces.retain(|interface| interface.interface != name);
         self.interfaces.push(InterfaceCounter {

@@ -158,6 +158,9 @@ pub struct PassedCounter {
     pub missed_skbs: u64,
     /// Bytes of the missed buffers with the link-layer header.
     pub missed_skb_bytes: u64,
+    /// Buffers counted beyond what the kernel's statistics show since the program was attached, and their bytes.
+    /// Only in a reading that was compared with these statistics.
+    pub excess: Tally,
 }
 
 /// Everything that passed one interface since it got its slot.

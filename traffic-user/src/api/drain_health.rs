@@ -4,6 +4,8 @@ use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 
 use jiff::Timestamp;
 
+use crate::drain::Drained;
+
 /// Stands for a time before the first drain.
 const NEVER: i64 = i64::MIN;
 
@@ -14,6 +16,7 @@ pub struct DrainHealth {
     last_success: AtomicI64,
     failures: AtomicU64,
     gaps: AtomicU64,
+    excess_skbs: AtomicU64,
 }
 
 /// A reading of [`DrainHealth`].
@@ -25,19 +28,23 @@ pub struct Drains {
     pub failures: u64,
     /// Gaps that drains recorded since the daemon started.
     pub gaps: u64,
+    /// Buffers that the last successful drain found counted beyond the kernel's statistics.
+    pub excess_skbs: u64,
 }
 
 impl Default for DrainHealth {
     fn default() -> Self {
-        Self { last_success: AtomicI64::new(NEVER), failures: AtomicU64::new(0), gaps: AtomicU64::new(0) }
+        let zero = || AtomicU64::new(0);
+        Self { last_success: AtomicI64::new(NEVER), failures: zero(), gaps: zero(), excess_skbs: zero() }
     }
 }
 
 impl DrainHealth {
-    /// Records a successful drain and the number of gaps that it stored.
-    pub fn succeeded(&self, now: Timestamp, gaps: usize) {
+    /// Records a successful drain, and what it found.
+    pub fn succeeded(&self, now: Timestamp, drained: Drained) {
         self.last_success.store(now.as_millisecond(), Ordering::Relaxed);
-        self.gaps.fetch_add(gaps as u64, Ordering::Relaxed);
+        self.gaps.fetch_add(drained.gaps as u64, Ordering::Relaxed);
+        self.excess_skbs.store(drained.excess_skbs, Ordering::Relaxed);
     }
 
     /// Notes a drain that failed.
@@ -51,6 +58,7 @@ impl DrainHealth {
             last_success: Timestamp::from_millisecond(self.last_success.load(Ordering::Relaxed)).ok(),
             failures: self.failures.load(Ordering::Relaxed),
             gaps: self.gaps.load(Ordering::Relaxed),
+            excess_skbs: self.excess_skbs.load(Ordering::Relaxed),
         }
     }
 }
@@ -64,10 +72,16 @@ mod tests {
         let health = DrainHealth::default();
         assert_eq!(health.read(), Drains::default());
         health.failed();
-        health.succeeded(Timestamp::from_nanosecond(1_700_000_000_123_456_789).unwrap(), 2);
+        health.succeeded(
+            Timestamp::from_nanosecond(1_700_000_000_123_456_789).unwrap(),
+            Drained { gaps: 2, excess_skbs: 7 },
+        );
         health.failed();
-        health.succeeded(Timestamp::from_millisecond(1_700_000_060_456).unwrap(), 3);
+        health.succeeded(
+            Timestamp::from_millisecond(1_700_000_060_456).unwrap(),
+            Drained { gaps: 3, excess_skbs: 9 },
+        );
         let last_success = Timestamp::from_millisecond(1_700_000_060_456).ok();
-        assert_eq!(health.read(), Drains { last_success, failures: 2, gaps: 5 });
+        assert_eq!(health.read(), Drains { last_success, failures: 2, gaps: 5, excess_skbs: 9 });
     }
 }

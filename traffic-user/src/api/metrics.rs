@@ -301,6 +301,15 @@ fn drained(page: &mut Page, drains: &Drains) {
         },
         drains.failures,
     );
+    page.single(
+        Metric {
+            kind: Kind::Gauge,
+            name: "trafctl_excess_buffers",
+            unit: Some("buffers"),
+            help: "Buffers counted beyond what the kernel's interface statistics show, as of the last drain.",
+        },
+        drains.excess_skbs,
+    );
 }
 
 /// The daemon's optional parts. Those that the configuration does not ask for have no samples.

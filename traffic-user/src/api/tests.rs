@@ -13,6 +13,7 @@ use tokio::sync::oneshot;
 
 use crate::{
     api::{server::router_for_port, *},
+    drain::Drained,
     health::Part,
 };
 
@@ -47,6 +48,7 @@ fn snapshot() -> Snapshot {
         copies: Tally { packets: estimated + 40, bytes: 7 },
         missed_skbs: 5,
         missed_skb_bytes: 6,
+        excess: Tally::default(),
     };
     let interface = |name: &str, id: Option<&str>, start| InterfaceCounter {
         interface: name.to_owned(),
@@ -91,7 +93,12 @@ fn snapshot() -> Snapshot {
 }
 
 fn drains() -> Drains {
-    Drains { last_success: Timestamp::from_millisecond(1_699_999_999_042).ok(), failures: 5, gaps: 6 }
+    Drains {
+        last_success: Timestamp::from_millisecond(1_699_999_999_042).ok(),
+        failures: 5,
+        gaps: 6,
+        excess_skbs: 8,
+    }
 }
 
 /// A daemon with one part in each state.
@@ -185,6 +192,10 @@ trafctl_last_drain_timestamp_seconds 1699999999.042
 # TYPE trafctl_drain_failures counter
 # HELP trafctl_drain_failures Drains that failed since the daemon started.
 trafctl_drain_failures_total 5
+# TYPE trafctl_excess_buffers gauge
+# UNIT trafctl_excess_buffers buffers
+# HELP trafctl_excess_buffers Buffers counted beyond what the kernel's interface statistics show, as of the last drain.
+trafctl_excess_buffers 8
 # TYPE trafctl_component_works gauge
 # HELP trafctl_component_works Whether an optional part of the daemon works: 1 if so, 0 while it fails and is retried.
 trafctl_component_works{{component=\"file_watch\"}} 1
@@ -307,7 +318,10 @@ async fn ask_as(source: Source, request: &'static str, host: &'static str) -> (S
 
 fn good_source() -> Source {
     let health = Arc::new(DrainHealth::default());
-    health.succeeded(Timestamp::from_millisecond(1_699_999_999_042).unwrap(), 6);
+    health.succeeded(
+        Timestamp::from_millisecond(1_699_999_999_042).unwrap(),
+        Drained { gaps: 6, excess_skbs: 8 },
+    );
     (0..5).for_each(|_| health.failed());
     Source::new(|| Ok(snapshot()), Some(health))
 }

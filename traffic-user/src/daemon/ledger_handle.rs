@@ -113,8 +113,8 @@ impl LedgerHandle {
         }
         let drained = self.open_if_needed().and_then(|opened| opened.drainer.drain(maps, trigger));
         match &drained {
-            Ok(gaps) => {
-                self.health.succeeded(time::now_or_end(), *gaps);
+            Ok(drained) => {
+                self.health.succeeded(time::now_or_end(), *drained);
                 self.components.works(Part::Ledger);
             }
             Err(error) => self.note_failure(error),

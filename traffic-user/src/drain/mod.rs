@@ -3,9 +3,10 @@
 //! Every drain holds the lock on the pinned state, so that no change of classes, slots or maps comes between
 //! a reading and its recording. `trafctl run` drains regularly. Other commands drain before they change what
 //! a reading means. `binding` keeps counters out of the ledger of another installation; `lock` keeps a second
-//! daemon out; `machine` names the machine whose ledger it is.
+//! daemon out; `machine` names the machine whose ledger it is; `excess` finds what was counted too often.
 
 mod binding;
+mod excess;
 mod lock;
 mod machine;
 
@@ -29,6 +30,7 @@ use crate::{
     time,
 };
 use binding::Binding;
+use excess::ExcessWatch;
 
 pub use binding::{NoLedger, OtherLedger};
 pub use lock::{DaemonLock, OtherDaemon, lock_daemon};
@@ -59,6 +61,16 @@ pub struct Drainer {
     interval: Duration,
     /// Whether the log says that the binding cannot be written.
     binding_failure_logged: bool,
+    excess: ExcessWatch,
+}
+
+/// What a drain found besides what it wrote.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Drained {
+    /// New gaps.
+    pub gaps: usize,
+    /// Buffers counted beyond what the kernel's statistics show, on all interfaces.
+    pub excess_skbs: u64,
 }
 
 impl Drainer {
@@ -82,6 +94,7 @@ impl Drainer {
             node: config.node.clone(),
             interval: config.drain_interval,
             binding_failure_logged: false,
+            excess: ExcessWatch::default(),
         })
     }
 
@@ -170,15 +183,15 @@ impl Drainer {
         self.ledger.note_earlier_failure(reason);
     }
 
-    /// Reads all counters and writes what they grew by. Returns the number of new gaps. The caller holds the
-    /// lock on the pinned state.
+    /// Reads all counters and writes what they grew by. The caller holds the lock on the pinned state.
     ///
     /// # Errors
     /// With [`OtherLedger`] when the counters belong to another ledger. When the counters cannot be read or
     /// the ledger cannot be written, the next drain catches up.
-    pub fn drain(&mut self, maps: &Maps, trigger: DrainTrigger) -> anyhow::Result<usize> {
+    pub fn drain(&mut self, maps: &Maps, trigger: DrainTrigger) -> anyhow::Result<Drained> {
         let started = Instant::now();
-        let snapshot = counters::read(maps, &self.node)?;
+        let mut snapshot = counters::read(maps, &self.node)?;
+        let excess_skbs = self.excess.compare(maps, &mut snapshot);
         let binding = Binding::of_pins(&maps.pinned_in);
         let (pins, path) = (maps.pinned_in.display(), self.ledger.path().display());
         let what = format!("cannot drain the counters in {pins} into {path}");
@@ -196,7 +209,7 @@ impl Drainer {
             outcome.fault_rows,
             outcome.interface_rows
         );
-        Ok(outcome.gaps.len())
+        Ok(Drained { gaps: outcome.gaps.len(), excess_skbs })
     }
 
     /// Binds the drained counters to this ledger. A failure does not stop accounting, and is logged once.

@@ -32,6 +32,7 @@ pub(super) const TCMSG: usize = 20;
 const IFLA_ADDRESS: u16 = 1;
 const IFLA_IFNAME: u16 = 3;
 const IFLA_LINK: u16 = 5;
+const IFLA_QDISC: u16 = 6;
 const IFLA_MASTER: u16 = 10;
 const IFLA_LINKINFO: u16 = 18;
 const IFLA_INFO_KIND: u16 = 1;
@@ -85,7 +86,11 @@ pub(super) fn interface(message: &Message<'_>) -> Option<NetInterface> {
             IFLA_LINKINFO => {
                 interface.kind = attribute(value, IFLA_INFO_KIND).map(text).unwrap_or_default();
             }
-            IFLA_STATS64 => interface.statistics = statistics(value),
+            IFLA_QDISC => interface.queue = text(value),
+            IFLA_STATS64 => {
+                interface.statistics = statistics(value);
+                interface.send_drops = send_drops(value);
+            }
             IFLA_PROP_LIST => {
                 let names = attributes(value).filter(|(kind, _)| *kind == IFLA_ALT_IFNAME);
                 interface.alternative_names = names.map(|(_, name)| text(name)).collect();
@@ -112,6 +117,12 @@ fn statistics(value: &[u8]) -> InterfaceStatistics {
         values
     };
     InterfaceStatistics { packets: by_direction(at(1), at(0)), bytes: by_direction(at(3), at(2)) }
+}
+
+/// Behind them come errors received and sent, then drops likewise.
+fn send_drops(value: &[u8]) -> u64 {
+    let at = |position: usize| u64_at(value, position * 8).unwrap_or(0);
+    at(5).saturating_add(at(7))
 }
 
 /// The node's own address in a `RTM_NEWADDR` message. Where both ends of a point-to-point interface have one,
@@ -213,7 +224,8 @@ mod tests {
     }
 
     fn veth(family: u8) -> Request {
-        let statistics: Vec<u8> = [11_u64, 22, 33, 44, 55].iter().flat_map(|n| n.to_ne_bytes()).collect();
+        let statistics: Vec<u8> =
+            [11_u64, 22, 33, 44, 55, 66, 77, 88].iter().flat_map(|n| n.to_ne_bytes()).collect();
         Request::new(RTM_NEWLINK, 0, &ifinfomsg(family, ARPHRD_ETHER, 70_001))
             // An alias that is not valid UTF-8.
             .attribute(20, b"Caf\xe9\0")
@@ -222,6 +234,7 @@ mod tests {
             .attribute(IFLA_LINK, &9_u32.to_ne_bytes())
             .attribute(IFLA_LINK_NETNSID, &3_u32.to_ne_bytes())
             .attribute(IFLA_MASTER, &5_u32.to_ne_bytes())
+            .attribute(IFLA_QDISC, b"noqueue\0")
             .nested(IFLA_LINKINFO, &[(IFLA_INFO_KIND, b"veth")])
             .nested(IFLA_PROP_LIST | 0x8000, &[(IFLA_ALT_IFNAME, b"caf\xe9\0"), (IFLA_ALT_IFNAME, b"web\0")])
             .attribute(IFLA_STATS64, &statistics)
@@ -244,6 +257,8 @@ mod tests {
             ethernet: true,
             is_uplink: false,
             statistics: InterfaceStatistics { packets: [22, 11], bytes: [44, 33] },
+            send_drops: 66 + 88,
+            queue: "noqueue".to_owned(),
         };
         assert_eq!(interface, expected);
         assert_eq!(interface.device(), 0x0018_5101_0203_0009);

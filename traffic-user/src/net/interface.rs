@@ -28,6 +28,10 @@ pub struct NetInterface {
     pub is_uplink: bool,
     /// What the kernel counted on it, in the container's directions.
     pub statistics: InterfaceStatistics,
+    /// Buffers that the kernel dropped instead of sending them on it.
+    pub send_drops: u64,
+    /// Kind of its root qdisc; empty where the kernel does not name it.
+    pub queue: String,
 }
 
 impl NetInterface {

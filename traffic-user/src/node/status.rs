@@ -5,6 +5,7 @@
 //! `report`. `interfaces` looks at each interface.
 
 mod daemon;
+mod excess;
 mod interfaces;
 mod ports;
 mod report;
@@ -44,6 +45,7 @@ pub fn gather(host: &Host, state_dir: &Path, maps: &Maps) -> anyhow::Result<Stat
     let meta = maps.meta.get(0)?;
     let Interfaces { attachments, not_watched, mut problems, registry, entries } =
         Interfaces::gather(host, maps)?;
+    problems.extend(excess::problems(host, maps, &registry)?);
     problems.extend(host.policy.problems());
     problems.extend(BaselineFile::new(state_dir).problems());
     problems.extend(missing_addresses(host, maps)?);

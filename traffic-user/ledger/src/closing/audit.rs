@@ -2,9 +2,10 @@
 //! control totals, and recomputes the hash chain and the closed periods. It also checks the structure of the
 //! file.
 
+use jiff::Timestamp;
 use rusqlite::{Connection, params};
 use serde::Serialize;
-use traffic_model::calendar::Level;
+use traffic_model::{calendar::Level, local_time::LocalTime};
 
 use crate::{
     closing::close::{entry_hash, former_adjustment_hash},
@@ -14,7 +15,11 @@ use crate::{
     schema::{KINDS, Kind},
     store::Ledger,
     time::borders::Borders,
-    write::{control_totals, rollup_state::stale_units},
+    write::{
+        control_totals,
+        gaps::{self, GapReason},
+        rollup_state::stale_units,
+    },
 };
 
 /// The result of an audit.
@@ -82,6 +87,7 @@ impl Ledger {
             audit.problems.extend(compared.problems);
             Ok(())
         })?;
+        audit.check("interfaces", |audit| self.audit_excess(&view, audit))?;
         audit.check("chain", |audit| audit_chain(&view, audit))?;
         audit.check("closed periods", |audit| audit_closed(&view, audit))?;
         audit.check("digests", |audit| {
@@ -91,6 +97,20 @@ impl Ledger {
             Ok(())
         })?;
         Ok(audit)
+    }
+
+    /// Finds what was counted more often than the kernel's statistics show. Whoever closes a month has seen it.
+    fn audit_excess(&self, view: &Connection, audit: &mut Audit) -> Result<(), LedgerError> {
+        let closed: Option<i64> = view.query_row("SELECT max(end) FROM period", [], |row| row.get(0))?;
+        let from = closed.map(Timestamp::from_second).transpose().unwrap_or_default();
+        for gap in gaps::list(view, from, None)? {
+            if gap.reason == GapReason::CountedTwice {
+                audit
+                    .problems
+                    .push(format!("counted too often: {}", gap.text(&LocalTime::of(&self.calendar))));
+            }
+        }
+        Ok(())
     }
 
     fn audit_level(&self, view: &Connection, level: Level, audit: &mut Audit) -> Result<(), LedgerError> {

@@ -72,3 +72,37 @@ fn interfaces_have_no_classes() {
         assert!(matches!(file.ledger.report_interfaces(&query), Err(LedgerError::Query(_))));
     }
 }
+
+#[test]
+fn what_was_counted_too_often_is_one_growing_gap_that_the_audit_reports() {
+    let (mut file, mut node) = (ledger(), Node::new(NOON));
+    node.traffic("101", 1, [10, 1000, 0, 0]).interface("veth101.0", Some("101"), 10, 0);
+    node.pass(60).drain(&mut file.ledger);
+    let excess = |node: &mut Node, packets: u64| {
+        let passed = &mut node.interfaces[0].passed.outgoing;
+        passed.excess = traffic_common::Tally { packets, bytes: packets * 150 };
+    };
+    assert_eq!(file.ledger.audit().unwrap().problems, [""; 0]);
+    excess(&mut node, 3000);
+    assert_eq!(node.pass(60).drain(&mut file.ledger).gaps.len(), 1);
+    excess(&mut node, 7000);
+    assert_eq!(node.pass(60).drain(&mut file.ledger).gaps.len(), 0, "it is the same gap");
+    let gaps = file.ledger.gaps(None, None).unwrap();
+    let [gap] = gaps.as_slice() else { panic!("{gaps:?}") };
+    assert_eq!((gap.reason, gap.reason.loses_traffic()), (GapReason::CountedTwice, false));
+    assert_eq!((gap.start, gap.end), (Some(node.interfaces[0].attached), node.wall));
+    assert_eq!((gap.interface.as_deref(), gap.container.as_deref()), (Some("veth101.0"), Some("101")));
+    let size = gap.size.unwrap();
+    assert_eq!((size.out_skbs, size.out_skb_bytes, size.in_skbs, size.in_skb_bytes), (7000, 1_050_000, 0, 0));
+    let problems = file.ledger.audit().unwrap().problems;
+    assert_eq!(problems.len(), 1);
+    assert!(
+        problems[0].starts_with("counted too often: ") && problems[0].contains("veth101.0"),
+        "{problems:?}"
+    );
+    // Attached again: another base, another gap.
+    node.interfaces[0].attached = node.wall;
+    excess(&mut node, 2000);
+    assert_eq!(node.pass(60).drain(&mut file.ledger).gaps.len(), 1);
+    assert_eq!(file.ledger.audit().unwrap().problems.len(), 2);
+}

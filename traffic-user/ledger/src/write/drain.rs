@@ -166,6 +166,7 @@ impl<'a> Drain<'a> {
         let fault_rows = self.write_faults(&last, &interfaces)?;
         let interface_rows = self.write_interfaces(&last, &interfaces)?;
         self.record_missed()?;
+        self.record_excess()?;
         let now_s = self.times.now.as_second();
         readings::expire_absent_interfaces(self.transaction, (self.epoch, now_s), &last, self.snapshot)?;
         if traffic_rows + fault_rows + interface_rows > 0 {

@@ -100,6 +100,43 @@ impl Drain<'_> {
         readings::delete_accounted(self.transaction, self.epoch, &present)
     }
 
+    /// Records what was counted too often. The excess only grows while the program stays attached, so each attach
+    /// has one gap that grows with it.
+    pub(super) fn record_excess(&mut self) -> Result<(), LedgerError> {
+        for counter in &self.snapshot.interfaces {
+            let ByDirection { incoming, outgoing } = counter.passed;
+            let size = GapSize {
+                in_skbs: incoming.excess.packets,
+                in_skb_bytes: incoming.excess.bytes,
+                out_skbs: outgoing.excess.packets,
+                out_skb_bytes: outgoing.excess.bytes,
+            };
+            if (size.in_skbs, size.out_skbs) == (0, 0) {
+                continue;
+            }
+            let container = counter.container.as_ref().map(ContainerId::as_str);
+            let gap = Gap {
+                start: Some(self.times.within_boot(counter.attached).min(self.times.now)),
+                end: self.times.now,
+                reason: GapReason::CountedTwice,
+                interface: Some(counter.interface.clone()),
+                container: container.map(str::to_owned),
+                size: Some(size),
+                detail: None,
+            };
+            let (interface, generation) = (&counter.interface, counter.generation);
+            let (epoch, attached) = (self.epoch, counter.attached.as_second());
+            let once = format!("counted_twice {epoch} {generation} {attached} {interface}");
+            if !gaps::extend(self.transaction, &once, &gap)? {
+                let number = Some(self.container_of(container)?).filter(|&number| number != 0);
+                let links = GapLinks { container: number, once: Some(&once) };
+                gaps::insert(self.transaction, self.times.now, &gap, links)?;
+                self.gaps.push(gap);
+            }
+        }
+        Ok(())
+    }
+
     fn accounted_before(&self, ifindex: u32) -> Result<Option<GapSize>, LedgerError> {
         readings::accounted_before(self.transaction, &self.snapshot.boot_id, self.epoch, ifindex)
     }

@@ -39,11 +39,14 @@ pub enum GapReason {
     /// The node was reverted to an earlier state of its memory, with its counters. What passed around that
     /// moment is lost.
     Reverted,
+    /// More was counted on an interface than the kernel's statistics show: packets passed the hook twice, or
+    /// another tool put them there. Its size is what was counted too often.
+    CountedTwice,
 }
 
 impl GapReason {
     /// Every reason.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::BeforeAttach,
         Self::DaemonDown,
         Self::MissedDrain,
@@ -56,6 +59,7 @@ impl GapReason {
         Self::Reboot,
         Self::LedgerLost,
         Self::Reverted,
+        Self::CountedTwice,
     ];
 
     /// The name in the ledger and in output. A released name never changes.
@@ -73,6 +77,7 @@ impl GapReason {
             Self::Reboot => "reboot",
             Self::LedgerLost => "ledger_lost",
             Self::Reverted => "reverted",
+            Self::CountedTwice => "counted_twice",
         }
     }
 
@@ -229,6 +234,26 @@ pub(crate) fn insert(
             size(|size| size.out_skb_bytes),
             gap.detail,
             links.once,
+        ])?;
+    Ok(rows == 1)
+}
+
+/// Lets a gap that is recorded only once reach up to this one's end, with its size. Returns false if there is
+/// none yet.
+pub(crate) fn extend(conn: &Connection, once: &str, gap: &Gap) -> Result<bool, LedgerError> {
+    let size = gap.size.unwrap_or_default();
+    let rows = conn
+        .prepare_cached(
+            "UPDATE gap SET end = max(end, ?2), in_skbs = ?3, in_skb_bytes = ?4, out_skbs = ?5, out_skb_bytes = ?6
+             WHERE once = ?1",
+        )?
+        .execute(params![
+            once,
+            gap.end.as_second(),
+            size.in_skbs.cast_signed(),
+            size.in_skb_bytes.cast_signed(),
+            size.out_skbs.cast_signed(),
+            size.out_skb_bytes.cast_signed(),
         ])?;
     Ok(rows == 1)
 }

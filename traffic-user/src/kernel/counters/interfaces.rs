@@ -1,7 +1,7 @@
 //! The totals and faults of interfaces.
 
 use traffic_common::{
-    Direction, FAULTS, Fault, FaultCounters, InterfaceCounters, InterfaceRecord, Note,
+    Direction, FAULTS, Fault, FaultCounters, InterfaceCounters, InterfaceRecord, Note, Tally,
     UNKNOWN_INTERFACE_SLOT, slot_state,
 };
 use traffic_model::{ByDirection, ContainerId, FaultCounter, InterfaceCounter, PassedCounter, Snapshot};
@@ -111,6 +111,7 @@ fn interface_counter(
             copies: faults.faults[at][Note::Copies as usize],
             missed_skbs: record.missed.packets[at],
             missed_skb_bytes: record.missed.bytes[at],
+            excess: Tally::default(),
         }
     };
     InterfaceCounter {

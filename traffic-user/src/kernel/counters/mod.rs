@@ -8,10 +8,12 @@
 //! | `arithmetic` | sums over CPUs, and differences |
 //! | `bases` | the base of a slot: what it held before its present owner |
 //! | `missed` | the comparison with the kernel's statistics of an interface |
+//! | [`excess`] | the same in the opposite direction: more counted than the kernel shows |
 
 mod arithmetic;
 mod bases;
 mod classes;
+pub mod excess;
 mod interfaces;
 mod missed;
 

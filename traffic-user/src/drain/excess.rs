@@ -1,0 +1,139 @@
+//! Compares each drained reading with the kernel's statistics of the interfaces, for what was counted too often.
+
+use std::{collections::BTreeSet, mem};
+
+use traffic_common::{Direction, InterfaceRecord};
+use traffic_model::Snapshot;
+
+use crate::{
+    kernel::{
+        counters::{
+            self,
+            excess::{self, Excess, Suspect},
+        },
+        maps::Maps,
+    },
+    net::{interface::NetInterface, netlink::Netlink},
+};
+
+/// An interface as it was attached at some moment.
+type Attached = (u32, u64);
+
+/// Remembers where the drain before showed an excess. Only one that lasts from a drain to the next is recorded: a
+/// device that was made again under its index shows a false one until it is attached.
+#[derive(Debug, Default)]
+pub(super) struct ExcessWatch {
+    suspected: BTreeSet<Attached>,
+    failure_logged: bool,
+}
+
+impl ExcessWatch {
+    /// Adds the excess of each interface to the snapshot. Returns how many buffers that is. A failure does not
+    /// stop accounting, and is logged once.
+    pub(super) fn compare(&mut self, maps: &Maps, snapshot: &mut Snapshot) -> u64 {
+        match found(maps) {
+            Ok(found) => {
+                self.failure_logged = false;
+                self.note(&found, snapshot)
+            }
+            Err(error) => {
+                if !mem::replace(&mut self.failure_logged, true) {
+                    tracing::warn!("cannot compare the counters with the interfaces' statistics: {error:#}");
+                }
+                0
+            }
+        }
+    }
+
+    fn note(&mut self, found: &[(InterfaceRecord, Excess)], snapshot: &mut Snapshot) -> u64 {
+        let key = |record: &InterfaceRecord| (record.ifindex, record.attached_unix_s);
+        let before = mem::replace(&mut self.suspected, found.iter().map(|(record, _)| key(record)).collect());
+        let mut sum = 0_u64;
+        for (record, excess) in found.iter().filter(|(record, _)| before.contains(&key(record))) {
+            let mut of_slot = snapshot.interfaces.iter_mut().filter(|counter| {
+                counter.ifindex == Some(record.ifindex) && counter.generation == record.generation
+            });
+            if let Some(counter) = of_slot.next() {
+                let passed = match excess.direction {
+                    Direction::In => &mut counter.passed.incoming,
+                    Direction::Out => &mut counter.passed.outgoing,
+                };
+                passed.excess = excess.beyond();
+                sum = sum.saturating_add(passed.excess.packets);
+            }
+        }
+        sum
+    }
+}
+
+/// The interfaces that show an excess now. The counters are read first.
+fn found(maps: &Maps) -> anyhow::Result<Vec<(InterfaceRecord, Excess)>> {
+    let records = maps.interfaces.range(0, maps.interfaces.len())?;
+    let used = records.iter().rposition(|record| record.ifindex != 0).map_or(0, |last| last + 1);
+    let totals = counters::interfaces_totals(maps, u32::try_from(used)?)?;
+    let netlink = Netlink::connect()?;
+    let suspects = suspects(&records, &totals, &netlink.interfaces()?);
+    let excess = excess::confirmed(&suspects, |index| netlink.interface(index))?;
+    let of = |excess: Excess| {
+        let suspect = suspects.iter().find(|(record, _)| record.ifindex == excess.ifindex);
+        suspect.map(|(record, _)| (*record, excess))
+    };
+    Ok(excess.into_iter().filter_map(of).collect())
+}
+
+fn suspects(
+    records: &[InterfaceRecord],
+    totals: &[traffic_common::InterfaceCounters],
+    listed: &[NetInterface],
+) -> Vec<Suspect> {
+    let by_index: std::collections::HashMap<u32, &NetInterface> =
+        listed.iter().map(|interface| (interface.index, interface)).collect();
+    let of_slots = records.iter().zip(totals);
+    of_slots
+        .filter(|(record, totals)| {
+            by_index
+                .get(&record.ifindex)
+                .is_some_and(|interface| excess::of_received(record, interface, totals).is_some())
+        })
+        .map(|(record, totals)| (*record, *totals))
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use traffic_common::Tally;
+    use traffic_model::sample;
+
+    use super::*;
+    use crate::kernel::{counters::Buffers, records::EMPTY_INTERFACE};
+
+    #[test]
+    fn only_an_excess_that_lasts_is_recorded() {
+        let mut watch = ExcessWatch::default();
+        let mut snapshot = sample::snapshot();
+        let counter = &mut snapshot.interfaces[0];
+        counter.ifindex = Some(7);
+        let record = InterfaceRecord {
+            ifindex: 7,
+            generation: counter.generation,
+            attached_unix_s: 5,
+            ..EMPTY_INTERFACE
+        };
+        let excess = |counted| Excess {
+            ifindex: 7,
+            direction: Direction::Out,
+            counted: Buffers { skbs: counted, bytes: counted * 100 },
+            kernel: Buffers { skbs: 5000, bytes: 400_000 },
+        };
+        assert_eq!(watch.note(&[(record, excess(9000))], &mut snapshot), 0);
+        assert_eq!(snapshot.interfaces[0].passed.outgoing.excess, Tally::default());
+        assert_eq!(watch.note(&[(record, excess(9500))], &mut snapshot), 4500);
+        assert_eq!(snapshot.interfaces[0].passed.outgoing.excess, Tally { packets: 4500, bytes: 550_000 });
+        assert_eq!(snapshot.interfaces[0].passed.incoming.excess, Tally::default());
+        // Attached again since: another base.
+        let again = InterfaceRecord { attached_unix_s: 6, ..record };
+        assert_eq!(watch.note(&[(again, excess(9500))], &mut snapshot), 0);
+        assert_eq!(watch.note(&[], &mut snapshot), 0);
+        assert_eq!(watch.note(&[(again, excess(9500))], &mut snapshot), 0);
+    }
+}
