@@ -59,8 +59,9 @@ enum Part {
     Real,
 }
 
-/// The last commit whose program looks peers up in an index and tries.
-const PREVIOUS: &str = "a65d50bfa61512e71193727110d06448094dc789";
+/// The file that came with the present index. The previous version is the last commit without it. A commit's hash
+/// would not outlive a rebase.
+const PRESENT_INDEX: &str = "traffic-common/src/lookup.rs";
 
 #[derive(Clone, Copy, ValueEnum)]
 enum Format {
@@ -118,10 +119,18 @@ fn previous() -> Result<PathBuf> {
     if program.is_file() {
         return Ok(program);
     }
+    let mut log = Command::new("git");
+    log.args(["log", "--diff-filter=A", "--format=%H", "--", PRESENT_INDEX]).current_dir(workspace());
+    let output = log.output().context("cannot run git")?;
+    let commits = String::from_utf8_lossy(&output.stdout).into_owned();
+    let Some(first) = commits.lines().last().filter(|_| output.status.success()) else {
+        bail!("the previous version is not in this repository's history; fetch all of it");
+    };
     std::fs::create_dir_all(&source).with_context(|| format!("cannot create {}", source.display()))?;
-    let script = format!("git archive {PREVIOUS} | tar -x -C '{}'", source.display());
+    let script =
+        format!("git archive --output='{0}.tar' {first}^ && tar -x -f '{0}.tar' -C '{0}'", source.display());
     command::run(Command::new("sh").args(["-e", "-c", &script]).current_dir(workspace()))
-        .context("the previous version is not in this repository's history; fetch all of it")?;
+        .context("cannot unpack the previous version")?;
     let mut command = cargo();
     command.args(["build", "--release", "--package", "traffic-user", "--target-dir"]).arg(&build);
     command::run(command.current_dir(&source))?;
