@@ -31,7 +31,8 @@
 //!   written by a program of its own, [`trafctl_ingress_mark`], loaded in place of [`trafctl_ingress`] where
 //!   `[shaping]` is enabled.
 //! - Counters are per CPU and added to without atomics. Both hooks run with bottom halves disabled, so two of
-//!   these programs never interleave on one CPU.
+//!   these programs never interleave on one CPU. On PREEMPT_RT they can, and the additions are atomic
+//!   ([`count`]).
 //! - The common path is flat. Rare cases ([`count::fault`], super-packets, uplinks) are functions of their
 //!   own. So the verifier of every supported kernel can follow it, and it stays in the CPU's caches.
 //!

@@ -67,9 +67,16 @@ pub fn unknown() -> SkbLayout {
 }
 
 /// Whether two programs can interleave on one CPU: on PREEMPT_RT, where disabling bottom halves does not keep
-/// others from running (from 6.18; atomic additions are right on earlier kernels too).
+/// others from running (from 6.18 without `PREEMPT_RT_NEEDS_BH_LOCK`; atomic additions are right on earlier kernels
+/// too).
 fn interleaves() -> bool {
-    std::fs::read_to_string("/sys/kernel/realtime").is_ok_and(|text| text.trim() == "1")
+    is_realtime(&rustix::system::uname().version().to_string_lossy())
+}
+
+/// Whether a kernel's version, such as `#1 SMP PREEMPT_RT Debian 7.3.4-1`, is that of a PREEMPT_RT kernel.
+/// `/sys/kernel/realtime` only exists with the patches from before this was part of Linux.
+fn is_realtime(version: &str) -> bool {
+    version.contains("PREEMPT_RT") || version.contains("PREEMPT RT")
 }
 
 /// Returns the offset of the first value in the kernel's array maps.
@@ -254,6 +261,17 @@ fn word(data: &[u8], at: usize) -> Option<u32> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_realtime_kernel_is_known_by_its_version() {
+        assert!(is_realtime("#1 SMP PREEMPT_RT Debian 7.3.4-1~bpo13+1 (2026-11-15)"));
+        assert!(is_realtime("#1 SMP PREEMPT RT Debian 4.19.316-1"));
+        for version in
+            ["#1 SMP PREEMPT_DYNAMIC Debian 6.12.117-1", "#1 SMP Debian 5.10.1", "#1 SMP PREEMPT", ""]
+        {
+            assert!(!is_realtime(version), "{version}");
+        }
+    }
 
     #[test]
     fn invalid_btf_is_refused_without_a_panic() {
