@@ -106,3 +106,40 @@ fn what_was_counted_too_often_is_one_growing_gap_that_the_audit_reports() {
     assert_eq!(node.pass(60).drain(&mut file.ledger).gaps.len(), 1);
     assert_eq!(file.ledger.audit().unwrap().problems.len(), 2);
 }
+
+#[test]
+fn small_segments_are_recorded_by_interface_and_day() {
+    let (mut file, mut node) = (ledger(), Node::new(NOON));
+    node.traffic("101", 1, [10, 1000, 0, 0]).interface("veth101.0", Some("101"), 10, 0);
+    let counted = |node: &mut Node, incoming: u64, outgoing: u64| {
+        let tally = |packets| traffic_common::Tally { packets, bytes: packets * 41 };
+        let passed = &mut node.interfaces[0].passed;
+        (passed.incoming.small_segments, passed.outgoing.small_segments) = (tally(incoming), tally(outgoing));
+    };
+    counted(&mut node, 500, 7);
+    assert_eq!(node.pass(60).drain(&mut file.ledger).gaps.len(), 1);
+    counted(&mut node, 900, 8);
+    assert!(node.pass(60).drain(&mut file.ledger).gaps.is_empty(), "it is the same day");
+    assert!(node.pass(60).drain(&mut file.ledger).gaps.is_empty());
+    node.pass(86_400);
+    counted(&mut node, 1000, 8);
+    let outcome = node.drain(&mut file.ledger);
+    let gap = outcome.gaps.iter().find(|gap| gap.reason == GapReason::SmallSegments).unwrap();
+    assert_eq!((gap.interface.as_deref(), gap.container.as_deref()), (Some("veth101.0"), Some("101")));
+    let gaps = file.ledger.gaps(None, None).unwrap();
+    let sizes: Vec<_> = gaps
+        .iter()
+        .filter(|gap| gap.reason == GapReason::SmallSegments)
+        .filter_map(|gap| gap.size.map(|size| (size.in_skbs, size.in_skb_bytes, size.out_skbs)))
+        .collect();
+    assert_eq!(sizes, [(900, 36_900, 8), (100, 4100, 0)]);
+    assert_eq!(file.ledger.audit().unwrap().problems, [""; 0], "they are no problem");
+    let text = gap.text(&traffic_model::local_time::LocalTime::of(file.ledger.calendar()));
+    assert!(
+        text.contains("small_segments") && text.contains("100 packets") && text.contains("layer 3"),
+        "{text}"
+    );
+    // A report of the time shows them.
+    let report = ask(&file, &ReportQuery::default());
+    assert!(report.gaps.iter().any(|gap| gap.reason == GapReason::SmallSegments));
+}

@@ -60,7 +60,7 @@ pub(super) struct Drain<'a> {
     vm_prefixes: &'a [String],
     pub epoch: i64,
     series: i64,
-    bucket: BucketAssignment,
+    pub(super) bucket: BucketAssignment,
     /// When the reading and those before it are booked.
     pub times: BookedTimes,
     line: ClockLine,
@@ -167,6 +167,7 @@ impl<'a> Drain<'a> {
         let interface_rows = self.write_interfaces(&last, &interfaces)?;
         self.record_missed()?;
         self.record_excess()?;
+        self.record_small_segments()?;
         let now_s = self.times.now.as_second();
         readings::expire_absent_interfaces(self.transaction, (self.epoch, now_s), &last, self.snapshot)?;
         if traffic_rows + fault_rows + interface_rows > 0 {

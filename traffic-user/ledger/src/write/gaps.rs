@@ -42,11 +42,14 @@ pub enum GapReason {
     /// More was counted on an interface than the kernel's statistics show: packets passed the hook twice, or
     /// another tool put them there. Its size is what was counted too often.
     CountedTwice,
+    /// Packets in segments below 48 bytes, a size that only the sender claims. They are in the sums, and nothing is
+    /// lost. Its size is that of the packets on the wire and their layer-3 bytes.
+    SmallSegments,
 }
 
 impl GapReason {
     /// Every reason.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 14] = [
         Self::BeforeAttach,
         Self::DaemonDown,
         Self::MissedDrain,
@@ -60,6 +63,7 @@ impl GapReason {
         Self::LedgerLost,
         Self::Reverted,
         Self::CountedTwice,
+        Self::SmallSegments,
     ];
 
     /// The name in the ledger and in output. A released name never changes.
@@ -78,6 +82,7 @@ impl GapReason {
             Self::LedgerLost => "ledger_lost",
             Self::Reverted => "reverted",
             Self::CountedTwice => "counted_twice",
+            Self::SmallSegments => "small_segments",
         }
     }
 
@@ -96,7 +101,7 @@ impl GapReason {
 }
 
 /// Size of a gap in the interface's own units: socket buffers, whose number depends on offloads, and their
-/// bytes with the link-layer header.
+/// bytes with the link-layer header. For [`GapReason::SmallSegments`]: packets on the wire and layer-3 bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct GapSize {
     /// Buffers to the container.
@@ -118,6 +123,17 @@ impl GapSize {
             in_skb_bytes: self.in_skb_bytes.saturating_sub(earlier.in_skb_bytes),
             out_skbs: self.out_skbs.saturating_sub(earlier.out_skbs),
             out_skb_bytes: self.out_skb_bytes.saturating_sub(earlier.out_skb_bytes),
+        }
+    }
+
+    /// The sum with another size.
+    #[must_use]
+    pub fn plus(&self, other: &Self) -> Self {
+        Self {
+            in_skbs: self.in_skbs.saturating_add(other.in_skbs),
+            in_skb_bytes: self.in_skb_bytes.saturating_add(other.in_skb_bytes),
+            out_skbs: self.out_skbs.saturating_add(other.out_skbs),
+            out_skb_bytes: self.out_skb_bytes.saturating_add(other.out_skb_bytes),
         }
     }
 
@@ -168,12 +184,16 @@ impl Gap {
             line += &format!(", container {container}");
         }
         if let Some(size) = &self.size {
+            let (unit, basis) = match self.reason {
+                GapReason::SmallSegments => ("packet", "layer 3, in the sums too"),
+                _ => ("buffer", "with link-layer headers"),
+            };
             line += &format!(
-                ", in {} in {}, out {} in {} (with link-layer headers)",
+                ", in {} in {}, out {} in {} ({basis})",
                 counted(size.in_skb_bytes, "byte"),
-                counted(size.in_skbs, "buffer"),
+                counted(size.in_skbs, unit),
                 counted(size.out_skb_bytes, "byte"),
-                counted(size.out_skbs, "buffer")
+                counted(size.out_skbs, unit)
             );
         }
         if let Some(detail) = &self.detail {

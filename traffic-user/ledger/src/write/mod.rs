@@ -1,5 +1,6 @@
 //! The write side: readings become rows, and rows become sums.
 
+mod apart;
 pub(crate) mod clock;
 pub(crate) mod control_totals;
 pub(crate) mod difference;
