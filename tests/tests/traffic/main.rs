@@ -4,6 +4,7 @@
 mod classes;
 mod copies;
 mod edges;
+mod flood;
 mod large;
 mod machine;
 mod node;
