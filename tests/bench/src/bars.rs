@@ -125,6 +125,11 @@ pub fn all(results: &Results) -> Vec<Bar> {
         Goal::AtMost(0.2),
         results.ratio(control::PART, control::DUMP, "trafctl", "nft list counters"),
     );
+    add(
+        "dump of 1,000 containers, table / JSON".to_owned(),
+        Goal::AtMost(1.2),
+        results.ratio(control::PART, control::DUMP, control::AS_TABLE, "trafctl"),
+    );
     real_bars(results, &mut add);
     bars
 }

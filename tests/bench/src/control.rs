@@ -34,6 +34,8 @@ const CPU: &str = "control, CPU";
 pub const LOAD: &str = "load 800,000 prefixes";
 /// The reading of all counters.
 pub const DUMP: &str = "dump 1,000 containers";
+/// A dump as a table; the others are JSON.
+pub const AS_TABLE: &str = "trafctl, as a table";
 const ATTACH: &str = "attach 1,000 interfaces";
 const DRAIN: &str = "drain 1,000 containers";
 
@@ -71,6 +73,7 @@ pub fn run(rounds: usize, results: &mut Results, progress: &Progress) -> Result<
         progress.note(&format!("control: round {} of {rounds}", round + 1));
         push(results, ATTACH, "trafctl", timed(&mut lab.trafctl(&["attach"])?)?);
         push(results, DUMP, "trafctl", timed(&mut lab.trafctl(&["dump", "--all", "--format", "json"])?)?);
+        push(results, DUMP, AS_TABLE, timed(&mut lab.trafctl(&["dump", "--all"])?)?);
         push(results, DUMP, "nft list counters", nft.list_counters()?);
         push(results, LOAD, "trafctl", timed(&mut lab.trafctl(&["classes", "load", &big])?)?);
         push(results, LOAD, "nft -f", nft.load_map()?);

@@ -115,7 +115,7 @@ fn reported_apart(snapshot: &Snapshot, amounts: impl Fn(&ByDirection<Tally>) -> 
         &["INTERFACE", "REPORTED APART", "IN BYTES", "IN PACKETS", "OUT BYTES", "OUT PACKETS"],
         &(2..6),
     );
-    let mut text = String::new();
+    let mut is_empty = true;
     for interface in &snapshot.interfaces {
         let ByDirection { incoming, outgoing } = interface.passed;
         for (name, incoming, outgoing) in [
@@ -126,11 +126,11 @@ fn reported_apart(snapshot: &Snapshot, amounts: impl Fn(&ByDirection<Tally>) -> 
                 let mut row = vec![interface.interface.clone(), name.to_owned()];
                 row.extend(amounts(&ByDirection { incoming, outgoing }));
                 notes.add_row(row);
-                text = finish(&notes);
+                is_empty = false;
             }
         }
     }
-    text
+    if is_empty { String::new() } else { finish(&notes) }
 }
 
 /// One document, indented.
