@@ -22,14 +22,18 @@ pub enum Basis {
 }
 
 impl Basis {
-    /// Converts layer-3 bytes to bytes on this layer.
-    pub const fn bytes(self, packets: u64, l3_bytes: u64) -> u64 {
-        let overhead = match self {
+    /// Bytes of each packet outside layer 3.
+    pub const fn overhead(self) -> u64 {
+        match self {
             Self::L3 => 0,
             Self::L2 => L2_OVERHEAD,
             Self::L1 => L1_OVERHEAD,
-        };
-        l3_bytes.saturating_add(packets.saturating_mul(overhead))
+        }
+    }
+
+    /// Converts layer-3 bytes to bytes on this layer.
+    pub const fn bytes(self, packets: u64, l3_bytes: u64) -> u64 {
+        l3_bytes.saturating_add(packets.saturating_mul(self.overhead()))
     }
 
     /// The sentence that states the basis in every output.
@@ -94,6 +98,13 @@ impl Figures {
         let mut total = incoming;
         total.add(outgoing);
         Self { incoming: Some(incoming), outgoing: Some(outgoing), total }
+    }
+
+    /// The part of one direction.
+    pub(crate) fn only(self, of_incoming: bool) -> Self {
+        let incoming = self.incoming.filter(|_| of_incoming);
+        let outgoing = self.outgoing.filter(|_| !of_incoming);
+        Self { incoming, outgoing, total: incoming.or(outgoing).unwrap_or_default() }
     }
 }
 

@@ -17,6 +17,7 @@ use crate::{
     digest,
     error::LedgerError,
     identity, ids, migrate,
+    query::query_plan::container_numbers,
     time::{
         borders::{Borders, stored_calendar},
         reading_checks::DrainContext,
@@ -292,7 +293,21 @@ impl Ledger {
     /// # Errors
     /// When the file cannot be read.
     pub fn gaps(&self, from: Option<Timestamp>, to: Option<Timestamp>) -> Result<Vec<Gap>, LedgerError> {
-        gaps::list(&self.conn, from, to)
+        gaps::list(&self.conn, from, to, None)
+    }
+
+    /// Lists the gaps of some containers, and those of the whole node, which affect them too. No other
+    /// container and no interface of one is named.
+    ///
+    /// # Errors
+    /// When a container is unknown, or the file cannot be read.
+    pub fn gaps_of(
+        &self,
+        containers: &[String],
+        from: Option<Timestamp>,
+        to: Option<Timestamp>,
+    ) -> Result<Vec<Gap>, LedgerError> {
+        gaps::list(&self.conn, from, to, container_numbers(&self.conn, containers)?.as_deref())
     }
 
     /// Stores a class table under its hash, as the text that its owner loaded.

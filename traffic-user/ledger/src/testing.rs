@@ -17,7 +17,7 @@ use traffic_model::{
     PassedCounter, Snapshot,
 };
 
-use crate::{DrainContext, DrainOutcome, DrainTrigger, Ledger, LedgerConfig, LedgerError};
+use crate::{AdjustmentRequest, DrainContext, DrainOutcome, DrainTrigger, Ledger, LedgerConfig, LedgerError};
 
 /// 2026-11-10, noon UTC.
 pub const NOON: i64 = 1_794_312_000;
@@ -340,4 +340,18 @@ pub fn node_with_faults() -> (File, Node) {
     node.fault("veth101.0", Fault::NotIp, 2).fault("venet0", Fault::NoContainer, 3);
     node.pass(60).drain(&mut file.ledger);
     (file, node)
+}
+
+/// A correction of container 101 in November 2026.
+pub fn adjustment(made: Timestamp) -> AdjustmentRequest {
+    AdjustmentRequest {
+        period: "2026-11".to_owned(),
+        container: "101".to_owned(),
+        class: 1,
+        family: None,
+        packets: [-1, 0],
+        bytes: [-100, 0],
+        reason: "attack, credited".to_owned(),
+        made,
+    }
 }

@@ -59,11 +59,6 @@ pub(super) fn print_plain(text: &str) {
     let _closed = write!(stderr().lock(), "{text}");
 }
 
-/// Writes a line about a result to stderr, for output whose format has no place for it.
-pub(super) fn print_note(text: &str) {
-    let _closed = writeln!(stderr().lock(), "note: {text}");
-}
-
 /// Waits; `false` when interrupted with Ctrl-C.
 pub(super) async fn pause(interval: Duration) -> anyhow::Result<bool> {
     tokio::select! {

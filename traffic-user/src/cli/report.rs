@@ -6,12 +6,7 @@ use traffic_model::local_time::LocalTime;
 use traffic_model::{ContainerId, calendar::Calendar};
 
 use crate::{
-    cli::{
-        Done, Format, Global, SheetFormat,
-        format::parse_class,
-        output::{print, print_note},
-        period::Period,
-    },
+    cli::{Done, Format, Global, SheetFormat, format::parse_class, output::print, period::Period},
     render::ledger as render,
 };
 
@@ -19,7 +14,10 @@ use crate::{
 ///
 /// Steps are calendar hours, days and months of the time zone, also across daylight-saving changes. Billing
 /// months may begin on any day. Class 0 is shown separately and is not part of the total. Notes below the
-/// table list known gaps.
+/// table list known gaps; with --container, only those that affect it.
+///
+/// Corrections of closed months (`trafctl adjust`) do not change the counted figures. They are shown beside
+/// them as corrected and to_bill, in the rows that have the whole month.
 ///
 /// With --show, the rows are about interfaces: what passed them, which part was not classified and why, and
 /// whether classes and faults add up to what passed, for each container with interfaces of its own and for
@@ -93,6 +91,9 @@ pub struct TopOptions {
 #[derive(Debug, Args)]
 #[command(after_long_help = "Examples:\n  trafctl gaps --last 30d\n  trafctl gaps --format json")]
 pub struct GapOptions {
+    /// Only gaps that affect this container; may be repeated
+    #[arg(long = "container", value_name = "ID")]
+    containers: Vec<String>,
     #[command(flatten)]
     period: Period,
     /// Output format
@@ -204,27 +205,11 @@ pub(super) fn run(global: &Global, options: &Options) -> anyhow::Result<Done> {
         Show::Faults => Some(render::Part::Faults),
         Show::Balance => Some(render::Part::Balance),
     };
-    let (text, notes) = match part {
-        None => {
-            let report = ledger.report(&query)?;
-            (render::report(&report, format)?, render::notes(&report))
-        }
-        Some(part) => {
-            let report = ledger.report_interfaces(&query)?;
-            (render::interfaces(&report, part, format)?, render::interface_notes(&report, part))
-        }
-    };
-    print(&text)?;
-    print_csv_notes(options.format, &notes);
+    print(&match part {
+        None => render::report(&ledger.report(&query)?, format)?,
+        Some(part) => render::interfaces(&ledger.report_interfaces(&query)?, part, format)?,
+    })?;
     Ok(Done::Success)
-}
-
-/// Writes the notes of a CSV result to stderr: the file holds the rows only, and its reader still needs the
-/// notes.
-fn print_csv_notes(format: SheetFormat, notes: &[String]) {
-    if format == SheetFormat::Csv {
-        notes.iter().for_each(|note| print_note(note));
-    }
 }
 
 /// The requested containers as the ledger knows them. A number finds what is recorded under the UUID, and
@@ -267,7 +252,6 @@ pub(super) fn top(global: &Global, options: &TopOptions) -> anyhow::Result<Done>
         basis: options.basis.into(),
     })?;
     print(&render::top(&top, options.format.into())?)?;
-    print_csv_notes(options.format, &render::top_notes(&top));
     Ok(Done::Success)
 }
 
@@ -275,7 +259,10 @@ pub(super) fn gaps(global: &Global, options: &GapOptions) -> anyhow::Result<Done
     let ledger = global.ledger()?;
     let calendar = options.period.calendar(&ledger)?;
     let (from, to) = options.period.bounds(&ledger, &calendar)?;
-    let gaps = ledger.gaps(from, to)?;
+    let gaps = match known_names(global, &ledger, &options.containers)? {
+        all if all.is_empty() => ledger.gaps(from, to)?,
+        containers => ledger.gaps_of(&containers, from, to)?,
+    };
     print(&render::gaps(&gaps, options.format.into(), &LocalTime::of(&calendar))?)?;
     Ok(Done::Success)
 }

@@ -6,8 +6,10 @@ use rusqlite::{Connection, OptionalExtension as _, TransactionBehavior, params};
 use serde::Serialize;
 use traffic_common::Family;
 
-use crate::digest;
-use crate::{closing::close::extend_chain, error::LedgerError, schema::time, store::Ledger};
+use crate::{
+    closing::close::extend_chain, digest, error::LedgerError, query::billing::add, schema::time,
+    store::Ledger,
+};
 
 /// A correction of a closed period.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -28,6 +30,13 @@ pub struct Adjustment {
     pub bytes: [i64; 2],
     /// Reason.
     pub reason: String,
+}
+
+impl Adjustment {
+    /// Packets in, bytes in, packets out, bytes out.
+    pub(crate) fn signed(&self) -> Signed {
+        [self.packets[0], self.bytes[0], self.packets[1], self.bytes[1]]
+    }
 }
 
 /// A request for a correction.
@@ -315,18 +324,24 @@ fn refuse_repetition(
     }
 }
 
+/// A correction with the id of its container and the span of its period in Unix seconds.
+#[derive(Clone, Debug)]
+pub(crate) struct PeriodAdjustment {
+    pub container: i64,
+    pub span: (i64, i64),
+    pub adjustment: Adjustment,
+}
+
 /// Lists the corrections of closed periods that overlap a span, for the requested containers and classes.
-/// Each comes with the id of its container.
 pub(crate) fn adjustments_within(
     conn: &Connection,
     span: (Timestamp, Timestamp),
     containers: Option<&[i64]>,
     classes: &[u8],
-) -> Result<Vec<(i64, Adjustment)>, LedgerError> {
+) -> Result<Vec<PeriodAdjustment>, LedgerError> {
     let mut statement = conn.prepare_cached(
         "SELECT p.name, a.made, a.container, a.class, a.family, a.in_packets, a.out_packets, a.in_bytes,
-         a.out_bytes,
-             a.reason, a.number
+         a.out_bytes, a.reason, a.number, p.start, p.end
          FROM adjustment a JOIN period p ON p.id = a.period WHERE p.end > ?1 AND p.start < ?2 ORDER BY a.id",
     )?;
     let rows = statement.query_map([span.0.as_second(), span.1.as_second()], |row| {
@@ -340,14 +355,14 @@ pub(crate) fn adjustments_within(
             bytes: [row.get(7)?, row.get(8)?],
             reason: row.get(9)?,
         };
-        Ok((row.get(10)?, adjustment))
+        Ok(PeriodAdjustment { container: row.get(10)?, span: (row.get(11)?, row.get(12)?), adjustment })
     })?;
     let mut adjustments = Vec::new();
     for row in rows {
-        let (number, adjustment): (i64, Adjustment) = row?;
-        let of_container = containers.is_none_or(|asked| asked.contains(&number));
-        if of_container && (classes.is_empty() || classes.contains(&adjustment.class)) {
-            adjustments.push((number, adjustment));
+        let row: PeriodAdjustment = row?;
+        let of_container = containers.is_none_or(|asked| asked.contains(&row.container));
+        if of_container && (classes.is_empty() || classes.contains(&row.adjustment.class)) {
+            adjustments.push(row);
         }
     }
     Ok(adjustments)
@@ -356,11 +371,11 @@ pub(crate) fn adjustments_within(
 /// Looks up the frozen figures that belong to the corrections, by period, container and class.
 pub(crate) fn corrected(
     conn: &Connection,
-    adjustments: &[(i64, Adjustment)],
+    adjustments: &[PeriodAdjustment],
 ) -> Result<Vec<Corrected>, LedgerError> {
     let mut lines: Vec<(i64, Corrected)> = Vec::new();
-    for (number, adjustment) in adjustments {
-        let this = [adjustment.packets[0], adjustment.bytes[0], adjustment.packets[1], adjustment.bytes[1]];
+    for PeriodAdjustment { container: number, adjustment, .. } in adjustments {
+        let this = adjustment.signed();
         let same = |(of, line): &&mut (i64, Corrected)| {
             (of, &line.period, line.class) == (number, &adjustment.period, adjustment.class)
         };
@@ -392,8 +407,4 @@ pub(crate) fn corrected(
         line.to_bill = add(line.frozen, line.corrections);
     }
     Ok(lines)
-}
-
-fn add(a: Signed, b: Signed) -> Signed {
-    [0, 1, 2, 3].map(|at| a[at].saturating_add(b[at]))
 }

@@ -120,7 +120,7 @@ impl Ledger {
             faults: fault_rows(&plan, &owners, &collected)?,
             balance: balance::rows(&plan, &owners, &collected)?,
             without_pva_history: !pva.is_empty(),
-            gaps: gaps::list(&view, Some(from), Some(to))?,
+            gaps: gaps::list(&view, Some(from), Some(to), plan.containers.as_deref())?,
         })
     }
 }

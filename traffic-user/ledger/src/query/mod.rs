@@ -1,6 +1,7 @@
 //! The read side: rows become reports.
 
 pub(crate) mod balance;
+pub(crate) mod billing;
 pub(crate) mod collected;
 pub(crate) mod interfaces;
 pub(crate) mod percentile;

@@ -117,6 +117,12 @@ impl Plan<'_> {
         self.steps.partition_point(|step| step.0 <= start).checked_sub(1)
     }
 
+    /// Index of the step that contains everything recorded of a period. The span may begin with the ledger.
+    pub fn step_of_period(&self, (start, end): (i64, i64)) -> Option<usize> {
+        let first = if self.recorded_from < end { start.max(self.recorded_from) } else { start };
+        self.step(first).filter(|&step| end <= self.steps[step].1)
+    }
+
     /// Name, start and end of a step.
     pub fn step_named(&self, at: usize) -> Result<(String, Timestamp, Timestamp), LedgerError> {
         let (start, end) = self.steps[at];
@@ -299,7 +305,10 @@ fn recorded_range(view: &Connection) -> Result<(i64, i64), LedgerError> {
 }
 
 /// Ids of containers, by label, or by name if no active container has it.
-fn container_numbers(view: &Connection, names: &[String]) -> Result<Option<Vec<i64>>, LedgerError> {
+pub(crate) fn container_numbers(
+    view: &Connection,
+    names: &[String],
+) -> Result<Option<Vec<i64>>, LedgerError> {
     if names.is_empty() {
         return Ok(None);
     }

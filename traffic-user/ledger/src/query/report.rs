@@ -10,12 +10,13 @@ use traffic_model::calendar::Level;
 
 use crate::{
     closing::{
-        adjust::{self, Adjustment, Corrected},
+        adjust::{self, Corrected, Signed},
         close::ClosedPeriod,
     },
     error::LedgerError,
     figures::{Basis, Figures},
     query::{
+        billing::{self, Billing, ReportedAdjustment},
         collected,
         percentile_report::{self, Rates},
         query_plan::{By, LineKey, PartStep, Plan, ReportQuery},
@@ -54,6 +55,9 @@ pub struct ReportRow {
     /// Packets and bytes.
     #[serde(flatten)]
     pub figures: Figures,
+    /// What to bill, with the corrections of closed periods; `None` for class 0.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub billing: Option<Billing>,
     /// Bits per second at the percentile.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub percentile: Option<Rates>,
@@ -92,6 +96,8 @@ pub struct Report {
     pub rows: Vec<ReportRow>,
     /// Sum of all billed rows.
     pub total: Figures,
+    /// Sum of what all rows are billed.
+    pub billing: Billing,
     /// Sum of class 0.
     pub class_zero: Figures,
     /// Unclassified traffic, unless the query is limited to some classes.
@@ -111,8 +117,8 @@ pub struct Report {
     pub gaps: Vec<Gap>,
     /// Closed periods that overlap the span. Their figures are in the rows.
     pub closed: Vec<ClosedPeriod>,
-    /// Corrections of these periods. They are not in the rows.
-    pub adjustments: Vec<Adjustment>,
+    /// Corrections of these periods. The rows have them apart from the counted figures.
+    pub adjustments: Vec<ReportedAdjustment>,
     /// Frozen and corrected figures of the corrected containers and classes, over their whole periods.
     pub corrected: Vec<Corrected>,
 }
@@ -146,7 +152,7 @@ impl Ledger {
         };
         let (from, to) = plan.range;
         let (from, to) = (Timestamp::from_second(from)?, Timestamp::from_second(to)?);
-        let total = |billed| {
+        let total = |sums: &BTreeMap<LineKey, [u64; 4]>, billed| {
             let mut total = [0; 4];
             for (_, sum) in sums.iter().filter(|(key, _)| key.4 == billed) {
                 total.iter_mut().zip(sum).for_each(|(total, value)| *total += value);
@@ -161,6 +167,13 @@ impl Ledger {
         };
         let adjustments =
             adjust::adjustments_within(&view, (from, to), plan.containers.as_deref(), &query.classes)?;
+        let assigned = billing::assign(&plan, &adjustments);
+        // A correction may be of a container and class without figures.
+        assigned.by_line.keys().for_each(|key| {
+            sums.entry(*key).or_default();
+        });
+        let corrections = assigned.by_line.values().fold([0; 4], |sum, &of_row| billing::add(sum, of_row));
+        let billed = total(&sums, true);
         Ok(Report {
             by: query.by,
             from,
@@ -177,10 +190,11 @@ impl Ledger {
             billing_day: plan.calendar.billing_day(),
             basis: query.basis,
             basis_statement: query.basis.statement(),
-            total: total(true),
-            class_zero: total(false),
+            total: billed,
+            billing: Billing::new(billed, corrections, query.basis),
+            class_zero: total(&sums, false),
             faults: Figures::new(faults, query.basis),
-            rows: lines(&view, &plan, &sums, &rates)?,
+            rows: lines(&view, &plan, (&sums, &assigned.by_line), &rates)?,
             percentile_rule: query.percentile.map(percentile_report::rule),
             mixed_buckets: view.query_row(
                 "SELECT count(DISTINCT bucket) FROM span WHERE bucket >= ?1 AND bucket < ?2",
@@ -192,10 +206,10 @@ impl Ledger {
             } else {
                 Vec::new()
             },
-            gaps: gaps::list(&view, Some(from), Some(to))?,
+            gaps: gaps::list(&view, Some(from), Some(to), plan.containers.as_deref())?,
             closed: crate::closing::close::periods_within(&view, from, to)?,
             corrected: adjust::corrected(&view, &adjustments)?,
-            adjustments: adjustments.into_iter().map(|(_, adjustment)| adjustment).collect(),
+            adjustments: assigned.all,
         })
     }
 }
@@ -214,7 +228,7 @@ fn labels(view: &Connection) -> Result<HashMap<i64, (usize, String)>, LedgerErro
 fn lines(
     view: &Connection,
     plan: &Plan<'_>,
-    sums: &BTreeMap<LineKey, [u64; 4]>,
+    (sums, corrections): (&BTreeMap<LineKey, [u64; 4]>, &BTreeMap<LineKey, Signed>),
     rates: &HashMap<LineKey, Rates>,
 ) -> Result<Vec<ReportRow>, LedgerError> {
     let labels = labels(view)?;
@@ -224,6 +238,8 @@ fn lines(
         let &(step, container, class, family, billed) = key;
         let (rank, label) = labels.get(&container).map_or((usize::MAX, "?"), |(rank, label)| (*rank, label));
         let (period, start, end) = steps[step].clone();
+        let figures = Figures::new(sum, plan.query.basis);
+        let corrected = corrections.get(key).copied().unwrap_or_default();
         let row = ReportRow {
             period,
             start,
@@ -233,7 +249,8 @@ fn lines(
             family: family.map(|family| Family::ALL[usize::from(family != 0)].name()),
             direction: None,
             billed,
-            figures: Figures::new(sum, plan.query.basis),
+            figures,
+            billing: billed.then(|| Billing::new(figures, corrected, plan.query.basis)),
             percentile: rates.get(key).copied(),
         };
         rows.push(((step, rank), row));
@@ -249,15 +266,15 @@ fn lines(
 
 /// Splits a row into one row per direction.
 fn by_direction(row: &ReportRow) -> [ReportRow; 2] {
-    let (incoming, outgoing) = (row.figures.incoming, row.figures.outgoing);
-    let one = |direction, incoming: Option<_>, outgoing: Option<_>, percentile| ReportRow {
+    let one = |direction, incoming: bool, percentile| ReportRow {
         direction: Some(direction),
-        figures: Figures { incoming, outgoing, total: incoming.or(outgoing).unwrap_or_default() },
+        figures: row.figures.only(incoming),
+        billing: row.billing.map(|billing| billing.only(incoming)),
         percentile,
         ..row.clone()
     };
     [
-        one("in", incoming, None, row.percentile.map(Rates::only_incoming)),
-        one("out", None, outgoing, row.percentile.map(Rates::only_outgoing)),
+        one("in", true, row.percentile.map(Rates::only_incoming)),
+        one("out", false, row.percentile.map(Rates::only_outgoing)),
     ]
 }

@@ -9,7 +9,11 @@ use traffic_model::calendar::Calendar;
 use crate::{
     error::LedgerError,
     figures::{Basis, Figures, permille_shares},
-    query::query_plan::{By, ReportQuery, Split},
+    query::{
+        billing::Billing,
+        query_plan::{By, ReportQuery, Split},
+        report::ReportRow,
+    },
     store::Ledger,
     write::gaps::Gap,
 };
@@ -46,6 +50,9 @@ pub struct TopRow {
     /// Packets and bytes.
     #[serde(flatten)]
     pub figures: Figures,
+    /// What to bill, with the corrections of closed periods; `None` for class 0. Ranks are by what passed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub billing: Option<Billing>,
     /// Share of the bytes of all containers, in thousandths. The shares of all ranked containers add up to
     /// 1000.
     pub permille: u64,
@@ -66,6 +73,8 @@ pub struct Top {
     pub rows: Vec<TopRow>,
     /// Sum of all ranked containers, including those not shown.
     pub total: Figures,
+    /// Sum of what all ranked containers are billed.
+    pub billing: Billing,
     /// Sum of class 0, if it was not requested.
     pub class_zero: Figures,
     /// Gaps that overlap the span.
@@ -91,12 +100,13 @@ impl Ledger {
         let wanted_zero = query.classes.contains(&0);
         let mut groups: BTreeMap<Option<u8>, Vec<TopRow>> = BTreeMap::new();
         for row in report.rows.into_iter().filter(|row| row.billed || wanted_zero) {
-            let (container, class, figures) = (row.container, row.class, row.figures);
+            let ReportRow { container, class, figures, billing, .. } = row;
             groups.entry(class).or_default().push(TopRow {
                 place: 0,
                 container,
                 class,
                 figures,
+                billing,
                 permille: 0,
             });
         }
@@ -118,6 +128,7 @@ impl Ledger {
             basis_statement: report.basis_statement,
             rows: top,
             total: report.total,
+            billing: report.billing,
             class_zero: report.class_zero,
             gaps: report.gaps,
         })

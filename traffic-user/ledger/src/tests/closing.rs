@@ -1,8 +1,9 @@
+use jiff::Timestamp;
 use rusqlite::params;
 use traffic_common::Family;
 
 use crate::{
-    AdjustmentRequest, Ledger, LedgerConfig, LedgerError, Report, ReportQuery,
+    AdjustmentRequest, Ledger, LedgerConfig, LedgerError, Report, ReportQuery, ReportedAdjustment,
     closing::close::former_adjustment_hash, testing::*,
 };
 
@@ -19,17 +20,9 @@ fn two_months() -> (File, Node) {
     (file, node)
 }
 
-fn adjustment() -> AdjustmentRequest {
-    AdjustmentRequest {
-        period: "2026-11".to_owned(),
-        container: "101".to_owned(),
-        class: 1,
-        family: None,
-        packets: [-1, 0],
-        bytes: [-100, 0],
-        reason: "attack, credited".to_owned(),
-        made: time(NOON + 60 * 86_400),
-    }
+/// When corrections are made.
+fn made() -> Timestamp {
+    time(NOON + 60 * 86_400)
 }
 
 fn refusal(file: &mut File, request: &AdjustmentRequest) -> String {
@@ -101,17 +94,18 @@ fn nothing_is_written_into_a_closed_period() {
 #[test]
 fn corrections_are_reported_and_chained() {
     let (mut file, node) = two_months();
-    let unclosed = file.ledger.adjust(&adjustment());
+    let unclosed = file.ledger.adjust(&adjustment(made()));
     assert!(matches!(unclosed, Err(LedgerError::NotClosed(_))));
     let november = file.ledger.close_anyway("2026-11", node.wall).unwrap();
-    let made = file.ledger.adjust(&adjustment()).unwrap().adjustment;
+    let made = file.ledger.adjust(&adjustment(made())).unwrap().adjustment;
     let december = file.ledger.close_anyway("2026-12", node.wall).unwrap();
     assert_ne!(november.hash, december.hash);
     let query = ReportQuery { to: Some(november.end), ..ReportQuery::default() };
     let report = file.ledger.report(&query).unwrap();
     assert_eq!(report.closed, [november]);
-    assert_eq!(report.adjustments, [made]);
+    assert_eq!(report.adjustments, [ReportedAdjustment { adjustment: made, in_rows: true }]);
     assert_eq!(report.total.total.bytes, 20 * 110);
+    assert_eq!(report.billing.to_bill.total.bytes, 20 * 110 - 100);
     let audit = file.ledger.audit().unwrap();
     assert_eq!(audit.problems, Vec::<String>::new());
     assert_eq!((audit.chain_entries, audit.chain_hash), (3, Some(december.hash)));
@@ -122,12 +116,12 @@ fn corrections_are_reported_and_chained() {
 fn a_correction_can_be_previewed_and_leaves_frozen_figures_unchanged() {
     let (mut file, node) = two_months();
     file.ledger.close_anyway("2026-11", node.wall).unwrap();
-    let preview = file.ledger.preview_adjustment(&adjustment()).unwrap();
+    let preview = file.ledger.preview_adjustment(&adjustment(made())).unwrap();
     assert_eq!((preview.frozen, preview.corrected_before), ([20, 2000, 20, 200], [0; 4]));
     assert_eq!((preview.to_bill, preview.chained.is_none()), ([19, 1900, 20, 200], true));
     assert_eq!(file.ledger.audit().unwrap().chain_entries, 1);
-    file.ledger.adjust(&adjustment()).unwrap();
-    let other = AdjustmentRequest { packets: [2, -3], bytes: [30, -40], ..adjustment() };
+    file.ledger.adjust(&adjustment(made())).unwrap();
+    let other = AdjustmentRequest { packets: [2, -3], bytes: [30, -40], ..adjustment(made()) };
     let second = file.ledger.adjust(&other).unwrap();
     assert_eq!((second.corrected_before, second.to_bill), ([-1, -100, 0, 0], [21, 1930, 17, 160]));
 
@@ -153,7 +147,7 @@ fn an_invalid_correction_is_refused() {
     let (mut file, node) = two_months();
     file.ledger.close_anyway("2026-11", node.wall).unwrap();
     let with = |change: fn(&mut AdjustmentRequest)| {
-        let mut request = adjustment();
+        let mut request = adjustment(made());
         change(&mut request);
         request
     };
@@ -172,8 +166,8 @@ fn an_invalid_correction_is_refused() {
         let refused = refusal(&mut file, &request);
         assert!(refused.contains(why), "{refused}");
     }
-    file.ledger.adjust(&adjustment()).unwrap();
-    assert!(refusal(&mut file, &adjustment()).contains("already made at"));
+    file.ledger.adjust(&adjustment(made())).unwrap();
+    assert!(refusal(&mut file, &adjustment(made())).contains("already made at"));
     let added = with(|request| (request.class, request.packets, request.bytes) = (7, [1, 0], [50, 0]));
     let remarks = file.ledger.adjust(&added).unwrap().remarks;
     assert!(remarks[0].contains("no frozen row"), "{remarks:?}");
@@ -185,7 +179,7 @@ fn a_correction_belongs_to_the_owner_at_the_time_of_closing() {
     file.ledger.close_anyway("2026-11", node.wall).unwrap();
     let retired = file.ledger.retire("101", node.wall).unwrap();
     node.traffic_in("101", 2, 1, [1, 5, 1, 5]).pass(60).drain(&mut file.ledger);
-    let adjusted = file.ledger.adjust(&adjustment()).unwrap();
+    let adjusted = file.ledger.adjust(&adjustment(made())).unwrap();
     assert_eq!((adjusted.frozen[1], adjusted.container_now), (2000, Some(retired.clone())));
     let of = |container: &str| {
         let query = ReportQuery { containers: vec![container.to_owned()], ..ReportQuery::default() };
@@ -207,8 +201,8 @@ fn corrected_without_a_frozen_row() -> (File, Node, String) {
     (file, node, retired)
 }
 
-fn of_103(made: jiff::Timestamp) -> AdjustmentRequest {
-    AdjustmentRequest { container: "103".to_owned(), packets: [1, 0], bytes: [50, 0], made, ..adjustment() }
+fn of_103(made: Timestamp) -> AdjustmentRequest {
+    AdjustmentRequest { container: "103".to_owned(), packets: [1, 0], bytes: [50, 0], ..adjustment(made) }
 }
 
 fn report_of(ledger: &Ledger, container: &str) -> Report {
@@ -241,7 +235,7 @@ fn a_correction_does_not_pass_to_the_next_owner_of_the_id() {
 #[test]
 fn migration_assigns_old_corrections_to_their_containers() {
     let (mut file, mut node, retired) = corrected_without_a_frozen_row();
-    file.ledger.adjust(&adjustment()).unwrap();
+    file.ledger.adjust(&adjustment(made())).unwrap();
     let of_retired = AdjustmentRequest { container: retired.clone(), ..of_103(node.pass(60).wall) };
     file.ledger.adjust(&AdjustmentRequest { reason: "late".to_owned(), ..of_retired }).unwrap();
     file.ledger.adjust(&of_103(node.wall)).unwrap();
@@ -269,7 +263,7 @@ fn migration_assigns_old_corrections_to_their_containers() {
     assert!(path.with_file_name("ledger.sqlite.v2-backup").exists());
     assert_eq!(numbers(&file.ledger), before);
     assert_eq!(file.ledger.audit().unwrap().problems, Vec::<String>::new());
-    let other = AdjustmentRequest { reason: "later".to_owned(), ..adjustment() };
+    let other = AdjustmentRequest { reason: "later".to_owned(), ..adjustment(made()) };
     file.ledger.adjust(&other).unwrap();
     let audit = file.ledger.audit().unwrap();
     assert_eq!((audit.problems, audit.chain_entries), (vec![], 6));
@@ -292,7 +286,7 @@ fn the_audit_finds_changed_rows() {
     ] {
         let (mut file, node) = two_months();
         file.ledger.close_anyway("2026-11", node.wall).unwrap();
-        file.ledger.adjust(&adjustment()).unwrap();
+        file.ledger.adjust(&adjustment(made())).unwrap();
         file.ledger.close_anyway("2026-12", node.wall).unwrap();
         from_outside(&file.ledger, tamper);
         let problems = file.ledger.audit().unwrap().problems;

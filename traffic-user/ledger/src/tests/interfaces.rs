@@ -29,7 +29,7 @@ fn traffic_is_reported_by_interface_and_fault() {
     let faults: Vec<_> =
         report.faults.iter().map(|row| (row.fault.as_str(), row.figures.total.packets)).collect();
     assert_eq!(faults, [("not_ip", 2), ("no_container", 3)]);
-    assert_eq!(report.gaps[0].reason, GapReason::BeforeAttach);
+    assert_eq!(report.gaps[0].reason, GapReason::BeforeFirstCounters);
     // By day, one day later, summed or not.
     node.traffic("101", 1, [1, 100, 0, 0]).interface("veth101.0", Some("101"), 31, 4);
     node.pass(86_400).drain(&mut file.ledger);

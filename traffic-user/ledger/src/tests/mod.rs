@@ -1,5 +1,6 @@
 //! Tests of the whole ledger on real files, fed with simulated readings.
 
+mod billing;
 mod clock;
 mod close_refusals;
 mod closing;

@@ -8,7 +8,7 @@ use std::{
 use rusqlite::{Connection, types::Value};
 use traffic_common::Fault;
 
-use crate::{AdjustmentRequest, Ledger, LedgerError, PvaImport, testing::*};
+use crate::{Ledger, LedgerError, PvaImport, testing::*};
 
 /// A ledger in which every table has rows.
 fn full() -> (File, Node) {
@@ -24,17 +24,7 @@ fn full() -> (File, Node) {
     node.pass(90).drain(&mut file.ledger);
     file.ledger.maintain(node.wall).unwrap();
     file.ledger.close_anyway("2026-11", node.wall).unwrap();
-    let correction = AdjustmentRequest {
-        period: "2026-11".to_owned(),
-        container: "101".to_owned(),
-        class: 1,
-        family: None,
-        packets: [-1, 0],
-        bytes: [-100, 0],
-        reason: "attack, credited".to_owned(),
-        made: node.wall,
-    };
-    file.ledger.adjust(&correction).unwrap();
+    file.ledger.adjust(&adjustment(node.wall)).unwrap();
     file.ledger.store_class_table(&node.snapshot().class_table, b"1 10.0.0.0/8\n").unwrap();
     file.ledger.retire("102", node.wall).unwrap();
     assert_eq!(file.ledger.audit().unwrap().problems, [""; 0]);

@@ -1,5 +1,6 @@
 //! The gaps that a drain finds: counters that fell, and traffic that passed before the program was attached.
 
+use jiff::Timestamp;
 use traffic_model::{ByDirection, ContainerId, InterfaceCounter};
 
 use crate::{
@@ -11,6 +12,10 @@ use crate::{
         readings,
     },
 };
+
+/// The first start attaches to all present interfaces within this time after it created the counters, in
+/// seconds.
+const FIRST_ATTACH_S: i64 = 60;
 
 impl Drain<'_> {
     /// Records a counter that fell: what passed it since the last reading is unknown.
@@ -86,7 +91,11 @@ impl Drain<'_> {
             let gap = Gap {
                 start: start.map(|start| start.min(attached)),
                 end: attached,
-                reason: GapReason::BeforeAttach,
+                reason: if self.is_first_attach(counter.attached)? {
+                    GapReason::BeforeFirstCounters
+                } else {
+                    GapReason::BeforeAttach
+                },
                 interface: Some(interface.clone()),
                 container: container.map(str::to_owned),
                 size: Some(size),
@@ -135,6 +144,18 @@ impl Drain<'_> {
             }
         }
         Ok(())
+    }
+
+    /// Whether an interface was attached together with the first counters of this ledger. What passed it before
+    /// that was never to be counted.
+    fn is_first_attach(&self, attached: Timestamp) -> Result<bool, LedgerError> {
+        let after = attached.duration_since(self.snapshot.epoch_created).as_secs();
+        if self.times.latest.is_some() || after.abs() > FIRST_ATTACH_S {
+            return Ok(false);
+        }
+        // An earlier ledger was there, and counted what this one does not know.
+        let lost = "SELECT 1 FROM gap WHERE reason = ?1";
+        Ok(!self.transaction.prepare_cached(lost)?.exists([GapReason::LedgerLost.name()])?)
     }
 
     fn accounted_before(&self, ifindex: u32) -> Result<Option<GapSize>, LedgerError> {

@@ -45,11 +45,14 @@ pub enum GapReason {
     /// Packets in segments below 48 bytes, a size that only the sender claims. They are in the sums, and nothing is
     /// lost. Its size is that of the packets on the wire and their layer-3 bytes.
     SmallSegments,
+    /// What an interface's own statistics held when the first counters of this ledger were created. Nothing
+    /// was counted then, so nothing is lost.
+    BeforeFirstCounters,
 }
 
 impl GapReason {
     /// Every reason.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 15] = [
         Self::BeforeAttach,
         Self::DaemonDown,
         Self::MissedDrain,
@@ -64,6 +67,7 @@ impl GapReason {
         Self::Reverted,
         Self::CountedTwice,
         Self::SmallSegments,
+        Self::BeforeFirstCounters,
     ];
 
     /// The name in the ledger and in output. A released name never changes.
@@ -83,6 +87,7 @@ impl GapReason {
             Self::Reverted => "reverted",
             Self::CountedTwice => "counted_twice",
             Self::SmallSegments => "small_segments",
+            Self::BeforeFirstCounters => "before_first_counters",
         }
     }
 
@@ -168,7 +173,24 @@ pub struct Gap {
     pub detail: Option<String>,
 }
 
+/// A gap with less than this is small: it is only counted where others are listed. Bytes in both directions.
+pub const SMALL_GAP_BYTES: u64 = 100_000;
+
 impl Gap {
+    /// Bytes of both directions that are not in the sums, or are there in doubt; `None` if unknown.
+    pub fn doubtful_bytes(&self) -> Option<u64> {
+        let too_much = matches!(self.reason, GapReason::CountedTwice | GapReason::SmallSegments);
+        if !self.reason.loses_traffic() && !too_much {
+            return Some(0);
+        }
+        self.size.map(|size| size.in_skb_bytes.saturating_add(size.out_skb_bytes))
+    }
+
+    /// Whether it lost nothing, or concerns less than [`SMALL_GAP_BYTES`].
+    pub fn is_small(&self) -> bool {
+        self.doubtful_bytes().is_some_and(|bytes| bytes < SMALL_GAP_BYTES)
+    }
+
     /// The gap in one line, with its times in a zone.
     pub fn text(&self, local_time: &LocalTime) -> String {
         let end = local_time.text(self.end);
@@ -300,23 +322,51 @@ pub(crate) fn end_by(conn: &Connection, now_s: i64) -> Result<(), LedgerError> {
     Ok(())
 }
 
-/// Lists the gaps that overlap a time span, ordered by end; `None` means unlimited.
+/// Lists the gaps that overlap a time span, ordered by end; `None` means unlimited. For some containers, these
+/// are their own gaps and those of the whole node and of shared interfaces.
 pub(crate) fn list(
     conn: &Connection,
     from: Option<Timestamp>,
     to: Option<Timestamp>,
+    containers: Option<&[i64]>,
 ) -> Result<Vec<Gap>, LedgerError> {
     let mut statement = conn.prepare_cached(
         "SELECT g.start, g.end, g.reason, g.interface, c.label, g.in_skbs, g.in_skb_bytes, g.out_skbs,
          g.out_skb_bytes,
-             g.detail
+             g.detail, g.container
          FROM gap g LEFT JOIN container c ON c.id = g.container
          WHERE g.end >= ?1 AND coalesce(g.start, g.end) < ?2 ORDER BY g.end, g.id",
     )?;
     let from_s = from.map_or(i64::MIN, Timestamp::as_second);
     let to_s = to.map_or(i64::MAX, Timestamp::as_second);
-    let gaps = statement.query_map([from_s, to_s], gap_of)?.collect::<Result<_, _>>()?;
+    let mut rows = statement.query([from_s, to_s])?;
+    let mut gaps = Vec::new();
+    while let Some(row) = rows.next()? {
+        let gap = gap_of(row)?;
+        let asked = match containers {
+            None => true,
+            Some(asked) => concerns(conn, asked, row.get(10)?, gap.interface.as_deref())?,
+        };
+        gaps.extend(asked.then_some(gap));
+    }
     Ok(gaps)
+}
+
+/// Whether a gap belongs to one of the containers, or to the whole node. A gap of an interface may have no
+/// container; then the interface's owners decide, and one that ever had another owner is not shown.
+fn concerns(
+    conn: &Connection,
+    asked: &[i64],
+    container: Option<i64>,
+    interface: Option<&str>,
+) -> Result<bool, LedgerError> {
+    let Some(interface) = interface.filter(|_| container.is_none()) else {
+        return Ok(container.is_none_or(|container| asked.contains(&container)));
+    };
+    let mut statement = conn.prepare_cached("SELECT container FROM interface WHERE name = ?1")?;
+    let owners: Vec<i64> =
+        statement.query_map([interface], |row| row.get(0))?.collect::<rusqlite::Result<_>>()?;
+    Ok(!owners.is_empty() && owners.iter().all(|owner| *owner == 0 || asked.contains(owner)))
 }
 
 fn gap_of(row: &Row<'_>) -> rusqlite::Result<Gap> {

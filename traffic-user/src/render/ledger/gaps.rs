@@ -1,7 +1,7 @@
 //! Gaps: a list of them, one of them as a line, and the notes about them below other results.
 
-use traffic_ledger::{Gap, GapSize};
-use traffic_model::local_time::LocalTime;
+use traffic_ledger::{Gap, GapSize, SMALL_GAP_BYTES};
+use traffic_model::{counted, local_time::LocalTime};
 
 use crate::render::{
     json,
@@ -52,14 +52,32 @@ pub fn gaps(gaps: &[Gap], format: Format, local_time: &LocalTime) -> anyhow::Res
     if format == Format::Csv { sheet.csv() } else { Ok(sheet.table()) }
 }
 
-/// The gaps of a time span, as notes below a result.
+/// The gaps of a time span, as notes below a result. Those that lost nothing, or little, take one line.
 pub(super) fn gap_notes(gaps: &[Gap], local_time: &LocalTime) -> Vec<String> {
-    if gaps.is_empty() {
-        return Vec::new();
+    let (small, large): (Vec<&Gap>, Vec<&Gap>) = gaps.iter().partition(|gap| gap.is_small());
+    let mut notes = Vec::new();
+    if !large.is_empty() {
+        let overlap = if large.len() == 1 { "gap overlaps" } else { "gaps overlap" };
+        let losses = large.iter().filter(|gap| gap.reason.loses_traffic()).count();
+        notes.push(format!(
+            "{} {overlap} this span, {losses} of them with traffic that is not in the sums:",
+            large.len()
+        ));
+        notes.extend(large.iter().map(|gap| format!("  {}", gap.text(local_time))));
     }
-    let losses = gaps.iter().filter(|gap| gap.reason.loses_traffic()).count();
-    let overlap = if gaps.len() == 1 { "gap overlaps" } else { "gaps overlap" };
-    let first =
-        format!("{} {overlap} this span, {losses} of them with traffic that is not in the sums:", gaps.len());
-    std::iter::once(first).chain(gaps.iter().map(|gap| format!("  {}", gap.text(local_time)))).collect()
+    if !small.is_empty() {
+        let lost = small.iter().filter_map(|gap| gap.doubtful_bytes()).fold(0, u64::saturating_add);
+        notes.push(format!(
+            "{}, {} (each lost nothing, or less than {}; `trafctl gaps` lists them)",
+            counted(small.len(), "small gap"),
+            short_bytes(lost),
+            short_bytes(SMALL_GAP_BYTES)
+        ));
+    }
+    notes
+}
+
+/// Bytes in kB from a thousand on, rounded up, so that a loss is never shown as none.
+fn short_bytes(bytes: u64) -> String {
+    if bytes < 1000 { counted(bytes, "byte") } else { format!("{} kB", bytes.div_ceil(1000)) }
 }

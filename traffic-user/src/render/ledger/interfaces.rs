@@ -20,7 +20,7 @@ pub enum Part {
     Balance,
 }
 
-/// A part of an interface report. CSV holds the rows only; [`interface_notes`] has the rest.
+/// A part of an interface report. CSV holds the rows only.
 ///
 /// # Errors
 /// When the output cannot be formatted.
@@ -40,8 +40,8 @@ pub fn interfaces(report: &InterfaceReport, part: Part, format: Format) -> anyho
     Ok(with_notes(sheet.table(), interface_notes(report, part)))
 }
 
-/// The notes below an interface report.
-pub fn interface_notes(report: &InterfaceReport, part: Part) -> Vec<String> {
+/// The notes below a table.
+fn interface_notes(report: &InterfaceReport, part: Part) -> Vec<String> {
     let local_time = LocalTime::named(&report.zone);
     let mut notes = vec![
         format!(

@@ -3,6 +3,8 @@
 //!
 //! Times in tables and notes are in the report's time zone. JSON and CSV hold exact instants in UTC.
 
+#[cfg(test)]
+mod billing_tests;
 mod closing;
 mod gaps;
 mod import;
@@ -16,9 +18,9 @@ mod top;
 pub use closing::{adjusted, audit, closed};
 pub use gaps::gaps;
 pub use import::imported;
-pub use interfaces::{Part, interface_notes, interfaces};
-pub use report::{notes, report};
-pub use top::{top, top_notes};
+pub use interfaces::{Part, interfaces};
+pub use report::report;
+pub use top::top;
 
 /// Output format.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

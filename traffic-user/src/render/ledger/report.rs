@@ -2,7 +2,7 @@
 
 use jiff::Timestamp;
 use traffic_common::Family;
-use traffic_ledger::{Adjustment, Rates, Report, ReportRow, Volume};
+use traffic_ledger::{Rates, Report, ReportRow, ReportedAdjustment, Volume};
 use traffic_model::{counted, local_time::LocalTime};
 
 use crate::render::{
@@ -10,7 +10,10 @@ use crate::render::{
     ledger::{
         Format, closing,
         gaps::gap_notes,
-        sheet::{FIGURES, Sheet, figures, number, sum},
+        sheet::{
+            BILLING, FIGURES, SHORT_BILLING, Sheet, billing, billing_notes, figures, number, short_billing,
+            sum,
+        },
         with_notes,
     },
 };
@@ -22,6 +25,9 @@ struct Columns {
     family: bool,
     direction: bool,
     rates: bool,
+    /// What to bill: all of it in CSV, in short in a table with corrections.
+    billing: bool,
+    short_billing: bool,
     /// Only one volume per row: each row is about one direction.
     one_volume: bool,
 }
@@ -38,6 +44,8 @@ impl Columns {
             family: csv || report.rows.iter().any(|row| row.family.is_some()),
             direction: csv || direction,
             rates: report.percentile_rule.is_some(),
+            billing: csv,
+            short_billing: !csv && !billing_notes(&report.billing).is_empty(),
             one_volume: direction && !csv,
         }
     }
@@ -63,6 +71,8 @@ impl Columns {
                 }
             }
         }
+        sheet.numbers.extend(self.billing.then_some(BILLING).into_iter().flatten());
+        sheet.numbers.extend(self.short_billing.then_some(SHORT_BILLING).into_iter().flatten());
         sheet
     }
 
@@ -87,6 +97,12 @@ impl Columns {
                 fields.extend([rates.incoming, rates.outgoing, rates.total].map(number));
             }
         }
+        if self.billing {
+            fields.extend(billing(row.billing.as_ref()));
+        }
+        if self.short_billing {
+            fields.extend(short_billing(row.billing.as_ref()));
+        }
         fields
     }
 }
@@ -96,7 +112,7 @@ fn one_rate(rates: &Rates) -> Option<u64> {
     rates.incoming.or(rates.outgoing)
 }
 
-/// A report. CSV holds the rows only; [`notes`] has the rest.
+/// A report. CSV holds the rows only.
 ///
 /// # Errors
 /// When the output cannot be formatted.
@@ -118,8 +134,8 @@ pub fn report(report: &Report, format: Format) -> anyhow::Result<String> {
     Ok(with_notes(text, notes(report)))
 }
 
-/// The notes below a report: span, sums, basis, rules, gaps and closed periods.
-pub fn notes(report: &Report) -> Vec<String> {
+/// The notes below a table: span, sums, basis, rules, gaps and closed periods.
+pub(super) fn notes(report: &Report) -> Vec<String> {
     let local_time = LocalTime::named(&report.zone);
     let time = |time: Timestamp| local_time.text(time);
     let mut notes = vec![format!(
@@ -131,6 +147,7 @@ pub fn notes(report: &Report) -> Vec<String> {
     )];
     notes.extend(span_notes(report, &local_time));
     notes.push(sum("total", &report.total));
+    notes.extend(billing_notes(&report.billing));
     if report.class_zero.total != Volume::default() {
         notes.push(sum("class 0, not in the total", &report.class_zero));
     }
@@ -193,10 +210,16 @@ fn span_notes(report: &Report, local_time: &LocalTime) -> Vec<String> {
 }
 
 /// A correction as one line of text.
-fn adjustment_line(adjustment: &Adjustment, local_time: &LocalTime) -> String {
+fn adjustment_line(reported: &ReportedAdjustment, local_time: &LocalTime) -> String {
+    let ReportedAdjustment { adjustment, in_rows } = reported;
     let family = Family::ALL[usize::from(adjustment.family != 0)].name();
+    let place = match (in_rows, adjustment.class) {
+        (true, _) => "",
+        (false, 0) => ", in no row because class 0 is not billed",
+        (false, _) => ", in no row because no row has its whole month",
+    };
     format!(
-        "correction of {}, not in the rows: {} class {} {family}, in {:+} bytes {:+} packets, out {:+} bytes \
+        "correction of {}{place}: {} class {} {family}, in {:+} bytes {:+} packets, out {:+} bytes \
          {:+} packets, made at {}: {}",
         adjustment.period,
         adjustment.container,

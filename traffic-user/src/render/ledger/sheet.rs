@@ -1,7 +1,7 @@
 //! Rows and columns, as an aligned table or as CSV.
 
 use anyhow::Context as _;
-use traffic_ledger::{Figures, Volume};
+use traffic_ledger::{Billing, Figures, SignedFigures, SignedVolume, Volume};
 
 use crate::render;
 use traffic_model::counted;
@@ -56,6 +56,80 @@ pub(super) fn figures(figures: &Figures) -> [String; 6] {
         figures.total.packets.to_string(),
         figures.total.bytes.to_string(),
     ]
+}
+
+/// Columns of what a row is billed, in CSV.
+pub(super) const BILLING: [&str; 18] = [
+    "billed_in_packets",
+    "billed_in_bytes",
+    "billed_out_packets",
+    "billed_out_bytes",
+    "billed_packets",
+    "billed_bytes",
+    "corrected_in_packets",
+    "corrected_in_bytes",
+    "corrected_out_packets",
+    "corrected_out_bytes",
+    "corrected_packets",
+    "corrected_bytes",
+    "to_bill_in_packets",
+    "to_bill_in_bytes",
+    "to_bill_out_packets",
+    "to_bill_out_bytes",
+    "to_bill_packets",
+    "to_bill_bytes",
+];
+
+/// The fields of [`BILLING`]; empty for class 0, and for a direction that the row does not have.
+pub(super) fn billing(billing: Option<&Billing>) -> Vec<String> {
+    let Some(billing) = billing else { return vec![String::new(); BILLING.len()] };
+    let signed = |figures: &SignedFigures| {
+        let text = |volume: Option<SignedVolume>, value: fn(&SignedVolume) -> i64| {
+            volume.map(|volume| value(&volume).to_string()).unwrap_or_default()
+        };
+        [figures.incoming, figures.outgoing, Some(figures.total)]
+            .map(|volume| [text(volume, |volume| volume.packets), text(volume, |volume| volume.bytes)])
+    };
+    let (corrected, to_bill) = (signed(&billing.corrected), signed(&billing.to_bill));
+    let mut fields = figures(&billing.billed).to_vec();
+    fields.extend(corrected.into_iter().chain(to_bill).flatten());
+    fields
+}
+
+/// Columns of what a row is billed, in a table that has corrections. Bytes of the directions that it shows.
+pub(super) const SHORT_BILLING: [&str; 3] = ["billed", "corrected", "to_bill"];
+
+/// The fields of [`SHORT_BILLING`]; empty for class 0.
+pub(super) fn short_billing(billing: Option<&Billing>) -> [String; 3] {
+    let Some(billing) = billing else { return Default::default() };
+    let Billing { billed, corrected, to_bill } = billing;
+    let corrected = match corrected.total.bytes {
+        0 => "0".to_owned(),
+        bytes => format!("{bytes:+}"),
+    };
+    [billed.total.bytes.to_string(), corrected, to_bill.total.bytes.to_string()]
+}
+
+/// What is billed in all rows, as sentences below a table; none without corrections.
+pub(super) fn billing_notes(billing: &Billing) -> Vec<String> {
+    let Billing { corrected, to_bill, .. } = billing;
+    if corrected.is_zero() {
+        return Vec::new();
+    }
+    let volume = |volume: Option<SignedVolume>, plus: bool| {
+        let SignedVolume { packets, bytes } = volume.unwrap_or_default();
+        if plus {
+            format!("{bytes:+} bytes in {packets:+} packets")
+        } else {
+            format!("{bytes} bytes in {packets} packets")
+        }
+    };
+    [("corrected", corrected, true), ("to bill", to_bill, false)]
+        .map(|(name, figures, plus)| {
+            let (incoming, outgoing) = (volume(figures.incoming, plus), volume(figures.outgoing, plus));
+            format!("{name}: in {incoming}; out {outgoing}; together {}", volume(Some(figures.total), plus))
+        })
+        .to_vec()
 }
 
 /// A number; empty for none.

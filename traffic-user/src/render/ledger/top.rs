@@ -8,12 +8,14 @@ use crate::render::{
     ledger::{
         Format,
         gaps::gap_notes,
-        sheet::{FIGURES, Sheet, figures, sum},
+        sheet::{
+            BILLING, FIGURES, SHORT_BILLING, Sheet, billing, billing_notes, figures, short_billing, sum,
+        },
         with_notes,
     },
 };
 
-/// A ranking. CSV holds the rows only; [`top_notes`] has the rest.
+/// A ranking. CSV holds the rows only.
 ///
 /// # Errors
 /// When the output cannot be formatted.
@@ -23,18 +25,28 @@ pub fn top(top: &Top, format: Format) -> anyhow::Result<String> {
     }
     let mut sheet = Sheet::new(&["place", "container", "class"], &FIGURES);
     sheet.numbers.push("permille");
+    let csv = format == Format::Csv;
+    let short = !csv && !billing_notes(&top.billing).is_empty();
+    sheet.numbers.extend(csv.then_some(BILLING).into_iter().flatten());
+    sheet.numbers.extend(short.then_some(SHORT_BILLING).into_iter().flatten());
     for row in &top.rows {
         let class = row.class.map(|class| class.to_string()).unwrap_or_default();
         let mut fields = vec![row.place.to_string(), row.container.clone(), class];
         fields.extend(figures(&row.figures));
         fields.push(row.permille.to_string());
+        if csv {
+            fields.extend(billing(row.billing.as_ref()));
+        }
+        if short {
+            fields.extend(short_billing(row.billing.as_ref()));
+        }
         sheet.rows.push(fields);
     }
-    if format == Format::Csv { sheet.csv() } else { Ok(with_notes(sheet.table(), top_notes(top))) }
+    if csv { sheet.csv() } else { Ok(with_notes(sheet.table(), top_notes(top))) }
 }
 
-/// The notes below a ranking.
-pub fn top_notes(top: &Top) -> Vec<String> {
+/// The notes below a table.
+fn top_notes(top: &Top) -> Vec<String> {
     let local_time = LocalTime::named(&top.zone);
     let mut notes = vec![
         format!(
@@ -45,6 +57,7 @@ pub fn top_notes(top: &Top) -> Vec<String> {
         ),
         sum("all containers", &top.total),
     ];
+    notes.extend(billing_notes(&top.billing));
     if top.class_zero.total != Volume::default() && top.rows.iter().all(|row| row.class != Some(0)) {
         notes.push(sum("class 0, not ranked", &top.class_zero));
     }
