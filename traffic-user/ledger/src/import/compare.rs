@@ -47,7 +47,6 @@ pub struct Subject {
     pub owner: usize,
     /// The container's id in the ledger.
     pub container: i64,
-    pub series: Option<i64>,
 }
 
 /// Records where the file differs from the ledger, as far as the file contains everything that was imported.
@@ -61,10 +60,12 @@ pub fn compare(
     let Unit { level, start, end } = subject.unit;
     let table = TRAFFIC.table(level);
     let mut statement = conn.prepare_cached(&format!(
-        "SELECT class, in_packets, in_bytes, out_packets, out_bytes FROM {table}
-         WHERE start = ?1 AND container = ?2 AND family = 0 AND stream = ?3"
+        "SELECT class, sum(in_packets), sum(in_bytes), sum(out_packets), sum(out_bytes) FROM {table}
+         WHERE start = ?1 AND container = ?2 AND family = 0 AND stream IN (
+             SELECT s.id FROM stream s JOIN epoch e ON e.id = s.epoch WHERE e.boot_id = 'pva-import')
+         GROUP BY class"
     ))?;
-    let held = statement.query_map(params![start, subject.container, subject.series], |row| {
+    let held = statement.query_map(params![start, subject.container], |row| {
         Ok((row.get(0)?, [row.get(1)?, row.get(2)?, row.get(3)?, row.get(4)?]))
     })?;
     let held: ByClass = held.collect::<Result<_, _>>()?;

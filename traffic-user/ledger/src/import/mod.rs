@@ -172,7 +172,7 @@ impl Ledger {
             &mut skips,
             &mut |read| progress(PvaProgress::Read(read)),
             |key, samples, skips| {
-                let imported = imported(&self.conn, &import.node, key)?;
+                let imported = imported(&self.conn, key)?;
                 let already = KnownState {
                     imported: &imported,
                     closed: &closed,
@@ -208,6 +208,7 @@ impl Ledger {
         .write_all(&staging, &mut sums, &mut |done, all| progress(PvaProgress::Written(done, all)))?;
         imported.until = Timestamp::from_second(state.until)?;
         imported.skipped = skips.into_list();
+        refuse_others_file(&transaction, &import.node, &imported)?;
         if import.dry_run {
             return Ok(imported);
         }
@@ -317,19 +318,30 @@ impl State {
     }
 }
 
-/// The ranges of a counter that earlier imports took.
-fn imported(
-    conn: &Connection,
-    node: &str,
-    key: &source::CounterKey,
-) -> Result<Vec<ranges::Range>, LedgerError> {
-    let mut statement = conn.prepare_cached(
-        "SELECT first, last FROM pva_range WHERE node = ?1 AND eid = ?2 AND class = ?3 AND value = ?4 ORDER
-         BY first",
-    )?;
+/// The ranges of a counter that earlier imports took, under whichever name the node had then: a node is
+/// renamed, and its history remains the same.
+fn imported(conn: &Connection, key: &source::CounterKey) -> Result<Vec<ranges::Range>, LedgerError> {
+    let mut statement = conn
+        .prepare_cached("SELECT first, last FROM pva_range WHERE eid = ?1 AND class = ?2 AND value = ?3")?;
     let class = key.class.map_or(-1, i64::from);
-    let ranges = statement.query_map(rusqlite::params![node, key.owner, class, key.value], |row| {
-        Ok((row.get(0)?, row.get(1)?))
-    })?;
-    Ok(ranges.collect::<Result<_, _>>()?)
+    let ranges = statement
+        .query_map(rusqlite::params![key.owner, class, key.value], |row| Ok((row.get(0)?, row.get(1)?)))?;
+    Ok(ranges::union(&ranges.collect::<Result<Vec<_>, _>>()?, &[], 0))
+}
+
+/// Refuses a file of which everything was imported under another name of the node.
+fn refuse_others_file(conn: &Connection, node: &str, imported: &PvaImported) -> Result<(), LedgerError> {
+    if imported.samples > 0 || imported.samples_imported_before == 0 {
+        return Ok(());
+    }
+    let mut names = conn.prepare("SELECT DISTINCT node FROM pva_range ORDER BY node")?;
+    let names: Vec<String> = names.query_map([], |row| row.get(0))?.collect::<rusqlite::Result<_>>()?;
+    if names.iter().any(|name| name == node) {
+        return Ok(());
+    }
+    Err(LedgerError::Query(format!(
+        "its samples were imported before, as the history of {}; a later copy of the file is imported from where \
+         this one ends",
+        names.join(" and ")
+    )))
 }

@@ -17,7 +17,7 @@ use crate::{
         counter::Sample,
         skips::{SkipReason, Skips},
     },
-    migrate,
+    migrate, schema,
 };
 
 /// Names of the values, in the order of the ledger's columns.
@@ -78,6 +78,7 @@ impl Source {
             return Err(LedgerError::Query("it is not a PVA database: it is empty".to_owned()));
         }
         let conn = crate::read_only::open(path).map_err(|source| migrate::open_error(path, source))?;
+        refuse_ledger(&conn)?;
         for (table, columns) in
             [("log_def", "id, eid, lclass, instance, counter"), ("log_data", "id, startTime, avg")]
         {
@@ -197,6 +198,23 @@ impl Source {
         skips.note_many(SkipReason::UndefinedCounter, None, count.unsigned_abs(), || first);
         Ok(())
     }
+}
+
+/// Refuses a ledger, which has views in the form of PVA's tables: its figures would count twice. A copy that was
+/// made by way of SQL has lost the application's id.
+fn refuse_ledger(conn: &Connection) -> Result<(), LedgerError> {
+    // A file that is no database, or has no such tables, is refused afterwards with its own reason.
+    let id: i64 = conn.pragma_query_value(None, "application_id", |row| row.get(0)).unwrap_or(0);
+    let own = "SELECT count(*) FROM sqlite_schema WHERE name IN ('pva_counter', 'traffic_5min', 'meta')";
+    let own: i64 = conn.query_row(own, [], |row| row.get(0)).unwrap_or(0);
+    if id == schema::APPLICATION_ID || own == 3 {
+        return Err(LedgerError::Query(
+            "it is not a PVA database but a ledger of trafctl, whose figures would count twice; give the database of \
+             the PVA agent"
+                .to_owned(),
+        ));
+    }
+    Ok(())
 }
 
 /// A value as text; empty for NULL.

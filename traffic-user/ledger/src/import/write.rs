@@ -196,7 +196,7 @@ impl<'a> RowWriter<'a> {
         let (mut wrote, mut split) = (false, false);
         for (owner, sums) in std::mem::take(of_unit) {
             if !sums.before.values.is_empty() {
-                let subject = Subject { unit, owner, container: sums.container, series: self.series };
+                let subject = Subject { unit, owner, container: sums.container };
                 compare(self.conn, staging, &subject, &sums.before, &mut self.result.conflicts)?;
             }
             for (class, values) in sums.new {

@@ -1,5 +1,6 @@
 //! Imports of PVA databases that the tests create.
 
+mod identity;
 mod long_samples;
 mod skips;
 
