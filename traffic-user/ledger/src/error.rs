@@ -129,6 +129,12 @@ pub enum LedgerError {
         /// Time of the last reading in the ledger, in nanoseconds since boot.
         last_ns: u64,
     },
+    /// Nobody knows the configured zone, and the file has no borders yet by which to go on.
+    #[error(
+        "neither this system nor trafctl knows the time zone {0:?}, so that days cannot be booked; correct \
+         `time_zone` in [ledger], or install the system's time zone data"
+    )]
+    UnknownZone(String),
     /// The configured calendar is not the one of the file.
     #[error(
         "its days follow {stored_zone} and its months begin on day {stored_day}, but {zone} and day {day} \

@@ -1,6 +1,7 @@
 //! The open ledger file. One process per node writes it; any number of readers may open it at the same time.
 
 use std::{
+    fs,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -21,6 +22,7 @@ use crate::{
     time::{
         borders::{Borders, stored_calendar},
         reading_checks::DrainContext,
+        unknown_zone::with_substitute,
     },
     wal_guard::{self, InUse, OpenFiles},
     write::{
@@ -66,8 +68,6 @@ pub struct Ledger {
     /// How long it waits for another writer.
     patience: Duration,
     pub(crate) calendar: Calendar,
-    /// Whether this system, or this program, knows the rules of the zone.
-    pub(crate) zone_is_known: bool,
     pub(crate) retention: Retention,
     vm_interface_prefixes: Vec<String>,
     /// Why the drains since the last successful one failed.
@@ -93,12 +93,21 @@ impl Ledger {
             wal_guard::check_before_writing(path)?;
         }
         let was_lost = wal_guard::was_lost(path);
+        // The zone may have become known since the configuration was read.
+        let calendar = config.calendar.with_current_rules();
+        if !calendar.zone_is_known() && fs::metadata(path).map_or(0, |file| file.len()) == 0 {
+            // A name that was mistyped would stay in the new file for good.
+            return Err(LedgerError::UnknownZone(calendar.zone_name().to_owned()));
+        }
         let mut conn = migrate::open(path)?;
         digest::follow(&mut conn)?;
-        let calendar = config.calendar;
+        let calendar = with_substitute(&conn, calendar)?;
         match stored_calendar(&conn)? {
             // One statement writes both values. If the process were killed between two, the ledger could not
             // be opened again. A file that holds only one of them contains no figures yet.
+            None if !calendar.zone_is_known() => {
+                return Err(LedgerError::UnknownZone(calendar.zone_name().to_owned()));
+            }
             None => {
                 digest::change(&conn, |transaction| {
                     Ok(transaction.execute(
@@ -131,7 +140,6 @@ impl Ledger {
             path: path.to_owned(),
             patience: migrate::BUSY_TIMEOUT,
             calendar,
-            zone_is_known: true,
             retention: config.retention,
             vm_interface_prefixes: config.vm_interface_prefixes,
             failing: None,
@@ -152,21 +160,23 @@ impl Ledger {
         let conn = migrate::open_read_only(path)?;
         let (zone, day) = stored_calendar(&conn)?.unwrap_or_else(|| ("UTC".to_owned(), 1));
         // The borders of everything that was booked are in the file, so this machine need not know the zone.
-        let known = Calendar::new(&zone, day);
-        let zone_is_known = known.is_ok();
-        let calendar = known.or_else(|_unknown| Calendar::new("UTC", day))?;
+        let calendar = with_substitute(&conn, Calendar::new_or_unknown(&zone, day)?)?;
         Ok(Self {
             conn,
             path: path.to_owned(),
             patience: migrate::BUSY_TIMEOUT,
             calendar,
-            zone_is_known,
             retention: Retention::default(),
             vm_interface_prefixes: Vec::new(),
             failing: None,
             files: None,
             _in_use: in_use,
         })
+    }
+
+    /// Sets how long the finer levels are kept, for the preview of an import.
+    pub const fn set_retention(&mut self, retention: Retention) {
+        self.retention = retention;
     }
 
     /// Path of the file.

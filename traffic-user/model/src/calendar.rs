@@ -98,6 +98,7 @@ pub struct Calendar {
     zone: TimeZone,
     zone_name: String,
     billing_day: u8,
+    zone_is_known: bool,
 }
 
 impl Calendar {
@@ -112,7 +113,33 @@ impl Calendar {
         }
         let zone = zones::find(jiff::tz::db(), zone_name)
             .ok_or_else(|| CalendarError::UnknownZone { name: zone_name.to_owned() })?;
-        Ok(Self { zone, zone_name: zone_name.to_owned(), billing_day })
+        Ok(Self { zone, zone_name: zone_name.to_owned(), billing_day, zone_is_known: true })
+    }
+
+    /// As [`Calendar::new`], but a zone that nobody knows is not an error: until it is known again, a
+    /// substitute stands in for its rules, which [`Calendar::zone_is_known`] shows. It is UTC, unless
+    /// [`Calendar::with_substitute`] gives a better one.
+    ///
+    /// # Errors
+    /// When the day is out of range.
+    pub fn new_or_unknown(zone_name: &str, billing_day: u8) -> Result<Self, CalendarError> {
+        match Self::new(zone_name, billing_day) {
+            Err(CalendarError::UnknownZone { name }) => {
+                Ok(Self { zone_name: name, zone_is_known: false, ..Self::new("UTC", billing_day)? })
+            }
+            other => other,
+        }
+    }
+
+    /// Whether the rules are those of the zone, and not a substitute.
+    pub const fn zone_is_known(&self) -> bool {
+        self.zone_is_known
+    }
+
+    /// The same calendar with a fixed offset in place of the rules of an unknown zone.
+    #[must_use]
+    pub fn with_substitute(&self, offset: jiff::tz::Offset) -> Self {
+        if self.zone_is_known { self.clone() } else { Self { zone: TimeZone::fixed(offset), ..self.clone() } }
     }
 
     /// Takes rules that are not in the system's time zone data.
@@ -127,8 +154,10 @@ impl Calendar {
     /// kept.
     #[must_use]
     pub fn with_current_rules(&self) -> Self {
-        let found = zones::find(jiff::tz::db(), &self.zone_name);
-        Self { zone: found.unwrap_or_else(|| self.zone.clone()), ..self.clone() }
+        match zones::find(jiff::tz::db(), &self.zone_name) {
+            Some(zone) => Self { zone, zone_is_known: true, ..self.clone() },
+            None => self.clone(),
+        }
     }
 
     /// Whether days and months of the other calendar are the same: the same zone, perhaps under its former
@@ -139,7 +168,7 @@ impl Calendar {
 
     /// UTC, with months that begin on the first.
     pub fn utc() -> Self {
-        Self { zone: TimeZone::UTC, zone_name: "UTC".to_owned(), billing_day: 1 }
+        Self { zone: TimeZone::UTC, zone_name: "UTC".to_owned(), billing_day: 1, zone_is_known: true }
     }
 
     /// The time zone.

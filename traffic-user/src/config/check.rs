@@ -266,7 +266,9 @@ impl FileLedger {
         };
         match &self.time_zone {
             Some(zone) => {
-                Calendar::new(zone.get_ref(), day).map_err(|error| problem(zone, error.to_string()))
+                // A zone whose name is gone must not keep anything from being counted. The ledger reports it.
+                Calendar::new_or_unknown(zone.get_ref(), day)
+                    .map_err(|error| problem(zone, error.to_string()))
             }
             // UTC always exists and the day was checked above, so this cannot fail.
             None => {

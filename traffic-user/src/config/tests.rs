@@ -164,7 +164,6 @@ fn every_mistake_is_reported_with_its_place() {
             "[ledger]\nbilling_day = 32\n",
             "t.toml:2:15: billing_day = 32 is not a day of a month; write 1 to 31",
         ),
-        ("[ledger]\ntime_zone = 'Europe/Nowhere'\n", "t.toml:2:13: "),
         (
             "[retention]\nfive_minutes = '0d'\n",
             "t.toml:2:16: \"0d\" is out of range; write a whole number of days from 1d to 65535d",
@@ -240,4 +239,12 @@ fn limits_that_differ_from_those_in_force_are_named_with_both_values() {
         wanted.difference(&in_force).as_deref(),
         Some("containers = 30 (3 in force), addresses = 60 (6 in force)")
     );
+}
+
+#[test]
+fn a_zone_that_nobody_knows_keeps_nothing_from_being_counted() {
+    let config = parse("[ledger]\ntime_zone = 'Europe/Nowhere'\nbilling_day = 7\n").unwrap();
+    let calendar = &config.calendar;
+    assert_eq!((calendar.zone_name(), calendar.billing_day()), ("Europe/Nowhere", 7));
+    assert!(!calendar.zone_is_known());
 }

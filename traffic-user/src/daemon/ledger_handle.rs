@@ -116,6 +116,10 @@ impl LedgerHandle {
             Ok(drained) => {
                 self.health.succeeded(time::now_or_end(), *drained);
                 self.components.works(Part::Ledger);
+                match self.opened.as_ref().and_then(|opened| opened.drainer.ledger().unknown_zone()) {
+                    Some(problem) => self.components.failed_because(Part::TimeZone, &problem),
+                    None => self.components.works(Part::TimeZone),
+                }
             }
             Err(error) => self.note_failure(error),
         }

@@ -39,6 +39,8 @@ pub enum Part {
     Ledger,
     /// The log lines of the kernel program.
     ProgramLog,
+    /// The rules of the ledger's time zone.
+    TimeZone,
 }
 
 impl Part {
@@ -53,6 +55,7 @@ impl Part {
             Self::IdentityCommand => "identity_command",
             Self::Ledger => "ledger",
             Self::ProgramLog => "program_log",
+            Self::TimeZone => "time_zone",
         }
     }
 
@@ -70,6 +73,7 @@ impl Part {
                  is lost"
             }
             Self::ProgramLog => "counting continues without log lines for faults",
+            Self::TimeZone => "counting continues, and trafctl looks for the zone at each drain",
         }
     }
 }

@@ -201,7 +201,7 @@ impl Ledger {
                 [from.as_second(), to.as_second()],
                 |row| row.get::<_, i64>(0).map(i64::cast_unsigned),
             )?,
-            kept_borders: if self.zone_is_known {
+            kept_borders: if self.calendar.zone_is_known() {
                 Borders::new(&view, &self.calendar).kept(plan.range.0, plan.range.1)?
             } else {
                 Vec::new()

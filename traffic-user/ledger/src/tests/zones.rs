@@ -187,6 +187,55 @@ fn a_reader_that_does_not_know_the_zone_uses_the_stored_borders() {
     assert_whole(&reader, &node);
 }
 
+/// The zone of the test, of which only the name is left.
+fn forgotten() -> LedgerConfig {
+    config(Calendar::new_or_unknown("Test/City", 1).unwrap())
+}
+
+#[test]
+fn a_ledger_whose_zone_nobody_knows_any_more_continues_at_the_last_offset() {
+    for offset_s in [21_600, -12_600, 0] {
+        let mut file = ledger_with(config(calendar(offset_s, None)));
+        let mut node = Node::balanced(at("2026-08-22T00:00:00Z") - i64::from(offset_s));
+        run_until(&mut node, &mut file.ledger, "2026-08-30");
+        assert_eq!(file.ledger.unknown_zone(), None);
+        let path = file.ledger.path().to_owned();
+        file.ledger = Ledger::open(&path, forgotten()).unwrap();
+        let problem = file.ledger.unknown_zone().unwrap();
+        assert!(problem.contains("Test/City"), "{problem}");
+        run_until(&mut node, &mut file.ledger, "2026-09-03");
+        file.ledger.maintain(node.wall).unwrap();
+        assert_whole(&file.ledger, &node);
+        // As if the zone had been known all the time.
+        let mut known = ledger_with(config(calendar(offset_s, None)));
+        let mut same = Node::balanced(at("2026-08-22T00:00:00Z") - i64::from(offset_s));
+        run_until(&mut same, &mut known.ledger, "2026-09-03");
+        known.ledger.maintain(same.wall).unwrap();
+        for by in [By::Hour, By::Day, By::Month] {
+            assert_eq!(steps(&file.ledger, by), steps(&known.ledger, by), "{offset_s} {by:?}");
+        }
+        let reader = Ledger::open_read_only(&path).unwrap();
+        assert_eq!(steps(&reader, By::Day), steps(&known.ledger, By::Day));
+        // The zone is known again.
+        file.ledger = Ledger::open(&path, config(calendar(offset_s, None))).unwrap();
+        assert_eq!(file.ledger.unknown_zone(), None);
+        run_until(&mut node, &mut file.ledger, "2026-09-05");
+        assert_whole(&file.ledger, &node);
+    }
+}
+
+#[test]
+fn an_unknown_zone_is_not_written_into_a_new_ledger_and_does_not_replace_another() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("ledger.sqlite");
+    let refused = Ledger::open(&path, forgotten()).unwrap_err().to_string();
+    assert!(refused.contains("\"Test/City\"") && refused.contains("correct `time_zone`"), "{refused}");
+    assert!(!path.exists());
+    drop(Ledger::open(&path, config(Calendar::new("Asia/Tokyo", 1).unwrap())).unwrap());
+    let other = Ledger::open(&path, forgotten()).unwrap_err();
+    assert!(matches!(other, crate::LedgerError::CalendarChanged { .. }), "{other}");
+}
+
 #[test]
 fn a_day_that_a_zone_skips_has_no_row() {
     let mut file = ledger_with(config(Calendar::new("Pacific/Apia", 30).unwrap()));

@@ -355,7 +355,7 @@ pub struct KeptBorders {
     pub end_by_rules: jiff::Timestamp,
 }
 
-fn named_unit(row: &Row<'_>) -> rusqlite::Result<NamedUnit> {
+pub(crate) fn named_unit(row: &Row<'_>) -> rusqlite::Result<NamedUnit> {
     let name: String = row.get(2)?;
     let name = name.parse().map_err(|error: jiff::Error| {
         rusqlite::Error::FromSqlConversionFailure(2, rusqlite::types::Type::Text, Box::new(error))

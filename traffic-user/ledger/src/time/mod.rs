@@ -4,3 +4,4 @@ pub(crate) mod borders;
 pub(crate) mod bucket_assignment;
 pub(crate) mod clock_line;
 pub(crate) mod reading_checks;
+pub(crate) mod unknown_zone;
