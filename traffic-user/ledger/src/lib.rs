@@ -37,6 +37,7 @@ mod write;
 pub use closing::adjust::{Adjusted, Adjustment, AdjustmentRequest, ChainEntry, Corrected};
 pub use closing::audit::Audit;
 pub use closing::close::ClosedPeriod;
+pub use closing::preview::{ClosePreview, RetirePreview};
 pub use error::LedgerError;
 pub use figures::{Basis, Figures, Volume};
 pub use import::{PvaImport, PvaImported, PvaProgress, SkipReason};

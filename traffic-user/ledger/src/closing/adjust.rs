@@ -7,7 +7,7 @@ use serde::Serialize;
 use traffic_common::Family;
 
 use crate::{
-    closing::close::extend_chain, digest, error::LedgerError, query::billing::add, schema::time,
+    closing::chain::extend_chain, digest, error::LedgerError, query::billing::add, schema::time,
     store::Ledger,
 };
 

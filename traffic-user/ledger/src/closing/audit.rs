@@ -8,7 +8,7 @@ use serde::Serialize;
 use traffic_model::{calendar::Level, local_time::LocalTime};
 
 use crate::{
-    closing::close::{entry_hash, former_adjustment_hash},
+    closing::chain::{Entry, Version, matching_version},
     digest,
     error::LedgerError,
     ids,
@@ -186,6 +186,7 @@ fn audit_chain(view: &Connection, audit: &mut Audit) -> Result<(), LedgerError> 
     let mut statement = view.prepare("SELECT seq, kind, subject, hash FROM chain ORDER BY seq")?;
     let mut rows = statement.query([])?;
     let mut expected_seq = 1;
+    let mut latest = Version::One;
     while let Some(row) = rows.next()? {
         let (seq, kind, subject): (i64, String, i64) = (row.get(0)?, row.get(1)?, row.get(2)?);
         let hash: String = row.get(3)?;
@@ -193,13 +194,17 @@ fn audit_chain(view: &Connection, audit: &mut Audit) -> Result<(), LedgerError> 
             audit.problems.push(format!("chain: entry {expected_seq} is missing"));
         }
         expected_seq = seq + 1;
-        let before = audit.chain_hash.as_deref();
-        let fits = entry_hash(view, &kind, subject, before)? == hash
-            || kind == "adjustment" && former_adjustment_hash(view, subject, before)? == hash;
-        if !fits {
-            audit
-                .problems
-                .push(format!("chain: the hash of entry {seq} ({kind} {subject}) does not match its rows"));
+        let entry = Entry { seq, kind: &kind, subject, previous: audit.chain_hash.as_deref() };
+        let what = match (matching_version(view, &entry, &hash)?, latest) {
+            (Some(Version::One), Version::Two) => Some("is of version 1, after an entry of version 2"),
+            (Some(version), _) => {
+                latest = version;
+                None
+            }
+            (None, _) => Some("does not match its rows"),
+        };
+        if let Some(what) = what {
+            audit.problems.push(format!("chain: the hash of entry {seq} ({kind} {subject}) {what}"));
         }
         audit.chain_entries += 1;
         audit.chain_hash = Some(hash);

@@ -5,13 +5,12 @@
 //! Imported history may lie before a closed month; it is closed like any other month.
 
 use jiff::Timestamp;
-use rusqlite::{Connection, OptionalExtension as _, Transaction, TransactionBehavior, params};
+use rusqlite::{Connection, TransactionBehavior, params};
 use serde::Serialize;
-use sha2::{Digest as _, Sha256};
-use traffic_model::{calendar::Level, hex};
+use traffic_model::calendar::{Calendar, Level};
 
 use crate::{
-    closing::{close_checks, closed_rates},
+    closing::{chain::extend_chain, close_checks, closed_rates},
     digest,
     error::LedgerError,
     schema::time,
@@ -61,32 +60,14 @@ impl Ledger {
         self.maintain(now)?;
         // Before the file is locked: reading a month's rows takes a while.
         let rates = closed_rates::compute(self, start, end)?;
-        let not_closable =
-            |reason: &str| LedgerError::NotClosable { period: name.clone(), reason: reason.to_owned() };
         let transaction = self.conn.transaction_with_behavior(TransactionBehavior::Immediate)?;
-        if transaction.prepare("SELECT 1 FROM period WHERE start < ?2 AND end > ?1")?.exists([start, end])? {
-            return Err(not_closable("it is already closed"));
-        }
-        if let Some(earlier) = earliest_open(&transaction, start)? {
-            let earlier = Borders::new(&transaction, &self.calendar).label(Level::Month, earlier)?;
-            return Err(not_closable(&format!(
-                "{earlier} holds figures and is still open; run `trafctl close {earlier}` first"
-            )));
-        }
-        if last_bucket(&transaction)?.is_none_or(|last| last < end) {
-            if now.as_second() < end {
-                let end = self.calendar.label(Level::FiveMinutes, end)?;
-                return Err(not_closable(&format!(
-                    "it ends at {end}; close it after the first drain from then on"
-                )));
-            }
-            return Err(not_closable("the last drain was before its end; wait for the next drain"));
-        }
+        let month = Month { start, end, name: &name };
+        let doubt = require_closable(&transaction, &self.calendar, &month, now)?;
         if stale_units(&transaction, &self.calendar, Level::Month)?.contains(&start) {
-            return Err(not_closable("its sums are not complete; try again after the next maintenance"));
+            return Err(month.refuse("its sums are not complete; try again after the next maintenance"));
         }
-        if !force && let Some(objection) = close_checks::objection(&transaction, start, end)? {
-            return Err(not_closable(&objection));
+        if let Some(doubt) = doubt.filter(|_| !force) {
+            return Err(month.refuse(&doubt));
         }
         Borders::new(&transaction, &self.calendar).store(Level::Month, start)?;
         let period = transaction
@@ -137,6 +118,48 @@ impl Ledger {
     }
 }
 
+/// A month that is to be closed.
+pub(crate) struct Month<'a> {
+    pub start: i64,
+    pub end: i64,
+    pub name: &'a str,
+}
+
+impl Month<'_> {
+    pub fn refuse(&self, reason: &str) -> LedgerError {
+        LedgerError::NotClosable { period: self.name.to_owned(), reason: reason.to_owned() }
+    }
+}
+
+/// Refuses a month that cannot be closed. Returns why its figures are doubtful, if they are.
+pub(crate) fn require_closable(
+    conn: &Connection,
+    calendar: &Calendar,
+    month: &Month<'_>,
+    now: Timestamp,
+) -> Result<Option<String>, LedgerError> {
+    let &Month { start, end, .. } = month;
+    if conn.prepare("SELECT 1 FROM period WHERE start < ?2 AND end > ?1")?.exists([start, end])? {
+        return Err(month.refuse("it is already closed"));
+    }
+    if let Some(earlier) = earliest_open(conn, start)? {
+        let earlier = Borders::new(conn, calendar).label(Level::Month, earlier)?;
+        return Err(month.refuse(&format!(
+            "{earlier} holds figures and is still open; run `trafctl close {earlier}` first"
+        )));
+    }
+    if last_bucket(conn)?.is_none_or(|last| last < end) {
+        if now.as_second() < end {
+            let end = calendar.label(Level::FiveMinutes, end)?;
+            return Err(
+                month.refuse(&format!("it ends at {end}; close it after the first drain from then on"))
+            );
+        }
+        return Err(month.refuse("the last drain was before its end; wait for the next drain"));
+    }
+    close_checks::objection(conn, start, end)
+}
+
 /// The number after the year, if the text has the form `YYYY-MM`.
 fn month_number(name: &str) -> Option<u8> {
     let (year, month) = name.split_once('-')?;
@@ -149,89 +172,6 @@ fn earliest_open(conn: &Connection, before: i64) -> Result<Option<i64>, LedgerEr
     let sql = "SELECT min(u.start) FROM unit u WHERE u.start < ?1
         AND NOT EXISTS (SELECT 1 FROM period p WHERE p.start <= u.start AND u.start < p.end)";
     Ok(conn.query_row(sql, [before], |row| row.get(0))?)
-}
-
-/// Appends an entry to the chain. Returns its number and hash.
-pub(crate) fn extend_chain(
-    transaction: &Transaction<'_>,
-    kind: &str,
-    subject: i64,
-) -> Result<(i64, String), LedgerError> {
-    let previous: Option<String> = transaction
-        .query_row("SELECT hash FROM chain ORDER BY seq DESC LIMIT 1", [], |row| row.get(0))
-        .optional()?;
-    let hash = entry_hash(transaction, kind, subject, previous.as_deref())?;
-    let seq = transaction
-        .prepare("INSERT INTO chain (kind, subject, hash) VALUES (?1, ?2, ?3)")?
-        .insert(params![kind, subject, hash])?;
-    Ok((seq, hash))
-}
-
-/// The hash of a chain entry: SHA-256 over lines of tab-separated fields, beginning with the previous hash.
-/// `Debug` quoting keeps a tab or line end inside a text distinct from one between fields.
-pub(crate) fn entry_hash(
-    conn: &Connection,
-    kind: &str,
-    subject: i64,
-    previous: Option<&str>,
-) -> Result<String, LedgerError> {
-    let statements: &[&str] = match kind {
-        "period" => &[
-            "SELECT name, start, end, closed FROM period WHERE id = ?1",
-            "SELECT node, container, number, class, family, class_table, in_packets, in_bytes, out_packets,
-             out_bytes
-             FROM closed_row WHERE period = ?1 ORDER BY node, container, number, class, family, class_table",
-        ],
-        _ => &[
-            "SELECT p.name, a.made, a.container, a.class, a.family, a.in_packets, a.in_bytes, a.out_packets,
-                 a.out_bytes, a.reason, a.number FROM adjustment a JOIN period p ON p.id = a.period WHERE
-                     a.id = ?1",
-        ],
-    };
-    hash_rows(conn, statements, kind, subject, previous)
-}
-
-/// The hash that corrections had before they recorded their container's id. It stays valid, but does not
-/// cover the id, which the migration found.
-pub(crate) fn former_adjustment_hash(
-    conn: &Connection,
-    subject: i64,
-    previous: Option<&str>,
-) -> Result<String, LedgerError> {
-    let statement =
-        "SELECT p.name, a.made, a.container, a.class, a.family, a.in_packets, a.in_bytes, a.out_packets,
-        a.out_bytes, a.reason FROM adjustment a JOIN period p ON p.id = a.period WHERE a.id = ?1";
-    hash_rows(conn, &[statement], "adjustment", subject, previous)
-}
-
-fn hash_rows(
-    conn: &Connection,
-    statements: &[&str],
-    kind: &str,
-    subject: i64,
-    previous: Option<&str>,
-) -> Result<String, LedgerError> {
-    let mut hasher = Sha256::new();
-    hasher.update(format!("trafctl-ledger-1\t{}\t{kind}\n", previous.unwrap_or("-")));
-    for sql in statements {
-        let mut statement = conn.prepare(sql)?;
-        let columns = statement.column_count();
-        let mut rows = statement.query([subject])?;
-        while let Some(row) = rows.next()? {
-            let fields = (0..columns).map(|at| row.get_ref(at).map(|value| field(&value)));
-            let fields: Vec<String> = fields.collect::<Result<_, _>>()?;
-            hasher.update(fields.join("\t") + "\n");
-        }
-    }
-    Ok(hex(&hasher.finalize()))
-}
-
-fn field(value: &rusqlite::types::ValueRef<'_>) -> String {
-    match value {
-        rusqlite::types::ValueRef::Integer(number) => number.to_string(),
-        rusqlite::types::ValueRef::Text(text) => format!("{:?}", String::from_utf8_lossy(text)),
-        other => format!("{other:?}"),
-    }
 }
 
 /// Lists the closed periods that overlap a span.

@@ -2,6 +2,8 @@
 
 pub(crate) mod adjust;
 pub(crate) mod audit;
+pub(crate) mod chain;
 pub(crate) mod close;
 pub(crate) mod close_checks;
 pub(crate) mod closed_rates;
+pub(crate) mod preview;

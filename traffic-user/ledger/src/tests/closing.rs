@@ -4,7 +4,8 @@ use traffic_common::Family;
 
 use crate::{
     AdjustmentRequest, Ledger, LedgerConfig, LedgerError, Report, ReportQuery, ReportedAdjustment,
-    closing::close::former_adjustment_hash, testing::*,
+    closing::chain::{Entry, hash_v1},
+    testing::*,
 };
 
 /// A ledger with two months of one drain per day, from November 10.
@@ -246,12 +247,15 @@ fn migration_assigns_old_corrections_to_their_containers() {
     let before = numbers(&file.ledger);
     assert_eq!((before[0], before[3] != before[0]), (before[2], true));
     // Rewrite them as version 2 did.
-    for seq in 2..=5_i64 {
+    for seq in 1..=5_i64 {
         let conn = &file.ledger.conn;
         let hash = |seq: i64| -> String {
             conn.query_row("SELECT hash FROM chain WHERE seq = ?1", [seq], |row| row.get(0)).unwrap()
         };
-        let former = former_adjustment_hash(conn, seq - 1, Some(&hash(seq - 1))).unwrap();
+        let previous = (seq > 1).then(|| hash(seq - 1));
+        let (kind, subject) = if seq == 1 { ("period", 1) } else { ("adjustment", seq - 1) };
+        let entry = Entry { seq, kind, subject, previous: previous.as_deref() };
+        let former = hash_v1(conn, &entry, true).unwrap();
         assert_ne!(former, hash(seq));
         conn.execute("UPDATE chain SET hash = ?2 WHERE seq = ?1", params![seq, former]).unwrap();
     }

@@ -1,0 +1,99 @@
+//! What a command that cannot be undone would do. Nothing here writes.
+
+use jiff::Timestamp;
+use serde::Serialize;
+
+use crate::{
+    closing::close::{Month, require_closable},
+    error::LedgerError,
+    figures::Figures,
+    query::query_plan::{ReportQuery, Split},
+    store::Ledger,
+};
+
+/// What closing a month would freeze.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct ClosePreview {
+    /// The billing month as `YYYY-MM`.
+    pub name: String,
+    /// Start.
+    pub start: Timestamp,
+    /// End.
+    pub end: Timestamp,
+    /// Number of containers with figures.
+    pub containers: usize,
+    /// Sum of all billed figures, layer 3.
+    pub total: Figures,
+    /// Number of gaps in it with traffic that is not in the sums.
+    pub gaps_losing_traffic: usize,
+    /// Why its figures are doubtful. Given only if the month is to be closed nevertheless.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub doubt: Option<String>,
+}
+
+/// What retiring a container would do.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct RetirePreview {
+    /// The id.
+    pub container: String,
+    /// When its figures begin.
+    pub since: Timestamp,
+    /// Sum of its billed figures, layer 3. They stay with it.
+    pub total: Figures,
+}
+
+impl Ledger {
+    /// Shows what [`Ledger::close`] would do, or [`Ledger::close_anyway`] with `force`.
+    ///
+    /// # Errors
+    /// As these, as far as that is known beforehand.
+    pub fn preview_close(
+        &self,
+        name: &str,
+        now: Timestamp,
+        force: bool,
+    ) -> Result<ClosePreview, LedgerError> {
+        let (start, end, name) = self.month(name)?;
+        let month = Month { start, end, name: &name };
+        let doubt = require_closable(&self.conn, &self.calendar, &month, now)?;
+        if let Some(doubt) = doubt.as_deref().filter(|_| !force) {
+            return Err(month.refuse(doubt));
+        }
+        let (start, end) = (Timestamp::from_second(start)?, Timestamp::from_second(end)?);
+        let report =
+            self.report(&ReportQuery { from: Some(start), to: Some(end), ..ReportQuery::default() })?;
+        let containers: std::collections::BTreeSet<&str> =
+            report.rows.iter().map(|row| row.container.as_str()).collect();
+        Ok(ClosePreview {
+            start,
+            end,
+            containers: containers.len(),
+            total: report.total,
+            gaps_losing_traffic: report.gaps.iter().filter(|gap| gap.reason.loses_traffic()).count(),
+            doubt,
+            name,
+        })
+    }
+
+    /// Shows what [`Ledger::retire`] would do.
+    ///
+    /// # Errors
+    /// When no active container has this id, or the file cannot be read.
+    pub fn preview_retire(&self, container: &str) -> Result<RetirePreview, LedgerError> {
+        let find = "SELECT since FROM container WHERE name = ?1 AND retired IS NULL";
+        let mut statement = self.conn.prepare(find)?;
+        let mut rows = statement.query([container])?;
+        let since =
+            rows.next()?.ok_or_else(|| LedgerError::UnknownContainer(container.to_owned()))?.get(0)?;
+        let query = ReportQuery {
+            containers: vec![container.to_owned()],
+            split: Split::default(),
+            ..ReportQuery::default()
+        };
+        Ok(RetirePreview {
+            container: container.to_owned(),
+            since: Timestamp::from_second(since)?,
+            total: self.report(&query)?.total,
+        })
+    }
+}
