@@ -220,7 +220,7 @@ fn a_killed_daemons_socket_is_taken_over() -> Result<()> {
     ensure!(status["ledger"]["last_drain"].is_string(), "{status}");
     // A purge removes the maps that the daemon uses. It creates new ones; until then it answers with an
     // error.
-    lab.run_ok(&["detach", "--purge"])?;
+    lab.run_ok(&["detach", "--purge", "--yes"])?;
     let deadline = Instant::now() + PATIENCE;
     loop {
         let (head, body) = ask(UnixStream::connect(&socket)?, "/metrics")?;

@@ -79,9 +79,12 @@ fn pva_history_is_imported_closed_and_corrected() -> Result<()> {
     run_ok(Command::new("sqlite3").arg(&file).arg(&sql))?;
 
     let sent = udp_send(a.namespace(), b.namespace(), SocketAddr::new(b.v4(), 0), 100, 100)?;
-    for (more, samples) in [(&["--dry-run"][..], 10), (&[], 10), (&[], 0)] {
+    // Without --yes, an import shows what it would do, and a script does not take it for done.
+    for (more, status, samples) in
+        [(&["--dry-run"][..], 0, 10), (&[], 1, 10), (&["--yes"], 0, 10), (&["--yes"], 0, 0)]
+    {
         let output = import(more)?;
-        ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        assert_eq!(output.status.code(), Some(status), "{}", String::from_utf8_lossy(&output.stderr));
         let result: Value = serde_json::from_slice(&output.stdout)?;
         assert_eq!(number(&result, "/samples")?, samples, "{result}");
         let skipped = result["skipped"].as_array().context("skipped")?;
@@ -114,7 +117,7 @@ fn pva_history_is_imported_closed_and_corrected() -> Result<()> {
 
     // A changed value is reported, and the ledger keeps its own.
     run_ok(Command::new("sqlite3").arg(&file).arg("UPDATE log_data SET avg = 3 WHERE avg = 500000"))?;
-    let output = import(&[])?;
+    let output = import(&["--yes"])?;
     assert_eq!(output.status.code(), Some(1));
     let result: Value = serde_json::from_slice(&output.stdout)?;
     assert_eq!(number(&result, "/conflicts/count")?, 1, "{result}");
@@ -128,9 +131,24 @@ fn pva_history_is_imported_closed_and_corrected() -> Result<()> {
         let correction = ["adjust", month, "--container", "101", "--class", "2", "--out", "-0.1MB"];
         lab.run_json(&[&correction[..], &["--reason", "credited", "--format", "json"], more].concat())
     };
-    ensure!(adjust(&[]).is_err(), "the month is not closed yet");
-    lab.run_ok(&["close", month])?;
-    assert_eq!(adjust(&[])?["to_bill"][3], 400_000);
+    ensure!(adjust(&["--yes"]).is_err(), "the month is not closed yet");
+    let preview = |arguments: &[&str]| -> Result<Value> {
+        let output = lab.trafctl(&[arguments, &["--format", "json"]].concat())?.output()?;
+        assert_eq!(
+            output.status.code(),
+            Some(1),
+            "{arguments:?}: {}",
+            String::from_utf8_lossy(&output.stderr)
+        );
+        ensure!(output.stderr.is_empty(), "{}", String::from_utf8_lossy(&output.stderr));
+        Ok(serde_json::from_slice(&output.stdout)?)
+    };
+    let would_close = preview(&["close", month])?;
+    assert_eq!(number(&would_close, "/would_close/total/out/bytes")?, 500_000, "{would_close}");
+    assert_eq!(lab.run_json(&["close", "--format", "json"])?["closed"], Value::Array(Vec::new()));
+    lab.run_ok(&["close", month, "--yes"])?;
+    let correction = ["adjust", month, "--container", "101", "--class", "2", "--out", "-0.1MB"];
+    assert_eq!(preview(&[&correction[..], &["--reason", "credited"]].concat())?["to_bill"][3], 400_000);
     assert_eq!(number(&lab.run_json(&["audit", "--format", "json"])?, "/chain_entries")?, 1);
     assert_eq!(number(&adjust(&["--yes"])?, "/chained/seq")?, 2);
     ensure!(adjust(&["--yes"]).is_err(), "the same correction twice");

@@ -133,7 +133,7 @@ fn maps_of_another_layout_are_refused_until_purged() -> Result<()> {
         assert!(stderr.contains("have layout 999") && stderr.contains("--purge"), "{command:?}: {stderr}");
         assert_eq!(stderr.matches("trafctl: ").count(), 1, "{stderr}");
     }
-    lab.run_ok(&["attach", "--purge"])?;
+    lab.run_ok(&["attach", "--purge", "--yes"])?;
     lab.run_ok(&["status"])?;
     run_ok(&mut a.namespace().command("true"))?;
     assert_eq!(Counters::at_rest(&lab)?.counters, []);

@@ -31,7 +31,7 @@ fn a_usage_error_names_only_the_commands_own_arguments() {
         ),
         (&["report", "--class", "x"], "\"x\" is not a class; write 0 to 254"),
         (&["dump", "-4", "-6"], "Usage: trafctl dump [OPTIONS]\n"),
-        (&["container", "retire"], "Usage: trafctl container retire <ID>\n"),
+        (&["container", "retire"], "Usage: trafctl container retire [OPTIONS] <ID>\n"),
         (&["classes", "check"], "Usage: trafctl classes check [OPTIONS] <FILE>\n"),
         (&["run", "--nope"], "Usage: trafctl run [OPTIONS]\n"),
     ] {

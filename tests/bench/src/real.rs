@@ -191,7 +191,7 @@ impl<'t> Bench<'t> {
             "class_file = {classes:?}\nclass_order = \"longest-prefix\"\n[limits]\ncontainers = 128\nclasses = {COLUMNS}\n"
         ))?;
         // A new table may have other columns, so each begins with new counters.
-        lab.run_ok(&["attach", "--purge"])?;
+        lab.run_ok(&["attach", "--purge", "--yes"])?;
         let index = lab.host().ip(&format!("-o link show {}", interface(0)))?;
         let ifindex = index.split(':').next().context("no index")?.trim().parse()?;
         let kernel = Kernel::open(lab.bpffs(), ifindex)?;
@@ -218,7 +218,7 @@ impl<'t> Bench<'t> {
                 command.arg("--bpffs").arg(&bpffs).arg("--state-dir").arg(lab.path("previous"));
                 run_ok(command.arg("--config").arg(lab.config()).args(arguments))
             };
-            run(&["attach", "--purge"])?;
+            run(&["attach", "--purge", "--yes"])?;
             let program = Program::Pinned(Box::new(pinned(&bpffs)?));
             measured.push(Measured { name: "previous", program, counts: Counts::In(bpffs.clone()) });
             run(&["detach"])?;

@@ -46,7 +46,7 @@ fn a_killed_attach_is_completed_by_the_next() -> Result<()> {
     let load = Load::start(a.namespace(), b.namespace(), at(b.v6()), 300)?;
     let mut cut_short = 0;
     for delay in instants(length, rounds(9, 24)) {
-        lab.run_ok(&["detach", "--purge"])?;
+        lab.run_ok(&["detach", "--purge", "--yes"])?;
         cut_short += u32::from(kill_after(&lab, &["attach"], delay)?);
         // The next attach succeeds, whatever was left.
         let next = trafctl(&lab, &["attach"])?;

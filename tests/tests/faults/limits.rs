@@ -55,7 +55,7 @@ fn a_retired_containers_successor_gets_a_slot_when_all_are_taken() -> Result<()>
     let (a, b) = pair(&lab)?;
     Daemon::start(&lab)?.stop()?;
     let old = udp_send(a.namespace(), b.namespace(), at(b.v4()), 20, 300)?;
-    lab.run_ok(&["container", "retire", "101"])?;
+    lab.run_ok(&["container", "retire", "101", "--yes"])?;
     // The counts of the former owner belong to no container, so the sums of the interface do not balance.
     let new = udp_send(a.namespace(), b.namespace(), at(b.v4()), 31, 400)?;
     let counters = Counters::read(&lab)?;

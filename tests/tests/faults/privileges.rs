@@ -115,13 +115,14 @@ fn every_command_works_with_the_capabilities_of_the_service() -> Result<()> {
     works(&lab, SERVICE, &["dump"])?;
     works(&lab, SERVICE, &["top", "--times", "1"])?;
     daemon.stop()?;
-    for ledger in [&["report"][..], &["gaps"], &["audit"], &["top-talkers"], &["container", "retire", "103"]]
+    for ledger in
+        [&["report"][..], &["gaps"], &["audit"], &["top-talkers"], &["container", "retire", "103", "--yes"]]
     {
         works(&lab, SERVICE, ledger)?;
     }
     works(&lab, SERVICE, &["ledger", "backup", lab.path("copy").to_str().context("the path is not UTF-8")?])?;
     is_well(&lab)?;
-    works(&lab, SERVICE, &["detach", "--purge"])?;
+    works(&lab, SERVICE, &["detach", "--purge", "--yes"])?;
     Ok(())
 }
 
@@ -146,7 +147,7 @@ fn another_installation_on_a_hook_is_reported_as_far_as_privileges_allow() -> Re
     assert_eq!(less["attachments"][0]["in"]["ours"], 1, "{less:#}");
     ensure!(less["problems"].to_string().contains("runs before trafctl"), "{less:#}");
     ensure!(reported.contains("cannot be read without CAP_SYS_ADMIN"), "{reported}");
-    lab.run_ok(&["detach", "--purge", "--bpffs", second_dir])?;
+    lab.run_ok(&["detach", "--purge", "--yes", "--bpffs", second_dir])?;
     is_well(&lab)
 }
 

@@ -203,7 +203,7 @@ fn a_purge_after_a_drain_causes_no_gap() -> Result<()> {
     let daemon = Daemon::start(&lab)?;
     let first = udp_send(a.namespace(), b.namespace(), at(b.v4()), 90, 300)?;
     daemon.stop()?;
-    lab.run_ok(&["detach", "--purge"])?;
+    lab.run_ok(&["detach", "--purge", "--yes"])?;
     let missed = udp_send(a.namespace(), b.namespace(), at(b.v4()), 70, 300)?;
     let daemon = Daemon::start(&lab)?;
     let last = udp_send(a.namespace(), b.namespace(), at(b.v4()), 50, 300)?;

@@ -43,8 +43,11 @@ fn a_ledger_of_another_installation_is_refused_until_it_adopts_the_counters() ->
     let classes = lab.path("other-classes");
     fs::write(&classes, "1 10.99.0.0/16\n")?;
     let classes = classes.to_str().context("the path is not UTF-8")?;
-    let changes: [&[&str]; 3] =
-        [&["classes", "load", classes], &["container", "retire", "101"], &["detach", "--purge"]];
+    let changes: [&[&str]; 3] = [
+        &["classes", "load", classes],
+        &["container", "retire", "101", "--yes"],
+        &["detach", "--purge", "--yes"],
+    ];
     for change in changes {
         let output = with_state_dir(&lab, change, &empty)?.output()?;
         let stderr = String::from_utf8_lossy(&output.stderr);
@@ -67,20 +70,25 @@ fn a_ledger_of_another_installation_is_refused_until_it_adopts_the_counters() ->
     ensure!(recorded_in(&lab, &other)? == 0, "the counters were drained into another ledger");
 
     // A purge with the wrong state directory would lose what the other ledger does not have yet.
-    let purge = with_state_dir(&lab, &["detach", "--purge"], &other)?.output()?;
+    let purge = with_state_dir(&lab, &["detach", "--purge", "--yes"], &other)?.output()?;
     ensure!(!purge.status.success(), "the purge was not refused");
 
+    let preview = with_state_dir(&lab, &["ledger", "adopt"], &other)?.output()?;
+    let stdout = String::from_utf8_lossy(&preview.stdout);
+    ensure!(preview.status.code() == Some(1) && stdout.contains("would bind the counters in"), "{stdout}");
+    ensure!(recorded_in(&lab, &other)? == 0, "a preview took the counters over");
+
     // Counting has not stopped, and after the adoption the next drain records everything.
-    let adopted = with_state_dir(&lab, &["ledger", "adopt"], &other)?.output()?;
+    let adopted = with_state_dir(&lab, &["ledger", "adopt", "--yes"], &other)?.output()?;
     ensure!(adopted.status.success(), "{}", String::from_utf8_lossy(&adopted.stderr));
-    let again = with_state_dir(&lab, &["ledger", "adopt"], &other)?.output()?;
+    let again = with_state_dir(&lab, &["ledger", "adopt", "--yes"], &other)?.output()?;
     let stdout = String::from_utf8_lossy(&again.stdout);
     ensure!(again.status.success() && stdout.contains(" already belong to the ledger "), "{stdout}");
     wait_for("the drain after the adoption", || Ok(recorded_in(&lab, &other)? == sent))?;
     ensure!(running.terminate(PATIENCE)?.success());
 
     // A new epoch belongs to the ledger that drains it first.
-    lab.run_ok(&["detach", "--purge"])?;
+    lab.run_ok(&["detach", "--purge", "--yes"])?;
     let own = daemon(&lab)?;
     wait_for("the daemon", || Ok(lab.run_ok(&["status"]).is_ok()))?;
     let again = send()?;

@@ -329,7 +329,21 @@ fn a_retired_id_starts_at_zero_and_the_old_figures_stay() -> Result<()> {
     wait_for("the daemon", || Ok(lab.run_ok(&["status"]).is_ok()))?;
     let send = |datagrams| udp_send(a.namespace(), b.namespace(), SocketAddr::new(b.v4(), 0), datagrams, 50);
     let old = send(70)?;
-    lab.run_ok(&["container", "retire", "101"])?;
+    // The preview changes nothing: the second one is the same.
+    for _ in 0..2 {
+        let preview = lab.trafctl(&["container", "retire", "101", "--format", "json"])?.output()?;
+        assert_eq!(preview.status.code(), Some(1));
+        let preview: serde_json::Value = serde_json::from_slice(&preview.stdout)?;
+        assert_eq!(
+            (&preview["written"], &preview["figures"][0]["container"]),
+            (&false.into(), &"101".into())
+        );
+        ensure!(
+            preview["has_live_counters"] == true && preview["labels"] == serde_json::json!([]),
+            "{preview}"
+        );
+    }
+    lab.run_ok(&["container", "retire", "101", "--yes"])?;
     let new = send(110)?;
     end(&lab, running)?;
     assert_eq!(recorded(&lab, "101", 2)?.out_packets, new.packets);
@@ -358,7 +372,7 @@ fn a_purge_drains_first_and_the_next_epoch_adds_up() -> Result<()> {
         running.signal(Signal::KILL)?;
         running.wait(PATIENCE)?;
         packets += send(round * 10)?.packets;
-        lab.run_ok(&["detach", "--purge"])?;
+        lab.run_ok(&["detach", "--purge", "--yes"])?;
     }
     assert_eq!(recorded(&lab, "101", 2)?.out_packets, packets);
     Ok(())

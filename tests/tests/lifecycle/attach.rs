@@ -63,7 +63,7 @@ fn concurrent_attaches_attach_once() -> Result<()> {
         is_well(&lab)?;
         // Every round begins with nothing loaded, so that both must create it.
         if round < 4 {
-            lab.run_ok(&["detach", "--purge"])?;
+            lab.run_ok(&["detach", "--purge", "--yes"])?;
         }
     }
     let count = tcp_exchange(a.namespace(), b.namespace(), at(b.v6()), MEGABYTE, MEGABYTE)?;
@@ -88,7 +88,7 @@ fn an_attach_can_run_while_the_daemon_starts() -> Result<()> {
         is_well(&lab)?;
         daemon.stop()?;
         if round < 9 {
-            lab.run_ok(&["detach", "--purge"])?;
+            lab.run_ok(&["detach", "--purge", "--yes"])?;
         }
     }
     let count = tcp_exchange(a.namespace(), b.namespace(), at(b.v4()), MEGABYTE, MEGABYTE)?;

@@ -32,7 +32,7 @@ fn before_any_attach_there_is_one_error_line() -> Result<()> {
     }
     // A detach with nothing attached succeeds.
     lab.run_ok(&["detach"])?;
-    lab.run_ok(&["detach", "--purge"])?;
+    lab.run_ok(&["detach", "--purge", "--yes"])?;
     assert_eq!(files(lab.bpffs())?, [""; 0]);
 
     lab.run_ok(&["attach"])?;
@@ -122,7 +122,8 @@ fn without_root_there_is_one_error_line() -> Result<()> {
     std::fs::copy(traffic_tests::lab::trafctl_program()?, &program)?;
     let root = program.parent().context("the lab's directory")?;
     std::fs::set_permissions(root, std::fs::Permissions::from_mode(0o755))?;
-    for arguments in [&["attach"][..], &["run"], &["detach"], &["detach", "--purge"], &["dump"], &["status"]]
+    for arguments in
+        [&["attach"][..], &["run"], &["detach"], &["detach", "--purge", "--yes"], &["dump"], &["status"]]
     {
         let mut command = lab.host().command("setpriv");
         command.args(["--reuid=65534", "--regid=65534", "--clear-groups", "--"]).arg(&program);
@@ -188,7 +189,7 @@ fn a_bpffs_is_mounted_on_an_ordinary_directory() -> Result<()> {
         let mounts = std::fs::read_to_string("/proc/self/mounts")?;
         let mounted = mounts.lines().filter(|line| line.contains(&*elsewhere.to_string_lossy())).count();
         ensure!(mounted == 1, "{mounts}");
-        with(&["detach", "--purge"]).map(drop)
+        with(&["detach", "--purge", "--yes"]).map(drop)
     })();
     unmount(&elsewhere, UnmountFlags::DETACH)?;
     tried?;

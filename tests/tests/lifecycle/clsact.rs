@@ -107,7 +107,7 @@ fn only_our_filter_is_detached() -> Result<()> {
     agrees_with_kernel(&lab, &counters, a.interface())?;
     is_well(&lab)?;
 
-    lab.run_ok(&["detach", "--purge"])?;
+    lab.run_ok(&["detach", "--purge", "--yes"])?;
     for interface in [a.interface(), b.interface()] {
         assert_eq!(filters(&lab, interface)?, []);
         // Others may have filters in the qdisc by now.

@@ -99,7 +99,7 @@ fn two_installations_on_one_hook_are_reported_and_detach_only_their_own() -> Res
     assert_eq!(hooks(&lab, "veth101.0")?, ["trafctl_egress", "trafctl_ingress"]);
     assert_eq!(hooks(&lab, "veth102.0")?, [""; 0]);
     lab.run_ok(&["attach"])?;
-    let detached = with_other(&["detach", "--purge"])?;
+    let detached = with_other(&["detach", "--purge", "--yes"])?;
     ensure!(detached.status.success(), "{}", stderr(&detached));
     assert_eq!(hooks(&lab, "veth101.0")?, ["trafctl_egress", "trafctl_ingress"]);
 
@@ -136,7 +136,14 @@ fn a_purge_reports_what_is_lost_and_removes_everything() -> Result<()> {
     lab.run_ok(&["attach"])?;
     let count = udp_send(a.namespace(), b.namespace(), at(b.v4()), 60, 250)?;
     Counters::at_rest(&lab)?;
-    let output = trafctl(&lab, &["detach", "--purge"])?;
+    for command in ["detach", "attach"] {
+        let preview = lab.trafctl(&[command, "--purge", "--format", "json"])?.output()?;
+        assert_eq!(preview.status.code(), Some(1), "{command}");
+        let preview: Value = serde_json::from_slice(&preview.stdout)?;
+        ensure!(preview["would_purge"]["counters"]["containers"].as_u64() >= Some(1), "{preview}");
+        lab.run_ok(&["status"])?;
+    }
+    let output = trafctl(&lab, &["detach", "--purge", "--yes"])?;
     ensure!(output.status.success(), "{}", stderr(&output));
     let lost = String::from_utf8_lossy(&output.stdout);
     // One container sent it, the other received it.
@@ -152,8 +159,8 @@ fn a_purge_reports_what_is_lost_and_removes_everything() -> Result<()> {
         ensure!(error.contains("nothing is loaded") && error.contains("trafctl attach"), "{error}");
     }
     // A purge of nothing is not an error. The counters start at zero afterwards.
-    lab.run_ok(&["detach", "--purge"])?;
-    lab.run_ok(&["attach", "--purge"])?;
+    lab.run_ok(&["detach", "--purge", "--yes"])?;
+    lab.run_ok(&["attach", "--purge", "--yes"])?;
     let again = udp_send(a.namespace(), b.namespace(), at(b.v4()), 5, 25)?;
     let counters = Counters::at_rest(&lab)?;
     assert_eq!(counters.class("101", 2, "ipv4"), Amounts::outgoing(again.packets, again.l3_bytes));

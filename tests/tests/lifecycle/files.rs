@@ -112,7 +112,7 @@ fn a_bad_class_file_at_boot_restores_the_last_table() -> Result<()> {
     let good = hash(&lab)?;
     for bad in ["1 0.0.0.0/0\n2 10.0.0.0/33\n", "", "# nothing\n"] {
         // A reboot discards the maps.
-        lab.run_ok(&["detach", "--purge"])?;
+        lab.run_ok(&["detach", "--purge", "--yes"])?;
         fs::write(&file, bad)?;
         let mut daemon = Daemon::start(&lab)?;
         daemon.logs("the table last in force is used")?;
@@ -127,7 +127,7 @@ fn a_bad_class_file_at_boot_restores_the_last_table() -> Result<()> {
     daemon.stop()?;
 
     // Without a ledger the last table is unknown.
-    lab.run_ok(&["detach", "--purge"])?;
+    lab.run_ok(&["detach", "--purge", "--yes"])?;
     fs::remove_dir_all(lab.state_dir())?;
     fs::write(&file, "2 10.0.0.0/33\n")?;
     let output = trafctl(&lab, &["attach"])?;

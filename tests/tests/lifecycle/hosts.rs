@@ -185,7 +185,7 @@ fn a_container_is_found_by_number_and_by_uuid() -> Result<()> {
     refused(&trafctl(&lab, &["address", "add", "102", "10.9.0.7"])?)?;
     refused(&trafctl(&lab, &["report", "--container", "77"])?)?;
 
-    lab.run_ok(&["container", "retire", "101"])?;
+    lab.run_ok(&["container", "retire", "101", "--yes"])?;
     let later = udp_send(a.namespace(), b.namespace(), at(b.v4()), 5, 100)?;
     let counters = Counters::at_rest(&lab)?;
     let of_new: Vec<_> = counters.counters.iter().filter(|row| row.container == UUID).collect();

@@ -50,7 +50,7 @@ fn attach_prints_what_changed_and_detach_what_it_removed() -> Result<()> {
     assert_eq!(document["interfaces"], serde_json::json!([interface]));
 
     assert_eq!(lab.run_ok(&["detach", "veth101.0"])?, "veth101.0: detached, counters kept\n");
-    let document = lab.run_json(&["detach", "--purge", "--format", "json"])?;
+    let document = lab.run_json(&["detach", "--purge", "--yes", "--format", "json"])?;
     assert_eq!(document["detached"], serde_json::json!(["veth102.0"]));
     assert_eq!(document["purged"]["containers"], 2);
     assert_eq!(document["version"], 1);

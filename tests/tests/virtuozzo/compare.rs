@@ -98,7 +98,7 @@ fn unusable_input_is_refused_and_changes_nothing() -> Result<()> {
     ensure!(String::from_utf8_lossy(&found.stdout).contains("out: unexplained"), "{found:?}");
     assert_eq!(std::fs::read(world.lab.path("first.json"))?, kept);
 
-    world.lab.run_ok(&["detach", "--purge"])?;
+    world.lab.run_ok(&["detach", "--purge", "--yes"])?;
     world.lab.run_ok(&["attach"])?;
     fails(&["--with", &good], "start over with --restart")?;
     ensure!(run(&["--with", &good, "--restart"])?.status.success());

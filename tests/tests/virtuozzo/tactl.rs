@@ -137,7 +137,7 @@ fn a_reset_shows_the_difference_and_leaves_the_counters() -> Result<()> {
     fs::write(&marks, kept)?;
 
     // Baselines of these counters do not apply to other counters.
-    world.lab.run_ok(&["detach", "--purge"])?;
+    world.lab.run_ok(&["detach", "--purge", "--yes"])?;
     world.lab.run_ok(&["attach"])?;
     let fresh = world.send("10.2.0.9", 1, 40)?;
     assert_eq!(world.row("101", 2)?, Amounts::outgoing(fresh.0, fresh.1));

@@ -7,7 +7,7 @@ use traffic_ledger::AdjustmentRequest;
 use traffic_model::units;
 
 use crate::{
-    cli::{Done, Format, Global, format::parse_class, print},
+    cli::{Done, Format, Global, confirm::Confirm, format::parse_class, print},
     render::ledger as render,
     time,
 };
@@ -52,9 +52,8 @@ pub struct Options {
     /// Reason in one line; it is kept forever and shown in reports
     #[arg(long, value_name = "TEXT")]
     reason: String,
-    /// Write the correction
-    #[arg(long)]
-    yes: bool,
+    #[command(flatten)]
+    confirm: Confirm,
     /// Output format
     #[arg(long, value_enum, default_value_t)]
     format: Format,
@@ -86,12 +85,12 @@ pub(super) fn run(global: &Global, options: &Options) -> anyhow::Result<Done> {
         reason: options.reason.clone(),
         made: time::now()?,
     };
-    let adjusted = if options.yes {
+    let adjusted = if options.confirm.yes {
         global.ledger_for_writing()?.adjust(&request)
     } else {
         global.ledger()?.preview_adjustment(&request)
     };
     let adjusted = adjusted.with_context(|| format!("cannot correct {}", options.month))?;
     print(&render::adjusted(&adjusted, options.format.into())?)?;
-    Ok(Done::Success)
+    Ok(options.confirm.done())
 }

@@ -31,7 +31,7 @@ use crate::{
     trafctl attach\n  \
     trafctl attach veth101.0 veth101.1\n  \
     trafctl attach --format json | jq .failed\n  \
-    trafctl attach --purge    start over where an older version's maps are unusable")]
+    trafctl attach --purge --yes    start over where an older version's maps are unusable")]
 pub struct Options {
     /// Interfaces [default: all that match a rule]
     #[arg(value_name = "IFNAME", value_parser = interface_name())]
@@ -39,6 +39,9 @@ pub struct Options {
     /// Delete all counters first, after printing what they were
     #[arg(long)]
     purge: bool,
+    /// Do it; without this, only show what would be done, with status 1
+    #[arg(long, requires = "purge")]
+    yes: bool,
     /// Output format
     #[arg(long, value_enum, default_value_t)]
     format: Format,
@@ -48,6 +51,17 @@ pub(super) async fn run(global: &Global, options: &Options) -> anyhow::Result<Do
     // Read what can be wrong before anything is changed.
     let config = global.config()?;
     privileges::require()?;
+    if options.purge && !options.yes {
+        let preview = detach::preview_purge(global, &config)?.result;
+        // Without counters, there is nothing to confirm.
+        if preview.would_purge.is_some() {
+            print(&match options.format {
+                Format::Table => render::detached_table(&preview),
+                Format::Json => render::detached_json(&preview)?,
+            })?;
+            return Ok(Done::ProblemsFound);
+        }
+    }
     if options.purge {
         // stdout is for what was attached.
         if let Some(purged) = detach::purge(global, &config).await?.result.purged {

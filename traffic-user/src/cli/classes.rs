@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::Context as _;
+use anyhow::{Context as _, ensure};
 use clap::{Args, Subcommand};
 use ipnet::IpNet;
 use serde::Serialize;
@@ -60,6 +60,9 @@ enum Action {
         /// Class file [default: the configured file]
         #[arg(value_name = "FILE")]
         file: Option<PathBuf>,
+        /// Load it although it holds no prefix, so that everything is class 0 and nothing is billed
+        #[arg(long)]
+        force: bool,
     },
     /// List the prefixes in force, or those that a file would put in force
     #[command(
@@ -99,7 +102,7 @@ pub(super) fn run(global: &Global, options: &Options) -> anyhow::Result<Done> {
     let config = global.config()?;
     match &options.action {
         Action::Check { file, format } => check(file, *format),
-        Action::Load { file } => load_file(global, &config, file.as_deref()),
+        Action::Load { file, force } => load_file(global, &config, file.as_deref(), *force),
         Action::List { file, format } => list(global, &config, file.as_deref(), *format),
         Action::Explain { peer, file, format } => {
             let text = explain(global, &config, *peer, (file.as_deref(), *format))?;
@@ -121,14 +124,20 @@ fn check(path: &Path, format: Format) -> anyhow::Result<Done> {
 /// What a failed load leaves behind.
 const UNCHANGED: &str = "nothing was loaded, and the table in force stays in force";
 
-fn load_file(global: &Global, config: &Config, path: Option<&Path>) -> anyhow::Result<Done> {
+fn load_file(global: &Global, config: &Config, path: Option<&Path>, force: bool) -> anyhow::Result<Done> {
     let table = match path {
         Some(path) => {
             class_source::read(path).map(|file| traffic_classes::compile(&file.entries, config.class_order))
         }
         None => class_source::configured_table(config),
     };
-    print(&put_in_force(global, config, path, table.context(UNCHANGED)?)?)?;
+    let table = table.context(UNCHANGED)?;
+    ensure!(
+        force || table.entries().next().is_some(),
+        "the class file holds no prefix, so that everything would be class 0, which is not billed: {UNCHANGED}; \
+         give the right file, or --force"
+    );
+    print(&put_in_force(global, config, path, table)?)?;
     Ok(Done::Success)
 }
 

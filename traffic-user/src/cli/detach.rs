@@ -2,6 +2,7 @@
 
 use anyhow::{Context as _, bail};
 use clap::Args;
+use traffic_model::Snapshot;
 
 use crate::{
     cli::{Done, Format, Global, format::interface_name, output::print},
@@ -10,18 +11,17 @@ use crate::{
     kernel::{counters, load},
     node::Selection,
     privileges,
-    render::attach::{self as render, Detached, Purged},
+    render::attach::{self as render, Detached, PurgePreview, Purged},
 };
 
 /// Detach the program from interfaces
 ///
 /// Removes only what belongs to trafctl. The counters stay in the kernel and continue when the program is
 /// attached again; traffic in the meantime is not counted. A running `trafctl run` attaches again; stop it
-/// first. `--purge` deletes the counters, after printing
-/// what they were.
+/// first. `--purge --yes` deletes the counters, after printing what they were.
 #[derive(Debug, Args)]
 #[command(
-    after_long_help = "Examples:\n  trafctl detach veth101.0\n  trafctl detach\n  trafctl detach --purge"
+    after_long_help = "Examples:\n  trafctl detach veth101.0\n  trafctl detach\n  trafctl detach --purge         show what would be deleted\n  trafctl detach --purge --yes"
 )]
 pub struct Options {
     /// Interfaces [default: all]
@@ -30,6 +30,9 @@ pub struct Options {
     /// Delete the program, the maps and all counters too
     #[arg(long, conflicts_with = "interfaces")]
     purge: bool,
+    /// Do it; without this, only show what would be done, with status 1
+    #[arg(long, requires = "purge")]
+    yes: bool,
     /// Output format
     #[arg(long, value_enum, default_value_t)]
     format: Format,
@@ -38,7 +41,9 @@ pub struct Options {
 pub(super) async fn run(global: &Global, options: &Options) -> anyhow::Result<Done> {
     let config = global.config()?;
     privileges::require()?;
-    let detached = if options.purge {
+    let detached = if options.purge && !options.yes {
+        preview_purge(global, &config)?
+    } else if options.purge {
         purge(global, &config).await?
     } else {
         detach(global, &options.interfaces).await?
@@ -50,7 +55,7 @@ pub(super) async fn run(global: &Global, options: &Options) -> anyhow::Result<Do
         Format::Table => render::detached_table(&detached.result),
         Format::Json => render::detached_json(&detached.result)?,
     })?;
-    Ok(Done::Success)
+    Ok(Done::success_if(detached.result.would_purge.is_none()))
 }
 
 /// What a detach did.
@@ -71,7 +76,38 @@ async fn detach(global: &Global, names: &[String]) -> anyhow::Result<Outcome> {
     if let Some(missing) = names.iter().find(|name| !detached.contains(name)) {
         bail!("cannot detach from {missing}: no program of trafctl is attached to it");
     }
-    Ok(Outcome { was_loaded: true, result: Detached { detached, purged: None } })
+    Ok(Outcome { was_loaded: true, result: Detached { detached, ..Detached::default() } })
+}
+
+/// What [`purge`] would delete.
+pub(super) fn preview_purge(global: &Global, config: &Config) -> anyhow::Result<Outcome> {
+    let bpffs = global.pinned();
+    if !bpffs.root().exists() {
+        return Ok(Outcome::default());
+    }
+    let preview = match load::open(&bpffs) {
+        Ok(maps) => {
+            let snapshot = counters::read(&maps, &config.node)?;
+            let interfaces = snapshot.interfaces.iter().map(|counter| counter.interface.clone()).collect();
+            PurgePreview { counters: Some(counters_of(&snapshot)), interfaces }
+        }
+        Err(error) => {
+            tracing::warn!("the counters cannot be read: {error:#}");
+            PurgePreview { counters: None, interfaces: Vec::new() }
+        }
+    };
+    let result = Detached { would_purge: Some(preview), ..Detached::default() };
+    Ok(Outcome { was_loaded: true, result })
+}
+
+fn counters_of(snapshot: &Snapshot) -> Purged {
+    let balance = snapshot.balance();
+    Purged {
+        containers: snapshot.containers().len(),
+        since: snapshot.epoch_created.to_string(),
+        in_bytes: balance.incoming.passed.bytes,
+        out_bytes: balance.outgoing.passed.bytes,
+    }
 }
 
 /// Detaches everywhere and deletes everything. Returns what is lost, for the caller to print.
@@ -85,14 +121,7 @@ pub(super) async fn purge(global: &Global, config: &Config) -> anyhow::Result<Ou
     let purged = match load::open(&host.bpffs) {
         Ok(maps) => {
             drain::drain_before_change(config, &global.state_dir, &maps).context("nothing was purged")?;
-            let snapshot = counters::read(&maps, &config.node)?;
-            let balance = snapshot.balance();
-            Some(Purged {
-                containers: snapshot.containers().len(),
-                since: snapshot.epoch_created.to_string(),
-                in_bytes: balance.incoming.passed.bytes,
-                out_bytes: balance.outgoing.passed.bytes,
-            })
+            Some(counters_of(&counters::read(&maps, &config.node)?))
         }
         Err(error) => {
             tracing::warn!("the counters cannot be read before they are deleted: {error:#}");
@@ -101,5 +130,5 @@ pub(super) async fn purge(global: &Global, config: &Config) -> anyhow::Result<Ou
     };
     let detached = host.detach_everywhere(&lock)?;
     load::purge(&host.bpffs, &lock)?;
-    Ok(Outcome { was_loaded: true, result: Detached { detached, purged } })
+    Ok(Outcome { was_loaded: true, result: Detached { detached, purged, would_purge: None } })
 }

@@ -9,7 +9,7 @@ use traffic_ledger::{PvaImport, PvaProgress};
 use traffic_model::local_time::LocalTime;
 
 use crate::{
-    cli::{Done, Format, Global, format::parse_class, print, progress::Progress},
+    cli::{Done, Format, Global, confirm::Confirm, format::parse_class, print, progress::Progress},
     render::ledger as render,
     time,
 };
@@ -22,9 +22,9 @@ use crate::{
 /// days. Unusable rows are counted by reason.
 #[derive(Debug, Args)]
 #[command(after_long_help = "Examples:\n  \
-    trafctl ledger import-pva /var/opt/pva/agent/pva.db --dry-run\n  \
-    trafctl ledger import-pva /var/opt/pva/agent/pva.db --class 1\n  \
-    trafctl ledger import-pva old.db --until 2026-10-01T00:00:00Z --format json")]
+    trafctl ledger import-pva /var/opt/pva/agent/pva.db\n  \
+    trafctl ledger import-pva /var/opt/pva/agent/pva.db --class 1 --yes\n  \
+    trafctl ledger import-pva old.db --until 2026-10-01T00:00:00Z --format json --yes")]
 pub struct Options {
     /// PVA's database, or a copy of it
     #[arg(value_name = "FILE")]
@@ -37,9 +37,11 @@ pub struct Options {
     /// Only history before this time [default: when this ledger began to count]
     #[arg(long, value_name = "T")]
     until: Option<Timestamp>,
-    /// Report what would be imported, without writing anything
-    #[arg(long)]
+    /// Report what would be imported, as without --yes, with status 0
+    #[arg(long, conflicts_with = "yes")]
     dry_run: bool,
+    #[command(flatten)]
+    confirm: Confirm,
     /// Output format
     #[arg(long, value_enum, default_value_t)]
     format: Format,
@@ -47,26 +49,29 @@ pub struct Options {
 
 pub(super) fn run(global: &Global, options: &Options) -> anyhow::Result<Done> {
     let now = time::now()?;
+    let config = global.config()?;
     let import = PvaImport {
-        node: global.config()?.node,
+        node: config.node.clone(),
         class: options.class,
         until: options.until,
-        dry_run: options.dry_run,
+        dry_run: !options.confirm.yes,
         now,
     };
-    let mut ledger = global.ledger_for_writing()?;
+    let mut ledger = if options.confirm.yes { global.ledger_for_writing() } else { global.ledger() }?;
+    ledger.set_retention(config.retention);
     let mut steps = Steps::default();
     let imported = ledger.import_pva(&options.file, &import, &mut |progress| steps.show(progress));
     drop(steps);
     let imported =
         imported.with_context(|| format!("cannot import {}, nothing was written", options.file.display()))?;
     print(&render::imported(&imported, options.format.into(), &LocalTime::of(ledger.calendar()))?)?;
-    if !options.dry_run {
+    if options.confirm.yes {
         ledger
             .maintain(now)
             .context("everything was imported, but cannot sum it yet; `trafctl run` will try again")?;
     }
-    Ok(Done::success_if(imported.conflicts.count == 0))
+    let was_asked = options.confirm.yes || options.dry_run;
+    Ok(Done::success_if(was_asked && imported.conflicts.count == 0))
 }
 
 /// The progress of an import: first it reads, then it writes.

@@ -1,20 +1,18 @@
-//! `trafctl close`, `trafctl audit`, `trafctl ledger` and `trafctl container`: maintain the ledger.
+//! `trafctl close`, `trafctl audit` and `trafctl ledger`: maintain the ledger.
 
 use std::path::PathBuf;
 
-use anyhow::{Context as _, bail};
+use anyhow::{Context as _, ensure};
 use clap::{Args, Subcommand};
-use traffic_ledger::{DrainTrigger, LedgerError};
-use traffic_model::ContainerId;
+use jiff::Timestamp;
+use serde::Serialize;
 use traffic_model::local_time::LocalTime;
 
 use crate::{
-    cli::{Done, Format, Global, import_pva, print},
-    drain::{Drainer, ledger_path},
-    kernel::load::{self, ProgramChoice},
-    node::{LockedKernel, Selection, Session},
-    ownership::interface_rules::Role,
-    render::ledger as render,
+    cli::{Done, Format, Global, confirm::Confirm, import_pva, print},
+    drain::{self, Drainer, ledger_path},
+    kernel::load,
+    render::{json, ledger as render},
     time,
 };
 
@@ -25,12 +23,15 @@ use crate::{
 /// the command lists the closed months.
 #[derive(Debug, Args)]
 #[command(
-    after_long_help = "Examples:\n  trafctl close 2026-10\n  trafctl close --format json   list the closed months"
+    after_long_help = "Examples:\n  trafctl close 2026-10         show what would be closed\n  trafctl close 2026-10 --yes\n  trafctl close --format json   list the closed months"
 )]
 pub struct CloseOptions {
     /// Billing month to close
     #[arg(value_name = "YYYY-MM")]
     month: Option<String>,
+    /// Do it; without this, only show what would be done, with status 1
+    #[arg(long, requires = "month")]
+    yes: bool,
     /// Close it although its figures are doubtful
     ///
     /// A month is refused if it holds no figures, if the clock is not trusted, or if the readings around its
@@ -59,7 +60,7 @@ pub struct AuditOptions {
 #[derive(Debug, Args)]
 #[command(after_long_help = "Examples:\n  \
     trafctl ledger backup /backup/ledger.sqlite\n  \
-    trafctl ledger adopt\n  \
+    trafctl ledger adopt --yes\n  \
     trafctl ledger import-pva /var/opt/pva/agent/pva.db")]
 pub struct Options {
     #[command(subcommand)]
@@ -83,52 +84,39 @@ enum Action {
     ///
     /// A ledger that another machine kept is refused as well, because its containers are other customers. With
     /// this command it continues here, under an id of its own.
-    #[command(after_long_help = "Example:\n  trafctl ledger adopt")]
-    Adopt,
+    #[command(after_long_help = "Examples:\n  \
+        trafctl ledger adopt         show what would be bound\n  \
+        trafctl ledger adopt --yes")]
+    Adopt {
+        #[command(flatten)]
+        confirm: Confirm,
+        /// Output format
+        #[arg(long, value_enum, default_value_t)]
+        format: Format,
+    },
     ImportPva(import_pva::Options),
 }
 
-/// Manage the figures of a container
-#[derive(Debug, Args)]
-#[command(after_long_help = "Example:\n  trafctl container retire 101")]
-pub struct ContainerOptions {
-    #[command(subcommand)]
-    action: ContainerAction,
-}
-
-#[derive(Debug, Subcommand)]
-enum ContainerAction {
-    /// Retire a container, so that its id is free for a new customer
-    ///
-    /// The recorded figures stay with the old customer. Without this, a container that returns under its id
-    /// continues where it stopped.
-    #[command(after_long_help = "Example:\n  trafctl container retire 101")]
-    Retire {
-        /// The container
-        #[arg(value_name = "ID", value_parser = ContainerId::new)]
-        container: ContainerId,
-    },
-}
-
 pub(super) fn close(global: &Global, options: &CloseOptions) -> anyhow::Result<Done> {
-    let (ledger, closed, losses) = match &options.month {
-        None => {
-            let ledger = global.ledger()?;
-            let closed = ledger.closed_periods()?;
-            (ledger, closed, None)
-        }
-        Some(month) => {
-            let mut ledger = global.ledger_for_writing()?;
-            let now = time::now()?;
-            let closed =
-                if options.force { ledger.close_anyway(month, now) } else { ledger.close(month, now) }?;
-            let gaps = ledger.gaps(Some(closed.start), Some(closed.end))?;
-            let losses = gaps.iter().filter(|gap| gap.reason.loses_traffic()).count();
-            (ledger, vec![closed], Some(losses))
-        }
+    let format = options.format.into();
+    let Some(month) = &options.month else {
+        let ledger = global.ledger()?;
+        let local_time = LocalTime::of(ledger.calendar());
+        print(&render::closed(&ledger.closed_periods()?, None, format, &local_time)?)?;
+        return Ok(Done::Success);
     };
-    let local_time = LocalTime::of(ledger.calendar());
-    print(&render::closed(&closed, losses, options.format.into(), &local_time)?)?;
+    let now = time::now()?;
+    if !options.yes {
+        let ledger = global.ledger()?;
+        let preview = ledger.preview_close(month, now, options.force)?;
+        print(&render::close_preview(&preview, format, &LocalTime::of(ledger.calendar()))?)?;
+        return Ok(Done::ProblemsFound);
+    }
+    let mut ledger = global.ledger_for_writing()?;
+    let closed = if options.force { ledger.close_anyway(month, now) } else { ledger.close(month, now) }?;
+    let gaps = ledger.gaps(Some(closed.start), Some(closed.end))?;
+    let losses = gaps.iter().filter(|gap| gap.reason.loses_traffic()).count();
+    print(&render::closed(&[closed], Some(losses), format, &LocalTime::of(ledger.calendar()))?)?;
     Ok(Done::Success)
 }
 
@@ -145,90 +133,72 @@ pub(super) fn run(global: &Global, options: &Options) -> anyhow::Result<Done> {
             copy.with_context(|| format!("cannot back the ledger up to {}", file.display()))?;
             Ok(Done::Success)
         }
-        Action::Adopt => adopt(global),
+        Action::Adopt { confirm, format } => adopt(global, *confirm, *format),
         Action::ImportPva(options) => import_pva::run(global, options),
     }
 }
 
-/// Binds the pinned counters to the ledger of the state directory.
-fn adopt(global: &Global) -> anyhow::Result<Done> {
-    let bpffs = global.pinned();
-    // Before waiting for the lock: there may be nothing to lock.
-    load::open(&bpffs)?;
-    let _lock = bpffs.lock()?;
-    let maps = load::open(&bpffs)?;
-    let path = ledger_path(&global.state_dir);
-    let drainer = Drainer::open_adopting(&global.config()?, &global.state_dir)?.with_context(|| {
-        format!("cannot adopt: there is no ledger {}; start `trafctl run` first", path.display())
-    })?;
-    let (pins, ledger) = (bpffs.root().display(), path.display());
-    print(&match drainer.adopt(&maps)? {
-        None => format!("the counters in {pins} already belong to the ledger {ledger}\n"),
-        Some(since) => format!(
-            "the counters in {pins} now belong to the ledger {ledger}\nthe next drain records everything that \
-             they have counted since {since} and that this ledger does not have\n"
-        ),
-    })?;
-    Ok(Done::Success)
+/// The JSON document of an adoption.
+#[derive(Serialize)]
+struct Adopted {
+    /// False for a preview, or if nothing had to be done.
+    written: bool,
+    /// The ledger.
+    ledger: String,
+    /// Where the counters are pinned.
+    counters: String,
+    /// Whether the counters belonged to this ledger already.
+    belonged_already: bool,
+    /// When the counters began, unless they belonged to it already.
+    counting_since: Option<Timestamp>,
 }
 
-pub(super) async fn container(global: &Global, options: &ContainerOptions) -> anyhow::Result<Done> {
-    let ContainerAction::Retire { container: typed } = &options.action;
-    let config = global.config()?;
-    load::open(&global.pinned())?;
-    let mut host = global.host(global.pinned())?;
-    host.ask_if_needed(&host.netlink.interfaces()?).await;
-    let mut session = host.begin(ProgramChoice::Pinned)?;
-    // It was counted under the id that was known when it appeared, or under several of them in turn.
-    let ids = host.policy.rules().all_ids(typed);
-    let in_kernel: Vec<_> =
-        ids.iter().filter(|id| session.registry.container_slot(id).is_some()).cloned().collect();
-    // The ledger first. Whatever the old slot still counts belongs to the old owner, even if it is read
-    // later.
-    match Drainer::open_before_change(&config, &global.state_dir, session.maps())? {
-        None => print("there is no ledger; only the live counters start at zero\n")?,
-        Some(mut drainer) => {
-            drainer.drain(session.maps(), DrainTrigger::Event)?;
-            let mut retired = false;
-            for container in &ids {
-                match drainer.retire(container) {
-                    Ok(label) => print(&format!("the figures of {container} are kept under {label}\n"))?,
-                    Err(LedgerError::UnknownContainer(_)) => continue,
-                    Err(error) => return Err(error.into()),
-                }
-                retired = true;
-            }
-            // If it has a slot, an earlier attempt was interrupted here.
-            if !retired && in_kernel.is_empty() {
-                return Err(LedgerError::UnknownContainer(typed.to_string()).into());
-            }
+impl Adopted {
+    fn text(&self) -> String {
+        let Self { counters, ledger, .. } = self;
+        match (self.counting_since, self.written) {
+            (None, _) => format!("the counters in {counters} already belong to the ledger {ledger}\n"),
+            (Some(since), true) => format!(
+                "the counters in {counters} now belong to the ledger {ledger}\nthe next drain records everything \
+                 that they have counted since {since} and that this ledger does not have\n"
+            ),
+            (Some(since), false) => format!(
+                "would bind the counters in {counters} to the ledger {ledger}: the next drain would record \
+                 everything that they have counted since {since} and that this ledger does not have\nnothing was \
+                 written; repeat the command with --yes to write it\n"
+            ),
         }
     }
-    if in_kernel.is_empty() {
-        return Ok(Done::Success);
-    }
-    for container in &in_kernel {
-        session.registry.retire_container(&mut session.kernel, container)?;
-    }
-    let interfaces = host.netlink.interfaces()?;
-    let mut report = session.attach(&host.policy, &interfaces, &Selection::Matching)?;
-    let is_there = interfaces
-        .iter()
-        .any(|interface| matches!(host.policy.role(interface), Role::Container(id) if ids.contains(&id)));
-    let has_slot =
-        |session: &Session<LockedKernel>| ids.iter().any(|id| session.registry.container_slot(id).is_some());
-    if is_there && !has_slot(&session) {
-        // All slots were in use, including the old one. Now no interface points to the old one any more.
-        report = session.attach(&host.policy, &interfaces, &Selection::Matching)?;
-    }
-    host.sync_addresses(&mut session)?;
-    if is_there && !has_slot(&session) {
-        bail!("the container is retired, but all counter slots are in use; raise `containers` in [limits]");
-    }
-    if !report.failed.is_empty() {
-        bail!(
-            "the container is retired, but some of its interfaces have no new counters; run `trafctl attach`"
-        );
-    }
-    Ok(Done::Success)
+}
+
+/// Binds the pinned counters to the ledger of the state directory, or shows whether that would change anything.
+fn adopt(global: &Global, confirm: Confirm, format: Format) -> anyhow::Result<Done> {
+    let bpffs = global.pinned();
+    // Before waiting for the lock: there may be nothing to lock.
+    let maps = load::open(&bpffs)?;
+    let path = ledger_path(&global.state_dir);
+    let missing =
+        || format!("cannot adopt: there is no ledger {}; start `trafctl run` first", path.display());
+    let config = global.config()?;
+    let since = if confirm.yes {
+        let _lock = bpffs.lock()?;
+        let maps = load::open(&bpffs)?;
+        Drainer::open_adopting(&config, &global.state_dir)?.with_context(missing)?.adopt(&maps)?
+    } else {
+        ensure!(path.try_exists()?, missing());
+        drain::preview_adopt(&global.ledger()?, &config.node, &maps)?
+    };
+    let adopted = Adopted {
+        written: confirm.yes && since.is_some(),
+        ledger: path.display().to_string(),
+        counters: bpffs.root().display().to_string(),
+        belonged_already: since.is_none(),
+        counting_since: since,
+    };
+    print(&match format {
+        Format::Table => adopted.text(),
+        Format::Json => json::document(&adopted)?,
+    })?;
+    // A ledger of another machine is adopted even if its counters are bound already.
+    Ok(confirm.done())
 }

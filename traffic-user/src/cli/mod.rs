@@ -16,6 +16,8 @@ mod adjust;
 mod attach;
 mod classes;
 mod compare;
+mod confirm;
+mod container;
 mod counter_filter;
 mod detach;
 mod dump;
@@ -92,7 +94,7 @@ enum Command {
     Adjust(adjust::Options),
     Audit(ledger::AuditOptions),
     Ledger(ledger::Options),
-    Container(ledger::ContainerOptions),
+    Container(container::Options),
     Compare(compare::Options),
     Export(export::Options),
     Vznetstat(netstat::VznetstatOptions),
@@ -152,7 +154,7 @@ impl Cli {
             Command::Close(options) => ledger::close(&global, &options),
             Command::Audit(options) => ledger::audit(&global, &options),
             Command::Ledger(options) => ledger::run(&global, &options),
-            Command::Container(options) => ledger::container(&global, &options).await,
+            Command::Container(options) => container::run(&global, &options).await,
             Command::Compare(options) => compare::run(&global, &options),
             Command::Export(options) => export::run(&global, &options),
             Command::Vznetstat(options) => netstat::run(&global, Name::Vznetstat, options.arguments),

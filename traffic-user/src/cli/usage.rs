@@ -124,7 +124,7 @@ mod tests {
         };
         assert_eq!(usage("trafctl"), "Usage: trafctl <COMMAND>");
         assert_eq!(usage("trafctl_dump"), "Usage: trafctl dump [OPTIONS]");
-        assert_eq!(usage("trafctl_container_retire"), "Usage: trafctl container retire <ID>");
+        assert_eq!(usage("trafctl_container_retire"), "Usage: trafctl container retire [OPTIONS] <ID>");
         assert_eq!(
             usage("trafctl_adjust"),
             "Usage: trafctl adjust [OPTIONS] --container <ID> --class <N> --reason <TEXT>\n         <YYYY-MM>"

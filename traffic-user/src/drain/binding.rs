@@ -28,7 +28,7 @@ const LINK: &str = "ledger";
 #[derive(Debug, thiserror::Error)]
 #[error(
     "they are drained into another ledger (id {owner}); use --bpffs and --state-dir of the same \
-     installation, or run `trafctl ledger adopt` if that ledger is lost"
+     installation, or run `trafctl ledger adopt --yes` if that ledger is lost"
 )]
 pub struct OtherLedger {
     /// Id of the ledger that the counters belong to.
@@ -40,7 +40,7 @@ pub struct OtherLedger {
 #[error(
     "they are drained into another ledger (id {owner}), and there is no ledger {}; use --bpffs and \
      --state-dir of the same installation, or, if that ledger is lost, start `trafctl run` and run \
-     `trafctl ledger adopt`",
+     `trafctl ledger adopt --yes`",
     path.display()
 )]
 pub struct NoLedger {
@@ -91,16 +91,24 @@ impl Binding {
     /// # Errors
     /// When the link cannot be replaced.
     pub fn bind(&self, ledger: &Ledger, snapshot: &Snapshot) -> anyhow::Result<bool> {
-        let target = target(snapshot, &ledger.id()?);
-        if self.target()?.as_deref() == Some(Path::new(&target)) {
+        if self.is_bound(ledger, snapshot)? {
             return Ok(false);
         }
+        let target = target(snapshot, &ledger.id()?);
         let replace = || match fs::remove_file(&self.path) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
             _ => symlink(&target, &self.path),
         };
         replace().with_context(|| format!("cannot write {}", self.path.display()))?;
         Ok(true)
+    }
+
+    /// Whether the counters of a snapshot belong to a ledger already.
+    ///
+    /// # Errors
+    /// When the link cannot be read.
+    pub fn is_bound(&self, ledger: &Ledger, snapshot: &Snapshot) -> anyhow::Result<bool> {
+        Ok(self.target()?.as_deref() == Some(Path::new(&target(snapshot, &ledger.id()?))))
     }
 
     /// The id of the ledger that the counters of a snapshot belong to, if any.
@@ -190,7 +198,7 @@ mod tests {
         assert!(refused.is::<NoLedger>(), "{refused:#}");
         let refused = refused.to_string();
         let owner = own.ledger.id().unwrap();
-        for part in [owner.as_str(), "/var/lib/other/ledger.sqlite", "`trafctl ledger adopt`"] {
+        for part in [owner.as_str(), "/var/lib/other/ledger.sqlite", "`trafctl ledger adopt --yes`"] {
             assert!(refused.contains(part), "{part}: {refused}");
         }
         binding.check_unbound(missing, &node.renew_maps().snapshot()).unwrap();

@@ -236,6 +236,11 @@ impl Drainer {
         Ok(bound.then_some(snapshot.epoch_created))
     }
 
+    /// The ledger.
+    pub const fn ledger(&self) -> &Ledger {
+        &self.ledger
+    }
+
     /// Stores the active class table in the ledger, unless it is already there. `table` is called only if it
     /// is not; a table other than the active one is not stored.
     ///
@@ -300,4 +305,14 @@ pub fn drain_before_change(config: &Config, state_dir: &Path, maps: &Maps) -> an
         Some(mut drainer) => drainer.drain(maps, DrainTrigger::Event).map(drop),
         None => Ok(()),
     }
+}
+
+/// What [`Drainer::adopt`] would return.
+///
+/// # Errors
+/// When the counters or the binding cannot be read.
+pub fn preview_adopt(ledger: &Ledger, node: &str, maps: &Maps) -> anyhow::Result<Option<Timestamp>> {
+    let snapshot = counters::read(maps, node)?;
+    let is_bound = Binding::of_pins(&maps.pinned_in).is_bound(ledger, &snapshot)?;
+    Ok((!is_bound).then_some(snapshot.epoch_created))
 }

@@ -99,7 +99,7 @@ fn limits_problem(host: &Host, meta: &Meta) -> anyhow::Result<Option<String>> {
     Ok(host.config().limits.difference(&in_force).map(|difference| {
         format!(
             "[limits] has {difference}; larger limits take effect with `trafctl attach` or a reload, smaller ones \
-             only when the counters start over (`trafctl detach --purge`)"
+             only when the counters start over (`trafctl detach --purge --yes`)"
         )
     }))
 }

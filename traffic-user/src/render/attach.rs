@@ -47,6 +47,18 @@ pub struct Detached {
     pub detached: Vec<String>,
     /// The counters that were deleted; `null` if none were.
     pub purged: Option<Purged>,
+    /// What a purge would delete. Given only in its preview, when nothing was changed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub would_purge: Option<PurgePreview>,
+}
+
+/// What a purge would delete.
+#[derive(Debug, Serialize)]
+pub struct PurgePreview {
+    /// The counters; `null` if they cannot be read.
+    pub counters: Option<Purged>,
+    /// Interfaces that are counted.
+    pub interfaces: Vec<String>,
 }
 
 /// Counters that were deleted.
@@ -109,13 +121,28 @@ pub fn detached_table(detached: &Detached) -> String {
     if let Some(purged) = &detached.purged {
         text += &(self::purged(purged) + "\n");
     }
+    if let Some(preview) = &detached.would_purge {
+        let counters = preview.counters.as_ref().map_or_else(
+            || "counters that cannot be read".to_owned(),
+            |purged| format!("the counters of {}", kept(purged)),
+        );
+        text += &format!(
+            "would detach from {} and delete the program and {counters}\nnothing was changed; repeat the command \
+             with --yes to do it\n",
+            counted(preview.interfaces.len(), "interface"),
+        );
+    }
     text
 }
 
 /// What a purge deleted, as one line.
 pub fn purged(purged: &Purged) -> String {
+    format!("deleted the counters of {}", kept(purged))
+}
+
+fn kept(purged: &Purged) -> String {
     format!(
-        "deleted the counters of {}, kept since {}: {} in, {} out",
+        "{}, kept since {}: {} in, {} out",
         counted(purged.containers, "container"),
         purged.since,
         counted(purged.in_bytes, "byte"),
@@ -182,8 +209,13 @@ mod tests {
         assert_snapshot!("attached_json", attached_json(&sample("replaced")).unwrap());
         let purged =
             Purged { containers: 2, since: "2026-11-23T12:00:00Z".to_owned(), in_bytes: 3, out_bytes: 4 };
-        let detached = Detached { detached: vec!["veth101.0".to_owned()], purged: Some(purged) };
+        let detached =
+            Detached { detached: vec!["veth101.0".to_owned()], purged: Some(purged), would_purge: None };
         assert_snapshot!("detached_json", detached_json(&detached).unwrap());
         assert_snapshot!("detached_table", detached_table(&detached));
+        let preview = PurgePreview { counters: detached.purged, interfaces: vec!["veth101.0".to_owned()] };
+        let detached = Detached { would_purge: Some(preview), ..Detached::default() };
+        assert_snapshot!("purge_preview_json", detached_json(&detached).unwrap());
+        assert_snapshot!("purge_preview_table", detached_table(&detached));
     }
 }

@@ -39,7 +39,7 @@ pub enum StateError {
     /// The maps have another layout.
     #[error(
         "the maps under {root} have layout {found}, and this trafctl needs {LAYOUT_VERSION}; read them with \
-         the version that created them, then start over with `trafctl detach --purge`, which deletes the \
+         the version that created them, then start over with `trafctl detach --purge --yes`, which deletes the \
          counters"
     )]
     Layout {

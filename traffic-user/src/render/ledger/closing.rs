@@ -2,12 +2,16 @@
 
 use serde::Serialize;
 use traffic_common::Family;
-use traffic_ledger::{Adjusted, Audit, ClosedPeriod, Corrected};
+use traffic_ledger::{Adjusted, Audit, ClosePreview, ClosedPeriod, Corrected, RetirePreview};
 use traffic_model::local_time::LocalTime;
 
 use crate::render::{
     json,
-    ledger::{Format, sheet::Sheet, with_notes},
+    ledger::{
+        Format, NOTHING_WRITTEN,
+        sheet::{Sheet, sum},
+        with_notes,
+    },
 };
 use traffic_model::counted;
 
@@ -55,6 +59,91 @@ pub fn closed(
         ));
     }
     Ok(with_notes(sheet.table(), notes))
+}
+
+/// The JSON document of a month that would be closed.
+#[derive(Serialize)]
+struct PreviewDocument<'a> {
+    /// Nothing was closed.
+    closed: [ClosedPeriod; 0],
+    would_close: &'a ClosePreview,
+}
+
+/// What closing a month would freeze.
+///
+/// # Errors
+/// When the output cannot be formatted.
+pub fn close_preview(
+    preview: &ClosePreview,
+    format: Format,
+    local_time: &LocalTime,
+) -> anyhow::Result<String> {
+    if format == Format::Json {
+        return json::document(&PreviewDocument { closed: [], would_close: preview });
+    }
+    let mut lines = vec![
+        format!(
+            "would close {}, {} to {}: its figures never change again",
+            preview.name,
+            local_time.text(preview.start),
+            local_time.text(preview.end)
+        ),
+        format!("figures of {}", counted(preview.containers, "container")),
+        sum("total", &preview.total),
+    ];
+    if preview.gaps_losing_traffic > 0 {
+        let gaps = counted(preview.gaps_losing_traffic, "gap");
+        lines.push(format!("{gaps} with traffic that is not in the sums; see `trafctl gaps`"));
+    }
+    lines.extend(preview.doubt.as_ref().map(|doubt| format!("its figures are doubtful: {doubt}")));
+    lines.push(NOTHING_WRITTEN.to_owned());
+    Ok(lines.join("\n") + "\n")
+}
+
+/// The result of retiring a container, or what it would be.
+#[derive(Serialize)]
+pub struct Retired {
+    /// False for a preview.
+    pub written: bool,
+    /// The figures that stay with the old owner, by the ids under which they are recorded.
+    pub figures: Vec<RetirePreview>,
+    /// The labels under which they are kept; empty in a preview.
+    pub labels: Vec<String>,
+    /// Whether live counters start at zero.
+    pub has_live_counters: bool,
+}
+
+/// The result of retiring a container, or what it would be.
+///
+/// # Errors
+/// When the output cannot be formatted.
+pub fn retired(retired: &Retired, format: Format, local_time: &LocalTime) -> anyhow::Result<String> {
+    if format == Format::Json {
+        return json::document(retired);
+    }
+    let mut text = String::new();
+    for (at, preview) in retired.figures.iter().enumerate() {
+        let id = &preview.container;
+        text += &match retired.labels.get(at) {
+            Some(label) => format!("the figures of {id} are kept under {label}\n"),
+            None => format!(
+                "would retire {id}: its figures since {} stay with the old customer, and the id begins at zero\n{}\n",
+                local_time.text(preview.since),
+                sum("total", &preview.total)
+            ),
+        };
+    }
+    if retired.figures.is_empty() && retired.has_live_counters {
+        text += match retired.written {
+            true => "there are no figures in the ledger; only the live counters start at zero\n",
+            false => "there are no figures in the ledger; only the live counters would start at zero\n",
+        };
+    }
+    if !retired.written {
+        text += NOTHING_WRITTEN;
+        text.push('\n');
+    }
+    Ok(text)
 }
 
 /// Frozen figures with their corrections, one row per direction.
@@ -121,7 +210,7 @@ pub fn adjusted(adjusted: &Adjusted, format: Format) -> anyhow::Result<String> {
     }
     text += &match &adjusted.chained {
         Some(entry) => format!("written as entry {} of the chain, hash {}\n", entry.seq, entry.hash),
-        None => "nothing was written; repeat the command with --yes to write it\n".to_owned(),
+        None => format!("{NOTHING_WRITTEN}\n"),
     };
     Ok(text)
 }

@@ -6,7 +6,7 @@ use traffic_model::local_time::LocalTime;
 
 use crate::render::{
     json,
-    ledger::{Format, sheet::Sheet},
+    ledger::{Format, NOTHING_WRITTEN, sheet::Sheet},
 };
 
 /// What an import took over, skipped and found to differ.
@@ -72,7 +72,7 @@ fn notes(imported: &PvaImported, local_time: &LocalTime) -> Vec<String> {
         notes.extend(imported.conflicts.first.iter().map(|conflict| format!("  {conflict}")));
     }
     if imported.dry_run {
-        notes.push("nothing was written".to_owned());
+        notes.push(NOTHING_WRITTEN.to_owned());
     }
     notes
 }

@@ -15,12 +15,15 @@ mod sheet;
 mod tests;
 mod top;
 
-pub use closing::{adjusted, audit, closed};
+pub use closing::{Retired, adjusted, audit, close_preview, closed, retired};
 pub use gaps::gaps;
 pub use import::imported;
 pub use interfaces::{Part, interfaces};
 pub use report::report;
 pub use top::top;
+
+/// The last line of a preview.
+const NOTHING_WRITTEN: &str = "nothing was written; repeat the command with --yes to write it";
 
 /// Output format.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
