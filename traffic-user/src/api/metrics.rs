@@ -12,7 +12,7 @@ use traffic_common::{Fault, Tally};
 use traffic_model::{ByDirection, PassedCounter, Snapshot};
 
 use crate::{
-    api::{DaemonHealth, drain_health::Drains},
+    api::{DaemonHealth, drain_health::Drains, lives::Shown},
     health::{Component, State},
 };
 
@@ -98,8 +98,27 @@ impl Page {
     }
 
     fn sample(&mut self, metric: Metric, labels: &[(&str, &dyn Display)], value: impl Display) {
+        self.sample_as(metric, metric.suffix(), labels, value);
+    }
+
+    /// Says when a counter began. The text format has no place for it.
+    fn created(&mut self, metric: Metric, labels: &[(&str, &dyn Display)], created: jiff::Timestamp) {
+        if self.format == Format::OpenMetrics {
+            let ms = created.as_millisecond();
+            let seconds = format_args!("{}.{:03}", ms.div_euclid(1000), ms.rem_euclid(1000));
+            self.sample_as(metric, "_created", labels, seconds);
+        }
+    }
+
+    fn sample_as(
+        &mut self,
+        metric: Metric,
+        suffix: &str,
+        labels: &[(&str, &dyn Display)],
+        value: impl Display,
+    ) {
         self.text.push_str(metric.name);
-        self.text.push_str(metric.suffix());
+        self.text.push_str(suffix);
         for (at, (name, label)) in labels.iter().enumerate() {
             self.text.push(if at == 0 { '{' } else { ',' });
             self.text.push_str(name);
@@ -138,10 +157,20 @@ fn escape(value: &str, to: &mut String) {
     }
 }
 
-/// The whole page.
+/// The whole page, for a reader that saw no earlier one.
 pub fn render(snapshot: &Snapshot, health: &DaemonHealth, format: Format) -> String {
+    render_lives(snapshot, health, &Shown::default(), format)
+}
+
+/// The whole page, with what earlier pages showed of the lives of counters.
+pub(super) fn render_lives(
+    snapshot: &Snapshot,
+    health: &DaemonHealth,
+    shown: &Shown,
+    format: Format,
+) -> String {
     let mut page = Page { text: String::new(), format };
-    network(&mut page, snapshot);
+    network(&mut page, snapshot, shown);
 
     let table =
         Metric { kind: Kind::Info, name: "trafctl_class_table", unit: None, help: "Class table in force." };
@@ -233,8 +262,8 @@ fn reported_apart(page: &mut Page, snapshot: &Snapshot) {
 type Value = fn(&ByDirection<Tally>) -> u64;
 
 /// The traffic of containers, both families added up. An id that went to a new customer restarts at zero, as
-/// after a reboot, so that no customer sees another's figures.
-fn network(page: &mut Page, snapshot: &Snapshot) {
+/// after a reboot, so that no customer sees another's figures. `lives` says why it may be shown as zero first.
+fn network(page: &mut Page, snapshot: &Snapshot, shown: &Shown) {
     let mut sums = BTreeMap::<_, ByDirection<Tally>>::new();
     for counter in snapshot.present_counters() {
         let sum = sums.entry((&counter.container, counter.class)).or_default();
@@ -275,7 +304,9 @@ fn network(page: &mut Page, snapshot: &Snapshot) {
     for (metric, value) in metrics {
         page.open(metric);
         for ((container, class), sum) in &sums {
-            page.sample(metric, &[("container", container), ("class", class)], value(sum));
+            let labels: [(&str, &dyn Display); 2] = [("container", container), ("class", class)];
+            page.sample(metric, &labels, if shown.is_zero(container) { 0 } else { value(sum) });
+            page.created(metric, &labels, shown.created(container).unwrap_or(snapshot.epoch_created));
         }
     }
 }

@@ -9,6 +9,7 @@
 pub mod drain_health;
 mod host_check;
 mod listen;
+mod lives;
 pub mod metrics;
 mod patience;
 mod places;
@@ -29,7 +30,10 @@ use tokio::{sync::Semaphore, task};
 use traffic_model::{ContainerId, Snapshot};
 
 use crate::{
-    api::drain_health::{DrainHealth, Drains},
+    api::{
+        drain_health::{DrainHealth, Drains},
+        lives::Lives,
+    },
     health::{Component, Components},
     node::status::Unaccounted,
     ownership::UnknownContainer,
@@ -57,6 +61,7 @@ pub struct Source {
     drains: Option<Arc<DrainHealth>>,
     components: Arc<Components>,
     readings: Arc<Semaphore>,
+    lives: Arc<Lives>,
 }
 
 impl fmt::Debug for Source {
@@ -85,6 +90,7 @@ impl Source {
             drains,
             components: Arc::default(),
             readings: Arc::new(Semaphore::new(READINGS)),
+            lives: Arc::default(),
         }
     }
 
@@ -160,8 +166,11 @@ pub fn router(source: Source) -> Router {
 async fn get_metrics(State(source): State<Source>, headers: HeaderMap) -> Response {
     let accept = headers.get(header::ACCEPT).and_then(|value| value.to_str().ok());
     let format = metrics::Format::for_accept(accept);
+    let lives = Arc::clone(&source.lives);
     source
-        .answer(format.content_type(), move |snapshot, health| Ok(metrics::render(snapshot, health, format)))
+        .answer(format.content_type(), move |snapshot, health| {
+            Ok(metrics::render_lives(snapshot, health, &lives.follow(snapshot), format))
+        })
         .await
 }
 
