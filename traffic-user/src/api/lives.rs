@@ -136,6 +136,9 @@ mod tests {
         // After a reboot, everything begins with its epoch.
         let rebooted = Snapshot { boot_id: "another".to_owned(), ..reading(20, &[("101", 1)]) };
         let page = lives.follow(&rebooted);
-        assert_eq!((page.created(&id("101")), page.is_zero(&id("101"))), (Some(rebooted.epoch_created), false));
+        assert_eq!(
+            (page.created(&id("101")), page.is_zero(&id("101"))),
+            (Some(rebooted.epoch_created), false)
+        );
     }
 }

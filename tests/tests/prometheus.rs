@@ -1,0 +1,99 @@
+//! What a real Prometheus computes from the metrics, over a container's id that goes to a new customer.
+
+use std::io::{Read as _, Write as _};
+use std::net::{SocketAddr, TcpStream};
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, ensure};
+use serde_json::Value;
+use traffic_tests::Lab;
+use traffic_tests::check::eventually;
+use traffic_tests::container::introduce;
+use traffic_tests::process::Process;
+use traffic_tests::traffic::udp_send;
+
+const PATIENCE: Duration = Duration::from_secs(20);
+/// Longer than a new customer's counters are shown as zero.
+const ZERO_FOR: Duration = Duration::from_secs(130);
+const SENT: &str = "trafctl_network_transmit_packets_total{container=\"101\",class=\"1\"}";
+
+/// Prometheus: unpacked by `cargo xtask setup`, or installed.
+fn prometheus(lab: &Lab) -> Command {
+    let unpacked = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/promtool/prometheus");
+    lab.host().command(if unpacked.is_file() { unpacked } else { "prometheus".into() })
+}
+
+/// The value of an expression with one result; `None` while there is none.
+fn query(lab: &Lab, expression: &str) -> Result<Option<f64>> {
+    let encoded: String = expression.bytes().map(|byte| format!("%{byte:02X}")).collect();
+    let answer = lab.host().enter(|| -> Result<String> {
+        let mut stream = TcpStream::connect("127.0.0.1:9099")?;
+        stream.set_read_timeout(Some(PATIENCE))?;
+        write!(
+            stream,
+            "GET /api/v1/query?query={encoded} HTTP/1.0\r\nHost: localhost\r\nConnection: close\r\n\r\n"
+        )?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer)?;
+        Ok(answer)
+    })?;
+    let (_, body) = answer.split_once("\r\n\r\n").with_context(|| answer.clone())?;
+    let body: Value = serde_json::from_str(body).with_context(|| body.to_owned())?;
+    ensure!(body["status"] == "success", "{body}");
+    let value = &body["data"]["result"][0]["value"][1];
+    Ok(value.as_str().map(str::parse).transpose()?)
+}
+
+#[test]
+fn increase_has_all_traffic_of_an_ids_new_customer() -> Result<()> {
+    let lab = Lab::new("prometheus")?;
+    let classes = lab.write("classes", "1 0.0.0.0/0\n1 ::/0\n")?;
+    lab.configure(&format!("class_file = {classes:?}\n[api]\nlisten = \"127.0.0.1:9177\"\n"))?;
+    let a = lab.bridged(101, 0, [10, 1, 0, 1].into(), "fd00:1::1".parse()?)?;
+    let b = lab.bridged(102, 0, [10, 1, 0, 2].into(), "fd00:1::2".parse()?)?;
+    introduce(&[&a, &b])?;
+    let _daemon = Process::spawn(lab.trafctl(&["run"])?.stdin(Stdio::null()))?;
+    let settings = lab.write(
+        "prometheus.yml",
+        "global: {scrape_interval: 5s}\nscrape_configs:\n- job_name: trafctl\n  static_configs:\n  - targets: ['127.0.0.1:9177']\n",
+    )?;
+    let mut command = prometheus(&lab);
+    command
+        .arg(format!("--config.file={}", settings.display()))
+        .arg(format!("--storage.tsdb.path={}", lab.path("prometheus").display()))
+        .arg("--web.listen-address=127.0.0.1:9099")
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null());
+    let _prometheus =
+        Process::spawn(&mut command).context("prometheus is not there: run `cargo xtask setup`")?;
+    let send = |datagrams| -> Result<f64> {
+        let sent = udp_send(a.namespace(), b.namespace(), SocketAddr::new(b.v4(), 0), datagrams, 100)?;
+        Ok(f64::from(u32::try_from(sent.packets)?))
+    };
+
+    let old = send(100)?;
+    let seen = |value: f64| query(&lab, SENT).ok().flatten().is_some_and(|seen| seen >= value);
+    eventually("Prometheus has the old customer's traffic", || Ok(seen(old)))?;
+    let begin = query(&lab, SENT)?.context("no value")?;
+    let start = Instant::now();
+    lab.run_ok(&["container", "retire", "101", "--yes"])?;
+    let new = send(400)?;
+    ensure!(new > begin, "it must not look like a restart by itself");
+    // Until it is shown, Prometheus sees zero.
+    let deadline = start + ZERO_FOR;
+    while !(query(&lab, SENT)? == Some(new) || Instant::now() > deadline) {
+        std::thread::sleep(Duration::from_secs(1));
+    }
+    ensure!(query(&lab, SENT)? == Some(new), "{:?} is not {new}", query(&lab, SENT)?);
+    // increase() extrapolates to its range, by less than two scrape intervals of it.
+    let range = u32::try_from(start.elapsed().as_secs())? + 2;
+    let increase = query(&lab, &format!("increase({SENT}[{range}s])"))?.context("no increase")?;
+    let most = new * (1.0 + 15.0 / f64::from(range));
+    ensure!(increase >= new && increase <= most, "increase() is {increase} for {new}, at most {most}");
+    // The exact growth, as Prometheus finds it from restarts.
+    ensure!(query(&lab, &format!("resets({SENT}[{range}s])"))? == Some(1.0), "no restart was seen");
+    Ok(())
+}
