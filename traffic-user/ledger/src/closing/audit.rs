@@ -103,7 +103,7 @@ impl Ledger {
     fn audit_excess(&self, view: &Connection, audit: &mut Audit) -> Result<(), LedgerError> {
         let closed: Option<i64> = view.query_row("SELECT max(end) FROM period", [], |row| row.get(0))?;
         let from = closed.map(Timestamp::from_second).transpose().unwrap_or_default();
-        for gap in gaps::list(view, from, None)? {
+        for gap in gaps::list(view, from, None, None)? {
             if gap.reason == GapReason::CountedTwice {
                 audit
                     .problems
