@@ -5,7 +5,9 @@ use std::{io::IsTerminal as _, process::ExitCode};
 use tracing_subscriber::EnvFilter;
 use trafctl::{
     cli::{self, Cli, Done},
+    inherited,
     kernel::expedite,
+    log::Lines,
     privileges,
 };
 
@@ -14,10 +16,21 @@ fn main() -> ExitCode {
         Ok(cli) => cli,
         Err(error) => return cli::print_usage(&error),
     };
-    log_to_stderr(cli.verbosity());
+    inherited::set_up_signals();
+    let log = match Lines::to_stderr() {
+        Ok(log) => log,
+        Err(error) => {
+            cli::print_error(
+                &anyhow::Error::new(error).context("cannot start the thread that writes the log"),
+            );
+            return ExitCode::FAILURE;
+        }
+    };
+    log_to(log.clone(), cli.verbosity());
     privileges::tighten_umask();
     let done = cli.run();
     expedite::end_of_process();
+    log.finish();
     match done {
         Ok(Done::Success) => ExitCode::SUCCESS,
         Ok(Done::ProblemsFound) => ExitCode::FAILURE,
@@ -30,7 +43,7 @@ fn main() -> ExitCode {
 }
 
 /// Logs level and text, without a time: the reader knows it, and so does the journal.
-fn log_to_stderr(verbosity: u8) {
+fn log_to(log: Lines, verbosity: u8) {
     let level = match verbosity {
         0 => "info",
         1 => "debug",
@@ -44,7 +57,7 @@ fn log_to_stderr(verbosity: u8) {
     });
     tracing_subscriber::fmt()
         .with_env_filter(filter)
-        .with_writer(std::io::stderr)
+        .with_writer(move || log.clone())
         .with_ansi(std::io::stderr().is_terminal())
         // It would report a failed write to stderr on stderr, and panic when that fails too.
         .log_internal_errors(false)

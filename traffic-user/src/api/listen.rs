@@ -54,9 +54,21 @@ pub struct SocketFile {
     identity: (u64, u64),
 }
 
+impl SocketFile {
+    /// Whether the file is still at its path.
+    pub(super) fn is_there(&self) -> bool {
+        fs::symlink_metadata(&self.path).is_ok_and(|file| identity(&file) == self.identity)
+    }
+
+    /// Leaves alone what may be at its path from now on.
+    pub(super) fn disown(&mut self) {
+        self.path.clear();
+    }
+}
+
 impl Drop for SocketFile {
     fn drop(&mut self) {
-        if fs::symlink_metadata(&self.path).is_ok_and(|file| identity(&file) == self.identity)
+        if self.is_there()
             && let Err(error) = fs::remove_file(&self.path)
         {
             tracing::warn!("cannot remove {}: {error}", self.path.display());

@@ -164,10 +164,22 @@ pub(super) fn router_for_port(source: Source) -> Router {
 pub struct Server {
     task: JoinHandle<io::Result<()>>,
     shutdown: oneshot::Sender<()>,
-    _file: Option<SocketFile>,
+    file: Option<SocketFile>,
 }
 
 impl Server {
+    /// Whether clients can still find it: the file of a Unix socket may have been removed.
+    pub fn is_reachable(&self) -> bool {
+        self.file.as_ref().is_none_or(SocketFile::is_there)
+    }
+
+    /// Leaves the path of its socket to another one.
+    pub fn give_up_path(&mut self) {
+        if let Some(file) = &mut self.file {
+            file.disown();
+        }
+    }
+
     /// Starts to answer requests.
     ///
     /// # Errors
@@ -186,7 +198,7 @@ impl Server {
                 (tokio::spawn(serve(listener, router(source), stopped)), Some(file))
             }
         };
-        Ok(Self { task, shutdown, _file: file })
+        Ok(Self { task, shutdown, file })
     }
 
     /// Stops: requests in progress are answered, but one that never ends is aborted.

@@ -73,6 +73,17 @@ impl ApiSocket {
         self.components.works(Part::Api);
     }
 
+    /// Binds again what was removed or replaced, as cleaners of directories do.
+    pub(super) fn check(&mut self) {
+        let Some((_, server)) = self.serving.as_mut().filter(|(_, server)| !server.is_reachable()) else {
+            return;
+        };
+        server.give_up_path();
+        tracing::warn!("the socket of the API was removed or replaced; binding it again");
+        self.stop_serving();
+        self.retry();
+    }
+
     /// Answers the requests in progress in the background.
     fn stop_serving(&mut self) {
         if let Some((_, server)) = self.serving.take() {
@@ -103,6 +114,23 @@ mod tests {
     fn state(components: &Components) -> (State, u64) {
         let api = components.read().remove(0);
         (api.state, api.failures)
+    }
+
+    #[tokio::test(flavor = "current_thread")]
+    async fn a_socket_that_was_removed_is_bound_again() {
+        let directory = tempfile::tempdir().unwrap();
+        let place = directory.path().join("api");
+        let components = Arc::new(Components::default());
+        let mut api = socket(&components);
+        api.follow(Some(Listen::Unix(place.clone())));
+        api.check();
+        fs::remove_file(&place).unwrap();
+        api.check();
+        // The former server ends, and must not take the new socket along.
+        time::sleep(Duration::from_millis(50)).await;
+        assert!(UnixStream::connect(&place).is_ok() && state(&components) == (State::Ok, 0));
+        api.stop().await;
+        assert!(!place.exists());
     }
 
     #[tokio::test(flavor = "current_thread")]

@@ -8,7 +8,10 @@ use std::{path::Path, sync::Arc, time::Duration};
 
 use tokio::time::{Interval, MissedTickBehavior};
 
-use super::{mailbox::Mailbox, notify};
+use super::{
+    mailbox::Mailbox,
+    service_manager::{Message, tell},
+};
 use crate::{
     api::drain_health::DrainHealth,
     health::{Components, Part, Publisher, Report, Work},
@@ -68,7 +71,7 @@ impl Heartbeat {
         match work.filter(|(_, time)| *time > self.stuck) {
             None => {
                 self.said_stuck = false;
-                notify(&[sd_notify::NotifyState::Watchdog]);
+                tell(Message::Watchdog);
             }
             Some((doing, time)) if !self.said_stuck => {
                 self.said_stuck = true;
@@ -138,7 +141,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("notify");
         let manager = UnixDatagram::bind(&path).unwrap();
-        manager.set_nonblocking(true).unwrap();
+        manager.set_read_timeout(Some(Duration::from_millis(500))).unwrap();
         // SAFETY: no other thread of this test reads or writes the environment.
         unsafe { std::env::set_var("NOTIFY_SOCKET", &path) };
         let said = || {

@@ -26,6 +26,7 @@ mod ledger_handle;
 mod mailbox;
 mod resync;
 mod schedule;
+mod service_manager;
 mod stop_guard;
 mod worker;
 
@@ -61,6 +62,7 @@ use heartbeat::Heartbeat;
 use mailbox::{Mailbox, Started, WorkerEvent};
 use resync::Resync;
 use schedule::Schedule;
+use service_manager::{Message, tell};
 use worker::{STOP_PATIENCE, Setup};
 
 /// How soon a failed operation is retried.
@@ -141,10 +143,10 @@ pub async fn run(
         daemon.components.disabled(Part::IdentityCommand);
     }
     daemon.ask_if_waiting();
-    notify(&[sd_notify::NotifyState::Ready]);
+    tell(Message::Ready);
     tracing::info!("attached; following interfaces");
     daemon.follow(&mut signals, &mut reports).await?;
-    notify(&[sd_notify::NotifyState::Stopping]);
+    tell(Message::Stopping);
     daemon.stop(&mut reports).await;
     tracing::info!("ending; counting continues");
     Ok(())
@@ -257,7 +259,7 @@ impl Daemon {
                 }
                 answer = self.asking.answer() => self.answered(answer),
                 _ = signals.hangup.recv() => {
-                    notify(&[sd_notify::NotifyState::Reloading]);
+                    tell(Message::Reloading);
                     self.mailbox.post(|work| work.reload = true);
                 }
                 report = reports.recv() => match report {
@@ -270,7 +272,7 @@ impl Daemon {
                     Some(WorkerEvent::DrainSoon) => self.drains.plan_within(RETRY_INTERVAL),
                     Some(WorkerEvent::MaintenanceLeft) => maintenance.reset_after(MAINTENANCE_PAUSE),
                     Some(WorkerEvent::Reloaded(config)) => self.reloaded(*config),
-                    Some(WorkerEvent::ReloadDone) => notify(&[sd_notify::NotifyState::Ready]),
+                    Some(WorkerEvent::ReloadDone) => tell(Message::Ready),
                     Some(WorkerEvent::Failed(error)) => return Err(error),
                     Some(WorkerEvent::Started(_) | WorkerEvent::Stopped) => {}
                 },
@@ -286,6 +288,7 @@ impl Daemon {
             self.ask_if_waiting();
         }
         self.mailbox.post(|work| work.resync = true);
+        self.api.check();
     }
 
     /// Takes over another configuration.
@@ -360,12 +363,6 @@ async fn until(moment: Option<Instant>) {
     match moment {
         Some(moment) => time::sleep_until(moment).await,
         None => std::future::pending().await,
-    }
-}
-
-fn notify(states: &[sd_notify::NotifyState<'_>]) {
-    if let Err(error) = sd_notify::notify(states) {
-        tracing::warn!("cannot notify the service manager: {error}");
     }
 }
 

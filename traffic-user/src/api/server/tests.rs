@@ -117,7 +117,7 @@ impl Running {
                 Ok(())
             }),
             shutdown: self.stop,
-            _file: None,
+            file: None,
         };
         let begun = Instant::now();
         server.stop().await;
