@@ -154,12 +154,21 @@ fn an_older_ledger_is_migrated_and_a_newer_one_is_refused() -> Result<()> {
     udp_send(a.namespace(), b.namespace(), SocketAddr::new(b.v4(), 0), 40, 200)?;
     daemon.stop()?;
     let ledger = lab.state_dir().join("ledger.sqlite");
-    // As version 1 wrote it.
-    sqlite(
-        &ledger,
-        "drop table digest; drop table border; drop table clock; drop table closed_rate; drop table booked;
-         alter table adjustment drop column number; pragma user_version = 1",
-    )?;
+    // As version 1 wrote it: all of it as rows.
+    let mut former = "pragma legacy_alter_table = on; drop view log_data;".to_owned();
+    for kind in ["traffic", "fault", "passed"] {
+        for table in ["5min", "hour"].map(|level| format!("{kind}_{level}")) {
+            former.push_str(&format!(
+                "drop view {table}; drop table {table}_days; alter table {table}_rows rename to {table};"
+            ));
+        }
+    }
+    former.push_str(
+        "create view log_data as select 1; drop table digest; drop table border; drop table clock;
+         drop table closed_rate; drop table booked; alter table adjustment drop column number;
+         pragma user_version = 1",
+    );
+    sqlite(&ledger, &former)?;
     let stderr = String::from_utf8(lab.trafctl(&["report"])?.output()?.stderr)?;
     ensure!(stderr.contains("has schema version 1; start `trafctl run` once"), "{stderr}");
     ensure!(sqlite(&ledger, "pragma user_version")? == "1", "a query changes nothing");
@@ -169,7 +178,7 @@ fn an_older_ledger_is_migrated_and_a_newer_one_is_refused() -> Result<()> {
     daemon.stop()?;
     let backup = lab.state_dir().join("ledger.sqlite.v1-backup");
     ensure!(sqlite(&backup, "pragma user_version; pragma integrity_check")? == "1\nok");
-    ensure!(sqlite(&ledger, "pragma user_version; pragma integrity_check")? == "5\nok");
+    ensure!(sqlite(&ledger, "pragma user_version; pragma integrity_check")? == "6\nok");
     let packets = "select sum(out_packets) from traffic_5min t join container c on c.id = t.container where name = '101'";
     let live = Counters::at_rest(&lab)?.container("101");
     ensure!(sqlite(&ledger, packets)? == live.out_packets.to_string(), "{live:?}");

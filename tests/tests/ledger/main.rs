@@ -240,8 +240,8 @@ fn the_audit_finds_a_changed_row() -> Result<()> {
     end(&lab, running)?;
     check_ledger(&lab)?;
     for (altered, finding) in [
-        ("update traffic_5min set in_bytes = in_bytes - 1 where class = 2", "the rows of traffic hold"),
-        ("delete from passed_5min", "the rows of passed hold"),
+        ("update traffic_5min_rows set in_bytes = in_bytes - 1 where class = 2", "the rows of traffic hold"),
+        ("delete from passed_5min_rows", "the rows of passed hold"),
         (
             "update booked set out_packets = out_packets + 1 where kind = 1",
             "neither in classes nor in faults",

@@ -2,11 +2,12 @@
 //!
 //! `seed-ledger FILE [CONTAINERS] [CLASSES] [DAYS] [ROUNDS]`; an existing file is only measured.
 //!
-//! Every container has traffic in every class in every bucket, which is the most rows that so many containers
+//! Every container has traffic in every class and family in every bucket, which is the most rows that so many containers
 //! can write. Recent buckets have five minutes; older ones have one reading per hour, which leaves the same
 //! hours, days and months.
 //!
-//! It prints one line per measurement, with the milliseconds of every round in order. The first round uses
+//! It prints one line per measurement, with the milliseconds of every round in order, then the CPU time of all
+//! threads in each round. The first round uses
 //! whatever the page cache holds of the file. Drains use an epoch of their own, so measuring a file again
 //! adds some minutes to it.
 
@@ -75,14 +76,11 @@ fn measure_drains(path: &Path, containers: u32, classes: u8, rounds: u32) -> any
     let mut drains = Vec::new();
     for _ in 0..rounds.max(1) * 4 {
         advance(&mut snapshot, 60);
-        let started = Instant::now();
-        ledger.drain(&snapshot, context(60))?;
-        drains.push(started.elapsed());
+        drains.push(measure(|| ledger.drain(&snapshot, context(60)))?);
     }
     print_times("a drain", &drains);
-    let started = Instant::now();
-    ledger.maintain(snapshot.time + SignedDuration::from_secs(60))?;
-    print_times("maintenance after them", &[started.elapsed()]);
+    let maintenance = measure(|| ledger.maintain(snapshot.time + SignedDuration::from_secs(60)))?;
+    print_times("maintenance after them", &[maintenance]);
     Ok(())
 }
 
@@ -90,15 +88,15 @@ fn measure_drains(path: &Path, containers: u32, classes: u8, rounds: u32) -> any
 fn measure_questions(ledger: &Ledger, containers: u32, rounds: u32) -> anyhow::Result<()> {
     let one = vec![(containers / 2).to_string()];
     let end = ledger.report(&ReportQuery { containers: one.clone(), ..ReportQuery::default() })?.to;
-    let month = ReportQuery {
-        by: By::Month,
-        from: Some("2026-11-01T00:00:00Z".parse()?),
-        to: Some("2026-12-01T00:00:00Z".parse()?),
-        ..ReportQuery::default()
-    };
+    // The last whole month, or the last days if the history is shorter.
+    let begin: Timestamp = "2026-01-01T00:00:00Z".parse()?;
+    let (from, to) = ("2026-11-01T00:00:00Z".parse()?, "2026-12-01T00:00:00Z".parse()?);
+    let (from, to) =
+        if to <= end { (from, to) } else { ((end - SignedDuration::from_secs(30 * DAY)).max(begin), end) };
+    let month = ReportQuery { by: By::Month, from: Some(from), to: Some(to), ..ReportQuery::default() };
     let year = ReportQuery { by: By::Month, containers: one.clone(), ..ReportQuery::default() };
     let last_30_days = ReportQuery {
-        from: Some(end - SignedDuration::from_secs(30 * DAY)),
+        from: Some((end - SignedDuration::from_secs(30 * DAY)).max(begin)),
         percentile: Some(95.0),
         ..ReportQuery::default()
     };
@@ -125,16 +123,10 @@ fn measure_questions(ledger: &Ledger, containers: u32, rounds: u32) -> anyhow::R
     let mut took = vec![Vec::new(); questions.len() + 2];
     for _ in 0..rounds {
         for (times, (_, query)) in took.iter_mut().zip(&questions) {
-            let started = Instant::now();
-            ledger.report(query)?;
-            times.push(started.elapsed());
+            times.push(measure(|| ledger.report(query))?);
         }
-        let started = Instant::now();
-        ledger.top_talkers(&top)?;
-        took[questions.len()].push(started.elapsed());
-        let started = Instant::now();
-        ledger.report_interfaces(&month)?;
-        took[questions.len() + 1].push(started.elapsed());
+        took[questions.len()].push(measure(|| ledger.top_talkers(&top))?);
+        took[questions.len() + 1].push(measure(|| ledger.report_interfaces(&month))?);
     }
     let names = questions.iter().map(|question| question.0);
     for (name, times) in names.chain(["top 10 of a month", "a month's interfaces and balance"]).zip(&took) {
@@ -143,14 +135,31 @@ fn measure_questions(ledger: &Ledger, containers: u32, rounds: u32) -> anyhow::R
     Ok(())
 }
 
+/// Wall clock time and CPU time.
+type Took = (Duration, Duration);
+
+fn measure<T, E>(run: impl FnOnce() -> Result<T, E>) -> Result<Took, E> {
+    let cpu = || {
+        let time = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
+        Duration::new(time.tv_sec.unsigned_abs(), u32::try_from(time.tv_nsec).unwrap_or(0))
+    };
+    let (started, before) = (Instant::now(), cpu());
+    run()?;
+    Ok((started.elapsed(), cpu().saturating_sub(before)))
+}
+
 /// Prints the median and every round.
-fn print_times(name: &str, times: &[Duration]) {
-    let milliseconds = |time: &Duration| format!("{:.1}", time.as_secs_f64() * 1e3);
-    let mut sorted = times.to_vec();
-    sorted.sort();
-    let median = sorted.get(sorted.len() / 2).map(milliseconds).unwrap_or_default();
-    let all: Vec<String> = times.iter().map(milliseconds).collect();
-    print_line(&format!("{name}: median {median} ms of {}", all.join(" ")));
+fn print_times(name: &str, times: &[Took]) {
+    let milliseconds = |time: Duration| format!("{:.1}", time.as_secs_f64() * 1e3);
+    let list = |of: fn(&Took) -> Duration| -> (String, String) {
+        let all: Vec<Duration> = times.iter().map(of).collect();
+        let mut sorted = all.clone();
+        sorted.sort();
+        let median = sorted.get(sorted.len() / 2).copied().map(milliseconds).unwrap_or_default();
+        (median, all.into_iter().map(milliseconds).collect::<Vec<_>>().join(" "))
+    };
+    let (wall, cpu) = (list(|took| took.0), list(|took| took.1));
+    print_line(&format!("{name}: median {} ms of {}; CPU {} ms of {}", wall.0, wall.1, cpu.0, cpu.1));
 }
 
 #[expect(clippy::print_stdout, reason = "the numbers are what this program is for")]
@@ -167,12 +176,12 @@ fn first_snapshot(begin: Timestamp, containers: u32, classes: u8) -> anyhow::Res
     let mut interfaces = Vec::new();
     for container in 0..containers {
         let id = ContainerId::new(&container.to_string())?;
-        for class in 0..classes {
+        for (class, family) in (0..classes).flat_map(|class| Family::ALL.map(|family| (class, family))) {
             counters.push(ClassCounter {
                 container: id.clone(),
                 generation: container + 1,
                 class,
-                family: Family::Ipv4,
+                family,
                 tally: ByDirection::default(),
             });
         }

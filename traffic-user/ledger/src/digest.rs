@@ -139,7 +139,8 @@ impl Table {
 
     /// SQL for the part of a row.
     fn part(&self, row: &str) -> String {
-        let by_day = self.name.ends_with("_5min") || self.name.ends_with("_hour");
+        // With the names that these tables had in version 5.
+        let by_day = ["_rows", "_days", "_5min", "_hour"].iter().any(|end| self.name.ends_with(end));
         if by_day && self.columns.first().is_some_and(|column| column == "start") {
             format!("{row}\"start\" - {row}\"start\" % {DAY_S}")
         } else {
@@ -300,6 +301,35 @@ pub(crate) fn create(conn: &Connection) -> rusqlite::Result<()> {
         insert.execute(params![name, part, digest.rows, digest.sum.to_be_bytes()])?;
     }
     Ok(())
+}
+
+/// Follows a migration: the same rows are in a table of another name.
+///
+/// # Errors
+/// When the file cannot be written.
+pub(crate) fn rename(conn: &Connection, from: &str, to: &str) -> rusqlite::Result<()> {
+    conn.execute("UPDATE digest SET name = ?2 WHERE name = ?1", [from, to]).map(drop)
+}
+
+/// Computes the digest of the schema after a migration that kept all other digests.
+///
+/// # Errors
+/// When the file cannot be read or written.
+pub(crate) fn schema_changed(conn: &Connection) -> rusqlite::Result<()> {
+    let mut noted = Noted::default();
+    let mut sum = Digest::default();
+    let mut statement = conn.prepare(SCHEMA)?;
+    let columns = statement.column_count();
+    let mut rows = statement.query([])?;
+    while let Some(row) = rows.next()? {
+        let values = (1..columns).map(|at| row.get_ref(at)).collect::<rusqlite::Result<Vec<_>>>()?;
+        sum.add(noted.digest(values.into_iter()));
+    }
+    conn.execute(
+        "INSERT OR REPLACE INTO digest (name, part, rows, sum) VALUES ('sqlite_schema', 0, ?1, ?2)",
+        params![sum.rows, sum.sum.to_be_bytes()],
+    )
+    .map(drop)
 }
 
 /// What the comparison of all rows with their digests found.

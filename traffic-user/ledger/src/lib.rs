@@ -6,6 +6,7 @@
 //!
 //! - `time`: which bucket, hour, day and month a reading belongs to, and what its clocks say.
 //! - `write`: differences between readings, last readings, gaps, rollups, control totals.
+//! - `days`: finished days as columns, and the reader of both forms of rows.
 //! - `query`: reports, balances, percentiles, top talkers.
 //! - `closing`: closed months, corrections, audits.
 //! - `encoding`, `digest`: hashes of rows, by which changes from outside are found.
@@ -14,6 +15,7 @@
 
 mod backup;
 mod closing;
+mod days;
 mod digest;
 mod encoding;
 mod error;

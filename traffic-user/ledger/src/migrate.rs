@@ -25,6 +25,9 @@ pub const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 /// Time between two attempts where SQLite does not wait by itself.
 const BUSY_PAUSE: Duration = Duration::from_millis(10);
 
+/// The first version whose rows have digests.
+const DIGESTS_SINCE: i64 = 5;
+
 /// One step from a schema version to the next.
 pub type Migration = fn(&Transaction<'_>) -> rusqlite::Result<()>;
 
@@ -42,7 +45,29 @@ const MIGRATIONS: &[Migration] = &[
         transaction.execute_batch(schema::ACCOUNTED)?;
         transaction.execute_batch(schema::PVA_RANGES)
     },
+    pack_days,
 ];
+
+/// Makes room for packed days. The next maintenance packs the days that are over, little by little, while
+/// drains continue.
+fn pack_days(transaction: &Transaction<'_>) -> rusqlite::Result<()> {
+    // Somebody's own views of these tables show both forms afterwards.
+    transaction.execute_batch("PRAGMA legacy_alter_table = ON; DROP VIEW IF EXISTS log_data")?;
+    let mut renamed = Vec::new();
+    for (kind, level) in
+        schema::KINDS.iter().flat_map(|kind| schema::PACKED_LEVELS.map(|level| (kind, level)))
+    {
+        let (table, rows) = (kind.table(level), kind.rows_table(level));
+        transaction.execute_batch(&format!("ALTER TABLE {table} RENAME TO {rows}"))?;
+        renamed.push((table, rows));
+    }
+    if transaction.table_exists(None, "digest")? {
+        renamed.iter().try_for_each(|(from, to)| digest::rename(transaction, from, to))?;
+    }
+    transaction.execute_batch(&schema::packed_days())?;
+    transaction.execute_batch(&schema::log_data())?;
+    transaction.execute_batch("PRAGMA legacy_alter_table = OFF")
+}
 
 /// Opens the file for reading and writing, in the current schema.
 ///
@@ -106,7 +131,12 @@ fn open_with(path: &Path, migrations: &[Migration]) -> Result<Connection, Ledger
             transaction.pragma_update(None, "user_version", to)?;
         }
     }
-    digest::create(&transaction)?;
+    // Reading the whole file takes minutes, in which nothing is counted: later steps keep the digests up to date.
+    if now < DIGESTS_SINCE {
+        digest::create(&transaction)?;
+    } else {
+        digest::schema_changed(&transaction)?;
+    }
     transaction.commit()?;
     Ok(conn)
 }
@@ -181,6 +211,7 @@ fn back_up(path: &Path, version: i64) -> Result<(), LedgerError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::testing;
 
     fn add_column(transaction: &Transaction<'_>) -> rusqlite::Result<()> {
         transaction.execute_batch("ALTER TABLE node ADD COLUMN place TEXT")
@@ -200,21 +231,24 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("ledger.sqlite");
         let first = open_with(&path, &[]).unwrap();
+        first.execute_batch("INSERT INTO node (name) VALUES ('n1')").unwrap();
+        first.execute_batch(&testing::as_version_5()).unwrap();
+        first.pragma_update(None, "user_version", 1).unwrap();
         first
             .execute_batch(
-                "INSERT INTO node (name) VALUES ('n1'); DROP TABLE booked; DROP TABLE border;
-                 DROP TABLE clock; DROP TABLE closed_rate; ALTER TABLE adjustment DROP COLUMN number",
+                "DROP TABLE booked; DROP TABLE border; DROP TABLE clock; DROP TABLE closed_rate;
+                 ALTER TABLE adjustment DROP COLUMN number",
             )
             .unwrap();
         drop(first);
-        let conn =
-            open_with(&path, &[MIGRATIONS[0], MIGRATIONS[1], MIGRATIONS[2], MIGRATIONS[3], add_column])
-                .unwrap();
+        let migrations: Vec<Migration> =
+            MIGRATIONS.iter().copied().chain([add_column as Migration]).collect();
+        let conn = open_with(&path, &migrations).unwrap();
         let place: Option<String> = conn.query_row("SELECT place FROM node", [], |row| row.get(0)).unwrap();
         assert_eq!(place, None);
         assert_eq!(conn.query_row("SELECT count(*) FROM booked", [], |row| row.get(0)), Ok(0));
         assert_eq!(conn.query_row("SELECT count(number) FROM adjustment", [], |row| row.get(0)), Ok(0));
-        assert_eq!(user_version(&path), 6);
+        assert_eq!(user_version(&path), 7);
         let backup = dir.path().join("ledger.sqlite.v1-backup");
         assert_eq!(user_version(&backup), 1);
         let name: String = Connection::open(backup)
@@ -222,8 +256,8 @@ mod tests {
             .query_row("SELECT name FROM node", [], |row| row.get(0))
             .unwrap();
         assert_eq!(name, "n1");
-        assert!(matches!(open(&path), Err(LedgerError::Newer { found: 6, known: 5, .. })));
-        assert!(matches!(open_read_only(&path), Err(LedgerError::Newer { found: 6, known: 5, .. })));
+        assert!(matches!(open(&path), Err(LedgerError::Newer { found: 7, known: 6, .. })));
+        assert!(matches!(open_read_only(&path), Err(LedgerError::Newer { found: 7, known: 6, .. })));
     }
 
     fn open_from_eight_threads(path: &Path, migrations: &'static [Migration]) {

@@ -17,7 +17,10 @@ use traffic_model::{
     PassedCounter, Snapshot,
 };
 
-use crate::{AdjustmentRequest, DrainContext, DrainOutcome, DrainTrigger, Ledger, LedgerConfig, LedgerError};
+use crate::{
+    AdjustmentRequest, DrainContext, DrainOutcome, DrainTrigger, Ledger, LedgerConfig, LedgerError,
+    schema::{KINDS, PACKED_LEVELS},
+};
 
 /// 2026-11-10, noon UTC.
 pub const NOON: i64 = 1_794_312_000;
@@ -25,9 +28,27 @@ pub const EVERY_MINUTE: DrainContext =
     DrainContext { interval: Duration::from_secs(60), trigger: DrainTrigger::Interval };
 pub const STARTED: DrainContext = DrainContext { trigger: DrainTrigger::Started, ..EVERY_MINUTE };
 
-/// Makes a ledger one of schema version 3.
-pub const AS_VERSION_3: &str =
-    "DROP TABLE border; DROP TABLE clock; DROP TABLE closed_rate; PRAGMA user_version = 3;";
+/// SQL that makes a ledger one of schema version 5, in which all days are rows.
+pub fn as_version_5() -> String {
+    let mut sql = "PRAGMA legacy_alter_table = ON; DROP VIEW log_data;".to_owned();
+    for (kind, level) in KINDS.iter().flat_map(|kind| PACKED_LEVELS.map(|level| (kind, level))) {
+        let (view, rows, days) = (kind.table(level), kind.rows_table(level), kind.days_table(level).unwrap());
+        let keys = kind.keys.join(", ");
+        let sums: Vec<String> = kind.values.iter().map(|value| format!("sum({value})")).collect();
+        sql.push_str(&format!(
+            "CREATE TEMP TABLE both AS SELECT start, {keys}, {} FROM {view} GROUP BY start, {keys};
+             DROP VIEW {view}; DROP TABLE {days}; DELETE FROM {rows}; INSERT INTO {rows} SELECT * FROM both;
+             DROP TABLE both; ALTER TABLE {rows} RENAME TO {view};",
+            sums.join(", "),
+        ));
+    }
+    sql + "CREATE VIEW log_data AS SELECT 1; PRAGMA legacy_alter_table = OFF; PRAGMA user_version = 5;"
+}
+
+/// SQL that makes a ledger one of schema version 3.
+pub fn as_version_3() -> String {
+    as_version_5() + "DROP TABLE border; DROP TABLE clock; DROP TABLE closed_rate; PRAGMA user_version = 3;"
+}
 
 /// A zone with a first offset and changes of it, at seconds since the Unix epoch, as compiled by zic.
 pub fn zone(name: &str, first_s: i32, changes: &[(i64, i32)]) -> TimeZone {

@@ -2,6 +2,8 @@
 //! control totals, and recomputes the hash chain and the closed periods. It also checks the structure of the
 //! file.
 
+use std::collections::BTreeSet;
+
 use jiff::Timestamp;
 use rusqlite::{Connection, params};
 use serde::Serialize;
@@ -9,10 +11,11 @@ use traffic_model::{calendar::Level, local_time::LocalTime};
 
 use crate::{
     closing::chain::{Entry, Version, matching_version},
+    days::read::{self, Selection, Sums},
     digest,
     error::LedgerError,
     ids,
-    schema::{KINDS, Kind},
+    schema::KINDS,
     store::Ledger,
     time::borders::Borders,
     write::{
@@ -131,9 +134,9 @@ impl Ledger {
             }
             audit.units += 1;
             for kind in KINDS {
-                let differing: i64 = view
-                    .prepare_cached(&differences(&kind, level, finer))?
-                    .query_row([start, end], |row| row.get(0))?;
+                let coarse = read::sums(view, &Selection::all(&kind, level, (start, start + 1)))?;
+                let fine = read::sums(view, &Selection::all(&kind, finer, (start, end)))?;
+                let differing = differences(&coarse, &fine);
                 if differing > 0 {
                     let label = Borders::new(view, &self.calendar).label(level, start)?;
                     let (above, below) = (kind.table(level), kind.table(finer));
@@ -147,21 +150,12 @@ impl Ledger {
     }
 }
 
-/// SQL that counts the rows of a unit that exist in only one of the two levels.
-fn differences(kind: &Kind, level: Level, finer: Level) -> String {
-    let keys = kind.keys.join(", ");
-    let values = kind.values.join(", ");
-    let sums: Vec<String> = kind.values.iter().map(|value| format!("sum({value})")).collect();
-    let coarse = format!("SELECT {keys}, {values} FROM {} WHERE start = ?1", kind.table(level));
-    let fine = format!(
-        "SELECT {keys}, {} FROM {} WHERE start >= ?1 AND start < ?2 GROUP BY {keys}",
-        sums.join(", "),
-        kind.table(finer),
-    );
-    format!(
-        "SELECT (SELECT count(*) FROM ({coarse} EXCEPT {fine}))
-             + (SELECT count(*) FROM ({fine} EXCEPT {coarse}))"
-    )
+/// Counts the rows that differ between two levels: one that both have with other values counts twice.
+fn differences(coarse: &Sums, fine: &Sums) -> usize {
+    let only = |these: &Sums, others: &Sums| {
+        these.iter().filter(|(series, values)| others.get(*series) != Some(values)).count()
+    };
+    only(coarse, fine) + only(fine, coarse)
 }
 
 /// Finds rows of unlisted units, which would be in no sum.
@@ -170,12 +164,26 @@ fn audit_units(view: &Connection, audit: &mut Audit) -> Result<(), LedgerError> 
         for level in Level::ALL {
             let table = kind.table(level);
             let sql = format!(
-                "SELECT count(*) FROM (SELECT DISTINCT start FROM {table}
-                 EXCEPT SELECT start FROM unit WHERE level = ?1)"
+                "SELECT DISTINCT start FROM {} EXCEPT SELECT start FROM unit WHERE level = ?1",
+                kind.rows_table(level)
             );
-            let unlisted: i64 = view.query_row(&sql, [level as u8], |row| row.get(0))?;
+            let mut unlisted: BTreeSet<i64> =
+                view.prepare(&sql)?.query_map([level as u8], |row| row.get(0))?.collect::<Result<_, _>>()?;
+            let units = "SELECT start FROM unit WHERE level = ?1";
+            let units: BTreeSet<i64> =
+                view.prepare(units)?.query_map([level as u8], |row| row.get(0))?.collect::<Result<_, _>>()?;
+            let packed = read::packed_starts(view, &kind, level, (i64::MIN, i64::MAX))?;
+            unlisted.extend(packed.difference(&units));
+            if !unlisted.is_empty() {
+                audit.problems.push(format!("{table}: {} units are not listed", unlisted.len()));
+            }
+            let Some(days) = kind.days_table(level) else { continue };
+            let sql = format!(
+                "SELECT count(*) FROM {days} WHERE start NOT IN (SELECT start FROM border WHERE level = 2)"
+            );
+            let unlisted: i64 = view.query_row(&sql, [], |row| row.get(0))?;
             if unlisted > 0 {
-                audit.problems.push(format!("{table}: {unlisted} units are not listed"));
+                audit.problems.push(format!("{days}: the days of {unlisted} rows are not listed"));
             }
         }
     }

@@ -4,16 +4,18 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
-use rusqlite::{Connection, params};
+use rusqlite::Connection;
 use traffic_model::calendar::Level;
 
 use crate::{
+    days::read::{self, Selection},
     error::LedgerError,
     import::{
         PvaConflicts,
         source::{ONE, VALUES},
         staging::Staging,
     },
+    query::{collected::pva_series, rows::owner},
     schema::TRAFFIC,
 };
 
@@ -58,17 +60,18 @@ pub fn compare(
     conflicts: &mut PvaConflicts,
 ) -> Result<(), LedgerError> {
     let Unit { level, start, end } = subject.unit;
-    let table = TRAFFIC.table(level);
-    let mut statement = conn.prepare_cached(&format!(
-        "SELECT class, sum(in_packets), sum(in_bytes), sum(out_packets), sum(out_bytes) FROM {table}
-         WHERE start = ?1 AND container = ?2 AND family = 0 AND stream IN (
-             SELECT s.id FROM stream s JOIN epoch e ON e.id = s.epoch WHERE e.boot_id = 'pva-import')
-         GROUP BY class"
-    ))?;
-    let held = statement.query_map(params![start, subject.container], |row| {
-        Ok((row.get(0)?, [row.get(1)?, row.get(2)?, row.get(3)?, row.get(4)?]))
+    let mut held = ByClass::new();
+    let imports = pva_series(conn)?;
+    let owners = [subject.container];
+    let rows = Selection { owners: Some(&owners), ..Selection::all(&TRAFFIC, level, (start, start + 1)) };
+    read::each(conn, &rows, |row| {
+        let (_, class, family) = owner(&row.series)?;
+        if family == 0 && imports.contains(&row.series[3]) {
+            let sums = held.entry(class).or_default();
+            sums.iter_mut().zip(row.values).for_each(|(sum, value)| *sum += value.cast_signed());
+        }
+        Ok(())
     })?;
-    let held: ByClass = held.collect::<Result<_, _>>()?;
     let classes: BTreeSet<u8> = held.keys().chain(imported.sums.keys()).copied().collect();
     for class in classes {
         let of = |by_class: &ByClass| by_class.get(&class).copied().unwrap_or_default();

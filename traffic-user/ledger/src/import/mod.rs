@@ -262,16 +262,17 @@ fn begin(conn: &Connection) -> Result<Option<i64>, LedgerError> {
         return Ok(begin);
     }
     for level in [Level::FiveMinutes, Level::Hour, Level::Day] {
-        let sql = format!(
-            "SELECT min(t.start) FROM {} t JOIN stream s ON s.id = t.stream JOIN epoch e ON e.id = s.epoch
-             WHERE e.drains > 0 AND t.start >= ?1 AND (e.created < ?1 OR e.created > ?2)",
-            schema::TRAFFIC.table(level)
-        );
-        let first: Option<i64> = conn.query_row(&sql, [source::CENTURY.start, last], |row| row.get(0))?;
-        begin = match (begin, first) {
-            (Some(begin), Some(first)) => Some(begin.min(first)),
-            (begin, first) => begin.or(first),
-        };
+        let mut forms = vec![(schema::TRAFFIC.rows_table(level), "t.start")];
+        forms.extend(schema::TRAFFIC.days_table(level).map(|table| (table, "t.start + 300 * t.first")));
+        for (table, start) in forms {
+            let sql = format!(
+                "SELECT min({start}) FROM {table} t JOIN stream s ON s.id = t.stream
+                 JOIN epoch e ON e.id = s.epoch
+                 WHERE e.drains > 0 AND {start} >= ?1 AND (e.created < ?1 OR e.created > ?2)"
+            );
+            let first: Option<i64> = conn.query_row(&sql, [source::CENTURY.start, last], |row| row.get(0))?;
+            begin = [begin, first].into_iter().flatten().min();
+        }
     }
     Ok(begin)
 }

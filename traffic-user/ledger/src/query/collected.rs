@@ -7,13 +7,14 @@ use rusqlite::Connection;
 use traffic_model::calendar::Calendar;
 
 use crate::{
+    days::read::{self, AnyRow, Selection},
     error::LedgerError,
     figures::{Sums, add},
     query::{
         query_plan::Plan,
         rows::{self, Slice},
     },
-    schema::{FAULT, Kind, PASSED, TRAFFIC},
+    schema::{FAULT, PASSED, TALLY, TRAFFIC},
 };
 
 /// Name of all shared interfaces, and of all containers without an interface of their own.
@@ -79,23 +80,32 @@ pub(crate) fn faults_within(
     containers: Option<&[i64]>,
 ) -> Result<Sums, LedgerError> {
     let mut all = [0; 4];
+    let interfaces = containers.map(|containers| interfaces_of(view, containers)).transpose()?;
     for slice in slices {
-        let filter = containers.map_or_else(String::new, |containers| {
-            format!("AND interface IN (SELECT id FROM interface WHERE container IN ({}))", list(containers))
-        });
-        let sql = format!(
-            "SELECT sum(in_packets), sum(in_bytes), sum(out_packets), sum(out_bytes) FROM {}
-             WHERE start >= ?1 AND start < ?2 {filter}",
-            FAULT.table(slice.level),
-        );
-        let sums = view.query_row(&sql, [slice.start, slice.end], |row| {
-            let value =
-                |at| row.get::<_, Option<i64>>(at).map(|value| value.unwrap_or_default().cast_unsigned());
-            Ok([value(0)?, value(1)?, value(2)?, value(3)?])
+        let selection = Selection {
+            owners: interfaces.as_deref(),
+            values: &TALLY,
+            ..Selection::all(&FAULT, slice.level, (slice.start, slice.end))
+        };
+        read::each(view, &selection, |row| {
+            add(&mut all, four(&row));
+            Ok(())
         })?;
-        add(&mut all, sums);
     }
     Ok(all)
+}
+
+/// The first four values of a row.
+const fn four(row: &AnyRow) -> Sums {
+    let [a, b, c, d, ..] = row.values;
+    [a, b, c, d]
+}
+
+/// The interfaces of containers.
+fn interfaces_of(view: &Connection, containers: &[i64]) -> Result<Vec<i64>, LedgerError> {
+    let sql = format!("SELECT id FROM interface WHERE container IN ({})", list(containers));
+    let mut statement = view.prepare(&sql)?;
+    Ok(statement.query_map([], |row| row.get(0))?.collect::<Result<_, _>>()?)
 }
 
 fn list(numbers: &[i64]) -> String {
@@ -118,70 +128,37 @@ pub(crate) fn collect(
     pva: &[i64],
 ) -> Result<Collected, LedgerError> {
     let mut collected = Collected::default();
-    let containers = plan.containers.as_deref().map(list);
-    let of_interfaces = containers
-        .as_ref()
-        .map(|list| format!("AND interface IN (SELECT id FROM interface WHERE container IN ({list}))"))
-        .unwrap_or_default();
-    let of_containers = containers.map(|list| format!("AND container IN ({list})")).unwrap_or_default();
-    let not_pva = if pva.is_empty() { String::new() } else { format!("AND stream NOT IN ({})", list(pva)) };
+    let containers = plan.containers.as_deref();
+    let interfaces = containers.map(|containers| interfaces_of(view, containers)).transpose()?;
     for slice in &plan.slices {
         rows::require_kept(view, stored, slice)?;
-        let select = |kind: &Kind, keys: &str, filter: &str| {
-            format!(
-                "SELECT start, {keys}, in_packets, in_bytes, out_packets, out_bytes FROM {}
-                 WHERE start >= ?1 AND start < ?2 {filter}",
-                kind.table(slice.level),
-            )
+        let select = |kind, owners| Selection {
+            owners,
+            values: &TALLY,
+            ..Selection::all(kind, slice.level, (slice.start, slice.end))
         };
-        each(
-            view,
-            &select(&PASSED, "interface, 0", &of_interfaces),
-            slice,
-            plan,
-            |step, [interface, _], sums| {
-                add(collected.passed.entry((step, interface)).or_default(), sums);
-            },
-        )?;
-        each(
-            view,
-            &select(&FAULT, "interface, fault", &of_interfaces),
-            slice,
-            plan,
-            |step, [interface, fault], sums| {
-                add(collected.faults.entry((step, interface, fault)).or_default(), sums);
-            },
-        )?;
-        let filter = format!("{of_containers} {not_pva}");
-        each(
-            view,
-            &select(&TRAFFIC, "container, class", &filter),
-            slice,
-            plan,
-            |step, [container, class], sums| {
-                add(collected.classes.entry((step, container, class != 0)).or_default(), sums);
-            },
-        )?;
+        read::each(view, &select(&PASSED, interfaces.as_deref()), |row| {
+            if let Some(step) = plan.step(row.start) {
+                add(collected.passed.entry((step, row.series[0])).or_default(), four(&row));
+            }
+            Ok(())
+        })?;
+        read::each(view, &select(&FAULT, interfaces.as_deref()), |row| {
+            if let Some(step) = plan.step(row.start) {
+                let [interface, fault, ..] = row.series;
+                add(collected.faults.entry((step, interface, fault)).or_default(), four(&row));
+            }
+            Ok(())
+        })?;
+        read::each(view, &select(&TRAFFIC, containers), |row| {
+            let [container, class, _, stream] = row.series;
+            if let Some(step) = plan.step(row.start).filter(|_| !pva.contains(&stream)) {
+                add(collected.classes.entry((step, container, class != 0)).or_default(), four(&row));
+            }
+            Ok(())
+        })?;
     }
     Ok(collected)
-}
-
-/// Passes on the rows of a statement that selects start, two keys and four values.
-fn each(
-    view: &Connection,
-    sql: &str,
-    slice: &Slice,
-    plan: &Plan<'_>,
-    mut take: impl FnMut(usize, [i64; 2], Sums),
-) -> Result<(), LedgerError> {
-    let mut statement = view.prepare(sql)?;
-    let mut rows = statement.query([slice.start, slice.end])?;
-    while let Some(row) = rows.next()? {
-        let Some(step) = plan.step(row.get(0)?) else { continue };
-        let value = |at| row.get::<_, i64>(at).map(i64::cast_unsigned);
-        take(step, [row.get(1)?, row.get(2)?], [value(3)?, value(4)?, value(5)?, value(6)?]);
-    }
-    Ok(())
 }
 
 /// Sort key of a label: numbers come first, by value.

@@ -3,6 +3,7 @@
 pub(crate) mod balance;
 pub(crate) mod billing;
 pub(crate) mod collected;
+pub(crate) mod day_rates;
 pub(crate) mod interfaces;
 pub(crate) mod percentile;
 pub(crate) mod percentile_report;

@@ -1,25 +1,27 @@
-//! Percentiles of a report, over the five-minute rates of each row. Reads bucket by bucket, with several
-//! threads if there are many.
+//! Percentiles of a report, over the five-minute rates of each row. Several threads read a day each if there
+//! are many.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 
 use rusqlite::Connection;
 use serde::Serialize;
-use traffic_model::calendar::{FIVE_MINUTES_S, Level};
+use traffic_model::calendar::{FIVE_MINUTES_S, Level, five_minutes_of};
 
 use crate::{
     closing::closed_rates,
+    days::read,
     error::LedgerError,
     figures::Basis,
     ids, migrate,
     query::{
+        day_rates::{Collector, Day},
         percentile::Percentile,
-        query_plan::{LineKey, Plan, ReportQuery},
-        rows::{self, Slice, TrafficRow},
-        spread::{self, Active, Spread},
+        query_plan::{LineKey, Plan},
+        rows::{self, Slice},
+        spread,
     },
-    schema::TRAFFIC,
     store::Ledger,
+    time::borders::Borders,
     write::rollup_state::last_bucket,
 };
 
@@ -71,21 +73,21 @@ pub(crate) fn rule(percent: f64) -> String {
 
 /// The three populations of one row.
 #[derive(Debug)]
-struct RowPercentiles {
+pub(crate) struct RowPercentiles {
     incoming: Percentile,
     outgoing: Percentile,
     total: Percentile,
     buckets: u64,
-    spread_buckets: u64,
+    pub spread_buckets: u64,
 }
 
 impl RowPercentiles {
-    fn new(percent: f64, buckets: u64) -> Self {
+    pub fn new(percent: f64, buckets: u64) -> Self {
         let new = || Percentile::new(percent, buckets);
         Self { incoming: new(), outgoing: new(), total: new(), buckets, spread_buckets: 0 }
     }
 
-    fn push(&mut self, values: [u64; 4], basis: Basis) {
+    pub fn push(&mut self, values: [u64; 4], basis: Basis) {
         let [in_packets, in_bytes, out_packets, out_bytes] = values;
         let (incoming, outgoing) = (basis.bytes(in_packets, in_bytes), basis.bytes(out_packets, out_bytes));
         self.incoming.push(incoming);
@@ -93,7 +95,7 @@ impl RowPercentiles {
         self.total.push(incoming.saturating_add(outgoing));
     }
 
-    fn absorb(&mut self, other: &Self) {
+    pub fn absorb(&mut self, other: &Self) {
         self.incoming.absorb(&other.incoming);
         self.outgoing.absorb(&other.outgoing);
         self.total.absorb(&other.total);
@@ -116,186 +118,6 @@ impl RowPercentiles {
     }
 }
 
-/// The populations of all rows, over a part of the buckets.
-struct Collector<'a> {
-    plan: &'a Plan<'a>,
-    percent: f64,
-    /// Nothing was read from this bucket on.
-    recorded_end: i64,
-    places: HashMap<LineKey, usize>,
-    keys: Vec<LineKey>,
-    percentiles: Vec<RowPercentiles>,
-    /// By place: the place that followed it last time. Rows come in the same order in nearly every bucket,
-    /// which saves most lookups.
-    next: Vec<usize>,
-    last: usize,
-}
-
-impl<'a> Collector<'a> {
-    fn new(plan: &'a Plan<'a>, percent: f64, recorded_end: i64) -> Self {
-        let (places, keys, percentiles) = (HashMap::new(), Vec::new(), Vec::new());
-        Self { plan, percent, recorded_end, places, keys, percentiles, next: Vec::new(), last: 0 }
-    }
-
-    fn place(&mut self, key: LineKey) -> usize {
-        let guess = self.next.get(self.last).copied().unwrap_or(usize::MAX);
-        let place = if self.keys.get(guess) == Some(&key) {
-            guess
-        } else {
-            let place = *self.places.entry(key).or_insert_with(|| {
-                let (start, end) = self.plan.steps[key.0];
-                let end = end.min(self.recorded_end.max(start));
-                let buckets = ((end - start) / FIVE_MINUTES_S).unsigned_abs();
-                self.keys.push(key);
-                self.percentiles.push(RowPercentiles::new(self.percent, buckets));
-                self.next.push(usize::MAX);
-                self.keys.len() - 1
-            });
-            if let Some(next) = self.next.get_mut(self.last) {
-                *next = place;
-            }
-            place
-        };
-        self.last = place;
-        place
-    }
-
-    /// Reads the buckets with these starts, in ascending order.
-    fn read(&mut self, conn: &Connection, starts: &[i64], spreads: &[Spread]) -> Result<(), LedgerError> {
-        let query = self.plan.query;
-        let mut rows = BucketRows::new(conn, self.plan.containers.as_deref(), query)?;
-        let mut active = Active::new(spreads);
-        // The values of one container in one bucket; one row of the report may combine several of them.
-        let mut together: Vec<(LineKey, [u64; 4])> = Vec::new();
-        for &start in starts {
-            let Some(step) = self.plan.step(start) else { continue };
-            active.advance(start, |spread| {
-                let mut all = Vec::new();
-                rows.each(spread.bucket, |row, series| {
-                    if series == spread.series {
-                        all.push(row);
-                    }
-                })?;
-                Ok(all)
-            })?;
-            if !active.now.is_empty() {
-                self.read_spread(step, start, &mut rows, &active.now)?;
-                continue;
-            }
-            rows.each(start, |row, _| {
-                if together.first().is_some_and(|(key, _)| key.1 != row.container) {
-                    self.flush(&mut together);
-                }
-                if let Some(key) = self.plan.line_in(step, &row) {
-                    match together.iter_mut().find(|(other, _)| *other == key) {
-                        Some((_, sum)) => {
-                            sum.iter_mut().zip(row.values).for_each(|(total, value)| *total += value);
-                        }
-                        None => together.push((key, row.values)),
-                    }
-                }
-            })?;
-            self.flush(&mut together);
-        }
-        Ok(())
-    }
-
-    /// Reads a bucket that late readings cover.
-    fn read_spread(
-        &mut self,
-        step: usize,
-        start: i64,
-        rows: &mut BucketRows<'_>,
-        active: &[(&Spread, Vec<TrafficRow>)],
-    ) -> Result<(), LedgerError> {
-        let mut sums: BTreeMap<LineKey, ([u64; 4], bool)> = BTreeMap::new();
-        let mut add = |row: &TrafficRow, values: [u64; 4], is_part: bool| {
-            let Some(key) = self.plan.line_in(step, row) else { return };
-            let (sum, spread) = sums.entry(key).or_default();
-            sum.iter_mut().zip(values).for_each(|(total, value)| *total += value);
-            *spread |= is_part;
-        };
-        rows.each(start, |row, series| {
-            // The rows of a late reading count as its part.
-            if !active.iter().any(|(spread, _)| (spread.bucket, spread.series) == (start, series)) {
-                add(&row, row.values, false);
-            }
-        })?;
-        for (spread, late) in active {
-            for row in late {
-                add(row, row.values.map(|value| spread.part(value, start)), true);
-            }
-        }
-        for (key, (values, is_part)) in sums {
-            let place = self.place(key);
-            self.percentiles[place].push(values, self.plan.query.basis);
-            self.percentiles[place].spread_buckets += u64::from(is_part);
-        }
-        Ok(())
-    }
-
-    fn flush(&mut self, together: &mut Vec<(LineKey, [u64; 4])>) {
-        for (key, values) in together.drain(..) {
-            let place = self.place(key);
-            self.percentiles[place].push(values, self.plan.query.basis);
-        }
-    }
-
-    fn absorb(&mut self, other: &Self) {
-        for (&key, percentiles) in other.keys.iter().zip(&other.percentiles) {
-            let place = self.place(key);
-            self.percentiles[place].absorb(percentiles);
-        }
-    }
-}
-
-/// Reads the rows of one bucket at a time, with only the columns that the query needs. Decoding columns takes
-/// most of the time.
-struct BucketRows<'a> {
-    statement: rusqlite::Statement<'a>,
-    with_family: bool,
-    with_packets: bool,
-}
-
-impl<'a> BucketRows<'a> {
-    fn new(
-        conn: &'a Connection,
-        containers: Option<&[i64]>,
-        query: &ReportQuery,
-    ) -> Result<Self, LedgerError> {
-        let with_family = query.split.family;
-        let with_packets = query.basis != Basis::L3;
-        let packets = if with_packets { ", in_packets, out_packets" } else { "" };
-        let family = if with_family { ", family" } else { "" };
-        let filter = containers.map_or_else(String::new, |containers| {
-            let numbers: Vec<String> = containers.iter().map(i64::to_string).collect();
-            format!("AND container IN ({})", numbers.join(", "))
-        });
-        let statement = conn.prepare(&format!(
-            "SELECT container, class, in_bytes, out_bytes, stream{packets}{family} FROM {}
-             WHERE start = ?1 {filter} ORDER BY container",
-            TRAFFIC.table(Level::FiveMinutes),
-        ))?;
-        Ok(Self { statement, with_family, with_packets })
-    }
-
-    /// Passes on the rows of a bucket, each with its series.
-    fn each(&mut self, start: i64, mut each: impl FnMut(TrafficRow, i64)) -> Result<(), LedgerError> {
-        let mut rows = self.statement.query([start])?;
-        while let Some(row) = rows.next()? {
-            let value = |at| row.get::<_, i64>(at).map(i64::cast_unsigned);
-            let (in_packets, out_packets) = if self.with_packets { (value(5)?, value(6)?) } else { (0, 0) };
-            let family = if self.with_family { row.get(if self.with_packets { 7 } else { 5 })? } else { 0 };
-            let values = [in_packets, value(2)?, out_packets, value(3)?];
-            let (container, class) = (row.get(0)?, row.get(1)?);
-            each(TrafficRow { start, container, class, family, values }, row.get(4)?);
-        }
-        Ok(())
-    }
-}
-
-/// Number of buckets from which another thread is worthwhile.
-const BUCKETS_OF_ONE_THREAD: usize = 288;
 /// More threads would wait for the disk, and each keeps the largest values of all rows in memory.
 const MOST_THREADS: usize = 4;
 
@@ -333,32 +155,39 @@ fn percentiles_of(
     let slice = Slice { level: Level::FiveMinutes, start, end };
     rows::require_kept(view, &ledger.calendar, &slice)?;
     let recorded_end = last_bucket(view)?.map_or(start, |bucket| bucket + FIVE_MINUTES_S);
-    let mut statement =
-        view.prepare("SELECT start FROM unit WHERE level = 0 AND start >= ?1 AND start < ?2 ORDER BY start")?;
-    let starts: Vec<i64> = statement.query_map([start, end], |row| row.get(0))?.collect::<Result<_, _>>()?;
-    let spreads = spread::spreads(view, (start, end))?;
-    let starts = spread::with_covered(starts, &spreads, (start, end));
-    let mut collector = Collector::new(plan, percent, recorded_end);
-    let few = plan.containers.as_ref().is_some_and(|containers| containers.len() <= rows::SEEK_AT_MOST);
+    let late = spread::late(view, (start, end))?;
+    let rows: (Option<i64>, Option<i64>) =
+        view.query_row("SELECT min(start), max(end) FROM unit WHERE level = 0", [], |row| {
+            Ok((row.get(0)?, row.get(1)?))
+        })?;
+    let (Some(first), Some(last)) = rows else { return Ok(HashMap::new()) };
+    // A late reading covers time before it, and a clock that was ahead left rows after the last one.
+    let first = late.values().map(|spread| spread.start).fold(first, i64::min);
+    let borders = Borders::new(view, &ledger.calendar);
+    let days = borders.cover(Level::Day, start.max(five_minutes_of(first)), end.min(last))?;
+    let days: Vec<Day> =
+        days.into_iter().map(|day| Day { start: day.0, range: (day.0.max(start), day.1.min(end)) }).collect();
+    let mut collector = Collector::new(plan, percent, recorded_end, &late);
+    let few = plan.containers.as_ref().is_some_and(|containers| containers.len() <= read::SEEK_AT_MOST);
     let threads = std::thread::available_parallelism().map_or(1, std::num::NonZeroUsize::get);
-    let threads = threads.min(MOST_THREADS).min(starts.len() / BUCKETS_OF_ONE_THREAD);
+    let threads = threads.min(MOST_THREADS).min(days.len());
     let others = if few || threads < 2 { Vec::new() } else { other_views(ledger, view, threads - 1)? };
-    let share = starts.len().div_ceil(others.len() + 1).max(1);
-    let mut shares = starts.chunks(share);
+    let share = days.len().div_ceil(others.len() + 1).max(1);
+    let mut shares = days.chunks(share);
     let own = shares.next().unwrap_or_default();
     std::thread::scope(|scope| -> Result<(), LedgerError> {
-        let spreads = &spreads;
+        let late = &late;
         let readers: Vec<_> = shares
             .zip(others)
             .map(|(share, conn)| {
                 scope.spawn(move || -> Result<Collector<'_>, LedgerError> {
-                    let mut collector = Collector::new(plan, percent, recorded_end);
-                    collector.read(&conn, share, spreads)?;
+                    let mut collector = Collector::new(plan, percent, recorded_end, late);
+                    collector.read(&conn, share)?;
                     Ok(collector)
                 })
             })
             .collect();
-        collector.read(view, own, spreads)?;
+        collector.read(view, own)?;
         for reader in readers {
             let part = reader.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
             collector.absorb(&part);

@@ -259,7 +259,12 @@ fn steps(
     let own = borders.calendar();
     let (units, names) = if own.is_same(calendar.zone_name(), calendar.billing_day()) {
         let units = borders.cover(level, from, to)?;
-        let names = units.iter().map(|unit| borders.label(level, unit.0)).collect::<Result<_, _>>()?;
+        // An hour is named by its start, which is known here.
+        let label = |start: i64| match level {
+            Level::Hour => Ok(own.label(level, start)?),
+            _ => borders.label(level, start),
+        };
+        let names = units.iter().map(|unit| label(unit.0)).collect::<Result<_, _>>()?;
         (units, names)
     } else {
         let units = calendar.cover(level, from, to)?;

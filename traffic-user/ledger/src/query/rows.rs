@@ -3,11 +3,19 @@
 
 use std::collections::BTreeSet;
 
-use rusqlite::{Connection, Row, params};
+use rusqlite::{Connection, params};
 use traffic_model::calendar::{Calendar, Level};
 
 use crate::{
-    error::LedgerError, ids, schema::TRAFFIC, time::borders::Borders, write::rollup_state::stale_units,
+    days::{
+        Series,
+        read::{self, AnyRow, Selection},
+    },
+    error::LedgerError,
+    ids,
+    schema::TRAFFIC,
+    time::borders::Borders,
+    write::rollup_state::stale_units,
 };
 
 /// A time span, and the level to read it from.
@@ -122,54 +130,31 @@ pub(crate) fn require_kept(conn: &Connection, calendar: &Calendar, slice: &Slice
     )))
 }
 
-/// Above this number of containers, reading all rows is faster than seeking.
-pub(crate) const SEEK_AT_MOST: usize = 40;
-
-/// Reads the rows of a slice, ordered by start and then by container, class and family. `containers` limits
-/// it to these containers.
+/// Reads the rows of a slice, in no order. `containers` limits it to these containers.
 pub(crate) fn rows(
     conn: &Connection,
     slice: &Slice,
     containers: Option<&[i64]>,
     mut each: impl FnMut(TrafficRow) -> Result<(), LedgerError>,
 ) -> Result<(), LedgerError> {
-    let table = TRAFFIC.table(slice.level);
-    let columns =
-        "t.start, t.container, t.class, t.family, t.in_packets, t.in_bytes, t.out_packets, t.out_bytes";
-    let list = containers.map(|containers| {
-        let numbers: Vec<String> = containers.iter().map(i64::to_string).collect();
-        numbers.join(", ")
-    });
-    let sql = match (containers, list) {
-        (Some(containers), Some(list)) if containers.len() <= SEEK_AT_MOST => format!(
-            "SELECT {columns} FROM unit u CROSS JOIN {table} t ON t.start = u.start AND t.container IN
-             ({list})
-             WHERE u.level = {} AND u.start >= ?1 AND u.start < ?2 ORDER BY u.start",
-            slice.level as u8,
-        ),
-        (_, Some(list)) => format!(
-            "SELECT {columns} FROM {table} t WHERE t.start >= ?1 AND t.start < ?2 AND t.container IN ({list})
-             ORDER BY t.start"
-        ),
-        (_, None) => {
-            format!("SELECT {columns} FROM {table} t WHERE t.start >= ?1 AND t.start < ?2 ORDER BY t.start")
-        }
-    };
-    let mut statement = conn.prepare(&sql)?;
-    let mut rows = statement.query([slice.start, slice.end])?;
-    while let Some(row) = rows.next()? {
-        each(traffic_row(row)?)?;
-    }
-    Ok(())
+    let range = (slice.start, slice.end);
+    let selection = Selection { owners: containers, ..Selection::all(&TRAFFIC, slice.level, range) };
+    read::each(conn, &selection, |row| each(traffic_row(&row)?))
 }
 
-fn traffic_row(row: &Row<'_>) -> rusqlite::Result<TrafficRow> {
-    let value = |at| row.get::<_, i64>(at).map(i64::cast_unsigned);
-    Ok(TrafficRow {
-        start: row.get(0)?,
-        container: row.get(1)?,
-        class: row.get(2)?,
-        family: row.get(3)?,
-        values: [value(4)?, value(5)?, value(6)?, value(7)?],
-    })
+fn traffic_row(row: &AnyRow) -> Result<TrafficRow, LedgerError> {
+    let (container, class, family) = owner(&row.series)?;
+    let [a, b, c, d, ..] = row.values;
+    Ok(TrafficRow { start: row.start, container, class, family, values: [a, b, c, d] })
+}
+
+/// Container, class and family of a series.
+///
+/// # Errors
+/// When something else than this program wrote the class or the family.
+pub(crate) fn owner(series: &Series) -> Result<(i64, u8, u8), LedgerError> {
+    let number = |at: usize| {
+        u8::try_from(series[at]).map_err(|_| rusqlite::Error::IntegralValueOutOfRange(at, series[at]))
+    };
+    Ok((series[0], number(1)?, number(2)?))
 }

@@ -1,6 +1,8 @@
 //! Late readings, spread evenly over the time that they cover. A rate then uses its true span. The sums stay
 //! where they were booked.
 
+use std::collections::BTreeMap;
+
 use rusqlite::Connection;
 use traffic_model::calendar::{FIVE_MINUTES_S, five_minutes_of};
 
@@ -29,65 +31,34 @@ impl Spread {
         u64::try_from(until(at + FIVE_MINUTES_S) - until(at)).unwrap_or(u64::MAX)
     }
 
+    /// Whether it covers any of a range.
+    pub fn overlaps(&self, (from, to): (i64, i64)) -> bool {
+        self.start < to && self.end > from
+    }
+
     /// The buckets that it covers, within a range.
-    fn buckets(&self, (from, to): (i64, i64)) -> impl Iterator<Item = i64> + use<> {
+    pub fn buckets(&self, (from, to): (i64, i64)) -> impl Iterator<Item = i64> + use<> {
         let first = five_minutes_of(self.start.max(from));
         let end = self.end.min(to);
         std::iter::successors(Some(first), |at| Some(at + FIVE_MINUTES_S)).take_while(move |&at| at < end)
     }
 }
 
-/// The late readings that cover any of a range, ordered by start.
-pub(crate) fn spreads(view: &Connection, range: (i64, i64)) -> Result<Vec<Spread>, LedgerError> {
+/// Late readings by series and bucket.
+pub(crate) type Late = BTreeMap<(i64, i64), Spread>;
+
+/// The late readings that cover any of a range.
+pub(crate) fn late(view: &Connection, range: (i64, i64)) -> Result<Late, LedgerError> {
     let mut statement = view.prepare(
         "SELECT bucket, stream, start, end FROM span
-         WHERE (start < bucket - ?3 OR end > bucket + 300 + ?3) AND start < ?2 AND end > ?1 ORDER BY start",
+         WHERE (start < bucket - ?3 OR end > bucket + 300 + ?3) AND start < ?2 AND end > ?1",
     )?;
     let rows = statement.query_map([range.0, range.1, GRACE_S], |row| {
-        Ok(Spread { bucket: row.get(0)?, series: row.get(1)?, start: row.get(2)?, end: row.get(3)? })
+        let spread =
+            Spread { bucket: row.get(0)?, series: row.get(1)?, start: row.get(2)?, end: row.get(3)? };
+        Ok(((spread.series, spread.bucket), spread))
     })?;
     Ok(rows.collect::<Result<_, _>>()?)
-}
-
-/// Adds the buckets that late readings cover to those with rows.
-pub(crate) fn with_covered(mut starts: Vec<i64>, spreads: &[Spread], range: (i64, i64)) -> Vec<i64> {
-    if !spreads.is_empty() {
-        starts.extend(spreads.iter().flat_map(|spread| spread.buckets(range)));
-        starts.sort_unstable();
-        starts.dedup();
-    }
-    starts
-}
-
-/// The late readings that cover each bucket, for buckets in ascending order.
-#[derive(Debug)]
-pub(crate) struct Active<'a, T> {
-    waiting: std::slice::Iter<'a, Spread>,
-    next: Option<&'a Spread>,
-    pub now: Vec<(&'a Spread, T)>,
-}
-
-impl<'a, T> Active<'a, T> {
-    pub fn new(spreads: &'a [Spread]) -> Self {
-        let mut waiting = spreads.iter();
-        Self { next: waiting.next(), waiting, now: Vec::new() }
-    }
-
-    /// Goes to a bucket. `load` gets the rows of a reading that begins to matter.
-    pub fn advance(
-        &mut self,
-        bucket: i64,
-        mut load: impl FnMut(&Spread) -> Result<T, LedgerError>,
-    ) -> Result<(), LedgerError> {
-        self.now.retain(|(spread, _)| spread.end > bucket);
-        while let Some(spread) = self.next.filter(|spread| spread.start < bucket + FIVE_MINUTES_S) {
-            if spread.end > bucket {
-                self.now.push((spread, load(spread)?));
-            }
-            self.next = self.waiting.next();
-        }
-        Ok(())
-    }
 }
 
 #[cfg(test)]

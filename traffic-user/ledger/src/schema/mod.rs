@@ -13,8 +13,11 @@
 //! **Sums**: three kinds of rows (`traffic`, `fault`, `passed`) on four levels (`_5min`, `_hour`, `_day`,
 //! `_month`) make twelve tables of one shape: start of the bucket (seconds since the Unix epoch), the key of
 //! the kind, and its values in both directions. They are clustered by start, then owner. A drain therefore
-//! appends to a few pages at one end, which spares the node's flash; retention drops pages at the other end;
-//! and one owner's year needs one seek per bucket.
+//! appends to a few pages at one end, which spares the node's flash; retention drops pages at the other end.
+//!
+//! Five-minute rows and hours have two forms, see [`crate::days`]: rows (`traffic_5min_rows`) while their day
+//! is open, and one row of columns per series and day (`traffic_5min_days`) afterwards. `traffic_5min` is a
+//! view of both.
 //!
 //! `unit` lists the buckets that exist on each level. `dirty` means that the unit above it must be summed
 //! again; readers then use the finer rows, so a report never waits for a rollup. `finest` means that no finer
@@ -36,7 +39,9 @@ use jiff::Timestamp;
 use rusqlite::Row;
 use traffic_model::calendar::Level;
 
-pub use pva::PVA_RANGES;
+use crate::days;
+
+pub use pva::{PVA_RANGES, log_data};
 
 /// Identifies the file as a ledger (`PRAGMA application_id`): "trfc".
 pub const APPLICATION_ID: i64 = 0x7472_6663;
@@ -52,7 +57,8 @@ pub struct Kind {
     pub values: &'static [&'static str],
 }
 
-const TALLY: [&str; 4] = ["in_packets", "in_bytes", "out_packets", "out_bytes"];
+/// Packets and bytes in both directions. Every kind has them.
+pub const TALLY: [&str; 4] = ["in_packets", "in_bytes", "out_packets", "out_bytes"];
 
 /// Packets on the wire and layer-3 bytes, by container, class and family.
 pub const TRAFFIC: Kind =
@@ -80,11 +86,24 @@ pub const PASSED: Kind = Kind {
 };
 /// All kinds.
 pub const KINDS: [Kind; 3] = [TRAFFIC, FAULT, PASSED];
+/// The levels whose finished days are packed.
+pub const PACKED_LEVELS: [Level; 2] = [Level::FiveMinutes, Level::Hour];
 
 impl Kind {
-    /// The kind's table on a level.
+    /// The kind's table on a level, or the view of both forms.
     pub fn table(&self, level: Level) -> String {
         format!("{}_{}", self.name, level.name())
+    }
+
+    /// The table that rows of a level are written to.
+    pub fn rows_table(&self, level: Level) -> String {
+        let form = if PACKED_LEVELS.contains(&level) { "_rows" } else { "" };
+        format!("{}{form}", self.table(level))
+    }
+
+    /// The table of packed days, on levels that have one.
+    pub fn days_table(&self, level: Level) -> Option<String> {
+        PACKED_LEVELS.contains(&level).then(|| format!("{}_days", self.table(level)))
     }
 
     fn create(&self, level: Level) -> String {
@@ -94,7 +113,7 @@ impl Kind {
         format!(
             "CREATE TABLE {} (start INTEGER NOT NULL, {columns}PRIMARY KEY (start, {keys})) STRICT,
              WITHOUT ROWID;\n",
-            self.table(level),
+            self.rows_table(level),
         )
     }
 
@@ -111,12 +130,24 @@ impl Kind {
             self.values.iter().map(|value| format!("{value} = {value} + excluded.{value}")).collect();
         format!(
             "INSERT INTO {} ({}) VALUES ({places}) ON CONFLICT (start, {}) DO UPDATE SET {}",
-            self.table(level),
+            self.rows_table(level),
             columns.join(", "),
             self.keys.join(", "),
             added.join(", "),
         )
     }
+}
+
+/// The tables of packed days, and the views over both forms. Since version 6.
+pub fn packed_days() -> String {
+    let mut sql = String::new();
+    for kind in KINDS {
+        for level in PACKED_LEVELS {
+            sql.push_str(&days::views::table(&kind, level));
+            sql.push_str(&days::views::view(&kind, level));
+        }
+    }
+    sql
 }
 
 /// The whole schema in its current version.
@@ -133,7 +164,9 @@ pub fn create() -> String {
     sql.push_str(UNITS);
     sql.push_str(TIME);
     sql.push_str(RECORDS);
+    sql.push_str(&packed_days());
     sql.push_str(pva::PVA);
+    sql.push_str(&log_data());
     sql.push_str(PVA_RANGES);
     sql
 }

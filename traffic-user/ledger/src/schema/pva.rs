@@ -1,5 +1,9 @@
 //! Tables and views for PVA: the views that queries written for PVA read, and what was imported from PVA.
 
+use traffic_model::calendar::Level;
+
+use crate::{days::views, schema::TRAFFIC};
+
 /// What was imported of each PVA counter. Before version 5, the first import created this table.
 pub const PVA_RANGES: &str = "
 CREATE TABLE IF NOT EXISTS pva_range (
@@ -43,25 +47,49 @@ SELECT p.id AS id, c.label AS eid,
     CASE WHEN p.class IS NULL THEN '' ELSE CAST(p.class AS TEXT) END AS instance,
     p.counter AS counter
 FROM pva_counter p JOIN container c ON c.id = p.container;
-CREATE VIEW log_data AS
+";
+
+/// The samples of all counters. Which table has them depends on the unit.
+pub fn log_data() -> String {
+    const OF: &str = "t.start = u.start AND t.container = p.container
+            AND CASE WHEN p.class IS NULL THEN t.class <> 0 ELSE t.class = p.class END";
+    let value = |of: &str| {
+        format!(
+            "CASE p.value WHEN 0 THEN {of}.in_bytes WHEN 1 THEN {of}.out_bytes
+             WHEN 2 THEN {of}.in_packets ELSE {of}.out_packets END"
+        )
+    };
+    let both_forms = |level: Level| {
+        let days = TRAFFIC.days_table(level).unwrap_or_default();
+        format!(
+            "SELECT sum(amount) FROM (
+            SELECT {} AS amount FROM {} t WHERE {OF}
+            UNION ALL SELECT {} FROM (SELECT d.*, {} AS amounts FROM {days} d
+                WHERE d.start = {} AND d.container = p.container
+                AND CASE WHEN p.class IS NULL THEN d.class <> 0 ELSE d.class = p.class END
+                AND {} LIMIT -1 OFFSET 0) d)",
+            value("t"),
+            TRAFFIC.rows_table(level),
+            views::value("d.amounts"),
+            value("d"),
+            views::DAY,
+            views::has_row(&TRAFFIC),
+        )
+    };
+    format!(
+        "CREATE VIEW log_data AS
 SELECT p.id AS id, u.start AS startTime,
     CASE u.level
-    WHEN 0 THEN (
-        SELECT sum(CASE p.value WHEN 0 THEN t.in_bytes WHEN 1 THEN t.out_bytes
-            WHEN 2 THEN t.in_packets ELSE t.out_packets END)
-        FROM traffic_5min t WHERE t.start = u.start AND t.container = p.container
-            AND CASE WHEN p.class IS NULL THEN t.class <> 0 ELSE t.class = p.class END)
-    WHEN 1 THEN (
-        SELECT sum(CASE p.value WHEN 0 THEN t.in_bytes WHEN 1 THEN t.out_bytes
-            WHEN 2 THEN t.in_packets ELSE t.out_packets END)
-        FROM traffic_hour t WHERE t.start = u.start AND t.container = p.container
-            AND CASE WHEN p.class IS NULL THEN t.class <> 0 ELSE t.class = p.class END)
-    WHEN 2 THEN (
-        SELECT sum(CASE p.value WHEN 0 THEN t.in_bytes WHEN 1 THEN t.out_bytes
-            WHEN 2 THEN t.in_packets ELSE t.out_packets END)
-        FROM traffic_day t WHERE t.start = u.start AND t.container = p.container
-            AND CASE WHEN p.class IS NULL THEN t.class <> 0 ELSE t.class = p.class END)
+    WHEN 0 THEN ({})
+    WHEN 1 THEN ({})
+    WHEN 2 THEN (SELECT sum({}) FROM {} t WHERE {OF})
     END AS avg
 FROM pva_counter p CROSS JOIN unit u
 WHERE u.finest AND avg IS NOT NULL;
-";
+",
+        both_forms(Level::FiveMinutes),
+        both_forms(Level::Hour),
+        value("t"),
+        TRAFFIC.table(Level::Day),
+    )
+}

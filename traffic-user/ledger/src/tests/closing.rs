@@ -260,7 +260,7 @@ fn migration_assigns_old_corrections_to_their_containers() {
         conn.execute("UPDATE chain SET hash = ?2 WHERE seq = ?1", params![seq, former]).unwrap();
     }
     let former = "ALTER TABLE adjustment DROP COLUMN number; PRAGMA user_version = 2";
-    from_outside(&file.ledger, AS_VERSION_3);
+    from_outside(&file.ledger, &as_version_3());
     from_outside(&file.ledger, former);
     let path = file.ledger.path().to_owned();
     file.ledger = Ledger::open(&path, LedgerConfig::default()).unwrap();
@@ -284,9 +284,14 @@ fn the_audit_finds_changed_rows() {
             "UPDATE traffic_day SET out_bytes = 0 WHERE start = (SELECT max(start) FROM traffic_day)",
             "traffic_day",
         ),
-        ("DELETE FROM traffic_hour WHERE start = (SELECT max(start) FROM traffic_hour)", "traffic_day"),
+        (
+            "DELETE FROM traffic_hour_days WHERE start = (SELECT max(start) FROM traffic_hour_days)",
+            "traffic_day",
+        ),
+        ("UPDATE traffic_5min_days SET first = first + 1", "traffic_hour"),
+        ("UPDATE traffic_5min_days SET start = start + 300", "not listed"),
         ("UPDATE traffic_month SET in_packets = 0 WHERE class = 1", "differ from its month"),
-        ("INSERT INTO traffic_5min VALUES (300, 1, 1, 0, 1, 1, 1, 1, 1)", "not listed"),
+        ("INSERT INTO traffic_5min_rows VALUES (300, 1, 1, 0, 1, 1, 1, 1, 1)", "not listed"),
     ] {
         let (mut file, node) = two_months();
         file.ledger.close_anyway("2026-11", node.wall).unwrap();

@@ -184,7 +184,7 @@ fn a_copy_is_audited_before_it_is_used() {
     // Another page of the copy is of a later moment: the row is newer than the last reading.
     Connection::open(&path)
         .unwrap()
-        .execute_batch("UPDATE traffic_5min SET in_bytes = in_bytes + 7")
+        .execute_batch("UPDATE traffic_5min_rows SET in_bytes = in_bytes + 7")
         .unwrap();
     for _ in 0..2 {
         let error = open(&path).unwrap_err();

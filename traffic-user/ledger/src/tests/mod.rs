@@ -6,6 +6,7 @@ mod close_refusals;
 mod closing;
 mod control_totals;
 mod crashes;
+mod days;
 mod draining;
 mod exchange;
 mod files;

@@ -19,6 +19,8 @@ fn full() -> (File, Node) {
         node.fault(&format!("veth{}", day % 3), Fault::NotIp, 4 + day).pass(86_400);
         node.drain(&mut file.ledger);
     }
+    // The hours of the last day are still rows.
+    node.traffic("101", 1, [1, 3, 1, 5]).fault("veth1", Fault::NotIp, 3).pass(7200).drain(&mut file.ledger);
     node.reboot(300).traffic("101", 1, [1, 100, 1, 100]);
     node.interface("veth9", Some("102"), 0, 5).fault("veth1", Fault::NotIp, 2);
     node.pass(90).drain(&mut file.ledger);
@@ -137,7 +139,8 @@ fn rows_that_change_places_and_a_changed_schema_are_found() {
             "container: rows were changed by something else than trafctl",
         ),
         ("UPDATE epoch SET boot_id = 'other' WHERE id = 1", "epoch: rows were changed"),
-        ("UPDATE traffic_5min SET class = 3 WHERE class = 1", "traffic_5min of "),
+        ("UPDATE traffic_5min_days SET class = 3 WHERE class = 1", "traffic_5min_days of "),
+        ("UPDATE fault_5min_rows SET fault = 3", "fault_5min_rows of "),
         ("DELETE FROM class_reading", "class_reading: "),
         ("DELETE FROM gap", "gap: "),
         ("UPDATE meta SET value = 2 WHERE key = 'billing_day'", "meta: rows were changed"),

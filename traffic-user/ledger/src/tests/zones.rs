@@ -145,7 +145,7 @@ fn a_ledger_of_version_3_gets_the_borders_it_was_summed_by() {
         let borders = stored(&file.ledger);
         let path = file.ledger.path().to_owned();
         let migrating = rusqlite::Connection::open(&path).unwrap();
-        migrating.execute_batch(AS_VERSION_3).unwrap();
+        migrating.execute_batch(&as_version_3()).unwrap();
         migrating.execute_batch(crate::schema::TIME).unwrap();
         crate::time::borders::store_existing_by(&migrating, &calendar(old, Some(new))).unwrap();
         crate::digest::create(&migrating).unwrap();

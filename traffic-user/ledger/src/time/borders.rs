@@ -26,8 +26,8 @@ pub(crate) struct NamedUnit {
 /// The borders of a ledger, valid within one transaction.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Borders<'a> {
-    conn: &'a Connection,
-    calendar: &'a Calendar,
+    pub(super) conn: &'a Connection,
+    pub(super) calendar: &'a Calendar,
 }
 
 /// What limits a unit that is not stored: the first possible start and name, and the end of both.
@@ -98,6 +98,9 @@ impl<'a> Borders<'a> {
 
     /// The units that cover `from..to`. The first begins at or before `from`.
     pub fn cover(&self, level: Level, from: i64, to: i64) -> Result<Vec<(i64, i64)>, LedgerError> {
+        if level == Level::Hour {
+            return self.cover_with_hours(from, to);
+        }
         let mut units = Vec::new();
         let mut at = from;
         while at < to {
@@ -261,29 +264,6 @@ impl<'a> Borders<'a> {
             end: limits.end(next, self.calendar.date_start(next)?).max(day.end),
             name,
         })
-    }
-
-    fn hour(&self, at: i64) -> Result<(i64, i64), LedgerError> {
-        let hour = Level::Hour as u8;
-        let before =
-            "SELECT start, end FROM unit WHERE level = ?1 AND start <= ?2 ORDER BY start DESC LIMIT 1";
-        let after = "SELECT start, end FROM unit WHERE level = ?1 AND start > ?2 ORDER BY start LIMIT 1";
-        let find = |sql: &str| -> Result<Option<(i64, i64)>, LedgerError> {
-            let mut statement = self.conn.prepare_cached(sql)?;
-            Ok(statement.query_row(params![hour, at], |row| Ok((row.get(0)?, row.get(1)?))).optional()?)
-        };
-        let mut limits = self.unit(Level::Day, at)?;
-        if let Some((start, end)) = find(before)? {
-            if at < end {
-                return Ok((start, end));
-            }
-            limits.0 = limits.0.max(end);
-        }
-        if let Some((start, _)) = find(after)? {
-            limits.1 = limits.1.min(start);
-        }
-        let start = self.calendar.start(Level::Hour, at)?;
-        Ok((start.max(limits.0), self.calendar.end(Level::Hour, start)?.min(limits.1)))
     }
 
     fn next_name(&self, level: Level, name: Date) -> Result<Date, LedgerError> {

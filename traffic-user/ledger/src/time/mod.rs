@@ -3,5 +3,6 @@
 pub(crate) mod borders;
 pub(crate) mod bucket_assignment;
 pub(crate) mod clock_line;
+mod hours;
 pub(crate) mod reading_checks;
 pub(crate) mod unknown_zone;

@@ -18,10 +18,11 @@ use traffic_model::{
 };
 
 use crate::{
+    days::read::{self, Selection},
     error::LedgerError,
     figures::{self, Sums},
     query::rows::Cutter,
-    schema::{FAULT, KINDS, Kind, PASSED, TRAFFIC, time},
+    schema::{FAULT, KINDS, Kind, PASSED, TALLY, TRAFFIC, time},
     time::borders::Borders,
     write::difference::Change,
 };
@@ -238,6 +239,9 @@ fn sums_of_rows(conn: &Connection, calendar: &Calendar) -> Result<BTreeMap<(i64,
         Ok(row.get::<_, Option<i64>>(0)?.zip(row.get::<_, Option<i64>>(1)?))
     })?;
     let Some((first, last)) = span else { return Ok(sums) };
+    let mut statement = conn.prepare("SELECT id, epoch FROM stream")?;
+    let epochs: BTreeMap<i64, i64> =
+        statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?.collect::<Result<_, _>>()?;
     let borders = Borders::new(conn, calendar);
     let (start, end) = (borders.start(Level::Month, first)?, borders.end(Level::Month, last)?);
     for slice in Cutter::new(conn, calendar)?.cut(Level::Month, start, end)? {
@@ -245,12 +249,19 @@ fn sums_of_rows(conn: &Connection, calendar: &Calendar) -> Result<BTreeMap<(i64,
             let sql = format!(
                 "SELECT s.epoch, sum(in_packets), sum(in_bytes), sum(out_packets), sum(out_bytes)
                  FROM {} t JOIN stream s ON s.id = t.stream WHERE t.start >= ?1 AND t.start < ?2 GROUP BY 1",
-                kind.table(slice.level)
+                kind.rows_table(slice.level)
             );
             let mut statement = conn.prepare_cached(&sql)?;
             let mut rows = statement.query([slice.start, slice.end])?;
             while let Some(row) = rows.next()? {
                 figures::add(sums.entry((row.get(0)?, place(&kind))).or_default(), four(row, 1)?);
+            }
+            let range = (slice.start, slice.end);
+            let packed = Selection { values: &TALLY, ..Selection::all(&kind, slice.level, range) };
+            for (series, values) in read::packed_sums(conn, &packed)? {
+                let Some(&epoch) = epochs.get(&series[kind.keys.len() - 1]) else { continue };
+                let [a, b, c, d, ..] = values;
+                figures::add(sums.entry((epoch, place(&kind))).or_default(), [a, b, c, d]);
             }
         }
     }

@@ -1,14 +1,20 @@
 //! Moves what was booked while the clock was wrong to its true time.
 
+use std::collections::BTreeSet;
+
 use rusqlite::Connection;
 use traffic_model::calendar::{Calendar, FIVE_MINUTES_S, Level, five_minutes_of};
 
 use crate::{
+    days::{
+        read,
+        take_out::{Fate, take_out},
+    },
     error::LedgerError,
     ids,
     schema::KINDS,
     time::{borders::Borders, clock_line::ClockEvent},
-    write::{clock::mark_dirty, last_reading::frozen},
+    write::{clock::mark_dirty, last_reading::frozen, rollup::remove_sums},
 };
 
 /// Moves what was booked while the clock was wrong, if the event says so. Rows in closed periods stay, and
@@ -108,10 +114,16 @@ impl Move<'_> {
             "CREATE TEMP TABLE IF NOT EXISTS moving (boot_id TEXT NOT NULL); DELETE FROM temp.moving;",
         )?;
         self.conn.execute("INSERT INTO temp.moving VALUES (?1)", [self.boot_id])?;
+        // Packed days become rows again. Those that stay where they are get packed with the next maintenance.
+        for kind in &KINDS {
+            let series = format!("AND d.stream IN {SERIES}");
+            let all = (self.from_s, i64::MAX);
+            take_out(self.conn, (kind, Level::FiveMinutes), all, &series, Fate::Rows)?;
+        }
         let of_kinds: Vec<String> = KINDS
             .iter()
             .map(|kind| {
-                let table = kind.table(Level::FiveMinutes);
+                let table = kind.rows_table(Level::FiveMinutes);
                 format!("SELECT start FROM {table} WHERE start >= ?1 AND stream IN {SERIES}")
             })
             .collect();
@@ -122,7 +134,7 @@ impl Move<'_> {
     /// Prepares a place for rows on the way, so that a bucket may move to where another one is moved away.
     fn stage(&self) -> Result<(), LedgerError> {
         for kind in KINDS {
-            let table = kind.table(Level::FiveMinutes);
+            let table = kind.rows_table(Level::FiveMinutes);
             self.conn.execute_batch(&format!(
                 "DROP TABLE IF EXISTS temp.moved_{0};
                  CREATE TEMP TABLE moved_{0} AS SELECT * FROM {table} WHERE 0;",
@@ -138,7 +150,7 @@ impl Move<'_> {
     /// Takes the rows of one bucket out, with their new start.
     fn bucket(&self, start: i64, to: i64) -> Result<(), LedgerError> {
         for kind in KINDS {
-            let table = kind.table(Level::FiveMinutes);
+            let table = kind.rows_table(Level::FiveMinutes);
             let columns = kind.keys.iter().chain(kind.values).copied().collect::<Vec<_>>().join(", ");
             self.conn
                 .prepare_cached(&format!(
@@ -174,7 +186,7 @@ impl Move<'_> {
                 "INSERT INTO {table} (start, {keys}, {values})
                  SELECT start, {keys}, {sums} FROM temp.moved_{name} WHERE true GROUP BY start, {keys}
                  ON CONFLICT (start, {keys}) DO UPDATE SET {added};",
-                table = kind.table(Level::FiveMinutes),
+                table = kind.rows_table(Level::FiveMinutes),
                 name = kind.name,
                 sums = sums.join(", "),
                 added = added.join(", "),
@@ -204,8 +216,9 @@ impl Move<'_> {
 
     /// Removes the buckets that hold nothing any more, and sums again what is above the others.
     fn forget_empty(&self, borders: &Borders<'_>, starts: &[i64]) -> Result<(), LedgerError> {
+        let packed = self.packed(starts)?;
         for &start in starts {
-            if is_empty(self.conn, Level::FiveMinutes, start)? {
+            if !packed.contains(&start) && has_no_rows(self.conn, start)? {
                 self.conn
                     .prepare_cached("DELETE FROM unit WHERE level = 0 AND start = ?1")?
                     .execute([start])?;
@@ -226,6 +239,17 @@ impl Move<'_> {
         Ok(())
     }
 
+    /// The buckets that other boots have rows of in packed days.
+    fn packed(&self, starts: &[i64]) -> Result<BTreeSet<i64>, LedgerError> {
+        let mut packed = BTreeSet::new();
+        let Some(range) = starts.first().zip(starts.last()) else { return Ok(packed) };
+        for kind in &KINDS {
+            let range = (*range.0, range.1 + 1);
+            packed.append(&mut read::packed_starts(self.conn, kind, Level::FiveMinutes, range)?);
+        }
+        Ok(packed)
+    }
+
     fn sum_again(&self, level: Level, (start, end): (i64, i64)) -> Result<(), LedgerError> {
         let below = level as i64 - 1;
         let left = self
@@ -241,18 +265,16 @@ impl Move<'_> {
             .execute([level as i64, start])?;
         if removed > 0 {
             for kind in KINDS {
-                self.conn
-                    .prepare_cached(&format!("DELETE FROM {} WHERE start = ?1", kind.table(level)))?
-                    .execute([start])?;
+                remove_sums(self.conn, &kind, level, start)?;
             }
         }
         Ok(())
     }
 }
 
-fn is_empty(conn: &Connection, level: Level, start: i64) -> Result<bool, LedgerError> {
+fn has_no_rows(conn: &Connection, start: i64) -> Result<bool, LedgerError> {
     for kind in KINDS {
-        let sql = format!("SELECT 1 FROM {} WHERE start = ?1", kind.table(level));
+        let sql = format!("SELECT 1 FROM {} WHERE start = ?1", kind.rows_table(Level::FiveMinutes));
         if conn.prepare_cached(&sql)?.exists([start])? {
             return Ok(false);
         }

@@ -2,16 +2,20 @@
 //!
 //! A rollup replaces all rows of one unit in one transaction, so it can be interrupted and repeated. Until
 //! then the finer unit is dirty and readers use the finer rows. If something is written into a unit later, it
-//! is summed again. Rows are dropped in whole units of the level above, in one transaction with the note of
-//! what is dropped, and only where nothing below is dirty.
+//! is summed again. Rows are dropped in whole days, in one transaction with the note of what is dropped, and
+//! only where nothing below is dirty. Finished days are packed in between (`days/pack`).
 
 use std::time::{Duration, Instant};
 
 use jiff::{Span, Timestamp, ToSpan as _};
-use rusqlite::{Connection, OptionalExtension as _, TransactionBehavior, params};
+use rusqlite::{Connection, OptionalExtension as _, TransactionBehavior, params, params_from_iter};
 use traffic_model::calendar::{Calendar, Level};
 
 use crate::{
+    days::{
+        read::{self, Selection},
+        take_out::{Fate, take_out},
+    },
     digest,
     error::LedgerError,
     ids,
@@ -20,6 +24,7 @@ use crate::{
     time::{borders::Borders, clock_line::ClockLine},
     write::{
         clock,
+        pace::Pace,
         rollup_state::{last_bucket, units_above_dirty},
     },
 };
@@ -29,7 +34,9 @@ use crate::{
 pub struct Maintenance {
     /// Hours, days and months that were summed.
     pub rolled_up: usize,
-    /// Rows that were dropped because their retention is over.
+    /// Series of finished days that were packed.
+    pub packed_series: usize,
+    /// Rows that were dropped because their retention is over. A packed day of a series is one row.
     pub dropped_rows: usize,
     /// Whether the time ran out before the work was done. Call again to continue.
     pub unfinished: bool,
@@ -37,42 +44,9 @@ pub struct Maintenance {
 
 /// Key of the time before which five-minute rows are dropped.
 const DROPPED_FIVE_MINUTES: &str = "dropped_before_5min";
-/// How long units share a transaction. One transaction per unit would wait for the disk as often; a longer
-/// one would make other writers fail after [`BUSY_TIMEOUT`](crate::migrate::BUSY_TIMEOUT).
-const TRANSACTION: Duration = Duration::from_millis(500);
-/// Pause between transactions of unlimited maintenance. A waiting writer polls at least every 100 ms; without
-/// a pause it would hardly ever find the lock free.
-const PAUSE: Duration = Duration::from_millis(110);
-
-/// How much time maintenance may take.
-#[derive(Clone, Copy, Debug)]
-struct Pace {
-    /// `None` for no limit.
-    until: Option<Instant>,
-}
-
-impl Pace {
-    fn is_over(self) -> bool {
-        self.until.is_some_and(|until| Instant::now() >= until)
-    }
-
-    /// When a transaction that begins now should end.
-    fn end_of_transaction(self) -> Instant {
-        let end = Instant::now() + TRANSACTION;
-        self.until.map_or(end, |until| end.min(until))
-    }
-
-    /// Lets other writers in between two transactions.
-    fn pause(self) {
-        if self.until.is_none() {
-            std::thread::sleep(PAUSE);
-        }
-    }
-}
-
 impl Maintenance {
-    const fn did_anything(&self) -> bool {
-        self.rolled_up > 0 || self.dropped_rows > 0
+    pub(crate) const fn did_anything(&self) -> bool {
+        self.rolled_up > 0 || self.packed_series > 0 || self.dropped_rows > 0
     }
 }
 
@@ -97,6 +71,17 @@ impl Ledger {
         self.maintain_at_pace(now, Pace { until: Some(Instant::now() + time) })
     }
 
+    /// Sums all finished units, and does nothing else.
+    #[cfg(test)]
+    pub(crate) fn roll_up_only(&mut self) -> Result<(), LedgerError> {
+        let open = last_bucket(&self.conn)?;
+        let mut done = Maintenance::default();
+        let pace = Pace { until: None };
+        [Level::Hour, Level::Day, Level::Month]
+            .into_iter()
+            .try_for_each(|level| self.roll_up(level, open, pace, &mut done))
+    }
+
     fn maintain_at_pace(&mut self, now: Timestamp, pace: Pace) -> Result<Maintenance, LedgerError> {
         self.check_files()?;
         let open = last_bucket(&self.conn)?;
@@ -106,6 +91,9 @@ impl Ledger {
             if !done.unfinished {
                 self.roll_up(level, open, pace, &mut done)?;
             }
+        }
+        if !done.unfinished {
+            self.pack_days(open, pace, &mut done)?;
         }
         if !done.unfinished {
             self.drop_old(now, pace, &mut done)?;
@@ -165,12 +153,12 @@ impl Ledger {
             let Some(dropping) = Dropping::of(level) else { continue };
             let oldest = if level == Level::FiveMinutes { self.kept_to_close(oldest, now)? } else { oldest };
             let borders = Borders::new(&self.conn, &self.calendar);
-            let mut horizon = borders.start(dropping.above, oldest)?;
+            let mut horizon = borders.start(Level::Day, oldest)?;
             if level == Level::Hour {
                 // A late write into kept five-minute rows sums its day again, which needs all hours of that
                 // day.
                 let Some(before) = ids::meta(&self.conn, DROPPED_FIVE_MINUTES)? else { continue };
-                horizon = horizon.min(borders.start(dropping.above, before)?);
+                horizon = horizon.min(borders.start(Level::Day, before)?);
             }
             self.drop_level(dropping, horizon, pace, done)?;
         }
@@ -188,7 +176,7 @@ impl Ledger {
         Ok(oldest.min(closed.max(last_month)))
     }
 
-    /// Drops rows of a level that are older than `horizon` (Unix seconds), in whole units of the level above.
+    /// Drops rows of a level that are older than `horizon` (Unix seconds), in whole days.
     fn drop_level(
         &mut self,
         dropping: Dropping,
@@ -247,10 +235,9 @@ pub(crate) fn roll_up_unit(
         return Ok(false);
     }
     for kind in KINDS {
-        transaction
-            .prepare_cached(&format!("DELETE FROM {} WHERE start = ?1", kind.table(level)))?
-            .execute([start])?;
+        remove_sums(transaction, &kind, level, start)?;
         transaction.prepare_cached(&sum_up(&kind, level, finer))?.execute([start, end])?;
+        add_packed(transaction, &kind, level, &Selection::all(&kind, finer, (start, end)))?;
     }
     // Months are the last level, so nothing depends on them.
     let dirty = level != Level::Month;
@@ -268,11 +255,41 @@ pub(crate) fn roll_up_unit(
     Ok(true)
 }
 
+/// Removes the rows of one unit, in both forms.
+pub(crate) fn remove_sums(
+    transaction: &Connection,
+    kind: &Kind,
+    level: Level,
+    start: i64,
+) -> Result<(), LedgerError> {
+    transaction
+        .prepare_cached(&format!("DELETE FROM {} WHERE start = ?1", kind.rows_table(level)))?
+        .execute([start])?;
+    take_out(transaction, (kind, level), (start, start + 1), "", Fate::Removed)?;
+    Ok(())
+}
+
+/// Adds what packed days hold of a unit to its rows. There is something only if the unit was summed before.
+fn add_packed(
+    transaction: &Connection,
+    kind: &Kind,
+    level: Level,
+    finer: &Selection<'_>,
+) -> Result<(), LedgerError> {
+    let mut upsert = transaction.prepare_cached(&kind.upsert_at(level))?;
+    for (series, values) in read::packed_sums(transaction, finer)? {
+        let values = values.into_iter().take(kind.values.len()).map(u64::cast_signed);
+        let keys = series.into_iter().take(kind.keys.len());
+        upsert.execute(params_from_iter([finer.range.0].into_iter().chain(keys).chain(values)))?;
+    }
+    Ok(())
+}
+
 /// A level whose rows expire.
 #[derive(Clone, Copy, Debug)]
 struct Dropping {
     level: Level,
-    /// The level in whose units rows are dropped.
+    /// The level whose rows are the finest ones then.
     above: Level,
     /// Key of the time before which rows are dropped.
     key: &'static str,
@@ -288,7 +305,7 @@ impl Dropping {
         }
     }
 
-    /// End of the earliest unit above that still has rows before `horizon`, or `horizon` if none has. Unix
+    /// End of the earliest day that still has rows before `horizon`, or `horizon` if none has. Unix
     /// seconds.
     fn next(self, conn: &Connection, calendar: &Calendar, horizon: i64) -> Result<i64, LedgerError> {
         let first: Option<i64> = conn
@@ -296,7 +313,7 @@ impl Dropping {
             .query_row(params![self.level as u8, horizon], |row| row.get(0))
             .optional()?;
         let Some(first) = first else { return Ok(horizon) };
-        Ok(Borders::new(conn, calendar).end(self.above, first)?.min(horizon))
+        Ok(Borders::new(conn, calendar).end(Level::Day, first)?.min(horizon))
     }
 
     /// Drops all rows that begin before `before` (Unix seconds). Returns the number of rows.
@@ -309,8 +326,9 @@ impl Dropping {
         let mut rows = 0;
         for kind in KINDS {
             rows += transaction
-                .prepare_cached(&format!("DELETE FROM {} WHERE start < ?1", kind.table(self.level)))?
+                .prepare_cached(&format!("DELETE FROM {} WHERE start < ?1", kind.rows_table(self.level)))?
                 .execute([before])?;
+            rows += drop_packed(transaction, &kind, self.level, before)?;
         }
         transaction
             .prepare_cached("DELETE FROM unit WHERE level = ?1 AND start < ?2")?
@@ -326,15 +344,32 @@ impl Dropping {
     }
 }
 
+/// Drops packed days that are over before `before` (Unix seconds), and the older part of a day that is not.
+/// Returns the number of rows.
+fn drop_packed(
+    transaction: &Connection,
+    kind: &Kind,
+    level: Level,
+    before: i64,
+) -> Result<usize, LedgerError> {
+    let Some(table) = kind.days_table(level) else { return Ok(0) };
+    let over = "SELECT start FROM border WHERE level = 2 AND end <= ?1";
+    let rows = transaction
+        .prepare_cached(&format!("DELETE FROM {table} WHERE start < ?1 AND start IN ({over})"))?
+        .execute([before])?;
+    take_out(transaction, (kind, level), (i64::MIN, before), "", Fate::Removed)?;
+    Ok(rows)
+}
+
 fn sum_up(kind: &Kind, level: Level, finer: Level) -> String {
     let keys = kind.keys.join(", ");
     let sums: Vec<String> = kind.values.iter().map(|value| format!("sum({value})")).collect();
     format!(
         "INSERT INTO {} (start, {keys}, {}) SELECT ?1, {keys}, {} FROM {} WHERE start >= ?1 AND start < ?2
          GROUP BY {keys}",
-        kind.table(level),
+        kind.rows_table(level),
         kind.values.join(", "),
         sums.join(", "),
-        kind.table(finer),
+        kind.rows_table(finer),
     )
 }
