@@ -298,8 +298,17 @@ fn missed_since(
     counted: &InterfaceStatistics,
     is_known: Option<bool>,
 ) -> Option<InterfaceStatistics> {
-    let is_known = is_known.filter(|_| record.ifindex == interface.index);
-    let is_same = is_known.unwrap_or_else(|| is_same_device(record, interface, counted));
+    let is_same = match is_known.filter(|_| record.ifindex == interface.index) {
+        Some(true) => true,
+        // Links also end when somebody detaches them. Then the device has its hardware address and its other
+        // end, and its statistics went on.
+        Some(false) => {
+            record.device != 0
+                && record.device == interface.device()
+                && is_same_device(record, interface, counted)
+        }
+        None => is_same_device(record, interface, counted),
+    };
     is_same.then(|| {
         minus(&minus(&interface.statistics, &record.kernel_before), &minus(counted, &record.counted_before))
     })
@@ -363,6 +372,17 @@ mod tests {
         assert_eq!(missed_since(&record, &interface, &NOTHING, None), None);
         let same = InterfaceRecord { device: interface.device(), ..record };
         assert_eq!(missed_since(&same, &interface, &NOTHING, None), Some(statistics));
+        // Somebody detached its links: it is still the same, unless its statistics began again.
+        assert_eq!(missed_since(&same, &interface, &NOTHING, Some(false)), Some(statistics));
+        let ahead = InterfaceRecord { kernel_before: statistics, ..same };
+        let began_again = NetInterface {
+            statistics: InterfaceStatistics { packets: [1, 2], bytes: [100, 200] },
+            ..interface.clone()
+        };
+        assert_eq!(missed_since(&ahead, &began_again, &NOTHING, Some(false)), None);
+        // One that has another address only was made again.
+        let mac_changed = NetInterface { mac: Some([2, 0, 0, 0, 0, 3]), ..interface };
+        assert_eq!(missed_since(&same, &mac_changed, &NOTHING, Some(false)), None);
     }
 
     #[test]
