@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, ensure};
 use serde_json::Value;
 use traffic_tests::Lab;
-use traffic_tests::check::eventually;
+use traffic_tests::check::{eventually, is_well};
 use traffic_tests::container::introduce;
 use traffic_tests::process::Process;
 use traffic_tests::traffic::udp_send;
@@ -74,6 +74,7 @@ fn increase_has_all_traffic_of_an_ids_new_customer() -> Result<()> {
         Ok(f64::from(u32::try_from(sent.packets)?))
     };
 
+    eventually("everything is attached", || Ok(is_well(&lab).is_ok()))?;
     let old = send(100)?;
     let seen = |value: f64| query(&lab, SENT).ok().flatten().is_some_and(|seen| seen >= value);
     eventually("Prometheus has the old customer's traffic", || Ok(seen(old)))?;

@@ -149,9 +149,9 @@ pub fn lab(name: &str) -> Result<(Lab, Container)> {
     Ok((lab, container))
 }
 
-/// Loads a class file.
+/// Loads a class file, also one without prefixes.
 pub fn load(lab: &Lab, text: &str) -> Result<()> {
     let path = lab.write("classes", text)?;
-    lab.run_ok(&["classes", "load", path.to_str().context("the path is not UTF-8")?])?;
+    lab.run_ok(&["classes", "load", "--force", path.to_str().context("the path is not UTF-8")?])?;
     Ok(())
 }

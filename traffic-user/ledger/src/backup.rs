@@ -42,7 +42,8 @@ pub(crate) enum Existing {
 pub(crate) fn copy_to(conn: &Connection, copy: &Path, existing: Existing) -> Result<(), LedgerError> {
     let failed = |source| LedgerError::Backup { path: copy.to_owned(), source };
     if existing == Existing::Keep && fs::symlink_metadata(copy).is_ok() {
-        return Err(failed(io::ErrorKind::AlreadyExists.into()));
+        let reason = "there is a file of this name; name another one, or remove it";
+        return Err(failed(io::Error::new(io::ErrorKind::AlreadyExists, reason)));
     }
     let partial = Partial::create(copy).map_err(failed)?;
     // An absolute path, as its bytes: SQLite would read a name such as `file:x` as a URI.
