@@ -12,7 +12,8 @@
 //! - `resync`: the timer of resyncs; `schedule`: when to drain.
 //! - `follower`: which events call for a change; no sockets, no threads.
 //! - `ledger_handle`: the ledger, available or not; `api_socket`: the API's socket, bound or not.
-//! - `heartbeat`: the published state and the watchdog; `stop_guard`: a bound on the time of the end.
+//! - `heartbeat`: the published state and the watchdog; `service_manager`: messages to systemd.
+//! - `stop_guard`: a bound on the time of the end.
 
 mod api_socket;
 mod class_loader;
