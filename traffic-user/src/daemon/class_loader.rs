@@ -76,8 +76,6 @@ impl std::fmt::Debug for Delivery {
 #[derive(Debug)]
 pub(super) struct ClassLoader {
     requests: Sender<Request>,
-    /// Whether a good file still has to be loaded.
-    is_waiting: Arc<AtomicBool>,
     /// Whether the ledger still lacks the table in force, although it was asked to keep it.
     store_failed: Arc<AtomicBool>,
 }
@@ -103,13 +101,12 @@ impl ClassLoader {
     /// When the thread cannot be started.
     pub(super) fn start(setup: Setup) -> anyhow::Result<Self> {
         let (requests, asked) = mpsc::channel();
-        let is_waiting = Arc::new(AtomicBool::new(false));
         let store_failed = Arc::new(AtomicBool::new(false));
         let mut loader = Loader {
             // The ledger keeps the configuration of the start.
             ledger_config: setup.config.clone(),
             setup,
-            is_waiting: Arc::clone(&is_waiting),
+            is_waiting: false,
             store_failed: Arc::clone(&store_failed),
             retry: Backoff::new(FIRST_RETRY, LONGEST_RETRY),
             store_retry: Backoff::new(FIRST_RETRY, LONGEST_RETRY),
@@ -119,7 +116,7 @@ impl ClassLoader {
             .name("classes".to_owned())
             .spawn(move || loader.run(&asked))
             .context("cannot start the thread that loads classes")?;
-        Ok(Self { requests, is_waiting, store_failed })
+        Ok(Self { requests, store_failed })
     }
 
     /// Loads the class file if it changed.
@@ -139,11 +136,10 @@ impl ClassLoader {
         self.ask(Request::Store);
     }
 
-    /// Repeats what is left to be done.
+    /// Looks at the class file again, and repeats what is left to be done. What is mounted over the file's
+    /// directory is no event of the watched one.
     pub(super) fn retry(&self) {
-        if self.is_waiting.load(Ordering::Relaxed) {
-            self.follow();
-        }
+        self.follow();
         if self.store_failed.load(Ordering::Relaxed) {
             self.ask(Request::Store);
         }
@@ -158,7 +154,8 @@ impl ClassLoader {
 struct Loader {
     setup: Setup,
     ledger_config: Config,
-    is_waiting: Arc<AtomicBool>,
+    /// Whether a good file still has to be loaded.
+    is_waiting: bool,
     store_failed: Arc<AtomicBool>,
     retry: Backoff,
     store_retry: Backoff,
@@ -230,14 +227,13 @@ impl Loader {
     /// is reported once, and the table in force stays.
     fn follow(&mut self) -> anyhow::Result<Followed> {
         let seen = class_source::look(&self.setup.config);
-        let waits = self.is_waiting.load(Ordering::Relaxed);
         if seen != self.setup.seen {
             self.setup.seen = seen;
             self.retry.succeeded();
-        } else if !waits || self.retry.due().is_some() && !self.retry.is_due(Instant::now()) {
+        } else if !self.is_waiting || self.retry.due().is_some() && !self.retry.is_due(Instant::now()) {
             return Ok(Followed::NotDue);
         }
-        self.is_waiting.store(false, Ordering::Relaxed);
+        self.is_waiting = false;
         match &self.setup.seen {
             class_source::Seen::Nothing => {
                 let places = self.setup.config.class_file_candidates();
@@ -260,13 +256,10 @@ impl Loader {
             // traffic into class 0.
             bail!("the class file contains no network");
         }
-        self.is_waiting.store(true, Ordering::Relaxed);
         let loaded = self.load(table);
+        self.is_waiting = loaded.is_err();
         match &loaded {
-            Ok(()) => {
-                self.is_waiting.store(false, Ordering::Relaxed);
-                self.retry.succeeded();
-            }
+            Ok(()) => self.retry.succeeded(),
             Err(_) => self.retry.failed(Instant::now()),
         }
         loaded

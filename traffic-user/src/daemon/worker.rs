@@ -180,8 +180,6 @@ impl Worker {
         }
         if work.resync {
             let _busy = begin("the resync");
-            // What is mounted over the file's directory is no event of the watched one.
-            self.loader.follow();
             self.loader.retry();
             let result = self.resync();
             self.log_or_retry("the resync", result);
