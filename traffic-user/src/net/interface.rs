@@ -1,7 +1,7 @@
 //! A network interface, a change of one, and a filter on one, as the rest of trafctl sees them.
 //! [`super::netlink`] and [`super::events`] read them from the kernel.
 
-use traffic_common::InterfaceStatistics;
+use traffic_common::{Direction, InterfaceStatistics};
 
 /// One network interface at one moment.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -58,6 +58,12 @@ impl NetInterface {
     /// machine's own end. What the machine sends leaves the host's stack there.
     pub fn is_reversed(&self) -> bool {
         self.is_uplink || is_machines_end(&self.kind)
+    }
+
+    /// The direction that is counted on a hook, or the hook on which a direction is counted: the other one on an
+    /// uplink or a macvtap.
+    pub fn side(&self, direction: Direction) -> Direction {
+        if self.is_reversed() { direction.reversed() } else { direction }
     }
 
     /// Whether it sends packets again that others redirect to it.

@@ -115,7 +115,7 @@ impl<K: NodeKernel + FinalReading> Session<K> {
             let Some(now) = self.kernel.interface(interface.index)? else { break };
             let ours = self.kernel.interface_totals(slot)?;
             let since = since_attach(self.registry.interface(slot), &now.statistics, &ours);
-            let counted_as = if interface.is_reversed() { direction.reversed() } else { direction };
+            let counted_as = interface.side(direction);
             let passed = &ours.passed[counted_as as usize];
             starved[direction as usize] = is_missed(*since.of(counted_as), passed);
         }

@@ -8,7 +8,7 @@ use traffic_common::Direction;
 
 use super::{
     AttachKind, Change, DeviceFate, FILTER_HANDLE, FILTER_PRIORITY, KernelHooks, fd_of, has_hook,
-    is_our_name, program_for, program_name, side,
+    is_our_name, program_for, program_name,
 };
 use crate::{
     kernel::{
@@ -35,7 +35,7 @@ impl KernelHooks {
             AttachKind::Clsact => self.attach_filter(program, interface, direction),
         };
         change.with_context(|| {
-            let name = program_name(side(interface, direction));
+            let name = program_name(interface.side(direction));
             format!("cannot attach {name} to {} ({})", interface.name, self.kind.name())
         })
     }
@@ -93,7 +93,7 @@ impl KernelHooks {
         let filter = BpfFilter {
             priority: FILTER_PRIORITY,
             handle: FILTER_HANDLE,
-            name: program_name(side(interface, direction)).to_owned(),
+            name: program_name(interface.side(direction)).to_owned(),
             program_id: wanted,
         };
         self.netlink.put_filter(interface.index, direction, &filter, fd_of(program)?)?;
@@ -234,7 +234,7 @@ impl KernelHooks {
         direction: Direction,
         on_hook: &[OnHook],
     ) -> anyhow::Result<Option<TcxLink>> {
-        let Some(program) = self.pinned_program(side(interface, direction))? else { return Ok(None) };
+        let Some(program) = self.pinned_program(interface.side(direction))? else { return Ok(None) };
         let Some(found) = self.out_of_sight(on_hook, program)? else {
             return Ok(None);
         };

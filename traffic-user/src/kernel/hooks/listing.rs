@@ -14,7 +14,7 @@ use anyhow::Context as _;
 use aya::programs::ProgramInfo;
 use traffic_common::{DIRECTIONS, Direction};
 
-use super::{AttachKind, KernelHooks, is_our_filter, is_our_name, program_name, side};
+use super::{AttachKind, KernelHooks, is_our_filter, is_our_name, program_name};
 use crate::{
     kernel::sys::{self, tcx},
     net::interface::{BpfFilter, NetInterface},
@@ -186,7 +186,7 @@ impl HookListing<'_> {
     /// # Errors
     /// When the kernel cannot be asked.
     pub fn state(&self, interface: &NetInterface, direction: Direction) -> anyhow::Result<HookState> {
-        let side = side(interface, direction);
+        let side = interface.side(direction);
         let links = self.hooks.links_on(interface, direction)?;
         let is_pinned = self.is_pinned(interface.index, direction)?;
         let is_known = |link: &tcx::OnHook| {
@@ -234,7 +234,7 @@ impl HookListing<'_> {
     ) -> anyhow::Result<[HookSeen; DIRECTIONS]> {
         let [incoming, outgoing] = Direction::BOTH;
         let compare = |direction| {
-            let wanted = wanted[side(interface, direction) as usize];
+            let wanted = wanted[interface.side(direction) as usize];
             self.compare((interface, direction), &self.state(interface, direction)?, wanted)
         };
         Ok([compare(incoming)?, compare(outgoing)?])
@@ -267,7 +267,7 @@ impl HookListing<'_> {
         states: &[HookState; DIRECTIONS],
     ) -> anyhow::Result<[HookSeen; DIRECTIONS]> {
         let [incoming, outgoing] = Direction::BOTH.map(|direction| {
-            let wanted = self.programs[side(interface, direction) as usize];
+            let wanted = self.programs[interface.side(direction) as usize];
             self.compare((interface, direction), &states[direction as usize], wanted)
         });
         Ok([incoming?, outgoing?])

@@ -126,11 +126,6 @@ const fn program_name(direction: Direction) -> &'static str {
     }
 }
 
-/// On an uplink or a macvtap, each program is attached where the other one is on a container's interface.
-fn side(interface: &NetInterface, direction: Direction) -> Direction {
-    if interface.is_reversed() { direction.reversed() } else { direction }
-}
-
 /// The hooks of all interfaces of this network namespace.
 #[derive(Debug)]
 pub struct KernelHooks {
@@ -277,7 +272,7 @@ fn program_for<'p>(
     interface: &NetInterface,
     direction: Direction,
 ) -> &'p SchedClassifier {
-    match side(interface, direction) {
+    match interface.side(direction) {
         Direction::In => &programs.egress,
         Direction::Out => &programs.ingress,
     }

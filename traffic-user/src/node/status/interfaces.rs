@@ -197,7 +197,10 @@ fn plan_problems(seen: &Seen, states: &[HookState; DIRECTIONS], registry: &Regis
     let mut problems = Vec::new();
     for direction in Direction::BOTH {
         let at = direction as usize;
-        let label = if (direction == Direction::In) != seen.interface.is_reversed() { "in" } else { "out" };
+        let label = match seen.interface.side(direction) {
+            Direction::In => "in",
+            Direction::Out => "out",
+        };
         match seen.hooks[at].ours {
             OnHook::Other => problems.push(format!(
                 "{name}: another version of the program is attached ({label}); `trafctl attach {name}` replaces it"
