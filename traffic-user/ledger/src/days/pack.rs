@@ -16,7 +16,7 @@ use crate::{
     days::{
         Series,
         columns::{self, Columns, MOST_BUCKETS, Packed, Points},
-        packed_columns, places,
+        packed_columns, places, read,
     },
     digest,
     error::LedgerError,
@@ -211,10 +211,7 @@ impl Part {
         let bucket = u32::try_from((start - day) / FIVE_MINUTES_S).unwrap_or(u32::MAX);
         let mut rows = statement.query([start, self.owners.0, self.owners.1])?;
         while let Some(row) = rows.next()? {
-            let mut series = Series::default();
-            for (at, key) in series.iter_mut().enumerate().take(keys.len()) {
-                *key = row.get(at)?;
-            }
+            let series = read::series(row, 0, keys.len())?;
             let values = (keys.len()..keys.len() + values.len())
                 .map(|at| row.get(at).map(i64::cast_unsigned))
                 .collect::<Result<Vec<u64>, _>>()?;

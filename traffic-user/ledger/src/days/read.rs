@@ -90,7 +90,11 @@ impl PackedDay<'_> {
     }
 }
 
-fn series(row: &Row<'_>, at: usize, keys: usize) -> rusqlite::Result<Series> {
+/// The series in the columns of a row from `at` on.
+///
+/// # Errors
+/// When one of them is no number.
+pub(super) fn series(row: &Row<'_>, at: usize, keys: usize) -> rusqlite::Result<Series> {
     let mut series = [0; 4];
     for (key, at) in series.iter_mut().zip(at..at + keys) {
         *key = row.get(at)?;
@@ -259,6 +263,7 @@ pub(crate) fn packed_starts(
     range: (i64, i64),
 ) -> Result<BTreeSet<i64>, LedgerError> {
     let mut starts = BTreeSet::new();
+    // With all values: a bucket of which all that are selected are 0 is passed over.
     each_packed(conn, &Selection::all(kind, level, range), |row| {
         starts.insert(row.start);
         Ok(())
