@@ -18,7 +18,14 @@ use crate::layout::{
 /// The lines of one class table.
 pub trait Lines {
     /// The line of this number, or `None` if the table does not have it.
-    fn line(&self, number: u32) -> Option<&Line>;
+    #[inline(always)]
+    fn line(&self, number: u32) -> Option<&Line> {
+        let (array, within) = array_of(number);
+        self.line_of(array, within)
+    }
+
+    /// The line of this number within this array, or `None` if the table does not have it.
+    fn line_of(&self, array: u32, within: u32) -> Option<&Line>;
 }
 
 /// The inner array of a line, and the line's number within it.
@@ -38,6 +45,18 @@ const fn field_of(prefix: u32, fields: u32) -> (u32, u32) {
     (line, prefix - line * fields)
 }
 
+/// The line of a /24 in the index, as its inner array and its number there, and the field within the line.
+///
+/// The array is computed from the prefix, not from the line, because its address is what the processor waits
+/// for next.
+#[inline(always)]
+const fn index_v4_of(prefix: u32, fields: u32) -> (u32, u32, u32) {
+    let (line, field) = field_of(prefix, fields);
+    let per_array = fields * LINES_PER_ARRAY;
+    let array = low((prefix as u64 * ((1 << 40) / per_array as u64 + 1)) >> 40);
+    (INDEX_V4_LINE / LINES_PER_ARRAY + array, line - array * LINES_PER_ARRAY, field)
+}
+
 /// The column of an IPv4 peer, given in host byte order. `None` if a line is missing.
 #[inline(always)]
 pub fn column_v4(lines: &impl Lines, is_wide: bool, peer: u32) -> Option<u32> {
@@ -46,8 +65,8 @@ pub fn column_v4(lines: &impl Lines, is_wide: bool, peer: u32) -> Option<u32> {
 
 #[inline(always)]
 fn narrow_v4(lines: &impl Lines, peer: u32) -> Option<u32> {
-    let (number, field) = field_of(peer >> 8, NARROW_FIELDS);
-    let line = lines.line(INDEX_V4_LINE + number)?;
+    let (array, within, field) = index_v4_of(peer >> 8, NARROW_FIELDS);
+    let line = lines.line_of(array, within)?;
     let (word, shift) = ((field >> 4 & 7) as usize, (field & 15) * 4);
     let column = line[word] >> shift & NARROW_CHUNK;
     if column != NARROW_CHUNK {
@@ -73,8 +92,8 @@ const LOW_FIELDS: u64 = 0x0f0f_0f0f_0f0f_0f0f;
 
 #[inline(always)]
 fn wide_v4(lines: &impl Lines, peer: u32) -> Option<u32> {
-    let (number, field) = field_of(peer >> 8, WIDE_FIELDS);
-    let line = lines.line(INDEX_V4_LINE + number)?;
+    let (array, within, field) = index_v4_of(peer >> 8, WIDE_FIELDS);
+    let line = lines.line_of(array, within)?;
     let (word, shift) = ((field >> 3 & 7) as usize, (field & 7) * 8);
     let column = line[word] >> shift & WIDE_CHUNK;
     if column != WIDE_CHUNK {
@@ -205,7 +224,9 @@ mod tests {
     fn multiplication_divides_every_prefix() {
         for fields in [NARROW_FIELDS, WIDE_FIELDS] {
             for prefix in 0..1 << 24 {
-                assert_eq!(field_of(prefix, fields), (prefix / fields, prefix % fields));
+                let (line, field) = (INDEX_V4_LINE + prefix / fields, prefix % fields);
+                let expected = (line / LINES_PER_ARRAY, line % LINES_PER_ARRAY, field);
+                assert_eq!(index_v4_of(prefix, fields), expected);
             }
         }
     }

@@ -219,12 +219,10 @@ impl Parts for Hash {
     }
 
     #[inline(always)]
-    fn count(index: u32, family: Family, direction: Direction, tally: &Tally) -> Result<(), Fault> {
-        let counters = BENCH_COUNTERS.get_ptr_mut(&index).ok_or(Fault::NoCounter)?;
+    fn counter(index: u32, family: Family, direction: Direction) -> Option<&'static mut Tally> {
+        let counters = BENCH_COUNTERS.get_ptr_mut(&index)?;
         // SAFETY: a per-CPU element, and test runs are sequential.
-        let to = unsafe { &mut (*counters).tallies[family as usize][direction as usize] };
-        to.count(tally.packets, tally.bytes);
-        Ok(())
+        Some(unsafe { &mut (*counters).tallies[family as usize][direction as usize] })
     }
 }
 

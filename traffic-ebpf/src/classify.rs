@@ -106,8 +106,7 @@ struct Table(TableWord);
 
 impl Lines for Table {
     #[inline(always)]
-    fn line(&self, number: u32) -> Option<&Line> {
-        let (array, within) = lookup::array_of(number);
+    fn line_of(&self, array: u32, within: u32) -> Option<&Line> {
         // With `get_value(_, &0)` the key is a constant in a section of its own, which some objects do not reach.
         let words = CLASS_LINES.get(self.0.first_array() + array)?.get(0)?;
         let first = within as usize * LINE_WORDS + self.0.offset_words() as usize;
@@ -122,7 +121,7 @@ impl Lines for Table {
 
 /// Read once per packet, so that the table in force and the row width belong together.
 #[inline(always)]
-fn control() -> Result<&'static Control, Fault> {
+pub fn control() -> Result<&'static Control, Fault> {
     CLASS_CONTROL.get(0).ok_or(Fault::NoCounter)
 }
 

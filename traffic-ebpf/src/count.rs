@@ -5,7 +5,7 @@
 use core::arch::asm;
 
 use traffic_common::{
-    DIRECTIONS, Direction, FAULT_PLACES, Family, Fault, Note, Tally, UNKNOWN_INTERFACE_SLOT,
+    DIRECTIONS, Direction, FAULT_PLACES, Family, Fault, Note, Passed, Tally, UNKNOWN_INTERFACE_SLOT,
 };
 
 use crate::maps::{CLASS_COUNTERS, FAULT_COUNTERS, INTERFACE_COUNTERS, of_kernel};
@@ -30,35 +30,42 @@ fn add(counter: &mut u64, amount: u64) {
 
 /// Adds packets and bytes to one counter of this CPU.
 #[inline(always)]
-fn add_tally(counter: &mut Tally, packets: u64, bytes: u64) {
-    add(&mut counter.packets, packets);
-    add(&mut counter.bytes, bytes);
+pub fn add_tally(counter: &mut Tally, amount: &Tally) {
+    add(&mut counter.packets, amount.packets);
+    add(&mut counter.bytes, amount.bytes);
+}
+
+/// The totals of an interface slot for one direction, if there is such a slot.
+#[inline(always)]
+pub fn passed_of(slot: u32, direction: Direction) -> Option<&'static mut Passed> {
+    let counters = INTERFACE_COUNTERS.get_ptr_mut(slot)?;
+    // SAFETY: a per-CPU element; what another program of ours does to it on this CPU meanwhile is up to `add`.
+    Some(unsafe { &mut (*counters).passed[direction as usize] })
+}
+
+/// Adds a buffer to the totals of its interface.
+#[inline(always)]
+pub fn add_passed(passed: &mut Passed, tally: &Tally, skb_len: u32) {
+    add_tally(&mut passed.wire, tally);
+    add(&mut passed.skbs, 1);
+    add(&mut passed.skb_bytes, u64::from(skb_len));
 }
 
 /// Adds a buffer to the totals of its interface, before anything else is known of the packet.
 #[inline(always)]
 pub fn passed(slot: u32, direction: Direction, tally: &Tally, skb_len: u32) {
-    let counters = INTERFACE_COUNTERS
-        .get_ptr_mut(slot)
-        .or_else(|| INTERFACE_COUNTERS.get_ptr_mut(UNKNOWN_INTERFACE_SLOT));
-    if let Some(counters) = counters {
-        // SAFETY: a per-CPU element; what another program of ours does to it on this CPU meanwhile is up to
-        // `add`.
-        let passed = unsafe { &mut (*counters).passed[direction as usize] };
-        add_tally(&mut passed.wire, tally.packets, tally.bytes);
-        add(&mut passed.skbs, 1);
-        add(&mut passed.skb_bytes, u64::from(skb_len));
+    let passed = passed_of(slot, direction).or_else(|| passed_of(UNKNOWN_INTERFACE_SLOT, direction));
+    if let Some(passed) = passed {
+        add_passed(passed, tally, skb_len);
     }
 }
 
-/// Adds a packet to the counter of its container and class.
+/// The counter of a container and class, whose index is given.
 #[inline(always)]
-pub fn class(index: u32, family: Family, direction: Direction, tally: &Tally) -> Result<(), Fault> {
-    let counters = CLASS_COUNTERS.get_ptr_mut(index).ok_or(Fault::NoCounter)?;
-    // SAFETY: as in `passed`.
-    let counter = unsafe { &mut (*counters).tallies[family as usize][direction as usize] };
-    add_tally(counter, tally.packets, tally.bytes);
-    Ok(())
+pub fn class_counter(index: u32, family: Family, direction: Direction) -> Option<&'static mut Tally> {
+    let counters = CLASS_COUNTERS.get_ptr_mut(index)?;
+    // SAFETY: as in `passed_of`.
+    Some(unsafe { &mut (*counters).tallies[family as usize][direction as usize] })
 }
 
 /// Adds a packet that belongs to no class to the counter of its fault. Rare, so a function of its own.
@@ -80,9 +87,9 @@ fn rare(slot: u32, direction: Direction, place: usize, packets: u64, bytes: u64)
     if let Some(counters) = counters {
         let (direction, place) =
             (bounded::<DIRECTIONS>(direction as u64), bounded::<FAULT_PLACES>(place as u64));
-        // SAFETY: as in `passed`.
+        // SAFETY: as in `passed_of`.
         let counter = unsafe { &mut (*counters).faults[direction][place] };
-        add_tally(counter, packets, bytes);
+        add_tally(counter, &Tally { packets, bytes });
     }
 }
 
@@ -104,8 +111,8 @@ fn bounded<const BOUND: usize>(mut index: u64) -> usize {
 #[inline(always)]
 pub fn estimated(slot: u32, direction: Direction, tally: &Tally) {
     if let Some(counters) = FAULT_COUNTERS.get_ptr_mut(slot) {
-        // SAFETY: as in `passed`.
+        // SAFETY: as in `passed_of`.
         let counter = unsafe { &mut (*counters).estimated[bounded::<DIRECTIONS>(direction as u64)] };
-        add_tally(counter, tally.packets, tally.bytes);
+        add_tally(counter, tally);
     }
 }

@@ -2,12 +2,14 @@
 //!
 //! # Theory of operation
 //!
-//! A packet takes these steps, all in [`account`]:
+//! The hook calls a classifier with a socket buffer: a packet, or a super-packet that is segmented later. Nearly
+//! all packets are of one plain kind, for which [`usual`] does all that follows in a few tests. Any other packet
+//! takes these steps, all in [`every_step`]:
 //!
-//! 1. The hook calls a classifier with a socket buffer: a packet, or a super-packet that is segmented later.
-//! 2. [`maps::interface`] looks up the interface's entry by its index: its own slot, its container's slot,
+//! 1. [`maps::interface`] looks up the interface's entry by its index: its own slot, its container's slot,
 //!    flags, and the length of the link-layer header.
-//! 3. [`parse::link_layer`] finds the start of layer 3, behind up to two in-band VLAN tags.
+//! 2. [`parse::link_layer`] finds the start of layer 3, behind up to two in-band VLAN tags.
+//! 3. [`copies`] recognises a copy that no wire carries. It is noted, and nothing more is done.
 //! 4. [`gso::on_wire`] computes what the buffer becomes on the wire, in packets and layer-3 bytes.
 //! 5. [`count::passed`] adds that to the interface's totals. It does so before anything else is known, so
 //!    every packet is in the totals.
@@ -15,10 +17,9 @@
 //!    continue.
 //! 7. [`classify::ipv4`] or [`classify::ipv6`] reads the addresses. The container is that of the interface;
 //!    on a shared interface, that of the local address. The class is that of the peer's address, which
-//!    [`traffic_common::lookup`] finds in the lines of a class table. Together they give the index of one
-//!    counter.
-//! 8. [`count::class`] adds to that counter. In [`trafctl_ingress_mark`], [`shaping::mark`] then writes the
-//!    mark.
+//!    [`traffic_common::lookup`] finds in the lines of a class table. Together they give one counter.
+//! 8. [`count::add_tally`] adds to that counter. In [`trafctl_ingress_mark`], [`shaping::mark`] then writes
+//!    the mark.
 //! 9. Every step that cannot continue returns a [`Fault`], and [`count::fault`] counts the packet instead.
 //! 10. The verdict is always `TC_ACT_UNSPEC`, so the next program on the hook sees the packet too.
 //!
@@ -31,10 +32,11 @@
 //!   written by a program of its own, [`trafctl_ingress_mark`], loaded in place of [`trafctl_ingress`] where
 //!   `[shaping]` is enabled.
 //! - Counters are per CPU and added to without atomics. Both hooks run with bottom halves disabled, so two of
-//!   these programs never interleave on one CPU. On PREEMPT_RT they can, and the additions are atomic
-//!   ([`count`]).
-//! - The common path is flat. Rare cases ([`count::fault`], super-packets, uplinks) are functions of their
-//!   own. So the verifier of every supported kernel can follow it, and it stays in the CPU's caches.
+//!   these programs never interleave on one CPU. On PREEMPT_RT they can. Then every packet takes the long way,
+//!   and the additions are atomic ([`count`]).
+//! - The short way is flat, and tests first what fails least. Rare cases ([`every_step`], [`count::fault`],
+//!   super-packets, uplinks) are functions of their own. So the verifier of every supported kernel can follow
+//!   them, and the short way stays in the CPU's caches.
 //!
 //! [`maps`] documents each map. `traffic-common` has the types and the arithmetic; `traffic-user/src/kernel`
 //! loads and attaches the program.
@@ -55,6 +57,7 @@ mod no_container;
 mod parse;
 mod shaping;
 mod sk_buff;
+mod usual;
 
 use aya_ebpf::{
     bindings::{__sk_buff, TC_ACT_UNSPEC},
@@ -88,10 +91,10 @@ trait Parts {
         classify::column_v6(control, peer)
     }
 
-    /// Adds the packet to the counter of its container and class.
+    /// Finds the counter of a container and class.
     #[inline(always)]
-    fn count(index: u32, family: Family, direction: Direction, tally: &Tally) -> Result<(), Fault> {
-        count::class(index, family, direction, tally)
+    fn counter(index: u32, family: Family, direction: Direction) -> Option<&'static mut Tally> {
+        count::class_counter(index, family, direction)
     }
 
     /// Called for each packet that was counted in a class.
@@ -138,6 +141,20 @@ fn trafctl_egress(ctx: TcContext) -> i32 {
 #[inline(always)]
 fn account<P: Parts>(ctx: &TcContext, direction: Direction) {
     let skb = ctx.skb.skb;
+    if usual::counted::<P>(skb, direction).is_none() {
+        match direction {
+            Direction::In => every_step::<P, true>(skb),
+            Direction::Out => every_step::<P, false>(skb),
+        }
+    }
+}
+
+/// All steps, for every kind of packet. A function of its own, so that it does not displace the usual packet's
+/// values from the registers.
+#[inline(never)]
+fn every_step<P: Parts, const IS_IN: bool>(skb: *mut __sk_buff) {
+    let direction = if IS_IN { Direction::In } else { Direction::Out };
+    let ctx = TcContext::new(skb);
     // SAFETY: the context of a classifier is a valid `__sk_buff`.
     let (ifindex, len, gso_size) = unsafe { ((*skb).ifindex, (*skb).len, (*skb).gso_size) };
     let (flags, interface_slot, container_slot, link_header_len) = match P::interface(ifindex) {
@@ -161,13 +178,11 @@ fn account<P: Parts>(ctx: &TcContext, direction: Direction) {
     let counted = if let Some(fault) = stopped {
         Err(fault)
     } else if ethertype == ETHERTYPE_IPV4 {
-        classify::ipv4::<P>(skb, l3_offset, direction, flags, container_slot).and_then(|index| {
-            P::count(index, Family::Ipv4, direction, &tally).map(|()| P::counted(skb, index))
-        })
+        classify::ipv4::<P>(skb, l3_offset, direction, flags, container_slot)
+            .and_then(|index| add::<P>(skb, index, (Family::Ipv4, direction), &tally))
     } else if ethertype == ETHERTYPE_IPV6 {
-        classify::ipv6::<P>(skb, l3_offset, direction, flags, container_slot).and_then(|index| {
-            P::count(index, Family::Ipv6, direction, &tally).map(|()| P::counted(skb, index))
-        })
+        classify::ipv6::<P>(skb, l3_offset, direction, flags, container_slot)
+            .and_then(|index| add::<P>(skb, index, (Family::Ipv6, direction), &tally))
     } else {
         Err(parse::link_layer_fault(ethertype))
     };
@@ -176,8 +191,22 @@ fn account<P: Parts>(ctx: &TcContext, direction: Direction) {
         // Copies, because the macro's closure borrows: a borrowed direction would be kept on the stack, where
         // the verifier does not see that it is a constant.
         let (ifindex, direction, fault) = (ifindex, direction as u32, fault as u32);
-        debug!(ctx, "interface {} direction {} fault {}", ifindex, direction, fault);
+        debug!(&ctx, "interface {} direction {} fault {}", ifindex, direction, fault);
     }
+}
+
+/// Adds a packet to the counter of its container and class.
+#[inline(always)]
+fn add<P: Parts>(
+    skb: *mut __sk_buff,
+    index: u32,
+    (family, direction): (Family, Direction),
+    tally: &Tally,
+) -> Result<(), Fault> {
+    let counter = P::counter(index, family, direction).ok_or(Fault::NoCounter)?;
+    count::add_tally(counter, tally);
+    P::counted(skb, index);
+    Ok(())
 }
 
 #[cfg(not(test))]

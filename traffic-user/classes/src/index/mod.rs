@@ -98,8 +98,8 @@ impl CompiledTable {
 }
 
 impl lookup::Lines for CompiledTable {
-    fn line(&self, number: u32) -> Option<&Line> {
-        self.lines.get(number as usize)
+    fn line_of(&self, array: u32, within: u32) -> Option<&Line> {
+        self.lines.get((array * LINES_PER_ARRAY + within) as usize)
     }
 }
 

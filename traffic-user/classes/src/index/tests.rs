@@ -244,9 +244,9 @@ struct Counting<'t> {
 }
 
 impl lookup::Lines for Counting<'_> {
-    fn line(&self, number: u32) -> Option<&Line> {
+    fn line_of(&self, array: u32, within: u32) -> Option<&Line> {
         self.read.set(self.read.get() + 1);
-        self.table.line(number)
+        self.table.line_of(array, within)
     }
 }
 
