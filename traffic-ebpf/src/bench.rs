@@ -17,7 +17,11 @@ use traffic_common::{
     bench::{Address, HASH_COUNTERS, LINEAR_LINES, LinearLine, PEERS, State, TRIE_PREFIXES},
 };
 
-use crate::{Parts, Shipped, account, classify, maps::CLASS_CONTROL};
+use crate::{
+    Parts, Shipped, account,
+    classify::{self, Place},
+    maps::CLASS_CONTROL,
+};
 
 /// The offset at which the generator writes: [`DESTINATION_V4`], [`DESTINATION_V6`], or 0 to write nothing.
 /// Frozen before load, so that the verifier removes the other branches.
@@ -219,8 +223,8 @@ impl Parts for Hash {
     }
 
     #[inline(always)]
-    fn counter(index: u32, family: Family, direction: Direction) -> Option<&'static mut Tally> {
-        let counters = BENCH_COUNTERS.get_ptr_mut(&index)?;
+    fn counter(place: Place, family: Family, direction: Direction) -> Option<&'static mut Tally> {
+        let counters = BENCH_COUNTERS.get_ptr_mut(&(place.slot * place.columns + place.column))?;
         // SAFETY: a per-CPU element, and test runs are sequential.
         Some(unsafe { &mut (*counters).tallies[family as usize][direction as usize] })
     }

@@ -1,4 +1,4 @@
-//! Finds the container and the class of a packet, and from them the index of its counter.
+//! Finds the container and the class of a packet, which together name its counter.
 
 use core::mem::MaybeUninit;
 
@@ -15,7 +15,18 @@ use crate::{
     parse::{IPV4_HEADER_LEN, Ipv4Header, Ipv6Header, header},
 };
 
-/// The index of the counter of an IPv4 packet whose header begins at `offset`.
+/// Where a packet is counted.
+#[derive(Clone, Copy)]
+pub struct Place {
+    /// Slot of the container.
+    pub slot: u32,
+    /// Column of the class.
+    pub column: u32,
+    /// Columns of each container.
+    pub columns: u32,
+}
+
+/// The counter of an IPv4 packet whose header begins at `offset`.
 #[inline(always)]
 pub fn ipv4<P: Parts>(
     skb: *mut __sk_buff,
@@ -23,7 +34,7 @@ pub fn ipv4<P: Parts>(
     direction: Direction,
     flags: u32,
     container_slot: u32,
-) -> Result<u32, Fault> {
+) -> Result<Place, Fault> {
     let mut copy = MaybeUninit::<Ipv4Header>::uninit();
     let header = header(skb, offset, &mut copy).ok_or(Fault::Truncated)?;
     // SAFETY: `header` checked the bounds, which the verifier checks again; the fields are bytes.
@@ -49,7 +60,7 @@ pub fn ipv4<P: Parts>(
         slot = slot_of(ADDRESSES_V4.get(&Key::new(32, local)))?;
     }
     let control = control()?;
-    Ok(slot * control.columns + P::column_v4(control, peer)?)
+    Ok(Place { slot, column: P::column_v4(control, peer)?, columns: control.columns })
 }
 
 /// The column of an IPv4 peer.
@@ -59,7 +70,7 @@ pub fn column_v4(control: &Control, peer: [u8; 4]) -> Result<u32, Fault> {
     lookup::column_v4(&Table(word), word.is_wide(), u32::from_be_bytes(peer)).ok_or(Fault::NoClassTable)
 }
 
-/// The index of the counter of an IPv6 packet whose header begins at `offset`.
+/// The counter of an IPv6 packet whose header begins at `offset`.
 #[inline(always)]
 pub fn ipv6<P: Parts>(
     skb: *mut __sk_buff,
@@ -67,7 +78,7 @@ pub fn ipv6<P: Parts>(
     direction: Direction,
     flags: u32,
     container_slot: u32,
-) -> Result<u32, Fault> {
+) -> Result<Place, Fault> {
     let mut copy = MaybeUninit::<Ipv6Header>::uninit();
     let header = header(skb, offset, &mut copy).ok_or(Fault::Truncated)?;
     // SAFETY: `header` checked the bounds, which the verifier checks again; the fields are bytes.
@@ -92,7 +103,7 @@ pub fn ipv6<P: Parts>(
         slot = slot_of(ADDRESSES_V6.get(&Key::new(128, unsafe { *local })))?;
     }
     let control = control()?;
-    Ok(slot * control.columns + P::column_v6(control, peer)?)
+    Ok(Place { slot, column: P::column_v6(control, peer)?, columns: control.columns })
 }
 
 /// The column of an IPv6 peer.

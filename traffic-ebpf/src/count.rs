@@ -5,9 +5,11 @@
 use core::arch::asm;
 
 use traffic_common::{
-    DIRECTIONS, Direction, FAULT_PLACES, Family, Fault, Note, Passed, Tally, UNKNOWN_INTERFACE_SLOT,
+    BLOCK_COLUMNS, DIRECTIONS, Direction, FAULT_PLACES, Family, Fault, Note, Passed, Tally,
+    UNKNOWN_INTERFACE_SLOT, blocks_of,
 };
 
+use crate::classify::Place;
 use crate::maps::{CLASS_COUNTERS, FAULT_COUNTERS, INTERFACE_COUNTERS, of_kernel};
 
 /// Adds to one counter of this CPU.
@@ -39,7 +41,8 @@ pub fn add_tally(counter: &mut Tally, amount: &Tally) {
 #[inline(always)]
 pub fn passed_of(slot: u32, direction: Direction) -> Option<&'static mut Passed> {
     let counters = INTERFACE_COUNTERS.get_ptr_mut(slot)?;
-    // SAFETY: a per-CPU element; what another program of ours does to it on this CPU meanwhile is up to `add`.
+    // SAFETY: a per-CPU element; what another program of ours does to it on this CPU meanwhile is up to
+    // `add`.
     Some(unsafe { &mut (*counters).passed[direction as usize] })
 }
 
@@ -60,12 +63,20 @@ pub fn passed(slot: u32, direction: Direction, tally: &Tally, skb_len: u32) {
     }
 }
 
-/// The counter of a container and class, whose index is given.
+/// The counter of a container and class.
 #[inline(always)]
-pub fn class_counter(index: u32, family: Family, direction: Direction) -> Option<&'static mut Tally> {
-    let counters = CLASS_COUNTERS.get_ptr_mut(index)?;
+pub fn class_counter(place: Place, family: Family, direction: Direction) -> Option<&'static mut Tally> {
+    // With one block a container, its address does not depend on the column. So the processor has it while it
+    // still waits for the class.
+    let index = if place.columns <= BLOCK_COLUMNS {
+        place.slot
+    } else {
+        place.slot * blocks_of(place.columns) + place.column / BLOCK_COLUMNS
+    };
+    let block = CLASS_COUNTERS.get_ptr_mut(index)?;
+    let column = bounded::<{ BLOCK_COLUMNS as usize }>(u64::from(place.column));
     // SAFETY: as in `passed_of`.
-    Some(unsafe { &mut (*counters).tallies[family as usize][direction as usize] })
+    Some(unsafe { &mut (*block).tallies[family as usize][direction as usize][column] })
 }
 
 /// Adds a packet that belongs to no class to the counter of its fault. Rare, so a function of its own.

@@ -2,9 +2,9 @@
 //!
 //! # Theory of operation
 //!
-//! The hook calls a classifier with a socket buffer: a packet, or a super-packet that is segmented later. Nearly
-//! all packets are of one plain kind, for which [`usual`] does all that follows in a few tests. Any other packet
-//! takes these steps, all in [`every_step`]:
+//! The hook calls a classifier with a socket buffer: a packet, or a super-packet that is segmented later.
+//! Nearly all packets are of one plain kind, for which [`usual`] does all that follows in a few tests. Any
+//! other packet takes these steps, all in [`every_step`]:
 //!
 //! 1. [`maps::interface`] looks up the interface's entry by its index: its own slot, its container's slot,
 //!    flags, and the length of the link-layer header.
@@ -32,8 +32,8 @@
 //!   written by a program of its own, [`trafctl_ingress_mark`], loaded in place of [`trafctl_ingress`] where
 //!   `[shaping]` is enabled.
 //! - Counters are per CPU and added to without atomics. Both hooks run with bottom halves disabled, so two of
-//!   these programs never interleave on one CPU. On PREEMPT_RT they can. Then every packet takes the long way,
-//!   and the additions are atomic ([`count`]).
+//!   these programs never interleave on one CPU. On PREEMPT_RT they can. Then every packet takes the long
+//!   way, and the additions are atomic ([`count`]).
 //! - The short way is flat, and tests first what fails least. Rare cases ([`every_step`], [`count::fault`],
 //!   super-packets, uplinks) are functions of their own. So the verifier of every supported kernel can follow
 //!   them, and the short way stays in the CPU's caches.
@@ -69,6 +69,7 @@ use traffic_common::{
     Control, Direction, Family, Fault, InterfaceEntry, Note, Tally, UNKNOWN_INTERFACE_SLOT, interface_flags,
 };
 
+use crate::classify::Place;
 use crate::parse::{ETHERTYPE_IPV4, ETHERTYPE_IPV6, LinkLayer};
 
 /// The steps that the benchmark replaces to measure their cost, and the step after counting.
@@ -93,13 +94,13 @@ trait Parts {
 
     /// Finds the counter of a container and class.
     #[inline(always)]
-    fn counter(index: u32, family: Family, direction: Direction) -> Option<&'static mut Tally> {
-        count::class_counter(index, family, direction)
+    fn counter(place: Place, family: Family, direction: Direction) -> Option<&'static mut Tally> {
+        count::class_counter(place, family, direction)
     }
 
     /// Called for each packet that was counted in a class.
     #[inline(always)]
-    fn counted(_skb: *mut __sk_buff, _index: u32) {}
+    fn counted(_skb: *mut __sk_buff, _place: Place) {}
 }
 
 /// The shipped steps.
@@ -111,8 +112,8 @@ struct Marking;
 
 impl Parts for Marking {
     #[inline(always)]
-    fn counted(skb: *mut __sk_buff, index: u32) {
-        shaping::mark(skb, index);
+    fn counted(skb: *mut __sk_buff, place: Place) {
+        shaping::mark(skb, place);
     }
 }
 
@@ -149,8 +150,8 @@ fn account<P: Parts>(ctx: &TcContext, direction: Direction) {
     }
 }
 
-/// All steps, for every kind of packet. A function of its own, so that it does not displace the usual packet's
-/// values from the registers.
+/// All steps, for every kind of packet. A function of its own, so that it does not displace the usual
+/// packet's values from the registers.
 #[inline(never)]
 fn every_step<P: Parts, const IS_IN: bool>(skb: *mut __sk_buff) {
     let direction = if IS_IN { Direction::In } else { Direction::Out };
@@ -179,10 +180,10 @@ fn every_step<P: Parts, const IS_IN: bool>(skb: *mut __sk_buff) {
         Err(fault)
     } else if ethertype == ETHERTYPE_IPV4 {
         classify::ipv4::<P>(skb, l3_offset, direction, flags, container_slot)
-            .and_then(|index| add::<P>(skb, index, (Family::Ipv4, direction), &tally))
+            .and_then(|place| add::<P>(skb, place, (Family::Ipv4, direction), &tally))
     } else if ethertype == ETHERTYPE_IPV6 {
         classify::ipv6::<P>(skb, l3_offset, direction, flags, container_slot)
-            .and_then(|index| add::<P>(skb, index, (Family::Ipv6, direction), &tally))
+            .and_then(|place| add::<P>(skb, place, (Family::Ipv6, direction), &tally))
     } else {
         Err(parse::link_layer_fault(ethertype))
     };
@@ -199,13 +200,13 @@ fn every_step<P: Parts, const IS_IN: bool>(skb: *mut __sk_buff) {
 #[inline(always)]
 fn add<P: Parts>(
     skb: *mut __sk_buff,
-    index: u32,
+    place: Place,
     (family, direction): (Family, Direction),
     tally: &Tally,
 ) -> Result<(), Fault> {
-    let counter = P::counter(index, family, direction).ok_or(Fault::NoCounter)?;
+    let counter = P::counter(place, family, direction).ok_or(Fault::NoCounter)?;
     count::add_tally(counter, tally);
-    P::counted(skb, index);
+    P::counted(skb, place);
     Ok(())
 }
 

@@ -12,7 +12,7 @@ use aya_ebpf::{
     macros::btf_map,
 };
 use traffic_common::{
-    ARRAY_WORDS, ARRAYS_PER_TABLE, ClassCounters, ContainerRecord, Control, FaultCounters,
+    ARRAY_WORDS, ARRAYS_PER_TABLE, ClassBlock, ClassCounters, ContainerRecord, Control, FaultCounters,
     INTERFACE_INDEX_ENTRIES, InterfaceCounters, InterfaceEntry, InterfaceRecord, Meta, gso::SkbLayout,
     interface_flags,
 };
@@ -106,10 +106,10 @@ pub static CLASS_CONTROL: Array<Control, 1> = Array::new();
 
 /// The traffic of each container and class.
 ///
-/// Key: container slot * columns + column; value: counters, per CPU. Writer: program. Reader: userspace.
-/// Full: a container without a slot is counted as the fault `ContainerTableFull`.
+/// Key: container slot * blocks of a container + column / `BLOCK_COLUMNS`; value: counters, per CPU. Writer:
+/// program. Reader: userspace. Full: a container without a slot is counted as the fault `ContainerTableFull`.
 #[btf_map]
-pub static CLASS_COUNTERS: PerCpuArray<ClassCounters, 1> = PerCpuArray::new();
+pub static CLASS_COUNTERS: PerCpuArray<ClassBlock, 1> = PerCpuArray::new();
 
 /// The totals of each interface.
 ///
@@ -138,7 +138,7 @@ pub static INTERFACES: Array<InterfaceRecord, 1> = Array::new();
 
 /// What a container slot's counters held when its present owner got it. Readers subtract it.
 ///
-/// Key and value: as [`CLASS_COUNTERS`], but summed over CPUs. Writer and reader: userspace.
+/// Key: container slot * columns + column; value: counters, summed over CPUs. Writer and reader: userspace.
 #[btf_map]
 pub static CLASS_BASES: Array<ClassCounters, 1> = Array::new();
 
@@ -152,8 +152,8 @@ pub static FAULT_BASES: Array<FaultCounters, 1> = Array::new();
 
 /// What was counted for a slot in the set of maps before this one. Readers add it.
 ///
-/// Key and value: as [`CLASS_COUNTERS`], but summed over CPUs. Writer: userspace, once, before the set comes
-/// into use. Reader: userspace.
+/// Key and value: as [`CLASS_BASES`]. Writer: userspace, once, before the set comes into use. Reader:
+/// userspace.
 #[btf_map]
 pub static CLASS_CARRIED: Array<ClassCounters, 1> = Array::new();
 

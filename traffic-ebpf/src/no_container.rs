@@ -1,7 +1,7 @@
 //! Interfaces that belong to no container: the node's uplinks, and those without an entry.
 //!
-//! Their entries lack [`interface_flags::PRESENT`], which the short way ([`crate::usual`]) requires anyway. So
-//! containers pay nothing for them.
+//! Their entries lack [`interface_flags::PRESENT`], which the short way ([`crate::usual`]) requires anyway.
+//! So containers pay nothing for them.
 
 use aya_ebpf::bindings::__sk_buff;
 use traffic_common::{Direction, Fault, interface_flags};

@@ -6,25 +6,22 @@
 use aya_ebpf::bindings::__sk_buff;
 use traffic_common::MARK_CLASSES;
 
-use crate::maps::{CLASS_CONTROL, META, SHAPING_MARKS};
+use crate::{
+    classify::Place,
+    maps::{META, SHAPING_MARKS},
+};
 
-/// Marks a packet that was counted at `index`. Keeps the packet's mark if the container or class has none.
+/// Marks a packet that was counted at `place`. Keeps the packet's mark if the container or class has none.
 #[inline(always)]
-pub fn mark(skb: *mut __sk_buff, index: u32) {
-    let Some(control) = CLASS_CONTROL.get(0) else { return };
-    if control.columns == 0 {
-        return;
-    }
-    // The inverse of the index computation. The row width never changes while a set of counters exists.
-    let (slot, column) = (index / control.columns, index % control.columns);
-    let Some(&base) = SHAPING_MARKS.get(slot) else { return };
+pub fn mark(skb: *mut __sk_buff, place: Place) {
+    let Some(&base) = SHAPING_MARKS.get(place.slot) else { return };
     if base == 0 {
         return;
     }
     let Some(meta) = META.get(0) else { return };
     // There are fewer columns than places; the mask proves that to the verifier. A column's class is written
     // before the table that uses the column is in force.
-    let class = u32::from(meta.column_class[(column & 0xff) as usize]);
+    let class = u32::from(meta.column_class[(place.column & 0xff) as usize]);
     #[expect(clippy::cast_possible_truncation, reason = "userspace writes only bases whose marks fit")]
     let base = base as u32;
     if class < MARK_CLASSES {

@@ -1,21 +1,23 @@
 //! The short way, for the packets that nearly all are.
 //!
-//! They are single packets, not super-packets. They are IP behind an Ethernet header, without tags in the frame
-//! and without IPv4 options, and their headers are in the buffer's linear part. Their interface belongs to one
-//! container. No copies are among them. All steps of [`crate::every_step`] then come down to a few tests and two
-//! additions.
+//! They are single packets, not super-packets. They are IP behind an Ethernet header, without tags in the
+//! frame and without IPv4 options, and their headers are in the buffer's linear part. Their interface belongs
+//! to one container. No copies are among them. All steps of [`crate::every_step`] then come down to a few
+//! tests and two additions.
 //!
-//! All or nothing: nothing is counted before every test has passed. Any other packet, and one for which a lookup
-//! fails, takes the long way from its start. So faults, notes and rare cases are decided in one place.
+//! All or nothing: nothing is counted before every test has passed. Any other packet, and one for which a
+//! lookup fails, takes the long way from its start. So faults, notes and rare cases are decided in one place.
 //!
-//! The class table is read first, because a new peer's line is in no cache. The processor does everything else
-//! while it waits for that line.
+//! The class table is read first, because a new peer's line is in no cache. The processor does everything
+//! else while it waits for that line.
 
 use aya_ebpf::bindings::__sk_buff;
 use traffic_common::{Direction, Family, interface_flags, wire};
 
 use crate::{
-    Parts, classify, copies, count,
+    Parts,
+    classify::{self, Place},
+    copies, count,
     maps::of_kernel,
     parse::{
         ETHERNET_HEADER_LEN, ETHERTYPE_IPV4, ETHERTYPE_IPV6, IPV4_HEADER_LEN, IPV6_HEADER_LEN, Ipv4Header,
@@ -86,13 +88,13 @@ pub fn counted<P: Parts>(skb: *mut __sk_buff, direction: Direction) -> Option<()
         return None;
     }
     let tally = wire::unsegmented(len - ETHERNET_HEADER_LEN);
-    let index = entry.container_slot * control.columns + column;
+    let place = Place { slot: entry.container_slot, column, columns: control.columns };
     let passed = count::passed_of(entry.interface_slot, direction)?;
-    let counter = P::counter(index, family, direction)?;
+    let counter = P::counter(place, family, direction)?;
     passed.wire.count(tally.packets, tally.bytes);
     passed.skbs = passed.skbs.wrapping_add(1);
     passed.skb_bytes = passed.skb_bytes.wrapping_add(u64::from(len));
     counter.count(tally.packets, tally.bytes);
-    P::counted(skb, index);
+    P::counted(skb, place);
     Some(())
 }

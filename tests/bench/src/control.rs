@@ -13,7 +13,7 @@ use aya::{
     maps::{Map, MapData, PerCpuArray, PerCpuValues},
     util::nr_cpus,
 };
-use traffic_common::{ClassCounters, Family, Tally};
+use traffic_common::{BLOCK_COLUMNS, ClassBlock, DIRECTIONS, FAMILIES, Family, Tally, blocks_of};
 use traffic_tests::{
     Lab, Namespace,
     process::{Process, run_with_input},
@@ -90,7 +90,7 @@ fn push(results: &mut Results, case: &str, variant: &'static str, taken: Taken) 
 
 /// The counters of all containers, written as if packets had passed.
 struct AllCounters {
-    counters: PerCpuArray<MapData, ClassCounters>,
+    counters: PerCpuArray<MapData, ClassBlock>,
     cpus: usize,
     raised: u64,
 }
@@ -105,10 +105,11 @@ impl AllCounters {
     /// Makes every counter grow by a different amount.
     fn raise(&mut self) -> Result<()> {
         self.raised += 1;
-        for index in 0..CONTAINERS * COLUMNS {
-            let mut value = ClassCounters::default();
-            for (number, tally) in (1..).zip(value.tallies.as_flattened_mut()) {
-                let packets = self.raised * (u64::from(index) * 4 + number);
+        for index in 0..CONTAINERS * blocks_of(COLUMNS) {
+            let mut value =
+                ClassBlock { tallies: [[[Tally::default(); BLOCK_COLUMNS as usize]; DIRECTIONS]; FAMILIES] };
+            for (number, tally) in (1..).zip(value.tallies.as_flattened_mut().as_flattened_mut()) {
+                let packets = self.raised * (u64::from(index) * 64 + number);
                 *tally = Tally { packets, bytes: packets * 100 };
             }
             let values = vec![value; self.cpus];

@@ -1,4 +1,5 @@
-//! Counters that move to maps of another size or layout, under traffic: nothing is lost, nothing counts twice.
+//! Counters that move to maps of another size or layout, under traffic: nothing is lost, nothing counts
+//! twice.
 
 use std::fs;
 use std::net::IpAddr;
@@ -6,7 +7,7 @@ use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
 use aya::maps::lpm_trie::{Key, LpmTrie};
-use aya::maps::{Array, IterableMap, Map, MapData};
+use aya::maps::{Array, IterableMap, Map, MapData, PerCpuArray, PerCpuValues};
 use rustix::process::Signal;
 use serde_json::Value;
 use traffic_tests::check::{agrees_with_kernel, eventually, is_well, problems, rounds, stderr, trafctl};
@@ -56,7 +57,7 @@ fn max_entries(lab: &Lab, map: &str) -> Result<u64> {
 
 fn in_force(lab: &Lab) -> Result<Limits> {
     let [containers, interfaces, counters, addresses] =
-        ["CONTAINERS", "INTERFACES", "CLASS_COUNTERS", "ADDRESSES_V4"].map(|map| max_entries(lab, map));
+        ["CONTAINERS", "INTERFACES", "CLASS_BASES", "ADDRESSES_V4"].map(|map| max_entries(lab, map));
     let (containers, counters) = (containers?, counters?);
     let all = [containers, interfaces?, counters / containers, addresses?];
     Ok(all.map(|entries| u32::try_from(entries).unwrap_or(u32::MAX)))
@@ -69,8 +70,11 @@ fn epoch(lab: &Lab) -> Result<Value> {
     Ok(epoch)
 }
 
-fn gaps(lab: &Lab) -> Result<Vec<Value>> {
-    Ok(lab.run_json(&["gaps", "--format", "json"])?["gaps"].as_array().cloned().unwrap_or_default())
+/// The gaps in which something was lost. A daemon that was down, or late, for longer than an interval has a
+/// gap as well, in which all traffic was counted.
+fn losses(lab: &Lab) -> Result<Vec<Value>> {
+    let all = lab.run_json(&["gaps", "--format", "json"])?["gaps"].as_array().cloned().unwrap_or_default();
+    Ok(all.into_iter().filter(|gap| gap["size"] != Value::Null).collect())
 }
 
 #[test]
@@ -122,7 +126,7 @@ fn grow(lab: &Lab, attach: &str) -> Result<()> {
         agrees_with_kernel(lab, &counters, interface)?;
     }
     assert_eq!(epoch(lab)?, first, "the counters are the same");
-    assert_eq!(gaps(lab)?, [Value::Null; 0], "nothing was lost");
+    assert_eq!(losses(lab)?, [Value::Null; 0], "nothing was lost");
     // The new room is used.
     let c = lab.bridged(103, 0, [10, 1, 0, 3].into(), "fd00:1::3".parse()?)?;
     eventually("the third container has slots", || Ok(is_well(lab).is_ok()))?;
@@ -269,6 +273,73 @@ fn former_class_table(lab: &Lab, meta: &[u8]) -> Result<()> {
     Ok(())
 }
 
+/// Turns the counters of classes into those of layout 4, which has an element for each container and class.
+/// The running program keeps its own map, so nothing may pass meanwhile.
+fn as_layout_4(lab: &Lab) -> Result<()> {
+    const COLUMNS: u32 = 16;
+    let maps = lab.bpffs().join("maps");
+    let mut map = Map::from_map_data(MapData::from_pin(maps.join("META"))?)?;
+    let mut meta = Array::<&mut MapData, [u8; 416]>::try_from(&mut map)?;
+    let mut value = meta.get(&0, 0)?;
+    value[..4].copy_from_slice(&4_u32.to_ne_bytes());
+    meta.set(0, value, 0)?;
+    let [containers, _, columns, _] = in_force(lab)?;
+    let path = maps.join("CLASS_COUNTERS");
+    let blocks = Map::from_map_data(MapData::from_pin(&path)?)?;
+    let blocks = PerCpuArray::<&MapData, [[[u64; 2]; COLUMNS as usize]; 4]>::try_from(&blocks)?;
+    fs::remove_file(&path)?;
+    let mut single = PerCpuArray::<MapData, [[u64; 2]; 4]>::create(containers * columns, 0)?;
+    let of_container = columns.div_ceil(COLUMNS);
+    for (slot, column) in (0..containers).flat_map(|slot| (0..columns).map(move |column| (slot, column))) {
+        let block = blocks.get(&(slot * of_container + column / COLUMNS), 0)?;
+        let copies: Vec<_> =
+            block.iter().map(|copy| copy.map(|columns| columns[(column % COLUMNS) as usize])).collect();
+        single.set(slot * columns + column, PerCpuValues::try_from(copies)?, 0)?;
+    }
+    IterableMap::map(&single).pin(path)?;
+    Ok(())
+}
+
+#[test]
+fn the_counters_of_layout_4_are_carried_over() -> Result<()> {
+    // Twice: with fewer columns than a block, and with more than one block a container.
+    for (name, columns) in [("layout-4", 3), ("layout-4-wide", 20)] {
+        let lab = limited(name, "tcx", [3, 4, columns, 8])?;
+        let (a, b) = pair(&lab)?;
+        lab.run_ok(&["attach"])?;
+        let v4 = udp_send(a.namespace(), b.namespace(), at(b.v4()), 31, 110)?;
+        let v6 = udp_send(b.namespace(), a.namespace(), at(a.v6()), 43, 130)?;
+        let before = Counters::at_rest(&lab)?;
+        let (first, sizes) = (epoch(&lab)?, in_force(&lab)?);
+        as_layout_4(&lab)?;
+        let refused = trafctl(&lab, &["dump"])?;
+        ensure!(stderr(&refused).contains("carry the counters over"), "{}", stderr(&refused));
+        lab.run_ok(&["attach"])?;
+        assert_eq!((epoch(&lab)?, in_force(&lab)?), (first, sizes));
+        let after = Counters::at_rest(&lab)?;
+        for container in ["101", "102"] {
+            for (family, sent) in [("ipv4", v4), ("ipv6", v6)] {
+                let was = before.class(container, 2, family);
+                ensure!(was.out_packets + was.in_packets == sent.packets, "{container} {family}: {was:?}");
+                assert_eq!(after.class(container, 2, family), was, "{container} {family}, {columns} columns");
+            }
+        }
+        // More columns than a block has in the first case: a block more for each container.
+        change_limits(&lab, "tcx", [3, 4, columns + 2, 8])?;
+        lab.run_ok(&["attach"])?;
+        change_limits(&lab, "tcx", [3, 4, columns + 20, 8])?;
+        lab.run_ok(&["attach"])?;
+        let more = udp_send(a.namespace(), b.namespace(), at(b.v4()), 7, 90)?;
+        let last = Counters::at_rest(&lab)?;
+        let expected = before.class("101", 2, "ipv4").plus(Amounts::outgoing(more.packets, more.l3_bytes));
+        assert_eq!(last.class("101", 2, "ipv4"), expected, "{columns} columns");
+        assert_eq!(last.class("102", 2, "ipv6"), before.class("102", 2, "ipv6"), "{columns} columns");
+        agrees_with_kernel(&lab, &last, a.interface())?;
+        is_well(&lab)?;
+    }
+    Ok(())
+}
+
 #[test]
 fn the_counters_of_the_former_layout_are_carried_over_under_traffic() -> Result<()> {
     let lab = limited("layout-2", "tcx", SMALL)?;
@@ -297,9 +368,7 @@ fn the_counters_of_the_former_layout_are_carried_over_under_traffic() -> Result<
     agrees_with_kernel(&lab, &counters, a.interface())?;
     agrees_with_kernel(&lab, &counters, b.interface())?;
     assert_eq!(epoch(&lab)?, first);
-    // A daemon that was down for longer than an interval is a gap, which lost nothing.
-    let lost: Vec<_> = gaps(&lab)?.into_iter().filter(|gap| gap["size"] != Value::Null).collect();
-    assert_eq!(lost, [Value::Null; 0], "nothing was lost");
+    assert_eq!(losses(&lab)?, [Value::Null; 0], "nothing was lost");
     // Classes can be loaded on the maps that both sets shared.
     lab.write("classes", &CLASSES.replace("2 ", "3 "))?;
     lab.run_ok(&["classes", "load"])?;

@@ -1,6 +1,7 @@
 //! The counters themselves: beyond 32 bits, and on any CPU.
 
 use anyhow::{Context, Result, ensure};
+use aya::Pod;
 use aya::maps::{Map, MapData, PerCpuArray, PerCpuValues};
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 use traffic_tests::check::{agrees_with_kernel, eventually, is_well};
@@ -10,34 +11,39 @@ use traffic_tests::{Amounts, Counters, Daemon, Lab};
 
 use crate::node::{at, booked, node, pair};
 
-/// An element of `CLASS_COUNTERS` or `INTERFACE_COUNTERS`: eight 64-bit numbers.
-type Element = [u64; 8];
+/// An element of `CLASS_COUNTERS`: packets and bytes of 16 columns, for in and out of IPv4, then of IPv6.
+type Block = [u64; 128];
+/// An element of `INTERFACE_COUNTERS`.
+type Totals = [u64; 8];
 
-/// Positions of packets and bytes in `CLASS_COUNTERS`, by family, in and out.
-const CLASS: [[(usize, usize); 2]; 2] = [[(0, 1), (2, 3)], [(4, 5), (6, 7)]];
+/// Positions of the packets of column 0 in `CLASS_COUNTERS`, by family, in and out. Bytes follow.
+const CLASS: [usize; 4] = [0, 32, 64, 96];
 /// Positions of wire packets, wire bytes, buffers and buffer bytes in `INTERFACE_COUNTERS`, in and out.
 const INTERFACE: [[usize; 4]; 2] = [[0, 1, 2, 3], [4, 5, 6, 7]];
 
 /// Changes an element of a pinned per-CPU map, on each CPU.
-fn change(lab: &Lab, map: &str, index: u32, change: impl Fn(usize, &mut Element)) -> Result<()> {
+fn change<E: Pod>(lab: &Lab, map: &str, index: u32, change: impl Fn(usize, &mut E)) -> Result<()> {
     let mut map = Map::from_map_data(MapData::from_pin(lab.bpffs().join("maps").join(map))?)?;
-    let mut array = PerCpuArray::<&mut MapData, Element>::try_from(&mut map)?;
-    let mut copies: Vec<Element> = array.get(&index, 0)?.iter().copied().collect();
+    let mut array = PerCpuArray::<&mut MapData, E>::try_from(&mut map)?;
+    let mut copies: Vec<E> = array.get(&index, 0)?.iter().copied().collect();
     copies.iter_mut().enumerate().for_each(|(cpu, copy)| change(cpu, copy));
     Ok(array.set(index, PerCpuValues::try_from(copies)?, 0)?)
 }
 
 /// An element of a map, on each CPU.
-fn copies(lab: &Lab, map: &str, index: u32) -> Result<Vec<Element>> {
+fn copies<E: Pod>(lab: &Lab, map: &str, index: u32) -> Result<Vec<E>> {
     let map = Map::from_map_data(MapData::from_pin(lab.bpffs().join("maps").join(map))?)?;
-    let array = PerCpuArray::<&MapData, Element>::try_from(&map)?;
+    let array = PerCpuArray::<&MapData, E>::try_from(&map)?;
     Ok(array.get(&index, 0)?.iter().copied().collect())
 }
 
 /// The first element of a map that is not zero.
-fn element_in_use(lab: &Lab, map: &str, elements: u32) -> Result<u32> {
+fn element_in_use<const WORDS: usize>(lab: &Lab, map: &str, elements: u32) -> Result<u32>
+where
+    [u64; WORDS]: Pod,
+{
     for index in 0..elements {
-        if copies(lab, map, index)?.iter().flatten().any(|&value| value != 0) {
+        if copies::<[u64; WORDS]>(lab, map, index)?.iter().flatten().any(|&value| value != 0) {
             return Ok(index);
         }
     }
@@ -54,16 +60,21 @@ fn both_counters_cross_their_32_bit_boundaries() -> Result<()> {
     lab.run_ok(&["attach", "veth101.0"])?;
     // One packet shows which elements belong to the container.
     udp_send(a.namespace(), b.namespace(), at(b.v4()), 1, 100)?;
-    let class = element_in_use(&lab, "CLASS_COUNTERS", 64)?;
-    let interface = element_in_use(&lab, "INTERFACE_COUNTERS", 8)?;
-    let cpus = copies(&lab, "CLASS_COUNTERS", class)?.len() as u64;
+    let block = element_in_use::<128>(&lab, "CLASS_COUNTERS", 4)?;
+    let column = copies::<Block>(&lab, "CLASS_COUNTERS", block)?
+        .iter()
+        .find_map(|copy| (0..16).find(|column| copy[CLASS[1] + column * 2] != 0))
+        .context("no column is in use")?;
+    let positions = CLASS.map(|at| at + column * 2);
+    let interface = element_in_use::<8>(&lab, "INTERFACE_COUNTERS", 8)?;
+    let cpus = copies::<Block>(&lab, "CLASS_COUNTERS", block)?.len() as u64;
     let (packets, bytes) = ((1 << 32) - PACKETS_BELOW, (1 << 32) - BYTES_BELOW);
-    change(&lab, "CLASS_COUNTERS", class, |_, copy| {
-        for (at_packets, at_bytes) in CLASS.into_iter().flatten() {
-            (copy[at_packets], copy[at_bytes]) = (packets, bytes);
+    change(&lab, "CLASS_COUNTERS", block, |_, copy: &mut Block| {
+        for at in positions {
+            (copy[at], copy[at + 1]) = (packets, bytes);
         }
     })?;
-    change(&lab, "INTERFACE_COUNTERS", interface, |_, copy| {
+    change(&lab, "INTERFACE_COUNTERS", interface, |_, copy: &mut Totals| {
         for [wire_packets, wire_bytes, skbs, skb_bytes] in INTERFACE {
             // Both families pass this interface.
             (copy[wire_packets], copy[wire_bytes]) = (2 * packets, 2 * bytes);
@@ -93,8 +104,11 @@ fn both_counters_cross_their_32_bit_boundaries() -> Result<()> {
     compare(what, "the seed and the senders", expected[0], counters.class("101", 2, "ipv4"))?;
     let what = "IPv6 across 2^32 on every CPU, from a seed";
     compare(what, "the seed and the senders", expected[1], counters.class("101", 2, "ipv6"))?;
-    let crossed = copies(&lab, "CLASS_COUNTERS", class)?.into_iter().flatten();
-    ensure!(crossed.clone().all(|value| value > (1 << 32)), "{:?}", crossed.collect::<Vec<_>>());
+    for copy in copies::<Block>(&lab, "CLASS_COUNTERS", block)? {
+        let values = positions.map(|at| (copy[at], copy[at + 1]));
+        let crossed = values.iter().all(|&(packets, bytes)| packets > (1 << 32) && bytes > (1 << 32));
+        ensure!(crossed, "{values:?}");
+    }
     // The ledger has all of it.
     let total = expected[0].plus(expected[1]);
     eventually("the ledger has it", || Ok(booked(&lab, "101")? == total))?;
@@ -133,9 +147,11 @@ fn a_sender_that_moves_between_cpus_is_counted_exactly() -> Result<()> {
     compare(what, "sender and sockets", sent, counters.class("101", 2, "ipv4"))?;
     agrees_with_kernel(&lab, &counters, a.interface())?;
     // Every CPU has counted, and there is an element for every possible CPU.
-    let index = element_in_use(&lab, "INTERFACE_COUNTERS", 8)?;
-    let by_cpu: Vec<u64> =
-        copies(&lab, "INTERFACE_COUNTERS", index)?.iter().map(|copy| copy[INTERFACE[1][2]]).collect();
+    let index = element_in_use::<8>(&lab, "INTERFACE_COUNTERS", 8)?;
+    let by_cpu: Vec<u64> = copies::<Totals>(&lab, "INTERFACE_COUNTERS", index)?
+        .iter()
+        .map(|copy| copy[INTERFACE[1][2]])
+        .collect();
     ensure!(cpus.iter().all(|&cpu| by_cpu[cpu] > 0), "{by_cpu:?}");
     let possible = std::fs::read_to_string("/sys/devices/system/cpu/possible")?;
     let last: usize = possible.trim().rsplit(['-', ',']).next().context("a range")?.parse()?;

@@ -9,6 +9,9 @@ use aya::{
 };
 use traffic_tests::{Container, Lab};
 
+/// Words of an element of `CLASS_COUNTERS`.
+const BLOCK_WORDS: usize = 128;
+
 /// IPv4 or IPv6.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Family {
@@ -108,16 +111,18 @@ impl Kernel {
 
     /// Packets out of the container by class, summed over all CPUs.
     pub fn read(&self, columns: &Columns, family: Family) -> Result<BTreeMap<u8, u64>> {
-        let counters = PerCpuArray::<&MapData, [u64; 8]>::try_from(&self.counters)?;
-        let at = match family {
-            Family::V4 => 2,
-            Family::V6 => 6,
+        let counters = PerCpuArray::<&MapData, [u64; BLOCK_WORDS]>::try_from(&self.counters)?;
+        // Packets and bytes of 16 columns, for in and out of IPv4, then of IPv6.
+        let out = match family {
+            Family::V4 => 32,
+            Family::V6 => 96,
         };
         columns
             .0
             .iter()
-            .map(|(&class, column)| {
-                Ok((class, counters.get(column, 0)?.iter().map(|values| values[at]).sum()))
+            .map(|(&class, &column)| {
+                let (block, at) = (column / 16, out + column as usize % 16 * 2);
+                Ok((class, counters.get(&block, 0)?.iter().map(|values| values[at]).sum()))
             })
             .collect()
     }

@@ -4,7 +4,27 @@ use core::mem::{offset_of, size_of};
 
 use crate::{DIRECTIONS, FAMILIES, FAULT_PLACES, Tally};
 
-/// One container's traffic of one class: the element of the counter map, one cache line.
+/// Columns of a [`ClassBlock`].
+pub const BLOCK_COLUMNS: u32 = 16;
+
+/// One container's traffic of [`BLOCK_COLUMNS`] classes: the element of the counter map.
+///
+/// The classes of a family and direction lie together, so few cache lines hold what a container sends or
+/// receives. A container's first block is found without its packet's class, which is known late.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C)]
+pub struct ClassBlock {
+    /// Indexed by [`Family`](crate::Family), then by [`Direction`](crate::Direction), then by column.
+    pub tallies: [[[Tally; BLOCK_COLUMNS as usize]; DIRECTIONS]; FAMILIES],
+}
+
+/// Blocks of a container that has this many columns.
+#[inline(always)]
+pub const fn blocks_of(columns: u32) -> u32 {
+    columns.div_ceil(BLOCK_COLUMNS)
+}
+
+/// One container's traffic of one class.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
 pub struct ClassCounters {
@@ -48,6 +68,7 @@ pub struct FaultCounters {
 const _: () = {
     assert!(size_of::<Tally>() == 16);
     assert!(size_of::<ClassCounters>() == 64);
+    assert!(size_of::<ClassBlock>() == BLOCK_COLUMNS as usize * size_of::<ClassCounters>());
     assert!(size_of::<Passed>() == 32);
     assert!(offset_of!(Passed, skbs) == 16);
     assert!(offset_of!(Passed, skb_bytes) == 24);

@@ -20,7 +20,7 @@ pub use records::*;
 
 /// Version of everything in this module. Kept in [`Meta::layout_version`]. Maps of an older version from
 /// [`OLDEST_LAYOUT`] on are carried over, all others are refused.
-pub const LAYOUT_VERSION: u32 = 4;
+pub const LAYOUT_VERSION: u32 = 5;
 /// The oldest version whose counters this one can carry over.
 pub const OLDEST_LAYOUT: u32 = 2;
 
@@ -38,8 +38,8 @@ pub const MARK_CLASSES: u32 = 32;
 #[cfg(feature = "user")]
 mod pod {
     use super::{
-        ClassCounters, ContainerRecord, Control, FaultCounters, InterfaceCounters, InterfaceEntry,
-        InterfaceRecord, InterfaceRecordV2, Meta,
+        ClassBlock, ClassCounters, ContainerRecord, Control, FaultCounters, InterfaceCounters,
+        InterfaceEntry, InterfaceRecord, InterfaceRecordV2, Meta,
     };
 
     // SAFETY (all of them): `repr(C)`, every field an integer or an array of integers, no padding (the
@@ -52,6 +52,7 @@ mod pod {
         )* };
     }
     pod!(
+        ClassBlock,
         ClassCounters,
         InterfaceCounters,
         FaultCounters,

@@ -5,7 +5,7 @@ use std::fs;
 use anyhow::{Context as _, bail};
 use aya::util::KernelVersion;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-use traffic_common::{ClassCounters, FaultCounters, InterfaceCounters};
+use traffic_common::{ClassBlock, FaultCounters, InterfaceCounters, blocks_of};
 
 use crate::{config::Limits, kernel::sys};
 
@@ -20,8 +20,8 @@ pub fn check(limits: &Limits) -> anyhow::Result<()> {
 
 fn check_for(limits: &Limits, cpus: usize, available: u64) -> anyhow::Result<()> {
     let each_cpu = u64::from(limits.containers)
-        * u64::from(limits.classes)
-        * size_of::<ClassCounters>() as u64
+        * u64::from(blocks_of(limits.classes))
+        * size_of::<ClassBlock>() as u64
         + u64::from(limits.interfaces) * (size_of::<InterfaceCounters>() + size_of::<FaultCounters>()) as u64;
     // Two more copies: the bases of slots that had an owner before, and what an earlier set has counted.
     let needed = each_cpu.saturating_mul(cpus as u64 + 2);

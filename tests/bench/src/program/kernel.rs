@@ -16,8 +16,9 @@ use aya::{
 };
 use rustix::time::{ClockId, clock_gettime};
 use traffic_common::{
-    ClassCounters, Control, Direction, Family, InterfaceEntry, Meta,
+    BLOCK_COLUMNS, ClassBlock, ClassCounters, Control, Direction, Family, InterfaceEntry, Meta,
     bench::{Address, LinearLine, PEERS, State},
+    blocks_of,
 };
 
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/trafctl-ebpf"));
@@ -98,11 +99,11 @@ pub struct Kernel {
     bpffs: PathBuf,
     ifindex: u32,
     columns: u32,
-    row: u32,
+    slot: u32,
     peers: Array<MapData, Address>,
     state: Array<MapData, State>,
     linear: Array<MapData, LinearLine>,
-    class_counters: PerCpuArray<MapData, ClassCounters>,
+    class_counters: PerCpuArray<MapData, ClassBlock>,
     hash_counters: PerCpuHashMap<MapData, u32, ClassCounters>,
 }
 
@@ -119,7 +120,7 @@ impl Kernel {
             bpffs: bpffs.to_owned(),
             ifindex,
             columns,
-            row: entry.container_slot * columns,
+            slot: entry.container_slot,
             peers: pinned(bpffs, "BENCH_PEERS")?.try_into()?,
             state: pinned(bpffs, "BENCH_STATE")?.try_into()?,
             linear: pinned(bpffs, "BENCH_LINEAR")?.try_into()?,
@@ -136,7 +137,7 @@ impl Kernel {
         let zero = vec![ClassCounters::default(); nr_cpus().map_err(|(_, error)| error)?];
         for number in 0..1000 {
             let zero = PerCpuValues::try_from(zero.clone())?;
-            kernel.hash_counters.insert(kernel.row + number, zero, 0)?;
+            kernel.hash_counters.insert(kernel.slot * columns + number, zero, 0)?;
         }
         Ok(kernel)
     }
@@ -218,9 +219,13 @@ impl Kernel {
         let packets = |values: PerCpuValues<ClassCounters>| -> u64 {
             values.iter().map(|c| c.tallies[family as usize][Direction::Out as usize].packets).sum()
         };
-        let rows = self.row..self.row + self.columns;
-        let own = rows.clone().map(|index| Ok(packets(self.class_counters.get(&index, 0)?)));
-        let hash = rows.map(|index| Ok(packets(self.hash_counters.get(&index, 0)?)));
+        let first = self.slot * blocks_of(self.columns);
+        let own = (0..self.columns).map(|column| {
+            let block = self.class_counters.get(&(first + column / BLOCK_COLUMNS), 0)?;
+            Ok(packets_in(&block, family, column))
+        });
+        let hash = (0..self.columns)
+            .map(|column| Ok(packets(self.hash_counters.get(&(self.slot * self.columns + column), 0)?)));
         Ok([own.collect::<Result<_>>()?, hash.collect::<Result<_>>()?])
     }
 
@@ -259,14 +264,31 @@ pub fn thread_time_ns() -> u64 {
 
 /// Packets out of all containers by column, summed over all CPUs, in the maps of any version.
 pub fn counted_by_all(bpffs: &Path, family: Family, columns: u32) -> Result<Vec<u64>> {
-    let counters: PerCpuArray<_, ClassCounters> = pinned(bpffs, "CLASS_COUNTERS")?.try_into()?;
     let mut by_column = vec![0; columns as usize];
-    for index in 0..counters.len() {
-        let values = counters.get(&index, 0)?;
-        let packets = values.iter().map(|c| c.tallies[family as usize][Direction::Out as usize].packets);
-        by_column[(index % columns) as usize] += packets.sum::<u64>();
+    // The previous version has an element for each container and class.
+    if let Ok(counters) = PerCpuArray::<_, ClassCounters>::try_from(pinned(bpffs, "CLASS_COUNTERS")?) {
+        for index in 0..counters.len() {
+            let values = counters.get(&index, 0)?;
+            let packets = values.iter().map(|c| c.tallies[family as usize][Direction::Out as usize].packets);
+            by_column[(index % columns) as usize] += packets.sum::<u64>();
+        }
+        return Ok(by_column);
+    }
+    let blocks: PerCpuArray<_, ClassBlock> = pinned(bpffs, "CLASS_COUNTERS")?.try_into()?;
+    for index in 0..blocks.len() {
+        let block = blocks.get(&index, 0)?;
+        let first = index % blocks_of(columns) * BLOCK_COLUMNS;
+        for column in first..columns.min(first + BLOCK_COLUMNS) {
+            by_column[column as usize] += packets_in(&block, family, column);
+        }
     }
     Ok(by_column)
+}
+
+/// Packets out of a container in a column, summed over all CPUs.
+fn packets_in(block: &PerCpuValues<ClassBlock>, family: Family, column: u32) -> u64 {
+    let within = (column % BLOCK_COLUMNS) as usize;
+    block.iter().map(|copy| copy.tallies[family as usize][Direction::Out as usize][within].packets).sum()
 }
 
 fn pinned(bpffs: &Path, name: &str) -> Result<Map> {

@@ -11,7 +11,7 @@ use crate::kernel::maps::Maps;
 /// When a map cannot be read or written.
 pub fn rebase_container(maps: &mut Maps, slot: u32) -> anyhow::Result<()> {
     let columns = maps.control.get(0)?.columns;
-    let values = maps.class_counters.range(slot * columns, columns)?;
+    let values = maps.class_counters.range(slot, 1, columns)?;
     let carried = maps.class_carried.range(slot * columns, columns)?;
     for (index, total) in (slot * columns..).zip(totals(&values, &carried)) {
         maps.class_bases.set(index, total)?;

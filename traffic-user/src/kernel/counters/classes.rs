@@ -12,7 +12,7 @@ use crate::kernel::{maps::Maps, records::container_id, tables};
 /// Reads the class counters of all slots that ever had an owner.
 pub(super) fn read(maps: &Maps, meta: &Meta, owners: &Owners, snapshot: &mut Snapshot) -> anyhow::Result<()> {
     let slots = owners.container_slots_used()?;
-    let values = maps.class_counters.range(0, slots * meta.columns)?;
+    let values = maps.class_counters.range(0, slots, meta.columns)?;
     let totals = totals(&values, &maps.class_carried.range(0, slots * meta.columns)?);
     let bases = maps.class_bases.range(0, slots * meta.columns)?;
 

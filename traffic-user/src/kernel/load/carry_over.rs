@@ -26,12 +26,13 @@ use aya::{
     maps::{LpmTrie, MapData},
 };
 use traffic_common::{
-    ClassCounters, ContainerRecord, Control, Direction, FaultCounters, InterfaceCounters, InterfaceRecord,
+    ContainerRecord, Control, Direction, FaultCounters, InterfaceCounters, InterfaceRecord,
     InterfaceRecordV2, LAYOUT_VERSION, Meta, set_state,
 };
 
 use super::{
     Loaded, Programs, former_classes,
+    former_counters::{Classes, Counted},
     pinned::{self, StateError},
     program::{Build, entries_of, load_program, publish_programs, version_number},
 };
@@ -39,7 +40,6 @@ use crate::{
     config::Limits,
     kernel::{
         bpffs::Bpffs,
-        counters,
         maps::{Elements, Maps, PINNED, SHAPING_MARKS, typed},
         memory,
         sys::tcx::TcxLink,
@@ -48,7 +48,7 @@ use crate::{
 };
 
 /// By layout version: the maps whose values differ from those of the version before.
-const CHANGED_IN: [(u32, &[&str]); 1] = [(3, &["INTERFACES"])];
+const CHANGED_IN: [(u32, &[&str]); 2] = [(3, &["INTERFACES"]), (5, &["CLASS_COUNTERS"])];
 
 /// What the next session must do first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -85,29 +85,9 @@ pub(super) struct Former {
     meta: Elements<Meta>,
     control: Elements<Control>,
     containers: Elements<ContainerRecord>,
-    classes: Counted<ClassCounters>,
+    classes: Classes,
     interfaces: Counted<InterfaceCounters>,
     faults: Counted<FaultCounters>,
-}
-
-/// Counters, what was carried over to them before, and the bases of their slots.
-#[derive(Debug)]
-struct Counted<C> {
-    counters: Elements<C>,
-    /// Layout 2 has none.
-    carried: Option<Elements<C>>,
-    bases: Elements<C>,
-}
-
-impl<C: Pod> Counted<C> {
-    fn open(bpffs: &Bpffs, [counters, carried, bases]: [&'static str; 3]) -> anyhow::Result<Self> {
-        let has_carried = bpffs.map(carried).exists();
-        Ok(Self {
-            counters: Elements::open(bpffs, counters)?,
-            carried: has_carried.then(|| Elements::open(bpffs, carried)).transpose()?,
-            bases: Elements::open(bpffs, bases)?,
-        })
-    }
 }
 
 impl Former {
@@ -117,7 +97,7 @@ impl Former {
             bpffs: bpffs.clone(),
             control: Elements::open(bpffs, former_classes::control(meta.get(0)?.layout_version))?,
             containers: Elements::open(bpffs, "CONTAINERS")?,
-            classes: Counted::open(bpffs, ["CLASS_COUNTERS", "CLASS_CARRIED", "CLASS_BASES"])?,
+            classes: Classes::open(bpffs)?,
             interfaces: Counted::open(bpffs, ["INTERFACE_COUNTERS", "INTERFACE_CARRIED", "INTERFACE_BASES"])?,
             faults: Counted::open(bpffs, ["FAULT_COUNTERS", "FAULT_CARRIED", "FAULT_BASES"])?,
             meta,
@@ -276,15 +256,15 @@ fn fill(former: &Former, maps: &mut Maps, build: Build<'_>) -> anyhow::Result<()
         set_all(&mut maps.interfaces, (0..).zip(former.interface_records()?))?;
     }
     if !is_shared(former, "CLASS_BASES")? {
-        let bases = former.classes.bases.range(0, former.classes.bases.len())?;
+        let bases = former.classes.bases()?;
         set_all(&mut maps.class_bases, rows(bases, meta.columns, columns))?;
     }
     if !is_shared(former, "INTERFACE_BASES")? {
-        let bases = former.interfaces.bases.range(0, former.interfaces.bases.len())?;
+        let bases = former.interfaces.bases()?;
         set_all(&mut maps.interface_bases, (0..).zip(bases))?;
     }
     if !is_shared(former, "FAULT_BASES")? {
-        let bases = former.faults.bases.range(0, former.faults.bases.len())?;
+        let bases = former.faults.bases()?;
         set_all(&mut maps.fault_bases, (0..).zip(bases))?;
     }
     if !is_shared(former, "ADDRESSES_V4")? {
@@ -318,26 +298,25 @@ pub(super) fn finish(bpffs: &Bpffs, loaded: &mut Loaded, former: &Former) -> any
 
 /// Writes the final counts of the former set to the next one.
 fn carry(former: &Former, maps: &mut Maps) -> anyhow::Result<()> {
-    let (from, to) = (former.meta.get(0)?.columns, maps.meta.get(0)?.columns);
+    let meta = former.meta.get(0)?;
+    let (from, to) = (meta.columns, maps.meta.get(0)?.columns);
     if !is_shared(former, "CLASS_COUNTERS")? {
-        set_all(&mut maps.class_carried, rows(final_counts(&former.classes)?, from, to))?;
+        let counts = former.classes.final_counts(meta.container_slots, from)?;
+        set_all(&mut maps.class_carried, rows(counts, from, to))?;
+    } else if !is_shared(former, "CLASS_CARRIED")? {
+        // More columns, for which the blocks have room.
+        set_all(
+            &mut maps.class_carried,
+            rows(former.classes.carried(meta.container_slots * from)?, from, to),
+        )?;
     }
     if !is_shared(former, "INTERFACE_COUNTERS")? {
-        set_all(&mut maps.interface_carried, (0..).zip(final_counts(&former.interfaces)?))?;
+        set_all(&mut maps.interface_carried, (0..).zip(former.interfaces.final_counts()?))?;
     }
     if !is_shared(former, "FAULT_COUNTERS")? {
-        set_all(&mut maps.fault_carried, (0..).zip(final_counts(&former.faults)?))?;
+        set_all(&mut maps.fault_carried, (0..).zip(former.faults.final_counts()?))?;
     }
     Ok(())
-}
-
-fn final_counts<C: Pod + counters::Counters>(counted: &Counted<C>) -> anyhow::Result<Vec<C>> {
-    let len = counted.counters.len();
-    let carried = match &counted.carried {
-        Some(carried) => carried.range(0, len)?,
-        None => vec![C::default(); len as usize],
-    };
-    Ok(counters::totals(&counted.counters.range(0, len)?, &carried))
 }
 
 /// Moves the links that no listed interface has: one that moved to another network namespace still counts.

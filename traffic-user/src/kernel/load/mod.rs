@@ -5,12 +5,14 @@
 //! | this one | which of these to do, and the steps of creation and replacement |
 //! | `carry_over` | carrying the counters over to maps of another size or layout |
 //! | `former_classes` | reading the class table of an older layout |
+//! | `former_counters` | reading the counters of the set before, also of an older layout |
 //! | `held` | the maps and programs that a daemon holds open, to pin them again |
 //! | `pinned` | opening what is pinned, and why it may not be usable |
 //! | `program` | loading this build's program on the pinned maps, and its version |
 
 mod carry_over;
 mod former_classes;
+mod former_counters;
 mod held;
 mod pinned;
 mod program;

@@ -9,7 +9,7 @@ use aya::{
     programs::{ProgramError, SchedClassifier},
 };
 use sha2::{Digest as _, Sha256};
-use traffic_common::{EGRESS_PROGRAM, INGRESS_MARK_PROGRAM, INGRESS_PROGRAM, gso::SkbLayout};
+use traffic_common::{EGRESS_PROGRAM, INGRESS_MARK_PROGRAM, INGRESS_PROGRAM, blocks_of, gso::SkbLayout};
 
 use super::Programs;
 use crate::{
@@ -156,12 +156,14 @@ fn load_object(bpffs: &Bpffs, build: Build<'_>, layout: &SkbLayout) -> anyhow::R
 pub(super) fn entries_of(map: &str, limits: &Limits) -> anyhow::Result<Option<u32>> {
     Ok(Some(match map {
         "ADDRESSES_V4" | "ADDRESSES_V6" => limits.addresses,
-        "CLASS_COUNTERS" | "CLASS_BASES" | "CLASS_CARRIED" => {
-            limits
-                .containers
-                .checked_mul(limits.classes)
-                .context("limits: containers * classes is too large")?
-        }
+        "CLASS_COUNTERS" => limits
+            .containers
+            .checked_mul(blocks_of(limits.classes))
+            .context("limits: containers * classes is too large")?,
+        "CLASS_BASES" | "CLASS_CARRIED" => limits
+            .containers
+            .checked_mul(limits.classes)
+            .context("limits: containers * classes is too large")?,
         "INTERFACES" | "INTERFACE_COUNTERS" | "INTERFACE_BASES" | "INTERFACE_CARRIED" | "FAULT_COUNTERS"
         | "FAULT_BASES" | "FAULT_CARRIED" => limits.interfaces,
         "CONTAINERS" | SHAPING_MARKS => limits.containers,

@@ -3,12 +3,15 @@
 //! | file | owns |
 //! |---|---|
 //! | this one | the names of all maps, and the set of handles |
+//! | `class_blocks` | the counters of containers and classes |
 //! | `class_lines` | the two places of a class table, of which one is active |
 //! | `elements` | array maps that are read in ranges |
 
+mod class_blocks;
 mod class_lines;
 mod elements;
 
+pub use class_blocks::ClassBlocks;
 pub use class_lines::{ClassArray, ClassLines, ClassRows, ROWS_ELEMENT_BYTES};
 pub use elements::Elements;
 
@@ -78,8 +81,8 @@ pub struct Maps {
     pub node_addresses: HashMap<MapData, [u8; 16], u32>,
     /// The two class tables.
     pub class_lines: ClassLines,
-    /// container slot * columns + column -> counters.
-    pub class_counters: Elements<ClassCounters>,
+    /// container slot and column -> counters.
+    pub class_counters: ClassBlocks,
     /// interface slot -> totals.
     pub interface_counters: Elements<InterfaceCounters>,
     /// interface slot -> faults.
@@ -120,7 +123,7 @@ impl Maps {
             addresses_v6: typed(bpffs, "ADDRESSES_V6")?,
             node_addresses: typed(bpffs, "NODE_ADDRESSES")?,
             class_lines: ClassLines::open(bpffs, "CLASS_LINES")?,
-            class_counters: Elements::open(bpffs, "CLASS_COUNTERS")?,
+            class_counters: ClassBlocks::open(bpffs, "CLASS_COUNTERS")?,
             interface_counters: Elements::open(bpffs, "INTERFACE_COUNTERS")?,
             fault_counters: Elements::open(bpffs, "FAULT_COUNTERS")?,
             class_bases: Elements::open(bpffs, "CLASS_BASES")?,
