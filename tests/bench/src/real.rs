@@ -218,7 +218,8 @@ impl<'t> Bench<'t> {
                 command.arg("--bpffs").arg(&bpffs).arg("--state-dir").arg(lab.path("previous"));
                 run_ok(command.arg("--config").arg(lab.config()).args(arguments))
             };
-            run(&["attach", "--purge", "--yes"])?;
+            // That version does not know `--yes`.
+            run(&["attach", "--purge"])?;
             let program = Program::Pinned(Box::new(pinned(&bpffs)?));
             measured.push(Measured { name: "previous", program, counts: Counts::In(bpffs.clone()) });
             run(&["detach"])?;

@@ -4,6 +4,7 @@
 mod node;
 mod rivals;
 mod sender;
+mod ways;
 
 use std::time::Instant;
 
@@ -19,8 +20,10 @@ pub use self::{
 use self::{
     node::{WORLD, id},
     sender::Sent,
+    ways::Way,
 };
 use crate::{
+    geo,
     program::{Kernel, Loaded, Variant, ZIPF_PEERS, fill_trie},
     progress::Progress,
     random::{Random, Zipf},
@@ -40,10 +43,13 @@ const NEIGHBOUR: &str = "a neighbour's packet, CPU";
 /// What that container has sent.
 const FRIENDLY: &str = "after as many to one peer";
 const HOSTILE: &str = "after as many to peers at random";
-/// The distribution of peers.
-const CASE: &str = "zipf/100000";
-/// The same packets, alternating, through a node without a program.
-const BASE: &str = "the same, nothing attached";
+/// Zipf peers, and a random table.
+pub const RANDOM: &str = "zipf/100000";
+/// Zipf peers, and all countries in this many classes.
+pub const REAL: &str = "zipf/geo:16";
+const REAL_CLASSES: u8 = 16;
+/// Room for class 0 beside these.
+const CONFIG: &str = "class_order = \"longest-prefix\"\n[limits]\nclasses = 17\n";
 const PREFIXES: usize = 100_000;
 const TCP_BYTES: u64 = 1 << 30;
 
@@ -63,53 +69,20 @@ pub struct Plan {
     pub slices: usize,
 }
 
-/// What is attached to the interfaces of the containers.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Way {
-    Nothing,
-    Null,
-    Trafctl,
-    Trie,
-    NftMap,
-    Ipset,
-    NftTables,
-}
-
-impl Way {
-    /// All ways that attach something.
-    const ALL: [Self; 6] =
-        [Self::Null, Self::Trafctl, Self::Trie, Self::NftMap, Self::Ipset, Self::NftTables];
-
-    const fn name(self) -> &'static str {
-        match self {
-            Self::Nothing => "nothing",
-            Self::Null => "null program",
-            Self::Trafctl => "trafctl",
-            Self::Trie => "trie",
-            Self::NftMap => "nft map",
-            Self::Ipset => "ipset",
-            Self::NftTables => "nft table a container",
-        }
-    }
-
-    /// The number of containers that send.
-    const fn containers(self) -> usize {
-        match self {
-            Self::NftTables => rivals::OWN_TABLES,
-            _ => CONTAINERS as usize,
-        }
-    }
+/// The name for the same packets, alternating, through a node without a program.
+fn base(case: &str) -> String {
+    format!("{case}, nothing attached")
 }
 
 /// The part of the packet rate that a way of counting leaves, in each round.
-pub fn kept(results: &Results, variant: &str) -> Option<Vec<f64>> {
-    let (with, without) = (results.get(RATE, CASE, variant)?, results.get(RATE, BASE, variant)?);
+pub fn kept(results: &Results, case: &str, variant: &str) -> Option<Vec<f64>> {
+    let (with, without) = (results.get(RATE, case, variant)?, results.get(RATE, &base(case), variant)?);
     Some(ratios(with, without, f64::MIN_POSITIVE))
 }
 
 /// The CPU time that a way of counting adds to a packet, in nanoseconds, in each round.
 pub fn added(results: &Results, variant: &str) -> Option<Vec<f64>> {
-    Some(differences(results.get(CPU, CASE, variant)?, results.get(CPU, BASE, variant)?))
+    Some(differences(results.get(CPU, RANDOM, variant)?, results.get(CPU, &base(RANDOM), variant)?))
 }
 
 /// The growth of the CPU time per packet of others after hostile traffic, relative to friendly traffic, in
@@ -122,18 +95,14 @@ pub fn slowed(results: &Results, variant: &str) -> Option<Vec<f64>> {
 
 /// Runs the measurement.
 pub fn run(plan: &Plan, results: &mut Results, progress: &Progress) -> Result<()> {
+    let table = geo::table(Family::Ipv4, REAL_CLASSES)?;
+    progress.note("packets, real table: making 100 containers");
+    Bench::new(REAL, &table)?.rounds(&[Way::Null, Way::Trafctl], plan, results, progress)?;
     progress.note("packets: making 100 containers");
     let table = Table::new(Family::Ipv4, PREFIXES, Nesting::Avoided, 11);
-    let mut bench = Bench::new(&table)?;
-    for round in 0..plan.rounds {
-        progress.note(&format!("packets: round {} of {}", round + 1, plan.rounds));
-        for number in 0..Way::ALL.len() {
-            let way = Way::ALL[(number + round) % Way::ALL.len()];
-            bench
-                .sample(way, plan.slices * SLICE, results)
-                .with_context(|| format!("with {}", way.name()))?;
-        }
-    }
+    let mut bench = Bench::new(RANDOM, &table)?;
+    bench.load_rivals(&table)?;
+    bench.rounds(&Way::ALL, plan, results, progress)?;
     for round in 0..plan.rounds {
         progress.note(&format!("neighbours: round {} of {}", round + 1, plan.rounds));
         for way in [Way::Nothing, Way::Trafctl] {
@@ -149,6 +118,16 @@ pub fn run(plan: &Plan, results: &mut Results, progress: &Progress) -> Result<()
         }
     }
     Ok(())
+}
+
+/// The first of these addresses that a node routes.
+pub fn routed(mut address: impl FnMut() -> u128) -> u128 {
+    loop {
+        let address = address();
+        if !matches!(address >> 120, 0 | 10 | 127 | 224..) {
+            return address;
+        }
+    }
 }
 
 /// Both orders, so that neither is always second.
@@ -177,6 +156,7 @@ fn middle(mut pairs: Vec<(Sent, Sent)>) -> (Sent, Sent) {
 }
 
 struct Bench {
+    case: &'static str,
     node: Node,
     sender: Sender,
     /// The node without a program.
@@ -191,15 +171,11 @@ struct Bench {
 }
 
 impl Bench {
-    fn new(table: &Table) -> Result<Self> {
-        let file = "class_order = \"longest-prefix\"\n[limits]\nclasses = 16\n";
-        let node = Node::new(file)?;
+    fn new(case: &'static str, table: &Table) -> Result<Self> {
+        let node = Node::new(CONFIG)?;
         let host = node.lab.host();
         let classes = node.lab.write("classes", &table.class_file())?;
-        node.lab.configure(&format!("class_file = {classes:?}\n{file}"))?;
-        rivals::load_nft_map(host, table)?;
-        rivals::load_nft_tables(host, table)?;
-        rivals::load_ipset(host, table)?;
+        node.lab.configure(&format!("class_file = {classes:?}\n{CONFIG}"))?;
         node.lab.run_ok(&["attach"])?;
         let index = host.ip(&format!("-o link show {}", interface(0)))?;
         let ifindex = index.split(':').next().context("no index")?.trim().parse()?;
@@ -208,12 +184,38 @@ impl Bench {
         let load = |variant| kernel.load(variant, Family::Ipv4, false);
         let (null, trie) = (load(Variant::Null)?, load(Variant::Trie)?);
         node.lab.run_ok(&["detach"])?;
-        let idle = Node::new("")?;
-        let (sender, idle_sender) = (Sender::new(&node)?, Sender::new(&idle)?);
+        let _idle = Node::new("")?;
+        let (sender, idle_sender) = (Sender::new(&node)?, Sender::new(&_idle)?);
         let mut random = Random::new(0x5eed);
-        let peers = (0..ZIPF_PEERS).map(|_| table.address(&mut random)).collect();
+        let peers = (0..ZIPF_PEERS).map(|_| routed(|| table.address(&mut random))).collect();
         let (zipf, reference) = (Zipf::new(ZIPF_PEERS), table.reference());
-        Ok(Self { node, sender, _idle: idle, idle_sender, null, trie, peers, zipf, random, reference })
+        Ok(Self { case, node, sender, _idle, idle_sender, null, trie, peers, zipf, random, reference })
+    }
+
+    /// Prepares the other methods.
+    fn load_rivals(&self, table: &Table) -> Result<()> {
+        let host = self.node.lab.host();
+        rivals::load_nft_map(host, table)?;
+        rivals::load_nft_tables(host, table)?;
+        rivals::load_ipset(host, table)
+    }
+
+    fn rounds(
+        &mut self,
+        ways: &[Way],
+        plan: &Plan,
+        results: &mut Results,
+        progress: &Progress,
+    ) -> Result<()> {
+        for round in 0..plan.rounds {
+            progress.note(&format!("packets, {}: round {} of {}", self.case, round + 1, plan.rounds));
+            for number in 0..ways.len() {
+                let way = ways[(number + round) % ways.len()];
+                self.sample(way, plan.slices * SLICE, results)
+                    .with_context(|| format!("{} with {}", self.case, way.name()))?;
+            }
+        }
+        Ok(())
     }
 
     fn sample(&mut self, way: Way, packets: usize, results: &mut Results) -> Result<()> {
@@ -225,17 +227,17 @@ impl Bench {
             pair = bench.in_turn(&addresses, way.containers())?;
             Ok(())
         })?;
-        let (with, base) = pair;
+        let (with, without) = pair;
         for (part, unit, figure) in [
             (RATE, "packets/s", Sent::rate as fn(&Sent) -> f64),
             (CPU, "ns/packet", Sent::cost as fn(&Sent) -> f64),
         ] {
-            results.push(part, CASE, way.name(), (figure(&with), unit));
-            results.push(part, BASE, way.name(), (figure(&base), unit));
+            results.push(part, self.case, way.name(), (figure(&with), unit));
+            results.push(part, &base(self.case), way.name(), (figure(&without), unit));
         }
         let after = self.counted(way)?;
         let counted: Vec<u64> = after.iter().zip(&before).map(|(after, before)| after - before).collect();
-        let mut expected = vec![0; usize::from(CLASSES) + 1];
+        let mut expected = vec![0; usize::from(CLASSES.max(REAL_CLASSES)) + 1];
         for &address in &drawn {
             expected[usize::from(self.reference.class(address))] += 1;
         }
@@ -350,7 +352,7 @@ impl Bench {
                         })
                         .sum()
                 };
-                Ok((0..=CLASSES).map(of_class).collect())
+                Ok((0..=CLASSES.max(REAL_CLASSES)).map(of_class).collect())
             }
             Way::NftMap => Ok(vec![rivals::nft_map_packets(self.node.lab.host())?]),
             _ => Ok(Vec::new()),
