@@ -30,7 +30,8 @@ pub fn run(evidence: &mut Evidence, amount: u64) -> Result<()> {
     let file = lab.write("networks_classes", classes::FILE)?;
     // An emulated machine is slow with large maps.
     let configuration = format!(
-        "node = \"proof\"\nclass_file = {file:?}\n[limits]\ncontainers = 64\ninterfaces = 64\naddresses = 64\n"
+        "node = \"proof\"\nclass_file = {file:?}\n[limits]\ncontainers = 64\ninterfaces = 64\naddresses = 64\n\
+         [[interfaces.rule]]\npattern = 'peer0'\nkind = \"ignore\"\n"
     );
     lab.configure(&configuration)?;
     let ours = lab.bridged(101, 0, [10, 1, 0, 1].into(), "fd00:1::1".parse()?)?;
