@@ -72,10 +72,10 @@ impl Follower {
 
     /// Whether an interface is new whose container may have been configured only just now.
     pub fn calls_for_refresh(&self, batch: &Batch, policy: &Policy) -> bool {
-        batch.interfaces.values().any(|interface| {
-            !self.known.contains_key(&interface.index)
-                && matches!(policy.role(interface), Role::Unresolved { .. })
-        })
+        batch
+            .interfaces
+            .values()
+            .any(|interface| !self.known.contains_key(&interface.index) && policy.is_unresolved(interface))
     }
 
     /// What these events call for.
@@ -106,7 +106,7 @@ impl Follower {
                 _ if batch.gone.contains(&index) => plan.gone.push(index),
                 Role::Container(_) | Role::Shared | Role::Uplink => plan.seen.push(interface),
                 Role::Unresolved { .. } => {
-                    plan.ask = true;
+                    plan.ask |= policy.is_unresolved(&interface);
                     plan.seen.push(interface);
                 }
             }

@@ -1,12 +1,16 @@
 //! Decodes netlink messages into interfaces, addresses, filters and changes. Pure.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::{
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    sync::LazyLock,
+};
 
 use traffic_common::{Direction, InterfaceStatistics};
 use traffic_model::notation::name_text;
 
 use super::{
     interface::{BpfFilter, ForeignFilter, HookQdisc, InterfaceEvent, NetInterface, is_machines_end},
+    link_type,
     message::{Message, attribute, attributes, u16_at, u32_at, u64_at},
 };
 
@@ -30,6 +34,7 @@ const IFADDRMSG: usize = 8;
 pub(super) const TCMSG: usize = 20;
 
 const IFLA_ADDRESS: u16 = 1;
+const IFLA_BROADCAST: u16 = 2;
 const IFLA_IFNAME: u16 = 3;
 const IFLA_LINK: u16 = 5;
 const IFLA_QDISC: u16 = 6;
@@ -58,6 +63,7 @@ const TCA_EGRESS_BLOCK: u16 = 14;
 const AF_UNSPEC: u8 = 0;
 /// `ARPHRD_ETHER`
 const ARPHRD_ETHER: u16 = 1;
+static KERNEL: LazyLock<(u32, u32)> = LazyLock::new(link_type::running_kernel);
 
 /// Text of the kernel, up to its terminating zero. Different names stay different.
 fn text(bytes: &[u8]) -> String {
@@ -71,15 +77,18 @@ pub(super) fn interface(message: &Message<'_>) -> Option<NetInterface> {
     if message.kind != RTM_NEWLINK || *body.first()? != AF_UNSPEC {
         return None;
     }
+    let link_type = u16_at(body, 2)?;
+    let mut broadcast: &[u8] = &[];
     let mut interface = NetInterface {
         index: u32_at(body, 4)?,
-        ethernet: u16_at(body, 2)? == ARPHRD_ETHER,
+        ethernet: link_type == ARPHRD_ETHER,
         ..NetInterface::default()
     };
     for (kind, value) in attributes(body.get(IFINFOMSG..)?) {
         match kind {
             IFLA_IFNAME => interface.name = text(value),
             IFLA_ADDRESS => interface.mac = value.try_into().ok(),
+            IFLA_BROADCAST => broadcast = value,
             IFLA_LINK => interface.peer = u32_at(value, 0),
             IFLA_LINK_NETNSID => interface.peer_is_elsewhere = true,
             IFLA_MASTER => interface.master = u32_at(value, 0),
@@ -98,6 +107,7 @@ pub(super) fn interface(message: &Message<'_>) -> Option<NetInterface> {
             _ => {}
         }
     }
+    interface.obstacle = link_type::obstacle(link_type, broadcast, *KERNEL);
     if is_machines_end(&interface.kind) {
         for values in [&mut interface.statistics.packets, &mut interface.statistics.bytes] {
             values.swap(0, 1);
@@ -255,6 +265,7 @@ mod tests {
             peer_is_elsewhere: true,
             mac: Some([0, 0x18, 0x51, 1, 2, 3]),
             ethernet: true,
+            obstacle: None,
             is_uplink: false,
             statistics: InterfaceStatistics { packets: [22, 11], bytes: [44, 33] },
             send_drops: 66 + 88,

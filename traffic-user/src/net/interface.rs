@@ -24,6 +24,8 @@ pub struct NetInterface {
     pub mac: Option<[u8; 6]>,
     /// Whether its packets begin with an Ethernet header.
     pub ethernet: bool,
+    /// Why its packets cannot be counted, if so.
+    pub obstacle: Option<&'static str>,
     /// Whether it is an uplink of the node: what comes in there is in to the node.
     pub is_uplink: bool,
     /// What the kernel counted on it, in the container's directions.

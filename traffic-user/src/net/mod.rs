@@ -7,6 +7,7 @@
 //! - [`interface`]: an interface, a change of one, and a filter on one, as the rest of trafctl sees them.
 //! - `message`: the bytes of netlink messages; pure.
 //! - `socket`: sending and receiving those bytes.
+//! - `link_type`: which types of link can be counted; pure.
 //! - `decode`: messages to interfaces, addresses, filters and events; pure.
 //! - [`netlink`]: requests and their replies.
 //! - [`events`]: changes of interfaces, as the kernel reports them.
@@ -14,6 +15,7 @@
 mod decode;
 pub mod events;
 pub mod interface;
+mod link_type;
 mod message;
 pub mod netlink;
 mod socket;

@@ -89,7 +89,22 @@ impl Policy {
             return Role::Uplink;
         }
         let role_of = |name| {
+    /// One that cannot be counted has no owner to be found.
             let facts = InterfaceFacts { index: interface.index, name, mac: interface.mac };
+        match (self.role_by_name(interface), interface.obstacle) {
+            (Role::Container(_) | Role::Shared | Role::Uplink, Some(obstacle)) => {
+                Role::Unresolved { reason: obstacle.to_owned() }
+            }
+            (role, _) => role,
+        }
+    }
+
+    /// Whether the owner of an interface is unknown, and the identity command may know it.
+    pub fn is_unresolved(&self, interface: &NetInterface) -> bool {
+        interface.obstacle.is_none() && matches!(self.role(interface), Role::Unresolved { .. })
+    }
+
+    fn role_by_name(&self, interface: &NetInterface) -> Role {
             self.ownership.rules.role(&facts, &self.answers)
         };
         let by_name = role_of(&interface.name);
@@ -122,7 +137,7 @@ impl Policy {
     /// Whether any of these interfaces needs an answer of the identity command.
     pub fn needs_answers(&self, interfaces: &[NetInterface]) -> bool {
         self.config.identity_command.is_some()
-            && interfaces.iter().any(|interface| matches!(self.role(interface), Role::Unresolved { .. }))
+            && interfaces.iter().any(|interface| self.is_unresolved(interface))
     }
 
     /// The selected interfaces with their roles.
@@ -151,6 +166,9 @@ impl Policy {
                     }
                     role => Ok((interface, role)),
                 }
+                    Role::Unresolved { reason } if interface.obstacle.is_some() => {
+                        bail!("cannot attach to {name}: {reason}")
+                    }
             })
             .collect()
     }
@@ -242,3 +260,9 @@ mod tests {
         assert_eq!(policy.missing_uplinks(&[called("enp3s0", "wan")]), ["eth9"]);
     }
 }
+        // What cannot be counted is not attached, whoever names it.
+        let loopback = NetInterface { obstacle: Some("it is the loopback"), ..called("wan", "lo") };
+        let Role::Unresolved { reason } = policy.role(&loopback) else { panic!("attached") };
+        assert_eq!((reason.as_str(), policy.is_unresolved(&loopback)), ("it is the loopback", false));
+        let unnamed = NetInterface { name: "lo".to_owned(), alternative_names: Vec::new(), ..loopback };
+        assert_eq!(policy.role(&unnamed), Role::Ignored(Ignored::NoRule));
