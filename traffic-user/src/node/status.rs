@@ -9,6 +9,7 @@ mod excess;
 mod interfaces;
 mod ports;
 mod report;
+mod unnamed;
 
 use std::{collections::HashMap, path::Path};
 
@@ -33,8 +34,8 @@ use interfaces::Interfaces;
 
 pub use daemon::{Daemon, DaemonState};
 pub use report::{
-    Attachment, ClassTable, FaultRow, Hook, MapMemory, NotWatched, Program, SkbMark, Status, TableDifference,
-    TableUse, Unaccounted, Unmarked,
+    Attachment, ClassTable, CountedUnnamed, FaultRow, Hook, MapMemory, NotWatched, Program, SkbMark, Status,
+    TableDifference, TableUse, Unaccounted, Unmarked,
 };
 
 /// Gathers the state of the node.
@@ -43,7 +44,7 @@ pub use report::{
 /// When a map, the list of interfaces or a hook cannot be read.
 pub fn gather(host: &Host, state_dir: &Path, maps: &Maps) -> anyhow::Result<Status> {
     let meta = maps.meta.get(0)?;
-    let Interfaces { attachments, not_watched, mut problems, registry, entries } =
+    let Interfaces { attachments, counted_unnamed, not_watched, mut problems, registry, entries } =
         Interfaces::gather(host, maps)?;
     problems.extend(excess::problems(host, maps, &registry)?);
     problems.extend(host.policy.problems());
@@ -75,6 +76,7 @@ pub fn gather(host: &Host, state_dir: &Path, maps: &Maps) -> anyhow::Result<Stat
             .collect(),
         attachments,
         not_watched,
+        counted_unnamed,
         faults: snapshot.faults.iter().map(FaultRow::from).collect(),
         unaccounted: Unaccounted::from(&snapshot.balance()),
         problems,

@@ -3,7 +3,7 @@
 use traffic_model::units::format_bytes;
 
 use crate::{
-    node::status::{ClassTable, Daemon, DaemonState, Hook, SkbMark, Status, TableUse},
+    node::status::{ClassTable, CountedUnnamed, Daemon, DaemonState, Hook, SkbMark, Status, TableUse},
     render::{self, rows},
 };
 use traffic_model::counted;
@@ -144,6 +144,18 @@ pub fn table(status: &Status) -> String {
     let memory: u64 = status.memory.iter().map(|map| map.bytes).sum();
     text += &format!("in use: {}; memory {}\n\n", used.join(", "), format_bytes(memory, true));
     text += &attachments(status);
+    if !status.counted_unnamed.is_empty() {
+        let one = |other: &CountedUnnamed| match &other.container {
+            Some(container) => format!("{} for {container}", other.interface),
+            None => format!("{} by address", other.interface),
+        };
+        let names: Vec<_> = status.counted_unnamed.iter().map(one).collect();
+        let names: Vec<_> = names.iter().map(String::as_str).collect();
+        text += &format!(
+            "\ncounted as before, although the configuration does not name them: {}\n",
+            some_of(&names)
+        );
+    }
     if !status.not_watched.is_empty() {
         let names: Vec<_> = status.not_watched.iter().map(|other| other.interface.as_str()).collect();
         text += &format!("\nnot watched: {}; --format json has the reasons\n", some_of(&names));
@@ -252,6 +264,13 @@ mod tests {
                     outgoing: hook(Some("tcx"), 2, &[]),
                 },
             ],
+            counted_unnamed: vec![CountedUnnamed {
+                interface: "renamed".to_owned(),
+                ifindex: 9,
+                container: Some("105".to_owned()),
+                counted_as: "veth105.0".to_owned(),
+                reason: "no rule matches its name (preset virtuozzo)".to_owned(),
+            }],
             not_watched: vec![NotWatched { interface: "lo".to_owned(), reason: "no rule".to_owned() }],
             faults: vec![FaultRow {
                 interface: "venet0".to_owned(),

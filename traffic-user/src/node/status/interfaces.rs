@@ -10,7 +10,8 @@ use traffic_model::ContainerId;
 
 use super::{
     ports,
-    report::{Attachment, Hook, NotWatched},
+    report::{Attachment, CountedUnnamed, Hook, NotWatched},
+    unnamed,
 };
 use crate::{
     kernel::{
@@ -30,6 +31,7 @@ use crate::{
 /// All interfaces of the host, and what is wrong with them.
 pub(super) struct Interfaces {
     pub attachments: Vec<Attachment>,
+    pub counted_unnamed: Vec<CountedUnnamed>,
     pub not_watched: Vec<NotWatched>,
     pub problems: Vec<String>,
     /// Who has which slot.
@@ -55,6 +57,7 @@ impl Interfaces {
         let indexes = exist.chain(registry.indexes()).chain(hooks.pinned_interfaces()).collect();
         let mut all = Self {
             attachments: Vec::new(),
+            counted_unnamed: Vec::new(),
             not_watched: Vec::new(),
             problems: Vec::new(),
             entries: entries::of(maps, &indexes)?.into_iter().collect(),
@@ -76,16 +79,40 @@ impl Interfaces {
                 }
                 Role::Shared => all.add(&hooks, &counted, interface, None)?,
                 Role::Unresolved { reason } => {
-                    all.problems.push(format!("{}: not attached: {reason}", interface.name));
-                    all.not_watched.push(NotWatched { interface: interface.name, reason });
+                    let name = interface.name.clone();
+                    let doing = match all.add_unnamed(&hooks, interface, &reason)? {
+                        true => "counted as before, but nothing names its container any more",
+                        false => "not attached",
+                    };
+                    all.problems.push(format!("{name}: {doing}: {reason}"));
                 }
                 Role::Ignored(why) => {
                     let reason = host.policy.rules().why_ignored(why);
-                    all.not_watched.push(NotWatched { interface: interface.name, reason });
+                    all.add_unnamed(&hooks, interface, &reason)?;
                 }
             }
         }
+        all.problems.extend(unnamed::problem(&all.counted_unnamed));
         Ok(all)
+    }
+
+    /// Adds an interface that need not be attached; returns whether it is.
+    fn add_unnamed(
+        &mut self,
+        hooks: &HookListing<'_>,
+        interface: NetInterface,
+        reason: &str,
+    ) -> anyhow::Result<bool> {
+        if let Some(counted) = unnamed::describe(&self.registry, &interface, reason.to_owned())
+            && hooks.state(&interface, Direction::In)?.ours()
+                + hooks.state(&interface, Direction::Out)?.ours()
+                > 0
+        {
+            self.counted_unnamed.push(counted);
+            return Ok(true);
+        }
+        self.not_watched.push(NotWatched { interface: interface.name, reason: reason.to_owned() });
+        Ok(false)
     }
 
     /// Adds an interface that should be attached.

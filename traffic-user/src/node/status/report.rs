@@ -38,6 +38,8 @@ pub struct Status {
     pub memory: Vec<MapMemory>,
     /// Interfaces that should be attached.
     pub attachments: Vec<Attachment>,
+    /// Interfaces that are counted although nothing names their owner any more.
+    pub counted_unnamed: Vec<CountedUnnamed>,
     /// The other interfaces of the host.
     pub not_watched: Vec<NotWatched>,
     /// Faults counted so far.
@@ -162,6 +164,21 @@ pub struct Attachment {
     /// The hook for traffic from the container.
     #[serde(rename = "out")]
     pub outgoing: Hook,
+}
+
+/// An interface that keeps counting although nothing names its owner any more.
+#[derive(Debug, Serialize)]
+pub struct CountedUnnamed {
+    /// Its name.
+    pub interface: String,
+    /// Its index.
+    pub ifindex: u32,
+    /// The container that it counts for; `null` if containers share it.
+    pub container: Option<String>,
+    /// The name under which it was attached.
+    pub counted_as: String,
+    /// Why nothing names its owner.
+    pub reason: String,
 }
 
 /// An interface that is not counted.
