@@ -6,11 +6,11 @@
 //! and [`difference_from_table_in_force`] make that visible.
 
 use std::{
-    fmt, fs,
+    fmt, fs, io,
     path::{Path, PathBuf},
 };
 
-use anyhow::{Context as _, bail};
+use anyhow::{Context as _, bail, ensure};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 use traffic_classes::{ClassFile, ClassOrder, ClassTable, Diagnostic, SHOWN_PROBLEMS};
@@ -20,6 +20,7 @@ use traffic_model::{counted, hex};
 use crate::{
     config::Config,
     drain, files,
+    kernel::tables,
     state_file::{self, StateLock},
 };
 
@@ -39,8 +40,17 @@ const MOST_RECORD_BYTES: u64 = 64 << 10;
 const RECORD_VERSION: u32 = 1;
 
 /// The configured class file, or the first of the default places that exists.
+///
+/// A file that cannot be looked at, or a symbolic link that leads nowhere, exists: reading it names the reason.
 pub fn locate(config: &Config) -> Option<PathBuf> {
-    config.class_file_candidates().into_iter().find(|path| path.exists())
+    let is_there = |path: &PathBuf| !is_missing(&fs::symlink_metadata(path));
+    config.class_file_candidates().into_iter().find(is_there)
+}
+
+/// Whether a look at a path found nothing there, not even a directory that could contain it.
+fn is_missing(looked: &io::Result<fs::Metadata>) -> bool {
+    let missing = [io::ErrorKind::NotFound, io::ErrorKind::NotADirectory];
+    looked.as_ref().is_err_and(|error| missing.contains(&error.kind()))
 }
 
 /// Reads a class file and logs its warnings.
@@ -110,6 +120,22 @@ pub enum Seen {
     Nothing,
 }
 
+impl Seen {
+    /// Why there is nothing to load, if so. Without a configured file, there need not be one.
+    pub fn problem(&self, config: &Config) -> Option<String> {
+        match self {
+            Self::Unreadable { path, reason } => {
+                Some(format!("cannot read the class file {}: {reason}", path.display()))
+            }
+            Self::Nothing => {
+                let path = config.class_file.as_ref()?.display();
+                Some(format!("there is no class file {path}; put it there, or correct `class_file`"))
+            }
+            Self::File { .. } => None,
+        }
+    }
+}
+
 /// Looks at the class file without parsing it.
 pub fn look(config: &Config) -> Seen {
     let Some(path) = locate(config) else { return Seen::Nothing };
@@ -140,31 +166,38 @@ pub fn configured_table(config: &Config) -> anyhow::Result<ClassTable> {
     Ok(traffic_classes::compile(&file.entries, config.class_order))
 }
 
-/// The table for new counters: [`configured_table`]. If that fails or has no networks, the table that was
-/// last in force. After a reboot, a mistake in the file must not leave the node uncounted or put all traffic
-/// into class 0.
+/// The table for new counters: [`configured_table`]. If that fails, does not fit or has no networks, the table
+/// that was last in force. After a reboot, a mistake in the file must neither leave the node uncounted nor put
+/// all traffic into class 0.
 ///
-/// # Errors
-/// As [`configured_table`], if the ledger has no earlier table.
-pub fn table_for_new_counters(config: &Config, state_dir: &Path) -> anyhow::Result<ClassTable> {
-    let configured = configured_table(config);
-    let reason = match &configured {
-        Ok(table) if !table.is_empty() => return configured,
-        Ok(_) => "the class file contains no network".to_owned(),
+/// Without an earlier table, all traffic is class 0, which is counted for its container and never billed.
+/// Returns the reason with the table, unless the file is used.
+pub fn table_for_new_counters(config: &Config, state_dir: &Path) -> (ClassTable, Option<String>) {
+    let fits = |table: &ClassTable| tables::check_capacity(table, config.limits.classes);
+    let configured = configured_table(config).and_then(|table| {
+        fits(&table)?;
+        ensure!(!table.is_empty(), "the class file contains no network");
+        Ok(table)
+    });
+    let reason = match configured {
+        Ok(table) => return (table, None),
         Err(error) => format!("{error:#}"),
     };
-    match last_in_force(state_dir) {
-        Ok(Some(table)) => {
-            tracing::error!("{reason}. Until the file is corrected, the table last in force is used");
-            return Ok(table);
-        }
-        Ok(None) => {}
-        Err(error) => tracing::warn!("cannot read the class table last in force from the ledger: {error:#}"),
+    let last = last_in_force(state_dir).unwrap_or_else(|error| {
+        tracing::warn!("cannot read the class table last in force from the ledger: {error:#}");
+        None
+    });
+    // After a reason of several lines, it would read as part of the last one.
+    let end = if reason.contains('\n') { "\n  " } else { ". " };
+    if let Some(table) = last.filter(|table| fits(table).is_ok()) {
+        tracing::error!("{reason}{end}Until the file is corrected, the table last in force is used");
+        return (table, Some(reason));
     }
-    if configured.is_ok() {
-        tracing::warn!("{reason}: all traffic is class 0");
-    }
-    configured
+    tracing::error!(
+        "{reason}{end}Until the file is corrected, all traffic is counted in class 0, which is not billed; then \
+         the daemon loads it, or `trafctl classes load`"
+    );
+    (traffic_classes::compile(&[], config.class_order), Some(reason))
 }
 
 /// The table under which the ledger's last reading was counted, if the ledger has it.
@@ -197,7 +230,7 @@ pub fn record_loaded_file(state_dir: &Path, file: Option<&Path>, table: &ClassTa
     let record = state_dir.join(RECORD_FILE);
     let Some(file) = file else {
         return match fs::remove_file(&record) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
                 Err(error).with_context(|| format!("cannot remove {}", record.display()))
             }
             _ => Ok(()),

@@ -65,22 +65,36 @@ impl StateLock {
     /// # Errors
     /// When another process holds the lock for 20 s, or the directory cannot be written.
     pub fn take(state_dir: &Path) -> anyhow::Result<Self> {
+        Self::within(state_dir, LOCK_TIMEOUT)?.with_context(|| {
+            format!(
+                "cannot lock {}: another trafctl has changed files there for {} s; end it, or try again later",
+                state_dir.join(LOCK_FILE).display(),
+                LOCK_TIMEOUT.as_secs()
+            )
+        })
+    }
+
+    /// As [`Self::take`], but does not wait: `None` if another process holds the lock.
+    ///
+    /// # Errors
+    /// When the directory cannot be written.
+    pub fn try_take(state_dir: &Path) -> anyhow::Result<Option<Self>> {
+        Self::within(state_dir, Duration::ZERO)
+    }
+
+    fn within(state_dir: &Path, patience: Duration) -> anyhow::Result<Option<Self>> {
         create_directory(state_dir).with_context(|| format!("cannot create {}", state_dir.display()))?;
         let path = state_dir.join(LOCK_FILE);
         let cannot = || format!("cannot lock {}", path.display());
         let file = open_lock(&path).with_context(cannot)?;
-        let deadline = Instant::now() + LOCK_TIMEOUT;
+        let deadline = Instant::now() + patience;
         while !try_lock(&file).with_context(cannot)? {
             if Instant::now() >= deadline {
-                bail!(
-                    "{}: another trafctl has changed files there for {} s; end it, or try again later",
-                    cannot(),
-                    LOCK_TIMEOUT.as_secs()
-                );
+                return Ok(None);
             }
             thread::sleep(LOCK_INTERVAL);
         }
-        Ok(Self { directory: state_dir.to_owned(), _file: file })
+        Ok(Some(Self { directory: state_dir.to_owned(), _file: file }))
     }
 
     /// Replaces a file of the directory, or creates it. Removes what killed processes left of earlier

@@ -18,6 +18,7 @@ mod load;
 mod loading;
 mod locks;
 mod many;
+mod mistakes;
 mod node;
 mod reload;
 mod results;

@@ -10,8 +10,8 @@ use traffic_tests::{Amounts, Container, Counters, Lab};
 use crate::daemon::Daemon;
 use crate::load::{Load, Sent};
 use crate::node::{
-    agrees_with_kernel, at, eventually, exchanged, exchanged_by_server, files, hooks, is_well, is_well_but,
-    node, pair, refused, stderr, trafctl,
+    agrees_with_kernel, at, eventually, exchanged, exchanged_by_server, is_well, is_well_but, node, pair,
+    refused, stderr, trafctl,
 };
 
 const MEGABYTE: u64 = 1 << 20;
@@ -180,24 +180,5 @@ fn an_attach_never_changes_the_table() -> Result<()> {
     let count = tcp_exchange(a.namespace(), b.namespace(), at(b.v6()), MEGABYTE, 0)?;
     let counters = Counters::at_rest(&lab)?;
     assert_eq!(counters.class("101", 2, "ipv6"), exchanged(&count));
-    is_well(&lab)
-}
-
-#[test]
-fn a_start_with_a_bad_class_file_changes_nothing() -> Result<()> {
-    let lab = node("bad-start")?;
-    let (a, b) = pair(&lab)?;
-    lab.write("classes", "1 0.0.0.0/0\n1 ::/0\n2 10.1.0.0/\n")?;
-    for command in ["attach", "run"] {
-        let output = trafctl(&lab, &[command])?;
-        refused(&output)?;
-        ensure!(stderr(&output).contains("classes:3"), "{}", stderr(&output));
-        assert_eq!(files(lab.bpffs())?, [""; 0]);
-        assert_eq!(hooks(&lab, "veth101.0")?, [""; 0]);
-    }
-    lab.write("classes", &classes(2))?;
-    lab.run_ok(&["attach"])?;
-    let count = tcp_exchange(a.namespace(), b.namespace(), at(b.v4()), MEGABYTE, 0)?;
-    assert_eq!(Counters::at_rest(&lab)?.class("101", 2, "ipv4"), exchanged(&count));
-    is_well(&lab)
+    is_well_but(&lab, &["which is not usable: line 1"])
 }

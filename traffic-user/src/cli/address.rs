@@ -63,7 +63,7 @@ struct Row<'a> {
 }
 
 pub(super) async fn run(global: &Global, options: &Options) -> anyhow::Result<Done> {
-    let config = global.config()?;
+    let config = global.config_or_last_good()?;
     let file = global.address_file();
     match &options.action {
         Action::Add { container, prefix } => {

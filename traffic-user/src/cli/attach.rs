@@ -23,6 +23,9 @@ use crate::{
 /// all that match a rule. Everything is pinned, so that the kernel keeps counting without any process. In a
 /// container's start hook, `trafctl attach veth101.0` returns once the next packet will be counted.
 ///
+/// While the configuration file has a mistake, the last one without a mistake is used, and the mistake is
+/// reported on stderr.
+///
 /// A second run changes nothing and prints nothing, so that it suits a cron job; with -v it prints every
 /// interface. The class file is loaded only together with the program. `trafctl run` and `trafctl classes
 /// load` load it later.
@@ -48,8 +51,9 @@ pub struct Options {
 }
 
 pub(super) async fn run(global: &Global, options: &Options) -> anyhow::Result<Done> {
-    // Read what can be wrong before anything is changed.
-    let config = global.config()?;
+    // Read what can be wrong before anything is changed. A container must not stay uncounted because somebody
+    // saved a bad line.
+    let config = global.config_or_last_good()?;
     privileges::require()?;
     if options.purge && !options.yes {
         let preview = detach::preview_purge(global, &config)?.result;
@@ -69,6 +73,7 @@ pub(super) async fn run(global: &Global, options: &Options) -> anyhow::Result<Do
         }
     }
     let mut host = global.host(Bpffs::prepare(&global.bpffs)?)?;
+    host.keep_good_files();
     let selection = if options.interfaces.is_empty() {
         Selection::Matching
     } else {

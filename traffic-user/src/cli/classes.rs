@@ -6,7 +6,7 @@ use anyhow::{Context as _, ensure};
 use clap::{Args, Subcommand};
 use ipnet::IpNet;
 use serde::Serialize;
-use traffic_classes::{CheckReport, ClassFile, ClassTable};
+use traffic_classes::{CheckReport, ClassFile, ClassOrder, ClassTable};
 use traffic_model::notation::parse_network;
 
 use crate::{
@@ -80,7 +80,8 @@ enum Action {
     /// Explain which class an address or a prefix has, and which line decides
     ///
     /// For an address, also lists the other matching lines and why they do not decide. For a prefix, lists
-    /// its parts with class, deciding line and share; the largest parts come first.
+    /// its parts with class, deciding line and share; the largest parts come first. While the configured file
+    /// cannot be used, explains by the table in force, with status 1.
     #[command(after_long_help = "Examples:\n  \
         trafctl classes explain 10.10.16.7\n  \
         trafctl classes explain 10.0.0.0/8\n  \
@@ -99,14 +100,19 @@ enum Action {
 }
 
 pub(super) fn run(global: &Global, options: &Options) -> anyhow::Result<Done> {
-    let config = global.config()?;
     match &options.action {
         Action::Check { file, format } => check(file, *format),
-        Action::Load { file, force } => load_file(global, &config, file.as_deref(), *force),
-        Action::List { file, format } => list(global, &config, file.as_deref(), *format),
+        Action::Load { file, force } => load_file(global, &global.config()?, file.as_deref(), *force),
+        Action::List { file, format } => {
+            let (config, is_usable) = global.config_to_show();
+            list(global, &config, file.as_deref(), *format)?;
+            Ok(Done::success_if(is_usable))
+        }
         Action::Explain { peer, file, format } => {
-            let text = explain(global, &config, *peer, (file.as_deref(), *format))?;
-            print(&text).map(|()| Done::Success)
+            let (config, is_usable) = global.config_to_show();
+            let (text, is_by_file) = explain(global, &config, *peer, (file.as_deref(), *format))?;
+            print(&text)?;
+            Ok(Done::success_if(is_usable && is_by_file))
         }
     }
 }
@@ -184,7 +190,7 @@ struct Row {
     prefix: String,
 }
 
-fn list(global: &Global, config: &Config, path: Option<&Path>, format: Format) -> anyhow::Result<Done> {
+fn list(global: &Global, config: &Config, path: Option<&Path>, format: Format) -> anyhow::Result<()> {
     let row = |prefix: IpNet, class| Row { class, prefix: prefix.to_string() };
     let rows: Vec<Row> = match path {
         Some(path) => {
@@ -202,8 +208,7 @@ fn list(global: &Global, config: &Config, path: Option<&Path>, format: Format) -
             rows.iter().map(|row| vec![row.class.to_string(), row.prefix.clone()]),
         ),
         Format::Json => json::list("prefixes", &rows)?,
-    })?;
-    Ok(Done::Success)
+    })
 }
 
 /// Warns if the explained file is not the table that packets are counted under.
@@ -217,29 +222,59 @@ fn warn_if_not_in_force(global: &Global, config: &Config) {
 }
 
 /// The explanation of an address or a prefix, as it is printed.
+/// The file to explain by, and the rule by which it is compiled. While the configured file cannot be used,
+/// packets are counted by the table in force, so that is taken instead; `false` says so.
+fn file_to_explain(
+    global: &Global,
+    config: &Config,
+    path: Option<&Path>,
+) -> anyhow::Result<(ClassFile, ClassOrder, bool)> {
+    if let Some(path) = path {
+        return Ok((class_source::read(path)?, config.class_order, true));
+    }
+    let error = match class_source::locate(config).or_else(|| config.class_file.clone()) {
+        None => {
+            warn_if_not_in_force(global, config);
+            return Ok((ClassFile::shipped(), config.class_order, true));
+        }
+        Some(path) => match class_source::read(&path) {
+            Ok(file) => {
+                warn_if_not_in_force(global, config);
+                return Ok((file, config.class_order, true));
+            }
+            Err(error) => error,
+        },
+    };
+    let Ok(held) = load::open(&global.pinned()).and_then(|maps| tables::in_force(&maps)) else {
+        return Err(error);
+    };
+    tracing::error!("{error:#}");
+    tracing::warn!("explained by the table in force instead; its lines are those of `trafctl classes list`");
+    let text: String = held.into_iter().map(|(prefix, class)| format!("{class} {prefix}\n")).collect();
+    // It is compiled: what an order decides was decided when it was loaded.
+    Ok((traffic_classes::parse(text.as_bytes()), ClassOrder::LongestPrefix, false))
+}
+
+/// Returns the explanation, and whether it is by the file that was meant.
 fn explain(
     global: &Global,
     config: &Config,
     peer: IpNet,
     (path, format): (Option<&Path>, Format),
-) -> anyhow::Result<String> {
-    let file = match path.map(Path::to_owned).or_else(|| class_source::locate(config)) {
-        Some(path) => class_source::read(&path)?,
-        None => ClassFile::shipped(),
-    };
-    if path.is_none() {
-        warn_if_not_in_force(global, config);
-    }
+) -> anyhow::Result<(String, bool)> {
+    let (file, order, is_by_file) = file_to_explain(global, config, path)?;
     if peer.prefix_len() == peer.max_prefix_len() {
-        let explanation = traffic_classes::explain(&file, config.class_order, peer.addr());
-        return match format {
-            Format::Table => Ok(explanation.to_string()),
-            Format::Json => json::document(&explanation),
+        let explanation = traffic_classes::explain(&file, order, peer.addr());
+        let text = match format {
+            Format::Table => explanation.to_string(),
+            Format::Json => json::document(&explanation)?,
         };
+        return Ok((text, is_by_file));
     }
-    let explanation = traffic_classes::explain_prefix(&file, config.class_order, peer);
-    match format {
-        Format::Table => Ok(explanation.to_string()),
-        Format::Json => json::document(&explanation),
-    }
+    let explanation = traffic_classes::explain_prefix(&file, order, peer);
+    let text = match format {
+        Format::Table => explanation.to_string(),
+        Format::Json => json::document(&explanation)?,
+    };
+    Ok((text, is_by_file))
 }

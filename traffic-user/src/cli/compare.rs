@@ -47,7 +47,7 @@ pub struct Options {
 }
 
 pub(super) fn run(global: &Global, options: &Options) -> anyhow::Result<Done> {
-    let config = global.config()?;
+    let config = global.config_to_show().0;
     let now = readings(global, &config, &options.theirs)?;
     let path = options.baseline.clone().unwrap_or_else(|| global.state_dir.join(BASELINE));
     let first = if options.restart { None } else { baseline::read(&path)? };

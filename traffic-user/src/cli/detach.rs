@@ -39,7 +39,7 @@ pub struct Options {
 }
 
 pub(super) async fn run(global: &Global, options: &Options) -> anyhow::Result<Done> {
-    let config = global.config()?;
+    let config = global.config_or_last_good()?;
     privileges::require()?;
     let detached = if options.purge && !options.yes {
         preview_purge(global, &config)?

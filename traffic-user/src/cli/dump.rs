@@ -50,8 +50,8 @@ pub struct Options {
 }
 
 pub(super) async fn run(global: &Global, options: &Options) -> anyhow::Result<Done> {
-    let config = global.config()?;
     let maps = load::open(&global.pinned())?;
+    let (config, is_usable) = global.config_to_show();
     let mut snapshot = counters::read(&maps, &config.node)?;
     let wanted = options.filter.wanted(global, &config, &snapshot).await?;
     let filter = Filter { wanted, zeros: options.all };
@@ -62,13 +62,13 @@ pub(super) async fn run(global: &Global, options: &Options) -> anyhow::Result<Do
         let text = render(&filter.apply(snapshot), options)?;
         let Some(interval) = options.watch else {
             print(&text)?;
-            return Ok(Done::Success);
+            return Ok(Done::success_if(is_usable));
         };
         // Home and clear, as `watch` does.
         let clear = std::io::stdout().is_terminal() && options.format == SheetFormat::Table;
         print(&if clear { format!("\x1b[H\x1b[2J{text}") } else { text })?;
         if !pause(interval).await? {
-            return Ok(Done::Success);
+            return Ok(Done::success_if(is_usable));
         }
         snapshot = counters::read(&maps, &config.node)?;
     }

@@ -8,7 +8,7 @@ use traffic_ledger::{Ledger, LedgerError};
 use traffic_model::{ContainerId, Snapshot};
 
 use crate::{
-    config::Config,
+    config::{Chosen, Config},
     drain::{ledger_config, ledger_path},
     kernel::bpffs::Bpffs,
     net::netlink::Netlink,
@@ -69,8 +69,32 @@ pub struct Global {
 }
 
 impl Global {
+    /// The configuration, for commands that must not work with another than the file has now.
     pub(super) fn config(&self) -> anyhow::Result<Config> {
         Ok(Config::load(self.config.as_deref())?)
+    }
+
+    /// The configuration, or the last good one while the file has a mistake, which is logged.
+    pub(super) fn config_or_last_good(&self) -> anyhow::Result<Config> {
+        Ok(self.logged(self.chosen()?).config)
+    }
+
+    /// The configuration for a command that only shows what is there. Returns whether the file is usable; if
+    /// not, the mistake is logged.
+    pub(super) fn config_to_show(&self) -> (Config, bool) {
+        let chosen = self.logged(Config::load_to_show(self.config.as_deref(), &self.state_dir));
+        (chosen.config, chosen.origin.mistake.is_none())
+    }
+
+    fn chosen(&self) -> anyhow::Result<Chosen> {
+        Ok(Config::load_or_last_good(self.config.as_deref(), &self.state_dir)?)
+    }
+
+    fn logged(&self, chosen: Chosen) -> Chosen {
+        if let Some(mistake) = &chosen.origin.mistake {
+            tracing::error!("{mistake}");
+        }
+        chosen
     }
 
     /// The pinned objects, for commands that only read.
@@ -142,9 +166,16 @@ impl Global {
         }
     }
 
-    /// Everything a command that changes the kernel needs.
+    /// Everything a command that changes the kernel needs. While the configuration file has a mistake, the
+    /// last good one is used; the caller reports it.
     pub(super) fn host(&self, bpffs: Bpffs) -> anyhow::Result<Host> {
-        Host::new(self.config()?, bpffs, Netlink::connect()?, &self.state_dir)
+        Host::new(self.chosen()?, bpffs, Netlink::connect()?, &self.state_dir)
+    }
+
+    /// The same for a command that only shows what is there, and that reports a mistake by itself.
+    pub(super) fn host_to_show(&self, bpffs: Bpffs) -> anyhow::Result<Host> {
+        let chosen = Config::load_to_show(self.config.as_deref(), &self.state_dir);
+        Host::new(chosen, bpffs, Netlink::connect()?, &self.state_dir)
     }
 }
 

@@ -218,7 +218,7 @@ fn known_names(global: &Global, ledger: &Ledger, typed: &[String]) -> anyhow::Re
     if typed.is_empty() {
         return Ok(Vec::new());
     }
-    let config = global.config()?;
+    let config = global.config_to_show().0;
     let mut names = Vec::new();
     for text in typed {
         let Ok(id) = ContainerId::new(text) else {

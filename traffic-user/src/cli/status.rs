@@ -12,8 +12,9 @@ use crate::{
 /// Check that everything is attached, and show how full the tables are
 ///
 /// Also shows whether the class file and the table in force differ. Status 1 if an interface that should be
-/// attached is not, if another program runs before trafctl's, if a hook counts twice, or if packets of an
-/// interface are in no counter.
+/// attached is not, if another program runs before trafctl's, if a hook counts twice, if packets of an
+/// interface are in no counter, or if a file has a mistake. With a mistake in the configuration, it compares
+/// with the last one that had none.
 #[derive(Debug, Args)]
 #[command(after_long_help = "Examples:\n  trafctl status\n  trafctl status --format json | jq .problems\n\n\
     The kernel keeps run counts and times while `sysctl kernel.bpf_stats_enabled=1` is set.")]
@@ -25,7 +26,7 @@ pub struct Options {
 
 pub(super) async fn run(global: &Global, options: &Options) -> anyhow::Result<Done> {
     let maps = load::open(&global.pinned())?;
-    let mut host = global.host(global.pinned())?;
+    let mut host = global.host_to_show(global.pinned())?;
     if host.config().identity_command.is_some() {
         host.ask_if_needed(&host.netlink.interfaces()?).await;
     }

@@ -79,7 +79,7 @@ impl From<Sort> for Order {
 }
 
 pub(super) async fn run(global: &Global, options: &Options) -> anyhow::Result<Done> {
-    let config = global.config()?;
+    let (config, is_usable) = global.config_to_show();
     // Opened for each reading: counters that were made anew meanwhile are other maps.
     let read = || counters::read(&load::open(&global.pinned())?, &config.node);
     let screen = stdout().is_terminal() && options.format == Format::Table;
@@ -107,7 +107,7 @@ pub(super) async fn run(global: &Global, options: &Options) -> anyhow::Result<Do
         earlier = later;
         shown += 1;
     }
-    Ok(Done::Success)
+    Ok(Done::success_if(is_usable))
 }
 
 /// Overwrites the screen line by line, so that it does not flicker, then clears the rest. Lines that are too

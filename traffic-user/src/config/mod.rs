@@ -2,6 +2,7 @@
 //!
 //! - `file`: the tables and keys as written.
 //! - `check`: the checks of every value.
+//! - `last_good`: the last configuration without a mistake, for when the file has one.
 //! - `rules`: patterns of interface names, and the presets of them.
 //! - `listen`: where the API listens.
 //!
@@ -9,6 +10,7 @@
 
 mod check;
 mod file;
+mod last_good;
 mod listen;
 mod rules;
 #[cfg(test)]
@@ -31,6 +33,7 @@ use crate::files;
 use check::Problem;
 use file::File;
 
+pub use last_good::{Chosen, Mistake, Origin};
 pub use listen::Listen;
 pub use rules::{Pattern, Preset, Rule, RuleKind};
 pub use traffic_classes::ClassOrder;
@@ -56,6 +59,12 @@ pub enum ConfigError {
         path: PathBuf,
         /// The cause.
         source: io::Error,
+    },
+    /// The default file was in force, and is gone.
+    #[error("{path}: the file is gone; put it back, or an empty file to use the defaults")]
+    Gone {
+        /// The file.
+        path: PathBuf,
     },
     /// Something in the file is wrong.
     #[error("{path}:{line}:{column}: {message}")]
@@ -190,14 +199,20 @@ impl Config {
     /// # Errors
     /// When a named file does not exist, a file cannot be read, or anything in it is wrong.
     pub fn load(explicit: Option<&Path>) -> Result<Self, ConfigError> {
+        let text = Self::read(explicit)?;
+        Self::parse(text.as_deref().unwrap_or(""), explicit.unwrap_or(Path::new(DEFAULT_PATH)))
+    }
+
+    /// The text of the named file, or of the default one; `None` if that does not exist.
+    fn read(explicit: Option<&Path>) -> Result<Option<String>, ConfigError> {
         let path = explicit.unwrap_or(Path::new(DEFAULT_PATH));
         match files::read_text(path, files::MOST_CONFIG_BYTES) {
-            Ok(text) => Self::parse(&text, path),
+            Ok(text) => Ok(Some(text)),
             // A dangling link is not a missing file: somebody put it there.
             Err(error)
                 if error.kind() == io::ErrorKind::NotFound && explicit.is_none() && !path.is_symlink() =>
             {
-                Self::parse("", path)
+                Ok(None)
             }
             Err(source) => Err(ConfigError::Read { path: path.to_owned(), source }),
         }

@@ -44,6 +44,8 @@ const LONGEST_RETRY: Duration = Duration::from_mins(2);
 enum Request {
     /// Look at the class file, and load it if it changed.
     Follow,
+    /// Load the class file although it has not changed: the table in force is not its.
+    LoadAgain,
     /// Keep the class table in force in the ledger, unless a retry of that is planned for later.
     Store,
     /// Read the configuration and everything it names.
@@ -124,6 +126,11 @@ impl ClassLoader {
         self.ask(Request::Follow);
     }
 
+    /// Loads the class file as soon as it can be used: the counters were created without it.
+    pub(super) fn load_again(&self) {
+        self.ask(Request::LoadAgain);
+    }
+
     /// Reads the configuration and all files again.
     pub(super) fn reload(&self) {
         self.ask(Request::Reload);
@@ -172,6 +179,7 @@ impl Loader {
             for request in std::iter::once(first).chain(asked.try_iter()) {
                 match request {
                     Request::Follow => follow = true,
+                    Request::LoadAgain => self.is_waiting = true,
                     Request::Store => store = true,
                     Request::Reload => reload = true,
                 }
@@ -205,6 +213,9 @@ impl Loader {
     /// file is refused, leaves everything as it was. Without another configuration, only the table stays.
     fn reload(&mut self) -> anyhow::Result<()> {
         let host = (self.setup.make_host)()?;
+        if let Some(mistake) = host.config_mistake() {
+            bail!("{}", mistake.error);
+        }
         // Examined before it is read, so that a change in between is found the next time.
         let seen = class_source::look(host.config());
         let table = class_source::configured_table(host.config());
@@ -234,16 +245,13 @@ impl Loader {
             return Ok(Followed::NotDue);
         }
         self.is_waiting = false;
-        match &self.setup.seen {
-            class_source::Seen::Nothing => {
-                let places = self.setup.config.class_file_candidates();
-                let places: Vec<_> = places.iter().map(|path| path.display().to_string()).collect();
-                bail!("the class file is gone: there is none at {}", places.join(", "))
-            }
-            class_source::Seen::Unreadable { path, reason } => {
-                bail!("cannot read {}: {reason}", path.display())
-            }
-            class_source::Seen::File { .. } => {}
+        if self.setup.seen == class_source::Seen::Nothing {
+            let places = self.setup.config.class_file_candidates();
+            let places: Vec<_> = places.iter().map(|path| path.display().to_string()).collect();
+            bail!("the class file is gone: there is none at {}", places.join(", "));
+        }
+        if let Some(problem) = self.setup.seen.problem(&self.setup.config) {
+            bail!("{problem}");
         }
         let table = class_source::configured_table(&self.setup.config)?;
         self.take_over(table).map(|()| Followed::Loaded)

@@ -103,13 +103,16 @@ impl Worker {
         }
         // Before the table is read, so that a change in between is found later.
         let seen = class_source::look(host.config());
-        match &seen {
-            class_source::Seen::Unreadable { path, reason } => components
-                .failed_because(Part::ClassFile, &format!("cannot read {}: {reason}", path.display())),
-            _ => components.works(Part::ClassFile),
+        match seen.problem(host.config()) {
+            Some(problem) => components.failed_because(Part::ClassFile, &problem),
+            None => components.works(Part::ClassFile),
         }
-        components.works(Part::Configuration);
-        components.works(Part::Owners);
+        match host.config_mistake() {
+            Some(mistake) => components.failed_because(Part::Configuration, &mistake.to_string()),
+            None => components.works(Part::Configuration),
+        }
+        host.keep_good_files();
+        note_owners(&components, &host);
         let ledger = LedgerHandle::open(host.config(), &state_dir, only_one, Arc::clone(&components));
         let loader = ClassLoader::start(class_loader::Setup {
             make_host,
@@ -259,8 +262,11 @@ impl Worker {
 
     /// Resync: compares all interfaces with what is attached, and attaches what is missing.
     pub(super) fn resync(&mut self) -> anyhow::Result<()> {
-        let refreshed = self.host.refresh().context("cannot read who owns which interface and address");
-        self.components.note(Part::Owners, &refreshed);
+        match self.host.refresh().context("cannot read who owns which interface and address") {
+            Ok(()) => note_owners(&self.components, &self.host),
+            Err(error) => self.components.failed(Part::Owners, &error),
+        }
+        self.host.keep_good_files();
         let session = self.host.begin(ProgramChoice::Pinned)?;
         self.attach_all(session).map(drop)
     }
@@ -269,6 +275,7 @@ impl Worker {
     fn attach_all(&mut self, mut session: Session<LockedKernel>) -> anyhow::Result<Session<LockedKernel>> {
         let mut made_anew = session.outcome == LoadOutcome::Created && self.is_started;
         self.note_made_anew(made_anew);
+        self.note_class_table();
         let mut pass = Pass::new(Selection::Matching);
         while !pass.batch(&mut session, &self.host.policy, end_of_batch())? {
             // The lock is free for those who wait.
@@ -280,6 +287,7 @@ impl Worker {
             if session.outcome == LoadOutcome::Created {
                 made_anew = true;
                 self.note_made_anew(true);
+                self.note_class_table();
                 pass.start_over();
             }
         }
@@ -292,6 +300,14 @@ impl Worker {
             self.drain_locked(session.maps(), DrainTrigger::Event);
         }
         Ok(session)
+    }
+
+    /// Notes a class file that could not be used for new counters, and has it tried again.
+    fn note_class_table(&self) {
+        if let Some(reason) = self.host.take_unused_class_file() {
+            self.components.set_failed(Part::ClassFile, &reason);
+            self.loader.load_again();
+        }
     }
 
     fn note_made_anew(&mut self, made_anew: bool) {
@@ -351,6 +367,15 @@ impl Worker {
             Err(error) if ledger_handle::is_busy(&error) => self.report(WorkerEvent::DrainSoon),
             Ok(()) | Err(_) => {}
         }
+    }
+}
+
+/// Notes what is wrong with the files that name owners. Reading them has logged it.
+fn note_owners(components: &Components, host: &Host) {
+    let problems = host.policy.problems();
+    match problems.is_empty() {
+        true => components.works(Part::Owners),
+        false => components.set_failed(Part::Owners, &problems.join("; ")),
     }
 }
 

@@ -3,7 +3,7 @@
 //! A clone that keeps the machine id still has another product UUID in its firmware. The name is a hash: a
 //! ledger may leave the node, and the machine id should not.
 
-use std::path::Path;
+use std::{io, path::Path};
 
 use sha2::{Digest as _, Sha256};
 use traffic_model::hex;
@@ -16,13 +16,30 @@ const PRODUCT_UUID: &str = "/sys/class/dmi/id/product_uuid";
 /// Bytes. Both are a line.
 const LARGEST: u64 = 4096;
 
-/// The name of this machine; `None` where nothing tells it from others.
+/// The name of this machine; `None` where nothing tells it from others, or while its id cannot be read: an
+/// unreadable file is no sign of another machine.
 pub(super) fn id() -> Option<String> {
-    let read = |path: &str| {
-        let text = files::read_text(Path::new(path), LARGEST).ok();
-        text.map(|text| text.trim().to_ascii_lowercase())
-    };
-    name(read(MACHINE_ID).as_deref(), read(PRODUCT_UUID).as_deref())
+    let machine_id = read(Path::new(MACHINE_ID)).ok()?;
+    let product_uuid = read(Path::new(PRODUCT_UUID)).ok().flatten();
+    name(machine_id.as_deref(), product_uuid.as_deref())
+}
+
+/// Why the machine's id cannot be read, as a problem, if so.
+pub fn problem() -> Option<String> {
+    let error = read(Path::new(MACHINE_ID)).err()?;
+    Some(format!(
+        "cannot read {MACHINE_ID}: {error}; until that is corrected, whether the ledger belongs to this machine is \
+         not checked"
+    ))
+}
+
+/// The line of a file; `None` if there is no such file.
+fn read(path: &Path) -> io::Result<Option<String>> {
+    match files::read_text(path, LARGEST) {
+        Ok(text) => Ok(Some(text.trim().to_ascii_lowercase())),
+        Err(error) if error.kind() == io::ErrorKind::NotFound && !path.is_symlink() => Ok(None),
+        Err(error) => Err(error),
+    }
 }
 
 fn name(machine_id: Option<&str>, product_uuid: Option<&str>) -> Option<String> {
@@ -69,6 +86,16 @@ mod tests {
         assert_ne!(name(Some("a"), None), name(Some("b"), None));
         assert_eq!(original, name(Some("a"), Some(SWAPPED)), "after a firmware update");
         assert_eq!(original.map(|name| name.len()), Some(32));
+    }
+
+    #[test]
+    fn an_id_that_cannot_be_read_is_not_one_that_is_missing() {
+        let directory = tempfile::tempdir().unwrap();
+        for (path, reason) in files::tests::odd_files(directory.path()) {
+            let error = read(&path).unwrap_err().to_string();
+            assert!(error.contains(reason), "{}: {error}", path.display());
+        }
+        assert_eq!(read(&directory.path().join("missing")).unwrap(), None);
     }
 
     #[test]

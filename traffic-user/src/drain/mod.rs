@@ -34,6 +34,7 @@ use excess::ExcessWatch;
 
 pub use binding::{NoLedger, OtherLedger};
 pub use lock::{DaemonLock, OtherDaemon, lock_daemon};
+pub use machine::problem as machine_problem;
 
 /// Name of the ledger in the state directory.
 const LEDGER: &str = "ledger.sqlite";

@@ -25,7 +25,7 @@ pub use published::{DaemonRecord, Liveness, Publisher, Report, Work, read};
 pub enum Part {
     /// The socket of the API.
     Api,
-    /// The configuration that the last reload read.
+    /// The configuration file at the start or the last reload.
     Configuration,
     /// Watching files; without it they are compared regularly.
     FileWatch,
@@ -147,6 +147,11 @@ impl Components {
                 _ => tracing::error!("{reason}{end}{}", part.meanwhile()),
             }
         }
+    }
+
+    /// As [`Self::failed_because`], for a reason that was logged already.
+    pub fn set_failed(&self, part: Part, reason: &str) {
+        self.set(part, State::Failing, Some(reason));
     }
 
     /// Notes how an attempt ended.

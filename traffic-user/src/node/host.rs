@@ -21,7 +21,7 @@ use super::{
 };
 use crate::{
     class_source,
-    config::Config,
+    config::{Chosen, Config, Mistake, Origin},
     drain::Drainer,
     kernel::{
         bpffs::Bpffs,
@@ -33,7 +33,7 @@ use crate::{
         tables,
     },
     net::{interface::NetInterface, netlink::Netlink},
-    ownership::identity_command,
+    ownership::{address_file::AddressFile, identity_command},
 };
 
 /// The advice when a map has no room for more addresses.
@@ -57,6 +57,10 @@ pub struct Host {
     reported_without_slot: RefCell<Option<String>>,
     /// How many addresses had no room, as last reported.
     reported_full: Cell<usize>,
+    /// Where the configuration comes from.
+    origin: Origin,
+    /// Why the class file is not used, if the class table had to be made without it.
+    unused_class_file: RefCell<Option<String>>,
 }
 
 impl Host {
@@ -64,7 +68,8 @@ impl Host {
     ///
     /// # Errors
     /// As [`Policy::read`].
-    pub fn new(config: Config, bpffs: Bpffs, netlink: Netlink, state_dir: &Path) -> anyhow::Result<Self> {
+    pub fn new(chosen: Chosen, bpffs: Bpffs, netlink: Netlink, state_dir: &Path) -> anyhow::Result<Self> {
+        let Chosen { config, origin } = chosen;
         let kind = AttachKind::choose(config.attach);
         let policy = Policy::read(config, state_dir)?;
         Ok(Self {
@@ -76,7 +81,30 @@ impl Host {
             held: None,
             reported_without_slot: RefCell::new(None),
             reported_full: Cell::new(0),
+            origin,
+            unused_class_file: RefCell::default(),
         })
+    }
+
+    /// The mistake in the configuration file, if another configuration than that had to be used.
+    pub const fn config_mistake(&self) -> Option<&Mistake> {
+        self.origin.mistake.as_ref()
+    }
+
+    /// Keeps configuration and address list for the time when their files have a mistake or are gone. A
+    /// failure is logged: nothing is lost as long as they have none.
+    pub fn keep_good_files(&self) {
+        if let Err(error) = self.origin.keep(&self.state_dir) {
+            tracing::warn!("cannot keep a copy of the configuration in force: {error:#}");
+        }
+        if let Err(error) = AddressFile::new(&self.state_dir).keep() {
+            tracing::warn!("cannot keep a copy of the list of addresses: {error:#}");
+        }
+    }
+
+    /// Why the class file was not used when the counters were created, if so. Answers once.
+    pub fn take_unused_class_file(&self) -> Option<String> {
+        self.unused_class_file.take()
     }
 
     /// The configuration.
@@ -136,7 +164,9 @@ impl Host {
         self.restore(&lock)?;
         let config = self.config();
         let loaded = load::ensure(&self.bpffs, &lock, config, choice, || {
-            class_source::table_for_new_counters(config, &self.state_dir)
+            let (table, unused) = class_source::table_for_new_counters(config, &self.state_dir);
+            self.unused_class_file.replace(unused);
+            table
         })?;
         if let Some(error) = &loaded.skb_layout_error {
             tracing::warn!("{error}: super-packets are counted by the plain rule, and reported as estimated");

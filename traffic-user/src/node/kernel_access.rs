@@ -12,7 +12,10 @@ use traffic_common::{
 };
 
 use crate::{
-    kernel::hooks::{Change, DeviceFate, HookSeen},
+    kernel::{
+        hooks::{Change, DeviceFate, HookSeen},
+        tables::OtherAddresses,
+    },
     net::interface::NetInterface,
 };
 
@@ -174,11 +177,16 @@ pub trait SlotMaps {
     /// When a map cannot be written, or too many interfaces have high indexes.
     fn set_entry(&mut self, ifindex: u32, entry: InterfaceEntry) -> anyhow::Result<()>;
 
-    /// Updates the containers' local addresses to match `wanted`; returns those without room.
+    /// Updates the containers' local addresses to match `wanted`; returns those without room. `others` says
+    /// what happens to addresses that are not wanted.
     ///
     /// # Errors
     /// When a map cannot be read or written.
-    fn sync_addresses(&mut self, wanted: &BTreeMap<IpNet, u32>) -> anyhow::Result<Vec<IpNet>>;
+    fn sync_addresses(
+        &mut self,
+        wanted: &BTreeMap<IpNet, u32>,
+        others: OtherAddresses,
+    ) -> anyhow::Result<Vec<IpNet>>;
 
     /// Updates the node's own addresses to match `wanted`; returns those without room.
     ///

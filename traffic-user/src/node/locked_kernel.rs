@@ -20,7 +20,7 @@ use crate::{
         hooks::{self, Change, DeviceFate, HookSeen, KernelHooks, Recognition},
         load::{self, Loaded},
         maps::Maps,
-        tables,
+        tables::{self, OtherAddresses},
     },
     net::{interface::NetInterface, netlink::Netlink},
     time,
@@ -176,8 +176,12 @@ impl<M: HasMaps> SlotMaps for M {
         entries::write(self.maps_mut(), ifindex, entry)
     }
 
-    fn sync_addresses(&mut self, wanted: &BTreeMap<IpNet, u32>) -> anyhow::Result<Vec<IpNet>> {
-        tables::sync_addresses(self.maps_mut(), wanted)
+    fn sync_addresses(
+        &mut self,
+        wanted: &BTreeMap<IpNet, u32>,
+        others: OtherAddresses,
+    ) -> anyhow::Result<Vec<IpNet>> {
+        tables::sync_addresses(self.maps_mut(), wanted, others)
     }
 
     fn sync_node_addresses(&mut self, wanted: &BTreeSet<IpAddr>) -> anyhow::Result<Vec<IpAddr>> {

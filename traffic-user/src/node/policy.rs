@@ -78,19 +78,19 @@ impl Policy {
         self.address_owners = owners_of(&self.ownership);
     }
 
+    /// Whether everything that names owners of addresses could be read.
+    pub fn knows_all_owners(&self) -> bool {
+        self.ownership.is_complete()
+    }
+
     /// What cannot be used of the files that name owners.
     pub fn problems(&self) -> Vec<String> {
         self.ownership.problems()
     }
 
     /// The role of an interface. Its alternative names count where no rule matches its name.
-    pub fn role(&self, interface: &NetInterface) -> Role {
-        if self.config.uplinks.iter().any(|uplink| interface.is_called(uplink)) {
-            return Role::Uplink;
-        }
-        let role_of = |name| {
     /// One that cannot be counted has no owner to be found.
-            let facts = InterfaceFacts { index: interface.index, name, mac: interface.mac };
+    pub fn role(&self, interface: &NetInterface) -> Role {
         match (self.role_by_name(interface), interface.obstacle) {
             (Role::Container(_) | Role::Shared | Role::Uplink, Some(obstacle)) => {
                 Role::Unresolved { reason: obstacle.to_owned() }
@@ -105,6 +105,11 @@ impl Policy {
     }
 
     fn role_by_name(&self, interface: &NetInterface) -> Role {
+        if self.config.uplinks.iter().any(|uplink| interface.is_called(uplink)) {
+            return Role::Uplink;
+        }
+        let role_of = |name| {
+            let facts = InterfaceFacts { index: interface.index, name, mac: interface.mac };
             self.ownership.rules.role(&facts, &self.answers)
         };
         let by_name = role_of(&interface.name);
@@ -161,14 +166,14 @@ impl Policy {
                         "cannot attach to {name}: no rule assigns it to a container; list it under \
                          [[container]] interfaces or add a rule under [interfaces] in the configuration"
                     ),
+                    Role::Unresolved { reason } if interface.obstacle.is_some() => {
+                        bail!("cannot attach to {name}: {reason}")
+                    }
                     Role::Unresolved { reason } => {
                         bail!("cannot attach to {name}: its container is unknown: {reason}")
                     }
                     role => Ok((interface, role)),
                 }
-                    Role::Unresolved { reason } if interface.obstacle.is_some() => {
-                        bail!("cannot attach to {name}: {reason}")
-                    }
             })
             .collect()
     }
@@ -257,12 +262,12 @@ mod tests {
         // The name goes before an alternative name.
         let by_name = Role::Container(ContainerId::new("101").unwrap());
         assert_eq!(policy.role(&called("veth101.0", "customer7")), by_name);
-        assert_eq!(policy.missing_uplinks(&[called("enp3s0", "wan")]), ["eth9"]);
-    }
-}
         // What cannot be counted is not attached, whoever names it.
         let loopback = NetInterface { obstacle: Some("it is the loopback"), ..called("wan", "lo") };
         let Role::Unresolved { reason } = policy.role(&loopback) else { panic!("attached") };
         assert_eq!((reason.as_str(), policy.is_unresolved(&loopback)), ("it is the loopback", false));
         let unnamed = NetInterface { name: "lo".to_owned(), alternative_names: Vec::new(), ..loopback };
         assert_eq!(policy.role(&unnamed), Role::Ignored(Ignored::NoRule));
+        assert_eq!(policy.missing_uplinks(&[called("enp3s0", "wan")]), ["eth9"]);
+    }
+}

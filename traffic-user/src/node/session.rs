@@ -24,6 +24,7 @@ use crate::{
         hooks::{Change, DeviceFate},
         load::LoadOutcome,
         maps::Maps,
+        tables::OtherAddresses,
     },
     net::interface::NetInterface,
     ownership::interface_rules::Role,
@@ -200,7 +201,7 @@ impl<K: NodeKernel + FinalReading> Session<K> {
         // An address without an owner must not lead to a slot that is about to go to another container.
         let made = policy
             .addresses(|id| Ok(registry.container_slot(id)))
-            .and_then(|addresses| kernel.sync_addresses(&addresses))
+            .and_then(|addresses| kernel.sync_addresses(&addresses, OtherAddresses::Remove))
             .and_then(|_| slot_reclaim::make_room(kernel, registry, taken, |id| policy.owns_address(id)))
             .unwrap_or_else(|error| {
                 tracing::error!("slots run short, and none can be freed: {error:#}");
@@ -218,7 +219,12 @@ impl<K: NodeKernel + FinalReading> Session<K> {
     pub fn sync_addresses(&mut self, policy: &Policy) -> anyhow::Result<Vec<ipnet::IpNet>> {
         self.registry.set_exhausted(false);
         let wanted = policy.addresses(|id| self.container_slot(policy, id))?;
-        self.kernel.sync_addresses(&wanted)
+        // The owner of another address may be named where nothing can be read now.
+        let others = match policy.knows_all_owners() {
+            true => OtherAddresses::Remove,
+            false => OtherAddresses::Keep,
+        };
+        self.kernel.sync_addresses(&wanted, others)
     }
 }
 

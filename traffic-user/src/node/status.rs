@@ -19,6 +19,8 @@ use traffic_model::{hex, skb_mark};
 use crate::{
     class_source,
     config::Config,
+    drain,
+    health::Part,
     kernel::{
         counters,
         entries::CountedIn,
@@ -47,7 +49,6 @@ pub fn gather(host: &Host, state_dir: &Path, maps: &Maps) -> anyhow::Result<Stat
     let Interfaces { attachments, counted_unnamed, not_watched, mut problems, registry, entries } =
         Interfaces::gather(host, maps)?;
     problems.extend(excess::problems(host, maps, &registry)?);
-    problems.extend(host.policy.problems());
     problems.extend(BaselineFile::new(state_dir).problems());
     problems.extend(missing_addresses(host, maps)?);
     problems.extend(host.policy.without_slot(|id| registry.container_slot(id).is_some()));
@@ -56,7 +57,8 @@ pub fn gather(host: &Host, state_dir: &Path, maps: &Maps) -> anyhow::Result<Stat
     let skb_mark = skb_mark(host, maps, &registry, &meta)?;
     problems.extend(skb_mark_problem(&skb_mark));
     let (daemon, of_daemon) = daemon::gather(host.bpffs.root());
-    problems.extend(of_daemon);
+    let class_table = class_table(host.config(), state_dir, &meta);
+    problems.extend(problems_of_files(host, &class_table, of_daemon));
     let snapshot = counters::read(maps, &host.config().node)?;
     Ok(Status {
         node: host.config().node.clone(),
@@ -67,7 +69,7 @@ pub fn gather(host: &Host, state_dir: &Path, maps: &Maps) -> anyhow::Result<Stat
         attach_kind: host.kind().name(),
         daemon,
         programs: programs(host, &meta)?,
-        class_table: class_table(host.config(), state_dir, &meta),
+        class_table,
         skb_mark,
         tables: table_use(host, &registry, &entries, &meta),
         memory: maps::memory(&host.bpffs, maps)?
@@ -75,12 +77,33 @@ pub fn gather(host: &Host, state_dir: &Path, maps: &Maps) -> anyhow::Result<Stat
             .map(|(map, bytes)| MapMemory { map, bytes })
             .collect(),
         attachments,
-        not_watched,
         counted_unnamed,
+        not_watched,
         faults: snapshot.faults.iter().map(FaultRow::from).collect(),
         unaccounted: Unaccounted::from(&snapshot.balance()),
         problems,
     })
+}
+
+/// What is wrong with the files, as this process finds them, and with the daemon. What both complain about is
+/// one problem.
+fn problems_of_files(host: &Host, class_table: &ClassTable, of_daemon: Vec<String>) -> Vec<String> {
+    let is_of = |problem: &String, part: Part| problem.starts_with(&format!("{}: ", part.name()));
+    let daemon_reports =
+        |part, what: &str| of_daemon.iter().any(|problem| is_of(problem, part) && problem.contains(what));
+    let mut found = Vec::new();
+    let mistake = host.config_mistake();
+    let unknown = mistake.filter(|mistake| !daemon_reports(Part::Configuration, &mistake.error));
+    found.extend(unknown.map(ToString::to_string));
+    let unusable = class_table.difference.as_ref().filter(|difference| difference.refused.is_some());
+    let unknown = unusable.filter(|_| !daemon_reports(Part::ClassFile, ""));
+    found.extend(unknown.map(|difference| difference.message.clone()));
+    found.extend(drain::machine_problem());
+    let of_owners = host.policy.problems();
+    let are_listed = !of_owners.is_empty();
+    found.extend(of_owners);
+    found.extend(of_daemon.into_iter().filter(|problem| !are_listed || !is_of(problem, Part::Owners)));
+    found
 }
 
 fn missing_addresses(host: &Host, maps: &Maps) -> anyhow::Result<Option<String>> {

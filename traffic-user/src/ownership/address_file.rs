@@ -18,6 +18,8 @@ use crate::{
 
 /// Name of the list in the state directory.
 const FILE_NAME: &str = "addresses";
+/// Name of the copy of the list that was last read or written. It counts while the list is gone.
+const COPY_NAME: &str = "addresses.last-good";
 /// Largest list, in bytes: about a million addresses.
 const MOST_BYTES: u64 = 32 << 20;
 /// Longest usable line, in bytes. An IPv6 prefix and an id of the greatest length need less.
@@ -37,8 +39,10 @@ pub struct AddressFile {
 pub struct ListedAddresses {
     /// The usable lines, in their order. For a prefix that is listed twice, the later line counts.
     pub entries: Vec<(IpNet, ContainerId)>,
-    /// Each line that is skipped, with its place and what is wrong with it.
+    /// Each line that is skipped, with its place and what is wrong with it; or what is wrong with the file.
     pub problems: Vec<String>,
+    /// Whether the file cannot be read, and nothing was read of it before.
+    pub is_unknown: bool,
 }
 
 impl ListedAddresses {
@@ -55,10 +59,55 @@ impl AddressFile {
 
     /// Reads the list. It is empty if the file does not exist.
     ///
+    /// A list that was in use and is gone, empty or unreadable costs no address: those of the copy are used,
+    /// or the `earlier` ones. A list that is meant to be empty still has its heading.
+    pub fn read(&self, earlier: Option<&ListedAddresses>) -> ListedAddresses {
+        let what = match state_file::read(&self.path, MOST_BYTES) {
+            Ok(Some(bytes)) if !bytes.is_empty() => return self.parse(&bytes),
+            Ok(Some(_)) => Ok("is empty"),
+            Ok(None) => Ok("is gone"),
+            Err(error) => Err(error),
+        };
+        let entries = match earlier {
+            Some(earlier) if !earlier.entries.is_empty() => earlier.entries.clone(),
+            _ => self.copy().map(|copy| self.parse(&copy).entries).unwrap_or_default(),
+        };
+        let problem = match (&what, entries.len()) {
+            (Ok(_), 0) => None,
+            (Ok(what), _) => Some(format!(
+                "{}: the list {what}; the addresses that were read before are used; the next `trafctl address \
+                 add` or `remove` restores it, and a line with `#` says that no address is listed",
+                self.path.display()
+            )),
+            (Err(error), 0) => Some(format!("{error:#}; until then its addresses are not counted")),
+            (Err(error), _) => {
+                Some(format!("{error:#}; until then the addresses that were read before are used"))
+            }
+        };
+        let is_unknown = problem.is_some() && entries.is_empty();
+        ListedAddresses { entries, problems: problem.into_iter().collect(), is_unknown }
+    }
+
+    /// Keeps a copy of the list, as far as it has usable lines. While another process writes files there, it
+    /// is left to the next call.
+    ///
     /// # Errors
-    /// When the file cannot be read.
-    pub fn read(&self) -> anyhow::Result<ListedAddresses> {
-        Ok(self.parse(&self.bytes()?))
+    /// When the copy cannot be written.
+    pub fn keep(&self) -> anyhow::Result<()> {
+        let Ok(Some(bytes)) = state_file::read(&self.path, MOST_BYTES) else { return Ok(()) };
+        if bytes.is_empty()
+            || self.copy().map_or_else(|| self.parse(&bytes).entries.is_empty(), |copy| copy == bytes)
+        {
+            return Ok(());
+        }
+        match StateLock::try_take(&self.state_dir)? {
+            Some(lock) => lock.replace(COPY_NAME, &bytes, MOST_BYTES),
+            None => Ok(()),
+        }
+    }
+
+    fn copy(&self) -> Option<Vec<u8>> {
+        state_file::read(&self.state_dir.join(COPY_NAME), MOST_BYTES).ok().flatten()
     }
 
     /// Assigns an address to a container, given by all its ids, the main one first. Succeeds if the container
@@ -84,7 +133,7 @@ impl AddressFile {
             bytes.push(b'\n');
         }
         bytes.extend_from_slice(format!("{prefix} {main}\n").as_bytes());
-        lock.replace(FILE_NAME, &bytes, MOST_BYTES)
+        self.write(&lock, &bytes)
     }
 
     /// Removes an address from the list.
@@ -95,7 +144,7 @@ impl AddressFile {
         let lock = StateLock::take(&self.state_dir)?;
         let bytes = self.bytes()?;
         let is_of_prefix = |line: &[u8]| matches!(entry(line), Ok(Some((listed, _))) if listed == prefix);
-        let kept: Vec<u8> = bytes
+        let mut kept: Vec<u8> = bytes
             .split_inclusive(|&byte| byte == b'\n')
             .filter(|line| !is_of_prefix(line))
             .flatten()
@@ -107,11 +156,25 @@ impl AddressFile {
                  it comes from"
             );
         }
-        lock.replace(FILE_NAME, &kept, MOST_BYTES)
+        if kept.is_empty() {
+            kept.extend_from_slice(HEADING);
+        }
+        self.write(&lock, &kept)
     }
 
+    fn write(&self, lock: &StateLock, bytes: &[u8]) -> anyhow::Result<()> {
+        lock.replace(FILE_NAME, bytes, MOST_BYTES)?;
+        // The list itself is written, and the daemon makes up for a missing copy.
+        if let Err(error) = lock.replace(COPY_NAME, bytes, MOST_BYTES) {
+            tracing::warn!("cannot keep a copy of the list: {error:#}");
+        }
+        Ok(())
+    }
+
+    /// The list, or its copy if it is gone or empty.
     fn bytes(&self) -> anyhow::Result<Vec<u8>> {
-        Ok(state_file::read(&self.path, MOST_BYTES)?.unwrap_or_default())
+        let listed = state_file::read(&self.path, MOST_BYTES)?.filter(|bytes| !bytes.is_empty());
+        Ok(listed.or_else(|| self.copy()).unwrap_or_default())
     }
 
     fn parse(&self, bytes: &[u8]) -> ListedAddresses {
@@ -179,17 +242,17 @@ mod tests {
     fn the_list_is_kept_and_refuses_a_second_owner() {
         let directory = tempfile::tempdir().unwrap();
         let file = AddressFile::new(&directory.path().join("state"));
-        assert_eq!(file.read().unwrap(), ListedAddresses::default());
+        assert_eq!(file.read(None), ListedAddresses::default());
         file.add(net("10.0.0.1/32"), &[id("101")]).unwrap();
         file.add(net("2001:db8::/64"), &[id("102")]).unwrap();
         file.add(net("10.0.0.1/32"), &[id("101")]).unwrap();
         let refused = file.add(net("10.0.0.1/32"), &[id("103")]).unwrap_err().to_string();
         assert!(refused.contains("belongs to container 101"), "{refused}");
         let entries = [(net("10.0.0.1/32"), id("101")), (net("2001:db8::/64"), id("102"))];
-        assert_eq!(file.read().unwrap().entries, entries);
+        assert_eq!(file.read(None).entries, entries);
         file.remove(net("10.0.0.1/32")).unwrap();
         assert!(file.remove(net("10.0.0.1/32")).is_err());
-        assert_eq!(file.read().unwrap().entries, entries[1..]);
+        assert_eq!(file.read(None).entries, entries[1..]);
     }
 
     #[test]
@@ -239,7 +302,7 @@ mod tests {
         let kept = fs::read(&path).unwrap();
         assert_eq!(kept, b"\xef\xbb\xbf10.0.0.9 109\r\n10.0.0.1 # whose?\n\xff\n10.0.0.3/32 103\n");
         file.remove(net("10.0.0.9/32")).unwrap();
-        assert_eq!(file.read().unwrap().entries, [(net("10.0.0.3/32"), id("103"))]);
+        assert_eq!(file.read(None).entries, [(net("10.0.0.3/32"), id("103"))]);
     }
 
     #[test]
@@ -251,7 +314,47 @@ mod tests {
         let refused = file.add(net("10.0.0.1/32"), &[id("101")]).unwrap_err().to_string();
         assert!(refused.contains("belongs to container 102"), "{refused}");
         file.remove(net("10.0.0.1/32")).unwrap();
-        assert_eq!(file.read().unwrap().entries, []);
+        assert_eq!(file.read(None).entries, []);
+    }
+
+    #[test]
+    fn a_list_that_is_gone_empty_or_unreadable_costs_no_address() {
+        let directory = tempfile::tempdir().unwrap();
+        let at = |name: &str| directory.path().join(name);
+        let file = AddressFile::new(directory.path());
+        // Without a list there is nothing to miss.
+        assert_eq!(file.read(None), ListedAddresses::default());
+        file.keep().unwrap();
+        fs::write(at(FILE_NAME), "").unwrap();
+        assert_eq!(file.read(None), ListedAddresses::default());
+        // Written by hand, and seen by the daemon.
+        fs::write(at(FILE_NAME), "10.0.0.1 101\n10.0.0.2 102\n").unwrap();
+        file.keep().unwrap();
+        let both = [(net("10.0.0.1/32"), id("101")), (net("10.0.0.2/32"), id("102"))];
+        let lost = |what: &str, reason: &str| {
+            let listed = file.read(None);
+            assert_eq!((&listed.entries[..], listed.is_unknown), (&both[..], false), "{what}");
+            assert_eq!(listed.problems.len(), 1, "{what}");
+            assert!(listed.problems[0].contains(reason), "{what}: {:?}", listed.problems);
+            // What is lost does not become the good copy.
+            file.keep().unwrap();
+            assert_eq!(file.read(Some(&listed)).entries, both, "{what}");
+        };
+        fs::write(at(FILE_NAME), "").unwrap();
+        lost("emptied", "the list is empty");
+        fs::remove_file(at(FILE_NAME)).unwrap();
+        lost("removed", "the list is gone");
+        std::os::unix::fs::symlink(at(FILE_NAME), at(FILE_NAME)).unwrap();
+        lost("a loop", "oo many levels of symbolic links");
+        fs::remove_file(at(FILE_NAME)).unwrap();
+        fs::create_dir(at(FILE_NAME)).unwrap();
+        lost("a directory", "it is a directory");
+        fs::remove_dir(at(FILE_NAME)).unwrap();
+        // The next change restores it.
+        file.remove(net("10.0.0.1/32")).unwrap();
+        assert_eq!(file.read(None).entries, both[1..]);
+        file.remove(net("10.0.0.2/32")).unwrap();
+        assert_eq!(file.read(None), ListedAddresses::default(), "a heading alone is meant to list nothing");
     }
 
     #[test]
@@ -263,8 +366,9 @@ mod tests {
             std::os::unix::fs::symlink(&at, state.path().join(FILE_NAME)).unwrap();
             let file = AddressFile::new(state.path());
             let results = at_once(&what, move || {
+                let read = file.read(None).problems.pop().context("no problem");
                 [
-                    file.read().map(drop),
+                    read.and_then(|problem| Err(anyhow::anyhow!(problem))),
                     file.add(net("10.0.0.1/32"), &[id("1")]),
                     file.remove(net("10.0.0.1/32")),
                 ]

@@ -54,14 +54,14 @@ impl Ownership {
     /// When a preset's rules are invalid.
     pub fn read(config: &Config, state_dir: &Path, earlier: Option<&Self>) -> anyhow::Result<Self> {
         let vz = vz_conf::scan(&config.vz_conf_dir, earlier.map(|earlier| &earlier.vz));
-        let listed = read_list(state_dir, earlier.map(|earlier| &earlier.listed));
+        let listed = AddressFile::new(state_dir).read(earlier.map(|earlier| &earlier.listed));
         let addresses = AddressOwners::merge(&vz, config, &listed.entries);
         Ok(Self { rules: NameRules::new(config, &vz)?, addresses, vz, listed })
     }
 
     /// Reads the list in the state directory again, which other processes change.
     pub fn read_list_again(&mut self, config: &Config, state_dir: &Path) {
-        let listed = read_list(state_dir, Some(&self.listed));
+        let listed = AddressFile::new(state_dir).read(Some(&self.listed));
         if listed != self.listed {
             self.addresses = AddressOwners::merge(&self.vz, config, &listed.entries);
             self.listed = listed;
@@ -69,15 +69,21 @@ impl Ownership {
     }
 
     /// What cannot be used of the files: each costs the containers concerned their addresses or interfaces.
+    /// And which addresses two containers claim: one of them pays for the other.
     pub fn problems(&self) -> Vec<String> {
-        let of_vz = self.vz.diagnostics.iter().map(ToString::to_string);
-        let mut problems: Vec<_> = self.listed.problems.iter().cloned().chain(of_vz).collect();
+        let mut problems: Vec<_> = self.messages().collect();
         let more = problems.len().saturating_sub(SHOWN_PROBLEMS);
         if more > 0 {
             problems.truncate(SHOWN_PROBLEMS);
             problems.push(format!("... and {more} more problems of files that name owners; see the log"));
         }
         problems
+    }
+
+    /// Whether everything that names owners could be read. If not, an address that no longer has an owner may
+    /// still have one.
+    pub fn is_complete(&self) -> bool {
+        !self.listed.is_unknown && self.vz.is_complete
     }
 
     /// Whether every line of the list in the state directory is used.
@@ -98,18 +104,6 @@ impl Ownership {
         let conflicts = self.addresses.conflicts.iter().map(ToString::to_string);
         self.listed.problems.iter().cloned().chain(of_vz).chain(conflicts)
     }
-}
-
-/// The list in the state directory, or the earlier one if it cannot be read now.
-fn read_list(state_dir: &Path, earlier: Option<&ListedAddresses>) -> ListedAddresses {
-    AddressFile::new(state_dir).read().unwrap_or_else(|error| {
-        let entries = earlier.map(|earlier| earlier.entries.clone()).unwrap_or_default();
-        let kept = match entries.len() {
-            0 => "its addresses are not counted".to_owned(),
-            _ => "the addresses that were read before are used".to_owned(),
-        };
-        ListedAddresses { entries, problems: vec![format!("{error:#}; until then {kept}")] }
-    })
 }
 
 #[cfg(test)]
@@ -147,6 +141,53 @@ mod tests {
         assert!(problems[1].contains("305.conf: cannot read it: it is a FIFO"), "{problems:?}");
         let fresh = Ownership::read(&config, directory.path(), None).unwrap();
         assert_eq!((owners(&fresh).len(), fresh.problems().len()), (0, 2));
+    }
+
+    #[test]
+    fn two_containers_with_one_address_are_a_problem_that_names_both() {
+        let directory = tempfile::tempdir().unwrap();
+        fs::write(directory.path().join("305.conf"), "IP_ADDRESS=\"10.0.3.5\"\n").unwrap();
+        fs::write(directory.path().join("306.conf"), "IP_ADDRESS=\"10.0.3.5 10.0.3.6\"\n").unwrap();
+        let config = format!("vz_conf_dir = {:?}\n", directory.path());
+        let config = Config::parse(&config, Path::new("t.toml")).unwrap();
+        let ownership = Ownership::read(&config, directory.path(), None).unwrap();
+        assert_eq!(
+            ownership.problems(),
+            [
+                "10.0.3.5/32 is claimed by container 305 (Virtuozzo's file) and container 306 (Virtuozzo's file); it is \
+              counted for 306"
+            ]
+        );
+        assert!(ownership.is_complete(), "a conflict hides nothing");
+    }
+
+    #[test]
+    fn a_directory_that_had_containers_does_not_lose_them_all_at_once() {
+        let directory = tempfile::tempdir().unwrap();
+        let conf = directory.path().join("conf");
+        let config = Config::parse(&format!("vz_conf_dir = {conf:?}\n"), Path::new("t.toml")).unwrap();
+        let read = |earlier: Option<&Ownership>| {
+            let ownership = Ownership::read(&config, directory.path(), earlier).unwrap();
+            let known =
+                (ownership.addresses.entries.len(), ownership.problems().len(), ownership.is_complete());
+            (ownership, known)
+        };
+        assert_eq!(read(None).1, (0, 0, true), "no Virtuozzo");
+        fs::create_dir(&conf).unwrap();
+        for id in 5..8 {
+            fs::write(conf.join(format!("30{id}.conf")), format!("IP_ADDRESS=\"10.0.3.{id}\"\n")).unwrap();
+        }
+        let (first, known) = read(None);
+        assert_eq!(known, (3, 0, true));
+        fs::remove_file(conf.join("305.conf")).unwrap();
+        let (second, known) = read(Some(&first));
+        assert_eq!(known, (2, 0, true), "a container was destroyed");
+        fs::rename(&conf, directory.path().join("elsewhere")).unwrap();
+        let (third, known) = read(Some(&second));
+        assert_eq!(known, (2, 1, false), "the file system was unmounted");
+        assert_eq!(read(Some(&third)).1, (2, 1, false), "and still is");
+        fs::rename(directory.path().join("elsewhere"), &conf).unwrap();
+        assert_eq!(read(Some(&third)).1, (2, 0, true));
     }
 
     #[test]

@@ -109,7 +109,7 @@ pub fn ensure(
     _lock: &ChangeLock,
     config: &Config,
     want: ProgramChoice,
-    table: impl FnOnce() -> anyhow::Result<ClassTable>,
+    table: impl FnOnce() -> ClassTable,
 ) -> anyhow::Result<Loaded> {
     let build = Build {
         limits: &config.limits,
@@ -130,7 +130,7 @@ pub fn ensure(
             if matches!(error.downcast_ref(), Some(StateError::Damaged { .. })) {
                 tracing::warn!("{error:#}");
             }
-            let table = table()?;
+            let table = table();
             tables::check_capacity(&table, build.limits.classes)?;
             // Leftovers of an interrupted creation were never ready, so nothing was counted in them.
             bpffs.clear()?;

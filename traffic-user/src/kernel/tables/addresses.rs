@@ -18,6 +18,15 @@ use traffic_common::node_address_v4;
 
 use crate::kernel::maps::Maps;
 
+/// What happens to addresses in the kernel that are not among the wanted ones.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OtherAddresses {
+    /// They are removed. Before a slot gets another owner, none may still lead to it.
+    Remove,
+    /// They stay, because not everything that names owners could be read.
+    Keep,
+}
+
 /// Makes the local addresses in the kernel equal to `wanted`: prefix -> container slot. New prefixes are
 /// written before old ones are removed, so that an address is never without an owner while a longer or
 /// shorter prefix replaces its prefix. Returns the prefixes for which there was no room.
@@ -25,7 +34,11 @@ use crate::kernel::maps::Maps;
 /// # Errors
 /// When the maps cannot be read, or the kernel refuses for another reason. The other family is complete even
 /// then.
-pub fn sync_addresses(maps: &mut Maps, wanted: &BTreeMap<IpNet, u32>) -> anyhow::Result<Vec<IpNet>> {
+pub fn sync_addresses(
+    maps: &mut Maps,
+    wanted: &BTreeMap<IpNet, u32>,
+    others: OtherAddresses,
+) -> anyhow::Result<Vec<IpNet>> {
     let (mut v4, mut v6) = (BTreeMap::new(), BTreeMap::new());
     for (&prefix, &slot) in wanted {
         match prefix {
@@ -38,10 +51,10 @@ pub fn sync_addresses(maps: &mut Maps, wanted: &BTreeMap<IpNet, u32>) -> anyhow:
         };
     }
     // A failure of one family does not keep the other from being written.
-    let refused_v4 =
-        sync_family(&mut maps.addresses_v4, &v4).context("cannot write the IPv4 addresses of containers");
-    let refused_v6 =
-        sync_family(&mut maps.addresses_v6, &v6).context("cannot write the IPv6 addresses of containers");
+    let refused_v4 = sync_family(&mut maps.addresses_v4, &v4, others)
+        .context("cannot write the IPv4 addresses of containers");
+    let refused_v6 = sync_family(&mut maps.addresses_v6, &v6, others)
+        .context("cannot write the IPv6 addresses of containers");
     Ok([refused_v4?, refused_v6?].concat())
 }
 
@@ -75,12 +88,14 @@ pub fn sync_node_addresses(maps: &mut Maps, wanted: &BTreeSet<IpAddr>) -> anyhow
 fn sync_family<K: Pod + Ord>(
     trie: &mut LpmTrie<MapData, K, u32>,
     wanted: &BTreeMap<(u32, K), (IpNet, u32)>,
+    others: OtherAddresses,
 ) -> Result<Vec<IpNet>, MapError> {
     let present = present(trie)?;
     let changed = wanted.iter().filter(|&(key, (_, slot))| present.get(key) != Some(slot));
     let late =
         refused(changed, |&(&(len, data), (_, slot))| fits(trie.insert(&Key::new(len, data), slot, 0)))?;
-    for &(len, data) in present.keys().filter(|key| !wanted.contains_key(key)) {
+    let is_removed = |key: &&(u32, K)| others == OtherAddresses::Remove && !wanted.contains_key(key);
+    for &(len, data) in present.keys().filter(is_removed) {
         trie.remove(&Key::new(len, data))?;
     }
     let still = refused(late, |&(&(len, data), (_, slot))| {

@@ -14,7 +14,7 @@ mod install;
 mod load_lock;
 mod read;
 
-pub use addresses::{addresses_in_force, sync_addresses, sync_node_addresses};
+pub use addresses::{OtherAddresses, addresses_in_force, sync_addresses, sync_node_addresses};
 pub use columns::{check_capacity, columns};
 pub(super) use install::Tables;
 pub use install::{Prepared, Progress, prepare};

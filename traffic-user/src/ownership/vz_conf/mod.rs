@@ -33,6 +33,8 @@ pub struct VzConf {
     as_read: Vec<VzContainer>,
     /// What could not be read. Everything else is used.
     pub diagnostics: Vec<Diagnostic>,
+    /// Whether each file and the directory could be read.
+    pub is_complete: bool,
 }
 
 impl VzConf {
@@ -100,10 +102,10 @@ impl fmt::Display for Diagnostic {
     }
 }
 
-/// Reads all container files of a directory. A directory that does not exist has none. For a file that cannot
+/// Reads all container files of a directory. A directory that does not exist has none, unless it had some. For a file that cannot
 /// be read now, the result of the `earlier` scan is kept.
 pub fn scan(directory: &Path, earlier: Option<&VzConf>) -> VzConf {
-    let mut all = VzConf::default();
+    let mut all = VzConf { is_complete: true, ..VzConf::default() };
     let add_error = |all: &mut VzConf, path: &Path, error: &io::Error| {
         let message = format!("cannot read it: {error}");
         all.diagnostics.push(Diagnostic { path: path.to_owned(), line: 0, message });
@@ -111,7 +113,9 @@ pub fn scan(directory: &Path, earlier: Option<&VzConf>) -> VzConf {
     let entries = match fs::read_dir(directory) {
         Ok(entries) => entries,
         Err(error) => {
-            if error.kind() == io::ErrorKind::NotFound {
+            // Containers do not all vanish at once, but a file system can be unmounted.
+            let had_containers = earlier.is_some_and(|earlier| !earlier.as_read.is_empty());
+            if error.kind() == io::ErrorKind::NotFound && !directory.is_symlink() && !had_containers {
                 return all;
             }
             return kept(directory, earlier, &error);
@@ -137,6 +141,7 @@ pub fn scan(directory: &Path, earlier: Option<&VzConf>) -> VzConf {
             Err(error) if error.kind() == io::ErrorKind::NotFound && !path.is_symlink() => {}
             Err(error) => {
                 add_error(&mut all, &path, &error);
+                all.is_complete = false;
                 let kept = earlier.and_then(|earlier| earlier.as_read.iter().find(|c| c.path == path));
                 all.containers.extend(kept.cloned());
             }

@@ -9,7 +9,7 @@ use ipnet::IpNet;
 use traffic_common::{ContainerRecord, InterfaceCounters, InterfaceEntry, InterfaceRecord, slot_state};
 
 use super::{FakeKernel, slot};
-use crate::node::kernel_access::SlotMaps;
+use crate::{kernel::tables::OtherAddresses, node::kernel_access::SlotMaps};
 
 impl SlotMaps for FakeKernel {
     fn container_records(&self) -> anyhow::Result<Vec<ContainerRecord>> {
@@ -96,9 +96,17 @@ impl SlotMaps for FakeKernel {
         Ok(())
     }
 
-    fn sync_addresses(&mut self, wanted: &BTreeMap<IpNet, u32>) -> anyhow::Result<Vec<IpNet>> {
+    fn sync_addresses(
+        &mut self,
+        wanted: &BTreeMap<IpNet, u32>,
+        others: OtherAddresses,
+    ) -> anyhow::Result<Vec<IpNet>> {
         self.call("write addresses")?;
-        self.state.borrow_mut().addresses.clone_from(wanted);
+        let mut state = self.state.borrow_mut();
+        if others == OtherAddresses::Remove {
+            state.addresses.clear();
+        }
+        state.addresses.extend(wanted);
         Ok(Vec::new())
     }
 
