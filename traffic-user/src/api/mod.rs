@@ -160,8 +160,15 @@ pub fn router(source: Source) -> Router {
         .route("/metrics", get(get_metrics))
         .route("/api/v1/counters", get(get_counters))
         .route("/api/v1/status", get(get_status))
+        .fallback(|| async { (StatusCode::NOT_FOUND, INDEX) })
         .with_state(source)
 }
+
+/// What a person sees who tries the address, or mistypes a path.
+const INDEX: &str = "trafctl counts the traffic of containers. This API is read-only:\n\n\
+    /metrics            for Prometheus\n\
+    /api/v1/counters    the live counters; ?container=101&class=2&family=ipv4 filters them\n\
+    /api/v1/status      drains, gaps and the daemon's parts\n";
 
 async fn get_metrics(State(source): State<Source>, headers: HeaderMap) -> Response {
     let accept = headers.get(header::ACCEPT).and_then(|value| value.to_str().ok());

@@ -413,8 +413,13 @@ async fn metrics_and_documents_are_served() {
 async fn nothing_can_be_changed_and_failures_are_reported() {
     let (head, _) = ask(good_source(), "DELETE /api/v1/counters").await;
     assert!(head.starts_with("HTTP/1.1 405 "), "{head}");
-    let (head, _) = ask(good_source(), "GET /").await;
-    assert!(head.starts_with("HTTP/1.1 404 "), "{head}");
+    for path in ["GET /", "GET /metric", "GET /api/v1"] {
+        let (head, body) = ask(good_source(), path).await;
+        assert!(head.starts_with("HTTP/1.1 404 "), "{head}");
+        for known in ["/metrics ", "/api/v1/counters ", "/api/v1/status "] {
+            assert!(body.contains(known), "{path}: {body}");
+        }
+    }
     let (head, body) = ask(Source::new(|| anyhow::bail!("no maps"), None), "GET /metrics").await;
     assert!(head.starts_with("HTTP/1.1 503 "), "{head}");
     assert_eq!(body, "{\"version\":1,\"error\":\"no maps\"}\n");

@@ -19,9 +19,9 @@ use crate::{
 /// to bill; `trafctl audit` checks them.
 #[derive(Debug, Args)]
 #[command(after_long_help = "Examples:\n  \
-    trafctl adjust 2026-10 --container 101 --class 1 --in -1.5GB --reason \"flood of October 12, ticket 4711\"\n  \
-    trafctl adjust 2026-10 --container 101 --class 1 --in -1.5GB --reason \"flood of October 12, ticket 4711\" --yes\n  \
-    trafctl adjust 2026-10 --container 7 --class 2 --out 200MiB --out-packets 150000 --reason \"gap of October 3\" --yes")]
+    trafctl adjust 2026-10 --container 101 --class 1 --family ipv4 --in -1.5GB --reason \"flood of October 12, ticket 4711\"\n  \
+    trafctl adjust 2026-10 --container 101 --class 1 --family ipv4 --in -1.5GB --reason \"flood of October 12, ticket 4711\" --yes\n  \
+    trafctl adjust 2026-10 --container 7 --class 2 --family ipv6 --out 200MiB --out-packets 150000 --reason \"gap of October 3\" --yes")]
 pub struct Options {
     /// The closed billing month
     #[arg(value_name = "YYYY-MM")]
@@ -32,7 +32,7 @@ pub struct Options {
     /// The class
     #[arg(long, value_name = "N", value_parser = parse_class)]
     class: u8,
-    /// IPv4 or IPv6 [default: the one in the closed month]
+    /// IPv4 or IPv6 [default: the one in the closed month, if it has only one]
     #[arg(long, value_enum)]
     family: Option<FamilyName>,
     /// Layer-3 bytes to the container to add, or to subtract: -1.5GB, 200MiB, 1048576

@@ -8,7 +8,10 @@ use crate::{
     cli::{Done, Format, Global, format::interface_name, output::print},
     config::Config,
     drain,
-    kernel::{counters, load},
+    kernel::{
+        counters,
+        load::{self, StateError},
+    },
     node::Selection,
     privileges,
     render::attach::{self as render, Detached, PurgePreview, Purged},
@@ -91,6 +94,7 @@ pub(super) fn preview_purge(global: &Global, config: &Config) -> anyhow::Result<
             let interfaces = snapshot.interfaces.iter().map(|counter| counter.interface.clone()).collect();
             PurgePreview { counters: Some(counters_of(&snapshot)), interfaces }
         }
+        Err(error) if is_not_loaded(&error) => return Ok(Outcome::default()),
         Err(error) => {
             tracing::warn!("the counters cannot be read: {error:#}");
             PurgePreview { counters: None, interfaces: Vec::new() }
@@ -123,6 +127,7 @@ pub(super) async fn purge(global: &Global, config: &Config) -> anyhow::Result<Ou
             drain::drain_before_change(config, &global.state_dir, &maps).context("nothing was purged")?;
             Some(counters_of(&counters::read(&maps, &config.node)?))
         }
+        Err(error) if is_not_loaded(&error) => None,
         Err(error) => {
             tracing::warn!("the counters cannot be read before they are deleted: {error:#}");
             None
@@ -130,5 +135,11 @@ pub(super) async fn purge(global: &Global, config: &Config) -> anyhow::Result<Ou
     };
     let detached = host.detach_everywhere(&lock)?;
     load::purge(&host.bpffs, &lock)?;
-    Ok(Outcome { was_loaded: true, result: Detached { detached, purged, would_purge: None } })
+    let was_loaded = purged.is_some() || !detached.is_empty();
+    Ok(Outcome { was_loaded, result: Detached { detached, purged, would_purge: None } })
+}
+
+/// Whether there are no counters, in contrast to such as cannot be read.
+fn is_not_loaded(error: &anyhow::Error) -> bool {
+    matches!(error.downcast_ref(), Some(StateError::NotLoaded(_)))
 }

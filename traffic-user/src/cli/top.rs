@@ -79,6 +79,7 @@ impl From<Sort> for Order {
 }
 
 pub(super) async fn run(global: &Global, options: &Options) -> anyhow::Result<Done> {
+    load::open(&global.pinned())?;
     let (config, is_usable) = global.config_to_show();
     // Opened for each reading: counters that were made anew meanwhile are other maps.
     let read = || counters::read(&load::open(&global.pinned())?, &config.node);

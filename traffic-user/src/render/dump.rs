@@ -1,5 +1,7 @@
 //! A [`Snapshot`] as `trafctl dump` and the API print it.
 
+use std::collections::HashMap;
+
 use serde::Serialize;
 use traffic_common::Tally;
 use traffic_model::{ByDirection, ContainerId, Snapshot, Wanted, units::format_bytes};
@@ -63,17 +65,7 @@ pub fn table(snapshot: &Snapshot, look: Look) -> String {
     if look.since_mark {
         text += "classes since their last `vztactl` reset, everything else since counting began\n\n";
     }
-    let mut classes = plain_table(
-        &["CONTAINER", "CLASS", "FAMILY", "IN BYTES", "IN PACKETS", "OUT BYTES", "OUT PACKETS"],
-        &(3..7),
-    );
-    for counter in &snapshot.counters {
-        let mut row =
-            vec![counter.container.to_string(), counter.class.to_string(), counter.family.name().to_owned()];
-        row.extend(amounts(&counter.tally));
-        classes.add_row(row);
-    }
-    text += &finish(&classes);
+    text += &class_counters(snapshot, amounts);
 
     if !snapshot.faults.is_empty() {
         let mut faults = plain_table(
@@ -107,6 +99,30 @@ pub fn table(snapshot: &Snapshot, look: Look) -> String {
     text += finish(&interfaces).trim_end();
     text.push('\n');
     text
+}
+
+/// The class counters. An id that went to another customer has rows of both, told apart by their generation.
+fn class_counters(snapshot: &Snapshot, amounts: impl Fn(&ByDirection<Tally>) -> Vec<String>) -> String {
+    let mut generations: HashMap<&ContainerId, u32> = HashMap::new();
+    let has_two = snapshot.counters.iter().any(|counter| {
+        *generations.entry(&counter.container).or_insert(counter.generation) != counter.generation
+    });
+    let mut header =
+        vec!["CONTAINER", "CLASS", "FAMILY", "IN BYTES", "IN PACKETS", "OUT BYTES", "OUT PACKETS"];
+    if has_two {
+        header.insert(1, "GENERATION");
+    }
+    let mut classes = plain_table(&header, &(header.len() - 4..header.len()));
+    for counter in &snapshot.counters {
+        let mut row =
+            vec![counter.container.to_string(), counter.class.to_string(), counter.family.name().to_owned()];
+        if has_two {
+            row.insert(1, counter.generation.to_string());
+        }
+        row.extend(amounts(&counter.tally));
+        classes.add_row(row);
+    }
+    finish(&classes)
 }
 
 /// What is counted and also reported apart, and what is reported but not counted.
@@ -383,6 +399,22 @@ mod tests {
             interface.passed = ByDirection { incoming: passed(at * 10), outgoing: passed(at * 1000) };
         }
         snapshot
+    }
+
+    #[test]
+    fn rows_of_two_customers_under_one_id_are_told_apart() {
+        let mut snapshot = snapshot();
+        let heading =
+            |snapshot: &Snapshot| table(snapshot, Look::default()).contains("CONTAINER  GENERATION");
+        assert!(!heading(&snapshot));
+        let first = snapshot.counters[0].clone();
+        snapshot
+            .counters
+            .insert(1, traffic_model::ClassCounter { generation: first.generation + 6, ..first });
+        assert!(heading(&snapshot));
+        let text = table(&snapshot, Look::default());
+        let rows: Vec<&str> = text.lines().skip(4).take(2).collect();
+        assert_ne!(rows[0], rows[1], "{text}");
     }
 
     #[test]

@@ -149,6 +149,10 @@ pub(crate) fn require_closable(
         )));
     }
     if last_bucket(conn)?.is_none_or(|last| last < end) {
+        if now.as_second() < start {
+            let start = calendar.label(Level::FiveMinutes, start)?;
+            return Err(month.refuse(&format!("it begins only at {start}; close a month that is over")));
+        }
         if now.as_second() < end {
             let end = calendar.label(Level::FiveMinutes, end)?;
             return Err(

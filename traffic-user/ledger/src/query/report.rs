@@ -102,6 +102,9 @@ pub struct Report {
     pub class_zero: Figures,
     /// Unclassified traffic, unless the query is limited to some classes.
     pub faults: Figures,
+    /// The percentile that was requested.
+    #[serde(skip)]
+    pub percent: Option<f64>,
     /// How percentiles are taken, if they were requested.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub percentile_rule: Option<String>,
@@ -195,6 +198,7 @@ impl Ledger {
             class_zero: total(&sums, false),
             faults: Figures::new(faults, query.basis),
             rows: lines(&view, &plan, (&sums, &assigned.by_line), &rates)?,
+            percent: query.percentile,
             percentile_rule: query.percentile.map(percentile_report::rule),
             mixed_buckets: view.query_row(
                 "SELECT count(DISTINCT bucket) FROM span WHERE bucket >= ?1 AND bucket < ?2",

@@ -54,6 +54,8 @@ fn periods_close_in_order_and_only_after_their_end() {
     }
     let early = reason(file.ledger.close_anyway("2027-01", node.wall));
     assert_eq!(early, "it ends at 2027-02-01T00:00+00:00; close it after the first drain from then on");
+    let unbegun = reason(file.ledger.close_anyway("2027-03", node.wall));
+    assert_eq!(unbegun, "it begins only at 2027-03-01T00:00+00:00; close a month that is over");
     let over = "2027-02-01T00:00:00Z".parse().unwrap();
     assert!(reason(file.ledger.close_anyway("2027-01", over)).contains("last drain"));
     for (month, message) in [

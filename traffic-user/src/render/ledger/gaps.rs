@@ -33,10 +33,12 @@ pub fn gaps(gaps: &[Gap], format: Format, local_time: &LocalTime) -> anyhow::Res
         (_, true) => "yes".to_owned(),
         (_, false) => "no".to_owned(),
     };
+    // A program expects a time or nothing.
+    let unknown = if format == Format::Csv { "" } else { "(unknown)" };
     for gap in gaps {
         let size = |value: fn(&GapSize) -> u64| number(gap.size.as_ref().map(value));
         sheet.rows.push(vec![
-            gap.start.map(time).unwrap_or_default(),
+            gap.start.map_or_else(|| unknown.to_owned(), time),
             time(gap.end),
             gap.reason.name().to_owned(),
             loses(gap),

@@ -25,6 +25,7 @@ struct Columns {
     family: bool,
     direction: bool,
     rates: bool,
+    percent: Option<f64>,
     /// What to bill: all of it in CSV, in short in a table with corrections.
     billing: bool,
     short_billing: bool,
@@ -44,6 +45,7 @@ impl Columns {
             family: csv || report.rows.iter().any(|row| row.family.is_some()),
             direction: csv || direction,
             rates: report.percentile_rule.is_some(),
+            percent: report.percent,
             billing: csv,
             short_billing: !csv && !billing_notes(&report.billing).is_empty(),
             one_volume: direction && !csv,
@@ -52,6 +54,7 @@ impl Columns {
 
     fn sheet(&self) -> Sheet {
         let mut sheet = Sheet::new(&["period"], &[]);
+        sheet.percent = self.percent;
         if self.times {
             sheet.text.extend(["start", "end"]);
         }
@@ -198,7 +201,12 @@ fn span_notes(report: &Report, local_time: &LocalTime) -> Vec<String> {
         notes.push(format!("{} is incomplete: shown until {}", part.period, local_time.text(part.at)));
     }
     if let Some(begin) = report.ledger_begin {
-        notes.push(format!("the ledger begins at {}; nothing is recorded before", local_time.text(begin)));
+        let zero =
+            if report.percent.is_some() { ", and the percentiles count that time as zero" } else { "" };
+        notes.push(format!(
+            "the ledger begins at {}; nothing is recorded before{zero}",
+            local_time.text(begin)
+        ));
     }
     if let Some(last) = report.last_reading.filter(|&last| report.to > last) {
         notes.push(format!(

@@ -13,6 +13,8 @@ pub(super) struct Sheet {
     pub numbers: Vec<&'static str>,
     pub last: Option<&'static str>,
     pub rows: Vec<Vec<String>>,
+    /// The percentile that rates are of.
+    pub percent: Option<f64>,
 }
 
 impl Sheet {
@@ -35,10 +37,26 @@ impl Sheet {
     }
 
     pub fn table(&self) -> String {
-        let header: Vec<String> = self.header().map(|name| name.replace('_', " ").to_uppercase()).collect();
+        let heading = |name: &str| match (name.strip_suffix("bits_per_s"), self.percent) {
+            (Some(what), Some(percent)) => format!("{what}{}_bits_per_s", ordinal(percent)),
+            _ => name.to_owned(),
+        };
+        let header = self.header().map(|name| heading(name).replace('_', " ").to_uppercase());
+        let header: Vec<String> = header.collect();
         let numbers = self.text.len()..self.text.len() + self.numbers.len();
         render::columns(&header, &numbers, &self.rows)
     }
+}
+
+/// Such as `95th`.
+fn ordinal(percent: f64) -> String {
+    let end = match percent.to_string().as_str() {
+        "1" | "21" | "31" | "41" | "51" | "61" | "71" | "81" | "91" => "st",
+        "2" | "22" | "32" | "42" | "52" | "62" | "72" | "82" | "92" => "nd",
+        "3" | "23" | "33" | "43" | "53" | "63" | "73" | "83" | "93" => "rd",
+        _ => "th",
+    };
+    format!("{percent}{end}")
 }
 
 /// Columns of figures of both directions and their sum.

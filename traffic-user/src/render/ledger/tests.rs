@@ -226,7 +226,10 @@ fn a_report_by_direction_has_no_blank_columns() {
     };
     let table = report(&file.ledger.report(&query).unwrap(), Format::Table).unwrap();
     let rows: Vec<Vec<&str>> = table.lines().take(3).map(|row| row.split_whitespace().collect()).collect();
-    assert_eq!(rows[0], ["PERIOD", "CONTAINER", "DIRECTION", "PACKETS", "BYTES", "BITS", "PER", "S"]);
+    assert_eq!(
+        rows[0],
+        ["PERIOD", "CONTAINER", "DIRECTION", "PACKETS", "BYTES", "100TH", "BITS", "PER", "S"]
+    );
     assert_eq!(rows[1], ["total", "201", "in", "5", "500", "13"]);
     assert_eq!(rows[2], ["total", "201", "out", "0", "0", "0"]);
 }
