@@ -224,6 +224,24 @@ fn after_a_wrong_preset_what_is_counted_is_shown_as_counted() -> Result<()> {
 }
 
 #[test]
+fn a_preset_of_another_kind_of_host_is_a_problem_from_the_start() -> Result<()> {
+    let lab = node("other-host")?;
+    let class_file = format!("class_file = {:?}\n", lab.path("classes"));
+    lab.configure(&format!("{class_file}[host]\npreset = \"proxmox\"\n"))?;
+    lab.run_ok(&["attach"])?;
+    is_well(&lab)?;
+    let (a, b) = pair(&lab)?;
+    let attached = trafctl(&lab, &["attach"])?;
+    let told = "no interface matches a rule, so no container is counted, but veth101.0 and 1 other look like";
+    ensure!(attached.status.success() && stderr(&attached).contains(told), "{}", stderr(&attached));
+    is_well_but(&lab, &[told])?;
+    lab.configure(&class_file)?;
+    lab.run_ok(&["attach"])?;
+    is_well(&lab)?;
+    counts(&lab, (&a, "101", 2), &b, 29)
+}
+
+#[test]
 fn the_loopback_is_refused_as_an_uplink_with_the_reason() -> Result<()> {
     let lab = node("lo-uplink")?;
     let (a, b) = pair(&lab)?;

@@ -102,6 +102,11 @@ pub(super) async fn run(global: &Global, options: &Options) -> anyhow::Result<Do
     for (name, reason) in &report.unresolved {
         tracing::warn!("{name}: not attached: {reason}");
     }
+    if options.interfaces.is_empty()
+        && let Some(problem) = host.policy.nothing_matches(&interfaces)
+    {
+        tracing::warn!("{problem}");
+    }
     let attached = document(&host, outcome, &report, &interfaces);
     print(&match options.format {
         Format::Table => render::attached_table(&attached, global.verbose > 0),

@@ -118,7 +118,7 @@ pub(super) fn counted_ids(
     counted: &BTreeSet<&ContainerId>,
     typed: &[ContainerId],
 ) -> anyhow::Result<Vec<ContainerId>> {
-    let aliases = match global.config() {
+    let aliases = match global.config_or_last_good() {
         Ok(config) => aliases(&config),
         Err(error) if typed.iter().all(|id| counted.contains(id)) => {
             tracing::warn!("other ids of the containers are not looked up: {error:#}");

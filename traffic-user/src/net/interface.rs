@@ -68,6 +68,15 @@ impl NetInterface {
         if self.is_reversed() { direction.reversed() } else { direction }
     }
 
+    /// Whether its other end is in another network namespace, or it is a tap on a bridge.
+    pub fn looks_like_a_containers(&self) -> bool {
+        match self.kind.as_str() {
+            "veth" | "netkit" => self.peer_is_elsewhere,
+            "tun" => self.master.is_some(),
+            _ => false,
+        }
+    }
+
     /// Whether it sends packets again that others redirect to it.
     pub fn is_repeater(&self) -> bool {
         self.kind == "ifb"

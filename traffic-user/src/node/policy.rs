@@ -120,6 +120,32 @@ impl Policy {
         others.find(|role| *role != by_name).unwrap_or(by_name)
     }
 
+    /// Why no container is counted, if no rule matches anything, and something looks like a container's: most
+    /// likely the preset is that of another kind of host.
+    pub fn nothing_matches(&self, interfaces: &[NetInterface]) -> Option<String> {
+        let mut unmatched = Vec::new();
+        for interface in interfaces {
+            match self.role(interface) {
+                Role::Ignored(Ignored::NoRule) if interface.looks_like_a_containers() => {
+                    unmatched.push(interface.name.as_str());
+                }
+                Role::Ignored(_) | Role::Uplink => {}
+                Role::Container(_) | Role::Shared | Role::Unresolved { .. } => return None,
+            }
+        }
+        let first = unmatched.first()?;
+        let others = match unmatched.len() - 1 {
+            0 => format!("{first} looks like a container's"),
+            1 => format!("{first} and 1 other look like containers'"),
+            n => format!("{first} and {n} others look like containers'"),
+        };
+        Some(format!(
+            "no interface matches a rule, so no container is counted, but {others}; set `preset` under [host] \
+             (now \"{}\"), or assign them under [interfaces] or [[container]]",
+            self.config.preset.name()
+        ))
+    }
+
     /// The configured uplinks that no interface is called.
     pub fn missing_uplinks<'p>(&'p self, interfaces: &[NetInterface]) -> Vec<&'p str> {
         let uplinks = self.config.uplinks.iter().map(String::as_str);
@@ -242,6 +268,48 @@ pub fn named<'i>(interfaces: &'i [NetInterface], name: &str) -> anyhow::Result<&
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_preset_of_another_kind_of_host_is_noticed() {
+        let policy = |text: &str| {
+            let config = Config::parse(&format!("vz_conf_dir = '/nonexistent'\n{text}"), Path::new("t.toml"));
+            let config = config.unwrap();
+            let ownership = Ownership::read(&config, Path::new("/nonexistent"), None).unwrap();
+            Policy::new(config, ownership)
+        };
+        let interface = |name: &str, kind: &str, peer_is_elsewhere, master| NetInterface {
+            name: name.to_owned(),
+            kind: kind.to_owned(),
+            peer_is_elsewhere,
+            master,
+            ..NetInterface::default()
+        };
+        let host = [
+            interface("lo", "", false, None),
+            interface("eno1", "", false, Some(5)),
+            interface("br0", "bridge", false, None),
+            interface("tun0", "tun", false, None),
+            interface("vethab", "veth", false, Some(5)),
+        ];
+        let with = |more: &[NetInterface]| [&host[..], more].concat();
+        let docker = interface("veth1a2b3", "veth", true, Some(5));
+        let machine = interface("vnet0", "tun", false, Some(5));
+        let here = interface("veth101.0", "veth", true, Some(5));
+        let virtuozzo = policy("[node]\nuplinks = ['eno1']\n");
+        assert_eq!(virtuozzo.nothing_matches(&host), None, "there is no container yet");
+        let text = virtuozzo.nothing_matches(&with(&[docker.clone(), machine.clone()])).unwrap();
+        assert!(
+            text.contains("veth1a2b3 and 1 other look like") && text.contains("now \"virtuozzo\""),
+            "{text}"
+        );
+        assert_eq!(virtuozzo.nothing_matches(&with(&[docker.clone(), here])), None);
+        assert_eq!(
+            policy("[host]\npreset = 'libvirt'\n").nothing_matches(&with(&[docker.clone(), machine])),
+            None
+        );
+        let ignored = "[[interfaces.rule]]\npattern = 'veth.*'\nkind = 'ignore'\n";
+        assert_eq!(policy(ignored).nothing_matches(&with(&[docker])), None);
+    }
 
     #[test]
     fn alternative_names_count_where_no_rule_matches_the_name() {

@@ -71,6 +71,7 @@ impl Interfaces {
         }
         let roles: Vec<Role> = listed.iter().map(|interface| host.policy.role(interface)).collect();
         all.problems.extend(unwatched_ports(&listed, &roles, &all.registry));
+        let nothing_matches = host.policy.nothing_matches(&listed);
         for (interface, role) in listed.into_iter().zip(roles) {
             match role {
                 Role::Container(id) => all.add(&hooks, &counted, interface, Some(id))?,
@@ -93,6 +94,7 @@ impl Interfaces {
             }
         }
         all.problems.extend(unnamed::problem(&all.counted_unnamed));
+        all.problems.extend(nothing_matches.filter(|_| all.counted_unnamed.is_empty()));
         Ok(all)
     }
 
