@@ -404,8 +404,7 @@ mod tests {
     #[test]
     fn rows_of_two_customers_under_one_id_are_told_apart() {
         let mut snapshot = snapshot();
-        let heading =
-            |snapshot: &Snapshot| table(snapshot, Look::default()).contains("CONTAINER  GENERATION");
+        let heading = |snapshot: &Snapshot| table(snapshot, Look::default()).contains("GENERATION");
         assert!(!heading(&snapshot));
         let first = snapshot.counters[0].clone();
         snapshot

@@ -142,17 +142,18 @@ pub(crate) fn require_closable(
     if conn.prepare("SELECT 1 FROM period WHERE start < ?2 AND end > ?1")?.exists([start, end])? {
         return Err(month.refuse("it is already closed"));
     }
+    let last = last_bucket(conn)?;
+    if now.as_second() < start && last.is_none_or(|last| last < start) {
+        let start = calendar.label(Level::FiveMinutes, start)?;
+        return Err(month.refuse(&format!("it begins only at {start}; close a month that is over")));
+    }
     if let Some(earlier) = earliest_open(conn, start)? {
         let earlier = Borders::new(conn, calendar).label(Level::Month, earlier)?;
         return Err(month.refuse(&format!(
             "{earlier} holds figures and is still open; run `trafctl close {earlier}` first"
         )));
     }
-    if last_bucket(conn)?.is_none_or(|last| last < end) {
-        if now.as_second() < start {
-            let start = calendar.label(Level::FiveMinutes, start)?;
-            return Err(month.refuse(&format!("it begins only at {start}; close a month that is over")));
-        }
+    if last.is_none_or(|last| last < end) {
         if now.as_second() < end {
             let end = calendar.label(Level::FiveMinutes, end)?;
             return Err(
