@@ -1,6 +1,8 @@
 //! Network classes: from the bytes of a `networks_classes` file to the table that decides a peer's class.
 //!
 //! - `parse`: the file's grammar. One diagnostic for each line that is wrong or doubtful.
+//! - `notation`: networks in the other ways in which people write them.
+//! - [`ranges`]: ranges of addresses, and the fewest networks that cover them.
 //! - `compile`: the rule that picks one class among several matching prefixes ([`ClassOrder`]), and the
 //!   resulting [`ClassTable`].
 //! - `explain`: why an address has its class, and which parts of a prefix have which class.
@@ -20,7 +22,9 @@ mod compile;
 mod explain;
 mod explain_prefix;
 pub mod index;
+mod notation;
 mod parse;
+pub mod ranges;
 pub mod stored_rows;
 mod table_memory;
 #[cfg(test)]
@@ -30,7 +34,8 @@ pub use check::{CheckReport, Difference, differences};
 pub use compile::{ClassOrder, ClassTable, CompiledPrefix, compile};
 pub use explain::{Explanation, Reason, Shadow, explain};
 pub use explain_prefix::{ClassShare, Part, PrefixExplanation, explain_prefix};
-pub use parse::{ClassFile, Diagnostic, Entry, MAX_CLASS, Severity, UNCLASSIFIED, parse};
+pub use parse::directives::{END_COMMENT, MOST_NAME_CHARS, begin_comment, check_name};
+pub use parse::{ClassFile, Diagnostic, Entry, MAX_CLASS, Severity, UNCLASSIFIED, Unfinished, parse};
 pub use table_memory::{ARRAY_BYTES, KernelMemory};
 
 /// Most problems of a class file that are printed as text. `--format json` lists all.

@@ -122,7 +122,7 @@ fn entries(lines: &[Line]) -> Vec<Entry> {
 }
 
 fn file(lines: &[Line]) -> ClassFile {
-    ClassFile { entries: entries(lines), diagnostics: Vec::new() }
+    ClassFile { entries: entries(lines), ..ClassFile::default() }
 }
 
 /// What the hash must depend on, and nothing else, under an order that drops no network.

@@ -1,0 +1,147 @@
+//! One line of a class file: its class and network, or why it is refused.
+
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+
+use super::{
+    MAX_CLASS,
+    foreign::Format,
+    network::{self, quote},
+    problems::{Kind, Refusal},
+};
+use crate::notation::is_digits;
+
+/// The class and network of one line, `None` if the line is empty or a comment, or why it is refused.
+pub(super) fn parse_line(text: &[u8]) -> Result<Option<(u8, IpNet)>, Refusal> {
+    // With carriage returns as line ends, all lines would be trailing text of the first.
+    if text.trim_ascii_end().contains(&b'\r') {
+        return Err(Refusal::new(
+            Kind::Characters,
+            "a carriage return is inside the line, and the text after it would be ignored; end lines with a \
+             line feed",
+        ));
+    }
+    let content = text.split(|&byte| byte == b'#').next().unwrap_or_default();
+    let content = String::from_utf8_lossy(content);
+    let mut fields = content
+        .split(|character| matches!(character, ' ' | '\t' | '\r' | '\x0b' | '\x0c'))
+        .filter(|field| !field.is_empty());
+    let Some(first) = fields.next() else { return Ok(None) };
+    // Most lines are two fields and nothing else: no list of fields is built for them.
+    if let (Some(network), None) = (fields.clone().next(), fields.clone().nth(1))
+        && let (Ok(class), Ok(network)) = (class(first, &[]), network::read(&[network]))
+    {
+        return Ok(Some((class, network)));
+    }
+    let rest: Vec<&str> = fields.collect();
+    let class = class(first, &rest).map_err(|refusal| misread(&content).unwrap_or(refusal))?;
+    if rest.is_empty() {
+        let message = format!(
+            "no network follows class {class}; write `{class} ADDRESS/PREFIX`, such as `{class} 192.0.2.0/24`"
+        );
+        return Err(Refusal::new(Kind::Network, message));
+    }
+    match network::read(&rest) {
+        Ok(network) => Ok(Some((class, network))),
+        Err(refusal) => Err(odd_character(rest[0]).unwrap_or(refusal)),
+    }
+}
+
+/// What a line without a readable class is instead, if it is known.
+fn misread(content: &str) -> Option<Refusal> {
+    let line = content.trim();
+    if let Some(refusal) = odd_character(line) {
+        return Some(refusal);
+    }
+    if let Some(format) = Format::of_line(line) {
+        return Some(Refusal::new(Kind::Foreign(format), format.of_one_line(line)));
+    }
+    // `%` begins comments of the registries' servers, `--` those of SQL, `"` those of vim.
+    let mark = [";", "//", "!", "--", "/*", "%"].into_iter().find(|mark| line.starts_with(mark))?;
+    let is_signed = mark == "--" && line.starts_with("---");
+    (!is_signed).then(|| {
+        let message = format!("`{mark}` does not begin a comment; begin comments with `#`");
+        Refusal::new(Kind::Comment, message)
+    })
+}
+
+/// A character that is invisible, or that looks like an ASCII one.
+fn odd_character(text: &str) -> Option<Refusal> {
+    let odd = text.chars().find(|character| !character.is_ascii() && *character != '\u{fffd}')?;
+    let (code, is_first) = (u32::from(odd), text.starts_with(odd));
+    let what = match odd {
+        '\u{feff}' => {
+            let message = "a byte order mark is inside the file, as after `cat a b`; remove it, for example \
+                           with `sed -i 's/\\xef\\xbb\\xbf//g' FILE`";
+            return Some(Refusal::new(Kind::Characters, message));
+        }
+        '\u{a0}' | '\u{2000}'..='\u{200a}' | '\u{202f}' | '\u{3000}' => {
+            format!("the blank U+{code:04X}; write an ordinary blank")
+        }
+        '\u{200b}'..='\u{200f}' | '\u{2060}' | '\u{ad}' => {
+            format!("the invisible character U+{code:04X}; remove it")
+        }
+        '\u{201c}' | '\u{201d}' | '\u{ab}' | '\u{bb}' => "quotation marks; remove them".to_owned(),
+        _ if odd.is_numeric() => format!("the digit {odd} (U+{code:04X}); write ASCII digits"),
+        // Words in other languages are trailing text or comments without their mark.
+        _ if odd.is_alphabetic() && !is_first => return None,
+        _ => format!("{odd} (U+{code:04X}); write `CLASS ADDRESS/PREFIX`, and comments behind `#`"),
+    };
+    Some(Refusal::new(Kind::Characters, format!("the line has {what}")))
+}
+
+fn class(field: &str, rest: &[&str]) -> Result<u8, Refusal> {
+    if is_digits(field) {
+        return field.parse().ok().filter(|&class| class <= MAX_CLASS).ok_or_else(|| {
+            let message =
+                format!("class {} is out of range; write a number from 0 to {MAX_CLASS}", quote(field));
+            Refusal::new(Kind::Class, message)
+        });
+    }
+    Err(no_class(field, rest))
+}
+
+/// Why the first field is no class.
+fn no_class(field: &str, rest: &[&str]) -> Refusal {
+    let is_network = |text: &str| {
+        let address = text.split_once('/').map_or(text, |(address, _)| address);
+        address.parse::<IpAddr>().is_ok()
+    };
+    // `2,10.0.0.0/8`, `10.0.0.0/8;2`, and with a blank behind the comma: `2, 10.0.0.0/8`.
+    if let Some(at) = field.find([',', ';', '=', '|']) {
+        let (left, right) = (&field[..at], field[at + 1..].trim_start_matches([',', ';', '=', '|']));
+        let next = rest.first().copied().unwrap_or_default();
+        let network = if right.is_empty() { next } else { right };
+        if is_digits(left) && is_network(network) {
+            let message =
+                format!("class and network are separated by a blank; write `{left} {}`", quote(network));
+            return Refusal::new(Kind::Punctuation, message);
+        }
+    }
+    let bare = field.trim_matches(['[', ']', '(', ')', '"', '\'', ',', ';', '-', '\u{2013}']);
+    let starts_with_network = is_network(bare) || bare.split('-').next().is_some_and(is_network);
+    if starts_with_network {
+        let class = rest.first().filter(|next| is_digits(next));
+        let message = match (class, rest.len()) {
+            (Some(class), 1) if class.parse::<u8>().is_ok_and(|class| class <= MAX_CLASS) => {
+                format!(
+                    "no class precedes the network; write `CLASS {bare}`, with a class from 0 to {MAX_CLASS}: \
+                     if {class} is the class, `{class} {bare}`"
+                )
+            }
+            _ => format!(
+                "no class precedes the network; write `CLASS {}`, with a class from 0 to {MAX_CLASS}",
+                quote(bare)
+            ),
+        };
+        return Refusal::new(Kind::NoClass, message);
+    }
+    let number = field.trim_matches(['"', '\'', ':', ',', '.', '[', ']', '(', ')']);
+    let instead = if is_digits(number) && number.parse::<u8>().is_ok_and(|class| class <= MAX_CLASS) {
+        format!("write {number}")
+    } else {
+        format!("write a number from 0 to {MAX_CLASS}")
+    };
+    Refusal::new(Kind::Class, format!("class {} is not a number; {instead}", quote(field)))
+}
