@@ -7,6 +7,7 @@
 //!   resulting [`ClassTable`].
 //! - `explain`: why an address has its class, and which parts of a prefix have which class.
 //! - `check`: everything an operator should know about a file before loading it ([`CheckReport`]).
+//! - [`convert`]: lists in other formats to lines of a class file.
 //! - [`index`]: the table as the kernel program reads it.
 //! - [`stored_rows`]: the prefixes as they are kept beside it.
 //! - `table_memory`: the kernel memory that a table needs ([`KernelMemory`]).
@@ -19,6 +20,7 @@
 
 mod check;
 mod compile;
+pub mod convert;
 mod explain;
 mod explain_prefix;
 pub mod index;

@@ -132,7 +132,7 @@ impl ClassFile {
 /// Parses a class file. Never fails: a wrong line becomes a diagnostic, and the other lines are parsed.
 ///
 /// A line is `<class> <address>/<prefix length>`. Text after the network and after `#` is ignored, except for
-/// another network, which is refused. A file of another kind gets one diagnostic instead of one for each line.
+/// another network, which is refused. A file of another kind gets one diagnostic, not one for each line.
 pub fn parse(bytes: &[u8]) -> ClassFile {
     let bytes = bytes.strip_prefix(BOM).unwrap_or(bytes);
 
@@ -203,9 +203,9 @@ fn repeated(entries: &[Entry]) -> Vec<Diagnostic> {
 }
 
 pub(crate) mod directives;
-mod foreign;
+pub(crate) mod foreign;
 mod line;
-mod network;
+pub(crate) mod network;
 mod problems;
 #[cfg(test)]
 mod shapes;

@@ -48,6 +48,17 @@ impl Range {
         }
     }
 
+    /// A range of IPv4 addresses in IPv6 notation as IPv4, any other as it is; `None` if it is partly one.
+    pub fn unmapped(self) -> Option<Self> {
+        let (IpAddr::V6(first), IpAddr::V6(last)) = (self.first, self.last) else { return Some(self) };
+        match (first.to_ipv4_mapped(), last.to_ipv4_mapped()) {
+            (Some(first), Some(last)) => Some(Self { first: first.into(), last: last.into() }),
+            // A range around all of them is a prefix such as ::/0.
+            (None, None) => Some(self),
+            _ => None,
+        }
+    }
+
     /// Whether the other range, which sorts behind this one, overlaps it or begins directly behind it.
     fn reaches(self, next: Self) -> bool {
         let behind = match self.last {

@@ -54,8 +54,8 @@ impl Directives {
     pub(super) fn end(&self, entries: usize, problems: &mut Problems) {
         if let Some(Part { line, networks, before }) = self.part {
             let message = format!(
-                "{networks} networks are announced here, and the file ends after {}; get the file again, it was \
-                 cut short",
+                "{networks} networks are announced here, and the file ends after {}; get the file again, it \
+                 was cut short",
                 entries - before
             );
             problems.refuse(line, Refusal::new(Kind::CutShort, message));

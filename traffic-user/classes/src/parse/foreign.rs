@@ -105,12 +105,12 @@ impl Format {
             Self::GeoIp => convert("geoip:COUNTRY"),
             Self::Html => "a server sent it instead of the file; get the file again".to_owned(),
             Self::Xml => {
-                "if it holds the traffic classes of PBA-S, convert it with `trafctl classes convert --from pbas \
-                 FILE`"
+                "if it holds the traffic classes of PBA-S, convert it with `trafctl classes convert --from \
+                 pbas FILE`"
                     .to_owned()
             }
             Self::Json | Self::Rpsl => {
-                "write its networks as `CLASS ADDRESS/PREFIX`, one on each line, or as a plain list to convert"
+                "write its networks as `CLASS ADDRESS/PREFIX`, one on each line, or as a list to convert"
                     .to_owned()
             }
         }
@@ -140,14 +140,14 @@ impl Format {
 /// The message of a file with networks, but no classes.
 pub(super) fn plain_list(lines: usize) -> String {
     format!(
-        "{} lines are networks without a class: this looks like a plain list; convert it with `trafctl classes \
-         convert --class CLASS --from plain FILE`",
+        "{} lines are networks without a class: this looks like a plain list; convert it with `trafctl \
+         classes convert --class CLASS --from plain FILE`",
         grouped(lines)
     )
 }
 
 /// Why the bytes are not a text file that could be parsed; `None` if they look like text.
-pub(super) fn not_text(bytes: &[u8]) -> Option<String> {
+pub(crate) fn not_text(bytes: &[u8]) -> Option<String> {
     // Without a byte order mark, every other byte of Latin text is zero.
     let (units, _) = bytes[..bytes.len().min(32)].as_chunks::<2>();
     let half_zero =
@@ -173,7 +173,7 @@ pub(super) fn not_text(bytes: &[u8]) -> Option<String> {
 }
 
 /// A number with commas between its thousands: `300,001`.
-pub(super) fn grouped(number: usize) -> String {
+pub(crate) fn grouped(number: usize) -> String {
     let digits = number.to_string();
     let mut text = String::with_capacity(digits.len() * 4 / 3);
     for (at, digit) in digits.chars().enumerate() {

@@ -24,9 +24,7 @@ pub(super) fn parse_line(text: &[u8]) -> Result<Option<(u8, IpNet)>, Refusal> {
     }
     let content = text.split(|&byte| byte == b'#').next().unwrap_or_default();
     let content = String::from_utf8_lossy(content);
-    let mut fields = content
-        .split(|character| matches!(character, ' ' | '\t' | '\r' | '\x0b' | '\x0c'))
-        .filter(|field| !field.is_empty());
+    let mut fields = content.split([' ', '\t', '\r', '\x0b', '\x0c']).filter(|field| !field.is_empty());
     let Some(first) = fields.next() else { return Ok(None) };
     // Most lines are two fields and nothing else: no list of fields is built for them.
     if let (Some(network), None) = (fields.clone().next(), fields.clone().nth(1))
@@ -126,8 +124,8 @@ fn no_class(field: &str, rest: &[&str]) -> Refusal {
         let message = match (class, rest.len()) {
             (Some(class), 1) if class.parse::<u8>().is_ok_and(|class| class <= MAX_CLASS) => {
                 format!(
-                    "no class precedes the network; write `CLASS {bare}`, with a class from 0 to {MAX_CLASS}: \
-                     if {class} is the class, `{class} {bare}`"
+                    "no class precedes the network; write `CLASS {bare}`, with a class from 0 to {MAX_CLASS}; \
+                     if {class} is it, `{class} {bare}`"
                 )
             }
             _ => format!(

@@ -63,8 +63,8 @@ fn refuse_second(first: &str, rest: &[&str]) -> Result<(), Refusal> {
         let is_address = bare.parse::<IpAddr>().is_ok();
         if plain(bare).is_some() || is_address && !is_behind_word {
             let message = format!(
-                "{} follows {first} on the line; write each network on a line of its own, and comments behind \
-                 `#`",
+                "{} follows {first} on the line; write each network on a line of its own, and comments \
+                 behind `#`",
                 quote(bare)
             );
             return Err(Refusal::new(Kind::SecondNetwork, message));
@@ -213,13 +213,13 @@ fn no_network(field: &str) -> String {
         );
     }
     format!(
-        "prefix length {} is not a number; write {addr}/0 to {addr}/{longest}, followed by a blank or nothing",
+        "prefix length {} is not a number; write {addr}/0 to {addr}/{longest}, and a blank or nothing behind",
         quote(length)
     )
 }
 
 /// A field in a message: short, and in quotation marks unless it is plain.
-pub(super) fn quote(field: &str) -> String {
+pub(crate) fn quote(field: &str) -> String {
     let mut quoted: String = field.chars().take(QUOTED_CHARS).flat_map(char::escape_debug).collect();
     if field.chars().nth(QUOTED_CHARS).is_some() {
         quoted.push_str("...");

@@ -71,7 +71,7 @@ fn each_shape_is_named_for_what_it_is() {
         ("2=203.0.113.0/24", "separated by a blank; write `2 203.0.113.0/24`"),
         ("\"2\" 203.0.113.0/24", "is not a number; write 2"),
         ("2: 203.0.113.0/24", "is not a number; write 2"),
-        ("203.0.113.0/24 2", "if 2 is the class, `2 203.0.113.0/24`"),
+        ("203.0.113.0/24 2", "if 2 is it, `2 203.0.113.0/24`"),
         // Comments.
         ("; classes", "`;` does not begin a comment; begin comments with `#`"),
         ("// classes", "`//` does not begin a comment"),
@@ -123,8 +123,8 @@ fn files_of_other_formats_are_named_once() {
         (
             "ipset",
             &ipset[..],
-            "30,001 lines begin with `add` or `create`: this looks like `ipset save`; convert it with `trafctl \
-             classes convert --class CLASS --from ipset FILE`",
+            "30,001 lines begin with `add` or `create`: this looks like `ipset save`; convert it with \
+             `trafctl classes convert --class CLASS --from ipset FILE`",
         ),
         (
             "nft",
