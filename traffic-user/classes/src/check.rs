@@ -1,7 +1,15 @@
 //! What an operator should know about a class file before loading it.
+//!
+//! - `summary`: what each class covers, and what would not be billed.
+//! - `effect`: lines without effect.
+//! - `change`: the difference to the table in force.
 
-use std::{collections::BTreeSet, fmt};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+};
 
+use ipnet::IpNet;
 use serde::Serialize;
 
 use crate::{
@@ -9,6 +17,10 @@ use crate::{
     compile::{ClassOrder, compile, overrides, standing},
     parse::{ClassFile, Diagnostic, Entry, Severity, UNCLASSIFIED},
 };
+
+pub use change::{Moved, TableChange};
+pub use effect::{NoEffect, NoEffectReason};
+pub use summary::ClassSummary;
 
 /// A line that the orders `virtuozzo` and `longest-prefix` treat differently.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -44,47 +56,107 @@ pub fn differences(file: &ClassFile) -> Vec<Difference> {
     found
 }
 
+/// What a file is checked against.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct CheckContext<'a> {
+    /// The order under which it would be loaded.
+    pub order: ClassOrder,
+    /// The most classes in use, class 0 included; `None`: any number.
+    pub most_classes: Option<usize>,
+    /// The prefixes in force, if they are known.
+    pub in_force: Option<&'a [(IpNet, u8)]>,
+    /// Names of classes that go before those of the file.
+    pub names: Option<&'a BTreeMap<u8, String>>,
+}
+
 /// The result of `classes check`. Its `Display` lists the first [`SHOWN_PROBLEMS`] problems and the counts.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct CheckReport {
+    /// The order under which the file was checked.
+    pub order: ClassOrder,
     /// Refused lines. If there are any, the file is not loaded.
     pub refused: Vec<Diagnostic>,
-    /// Lines that are used, but perhaps not as intended.
+    /// The number of refused lines, with those that are summed up.
+    pub refused_lines: usize,
+    /// Lines that are used, but perhaps not as intended, and what would not be billed.
     pub warnings: Vec<Diagnostic>,
     /// Lines on which the orders `virtuozzo` and `longest-prefix` differ.
     pub differences: Vec<Difference>,
+    /// Lines without effect under the order.
+    pub no_effect: Vec<NoEffect>,
     /// Distinct IPv4 networks in the file.
     pub prefixes_v4: usize,
     /// Distinct IPv6 networks in the file.
     pub prefixes_v6: usize,
     /// The classes of these networks, and class 0.
     pub classes: BTreeSet<u8>,
+    /// What each class covers under the order.
+    pub summaries: Vec<ClassSummary>,
+    /// How the table differs from the one in force, if that is known.
+    pub change: Option<TableChange>,
     /// The kernel memory that all of these networks need. Less under an order that drops some of them.
     pub kernel_memory: KernelMemory,
 }
 
 impl CheckReport {
     /// Examines a file.
-    pub fn new(file: &ClassFile) -> Self {
+    pub fn new(file: &ClassFile, context: CheckContext<'_>) -> Self {
         // This order drops no network, so its table has as many rows as the file has distinct networks.
-        let table = compile(&file.entries, ClassOrder::LongestPrefix);
-        let mut warnings: Vec<Diagnostic> = file.warnings().cloned().collect();
-        if table.is_empty() && file.is_acceptable() {
-            // The usual cause is an interrupted write, and class 0 is not billed.
-            let message =
-                "the file has no networks, so all traffic would be class 0; write `1 0.0.0.0/0` and `1 ::/0` \
-                 to put all traffic into class 1"
-                    .to_owned();
-            warnings.insert(0, Diagnostic { line: 0, severity: Severity::Warning, message });
+        let all = compile(&file.entries, ClassOrder::LongestPrefix);
+        let table = compile(&file.entries, context.order);
+        let no_effect = effect::without_effect(&file.entries, &table);
+        let classes = all.classes_in_use();
+        let of_file = |severity, message| Diagnostic { line: 0, severity, message };
+        let mut refused: Vec<Diagnostic> = file.refused().cloned().collect();
+        let in_use = table.classes_in_use().len();
+        if let Some(most) = context.most_classes.filter(|&most| in_use > most) {
+            let message = format!(
+                "{in_use} classes are in use, class 0 included, and [limits] classes = {most}; raise the limit, \
+                 or use fewer classes"
+            );
+            refused.insert(0, of_file(Severity::Refused, message));
         }
+        let mut found = Vec::new();
+        if all.is_empty() {
+            // The usual cause is an interrupted write, and class 0 is not billed.
+            found.push(
+                "the file has no networks, so all traffic would be class 0, which is not billed; write `1 \
+                 0.0.0.0/0` and `1 ::/0` to put all traffic into class 1"
+                    .to_owned(),
+            );
+        } else {
+            found.extend(summary::not_billed(&table));
+        }
+        found.extend(effect::largest_override(&no_effect));
+        found.extend(effect::largest_class_zero(&no_effect));
+        if let Some(unfinished) = file.unfinished {
+            found.push(format!(
+                "line {}, the last one, has no line feed, as if the file was cut short; end it with one",
+                unfinished.line
+            ));
+        }
+        // Of a refused file, only the lines matter.
+        if !file.is_acceptable() {
+            found.clear();
+        }
+        let mut warnings: Vec<Diagnostic> =
+            found.into_iter().map(|message| of_file(Severity::Warning, message)).collect();
+        warnings.extend(file.warnings().cloned());
+        let mut names = file.names.clone();
+        names.extend(context.names.into_iter().flatten().map(|(class, name)| (*class, name.clone())));
         Self {
-            refused: file.refused().cloned().collect(),
+            order: context.order,
+            refused_lines: file.refused_lines.max(refused.len()),
+            refused,
             warnings,
             differences: differences(file),
-            prefixes_v4: table.v4.len(),
-            prefixes_v6: table.v6.len(),
-            classes: table.classes_in_use(),
-            kernel_memory: KernelMemory::of(&table),
+            no_effect,
+            prefixes_v4: all.v4.len(),
+            prefixes_v6: all.v6.len(),
+            classes,
+            summaries: summary::summaries(&table, &names),
+            change: context.in_force.map(|in_force| TableChange::new(&table, in_force)),
+            kernel_memory: KernelMemory::of(&all),
         }
     }
 
@@ -92,92 +164,69 @@ impl CheckReport {
     pub fn is_acceptable(&self) -> bool {
         self.refused.is_empty()
     }
+
+    /// Whether anything is found that somebody may not have meant.
+    pub fn has_warnings(&self) -> bool {
+        !self.warnings.is_empty() || self.no_effect.iter().any(|one| one.reason.is_doubtful())
+    }
 }
 
 impl fmt::Display for CheckReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let diagnostics = self.refused.iter().chain(&self.warnings).map(|one| one as &dyn fmt::Display);
         let problems = diagnostics.chain(self.differences.iter().map(|one| one as &dyn fmt::Display));
-        for problem in problems.take(SHOWN_PROBLEMS) {
-            writeln!(f, "{problem}")?;
+        list(f, problems)?;
+        // Under `virtuozzo`, what a class-0 network covers is a difference above. A repeated line is a warning.
+        let is_listed = |one: &&NoEffect| match one.reason {
+            NoEffectReason::SamePrefixAgain { .. } => true,
+            NoEffectReason::CoveredByClassZero { .. } => one.entry.class != UNCLASSIFIED,
+            _ => false,
+        };
+        list(f, self.no_effect.iter().filter(|one| !is_listed(one)).map(|one| one as &dyn fmt::Display))?;
+        for summary in &self.summaries {
+            writeln!(f, "{summary}")?;
         }
-        let found = self.refused.len() + self.warnings.len() + self.differences.len();
-        if found > SHOWN_PROBLEMS {
-            writeln!(f, "... and {} more; --format json lists all", found - SHOWN_PROBLEMS)?;
+        if let Some(change) = &self.change {
+            write!(f, "{change}")?;
         }
         let counted = |number: usize, noun| format!("{number} {noun}{}", if number == 1 { "" } else { "s" });
         let classes: Vec<String> = self.classes.iter().map(u8::to_string).collect();
         writeln!(
             f,
-            "{} IPv4 and {} IPv6 prefixes, classes {}; {} refused, {}, {} between virtuozzo and longest-prefix",
+            "{} IPv4 and {} IPv6 prefixes, classes {}; {} refused, {}, {} between virtuozzo and \
+             longest-prefix, {} without effect under {}",
             self.prefixes_v4,
             self.prefixes_v6,
             classes.join(" "),
-            self.refused.len(),
+            self.refused_lines,
             counted(self.warnings.len(), "warning"),
-            counted(self.differences.len(), "difference")
+            counted(self.differences.len(), "difference"),
+            counted(self.no_effect.len(), "line"),
+            self.order,
         )?;
         writeln!(f, "{}; twice that while it replaces another table", self.kernel_memory)
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::parse;
-
-    #[test]
-    fn report_names_every_finding() {
-        let file = parse(
-            b"1 0.0.0.0/0\n2 10.1.0.0/16\n0 10.0.0.0/8\n0 10.2.0.0/16\n16 10.2.3.4/24\n300 ::/0\n3 ::/0",
-        );
-        let report = CheckReport::new(&file);
-        assert!(!report.is_acceptable());
-        assert_eq!(
-            report.to_string(),
-            "line 6: refused: class 300 is out of range; write a number from 0 to 254\n\
-             line 5: warning: 10.2.3.4/24 has host bits set; it is taken as 10.2.3.0/24\n\
-             line 2: 2 10.1.0.0/16: class 0 under virtuozzo, because line 3 (0 10.0.0.0/8) covers it; \
-             class 2 under longest-prefix\n\
-             line 5: 16 10.2.3.0/24: class 0 under virtuozzo, because line 3 (0 10.0.0.0/8) covers it; \
-             class 16 under longest-prefix\n\
-             5 IPv4 and 1 IPv6 prefixes, classes 0 1 2 3 16; 1 refused, 1 warning, 2 differences between \
-             virtuozzo and longest-prefix\n\
-             1 MiB of kernel memory (indexes 1, prefixes 1); twice that while it replaces another table\n"
-        );
-        let json = serde_json::to_value(&report).unwrap();
-        assert_eq!(json["refused"][0]["severity"], "refused");
-        assert_eq!(json["differences"][0]["covered_by"]["line"], 3);
-        assert_eq!(json["prefixes_v4"], 5);
-    }
-
-    #[test]
-    fn text_stops_at_20_problems() {
-        let text = "300 ::/0\n".repeat(15) + &"1 10.0.0.1/8\n".repeat(10);
-        let report = CheckReport::new(&parse(text.as_bytes()));
-        let shown = report.to_string();
-        let lines: Vec<_> = shown.lines().collect();
-        assert_eq!(lines.len(), SHOWN_PROBLEMS + 3, "{shown}");
-        // 15 refused, 10 with host bits, 9 repeated.
-        assert_eq!(lines[SHOWN_PROBLEMS], "... and 14 more; --format json lists all");
-        assert!(lines[SHOWN_PROBLEMS + 1].contains("15 refused, 19 warnings"), "{shown}");
-        assert_eq!(serde_json::to_value(&report).unwrap()["warnings"].as_array().unwrap().len(), 19);
-    }
-
-    #[test]
-    fn a_repeated_class_0_line_covers_nothing() {
-        let file = parse(b"0 10.0.0.0/8\n2 10.1.0.0/16\n1 10.0.0.0/8\n");
-        assert_eq!(differences(&file), []);
-    }
-
-    #[test]
-    fn a_file_without_networks_causes_a_warning() {
-        for text in ["", "# nothing\n\n"] {
-            let report = CheckReport::new(&parse(text.as_bytes()));
-            assert!(report.is_acceptable());
-            assert_eq!(report.warnings.len(), 1, "{text:?}");
-            assert!(report.to_string().starts_with("warning: the file has no networks"));
+/// The first [`SHOWN_PROBLEMS`], and how many more there are.
+fn list<'a>(f: &mut fmt::Formatter<'_>, problems: impl Iterator<Item = &'a dyn fmt::Display>) -> fmt::Result {
+    let mut more = 0_usize;
+    for (number, problem) in problems.enumerate() {
+        if number < SHOWN_PROBLEMS {
+            writeln!(f, "{problem}")?;
+        } else {
+            more += 1;
         }
-        assert!(CheckReport::new(&ClassFile::shipped()).warnings.is_empty());
+    }
+    match more {
+        0 => Ok(()),
+        _ => writeln!(f, "... and {more} more; --format json lists all"),
     }
 }
+
+mod change;
+mod effect;
+mod summary;
+
+#[cfg(test)]
+mod tests;

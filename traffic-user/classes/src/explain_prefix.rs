@@ -11,6 +11,7 @@ use serde::Serialize;
 
 use crate::{
     compile::{ClassOrder, ClassTable, compile},
+    explain::{ExplainContext, billing},
     parse::{ClassFile, Entry, UNCLASSIFIED},
 };
 
@@ -53,6 +54,18 @@ pub struct PrefixExplanation {
     pub parts: Vec<Part>,
     /// Number of parts, including those that are not listed.
     pub parts_total: usize,
+    /// What else is known.
+    #[serde(flatten)]
+    pub context: ExplainContext,
+}
+
+impl PrefixExplanation {
+    /// With what is known about the file.
+    #[must_use]
+    pub fn with_context(mut self, context: ExplainContext) -> Self {
+        self.context = context;
+        self
+    }
 }
 
 /// Explains which classes the addresses of a prefix have, as [`compile`](crate::compile()) would decide.
@@ -70,7 +83,7 @@ pub fn explain_prefix(file: &ClassFile, order: ClassOrder, prefix: IpNet) -> Pre
     parts.sort_by(|a, b| b.share.total_cmp(&a.share));
     let parts_total = parts.len();
     parts.truncate(KEPT_PARTS);
-    PrefixExplanation { prefix, order, classes, parts, parts_total }
+    PrefixExplanation { prefix, order, classes, parts, parts_total, context: ExplainContext::default() }
 }
 
 /// Every part in the order of addresses, an enclosing one before those inside it.
@@ -98,11 +111,12 @@ fn parts(table: &ClassTable, prefix: IpNet) -> Vec<Part> {
 
 impl fmt::Display for PrefixExplanation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { prefix, order, classes, parts, parts_total } = self;
+        let Self { prefix, order, classes, parts, parts_total, context } = self;
         if let ([class], [part]) = (&classes[..], &parts[..]) {
-            writeln!(f, "{prefix} is class {} (class order {order})", class.class)?;
+            let class = class.class;
+            writeln!(f, "{prefix} is {} (class order {order}){}", context.class(class), billing(class))?;
             return match part.decided_by {
-                Some(entry) => writeln!(f, "decided by line {}: {entry}", entry.line),
+                Some(entry) => writeln!(f, "decided by {}: {entry}", context.line(entry.line)),
                 None => {
                     writeln!(f, "decided by no line: addresses that match nothing are class {UNCLASSIFIED}")
                 }
@@ -110,7 +124,8 @@ impl fmt::Display for PrefixExplanation {
         }
         writeln!(f, "{prefix} has {parts_total} parts in {} (class order {order})", count_of(classes.len()))?;
         for ClassShare { class, share } in classes {
-            writeln!(f, "class {class}: {}", Percent(*share))?;
+            let billing = if *class == UNCLASSIFIED { ", counted, not billed" } else { "" };
+            writeln!(f, "{}: {}{billing}", context.class(*class), Percent(*share))?;
         }
         writeln!(f, "parts, largest first:")?;
         for part in parts.iter().take(SHOWN_PARTS) {
@@ -191,7 +206,7 @@ mod tests {
         let explanation = explained(FILE, ClassOrder::Virtuozzo, "10.1.2.0/23");
         assert_eq!(
             explanation.to_string(),
-            "10.1.2.0/23 is class 0 (class order virtuozzo)\ndecided by line 3: 0 10.1.0.0/16\n"
+            "10.1.2.0/23 is class 0 (class order virtuozzo): counted, not billed\ndecided by line 3: 0 10.1.0.0/16\n"
         );
     }
 
@@ -203,7 +218,7 @@ mod tests {
              class 2: 49.61 %\n\
              class 4: 25.00 %\n\
              class 5: 25.00 %\n\
-             class 0: 0.39 %\n\
+             class 0: 0.39 %, counted, not billed\n\
              parts, largest first:\n\
              49.61 % class 2 by line 2: 2 10.0.0.0/8\n\
              25.00 % class 4 by line 6: 4 10.128.0.0/10\n\
@@ -213,7 +228,7 @@ mod tests {
         assert_eq!(
             explained(b"1 10.0.0.0/9\n", ClassOrder::Virtuozzo, "10.0.0.0/8").to_string(),
             "10.0.0.0/8 has 2 parts in 2 classes (class order virtuozzo)\n\
-             class 0: 50.00 %\n\
+             class 0: 50.00 %, counted, not billed\n\
              class 1: 50.00 %\n\
              parts, largest first:\n\
              50.00 % class 0 by no line\n\
@@ -221,7 +236,7 @@ mod tests {
         );
         assert_eq!(
             explained(b"1 ::/0\n", ClassOrder::Virtuozzo, "0.0.0.0/0").to_string(),
-            "0.0.0.0/0 is class 0 (class order virtuozzo)\ndecided by no line: addresses that match nothing \
+            "0.0.0.0/0 is class 0 (class order virtuozzo): counted, not billed\ndecided by no line: addresses that match nothing \
              are class 0\n"
         );
     }

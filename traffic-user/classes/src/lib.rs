@@ -7,6 +7,8 @@
 //!   resulting [`ClassTable`].
 //! - `explain`: why an address has its class, and which parts of a prefix have which class.
 //! - `check`: everything an operator should know about a file before loading it ([`CheckReport`]).
+//! - `hold`: files that look cut short, which need a person's word ([`Hold`]).
+//! - `segments`: a table as spans of addresses, for sums and differences.
 //! - [`convert`]: lists in other formats to lines of a class file.
 //! - [`index`]: the table as the kernel program reads it.
 //! - [`stored_rows`]: the prefixes as they are kept beside it.
@@ -23,19 +25,25 @@ mod compile;
 pub mod convert;
 mod explain;
 mod explain_prefix;
+mod hold;
 pub mod index;
 mod notation;
 mod parse;
 pub mod ranges;
+mod segments;
 pub mod stored_rows;
 mod table_memory;
 #[cfg(test)]
 mod tests;
 
-pub use check::{CheckReport, Difference, differences};
+pub use check::{
+    CheckContext, CheckReport, ClassSummary, Difference, Moved, NoEffect, NoEffectReason, TableChange,
+    differences,
+};
 pub use compile::{ClassOrder, ClassTable, CompiledPrefix, compile};
-pub use explain::{Explanation, Reason, Shadow, explain};
+pub use explain::{ExplainContext, Explanation, Reason, Rule, Shadow, comment, explain};
 pub use explain_prefix::{ClassShare, Part, PrefixExplanation, explain_prefix};
+pub use hold::{Candidate, Hold, HoldLimit, InForce, hold};
 pub use parse::directives::{END_COMMENT, MOST_NAME_CHARS, begin_comment, check_name};
 pub use parse::{ClassFile, Diagnostic, Entry, MAX_CLASS, Severity, UNCLASSIFIED, Unfinished, parse};
 pub use table_memory::{ARRAY_BYTES, KernelMemory};

@@ -92,6 +92,8 @@ pub struct ClassFile {
     pub entries: Vec<Entry>,
     /// Problems, in the order of their lines. Of very many that are alike, one tells how many more there are.
     pub diagnostics: Vec<Diagnostic>,
+    /// The number of refused lines, with those that have no diagnostic of their own.
+    pub refused_lines: usize,
     /// Names of classes, from comments such as `# name 2 = "UA-IX"`.
     pub names: BTreeMap<u8, String>,
     /// The last line, if no line feed ends it: a file that was cut short looks like that.
@@ -132,7 +134,8 @@ impl ClassFile {
 /// Parses a class file. Never fails: a wrong line becomes a diagnostic, and the other lines are parsed.
 ///
 /// A line is `<class> <address>/<prefix length>`. Text after the network and after `#` is ignored, except for
-/// another network, which is refused. A file of another kind gets one diagnostic, not one for each line.
+/// another network, which is refused. What `classes list` and `vztactl class_list` print is read as well. A
+/// file of another kind gets one diagnostic, not one for each line.
 pub fn parse(bytes: &[u8]) -> ClassFile {
     let bytes = bytes.strip_prefix(BOM).unwrap_or(bytes);
 
@@ -140,13 +143,14 @@ pub fn parse(bytes: &[u8]) -> ClassFile {
     let mut problems = Problems::default();
     let mut directives = Directives::default();
     let mut unfinished = None;
+    let mut listing = Listing::default();
     let mut line = 0_u32;
     let mut texts = bytes.split(|&byte| byte == b'\n').peekable();
     while let Some(text) = texts.next() {
         line = line.saturating_add(1);
         let is_unfinished = texts.peek().is_none() && !text.trim_ascii().is_empty();
         unfinished = is_unfinished.then_some(Unfinished { line, with_host_bits: None });
-        match line::parse_line(text) {
+        match listing.parse_line(text) {
             Ok(None) => directives.read(line, text, entries.len(), &mut problems),
             Ok(Some((class, written))) => {
                 let prefix = written.trunc();
@@ -165,10 +169,11 @@ pub fn parse(bytes: &[u8]) -> ClassFile {
         }
     }
     directives.end(entries.len(), &mut problems);
+    let refused_lines = problems.refused();
     let mut diagnostics = problems.into_diagnostics(bytes, entries.len());
     diagnostics.extend(repeated(&entries));
     diagnostics.sort_by_key(|diagnostic| diagnostic.line);
-    ClassFile { entries, diagnostics, names: directives.names, unfinished }
+    ClassFile { entries, diagnostics, refused_lines, names: directives.names, unfinished }
 }
 
 /// After so many refused lines the rest is not read: a file of 64 MiB has 32 million lines.
@@ -213,3 +218,4 @@ mod shapes;
 mod tests;
 
 use directives::Directives;
+use line::Listing;

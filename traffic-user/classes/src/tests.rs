@@ -257,7 +257,7 @@ proptest! {
     #[test]
     fn parse_accepts_any_bytes(bytes in prop::collection::vec(any::<u8>(), 0..400)) {
         let file = parse(&bytes);
-        let report = CheckReport::new(&file);
+        let report = CheckReport::new(&file, CheckContext::default());
         prop_assert_eq!(report.is_acceptable(), file.is_acceptable());
         prop_assert!(!report.to_string().is_empty());
     }

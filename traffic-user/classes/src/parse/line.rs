@@ -12,8 +12,71 @@ use super::{
 };
 use crate::notation::is_digits;
 
+/// Whether the lines are those of a listing, which its first line with content says.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Listing {
+    /// No line with content was read.
+    #[default]
+    Unknown,
+    /// Lines of a class file. `classes list` prints such lines below its header.
+    Prefixes,
+    /// What `class_list` prints: class, address and mask.
+    Masks,
+}
+
+impl Listing {
+    /// As [`parse_line`], for the next line of the file.
+    pub(super) fn parse_line(&mut self, text: &[u8]) -> Result<Option<(u8, IpNet)>, Refusal> {
+        if *self == Self::Masks {
+            return parse_listed(text);
+        }
+        if *self == Self::Unknown {
+            let fields: Vec<&[u8]> =
+                text.split(u8::is_ascii_whitespace).filter(|field| !field.is_empty()).take(4).collect();
+            *self = match fields[..] {
+                [] => Self::Unknown,
+                [first, ..] if first.starts_with(b"#") => Self::Unknown,
+                [b"class", b"addr", b"mask"] => Self::Masks,
+                _ => Self::Prefixes,
+            };
+            if *self == Self::Masks || fields == [&b"CLASS"[..], b"PREFIX"] {
+                return Ok(None);
+            }
+        }
+        parse_line(text)
+    }
+}
+
+/// A line below `class addr mask`. IPv6 masks are 32 hexadecimal digits.
+fn parse_listed(text: &[u8]) -> Result<Option<(u8, IpNet)>, Refusal> {
+    let text = String::from_utf8_lossy(text.split(|&byte| byte == b'#').next().unwrap_or_default());
+    let fields: Vec<&str> = text.split_whitespace().collect();
+    let [number, address, mask] = fields[..] else {
+        return if fields.is_empty() { Ok(None) } else { Err(unlisted(&text)) };
+    };
+    let class = class(number, &fields[1..])?;
+    let mask: Option<IpAddr> = if mask.len() == 32 {
+        u128::from_str_radix(mask, 16).ok().map(|bits| IpAddr::V6(bits.into()))
+    } else {
+        mask.parse().ok().filter(IpAddr::is_ipv4)
+    };
+    let network = match (address.parse::<IpAddr>(), mask) {
+        (Ok(address), Some(mask)) => IpNet::with_netmask(address, mask).ok(),
+        _ => None,
+    };
+    network.map(|network| Some((class, network))).ok_or_else(|| unlisted(&text))
+}
+
+fn unlisted(text: &str) -> Refusal {
+    let message = format!(
+        "{} is not class, address and mask, as the lines below `class addr mask` are; write the listing again",
+        quote(text.trim())
+    );
+    Refusal::new(Kind::Network, message)
+}
+
 /// The class and network of one line, `None` if the line is empty or a comment, or why it is refused.
-pub(super) fn parse_line(text: &[u8]) -> Result<Option<(u8, IpNet)>, Refusal> {
+fn parse_line(text: &[u8]) -> Result<Option<(u8, IpNet)>, Refusal> {
     // With carriage returns as line ends, all lines would be trailing text of the first.
     if text.trim_ascii_end().contains(&b'\r') {
         return Err(Refusal::new(

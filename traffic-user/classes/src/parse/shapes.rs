@@ -245,3 +245,34 @@ fn comments_name_classes() {
         assert!(diagnostic.message.contains(expected), "{text}: {diagnostic}");
     }
 }
+
+#[test]
+fn listings_are_read_as_they_are_printed() {
+    let listed = parse(
+        b"class addr             mask\n\
+          2     0.0.0.0                                  0.0.0.0\n\
+          3     10.2.0.0                                 255.255.255.0\n\
+          1     2001:db8::                               ffffffff000000000000000000000000\n\
+          0     ::                                       00000000000000000000000000000000\n",
+    );
+    assert_eq!(listed.diagnostics, []);
+    let lines: Vec<String> = listed.entries.iter().map(ToString::to_string).collect();
+    assert_eq!(lines, ["2 0.0.0.0/0", "3 10.2.0.0/24", "1 2001:db8::/32", "0 ::/0"]);
+    let table = parse(b"# kept\nCLASS  PREFIX\n1      0.0.0.0/0\n2      10.0.0.0/8\n");
+    assert_eq!((&table.diagnostics[..], table.entries.len()), (&[][..], 2));
+    assert_eq!(parse(b"class addr             mask\n").diagnostics, []);
+    for line in [
+        "2 10.0.0.0 0.0.255.255",
+        "2 10.0.0.0/8",
+        "2 10.0.0.0 ffff",
+        "2 :: ffff0000ffff00000000000000000000",
+        "2 10.0.0.0 255.0.0.0 x",
+    ] {
+        let refused = parse(format!("class addr mask\n{line}\n").as_bytes());
+        let [one] = &refused.diagnostics[..] else { panic!("{line}: {:?}", refused.diagnostics) };
+        assert!(one.message.contains("is not class, address and mask"), "{line}: {one}");
+    }
+    // Only at the beginning, and only with these words.
+    assert!(!parse(b"1 ::/0\nclass addr mask\n").is_acceptable());
+    assert!(!parse(b"1 ::/0\nCLASS PREFIX\n").is_acceptable());
+}

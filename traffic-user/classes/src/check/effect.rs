@@ -1,0 +1,164 @@
+//! Lines that could be removed without a change of any address's class.
+
+use std::{
+    collections::{HashMap, HashSet},
+    fmt,
+};
+
+use serde::Serialize;
+
+use crate::{
+    compile::{ClassOrder, ClassTable, overrides, standing},
+    parse::{Entry, UNCLASSIFIED},
+    segments::spans,
+};
+
+/// Why a line has no effect.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(tag = "kind", rename_all = "kebab-case")]
+pub enum NoEffectReason {
+    /// The same network is repeated on a later line.
+    SamePrefixAgain {
+        /// The last line with that network.
+        line: u32,
+    },
+    /// A class-0 network contains this one (order `virtuozzo`).
+    CoveredByClassZero {
+        /// The line of the class-0 network.
+        line: u32,
+    },
+    /// A larger network on a later line contains this one (order `last-line`).
+    EarlierLine {
+        /// That line.
+        line: u32,
+    },
+    /// Longer prefixes decide all of its addresses.
+    CoveredInside,
+    /// The network around it has the same class.
+    SameClass {
+        /// The line of the network around it.
+        line: u32,
+    },
+}
+
+impl NoEffectReason {
+    /// Whether somebody meant something else. A list with networks inside each other is as good as its
+    /// aggregate.
+    pub const fn is_doubtful(self) -> bool {
+        !matches!(self, Self::SameClass { .. })
+    }
+}
+
+/// A line without effect.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct NoEffect {
+    /// The line.
+    pub entry: Entry,
+    /// Why it has no effect.
+    pub reason: NoEffectReason,
+}
+
+impl fmt::Display for NoEffect {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { entry, reason } = self;
+        write!(f, "line {}: {entry}: no effect: ", entry.line)?;
+        match reason {
+            NoEffectReason::SamePrefixAgain { line } => write!(f, "the prefix is repeated on line {line}"),
+            NoEffectReason::CoveredByClassZero { line } => {
+                write!(f, "the class-0 network of line {line} covers it")
+            }
+            NoEffectReason::EarlierLine { line } => {
+                write!(f, "line {line}, a larger network, comes later and decides")
+            }
+            NoEffectReason::CoveredInside => f.write_str("longer prefixes decide all of its addresses"),
+            NoEffectReason::SameClass { line } => write!(f, "line {line} around it has the same class"),
+        }
+    }
+}
+
+/// The lines without effect under an order, in the order of lines.
+pub(super) fn without_effect(entries: &[Entry], table: &ClassTable) -> Vec<NoEffect> {
+    let order = table.order;
+    let mut found = Vec::new();
+    let standing = standing(entries);
+    let last_lines: HashMap<_, _> = standing.iter().map(|entry| (entry.prefix, entry.line)).collect();
+    // A line that takes the place of an earlier one has that effect, whatever else decides.
+    let mut replacing = HashSet::new();
+    for entry in entries {
+        let line = last_lines.get(&entry.prefix).copied().unwrap_or(entry.line);
+        if line != entry.line {
+            replacing.insert(line);
+            found.push(NoEffect { entry: *entry, reason: NoEffectReason::SamePrefixAgain { line } });
+        }
+    }
+    // A line that overrides others has that effect, even if it decides nothing else.
+    let mut overriding = HashSet::new();
+    for (entry, by) in overrides(standing, order) {
+        let Some(by) = by else { continue };
+        overriding.insert(by.line);
+        let reason = match order {
+            ClassOrder::LastLine => NoEffectReason::EarlierLine { line: by.line },
+            _ => NoEffectReason::CoveredByClassZero { line: by.line },
+        };
+        found.push(NoEffect { entry, reason });
+    }
+    for is_v4 in [true, false] {
+        let spans = spans(super::summary::rows(table, is_v4), is_v4);
+        let deciding: HashSet<u32> = spans.iter().filter_map(|span| span.line).collect();
+        let mut around: Vec<Entry> = Vec::new();
+        for row in super::summary::rows(table, is_v4) {
+            let entry = Entry { line: row.line, class: row.class, prefix: row.prefix };
+            while around.last().is_some_and(|outer| !outer.prefix.contains(&entry.prefix)) {
+                around.pop();
+            }
+            let outer = around.last().copied();
+            around.push(entry);
+            if overriding.contains(&entry.line) || replacing.contains(&entry.line) {
+                continue;
+            }
+            let same = outer.filter(|outer| outer.class == entry.class);
+            let reason = if !deciding.contains(&entry.line) {
+                NoEffectReason::CoveredInside
+            } else if let Some(outer) = same {
+                NoEffectReason::SameClass { line: outer.line }
+            } else {
+                continue;
+            };
+            found.push(NoEffect { entry, reason });
+        }
+    }
+    found.sort_by_key(|one| one.entry.line);
+    found
+}
+
+/// What a later line does to the lines above it under `last-line`: a default at the end decides everything.
+pub(super) fn largest_override(found: &[NoEffect]) -> Option<String> {
+    let mut by_line: HashMap<u32, usize> = HashMap::new();
+    for one in found {
+        if let NoEffectReason::EarlierLine { line } = one.reason {
+            *by_line.entry(line).or_default() += 1;
+        }
+    }
+    let (line, lines) = by_line.into_iter().max_by_key(|&(line, lines)| (lines, line))?;
+    let are = if lines == 1 { "line above it has" } else { "lines above it have" };
+    Some(format!(
+        "line {line} comes last and decides: {lines} {are} no effect under the order last-line; write larger \
+         networks first"
+    ))
+}
+
+/// The class-0 lines that take most from being billed under `virtuozzo`.
+pub(super) fn largest_class_zero(found: &[NoEffect]) -> Option<String> {
+    let mut by_line: HashMap<u32, usize> = HashMap::new();
+    for one in found.iter().filter(|one| one.entry.class != UNCLASSIFIED) {
+        if let NoEffectReason::CoveredByClassZero { line } = one.reason {
+            *by_line.entry(line).or_default() += 1;
+        }
+    }
+    let (line, lines) = by_line.into_iter().max_by_key(|&(line, lines)| (lines, line))?;
+    let are = if lines == 1 { "line is" } else { "lines are" };
+    Some(format!(
+        "line {line} is class 0 and goes before longer prefixes: {lines} {are} not billed as written; set \
+         class_order = \"longest-prefix\" if that is not meant"
+    ))
+}
