@@ -80,7 +80,7 @@ fn a_check_reports_every_line_and_a_load_refuses_the_whole_file() -> Result<()> 
     let bad = lab.write("bad", "1 0.0.0.0/0\n2 10.0.0.0/255.0.0.0\n300 10.0.0.0/8\nnonsense\n")?;
     let path = bad.to_str().context("the path is not UTF-8")?;
     let output = lab.trafctl(&["classes", "check", path])?.output()?;
-    assert_eq!(output.status.code(), Some(1));
+    assert_eq!(output.status.code(), Some(2));
     let stderr = String::from_utf8(output.stdout)?;
     for line in ["line 2: refused", "line 3: refused", "line 4: refused", "3 refused"] {
         assert!(stderr.contains(line), "{stderr}");

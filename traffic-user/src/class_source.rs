@@ -32,6 +32,9 @@ pub fn in_force(table: &ClassTable) -> String {
     format!("{prefixes} in {classes} {verb} in force")
 }
 
+/// The path that stands for standard input.
+pub const STDIN: &str = "-";
+
 /// Name of the file in the state directory that records which class file was loaded by name.
 const RECORD_FILE: &str = "class-table.json";
 /// Largest such file, in bytes.
@@ -70,7 +73,7 @@ pub fn read(path: &Path) -> anyhow::Result<ClassFile> {
             .take(SHOWN_PROBLEMS)
             .map(|problem| format!("\n  {}:{}: {}", path.display(), problem.line, problem.message))
             .collect();
-        let rest = match refused.len().saturating_sub(SHOWN_PROBLEMS) {
+        let rest = match file.refused_lines.saturating_sub(SHOWN_PROBLEMS) {
             0 => String::new(),
             more => format!("\n  ... and {more} more; {} lists all", check_command(path)),
         };
@@ -91,6 +94,10 @@ pub fn read(path: &Path) -> anyhow::Result<ClassFile> {
 /// # Errors
 /// When it cannot be read, or is not a regular file of sane size.
 pub fn read_bytes(path: &Path) -> anyhow::Result<Vec<u8>> {
+    if path == Path::new(STDIN) {
+        return files::read_bounded(io::stdin().lock(), files::MOST_CLASS_FILE_BYTES)
+            .context("cannot read the classes from standard input");
+    }
     files::read(path, files::MOST_CLASS_FILE_BYTES)
         .with_context(|| format!("cannot read the class file {}", path.display()))
 }

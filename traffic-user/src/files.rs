@@ -15,6 +15,8 @@ use std::{
 pub const MOST_CONFIG_BYTES: u64 = 16 << 20;
 /// Largest class file, in bytes. A million long IPv6 prefixes need 45 MiB.
 pub const MOST_CLASS_FILE_BYTES: u64 = 64 << 20;
+/// Largest list that is converted to a class file, in bytes: the routes of one router as text.
+pub const MOST_LIST_BYTES: u64 = 1 << 30;
 /// Largest container file of Virtuozzo, in bytes. Usual ones have 2 KiB.
 pub const MOST_CONTAINER_FILE_BYTES: u64 = 1 << 20;
 /// Largest output of another accounting, in bytes: 40,000 containers with 16 classes.

@@ -1,12 +1,15 @@
 //! `trafctl classes`
 
+mod check;
+mod convert;
+
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, ensure};
 use clap::{Args, Subcommand};
 use ipnet::IpNet;
 use serde::Serialize;
-use traffic_classes::{CheckReport, ClassFile, ClassOrder, ClassTable};
+use traffic_classes::{ClassFile, ClassOrder, ClassTable};
 use traffic_model::notation::parse_network;
 
 use crate::{
@@ -22,12 +25,13 @@ use crate::{
     render::{self, json},
 };
 
-/// Check, load, list and explain network classes
+/// Convert, check, load, list and explain network classes
 ///
 /// A class file has Virtuozzo's `networks_classes` format: one `CLASS ADDRESS/PREFIX` per line, and `#` for
 /// comments. The configuration's `class_order` decides between several matching lines.
 #[derive(Debug, Args)]
 #[command(after_long_help = "Examples:\n  \
+    trafctl classes convert --class 2 --from plain ua-ix.txt > ua-ix\n  \
     trafctl classes check new_classes && trafctl classes load new_classes\n  \
     trafctl classes list\n  \
     trafctl classes explain 203.0.113.7\n  \
@@ -39,18 +43,8 @@ pub struct Options {
 
 #[derive(Debug, Subcommand)]
 enum Action {
-    /// Check a class file and print its problems; exit with status 1 if a line is refused
-    ///
-    /// Text lists the first 20 problems, JSON lists all.
-    #[command(after_long_help = "Example:\n  trafctl classes check /etc/vz/conf/networks_classes")]
-    Check {
-        /// Class file
-        #[arg(value_name = "FILE")]
-        file: PathBuf,
-        /// Output format
-        #[arg(long, value_enum, default_value_t)]
-        format: Format,
-    },
+    Check(check::CheckOptions),
+    Convert(convert::ConvertOptions),
     /// Load a class file into the kernel, as a whole or not at all
     ///
     /// Every packet is counted under either the old table or the new one. `trafctl run` loads the configured
@@ -101,7 +95,9 @@ enum Action {
 
 pub(super) fn run(global: &Global, options: &Options) -> anyhow::Result<Done> {
     match &options.action {
-        Action::Check { file, format } => check(file, *format),
+        Action::Check(options) => check::run(global, &global.config_to_show().0, options),
+        // A filter needs no configuration.
+        Action::Convert(options) => convert::run(options),
         Action::Load { file, force } => load_file(global, &global.config()?, file.as_deref(), *force),
         Action::List { file, format } => {
             let (config, is_usable) = global.config_to_show();
@@ -115,16 +111,6 @@ pub(super) fn run(global: &Global, options: &Options) -> anyhow::Result<Done> {
             Ok(Done::success_if(is_usable && is_by_file))
         }
     }
-}
-
-fn check(path: &Path, format: Format) -> anyhow::Result<Done> {
-    let file = traffic_classes::parse(&class_source::read_bytes(path)?);
-    let report = CheckReport::new(&file);
-    print(&match format {
-        Format::Table => report.to_string(),
-        Format::Json => json::document(&report)?,
-    })?;
-    Ok(Done::success_if(report.is_acceptable()))
 }
 
 /// What a failed load leaves behind.

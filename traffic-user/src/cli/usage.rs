@@ -92,7 +92,7 @@ mod tests {
         let is_heading = |line: &&str| line.ends_with(':') && !line.starts_with(' ');
         help.lines()
             .filter(is_heading)
-            .filter(|line| !matches!(*line, "Example:" | "Examples:" | "Files:"))
+            .filter(|line| !matches!(*line, "Example:" | "Examples:" | "Files:" | "Formats:"))
             .collect()
     }
 

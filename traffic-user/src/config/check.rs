@@ -29,7 +29,7 @@ pub(super) struct Problem {
     pub(super) message: String,
 }
 
-fn problem<T>(at: &Spanned<T>, message: impl Into<String>) -> Problem {
+pub(super) fn problem<T>(at: &Spanned<T>, message: impl Into<String>) -> Problem {
     Problem { span: at.span(), message: message.into() }
 }
 
@@ -49,9 +49,12 @@ impl File {
             (None, None) => (false, false),
         };
         let (node, uplinks) = self.node.map_or_else(|| Ok((host_name(), Vec::new())), node)?;
+        let (hold_limit, class_names) = self.classes.check()?;
         Ok(Config {
             class_file: self.class_file,
             class_order: self.class_order,
+            hold_limit,
+            class_names,
             node,
             uplinks,
             attach: self.attach.0.method,

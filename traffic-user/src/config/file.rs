@@ -8,13 +8,14 @@ use std::path::PathBuf;
 use serde::Deserialize;
 use toml::Spanned;
 
-use crate::config::{AttachSetting, ClassOrder, Preset, RuleKind};
+use crate::config::{AttachSetting, ClassOrder, Preset, RuleKind, classes::FileClasses};
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub(super) struct File {
     pub(super) class_file: Option<PathBuf>,
     pub(super) class_order: ClassOrder,
+    pub(super) classes: FileClasses,
     pub(super) node: Option<Spanned<FileNode>>,
     pub(super) attach: FileAttach,
     pub(super) shaping: Option<FileShaping>,

@@ -3,12 +3,14 @@
 //! - `file`: the tables and keys as written.
 //! - `check`: the checks of every value.
 //! - `last_good`: the last configuration without a mistake, for when the file has one.
+//! - `classes`: what is asked of class files, and the names of classes.
 //! - `rules`: patterns of interface names, and the presets of them.
 //! - `listen`: where the API listens.
 //!
 //! Depends on pure types only. Which container an interface belongs to is decided in [`crate::ownership`].
 
 mod check;
+mod classes;
 mod file;
 mod last_good;
 mod listen;
@@ -17,6 +19,7 @@ mod rules;
 mod tests;
 
 use std::{
+    collections::BTreeMap,
     io,
     path::{Path, PathBuf},
     time::Duration,
@@ -36,7 +39,7 @@ use file::File;
 pub use last_good::{Chosen, Mistake, Origin};
 pub use listen::Listen;
 pub use rules::{Pattern, Preset, Rule, RuleKind};
-pub use traffic_classes::ClassOrder;
+pub use traffic_classes::{ClassOrder, HoldLimit};
 
 /// The default path of the configuration. The file may be absent.
 pub const DEFAULT_PATH: &str = "/etc/trafctl/trafctl.toml";
@@ -87,6 +90,10 @@ pub struct Config {
     pub class_file: Option<PathBuf>,
     /// Which of several matching lines of the class file decides.
     pub class_order: ClassOrder,
+    /// How many of the prefixes in force may vanish before a class file is held: `[classes] hold_if_removed`.
+    pub hold_limit: HoldLimit,
+    /// Names of classes: `[classes.names]`. They go before those in the class file.
+    pub class_names: BTreeMap<u8, String>,
     /// This node's name in output.
     pub node: String,
     /// Interfaces on which the node's own traffic is counted, as container 0.

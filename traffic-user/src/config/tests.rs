@@ -97,8 +97,8 @@ fn every_mistake_is_reported_with_its_place() {
     let cases = [
         (
             "\nnonsense = 1\n",
-            "t.toml:2:1: unknown field `nonsense`, expected one of `class_file`, `class_order`, `node`, `attach`, \
-             `shaping`, `vz_conf_dir`, ",
+            "t.toml:2:1: unknown field `nonsense`, expected one of `class_file`, `class_order`, `classes`, `node`, \
+             `attach`, `shaping`, `vz_conf_dir`, ",
         ),
         ("attach = 'xdp'\n", "t.toml:1:10: unknown variant `xdp`"),
         (
