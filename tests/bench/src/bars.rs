@@ -98,7 +98,7 @@ pub fn all(results: &Results) -> Vec<Bar> {
         add(format!("floor above null, arrays / hashes, {case}"), Goal::AtMost(0.5), ratios);
     }
     for (case, bound) in [(packets::RANDOM, 0.96), (packets::REAL, 0.94)] {
-        let name = format!("packets/s, trafctl / nothing attached, {case}");
+        let name = format!("packets for the same CPU time, trafctl / nothing attached, {case}");
         add(name, Goal::AtLeast(bound), packets::kept(results, case, "trafctl"));
     }
     for (other, bound) in

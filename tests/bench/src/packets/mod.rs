@@ -74,10 +74,11 @@ fn base(case: &str) -> String {
     format!("{case}, nothing attached")
 }
 
-/// The part of the packet rate that a way of counting leaves, in each round.
+/// The part of the packet rate that a way of counting leaves, in each round. The sender does nothing but send, so
+/// packets for the same CPU time are the rate of a machine that has nothing else to do.
 pub fn kept(results: &Results, case: &str, variant: &str) -> Option<Vec<f64>> {
-    let (with, without) = (results.get(RATE, case, variant)?, results.get(RATE, &base(case), variant)?);
-    Some(ratios(with, without, f64::MIN_POSITIVE))
+    let (with, without) = (results.get(CPU, case, variant)?, results.get(CPU, &base(case), variant)?);
+    Some(ratios(without, with, f64::MIN_POSITIVE))
 }
 
 /// The CPU time that a way of counting adds to a packet, in nanoseconds, in each round.
