@@ -45,6 +45,12 @@ pub(crate) fn has_drained(conn: &Connection, boot_id: &str, epoch: u64) -> Resul
     Ok(conn.prepare_cached(find)?.exists(params![boot_id, epoch_name(epoch)])?)
 }
 
+/// Whether any epoch of this boot was drained into this ledger.
+pub(crate) fn has_drained_boot(conn: &Connection, boot_id: &str) -> Result<bool, LedgerError> {
+    let find = "SELECT 1 FROM epoch WHERE boot_id = ?1 AND drains > 0";
+    Ok(conn.prepare_cached(find)?.exists([boot_id])?)
+}
+
 fn epoch_name(epoch: u64) -> String {
     format!("{epoch:016x}")
 }

@@ -153,6 +153,31 @@ fn a_node_reverted_with_its_memory_continues_with_a_gap() {
 }
 
 #[test]
+fn a_node_reverted_into_an_earlier_boot_counts_nothing_twice() {
+    let mut file = ledger();
+    let mut node = Node::balanced(NOON);
+    run(&mut node, &mut file.ledger, 24);
+    let snapshot = node.clone();
+    run(&mut node, &mut file.ledger, 2);
+    node.reboot(300);
+    run(&mut node, &mut file.ledger, 24);
+    let recorded = node.truth.clone();
+    node = Node { wall: node.wall, truth: recorded.clone(), ..snapshot };
+    let outcome = node.pass(60).drain(&mut file.ledger);
+    assert_eq!(outcome.gaps.iter().map(|gap| gap.reason).collect::<Vec<_>>(), [GapReason::Reverted]);
+    assert_eq!(sums(&file.ledger, "traffic_5min"), recorded);
+    run(&mut node, &mut file.ledger, 3);
+    assert_eq!(sums(&file.ledger, "traffic_5min"), node.truth);
+    // A boot that never was there is a reboot again.
+    node.boot_id = "boot-9".to_owned();
+    node.epoch += 7;
+    let outcome = node.reboot(300).traffic("101", 1, [5, 50, 5, 50]).pass(60).drain(&mut file.ledger);
+    assert_eq!(outcome.gaps.iter().map(|gap| gap.reason).collect::<Vec<_>>(), [GapReason::Reboot]);
+    assert_eq!(sums(&file.ledger, "traffic_5min"), node.truth);
+    assert_eq!(problems(&file.ledger), Vec::<String>::new());
+}
+
+#[test]
 fn a_node_suspended_for_hours_goes_on() {
     let mut file = ledger();
     let mut node = Node::balanced(NOON);

@@ -65,6 +65,8 @@ pub(crate) struct Clocks<'a> {
     pub boot_id: &'a str,
     pub boot_ms: i64,
     pub wall_ms: i64,
+    /// Whether it is an earlier boot than that of the last reading. Only a revert brings one back.
+    pub of_earlier_boot: bool,
 }
 
 /// What a reading's clocks mean.
@@ -82,8 +84,8 @@ pub(crate) enum ClockEvent {
     BootMoves { by_ms: i64 },
     /// A clock that was not followed is trusted now. What was booked since then moves.
     SinceMoves { by_ms: i64, since_ms: i64 },
-    /// The node was reverted together with its memory.
-    Reverted { by_ms: i64 },
+    /// The node was reverted together with its memory: by so much, or into an earlier boot.
+    Reverted { by_ms: Option<i64> },
 }
 
 impl ClockLine {
@@ -118,10 +120,11 @@ impl ClockLine {
             };
             return (line, ClockEvent::Steady);
         };
-        let reverted = last.boot_id == now.boot_id && now.boot_ms < last.boot_ms;
-        let (mut line, event) = if reverted || last.boot_id != now.boot_id {
+        let same_boot = last.boot_id == now.boot_id;
+        let reverted = now.of_earlier_boot || same_boot && now.boot_ms < last.boot_ms;
+        let (mut line, event) = if reverted || !same_boot {
             let (mut line, event) = last.after_restart(now);
-            let by_ms = now.boot_ms - last.boot_ms;
+            let by_ms = same_boot.then_some(now.boot_ms - last.boot_ms);
             if reverted {
                 // What the boot booked before it was reverted never moves.
                 line.trial = Trial::None;
@@ -236,7 +239,11 @@ mod tests {
         let mut line = None;
         let mut events = Vec::new();
         for &(boot_id, boot_ms, wall_ms) in readings {
-            let (next, event) = ClockLine::follow(line.as_ref(), Clocks { boot_id, boot_ms, wall_ms });
+            let known = readings[..events.len()].iter().any(|reading| reading.0 == boot_id);
+            let of_earlier_boot =
+                known && line.as_ref().is_some_and(|line: &ClockLine| line.boot_id != boot_id);
+            let clocks = Clocks { boot_id, boot_ms, wall_ms, of_earlier_boot };
+            let (next, event) = ClockLine::follow(line.as_ref(), clocks);
             line = Some(next);
             events.push(event);
         }
@@ -340,8 +347,19 @@ mod tests {
         let mut readings = TRUSTED.to_vec();
         readings.extend([("a", 5 * DAY, T + 5 * DAY), ("a", 5 * DAY + HOUR, T + 10 * DAY + 2 * HOUR)]);
         let (events, line) = follow(&readings);
-        assert_eq!(events[2], ClockEvent::Reverted { by_ms: -5 * DAY });
+        assert_eq!(events[2], ClockEvent::Reverted { by_ms: Some(-5 * DAY) });
         assert_eq!(events[3], ClockEvent::Stepped { by_ms: HOUR });
         assert_eq!(line.time_ms(), T + 10 * DAY + 2 * HOUR);
+    }
+
+    #[test]
+    fn a_node_reverted_into_an_earlier_boot_is_recognised() {
+        let mut readings = TRUSTED.to_vec();
+        readings.push(("b", 60_000, T + 11 * DAY));
+        // The counters of that boot may even have been read earlier than they are now.
+        readings.push(("a", 10 * DAY + HOUR, T + 12 * DAY));
+        let (events, line) = follow(&readings);
+        assert_eq!(events[3], ClockEvent::Reverted { by_ms: None });
+        assert_eq!((line.time_ms(), line.trial), (T + 12 * DAY, Trial::None));
     }
 }

@@ -143,9 +143,9 @@ fn clock_gap(event: ClockEvent, last: Timestamp, now: Timestamp) -> Option<Gap> 
         ClockEvent::Reverted { by_ms } => (
             GapReason::Reverted,
             format!(
-                "the node went back by {} together with its memory; what it counted since then and until \
-                 this reading is not known",
-                by(by_ms)
+                "the node went back {} together with its memory; what it counted since then and until this \
+                 reading is not known",
+                by_ms.map_or_else(|| "into an earlier boot".to_owned(), |by_ms| format!("by {}", by(by_ms)))
             ),
         ),
     };

@@ -6,6 +6,7 @@ use traffic_model::{Snapshot, calendar::FIVE_MINUTES_S};
 
 use crate::{
     error::LedgerError,
+    ids,
     time::{
         clock_line::{ClockEvent, ClockLine, Clocks, Distrusted, LARGE_MS, REVERTED_MS, Trial},
         reading_checks::{BookedTimes, LastReading},
@@ -70,13 +71,19 @@ pub(crate) fn store(conn: &Connection, line: &ClockLine) -> Result<(), LedgerErr
     Ok(())
 }
 
-/// The clocks of a snapshot.
-pub(crate) fn clocks(snapshot: &Snapshot) -> Clocks<'_> {
-    Clocks {
+/// The clocks of a snapshot. `before` is the line of the last reading.
+pub(crate) fn clocks<'a>(
+    conn: &Connection,
+    before: Option<&ClockLine>,
+    snapshot: &'a Snapshot,
+) -> Result<Clocks<'a>, LedgerError> {
+    let is_last = before.is_none_or(|line| line.boot_id == snapshot.boot_id);
+    Ok(Clocks {
         boot_id: &snapshot.boot_id,
         boot_ms: i64::try_from(snapshot.boottime_ns / 1_000_000).unwrap_or(i64::MAX),
         wall_ms: snapshot.time.as_millisecond(),
-    }
+        of_earlier_boot: !is_last && ids::has_drained_boot(conn, &snapshot.boot_id)?,
+    })
 }
 
 /// Refuses a reading that another process overtook. One that is much older comes from a reverted node.

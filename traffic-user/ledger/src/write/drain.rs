@@ -95,7 +95,8 @@ pub(crate) fn run(
     let node = ids::node(&transaction, &snapshot.node)?;
     clock::refuse_stale(latest_reading(&transaction)?.as_ref(), snapshot)?;
     let before = clock::load(&transaction)?;
-    let (line, event) = ClockLine::follow(before.as_ref(), clock::clocks(snapshot));
+    let (line, event) =
+        ClockLine::follow(before.as_ref(), clock::clocks(&transaction, before.as_ref(), snapshot)?);
     let (epoch, epoch_is_new) = ids::epoch(&transaction, snapshot)?;
     if epoch_is_new {
         readings::delete_other_boots(&transaction, &snapshot.boot_id)?;
