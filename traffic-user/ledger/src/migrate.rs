@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use rusqlite::{Connection, OpenFlags, Transaction, TransactionBehavior};
+use rusqlite::{Connection, OpenFlags, Transaction, TransactionBehavior, config::DbConfig};
 
 use crate::{
     backup::{self, Existing},
@@ -99,6 +99,9 @@ fn open_with(path: &Path, migrations: &[Migration]) -> Result<Connection, Ledger
     )
     .map_err(|source| open_error(path, source))?;
     conn.busy_timeout(BUSY_TIMEOUT)?;
+    // All plans follow from the schema. Otherwise a statement is prepared again whenever values are bound that
+    // statistics could have something to say about.
+    conn.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)?;
     // A drain uses more statements than the default cache holds.
     conn.set_prepared_statement_cache_capacity(64);
     let known = known_version(migrations);
