@@ -80,6 +80,7 @@ pub fn zone(name: &str, first_s: i32, changes: &[(i64, i32)]) -> TimeZone {
 /// Packets in, bytes in, packets out, bytes out.
 pub type Sums = [u64; 4];
 
+#[derive(Clone)]
 pub struct Node {
     pub name: String,
     pub boot_id: String,

@@ -1,0 +1,144 @@
+//! What people do with a ledger.
+
+use rusqlite::Connection;
+
+use super::{Random, checks, world::World};
+use crate::{AdjustmentRequest, LedgerError, PvaImport, testing::as_version_3};
+
+impl World {
+    pub fn retire(&mut self, random: &mut Random) {
+        let container = format!("10{}", random.within(0, 2));
+        self.drain(random);
+        if !self.book.knows(&container) {
+            return;
+        }
+        let label = format!("{container}@{:.0}", self.node.wall);
+        self.log.push(format!("retired: {label}"));
+        // The slot first; and no other container keeps the generation.
+        self.node.give_away("100").give_away("101");
+        self.generations += 1;
+        self.copies.iter_mut().for_each(|copy| copy.book.misses_slots = true);
+        let after = self.book.retired(&container, &label);
+        let result = self.change(random, 10, after, |ledger, node| {
+            ledger.retire(&container, node.wall).map(|retired| assert_eq!(retired, label))
+        });
+        assert!(matches!(result, Ok(()) | Err(LedgerError::UnknownContainer(_))), "{result:?}");
+        self.node.pass(2);
+    }
+
+    pub fn close(&mut self, random: &mut Random) {
+        self.maintain(random);
+        let months = checks::months(self.ledger());
+        let Some((name, sums)) = months.into_iter().find(|(month, _)| !self.book.closed.contains_key(month))
+        else {
+            return;
+        };
+        let mut after = self.book.clone();
+        after.closed.insert(name.clone(), sums);
+        let force = !random.once_in(3);
+        let result = self.change(random, 60, after, |ledger, node| {
+            let closed =
+                if force { ledger.close_anyway(&name, node.wall) } else { ledger.close(&name, node.wall) };
+            closed.map(drop)
+        });
+        assert!(matches!(result, Ok(()) | Err(LedgerError::NotClosable { .. })), "{result:?}");
+        self.log.push(format!("close {name}, forced: {force}: {}", result.is_ok()));
+    }
+
+    pub fn adjust(&mut self, random: &mut Random) {
+        let closed: Vec<_> = self.book.closed.iter().collect();
+        if closed.is_empty() {
+            return;
+        }
+        let (period, sums) = closed[random.below(closed.len())];
+        let Some(((container, class), frozen)) = sums.iter().next() else { return };
+        let bytes = random.within(-50, 1000);
+        let request = AdjustmentRequest {
+            period: period.clone(),
+            container: container.clone(),
+            class: *class,
+            family: None,
+            packets: [0, 1],
+            bytes: [bytes, 0],
+            reason: format!("number {}", random.next()),
+            made: self.node.wall,
+        };
+        self.log.push(format!("adjust {request:?}"));
+        if i64::try_from(frozen[1]).unwrap() + self.book.adjustments.1 + bytes < 0 {
+            return;
+        }
+        let mut after = self.book.clone();
+        after.adjustments.0 += 1;
+        after.adjustments.1 += bytes;
+        self.change(random, 20, after, |ledger, _| ledger.adjust(&request).map(drop)).unwrap();
+    }
+
+    /// The ledger of an older version, opened by this one.
+    pub fn migrate(&mut self, random: &mut Random) {
+        if !self.book.closed.is_empty() {
+            return;
+        }
+        self.log.push("migrated from version 3".to_owned());
+        self.maintain(random);
+        self.ledger().conn.execute_batch(&as_version_3()).unwrap();
+        self.ledger().checkpoint().unwrap();
+        drop(self.ledger.take());
+        self.copies.clear();
+        let same = self.book.clone();
+        self.disk.stop_after(random.within(1, 400).unsigned_abs());
+        match self.open() {
+            Ok(ledger) if !self.disk.is_stopped() => self.ledger = Some(ledger),
+            opened if self.disk.is_stopped() => {
+                drop(opened);
+                return self.recover(random, vec![same]);
+            }
+            opened => panic!("{opened:?}"),
+        }
+        self.disk.never_stop();
+    }
+
+    pub fn reopen(&mut self) {
+        self.log.push("the daemon is restarted".to_owned());
+        drop(self.ledger.take());
+        self.ledger = Some(self.open().unwrap());
+    }
+
+    /// History before this ledger, from a file that PVA wrote: a sample each minute.
+    pub fn import(&mut self, random: &mut Random) {
+        let again = self.book.imported;
+        // Whose history it is depends on who had the id then.
+        let is_plain = self.book.closed.is_empty() && (again || !self.book.has_retired());
+        if !self.calm || !is_plain || !self.book.knows("100") {
+            return;
+        }
+        let (first, minutes) = self.history;
+        let path = self.disk.path().join("pva");
+        let pva = Connection::open(&path).unwrap();
+        let sql = format!(
+            "PRAGMA journal_mode = OFF; PRAGMA synchronous = OFF;
+             CREATE TABLE log_def (id, eid, lclass, instance, counter);
+             CREATE TABLE log_data (id, startTime, avg);
+             INSERT INTO log_def VALUES (1, '100', 'counters_vz_net', '', 'counter_net_incoming_bytes');
+             WITH minute (at) AS (VALUES (0) UNION ALL SELECT at + 1 FROM minute WHERE at + 1 < {minutes})
+             INSERT INTO log_data SELECT 1, {first} + 60 * at, 1000 + at FROM minute;"
+        );
+        pva.execute_batch(&sql).unwrap();
+        drop(pva);
+        let mut after = self.book.clone();
+        after.imported = true;
+        if !again {
+            for at in 0..minutes {
+                let start = (first + 60 * at).div_euclid(300) * 300;
+                after.add(start, "100", 1, [0, (1000 + at).unsigned_abs(), 0, 0]);
+            }
+        }
+        self.log.push(format!("import of {minutes} minutes from {first} on, again: {again}"));
+        let import = |now| PvaImport { node: "node1".to_owned(), class: 1, until: None, dry_run: false, now };
+        let result = self.change(random, 100, after, |ledger, node| {
+            ledger.import_pva(&path, &import(node.wall), &mut |_| ()).map(drop)
+        });
+        result.unwrap();
+        // A power failure may have removed it.
+        let _ = self.disk.remove(&path, true);
+    }
+}
