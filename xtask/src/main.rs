@@ -19,6 +19,7 @@ mod pure_crates;
 mod report;
 mod seed_ledger;
 mod setup;
+mod simulate;
 mod soak;
 mod test;
 
@@ -59,6 +60,7 @@ enum Task {
     Prove(prove::Options),
     Ci(ci::Options),
     SeedLedger(seed_ledger::Options),
+    Simulate(simulate::Options),
     Soak(soak::Options),
 }
 
@@ -74,6 +76,7 @@ fn main() -> ExitCode {
         Task::Prove(options) => prove::run(&options),
         Task::Ci(options) => ci::run(&options),
         Task::SeedLedger(options) => seed_ledger::run(&options),
+        Task::Simulate(options) => simulate::run(&options),
         Task::Soak(options) => soak::run(&options),
     };
     match result {
