@@ -71,7 +71,8 @@ pub struct Ledger {
     pub(crate) retention: Retention,
     vm_interface_prefixes: Vec<String>,
     /// Why the drains since the last successful one failed.
-    failing: Option<GapReason>,
+    pub(crate) failing: Option<GapReason>,
+    pub(crate) noted: Vec<Gap>,
     /// The files that a writing connection uses.
     files: Option<OpenFiles>,
     _in_use: InUse,
@@ -143,6 +144,7 @@ impl Ledger {
             retention: config.retention,
             vm_interface_prefixes: config.vm_interface_prefixes,
             failing: None,
+            noted: Vec::new(),
             files: Some(OpenFiles::note(path)?),
             _in_use: in_use,
         };
@@ -169,6 +171,7 @@ impl Ledger {
             retention: Retention::default(),
             vm_interface_prefixes: Vec::new(),
             failing: None,
+            noted: Vec::new(),
             files: None,
             _in_use: in_use,
         })
@@ -208,12 +211,14 @@ impl Ledger {
         let settings = DrainSettings {
             calendar: &self.calendar,
             failing: self.failing,
+            noted: &self.noted,
             vm_prefixes: &self.vm_interface_prefixes,
         };
         let result = checked.and_then(|()| drain::run(&mut self.conn, snapshot, &context, settings));
         match result {
             Ok(mut outcome) => {
                 self.failing = None;
+                self.noted.clear();
                 // The write-ahead log already holds everything, so a failed checkpoint is not a failed drain.
                 outcome.checkpointed = self.checkpoint().unwrap_or(false);
                 Ok(outcome)
@@ -278,11 +283,6 @@ impl Ledger {
     pub fn set_patience(&mut self, patience: Duration) -> Result<(), LedgerError> {
         self.patience = patience;
         Ok(self.conn.busy_timeout(patience)?)
-    }
-
-    /// Records why drains failed before this ledger was opened. The next successful drain stores it in a gap.
-    pub const fn note_earlier_failure(&mut self, reason: GapReason) {
-        self.failing = Some(reason);
     }
 
     /// Moves the write-ahead log into the main file, so that a plain copy of the file is complete. Returns

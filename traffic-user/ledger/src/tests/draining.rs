@@ -1,7 +1,7 @@
 use traffic_common::Fault;
 use traffic_model::calendar::Calendar;
 
-use crate::{GapReason, GapSize, Ledger, LedgerConfig, LedgerError, testing::*};
+use crate::{Gap, GapReason, GapSize, Ledger, LedgerConfig, LedgerError, testing::*};
 
 fn reasons(ledger: &Ledger) -> Vec<GapReason> {
     ledger.gaps(None, None).unwrap().iter().map(|gap| gap.reason).collect()
@@ -398,4 +398,27 @@ fn a_reading_is_kept_as_long_as_its_slot_exists() {
     for readings in INTERFACE_READINGS {
         assert_eq!(sum(&file.ledger, &format!("count(*) FROM {readings}")), 1, "{readings}");
     }
+}
+
+#[test]
+fn a_gap_that_no_counter_shows_is_stored_once_by_the_next_drain() {
+    let mut file = ledger();
+    let mut node = Node::new(NOON);
+    node.traffic("101", 1, [1, 1, 1, 1]).pass(60).drain(&mut file.ledger);
+    let gap = |interface: &str, container: Option<&str>, size| Gap {
+        interface: Some(interface.to_owned()),
+        container: container.map(str::to_owned),
+        size,
+        ..Gap::of_node(GapReason::BeforeAttach, time(NOON + 61), time(NOON + 62))
+            .with_detail("ended".to_owned())
+    };
+    let size = GapSize { in_skbs: 3, in_skb_bytes: 342, out_skbs: 5, out_skb_bytes: 570 };
+    // The second one is of a container without a counter.
+    let noted =
+        [gap("veth101.0", Some("101"), None), gap("tap7", Some("7"), Some(size)), gap("tap8", None, None)];
+    file.ledger.note_gaps(&noted);
+    assert_eq!(node.pass(60).drain(&mut file.ledger).gaps, noted);
+    assert!(node.pass(60).drain(&mut file.ledger).gaps.is_empty(), "once");
+    assert_eq!(file.ledger.gaps(None, None).unwrap(), noted);
+    assert!(file.ledger.gaps(Some(time(NOON + 63)), None).unwrap().is_empty());
 }

@@ -81,6 +81,8 @@ pub(crate) struct DrainSettings<'a> {
     pub calendar: &'a Calendar,
     /// Why the drains before this one failed, if they did.
     pub failing: Option<GapReason>,
+    /// Gaps that others found.
+    pub noted: &'a [Gap],
     pub vm_prefixes: &'a [String],
 }
 
@@ -144,13 +146,13 @@ pub(crate) fn run(
     };
     drop(holds);
     Borders::new(&transaction, settings.calendar).book(drain.bucket.bucket_s)?;
-    let outcome = drain.write(class_table)?;
+    let outcome = drain.write(class_table, settings.noted)?;
     digest::commit(transaction)?;
     Ok(outcome)
 }
 
 impl<'a> Drain<'a> {
-    fn write(&mut self, class_table: i64) -> Result<DrainOutcome, LedgerError> {
+    fn write(&mut self, class_table: i64, noted: &[Gap]) -> Result<DrainOutcome, LedgerError> {
         for gap in self.gaps.clone() {
             gaps::insert(self.transaction, self.times.now, &gap, GapLinks::default())?;
         }
@@ -167,6 +169,7 @@ impl<'a> Drain<'a> {
         let fault_rows = self.write_faults(&last, &interfaces)?;
         let interface_rows = self.write_interfaces(&last, &interfaces)?;
         self.record_missed()?;
+        self.record_noted(noted)?;
         self.record_excess()?;
         self.record_small_segments()?;
         let now_s = self.times.now.as_second();

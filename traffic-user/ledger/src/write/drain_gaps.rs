@@ -5,6 +5,7 @@ use traffic_model::{ByDirection, ContainerId, InterfaceCounter};
 
 use crate::{
     error::LedgerError,
+    store::Ledger,
     write::{
         difference::Change,
         drain::Drain,
@@ -17,7 +18,34 @@ use crate::{
 /// seconds.
 const FIRST_ATTACH_S: i64 = 60;
 
+impl Ledger {
+    /// Records why drains failed before this ledger was opened. The next successful drain stores it in a gap.
+    pub const fn note_earlier_failure(&mut self, reason: GapReason) {
+        self.failing = Some(reason);
+    }
+
+    /// Has the next successful drain store these gaps, which no counter shows, and no others.
+    pub fn note_gaps(&mut self, gaps: &[Gap]) {
+        self.noted = gaps.to_vec();
+    }
+}
+
 impl Drain<'_> {
+    /// Records the gaps that were found without a counter, with times of this boot.
+    pub(super) fn record_noted(&mut self, noted: &[Gap]) -> Result<(), LedgerError> {
+        for gap in noted {
+            let gap = Gap {
+                start: gap.start.map(|start| self.times.within_boot(start)),
+                end: self.times.within_boot(gap.end),
+                ..gap.clone()
+            };
+            let number = Some(self.container_of(gap.container.as_deref())?).filter(|&number| number != 0);
+            gaps::insert(self.transaction, self.times.now, &gap, GapLinks { container: number, once: None })?;
+            self.gaps.push(gap);
+        }
+        Ok(())
+    }
+
     /// Records a counter that fell: what passed it since the last reading is unknown.
     pub(super) fn record_loss<const N: usize>(
         &mut self,
