@@ -196,3 +196,58 @@ fn ten_thousand_containers_with_addresses_start_in_seconds_and_stop_at_once() ->
     drop(venet);
     Ok(())
 }
+
+/// Gaps of interfaces that came and went: name, container, and buffers in and out; `None` if unknown.
+fn unseen(lab: &Lab) -> Result<Vec<(String, String, Option<[u64; 2]>)>> {
+    let gaps = gaps(lab)?.into_iter();
+    let gaps = gaps
+        .filter(|gap| gap["detail"].as_str().is_some_and(|detail| detail.starts_with("it came and went")));
+    let text = |value: &Value| value.as_str().unwrap_or("-").to_owned();
+    Ok(gaps
+        .map(|gap| {
+            let size = ["in_skbs", "out_skbs"].map(|field| gap["size"][field].as_u64());
+            (text(&gap["interface"]), text(&gap["container"]), size[0].zip(size[1]).map(|(a, b)| [a, b]))
+        })
+        .collect())
+}
+
+#[test]
+fn an_interface_that_came_and_went_while_the_daemon_was_late_is_a_gap() -> Result<()> {
+    let lab = node("unseen", "tcx")?;
+    make(&lab, 4000)?;
+    let mut daemon = Daemon::start(&lab)?;
+    daemon.settled()?;
+    send(&lab, 100)?;
+    daemon.signal(Signal::STOP)?;
+    // One that never had a carrier, and one that nobody watches.
+    for name in ["veth333.0", "other333"] {
+        lab.host().ip(&format!("link add {name} type veth peer name peer333"))?;
+        lab.host().ip(&format!("link delete {name}"))?;
+    }
+    lab.host().ip("link add veth334.0 type veth peer name peer334")?;
+    for name in ["veth334.0", "peer334"] {
+        lab.host().ip(&format!("link set {name} up"))?;
+    }
+    lab.host().ip("link delete veth334.0")?;
+    // A tap has its whole statistics at its end.
+    lab.host().ip("tuntap add vme335.0 mode tap")?;
+    lab.host().ip("tuntap delete vme335.0 mode tap")?;
+    // The attached one ends, one of its name and index comes and goes, and another one stays.
+    lab.host().ip(&format!("link delete {NAME}"))?;
+    make(&lab, 4000)?;
+    send(&lab, 600)?;
+    lab.host().ip(&format!("link delete {NAME}"))?;
+    make(&lab, 4000)?;
+    send(&lab, 50)?;
+    daemon.signal(Signal::CONT)?;
+    eventually("both gaps are recorded", || Ok(unseen(&lab)?.len() >= 2))?;
+    let container = Counters::read(&lab)?.interface(NAME).container.clone().context("it has no container")?;
+    let mut found = unseen(&lab)?;
+    found.sort();
+    let mut expected =
+        vec![(NAME.to_owned(), container, None), ("veth334.0".to_owned(), "334".to_owned(), None)];
+    expected.sort();
+    assert_eq!(found, expected);
+    eventually("the last one is attached", || Ok(is_well(&lab).is_ok()))?;
+    daemon.stop()
+}

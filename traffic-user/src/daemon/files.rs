@@ -19,8 +19,7 @@ impl Worker {
             self.loader.follow();
         }
         if changed.container_files {
-            let result = self.resync();
-            self.log_or_retry("following container files", result);
+            self.resync_or_retry("following container files");
         }
         // Tests wait for the first of these: it ends the start, which lists everything once more.
         tracing::debug!("changed files were read");

@@ -6,14 +6,16 @@ use std::{
     time::Instant,
 };
 
+use super::came_and_went::CameAndWent;
 use crate::{
     kernel::hooks::Change,
     net::{events::Batch, interface::NetInterface},
     node::{
         AttachReport, Pass, Policy, Selection, Session, kernel_access::NodeKernel, pass::AT_ONCE,
-        slot_reclaim::FinalReading,
+        registry::Registry, slot_reclaim::FinalReading,
     },
     ownership::interface_rules::Role,
+    time,
 };
 
 /// What a batch of events calls for.
@@ -55,6 +57,8 @@ pub(super) struct Follower {
     to_release: HashSet<u32>,
     /// Whether any interface is unresolved.
     waiting: bool,
+    /// Which interfaces came and went unseen.
+    pub came_and_went: CameAndWent,
     /// Interfaces that could not be attached and were reported, with the reason.
     reported: HashSet<(String, String)>,
 }
@@ -80,6 +84,7 @@ impl Follower {
 
     /// What these events call for.
     pub fn plan(&mut self, batch: Batch, policy: &Policy) -> PendingChanges {
+        self.came_and_went.take_events(&batch, policy);
         let mut plan = PendingChanges {
             addresses: batch.addresses && !policy.config.uplinks.is_empty(),
             ..PendingChanges::default()
@@ -131,6 +136,7 @@ impl Follower {
     ) -> anyhow::Result<Followed> {
         let mut followed = Followed::default();
         let mut is_time_left = true;
+        self.came_and_went.judge(&session.registry, &session.kernel)?;
         while is_time_left && let Some(index) = plan.gone.pop() {
             if session.release_if_gone(index)? {
                 followed.released = true;
@@ -159,11 +165,13 @@ impl Follower {
             followed.report.append(attached);
             is_time_left = Instant::now() < until;
         }
+        self.came_and_went.remember(&session.registry, time::now_or_end());
         Ok(followed)
     }
 
     /// Takes over what a complete pass over all interfaces found and did. Returns what it did.
-    pub fn compared(&mut self, pass: Pass) -> AttachReport {
+    pub fn compared(&mut self, pass: Pass, registry: &Registry) -> AttachReport {
+        let ended = pass.ended();
         let Pass { interfaces, report: attached, .. } = pass;
         let exists: HashSet<u32> = interfaces.iter().map(|interface| interface.index).collect();
         let named: HashSet<&str> = interfaces.iter().map(|interface| interface.name.as_str()).collect();
@@ -181,6 +189,14 @@ impl Follower {
         self.to_release = exists;
         self.reported.retain(|(name, _)| named.contains(name.as_str()));
         self.waiting = false;
+        // Before the listing, which lacks them: their ends are still to be announced.
+        let names: HashSet<&str> = attached.attached.iter().map(|(name, _)| name.as_str()).collect();
+        ended
+            .iter()
+            .filter(|one| names.contains(one.name.as_str()))
+            .for_each(|one| self.came_and_went.attached(one));
+        self.came_and_went.listed(&interfaces, |interface| names.contains(interface.name.as_str()));
+        self.came_and_went.remember(registry, time::now_or_end());
         self.learn(&interfaces, &attached);
         attached
     }
@@ -189,6 +205,7 @@ impl Follower {
         let attached: HashSet<&str> = report.attached.iter().map(|(name, _)| name.as_str()).collect();
         for interface in interfaces.iter().filter(|interface| attached.contains(interface.name.as_str())) {
             self.known.insert(interface.index, interface.name.clone());
+            self.came_and_went.attached(interface);
         }
         let failed: HashSet<&str> = report.failed.iter().map(|(name, _)| name.as_str()).collect();
         let failed = interfaces.iter().filter(|interface| failed.contains(interface.name.as_str()));

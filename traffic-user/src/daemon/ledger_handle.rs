@@ -11,7 +11,7 @@ use std::{
 };
 
 use anyhow::Context as _;
-use traffic_ledger::{DrainTrigger, GapReason, LedgerError};
+use traffic_ledger::{DrainTrigger, Gap, GapReason, LedgerError};
 
 use crate::{
     api::drain_health::DrainHealth,
@@ -37,6 +37,8 @@ pub(super) struct LedgerHandle {
     opened: Option<OpenLedger>,
     /// Why the last attempts to open the ledger failed.
     open_failure: Option<GapReason>,
+    /// Gaps that no counter shows, until a drain has stored them.
+    noted: Vec<Gap>,
     health: Arc<DrainHealth>,
     components: Arc<Components>,
 }
@@ -63,6 +65,7 @@ impl LedgerHandle {
             daemon_lock,
             opened: None,
             open_failure: None,
+            noted: Vec::new(),
             health: Arc::default(),
             components,
         };
@@ -111,9 +114,14 @@ impl LedgerHandle {
         if !self.is_enabled() {
             return Ok(());
         }
-        let drained = self.open_if_needed().and_then(|opened| opened.drainer.drain(maps, trigger));
+        let noted = self.noted.clone();
+        let drained = self.open_if_needed().and_then(|opened| {
+            opened.drainer.note_gaps(&noted);
+            opened.drainer.drain(maps, trigger)
+        });
         match &drained {
             Ok(drained) => {
+                self.noted.clear();
                 self.health.succeeded(time::now_or_end(), *drained);
                 self.components.works(Part::Ledger);
                 match self.opened.as_ref().and_then(|opened| opened.drainer.ledger().unknown_zone()) {
@@ -124,6 +132,13 @@ impl LedgerHandle {
             Err(error) => self.note_failure(error),
         }
         drained.map(drop)
+    }
+
+    /// Has the next drain that succeeds store these gaps.
+    pub(super) fn note_gaps(&mut self, gaps: Vec<Gap>) {
+        if self.is_enabled() {
+            self.noted.extend(gaps);
+        }
     }
 
     /// Notes a drain that failed, here or before it could begin.

@@ -11,11 +11,13 @@
 //! - `file_thread`: the thread that watches files, by `file_watch` (events) or `file_states` (comparing them).
 //! - `resync`: the timer of resyncs; `schedule`: when to drain.
 //! - `follower`: which events call for a change; no sockets, no threads.
+//! - `came_and_went`: interfaces that ended before they could be attached; `index_watch`: those that no event shows.
 //! - `ledger_handle`: the ledger, available or not; `api_socket`: the API's socket, bound or not.
 //! - `heartbeat`: the published state and the watchdog; `service_manager`: messages to systemd.
 //! - `stop_guard`: a bound on the time of the end.
 
 mod api_socket;
+mod came_and_went;
 mod class_loader;
 mod file_states;
 mod file_thread;
@@ -23,6 +25,7 @@ mod file_watch;
 mod files;
 mod follower;
 mod heartbeat;
+mod index_watch;
 mod ledger_handle;
 mod mailbox;
 mod resync;
@@ -157,7 +160,8 @@ pub async fn run(
 /// would undo what the other does.
 fn only_daemon_of(bpffs: &Bpffs) -> anyhow::Result<File> {
     let bpffs = Bpffs::prepare(bpffs.root())?;
-    bpffs.lock_beside("daemon", std::time::Instant::now())?.with_context(|| {
+    // A command that keeps daemons away does so for moments.
+    bpffs.lock_of_daemon(std::time::Instant::now() + RETRY_INTERVAL)?.with_context(|| {
         format!(
             "cannot use the counters in {}: another `trafctl run` keeps them, with another state directory; stop \
              it first, or give one of the two another --bpffs",

@@ -1,4 +1,5 @@
-//! How often the daemon runs a resync: compares all interfaces and container files with what is attached.
+//! Resyncs: how often the daemon compares all interfaces and container files with what is attached, and what it
+//! makes of the result.
 //!
 //! This is the safety net under the events of `mod.rs` and `file_watch.rs`. A test of those events must run
 //! without it, because the next resync would hide an event that was lost. `TRAFCTL_TEST_RESYNC` sets the
@@ -12,6 +13,13 @@ use std::{
 
 use anyhow::Context as _;
 use tokio::time::{Interval, MissedTickBehavior};
+
+use super::{mailbox::WorkerEvent, worker::Worker};
+use crate::{
+    health::Part,
+    node::{Pass, Selection},
+    time,
+};
 
 /// Test support: `off`, or a duration such as `200ms`.
 const VARIABLE: &str = "TRAFCTL_TEST_RESYNC";
@@ -59,6 +67,39 @@ fn interval(value: Option<&OsStr>) -> anyhow::Result<Option<Duration>> {
     interval
         .map(Some)
         .with_context(|| format!("{VARIABLE} is {value:?}; set it to off or to a duration such as 200ms"))
+}
+
+impl Worker {
+    /// Runs a resync. A failure is a state of the daemon, which is logged once, and a resync follows soon.
+    pub(super) fn resync_or_retry(&mut self, doing: &str) {
+        let result = self.resync();
+        if result.is_ok() {
+            self.components.works(Part::Resync);
+        }
+        self.note_resync(doing, &result);
+    }
+
+    /// Notes a failure of work that a resync repeats; only a whole resync shows that all is well.
+    pub(super) fn note_resync(&self, doing: &str, result: &anyhow::Result<()>) {
+        if let Err(error) = result {
+            self.components.failed_because(Part::Resync, &format!("{doing}: {error:#}"));
+            self.report(WorkerEvent::Retry);
+        }
+    }
+
+    pub(super) fn new_pass(&self) -> anyhow::Result<Pass> {
+        let mut pass = Pass::new(Selection::Matching);
+        pass.list(&self.host.netlink)?;
+        Ok(pass)
+    }
+
+    /// Has the next drain record what passed on interfaces that came and went; returns whether there is anything.
+    pub(super) fn note_gaps(&mut self) -> bool {
+        let gaps = self.follower.came_and_went.take_gaps(time::now_or_end());
+        let any = !gaps.is_empty();
+        self.ledger.note_gaps(gaps);
+        any
+    }
 }
 
 #[cfg(test)]

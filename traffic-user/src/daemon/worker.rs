@@ -33,7 +33,7 @@ use crate::{
         maps::Maps,
     },
     net::events::Batch,
-    node::{AttachReport, Host, LockedKernel, Pass, Selection, Session, pass::end_of_batch},
+    node::{AttachReport, Host, LockedKernel, Pass, Session, pass::end_of_batch},
     ownership,
 };
 
@@ -77,13 +77,13 @@ pub(super) struct Setup {
 
 pub(super) struct Worker {
     pub(super) host: Host,
-    follower: Follower,
+    pub(super) follower: Follower,
     pub(super) loader: ClassLoader,
     pub(super) ledger: LedgerHandle,
     pub(super) logs_faults: bool,
     /// Whether everything was attached once.
     is_started: bool,
-    components: Arc<Components>,
+    pub(super) components: Arc<Components>,
     mailbox: Arc<Mailbox>,
     reports: UnboundedSender<WorkerEvent>,
 }
@@ -136,9 +136,10 @@ impl Worker {
             reports,
         };
         let choice = if logs_faults { ProgramChoice::Logging } else { ProgramChoice::Current };
+        let pass = worker.new_pass()?;
         let mut session = worker.host.begin(choice)?;
         let log = session.kernel.loaded.log.take();
-        let session = worker.attach_all(session)?;
+        let session = worker.attach_all(session, pass)?;
         worker.is_started = true;
         // A ledger that cannot be written now does not keep traffic from being counted.
         worker.drain_locked(session.maps(), DrainTrigger::Started);
@@ -161,7 +162,7 @@ impl Worker {
         if let Some(batch) = work.events {
             let _busy = begin("following interfaces");
             let result = self.follow(batch);
-            self.log_or_retry("following interfaces", result);
+            self.note_resync("following interfaces", &result);
         }
         if work.drain {
             let _busy = begin("draining");
@@ -184,8 +185,7 @@ impl Worker {
         if work.resync {
             let _busy = begin("the resync");
             self.loader.retry();
-            let result = self.resync();
-            self.log_or_retry("the resync", result);
+            self.resync_or_retry("comparing all interfaces");
         }
         if work.maintain {
             let _busy = begin("maintaining the ledger");
@@ -233,6 +233,7 @@ impl Worker {
     fn follow(&mut self, batch: Batch) -> anyhow::Result<()> {
         if batch.lost {
             tracing::warn!("the kernel dropped events of interfaces; starting a resync");
+            self.follower.came_and_went.take_events(&batch, &self.host.policy);
             return self.resync();
         }
         if self.follower.calls_for_refresh(&batch, &self.host.policy) {
@@ -243,43 +244,51 @@ impl Worker {
             self.report(WorkerEvent::Ask);
         }
         let mut released = false;
-        while !plan.is_idle() && !self.mailbox.is_stopping() {
+        while !(plan.is_idle() && !self.follower.came_and_went.is_waiting()) && !self.mailbox.is_stopping() {
             let mut session = self.host.begin(ProgramChoice::Pinned)?;
             if session.outcome == LoadOutcome::Created {
                 // All interfaces are to be attached again, not only those with events.
-                return self.attach_all(session).map(drop);
+                let pass = self.new_pass()?;
+                return self.attach_all(session, pass).map(drop);
             }
             let followed =
                 self.follower.follow(&mut session, &self.host.policy, &mut plan, end_of_batch())?;
             self.log(&followed.report);
             released |= followed.released;
-            if released && plan.is_idle() {
+            if plan.is_idle() && (self.note_gaps() || released) {
                 self.drain_locked(session.maps(), DrainTrigger::Event);
             }
         }
         Ok(())
     }
 
-    /// Resync: compares all interfaces with what is attached, and attaches what is missing.
+    /// Resync: compares all interfaces with what is attached, and attaches what is missing. Listing them can
+    /// take seconds while other processes hold the kernel's lock, so that is done without ours.
     pub(super) fn resync(&mut self) -> anyhow::Result<()> {
         match self.host.refresh().context("cannot read who owns which interface and address") {
             Ok(()) => note_owners(&self.components, &self.host),
             Err(error) => self.components.failed(Part::Owners, &error),
         }
         self.host.keep_good_files();
+        let pass = self.new_pass()?;
         let session = self.host.begin(ProgramChoice::Pinned)?;
-        self.attach_all(session).map(drop)
+        self.attach_all(session, pass).map(drop)
     }
 
     /// Attaches to all interfaces, in batches. Returns the session of the last one.
-    fn attach_all(&mut self, mut session: Session<LockedKernel>) -> anyhow::Result<Session<LockedKernel>> {
+    fn attach_all(
+        &mut self,
+        mut session: Session<LockedKernel>,
+        mut pass: Pass,
+    ) -> anyhow::Result<Session<LockedKernel>> {
         let mut made_anew = session.outcome == LoadOutcome::Created && self.is_started;
         self.note_made_anew(made_anew);
         self.note_class_table();
-        let mut pass = Pass::new(Selection::Matching);
+        self.follower.came_and_went.judge(&session.registry, session.maps())?;
         while !pass.batch(&mut session, &self.host.policy, end_of_batch())? {
             // The lock is free for those who wait.
             drop(session);
+            pass.list(&self.host.netlink)?;
             session = self.host.begin(ProgramChoice::Pinned)?;
             if self.mailbox.is_stopping() {
                 return Ok(session);
@@ -291,12 +300,14 @@ impl Worker {
                 pass.start_over();
             }
         }
-        let attached = self.follower.compared(pass);
+        let attached = self.follower.compared(pass, &session.registry);
         self.host.sync_addresses(&mut session)?;
         self.log(&attached);
         if made_anew {
             // Their class table may differ from the one in the ledger.
             self.ledger.class_table_changed();
+        }
+        if self.note_gaps() || made_anew {
             self.drain_locked(session.maps(), DrainTrigger::Event);
         }
         Ok(session)
@@ -336,8 +347,7 @@ impl Worker {
         let vanished = matches!(drained, Ok(Restored::Pins | Restored::Other));
         if lost || vanished {
             // At once, not at the next resync: until then nothing may be counted.
-            let result = self.resync();
-            self.log_or_retry("creating the counters again", result);
+            self.resync_or_retry("creating the counters again");
         }
     }
 

@@ -20,7 +20,7 @@ use std::{
 use anyhow::Context as _;
 use jiff::Timestamp;
 use traffic_classes::ClassTable;
-use traffic_ledger::{DrainContext, DrainTrigger, GapReason, Ledger, LedgerConfig, LedgerError};
+use traffic_ledger::{DrainContext, DrainTrigger, Gap, GapReason, Ledger, LedgerConfig, LedgerError};
 use traffic_model::local_time::LocalTime;
 use traffic_model::{ContainerId, Snapshot};
 
@@ -182,6 +182,11 @@ impl Drainer {
     /// See [`Ledger::note_earlier_failure`].
     pub const fn note_earlier_failure(&mut self, reason: GapReason) {
         self.ledger.note_earlier_failure(reason);
+    }
+
+    /// See [`Ledger::note_gaps`].
+    pub fn note_gaps(&mut self, gaps: &[Gap]) {
+        self.ledger.note_gaps(gaps);
     }
 
     /// Reads all counters and writes what they grew by. The caller holds the lock on the pinned state.

@@ -43,6 +43,8 @@ const IFLA_LINKINFO: u16 = 18;
 const IFLA_INFO_KIND: u16 = 1;
 const IFLA_STATS64: u16 = 23;
 const IFLA_LINK_NETNSID: u16 = 37;
+/// Where an interface moved to.
+const IFLA_NEW_NETNSID: u16 = 45;
 const IFLA_PROP_LIST: u16 = 52;
 const IFLA_ALT_IFNAME: u16 = 53;
 
@@ -64,6 +66,8 @@ const AF_UNSPEC: u8 = 0;
 /// `ARPHRD_ETHER`
 const ARPHRD_ETHER: u16 = 1;
 static KERNEL: LazyLock<(u32, u32)> = LazyLock::new(link_type::running_kernel);
+/// `IFF_UP | IFF_LOWER_UP`
+const CARRIER: u32 = 0x1 | 0x1_0000;
 
 /// Text of the kernel, up to its terminating zero. Different names stay different.
 fn text(bytes: &[u8]) -> String {
@@ -73,8 +77,12 @@ fn text(bytes: &[u8]) -> String {
 
 /// The interface that a `RTM_NEWLINK` message describes; `None` for messages about something else.
 pub(super) fn interface(message: &Message<'_>) -> Option<NetInterface> {
-    let body = message.body;
-    if message.kind != RTM_NEWLINK || *body.first()? != AF_UNSPEC {
+    if message.kind == RTM_NEWLINK { described(message.body) } else { None }
+}
+
+/// The interface in the body of a message about it.
+fn described(body: &[u8]) -> Option<NetInterface> {
+    if *body.first()? != AF_UNSPEC {
         return None;
     }
     let link_type = u16_at(body, 2)?;
@@ -82,6 +90,7 @@ pub(super) fn interface(message: &Message<'_>) -> Option<NetInterface> {
     let mut interface = NetInterface {
         index: u32_at(body, 4)?,
         ethernet: link_type == ARPHRD_ETHER,
+        has_carrier: u32_at(body, 8)? & CARRIER == CARRIER,
         ..NetInterface::default()
     };
     for (kind, value) in attributes(body.get(IFINFOMSG..)?) {
@@ -207,7 +216,10 @@ pub(super) fn event(message: &Message<'_>) -> Option<InterfaceEvent> {
     match message.kind {
         RTM_NEWLINK => interface(message).map(InterfaceEvent::Seen),
         RTM_DELLINK if message.body.first() == Some(&AF_UNSPEC) => {
-            u32_at(message.body, 4).map(|index| InterfaceEvent::Gone { index })
+            let attributes = message.body.get(IFINFOMSG..)?;
+            let has_moved = attribute(attributes, IFLA_NEW_NETNSID).is_some();
+            let last = described(message.body).map(Box::new);
+            u32_at(message.body, 4).map(|index| InterfaceEvent::Gone { index, last, has_moved })
         }
         RTM_NEWADDR | RTM_DELADDR => Some(InterfaceEvent::Addresses),
         _ => None,
@@ -223,6 +235,8 @@ mod tests {
         let mut body = vec![family, 0];
         body.extend(kind.to_ne_bytes());
         body.extend(index.to_ne_bytes());
+        // `IFF_UP | IFF_BROADCAST | IFF_LOWER_UP` in an announcement of a new interface.
+        body.extend((if index == 70_001 { 0x1_0003_u32 } else { 0x3 }).to_ne_bytes());
         body.resize(IFINFOMSG, 0);
         body
     }
@@ -267,6 +281,7 @@ mod tests {
             ethernet: true,
             obstacle: None,
             is_uplink: false,
+            has_carrier: true,
             statistics: InterfaceStatistics { packets: [22, 11], bytes: [44, 33] },
             send_drops: 66 + 88,
             queue: "noqueue".to_owned(),
@@ -305,7 +320,16 @@ mod tests {
         assert_eq!(decoded(veth(AF_BRIDGE), event), None);
         let gone = |family| Request::new(RTM_DELLINK, 0, &ifinfomsg(family, 1, 7));
         assert_eq!(decoded(gone(AF_BRIDGE), event), None);
-        assert_eq!(decoded(gone(AF_UNSPEC), event), Some(InterfaceEvent::Gone { index: 7 }));
+        let end = |last, has_moved| Some(InterfaceEvent::Gone { index: 7, last, has_moved });
+        assert_eq!(decoded(gone(AF_UNSPEC), event), end(None, false));
+        assert_eq!(
+            decoded(gone(AF_UNSPEC).attribute(IFLA_NEW_NETNSID, &[3, 0, 0, 0]), event),
+            end(None, true)
+        );
+        // The end shows the interface as it was.
+        let last = NetInterface { index: 7, name: "v".to_owned(), ethernet: true, ..NetInterface::default() };
+        let named = gone(AF_UNSPEC).attribute(IFLA_IFNAME, b"v\0");
+        assert_eq!(decoded(named, event), end(Some(Box::new(last)), false));
     }
 
     #[test]

@@ -26,6 +26,17 @@ const RECEIVE_BUFFER: usize = 16 << 20;
 /// The most datagrams in one batch, so that a container with a flapping interface does not delay others.
 const BATCH: usize = 1024;
 
+/// An interface that ended, or moved to another network namespace.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Ended {
+    /// The interface as it was at its end.
+    pub last: NetInterface,
+    /// Whether an event showed it with a carrier.
+    pub had_carrier: bool,
+    /// Whether it only moved to another network namespace.
+    pub has_moved: bool,
+}
+
 /// Events that came together, the last one of each interface.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Batch {
@@ -37,6 +48,10 @@ pub struct Batch {
     pub ended: HashSet<u32>,
     /// Indexes whose interface had more than one name.
     pub renamed: HashSet<u32>,
+    /// The interfaces that ended, in the order of their ends.
+    pub ends: Vec<Ended>,
+    /// By index of an interface that did not end since: whether it had a carrier.
+    pub carrier: HashMap<u32, bool>,
     /// Whether addresses of the node's own changed.
     pub addresses: bool,
     /// Whether events were lost.
@@ -45,7 +60,14 @@ pub struct Batch {
 
 impl Batch {
     /// Adds a later batch.
-    pub fn append(&mut self, later: Self) {
+    pub fn append(&mut self, mut later: Self) {
+        for end in &mut later.ends {
+            end.had_carrier |= self.carrier.remove(&end.last.index).unwrap_or(false);
+        }
+        for (index, carrier) in later.carrier {
+            *self.carrier.entry(index).or_default() |= carrier;
+        }
+        self.ends.append(&mut later.ends);
         self.gone.retain(|index| !later.interfaces.contains_key(index));
         self.gone.extend(later.gone);
         later.interfaces.into_values().for_each(|interface| self.see(interface));
@@ -60,14 +82,22 @@ impl Batch {
         match event {
             InterfaceEvent::Seen(interface) => {
                 self.gone.remove(&interface.index);
+                *self.carrier.entry(interface.index).or_default() |= interface.has_carrier;
                 self.see(interface);
             }
-            InterfaceEvent::Gone { index } => {
+            InterfaceEvent::Gone { index, last, has_moved } => {
+                let had_carrier = self.carrier.remove(&index).unwrap_or(false);
+                self.ends.extend(last.map(|last| Ended { last: *last, had_carrier, has_moved }));
                 self.ended.insert(index);
                 self.gone.insert(index);
             }
             InterfaceEvent::Addresses => self.addresses = true,
         }
+    }
+
+    /// Indexes of interfaces that had a carrier and did not end since.
+    pub fn with_carrier(&self) -> impl Iterator<Item = u32> {
+        self.carrier.iter().filter(|(_, carrier)| **carrier).map(|(index, _)| *index)
     }
 
     fn see(&mut self, interface: NetInterface) {
@@ -151,15 +181,11 @@ mod tests {
         let seen = |index, name: &str| {
             InterfaceEvent::Seen(NetInterface { index, name: name.to_owned(), ..NetInterface::default() })
         };
+        let gone = |index| InterfaceEvent::Gone { index, last: None, has_moved: false };
         let mut batch = Batch::default();
-        for event in [
-            seen(7, "old"),
-            seen(8, "b"),
-            InterfaceEvent::Gone { index: 7 },
-            InterfaceEvent::Addresses,
-            InterfaceEvent::Gone { index: 9 },
-            seen(7, "new"),
-        ] {
+        for event in
+            [seen(7, "old"), seen(8, "b"), gone(7), InterfaceEvent::Addresses, gone(9), seen(7, "new")]
+        {
             batch.add(event);
         }
         let names: HashMap<_, _> =
@@ -171,11 +197,39 @@ mod tests {
 
         let mut later = Batch { lost: true, ..Batch::default() };
         later.add(seen(9, "again"));
-        later.add(InterfaceEvent::Gone { index: 8 });
+        later.add(gone(8));
         batch.append(later);
         assert_eq!(batch.gone, HashSet::from([8]));
         assert_eq!(batch.interfaces[&9].name, "again");
         assert_eq!(batch.ended, HashSet::from([7, 8, 9]));
         assert!(batch.lost);
+    }
+
+    #[test]
+    fn each_end_is_kept_with_what_came_before_it() {
+        let interface = |name: &str, has_carrier| NetInterface {
+            index: 7,
+            name: name.to_owned(),
+            has_carrier,
+            ..NetInterface::default()
+        };
+        let seen = |name, has_carrier| InterfaceEvent::Seen(interface(name, has_carrier));
+        let gone = |name, has_moved| {
+            let last = Some(Box::new(interface(name, false)));
+            InterfaceEvent::Gone { index: 7, last, has_moved }
+        };
+        let batch = |events: Vec<InterfaceEvent>| {
+            let mut batch = Batch::default();
+            events.into_iter().for_each(|event| batch.add(event));
+            batch
+        };
+        let mut all = batch(vec![seen("a", true), seen("a", false), gone("a", false), seen("b", true)]);
+        assert_eq!(all.with_carrier().collect::<Vec<_>>(), [7]);
+        all.append(batch(vec![seen("b", false), gone("b", false), seen("c", false), gone("c", true)]));
+        all.append(batch(vec![seen("d", true)]));
+        let ends: Vec<_> =
+            all.ends.iter().map(|end| (end.last.name.as_str(), end.had_carrier, end.has_moved)).collect();
+        assert_eq!(ends, [("a", true, false), ("b", true, false), ("c", false, true)]);
+        assert_eq!(all.with_carrier().collect::<Vec<_>>(), [7]);
     }
 }

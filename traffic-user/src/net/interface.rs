@@ -28,6 +28,8 @@ pub struct NetInterface {
     pub obstacle: Option<&'static str>,
     /// Whether it is an uplink of the node: what comes in there is in to the node.
     pub is_uplink: bool,
+    /// Whether packets can pass: both its ends are up.
+    pub has_carrier: bool,
     /// What the kernel counted on it, in the container's directions.
     pub statistics: InterfaceStatistics,
     /// Buffers that the kernel dropped instead of sending them on it.
@@ -102,6 +104,10 @@ pub enum InterfaceEvent {
     Gone {
         /// Its index.
         index: u32,
+        /// The interface as it was at its end.
+        last: Option<Box<NetInterface>>,
+        /// Whether it only moved to another network namespace.
+        has_moved: bool,
     },
     /// An address of the node's own came or went.
     Addresses,

@@ -49,6 +49,12 @@ impl<N: HasNetlink> InterfaceList for N {
     }
 }
 
+impl HasNetlink for Netlink {
+    fn netlink(&self) -> &Netlink {
+        self
+    }
+}
+
 /// The kernel, while this process holds the lock on the pinned state.
 #[derive(Debug)]
 pub struct LockedKernel {
@@ -129,11 +135,11 @@ pub trait HasMaps {
 
 impl<M: HasMaps> SlotMaps for M {
     fn container_records(&self) -> anyhow::Result<Vec<ContainerRecord>> {
-        self.maps().containers.range(0, self.maps().containers.len())
+        counters::container_records(self.maps())
     }
 
     fn interface_records(&self) -> anyhow::Result<Vec<InterfaceRecord>> {
-        self.maps().interfaces.range(0, self.maps().interfaces.len())
+        counters::interface_records(self.maps())
     }
 
     fn set_container_record(&mut self, slot: u32, record: ContainerRecord) -> anyhow::Result<()> {

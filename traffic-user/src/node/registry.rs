@@ -243,6 +243,11 @@ impl Registry {
         self.by_ifindex.get(&ifindex)?.first().copied()
     }
 
+    /// The slot of the interface of this name and container, whether it exists or not.
+    pub fn slot_of(&self, name: &str, container: &str) -> Option<u32> {
+        self.by_name.get(&(name.to_owned(), container.to_owned())).copied()
+    }
+
     /// All slots but this one that hold the index.
     pub fn others_of_index(&self, ifindex: u32, own: u32) -> Vec<u32> {
         let slots = self.by_ifindex.get(&ifindex).into_iter().flatten();
@@ -317,7 +322,7 @@ impl Registry {
         Ok(slot)
     }
 
-    pub(super) fn write_interface(
+    pub(crate) fn write_interface(
         &mut self,
         maps: &mut impl SlotMaps,
         slot: u32,

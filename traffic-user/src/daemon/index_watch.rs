@@ -1,0 +1,46 @@
+//! Indexes that were given out although nobody saw an interface with them: it came and went while the kernel
+//! dropped events. No sockets, no threads.
+
+use std::collections::BTreeSet;
+
+use crate::net::interface::NetInterface;
+
+/// Notices indexes that interfaces had which nobody saw. The kernel gives them out in order.
+#[derive(Debug, Default)]
+pub(super) struct IndexWatch {
+    highest: u32,
+    /// Whether events were dropped since an index was last given out, and what was seen since.
+    since_overrun: Option<BTreeSet<u32>>,
+}
+
+impl IndexWatch {
+    /// Notes that events were dropped.
+    pub fn overrun(&mut self) {
+        self.since_overrun.get_or_insert_default();
+    }
+
+    /// Takes over interfaces that were seen. Returns whether one between them was not. `all` says that these
+    /// are all that exist or came.
+    pub fn see<'i>(&mut self, seen: impl Iterator<Item = &'i NetInterface>, all: bool) -> bool {
+        let mut last = self.highest;
+        let mut new = self.since_overrun.take();
+        for interface in seen {
+            last = last.max(interface.index);
+            if let Some(new) = &mut new {
+                // Its other end may have got an index here before it moved away.
+                let other_end = interface.peer.filter(|_| interface.peer_is_elsewhere);
+                new.extend([interface.index].into_iter().chain(other_end));
+            }
+        }
+        let Some(new) = new.filter(|_| self.highest != 0) else {
+            self.highest = last;
+            return false;
+        };
+        if !all || last == self.highest {
+            self.since_overrun = Some(new);
+            return false;
+        }
+        let first = std::mem::replace(&mut self.highest, last);
+        new.range(first + 1..=last).count() < (last - first) as usize
+    }
+}
