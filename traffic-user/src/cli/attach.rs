@@ -85,12 +85,14 @@ pub(super) async fn run(global: &Global, options: &Options) -> anyhow::Result<Do
         let interfaces = host.netlink.interfaces()?;
         host.ask_if_needed(&chosen(&interfaces, &selection)).await;
     }
+    let mut pass = Pass::new(selection);
+    pass.list(&host.netlink)?;
     let mut session = host.begin(ProgramChoice::Current)?;
     let outcome = session.outcome;
-    let mut pass = Pass::new(selection);
     while !pass.batch(&mut session, &host.policy, end_of_batch())? {
         // The lock is free for those who wait.
         drop(session);
+        pass.list(&host.netlink)?;
         session = host.begin(ProgramChoice::Pinned)?;
         if session.outcome == LoadOutcome::Created {
             pass.start_over();

@@ -1,5 +1,7 @@
 //! `trafctl detach`
 
+use std::{fs::File, time::Instant};
+
 use anyhow::{Context as _, bail};
 use clap::Args;
 use traffic_model::Snapshot;
@@ -7,8 +9,9 @@ use traffic_model::Snapshot;
 use crate::{
     cli::{Done, Format, Global, format::interface_name, output::print},
     config::Config,
-    drain,
+    drain, health,
     kernel::{
+        bpffs::Bpffs,
         counters,
         load::{self, StateError},
     },
@@ -20,8 +23,9 @@ use crate::{
 /// Detach the program from interfaces
 ///
 /// Removes only what belongs to trafctl. The counters stay in the kernel and continue when the program is
-/// attached again; traffic in the meantime is not counted. A running `trafctl run` attaches again; stop it
-/// first. `--purge --yes` deletes the counters, after printing what they were.
+/// attached again; traffic in the meantime is not counted. While `trafctl run` runs, only single interfaces are
+/// detached, and it attaches to them again; for all others stop the service first. `--purge --yes` deletes the
+/// counters, after printing what they were.
 #[derive(Debug, Args)]
 #[command(
     after_long_help = "Examples:\n  trafctl detach veth101.0\n  trafctl detach\n  trafctl detach --purge         show what would be deleted\n  trafctl detach --purge --yes"
@@ -74,6 +78,9 @@ async fn detach(global: &Global, names: &[String]) -> anyhow::Result<Outcome> {
         return Ok(Outcome::default());
     }
     let selection = if names.is_empty() { Selection::Matching } else { Selection::Named(names.to_owned()) };
+    // Of a single interface, the daemon puts its own program first again.
+    let _no_daemon =
+        if names.is_empty() { Some(without_daemon(&bpffs, "nothing was detached")?) } else { None };
     let host = global.host(bpffs)?;
     let detached = host.detach(&selection)?;
     if let Some(missing) = names.iter().find(|name| !detached.contains(name)) {
@@ -114,12 +121,29 @@ fn counters_of(snapshot: &Snapshot) -> Purged {
     }
 }
 
+/// Refuses what a daemon would undo at once, losing what passes meanwhile. Keeps a daemon from starting as long as
+/// the result exists.
+fn without_daemon(bpffs: &Bpffs, refusal: &str) -> anyhow::Result<Option<File>> {
+    let lock = bpffs.lock_of_daemon(Instant::now())?;
+    if lock.is_none() {
+        let pid = health::read(bpffs.root())
+            .map_or_else(String::new, |(record, _)| format!(" (process {})", record.pid));
+        bail!(
+            "{refusal}: a daemon{pid} keeps the counters in {}; stop its service first (`systemctl stop trafctl`), then \
+             run this again",
+            bpffs.root().display()
+        );
+    }
+    Ok(lock)
+}
+
 /// Detaches everywhere and deletes everything. Returns what is lost, for the caller to print.
 pub(super) async fn purge(global: &Global, config: &Config) -> anyhow::Result<Outcome> {
     let bpffs = global.pinned();
     if !bpffs.root().exists() {
         return Ok(Outcome::default());
     }
+    let _no_daemon = without_daemon(&bpffs, "nothing was purged")?;
     let host = global.host(bpffs)?;
     let lock = host.bpffs.lock().context("nothing was purged")?;
     let purged = match load::open(&host.bpffs) {

@@ -33,6 +33,8 @@ pub enum Part {
     ClassFile,
     /// Who owns which interface and address: the containers' files and the address file.
     Owners,
+    /// Comparing all interfaces with what is attached.
+    Resync,
     /// The identity command.
     IdentityCommand,
     /// The ledger.
@@ -52,6 +54,7 @@ impl Part {
             Self::FileWatch => "file_watch",
             Self::ClassFile => "class_file",
             Self::Owners => "owners",
+            Self::Resync => "resync",
             Self::IdentityCommand => "identity_command",
             Self::Ledger => "ledger",
             Self::ProgramLog => "program_log",
@@ -67,6 +70,7 @@ impl Part {
             Self::FileWatch => "the files are compared every few seconds instead, and trafctl tries again",
             Self::ClassFile => "the table in force stays in force",
             Self::Owners => "what was known stays in force, and trafctl tries again",
+            Self::Resync => "what is attached is counted, new interfaces may not be, and trafctl tries again",
             Self::IdentityCommand => "trafctl will retry, and interfaces with a known owner are counted",
             Self::Ledger => {
                 "counting continues without the ledger, and every drain tries again. Nothing counted meanwhile \

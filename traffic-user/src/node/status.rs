@@ -11,8 +11,9 @@ mod ports;
 mod report;
 mod unnamed;
 
-use std::{collections::HashMap, path::Path};
+use std::{collections::HashMap, path::Path, thread};
 
+use anyhow::anyhow;
 use traffic_common::{InterfaceEntry, LAYOUT_VERSION, MARK_CLASSES, Meta, slot_state};
 use traffic_model::{hex, skb_mark};
 
@@ -46,9 +47,16 @@ pub use report::{
 /// When a map, the list of interfaces or a hook cannot be read.
 pub fn gather(host: &Host, state_dir: &Path, maps: &Maps) -> anyhow::Result<Status> {
     let meta = maps.meta.get(0)?;
+    // Both take a while on a node with a thousand interfaces, and neither needs the other.
+    let node = host.config().node.as_str();
+    let (snapshot, interfaces) = thread::scope(|scope| {
+        let snapshot = scope.spawn(|| counters::read(maps, node));
+        let interfaces = Interfaces::gather(host, maps);
+        (snapshot.join(), interfaces)
+    });
+    let snapshot = snapshot.map_err(|_| anyhow!("cannot read the counters: their thread ended"))??;
     let Interfaces { attachments, counted_unnamed, not_watched, mut problems, registry, entries } =
-        Interfaces::gather(host, maps)?;
-    problems.extend(excess::problems(host, maps, &registry)?);
+        interfaces?;
     problems.extend(BaselineFile::new(state_dir).problems());
     problems.extend(missing_addresses(host, maps)?);
     problems.extend(host.policy.without_slot(|id| registry.container_slot(id).is_some()));
@@ -59,7 +67,6 @@ pub fn gather(host: &Host, state_dir: &Path, maps: &Maps) -> anyhow::Result<Stat
     let (daemon, of_daemon) = daemon::gather(host.bpffs.root());
     let class_table = class_table(host.config(), state_dir, &meta);
     problems.extend(problems_of_files(host, &class_table, of_daemon));
-    let snapshot = counters::read(maps, &host.config().node)?;
     Ok(Status {
         node: host.config().node.clone(),
         trafctl_version: env!("CARGO_PKG_VERSION"),

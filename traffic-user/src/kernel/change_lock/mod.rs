@@ -149,6 +149,17 @@ impl Bpffs {
     }
 }
 
+impl Bpffs {
+    /// The lock that the daemon of these counters holds as long as it runs; `None` when one runs, or another
+    /// process keeps it from running, until the deadline.
+    ///
+    /// # Errors
+    /// As [`Self::lock_beside`].
+    pub fn lock_of_daemon(&self, deadline: Instant) -> anyhow::Result<Option<File>> {
+        self.lock_beside("daemon", deadline)
+    }
+}
+
 /// Takes the access of group and others from a directory, which `chmod -R` may have given them.
 fn restrict(directory: &Path) -> anyhow::Result<()> {
     let what = || format!("cannot restrict the access to {}", directory.display());

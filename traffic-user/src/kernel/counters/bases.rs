@@ -46,3 +46,12 @@ pub fn interface_totals(maps: &Maps, slot: u32) -> anyhow::Result<InterfaceCount
 pub fn interfaces_totals(maps: &Maps, slots: u32) -> anyhow::Result<Vec<InterfaceCounters>> {
     Ok(totals(&maps.interface_counters.range(0, slots)?, &maps.interface_carried.range(0, slots)?))
 }
+
+/// The same for all slots that ever had an owner.
+///
+/// # Errors
+/// When a map cannot be read.
+pub fn all_interfaces_totals(maps: &Maps) -> anyhow::Result<Vec<InterfaceCounters>> {
+    let records = super::interface_records(maps)?;
+    interfaces_totals(maps, super::used(&records, |record| record.generation)?)
+}

@@ -18,13 +18,22 @@ mod interfaces;
 mod missed;
 
 pub(in crate::kernel) use arithmetic::{Counters, totals};
-pub use bases::{interface_totals, interfaces_totals, rebase_container, rebase_interface};
+pub use bases::{
+    all_interfaces_totals, interface_totals, interfaces_totals, rebase_container, rebase_interface,
+};
 pub use missed::{Buffers, SinceAttach, is_missed, since_attach};
 
+use aya::Pod;
 use traffic_common::{ContainerRecord, FAULTS, InterfaceRecord, Meta, Tally};
 use traffic_model::{ByDirection, ClassTableInfo, Snapshot};
 
-use crate::{kernel::maps::Maps, time};
+use crate::{
+    kernel::{
+        maps::{Elements, Maps},
+        records::{EMPTY_CONTAINER, EMPTY_INTERFACE},
+    },
+    time,
+};
 
 /// Reads all counters.
 ///
@@ -48,10 +57,7 @@ struct Owners {
 
 impl Owners {
     fn read(maps: &Maps) -> anyhow::Result<Self> {
-        Ok(Self {
-            containers: maps.containers.range(0, maps.containers.len())?,
-            interfaces: maps.interfaces.range(0, maps.interfaces.len())?,
-        })
+        Ok(Self { containers: container_records(maps)?, interfaces: interface_records(maps)? })
     }
 
     /// Reads again the slots that had an owner.
@@ -83,6 +89,37 @@ impl Owners {
     fn interface_slots_used(&self) -> anyhow::Result<u32> {
         used(&self.interfaces, |record| record.generation)
     }
+}
+
+/// The owners of all container slots.
+///
+/// # Errors
+/// When the map cannot be read.
+pub fn container_records(maps: &Maps) -> anyhow::Result<Vec<ContainerRecord>> {
+    head(&maps.containers, |record| record.generation == 0, EMPTY_CONTAINER)
+}
+
+/// The owners of all interface slots.
+///
+/// # Errors
+/// When the map cannot be read.
+pub fn interface_records(maps: &Maps) -> anyhow::Result<Vec<InterfaceRecord>> {
+    head(&maps.interfaces, |record| record.generation == 0, EMPTY_INTERFACE)
+}
+
+/// Reads records up to a part of them that never had an owner; all behind are as `empty`. Slots are given out
+/// from the first on.
+fn head<R: Pod>(records: &Elements<R>, is_unused: impl Fn(&R) -> bool, empty: R) -> anyhow::Result<Vec<R>> {
+    const PART: u32 = 512;
+    let mut read = Vec::new();
+    for first in (0..records.len()).step_by(PART as usize) {
+        read.extend(records.range(first, PART.min(records.len() - first))?);
+        if read.last().is_some_and(&is_unused) {
+            break;
+        }
+    }
+    read.resize(records.len() as usize, empty);
+    Ok(read)
 }
 
 fn used<R>(records: &[R], generation: impl Fn(&R) -> u32) -> anyhow::Result<u32> {

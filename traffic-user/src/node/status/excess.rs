@@ -10,11 +10,11 @@ use crate::{
             self,
             excess::{self, Excess, Sending, Suspect},
         },
-        hooks::{AttachedProgram, HookListing, Recognition},
+        hooks::{AttachedProgram, HookListing},
         maps::Maps,
     },
     net::{interface::NetInterface, netlink::Netlink},
-    node::{Host, registry::Registry},
+    node::registry::Registry,
 };
 
 /// How long what an interface sends is compared.
@@ -27,29 +27,27 @@ struct Suspicions {
     sent: Vec<NetInterface>,
 }
 
-/// Compares all interfaces. Returns a problem for each with an excess.
+/// Compares all listed interfaces with `counted`, the totals by slot that were read before the listing: the
+/// kernel's statistics are then never behind. Returns a problem for each with an excess.
 ///
 /// # Errors
-/// When a map, the list of interfaces or a hook cannot be read.
-pub(super) fn problems(host: &Host, maps: &Maps, registry: &Registry) -> anyhow::Result<Vec<String>> {
-    let records = registry.interfaces();
-    let end = records.iter().rposition(|record| record.ifindex != 0).map_or(0, |last| last + 1);
-    // Ours first: the kernel's statistics are then never behind.
-    let counted = counters::interfaces_totals(maps, u32::try_from(end)?)?;
-    let listed: HashMap<u32, NetInterface> =
-        host.netlink.interfaces()?.into_iter().map(|interface| (interface.index, interface)).collect();
+/// When a map or a hook cannot be read.
+pub(super) fn problems(
+    netlink: &Netlink,
+    (maps, counted): (&Maps, &[InterfaceCounters]),
+    registry: &Registry,
+    listed: &[NetInterface],
+    hooks: &HookListing<'_>,
+) -> anyhow::Result<Vec<String>> {
+    let listed: HashMap<u32, &NetInterface> =
+        listed.iter().map(|interface| (interface.index, interface)).collect();
     let mut suspicions = Suspicions::default();
-    for (record, ours) in records.iter().zip(&counted) {
+    for (record, ours) in registry.interfaces().iter().zip(counted) {
         if let Some(interface) = listed.get(&record.ifindex) {
             suspicions.look_at(interface, record, ours);
         }
     }
-    if suspicions.received.is_empty() && suspicions.sent.is_empty() {
-        return Ok(Vec::new());
-    }
-    let hooks = host.hooks();
-    let hooks = hooks.list(Recognition::Program)?;
-    suspicions.problems(maps, &host.netlink, &hooks, |ifindex| {
+    suspicions.problems(maps, netlink, hooks, |ifindex| {
         let slot = registry.interface_of_index(ifindex)?;
         Some((slot, *registry.interface(slot)))
     })

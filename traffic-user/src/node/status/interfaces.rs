@@ -9,7 +9,7 @@ use traffic_common::{
 use traffic_model::ContainerId;
 
 use super::{
-    ports,
+    excess, ports,
     report::{Attachment, CountedUnnamed, Hook, NotWatched},
     unnamed,
 };
@@ -46,9 +46,10 @@ impl Interfaces {
     /// # Errors
     /// When a map, the list of interfaces or a hook cannot be read.
     pub(super) fn gather(host: &Host, maps: &Maps) -> anyhow::Result<Self> {
+        // Ours before the kernel's statistics and again right after them: packets that pass in between must look
+        // neither like packets that count twice, nor like missed ones.
+        let counted_before = counters::all_interfaces_totals(maps)?;
         let listed = host.netlink.interfaces()?;
-        // The kernel's statistics first, ours right after them: packets between the two readings must not
-        // look like missed ones.
         let registry = Registry::read(maps)?;
         let counted = Counted::read(maps, &registry)?;
         let hooks = host.hooks();
@@ -69,6 +70,8 @@ impl Interfaces {
                  `uplinks` under [node]"
             ));
         }
+        let ours = (maps, counted_before.as_slice());
+        all.problems.extend(excess::problems(&host.netlink, ours, &all.registry, &listed, &hooks)?);
         let roles: Vec<Role> = listed.iter().map(|interface| host.policy.role(interface)).collect();
         all.problems.extend(unwatched_ports(&listed, &roles, &all.registry));
         let nothing_matches = host.policy.nothing_matches(&listed);
