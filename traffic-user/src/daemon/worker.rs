@@ -244,7 +244,7 @@ impl Worker {
             self.report(WorkerEvent::Ask);
         }
         let mut released = false;
-        while !(plan.is_idle() && !self.follower.came_and_went.is_waiting()) && !self.mailbox.is_stopping() {
+        while (!plan.is_idle() || self.follower.came_and_went.is_waiting()) && !self.mailbox.is_stopping() {
             let mut session = self.host.begin(ProgramChoice::Pinned)?;
             if session.outcome == LoadOutcome::Created {
                 // All interfaces are to be attached again, not only those with events.

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use proptest::prelude::*;
 
-use super::{Policy, Selection, Session, registry::Registry};
+use super::{Pass, Policy, Selection, Session, registry::Registry};
 use crate::{config::Config, kernel::load::LoadOutcome, ownership::Ownership};
 use fake::FakeKernel;
 
@@ -323,4 +323,33 @@ fn a_node_at_rest_is_looked_at_and_not_changed() {
     let calls = kernel.calls.get() - before;
     // For each interface one look at its hooks and one at its counters, and a few for what all share.
     assert!(calls <= 2 * 5 + 12, "{calls} calls");
+}
+
+/// A listing waits for whoever holds the kernel's lock on interfaces, and start hooks would wait for ours.
+#[test]
+fn a_batch_lists_nothing_under_the_lock_and_looks_again_at_what_it_acts_on() {
+    let kernel = FakeKernel::new(8, 12);
+    kernel.add_device(2, NAMES[0]);
+    kernel.add_device(3, NAMES[2]);
+    let mut pass = Pass::new(Selection::Matching);
+    pass.list(&kernel).unwrap();
+    // Since the listing, one ended, one has another name, and a hook has attached a new one.
+    take_device(&kernel, 2).unwrap();
+    let (id, mut device) = take_device(&kernel, 3).unwrap();
+    device.name = "eth7".to_owned();
+    kernel.state.borrow_mut().devices.insert(id, device);
+    kernel.add_device(4, NAMES[3]);
+    let (kernel, hook) = change(kernel, |session| resync(session, &policy()));
+    hook.unwrap();
+    let listings = kernel.listings.get();
+    let (kernel, done) = change(kernel, |session| {
+        let until = std::time::Instant::now() + std::time::Duration::from_secs(60);
+        anyhow::ensure!(pass.batch(session, &policy(), until)?, "one batch is enough");
+        anyhow::ensure!(pass.report.failed.is_empty(), "{:?}", pass.report.failed);
+        Ok(())
+    });
+    done.unwrap();
+    assert_eq!(kernel.listings.get(), listings);
+    kernel.pass_packets();
+    assert_eq!(kernel.unsettled(owner), Vec::<String>::new());
 }

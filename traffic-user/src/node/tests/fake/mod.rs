@@ -83,6 +83,8 @@ pub struct FakeKernel {
     pub fails_in: Cell<Option<u32>>,
     /// Calls so far.
     pub calls: Cell<u32>,
+    /// Listings of all interfaces so far.
+    pub listings: Cell<u32>,
     /// The next listing lacks the interface of this index.
     pub hidden: Cell<Option<u32>>,
     /// So many attaches are acknowledged without an effect.
@@ -113,6 +115,7 @@ impl FakeKernel {
             state: RefCell::new(state),
             fails_in: Cell::new(None),
             calls: Cell::new(0),
+            listings: Cell::new(0),
             hidden: Cell::new(None),
             lost_attaches: Cell::new(0),
             traffic_every: Cell::new(0),
@@ -295,6 +298,7 @@ impl State {
 impl InterfaceList for FakeKernel {
     fn interfaces(&self) -> anyhow::Result<Vec<NetInterface>> {
         self.call("list interfaces")?;
+        self.listings.set(self.listings.get() + 1);
         let hidden = self.hidden.take();
         let state = self.state.borrow();
         let listed = state.devices.values().filter(|device| Some(device.index) != hidden);
