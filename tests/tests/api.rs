@@ -219,7 +219,7 @@ fn a_killed_daemons_socket_is_taken_over() -> Result<()> {
     ensure!(status["ledger"]["drain_failures"] == 0, "{status}");
     ensure!(status["ledger"]["last_drain"].is_string(), "{status}");
     // Somebody removes the maps that the daemon uses. It pins them again; until then it answers with an error.
-    std::fs::remove_dir_all(lab.bpffs().join("maps"))?;
+    fs::remove_dir_all(lab.bpffs().join("maps"))?;
     let deadline = Instant::now() + PATIENCE;
     loop {
         let (head, body) = ask(UnixStream::connect(&socket)?, "/metrics")?;
