@@ -197,8 +197,10 @@ fn ten_thousand_containers_with_addresses_start_in_seconds_and_stop_at_once() ->
     Ok(())
 }
 
-/// Gaps of interfaces that came and went: name, container, and buffers in and out; `None` if unknown.
-fn unseen(lab: &Lab) -> Result<Vec<(String, String, Option<[u64; 2]>)>> {
+/// A gap of an interface that came and went: name, container, and buffers in and out; `None` if unknown.
+type Unseen = (String, String, Option<[u64; 2]>);
+
+fn unseen(lab: &Lab) -> Result<Vec<Unseen>> {
     let gaps = gaps(lab)?.into_iter();
     let gaps = gaps
         .filter(|gap| gap["detail"].as_str().is_some_and(|detail| detail.starts_with("it came and went")));

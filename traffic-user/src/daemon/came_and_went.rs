@@ -12,7 +12,7 @@ use traffic_common::{Direction, InterfaceRecord, InterfaceStatistics};
 use traffic_ledger::{Gap, GapReason, GapSize};
 use traffic_model::ContainerId;
 
-use super::index_watch::IndexWatch;
+use super::index_watch::{IndexWatch, Seen};
 use crate::{
     net::{
         events::{Batch, Ended},
@@ -133,7 +133,8 @@ impl CameAndWent {
             self.indexes.overrun();
         }
         let ended = batch.ends.iter().map(|end| &end.last);
-        if self.indexes.see(seen.chain(ended), !batch.lost) {
+        let place = if batch.lost { Seen::InIncompleteEvents } else { Seen::InEvents };
+        if self.indexes.see(seen.chain(ended), place) {
             self.note(Unseen::Overrun);
         }
         self.had_carrier.extend(batch.with_carrier().filter(|index| !self.attached.contains_key(index)));
@@ -169,7 +170,7 @@ impl CameAndWent {
                 self.add(one);
             }
         }
-        if self.indexes.see(interfaces.iter(), true) {
+        if self.indexes.see(interfaces.iter(), Seen::InListing) {
             self.note(Unseen::Overrun);
         }
     }

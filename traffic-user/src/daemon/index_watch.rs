@@ -5,6 +5,17 @@ use std::collections::BTreeSet;
 
 use crate::net::interface::NetInterface;
 
+/// Where interfaces were seen.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Seen {
+    /// In all events since the last ones.
+    InEvents,
+    /// In events beside which others were dropped.
+    InIncompleteEvents,
+    /// In a listing of all.
+    InListing,
+}
+
 /// Notices indexes that interfaces had which nobody saw. The kernel gives them out in order.
 #[derive(Debug, Default)]
 pub(super) struct IndexWatch {
@@ -19,9 +30,13 @@ impl IndexWatch {
         self.since_overrun.get_or_insert_default();
     }
 
-    /// Takes over interfaces that were seen. Returns whether one between them was not. `all` says that these
-    /// are all that exist or came.
-    pub fn see<'i>(&mut self, seen: impl Iterator<Item = &'i NetInterface>, all: bool) -> bool {
+    /// Takes over interfaces that were seen. Returns whether one between them was not.
+    pub fn see<'i>(&mut self, seen: impl Iterator<Item = &'i NetInterface>, place: Seen) -> bool {
+        let (all, listing) = match place {
+            Seen::InIncompleteEvents => (false, false),
+            Seen::InEvents => (true, false),
+            Seen::InListing => (true, true),
+        };
         let mut last = self.highest;
         let mut new = self.since_overrun.take();
         for interface in seen {
@@ -33,7 +48,10 @@ impl IndexWatch {
             }
         }
         let Some(new) = new.filter(|_| self.highest != 0) else {
-            self.highest = last;
+            // A listing may be ahead of the events, and these may turn out to be incomplete.
+            if !listing || self.highest == 0 {
+                self.highest = last;
+            }
             return false;
         };
         if !all || last == self.highest {
