@@ -133,7 +133,7 @@ impl CameAndWent {
             self.indexes.overrun();
         }
         let ended = batch.ends.iter().map(|end| &end.last);
-        let place = if batch.lost { Seen::InIncompleteEvents } else { Seen::InEvents };
+        let place = if batch.lost { Seen::IncompleteEvents } else { Seen::Events };
         if self.indexes.see(seen.chain(ended), place) {
             self.note(Unseen::Overrun);
         }
@@ -170,7 +170,7 @@ impl CameAndWent {
                 self.add(one);
             }
         }
-        if self.indexes.see(interfaces.iter(), Seen::InListing) {
+        if self.indexes.see(interfaces.iter(), Seen::Listing) {
             self.note(Unseen::Overrun);
         }
     }

@@ -9,11 +9,11 @@ use crate::net::interface::NetInterface;
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Seen {
     /// In all events since the last ones.
-    InEvents,
+    Events,
     /// In events beside which others were dropped.
-    InIncompleteEvents,
+    IncompleteEvents,
     /// In a listing of all.
-    InListing,
+    Listing,
 }
 
 /// Notices indexes that interfaces had which nobody saw. The kernel gives them out in order.
@@ -33,9 +33,9 @@ impl IndexWatch {
     /// Takes over interfaces that were seen. Returns whether one between them was not.
     pub fn see<'i>(&mut self, seen: impl Iterator<Item = &'i NetInterface>, place: Seen) -> bool {
         let (all, listing) = match place {
-            Seen::InIncompleteEvents => (false, false),
-            Seen::InEvents => (true, false),
-            Seen::InListing => (true, true),
+            Seen::IncompleteEvents => (false, false),
+            Seen::Events => (true, false),
+            Seen::Listing => (true, true),
         };
         let mut last = self.highest;
         let mut new = self.since_overrun.take();
