@@ -120,6 +120,11 @@ impl Book {
         Self { booked: booked.collect(), labels: labels.collect(), ..self.clone() }
     }
 
+    /// Boot and time since boot of the last reading.
+    pub fn last_reading(&self) -> Option<(String, u128)> {
+        self.last.as_ref().map(|last| (last.boot_id.clone(), last.boottime.as_nanos()))
+    }
+
     /// Time of the last reading on the boot clock, if there is one of this boot.
     pub fn last_boottime(&self, boot_id: &str) -> Option<Duration> {
         self.last.as_ref().filter(|last| last.boot_id == boot_id).map(|last| last.boottime)

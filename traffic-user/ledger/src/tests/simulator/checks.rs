@@ -8,10 +8,12 @@ use super::{
     book::{Book, Totals},
     world::{World, at},
 };
-use crate::{By, Ledger, ReportQuery, query::query_plan::Split, testing::add};
+use crate::{
+    By, Ledger, ReportQuery, query::query_plan::Split, testing::add, write::last_reading::latest_reading,
+};
 
-/// What a ledger holds as a whole: sums, names of the closed months, number of corrections.
-pub type State = (Totals, Vec<String>, usize);
+/// What a ledger holds as a whole: sums, names of the closed months, number of corrections, the last reading.
+pub type State = (Totals, Vec<String>, usize, Option<(String, u128)>);
 
 /// Reads the state of a ledger.
 pub fn state(ledger: &Ledger) -> State {
@@ -19,12 +21,14 @@ pub fn state(ledger: &Ledger) -> State {
     let closed = ledger.closed_periods().unwrap().into_iter().map(|period| period.name).collect();
     let adjustments = "SELECT count(*) FROM adjustment";
     let adjustments: i64 = ledger.conn.query_row(adjustments, [], |row| row.get(0)).unwrap();
-    (totals, closed, usize::try_from(adjustments).unwrap())
+    let last = latest_reading(&ledger.conn).unwrap();
+    let last = last.map(|last| (last.boot_id, u128::from(last.boottime_ns)));
+    (totals, closed, usize::try_from(adjustments).unwrap(), last)
 }
 
 /// The same of what it must hold.
 pub fn expected(book: &Book) -> State {
-    (book.totals(), book.closed.keys().cloned().collect(), book.adjustments.0)
+    (book.totals(), book.closed.keys().cloned().collect(), book.adjustments.0, book.last_reading())
 }
 
 /// Sums by step, container and class.

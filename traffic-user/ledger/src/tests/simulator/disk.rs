@@ -22,9 +22,14 @@ const SECTOR: usize = 512;
 /// Size of a region of shared memory, in words.
 const REGION_WORDS: usize = 4096;
 
-/// Nothing more can be done: the process was killed.
+/// Why a change was not made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Stopped;
+pub enum Refusal {
+    /// The process was killed: nothing more can be done.
+    Stopped,
+    /// The disk is full or broken, for a while.
+    Failed,
+}
 
 /// A file.
 #[derive(Debug, Default)]
@@ -133,6 +138,11 @@ impl Keeps {
     }
 }
 
+thread_local! {
+    /// Whether new disks of this thread forget what they were told to sync.
+    pub static FORGETS: Cell<bool> = const { Cell::new(false) };
+}
+
 /// Files by what is appended to the name of the ledger.
 pub type Files = Vec<(&'static str, Vec<u8>)>;
 
@@ -148,6 +158,10 @@ pub struct Disk {
     changes: Cell<u64>,
     stop_at: Cell<u64>,
     stopped: Cell<bool>,
+    /// The changes that fail, and whether one did.
+    failing: RefCell<Range<u64>>,
+    failed: Cell<bool>,
+    forgets: bool,
 }
 
 impl Disk {
@@ -160,6 +174,9 @@ impl Disk {
             changes: Cell::new(0),
             stop_at: Cell::new(u64::MAX),
             stopped: Cell::new(false),
+            failing: RefCell::new(0..0),
+            failed: Cell::new(false),
+            forgets: FORGETS.get(),
         });
         vfs::mount(&disk);
         disk
@@ -203,9 +220,9 @@ impl Disk {
     }
 
     /// Opens a file, or creates it.
-    pub fn open(&self, path: &Path, create: bool) -> Result<Option<Rc<RefCell<Inode>>>, Stopped> {
+    pub fn open(&self, path: &Path, create: bool) -> Result<Option<Rc<RefCell<Inode>>>, Refusal> {
         if self.stopped.get() {
-            return Err(Stopped);
+            return Err(Refusal::Stopped);
         }
         if let Some(inode) = self.find(path) {
             return Ok(Some(inode));
@@ -223,7 +240,7 @@ impl Disk {
     }
 
     /// Removes a file. Returns whether there was one.
-    pub fn remove(&self, path: &Path, synced: bool) -> Result<bool, Stopped> {
+    pub fn remove(&self, path: &Path, synced: bool) -> Result<bool, Refusal> {
         let Ok(metadata) = fs::metadata(path) else { return Ok(false) };
         self.change()?;
         fs::remove_file(path).unwrap();
@@ -236,21 +253,40 @@ impl Disk {
     }
 
     /// Called before each change.
-    pub fn change(&self) -> Result<(), Stopped> {
+    pub fn change(&self) -> Result<(), Refusal> {
         if self.stopped.get() {
-            return Err(Stopped);
+            return Err(Refusal::Stopped);
         }
         self.changes.set(self.changes.get() + 1);
         if self.changes.get() >= self.stop_at.get() {
             self.stopped.set(true);
-            return Err(Stopped);
+            return Err(Refusal::Stopped);
+        }
+        if self.failing.borrow().contains(&self.changes.get()) {
+            self.failed.set(true);
+            return Err(Refusal::Failed);
         }
         Ok(())
     }
 
+    /// Lets some changes fail from now on; 1 is the next one.
+    pub fn fail_after(&self, changes: u64, count: u64) {
+        let first = self.changes.get() + changes;
+        *self.failing.borrow_mut() = first..first + count;
+    }
+
+    /// Works again. Returns whether something failed.
+    pub fn heal(&self) -> bool {
+        *self.failing.borrow_mut() = 0..0;
+        self.failed.take()
+    }
+
     /// A sync also writes the directory, as on every file system with a journal.
-    pub fn sync(&self, inode: &RefCell<Inode>) -> Result<(), Stopped> {
+    pub fn sync(&self, inode: &RefCell<Inode>) -> Result<(), Refusal> {
         self.change()?;
+        if self.forgets {
+            return Ok(());
+        }
         inode.borrow_mut().sync();
         self.removed.borrow_mut().clear();
         Ok(())

@@ -3,7 +3,8 @@
 //! A history draws from: readings at any distance, steps of the clock, updates of time zone rules, reboots,
 //! power failures, reverts of the memory and of the whole machine, new counters, clones, restored and torn
 //! copies, retired containers, imports, closed months, corrections, maintenance, retention, a migration. The
-//! process is killed at any write of any of these, and at any write of the opening afterwards.
+//! process is killed at any write of any of these, and at any write of the opening afterwards; or writes fail for
+//! a while.
 //!
 //! - `disk`, `vfs`: a disk in memory below SQLite, which stops at a write and loses what was not synced.
 //! - `world`: a node and its ledger, and what can happen to it; `copies`, `commands`: the same of its files and
@@ -29,7 +30,7 @@ use std::{
 
 use world::World;
 
-const HISTORIES: u64 = 300;
+const HISTORIES: u64 = 2000;
 
 /// A small generator, so that a seed means the same history everywhere (splitmix64).
 #[derive(Clone, Debug)]
@@ -132,4 +133,12 @@ fn every_history_ends_with_the_right_sums() {
         running.into_iter().flat_map(|thread| thread.join().unwrap()).collect()
     });
     assert!(failures.is_empty(), "{} of {count} histories:\n{}", failures.len(), failures.join("\n\n"));
+}
+
+#[test]
+fn a_disk_that_forgets_what_was_synced_is_noticed() {
+    disk::FORGETS.set(true);
+    let noticed = (0..300).find(|&seed| history(seed, false).is_err());
+    disk::FORGETS.set(false);
+    assert!(noticed.is_some(), "no history lost anything");
 }

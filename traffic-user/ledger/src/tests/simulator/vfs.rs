@@ -13,7 +13,7 @@ use std::{
 
 use rusqlite::ffi;
 
-use super::disk::{Disk, Inode, Stopped};
+use super::disk::{Disk, Inode, Refusal};
 
 thread_local! {
     static MOUNTED: RefCell<Vec<Weak<Disk>>> = const { RefCell::new(Vec::new()) };
@@ -92,8 +92,13 @@ fn handle<'a>(file: *mut ffi::sqlite3_file) -> &'a mut Handle {
     unsafe { &mut *(*file.cast::<Opened>()).handle }
 }
 
-fn code(result: Result<(), Stopped>) -> c_int {
-    result.map_or(ffi::SQLITE_IOERR, |()| ffi::SQLITE_OK)
+/// `failed` is what SQLite is told when the disk fails.
+fn code(result: Result<(), Refusal>, failed: c_int) -> c_int {
+    match result {
+        Ok(()) => ffi::SQLITE_OK,
+        Err(Refusal::Failed) => failed,
+        Err(Refusal::Stopped) => ffi::SQLITE_IOERR,
+    }
 }
 
 unsafe extern "C" fn open(
@@ -111,7 +116,7 @@ unsafe extern "C" fn open(
     unsafe { (*file).pMethods = ptr::null() };
     let inode = match disk.open(&path, flags & ffi::SQLITE_OPEN_CREATE != 0) {
         Ok(Some(inode)) => inode,
-        Ok(None) | Err(Stopped) => return ffi::SQLITE_CANTOPEN,
+        Ok(None) | Err(_) => return ffi::SQLITE_CANTOPEN,
     };
     let remove_when_closed = (flags & ffi::SQLITE_OPEN_DELETEONCLOSE != 0).then_some(path);
     let opened = Handle { disk, inode, lock: 0, memory_shared: 0, memory_exclusive: 0, remove_when_closed };
@@ -134,7 +139,7 @@ unsafe extern "C" fn delete(_: *mut ffi::sqlite3_vfs, name: *const c_char, sync:
     match disk.remove(&path, sync != 0) {
         Ok(true) => ffi::SQLITE_OK,
         Ok(false) => ffi::SQLITE_IOERR_DELETE_NOENT,
-        Err(Stopped) => ffi::SQLITE_IOERR_DELETE,
+        Err(_) => ffi::SQLITE_IOERR_DELETE,
     }
 }
 
@@ -218,21 +223,23 @@ unsafe extern "C" fn write(
     let handle = handle(file);
     // SAFETY: SQLite passes so many bytes.
     let from = unsafe { std::slice::from_raw_parts(from.cast::<u8>(), usize::try_from(count).unwrap()) };
-    code(handle.disk.change().map(|()| {
+    let written = handle.disk.change().map(|()| {
         handle.inode.borrow_mut().write(usize::try_from(at).unwrap(), from);
-    }))
+    });
+    code(written, ffi::SQLITE_FULL)
 }
 
 unsafe extern "C" fn truncate(file: *mut ffi::sqlite3_file, size: ffi::sqlite3_int64) -> c_int {
     let handle = handle(file);
-    code(handle.disk.change().map(|()| {
+    let truncated = handle.disk.change().map(|()| {
         handle.inode.borrow_mut().content.truncate(usize::try_from(size).unwrap());
-    }))
+    });
+    code(truncated, ffi::SQLITE_IOERR_TRUNCATE)
 }
 
 unsafe extern "C" fn sync(file: *mut ffi::sqlite3_file, _: c_int) -> c_int {
     let handle = handle(file);
-    code(handle.disk.sync(&handle.inode))
+    code(handle.disk.sync(&handle.inode), ffi::SQLITE_IOERR_FSYNC)
 }
 
 unsafe extern "C" fn file_size(file: *mut ffi::sqlite3_file, size: *mut ffi::sqlite3_int64) -> c_int {

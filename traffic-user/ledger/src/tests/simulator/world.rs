@@ -46,6 +46,8 @@ pub enum Ended<T> {
     Done(T),
     /// Whether it reported success before.
     Killed(bool),
+    /// The same of something during which the disk failed.
+    Failed(bool),
 }
 
 impl World {
@@ -116,12 +118,17 @@ impl World {
         if random.once_in(20) {
             self.disk.stop_after(random.within(1, changes).unsigned_abs());
         }
+        if random.once_in(30) {
+            let count = if random.once_in(2) { 1 } else { 1000 };
+            self.disk.fail_after(random.within(1, changes).unsigned_abs(), count);
+        }
         let result = action(self.ledger.as_mut().unwrap(), &self.node);
+        let failed = self.disk.heal();
         if self.disk.is_stopped() {
             return Ended::Killed(result.is_ok());
         }
         self.disk.never_stop();
-        Ended::Done(result)
+        if failed { Ended::Failed(result.is_ok()) } else { Ended::Done(result) }
     }
 
     /// Starts again after a kill, or after a power failure, and finds out which of these states the ledger has.
@@ -137,14 +144,18 @@ impl World {
         self.log.push(format!("killed, power failed: {power_failed}"));
         let found = checks::state(&ledger);
         self.ledger = Some(ledger);
-        let known: Vec<_> = states.iter().map(checks::expected).collect();
-        let at = known.iter().position(|state| *state == found);
-        let at =
-            at.unwrap_or_else(|| panic!("after a kill the ledger holds {found:?}, not one of {known:?}"));
-        self.book = states.into_iter().nth(at).unwrap();
+        self.take_state(&found, states);
         if power_failed {
             self.restart_node(random);
         }
+    }
+
+    /// Finds out which of these states the ledger has.
+    fn take_state(&mut self, found: &checks::State, states: Vec<Book>) {
+        let known: Vec<_> = states.iter().map(checks::expected).collect();
+        let at = known.iter().position(|state| state == found);
+        let at = at.unwrap_or_else(|| panic!("the ledger holds {found:?}, not one of {known:?}"));
+        self.book = states.into_iter().nth(at).unwrap();
     }
 
     /// Opens the ledger. Once in `times`, everything stops at one of the first `changes` writes. Returns whether
@@ -184,9 +195,15 @@ impl World {
                 self.book = after;
             }
             Ended::Killed(true) => self.recover(random, vec![after]),
-            Ended::Killed(false) => {
-                let before = self.book.clone();
-                self.recover(random, vec![before, after]);
+            Ended::Killed(false) => self.recover(random, vec![self.book.clone(), after]),
+            Ended::Failed(true) => {
+                self.log.push("the disk failed afterwards".to_owned());
+                self.book = after;
+            }
+            Ended::Failed(false) => {
+                self.log.push("the disk failed".to_owned());
+                let found = checks::state(self.ledger());
+                self.take_state(&found, vec![self.book.clone(), after]);
             }
         }
         Ok(())
