@@ -23,6 +23,7 @@ use crate::error::LedgerError;
 
 /// Name of the copy inside the directory of an unfinished copy.
 const PARTIAL: &str = "copy";
+const BUSY: &str = "another process is writing a copy of this name; try again when it has ended";
 /// Billing data: for its owner and group.
 const MODE: u32 = 0o640;
 
@@ -46,22 +47,24 @@ pub(crate) fn copy_to(conn: &Connection, copy: &Path, existing: Existing) -> Res
         return Err(failed(io::Error::new(io::ErrorKind::AlreadyExists, reason)));
     }
     let partial = Partial::create(copy).map_err(failed)?;
-    // An absolute path, as its bytes: SQLite would read a name such as `file:x` as a URI.
-    let target = partial.path();
-    let name = ToSqlOutput::Borrowed(ValueRef::Text(target.as_os_str().as_bytes()));
-    conn.execute("VACUUM INTO ?1", [name])?;
+    partial.write(conn)?;
     partial.publish(copy, existing).map_err(failed)
 }
 
 /// The directory of a copy that is being written. Removed when dropped.
-struct Partial {
+pub(crate) struct Partial {
     directory: PathBuf,
     /// Excludes a second copy to the same name.
     _lock: File,
 }
 
 impl Partial {
-    fn create(copy: &Path) -> io::Result<Self> {
+    /// Begins a copy to this name.
+    ///
+    /// # Errors
+    /// With [`io::ErrorKind::ResourceBusy`] while another process writes a copy of this name; when the
+    /// directory cannot be written.
+    pub fn create(copy: &Path) -> io::Result<Self> {
         let name = copy
             .file_name()
             .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidInput, "the path does not name a file"))?;
@@ -73,27 +76,47 @@ impl Partial {
         hidden.push(name);
         hidden.push(".partial");
         let directory = fs::canonicalize(parent)?.join(hidden);
+        // Whoever held it removes it at the end, at any of these moments.
+        let busy = || io::Error::new(io::ErrorKind::ResourceBusy, BUSY);
+        let removed = |error: io::Error| if error.kind() == io::ErrorKind::NotFound { busy() } else { error };
         match DirBuilder::new().mode(0o700).create(&directory) {
             // A copy that was interrupted left it.
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => require_own(&directory)?,
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                require_own(&directory).map_err(removed)?;
+            }
             other => other?,
         }
-        let lock = File::open(&directory)?;
+        let lock = File::open(&directory).map_err(removed)?;
         match lock.try_lock() {
             Ok(()) => {}
-            Err(TryLockError::WouldBlock) => {
-                let busy = "another process is writing a copy of this name";
-                return Err(io::Error::new(io::ErrorKind::ResourceBusy, busy));
-            }
+            Err(TryLockError::WouldBlock) => return Err(busy()),
             Err(TryLockError::Error(error)) => return Err(error),
+        }
+        let identity = |file: fs::Metadata| (file.dev(), file.ino());
+        let there = fs::symlink_metadata(&directory).map_err(removed)?;
+        if identity(there) != identity(lock.metadata()?) {
+            return Err(busy());
         }
         let partial = Self { directory, _lock: lock };
         partial.clear()?;
         Ok(partial)
     }
 
-    fn path(&self) -> PathBuf {
+    /// Where the copy is written.
+    pub fn path(&self) -> PathBuf {
         self.directory.join(PARTIAL)
+    }
+
+    /// Writes the copy, as the ledger is when this begins.
+    ///
+    /// # Errors
+    /// When the connection is in a transaction, or the file cannot be read or written.
+    pub fn write(&self, conn: &Connection) -> Result<(), LedgerError> {
+        // An absolute path, as its bytes: SQLite would read a name such as `file:x` as a URI.
+        let target = self.path();
+        let name = ToSqlOutput::Borrowed(ValueRef::Text(target.as_os_str().as_bytes()));
+        conn.execute("VACUUM INTO ?1", [name])?;
+        Ok(())
     }
 
     fn clear(&self) -> io::Result<()> {
@@ -103,7 +126,11 @@ impl Partial {
         Ok(())
     }
 
-    fn publish(&self, copy: &Path, existing: Existing) -> io::Result<()> {
+    /// Gives the copy its final name, when it is on the disk.
+    ///
+    /// # Errors
+    /// When there is a file that must be kept, or the disk fails.
+    pub fn publish(&self, copy: &Path, existing: Existing) -> io::Result<()> {
         let partial = self.path();
         fs::set_permissions(&partial, fs::Permissions::from_mode(MODE))?;
         File::open(&partial)?.sync_all()?;

@@ -45,6 +45,15 @@ pub enum LedgerError {
         /// The version that this build reads.
         known: i64,
     },
+    /// Another process migrates the file and needs more time.
+    #[error(
+        "another process migrates it to schema version {known}; try again when it has ended (`trafctl status` \
+         shows how far the daemon is)"
+    )]
+    Migrating {
+        /// The version that this build knows.
+        known: i64,
+    },
     /// The copy made before a migration cannot be written. The ledger is unchanged.
     #[error("cannot write the copy {path} of the ledger")]
     Backup {

@@ -11,7 +11,7 @@
 //! - `closing`: closed months, corrections, audits.
 //! - `encoding`, `digest`: hashes of rows, by which changes from outside are found.
 //! - `import`: history from PVA's database.
-//! - `schema`, `migrate`, `store`, `ids`, `identity`, `wal_guard`, `read_only`, `backup`: the file itself.
+//! - `schema`, `migrate`, `migration`, `store`, `ids`, `identity`, `wal_guard`, `read_only`, `backup`: the file itself.
 
 mod backup;
 mod closing;
@@ -24,6 +24,7 @@ mod identity;
 mod ids;
 mod import;
 mod migrate;
+mod migration;
 mod query;
 mod read_only;
 mod schema;
@@ -43,6 +44,7 @@ pub use closing::preview::{ClosePreview, RetirePreview};
 pub use error::LedgerError;
 pub use figures::{Basis, Figures, Volume};
 pub use import::{PvaImport, PvaImported, PvaProgress, SkipReason};
+pub use migration::{MigrationProgress, OnProgress};
 pub use query::balance::{Balance, BalanceRow};
 pub use query::billing::{Billing, ReportedAdjustment, SignedFigures, SignedVolume};
 pub use query::interfaces::{FaultRow, InterfaceReport, InterfaceRow};

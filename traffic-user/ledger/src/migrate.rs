@@ -1,8 +1,5 @@
-//! Opens a database file as a ledger: creates it, migrates it to the current schema, or refuses it.
-//!
-//! Only this file deals with schema versions. A file with a newer version is refused and left untouched. A
-//! file with an older one is first copied (`FILE.vN-backup`); all its migrations then run in one transaction.
-//! The copy is made under the same write lock, so that of several processes one migrates and the others wait.
+//! Opens a database file as a ledger: creates it, has an older one migrated (`migration`), or refuses it. A file
+//! with a newer schema version is left untouched.
 
 use std::fs::File;
 use std::io;
@@ -10,71 +7,26 @@ use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use rusqlite::{Connection, OpenFlags, Transaction, TransactionBehavior, config::DbConfig};
+use rusqlite::{Connection, OpenFlags, TransactionBehavior, config::DbConfig};
 
 use crate::{
-    backup::{self, Existing},
     digest,
     error::LedgerError,
+    migration::{MIGRATIONS, Migrating, Migration, OnProgress, known_version},
     read_only, schema,
-    time::borders,
 };
 
 /// How long a writer waits for another writer before it fails.
 pub const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 /// Time between two attempts where SQLite does not wait by itself.
-const BUSY_PAUSE: Duration = Duration::from_millis(10);
-
-/// The first version whose rows have digests.
-const DIGESTS_SINCE: i64 = 5;
-
-/// One step from a schema version to the next.
-pub type Migration = fn(&Transaction<'_>) -> rusqlite::Result<()>;
-
-/// Element `n` migrates version `n + 1` to version `n + 2`. A released step never changes.
-const MIGRATIONS: &[Migration] = &[
-    |transaction| transaction.execute_batch(schema::CONTROL_TOTALS),
-    |transaction| transaction.execute_batch(schema::ADJUSTMENT_NUMBER),
-    |transaction| {
-        transaction.execute_batch(schema::TIME)?;
-        borders::store_existing(transaction)
-    },
-    // Ledgers of earlier versions got these tables when they were needed. Digests are computed after the last
-    // step.
-    |transaction| {
-        transaction.execute_batch(schema::ACCOUNTED)?;
-        transaction.execute_batch(schema::PVA_RANGES)
-    },
-    pack_days,
-];
-
-/// Makes room for packed days. The next maintenance packs the days that are over, little by little, while
-/// drains continue.
-fn pack_days(transaction: &Transaction<'_>) -> rusqlite::Result<()> {
-    // Somebody's own views of these tables show both forms afterwards.
-    transaction.execute_batch("PRAGMA legacy_alter_table = ON; DROP VIEW IF EXISTS log_data")?;
-    let mut renamed = Vec::new();
-    for (kind, level) in
-        schema::KINDS.iter().flat_map(|kind| schema::PACKED_LEVELS.map(|level| (kind, level)))
-    {
-        let (table, rows) = (kind.table(level), kind.rows_table(level));
-        transaction.execute_batch(&format!("ALTER TABLE {table} RENAME TO {rows}"))?;
-        renamed.push((table, rows));
-    }
-    if transaction.table_exists(None, "digest")? {
-        renamed.iter().try_for_each(|(from, to)| digest::rename(transaction, from, to))?;
-    }
-    transaction.execute_batch(&schema::packed_days())?;
-    transaction.execute_batch(&schema::log_data())?;
-    transaction.execute_batch("PRAGMA legacy_alter_table = OFF")
-}
+pub(crate) const BUSY_PAUSE: Duration = Duration::from_millis(10);
 
 /// Opens the file for reading and writing, in the current schema.
 ///
 /// # Errors
 /// When it cannot be opened, is not a ledger, or has a newer version.
-pub fn open(path: &Path) -> Result<Connection, LedgerError> {
-    open_with(path, MIGRATIONS)
+pub fn open(path: &Path, progress: &OnProgress) -> Result<Connection, LedgerError> {
+    open_with(path, MIGRATIONS, progress)
 }
 
 /// Opens the file for reading only. Older schema versions are refused as well as newer ones.
@@ -91,7 +43,11 @@ pub fn open_read_only(path: &Path) -> Result<Connection, LedgerError> {
     }
 }
 
-fn open_with(path: &Path, migrations: &[Migration]) -> Result<Connection, LedgerError> {
+fn open_with(
+    path: &Path,
+    migrations: &[Migration],
+    progress: &OnProgress,
+) -> Result<Connection, LedgerError> {
     read_only::require_regular(path).map_err(|source| open_error(path, source))?;
     let mut conn = Connection::open_with_flags(
         absolute(path),
@@ -105,47 +61,40 @@ fn open_with(path: &Path, migrations: &[Migration]) -> Result<Connection, Ledger
     // A drain uses more statements than the default cache holds.
     conn.set_prepared_statement_cache_capacity(64);
     let known = known_version(migrations);
-    let found = version(&conn, path)?;
+    let mut found = version(&conn, path)?;
+    if found <= known {
+        use_log(&conn)?;
+    }
+    if found == 0 {
+        found = create(&mut conn, known)?;
+    }
+    if found < known {
+        Migrating { path, migrations, progress }.run(&mut conn, found)?;
+        found = version(&conn, path)?;
+    }
     if found > known {
         return Err(LedgerError::Newer { found, known });
     }
-    use_log(&conn)?;
-    if found == known {
-        return Ok(conn);
-    }
-    let transaction = conn.transaction_with_behavior(TransactionBehavior::Immediate)?;
-    // Another process may have migrated it while this one waited for the lock.
-    let now: i64 = transaction.pragma_query_value(None, "user_version", |row| row.get(0))?;
-    if now > known {
-        return Err(LedgerError::Newer { found: now, known });
-    }
-    if now == known {
-        drop(transaction);
-        return Ok(conn);
-    }
-    if now == 0 {
-        transaction.execute_batch(&schema::create())?;
-        transaction.pragma_update(None, "application_id", schema::APPLICATION_ID)?;
-        transaction.pragma_update(None, "user_version", known)?;
-    } else {
-        back_up(path, now)?;
-        for (to, migration) in (2_i64..).zip(migrations).skip_while(|&(to, _)| to <= now) {
-            migration(&transaction)?;
-            transaction.pragma_update(None, "user_version", to)?;
-        }
-    }
-    // Reading the whole file takes minutes, in which nothing is counted: later steps keep the digests up to date.
-    if now < DIGESTS_SINCE {
-        digest::create(&transaction)?;
-    } else {
-        digest::schema_changed(&transaction)?;
-    }
-    transaction.commit()?;
     Ok(conn)
 }
 
+/// Creates the tables, unless another process did. Returns the version of the file.
+fn create(conn: &mut Connection, known: i64) -> Result<i64, LedgerError> {
+    let transaction = conn.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    let now: i64 = transaction.pragma_query_value(None, "user_version", |row| row.get(0))?;
+    if now > 0 {
+        return Ok(now);
+    }
+    transaction.execute_batch(&schema::create())?;
+    transaction.pragma_update(None, "application_id", schema::APPLICATION_ID)?;
+    transaction.pragma_update(None, "user_version", known)?;
+    digest::create(&transaction)?;
+    transaction.commit()?;
+    Ok(known)
+}
+
 /// Switches to the write-ahead log. SQLite does not wait for the lock that the first switch of a file needs.
-fn use_log(conn: &Connection) -> Result<(), LedgerError> {
+pub(crate) fn use_log(conn: &Connection) -> Result<(), LedgerError> {
     let deadline = Instant::now() + BUSY_TIMEOUT;
     // The writer checkpoints after each drain; an automatic checkpoint would come at a worse time.
     let switch = "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL;
@@ -161,10 +110,6 @@ fn use_log(conn: &Connection) -> Result<(), LedgerError> {
 /// An absolute path: SQLite gives some relative names a meaning of their own, such as `:memory:` or `file:x`.
 pub(crate) fn absolute(path: &Path) -> PathBuf {
     std::path::absolute(path).unwrap_or_else(|_| path.to_owned())
-}
-
-fn known_version(migrations: &[Migration]) -> i64 {
-    i64::try_from(migrations.len()).unwrap_or(i64::MAX) + 1
 }
 
 /// The file's schema version; 0 for an empty file.
@@ -201,20 +146,16 @@ pub fn open_error(path: &Path, source: rusqlite::Error) -> LedgerError {
     LedgerError::Open { path: path.to_owned(), reason }
 }
 
-/// Copies the file before it is migrated. Called with the write lock held, so that the file still has this
-/// version and no other process migrates it meanwhile. A connection in a transaction cannot copy, so another
-/// one does.
-fn back_up(path: &Path, version: i64) -> Result<(), LedgerError> {
-    let reader = read_only::open(path).map_err(|source| open_error(path, source))?;
-    // An interrupted migration may have left a copy, which the new one replaces.
-    let copy = PathBuf::from(format!("{}.v{version}-backup", path.display()));
-    backup::copy_to(&reader, &copy, Existing::Replace)
-}
-
 #[cfg(test)]
 mod tests {
+    use rusqlite::Transaction;
+
     use super::*;
     use crate::testing;
+
+    fn quiet() -> OnProgress {
+        std::sync::Arc::new(|_| {})
+    }
 
     fn add_column(transaction: &Transaction<'_>) -> rusqlite::Result<()> {
         transaction.execute_batch("ALTER TABLE node ADD COLUMN place TEXT")
@@ -233,7 +174,7 @@ mod tests {
     fn an_older_ledger_is_migrated_after_a_backup() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("ledger.sqlite");
-        let first = open_with(&path, &[]).unwrap();
+        let first = open_with(&path, &[], &quiet()).unwrap();
         first.execute_batch("INSERT INTO node (name) VALUES ('n1')").unwrap();
         first.execute_batch(&testing::as_version_5()).unwrap();
         first.pragma_update(None, "user_version", 1).unwrap();
@@ -246,7 +187,7 @@ mod tests {
         drop(first);
         let migrations: Vec<Migration> =
             MIGRATIONS.iter().copied().chain([add_column as Migration]).collect();
-        let conn = open_with(&path, &migrations).unwrap();
+        let conn = open_with(&path, &migrations, &quiet()).unwrap();
         let place: Option<String> = conn.query_row("SELECT place FROM node", [], |row| row.get(0)).unwrap();
         assert_eq!(place, None);
         assert_eq!(conn.query_row("SELECT count(*) FROM booked", [], |row| row.get(0)), Ok(0));
@@ -259,7 +200,7 @@ mod tests {
             .query_row("SELECT name FROM node", [], |row| row.get(0))
             .unwrap();
         assert_eq!(name, "n1");
-        assert!(matches!(open(&path), Err(LedgerError::Newer { found: 7, known: 6, .. })));
+        assert!(matches!(open(&path, &quiet()), Err(LedgerError::Newer { found: 7, known: 6, .. })));
         assert!(matches!(open_read_only(&path), Err(LedgerError::Newer { found: 7, known: 6, .. })));
     }
 
@@ -269,7 +210,7 @@ mod tests {
             for _ in 0..8 {
                 scope.spawn(|| {
                     barrier.wait();
-                    drop(open_with(path, migrations).unwrap());
+                    drop(open_with(path, migrations, &quiet()).unwrap());
                 });
             }
         });
@@ -302,10 +243,10 @@ mod tests {
     fn a_failed_migration_leaves_the_ledger_unchanged() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("ledger.sqlite");
-        drop(open_with(&path, &[]).unwrap());
-        assert!(open_with(&path, &[fail]).is_err());
+        drop(open_with(&path, &[], &quiet()).unwrap());
+        assert!(open_with(&path, &[fail], &quiet()).is_err());
         assert_eq!(user_version(&path), 1);
-        assert!(open_with(&path, &[add_column]).is_ok());
+        assert!(open_with(&path, &[add_column], &quiet()).is_ok());
     }
 
     #[test]
@@ -313,9 +254,9 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let foreign = dir.path().join("foreign.sqlite");
         Connection::open(&foreign).unwrap().execute_batch("CREATE TABLE t (a)").unwrap();
-        assert!(matches!(open(&foreign), Err(LedgerError::Foreign { .. })));
+        assert!(matches!(open(&foreign, &quiet()), Err(LedgerError::Foreign { .. })));
         let text = dir.path().join("text");
         std::fs::write(&text, "no database, but long enough to be looked at".repeat(100)).unwrap();
-        assert!(matches!(open(&text), Err(LedgerError::Damaged(_))));
+        assert!(matches!(open(&text, &quiet()), Err(LedgerError::Damaged(_))));
     }
 }

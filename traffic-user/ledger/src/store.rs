@@ -3,6 +3,7 @@
 use std::{
     fs,
     path::{Path, PathBuf},
+    sync::Arc,
     time::Duration,
 };
 
@@ -15,9 +16,10 @@ use traffic_model::{
 
 use crate::{
     backup::{self, Existing},
-    digest,
+    digest::{self, Rebuild},
     error::LedgerError,
     identity, ids, migrate,
+    migration::OnProgress,
     query::query_plan::container_numbers,
     time::{
         borders::{Borders, stored_calendar},
@@ -75,6 +77,7 @@ pub struct Ledger {
     pub(crate) noted: Vec<Gap>,
     /// The files that a writing connection uses.
     files: Option<OpenFiles>,
+    pub(crate) digests: Rebuild,
     _in_use: InUse,
 }
 
@@ -88,6 +91,18 @@ impl Ledger {
     /// When the file cannot be opened, has a newer schema, follows another calendar, is an incomplete copy, or
     /// belongs to another machine.
     pub fn open(path: &Path, config: LedgerConfig) -> Result<Self, LedgerError> {
+        Self::open_with_progress(path, config, &(Arc::new(|_| {}) as OnProgress))
+    }
+
+    /// As [`Ledger::open`], with the progress of a migration.
+    ///
+    /// # Errors
+    /// As [`Ledger::open`].
+    pub fn open_with_progress(
+        path: &Path,
+        config: LedgerConfig,
+        progress: &OnProgress,
+    ) -> Result<Self, LedgerError> {
         wal_guard::check(path)?;
         let in_use = InUse::begin();
         if in_use.is_alone() {
@@ -100,7 +115,7 @@ impl Ledger {
             // A name that was mistyped would stay in the new file for good.
             return Err(LedgerError::UnknownZone(calendar.zone_name().to_owned()));
         }
-        let mut conn = migrate::open(path)?;
+        let mut conn = migrate::open(path, progress)?;
         digest::follow(&mut conn)?;
         let calendar = with_substitute(&conn, calendar)?;
         match stored_calendar(&conn)? {
@@ -146,6 +161,7 @@ impl Ledger {
             failing: None,
             noted: Vec::new(),
             files: Some(OpenFiles::note(path)?),
+            digests: Rebuild::default(),
             _in_use: in_use,
         };
         identity::check(&ledger, config.machine.as_deref(), config.adopt)?;
@@ -173,6 +189,7 @@ impl Ledger {
             failing: None,
             noted: Vec::new(),
             files: None,
+            digests: Rebuild::default(),
             _in_use: in_use,
         })
     }

@@ -47,7 +47,9 @@ pub fn as_version_5() -> String {
 
 /// SQL that makes a ledger one of schema version 3.
 pub fn as_version_3() -> String {
-    as_version_5() + "DROP TABLE border; DROP TABLE clock; DROP TABLE closed_rate; PRAGMA user_version = 3;"
+    as_version_5()
+        + "DROP TABLE border; DROP TABLE clock; DROP TABLE closed_rate; DROP TABLE digest;
+           PRAGMA user_version = 3;"
 }
 
 /// A zone with a first offset and changes of it, at seconds since the Unix epoch, as compiled by zic.

@@ -4,10 +4,10 @@
 //! transaction packs the rows of some owners, so packing can stop after any of them and continues with the
 //! rows that are left. Nothing records how far it came.
 
-use std::{collections::BTreeMap, time::Instant};
+use std::{collections::BTreeMap, ops::ControlFlow};
 
 use rusqlite::{
-    Connection, TransactionBehavior, params, params_from_iter,
+    Connection, params, params_from_iter,
     types::{ToSqlOutput, Value},
 };
 use traffic_model::calendar::{FIVE_MINUTES_S, Level};
@@ -18,12 +18,14 @@ use crate::{
         columns::{self, Columns, MOST_BUCKETS, Packed, Points},
         packed_columns, places, read,
     },
-    digest,
     error::LedgerError,
     schema::{KINDS, Kind, PACKED_LEVELS},
     store::Ledger,
     time::borders::Borders,
-    write::{pace::Pace, rollup::Maintenance},
+    write::{
+        pace::{Pace, in_transactions},
+        rollup::Maintenance,
+    },
 };
 
 /// How long after the end of a day its last readings may come, in seconds.
@@ -69,31 +71,16 @@ impl Ledger {
         pace: Pace,
         done: &mut Maintenance,
     ) -> Result<(), LedgerError> {
-        let mut parts = parts.iter().peekable();
-        while parts.peek().is_some() {
-            if done.did_anything() && pace.is_over() {
-                done.unfinished = true;
-                return Ok(());
-            }
-            let transaction = self.conn.transaction_with_behavior(TransactionBehavior::Immediate)?;
-            let end_of_transaction = pace.end_of_transaction();
+        let calendar = &self.calendar;
+        in_transactions(&mut self.conn, pace, done, parts, |transaction, part, done| {
             // Another process may have written into it since.
-            if has_dirty_units(&transaction, day)? {
-                return Ok(());
+            if has_dirty_units(transaction, day)? {
+                return Ok(ControlFlow::Break(()));
             }
-            Borders::new(&transaction, &self.calendar).store(Level::Day, day.0)?;
-            for part in parts.by_ref() {
-                done.packed_series += part.pack(&transaction, day)?;
-                if Instant::now() >= end_of_transaction {
-                    break;
-                }
-            }
-            digest::commit(transaction)?;
-            if parts.peek().is_some() {
-                pace.pause();
-            }
-        }
-        Ok(())
+            Borders::new(transaction, calendar).store(Level::Day, day.0)?;
+            done.packed_series += part.pack(transaction, day)?;
+            Ok(ControlFlow::Continue(()))
+        })
     }
 }
 

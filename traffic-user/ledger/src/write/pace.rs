@@ -1,6 +1,14 @@
 //! The pace of maintenance: how long one call and each of its transactions may take.
 
-use std::time::{Duration, Instant};
+use std::{
+    iter,
+    ops::ControlFlow,
+    time::{Duration, Instant},
+};
+
+use rusqlite::{Connection, Transaction, TransactionBehavior};
+
+use crate::{digest, error::LedgerError, write::rollup::Maintenance};
 
 /// How long units share a transaction. One transaction per unit would wait for the disk as often; a longer
 /// one would make other writers fail after [`BUSY_TIMEOUT`](crate::migrate::BUSY_TIMEOUT).
@@ -33,4 +41,42 @@ impl Pace {
             std::thread::sleep(PAUSE);
         }
     }
+}
+
+/// Does a step for each item, as many in one transaction as its time allows. A step that breaks is the last
+/// one. It notes in `done` what it did, and so does this if the time ran out.
+///
+/// # Errors
+/// When a step fails or the file cannot be written. What was committed before stays.
+pub(crate) fn in_transactions<T>(
+    conn: &mut Connection,
+    pace: Pace,
+    done: &mut Maintenance,
+    items: impl IntoIterator<Item = T>,
+    mut step: impl FnMut(&Transaction<'_>, T, &mut Maintenance) -> Result<ControlFlow<()>, LedgerError>,
+) -> Result<(), LedgerError> {
+    let mut items = items.into_iter();
+    let mut next = items.next();
+    while let Some(first) = next.take() {
+        if done.did_anything() && pace.is_over() {
+            done.unfinished = true;
+            return Ok(());
+        }
+        let transaction = conn.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        let end = pace.end_of_transaction();
+        for item in iter::once(first).chain(items.by_ref()) {
+            if step(&transaction, item, done)?.is_break() {
+                return digest::commit(transaction);
+            }
+            if Instant::now() >= end {
+                break;
+            }
+        }
+        digest::commit(transaction)?;
+        next = items.next();
+        if next.is_some() {
+            pace.pause();
+        }
+    }
+    Ok(())
 }

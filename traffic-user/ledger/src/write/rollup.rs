@@ -5,10 +5,14 @@
 //! is summed again. Rows are dropped in whole days, in one transaction with the note of what is dropped, and
 //! only where nothing below is dirty. Finished days are packed in between (`days/pack`).
 
-use std::time::{Duration, Instant};
+use std::{
+    iter,
+    ops::ControlFlow,
+    time::{Duration, Instant},
+};
 
 use jiff::{Span, Timestamp, ToSpan as _};
-use rusqlite::{Connection, OptionalExtension as _, TransactionBehavior, params, params_from_iter};
+use rusqlite::{Connection, OptionalExtension as _, params, params_from_iter};
 use traffic_model::calendar::{Calendar, Level};
 
 use crate::{
@@ -16,7 +20,6 @@ use crate::{
         read::{self, Selection},
         take_out::{Fate, take_out},
     },
-    digest,
     error::LedgerError,
     ids,
     schema::{KINDS, Kind},
@@ -24,7 +27,7 @@ use crate::{
     time::{borders::Borders, clock_line::ClockLine},
     write::{
         clock,
-        pace::Pace,
+        pace::{Pace, in_transactions},
         rollup_state::{last_bucket, units_above_dirty},
     },
 };
@@ -34,6 +37,8 @@ use crate::{
 pub struct Maintenance {
     /// Hours, days and months that were summed.
     pub rolled_up: usize,
+    /// Steps towards the digests of a ledger from a version without.
+    pub digests: usize,
     /// Series of finished days that were packed.
     pub packed_series: usize,
     /// Rows that were dropped because their retention is over. A packed day of a series is one row.
@@ -46,7 +51,7 @@ pub struct Maintenance {
 const DROPPED_FIVE_MINUTES: &str = "dropped_before_5min";
 impl Maintenance {
     pub(crate) const fn did_anything(&self) -> bool {
-        self.rolled_up > 0 || self.packed_series > 0 || self.dropped_rows > 0
+        self.digests > 0 || self.rolled_up > 0 || self.packed_series > 0 || self.dropped_rows > 0
     }
 }
 
@@ -86,6 +91,7 @@ impl Ledger {
         self.check_files()?;
         let open = last_bucket(&self.conn)?;
         let mut done = Maintenance::default();
+        self.compute_digests(pace, &mut done)?;
         // Start a level only when the finer one is done; otherwise units would be summed several times.
         for level in [Level::Hour, Level::Day, Level::Month] {
             if !done.unfinished {
@@ -104,6 +110,18 @@ impl Ledger {
         Ok(done)
     }
 
+    /// Computes the digests that a migration left. First, because sums and packed days change what is read.
+    fn compute_digests(&mut self, pace: Pace, done: &mut Maintenance) -> Result<(), LedgerError> {
+        while self.digests.step(&self.conn)? {
+            done.digests += 1;
+            if pace.is_over() {
+                done.unfinished = true;
+                break;
+            }
+        }
+        Ok(())
+    }
+
     fn roll_up(
         &mut self,
         level: Level,
@@ -119,26 +137,10 @@ impl Ledger {
                 units.push((start, end));
             }
         }
-        let mut units = units.into_iter().peekable();
-        while units.peek().is_some() {
-            if done.did_anything() && pace.is_over() {
-                done.unfinished = true;
-                return Ok(());
-            }
-            let transaction = self.conn.transaction_with_behavior(TransactionBehavior::Immediate)?;
-            let end_of_transaction = pace.end_of_transaction();
-            for (start, end) in units.by_ref() {
-                done.rolled_up += usize::from(roll_up_unit(&transaction, level, finer, start, end)?);
-                if Instant::now() >= end_of_transaction {
-                    break;
-                }
-            }
-            digest::commit(transaction)?;
-            if units.peek().is_some() {
-                pace.pause();
-            }
-        }
-        Ok(())
+        in_transactions(&mut self.conn, pace, done, units, |transaction, (start, end), done| {
+            done.rolled_up += usize::from(roll_up_unit(transaction, level, finer, start, end)?);
+            Ok(ControlFlow::Continue(()))
+        })
     }
 
     fn drop_old(&mut self, now: Timestamp, pace: Pace, done: &mut Maintenance) -> Result<(), LedgerError> {
@@ -185,37 +187,24 @@ impl Ledger {
         done: &mut Maintenance,
     ) -> Result<(), LedgerError> {
         let is_dropped = |before: Option<i64>| before.is_some_and(|before| before >= horizon);
-        while !is_dropped(ids::meta(&self.conn, dropping.key)?) {
-            if done.did_anything() && pace.is_over() {
-                done.unfinished = true;
-                return Ok(());
-            }
-            let transaction = self.conn.transaction_with_behavior(TransactionBehavior::Immediate)?;
-            let end_of_transaction = pace.end_of_transaction();
-            loop {
-                let dropped_before = ids::meta(&transaction, dropping.key)?;
-                if is_dropped(dropped_before) {
-                    break;
-                }
-                let waiting = "SELECT 1 FROM unit WHERE level <= ?1 AND dirty AND start < ?2";
-                if transaction.prepare_cached(waiting)?.exists(params![dropping.level as u8, horizon])? {
-                    digest::commit(transaction)?;
-                    return Ok(());
-                }
-                // Never move backwards, even if rows exist where none should be.
-                let before = dropping.next(&transaction, &self.calendar, horizon)?;
-                let before = before.max(dropped_before.unwrap_or(before));
-                done.dropped_rows += dropping.drop_before(&transaction, before, dropped_before)?;
-                if Instant::now() >= end_of_transaction {
-                    break;
-                }
-            }
-            digest::commit(transaction)?;
-            if !is_dropped(ids::meta(&self.conn, dropping.key)?) {
-                pace.pause();
-            }
+        if is_dropped(ids::meta(&self.conn, dropping.key)?) {
+            return Ok(());
         }
-        Ok(())
+        let calendar = &self.calendar;
+        in_transactions(&mut self.conn, pace, done, iter::repeat(()), |transaction, (), done| {
+            let dropped_before = ids::meta(transaction, dropping.key)?;
+            let waiting = "SELECT 1 FROM unit WHERE level <= ?1 AND dirty AND start < ?2";
+            if is_dropped(dropped_before)
+                || transaction.prepare_cached(waiting)?.exists(params![dropping.level as u8, horizon])?
+            {
+                return Ok(ControlFlow::Break(()));
+            }
+            // Never move backwards, even if rows exist where none should be.
+            let before = dropping.next(transaction, calendar, horizon)?;
+            let before = before.max(dropped_before.unwrap_or(before));
+            done.dropped_rows += dropping.drop_before(transaction, before, dropped_before)?;
+            Ok(ControlFlow::Continue(()))
+        })
     }
 }
 

@@ -9,6 +9,9 @@
 //! note what this program changes, and nothing else. [`commit`] stores the noted changes in the transaction
 //! that made them.
 
+mod compare;
+mod rebuild;
+
 use std::{
     collections::BTreeMap,
     hash::Hasher as _,
@@ -16,7 +19,7 @@ use std::{
 };
 
 use rusqlite::{
-    Connection, Transaction, TransactionBehavior,
+    Connection, Row, Transaction, TransactionBehavior,
     functions::{Context, FunctionFlags},
     params,
     types::ValueRef,
@@ -24,6 +27,9 @@ use rusqlite::{
 use siphasher::sip128::{Hasher128 as _, SipHasher13};
 
 use crate::{encoding, error::LedgerError};
+
+pub(crate) use compare::compare;
+pub(crate) use rebuild::{Rebuild, begin};
 
 /// The table of digests.
 pub(crate) const TABLE: &str = "
@@ -114,6 +120,7 @@ impl Noted {
 }
 
 /// A table and how its rows are divided.
+#[derive(Debug)]
 struct Table {
     name: String,
     columns: Vec<String>,
@@ -137,19 +144,25 @@ impl Table {
             .collect()
     }
 
-    /// SQL for the part of a row.
-    fn part(&self, row: &str) -> String {
+    /// Whether its rows of each day are a part.
+    fn is_by_day(&self) -> bool {
         // With the names that these tables had in version 5.
         let by_day = ["_rows", "_days", "_5min", "_hour"].iter().any(|end| self.name.ends_with(end));
-        if by_day && self.columns.first().is_some_and(|column| column == "start") {
-            format!("{row}\"start\" - {row}\"start\" % {DAY_S}")
-        } else {
-            "0".to_owned()
-        }
+        by_day && self.columns.first().is_some_and(|column| column == "start")
+    }
+
+    /// SQL for the part of a row.
+    fn part(&self, row: &str) -> String {
+        if self.is_by_day() { format!("{row}\"start\" - {row}\"start\" % {DAY_S}") } else { "0".to_owned() }
     }
 
     fn values(&self, row: &str) -> String {
         self.columns.iter().map(|column| format!(", {row}\"{column}\"")).collect()
+    }
+
+    /// SQL for all rows: the part of each, then its values.
+    fn select(&self) -> String {
+        format!("SELECT {}{} FROM \"{}\"", self.part(""), self.values(""), self.name)
     }
 
     fn triggers(&self) -> String {
@@ -254,50 +267,51 @@ pub(crate) fn change<T>(
     Ok(result)
 }
 
-/// Computes all digests from the rows.
-fn compute(conn: &Connection) -> Result<Parts, LedgerError> {
+/// One row of a table, and the part that it belongs to.
+fn row_digest(noted: &mut Noted, row: &Row<'_>, columns: usize) -> rusqlite::Result<(i64, Digest)> {
+    let values = (1..columns).map(|at| row.get_ref(at)).collect::<rusqlite::Result<Vec<_>>>()?;
+    Ok((row.get(0)?, noted.digest(values.into_iter())))
+}
+
+/// Computes the digests of some tables from their rows.
+fn compute(conn: &Connection, tables: &[Table]) -> Result<Parts, LedgerError> {
+    let tables = tables.iter().map(|table| (table.name.as_str(), table.select()));
     let mut parts = Parts::new();
     let mut noted = Noted::default();
-    let tables = Table::all(conn)?.into_iter().map(|table| {
-        let sql = format!("SELECT {}{} FROM \"{}\"", table.part(""), table.values(""), table.name);
-        (table.name, sql)
-    });
-    for (name, sql) in tables.chain([("sqlite_schema".to_owned(), SCHEMA.to_owned())]) {
+    for (name, sql) in tables.chain([("sqlite_schema", SCHEMA.to_owned())]) {
         let mut statement = conn.prepare(&sql)?;
         let columns = statement.column_count();
         let mut rows = statement.query([])?;
-        let mut at: Option<(i64, Digest)> = None;
+        // Rows of one part are neighbours, and there are millions of them.
+        let mut sum = (0, Digest::default());
         while let Some(row) = rows.next()? {
-            let part = row.get(0)?;
-            let values = (1..columns).map(|at| row.get_ref(at));
-            let values = values.collect::<rusqlite::Result<Vec<_>>>()?;
-            let digest = noted.digest(values.into_iter());
-            match &mut at {
-                Some((of, sum)) if *of == part => sum.add(digest),
-                _ => {
-                    if let Some((of, sum)) = at.replace((part, digest)) {
-                        part_of(&mut parts, &name, of).add(sum);
-                    }
-                }
+            let (part, digest) = row_digest(&mut noted, row, columns)?;
+            if part != sum.0 {
+                part_of(&mut parts, name, sum.0).add(sum.1);
+                sum = (part, Digest::default());
             }
+            sum.1.add(digest);
         }
-        if let Some((of, sum)) = at {
-            part_of(&mut parts, &name, of).add(sum);
-        }
+        part_of(&mut parts, name, sum.0).add(sum.1);
     }
     Ok(parts)
 }
 
-/// Computes the digests of a file that was created or migrated just now.
+/// Computes the digests of a file that was created just now.
 ///
 /// # Errors
 /// When the file cannot be read or written.
-pub(crate) fn create(conn: &Connection) -> rusqlite::Result<()> {
+pub(crate) fn create(conn: &Connection) -> Result<(), LedgerError> {
     conn.execute_batch(TABLE)?;
     conn.execute("DELETE FROM digest", [])?;
-    let parts = compute(conn).map_err(|error| rusqlite::Error::UserFunctionError(error.into()))?;
-    let mut insert = conn.prepare("INSERT INTO digest (name, part, rows, sum) VALUES (?1, ?2, ?3, ?4)")?;
-    for (name, part, digest) in flat(&parts) {
+    let parts = compute(conn, &Table::all(conn)?)?;
+    write(conn, &parts)
+}
+
+fn write(conn: &Connection, parts: &Parts) -> Result<(), LedgerError> {
+    let mut insert =
+        conn.prepare("INSERT OR REPLACE INTO digest (name, part, rows, sum) VALUES (?1, ?2, ?3, ?4)")?;
+    for (name, part, digest) in flat(parts).filter(|(_, _, digest)| *digest != Digest::default()) {
         insert.execute(params![name, part, digest.rows, digest.sum.to_be_bytes()])?;
     }
     Ok(())
@@ -315,67 +329,8 @@ pub(crate) fn rename(conn: &Connection, from: &str, to: &str) -> rusqlite::Resul
 ///
 /// # Errors
 /// When the file cannot be read or written.
-pub(crate) fn schema_changed(conn: &Connection) -> rusqlite::Result<()> {
-    let mut noted = Noted::default();
-    let mut sum = Digest::default();
-    let mut statement = conn.prepare(SCHEMA)?;
-    let columns = statement.column_count();
-    let mut rows = statement.query([])?;
-    while let Some(row) = rows.next()? {
-        let values = (1..columns).map(|at| row.get_ref(at)).collect::<rusqlite::Result<Vec<_>>>()?;
-        sum.add(noted.digest(values.into_iter()));
-    }
-    conn.execute(
-        "INSERT OR REPLACE INTO digest (name, part, rows, sum) VALUES ('sqlite_schema', 0, ?1, ?2)",
-        params![sum.rows, sum.sum.to_be_bytes()],
-    )
-    .map(drop)
-}
-
-/// What the comparison of all rows with their digests found.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Compared {
-    /// Number of rows.
-    pub rows: u64,
-    /// One sentence for each part that differs.
-    pub problems: Vec<String>,
-}
-
-/// Compares all rows with their digests.
-///
-/// # Errors
-/// When the file cannot be read.
-pub(crate) fn compare(conn: &Connection) -> Result<Compared, LedgerError> {
-    let mut compared = Compared::default();
-    let mut found = compute(conn)?;
-    compared.rows = flat(&found).map(|(_, _, digest)| digest.rows.unsigned_abs()).sum();
-    let mut statement = conn.prepare("SELECT name, part, rows, sum FROM digest")?;
-    let mut rows = statement.query([])?;
-    while let Some(row) = rows.next()? {
-        let (name, part): (String, i64) = (row.get(0)?, row.get(1)?);
-        let written = Digest { rows: row.get(2)?, sum: u128::from_be_bytes(row.get(3)?) };
-        let there = std::mem::take(part_of(&mut found, &name, part));
-        if there != written {
-            compared.problems.push(difference(&name, part, [written, there]));
-        }
-    }
-    let unknown = flat(&found).filter(|(_, _, there)| *there != Digest::default());
-    let unknown = unknown.map(|(name, part, there)| difference(name, part, [Digest::default(), there]));
-    compared.problems.extend(unknown);
-    compared.problems.sort();
-    Ok(compared)
-}
-
-fn difference(name: &str, part: i64, [written, there]: [Digest; 2]) -> String {
-    let day = jiff::Timestamp::from_second(part).map(|day| day.to_string());
-    let of = match (part, day) {
-        (0, _) | (_, Err(_)) => String::new(),
-        (_, Ok(day)) => format!(" of {} (UTC)", &day[..10]),
-    };
-    let how = match there.rows.wrapping_sub(written.rows) {
-        0 => "rows were changed".to_owned(),
-        more @ 1.. => format!("{more} rows were added"),
-        fewer => format!("{} rows were removed", fewer.unsigned_abs()),
-    };
-    format!("{name}{of}: {how} by something else than trafctl")
+pub(crate) fn schema_changed(conn: &Connection) -> Result<(), LedgerError> {
+    // This includes the digest of the schema.
+    let parts = compute(conn, &[])?;
+    write(conn, &parts)
 }
