@@ -56,6 +56,33 @@ fn the_list_shows_the_table_in_the_kernel() -> Result<()> {
 }
 
 #[test]
+fn a_file_by_which_nothing_would_be_billed_is_loaded_by_force_only() -> Result<()> {
+    let lab = Lab::new("classes-unbilled")?;
+    let file = lab.write("networks_classes", CLASSES)?;
+    lab.configure(&format!("class_file = {file:?}\n"))?;
+    lab.run_ok(&["attach"])?;
+    let list = || lab.run_json(&["classes", "list", "--format", "json"]);
+    // Empty, of comments only, of class 0 only, and with a class that class 0 covers.
+    for text in ["", "# none\n", "0 0.0.0.0/0\n0 ::/0\n", "0 0.0.0.0/0\n1 10.0.0.0/8\n"] {
+        let unbilled = lab.write("unbilled", text)?;
+        let unbilled = unbilled.to_str().context("the path is not UTF-8")?;
+        let output = lab.trafctl(&["classes", "load", unbilled])?.output()?;
+        assert!(!output.status.success(), "{text:?}");
+        let error = String::from_utf8(output.stderr)?;
+        let reason =
+            "the class file puts every address into class 0, which is not billed: nothing was loaded";
+        assert!(error.contains(reason) && error.contains("or --force"), "{text:?}: {error}");
+        assert_eq!(list()?, expected());
+    }
+    lab.write("networks_classes", "")?;
+    assert!(!lab.trafctl(&["classes", "load"])?.output()?.status.success(), "the configured file");
+    assert_eq!(list()?, expected());
+    lab.run_ok(&["classes", "load", "--force"])?;
+    assert_eq!(list()?, json!({"version": 1, "prefixes": []}));
+    Ok(())
+}
+
+#[test]
 fn a_prefix_is_explained_by_its_parts() -> Result<()> {
     let lab = Lab::new("classes-prefix")?;
     let file = lab.write("networks_classes", CLASSES)?;

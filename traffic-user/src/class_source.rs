@@ -24,6 +24,9 @@ use crate::{
     state_file::{self, StateLock},
 };
 
+/// Why a class file is not put in force unless somebody asks for it: it is empty, or has only class 0.
+pub const ALL_UNBILLED: &str = "the class file puts every address into class 0, which is not billed";
+
 /// The size of a table in force, as a sentence.
 pub fn in_force(table: &ClassTable) -> String {
     let verb = if table.len() == 1 { "is" } else { "are" };

@@ -2,6 +2,7 @@
 
 mod installations;
 mod reach;
+mod zone;
 
 use std::{
     fs,

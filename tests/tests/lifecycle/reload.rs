@@ -109,7 +109,7 @@ fn sighup_reloads_the_classes() -> Result<()> {
     // A file without networks, which a full disk may cause, would put everything into class 0.
     lab.write("classes", "# nothing yet\n")?;
     daemon.signal(Signal::HUP)?;
-    daemon.logs("contains no network")?;
+    daemon.logs("puts every address into class 0, which is not billed")?;
     assert_eq!(hash(&lab)?, before);
     // The daemon continues, and takes the next correct file.
     lab.write("classes", &classes(5))?;

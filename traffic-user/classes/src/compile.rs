@@ -159,9 +159,15 @@ impl ClassTable {
         self.v4.len() + self.v6.len()
     }
 
-    /// Whether the table has no rows, so that all traffic is class 0.
+    /// Whether the table has no rows.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
+    }
+
+    /// Whether every address is class 0: there are no rows, or all of them are class 0.
+    pub fn is_all_unclassified(&self) -> bool {
+        self.v4.iter().all(|row| row.class == UNCLASSIFIED)
+            && self.v6.iter().all(|row| row.class == UNCLASSIFIED)
     }
 
     /// The classes that a packet may get: those of the table, and always 0.

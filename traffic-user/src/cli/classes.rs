@@ -13,7 +13,7 @@ use traffic_classes::{ClassFile, ClassOrder, ClassTable};
 use traffic_model::notation::parse_network;
 
 use crate::{
-    class_source,
+    class_source::{self, ALL_UNBILLED},
     cli::{Done, Format, Global, output::print, progress::Progress},
     config::Config,
     drain::{self, Drainer},
@@ -54,7 +54,7 @@ enum Action {
         /// Class file [default: the configured file]
         #[arg(value_name = "FILE")]
         file: Option<PathBuf>,
-        /// Load it although it holds no prefix, so that everything is class 0 and nothing is billed
+        /// Load it although it puts every address into class 0, so that nothing is billed
         #[arg(long)]
         force: bool,
     },
@@ -125,9 +125,8 @@ fn load_file(global: &Global, config: &Config, path: Option<&Path>, force: bool)
     };
     let table = table.context(UNCHANGED)?;
     ensure!(
-        force || table.entries().next().is_some(),
-        "the class file holds no prefix, so that everything would be class 0, which is not billed: {UNCHANGED}; \
-         give the right file, or --force"
+        force || !table.is_all_unclassified(),
+        "{ALL_UNBILLED}: {UNCHANGED}; give the right file, or --force"
     );
     print(&put_in_force(global, config, path, table)?)?;
     Ok(Done::Success)
@@ -145,6 +144,7 @@ pub(super) fn put_in_force(
     let bpffs = global.pinned();
     // Before waiting for another loader: if nothing is loaded, there is no need to wait.
     load::open(&bpffs)?;
+    global.migrate_ledger();
     let _loading = LoadLock::take(&bpffs).context(UNCHANGED)?;
     let progress = Progress::start("loading classes");
     let prepared = tables::prepare(&load::open(&bpffs)?, &table, &|done, of| progress.set(done, of));

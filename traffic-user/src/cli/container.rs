@@ -86,6 +86,7 @@ fn preview(global: &Global, config: &Config, typed: &ContainerId, format: Format
 async fn retire(global: &Global, config: &Config, typed: &ContainerId, format: Format) -> anyhow::Result<()> {
     load::open(&global.pinned())?;
     let mut host = global.host(global.pinned())?;
+    global.migrate_ledger();
     host.ask_if_needed(&host.netlink.interfaces()?).await;
     let mut session = host.begin(ProgramChoice::Pinned)?;
     // It was counted under the id that was known when it appeared, or under several of them in turn.
@@ -100,7 +101,9 @@ async fn retire(global: &Global, config: &Config, typed: &ContainerId, format: F
         labels: Vec::new(),
         has_live_counters: !in_kernel.is_empty(),
     };
+    let mut local_time = LocalTime::named("UTC");
     if let Some(mut drainer) = Drainer::open_before_change(config, &global.state_dir, session.maps())? {
+        local_time = LocalTime::of(drainer.ledger().calendar());
         drainer.drain(session.maps(), DrainTrigger::Event)?;
         for container in &ids {
             let figures = match drainer.ledger().preview_retire(container.as_str()) {
@@ -115,7 +118,7 @@ async fn retire(global: &Global, config: &Config, typed: &ContainerId, format: F
             return Err(LedgerError::UnknownContainer(typed.to_string()).into());
         }
     }
-    print(&render::retired(&retired, format.into(), &LocalTime::named("UTC"))?)?;
+    print(&render::retired(&retired, format.into(), &local_time)?)?;
     if in_kernel.is_empty() {
         return Ok(());
     }

@@ -145,6 +145,7 @@ pub(super) async fn purge(global: &Global, config: &Config) -> anyhow::Result<Ou
     }
     let _no_daemon = without_daemon(&bpffs, "nothing was purged")?;
     let host = global.host(bpffs)?;
+    global.migrate_ledger();
     let lock = host.bpffs.lock().context("nothing was purged")?;
     let purged = match load::open(&host.bpffs) {
         Ok(maps) => {

@@ -8,6 +8,7 @@ use traffic_ledger::{Ledger, LedgerError};
 use traffic_model::{ContainerId, Snapshot};
 
 use crate::{
+    cli::progress,
     config::{Chosen, Config},
     drain::{ledger_config, ledger_path},
     kernel::bpffs::Bpffs,
@@ -150,7 +151,16 @@ impl Global {
 
     pub(super) fn ledger_for_writing(&self) -> anyhow::Result<Ledger> {
         let config = ledger_config(&self.config()?);
-        self.open_ledger(|path| Ledger::open(path, config))
+        self.open_ledger(|path| Ledger::open_with_progress(path, config, &progress::of_migration()))
+    }
+
+    /// Migrates an older ledger, with its progress, before the caller takes the lock on the pinned state. What
+    /// fails here fails again where the ledger is needed.
+    pub(super) fn migrate_ledger(&self) {
+        let older = Ledger::open_read_only(&ledger_path(&self.state_dir));
+        if matches!(older, Err(LedgerError::Older { .. })) {
+            drop(self.ledger_for_writing());
+        }
     }
 
     fn open_ledger(&self, open: impl FnOnce(&Path) -> Result<Ledger, LedgerError>) -> anyhow::Result<Ledger> {

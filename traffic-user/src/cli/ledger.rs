@@ -181,6 +181,7 @@ fn adopt(global: &Global, confirm: Confirm, format: Format) -> anyhow::Result<Do
         || format!("cannot adopt: there is no ledger {}; start `trafctl run` first", path.display());
     let config = global.config()?;
     let since = if confirm.yes {
+        global.migrate_ledger();
         let _lock = bpffs.lock()?;
         let maps = load::open(&bpffs)?;
         Drainer::open_adopting(&config, &global.state_dir)?.with_context(missing)?.adopt(&maps)?

@@ -24,7 +24,7 @@ use super::{
     worker::MakeHost,
 };
 use crate::{
-    class_source,
+    class_source::{self, ALL_UNBILLED},
     config::Config,
     drain::Drainer,
     health::{Backoff, Components, Part},
@@ -257,12 +257,11 @@ impl Loader {
         self.take_over(table).map(|()| Followed::Loaded)
     }
 
-    /// Puts the table of the class file that was just examined in force, unless it is empty.
+    /// Puts the table of the class file that was just examined in force, unless nothing would be billed.
     fn take_over(&mut self, table: ClassTable) -> anyhow::Result<()> {
-        if table.is_empty() {
-            // Its writer has most likely truncated it and not written it yet. An empty table would put all
-            // traffic into class 0.
-            bail!("the class file contains no network");
+        if table.is_all_unclassified() {
+            // Its writer has most likely truncated it and not written it yet.
+            bail!("{ALL_UNBILLED}; `trafctl classes load --force` loads it");
         }
         let loaded = self.load(table);
         self.is_waiting = loaded.is_err();

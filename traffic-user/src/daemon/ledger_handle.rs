@@ -10,9 +10,10 @@ use std::{
     time::Duration,
 };
 
-use anyhow::Context as _;
+use anyhow::{Context as _, bail};
 use traffic_ledger::{DrainTrigger, Gap, GapReason, LedgerError};
 
+use super::ledger_opening::Opening;
 use crate::{
     api::drain_health::DrainHealth,
     config::Config,
@@ -35,6 +36,7 @@ pub(super) struct LedgerHandle {
     /// Taken as soon as possible, and held until the daemon ends.
     daemon_lock: Option<DaemonLock>,
     opened: Option<OpenLedger>,
+    opening: Option<Opening>,
     /// Why the last attempts to open the ledger failed.
     open_failure: Option<GapReason>,
     /// Gaps that no counter shows, until a drain has stored them.
@@ -64,6 +66,7 @@ impl LedgerHandle {
             state_dir: state_dir.to_owned(),
             daemon_lock,
             opened: None,
+            opening: None,
             open_failure: None,
             noted: Vec::new(),
             health: Arc::default(),
@@ -203,14 +206,28 @@ impl LedgerHandle {
         if self.daemon_lock.is_none() {
             self.daemon_lock = Some(drain::lock_daemon(&self.state_dir)?);
         }
-        if let Some(aside) = traffic_ledger::set_aside_anothers_log(path)? {
+        if self.opening.is_none()
+            && let Some(aside) = traffic_ledger::set_aside_anothers_log(path)?
+        {
             tracing::warn!(
                 "another file than {} was in use here; the rows in its log were kept as {}",
                 path.display(),
                 aside.display()
             );
         }
-        let mut drainer = Drainer::open(&self.config, &self.state_dir)?;
+        let mut opening = match self.opening.take() {
+            Some(opening) => opening,
+            None => {
+                let (config, state_dir) = (self.config.clone(), self.state_dir.clone());
+                Opening::start(move |progress| Drainer::open(&config, &state_dir, progress))?
+            }
+        };
+        let Some(opened) = opening.result() else {
+            let doing = opening.text();
+            self.opening = Some(opening);
+            bail!("the ledger {} is not ready: {doing}", path.display());
+        };
+        let mut drainer = opened?;
         drainer.set_patience(PATIENCE)?;
         if let Some(reason) = self.open_failure {
             tracing::info!("the ledger {} is available again", path.display());

@@ -27,6 +27,7 @@ mod follower;
 mod heartbeat;
 mod index_watch;
 mod ledger_handle;
+mod ledger_opening;
 mod mailbox;
 mod resync;
 mod schedule;

@@ -14,13 +14,16 @@ use std::{
     fs,
     os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
 use anyhow::Context as _;
 use jiff::Timestamp;
 use traffic_classes::ClassTable;
-use traffic_ledger::{DrainContext, DrainTrigger, Gap, GapReason, Ledger, LedgerConfig, LedgerError};
+use traffic_ledger::{
+    DrainContext, DrainTrigger, Gap, GapReason, Ledger, LedgerConfig, LedgerError, OnProgress,
+};
 use traffic_model::local_time::LocalTime;
 use traffic_model::{ContainerId, Snapshot};
 
@@ -79,13 +82,18 @@ impl Drainer {
     ///
     /// # Errors
     /// When the ledger cannot be opened, has a newer schema, or follows another calendar.
-    pub fn open(config: &Config, state_dir: &Path) -> anyhow::Result<Self> {
-        Self::open_as(config, state_dir, ledger_config(config))
+    pub fn open(config: &Config, state_dir: &Path, progress: &OnProgress) -> anyhow::Result<Self> {
+        Self::open_as(ledger_config(config), config, state_dir, progress)
     }
 
-    fn open_as(config: &Config, state_dir: &Path, settings: LedgerConfig) -> anyhow::Result<Self> {
+    fn open_as(
+        settings: LedgerConfig,
+        config: &Config,
+        state_dir: &Path,
+        progress: &OnProgress,
+    ) -> anyhow::Result<Self> {
         let path = ledger_path(state_dir);
-        let ledger = Ledger::open(&path, settings)
+        let ledger = Ledger::open_with_progress(&path, settings, progress)
             .with_context(|| format!("cannot open the ledger {}", path.display()))?;
         // Billing data is not for everyone, wherever the directory may be.
         fs::set_permissions(&path, fs::Permissions::from_mode(0o640))
@@ -124,7 +132,7 @@ impl Drainer {
         if !fs::exists(&path).with_context(|| format!("cannot look for the ledger {}", path.display()))? {
             return Ok(None);
         }
-        Self::open_as(config, state_dir, settings).map(Some)
+        Self::open_as(settings, config, state_dir, &(Arc::new(|_| {}) as OnProgress)).map(Some)
     }
 
     /// Opens the ledger for a drain that must precede a change of these counters. Returns `None` if there is

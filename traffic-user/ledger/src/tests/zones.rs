@@ -216,6 +216,10 @@ fn a_ledger_whose_zone_nobody_knows_any_more_continues_at_the_last_offset() {
         }
         let reader = Ledger::open_read_only(&path).unwrap();
         assert_eq!(steps(&reader, By::Day), steps(&known.ledger, By::Day));
+        // A month is closed by the borders that were booked.
+        let closed = file.ledger.close_anyway("2026-08", node.wall).unwrap();
+        assert_eq!(closed.end, known.ledger.close_anyway("2026-08", same.wall).unwrap().end);
+        assert_eq!(file.ledger.audit().unwrap().problems, [""; 0]);
         // The zone is known again.
         file.ledger = Ledger::open(&path, config(calendar(offset_s, None))).unwrap();
         assert_eq!(file.ledger.unknown_zone(), None);
