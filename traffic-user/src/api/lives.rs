@@ -4,21 +4,36 @@
 //! the new customer sends more than the old one had before the next scrape, it takes both for one counter, and
 //! `increase()` shows only the difference. So a new life is shown as zero first, for longer than a usual scrape
 //! interval, and `_created` says when it began, for those who read that.
+//!
+//! A file in the state directory keeps the lives for the next daemon, which would take every life for the first
+//! one otherwise. Only the daemon writes it. It says nothing after a reboot.
 
 use std::{
     collections::BTreeMap,
+    path::{Path, PathBuf},
     sync::{Mutex, PoisonError},
     time::Duration,
 };
 
+use anyhow::Context as _;
 use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
 use traffic_model::{ContainerId, Snapshot};
+
+use crate::state_file;
+
+/// Name of the file.
+const FILE: &str = "lives.json";
+/// Largest such file, in bytes.
+const MOST_BYTES: u64 = 16 << 20;
+/// Version of that file.
+const VERSION: u32 = 1;
 
 /// How long a new life is shown as zero: each Prometheus that scrapes once a minute sees it at least once.
 const ZERO_FOR: Duration = Duration::from_secs(90);
 
 /// The life that a container's counters have now.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct Life {
     generation: u32,
     created: Timestamp,
@@ -42,48 +57,98 @@ impl Shown {
     }
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Serialize, Deserialize)]
 struct Known {
+    version: u32,
     /// Boot and epoch of the last page.
     epoch: (String, u64),
     /// Time of the last page.
     last: Option<Timestamp>,
-    lives: BTreeMap<ContainerId, Life>,
+    lives: BTreeMap<String, Life>,
 }
 
 /// The lives that earlier pages showed.
 #[derive(Debug, Default)]
-pub struct Lives(Mutex<Known>);
+pub struct Lives {
+    known: Mutex<Known>,
+    /// `None` to keep them in memory only.
+    file: Option<PathBuf>,
+    /// Whether the log says that the file cannot be written.
+    failure_logged: Mutex<bool>,
+}
 
 impl Lives {
+    /// The lives that earlier daemons noted in a state directory. A file that cannot be read is as good as none.
+    pub fn kept_in(state_dir: &Path) -> Self {
+        let file = state_dir.join(FILE);
+        let read = || -> anyhow::Result<Option<Known>> {
+            let Some(bytes) = state_file::read(&file, MOST_BYTES)? else { return Ok(None) };
+            let known: Known =
+                serde_json::from_slice(&bytes).with_context(|| format!("cannot read {}", file.display()))?;
+            Ok(Some(known).filter(|known| known.version == VERSION))
+        };
+        let known = read().unwrap_or_else(|error| {
+            tracing::warn!("{error:#}; the metrics show all counters as begun with their epoch");
+            None
+        });
+        Self { known: Mutex::new(known.unwrap_or_default()), file: Some(file), ..Self::default() }
+    }
+
     /// Notes the lives in a reading, and returns how to show them.
     pub fn follow(&self, snapshot: &Snapshot) -> Shown {
-        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        let (shown, changed) = Self::note(&mut known, snapshot);
+        if changed {
+            self.store(&known);
+        }
+        shown
+    }
+
+    /// Writes the file. It is replaced as a whole, and a failure changes nothing of what this daemon shows.
+    fn store(&self, known: &Known) {
+        let Some(file) = &self.file else { return };
+        let stored = serde_json::to_vec(known)
+            .map_err(anyhow::Error::from)
+            .and_then(|bytes| state_file::replace(file, &bytes, MOST_BYTES));
+        let mut logged = self.failure_logged.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Err(error) = &stored
+            && !*logged
+        {
+            tracing::warn!("{error:#}; after a restart, the metrics show other times of creation");
+        }
+        *logged = stored.is_err();
+    }
+
+    /// Returns how to show the lives, and whether one of them is new.
+    fn note(known: &mut Known, snapshot: &Snapshot) -> (Shown, bool) {
         let epoch = (snapshot.boot_id.clone(), snapshot.epoch);
         if known.epoch != epoch {
-            *known = Known { epoch, ..Known::default() };
+            *known = Known { version: VERSION, epoch, ..Known::default() };
         }
         let now = Duration::from_nanos(snapshot.boottime_ns);
         let last = known.last;
-        let mut shown = Shown::default();
+        let (mut shown, mut changed) = (Shown::default(), false);
         for counter in snapshot.present_counters() {
             let generation = counter.generation;
-            let life = match known.lives.get(&counter.container) {
+            let life = match known.lives.get(counter.container.as_str()) {
                 // A reading that began earlier may come later.
                 Some(life) if generation <= life.generation => *life,
                 // It began after the last page, on which it was not.
-                before => Life {
-                    generation,
-                    created: last.map_or(snapshot.epoch_created, |last| last.max(snapshot.epoch_created)),
-                    zero_until: before.map(|_| now.saturating_add(ZERO_FOR)),
-                },
+                before => {
+                    changed = true;
+                    Life {
+                        generation,
+                        created: last.map_or(snapshot.epoch_created, |last| last.max(snapshot.epoch_created)),
+                        zero_until: before.map(|_| now.saturating_add(ZERO_FOR)),
+                    }
+                }
             };
-            known.lives.insert(counter.container.clone(), life);
+            known.lives.insert(counter.container.to_string(), life);
             let is_zero = life.zero_until.is_some_and(|until| now < until);
             shown.0.insert(counter.container.clone(), (life.created, is_zero));
         }
         known.last = Some(last.map_or(snapshot.time, |last| last.max(snapshot.time)));
-        shown
+        (shown, changed)
     }
 }
 
@@ -140,5 +205,31 @@ mod tests {
             (page.created(&id("101")), page.is_zero(&id("101"))),
             (Some(rebooted.epoch_created), false)
         );
+    }
+    #[test]
+    fn the_next_daemon_shows_the_same_and_knows_the_earlier_life() {
+        let (dir, id) = (tempfile::tempdir().unwrap(), |id| ContainerId::new(id).unwrap());
+        let lives = Lives::kept_in(dir.path());
+        lives.follow(&reading(10, &[("101", 1), ("102", 1)]));
+        let before = lives.follow(&reading(20, &[("101", 2), ("102", 1)]));
+        drop(lives);
+        let lives = Lives::kept_in(dir.path());
+        assert_eq!(lives.follow(&reading(30, &[("101", 2), ("102", 1)])), before, "still zero, and as old");
+        drop(lives);
+        // The id goes to another customer while no daemon runs.
+        let lives = Lives::kept_in(dir.path());
+        let page = lives.follow(&reading(500, &[("101", 2), ("102", 2)]));
+        assert_eq!((page.is_zero(&id("101")), page.is_zero(&id("102"))), (false, true));
+        assert!(page.created(&id("102")) >= Some(reading(20, &[]).time));
+        assert_eq!(page.created(&id("101")), before.created(&id("101")));
+        // Whatever is in the way, the metrics go on.
+        for content in [&b"{"[..], b"", b"{\"version\":2}"] {
+            std::fs::write(dir.path().join(FILE), content).unwrap();
+            let page = Lives::kept_in(dir.path()).follow(&reading(600, &[("101", 2)]));
+            assert_eq!(page.created(&id("101")), Some(reading(0, &[]).epoch_created));
+        }
+        std::fs::remove_file(dir.path().join(FILE)).unwrap();
+        std::fs::create_dir(dir.path().join(FILE)).unwrap();
+        assert!(!Lives::kept_in(dir.path()).follow(&reading(700, &[("101", 2)])).is_zero(&id("101")));
     }
 }

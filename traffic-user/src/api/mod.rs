@@ -16,7 +16,7 @@ mod places;
 mod query;
 mod server;
 
-use std::{fmt, sync::Arc};
+use std::{fmt, path::Path, sync::Arc};
 
 use axum::{
     Router,
@@ -102,6 +102,13 @@ impl Source {
         resolve: impl Fn(&[ContainerId], &Snapshot) -> anyhow::Result<Vec<ContainerId>> + Send + Sync + 'static,
     ) -> Self {
         self.resolve = Arc::new(resolve);
+        self
+    }
+
+    /// Keeps the beginning of counters in a state directory, over restarts.
+    #[must_use]
+    pub fn keeping_lives_in(mut self, state_dir: &Path) -> Self {
+        self.lives = Arc::new(Lives::kept_in(state_dir));
         self
     }
 

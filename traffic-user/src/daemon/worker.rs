@@ -226,6 +226,7 @@ impl Worker {
         let (config, state_dir) = (self.host.config().clone(), self.host.state_dir().to_owned());
         Source::new(move || counters::read(&load::open(&bpffs)?, &node), health)
             .with_components(Arc::clone(&self.components))
+            .keeping_lives_in(self.host.state_dir())
             .resolving(move |typed, snapshot| ownership::resolve(&config, &state_dir, typed, snapshot))
     }
 
