@@ -120,6 +120,7 @@ fn measure_questions(ledger: &Ledger, containers: u32, rounds: u32) -> anyhow::R
         by_class: false,
         basis: month.basis,
     };
+    print_times("an audit", &[measure(|| ledger.audit())?]);
     let mut took = vec![Vec::new(); questions.len() + 2];
     for _ in 0..rounds {
         for (times, (_, query)) in took.iter_mut().zip(&questions) {

@@ -12,6 +12,7 @@ use crate::{
     digest,
     error::LedgerError,
     ids,
+    migration::{MigrationProgress, OnProgress},
     store::Ledger,
     wal_guard::{FileIdentity, resolve},
 };
@@ -34,14 +35,19 @@ pub(crate) fn give_id(conn: &Connection) -> Result<(), LedgerError> {
 ///
 /// # Errors
 /// With [`LedgerError::OtherMachine`] and [`LedgerError::IncompleteCopy`] in these cases.
-pub(crate) fn check(ledger: &Ledger, machine: Option<&str>, adopt: bool) -> Result<(), LedgerError> {
+pub(crate) fn check(
+    ledger: &Ledger,
+    machine: Option<&str>,
+    adopt: bool,
+    progress: &OnProgress,
+) -> Result<(), LedgerError> {
     let conn = &ledger.conn;
     let recorded = text(conn, "machine")?;
     let is_others = recorded.as_deref().zip(machine).is_some_and(|(recorded, now)| recorded != now);
     if is_others && !adopt {
         return Err(LedgerError::OtherMachine);
     }
-    check_copy(ledger, adopt)?;
+    check_copy(ledger, adopt, progress)?;
     if is_others {
         digest::change(conn, |transaction| {
             Ok(transaction.execute_batch(
@@ -58,7 +64,7 @@ pub(crate) fn check(ledger: &Ledger, machine: Option<&str>, adopt: bool) -> Resu
     }
 }
 
-fn check_copy(ledger: &Ledger, adopt: bool) -> Result<(), LedgerError> {
+fn check_copy(ledger: &Ledger, adopt: bool, progress: &OnProgress) -> Result<(), LedgerError> {
     let conn = &ledger.conn;
     let path = resolve(ledger.path());
     let file = FileIdentity::of(&path)
@@ -73,6 +79,7 @@ fn check_copy(ledger: &Ledger, adopt: bool) -> Result<(), LedgerError> {
             "{} is a copy of a ledger or was restored: auditing it before it is used",
             path.display()
         );
+        progress(MigrationProgress::Auditing);
         let problems = ledger.audit()?.problems;
         if let Some(first) = problems.first().filter(|_| !adopt) {
             return Err(LedgerError::IncompleteCopy { problems: problems.len(), first: first.clone() });

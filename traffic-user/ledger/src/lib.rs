@@ -37,9 +37,9 @@ mod time;
 mod wal_guard;
 mod write;
 
-pub use closing::adjust::{Adjusted, Adjustment, AdjustmentRequest, ChainEntry, Corrected};
 pub use closing::audit::Audit;
 pub use closing::close::ClosedPeriod;
+pub use closing::correction::{Adjusted, Adjustment, AdjustmentRequest, ChainEntry, Corrected};
 pub use closing::preview::{ClosePreview, RetirePreview};
 pub use error::LedgerError;
 pub use figures::{Basis, Figures, Volume};

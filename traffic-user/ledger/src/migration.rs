@@ -70,7 +70,7 @@ fn pack_days(transaction: &Transaction<'_>) -> rusqlite::Result<()> {
     transaction.execute_batch("PRAGMA legacy_alter_table = OFF")
 }
 
-/// What a migration is doing.
+/// What takes long when a ledger is opened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum MigrationProgress {
     /// It waits for another process that migrates the same file.
@@ -84,6 +84,8 @@ pub enum MigrationProgress {
     },
     /// It changes the schema, in one transaction.
     Changing,
+    /// It audits a file that is a copy, which happens before the first write into any copy.
+    Auditing,
 }
 
 impl fmt::Display for MigrationProgress {
@@ -95,11 +97,12 @@ impl fmt::Display for MigrationProgress {
                 write!(formatter, "copying the ledger before its migration: {} %", percent.min(100))
             }
             Self::Changing => write!(formatter, "migrating the ledger"),
+            Self::Auditing => write!(formatter, "auditing the ledger, which is a copy or was restored"),
         }
     }
 }
 
-/// Is called with the progress of a migration, some times per second while it copies.
+/// Is called with the progress of a migration, many times per second while it copies.
 pub type OnProgress = Arc<dyn Fn(MigrationProgress) + Send + Sync>;
 
 /// An older file that is being migrated.

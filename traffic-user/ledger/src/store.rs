@@ -164,7 +164,7 @@ impl Ledger {
             digests: Rebuild::default(),
             _in_use: in_use,
         };
-        identity::check(&ledger, config.machine.as_deref(), config.adopt)?;
+        identity::check(&ledger, config.machine.as_deref(), config.adopt, progress)?;
         Ok(ledger)
     }
 

@@ -154,6 +154,10 @@ impl Calendar {
     /// kept.
     #[must_use]
     pub fn with_current_rules(&self) -> Self {
+        if !self.zone_is_known {
+            // Its list of names is minutes old otherwise.
+            jiff::tz::db().reset();
+        }
         match zones::find(jiff::tz::db(), &self.zone_name) {
             Some(zone) => Self { zone, zone_is_known: true, ..self.clone() },
             None => self.clone(),

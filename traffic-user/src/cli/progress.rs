@@ -29,7 +29,7 @@ pub(super) fn of_migration() -> OnProgress {
                     let of = |bytes| usize::try_from(bytes).unwrap_or(usize::MAX);
                     bar.set(of(done), of(total));
                 }
-                MigrationProgress::Waiting | MigrationProgress::Changing => *bar = None,
+                _ => *bar = None,
             }
             return;
         }

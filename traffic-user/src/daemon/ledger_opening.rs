@@ -83,8 +83,13 @@ impl Opening {
     /// What it is doing.
     pub(super) fn text(&self) -> String {
         match self.step() {
+            // Each new text is a line in the log.
+            Some(MigrationProgress::Copying { done, total }) => {
+                let tenth = (total / 10).max(1);
+                MigrationProgress::Copying { done: done / tenth * tenth, total }.to_string()
+            }
             Some(step) => step.to_string(),
-            None => "it is still being opened; a restored copy is audited first".to_owned(),
+            None => "it is still being opened".to_owned(),
         }
     }
 
@@ -110,7 +115,7 @@ mod tests {
             let started = Instant::now();
             assert!(opening.result().is_none());
             assert!(started.elapsed() < Duration::from_secs(4));
-            assert_eq!(opening.text(), "copying the ledger before its migration: 15 %");
+            assert_eq!(opening.text(), "copying the ledger before its migration: 10 %");
         }
         finish.send(()).unwrap();
         let error = std::iter::repeat_with(|| opening.result()).flatten().next().unwrap().unwrap_err();

@@ -6,4 +6,5 @@ pub(crate) mod chain;
 pub(crate) mod close;
 pub(crate) mod close_checks;
 pub(crate) mod closed_rates;
+pub(crate) mod correction;
 pub(crate) mod preview;

@@ -44,9 +44,10 @@ CREATE TABLE IF NOT EXISTS digest ( -- of the rows that trafctl wrote, to find t
 
 const DAY_S: i64 = 86_400;
 
-/// The schema as rows of part 0. The root pages are left out, because a copy has others.
+/// The schema as rows of part 0. The root pages are left out, because a copy has others, and so are SQLite's
+/// own tables and indexes. Anything else under one of their names can only be planted.
 const SCHEMA: &str = "SELECT 0, type, name, tbl_name, sql FROM sqlite_schema
-                      WHERE name NOT LIKE 'sqlite\\_%' ESCAPE '\\'";
+                      WHERE name NOT LIKE 'sqlite\\_%' ESCAPE '\\' OR type <> 'table' AND sql IS NOT NULL";
 
 /// Rows and the sum of their hashes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

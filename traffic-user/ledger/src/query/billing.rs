@@ -8,7 +8,10 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 
 use crate::{
-    closing::adjust::{Adjustment, PeriodAdjustment, Signed},
+    closing::{
+        adjust::PeriodAdjustment,
+        correction::{Adjustment, Signed},
+    },
     figures::{Basis, Figures, Volume},
     query::query_plan::{LineKey, Plan},
 };

@@ -10,8 +10,9 @@ use traffic_model::calendar::Level;
 
 use crate::{
     closing::{
-        adjust::{self, Corrected, Signed},
+        adjust,
         close::ClosedPeriod,
+        correction::{Corrected, Signed},
     },
     error::LedgerError,
     figures::{Basis, Figures},

@@ -124,12 +124,17 @@ impl Kind {
 
     /// The same on another level.
     pub fn upsert_at(&self, level: Level) -> String {
+        let places = vec!["?"; 1 + self.keys.len() + self.values.len()].join(", ");
+        self.add_rows(level, &format!("VALUES ({places})"))
+    }
+
+    /// SQL that adds rows to those of a level or inserts them. `rows` is SQL for start, keys and values.
+    pub fn add_rows(&self, level: Level, rows: &str) -> String {
         let columns: Vec<&str> = ["start"].iter().chain(self.keys).chain(self.values).copied().collect();
-        let places = vec!["?"; columns.len()].join(", ");
         let added: Vec<String> =
             self.values.iter().map(|value| format!("{value} = {value} + excluded.{value}")).collect();
         format!(
-            "INSERT INTO {} ({}) VALUES ({places}) ON CONFLICT (start, {}) DO UPDATE SET {}",
+            "INSERT INTO {} ({}) {rows} ON CONFLICT (start, {}) DO UPDATE SET {}",
             self.rows_table(level),
             columns.join(", "),
             self.keys.join(", "),

@@ -8,7 +8,7 @@ use std::{
 use rusqlite::{Connection, types::Value};
 use traffic_common::Fault;
 
-use crate::{Ledger, LedgerError, PvaImport, testing::*};
+use crate::{Ledger, LedgerConfig, LedgerError, PvaImport, testing::*};
 
 /// A ledger in which every table has rows.
 fn full() -> (File, Node) {
@@ -150,6 +150,44 @@ fn rows_that_change_places_and_a_changed_schema_are_found() {
             "sqlite_schema: 1 rows were added by something else than trafctl",
         ),
         ("DROP VIEW log_data", "sqlite_schema: 1 rows were removed"),
+        (
+            "DROP VIEW traffic_5min; CREATE VIEW traffic_5min AS SELECT * FROM traffic_5min_rows",
+            "sqlite_schema: rows were changed",
+        ),
+        (
+            "PRAGMA writable_schema = ON;
+             UPDATE sqlite_schema SET sql = replace(sql, 'in_bytes', 'out_bytes') WHERE name = 'traffic_hour'",
+            "sqlite_schema: rows were changed",
+        ),
+        // Under a name that SQLite keeps for itself.
+        (
+            "PRAGMA writable_schema = ON;
+             INSERT INTO sqlite_schema VALUES ('trigger', 'sqlite_stat9', 'gap', 0,
+                 'CREATE TRIGGER sqlite_stat9 AFTER INSERT ON gap BEGIN DELETE FROM gap; END')",
+            "sqlite_schema: 1 rows were added",
+        ),
+        // Two series of one day change places, with all sums as they were.
+        (
+            "CREATE TEMP TABLE two AS SELECT * FROM traffic_5min_days WHERE class = 1 AND container = 1
+                 ORDER BY start LIMIT 1;
+             UPDATE traffic_5min_days SET container = 99 WHERE start = (SELECT start FROM two) AND class = 1;
+             UPDATE traffic_5min_days SET container = 1, class = 1
+                 WHERE start = (SELECT start FROM two) AND class = 0;
+             UPDATE traffic_5min_days SET container = 2, class = 0
+                 WHERE start = (SELECT start FROM two) AND container = 99",
+            "traffic_5min_days of ",
+        ),
+        // Two directions of all series change places.
+        (
+            "UPDATE passed_hour_days SET in_bytes = out_bytes, out_bytes = in_bytes",
+            "passed_hour_days of ",
+        ),
+        // Rows that maintenance would take for not read yet.
+        (
+            "INSERT INTO meta VALUES ('digests_left_from', 'traffic_5min_rows -1');
+             UPDATE traffic_5min_rows SET in_bytes = in_bytes + 1",
+            "meta: 1 rows were added",
+        ),
         ("DROP INDEX gap_end", "sqlite_schema: 1 rows were removed"),
         ("ALTER TABLE node ADD COLUMN place TEXT", "sqlite_schema: rows were changed"),
         ("CREATE TABLE extra (a)", "sqlite_schema: 1 rows were added"),
@@ -157,6 +195,62 @@ fn rows_that_change_places_and_a_changed_schema_are_found() {
         let problems = problems_after(&original, &copy, sql).unwrap_or_default();
         assert!(problems.iter().any(|problem| problem.starts_with(finding)), "{sql}: {problems:?}");
     }
+}
+
+/// What the audit looks at is what a report shows, so whoever changes a number of the header gets neither.
+#[test]
+fn a_changed_header_is_refused() {
+    let (file, _) = full();
+    let (original, copy) = copied(&file);
+    for (pragma, numbers) in [("user_version", [0, 1, 3, 5, 7, -6]), ("application_id", [0, 1, -1, 5, 7, 9])]
+    {
+        for number in numbers {
+            fs::copy(&original, &copy).unwrap();
+            let change = format!("PRAGMA {pragma} = {number}");
+            Connection::open(&copy).unwrap().execute_batch(&change).unwrap();
+            let read = Ledger::open_read_only(&copy).map(drop);
+            assert!(read.is_err(), "{change}");
+            assert!(Ledger::open(&copy, LedgerConfig::default()).is_err(), "{change}");
+            assert_eq!(
+                content(&Connection::open(&copy).unwrap()),
+                content(&Connection::open(&original).unwrap())
+            );
+        }
+    }
+}
+
+#[test]
+fn every_bit_of_packed_values_counts() {
+    let (file, _) = full();
+    let (original, copy) = copied(&file);
+    let conn = Connection::open(&original).unwrap();
+    let mut tried = 0;
+    for table in tables(&conn).into_iter().filter(|table| table.ends_with("_days")) {
+        for column in columns(&conn, &table) {
+            let sql = format!(
+                "SELECT rowid_of, {column} FROM (SELECT start AS rowid_of, {column} FROM {table}
+                 WHERE typeof({column}) = 'blob' AND length({column}) > 0 LIMIT 1)"
+            );
+            let found =
+                conn.query_row(&sql, [], |row| Ok((row.get::<_, i64>(0)?, row.get::<_, Vec<u8>>(1)?)));
+            let Ok((start, bytes)) = found else { continue };
+            for bit in 0..bytes.len().min(3) * 8 {
+                let mut changed = bytes.clone();
+                changed[bit / 8] ^= 1 << (bit % 8);
+                let hex = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+                let sql = format!(
+                    "UPDATE {table} SET {column} = x'{}' WHERE start = {start} AND {column} = x'{}'",
+                    hex(&changed),
+                    hex(&bytes)
+                );
+                let problems = problems_after(&original, &copy, &sql).unwrap();
+                let named = format!("{table} of ");
+                assert!(problems.iter().any(|problem| problem.starts_with(&named)), "{sql}: {problems:?}");
+                tried += 1;
+            }
+        }
+    }
+    assert!(tried > 200, "{tried}");
 }
 
 #[test]

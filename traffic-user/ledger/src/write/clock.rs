@@ -2,7 +2,7 @@
 
 use jiff::Timestamp;
 use rusqlite::{Connection, OptionalExtension as _, Row, params};
-use traffic_model::{Snapshot, calendar::FIVE_MINUTES_S};
+use traffic_model::Snapshot;
 
 use crate::{
     error::LedgerError,
@@ -127,14 +127,4 @@ pub(crate) fn booked_times(
         latest,
         booted: at(line.time_ms() - i64::try_from(snapshot.boottime_ns / 1_000_000).unwrap_or(0))?,
     })
-}
-
-/// Records that a bucket has rows that are not summed yet.
-pub(crate) fn mark_dirty(conn: &Connection, bucket: i64) -> Result<(), LedgerError> {
-    conn.prepare_cached(
-        "INSERT INTO unit (level, start, end, dirty, finest) VALUES (0, ?1, ?2, 1, 1)
-         ON CONFLICT (level, start) DO UPDATE SET dirty = 1",
-    )?
-    .execute([bucket, bucket + FIVE_MINUTES_S])?;
-    Ok(())
 }

@@ -30,6 +30,7 @@ use crate::{
         relocation,
         returning::Returning,
         reverted,
+        rollup_state::mark_dirty,
     },
 };
 
@@ -360,7 +361,7 @@ impl<'a> Drain<'a> {
 
     fn mark_bucket_dirty(&self) -> Result<(), LedgerError> {
         let bucket_s = self.bucket.bucket_s;
-        clock::mark_dirty(self.transaction, bucket_s)?;
+        mark_dirty(self.transaction, bucket_s)?;
         let key = [bucket_s, self.series];
         let span = (span_start(self.snapshot, &self.times).as_second(), self.times.now.as_second());
         if self.bucket.mixed {

@@ -14,7 +14,7 @@ use crate::{
     ids,
     schema::KINDS,
     time::{borders::Borders, clock_line::ClockEvent},
-    write::{clock::mark_dirty, last_reading::frozen, rollup::remove_sums},
+    write::{last_reading::frozen, rollup::remove_sums, rollup_state::mark_dirty},
 };
 
 /// Moves what was booked while the clock was wrong, if the event says so. Rows in closed periods stay, and
@@ -179,18 +179,13 @@ impl Move<'_> {
     fn unstage(&self, borders: &Borders<'_>) -> Result<(), LedgerError> {
         for kind in KINDS {
             let sums: Vec<String> = kind.values.iter().map(|value| format!("sum({value})")).collect();
-            let (keys, values) = (kind.keys.join(", "), kind.values.join(", "));
-            let added: Vec<String> =
-                kind.values.iter().map(|value| format!("{value} = {value} + excluded.{value}")).collect();
-            self.conn.execute_batch(&format!(
-                "INSERT INTO {table} (start, {keys}, {values})
-                 SELECT start, {keys}, {sums} FROM temp.moved_{name} WHERE true GROUP BY start, {keys}
-                 ON CONFLICT (start, {keys}) DO UPDATE SET {added};",
-                table = kind.rows_table(Level::FiveMinutes),
-                name = kind.name,
-                sums = sums.join(", "),
-                added = added.join(", "),
-            ))?;
+            let keys = kind.keys.join(", ");
+            let moved = format!(
+                "SELECT start, {keys}, {} FROM temp.moved_{} WHERE true GROUP BY start, {keys}",
+                sums.join(", "),
+                kind.name,
+            );
+            self.conn.execute(&kind.add_rows(Level::FiveMinutes, &moved), [])?;
         }
         let of_kinds: Vec<String> =
             KINDS.iter().map(|kind| format!("SELECT start FROM temp.moved_{}", kind.name)).collect();

@@ -1,9 +1,9 @@
-//! Which units are up to date. `rollup` changes this state, and reports read it.
+//! Which units are up to date. Drains and `rollup` change this state, and reports read it.
 
 use std::collections::BTreeSet;
 
 use rusqlite::Connection;
-use traffic_model::calendar::{Calendar, Level};
+use traffic_model::calendar::{Calendar, FIVE_MINUTES_S, Level};
 
 use crate::{error::LedgerError, time::borders::Borders};
 
@@ -13,6 +13,16 @@ pub(crate) fn last_bucket(conn: &Connection) -> Result<Option<i64>, LedgerError>
     let mut statement = conn.prepare_cached(sql)?;
     let mut rows = statement.query([])?;
     Ok(rows.next()?.map(|row| row.get(0)).transpose()?)
+}
+
+/// Records that a bucket has rows that are not summed yet.
+pub(crate) fn mark_dirty(conn: &Connection, bucket: i64) -> Result<(), LedgerError> {
+    conn.prepare_cached(
+        "INSERT INTO unit (level, start, end, dirty, finest) VALUES (0, ?1, ?2, 1, 1)
+         ON CONFLICT (level, start) DO UPDATE SET dirty = 1",
+    )?
+    .execute([bucket, bucket + FIVE_MINUTES_S])?;
+    Ok(())
 }
 
 /// Starts of the units of `level` that contain a dirty unit of `finer`.
