@@ -18,6 +18,9 @@ use traffic_tests::{
 
 use crate::{CLASSES, wait_for};
 
+/// A fault, the time zone data under it, and what makes it.
+type Fault<'a> = (&'a str, &'a Path, &'a dyn Fn() -> Result<()>);
+
 /// Runs a command under some time zone data; returns its output if it ends as expected.
 fn under(lab: &Lab, zones: &Path, arguments: &[&str], status: i32) -> Result<Output> {
     let output = lab.trafctl(arguments)?.env("TZDIR", zones).output()?;
@@ -66,11 +69,9 @@ fn a_zone_that_is_gone_stops_nothing_and_is_reported() -> Result<()> {
         let sent = udp_send(a.namespace(), b.namespace(), (b.v4(), 4000).into(), 17, 333)?;
         *expected = expected.plus(Amounts::outgoing(sent.packets, sent.l3_bytes));
         wait_for("what was sent in the ledger", || {
-            let output = lab.trafctl(&["report", "--by", "day", "--container", "101", "--format", "json"])?;
-            let output = {
-                let mut command = output;
-                command.env("TZDIR", zones).output()?
-            };
+            let mut command =
+                lab.trafctl(&["report", "--by", "day", "--container", "101", "--format", "json"])?;
+            let output = command.env("TZDIR", zones).output()?;
             let report: Value = serde_json::from_slice(&output.stdout).unwrap_or_default();
             let rows = report["rows"].as_array().cloned().unwrap_or_default();
             let bytes: u64 = rows.iter().filter_map(|row| row["out"]["bytes"].as_u64()).sum();
@@ -89,7 +90,7 @@ fn a_zone_that_is_gone_stops_nothing_and_is_reported() -> Result<()> {
 
     let bare = lab.path("nowhere");
     let remove = || fs::remove_file(&city).or_else(|_| fs::remove_dir(&city));
-    let faults: [(&str, &Path, &dyn Fn() -> Result<()>); 6] = [
+    let faults: [Fault<'_>; 6] = [
         ("another directory, which does not exist", &bare, &|| Ok(())),
         ("removed", &zones, &|| Ok(remove()?)),
         ("empty", &zones, &|| Ok(fs::write(&city, "")?)),

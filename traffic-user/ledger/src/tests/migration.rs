@@ -24,7 +24,7 @@ fn older(days: u32) -> (File, Node) {
 }
 
 fn reopen(file: &mut File) {
-    file.ledger = Ledger::open(&file.ledger.path().to_owned(), LedgerConfig::default()).unwrap();
+    file.ledger = Ledger::open(file.ledger.path(), LedgerConfig::default()).unwrap();
 }
 
 fn assert_audited(ledger: &Ledger) -> u64 {
