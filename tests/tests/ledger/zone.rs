@@ -19,7 +19,7 @@ use traffic_tests::{
 use crate::{CLASSES, wait_for};
 
 /// A fault, the time zone data under it, and what makes it.
-type Fault<'a> = (&'a str, &'a Path, &'a dyn Fn() -> Result<()>);
+type Fault<'a> = (&'static str, &'a Path, &'a (dyn Fn() -> Result<()> + 'a));
 
 /// Runs a command under some time zone data; returns its output if it ends as expected.
 fn under(lab: &Lab, zones: &Path, arguments: &[&str], status: i32) -> Result<Output> {
