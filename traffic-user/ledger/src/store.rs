@@ -21,6 +21,7 @@ use crate::{
     identity, ids, migrate,
     migration::OnProgress,
     query::query_plan::container_numbers,
+    read_only,
     time::{
         borders::{Borders, stored_calendar},
         reading_checks::DrainContext,
@@ -103,6 +104,8 @@ impl Ledger {
         config: LedgerConfig,
         progress: &OnProgress,
     ) -> Result<Self, LedgerError> {
+        // Before anything opens it: a FIFO would never be opened.
+        read_only::require_regular(path).map_err(|source| migrate::open_error(path, source))?;
         wal_guard::check(path)?;
         let in_use = InUse::begin();
         if in_use.is_alone() {

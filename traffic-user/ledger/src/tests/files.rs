@@ -42,6 +42,20 @@ fn child(test: &str, path: &Path) -> String {
 }
 
 #[test]
+fn a_fifo_in_the_place_of_a_ledger_in_use_is_refused_at_once() {
+    let mut file = ledger();
+    Node::new(NOON).traffic("101", 1, [1, 2, 3, 4]).pass(60).drain(&mut file.ledger);
+    let path = file.ledger.path().to_owned();
+    drop(file.ledger);
+    // The note about its log is still there, so that the file's locks are looked at.
+    fs::remove_file(&path).unwrap();
+    assert!(Command::new("mkfifo").arg(&path).status().unwrap().success());
+    for opened in [Ledger::open(&path, LedgerConfig::default()), Ledger::open_read_only(&path)] {
+        assert!(matches!(opened, Err(LedgerError::Open { .. })), "{opened:?}");
+    }
+}
+
+#[test]
 fn child_retires() {
     let Some(path) = std::env::var_os(FILE) else { return };
     match open(Path::new(&path)).and_then(|ledger| ledger.retire("101", time(NOON + 3600))) {
