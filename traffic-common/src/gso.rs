@@ -49,8 +49,8 @@ pub const ENUMERATORS: [(&str, u32); 12] = [
     ("SKB_GSO_UDP_L4", UDP_L4),
 ];
 
-/// The smallest segment size that the kernel's own TCP uses (`TCP_MIN_SND_MSS`). A smaller one is the sender's
-/// claim. Such packets are counted by the rule and also reported apart.
+/// The smallest segment size that the kernel's own TCP uses (`TCP_MIN_SND_MSS`). A smaller one is the
+/// sender's claim. Such packets are counted by the rule and also reported apart.
 pub const SMALLEST_SEGMENT: u32 = 48;
 
 /// What the program knows of the running kernel, in its read-only data: byte offsets in the kernel's
@@ -77,7 +77,8 @@ pub struct SkbLayout {
     pub transport_header: u32,
     /// `sk_buff::network_header`, an offset from `head`.
     pub network_header: u32,
-    /// The byte that holds the bit `sk_buff::tc_skip_classify`. An ifb sets it on a packet that it sends again.
+    /// The byte that holds the bit `sk_buff::tc_skip_classify`. An ifb sets it on a packet that it sends
+    /// again.
     pub tc_skip_classify: u32,
     /// That bit within its byte.
     pub tc_skip_classify_mask: u32,
@@ -85,10 +86,28 @@ pub struct SkbLayout {
     pub jumbo_is_removed: u32,
     /// 1 if two programs can interleave on one CPU, as on PREEMPT_RT. Counters are then added to atomically.
     pub interleaves: u32,
+    /// The bit of `sk_buff::active_extensions` for a packet that was decrypted (`SKB_EXT_SEC_PATH`); 0 where
+    /// the kernel decrypts none.
+    pub sec_path_mask: u32,
+    /// `sk_buff::active_extensions`, a byte.
+    pub active_extensions: u32,
+    /// `sk_buff::extensions`, a pointer.
+    pub extensions: u32,
+    /// The byte of `skb_ext` with the position of the `sec_path`, in units of 8 bytes from the `skb_ext`.
+    pub sec_path_at: u32,
+    /// `sec_path::len`
+    pub sec_path_len: u32,
+    /// `sec_path::olen`
+    pub sec_path_olen: u32,
+    /// `sec_path::ovec[0].flags`
+    pub sec_path_flags: u32,
 }
 
-const _: () = assert!(size_of::<SkbLayout>() == 48);
+/// `XFRM_GRO` in the flags of an `xfrm_offload`: decrypted before the packet first came in.
+pub const XFRM_GRO: u32 = 32;
+
+const _: () = assert!(size_of::<SkbLayout>() == 76);
 
 #[cfg(feature = "user")]
-// SAFETY: `repr(C)`, twelve u32 without padding.
+// SAFETY: `repr(C)`, nineteen u32 without padding.
 unsafe impl aya::Pod for SkbLayout {}

@@ -66,7 +66,8 @@ use aya_ebpf::{
 };
 use aya_log_ebpf::debug;
 use traffic_common::{
-    Control, Direction, Family, Fault, InterfaceEntry, Note, Tally, UNKNOWN_INTERFACE_SLOT, interface_flags,
+    CARRIED_IPSEC, Control, Direction, Family, Fault, InterfaceEntry, Note, Tally, UNKNOWN_INTERFACE_SLOT,
+    interface_flags,
 };
 
 use crate::classify::Place;
@@ -162,14 +163,24 @@ fn every_step<P: Parts, const IS_IN: bool>(skb: *mut __sk_buff) {
         Some(entry) => (entry.flags, entry.interface_slot, entry.container_slot, entry.link_header_len),
         None => (0, UNKNOWN_INTERFACE_SLOT, 0, no_container::link_header_len(skb)),
     };
-    let LinkLayer { l3_offset, ethertype } = parse::link_layer(skb, link_header_len);
-    if copies::is_copy(skb, direction, flags) {
+    let LinkLayer { l3_offset, ethertype } = parse::link_layer(skb, link_header_len & !CARRIED_IPSEC);
+    let carried_ipsec = link_header_len & CARRIED_IPSEC != 0;
+    if copies::is_copy(skb, direction, flags)
+        || carried_ipsec && copies::comes_in(direction, flags) && copies::is_inner(skb)
+    {
         count::note(interface_slot, direction, Note::Copies, 1, u64::from(len));
         return;
     }
     let tally =
         gso::on_wire(skb, &LinkLayer { l3_offset, ethertype }, gso_size, len, (interface_slot, direction));
     count::passed(interface_slot, direction, &tally, len);
+    if flags & (interface_flags::PRESENT | interface_flags::UPLINK) != 0
+        && !carried_ipsec
+        && copies::comes_in(direction, flags)
+        && parse::is_maybe_ipsec(skb, l3_offset, ethertype)
+    {
+        maps::note_ipsec(ifindex);
+    }
 
     let stopped = if flags & interface_flags::PRESENT != 0 {
         None

@@ -12,9 +12,9 @@ use aya_ebpf::{
     macros::btf_map,
 };
 use traffic_common::{
-    ARRAY_WORDS, ARRAYS_PER_TABLE, ClassBlock, ClassCounters, ContainerRecord, Control, FaultCounters,
-    INTERFACE_INDEX_ENTRIES, InterfaceCounters, InterfaceEntry, InterfaceRecord, Meta, gso::SkbLayout,
-    interface_flags,
+    ARRAY_WORDS, ARRAYS_PER_TABLE, CARRIED_IPSEC, ClassBlock, ClassCounters, ContainerRecord, Control,
+    FaultCounters, INTERFACE_INDEX_ENTRIES, InterfaceCounters, InterfaceEntry, InterfaceRecord, Meta,
+    gso::SkbLayout, interface_flags,
 };
 
 /// What the loader knows of the running kernel. Read-only data, frozen before load.
@@ -32,6 +32,13 @@ pub static SKB_LAYOUT: SkbLayout = SkbLayout {
     tc_skip_classify_mask: 0,
     jumbo_is_removed: 0,
     interleaves: 0,
+    sec_path_mask: 0,
+    active_extensions: 0,
+    extensions: 0,
+    sec_path_at: 0,
+    sec_path_len: 0,
+    sec_path_olen: 0,
+    sec_path_flags: 0,
 };
 
 /// Reads one field of [`SKB_LAYOUT`] as set by the loader. Each by itself: of a copy on the stack, the
@@ -190,4 +197,19 @@ pub fn interface(ifindex: u32) -> Option<&'static InterfaceEntry> {
         unsafe { INTERFACE_BY_HIGH_INDEX.get(&ifindex) }
     };
     entry.filter(|entry| entry.flags & (interface_flags::PRESENT | interface_flags::UPLINK) != 0)
+}
+
+/// Notes in the interface's entry that it has carried IPsec.
+#[inline(always)]
+pub fn note_ipsec(ifindex: u32) {
+    let entry = if ifindex < INTERFACE_INDEX_ENTRIES {
+        INTERFACE_BY_INDEX.get_ptr_mut(ifindex)
+    } else {
+        INTERFACE_BY_HIGH_INDEX.get_ptr_mut(&ifindex)
+    };
+    if let Some(entry) = entry {
+        // SAFETY: an element of the map. Only this bit changes, and whoever writes the whole element
+        // meanwhile writes the same length.
+        unsafe { (*entry).link_header_len |= CARRIED_IPSEC };
+    }
 }

@@ -127,6 +127,54 @@ pub fn link_layer_fault(ethertype: u32) -> Fault {
     }
 }
 
+/// Whether an IPv4 packet may be the outside of an IPsec packet: by its protocol, or by the port of IPsec in
+/// UDP or TCP. `ports` are the first bytes behind the header.
+#[inline(always)]
+pub fn may_be_ipsec(protocol: u8, ports: [u8; 4]) -> bool {
+    matches!(protocol, ESP | AUTHENTICATION | COMPRESSION) || ports[2..] == IPSEC_PORT.to_be_bytes()
+}
+
+/// The same of an IPv6 packet. Behind extension headers it may be anything.
+#[inline(always)]
+pub fn may_be_ipsec_v6(next_header: u8, ports: [u8; 4]) -> bool {
+    may_be_ipsec(next_header, ports) || matches!(next_header, 0 | 43 | 44 | 60)
+}
+
+/// A header and the ports behind it.
+#[repr(C)]
+pub struct WithPorts<H> {
+    /// The network header.
+    pub header: H,
+    /// The ports of UDP and TCP, or anything else.
+    pub ports: [u8; 4],
+}
+
+const ESP: u8 = 50;
+const AUTHENTICATION: u8 = 51;
+const COMPRESSION: u8 = 108;
+const IPSEC_PORT: u16 = 4500;
+
+/// Whether the packet whose header begins at `offset` may be the outside of an IPsec packet.
+#[inline(always)]
+pub fn is_maybe_ipsec(skb: *mut __sk_buff, offset: u32, ethertype: u32) -> bool {
+    match ethertype {
+        ETHERTYPE_IPV4 => {
+            let mut copy = MaybeUninit::<WithPorts<Ipv4Header>>::uninit();
+            // SAFETY: `header` checked the bounds, which the verifier checks again; packets have no
+            // alignment.
+            header(skb, offset, &mut copy)
+                .is_some_and(|start| unsafe { may_be_ipsec((*start).header.protocol, (*start).ports) })
+        }
+        ETHERTYPE_IPV6 => {
+            let mut copy = MaybeUninit::<WithPorts<Ipv6Header>>::uninit();
+            // SAFETY: as above.
+            header(skb, offset, &mut copy)
+                .is_some_and(|start| unsafe { may_be_ipsec_v6((*start).header.next_header, (*start).ports) })
+        }
+        _ => false,
+    }
+}
+
 /// The fixed part of an IPv4 header.
 #[repr(C)]
 #[derive(Clone, Copy)]

@@ -1,10 +1,11 @@
 //! Fields of the kernel's own `sk_buff` that the context, `__sk_buff`, does not have.
 //!
-//! They are read by a helper, at offsets from BTF ([`maps::SKB_LAYOUT`](crate::maps::SKB_LAYOUT)). Each call of
-//! the helper costs about 25 ns, so only rare packets come here. Where the kernel does not offer the helper, or
-//! the offsets are unknown, every function returns `None` and the verifier removes the calls.
+//! They are read by a helper, at offsets from BTF ([`maps::SKB_LAYOUT`](crate::maps::SKB_LAYOUT)). Each call
+//! of the helper costs about 25 ns, so only rare packets come here. Where the kernel does not offer the
+//! helper, or the offsets are unknown, every function returns `None` and the verifier removes the calls.
 
 use aya_ebpf::{bindings::__sk_buff, helpers::bpf_probe_read_kernel};
+use traffic_common::gso::XFRM_GRO;
 
 use crate::maps::of_kernel;
 
@@ -43,6 +44,31 @@ pub fn network(skb: *mut __sk_buff) -> Option<u32> {
 pub fn is_sent_again(skb: *mut __sk_buff) -> Option<bool> {
     let byte: u8 = read(skb as u64, of_kernel!(tc_skip_classify))?;
     Some(u32::from(byte) & of_kernel!(tc_skip_classify_mask) != 0)
+}
+
+/// Whether the host has decrypted this packet after it came in, so that it comes in a second time on its
+/// device.
+///
+/// A packet that comes in encrypted after a device decrypted it has a record as well, which still counts as
+/// the device's (`olen`). What is decrypted while packets are merged (GRO) comes in only once, as the inner
+/// packet.
+#[inline(always)]
+pub fn is_decrypted(skb: *mut __sk_buff) -> Option<bool> {
+    let mask = of_kernel!(sec_path_mask);
+    if mask == 0 {
+        return None;
+    }
+    let active: u8 = read(skb as u64, of_kernel!(active_extensions))?;
+    if u32::from(active) & mask == 0 {
+        return Some(false);
+    }
+    let extensions: u64 = read(skb as u64, of_kernel!(extensions))?;
+    let at: u8 = read(extensions, of_kernel!(sec_path_at))?;
+    let sec_path = extensions + u64::from(at) * 8;
+    let len: i32 = read(sec_path, of_kernel!(sec_path_len))?;
+    let by_device: i32 = read(sec_path, of_kernel!(sec_path_olen))?;
+    let first: u32 = read(sec_path, of_kernel!(sec_path_flags))?;
+    Some(len > 0 && by_device == 0 && first & XFRM_GRO == 0)
 }
 
 /// Offset from the start of the buffer of a header, whose position is in the field at `field`.

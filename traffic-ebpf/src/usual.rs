@@ -20,11 +20,13 @@ use crate::{
     copies, count,
     maps::of_kernel,
     parse::{
-        ETHERNET_HEADER_LEN, ETHERTYPE_IPV4, ETHERTYPE_IPV6, IPV4_HEADER_LEN, IPV6_HEADER_LEN, Ipv4Header,
-        Ipv6Header,
+        self, ETHERNET_HEADER_LEN, ETHERTYPE_IPV4, ETHERTYPE_IPV6, IPV4_HEADER_LEN, IPV6_HEADER_LEN,
+        Ipv4Header, Ipv6Header, WithPorts,
     },
 };
 
+/// Bytes of the two ports of UDP and TCP. A packet without them is not usual.
+const PORTS_LEN: u32 = 4;
 /// First byte of an IPv4 header without options.
 const VERSION_4_WITHOUT_OPTIONS: u8 = 0x45;
 
@@ -39,9 +41,11 @@ pub fn counted<P: Parts>(skb: *mut __sk_buff, direction: Direction) -> Option<()
     // SAFETY: the context of a classifier is a valid `__sk_buff`.
     let (data, data_end) = unsafe { ((*skb).data as usize, (*skb).data_end as usize) };
     let network = data + ETHERNET_HEADER_LEN as usize;
-    if network + IPV4_HEADER_LEN as usize > data_end {
+    if network + (IPV4_HEADER_LEN + PORTS_LEN) as usize > data_end {
         return None;
     }
+    // What comes in encrypted must be noted, and it may come in again decrypted.
+    let comes_in = copies::comes_in(direction, interface_flags::PRESENT);
     let ethertype = (data + ETHERNET_HEADER_LEN as usize - 2) as *const u16;
     // SAFETY: within the packet, as checked above and again by the verifier; packets have no alignment.
     let ethertype = u32::from(u16::from_be(unsafe { ethertype.read_unaligned() }));
@@ -54,15 +58,34 @@ pub fn counted<P: Parts>(skb: *mut __sk_buff, direction: Direction) -> Option<()
         if version_ihl != VERSION_4_WITHOUT_OPTIONS {
             return None;
         }
+        // SAFETY: as above.
+        if comes_in
+            && unsafe {
+                parse::may_be_ipsec((*header).protocol, (*(network as *const WithPorts<Ipv4Header>)).ports)
+            }
+        {
+            return None;
+        }
         let peer = match direction {
             Direction::In => source,
             Direction::Out => destination,
         };
         (Family::Ipv4, P::column_v4(control, peer).ok()?)
-    } else if ethertype == ETHERTYPE_IPV6 && network + IPV6_HEADER_LEN as usize <= data_end {
+    } else if ethertype == ETHERTYPE_IPV6 && network + (IPV6_HEADER_LEN + PORTS_LEN) as usize <= data_end {
         let header = network as *const Ipv6Header;
         // SAFETY: as above.
         if unsafe { (*header).version_class_flow[0] >> 4 } != 6 {
+            return None;
+        }
+        // SAFETY: as above.
+        if comes_in
+            && unsafe {
+                parse::may_be_ipsec_v6(
+                    (*header).next_header,
+                    (*(network as *const WithPorts<Ipv6Header>)).ports,
+                )
+            }
+        {
             return None;
         }
         // SAFETY: as above.

@@ -1,6 +1,9 @@
 //! Packets that pass a hook more than once, or that no wire carried.
 
-use anyhow::{Result, ensure};
+use std::net::SocketAddr;
+
+use anyhow::{Context as _, Result, ensure};
+use aya::maps::{Array, Map, MapData};
 use traffic_tests::process::run_ok;
 use traffic_tests::traffic::{tcp_exchange, udp_send};
 use traffic_tests::witness::InterfaceStatistics;
@@ -147,5 +150,39 @@ fn the_hosts_own_broadcasts_are_not_the_containers() -> Result<()> {
     assert_eq!(Amounts { in_packets: 0, in_bytes: 0, ..sent }, Amounts::default());
     ensure!(is.out_copied_skbs - was.out_copied_skbs >= 20, "no copy was looped back: {is:?}");
     drop(a);
+    Ok(())
+}
+
+/// Whether the program has noted that IPsec came in on an interface.
+fn carried_ipsec(lab: &Lab, interface: &str) -> Result<bool> {
+    let text = lab.host().ip(&format!("-o link show {interface}"))?;
+    let ifindex: u32 = text.split(':').next().context("no index")?.trim().parse()?;
+    let map = Map::from_map_data(MapData::from_pin(lab.bpffs().join("maps/INTERFACE_BY_INDEX"))?)?;
+    let entry = Array::<&MapData, [u32; 4]>::try_from(&map)?.get(&ifindex, 0)?;
+    Ok(entry[3] >> 31 == 1)
+}
+
+/// The host decrypts nothing here, so everything counts. What is decrypted needs a kernel with ESP.
+#[test]
+fn an_interface_that_carried_ipsec_counts_all_the_same() -> Result<()> {
+    let lab = node("ipsec-seen", CLASSES)?;
+    let (a, b) = neighbours(&lab)?;
+    ensure!(!carried_ipsec(&lab, a.interface())?);
+    // IPsec in UDP, by its port, in one family and one direction.
+    let first = udp_send(a.namespace(), b.namespace(), SocketAddr::new(b.v6(), 4500), 7, 200)?;
+    ensure!(carried_ipsec(&lab, a.interface())? && !carried_ipsec(&lab, b.interface())?);
+    lab.run_ok(&["attach"])?;
+    ensure!(carried_ipsec(&lab, a.interface())?, "an attach that changes nothing keeps it");
+    let datagrams = udp_send(a.namespace(), b.namespace(), at(b.v4()), 31, 300)?;
+    let exchange = tcp_exchange(a.namespace(), b.namespace(), at(b.v6()), MEGABYTE, 2 * MEGABYTE + 7)?;
+    let out = amounts(&exchange.server, &exchange.client).plus(amounts(&NONE, &first));
+    let back = amounts(&exchange.client, &exchange.server).plus(amounts(&first, &NONE));
+    let counters = Expected::default()
+        .class("101", 2, "ipv4", amounts(&NONE, &datagrams))
+        .class("102", 1, "ipv4", amounts(&datagrams, &NONE))
+        .class("101", 2, "ipv6", out)
+        .class("102", 1, "ipv6", back)
+        .compare(&lab)?;
+    assert_eq!(counters.interface(a.interface()).out_copied_skbs, 0);
     Ok(())
 }

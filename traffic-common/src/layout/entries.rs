@@ -20,8 +20,25 @@ pub struct InterfaceEntry {
     /// The slot of its container. Meaningless with [`interface_flags::SHARED`] or
     /// [`interface_flags::NO_SLOT`].
     pub container_slot: u32,
-    /// Bytes before the network header: 14 with Ethernet, 0 on a layer-3 device.
+    /// Bytes before the network header: 14 with Ethernet, 0 on a layer-3 device. The program may have added
+    /// [`CARRIED_IPSEC`].
     pub link_header_len: u32,
+}
+
+/// In [`InterfaceEntry::link_header_len`]: an IPsec packet has come in on the interface. If the host decrypts
+/// it, it comes in there once more. Written by the program, so that only such interfaces pay for the test.
+///
+/// It is in this field because the program's write may cross with one of userspace, and the length never
+/// changes while an index has the same owner.
+pub const CARRIED_IPSEC: u32 = 1 << 31;
+
+impl InterfaceEntry {
+    /// The entry as userspace wrote it.
+    #[must_use]
+    pub const fn as_written(mut self) -> Self {
+        self.link_header_len &= !CARRIED_IPSEC;
+        self
+    }
 }
 
 /// Bits of [`InterfaceEntry::flags`].
@@ -36,8 +53,8 @@ pub mod interface_flags {
     /// An uplink of the node. It carries the node's own traffic beside that of others, and *ingress* is in to
     /// the node. Set instead of [`PRESENT`], so that the common path does not test for it.
     pub const UPLINK: u32 = 8;
-    /// Not an interface of a container, and not an ifb. Such an entry has no slots. It only spares packets that
-    /// came in there the test whether an ifb sends them a second time.
+    /// Not an interface of a container, and not an ifb. Such an entry has no slots. It only spares packets
+    /// that came in there the test whether an ifb sends them a second time.
     pub const ORDINARY: u32 = 16;
     /// An ifb, which sends packets again that were redirected to it. Such an entry has no slots.
     pub const REPEATER: u32 = 32;

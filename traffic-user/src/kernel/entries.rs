@@ -19,7 +19,7 @@ const FEW_UNUSED: usize = 5;
 /// When the kernel refuses, or the hash for high indexes is full.
 pub fn write(maps: &mut Maps, ifindex: u32, entry: InterfaceEntry) -> anyhow::Result<()> {
     if ifindex < INTERFACE_INDEX_ENTRIES {
-        if maps.interface_by_index.get(ifindex)? != entry {
+        if maps.interface_by_index.get(ifindex)?.as_written() != entry {
             maps.interface_by_index.set(ifindex, entry)?;
         }
     } else if entry == InterfaceEntry::default() {
@@ -47,7 +47,7 @@ pub fn all(maps: &Maps) -> anyhow::Result<Vec<(u32, InterfaceEntry)>> {
     for high in maps.interface_by_high_index.iter() {
         entries.push(high.context("cannot read the interfaces with high indexes")?);
     }
-    Ok(entries)
+    Ok(as_written(entries))
 }
 
 /// Returns the entries of these indexes. Reading all places takes 15 ms; this takes one.
@@ -70,7 +70,12 @@ pub fn of(maps: &Maps, indexes: &BTreeSet<u32>) -> anyhow::Result<Vec<(u32, Inte
             Err(error) => return Err(error).context("cannot read an interface with a high index"),
         }
     }
-    Ok(entries)
+    Ok(as_written(entries))
+}
+
+/// Without what the program has noted in them.
+fn as_written(entries: Vec<(u32, InterfaceEntry)>) -> Vec<(u32, InterfaceEntry)> {
+    entries.into_iter().map(|(index, entry)| (index, entry.as_written())).collect()
 }
 
 /// Slots into which packets are counted, or may be counted at any moment. None of them may go to another

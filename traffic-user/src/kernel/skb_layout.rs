@@ -11,6 +11,9 @@ use traffic_common::gso::{ENUMERATORS, SkbLayout};
 /// The BTF of the running kernel.
 const VMLINUX: &str = "/sys/kernel/btf/vmlinux";
 
+/// The extension of a `sk_buff` that says how it was decrypted.
+const SEC_PATH: &str = "SKB_EXT_SEC_PATH";
+
 const KIND_INT: u32 = 1;
 const KIND_ARRAY: u32 = 3;
 const KIND_STRUCT: u32 = 4;
@@ -129,6 +132,26 @@ fn parse(data: &[u8]) -> Result<SkbLayout, LayoutError> {
         // The only user of this structure removes the header.
         jumbo_is_removed: btf.structs_by_name.contains_key("hop_jumbo_hdr").into(),
         interleaves: 0,
+        ..ipsec(&btf, &buff).unwrap_or_default()
+    })
+}
+
+/// Where the record of decrypted packets is. `None` where the kernel was built without IPsec.
+fn ipsec(btf: &Btf<'_>, buff: &HashMap<&str, u32>) -> Option<SkbLayout> {
+    let id = *btf.enumerators.get(SEC_PATH)?;
+    let [extension, path, offload] =
+        ["skb_ext", "sec_path", "xfrm_offload"].map(|name| btf.members(name).ok());
+    let (extension, path, offload) = (extension?, path?, offload?);
+    let of = |members, name| byte_offset(members, name).ok();
+    Some(SkbLayout {
+        sec_path_mask: 1_u32.checked_shl(id).filter(|&mask| mask < 1 << u8::BITS)?,
+        active_extensions: of(buff, "active_extensions")?,
+        extensions: of(buff, "extensions")?,
+        sec_path_at: of(&extension, "offset")? + id,
+        sec_path_len: of(&path, "len")?,
+        sec_path_olen: of(&path, "olen")?,
+        sec_path_flags: of(&path, "ovec")? + of(&offload, "flags")?,
+        ..SkbLayout::default()
     })
 }
 
@@ -204,7 +227,9 @@ impl<'a> Btf<'a> {
                     for member in 0..count {
                         let name = word(self.types, at + member * 8).ok_or_else(short)?;
                         let value = word(self.types, at + member * 8 + 4).ok_or_else(short)?;
-                        if let Some(name) = self.string(name).filter(|name| name.starts_with("SKB_GSO_")) {
+                        if let Some(name) =
+                            self.string(name).filter(|name| name.starts_with("SKB_GSO_") || *name == SEC_PATH)
+                        {
                             self.enumerators.insert(name, value);
                         }
                     }
@@ -293,6 +318,12 @@ mod tests {
         assert!(layout.end < layout.head && layout.inner_transport_header < layout.end);
         assert!(layout.gso_type < 64);
         assert!(layout.transport_header < layout.head && layout.network_header < layout.head);
+        // The record of decrypted packets: its bit, and plausible positions.
+        assert!(layout.sec_path_mask.is_power_of_two() && layout.sec_path_mask < 256);
+        assert!(layout.extensions > layout.head && layout.active_extensions < layout.extensions);
+        assert!(layout.sec_path_at >= 4 && layout.sec_path_at < 16);
+        assert_eq!((layout.sec_path_len, layout.sec_path_olen), (0, 4));
+        assert!(layout.sec_path_flags > 8);
         assert!(layout.tc_skip_classify < layout.head && layout.tc_skip_classify_mask.is_power_of_two());
     }
 
