@@ -58,10 +58,12 @@ impl Ledger {
     fn close_month(&mut self, name: &str, now: Timestamp, force: bool) -> Result<ClosedPeriod, LedgerError> {
         let (start, end, name) = self.month(name)?;
         self.maintain(now)?;
+        let month = Month { start, end, name: &name };
+        // Asked again under the lock. A month that has not begun has no rates to compute.
+        require_closable(&self.conn, &self.calendar, &month, now)?;
         // Before the file is locked: reading a month's rows takes a while.
         let rates = closed_rates::compute(self, start, end)?;
         let transaction = self.conn.transaction_with_behavior(TransactionBehavior::Immediate)?;
-        let month = Month { start, end, name: &name };
         let doubt = require_closable(&transaction, &self.calendar, &month, now)?;
         if stale_units(&transaction, &self.calendar, Level::Month)?.contains(&start) {
             return Err(month.refuse("its sums are not complete; try again after the next maintenance"));
