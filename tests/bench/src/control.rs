@@ -75,7 +75,7 @@ pub fn run(rounds: usize, results: &mut Results, progress: &Progress) -> Result<
         push(results, DUMP, "trafctl", timed(&mut lab.trafctl(&["dump", "--all", "--format", "json"])?)?);
         push(results, DUMP, AS_TABLE, timed(&mut lab.trafctl(&["dump", "--all"])?)?);
         push(results, DUMP, "nft list counters", nft.list_counters()?);
-        push(results, LOAD, "trafctl", timed(&mut lab.trafctl(&["classes", "load", &big])?)?);
+        push(results, LOAD, "trafctl", timed(&mut lab.trafctl(&["classes", "load", "--yes", &big])?)?);
         push(results, LOAD, "nft -f", nft.load_map()?);
         lab.run_ok(&["detach"])?;
     }

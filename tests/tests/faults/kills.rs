@@ -82,11 +82,11 @@ fn a_killed_class_load_leaves_a_complete_table() -> Result<()> {
     };
     let files = [lab.write("three", &table(3))?, lab.write("four", &table(4))?];
     let paths = [files[0].to_str().context("the path is not UTF-8")?, files[1].to_str().context("a path")?];
-    let length = length_of(&lab, &["classes", "load", paths[0]])?;
+    let length = length_of(&lab, &["classes", "load", "--yes", paths[0]])?;
     let load = Load::start(a.namespace(), b.namespace(), at(b.v6()), 250)?;
     let mut cut_short = 0;
     for (round, delay) in instants(length, rounds(6, 30)).enumerate() {
-        cut_short += u32::from(kill_after(&lab, &["classes", "load", paths[round % 2]], delay)?);
+        cut_short += u32::from(kill_after(&lab, &["classes", "load", "--yes", paths[round % 2]], delay)?);
         // One of the two is in force completely: no packet falls into the default class of an empty table,
         // and the list shows the table in force.
         let list = lab.run_ok(&["classes", "list"])?;
@@ -103,7 +103,7 @@ fn a_killed_class_load_leaves_a_complete_table() -> Result<()> {
     compare(what, "the sender", Amounts::outgoing(sent.packets, sent.bytes), counted)?;
     ensure!(by_class[0] == Amounts::default() && by_class[1] == Amounts::default(), "{by_class:?}");
     agrees_with_kernel(&lab, &counters, a.interface())?;
-    lab.run_ok(&["classes", "load", paths[1]])?;
+    lab.run_ok(&["classes", "load", "--yes", paths[1]])?;
     eventually("the ledger has it", || {
         Ok(booked(&lab, "101")? == Amounts::outgoing(sent.packets, sent.bytes))
     })?;

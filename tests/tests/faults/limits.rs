@@ -188,7 +188,8 @@ fn a_class_table_without_memory_leaves_the_old_one_in_force() -> Result<()> {
     let before = lab.run_ok(&["classes", "list"])?;
     // The index of a table takes 16 MiB.
     let group = SmallGroup::new(12 << 20)?;
-    let load_it = lab.trafctl(&["classes", "load", table.to_str().context("the path is not UTF-8")?])?;
+    let load_it =
+        lab.trafctl(&["classes", "load", "--yes", table.to_str().context("the path is not UTF-8")?])?;
     let output = output(&mut group.run(&load_it))?;
     let reported = stderr(&output);
     ensure!(!output.status.success(), "the table was loaded: {reported}");
@@ -200,7 +201,7 @@ fn a_class_table_without_memory_leaves_the_old_one_in_force() -> Result<()> {
     assert_eq!(lab.run_ok(&["classes", "list"])?, before);
     is_well(&lab)?;
     // With memory it works at once, under the same traffic.
-    lab.run_ok(&["classes", "load", table.to_str().context("the path is not UTF-8")?])?;
+    lab.run_ok(&["classes", "load", "--yes", table.to_str().context("the path is not UTF-8")?])?;
     let sent = load.stop()?;
     let counters = Counters::at_rest(&lab)?;
     let both = counters.class("101", 2, "ipv6").plus(counters.class("101", 9, "ipv6"));

@@ -88,7 +88,7 @@ fn a_signal_to_stop_ends_the_daemon_in_time_whatever_it_does() -> Result<()> {
         .collect();
     let socket = lab.path("api.sock");
     lab.configure(&format!(
-        "class_file = {classes:?}\n[drain]\ninterval = \"250ms\"\n[api]\nlisten = \"unix:{}\"\n\
+        "class_file = {classes:?}\n[classes]\nhold_if_removed = \"100%\"\n[drain]\ninterval = \"250ms\"\n[api]\nlisten = \"unix:{}\"\n\
          [[interfaces.rule]]\npattern = \"^vnet[0-9]+$\"\nkind = \"mapped\"\n[identities]\n\
          command = [\"/bin/sh\", \"-c\", \"trap '' TERM; setsid sleep 60377 & sleep 60377\"]\n",
         socket.display()
@@ -146,7 +146,7 @@ fn a_signal_to_stop_ends_the_daemon_in_time_whatever_it_does() -> Result<()> {
     daemon.stop_after_errors()?;
     drop(late);
     lab.configure(&format!("class_file = {classes:?}\n"))?;
-    lab.run_ok(&["classes", "load"])?;
+    lab.run_ok(&["classes", "load", "--yes"])?;
     // Its container is unknown, because the command never answers.
     is_well_but(&lab, &["vnet7: "])
 }

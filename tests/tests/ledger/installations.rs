@@ -44,7 +44,7 @@ fn a_ledger_of_another_installation_is_refused_until_it_adopts_the_counters() ->
     fs::write(&classes, "1 10.99.0.0/16\n")?;
     let classes = classes.to_str().context("the path is not UTF-8")?;
     let changes: [&[&str]; 3] = [
-        &["classes", "load", classes],
+        &["classes", "load", "--yes", classes],
         &["container", "retire", "101", "--yes"],
         &["detach", "--purge", "--yes"],
     ];

@@ -176,7 +176,7 @@ fn traffic_is_recorded_under_the_table_it_was_counted_under() -> Result<()> {
     let first = send()?;
     // Loaded by a process other than the daemon.
     let other = lab.write("other", "5 0.0.0.0/0\n")?;
-    lab.run_ok(&["classes", "load", other.to_str().context("the path is not UTF-8")?])?;
+    lab.run_ok(&["classes", "load", "--yes", other.to_str().context("the path is not UTF-8")?])?;
     let second = send()?;
     end(&lab, running)?;
     assert_eq!(recorded(&lab, "101", 2)?.out_bytes, first.l3_bytes);

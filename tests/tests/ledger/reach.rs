@@ -64,8 +64,9 @@ fn a_full_disk_costs_a_gap_but_no_traffic() -> Result<()> {
     // New buckets of new classes need more space. Some rows may still fit into existing pages.
     send()?;
     let classes = lab.write("more", "9 10.1.0.2/32\n8 0.0.0.0/0\n")?;
-    let _may_be_refused =
-        lab.trafctl(&["classes", "load", classes.to_str().context("the path is not UTF-8")?])?.output()?;
+    let _may_be_refused = lab
+        .trafctl(&["classes", "load", "--yes", classes.to_str().context("the path is not UTF-8")?])?
+        .output()?;
     for _ in 0..5 {
         send()?;
         thread::sleep(Duration::from_millis(150));

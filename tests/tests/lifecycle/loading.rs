@@ -88,7 +88,7 @@ fn loading_a_large_table_delays_neither_attaching_nor_the_api() -> Result<()> {
     let lab = node("loading")?;
     let classes = lab.path("classes");
     lab.configure(&format!(
-        "class_file = {classes:?}\n[api]\nlisten = \"unix:{}\"\n",
+        "class_file = {classes:?}\n[classes]\nhold_if_removed = \"100%\"\n[api]\nlisten = \"unix:{}\"\n",
         lab.path("api.sock").display()
     ))?;
     let mut daemon = Daemon::start(&lab)?;

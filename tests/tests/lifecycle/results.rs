@@ -74,7 +74,7 @@ fn status_counts_owned_slots_and_compares_the_class_file_with_the_table() -> Res
     ensure!(!lab.run_ok(&["status"])?.contains("table in force"));
 
     let other = lab.write("other", "1 0.0.0.0/0\n")?;
-    lab.run_ok(&["classes", "load", other.to_str().context("a path")?])?;
+    lab.run_ok(&["classes", "load", "--yes", other.to_str().context("a path")?])?;
     let other = std::fs::canonicalize(other)?;
     assert_eq!(difference()?["loaded_from"], Value::from(other.to_str()));
     let sentence = format!("the class table in force was loaded from {}, not from ", other.display());

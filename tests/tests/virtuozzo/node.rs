@@ -36,7 +36,10 @@ impl World {
         let classes = lab.write("classes", CLASSES)?;
         let vz = lab.path("vz");
         std::fs::create_dir(&vz)?;
-        lab.configure(&format!("class_file = {classes:?}\nvz_conf_dir = {vz:?}\n"))?;
+        // These tests load whole other tables, one after another.
+        lab.configure(&format!(
+            "class_file = {classes:?}\nvz_conf_dir = {vz:?}\n[classes]\nhold_if_removed = \"100%\"\n"
+        ))?;
         for name in NAMES {
             symlink(trafctl_program()?, lab.path(name))?;
         }

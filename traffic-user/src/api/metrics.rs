@@ -176,6 +176,7 @@ pub(super) fn render_lives(
         Metric { kind: Kind::Info, name: "trafctl_class_table", unit: None, help: "Class table in force." };
     page.open(table);
     page.sample(table, &[("hash", &snapshot.class_table.hash_hex())], 1);
+    class_names(&mut page, &health.class_names);
 
     let faults = Metric {
         kind: Kind::Counter,
@@ -341,6 +342,19 @@ fn drained(page: &mut Page, drains: &Drains) {
         },
         drains.excess_skbs,
     );
+}
+
+/// The names of classes, to be joined by the label `class`: a label of the counters' own would end their series
+/// whenever a name changes.
+fn class_names(page: &mut Page, names: &BTreeMap<u8, String>) {
+    if names.is_empty() {
+        return;
+    }
+    let named = Metric { kind: Kind::Info, name: "trafctl_class", unit: None, help: "Names of classes." };
+    page.open(named);
+    for (class, name) in names {
+        page.sample(named, &[("class", class), ("name", name)], 1);
+    }
 }
 
 /// The daemon's optional parts. Those that the configuration does not ask for have no samples.

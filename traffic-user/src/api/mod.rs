@@ -16,7 +16,7 @@ mod places;
 mod query;
 mod server;
 
-use std::{fmt, path::Path, sync::Arc};
+use std::{collections::BTreeMap, fmt, path::Path, sync::Arc};
 
 use axum::{
     Router,
@@ -51,6 +51,7 @@ const READINGS: usize = 2;
 const JSON: &str = "application/json";
 
 type Read = dyn Fn() -> anyhow::Result<Snapshot> + Send + Sync;
+type ClassNames = dyn Fn() -> BTreeMap<u8, String> + Send + Sync;
 type Resolve = dyn Fn(&[ContainerId], &Snapshot) -> anyhow::Result<Vec<ContainerId>> + Send + Sync;
 
 /// The data that requests are answered from.
@@ -60,6 +61,7 @@ pub struct Source {
     resolve: Arc<Resolve>,
     drains: Option<Arc<DrainHealth>>,
     components: Arc<Components>,
+    class_names: Arc<ClassNames>,
     readings: Arc<Semaphore>,
     lives: Arc<Lives>,
 }
@@ -89,6 +91,7 @@ impl Source {
             resolve: Arc::new(resolve),
             drains,
             components: Arc::default(),
+            class_names: Arc::new(BTreeMap::new),
             readings: Arc::new(Semaphore::new(READINGS)),
             lives: Arc::default(),
         }
@@ -119,6 +122,13 @@ impl Source {
         self
     }
 
+    /// Adds the names of classes.
+    #[must_use]
+    pub fn naming(mut self, names: impl Fn() -> BTreeMap<u8, String> + Send + Sync + 'static) -> Self {
+        self.class_names = Arc::new(names);
+        self
+    }
+
     /// Reads the counters and formats an answer, both on a thread of their own.
     async fn answer(
         self,
@@ -126,13 +136,11 @@ impl Source {
         render: impl FnOnce(&Snapshot, &DaemonHealth) -> anyhow::Result<String> + Send + 'static,
     ) -> Response {
         let place = self.readings.acquire_owned().await.ok();
-        let health = DaemonHealth {
-            drains: self.drains.map(|health| health.read()),
-            components: self.components.read(),
-        };
+        let (drains, components) = (self.drains.map(|health| health.read()), self.components.read());
         let work = task::spawn_blocking(move || {
             // Held until the work is done, even if the client has gone.
             let _place = place;
+            let health = DaemonHealth { drains, components, class_names: (self.class_names)() };
             render(&(self.read)()?, &health)
         });
         match work.await.map_err(anyhow::Error::from).and_then(|result| result) {
@@ -230,6 +238,8 @@ pub struct DaemonHealth {
     pub drains: Option<Drains>,
     /// Its optional parts.
     pub components: Vec<Component>,
+    /// Names of classes.
+    pub class_names: BTreeMap<u8, String>,
 }
 
 /// The daemon's health.

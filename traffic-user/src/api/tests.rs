@@ -113,7 +113,7 @@ fn components() -> Arc<Components> {
 }
 
 fn health() -> DaemonHealth {
-    DaemonHealth { drains: Some(drains()), components: components().read() }
+    DaemonHealth { drains: Some(drains()), components: components().read(), ..DaemonHealth::default() }
 }
 
 #[test]
@@ -227,6 +227,23 @@ trafctl_component_failures{{component=\"ledger\"}} 3
 }
 
 #[test]
+fn names_of_classes_are_a_metric_of_their_own() {
+    let names = [(2, "UA-IX".to_owned()), (3, "a \"b\"".to_owned())].into();
+    let health = DaemonHealth { class_names: names, ..health() };
+    let named = metrics::render(&snapshot(), &health, metrics::Format::OpenMetrics);
+    let added = "# TYPE trafctl_class info\n\
+        # HELP trafctl_class Names of classes.\n\
+        trafctl_class_info{class=\"2\",name=\"UA-IX\"} 1\n\
+        trafctl_class_info{class=\"3\",name=\"a \\\"b\\\"\"} 1\n";
+    // Nothing else changes, so that no series ends when a class gets a name.
+    assert!(named.contains(added), "{named}");
+    assert_eq!(
+        named.replace(added, ""),
+        metrics::render(&snapshot(), &self::health(), metrics::Format::OpenMetrics)
+    );
+}
+
+#[test]
 fn counters_of_former_owners_neither_fall_nor_go_to_others() {
     let line = |snapshot: &Snapshot, name: &str| {
         let page = metrics::render(snapshot, &DaemonHealth::default(), metrics::Format::OpenMetrics);
@@ -315,7 +332,7 @@ fn without_a_ledger_there_are_no_metrics_of_drains() {
     assert!(!text.contains("drain") && text.ends_with("\n# EOF\n"), "{text}");
     let text = metrics::render(
         &snapshot(),
-        &DaemonHealth { drains: Some(Drains::default()), components: Vec::new() },
+        &DaemonHealth { drains: Some(Drains::default()), ..DaemonHealth::default() },
         metrics::Format::OpenMetrics,
     );
     assert!(text.contains("\ntrafctl_last_drain_timestamp_seconds 0.000\n"), "{text}");

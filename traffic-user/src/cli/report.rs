@@ -6,6 +6,7 @@ use traffic_model::local_time::LocalTime;
 use traffic_model::{ContainerId, calendar::Calendar};
 
 use crate::{
+    class_source,
     cli::{Done, Format, Global, SheetFormat, format::parse_class, output::print, period::Period},
     render::ledger as render,
 };
@@ -206,7 +207,7 @@ pub(super) fn run(global: &Global, options: &Options) -> anyhow::Result<Done> {
         Show::Balance => Some(render::Part::Balance),
     };
     print(&match part {
-        None => render::report(&ledger.report(&query)?, format)?,
+        None => render::report_with(&ledger.report(&query)?, format, &class_names(global))?,
         Some(part) => render::interfaces(&ledger.report_interfaces(&query)?, part, format)?,
     })?;
     Ok(Done::Success)
@@ -238,6 +239,11 @@ fn known_names(global: &Global, ledger: &Ledger, typed: &[String]) -> anyhow::Re
     Ok(names)
 }
 
+/// The names of classes. A report needs neither a configuration nor a class file.
+fn class_names(global: &Global) -> render::ClassNames {
+    class_source::class_names(&global.config_to_show().0, &global.state_dir)
+}
+
 pub(super) fn top(global: &Global, options: &TopOptions) -> anyhow::Result<Done> {
     let ledger = global.ledger()?;
     let calendar = options.period.calendar(&ledger)?;
@@ -251,7 +257,7 @@ pub(super) fn top(global: &Global, options: &TopOptions) -> anyhow::Result<Done>
         calendar: Some(calendar),
         basis: options.basis.into(),
     })?;
-    print(&render::top(&top, options.format.into())?)?;
+    print(&render::top_with(&top, options.format.into(), &class_names(global))?)?;
     Ok(Done::Success)
 }
 

@@ -7,7 +7,7 @@ use clap::Args;
 use traffic_model::ContainerId;
 
 use crate::{
-    class_source,
+    class_source::{self, Barred, Loaded, Wanted, Word},
     cli::{
         Done, Global,
         classes::put_in_force,
@@ -79,6 +79,12 @@ pub(super) fn run(global: &Global, arguments: &[OsString]) -> anyhow::Result<Don
     }
 }
 
+/// A file that is held or empty is unusable, as one with a wrong line is.
+fn barred_as_file(error: anyhow::Error) -> Failure {
+    let status = if error.is::<Barred>() { status::FILE } else { status::REFUSED };
+    Failure { status, error }
+}
+
 /// Gives the text to print.
 fn act(global: &Global, asked: &Asked) -> Result<String, Failure> {
     if let Asked::Event(unknown) = asked {
@@ -90,14 +96,15 @@ fn act(global: &Global, asked: &Asked) -> Result<String, Failure> {
     let maps = load::open(&global.pinned()).map_err(with_status(status::NO_COUNTERS))?;
     match asked {
         Asked::ClassLoad(path, order) => {
-            let file = class_source::read(path).map_err(with_status(status::FILE))?;
-            let table = traffic_classes::compile(&file.entries, *order);
-            put_in_force(global, &global.config()?, Some(path), table)?;
+            let config = global.config()?;
+            let loaded = class_source::compiled(&config, Wanted::Named(path, *order));
+            let loaded = loaded.map_err(with_status(status::FILE))?;
+            put_in_force(global, &config, loaded, Word::None).map_err(barred_as_file)?;
             Ok("Classes loaded successfully.\n".to_owned())
         }
         Asked::ClassUnload => {
             let config = global.config()?;
-            put_in_force(global, &config, None, traffic_classes::compile(&[], config.class_order))?;
+            put_in_force(global, &config, Loaded::nothing(config.class_order), Word::Given)?;
             Ok("Classes unloaded successfully.\n".to_owned())
         }
         Asked::ClassList => Ok(tactl::class_list(&tables::in_force(&maps)?)),

@@ -15,8 +15,6 @@ use std::{
 };
 
 use anyhow::{Context as _, bail};
-use traffic_classes::ClassTable;
-
 use tokio::sync::mpsc::UnboundedSender;
 
 use super::{
@@ -24,13 +22,13 @@ use super::{
     worker::MakeHost,
 };
 use crate::{
-    class_source::{self, ALL_UNBILLED},
+    class_source::{self, Barred, Known, Loaded, Wanted, Word},
     config::Config,
     drain::Drainer,
     health::{Backoff, Components, Part},
     kernel::{
         bpffs::Bpffs,
-        load,
+        counters, load,
         tables::{self, LoadLock, Prepared},
     },
     node::Host,
@@ -109,6 +107,7 @@ impl ClassLoader {
             ledger_config: setup.config.clone(),
             setup,
             is_waiting: false,
+            held_against: None,
             store_failed: Arc::clone(&store_failed),
             retry: Backoff::new(FIRST_RETRY, LONGEST_RETRY),
             store_retry: Backoff::new(FIRST_RETRY, LONGEST_RETRY),
@@ -163,6 +162,8 @@ struct Loader {
     ledger_config: Config,
     /// Whether a good file still has to be loaded.
     is_waiting: bool,
+    /// The table that was in force when the file was held.
+    held_against: Option<[u8; 32]>,
     store_failed: Arc<AtomicBool>,
     retry: Backoff,
     store_retry: Backoff,
@@ -218,15 +219,15 @@ impl Loader {
         }
         // Examined before it is read, so that a change in between is found the next time.
         let seen = class_source::look(host.config());
-        let table = class_source::configured_table(host.config());
+        let loaded = class_source::compiled(host.config(), Wanted::Configured);
         let config = host.config().clone();
-        if table.is_err() && config != self.setup.config {
-            return table.map(drop);
+        if loaded.is_err() && config != self.setup.config {
+            return loaded.map(drop);
         }
         self.hand_over(Handover::Host(Box::new(host)))?;
         self.setup.config = config;
         self.setup.seen = seen;
-        let result = table.and_then(|table| self.take_over(table));
+        let result = loaded.and_then(|loaded| self.take_over(loaded));
         if !self.setup.mailbox.is_stopping() {
             self.setup.components.note(Part::ClassFile, &result);
         }
@@ -241,7 +242,9 @@ impl Loader {
         if seen != self.setup.seen {
             self.setup.seen = seen;
             self.retry.succeeded();
-        } else if !self.is_waiting || self.retry.due().is_some() && !self.retry.is_due(Instant::now()) {
+        } else if !self.is_waiting
+            || self.retry.due().is_some() && !self.retry.is_due(Instant::now()) && !self.has_another_table()
+        {
             return Ok(Followed::NotDue);
         }
         self.is_waiting = false;
@@ -253,33 +256,47 @@ impl Loader {
         if let Some(problem) = self.setup.seen.problem(&self.setup.config) {
             bail!("{problem}");
         }
-        let table = class_source::configured_table(&self.setup.config)?;
-        self.take_over(table).map(|()| Followed::Loaded)
+        let loaded = class_source::compiled(&self.setup.config, Wanted::Configured)?;
+        self.take_over(loaded).map(|()| Followed::Loaded)
     }
 
-    /// Puts the table of the class file that was just examined in force, unless nothing would be billed.
-    fn take_over(&mut self, table: ClassTable) -> anyhow::Result<()> {
-        if table.is_all_unclassified() {
-            // Its writer has most likely truncated it and not written it yet.
-            bail!("{ALL_UNBILLED}; `trafctl classes load --force` loads it");
-        }
-        let loaded = self.load(table);
-        self.is_waiting = loaded.is_err();
-        match &loaded {
+    /// Puts the table of the class file that was just examined in force, if it passes the gate.
+    fn take_over(&mut self, loaded: Loaded) -> anyhow::Result<()> {
+        let result = self.admit(loaded).and_then(|loaded| self.load(&loaded));
+        // A file that is held may be put in force by a command, and is then no problem any more. An empty one
+        // is most likely still being written.
+        self.is_waiting = result.as_ref().is_err_and(|error| !is_empty(error));
+        match &result {
             Ok(()) => self.retry.succeeded(),
             Err(_) => self.retry.failed(Instant::now()),
         }
-        loaded
+        result
+    }
+
+    fn admit(&mut self, loaded: Loaded) -> anyhow::Result<Loaded> {
+        let Setup { config, state_dir, bpffs, .. } = &self.setup;
+        let known = Known::of_kernel(&load::open(bpffs)?, state_dir);
+        let admitted = loaded.admit(&known, config.hold_limit, Word::None);
+        self.held_against = admitted.as_ref().err().and(known.hash()).copied();
+        Ok(admitted?)
+    }
+
+    /// Whether a command has put another table in force since the file was held. The file may be that one.
+    fn has_another_table(&self) -> bool {
+        let in_force = || counters::class_table(&load::open(&self.setup.bpffs)?);
+        self.held_against.is_some_and(|held| in_force().is_ok_and(|info| info.hash != held))
     }
 
     /// Builds the table beside the one in force, and has the worker switch to it.
-    fn load(&mut self, table: ClassTable) -> anyhow::Result<()> {
+    fn load(&mut self, loaded: &Loaded) -> anyhow::Result<()> {
+        let table = &loaded.table;
         let _loading = LoadLock::take(&self.setup.bpffs)?;
-        let prepared = tables::prepare(&load::open(&self.setup.bpffs)?, &table, &|_, _| {})?;
+        let prepared = tables::prepare(&load::open(&self.setup.bpffs)?, table, &|_, _| {})?;
         self.hand_over(Handover::Table(Box::new(prepared)))?;
-        tracing::info!("{}", class_source::in_force(&table));
+        tracing::info!("{}", class_source::in_force(table));
+        class_source::keep(&self.setup.state_dir, loaded);
         // The figures name the table, so they do not need its text at once.
-        let stored = self.store(Some(table));
+        let stored = self.store(Some(table.clone()));
         self.note_stored(stored);
         Ok(())
     }
@@ -308,15 +325,20 @@ impl Loader {
     }
 
     /// Stores the text of the table in force in the ledger, over a connection of its own.
-    fn store(&self, table: Option<ClassTable>) -> anyhow::Result<()> {
+    fn store(&self, table: Option<traffic_classes::ClassTable>) -> anyhow::Result<()> {
         let Setup { config, state_dir, bpffs, .. } = &self.setup;
         if !self.ledger_config.ledger_enabled {
             return Ok(());
         }
         let Some(drainer) = Drainer::open_existing(&self.ledger_config, state_dir)? else { return Ok(()) };
-        let table = || table.map_or_else(|| class_source::configured_table(config), Ok);
+        let configured = || Ok(class_source::compiled(config, Wanted::Configured)?.table);
+        let table = || table.map_or_else(configured, Ok);
         drainer.store_class_table(&load::open(bpffs)?, table)
     }
+}
+
+fn is_empty(error: &anyhow::Error) -> bool {
+    matches!(error.downcast_ref(), Some(Barred::Empty { .. }))
 }
 
 /// What a look at the class file led to.

@@ -224,9 +224,11 @@ impl Worker {
         let (bpffs, node) = (self.host.bpffs.clone(), self.host.config().node.clone());
         let health = self.ledger.is_enabled().then(|| Arc::clone(self.ledger.health()));
         let (config, state_dir) = (self.host.config().clone(), self.host.state_dir().to_owned());
+        let named = (config.clone(), state_dir.clone());
         Source::new(move || counters::read(&load::open(&bpffs)?, &node), health)
             .with_components(Arc::clone(&self.components))
             .keeping_lives_in(self.host.state_dir())
+            .naming(move || class_source::class_names(&named.0, &named.1))
             .resolving(move |typed, snapshot| ownership::resolve(&config, &state_dir, typed, snapshot))
     }
 

@@ -65,7 +65,7 @@ pub fn gather(host: &Host, state_dir: &Path, maps: &Maps) -> anyhow::Result<Stat
     let skb_mark = skb_mark(host, maps, &registry, &meta)?;
     problems.extend(skb_mark_problem(&skb_mark));
     let (daemon, of_daemon) = daemon::gather(host.bpffs.root());
-    let class_table = class_table(host.config(), state_dir, &meta);
+    let class_table = class_table(host.config(), state_dir, (maps, &meta));
     problems.extend(problems_of_files(host, &class_table, of_daemon));
     Ok(Status {
         node: host.config().node.clone(),
@@ -165,13 +165,15 @@ fn programs(host: &Host, meta: &Meta) -> anyhow::Result<Vec<Program>> {
         .collect())
 }
 
-fn class_table(config: &Config, state_dir: &Path, meta: &Meta) -> ClassTable {
-    let difference = class_source::difference_from_table_in_force(config, state_dir, &meta.table_hash);
+fn class_table(config: &Config, state_dir: &Path, (maps, meta): (&Maps, &Meta)) -> ClassTable {
+    let known = class_source::Known::of_kernel(maps, state_dir);
+    let difference = class_source::difference_from_table_in_force(config, state_dir, &known);
+    let order = class_source::record_of(state_dir, &meta.table_hash).and_then(|record| record.order);
     ClassTable {
         hash: hex(&meta.table_hash),
         loaded: time::timestamp(meta.table_loaded_unix_s).to_string(),
         prefixes: meta.table_prefixes,
-        order: config.class_order.to_string(),
+        order: order.unwrap_or(config.class_order).to_string(),
         difference: difference.map(TableDifference::from),
     }
 }

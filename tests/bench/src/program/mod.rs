@@ -105,7 +105,7 @@ pub fn run(plan: &Plan, results: &mut Results, progress: &Progress) -> Result<()
         let tables = Family::ALL.map(|family| Table::new(family, size, Nesting::Allowed, size as u64));
         let path = lab.path("classes");
         fs::write(&path, tables.iter().map(Table::class_file).collect::<String>())?;
-        lab.run_ok(&["classes", "load", path.to_str().context("the path is not UTF-8")?])?;
+        lab.run_ok(&["classes", "load", "--yes", path.to_str().context("the path is not UTF-8")?])?;
         for table in &tables {
             // The interface index belongs to the lab's host, so the thread must be there.
             lab.host().enter(|| {

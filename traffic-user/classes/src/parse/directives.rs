@@ -71,8 +71,12 @@ impl Directives {
             // A second begin: the end of the first part is missing.
             self.end(entries, problems);
             self.part = Some(Part { line, networks, before: entries });
-        } else if text == b"end"
-            && let Some(Part { line: begin, networks, before }) = self.part.take()
+        } else if text != b"end" {
+            // Most likely the beginning of such a comment, where the file was cut.
+            let message =
+                "the comment `# trafctl` is neither a begin nor an end; get the file again, or remove it";
+            problems.refuse(line, Refusal::new(Kind::CutShort, message));
+        } else if let Some(Part { line: begin, networks, before }) = self.part.take()
             && entries - before != networks
         {
             let message = format!(

@@ -212,6 +212,10 @@ fn a_part_without_its_end_is_refused() {
     );
     let both = format!("{}{whole}", &whole[..whole.find("2 11.").unwrap()]);
     assert!(!parse(both.as_bytes()).is_acceptable());
+    for text in ["# trafctl begin: 2 netw", "# trafctl e", "# trafctl begin: x networks\n"] {
+        assert!(!parse(text.as_bytes()).is_acceptable(), "{text}");
+    }
+    assert!(parse(b"# trafctl").is_acceptable() && parse(b"# trafctls file\n").is_acceptable());
     let edited = parse(whole.replace("2 11.0.0.0/8\n", "").as_bytes());
     assert_eq!(
         edited.diagnostics[0].to_string(),

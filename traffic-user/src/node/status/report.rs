@@ -76,7 +76,7 @@ pub struct ClassTable {
     pub loaded: String,
     /// Number of prefixes.
     pub prefixes: u64,
-    /// The rule by which the configuration has the class file compiled.
+    /// The rule under which the table was compiled; the configured one if that is not known.
     pub order: String,
     /// How the configured class file differs from the table; `null` if it does not.
     pub difference: Option<TableDifference>,
@@ -98,7 +98,7 @@ pub struct TableDifference {
 impl From<class_source::TableDifference> for TableDifference {
     fn from(difference: class_source::TableDifference) -> Self {
         let message = difference.to_string();
-        let class_source::TableDifference { configured, refused, loaded_from } = difference;
+        let class_source::TableDifference { configured, refused, loaded_from, other_order: _ } = difference;
         Self { configured, refused, loaded_from, message }
     }
 }

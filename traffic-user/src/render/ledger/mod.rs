@@ -5,6 +5,7 @@
 
 #[cfg(test)]
 mod billing_tests;
+mod class_names;
 mod closing;
 mod gaps;
 mod import;
@@ -15,12 +16,13 @@ mod sheet;
 mod tests;
 mod top;
 
+pub use class_names::ClassNames;
 pub use closing::{Retired, adjusted, audit, close_preview, closed, retired};
 pub use gaps::gaps;
 pub use import::imported;
 pub use interfaces::{Part, interfaces};
-pub use report::report;
-pub use top::top;
+pub use report::{report, report_with};
+pub use top::{top, top_with};
 
 /// The last line of a preview.
 const NOTHING_WRITTEN: &str = "nothing was written; repeat the command with --yes to write it";

@@ -5,17 +5,13 @@ use traffic_common::Family;
 use traffic_ledger::{Rates, Report, ReportRow, ReportedAdjustment, Volume};
 use traffic_model::{counted, local_time::LocalTime};
 
-use crate::render::{
-    json,
-    ledger::{
-        Format, closing,
-        gaps::gap_notes,
-        sheet::{
-            BILLING, FIGURES, SHORT_BILLING, Sheet, billing, billing_notes, figures, number, short_billing,
-            sum,
-        },
-        with_notes,
+use crate::render::ledger::{
+    ClassNames, Format, class_names, closing,
+    gaps::gap_notes,
+    sheet::{
+        BILLING, FIGURES, SHORT_BILLING, Sheet, billing, billing_notes, figures, number, short_billing, sum,
     },
+    with_notes,
 };
 
 /// The columns that a sheet has besides period and container.
@@ -120,8 +116,16 @@ fn one_rate(rates: &Rates) -> Option<u64> {
 /// # Errors
 /// When the output cannot be formatted.
 pub fn report(report: &Report, format: Format) -> anyhow::Result<String> {
+    report_with(report, format, &ClassNames::new())
+}
+
+/// The same, with the names of classes.
+///
+/// # Errors
+/// When the output cannot be formatted.
+pub fn report_with(report: &Report, format: Format, names: &ClassNames) -> anyhow::Result<String> {
     if format == Format::Json {
-        return json::document(report);
+        return class_names::document(report, names);
     }
     let columns = Columns::of(report, format);
     let mut sheet = columns.sheet();
@@ -129,6 +133,7 @@ pub fn report(report: &Report, format: Format) -> anyhow::Result<String> {
     if format == Format::Csv {
         return sheet.csv();
     }
+    class_names::name_classes(&mut sheet, names);
     let mut text = sheet.table();
     if !report.corrected.is_empty() {
         text += "\ncorrected after their period was closed, whole periods, layer-3 bytes:\n";

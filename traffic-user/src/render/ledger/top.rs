@@ -3,16 +3,11 @@
 use traffic_ledger::{Top, Volume};
 use traffic_model::local_time::LocalTime;
 
-use crate::render::{
-    json,
-    ledger::{
-        Format,
-        gaps::gap_notes,
-        sheet::{
-            BILLING, FIGURES, SHORT_BILLING, Sheet, billing, billing_notes, figures, short_billing, sum,
-        },
-        with_notes,
-    },
+use crate::render::ledger::{
+    ClassNames, Format, class_names,
+    gaps::gap_notes,
+    sheet::{BILLING, FIGURES, SHORT_BILLING, Sheet, billing, billing_notes, figures, short_billing, sum},
+    with_notes,
 };
 
 /// A ranking. CSV holds the rows only.
@@ -20,8 +15,16 @@ use crate::render::{
 /// # Errors
 /// When the output cannot be formatted.
 pub fn top(top: &Top, format: Format) -> anyhow::Result<String> {
+    top_with(top, format, &ClassNames::new())
+}
+
+/// The same, with the names of classes.
+///
+/// # Errors
+/// When the output cannot be formatted.
+pub fn top_with(top: &Top, format: Format, names: &ClassNames) -> anyhow::Result<String> {
     if format == Format::Json {
-        return json::document(top);
+        return class_names::document(top, names);
     }
     let mut sheet = Sheet::new(&["place", "container", "class"], &FIGURES);
     sheet.numbers.push("permille");
@@ -41,6 +44,9 @@ pub fn top(top: &Top, format: Format) -> anyhow::Result<String> {
             fields.extend(short_billing(row.billing.as_ref()));
         }
         sheet.rows.push(fields);
+    }
+    if !csv {
+        class_names::name_classes(&mut sheet, names);
     }
     if csv { sheet.csv() } else { Ok(with_notes(sheet.table(), top_notes(top))) }
 }
