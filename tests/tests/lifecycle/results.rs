@@ -80,7 +80,10 @@ fn status_counts_owned_slots_and_compares_the_class_file_with_the_table() -> Res
     let sentence = format!("the class table in force was loaded from {}, not from ", other.display());
     ensure!(lab.run_ok(&["status"])?.contains(&sentence));
     lab.write("classes", "1 nonsense\n")?;
-    ensure!(difference()?["refused"].is_string(), "{}", difference()?);
+    let unusable = lab.trafctl(&["status", "--format", "json"])?.output()?;
+    assert_eq!(unusable.status.code(), Some(1), "a file that cannot be used is a problem");
+    let unusable: Value = serde_json::from_slice(&unusable.stdout)?;
+    ensure!(unusable["class_table"]["difference"]["refused"].is_string(), "{unusable:#}");
     lab.write("classes", crate::node::CLASSES)?;
     lab.run_ok(&["classes", "load"])?;
     assert_eq!(difference()?, Value::Null);
