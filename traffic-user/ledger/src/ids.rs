@@ -27,16 +27,24 @@ pub(crate) fn node(conn: &Connection, name: &str) -> Result<i64, LedgerError> {
     Ok(find_or_insert(conn, find, "INSERT INTO node (name) VALUES (?1)", &[&name], &[])?.0)
 }
 
+const FIND_EPOCH: &str = "SELECT id FROM epoch WHERE boot_id = ?1 AND epoch = ?2";
+
 /// The id of a snapshot's counter epoch, and whether it is new.
 pub(crate) fn epoch(conn: &Connection, snapshot: &Snapshot) -> Result<(i64, bool), LedgerError> {
     let number = epoch_name(snapshot.epoch);
     find_or_insert(
         conn,
-        "SELECT id FROM epoch WHERE boot_id = ?1 AND epoch = ?2",
+        FIND_EPOCH,
         "INSERT INTO epoch (boot_id, epoch, created) VALUES (?1, ?2, ?3)",
         &[&snapshot.boot_id, &number],
         &[&snapshot.epoch_created.as_second()],
     )
+}
+
+/// The id of a snapshot's counter epoch; `None` if it was never drained into this ledger.
+pub(crate) fn find_epoch(conn: &Connection, snapshot: &Snapshot) -> Result<Option<i64>, LedgerError> {
+    let key = params![snapshot.boot_id, epoch_name(snapshot.epoch)];
+    Ok(conn.prepare_cached(FIND_EPOCH)?.query_row(key, |row| row.get(0)).optional()?)
 }
 
 /// Whether an epoch was drained into this ledger.

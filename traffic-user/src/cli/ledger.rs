@@ -6,12 +6,12 @@ use anyhow::{Context as _, ensure};
 use clap::{Args, Subcommand};
 use jiff::Timestamp;
 use serde::Serialize;
-use traffic_model::local_time::LocalTime;
+use traffic_model::{Snapshot, local_time::LocalTime};
 
 use crate::{
     cli::{Done, Format, Global, confirm::Confirm, import_pva, print},
     drain::{self, Drainer, ledger_path},
-    kernel::load,
+    kernel::{counters, load},
     render::{json, ledger as render},
     time,
 };
@@ -121,7 +121,12 @@ pub(super) fn close(global: &Global, options: &CloseOptions) -> anyhow::Result<D
 }
 
 pub(super) fn audit(global: &Global, options: &AuditOptions) -> anyhow::Result<Done> {
-    let audit = global.ledger()?.audit()?;
+    let live_counters = || -> anyhow::Result<Snapshot> {
+        let node = &global.config_to_show().0.node;
+        counters::read(&load::open(&global.pinned())?, node)
+    };
+    let audit =
+        global.ledger()?.audit_with_counters(|| live_counters().map_err(|error| format!("{error:#}")))?;
     print(&render::audit(&audit, options.format.into())?)?;
     Ok(Done::success_if(audit.problems.is_empty()))
 }

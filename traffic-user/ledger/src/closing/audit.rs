@@ -1,16 +1,19 @@
 //! Audits the ledger: recomputes every sum from the rows below it, compares each counter epoch with its
 //! control totals, and recomputes the hash chain and the closed periods. It also checks the structure of the
-//! file.
+//! file, and compares the last readings with the live counters where it is given them.
 
 use std::collections::BTreeSet;
 
 use jiff::Timestamp;
 use rusqlite::{Connection, params};
 use serde::Serialize;
-use traffic_model::{calendar::Level, local_time::LocalTime};
+use traffic_model::{Snapshot, calendar::Level, local_time::LocalTime};
 
 use crate::{
-    closing::chain::{Entry, Version, matching_version},
+    closing::{
+        chain::{Entry, Version, matching_version},
+        live_counters,
+    },
     days::read::{self, Selection, Sums},
     digest,
     error::LedgerError,
@@ -44,6 +47,10 @@ pub struct Audit {
     pub rows: u64,
     /// Number of rows that have no digest yet, since the ledger was migrated from a version without.
     pub rows_skipped: u64,
+    /// Number of last readings that were compared with the live counters.
+    pub live_counters: u64,
+    /// Why the last readings were not compared with the live counters; `None` if they were.
+    pub live_counters_skipped: Option<String>,
     /// Problems found; empty if there are none.
     pub problems: Vec<String>,
 }
@@ -101,6 +108,36 @@ impl Ledger {
             audit.problems.extend(compared.problems);
             Ok(())
         })?;
+        Ok(audit)
+    }
+
+    /// As [`Self::audit`]. Also compares the last readings with the live counters, which must not be below
+    /// them.
+    ///
+    /// `read_counters` is called once the readings are fixed: counters that are read later can only be larger.
+    /// If it fails, its error is the reason in [`Audit::live_counters_skipped`].
+    ///
+    /// # Errors
+    /// As [`Self::audit`].
+    pub fn audit_with_counters(
+        &self,
+        read_counters: impl FnOnce() -> Result<Snapshot, String>,
+    ) -> Result<Audit, LedgerError> {
+        let mut audit = self.audit()?;
+        let view = self.conn.unchecked_transaction()?;
+        // SQLite fixes what a transaction sees with its first statement.
+        view.query_row("SELECT max(drains) FROM epoch", [], |_| Ok(()))?;
+        audit.live_counters_skipped = match read_counters() {
+            Err(reason) => Some(reason),
+            Ok(snapshot) => match live_counters::compare(&view, &snapshot)? {
+                None => Some("they were never drained into this ledger".to_owned()),
+                Some(compared) => {
+                    audit.live_counters = compared.readings;
+                    audit.problems.extend(compared.problems);
+                    None
+                }
+            },
+        };
         Ok(audit)
     }
 

@@ -7,4 +7,5 @@ pub(crate) mod close;
 pub(crate) mod close_checks;
 pub(crate) mod closed_rates;
 pub(crate) mod correction;
+mod live_counters;
 pub(crate) mod preview;

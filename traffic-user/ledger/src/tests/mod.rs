@@ -13,6 +13,7 @@ mod files;
 mod hashes;
 mod histories;
 mod interfaces;
+mod live_counters;
 mod migration;
 mod packing;
 mod percentiles;

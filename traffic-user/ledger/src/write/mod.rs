@@ -9,7 +9,7 @@ mod drain_gaps;
 pub(crate) mod gaps;
 pub(crate) mod last_reading;
 pub(crate) mod pace;
-mod readings;
+pub(crate) mod readings;
 pub(crate) mod relocation;
 mod returning;
 mod reverted;

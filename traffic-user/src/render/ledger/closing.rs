@@ -226,12 +226,24 @@ pub fn audit(audit: &Audit, format: Format) -> anyhow::Result<String> {
     let mut text = format!(
         "{} recomputed, {} skipped (still open, or their finer rows were dropped)\n\
          {} compared with their control totals, and classes + faults with what passed\n\
-         {} of the chain of closed months recomputed\n",
+         {} of the chain of closed months recomputed\n\
+         {} compared with the digests of what was written\n",
         counted(audit.units, "sum"),
         audit.units_skipped,
         counted(audit.counter_sets, "counter epoch"),
-        counted(audit.chain_entries, "entry")
+        counted(audit.chain_entries, "entry"),
+        counted(audit.rows, "row")
     );
+    if audit.rows_skipped > 0 {
+        text += &format!(
+            "{} have no digest yet; the daemon computes the digests of a migrated ledger little by little\n",
+            counted(audit.rows_skipped, "row")
+        );
+    }
+    text += &match &audit.live_counters_skipped {
+        None => format!("{} compared with the live counters\n", counted(audit.live_counters, "last reading")),
+        Some(reason) => format!("last readings not compared with the live counters: {reason}\n"),
+    };
     if audit.counter_sets_skipped > 0 {
         text += &format!(
             "{} counter epochs skipped: they began under an older version without control totals\n",
