@@ -1,7 +1,7 @@
 //! Files that are not put in force without a person's word, because they look as if they were cut short.
 //!
-//! A refused file is wrong. A held file may be right: it is complete by its grammar, but its last line or what
-//! vanishes from the table looks like an interrupted download, copy or write.
+//! A refused file is wrong. A held file may be right: it is complete by its grammar, but its last line or
+//! what vanishes from the table looks like an interrupted download, copy or write.
 
 use std::{collections::HashSet, fmt};
 

@@ -1,5 +1,5 @@
-//! A table as the addresses it decides: adjacent spans, each with one class. Sums and differences of tables are
-//! computed from these.
+//! A table as the addresses it decides: adjacent spans, each with one class. Sums and differences of tables
+//! are computed from these.
 
 use ipnet::IpNet;
 
@@ -29,8 +29,8 @@ impl Span {
     }
 }
 
-/// The spans of all addresses of a family, in their order. Rows are sorted by (network, prefix length), and the
-/// longest matching one decides.
+/// The spans of all addresses of a family, in their order. Rows are sorted by (network, prefix length), and
+/// the longest matching one decides.
 pub(crate) fn spans(rows: impl IntoIterator<Item = Row>, is_v4: bool) -> Vec<Span> {
     let end = if is_v4 { u128::from(u32::MAX) } else { u128::MAX };
     let mut walk = Walk { spans: Vec::new(), next: Some(0) };

@@ -87,7 +87,8 @@ pub enum Barred {
 /// Reads and compiles a class file, and logs its warnings.
 ///
 /// # Errors
-/// When it cannot be read, or any line is refused; and when the configuration names a file that does not exist.
+/// When it cannot be read, or any line is refused; and when the configuration names a file that does not
+/// exist.
 pub fn compiled(config: &Config, wanted: Wanted<'_>) -> anyhow::Result<Loaded> {
     let (path, by_name, order) = match wanted {
         Wanted::Named(path, order) => (Some(path.to_owned()), true, order),

@@ -1,9 +1,9 @@
 //! Where the table in force came from: a record in the state directory, and a copy of the class file.
 //!
-//! The record belongs to one table, by its hash. It holds what the kernel's table does not: the file, the order
-//! under which it was compiled, and the names of classes. The copy answers which line and which comment decide
-//! after the file has changed, and whether a new file is only the beginning of it. Everything works without
-//! them, with less to say.
+//! The record belongs to one table, by its hash. It holds what the kernel's table does not: the file, the
+//! order under which it was compiled, and the names of classes. The copy answers which line and which comment
+//! decide after the file has changed, and whether a new file is only the beginning of it. Everything works
+//! without them, with less to say.
 
 use std::{
     collections::BTreeMap,

@@ -15,9 +15,9 @@ use crate::{
 /// Check a class file: its problems, what each class covers, and what would not be billed
 ///
 /// Checks under the configuration in force: its class order and its limits. Lists lines without effect, and
-/// the difference to the table in force if that can be read, and whether the file would be held. Text lists the first 20 problems of a kind, JSON
-/// lists up to 1,000 refused lines of each kind. The status is 2 if the file is refused; with --strict it is 1
-/// if there are warnings.
+/// the difference to the table in force if that can be read, and whether the file would be held. Text lists
+/// the first 20 problems of a kind, JSON lists up to 1,000 refused lines of each kind. The status is 2 if the
+/// file is refused; with --strict it is 1 if there are warnings.
 #[derive(Args, Debug)]
 #[command(after_long_help = "Examples:\n  trafctl classes check /etc/vz/conf/networks_classes\n  \
                              trafctl classes convert --class 2 --from plain list | trafctl classes check -")]

@@ -19,8 +19,8 @@ use crate::{
 /// Convert lists of networks into lines of a class file
 ///
 /// Writes the networks to stdout, as few as cover the addresses exactly, and counts to stderr. A file is
-/// converted whole or not at all: what is not understood is refused with its line. Comments announce the size,
-/// so that a copy that is cut short is refused when it is loaded.
+/// converted whole or not at all: what is not understood is refused with its line. Comments announce the
+/// size, so that a copy that is cut short is refused when it is loaded.
 #[derive(Args, Debug)]
 #[command(after_long_help = "Formats:\n  \
     plain           a network, address or range on each line (ipdeny, exchanges)\n  \

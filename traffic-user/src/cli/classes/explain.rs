@@ -19,8 +19,8 @@ use crate::{
 ///
 /// Answers from the table in force, and says when the configured file differs from it. For an address, also
 /// lists the other matching lines and why they do not decide. For a prefix, lists its parts with class,
-/// deciding line and share; the largest parts come first. While the configured file cannot be used, the status
-/// is 1.
+/// deciding line and share; the largest parts come first. While the configured file cannot be used, the
+/// status is 1.
 #[derive(Args, Debug)]
 #[command(after_long_help = "Examples:\n  \
     trafctl classes explain 10.10.16.7\n  \
