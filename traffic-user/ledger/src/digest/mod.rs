@@ -44,6 +44,11 @@ CREATE TABLE IF NOT EXISTS digest ( -- of the rows that trafctl wrote, to find t
 
 const DAY_S: i64 = 86_400;
 
+/// SQL for the beginning of a time's day, also before 1970: `%` has the sign of its left side.
+fn day_of(time: &str) -> String {
+    format!("{time} - ({time} % {DAY_S} + {DAY_S}) % {DAY_S}")
+}
+
 /// The schema as rows of part 0. The root pages are left out, because a copy has others, and so are SQLite's
 /// own tables and indexes. Anything else under one of their names can only be planted.
 const SCHEMA: &str = "SELECT 0, type, name, tbl_name, sql FROM sqlite_schema
@@ -154,7 +159,7 @@ impl Table {
 
     /// SQL for the part of a row.
     fn part(&self, row: &str) -> String {
-        if self.is_by_day() { format!("{row}\"start\" - {row}\"start\" % {DAY_S}") } else { "0".to_owned() }
+        if self.is_by_day() { day_of(&format!("{row}\"start\"")) } else { "0".to_owned() }
     }
 
     fn values(&self, row: &str) -> String {
@@ -334,4 +339,18 @@ pub(crate) fn schema_changed(conn: &Connection) -> Result<(), LedgerError> {
     // This includes the digest of the schema.
     let parts = compute(conn, &[])?;
     write(conn, &parts)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_days_before_1970_begin_at_midnight_too() {
+        let conn = Connection::open_in_memory().unwrap();
+        let sql = format!("SELECT {}", day_of("?1"));
+        let day = |time: i64| conn.query_row(&sql, [time], |row| row.get::<_, i64>(0)).unwrap();
+        assert_eq!([0, 1, 86_399, 86_400].map(day), [0, 0, 0, 86_400]);
+        assert_eq!([-1, -86_399, -86_400, -86_401].map(day), [-86_400, -86_400, -86_400, -172_800]);
+    }
 }

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use rusqlite::{Connection, OptionalExtension as _, params};
 use traffic_model::calendar::Level;
 
-use super::{DAY_S, Digest, Noted, TABLE, Table, change, compute, row_digest, write};
+use super::{DAY_S, Digest, Noted, TABLE, Table, change, compute, day_of, row_digest, write};
 use crate::{error::LedgerError, ids, schema::KINDS};
 
 /// Key of the first part that is left, as `TABLE PART`. Without it, none is.
@@ -140,9 +140,10 @@ impl Reading {
             let Some(table) = table(conn, &left.table)? else { return Ok(None) };
             let name = &table.name;
             let part: Option<i64> = if table.is_by_day() {
+                let day = day_of("min(start)");
                 let first = format!(
                     "SELECT min(part) FROM (
-                         SELECT min(start) - min(start) % {DAY_S} AS part FROM {name} WHERE start >= ?1
+                         SELECT {day} AS part FROM {name} WHERE start >= ?1
                          UNION SELECT part FROM digest WHERE name = '{name}' AND part >= ?1)"
                 );
                 conn.query_row(&first, [left.part], |row| row.get(0))?
