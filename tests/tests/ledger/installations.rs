@@ -97,3 +97,54 @@ fn a_ledger_of_another_installation_is_refused_until_it_adopts_the_counters() ->
     ensure!(recorded(&lab, "101", 2)?.out_packets == sent + again);
     Ok(())
 }
+
+#[test]
+fn a_second_set_of_counters_never_reaches_the_ledger_of_the_first() -> Result<()> {
+    let (lab, a, b) = node("ledger-second-set", "")?;
+    let send = || {
+        Ok::<_, anyhow::Error>(
+            udp_send(a.namespace(), b.namespace(), SocketAddr::new(b.v4(), 0), 40, 60)?.packets,
+        )
+    };
+    let own = daemon(&lab)?;
+    wait_for("the daemon", || Ok(lab.run_ok(&["status"]).is_ok()))?;
+    let mut sent = send()?;
+    let second = lab.bpffs().join("second");
+    let second = second.to_str().context("the path is not UTF-8")?;
+    let with_second = |arguments: &[&str]| lab.trafctl(&[arguments, &["--bpffs", second]].concat());
+    let attached = with_second(&["attach"])?.output()?;
+    ensure!(attached.status.success(), "{}", String::from_utf8_lossy(&attached.stderr));
+    // Both sets count these.
+    sent += send()?;
+    let classes = lab.path("other-classes");
+    fs::write(&classes, "1 10.99.0.0/16\n")?;
+    let classes = classes.to_str().context("the path is not UTF-8")?;
+    let changes: [&[&str]; 3] = [
+        &["classes", "load", "--yes", classes],
+        &["container", "retire", "101", "--yes"],
+        &["detach", "--purge", "--yes"],
+    ];
+    let are_refused = |because: &str| {
+        for change in changes {
+            let output = with_second(change)?.output()?;
+            let stderr = String::from_utf8_lossy(&output.stderr);
+            ensure!(!output.status.success() && stderr.contains(because), "{change:?}: {stderr}");
+        }
+        Ok(())
+    };
+    are_refused("keeps other counters than those in")?;
+    end(&lab, own)?;
+    are_refused("which count the same packets")?;
+    ensure!(recorded(&lab, "101", 2)?.out_packets == sent);
+
+    // Nobody needs them: with a state directory of their own they can be deleted.
+    let empty = lab.path("empty");
+    let empty = empty.to_str().context("the path is not UTF-8")?;
+    let purged = with_second(&["detach", "--purge", "--yes", "--state-dir", empty])?.output()?;
+    ensure!(purged.status.success(), "{}", String::from_utf8_lossy(&purged.stderr));
+    sent += send()?;
+    lab.run_ok(&["detach", "--purge", "--yes"])?;
+    ensure!(recorded(&lab, "101", 2)?.out_packets == sent);
+    ensure!(lab.run_ok(&["audit"])?.contains("no problems"));
+    Ok(())
+}

@@ -23,6 +23,8 @@ use traffic_model::Snapshot;
 
 /// Name of the link beside the pins.
 const LINK: &str = "ledger";
+/// What stands before the ledger's id in the link.
+const SEPARATOR: &str = "-ledger-";
 
 /// The counters belong to another ledger.
 #[derive(Debug, thiserror::Error)]
@@ -111,6 +113,16 @@ impl Binding {
         Ok(self.target()?.as_deref() == Some(Path::new(&target(snapshot, &ledger.id()?))))
     }
 
+    /// Whether the counters, of whichever epoch, belong to a ledger.
+    ///
+    /// # Errors
+    /// When the link or the ledger's id cannot be read.
+    pub fn names(&self, ledger: &Ledger) -> anyhow::Result<bool> {
+        let target = self.target()?;
+        let text = target.as_deref().and_then(Path::to_str).unwrap_or_default();
+        Ok(text.ends_with(&format!("{SEPARATOR}{}", ledger.id()?)))
+    }
+
     /// The id of the ledger that the counters of a snapshot belong to, if any.
     fn owner(&self, snapshot: &Snapshot) -> anyhow::Result<Option<String>> {
         let target = self.target()?;
@@ -136,7 +148,7 @@ fn target(snapshot: &Snapshot, ledger: &str) -> String {
 }
 
 fn target_prefix(snapshot: &Snapshot) -> String {
-    format!("epoch-{:016x}-ledger-", snapshot.epoch)
+    format!("epoch-{:016x}{SEPARATOR}", snapshot.epoch)
 }
 
 #[cfg(test)]

@@ -4,6 +4,7 @@ use std::{
     fs::{self, File, Permissions, TryLockError},
     os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _},
     path::{Path, PathBuf},
+    thread,
     time::{Duration, Instant},
 };
 
@@ -15,6 +16,10 @@ use crate::kernel::change_lock::former::{self, Former};
 const DAEMON_LOCK: &str = "daemon.lock";
 /// The lock file of former versions. A reader of the state directory could open it, and so hold the lock.
 const FORMER_LOCK: &str = "run.lock";
+/// How long to wait for the lock.
+const PATIENCE: Duration = Duration::from_millis(500);
+/// Pause between two attempts.
+const PAUSE: Duration = Duration::from_millis(20);
 /// Time to find out who holds that lock.
 const FORMER_PATIENCE: Duration = Duration::from_millis(500);
 /// Nobody but the owner may open a lock file, because whoever can open it can lock it.
@@ -32,6 +37,24 @@ pub struct DaemonLock {
 #[error("cannot use the state directory {0}: another `trafctl run` keeps the ledger there; stop it first")]
 pub struct OtherDaemon(PathBuf);
 
+/// Whether a daemon holds the lock of a state directory.
+///
+/// # Errors
+/// When the lock file exists and cannot be opened or locked.
+pub(super) fn is_held(state_dir: &Path) -> anyhow::Result<bool> {
+    let path = state_dir.join(DAEMON_LOCK);
+    if !path.try_exists().with_context(|| format!("cannot look for {}", path.display()))? {
+        return Ok(false);
+    }
+    match open(&path)?.try_lock_shared() {
+        Ok(()) => Ok(false),
+        Err(TryLockError::WouldBlock) => Ok(true),
+        Err(TryLockError::Error(error)) => {
+            Err(error).with_context(|| format!("cannot lock {}", path.display()))
+        }
+    }
+}
+
 /// Creates the state directory and takes the daemon's lock in it.
 ///
 /// # Errors
@@ -44,11 +67,16 @@ pub fn lock_daemon(state_dir: &Path) -> anyhow::Result<DaemonLock> {
         .with_context(|| format!("cannot create {}", state_dir.display()))?;
     let path = state_dir.join(DAEMON_LOCK);
     let file = open(&path)?;
-    match file.try_lock() {
-        Ok(()) => {}
-        Err(TryLockError::WouldBlock) => return Err(OtherDaemon(state_dir.to_owned()).into()),
-        Err(TryLockError::Error(error)) => {
-            return Err(error).with_context(|| format!("cannot lock {}", path.display()));
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        match file.try_lock() {
+            Ok(()) => break,
+            // A command may be looking at it, and a process that was killed may be about to end.
+            Err(TryLockError::WouldBlock) if Instant::now() < deadline => thread::sleep(PAUSE),
+            Err(TryLockError::WouldBlock) => return Err(OtherDaemon(state_dir.to_owned()).into()),
+            Err(TryLockError::Error(error)) => {
+                return Err(error).with_context(|| format!("cannot lock {}", path.display()));
+            }
         }
     }
     let path = state_dir.join(FORMER_LOCK);

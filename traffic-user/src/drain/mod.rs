@@ -3,12 +3,13 @@
 //! Every drain holds the lock on the pinned state, so that no change of classes, slots or maps comes between
 //! a reading and its recording. `trafctl run` drains regularly. Other commands drain before they change what
 //! a reading means. `binding` keeps counters out of the ledger of another installation; `lock` keeps a second
-//! daemon out; `machine` names the machine whose ledger it is; `excess` finds what was counted too often.
+//! daemon out, and `other_counters` a second set of counters; `machine` names the machine whose ledger it is; `excess` finds what was counted too often.
 
 mod binding;
 mod excess;
 mod lock;
 mod machine;
+mod other_counters;
 
 use std::{
     fs,
@@ -38,6 +39,7 @@ use excess::ExcessWatch;
 pub use binding::{NoLedger, OtherLedger};
 pub use lock::{DaemonLock, OtherDaemon, lock_daemon};
 pub use machine::problem as machine_problem;
+pub use other_counters::refuse_daemon_elsewhere;
 
 /// Name of the ledger in the state directory.
 const LEDGER: &str = "ledger.sqlite";
@@ -140,13 +142,15 @@ impl Drainer {
     /// on the pinned state.
     ///
     /// # Errors
-    /// With [`NoLedger`] when the counters belong to a ledger that is not in this state directory; else as
-    /// [`Self::open`].
+    /// With [`NoLedger`] when the counters belong to a ledger that is not in this state directory; when the
+    /// daemon of the state directory keeps other counters; else as [`Self::open`].
     pub fn open_before_change(
         config: &Config,
         state_dir: &Path,
         maps: &Maps,
     ) -> anyhow::Result<Option<Self>> {
+        refuse_daemon_elsewhere(state_dir, &maps.pinned_in)
+            .with_context(|| format!("cannot drain the counters in {}", maps.pinned_in.display()))?;
         let existing = Self::open_existing(config, state_dir)?;
         if existing.is_none() {
             let snapshot = counters::read(maps, &config.node)?;
@@ -210,9 +214,10 @@ impl Drainer {
         let (pins, path) = (maps.pinned_in.display(), self.ledger.path().display());
         let what = format!("cannot drain the counters in {pins} into {path}");
         binding.check(&self.ledger, &snapshot).context(what.clone())?;
+        other_counters::check(&self.ledger, &snapshot, &maps.pinned_in).context(what.clone())?;
         let context = DrainContext { interval: self.interval, trigger };
         let outcome = self.ledger.drain(&snapshot, context).context(what)?;
-        self.bind(&binding, &snapshot);
+        self.bind(&binding, &snapshot, &maps.pinned_in);
         for gap in &outcome.gaps {
             tracing::warn!("gap: {}", gap.text(&LocalTime::of(self.ledger.calendar())));
         }
@@ -227,9 +232,10 @@ impl Drainer {
     }
 
     /// Binds the drained counters to this ledger. A failure does not stop accounting, and is logged once.
-    fn bind(&mut self, binding: &Binding, snapshot: &Snapshot) {
-        match binding.bind(&self.ledger, snapshot) {
-            Ok(_) => self.binding_failure_logged = false,
+    fn bind(&mut self, binding: &Binding, snapshot: &Snapshot, pinned_in: &Path) {
+        let bound = binding.bind(&self.ledger, snapshot);
+        match bound.and_then(|_| other_counters::record(&self.ledger, pinned_in)) {
+            Ok(()) => self.binding_failure_logged = false,
             Err(error) => {
                 if !std::mem::replace(&mut self.binding_failure_logged, true) {
                     tracing::warn!("cannot record which ledger the counters belong to: {error:#}");
