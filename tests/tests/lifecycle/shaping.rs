@@ -201,7 +201,7 @@ fn the_former_key_works_with_a_hint_of_the_daemon_only() -> Result<()> {
 
     lab.configure(&format!("class_file = {classes:?}\n[mark]\nenabled = true\n[shaping]\nenabled = true\n"))?;
     let output = lab.trafctl(&["status"])?.output()?;
-    let message = String::from_utf8(output.stderr)?;
-    ensure!(message.contains("trafctl.toml:2:1: [mark] is the former name of [shaping]"), "{message}");
+    let shown = String::from_utf8(output.stdout)?;
+    ensure!(shown.contains("trafctl.toml:2:1: [mark] is the former name of [shaping]"), "{shown}");
     daemon.stop()
 }
