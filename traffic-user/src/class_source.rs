@@ -27,7 +27,7 @@ use traffic_model::counted;
 use crate::{config::Config, files};
 
 pub use difference::{TableDifference, difference_from_table_in_force};
-pub use gate::{Barred, Known, Loaded, Origin, Wanted, Word, compiled, table_for_new_counters};
+pub use gate::{Barred, Known, Loaded, Origin, Wanted, Word, compiled, has_stand_in, table_for_new_counters};
 pub use record::{Record, keep, of as record_of};
 
 /// The size of a table in force, as a sentence.

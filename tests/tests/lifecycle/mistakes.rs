@@ -171,14 +171,22 @@ fn a_first_start_with_a_bad_class_file_counts_in_class_0_until_it_is_corrected()
         let said = stderr(&attached);
         ensure!(said.contains(reason) && said.contains("class 0, which is not billed"), "{said}");
         counts(&lab, (&a, "101", 0), &b, number)?;
+        let found = problems(&lab)?;
+        ensure!(found.iter().any(|problem| problem.contains("class 0, which is not billed")), "{found:#?}");
         if reason != "contains no network" && reason != "41 classes" {
-            let found = problems(&lab)?;
             ensure!(found.iter().any(|problem| problem.contains("is not usable")), "{found:#?}");
             let explained = trafctl(&lab, &["classes", "explain", "10.1.0.2"])?;
             assert_eq!(explained.status.code(), Some(1));
             ensure!(stderr(&explained).contains(reason), "{}", stderr(&explained));
             ensure!(String::from_utf8_lossy(&explained.stdout).contains("class 0"), "{reason}");
         }
+        // Without a daemon, the corrected file is loaded by the next hook or cron job.
+        fs::write(&classes, CLASSES)?;
+        let found = problems(&lab)?;
+        ensure!(found.iter().any(|problem| problem.contains("class 0, which is not billed")), "{found:#?}");
+        lab.run_ok(&["attach"])?;
+        counts(&lab, (&a, "101", 2), &b, 30 + number)?;
+        is_well(&lab)?;
         lab.run_ok(&["detach", "--purge", "--yes"])?;
     }
     fs::write(&classes, "1 0.0.0.0/0\n1 ::/0\n2 10.1.0.0/\n")?;
@@ -186,6 +194,13 @@ fn a_first_start_with_a_bad_class_file_counts_in_class_0_until_it_is_corrected()
     daemon.settled()?;
     counts(&lab, (&a, "101", 0), &b, 13)?;
     eventually("the daemon reports the file", || Ok(is_well_but(&lab, &["class_file: "]).is_ok()))?;
+    daemon.stop_after_errors()?;
+    // So does one that finds these counters, although its file gives their table.
+    fs::write(&classes, "# moved\n")?;
+    let mut daemon = Daemon::start(&lab)?;
+    daemon.settled()?;
+    let found = problems(&lab)?;
+    ensure!(found.iter().any(|problem| problem.contains("class 0, which is not billed")), "{found:#?}");
     fs::write(&classes, CLASSES)?;
     eventually("the corrected file is loaded", || Ok(problems(&lab)?.is_empty()))?;
     counts(&lab, (&a, "101", 2), &b, 17)?;

@@ -8,7 +8,7 @@ use std::{
 use traffic_classes::{ClassFile, ClassOrder};
 
 use super::{
-    gate::{Known, Loaded, Origin, Word},
+    gate::{self, Known, Loaded, Origin, Word},
     locate, record,
 };
 use crate::{config::Config, files};
@@ -25,6 +25,8 @@ pub struct TableDifference {
     pub loaded_from: Option<PathBuf>,
     /// The order under which the table in force was compiled, if that is another one than the configured.
     pub other_order: Option<ClassOrder>,
+    /// Whether the table in force only stands in for a file that was not usable: nothing is billed.
+    pub is_unbilled: bool,
 }
 
 impl fmt::Display for TableDifference {
@@ -33,6 +35,15 @@ impl fmt::Display for TableDifference {
             Some(path) => format!("the class file {}", path.display()),
             None => "the default table (all traffic is class 1)".to_owned(),
         };
+        if self.is_unbilled {
+            f.write_str(
+                "no class file is in force, so all traffic is counted in class 0, which is not billed: ",
+            )?;
+            return match &self.refused {
+                Some(reason) => write!(f, "{configured} is not usable: {reason}"),
+                None => write!(f, "`trafctl attach` and `trafctl classes load` load {configured}"),
+            };
+        }
         match &self.loaded_from {
             Some(path) => {
                 write!(f, "the class table in force was loaded from {}, not from ", path.display())?;
@@ -65,7 +76,8 @@ pub fn difference_from_table_in_force(
         Some(path) => usable(path, config),
         None => Ok(of_file(None, (ClassFile::shipped(), Vec::new()), config)),
     };
-    if loaded.as_ref().is_ok_and(|loaded| loaded.table.hash() == *in_force) {
+    let is_unbilled = gate::is_stand_in(in_force, state_dir);
+    if !is_unbilled && loaded.as_ref().is_ok_and(|loaded| loaded.table.hash() == *in_force) {
         return None;
     }
     let record = record::of(state_dir, in_force);
@@ -80,6 +92,7 @@ pub fn difference_from_table_in_force(
     Some(TableDifference {
         configured,
         refused,
+        is_unbilled,
         other_order: record
             .as_ref()
             .and_then(|record| record.order)

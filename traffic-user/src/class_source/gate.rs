@@ -12,7 +12,12 @@ use super::{STDIN, locate, read, record};
 use crate::{
     config::Config,
     drain,
-    kernel::{counters, maps::Maps, tables},
+    kernel::{
+        bpffs::Bpffs,
+        counters, load,
+        maps::Maps,
+        tables::{self, LoadLock},
+    },
 };
 
 /// Which class file is meant.
@@ -229,7 +234,29 @@ pub fn table_for_new_counters(config: &Config, state_dir: &Path) -> (ClassTable,
         "{reason}{end}Until the file is corrected, all traffic is counted in class 0, which is not billed; then \
          the daemon loads it, or `trafctl classes load`"
     );
-    (traffic_classes::compile(&[], config.class_order), Some(reason))
+    let stand_in = traffic_classes::compile(&[], config.class_order);
+    record::forget(state_dir, &stand_in.hash());
+    (stand_in, Some(reason))
+}
+
+/// Whether the table in force is the one without a network that [`table_for_new_counters`] made because no
+/// file was usable. The same table has a record if somebody asked for it.
+pub fn is_stand_in(hash: &[u8; 32], state_dir: &Path) -> bool {
+    let nothing = traffic_classes::compile(&[], ClassOrder::default());
+    *hash == nothing.hash() && record::of(state_dir, hash).is_none()
+}
+
+/// As [`is_stand_in`], for the table that the kernel has now. Waits for a load that is under way: its record
+/// follows its table.
+///
+/// # Errors
+/// When nothing is loaded, or the lock of another load is not released in time.
+pub fn has_stand_in(bpffs: &Bpffs, state_dir: &Path) -> anyhow::Result<bool> {
+    let looked = || anyhow::Ok(is_stand_in(&counters::class_table(&load::open(bpffs)?)?.hash, state_dir));
+    Ok(looked()? && {
+        let _loading = LoadLock::take(bpffs)?;
+        looked()?
+    })
 }
 
 /// The table under which the ledger's last reading was counted, if the ledger has it.

@@ -82,6 +82,15 @@ pub fn keep(state_dir: &Path, loaded: &Loaded) {
     }
 }
 
+/// Forgets the record of the table of this hash: the same table is now in force without anybody's word.
+pub fn forget(state_dir: &Path, hash: &[u8; 32]) {
+    if of(state_dir, hash).is_some()
+        && let Err(error) = fs::remove_file(state_dir.join(RECORD_FILE))
+    {
+        tracing::warn!("cannot remove the record of the class table before: {error}");
+    }
+}
+
 fn write(state_dir: &Path, Loaded { table, origin, file }: &Loaded) -> anyhow::Result<()> {
     let Origin { path, by_name, order, bytes } = origin;
     let record = Record {

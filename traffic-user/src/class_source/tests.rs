@@ -170,3 +170,30 @@ fn no_cut_of_the_file_in_force_passes_the_gate() {
         assert!(passed.is_err() || passed.unwrap().hash() == loaded.table.hash(), "{end}");
     }
 }
+
+#[test]
+fn a_table_that_nobody_asked_for_is_reported_whatever_the_file_says() {
+    let path = |node: &Node| node.directory.path().join("classes").display().to_string();
+    // The empty file gives the same table.
+    for text in ["", "# moved\n"] {
+        let node = Node::new(text);
+        let found = node.difference(&table("")).unwrap();
+        let start = "no class file is in force, so all traffic is counted in class 0, which is not billed: ";
+        assert!(found.starts_with(start) && found.contains("is not usable: the class file"), "{found}");
+    }
+    // A corrected file is not in force yet.
+    let node = Node::new("1 0.0.0.0/0\n");
+    let found = node.difference(&table("")).unwrap();
+    let end = format!("`trafctl attach` and `trafctl classes load` load the class file {}", path(&node));
+    assert!(found.contains("which is not billed: ") && found.ends_with(&end), "{found}");
+    // Unless somebody asked for it.
+    let state = node.directory.path().join("state");
+    keep(&state, &Loaded::nothing(ClassOrder::Virtuozzo));
+    let found = node.difference(&table("")).unwrap();
+    assert!(found.starts_with("the class table in force differs from"), "{found}");
+    // That word does not hold for counters that begin without a usable file.
+    fs::write(node.directory.path().join("classes"), "# moved\n").unwrap();
+    assert!(table_for_new_counters(&node.config, &state).1.is_some());
+    let found = node.difference(&table("")).unwrap();
+    assert!(found.starts_with("no class file is in force"), "{found}");
+}

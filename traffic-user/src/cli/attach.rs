@@ -4,7 +4,8 @@ use anyhow::bail;
 use clap::Args;
 
 use crate::{
-    cli::{Done, Format, Global, detach, format::interface_name, output::print},
+    class_source::{self, Wanted, Word},
+    cli::{Done, Format, Global, classes::put_in_force, detach, format::interface_name, output::print},
     kernel::{
         bpffs::Bpffs,
         hooks::Change,
@@ -27,8 +28,8 @@ use crate::{
 /// reported on stderr.
 ///
 /// A second run changes nothing and prints nothing, so that it suits a cron job; with -v it prints every
-/// interface. The class file is loaded only together with the program. `trafctl run` and `trafctl classes
-/// load` load it later.
+/// interface. The class file is loaded only together with the program, or if none was usable then. `trafctl
+/// run` and `trafctl classes load` load it later.
 #[derive(Debug, Args)]
 #[command(after_long_help = "Examples:\n  \
     trafctl attach\n  \
@@ -100,6 +101,9 @@ pub(super) async fn run(global: &Global, options: &Options) -> anyhow::Result<Do
     }
     host.sync_addresses(&mut session)?;
     drop(session);
+    if outcome != LoadOutcome::Created {
+        load_in_place_of_nothing(global, &host);
+    }
     let Pass { report, interfaces, .. } = pass;
     for (name, reason) in &report.unresolved {
         tracing::warn!("{name}: not attached: {reason}");
@@ -125,6 +129,24 @@ pub(super) async fn run(global: &Global, options: &Options) -> anyhow::Result<Do
         );
     }
     Ok(Done::Success)
+}
+
+/// Loads the class file if no file was usable when the counters were created: until then nothing is billed. A
+/// failure is reported, and keeps no container from being counted.
+fn load_in_place_of_nothing(global: &Global, host: &Host) {
+    let load = || {
+        if !class_source::has_stand_in(&host.bpffs, host.state_dir())? {
+            return Ok(());
+        }
+        let loaded = class_source::compiled(host.config(), Wanted::Configured)?;
+        put_in_force(global, host.config(), loaded, Word::None).map(drop)
+    };
+    let result: anyhow::Result<()> = load();
+    if let Err(error) = result {
+        tracing::error!(
+            "{error:#}. Until the file is corrected, all traffic is class 0, which is not billed"
+        );
+    }
 }
 
 fn chosen(interfaces: &[NetInterface], selection: &Selection) -> Vec<NetInterface> {

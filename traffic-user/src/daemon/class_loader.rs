@@ -242,7 +242,7 @@ impl Loader {
         if seen != self.setup.seen {
             self.setup.seen = seen;
             self.retry.succeeded();
-        } else if !self.is_waiting
+        } else if !(self.is_waiting || self.has_stand_in())
             || self.retry.due().is_some() && !self.retry.is_due(Instant::now()) && !self.has_another_table()
         {
             return Ok(Followed::NotDue);
@@ -285,6 +285,12 @@ impl Loader {
     fn has_another_table(&self) -> bool {
         let in_force = || counters::class_table(&load::open(&self.setup.bpffs)?);
         self.held_against.is_some_and(|held| in_force().is_ok_and(|info| info.hash != held))
+    }
+
+    /// Whether nothing is billed, because no file was usable when the counters were created, perhaps before
+    /// this process.
+    fn has_stand_in(&self) -> bool {
+        class_source::has_stand_in(&self.setup.bpffs, &self.setup.state_dir).unwrap_or(false)
     }
 
     /// Builds the table beside the one in force, and has the worker switch to it.

@@ -102,7 +102,10 @@ fn problems_of_files(host: &Host, class_table: &ClassTable, of_daemon: Vec<Strin
     let mistake = host.config_mistake();
     let unknown = mistake.filter(|mistake| !daemon_reports(Part::Configuration, &mistake.error));
     found.extend(unknown.map(ToString::to_string));
-    let unusable = class_table.difference.as_ref().filter(|difference| difference.refused.is_some());
+    let unusable = class_table
+        .difference
+        .as_ref()
+        .filter(|difference| difference.refused.is_some() || difference.is_unbilled);
     let unknown = unusable.filter(|_| !daemon_reports(Part::ClassFile, ""));
     found.extend(unknown.map(|difference| difference.message.clone()));
     found.extend(drain::machine_problem());

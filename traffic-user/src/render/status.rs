@@ -235,6 +235,7 @@ mod tests {
                     refused: None,
                     loaded_from: Some("/root/new_classes".into()),
                     message: "the class table in force was loaded from another file".to_owned(),
+                    is_unbilled: false,
                 }),
             },
             skb_mark: SkbMark {

@@ -93,13 +93,17 @@ pub struct TableDifference {
     pub loaded_from: Option<PathBuf>,
     /// The difference as a sentence.
     pub message: String,
+    /// Whether nothing is billed until the file is loaded.
+    #[serde(skip)]
+    pub is_unbilled: bool,
 }
 
 impl From<class_source::TableDifference> for TableDifference {
     fn from(difference: class_source::TableDifference) -> Self {
         let message = difference.to_string();
-        let class_source::TableDifference { configured, refused, loaded_from, other_order: _ } = difference;
-        Self { configured, refused, loaded_from, message }
+        let class_source::TableDifference { configured, refused, loaded_from, other_order: _, is_unbilled } =
+            difference;
+        Self { configured, refused, loaded_from, message, is_unbilled }
     }
 }
 
