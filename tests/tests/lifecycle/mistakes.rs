@@ -223,6 +223,13 @@ fn after_a_wrong_preset_what_is_counted_is_shown_as_counted() -> Result<()> {
     })?;
     is_well_but(&lab, &[told])?;
     counts(&lab, (&a, "101", 2), &b, 19)?;
+    // What comes now is not counted, whatever still is.
+    let new = lab.bridged(103, 0, [10, 1, 0, 3].into(), "fd00:1::3".parse()?)?;
+    let others = "no interface matches a rule, so no other container is counted, but veth103.0 looks like";
+    is_well_but(&lab, &["veth103.0: a port of br0 that nothing watches", told, others])?;
+    let attached = trafctl(&lab, &["attach"])?;
+    ensure!(stderr(&attached).contains(others), "{}", stderr(&attached));
+    drop(new);
     let status = trafctl(&lab, &["status", "--format", "json"])?;
     let status: serde_json::Value = serde_json::from_slice(&status.stdout)?;
     let names = |list: &str| -> Vec<String> {

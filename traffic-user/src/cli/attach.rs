@@ -1,5 +1,7 @@
 //! `trafctl attach`
 
+use std::collections::HashSet;
+
 use anyhow::bail;
 use clap::Args;
 
@@ -100,6 +102,8 @@ pub(super) async fn run(global: &Global, options: &Options) -> anyhow::Result<Do
         }
     }
     host.sync_addresses(&mut session)?;
+    let counted: HashSet<u32> = session.registry.indexes().collect();
+    let is_counted = |interface: &NetInterface| counted.contains(&interface.index);
     drop(session);
     if outcome != LoadOutcome::Created {
         load_in_place_of_nothing(global, &host);
@@ -109,7 +113,7 @@ pub(super) async fn run(global: &Global, options: &Options) -> anyhow::Result<Do
         tracing::warn!("{name}: not attached: {reason}");
     }
     if options.interfaces.is_empty()
-        && let Some(problem) = host.policy.nothing_matches(&interfaces)
+        && let Some(problem) = host.policy.nothing_matches(&interfaces, is_counted)
     {
         tracing::warn!("{problem}");
     }

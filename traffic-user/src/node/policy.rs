@@ -121,11 +121,18 @@ impl Policy {
     }
 
     /// Why no container is counted, if no rule matches anything, and something looks like a container's: most
-    /// likely the preset is that of another kind of host.
-    pub fn nothing_matches(&self, interfaces: &[NetInterface]) -> Option<String> {
+    /// likely the preset is that of another kind of host. `is_counted`: whether it was attached under other
+    /// rules, and counts on; those are not named.
+    pub fn nothing_matches(
+        &self,
+        interfaces: &[NetInterface],
+        is_counted: impl Fn(&NetInterface) -> bool,
+    ) -> Option<String> {
         let mut unmatched = Vec::new();
+        let mut no = "no container";
         for interface in interfaces {
             match self.role(interface) {
+                Role::Ignored(_) if is_counted(interface) => no = "no other container",
                 Role::Ignored(Ignored::NoRule) if interface.looks_like_a_containers() => {
                     unmatched.push(interface.name.as_str());
                 }
@@ -140,7 +147,7 @@ impl Policy {
             n => format!("{first} and {n} others look like containers'"),
         };
         Some(format!(
-            "no interface matches a rule, so no container is counted, but {others}; set `preset` under [host] \
+            "no interface matches a rule, so {no} is counted, but {others}; set `preset` under [host] \
              (now \"{}\"), or assign them under [interfaces] or [[container]]",
             self.config.preset.name()
         ))
@@ -296,19 +303,25 @@ mod tests {
         let machine = interface("vnet0", "tun", false, Some(5));
         let here = interface("veth101.0", "veth", true, Some(5));
         let virtuozzo = policy("[node]\nuplinks = ['eno1']\n");
-        assert_eq!(virtuozzo.nothing_matches(&host), None, "there is no container yet");
-        let text = virtuozzo.nothing_matches(&with(&[docker.clone(), machine.clone()])).unwrap();
+        assert_eq!(virtuozzo.nothing_matches(&host, |_| false), None, "there is no container yet");
+        let text = virtuozzo.nothing_matches(&with(&[docker.clone(), machine.clone()]), |_| false).unwrap();
         assert!(
             text.contains("veth1a2b3 and 1 other look like") && text.contains("now \"virtuozzo\""),
             "{text}"
         );
-        assert_eq!(virtuozzo.nothing_matches(&with(&[docker.clone(), here])), None);
+        // What was attached under other rules says nothing about the rest.
+        let still =
+            virtuozzo.nothing_matches(&with(&[docker.clone(), machine.clone()]), |it| it.kind == "tun");
+        let told = "so no other container is counted, but veth1a2b3 looks like";
+        assert!(still.as_ref().is_some_and(|text| text.contains(told)), "{still:?}");
+        assert_eq!(virtuozzo.nothing_matches(&with(&[docker.clone(), here]), |_| false), None);
         assert_eq!(
-            policy("[host]\npreset = 'libvirt'\n").nothing_matches(&with(&[docker.clone(), machine])),
+            policy("[host]\npreset = 'libvirt'\n")
+                .nothing_matches(&with(&[docker.clone(), machine]), |_| false),
             None
         );
         let ignored = "[[interfaces.rule]]\npattern = 'veth.*'\nkind = 'ignore'\n";
-        assert_eq!(policy(ignored).nothing_matches(&with(&[docker])), None);
+        assert_eq!(policy(ignored).nothing_matches(&with(&[docker]), |_| false), None);
     }
 
     #[test]

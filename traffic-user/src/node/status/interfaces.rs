@@ -1,6 +1,6 @@
 //! What is on the hooks of each interface, and what is wrong there.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use traffic_common::{
     DIRECTIONS, Direction, InterfaceCounters, InterfaceEntry, InterfaceRecord, UNKNOWN_INTERFACE_SLOT,
@@ -74,8 +74,7 @@ impl Interfaces {
         all.problems.extend(excess::problems(&host.netlink, ours, &all.registry, &listed, &hooks)?);
         let roles: Vec<Role> = listed.iter().map(|interface| host.policy.role(interface)).collect();
         all.problems.extend(unwatched_ports(&listed, &roles, &all.registry));
-        let nothing_matches = host.policy.nothing_matches(&listed);
-        for (interface, role) in listed.into_iter().zip(roles) {
+        for (interface, role) in listed.iter().cloned().zip(roles) {
             match role {
                 Role::Container(id) => all.add(&hooks, &counted, interface, Some(id))?,
                 Role::Uplink => {
@@ -97,7 +96,9 @@ impl Interfaces {
             }
         }
         all.problems.extend(unnamed::problem(&all.counted_unnamed));
-        all.problems.extend(nothing_matches.filter(|_| all.counted_unnamed.is_empty()));
+        let counted: HashSet<u32> = all.counted_unnamed.iter().map(|one| one.ifindex).collect();
+        let is_counted = |interface: &NetInterface| counted.contains(&interface.index);
+        all.problems.extend(host.policy.nothing_matches(&listed, is_counted));
         Ok(all)
     }
 
