@@ -12,7 +12,10 @@ use traffic_common::{Direction, InterfaceRecord, InterfaceStatistics};
 use traffic_ledger::{Gap, GapReason, GapSize};
 use traffic_model::ContainerId;
 
-use super::index_watch::{IndexWatch, Seen};
+use super::{
+    away::Away,
+    index_watch::{IndexWatch, Seen},
+};
 use crate::{
     net::{
         events::{Batch, Ended},
@@ -22,8 +25,6 @@ use crate::{
     ownership::interface_rules::Role,
 };
 
-/// Kinds whose received packets the kernel counts on the other end, which ends first.
-const COUNTED_ON_THE_OTHER_END: [&str; 2] = ["veth", "netkit"];
 /// How many listings in a row may lack a device before its end is no longer waited for.
 const LISTINGS: u8 = 2;
 
@@ -80,8 +81,8 @@ struct Attached {
 #[derive(Debug, Default)]
 pub(super) struct CameAndWent {
     attached: HashMap<u32, Attached>,
-    /// Addresses of attached devices that moved to another network namespace.
-    away: HashSet<Mac>,
+    /// Attached devices that moved to another network namespace.
+    away: Away,
     /// Indexes of interfaces that are not attached and had a carrier.
     had_carrier: HashSet<u32>,
     candidates: Vec<Candidate>,
@@ -109,7 +110,9 @@ impl CameAndWent {
             if let Some(at) = place {
                 self.attached.remove(&index);
                 let own = ends.remove(at);
-                self.away.extend(own.has_moved.then_some(own.last.mac));
+                if own.has_moved {
+                    self.away.leave(&own.last);
+                }
             }
             let mut had_carrier = self.had_carrier.remove(&index);
             for (at, end) in ends.into_iter().enumerate() {
@@ -119,7 +122,7 @@ impl CameAndWent {
         }
         for (end, had_carrier, may_be_recorded) in others.into_iter().filter(|(end, ..)| !end.has_moved) {
             // An attached device that moved away takes its links along, and may have come back under another index.
-            if !self.away.remove(&end.last.mac) {
+            if !self.away.come_back(&end.last) {
                 let candidate = candidate(&end.last, carried(&end.last, had_carrier), policy);
                 self.candidates.extend(candidate.map(|one| Candidate { may_be_recorded, ..one }));
             }
@@ -143,7 +146,7 @@ impl CameAndWent {
     /// Notes an interface that the daemon attached, or found attached.
     pub fn attached(&mut self, interface: &NetInterface) {
         self.had_carrier.remove(&interface.index);
-        self.away.remove(&interface.mac);
+        self.away.come_back(interface);
         self.attached.insert(interface.index, Attached { mac: interface.mac, absent: 0 });
     }
 
@@ -261,8 +264,9 @@ fn place_of_attached(ends: &[&Ended], alive: Option<Mac>, attached: Option<Mac>)
 /// What an interface carried, as far as its end shows.
 fn carried(last: &NetInterface, had_carrier: bool) -> Carried {
     let is_empty = last.statistics == InterfaceStatistics::default();
-    match COUNTED_ON_THE_OTHER_END.contains(&last.kind.as_str()) {
-        true if is_empty && !had_carrier => Carried::Nothing,
+    match last.is_counted_on_the_other_end() {
+        // The carrier is announced late: an interface can end before that.
+        true if is_empty && !had_carrier && last.carrier_ups == 0 => Carried::Nothing,
         true => Carried::Unknown,
         false if is_empty => Carried::Nothing,
         false => Carried::Size(last.statistics),

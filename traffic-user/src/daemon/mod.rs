@@ -11,12 +11,14 @@
 //! - `file_thread`: the thread that watches files, by `file_watch` (events) or `file_states` (comparing them).
 //! - `resync`: the timer of resyncs; `schedule`: when to drain.
 //! - `follower`: which events call for a change; no sockets, no threads.
-//! - `came_and_went`: interfaces that ended before they could be attached; `index_watch`: those that no event shows.
+//! - `came_and_went`: interfaces that ended before they could be attached; `index_watch`: those that no event shows;
+//!   `away`: attached devices in another network namespace.
 //! - `ledger_handle`: the ledger, available or not; `api_socket`: the API's socket, bound or not.
 //! - `heartbeat`: the published state and the watchdog; `service_manager`: messages to systemd.
 //! - `stop_guard`: a bound on the time of the end.
 
 mod api_socket;
+mod away;
 mod came_and_went;
 mod class_loader;
 mod file_states;

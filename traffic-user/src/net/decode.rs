@@ -45,6 +45,7 @@ const IFLA_STATS64: u16 = 23;
 const IFLA_LINK_NETNSID: u16 = 37;
 /// Where an interface moved to.
 const IFLA_NEW_NETNSID: u16 = 45;
+const IFLA_CARRIER_UP_COUNT: u16 = 47;
 const IFLA_PROP_LIST: u16 = 52;
 const IFLA_ALT_IFNAME: u16 = 53;
 
@@ -104,6 +105,7 @@ fn described(body: &[u8]) -> Option<NetInterface> {
             IFLA_LINKINFO => {
                 interface.kind = attribute(value, IFLA_INFO_KIND).map(text).unwrap_or_default();
             }
+            IFLA_CARRIER_UP_COUNT => interface.carrier_ups = u32_at(value, 0).unwrap_or(0),
             IFLA_QDISC => interface.queue = text(value),
             IFLA_STATS64 => {
                 interface.statistics = statistics(value);
@@ -259,6 +261,7 @@ mod tests {
             .attribute(IFLA_LINK_NETNSID, &3_u32.to_ne_bytes())
             .attribute(IFLA_MASTER, &5_u32.to_ne_bytes())
             .attribute(IFLA_QDISC, b"noqueue\0")
+            .attribute(IFLA_CARRIER_UP_COUNT, &6_u32.to_ne_bytes())
             .nested(IFLA_LINKINFO, &[(IFLA_INFO_KIND, b"veth")])
             .nested(IFLA_PROP_LIST | 0x8000, &[(IFLA_ALT_IFNAME, b"caf\xe9\0"), (IFLA_ALT_IFNAME, b"web\0")])
             .attribute(IFLA_STATS64, &statistics)
@@ -282,6 +285,7 @@ mod tests {
             obstacle: None,
             is_uplink: false,
             has_carrier: true,
+            carrier_ups: 6,
             statistics: InterfaceStatistics { packets: [22, 11], bytes: [44, 33] },
             send_drops: 66 + 88,
             queue: "noqueue".to_owned(),

@@ -30,6 +30,8 @@ pub struct NetInterface {
     pub is_uplink: bool,
     /// Whether packets can pass: both its ends are up.
     pub has_carrier: bool,
+    /// How often it got a carrier; 0 where the kernel does not say. It stays with the device.
+    pub carrier_ups: u32,
     /// What the kernel counted on it, in the container's directions.
     pub statistics: InterfaceStatistics,
     /// Buffers that the kernel dropped instead of sending them on it.
@@ -77,6 +79,11 @@ impl NetInterface {
             "tun" => self.master.is_some(),
             _ => false,
         }
+    }
+
+    /// Whether the kernel counts what it receives on its other end, which ends first.
+    pub fn is_counted_on_the_other_end(&self) -> bool {
+        matches!(self.kind.as_str(), "veth" | "netkit")
     }
 
     /// Whether it sends packets again that others redirect to it.

@@ -88,6 +88,15 @@ fn a_veth_has_lost_half_of_its_statistics_when_it_ends() {
 }
 
 #[test]
+fn a_veth_whose_carrier_was_not_announced_in_time_is_a_gap() {
+    let (mut daemon, kernel) = daemon();
+    let veth = interface(7, "veth101.0", "veth", 1);
+    let last = NetInterface { carrier_ups: 1, ..veth.clone() };
+    let found = gaps(&mut daemon, &kernel, &batch([seen(veth), gone(last)]));
+    assert_eq!(short(&found), [("veth101.0", Some("101"), None)]);
+}
+
+#[test]
 fn an_interface_that_carried_nothing_is_no_gap() {
     let (mut daemon, kernel) = daemon();
     let events = [("veth101.0", "veth"), ("veth102.0", "tun"), ("veth103.0", "macvlan")]
@@ -215,4 +224,20 @@ fn an_interface_in_the_events_around_a_drop_that_is_gone_is_one_gap() {
     assert_eq!(short(&daemon.take_gaps(NOW)), [("veth101.0", Some("101"), None)]);
     // Its end comes after all.
     assert!(gaps(&mut daemon, &kernel, &batch([gone(veth(7, "veth101.0"))])).is_empty());
+}
+
+#[test]
+fn a_device_that_moved_away_hides_no_other() {
+    let (mut daemon, kernel) = daemon();
+    let tun = |index, name| NetInterface { mac: None, ..interface(index, name, "tun", 0) };
+    daemon.attached(&tun(7, "veth101.0"));
+    let last = Some(Box::new(with_packets(tun(7, "veth101.0"), 10, 11)));
+    let moves = InterfaceEvent::Gone { index: 7, last, has_moved: true };
+    assert!(gaps(&mut daemon, &kernel, &batch([moves])).is_empty());
+    let other = tun(8, "veth102.0");
+    let found = gaps(&mut daemon, &kernel, &batch([seen(other.clone()), gone(with_packets(other, 40, 30))]));
+    assert_eq!(short(&found), [("veth102.0", Some("102"), Some([40, 4000, 30, 1800]))]);
+    // The first one comes back and ends.
+    let back = with_packets(tun(9, "veth101.0"), 12, 11);
+    assert!(gaps(&mut daemon, &kernel, &batch([seen(back.clone()), gone(back)])).is_empty());
 }
