@@ -118,6 +118,8 @@ fn a_mistake_in_the_configuration_stops_neither_hooks_nor_reports_nor_the_daemon
         Ok(problems(&lab)?.iter().any(|problem| problem.contains("(failed 2 times")))
     })?;
     lab.configure(&good)?;
+    let told = "the file has no mistake now: `systemctl reload trafctl`";
+    ensure!(problems(&lab)?.iter().any(|it| it.starts_with("configuration: ") && it.contains(told)));
     daemon.signal(Signal::HUP)?;
     eventually("the correction is read", || Ok(problems(&lab)?.is_empty()))?;
     let since = Counters::at_rest(&lab)?.class("web", 2, "ipv4").since(before);
@@ -146,6 +148,23 @@ fn a_first_start_with_a_mistake_in_the_configuration_changes_nothing() -> Result
     ensure!(String::from_utf8_lossy(&dumped.stdout).contains("web"), "no figures");
     let found = problems(&lab)?;
     ensure!(found.iter().any(|problem| problem.contains("trafctl.toml:2:1: unknown field")), "{found:#?}");
+    // A container that starts now is counted by the default rules, and the others as before.
+    let c = lab.bridged(101, 0, [10, 1, 0, 6].into(), "fd00:1::6".parse()?)?;
+    let d = lab.bridged(102, 0, [10, 1, 0, 7].into(), "fd00:1::7".parse()?)?;
+    introduce(&[&c, &d])?;
+    for arguments in [&["attach", "veth101.0"][..], &["attach"], &["attach", "odd1"]] {
+        let attached = trafctl(&lab, arguments)?;
+        ensure!(attached.status.success(), "{}", stderr(&attached));
+        ensure!(stderr(&attached).contains("only the default rules assign"), "{}", stderr(&attached));
+    }
+    // What they do not name is refused by name.
+    let _odd3 = lab.bridged_as("odd3", [10, 1, 0, 5].into(), "fd00:1::5".parse()?)?;
+    let attached = trafctl(&lab, &["attach", "odd3"])?;
+    assert_eq!(attached.status.code(), Some(1));
+    ensure!(stderr(&attached).contains("cannot attach to odd3: no rule assigns it"), "{}", stderr(&attached));
+    lab.configure(&good)?;
+    counts(&lab, (&c, "101", 2), &d, 11)?;
+    counts(&lab, (&a, "web", 2), &b, 5)?;
     Ok(())
 }
 

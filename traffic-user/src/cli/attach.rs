@@ -11,10 +11,10 @@ use crate::{
     kernel::{
         bpffs::Bpffs,
         hooks::Change,
-        load::{LoadOutcome, ProgramChoice},
+        load::{self, LoadOutcome, ProgramChoice},
     },
     net::interface::NetInterface,
-    node::{AttachReport, Host, Pass, Selection, pass::end_of_batch},
+    node::{AttachReport, Host, LockedKernel, Pass, Selection, Session, pass::end_of_batch},
     ownership::interface_rules::Role,
     privileges,
     render::attach::{self as render, Attached, AttachedInterface, Refused},
@@ -27,7 +27,7 @@ use crate::{
 /// container's start hook, `trafctl attach veth101.0` returns once the next packet will be counted.
 ///
 /// While the configuration file has a mistake, the last one without a mistake is used, and the mistake is
-/// reported on stderr.
+/// reported on stderr. If there is none and the counters exist, the default rules are used.
 ///
 /// A second run changes nothing and prints nothing, so that it suits a cron job; with -v it prints every
 /// interface. The class file is loaded only together with the program, or if none was usable then. `trafctl
@@ -56,7 +56,15 @@ pub struct Options {
 pub(super) async fn run(global: &Global, options: &Options) -> anyhow::Result<Done> {
     // Read what can be wrong before anything is changed. A container must not stay uncounted because somebody
     // saved a bad line.
-    let config = global.config_or_last_good()?;
+    let config = match global.config_or_last_good() {
+        Ok(config) => config,
+        // Counting for the container that the default rules name is better than not at all.
+        Err(error) if !options.purge && load::open(&global.pinned()).is_ok() => {
+            privileges::require()?;
+            return by_default_rules(global, options, &error);
+        }
+        Err(error) => return Err(error),
+    };
     privileges::require()?;
     if options.purge && !options.yes {
         let preview = detach::preview_purge(global, &config)?.result;
@@ -90,17 +98,9 @@ pub(super) async fn run(global: &Global, options: &Options) -> anyhow::Result<Do
     }
     let mut pass = Pass::new(selection);
     pass.list(&host.netlink)?;
-    let mut session = host.begin(ProgramChoice::Current)?;
+    let session = host.begin(ProgramChoice::Current)?;
     let outcome = session.outcome;
-    while !pass.batch(&mut session, &host.policy, end_of_batch())? {
-        // The lock is free for those who wait.
-        drop(session);
-        pass.list(&host.netlink)?;
-        session = host.begin(ProgramChoice::Pinned)?;
-        if session.outcome == LoadOutcome::Created {
-            pass.start_over();
-        }
-    }
+    let mut session = complete(&host, session, &mut pass)?;
     host.sync_addresses(&mut session)?;
     let counted: HashSet<u32> = session.registry.indexes().collect();
     let is_counted = |interface: &NetInterface| counted.contains(&interface.index);
@@ -117,7 +117,66 @@ pub(super) async fn run(global: &Global, options: &Options) -> anyhow::Result<Do
     {
         tracing::warn!("{problem}");
     }
-    let attached = document(&host, outcome, &report, &interfaces);
+    finish(&host, (global, options), outcome, (&report, &interfaces))
+}
+
+/// Does the pass to its end, and returns the last session.
+fn complete(
+    host: &Host,
+    mut session: Session<LockedKernel>,
+    pass: &mut Pass,
+) -> anyhow::Result<Session<LockedKernel>> {
+    while !pass.batch(&mut session, &host.policy, end_of_batch())? {
+        // The lock is free for those who wait.
+        drop(session);
+        pass.list(&host.netlink)?;
+        session = host.begin(ProgramChoice::Pinned)?;
+        if session.outcome == LoadOutcome::Created {
+            pass.start_over();
+        }
+    }
+    Ok(session)
+}
+
+/// Attaches without any configuration, beside the counters that are there: by the rules of the default
+/// preset. Program, limits and addresses stay, and so does whatever was attached before.
+fn by_default_rules(global: &Global, options: &Options, error: &anyhow::Error) -> anyhow::Result<Done> {
+    tracing::error!(
+        "{error:#}; no earlier configuration of this file can be used, so only the default rules assign \
+         interfaces to containers; correct the file, then `trafctl attach` corrects the owners"
+    );
+    let host = global.host_to_show(Bpffs::prepare(&global.bpffs)?)?;
+    let session = host.begin(ProgramChoice::Pinned)?;
+    let outcome = session.outcome;
+    let interfaces = host.netlink.interfaces()?;
+    let has_owner = |interface: &NetInterface| session.registry.interface_of_index(interface.index).is_some();
+    let is_assigned = |role: &Role| matches!(role, Role::Container(_) | Role::Shared);
+    let names = if options.interfaces.is_empty() {
+        let new = interfaces.iter().filter(|it| !has_owner(it) && is_assigned(&host.policy.role(it)));
+        new.map(|interface| interface.name.clone()).collect()
+    } else {
+        let asked = options.interfaces.iter();
+        let is_new = |name: &&String| !interfaces.iter().any(|it| it.is_called(name) && has_owner(it));
+        asked.filter(is_new).cloned().collect()
+    };
+    let mut pass = Pass::new(Selection::Named(names));
+    pass.interfaces = interfaces;
+    drop(complete(&host, session, &mut pass)?);
+    let Pass { report, interfaces, .. } = pass;
+    finish(&host, (global, options), outcome, (&report, &interfaces))
+}
+
+/// Prints what was done.
+///
+/// # Errors
+/// When an interface could not be attached.
+fn finish(
+    host: &Host,
+    (global, options): (&Global, &Options),
+    outcome: LoadOutcome,
+    (report, interfaces): (&AttachReport, &[NetInterface]),
+) -> anyhow::Result<Done> {
+    let attached = document(host, outcome, report, interfaces);
     print(&match options.format {
         Format::Table => render::attached_table(&attached, global.verbose > 0),
         Format::Json => render::attached_json(&attached)?,

@@ -136,15 +136,43 @@ impl Origin {
 
 /// The first line of the copy. The path is quoted, because it may contain a line end.
 fn heading(path: &Path) -> String {
-    let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
-    format!("{HEADING}{path:?}")
+    format!("{HEADING}{:?}", place(path))
+}
+
+/// The directory entry that a path means, however it is spelled. The last component stays as it is: the file
+/// may be gone, or a link to another one.
+fn place(path: &Path) -> PathBuf {
+    let absolute = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+    let (Some(directory), Some(name)) = (absolute.parent(), absolute.file_name()) else { return absolute };
+    directory.canonicalize().map_or_else(|_| absolute.clone(), |directory| directory.join(name))
+}
+
+/// What keeps the copy from being written or used, which shows only on the day when it is needed.
+pub fn problem(state_dir: &Path) -> Option<String> {
+    let why = "there is no configuration to fall back on once the file has a mistake";
+    if let Err(error) = state_file::read(&state_dir.join(FILE_NAME), MOST_BYTES) {
+        return Some(format!("{error:#}; remove it: {why}"));
+    }
+    // Root may write wherever the file system lets anybody.
+    let writable = rustix::fs::access(state_dir, rustix::fs::Access::WRITE_OK);
+    (writable == Err(rustix::io::Errno::ROFS)).then(|| {
+        format!(
+            "{}: the file system is read-only; mount it for writing: the ledger gets no traffic, and {why}",
+            state_dir.display()
+        )
+    })
 }
 
 /// The last good configuration of this file.
 fn last_good(path: &Path, state_dir: &Path) -> Option<Config> {
     let bytes = state_file::read(&state_dir.join(FILE_NAME), MOST_BYTES).ok()??;
     let copy = files::text(bytes).ok()?;
-    let text = copy.strip_prefix(&heading(path))?.strip_prefix('\n')?;
+    // Earlier versions wrote the path as it was spelled.
+    let as_spelled = std::path::absolute(path).map(|path| format!("{HEADING}{path:?}"));
+    let text = [Some(heading(path)), as_spelled.ok()]
+        .into_iter()
+        .flatten()
+        .find_map(|heading| copy.strip_prefix(&heading)?.strip_prefix('\n'))?;
     Config::parse(text, path).ok()
 }
 
@@ -252,6 +280,42 @@ mod tests {
         for damage in [&b"\xff\xfe"[..], b"", b"# another heading\nnode = 'x'\n"] {
             fs::write(at.state().join(FILE_NAME), damage).unwrap();
             assert!(at.load().is_err(), "{damage:?}");
+        }
+    }
+
+    #[test]
+    fn the_spelling_of_the_path_does_not_matter() {
+        let at = Place::new();
+        at.keep_good();
+        fs::write(at.file(), "nonsense").unwrap();
+        let other = tempfile::tempdir().unwrap();
+        let link = other.path().join("link");
+        std::os::unix::fs::symlink(at.directory.path(), &link).unwrap();
+        let spellings =
+            [at.directory.path().join("state/../trafctl.toml"), link.join("trafctl.toml"), at.file()];
+        for path in &spellings {
+            let chosen = Config::load_or_last_good(Some(path), &at.state()).unwrap();
+            assert_eq!(chosen.config.node, "n7", "{path:?}");
+        }
+        // As an earlier version wrote it.
+        let spelled = format!("{HEADING}{:?}\n{GOOD}", link.join("trafctl.toml"));
+        fs::write(at.state().join(FILE_NAME), spelled).unwrap();
+        let chosen = Config::load_or_last_good(Some(&link.join("trafctl.toml")), &at.state()).unwrap();
+        assert_eq!(chosen.config.node, "n7");
+    }
+
+    #[test]
+    fn a_copy_that_could_not_be_used_is_a_problem_before_it_is_needed() {
+        let at = Place::new();
+        assert_eq!(problem(&at.state()), None);
+        at.keep_good();
+        assert_eq!(problem(&at.state()), None);
+        let odd = tempfile::tempdir().unwrap();
+        for (target, reason) in odd_files(odd.path()) {
+            fs::remove_file(at.state().join(FILE_NAME)).unwrap();
+            std::os::unix::fs::symlink(&target, at.state().join(FILE_NAME)).unwrap();
+            let found = problem(&at.state()).unwrap();
+            assert!(found.contains(reason) && found.contains("no configuration to fall back on"), "{found}");
         }
     }
 

@@ -36,7 +36,7 @@ use crate::files;
 use check::Problem;
 use file::File;
 
-pub use last_good::{Chosen, Mistake, Origin};
+pub use last_good::{Chosen, Mistake, Origin, problem as last_good_problem};
 pub use listen::Listen;
 pub use rules::{Pattern, Preset, Rule, RuleKind};
 pub use traffic_classes::{ClassOrder, HoldLimit};

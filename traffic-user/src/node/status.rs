@@ -19,7 +19,7 @@ use traffic_model::{hex, skb_mark};
 
 use crate::{
     class_source,
-    config::Config,
+    config::{self, Config},
     drain,
     health::Part,
     kernel::{
@@ -58,6 +58,7 @@ pub fn gather(host: &Host, state_dir: &Path, maps: &Maps) -> anyhow::Result<Stat
     let Interfaces { attachments, counted_unnamed, not_watched, mut problems, registry, entries } =
         interfaces?;
     problems.extend(BaselineFile::new(state_dir).problems());
+    problems.extend(config::last_good_problem(state_dir));
     problems.extend(missing_addresses(host, maps)?);
     problems.extend(host.policy.without_slot(|id| registry.container_slot(id).is_some()));
     problems.extend(foreign_program(&meta));
@@ -92,6 +93,10 @@ pub fn gather(host: &Host, state_dir: &Path, maps: &Maps) -> anyhow::Result<Stat
     })
 }
 
+/// What to do about a mistake that only the daemon knows of.
+const CORRECTED: &str =
+    "the file has no mistake now: `systemctl reload trafctl`, or SIGHUP, has the daemon load it";
+
 /// What is wrong with the files, as this process finds them, and with the daemon. What both complain about is
 /// one problem.
 fn problems_of_files(host: &Host, class_table: &ClassTable, of_daemon: Vec<String>) -> Vec<String> {
@@ -112,7 +117,12 @@ fn problems_of_files(host: &Host, class_table: &ClassTable, of_daemon: Vec<Strin
     let of_owners = host.policy.problems();
     let are_listed = !of_owners.is_empty();
     found.extend(of_owners);
-    found.extend(of_daemon.into_iter().filter(|problem| !are_listed || !is_of(problem, Part::Owners)));
+    let of_daemon = of_daemon.into_iter().filter(|problem| !are_listed || !is_of(problem, Part::Owners));
+    found.extend(of_daemon.map(|problem| match mistake {
+        // The daemon read the file at its start or the last reload.
+        None if is_of(&problem, Part::Configuration) => format!("{problem}; {CORRECTED}"),
+        _ => problem,
+    }));
     found
 }
 
