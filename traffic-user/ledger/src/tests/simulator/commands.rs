@@ -9,7 +9,9 @@ impl World {
     pub fn retire(&mut self, random: &mut Random) {
         let container = format!("10{}", random.within(0, 2));
         self.drain(random);
-        if !self.book.knows(&container) {
+        // A slot is given away only after its final reading is in the ledger.
+        let now = Some((self.node.boot_id.clone(), self.node.boottime.as_nanos()));
+        if !self.book.knows(&container) || self.book.last_reading() != now {
             return;
         }
         let label = format!("{container}@{:.0}", self.node.wall);

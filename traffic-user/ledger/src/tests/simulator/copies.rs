@@ -112,6 +112,8 @@ impl World {
     /// did not change since the reader began, so the file holds no state at all.
     pub fn copy_beside_reader(&mut self, random: &mut Random) {
         self.log.push("a copy beside a reader".to_owned());
+        // A retirement is only in the log until the next drain.
+        self.ledger().checkpoint().unwrap();
         let reader = Ledger::open_read_only(&self.path).unwrap();
         reader.conn.execute_batch("BEGIN; SELECT count(*) FROM epoch").unwrap();
         let mut states = vec![self.book.clone()];
@@ -161,6 +163,7 @@ impl World {
             off_by_s: self.off_by_s,
             generations: self.generations,
             book: self.book.clone(),
+            failed: Vec::new(),
             copies: Vec::new(),
             earlier: None,
             history: self.history,

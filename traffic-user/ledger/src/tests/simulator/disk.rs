@@ -320,7 +320,8 @@ impl Disk {
     pub fn lose_power(&self, random: &mut Random) {
         let keeps = [Keeps::Nothing, Keeps::Half, Keeps::All][random.below(3)];
         for (path, inode) in self.removed.borrow_mut().drain(..) {
-            if !path.exists() && keeps.this(random) {
+            let has_place = path.parent().is_some_and(Path::exists);
+            if has_place && !path.exists() && keeps.this(random) {
                 inode.borrow_mut().lose(random, keeps);
                 fs::write(&path, [0]).unwrap();
                 self.inodes.borrow_mut().insert(fs::metadata(&path).unwrap().ino(), inode);

@@ -34,6 +34,9 @@ pub struct World {
     pub off_by_s: i64,
     pub generations: u32,
     pub book: Book,
+    /// What was reported as failed. A sync that failed may have left a commit in the log, which counts after a
+    /// kill unless a later one replaced it.
+    pub failed: Vec<Book>,
     pub copies: Vec<Copy>,
     pub earlier: Option<Earlier>,
     /// What PVA recorded before: its first sample, and the number of them.
@@ -79,6 +82,7 @@ impl World {
             off_by_s: wrong,
             generations: 1,
             book: Book::default(),
+            failed: Vec::new(),
             copies: Vec::new(),
             earlier: None,
             history: (begin.div_euclid(3600) * 3600 - random.within(1, 80) * DAY, random.within(1, 40)),
@@ -132,7 +136,8 @@ impl World {
     }
 
     /// Starts again after a kill, or after a power failure, and finds out which of these states the ledger has.
-    pub fn recover(&mut self, random: &mut Random, states: Vec<Book>) {
+    pub fn recover(&mut self, random: &mut Random, mut states: Vec<Book>) {
+        states.append(&mut self.failed);
         drop(self.ledger.take());
         let power_failed = random.once_in(2);
         if power_failed {
@@ -192,6 +197,7 @@ impl World {
         match self.guarded(random, changes, action) {
             Ended::Done(result) => {
                 result?;
+                self.failed.clear();
                 self.book = after;
             }
             Ended::Killed(true) => self.recover(random, vec![after]),
@@ -202,6 +208,7 @@ impl World {
             }
             Ended::Failed(false) => {
                 self.log.push("the disk failed".to_owned());
+                self.failed.push(after.clone());
                 let found = checks::state(self.ledger());
                 self.take_state(&found, vec![self.book.clone(), after]);
             }
