@@ -5,16 +5,23 @@
 //! Which devices were attached is known from the daemon's own work, and from the records of slots: a start
 //! hook changes them. No sockets, no threads.
 
+mod recorded;
+mod unseen;
+
 use std::collections::{BTreeSet, HashMap, HashSet};
 
 use jiff::Timestamp;
-use traffic_common::{Direction, InterfaceRecord, InterfaceStatistics};
-use traffic_ledger::{Gap, GapReason, GapSize};
+use traffic_common::{InterfaceRecord, InterfaceStatistics};
+use traffic_ledger::Gap;
 use traffic_model::ContainerId;
 
+use self::{
+    recorded::{is_of_record, is_other_attach, is_recorded, mac_of, partly_counted, without},
+    unseen::Unseen,
+};
 use super::{
     away::Away,
-    index_watch::{IndexWatch, Seen},
+    index_watch::{Doubt, IndexWatch, Seen},
 };
 use crate::{
     net::{
@@ -28,9 +35,6 @@ use crate::{
 /// How many listings in a row may lack a device before its end is no longer waited for.
 const LISTINGS: u8 = 2;
 
-/// Where the hardware address begins in what distinguishes a device ([`NetInterface::device`]).
-const ADDRESS: u32 = 16;
-
 type Mac = Option<[u8; 6]>;
 
 /// What an interface carried that was never attached.
@@ -41,30 +45,14 @@ enum Carried {
     Unknown,
 }
 
-/// What passed uncounted on interfaces that came and went.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Unseen {
-    /// On interfaces of a name.
-    Interface {
-        /// The name.
-        name: String,
-        /// For whom they would have been counted, if it is known.
-        container: Option<ContainerId>,
-        /// What passed; `None` if unknown.
-        size: Option<InterfaceStatistics>,
-        /// How many they were.
-        times: u32,
-    },
-    /// The kernel dropped events, and an index was used that nobody saw.
-    Overrun,
-}
-
 /// An interface that came and went, and that the daemon did not attach.
 #[derive(Clone, Debug)]
 struct Candidate {
     last: NetInterface,
     container: Option<ContainerId>,
     carried: Carried,
+    /// In the order of the ends.
+    number: u64,
     /// Whether the record of its index may be its own: an attach failed halfway.
     may_be_recorded: bool,
 }
@@ -86,6 +74,8 @@ pub(super) struct CameAndWent {
     /// Indexes of interfaces that are not attached and had a carrier.
     had_carrier: HashSet<u32>,
     candidates: Vec<Candidate>,
+    /// Ends so far, which number the candidates.
+    ends_seen: u64,
     /// Interfaces in events beside which others were dropped: whether they still exist is to be seen.
     doubtful: Vec<Candidate>,
     found: Vec<Unseen>,
@@ -93,7 +83,13 @@ pub(super) struct CameAndWent {
     since: Option<Timestamp>,
     /// The records of interface slots when the daemon last looked.
     records: Vec<InterfaceRecord>,
+    /// Indexes that the daemon could not attach, and whether the interface was still there then.
+    tried: HashMap<u32, bool>,
+    /// Indexes whose ends were judged since the daemon last looked.
+    judged: HashSet<u32>,
     looked: Option<Timestamp>,
+    /// Indexes in the last listing.
+    listed: HashSet<u32>,
     indexes: IndexWatch,
 }
 
@@ -103,28 +99,37 @@ impl CameAndWent {
         let indexes: BTreeSet<u32> = batch.ends.iter().map(|end| end.last.index).collect();
         let mut others = Vec::new();
         for index in indexes {
-            let mut ends: Vec<&Ended> = batch.ends.iter().filter(|end| end.last.index == index).collect();
+            let mut ends: Vec<(usize, &Ended)> =
+                batch.ends.iter().enumerate().filter(|(_, end)| end.last.index == index).collect();
             let alive = batch.interfaces.get(&index).filter(|_| !batch.gone.contains(&index));
             let attached = self.attached.get(&index).map(|attached| attached.mac);
             let place = place_of_attached(&ends, alive.map(|interface| interface.mac), attached);
             if let Some(at) = place {
                 self.attached.remove(&index);
-                let own = ends.remove(at);
+                let (_, own) = ends.remove(at);
                 if own.has_moved {
                     self.away.leave(&own.last);
                 }
             }
             let mut had_carrier = self.had_carrier.remove(&index);
-            for (at, end) in ends.into_iter().enumerate() {
+            for (at, (place_of_end, end)) in ends.into_iter().enumerate() {
                 let had_carrier = end.had_carrier || std::mem::take(&mut had_carrier);
-                others.push((end, had_carrier, at == 0 && place.is_none()));
+                others.push((place_of_end, end, had_carrier, at == 0 && place.is_none()));
             }
         }
-        for (end, had_carrier, may_be_recorded) in others.into_iter().filter(|(end, ..)| !end.has_moved) {
+        others.sort_unstable_by_key(|(at, ..)| *at);
+        for (_, end, had_carrier, may_be_recorded) in others.into_iter().filter(|(_, end, ..)| !end.has_moved)
+        {
             // An attached device that moved away takes its links along, and may have come back under another index.
             if !self.away.come_back(&end.last) {
-                let candidate = candidate(&end.last, carried(&end.last, had_carrier), policy);
-                self.candidates.extend(candidate.map(|one| Candidate { may_be_recorded, ..one }));
+                let carried = carried(&end.last, had_carrier);
+                self.ends_seen += 1;
+                let number = self.ends_seen;
+                let mut names = std::iter::once(&end.last.name).chain(end.former_names.iter().rev());
+                let candidate = names.find_map(|name| {
+                    candidate(&NetInterface { name: name.clone(), ..end.last.clone() }, carried, policy)
+                });
+                self.candidates.extend(candidate.map(|one| Candidate { number, may_be_recorded, ..one }));
             }
         }
         let seen = batch.interfaces.values();
@@ -137,17 +142,22 @@ impl CameAndWent {
         }
         let ended = batch.ends.iter().map(|end| &end.last);
         let place = if batch.lost { Seen::IncompleteEvents } else { Seen::Events };
-        if self.indexes.see(seen.chain(ended), place) {
-            self.note(Unseen::Overrun);
-        }
+        let doubt = self.indexes.see(seen.chain(ended), place);
+        self.note_doubt(doubt);
         self.had_carrier.extend(batch.with_carrier().filter(|index| !self.attached.contains_key(index)));
     }
 
     /// Notes an interface that the daemon attached, or found attached.
     pub fn attached(&mut self, interface: &NetInterface) {
         self.had_carrier.remove(&interface.index);
+        self.tried.remove(&interface.index);
         self.away.come_back(interface);
         self.attached.insert(interface.index, Attached { mac: interface.mac, absent: 0 });
+    }
+
+    /// Notes an interface that the daemon could not attach, whose record it may have changed all the same.
+    pub fn not_attached(&mut self, index: u32, is_there: bool) {
+        *self.tried.entry(index).or_default() |= is_there;
     }
 
     /// Takes over a listing. `attached` says which interfaces the pass before it attached.
@@ -158,6 +168,9 @@ impl CameAndWent {
             device.absent <= LISTINGS
         });
         self.had_carrier.retain(|index| listed.contains(index));
+        // The end of one that the last listing showed may still be announced.
+        let (listed_before, tried) = (std::mem::replace(&mut self.listed, listed.clone()), &mut self.tried);
+        tried.retain(|index, _| listed.contains(index) || listed_before.contains(index));
         for interface in interfaces {
             if attached(interface) {
                 self.attached(interface);
@@ -173,9 +186,8 @@ impl CameAndWent {
                 self.add(one);
             }
         }
-        if self.indexes.see(interfaces.iter(), Seen::Listing) {
-            self.note(Unseen::Overrun);
-        }
+        let doubt = self.indexes.see(interfaces.iter(), Seen::Listing);
+        self.note_doubt(doubt);
     }
 
     /// Whether anything waits for [`Self::judge`].
@@ -189,14 +201,34 @@ impl CameAndWent {
     /// # Errors
     /// When a map cannot be read.
     pub fn judge(&mut self, registry: &Registry, maps: &impl SlotMaps) -> anyhow::Result<()> {
-        let was_attached = |one: &Candidate| is_recorded(&self.records, registry, one);
-        let (candidates, doubtful) = (&mut self.candidates, &mut self.doubtful);
-        candidates.retain(|one| !was_attached(one));
-        doubtful.retain(|one| !was_attached(one));
-        for mut one in std::mem::take(&mut self.candidates) {
-            if let Some(counted) = partly_counted(registry, maps, &one)? {
-                one.carried = without(one.carried, &counted);
+        self.judged.extend(self.candidates.iter().map(|one| one.last.index));
+        self.learn(registry);
+        let all = self.candidates.clone();
+        let last = |one: &Candidate| {
+            let slot =
+                registry.slot_of(&one.last.name, one.container.as_ref().map_or("", ContainerId::as_str))?;
+            let record = registry.interface(slot);
+            all.iter().rposition(|other| is_of_record(record, &other.last)).map(|at| all[at].number)
+        };
+        let (records, tried) = (&self.records, &self.tried);
+        let was_attached = |one: &Candidate| {
+            let is_tried = tried.contains_key(&one.last.index);
+            is_recorded(records, registry, one, is_tried, last(one))
+        };
+        self.candidates.retain(|one| !was_attached(one));
+        self.doubtful.retain(|one| !was_attached(one));
+        while let Some(one) = self.candidates.first() {
+            let tried = self.tried.get(&one.last.index).copied();
+            let counted = partly_counted(registry, maps, one)?;
+            let mut one = self.candidates.remove(0);
+            if let Some(counted) = counted {
+                one.carried = match one.carried {
+                    // The attach that failed because the device ended has recorded what passed before it.
+                    Carried::Unknown if tried == Some(false) => Carried::Nothing,
+                    carried => without(carried, &counted),
+                };
             }
+            self.tried.remove(&one.last.index);
             self.add(one);
         }
         Ok(())
@@ -204,14 +236,40 @@ impl CameAndWent {
 
     /// Remembers the records, at the end of work under the lock.
     pub fn remember(&mut self, registry: &Registry, now: Timestamp) {
+        self.learn(registry);
+        self.judged.clear();
         self.records = registry.interfaces().to_vec();
         self.looked = Some(now);
+    }
+
+    /// Learns from new records which interfaces another process attached, before these are released.
+    fn learn(&mut self, registry: &Registry) {
+        // At the first look, records may be of interfaces that ended long ago.
+        if self.looked.is_none() {
+            return;
+        }
+        for (slot, record) in registry.interfaces().iter().enumerate() {
+            let index = record.ifindex;
+            let is_new = index != 0 && self.records.get(slot).is_none_or(|old| is_other_attach(old, record));
+            if is_new && !self.tried.contains_key(&index) && !self.judged.contains(&index) {
+                let mac = mac_of(record.device);
+                self.attached.entry(index).or_insert(Attached { mac, absent: 0 });
+            }
+        }
     }
 
     /// Takes what was found, as gaps that end now.
     pub fn take_gaps(&mut self, now: Timestamp) -> Vec<Gap> {
         let start = self.since.take();
         self.found.drain(..).map(|unseen| unseen.gap(start, now)).collect()
+    }
+
+    fn note_doubt(&mut self, doubt: Doubt) {
+        match doubt {
+            Doubt::No => {}
+            Doubt::Unseen => self.note(Unseen::Overrun { is_certain: true }),
+            Doubt::MayBeUnseen => self.note(Unseen::Overrun { is_certain: false }),
+        }
     }
 
     fn note(&mut self, unseen: Unseen) {
@@ -251,9 +309,9 @@ impl CameAndWent {
 
 /// Which of the devices that ended under one index is the one that was attached under it. It has the address of
 /// that one, unless a device with this address is still there. An address that nobody has was changed.
-fn place_of_attached(ends: &[&Ended], alive: Option<Mac>, attached: Option<Mac>) -> Option<usize> {
+fn place_of_attached(ends: &[(usize, &Ended)], alive: Option<Mac>, attached: Option<Mac>) -> Option<usize> {
     let mac = attached?;
-    let same = ends.iter().position(|end| end.last.mac == mac);
+    let same = ends.iter().position(|(_, end)| end.last.mac == mac);
     match same {
         None if alive == Some(mac) => None,
         None => Some(0),
@@ -282,89 +340,7 @@ fn candidate(last: &NetInterface, carried: Carried, policy: &Policy) -> Option<C
         Role::Shared | Role::Unresolved { .. } => None,
     };
     let is_any = carried != Carried::Nothing;
-    is_any.then(|| Candidate { last: last.clone(), container, carried, may_be_recorded: false })
-}
-
-/// How much of an interface's statistics is accounted for, if an attach to it failed halfway.
-fn partly_counted(
-    registry: &Registry,
-    maps: &impl SlotMaps,
-    one: &Candidate,
-) -> anyhow::Result<Option<InterfaceStatistics>> {
-    let slot = registry.interface_of_index(one.last.index).filter(|_| one.may_be_recorded);
-    let Some(slot) = slot else { return Ok(None) };
-    let record = registry.interface(slot);
-    if record.device >> ADDRESS != one.last.device() >> ADDRESS {
-        return Ok(None);
-    }
-    let totals = maps.interface_totals(slot)?;
-    let mut counted = record.kernel_before;
-    for at in [Direction::In as usize, Direction::Out as usize] {
-        let passed = totals.passed[at];
-        counted.packets[at] += passed.skbs.saturating_sub(record.counted_before.packets[at]);
-        counted.bytes[at] += passed.skb_bytes.saturating_sub(record.counted_before.bytes[at]);
-    }
-    Ok(Some(counted))
-}
-
-fn without(carried: Carried, counted: &InterfaceStatistics) -> Carried {
-    let Carried::Size(size) = carried else { return carried };
-    let rest =
-        |all: [u64; 2], counted: [u64; 2]| std::array::from_fn(|at| all[at].saturating_sub(counted[at]));
-    let size = InterfaceStatistics {
-        packets: rest(size.packets, counted.packets),
-        bytes: rest(size.bytes, counted.bytes),
-    };
-    if size == InterfaceStatistics::default() { Carried::Nothing } else { Carried::Size(size) }
-}
-
-/// Whether the records show that another process attached this interface: by its index, or because the slot of
-/// its name was attached again since this process last looked. Who attaches one by a start hook attaches all.
-fn is_recorded(before: &[InterfaceRecord], registry: &Registry, one: &Candidate) -> bool {
-    if let Some(slot) = registry.interface_of_index(one.last.index) {
-        let is_same = registry.interface(slot).device >> ADDRESS == one.last.device() >> ADDRESS;
-        if is_same && before.get(slot as usize).is_none_or(|old| old.ifindex != one.last.index) {
-            return true;
-        }
-    }
-    let container = one.container.as_ref().map_or("", ContainerId::as_str);
-    let Some(slot) = registry.slot_of(&one.last.name, container) else { return false };
-    let attach = |record: &InterfaceRecord| (record.attached_unix_s, record.generation, record.device);
-    before.get(slot as usize).is_none_or(|old| attach(old) != attach(registry.interface(slot)))
-}
-
-impl Unseen {
-    fn gap(self, start: Option<Timestamp>, end: Timestamp) -> Gap {
-        // Whole seconds, as everywhere in the ledger.
-        let whole = |time: Timestamp| Timestamp::from_second(time.as_second()).unwrap_or(time);
-        let gap = Gap {
-            start: start.map(|start| whole(start.min(end))),
-            ..Gap::of_node(GapReason::BeforeAttach, end, whole(end))
-        };
-        match self {
-            Self::Overrun => gap.with_detail(
-                "the kernel dropped events of interfaces, and at least one interface came and went unseen"
-                    .to_owned(),
-            ),
-            Self::Interface { name, container, size, times } => {
-                let count = if times == 1 { String::new() } else { format!(" {times} times") };
-                let unknown = if size.is_none() { "; the kernel did not keep its statistics" } else { "" };
-                let detail = format!("it came and went{count} before it could be attached{unknown}");
-                let (incoming, outgoing) = (Direction::In as usize, Direction::Out as usize);
-                Gap {
-                    interface: Some(name),
-                    container: container.map(|id| id.to_string()),
-                    size: size.map(|size| GapSize {
-                        in_skbs: size.packets[incoming],
-                        in_skb_bytes: size.bytes[incoming],
-                        out_skbs: size.packets[outgoing],
-                        out_skb_bytes: size.bytes[outgoing],
-                    }),
-                    ..gap.with_detail(detail)
-                }
-            }
-        }
-    }
+    is_any.then(|| Candidate { last: last.clone(), container, carried, number: 0, may_be_recorded: false })
 }
 
 #[cfg(test)]

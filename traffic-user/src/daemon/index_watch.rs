@@ -16,6 +16,17 @@ pub(super) enum Seen {
     Listing,
 }
 
+/// Whether an interface came and went that nobody saw.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Doubt {
+    /// None did, or that is still to be seen.
+    No,
+    /// One did.
+    Unseen,
+    /// Events were dropped, and no index was given out since that would show it.
+    MayBeUnseen,
+}
+
 /// Notices indexes that interfaces had which nobody saw. The kernel gives them out in order.
 #[derive(Debug, Default)]
 pub(super) struct IndexWatch {
@@ -30,8 +41,9 @@ impl IndexWatch {
         self.since_overrun.get_or_insert_default();
     }
 
-    /// Takes over interfaces that were seen. Returns whether one between them was not.
-    pub fn see<'i>(&mut self, seen: impl Iterator<Item = &'i NetInterface>, place: Seen) -> bool {
+    /// Takes over interfaces that were seen. Returns whether one between them was not. The
+    /// first listing after an overrun settles it: on a quiet node the next index may never come.
+    pub fn see<'i>(&mut self, seen: impl Iterator<Item = &'i NetInterface>, place: Seen) -> Doubt {
         let (all, listing) = match place {
             Seen::IncompleteEvents => (false, false),
             Seen::Events => (true, false),
@@ -52,13 +64,17 @@ impl IndexWatch {
             if !listing || self.highest == 0 {
                 self.highest = last;
             }
-            return false;
+            return Doubt::No;
         };
+        if listing && last == self.highest {
+            return Doubt::MayBeUnseen;
+        }
         if !all || last == self.highest {
             self.since_overrun = Some(new);
-            return false;
+            return Doubt::No;
         }
         let first = std::mem::replace(&mut self.highest, last);
-        new.range(first + 1..=last).count() < (last - first) as usize
+        let all_seen = new.range(first + 1..=last).count() == (last - first) as usize;
+        if all_seen { Doubt::No } else { Doubt::Unseen }
     }
 }

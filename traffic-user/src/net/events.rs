@@ -31,6 +31,8 @@ const BATCH: usize = 1024;
 pub struct Ended {
     /// The interface as it was at its end.
     pub last: NetInterface,
+    /// Other names that events showed it with, the oldest first.
+    pub former_names: Vec<String>,
     /// Whether an event showed it with a carrier.
     pub had_carrier: bool,
     /// Whether it only moved to another network namespace.
@@ -50,6 +52,8 @@ pub struct Batch {
     pub renamed: HashSet<u32>,
     /// The interfaces that ended, in the order of their ends.
     pub ends: Vec<Ended>,
+    /// By index of an interface that did not end since: its names, the oldest first.
+    pub names: HashMap<u32, Vec<String>>,
     /// By index of an interface that did not end since: whether it had a carrier.
     pub carrier: HashMap<u32, bool>,
     /// Whether addresses of the node's own changed.
@@ -62,10 +66,17 @@ impl Batch {
     /// Adds a later batch.
     pub fn append(&mut self, mut later: Self) {
         for end in &mut later.ends {
+            let mut names = self.names.remove(&end.last.index).unwrap_or_default();
+            names.append(&mut end.former_names);
+            names.retain(|name| *name != end.last.name);
+            end.former_names = names;
             end.had_carrier |= self.carrier.remove(&end.last.index).unwrap_or(false);
         }
         for (index, carrier) in later.carrier {
             *self.carrier.entry(index).or_default() |= carrier;
+        }
+        for (index, names) in later.names {
+            names.into_iter().for_each(|name| self.name(index, name));
         }
         self.ends.append(&mut later.ends);
         self.gone.retain(|index| !later.interfaces.contains_key(index));
@@ -82,12 +93,17 @@ impl Batch {
         match event {
             InterfaceEvent::Seen(interface) => {
                 self.gone.remove(&interface.index);
+                self.name(interface.index, interface.name.clone());
                 *self.carrier.entry(interface.index).or_default() |= interface.has_carrier;
                 self.see(interface);
             }
             InterfaceEvent::Gone { index, last, has_moved } => {
                 let had_carrier = self.carrier.remove(&index).unwrap_or(false);
-                self.ends.extend(last.map(|last| Ended { last: *last, had_carrier, has_moved }));
+                let mut former_names = self.names.remove(&index).unwrap_or_default();
+                self.ends.extend(last.map(|last| {
+                    former_names.retain(|name| *name != last.name);
+                    Ended { last: *last, former_names, had_carrier, has_moved }
+                }));
                 self.ended.insert(index);
                 self.gone.insert(index);
             }
@@ -98,6 +114,13 @@ impl Batch {
     /// Indexes of interfaces that had a carrier and did not end since.
     pub fn with_carrier(&self) -> impl Iterator<Item = u32> {
         self.carrier.iter().filter(|(_, carrier)| **carrier).map(|(index, _)| *index)
+    }
+
+    fn name(&mut self, index: u32, name: String) {
+        let names = self.names.entry(index).or_default();
+        if !names.contains(&name) {
+            names.push(name);
+        }
     }
 
     fn see(&mut self, interface: NetInterface) {

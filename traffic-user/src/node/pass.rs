@@ -113,7 +113,7 @@ impl Pass {
 }
 
 /// Takes from a report the failures on interfaces that have ended or have another name since they were listed.
-fn forgive_ended(
+pub fn forgive_ended(
     all: &impl InterfaceList,
     listed: &[NetInterface],
     report: &mut AttachReport,
