@@ -11,8 +11,11 @@ use crate::{
     kernel::hooks::Change,
     net::{events::Batch, interface::NetInterface},
     node::{
-        AttachReport, Pass, Policy, Selection, Session, kernel_access::NodeKernel, pass::AT_ONCE,
-        registry::Registry, slot_reclaim::FinalReading,
+        AttachReport, Pass, Policy, Selection, Session,
+        kernel_access::NodeKernel,
+        pass::{AT_ONCE, forgive_ended},
+        registry::Registry,
+        slot_reclaim::FinalReading,
     },
     ownership::interface_rules::Role,
     time,
@@ -25,6 +28,8 @@ pub(super) struct PendingChanges {
     pub gone: Vec<u32>,
     /// Interfaces to attach to, or to look at again.
     pub seen: Vec<NetInterface>,
+    /// Indexes of those whose former device ended: it did not only move.
+    pub replaced: HashSet<u32>,
     /// Whether the node's own addresses are to be read again.
     pub addresses: bool,
     /// Whether the identity command should be asked.
@@ -97,6 +102,13 @@ impl Follower {
             .filter(|index| self.known.remove(index).is_some() | self.to_release.remove(index))
             .collect();
         plan.gone.extend(batch.gone.intersection(&ended));
+        // The last end counts: one that moved away before may have come back.
+        for end in batch.ends.iter().filter(|end| ended.contains(&end.last.index)) {
+            match end.has_moved {
+                true => plan.replaced.remove(&end.last.index),
+                false => plan.replaced.insert(end.last.index),
+            };
+        }
         for (index, interface) in batch.interfaces {
             if self.known.get(&index) == Some(&interface.name) {
                 continue;
@@ -141,7 +153,7 @@ impl Follower {
             if session.release_if_gone(index)? {
                 followed.released = true;
             } else if let Some(interface) = session.kernel.interface(index)? {
-                session.note_replaced(&interface)?;
+                session.note_replaced(&interface, false)?;
                 plan.seen.push(interface);
             }
             is_time_left = Instant::now() < until;
@@ -151,13 +163,21 @@ impl Follower {
             for seen in plan.seen.drain(..plan.seen.len().min(AT_ONCE)) {
                 // The event is old when many came at once: the index may be another interface's by now.
                 match session.kernel.interface(seen.index)? {
-                    Some(interface) => chunk.push(interface),
+                    Some(interface) => {
+                        if plan.replaced.remove(&interface.index) {
+                            session.note_replaced(&interface, true)?;
+                        }
+                        chunk.push(interface);
+                    }
                     None => followed.released |= session.release_if_gone(seen.index)?,
                 }
             }
             // Reads the node's own addresses as well.
             plan.addresses = false;
-            let attached = session.attach(policy, &chunk, &Selection::Matching)?;
+            let mut attached = session.attach(policy, &chunk, &Selection::Matching)?;
+            let failed = chunk.iter().filter(|one| attached.failed.iter().any(|(name, _)| *name == one.name));
+            self.to_release.extend(failed.map(|one| one.index));
+            forgive_ended(&session.kernel, &chunk, &mut attached)?;
             self.learn(&chunk, &attached);
             // Where the end was false, the interface stays attached, and its own end must release it.
             let ignored = chunk.iter().filter(|interface| matches!(policy.role(interface), Role::Ignored(_)));
@@ -191,13 +211,15 @@ impl Follower {
         self.waiting = false;
         // Before the listing, which lacks them: their ends are still to be announced.
         let names: HashSet<&str> = attached.attached.iter().map(|(name, _)| name.as_str()).collect();
-        ended
-            .iter()
-            .filter(|one| names.contains(one.name.as_str()))
-            .for_each(|one| self.came_and_went.attached(one));
+        for one in &ended {
+            match names.contains(one.name.as_str()) {
+                true => self.came_and_went.attached(one),
+                false => self.came_and_went.not_attached(one.index, false),
+            }
+        }
         self.came_and_went.listed(&interfaces, |interface| names.contains(interface.name.as_str()));
-        self.came_and_went.remember(registry, time::now_or_end());
         self.learn(&interfaces, &attached);
+        self.came_and_went.remember(registry, time::now_or_end());
         attached
     }
 
@@ -208,6 +230,13 @@ impl Follower {
             self.came_and_went.attached(interface);
         }
         let failed: HashSet<&str> = report.failed.iter().map(|(name, _)| name.as_str()).collect();
+        let undecided: HashSet<&str> = report.unresolved.iter().map(|(name, _)| name.as_str()).collect();
+        for interface in interfaces {
+            let is = |names: &HashSet<&str>| names.contains(interface.name.as_str());
+            if !is(&attached) && !is(&undecided) {
+                self.came_and_went.not_attached(interface.index, is(&failed));
+            }
+        }
         let failed = interfaces.iter().filter(|interface| failed.contains(interface.name.as_str()));
         self.to_release.extend(failed.map(|interface| interface.index));
         self.waiting |= !report.unresolved.is_empty();

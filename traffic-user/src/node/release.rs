@@ -54,19 +54,22 @@ impl<K: NodeKernel> Session<K> {
     }
 
     /// Acts on the announced end of a device whose index exists. Another device has it now, whose statistics
-    /// began at zero, if our program is not attached and its address or its other end is another one. (A device
+    /// began at zero, if our program is not attached and its address or its other end is another one, or if the end
+    /// `is_proven`: the device did not only move. (A device
     /// that moved to another network namespace and back has lost its filters, and is announced in the same way.)
     ///
     /// # Errors
     /// As [`Self::release_gone`].
-    pub fn note_replaced(&mut self, interface: &NetInterface) -> anyhow::Result<()> {
+    pub fn note_replaced(&mut self, interface: &NetInterface, is_proven: bool) -> anyhow::Result<()> {
         let Some(slot) = self.registry.interface_of_index(interface.index) else { return Ok(()) };
+        let device = self.registry.interface(slot).device;
         let mut hooks = self.kernel.look(&[interface])?.into_iter();
         let is_counted =
             |hooks: [HookSeen; DIRECTIONS]| hooks.iter().any(|hook| hook.ours == OnHook::Current);
         if self.kernel.is_known_device(interface)? == Some(true)
             || hooks.next().transpose()?.is_some_and(is_counted)
-            || [0, interface.device()].contains(&self.registry.interface(slot).device)
+            || device == 0
+            || device == interface.device() && !is_proven
         {
             return Ok(());
         }

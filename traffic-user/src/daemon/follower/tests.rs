@@ -300,3 +300,27 @@ fn what_a_listing_lacks_is_not_released() {
     assert_eq!(daemon.kernel.unsettled(owner), Vec::<String>::new());
     assert_eq!((daemon.kernel.recorded_missed(), daemon.kernel.missed()), (0, 0));
 }
+
+#[test]
+fn a_device_made_again_with_the_same_address_has_its_own_statistics() {
+    let with_mac = |daemon: Daemon| {
+        let mut state = daemon.kernel.state.borrow_mut();
+        state.devices.values_mut().for_each(|device| device.mac = Some([0, 0x18, 0x51, 0, 0, 1]));
+        drop(state);
+        daemon
+    };
+    let add = |daemon: Daemon| with_mac(daemon.take(&Step::Add { index: 2, name: 0 }));
+    let mut daemon = add(Daemon::new());
+    daemon.events = Batch::default();
+    daemon.seen(2);
+    daemon = daemon.deliver();
+    daemon.kernel.pass_packets();
+    let mut daemon = add(daemon.take(&Step::Remove { index: 2 }));
+    // More than the first one had: its statistics alone would not tell.
+    (0..3).for_each(|_| daemon.kernel.pass_packets());
+    daemon.seen(2);
+    let daemon = daemon.deliver();
+    daemon.kernel.pass_packets();
+    assert_eq!((daemon.kernel.recorded_missed(), daemon.in_gaps), (6, 0));
+    assert_eq!(daemon.kernel.unsettled(owner), Vec::<String>::new());
+}

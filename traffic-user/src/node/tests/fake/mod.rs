@@ -34,6 +34,7 @@ const PACKET: u64 = 100;
 pub struct Device {
     pub index: u32,
     pub name: String,
+    pub mac: Option<[u8; 6]>,
     pub statistics: InterfaceStatistics,
     /// By direction: the programs on the hook, by the index that their link is pinned under.
     hooks: [BTreeMap<u32, u32>; 2],
@@ -129,6 +130,7 @@ impl FakeKernel {
         let device = Device {
             index,
             name: name.to_owned(),
+            mac: None,
             statistics: InterfaceStatistics::default(),
             hooks: Default::default(),
             missed: [0; 2],
@@ -321,6 +323,7 @@ pub(crate) fn as_interface(device: &Device) -> NetInterface {
     NetInterface {
         index: device.index,
         name: device.name.clone(),
+        mac: device.mac,
         ethernet: true,
         statistics: device.statistics,
         ..NetInterface::default()
