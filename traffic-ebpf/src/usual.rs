@@ -58,8 +58,8 @@ pub fn counted<P: Parts>(skb: *mut __sk_buff, direction: Direction) -> Option<()
         if version_ihl != VERSION_4_WITHOUT_OPTIONS {
             return None;
         }
-        // SAFETY: as above.
         if comes_in
+            // SAFETY: as above.
             && unsafe {
                 parse::may_be_ipsec((*header).protocol, (*(network as *const WithPorts<Ipv4Header>)).ports)
             }
@@ -77,8 +77,8 @@ pub fn counted<P: Parts>(skb: *mut __sk_buff, direction: Direction) -> Option<()
         if unsafe { (*header).version_class_flow[0] >> 4 } != 6 {
             return None;
         }
-        // SAFETY: as above.
         if comes_in
+            // SAFETY: as above.
             && unsafe {
                 parse::may_be_ipsec_v6(
                     (*header).next_header,

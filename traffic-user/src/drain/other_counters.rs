@@ -94,7 +94,7 @@ pub(super) fn record(ledger: &Ledger, pinned_in: &Path) -> anyhow::Result<()> {
 /// counters alike.
 ///
 /// # Errors
-/// With [`DaemonElsewhere`] in that case, and when a lock cannot be looked at.
+/// In that case, and when a lock cannot be looked at.
 pub fn refuse_daemon_elsewhere(state_dir: &Path, pinned_in: &Path) -> anyhow::Result<()> {
     let deadline = Instant::now() + PATIENCE;
     while lock::is_held(state_dir)? {
