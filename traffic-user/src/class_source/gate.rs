@@ -246,7 +246,7 @@ pub fn is_stand_in(hash: &[u8; 32], state_dir: &Path) -> bool {
     *hash == nothing.hash() && record::of(state_dir, hash).is_none()
 }
 
-/// As [`is_stand_in`], for the table that the kernel has now. Waits for a load that is under way: its record
+/// As `is_stand_in`, for the table that the kernel has now. Waits for a load that is under way: its record
 /// follows its table.
 ///
 /// # Errors
