@@ -32,6 +32,8 @@ const LOCK_FILE: &str = "files.lock";
 const LOCK_TIMEOUT: Duration = Duration::from_secs(20);
 /// How often the lock is tried.
 const LOCK_INTERVAL: Duration = Duration::from_millis(2);
+/// Who may read the files: owner and group.
+const MODE: u32 = 0o640;
 /// The end of the name of a file that is being written.
 const UNFINISHED: &str = ".new";
 
@@ -103,12 +105,26 @@ impl StateLock {
     /// # Errors
     /// As [`replace`].
     pub fn replace(&self, name: &str, bytes: &[u8], most_bytes: u64) -> anyhow::Result<()> {
+        self.replace_with_mode(name, bytes, most_bytes, MODE)
+    }
+
+    /// As [`Self::replace`], for a file of this mode.
+    ///
+    /// # Errors
+    /// As [`replace`].
+    pub fn replace_with_mode(
+        &self,
+        name: &str,
+        bytes: &[u8],
+        most_bytes: u64,
+        mode: u32,
+    ) -> anyhow::Result<()> {
         let path = self.directory.join(name);
         // Nobody else writes here now, so no such file is in use.
         if let Err(error) = remove_unfinished(&self.directory, name) {
             tracing::warn!("cannot remove unfinished files of {}: {error}", path.display());
         }
-        replace(&path, bytes, most_bytes)
+        replace_as(&path, bytes, most_bytes, mode)
     }
 }
 
@@ -119,6 +135,10 @@ impl StateLock {
 /// When any step fails, or the content is larger than `most_bytes`, the most that is read. The old file is
 /// kept then.
 pub fn replace(path: &Path, bytes: &[u8], most_bytes: u64) -> anyhow::Result<()> {
+    replace_as(path, bytes, most_bytes, MODE)
+}
+
+fn replace_as(path: &Path, bytes: &[u8], most_bytes: u64, mode: u32) -> anyhow::Result<()> {
     if bytes.len() as u64 > most_bytes {
         bail!(
             "cannot write {}: its content would be larger than {}, the most that is read",
@@ -138,7 +158,7 @@ pub fn replace(path: &Path, bytes: &[u8], most_bytes: u64) -> anyhow::Result<()>
             files::require_regular(&there.file_type())?;
         }
         let fresh = directory.join(unfinished_name(name)?);
-        let written = write_new(&fresh, bytes).and_then(|()| fs::rename(&fresh, path));
+        let written = write_new(&fresh, bytes, mode).and_then(|()| fs::rename(&fresh, path));
         if let Err(error) = written {
             // Of no use to anybody; where it cannot be removed, the next change of the file does it.
             let _kept = fs::remove_file(&fresh);
@@ -150,9 +170,9 @@ pub fn replace(path: &Path, bytes: &[u8], most_bytes: u64) -> anyhow::Result<()>
 }
 
 /// Writes a file that must not exist, and syncs it.
-fn write_new(path: &Path, bytes: &[u8]) -> io::Result<()> {
+fn write_new(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
     // `create_new` follows no symbolic link.
-    let mut file = File::options().write(true).create_new(true).mode(0o640).open(path)?;
+    let mut file = File::options().write(true).create_new(true).mode(mode).open(path)?;
     file.write_all(bytes)?;
     file.sync_all()
 }

@@ -1,6 +1,9 @@
 //! The options that every command takes, and what commands open by them.
 
-use std::path::{Path, PathBuf};
+use std::{
+    path::{Path, PathBuf},
+    sync::Once,
+};
 
 use anyhow::{Context as _, bail};
 use clap::{ArgAction, Args};
@@ -92,8 +95,9 @@ impl Global {
     }
 
     fn logged(&self, chosen: Chosen) -> Chosen {
+        static ONCE: Once = Once::new();
         if let Some(mistake) = &chosen.origin.mistake {
-            tracing::error!("{mistake}");
+            ONCE.call_once(|| tracing::error!("{mistake}"));
         }
         chosen
     }
@@ -146,6 +150,8 @@ impl Global {
 
     /// The ledger, for reading.
     pub(super) fn ledger(&self) -> anyhow::Result<Ledger> {
+        // The figures do not depend on it, but whoever reads them should know.
+        self.config_to_show();
         self.open_ledger(Ledger::open_read_only)
     }
 

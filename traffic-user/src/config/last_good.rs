@@ -5,7 +5,8 @@
 //! reported. The text belongs to one path: another `--config` never gets it.
 
 use std::{
-    fmt,
+    fmt, fs,
+    os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
 };
 
@@ -122,13 +123,18 @@ impl Origin {
     pub fn keep(&self, state_dir: &Path) -> anyhow::Result<()> {
         let Some((path, text)) = &self.good else { return Ok(()) };
         let copy = format!("{}\n{text}", heading(path));
-        let is_kept = state_file::read(&state_dir.join(FILE_NAME), MOST_BYTES)
-            .is_ok_and(|kept| kept.is_some_and(|kept| kept == copy.as_bytes()));
+        let mode_of = |path: &Path| fs::metadata(path).map(|metadata| metadata.mode() & 0o640);
+        // Nobody else may read the copy than the original.
+        let mode = mode_of(path).unwrap_or(0o600) | 0o600;
+        let kept_at = state_dir.join(FILE_NAME);
+        let is_kept = state_file::read(&kept_at, MOST_BYTES)
+            .is_ok_and(|kept| kept.is_some_and(|kept| kept == copy.as_bytes()))
+            && mode_of(&kept_at).is_ok_and(|kept| kept == mode);
         if is_kept {
             return Ok(());
         }
         match StateLock::try_take(state_dir)? {
-            Some(lock) => lock.replace(FILE_NAME, copy.as_bytes(), MOST_BYTES),
+            Some(lock) => lock.replace_with_mode(FILE_NAME, copy.as_bytes(), MOST_BYTES, mode),
             None => Ok(()),
         }
     }
@@ -183,7 +189,7 @@ fn text_of(error: ConfigError) -> String {
 
 #[cfg(test)]
 mod tests {
-    use std::fs;
+    use std::os::unix::fs::PermissionsExt as _;
 
     use super::*;
     use crate::files::tests::{at_once, odd_files};
@@ -316,6 +322,18 @@ mod tests {
             std::os::unix::fs::symlink(&target, at.state().join(FILE_NAME)).unwrap();
             let found = problem(&at.state()).unwrap();
             assert!(found.contains(reason) && found.contains("no configuration to fall back on"), "{found}");
+        }
+    }
+
+    #[test]
+    fn nobody_else_may_read_the_copy_than_the_file() {
+        let at = Place::new();
+        at.keep_good();
+        for mode in [0o600, 0o640, 0o400, 0o644] {
+            fs::set_permissions(at.file(), fs::Permissions::from_mode(mode)).unwrap();
+            at.load().unwrap().origin.keep(&at.state()).unwrap();
+            let kept = fs::metadata(at.state().join(FILE_NAME)).unwrap().mode() & 0o777;
+            assert_eq!(kept, mode & 0o640 | 0o600, "{mode:o}");
         }
     }
 

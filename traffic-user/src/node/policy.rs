@@ -83,6 +83,11 @@ impl Policy {
         self.ownership.is_complete()
     }
 
+    /// Whether every line of the list of `trafctl address` is used.
+    pub fn uses_whole_list(&self) -> bool {
+        self.ownership.uses_whole_list()
+    }
+
     /// What cannot be used of the files that name owners.
     pub fn problems(&self) -> Vec<String> {
         self.ownership.problems()

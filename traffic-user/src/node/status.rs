@@ -128,12 +128,13 @@ fn problems_of_files(host: &Host, class_table: &ClassTable, of_daemon: Vec<Strin
 
 fn missing_addresses(host: &Host, maps: &Maps) -> anyhow::Result<Option<String>> {
     let missing = host.addresses_missing(maps)?;
+    let advice = match host.policy.uses_whole_list() {
+        true => format!("`trafctl attach` adds those that fit; {MORE_ADDRESSES}"),
+        // They come from an older copy, and the program may know better.
+        false => "correct the list of addresses first".to_owned(),
+    };
     Ok(missing.first().map(|first| {
-        format!(
-            "the program lacks {} of the containers' addresses ({first}, ...); `trafctl attach` adds those \
-             that fit; {MORE_ADDRESSES}",
-            missing.len()
-        )
+        format!("the program lacks {} of the containers' addresses ({first}, ...); {advice}", missing.len())
     }))
 }
 

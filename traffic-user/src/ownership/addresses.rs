@@ -97,6 +97,13 @@ impl AddressOwners {
                 conflicts.push(Conflict { winner, loser });
             }
         }
+        // An address with three claims has one owner.
+        for conflict in &mut conflicts {
+            if let Some(last) = entries.get(&conflict.winner.prefix) {
+                conflict.winner = last.clone();
+            }
+        }
+        conflicts.retain(|conflict| conflict.winner.container != conflict.loser.container);
         Self { entries: entries.into_values().collect(), conflicts }
     }
 }
@@ -113,6 +120,30 @@ mod tests {
 
     fn net(text: &str) -> IpNet {
         text.parse().unwrap()
+    }
+
+    #[test]
+    fn each_claim_of_an_address_names_the_owner_that_counts() {
+        let listed = [("10.0.0.5/32", "101"), ("10.0.0.5/32", "102"), ("10.0.0.5/32", "103")];
+        let conflicts = |listed: &[(&str, &str)]| -> Vec<String> {
+            let listed: Vec<_> = listed.iter().map(|(prefix, owner)| (net(prefix), id(owner))).collect();
+            let config = Config::parse("", Path::new("t.toml")).unwrap();
+            let merged = AddressOwners::merge(&VzConf::default(), &config, &listed);
+            merged.conflicts.iter().map(ToString::to_string).collect()
+        };
+        let lines = conflicts(&listed);
+        assert!(
+            lines.len() == 2 && lines.iter().all(|line| line.ends_with("it is counted for 103")),
+            "{lines:?}"
+        );
+        let back = conflicts(&[listed[0], listed[1], listed[0]]);
+        assert_eq!(
+            back,
+            [
+                "10.0.0.5/32 is claimed by container 102 (command line) and container 101 (command line); it is counted \
+              for 101"
+            ]
+        );
     }
 
     #[test]
