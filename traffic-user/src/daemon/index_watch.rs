@@ -23,8 +23,18 @@ pub(super) enum Doubt {
     No,
     /// One did.
     Unseen,
-    /// Events were dropped, and no index was given out since that would show it.
+    /// Events were dropped. No index was given out since that would show it, or it may have been an other end's
+    /// that got a new one where it moved.
     MayBeUnseen,
+}
+
+/// What was seen since events were dropped.
+#[derive(Debug, Default)]
+struct SinceOverrun {
+    /// Indexes of interfaces.
+    new: BTreeSet<u32>,
+    /// Those that their other ends, which are elsewhere now, had here if they were made here: they come first.
+    other_ends: BTreeSet<u32>,
 }
 
 /// Notices indexes that interfaces had which nobody saw. The kernel gives them out in order.
@@ -32,7 +42,7 @@ pub(super) enum Doubt {
 pub(super) struct IndexWatch {
     highest: u32,
     /// Whether events were dropped since an index was last given out, and what was seen since.
-    since_overrun: Option<BTreeSet<u32>>,
+    since_overrun: Option<SinceOverrun>,
 }
 
 impl IndexWatch {
@@ -50,16 +60,17 @@ impl IndexWatch {
             Seen::Listing => (true, true),
         };
         let mut last = self.highest;
-        let mut new = self.since_overrun.take();
+        let mut since = self.since_overrun.take();
         for interface in seen {
             last = last.max(interface.index);
-            if let Some(new) = &mut new {
+            if let Some(since) = &mut since {
                 // Its other end may have got an index here before it moved away.
                 let other_end = interface.peer.filter(|_| interface.peer_is_elsewhere);
-                new.extend([interface.index].into_iter().chain(other_end));
+                since.new.extend([interface.index].into_iter().chain(other_end));
+                since.other_ends.extend(other_end.and(interface.index.checked_sub(1)));
             }
         }
-        let Some(new) = new.filter(|_| self.highest != 0) else {
+        let Some(since) = since.filter(|_| self.highest != 0) else {
             // A listing may be ahead of the events, and these may turn out to be incomplete.
             if !listing || self.highest == 0 {
                 self.highest = last;
@@ -70,11 +81,16 @@ impl IndexWatch {
             return Doubt::MayBeUnseen;
         }
         if !all || last == self.highest {
-            self.since_overrun = Some(new);
+            self.since_overrun = Some(since);
             return Doubt::No;
         }
         let first = std::mem::replace(&mut self.highest, last);
-        let all_seen = new.range(first + 1..=last).count() == (last - first) as usize;
-        if all_seen { Doubt::No } else { Doubt::Unseen }
+        let SinceOverrun { new, other_ends } = since;
+        let unseen = || (first + 1..=last).filter(|index| !new.contains(index));
+        match unseen().count() {
+            0 => Doubt::No,
+            _ if unseen().all(|index| other_ends.contains(&index)) => Doubt::MayBeUnseen,
+            _ => Doubt::Unseen,
+        }
     }
 }

@@ -343,3 +343,24 @@ fn what_an_attach_recorded_that_failed_because_the_device_ended_is_no_second_gap
     // It lived on, uncounted.
     assert_eq!(lost("veth", true), [None]);
 }
+
+#[test]
+fn the_other_end_of_a_veth_may_have_had_the_index_that_nobody_saw() {
+    let doubt = |other_end: u32, index: u32, is_elsewhere: bool| {
+        let (mut daemon, kernel) = daemon();
+        daemon.listed(&[interface(9, "d9", "dummy", 1)], |_| false);
+        gaps(&mut daemon, &kernel, &Batch { lost: true, ..Batch::default() });
+        let veth = NetInterface {
+            peer: Some(other_end),
+            peer_is_elsewhere: is_elsewhere,
+            ..interface(index, "veth101.0", "veth", 2)
+        };
+        daemon.listed(&[veth], |_| false);
+        daemon.take_gaps(NOW).first().map(|gap| gap.detail.as_deref().unwrap().contains("may have come"))
+    };
+    assert_eq!(doubt(10, 11, true), None);
+    // It was 10, got another index where it moved, or was made there while 10 came and went.
+    assert_eq!(doubt(3, 11, true), Some(true));
+    assert_eq!(doubt(3, 12, true), Some(false), "10 is nobody's");
+    assert_eq!(doubt(3, 11, false), Some(false));
+}
