@@ -150,9 +150,10 @@ impl Global {
 
     /// The ledger, for reading.
     pub(super) fn ledger(&self) -> anyhow::Result<Ledger> {
+        let ledger = self.open_ledger(Ledger::open_read_only)?;
         // The figures do not depend on it, but whoever reads them should know.
         self.config_to_show();
-        self.open_ledger(Ledger::open_read_only)
+        Ok(ledger)
     }
 
     pub(super) fn ledger_for_writing(&self) -> anyhow::Result<Ledger> {
