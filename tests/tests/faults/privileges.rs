@@ -69,7 +69,7 @@ fn every_command_works_with_the_capabilities_of_the_service() -> Result<()> {
 
     // Another process loads, lists and explains a class table.
     let classes = lab.write("other", "5 0.0.0.0/0\n6 ::/0\n")?;
-    works(&lab, SERVICE, &["classes", "load", classes.to_str().context("the path is not UTF-8")?])?;
+    works(&lab, SERVICE, &["classes", "load", "--yes", classes.to_str().context("the path is not UTF-8")?])?;
     let list = works(&lab, SERVICE, &["classes", "list"])?;
     ensure!(list.contains("0.0.0.0/0") && list.contains("::/0"), "{list}");
     works(&lab, SERVICE, &["classes", "explain", "10.1.0.2"])?;
@@ -170,7 +170,9 @@ fn a_missing_capability_is_named() -> Result<()> {
     let before = Counters::at_rest(&lab)?;
     let classes = lab.path("classes");
     let classes = classes.to_str().context("the path is not UTF-8")?;
-    for arguments in [&["attach"][..], &["run"], &["status"], &["classes", "load", classes], &["detach"]] {
+    for arguments in
+        [&["attach"][..], &["run"], &["status"], &["classes", "load", "--yes", classes], &["detach"]]
+    {
         let reported = fails(&lab, "", arguments)?;
         ensure!(
             reported.contains("CAP_BPF") || reported.contains("CAP_NET_ADMIN"),

@@ -17,6 +17,8 @@ use crate::node::{CLASSES, at, pair};
 
 /// The identity command runs in the sandbox of the service.
 const CONFIGURATION: &str = r#"
+[classes]
+hold_if_removed = "100%"
 [drain]
 interval = "100ms"
 [api]

@@ -18,12 +18,18 @@ use std::{
     os::unix::fs::{MetadataExt as _, OpenOptionsExt as _},
     path::{Path, PathBuf},
     sync::atomic::{AtomicUsize, Ordering},
-    time::UNIX_EPOCH,
+    thread,
+    time::{Duration, Instant, UNIX_EPOCH},
 };
 
 use rustix::fs::OFlags;
 
 use crate::{error::LedgerError, read_only};
+
+/// How long a process that closes the ledger may take.
+const PATIENCE: Duration = Duration::from_millis(300);
+/// Pause between two looks.
+const PAUSE: Duration = Duration::from_millis(10);
 
 /// Identifies a file, even if a later file reuses its inode number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -186,15 +192,28 @@ pub(crate) fn check(ledger: &Path) -> Result<(), LedgerError> {
 /// With [`LedgerError::LogRemoved`] in that case.
 pub(crate) fn check_before_writing(ledger: &Path) -> Result<(), LedgerError> {
     let ledger = resolve(ledger);
-    let Some(note) = read_note(&ledger) else { return Ok(()) };
-    for (what, path) in [("log", log_of(&ledger)), ("index", index_of(&ledger))] {
-        let noted = note.lines().any(|line| line.split_once(' ').is_some_and(|(name, _)| name == what));
-        let is_noted = found(&path).is_ok_and(|now| now.is_some_and(|now| names(&note, what, &now)));
-        if noted && !is_noted && read_only::is_open_in_a_process(&ledger).unwrap_or(false) {
-            return Err(LedgerError::LogRemoved { path });
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        match removed_in_use(&ledger) {
+            // The last process to close the ledger removes both files, and has it open for a moment more.
+            Some(_) if Instant::now() < deadline => thread::sleep(PAUSE),
+            Some(path) => return Err(LedgerError::LogRemoved { path }),
+            None => return Ok(()),
         }
     }
-    Ok(())
+}
+
+/// The log or its index if it is not the noted one while a process has the ledger open.
+fn removed_in_use(ledger: &Path) -> Option<PathBuf> {
+    let note = read_note(ledger)?;
+    for (what, path) in [("log", log_of(ledger)), ("index", index_of(ledger))] {
+        let noted = note.lines().any(|line| line.split_once(' ').is_some_and(|(name, _)| name == what));
+        let is_noted = found(&path).is_ok_and(|now| now.is_some_and(|now| names(&note, what, &now)));
+        if noted && !is_noted && read_only::is_open_in_a_process(ledger).unwrap_or(false) {
+            return Some(path);
+        }
+    }
+    None
 }
 
 /// Whether a ledger was at this path whose figures are gone: its file was emptied or removed.

@@ -143,8 +143,9 @@ pub(super) async fn purge(global: &Global, config: &Config) -> anyhow::Result<Ou
     if !bpffs.root().exists() {
         return Ok(Outcome::default());
     }
-    // Before the lock of the counters' own daemon is taken here.
-    drain::refuse_daemon_elsewhere(&global.state_dir, bpffs.root()).context("nothing was purged")?;
+    if let Ok(maps) = load::open(&bpffs) {
+        drain::refuse_other_daemons(config, &global.state_dir, &maps).context("nothing was purged")?;
+    }
     let _no_daemon = without_daemon(&bpffs, "nothing was purged")?;
     let host = global.host(bpffs)?;
     global.migrate_ledger();

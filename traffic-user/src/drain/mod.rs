@@ -39,7 +39,6 @@ use excess::ExcessWatch;
 pub use binding::{NoLedger, OtherLedger};
 pub use lock::{DaemonLock, OtherDaemon, lock_daemon};
 pub use machine::problem as machine_problem;
-pub use other_counters::refuse_daemon_elsewhere;
 
 /// Name of the ledger in the state directory.
 const LEDGER: &str = "ledger.sqlite";
@@ -149,15 +148,15 @@ impl Drainer {
         state_dir: &Path,
         maps: &Maps,
     ) -> anyhow::Result<Option<Self>> {
-        refuse_daemon_elsewhere(state_dir, &maps.pinned_in)
-            .with_context(|| format!("cannot drain the counters in {}", maps.pinned_in.display()))?;
         let existing = Self::open_existing(config, state_dir)?;
-        if existing.is_none() {
-            let snapshot = counters::read(maps, &config.node)?;
-            Binding::of_pins(&maps.pinned_in)
-                .check_unbound(&ledger_path(state_dir), &snapshot)
-                .with_context(|| format!("cannot drain the counters in {}", maps.pinned_in.display()))?;
+        let snapshot = counters::read(maps, &config.node)?;
+        match &existing {
+            Some(drainer) => {
+                other_counters::refuse_daemon_elsewhere(&drainer.ledger, &snapshot, &maps.pinned_in)
+            }
+            None => Binding::of_pins(&maps.pinned_in).check_unbound(&ledger_path(state_dir), &snapshot),
         }
+        .with_context(|| format!("cannot drain the counters in {}", maps.pinned_in.display()))?;
         Ok(existing)
     }
 
@@ -312,6 +311,18 @@ impl Drainer {
             .context("cannot sum or drop the ledger's older rows")?;
         Ok(done.unfinished)
     }
+}
+
+/// Refuses to delete counters whose last drain would go into the ledger of a daemon that keeps others. To be asked
+/// before a command takes the lock of the counters' own daemon.
+///
+/// # Errors
+/// In that case, and when the counters cannot be read.
+pub fn refuse_other_daemons(config: &Config, state_dir: &Path, maps: &Maps) -> anyhow::Result<()> {
+    // Without a ledger that can be read, the drain itself says what is wrong.
+    let Ok(ledger) = Ledger::open_read_only(&ledger_path(state_dir)) else { return Ok(()) };
+    let snapshot = counters::read(maps, &config.node)?;
+    other_counters::refuse_daemon_elsewhere(&ledger, &snapshot, &maps.pinned_in)
 }
 
 /// Drains before a change that gives readings another meaning, such as another class table or other maps.

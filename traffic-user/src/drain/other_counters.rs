@@ -1,28 +1,29 @@
 //! Keeps a second set of counters of a node out of the ledger. Both sets count the same packets, so the
 //! ledger would hold them twice.
 //!
-//! A symbolic link in the state directory names where the counters are pinned that the ledger follows. Other
-//! counters are refused as long as those are pinned there and belong to the ledger. In another mount namespace the
-//! same path may show another BPF file system. So a command also asks whether the daemon that holds the state
-//! directory is the daemon of these counters.
+//! A file in the state directory names where the counters are pinned that the ledger follows. Other counters
+//! are refused as long as those are pinned there and belong to the ledger. In another mount namespace the same
+//! path may show another BPF file system. So, for counters that the ledger has never seen, a command also asks
+//! whether the daemon that holds the state directory is theirs.
 
 use std::{
-    fs, io,
-    os::unix::fs::symlink,
+    ffi::OsString,
+    os::unix::ffi::{OsStrExt as _, OsStringExt as _},
     path::{Path, PathBuf},
     thread,
     time::{Duration, Instant},
 };
 
-use anyhow::Context as _;
 use traffic_ledger::Ledger;
 use traffic_model::Snapshot;
 
 use super::{binding::Binding, lock};
-use crate::kernel::bpffs::Bpffs;
+use crate::{kernel::bpffs::Bpffs, state_file};
 
-/// Name of the link in the state directory.
-const LINK: &str = "counters";
+/// Name of the file in the state directory. It holds a path.
+const FILE: &str = "counters";
+/// Longest content: the longest path.
+const MOST_BYTES: u64 = 4096;
 /// A daemon that starts takes the lock of the state directory a moment before that of its counters.
 const PATIENCE: Duration = Duration::from_secs(1);
 /// Pause between two looks at the locks.
@@ -55,17 +56,14 @@ pub struct DaemonElsewhere {
 /// Refuses counters that belong to no ledger while this ledger follows others that are still pinned.
 ///
 /// # Errors
-/// With [`OtherCounters`] in that case, and when one of the links cannot be read.
+/// With [`OtherCounters`] in that case, and when the file or the link beside the pins cannot be read.
 pub(super) fn check(ledger: &Ledger, snapshot: &Snapshot, pinned_in: &Path) -> anyhow::Result<()> {
     if ledger.has_drained(&snapshot.boot_id, snapshot.epoch)? {
         return Ok(());
     }
     let Some(state_dir) = ledger.path().parent() else { return Ok(()) };
-    let link = state_dir.join(LINK);
-    let other = match fs::read_link(&link) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-        other => other.with_context(|| format!("cannot read {}", link.display()))?,
-    };
+    let Some(other) = state_file::read(&state_dir.join(FILE), MOST_BYTES)? else { return Ok(()) };
+    let other = PathBuf::from(OsString::from_vec(other));
     let is_pinned = Bpffs::new(&other).map("META").exists();
     if other == real(pinned_in) || !is_pinned || !Binding::of_pins(&other).names(ledger)? {
         return Ok(());
@@ -76,26 +74,32 @@ pub(super) fn check(ledger: &Ledger, snapshot: &Snapshot, pinned_in: &Path) -> a
 /// Records that a ledger follows the counters pinned in a directory.
 ///
 /// # Errors
-/// When the link cannot be replaced.
+/// When the file cannot be replaced.
 pub(super) fn record(ledger: &Ledger, pinned_in: &Path) -> anyhow::Result<()> {
     let Some(state_dir) = ledger.path().parent() else { return Ok(()) };
-    let (link, target) = (state_dir.join(LINK), real(pinned_in));
-    if fs::read_link(&link).is_ok_and(|before| before == target) {
+    let (path, pinned_in) = (state_dir.join(FILE), real(pinned_in));
+    let name = pinned_in.as_os_str().as_bytes();
+    // It changes once in the life of an installation.
+    if state_file::read(&path, MOST_BYTES).is_ok_and(|before| before.as_deref() == Some(name)) {
         return Ok(());
     }
-    let replace = || match fs::remove_file(&link) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-        _ => symlink(&target, &link),
-    };
-    replace().with_context(|| format!("cannot write {}", link.display()))
+    state_file::replace(&path, name, MOST_BYTES)
 }
 
-/// Refuses to drain into the ledger of a daemon that keeps other counters. For commands and for the daemon of these
-/// counters alike.
+/// Refuses counters that the ledger has never seen while another process, the daemon of other counters, holds the
+/// state directory. For commands and for the daemon of these counters alike.
 ///
 /// # Errors
-/// In that case, and when a lock cannot be looked at.
-pub fn refuse_daemon_elsewhere(state_dir: &Path, pinned_in: &Path) -> anyhow::Result<()> {
+/// In that case, and when a lock or the ledger cannot be looked at.
+pub(super) fn refuse_daemon_elsewhere(
+    ledger: &Ledger,
+    snapshot: &Snapshot,
+    pinned_in: &Path,
+) -> anyhow::Result<()> {
+    let Some(state_dir) = ledger.path().parent() else { return Ok(()) };
+    if ledger.has_drained(&snapshot.boot_id, snapshot.epoch)? {
+        return Ok(());
+    }
     let deadline = Instant::now() + PATIENCE;
     while lock::is_held(state_dir)? {
         if Bpffs::new(pinned_in).lock_of_daemon(Instant::now())?.is_none() {
@@ -117,6 +121,8 @@ fn real(path: &Path) -> PathBuf {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use traffic_ledger::testing::{NOON, Node, ledger};
 
     use super::*;
