@@ -97,6 +97,26 @@ impl Systemd {
     pub fn boot(lab: &Lab, classes: &str) -> Result<Self> {
         let root = lab.path("systemd");
         prepare(&root)?;
+        write_classes(&root, classes)?;
+        Self::boot_prepared(lab, root)
+    }
+
+    /// Boots the lab's node with a host name and without a class file. The service is installed, but neither
+    /// enabled nor started.
+    ///
+    /// # Errors
+    ///
+    /// See [`Systemd::boot`].
+    pub fn boot_idle(lab: &Lab, host_name: &str) -> Result<Self> {
+        let root = lab.path("systemd");
+        prepare(&root)?;
+        fs::write(root.join("etc/hostname"), format!("{host_name}\n"))
+            .context("cannot write the host name")?;
+        run_ok(Command::new("systemctl").arg("--root").arg(&root).args(["disable", SERVICE]))?;
+        Self::boot_prepared(lab, root)
+    }
+
+    fn boot_prepared(lab: &Lab, root: PathBuf) -> Result<Self> {
         let group = format!("{PREFIX}-{}", lab.host().name());
         // It ends when the thread that started it ends.
         let mut command = lab.host().command("setpriv");
@@ -108,7 +128,6 @@ impl Systemd {
         command.stdin(Stdio::null()).stdout(output.try_clone()?).stderr(output);
         let process = Process::spawn(&mut command)?;
         let mut systemd = Self { root, group, process, init: 0 };
-        systemd.classes(classes)?;
         eventually("systemd answers", || {
             systemd.init = children(systemd.process.id()).first().copied().unwrap_or_default();
             Ok(systemd.init != 0 && systemd.systemctl(&["show", "--property=Version"]).is_ok())
@@ -123,7 +142,19 @@ impl Systemd {
     ///
     /// When the file cannot be written.
     pub fn classes(&self, text: &str) -> Result<()> {
-        fs::write(self.root.join("etc/vz/conf/networks_classes"), text).context("cannot write the classes")
+        write_classes(&self.root, text)
+    }
+
+    /// The directory that is the node's root.
+    #[must_use]
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// The id of the first process of the node, for `nsenter --target`.
+    #[must_use]
+    pub fn init(&self) -> u32 {
+        self.init
     }
 
     /// A command on the node, with the file systems and processes of systemd.
@@ -211,6 +242,10 @@ impl Drop for Systemd {
             .arg(&self.group)
             .output();
     }
+}
+
+fn write_classes(root: &Path, text: &str) -> Result<()> {
+    fs::write(root.join("etc/vz/conf/networks_classes"), text).context("cannot write the classes")
 }
 
 /// Creates the root directory for systemd in namespaces.

@@ -1,0 +1,39 @@
+//! The commands of the pages that no test runs, each with its reason. The list is minimal: an entry that no page
+//! needs fails, so that nothing hides behind it.
+
+use anyhow::{Result, ensure};
+
+use crate::commands::of_blocks;
+use crate::markdown::{blocks, pages, read};
+
+/// How a command begins, and why it does not run.
+const NOT_RUN: [(&str, &str); 7] = [
+    ("cargo xtask setup", "installs Debian packages; CI begins with it"),
+    ("cargo xtask install", "builds a release; `xtask/src/install.rs` tests the installation"),
+    ("cargo build --release", "CI builds the same program once, not for each test"),
+    ("cargo xtask", "takes minutes and builds; CI runs demo, test and prove by themselves"),
+    ("tc filter add dev eth0", "an example for a shaper that the reader has; `shaping` tests the mark"),
+    ("tcpdump -i eth0", "runs until it is interrupted"),
+    ("capinfos", "is in Wireshark's package, which nothing else needs"),
+];
+
+/// Why a command does not run; `None` if it does.
+pub fn reason(command: &str) -> Option<&'static str> {
+    NOT_RUN.iter().find(|(start, _)| command.starts_with(start)).map(|(_, reason)| *reason)
+}
+
+#[test]
+fn every_entry_is_needed() -> Result<()> {
+    let mut commands = Vec::new();
+    for page in pages()? {
+        commands.extend(of_blocks(&blocks(&read(&page)?))?);
+    }
+    for (start, _) in NOT_RUN {
+        // The first entry that fits is the one that counts.
+        let needs =
+            |text: &str| NOT_RUN.iter().find(|(other, _)| text.starts_with(other)).map(|(other, _)| *other);
+        let is_needed = commands.iter().any(|command| needs(&command.text) == Some(start));
+        ensure!(is_needed, "no page has a command that begins with \"{start}\"; remove the entry");
+    }
+    Ok(())
+}

@@ -1,0 +1,48 @@
+//! Every `toml` block is a configuration without a mistake, also with the lines that are commented out.
+
+use std::process::Command;
+
+use anyhow::{Context, Result, ensure};
+use traffic_tests::check::{output, stderr};
+use traffic_tests::lab::trafctl_program;
+
+use crate::markdown::{Block, blocks, pages, read};
+
+/// What trafctl says about a configuration; empty if nothing. `classes check` reads it and needs no kernel.
+fn complaint(text: &str) -> Result<String> {
+    let directory = tempfile::tempdir()?;
+    let (config, classes) = (directory.path().join("trafctl.toml"), directory.path().join("classes"));
+    std::fs::write(&config, text)?;
+    std::fs::write(&classes, "1 0.0.0.0/0\n1 ::/0\n")?;
+    let mut command = Command::new(trafctl_program()?);
+    command.arg("--config").arg(&config).arg("--bpffs").arg(directory.path().join("none"));
+    command.arg("--state-dir").arg(directory.path()).args(["classes", "check"]).arg(&classes);
+    let output = output(&mut command)?;
+    Ok(if output.status.success() { String::new() } else { stderr(&output) })
+}
+
+/// The block with every key that is commented out. A comment that is prose begins with a capital or has no `=`.
+fn uncommented(block: &Block) -> String {
+    let plain = block.lines.iter().map(|line| match line.strip_prefix("# ") {
+        Some(rest) if rest.starts_with('[') || rest.contains(" = ") => rest,
+        _ => line.as_str(),
+    });
+    plain.collect::<Vec<_>>().join("\n") + "\n"
+}
+
+#[test]
+fn every_configuration_on_a_page_is_valid() -> Result<()> {
+    let mut seen = 0;
+    for page in pages()? {
+        for block in blocks(&read(&page)?).iter().filter(|block| block.language == "toml") {
+            seen += 1;
+            for text in [block.lines.join("\n") + "\n", uncommented(block)] {
+                let complaint = complaint(&text).with_context(|| page.clone())?;
+                ensure!(complaint.is_empty(), "{page}:{}: {complaint}\n{text}", block.line);
+            }
+        }
+    }
+    ensure!(seen > 3, "only {seen} blocks were found");
+    ensure!(complaint("unknown = 1\n")?.contains("unknown"));
+    Ok(())
+}
