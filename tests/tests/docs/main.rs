@@ -6,6 +6,7 @@
 //!
 //!     TRAFCTL_DOCS=write cargo xtask test -- pages::
 
+mod billing;
 mod commands;
 mod expected;
 mod history;

@@ -19,7 +19,7 @@ use traffic_tests::systemd::{SERVICE, Systemd};
 use traffic_tests::traffic::udp_send;
 use traffic_tests::{Container, Lab};
 
-use crate::history::{self, Until};
+use crate::history;
 use crate::markdown::repository;
 use crate::shell::Shell;
 
@@ -28,22 +28,27 @@ const CLASSES: &str = "# name 1 = \"World\"\n# name 2 = \"Domestic\"\n\
     0 10.0.0.0/8          # our own network: counted, not billed\n1 0.0.0.0/0\n1 ::/0\n\
     2 203.0.113.0/24      # the exchange\n";
 
-/// Little is kept in five-minute rows, because months of imported history would take long.
-const CONFIGURATION: &str = "[drain]\ninterval = \"1s\"\n[api]\nlisten = \"127.0.0.1:9177\"\n\
-    [retention]\nfive_minutes = \"2d\"\n";
+const CONFIGURATION: &str = "[drain]\ninterval = \"1s\"\n[api]\nlisten = \"127.0.0.1:9177\"\n";
 
 /// Peers that stand for the exchange and for the rest of the world. The host itself has these addresses.
 const EXCHANGE: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(203, 0, 113, 7));
 const WORLD: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(198, 51, 100, 9));
 
-/// Takes what the last part of another host's URL names, and writes it to the file after `-o`.
-const CURL: &str = "#!/bin/sh
-for word; do url=$word; done
-case $url in
-http://127.0.0.1:* | http://localhost/*) exec /usr/bin/curl \"$@\" ;;
-*) cp \"/samples/${url##*/}\" \"$3\" ;;
+/// Takes what the last part of another host's URL names, and writes it to the file after `-o`. Answers as billing
+/// systems do, if the request has what they need.
+const CURL: &str = r#"#!/bin/sh -e
+for word; do last=$word; done
+case "$* " in
+*http://127.0.0.1:* | *http://localhost/*) exec /usr/bin/curl "$@" ;;
+*"-K whmcs.curl "*)
+    grep -q '^action=AddBillableItem&clientid=[0-9]*&description=.*&amount=[0-9.]*&unit=quantity&' "${last#@}"
+    echo '{"result":"success","billableid":1}' ;;
+*"-K fossbilling.curl "*)
+    /usr/bin/jq -e '.client_id > 0 and (.items | all(.title and .price and .quantity == 1))' "${last#@}" >/dev/null
+    echo '{"result":1,"error":null}' ;;
+*) cp "/samples/${last##*/}" "$3" ;;
 esac
-";
+"#;
 
 const VIRSH: &str = "#!/bin/sh
 case $1 in
@@ -128,7 +133,8 @@ impl Node {
             node.send()?;
         }
         if begin.history {
-            history::import(&node, Until::OurCounters)?;
+            node.drained()?;
+            history::import(&node)?;
         }
         Ok(node)
     }
@@ -217,7 +223,7 @@ impl Node {
             "README.md" if command.starts_with("trafctl dump") => self.send(),
             "README.md" if command.starts_with("trafctl report") => {
                 self.drained()?;
-                history::import(self, Until::TheEndOfTheMonth)
+                history::import(self)
             }
             "docs/coming-from-virtuozzo.md" if command.starts_with("vztactl class_load") => {
                 self.write("etc/vz/conf/networks_classes", CLASSES)

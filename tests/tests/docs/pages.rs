@@ -15,8 +15,9 @@ use crate::shell::Shell;
 const PREVIEW: &str = "repeat the command with --yes to ";
 
 /// The pages with commands. Each has a test below.
-const PAGES: [&str; 9] = [
+const PAGES: [&str; 10] = [
     "README.md",
+    "docs/billing.md",
     "docs/classes.md",
     "docs/coming-from-virtuozzo.md",
     "docs/ledger-hashes.md",
@@ -111,6 +112,11 @@ fn run(shell: &mut Shell, command: &Command, shows_status: bool) -> Result<Strin
 #[test]
 fn readme() -> Result<()> {
     works("README.md", Begin { fresh: true, ..Begin::default() })
+}
+
+#[test]
+fn billing() -> Result<()> {
+    works("docs/billing.md", Begin { history: true, ..Begin::default() })
 }
 
 #[test]
