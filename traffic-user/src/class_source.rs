@@ -62,7 +62,7 @@ fn is_missing(looked: &io::Result<fs::Metadata>) -> bool {
     looked.as_ref().is_err_and(|error| missing.contains(&error.kind()))
 }
 
-/// Reads a class file and logs its warnings. Returns what it says, and its bytes.
+/// Reads a class file. Returns what it says, and its bytes.
 ///
 /// # Errors
 /// When the file cannot be read, or any line is refused. The first refused lines are part of the message.
@@ -85,6 +85,11 @@ pub fn read(path: &Path) -> anyhow::Result<(ClassFile, Vec<u8>)> {
         };
         bail!("the class file is refused, and nothing of it is used:{shown}{rest}");
     }
+    Ok((file, bytes))
+}
+
+/// Logs the first warnings about lines, and how many more there are.
+pub fn log_line_warnings(path: &Path, file: &ClassFile) {
     for problem in file.warnings().take(SHOWN_PROBLEMS) {
         tracing::warn!("{}:{}: {}", path.display(), problem.line, problem.message);
     }
@@ -92,7 +97,6 @@ pub fn read(path: &Path) -> anyhow::Result<(ClassFile, Vec<u8>)> {
     if more > 0 {
         tracing::warn!("{}: ... and {more} more warnings; {} lists all", path.display(), check_command(path));
     }
-    Ok((file, bytes))
 }
 
 /// The bytes of a class file.

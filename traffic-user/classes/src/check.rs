@@ -14,7 +14,7 @@ use serde::Serialize;
 
 use crate::{
     KernelMemory, SHOWN_PROBLEMS,
-    compile::{ClassOrder, compile, overrides, standing},
+    compile::{ClassOrder, ClassTable, compile, overrides, standing},
     parse::{ClassFile, Diagnostic, Entry, Severity, UNCLASSIFIED},
 };
 
@@ -98,6 +98,40 @@ pub struct CheckReport {
     pub kernel_memory: KernelMemory,
 }
 
+/// What would not be billed, and what somebody may not have meant, as sentences: WHAT: WHY; WHAT TO DO. At
+/// most five, however long the file is: one about each family, order, class 0 and the end of the file.
+///
+/// None about a refused file, of which only the lines matter. `table` is the table of the file.
+pub fn billing_warnings(file: &ClassFile, table: &ClassTable) -> Vec<String> {
+    warnings_of(file, table, &effect::without_effect(&file.entries, table))
+}
+
+fn warnings_of(file: &ClassFile, table: &ClassTable, no_effect: &[NoEffect]) -> Vec<String> {
+    if !file.is_acceptable() {
+        return Vec::new();
+    }
+    let mut found = Vec::new();
+    if file.entries.is_empty() {
+        // The usual cause is an interrupted write, and class 0 is not billed.
+        found.push(
+            "the file has no networks, so all traffic would be class 0, which is not billed; write `1 \
+             0.0.0.0/0` and `1 ::/0` to put all traffic into class 1"
+                .to_owned(),
+        );
+    } else {
+        found.extend(summary::not_billed(table));
+    }
+    found.extend(effect::largest_override(no_effect));
+    found.extend(effect::largest_class_zero(no_effect));
+    if let Some(unfinished) = file.unfinished {
+        found.push(format!(
+            "line {}, the last one, has no line feed, as if the file was cut short; end it with one",
+            unfinished.line
+        ));
+    }
+    found
+}
+
 impl CheckReport {
     /// Examines a file.
     pub fn new(file: &ClassFile, context: CheckContext<'_>) -> Self {
@@ -116,29 +150,7 @@ impl CheckReport {
             );
             refused.insert(0, of_file(Severity::Refused, message));
         }
-        let mut found = Vec::new();
-        if all.is_empty() {
-            // The usual cause is an interrupted write, and class 0 is not billed.
-            found.push(
-                "the file has no networks, so all traffic would be class 0, which is not billed; write `1 \
-                 0.0.0.0/0` and `1 ::/0` to put all traffic into class 1"
-                    .to_owned(),
-            );
-        } else {
-            found.extend(summary::not_billed(&table));
-        }
-        found.extend(effect::largest_override(&no_effect));
-        found.extend(effect::largest_class_zero(&no_effect));
-        if let Some(unfinished) = file.unfinished {
-            found.push(format!(
-                "line {}, the last one, has no line feed, as if the file was cut short; end it with one",
-                unfinished.line
-            ));
-        }
-        // Of a refused file, only the lines matter.
-        if !file.is_acceptable() {
-            found.clear();
-        }
+        let found = warnings_of(file, &table, &no_effect);
         let mut warnings: Vec<Diagnostic> =
             found.into_iter().map(|message| of_file(Severity::Warning, message)).collect();
         warnings.extend(file.warnings().cloned());

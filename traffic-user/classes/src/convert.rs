@@ -183,6 +183,7 @@ pub fn convert(source: &Source, class: Option<u8>, inputs: &[Input<'_>]) -> Resu
     };
     for (name, text) in &texts {
         collector.begin(name);
+        collector.begin_text(text);
         match source {
             Source::Plain => lists::plain(text, &mut collector),
             Source::Pmacct => lists::pmacct(text, &mut collector),
@@ -210,8 +211,8 @@ fn text(bytes: &[u8], collector: &mut Collector) -> String {
         return String::new();
     }
     let text = String::from_utf8_lossy(bytes);
-    let start = text.trim_start().get(..9).unwrap_or_default().to_ascii_lowercase();
-    if start.starts_with("<!doctype") || start.starts_with("<html") {
+    let start: String = text.trim_start().chars().take(14).collect::<String>().to_ascii_lowercase();
+    if start == "<!doctype html" || start.starts_with("<html") {
         collector
             .refuse(0, "this is an HTML page that a server sent instead of the list; get the list again");
         return String::new();
@@ -222,6 +223,8 @@ fn text(bytes: &[u8], collector: &mut Collector) -> String {
 mod bgp;
 mod collector;
 mod delegated;
+#[cfg(test)]
+mod every_format;
 mod ipset;
 mod lists;
 mod mikrotik;

@@ -38,7 +38,7 @@ mod tests;
 
 pub use check::{
     CheckContext, CheckReport, ClassSummary, Difference, Moved, NoEffect, NoEffectReason, TableChange,
-    differences,
+    billing_warnings, differences,
 };
 pub use compile::{ClassOrder, ClassTable, CompiledPrefix, compile};
 pub use explain::{ExplainContext, Explanation, Reason, Rule, Shadow, comment, explain};

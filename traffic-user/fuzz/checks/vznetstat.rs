@@ -48,7 +48,7 @@ fn compared(
         theirs: theirs.clone(),
     };
     let comparison = Comparison::new(&readings(ours_first, theirs_first, 0), &readings(ours, theirs, 60));
-    assert!(render::compare::table(&comparison).ends_with('\n'));
+    assert!(render::compare::table(&comparison, &render::ClassNames::new()).ends_with('\n'));
     comparison
 }
 

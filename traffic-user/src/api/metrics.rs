@@ -14,6 +14,7 @@ use traffic_model::{ByDirection, PassedCounter, Snapshot};
 use crate::{
     api::{DaemonHealth, drain_health::Drains, lives::Shown},
     health::{Component, State},
+    render::ClassNames,
 };
 
 /// The format of the metrics.
@@ -346,7 +347,7 @@ fn drained(page: &mut Page, drains: &Drains) {
 
 /// The names of classes, to be joined by the label `class`: a label of the counters' own would end their series
 /// whenever a name changes.
-fn class_names(page: &mut Page, names: &BTreeMap<u8, String>) {
+fn class_names(page: &mut Page, names: &ClassNames) {
     if names.is_empty() {
         return;
     }

@@ -16,7 +16,7 @@ mod places;
 mod query;
 mod server;
 
-use std::{collections::BTreeMap, fmt, path::Path, sync::Arc};
+use std::{fmt, path::Path, sync::Arc};
 
 use axum::{
     Router,
@@ -37,7 +37,7 @@ use crate::{
     health::{Component, Components},
     node::status::Unaccounted,
     ownership::UnknownContainer,
-    render::{dump, json},
+    render::{ClassNames, dump, json},
 };
 
 pub use self::{
@@ -51,7 +51,7 @@ const READINGS: usize = 2;
 const JSON: &str = "application/json";
 
 type Read = dyn Fn() -> anyhow::Result<Snapshot> + Send + Sync;
-type ClassNames = dyn Fn() -> BTreeMap<u8, String> + Send + Sync;
+type ReadNames = dyn Fn() -> ClassNames + Send + Sync;
 type Resolve = dyn Fn(&[ContainerId], &Snapshot) -> anyhow::Result<Vec<ContainerId>> + Send + Sync;
 
 /// The data that requests are answered from.
@@ -61,7 +61,7 @@ pub struct Source {
     resolve: Arc<Resolve>,
     drains: Option<Arc<DrainHealth>>,
     components: Arc<Components>,
-    class_names: Arc<ClassNames>,
+    class_names: Arc<ReadNames>,
     readings: Arc<Semaphore>,
     lives: Arc<Lives>,
 }
@@ -91,7 +91,7 @@ impl Source {
             resolve: Arc::new(resolve),
             drains,
             components: Arc::default(),
-            class_names: Arc::new(BTreeMap::new),
+            class_names: Arc::new(ClassNames::new),
             readings: Arc::new(Semaphore::new(READINGS)),
             lives: Arc::default(),
         }
@@ -124,7 +124,7 @@ impl Source {
 
     /// Adds the names of classes.
     #[must_use]
-    pub fn naming(mut self, names: impl Fn() -> BTreeMap<u8, String> + Send + Sync + 'static) -> Self {
+    pub fn naming(mut self, names: impl Fn() -> ClassNames + Send + Sync + 'static) -> Self {
         self.class_names = Arc::new(names);
         self
     }
@@ -217,9 +217,10 @@ async fn get_counters(State(source): State<Source>, pairs: Pairs) -> Response {
     };
     let resolve = Arc::clone(&source.resolve);
     source
-        .answer(JSON, move |snapshot, _| {
+        .answer(JSON, move |snapshot, health| {
             wanted.containers = resolve(&wanted.containers, snapshot)?;
-            dump::json(&dump::Filter { wanted, zeros: false }.apply(snapshot.clone()))
+            let shown = dump::Filter { wanted, zeros: false }.apply(snapshot.clone());
+            dump::json(&shown, &health.class_names)
         })
         .await
 }
@@ -239,7 +240,7 @@ pub struct DaemonHealth {
     /// Its optional parts.
     pub components: Vec<Component>,
     /// Names of classes.
-    pub class_names: BTreeMap<u8, String>,
+    pub class_names: ClassNames,
 }
 
 /// The daemon's health.

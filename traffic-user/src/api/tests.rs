@@ -15,6 +15,7 @@ use crate::{
     api::{server::router_for_port, *},
     drain::Drained,
     health::Part,
+    render::ClassNames,
 };
 
 const fn tallies(start: u64) -> ByDirection<Tally> {
@@ -400,8 +401,12 @@ async fn metrics_and_documents_are_served() {
     let (head, body) = ask(good_source(), "GET /api/v1/counters").await;
     assert!(head.contains("\r\ncontent-type: application/json\r\n"), "{head}");
     let shown = dump::Filter::default().apply(snapshot());
-    assert_eq!(body, dump::json(&shown).unwrap());
+    assert_eq!(body, dump::json(&shown, &ClassNames::new()).unwrap());
     insta::assert_snapshot!("counters", body);
+    let names = ClassNames::from([(2, "UA-IX".to_owned())]);
+    let named = names.clone();
+    let (_, body) = ask(good_source().naming(move || named.clone()), "GET /api/v1/counters").await;
+    assert_eq!(body, dump::json(&shown, &names).unwrap());
 
     let (_, body) = ask(with_parts(), "GET /api/v1/status").await;
     let status: serde_json::Value = serde_json::from_str(&body).unwrap();

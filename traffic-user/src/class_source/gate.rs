@@ -8,7 +8,7 @@ use ipnet::IpNet;
 use traffic_classes::{Candidate, ClassFile, ClassOrder, ClassTable, Hold, HoldLimit, InForce, hold};
 use traffic_ledger::Ledger;
 
-use super::{STDIN, locate, read, record};
+use super::{STDIN, locate, log_line_warnings, read, record};
 use crate::{
     config::Config,
     drain,
@@ -89,7 +89,7 @@ pub enum Barred {
     },
 }
 
-/// Reads and compiles a class file, and logs its warnings.
+/// Reads and compiles a class file. [`Loaded::log_warnings`] logs its warnings.
 ///
 /// # Errors
 /// When it cannot be read, or any line is refused; and when the configuration names a file that does not
@@ -174,6 +174,20 @@ impl Loaded {
         Self { table: traffic_classes::compile(&[], order), origin, file: ClassFile::default() }
     }
 
+    /// Logs what `classes check` would warn of: first what would not be billed, then the first lines. For
+    /// whoever is about to put the file in force, once, so that a file that is tried again is not logged again.
+    pub fn log_warnings(&self) {
+        // A file without networks is barred, or asked for. The table that Virtuozzo ships has no lines.
+        if self.file.entries.is_empty() || self.origin.bytes.is_empty() {
+            return;
+        }
+        let path = self.origin.path.as_deref().unwrap_or(Path::new(STDIN));
+        for warning in traffic_classes::billing_warnings(&self.file, &self.table) {
+            tracing::warn!("{}: {warning}", path.display());
+        }
+        log_line_warnings(path, &self.file);
+    }
+
     /// Lets the table pass, or tells why it is not put in force.
     ///
     /// # Errors
@@ -219,6 +233,7 @@ pub fn table_for_new_counters(config: &Config, state_dir: &Path) -> (ClassTable,
     });
     let reason = match configured {
         Ok(loaded) => {
+            loaded.log_warnings();
             record::keep(state_dir, &loaded);
             return (loaded.table, None);
         }

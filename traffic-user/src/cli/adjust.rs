@@ -91,6 +91,6 @@ pub(super) fn run(global: &Global, options: &Options) -> anyhow::Result<Done> {
         global.ledger()?.preview_adjustment(&request)
     };
     let adjusted = adjusted.with_context(|| format!("cannot correct {}", options.month))?;
-    print(&render::adjusted(&adjusted, options.format.into())?)?;
+    print(&render::adjusted(&adjusted, options.format.into(), &global.class_names())?)?;
     Ok(options.confirm.done())
 }

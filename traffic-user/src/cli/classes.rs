@@ -110,6 +110,7 @@ pub(super) fn put_in_force(
     word: Word,
 ) -> anyhow::Result<String> {
     privileges::require()?;
+    loaded.log_warnings();
     let bpffs = global.pinned();
     // Before waiting for another loader: if nothing is loaded, there is no need to wait.
     load::open(&bpffs)?;
@@ -150,7 +151,9 @@ fn list(global: &Global, config: &Config, path: Option<&Path>, format: Format) -
     let row = |prefix: IpNet, class| Row { class, prefix: prefix.to_string() };
     let rows: Vec<Row> = match path {
         Some(path) => {
-            let table = traffic_classes::compile(&class_source::read(path)?.0.entries, config.class_order);
+            let file = class_source::read(path)?.0;
+            class_source::log_line_warnings(path, &file);
+            let table = traffic_classes::compile(&file.entries, config.class_order);
             table.entries().map(|entry| row(entry.prefix, entry.class)).collect()
         }
         None => {

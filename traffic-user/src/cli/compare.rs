@@ -7,6 +7,7 @@ use clap::Args;
 use traffic_model::Snapshot;
 
 use crate::{
+    class_source,
     cli::{Done, Global, SheetFormat, netstat::aliases, output::print},
     compare::{self, Comparison, Figures, Readings, baseline},
     config::Config,
@@ -67,9 +68,10 @@ pub(super) fn run(global: &Global, options: &Options) -> anyhow::Result<Done> {
         path.display()
     );
     let comparison = Comparison::new(&first, &now);
+    let names = class_source::class_names(&config, &global.state_dir);
     print(&match options.format {
-        SheetFormat::Table => render::table(&comparison),
-        SheetFormat::Json => render::json(&comparison)?,
+        SheetFormat::Table => render::table(&comparison, &names),
+        SheetFormat::Json => render::json(&comparison, &names)?,
         SheetFormat::Csv => render::csv(&comparison)?,
     })?;
     Ok(Done::success_if(!comparison.has_open()))

@@ -6,13 +6,17 @@ use clap::Args;
 use traffic_model::{Snapshot, units::parse_repeat_interval};
 
 use crate::{
+    class_source,
     cli::{
         Done, Global, SheetFormat,
         counter_filter::CounterFilter,
         output::{pause, print},
     },
     kernel::{counters, load},
-    render::dump::{self, Filter, Look},
+    render::{
+        ClassNames,
+        dump::{self, Filter, Look},
+    },
     vz::reset_baseline::BaselineFile,
 };
 
@@ -59,7 +63,9 @@ pub(super) async fn run(global: &Global, options: &Options) -> anyhow::Result<Do
         if options.since_mark {
             BaselineFile::new(&global.state_dir).read()?.subtract_from(&mut snapshot);
         }
-        let text = render(&filter.apply(snapshot), options)?;
+        // Read again each time: another table may come with other names.
+        let names = class_source::class_names(&config, &global.state_dir);
+        let text = render(&filter.apply(snapshot), &names, options)?;
         let Some(interval) = options.watch else {
             print(&text)?;
             return Ok(Done::success_if(is_usable));
@@ -74,13 +80,14 @@ pub(super) async fn run(global: &Global, options: &Options) -> anyhow::Result<Do
     }
 }
 
-fn render(snapshot: &Snapshot, options: &Options) -> anyhow::Result<String> {
+fn render(snapshot: &Snapshot, names: &ClassNames, options: &Options) -> anyhow::Result<String> {
     match options.format {
         SheetFormat::Table => {
-            Ok(dump::table(snapshot, Look { human: options.human, since_mark: options.since_mark }))
+            let look = Look { human: options.human, since_mark: options.since_mark };
+            Ok(dump::table(snapshot, look, names))
         }
-        SheetFormat::Json if options.watch.is_some() => dump::json_line(snapshot),
-        SheetFormat::Json => dump::json(snapshot),
-        SheetFormat::Csv => dump::csv(snapshot),
+        SheetFormat::Json if options.watch.is_some() => dump::json_line(snapshot, names),
+        SheetFormat::Json => dump::json(snapshot, names),
+        SheetFormat::Csv => dump::csv(snapshot, names),
     }
 }

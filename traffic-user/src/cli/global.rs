@@ -11,6 +11,7 @@ use traffic_ledger::{Ledger, LedgerError};
 use traffic_model::{ContainerId, Snapshot};
 
 use crate::{
+    class_source,
     cli::progress,
     config::{Chosen, Config},
     drain::{ledger_config, ledger_path},
@@ -23,6 +24,7 @@ use crate::{
         identity_command::Answers,
         interface_rules::{InterfaceFacts, Role},
     },
+    render::ClassNames,
 };
 
 /// Options that may stand before or after any command.
@@ -88,6 +90,11 @@ impl Global {
     pub(super) fn config_to_show(&self) -> (Config, bool) {
         let chosen = self.logged(Config::load_to_show(self.config.as_deref(), &self.state_dir));
         (chosen.config, chosen.origin.mistake.is_none())
+    }
+
+    /// The names of classes. They need neither a usable configuration nor a class file.
+    pub(super) fn class_names(&self) -> ClassNames {
+        class_source::class_names(&self.config_to_show().0, &self.state_dir)
     }
 
     fn chosen(&self) -> anyhow::Result<Chosen> {

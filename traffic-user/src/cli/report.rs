@@ -6,7 +6,6 @@ use traffic_model::local_time::LocalTime;
 use traffic_model::{ContainerId, calendar::Calendar};
 
 use crate::{
-    class_source,
     cli::{Done, Format, Global, SheetFormat, format::parse_class, output::print, period::Period},
     render::ledger as render,
 };
@@ -207,7 +206,7 @@ pub(super) fn run(global: &Global, options: &Options) -> anyhow::Result<Done> {
         Show::Balance => Some(render::Part::Balance),
     };
     print(&match part {
-        None => render::report_with(&ledger.report(&query)?, format, &class_names(global))?,
+        None => render::report_with(&ledger.report(&query)?, format, &global.class_names())?,
         Some(part) => render::interfaces(&ledger.report_interfaces(&query)?, part, format)?,
     })?;
     Ok(Done::Success)
@@ -239,11 +238,6 @@ fn known_names(global: &Global, ledger: &Ledger, typed: &[String]) -> anyhow::Re
     Ok(names)
 }
 
-/// The names of classes. A report needs neither a configuration nor a class file.
-fn class_names(global: &Global) -> render::ClassNames {
-    class_source::class_names(&global.config_to_show().0, &global.state_dir)
-}
-
 pub(super) fn top(global: &Global, options: &TopOptions) -> anyhow::Result<Done> {
     let ledger = global.ledger()?;
     let calendar = options.period.calendar(&ledger)?;
@@ -257,7 +251,7 @@ pub(super) fn top(global: &Global, options: &TopOptions) -> anyhow::Result<Done>
         calendar: Some(calendar),
         basis: options.basis.into(),
     })?;
-    print(&render::top_with(&top, options.format.into(), &class_names(global))?)?;
+    print(&render::top_with(&top, options.format.into(), &global.class_names())?)?;
     Ok(Done::Success)
 }
 

@@ -12,6 +12,7 @@ use traffic_model::{
 };
 
 use crate::{
+    class_source,
     cli::{
         Done, Format, Global,
         counter_filter::CounterFilter,
@@ -97,12 +98,14 @@ pub(super) async fn run(global: &Global, options: &Options) -> anyhow::Result<Do
         }
         let later = read()?;
         let rates = live_rates::between(&earlier, &later, &selection);
+        // Read again each time: another table may come with other names.
+        let names = class_source::class_names(&config, &global.state_dir);
         let text = match options.format {
             Format::Table => {
                 let room = screen.then(terminal_lines).flatten();
-                render::table(&rates, options.by_class, room)
+                render::table(&rates, options.by_class, room, &names)
             }
-            Format::Json => render::json_line(&rates)?,
+            Format::Json => render::json_line(&rates, &names)?,
         };
         print(&if screen { over_the_last(&text) } else { text })?;
         earlier = later;

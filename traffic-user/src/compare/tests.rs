@@ -138,8 +138,9 @@ fn every_known_habit_of_another_accounting_is_recognised() {
     assert_eq!(of("0", 1), (Some(R::NodeNotCounted), Some(R::NodeNotCounted)));
     assert_eq!(of("108", 1), (Some(R::NotCountedHere), None));
     assert!(comparison.has_open());
-    assert_snapshot!("table", render::compare::table(&comparison));
-    assert_snapshot!("json", render::compare::json(&comparison).unwrap());
+    let names = [(2, "UA-IX".to_owned())].into();
+    assert_snapshot!("table", render::compare::table(&comparison, &names));
+    assert_snapshot!("json", render::compare::json(&comparison, &names).unwrap());
     assert_snapshot!("csv", render::compare::csv(&comparison).unwrap());
 }
 

@@ -299,6 +299,7 @@ impl Loader {
         let _loading = LoadLock::take(&self.setup.bpffs)?;
         let prepared = tables::prepare(&load::open(&self.setup.bpffs)?, table, &|_, _| {})?;
         self.hand_over(Handover::Table(Box::new(prepared)))?;
+        loaded.log_warnings();
         tracing::info!("{}", class_source::in_force(table));
         class_source::keep(&self.setup.state_dir, loaded);
         // The figures name the table, so they do not need its text at once.

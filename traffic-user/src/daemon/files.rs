@@ -53,6 +53,7 @@ impl Worker {
         let (new, old) = (host.config(), self.host.config());
         let other_program = new.skb_mark != old.skb_mark || new.limits != old.limits;
         self.host = host;
+        self.config.set(self.host.config());
         self.host.keep_good_files();
         self.report(WorkerEvent::Reloaded(Box::new(self.host.config().clone())));
         if other_program && self.logs_faults {

@@ -13,11 +13,13 @@
 //! - `follower`: which events call for a change; no sockets, no threads.
 //! - `came_and_went`: interfaces that ended before they could be attached; `index_watch`: those that no event shows;
 //!   `away`: attached devices in another network namespace.
-//! - `ledger_handle`: the ledger, available or not; `api_socket`: the API's socket, bound or not.
+//! - `ledger_handle`: the ledger, available or not; `api_socket`: the API's socket, bound or not;
+//!   `api_source`: what it answers from.
 //! - `heartbeat`: the published state and the watchdog; `service_manager`: messages to systemd.
 //! - `stop_guard`: a bound on the time of the end.
 
 mod api_socket;
+mod api_source;
 mod away;
 mod came_and_went;
 mod class_loader;

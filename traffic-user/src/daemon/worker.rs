@@ -16,6 +16,7 @@ use tokio::sync::mpsc::UnboundedSender;
 use traffic_ledger::DrainTrigger;
 
 use super::{
+    api_source::SharedConfig,
     class_loader::{self, ClassLoader},
     file_watch::Changed,
     follower::Follower,
@@ -23,18 +24,15 @@ use super::{
     mailbox::{Mailbox, Started, Work, WorkerEvent},
 };
 use crate::{
-    api::Source,
     class_source,
     drain::DaemonLock,
     health::{Components, Part},
     kernel::{
-        counters,
         load::{self, Held, LoadOutcome, ProgramChoice, Restored},
         maps::Maps,
     },
     net::events::Batch,
     node::{AttachReport, Host, LockedKernel, Pass, Session, pass::end_of_batch},
-    ownership,
 };
 
 /// Makes the host from the configuration and everything named in it; called again on SIGHUP.
@@ -81,6 +79,8 @@ pub(super) struct Worker {
     pub(super) loader: ClassLoader,
     pub(super) ledger: LedgerHandle,
     pub(super) logs_faults: bool,
+    /// The configuration in force, for the threads that answer requests.
+    pub(super) config: SharedConfig,
     /// Whether everything was attached once.
     is_started: bool,
     pub(super) components: Arc<Components>,
@@ -125,6 +125,7 @@ impl Worker {
             reports: reports.clone(),
         })?;
         let mut worker = Self {
+            config: SharedConfig::new(host.config()),
             host,
             follower: Follower::default(),
             loader,
@@ -216,20 +217,6 @@ impl Worker {
             self.report(WorkerEvent::Retry);
         }
         log_failure(doing, result);
-    }
-
-    /// What the API answers from. It outlives reloads: as with the ledger, the node keeps the name it had at
-    /// the start.
-    fn source(&self) -> Source {
-        let (bpffs, node) = (self.host.bpffs.clone(), self.host.config().node.clone());
-        let health = self.ledger.is_enabled().then(|| Arc::clone(self.ledger.health()));
-        let (config, state_dir) = (self.host.config().clone(), self.host.state_dir().to_owned());
-        let named = (config.clone(), state_dir.clone());
-        Source::new(move || counters::read(&load::open(&bpffs)?, &node), health)
-            .with_components(Arc::clone(&self.components))
-            .keeping_lives_in(self.host.state_dir())
-            .naming(move || class_source::class_names(&named.0, &named.1))
-            .resolving(move |typed, snapshot| ownership::resolve(&config, &state_dir, typed, snapshot))
     }
 
     /// Acts on events of some interfaces.

@@ -7,7 +7,7 @@ use traffic_common::Tally;
 
 use crate::{
     compare::{Comparison, Readings, Reason, Row, Side},
-    render::{columns, json, seconds},
+    render::{ClassNames, class_names, columns, json, seconds},
 };
 
 /// Text for people after the first call: the readings are stored, and there is nothing to compare yet.
@@ -38,7 +38,7 @@ pub fn stored_csv() -> anyhow::Result<String> {
 }
 
 /// The table for people, with an explanation of each reason in it.
-pub fn table(comparison: &Comparison) -> String {
+pub fn table(comparison: &Comparison, names: &ClassNames) -> String {
     let header = [
         "CONTAINER",
         "CLASS",
@@ -54,7 +54,7 @@ pub fn table(comparison: &Comparison) -> String {
         "THEIRS",
         "LIKELY",
     ];
-    let lines: Vec<Vec<String>> = comparison.rows.iter().map(line).collect();
+    let lines: Vec<Vec<String>> = comparison.rows.iter().map(|row| line(row, names)).collect();
     let mut text = format!("counted from {} to {}\n\n", seconds(comparison.since), seconds(comparison.until));
     if lines.is_empty() {
         return text + "neither side counted anything\n";
@@ -76,8 +76,8 @@ pub fn table(comparison: &Comparison) -> String {
     text
 }
 
-fn line(row: &Row) -> Vec<String> {
-    let mut line = vec![row.container.to_string(), row.class.to_string()];
+fn line(row: &Row, names: &ClassNames) -> Vec<String> {
+    let mut line = vec![row.container.to_string(), class_names::cell(row.class, names)];
     for side in [&row.sides.incoming, &row.sides.outgoing] {
         let theirs = |value: fn(&Tally) -> u64| {
             side.theirs.as_ref().map_or_else(|| "-".to_owned(), |tally| value(tally).to_string())
@@ -127,13 +127,14 @@ fn difference(side: &Side) -> String {
 ///
 /// # Errors
 /// When serialisation fails, for which there is no known cause.
-pub fn json(comparison: &Comparison) -> anyhow::Result<String> {
-    json::document(&Document {
+pub fn json(comparison: &Comparison, names: &ClassNames) -> anyhow::Result<String> {
+    let document = Document {
         since: seconds(comparison.since),
         until: seconds(comparison.until),
         baseline: None,
         rows: comparison.rows.iter().map(Flat::from).collect(),
-    })
+    };
+    class_names::document(&document, names)
 }
 
 /// The rows, with a header.

@@ -6,7 +6,11 @@ use serde::Serialize;
 use traffic_common::Tally;
 use traffic_model::{ByDirection, ContainerId, Snapshot, Wanted, units::format_bytes};
 
-use crate::render::{Amounts, finish, json, plain_table, seconds};
+use crate::render::{
+    Amounts, ClassNames,
+    class_names::{self, NAME_COLUMN},
+    finish, plain_table, seconds,
+};
 use traffic_model::counted;
 
 /// Which part of a snapshot to print.
@@ -46,7 +50,7 @@ pub struct Look {
 }
 
 /// The tables for people.
-pub fn table(snapshot: &Snapshot, look: Look) -> String {
+pub fn table(snapshot: &Snapshot, look: Look, names: &ClassNames) -> String {
     let amounts = |tally: &ByDirection<Tally>| {
         [tally.incoming, tally.outgoing]
             .map(|one| [format_bytes(one.bytes, look.human), one.packets.to_string()])
@@ -65,7 +69,7 @@ pub fn table(snapshot: &Snapshot, look: Look) -> String {
     if look.since_mark {
         text += "classes since their last `vztactl` reset, everything else since counting began\n\n";
     }
-    text += &class_counters(snapshot, amounts);
+    text += &class_counters(snapshot, names, amounts);
 
     if !snapshot.faults.is_empty() {
         let mut faults = plain_table(
@@ -102,7 +106,11 @@ pub fn table(snapshot: &Snapshot, look: Look) -> String {
 }
 
 /// The class counters. An id that went to another customer has rows of both, told apart by their generation.
-fn class_counters(snapshot: &Snapshot, amounts: impl Fn(&ByDirection<Tally>) -> Vec<String>) -> String {
+fn class_counters(
+    snapshot: &Snapshot,
+    names: &ClassNames,
+    amounts: impl Fn(&ByDirection<Tally>) -> Vec<String>,
+) -> String {
     let mut generations: HashMap<&ContainerId, u32> = HashMap::new();
     let has_two = snapshot.counters.iter().any(|counter| {
         *generations.entry(&counter.container).or_insert(counter.generation) != counter.generation
@@ -114,8 +122,8 @@ fn class_counters(snapshot: &Snapshot, amounts: impl Fn(&ByDirection<Tally>) -> 
     }
     let mut classes = plain_table(&header, &(header.len() - 4..header.len()));
     for counter in &snapshot.counters {
-        let mut row =
-            vec![counter.container.to_string(), counter.class.to_string(), counter.family.name().to_owned()];
+        let class = class_names::cell(counter.class, names);
+        let mut row = vec![counter.container.to_string(), class, counter.family.name().to_owned()];
         if has_two {
             row.insert(1, counter.generation.to_string());
         }
@@ -149,46 +157,38 @@ fn reported_apart(snapshot: &Snapshot, amounts: impl Fn(&ByDirection<Tally>) -> 
     if is_empty { String::new() } else { finish(&notes) }
 }
 
-/// One document, indented.
+/// One document, indented. With the names of classes, if there are any.
 ///
 /// # Errors
 /// When serialisation fails, for which there is no known cause.
-pub fn json(snapshot: &Snapshot) -> anyhow::Result<String> {
-    json::document(&Document::from(snapshot))
+pub fn json(snapshot: &Snapshot, names: &ClassNames) -> anyhow::Result<String> {
+    class_names::document(&Document::from(snapshot), names)
 }
 
 /// One document on one line, for a sequence of documents.
 ///
 /// # Errors
 /// When serialisation fails, for which there is no known cause.
-pub fn json_line(snapshot: &Snapshot) -> anyhow::Result<String> {
-    json::line(&Document::from(snapshot))
+pub fn json_line(snapshot: &Snapshot, names: &ClassNames) -> anyhow::Result<String> {
+    class_names::line(&Document::from(snapshot), names)
 }
 
 /// The class counters as CSV with a header.
 ///
 /// # Errors
 /// When serialisation fails, for which there is no known cause.
-pub fn csv(snapshot: &Snapshot) -> anyhow::Result<String> {
-    let mut writer = csv::Writer::from_writer(Vec::new());
+pub fn csv(snapshot: &Snapshot, names: &ClassNames) -> anyhow::Result<String> {
+    let mut writer = csv::WriterBuilder::new().has_headers(false).from_writer(Vec::new());
+    writer.write_record(FIELDS.iter().chain(&[NAME_COLUMN]))?;
     for counter in Document::from(snapshot).counters {
-        writer.serialize(counter)?;
-    }
-    if snapshot.counters.is_empty() {
-        let header = [
-            "container",
-            "class",
-            "family",
-            "in_bytes",
-            "in_packets",
-            "out_bytes",
-            "out_packets",
-            "generation",
-        ];
-        writer.write_record(header)?;
+        writer.serialize((&counter, class_names::name(Some(counter.class), names)))?;
     }
     Ok(String::from_utf8(writer.into_inner()?)?)
 }
+
+/// The fields of [`Counter`]: the header of a sheet, with or without rows.
+const FIELDS: [&str; 8] =
+    ["container", "class", "family", "in_bytes", "in_packets", "out_bytes", "out_packets", "generation"];
 
 /// The JSON document.
 #[derive(Debug, Serialize)]
@@ -404,29 +404,31 @@ mod tests {
     #[test]
     fn rows_of_two_customers_under_one_id_are_told_apart() {
         let mut snapshot = snapshot();
-        let heading = |snapshot: &Snapshot| table(snapshot, Look::default()).contains("GENERATION");
+        let heading =
+            |snapshot: &Snapshot| table(snapshot, Look::default(), &ClassNames::new()).contains("GENERATION");
         assert!(!heading(&snapshot));
         let first = snapshot.counters[0].clone();
         snapshot
             .counters
             .insert(1, traffic_model::ClassCounter { generation: first.generation + 6, ..first });
         assert!(heading(&snapshot));
-        let text = table(&snapshot, Look::default());
+        let text = table(&snapshot, Look::default(), &ClassNames::new());
         let rows: Vec<&str> = text.lines().skip(4).take(2).collect();
         assert_ne!(rows[0], rows[1], "{text}");
     }
 
     #[test]
     fn every_format_of_a_dump() {
-        let shown = Filter::default().apply(snapshot());
-        assert_snapshot!("table", table(&shown, Look::default()));
-        assert_snapshot!("table_human", table(&shown, Look { human: true, since_mark: true }));
-        assert_snapshot!("json", json(&shown).unwrap());
-        assert_snapshot!("csv", csv(&shown).unwrap());
-        let line = json_line(&shown).unwrap();
+        let (shown, names) =
+            (Filter::default().apply(snapshot()), ClassNames::from([(1, "World".to_owned())]));
+        assert_snapshot!("table", table(&shown, Look::default(), &names));
+        assert_snapshot!("table_human", table(&shown, Look { human: true, since_mark: true }, &names));
+        assert_snapshot!("json", json(&shown, &names).unwrap());
+        assert_snapshot!("csv", csv(&shown, &names).unwrap());
+        let line = json_line(&shown, &names).unwrap();
         assert_eq!(line.matches('\n').count(), 1);
         let [one, other]: [serde_json::Value; 2] =
-            [&line, &json(&shown).unwrap()].map(|text| serde_json::from_str(text).unwrap());
+            [&line, &json(&shown, &names).unwrap()].map(|text| serde_json::from_str(text).unwrap());
         assert_eq!(one, other);
     }
 
@@ -452,9 +454,16 @@ mod tests {
 
     #[test]
     fn a_sheet_without_rows_has_its_header() {
-        let mut empty = snapshot();
-        let header = csv(&empty).unwrap().lines().next().map(str::to_owned);
+        let header = |snapshot: &Snapshot| {
+            csv(snapshot, &ClassNames::new()).unwrap().lines().next().map(str::to_owned)
+        };
+        let snapshot = snapshot();
+        let mut empty = snapshot.clone();
         empty.counters.clear();
-        assert_eq!(csv(&empty).unwrap().lines().next().map(str::to_owned), header);
+        assert_eq!(header(&empty), header(&snapshot));
+        // The header is of these fields, in their order.
+        let fields = serde_json::to_string(&Document::from(&snapshot).counters[0]).unwrap();
+        let at: Vec<_> = FIELDS.map(|field| fields.find(&format!("\"{field}\":"))).to_vec();
+        assert!(at.iter().all(Option::is_some) && at.is_sorted(), "{fields}");
     }
 }

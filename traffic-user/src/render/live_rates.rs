@@ -4,10 +4,10 @@ use serde::Serialize;
 use traffic_common::Tally;
 use traffic_model::{ByDirection, live_rates::LiveRates};
 
-use crate::render::{Amounts, finish, json, plain_table, seconds};
+use crate::render::{Amounts, ClassNames, class_names, finish, plain_table, seconds};
 
 /// The table for people, cut to the lines that fit on the screen.
-pub fn table(rates: &LiveRates, by_class: bool, room: Option<usize>) -> String {
+pub fn table(rates: &LiveRates, by_class: bool, room: Option<usize>, names: &ClassNames) -> String {
     let cells = |passed: &ByDirection<Tally>| {
         [passed.incoming, passed.outgoing]
             .map(|one| [bits(one.bytes, rates.seconds), packets_per_second(one.packets, rates.seconds)])
@@ -26,7 +26,9 @@ pub fn table(rates: &LiveRates, by_class: bool, room: Option<usize>) -> String {
     let mut table = plain_table(&header, &(first..header.len()));
     let line = |name: String, class: Option<u8>, passed: &ByDirection<Tally>| {
         let mut line = vec![name];
-        line.extend(by_class.then(|| class.map_or_else(String::new, |class| class.to_string())));
+        line.extend(
+            by_class.then(|| class.map_or_else(String::new, |class| class_names::cell(class, names))),
+        );
         line.extend(cells(passed));
         line
     };
@@ -71,8 +73,8 @@ fn packets_per_second(packets: u64, seconds: f64) -> String {
 ///
 /// # Errors
 /// When serialisation fails, for which there is no known cause.
-pub fn json_line(rates: &LiveRates) -> anyhow::Result<String> {
-    json::line(&Document::from(rates))
+pub fn json_line(rates: &LiveRates, names: &ClassNames) -> anyhow::Result<String> {
+    class_names::line(&Document::from(rates), names)
 }
 
 /// The JSON document.
@@ -147,21 +149,21 @@ mod tests {
     #[test]
     fn a_table_of_rates() {
         assert_eq!(
-            table(&sample(), true, None),
+            table(&sample(), true, None, &ClassNames::from([(2, "UA-IX".to_owned())])),
             "node n1  2026-11-23T12:00:00Z  over 2.00 s  layer 3, as on the wire\n\
              \n\
-             CONTAINER   CLASS           IN  IN PACKETS/S          OUT  OUT PACKETS/S\n\
-             (all)              1.20 Gbit/s         10004  3.60 Gbit/s          20007\n\
-             (no class)           112 bit/s             0    336 bit/s              1\n\
-             101         2      1.20 Gbit/s         10000  3.60 Gbit/s          20000\n\
-             102         1      2.00 kbit/s             4  6.00 kbit/s              7\n"
+             CONTAINER   CLASS             IN  IN PACKETS/S          OUT  OUT PACKETS/S\n\
+             (all)                1.20 Gbit/s         10004  3.60 Gbit/s          20007\n\
+             (no class)             112 bit/s             0    336 bit/s              1\n\
+             101         2 UA-IX  1.20 Gbit/s         10000  3.60 Gbit/s          20000\n\
+             102         1        2.00 kbit/s             4  6.00 kbit/s              7\n"
         );
     }
 
     #[test]
     fn the_table_is_cut_to_the_screen() {
         for (room, lines) in [(Some(24), 7), (Some(7), 6), (Some(1), 6), (None, 7)] {
-            assert_eq!(table(&sample(), false, room).lines().count(), lines, "{room:?}");
+            assert_eq!(table(&sample(), false, room, &ClassNames::new()).lines().count(), lines, "{room:?}");
         }
     }
 
@@ -176,12 +178,13 @@ mod tests {
 
     #[test]
     fn one_document_per_line() {
-        let line = json_line(&sample()).unwrap();
+        let line = json_line(&sample(), &ClassNames::from([(2, "UA-IX".to_owned())])).unwrap();
         assert_eq!(line.matches('\n').count(), 1);
         let value: serde_json::Value = serde_json::from_str(&line).unwrap();
         assert_eq!(value["rows"][1]["out_packets"], 14);
         assert_eq!(value["no_class"]["in_bytes"], 28);
         assert_eq!(value["seconds"], 2.0);
+        assert_eq!(value["class_names"]["2"], "UA-IX");
         insta::assert_snapshot!("json", serde_json::to_string_pretty(&value).unwrap());
     }
 }

@@ -2,6 +2,7 @@
 //! or files.
 
 pub mod attach;
+mod class_names;
 pub mod compare;
 pub mod dump;
 pub mod json;
@@ -11,6 +12,7 @@ pub mod status;
 
 use std::ops::Range;
 
+pub use class_names::ClassNames;
 use jiff::Timestamp;
 use serde::Serialize;
 use traffic_common::Tally;

@@ -39,6 +39,7 @@ pub(super) fn read(text: &str, collector: &mut Collector) {
 fn route(number: usize, prefix: &str, collector: &mut Collector) {
     match prefix.parse::<IpNet>() {
         Ok(network) if network.prefix_len() == 0 => collector.leave_out("default routes"),
+        Ok(network) if !collector.is_whole(number, network) => {}
         Ok(network) => {
             if let Some(range) = collector.unmapped(number, Range::of_network(network)) {
                 collector.take(range);

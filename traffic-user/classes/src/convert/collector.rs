@@ -2,6 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use ipnet::IpNet;
+
 use super::{Converted, Refused};
 use crate::{
     SHOWN_PROBLEMS,
@@ -15,6 +17,8 @@ use crate::{
 pub(super) struct Collector {
     class: u8,
     file: String,
+    /// The last line of the file, if it has no line feed.
+    unfinished: Option<usize>,
     ranges: BTreeMap<u8, Vec<Range>>,
     names: BTreeMap<u8, String>,
     /// Sets or lists that addresses came from.
@@ -30,6 +34,7 @@ impl Collector {
         Self {
             class: class.unwrap_or_default(),
             file: String::new(),
+            unfinished: None,
             ranges: BTreeMap::new(),
             names: BTreeMap::new(),
             sets: BTreeSet::new(),
@@ -43,6 +48,33 @@ impl Collector {
     /// What follows is about this file.
     pub(super) fn begin(&mut self, file: &str) {
         file.clone_into(&mut self.file);
+    }
+
+    /// What is read next is this text of the file.
+    pub(super) fn begin_text(&mut self, text: &str) {
+        let is_unfinished = !text.is_empty() && !text.ends_with('\n');
+        self.unfinished = is_unfinished.then(|| text.lines().count());
+    }
+
+    /// Refuses a network that may have lost a digit of its length at the end of the file: `10.100.0.0/1`, cut
+    /// from `/16`, is half of all addresses.
+    pub(super) fn is_whole(&mut self, line: usize, written: IpNet) -> bool {
+        let shortest_of_two_digits = if written.addr().is_ipv4() { 4 } else { 13 };
+        let is_short = (1..shortest_of_two_digits).contains(&written.prefix_len());
+        let is_cut = self.unfinished == Some(line) && (is_short || written != written.trunc());
+        if is_cut {
+            self.refuse_cut(line, &written.to_string());
+        }
+        !is_cut
+    }
+
+    fn refuse_cut(&mut self, line: usize, written: &str) {
+        let message = format!(
+            "the last line has no line feed and ends with {}, as if the file was cut short; get it again, or end \
+             the line",
+            quote(written)
+        );
+        self.refuse(line, message);
     }
 
     /// Takes addresses for the class that was asked for.
@@ -86,8 +118,26 @@ impl Collector {
                     self.refuse(line, format!("{written} are two addresses; write a range as FIRST-LAST"));
                     return None;
                 }
-                if reading.form == Form::Prefix && has_host_bits(fields[0]) {
-                    self.with_host_bits += 1;
+                // `255.0.0.0 0`: the wildcard mask 0.0.0.1 lost its end. `10.0.0.1-10`: so did 10.0.0.5.
+                let may_be_cut = match reading.form {
+                    Form::BlankBeforeLength => true,
+                    Form::Range => {
+                        let written = fields[..reading.fields].concat();
+                        written.rsplit(['-', '\u{2013}']).next().is_some_and(notation::is_digits)
+                    }
+                    _ => false,
+                };
+                if may_be_cut && self.unfinished == Some(line) {
+                    self.refuse_cut(line, &fields.join(" "));
+                    return None;
+                }
+                if reading.form == Form::Prefix
+                    && let Ok(written) = fields[0].parse::<IpNet>()
+                {
+                    if !self.is_whole(line, written) {
+                        return None;
+                    }
+                    self.with_host_bits += usize::from(written != written.trunc());
                 }
                 self.unmapped(line, reading.range)
             }
@@ -175,8 +225,4 @@ impl Collector {
         );
         Ok(Converted { classes, names: self.names, source, counts })
     }
-}
-
-fn has_host_bits(field: &str) -> bool {
-    field.parse::<ipnet::IpNet>().is_ok_and(|network| network != network.trunc())
 }

@@ -3,7 +3,10 @@
 use std::net::IpAddr;
 
 use super::collector::Collector;
-use crate::{notation::is_digits, parse::network::quote};
+use crate::{
+    notation::{self, is_digits},
+    parse::network::quote,
+};
 
 /// The numbered lines with their comments removed, without the empty ones.
 pub(super) fn lines(text: &str) -> impl Iterator<Item = (usize, &str)> {
@@ -17,6 +20,19 @@ pub(super) fn lines(text: &str) -> impl Iterator<Item = (usize, &str)> {
 
 /// One network on each line, in any clear notation.
 pub(super) fn plain(text: &str, collector: &mut Collector) {
+    // `!` begins comments, and takes networks out of other lists.
+    for (at, line) in text.lines().enumerate() {
+        let exception = line.trim_start().strip_prefix('!').and_then(|rest| rest.split_whitespace().next());
+        if let Some(network) =
+            exception.filter(|rest| !line.contains("! ") && notation::read(&[rest]).is_ok())
+        {
+            let message = format!(
+                "{} is an exception; remove the line, and give it another class in the class file",
+                quote(network)
+            );
+            collector.refuse(at + 1, message);
+        }
+    }
     for (number, line) in lines(text) {
         let fields: Vec<&str> = line.trim_end_matches([',', ';']).split_whitespace().collect();
         if let Some(range) = collector.read(number, &fields) {

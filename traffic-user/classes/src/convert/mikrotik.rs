@@ -7,6 +7,7 @@ use crate::parse::network::quote;
 pub(super) fn read(text: &str, wanted: Option<&str>, collector: &mut Collector) {
     // An export of address lists alone may come without its section's line.
     let mut is_address_list = true;
+    let mut has_entries = false;
     for (number, line) in joined_lines(text) {
         let mut command = line.as_str();
         if let Some(path) = command.strip_prefix('/') {
@@ -24,7 +25,11 @@ pub(super) fn read(text: &str, wanted: Option<&str>, collector: &mut Collector) 
         if !is_address_list {
             collector.leave_out("of other sections");
         } else if let Some(properties) = command.strip_prefix("add ") {
+            has_entries = true;
             entry(number, properties, wanted, collector);
+        } else if has_entries && command.starts_with("remove ") {
+            let message = "the command removes entries that were added above; remove it and them";
+            collector.refuse(number, message);
         } else if ["remove ", ":global ", ":local ", ":log ", ":delay "]
             .iter()
             .any(|word| command.starts_with(word))
@@ -41,6 +46,10 @@ fn entry(number: usize, properties: &str, wanted: Option<&str>, collector: &mut 
     let (mut address, mut list, mut is_disabled) = (None, None, false);
     for (key, value) in self::properties(properties) {
         match key {
+            "address" if address.is_some() => {
+                return collector
+                    .refuse(number, "the line has two addresses; write one command on each line");
+            }
             "address" => address = Some(value),
             "list" => list = Some(value),
             "disabled" => is_disabled = value == "yes" || value == "true",

@@ -25,6 +25,13 @@ pub(super) fn read(text: &str, wanted: Option<&str>, collector: &mut Collector) 
                 at = elements(&tokens, at + 4, (&name, wanted), collector);
             }
             // add element FAMILY TABLE SET { ... }, where the family may be left out.
+            // Whoever takes elements away from a list must not bill them with it.
+            "delete" | "destroy" if next(1) == "element" => {
+                let message =
+                    "the command removes elements of a set; remove it, and the elements from the list";
+                collector.refuse(tokens[at].0, message);
+                at += 2;
+            }
             "element" => {
                 let brace = (2..=4).find(|&ahead| next(ahead) == "{");
                 match brace {

@@ -7,18 +7,23 @@ use std::{
 
 use super::*;
 
-/// Reads lists, one per line, of ranges `FIRST-LAST`; prints the fewest networks that cover them.
+/// Reads lists, one per line, of ranges `FIRST-LAST` and of networks; prints the fewest networks that cover
+/// them.
 const PROGRAM: &str = "\
 import ipaddress, sys
 for line in sys.stdin:
     found = {4: [], 6: []}
     for text in line.split():
+        if '/' in text:
+            network = ipaddress.ip_network(text, strict=False)
+            found[network.version].append(network)
+            continue
         first, last = map(ipaddress.ip_address, text.split('-'))
         found[first.version] += ipaddress.summarize_address_range(first, last)
     print(*(n for v in (4, 6) for n in ipaddress.collapse_addresses(found[v])))
 ";
 
-fn python(lines: &[String]) -> Vec<String> {
+pub(super) fn python(lines: &[String]) -> Vec<String> {
     let mut child = Command::new("python3")
         .args(["-c", PROGRAM])
         .stdin(Stdio::piped())
@@ -36,7 +41,7 @@ fn python(lines: &[String]) -> Vec<String> {
 }
 
 /// Numbers that meet borders often: few bits set, near the ends, near each other.
-fn number(random: &mut u64, bits: u32) -> u128 {
+pub(super) fn number(random: &mut u64, bits: u32) -> u128 {
     let mut next = || {
         // xorshift64*: the same cases in each run.
         *random ^= *random >> 12;
@@ -56,7 +61,7 @@ fn number(random: &mut u64, bits: u32) -> u128 {
     }
 }
 
-fn address(number: u128, is_v4: bool) -> std::net::IpAddr {
+pub(super) fn address(number: u128, is_v4: bool) -> std::net::IpAddr {
     if is_v4 {
         std::net::IpAddr::V4(u32::try_from(number).unwrap().into())
     } else {

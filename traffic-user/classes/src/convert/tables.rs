@@ -53,6 +53,9 @@ fn place(header: &[String], name: &str) -> Option<usize> {
 pub(super) fn csv(text: &str, column: &str, collector: &mut Collector) {
     let rows = rows(text, collector);
     let Some((_, header)) = rows.first() else { return };
+    if header.iter().filter(|field| field.eq_ignore_ascii_case(column)).count() > 1 {
+        return collector.refuse(1, format!("there are two columns {column}; give its number"));
+    }
     let number = column.parse::<usize>().ok().filter(|&number| number >= 1 && is_digits(column));
     let (at, skipped) = match (place(header, column), number) {
         (Some(at), _) => (at, 1),

@@ -44,6 +44,7 @@ fn plain_lists() {
         ("10.0.0.9-10.0.0.1\n", "ends before it begins"),
         ("::ffff:0:0-2001:db8::\n", "partly IPv4 in IPv6 notation"),
         ("# nothing\n", "list: no network of the wanted kind was found"),
+        ("10.0.0.0/8\n!10.1.0.0/16\n", "list:2: 10.1.0.0/16 is an exception; remove the line"),
         ("<!DOCTYPE html>\n<html>", "list: this is an HTML page"),
         ("\x1f\u{8b}", "list:1: \"\\u{1f}"),
     ] {
@@ -56,6 +57,41 @@ fn plain_lists() {
     let many = converted("plain", &[&"x\n".repeat(1000)]).unwrap_err();
     assert_eq!(many.len(), 21);
     assert_eq!(many[20].message, "... and 980 more lines are refused");
+}
+
+#[test]
+fn a_list_that_ends_inside_a_length_is_refused() {
+    for (source, line) in [
+        ("plain", "10.100.0.0/1"),
+        ("plain", "128.0.0.0/1"),
+        ("plain", "224.0.0.0/3"),
+        ("plain", "2001:db8::/3"),
+        ("plain", "2000::/12"),
+        ("plain", "10.0.0.5/24"),
+        ("plain", "10.0.0.0 0"),
+        ("plain", "10.0.0.0 25"),
+        ("plain", "10.0.0.1-10"),
+        ("ipset", "add ua 128.0.0.0/2"),
+        ("mikrotik", "add list=UA address=128.0.0.0/2"),
+        ("pmacct", "65001,128.0.0.0/2"),
+        ("bgp", "128.0.0.0/2"),
+        ("bgp", "TABLE_DUMP2|1700000000|B|192.0.2.1|65001|128.0.0.0/1"),
+        ("csv:2", "a;128.0.0.0/2"),
+    ] {
+        let message = refused(source, line);
+        assert!(
+            message.contains("list:1: the last line has no line feed and ends with"),
+            "{line}: {message}"
+        );
+        // With a line feed somebody finished the line.
+        assert!(converted(source, &[&format!("{line}\n")]).is_ok(), "{line}");
+    }
+    for line in ["0.0.0.0/0", "10.0.0.0/8", "::/0", "2001:db8::/32", "2000::/13", "16.0.0.0/4", "10.0.0.5"] {
+        assert!(converted("plain", &[line]).is_ok(), "{line}");
+    }
+    // Only the last line of each file.
+    assert!(converted("plain", &["128.0.0.0/1\n10.0.0.0/8"]).is_ok());
+    assert!(converted("plain", &["128.0.0.0/1", "10.0.0.0/8\n"]).is_err());
 }
 
 #[test]
@@ -128,6 +164,10 @@ fn nft_sets() {
         ["10.0.0.0/7"]
     );
     for (text, expected) in [
+        (
+            "add element ip t ua { 10.0.0.0/8 }\ndelete element ip t ua { 10.1.0.0/16 }",
+            "list:2: the command removes elements",
+        ),
         ("elements = { 10.0.0.0/8, 11.0.0", "the elements do not end with a brace"),
         ("map m { elements = { 10.0.0.0/8 : accept } }", "the element is of a map"),
         ("elements = { example.org }", "list:1: example.org is not a network"),
@@ -165,6 +205,11 @@ fn mikrotik_address_lists() {
     assert!(refused("mikrotik", two).contains("there are 2 lists: A, B c"));
     for (text, expected) in [
         ("add list=A address=example.org\n", "list:1: example.org is not a network"),
+        (
+            "add list=A address=10.0.0.0/8;/ip firewall address-list add list=A address=11.0.0.0/8\n",
+            "list:1: the line has two addresses; write one command on each line",
+        ),
+        ("add list=A address=10.0.0.0/8\nremove [find address=10.0.0.0/8]\n", "list:2: the command removes"),
         ("add list=A\n", "the entry has no address or no list"),
         ("set 0 address=10.0.0.0/8\n", "is not an entry of an address list"),
     ] {
@@ -276,6 +321,7 @@ fn a_column_of_a_table() {
     assert_eq!(networks("csv:1", &["10.0.0.0/8\tx\n"]), ["10.0.0.0/8"]);
     for (column, text, expected) in [
         ("csv:prefix", text, "there is no column prefix; the columns are name, net, note"),
+        ("csv:net", "net,net\n10.0.0.0/8,11.0.0.0/8\n", "there are two columns net; give its number"),
         ("csv:2", "a,10.0.0.0/8\nb\n", "list:2: the row has no column 2"),
         ("csv:2", "a,10.0.0.0/8\nb,\n", "list:2: \"\" is not a network"),
         ("csv:1", text, "list:2: \"a;b\" is not a network"),

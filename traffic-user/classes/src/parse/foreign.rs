@@ -160,9 +160,12 @@ pub(crate) fn not_text(bytes: &[u8]) -> Option<String> {
         (b"\x28\xb5\x2f\xfd", "unzstd"),
         (b"PK\x03\x04", "unzip"),
     ];
-    if has_mark || half_zero(0) || half_zero(1) {
-        let advice = "convert it, for example with `iconv -f UTF-16 -t UTF-8`";
-        return Some(format!("the file is UTF-16 text; {advice}"));
+    let is_utf32 = bytes.starts_with(&[0xff, 0xfe, 0, 0]) || bytes.starts_with(&[0, 0, 0xfe, 0xff]);
+    if is_utf32 || has_mark || half_zero(0) || half_zero(1) {
+        let encoding = if is_utf32 { "UTF-32" } else { "UTF-16" };
+        return Some(format!(
+            "the file is {encoding} text; convert it, for example with `iconv -f {encoding} -t UTF-8`"
+        ));
     }
     if let Some((_, program)) = packed.into_iter().find(|(magic, _)| bytes.starts_with(magic)) {
         return Some(format!("the file is compressed; unpack it with `{program}`"));

@@ -59,9 +59,13 @@ fn embedded_v4(field: &str, written: IpNet) -> Option<Refusal> {
 fn refuse_second(first: &str, rest: &[&str]) -> Result<(), Refusal> {
     let mut is_behind_word = false;
     for field in rest {
-        let bare = field.trim_matches(|character: char| ",;:()[]\"'.".contains(character));
+        let bare = field.trim_matches(|character: char| ",;:()[]\"'.!-\u{2013}".contains(character));
         let is_address = bare.parse::<IpAddr>().is_ok();
-        if plain(bare).is_some() || is_address && !is_behind_word {
+        let is_range = || {
+            let form = notation::read(&[bare]).map(|reading| reading.form);
+            matches!(form, Ok(Form::Range | Form::Netmask | Form::Wildcard))
+        };
+        if plain(bare).is_some() || is_address && !is_behind_word || is_range() {
             let message = format!(
                 "{} follows {first} on the line; write each network on a line of its own, and comments \
                  behind `#`",
@@ -69,7 +73,9 @@ fn refuse_second(first: &str, rest: &[&str]) -> Result<(), Refusal> {
             );
             return Err(Refusal::new(Kind::SecondNetwork, message));
         }
-        is_behind_word = is_behind_word || field.contains(char::is_alphabetic) && !is_address;
+        // What these words take from the network would be billed with it.
+        let takes_out = ["except", "exclude", "excluding", "without", "not", "but"].contains(&bare);
+        is_behind_word |= field.contains(char::is_alphabetic) && !is_address && !takes_out;
     }
     Ok(())
 }
@@ -192,6 +198,12 @@ fn unreadable(field: &str, fields: &[&str], error: Unreadable) -> Refusal {
 /// What is wrong with a field that is no network in any form.
 fn no_network(field: &str) -> String {
     let (address, length) = field.split_once('/').map_or((field, ""), |(address, length)| (address, length));
+    if ["any", "all", "default", "*"].contains(&field.to_ascii_lowercase().as_str()) {
+        return format!(
+            "{} is not an address; write 0.0.0.0/0 for all of IPv4 and ::/0 for all of IPv6, each on a line",
+            quote(field)
+        );
+    }
     let Ok(addr) = address.parse::<IpAddr>() else {
         return format!(
             "{} is not an address; write an IPv4 address of four decimal numbers without leading zeros, or \

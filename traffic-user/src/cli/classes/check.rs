@@ -58,6 +58,12 @@ pub(super) fn run(global: &Global, options: &CheckOptions) -> anyhow::Result<Don
         let message = format!("the file would be held: {hold}; `trafctl classes load --yes` loads it");
         report.warnings.insert(0, Diagnostic { line: 0, severity: Severity::Warning, message });
     }
+    if report.is_acceptable() && table.is_all_unclassified() {
+        let message = "nothing would load the file, because every address would be class 0; `trafctl classes \
+                       load --yes` loads it";
+        let message = message.to_owned();
+        report.warnings.insert(0, Diagnostic { line: 0, severity: Severity::Warning, message });
+    }
     print(&match options.format {
         Format::Table => report.to_string(),
         Format::Json => json::document(&report)?,

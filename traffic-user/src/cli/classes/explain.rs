@@ -54,6 +54,7 @@ pub(super) fn run(global: &Global, options: &ExplainOptions) -> anyhow::Result<D
     let basis = match &options.file {
         Some(path) => {
             let (file, bytes) = class_source::read(path)?;
+            class_source::log_line_warnings(path, &file);
             let name = Some(path.display().to_string());
             Basis { file, bytes, order: config.class_order, name, is_usable: true }
         }

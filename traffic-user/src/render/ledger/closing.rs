@@ -6,7 +6,7 @@ use traffic_ledger::{Adjusted, Audit, ClosePreview, ClosedPeriod, Corrected, Ret
 use traffic_model::local_time::LocalTime;
 
 use crate::render::{
-    json,
+    ClassNames, class_names, json,
     ledger::{
         Format, NOTHING_WRITTEN,
         sheet::{Sheet, sum},
@@ -147,7 +147,7 @@ pub fn retired(retired: &Retired, format: Format, local_time: &LocalTime) -> any
 }
 
 /// Frozen figures with their corrections, one row per direction.
-pub(super) fn corrected(corrected: &[Corrected]) -> Sheet {
+pub(super) fn corrected(corrected: &[Corrected], names: &ClassNames) -> Sheet {
     let mut sheet = Sheet::new(
         &["period", "container", "class", "direction"],
         &["frozen_bytes", "correction", "bytes_to_bill", "frozen_packets", "correction", "packets_to_bill"],
@@ -158,7 +158,7 @@ pub(super) fn corrected(corrected: &[Corrected]) -> Sheet {
                 line.period.clone(),
                 // The current label, as in the rows above: the former id may have a new owner.
                 line.container_now.as_ref().unwrap_or(&line.container).clone(),
-                line.class.to_string(),
+                class_names::cell(line.class, names),
                 direction.to_owned(),
             ];
             for at in [packets + 1, packets] {
@@ -178,7 +178,7 @@ pub(super) fn corrected(corrected: &[Corrected]) -> Sheet {
 ///
 /// # Errors
 /// When the output cannot be formatted.
-pub fn adjusted(adjusted: &Adjusted, format: Format) -> anyhow::Result<String> {
+pub fn adjusted(adjusted: &Adjusted, format: Format, names: &ClassNames) -> anyhow::Result<String> {
     if format == Format::Json {
         return json::document(adjusted);
     }
@@ -202,7 +202,10 @@ pub fn adjusted(adjusted: &Adjusted, format: Format) -> anyhow::Result<String> {
     let family = Family::ALL[usize::from(adjustment.family != 0)].name();
     let mut text = format!(
         "{}, container {} class {} {family}: {}\n\n",
-        adjustment.period, adjustment.container, adjustment.class, adjustment.reason
+        adjustment.period,
+        adjustment.container,
+        class_names::cell(adjustment.class, names),
+        adjustment.reason
     );
     text += &sheet.table();
     for remark in &adjusted.remarks {

@@ -5,7 +5,6 @@
 
 #[cfg(test)]
 mod billing_tests;
-mod class_names;
 mod closing;
 mod gaps;
 mod import;
@@ -16,7 +15,6 @@ mod sheet;
 mod tests;
 mod top;
 
-pub use class_names::ClassNames;
 pub use closing::{Retired, adjusted, audit, close_preview, closed, retired};
 pub use gaps::gaps;
 pub use import::imported;

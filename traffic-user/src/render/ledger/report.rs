@@ -5,19 +5,26 @@ use traffic_common::Family;
 use traffic_ledger::{Rates, Report, ReportRow, ReportedAdjustment, Volume};
 use traffic_model::{counted, local_time::LocalTime};
 
-use crate::render::ledger::{
-    ClassNames, Format, class_names, closing,
-    gaps::gap_notes,
-    sheet::{
-        BILLING, FIGURES, SHORT_BILLING, Sheet, billing, billing_notes, figures, number, short_billing, sum,
+use crate::render::{
+    ClassNames,
+    class_names::{self, NAME_COLUMN},
+    ledger::{
+        Format, closing,
+        gaps::gap_notes,
+        sheet::{
+            BILLING, FIGURES, SHORT_BILLING, Sheet, billing, billing_notes, figures, number, short_billing,
+            sum,
+        },
+        with_notes,
     },
-    with_notes,
 };
 
 /// The columns that a sheet has besides period and container.
 struct Columns {
     times: bool,
     class: bool,
+    /// Names of classes in a column of their own.
+    class_name: bool,
     family: bool,
     direction: bool,
     rates: bool,
@@ -37,6 +44,7 @@ impl Columns {
         let direction = report.rows.iter().any(|row| row.direction.is_some());
         Self {
             times: csv,
+            class_name: csv,
             class: csv || report.rows.iter().any(|row| row.class.is_some()),
             family: csv || report.rows.iter().any(|row| row.family.is_some()),
             direction: csv || direction,
@@ -72,17 +80,22 @@ impl Columns {
         }
         sheet.numbers.extend(self.billing.then_some(BILLING).into_iter().flatten());
         sheet.numbers.extend(self.short_billing.then_some(SHORT_BILLING).into_iter().flatten());
+        sheet.last = self.class_name.then_some(NAME_COLUMN);
         sheet
     }
 
-    fn fields(&self, row: &ReportRow) -> Vec<String> {
+    fn fields(&self, row: &ReportRow, names: &ClassNames) -> Vec<String> {
         let mut fields = vec![row.period.clone()];
         if self.times {
             fields.extend([row.start.to_string(), row.end.to_string()]);
         }
         fields.push(row.container.clone());
-        let class = row.class.map(|class| class.to_string()).unwrap_or_default();
-        fields.extend(self.class.then_some(class));
+        let class = row.class.map(|class| match self.class_name {
+            // In CSV the number stands alone, because programs join by it.
+            true => class.to_string(),
+            false => class_names::cell(class, names),
+        });
+        fields.extend(self.class.then(|| class.unwrap_or_default()));
         fields.extend(self.family.then(|| row.family.unwrap_or_default().to_owned()));
         fields.extend(self.direction.then(|| row.direction.unwrap_or_default().to_owned()));
         let rates = row.percentile.unwrap_or_default();
@@ -102,6 +115,7 @@ impl Columns {
         if self.short_billing {
             fields.extend(short_billing(row.billing.as_ref()));
         }
+        fields.extend(self.class_name.then(|| class_names::name(row.class, names)));
         fields
     }
 }
@@ -129,21 +143,20 @@ pub fn report_with(report: &Report, format: Format, names: &ClassNames) -> anyho
     }
     let columns = Columns::of(report, format);
     let mut sheet = columns.sheet();
-    sheet.rows = report.rows.iter().map(|row| columns.fields(row)).collect();
+    sheet.rows = report.rows.iter().map(|row| columns.fields(row, names)).collect();
     if format == Format::Csv {
         return sheet.csv();
     }
-    class_names::name_classes(&mut sheet, names);
     let mut text = sheet.table();
     if !report.corrected.is_empty() {
         text += "\ncorrected after their period was closed, whole periods, layer-3 bytes:\n";
-        text += &closing::corrected(&report.corrected).table();
+        text += &closing::corrected(&report.corrected, names).table();
     }
-    Ok(with_notes(text, notes(report)))
+    Ok(with_notes(text, notes(report, names)))
 }
 
 /// The notes below a table: span, sums, basis, rules, gaps and closed periods.
-pub(super) fn notes(report: &Report) -> Vec<String> {
+pub(super) fn notes(report: &Report, names: &ClassNames) -> Vec<String> {
     let local_time = LocalTime::named(&report.zone);
     let time = |time: Timestamp| local_time.text(time);
     let mut notes = vec![format!(
@@ -190,7 +203,7 @@ pub(super) fn notes(report: &Report) -> Vec<String> {
             period.hash
         ));
     }
-    notes.extend(report.adjustments.iter().map(|adjustment| adjustment_line(adjustment, &local_time)));
+    notes.extend(report.adjustments.iter().map(|adjustment| adjustment_line(adjustment, &local_time, names)));
     notes.extend(gap_notes(&report.gaps, &local_time));
     notes
 }
@@ -223,7 +236,7 @@ fn span_notes(report: &Report, local_time: &LocalTime) -> Vec<String> {
 }
 
 /// A correction as one line of text.
-fn adjustment_line(reported: &ReportedAdjustment, local_time: &LocalTime) -> String {
+fn adjustment_line(reported: &ReportedAdjustment, local_time: &LocalTime, names: &ClassNames) -> String {
     let ReportedAdjustment { adjustment, in_rows } = reported;
     let family = Family::ALL[usize::from(adjustment.family != 0)].name();
     let place = match (in_rows, adjustment.class) {
@@ -236,7 +249,7 @@ fn adjustment_line(reported: &ReportedAdjustment, local_time: &LocalTime) -> Str
          {:+} packets, made at {}: {}",
         adjustment.period,
         adjustment.container,
-        adjustment.class,
+        class_names::cell(adjustment.class, names),
         adjustment.bytes[0],
         adjustment.packets[0],
         adjustment.bytes[1],

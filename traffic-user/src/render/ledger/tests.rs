@@ -7,6 +7,7 @@ use traffic_model::calendar::Calendar;
 use traffic_model::local_time::LocalTime;
 
 use super::{report::notes, *};
+use crate::render::ClassNames;
 
 fn utc() -> LocalTime {
     LocalTime::named("UTC")
@@ -49,8 +50,16 @@ fn all_formats_contain_figures_and_gaps() {
          billed_out_packets,billed_out_bytes,billed_packets,billed_bytes,corrected_in_packets,\
          corrected_in_bytes,corrected_out_packets,corrected_out_bytes,corrected_packets,corrected_bytes,\
          to_bill_in_packets,to_bill_in_bytes,to_bill_out_packets,to_bill_out_bytes,to_bill_packets,\
-         to_bill_bytes"
+         to_bill_bytes,class_name"
     );
+    let by_class = ReportQuery { split: Split { class: true, ..Split::default() }, ..ReportQuery::default() };
+    let by_class = file.ledger.report(&by_class).unwrap();
+    let names = ClassNames::from([(1, "All, \"others\"".to_owned())]);
+    let named = report_with(&by_class, Format::Csv, &names).unwrap();
+    assert!(named.lines().nth(1).unwrap().ends_with(",\"All, \"\"others\"\"\""), "{named}");
+    assert!(named.contains(",101,1,,,"), "the number stands alone: {named}");
+    let table = report_with(&by_class, Format::Table, &names).unwrap();
+    assert!(table.contains("  1 All, \"others\"  "), "{table}");
     assert!(lines[1].starts_with(
         "2026-11-10T12:00+00:00,2026-11-10T12:00:00Z,2026-11-10T13:00:00Z,101,,,,10,1000,20,2000,30,3000,"
     ));
@@ -76,7 +85,8 @@ fn a_report_notes_where_the_ledger_ends_and_which_steps_are_incomplete() {
     for _ in 0..40 {
         node.traffic("101", 1, [1, 1, 0, 0]).pass(86_400).drain(&mut file.ledger);
     }
-    let notes = |query: &ReportQuery| notes(&file.ledger.report(query).unwrap()).join("\n");
+    let notes =
+        |query: &ReportQuery| notes(&file.ledger.report(query).unwrap(), &ClassNames::new()).join("\n");
     let months = ReportQuery { by: By::Month, ..ReportQuery::default() };
     let text = notes(&months);
     assert!(text.contains("2026-12 is incomplete: shown until 2026-12-20T12:00:00Z"), "{text}");
@@ -186,7 +196,7 @@ fn corrections_are_shown_next_to_the_frozen_figures() {
     };
     file.ledger.adjust(&request([-1, 0], [-100, 0], "attack, credited")).unwrap();
     let second = file.ledger.adjust(&request([2, -3], [30, -40], "recount")).unwrap();
-    let shown = adjusted(&second, Format::Table).unwrap();
+    let shown = adjusted(&second, Format::Table, &ClassNames::new()).unwrap();
     assert!(shown.contains("written as entry 3 of the chain"), "{shown}");
     let figures = file.ledger.report(&ReportQuery::default()).unwrap();
     let table = report(&figures, Format::Table).unwrap();
@@ -238,9 +248,9 @@ fn a_report_by_direction_has_no_blank_columns() {
 fn a_report_notes_that_its_span_begins_before_the_ledger() {
     let (file, _) = node_with_faults();
     let early = ReportQuery { from: Some(time(NOON - 86_400)), ..ReportQuery::default() };
-    let text = notes(&file.ledger.report(&early).unwrap()).join("\n");
+    let text = notes(&file.ledger.report(&early).unwrap(), &ClassNames::new()).join("\n");
     assert!(text.contains("the ledger begins at 2026-11-10T12:00:00Z; nothing is recorded before"), "{text}");
-    let text = notes(&file.ledger.report(&ReportQuery::default()).unwrap()).join("\n");
+    let text = notes(&file.ledger.report(&ReportQuery::default()).unwrap(), &ClassNames::new()).join("\n");
     assert!(!text.contains("the ledger begins"), "{text}");
 }
 
@@ -257,7 +267,7 @@ fn closing_a_month_reports_its_losses_with_the_result() {
     assert!(text.contains("2 gaps in this month have traffic that is not in the sums"), "{text}");
     assert!(text.contains("can prove that the month was not changed"), "{text}");
     let preview = file.ledger.preview_adjustment(&adjustment(node.wall)).unwrap();
-    let text = adjusted(&preview, Format::Table).unwrap();
+    let text = adjusted(&preview, Format::Table, &ClassNames::new()).unwrap();
     assert!(text.contains("nothing was written; repeat the command with --yes"), "{text}");
     file.ledger.adjust(&adjustment(node.wall)).unwrap();
 }
@@ -318,7 +328,7 @@ fn json_documents_of_closed_months_are_stable() {
     insta::assert_snapshot!("closed", closed(&periods, None, Format::Json, &utc()).unwrap());
     insta::assert_snapshot!("close", closed(&periods[..1], Some(0), Format::Json, &utc()).unwrap());
     let made = file.ledger.adjust(&adjustment(node.wall)).unwrap();
-    insta::assert_snapshot!("adjust", adjusted(&made, Format::Json).unwrap());
+    insta::assert_snapshot!("adjust", adjusted(&made, Format::Json, &ClassNames::new()).unwrap());
     insta::assert_snapshot!("audit", audit(&file.ledger.audit().unwrap(), Format::Json).unwrap());
     let whole = file.ledger.report(&ReportQuery::default()).unwrap();
     insta::assert_snapshot!("report_with_corrections", report(&whole, Format::Json).unwrap());

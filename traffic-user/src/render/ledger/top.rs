@@ -3,11 +3,17 @@
 use traffic_ledger::{Top, Volume};
 use traffic_model::local_time::LocalTime;
 
-use crate::render::ledger::{
-    ClassNames, Format, class_names,
-    gaps::gap_notes,
-    sheet::{BILLING, FIGURES, SHORT_BILLING, Sheet, billing, billing_notes, figures, short_billing, sum},
-    with_notes,
+use crate::render::{
+    ClassNames,
+    class_names::{self, NAME_COLUMN},
+    ledger::{
+        Format,
+        gaps::gap_notes,
+        sheet::{
+            BILLING, FIGURES, SHORT_BILLING, Sheet, billing, billing_notes, figures, short_billing, sum,
+        },
+        with_notes,
+    },
 };
 
 /// A ranking. CSV holds the rows only.
@@ -32,21 +38,23 @@ pub fn top_with(top: &Top, format: Format, names: &ClassNames) -> anyhow::Result
     let short = !csv && !billing_notes(&top.billing).is_empty();
     sheet.numbers.extend(csv.then_some(BILLING).into_iter().flatten());
     sheet.numbers.extend(short.then_some(SHORT_BILLING).into_iter().flatten());
+    sheet.last = csv.then_some(NAME_COLUMN);
     for row in &top.rows {
-        let class = row.class.map(|class| class.to_string()).unwrap_or_default();
-        let mut fields = vec![row.place.to_string(), row.container.clone(), class];
+        let class = row.class.map(|class| match csv {
+            true => class.to_string(),
+            false => class_names::cell(class, names),
+        });
+        let mut fields = vec![row.place.to_string(), row.container.clone(), class.unwrap_or_default()];
         fields.extend(figures(&row.figures));
         fields.push(row.permille.to_string());
         if csv {
             fields.extend(billing(row.billing.as_ref()));
+            fields.push(class_names::name(row.class, names));
         }
         if short {
             fields.extend(short_billing(row.billing.as_ref()));
         }
         sheet.rows.push(fields);
-    }
-    if !csv {
-        class_names::name_classes(&mut sheet, names);
     }
     if csv { sheet.csv() } else { Ok(with_notes(sheet.table(), top_notes(top))) }
 }

@@ -1,4 +1,11 @@
 //! `trafctl classes`: the table in force, the table of a file, and the problems of a file.
+//!
+//! - `names`: the names of classes in every output; `warnings`: what the loaders log of a file.
+//! - `refresh`: the script and the units of docs/classes.md under a real systemd.
+
+mod names;
+mod refresh;
+mod warnings;
 
 use std::{
     fs,
