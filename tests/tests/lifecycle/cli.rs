@@ -278,9 +278,9 @@ fn the_options_of_dump_select_rows() -> Result<()> {
     assert_eq!(
         lines,
         [
-            "container,class,family,in_bytes,in_packets,out_bytes,out_packets,generation",
-            &format!("101,2,ipv6,0,0,{bytes},20,1"),
-            &format!("102,2,ipv6,{bytes},20,0,0,2"),
+            "container,class,family,in_bytes,in_packets,out_bytes,out_packets,generation,class_name",
+            &format!("101,2,ipv6,0,0,{bytes},20,1,"),
+            &format!("102,2,ipv6,{bytes},20,0,0,2,"),
         ]
     );
     let csv = lab.run_ok(&["dump", "--format", "csv", "--class", "77"])?;

@@ -202,6 +202,7 @@ fn load_in_place_of_nothing(global: &Global, host: &Host) {
             return Ok(());
         }
         let loaded = class_source::compiled(host.config(), Wanted::Configured)?;
+        loaded.log_warnings();
         put_in_force(global, host.config(), loaded, Word::None).map(drop)
     };
     let result: anyhow::Result<()> = load();

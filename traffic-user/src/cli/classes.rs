@@ -97,6 +97,7 @@ const UNCHANGED: &str = "nothing was loaded, and the table in force stays in for
 fn load_file(global: &Global, config: &Config, path: Option<&Path>, yes: bool) -> anyhow::Result<Done> {
     let wanted = path.map_or(Wanted::Configured, |path| Wanted::Named(path, config.class_order));
     let loaded = class_source::compiled(config, wanted).context(UNCHANGED)?;
+    loaded.log_warnings();
     print(&put_in_force(global, config, loaded, if yes { Word::Given } else { Word::None })?)?;
     Ok(Done::Success)
 }
@@ -110,7 +111,6 @@ pub(super) fn put_in_force(
     word: Word,
 ) -> anyhow::Result<String> {
     privileges::require()?;
-    loaded.log_warnings();
     let bpffs = global.pinned();
     // Before waiting for another loader: if nothing is loaded, there is no need to wait.
     load::open(&bpffs)?;

@@ -99,6 +99,8 @@ fn act(global: &Global, asked: &Asked) -> Result<String, Failure> {
             let config = global.config()?;
             let loaded = class_source::compiled(&config, Wanted::Named(path, *order));
             let loaded = loaded.map_err(with_status(status::FILE))?;
+            // Scripts expect no more on stderr.
+            class_source::log_line_warnings(path, &loaded.file);
             put_in_force(global, &config, loaded, Word::None).map_err(barred_as_file)?;
             Ok("Classes loaded successfully.\n".to_owned())
         }
