@@ -2,7 +2,7 @@
 //!
 //! A block `sh` has commands alone. In a block `console`, the first two characters are the prompt (`# ` or `$ `);
 //! every line that begins with it begins a command, and the lines after a command are its output. A console
-//! without any output is a list of commands.
+//! without any output is a list of commands. In a block `console figures-vary`, its figures may differ.
 
 use std::io::Write as _;
 use std::process::{Command as Process, Stdio};
@@ -20,6 +20,8 @@ pub struct Command {
     pub text: String,
     /// The number of its first line of output, and these lines. `None` if the block shows no output at all.
     pub output: Option<(usize, Vec<String>)>,
+    /// Whether figures of the output may differ from those shown.
+    pub figures_vary: bool,
 }
 
 /// The commands of all blocks, in their order.
@@ -32,7 +34,7 @@ pub fn of_blocks(blocks: &[Block]) -> Result<Vec<Command>> {
     for block in blocks {
         match block.language.as_str() {
             "sh" => commands.extend(listed(block, "")?),
-            "console" => commands.extend(of_console(block)?),
+            "console" | "console figures-vary" => commands.extend(of_console(block)?),
             "toml" | "ini" | "nft" | "text" | "json" | "sql" | "promql" | "yaml" | "php" => {}
             other => bail!("line {}: a block of the unknown language \"{other}\"", block.line - 1),
         }
@@ -76,7 +78,8 @@ fn listed(block: &Block, prompt: &str) -> Result<Vec<Command>> {
         }
         let after = number + text.lines().count();
         let output = (!prompt.is_empty()).then(|| (after, Vec::new()));
-        commands.push(Command { line: number, text, output });
+        let figures_vary = block.language.ends_with(" figures-vary");
+        commands.push(Command { line: number, text, output, figures_vary });
     }
     // The empty line between an output and the next command belongs to neither, as does one at the end.
     Ok(commands)
@@ -123,8 +126,14 @@ fn commands_and_their_output_are_told_apart() -> Result<()> {
                 line: 10,
                 text: "cat >f <<'END'\n# name\nEND".to_owned(),
                 output: Some((13, Vec::new())),
+                figures_vary: false,
             },
-            Command { line: 13, text: "cat f".to_owned(), output: Some((14, lines(&["# name", "", "x"]))) },
+            Command {
+                line: 13,
+                text: "cat f".to_owned(),
+                output: Some((14, lines(&["# name", "", "x"]))),
+                figures_vary: false,
+            },
         ]
     );
     let sh = block("sh", "# a comment\n\nfor i in 1 2; do\n    echo $i\ndone\necho a \\\n  b\necho c");

@@ -2,7 +2,8 @@
 //!
 //! What differs from run to run may differ: times and dates, hashes, ids of programs and processes, versions,
 //! sizes of memory, and the width of columns beside these. `...` stands for any text within a line and, alone, for
-//! any number of lines. Everything else must be equal.
+//! any number of lines. In a block whose figures vary, any number of three digits and more stands for any other.
+//! Everything else must be equal.
 
 use std::sync::LazyLock;
 
@@ -12,8 +13,11 @@ use regex::Regex;
 /// A hash, unless it has digits only and may be a figure.
 const HASH: &str = r"\b[0-9a-f]{12,64}\b";
 
+/// A figure that may vary where the page says so.
+const FIGURE: &str = r"\b\d{3,}\b";
+
 /// What varies in a shown line, and the pattern that the output must match in its place.
-const VARIABLE: [(&str, &str); 8] = [
+const VARIABLE: [(&str, &str); 9] = [
     (
         r"\d{4}-\d\d-\d\dT\d\d:\d\d(:\d\d(\.\d+)?)?(Z|[+-]\d\d:\d\d)",
         r"\d{4}-\d\d-\d\dT[0-9:.]+(Z|[+-]\d\d:\d\d)",
@@ -25,6 +29,7 @@ const VARIABLE: [(&str, &str); 8] = [
     (r"\b\d+(\.\d+)? (ms|s)\b", r"\d+(\.\d+)? (ms|s)"),
     (r"\.\.\.", ".*"),
     (r"\btrafctl \d+\.\d+\.\d+|\bversion \d+\.\d+\.\d+", r"(trafctl|version) \d+\.\d+\.\d+"),
+    (FIGURE, r"\d+"),
 ];
 
 static SHOWN: LazyLock<Option<Regex>> = LazyLock::new(|| {
@@ -33,7 +38,7 @@ static SHOWN: LazyLock<Option<Regex>> = LazyLock::new(|| {
 });
 
 /// The pattern of a shown line; `None` if nothing in it may vary.
-fn pattern(line: &str) -> Result<Option<Regex>> {
+fn pattern(line: &str, figures_vary: bool) -> Result<Option<Regex>> {
     let shown = SHOWN.as_ref().context("the patterns are not valid")?;
     let mut text = String::from("^");
     let mut from = 0;
@@ -41,15 +46,16 @@ fn pattern(line: &str) -> Result<Option<Regex>> {
         let kind = VARIABLE.iter().find(|(shown, _)| {
             Regex::new(&format!("^(?:{shown})$")).is_ok_and(|whole| whole.is_match(found.as_str()))
         });
-        let (kind, output) = kind.with_context(|| format!("no pattern for {}", found.as_str()))?;
-        if *kind == HASH && found.as_str().bytes().all(|byte| byte.is_ascii_digit()) {
+        let (_, output) = kind.with_context(|| format!("no pattern for {}", found.as_str()))?;
+        let is_number = found.as_str().bytes().all(|byte| byte.is_ascii_digit());
+        if is_number && !figures_vary {
             continue;
         }
         text += &spaced(&line[from..found.start()]);
         text += output;
         from = found.end();
     }
-    if from == 0 {
+    if from == 0 && !figures_vary {
         return Ok(None);
     }
     text += &spaced(&line[from..]);
@@ -69,8 +75,8 @@ fn spaced(text: &str) -> String {
     }
 }
 
-fn line_matches(shown: &str, line: &str) -> Result<bool> {
-    Ok(match pattern(shown)? {
+fn line_matches(shown: &str, line: &str, figures_vary: bool) -> Result<bool> {
+    Ok(match pattern(shown, figures_vary)? {
         Some(pattern) => pattern.is_match(line),
         None => shown == line,
     })
@@ -82,7 +88,7 @@ fn line_matches(shown: &str, line: &str) -> Result<bool> {
 /// # Errors
 ///
 /// When a shown line cannot be made into a pattern.
-pub fn first_difference(shown: &[String], output: &[&str]) -> Result<Option<usize>> {
+pub fn first_difference(shown: &[String], output: &[&str], figures_vary: bool) -> Result<Option<usize>> {
     let Some((first, rest)) = shown.split_first() else {
         return Ok((!output.is_empty()).then_some(0));
     };
@@ -90,7 +96,7 @@ pub fn first_difference(shown: &[String], output: &[&str]) -> Result<Option<usiz
         // The shortest part of the output that lets the rest match, or the failure that came furthest.
         let mut furthest = 0;
         for skipped in 0..=output.len() {
-            match first_difference(rest, &output[skipped..])? {
+            match first_difference(rest, &output[skipped..], figures_vary)? {
                 None => return Ok(None),
                 Some(at) => furthest = furthest.max(at),
             }
@@ -98,8 +104,8 @@ pub fn first_difference(shown: &[String], output: &[&str]) -> Result<Option<usiz
         return Ok(Some(furthest + 1));
     }
     match output.split_first() {
-        Some((line, others)) if line_matches(first, line)? => {
-            Ok(first_difference(rest, others)?.map(|at| at + 1))
+        Some((line, others)) if line_matches(first, line, figures_vary)? => {
+            Ok(first_difference(rest, others, figures_vary)?.map(|at| at + 1))
         }
         _ => Ok(Some(0)),
     }
@@ -123,7 +129,7 @@ fn only_what_may_vary_varies() -> Result<()> {
         ("2026-11-28  101", "2026-11-29    101"),
         ("of ... packets", "of 12 or more packets"),
     ] {
-        assert!(line_matches(shown, output)?, "{shown}: {output}");
+        assert!(line_matches(shown, output, false)?, "{shown}: {output}");
     }
     for (shown, output) in [
         ("a  b", "a b"),
@@ -136,11 +142,17 @@ fn only_what_may_vary_varies() -> Result<()> {
         ("4278189824 bytes", "4278189825 bytes"),
         ("123456789012 bytes", "123456789013 bytes"),
     ] {
-        assert!(!line_matches(shown, output)?, "{shown}: {output}");
+        assert!(!line_matches(shown, output, false)?, "{shown}: {output}");
+    }
+    for (output, is_right) in
+        [("101  TCP      7 0", true), ("101  TCP  12345 1", false), ("101  UDP  4711 0", false)]
+    {
+        assert_eq!(line_matches("101  TCP  4711 0", output, true)?, is_right, "{output}");
     }
     let lines = |text: &str| text.lines().map(str::to_owned).collect::<Vec<_>>();
-    let differs =
-        |shown: &str, output: &str| first_difference(&lines(shown), &output.lines().collect::<Vec<_>>());
+    let differs = |shown: &str, output: &str| {
+        first_difference(&lines(shown), &output.lines().collect::<Vec<_>>(), false)
+    };
     assert_eq!(differs("a\nb", "a\nb")?, None);
     assert_eq!(differs("a\nb", "a\nc")?, Some(1));
     assert_eq!(differs("a", "a\nb")?, Some(1));

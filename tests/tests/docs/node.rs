@@ -225,6 +225,8 @@ impl Node {
                 self.drained()?;
                 history::import(self)
             }
+            "docs/faults-and-gaps.md" if command.starts_with("trafctl report") => self.drained(),
+            "docs/operation.md" if command.starts_with("trafctl status") => self.drained(),
             "docs/coming-from-virtuozzo.md" if command.starts_with("vztactl class_load") => {
                 self.write("etc/vz/conf/networks_classes", CLASSES)
             }

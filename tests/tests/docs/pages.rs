@@ -1,10 +1,12 @@
 //! Runs the commands of each page and compares their output.
 
 use std::fs;
+use std::process::Command;
 
 use anyhow::{Context, Result, bail, ensure};
+use traffic_tests::process::run_ok;
 
-use crate::commands::{Command, of_blocks};
+use crate::commands::{self, of_blocks};
 use crate::expected::first_difference;
 use crate::markdown::{blocks, pages, read, repository};
 use crate::node::{Begin, Node};
@@ -15,11 +17,12 @@ use crate::shell::Shell;
 const PREVIEW: &str = "repeat the command with --yes to ";
 
 /// The pages with commands. Each has a test below.
-const PAGES: [&str; 10] = [
+const PAGES: [&str; 11] = [
     "README.md",
     "docs/billing.md",
     "docs/classes.md",
     "docs/coming-from-virtuozzo.md",
+    "docs/faults-and-gaps.md",
     "docs/ledger-hashes.md",
     "docs/ledger.md",
     "docs/operation.md",
@@ -76,7 +79,7 @@ fn works(page: &str, begin: Begin) -> Result<()> {
     for (command, output) in runs.iter().zip(&outputs).rev() {
         let Some((at, shown)) = &command.output else { continue };
         let real: Vec<&str> = output.lines().collect();
-        let Some(difference) = first_difference(shown, &real)? else { continue };
+        let Some(difference) = first_difference(shown, &real, command.figures_vary)? else { continue };
         let line = at + difference;
         let shown_line = shown.get(difference).map_or("(nothing)", String::as_str);
         problems
@@ -96,7 +99,10 @@ fn works(page: &str, begin: Begin) -> Result<()> {
 }
 
 /// Runs one command and returns its output. It must succeed, be a preview, or be followed by its status.
-fn run(shell: &mut Shell, command: &Command, shows_status: bool) -> Result<String> {
+fn run(shell: &mut Shell, command: &commands::Command, shows_status: bool) -> Result<String> {
+    if command.text == not_run::DEMO {
+        return run_ok(Command::new("sh").args(["-c", "\"$0\" 2>&1", env!("CARGO_BIN_EXE_demo")]));
+    }
     let done = shell.run(&command.text)?;
     let is_preview =
         done.status == 1 && done.output.lines().last().is_some_and(|line| line.contains(PREVIEW));
@@ -127,6 +133,11 @@ fn classes() -> Result<()> {
 #[test]
 fn coming_from_virtuozzo() -> Result<()> {
     works("docs/coming-from-virtuozzo.md", Begin::default())
+}
+
+#[test]
+fn faults_and_gaps() -> Result<()> {
+    works("docs/faults-and-gaps.md", Begin::default())
 }
 
 #[test]
