@@ -20,6 +20,10 @@ pub struct NetInterface {
     pub peer: Option<u32>,
     /// Whether that one is in another network namespace.
     pub peer_is_elsewhere: bool,
+    /// The kernel's id of that namespace, valid in this one.
+    pub peer_namespace: Option<i32>,
+    /// Whether its frames carry a header for segmentation offloads: a hypervisor's tap.
+    pub has_offload_header: bool,
     /// Its hardware address, where it has one of six bytes.
     pub mac: Option<[u8; 6]>,
     /// Whether its packets begin with an Ethernet header.
@@ -72,12 +76,16 @@ impl NetInterface {
         if self.is_reversed() { direction.reversed() } else { direction }
     }
 
-    /// Whether its other end is in another network namespace, or it is a tap on a bridge.
+    /// Whether it looks like the interface of a container or a machine: its other end is in another network
+    /// namespace, it is a tap that is a port of a bridge or that a hypervisor uses, or a machine's own end. A
+    /// veth with both ends in this namespace does not: its end may be about to move, and nothing passes before
+    /// that.
     pub fn looks_like_a_containers(&self) -> bool {
         match self.kind.as_str() {
             "veth" | "netkit" => self.peer_is_elsewhere,
-            "tun" => self.master.is_some(),
-            _ => false,
+            // Without Ethernet it is a tunnel's, such as a VPN's.
+            "tun" => self.ethernet && (self.master.is_some() || self.has_offload_header),
+            kind => is_machines_end(kind),
         }
     }
 

@@ -10,6 +10,7 @@
 //! - `link_type`: which types of link can be counted; pure.
 //! - `decode`: messages to interfaces, addresses, filters and events; pure.
 //! - [`netlink`]: requests and their replies.
+//! - `namespaces`: the ids of network namespaces, and the interface towards an address.
 //! - [`events`]: changes of interfaces, as the kernel reports them.
 
 mod decode;
@@ -17,5 +18,6 @@ pub mod events;
 pub mod interface;
 mod link_type;
 mod message;
+mod namespaces;
 pub mod netlink;
 mod socket;

@@ -62,7 +62,7 @@ struct Exchange {
 
 /// When the answer to a request is complete.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Until {
+pub(super) enum Until {
     /// After one message, or an error.
     First,
     /// After the end of a dump, or an acknowledgement.
@@ -278,7 +278,12 @@ impl Netlink {
         Ok(())
     }
 
-    fn transact(&self, request: &Request, until: Until, take: impl FnMut(&Message<'_>)) -> io::Result<bool> {
+    pub(super) fn transact(
+        &self,
+        request: &Request,
+        until: Until,
+        take: impl FnMut(&Message<'_>),
+    ) -> io::Result<bool> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).transact(request, until, take)
     }
 }

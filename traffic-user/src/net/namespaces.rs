@@ -1,0 +1,165 @@
+//! Network namespaces as netlink names them, and the interface towards an address.
+//!
+//! The kernel gives each namespace that is related to this one an id, which is valid in this namespace only. It
+//! is also in the description of a veth ([`NetInterface::peer_namespace`]), so that comparing the two finds the
+//! processes behind an interface. Neither request needs a capability.
+//!
+//! [`NetInterface::peer_namespace`]: super::interface::NetInterface::peer_namespace
+
+use std::{
+    io,
+    net::IpAddr,
+    os::fd::{AsRawFd as _, BorrowedFd},
+};
+
+use super::{
+    message::{Message, Request, attribute, u32_at},
+    netlink::{Netlink, Until},
+};
+
+const RTM_NEWROUTE: u16 = 24;
+const RTM_GETROUTE: u16 = 26;
+const RTM_NEWNSID: u16 = 88;
+const RTM_GETNSID: u16 = 90;
+
+/// Bytes of `struct rtgenmsg`, to the next boundary.
+const RTGENMSG: usize = 4;
+const NETNSA_NSID: u16 = 1;
+const NETNSA_PID: u16 = 2;
+const NETNSA_FD: u16 = 3;
+
+/// Bytes of `struct rtmsg`.
+const RTMSG: usize = 12;
+const RTA_DST: u16 = 1;
+const RTA_OIF: u16 = 4;
+/// `AF_INET`, `AF_INET6`
+const FAMILIES: [u8; 2] = [2, 10];
+
+impl Netlink {
+    /// The id of the network namespace of a process; `None` where that namespace has none, as the namespace of
+    /// this process itself.
+    ///
+    /// # Errors
+    /// When there is no such process, or the kernel does not answer in time.
+    pub fn namespace_of_process(&self, pid: u32) -> io::Result<Option<i32>> {
+        self.namespace_id(NETNSA_PID, &pid.to_ne_bytes())
+    }
+
+    /// The same for an open file of a namespace, such as one in `/run/netns`.
+    ///
+    /// # Errors
+    /// When the file is not that of a network namespace, or the kernel does not answer in time.
+    pub fn namespace_of_file(&self, file: BorrowedFd<'_>) -> io::Result<Option<i32>> {
+        self.namespace_id(NETNSA_FD, &file.as_raw_fd().to_ne_bytes())
+    }
+
+    fn namespace_id(&self, kind: u16, value: &[u8]) -> io::Result<Option<i32>> {
+        let request = Request::new(RTM_GETNSID, 0, &[0; RTGENMSG]).attribute(kind, value);
+        let mut found = None;
+        self.transact(&request, Until::First, |message| found = namespace_id(message))?;
+        Ok(found)
+    }
+
+    /// The index of the interface by which packets to an address leave; `None` without a route.
+    ///
+    /// # Errors
+    /// When the kernel does not answer in time, or refuses for another reason than a missing route.
+    pub fn route_to(&self, address: IpAddr) -> io::Result<Option<u32>> {
+        let mut body = [0; RTMSG];
+        let (v4, v6);
+        let bytes: &[u8] = match address {
+            IpAddr::V4(address) => {
+                v4 = address.octets();
+                &v4
+            }
+            IpAddr::V6(address) => {
+                v6 = address.octets();
+                &v6
+            }
+        };
+        body[0] = FAMILIES[usize::from(address.is_ipv6())];
+        // The length of the prefix, in bits: all of the address.
+        body[1] = if address.is_ipv6() { 128 } else { 32 };
+        let request = Request::new(RTM_GETROUTE, 0, &body).attribute(RTA_DST, bytes);
+        let mut found = None;
+        match self.transact(&request, Until::First, |message| found = outgoing_interface(message)) {
+            Ok(_) => Ok(found),
+            Err(error) if is_no_route(&error) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+}
+
+/// What the kernel answers where there is no route, one that refuses packets, or no such family.
+fn is_no_route(error: &io::Error) -> bool {
+    matches!(
+        error.raw_os_error(),
+        Some(
+            libc::ENETUNREACH
+                | libc::EHOSTUNREACH
+                | libc::EACCES
+                | libc::EINVAL
+                | libc::EAFNOSUPPORT
+                | libc::EOPNOTSUPP
+        )
+    )
+}
+
+/// The id in an answer. `NETNSA_NSID_NOT_ASSIGNED` is -1.
+fn namespace_id(message: &Message<'_>) -> Option<i32> {
+    if message.kind != RTM_NEWNSID {
+        return None;
+    }
+    let value = attribute(message.body.get(RTGENMSG..)?, NETNSA_NSID)?;
+    u32_at(value, 0).map(u32::cast_signed).filter(|&id| id >= 0)
+}
+
+fn outgoing_interface(message: &Message<'_>) -> Option<u32> {
+    if message.kind != RTM_NEWROUTE {
+        return None;
+    }
+    u32_at(attribute(message.body.get(RTMSG..)?, RTA_OIF)?, 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::net::message::messages;
+
+    fn decoded<T>(request: Request, decode: impl Fn(&Message<'_>) -> Option<T>) -> Option<T> {
+        let bytes = request.finish(0).unwrap();
+        messages(&bytes).next().and_then(|message| decode(&message))
+    }
+
+    #[test]
+    fn a_namespace_without_an_id_has_none() {
+        let answer = |id: i32| {
+            decoded(
+                Request::new(RTM_NEWNSID, 0, &[0; RTGENMSG]).attribute(NETNSA_NSID, &id.to_ne_bytes()),
+                namespace_id,
+            )
+        };
+        assert_eq!((answer(7), answer(0), answer(-1)), (Some(7), Some(0), None));
+        assert_eq!(decoded(Request::new(RTM_NEWROUTE, 0, &[0; RTGENMSG]), namespace_id), None);
+    }
+
+    #[test]
+    fn a_route_names_its_interface() {
+        let route = Request::new(RTM_NEWROUTE, 0, &[0; RTMSG])
+            .attribute(RTA_DST, &[8, 8, 8, 8])
+            .attribute(RTA_OIF, &70_001_u32.to_ne_bytes());
+        assert_eq!(decoded(route, outgoing_interface), Some(70_001));
+        assert_eq!(decoded(Request::new(RTM_NEWROUTE, 0, &[0; RTMSG]), outgoing_interface), None);
+    }
+
+    /// Needs no root and sends nothing.
+    #[test]
+    fn the_kernel_answers_for_this_process_and_for_none() {
+        let netlink = Netlink::connect().unwrap();
+        assert_eq!(netlink.namespace_of_process(std::process::id()).unwrap(), None);
+        let error = netlink.namespace_of_process(0x3fff_ffff).unwrap_err();
+        assert_eq!(error.raw_os_error(), Some(libc::ESRCH));
+        // The loopback is always there.
+        assert_eq!(netlink.route_to("127.0.0.1".parse().unwrap()).unwrap(), Some(1));
+    }
+}
