@@ -7,6 +7,7 @@
 //! | [`daemon`] | `trafctl run`: the event loop, drains, reloads, file watching |
 //! | [`node`] | what should be attached on this node, and attaching it; slots, uplinks, missed traffic |
 //! | [`ownership`] | which container an interface or address belongs to |
+//! | [`platform`] | which container platforms are on this host, and to whose container an interface leads |
 //! | [`kernel`] | everything BPF: loading, attaching, class tables, counters |
 //! | [`net`] | netlink and network interfaces |
 //! | [`drain`] | the transfer from counters to the ledger, and what must wait for it |
@@ -39,6 +40,7 @@ pub mod log;
 pub mod net;
 pub mod node;
 pub mod ownership;
+pub mod platform;
 pub mod privileges;
 pub mod render;
 pub mod state_file;

@@ -140,6 +140,8 @@ fn a_device_with_filters_that_leaves_and_returns_leaves_no_gap_of_what_was_count
 #[test]
 fn an_unwatched_port_beside_watched_ones_is_a_problem_unless_ignored() -> Result<()> {
     let lab = node("ports", "tcx")?;
+    let config = fs::read_to_string(lab.config())?;
+    lab.configure(&format!("{config}[host]\npreset = \"virtuozzo\"\n"))?;
     let a = lab.bridged(101, 0, [10, 1, 0, 1].into(), "fd00:1::1".parse()?)?;
     lab.run_ok(&["attach"])?;
     is_well(&lab)?;

@@ -19,7 +19,9 @@ pub const CLASSES: &str =
 pub fn node(name: &str, classes: &str) -> Result<Lab> {
     let lab = Lab::new(name)?;
     let file = lab.write("classes", classes)?;
-    lab.configure(&format!("class_file = {file:?}\n"))?;
+    // Peers outside the node are behind an interface of this name.
+    let ignored = "[[interfaces.rule]]\npattern = 'uplink'\nkind = 'ignore'\n";
+    lab.configure(&format!("class_file = {file:?}\n{ignored}"))?;
     Ok(lab)
 }
 

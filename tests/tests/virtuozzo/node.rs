@@ -38,7 +38,8 @@ impl World {
         std::fs::create_dir(&vz)?;
         // These tests load whole other tables, one after another.
         lab.configure(&format!(
-            "class_file = {classes:?}\nvz_conf_dir = {vz:?}\n[classes]\nhold_if_removed = \"100%\"\n"
+            "class_file = {classes:?}\nvz_conf_dir = {vz:?}\n[classes]\nhold_if_removed = \"100%\"\n\
+             [[interfaces.rule]]\npattern = \"uplink\"\nkind = \"ignore\"\n"
         ))?;
         for name in NAMES {
             symlink(trafctl_program()?, lab.path(name))?;

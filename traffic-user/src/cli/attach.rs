@@ -96,8 +96,13 @@ pub(super) async fn run(global: &Global, options: &Options) -> anyhow::Result<Do
         let interfaces = host.netlink.interfaces()?;
         host.ask_if_needed(&chosen(&interfaces, &selection)).await;
     }
-    let mut pass = Pass::new(selection);
+    let mut pass = Pass::new(selection.clone());
     pass.list(&host.netlink)?;
+    // A start hook must be fast: what a name assigns needs no look at the platforms.
+    let asked = chosen(&pass.interfaces, &selection);
+    if options.interfaces.is_empty() || !asked.iter().all(|interface| host.policy.is_assigned(interface)) {
+        host.survey(&pass.interfaces);
+    }
     let session = host.begin(ProgramChoice::Current)?;
     let outcome = session.outcome;
     let mut session = complete(&host, session, &mut pass)?;
@@ -145,10 +150,11 @@ fn by_default_rules(global: &Global, options: &Options, error: &anyhow::Error) -
         "{error:#}; no earlier configuration of this file can be used, so only the default rules assign \
          interfaces to containers; correct the file, then `trafctl attach` corrects the owners"
     );
-    let host = global.host_to_show(Bpffs::prepare(&global.bpffs)?)?;
+    let mut host = global.host_to_show(Bpffs::prepare(&global.bpffs)?)?;
+    let interfaces = host.netlink.interfaces()?;
+    host.survey(&interfaces);
     let session = host.begin(ProgramChoice::Pinned)?;
     let outcome = session.outcome;
-    let interfaces = host.netlink.interfaces()?;
     let has_owner = |interface: &NetInterface| session.registry.interface_of_index(interface.index).is_some();
     let is_assigned = |role: &Role| matches!(role, Role::Container(_) | Role::Shared);
     let names = if options.interfaces.is_empty() {

@@ -21,9 +21,9 @@ use crate::{
     ownership::{
         Ownership, UnknownContainer,
         address_file::AddressFile,
-        identity_command::Answers,
-        interface_rules::{InterfaceFacts, Role},
+        interface_rules::{Role, Sources},
     },
+    platform::survey::Surveyor,
     render::ClassNames,
 };
 
@@ -205,10 +205,12 @@ impl Global {
 
 /// Whether an interface that exists now belongs to a container with one of these ids, attached or not.
 fn owns_interface(ownership: &Ownership, ids: &[ContainerId]) -> anyhow::Result<bool> {
-    let interfaces = Netlink::connect()?.interfaces()?;
-    let no_answers = Answers::default();
+    let netlink = Netlink::connect()?;
+    let interfaces = netlink.interfaces()?;
+    let survey = Surveyor::default().survey(&netlink, &interfaces)?;
+    let sources = Sources { survey, ..Sources::default() };
     Ok(interfaces.iter().any(|interface| {
-        let facts = InterfaceFacts { index: interface.index, name: &interface.name, mac: interface.mac };
-        matches!(ownership.rules.role(&facts, &no_answers), Role::Container(id) if ids.contains(&id))
+        let role = ownership.rules.role(interface, &interface.name, &sources);
+        matches!(role, Role::Container(id) if ids.contains(&id))
     }))
 }

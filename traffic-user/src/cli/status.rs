@@ -27,9 +27,9 @@ pub struct Options {
 pub(super) async fn run(global: &Global, options: &Options) -> anyhow::Result<Done> {
     let maps = load::open(&global.pinned())?;
     let mut host = global.host_to_show(global.pinned())?;
-    if host.config().identity_command.is_some() {
-        host.ask_if_needed(&host.netlink.interfaces()?).await;
-    }
+    let interfaces = host.netlink.interfaces()?;
+    host.survey(&interfaces);
+    host.ask_if_needed(&interfaces).await;
     let status = gather(&host, &global.state_dir, &maps)?;
     warn_of_unnamed_programs(&status);
     print(&match options.format {

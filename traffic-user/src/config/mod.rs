@@ -38,7 +38,7 @@ use file::File;
 
 pub use last_good::{Chosen, Mistake, Origin, problem as last_good_problem};
 pub use listen::Listen;
-pub use rules::{Pattern, Preset, Rule, RuleKind};
+pub use rules::{Applies, Pattern, Preset, PresetRule, Rule, RuleKind};
 pub use traffic_classes::{ClassOrder, HoldLimit};
 
 /// The default path of the configuration. The file may be absent.

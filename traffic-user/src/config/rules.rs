@@ -45,6 +45,12 @@ impl Pattern {
         Some(found.name(CONTAINER_GROUP).map(|id| id.as_str()))
     }
 
+    /// The expression as it was written.
+    pub fn as_written(&self) -> &str {
+        let anchored = self.0.as_str();
+        anchored.strip_prefix("^(?:").and_then(|rest| rest.strip_suffix(")$")).unwrap_or(anchored)
+    }
+
     /// Whether the pattern has the group that captures a container's id.
     pub fn names_container(&self) -> bool {
         self.0.capture_names().flatten().any(|name| name == CONTAINER_GROUP)
@@ -55,8 +61,10 @@ impl Pattern {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Preset {
-    /// `vethCTID.N`, `vmeN.M`, `venet0`; `veth` + 8 hex and `vme` + 12 hex by a mapping.
+    /// Whatever platforms are found on the host, and the names of Virtuozzo's interfaces.
     #[default]
+    Auto,
+    /// `vethCTID.N`, `vmeN.M`, `venet0`; `veth` + 8 hex and `vme` + 12 hex by a mapping.
     Virtuozzo,
     /// `veth100i0` and `tap100i0`; the firewall's own interfaces are ignored.
     Proxmox,
@@ -70,10 +78,63 @@ pub enum Preset {
     Custom,
 }
 
+/// A rule of a preset.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PresetRule {
+    /// The pattern of the interface's name.
+    pub pattern: &'static str,
+    /// What such an interface is.
+    pub kind: RuleKind,
+    /// Where the rule applies.
+    pub applies: Applies,
+}
+
+/// When a rule of a preset applies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Applies {
+    /// Always: nothing else has such names.
+    Always,
+    /// To a veth only.
+    ToVeth,
+    /// Where Proxmox is on the host.
+    OnProxmox,
+    /// To a veth that does not lead to a container of another platform than LXC: a random name may look like it.
+    UnlessOthers,
+}
+
+const fn rule(pattern: &'static str, kind: RuleKind) -> PresetRule {
+    PresetRule { pattern, kind, applies: Applies::Always }
+}
+
+const fn limited(pattern: &'static str, kind: RuleKind, applies: Applies) -> PresetRule {
+    PresetRule { pattern, kind, applies }
+}
+
+const VIRTUOZZO: [PresetRule; 5] = [
+    rule(r"^venet0$", RuleKind::Shared),
+    rule(r"^veth(?<container>[0-9]+)\.[0-9]+$", RuleKind::Container),
+    rule(r"^vme(?<container>[0-9]+)\.[0-9]+$", RuleKind::Container),
+    rule(r"^veth[0-9A-Fa-f]{8}$", RuleKind::Mapped),
+    rule(r"^vme[0-9A-Fa-f]{12}$", RuleKind::Mapped),
+];
+
+/// `fwpr`, `fwln` and `fwbr` see the same packets as the interface that they protect.
+const PROXMOX: [(&str, RuleKind); 3] = [
+    (r"^fw(pr|ln|br)[0-9]+(p|o|i)[0-9]+$", RuleKind::Ignore),
+    (r"^veth(?<container>[0-9]+)i[0-9]+$", RuleKind::Container),
+    (r"^tap(?<container>[0-9]+)i[0-9]+$", RuleKind::Container),
+];
+
+/// A name has at most 15 bytes. systemd replaces the end of a longer one by a hash, and keeps the whole one as an
+/// alternative name. So of 15 bytes, nothing tells whether they are the whole name.
+const NSPAWN: [(&str, RuleKind); 2] =
+    [(r"^v[eb]-(?<container>.{1,11}|.{13,})$", RuleKind::Container), (r"^v[eb]-.{12}$", RuleKind::Mapped)];
+
 impl Preset {
     /// The name in the configuration.
     pub const fn name(self) -> &'static str {
         match self {
+            Self::Auto => "auto",
             Self::Virtuozzo => "virtuozzo",
             Self::Proxmox => "proxmox",
             Self::Libvirt => "libvirt",
@@ -83,29 +144,51 @@ impl Preset {
         }
     }
 
-    /// The preset's patterns, in the order in which they are tried.
-    pub const fn rules(self) -> &'static [(&'static str, RuleKind)] {
-        use RuleKind::{Container, Ignore, Mapped, Shared};
+    /// The preset's rules, in the order in which they are tried.
+    pub const fn rules(self) -> &'static [PresetRule] {
+        use RuleKind::{Container, Mapped};
         match self {
-            Self::Virtuozzo => &[
-                (r"^venet0$", Shared),
-                (r"^veth(?<container>[0-9]+)\.[0-9]+$", Container),
-                (r"^vme(?<container>[0-9]+)\.[0-9]+$", Container),
-                (r"^veth[0-9A-Fa-f]{8}$", Mapped),
-                (r"^vme[0-9A-Fa-f]{12}$", Mapped),
-            ],
-            Self::Proxmox => &[
-                (r"^fw(pr|ln|br)[0-9]+(p|o|i)[0-9]+$", Ignore),
-                (r"^veth(?<container>[0-9]+)i[0-9]+$", Container),
-                (r"^tap(?<container>[0-9]+)i[0-9]+$", Container),
-            ],
-            Self::Libvirt => &[(r"^vnet[0-9]+$", Mapped)],
-            Self::Lxc => &[
-                (r"^veth(?<container>[0-9]+)(\.[0-9]+)?$", Container),
-                // Without a configured name, LXC chooses one: veth and six random letters or digits.
-                (r"^veth[0-9A-Za-z]+$", Mapped),
-            ],
-            Self::Nspawn => &[(r"^v[eb]-(?<container>.+)$", Container)],
+            Self::Auto => {
+                const {
+                    &[
+                        VIRTUOZZO[0],
+                        VIRTUOZZO[1],
+                        VIRTUOZZO[2],
+                        VIRTUOZZO[3],
+                        VIRTUOZZO[4],
+                        limited(NSPAWN[0].0, NSPAWN[0].1, Applies::ToVeth),
+                        limited(NSPAWN[1].0, NSPAWN[1].1, Applies::ToVeth),
+                        limited(PROXMOX[0].0, PROXMOX[0].1, Applies::OnProxmox),
+                        limited(PROXMOX[1].0, PROXMOX[1].1, Applies::OnProxmox),
+                        limited(PROXMOX[2].0, PROXMOX[2].1, Applies::OnProxmox),
+                    ]
+                }
+            }
+            Self::Virtuozzo => &VIRTUOZZO,
+            Self::Proxmox => {
+                const {
+                    &[
+                        rule(PROXMOX[0].0, PROXMOX[0].1),
+                        rule(PROXMOX[1].0, PROXMOX[1].1),
+                        rule(PROXMOX[2].0, PROXMOX[2].1),
+                    ]
+                }
+            }
+            Self::Libvirt => const { &[rule(r"^vnet[0-9]+$", Mapped)] },
+            Self::Lxc => {
+                const {
+                    &[
+                        rule(r"^veth(?<container>[0-9]+)\.[0-9]+$", Container),
+                        // Random names that happen to have digits only: those of LXC have 6 letters or digits,
+                        // those of Docker 7, and those of LXD and Incus 8.
+                        rule(r"^veth[0-9]{6,8}$", Mapped),
+                        // Podman's are `veth0`, `veth1` and so on.
+                        limited(r"^veth(?<container>[0-9]+)$", Container, Applies::UnlessOthers),
+                        rule(r"^veth[0-9A-Za-z]+$", Mapped),
+                    ]
+                }
+            }
+            Self::Nspawn => const { &[rule(NSPAWN[0].0, NSPAWN[0].1), rule(NSPAWN[1].0, NSPAWN[1].1)] },
             Self::Custom => &[],
         }
     }

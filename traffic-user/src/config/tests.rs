@@ -19,7 +19,7 @@ fn an_empty_file_gives_the_defaults() {
     assert_eq!(config.limits, Limits { containers: 2048, interfaces: 4096, classes: 16, addresses: 65_536 });
     assert_eq!(config.class_order, ClassOrder::Virtuozzo);
     assert_eq!(config.attach, AttachSetting::Auto);
-    assert_eq!(config.preset, Preset::Virtuozzo);
+    assert_eq!(config.preset, Preset::Auto);
     assert_eq!(config.drain_interval, Duration::from_secs(60));
     assert_eq!(config.class_file_candidates().len(), 3);
     assert!(!config.node.is_empty());

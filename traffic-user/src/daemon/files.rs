@@ -49,6 +49,7 @@ impl Worker {
     /// a listing can take seconds while other processes hold the kernel's lock.
     fn take_over_host(&mut self, mut host: Host) -> anyhow::Result<()> {
         host.held = self.host.held.clone();
+        host.adopt_survey(self.host.policy.survey().clone());
         self.ledger.apply_config(host.config());
         let (new, old) = (host.config(), self.host.config());
         let other_program = new.skb_mark != old.skb_mark || new.limits != old.limits;

@@ -119,6 +119,8 @@ impl Follower {
                 // Which of its names it has now, only the kernel knows.
                 Role::Ignored(_) if batch.renamed.contains(&index) => plan.seen.push(interface),
                 Role::Ignored(_) => self.note_rename(&interface),
+                // So does one whose new name looks like that of any container.
+                Role::Unresolved { .. } if self.known.contains_key(&index) => self.note_rename(&interface),
                 // It appeared and ended within this batch. The kernel is asked whether it did.
                 _ if batch.gone.contains(&index) => plan.gone.push(index),
                 Role::Container(_) | Role::Shared | Role::Uplink => plan.seen.push(interface),

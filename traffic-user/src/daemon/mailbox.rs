@@ -16,6 +16,7 @@ use crate::{
     config::Config,
     net::events::Batch,
     ownership::identity_command::Answers,
+    platform::survey::Survey,
 };
 
 /// Work that waits for the worker.
@@ -37,6 +38,8 @@ pub(super) struct Work {
     pub delivery: Option<Delivery>,
     /// What the identity command answered.
     pub answers: Option<Answers>,
+    /// A later look at the platforms on this host.
+    pub survey: Option<Survey>,
     /// Drain once more and end.
     pub stop: bool,
 }
@@ -45,6 +48,7 @@ impl Work {
     fn is_empty(&self) -> bool {
         self.events.is_none()
             && self.answers.is_none()
+            && self.survey.is_none()
             && self.delivery.is_none()
             && self.files == Changed::default()
             && !(self.resync || self.drain || self.maintain || self.reload || self.stop)
@@ -56,7 +60,7 @@ impl Work {
 pub(super) struct Mailbox {
     work: Mutex<Work>,
     posted: Condvar,
-    /// Whether the identity command is being asked.
+    /// Whether the identity command or the platforms are being asked.
     pub is_asking: AtomicBool,
     /// Whether any interface's container is unknown.
     pub is_waiting: AtomicBool,

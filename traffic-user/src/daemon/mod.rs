@@ -16,6 +16,7 @@
 //! - `ledger_handle`: the ledger, available or not; `api_socket`: the API's socket, bound or not;
 //!   `api_source`: what it answers from.
 //! - `heartbeat`: the published state and the watchdog; `service_manager`: messages to systemd.
+//! - `surveys`: looks at the platforms on this host.
 //! - `stop_guard`: a bound on the time of the end.
 
 mod api_socket;
@@ -37,6 +38,7 @@ mod resync;
 mod schedule;
 mod service_manager;
 mod stop_guard;
+mod surveys;
 mod worker;
 
 use std::{
@@ -63,7 +65,7 @@ use crate::{
     kernel::bpffs::Bpffs,
     net::{events::InterfaceEvents, netlink::Netlink},
     node::Host,
-    ownership::identity_command::{Answers, IdentityQuery},
+    ownership::identity_command::IdentityQuery,
 };
 use api_socket::ApiSocket;
 use file_thread::FileThread;
@@ -72,6 +74,7 @@ use mailbox::{Mailbox, Started, WorkerEvent};
 use resync::Resync;
 use schedule::Schedule;
 use service_manager::{Message, tell};
+use surveys::Surveys;
 use worker::{STOP_PATIENCE, Setup};
 
 /// How soon a failed operation is retried.
@@ -138,6 +141,7 @@ pub async fn run(
         files: FileThread::start(config.clone(), Arc::clone(&components), Arc::clone(&mailbox))?,
         events,
         netlink: Netlink::connect()?,
+        surveys: Surveys::new(Netlink::connect()?),
         asking: IdentityQuery::default(),
         ask_again: Backoff::new(RETRY_INTERVAL, LONGEST_RETRY),
         api: ApiSocket::new(source, Arc::clone(&components)),
@@ -227,6 +231,7 @@ struct Daemon {
     events: InterfaceEvents,
     /// For the identity command.
     netlink: Netlink,
+    surveys: Surveys,
     asking: IdentityQuery,
     ask_again: Backoff,
     files: FileThread,
@@ -268,13 +273,22 @@ impl Daemon {
                     self.ask_if_waiting();
                 }
                 answer = self.asking.answer() => self.answered(answer),
+                () = until(self.surveys.due()) => {
+                    self.surveys.retry(self.mailbox.is_waiting.load(Ordering::Relaxed));
+                    self.note_asking();
+                }
+                survey = self.surveys.answer() => self.surveyed(survey),
                 _ = signals.hangup.recv() => {
                     tell(Message::Reloading);
                     self.mailbox.post(|work| work.reload = true);
                 }
                 report = reports.recv() => match report {
                     None => bail!("the node's thread ended unexpectedly"),
-                    Some(WorkerEvent::Ask) => self.ask(),
+                    Some(WorkerEvent::Ask) => {
+                        self.surveys.ask();
+                        self.note_asking();
+                        self.ask();
+                    }
                     // A planned retry stays, or failures in quick succession would put it off.
                     Some(WorkerEvent::Retry) => {
                         retry_at.get_or_insert_with(|| Instant::now() + RETRY_INTERVAL);
@@ -297,6 +311,7 @@ impl Daemon {
         if self.ask_again.due().is_none() {
             self.ask_if_waiting();
         }
+        self.surveys.start();
         self.mailbox.post(|work| work.resync = true);
         self.api.check();
     }
@@ -311,34 +326,6 @@ impl Daemon {
             self.components.disabled(Part::IdentityCommand);
         }
         self.config = config;
-    }
-
-    /// Takes the answer of the identity command, or plans to ask again.
-    fn answered(&mut self, answer: anyhow::Result<Answers>) {
-        self.mailbox.is_asking.store(self.asking.is_busy(), Ordering::Relaxed);
-        self.components.note(Part::IdentityCommand, &answer);
-        match answer {
-            Ok(answers) => {
-                self.ask_again.succeeded();
-                self.mailbox.post(|work| work.answers = Some(answers));
-            }
-            Err(_) => self.ask_again.failed(std::time::Instant::now()),
-        }
-        self.mailbox.post(|work| work.resync = true);
-    }
-
-    /// Asks the identity command, if there is one.
-    fn ask(&mut self) {
-        if let Some(command) = &self.config.identity_command {
-            self.asking.start(command, &self.netlink);
-            self.mailbox.is_asking.store(true, Ordering::Relaxed);
-        }
-    }
-
-    fn ask_if_waiting(&mut self) {
-        if self.mailbox.is_waiting.load(Ordering::Relaxed) && !self.asking.is_busy() {
-            self.ask();
-        }
     }
 
     /// Requests a last drain, and waits for it no longer than a service manager would.

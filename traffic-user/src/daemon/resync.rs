@@ -16,8 +16,8 @@ use tokio::time::{Interval, MissedTickBehavior};
 
 use super::{mailbox::WorkerEvent, worker::Worker};
 use crate::{
-    health::Part,
-    node::{Pass, Selection},
+    health::{Components, Part},
+    node::{Host, Pass, Selection},
     time,
 };
 
@@ -99,6 +99,15 @@ impl Worker {
         let any = !gaps.is_empty();
         self.ledger.note_gaps(gaps);
         any
+    }
+}
+
+/// Notes what is wrong with the files that name owners. Reading them has logged it.
+pub(super) fn note_owners(components: &Components, host: &Host) {
+    let problems = host.policy.problems();
+    match problems.is_empty() {
+        true => components.works(Part::Owners),
+        false => components.set_failed(Part::Owners, &problems.join("; ")),
     }
 }
 

@@ -22,6 +22,7 @@ use super::{
     follower::Follower,
     ledger_handle::{self, LedgerHandle},
     mailbox::{Mailbox, Started, Work, WorkerEvent},
+    resync,
 };
 use crate::{
     class_source,
@@ -112,7 +113,7 @@ impl Worker {
             None => components.works(Part::Configuration),
         }
         host.keep_good_files();
-        note_owners(&components, &host);
+        resync::note_owners(&components, &host);
         let ledger = LedgerHandle::open(host.config(), &state_dir, only_one, Arc::clone(&components));
         let loader = ClassLoader::start(class_loader::Setup {
             make_host,
@@ -138,6 +139,7 @@ impl Worker {
         };
         let choice = if logs_faults { ProgramChoice::Logging } else { ProgramChoice::Current };
         let pass = worker.new_pass()?;
+        worker.host.survey(&pass.interfaces);
         let mut session = worker.host.begin(choice)?;
         let log = session.kernel.loaded.log.take();
         let session = worker.attach_all(session, pass)?;
@@ -183,7 +185,8 @@ impl Worker {
         if let Some(answers) = work.answers {
             self.host.policy.take_answers(answers);
         }
-        if work.resync {
+        let survey_differs = work.survey.is_some_and(|survey| self.host.policy.take_survey(survey));
+        if work.resync || survey_differs {
             let _busy = begin("the resync");
             self.loader.retry();
             self.resync_or_retry("comparing all interfaces");
@@ -256,7 +259,7 @@ impl Worker {
     /// take seconds while other processes hold the kernel's lock, so that is done without ours.
     pub(super) fn resync(&mut self) -> anyhow::Result<()> {
         match self.host.refresh().context("cannot read who owns which interface and address") {
-            Ok(()) => note_owners(&self.components, &self.host),
+            Ok(()) => resync::note_owners(&self.components, &self.host),
             Err(error) => self.components.failed(Part::Owners, &error),
         }
         self.host.keep_good_files();
@@ -367,15 +370,6 @@ impl Worker {
             Err(error) if ledger_handle::is_busy(&error) => self.report(WorkerEvent::DrainSoon),
             Ok(()) | Err(_) => {}
         }
-    }
-}
-
-/// Notes what is wrong with the files that name owners. Reading them has logged it.
-fn note_owners(components: &Components, host: &Host) {
-    let problems = host.policy.problems();
-    match problems.is_empty() {
-        true => components.works(Part::Owners),
-        false => components.set_failed(Part::Owners, &problems.join("; ")),
     }
 }
 

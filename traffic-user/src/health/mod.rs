@@ -37,6 +37,8 @@ pub enum Part {
     Resync,
     /// The identity command.
     IdentityCommand,
+    /// Looking for the platforms on this host and their containers.
+    Platforms,
     /// The ledger.
     Ledger,
     /// The log lines of the kernel program.
@@ -56,6 +58,7 @@ impl Part {
             Self::Owners => "owners",
             Self::Resync => "resync",
             Self::IdentityCommand => "identity_command",
+            Self::Platforms => "platforms",
             Self::Ledger => "ledger",
             Self::ProgramLog => "program_log",
             Self::TimeZone => "time_zone",
@@ -72,6 +75,7 @@ impl Part {
             Self::Owners => "what was known stays in force, and trafctl tries again",
             Self::Resync => "what is attached is counted, new interfaces may not be, and trafctl tries again",
             Self::IdentityCommand => "trafctl will retry, and interfaces with a known owner are counted",
+            Self::Platforms => "what was known stays in force, and trafctl tries again",
             Self::Ledger => {
                 "counting continues without the ledger, and every drain tries again. Nothing counted meanwhile \
                  is lost"

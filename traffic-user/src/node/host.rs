@@ -34,6 +34,7 @@ use crate::{
     },
     net::{interface::NetInterface, netlink::Netlink},
     ownership::{address_file::AddressFile, identity_command},
+    platform::survey::{Survey, Surveyor},
 };
 
 /// The advice when a map has no room for more addresses.
@@ -139,6 +140,20 @@ impl Host {
     fn hooks_under_lock(&self) -> KernelHooks {
         let expedite = if self.config().expedite { self.bpffs.expedite() } else { Expedite::off() };
         self.hooks().expediting(expedite)
+    }
+
+    /// Looks for the platforms on this host, and for the owners of these interfaces. A failure is logged:
+    /// interfaces that names and lists assign do not need it.
+    pub fn survey(&mut self, interfaces: &[NetInterface]) {
+        match Surveyor::default().survey(&self.netlink, interfaces) {
+            Ok(survey) => self.adopt_survey(survey),
+            Err(error) => tracing::warn!("{error:#}"),
+        }
+    }
+
+    /// Takes over what another host of this process knows of the platforms.
+    pub fn adopt_survey(&mut self, survey: Survey) {
+        self.policy.take_survey(survey);
     }
 
     /// Asks the identity command, if there is one and any of these interfaces needs it. Its failure is

@@ -16,8 +16,9 @@ use crate::{
     ownership::{
         Ownership,
         identity_command::Answers,
-        interface_rules::{Ignored, InterfaceFacts, NameRules, Role},
+        interface_rules::{Ignored, NameRules, Role, Rule, Sources},
     },
+    platform::survey::Survey,
 };
 
 /// How many containers without a slot are named; of all others only the number.
@@ -38,7 +39,7 @@ pub struct Policy {
     /// The configuration.
     pub config: Config,
     ownership: Ownership,
-    answers: Answers,
+    sources: Sources,
     /// Ids that own an address.
     address_owners: HashSet<String>,
 }
@@ -56,7 +57,7 @@ impl Policy {
 
     pub(super) fn new(config: Config, ownership: Ownership) -> Self {
         let address_owners = owners_of(&ownership);
-        Self { config, ownership, answers: Answers::default(), address_owners }
+        Self { config, ownership, sources: Sources::default(), address_owners }
     }
 
     /// Reads again who owns which interface and address.
@@ -90,39 +91,50 @@ impl Policy {
 
     /// What cannot be used of the files that name owners.
     pub fn problems(&self) -> Vec<String> {
-        self.ownership.problems()
+        let of_platforms = self.sources.survey.problems.iter().cloned();
+        self.ownership.problems().into_iter().chain(of_platforms).collect()
     }
 
-    /// The role of an interface. Its alternative names count where no rule matches its name.
+    /// The role of an interface. Its alternative names count where its name decides nothing.
     /// One that cannot be counted has no owner to be found.
     pub fn role(&self, interface: &NetInterface) -> Role {
-        match (self.role_by_name(interface), interface.obstacle) {
-            (Role::Container(_) | Role::Shared | Role::Uplink, Some(obstacle)) => {
-                Role::Unresolved { reason: obstacle.to_owned() }
+        self.decide(interface).0
+    }
+
+    /// The role of an interface, and what decides it.
+    pub fn decide(&self, interface: &NetInterface) -> (Role, Rule<'_>) {
+        match (self.decide_by_names(interface), interface.obstacle) {
+            ((Role::Container(_) | Role::Shared | Role::Uplink, _), Some(obstacle)) => {
+                (Role::Unresolved { reason: obstacle.to_owned() }, Rule::Nothing)
             }
-            (role, _) => role,
+            (decided, _) => decided,
         }
     }
 
-    /// Whether the owner of an interface is unknown, and the identity command may know it.
+    /// Whether an interface is attached, and it is known for whom.
+    pub fn is_assigned(&self, interface: &NetInterface) -> bool {
+        matches!(self.role(interface), Role::Container(_) | Role::Shared | Role::Uplink)
+    }
+
+    /// Whether the owner of an interface is unknown, and the identity command or a platform may know it.
     pub fn is_unresolved(&self, interface: &NetInterface) -> bool {
         interface.obstacle.is_none() && matches!(self.role(interface), Role::Unresolved { .. })
     }
 
-    fn role_by_name(&self, interface: &NetInterface) -> Role {
+    fn decide_by_names(&self, interface: &NetInterface) -> (Role, Rule<'_>) {
         if self.config.uplinks.iter().any(|uplink| interface.is_called(uplink)) {
-            return Role::Uplink;
+            return (Role::Uplink, Rule::Uplinks);
         }
-        let role_of = |name| {
-            let facts = InterfaceFacts { index: interface.index, name, mac: interface.mac };
-            self.ownership.rules.role(&facts, &self.answers)
+        let of = |name| self.ownership.rules.decide(interface, name, &self.sources);
+        let is_undecided = |(role, _): &(Role, Rule<'_>)| {
+            matches!(role, Role::Unresolved { .. } | Role::Ignored(Ignored::NoRule | Ignored::BothEndsHere))
         };
-        let by_name = role_of(&interface.name);
-        if by_name != Role::Ignored(Ignored::NoRule) {
+        let by_name = of(&interface.name);
+        if !is_undecided(&by_name) {
             return by_name;
         }
-        let mut others = interface.alternative_names.iter().map(|name| role_of(name));
-        others.find(|role| *role != by_name).unwrap_or(by_name)
+        let mut others = interface.alternative_names.iter().map(|name| of(name));
+        others.find(|decided| !is_undecided(decided)).unwrap_or(by_name)
     }
 
     /// Why no container is counted, if no rule matches anything, and something looks like a container's: most
@@ -169,12 +181,29 @@ impl Policy {
         &self.ownership.rules
     }
 
+    /// What is known of the platforms on this host.
+    pub const fn survey(&self) -> &Survey {
+        &self.sources.survey
+    }
+
+    /// Takes over a later look at the platforms. What was known stays where this one knows nothing. Returns
+    /// whether it changes anything.
+    pub fn take_survey(&mut self, mut survey: Survey) -> bool {
+        for change in survey.keep_known(&self.sources.survey) {
+            tracing::warn!("{change}");
+        }
+        let differs = survey.differs_from(&self.sources.survey);
+        self.sources.survey = survey;
+        differs
+    }
+
     /// Replaces the earlier answers of the identity command by these.
     pub fn take_answers(&mut self, answers: Answers) {
-        for complaint in answers.problems().iter().filter(|new| !self.answers.problems().contains(new)) {
+        let known = self.sources.answers.problems();
+        for complaint in answers.problems().iter().filter(|new| !known.contains(new)) {
             tracing::warn!("the command under [identities]: {complaint}");
         }
-        self.answers = answers;
+        self.sources.answers = answers;
     }
 
     /// Whether any of these interfaces needs an answer of the identity command.
@@ -294,6 +323,7 @@ mod tests {
             kind: kind.to_owned(),
             peer_is_elsewhere,
             master,
+            ethernet: true,
             ..NetInterface::default()
         };
         let host = [
@@ -307,7 +337,7 @@ mod tests {
         let docker = interface("veth1a2b3", "veth", true, Some(5));
         let machine = interface("vnet0", "tun", false, Some(5));
         let here = interface("veth101.0", "veth", true, Some(5));
-        let virtuozzo = policy("[node]\nuplinks = ['eno1']\n");
+        let virtuozzo = policy("[host]\npreset = 'virtuozzo'\n[node]\nuplinks = ['eno1']\n");
         assert_eq!(virtuozzo.nothing_matches(&host, |_| false), None, "there is no container yet");
         let text = virtuozzo.nothing_matches(&with(&[docker.clone(), machine.clone()]), |_| false).unwrap();
         assert!(
@@ -325,7 +355,8 @@ mod tests {
                 .nothing_matches(&with(&[docker.clone(), machine]), |_| false),
             None
         );
-        let ignored = "[[interfaces.rule]]\npattern = 'veth.*'\nkind = 'ignore'\n";
+        let ignored =
+            "[host]\npreset = 'virtuozzo'\n[[interfaces.rule]]\npattern = 'veth.*'\nkind = 'ignore'\n";
         assert_eq!(policy(ignored).nothing_matches(&with(&[docker]), |_| false), None);
     }
 

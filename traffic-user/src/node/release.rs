@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use traffic_common::{DIRECTIONS, Direction, InterfaceEntry};
 
-use super::{kernel_access::NodeKernel, missed, plan, session::Session};
+use super::{kernel_access::NodeKernel, missed, plan, registry::Registry, session::Session};
 use crate::{
     kernel::{
         hooks::{DeviceFate, HookSeen, OnHook},
@@ -12,6 +12,14 @@ use crate::{
     },
     net::interface::NetInterface,
 };
+
+impl Registry {
+    /// Whether an interface is recorded for a container under another name than it has now.
+    pub(crate) fn is_renamed(&self, interface: &NetInterface) -> bool {
+        let record = self.interface_of_index(interface.index).map(|slot| self.interface(slot));
+        record.is_some_and(|record| read_name(record) != interface.name)
+    }
+}
 
 impl<K: NodeKernel> Session<K> {
     /// Releases interfaces that are gone: their entries and pinned links. Their counters stay. `interfaces`

@@ -103,6 +103,10 @@ impl<K: NodeKernel + FinalReading> Session<K> {
                     continue;
                 }
                 Role::Ignored(_) => (interface.clone(), Wanted::Nothing),
+                // Its wires are the same, so its container stays.
+                Role::Unresolved { .. } if self.registry.is_renamed(interface) => {
+                    (interface.clone(), Wanted::Nothing)
+                }
                 Role::Unresolved { reason } => {
                     self.describe(interface)?;
                     report.unresolved.push((interface.name.clone(), reason));

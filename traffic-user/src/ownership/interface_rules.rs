@@ -1,26 +1,29 @@
-//! The role of an interface, from its name, from lists of the configuration and Virtuozzo, or from the
-//! command's answers.
+//! The role of an interface, from its name, from lists of the configuration and Virtuozzo, from the command's
+//! answers, or from what the platforms on this host show.
 //!
-//! Patterns and presets are defined in [`crate::config`].
+//! Patterns and presets are defined in [`crate::config`], platforms in [`crate::platform`].
 
 use std::collections::{HashMap, HashSet};
 
 use traffic_model::ContainerId;
 
 use crate::{
-    config::{Config, Pattern, Preset, RuleKind},
+    config::{Applies, Config, Pattern, Preset, RuleKind},
+    net::interface::NetInterface,
     ownership::{identity_command::Answers, vz_conf::VzConf},
+    platform::{
+        Owner, Platform,
+        survey::{Attribution, Survey},
+    },
 };
 
-/// The facts that a role is decided from.
-#[derive(Clone, Copy, Debug)]
-pub struct InterfaceFacts<'a> {
-    /// Its index. A name may pass to another interface, an index does not.
-    pub index: u32,
-    /// Its name.
-    pub name: &'a str,
-    /// Its hardware address.
-    pub mac: Option<[u8; 6]>,
+/// What is known of owners beside rules and lists, and changes with the containers.
+#[derive(Debug, Default)]
+pub struct Sources {
+    /// The answers of the configured command.
+    pub answers: Answers,
+    /// The platforms on this host and their containers.
+    pub survey: Survey,
 }
 
 /// What an interface is, and how it is counted.
@@ -48,12 +51,63 @@ pub enum Ignored {
     ByRule,
     /// No rule matches its name.
     NoRule,
+    /// It is a veth with both ends in the host's network namespace: one of them may be about to move.
+    BothEndsHere,
+    /// The host reaches others by it.
+    DefaultRoute,
+}
+
+/// What a role was decided by.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Rule<'r> {
+    /// `uplinks` under `[node]`.
+    Uplinks,
+    /// A list of interfaces: `[[container]]`, or `NETIF=` in Virtuozzo's files.
+    List,
+    /// A rule for names, with its pattern.
+    Name(&'r str),
+    /// A list of hardware addresses, in the same places.
+    Mac,
+    /// Digits of a hardware address in the name.
+    Digits,
+    /// The identity command.
+    Command,
+    /// A platform on this host, and what shows it.
+    Platform(&'r str),
+    /// Nothing decides.
+    Nothing,
+}
+
+impl std::fmt::Display for Rule<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Uplinks => f.write_str("`uplinks` under [node]"),
+            Self::List => f.write_str("its name in [[container]] or in NETIF= of Virtuozzo's files"),
+            Self::Name(pattern) => write!(f, "the rule for names {pattern}"),
+            Self::Mac => {
+                f.write_str("its hardware address in [[container]] or in NETIF= of Virtuozzo's files")
+            }
+            Self::Digits => f.write_str("digits of a hardware address of Virtuozzo's files in its name"),
+            Self::Command => f.write_str("the command under [identities]"),
+            Self::Platform(what) => f.write_str(what),
+            Self::Nothing => f.write_str("-"),
+        }
+    }
+}
+
+/// A rule for names, of the configuration or the preset.
+#[derive(Debug)]
+struct NameRule {
+    pattern: Pattern,
+    text: String,
+    kind: RuleKind,
+    applies: Applies,
 }
 
 /// All rules for names, and all lists of owners.
 #[derive(Debug)]
 pub struct NameRules {
-    patterns: Vec<(Pattern, RuleKind)>,
+    patterns: Vec<NameRule>,
     preset: Preset,
     uplinks: HashSet<String>,
     has_command: bool,
@@ -68,10 +122,20 @@ impl NameRules {
     /// # Errors
     /// When a preset's pattern does not compile, which would be a bug.
     pub fn new(config: &Config, vz: &VzConf) -> anyhow::Result<Self> {
-        let mut patterns: Vec<_> =
-            config.rules.iter().map(|rule| (rule.pattern.clone(), rule.kind)).collect();
-        for (pattern, kind) in config.preset.rules() {
-            patterns.push((Pattern::new(pattern).map_err(anyhow::Error::msg)?, *kind));
+        let own = config.rules.iter().map(|rule| NameRule {
+            pattern: rule.pattern.clone(),
+            text: rule.pattern.as_written().to_owned(),
+            kind: rule.kind,
+            applies: Applies::Always,
+        });
+        let mut patterns: Vec<_> = own.collect();
+        for rule in config.preset.rules() {
+            patterns.push(NameRule {
+                pattern: Pattern::new(rule.pattern).map_err(anyhow::Error::msg)?,
+                text: rule.pattern.to_owned(),
+                kind: rule.kind,
+                applies: rule.applies,
+            });
         }
         let mut rules = Self {
             patterns,
@@ -119,52 +183,138 @@ impl NameRules {
         std::iter::once(main).chain(others).collect()
     }
 
-    /// The role of an interface. `answers` are those of the configured command.
-    pub fn role(&self, facts: &InterfaceFacts<'_>, answers: &Answers) -> Role {
-        if self.uplinks.contains(facts.name) {
-            return Role::Uplink;
+    /// The role of an interface under one of its names.
+    pub fn role(&self, interface: &NetInterface, name: &str, sources: &Sources) -> Role {
+        self.decide(interface, name, sources).0
+    }
+
+    /// The role of an interface under one of its names, and what decides it.
+    pub fn decide<'s>(
+        &'s self,
+        interface: &NetInterface,
+        name: &str,
+        sources: &'s Sources,
+    ) -> (Role, Rule<'s>) {
+        if self.uplinks.contains(name) {
+            return (Role::Uplink, Rule::Uplinks);
         }
-        if let Some(id) = self.by_interface.get(facts.name) {
-            return Role::Container(id.clone());
+        if let Some(id) = self.by_interface.get(name) {
+            return (Role::Container(id.clone()), Rule::List);
         }
-        let matching = self
-            .patterns
-            .iter()
-            .find_map(|(pattern, kind)| pattern.matches(facts.name).map(|id| (id, *kind)));
-        match matching {
-            Some((_, RuleKind::Ignore)) => Role::Ignored(Ignored::ByRule),
-            Some((_, RuleKind::Shared)) => Role::Shared,
-            Some((Some(id), RuleKind::Container)) => ContainerId::of_container(id).map_or_else(
-                |error| Role::Unresolved { reason: error.to_string() },
-                |id| Role::Container(self.main_id(id)),
-            ),
-            Some((_, RuleKind::Mapped) | (None, RuleKind::Container)) => match self.mapped(facts, answers) {
-                Some(id) => Role::Container(self.main_id(id)),
-                None => Role::Unresolved { reason: self.unresolved(facts) },
+        let found = sources.survey.of(interface);
+        let mut matching = self.patterns.iter().filter_map(|rule| Some((rule.pattern.matches(name)?, rule)));
+        let matching = matching.find(|(_, rule)| rule.applies_to(interface, &sources.survey));
+        let Some((id, rule)) = matching else { return self.without_rule(interface, name, sources) };
+        let by_name = Rule::Name(&rule.text);
+        match (rule.kind, id) {
+            (RuleKind::Ignore, _) => (Role::Ignored(Ignored::ByRule), by_name),
+            (RuleKind::Shared, _) => (Role::Shared, by_name),
+            (RuleKind::Container, Some(id)) => {
+                let role = ContainerId::of_container(id).map_or_else(
+                    |error| Role::Unresolved { reason: error.to_string() },
+                    |id| Role::Container(self.main_id(id)),
+                );
+                match found {
+                    // A random name can look like one that contains an id.
+                    Some(Attribution { owner: Ok(owner), rule: how, .. })
+                        if rule.applies == Applies::UnlessOthers && owner.platform != Platform::Lxc =>
+                    {
+                        (Role::Container(self.main_id(owner.id.clone())), Rule::Platform(how))
+                    }
+                    None if rule.applies == Applies::UnlessOthers => {
+                        (Role::Unresolved { reason: NOT_LOOKED_UP.to_owned() }, Rule::Nothing)
+                    }
+                    _ => (role, by_name),
+                }
+            }
+            (RuleKind::Mapped | RuleKind::Container, _) => match self.mapped(interface, name, sources) {
+                Some((id, rule)) => (Role::Container(self.main_id(id.clone())), rule),
+                None => self.undecided(interface, name, found),
             },
-            // Its hardware address is not considered: a bridge has that of a port, and a VLAN interface its
-            // parent's.
-            None => Role::Ignored(Ignored::NoRule),
         }
+    }
+
+    /// The role of an interface that no rule for names matches. Its hardware address is not considered: a bridge
+    /// has that of a port, and a VLAN interface its parent's.
+    fn without_rule<'s>(
+        &'s self,
+        interface: &NetInterface,
+        name: &str,
+        sources: &'s Sources,
+    ) -> (Role, Rule<'s>) {
+        if self.preset != Preset::Auto {
+            return (Role::Ignored(Ignored::NoRule), Rule::Nothing);
+        }
+        let found = sources.survey.of(interface);
+        if sources.survey.is_default_route(interface.index) {
+            return (Role::Ignored(Ignored::DefaultRoute), Rule::Nothing);
+        }
+        match found {
+            Some(Attribution { owner: Ok(owner), rule, .. }) => {
+                (Role::Container(self.main_id(owner.id.clone())), Rule::Platform(rule))
+            }
+            _ if interface.looks_like_a_containers() => match self.mapped(interface, name, sources) {
+                Some((id, rule)) => (Role::Container(self.main_id(id.clone())), rule),
+                None => self.undecided(interface, name, found),
+            },
+            _ => (Role::Ignored(Ignored::NoRule), Rule::Nothing),
+        }
+    }
+
+    /// The role of an interface that should have an owner, which nothing knows.
+    fn undecided(
+        &self,
+        interface: &NetInterface,
+        name: &str,
+        found: Option<&Attribution>,
+    ) -> (Role, Rule<'static>) {
+        if interface.is_counted_on_the_other_end() && !interface.peer_is_elsewhere {
+            return (Role::Ignored(Ignored::BothEndsHere), Rule::Nothing);
+        }
+        (Role::Unresolved { reason: self.unresolved(interface, name, found) }, Rule::Nothing)
     }
 
     /// Why an interface is not counted, as text for people.
     pub fn why_ignored(&self, ignored: Ignored) -> String {
         match ignored {
             Ignored::ByRule => "a rule of kind \"ignore\" matches its name".to_owned(),
+            Ignored::NoRule if self.preset == Preset::Auto => {
+                "it does not look like a container's, and no rule matches its name".to_owned()
+            }
             Ignored::NoRule => format!("no rule matches its name (preset {})", self.preset.name()),
+            Ignored::BothEndsHere => {
+                "both its ends are in this network namespace, so no container is behind it yet".to_owned()
+            }
+            Ignored::DefaultRoute => {
+                "this host reaches others by it; if its own traffic is to be counted, name it \
+                                      under [node] uplinks"
+                    .to_owned()
+            }
         }
     }
 
-    /// Finds the owner by the interface's hardware address, by digits of one in its name, or by the command's
-    /// answers.
-    fn mapped(&self, facts: &InterfaceFacts<'_>, answers: &Answers) -> Option<ContainerId> {
-        let of_interface = facts.mac.and_then(|mac| owner_of_mac(&self.by_mac, mac));
-        of_interface
-            .or_else(|| self.by_digits(facts.name))
-            .or_else(|| answers.of_interface(facts.name, facts.index))
-            .or_else(|| facts.mac.and_then(|mac| owner_of_mac(answers.by_mac(), mac)))
-            .cloned()
+    /// Finds the owner by the interface's hardware address, by digits of one in its name, by the command's
+    /// answers, or by the platforms.
+    fn mapped<'s>(
+        &'s self,
+        interface: &NetInterface,
+        name: &str,
+        sources: &'s Sources,
+    ) -> Option<(&'s ContainerId, Rule<'s>)> {
+        let Sources { answers, survey } = sources;
+        let by_mac = interface.mac.and_then(|mac| owner_of_mac(&self.by_mac, mac));
+        let of_platform = || match survey.of(interface)? {
+            Attribution { owner: Ok(Owner { id, .. }), rule, .. } => {
+                Some((id, Rule::Platform(rule.as_str())))
+            }
+            _ => None,
+        };
+        by_mac
+            .map(|id| (id, Rule::Mac))
+            .or_else(|| Some((self.by_digits(name)?, Rule::Digits)))
+            .or_else(|| Some((answers.of_interface(name, interface.index)?, Rule::Command)))
+            .or_else(|| Some((owner_of_mac(answers.by_mac(), interface.mac?)?, Rule::Command)))
+            .or_else(of_platform)
     }
 
     /// Virtuozzo builds names from the last four bytes of the container's hardware address, or from all six.
@@ -174,8 +324,8 @@ impl NameRules {
         only_owner(&self.by_mac, |mac| traffic_model::hex(mac).ends_with(&digits))
     }
 
-    fn unresolved(&self, facts: &InterfaceFacts<'_>) -> String {
-        let mac = facts.mac.map_or_else(String::new, |[a, b, c, d, e, f]| {
+    fn unresolved(&self, interface: &NetInterface, name: &str, found: Option<&Attribution>) -> String {
+        let mac = interface.mac.map_or_else(String::new, |[a, b, c, d, e, f]| {
             format!(" or {a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{f:02x}")
         });
         let command = if self.has_command {
@@ -183,13 +333,30 @@ impl NameRules {
         } else {
             ""
         };
+        let of_platforms = match found.map(|found| &found.owner) {
+            Some(Err(reason)) => format!("; {reason}"),
+            _ => String::new(),
+        };
         format!(
             "neither NETIF= in Virtuozzo's files nor [[container]] in the configuration lists \
-             {}{mac}{command}",
-            facts.name
+             {name}{mac}{command}{of_platforms}"
         )
     }
 }
+
+impl NameRule {
+    fn applies_to(&self, interface: &NetInterface, survey: &Survey) -> bool {
+        match self.applies {
+            Applies::Always => true,
+            Applies::ToVeth => interface.kind == "veth",
+            Applies::OnProxmox => survey.has(Platform::Proxmox),
+            Applies::UnlessOthers => interface.kind != "veth" || interface.peer_is_elsewhere,
+        }
+    }
+}
+
+/// Why an interface with a new name has no owner for a moment.
+const NOT_LOOKED_UP: &str = "its container is being looked up";
 
 /// The owner of a hardware address. A tap has its machine's address with the first byte set to fe: libvirt
 /// does so to keep bridges from adopting it.
@@ -212,150 +379,4 @@ fn only_owner(
 }
 
 #[cfg(test)]
-mod tests {
-    use std::path::Path;
-
-    use super::*;
-
-    fn rules(config: &str) -> NameRules {
-        let config = Config::parse(config, Path::new("t.toml")).unwrap();
-        let vz = crate::ownership::vz_conf::parse(
-            Path::new("777.conf"),
-            "NETIF=\"ifname=eth0,mac=00:18:51:00:00:01,host_ifname=veth42001122,host_mac=FE:FF:FF:00:00:01\"\n",
-        );
-        NameRules::new(&config, &vz).unwrap()
-    }
-
-    fn role(rules: &NameRules, name: &str) -> String {
-        match rules.role(&InterfaceFacts { index: 1, name, mac: None }, &Answers::default()) {
-            Role::Container(id) => id.to_string(),
-            Role::Shared => "shared".to_owned(),
-            Role::Uplink => "node".to_owned(),
-            Role::Ignored(_) => "-".to_owned(),
-            Role::Unresolved { .. } => "?".to_owned(),
-        }
-    }
-
-    #[test]
-    fn presets_recognise_the_names_of_their_hosts() {
-        let cases = [
-            (
-                "virtuozzo",
-                "veth101.0=101 veth101.12=101 vme7.1=7 venet0=shared venet1=- veth42001122=777 \
-                 vethdeadbeef=? veth42001122=777 vme001c42aabbcc=? veth0.0=? vme00.1=? veth101=- \
-                 veth101.0a=- eth0=- vme.1=- br0=- vethx101.0=- lo=-",
-            ),
-            ("proxmox", "veth100i0=100 tap100i1=100 fwpr100p0=- fwln100i0=- fwbr100i0=- vmbr0=- veth101.0=-"),
-            ("libvirt", "vnet3=? vnetx=- virbr0=- veth101.0=-"),
-            ("lxc", "veth101=101 veth101.3=101 veth8fQ2xZ=? veth-x=- veth0=?"),
-            ("nspawn", "ve-web=web vb-mail.1=mail.1 ve-=-"),
-            ("custom", "veth101.0=- ve-web=- venet0=-"),
-        ];
-        for (preset, expected) in cases {
-            let rules = rules(&format!("[host]\npreset = '{preset}'\n"));
-            for pair in expected.split_whitespace() {
-                let (name, expected) = pair.split_once('=').unwrap();
-                assert_eq!(role(&rules, name), expected, "{preset}: {name}");
-            }
-        }
-    }
-
-    #[test]
-    fn lists_override_own_rules_and_these_override_presets() {
-        let rules = rules(
-            "[[interfaces.rule]]\npattern = '^veth9[0-9]*\\.0$'\nkind = 'ignore'\n\
-             [[interfaces.rule]]\npattern = '^ct-(?<container>[a-z]+)$'\nkind = 'container'\n\
-             [[container]]\nid = 'db'\ninterfaces = ['veth900.0', 'odd0']\n",
-        );
-        let roles: Vec<_> =
-            ["veth900.0", "veth901.0", "ct-web", "odd0", "veth1.0"].map(|name| role(&rules, name)).into();
-        assert_eq!(roles, ["db", "-", "web", "db", "1"]);
-    }
-
-    #[test]
-    fn digits_of_a_hardware_address_in_the_name_find_the_owner() {
-        let rules = rules("[[container]]\nid = '9'\nmacs = ['00:1c:42:aa:bb:cc']\n");
-        assert_eq!(role(&rules, "veth51000001"), "777", "the last four bytes of NETIF's mac=");
-        assert_eq!(role(&rules, "vme001c42aabbcc"), "9");
-        assert_eq!(role(&rules, "veth51000002"), "?");
-    }
-
-    #[test]
-    fn a_number_and_a_uuid_name_one_container() {
-        let uuid = "2b2a3d9c-6f2e-4a77-9c15-0a1b2c3d4e5f";
-        let config = Config::parse("", Path::new("t.toml")).unwrap();
-        let vz = crate::ownership::vz_conf::parse(Path::new(&format!("{uuid}.conf")), "VEID=\"101\"\n");
-        let rules = NameRules::new(&config, &vz).unwrap();
-        assert_eq!(role(&rules, "veth101.0"), uuid);
-        assert_eq!(role(&rules, "veth102.0"), "102");
-    }
-
-    #[test]
-    fn a_hardware_address_finds_the_owner_if_the_name_does_not() {
-        let rules = rules("[[container]]\nid = '55'\nmacs = ['02:00:00:00:00:55']\n");
-        let role =
-            |name, mac| rules.role(&InterfaceFacts { index: 1, name, mac: Some(mac) }, &Answers::default());
-        let id = |id| Role::Container(ContainerId::new(id).unwrap());
-        assert_eq!(role("vethdeadbeef", [2, 0, 0, 0, 0, 0x55]), id("55"));
-        // A bridge has the address of a port.
-        assert_eq!(role("br0", [2, 0, 0, 0, 0, 0x55]), Role::Ignored(Ignored::NoRule));
-        assert_eq!(role("vethdeadbeef", [0xfe, 0xff, 0xff, 0, 0, 1]), id("777"));
-        // A name that contains the id decides.
-        assert_eq!(role("veth101.0", [2, 0, 0, 0, 0, 0x55]), id("101"));
-        let Role::Unresolved { reason } = role("vethdeadbeef", [1, 2, 3, 4, 5, 6]) else {
-            panic!("resolved")
-        };
-        assert!(reason.contains("vethdeadbeef or 01:02:03:04:05:06"), "{reason}");
-    }
-
-    #[test]
-    fn a_tap_has_its_machines_hardware_address_except_for_the_first_byte() {
-        let rules = rules(
-            "[host]\npreset = 'libvirt'\n[[container]]\nid = 'mail'\nmacs = ['525400aabb01']\n\
-             [[container]]\nid = 'one'\nmacs = ['52:54:00:aa:bb:02']\n[[container]]\nid = 'two'\nmacs = ['02:54:00:aa:bb:02']\n",
-        );
-        let role = |mac| {
-            rules.role(&InterfaceFacts { index: 1, name: "vnet3", mac: Some(mac) }, &Answers::default())
-        };
-        let mail = Role::Container(ContainerId::new("mail").unwrap());
-        assert_eq!(role([0xfe, 0x54, 0, 0xaa, 0xbb, 1]), mail);
-        assert_eq!(role([0x52, 0x54, 0, 0xaa, 0xbb, 1]), mail);
-        // Another first byte belongs to another machine.
-        assert!(matches!(role([0x06, 0x54, 0, 0xaa, 0xbb, 1]), Role::Unresolved { .. }));
-        // Two machines match.
-        assert!(matches!(role([0xfe, 0x54, 0, 0xaa, 0xbb, 2]), Role::Unresolved { .. }));
-    }
-
-    #[test]
-    fn an_answer_of_the_command_is_valid_for_that_interface_only() {
-        let rules = rules("[host]\npreset = 'libvirt'\n[identities]\ncommand = ['/bin/ids']\n");
-        let known = HashMap::from([("vnet3".to_owned(), 7), ("vnet4".to_owned(), 8)]);
-        let answers = Answers::parse("vnet3 web\n52:54:00:00:00:09 db\nvnet5 gone\n", &known, &known);
-        assert_eq!(answers.problems(), [""; 0]);
-        let role = |index, name, mac| rules.role(&InterfaceFacts { index, name, mac }, &answers);
-        let id = |id| Role::Container(ContainerId::new(id).unwrap());
-        assert_eq!(role(7, "vnet3", None), id("web"));
-        let Role::Unresolved { reason } = role(9, "vnet3", None) else { panic!("the name went to another") };
-        assert!(reason.ends_with("the command under [identities] has not named its container"), "{reason}");
-        assert_eq!(role(8, "vnet4", Some([0xfe, 0x54, 0, 0, 0, 9])), id("db"));
-    }
-
-    #[test]
-    fn named_uplinks_belong_to_the_node() {
-        let rules = rules("[node]\nuplinks = ['eth0', 'veth1.0']\n");
-        assert_eq!(["eth0", "veth1.0", "eth1"].map(|name| role(&rules, name)), ["node", "node", "-"]);
-    }
-
-    #[test]
-    fn every_id_of_a_container_finds_it() {
-        let uuid = "2b2a3d9c-6f2e-4a77-9c15-0a1b2c3d4e5f";
-        let config = Config::parse("", Path::new("t.toml")).unwrap();
-        let vz = crate::ownership::vz_conf::parse(Path::new(&format!("{uuid}.conf")), "VEID=\"101\"\n");
-        let rules = NameRules::new(&config, &vz).unwrap();
-        for typed in ["101", "{2B2A3D9C-6F2E-4A77-9C15-0A1B2C3D4E5F}"] {
-            let ids = rules.all_ids(&ContainerId::new(typed).unwrap());
-            assert_eq!(ids.iter().map(ContainerId::as_str).collect::<Vec<_>>(), [uuid, "101"], "{typed}");
-        }
-        assert_eq!(rules.all_ids(&ContainerId::new("102").unwrap()).len(), 1);
-    }
-}
+mod tests;

@@ -81,6 +81,9 @@ impl Interfaces {
                     all.add(&hooks, &counted, interface.as_uplink(), Some(ContainerId::node()))?;
                 }
                 Role::Shared => all.add(&hooks, &counted, interface, None)?,
+                Role::Unresolved { reason } if all.registry.is_renamed(&interface) => {
+                    all.add_unnamed(&hooks, interface, &reason)?;
+                }
                 Role::Unresolved { reason } => {
                     let name = interface.name.clone();
                     let doing = match all.add_unnamed(&hooks, interface, &reason)? {

@@ -1,0 +1,93 @@
+//! From containers to network namespaces, and so to the interfaces whose other end is there.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashSet},
+    fs::{self, File},
+    io,
+    os::fd::AsFd as _,
+    path::Path,
+};
+
+use super::{Member, Place, cgroups, root::Root};
+use crate::net::netlink::Netlink;
+
+/// Where namespaces have names: those of `ip netns`, which Podman and Kubernetes use as well, and Docker's.
+const NAMED: [&str; 2] = ["/run/netns", "/run/docker/netns"];
+/// Most named namespaces that are looked at.
+const MOST_NAMED: usize = 10_000;
+
+/// The kernel's ids of network namespaces; a trait, so that tests can replace the kernel.
+pub(super) trait NamespaceIds {
+    /// That of a process; `None` where its namespace has none.
+    fn of_process(&self, pid: u32) -> io::Result<Option<i32>>;
+
+    /// That of a file.
+    fn of_file(&self, path: &Path) -> io::Result<Option<i32>>;
+}
+
+impl NamespaceIds for Netlink {
+    fn of_process(&self, pid: u32) -> io::Result<Option<i32>> {
+        self.namespace_of_process(pid)
+    }
+
+    fn of_file(&self, path: &Path) -> io::Result<Option<i32>> {
+        // Not through `files::open`: these files belong to a file system of the kernel's.
+        self.namespace_of_file(File::open(path)?.as_fd())
+    }
+}
+
+/// The members that are in each of the wanted namespaces, as positions in `members`.
+///
+/// # Errors
+/// When the kernel does not answer.
+pub(super) fn members_of(
+    members: &[Member],
+    wanted: &HashSet<i32>,
+    ids: &dyn NamespaceIds,
+) -> io::Result<BTreeMap<i32, Vec<usize>>> {
+    let mut found: BTreeMap<i32, Vec<usize>> = BTreeMap::new();
+    if wanted.is_empty() {
+        return Ok(found);
+    }
+    for (at, member) in members.iter().enumerate() {
+        let processes = match &member.place {
+            Place::Cgroup(path) => cgroups::processes(path),
+            Place::Process(pid, _) => vec![*pid],
+        };
+        // Others may be in namespaces of their own within the container, which have no end on the host.
+        for pid in processes {
+            let id = unless_gone(ids.of_process(pid))?.filter(|id| wanted.contains(id));
+            if let Some(id) = id {
+                found.entry(id).or_default().push(at);
+                break;
+            }
+        }
+    }
+    Ok(found)
+}
+
+/// A process may end, and a file may be removed, while they are looked at.
+fn unless_gone(answer: io::Result<Option<i32>>) -> io::Result<Option<i32>> {
+    match answer {
+        Err(error) if error.kind() == io::ErrorKind::TimedOut => Err(error),
+        other => Ok(other.unwrap_or(None)),
+    }
+}
+
+/// The names of the wanted namespaces that have one.
+pub(super) fn names(root: &Root, wanted: &BTreeSet<i32>, ids: &dyn NamespaceIds) -> BTreeMap<i32, String> {
+    let mut found = BTreeMap::new();
+    if wanted.is_empty() {
+        return found;
+    }
+    for directory in NAMED {
+        let Ok(entries) = fs::read_dir(root.at(directory)) else { continue };
+        for entry in entries.take(MOST_NAMED).flatten() {
+            let Ok(Some(id)) = ids.of_file(&entry.path()) else { continue };
+            if wanted.contains(&id) {
+                found.insert(id, root.shown(&entry.path()));
+            }
+        }
+    }
+    found
+}

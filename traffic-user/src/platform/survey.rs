@@ -1,0 +1,203 @@
+//! One look at the whole host: the platforms on it, their containers, and the owner of each interface.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    path::Path,
+};
+
+use anyhow::Context as _;
+use traffic_model::ContainerId;
+
+use super::{Owner, Platform, cgroups, known::Known, netns::NamespaceIds, readers::Readers, root::Root};
+use crate::net::{interface::NetInterface, netlink::Netlink};
+
+/// Addresses that only the default route leads to. Nothing is sent there.
+const FAR_AWAY: [IpAddr; 2] =
+    [IpAddr::V4(Ipv4Addr::new(9, 9, 9, 9)), IpAddr::V6(Ipv6Addr::new(0x2620, 0xfe, 0, 0, 0, 0, 0, 0xfe))];
+
+/// How many listings in a row may lack an interface before what was found about it is forgotten.
+const LISTINGS: u8 = 3;
+
+/// What was found about one interface.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Attribution {
+    /// The device that it is about. A name or an index may pass to another one.
+    device: Device,
+    /// Its owner, or why that is unknown.
+    pub owner: Result<Owner, String>,
+    /// What shows it.
+    pub rule: String,
+    /// How many listings in a row lacked the interface.
+    missing: u8,
+}
+
+impl Attribution {
+    /// What was found about an interface.
+    pub(super) fn new(interface: &NetInterface, owner: Result<Owner, String>, rule: String) -> Self {
+        Self { device: Device::of(interface), owner, rule, missing: 0 }
+    }
+}
+
+/// What tells an interface from later ones of the same index.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Device {
+    /// A veth or the like, by the namespace and the index of its other end.
+    Pair(Option<i32>, Option<u32>),
+    /// Any other, by its name, which is the only thing that platforms' files have in common.
+    Named(String),
+}
+
+impl Device {
+    fn of(interface: &NetInterface) -> Self {
+        match interface.kind.as_str() {
+            "veth" | "netkit" => Self::Pair(interface.peer_namespace, interface.peer),
+            _ => Self::Named(interface.name.clone()),
+        }
+    }
+}
+
+/// A container that runs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Running {
+    /// The container, or why it has no usable id.
+    pub owner: Owner,
+    /// Whether an interface of this host leads to it.
+    pub has_interface: bool,
+}
+
+/// The result of a look at the host.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Survey {
+    /// The platforms on this host, each with what shows it.
+    pub platforms: BTreeMap<Platform, Vec<String>>,
+    /// The containers and machines that run, sorted by id.
+    pub running: Vec<Running>,
+    /// What could not be read or cannot be used.
+    pub problems: Vec<String>,
+    by_index: HashMap<u32, Attribution>,
+    /// The interfaces by which this host reaches others.
+    default_routes: BTreeSet<u32>,
+    names: BTreeMap<ContainerId, String>,
+}
+
+impl Survey {
+    /// What was found about an interface; `None` where it was not looked at.
+    pub fn of(&self, interface: &NetInterface) -> Option<&Attribution> {
+        self.by_index.get(&interface.index).filter(|found| found.device == Device::of(interface))
+    }
+
+    /// Whether a platform is on this host.
+    pub fn has(&self, platform: Platform) -> bool {
+        self.platforms.contains_key(&platform)
+    }
+
+    /// Whether this host reaches others by an interface: then it is the host's own, whatever it looks like.
+    pub fn is_default_route(&self, index: u32) -> bool {
+        self.default_routes.contains(&index)
+    }
+
+    /// The name of a container for people.
+    pub fn name_of(&self, id: &ContainerId) -> Option<&str> {
+        self.names.get(id).map(String::as_str)
+    }
+
+    /// The ids of the containers with a name.
+    pub fn ids_named<'s>(&'s self, name: &'s str) -> impl Iterator<Item = &'s ContainerId> {
+        self.names.iter().filter(move |(_, of)| *of == name).map(|(id, _)| id)
+    }
+
+    /// Whether any interface has another owner than in an earlier look, or another platform was found.
+    pub fn differs_from(&self, earlier: &Self) -> bool {
+        let owners = |of: &Self| -> BTreeMap<u32, Option<ContainerId>> {
+            let owner = |found: &Attribution| found.owner.as_ref().ok().map(|owner| owner.id.clone());
+            of.by_index.iter().map(|(index, found)| (*index, owner(found))).collect()
+        };
+        self.default_routes != earlier.default_routes
+            || !self.platforms.keys().eq(earlier.platforms.keys())
+            || owners(self) != owners(earlier)
+    }
+
+    /// Takes over from an earlier look what this one did not find for the same device: that a process or a file
+    /// was not seen does not show that the owner is another one. Returns the changes of owners, in words.
+    pub fn keep_known(&mut self, earlier: &Self) -> Vec<String> {
+        let mut changes = Vec::new();
+        for (index, before) in &earlier.by_index {
+            let Some(now) = self.by_index.get_mut(index) else {
+                let missing = before.missing + 1;
+                if missing < LISTINGS {
+                    self.by_index.insert(*index, Attribution { missing, ..before.clone() });
+                }
+                continue;
+            };
+            if now.device != before.device {
+                continue;
+            }
+            match (&before.owner, &now.owner) {
+                (Ok(_), Err(_)) => *now = before.clone(),
+                (Ok(was), Ok(is)) if was.id != is.id => {
+                    changes.push(format!("interface {index} passes from {was} to {is}: {}", now.rule));
+                }
+                _ => {}
+            }
+        }
+        changes
+    }
+}
+
+/// Looks at the host.
+#[derive(Debug)]
+pub struct Surveyor {
+    root: Root,
+    readers: Readers,
+}
+
+impl Default for Surveyor {
+    fn default() -> Self {
+        Self::below(Path::new("/"))
+    }
+}
+
+impl Surveyor {
+    /// Looks below another root directory, for tests.
+    pub(super) fn below(root: &Path) -> Self {
+        Self { root: Root::new(root), readers: Readers::default() }
+    }
+
+    /// Looks at the whole host now, which has these interfaces. What cannot be read in time is a problem of the
+    /// result.
+    ///
+    /// # Errors
+    /// When the kernel does not answer.
+    pub fn survey(&mut self, netlink: &Netlink, interfaces: &[NetInterface]) -> anyhow::Result<Survey> {
+        let mut survey = self.of_interfaces(interfaces, netlink)?;
+        for address in FAR_AWAY {
+            // A host without routes of this family has no answer.
+            survey.default_routes.extend(netlink.route_to(address).unwrap_or_default());
+        }
+        Ok(survey)
+    }
+
+    /// The same for these interfaces.
+    pub(super) fn of_interfaces(
+        &mut self,
+        interfaces: &[NetInterface],
+        ids: &dyn NamespaceIds,
+    ) -> anyhow::Result<Survey> {
+        let readings = self.readers.read(&self.root);
+        let cgroups = cgroups::containers(&self.root);
+        let mut known = Known::new(readings, cgroups);
+        known.note_names_of_interfaces(interfaces);
+        let attributed = known.attribute(&self.root, interfaces, ids);
+        let attributed = attributed.context("cannot look up whose network namespace is whose")?;
+        let names = known.names_by_id();
+        Ok(Survey {
+            running: known.running(&attributed.with_interface),
+            problems: known.problems,
+            platforms: known.platforms,
+            by_index: attributed.by_index,
+            default_routes: BTreeSet::new(),
+            names,
+        })
+    }
+}
