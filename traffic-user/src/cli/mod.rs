@@ -24,6 +24,7 @@ mod dump;
 mod export;
 mod format;
 mod global;
+mod host;
 mod import_pva;
 mod ledger;
 mod multicall;
@@ -63,6 +64,7 @@ pub use self::{
         trafctl dump                     print the counters\n  \
         trafctl classes explain 8.8.8.8  print the class of an address, and why\n  \
         trafctl status                   check that everything is attached\n  \
+        trafctl host                     show whose each interface is\n  \
         trafctl report --by month        print what to bill, from the ledger\n\n\
         Files:\n  \
         /etc/trafctl/trafctl.toml        configuration; need not exist\n  \
@@ -87,6 +89,7 @@ enum Command {
     Classes(classes::Options),
     Address(address::Options),
     Status(status::Options),
+    Host(host::Options),
     Report(report::Options),
     TopTalkers(report::TopOptions),
     Gaps(report::GapOptions),
@@ -147,6 +150,7 @@ impl Cli {
             Command::Classes(options) => classes::run(&global, &options),
             Command::Address(options) => address::run(&global, &options).await,
             Command::Status(options) => status::run(&global, &options).await,
+            Command::Host(options) => host::run(&global, &options).await,
             Command::Report(options) => report::run(&global, &options),
             Command::TopTalkers(options) => report::top(&global, &options),
             Command::Gaps(options) => report::gaps(&global, &options),

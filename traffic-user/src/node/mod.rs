@@ -14,10 +14,12 @@
 //! | [`slot_reclaim`] | freeing slots when they run short |
 //! | `missed` | traffic that passed uncounted |
 //! | [`status`] | what is attached, what is missing, what is wrong |
+//! | [`host_report`] | which platforms are here, and whose each interface is |
 //! | `host` | the real node, where a change begins |
 
 mod carry_out;
 mod host;
+pub mod host_report;
 pub mod kernel_access;
 pub mod locked_kernel;
 mod missed;

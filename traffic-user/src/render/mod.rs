@@ -5,6 +5,7 @@ pub mod attach;
 mod class_names;
 pub mod compare;
 pub mod dump;
+pub mod host;
 pub mod json;
 pub mod ledger;
 pub mod live_rates;
