@@ -4,21 +4,23 @@ use std::fmt::Write as _;
 use std::process::Command;
 
 use anyhow::Result;
-use traffic_tests::process::run_ok;
+use traffic_tests::process::run_with_input;
 
 use crate::node::Node;
 
 /// 1 October 2026, 00:00 UTC.
 const FIRST: i64 = 1_790_812_800;
-const DAYS: i64 = 31;
-const DAY: i64 = 86_400;
+/// The hours of October. A sample of an hour lies in one day of any zone, so the sums stay the same when the
+/// ledger keeps only days of this month.
+const HOURS: i64 = 31 * 24;
+const HOUR: i64 = 3600;
 
-/// What container 101 has each day. Container 102 has a third of it.
+/// What container 101 has each hour. Container 102 has a third of it.
 const COUNTERS: [(&str, i64); 4] = [
-    ("counter_net_incoming_bytes", 7_111_222_333),
-    ("counter_net_outgoing_bytes", 9_333_444_555),
-    ("counter_net_incoming_packets", 7_654_321),
-    ("counter_net_outgoing_packets", 8_765_432),
+    ("counter_net_incoming_bytes", 311_222_333),
+    ("counter_net_outgoing_bytes", 433_444_555),
+    ("counter_net_incoming_packets", 354_321),
+    ("counter_net_outgoing_packets", 465_432),
 ];
 
 /// Imports October 2026. What follows until the counters began is a gap.
@@ -28,19 +30,20 @@ const COUNTERS: [(&str, i64); 4] = [
 /// When there is no ledger yet, or the import fails.
 pub fn import(node: &Node) -> Result<()> {
     let mut sql = String::from(
-        "CREATE TABLE log_def (id, eid, lclass, instance, counter); CREATE TABLE log_data (id, startTime, avg);",
+        "BEGIN; CREATE TABLE log_def (id, eid, lclass, instance, counter); CREATE TABLE log_data (id, startTime, avg);",
     );
     let series = [("101", 1), ("102", 3)].into_iter().flat_map(|id| COUNTERS.map(|counter| (id, counter)));
-    for (index, ((container, part), (counter, of_day))) in series.enumerate() {
+    for (index, ((container, part), (counter, of_hour))) in series.enumerate() {
         write!(
             sql,
             "INSERT INTO log_def VALUES ({index}, '{container}', 'counters_vz_net', '', '{counter}');"
         )?;
-        for day in 0..DAYS {
-            let (time, amount) = (FIRST + day * DAY, of_day / part);
+        for hour in 0..HOURS {
+            let (time, amount) = (FIRST + hour * HOUR, of_hour / part);
             write!(sql, "INSERT INTO log_data VALUES ({index}, {time}, {amount});")?;
         }
     }
-    run_ok(Command::new("sqlite3").arg(node.path("var/tmp/pva.db")).arg(&sql))?;
+    sql += "COMMIT;";
+    run_with_input(Command::new("sqlite3").arg(node.path("var/tmp/pva.db")), &sql)?;
     node.run("trafctl", &["ledger", "import-pva", "/var/tmp/pva.db", "--class", "1", "--yes"]).map(drop)
 }

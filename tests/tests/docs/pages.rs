@@ -85,8 +85,9 @@ fn works(page: &str, begin: Begin) -> Result<()> {
         problems
             .push(format!("{page}:{line}: `{}` shows {shown_line:?}, but prints:\n{output}", command.text));
         let indent = lines[command.line - 1].len() - lines[command.line - 1].trim_start().len();
-        let real = real.iter().map(|line| format!("{}{line}", " ".repeat(indent)).trim_end().to_owned());
-        lines.splice(at - 1..at - 1 + shown.len(), real);
+        let fresh = with_what_is_left_out(shown, &real);
+        let fresh = fresh.iter().map(|line| format!("{}{line}", " ".repeat(indent)).trim_end().to_owned());
+        lines.splice(at - 1..at - 1 + shown.len(), fresh);
     }
     if problems.is_empty() {
         return Ok(());
@@ -96,6 +97,17 @@ fn works(page: &str, begin: Begin) -> Result<()> {
         fs::write(&path, lines.join("\n") + "\n").with_context(|| format!("cannot write {page}"))?;
     }
     bail!("{}\nTRAFCTL_DOCS=write writes these outputs into the page", problems.join("\n"))
+}
+
+/// A new output for a page. Where the page leaves lines out (`...`), they stay out: as many lines as before are
+/// kept at the beginning and at the end.
+fn with_what_is_left_out<'a>(shown: &[String], real: &[&'a str]) -> Vec<&'a str> {
+    let Some(before) = shown.iter().position(|line| line == "...") else { return real.to_vec() };
+    let after = shown.len() - before - 1;
+    if before + after > real.len() {
+        return real.to_vec();
+    }
+    [&real[..before], &["..."], &real[real.len() - after..]].concat()
 }
 
 /// Runs one command and returns its output. It must succeed, be a preview, or be followed by its status.

@@ -22,7 +22,7 @@ const BUILD_TOOLS: [(&str, &str); 1] = [("gcc", "cc")];
 const COMPILER: [&str; 3] = ["rustc-web", "cargo-web", "libstd-rust-web-dev-bpf"];
 
 /// Tools of the tests and the demonstration: `(package, program)`.
-const TEST_TOOLS: [(&str, &str); 18] = [
+const TEST_TOOLS: [(&str, &str); 19] = [
     // Runs a command on a terminal.
     ("bsdutils", "script"),
     // Lists pinned objects without trafctl's code.
@@ -41,6 +41,8 @@ const TEST_TOOLS: [(&str, &str); 18] = [
     ("nftables", "nft"),
     ("perl-base", "perl"),
     ("procps", "sysctl"),
+    // Verifies the ledger's hashes, and turns reports into bills (`docs/verify_ledger.py`, `contrib/billing`).
+    ("python3", "python3"),
     // Reads the ledger as its users do, without trafctl's code.
     ("sqlite3", "sqlite3"),
     // The system calls of the service, and systemd's analysis of its unit.
