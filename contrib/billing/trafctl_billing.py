@@ -132,13 +132,15 @@ def bill(report, prices):
         billed = max(Decimal(total) / GB - price["included"], Decimal(0))
         amount = (billed * price["price"]).quantize(CENT, ROUND_HALF_UP)
         line = {"container": container, "class": label, "bytes": total, "amount": amount, **price}
+        line["name"] = report.get("class_names", {}).get(label)
         clients.setdefault(price["client"], []).append(line)
     return clients
 
 
 def title(line, month):
     """The text on the invoice."""
-    classes = "" if line["class"] == "*" else f" class {line['class']}"
+    name = line["name"] or f"class {line['class']}"
+    classes = "" if line["class"] == "*" else f" {name}"
     used = (Decimal(line["bytes"]) / GB).quantize(Decimal("0.001"), ROUND_HALF_UP)
     included = f" ({line['included']:f} GB included)" if line["included"] else ""
     return f"Traffic {month['name']}, {line['container']}{classes}: {used} GB{included}"

@@ -112,13 +112,17 @@ fn amounts_are_exact_and_nothing_is_written_twice() -> Result<()> {
     ];
     // Classes 2 and 3 together have the free GB of `*`; 102 costs less than half a cent.
     let prices = "101,17,1,1,0.105\n101,17,*,1,5\n102,18,*,0,0.1\nab/../c,19,1,0,0.335\n";
-    let report = report(&rows);
+    let mut report = report(&rows);
+    report["class_names"] = json!({"1": "World"});
     let done = run(directory.path(), "whmcs", &report, prices)?;
     ensure!(done.status.success(), "{}", stderr(&done));
     let names = String::from_utf8(done.stdout)?;
     assert_eq!(names, "out/2026-10-17-101-1.form\nout/2026-10-19-ab_.._c-1.form\n");
     // 0.999000001 GB at 0.105, and 3 GB at 0.335.
-    for (name, amount) in [("17-101-1", "&amount=0.10&"), ("19-ab_.._c-1", "&amount=1.01&")] {
+    for (name, amount) in [
+        ("17-101-1", "+2026-10%2C+101+World%3A+1.999+GB+%281+GB+included%29&amount=0.10&"),
+        ("19-ab_.._c-1", "&amount=1.01&"),
+    ] {
         let text = fs::read_to_string(directory.path().join(format!("out/2026-10-{name}.form")))?;
         ensure!(text.contains(amount), "{text}");
     }
