@@ -7,6 +7,7 @@ mod attach;
 mod cli;
 mod clsact;
 mod components;
+mod configuration;
 mod daemon;
 mod detach;
 mod devices;

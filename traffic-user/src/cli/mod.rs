@@ -16,6 +16,7 @@ mod adjust;
 mod attach;
 mod classes;
 mod compare;
+mod config;
 mod confirm;
 mod container;
 mod counter_filter;
@@ -44,6 +45,7 @@ pub use self::{
     format::{Format, SheetFormat},
     global::Global,
     output::{print_error, print_usage},
+    usage::command,
 };
 
 /// Counts the traffic of every container and virtual machine per network class, in the kernel.
@@ -90,6 +92,7 @@ enum Command {
     Address(address::Options),
     Status(status::Options),
     Host(host::Options),
+    Config(config::Options),
     Report(report::Options),
     TopTalkers(report::TopOptions),
     Gaps(report::GapOptions),
@@ -151,6 +154,7 @@ impl Cli {
             Command::Address(options) => address::run(&global, &options).await,
             Command::Status(options) => status::run(&global, &options).await,
             Command::Host(options) => host::run(&global, &options).await,
+            Command::Config(options) => config::run(&global, &options),
             Command::Report(options) => report::run(&global, &options),
             Command::TopTalkers(options) => report::top(&global, &options),
             Command::Gaps(options) => report::gaps(&global, &options),
@@ -185,7 +189,7 @@ impl Cli {
     }
 
     fn parse_words(words: Vec<OsString>) -> Result<Self, clap::Error> {
-        let mut command = usage::command();
+        let mut command = command();
         let matches = command.try_get_matches_from_mut(words)?;
         Self::from_arg_matches(&matches).map_err(|error| error.format(&mut command))
     }

@@ -8,7 +8,7 @@ use clap::{Arg, Command, CommandFactory as _};
 use crate::cli::Cli;
 
 /// The whole command line with a fixed usage line for each command.
-pub(super) fn command() -> Command {
+pub fn command() -> Command {
     let mut built = Cli::command();
     // Fills in the names that usage lines begin with.
     built.build();

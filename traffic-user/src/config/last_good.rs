@@ -39,7 +39,18 @@ pub struct Origin {
     /// Why the file itself is not used; `None` if it is.
     pub mistake: Option<Mistake>,
     /// The file and its text, if that is used.
-    good: Option<(PathBuf, String)>,
+    good: Option<SourceText>,
+    /// The copy of the last good text, if that is used.
+    kept: Option<SourceText>,
+}
+
+/// A text that a configuration was read from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SourceText {
+    /// The file: the configuration itself, or the copy of the last good one.
+    pub path: PathBuf,
+    /// Its text.
+    pub text: String,
 }
 
 /// A mistake in the configuration file, and what is used instead.
@@ -79,19 +90,23 @@ impl Config {
             let config = Self::parse(text.as_deref().unwrap_or(""), path)?;
             Ok((config, text))
         });
-        let (error, last) = match read {
-            Ok((config, Some(text))) => return Ok(Chosen::new(config, None, Some((path.to_owned(), text)))),
+        let (error, (last, kept)) = match read {
+            Ok((config, Some(text))) => {
+                let good = Some(SourceText { path: path.to_owned(), text });
+                return Ok(Chosen { config, origin: Origin { good, ..Origin::default() } });
+            }
             // The default file may be absent. One that was in force is not given up in silence.
-            Ok((defaults, None)) => match kept().filter(|last| *last != defaults) {
+            Ok((defaults, None)) => match kept().filter(|(last, _)| *last != defaults) {
                 Some(last) => (ConfigError::Gone { path: path.to_owned() }, last),
-                None => return Ok(Chosen::new(defaults, None, None)),
+                None => return Ok(Chosen { config: defaults, origin: Origin::default() }),
             },
             Err(error) => match kept() {
                 Some(last) => (error, last),
                 None => return Err(error),
             },
         };
-        Ok(Chosen::new(last, Some(Mistake { error: text_of(error), used: Used::LastGood }), None))
+        let mistake = Some(Mistake { error: text_of(error), used: Used::LastGood });
+        Ok(Chosen { config: last, origin: Origin { mistake, kept: Some(kept), good: None } })
     }
 
     /// As [`Config::load_or_last_good`], for a command that only shows what is there: without a last good
@@ -99,8 +114,8 @@ impl Config {
     pub fn load_to_show(explicit: Option<&Path>, state_dir: &Path) -> Chosen {
         let chosen = Self::load_or_last_good(explicit, state_dir).or_else(|error| {
             let defaults = Self::parse("", Path::new(super::DEFAULT_PATH))?;
-            let mistake = Mistake { error: text_of(error), used: Used::Defaults };
-            Ok::<_, ConfigError>(Chosen::new(defaults, Some(mistake), None))
+            let mistake = Some(Mistake { error: text_of(error), used: Used::Defaults });
+            Ok::<_, ConfigError>(Chosen { config: defaults, origin: Origin { mistake, ..Origin::default() } })
         });
         // An empty text has no mistake.
         #[expect(clippy::unwrap_used, reason = "the defaults are valid, and a test reads them")]
@@ -108,20 +123,19 @@ impl Config {
     }
 }
 
-impl Chosen {
-    fn new(config: Config, mistake: Option<Mistake>, good: Option<(PathBuf, String)>) -> Self {
-        Self { config, origin: Origin { mistake, good } }
-    }
-}
-
 impl Origin {
+    /// The text that the configuration was read from; `None` if all settings are defaults.
+    pub fn source(&self) -> Option<&SourceText> {
+        self.good.as_ref().or(self.kept.as_ref())
+    }
+
     /// Keeps the text of a configuration that has no mistake. Writes nothing if it is kept already. While
     /// another process writes files there, it is left to the next call.
     ///
     /// # Errors
     /// When the copy cannot be written.
     pub fn keep(&self, state_dir: &Path) -> anyhow::Result<()> {
-        let Some((path, text)) = &self.good else { return Ok(()) };
+        let Some(SourceText { path, text }) = &self.good else { return Ok(()) };
         let copy = format!("{}\n{text}", heading(path));
         let mode_of = |path: &Path| fs::metadata(path).map(|metadata| metadata.mode() & 0o640);
         // Nobody else may read the copy than the original.
@@ -170,8 +184,9 @@ pub fn problem(state_dir: &Path) -> Option<String> {
 }
 
 /// The last good configuration of this file.
-fn last_good(path: &Path, state_dir: &Path) -> Option<Config> {
-    let bytes = state_file::read(&state_dir.join(FILE_NAME), MOST_BYTES).ok()??;
+fn last_good(path: &Path, state_dir: &Path) -> Option<(Config, SourceText)> {
+    let kept_at = state_dir.join(FILE_NAME);
+    let bytes = state_file::read(&kept_at, MOST_BYTES).ok()??;
     let copy = files::text(bytes).ok()?;
     // Earlier versions wrote the path as it was spelled.
     let as_spelled = std::path::absolute(path).map(|path| format!("{HEADING}{path:?}"));
@@ -179,7 +194,9 @@ fn last_good(path: &Path, state_dir: &Path) -> Option<Config> {
         .into_iter()
         .flatten()
         .find_map(|heading| copy.strip_prefix(&heading)?.strip_prefix('\n'))?;
-    Config::parse(text, path).ok()
+    let config = Config::parse(text, path).ok()?;
+    // With its heading, a comment, so that lines are those of the copy.
+    Some((config, SourceText { path: kept_at, text: copy }))
 }
 
 /// The error with its cause.

@@ -6,6 +6,7 @@
 //! - `classes`: what is asked of class files, and the names of classes.
 //! - `rules`: patterns of interface names, and the presets of them.
 //! - `listen`: where the API listens.
+//! - `settings`: every setting with the line it comes from, and every mistake of a file.
 //!
 //! Depends on pure types only. Which container an interface belongs to is decided in [`crate::ownership`].
 
@@ -15,6 +16,7 @@ mod file;
 mod last_good;
 mod listen;
 mod rules;
+mod settings;
 #[cfg(test)]
 mod tests;
 
@@ -36,9 +38,10 @@ use crate::files;
 use check::Problem;
 use file::File;
 
-pub use last_good::{Chosen, Mistake, Origin, problem as last_good_problem};
+pub use last_good::{Chosen, Mistake, Origin, SourceText, problem as last_good_problem};
 pub use listen::Listen;
 pub use rules::{Applies, Pattern, Preset, PresetRule, Rule, RuleKind};
+pub use settings::{FileMistake, Setting, mistakes};
 pub use traffic_classes::{ClassOrder, HoldLimit};
 
 /// The default path of the configuration. The file may be absent.

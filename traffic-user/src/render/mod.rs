@@ -4,6 +4,7 @@
 pub mod attach;
 mod class_names;
 pub mod compare;
+pub mod config;
 pub mod dump;
 pub mod host;
 pub mod json;
