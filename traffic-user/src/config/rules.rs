@@ -39,12 +39,6 @@ impl Pattern {
         })
     }
 
-    /// The expression as written.
-    pub fn text(&self) -> &str {
-        let anchored = self.0.as_str();
-        anchored.strip_prefix("^(?:").and_then(|text| text.strip_suffix(")$")).unwrap_or(anchored)
-    }
-
     /// `Some` if the name matches, with the container's id if the pattern's group captured one.
     pub fn matches<'n>(&self, name: &'n str) -> Option<Option<&'n str>> {
         let found = self.0.captures(name)?;

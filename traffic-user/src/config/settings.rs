@@ -132,7 +132,7 @@ fn rule((at, Rule { pattern, kind }): (usize, &Rule)) -> [(String, Value); 2] {
         RuleKind::Ignore => "ignore",
     };
     let key = |name: &str| format!("interfaces.rule[{at}].{name}");
-    [(key("pattern"), json!(pattern.text())), (key("kind"), json!(kind))]
+    [(key("pattern"), json!(pattern.as_written())), (key("kind"), json!(kind))]
 }
 
 fn container((at, container): (usize, &ContainerConfig)) -> Vec<(String, Value)> {
