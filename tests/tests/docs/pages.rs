@@ -17,11 +17,12 @@ use crate::shell::Shell;
 const PREVIEW: &str = "repeat the command with --yes to ";
 
 /// The pages with commands. Each has a test below.
-const PAGES: [&str; 11] = [
+const PAGES: [&str; 12] = [
     "README.md",
     "docs/billing.md",
     "docs/classes.md",
     "docs/coming-from-virtuozzo.md",
+    "docs/configuration.md",
     "docs/faults-and-gaps.md",
     "docs/ledger-hashes.md",
     "docs/ledger.md",
@@ -145,6 +146,11 @@ fn classes() -> Result<()> {
 #[test]
 fn coming_from_virtuozzo() -> Result<()> {
     works("docs/coming-from-virtuozzo.md", Begin::default())
+}
+
+#[test]
+fn configuration() -> Result<()> {
+    works("docs/configuration.md", Begin::default())
 }
 
 #[test]
