@@ -6,6 +6,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
+use aya::programs::{SchedClassifier, TcAttachType};
 use serde_json::Value;
 
 use crate::witness::InterfaceStatistics;
@@ -47,6 +48,23 @@ pub fn trafctl(lab: &Lab, arguments: &[&str]) -> Result<Output> {
 #[must_use]
 pub fn stderr(output: &Output) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+/// The names of the programs on an interface's hooks, from the kernel: those for traffic to the container first.
+///
+/// # Errors
+///
+/// When there is no such interface.
+pub fn hooks(lab: &Lab, interface: &str) -> Result<Vec<String>> {
+    let interface = interface.to_owned();
+    lab.host().enter(move || {
+        let mut names = Vec::new();
+        for hook in [TcAttachType::Egress, TcAttachType::Ingress] {
+            let (_revision, programs) = SchedClassifier::query_tcx(&interface, hook)?;
+            names.extend(programs.iter().map(|program| program.name_as_str().unwrap_or_default().to_owned()));
+        }
+        Ok(names)
+    })
 }
 
 /// The problems that `trafctl status` reports. Its exit status must agree with them.

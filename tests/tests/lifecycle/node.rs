@@ -7,10 +7,9 @@ use std::path::Path;
 use std::process::{Command, Output};
 
 use anyhow::{Context, Result, ensure};
-use aya::programs::{SchedClassifier, TcAttachType};
 use serde_json::Value;
 pub use traffic_tests::check::{
-    PATIENCE, agrees_with_kernel, eventually, is_well, is_well_but, output, problems, stderr, trafctl,
+    PATIENCE, agrees_with_kernel, eventually, hooks, is_well, is_well_but, output, problems, stderr, trafctl,
 };
 use traffic_tests::container::introduce;
 use traffic_tests::process::run_ok;
@@ -83,20 +82,6 @@ pub fn files(directory: &Path) -> Result<Vec<String>> {
         .collect();
     files.sort();
     Ok(files)
-}
-
-/// Names of the programs on the TCX hooks of an interface, in the kernel's order, the hook to the container
-/// first.
-pub fn hooks(lab: &Lab, interface: &str) -> Result<Vec<String>> {
-    let interface = interface.to_owned();
-    lab.host().enter(move || {
-        let mut names = Vec::new();
-        for hook in [TcAttachType::Egress, TcAttachType::Ingress] {
-            let (_revision, programs) = SchedClassifier::query_tcx(&interface, hook)?;
-            names.extend(programs.iter().map(|program| program.name_as_str().unwrap_or_default().to_owned()));
-        }
-        Ok(names)
-    })
 }
 
 /// What the container of the client sent and received over a connection, according to both ends.

@@ -3,6 +3,8 @@
 //! Labels are container ids, classes, names of faults and the hash of the class table. They are never
 //! addresses: those are private to the customers, and too many.
 
+mod parts;
+
 use std::{
     collections::BTreeMap,
     fmt::{Display, Write as _},
@@ -13,7 +15,6 @@ use traffic_model::{ByDirection, PassedCounter, Snapshot};
 
 use crate::{
     api::{DaemonHealth, drain_health::Drains, lives::Shown},
-    health::{Component, State},
     render::ClassNames,
 };
 
@@ -223,7 +224,7 @@ pub(super) fn render_lives(
     if let Some(drains) = &health.drains {
         drained(&mut page, drains);
     }
-    parts(&mut page, &health.components);
+    parts::write(&mut page, health);
     if format == Format::OpenMetrics {
         page.line(format_args!("# EOF"));
     }
@@ -355,34 +356,6 @@ fn class_names(page: &mut Page, names: &ClassNames) {
     page.open(named);
     for (class, name) in names {
         page.sample(named, &[("class", class), ("name", name)], 1);
-    }
-}
-
-/// The daemon's optional parts. Those that the configuration does not ask for have no samples.
-fn parts(page: &mut Page, components: &[Component]) {
-    let asked_for = || components.iter().filter(|component| component.state != State::Disabled);
-    if asked_for().next().is_none() {
-        return;
-    }
-    let works = Metric {
-        kind: Kind::Gauge,
-        name: "trafctl_component_works",
-        unit: None,
-        help: "Whether an optional part of the daemon works: 1 if so, 0 while it fails and is retried.",
-    };
-    page.open(works);
-    for component in asked_for() {
-        page.sample(works, &[("component", &component.name)], u8::from(component.state == State::Ok));
-    }
-    let failures = Metric {
-        kind: Kind::Gauge,
-        name: "trafctl_component_failures",
-        unit: None,
-        help: "Failed attempts since an optional part of the daemon last worked.",
-    };
-    page.open(failures);
-    for component in asked_for() {
-        page.sample(failures, &[("component", &component.name)], component.failures);
     }
 }
 

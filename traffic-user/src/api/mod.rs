@@ -137,10 +137,11 @@ impl Source {
     ) -> Response {
         let place = self.readings.acquire_owned().await.ok();
         let (drains, components) = (self.drains.map(|health| health.read()), self.components.read());
+        let uncounted = self.components.uncounted();
         let work = task::spawn_blocking(move || {
             // Held until the work is done, even if the client has gone.
             let _place = place;
-            let health = DaemonHealth { drains, components, class_names: (self.class_names)() };
+            let health = DaemonHealth { drains, components, uncounted, class_names: (self.class_names)() };
             render(&(self.read)()?, &health)
         });
         match work.await.map_err(anyhow::Error::from).and_then(|result| result) {
@@ -239,6 +240,8 @@ pub struct DaemonHealth {
     pub drains: Option<Drains>,
     /// Its optional parts.
     pub components: Vec<Component>,
+    /// Interfaces that look like a container's and are not counted.
+    pub uncounted: u64,
     /// Names of classes.
     pub class_names: ClassNames,
 }

@@ -213,6 +213,9 @@ trafctl_drain_failures_total 5
 # UNIT trafctl_excess_buffers buffers
 # HELP trafctl_excess_buffers Buffers counted beyond what the kernel's interface statistics show, as of the last drain.
 trafctl_excess_buffers 8
+# TYPE trafctl_uncounted_interfaces gauge
+# HELP trafctl_uncounted_interfaces Interfaces that look like those of containers and are not counted; `trafctl host` lists them.
+trafctl_uncounted_interfaces 0
 # TYPE trafctl_component_works gauge
 # HELP trafctl_component_works Whether an optional part of the daemon works: 1 if so, 0 while it fails and is retried.
 trafctl_component_works{{component=\"file_watch\"}} 1

@@ -32,7 +32,7 @@ use crate::{
         load::{self, Held, LoadOutcome, ProgramChoice, Restored},
         maps::Maps,
     },
-    net::events::Batch,
+    net::{events::Batch, interface::NetInterface},
     node::{AttachReport, Host, LockedKernel, Pass, Session, pass::end_of_batch},
 };
 
@@ -234,6 +234,9 @@ impl Worker {
         }
         let mut plan = self.follower.plan(batch, &self.host.policy);
         if plan.ask {
+            // Before the loop decides whether to ask again: an owner is not missing before it was asked for.
+            self.mailbox.is_asking.store(true, Ordering::Relaxed);
+            self.mailbox.is_waiting.store(true, Ordering::Relaxed);
             self.report(WorkerEvent::Ask);
         }
         let mut released = false;
@@ -293,6 +296,8 @@ impl Worker {
                 pass.start_over();
             }
         }
+        let is_counted = |one: &NetInterface| session.registry.interface_of_index(one.index).is_some();
+        self.components.set_uncounted(self.host.policy.uncounted(&pass.interfaces, is_counted).len());
         let attached = self.follower.compared(pass, &session.registry);
         self.host.sync_addresses(&mut session)?;
         self.log(&attached);

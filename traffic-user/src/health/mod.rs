@@ -9,7 +9,10 @@ mod published;
 
 use std::{
     collections::BTreeMap,
-    sync::{Mutex, PoisonError},
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 
 use jiff::Timestamp;
@@ -123,7 +126,11 @@ struct Entry {
 
 /// All parts of the daemon. Shared between its threads.
 #[derive(Debug, Default)]
-pub struct Components(Mutex<BTreeMap<Part, Entry>>);
+pub struct Components {
+    parts: Mutex<BTreeMap<Part, Entry>>,
+    /// Interfaces that look like a container's and are not counted.
+    uncounted: AtomicU64,
+}
 
 impl Components {
     /// Notes that a part works. Logs it if the part failed before.
@@ -131,6 +138,16 @@ impl Components {
         if self.set(part, State::Ok, None) {
             tracing::info!("{} works again", part.name());
         }
+    }
+
+    /// Notes how many interfaces look like a container's and are not counted.
+    pub fn set_uncounted(&self, interfaces: usize) {
+        self.uncounted.store(interfaces as u64, Ordering::Relaxed);
+    }
+
+    /// How many interfaces looked like a container's and were not counted when all were last compared.
+    pub fn uncounted(&self) -> u64 {
+        self.uncounted.load(Ordering::Relaxed)
     }
 
     /// Notes that the configuration does not ask for a part.
@@ -172,13 +189,13 @@ impl Components {
 
     /// Whether a part fails.
     pub fn is_failing(&self, part: Part) -> bool {
-        let entries = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let entries = self.parts.lock().unwrap_or_else(PoisonError::into_inner);
         entries.get(&part).is_some_and(|entry| entry.state == State::Failing)
     }
 
     /// All parts that were noted so far.
     pub fn read(&self) -> Vec<Component> {
-        let entries = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let entries = self.parts.lock().unwrap_or_else(PoisonError::into_inner);
         let component = |(part, entry): (&Part, &Entry)| Component {
             name: part.name().to_owned(),
             state: entry.state,
@@ -192,7 +209,7 @@ impl Components {
 
     /// Returns whether the change is worth a line in the log: a failure with a new reason, or its end.
     fn set(&self, part: Part, state: State, error: Option<&str>) -> bool {
-        let mut entries = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut entries = self.parts.lock().unwrap_or_else(PoisonError::into_inner);
         let now = time::now_or_end();
         let entry = entries.entry(part).or_insert(Entry { state, since: now, failures: 0, last_error: None });
         let was_failing = entry.state == State::Failing && entry.last_error.is_some();

@@ -166,6 +166,22 @@ pub fn describe(policy: &Policy, interfaces: &[NetInterface]) -> HostReport {
     report
 }
 
+impl Policy {
+    /// The interfaces that look like a container's, and are not counted by themselves or by an earlier rule.
+    pub fn uncounted<'i>(
+        &self,
+        interfaces: &'i [NetInterface],
+        is_counted: impl Fn(&NetInterface) -> bool,
+    ) -> Vec<&'i NetInterface> {
+        let is_left_out = |interface: &&NetInterface| {
+            interface.looks_like_a_containers()
+                && matches!(self.role(interface), Role::Unresolved { .. } | Role::Ignored(Ignored::NoRule))
+                && !is_counted(interface)
+        };
+        interfaces.iter().filter(is_left_out).collect()
+    }
+}
+
 fn not_counted(interface: &NetInterface, reason: String) -> NotCounted {
     NotCounted {
         interface: interface.name.clone(),

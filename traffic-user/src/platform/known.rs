@@ -23,6 +23,8 @@ pub(super) struct Attributed {
     pub by_index: HashMap<u32, Attribution>,
     /// The containers that have one, by the platform's id.
     pub with_interface: HashSet<(Platform, String)>,
+    /// All that run.
+    pub running: BTreeSet<(Platform, String)>,
 }
 
 /// Everything that the platforms' files and cgroups show.
@@ -83,7 +85,9 @@ impl Known {
         for member in &self.members {
             let evidence = self.platforms.entry(member.platform).or_default();
             if evidence.is_empty() {
-                evidence.push(format!("a cgroup of container {}", member.id));
+                let id = usable_id(member.platform, &member.id);
+                let id = id.map_or_else(|_| member.id.clone(), |id| id.to_string());
+                evidence.push(format!("the cgroup of container {id}"));
             }
         }
     }
@@ -134,6 +138,11 @@ impl Known {
         }
     }
 
+    /// A container as people know it.
+    fn shown(&self, platform: Platform, id: &str) -> String {
+        self.owner(platform, id).map_or_else(|_| format!("{id} ({platform})"), |owner| owner.to_string())
+    }
+
     /// The owner that a container is booked as.
     fn owner(&self, platform: Platform, id: &str) -> Result<Owner, String> {
         let plain = usable_id(platform, id)?;
@@ -158,7 +167,7 @@ impl Known {
     ) -> io::Result<Attributed> {
         let wanted: HashSet<i32> =
             interfaces.iter().filter_map(|interface| interface.peer_namespace).collect();
-        let members = netns::members_of(&self.members, &wanted, ids)?;
+        let netns::Located { by_namespace: members, alive } = netns::locate(&self.members, &wanted, ids)?;
         let without: BTreeSet<i32> = wanted.iter().copied().filter(|id| !members.contains_key(id)).collect();
         let names = netns::names(root, &without, ids);
         let mut with_interface = HashSet::new();
@@ -181,7 +190,9 @@ impl Known {
             });
             by_index.insert(interface.index, Attribution::new(interface, owner, rule));
         }
-        Ok(Attributed { by_index, with_interface })
+        let alive = alive.into_iter().map(|at| (self.members[at].platform, self.members[at].id.clone()));
+        let running = with_interface.iter().cloned().chain(alive).collect();
+        Ok(Attributed { by_index, with_interface, running })
     }
 
     /// The only container whose processes are in a namespace. Of several, the one that did not join another's: a
@@ -202,10 +213,9 @@ impl Known {
             (Some(member), 1) => Ok((member, rule(member))),
             _ => {
                 let all: BTreeSet<_> = all.iter().map(|member| key(member)).collect();
-                let named: Vec<_> = all.iter().map(|(platform, id)| format!("{id} ({platform})")).collect();
+                let named: Vec<_> = all.iter().map(|(platform, id)| self.shown(*platform, id)).collect();
                 Err(format!(
-                    "containers {} share its network namespace, and none of them alone owns it; name the owner under \
-                     [[container]] in the configuration",
+                    "containers {} share its network namespace, and none of them alone owns it",
                     named.join(" and ")
                 ))
             }
@@ -219,21 +229,15 @@ impl Known {
             1 => Ok((named[0].platform, named[0].id.clone())),
             _ => {
                 let all: Vec<_> = named.iter().map(|one| format!("{} ({})", one.id, one.source)).collect();
-                Err(format!(
-                    "it is named as that of {}; name the owner under [[container]]",
-                    all.join(" and ")
-                ))
+                Err(format!("it is named as that of {}", all.join(" and ")))
             }
         }
     }
 
-    pub(super) fn running(&self, with_interface: &HashSet<(Platform, String)>) -> Vec<Running> {
-        let of_members = self.members.iter().map(|member| (member.platform, member.id.clone()));
-        let of_interfaces = with_interface.iter().cloned();
-        let all: BTreeSet<_> = of_members.chain(of_interfaces).collect();
-        let usable = all.into_iter().filter_map(|key| {
+    pub(super) fn running(&self, attributed: &Attributed) -> Vec<Running> {
+        let usable = attributed.running.iter().filter_map(|key| {
             let owner = self.owner(key.0, &key.1).ok()?;
-            Some(Running { owner, has_interface: with_interface.contains(&key) })
+            Some(Running { owner, has_interface: attributed.with_interface.contains(key) })
         });
         let mut running: Vec<_> = usable.collect();
         running.sort_by(|a, b| a.owner.id.cmp(&b.owner.id));

@@ -36,34 +36,46 @@ impl NamespaceIds for Netlink {
     }
 }
 
-/// The members that are in each of the wanted namespaces, as positions in `members`.
+/// Which members are where, as positions in the list of all.
+#[derive(Debug, Default)]
+pub(super) struct Located {
+    /// Those in each of the wanted namespaces.
+    pub by_namespace: BTreeMap<i32, Vec<usize>>,
+    /// Those that have a process.
+    pub alive: BTreeSet<usize>,
+}
+
+/// Finds the members that are in each of the wanted namespaces.
 ///
 /// # Errors
 /// When the kernel does not answer.
-pub(super) fn members_of(
+pub(super) fn locate(
     members: &[Member],
     wanted: &HashSet<i32>,
     ids: &dyn NamespaceIds,
-) -> io::Result<BTreeMap<i32, Vec<usize>>> {
-    let mut found: BTreeMap<i32, Vec<usize>> = BTreeMap::new();
-    if wanted.is_empty() {
-        return Ok(found);
-    }
+) -> io::Result<Located> {
+    let mut located = Located::default();
     for (at, member) in members.iter().enumerate() {
         let processes = match &member.place {
             Place::Cgroup(path) => cgroups::processes(path),
             Place::Process(pid, _) => vec![*pid],
         };
+        if !processes.is_empty() {
+            located.alive.insert(at);
+        }
+        if wanted.is_empty() {
+            continue;
+        }
         // Others may be in namespaces of their own within the container, which have no end on the host.
         for pid in processes {
             let id = unless_gone(ids.of_process(pid))?.filter(|id| wanted.contains(id));
             if let Some(id) = id {
-                found.entry(id).or_default().push(at);
+                located.by_namespace.entry(id).or_default().push(at);
                 break;
             }
         }
     }
-    Ok(found)
+    Ok(located)
 }
 
 /// A process may end, and a file may be removed, while they are looked at.

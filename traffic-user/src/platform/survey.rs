@@ -192,7 +192,7 @@ impl Surveyor {
         let attributed = attributed.context("cannot look up whose network namespace is whose")?;
         let names = known.names_by_id();
         Ok(Survey {
-            running: known.running(&attributed.with_interface),
+            running: known.running(&attributed),
             problems: known.problems,
             platforms: known.platforms,
             by_index: attributed.by_index,

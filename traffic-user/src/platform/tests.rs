@@ -209,6 +209,7 @@ fn of_containers_in_one_namespace_the_one_that_did_not_join_it_owns_it() {
     host.veth("veth1234567", 1);
     let reason = &host.owners()[0];
     assert!(reason.contains("share its network namespace, and none of them alone owns it"), "{reason}");
+    assert!(reason.contains("containers 4a6e1f0b2c3d (Docker) and 77c0ffee2c3d (Docker)"), "{reason}");
     host.write(
         &format!("/var/lib/docker/containers/{WEB}/config.v2.json"),
         docker_file(WEB, "app", "/run/k"),

@@ -22,9 +22,16 @@ const BUILD_TOOLS: [(&str, &str); 1] = [("gcc", "cc")];
 const COMPILER: [&str; 3] = ["rustc-web", "cargo-web", "libstd-rust-web-dev-bpf"];
 
 /// Tools of the tests and the demonstration: `(package, program)`.
-const TEST_TOOLS: [(&str, &str); 19] = [
+const TEST_TOOLS: [(&str, &str); 25] = [
     // Runs a command on a terminal.
     ("bsdutils", "script"),
+    // Podman and what it runs containers with, as a platform whose interfaces have random names.
+    ("busybox-static", "busybox"),
+    ("conmon", "conmon"),
+    ("netavark", "/usr/lib/podman/netavark"),
+    ("iptables", "iptables"),
+    ("podman", "podman"),
+    ("runc", "runc"),
     // Lists pinned objects without trafctl's code.
     ("bpftool", "bpftool"),
     ("curl", "curl"),

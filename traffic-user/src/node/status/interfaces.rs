@@ -101,8 +101,29 @@ impl Interfaces {
         all.problems.extend(unnamed::problem(&all.counted_unnamed));
         let counted: HashSet<u32> = all.counted_unnamed.iter().map(|one| one.ifindex).collect();
         let is_counted = |interface: &NetInterface| counted.contains(&interface.index);
-        all.problems.extend(host.policy.nothing_matches(&listed, is_counted));
+        let nothing_matches = host.policy.nothing_matches(&listed, is_counted);
+        if nothing_matches.is_none() {
+            let left_out = host.policy.uncounted(&listed, is_counted);
+            let left_out = left_out.into_iter().map(|interface| interface.name.as_str());
+            let more: Vec<String> = left_out.filter_map(|name| all.unwatched(name)).collect();
+            all.problems.extend(more);
+        }
+        all.problems.extend(nothing_matches);
         Ok(all)
+    }
+
+    /// The problem of an interface that looks like a container's and is not counted, unless there is one already.
+    fn unwatched(&self, name: &str) -> Option<String> {
+        let start = format!("{name}: ");
+        if self.problems.iter().any(|problem| problem.starts_with(&start)) {
+            return None;
+        }
+        let why = self.not_watched.iter().find(|other| other.interface == name)?;
+        Some(format!(
+            "{name}: it looks like a container's, and is not counted: {}; assign it under [[container]], or add a rule \
+             of kind \"ignore\" for it under [interfaces]",
+            why.reason
+        ))
     }
 
     /// Adds an interface that need not be attached; returns whether it is.
