@@ -13,7 +13,7 @@ use std::{
 use anyhow::{Context as _, bail};
 use traffic_ledger::{DrainTrigger, Gap, GapReason, LedgerError};
 
-use super::ledger_opening::Opening;
+use super::{ledger_opening::Opening, noted_gaps::NotedGaps};
 use crate::{
     api::drain_health::DrainHealth,
     config::Config,
@@ -40,7 +40,7 @@ pub(super) struct LedgerHandle {
     /// Why the last attempts to open the ledger failed.
     open_failure: Option<GapReason>,
     /// Gaps that no counter shows, until a drain has stored them.
-    noted: Vec<Gap>,
+    noted: NotedGaps,
     health: Arc<DrainHealth>,
     components: Arc<Components>,
 }
@@ -68,7 +68,7 @@ impl LedgerHandle {
             opened: None,
             opening: None,
             open_failure: None,
-            noted: Vec::new(),
+            noted: NotedGaps::default(),
             health: Arc::default(),
             components,
         };
@@ -117,7 +117,7 @@ impl LedgerHandle {
         if !self.is_enabled() {
             return Ok(());
         }
-        let noted = self.noted.clone();
+        let noted = self.noted.all().to_vec();
         let drained = self.open_if_needed().and_then(|opened| {
             opened.drainer.note_gaps(&noted);
             opened.drainer.drain(maps, trigger)

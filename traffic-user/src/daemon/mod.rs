@@ -34,6 +34,7 @@ mod index_watch;
 mod ledger_handle;
 mod ledger_opening;
 mod mailbox;
+mod noted_gaps;
 mod resync;
 mod schedule;
 mod service_manager;
