@@ -14,6 +14,7 @@ mod demo;
 mod dependencies;
 mod install;
 mod lint;
+mod package;
 mod pages;
 mod prove;
 mod pure_crates;
@@ -44,6 +45,7 @@ Examples:
   cargo xtask test -- wire        run the tests with `wire` in their name
   cargo xtask demo --keep         show trafctl on real traffic, and keep the node
   cargo xtask install --virtuozzo install trafctl and the names of Virtuozzo's commands
+  cargo xtask package             build packages for Debian and rpm
   cargo xtask pages               write the man pages and the completions
   cargo xtask soak --minutes 10   send mixed traffic for ten minutes, and compare
   cargo xtask bench --quick       measure the cost of trafctl and of other methods
@@ -58,6 +60,7 @@ enum Task {
     Lint(lint::Options),
     Demo(demo::Options),
     Install(install::Options),
+    Package(package::Options),
     Pages(pages::Options),
     Bench(bench::Options),
     Prove(prove::Options),
@@ -75,6 +78,7 @@ fn main() -> ExitCode {
         Task::Lint(options) => lint::run(&options),
         Task::Demo(options) => demo::run(&options),
         Task::Install(options) => install::run(&options),
+        Task::Package(options) => package::run(&options),
         Task::Pages(options) => pages::run(&options),
         Task::Bench(options) => bench::run(&options),
         Task::Prove(options) => prove::run(&options),

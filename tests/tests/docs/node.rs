@@ -50,6 +50,13 @@ case "$* " in
 esac
 "#;
 
+/// What the package does where the program and its unit are in place already: it has no dpkg to ask.
+const APT: &str = "#!/bin/sh -e
+[ \"$1\" = install ] && [ \"${2%_amd64.deb}\" != \"$2\" ]
+systemctl enable trafctl
+systemctl restart trafctl
+";
+
 const VIRSH: &str = "#!/bin/sh
 case $1 in
 list) echo web1; echo ;;
@@ -142,7 +149,7 @@ impl Node {
     /// Puts programs and files where the pages expect them.
     fn furnish(&self) -> Result<()> {
         self.run("sh", &["-ec", OWN_SBIN])?;
-        for (name, text) in [("curl", CURL), ("virsh", VIRSH), ("vznetstat", VZNETSTAT)] {
+        for (name, text) in [("apt", APT), ("curl", CURL), ("virsh", VIRSH), ("vznetstat", VZNETSTAT)] {
             self.script(name, text)?;
         }
         for name in ["trafctl", "pnetstat", "vztactl"] {

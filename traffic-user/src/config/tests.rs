@@ -27,6 +27,29 @@ fn an_empty_file_gives_the_defaults() {
     assert!(!config.skb_mark);
 }
 
+/// The file of the packages, in which every key is a comment: without a space behind the `#`.
+const PACKAGED: &str = include_str!("../../conf/trafctl.toml");
+
+#[test]
+fn the_file_of_the_packages_changes_nothing() {
+    let of_package = Config::parse(PACKAGED, Path::new("trafctl.toml")).unwrap();
+    assert_eq!(format!("{of_package:?}"), format!("{:?}", parse("").unwrap()));
+}
+
+#[test]
+fn each_key_in_the_file_of_the_packages_can_be_used() {
+    let is_key = |line: &&str| line.starts_with('#') && !line.starts_with("# ") && *line != "#";
+    let keys: Vec<&str> = PACKAGED.lines().filter(is_key).map(|line| &line[1..]).collect();
+    let config = parse(&keys.join("\n")).unwrap();
+    let default = parse("").unwrap();
+    assert_eq!((config.limits, config.preset), (default.limits, default.preset));
+    assert_eq!((config.class_order, config.attach), (default.class_order, default.attach));
+    assert_eq!((config.drain_interval, config.retention), (default.drain_interval, default.retention));
+    assert_eq!((config.calendar, config.skb_mark), (default.calendar, default.skb_mark));
+    assert_eq!((config.containers.len(), config.rules.len(), config.uplinks.len()), (1, 1, 1));
+    assert!(config.api.is_some() && config.identity_command.is_some());
+}
+
 #[test]
 fn every_key_reaches_its_field() {
     let config = parse(
