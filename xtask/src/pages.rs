@@ -1,11 +1,14 @@
 //! `cargo xtask pages`: writes the man pages and the completions, which packages contain.
 
-use std::{path::PathBuf, process::Command};
+use std::{
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+};
 
 use anyhow::Result;
 
 use crate::{
-    command::{self, become_command},
+    command::{self, become_command, cargo},
     setup::{self, Purpose},
 };
 
@@ -31,10 +34,19 @@ pub fn run(options: &Options) -> Result<()> {
         Some(directory) => std::path::absolute(directory)?,
         None => command::workspace().join("target/pages"),
     };
-    let mut pages = Command::new("cargo");
+    become_command(&mut writer(&directory))
+}
+
+/// Writes them below a directory, for a task that goes on.
+///
+/// # Errors
+/// When the program that writes them cannot be built or fails.
+pub fn write(directory: &Path) -> Result<()> {
+    command::run(writer(directory).stdout(Stdio::null()))
+}
+
+fn writer(directory: &Path) -> Command {
+    let mut pages = cargo();
+    pages.args(["run", "--quiet", "--package", "traffic-user", "--example", "pages", "--"]).arg(directory);
     pages
-        .current_dir(command::workspace())
-        .args(["run", "--quiet", "--package", "traffic-user", "--example", "pages", "--"])
-        .arg(directory);
-    become_command(&mut pages)
 }

@@ -54,18 +54,27 @@ const DOCUMENTS: [(&str, &str); 3] = [
 /// Pages of the manual: `docs/`, as they are.
 const PAGES: &str = "docs";
 
+/// Completions: `(name, directory below /usr/share)`.
+const COMPLETIONS: [(&str, &str); 3] = [
+    ("trafctl", "bash-completion/completions"),
+    ("_trafctl", "zsh/vendor-completions"),
+    ("trafctl.fish", "fish/vendor_completions.d"),
+];
+
 /// Names under which trafctl behaves as Virtuozzo's commands.
 const NAMES: [&str; 3] = ["vznetstat", "pnetstat", "vztactl"];
 
 /// The directory in which packages are put together.
 pub(super) struct Staging<'a> {
     directory: PathBuf,
+    /// The man pages and completions.
+    pages: PathBuf,
     pub(super) release: &'a Release,
 }
 
 impl<'a> Staging<'a> {
-    pub(super) fn new(directory: &Path, release: &'a Release) -> Self {
-        Self { directory: directory.to_owned(), release }
+    pub(super) fn new(directory: &Path, pages: &Path, release: &'a Release) -> Self {
+        Self { directory: directory.to_owned(), pages: pages.to_owned(), release }
     }
 
     /// Puts the files of a package together below a fresh directory `name`.
@@ -84,10 +93,13 @@ impl<'a> Staging<'a> {
                 for (from, to) in FILES.into_iter().chain(DOCUMENTS) {
                     copy(&workspace().join(from), &root.join(to), 0o644)?;
                 }
-                for page in pages()? {
-                    let name = page.file_name().context("a page has no name")?;
-                    copy(&page, &documents.join("docs").join(name), 0o644)?;
+                let is_document = |name: &str| name.ends_with(".md") || name.ends_with(".svg");
+                for (page, name) in files_of(&workspace().join(PAGES))? {
+                    if is_document(&name) {
+                        copy(&page, &documents.join("docs").join(name), 0o644)?;
+                    }
                 }
+                self.put_pages(&root)?;
             }
             Package::Virtuozzo => {
                 let directory = root.join("usr/sbin");
@@ -97,11 +109,32 @@ impl<'a> Staging<'a> {
                     symlink("trafctl", directory.join(name))
                         .with_context(|| format!("cannot link {name}"))?;
                 }
+                let manual = root.join("usr/share/man/man1");
+                fs::create_dir_all(&manual).with_context(|| format!("cannot create {}", manual.display()))?;
+                for name in NAMES {
+                    symlink(format!("trafctl-{name}.1.gz"), manual.join(format!("{name}.1.gz")))
+                        .with_context(|| format!("cannot link the page of {name}"))?;
+                }
             }
         }
         self.put_legal(package, &documents)?;
         self.fix_metadata(&root)?;
         Ok(root)
+    }
+
+    /// Puts the man pages and the completions where each program looks for them.
+    fn put_pages(&self, root: &Path) -> Result<()> {
+        for (page, name) in files_of(&self.pages.join("man"))? {
+            let section = name.rsplit('.').next().unwrap_or_default();
+            let text = fs::read(&page).with_context(|| format!("cannot read {}", page.display()))?;
+            let to = root.join(format!("usr/share/man/man{section}/{name}.gz"));
+            put(&to, &compressed(&text)?, 0o644)?;
+        }
+        for (name, directory) in COMPLETIONS {
+            let to = root.join("usr/share").join(directory).join(name);
+            copy(&self.pages.join("completions").join(name), &to, 0o644)?;
+        }
+        Ok(())
     }
 
     /// Puts licence and changes where Debian's policy asks for them.
@@ -122,20 +155,19 @@ impl<'a> Staging<'a> {
     }
 }
 
-/// The pages of `docs/` that people read: text and pictures.
-fn pages() -> Result<Vec<PathBuf>> {
-    let directory = workspace().join(PAGES);
-    let entries = fs::read_dir(&directory).with_context(|| format!("cannot read {}", directory.display()))?;
-    let mut pages = Vec::new();
-    for entry in entries {
-        let path = entry.with_context(|| format!("cannot read {}", directory.display()))?.path();
-        let is_page = path.extension().is_some_and(|extension| extension == "md" || extension == "svg");
-        if is_page {
-            pages.push(path);
+/// The files of a directory with their names, in the order of the names.
+fn files_of(directory: &Path) -> Result<Vec<(PathBuf, String)>> {
+    let read = || format!("cannot read {}", directory.display());
+    let mut files = Vec::new();
+    for entry in fs::read_dir(directory).with_context(read)? {
+        let path = entry.with_context(read)?.path();
+        let name = path.file_name().and_then(|name| name.to_str()).map(str::to_owned);
+        if let Some(name) = name.filter(|_| path.is_file()) {
+            files.push((path, name));
         }
     }
-    pages.sort_unstable();
-    Ok(pages)
+    files.sort_unstable();
+    Ok(files)
 }
 
 /// Compresses without a name and a time, so that the result depends on nothing else.

@@ -27,7 +27,7 @@ use anyhow::{Context, Result, bail};
 
 use crate::{
     command::{ask, is_installed, workspace},
-    report,
+    pages, report,
     setup::{self, Purpose},
 };
 use contents::Staging;
@@ -98,7 +98,9 @@ pub fn run(options: &Options) -> Result<()> {
         None => Program::build(&work)?,
     };
     program.check_size()?;
-    let staging = Staging::new(&work.join("staging"), &release);
+    let pages = work.join("pages");
+    pages::write(&pages)?;
+    let staging = Staging::new(&work.join("staging"), &pages, &release);
     let mut files = Vec::new();
     for format in formats {
         files.extend(match format {
