@@ -46,3 +46,42 @@ fn every_configuration_on_a_page_is_valid() -> Result<()> {
     ensure!(complaint("unknown = 1\n")?.contains("unknown"));
     Ok(())
 }
+
+/// The keys of a table, as the message about an unknown one lists them.
+fn keys(table: &str) -> Result<Vec<String>> {
+    let header = if table.is_empty() { String::new() } else { format!("[{table}]\n") };
+    let said = complaint(&format!("{header}no_such_key = 1\n"))?;
+    let line = said.lines().find(|line| line.contains("unknown field")).with_context(|| said.clone())?;
+    let (_, expected) = line.split_once("expected").with_context(|| line.to_owned())?;
+    let expected = expected.split(';').next().unwrap_or_default();
+    Ok(expected.split('`').skip(1).step_by(2).map(str::to_owned).collect())
+}
+
+#[test]
+fn every_key_is_on_a_page() -> Result<()> {
+    let mut text = String::new();
+    for page in ["docs/configuration.md", "docs/ledger.md"] {
+        for block in blocks(&read(page)?).iter().filter(|block| block.language == "toml") {
+            text += &uncommented(block);
+        }
+    }
+    let is_shown = |table: &str, key: &str| {
+        let heads = [format!("{key} = "), format!("[{key}]"), format!("[[{key}]]"), format!("[[{key}.")];
+        let nested = format!("[{table}.{key}]");
+        text.lines().any(|line| heads.iter().any(|head| line.starts_with(head)) || line.contains(&nested))
+    };
+    let tables = keys("")?;
+    ensure!(tables.iter().any(|table| table == "limits"), "{tables:?}");
+    for table in tables {
+        // The former name of `[shaping]`.
+        if table == "mark" {
+            continue;
+        }
+        ensure!(is_shown("", &table), "no page shows the key {table} of the configuration");
+        // A key that is no table has no keys.
+        for key in keys(&table).unwrap_or_default() {
+            ensure!(is_shown(&table, &key), "no page shows the key {key} under [{table}]");
+        }
+    }
+    Ok(())
+}

@@ -51,6 +51,14 @@ fn each_key_in_the_file_of_the_packages_can_be_used() {
 }
 
 #[test]
+fn the_pages_show_the_defaults() {
+    for page in [include_str!("../../../docs/configuration.md"), include_str!("../../../docs/ledger.md")] {
+        let block = page.split("```toml\n").nth(1).and_then(|rest| rest.split("```").next()).unwrap();
+        assert_eq!(parse(block).unwrap(), parse("").unwrap());
+    }
+}
+
+#[test]
 fn every_key_reaches_its_field() {
     let config = parse(
         "class_file = '/c'\nclass_order = 'longest-prefix'\nnode = 'n1'\nattach = 'clsact'\nvz_conf_dir = \
