@@ -189,6 +189,9 @@ pub enum LedgerError {
         "no container {0} is known: the ledger has no figures of it; `trafctl report` lists all containers"
     )]
     NoSuchContainer(String),
+    /// A query was given up when its time was over.
+    #[error("the answer takes too long; ask for a shorter span, longer steps or fewer containers")]
+    TooLong,
     /// The request cannot be answered as it stands.
     #[error("{0}")]
     Query(String),
@@ -203,6 +206,7 @@ impl From<jiff::Error> for LedgerError {
 impl From<rusqlite::Error> for LedgerError {
     fn from(error: rusqlite::Error) -> Self {
         match error.sqlite_error_code() {
+            Some(ErrorCode::OperationInterrupted) => Self::TooLong,
             Some(ErrorCode::DiskFull) => Self::Full(error),
             Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => Self::Busy(error),
             Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase | ErrorCode::SystemIoFailure) => {

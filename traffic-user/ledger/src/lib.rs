@@ -11,7 +11,8 @@
 //! - `closing`: closed months, corrections, audits.
 //! - `encoding`, `digest`: hashes of rows, by which changes from outside are found.
 //! - `import`: history from PVA's database.
-//! - `schema`, `migrate`, `migration`, `store`, `ids`, `identity`, `wal_guard`, `read_only`, `backup`: the file itself.
+//! - `schema`, `migrate`, `migration`, `store`, `ids`, `identity`, `wal_guard`, `read_only`, `revision`, `backup`: the
+//!   file itself.
 
 mod backup;
 mod closing;
@@ -27,6 +28,7 @@ mod migrate;
 mod migration;
 mod query;
 mod read_only;
+mod revision;
 mod schema;
 mod store;
 #[cfg(any(test, feature = "testing"))]
@@ -47,11 +49,17 @@ pub use import::{PvaImport, PvaImported, PvaProgress, SkipReason};
 pub use migration::{MigrationProgress, OnProgress};
 pub use query::balance::{Balance, BalanceRow};
 pub use query::billing::{Billing, ReportedAdjustment, SignedFigures, SignedVolume};
+pub use query::facts::{Extent, KnownClassTable, KnownContainer};
 pub use query::interfaces::{FaultRow, InterfaceReport, InterfaceRow};
+pub use query::limits::QueryLimits;
+pub use query::months::{Estimate, Month, Months};
+pub use query::overview::{Overview, OverviewQuery, TopSeries};
 pub use query::percentile_report::Rates;
 pub use query::query_plan::{By, PartStep, ReportQuery, Split};
-pub use query::report::{Report, ReportRow};
+pub use query::report::{ClassFigures, Report, ReportRow};
+pub use query::series::{ClassSeries, Series, SeriesPercentile, SeriesQuery};
 pub use query::top::{Top, TopQuery, TopRow};
+pub use revision::{file_bytes, revision};
 pub use store::{Ledger, LedgerConfig};
 pub use time::borders::KeptBorders;
 pub use time::reading_checks::{DrainContext, DrainTrigger};

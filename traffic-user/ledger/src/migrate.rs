@@ -34,7 +34,17 @@ pub fn open(path: &Path, progress: &OnProgress) -> Result<Connection, LedgerErro
 /// # Errors
 /// When it cannot be opened, is not a ledger, or has another version.
 pub fn open_read_only(path: &Path) -> Result<Connection, LedgerError> {
-    let conn = read_only::open(path).map_err(|source| open_error(path, source))?;
+    known(read_only::open(path), path)
+}
+
+/// The same, in a process that may have the file open: see [`read_only::open_beside`].
+pub fn open_beside(path: &Path) -> Result<Connection, LedgerError> {
+    known(read_only::open_beside(path), path)
+}
+
+/// Refuses a file of another schema version.
+fn known(opened: rusqlite::Result<Connection>, path: &Path) -> Result<Connection, LedgerError> {
+    let conn = opened.map_err(|source| open_error(path, source))?;
     let known = known_version(MIGRATIONS);
     match version(&conn, path)? {
         found if found == known => Ok(conn),

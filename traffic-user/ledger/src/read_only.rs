@@ -31,8 +31,7 @@ const LOCKED_BYTES: u64 = 512;
 /// # Errors
 /// When it cannot be opened or is not a database.
 pub(crate) fn open(path: &Path) -> rusqlite::Result<Connection> {
-    require_regular(path)?;
-    let plain = connect(OpenFlags::SQLITE_OPEN_READ_ONLY, &absolute(path), "");
+    let plain = open_beside(path);
     let Err(error) = &plain else { return plain };
     if !matches!(error.sqlite_error_code(), Some(ErrorCode::CannotOpen | ErrorCode::ReadOnly)) {
         return plain;
@@ -46,6 +45,16 @@ pub(crate) fn open(path: &Path) -> rusqlite::Result<Connection> {
     }
     // Nobody writes, so that locks are not needed. This locking mode keeps the index in memory.
     with_parameters(&resolved, "vfs=unix-none", "PRAGMA locking_mode = EXCLUSIVE")
+}
+
+/// The same for a process that may have the file open otherwise, also for writing: looking for other processes
+/// opens and closes the file, which would release SQLite's locks.
+///
+/// # Errors
+/// As [`open`], and where this user may not write beside the file.
+pub(crate) fn open_beside(path: &Path) -> rusqlite::Result<Connection> {
+    require_regular(path)?;
+    connect(OpenFlags::SQLITE_OPEN_READ_ONLY, &absolute(path), "")
 }
 
 /// Refuses a FIFO, a device or a directory, which SQLite would wait for or take for an empty database.

@@ -20,7 +20,7 @@ use crate::{
     error::LedgerError,
     identity, ids, migrate,
     migration::OnProgress,
-    query::query_plan::container_numbers,
+    query::{limits::QueryLimits, query_plan::container_numbers},
     read_only,
     time::{
         borders::{Borders, stored_calendar},
@@ -79,6 +79,9 @@ pub struct Ledger {
     /// The files that a writing connection uses.
     files: Option<OpenFiles>,
     pub(crate) digests: Rebuild,
+    pub(crate) limits: QueryLimits,
+    /// Whether this process may have the file open otherwise too.
+    pub(crate) beside_writer: bool,
     _in_use: InUse,
 }
 
@@ -165,6 +168,8 @@ impl Ledger {
             noted: Vec::new(),
             files: Some(OpenFiles::note(path)?),
             digests: Rebuild::default(),
+            limits: QueryLimits::default(),
+            beside_writer: true,
             _in_use: in_use,
         };
         identity::check(&ledger, config.machine.as_deref(), config.adopt, progress)?;
@@ -176,9 +181,22 @@ impl Ledger {
     /// # Errors
     /// When the file cannot be opened or has another schema version.
     pub fn open_read_only(path: &Path) -> Result<Self, LedgerError> {
+        Self::open_reader(path, false)
+    }
+
+    /// Opens the file for reading in a process that may have it open for writing.
+    ///
+    /// # Errors
+    /// As for [`Ledger::open_read_only`], and where this user may not write beside the file.
+    pub fn open_beside_writer(path: &Path) -> Result<Self, LedgerError> {
+        Self::open_reader(path, true)
+    }
+
+    fn open_reader(path: &Path, beside_writer: bool) -> Result<Self, LedgerError> {
         wal_guard::check(path)?;
         let in_use = InUse::begin();
-        let conn = migrate::open_read_only(path)?;
+        let open = if beside_writer { migrate::open_beside } else { migrate::open_read_only };
+        let conn = open(path)?;
         let (zone, day) = stored_calendar(&conn)?.unwrap_or_else(|| ("UTC".to_owned(), 1));
         // The borders of everything that was booked are in the file, so this machine need not know the zone.
         let calendar = with_substitute(&conn, Calendar::new_or_unknown(&zone, day)?)?;
@@ -193,6 +211,8 @@ impl Ledger {
             noted: Vec::new(),
             files: None,
             digests: Rebuild::default(),
+            limits: QueryLimits::default(),
+            beside_writer,
             _in_use: in_use,
         })
     }

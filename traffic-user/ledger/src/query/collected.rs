@@ -11,6 +11,7 @@ use crate::{
     error::LedgerError,
     figures::{Sums, add},
     query::{
+        limits::QueryLimits,
         query_plan::Plan,
         rows::{self, Slice},
     },
@@ -120,9 +121,15 @@ pub(crate) fn pva_series(view: &Connection) -> Result<Vec<i64>, LedgerError> {
     Ok(series_count.collect::<Result<_, _>>()?)
 }
 
+impl Collected {
+    fn len(&self) -> usize {
+        self.passed.len() + self.faults.len() + self.classes.len()
+    }
+}
+
 /// Reads the rows of a plan. `stored` is the ledger's own calendar, which may differ from the query's.
 pub(crate) fn collect(
-    stored: &Calendar,
+    (stored, limits): (&Calendar, QueryLimits),
     view: &Connection,
     plan: &Plan<'_>,
     pva: &[i64],
@@ -141,21 +148,21 @@ pub(crate) fn collect(
             if let Some(step) = plan.step(row.start) {
                 add(collected.passed.entry((step, row.series[0])).or_default(), four(&row));
             }
-            Ok(())
+            limits.require_few_rows(collected.len())
         })?;
         read::each(view, &select(&FAULT, interfaces.as_deref()), |row| {
             if let Some(step) = plan.step(row.start) {
                 let [interface, fault, ..] = row.series;
                 add(collected.faults.entry((step, interface, fault)).or_default(), four(&row));
             }
-            Ok(())
+            limits.require_few_rows(collected.len())
         })?;
         read::each(view, &select(&TRAFFIC, containers), |row| {
             let [container, class, _, stream] = row.series;
             if let Some(step) = plan.step(row.start).filter(|_| !pva.contains(&stream)) {
                 add(collected.classes.entry((step, container, class != 0)).or_default(), four(&row));
             }
-            Ok(())
+            limits.require_few_rows(collected.len())
         })?;
     }
     Ok(collected)

@@ -106,7 +106,7 @@ impl Ledger {
         let plan = self.plan(&view, query)?;
         let owners = Owners::read(&view)?;
         let pva = pva_series(&view)?;
-        let collected = collect(&self.calendar, &view, &plan, &pva)?;
+        let collected = collect((&self.calendar, self.limits), &view, &plan, &pva)?;
         let (from, to) = (Timestamp::from_second(plan.range.0)?, Timestamp::from_second(plan.range.1)?);
         Ok(InterfaceReport {
             by: query.by,

@@ -62,6 +62,14 @@ impl Rates {
     }
 }
 
+/// Refuses what is no percentile.
+pub(crate) fn require_percent(percent: f64) -> Result<(), LedgerError> {
+    if percent > 0.0 && percent <= 100.0 {
+        return Ok(());
+    }
+    Err(LedgerError::Query("the percentile must be above 0 and at most 100".to_owned()))
+}
+
 /// States the rule in words.
 pub(crate) fn rule(percent: f64) -> String {
     format!(
@@ -212,7 +220,9 @@ fn other_views(ledger: &Ledger, view: &Connection, number: usize) -> Result<Vec<
     let expected = state(view)?;
     let mut views = Vec::new();
     for _ in 0..number {
-        let conn = migrate::open_read_only(ledger.path())?;
+        let open = if ledger.beside_writer { migrate::open_beside } else { migrate::open_read_only };
+        let mut conn = open(ledger.path())?;
+        ledger.limits.watch(&mut conn)?;
         // The transaction stays open until the connection is closed.
         conn.execute_batch("BEGIN")?;
         if state(&conn)? != expected {

@@ -102,6 +102,8 @@ pub(crate) struct Plan<'a> {
     whole: (bool, bool),
     /// Start of everything in the ledger. Unix seconds.
     pub recorded_from: i64,
+    /// End of everything in the ledger, on a five-minute border. Unix seconds.
+    pub recorded_end: i64,
     /// Start and end of the span, on five-minute borders. Unix seconds.
     pub range: (i64, i64),
     /// Start and end of each step, on five-minute borders.
@@ -171,6 +173,17 @@ impl Ledger {
         view: &Connection,
         query: &'a ReportQuery,
     ) -> Result<Plan<'a>, LedgerError> {
+        let most_rows = self.limits.most_rows.and_then(|most| i64::try_from(most).ok());
+        self.plan_within(view, query, most_rows.unwrap_or(MOST_STEPS))
+    }
+
+    /// As [`Self::plan`], with at most so many steps.
+    pub(crate) fn plan_within<'a>(
+        &self,
+        view: &Connection,
+        query: &'a ReportQuery,
+        most_steps: i64,
+    ) -> Result<Plan<'a>, LedgerError> {
         let calendar = query.calendar.clone().unwrap_or_else(|| self.calendar.clone());
         let recorded = recorded_range(view)?;
         let (from, to) = span(query, &calendar, recorded)?;
@@ -184,6 +197,13 @@ impl Ledger {
             )));
         }
         let borders = Borders::new(view, &self.calendar);
+        if let Some(level) = query.by.level()
+            && (to - from) / shortest_step_s(level) > most_steps
+        {
+            return Err(LedgerError::Query(format!(
+                "the span has more than {most_steps} steps; give a shorter span or longer steps"
+            )));
+        }
         let Steps { spans: steps, names, whole } = steps(query.by, &calendar, &borders, (from, to))?;
         let cutter = Cutter::new(view, &self.calendar)?;
         let same_zone = self.calendar.is_same(calendar.zone_name(), self.calendar.billing_day());
@@ -211,6 +231,7 @@ impl Ledger {
             names,
             whole,
             recorded_from: recorded.0,
+            recorded_end: recorded.1,
             range,
             steps,
             containers,
@@ -251,11 +272,6 @@ fn steps(
     let Some(level) = by.level() else {
         return Ok(Steps { spans: vec![(from, to)], names: vec!["total".to_owned()], whole: (true, true) });
     };
-    if (to - from) / shortest_step_s(level) > MOST_STEPS {
-        return Err(LedgerError::Query(format!(
-            "the span has more than {MOST_STEPS} steps; give a shorter span or longer steps"
-        )));
-    }
     let own = borders.calendar();
     let (units, names) = if own.is_same(calendar.zone_name(), calendar.billing_day()) {
         let units = borders.cover(level, from, to)?;
@@ -300,7 +316,7 @@ fn span(query: &ReportQuery, calendar: &Calendar, recorded: (i64, i64)) -> Resul
 }
 
 /// Start and end of everything in the ledger.
-fn recorded_range(view: &Connection) -> Result<(i64, i64), LedgerError> {
+pub(crate) fn recorded_range(view: &Connection) -> Result<(i64, i64), LedgerError> {
     let sql = "SELECT min(start), max(end) FROM unit WHERE finest";
     let (begin, end): (Option<i64>, Option<i64>) =
         view.query_row(sql, [], |row| Ok((row.get(0)?, row.get(1)?)))?;

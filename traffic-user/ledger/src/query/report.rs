@@ -64,6 +64,24 @@ pub struct ReportRow {
     pub percentile: Option<Rates>,
 }
 
+/// What was counted in one class.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct ClassFigures {
+    /// The class.
+    pub class: u8,
+    /// False for class 0.
+    pub billed: bool,
+    /// Packets and bytes.
+    #[serde(flatten)]
+    pub figures: Figures,
+}
+
+impl ClassFigures {
+    pub(crate) fn new(class: u8, sums: [u64; 4], basis: Basis) -> Self {
+        Self { class, billed: class != 0, figures: Figures::new(sums, basis) }
+    }
+}
+
 /// The answer to a query.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Report {
@@ -133,9 +151,7 @@ impl Ledger {
     /// # Errors
     /// When the query is invalid, when it needs rows that were dropped, or when the file cannot be read.
     pub fn report(&self, query: &ReportQuery) -> Result<Report, LedgerError> {
-        if query.percentile.is_some_and(|percent| !(percent > 0.0 && percent <= 100.0)) {
-            return Err(LedgerError::Query("the percentile must be above 0 and at most 100".to_owned()));
-        }
+        query.percentile.map_or(Ok(()), percentile_report::require_percent)?;
         // One view of the file for all statements.
         let view = self.conn.unchecked_transaction()?;
         let plan = self.plan(&view, query)?;
@@ -147,7 +163,7 @@ impl Ledger {
                     let sum = sums.entry(key).or_default();
                     sum.iter_mut().zip(row.values).for_each(|(total, value)| *total += value);
                 }
-                Ok(())
+                self.limits.require_few_rows(sums.len())
             })?;
         }
         let rates = match query.percentile {
@@ -185,9 +201,7 @@ impl Ledger {
             ledger_begin: (plan.range.0 < plan.recorded_from)
                 .then(|| Timestamp::from_second(plan.recorded_from))
                 .transpose()?,
-            last_reading: clock::load(&view)?
-                .map(|line| Timestamp::from_millisecond(line.time_ms()))
-                .transpose()?,
+            last_reading: clock::last_reading(&view)?,
             first_from: plan.first_from()?,
             last_until: plan.last_until()?,
             zone: plan.calendar.zone_name().to_owned(),

@@ -37,6 +37,11 @@ pub(crate) fn load(conn: &Connection) -> Result<Option<ClockLine>, LedgerError> 
     }))
 }
 
+/// When the last reading was made, by the booked time; `None` before the first one.
+pub(crate) fn last_reading(conn: &Connection) -> Result<Option<Timestamp>, LedgerError> {
+    Ok(load(conn)?.map(|line| Timestamp::from_millisecond(line.time_ms())).transpose()?)
+}
+
 fn line_of(row: &Row<'_>) -> rusqlite::Result<ClockLine> {
     let distrusted = row.get::<_, Option<i64>>(5)?.zip(row.get::<_, Option<i64>>(6)?);
     Ok(ClockLine {
