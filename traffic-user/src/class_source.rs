@@ -4,12 +4,14 @@
 //! - here: which file is meant, and reading it;
 //! - `gate`: what may be put in force ([`Loaded::admit`]);
 //! - `record`: where the table in force came from;
-//! - `difference`: how the configured file differs from it.
+//! - `difference`: how the configured file differs from it;
+//! - `explained`: why an address has its class.
 //!
 //! Parsing and compiling are `traffic_classes`; [`crate::kernel::tables`] writes a table into the maps.
 //! `trafctl classes load FILE` may put another file in force than the configured one.
 
 mod difference;
+mod explained;
 mod gate;
 mod record;
 
@@ -27,6 +29,7 @@ use traffic_model::counted;
 use crate::{config::Config, files};
 
 pub use difference::{TableDifference, difference_from_table_in_force};
+pub use explained::{Basis, Explained, InForce};
 pub use gate::{Barred, Known, Loaded, Origin, Wanted, Word, compiled, has_stand_in, table_for_new_counters};
 pub use record::{Record, keep, of as record_of};
 

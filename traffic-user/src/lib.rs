@@ -14,7 +14,8 @@
 //! | [`health`] | the state of the daemon and its optional parts, and how others read it |
 //! | [`class_source`] | which class file is used, and reading it |
 //! | [`config`] | the configuration |
-//! | [`api`] | metrics and JSON over HTTP |
+//! | [`queries`] | queries to the ledger, from a command line or a URL, and their answers |
+//! | [`api`] | metrics, JSON and the web page over HTTP |
 //! | [`vz`] | Virtuozzo's commands: their options and output |
 //! | [`compare`] | comparing another accounting of the node with ours |
 //! | [`privileges`] | the capabilities that a command needs |
@@ -42,6 +43,7 @@ pub mod node;
 pub mod ownership;
 pub mod platform;
 pub mod privileges;
+pub mod queries;
 pub mod render;
 pub mod state_file;
 pub mod time;

@@ -13,7 +13,7 @@ use axum::{
     response::Response,
 };
 
-use crate::api::error_answer;
+use crate::api::answers::error_answer;
 
 /// Answers only requests for `localhost`, a loopback address, or no host at all.
 pub(super) async fn refuse_foreign_hosts(request: Request, next: Next) -> Response {

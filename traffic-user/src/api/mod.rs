@@ -1,54 +1,74 @@
-//! Metrics and a small read-only JSON API over HTTP, for monitoring.
+//! Metrics, JSON documents and the web page over HTTP. Nothing can be changed through it.
 //!
-//! Every request reads the pinned maps itself, on its own thread. It takes no lock, so neither the daemon's
-//! loop nor a change in the kernel waits for it. Here are the routes and the answers. `metrics` formats the
-//! metrics, `query` parses filters, `host_check` refuses foreign host names, `listen` binds the socket,
-//! `server` serves it, `places` and `patience` bound the connections, `drain_health` carries the state of
-//! draining from the daemon. `[api] listen` is parsed in `config`.
+//! Every request for live figures reads the pinned maps itself, and every one for figures of the ledger opens the
+//! file for reading, on threads of their own. They take no lock, so neither the daemon's loop nor a change in the
+//! kernel waits for them.
+//!
+//! - here: the data that requests are answered from ([`Source`]);
+//! - `routes`: paths, parameters and documents; `pages`: the files of the page; `answers`: errors and tags;
+//! - `reader`: the bounds on reading the ledger; `rate_hub`, `event_stream`: live rates for all listeners; `cached`:
+//!   what is too expensive to find out for each request;
+//! - `metrics`, `lives`, `drain_health`: the metrics;
+//! - `token`, `host_check`, `headers`: who may ask, and what a browser may do with an answer;
+//! - `listen` binds the socket, `server` serves it, `places` and `patience` bound the connections.
+//!
+//! `[api]` is parsed in `config`. Queries to the ledger are in [`crate::queries`].
 
+mod answers;
+mod cached;
+mod class_documents;
 pub mod drain_health;
+mod event_stream;
+mod headers;
 mod host_check;
 mod listen;
 mod lives;
 pub mod metrics;
+mod pages;
 mod patience;
 mod places;
 mod query;
+mod rate_hub;
+mod reader;
+mod routes;
 mod server;
+mod token;
 
-use std::{fmt, path::Path, sync::Arc};
+use std::{fmt, path::Path, sync::Arc, time::Duration};
 
 use axum::{
-    Router,
-    extract::{Query, State, rejection::QueryRejection},
-    http::{HeaderMap, StatusCode, header},
-    response::{IntoResponse, Response},
-    routing::get,
+    http::{StatusCode, header},
+    response::{IntoResponse as _, Response},
 };
-use serde::Serialize;
 use tokio::{sync::Semaphore, task};
 use traffic_model::{ContainerId, Snapshot};
 
 use crate::{
     api::{
+        answers::error_answer,
+        cached::Cached,
         drain_health::{DrainHealth, Drains},
         lives::Lives,
+        rate_hub::RateHub,
     },
     health::{Component, Components},
-    node::status::Unaccounted,
+    node::status::Status,
     ownership::UnknownContainer,
-    render::{ClassNames, dump, json},
+    render::ClassNames,
 };
 
 pub use self::{
+    class_documents::{Classes, LedgerClasses, NodeClasses},
     listen::{Bound, SocketFile, bind_to},
+    reader::Reader,
     server::{Server, serve},
+    token::{Access, Unusable},
 };
 
 /// Most readings at a time: each takes a thread and holds all counters in memory.
 const READINGS: usize = 2;
-
-const JSON: &str = "application/json";
+/// When the state of the node is found out again for metrics, and how long they show an old one.
+const STATE_OF_METRICS: [Duration; 2] = [Duration::from_mins(1), Duration::from_mins(10)];
 
 type Read = dyn Fn() -> anyhow::Result<Snapshot> + Send + Sync;
 type ReadNames = dyn Fn() -> ClassNames + Send + Sync;
@@ -58,12 +78,27 @@ type Resolve = dyn Fn(&[ContainerId], &Snapshot) -> anyhow::Result<Vec<Container
 #[derive(Clone)]
 pub struct Source {
     read: Arc<Read>,
+    is_live: bool,
     resolve: Arc<Resolve>,
     drains: Option<Arc<DrainHealth>>,
     components: Arc<Components>,
     class_names: Arc<ReadNames>,
     readings: Arc<Semaphore>,
     lives: Arc<Lives>,
+    rates: RateHub,
+    reader: Option<Reader>,
+    node: Option<Cached<NodeState>>,
+    classes: Option<Arc<dyn Classes>>,
+    class_places: Arc<Semaphore>,
+}
+
+/// The state of the node, and the counters at about the same time.
+#[derive(Debug)]
+pub struct NodeState {
+    /// What is attached, and what is wrong.
+    pub status: Status,
+    /// A reading.
+    pub snapshot: Snapshot,
 }
 
 impl fmt::Debug for Source {
@@ -86,14 +121,32 @@ impl Source {
                 None => Ok(typed.to_vec()),
             }
         };
+        let read: Arc<Read> = Arc::new(read);
         Self {
-            read: Arc::new(read),
+            rates: RateHub::new(Arc::clone(&read)),
+            read,
+            is_live: true,
             resolve: Arc::new(resolve),
             drains,
             components: Arc::default(),
             class_names: Arc::new(ClassNames::new),
             readings: Arc::new(Semaphore::new(READINGS)),
             lives: Arc::default(),
+            reader: None,
+            node: None,
+            classes: None,
+            class_places: Arc::new(Semaphore::new(1)),
+        }
+    }
+
+    /// A ledger without a daemon: there are no live figures.
+    pub fn of_ledger(reader: Reader) -> Self {
+        let class_names = Arc::clone(&reader.class_names);
+        Self {
+            is_live: false,
+            class_names,
+            reader: Some(reader),
+            ..Self::new(|| anyhow::bail!(NOT_LIVE), None)
         }
     }
 
@@ -126,7 +179,59 @@ impl Source {
     #[must_use]
     pub fn naming(mut self, names: impl Fn() -> ClassNames + Send + Sync + 'static) -> Self {
         self.class_names = Arc::new(names);
+        self.reader = self.reader.map(|reader| reader.naming(Arc::clone(&self.class_names)));
         self
+    }
+
+    /// Adds a ledger, with the names of classes that are known now.
+    #[must_use]
+    pub fn with_ledger(mut self, reader: Option<Reader>) -> Self {
+        self.reader = reader.map(|reader| reader.naming(Arc::clone(&self.class_names)));
+        self
+    }
+
+    /// Adds the state of the node, which `gather` finds out.
+    #[must_use]
+    pub fn with_node(
+        mut self,
+        gather: impl Fn() -> anyhow::Result<NodeState> + Send + Sync + 'static,
+    ) -> Self {
+        self.node = Some(Cached::new(gather));
+        self
+    }
+
+    /// Adds the class table.
+    #[must_use]
+    pub fn with_classes(mut self, classes: impl Classes + 'static) -> Self {
+        self.classes = Some(Arc::new(classes));
+        self
+    }
+
+    /// Why there are no live figures.
+    const fn without_live_figures(&self) -> &'static str {
+        if self.is_live { "the state of the node is not known here" } else { NOT_LIVE }
+    }
+
+    /// The state of the node as it was not long ago, without waiting for it.
+    fn known_state(&self) -> Option<Arc<NodeState>> {
+        let [most_age, most_known] = STATE_OF_METRICS;
+        self.node.as_ref().and_then(|node| node.known(most_age, most_known))
+    }
+
+    /// Looks at the node for the first view.
+    fn warm_up(&self) {
+        drop(self.known_state());
+    }
+
+    /// All ids that containers are known by.
+    async fn resolved(&self, typed: Vec<ContainerId>) -> anyhow::Result<Vec<ContainerId>> {
+        let place = Arc::clone(&self.readings).acquire_owned().await.ok();
+        let (read, resolve) = (Arc::clone(&self.read), Arc::clone(&self.resolve));
+        let work = task::spawn_blocking(move || {
+            let _place = place;
+            resolve(&typed, &read()?)
+        });
+        work.await?
     }
 
     /// Reads the counters and formats an answer, both on a thread of their own.
@@ -135,6 +240,9 @@ impl Source {
         content_type: &'static str,
         render: impl FnOnce(&Snapshot, &DaemonHealth) -> anyhow::Result<String> + Send + 'static,
     ) -> Response {
+        if !self.is_live {
+            return error_answer(StatusCode::NOT_FOUND, NOT_LIVE);
+        }
         let place = self.readings.acquire_owned().await.ok();
         let (drains, components) = (self.drains.map(|health| health.read()), self.components.read());
         let uncounted = self.components.uncounted();
@@ -158,80 +266,8 @@ impl Source {
     }
 }
 
-/// An error as a document.
-fn error_answer(status: StatusCode, error: &str) -> Response {
-    #[derive(Serialize)]
-    struct Failure<'a> {
-        error: &'a str,
-    }
-    match json::line(&Failure { error }) {
-        Ok(text) => (status, [(header::CONTENT_TYPE, JSON)], text).into_response(),
-        Err(_) => status.into_response(),
-    }
-}
-
-/// The routes. Nothing can be changed through them.
-pub fn router(source: Source) -> Router {
-    Router::new()
-        .route("/metrics", get(get_metrics))
-        .route("/api/v1/counters", get(get_counters))
-        .route("/api/v1/status", get(get_status))
-        .fallback(|| async { (StatusCode::NOT_FOUND, INDEX) })
-        .with_state(source)
-}
-
-/// What a person sees who tries the address, or mistypes a path.
-const INDEX: &str = "trafctl counts the traffic of containers. This API is read-only:\n\n\
-    /metrics            for Prometheus\n\
-    /api/v1/counters    the live counters; ?container=101&class=2&family=ipv4 filters them\n\
-    /api/v1/status      drains, gaps and the daemon's parts\n";
-
-async fn get_metrics(State(source): State<Source>, headers: HeaderMap) -> Response {
-    let accept = headers.get(header::ACCEPT).and_then(|value| value.to_str().ok());
-    let format = metrics::Format::for_accept(accept);
-    let lives = Arc::clone(&source.lives);
-    source
-        .answer(format.content_type(), move |snapshot, health| {
-            Ok(metrics::render_lives(snapshot, health, &lives.follow(snapshot), format))
-        })
-        .await
-}
-
-type Pairs = Result<Query<query::Pairs>, QueryRejection>;
-
-/// Applies `parse` to the query; an error becomes the answer.
-fn parsed<T>(
-    pairs: Pairs,
-    parse: impl FnOnce(&query::Pairs) -> Result<T, String>,
-) -> Result<T, Box<Response>> {
-    pairs
-        .map_err(|error| error.to_string())
-        .and_then(|Query(pairs)| parse(&pairs))
-        .map_err(|error| Box::new(error_answer(StatusCode::BAD_REQUEST, &error)))
-}
-
-/// The document of `trafctl dump --format json`, with the same filter.
-async fn get_counters(State(source): State<Source>, pairs: Pairs) -> Response {
-    let mut wanted = match parsed(pairs, query::parse) {
-        Ok(wanted) => wanted,
-        Err(refusal) => return *refusal,
-    };
-    let resolve = Arc::clone(&source.resolve);
-    source
-        .answer(JSON, move |snapshot, health| {
-            wanted.containers = resolve(&wanted.containers, snapshot)?;
-            let shown = dump::Filter { wanted, zeros: false }.apply(snapshot.clone());
-            dump::json(&shown, &health.class_names)
-        })
-        .await
-}
-
-async fn get_status(State(source): State<Source>, pairs: Pairs) -> Response {
-    if let Err(refusal) = parsed(pairs, query::none) {
-        return *refusal;
-    }
-    source.answer(JSON, |snapshot, health| json::document(&Health::new(snapshot, health))).await
-}
+/// Why a ledger alone has no live figures.
+const NOT_LIVE: &str = "this server reads a ledger without a daemon, so there are no live figures; `trafctl run` with     [api] listen serves them";
 
 /// What the daemon knows of itself, besides the counters.
 #[derive(Debug, Default)]
@@ -244,47 +280,6 @@ pub struct DaemonHealth {
     pub uncounted: u64,
     /// Names of classes.
     pub class_names: ClassNames,
-}
-
-/// The daemon's health.
-#[derive(Debug, Serialize)]
-struct Health<'a> {
-    node: &'a str,
-    time: String,
-    trafctl_version: &'static str,
-    class_table_hash: String,
-    /// Passed - classes - faults.
-    unaccounted: Unaccounted,
-    /// `null` if no ledger is kept.
-    ledger: Option<LedgerHealth>,
-    /// The optional parts of the daemon.
-    components: &'a [Component],
-}
-
-/// Draining since the daemon started.
-#[derive(Debug, Serialize)]
-struct LedgerHealth {
-    last_drain: Option<String>,
-    drain_failures: u64,
-    gaps: u64,
-}
-
-impl<'a> Health<'a> {
-    fn new(snapshot: &'a Snapshot, health: &'a DaemonHealth) -> Self {
-        Self {
-            node: &snapshot.node,
-            time: snapshot.time.to_string(),
-            trafctl_version: env!("CARGO_PKG_VERSION"),
-            class_table_hash: snapshot.class_table.hash_hex(),
-            unaccounted: Unaccounted::from(&snapshot.balance()),
-            ledger: health.drains.as_ref().map(|drains| LedgerHealth {
-                last_drain: drains.last_success.map(|time| time.to_string()),
-                drain_failures: drains.failures,
-                gaps: drains.gaps,
-            }),
-            components: &health.components,
-        }
-    }
 }
 
 #[cfg(test)]

@@ -3,8 +3,7 @@
 use traffic_common::Family;
 use traffic_model::{ContainerId, Wanted};
 
-/// The pairs of a query string, in their order.
-pub(super) type Pairs = Vec<(String, String)>;
+use crate::queries::parameters::Pairs;
 
 /// Parses `container`, `class` and `family`; the first two may be repeated.
 ///

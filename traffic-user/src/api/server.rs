@@ -5,13 +5,7 @@
 
 use std::{fmt, future::Future, io, pin::pin, time::Duration};
 
-use axum::{
-    Router,
-    http::StatusCode,
-    middleware,
-    response::{IntoResponse as _, Response},
-    serve::Listener,
-};
+use axum::{Router, http::StatusCode, middleware, response::Response, serve::Listener};
 use hyper::{
     body::Incoming,
     server::conn::http1,
@@ -29,12 +23,15 @@ use tokio::{
 };
 
 use crate::api::{
-    Source, error_answer,
+    Source,
+    answers::error_answer,
+    headers::secured,
     host_check::refuse_foreign_hosts,
     listen::{Bound, SocketFile},
     patience::Patient,
     places::{Place, Places},
-    router,
+    routes::router,
+    token::Access,
 };
 
 /// How long requests in progress may take when the daemon ends.
@@ -128,7 +125,7 @@ async fn serve_connection(
         async move {
             let _answering = answering;
             let answer = time::timeout(limits.answer, answer).await;
-            answer.unwrap_or_else(|_| Ok(took_too_long(limits.answer)))
+            answer.unwrap_or_else(|_| Ok(took_too_long(limits.answer))).map(secured)
         }
     });
     let connection = http1::Builder::new()
@@ -150,13 +147,13 @@ async fn serve_connection(
 }
 
 fn took_too_long(limit: Duration) -> Response {
-    let error = format!("reading the counters takes longer than {} s; try again later", limit.as_secs());
-    error_answer(StatusCode::SERVICE_UNAVAILABLE, &error).into_response()
+    let error = format!("the answer takes longer than {} s; try again later", limit.as_secs());
+    error_answer(StatusCode::SERVICE_UNAVAILABLE, &error)
 }
 
 /// The routes for a TCP port, which a browser can reach.
-pub(super) fn router_for_port(source: Source) -> Router {
-    router(source).layer(middleware::from_fn(refuse_foreign_hosts))
+pub(super) fn router_for_port(source: Source, access: Access) -> Router {
+    router(source, access).layer(middleware::from_fn(refuse_foreign_hosts))
 }
 
 /// The running server.
@@ -184,18 +181,19 @@ impl Server {
     ///
     /// # Errors
     /// When the event loop cannot take the socket.
-    pub fn start(bound: Bound, source: Source) -> io::Result<Self> {
+    pub fn start(bound: Bound, source: Source, access: Access) -> io::Result<Self> {
+        source.warm_up();
         let (shutdown, stopped) = oneshot::channel();
         // Dropping the sender completes this too.
         let stopped = async move { drop(stopped.await) };
         let (task, file) = match bound {
             Bound::Tcp(listener) => {
                 let listener = tokio::net::TcpListener::from_std(listener)?;
-                (tokio::spawn(serve(listener, router_for_port(source), stopped)), None)
+                (tokio::spawn(serve(listener, router_for_port(source, access), stopped)), None)
             }
             Bound::Unix(listener, file) => {
                 let listener = tokio::net::UnixListener::from_std(listener)?;
-                (tokio::spawn(serve(listener, router(source), stopped)), Some(file))
+                (tokio::spawn(serve(listener, router(source, access), stopped)), Some(file))
             }
         };
         Ok(Self { task, shutdown, file })

@@ -196,6 +196,12 @@ impl Global {
         Host::new(self.chosen()?, bpffs, Netlink::connect()?, &self.state_dir)
     }
 
+    /// The same for a look beside the daemon, which logs everything that is wrong.
+    pub(super) fn host_silently(&self, bpffs: Bpffs) -> anyhow::Result<Host> {
+        let chosen = Config::load_to_show(self.config.as_deref(), &self.state_dir);
+        Host::silent(chosen, bpffs, Netlink::connect()?, &self.state_dir)
+    }
+
     /// The same for a command that only shows what is there, and that reports a mistake by itself.
     pub(super) fn host_to_show(&self, bpffs: Bpffs) -> anyhow::Result<Host> {
         let chosen = Config::load_to_show(self.config.as_deref(), &self.state_dir);

@@ -9,7 +9,10 @@ use std::ffi::OsString;
 use anyhow::Context as _;
 use clap::{FromArgMatches as _, Parser, Subcommand};
 
-use crate::vz::netstat::Name;
+use crate::{
+    queries::{GapOptions, ReportOptions, TopOptions},
+    vz::netstat::Name,
+};
 
 mod address;
 mod adjust;
@@ -31,7 +34,6 @@ mod ledger;
 mod multicall;
 mod netstat;
 mod output;
-mod period;
 mod progress;
 mod report;
 mod run;
@@ -39,6 +41,7 @@ mod status;
 mod tactl;
 mod top;
 mod usage;
+mod web;
 
 use self::output::print;
 pub use self::{
@@ -93,9 +96,10 @@ enum Command {
     Status(status::Options),
     Host(host::Options),
     Config(config::Options),
-    Report(report::Options),
-    TopTalkers(report::TopOptions),
-    Gaps(report::GapOptions),
+    Report(ReportOptions),
+    TopTalkers(TopOptions),
+    Gaps(GapOptions),
+    Web(web::Options),
     Close(ledger::CloseOptions),
     Adjust(adjust::Options),
     Audit(ledger::AuditOptions),
@@ -156,8 +160,9 @@ impl Cli {
             Command::Host(options) => host::run(&global, &options).await,
             Command::Config(options) => config::run(&global, &options),
             Command::Report(options) => report::run(&global, &options),
-            Command::TopTalkers(options) => report::top(&global, &options),
-            Command::Gaps(options) => report::gaps(&global, &options),
+            Command::TopTalkers(options) => report::run(&global, &options),
+            Command::Gaps(options) => report::run(&global, &options),
+            Command::Web(options) => web::run(&global, &options).await,
             Command::Adjust(options) => adjust::run(&global, &options),
             Command::Close(options) => ledger::close(&global, &options),
             Command::Audit(options) => ledger::audit(&global, &options),

@@ -33,6 +33,8 @@ pub(super) async fn run(global: &Global, options: &Options) -> anyhow::Result<Do
     let bpffs = Bpffs::prepare(&global.bpffs)?;
     let (to_make, pinned) = (global.clone(), bpffs.clone());
     let make_host = move || to_make.host(pinned.clone());
-    daemon::run(&global.state_dir, &bpffs, make_host, options.log_faults).await?;
+    let (to_look, looked_at) = (global.clone(), bpffs.clone());
+    let look = move || to_look.host_silently(looked_at.clone());
+    daemon::run(&global.state_dir, &bpffs, (make_host, look), options.log_faults).await?;
     Ok(Done::Success)
 }

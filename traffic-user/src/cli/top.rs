@@ -5,9 +5,9 @@ use std::{
     time::Duration,
 };
 
-use clap::{Args, ValueEnum};
+use clap::Args;
 use traffic_model::{
-    live_rates::{self, Order, Selection},
+    live_rates::{self, Selection},
     units::parse_repeat_interval,
 };
 
@@ -19,6 +19,7 @@ use crate::{
         output::{pause, print},
     },
     kernel::{counters, load},
+    queries::Sort,
     render::live_rates as render,
 };
 
@@ -52,31 +53,6 @@ pub struct Options {
     /// Output format
     #[arg(long, value_enum, default_value_t)]
     format: Format,
-}
-
-/// Sort order.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
-enum Sort {
-    /// Most bytes, in and out together
-    #[default]
-    Total,
-    /// Most bytes in
-    In,
-    /// Most bytes out
-    Out,
-    /// Most packets, in and out together
-    Packets,
-}
-
-impl From<Sort> for Order {
-    fn from(sort: Sort) -> Self {
-        match sort {
-            Sort::Total => Self::Total,
-            Sort::In => Self::In,
-            Sort::Out => Self::Out,
-            Sort::Packets => Self::Packets,
-        }
-    }
 }
 
 pub(super) async fn run(global: &Global, options: &Options) -> anyhow::Result<Done> {

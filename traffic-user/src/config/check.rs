@@ -4,6 +4,7 @@
 use std::{
     collections::HashMap,
     ops::{Range, RangeInclusive},
+    path::PathBuf,
     time::Duration,
 };
 
@@ -50,6 +51,7 @@ impl File {
         };
         let (node, uplinks) = self.node.map_or_else(|| Ok((host_name(), Vec::new())), node)?;
         let (hold_limit, class_names) = self.classes.check()?;
+        let (api, api_token_file) = self.api.check()?;
         Ok(Config {
             class_file: self.class_file,
             class_order: self.class_order,
@@ -71,7 +73,8 @@ impl File {
             ledger_enabled: self.ledger.enabled.unwrap_or(true),
             calendar: self.ledger.check()?,
             retention: self.retention.check()?,
-            api: self.api.check()?,
+            api,
+            api_token_file,
         })
     }
 }
@@ -297,8 +300,19 @@ impl FileRetention {
 }
 
 impl FileApi {
-    fn check(self) -> Result<Option<Listen>, Problem> {
-        let Some(text) = self.listen else { return Ok(None) };
-        text.get_ref().parse().map(Some).map_err(|error: String| problem(&text, error))
+    fn check(self) -> Result<(Option<Listen>, Option<PathBuf>), Problem> {
+        let listen = match &self.listen {
+            Some(text) => Some(text.get_ref().parse().map_err(|error: String| problem(text, error))?),
+            None => None,
+        };
+        match self.token_file {
+            Some(file) if listen.is_none() => {
+                Err(problem(&file, "there is no API without `listen`; set it, or remove `token_file`"))
+            }
+            Some(file) if !file.get_ref().is_absolute() => {
+                Err(problem(&file, "the path is not absolute; write one such as \"/etc/trafctl/token\""))
+            }
+            file => Ok((listen, file.map(Spanned::into_inner))),
+        }
     }
 }

@@ -189,4 +189,5 @@ pub(super) struct FileRetention {
 #[serde(deny_unknown_fields, default)]
 pub(super) struct FileApi {
     pub(super) listen: Option<Spanned<String>>,
+    pub(super) token_file: Option<Spanned<PathBuf>>,
 }

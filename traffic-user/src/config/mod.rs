@@ -131,6 +131,8 @@ pub struct Config {
     pub retention: Retention,
     /// Where the API listens; `None` turns it off.
     pub api: Option<Listen>,
+    /// The file with the token that requests for figures must carry: `[api] token_file`.
+    pub api_token_file: Option<PathBuf>,
 }
 
 /// How programs are attached.

@@ -74,6 +74,7 @@ impl Config {
             calendar,
             retention,
             api,
+            api_token_file,
         } = self;
         let method = match attach {
             AttachSetting::Auto => "auto",
@@ -114,6 +115,7 @@ impl Config {
         ];
         values.extend(single.map(|(key, value)| (key.to_owned(), value)));
         values.push(("api.listen".to_owned(), json!(api.as_ref().map(ToString::to_string))));
+        values.push(("api.token_file".to_owned(), json!(api_token_file)));
         values.extend(rules.iter().enumerate().flat_map(rule));
         values.extend(containers.iter().enumerate().flat_map(container));
         values
@@ -305,6 +307,7 @@ addresses = [
 interval = '90s'
 [api]
 listen = '127.0.0.1:9177'
+token_file = '/etc/trafctl/token'
 ";
 
     #[test]
@@ -332,6 +335,7 @@ listen = '127.0.0.1:9177'
             ("container[0].addresses", json!(["10.0.0.1/32"]), Some(19)),
             ("drain.interval", json!("1m 30s"), Some(23)),
             ("api.listen", json!("127.0.0.1:9177"), Some(25)),
+            ("api.token_file", json!("/etc/trafctl/token"), Some(26)),
             ("identities.command", Value::Null, None),
             ("identities.timeout", json!("5s"), None),
             ("classes.hold_if_removed", json!("20%"), None),

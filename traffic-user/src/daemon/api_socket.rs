@@ -1,12 +1,12 @@
 //! The socket of the API: bound as soon as that is possible, and moved when the configuration changes.
 
-use std::{sync::Arc, time::Duration};
+use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use tokio::time::{self, Instant};
 
 use crate::{
-    api::{self, Server, Source},
-    config::Listen,
+    api::{self, Access, Server, Source, Unusable},
+    config::{Config, Listen},
     health::{Backoff, Components, Part},
 };
 
@@ -19,6 +19,9 @@ pub(super) struct ApiSocket {
     source: Source,
     components: Arc<Components>,
     wanted: Option<Listen>,
+    /// The file with the token that requests must carry.
+    token_file: Option<PathBuf>,
+    access: Access,
     /// What is served, and where. It may still be the former place.
     serving: Option<(Listen, Server)>,
     retry: Backoff,
@@ -28,14 +31,22 @@ impl ApiSocket {
     /// Serves nothing yet.
     pub(super) fn new(source: Source, components: Arc<Components>) -> Self {
         let retry = Backoff::new(FIRST_RETRY, LONGEST_RETRY);
-        Self { source, components, wanted: None, serving: None, retry }
+        let access = Access::default();
+        Self { source, components, wanted: None, token_file: None, access, serving: None, retry }
     }
 
-    /// Serves at this place from now on, or nowhere. A former socket is closed only when the new one is bound.
-    pub(super) fn follow(&mut self, wanted: Option<Listen>) {
-        self.wanted = wanted;
+    /// Serves as a configuration says from now on, or not at all. A former socket is closed only when the new one
+    /// is bound. The token is read again.
+    pub(super) fn follow(&mut self, config: &Config) {
+        self.wanted.clone_from(&config.api);
+        self.token_file.clone_from(&config.api_token_file);
         self.retry.succeeded();
         self.retry();
+    }
+
+    /// Reads the token. Returns whether it, or the one before, may be served under.
+    fn read_token(&mut self) -> Result<(), Unusable> {
+        self.access.follow(self.token_file.as_deref())
     }
 
     /// Waits until binding should be tried again. Never returns if it need not be.
@@ -54,13 +65,24 @@ impl ApiSocket {
             self.stop_serving();
             return;
         };
-        if self.serving.as_ref().is_none_or(|(place, _)| place != wanted) {
-            let bound = api::bind_to(wanted).and_then(|bound| Ok(Server::start(bound, self.source.clone())?));
+        let wanted = wanted.clone();
+        let token = self.read_token();
+        if let Err(unusable) = &token
+            && !unusable.kept
+        {
+            // Without its token, nothing may be read.
+            self.stop_serving();
+            self.components.failed(Part::Api, &unusable.error);
+            self.retry.failed(std::time::Instant::now());
+            return;
+        }
+        if self.serving.as_ref().is_none_or(|(place, _)| *place != wanted) {
+            let (source, access) = (self.source.clone(), self.access.clone());
+            let bound = api::bind_to(&wanted).and_then(|bound| Ok(Server::start(bound, source, access)?));
             match bound {
                 Ok(server) => {
-                    let place = wanted.clone();
                     self.stop_serving();
-                    self.serving = Some((place, server));
+                    self.serving = Some((wanted, server));
                 }
                 Err(error) => {
                     self.components.failed(Part::Api, &error);
@@ -68,6 +90,11 @@ impl ApiSocket {
                     return;
                 }
             }
+        }
+        if let Err(unusable) = token {
+            self.components.failed(Part::Api, &unusable.error);
+            self.retry.failed(std::time::Instant::now());
+            return;
         }
         self.retry.succeeded();
         self.components.works(Part::Api);
@@ -111,6 +138,10 @@ mod tests {
         ApiSocket::new(source, Arc::clone(components))
     }
 
+    fn at(place: Option<Listen>) -> Config {
+        Config { api: place, ..Config::parse("", Path::new("t.toml")).unwrap() }
+    }
+
     fn state(components: &Components) -> (State, u64) {
         let api = components.read().remove(0);
         (api.state, api.failures)
@@ -122,7 +153,7 @@ mod tests {
         let place = directory.path().join("api");
         let components = Arc::new(Components::default());
         let mut api = socket(&components);
-        api.follow(Some(Listen::Unix(place.clone())));
+        api.follow(&at(Some(Listen::Unix(place.clone()))));
         api.check();
         fs::remove_file(&place).unwrap();
         api.check();
@@ -140,14 +171,14 @@ mod tests {
         let answers = |path: &Path| UnixStream::connect(path).is_ok();
         let components = Arc::new(Components::default());
         let mut api = socket(&components);
-        api.follow(None);
+        api.follow(&at(None));
         assert_eq!(state(&components), (State::Disabled, 0));
-        api.follow(Some(Listen::Unix(old.clone())));
+        api.follow(&at(Some(Listen::Unix(old.clone()))));
         assert!(answers(&old) && state(&components) == (State::Ok, 0));
 
         // Another program's file is in the way.
         fs::write(&new, "").unwrap();
-        api.follow(Some(Listen::Unix(new.clone())));
+        api.follow(&at(Some(Listen::Unix(new.clone()))));
         assert!(answers(&old), "the old socket is closed although there is no new one");
         assert_eq!(state(&components), (State::Failing, 1));
         fs::remove_file(&new).unwrap();
@@ -161,11 +192,11 @@ mod tests {
 
         // Back before the new place could be bound: the present socket stays.
         fs::write(&old, "").unwrap();
-        api.follow(Some(Listen::Unix(old)));
+        api.follow(&at(Some(Listen::Unix(old))));
         assert_eq!(state(&components), (State::Failing, 1));
-        api.follow(Some(Listen::Unix(new.clone())));
+        api.follow(&at(Some(Listen::Unix(new.clone()))));
         assert!(answers(&new) && state(&components) == (State::Ok, 0));
-        api.follow(None);
+        api.follow(&at(None));
         assert_eq!(state(&components), (State::Disabled, 0));
         for _ in 0..1000 {
             tokio::task::yield_now().await;

@@ -91,14 +91,17 @@ const MAINTENANCE_PAUSE: Duration = Duration::from_secs(1);
 ///
 /// `state_dir` is where the ledger is kept, and where a second daemon finds the first. `bpffs` is where the
 /// daemon publishes its state. `make_host` reads the configuration and everything named in it; it is called
-/// again on SIGHUP.
+/// again on SIGHUP. `look` does the same without messages in the log, for the API.
 ///
 /// # Errors
 /// When the start fails. Later failures are logged and tried again.
 pub async fn run(
     state_dir: &Path,
     bpffs: &Bpffs,
-    make_host: impl Fn() -> anyhow::Result<Host> + Send + 'static,
+    (make_host, look): (
+        impl Fn() -> anyhow::Result<Host> + Send + 'static,
+        impl Fn() -> anyhow::Result<Host> + Send + Sync + 'static,
+    ),
     log_faults: bool,
 ) -> anyhow::Result<()> {
     stop_guard::start()?;
@@ -118,6 +121,7 @@ pub async fn run(
     let (sender, mut reports) = unbounded_channel();
     let setup = Setup {
         make_host: Box::new(make_host),
+        look: Arc::new(look),
         state_dir: state_dir.to_owned(),
         only_one,
         logs_faults: log_faults,
@@ -152,7 +156,7 @@ pub async fn run(
         components,
         heart,
     };
-    daemon.api.follow(daemon.config.api.clone());
+    daemon.api.follow(&daemon.config);
     if daemon.config.identity_command.is_none() {
         daemon.components.disabled(Part::IdentityCommand);
     }
@@ -321,7 +325,7 @@ impl Daemon {
     fn reloaded(&mut self, config: Config) {
         self.files.follow(config.clone());
         self.drains = Schedule::new(config.drain_interval);
-        self.api.follow(config.api.clone());
+        self.api.follow(&config);
         if config.identity_command.is_none() {
             self.ask_again.succeeded();
             self.components.disabled(Part::IdentityCommand);

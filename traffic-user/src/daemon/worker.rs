@@ -16,7 +16,7 @@ use tokio::sync::mpsc::UnboundedSender;
 use traffic_ledger::DrainTrigger;
 
 use super::{
-    api_source::SharedConfig,
+    api_source::{SharedConfig, SharedSources},
     class_loader::{self, ClassLoader},
     file_watch::Changed,
     follower::Follower,
@@ -64,9 +64,13 @@ pub(super) fn spawn(
     Ok(())
 }
 
+/// Makes a host to look at the node, without messages in the log.
+pub(super) type Look = Arc<dyn Fn() -> anyhow::Result<Host> + Send + Sync>;
+
 /// What the thread begins with.
 pub(super) struct Setup {
     pub make_host: MakeHost,
+    pub look: Look,
     pub state_dir: PathBuf,
     pub only_one: Option<DaemonLock>,
     /// Whether the program writes a log line for each fault.
@@ -82,6 +86,8 @@ pub(super) struct Worker {
     pub(super) logs_faults: bool,
     /// The configuration in force, for the threads that answer requests.
     pub(super) config: SharedConfig,
+    /// What is known of owners, for the threads that answer requests.
+    pub(super) sources: SharedSources,
     /// Whether everything was attached once.
     is_started: bool,
     pub(super) components: Arc<Components>,
@@ -95,7 +101,7 @@ impl Worker {
         reports: UnboundedSender<WorkerEvent>,
         setup: Setup,
     ) -> anyhow::Result<Self> {
-        let Setup { make_host, state_dir, only_one, logs_faults, components } = setup;
+        let Setup { make_host, look, state_dir, only_one, logs_faults, components } = setup;
         let _busy = mailbox.worker.begin("the start");
         let mut host = make_host()?;
         host.held = Some(Held::default());
@@ -132,6 +138,7 @@ impl Worker {
             loader,
             ledger,
             logs_faults,
+            sources: SharedSources::default(),
             is_started: false,
             components,
             mailbox: Arc::clone(mailbox),
@@ -140,6 +147,7 @@ impl Worker {
         let choice = if logs_faults { ProgramChoice::Logging } else { ProgramChoice::Current };
         let pass = worker.new_pass()?;
         worker.host.survey(&pass.interfaces);
+        worker.sources.set(worker.host.policy.sources());
         let mut session = worker.host.begin(choice)?;
         let log = session.kernel.loaded.log.take();
         let session = worker.attach_all(session, pass)?;
@@ -148,7 +156,7 @@ impl Worker {
         worker.drain_locked(session.maps(), DrainTrigger::Started);
         let config = worker.host.config().clone();
         let drains = worker.ledger.is_enabled().then(|| Arc::clone(worker.ledger.health()));
-        let started = Started { config, source: worker.source(), drains, log };
+        let started = Started { config, source: worker.source(look), drains, log };
         worker.report(WorkerEvent::Started(Box::new(started)));
         Ok(worker)
     }
@@ -184,8 +192,12 @@ impl Worker {
         }
         if let Some(answers) = work.answers {
             self.host.policy.take_answers(answers);
+            self.sources.set(self.host.policy.sources());
         }
         let survey_differs = work.survey.is_some_and(|survey| self.host.policy.take_survey(survey));
+        if survey_differs {
+            self.sources.set(self.host.policy.sources());
+        }
         if work.resync || survey_differs {
             let _busy = begin("the resync");
             self.loader.retry();

@@ -71,20 +71,36 @@ impl Host {
     /// As [`Policy::read`].
     pub fn new(chosen: Chosen, bpffs: Bpffs, netlink: Netlink, state_dir: &Path) -> anyhow::Result<Self> {
         let Chosen { config, origin } = chosen;
-        let kind = AttachKind::choose(config.attach);
-        let policy = Policy::read(config, state_dir)?;
-        Ok(Self {
+        Ok(Self::with_policy((Policy::read(config, state_dir)?, origin), bpffs, netlink, state_dir))
+    }
+
+    /// The same without messages in the log: see [`Policy::read_silently`].
+    ///
+    /// # Errors
+    /// As [`Policy::read`].
+    pub fn silent(chosen: Chosen, bpffs: Bpffs, netlink: Netlink, state_dir: &Path) -> anyhow::Result<Self> {
+        let Chosen { config, origin } = chosen;
+        Ok(Self::with_policy((Policy::read_silently(config, state_dir)?, origin), bpffs, netlink, state_dir))
+    }
+
+    fn with_policy(
+        (policy, origin): (Policy, Origin),
+        bpffs: Bpffs,
+        netlink: Netlink,
+        state_dir: &Path,
+    ) -> Self {
+        Self {
+            kind: AttachKind::choose(policy.config.attach),
             policy,
             bpffs,
             netlink,
             state_dir: state_dir.to_owned(),
-            kind,
             held: None,
             reported_without_slot: RefCell::new(None),
             reported_full: Cell::new(0),
             origin,
             unused_class_file: RefCell::default(),
-        })
+        }
     }
 
     /// The mistake in the configuration file, if another configuration than that had to be used.

@@ -55,6 +55,15 @@ impl Policy {
         Ok(Self::new(config, ownership))
     }
 
+    /// The same without messages in the log, for a look beside the daemon, which logs them already.
+    ///
+    /// # Errors
+    /// As [`Policy::read`].
+    pub fn read_silently(config: Config, state_dir: &Path) -> anyhow::Result<Self> {
+        let ownership = Ownership::read(&config, state_dir, None)?;
+        Ok(Self::new(config, ownership))
+    }
+
     pub(super) fn new(config: Config, ownership: Ownership) -> Self {
         let address_owners = owners_of(&ownership);
         Self { config, ownership, sources: Sources::default(), address_owners }
@@ -204,6 +213,16 @@ impl Policy {
             tracing::warn!("the command under [identities]: {complaint}");
         }
         self.sources.answers = answers;
+    }
+
+    /// What is known of owners beside rules and lists.
+    pub const fn sources(&self) -> &Sources {
+        &self.sources
+    }
+
+    /// Takes over what another policy knows, and has logged.
+    pub fn take_known(&mut self, sources: Sources) {
+        self.sources = sources;
     }
 
     /// Whether any of these interfaces needs an answer of the identity command.

@@ -15,7 +15,7 @@ use std::{collections::HashMap, path::Path, thread};
 
 use anyhow::anyhow;
 use traffic_common::{InterfaceEntry, LAYOUT_VERSION, MARK_CLASSES, Meta, slot_state};
-use traffic_model::{hex, skb_mark};
+use traffic_model::{Snapshot, hex, skb_mark};
 
 use crate::{
     class_source,
@@ -46,6 +46,18 @@ pub use report::{
 /// # Errors
 /// When a map, the list of interfaces or a hook cannot be read.
 pub fn gather(host: &Host, state_dir: &Path, maps: &Maps) -> anyhow::Result<Status> {
+    Ok(gather_with_counters(host, state_dir, maps)?.0)
+}
+
+/// The same, with the counters that were read for it.
+///
+/// # Errors
+/// As [`gather`].
+pub fn gather_with_counters(
+    host: &Host,
+    state_dir: &Path,
+    maps: &Maps,
+) -> anyhow::Result<(Status, Snapshot)> {
     let meta = maps.meta.get(0)?;
     // Both take a while on a node with a thousand interfaces, and neither needs the other.
     let node = host.config().node.as_str();
@@ -68,7 +80,7 @@ pub fn gather(host: &Host, state_dir: &Path, maps: &Maps) -> anyhow::Result<Stat
     let (daemon, of_daemon) = daemon::gather(host.bpffs.root());
     let class_table = class_table(host.config(), state_dir, (maps, &meta));
     problems.extend(problems_of_files(host, &class_table, of_daemon));
-    Ok(Status {
+    let status = Status {
         node: host.config().node.clone(),
         trafctl_version: env!("CARGO_PKG_VERSION"),
         layout_version: LAYOUT_VERSION,
@@ -90,7 +102,8 @@ pub fn gather(host: &Host, state_dir: &Path, maps: &Maps) -> anyhow::Result<Stat
         faults: snapshot.faults.iter().map(FaultRow::from).collect(),
         unaccounted: Unaccounted::from(&snapshot.balance()),
         problems,
-    })
+    };
+    Ok((status, snapshot))
 }
 
 /// What to do about a mistake that only the daemon knows of.

@@ -18,7 +18,7 @@ use crate::{
 };
 
 /// What is known of owners beside rules and lists, and changes with the containers.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Sources {
     /// The answers of the configured command.
     pub answers: Answers,

@@ -190,6 +190,11 @@ pub fn csv(snapshot: &Snapshot, names: &ClassNames) -> anyhow::Result<String> {
 const FIELDS: [&str; 8] =
     ["container", "class", "family", "in_bytes", "in_packets", "out_bytes", "out_packets", "generation"];
 
+/// What passed each interface, as in the document.
+pub(super) fn interfaces(snapshot: &Snapshot) -> Vec<Interface<'_>> {
+    snapshot.interfaces.iter().map(Interface::from).collect()
+}
+
 /// The JSON document.
 #[derive(Debug, Serialize)]
 struct Document<'a> {
@@ -253,8 +258,9 @@ struct Fault<'a> {
     out_packets: u64,
 }
 
+/// What passed an interface.
 #[derive(Debug, Serialize)]
-struct Interface<'a> {
+pub(super) struct Interface<'a> {
     interface: &'a str,
     container: Option<&'a str>,
     ifindex: Option<u32>,
@@ -322,7 +328,7 @@ impl<'a> From<&'a Snapshot> for Document<'a> {
                     out_packets: fault.tally.outgoing.packets,
                 })
                 .collect(),
-            interfaces: snapshot.interfaces.iter().map(Interface::from).collect(),
+            interfaces: interfaces(snapshot),
             former_owners: FormerOwners::of(snapshot),
         }
     }

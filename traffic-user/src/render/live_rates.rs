@@ -1,10 +1,12 @@
 //! A [`LiveRates`] as `trafctl top` prints it.
 
+use std::collections::BTreeMap;
+
 use serde::Serialize;
 use traffic_common::Tally;
 use traffic_model::{ByDirection, live_rates::LiveRates};
 
-use crate::render::{Amounts, ClassNames, class_names, finish, plain_table, seconds};
+use crate::render::{Amounts, ClassNames, class_names, finish, json, plain_table, seconds};
 
 /// The table for people, cut to the lines that fit on the screen.
 pub fn table(rates: &LiveRates, by_class: bool, room: Option<usize>, names: &ClassNames) -> String {
@@ -75,6 +77,38 @@ fn packets_per_second(packets: u64, seconds: f64) -> String {
 /// When serialisation fails, for which there is no known cause.
 pub fn json_line(rates: &LiveRates, names: &ClassNames) -> anyhow::Result<String> {
     class_names::line(&Document::from(rates), names)
+}
+
+/// One document on one line with only the first rows, and the sums of each class over all of them.
+///
+/// # Errors
+/// When serialisation fails, for which there is no known cause.
+pub fn event(rates: &LiveRates, by_class: &LiveRates, count: usize) -> anyhow::Result<String> {
+    let mut sums = BTreeMap::<u8, ByDirection<Tally>>::new();
+    for row in &by_class.rows {
+        *sums.entry(row.class.unwrap_or_default()).or_default() += row.passed;
+    }
+    let classes = sums.iter().map(|(&class, passed)| ClassRow { class, passed: passed.into() });
+    let mut document = Document::from(rates);
+    let row_count = document.rows.len();
+    document.rows.truncate(count);
+    json::line(&Event { document, classes: classes.collect(), row_count })
+}
+
+/// The document with sums.
+#[derive(Debug, Serialize)]
+struct Event<'a> {
+    #[serde(flatten)]
+    document: Document<'a>,
+    classes: Vec<ClassRow>,
+    row_count: usize,
+}
+
+#[derive(Debug, Serialize)]
+struct ClassRow {
+    class: u8,
+    #[serde(flatten)]
+    passed: Amounts,
 }
 
 /// The JSON document.

@@ -10,6 +10,7 @@ pub mod host;
 pub mod json;
 pub mod ledger;
 pub mod live_rates;
+pub mod plots;
 pub mod status;
 
 use std::ops::Range;

@@ -1,6 +1,6 @@
 //! A [`Status`] as `trafctl status` prints it.
 
-use traffic_model::units::format_bytes;
+use traffic_model::{Snapshot, units::format_bytes};
 
 use crate::{
     node::status::{ClassTable, CountedUnnamed, Daemon, DaemonState, Hook, SkbMark, Status, TableUse},
@@ -14,6 +14,24 @@ use traffic_model::counted;
 /// When serialisation fails, for which there is no known cause.
 pub fn json(status: &Status) -> anyhow::Result<String> {
     render::json::document(status)
+}
+
+/// The document with what passed each interface.
+#[derive(serde::Serialize)]
+struct WithInterfaces<'a> {
+    time: String,
+    #[serde(flatten)]
+    status: &'a Status,
+    passed: Vec<render::dump::Interface<'a>>,
+}
+
+/// One document, with what passed each interface at about the same time.
+///
+/// # Errors
+/// When serialisation fails, for which there is no known cause.
+pub fn with_interfaces(status: &Status, snapshot: &Snapshot) -> anyhow::Result<String> {
+    let (time, passed) = (snapshot.time.to_string(), render::dump::interfaces(snapshot));
+    render::json::line(&WithInterfaces { time, status, passed })
 }
 
 /// How many unwatched interfaces, and how many unmarked containers, the text names.

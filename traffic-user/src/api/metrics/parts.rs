@@ -1,6 +1,6 @@
 //! The metrics of the daemon's optional parts, and of what it leaves out.
 
-use super::{Kind, Metric, Page};
+use super::page::{Kind, Metric, Page};
 use crate::{api::DaemonHealth, health::State};
 
 const UNCOUNTED: Metric = Metric {

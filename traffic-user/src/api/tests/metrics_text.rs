@@ -1,128 +1,17 @@
-use std::{
-    io::{Read as _, Write as _},
-    net::{SocketAddr, TcpStream},
-};
+//! The metrics of a reading with another value in every field.
 
-use jiff::Timestamp;
-use traffic_common::{FAULTS, Family, Fault, Tally};
-use traffic_model::{
-    ByDirection, ClassCounter, ClassTableInfo, ContainerId, FaultCounter, InterfaceCounter, PassedCounter,
-};
-
-use tokio::sync::oneshot;
-
-use crate::{
-    api::{server::router_for_port, *},
-    drain::Drained,
-    health::Part,
-    render::ClassNames,
-};
-
-const fn tallies(start: u64) -> ByDirection<Tally> {
-    ByDirection {
-        incoming: Tally { packets: start, bytes: start * 1000 },
-        outgoing: Tally { packets: start + 1, bytes: start * 1000 + 7 },
-    }
-}
-
-/// A reading with a different value in every field that a metric comes from.
-fn snapshot() -> Snapshot {
-    let counter = |id: &str, class, family, start| ClassCounter {
-        container: ContainerId::new(id).unwrap(),
-        generation: 1,
-        class,
-        family,
-        tally: tallies(start),
-    };
-    let fault = |interface: &str, fault, start| FaultCounter {
-        interface: interface.to_owned(),
-        generation: 1,
-        fault,
-        tally: tallies(start),
-    };
-    let passed = |wire, estimated| PassedCounter {
-        wire: Tally { packets: 1, bytes: wire },
-        skbs: 2,
-        skb_bytes: 3,
-        estimated: Tally { packets: estimated, bytes: 4 },
-        small_segments: Tally { packets: estimated + 20, bytes: estimated + 30 },
-        copies: Tally { packets: estimated + 40, bytes: 7 },
-        missed_skbs: 5,
-        missed_skb_bytes: 6,
-        excess: Tally::default(),
-    };
-    let interface = |name: &str, id: Option<&str>, start| InterfaceCounter {
-        interface: name.to_owned(),
-        generation: 1,
-        container: id.map(|id| ContainerId::new(id).unwrap()),
-        ifindex: Some(7),
-        attached: Timestamp::UNIX_EPOCH,
-        passed: ByDirection { incoming: passed(start, 11), outgoing: passed(start + 1, 13) },
-        accounted: ByDirection::default(),
-    };
-    Snapshot {
-        node: "node".to_owned(),
-        boot_id: "boot".to_owned(),
-        epoch: 1,
-        epoch_created: Timestamp::UNIX_EPOCH,
-        time: Timestamp::from_second(1_700_000_000).unwrap(),
-        boottime_ns: 1,
-        class_table: ClassTableInfo { hash: [0xab; 32], loaded: Timestamp::UNIX_EPOCH, prefixes: 3 },
-        counters: vec![
-            counter("20", 1, Family::Ipv4, 1),
-            counter("20", 1, Family::Ipv6, 20),
-            counter("101", 0, Family::Ipv4, 300),
-            counter("101", 2, Family::Ipv6, 4000),
-            counter("101", 3, Family::Ipv4, 0),
-        ],
-        faults: vec![
-            fault("veth101.0", Fault::NotIp, 50),
-            fault("veth20.0", Fault::NotIp, 60),
-            fault("veth20.0", Fault::Malformed, 70),
-        ],
-        interfaces: vec![
-            interface("veth101.0", Some("101"), 5_000_000),
-            interface("veth20.0", Some("20"), 100),
-            interface("venet0", None, 0),
-        ],
-        former: ByDirection::default(),
-        former_faults: [Tally::default(); FAULTS],
-        former_estimated: Tally::default(),
-        former_small_segments: Tally::default(),
-        former_copies: Tally::default(),
-    }
-}
-
-fn drains() -> Drains {
-    Drains {
-        last_success: Timestamp::from_millisecond(1_699_999_999_042).ok(),
-        failures: 5,
-        gaps: 6,
-        excess_skbs: 8,
-    }
-}
-
-/// A daemon with one part in each state.
-fn components() -> Arc<Components> {
-    let components = Arc::new(Components::default());
-    components.works(Part::FileWatch);
-    components.disabled(Part::IdentityCommand);
-    for _ in 0..3 {
-        components.failed_because(Part::Ledger, "the disk is full");
-    }
-    components
-}
-
-fn health() -> DaemonHealth {
-    DaemonHealth { drains: Some(drains()), components: components().read(), ..DaemonHealth::default() }
-}
+use super::*;
 
 #[test]
 fn every_counter_is_in_its_metric() {
     // Bytes in faults: (50 + 60 + 70) * 2000 + 3 * 7; in classes: (1 + 20 + 300 + 4000) * 2000 + 5 * 7.
     let unaccounted = 10_000_203 - (360_021 + 8_642_035);
+    let version = env!("CARGO_PKG_VERSION");
     let expected = format!(
         "\
+# TYPE trafctl_build info
+# HELP trafctl_build The running trafctl.
+trafctl_build_info{{version=\"{version}\"}} 1
 # TYPE trafctl_network_receive_bytes counter
 # UNIT trafctl_network_receive_bytes bytes
 # HELP trafctl_network_receive_bytes Layer-3 bytes to the container, as on the wire.
@@ -170,18 +59,53 @@ trafctl_network_transmit_packets_created{{container=\"20\",class=\"1\"}} 0.000
 # TYPE trafctl_class_table info
 # HELP trafctl_class_table Class table in force.
 trafctl_class_table_info{{hash=\"abababababababababababababababababababababababababababababababab\"}} 1
+# TYPE trafctl_class_table_loaded_timestamp_seconds gauge
+# UNIT trafctl_class_table_loaded_timestamp_seconds seconds
+# HELP trafctl_class_table_loaded_timestamp_seconds When the class table in force was loaded.
+trafctl_class_table_loaded_timestamp_seconds 0.000
+# TYPE trafctl_class_table_prefixes gauge
+# HELP trafctl_class_table_prefixes Prefixes in the class table in force.
+trafctl_class_table_prefixes 3
 # TYPE trafctl_faults counter
 # HELP trafctl_faults Packets that are in no class, by reason.
 trafctl_faults_total{{fault=\"not_ip\"}} 222
+trafctl_faults_created{{fault=\"not_ip\"}} 0.000
 trafctl_faults_total{{fault=\"truncated\"}} 0
+trafctl_faults_created{{fault=\"truncated\"}} 0.000
 trafctl_faults_total{{fault=\"malformed\"}} 141
+trafctl_faults_created{{fault=\"malformed\"}} 0.000
 trafctl_faults_total{{fault=\"vlan_depth\"}} 0
+trafctl_faults_created{{fault=\"vlan_depth\"}} 0.000
 trafctl_faults_total{{fault=\"no_container\"}} 0
+trafctl_faults_created{{fault=\"no_container\"}} 0.000
 trafctl_faults_total{{fault=\"container_table_full\"}} 0
+trafctl_faults_created{{fault=\"container_table_full\"}} 0.000
 trafctl_faults_total{{fault=\"unknown_interface\"}} 0
+trafctl_faults_created{{fault=\"unknown_interface\"}} 0.000
 trafctl_faults_total{{fault=\"no_class_table\"}} 0
+trafctl_faults_created{{fault=\"no_class_table\"}} 0.000
 trafctl_faults_total{{fault=\"no_counter\"}} 0
+trafctl_faults_created{{fault=\"no_counter\"}} 0.000
 trafctl_faults_total{{fault=\"not_the_nodes\"}} 0
+trafctl_faults_created{{fault=\"not_the_nodes\"}} 0.000
+# TYPE trafctl_interface_fault_packets counter
+# UNIT trafctl_interface_fault_packets packets
+# HELP trafctl_interface_fault_packets Packets of an interface that are in no class, by reason.
+trafctl_interface_fault_packets_total{{interface=\"veth101.0\",fault=\"not_ip\",direction=\"in\"}} 50
+trafctl_interface_fault_packets_total{{interface=\"veth101.0\",fault=\"not_ip\",direction=\"out\"}} 51
+trafctl_interface_fault_packets_total{{interface=\"veth20.0\",fault=\"not_ip\",direction=\"in\"}} 60
+trafctl_interface_fault_packets_total{{interface=\"veth20.0\",fault=\"not_ip\",direction=\"out\"}} 61
+trafctl_interface_fault_packets_total{{interface=\"veth20.0\",fault=\"malformed\",direction=\"in\"}} 70
+trafctl_interface_fault_packets_total{{interface=\"veth20.0\",fault=\"malformed\",direction=\"out\"}} 71
+# TYPE trafctl_interface_fault_bytes counter
+# UNIT trafctl_interface_fault_bytes bytes
+# HELP trafctl_interface_fault_bytes Layer-3 bytes of these packets; of a packet that is not IP, its bytes behind the link layer.
+trafctl_interface_fault_bytes_total{{interface=\"veth101.0\",fault=\"not_ip\",direction=\"in\"}} 50000
+trafctl_interface_fault_bytes_total{{interface=\"veth101.0\",fault=\"not_ip\",direction=\"out\"}} 50007
+trafctl_interface_fault_bytes_total{{interface=\"veth20.0\",fault=\"not_ip\",direction=\"in\"}} 60000
+trafctl_interface_fault_bytes_total{{interface=\"veth20.0\",fault=\"not_ip\",direction=\"out\"}} 60007
+trafctl_interface_fault_bytes_total{{interface=\"veth20.0\",fault=\"malformed\",direction=\"in\"}} 70000
+trafctl_interface_fault_bytes_total{{interface=\"veth20.0\",fault=\"malformed\",direction=\"out\"}} 70007
 # TYPE trafctl_unaccounted_bytes gauge
 # UNIT trafctl_unaccounted_bytes bytes
 # HELP trafctl_unaccounted_bytes Bytes that passed interfaces less those in classes less those in faults; zero when traffic rests.
@@ -206,6 +130,9 @@ trafctl_copied_buffers_total 312
 # UNIT trafctl_last_drain_timestamp_seconds seconds
 # HELP trafctl_last_drain_timestamp_seconds When the counters were last recorded in the ledger; zero if not since the daemon started.
 trafctl_last_drain_timestamp_seconds 1699999999.042
+# TYPE trafctl_gaps counter
+# HELP trafctl_gaps Gaps that drains recorded since the daemon started.
+trafctl_gaps_total 6
 # TYPE trafctl_drain_failures counter
 # HELP trafctl_drain_failures Drains that failed since the daemon started.
 trafctl_drain_failures_total 5
@@ -356,163 +283,4 @@ fn the_accept_header_selects_the_format() {
     ] {
         assert_eq!(metrics::Format::for_accept(accept), expected, "{accept:?}");
     }
-}
-
-/// Sends a request to a server on a new port, under a host name; returns head and body of the answer.
-async fn ask(source: Source, request: &'static str) -> (String, String) {
-    ask_as(source, request, "localhost").await
-}
-
-async fn ask_as(source: Source, request: &'static str, host: &'static str) -> (String, String) {
-    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let address: SocketAddr = listener.local_addr().unwrap();
-    let (stop, stopped) = oneshot::channel::<()>();
-    let server = tokio::spawn(serve(listener, router_for_port(source), async move { drop(stopped.await) }));
-    let answer = task::spawn_blocking(move || {
-        let mut stream = TcpStream::connect(address).unwrap();
-        write!(stream, "{request} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n").unwrap();
-        let mut text = String::new();
-        stream.read_to_string(&mut text).unwrap();
-        text
-    });
-    let answer = answer.await.unwrap();
-    drop(stop);
-    server.await.unwrap().unwrap();
-    let (head, body) = answer.split_once("\r\n\r\n").unwrap();
-    (head.to_owned(), body.to_owned())
-}
-
-fn good_source() -> Source {
-    let health = Arc::new(DrainHealth::default());
-    health.succeeded(
-        Timestamp::from_millisecond(1_699_999_999_042).unwrap(),
-        Drained { gaps: 6, excess_skbs: 8 },
-    );
-    (0..5).for_each(|_| health.failed());
-    Source::new(|| Ok(snapshot()), Some(health))
-}
-
-#[tokio::test]
-async fn metrics_and_documents_are_served() {
-    let with_parts = || good_source().with_components(components());
-    let (head, body) = ask(with_parts(), "GET /metrics").await;
-    assert!(head.starts_with("HTTP/1.1 200 OK\r\n"), "{head}");
-    let content_type = "\r\ncontent-type: application/openmetrics-text; version=1.0.0; charset=utf-8\r\n";
-    assert!(head.contains(content_type), "{head}");
-    assert_eq!(body, metrics::render(&snapshot(), &health(), metrics::Format::OpenMetrics));
-
-    let (head, body) = ask(good_source(), "GET /api/v1/counters").await;
-    assert!(head.contains("\r\ncontent-type: application/json\r\n"), "{head}");
-    let shown = dump::Filter::default().apply(snapshot());
-    assert_eq!(body, dump::json(&shown, &ClassNames::new()).unwrap());
-    insta::assert_snapshot!("counters", body);
-    let names = ClassNames::from([(2, "UA-IX".to_owned())]);
-    let named = names.clone();
-    let (_, body) = ask(good_source().naming(move || named.clone()), "GET /api/v1/counters").await;
-    assert_eq!(body, dump::json(&shown, &names).unwrap());
-
-    let (_, body) = ask(with_parts(), "GET /api/v1/status").await;
-    let status: serde_json::Value = serde_json::from_str(&body).unwrap();
-    let parts = status["components"].as_array().unwrap();
-    let parts: Vec<_> = parts.iter().map(|part| (&part["name"], &part["state"], &part["failures"])).collect();
-    let expected = serde_json::json!([
-        ["file_watch", "ok", 0],
-        ["identity_command", "disabled", 0],
-        ["ledger", "failing", 3]
-    ]);
-    assert_eq!(serde_json::to_value(parts).unwrap(), expected);
-    assert_eq!(status["components"][2]["last_error"], "the disk is full");
-
-    let (_, body) = ask(good_source(), "GET /api/v1/status").await;
-    let status: serde_json::Value = serde_json::from_str(&body).unwrap();
-    assert_eq!(
-        status["ledger"],
-        serde_json::json!({ "last_drain": "2023-11-14T22:13:19.042Z", "drain_failures": 5, "gaps": 6 })
-    );
-    assert_eq!(status["unaccounted"]["in_bytes"], 5_000_100 - 4_321_000 - 180_000);
-    let body = body.replace(env!("CARGO_PKG_VERSION"), "VERSION");
-    insta::assert_snapshot!("status", body);
-}
-
-#[tokio::test]
-async fn nothing_can_be_changed_and_failures_are_reported() {
-    let (head, _) = ask(good_source(), "DELETE /api/v1/counters").await;
-    assert!(head.starts_with("HTTP/1.1 405 "), "{head}");
-    for path in ["GET /", "GET /metric", "GET /api/v1"] {
-        let (head, body) = ask(good_source(), path).await;
-        assert!(head.starts_with("HTTP/1.1 404 "), "{head}");
-        for known in ["/metrics ", "/api/v1/counters ", "/api/v1/status "] {
-            assert!(body.contains(known), "{path}: {body}");
-        }
-    }
-    let (head, body) = ask(Source::new(|| anyhow::bail!("no maps"), None), "GET /metrics").await;
-    assert!(head.starts_with("HTTP/1.1 503 "), "{head}");
-    assert_eq!(body, "{\"version\":1,\"error\":\"no maps\"}\n");
-}
-
-/// The rows of an answer, as "container class family".
-fn rows(body: &str) -> Vec<String> {
-    let document: serde_json::Value = serde_json::from_str(body).unwrap();
-    let text = |row: &serde_json::Value| {
-        format!("{} {} {}", row["container"], row["class"], row["family"]).replace('"', "")
-    };
-    document["counters"].as_array().unwrap().iter().map(text).collect()
-}
-
-#[tokio::test]
-async fn a_filter_selects_rows_as_dump_does() {
-    for (query, expected) in [
-        ("GET /api/v1/counters?container=20", &["20 1 ipv4", "20 1 ipv6"][..]),
-        ("GET /api/v1/counters?container=20&family=ipv6", &["20 1 ipv6"]),
-        ("GET /api/v1/counters?class=0&class=2", &["101 0 ipv4", "101 2 ipv6"]),
-        ("GET /api/v1/counters?container=20&container=101&class=1", &["20 1 ipv4", "20 1 ipv6"]),
-        ("GET /api/v1/counters?", &["20 1 ipv4", "20 1 ipv6", "101 0 ipv4", "101 2 ipv6", "101 3 ipv4"]),
-    ] {
-        let (head, body) = ask(good_source(), query).await;
-        assert!(head.starts_with("HTTP/1.1 200 "), "{query}: {head}");
-        assert_eq!(rows(&body), expected, "{query}");
-    }
-    let (_, body) = ask(good_source(), "GET /api/v1/counters?container=20").await;
-    let document: serde_json::Value = serde_json::from_str(&body).unwrap();
-    assert_eq!(document["interfaces"].as_array().map(Vec::len), Some(1), "only the interfaces of 20");
-}
-
-#[tokio::test]
-async fn other_ids_of_a_container_find_it() {
-    let source = good_source().resolving(|typed, _| {
-        assert_eq!(typed, [ContainerId::new("twenty").unwrap()]);
-        Ok(vec![ContainerId::new("20").unwrap()])
-    });
-    let (_, body) = ask(source, "GET /api/v1/counters?container=twenty").await;
-    assert_eq!(rows(&body), ["20 1 ipv4", "20 1 ipv6"]);
-}
-
-#[tokio::test]
-async fn unknown_parameters_and_containers_are_refused() {
-    for (request, status, error) in [
-        ("GET /api/v1/counters?contaner=101", 400, "parameter \"contaner\" is unknown"),
-        ("GET /api/v1/counters?class=x", 400, "class \"x\" is not a number"),
-        ("GET /api/v1/counters?family=4", 400, "family \"4\" is unknown"),
-        ("GET /api/v1/counters?container=a%20b", 400, "\"a b\""),
-        ("GET /api/v1/status?verbose=1", 400, "parameter \"verbose\" is unknown"),
-        ("GET /api/v1/counters?container=777", 404, "no container 777 is known: "),
-    ] {
-        let (head, body) = ask(good_source(), request).await;
-        assert!(head.starts_with(&format!("HTTP/1.1 {status} ")), "{request}: {head}");
-        assert!(head.contains("content-type: application/json"), "{request}: {head}");
-        let document: serde_json::Value = serde_json::from_str(&body).unwrap();
-        assert_eq!(document["version"], 1);
-        assert!(document["error"].as_str().unwrap().contains(error), "{request}: {body}");
-    }
-}
-
-#[tokio::test]
-async fn a_foreign_host_name_is_refused_on_a_port() {
-    for request in ["GET /metrics", "GET /api/v1/counters", "GET /"] {
-        let (head, body) = ask_as(good_source(), request, "attacker.example").await;
-        assert!(head.starts_with("HTTP/1.1 421 "), "{request}: {head}");
-        assert!(body.contains("names another host"), "{body}");
-    }
-    let (head, _) = ask_as(good_source(), "GET /metrics", "127.0.0.1:9177").await;
-    assert!(head.starts_with("HTTP/1.1 200 "), "{head}");
 }

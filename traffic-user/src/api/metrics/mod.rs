@@ -1,14 +1,14 @@
 //! A [`Snapshot`] as metrics: OpenMetrics, or the Prometheus text format for clients that accept only that.
 //!
 //! Labels are container ids, classes, names of faults and the hash of the class table. They are never
-//! addresses: those are private to the customers, and too many.
+//! addresses: those are private to the customers, and too many. `page` formats samples, `node` has the metrics
+//! about the node itself.
 
+mod node;
+mod page;
 mod parts;
 
-use std::{
-    collections::BTreeMap,
-    fmt::{Display, Write as _},
-};
+use std::{collections::BTreeMap, fmt::Display};
 
 use traffic_common::{Fault, Tally};
 use traffic_model::{ByDirection, PassedCounter, Snapshot};
@@ -17,6 +17,9 @@ use crate::{
     api::{DaemonHealth, drain_health::Drains, lives::Shown},
     render::ClassNames,
 };
+use page::{Kind, Metric, Page};
+
+pub use node::Facts;
 
 /// The format of the metrics.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,135 +52,27 @@ impl Format {
     }
 }
 
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Kind {
-    Counter,
-    Gauge,
-    Info,
-}
-
-/// A metric family. In OpenMetrics its name lacks the suffix of its samples.
-#[derive(Clone, Copy)]
-struct Metric {
-    kind: Kind,
-    name: &'static str,
-    unit: Option<&'static str>,
-    help: &'static str,
-}
-
-impl Metric {
-    const fn suffix(self) -> &'static str {
-        match self.kind {
-            Kind::Counter => "_total",
-            Kind::Gauge => "",
-            Kind::Info => "_info",
-        }
-    }
-}
-
-/// The text that is being built.
-struct Page {
-    text: String,
-    format: Format,
-}
-
-impl Page {
-    fn open(&mut self, metric: Metric) {
-        let Metric { kind, name, unit, help } = metric;
-        let (kind, suffix) = match (self.format, kind) {
-            (_, Kind::Gauge) => ("gauge", ""),
-            (Format::OpenMetrics, Kind::Counter) => ("counter", ""),
-            (Format::OpenMetrics, Kind::Info) => ("info", ""),
-            // The text format has neither suffixes nor infos.
-            (Format::Text, Kind::Counter) => ("counter", metric.suffix()),
-            (Format::Text, Kind::Info) => ("gauge", metric.suffix()),
-        };
-        self.line(format_args!("# TYPE {name}{suffix} {kind}"));
-        if let (Format::OpenMetrics, Some(unit)) = (self.format, unit) {
-            self.line(format_args!("# UNIT {name} {unit}"));
-        }
-        self.line(format_args!("# HELP {name}{suffix} {help}"));
-    }
-
-    fn sample(&mut self, metric: Metric, labels: &[(&str, &dyn Display)], value: impl Display) {
-        self.sample_as(metric, metric.suffix(), labels, value);
-    }
-
-    /// Says when a counter began. The text format has no place for it.
-    fn created(&mut self, metric: Metric, labels: &[(&str, &dyn Display)], created: jiff::Timestamp) {
-        if self.format == Format::OpenMetrics {
-            let ms = created.as_millisecond();
-            let seconds = format_args!("{}.{:03}", ms.div_euclid(1000), ms.rem_euclid(1000));
-            self.sample_as(metric, "_created", labels, seconds);
-        }
-    }
-
-    fn sample_as(
-        &mut self,
-        metric: Metric,
-        suffix: &str,
-        labels: &[(&str, &dyn Display)],
-        value: impl Display,
-    ) {
-        self.text.push_str(metric.name);
-        self.text.push_str(suffix);
-        for (at, (name, label)) in labels.iter().enumerate() {
-            self.text.push(if at == 0 { '{' } else { ',' });
-            self.text.push_str(name);
-            self.text.push_str("=\"");
-            escape(&label.to_string(), &mut self.text);
-            self.text.push('"');
-        }
-        if !labels.is_empty() {
-            self.text.push('}');
-        }
-        self.line(format_args!(" {value}"));
-    }
-
-    /// Adds a family with one sample without labels.
-    fn single(&mut self, metric: Metric, value: impl Display) {
-        self.open(metric);
-        self.sample(metric, &[], value);
-    }
-
-    fn line(&mut self, line: std::fmt::Arguments<'_>) {
-        // Writing to a String cannot fail.
-        let _infallible = self.text.write_fmt(line);
-        self.text.push('\n');
-    }
-}
-
-/// Both formats escape the same three characters in label values.
-fn escape(value: &str, to: &mut String) {
-    for character in value.chars() {
-        match character {
-            '\\' => to.push_str("\\\\"),
-            '"' => to.push_str("\\\""),
-            '\n' => to.push_str("\\n"),
-            other => to.push(other),
-        }
-    }
-}
-
 /// The whole page, for a reader that saw no earlier one.
 pub fn render(snapshot: &Snapshot, health: &DaemonHealth, format: Format) -> String {
-    render_lives(snapshot, health, &Shown::default(), format)
+    render_with(snapshot, health, &Facts::default(), format)
 }
 
-/// The whole page, with what earlier pages showed of the lives of counters.
-pub(super) fn render_lives(
+/// The whole page, with what is known besides the counters.
+pub(super) fn render_with(
     snapshot: &Snapshot,
     health: &DaemonHealth,
-    shown: &Shown,
+    facts: &Facts<'_>,
     format: Format,
 ) -> String {
     let mut page = Page { text: String::new(), format };
-    network(&mut page, snapshot, shown);
+    node::build(&mut page);
+    network(&mut page, snapshot, &facts.shown);
 
     let table =
         Metric { kind: Kind::Info, name: "trafctl_class_table", unit: None, help: "Class table in force." };
     page.open(table);
     page.sample(table, &[("hash", &snapshot.class_table.hash_hex())], 1);
+    node::class_table(&mut page, &snapshot.class_table);
     class_names(&mut page, &health.class_names);
 
     let faults = Metric {
@@ -196,7 +91,9 @@ pub(super) fn render_lives(
             sum.wrapping_add(counter.tally.incoming.packets).wrapping_add(counter.tally.outgoing.packets)
         });
         page.sample(faults, &[("fault", &fault.name())], packets);
+        page.created(faults, &[("fault", &fault.name())], snapshot.epoch_created);
     }
+    node::interface_faults(&mut page, snapshot);
 
     let balance = snapshot.balance();
     page.single(
@@ -224,6 +121,7 @@ pub(super) fn render_lives(
     if let Some(drains) = &health.drains {
         drained(&mut page, drains);
     }
+    node::facts(&mut page, facts);
     parts::write(&mut page, health);
     if format == Format::OpenMetrics {
         page.line(format_args!("# EOF"));
@@ -329,6 +227,15 @@ fn drained(page: &mut Page, drains: &Drains) {
     page.single(
         Metric {
             kind: Kind::Counter,
+            name: "trafctl_gaps",
+            unit: None,
+            help: "Gaps that drains recorded since the daemon started.",
+        },
+        drains.gaps,
+    );
+    page.single(
+        Metric {
+            kind: Kind::Counter,
             name: "trafctl_drain_failures",
             unit: None,
             help: "Drains that failed since the daemon started.",
@@ -356,18 +263,5 @@ fn class_names(page: &mut Page, names: &ClassNames) {
     page.open(named);
     for (class, name) in names {
         page.sample(named, &[("class", class), ("name", name)], 1);
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn label_values_are_escaped() {
-        let metric = Metric { kind: Kind::Counter, name: "a", unit: None, help: "" };
-        let mut page = Page { text: String::new(), format: Format::OpenMetrics };
-        page.sample(metric, &[("x", &"a\"b\\c\nd} 1"), ("y", &"ä")], 2);
-        assert_eq!(page.text, "a_total{x=\"a\\\"b\\\\c\\nd} 1\",y=\"ä\"} 2\n");
     }
 }

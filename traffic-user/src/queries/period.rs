@@ -14,7 +14,7 @@ use crate::time;
 
 /// A time span.
 #[derive(Clone, Debug, Default, Args)]
-pub(super) struct Period {
+pub struct Period {
     /// Start: 2026-11-01, 2026-11-01T12:00, or with an offset [default: the ledger's start]
     #[arg(long, value_name = "T", conflicts_with = "last")]
     from: Option<String>,
@@ -30,18 +30,34 @@ pub(super) struct Period {
 }
 
 /// Start and end of a time span, where given.
-pub(super) type Bounds = (Option<Timestamp>, Option<Timestamp>);
+pub type Bounds = (Option<Timestamp>, Option<Timestamp>);
 
 impl Period {
+    /// No span, in a zone.
+    pub(super) fn in_zone(tz: Option<String>) -> Self {
+        Self { tz, ..Self::default() }
+    }
+
+    /// Whether the span ends now, so that the answer changes with the clock.
+    pub const fn ends_now(&self) -> bool {
+        self.last.is_some()
+    }
+
     /// The ledger's calendar, with the zone that was asked for.
-    pub(super) fn calendar(&self, ledger: &Ledger) -> anyhow::Result<Calendar> {
+    ///
+    /// # Errors
+    /// When nobody knows the zone.
+    pub fn calendar(&self, ledger: &Ledger) -> anyhow::Result<Calendar> {
         let own = ledger.calendar();
         let Some(zone) = &self.tz else { return Ok(own.clone()) };
         Calendar::new(zone, own.billing_day()).context("cannot use --tz")
     }
 
     /// In the ledger's own zone, a date begins where the ledger booked it.
-    pub(super) fn bounds(&self, ledger: &Ledger, calendar: &Calendar) -> anyhow::Result<Bounds> {
+    ///
+    /// # Errors
+    /// When a time or a span cannot be read.
+    pub fn bounds(&self, ledger: &Ledger, calendar: &Calendar) -> anyhow::Result<Bounds> {
         let own = ledger.calendar();
         let zone = calendar.zone();
         if let Some(last) = &self.last {

@@ -1,0 +1,153 @@
+//! The files of the web page, which are part of the program. They hold no figures.
+
+use std::{borrow::Cow, collections::BTreeMap, io::Write as _, sync::LazyLock};
+
+use axum::{
+    body::Body,
+    extract::Path,
+    http::{HeaderMap, HeaderValue, StatusCode, header},
+    response::{IntoResponse as _, Response},
+};
+use flate2::{Compression, write::GzEncoder};
+use rust_embed::Embed;
+
+use crate::api::answers::{Tag, error_answer};
+
+#[derive(Embed)]
+#[folder = "web/"]
+struct Files;
+
+/// A file as it is served.
+struct Page {
+    content: Cow<'static, [u8]>,
+    compressed: Vec<u8>,
+    hash: [u8; 32],
+    content_type: &'static str,
+}
+
+/// All files by path. Compressed when the first of them is asked for.
+static PAGES: LazyLock<BTreeMap<String, Page>> = LazyLock::new(|| {
+    let page = |path: Cow<'static, str>| {
+        let (file, content_type) = (Files::get(&path)?, content_type(&path)?);
+        let (content, hash) = (file.data, file.metadata.sha256_hash());
+        Some((path.into_owned(), Page { compressed: gzip(&content), content, hash, content_type }))
+    };
+    Files::iter().filter_map(page).collect()
+});
+
+/// The type of a file by its name; `None` for one that is not served.
+fn content_type(path: &str) -> Option<&'static str> {
+    let known = [
+        ("html", "text/html; charset=utf-8"),
+        ("css", "text/css; charset=utf-8"),
+        ("js", "text/javascript; charset=utf-8"),
+        ("svg", "image/svg+xml"),
+        ("png", "image/png"),
+        ("ico", "image/x-icon"),
+        ("woff2", "font/woff2"),
+        ("json", "application/json"),
+        ("txt", "text/plain; charset=utf-8"),
+    ];
+    let (_, extension) = path.rsplit_once('.')?;
+    known.into_iter().find(|(known, _)| *known == extension).map(|(_, kind)| kind)
+}
+
+fn gzip(content: &[u8]) -> Vec<u8> {
+    let mut encoder = GzEncoder::new(Vec::new(), Compression::best());
+    // Writing to memory cannot fail.
+    let _infallible = encoder.write_all(content);
+    encoder.finish().unwrap_or_default()
+}
+
+/// `/`: the page.
+pub(super) async fn get_index(headers: HeaderMap) -> Response {
+    file("index.html", &headers)
+}
+
+/// Every other path that no document has.
+pub(super) async fn get_file(path: Option<Path<String>>, headers: HeaderMap) -> Response {
+    file(path.as_ref().map_or("", |Path(path)| path), &headers)
+}
+
+fn file(path: &str, headers: &HeaderMap) -> Response {
+    let Some(page) = PAGES.get(path) else { return nothing_there(path) };
+    let compressed = accepts_gzip(headers);
+    let tag = Tag::of_content(&page.hash, if compressed { "-gzip" } else { "" });
+    if tag.is_known(headers) {
+        return tag.not_modified();
+    }
+    let body =
+        if compressed { Body::from(page.compressed.as_slice()) } else { Body::from(page.content.to_vec()) };
+    let mut answer = body.into_response();
+    let fields = answer.headers_mut();
+    fields.insert(header::CONTENT_TYPE, HeaderValue::from_static(page.content_type));
+    fields.insert(header::VARY, HeaderValue::from_static("Accept-Encoding"));
+    if compressed {
+        fields.insert(header::CONTENT_ENCODING, HeaderValue::from_static("gzip"));
+    }
+    tag.put_into(&mut answer);
+    answer
+}
+
+fn accepts_gzip(headers: &HeaderMap) -> bool {
+    let values = headers.get_all(header::ACCEPT_ENCODING).iter().filter_map(|value| value.to_str().ok());
+    values.flat_map(|value| value.split(',')).any(|coding| {
+        let mut parts = coding.split(';').map(str::trim);
+        let is_gzip = parts.next().is_some_and(|name| name.eq_ignore_ascii_case("gzip"));
+        is_gzip
+            && !parts
+                .any(|part| matches!(part.replace(' ', "").as_str(), "q=0" | "q=0.0" | "q=0.00" | "q=0.000"))
+    })
+}
+
+/// The answer for a path that nothing has.
+pub(super) fn nothing_there(path: &str) -> Response {
+    let path: String = path.chars().take(100).collect();
+    let error = format!(
+        "there is no /{path}; the page is at /, the metrics are at /metrics, and /api/v1/openapi.json describes all \
+         documents"
+    );
+    error_answer(StatusCode::NOT_FOUND, &error)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What a slow line carries before the page works.
+    const MOST_COMPRESSED: usize = 60_000;
+
+    #[test]
+    fn the_whole_page_is_small() {
+        let sizes: BTreeMap<&str, usize> =
+            PAGES.iter().map(|(path, page)| (path.as_str(), page.compressed.len())).collect();
+        let all: usize = sizes.values().sum();
+        assert!(all <= MOST_COMPRESSED, "{all} bytes: {sizes:#?}");
+        assert!(PAGES.contains_key("index.html"));
+    }
+
+    #[test]
+    fn every_file_has_a_type_and_asks_for_nothing_from_elsewhere() {
+        for path in Files::iter() {
+            assert!(content_type(&path).is_some(), "{path} would not be served");
+        }
+        for (path, page) in PAGES.iter().filter(|(path, _)| path.ends_with(".html")) {
+            let text = String::from_utf8_lossy(&page.content);
+            for forbidden in ["<style", " style=", "javascript:", " onclick=", "=\"http", "=\"//", "=\"/"] {
+                assert!(!text.contains(forbidden), "{path} has {forbidden}");
+            }
+        }
+    }
+
+    #[test]
+    fn the_browser_says_whether_it_takes_gzip() {
+        let takes = |value: &str| {
+            accepts_gzip(&HeaderMap::from_iter([(
+                header::ACCEPT_ENCODING,
+                HeaderValue::from_str(value).unwrap(),
+            )]))
+        };
+        assert!(takes("gzip, deflate, br") && takes("br;q=1.0, GZIP;q=0.8"));
+        assert!(!takes("br") && !takes("gzip;q=0") && !takes("gzip; q=0.0") && !takes("xgzip"));
+    }
+}

@@ -1,0 +1,157 @@
+//! Documents made from the ledger. Those that a command prints are the same text.
+
+use std::time::Duration;
+
+use axum::{
+    extract::State,
+    http::{HeaderMap, StatusCode},
+    response::Response,
+};
+
+use super::{Asked, options, parsed};
+use crate::{
+    api::{
+        Source,
+        answers::{JSON, document, error_answer},
+        query,
+        reader::{Question, Reader, asked_badly, refused},
+    },
+    queries::{
+        Context, GapOptions, MonthOptions, OverviewOptions, Query, ReportOptions, SeriesOptions, SheetFormat,
+        TopOptions, known_names,
+    },
+    render::{
+        ClassNames,
+        plots::{self, NodeFacts},
+    },
+};
+
+/// How old the problems of the overview may be. From the first age on, the next view has newer ones.
+const MOST_AGE: [Duration; 2] = [Duration::from_secs(20), Duration::from_mins(2)];
+
+const JSON_FORMAT: [(&str, &str); 1] = [("format", "json")];
+
+/// The type of what a query with a choice of formats answers.
+const fn content_type(format: SheetFormat) -> &'static str {
+    match format {
+        SheetFormat::Json => JSON,
+        SheetFormat::Csv => "text/csv; charset=utf-8",
+        SheetFormat::Table => "text/plain; charset=utf-8",
+    }
+}
+
+pub(super) async fn get_report(State(source): State<Source>, headers: HeaderMap, asked: Asked) -> Response {
+    let of_format = |options: &ReportOptions| content_type(options.format);
+    answer(source, headers, ("report", options(asked, &JSON_FORMAT)), of_format).await
+}
+
+pub(super) async fn get_top(State(source): State<Source>, headers: HeaderMap, asked: Asked) -> Response {
+    let of_format = |options: &TopOptions| content_type(options.format);
+    answer(source, headers, ("top", options(asked, &JSON_FORMAT)), of_format).await
+}
+
+pub(super) async fn get_gaps(State(source): State<Source>, headers: HeaderMap, asked: Asked) -> Response {
+    let of_format = |options: &GapOptions| content_type(options.format);
+    answer(source, headers, ("gaps", options(asked, &JSON_FORMAT)), of_format).await
+}
+
+pub(super) async fn get_series(State(source): State<Source>, headers: HeaderMap, asked: Asked) -> Response {
+    answer(source, headers, ("series", options(asked, &[])), |_: &SeriesOptions| JSON).await
+}
+
+pub(super) async fn get_months(State(source): State<Source>, headers: HeaderMap, asked: Asked) -> Response {
+    answer(source, headers, ("months", options(asked, &[])), |_: &MonthOptions| JSON).await
+}
+
+type Parsed<Q> = Result<(Q, crate::queries::parameters::Pairs), Box<Response>>;
+
+async fn answer<Q: Query + Send + 'static>(
+    source: Source,
+    headers: HeaderMap,
+    (document, parsed): (&'static str, Parsed<Q>),
+    content_type: impl FnOnce(&Q) -> &'static str,
+) -> Response {
+    let (query, pairs) = match parsed {
+        Ok(parsed) => parsed,
+        Err(refusal) => return *refusal,
+    };
+    let Some(reader) = source.reader else { return no_ledger() };
+    let content_type = content_type(&query);
+    reader.answer(Question { document, content_type, pairs, headers, query }).await
+}
+
+fn no_ledger() -> Response {
+    let error =
+        "this node keeps no ledger ([ledger] enabled = false); the live counters are at /api/v1/counters";
+    error_answer(StatusCode::NOT_FOUND, error)
+}
+
+pub(super) async fn get_containers(
+    State(source): State<Source>,
+    headers: HeaderMap,
+    asked: Asked,
+) -> Response {
+    let ((), pairs) = match parsed(asked, query::none) {
+        Ok(parsed) => parsed,
+        Err(refusal) => return *refusal,
+    };
+    let Some(reader) = source.reader else { return no_ledger() };
+    let work = move |reader: &Reader| {
+        let tag = reader.tag(("containers", &pairs), false, &ClassNames::new());
+        if let Some(tag) = tag.as_ref().filter(|tag| tag.is_known(&headers)) {
+            return Ok(tag.not_modified());
+        }
+        let ledger = reader.open().map_err(|error| reader.cannot_open(error))?;
+        Ok(document(JSON, plots::containers(&ledger.containers()?)?, tag))
+    };
+    reader.on_a_thread(work).await
+}
+
+/// The first view: the last day, and what is wrong.
+pub(super) async fn get_overview(State(source): State<Source>, headers: HeaderMap, asked: Asked) -> Response {
+    let (query, pairs) = match options::<OverviewOptions>(asked, &[]) {
+        Ok(parsed) => parsed,
+        Err(refusal) => return *refusal,
+    };
+    let live = source.is_live;
+    let (node, problems) = problems(&source).await;
+    let Some(reader) = source.reader.clone() else {
+        let facts = NodeFacts { node: node.as_deref(), live, problems: &problems };
+        return match plots::overview_without_ledger(&facts) {
+            Ok(text) => document(JSON, text, None),
+            Err(error) => refused(&error),
+        };
+    };
+    let work = move |reader: &Reader| {
+        let class_names = (reader.class_names)();
+        let state = format!("{node:?} {problems:?} {live}");
+        let tag =
+            reader.tag(("overview", &[pairs, vec![("".to_owned(), state)]].concat()), false, &class_names);
+        if let Some(tag) = tag.as_ref().filter(|tag| tag.is_known(&headers)) {
+            return Ok(tag.not_modified());
+        }
+        let ledger = reader.open().map_err(|error| reader.cannot_open(error))?;
+        let context = Context {
+            resolve: &|ledger, typed| known_names(ledger, typed, |id| Ok(vec![id.clone()])),
+            class_names,
+        };
+        let facts = NodeFacts { node: node.as_deref(), live, problems: &problems };
+        Ok(document(JSON, query.answer(&ledger, &context, &facts).map_err(asked_badly)?, tag))
+    };
+    reader.on_a_thread(work).await
+}
+
+/// The name of the node, and what is wrong with it. A look at a large node takes as long as the ledger, so the last
+/// one is taken unless it is too old.
+async fn problems(source: &Source) -> (Option<String>, Vec<String>) {
+    let Some(node) = &source.node else { return (None, Vec::new()) };
+    let [most_age, most_known] = MOST_AGE;
+    let state = match node.known(most_age, most_known) {
+        Some(state) => Ok(state),
+        None => node.get(most_known).await,
+    };
+    match state {
+        Ok(state) => (Some(state.status.node.clone()), state.status.problems.clone()),
+        Err(error) => (None, vec![format!("{error:#}")]),
+    }
+}

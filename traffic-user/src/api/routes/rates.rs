@@ -1,0 +1,94 @@
+//! `/api/v1/rates`: what passes each second, as server-sent events.
+
+use std::sync::Arc;
+
+use axum::{extract::State, http::StatusCode, response::Response};
+use tokio::{sync::mpsc, task};
+use traffic_model::live_rates::{self, Selection};
+
+use super::{Asked, options};
+use crate::{
+    api::{
+        Source,
+        answers::{error_answer, try_again},
+        event_stream,
+        rate_hub::{Listener, MOST_LISTENERS, Reading},
+        reader::refused,
+    },
+    ownership::UnknownContainer,
+    queries::RateOptions,
+    render::{json, live_rates as render},
+};
+
+pub(super) async fn get_rates(State(source): State<Source>, asked: Asked) -> Response {
+    let (options, _) = match options::<RateOptions>(asked, &[]) {
+        Ok(parsed) => parsed,
+        Err(refusal) => return *refusal,
+    };
+    if !source.is_live {
+        return error_answer(StatusCode::NOT_FOUND, source.without_live_figures());
+    }
+    let containers = if options.containers.is_empty() {
+        Vec::new()
+    } else {
+        match source.resolved(options.containers.clone()).await {
+            Ok(containers) => containers,
+            Err(error) if error.is::<UnknownContainer>() => {
+                return error_answer(StatusCode::NOT_FOUND, &format!("{error:#}"));
+            }
+            Err(error) => return refused(&error),
+        }
+    };
+    let Some(listener) = source.rates.listen() else {
+        return try_again(&format!(
+            "{MOST_LISTENERS} clients listen to the rates already; close one of them"
+        ));
+    };
+    let (events, answer) = event_stream::open();
+    tokio::spawn(send(listener, events, (options.selection(containers), options.count.into())));
+    answer
+}
+
+/// Sends an event for each reading until the client goes.
+async fn send(mut listener: Listener, events: mpsc::Sender<String>, (selection, count): (Selection, usize)) {
+    let selection = Arc::new(selection);
+    loop {
+        let reading = tokio::select! {
+            () = events.closed() => return,
+            reading = listener.next() => reading,
+        };
+        let Some(reading) = reading else { return };
+        let selection = Arc::clone(&selection);
+        // A large node has thousands of counters.
+        let Ok(event) = task::spawn_blocking(move || event(&reading, &selection, count)).await else {
+            return;
+        };
+        if events.send(event).await.is_err() {
+            return;
+        }
+    }
+}
+
+fn event(reading: &Reading, selection: &Selection, count: usize) -> String {
+    let rates = match reading {
+        Ok((earlier, later)) => {
+            let by_class =
+                live_rates::between(earlier, later, &Selection { by_class: true, ..selection.clone() });
+            let rows = (!selection.by_class).then(|| live_rates::between(earlier, later, selection));
+            render::event(rows.as_ref().unwrap_or(&by_class), &by_class, count)
+        }
+        Err(error) => Err(anyhow::anyhow!("{error}")),
+    };
+    match rates {
+        Ok(document) => event_stream::event("rates", &document),
+        Err(error) => event_stream::event("failed", &failure(&format!("{error:#}"))),
+    }
+}
+
+fn failure(error: &str) -> String {
+    #[derive(serde::Serialize)]
+    struct Failure<'a> {
+        error: &'a str,
+    }
+    json::line(&Failure { error }).unwrap_or_default()
+}

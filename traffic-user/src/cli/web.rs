@@ -1,0 +1,74 @@
+//! `trafctl web`
+
+use std::{path::PathBuf, sync::Arc};
+
+use anyhow::{Context as _, bail};
+use clap::Args;
+use tokio::signal::unix::{SignalKind, signal};
+use traffic_ledger::Ledger;
+
+use crate::{
+    api::{self, Access, Bound, LedgerClasses, Reader, Server, Source},
+    class_source,
+    cli::{Done, Global, output::print},
+    config::Listen,
+};
+
+/// Show a ledger in a browser, without a daemon
+///
+/// Opens the file for reading only, prints the address of the page, and serves it until it is interrupted. The
+/// ledger may be in use, or a copy of another node's. There are no live figures; `trafctl run` with `[api] listen`
+/// serves the same page with them. Every user of this machine can reach a port; with --token-file, only those who
+/// know the token see figures.
+#[derive(Debug, Args)]
+#[command(after_long_help = "Examples:\n  \
+    trafctl web /var/lib/trafctl/ledger.sqlite\n  \
+    trafctl web copy.sqlite --listen 127.0.0.1:8080\n  \
+    trafctl web copy.sqlite --listen unix:/run/trafctl/web.sock")]
+pub struct Options {
+    /// The ledger
+    #[arg(value_name = "FILE")]
+    file: PathBuf,
+    /// Address to listen on: of this machine only, or a Unix socket. Port 0 is any free one
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:9178")]
+    listen: Listen,
+    /// File with a token that requests for figures must carry
+    #[arg(long, value_name = "FILE")]
+    token_file: Option<PathBuf>,
+}
+
+pub(super) async fn run(global: &Global, options: &Options) -> anyhow::Result<Done> {
+    let file = &options.file;
+    if !file.try_exists().unwrap_or(true) {
+        bail!("cannot open the ledger {}: it does not exist; name the file of a ledger", file.display());
+    }
+    // A file that is none is refused here, and not in the browser.
+    drop(Ledger::open_read_only(file).with_context(|| format!("cannot open the ledger {}", file.display()))?);
+    let access = Access::default();
+    access.follow(options.token_file.as_deref()).map_err(|unusable| unusable.error)?;
+    let bound = api::bind_to(&options.listen)?;
+    let address = match &bound {
+        Bound::Tcp(listener) => format!("http://{}/", listener.local_addr()?),
+        Bound::Unix(..) => options.listen.to_string(),
+    };
+    let mut terminate = signal(SignalKind::terminate()).context("cannot catch SIGTERM")?;
+    let mut interrupt = signal(SignalKind::interrupt()).context("cannot catch SIGINT")?;
+    let server = Server::start(bound, source(global, file.clone()), access)?;
+    print(&format!("{address}\n"))?;
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+    server.stop().await;
+    Ok(Done::Success)
+}
+
+fn source(global: &Global, file: PathBuf) -> Source {
+    let config = global.config_to_show().0;
+    // What was known beside a ledger of this machine.
+    let state_dir = file.parent().map_or_else(PathBuf::new, PathBuf::from);
+    let names = Arc::new(move || class_source::class_names(&config, &state_dir));
+    let reader = Reader::of_file(&file).naming(names.clone());
+    let classes = LedgerClasses { reader: reader.clone(), names };
+    Source::of_ledger(reader).with_classes(classes)
+}

@@ -1,0 +1,140 @@
+//! Queries to the ledger: the options of `trafctl report`, `top-talkers` and `gaps`, which are also the
+//! parameters of the API's documents, and the answers as text.
+//!
+//! Both ways lead through here, so that a command and a document of the API show the same. `parameters` reads
+//! options from a URL, `period` is the span of time, `plots` has the queries that only the API answers.
+
+pub mod parameters;
+mod period;
+mod plots;
+mod rates;
+mod tables;
+
+use clap::ValueEnum;
+use traffic_classes::MAX_CLASS;
+use traffic_ledger::{Basis, Ledger};
+use traffic_model::ContainerId;
+
+use crate::render::{ClassNames, ledger as render};
+
+pub use period::Period;
+pub use plots::{MonthOptions, OverviewOptions, SeriesOptions};
+pub use rates::{RateOptions, Sort};
+pub use tables::{GapOptions, ReportOptions, TopOptions};
+
+/// What an answer needs besides the ledger.
+pub struct Context<'a> {
+    /// The requested containers as the ledger knows them.
+    pub resolve: &'a dyn Fn(&Ledger, &[String]) -> anyhow::Result<Vec<String>>,
+    /// Names of classes.
+    pub class_names: ClassNames,
+}
+
+impl std::fmt::Debug for Context<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Context").field("class_names", &self.class_names).finish_non_exhaustive()
+    }
+}
+
+/// A query that was read but not asked yet.
+pub trait Query {
+    /// Whether the answer changes with the clock, besides with the ledger.
+    fn ends_now(&self) -> bool;
+
+    /// Finds out what is asked. What fails here is the fault of whoever asks, unless it is a
+    /// [`traffic_ledger::LedgerError`] of another kind than [`traffic_ledger::LedgerError::Query`].
+    ///
+    /// # Errors
+    /// When a value makes no sense for this ledger.
+    fn resolve<'q>(&'q self, ledger: &Ledger, context: &Context<'_>) -> anyhow::Result<Resolved<'q>>;
+}
+
+/// Asks the ledger, and formats the answer.
+pub type Resolved<'q> = Box<dyn FnOnce(&Ledger, &Context<'_>) -> anyhow::Result<String> + 'q>;
+
+/// The requested containers as the ledger knows them, by all ids that each is known by. The label of a retired
+/// container is not an id and is used as it is.
+///
+/// # Errors
+/// When the ids or the ledger cannot be read.
+pub fn known_names(
+    ledger: &Ledger,
+    typed: &[String],
+    all_ids: impl Fn(&ContainerId) -> anyhow::Result<Vec<ContainerId>>,
+) -> anyhow::Result<Vec<String>> {
+    let mut names = Vec::new();
+    for text in typed {
+        let Ok(id) = ContainerId::new(text) else {
+            names.push(text.clone());
+            continue;
+        };
+        let before = names.len();
+        for id in all_ids(&id)? {
+            if ledger.knows_container(id.as_str())? {
+                names.push(id.to_string());
+            }
+        }
+        if names.len() == before {
+            names.push(id.to_string());
+        }
+    }
+    Ok(names)
+}
+
+/// Output format of a command that prints rows of figures.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum SheetFormat {
+    /// Text for people
+    #[default]
+    Table,
+    /// One document for programs
+    Json,
+    /// The rows alone, for spreadsheets
+    Csv,
+}
+
+impl From<SheetFormat> for render::Format {
+    fn from(format: SheetFormat) -> Self {
+        match format {
+            SheetFormat::Table => Self::Table,
+            SheetFormat::Json => Self::Json,
+            SheetFormat::Csv => Self::Csv,
+        }
+    }
+}
+
+/// Network layer of byte figures.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum Layer {
+    /// Layer 3, as counted
+    #[default]
+    L3,
+    /// Ethernet frames
+    L2,
+    /// The line, including preamble and gap
+    L1,
+}
+
+impl From<Layer> for Basis {
+    fn from(layer: Layer) -> Self {
+        match layer {
+            Layer::L3 => Self::L3,
+            Layer::L2 => Self::L2,
+            Layer::L1 => Self::L1,
+        }
+    }
+}
+
+/// Parses a class: 0 to 254.
+///
+/// # Errors
+/// A sentence about what is wrong.
+pub fn parse_class(text: &str) -> Result<u8, String> {
+    match text.parse::<u64>() {
+        Ok(number) => match u8::try_from(number) {
+            Ok(class) if class <= MAX_CLASS => Ok(class),
+            _ => Err(format!("class {number} is out of range; write 0 to {MAX_CLASS}")),
+        },
+        Err(_) => Err(format!("{text:?} is not a class; write 0 to {MAX_CLASS}")),
+    }
+}
