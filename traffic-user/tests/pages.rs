@@ -19,7 +19,7 @@ fn formatted(name: &str, page: &str) -> String {
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn()
-        .expect("this test needs groff, which Debian has in groff-base");
+        .unwrap_or_else(|error| panic!("this test needs groff, which Debian has in groff-base: {error}"));
     let mut stdin = child.stdin.take().unwrap();
     let text = page.to_owned();
     let writer = std::thread::spawn(move || stdin.write_all(text.as_bytes()));

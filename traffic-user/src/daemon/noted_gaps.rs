@@ -111,7 +111,8 @@ mod tests {
     #[test]
     fn many_gaps_of_few_containers_keep_container_span_and_size() {
         let reasons = [GapReason::BeforeAttach, GapReason::CountedTwice];
-        let all = (0..10_001).map(|n| gap(n, ["101", "102"][n as usize % 2], reasons[n as usize / 2 % 2]));
+        let all = (0..10_001)
+            .map(|n| gap(n, ["101", "102"][usize::from(n % 2 != 0)], reasons[usize::from(n / 2 % 2 != 0)]));
         let noted = note(all);
         assert_eq!(noted.all().len(), 4);
         let first = &noted.all()[0];
