@@ -181,6 +181,7 @@ fn first_snapshot(begin: Timestamp, containers: u32, classes: u8) -> anyhow::Res
             counters.push(ClassCounter {
                 container: id.clone(),
                 generation: container + 1,
+                is_retired: false,
                 class,
                 family,
                 tally: ByDirection::default(),

@@ -2,9 +2,9 @@
 //! the caller's transaction.
 
 use rusqlite::{Connection, OptionalExtension as _, ToSql, params, types::FromSql};
-use traffic_model::{ClassTableInfo, Snapshot};
+use traffic_model::{ClassTableInfo, Snapshot, is_pending};
 
-use crate::error::LedgerError;
+use crate::{error::LedgerError, write::attribution};
 
 /// Looks an id up, and inserts the row if there is none. Returns the id and whether the row is new.
 fn find_or_insert(
@@ -82,8 +82,13 @@ pub(crate) fn series(conn: &Connection, node: i64, epoch: i64, class_table: i64)
     Ok(find_or_insert(conn, find, make, &[&node, &epoch, &class_table], &[])?.0)
 }
 
-/// The id of the active container of this name.
+/// The id of the active container of this name; of a pending owner that was attributed, that of its container.
 pub(crate) fn container(conn: &Connection, name: &str, kind: &str, now_s: i64) -> Result<i64, LedgerError> {
+    if is_pending(name)
+        && let Some((owner, _)) = attribution::owner_of(conn, name)?
+    {
+        return Ok(owner);
+    }
     let found = find_or_insert(
         conn,
         "SELECT id FROM container WHERE name = ?1 AND retired IS NULL",

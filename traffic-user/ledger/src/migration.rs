@@ -47,6 +47,7 @@ pub(crate) const MIGRATIONS: &[Migration] = &[
         transaction.execute_batch(schema::PVA_RANGES)
     },
     pack_days,
+    |transaction| transaction.execute_batch(schema::ATTRIBUTION),
 ];
 
 /// Makes room for packed days. The next maintenance packs the days that are over, little by little, while

@@ -30,7 +30,7 @@ pub const STARTED: DrainContext = DrainContext { trigger: DrainTrigger::Started,
 
 /// SQL that makes a ledger one of schema version 5, in which all days are rows.
 pub fn as_version_5() -> String {
-    let mut sql = "PRAGMA legacy_alter_table = ON; DROP VIEW log_data;".to_owned();
+    let mut sql = "DROP TABLE attribution; PRAGMA legacy_alter_table = ON; DROP VIEW log_data;".to_owned();
     for (kind, level) in KINDS.iter().flat_map(|kind| PACKED_LEVELS.map(|level| (kind, level))) {
         let (view, rows, days) = (kind.table(level), kind.rows_table(level), kind.days_table(level).unwrap());
         let keys = kind.keys.join(", ");
@@ -267,6 +267,7 @@ impl Node {
         let counters = self.counters.iter().map(|((container, generation, class), sums)| ClassCounter {
             container: id(container),
             generation: *generation,
+            is_retired: false,
             class: *class,
             family: Family::Ipv4,
             tally: ByDirection {

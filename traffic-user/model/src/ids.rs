@@ -2,12 +2,18 @@
 
 use std::fmt;
 
-/// A container's id as text: a number or a UUID, never empty, at most 63 bytes. `0` is the node itself.
+use jiff::Timestamp;
+
+/// A container's id as text: a number or a UUID, never empty, at most 63 bytes. `0` is the node itself. An id
+/// that begins with `pending:` is that of an owner who is not known yet ([`ContainerId::pending`]).
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ContainerId(String);
 
 /// The id of the node itself.
 pub const NODE_ID: &str = "0";
+
+/// How the ids of pending owners begin.
+const PENDING: &str = "pending:";
 
 fn is_uuid(text: &str) -> bool {
     let digit_or_dash = |(at, b): (usize, u8)| {
@@ -15,6 +21,14 @@ fn is_uuid(text: &str) -> bool {
     };
     text.len() == 36 && text.bytes().enumerate().all(digit_or_dash)
 }
+
+/// Whether a text is the id of an owner that is not known yet.
+pub fn is_pending(id: &str) -> bool {
+    id.starts_with(PENDING)
+}
+
+/// Characters of an interface's name in the id of its pending owner: as many as the kernel allows.
+const LONGEST_NAME: usize = 15;
 
 /// Why a text is not a container id.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -58,7 +72,33 @@ impl ContainerId {
             let reason = "it is the node itself; its interfaces are listed under [node] uplinks";
             return Err(InvalidContainerId { id: id.to_owned(), reason });
         }
+        if valid.is_pending() {
+            let reason = "trafctl uses it for an interface whose container is not known yet";
+            return Err(InvalidContainerId { id: id.to_owned(), reason });
+        }
         Ok(valid)
+    }
+
+    /// The id under which an interface is counted while its container is unknown: its name, its index, and when
+    /// that began, in seconds since the Unix epoch. It is unique as long as no interface has the same name and
+    /// index twice within a second.
+    pub fn pending(name: &str, ifindex: u32, since_unix_s: u64) -> Self {
+        let start = Self::pending_of(name, ifindex);
+        let since = i64::try_from(since_unix_s).ok().and_then(|since| Timestamp::from_second(since).ok());
+        let since = since.unwrap_or_default().strftime("%Y%m%dT%H%M%SZ");
+        Self(format!("{start}{since}"))
+    }
+
+    /// How the ids of pending owners of interfaces with this name and index begin.
+    pub fn pending_of(name: &str, ifindex: u32) -> String {
+        let usable = |c: char| if c.is_ascii_alphanumeric() || "-_.".contains(c) { c } else { '_' };
+        let name: String = name.chars().take(LONGEST_NAME).map(usable).collect();
+        format!("{PENDING}{name}:{ifindex}:")
+    }
+
+    /// Whether it is the id of an owner that is not known yet.
+    pub fn is_pending(&self) -> bool {
+        is_pending(&self.0)
     }
 
     /// The node's id, `0`.
@@ -120,5 +160,19 @@ mod tests {
             let error = ContainerId::of_container(node).unwrap_err().to_string();
             assert!(error.contains("is the node itself"), "{error}");
         }
+    }
+
+    #[test]
+    fn a_pending_owner_has_an_id_that_nobody_can_give() {
+        let id = ContainerId::pending("veth1a2b3c", 17, 1_795_905_930);
+        assert_eq!(id.as_str(), "pending:veth1a2b3c:17:20261128T224530Z");
+        assert!(id.is_pending() && is_pending(id.as_str()));
+        assert!(id.as_str().starts_with(&ContainerId::pending_of("veth1a2b3c", 17)));
+        // What the kernel allows in a name, with an index and a time of full length.
+        let odd = ContainerId::pending("\\xe9<@ä234567890abcdef", u32::MAX, u64::MAX);
+        assert_eq!(ContainerId::new(odd.as_str()), Ok(odd.clone()), "it has its place in the maps");
+        assert!(!ContainerId::new("pendingveth").unwrap().is_pending());
+        let error = ContainerId::of_container(odd.as_str()).unwrap_err().to_string();
+        assert!(error.contains("is not known yet"), "{error}");
     }
 }

@@ -25,7 +25,7 @@ pub mod units;
 mod zones;
 
 pub use counted::counted;
-pub use ids::{ContainerId, InvalidContainerId, NODE_ID, hex};
+pub use ids::{ContainerId, InvalidContainerId, NODE_ID, hex, is_pending};
 pub use snapshot::{
     Balance, ByDirection, ClassCounter, ClassTableInfo, FaultCounter, InterfaceCounter, PassedCounter,
     Snapshot, Wanted,

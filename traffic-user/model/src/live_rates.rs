@@ -75,19 +75,29 @@ pub struct Selection {
 }
 
 /// Computes the traffic between two readings. A counter counts from zero if the earlier reading does not have
-/// it, or has it under another epoch or generation.
+/// it, or has it under another epoch or generation. One whose owner was pending goes on: no other slot has had
+/// its generation.
 pub fn between(earlier: &Snapshot, later: &Snapshot, selection: &Selection) -> LiveRates {
     type Key<'a> = (&'a ContainerId, u32, u8, Family);
     fn key(counter: &ClassCounter) -> Key<'_> {
         (&counter.container, counter.generation, counter.class, counter.family)
     }
     let same_set = (&earlier.boot_id, earlier.epoch) == (&later.boot_id, later.epoch);
+    let earlier_counters = || earlier.counters.iter().filter(|_| same_set);
     let before: BTreeMap<Key<'_>, ByDirection<Tally>> =
-        earlier.counters.iter().filter(|_| same_set).map(|counter| (key(counter), counter.tally)).collect();
+        earlier_counters().map(|counter| (key(counter), counter.tally)).collect();
+    let pending: BTreeMap<(u32, u8, Family), ByDirection<Tally>> = earlier_counters()
+        .filter(|counter| counter.container.is_pending())
+        .map(|counter| ((counter.generation, counter.class, counter.family), counter.tally))
+        .collect();
+    let tally_before = |counter: &ClassCounter| {
+        let was_pending = || pending.get(&(counter.generation, counter.class, counter.family));
+        before.get(&key(counter)).or_else(was_pending).copied().unwrap_or_default()
+    };
     let mut rows: BTreeMap<(&ContainerId, Option<u8>), ByDirection<Tally>> = BTreeMap::new();
     let mut classes = ByDirection::default();
     for counter in later.counters.iter().filter(|counter| selection.wanted.takes(counter)) {
-        let passed = counter.tally.since(&before.get(&key(counter)).copied().unwrap_or_default());
+        let passed = counter.tally.since(&tally_before(counter));
         let class = selection.by_class.then_some(counter.class);
         *rows.entry((&counter.container, class)).or_default() += passed;
         classes += passed;
@@ -216,5 +226,17 @@ mod tests {
         for later in [retired, made_anew] {
             assert_eq!(amounts(&between(&earlier, &later, &Selection::default()).classes), held);
         }
+    }
+
+    #[test]
+    fn a_pending_owner_that_became_known_goes_on() {
+        let later = first();
+        let mut earlier = later.clone();
+        earlier.counters[0].container = ContainerId::pending("veth7", 7, 0);
+        let mut later = later;
+        later.counters[0].tally.outgoing.bytes += 5;
+        let rates = between(&earlier, &later, &Selection::default());
+        assert_eq!(amounts(&rates.classes), [0, 0, 5, 0]);
+        assert_eq!(rates.rows[0].container, later.counters[0].container);
     }
 }

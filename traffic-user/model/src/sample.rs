@@ -19,6 +19,7 @@ pub fn snapshot() -> Snapshot {
             ClassCounter {
                 container: id(container),
                 generation: 3,
+                is_retired: false,
                 class,
                 family,
                 tally: ByDirection {

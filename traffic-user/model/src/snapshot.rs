@@ -92,6 +92,8 @@ pub struct ClassCounter {
     pub container: ContainerId,
     /// Generation of the container's slot. Under another generation the counter restarted at zero.
     pub generation: u32,
+    /// Whether the container was retired. Its id may have another owner now.
+    pub is_retired: bool,
     /// The class, 0 to 254.
     pub class: u8,
     /// IPv4 or IPv6.
@@ -263,17 +265,33 @@ impl Snapshot {
         balance
     }
 
-    /// Class counters of the latest generation of each container. An id that was retired and is in use again
-    /// has two.
-    pub fn present_counters(&self) -> impl Iterator<Item = &ClassCounter> {
-        let mut latest: BTreeMap<&ContainerId, u32> = BTreeMap::new();
+    /// The class counters of the present container of each id. A container may have several slots, because it
+    /// was counted under a pending owner at first: their counters are added, under the generation of the oldest.
+    /// Of an id that was retired and has no other owner, the latest slot.
+    pub fn present_counters(&self) -> Vec<ClassCounter> {
+        let mut latest: BTreeMap<&ContainerId, (bool, u32)> = BTreeMap::new();
         for counter in &self.counters {
-            let generation = latest.entry(&counter.container).or_default();
-            *generation = counter.generation.max(*generation);
+            let of_counter = (!counter.is_retired, counter.generation);
+            let known = latest.entry(&counter.container).or_default();
+            *known = of_counter.max(*known);
         }
-        self.counters
-            .iter()
-            .filter(move |counter| latest.get(&counter.container) == Some(&counter.generation))
+        let mut present: Vec<ClassCounter> = Vec::with_capacity(self.counters.len());
+        for counter in &self.counters {
+            let (is_in_use, generation) = latest[&counter.container];
+            if counter.is_retired && (is_in_use || counter.generation != generation) {
+                continue;
+            }
+            // The counters of a container, class and family are neighbours.
+            let key = |counter: &ClassCounter| (counter.class, counter.family);
+            match present.last_mut() {
+                Some(last) if last.container == counter.container && key(last) == key(counter) => {
+                    last.generation = last.generation.min(counter.generation);
+                    last.tally += counter.tally;
+                }
+                _ => present.push(counter.clone()),
+            }
+        }
+        present
     }
 
     /// All containers with counters, each once.
@@ -293,5 +311,34 @@ mod tests {
         assert_eq!(balance.unaccounted(), (1, 100));
         let balance = Balance { passed: tally(1, 10), classes: tally(2, 30), faults: tally(0, 0) };
         assert_eq!(balance.unaccounted(), (-1, -20));
+    }
+
+    #[test]
+    fn all_slots_of_a_container_count_and_those_of_its_predecessor_do_not() {
+        let mut snapshot = crate::sample::snapshot();
+        let first = snapshot.counters[0].clone();
+        let slot = |generation, is_retired, packets| ClassCounter {
+            generation,
+            is_retired,
+            tally: ByDirection { incoming: Tally { packets, bytes: 0 }, outgoing: Tally::default() },
+            ..first.clone()
+        };
+        let present = |slots: &[ClassCounter]| {
+            let present =
+                Snapshot { counters: slots.to_vec(), ..crate::sample::snapshot() }.present_counters();
+            present.iter().map(|one| (one.generation, one.tally.incoming.packets)).collect::<Vec<_>>()
+        };
+        assert_eq!(present(&[slot(4, false, 10), slot(9, false, 300)]), [(4, 310)]);
+        assert_eq!(present(&[slot(2, true, 7), slot(9, false, 300), slot(4, false, 10)]), [(4, 310)]);
+        assert_eq!(present(&[slot(2, true, 7), slot(3, true, 8)]), [(3, 8)]);
+        // Each class and family by itself.
+        let all = snapshot.counters.clone();
+        snapshot.counters.extend(all.iter().map(|one| ClassCounter { generation: 1, ..one.clone() }));
+        snapshot
+            .counters
+            .sort_by(|a, b| (&a.container, a.class, a.family).cmp(&(&b.container, b.class, b.family)));
+        let twice = snapshot.present_counters();
+        assert_eq!(twice.len(), all.len());
+        assert!(twice.iter().all(|one| one.generation == 1));
     }
 }

@@ -2,7 +2,7 @@
 //! frozen figures and never changes them.
 
 use jiff::Timestamp;
-use rusqlite::{Connection, OptionalExtension as _, TransactionBehavior, params};
+use rusqlite::{Connection, OptionalExtension as _, Transaction, TransactionBehavior, params};
 use traffic_common::Family;
 
 use crate::{
@@ -37,32 +37,39 @@ impl Ledger {
         let (_, _, period) = self.month(&request.period)?;
         let transaction = self.conn.transaction_with_behavior(TransactionBehavior::Immediate)?;
         let (of, mut adjusted) = evaluate(&transaction, &period, request)?;
-        let adjustment = &adjusted.adjustment;
-        let id = transaction
-            .prepare(
-                "INSERT INTO adjustment (period, made, container, class, family, in_packets, in_bytes,
-                 out_packets,
-                 out_bytes, reason, number) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-            )?
-            .insert(params![
-                of.period,
-                adjustment.made.as_second(),
-                adjustment.container,
-                adjustment.class,
-                adjustment.family,
-                adjustment.packets[0],
-                adjustment.bytes[0],
-                adjustment.packets[1],
-                adjustment.bytes[1],
-                adjustment.reason,
-                of.container,
-            ])?;
-        let (seq, hash) = extend_chain(&transaction, "adjustment", id)?;
-        adjusted.chained = Some(ChainEntry { seq, hash });
+        adjusted.chained = Some(insert(&transaction, (of.period, of.container), &adjusted.adjustment)?);
         digest::commit(transaction)?;
         self.checkpoint()?;
         Ok(adjusted)
     }
+}
+
+/// Adds a correction of a period and a container, both by number, and its entry in the chain.
+pub(crate) fn insert(
+    transaction: &Transaction<'_>,
+    (period, container): (i64, i64),
+    adjustment: &Adjustment,
+) -> Result<ChainEntry, LedgerError> {
+    let id = transaction
+        .prepare_cached(
+            "INSERT INTO adjustment (period, made, container, class, family, in_packets, in_bytes, out_packets,
+             out_bytes, reason, number) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        )?
+        .insert(params![
+            period,
+            adjustment.made.as_second(),
+            adjustment.container,
+            adjustment.class,
+            adjustment.family,
+            adjustment.packets[0],
+            adjustment.bytes[0],
+            adjustment.packets[1],
+            adjustment.bytes[1],
+            adjustment.reason,
+            container,
+        ])?;
+    let (seq, hash) = extend_chain(transaction, "adjustment", id)?;
+    Ok(ChainEntry { seq, hash })
 }
 
 const SUMS: &str = "coalesce(sum(in_packets), 0), coalesce(sum(in_bytes), 0), coalesce(sum(out_packets), 0),

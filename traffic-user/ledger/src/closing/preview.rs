@@ -2,6 +2,7 @@
 
 use jiff::Timestamp;
 use serde::Serialize;
+use traffic_model::is_pending;
 
 use crate::{
     closing::close::{Month, require_closable},
@@ -26,6 +27,10 @@ pub struct ClosePreview {
     pub total: Figures,
     /// Number of gaps in it with traffic that is not in the sums.
     pub gaps_losing_traffic: usize,
+    /// Number of containers with figures that are pending owners: who they are is not known, and nobody is billed for
+    /// them.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub pending_owners: usize,
     /// Why its figures are doubtful. Given only if the month is to be closed nevertheless.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub doubt: Option<String>,
@@ -40,6 +45,11 @@ pub struct RetirePreview {
     pub since: Timestamp,
     /// Sum of its billed figures, layer 3. They stay with it.
     pub total: Figures,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+const fn is_zero(number: &usize) -> bool {
+    *number == 0
 }
 
 impl Ledger {
@@ -68,6 +78,7 @@ impl Ledger {
             start,
             end,
             containers: containers.len(),
+            pending_owners: containers.iter().filter(|container| is_pending(container)).count(),
             total: report.total,
             gaps_losing_traffic: report.gaps.iter().filter(|gap| gap.reason.loses_traffic()).count(),
             doubt,

@@ -26,6 +26,9 @@
 //!
 //! `border` holds the borders of days and months, `clock` the clock that traffic is booked by.
 //!
+//! **Pending owners** are containers whose name begins with `pending:`. `attribution` says which container each
+//! turned out to be. Its rows have moved there, except for those of closed months.
+//!
 //! **Gaps**: `gap`. **Closed periods**: `period`, `closed_row`, `closed_rate`, `adjustment` and `chain`; the hash of each
 //! entry of the chain covers the entry before it.
 //!
@@ -169,6 +172,7 @@ pub fn create() -> String {
     sql.push_str(UNITS);
     sql.push_str(TIME);
     sql.push_str(RECORDS);
+    sql.push_str(ATTRIBUTION);
     sql.push_str(&packed_days());
     sql.push_str(pva::PVA);
     sql.push_str(&log_data());
@@ -342,6 +346,19 @@ CREATE TABLE closed_rate ( -- bits per second at the 95th percentile
     spread_buckets INTEGER NOT NULL,
     PRIMARY KEY (period, number, class, basis)
 ) STRICT, WITHOUT ROWID;
+";
+
+/// Since version 7: which container an owner turned out to be that was pending when it was counted.
+pub const ATTRIBUTION: &str = "
+CREATE TABLE attribution (
+    pending INTEGER PRIMARY KEY, -- the container under whose number it was counted until then
+    owner INTEGER NOT NULL, -- the container whose figures these are since then
+    made INTEGER NOT NULL, -- seconds since the Unix epoch
+    source TEXT NOT NULL CHECK (source IN ('counters', 'hand')),
+    reason TEXT, -- as given by hand
+    in_packets INTEGER NOT NULL, in_bytes INTEGER NOT NULL, out_packets INTEGER NOT NULL,
+        out_bytes INTEGER NOT NULL -- what had been recorded by then, corrections of closed months included
+) STRICT;
 ";
 
 const UNITS: &str = "

@@ -1,5 +1,6 @@
 //! Tests of the whole ledger on real files, fed with simulated readings.
 
+mod attribution;
 mod billing;
 mod clock;
 mod close_refusals;

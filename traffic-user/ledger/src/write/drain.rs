@@ -21,6 +21,7 @@ use crate::{
         reading_checks::{BookedTimes, DrainContext, PriorState, gaps_before, span_start},
     },
     write::{
+        attribution::{self, Attribution, Source},
         clock,
         control_totals::{self, ControlTotals},
         difference::{self, Change},
@@ -49,6 +50,8 @@ pub struct DrainOutcome {
     pub interface_rows: usize,
     /// The gaps that this drain recorded.
     pub gaps: Vec<Gap>,
+    /// Pending owners whose container became known since the last drain.
+    pub attributed: Vec<Attribution>,
     /// Whether the main file holds everything, so that a plain copy of it is complete. False if a reader
     /// prevented it; the next drain tries again.
     pub checkpointed: bool,
@@ -95,6 +98,7 @@ pub(crate) fn run(
     settings: DrainSettings<'_>,
 ) -> Result<DrainOutcome, LedgerError> {
     let transaction = conn.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    let snapshot = &*attribution::with_known_owners(&transaction, snapshot)?;
     let node = ids::node(&transaction, &snapshot.node)?;
     clock::refuse_stale(latest_reading(&transaction)?.as_ref(), snapshot)?;
     let before = clock::load(&transaction)?;
@@ -161,6 +165,8 @@ impl<'a> Drain<'a> {
             reverted::delete_readings(self.transaction, self.epoch, self.snapshot)?;
             self.control_totals.note_loss();
         }
+        // Before the last readings are compared: they are the container's from now on.
+        let attributed = self.attribute_pending()?;
         let last = LastReadings::load(self.transaction, self.epoch)?;
         if self.is_returning {
             self.returning = Some(Returning::new(self.transaction, self.epoch, self.snapshot, &last)?);
@@ -187,8 +193,21 @@ impl<'a> Drain<'a> {
             fault_rows,
             interface_rows,
             gaps: std::mem::take(&mut self.gaps),
+            attributed,
             checkpointed: false,
         })
+    }
+
+    /// Gives what was recorded under pending ids to the containers that the counters name by now.
+    fn attribute_pending(&self) -> Result<Vec<Attribution>, LedgerError> {
+        let known = attribution::known_by_counters(self.transaction, self.epoch, self.snapshot)?;
+        known
+            .into_iter()
+            .map(|(pending, owner)| {
+                let owner = self.active_container(owner.as_str())?;
+                attribution::attribute(self.transaction, (pending, owner), self.times.now, Source::Counters)
+            })
+            .collect()
     }
 
     fn write_classes(&mut self, last: &LastReadings) -> Result<usize, LedgerError> {

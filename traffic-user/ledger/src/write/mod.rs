@@ -1,6 +1,7 @@
 //! The write side: readings become rows, and rows become sums.
 
 mod apart;
+pub(crate) mod attribution;
 pub(crate) mod clock;
 pub(crate) mod control_totals;
 pub(crate) mod difference;

@@ -2,6 +2,8 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
+use traffic_model::is_pending;
+
 use crate::testing::{Node, Sums, add};
 
 /// A reading less than this behind the last one of its boot is refused. A node that went back by more was
@@ -37,16 +39,26 @@ pub struct Book {
     booked: BTreeMap<(i64, String, u8), Sums>,
     /// Spans of time of which some traffic is lost, in seconds.
     pub lost: Vec<(i64, i64)>,
+    /// Whether the clock is never wrong.
+    pub calm: bool,
     /// Frozen sums of the closed months.
     pub closed: BTreeMap<String, Totals>,
+    /// Start and end of these.
+    pub closed_spans: Vec<(i64, i64)>,
     pub imported: bool,
     /// Slots were given away since, with what they counted after this state.
     pub misses_slots: bool,
+    /// The container that each pending owner turned out to be.
+    pub known: BTreeMap<String, String>,
     /// Number of corrections and the sum of their incoming bytes.
     pub adjustments: (usize, i64),
 }
 
 impl Book {
+    pub fn new(calm: bool) -> Self {
+        Self { calm, ..Self::default() }
+    }
+
     /// After a drain.
     pub fn drained(&self, node: &Node) -> Self {
         let mut after = self.clone();
@@ -63,15 +75,17 @@ impl Book {
         if self.last.as_ref().is_some_and(|last| last.boot_id != now.boot_id) {
             after.labels.clear();
         }
+        let counters = self.counters_of(node);
         if went_back {
             let is_there = |container: &String, generation: u32| {
-                node.counters.keys().any(|(name, number, _)| name == container && *number == generation)
+                counters.keys().any(|(name, number, _)| name == container && *number == generation)
             };
             after.labels.retain(|(_, _, container, generation), _| is_there(container, *generation));
             after.counters.clear();
         }
+        after = after.follow(&counters, node);
         let bucket = self.bucket(node);
-        for ((container, generation, class), &sums) in &node.counters {
+        for ((container, generation, class), &sums) in &counters {
             let (boot_id, container) = (node.boot_id.clone(), container.clone());
             let label = (boot_id.clone(), node.epoch, container.clone(), *generation);
             let label = after.labels.entry(label).or_insert_with(|| container.clone()).clone();
@@ -118,6 +132,77 @@ impl Book {
         let booked = booked.map(|((bucket, name, class), sums)| ((bucket, rename(name), class), sums));
         let labels = self.labels.clone().into_iter().map(|(life, name)| (life, rename(name)));
         Self { booked: booked.collect(), labels: labels.collect(), ..self.clone() }
+    }
+
+    /// After a pending owner became a container, except for what is in closed months: there, corrections say so.
+    pub fn attributed(&self, pending: &str, owner: &str) -> Self {
+        let mut after = self.clone();
+        let rename = |name: String| if name == pending { owner.to_owned() } else { name };
+        after.booked.clear();
+        let mut frozen = Totals::new();
+        for (key, sums) in self.closed.values().flatten().filter(|((label, _), _)| label == pending) {
+            after.adjustments.0 += if *sums == [0; 4] { 0 } else { 2 };
+            add(frozen.entry(key.clone()).or_default(), *sums);
+        }
+        for ((bucket, label, class), sums) in self.booked.clone() {
+            let is_closed = self.closed_spans.iter().any(|span| span.0 <= bucket && bucket < span.1);
+            let left = frozen.entry((label.clone(), class)).or_default();
+            // A history with a wrong clock knows only how much is in closed months.
+            let stays: Sums = match (self.calm, is_closed) {
+                (true, true) => sums,
+                (true, false) => [0; 4],
+                (false, _) => std::array::from_fn(|at| left[at].min(sums[at])),
+            };
+            (0..4).for_each(|at| left[at] = left[at].saturating_sub(stays[at]));
+            after.add(bucket, &label, class, stays);
+            after.add(bucket, &rename(label), class, std::array::from_fn(|at| sums[at] - stays[at]));
+        }
+        let labels = self.labels.clone().into_iter();
+        after.labels = labels
+            .map(|((boot, epoch, name, generation), label)| {
+                ((boot, epoch, rename(name), generation), rename(label))
+            })
+            .collect();
+        let counters = self.counters.clone().into_iter();
+        after.counters = counters
+            .map(|((boot, epoch, name, generation, class), sums)| {
+                ((boot, epoch, rename(name), generation, class), sums)
+            })
+            .collect();
+        after.known.insert(pending.to_owned(), owner.to_owned());
+        after
+    }
+
+    /// The counters of a node, under the names of containers where pending owners were attributed.
+    fn counters_of(&self, node: &Node) -> BTreeMap<(String, u32, u8), Sums> {
+        let name = |name: &String| self.known.get(name).unwrap_or(name).clone();
+        let counters = node.counters.iter();
+        counters
+            .map(|((container, number, class), sums)| ((name(container), *number, *class), *sums))
+            .collect()
+    }
+
+    /// What the counters of a node show of owners that this book has as pending.
+    fn follow(&self, counters: &BTreeMap<(String, u32, u8), Sums>, node: &Node) -> Self {
+        let mut after = self.clone();
+        for ((boot_id, epoch, pending, generation), _) in self.labels.clone() {
+            let is_of_node = boot_id == node.boot_id && epoch == node.epoch && is_pending(&pending);
+            let owner = counters.keys().find(|(name, number, _)| *number == generation && !is_pending(name));
+            if let Some((owner, _, _)) = owner.filter(|_| is_of_node) {
+                after = after.attributed(&pending, owner);
+            }
+        }
+        after
+    }
+
+    /// The pending owners that are recorded and not attributed.
+    pub fn pending(&self) -> Vec<String> {
+        let labels = self.booked.keys().map(|(_, label, _)| label.clone());
+        let mut pending: Vec<String> = labels.filter(|label| is_pending(label)).collect();
+        pending.sort_unstable();
+        pending.dedup();
+        pending.retain(|pending| !self.known.contains_key(pending));
+        pending
     }
 
     /// Boot and time since boot of the last reading.

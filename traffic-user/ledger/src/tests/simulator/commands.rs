@@ -1,9 +1,21 @@
 //! What people do with a ledger.
 
 use rusqlite::Connection;
+use traffic_model::{ContainerId, is_pending};
 
 use super::{Random, checks, world::World};
-use crate::{AdjustmentRequest, LedgerError, PvaImport, testing::as_version_3};
+use crate::{
+    AdjustmentRequest, LedgerError, PvaImport,
+    testing::{as_version_3, id},
+};
+
+/// Above all generations of containers that are known from the beginning.
+const FIRST_PENDING: u32 = 1_000_000;
+
+/// Whose the interface of a pending owner is: in every history after a revert the same.
+fn owner_of(generation: u32) -> String {
+    format!("10{}", generation % 4)
+}
 
 impl World {
     pub fn retire(&mut self, random: &mut Random) {
@@ -37,6 +49,8 @@ impl World {
         };
         let mut after = self.book.clone();
         after.closed.insert(name.clone(), sums);
+        let (start, end, _) = self.ledger().month(&name).unwrap();
+        after.closed_spans.push((start, end));
         let force = !random.once_in(3);
         let result = self.change(random, 60, after, |ledger, node| {
             let closed =
@@ -53,7 +67,10 @@ impl World {
             return;
         }
         let (period, sums) = closed[random.below(closed.len())];
-        let Some(((container, class), frozen)) = sums.iter().next() else { return };
+        // What was frozen of a pending owner may be another's by now.
+        let Some(((container, class), frozen)) = sums.iter().find(|((id, _), _)| !is_pending(id)) else {
+            return;
+        };
         let bytes = random.within(-50, 1000);
         let request = AdjustmentRequest {
             period: period.clone(),
@@ -75,9 +92,80 @@ impl World {
         self.change(random, 20, after, |ledger, _| ledger.adjust(&request).map(drop)).unwrap();
     }
 
+    /// An interface appears whose container is unknown, and carries something.
+    pub fn new_pending(&mut self, random: &mut Random) {
+        self.pending_so_far += 1;
+        let number = self.pending_so_far;
+        let pending = ContainerId::pending("veth1", number, self.node.wall.as_second().unsigned_abs());
+        self.log.push(format!("{pending} appears"));
+        let bytes = random.next() % 1_000_000;
+        // No other slot has had its generation.
+        let sums = [1, bytes, 2, bytes / 2];
+        self.node.traffic_in(pending.as_str(), FIRST_PENDING + number, 1, sums);
+    }
+
+    /// Of a pending owner in the counters: how much more it carries, and whose it turns out to be.
+    pub fn attribute(&mut self, random: &mut Random) {
+        let pending: Vec<(String, u32)> = self
+            .node
+            .counters
+            .keys()
+            .filter(|(name, ..)| is_pending(name))
+            .map(|key| (key.0.clone(), key.1))
+            .collect();
+        if pending.is_empty() {
+            return;
+        }
+        let (pending, generation) = pending[random.below(pending.len())].clone();
+        let class = u8::try_from(random.within(0, 3)).unwrap();
+        self.node.traffic_in(&pending, generation, class, [3, random.next() % 9000, 0, 0]);
+        if random.once_in(2) {
+            self.log.push(format!("{pending} is {} by its counters", owner_of(generation)));
+            self.tell_counters(&pending);
+        }
+        // Sometimes the next reading is of another boot.
+        if !random.once_in(4) {
+            self.node.pass(30);
+            self.drain(random);
+        }
+    }
+
+    /// The counters have the container's name from now on.
+    fn tell_counters(&mut self, pending: &str) {
+        let counters = std::mem::take(&mut self.node.counters).into_iter();
+        self.node.counters = counters
+            .map(|((name, generation, class), sums)| match name == pending {
+                true => ((owner_of(generation), generation, class), sums),
+                false => ((name, generation, class), sums),
+            })
+            .collect();
+    }
+
+    /// Somebody attributes a pending owner by hand, also one of an earlier boot.
+    pub fn attribute_by_hand(&mut self, random: &mut Random) {
+        let pending = self.book.pending();
+        if pending.is_empty() {
+            return;
+        }
+        let pending = pending[random.below(pending.len())].clone();
+        let number: u32 = pending.split(':').nth(2).unwrap().parse().unwrap();
+        let owner = owner_of(FIRST_PENDING + number);
+        self.log.push(format!("{pending} is {owner} by hand"));
+        let after = self.book.attributed(&pending, &owner);
+        let result = self.change(random, 60, after, |ledger, node| {
+            ledger.attribute(&pending, &id(&owner), "found", node.wall).map(drop)
+        });
+        result.unwrap();
+        // The command may be killed before it tells the counters.
+        if self.book.known.contains_key(&pending) && random.once_in(2) {
+            self.tell_counters(&pending);
+        }
+    }
+
     /// The ledger of an older version, opened by this one.
     pub fn migrate(&mut self, random: &mut Random) {
-        if !self.book.closed.is_empty() {
+        // An older version knows no attributions.
+        if !self.book.closed.is_empty() || !self.book.known.is_empty() {
             return;
         }
         self.log.push("migrated from version 3".to_owned());

@@ -162,6 +162,7 @@ impl World {
             calm: self.calm,
             off_by_s: self.off_by_s,
             generations: self.generations,
+            pending_so_far: self.pending_so_far,
             book: self.book.clone(),
             failed: Vec::new(),
             copies: Vec::new(),

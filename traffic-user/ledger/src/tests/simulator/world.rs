@@ -33,6 +33,7 @@ pub struct World {
     /// How far the wall clock is from the true time, in seconds.
     pub off_by_s: i64,
     pub generations: u32,
+    pub pending_so_far: u32,
     pub book: Book,
     /// What was reported as failed. A sync that failed may have left a commit in the log, which counts after a
     /// kill unless a later one replaced it.
@@ -81,7 +82,8 @@ impl World {
             calm,
             off_by_s: wrong,
             generations: 1,
-            book: Book::default(),
+            pending_so_far: 0,
+            book: Book::new(calm),
             failed: Vec::new(),
             copies: Vec::new(),
             earlier: None,
@@ -264,7 +266,7 @@ impl World {
 
     /// Does something by chance. Returns the clone, if that was a clone.
     pub fn step(&mut self, random: &mut Random) -> Option<Self> {
-        match random.within(0, 30) {
+        match random.within(0, 33) {
             0..=4 if !self.calm => match random.within(0, 4) {
                 0 => self.set_clock(random.within(-30 * HOUR, 30 * HOUR)),
                 1 => self.set_clock(random.within(-70, 70) * DAY),
@@ -298,6 +300,9 @@ impl World {
             19 if random.once_in(6) => self.migrate(random),
             20 => self.import(random),
             21 if random.once_in(3) => self.reopen(),
+            22 => self.new_pending(random),
+            23 | 24 => self.attribute(random),
+            25 => self.attribute_by_hand(random),
             _ => self.run(random),
         }
         None
