@@ -169,6 +169,7 @@ mod tests {
             .map(|&(id, generation)| ClassCounter {
                 container: ContainerId::new(id).unwrap(),
                 generation,
+                is_retired: lives.iter().any(|other| other.0 == id && other.1 > generation),
                 class: 1,
                 family: Family::Ipv4,
                 tally: ByDirection::default(),

@@ -14,7 +14,10 @@ use crate::{
         load::{self, LoadOutcome, ProgramChoice},
     },
     net::interface::NetInterface,
-    node::{AttachReport, Host, LockedKernel, Pass, Selection, Session, pass::end_of_batch},
+    node::{
+        AttachReport, Host, LockedKernel, Pass, PendingInterface, Selection, Session, pass::end_of_batch,
+        session,
+    },
     ownership::interface_rules::Role,
     privileges,
     render::attach::{self as render, Attached, AttachedInterface, Refused},
@@ -28,6 +31,9 @@ use crate::{
 ///
 /// While the configuration file has a mistake, the last one without a mistake is used, and the mistake is
 /// reported on stderr. If there is none and the counters exist, the default rules are used.
+///
+/// An interface whose container is not known yet is counted all the same, under an id that begins with
+/// `pending:`. Once the container is known, everything since the first packet is its own.
 ///
 /// A second run changes nothing and prints nothing, so that it suits a cron job; with -v it prints every
 /// interface. The class file is loaded only together with the program, or if none was usable then. `trafctl
@@ -116,6 +122,9 @@ pub(super) async fn run(global: &Global, options: &Options) -> anyhow::Result<Do
     let Pass { report, interfaces, .. } = pass;
     for (name, reason) in &report.unresolved {
         tracing::warn!("{name}: not attached: {reason}");
+    }
+    for PendingInterface { interface, owner, reason } in &report.pending {
+        tracing::warn!("{}", session::counted_as(interface, owner, reason));
     }
     if options.interfaces.is_empty()
         && let Some(problem) = host.policy.nothing_matches(&interfaces, is_counted)
@@ -241,7 +250,11 @@ fn document(
         match host.policy.role(interface) {
             Role::Container(id) => Some(id.to_string()),
             Role::Uplink => Some(traffic_model::NODE_ID.to_owned()),
-            Role::Shared | Role::Ignored(_) | Role::Unresolved { .. } => None,
+            Role::Unresolved { .. } => {
+                let pending = report.pending.iter().find(|pending| pending.interface == name)?;
+                Some(pending.owner.to_string())
+            }
+            Role::Shared | Role::Ignored(_) => None,
         }
     };
     let refused =

@@ -1,4 +1,7 @@
-//! `trafctl container`: frees the id of a container for a new customer.
+//! `trafctl container`: frees the id of a container for a new customer, and attributes what was counted for an
+//! owner who was not known.
+
+mod attribute;
 
 use anyhow::bail;
 use clap::{Args, Subcommand};
@@ -20,7 +23,9 @@ use crate::{
 
 /// Manage the figures of a container
 #[derive(Debug, Args)]
-#[command(after_long_help = "Example:\n  trafctl container retire 101 --yes")]
+#[command(after_long_help = "Examples:\n  \
+    trafctl container retire 101 --yes\n  \
+    trafctl container attribute pending:veth1a2b3c:17:20261128T224530Z 101 --yes")]
 pub struct Options {
     #[command(subcommand)]
     action: Action,
@@ -45,11 +50,15 @@ enum Action {
         #[arg(long, value_enum, default_value_t)]
         format: Format,
     },
+    Attribute(attribute::AttributeOptions),
 }
 
 pub(super) async fn run(global: &Global, options: &Options) -> anyhow::Result<Done> {
-    let Action::Retire { container, confirm, format } = &options.action;
     let config = global.config()?;
+    let (container, confirm, format) = match &options.action {
+        Action::Retire { container, confirm, format } => (container, confirm, format),
+        Action::Attribute(options) => return attribute::run(global, &config, options),
+    };
     if confirm.yes {
         retire(global, &config, container, *format).await?;
     } else {

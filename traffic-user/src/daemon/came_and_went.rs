@@ -205,8 +205,9 @@ impl CameAndWent {
         self.learn(registry);
         let all = self.candidates.clone();
         let last = |one: &Candidate| {
-            let slot =
-                registry.slot_of(&one.last.name, one.container.as_ref().map_or("", ContainerId::as_str))?;
+            let container = one.container.as_ref().map_or("", ContainerId::as_str);
+            let pending = || registry.pending_slot_of(&one.last.name).filter(|_| container.is_empty());
+            let slot = registry.slot_of(&one.last.name, container).or_else(pending)?;
             let record = registry.interface(slot);
             all.iter().rposition(|other| is_of_record(record, &other.last)).map(|at| all[at].number)
         };

@@ -11,10 +11,11 @@ use crate::{
     kernel::hooks::Change,
     net::{events::Batch, interface::NetInterface},
     node::{
-        AttachReport, Pass, Policy, Selection, Session,
+        AttachReport, OwnerChange, Pass, PendingInterface, Policy, Selection, Session,
         kernel_access::NodeKernel,
         pass::{AT_ONCE, forgive_ended},
         registry::Registry,
+        session,
         slot_reclaim::FinalReading,
     },
     ownership::interface_rules::Role,
@@ -60,7 +61,7 @@ pub(super) struct Follower {
     /// Other indexes that may have something to be released when their interface ends: it is only described, an
     /// attach failed, or an end was not confirmed.
     to_release: HashSet<u32>,
-    /// Whether any interface is unresolved.
+    /// Whether the owner of any interface is unknown.
     waiting: bool,
     /// Which interfaces came and went unseen.
     pub came_and_went: CameAndWent,
@@ -108,6 +109,13 @@ impl Follower {
                 true => plan.replaced.remove(&end.last.index),
                 false => plan.replaced.insert(end.last.index),
             };
+        }
+        // The other end of a cable that moved into a container is the container's, and no event shows that.
+        let ends = batch.ends.iter().filter(|end| end.has_moved && end.last.has_both_ends_here());
+        for index in ends.filter_map(|end| end.last.peer) {
+            if !self.known.contains_key(&index) && !batch.interfaces.contains_key(&index) {
+                plan.seen.push(NetInterface { index, ..NetInterface::default() });
+            }
         }
         for (index, interface) in batch.interfaces {
             if self.known.get(&index) == Some(&interface.name) {
@@ -241,7 +249,7 @@ impl Follower {
         }
         let failed = interfaces.iter().filter(|interface| failed.contains(interface.name.as_str()));
         self.to_release.extend(failed.map(|interface| interface.index));
-        self.waiting |= !report.unresolved.is_empty();
+        self.waiting |= !report.unresolved.is_empty() || !report.pending.is_empty();
     }
 
     /// Logs what an attach did; returns whether an interface failed that had not failed in this way before,
@@ -263,6 +271,17 @@ impl Follower {
         for (name, reason) in &report.unresolved {
             if !is_asking && self.reported.insert((name.clone(), reason.clone())) {
                 tracing::warn!("{name}: not attached: {reason}");
+            }
+        }
+        for PendingInterface { interface, owner, reason } in &report.pending {
+            if !is_asking && self.reported.insert((interface.clone(), reason.clone())) {
+                tracing::warn!("{}", session::counted_as(interface, owner, reason));
+            }
+        }
+        for OwnerChange { interface, from, to } in &report.owner_changes {
+            match from.is_pending() {
+                true => tracing::info!("{interface}: {from} is {to}, with everything since its first packet"),
+                false => tracing::warn!("{interface}: counted for {to} from now on, no longer for {from}"),
             }
         }
         is_new

@@ -80,6 +80,11 @@ use worker::{STOP_PATIENCE, Setup};
 
 /// How soon a failed operation is retried.
 const RETRY_INTERVAL: Duration = Duration::from_secs(2);
+/// How soon the identity command is asked again that has not named a new container: platforms list a container
+/// some tenths of a second to some seconds after its interface appears.
+const SOON: Duration = Duration::from_millis(500);
+/// For how long that is tried at least.
+const PATIENCE: Duration = Duration::from_secs(30);
 /// How rarely the identity command is retried after it failed often.
 const LONGEST_RETRY: Duration = Duration::from_mins(1);
 /// How often the ledger is maintained.
@@ -149,6 +154,8 @@ pub async fn run(
         surveys: Surveys::new(Netlink::connect()?),
         asking: IdentityQuery::default(),
         ask_again: Backoff::new(RETRY_INTERVAL, LONGEST_RETRY),
+        ask_soon: Backoff::new(SOON, resync::INTERVAL),
+        ask_soon_until: Instant::now() + PATIENCE,
         api: ApiSocket::new(source, Arc::clone(&components)),
         drains: Schedule::new(config.drain_interval),
         config,
@@ -239,6 +246,10 @@ struct Daemon {
     surveys: Surveys,
     asking: IdentityQuery,
     ask_again: Backoff,
+    /// When the command is asked again because it has not named all containers yet.
+    ask_soon: Backoff,
+    /// Until then, even if nothing waits: the worker may only be about to attach what it asked for.
+    ask_soon_until: Instant,
     files: FileThread,
     drains: Schedule,
     api: ApiSocket,
@@ -277,6 +288,7 @@ impl Daemon {
                     self.ask_again.begin();
                     self.ask_if_waiting();
                 }
+                () = until(self.ask_soon.due().map(Instant::from_std)) => self.ask_soon(),
                 answer = self.asking.answer() => self.answered(answer),
                 () = until(self.surveys.due()) => {
                     self.surveys.retry(self.mailbox.is_waiting.load(Ordering::Relaxed));
@@ -290,6 +302,8 @@ impl Daemon {
                 report = reports.recv() => match report {
                     None => bail!("the node's thread ended unexpectedly"),
                     Some(WorkerEvent::Ask) => {
+                        self.ask_soon.succeeded();
+                        self.ask_soon_until = Instant::now() + PATIENCE;
                         self.surveys.ask();
                         self.note_asking();
                         self.ask();
@@ -328,6 +342,7 @@ impl Daemon {
         self.api.follow(&config);
         if config.identity_command.is_none() {
             self.ask_again.succeeded();
+            self.ask_soon.succeeded();
             self.components.disabled(Part::IdentityCommand);
         }
         self.config = config;

@@ -23,7 +23,8 @@ use crate::{
 
 /// Test support: `off`, or a duration such as `200ms`.
 const VARIABLE: &str = "TRAFCTL_TEST_RESYNC";
-const INTERVAL: Duration = Duration::from_secs(10);
+/// How often everything is compared.
+pub(super) const INTERVAL: Duration = Duration::from_secs(10);
 
 /// The timer of resyncs.
 pub(super) struct Resync {

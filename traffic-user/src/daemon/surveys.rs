@@ -128,6 +128,8 @@ impl Daemon {
         match answer {
             Ok(answers) => {
                 self.ask_again.succeeded();
+                // If none waits by then, it is not asked, and no further time is planned.
+                self.ask_soon.failed(std::time::Instant::now());
                 self.mailbox.post(|work| work.answers = Some(answers));
             }
             Err(_) => self.ask_again.failed(std::time::Instant::now()),
@@ -154,6 +156,16 @@ impl Daemon {
         if let Some(command) = &self.config.identity_command {
             self.asking.start(command, &self.netlink);
             self.note_asking();
+        }
+    }
+
+    /// Asks again soon, while a container is unknown.
+    pub(super) fn ask_soon(&mut self) {
+        self.ask_soon.begin();
+        if self.mailbox.is_waiting.load(Ordering::Relaxed) {
+            self.ask_if_waiting();
+        } else if self.config.identity_command.is_some() && Instant::now() < self.ask_soon_until {
+            self.ask_soon.failed(std::time::Instant::now());
         }
     }
 

@@ -245,7 +245,8 @@ impl Worker {
             self.host.refresh()?;
         }
         let mut plan = self.follower.plan(batch, &self.host.policy);
-        if plan.ask {
+        let is_asked = plan.ask;
+        if is_asked {
             // Before the loop decides whether to ask again: an owner is not missing before it was asked for.
             self.mailbox.is_asking.store(true, Ordering::Relaxed);
             self.mailbox.is_waiting.store(true, Ordering::Relaxed);
@@ -262,7 +263,11 @@ impl Worker {
             let followed =
                 self.follower.follow(&mut session, &self.host.policy, &mut plan, end_of_batch())?;
             self.log(&followed.report);
-            released |= followed.released;
+            // No event showed that its other end moved away, so that it may be a container's.
+            if !is_asked && !followed.report.pending.is_empty() {
+                self.report(WorkerEvent::Ask);
+            }
+            released |= followed.released || has_attributed(&followed.report);
             if plan.is_idle() && (self.note_gaps() || released) {
                 self.drain_locked(session.maps(), DrainTrigger::Event);
             }
@@ -317,7 +322,7 @@ impl Worker {
             // Their class table may differ from the one in the ledger.
             self.ledger.class_table_changed();
         }
-        if self.note_gaps() || made_anew {
+        if self.note_gaps() || made_anew || has_attributed(&attached) {
             self.drain_locked(session.maps(), DrainTrigger::Event);
         }
         Ok(session)
@@ -388,6 +393,11 @@ impl Worker {
             Ok(()) | Err(_) => {}
         }
     }
+}
+
+/// Whether a pending owner became known: the ledger should have that as well.
+fn has_attributed(report: &AttachReport) -> bool {
+    report.owner_changes.iter().any(|change| change.from.is_pending())
 }
 
 /// Logs a failure. The operation is retried at the next occasion.

@@ -23,7 +23,7 @@ use anyhow::Context as _;
 use jiff::Timestamp;
 use traffic_classes::ClassTable;
 use traffic_ledger::{
-    DrainContext, DrainTrigger, Gap, GapReason, Ledger, LedgerConfig, LedgerError, OnProgress,
+    Attribution, DrainContext, DrainTrigger, Gap, GapReason, Ledger, LedgerConfig, LedgerError, OnProgress,
 };
 use traffic_model::local_time::LocalTime;
 use traffic_model::{ContainerId, Snapshot};
@@ -296,6 +296,19 @@ impl Drainer {
     /// As [`Ledger::retire`].
     pub fn retire(&self, container: &ContainerId) -> Result<String, LedgerError> {
         self.ledger.retire(container.as_str(), time::now_or_end())
+    }
+
+    /// Gives everything recorded of a pending owner to a container. `None` if nothing is.
+    ///
+    /// # Errors
+    /// As [`Ledger::attribute`].
+    pub fn attribute(
+        &mut self,
+        pending: &str,
+        owner: &ContainerId,
+        reason: &str,
+    ) -> Result<Option<Attribution>, LedgerError> {
+        self.ledger.attribute(pending, owner, reason, time::now_or_end())
     }
 
     /// Runs the ledger's maintenance for 200 ms; longer calls would delay drains and interface events.

@@ -89,6 +89,11 @@ impl NetInterface {
         }
     }
 
+    /// Whether it is one end of a cable whose other end is in this network namespace as well.
+    pub fn has_both_ends_here(&self) -> bool {
+        matches!(self.kind.as_str(), "veth" | "netkit") && !self.peer_is_elsewhere
+    }
+
     /// Whether the kernel counts what it receives on its other end, which ends first.
     pub fn is_counted_on_the_other_end(&self) -> bool {
         matches!(self.kind.as_str(), "veth" | "netkit")

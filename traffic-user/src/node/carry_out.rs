@@ -7,6 +7,7 @@ use std::collections::{BTreeSet, HashMap};
 
 use anyhow::{anyhow, bail};
 use traffic_common::{DIRECTIONS, Direction};
+use traffic_model::ContainerId;
 
 use super::{
     kernel_access::NodeKernel,
@@ -19,7 +20,8 @@ use super::{
 use crate::{
     kernel::{
         counters::{is_missed, since_attach},
-        hooks::{Change, DeviceFate, HookSeen},
+        hooks::{Change, DeviceFate, HookSeen, OnHook},
+        records::read_text,
     },
     net::interface::NetInterface,
 };
@@ -38,6 +40,22 @@ struct Done {
     change: Option<Change>,
     /// Indexes of other interfaces that were changed with it.
     others: Vec<u32>,
+    /// For whom it is counted.
+    owner: Option<ContainerId>,
+    /// The owner that it had until now, if that is another one.
+    former_owner: Option<ContainerId>,
+}
+
+/// What was done on an interface.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Reached {
+    /// On its hooks.
+    pub change: Change,
+    /// For whom it is counted; `None` if several share it, or nothing is wanted of it.
+    pub owner: Option<ContainerId>,
+    /// The owner that it had until now, if that is another one. A pending one has become this owner, with
+    /// everything that was counted for it.
+    pub former_owner: Option<ContainerId>,
 }
 
 impl<K: NodeKernel + FinalReading> Session<K> {
@@ -49,8 +67,9 @@ impl<K: NodeKernel + FinalReading> Session<K> {
         &mut self,
         policy: &Policy,
         targets: &[Target],
-    ) -> anyhow::Result<Vec<anyhow::Result<Change>>> {
-        let mut results: Vec<anyhow::Result<Change>> = targets.iter().map(|_| Ok(Change::Kept)).collect();
+    ) -> anyhow::Result<Vec<anyhow::Result<Reached>>> {
+        let nothing = || Reached { change: Change::Kept, owner: None, former_owner: None };
+        let mut results: Vec<anyhow::Result<Reached>> = targets.iter().map(|_| Ok(nothing())).collect();
         let mut to_see: Vec<usize> = (0..targets.len()).collect();
         for round in 0..=ROUNDS {
             let mut changed = BTreeSet::new();
@@ -61,8 +80,10 @@ impl<K: NodeKernel + FinalReading> Session<K> {
                     Err(error) => Err(error),
                 };
                 match (done, &mut results[at]) {
-                    (Ok(Done { change, others }), Ok(result)) => {
-                        *result = (*result).max(change.unwrap_or(Change::Kept));
+                    (Ok(Done { change, others, owner, former_owner }), Ok(result)) => {
+                        result.change = result.change.max(change.unwrap_or(Change::Kept));
+                        result.owner = owner;
+                        result.former_owner = result.former_owner.take().or(former_owner);
                         changed.extend(change.map(|_| at));
                         let is_other = |(_, target): &(usize, &Target)| others.contains(&target.0.index);
                         changed.extend(targets.iter().enumerate().filter(is_other).map(|(at, _)| at));
@@ -88,14 +109,15 @@ impl<K: NodeKernel + FinalReading> Session<K> {
         let seen = places.iter().zip(hooks).map(|(&at, hooks)| {
             let (interface, wanted) = targets[at].clone();
             let hooks = hooks?;
-            Ok(Seen {
+            let seen = Seen {
                 starved: self.starved(&interface, &hooks)?,
                 entry: entries.get(&interface.index).copied().unwrap_or_default(),
                 without_room: WithoutRoom::default(),
                 interface,
                 wanted,
                 hooks,
-            })
+            };
+            Ok(plan::with_pending_owner(seen, &self.registry, self.kernel.unix_seconds()))
         });
         Ok(seen.collect())
     }
@@ -125,7 +147,7 @@ impl<K: NodeKernel + FinalReading> Session<K> {
     /// Fails while something is left to change.
     fn settled(&self, seen: &Seen) -> anyhow::Result<Done> {
         match plan::steps(seen, &self.registry).into_iter().find(|step| step.is_change()) {
-            None => Ok(Done::default()),
+            None => Ok(Done { owner: seen.wanted.container().cloned(), ..Done::default() }),
             Some(step) => Err(anyhow!(
                 "something else keeps changing it: after {ROUNDS} attempts the kernel still lacks {step:?}"
             )),
@@ -134,12 +156,21 @@ impl<K: NodeKernel + FinalReading> Session<K> {
 
     /// Carries out what is left to do for an interface.
     fn carry_out(&mut self, policy: &Policy, mut seen: Seen) -> anyhow::Result<Done> {
+        let mut done = Done {
+            former_owner: self.former_owner(&seen),
+            owner: seen.wanted.container().cloned(),
+            ..Done::default()
+        };
         let mut steps = plan::steps(&seen, &self.registry);
+        if steps == [Step::Attribute] {
+            self.attribute(&seen)?;
+            done.change = Some(Change::Kept);
+            steps = plan::steps(&seen, &self.registry);
+        }
         if steps == [Step::AssignSlots] {
             seen.without_room = self.assign_slots(policy, &seen)?;
             steps = plan::steps(&seen, &self.registry);
         }
-        let mut done = Done::default();
         let mut former_fate = DeviceFate::Unknown;
         let mut refused = None;
         for step in steps {
@@ -162,11 +193,33 @@ impl<K: NodeKernel + FinalReading> Session<K> {
         refused.map_or(Ok(done), Err)
     }
 
+    /// The container for which the interface was counted until now, if another one is wanted.
+    fn former_owner(&self, seen: &Seen) -> Option<ContainerId> {
+        let wanted = seen.wanted.container()?;
+        let slot = self.registry.interface_of_index(seen.interface.index)?;
+        let is_counted = seen.hooks.iter().any(|hook| hook.ours != OnHook::Nothing);
+        let recorded = read_text(&self.registry.interface(slot).container);
+        let former = plan::attributable(seen, &self.registry).or_else(|| ContainerId::new(recorded).ok());
+        former.filter(|former| is_counted && former != wanted)
+    }
+
+    /// Gives what was counted under a pending id to the wanted container.
+    fn attribute(&mut self, seen: &Seen) -> anyhow::Result<()> {
+        let pending = plan::attributable(seen, &self.registry);
+        if let (Some(pending), Some(owner)) = (pending, seen.wanted.container()) {
+            self.registry.attribute(&mut self.kernel, &pending, owner)?;
+        }
+        Ok(())
+    }
+
     fn take(&mut self, step: Step, seen: &Seen, former_fate: &mut DeviceFate) -> anyhow::Result<Change> {
         let Seen { interface, .. } = seen;
         let index = interface.index;
         let Self { kernel, registry, .. } = self;
         match step {
+            Step::Attribute => {
+                bail!("what was counted for its pending owner is not recorded for its container")
+            }
             Step::AssignSlots => bail!("its slots are not recorded as they were assigned"),
             Step::Attach(direction) => return kernel.attach(interface, direction),
             Step::LeaveLaterPlace(direction) => {

@@ -141,6 +141,7 @@ pub(super) fn note_gone(
     slot: u32,
     fate: DeviceFate,
 ) -> anyhow::Result<()> {
+    registry.complete_attribution(maps, slot)?;
     let mut record =
         InterfaceRecord { ifindex: 0, gone_unix_s: maps.unix_seconds(), ..*registry.interface(slot) };
     if fate == DeviceFate::Ended {

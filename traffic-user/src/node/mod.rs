@@ -38,4 +38,4 @@ pub use host::{Host, MORE_ADDRESSES};
 pub use locked_kernel::LockedKernel;
 pub use pass::Pass;
 pub use policy::{Policy, Selection};
-pub use session::{AttachReport, Session};
+pub use session::{AttachReport, OwnerChange, PendingInterface, Session};

@@ -24,6 +24,8 @@ use crate::{
 pub enum Wanted {
     /// For one container, or for the node on an uplink.
     Container(ContainerId),
+    /// For an owner that is not known yet. [`with_pending_owner`] says under which id.
+    Pending,
     /// For whoever has the address.
     Shared,
     /// For nobody.
@@ -35,9 +37,43 @@ impl Wanted {
     pub const fn container(&self) -> Option<&ContainerId> {
         match self {
             Self::Container(id) => Some(id),
-            Self::Shared | Self::Nothing => None,
+            Self::Pending | Self::Shared | Self::Nothing => None,
         }
     }
+}
+
+/// For whom the very device that was seen is counted, if it is: a container, or a pending owner.
+fn recorded_owner(seen: &Seen, registry: &Registry) -> Option<ContainerId> {
+    let Seen { interface, hooks, .. } = seen;
+    let owner = registry.recorded_owner(interface.index, &seen.entry)?;
+    let is_on_hook = hooks.iter().any(|hook| hook.ours != OnHook::Nothing);
+    let is_pinned = hooks.iter().filter_map(|hook| hook.pin).reduce(|a, b| a || b);
+    // An index passes to another device, whose traffic is not that of the first. Without our program on it, only
+    // what distinguishes devices can tell.
+    let has_record_of_it = || {
+        let record = registry.interface_of_index(interface.index).map(|slot| registry.interface(slot).device);
+        record.is_some_and(|device| device != 0 && device == interface.device())
+    };
+    (is_on_hook || is_pinned.unwrap_or_else(has_record_of_it)).then_some(owner)
+}
+
+/// The same observation, with an owner in place of [`Wanted::Pending`]: the one for whom the device is counted, or
+/// a new pending one. Whoever is known stays the owner while nothing names another: a command that fails must not
+/// take a container's traffic from it.
+pub fn with_pending_owner(seen: Seen, registry: &Registry, now_unix_s: u64) -> Seen {
+    if seen.wanted != Wanted::Pending {
+        return seen;
+    }
+    let known = recorded_owner(&seen, registry);
+    let id = known.unwrap_or_else(|| registry.new_pending_owner(&seen.interface, now_unix_s));
+    Seen { wanted: Wanted::Container(id), ..seen }
+}
+
+/// The pending owner that turned out to be the wanted container.
+pub fn attributable(seen: &Seen, registry: &Registry) -> Option<ContainerId> {
+    let is_known = seen.wanted.container().is_some_and(|id| !id.is_pending() && !id.is_node());
+    let owner = recorded_owner(seen, registry).filter(|_| is_known && !seen.interface.is_uplink);
+    owner.filter(ContainerId::is_pending)
 }
 
 /// One interface as it was seen, and what is wanted of it.
@@ -69,6 +105,8 @@ pub struct WithoutRoom {
 /// One step towards what is wanted of an interface.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Step {
+    /// Give what was counted under a pending id to the wanted container. What comes next depends on it.
+    Attribute,
     /// Give the interface and its container slots. What comes next depends on them.
     AssignSlots,
     /// Take our program off a hook where another one keeps packets from it. Attached again, it runs first.
@@ -136,6 +174,9 @@ pub fn steps(seen: &Seen, registry: &Registry) -> Vec<Step> {
         Wanted::Nothing => return leaving(seen, registry),
         wanted => wanted.container(),
     };
+    if attributable(seen, registry).is_some() {
+        return vec![Step::Attribute];
+    }
     let container_slot = container.and_then(|id| registry.container_slot(id));
     if container.is_some() && container_slot.is_none() && !seen.without_room.container {
         return vec![Step::AssignSlots];

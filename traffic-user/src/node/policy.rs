@@ -127,7 +127,9 @@ impl Policy {
 
     /// Whether the owner of an interface is unknown, and the identity command or a platform may know it.
     pub fn is_unresolved(&self, interface: &NetInterface) -> bool {
-        interface.obstacle.is_none() && matches!(self.role(interface), Role::Unresolved { .. })
+        interface.obstacle.is_none()
+            && !interface.has_both_ends_here()
+            && matches!(self.role(interface), Role::Unresolved { .. })
     }
 
     fn decide_by_names(&self, interface: &NetInterface) -> (Role, Rule<'_>) {
@@ -255,9 +257,9 @@ impl Policy {
                     Role::Unresolved { reason } if interface.obstacle.is_some() => {
                         bail!("cannot attach to {name}: {reason}")
                     }
-                    Role::Unresolved { reason } => {
-                        bail!("cannot attach to {name}: its container is unknown: {reason}")
-                    }
+                    Role::Unresolved { .. } if interface.has_both_ends_here() => bail!(
+                        "cannot attach to {name}: both its ends are in this network namespace, so it is nobody's yet"
+                    ),
                     role => Ok((interface, role)),
                 }
             })

@@ -7,7 +7,10 @@
 //! understand, wherever it is interrupted: a free slot's counters belong to nobody, and the base is written
 //! before the owner.
 //!
-//! What passed an interface uncounted is recorded in its slot as well: `super::missed`.
+//! What passed an interface uncounted is recorded in its slot as well: `super::missed`. Owners that are not known
+//! yet, and what happens when they are: `pending`.
+
+mod pending;
 
 use std::{
     cmp::Reverse,
@@ -50,9 +53,10 @@ impl Gone {
 pub struct Registry {
     containers: Vec<ContainerRecord>,
     interfaces: Vec<InterfaceRecord>,
-    /// Slots of containers in use, by id.
+    /// Slots of containers in use, by id. If there are several, the oldest one: the others were those of pending
+    /// owners that turned out to be this container.
     by_id: HashMap<String, u32>,
-    /// Slots of interfaces in use, by name and container. If there are several, the last one assigned.
+    /// Slots of interfaces in use, by name and container. If there are several, one whose interface exists.
     by_name: HashMap<(String, String), u32>,
     /// Slots of interfaces that exist, by index. An attach that was interrupted leaves more than one.
     by_ifindex: HashMap<u32, BTreeSet<u32>>,
@@ -166,14 +170,18 @@ impl Registry {
     /// # Errors
     /// When the map cannot be written.
     pub fn retire_container(&mut self, maps: &mut impl SlotMaps, id: &ContainerId) -> anyhow::Result<()> {
-        let Some(slot) = self.container_slot(id) else { return Ok(()) };
-        let record = ContainerRecord { state: slot_state::RETIRED, ..self.containers[slot as usize] };
-        self.write_container(maps, slot, record)
+        // The oldest last: it leads whoever repeats this to the others.
+        for slot in self.slots_of(id).into_iter().rev() {
+            let record = ContainerRecord { state: slot_state::RETIRED, ..self.containers[slot as usize] };
+            self.write_container(maps, slot, record)?;
+        }
+        Ok(())
     }
 
     /// Slots whose owners are gone, in the order in which they are freed: retired containers first, then by
-    /// how long ago their owner went. A slot is never listed while packets are counted in it. `is_wanted`
-    /// names ids that own an address and so need no interface.
+    /// how long ago their owner went. The last are further slots of containers that exist, which pending owners
+    /// had. A slot is never listed while packets are counted in it. `is_wanted` names ids that own an address and
+    /// so need no interface.
     pub fn gone(&self, counted_in: &CountedIn, is_wanted: impl Fn(&str) -> bool) -> Gone {
         let mut alive = counted_in.containers.clone();
         let mut went: HashMap<&str, u64> = HashMap::new();
@@ -190,22 +198,30 @@ impl Registry {
                 }
             }
         }
+        // Of an id in use: the slot that the container has, and whether it exists.
+        let exists = |id: &str| self.by_id.get(id).is_some_and(|slot| alive.contains(slot)) || is_wanted(id);
+        let is_further = |id: &str, slot| self.by_id.get(id).is_some_and(|main| *main != slot);
         let mut containers: Vec<_> = (0_u32..)
             .zip(&self.containers)
             .filter(|(slot, record)| match record.state {
-                slot_state::IN_USE => !alive.contains(slot) && !is_wanted(read_text(&record.id)),
+                slot_state::IN_USE => {
+                    let id = read_text(&record.id);
+                    !alive.contains(slot) && (!is_wanted(id) || is_further(id, *slot))
+                }
                 slot_state::RETIRED => !alive.contains(slot),
                 _ => false,
             })
             .map(|(slot, record)| {
-                let last = went.get(read_text(&record.id)).copied().unwrap_or(record.since_unix_s);
-                (Reverse(record.state == slot_state::RETIRED), last, slot)
+                let id = read_text(&record.id);
+                let last = went.get(id).copied().unwrap_or(record.since_unix_s);
+                let is_retired = record.state == slot_state::RETIRED;
+                (Reverse(is_retired), !is_retired && is_further(id, slot) && exists(id), last, slot)
             })
             .collect();
         containers.sort_unstable();
         interfaces.sort_unstable();
         Gone {
-            containers: containers.into_iter().map(|(_, _, slot)| slot).collect(),
+            containers: containers.into_iter().map(|(_, _, _, slot)| slot).collect(),
             interfaces: interfaces.into_iter().map(|(_, slot)| slot).collect(),
         }
     }
@@ -352,9 +368,18 @@ impl Registry {
         self.is_exhausted &= record.state == slot_state::IN_USE;
         if old.state == slot_state::IN_USE && self.by_id.get(read_text(&old.id)) == Some(&slot) {
             self.by_id.remove(read_text(&old.id));
+            let another =
+                ContainerId::new(read_text(&old.id)).map(|id| self.slots_of(&id)).unwrap_or_default();
+            if let Some(&oldest) = another.first() {
+                self.by_id.insert(read_text(&old.id).to_owned(), oldest);
+            }
         }
         if record.state == slot_state::IN_USE {
-            self.by_id.entry(read_text(&record.id).to_owned()).or_insert(slot);
+            let id = read_text(&record.id);
+            let known = self.by_id.get(id).map(|slot| self.containers[*slot as usize].generation);
+            if known.is_none_or(|generation| record.generation < generation) {
+                self.by_id.insert(id.to_owned(), slot);
+            }
         }
         if record.state == slot_state::FREE {
             self.free_containers.insert(slot);
@@ -379,7 +404,10 @@ impl Registry {
             }
         }
         if record.state == slot_state::IN_USE {
-            self.by_name.entry(key(&record)).or_insert(slot);
+            let known = self.by_name.get(&key(&record)).map(|slot| self.interfaces[*slot as usize].ifindex);
+            if known.is_none_or(|ifindex| ifindex == 0 && record.ifindex != 0) {
+                self.by_name.insert(key(&record), slot);
+            }
         }
         if record.ifindex != 0 {
             self.by_ifindex.entry(record.ifindex).or_default().insert(slot);

@@ -3,7 +3,7 @@
 //!
 //! What is to be done with each interface is decided in `plan` and done in `carry_out`.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 
 use traffic_common::{
     Direction, INTERFACE_INDEX_ENTRIES, InterfaceEntry, UNKNOWN_INTERFACE_SLOT, interface_flags,
@@ -35,7 +35,11 @@ use crate::{
 pub struct AttachReport {
     /// Interfaces with what was done on them.
     pub attached: Vec<(String, Change)>,
-    /// Interfaces that a rule matches but whose container is unknown, with the reason.
+    /// Those of them whose container is unknown. They are counted as before, or for a pending owner.
+    pub pending: Vec<PendingInterface>,
+    /// Those of them that are counted for another owner from now on.
+    pub owner_changes: Vec<OwnerChange>,
+    /// Interfaces that a rule matches but that cannot be counted, with the reason.
     pub unresolved: Vec<(String, String)>,
     /// Interfaces that could not be attached, with the reason.
     pub failed: Vec<(String, String)>,
@@ -45,9 +49,43 @@ impl AttachReport {
     /// Adds what another attach did.
     pub fn append(&mut self, mut other: Self) {
         self.attached.append(&mut other.attached);
+        self.pending.append(&mut other.pending);
+        self.owner_changes.append(&mut other.owner_changes);
         self.unresolved.append(&mut other.unresolved);
         self.failed.append(&mut other.failed);
     }
+}
+
+/// An interface that is counted although nothing names its container now.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PendingInterface {
+    /// Its name.
+    pub interface: String,
+    /// Under which id it is counted.
+    pub owner: ContainerId,
+    /// Why its container is unknown.
+    pub reason: String,
+}
+
+/// Says for whom an interface is counted whose container nothing names.
+pub fn counted_as(interface: &str, owner: &ContainerId, reason: &str) -> String {
+    match owner.is_pending() {
+        true => format!("{interface}: counted as {owner} until its container is known: {reason}"),
+        false => format!(
+            "{interface}: counted for {owner} as before, but nothing names its container now: {reason}"
+        ),
+    }
+}
+
+/// An interface that is counted for another owner from now on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OwnerChange {
+    /// Its name.
+    pub interface: String,
+    /// For whom it was counted. Where that was a pending owner, what was counted is the new owner's.
+    pub from: ContainerId,
+    /// For whom it is counted.
+    pub to: ContainerId,
 }
 
 /// A change in progress: the kernel under the lock, and who has which slot.
@@ -92,6 +130,7 @@ impl<K: NodeKernel + FinalReading> Session<K> {
         // Before the hooks: the first packet on an uplink must find whose it is.
         self.sync_node_addresses(policy)?;
         let mut targets = Vec::new();
+        let mut reasons: HashMap<u32, String> = HashMap::new();
         for (interface, role) in selected {
             let (interface, wanted) = match role {
                 Role::Container(id) => (interface.clone(), Wanted::Container(id)),
@@ -104,8 +143,22 @@ impl<K: NodeKernel + FinalReading> Session<K> {
                 }
                 Role::Ignored(_) => (interface.clone(), Wanted::Nothing),
                 // Its wires are the same, so its container stays.
-                Role::Unresolved { .. } if self.registry.is_renamed(interface) => {
+                Role::Unresolved { .. }
+                    if self.registry.is_renamed(interface) && !self.registry.is_pending(interface.index) =>
+                {
                     (interface.clone(), Wanted::Nothing)
+                }
+                // One end of it will move into a container, or it is the node's own.
+                Role::Unresolved { .. }
+                    if interface.has_both_ends_here()
+                        && self.registry.interface_of_index(interface.index).is_none() =>
+                {
+                    self.describe(interface)?;
+                    continue;
+                }
+                Role::Unresolved { reason } if interface.obstacle.is_none() => {
+                    reasons.insert(interface.index, reason);
+                    (interface.clone(), Wanted::Pending)
                 }
                 Role::Unresolved { reason } => {
                     self.describe(interface)?;
@@ -118,7 +171,24 @@ impl<K: NodeKernel + FinalReading> Session<K> {
         let results = self.reach(policy, &targets)?;
         for ((interface, wanted), result) in targets.into_iter().zip(results) {
             match result {
-                Ok(change) if wanted != Wanted::Nothing => report.attached.push((interface.name, change)),
+                Ok(reached) if wanted != Wanted::Nothing => {
+                    if let (Some(owner), Some(reason)) = (&reached.owner, reasons.remove(&interface.index)) {
+                        let pending = (interface.name.clone(), owner.clone());
+                        report.pending.push(PendingInterface {
+                            interface: pending.0,
+                            owner: pending.1,
+                            reason,
+                        });
+                    }
+                    if let Some((from, to)) = reached.former_owner.zip(reached.owner) {
+                        report.owner_changes.push(OwnerChange {
+                            interface: interface.name.clone(),
+                            from,
+                            to,
+                        });
+                    }
+                    report.attached.push((interface.name, reached.change));
+                }
                 Ok(_) => {}
                 Err(error) => report.failed.push((interface.name, format!("{error:#}"))),
             }

@@ -7,6 +7,7 @@
 mod daemon;
 mod excess;
 mod interfaces;
+mod pending;
 mod ports;
 mod report;
 mod unnamed;
@@ -37,8 +38,8 @@ use interfaces::Interfaces;
 
 pub use daemon::{Daemon, DaemonState};
 pub use report::{
-    Attachment, ClassTable, CountedUnnamed, FaultRow, Hook, MapMemory, NotWatched, Program, SkbMark, Status,
-    TableDifference, TableUse, Unaccounted, Unmarked,
+    Attachment, ClassTable, CountedUnnamed, FaultRow, Hook, MapMemory, NotWatched, Pending, Program, SkbMark,
+    Status, TableDifference, TableUse, Unaccounted, Unmarked,
 };
 
 /// Gathers the state of the node.
@@ -67,8 +68,11 @@ pub fn gather_with_counters(
         (snapshot.join(), interfaces)
     });
     let snapshot = snapshot.map_err(|_| anyhow!("cannot read the counters: their thread ended"))??;
-    let Interfaces { attachments, counted_unnamed, not_watched, mut problems, registry, entries } =
+    let Interfaces { attachments, counted_unnamed, not_watched, mut problems, unresolved, registry, entries } =
         interfaces?;
+    let pending = pending::gather(&registry, &snapshot, &unresolved);
+    problems.extend(pending::problems(&pending, time::unix_seconds()));
+    problems.extend(pending::problem_of_ledger(state_dir, &pending));
     problems.extend(BaselineFile::new(state_dir).problems());
     problems.extend(config::last_good_problem(state_dir));
     problems.extend(missing_addresses(host, maps)?);
@@ -98,6 +102,7 @@ pub fn gather_with_counters(
             .collect(),
         attachments,
         counted_unnamed,
+        pending,
         not_watched,
         faults: snapshot.faults.iter().map(FaultRow::from).collect(),
         unaccounted: Unaccounted::from(&snapshot.balance()),

@@ -4,7 +4,11 @@
 //! container or on the host. Blank lines and text after `#` are ignored. It runs in the background: attaching
 //! and counting of other interfaces do not wait for it.
 
-use std::{collections::HashMap, process::Stdio};
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    hash::Hash,
+    process::Stdio,
+};
 
 use anyhow::{Context as _, bail};
 use tokio::{io::AsyncReadExt as _, process::Command, task::JoinHandle, time};
@@ -22,7 +26,8 @@ const MOST_OUTPUT: u64 = 8 << 20;
 /// The command's answers.
 ///
 /// An answer for a name is valid for the interface that had this name before and after the command ran, and
-/// for no other: names such as `vnet3` pass from one machine to the next.
+/// for no other: names such as `vnet3` pass from one machine to the next. An interface or address with two
+/// different ids has neither: the container is unknown, and a bill must not rest on the order of lines.
 #[derive(Clone, Debug, Default)]
 pub struct Answers {
     by_interface: HashMap<(String, u32), ContainerId>,
@@ -30,11 +35,45 @@ pub struct Answers {
     problems: Vec<String>,
 }
 
+/// Ids by what they were given for, and what has several.
+struct Named<K> {
+    ids: HashMap<K, ContainerId>,
+    contradicted: BTreeMap<String, BTreeSet<ContainerId>>,
+}
+
+impl<K: Eq + Hash> Named<K> {
+    fn new() -> Self {
+        Self { ids: HashMap::new(), contradicted: BTreeMap::new() }
+    }
+
+    fn add(&mut self, key: K, word: &str, id: ContainerId) {
+        match self.ids.get(&key) {
+            Some(known) if *known != id => {
+                let ids = self.contradicted.entry(word.to_owned()).or_default();
+                ids.extend([known.clone(), id]);
+            }
+            Some(_) => {}
+            None => drop(self.ids.insert(key, id)),
+        }
+    }
+
+    /// The ids of everything that has one only. What has several becomes a problem.
+    fn only(mut self, word_of: impl Fn(&K) -> String, problems: &mut Vec<String>) -> HashMap<K, ContainerId> {
+        self.ids.retain(|key, _| !self.contradicted.contains_key(&word_of(key)));
+        for (word, ids) in self.contradicted {
+            let ids: Vec<&str> = ids.iter().map(ContainerId::as_str).collect();
+            problems.push(format!("it gives {word} several ids ({}): none of them is used", ids.join(", ")));
+        }
+        self.ids
+    }
+}
+
 impl Answers {
     /// Parses the command's output. `before` and `after` are the indexes of interfaces by name, listed around
     /// its run.
     pub fn parse(text: &str, before: &HashMap<String, u32>, after: &HashMap<String, u32>) -> Self {
         let mut answers = Self::default();
+        let (mut by_interface, mut by_mac) = (Named::new(), Named::new());
         for (at, line) in text.lines().enumerate() {
             let line = line.split('#').next().unwrap_or("").trim();
             if line.is_empty() {
@@ -50,16 +89,16 @@ impl Answers {
                 Ok(id) => match (parse_mac(interface), before.get(interface), after.get(interface)) {
                     // A word that looks like a hardware address is a name if an interface has that name.
                     (_, Some(index), Some(still)) if index == still => {
-                        answers.by_interface.insert((interface.to_owned(), *index), id);
+                        by_interface.add((interface.to_owned(), *index), interface, id);
                     }
-                    (Some(mac), _, _) => {
-                        answers.by_mac.insert(mac, id);
-                    }
+                    (Some(mac), _, _) => by_mac.add(mac, &traffic_model::hex(&mac), id),
                     // The interface appeared or disappeared meanwhile; the next run will answer.
                     _ => {}
                 },
             }
         }
+        answers.by_interface = by_interface.only(|(name, _)| name.clone(), &mut answers.problems);
+        answers.by_mac = by_mac.only(|mac| traffic_model::hex(mac), &mut answers.problems);
         answers
     }
 
@@ -318,6 +357,17 @@ mod tests {
         let text =
             "# name id\n\nvnet1 web # the first\nvnet2 moved\n525400000001 db\nvnet1\nvnet1 a b\nvnet1 0\n";
         let answers = Answers::parse(text, &known, &later);
+        let twice = "vnet1 a\nvnet1 b\nvnet1 a\n525400000001 db\n52:54:00:00:00:01 dc\n525400000002 e\n525400000002 e\n";
+        let contradicted = Answers::parse(twice, &known, &known);
+        assert_eq!(contradicted.of_interface("vnet1", 4), None, "neither the first nor the last line");
+        assert_eq!(contradicted.by_mac().values().map(ContainerId::as_str).collect::<Vec<_>>(), ["e"]);
+        assert_eq!(
+            contradicted.problems(),
+            [
+                "it gives vnet1 several ids (a, b): none of them is used",
+                "it gives 525400000001 several ids (db, dc): none of them is used"
+            ]
+        );
         assert_eq!(answers.of_interface("vnet1", 4).map(ContainerId::as_str), Some("web"));
         assert_eq!(answers.of_interface("vnet2", 5), None);
         assert_eq!(answers.of_interface("vnet2", 6), None);

@@ -199,7 +199,7 @@ mod tests {
     use super::*;
     use crate::health::{Component, State, Work};
     use crate::node::status::{
-        Attachment, FaultRow, MapMemory, NotWatched, Program, TableDifference, Unaccounted, Unmarked,
+        Attachment, FaultRow, MapMemory, NotWatched, Pending, Program, TableDifference, Unaccounted, Unmarked,
     };
 
     fn sample() -> Status {
@@ -289,6 +289,14 @@ mod tests {
                 container: Some("105".to_owned()),
                 counted_as: "veth105.0".to_owned(),
                 reason: "no rule matches its name (preset virtuozzo)".to_owned(),
+            }],
+            pending: vec![Pending {
+                pending: "pending:vethab:7:20261123T120000Z".to_owned(),
+                interface: Some("vethab".to_owned()),
+                since_unix_s: 1_795_435_200,
+                packets: 11,
+                bytes: 1200,
+                reason: Some("nothing names it".to_owned()),
             }],
             not_watched: vec![NotWatched { interface: "lo".to_owned(), reason: "no rule".to_owned() }],
             faults: vec![FaultRow {

@@ -19,9 +19,10 @@ pub fn containers(snapshot: &Snapshot, family: Option<Family>) -> Vec<ContainerS
     if let Ok(node) = ContainerId::new(NODE) {
         rows.push((node, BTreeMap::new()));
     }
-    for counter in snapshot.present_counters() {
+    // Virtuozzo's commands know no owner that is unknown. `trafctl status` names them.
+    for counter in snapshot.present_counters().into_iter().filter(|counter| !counter.container.is_pending()) {
         if rows.last().is_none_or(|(last, _)| *last != counter.container) {
-            rows.push((counter.container.clone(), BTreeMap::new()));
+            rows.push((counter.container, BTreeMap::new()));
         }
         let Some((_, sums)) = rows.last_mut() else { continue };
         let sum = sums.entry(counter.class).or_default();

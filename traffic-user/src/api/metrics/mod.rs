@@ -105,6 +105,17 @@ pub(super) fn render_with(
         },
         balance.incoming.unaccounted().1 + balance.outgoing.unaccounted().1,
     );
+    let pending = snapshot.interfaces.iter().filter(|interface| interface.ifindex.is_some());
+    let pending = pending.filter_map(|interface| interface.container.as_ref());
+    page.single(
+        Metric {
+            kind: Kind::Gauge,
+            name: "trafctl_pending_interfaces",
+            unit: Some("interfaces"),
+            help: "Interfaces that are counted for an owner who is not known yet (container pending:...).",
+        },
+        pending.filter(|container| container.is_pending()).count(),
+    );
     page.single(
         Metric {
             kind: Kind::Counter,
@@ -166,7 +177,8 @@ type Value = fn(&ByDirection<Tally>) -> u64;
 /// after a reboot, so that no customer sees another's figures. `lives` says why it may be shown as zero first.
 fn network(page: &mut Page, snapshot: &Snapshot, shown: &Shown) {
     let mut sums = BTreeMap::<_, ByDirection<Tally>>::new();
-    for counter in snapshot.present_counters() {
+    let present = snapshot.present_counters();
+    for counter in &present {
         let sum = sums.entry((&counter.container, counter.class)).or_default();
         for (to, from) in
             [(&mut sum.incoming, counter.tally.incoming), (&mut sum.outgoing, counter.tally.outgoing)]

@@ -37,6 +37,7 @@ fn snapshot() -> Snapshot {
     let counter = |id: &str, class, family, start| ClassCounter {
         container: ContainerId::new(id).unwrap(),
         generation: 1,
+        is_retired: false,
         class,
         family,
         tally: tallies(start),

@@ -66,7 +66,10 @@ pub(super) fn is_recorded(
         }
     }
     let container = one.container.as_ref().map_or("", ContainerId::as_str);
-    let Some(slot) = registry.slot_of(&one.last.name, container) else { return false };
+    let slot = registry.slot_of(&one.last.name, container);
+    // Where nothing names its container, whoever attached it counted it for a pending owner.
+    let slot = slot.or_else(|| registry.pending_slot_of(&one.last.name).filter(|_| container.is_empty()));
+    let Some(slot) = slot else { return false };
     before.get(slot as usize).is_none_or(|old| is_other_attach(old, registry.interface(slot)))
         && last.is_none_or(|last| one.number <= last)
 }

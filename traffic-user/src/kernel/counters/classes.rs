@@ -1,6 +1,6 @@
 //! The counters of containers and classes.
 
-use traffic_common::{ClassCounters, Direction, Family, Meta, Tally};
+use traffic_common::{ClassCounters, Direction, Family, Meta, Tally, slot_state};
 use traffic_model::{ByDirection, ClassCounter, Snapshot};
 
 use super::{
@@ -20,7 +20,7 @@ pub(super) fn read(maps: &Maps, meta: &Meta, owners: &Owners, snapshot: &mut Sna
     // end then finds its input in order, apart from ids that had several slots, one after another.
     let mut containers: Vec<_> = (0..slots as usize)
         .zip(&owners.containers)
-        .map(|(slot, record)| (container_id(record), slot, record.generation))
+        .map(|(slot, record)| (container_id(record), slot, record))
         .collect();
     containers.sort_by(|(a, ..), (b, ..)| {
         a.as_ref().map(|id| natural(id.as_str())).cmp(&b.as_ref().map(|id| natural(id.as_str())))
@@ -29,7 +29,7 @@ pub(super) fn read(maps: &Maps, meta: &Meta, owners: &Owners, snapshot: &mut Sna
     columns.sort_unstable_by_key(|&(_, class)| class);
 
     snapshot.counters.reserve(containers.len() * columns.len() * Family::ALL.len());
-    for (container, slot, generation) in containers {
+    for (container, slot, record) in containers {
         for &(column, class) in &columns {
             let at = slot * meta.columns as usize + column as usize;
             let all = totals[at];
@@ -42,7 +42,8 @@ pub(super) fn read(maps: &Maps, meta: &Meta, owners: &Owners, snapshot: &mut Sna
             for family in Family::ALL {
                 snapshot.counters.push(ClassCounter {
                     container: container.clone(),
-                    generation,
+                    generation: record.generation,
+                    is_retired: record.state == slot_state::RETIRED,
                     class,
                     family,
                     tally: ByDirection::from_array(own.tallies[family as usize]),

@@ -68,15 +68,16 @@ impl Owners {
         })
     }
 
-    /// Whether a slot that was read has another owner by now, or none: its counters would be shown under the
-    /// wrong name. A slot that never had an owner was not read. Its first owner may come at any time, and a
+    /// Whether a slot that was read has another owner by now, or none, or its pending owner is known by now: its
+    /// counters would be shown under the wrong name. A slot that never had an owner was not read. Its first owner may come at any time, and a
     /// thousand may come one after the other.
     fn changed_hands(&self, now: &Self) -> bool {
-        let changed = |before: (u32, u32), now: (u32, u32)| before.1 != 0 && before != now;
-        let container = |record: &ContainerRecord| (record.state, record.generation);
-        let interface = |record: &InterfaceRecord| (record.state, record.generation);
-        self.containers.iter().zip(&now.containers).any(|(a, b)| changed(container(a), container(b)))
-            || self.interfaces.iter().zip(&now.interfaces).any(|(a, b)| changed(interface(a), interface(b)))
+        let container = |record: &ContainerRecord| (record.state, record.generation, record.id);
+        let interface = |record: &InterfaceRecord| (record.state, record.generation, record.container);
+        let mut containers = self.containers.iter().zip(&now.containers);
+        let mut interfaces = self.interfaces.iter().zip(&now.interfaces);
+        containers.any(|(before, now)| before.generation != 0 && container(before) != container(now))
+            || interfaces.any(|(before, now)| before.generation != 0 && interface(before) != interface(now))
     }
 
     /// Number of container slots up to the last one that ever had an owner. Slots are given out from the

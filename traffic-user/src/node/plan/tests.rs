@@ -16,6 +16,8 @@ struct Recorded {
     index: u32,
     /// Index in the record of another interface's slot.
     other_index: u32,
+    /// Whether that one has a pending owner.
+    is_pending: bool,
 }
 
 fn id(id: &str) -> ContainerId {
@@ -32,7 +34,8 @@ fn registry(recorded: Recorded, container: Option<&ContainerId>) -> (FakeKernel,
         let record = traffic_common::InterfaceRecord { ifindex, ..*registry.interface(slot) };
         registry.write_interface(&mut kernel, slot, record).unwrap();
     };
-    record("veth900.0", Some(&id("900")), recorded.other_index);
+    let other = if recorded.is_pending { "pending:veth900.0:7:x" } else { "900" };
+    record("veth900.0", Some(&id(other)), recorded.other_index);
     if recorded.has_slots {
         record("veth101.0", container, recorded.index);
     }
@@ -60,11 +63,10 @@ fn seen() -> impl Strategy<Value = (Seen, Recorded)> {
         1 => Just(Wanted::Nothing),
     ];
     let index = || prop_oneof![Just(0), Just(INDEX), Just(9)];
-    let recorded = (any::<bool>(), index(), index()).prop_map(|(has_slots, index, other_index)| Recorded {
-        has_slots,
-        index,
-        other_index,
-    });
+    let recorded =
+        (any::<[bool; 2]>(), index(), index()).prop_map(|([has_slots, is_pending], index, other_index)| {
+            Recorded { has_slots, index, other_index, is_pending }
+        });
     let entry = (0..4_u32, 0..4_u32).prop_map(|(interface_slot, container_slot)| InterfaceEntry {
         flags: interface_flags::PRESENT,
         interface_slot,
@@ -94,6 +96,10 @@ fn apply(step: Step, seen: &mut Seen, kernel: &mut FakeKernel, registry: &mut Re
         registry.write_interface(kernel, slot, record).unwrap();
     };
     match step {
+        Step::Attribute => {
+            let (pending, owner) = (attributable(seen, registry).unwrap(), seen.wanted.container().unwrap());
+            registry.attribute(kernel, &pending, owner).unwrap();
+        }
         Step::AssignSlots => {
             let container = seen.wanted.container().cloned();
             let slot = container.as_ref().and_then(|id| registry.assign_container(kernel, id).unwrap());
@@ -119,7 +125,7 @@ fn apply(step: Step, seen: &mut Seen, kernel: &mut FakeKernel, registry: &mut Re
 /// The place of a step in the order that makes it safe to be interrupted.
 fn rank(step: &Step) -> u32 {
     match step {
-        Step::AssignSlots => 0,
+        Step::Attribute | Step::AssignSlots => 0,
         Step::LeaveLaterPlace(_) => 1,
         Step::EndFormer { .. } => 2,
         Step::RecordAttach { .. } => 3,
@@ -143,9 +149,12 @@ proptest! {
         let (_, registry) = registry(recorded, seen.wanted.container());
         let steps = steps(&seen, &registry);
         prop_assert!(steps.is_sorted_by_key(rank), "{steps:?}");
-        if steps.contains(&Step::AssignSlots) {
-            prop_assert_eq!(steps, [Step::AssignSlots]);
-            return Ok(());
+        // What comes next depends on these.
+        for alone in [Step::Attribute, Step::AssignSlots] {
+            if steps.contains(&alone) {
+                prop_assert_eq!(steps, [alone]);
+                return Ok(());
+            }
         }
         for direction in Direction::BOTH {
             let at = direction as usize;
@@ -162,12 +171,12 @@ proptest! {
     #[test]
     fn one_pass_leaves_nothing_to_change((mut seen, recorded) in seen()) {
         let (mut kernel, mut registry) = registry(recorded, seen.wanted.container());
-        for _ in 0..2 {
+        for _ in 0..3 {
             let planned = steps(&seen, &registry);
             for step in &planned {
                 apply(*step, &mut seen, &mut kernel, &mut registry);
             }
-            if planned != [Step::AssignSlots] {
+            if planned != [Step::AssignSlots] && planned != [Step::Attribute] {
                 break;
             }
         }
@@ -187,7 +196,8 @@ fn counting_begins_where_the_program_was_not_attached_or_the_slot_is_another() {
 
     let start = |ours, index, other_index| {
         let container = id("101");
-        let (_, registry) = registry(Recorded { has_slots: true, index, other_index }, Some(&container));
+        let (_, registry) =
+            registry(Recorded { has_slots: true, index, other_index, is_pending: false }, Some(&container));
         let hook = HookSeen { ours, ..HookSeen::default() };
         let seen = Seen {
             interface: interface(),
@@ -215,7 +225,8 @@ fn counting_begins_where_the_program_was_not_attached_or_the_slot_is_another() {
 
 #[test]
 fn only_a_device_that_was_attached_keeps_what_a_foreign_interface_has_under_its_index() {
-    let (_, registry) = registry(Recorded { has_slots: false, index: 0, other_index: INDEX }, None);
+    let (_, registry) =
+        registry(Recorded { has_slots: false, index: 0, other_index: INDEX, is_pending: false }, None);
     let leaves = |ours, pin| {
         let hook = HookSeen { ours, pin, ..HookSeen::default() };
         let seen = Seen {

@@ -34,6 +34,8 @@ pub(super) struct Interfaces {
     pub counted_unnamed: Vec<CountedUnnamed>,
     pub not_watched: Vec<NotWatched>,
     pub problems: Vec<String>,
+    /// By name of an interface that is counted for a pending owner: why its container is unknown.
+    pub unresolved: HashMap<String, String>,
     /// Who has which slot.
     pub registry: Registry,
     /// The entries of all interfaces that exist or have left something behind.
@@ -61,6 +63,7 @@ impl Interfaces {
             counted_unnamed: Vec::new(),
             not_watched: Vec::new(),
             problems: Vec::new(),
+            unresolved: HashMap::new(),
             entries: entries::of(maps, &indexes)?.into_iter().collect(),
             registry,
         };
@@ -81,16 +84,13 @@ impl Interfaces {
                     all.add(&hooks, &counted, interface.as_uplink(), Some(ContainerId::node()))?;
                 }
                 Role::Shared => all.add(&hooks, &counted, interface, None)?,
-                Role::Unresolved { reason } if all.registry.is_renamed(&interface) => {
+                Role::Unresolved { reason }
+                    if all.registry.is_renamed(&interface) && !all.registry.is_pending(interface.index) =>
+                {
                     all.add_unnamed(&hooks, interface, &reason)?;
                 }
                 Role::Unresolved { reason } => {
-                    let name = interface.name.clone();
-                    let doing = match all.add_unnamed(&hooks, interface, &reason)? {
-                        true => "counted as before, but nothing names its container any more",
-                        false => "not attached",
-                    };
-                    all.problems.push(format!("{name}: {doing}: {reason}"));
+                    all.add_unresolved((&hooks, &counted), interface, reason)?;
                 }
                 Role::Ignored(why) => {
                     let reason = host.policy.rules().why_ignored(why);
@@ -124,6 +124,32 @@ impl Interfaces {
              of kind \"ignore\" for it under [interfaces]",
             why.reason
         ))
+    }
+
+    /// Adds an interface whose container nothing names. It should be attached all the same.
+    fn add_unresolved(
+        &mut self,
+        (hooks, counted): (&HookListing<'_>, &Counted),
+        interface: NetInterface,
+        reason: String,
+    ) -> anyhow::Result<()> {
+        let name = interface.name.clone();
+        let entry = self.entries.get(&interface.index).copied().unwrap_or_default();
+        let owner = self.registry.recorded_owner(interface.index, &entry);
+        if let Some(pending) = owner.filter(ContainerId::is_pending) {
+            self.add(hooks, counted, interface, Some(pending))?;
+        } else if interface.has_both_ends_here() {
+            self.add_unnamed(hooks, interface, "both its ends are in this network namespace")?;
+        } else {
+            let doing = match self.add_unnamed(hooks, interface, &reason)? {
+                true => "counted as before, but nothing names its container any more",
+                false => "not attached",
+            };
+            self.problems.push(format!("{name}: {doing}: {reason}"));
+            return Ok(());
+        }
+        self.unresolved.insert(name, reason);
+        Ok(())
     }
 
     /// Adds an interface that need not be attached; returns whether it is.

@@ -40,6 +40,8 @@ pub struct Status {
     pub attachments: Vec<Attachment>,
     /// Interfaces that are counted although nothing names their owner any more.
     pub counted_unnamed: Vec<CountedUnnamed>,
+    /// Owners that are not known yet, or were not when their interface went.
+    pub pending: Vec<Pending>,
     /// The other interfaces of the host.
     pub not_watched: Vec<NotWatched>,
     /// Faults counted so far.
@@ -48,6 +50,23 @@ pub struct Status {
     pub unaccounted: Unaccounted,
     /// What is wrong; empty if nothing is.
     pub problems: Vec<String>,
+}
+
+/// An owner that is not known.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Pending {
+    /// The id under which its traffic is counted.
+    pub pending: String,
+    /// Its interface while that exists.
+    pub interface: Option<String>,
+    /// Since when, in seconds since the Unix epoch.
+    pub since_unix_s: u64,
+    /// Packets on the wire so far, both directions.
+    pub packets: u64,
+    /// Layer-3 bytes so far, both directions.
+    pub bytes: u64,
+    /// Why its container is unknown; `null` after its interface went.
+    pub reason: Option<String>,
 }
 
 /// A program in the kernel.

@@ -1,6 +1,7 @@
 //! The node as a state machine, on a kernel that changes and fails at will.
 
 pub(crate) mod fake;
+mod pending;
 
 use std::path::Path;
 

@@ -95,6 +95,16 @@ pub fn close_preview(
         let gaps = counted(preview.gaps_losing_traffic, "gap");
         lines.push(format!("{gaps} with traffic that is not in the sums; see `trafctl gaps`"));
     }
+    if preview.pending_owners > 0 {
+        lines.push(format!(
+            "{} of them pending: nobody is billed for them; `trafctl container attribute` before closing saves \
+             corrections",
+            match preview.pending_owners {
+                1 => "1 is".to_owned(),
+                n => format!("{n} are"),
+            }
+        ));
+    }
     lines.extend(preview.doubt.as_ref().map(|doubt| format!("its figures are doubtful: {doubt}")));
     lines.push(NOTHING_WRITTEN.to_owned());
     Ok(lines.join("\n") + "\n")

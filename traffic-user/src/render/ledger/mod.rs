@@ -3,6 +3,7 @@
 //!
 //! Times in tables and notes are in the report's time zone. JSON and CSV hold exact instants in UTC.
 
+mod attributed;
 #[cfg(test)]
 mod billing_tests;
 mod closing;
@@ -15,6 +16,7 @@ mod sheet;
 mod tests;
 mod top;
 
+pub use attributed::{Attributed, attributed};
 pub use closing::{Retired, adjusted, audit, close_preview, closed, retired};
 pub use gaps::gaps;
 pub use import::imported;

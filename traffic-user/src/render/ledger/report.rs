@@ -1,9 +1,11 @@
 //! The report by container and step.
 
+use std::collections::BTreeSet;
+
 use jiff::Timestamp;
 use traffic_common::Family;
 use traffic_ledger::{Rates, Report, ReportRow, ReportedAdjustment, Volume};
-use traffic_model::{counted, local_time::LocalTime};
+use traffic_model::{counted, is_pending, local_time::LocalTime};
 
 use crate::render::{
     ClassNames,
@@ -169,6 +171,7 @@ pub(super) fn notes(report: &Report, names: &ClassNames) -> Vec<String> {
     notes.extend(span_notes(report, &local_time));
     notes.push(sum("total", &report.total));
     notes.extend(billing_notes(&report.billing));
+    notes.extend(pending_note(report));
     if report.class_zero.total != Volume::default() {
         notes.push(sum("class 0, not in the total", &report.class_zero));
     }
@@ -206,6 +209,20 @@ pub(super) fn notes(report: &Report, names: &ClassNames) -> Vec<String> {
     notes.extend(report.adjustments.iter().map(|adjustment| adjustment_line(adjustment, &local_time, names)));
     notes.extend(gap_notes(&report.gaps, &local_time));
     notes
+}
+
+/// Which part of the total is nobody's yet.
+fn pending_note(report: &Report) -> Option<String> {
+    let rows = || report.rows.iter().filter(|row| is_pending(&row.container));
+    let pending: BTreeSet<&str> = rows().map(|row| row.container.as_str()).collect();
+    let bytes: u64 = rows().filter(|row| row.billed).map(|row| row.figures.total.bytes).sum();
+    (!pending.is_empty()).then(|| {
+        format!(
+            "not attributed yet: {bytes} bytes of the total, of {} (`pending:...`) whose containers are not known; \
+             nobody is billed for them before `trafctl container attribute`",
+            counted(pending.len(), "interface")
+        )
+    })
 }
 
 /// Which steps are incomplete, and where the ledger begins and ends.

@@ -139,6 +139,7 @@ fn kinds_of_misuse_are_distinguished() {
 fn only_the_present_owner_of_an_id_is_shown() {
     let mut snapshot = sample::snapshot();
     let mut second_owner = snapshot.counters.clone();
+    snapshot.counters.iter_mut().for_each(|counter| counter.is_retired = true);
     for counter in &mut second_owner {
         counter.generation += 1;
         counter.tally = ByDirection::default();

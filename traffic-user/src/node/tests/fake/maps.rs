@@ -33,6 +33,9 @@ impl SlotMaps for FakeKernel {
                     .push(format!("slot {number} was freed with {in_ledger} of {counted} written"));
             }
         }
+        if record.state == slot_state::FREE {
+            state.counted_of.retain(|(of, _), _| *of != number);
+        }
         state.containers[slot(number)] = record;
         Ok(())
     }

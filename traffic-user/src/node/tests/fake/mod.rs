@@ -58,6 +58,8 @@ pub struct State {
     totals: Vec<InterfaceCounters>,
     /// By container slot: packets counted.
     counted: Vec<u64>,
+    /// By container slot and device: packets counted since the slot was last free.
+    pub counted_of: BTreeMap<(u32, u64), u64>,
     /// By container slot: packets in the ledger.
     in_ledger: Vec<u64>,
     has_ledger: bool,
@@ -235,7 +237,8 @@ impl FakeKernel {
 }
 
 impl State {
-    fn owner(&self, container_slot: u32) -> &str {
+    /// Who has a container slot.
+    pub fn owner(&self, container_slot: u32) -> &str {
         self.containers
             .get(slot(container_slot))
             .filter(|record| record.state == slot_state::IN_USE)
@@ -281,6 +284,7 @@ impl State {
             self.violations.push(format!("{name}: a packet was counted in a slot without an owner"));
         }
         self.counted[slot(entry.container_slot)] += 1;
+        *self.counted_of.entry((entry.container_slot, id)).or_default() += 1;
     }
 
     /// The device of an index in the node's namespace.
