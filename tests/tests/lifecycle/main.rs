@@ -21,6 +21,7 @@ mod locks;
 mod many;
 mod mistakes;
 mod node;
+mod pending;
 mod reload;
 mod results;
 mod resync;
