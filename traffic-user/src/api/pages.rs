@@ -29,7 +29,7 @@ struct Page {
 static PAGES: LazyLock<BTreeMap<String, Page>> = LazyLock::new(|| {
     let page = |path: Cow<'static, str>| {
         let (file, content_type) = (Files::get(&path)?, content_type(&path)?);
-        let (content, hash) = (file.data, file.metadata.sha256_hash());
+        let (content, hash) = (lean(&path, file.data), file.metadata.sha256_hash());
         Some((path.into_owned(), Page { compressed: gzip(&content), content, hash, content_type }))
     };
     Files::iter().filter_map(page).collect()
@@ -50,6 +50,25 @@ fn content_type(path: &str) -> Option<&'static str> {
     ];
     let (_, extension) = path.rsplit_once('.')?;
     known.into_iter().find(|(known, _)| *known == extension).map(|(_, kind)| kind)
+}
+
+/// Scripts and style sheets without what only their readers need: indentation, and comments on lines of their own.
+/// No line inside a string of ours begins like a comment.
+fn lean(path: &str, content: Cow<'static, [u8]>) -> Cow<'static, [u8]> {
+    if path.starts_with("vendor/") || !(path.ends_with(".js") || path.ends_with(".css")) {
+        return content;
+    }
+    let text = String::from_utf8_lossy(&content);
+    let mut lines = Vec::new();
+    let mut in_comment = false;
+    for line in text.lines().map(str::trim) {
+        let is_comment = in_comment || line.starts_with("/*");
+        in_comment = is_comment && !line.ends_with("*/");
+        if !is_comment && !line.is_empty() && !line.starts_with("//") {
+            lines.push(line);
+        }
+    }
+    Cow::Owned((lines.join("\n") + "\n").into_bytes())
 }
 
 fn gzip(content: &[u8]) -> Vec<u8> {
@@ -127,8 +146,20 @@ mod tests {
     }
 
     #[test]
+    fn comments_and_indentation_are_not_served() {
+        let lean_text = |path, text: &'static str| {
+            String::from_utf8(lean(path, Cow::Borrowed(text.as_bytes())).into_owned()).unwrap()
+        };
+        let script = "// a\n/** b */\nconst x = 1; // c\n\n/**\n * d\n */\nif (x) {\n  y(\"/* e */\");\n}\n";
+        assert_eq!(lean_text("js/a.js", script), "const x = 1; // c\nif (x) {\ny(\"/* e */\");\n}\n");
+        assert_eq!(lean_text("vendor/a.js", script), script);
+        assert_eq!(lean_text("a.css", "/* a\n   b */\nb {\n  c: d;\n}\n"), "b {\nc: d;\n}\n");
+    }
+
+    #[test]
     fn every_file_has_a_type_and_asks_for_nothing_from_elsewhere() {
-        for path in Files::iter() {
+        // Licences are part of the program, and no page asks for them.
+        for path in Files::iter().filter(|path| !path.ends_with("/LICENSE")) {
             assert!(content_type(&path).is_some(), "{path} would not be served");
         }
         for (path, page) in PAGES.iter().filter(|(path, _)| path.ends_with(".html")) {

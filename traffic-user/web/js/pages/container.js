@@ -1,0 +1,364 @@
+// One container, or without an id the whole node: its traffic over time by class, the 95th percentile and
+// the commit, gaps, months and corrections.
+
+import { follow, get } from "../api.js";
+import {
+  counted,
+  datum,
+  dateTime,
+  fill,
+  h,
+  percent,
+  rate,
+  seconds,
+  span,
+  variable,
+  zoneName,
+} from "../base.js";
+import {
+  classTable,
+  correctionTable,
+  downloadLink,
+  fileName,
+  gapList,
+  monthTable,
+  plotColumns,
+  plotGaps,
+  rateCell,
+  stepTable,
+  tile,
+} from "../parts.js";
+import { Plot, stepTitle } from "../plot.js";
+import { commitRate, controls, fragment, iso, link, span as spanOf } from "../route.js";
+
+const REFRESH_MS = 60_000;
+const STEP_NAMES = {
+  "5min": "five-minute steps",
+  hour: "hourly steps",
+  day: "daily steps",
+  month: "monthly steps",
+};
+
+export function show({ main, route: first, frame }) {
+  let route = first;
+  const id = first.id;
+  const name = id === null ? "Whole node" : `Container ${id}`;
+  frame.setTitle(name);
+  let loading = null;
+  let live = null;
+  let doc = null;
+
+  const now = h("span", { class: "now" });
+  const bar = h("div");
+  const notice = h("div");
+  const note = h("p", { class: "note" }, "Loading\u2026");
+  const actions = h("div", { class: "actions" });
+  const tiles = h("dl", { class: "tiles small" });
+  const table = h("div");
+  const rules = h("div", { class: "rules" });
+  const months = h(
+    "section",
+    { class: "panel" },
+    h("h2", {}, "Months"),
+    h("p", { class: "empty" }, "Loading\u2026"),
+  );
+  const corrections = h("div");
+  const gaps = h("div");
+  const plot = new Plot({
+    label: `Traffic of ${name} by class`,
+    zone: route.tz ?? "UTC",
+    onzoom: (from, to) => frame.go({ last: null, from: iso(from), to: iso(to) }),
+  });
+  const steps = stepTable(`Traffic of ${name}, step by step`, (from, to) => stepTitle(from, to, zone()));
+  const zone = () => route.tz ?? doc?.zone ?? "UTC";
+
+  fill(
+    main,
+    h(
+      "div",
+      { class: "page-head" },
+      h(
+        "p",
+        { class: "crumb" },
+        h("a", { href: link(route, "containers"), data: { key: "back" } }, "Containers"),
+      ),
+      h("h1", {}, name),
+      now,
+    ),
+    bar,
+    notice,
+    h(
+      "div",
+      { class: "grid container-grid" },
+      h(
+        "section",
+        { class: "panel main-panel" },
+        h("div", { class: "panel-head" }, h("h2", {}, "Traffic"), note, actions),
+        tiles,
+        plot.element,
+        table,
+        steps.element,
+        rules,
+      ),
+      h("div", { class: "stack" }, months, corrections),
+    ),
+    gaps,
+  );
+  drawBar();
+
+  async function load() {
+    loading?.abort();
+    loading = new AbortController();
+    const { signal } = loading;
+    const common = { container: id, tz: route.tz };
+    try {
+      const [series, table] = await Promise.all([
+        get(
+          "series",
+          {
+            ...common,
+            ...spanOf(route, zone(), "24h"),
+            by: route.by,
+            class: route.classes,
+            percentile: id === null ? null : 95,
+            points: points(),
+          },
+          signal,
+        ),
+        get("months", { ...common, months: 13 }, signal),
+      ]);
+      const facts = await frame.facts();
+      if (signal.aborted) return;
+      doc = series;
+      fill(notice);
+      frame.ok();
+      draw(table);
+      if (facts.live) startLive();
+    } catch (error) {
+      const why = frame.failed(error);
+      if (!why) return;
+      note.textContent = "";
+      fill(months);
+      fill(notice, h("p", { class: "notice warning", role: "alert" }, sentence(why)));
+    }
+  }
+
+  /** As many steps as can be told apart. */
+  function points() {
+    return Math.min(Math.max(plot.canvas.clientWidth || 700, 300), 1500);
+  }
+
+  function drawBar() {
+    const shown = doc ? { from: seconds(doc.from), to: seconds(doc.to) } : null;
+    fill(bar, controls({ route, frame, shown, zone: zone(), ledgerZone: route.tz ? null : doc?.zone }));
+  }
+
+  function draw(monthsDoc) {
+    drawBar();
+    plot.zone = zone();
+    const data = plotColumns(doc, seconds(doc.last_reading));
+    const chosen = route.classes;
+    const lines = percentileLines().concat(commitLines());
+    plot.update({ ...data, lines, gaps: plotGaps(doc.gaps), range: [seconds(doc.from), seconds(doc.to)] });
+    steps.update(data);
+    const shown = span(seconds(doc.from), seconds(doc.to), zone());
+    note.textContent = `${shown}, ${zoneName(doc.zone)}, ${STEP_NAMES[doc.by]}`;
+    fill(
+      table,
+      doc.classes.length
+        ? classTable(`Traffic of ${name} by class`, classRows(), {
+            toggle: (number) => toggle(number, chosen),
+            chosen,
+            whole: doc.total.total.bytes + doc.class_zero.total.bytes,
+          })
+        : h("p", { class: "empty" }, emptyText()),
+    );
+    drawTiles();
+    drawActions();
+    fill(months, monthTable(monthsDoc, { id, route }));
+    fill(corrections, correctionTable(monthsDoc.adjustments, { id, zone: zone() }));
+    fill(gaps, gapList(doc.gaps, zone()));
+  }
+
+  /** The classes of the span, and those that are chosen without traffic, so that they can be left again. */
+  function classRows() {
+    const rows = doc.classes.map((one) => ({
+      class: one.class,
+      name: one.name,
+      in: one.in.bytes,
+      out: one.out.bytes,
+      total: one.total.bytes,
+    }));
+    const absent = route.classes.filter((number) => !rows.some((row) => row.class === number));
+    return rows.concat(
+      absent.map((number) => ({ class: number, name: doc.class_names?.[number], in: 0, out: 0, total: 0 })),
+    );
+  }
+
+  function emptyText() {
+    const begin = seconds(doc.ledger_begin);
+    if (begin && begin >= seconds(doc.to)) return "The ledger begins after this span.";
+    const last = seconds(doc.last_reading);
+    if (!last || last > seconds(doc.from)) return "No traffic in this span.";
+    const day = { last: null, from: iso(last - 86400), to: iso(last) };
+    return [
+      `Nothing is recorded after the last reading at ${dateTime(last, zone())}. `,
+      h("a", { href: fragment(route, day) }, "The day before it"),
+    ];
+  }
+
+  /** One class alone at first, then more or fewer; all of them when none is left. */
+  function toggle(number, chosen) {
+    const next = chosen.includes(number) ? chosen.filter((one) => one !== number) : [...chosen, number];
+    frame.go({ classes: next.sort((a, b) => a - b) });
+  }
+
+  function percentileLines() {
+    const found = doc.percentile;
+    if (!found) return [];
+    return [
+      ["in", found.in_bits_per_s],
+      ["out", found.out_bits_per_s],
+    ]
+      .filter(([, value]) => value > 0)
+      .map(([direction, value]) => ({
+        label: `95th percentile ${direction}`,
+        value,
+        direction,
+        color: () => variable("--text"),
+      }));
+  }
+
+  function commitLines() {
+    const value = commitRate(route.commit);
+    if (value === null) return [];
+    const one = (direction) => ({
+      label: `commit ${direction}`,
+      value,
+      direction,
+      dash: [2, 3],
+      color: () => variable("--error-line"),
+    });
+    return [one("in"), one("out")];
+  }
+
+  function drawTiles() {
+    const found = doc.percentile;
+    const commit = commitRate(route.commit);
+    const shown = [];
+    if (found) {
+      const key = h("span", { class: "line-key percentile", aria: { hidden: "true" } });
+      shown.push(
+        tile("95th percentile in", key, rateCell(found.in_bits_per_s)),
+        tile("95th percentile out", key.cloneNode(), rateCell(found.out_bits_per_s)),
+        tile("95th percentile in + out", rateCell(found.total_bits_per_s)),
+      );
+    }
+    if (commit !== null) {
+      const larger = found ? Math.max(found.in_bits_per_s, found.out_bits_per_s) : null;
+      shown.push(
+        tile(
+          "Commit",
+          h("span", { class: "line-key commit", aria: { hidden: "true" } }),
+          datum(rate(commit), commit),
+          larger === null
+            ? ""
+            : h(
+                "span",
+                { class: larger > commit ? "over" : "under" },
+                `${percent(larger, commit)} used by the larger direction`,
+              ),
+        ),
+      );
+    }
+    fill(tiles, shown);
+    const sentences = [
+      found
+        ? sentence(found.rule)
+        : doc.percentile_missing
+          ? `No percentile: ${doc.percentile_missing}`
+          : null,
+      doc.marked_buckets > 0
+        ? `${counted(doc.marked_buckets, "five-minute step")} with traffic of another time, too.`
+        : null,
+      `Basis: ${doc.basis_statement}.`,
+    ];
+    fill(
+      rules,
+      sentences.filter(Boolean).map((text) => h("p", { class: "rule" }, text)),
+    );
+  }
+
+  /** The same query as the commands answer, with the step and the span that are shown. */
+  function drawActions() {
+    const file = `${fileName(id)}-${doc.from.slice(0, 10)}-by-${doc.by}`;
+    const params = {
+      container: id,
+      class: route.classes,
+      tz: route.tz,
+      from: doc.from,
+      to: doc.to,
+      by: doc.by,
+      split: "class",
+    };
+    const series = {
+      container: id,
+      class: route.classes,
+      tz: route.tz,
+      from: doc.from,
+      to: doc.to,
+      by: doc.by,
+      percentile: id === null ? null : 95,
+    };
+    fill(
+      actions,
+      id === null ? null : downloadLink("CSV", "report", { ...params, format: "csv" }, `${file}.csv`),
+      downloadLink("JSON", id === null ? "series" : "report", id === null ? series : params, `${file}.json`),
+      h(
+        "button",
+        { type: "button", class: "button", data: { key: "print" }, onclick: () => print() },
+        "Print",
+      ),
+    );
+  }
+
+  function startLive() {
+    live ??= follow(
+      { container: id, count: 0, by_class: true },
+      {
+        onstate: (state, error) => {
+          frame.stream(state, error);
+          if (state === "lost") fill(now);
+        },
+        onsample: (sample) => {
+          const bits = (field) => (sample.all[field] * 8) / sample.seconds;
+          const one = (name, field) => [` ${name} `, h("strong", {}, rate(bits(field)))];
+          fill(now, "Now:", one("in", "in_bytes"), one("out", "out_bytes"));
+        },
+      },
+    );
+  }
+
+  load();
+  const timer = setInterval(() => {
+    if (!route.from && !route.to && !document.hidden) load();
+  }, REFRESH_MS);
+  return {
+    load,
+    change(next) {
+      route = next;
+      drawBar();
+      load();
+    },
+    stop() {
+      loading?.abort();
+      clearInterval(timer);
+      live?.stop();
+      plot.destroy();
+    },
+  };
+}
+
+function sentence(text) {
+  return text.charAt(0).toUpperCase() + text.slice(1);
+}

@@ -1,0 +1,377 @@
+// Pieces that several pages show: the table of classes below a plot, gaps and problems in words, months,
+// downloads.
+
+import { address, download, hasToken } from "./api.js";
+import {
+  classColor,
+  count,
+  dateTime,
+  datum,
+  exactBytes,
+  h,
+  percent,
+  rate,
+  seconds,
+  swatch,
+  volume,
+} from "./base.js";
+import { link } from "./route.js";
+import { plainTable } from "./table.js";
+
+/** A class as people name it: `1 world`. */
+export function className(number, name) {
+  const text = name ? `${number} ${name}` : `Class ${number}`;
+  return number === 0 ? `${text} (not billed)` : text;
+}
+
+/** Bytes with their exact number behind them. */
+export function bytesCell(bytes) {
+  return datum(volume(bytes), bytes, exactBytes(bytes));
+}
+
+/** A rate with its exact number behind it. */
+export function rateCell(bits) {
+  if (bits === null || bits === undefined) return rate(null);
+  return datum(rate(bits), Math.round(bits));
+}
+
+/**
+ * The columns of a document as a plot takes them. Steps after the last reading are left out, and the first
+ * and last step end where the document ends, so that a rate uses the true length.
+ */
+export function plotColumns(doc, lastReading) {
+  const { starts, classes } = doc;
+  const end = Math.min(seconds(doc.to), lastReading ?? Infinity, doc.end ?? Infinity);
+  const begin = Math.max(seconds(doc.from), seconds(doc.ledger_begin) ?? -Infinity);
+  const last = starts.findLastIndex((start) => start < end);
+  let first = starts.findIndex((start, at) => (starts[at + 1] ?? Infinity) > begin);
+  if (first < 0 || last < first) return { times: [], series: [] };
+  // A first step that is not recorded has no place.
+  while (first < last && classes.length && classes.every((one) => one.in_bytes[first] === null)) first += 1;
+  const times = starts.slice(first, last + 1);
+  times[0] = Math.max(times[0], Math.min(begin, starts[first + 1] ?? Infinity));
+  times.push(Math.min(end, starts[last + 1] ?? Infinity));
+  const rates = (bytes) =>
+    bytes
+      .slice(first, last + 1)
+      .map((value, at) => (value === null ? null : (value * 8) / Math.max(times[at + 1] - times[at], 1)));
+  const series = classes.map((one) => ({
+    number: one.class,
+    label: className(one.class, one.name),
+    color: () => classColor(one.class),
+    in: rates(one.in_bytes),
+    out: rates(one.out_bytes),
+  }));
+  return { times, series };
+}
+
+/** The gaps of a document as a plot takes them: those with a time. */
+export function plotGaps(gaps) {
+  return gaps
+    .filter((gap) => isShown(gap))
+    .map((gap) => ({
+      from: seconds(gap.start ?? gap.end),
+      to: seconds(gap.end),
+      loses: gap.loses_traffic,
+    }));
+}
+
+/** What a container sent before the first counters existed is no gap of a plot. */
+function isShown(gap) {
+  return gap.reason !== "before_first_counters";
+}
+
+/** Why there are gaps, for people. */
+const REASONS = {
+  before_attach: "Traffic passed before trafctl was attached. It is not in the sums.",
+  daemon_down: "The daemon was not running. Nothing is lost, but the traffic is all in one step.",
+  missed_drain: "A reading was late. Nothing is lost, but the traffic is all in one step.",
+  clock_stepped: "The clock was set. Nothing is lost, but some local time exists twice or not at all.",
+  disk_full: "The ledger\u2019s disk was full. Nothing is lost, but the traffic is in a later step.",
+  ledger_unwritable: "The ledger could not be written. Nothing is lost, but the traffic is in a later step.",
+  class_table_mixed: "The class table changed without a reading. Some traffic may be in the wrong class.",
+  counter_lost: "A counter fell or jumped. What it counted since its last reading is not in the sums.",
+  counters_renewed: "The counters were replaced. What they counted since is not in the sums.",
+  reboot: "The node rebooted. What was counted since the last reading is not in the sums.",
+  ledger_lost: "An earlier ledger was removed. Its figures are not here.",
+  reverted: "The node was reverted to an earlier state. What passed around then is not in the sums.",
+  counted_twice: "More was counted than the kernel saw. The sums may be too large by this much.",
+  small_segments: "Packets in tiny segments, whose size only the sender claims. They are in the sums.",
+};
+
+/** The gaps of a span in words; nothing if there are none. */
+export function gapList(gaps, zone, title = "Gaps") {
+  const shown = gaps.filter(isShown);
+  if (shown.length === 0) return null;
+  const row = (gap) => {
+    const size = gap.size
+      ? `${volume(gap.size.in_skb_bytes)} in, ${volume(gap.size.out_skb_bytes)} out`
+      : gap.loses_traffic
+        ? "unknown"
+        : "nothing lost";
+    const place = [gap.container && `container ${gap.container}`, gap.interface].filter(Boolean).join(", ");
+    return [
+      h(
+        "span",
+        {},
+        h("span", { class: gap.loses_traffic ? "gap-key loss" : "gap-key", aria: { hidden: "true" } }),
+        `${REASONS[gap.reason] ?? gap.reason}${gap.detail ? ` (${gap.detail})` : ""}`,
+      ),
+      h("span", { class: "nowrap" }, gap.start ? dateTime(seconds(gap.start), zone) : "unknown"),
+      h("span", { class: "nowrap" }, dateTime(seconds(gap.end), zone)),
+      place || "node",
+      h("span", { class: "nowrap" }, size),
+    ];
+  };
+  const losing = shown.filter((gap) => gap.loses_traffic).length;
+  const most = 50;
+  return h(
+    "section",
+    { class: "panel gaps" },
+    h("h2", {}, title),
+    h(
+      "p",
+      { class: "note" },
+      `${count(shown.length)} in this span, ${count(losing)} of them with traffic that is not in the sums.`,
+      shown.length > most ? ` The last ${most} are listed; trafctl gaps lists all.` : "",
+    ),
+    plainTable(
+      title,
+      ["What happened", "From", "To", "Where", "Size"],
+      shown.slice(-most).reverse().map(row),
+    ),
+  );
+}
+
+/** Problems in words; nothing if there are none. */
+export function problemList(problems) {
+  if (problems.length === 0) return null;
+  const heading =
+    problems.length === 1 ? "A problem needs attention" : `${count(problems.length)} problems need attention`;
+  return h(
+    "section",
+    { class: "notice warning problems", aria: { label: "Problems" } },
+    h("h2", {}, heading),
+    h(
+      "ul",
+      {},
+      problems.map((problem) => h("li", {}, problem)),
+    ),
+  );
+}
+
+/**
+ * The table of classes below a plot, which is also its legend: `rows` are `{class, name, in, out, total}`
+ * in bytes.
+ */
+export function classTable(caption, rows, { toggle, chosen = [], whole } = {}) {
+  const sum = whole ?? rows.reduce((all, row) => all + row.total, 0);
+  const header = ["Class", "In", "Out", "Total", "Share"];
+  const name = (row) => {
+    const content = [swatch(row.class), className(row.class, row.name)];
+    if (!toggle) return h("span", { class: "class" }, content);
+    const isOn = chosen.length === 0 || chosen.includes(row.class);
+    return h(
+      "button",
+      {
+        type: "button",
+        class: "class toggle",
+        aria: { pressed: isOn },
+        data: { key: `class ${row.class}` },
+        onclick: () => toggle(row.class),
+      },
+      content,
+    );
+  };
+  return plainTable(
+    caption,
+    header,
+    rows.map((row) => [
+      name(row),
+      bytesCell(row.in),
+      bytesCell(row.out),
+      bytesCell(row.total),
+      percent(row.total, sum),
+    ]),
+    { numbers: [1, 2, 3, 4], optional: [4] },
+  );
+}
+
+/** A link to a document, which also works where a token is needed. */
+export function downloadLink(label, path, params, name) {
+  const url = address(path, params);
+  return h(
+    "a",
+    {
+      href: url,
+      download: name,
+      class: "button",
+      onclick: (event) => {
+        if (!hasToken()) return;
+        event.preventDefault();
+        download(url, name).catch(() => {
+          /* The page shows that nothing answers. */
+        });
+      },
+    },
+    label,
+  );
+}
+
+/** The beginning of the names of files about a container, or about the node. */
+export function fileName(id) {
+  return id === null ? "node" : `container-${id.replace(/[^\w.-]+/g, "_")}`;
+}
+
+/**
+ * The figures of a plot, step by step, for those who do not see it. The table is only built while it is
+ * open.
+ */
+export function stepTable(caption, titleOf) {
+  let data = { times: [], series: [] };
+  const body = h("div");
+  const draw = () => {
+    if (!element.open) return void body.replaceChildren();
+    const { times, series } = data;
+    const header = ["Time", ...series.flatMap((one) => [`${one.label} in`, `${one.label} out`])];
+    const rows = times
+      .slice(0, -1)
+      .map((time, step) => [
+        h("span", { class: "nowrap" }, titleOf(time, times[step + 1])),
+        ...series.flatMap((one) => [rateCell(one.in[step]), rateCell(one.out[step])]),
+      ]);
+    body.replaceChildren(plainTable(caption, header, rows, { numbers: header.map((_, at) => at).slice(1) }));
+  };
+  const element = h(
+    "details",
+    { class: "steps", ontoggle: draw },
+    h("summary", { data: { key: `steps ${caption}` } }, "Figures of this plot as a table"),
+    body,
+  );
+  return {
+    element,
+    update(newer) {
+      data = newer;
+      if (element.open) draw();
+    },
+  };
+}
+
+/** The head of a panel: its title, a note and links. */
+export function panelHead(title, note, ...actions) {
+  return h(
+    "div",
+    { class: "panel-head" },
+    h("h2", {}, title),
+    note instanceof Node ? note : h("p", { class: "note" }, note),
+    actions.length ? h("div", { class: "actions" }, actions) : null,
+  );
+}
+
+/** A link to a container; `place` tells it from other links to the same container on the page. */
+export function containerLink(route, id, place = "container") {
+  return h("a", { href: link(route, "container", id), data: { key: `${place} ${id}` } }, id);
+}
+
+/** A column of bytes of a table; `bytes(row)` may be null. */
+export function bytesColumn(key, label, bytes) {
+  const cell = (row) => (bytes(row) === null ? "\u2013" : bytesCell(bytes(row)));
+  return { key, label, number: true, value: bytes, cell };
+}
+
+/** A figure with its name. */
+export function tile(label, ...value) {
+  return h("div", { class: "tile" }, h("dt", {}, label), h("dd", {}, value));
+}
+
+/** The months of a container, or of the node. */
+export function monthTable(doc, { id, route }) {
+  const months = doc.months;
+  const hasCorrections = months.some((one) => isCorrected(one.billing));
+  const hasShare = months.some((one) => one.permille !== null && one.permille !== undefined);
+  const header = [
+    "Month",
+    "In",
+    "Out",
+    "Total",
+    ...(hasShare ? ["Share of node"] : []),
+    ...(hasCorrections ? ["To bill"] : []),
+    "State",
+  ];
+  const rows = [];
+  for (const month of months) {
+    const billed = hasCorrections ? [signedCell(month.billing?.to_bill.total.bytes)] : [];
+    if (month.estimate) {
+      const { estimate } = month;
+      rows.push([
+        h("em", {}, month.period),
+        h("em", {}, bytesCell(estimate.in.bytes)),
+        h("em", {}, bytesCell(estimate.out.bytes)),
+        h("em", {}, bytesCell(estimate.total.bytes)),
+        ...(hasShare ? [""] : []),
+        ...(hasCorrections ? [""] : []),
+        h("em", {}, "estimate"),
+      ]);
+    }
+    rows.push([
+      month.period,
+      bytesCell(month.in.bytes),
+      bytesCell(month.out.bytes),
+      bytesCell(month.total.bytes),
+      ...(hasShare ? [month.permille === null ? "" : percent(month.permille, 1000)] : []),
+      ...billed,
+      month.closed ? "closed" : month.complete ? "open" : "running",
+    ]);
+  }
+  const numbers = header.map((_, at) => at).slice(1, -1);
+  const query = { by: "month", container: id, tz: route.tz };
+  const name = `${fileName(id)}-months`;
+  return [
+    panelHead(
+      "Months",
+      `${doc.zone}, from day ${doc.billing_day}; without class 0`,
+      id === null ? null : downloadLink("CSV", "report", { ...query, format: "csv" }, `${name}.csv`),
+      downloadLink("JSON", "months", { container: id, tz: route.tz, months: 13 }, `${name}.json`),
+    ),
+    months.length
+      ? plainTable("Months", header, rows, { numbers, optional: hasShare ? [1, 2, 4] : [1, 2] })
+      : h("p", { class: "empty" }, "No month is recorded yet."),
+  ];
+}
+
+function isCorrected(billing) {
+  const total = billing?.corrected?.total;
+  return Boolean(total && (total.bytes !== 0 || total.packets !== 0));
+}
+
+function signedCell(bytes) {
+  return bytes === undefined ? "" : bytesCell(bytes);
+}
+
+/** Corrections of closed months; nothing if there are none. */
+export function correctionTable(adjustments, { id, zone }) {
+  if (!adjustments?.length) return null;
+  const signed = (bytes) => (bytes > 0 ? `+${volume(bytes)}` : volume(bytes));
+  const rows = adjustments.map((one) => [
+    h("span", { class: "nowrap" }, String(one.period).slice(0, 10)),
+    ...(id === null ? [one.container] : []),
+    h("span", { class: "class" }, swatch(one.class), className(one.class)),
+    signed(one.bytes[0]),
+    signed(one.bytes[1]),
+    one.reason,
+    h("span", { class: "nowrap" }, dateTime(seconds(one.made), zone)),
+  ]);
+  const header = ["Month", ...(id === null ? ["Container"] : []), "Class", "In", "Out", "Reason", "Made"];
+  const at = header.indexOf("In");
+  return h(
+    "section",
+    { class: "panel corrections" },
+    h("h2", {}, "Corrections"),
+    h(
+      "p",
+      { class: "note" },
+      "Made after their month was closed. Counted figures stay as they are; \u201cto bill\u201d has both.",
+    ),
+    plainTable("Corrections", header, rows, { numbers: [at, at + 1] }),
+  );
+}
