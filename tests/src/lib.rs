@@ -1,5 +1,6 @@
 //! The lab: a disposable hosting node, and the witnesses to check counts made on it.
 //!
+//! - [`browser`]: headless Chromium, for tests of the web page.
 //! - [`namespace`]: network namespaces as guards. They are silent by default.
 //! - [`lab`]: the node: host namespace, bpffs, state directory, and the real `trafctl`.
 //! - [`container`]: bridged containers and peers outside the node (`veth101.0`, `br0`).
@@ -20,6 +21,7 @@
 //! Nothing here uses the code under test, so the lab's figures are independent of it. Everything needs root,
 //! and no packet leaves the namespaces.
 
+pub mod browser;
 pub mod check;
 pub mod container;
 pub mod counters;

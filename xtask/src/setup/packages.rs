@@ -22,7 +22,7 @@ const BUILD_TOOLS: [(&str, &str); 1] = [("gcc", "cc")];
 const COMPILER: [&str; 3] = ["rustc-web", "cargo-web", "libstd-rust-web-dev-bpf"];
 
 /// Tools of the tests and the demonstration: `(package, program)`.
-const TEST_TOOLS: [(&str, &str); 25] = [
+const TEST_TOOLS: [(&str, &str); 28] = [
     // Runs a command on a terminal.
     ("bsdutils", "script"),
     // Podman and what it runs containers with, as a platform whose interfaces have random names.
@@ -34,6 +34,9 @@ const TEST_TOOLS: [(&str, &str); 25] = [
     ("runc", "runc"),
     // Lists pinned objects without trafctl's code.
     ("bpftool", "bpftool"),
+    // Opens the web page, and is driven by the second.
+    ("chromium", "chromium"),
+    ("chromium-driver", "chromedriver"),
     ("curl", "curl"),
     ("ethtool", "ethtool"),
     // Gives a daemon another wall clock than the machine's.
@@ -45,6 +48,8 @@ const TEST_TOOLS: [(&str, &str); 25] = [
     ("kmod", "modprobe"),
     // Scripts on Virtuozzo's nodes use awk and perl.
     ("mawk", "awk"),
+    // Puts the web page behind a path and a password.
+    ("nginx-light", "nginx"),
     ("nftables", "nft"),
     ("perl-base", "perl"),
     ("procps", "sysctl"),
@@ -62,8 +67,7 @@ const TEST_TOOLS: [(&str, &str); 25] = [
 /// Additional tools of the benchmark, for the methods it compares: `(package, program)`.
 const BENCH_TOOLS: [(&str, &str); 2] = [("ipset", "ipset"), ("iptables", "iptables-restore")];
 /// Additional tools of the quick proof: `(package, program)`.
-const QUICK_PROOF_TOOLS: [(&str, &str); 3] =
-    [("busybox-static", "busybox"), ("lxc", "lxc-start"), ("nginx-light", "nginx")];
+const QUICK_PROOF_TOOLS: [(&str, &str); 2] = [("busybox-static", "busybox"), ("lxc", "lxc-start")];
 
 /// Additional tools of the whole proof: `(package, program)`.
 const PROOF_TOOLS: [(&str, &str); 2] = [

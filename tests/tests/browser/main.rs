@@ -1,0 +1,8 @@
+//! The web page in a real browser: headless Chromium, driven over WebDriver, against the real daemon.
+//!
+//! Every test ends with two checks: no message on the console, and no request to another host.
+
+mod file;
+mod pages;
+mod proxy;
+mod site;

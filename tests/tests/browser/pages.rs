@@ -1,0 +1,222 @@
+//! Every page against what the commands report, on live traffic and imported history.
+
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, ensure};
+use rustix::process::Signal;
+use serde_json::Value;
+use traffic_tests::browser::Browser;
+use traffic_tests::check::eventually;
+use traffic_tests::process::run_ok;
+
+use crate::site::{PAGE, Site, bytes, open, rows};
+
+const DAY: u64 = 86_400;
+
+/// The pages by fragment, with the beginning of their title.
+const PAGES: [(&str, &str); 6] = [
+    ("#/", "Overview"),
+    ("#/containers", "Containers"),
+    ("#/container/101?commit=1M", "Container 101"),
+    ("#/container?last=13mo", "Whole node"),
+    ("#/classes", "Classes"),
+    ("#/node", "Node"),
+];
+
+/// The figures of classes in a report, as the tables of the page have them: in, out and total.
+fn by_class(report: &Value) -> Result<Vec<Vec<String>>> {
+    let rows = report["rows"].as_array().context("rows")?;
+    let mut classes: Vec<Vec<String>> = rows
+        .iter()
+        .map(|row| {
+            Ok(vec![
+                row["class"].to_string(),
+                bytes(row, "/in/bytes")?,
+                bytes(row, "/out/bytes")?,
+                bytes(row, "/total/bytes")?,
+            ])
+        })
+        .collect::<Result<_>>()?;
+    classes.sort();
+    Ok(classes)
+}
+
+/// The same from a table of the page, whose first column begins with the class's number.
+fn shown_by_class(browser: &Browser<'_>, caption: &str) -> Result<Vec<Vec<String>>> {
+    let mut shown = rows(browser, caption)?;
+    for row in &mut shown {
+        row.truncate(4);
+        row[0] = row[0].chars().filter(char::is_ascii_digit).collect();
+    }
+    shown.sort();
+    Ok(shown)
+}
+
+#[test]
+fn every_page_shows_what_the_commands_report() -> Result<()> {
+    let site = Site::new("web-pages", "")?;
+    site.lab.host().ip("link add <script>x type bridge")?;
+    let daemon = site.start()?;
+    site.send(40)?;
+    site.settled()?;
+    // A month that is closed and corrected, and a day of history.
+    let ago = |days: u64| ("101".to_owned(), days * DAY, 700_000_000);
+    site.import(&[ago(70), ago(40), ("101".to_owned(), 7200, 900_000), ("102".to_owned(), 7200, 5)])?;
+    let month = |days: u64| -> Result<String> {
+        let text = run_ok(Command::new("date").args(["--utc", "+%Y-%m", "-d", &format!("{days} days ago")]))?;
+        Ok(text.trim().to_owned())
+    };
+    site.lab.run_ok(&["close", &month(70)?, "--yes"])?;
+    let corrected = ["adjust", &month(70)?, "--container", "101", "--class", "1", "--out", "-0.2GB"];
+    site.lab.run_ok(&[&corrected[..], &["--reason", "<i>credited</i>", "--yes"]].concat())?;
+    // A gap: traffic while nothing is attached to an interface.
+    daemon.signal(Signal::KILL)?;
+    drop(daemon);
+    site.lab.run_ok(&["detach", site.b.interface()])?;
+    site.send(200)?;
+    let daemon = site.start()?;
+    eventually("the gap", || {
+        let gaps = site.json(&["gaps"])?;
+        let gaps = gaps["gaps"].as_array().context("gaps")?;
+        Ok(gaps.iter().any(|gap| gap["reason"] == "before_attach" && gap["interface"] == site.b.interface()))
+    })?;
+    site.settled()?;
+
+    let browser = Browser::start(site.lab.host())?;
+    browser.size(1280, 900)?;
+    for (fragment, heading) in PAGES {
+        open(&browser, fragment, heading)?;
+        for theme in ["light", "dark"] {
+            browser.theme(theme)?;
+            browser.is_accessible().with_context(|| format!("{fragment} {theme}"))?;
+        }
+        browser.size(360, 740)?;
+        browser.wait("document.documentElement.scrollWidth <= 360").with_context(|| fragment.to_owned())?;
+        browser.size(1280, 900)?;
+        // A name is shown, and nothing of it becomes an element.
+        let elements =
+            browser.run("return document.querySelectorAll('main script, main b, main i').length")?;
+        ensure!(elements == 0, "{fragment}: {elements} elements came from text");
+    }
+
+    open(&browser, "#/node", "Node")?;
+    browser.wait("document.body.innerText.includes('<script>x')")?;
+    browser.wait("document.body.innerText.includes('Traffic passed before trafctl was attached.')")?;
+    open(&browser, "#/classes", "Classes")?;
+    browser.wait("document.body.innerText.includes('UA-IX <b>')")?;
+    let ask =
+        "const box = document.getElementById('address'); box.value = '10.1.0.9'; box.form.requestSubmit();";
+    browser.run(ask)?;
+    browser.wait("document.querySelector('.answer').innerText.includes('10.1.0.9 is in')")?;
+    browser.wait("document.querySelector('.answer').innerText.includes('line 3: 2 10.1.0.0/16')")?;
+
+    figures_of_a_container(&site, &browser)?;
+    figures_of_lists(&site, &browser)?;
+    browser.is_quiet(PAGE)?;
+    ensure!(daemon.terminate(Duration::from_secs(10))?.success());
+    Ok(())
+}
+
+/// The page of a container against `trafctl report`.
+fn figures_of_a_container(site: &Site, browser: &Browser<'_>) -> Result<()> {
+    open(browser, "#/container/101?last=24h", "Container 101")?;
+    let query = ["report", "--container", "101", "--split", "class", "--last", "24h"];
+    let caption = "Traffic of Container 101 by class";
+    assert_eq!(shown_by_class(browser, caption)?, by_class(&site.json(&query)?)?);
+    // One class alone, by its button, is in the address.
+    browser.run("document.querySelector('[data-key=\"class 2\"]').click()")?;
+    browser.wait("location.hash.includes('class=2')")?;
+    browser.wait("document.querySelectorAll('.main-panel tbody tr').length === 1")?;
+    let of_two = site.json(&[&query[..], &["--class", "2"]].concat())?;
+    assert_eq!(shown_by_class(browser, caption)?, by_class(&of_two)?);
+    ensure!(of_two["total"]["in"]["bytes"].as_u64() > Some(40 * 300), "{of_two:#}");
+
+    open(browser, "#/container/101", "Container 101")?;
+    let months = rows(browser, "Months")?;
+    let report = site.json(&["report", "--by", "month", "--container", "101"])?;
+    for row in report["rows"].as_array().context("rows")?.iter().filter(|row| row["billed"] == true) {
+        let name = row["period"].as_str().context("a period")?;
+        let shown =
+            months.iter().find(|cells| cells[0] == name && cells.last().is_some_and(|c| c != "estimate"));
+        let shown = shown.with_context(|| format!("{name} in {months:#?}"))?;
+        let expected = [bytes(row, "/in/bytes")?, bytes(row, "/out/bytes")?, bytes(row, "/total/bytes")?];
+        assert_eq!(shown[1..4], expected, "{name}");
+        assert_eq!(shown[5], row["billing"]["to_bill"]["total"]["bytes"].to_string(), "{name}");
+    }
+    let corrections = rows(browser, "Corrections")?;
+    ensure!(
+        corrections.len() == 1 && corrections[0].contains(&"<i>credited</i>".to_owned()),
+        "{corrections:?}"
+    );
+
+    // By keyboard alone: the plot is reached, moved in and zoomed.
+    browser.run("document.querySelector('.plot').focus()")?;
+    browser.press("\u{e014}")?;
+    browser.wait("/: in .*, out /.test(document.querySelector('.plot-readout').textContent)")?;
+    browser.press("+")?;
+    browser.wait("location.hash.includes('from=')")?;
+    browser.wait("document.activeElement.classList.contains('plot')")?;
+
+    // One container is one page of paper.
+    open(browser, "#/container/101", "Container 101")?;
+    let printed = browser.printed()?;
+    let pages = printed.windows(11).filter(|part| part == b"/Type /Page").count()
+        - printed.windows(12).filter(|part| part == b"/Type /Pages").count();
+    assert_eq!(pages, 1);
+    Ok(())
+}
+
+/// The overview and the list of containers against `trafctl report` and `top-talkers`.
+fn figures_of_lists(site: &Site, browser: &Browser<'_>) -> Result<()> {
+    open(browser, "#/containers?last=30d", "Containers")?;
+    browser.wait("document.querySelectorAll('tbody tr').length >= 2")?;
+    let top = site.json(&["top-talkers", "--last", "30d", "--count", "100"])?;
+    let shown = rows(browser, "Containers")?;
+    for row in top["rows"].as_array().context("rows")? {
+        let cells = shown.iter().find(|cells| row["container"] == cells[0].as_str());
+        let cells = cells.with_context(|| format!("{} in {shown:?}", row["container"]))?;
+        let expected = [bytes(row, "/in/bytes")?, bytes(row, "/out/bytes")?, bytes(row, "/total/bytes")?];
+        assert_eq!(cells[3..6], expected);
+    }
+    open(browser, "#/", "Overview")?;
+    let shown = rows(browser, "Traffic by class, last 24 hours")?;
+    let class_2 = shown.iter().find(|cells| cells[0].starts_with("2 UA-IX <b>")).context("class 2")?;
+    let report = site.json(&["report", "--last", "23h", "--class", "2"])?;
+    assert_eq!(class_2[3], bytes(&report, "/total/total/bytes")?);
+    // Live: what is sent now is seen now.
+    let sent = Instant::now();
+    let is_seen = "[...document.querySelectorAll('table')].some((table) =>
+        table.caption?.textContent === 'Throughput by class now' &&
+        [...table.tBodies[0].rows].some((row) => Number(row.cells[3].querySelector('data')?.value) > 50_000))";
+    eventually("the traffic on the page", || {
+        ensure!(sent.elapsed() < Duration::from_secs(30), "no traffic is seen");
+        site.send(200)?;
+        Ok(browser.run(&format!("return {is_seen}"))? == true)
+    })
+}
+
+#[test]
+fn a_daemon_goes_away_and_returns() -> Result<()> {
+    let site = Site::new("web-gone", "")?;
+    let daemon = site.start()?;
+    site.send(20)?;
+    site.settled()?;
+    let browser = Browser::start(site.lab.host())?;
+    open(&browser, "#/", "Overview")?;
+    browser.wait("document.getElementById('connection').textContent === 'Live'")?;
+    browser.is_quiet(PAGE)?;
+
+    ensure!(daemon.terminate(Duration::from_secs(10))?.success());
+    browser.wait("document.getElementById('lost')?.innerText.includes('No answer from trafctl since')")?;
+    // What was shown stays.
+    ensure!(!rows(&browser, "Largest containers")?.is_empty());
+    browser.is_accessible()?;
+    let daemon = site.start()?;
+    browser.wait("!document.getElementById('lost')")?;
+    browser.wait("document.getElementById('connection').textContent === 'Live'")?;
+    // Only the refused connections were reported, by the browser itself.
+    browser.is_quiet_but_for(PAGE, "net::ERR_")?;
+    ensure!(daemon.terminate(Duration::from_secs(10))?.success());
+    Ok(())
+}
