@@ -9,8 +9,11 @@ use traffic_tests::Lab;
 use crate::daemon::Daemon;
 use crate::node::{node, stderr, trafctl};
 
-/// Runs `config check`; returns its status, mistakes as line and message, and problems.
-fn check(lab: &Lab, more: &[&str]) -> Result<(Option<i32>, Vec<(u64, String)>, Vec<String>)> {
+/// The status of `config check`, mistakes as line and message, and problems.
+type Checked = (Option<i32>, Vec<(u64, String)>, Vec<String>);
+
+/// Runs `config check`.
+fn check(lab: &Lab, more: &[&str]) -> Result<Checked> {
     let output = trafctl(lab, &[&["config", "check", "--format", "json"], more].concat())?;
     let document: Value = serde_json::from_slice(&output.stdout).with_context(|| stderr(&output))?;
     ensure!(document["version"] == 1, "{document:#}");
