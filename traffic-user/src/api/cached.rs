@@ -10,13 +10,15 @@ use std::{
 use anyhow::Context as _;
 use tokio::{sync::Semaphore, task};
 
+/// A value, and when it was computed.
+type Computed<T> = Option<(Instant, Arc<T>)>;
 type Compute<T> = dyn Fn() -> anyhow::Result<T> + Send + Sync;
 
 /// The value. Clones share it.
 pub(super) struct Cached<T> {
     compute: Arc<Compute<T>>,
     place: Arc<Semaphore>,
-    value: Arc<Mutex<Option<(Instant, Arc<T>)>>>,
+    value: Arc<Mutex<Computed<T>>>,
 }
 
 impl<T> Clone for Cached<T> {
@@ -80,7 +82,7 @@ impl<T: Send + Sync + 'static> Cached<T> {
         value.as_ref().filter(|(since, _)| since.elapsed() < most_age).map(|(_, value)| Arc::clone(value))
     }
 
-    fn value(&self) -> std::sync::MutexGuard<'_, Option<(Instant, Arc<T>)>> {
+    fn value(&self) -> std::sync::MutexGuard<'_, Computed<T>> {
         self.value.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

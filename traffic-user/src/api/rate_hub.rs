@@ -23,6 +23,8 @@ pub(super) const MOST_LISTENERS: usize = 16;
 /// Two readings in a row, or why there are none.
 pub(super) type Reading = Result<(Arc<Snapshot>, Arc<Snapshot>), String>;
 
+type Sender = watch::Sender<Option<Arc<Reading>>>;
+
 /// Distributes readings.
 #[derive(Clone)]
 pub(super) struct RateHub {
@@ -30,7 +32,7 @@ pub(super) struct RateHub {
     interval: Duration,
     places: Arc<Semaphore>,
     /// The sender of the task that reads, while one runs.
-    running: Arc<Mutex<Option<watch::Sender<Option<Arc<Reading>>>>>>,
+    running: Arc<Mutex<Option<Sender>>>,
 }
 
 impl fmt::Debug for RateHub {
@@ -81,7 +83,7 @@ impl RateHub {
     }
 
     /// Reads until nobody listens.
-    async fn run(self, sender: watch::Sender<Option<Arc<Reading>>>) {
+    async fn run(self, sender: Sender) {
         let mut ticks = time::interval(self.interval);
         ticks.set_missed_tick_behavior(time::MissedTickBehavior::Delay);
         let mut earlier: Option<Arc<Snapshot>> = None;
@@ -105,7 +107,7 @@ impl RateHub {
     }
 
     /// Whether nobody listens. Nobody can begin to listen to a task that ends.
-    fn ends(&self, sender: &watch::Sender<Option<Arc<Reading>>>) -> bool {
+    fn ends(&self, sender: &Sender) -> bool {
         let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
         if sender.receiver_count() > 0 {
             return false;

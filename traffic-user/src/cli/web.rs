@@ -1,6 +1,9 @@
 //! `trafctl web`
 
-use std::{path::PathBuf, sync::Arc};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use anyhow::{Context as _, bail};
 use clap::Args;
@@ -53,7 +56,7 @@ pub(super) async fn run(global: &Global, options: &Options) -> anyhow::Result<Do
     };
     let mut terminate = signal(SignalKind::terminate()).context("cannot catch SIGTERM")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("cannot catch SIGINT")?;
-    let server = Server::start(bound, source(global, file.clone()), access)?;
+    let server = Server::start(bound, source(global, file), access)?;
     print(&format!("{address}\n"))?;
     tokio::select! {
         _ = terminate.recv() => {}
@@ -63,12 +66,12 @@ pub(super) async fn run(global: &Global, options: &Options) -> anyhow::Result<Do
     Ok(Done::Success)
 }
 
-fn source(global: &Global, file: PathBuf) -> Source {
+fn source(global: &Global, file: &Path) -> Source {
     let config = global.config_to_show().0;
     // What was known beside a ledger of this machine.
     let state_dir = file.parent().map_or_else(PathBuf::new, PathBuf::from);
     let names = Arc::new(move || class_source::class_names(&config, &state_dir));
-    let reader = Reader::of_file(&file).naming(names.clone());
+    let reader = Reader::of_file(file).naming(names.clone());
     let classes = LedgerClasses { reader: reader.clone(), names };
     Source::of_ledger(reader).with_classes(classes)
 }

@@ -22,10 +22,13 @@ pub use plots::{MonthOptions, OverviewOptions, SeriesOptions};
 pub use rates::{RateOptions, Sort};
 pub use tables::{GapOptions, ReportOptions, TopOptions};
 
+/// Finds containers as a ledger knows them.
+pub type ResolveContainers<'a> = dyn Fn(&Ledger, &[String]) -> anyhow::Result<Vec<String>> + 'a;
+
 /// What an answer needs besides the ledger.
 pub struct Context<'a> {
     /// The requested containers as the ledger knows them.
-    pub resolve: &'a dyn Fn(&Ledger, &[String]) -> anyhow::Result<Vec<String>>,
+    pub resolve: &'a ResolveContainers<'a>,
     /// Names of classes.
     pub class_names: ClassNames,
 }

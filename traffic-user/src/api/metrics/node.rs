@@ -1,7 +1,7 @@
 //! Metrics about the node itself: its program, its tables, its interfaces, its ledger.
 
 use jiff::Timestamp;
-use traffic_common::{Direction, Fault};
+use traffic_common::{Direction, Fault, Tally};
 use traffic_model::{ClassTableInfo, Snapshot};
 
 use super::page::{Metric, Page};
@@ -19,6 +19,10 @@ pub struct Facts<'a> {
     /// Bytes of the ledger's files.
     pub ledger_bytes: Option<u64>,
 }
+
+/// Selects the figure of a fault, or of a table, that a metric shows.
+type OfFault = fn(Tally) -> u64;
+type OfTable = fn(&TableUse) -> u64;
 
 pub(super) fn build(page: &mut Page) {
     let build = Metric::info("trafctl_build", "The running trafctl.");
@@ -52,7 +56,7 @@ pub(super) fn interface_faults(page: &mut Page, snapshot: &Snapshot) {
     if snapshot.faults.is_empty() {
         return;
     }
-    let metrics: [(Metric, fn(traffic_common::Tally) -> u64); 2] = [
+    let metrics: [(Metric, OfFault); 2] = [
         (
             Metric::counter(
                 "trafctl_interface_fault_packets",
@@ -85,7 +89,7 @@ pub(super) fn interface_faults(page: &mut Page, snapshot: &Snapshot) {
 
 pub(super) fn facts(page: &mut Page, facts: &Facts<'_>) {
     if let Some(tables) = facts.tables {
-        let metrics: [(Metric, fn(&TableUse) -> u64); 3] = [
+        let metrics: [(Metric, OfTable); 3] = [
             (Metric::gauge("trafctl_table_used", None, "Places taken in a table of the kernel."), |of| {
                 of.used
             }),
