@@ -4,6 +4,7 @@ mod generate;
 
 use std::{path::PathBuf, process::ExitCode};
 
+#[expect(clippy::print_stdout, reason = "the result of the program")]
 fn main() -> ExitCode {
     let Some(directory) = std::env::args_os().nth(1).map(PathBuf::from) else {
         eprintln!("usage: pages DIRECTORY");
