@@ -31,6 +31,8 @@ const LOCKED_BYTES: u64 = 512;
 /// # Errors
 /// When it cannot be opened or is not a database.
 pub(crate) fn open(path: &Path) -> rusqlite::Result<Connection> {
+    // Not left to the first attempt, whose failure leads to others: each would wait for a FIFO.
+    require_regular(path)?;
     let plain = open_beside(path);
     let Err(error) = &plain else { return plain };
     if !matches!(error.sqlite_error_code(), Some(ErrorCode::CannotOpen | ErrorCode::ReadOnly)) {
