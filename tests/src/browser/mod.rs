@@ -236,8 +236,9 @@ impl<'n> Browser<'n> {
         if self.run("return typeof axe")? == "undefined" {
             self.run(&fs::read_to_string(AXE)?)?;
         }
+        // A colour that is still changing is neither the old nor the new one.
         let script = "const done = arguments[arguments.length - 1];
-            axe.run().then(
+            Promise.allSettled(document.getAnimations().map((one) => one.finished)).then(() => axe.run()).then(
                 (found) => done(found.violations.map((rule) => [rule.id, rule.help, ...rule.nodes.map(
                     (node) => `${node.html} ${node.failureSummary}`)])),
                 (error) => done([String(error)]));";
