@@ -9,8 +9,9 @@ use crate::node::node;
 
 /// Enough that each of them is visible in the sum.
 const INTERFACES: u32 = 150;
-/// It is 50 microseconds in a debug build. Asking for each interface by itself costs 250 and more.
-const COST_OF_ONE: Duration = Duration::from_micros(130);
+/// It is 90 microseconds in a debug build, and twice that beside other tests. Asking for each interface by itself
+/// costs 250 and more.
+const COST_OF_ONE: Duration = Duration::from_micros(220);
 
 /// Runs of the command, so that the kernel's clock ticks suffice to measure them.
 const RUNS: u32 = 10;
