@@ -16,6 +16,9 @@ const CONFIGURATION: &str = "[containers]\ndefault_ulimits = []\npids_limit = -1
 /// What an echo request and its reply take on layer 3.
 const ECHO_BYTES: u64 = 84;
 
+/// An IGMPv3 report of one group.
+const REPORT_BYTES: u64 = 40;
+
 /// Podman with all its data in the lab. The drop removes its containers.
 struct Podman<'a> {
     lab: &'a Lab,
@@ -99,14 +102,20 @@ fn containers_and_a_pod_of_podman_are_counted_under_their_ids() -> Result<()> {
         podman.run(&["exec", container, "/bin/ping", "-q", "-c", count, "-i", "0.1", "10.88.0.1"]).map(drop)
     };
     ping("db", "7")?;
-    let class = |id: &str| Ok::<_, anyhow::Error>(Counters::at_rest(&lab)?.class(id, 1, "ipv4"));
-    let echoes = |n: u64| Amounts::both((n, n * ECHO_BYTES), (n, n * ECHO_BYTES));
-    assert_eq!(class(&id)?, echoes(7));
+    let has_echoes = |id: &str, n: u64| {
+        let counted = Counters::at_rest(&lab)?.class(id, 1, "ipv4");
+        // It counts from its first packet on, and the bridge may have sent its IGMP reports by then.
+        let reports = counted.in_packets.saturating_sub(n);
+        let (packets, bytes) = (n + reports, n * ECHO_BYTES + reports * REPORT_BYTES);
+        ensure!(counted == Amounts::both((packets, bytes), (n, n * ECHO_BYTES)), "{n} echoes: {counted:?}");
+        anyhow::Ok(())
+    };
+    has_echoes(&id, 7)?;
     // The id stays over a restart, which makes another interface.
     podman.run(&["restart", "--time", "0", "db"])?;
     counted(&lab, &id)?;
     ping("db", "5")?;
-    assert_eq!(class(&id)?, echoes(12));
+    has_echoes(&id, 12)?;
     // Another container in its namespace has no interface of its own, and the pod owns that of its containers.
     let host_only = podman.start("hosty", &["--network", "host"])?;
     podman.run(&[
@@ -126,7 +135,7 @@ fn containers_and_a_pod_of_podman_are_counted_under_their_ids() -> Result<()> {
     counted(&lab, &pod)?;
     ping("a1", "3")?;
     ping("a2", "2")?;
-    assert_eq!(class(&pod)?, echoes(5));
+    has_echoes(&pod, 5)?;
     is_well(&lab)?;
     let report = host(&lab)?;
     let idle: Vec<_> = report["without_interface"].as_array().context("list")?.iter().collect();
