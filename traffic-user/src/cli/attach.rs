@@ -123,9 +123,6 @@ pub(super) async fn run(global: &Global, options: &Options) -> anyhow::Result<Do
     for (name, reason) in &report.unresolved {
         tracing::warn!("{name}: not attached: {reason}");
     }
-    for PendingInterface { interface, owner, reason } in &report.pending {
-        tracing::warn!("{}", session::counted_as(interface, owner, reason));
-    }
     if options.interfaces.is_empty()
         && let Some(problem) = host.policy.nothing_matches(&interfaces, is_counted)
     {
@@ -191,6 +188,9 @@ fn finish(
     outcome: LoadOutcome,
     (report, interfaces): (&AttachReport, &[NetInterface]),
 ) -> anyhow::Result<Done> {
+    for PendingInterface { interface, owner, reason } in &report.pending {
+        tracing::warn!("{}", session::counted_as(interface, owner, reason));
+    }
     let attached = document(host, outcome, report, interfaces);
     print(&match options.format {
         Format::Table => render::attached_table(&attached, global.verbose > 0),
