@@ -9,9 +9,9 @@ use crate::node::node;
 
 /// Enough that each of them is visible in the sum.
 const INTERFACES: u32 = 150;
-/// It is 90 microseconds in a debug build, and twice that beside other tests. Asking for each interface by itself
-/// costs 250 and more.
-const COST_OF_ONE: Duration = Duration::from_micros(220);
+/// For both ends of a veth, which are both in the lab's namespace, and looked at: 240 microseconds in a debug build.
+/// Asking the kernel for each interface by itself costs 250 and more for each end.
+const COST_OF_PAIR: Duration = Duration::from_micros(350);
 
 /// Runs of the command, so that the kernel's clock ticks suffice to measure them.
 const RUNS: u32 = 5;
@@ -57,6 +57,9 @@ fn status_reads_what_all_interfaces_share_once() -> Result<()> {
     ensure!(attached == INTERFACES as usize, "{attached} interfaces");
     let many = cost(&lab)?;
     let each = many.saturating_sub(alone) / INTERFACES;
-    ensure!(each < COST_OF_ONE, "{each:?} for each interface: {alone:?} without, {many:?} with {INTERFACES}");
+    ensure!(
+        each < COST_OF_PAIR,
+        "{each:?} for each interface: {alone:?} without, {many:?} with {INTERFACES}"
+    );
     Ok(())
 }
