@@ -15,7 +15,7 @@ use crate::{
 };
 
 /// Under these names trafctl behaves as Virtuozzo's commands.
-const NAMES: [&str; 3] = ["vznetstat", "pnetstat", "vztactl"];
+pub const NAMES: [&str; 3] = ["vznetstat", "pnetstat", "vztactl"];
 /// Where the program is installed, below the root.
 const PROGRAM: &str = "usr/sbin/trafctl";
 /// Where the unit is installed, below the root.

@@ -11,7 +11,10 @@ use std::{
 use anyhow::{Context, Result, bail};
 
 use super::{Program, Release};
-use crate::command::{run, workspace};
+use crate::{
+    command::{run, workspace},
+    install::NAMES,
+};
 
 /// A package of the same name in every format.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,21 +38,17 @@ impl Package {
 }
 
 /// Files that are copied as they are: `(source in the workspace, path on the node)`.
-const FILES: [(&str, &str); 2] = [
+const FILES: [(&str, &str); 5] = [
     ("traffic-user/systemd/trafctl.service", "usr/lib/systemd/system/trafctl.service"),
     ("traffic-user/conf/trafctl.toml", CONFIGURATION),
-];
-
-/// The configuration on the node. The packages for Debian have only a copy among the documents, which is put in
-/// place where there is none.
-const CONFIGURATION: &str = "etc/trafctl/trafctl.toml";
-
-/// Documents of the program: `(source in the workspace, path on the node)`.
-const DOCUMENTS: [(&str, &str); 3] = [
-    ("traffic-user/conf/trafctl.toml", "usr/share/doc/trafctl/trafctl.toml"),
+    ("traffic-user/conf/trafctl.toml", "usr/share/trafctl/trafctl.toml"),
     ("README.md", "usr/share/doc/trafctl/README.md"),
     ("SECURITY.md", "usr/share/doc/trafctl/SECURITY.md"),
 ];
+
+/// The configuration on the node. The packages for Debian have only a copy below /usr/share, which is put in
+/// place where there is none. It is not among the documents, which some hosts exclude.
+const CONFIGURATION: &str = "etc/trafctl/trafctl.toml";
 
 /// Pages of the manual: `docs/`, as they are.
 const PAGES: &str = "docs";
@@ -60,9 +59,6 @@ const COMPLETIONS: [(&str, &str); 3] = [
     ("_trafctl", "zsh/vendor-completions"),
     ("trafctl.fish", "fish/vendor_completions.d"),
 ];
-
-/// Names under which trafctl behaves as Virtuozzo's commands.
-const NAMES: [&str; 3] = ["vznetstat", "pnetstat", "vztactl"];
 
 /// The directory in which packages are put together.
 pub(super) struct Staging<'a> {
@@ -90,7 +86,7 @@ impl<'a> Staging<'a> {
         match package {
             Package::Trafctl => {
                 copy(&program.stripped, &root.join("usr/sbin/trafctl"), 0o755)?;
-                for (from, to) in FILES.into_iter().chain(DOCUMENTS) {
+                for (from, to) in FILES {
                     copy(&workspace().join(from), &root.join(to), 0o644)?;
                 }
                 let is_document = |name: &str| name.ends_with(".md") || name.ends_with(".svg");
