@@ -10,6 +10,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, anyhow, bail};
+use serde::de::DeserializeOwned;
 
 use crate::report::Progress;
 
@@ -24,6 +25,22 @@ pub fn cargo() -> Command {
     let mut command = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     command.current_dir(workspace());
     command
+}
+
+/// The parts that a caller needs of what cargo knows about all crates in the lock file.
+///
+/// # Errors
+/// When cargo fails, or its answer lacks such a part.
+pub fn cargo_metadata<T: DeserializeOwned>() -> Result<T> {
+    let output = cargo()
+        .args(["metadata", "--format-version=1", "--locked"])
+        .stderr(Stdio::inherit())
+        .output()
+        .context("cannot start `cargo metadata`")?;
+    if !output.status.success() {
+        bail!("`cargo metadata --locked` failed ({})", output.status);
+    }
+    serde_json::from_slice(&output.stdout).context("cannot parse the output of `cargo metadata`")
 }
 
 /// The directory of the workspace.

@@ -6,13 +6,12 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs,
-    process::Stdio,
 };
 
 use anyhow::{Context, Result, bail};
 use serde::Deserialize;
 
-use crate::command::{cargo, workspace};
+use crate::command::{cargo_metadata, workspace};
 
 /// The part of `deny.toml` that this module checks.
 #[derive(Deserialize)]
@@ -69,16 +68,7 @@ pub fn check() -> Result<()> {
     let path = workspace().join("deny.toml");
     let text = fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
     let rules: Rules = toml::from_str(&text).with_context(|| format!("cannot parse {}", path.display()))?;
-    let output = cargo()
-        .args(["metadata", "--format-version=1", "--locked"])
-        .stderr(Stdio::inherit())
-        .output()
-        .context("cannot start `cargo metadata`")?;
-    if !output.status.success() {
-        bail!("`cargo metadata --locked` failed ({})", output.status);
-    }
-    let metadata: Metadata =
-        serde_json::from_slice(&output.stdout).context("cannot parse the output of `cargo metadata`")?;
+    let metadata: Metadata = cargo_metadata()?;
     let problems = problems(&rules, &metadata.packages);
     for problem in &problems {
         eprintln!("{problem}");

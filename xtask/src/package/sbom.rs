@@ -10,7 +10,7 @@ use serde::Deserialize;
 use serde_json::json;
 
 use super::Release;
-use crate::command::cargo;
+use crate::command::{cargo, cargo_metadata};
 
 /// The part of `cargo metadata` that this module uses.
 #[derive(Deserialize)]
@@ -31,15 +31,7 @@ struct Crate {
 /// Writes the list. Returns its path.
 pub(super) fn write(output: &Path, release: &Release) -> Result<PathBuf> {
     let used = used_crates()?;
-    let metadata = cargo()
-        .args(["metadata", "--format-version=1", "--locked"])
-        .output()
-        .context("cannot start `cargo metadata`")?;
-    if !metadata.status.success() {
-        bail!("`cargo metadata --locked` failed ({})", metadata.status);
-    }
-    let metadata: Metadata =
-        serde_json::from_slice(&metadata.stdout).context("cannot parse the output of `cargo metadata`")?;
+    let metadata: Metadata = cargo_metadata()?;
     let path = output.join(format!("trafctl-{}.cdx.json", release.version));
     let text = serde_json::to_string_pretty(&document(&metadata, &used, release))?;
     fs::write(&path, text + "\n").with_context(|| format!("cannot write {}", path.display()))?;
