@@ -14,10 +14,11 @@ use crate::{
 };
 
 impl Registry {
-    /// Whether an interface is recorded for a container under another name than it has now.
+    /// Whether an interface is recorded for a container under another name than it has now. A pending owner is no
+    /// container yet.
     pub(crate) fn is_renamed(&self, interface: &NetInterface) -> bool {
         let record = self.interface_of_index(interface.index).map(|slot| self.interface(slot));
-        record.is_some_and(|record| read_name(record) != interface.name)
+        record.is_some_and(|record| read_name(record) != interface.name) && !self.is_pending(interface.index)
     }
 }
 

@@ -143,9 +143,7 @@ impl<K: NodeKernel + FinalReading> Session<K> {
                 }
                 Role::Ignored(_) => (interface.clone(), Wanted::Nothing),
                 // Its wires are the same, so its container stays.
-                Role::Unresolved { .. }
-                    if self.registry.is_renamed(interface) && !self.registry.is_pending(interface.index) =>
-                {
+                Role::Unresolved { .. } if self.registry.is_renamed(interface) => {
                     (interface.clone(), Wanted::Nothing)
                 }
                 // One end of it will move into a container, or it is the node's own.

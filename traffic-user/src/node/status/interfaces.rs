@@ -84,9 +84,7 @@ impl Interfaces {
                     all.add(&hooks, &counted, interface.as_uplink(), Some(ContainerId::node()))?;
                 }
                 Role::Shared => all.add(&hooks, &counted, interface, None)?,
-                Role::Unresolved { reason }
-                    if all.registry.is_renamed(&interface) && !all.registry.is_pending(interface.index) =>
-                {
+                Role::Unresolved { reason } if all.registry.is_renamed(&interface) => {
                     all.add_unnamed(&hooks, interface, &reason)?;
                 }
                 Role::Unresolved { reason } => {
