@@ -33,6 +33,7 @@ pub mod lab;
 pub mod namespace;
 mod netlink;
 pub mod process;
+pub mod prometheus;
 pub mod soak;
 pub mod systemd;
 pub mod tap;

@@ -18,6 +18,7 @@ use traffic_tests::check::eventually;
 use traffic_tests::container::introduce;
 use traffic_tests::daemon::{Daemon, Resync};
 use traffic_tests::process::Process;
+use traffic_tests::prometheus::promtool;
 use traffic_tests::traffic::{send_raw, udp_send};
 use traffic_tests::{Amounts, Counters, Lab};
 
@@ -140,12 +141,6 @@ fn the_api_serves_what_dump_prints() -> Result<()> {
     ensure!(status.success(), "{status}");
     ensure!(!socket.exists(), "the socket is still there");
     Ok(())
-}
-
-/// Prometheus's own checker of metrics: unpacked by `cargo xtask setup`, or installed.
-fn promtool() -> Command {
-    let unpacked = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/promtool/promtool");
-    Command::new(if unpacked.is_file() { unpacked } else { "promtool".into() })
 }
 
 /// Runs promtool on an input; returns whether it succeeded, and its output.
