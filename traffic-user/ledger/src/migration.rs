@@ -48,6 +48,7 @@ pub(crate) const MIGRATIONS: &[Migration] = &[
     },
     pack_days,
     |transaction| transaction.execute_batch(schema::ATTRIBUTION),
+    |transaction| transaction.execute_batch(schema::NAMES_AND_OWNERS),
 ];
 
 /// Makes room for packed days. The next maintenance packs the days that are over, little by little, while

@@ -1,6 +1,7 @@
 //! The open ledger file. One process per node writes it; any number of readers may open it at the same time.
 
 use std::{
+    collections::BTreeMap,
     fs,
     path::{Path, PathBuf},
     sync::Arc,
@@ -31,7 +32,7 @@ use crate::{
     write::{
         drain::{self, DrainOutcome, DrainSettings},
         gaps::{self, Gap, GapReason},
-        last_reading,
+        last_reading, names,
     },
 };
 
@@ -76,6 +77,8 @@ pub struct Ledger {
     /// Why the drains since the last successful one failed.
     pub(crate) failing: Option<GapReason>,
     pub(crate) noted: Vec<Gap>,
+    /// What people call the containers now, by id.
+    pub(crate) names: BTreeMap<String, String>,
     /// The files that a writing connection uses.
     files: Option<OpenFiles>,
     pub(crate) digests: Rebuild,
@@ -166,6 +169,7 @@ impl Ledger {
             vm_interface_prefixes: config.vm_interface_prefixes,
             failing: None,
             noted: Vec::new(),
+            names: BTreeMap::new(),
             files: Some(OpenFiles::note(path)?),
             digests: Rebuild::default(),
             limits: QueryLimits::default(),
@@ -209,6 +213,7 @@ impl Ledger {
             vm_interface_prefixes: Vec::new(),
             failing: None,
             noted: Vec::new(),
+            names: BTreeMap::new(),
             files: None,
             digests: Rebuild::default(),
             limits: QueryLimits::default(),
@@ -252,6 +257,7 @@ impl Ledger {
             calendar: &self.calendar,
             failing: self.failing,
             noted: &self.noted,
+            names: &self.names,
             vm_prefixes: &self.vm_interface_prefixes,
         };
         let result = checked.and_then(|()| drain::run(&mut self.conn, snapshot, &context, settings));
@@ -404,6 +410,15 @@ impl Ledger {
         Ok(statement.exists([name])?)
     }
 
+    /// Whether a container of this label is recorded, retired or not.
+    ///
+    /// # Errors
+    /// When the file cannot be read.
+    pub fn has_label(&self, label: &str) -> Result<bool, LedgerError> {
+        let mut statement = self.conn.prepare_cached("SELECT 1 FROM container WHERE label = ?1")?;
+        Ok(statement.exists([label])?)
+    }
+
     /// Retires a container: its id becomes free for a new customer. Returns the label that keeps its figures.
     ///
     /// Drain and retire its kernel slot first. Counters of the old slot's generation stay the old
@@ -422,6 +437,9 @@ impl Ledger {
             if transaction.prepare_cached("SELECT 1 FROM container WHERE label = ?1")?.exists([&label])? {
                 return Err(LedgerError::JustRetired { container: container.to_owned(), label });
             }
+            let number = "SELECT id FROM container WHERE name = ?1 AND retired IS NULL";
+            let number = transaction.prepare_cached(number)?.query_row([container], |row| row.get(0))?;
+            names::close(transaction, number, now.as_second())?;
             transaction.execute(
                 "UPDATE container SET retired = ?2, label = ?3 WHERE name = ?1 AND retired IS NULL",
                 params![container, now.as_second(), label],

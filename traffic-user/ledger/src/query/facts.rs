@@ -11,7 +11,10 @@ use crate::{
     error::LedgerError,
     query::query_plan::recorded_range,
     store::Ledger,
-    write::{clock, last_reading},
+    write::{
+        clock, last_reading,
+        names::{self, ContainerName},
+    },
 };
 
 /// A container of the ledger.
@@ -19,6 +22,12 @@ use crate::{
 pub struct KnownContainer {
     /// Its label: its id, with the time of retirement if it is retired.
     pub container: String,
+    /// What people call it, if that is known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// All names that it had, the oldest first.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub names: Vec<ContainerName>,
     /// `ct` or `vm`.
     pub kind: String,
     /// When it was first seen.
@@ -59,13 +68,18 @@ impl Ledger {
     /// # Errors
     /// When the file cannot be read.
     pub fn containers(&self) -> Result<Vec<KnownContainer>, LedgerError> {
-        let mut statement = self.conn.prepare_cached("SELECT label, kind, since, retired FROM container")?;
+        let mut statement =
+            self.conn.prepare_cached("SELECT label, kind, since, retired, id FROM container")?;
         let mut rows = statement.query([])?;
+        let mut names = names::all(&self.conn)?;
         let mut all = Vec::new();
         while let Some(row) = rows.next()? {
             let retired: Option<i64> = row.get(3)?;
+            let names = names.remove(&row.get(4)?).unwrap_or_default();
             all.push(KnownContainer {
                 container: row.get(0)?,
+                name: names.last().map(|last| last.name.clone()),
+                names,
                 kind: row.get(1)?,
                 since: Timestamp::from_second(row.get(2)?)?,
                 retired: retired.map(Timestamp::from_second).transpose()?,

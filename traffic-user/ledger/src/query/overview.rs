@@ -18,6 +18,7 @@ use crate::{
     write::{
         clock,
         gaps::{self, Gap},
+        names,
     },
 };
 
@@ -43,6 +44,9 @@ pub struct TopSeries {
     pub place: usize,
     /// The container.
     pub container: String,
+    /// What people call it, if that is known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
     /// Packets and bytes in the billed classes.
     #[serde(flatten)]
     pub figures: Figures,
@@ -174,11 +178,13 @@ impl Ledger {
             }
         })?;
         let empty = vec![[0; 4]; plan.steps.len()];
+        let names = names::all(view)?;
         let rows = (1..).zip(&ranked).zip(shares).map(|((place, id), permille)| {
             let line = lines.get(id).unwrap_or(&empty);
             TopSeries {
                 place,
                 container: label(id),
+                name: names.get(id).and_then(|names| Some(names.last()?.name.clone())),
                 figures: figures(id),
                 permille,
                 in_bytes: column(&plan, line, 0),

@@ -28,6 +28,7 @@ use crate::{
     write::{
         clock,
         gaps::{self, Gap},
+        names,
     },
 };
 
@@ -42,6 +43,9 @@ pub struct ReportRow {
     pub end: Timestamp,
     /// The container's label: its id, with the time of retirement if it is retired.
     pub container: String,
+    /// What people called it at the end of the step, if that is known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
     /// The class. Always given for class 0, which is not billed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub class: Option<u8>,
@@ -252,6 +256,7 @@ fn lines(
 ) -> Result<Vec<ReportRow>, LedgerError> {
     let labels = labels(view)?;
     let steps: Vec<_> = (0..plan.steps.len()).map(|at| plan.step_named(at)).collect::<Result<_, _>>()?;
+    let names = names::all(view)?;
     let mut rows = Vec::with_capacity(sums.len());
     for (key, &sum) in sums {
         let &(step, container, class, family, billed) = key;
@@ -264,6 +269,7 @@ fn lines(
             start,
             end,
             container: label.to_owned(),
+            name: names::at(&names, container, end),
             class,
             family: family.map(|family| Family::ALL[usize::from(family != 0)].name()),
             direction: None,

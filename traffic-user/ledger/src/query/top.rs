@@ -44,6 +44,9 @@ pub struct TopRow {
     pub place: usize,
     /// The container.
     pub container: String,
+    /// What people call it, if that is known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
     /// The class, if ranked by class.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub class: Option<u8>,
@@ -100,10 +103,11 @@ impl Ledger {
         let wanted_zero = query.classes.contains(&0);
         let mut groups: BTreeMap<Option<u8>, Vec<TopRow>> = BTreeMap::new();
         for row in report.rows.into_iter().filter(|row| row.billed || wanted_zero) {
-            let ReportRow { container, class, figures, billing, .. } = row;
+            let ReportRow { container, name, class, figures, billing, .. } = row;
             groups.entry(class).or_default().push(TopRow {
                 place: 0,
                 container,
+                name,
                 class,
                 figures,
                 billing,

@@ -29,6 +29,9 @@
 //! **Pending owners** are containers whose name begins with `pending:`. `attribution` says which container each
 //! turned out to be. Its rows have moved there, except for those of closed months.
 //!
+//! **Names**: `container_name` says what people called a container, and when. `interface_owner` holds for whom the
+//! interfaces that exist were counted at the last drain, and `owner_change` when that became another one.
+//!
 //! **Gaps**: `gap`. **Closed periods**: `period`, `closed_row`, `closed_rate`, `adjustment` and `chain`; the hash of each
 //! entry of the chain covers the entry before it.
 //!
@@ -173,6 +176,7 @@ pub fn create() -> String {
     sql.push_str(TIME);
     sql.push_str(RECORDS);
     sql.push_str(ATTRIBUTION);
+    sql.push_str(NAMES_AND_OWNERS);
     sql.push_str(&packed_days());
     sql.push_str(pva::PVA);
     sql.push_str(&log_data());
@@ -358,6 +362,31 @@ CREATE TABLE attribution (
     reason TEXT, -- as given by hand
     in_packets INTEGER NOT NULL, in_bytes INTEGER NOT NULL, out_packets INTEGER NOT NULL,
         out_bytes INTEGER NOT NULL -- what had been recorded by then, corrections of closed months included
+) STRICT;
+";
+
+/// Since version 8: what people called the containers, and for whom each interface was counted.
+pub const NAMES_AND_OWNERS: &str = "
+CREATE TABLE container_name (
+    id INTEGER PRIMARY KEY,
+    container INTEGER NOT NULL, -- its number here
+    since INTEGER NOT NULL, -- when a drain first saw the name, seconds since the Unix epoch
+    until INTEGER, -- when a drain saw another one, or the container was retired; null while it has it
+    name TEXT NOT NULL
+) STRICT;
+CREATE INDEX container_name_now ON container_name (container) WHERE until IS NULL;
+CREATE TABLE interface_owner ( -- the interfaces that existed at the last drain
+    boot_id TEXT NOT NULL, ifindex INTEGER NOT NULL,
+    name TEXT NOT NULL,
+    container INTEGER NOT NULL, -- 0: shared by many
+    PRIMARY KEY (boot_id, ifindex)
+) STRICT, WITHOUT ROWID;
+CREATE TABLE owner_change (
+    id INTEGER PRIMARY KEY,
+    made INTEGER NOT NULL, -- seconds since the Unix epoch
+    interface TEXT NOT NULL,
+    former INTEGER NOT NULL, -- the container's number here, 0: shared by many
+    owner INTEGER NOT NULL
 ) STRICT;
 ";
 

@@ -16,6 +16,7 @@ mod histories;
 mod interfaces;
 mod live_counters;
 mod migration;
+mod names;
 mod packing;
 mod percentiles;
 mod previews;

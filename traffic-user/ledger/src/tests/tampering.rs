@@ -14,6 +14,7 @@ use crate::{Ledger, LedgerConfig, LedgerError, PvaImport, testing::*};
 fn full() -> (File, Node) {
     let (mut file, mut node) = (ledger(), Node::balanced(NOON));
     node.interface("veth9", Some("102"), 0, 3);
+    file.ledger.note_names([("101".to_owned(), "shop".to_owned())].into());
     for day in 0..22 {
         node.traffic("101", 1, [1, 100, 1, 10]).traffic("102", 0, [1, 7, 1, 7]);
         node.fault(&format!("veth{}", day % 3), Fault::NotIp, 4 + day).pass(86_400);
@@ -21,6 +22,8 @@ fn full() -> (File, Node) {
     }
     // The hours of the last day are still rows.
     node.traffic("101", 1, [1, 3, 1, 5]).fault("veth1", Fault::NotIp, 3).pass(7200).drain(&mut file.ledger);
+    node.interface("veth9", Some("101"), 0, 3).pass(60).drain(&mut file.ledger);
+    file.ledger.note_names([("101".to_owned(), "shop-2".to_owned())].into());
     node.reboot(300).traffic("101", 1, [1, 100, 1, 100]);
     node.interface("veth9", Some("102"), 0, 5).fault("veth1", Fault::NotIp, 2);
     node.traffic_in("pending:veth7:7:x", 7, 1, [0; 4]).pass(90).drain(&mut file.ledger);
@@ -204,7 +207,7 @@ fn a_changed_header_is_refused() {
     let (file, _) = full();
     let (original, copy) = copied(&file);
     for (pragma, numbers) in
-        [("user_version", [0, 1, 3, 5, 6, 8, -6]), ("application_id", [0, 1, -1, 5, 7, 9, 11])]
+        [("user_version", [0, 1, 3, 6, 7, 9, -6]), ("application_id", [0, 1, -1, 5, 7, 9, 11])]
     {
         for number in numbers {
             fs::copy(&original, &copy).unwrap();

@@ -133,6 +133,7 @@ pub(crate) fn attribute(
     for sql in [
         "UPDATE container_life SET container = ?2 WHERE container = ?1",
         "UPDATE gap SET container = ?2 WHERE container = ?1",
+        "UPDATE interface_owner SET container = ?2 WHERE container = ?1",
         "INSERT OR IGNORE INTO class_use SELECT ?2, class FROM class_use WHERE container = ?1",
         "UPDATE container SET since = min(since, (SELECT since FROM container WHERE id = ?1)) WHERE id = ?2",
     ] {

@@ -7,7 +7,7 @@ use std::hash::Hash;
 
 use jiff::Timestamp;
 use rusqlite::{Connection, Statement, Transaction, TransactionBehavior, params};
-use traffic_model::{ByDirection, ContainerId, Snapshot, calendar::Calendar};
+use traffic_model::{ByDirection, ContainerId, InterfaceCounter, Snapshot, calendar::Calendar};
 
 use crate::{
     digest,
@@ -27,6 +27,7 @@ use crate::{
         difference::{self, Change},
         gaps::{self, Gap, GapLinks, GapReason},
         last_reading::{frozen, latest_reading, reading_of_epoch},
+        names, owner_changes,
         readings::{self, ContainerLife, LastReadings},
         relocation,
         returning::Returning,
@@ -87,6 +88,8 @@ pub(crate) struct DrainSettings<'a> {
     pub failing: Option<GapReason>,
     /// Gaps that others found.
     pub noted: &'a [Gap],
+    /// What people call the containers now, by id.
+    pub names: &'a BTreeMap<String, String>,
     pub vm_prefixes: &'a [String],
 }
 
@@ -107,6 +110,7 @@ pub(crate) fn run(
     let (epoch, epoch_is_new) = ids::epoch(&transaction, snapshot)?;
     if epoch_is_new {
         readings::delete_other_boots(&transaction, &snapshot.boot_id)?;
+        owner_changes::forget_other_boots(&transaction, &snapshot.boot_id)?;
         control_totals::create(&transaction, epoch, &snapshot.former)?;
     }
     relocation::move_booked(&transaction, settings.calendar, &snapshot.boot_id, event)?;
@@ -152,6 +156,7 @@ pub(crate) fn run(
     drop(holds);
     Borders::new(&transaction, settings.calendar).book(drain.bucket.bucket_s)?;
     let outcome = drain.write(class_table, settings.noted)?;
+    drain.write_names_and_owners(settings.names)?;
     digest::commit(transaction)?;
     Ok(outcome)
 }
@@ -196,6 +201,15 @@ impl<'a> Drain<'a> {
             attributed,
             checkpointed: false,
         })
+    }
+
+    fn write_names_and_owners(&self, names: &BTreeMap<String, String>) -> Result<(), LedgerError> {
+        let now_s = self.times.now.as_second();
+        let number = |interface: &InterfaceCounter| {
+            self.container_of(interface.container.as_ref().map(ContainerId::as_str))
+        };
+        owner_changes::follow(self.transaction, self.snapshot, now_s, number)?;
+        names::store(self.transaction, names, now_s)
     }
 
     /// Gives what was recorded under pending ids to the containers that the counters name by now.

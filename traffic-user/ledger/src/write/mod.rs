@@ -9,6 +9,8 @@ pub(crate) mod drain;
 mod drain_gaps;
 pub(crate) mod gaps;
 pub(crate) mod last_reading;
+pub(crate) mod names;
+pub(crate) mod owner_changes;
 pub(crate) mod pace;
 pub(crate) mod readings;
 pub(crate) mod relocation;

@@ -95,6 +95,13 @@ impl Move<'_> {
                 "UPDATE container SET since = since + ?2 WHERE since >= {first}
                  AND id IN (SELECT container FROM container_life WHERE epoch IN {epochs})"
             ),
+            format!(
+                "UPDATE container_name SET since = since + ?2,
+                     until = CASE WHEN until >= {first} THEN until + ?2 ELSE until END
+                 WHERE since >= {first}
+                 AND container IN (SELECT container FROM container_life WHERE epoch IN {epochs})"
+            ),
+            format!("UPDATE owner_change SET made = made + ?2 WHERE made >= {first}"),
             "UPDATE epoch SET last_bucket = last_bucket + ?2 WHERE boot_id = ?1 AND last_bucket >= ?3"
                 .to_owned(),
             "UPDATE epoch SET created = created + ?2 WHERE boot_id = ?1 AND created >= ?3".to_owned(),
