@@ -26,7 +26,7 @@ use super::{
 use crate::{
     net::{
         events::{Batch, Ended},
-        interface::NetInterface,
+        interface::{NetInterface, OtherEnd},
     },
     node::{Policy, kernel_access::SlotMaps, registry::Registry},
     ownership::interface_rules::Role,
@@ -73,6 +73,8 @@ pub(super) struct CameAndWent {
     away: Away,
     /// Indexes of interfaces that are not attached and had a carrier.
     had_carrier: HashSet<u32>,
+    /// By index: where the other end is of an interface, if that is in another network namespace.
+    elsewhere: HashMap<u32, OtherEnd>,
     candidates: Vec<Candidate>,
     /// Ends so far, which number the candidates.
     ends_seen: u64,
@@ -83,8 +85,8 @@ pub(super) struct CameAndWent {
     since: Option<Timestamp>,
     /// The records of interface slots when the daemon last looked.
     records: Vec<InterfaceRecord>,
-    /// Indexes that the daemon could not attach, and whether the interface was still there then.
-    tried: HashMap<u32, bool>,
+    /// Indexes that the daemon could not attach.
+    tried: HashSet<u32>,
     /// Indexes whose ends were judged since the daemon last looked.
     judged: HashSet<u32>,
     looked: Option<Timestamp>,
@@ -126,13 +128,17 @@ impl CameAndWent {
                 self.ends_seen += 1;
                 let number = self.ends_seen;
                 let mut names = std::iter::once(&end.last.name).chain(end.former_names.iter().rev());
+                let mut last = end.last.clone();
+                last.recall_other_end(self.elsewhere.remove(&last.index));
                 let candidate = names.find_map(|name| {
-                    candidate(&NetInterface { name: name.clone(), ..end.last.clone() }, carried, policy)
+                    candidate(&NetInterface { name: name.clone(), ..last.clone() }, carried, policy)
                 });
                 self.candidates.extend(candidate.map(|one| Candidate { number, may_be_recorded, ..one }));
             }
         }
         let seen = batch.interfaces.values();
+        self.elsewhere.retain(|index, _| !batch.gone.contains(index));
+        self.note_other_ends(seen.clone().filter(|interface| !batch.gone.contains(&interface.index)));
         if batch.lost {
             let carriers: HashSet<u32> = batch.with_carrier().collect();
             let open = seen.clone().filter(|interface| carriers.contains(&interface.index));
@@ -147,6 +153,18 @@ impl CameAndWent {
         self.had_carrier.extend(batch.with_carrier().filter(|index| !self.attached.contains_key(index)));
     }
 
+    /// Notes where the other ends of these interfaces are.
+    fn note_other_ends<'i>(&mut self, interfaces: impl Iterator<Item = &'i NetInterface>) {
+        for interface in interfaces {
+            if let Some(other_end) = interface.other_end_elsewhere() {
+                self.elsewhere.insert(interface.index, other_end);
+            } else if interface.knows_its_peer() {
+                // One without a peer is about to end, after its other end.
+                self.elsewhere.remove(&interface.index);
+            }
+        }
+    }
+
     /// Notes an interface that the daemon attached, or found attached.
     pub fn attached(&mut self, interface: &NetInterface) {
         self.had_carrier.remove(&interface.index);
@@ -156,8 +174,8 @@ impl CameAndWent {
     }
 
     /// Notes an interface that the daemon could not attach, whose record it may have changed all the same.
-    pub fn not_attached(&mut self, index: u32, is_there: bool) {
-        *self.tried.entry(index).or_default() |= is_there;
+    pub fn not_attached(&mut self, index: u32) {
+        self.tried.insert(index);
     }
 
     /// Takes over a listing. `attached` says which interfaces the pass before it attached.
@@ -168,9 +186,12 @@ impl CameAndWent {
             device.absent <= LISTINGS
         });
         self.had_carrier.retain(|index| listed.contains(index));
+        // The end of one that this listing lacks may still be announced.
+        self.note_other_ends(interfaces.iter());
         // The end of one that the last listing showed may still be announced.
         let (listed_before, tried) = (std::mem::replace(&mut self.listed, listed.clone()), &mut self.tried);
-        tried.retain(|index, _| listed.contains(index) || listed_before.contains(index));
+        tried.retain(|index| listed.contains(index) || listed_before.contains(index));
+        self.elsewhere.retain(|index, _| listed.contains(index) || listed_before.contains(index));
         for interface in interfaces {
             if attached(interface) {
                 self.attached(interface);
@@ -213,21 +234,18 @@ impl CameAndWent {
         };
         let (records, tried) = (&self.records, &self.tried);
         let was_attached = |one: &Candidate| {
-            let is_tried = tried.contains_key(&one.last.index);
+            let is_tried = tried.contains(&one.last.index);
             is_recorded(records, registry, one, is_tried, last(one))
         };
         self.candidates.retain(|one| !was_attached(one));
         self.doubtful.retain(|one| !was_attached(one));
         while let Some(one) = self.candidates.first() {
-            let tried = self.tried.get(&one.last.index).copied();
             let counted = partly_counted(registry, maps, one)?;
             let mut one = self.candidates.remove(0);
             if let Some(counted) = counted {
-                one.carried = match one.carried {
-                    // The attach that failed because the device ended has recorded what passed before it.
-                    Carried::Unknown if tried == Some(false) => Carried::Nothing,
-                    carried => without(carried, &counted),
-                };
+                // An attach that failed because the device ended has recorded what passed before it. What passed
+                // from there to the end stays unknown where the kernel did not keep it.
+                one.carried = without(one.carried, &counted);
             }
             self.tried.remove(&one.last.index);
             self.add(one);
@@ -252,7 +270,7 @@ impl CameAndWent {
         for (slot, record) in registry.interfaces().iter().enumerate() {
             let index = record.ifindex;
             let is_new = index != 0 && self.records.get(slot).is_none_or(|old| is_other_attach(old, record));
-            if is_new && !self.tried.contains_key(&index) && !self.judged.contains(&index) {
+            if is_new && !self.tried.contains(&index) && !self.judged.contains(&index) {
                 let mac = mac_of(record.device);
                 self.attached.entry(index).or_insert(Attached { mac, absent: 0 });
             }

@@ -224,7 +224,7 @@ impl Follower {
         for one in &ended {
             match names.contains(one.name.as_str()) {
                 true => self.came_and_went.attached(one),
-                false => self.came_and_went.not_attached(one.index, false),
+                false => self.came_and_went.not_attached(one.index),
             }
         }
         self.came_and_went.listed(&interfaces, |interface| names.contains(interface.name.as_str()));
@@ -244,7 +244,7 @@ impl Follower {
         for interface in interfaces {
             let is = |names: &HashSet<&str>| names.contains(interface.name.as_str());
             if !is(&attached) && !is(&undecided) {
-                self.came_and_went.not_attached(interface.index, is(&failed));
+                self.came_and_went.not_attached(interface.index);
             }
         }
         let failed = interfaces.iter().filter(|interface| failed.contains(interface.name.as_str()));

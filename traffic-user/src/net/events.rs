@@ -14,7 +14,7 @@ use tokio::io::{Interest, unix::AsyncFd};
 
 use super::{
     decode,
-    interface::{InterfaceEvent, NetInterface},
+    interface::{InterfaceEvent, NetInterface, OtherEnd},
     message::messages,
     socket::{RouteSocket, receive_now},
 };
@@ -71,6 +71,7 @@ impl Batch {
             names.retain(|name| *name != end.last.name);
             end.former_names = names;
             end.had_carrier |= self.carrier.remove(&end.last.index).unwrap_or(false);
+            end.last.recall_other_end(self.other_end(end.last.index));
         }
         for (index, carrier) in later.carrier {
             *self.carrier.entry(index).or_default() |= carrier;
@@ -100,8 +101,10 @@ impl Batch {
             InterfaceEvent::Gone { index, last, has_moved } => {
                 let had_carrier = self.carrier.remove(&index).unwrap_or(false);
                 let mut former_names = self.names.remove(&index).unwrap_or_default();
-                self.ends.extend(last.map(|last| {
+                let seen = self.other_end(index);
+                self.ends.extend(last.map(|mut last| {
                     former_names.retain(|name| *name != last.name);
+                    last.recall_other_end(seen);
                     Ended { last: *last, former_names, had_carrier, has_moved }
                 }));
                 self.ended.insert(index);
@@ -123,8 +126,14 @@ impl Batch {
         }
     }
 
-    fn see(&mut self, interface: NetInterface) {
+    fn other_end(&self, index: u32) -> Option<OtherEnd> {
+        self.interfaces.get(&index)?.other_end_elsewhere()
+    }
+
+    fn see(&mut self, mut interface: NetInterface) {
         let index = interface.index;
+        // A veth is shown once more while it ends, after its other end.
+        interface.recall_other_end(self.other_end(index));
         let name = interface.name.clone();
         if self.interfaces.insert(index, interface).is_some_and(|earlier| earlier.name != name) {
             self.renamed.insert(index);

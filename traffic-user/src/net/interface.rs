@@ -44,6 +44,15 @@ pub struct NetInterface {
     pub queue: String,
 }
 
+/// The other end of a cable, in another network namespace.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct OtherEnd {
+    /// The hardware address of this end, by which it is known to be the same device.
+    mac: Option<[u8; 6]>,
+    peer: Option<u32>,
+    namespace: Option<i32>,
+}
+
 impl NetInterface {
     /// The same as an uplink, without the kernel's statistics: on an uplink they cover everybody's traffic
     /// and count buffers before GRO merges them.
@@ -92,6 +101,32 @@ impl NetInterface {
     /// Whether it is one end of a cable whose other end is in this network namespace as well.
     pub fn has_both_ends_here(&self) -> bool {
         matches!(self.kind.as_str(), "veth" | "netkit") && !self.peer_is_elsewhere
+    }
+
+    /// Where its other end is, if that is in another network namespace.
+    pub fn other_end_elsewhere(&self) -> Option<OtherEnd> {
+        self.peer_is_elsewhere.then_some(OtherEnd {
+            mac: self.mac,
+            peer: self.peer,
+            namespace: self.peer_namespace,
+        })
+    }
+
+    /// Learns where its other end was from an earlier event about the same device. The other end ends first, and
+    /// the kernel then announces the end of this one without a word about it.
+    pub fn recall_other_end(&mut self, seen: Option<OtherEnd>) {
+        let has_none =
+            self.is_counted_on_the_other_end() && !self.peer_is_elsewhere && !self.knows_its_peer();
+        if let Some(seen) = seen.filter(|seen| has_none && seen.mac == self.mac) {
+            self.peer_is_elsewhere = true;
+            self.peer = seen.peer;
+            self.peer_namespace = seen.namespace;
+        }
+    }
+
+    /// Whether the kernel names the index of its other end, or of the interface below it.
+    pub fn knows_its_peer(&self) -> bool {
+        self.peer.is_some_and(|peer| peer != 0)
     }
 
     /// Whether the kernel counts what it receives on its other end, which ends first.

@@ -322,8 +322,8 @@ fn dropped_events_that_no_later_index_explains_are_a_gap_that_may_have_lost() {
 }
 
 #[test]
-fn what_an_attach_recorded_that_failed_because_the_device_ended_is_no_second_gap() {
-    let lost = |kind: &str, is_there: bool| {
+fn what_an_attach_recorded_that_failed_because_the_device_ended_is_not_in_a_second_gap() {
+    let lost = |kind: &str| {
         let (mut daemon, mut kernel) = daemon();
         let one = with_carrier(interface(7, "veth101.0", kind, 1));
         let mut registry = attach_by_hook(&mut kernel, &one, 100);
@@ -332,16 +332,53 @@ fn what_an_attach_recorded_that_failed_because_the_device_ended_is_no_second_gap
         let kernel_before = with_packets(one.clone(), 2, 4).statistics;
         let record = InterfaceRecord { kernel_before, ..*registry.interface(slot) };
         registry.write_interface(&mut kernel, slot, record).unwrap();
-        daemon.not_attached(7, is_there);
+        daemon.not_attached(7);
         daemon.remember(&registry, THEN);
         let found = gaps(&mut daemon, &kernel, &batch([gone(with_packets(one, 3, 7))]));
         found.iter().map(|gap| gap.size.map(|size| (size.in_skbs, size.out_skbs))).collect::<Vec<_>>()
     };
-    assert_eq!(lost("tun", false), [Some((1, 3))]);
-    assert_eq!(lost("tun", true), [Some((1, 3))]);
-    assert_eq!(lost("veth", false), []);
-    // It lived on, uncounted.
-    assert_eq!(lost("veth", true), [None]);
+    assert_eq!(lost("tun"), [Some((1, 3))]);
+    // How much it carried after that, nobody knows.
+    assert_eq!(lost("veth"), [None]);
+}
+
+#[test]
+fn a_veth_that_led_elsewhere_is_a_gap_although_its_other_end_ends_first() {
+    let auto = crate::node::tests::policy_of("[host]\npreset = 'auto'\n");
+    let at = |peer, namespace: Option<i32>| NetInterface {
+        peer: Some(peer),
+        peer_is_elsewhere: namespace.is_some(),
+        peer_namespace: namespace,
+        carrier_ups: 1,
+        ..interface(7, "vnet1", "veth", 1)
+    };
+    let lost = |batches: &[Vec<InterfaceEvent>]| {
+        let (mut daemon, kernel) = daemon();
+        let mut found = Vec::new();
+        for events in batches {
+            daemon.take_events(&batch(events.clone()), &auto);
+            daemon.judge(&Registry::read(&kernel).unwrap(), &kernel).unwrap();
+            found.extend(daemon.take_gaps(NOW));
+        }
+        found.len()
+    };
+    let (both_here, elsewhere, ending) = (at(6, None), at(6, Some(3)), at(0, None));
+    let events =
+        [seen(both_here.clone()), seen(elsewhere.clone()), seen(ending.clone()), gone(ending.clone())];
+    // However the events come in batches.
+    for cut in 0..events.len() {
+        for other in cut..events.len() {
+            let batches = [&events[..cut], &events[cut..other], &events[other..]].map(<[_]>::to_vec);
+            assert_eq!(lost(&batches), 1, "{cut} {other}");
+        }
+    }
+    let here = [seen(both_here.clone()), seen(ending.clone()), gone(ending.clone())];
+    assert_eq!(lost(&[here.to_vec()]), 0, "both its ends were here all the time");
+    let came_back = [seen(elsewhere.clone()), seen(both_here), seen(ending.clone()), gone(ending.clone())];
+    assert_eq!(lost(&[came_back.to_vec()]), 0, "what it carried elsewhere was counted before it came back");
+    let other = NetInterface { mac: Some([2, 0, 0, 0, 0, 9]), ..ending };
+    let reused = [seen(elsewhere), seen(other.clone()), gone(other)];
+    assert_eq!(lost(&[reused.to_vec()]), 0, "another device has the index");
 }
 
 #[test]

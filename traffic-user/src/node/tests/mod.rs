@@ -12,8 +12,13 @@ use crate::{config::Config, kernel::load::LoadOutcome, ownership::Ownership};
 use fake::FakeKernel;
 
 pub(crate) fn policy() -> Policy {
-    let text = "vz_conf_dir = '/nonexistent'\n[host]\npreset = 'virtuozzo'\n";
-    let config = Config::parse(text, Path::new("t.toml")).unwrap();
+    policy_of("[host]\npreset = 'virtuozzo'\n")
+}
+
+/// A host without Virtuozzo's files, with this configuration.
+pub(crate) fn policy_of(text: &str) -> Policy {
+    let text = format!("vz_conf_dir = '/nonexistent'\n{text}");
+    let config = Config::parse(&text, Path::new("t.toml")).unwrap();
     let ownership = Ownership::read(&config, Path::new("/nonexistent"), None).unwrap();
     Policy::new(config, ownership)
 }
