@@ -5,7 +5,7 @@ use clap::Args;
 use crate::{
     cli::{Done, Format, Global, output::print},
     kernel::load,
-    node::status::{Status, gather},
+    node::status::{Moment, Status, gather},
     render::status as render,
 };
 
@@ -27,10 +27,10 @@ pub struct Options {
 pub(super) async fn run(global: &Global, options: &Options) -> anyhow::Result<Done> {
     let maps = load::open(&global.pinned())?;
     let mut host = global.host_to_show(global.pinned())?;
-    let interfaces = host.netlink.interfaces()?;
-    host.survey(&interfaces);
-    host.ask_if_needed(&interfaces).await;
-    let status = gather(&host, &global.state_dir, &maps)?;
+    let moment = Moment::read(&host, &maps)?;
+    host.survey(moment.interfaces());
+    host.ask_if_needed(moment.interfaces()).await;
+    let status = gather(&host, &global.state_dir, &maps, moment)?;
     warn_of_unnamed_programs(&status);
     print(&match options.format {
         Format::Table => render::table(&status),

@@ -7,6 +7,7 @@
 mod daemon;
 mod excess;
 mod interfaces;
+mod moment;
 mod pending;
 mod ports;
 mod report;
@@ -37,6 +38,7 @@ use crate::{
 use interfaces::Interfaces;
 
 pub use daemon::{Daemon, DaemonState};
+pub use moment::Moment;
 pub use report::{
     Attachment, ClassTable, CountedUnnamed, FaultRow, Hook, MapMemory, NotWatched, Pending, Program, SkbMark,
     Status, TableDifference, TableUse, Unaccounted, Unmarked,
@@ -46,8 +48,8 @@ pub use report::{
 ///
 /// # Errors
 /// When a map, the list of interfaces or a hook cannot be read.
-pub fn gather(host: &Host, state_dir: &Path, maps: &Maps) -> anyhow::Result<Status> {
-    Ok(gather_with_counters(host, state_dir, maps)?.0)
+pub fn gather(host: &Host, state_dir: &Path, maps: &Maps, moment: Moment) -> anyhow::Result<Status> {
+    Ok(gather_with_counters(host, state_dir, maps, moment)?.0)
 }
 
 /// The same, with the counters that were read for it.
@@ -58,18 +60,27 @@ pub fn gather_with_counters(
     host: &Host,
     state_dir: &Path,
     maps: &Maps,
+    moment: Moment,
 ) -> anyhow::Result<(Status, Snapshot)> {
     let meta = maps.meta.get(0)?;
     // Both take a while on a node with a thousand interfaces, and neither needs the other.
     let node = host.config().node.as_str();
     let (snapshot, interfaces) = thread::scope(|scope| {
         let snapshot = scope.spawn(|| counters::read(maps, node));
-        let interfaces = Interfaces::gather(host, maps);
+        let interfaces = Interfaces::gather(host, maps, moment);
         (snapshot.join(), interfaces)
     });
     let snapshot = snapshot.map_err(|_| anyhow!("cannot read the counters: their thread ended"))??;
-    let Interfaces { attachments, counted_unnamed, not_watched, mut problems, unresolved, registry, entries } =
-        interfaces?;
+    let Interfaces {
+        attachments,
+        counted_unnamed,
+        not_watched,
+        mut problems,
+        unresolved,
+        names: _,
+        registry,
+        entries,
+    } = interfaces?;
     let pending = pending::gather(&registry, &snapshot, &unresolved);
     problems.extend(pending::problems(&pending, time::unix_seconds()));
     problems.extend(pending::problem_of_ledger(state_dir, &pending));

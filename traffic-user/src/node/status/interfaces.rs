@@ -2,20 +2,19 @@
 
 use std::collections::{HashMap, HashSet};
 
-use traffic_common::{
-    DIRECTIONS, Direction, InterfaceCounters, InterfaceEntry, InterfaceRecord, UNKNOWN_INTERFACE_SLOT,
-    interface_flags,
-};
+use traffic_common::{DIRECTIONS, Direction, InterfaceEntry, UNKNOWN_INTERFACE_SLOT, interface_flags};
 use traffic_model::ContainerId;
 
 use super::{
-    excess, ports,
+    excess,
+    moment::{Counted, Moment},
+    ports,
     report::{Attachment, CountedUnnamed, Hook, NotWatched},
     unnamed,
 };
 use crate::{
     kernel::{
-        counters, entries,
+        entries,
         hooks::{AttachedProgram, HookListing, HookState, OnHook, Recognition},
         maps::Maps,
     },
@@ -25,7 +24,10 @@ use crate::{
         plan::{self, Seen, Step, Wanted, WithoutRoom},
         registry::Registry,
     },
-    ownership::interface_rules::{Ignored, Role},
+    ownership::{
+        ContainerNames,
+        interface_rules::{Ignored, Role},
+    },
 };
 
 /// All interfaces of the host, and what is wrong with them.
@@ -36,6 +38,8 @@ pub(super) struct Interfaces {
     pub problems: Vec<String>,
     /// By name of an interface that is counted for a pending owner: why its container is unknown.
     pub unresolved: HashMap<String, String>,
+    /// What people call the containers.
+    pub names: ContainerNames,
     /// Who has which slot.
     pub registry: Registry,
     /// The entries of all interfaces that exist or have left something behind.
@@ -46,14 +50,10 @@ impl Interfaces {
     /// Looks at all of them. Everything that can be read for all at once is.
     ///
     /// # Errors
-    /// When a map, the list of interfaces or a hook cannot be read.
-    pub(super) fn gather(host: &Host, maps: &Maps) -> anyhow::Result<Self> {
-        // Ours before the kernel's statistics and again right after them: packets that pass in between must look
-        // neither like packets that count twice, nor like missed ones.
-        let counted_before = counters::all_interfaces_totals(maps)?;
-        let listed = host.netlink.interfaces()?;
+    /// When a map or a hook cannot be read.
+    pub(super) fn gather(host: &Host, maps: &Maps, moment: Moment) -> anyhow::Result<Self> {
+        let Moment { listed, counted_before, counted } = moment;
         let registry = Registry::read(maps)?;
-        let counted = Counted::read(maps, &registry)?;
         let hooks = host.hooks();
         let hooks = hooks.list(Recognition::Program)?;
         let exist = listed.iter().map(|interface| interface.index);
@@ -64,6 +64,7 @@ impl Interfaces {
             not_watched: Vec::new(),
             problems: Vec::new(),
             unresolved: HashMap::new(),
+            names: host.policy.names(),
             entries: entries::of(maps, &indexes)?.into_iter().collect(),
             registry,
         };
@@ -97,31 +98,38 @@ impl Interfaces {
             }
         }
         all.problems.extend(unnamed::problem(&all.counted_unnamed));
-        let counted: HashSet<u32> = all.counted_unnamed.iter().map(|one| one.ifindex).collect();
+        let mut counted: HashSet<u32> = all.counted_unnamed.iter().map(|one| one.ifindex).collect();
         let is_counted = |interface: &NetInterface| counted.contains(&interface.index);
         let nothing_matches = host.policy.nothing_matches(&listed, is_counted);
         if nothing_matches.is_none() {
-            let left_out = host.policy.uncounted(&listed, is_counted);
-            let left_out = left_out.into_iter().map(|interface| interface.name.as_str());
-            let more: Vec<String> = left_out.filter_map(|name| all.unwatched(name)).collect();
+            counted.extend(all.attachments.iter().map(|one| one.ifindex));
+            let is_counted = |interface: &NetInterface| counted.contains(&interface.index);
+            let more = all.unwatched(&host.policy.uncounted(&listed, is_counted));
             all.problems.extend(more);
         }
         all.problems.extend(nothing_matches);
         Ok(all)
     }
 
-    /// The problem of an interface that looks like a container's and is not counted, unless there is one already.
-    fn unwatched(&self, name: &str) -> Option<String> {
-        let start = format!("{name}: ");
-        if self.problems.iter().any(|problem| problem.starts_with(&start)) {
-            return None;
+    /// The problems of interfaces that look like a container's and are not counted, except of those that have one
+    /// already.
+    fn unwatched(&self, left_out: &[&NetInterface]) -> Vec<String> {
+        if left_out.is_empty() {
+            return Vec::new();
         }
-        let why = self.not_watched.iter().find(|other| other.interface == name)?;
-        Some(format!(
-            "{name}: it looks like a container's, and is not counted: {}; assign it under [[container]], or add a rule \
-             of kind \"ignore\" for it under [interfaces]",
-            why.reason
-        ))
+        let of = |problem: &'_ String| problem.split_once(": ").map(|(name, _)| name.to_owned());
+        let have_one: HashSet<String> = self.problems.iter().filter_map(of).collect();
+        let reasons: HashMap<&str, &str> =
+            self.not_watched.iter().map(|one| (one.interface.as_str(), one.reason.as_str())).collect();
+        let names = left_out.iter().map(|interface| interface.name.as_str());
+        let problem = |name| {
+            let why = reasons.get(name)?;
+            Some(format!(
+                "{name}: it looks like a container's, and is not counted: {why}; assign it under [[container]], or add \
+                 a rule of kind \"ignore\" for it under [interfaces]"
+            ))
+        };
+        names.filter(|name| !have_one.contains(*name)).filter_map(problem).collect()
     }
 
     /// Adds an interface whose container nothing names. It should be attached all the same.
@@ -224,40 +232,12 @@ impl Interfaces {
         self.attachments.push(Attachment {
             interface: interface.name,
             ifindex: interface.index,
+            name: container.as_ref().and_then(|id| self.names.of(id)).map(str::to_owned),
             container: container.map(|id| id.to_string()),
             incoming,
             outgoing,
         });
         Ok(())
-    }
-}
-
-/// What the interfaces' slots have counted, by the index of the interface.
-struct Counted(HashMap<u32, (InterfaceRecord, InterfaceCounters)>);
-
-impl Counted {
-    fn read(maps: &Maps, registry: &Registry) -> anyhow::Result<Self> {
-        let records = registry.interfaces();
-        let end = records.iter().rposition(|record| record.ifindex != 0).map_or(0, |last| last + 1);
-        let counters = counters::interfaces_totals(maps, u32::try_from(end)?)?;
-        let mut by_index = HashMap::new();
-        for (record, counters) in records.iter().zip(counters).filter(|(record, _)| record.ifindex != 0) {
-            // An attach that was interrupted leaves two records of an index; the first one counts.
-            by_index.entry(record.ifindex).or_insert((*record, counters));
-        }
-        Ok(Self(by_index))
-    }
-
-    /// The directions in which fewer buffers reached the program than the kernel counted: both numbers.
-    fn missed_buffers(&self, interface: &NetInterface) -> Vec<(Direction, u64, u64)> {
-        let Some((record, ours)) = self.0.get(&interface.index) else { return Vec::new() };
-        let since = counters::since_attach(record, &interface.statistics, ours);
-        let sides = [(Direction::In, since.incoming), (Direction::Out, since.outgoing)];
-        let missed = sides
-            .into_iter()
-            .filter(|&(direction, side)| counters::is_missed(side, &ours.passed[direction as usize]))
-            .map(|(direction, side)| (direction, side.kernel.skbs, side.counted.skbs));
-        missed.collect()
     }
 }
 
