@@ -11,8 +11,8 @@ use crate::{
 /// Show which container platforms are on this host, and whose each interface is
 ///
 /// Lists the platforms that were found and what shows them, each interface with its container and what assigns
-/// it, and what looks like a container's interface and is not counted. Needs no counters. Status 1 if such an
-/// interface exists, or if a platform's file cannot be used.
+/// it, what is counted for an owner who is not known yet, and what looks like a container's interface and is not
+/// counted. Needs no counters. Status 1 if anything is not counted, or if a platform's file cannot be used.
 #[derive(Debug, Args)]
 #[command(after_long_help = "Examples:\n  \
     trafctl host\n  \
@@ -28,7 +28,8 @@ pub(super) async fn run(global: &Global, options: &Options) -> anyhow::Result<Do
     let interfaces = host.netlink.interfaces()?;
     host.survey(&interfaces);
     host.ask_if_needed(&interfaces).await;
-    let report = host_report::describe(&host.policy, &interfaces);
+    let counted_for = host_report::counted_for(&host, &interfaces)?;
+    let report = host_report::describe(&host.policy, &interfaces, &counted_for);
     print(&match options.format {
         Format::Table => render::table(&report),
         Format::Json => render::json(&report)?,

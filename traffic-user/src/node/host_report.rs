@@ -1,15 +1,23 @@
 //! Which platforms are on this host, and to whom each interface belongs: the data of `trafctl host`.
 //!
-//! Reads the kernel and files and changes nothing. It needs no counters.
+//! Reads the kernel and files and changes nothing. It needs no counters; where there are some, they show for whom
+//! an interface is counted whose container is unknown.
+
+use std::collections::HashMap;
 
 use serde::Serialize;
+use traffic_common::Direction;
 use traffic_model::ContainerId;
 
-use super::policy::Policy;
+use super::{Host, policy::Policy, registry::Registry};
 use crate::{
+    kernel::{entries, hooks::Recognition, load},
     net::interface::NetInterface,
-    ownership::interface_rules::{Ignored, Role},
-    platform::{Owner, Platform},
+    ownership::{
+        ContainerNames,
+        interface_rules::{Ignored, Role},
+    },
+    platform::{Platform, survey::Running},
 };
 
 /// What to do about an interface whose container is unknown.
@@ -27,6 +35,8 @@ pub struct HostReport {
     pub platforms: Vec<FoundPlatform>,
     /// The interfaces that belong to a container, to several, or to the node as an uplink.
     pub interfaces: Vec<OwnedInterface>,
+    /// The interfaces that are counted for an owner who is not known yet.
+    pub pending: Vec<PendingOwner>,
     /// The interfaces that look like a container's and are not counted.
     pub not_counted: Vec<NotCounted>,
     /// The containers and machines that run and have no interface on this host.
@@ -61,11 +71,11 @@ pub struct Named {
 }
 
 impl Named {
-    fn new(owner: &Owner) -> Self {
+    fn new(id: &ContainerId, names: &ContainerNames, platform: Option<Platform>) -> Self {
         Self {
-            container: owner.id.to_string(),
-            name: owner.name.clone(),
-            platform: Some(owner.platform.key()),
+            container: id.to_string(),
+            name: names.of(id).map(str::to_owned),
+            platform: platform.map(Platform::key),
         }
     }
 }
@@ -86,6 +96,23 @@ pub struct OwnedInterface {
     pub shared: bool,
     /// What assigns it.
     pub rule: String,
+}
+
+/// An interface that is counted for an owner who is not known yet.
+#[derive(Debug, Serialize)]
+pub struct PendingOwner {
+    /// Its name.
+    pub interface: String,
+    /// Its index.
+    pub ifindex: u32,
+    /// Its kind as the kernel names it.
+    pub kind: String,
+    /// The id under which it is counted.
+    pub pending: String,
+    /// Why its container is unknown.
+    pub reason: String,
+    /// What to do if it stays unknown.
+    pub advice: &'static str,
 }
 
 /// An interface that looks like a container's and is not counted.
@@ -112,9 +139,39 @@ pub struct Other {
     pub reason: String,
 }
 
-/// Describes the host, which has these interfaces.
-pub fn describe(policy: &Policy, interfaces: &[NetInterface]) -> HostReport {
-    let survey = policy.survey();
+/// For whom the interfaces that exist are counted, by index, although nothing may name their containers. Empty
+/// without counters.
+///
+/// # Errors
+/// When a map or a hook cannot be read.
+pub fn counted_for(host: &Host, interfaces: &[NetInterface]) -> anyhow::Result<HashMap<u32, ContainerId>> {
+    let Ok(maps) = load::open(&host.bpffs) else { return Ok(HashMap::new()) };
+    let registry = Registry::read(&maps)?;
+    let indexes = interfaces.iter().map(|interface| interface.index).collect();
+    let entries: HashMap<_, _> = entries::of(&maps, &indexes)?.into_iter().collect();
+    let hooks = host.hooks();
+    let hooks = hooks.list(Recognition::Program)?;
+    let mut counted = HashMap::new();
+    for interface in interfaces.iter().filter(|one| host.policy.is_unresolved(one)) {
+        let entry = entries.get(&interface.index).copied().unwrap_or_default();
+        let is_attached = |direction| anyhow::Ok(hooks.state(interface, direction)?.ours() > 0);
+        if let Some(owner) = registry.recorded_owner(interface.index, &entry)
+            && (is_attached(Direction::In)? || is_attached(Direction::Out)?)
+        {
+            counted.insert(interface.index, owner);
+        }
+    }
+    Ok(counted)
+}
+
+/// Describes the host, which has these interfaces. `counted_for` says for whom those are counted whose container is
+/// unknown.
+pub fn describe(
+    policy: &Policy,
+    interfaces: &[NetInterface],
+    counted_for: &HashMap<u32, ContainerId>,
+) -> HostReport {
+    let (survey, names) = (policy.survey(), policy.names());
     let platforms = survey.platforms.iter().map(|(platform, evidence)| FoundPlatform {
         platform: platform.key(),
         title: platform.to_string(),
@@ -126,6 +183,7 @@ pub fn describe(policy: &Policy, interfaces: &[NetInterface]) -> HostReport {
         preset: policy.config.preset.name(),
         platforms: platforms.collect(),
         interfaces: Vec::new(),
+        pending: Vec::new(),
         not_counted: Vec::new(),
         without_interface: Vec::new(),
         others: Vec::new(),
@@ -133,22 +191,38 @@ pub fn describe(policy: &Policy, interfaces: &[NetInterface]) -> HostReport {
     };
     for interface in interfaces {
         let (role, rule) = policy.decide(interface);
-        let owned = |owner, shared| OwnedInterface {
+        let owned_by = |owner, shared, rule| OwnedInterface {
             interface: interface.name.clone(),
             ifindex: interface.index,
             kind: interface.kind.clone(),
             owner,
             shared,
-            rule: rule.to_string(),
+            rule,
         };
+        let owned = |owner, shared| owned_by(owner, shared, rule.to_string());
         match role {
-            Role::Container(id) => report.interfaces.push(owned(Some(named(policy, interface, &id)), false)),
+            Role::Container(id) => {
+                let owner = Named::new(&id, &names, platform_of(policy, interface, &id));
+                report.interfaces.push(owned(Some(owner), false));
+            }
             Role::Uplink => {
-                let node = Named { container: ContainerId::node().to_string(), name: None, platform: None };
+                let node = Named::new(&ContainerId::node(), &ContainerNames::default(), None);
                 report.interfaces.push(owned(Some(node), false));
             }
             Role::Shared => report.interfaces.push(owned(None, true)),
-            Role::Unresolved { reason } => report.not_counted.push(not_counted(interface, reason)),
+            Role::Unresolved { reason } => match counted_for.get(&interface.index) {
+                Some(id) if id.is_pending() => report.pending.push(pending(interface, id, reason)),
+                Some(id) => {
+                    let owner = Named::new(id, &names, platform_of(policy, interface, id));
+                    let rule = format!("what was known before; nothing names its container now: {reason}");
+                    report.interfaces.push(owned_by(Some(owner), false, rule));
+                }
+                None if interface.has_both_ends_here() => report.others.push(Other {
+                    interface: interface.name.clone(),
+                    reason: policy.rules().why_ignored(Ignored::BothEndsHere),
+                }),
+                None => report.not_counted.push(not_counted(interface, reason)),
+            },
             Role::Ignored(Ignored::NoRule) if interface.looks_like_a_containers() => {
                 report.not_counted.push(not_counted(interface, policy.rules().why_ignored(Ignored::NoRule)));
             }
@@ -161,8 +235,8 @@ pub fn describe(policy: &Policy, interfaces: &[NetInterface]) -> HostReport {
     let counted: Vec<&str> =
         report.interfaces.iter().filter_map(|one| Some(one.owner.as_ref()?.container.as_str())).collect();
     let idle = running.filter(|running| !counted.contains(&running.owner.id.as_str()));
-    let idle: Vec<Named> = idle.map(|running| Named::new(&running.owner)).collect();
-    report.without_interface = idle;
+    let named = |running: &Running| Named::new(&running.owner.id, &names, Some(running.owner.platform));
+    report.without_interface = idle.map(named).collect();
     report
 }
 
@@ -175,10 +249,21 @@ impl Policy {
     ) -> Vec<&'i NetInterface> {
         let is_left_out = |interface: &&NetInterface| {
             interface.looks_like_a_containers()
-                && matches!(self.role(interface), Role::Unresolved { .. } | Role::Ignored(Ignored::NoRule))
                 && !is_counted(interface)
+                && matches!(self.role(interface), Role::Unresolved { .. } | Role::Ignored(Ignored::NoRule))
         };
         interfaces.iter().filter(is_left_out).collect()
+    }
+}
+
+fn pending(interface: &NetInterface, id: &ContainerId, reason: String) -> PendingOwner {
+    PendingOwner {
+        interface: interface.name.clone(),
+        ifindex: interface.index,
+        kind: interface.kind.clone(),
+        pending: id.to_string(),
+        reason,
+        advice: ADVICE,
     }
 }
 
@@ -192,18 +277,10 @@ fn not_counted(interface: &NetInterface, reason: String) -> NotCounted {
     }
 }
 
-/// The container of an interface with what its platform says of it.
-fn named(policy: &Policy, interface: &NetInterface, id: &ContainerId) -> Named {
-    let survey = policy.survey();
-    let found = survey.of(interface).and_then(|found| found.owner.as_ref().ok());
-    match found.filter(|owner| owner.id == *id) {
-        Some(owner) => Named::new(owner),
-        None => Named {
-            container: id.to_string(),
-            name: survey.name_of(id).map(str::to_owned),
-            platform: by_name(interface).map(Platform::key),
-        },
-    }
+/// The platform that runs the container of an interface.
+fn platform_of(policy: &Policy, interface: &NetInterface, id: &ContainerId) -> Option<Platform> {
+    let found = policy.survey().of(interface).and_then(|found| found.owner.as_ref().ok());
+    found.filter(|owner| owner.id == *id).map_or_else(|| by_name(interface), |owner| Some(owner.platform))
 }
 
 /// The platform whose interfaces alone have such names.

@@ -51,6 +51,12 @@ pub fn table(report: &HostReport) -> String {
         let names: Vec<_> = report.others.iter().map(|other| other.interface.as_str()).collect();
         text += &format!("\nother interfaces: {}; --format json has the reasons\n", names.join(", "));
     }
+    for one in &report.pending {
+        text += &format!(
+            "\nCOUNTED PENDING {} as {}: {}; {}\n",
+            one.interface, one.pending, one.reason, one.advice
+        );
+    }
     for one in &report.not_counted {
         text += &format!("\nNOT COUNTED {}: {}; {}\n", one.interface, one.reason, one.advice);
     }
@@ -70,7 +76,7 @@ mod tests {
     use insta::assert_snapshot;
 
     use super::*;
-    use crate::node::host_report::{FoundPlatform, NotCounted, Other, OwnedInterface};
+    use crate::node::host_report::{FoundPlatform, NotCounted, Other, OwnedInterface, PendingOwner};
 
     fn sample() -> HostReport {
         let named = |container: &str, name: Option<&str>, platform| Named {
@@ -103,6 +109,14 @@ mod tests {
                 ),
                 owned("venet0", 6, None, "the rule for names ^venet0$"),
             ],
+            pending: vec![PendingOwner {
+                interface: "veth8".to_owned(),
+                ifindex: 8,
+                kind: "veth".to_owned(),
+                pending: "pending:veth8:8:20261128T224530Z".to_owned(),
+                reason: "its container is not listed yet".to_owned(),
+                advice: "name its container",
+            }],
             not_counted: vec![NotCounted {
                 interface: "veth9".to_owned(),
                 ifindex: 9,
