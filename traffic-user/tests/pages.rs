@@ -87,7 +87,7 @@ fn pages_by_hand_have_no_warnings_and_every_key() {
     }
     let text = formatted("trafctl.toml.5", generate::BY_HAND[1].1);
     let sample = "[classes.names]\n2 = 'x'\n[[interfaces.rule]]\npattern = 'x'\nkind = 'ignore'\n[[container]]\n\
-                  id = '7'\ninterfaces = ['a']\nmacs = ['00:18:51:aa:bb:cc']\naddresses = ['10.0.0.1']\n";
+                  id = '7'\nname = 'shop'\ninterfaces = ['a']\nmacs = ['00:18:51:aa:bb:cc']\naddresses = ['10.0.0.1']\n";
     let config = Config::parse(sample, std::path::Path::new("sample")).unwrap();
     for setting in config.settings(sample) {
         let key = setting.key.replace("[0]", "");

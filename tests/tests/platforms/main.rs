@@ -1,9 +1,11 @@
 //! Containers whose interfaces have names that say nothing: whose they are, comes from the platforms.
 //!
 //! - `cgroups`: the kernel's part, with cgroups and processes as the platforms make them.
+//! - `names`: names of containers in commands, in `status` and in the ledger.
 //! - `podman`: real containers and a pod.
 
 mod cgroups;
+mod names;
 mod podman;
 
 use anyhow::{Context, Result};

@@ -53,7 +53,7 @@ use crate::{
     },
     health::{Component, Components},
     node::status::Status,
-    ownership::UnknownContainer,
+    ownership::{AmbiguousName, UnknownContainer},
     render::ClassNames,
 };
 
@@ -151,7 +151,7 @@ impl Source {
     }
 
     /// `resolve` gives all ids that the containers asked for are known by, or fails with
-    /// [`UnknownContainer`].
+    /// [`UnknownContainer`] or [`AmbiguousName`].
     #[must_use]
     pub fn resolving(
         mut self,
@@ -256,13 +256,18 @@ impl Source {
             Ok(text) => ([(header::CONTENT_TYPE, content_type)], text).into_response(),
             Err(error) => {
                 tracing::debug!("answering a request: {error:#}");
-                let status = match error.is::<UnknownContainer>() {
-                    true => StatusCode::NOT_FOUND,
-                    false => StatusCode::SERVICE_UNAVAILABLE,
-                };
-                error_answer(status, &format!("{error:#}"))
+                error_answer(status_of(&error), &format!("{error:#}"))
             }
         }
+    }
+}
+
+/// The status of an answer that failed: whose fault it is.
+fn status_of(error: &anyhow::Error) -> StatusCode {
+    match () {
+        () if error.is::<UnknownContainer>() => StatusCode::NOT_FOUND,
+        () if error.is::<AmbiguousName>() => StatusCode::BAD_REQUEST,
+        () => StatusCode::SERVICE_UNAVAILABLE,
     }
 }
 

@@ -17,7 +17,7 @@ use axum::{
 use jiff::Timestamp;
 use tokio::{sync::Semaphore, task, time};
 use traffic_ledger::{Ledger, LedgerError, QueryLimits};
-use traffic_model::{ContainerId, calendar};
+use traffic_model::calendar;
 
 use crate::{
     api::{
@@ -25,7 +25,7 @@ use crate::{
         answers::{self, Tag, error_answer, try_again},
     },
     queries::{
-        Context, Query, known_names,
+        ById, Context, FindContainers, Query, known_names,
         parameters::{Pairs, renamed},
     },
     render::ClassNames,
@@ -40,7 +40,7 @@ const TIME: Duration = Duration::from_secs(10);
 /// Most rows of a document: 20 MB of JSON.
 const MOST_ROWS: usize = 25_000;
 
-type AllIds = dyn Fn(&ContainerId) -> anyhow::Result<Vec<ContainerId>> + Send + Sync;
+type Find = dyn FindContainers + Send + Sync;
 
 /// A ledger that requests are answered from.
 #[derive(Clone)]
@@ -49,7 +49,7 @@ pub struct Reader {
     /// Whether this process has the file open for writing.
     beside_writer: bool,
     places: Arc<Semaphore>,
-    all_ids: Arc<AllIds>,
+    find: Arc<Find>,
     pub(super) class_names: Arc<ReadNames>,
 }
 
@@ -80,18 +80,15 @@ impl Reader {
             path: path.to_owned(),
             beside_writer: false,
             places: Arc::new(Semaphore::new(AT_A_TIME)),
-            all_ids: Arc::new(|id| Ok(vec![id.clone()])),
+            find: Arc::new(ById),
             class_names: Arc::new(ClassNames::new),
         }
     }
 
-    /// `all_ids` gives all ids that a container is known by.
+    /// `find` finds containers by their other ids and names.
     #[must_use]
-    pub fn resolving(
-        mut self,
-        all_ids: impl Fn(&ContainerId) -> anyhow::Result<Vec<ContainerId>> + Send + Sync + 'static,
-    ) -> Self {
-        self.all_ids = Arc::new(all_ids);
+    pub fn resolving(mut self, find: impl FindContainers + Send + Sync + 'static) -> Self {
+        self.find = Arc::new(find);
         self
     }
 
@@ -126,7 +123,7 @@ impl Reader {
                 return Ok(tag.not_modified());
             }
             let ledger = reader.open().map_err(|error| reader.cannot_open(error))?;
-            let resolve = |ledger: &Ledger, typed: &[String]| known_names(ledger, typed, &*reader.all_ids);
+            let resolve = |ledger: &Ledger, typed: &[String]| known_names(ledger, typed, &*reader.find);
             let context = Context { resolve: &resolve, class_names };
             let resolved = query.resolve(&ledger, &context).map_err(asked_badly)?;
             Ok(answers::document(content_type, resolved(&ledger, &context)?, tag))

@@ -4,7 +4,7 @@ use anyhow::Context as _;
 use clap::{Args, ValueEnum};
 use traffic_common::Family;
 use traffic_ledger::AdjustmentRequest;
-use traffic_model::units;
+use traffic_model::{ContainerId, units};
 
 use crate::{
     cli::{Done, Format, Global, confirm::Confirm, format::parse_class, print},
@@ -26,7 +26,7 @@ pub struct Options {
     /// The closed billing month
     #[arg(value_name = "YYYY-MM")]
     month: String,
-    /// Id or label of the container in the closed month
+    /// Id or label of the container in the closed month; without --yes, also its name
     #[arg(long, value_name = "ID")]
     container: String,
     /// The class
@@ -74,10 +74,18 @@ impl From<FamilyName> for Family {
     }
 }
 
+/// The container as the closed month has it: the label as it is, and for a name the id.
+fn container_of(global: &Global, options: &Options) -> anyhow::Result<String> {
+    match ContainerId::new(&options.container) {
+        Ok(typed) => Ok(global.meant(&global.config_to_show().0, &typed, options.confirm)?.to_string()),
+        Err(_) => Ok(options.container.clone()),
+    }
+}
+
 pub(super) fn run(global: &Global, options: &Options) -> anyhow::Result<Done> {
     let request = AdjustmentRequest {
         period: options.month.clone(),
-        container: options.container.clone(),
+        container: container_of(global, options)?,
         class: options.class,
         family: options.family.map(Family::from),
         packets: [options.in_packets, options.out_packets],

@@ -1,7 +1,8 @@
-//! `trafctl container`: frees the id of a container for a new customer, and attributes what was counted for an
-//! owner who was not known.
+//! `trafctl container`: frees the id of a container for a new customer, attributes what was counted for an owner
+//! who was not known, and shows what a container was called.
 
 mod attribute;
+mod history;
 
 use anyhow::bail;
 use clap::{Args, Subcommand};
@@ -24,6 +25,7 @@ use crate::{
 /// Manage the figures of a container
 #[derive(Debug, Args)]
 #[command(after_long_help = "Examples:\n  \
+    trafctl container history 101\n  \
     trafctl container retire 101 --yes\n  \
     trafctl container attribute pending:veth1a2b3c:17:20261128T224530Z 101 --yes")]
 pub struct Options {
@@ -41,7 +43,7 @@ enum Action {
         trafctl container retire 101         show what would be retired\n  \
         trafctl container retire 101 --yes")]
     Retire {
-        /// The container
+        /// The container, by its id; without --yes, also by its name
         #[arg(value_name = "ID", value_parser = ContainerId::new)]
         container: ContainerId,
         #[command(flatten)]
@@ -51,6 +53,7 @@ enum Action {
         format: Format,
     },
     Attribute(attribute::AttributeOptions),
+    History(history::HistoryOptions),
 }
 
 pub(super) async fn run(global: &Global, options: &Options) -> anyhow::Result<Done> {
@@ -58,7 +61,9 @@ pub(super) async fn run(global: &Global, options: &Options) -> anyhow::Result<Do
     let (container, confirm, format) = match &options.action {
         Action::Retire { container, confirm, format } => (container, confirm, format),
         Action::Attribute(options) => return attribute::run(global, &config, options),
+        Action::History(options) => return history::run(global, options),
     };
+    let container = &global.meant(&config, container, *confirm)?;
     if confirm.yes {
         retire(global, &config, container, *format).await?;
     } else {

@@ -18,7 +18,7 @@ pub(super) struct CounterFilter {
     /// Only IPv6
     #[arg(short = '6')]
     ipv6: bool,
-    /// Only this container; may be repeated
+    /// Only this container, by its id or name; may be repeated
     #[arg(long = "container", value_name = "ID", value_parser = ContainerId::new)]
     containers: Vec<ContainerId>,
     /// Only this class; may be repeated
@@ -30,21 +30,21 @@ impl CounterFilter {
     /// The filter with every id that the containers are known by.
     ///
     /// # Errors
-    /// [`crate::ownership::UnknownContainer`] for an id that nothing on this node knows.
-    pub(super) async fn wanted(
+    /// [`crate::ownership::UnknownContainer`] for what is no id or name on this node,
+    /// [`crate::ownership::AmbiguousName`] for a name of several containers.
+    pub(super) fn wanted(
         &self,
         global: &Global,
         config: &Config,
         snapshot: &Snapshot,
     ) -> anyhow::Result<Wanted> {
-        global.require_known(config, &self.containers, snapshot).await?;
         Ok(Wanted {
             family: match (self.ipv4, self.ipv6) {
                 (true, _) => Some(Family::Ipv4),
                 (_, true) => Some(Family::Ipv6),
                 _ => None,
             },
-            containers: global.all_ids(config, &self.containers)?,
+            containers: global.find(config, &self.containers, snapshot)?,
             classes: self.classes.clone(),
         })
     }

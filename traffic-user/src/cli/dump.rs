@@ -57,7 +57,7 @@ pub(super) async fn run(global: &Global, options: &Options) -> anyhow::Result<Do
     let maps = load::open(&global.pinned())?;
     let (config, is_usable) = global.config_to_show();
     let mut snapshot = counters::read(&maps, &config.node)?;
-    let wanted = options.filter.wanted(global, &config, &snapshot).await?;
+    let wanted = options.filter.wanted(global, &config, &snapshot)?;
     let filter = Filter { wanted, zeros: options.all };
     loop {
         if options.since_mark {

@@ -16,14 +16,16 @@ use crate::{
     config::{Chosen, Config},
     drain::{ledger_config, ledger_path},
     kernel::bpffs::Bpffs,
-    net::netlink::Netlink,
+    net::{interface::NetInterface, netlink::Netlink},
     node::Host,
     ownership::{
-        Ownership, UnknownContainer,
+        Ownership,
         address_file::AddressFile,
         interface_rules::{Role, Sources},
+        names,
     },
     platform::survey::Surveyor,
+    queries::FindContainers,
     render::ClassNames,
 };
 
@@ -133,26 +135,51 @@ impl Global {
         Ok(typed.iter().flat_map(|id| identities.rules.all_ids(id)).collect())
     }
 
-    /// Fails with [`UnknownContainer`] for the first of the ids that nothing on this node knows.
+    /// All ids that the containers asked for are known by, and those of the containers with these names. A container
+    /// that is configured, or that has an interface, is known even if it has no traffic yet.
     ///
-    /// A container that is configured, or that has an interface, is known even if it has no traffic yet.
-    pub(super) async fn require_known(
+    /// # Errors
+    /// [`UnknownContainer`](crate::ownership::UnknownContainer) for the first that nothing on this node knows,
+    /// [`AmbiguousName`](crate::ownership::AmbiguousName) for a name of several containers.
+    pub(super) fn find(
         &self,
         config: &Config,
         typed: &[ContainerId],
         snapshot: &Snapshot,
-    ) -> anyhow::Result<()> {
+    ) -> anyhow::Result<Vec<ContainerId>> {
         if typed.is_empty() {
-            return Ok(());
+            return Ok(Vec::new());
         }
         let ownership = self.identities(config)?;
+        let mut host = None;
+        let mut found = Vec::new();
         for id in typed {
             let ids = ownership.rules.all_ids(id);
-            if !ownership.knows(&ids, config, snapshot) && !owns_interface(&ownership, &ids)? {
-                return Err(UnknownContainer::without_counters(id).into());
+            if ownership.knows(&ids, config, snapshot) {
+                found.extend(ids);
+                continue;
             }
+            let (interfaces, sources) = match &mut host {
+                Some(host) => host,
+                none => none.insert(look_at_host()?),
+            };
+            if owns_interface(&ownership, (interfaces, sources), &ids) {
+                found.extend(ids);
+                continue;
+            }
+            let names = ownership.names(config, sources.survey.names());
+            found.extend(ownership.all_ids_of_named(&names, id)?);
         }
-        Ok(())
+        Ok(found)
+    }
+
+    /// The only container of a name; `None` if none has it now.
+    ///
+    /// # Errors
+    /// [`AmbiguousName`](crate::ownership::AmbiguousName) if several have it.
+    pub(super) fn named(&self, config: &Config, name: &str) -> anyhow::Result<Option<ContainerId>> {
+        let names = self.identities(config)?.names(config, &Surveyor::default().names());
+        Ok(names::only(name, names.ids(name))?)
     }
 
     /// The ledger, for reading.
@@ -209,14 +236,46 @@ impl Global {
     }
 }
 
-/// Whether an interface that exists now belongs to a container with one of these ids, attached or not.
-fn owns_interface(ownership: &Ownership, ids: &[ContainerId]) -> anyhow::Result<bool> {
+/// The interfaces that exist now, and what the platforms know of them.
+fn look_at_host() -> anyhow::Result<(Vec<NetInterface>, Sources)> {
     let netlink = Netlink::connect()?;
     let interfaces = netlink.interfaces()?;
     let survey = Surveyor::default().survey(&netlink, &interfaces)?;
-    let sources = Sources { survey, ..Sources::default() };
-    Ok(interfaces.iter().any(|interface| {
-        let role = ownership.rules.role(interface, &interface.name, &sources);
+    Ok((interfaces, Sources { survey, ..Sources::default() }))
+}
+
+/// Whether an interface belongs to a container with one of these ids, attached or not.
+fn owns_interface(
+    ownership: &Ownership,
+    (interfaces, sources): (&[NetInterface], &Sources),
+    ids: &[ContainerId],
+) -> bool {
+    interfaces.iter().any(|interface| {
+        let role = ownership.rules.role(interface, &interface.name, sources);
         matches!(role, Role::Container(id) if ids.contains(&id))
-    }))
+    })
+}
+
+/// Finds the containers of a query to the ledger, by the files and platforms of this node.
+#[derive(Debug)]
+pub(super) struct OnThisNode<'g> {
+    global: &'g Global,
+    config: Config,
+}
+
+impl<'g> OnThisNode<'g> {
+    pub(super) fn new(global: &'g Global) -> Self {
+        Self { global, config: global.config_to_show().0 }
+    }
+}
+
+impl FindContainers for OnThisNode<'_> {
+    fn all_ids(&self, id: &ContainerId) -> anyhow::Result<Vec<ContainerId>> {
+        self.global.all_ids(&self.config, std::slice::from_ref(id))
+    }
+
+    fn named(&self, name: &str) -> anyhow::Result<Vec<ContainerId>> {
+        let names = self.global.identities(&self.config)?.names(&self.config, &Surveyor::default().names());
+        Ok(names.ids(name))
+    }
 }

@@ -17,6 +17,7 @@ use crate::{
 mod address;
 mod adjust;
 mod attach;
+mod by_name;
 mod classes;
 mod compare;
 mod config;

@@ -3,7 +3,7 @@
 use traffic_ledger::Ledger;
 
 use crate::{
-    cli::{Done, Format, Global, output::print},
+    cli::{Done, Format, Global, global::OnThisNode, output::print},
     queries::{Context, Query, known_names},
     render::ledger as render,
 };
@@ -20,10 +20,8 @@ impl From<Format> for render::Format {
 /// Answers a query and prints the answer.
 pub(super) fn run(global: &Global, query: &impl Query) -> anyhow::Result<Done> {
     let ledger = global.ledger()?;
-    let resolve = |ledger: &Ledger, typed: &[String]| {
-        let config = global.config_to_show().0;
-        known_names(ledger, typed, |id| global.all_ids(&config, std::slice::from_ref(id)))
-    };
+    let node = OnThisNode::new(global);
+    let resolve = |ledger: &Ledger, typed: &[String]| known_names(ledger, typed, &node);
     let context = Context { resolve: &resolve, class_names: global.class_names() };
     print(&query.resolve(&ledger, &context)?(&ledger, &context)?)?;
     Ok(Done::Success)

@@ -63,7 +63,7 @@ pub(super) async fn run(global: &Global, options: &Options) -> anyhow::Result<Do
     let screen = stdout().is_terminal() && options.format == Format::Table;
     let mut earlier = read()?;
     let selection = Selection {
-        wanted: options.filter.wanted(global, &config, &earlier).await?,
+        wanted: options.filter.wanted(global, &config, &earlier)?,
         by_class: options.by_class,
         order: options.sort.into(),
     };

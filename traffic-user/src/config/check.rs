@@ -101,10 +101,24 @@ fn node(node: Spanned<FileNode>) -> Result<(String, Vec<String>), Problem> {
     Ok((name, uplinks.into_iter().map(interface_name).collect::<Result<_, _>>()?))
 }
 
+/// Bytes of a container's name for people, as in most platforms.
+const LONGEST_CONTAINER_NAME: usize = 255;
+
 fn interface_name(name: Spanned<String>) -> Result<String, Problem> {
     let len = name_bytes(name.get_ref()).len();
     if len == 0 || len >= traffic_common::INTERFACE_NAME_BYTES {
         let message = format!("{:?} is not an interface name; write 1 to 15 characters", name.get_ref());
+        return Err(problem(&name, message));
+    }
+    Ok(name.into_inner())
+}
+
+/// A name for people. It is printed in one line.
+fn container_name(name: Spanned<String>) -> Result<String, Problem> {
+    let text = name.get_ref();
+    if text.is_empty() || text.len() > LONGEST_CONTAINER_NAME || text.chars().any(char::is_control) {
+        let message =
+            format!("{text:?} is not a name; write 1 to {LONGEST_CONTAINER_NAME} bytes in one line");
         return Err(problem(&name, message));
     }
     Ok(name.into_inner())
@@ -239,6 +253,7 @@ impl FileContainer {
             .map(|text| parse_prefix(text.get_ref()).map_err(|error| problem(&text, error)));
         Ok(ContainerConfig {
             id,
+            name: self.name.map(container_name).transpose()?,
             interfaces: interfaces.collect::<Result<_, _>>()?,
             macs: macs.collect::<Result<_, _>>()?,
             addresses: addresses.collect::<Result<_, _>>()?,

@@ -156,6 +156,7 @@ pub(super) struct FileRule {
 #[serde(deny_unknown_fields)]
 pub(super) struct FileContainer {
     pub(super) id: Spanned<String>,
+    pub(super) name: Option<Spanned<String>>,
     #[serde(default)]
     pub(super) interfaces: Vec<Spanned<String>>,
     #[serde(default)]

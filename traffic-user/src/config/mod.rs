@@ -197,6 +197,8 @@ pub struct IdentityCommand {
 pub struct ContainerConfig {
     /// Its id.
     pub id: ContainerId,
+    /// Its name for people, instead of what its platform calls it.
+    pub name: Option<String>,
     /// Its host-side interfaces.
     pub interfaces: Vec<String>,
     /// Hardware addresses of its interfaces.

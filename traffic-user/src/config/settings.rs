@@ -138,13 +138,14 @@ fn rule((at, Rule { pattern, kind }): (usize, &Rule)) -> [(String, Value); 2] {
 }
 
 fn container((at, container): (usize, &ContainerConfig)) -> Vec<(String, Value)> {
-    let ContainerConfig { id, interfaces, macs, addresses } = container;
+    let ContainerConfig { id, name, interfaces, macs, addresses } = container;
     let macs: Vec<String> =
         macs.iter().map(|mac| mac.iter().map(|byte| hex(&[*byte])).collect::<Vec<_>>().join(":")).collect();
     let addresses: Vec<String> = addresses.iter().map(ToString::to_string).collect();
     let lists = [("interfaces", json!(interfaces)), ("macs", json!(macs)), ("addresses", json!(addresses))];
     let key = |name: &str| format!("container[{at}].{name}");
     let mut values = vec![(key("id"), json!(id.as_str()))];
+    values.extend(name.iter().map(|name| (key("name"), json!(name))));
     values.extend(
         lists
             .into_iter()
@@ -299,6 +300,7 @@ kind = 'mapped'
 pattern = 'y.*'
 [[container]]
 id = '101'
+name = 'shop of Meier'
 macs = ['00:18:51:aa:bb:cc']
 addresses = [
   '10.0.0.1',
@@ -331,11 +333,12 @@ token_file = '/etc/trafctl/token'
             ("interfaces.rule[1].kind", json!("mapped"), Some(14)),
             ("interfaces.rule[1].pattern", json!("y.*"), Some(15)),
             ("container[0].id", json!("101"), Some(17)),
-            ("container[0].macs", json!(["00:18:51:aa:bb:cc"]), Some(18)),
-            ("container[0].addresses", json!(["10.0.0.1/32"]), Some(19)),
-            ("drain.interval", json!("1m 30s"), Some(23)),
-            ("api.listen", json!("127.0.0.1:9177"), Some(25)),
-            ("api.token_file", json!("/etc/trafctl/token"), Some(26)),
+            ("container[0].name", json!("shop of Meier"), Some(18)),
+            ("container[0].macs", json!(["00:18:51:aa:bb:cc"]), Some(19)),
+            ("container[0].addresses", json!(["10.0.0.1/32"]), Some(20)),
+            ("drain.interval", json!("1m 30s"), Some(24)),
+            ("api.listen", json!("127.0.0.1:9177"), Some(26)),
+            ("api.token_file", json!("/etc/trafctl/token"), Some(27)),
             ("identities.command", Value::Null, None),
             ("identities.timeout", json!("5s"), None),
             ("classes.hold_if_removed", json!("20%"), None),

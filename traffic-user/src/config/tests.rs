@@ -66,7 +66,7 @@ fn every_key_reaches_its_field() {
          [limits]\ncontainers = 3\ninterfaces = 4\nclasses = 5\naddresses = 6\n\
          [host]\npreset = 'proxmox'\n[identities]\ncommand = ['/bin/ids', '-a']\ntimeout = \
          '3s'\n[[interfaces.rule]]\npattern = '^x(?<container>.+)$'\nkind = 'container'\n\
-         [[container]]\nid = '{ABCDEF01-2345-6789-abcd-ef0123456789}'\ninterfaces = ['a']\nmacs = \
+         [[container]]\nid = '{ABCDEF01-2345-6789-abcd-ef0123456789}'\nname = 'shop'\ninterfaces = ['a']\nmacs = \
          ['00:18:51:AA:bb:cc']\n\
          addresses = ['10.0.0.5', '2001:db8:5::/64']\n[drain]\ninterval = '1m 30s'\n\
          [shaping]\nenabled = true\n\
@@ -84,6 +84,7 @@ fn every_key_reaches_its_field() {
     assert_eq!(config.identity_command, Some(IdentityCommand { words, timeout: Duration::from_secs(3) }));
     let container = &config.containers[0];
     assert_eq!(container.id.as_str(), "abcdef01-2345-6789-abcd-ef0123456789");
+    assert_eq!(container.name.as_deref(), Some("shop"));
     assert_eq!(container.macs, [[0, 0x18, 0x51, 0xaa, 0xbb, 0xcc]]);
     assert_eq!(
         container.addresses,
@@ -150,6 +151,10 @@ fn every_mistake_is_reported_with_its_place() {
         ),
         ("[[container]]\nid = 'a b'\n", "t.toml:2:6: container id \"a b\" is not usable"),
         ("[[container]]\nid = '1'\naddresses = ['10.0.0.1', '10.0.0.1/24']\n", "t.toml:3:26: "),
+        (
+            "[[container]]\nid = '1'\nname = \"a\\u0007b\"\n",
+            "t.toml:3:8: \"a\\u{7}b\" is not a name; write 1 to 255 bytes in one line",
+        ),
         (
             "[[container]]\nid = '1'\nmacs = ['00:11']\n",
             "t.toml:3:9: \"00:11\" is not a hardware address; write 00:18:51:aa:bb:cc",

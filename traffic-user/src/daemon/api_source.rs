@@ -1,6 +1,11 @@
 //! What the API answers from: counters, the ledger, the state of the node, and the configuration in force.
 
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::{
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, PoisonError, RwLock},
+};
+
+use traffic_model::ContainerId;
 
 use super::worker::{Look, Worker};
 use crate::{
@@ -9,8 +14,12 @@ use crate::{
     config::Config,
     drain,
     kernel::{counters, load},
-    node::{Host, status},
+    node::{
+        Host,
+        status::{self, Moment},
+    },
     ownership::{self, Ownership, interface_rules::Sources},
+    queries::FindContainers,
 };
 
 /// What is known of owners beside rules and lists, as another thread reads it at any time.
@@ -54,14 +63,17 @@ impl Worker {
         let health = self.ledger.is_enabled().then(|| Arc::clone(self.ledger.health()));
         let (config, state_dir) = (self.config.clone(), self.host.state_dir().to_owned());
         let (named, counted) = ((config.clone(), state_dir.clone()), (config.clone(), state_dir.clone()));
-        let recorded = (config.clone(), state_dir.clone());
-        let reader = self.ledger.is_enabled().then(|| {
-            Reader::beside_writer(&drain::ledger_path(&state_dir)).resolving(move |id| {
-                let ownership = Ownership::read(&recorded.0.read(), &recorded.1, None)?;
-                Ok(ownership.rules.all_ids(id))
-            })
-        });
+        let recorded = KnownOwners {
+            config: config.clone(),
+            sources: self.sources.clone(),
+            state_dir: state_dir.clone(),
+        };
+        let reader = self
+            .ledger
+            .is_enabled()
+            .then(|| Reader::beside_writer(&drain::ledger_path(&state_dir)).resolving(recorded));
         let (sources, looked_at) = (self.sources.clone(), state_dir.clone());
+        let names = self.sources.clone();
         let gather = move || {
             let mut host = look()?;
             host.policy.take_known(sources.read());
@@ -77,7 +89,8 @@ impl Worker {
             .keeping_lives_in(self.host.state_dir())
             .naming(move || class_source::class_names(&named.0.read(), &named.1))
             .resolving(move |typed, snapshot| {
-                ownership::resolve(&counted.0.read(), &counted.1, typed, snapshot)
+                let sources = names.read();
+                ownership::resolve(&counted.0.read(), &counted.1, typed, (snapshot, sources.survey.names()))
             })
             .with_ledger(reader)
             .with_node(gather)
@@ -85,7 +98,28 @@ impl Worker {
     }
 }
 
-fn gather(host: &Host, state_dir: &std::path::Path) -> anyhow::Result<NodeState> {
-    let (status, snapshot) = status::gather_with_counters(host, state_dir, &load::open(&host.bpffs)?)?;
+/// Finds the containers of a query to the ledger as the daemon knows them. It looks at no platform.
+struct KnownOwners {
+    config: SharedConfig,
+    sources: SharedSources,
+    state_dir: PathBuf,
+}
+
+impl FindContainers for KnownOwners {
+    fn all_ids(&self, id: &ContainerId) -> anyhow::Result<Vec<ContainerId>> {
+        Ok(Ownership::read(&self.config.read(), &self.state_dir, None)?.rules.all_ids(id))
+    }
+
+    fn named(&self, name: &str) -> anyhow::Result<Vec<ContainerId>> {
+        let config = self.config.read();
+        let ownership = Ownership::read(&config, &self.state_dir, None)?;
+        Ok(ownership.names(&config, self.sources.read().survey.names()).ids(name))
+    }
+}
+
+fn gather(host: &Host, state_dir: &Path) -> anyhow::Result<NodeState> {
+    let maps = load::open(&host.bpffs)?;
+    let moment = Moment::read(host, &maps)?;
+    let (status, snapshot) = status::gather_with_counters(host, state_dir, &maps, moment)?;
     Ok(NodeState { status, snapshot })
 }

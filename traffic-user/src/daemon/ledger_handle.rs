@@ -20,6 +20,7 @@ use crate::{
     drain::{self, DaemonLock, Drainer},
     health::{Components, Part},
     kernel::maps::Maps,
+    ownership::ContainerNames,
     time,
 };
 
@@ -135,6 +136,15 @@ impl LedgerHandle {
             Err(error) => self.note_failure(error),
         }
         drained.map(drop)
+    }
+
+    /// Has the next drain store what people call the containers.
+    pub(super) fn note_names(&mut self, names: &ContainerNames) {
+        if let Some(opened) = &mut self.opened {
+            opened
+                .drainer
+                .note_names(names.iter().map(|(id, name)| (id.to_string(), name.to_owned())).collect());
+        }
     }
 
     /// Has the next drain that succeeds store these gaps.

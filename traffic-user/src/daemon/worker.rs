@@ -387,6 +387,7 @@ impl Worker {
     /// As [`Self::drain`], for a caller that holds the lock on the pinned state. A failure is noted as the
     /// ledger's, and the next drain catches up.
     fn drain_locked(&mut self, maps: &Maps, trigger: DrainTrigger) {
+        self.ledger.note_names(&self.host.policy.names());
         match self.ledger.drain(maps, trigger) {
             Ok(()) if self.ledger.needs_class_table() => self.loader.store(),
             Err(error) if ledger_handle::is_busy(&error) => self.report(WorkerEvent::DrainSoon),

@@ -12,6 +12,7 @@ mod machine;
 mod other_counters;
 
 use std::{
+    collections::BTreeMap,
     fs,
     os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
@@ -198,6 +199,11 @@ impl Drainer {
     /// See [`Ledger::note_gaps`].
     pub fn note_gaps(&mut self, gaps: &[Gap]) {
         self.ledger.note_gaps(gaps);
+    }
+
+    /// See [`Ledger::note_names`].
+    pub fn note_names(&mut self, names: BTreeMap<String, String>) {
+        self.ledger.note_names(names);
     }
 
     /// Reads all counters and writes what they grew by. The caller holds the lock on the pinned state.

@@ -14,7 +14,7 @@ use crate::{
     config::Config,
     net::interface::NetInterface,
     ownership::{
-        Ownership,
+        ContainerNames, Ownership,
         identity_command::Answers,
         interface_rules::{Ignored, NameRules, Role, Rule, Sources},
     },
@@ -195,6 +195,11 @@ impl Policy {
     /// What is known of the platforms on this host.
     pub const fn survey(&self) -> &Survey {
         &self.sources.survey
+    }
+
+    /// What people call the containers.
+    pub fn names(&self) -> ContainerNames {
+        self.ownership.names(&self.config, self.sources.survey.names())
     }
 
     /// Takes over a later look at the platforms. What was known stays where this one knows nothing. Returns

@@ -1,10 +1,11 @@
 //! Which container ids this node knows, and the one sentence for an id that it does not know.
 
-use std::path::Path;
+use std::{collections::BTreeMap, path::Path};
 
 use traffic_model::{ContainerId, NODE_ID, Snapshot};
 
-use crate::{config::Config, ownership::Ownership};
+use super::{ContainerNames, Ownership, names};
+use crate::config::Config;
 
 /// An id that was asked for and that nothing on this node knows.
 ///
@@ -31,33 +32,51 @@ impl UnknownContainer {
     }
 }
 
-/// All ids that the containers asked for are known by, from the files as they are now.
+/// All ids that the containers asked for are known by, from the files as they are now. What is no id of a container
+/// may be its name: `of_platforms` are those that platforms know.
 ///
 /// # Errors
-/// [`UnknownContainer`] for the first id that is neither counted nor named in a file; others when a file
-/// cannot be read.
+/// [`UnknownContainer`] for the first that is neither counted nor named in a file; [`AmbiguousName`] for a name
+/// of several containers; others when a file cannot be read.
+///
+/// [`AmbiguousName`]: super::AmbiguousName
 pub fn resolve(
     config: &Config,
     state_dir: &Path,
     typed: &[ContainerId],
-    snapshot: &Snapshot,
+    (snapshot, of_platforms): (&Snapshot, &BTreeMap<ContainerId, String>),
 ) -> anyhow::Result<Vec<ContainerId>> {
     if typed.is_empty() {
         return Ok(Vec::new());
     }
     let ownership = Ownership::read(config, state_dir, None)?;
+    let names = ownership.names(config, of_platforms);
     let mut resolved = Vec::new();
     for id in typed {
         let ids = ownership.rules.all_ids(id);
-        if !ownership.knows(&ids, config, snapshot) {
-            return Err(UnknownContainer::without_counters(id).into());
+        match ownership.knows(&ids, config, snapshot) {
+            true => resolved.extend(ids),
+            false => resolved.extend(ownership.all_ids_of_named(&names, id)?),
         }
-        resolved.extend(ids);
     }
     Ok(resolved)
 }
 
 impl Ownership {
+    /// All ids of the only container of a name.
+    ///
+    /// # Errors
+    /// [`UnknownContainer`] if none has it, [`AmbiguousName`](super::AmbiguousName) if several have it.
+    pub fn all_ids_of_named(
+        &self,
+        names: &ContainerNames,
+        typed: &ContainerId,
+    ) -> anyhow::Result<Vec<ContainerId>> {
+        let found = names::only(typed.as_str(), names.ids(typed.as_str()))?;
+        let id = found.ok_or_else(|| UnknownContainer::without_counters(typed))?;
+        Ok(self.rules.all_ids(&id))
+    }
+
     /// Whether a container with one of these ids is counted, owns a counted interface, or is named in a file.
     pub fn knows(&self, ids: &[ContainerId], config: &Config, snapshot: &Snapshot) -> bool {
         ids.iter().any(|id| {
@@ -98,6 +117,27 @@ mod tests {
         assert!(knows("db"), "it is configured");
         assert!(knows("0"), "the node itself");
         assert!(!knows("777"));
+    }
+
+    #[test]
+    fn a_name_is_accepted_for_an_id_and_an_id_goes_before_a_name() {
+        let directory = tempfile::tempdir().unwrap();
+        let config = "vz_conf_dir = '/nonexistent'\n[[container]]\nid = '3f2a'\nname = 'shop'\n[[container]]\nid = 'db'\n";
+        let config = Config::parse(config, Path::new("t.toml")).unwrap();
+        let of_platforms = [("305", "web"), ("306", "web"), ("307", "db"), ("308", "mail")];
+        let of_platforms = of_platforms.map(|(of, name)| (id(of), name.to_owned())).into();
+        let snapshot = sample::snapshot();
+        let found = |text: &str| {
+            let found = resolve(&config, directory.path(), &[id(text)], (&snapshot, &of_platforms));
+            found.map(|ids| ids.iter().map(ToString::to_string).collect::<Vec<_>>().join(" "))
+        };
+        assert_eq!(found("shop").unwrap(), "3f2a");
+        assert_eq!(found("mail").unwrap(), "308");
+        assert_eq!(found("db").unwrap(), "db", "it is the id of one container and the name of another");
+        let ambiguous = found("web").unwrap_err();
+        assert!(ambiguous.is::<crate::ownership::AmbiguousName>(), "{ambiguous}");
+        assert!(ambiguous.to_string().contains("305, 306"), "{ambiguous}");
+        assert!(found("nobody").unwrap_err().is::<UnknownContainer>());
     }
 
     #[test]

@@ -3,6 +3,7 @@
 //! - [`interface_rules`]: the role of an interface, from its name, from lists, or from the command's answers.
 //! - [`addresses`]: the owner of each local address on shared interfaces.
 //! - [`address_file`]: the list that `trafctl address` keeps.
+//! - [`names`]: what people call containers.
 //! - [`vz_conf`]: Virtuozzo's container files.
 //! - [`identity_command`]: the command under `[identities]`.
 //!
@@ -15,11 +16,18 @@ mod descendants;
 pub mod identity_command;
 pub mod interface_rules;
 mod known;
+pub mod names;
 pub mod vz_conf;
 
 pub use known::{UnknownContainer, resolve};
+pub use names::{AmbiguousName, ContainerNames};
 
-use std::{collections::HashSet, path::Path};
+use std::{
+    collections::{BTreeMap, HashSet},
+    path::Path,
+};
+
+use traffic_model::ContainerId;
 
 use crate::{
     config::Config,
@@ -66,6 +74,11 @@ impl Ownership {
             self.addresses = AddressOwners::merge(&self.vz, config, &listed.entries);
             self.listed = listed;
         }
+    }
+
+    /// What people call the containers, with the names that platforms know.
+    pub fn names(&self, config: &Config, of_platforms: &BTreeMap<ContainerId, String>) -> ContainerNames {
+        ContainerNames::merge(config, &self.vz, of_platforms, |id| self.rules.main_id(id))
     }
 
     /// What cannot be used of the files: each costs the containers concerned their addresses or interfaces.

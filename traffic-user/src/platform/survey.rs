@@ -97,14 +97,9 @@ impl Survey {
         self.default_routes.contains(&index)
     }
 
-    /// The name of a container for people.
-    pub fn name_of(&self, id: &ContainerId) -> Option<&str> {
-        self.names.get(id).map(String::as_str)
-    }
-
-    /// The ids of the containers with a name.
-    pub fn ids_named<'s>(&'s self, name: &'s str) -> impl Iterator<Item = &'s ContainerId> {
-        self.names.iter().filter(move |(_, of)| *of == name).map(|(id, _)| id)
+    /// The names of containers for people.
+    pub const fn names(&self) -> &BTreeMap<ContainerId, String> {
+        &self.names
     }
 
     /// Whether any interface has another owner than in an earlier look, or another platform was found.
@@ -162,6 +157,11 @@ impl Surveyor {
     /// Looks below another root directory, for tests.
     pub(super) fn below(root: &Path) -> Self {
         Self { root: Root::new(root), readers: Readers::default() }
+    }
+
+    /// The names that platforms have for containers, from their files alone.
+    pub fn names(&mut self) -> BTreeMap<ContainerId, String> {
+        Known::new(self.readers.read(&self.root), cgroups::Found::default()).names_by_id()
     }
 
     /// Looks at the whole host now, which has these interfaces. What cannot be read in time is a problem of the

@@ -15,7 +15,10 @@ use traffic_classes::MAX_CLASS;
 use traffic_ledger::{Basis, Ledger};
 use traffic_model::ContainerId;
 
-use crate::render::{ClassNames, ledger as render};
+use crate::{
+    ownership::names,
+    render::{ClassNames, ledger as render},
+};
 
 pub use period::Period;
 pub use plots::{MonthOptions, OverviewOptions, SeriesOptions};
@@ -55,33 +58,73 @@ pub trait Query {
 /// Asks the ledger, and formats the answer.
 pub type Resolved<'q> = Box<dyn FnOnce(&Ledger, &Context<'_>) -> anyhow::Result<String> + 'q>;
 
+/// Finds containers by what people call them.
+pub trait FindContainers {
+    /// All ids that a container is known by.
+    ///
+    /// # Errors
+    /// When what knows them cannot be read.
+    fn all_ids(&self, id: &ContainerId) -> anyhow::Result<Vec<ContainerId>>;
+
+    /// The containers of this name.
+    ///
+    /// # Errors
+    /// As [`Self::all_ids`].
+    fn named(&self, name: &str) -> anyhow::Result<Vec<ContainerId>>;
+}
+
+/// Each container has one id and no name.
+#[derive(Clone, Copy, Debug)]
+pub struct ById;
+
+impl FindContainers for ById {
+    fn all_ids(&self, id: &ContainerId) -> anyhow::Result<Vec<ContainerId>> {
+        Ok(vec![id.clone()])
+    }
+
+    fn named(&self, _: &str) -> anyhow::Result<Vec<ContainerId>> {
+        Ok(Vec::new())
+    }
+}
+
 /// The requested containers as the ledger knows them, by all ids that each is known by. The label of a retired
-/// container is not an id and is used as it is.
+/// container is not an id and is used as it is. What the ledger does not know may be the name of a container.
 ///
 /// # Errors
-/// When the ids or the ledger cannot be read.
+/// When the ids or the ledger cannot be read, and for a name of several containers.
 pub fn known_names(
     ledger: &Ledger,
     typed: &[String],
-    all_ids: impl Fn(&ContainerId) -> anyhow::Result<Vec<ContainerId>>,
+    find: &dyn FindContainers,
 ) -> anyhow::Result<Vec<String>> {
-    let mut names = Vec::new();
+    let mut found = Vec::new();
     for text in typed {
-        let Ok(id) = ContainerId::new(text) else {
-            names.push(text.clone());
-            continue;
-        };
-        let before = names.len();
-        for id in all_ids(&id)? {
-            if ledger.knows_container(id.as_str())? {
-                names.push(id.to_string());
+        let recorded = |id: &ContainerId| -> anyhow::Result<Vec<String>> {
+            let mut recorded = Vec::new();
+            for id in find.all_ids(id)? {
+                if ledger.knows_container(id.as_str())? {
+                    recorded.push(id.to_string());
+                }
             }
-        }
-        if names.len() == before {
-            names.push(id.to_string());
+            Ok(recorded)
+        };
+        let id = ContainerId::new(text).ok();
+        let by_id = id.as_ref().map_or_else(|| Ok(Vec::new()), &recorded)?;
+        if !by_id.is_empty() {
+            found.extend(by_id);
+        } else if !ledger.has_label(text)?
+            && let Some(named) = names::only(text, find.named(text)?)?
+        {
+            let by_name = recorded(&named)?;
+            found.extend(if by_name.is_empty() { vec![named.to_string()] } else { by_name });
+        } else if let Some(label) = names::only(text, ledger.labels_named(text)?)? {
+            // It had the name when it was last seen.
+            found.push(label);
+        } else {
+            found.push(id.map_or_else(|| text.clone(), |id| id.to_string()));
         }
     }
-    Ok(names)
+    Ok(found)
 }
 
 /// Output format of a command that prints rows of figures.

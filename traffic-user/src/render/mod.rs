@@ -87,6 +87,11 @@ pub fn columns(header: &[String], numbers: &Range<usize>, lines: &[Vec<String>])
     finish(&table).trim_end().to_owned() + "\n"
 }
 
+/// A container as a cell of a table: its id, and its name if it has one.
+fn with_name(id: &str, name: Option<&str>) -> String {
+    name.map_or_else(|| id.to_owned(), |name| format!("{id} ({name})"))
+}
+
 /// A time in UTC, truncated to seconds.
 fn seconds(time: Timestamp) -> String {
     Timestamp::from_second(time.as_second()).unwrap_or(time).to_string()

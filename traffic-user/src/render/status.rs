@@ -4,7 +4,7 @@ use traffic_model::{Snapshot, units::format_bytes};
 
 use crate::{
     node::status::{ClassTable, CountedUnnamed, Daemon, DaemonState, Hook, SkbMark, Status, TableUse},
-    render::{self, rows},
+    render::{self, rows, with_name},
 };
 use traffic_model::counted;
 
@@ -126,7 +126,10 @@ fn attachments(status: &Status) -> String {
             let kind = |hook: &Hook| hook.kind.unwrap_or("-").to_owned();
             vec![
                 attachment.interface.clone(),
-                attachment.container.clone().unwrap_or_else(|| "(shared)".to_owned()),
+                attachment
+                    .container
+                    .as_ref()
+                    .map_or_else(|| "(shared)".to_owned(), |id| with_name(id, attachment.name.as_deref())),
                 kind(&attachment.incoming),
                 kind(&attachment.outgoing),
             ]
@@ -272,6 +275,7 @@ mod tests {
                     interface: "venet0".to_owned(),
                     ifindex: 3,
                     container: None,
+                    name: None,
                     incoming: hook(Some("tcx"), 1, &[]),
                     outgoing: hook(Some("clsact"), 1, &["foreign"]),
                 },
@@ -279,6 +283,7 @@ mod tests {
                     interface: "veth101.0".to_owned(),
                     ifindex: 4,
                     container: Some("101".to_owned()),
+                    name: Some("shop".to_owned()),
                     incoming: hook(None, 0, &[]),
                     outgoing: hook(Some("tcx"), 2, &[]),
                 },

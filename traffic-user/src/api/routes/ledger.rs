@@ -17,8 +17,8 @@ use crate::{
         reader::{Question, Reader, asked_badly, refused},
     },
     queries::{
-        Context, GapOptions, MonthOptions, OverviewOptions, Query, ReportOptions, SeriesOptions, SheetFormat,
-        TopOptions, known_names,
+        ById, Context, GapOptions, MonthOptions, OverviewOptions, Query, ReportOptions, SeriesOptions,
+        SheetFormat, TopOptions, known_names,
     },
     render::{
         ClassNames,
@@ -131,10 +131,7 @@ pub(super) async fn get_overview(State(source): State<Source>, headers: HeaderMa
             return Ok(tag.not_modified());
         }
         let ledger = reader.open().map_err(|error| reader.cannot_open(error))?;
-        let context = Context {
-            resolve: &|ledger, typed| known_names(ledger, typed, |id| Ok(vec![id.clone()])),
-            class_names,
-        };
+        let context = Context { resolve: &|ledger, typed| known_names(ledger, typed, &ById), class_names };
         let facts = NodeFacts { node: node.as_deref(), live, problems: &problems };
         Ok(document(JSON, query.answer(&ledger, &context, &facts).map_err(asked_badly)?, tag))
     };

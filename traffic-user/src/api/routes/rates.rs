@@ -13,9 +13,8 @@ use crate::{
         answers::{error_answer, try_again},
         event_stream,
         rate_hub::{Listener, MOST_LISTENERS, Reading},
-        reader::refused,
+        status_of,
     },
-    ownership::UnknownContainer,
     queries::RateOptions,
     render::{json, live_rates as render},
 };
@@ -33,10 +32,7 @@ pub(super) async fn get_rates(State(source): State<Source>, asked: Asked) -> Res
     } else {
         match source.resolved(options.containers.clone()).await {
             Ok(containers) => containers,
-            Err(error) if error.is::<UnknownContainer>() => {
-                return error_answer(StatusCode::NOT_FOUND, &format!("{error:#}"));
-            }
-            Err(error) => return refused(&error),
+            Err(error) => return error_answer(status_of(&error), &format!("{error:#}")),
         }
     };
     let Some(listener) = source.rates.listen() else {

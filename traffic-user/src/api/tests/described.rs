@@ -28,6 +28,7 @@ fn answer_at(path: &str, status: &str) -> String {
 fn a_ledger() -> testing::File {
     let mut file = testing::ledger();
     let mut node = testing::Node::new(testing::NOON);
+    file.ledger.note_names([("101".to_owned(), "shop".to_owned())].into());
     for _ in 0..40 {
         node.traffic("101", 1, [1, 100, 2, 200]).traffic("102", 0, [1, 50, 1, 60]).pass(3600);
         node.drain(&mut file.ledger);

@@ -32,7 +32,7 @@ pub(super) struct AttributeOptions {
     /// The pending owner; with the time of its retirement behind it if it was retired
     #[arg(value_name = "PENDING")]
     pending: String,
-    /// The container
+    /// The container, by its id; without --yes, also by its name
     #[arg(value_name = "ID", value_parser = ContainerId::of_container)]
     container: ContainerId,
     /// Reason in one line, which the ledger keeps
@@ -53,10 +53,11 @@ pub(super) fn run(global: &Global, config: &Config, options: &AttributeOptions) 
         ))
         .into());
     }
+    let owner = global.meant(config, &options.container, options.confirm)?;
     let attributed = if options.confirm.yes {
         attribute(global, config, options)?
     } else {
-        preview(global, config, options)?
+        preview(global, config, (pending, &owner))?
     };
     if attributed.is_unknown() {
         return Err(LedgerError::NoSuchContainer(pending.to_owned()).into());
@@ -69,20 +70,19 @@ pub(super) fn run(global: &Global, config: &Config, options: &AttributeOptions) 
 fn preview(
     global: &Global,
     config: &Config,
-    options: &AttributeOptions,
+    (pending, owner): (&str, &ContainerId),
 ) -> anyhow::Result<render::Attributed> {
-    let mut attributed =
-        render::Attributed::new(&options.pending, &options.container, LocalTime::named("UTC"));
+    let mut attributed = render::Attributed::new(pending, owner, LocalTime::named("UTC"));
     if let Ok(maps) = load::open(&global.pinned()) {
         let snapshot = counters::read(&maps, &config.node)?;
         attributed.has_live_counters =
-            snapshot.containers().iter().any(|container| container.as_str() == options.pending);
+            snapshot.containers().iter().any(|container| container.as_str() == pending);
     }
     if ledger_path(&global.state_dir).try_exists()? {
         let ledger = global.ledger()?;
         attributed.local_time = LocalTime::of(ledger.calendar());
-        attributed.preview = ledger.preview_attribution(&options.pending, &options.container)?;
-        attributed.attribution = ledger.attribution(&options.pending)?;
+        attributed.preview = ledger.preview_attribution(pending, owner)?;
+        attributed.attribution = ledger.attribution(pending)?;
     }
     Ok(attributed)
 }

@@ -181,6 +181,9 @@ pub struct Attachment {
     pub ifindex: u32,
     /// Its container; `null` if containers share it.
     pub container: Option<String>,
+    /// What people call the container, if that is known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
     /// The hook for traffic to the container.
     #[serde(rename = "in")]
     pub incoming: Hook,

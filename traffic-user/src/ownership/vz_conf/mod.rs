@@ -65,6 +65,8 @@ pub struct VzContainer {
     pub id: ContainerId,
     /// Other ids of the container (`VEID`, `CTID`, `UUID`).
     pub aliases: Vec<ContainerId>,
+    /// Its name for people (`NAME`).
+    pub name: Option<String>,
     /// Its addresses (`IP_ADDRESS`). A mask in the file is that of the surrounding network and is ignored.
     pub addresses: Vec<IpAddr>,
     /// Its interfaces (`NETIF`).

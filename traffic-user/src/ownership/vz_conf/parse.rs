@@ -27,6 +27,7 @@ pub fn parse(path: &Path, text: &str) -> VzConf {
         path: path.to_owned(),
         id,
         aliases: Vec::new(),
+        name: None,
         addresses: Vec::new(),
         interfaces: Vec::new(),
     };
@@ -45,6 +46,10 @@ pub fn parse(path: &Path, text: &str) -> VzConf {
             "IP_ADDRESS" => {
                 let words = value.split_whitespace();
                 collect(words, address, &mut container.addresses)
+            }
+            "NAME" => {
+                container.name = usable_name(value);
+                Vec::new()
             }
             "NETIF" => {
                 let entries = value.split(';').filter(|entry| !entry.trim().is_empty());
@@ -86,6 +91,13 @@ fn collect<'t, T>(
         }
     }
     problems
+}
+
+/// A name for people. One that cannot be printed in one line costs only itself.
+fn usable_name(text: &str) -> Option<String> {
+    const LONGEST: usize = 255;
+    let is_usable = !text.is_empty() && text.len() <= LONGEST && !text.chars().any(char::is_control);
+    is_usable.then(|| text.to_owned())
 }
 
 /// An address, with or without a mask behind it.

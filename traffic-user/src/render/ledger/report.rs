@@ -19,6 +19,7 @@ use crate::render::{
         },
         with_notes,
     },
+    with_name,
 };
 
 /// The columns that a sheet has besides period and container.
@@ -91,7 +92,10 @@ impl Columns {
         if self.times {
             fields.extend([row.start.to_string(), row.end.to_string()]);
         }
-        fields.push(row.container.clone());
+        fields.push(match self.class_name {
+            true => row.container.clone(),
+            false => with_name(&row.container, row.name.as_deref()),
+        });
         let class = row.class.map(|class| match self.class_name {
             // In CSV the number stands alone, because programs join by it.
             true => class.to_string(),

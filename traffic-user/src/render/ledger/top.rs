@@ -14,6 +14,7 @@ use crate::render::{
         },
         with_notes,
     },
+    with_name,
 };
 
 /// A ranking. CSV holds the rows only.
@@ -44,7 +45,9 @@ pub fn top_with(top: &Top, format: Format, names: &ClassNames) -> anyhow::Result
             true => class.to_string(),
             false => class_names::cell(class, names),
         });
-        let mut fields = vec![row.place.to_string(), row.container.clone(), class.unwrap_or_default()];
+        let container =
+            if csv { row.container.clone() } else { with_name(&row.container, row.name.as_deref()) };
+        let mut fields = vec![row.place.to_string(), container, class.unwrap_or_default()];
         fields.extend(figures(&row.figures));
         fields.push(row.permille.to_string());
         if csv {
