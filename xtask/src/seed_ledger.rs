@@ -32,6 +32,10 @@ pub struct Options {
     /// Length of the history in days
     #[arg(long, value_name = "N", default_value_t = 365)]
     days: u32,
+    /// Readings of five minutes for the last ten days only, one a day before: the same days and months in a fifth
+    /// of the time, and few hours
+    #[arg(long)]
+    quick: bool,
     /// Rounds of each measurement
     #[arg(long, value_name = "N", default_value_t = 5)]
     rounds: u32,
@@ -51,6 +55,7 @@ pub fn run(options: &Options) -> Result<()> {
         .args(
             [options.containers, options.classes, options.days, options.rounds]
                 .map(|number| number.to_string()),
-        );
+        )
+        .args(options.quick.then_some("quick"));
     become_command(&mut seed)
 }

@@ -1,10 +1,11 @@
 //! Fills a ledger through the same code as the daemon, then measures drains and queries.
 //!
-//! `seed-ledger FILE [CONTAINERS] [CLASSES] [DAYS] [ROUNDS]`; an existing file is only measured.
+//! `seed-ledger FILE [CONTAINERS] [CLASSES] [DAYS] [ROUNDS] [quick]`; an existing file is only measured.
 //!
 //! Every container has traffic in every class and family in every bucket, which is the most rows that so many containers
 //! can write. Recent buckets have five minutes; older ones have one reading per hour, which leaves the same
-//! hours, days and months.
+//! hours, days and months. With `quick`, only the last ten days have five minutes, and older ones have one reading
+//! per day: the same days and months, and few hours.
 //!
 //! It prints one line per measurement, with the milliseconds of every round in order, then the CPU time of all
 //! threads in each round. The first round uses
@@ -35,24 +36,31 @@ fn main() -> anyhow::Result<()> {
     let rounds = number(4, 5)?;
     let classes = u8::try_from(classes)?;
     if !path.exists() {
-        seed(path, containers, classes, days)?;
+        let quick = arguments.get(5).is_some_and(|word| word == "quick");
+        let usual = i64::from(Retention::default().five_minutes_days);
+        let (fine_days, old_step) = if quick { (10, DAY.unsigned_abs()) } else { (usual, 3600) };
+        seed(path, (containers, classes), days, (fine_days, old_step))?;
     }
     print_line(&format!("file: {} bytes", std::fs::metadata(path)?.len()));
     measure_drains(path, containers, classes, rounds)?;
     measure_questions(&Ledger::open_read_only(path)?, containers, rounds)
 }
 
-fn seed(path: &Path, containers: u32, classes: u8, days: i64) -> anyhow::Result<()> {
+fn seed(
+    path: &Path,
+    (containers, classes): (u32, u8),
+    days: i64,
+    (fine_days, old_step): (i64, u64),
+) -> anyhow::Result<()> {
     let mut ledger = Ledger::open(path, LedgerConfig::default())?;
     let begin: Timestamp = "2026-01-01T00:00:00Z".parse()?;
     let mut snapshot = first_snapshot(begin, containers, classes)?;
     let started = Instant::now();
-    let fine_from =
-        begin + SignedDuration::from_secs((days - i64::from(Retention::default().five_minutes_days)) * DAY);
+    let fine_from = begin + SignedDuration::from_secs((days - fine_days) * DAY);
     let end = begin + SignedDuration::from_secs(days * DAY);
     let mut drains = 0_u64;
     while snapshot.time < end {
-        let step = if snapshot.time < fine_from { 3600 } else { 300 };
+        let step = if snapshot.time < fine_from { old_step } else { 300 };
         advance(&mut snapshot, step);
         ledger.drain(&snapshot, context(step))?;
         drains += 1;

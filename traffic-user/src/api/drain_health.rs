@@ -12,6 +12,8 @@ const NEVER: i64 = i64::MIN;
 /// The results of the daemon's drains so far. The numbers are independent, so relaxed ordering is enough.
 #[derive(Debug)]
 pub struct DrainHealth {
+    /// When the daemon started.
+    since: Timestamp,
     /// Milliseconds since the Unix epoch, or [`NEVER`].
     last_success: AtomicI64,
     failures: AtomicU64,
@@ -22,6 +24,8 @@ pub struct DrainHealth {
 /// A reading of [`DrainHealth`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Drains {
+    /// Since when failures and gaps are counted.
+    pub since: Option<Timestamp>,
     /// When the last successful drain ended, to the millisecond; `None` before the first one.
     pub last_success: Option<Timestamp>,
     /// Drains that failed since the daemon started.
@@ -34,12 +38,23 @@ pub struct Drains {
 
 impl Default for DrainHealth {
     fn default() -> Self {
-        let zero = || AtomicU64::new(0);
-        Self { last_success: AtomicI64::new(NEVER), failures: zero(), gaps: zero(), excess_skbs: zero() }
+        Self::since(Timestamp::now())
     }
 }
 
 impl DrainHealth {
+    /// Of a daemon that started then.
+    pub fn since(since: Timestamp) -> Self {
+        let zero = || AtomicU64::new(0);
+        Self {
+            since,
+            last_success: AtomicI64::new(NEVER),
+            failures: zero(),
+            gaps: zero(),
+            excess_skbs: zero(),
+        }
+    }
+
     /// Records a successful drain, and what it found.
     pub fn succeeded(&self, now: Timestamp, drained: Drained) {
         self.last_success.store(now.as_millisecond(), Ordering::Relaxed);
@@ -55,6 +70,7 @@ impl DrainHealth {
     /// Reads the results so far.
     pub fn read(&self) -> Drains {
         Drains {
+            since: Some(self.since),
             last_success: Timestamp::from_millisecond(self.last_success.load(Ordering::Relaxed)).ok(),
             failures: self.failures.load(Ordering::Relaxed),
             gaps: self.gaps.load(Ordering::Relaxed),
@@ -70,7 +86,8 @@ mod tests {
     #[test]
     fn results_are_read_as_they_were_noted() {
         let health = DrainHealth::default();
-        assert_eq!(health.read(), Drains::default());
+        let since = health.read().since;
+        assert_eq!(health.read(), Drains { since, ..Drains::default() });
         health.failed();
         health.succeeded(
             Timestamp::from_nanosecond(1_700_000_000_123_456_789).unwrap(),
@@ -82,6 +99,6 @@ mod tests {
             Drained { gaps: 3, excess_skbs: 9 },
         );
         let last_success = Timestamp::from_millisecond(1_700_000_060_456).ok();
-        assert_eq!(health.read(), Drains { last_success, failures: 2, gaps: 5, excess_skbs: 9 });
+        assert_eq!(health.read(), Drains { since, last_success, failures: 2, gaps: 5, excess_skbs: 9 });
     }
 }

@@ -6,7 +6,7 @@ use serde::Serialize;
 use traffic_common::Tally;
 use traffic_model::{ByDirection, live_rates::LiveRates};
 
-use crate::render::{Amounts, ClassNames, class_names, finish, json, plain_table, seconds};
+use crate::render::{Amounts, ClassNames, class_names, finish, plain_table, seconds};
 
 /// The table for people, cut to the lines that fit on the screen.
 pub fn table(rates: &LiveRates, by_class: bool, room: Option<usize>, names: &ClassNames) -> String {
@@ -83,7 +83,12 @@ pub fn json_line(rates: &LiveRates, names: &ClassNames) -> anyhow::Result<String
 ///
 /// # Errors
 /// When serialisation fails, for which there is no known cause.
-pub fn event(rates: &LiveRates, by_class: &LiveRates, count: usize) -> anyhow::Result<String> {
+pub fn event(
+    rates: &LiveRates,
+    by_class: &LiveRates,
+    count: usize,
+    names: &ClassNames,
+) -> anyhow::Result<String> {
     let mut sums = BTreeMap::<u8, ByDirection<Tally>>::new();
     for row in &by_class.rows {
         *sums.entry(row.class.unwrap_or_default()).or_default() += row.passed;
@@ -92,7 +97,7 @@ pub fn event(rates: &LiveRates, by_class: &LiveRates, count: usize) -> anyhow::R
     let mut document = Document::from(rates);
     let row_count = document.rows.len();
     document.rows.truncate(count);
-    json::line(&Event { document, classes: classes.collect(), row_count })
+    class_names::line(&Event { document, classes: classes.collect(), row_count }, names)
 }
 
 /// The document with sums.

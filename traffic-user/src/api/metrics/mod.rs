@@ -116,7 +116,7 @@ pub(super) fn render_with(
         },
         pending.filter(|container| container.is_pending()).count(),
     );
-    page.single(
+    page.single_since(
         Metric {
             kind: Kind::Counter,
             name: "trafctl_estimated_packets",
@@ -127,6 +127,7 @@ pub(super) fn render_with(
             sum.wrapping_add(interface.passed.incoming.estimated.packets)
                 .wrapping_add(interface.passed.outgoing.estimated.packets)
         }),
+        snapshot.epoch_created,
     );
     reported_apart(&mut page, snapshot);
     if let Some(drains) = &health.drains {
@@ -148,25 +149,28 @@ fn reported_apart(page: &mut Page, snapshot: &Snapshot) {
     };
     let former = (snapshot.former_small_segments, snapshot.former_copies);
     let counter = |name, unit, help| Metric { kind: Kind::Counter, name, unit: Some(unit), help };
-    page.single(
+    page.single_since(
         counter(
             "trafctl_small_segment_packets",
             "packets",
             "Packets in segments below 48 bytes, a size that only the sender claims; they are in their class too.",
         ),
         sum(former.0.packets, |passed| passed.small_segments.packets),
+        snapshot.epoch_created,
     );
-    page.single(
+    page.single_since(
         counter("trafctl_small_segment_bytes", "bytes", "Layer-3 bytes of these packets, headers included."),
         sum(former.0.bytes, |passed| passed.small_segments.bytes),
+        snapshot.epoch_created,
     );
-    page.single(
+    page.single_since(
         counter(
             "trafctl_copied_buffers",
             "buffers",
             "Copies that no wire carried, such as what an ifb sends again; in no other figure.",
         ),
         sum(former.1.packets, |passed| passed.copies.packets),
+        snapshot.epoch_created,
     );
 }
 
@@ -225,6 +229,7 @@ fn network(page: &mut Page, snapshot: &Snapshot, shown: &Shown) {
 }
 
 fn drained(page: &mut Page, drains: &Drains) {
+    let since = drains.since.unwrap_or_default();
     // Zero before the first drain: an alert on the age must not wait for a drain that never happens.
     let last = drains.last_success.map_or(0, jiff::Timestamp::as_millisecond);
     page.single(
@@ -236,7 +241,7 @@ fn drained(page: &mut Page, drains: &Drains) {
         },
         format_args!("{}.{:03}", last.div_euclid(1000), last.rem_euclid(1000)),
     );
-    page.single(
+    page.single_since(
         Metric {
             kind: Kind::Counter,
             name: "trafctl_gaps",
@@ -244,8 +249,9 @@ fn drained(page: &mut Page, drains: &Drains) {
             help: "Gaps that drains recorded since the daemon started.",
         },
         drains.gaps,
+        since,
     );
-    page.single(
+    page.single_since(
         Metric {
             kind: Kind::Counter,
             name: "trafctl_drain_failures",
@@ -253,6 +259,7 @@ fn drained(page: &mut Page, drains: &Drains) {
             help: "Drains that failed since the daemon started.",
         },
         drains.failures,
+        since,
     );
     page.single(
         Metric {

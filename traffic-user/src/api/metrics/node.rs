@@ -82,6 +82,7 @@ pub(super) fn interface_faults(page: &mut Page, snapshot: &Snapshot) {
                 let labels: [(&str, &dyn std::fmt::Display); 3] =
                     [("interface", &counter.interface), ("fault", &fault.name()), ("direction", &name)];
                 page.sample(metric, &labels, value(*counter.tally.of(direction)));
+                page.created(metric, &labels, snapshot.epoch_created);
             }
         }
     }

@@ -107,6 +107,12 @@ impl Page {
         self.sample(metric, &[], value);
     }
 
+    /// The same for a counter that began at a known time.
+    pub fn single_since(&mut self, metric: Metric, value: impl Display, created: jiff::Timestamp) {
+        self.single(metric, value);
+        self.created(metric, &[], created);
+    }
+
     pub fn line(&mut self, line: std::fmt::Arguments<'_>) {
         // Writing to a String cannot fail.
         let _infallible = self.text.write_fmt(line);

@@ -9,7 +9,7 @@ use traffic_model::live_rates::{self, Selection};
 use super::{Asked, options};
 use crate::{
     api::{
-        Source,
+        ReadNames, Source,
         answers::{error_answer, try_again},
         event_stream,
         rate_hub::{Listener, MOST_LISTENERS, Reading},
@@ -41,22 +41,35 @@ pub(super) async fn get_rates(State(source): State<Source>, asked: Asked) -> Res
         ));
     };
     let (events, answer) = event_stream::open();
-    tokio::spawn(send(listener, events, (options.selection(containers), options.count.into())));
+    let wanted = Wanted {
+        selection: options.selection(containers),
+        count: options.count.into(),
+        class_names: Arc::clone(&source.class_names),
+    };
+    tokio::spawn(send(listener, events, wanted));
     answer
 }
 
+/// What a client listens to.
+struct Wanted {
+    selection: Selection,
+    /// Most rows.
+    count: usize,
+    class_names: Arc<ReadNames>,
+}
+
 /// Sends an event for each reading until the client goes.
-async fn send(mut listener: Listener, events: mpsc::Sender<String>, (selection, count): (Selection, usize)) {
-    let selection = Arc::new(selection);
+async fn send(mut listener: Listener, events: mpsc::Sender<String>, wanted: Wanted) {
+    let wanted = Arc::new(wanted);
     loop {
         let reading = tokio::select! {
             () = events.closed() => return,
             reading = listener.next() => reading,
         };
         let Some(reading) = reading else { return };
-        let selection = Arc::clone(&selection);
+        let wanted = Arc::clone(&wanted);
         // A large node has thousands of counters.
-        let Ok(event) = task::spawn_blocking(move || event(&reading, &selection, count)).await else {
+        let Ok(event) = task::spawn_blocking(move || event(&reading, &wanted)).await else {
             return;
         };
         if events.send(event).await.is_err() {
@@ -65,13 +78,19 @@ async fn send(mut listener: Listener, events: mpsc::Sender<String>, (selection, 
     }
 }
 
-fn event(reading: &Reading, selection: &Selection, count: usize) -> String {
+fn event(reading: &Reading, wanted: &Wanted) -> String {
+    let selection = &wanted.selection;
     let rates = match reading {
         Ok((earlier, later)) => {
             let by_class =
                 live_rates::between(earlier, later, &Selection { by_class: true, ..selection.clone() });
             let rows = (!selection.by_class).then(|| live_rates::between(earlier, later, selection));
-            render::event(rows.as_ref().unwrap_or(&by_class), &by_class, count)
+            render::event(
+                rows.as_ref().unwrap_or(&by_class),
+                &by_class,
+                wanted.count,
+                &(wanted.class_names)(),
+            )
         }
         Err(error) => Err(anyhow::anyhow!("{error}")),
     };

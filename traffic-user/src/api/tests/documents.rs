@@ -214,7 +214,8 @@ async fn live_rates_are_events_of_two_readings() {
             Ok(snapshot)
         },
         None,
-    );
+    )
+    .naming(|| [(3, "world".to_owned())].into());
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address: SocketAddr = listener.local_addr().unwrap();
     let (stop, stopped) = oneshot::channel::<()>();
@@ -246,6 +247,7 @@ async fn live_rates_are_events_of_two_readings() {
     };
     assert_eq!(rates["rows"], serde_json::json!([row("101", 3, 50), row("101", 2, 40)]));
     assert_eq!((&rates["row_count"], &rates["all"]["in_bytes"]), (&4.into(), &150.into()));
+    assert_eq!(rates["class_names"], serde_json::json!({"3": "world"}));
     let sums: Vec<_> =
         rates["classes"].as_array().unwrap().iter().map(|row| (&row["class"], &row["in_bytes"])).collect();
     let expected = serde_json::json!([[0, 30], [1, 30], [2, 40], [3, 50]]);

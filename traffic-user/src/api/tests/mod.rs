@@ -103,6 +103,7 @@ fn snapshot() -> Snapshot {
 
 fn drains() -> Drains {
     Drains {
+        since: Timestamp::from_second(1_699_990_000).ok(),
         last_success: Timestamp::from_millisecond(1_699_999_999_042).ok(),
         failures: 5,
         gaps: 6,
@@ -157,7 +158,7 @@ async fn ask_with(source: Source, request: &str, header: &str, access: Access) -
 }
 
 fn good_source() -> Source {
-    let health = Arc::new(DrainHealth::default());
+    let health = Arc::new(DrainHealth::since(Timestamp::from_second(1_699_990_000).unwrap()));
     health.succeeded(
         Timestamp::from_millisecond(1_699_999_999_042).unwrap(),
         Drained { gaps: 6, excess_skbs: 8 },
