@@ -18,3 +18,4 @@ mod not_run;
 mod pages;
 mod shell;
 mod toml;
+mod units;

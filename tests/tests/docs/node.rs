@@ -135,7 +135,8 @@ impl Node {
         node.furnish()?;
         if !begin.fresh {
             node.write("etc/trafctl/networks_classes", CLASSES)?;
-            node.write("etc/trafctl/trafctl.toml", CONFIGURATION)?;
+            // Its place below the root is covered by a mount of this file.
+            node.lab.configure(CONFIGURATION)?;
             node.run("systemctl", &["start", SERVICE])?;
             node.send()?;
         }

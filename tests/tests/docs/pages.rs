@@ -134,6 +134,11 @@ fn readme() -> Result<()> {
 }
 
 #[test]
+fn api() -> Result<()> {
+    works("docs/api.md", Begin { history: true, ..Begin::default() })
+}
+
+#[test]
 fn billing() -> Result<()> {
     works("docs/billing.md", Begin { history: true, ..Begin::default() })
 }
