@@ -21,8 +21,9 @@ fn with_usage(mut command: Command, built: &Command) -> Command {
             command = command.mut_subcommand(subcommand.get_name(), |own| with_usage(own, subcommand));
         }
     }
-    let usage = usage_line(built);
-    command.override_usage(usage)
+    // A bare `trafctl ledger` asks what there is.
+    let asks = command.has_subcommands();
+    command.override_usage(usage_line(built)).arg_required_else_help(asks)
 }
 
 /// Width at which a usage line wraps, and the indentation of its second line.
@@ -113,6 +114,16 @@ mod tests {
                 }
             }
             assert_snapshot!(path, format!("-h\n\n{short}\n--help\n\n{long}"));
+        }
+    }
+
+    #[test]
+    fn a_command_without_its_subcommand_gets_the_help() {
+        for words in [&["trafctl"][..], &["trafctl", "ledger"], &["trafctl", "classes"]] {
+            let error = command().try_get_matches_from(words).unwrap_err();
+            assert_eq!((error.exit_code(), error.use_stderr()), (2, true), "{words:?}");
+            let text = error.to_string();
+            assert!(text.contains("Commands:") && !text.contains("error:"), "{text}");
         }
     }
 
