@@ -124,8 +124,10 @@ fn super_packet(skb: *mut __sk_buff, l3_offset: u32, ethertype: u32) -> u64 {
 
     let kind = sk_buff::gso_type(skb).unwrap_or(0);
     let mut transport = network.transport;
-    let mut known = kind & gso::ESP == 0;
-    if kind & gso::TUNNELS != 0 {
+    let mut known = true;
+    // What will be encrypted is estimated: segmentation adds a trailer to each packet.
+    let estimated = by_kernel || kind & gso::ESP != 0;
+    if kind & (gso::TUNNELS | gso::ESP) != 0 {
         match sk_buff::inner_transport(skb) {
             Some(inner) => transport = inner,
             None => known = false,
@@ -135,17 +137,17 @@ fn super_packet(skb: *mut __sk_buff, l3_offset: u32, ethertype: u32) -> u64 {
     if known {
         if kind & (gso::TCPV4 | gso::TCPV6) != 0 {
             let headers = headers + tcp_header_len(skb, transport);
-            return pack(wire::segmented(l3_len, headers, gso_size), by_kernel);
+            return pack(wire::segmented(l3_len, headers, gso_size), estimated);
         }
         if kind & gso::UDP_L4 != 0 {
-            return pack(wire::segmented(l3_len, headers + UDP_HEADER_LEN, gso_size), by_kernel);
+            return pack(wire::segmented(l3_len, headers + UDP_HEADER_LEN, gso_size), estimated);
         }
         if kind & gso::UDP != 0 {
             let fragment_header = if ethertype == ETHERTYPE_IPV6 { FRAGMENT_HEADER_LEN } else { 0 };
-            return pack(wire::fragmented(l3_len, headers, gso_size, fragment_header), by_kernel);
+            return pack(wire::fragmented(l3_len, headers, gso_size, fragment_header), estimated);
         }
         if kind & gso::SCTP != 0 {
-            return pack(wire::counted(l3_len, headers + SCTP_HEADER_LEN, gso_segs), by_kernel);
+            return pack(wire::counted(l3_len, headers + SCTP_HEADER_LEN, gso_segs), estimated);
         }
     }
     // Without the kernel's segmentation type, the outermost transport header decides: the plain rule.

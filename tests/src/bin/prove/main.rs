@@ -73,6 +73,9 @@ struct Cli {
     /// Run in an emulated machine and print for the host
     #[arg(long, hide = true)]
     guest: bool,
+    /// Also send through tunnels there
+    #[arg(long, hide = true)]
+    tunnels: bool,
 }
 
 fn main() -> ExitCode {
@@ -88,7 +91,7 @@ fn main() -> ExitCode {
 
 fn run(cli: &Cli) -> Result<bool> {
     if cli.guest {
-        return kernels::guest().map(|()| true);
+        return kernels::guest(cli.tunnels).map(|()| true);
     }
     if cli.list {
         print(&PARTS.iter().map(listed).collect::<String>());

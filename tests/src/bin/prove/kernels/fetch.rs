@@ -67,7 +67,8 @@ impl Source {
         command
     }
 
-    /// The newest cloud kernel of a series such as `6.12`. It is fetched unless the cache has it.
+    /// The newest cloud kernel of a series such as `6.12`, or real-time kernel of one such as `7.3-rt`. It is
+    /// fetched unless the cache has it.
     ///
     /// # Errors
     ///
@@ -96,7 +97,9 @@ impl Source {
     }
 
     fn newest(&self, series: &str) -> Result<String> {
-        let pattern = format!("^linux-image-{}\\.[0-9].*-cloud-amd64$", series.replace('.', "\\."));
+        let (version, flavour) =
+            series.strip_suffix("-rt").map_or((series, "cloud"), |version| (version, "rt"));
+        let pattern = format!("^linux-image-{}\\.[0-9].*-{flavour}-amd64$", version.replace('.', "\\."));
         let text = run_ok(self.command("apt-cache").args(["search", "--names-only", &pattern]))?;
         let mut names: Vec<&str> = text.lines().filter_map(|line| line.split_whitespace().next()).collect();
         names.sort_by_key(|name| {

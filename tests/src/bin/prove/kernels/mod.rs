@@ -4,6 +4,7 @@ mod fetch;
 mod hooks;
 mod machine;
 mod scenario;
+mod tunnels;
 
 use std::fmt::Write as _;
 use std::path::Path;
@@ -23,8 +24,12 @@ pub use machine::{Launch, Machine, Root, preamble};
 pub const ABOUT: &str = "each kernel boots, loads the program, attaches it with links or \
     filters, counts, reloads, drains, marks and detaches";
 
-/// The oldest supported kernel, the long-term kernels of hosting nodes, and the newest.
-const SERIES: [&str; 4] = ["5.10", "6.1", "6.12", "7.3"];
+/// The oldest supported kernel, the long-term kernels of hosting nodes, the newest, and the newest where
+/// programs may interleave on one CPU (`PREEMPT_RT`).
+const SERIES: [&str; 5] = ["5.10", "6.1", "6.12", "7.3", "7.3-rt"];
+
+/// The kernel that also runs [`tunnels`]: the one with all their modules.
+const WITH_TUNNELS: &str = "6.12";
 
 /// The modules of the lab; everything else is built in. The names are the kernel's, with underscores.
 const MODULES: [&str; 24] = [
@@ -102,13 +107,20 @@ fn emulated(
     }
     root.program(&trafctl_program()?, "bin/trafctl")?;
     root.program(&std::env::current_exe().context("cannot find this program")?, "bin/prove")?;
-    copy_modules(kernel, &MODULES, root.path())?;
-    let loaded = ["veth", "tun", "bridge", "nf_tables", "sch_ingress", "cls_bpf"];
+    let mut modules = MODULES.to_vec();
+    let mut loaded = vec!["veth", "tun", "bridge", "nf_tables", "sch_ingress", "cls_bpf"];
+    let has_tunnels = series == WITH_TUNNELS;
+    if has_tunnels {
+        modules.extend(tunnels::MODULES);
+        loaded.extend(tunnels::LOADED);
+    }
+    copy_modules(kernel, &modules, root.path())?;
     root.script(
         "init",
         &format!(
-            "{}TRAFCTL_BIN=/bin/trafctl /bin/prove --guest 2>&1\nbusybox poweroff -f\n",
-            preamble(&loaded)?
+            "{}TRAFCTL_BIN=/bin/trafctl /bin/prove --guest{} 2>&1\nbusybox poweroff -f\n",
+            preamble(&loaded)?,
+            if has_tunnels { " --tunnels" } else { "" }
         ),
     )?;
     let archive = directory.join(format!("{series}.img"));
@@ -139,9 +151,12 @@ fn emulated(
 /// # Errors
 ///
 /// None: a failure is printed, too.
-pub fn guest() -> Result<()> {
+pub fn guest(has_tunnels: bool) -> Result<()> {
     let mut evidence = Evidence::default();
-    let result = scenario::run(&mut evidence, 2);
+    let mut result = scenario::run(&mut evidence, 2);
+    if has_tunnels {
+        result = result.and_then(|()| tunnels::run(&mut evidence));
+    }
     let send = |value: serde_json::Value| crate::print(&format!("{MARK} {value}\n"));
     for note in evidence.notes {
         send(json!({ "note": note }));

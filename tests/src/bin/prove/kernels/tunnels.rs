@@ -1,0 +1,170 @@
+//! Super-packets behind MPLS, NSH and ESP, which few kernels can make. The witness is the statistics of the
+//! interface inside the container, behind the kernel's own segmentation.
+
+use std::net::SocketAddr;
+
+use anyhow::Result;
+use traffic_tests::check::eventually;
+use traffic_tests::container::Mac;
+use traffic_tests::traffic::tcp_transfer;
+use traffic_tests::witness::InterfaceStatistics;
+use traffic_tests::{Container, Counters, Lab, Namespace, Tap, VnetHeader};
+
+use crate::evidence::{Evidence, Row};
+
+/// The modules besides those of the scenario.
+pub const MODULES: [&str; 11] = [
+    "mpls_gso",
+    "nsh",
+    "xfrm_user",
+    "xfrm_algo",
+    "esp4",
+    "esp4_offload",
+    "seqiv",
+    "geniv",
+    "gcm",
+    "ghash_generic",
+    "gf128mul",
+];
+
+/// Those that must be loaded by name: nothing asks for them when it needs them.
+pub const LOADED: [&str; 5] = ["mpls_gso", "nsh", "xfrm_user", "esp4", "esp4_offload"];
+
+const MACHINE: Mac = Mac([0x02, 0, 0, 0, 2, 1]);
+const ETHERNET_HEADER: u64 = 14;
+const SOURCE: [u8; 4] = [10, 2, 0, 1];
+const TARGET: [u8; 4] = [10, 1, 0, 1];
+
+/// Runs the scenario on the running kernel.
+pub fn run(evidence: &mut Evidence) -> Result<()> {
+    let lab = Lab::new("prove-tunnels")?;
+    let file = lab.write("networks_classes", crate::classes::FILE)?;
+    lab.configure(&format!(
+        "node = \"proof\"\nclass_file = {file:?}\n[limits]\ncontainers = 64\ninterfaces = 64\naddresses = 64\n"
+    ))?;
+    let tap = lab.tap("vme201.0")?;
+    tap.on_bridge(lab.bridge()?, MACHINE)?;
+    let container = lab.bridged(101, 0, TARGET.into(), "fd00:1::1".parse()?)?;
+    let encrypted = Routed::new(&lab)?;
+    lab.run_ok(&["attach"])?;
+    container.offload(false)?;
+    let labels = |count: usize| -> Vec<u8> {
+        // Label, traffic class, bottom of the stack, time to live.
+        (1..=count).flat_map(|at| [0, 6, u8::from(at == count), 64]).collect()
+    };
+    // Version and time to live, 6 words in all, no metadata of type 2, and IPv4 behind.
+    let service = vec![0x0f, 0xc2, 2, 1, 0, 0, 7, 255];
+    for (case, kind, headers, payload, segment) in [
+        ("a super-packet with one MPLS label", 0x8847_u16, labels(1), 30_011, 1000),
+        ("a super-packet with three MPLS labels", 0x8847, labels(3), 20_507, 1448),
+        ("a super-packet behind NSH", 0x894f, service, 25_009, 1203),
+    ] {
+        let frame = frame(container.mac(), kind, &headers, payload);
+        let start = u16::try_from(14 + headers.len() + 20)?;
+        let header = VnetHeader::tcp_v4(start, start + 20, segment);
+        evidence.row(not_ip(&lab, (&tap, &container), case, (header, &frame))?);
+    }
+    evidence.row(encrypted.row(&lab)?);
+    Ok(())
+}
+
+/// A frame with TCP over IPv4 behind further headers.
+fn frame(to: Mac, kind: u16, headers: &[u8], payload: usize) -> Vec<u8> {
+    let mut frame = [to.0, MACHINE.0].concat();
+    frame.extend(kind.to_be_bytes());
+    frame.extend(headers);
+    let length = u16::try_from(40 + payload).unwrap_or(0).to_be_bytes();
+    frame.extend([0x45, 0, length[0], length[1], 0, 1, 0x40, 0, 64, 6, 0, 0]);
+    frame.extend(SOURCE);
+    frame.extend(TARGET);
+    frame.extend([0, 7, 0, 9, 0, 0, 0, 1, 0, 0, 0, 0, 0x50, 0x10, 0x40, 0, 0, 0, 0, 0]);
+    frame.extend(vec![0xcd; payload]);
+    frame
+}
+
+/// Sends a frame from the machine, and compares both ends with what arrived in the container.
+fn not_ip(
+    lab: &Lab,
+    (tap, container): (&Tap<'_>, &Container),
+    case: &str,
+    (header, frame): (VnetHeader, &[u8]),
+) -> Result<Row> {
+    let received = || InterfaceStatistics::read(container.namespace(), "eth0");
+    let (counted, was) = (Counters::at_rest(lab)?, received()?);
+    tap.send(header, frame)?;
+    eventually("segments arrive", || Ok(received()?.rx_packets > was.rx_packets + 1))?;
+    let after = Counters::at_rest(lab)?;
+    let now = received()?;
+    let packets = now.rx_packets - was.rx_packets;
+    let bytes = now.rx_bytes - was.rx_bytes - ETHERNET_HEADER * packets;
+    let growth = |interface: &str| {
+        after.fault_or_zero(interface, "not_ip").since(counted.fault_or_zero(interface, "not_ip"))
+    };
+    let (sent, arrived) = (growth("vme201.0"), growth(container.interface()));
+    let estimated = |counters: &Counters| {
+        let (machine, row) = (counters.interface("vme201.0"), counters.interface(container.interface()));
+        machine.out_estimated_packets + row.in_estimated_packets
+    };
+    Ok(Row::new(case, format!("{} bytes in segments of {}", frame.len(), header.gso_size), WITNESS)
+        .count("not_ip out packets", packets, sent.out_packets)
+        .count("not_ip out bytes", bytes, sent.out_bytes)
+        .count("not_ip in packets", packets, arrived.in_packets)
+        .count("not_ip in bytes", bytes, arrived.in_bytes)
+        .count("packets marked as estimated", 2 * packets, estimated(&after) - estimated(&counted)))
+}
+
+const WITNESS: &str = "the kernel's statistics of eth0 in the container, behind segmentation";
+
+/// A container that the host reaches over a veth without a bridge, because a bridge would segment before.
+struct Routed {
+    namespace: Namespace,
+}
+
+impl Routed {
+    const INTERFACE: &str = "veth102.0";
+
+    fn new(lab: &Lab) -> Result<Self> {
+        let namespace = Namespace::new(Self::INTERFACE)?;
+        lab.host().ip_batch(&format!(
+            "link add {0} type veth peer name eth0 netns {1}
+             address add 10.2.0.254/24 dev {0}
+             link set {0} up",
+            Self::INTERFACE,
+            namespace.name()
+        ))?;
+        namespace.ip_batch("address add 10.2.0.7/24 dev eth0\nlink set eth0 up")?;
+        // Segments arrive one by one, so that the statistics count packets.
+        let off = ["-K", "eth0", "gro", "off"];
+        traffic_tests::process::run_ok(namespace.command("ethtool").args(off))?;
+        let state = "xfrm state add src 10.2.0.254 dst 10.2.0.7 proto esp spi 0x1234 reqid 7 mode transport \
+                     aead rfc4106(gcm(aes)) 0x000102030405060708090a0b0c0d0e0f10111213 128";
+        lab.host().ip(state)?;
+        lab.host().ip("xfrm policy add src 10.2.0.254 dst 10.2.0.7 dir out \
+             tmpl src 10.2.0.254 dst 10.2.0.7 proto esp reqid 7 mode transport")?;
+        namespace.ip(state)?;
+        Ok(Self { namespace })
+    }
+
+    /// The trailer that encryption adds is not there yet at the hook: 2 to 5 bytes to a multiple of 4, and 16
+    /// of the check value.
+    fn row(&self, lab: &Lab) -> Result<Row> {
+        const BYTES: u64 = 1_500_017;
+        let received = || InterfaceStatistics::read(&self.namespace, "eth0");
+        let (counted, was) = (Counters::at_rest(lab)?, received()?);
+        let address = SocketAddr::new([10, 2, 0, 7].into(), 0);
+        let count = tcp_transfer(lab.host(), &self.namespace, address, BYTES)?;
+        let (after, now) = (Counters::at_rest(lab)?, received()?);
+        let interface = |counters: &Counters| counters.interface(Self::INTERFACE);
+        let (before, after) = (interface(&counted), interface(&after));
+        let ours = after.amounts.since(before.amounts);
+        let estimated = after.in_estimated_packets - before.in_estimated_packets;
+        let packets = now.rx_packets - was.rx_packets;
+        let bytes = now.rx_bytes - was.rx_bytes - ETHERNET_HEADER * packets;
+        let short = bytes.saturating_sub(ours.in_bytes);
+        let sent = format!("{BYTES} bytes TCP through ESP, {} segments", count.client.segments);
+        Ok(Row::new("super-packets that are encrypted behind the hook", sent, WITNESS)
+            .count("in packets", packets, ours.in_packets)
+            .fact("super-packets are marked as estimated", estimated > packets / 2)
+            .fact("only their trailers are missing", (18 * estimated..=21 * estimated).contains(&short)))
+    }
+}
