@@ -35,6 +35,7 @@ pub mod daemon;
 pub mod drain;
 pub mod files;
 pub mod health;
+pub mod heap;
 pub mod inherited;
 pub mod kernel;
 pub mod log;

@@ -5,7 +5,7 @@ use std::{io::IsTerminal as _, process::ExitCode};
 use tracing_subscriber::EnvFilter;
 use trafctl::{
     cli::{self, Cli, Done},
-    inherited,
+    heap, inherited,
     kernel::expedite,
     log::Lines,
     privileges,
@@ -17,6 +17,9 @@ fn main() -> ExitCode {
         Err(error) => return cli::print_usage(&error),
     };
     inherited::set_up_signals();
+    if cli.stays() {
+        heap::share();
+    }
     let log = match Lines::to_stderr() {
         Ok(log) => log,
         Err(error) => {

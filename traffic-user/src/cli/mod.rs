@@ -131,6 +131,11 @@ impl Cli {
         self.global.verbose
     }
 
+    /// Whether the process serves until it is stopped.
+    pub const fn stays(&self) -> bool {
+        matches!(self.command, Command::Run(_) | Command::Web(_))
+    }
+
     /// Runs the command.
     ///
     /// # Errors
