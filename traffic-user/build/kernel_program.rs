@@ -15,10 +15,15 @@ use std::{
 use anyhow::{Result, anyhow, bail};
 use aya_build::{Package, Toolchain};
 
+mod object_file;
 mod type_information;
 
 /// The rustup name that `cargo xtask setup` gives to Debian's compiler.
 const LINKED_TOOLCHAIN: &str = "trafctl-bpf";
+
+/// Why there is no program for some targets.
+const BIG_ENDIAN: &str = "trafctl cannot be built for a big-endian target: its kernel program and maps are written \
+    and tested for little-endian machines only; build it for x86_64 or aarch64";
 
 /// Builds the program with these features of its crate. On failure, reports what is missing.
 pub fn build(features: &[&str]) {
@@ -46,6 +51,9 @@ fn workspace() -> PathBuf {
 }
 
 fn compile(root: &Path, features: &[&str]) -> Result<()> {
+    if env::var_os("CARGO_CFG_TARGET_ENDIAN").is_some_and(|endian| endian == "big") {
+        bail!("{BIG_ENDIAN}");
+    }
     let toolchain = toolchain()?;
     // SAFETY: this script has a single thread, so nothing reads the environment meanwhile.
     unsafe {
@@ -67,7 +75,7 @@ fn compile(root: &Path, features: &[&str]) -> Result<()> {
     aya_build::build_ebpf([package], toolchain)
         .map_err(|error| anyhow!("cannot build the kernel program (traffic-ebpf): {error:#}"))?;
     let directory = env::var_os("OUT_DIR").ok_or_else(|| anyhow!("cargo did not set OUT_DIR"))?;
-    type_information::correct(&Path::new(&directory).join("trafctl-ebpf"))
+    object_file::rewrite(&Path::new(&directory).join("trafctl-ebpf"), root)
 }
 
 /// The toolchain for the kernel program, or an error that names everything that is missing.
@@ -112,11 +120,9 @@ fn sysroot(toolchain: &str) -> Option<PathBuf> {
     output.status.success().then(|| PathBuf::from(root.trim_end()))
 }
 
-/// Whether a sysroot has `core` compiled for BPF, in the byte order that aya-build requests.
+/// Whether a sysroot has `core` compiled for BPF.
 fn has_core(sysroot: &Path) -> bool {
-    let big = env::var_os("CARGO_CFG_TARGET_ENDIAN").is_some_and(|endian| endian == "big");
-    let target = if big { "bpfeb-unknown-none" } else { "bpfel-unknown-none" };
-    sysroot.join("lib/rustlib").join(target).join("lib").read_dir().is_ok_and(|mut entries| {
+    sysroot.join("lib/rustlib/bpfel-unknown-none/lib").read_dir().is_ok_and(|mut entries| {
         entries.any(|entry| {
             entry.is_ok_and(|entry| entry.file_name().as_encoded_bytes().starts_with(b"libcore-"))
         })

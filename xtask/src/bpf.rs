@@ -14,11 +14,8 @@ pub const LINKED_TOOLCHAIN: &str = "trafctl-bpf";
 /// The sysroot of Debian's compiler.
 pub const DEBIAN_SYSROOT: &str = "/usr";
 
-/// The target of the kernel program: BPF in the byte order of this machine.
-#[cfg(target_endian = "little")]
+/// The target of the kernel program. Big-endian machines are refused.
 const TARGET: &str = "bpfel-unknown-none";
-#[cfg(target_endian = "big")]
-const TARGET: &str = "bpfeb-unknown-none";
 
 /// A description of the rustup toolchain that can compile the kernel program, if there is one.
 pub fn toolchain() -> Option<String> {

@@ -226,3 +226,31 @@ pub fn version_number() -> u32 {
 pub fn version_text(number: u32) -> String {
     format!("{}.{}.{}", number >> 20, number >> 10 & 0x3ff, number & 0x3ff)
 }
+
+#[cfg(test)]
+mod tests {
+    use object::{Object as _, ObjectSection as _};
+
+    use super::OBJECT;
+
+    #[test]
+    fn the_object_depends_on_no_directory_and_has_only_what_a_node_needs() {
+        let object = object::File::parse(OBJECT).unwrap();
+        let size = |name: &str| object.section_by_name(name).map_or(0, |section| section.size());
+        for name in ["classifier", ".maps", ".BTF", ".BTF.ext"] {
+            assert!(size(name) > 0, "{name}");
+        }
+        for section in object.sections() {
+            let name = section.name().unwrap();
+            assert!(!name.contains(".debug_") || section.size() == 0, "{name}: {} bytes", section.size());
+        }
+        let manifest = env!("CARGO_MANIFEST_DIR");
+        let workspace = manifest.strip_suffix("/traffic-user").unwrap();
+        let has = |text: &str| OBJECT.windows(text.len()).any(|bytes| bytes == text.as_bytes());
+        for path in [workspace, "/registry/src/", "/.cargo/", "/.rustup/"] {
+            assert!(!has(path), "{path}");
+        }
+        // The kernel's verifier names these places.
+        assert!(has("/usr/src/trafctl/traffic-ebpf/src/main.rs"));
+    }
+}
