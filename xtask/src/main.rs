@@ -2,7 +2,7 @@
 //!
 //! Each task is a module with its `Options` and `run`. Tasks call cargo and do not depend on trafctl's own
 //! crates, so they work before anything else compiles. [`command`] runs programs, [`report`] shows progress,
-//! [`bpf`] finds a compiler for the kernel program, [`dependencies`] and [`pure_crates`] are checks of the
+//! [`bpf`] finds a compiler for the kernel program, [`cross`] one for another machine, [`dependencies`] and [`pure_crates`] are checks of the
 //! lint task.
 
 mod bench;
@@ -10,6 +10,7 @@ mod bpf;
 mod build;
 mod ci;
 mod command;
+mod cross;
 mod demo;
 mod dependencies;
 mod install;

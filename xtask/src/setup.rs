@@ -1,6 +1,7 @@
 //! `cargo xtask setup`: installs what the build and the tests need. Each step first looks for what it would
 //! install. A second run changes nothing, and tools that were installed in another way are used.
 
+mod crossing;
 mod linker;
 mod lints;
 mod networks;
@@ -16,6 +17,7 @@ use anyhow::{Context, Result, bail};
 
 use crate::{
     command::is_installed,
+    package::Architecture,
     report::{self, Progress},
 };
 
@@ -40,6 +42,8 @@ pub struct Options {
 pub enum Purpose {
     /// Compile.
     Build,
+    /// Compile for this machine or another.
+    BuildFor(Architecture),
     /// Compile, and check the sources.
     Lint,
     /// Compile, and run the tests that need no root.
@@ -114,10 +118,11 @@ pub fn ensure(purpose: Purpose) -> Result<()> {
 
 /// The steps of a purpose, each after those that it needs.
 fn steps(purpose: Purpose) -> Vec<Box<dyn Step>> {
-    use Purpose::{AllTests, Bench, Build, Demo, Everything, Lint, Prove, QuickProof, UnitTests};
+    use Purpose::{AllTests, Bench, Build, BuildFor, Demo, Everything, Lint, Prove, QuickProof, UnitTests};
 
     let packages = match purpose {
         Build | Lint | UnitTests => packages::Packages::for_building(),
+        BuildFor(architecture) => packages::Packages::for_building_for(architecture),
         AllTests | Demo => packages::Packages::for_testing(),
         Bench | Everything => packages::Packages::for_bench(),
         QuickProof => packages::Packages::for_quick_proof(),
@@ -125,6 +130,9 @@ fn steps(purpose: Purpose) -> Vec<Box<dyn Step>> {
     };
     let mut steps: Vec<Box<dyn Step>> =
         vec![Box::new(packages), Box::new(toolchain::Toolchain), Box::new(linker::Linker)];
+    if let BuildFor(architecture) = purpose {
+        steps.push(Box::new(crossing::Crossing(architecture)));
+    }
     if matches!(purpose, UnitTests | AllTests | Everything) {
         steps.push(Box::new(runner::Nextest));
     }

@@ -15,7 +15,7 @@ use crate::command::run;
 
 /// Builds the archive. Returns its path.
 pub(super) fn build(staging: &Staging<'_>, program: &Program, output: &Path) -> Result<PathBuf> {
-    let name = format!("trafctl-{}-{}", staging.release.version, std::env::consts::ARCH);
+    let name = format!("trafctl-{}-{}", staging.release.version, program.architecture.rpm());
     let root = staging.put(Package::Trafctl, program, &name)?;
     let file = output.join(format!("{name}.tar.gz"));
     run(Command::new("tar")

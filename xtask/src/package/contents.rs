@@ -208,7 +208,7 @@ pub(super) fn template(name: &str, release: &Release) -> Result<String> {
     let path = workspace().join("xtask/packaging").join(name);
     let text = fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
     Ok(text
-        .replace("@VERSION@", release.version)
+        .replace("@VERSION@", &release.version)
         .replace("@MAINTAINER@", &release.maintainer)
         .replace("@DATE@", &release.date("+%a, %d %b %Y %H:%M:%S +0000")?)
         .replace("@RPM_DATE@", &release.date("+%a %b %d %Y")?))

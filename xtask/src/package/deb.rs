@@ -17,6 +17,11 @@ use crate::command::{ask, run};
 /// Scripts that dpkg runs.
 const SCRIPTS: [&str; 4] = ["preinst", "postinst", "prerm", "postrm"];
 
+/// Why lintian finds a program that contains the C library.
+const STATIC: &str = "# It runs where the C library is older than that of the machine that built it.
+trafctl: statically-linked-binary [usr/sbin/trafctl]
+";
+
 /// Builds all packages. Returns their paths.
 pub(super) fn build(staging: &Staging<'_>, program: &Program, output: &Path) -> Result<Vec<PathBuf>> {
     Package::ALL.into_iter().map(|package| build_one(package, staging, program, output)).collect()
@@ -27,18 +32,22 @@ fn build_one(package: Package, staging: &Staging<'_>, program: &Program, output:
     if package == Package::Trafctl {
         fs::remove_dir_all(root.join("etc")).context("cannot remove the configuration from the package")?;
     }
+    let library = program.needed_glibc()?;
+    if package == Package::Trafctl && library.is_none() {
+        put(&root.join("usr/share/lintian/overrides/trafctl"), STATIC.as_bytes(), 0o644)?;
+        staging.fix_metadata(&root)?;
+    }
     let control = root.join("DEBIAN");
     let architecture = match package {
-        Package::Trafctl => {
-            ask(Command::new("dpkg").arg("--print-architecture")).context("dpkg names no architecture")?
-        }
-        Package::Virtuozzo => "all".to_owned(),
+        Package::Trafctl => program.architecture.debian(),
+        Package::Virtuozzo => "all",
     };
     let size = installed_kib(&root)?;
+    let library = library.map(|version| format!("libc6 (>= {version}), libgcc-s1, "));
     let text = template(&format!("{}.control", package.name()), staging.release)?
-        .replace("@ARCHITECTURE@", &architecture)
+        .replace("@ARCHITECTURE@", architecture)
         .replace("@INSTALLED_SIZE@", &size.to_string())
-        .replace("@GLIBC@", &program.needed_glibc()?);
+        .replace("@LIBRARY@", &library.unwrap_or_default());
     put(&control.join("md5sums"), md5_sums(&root)?.as_bytes(), 0o644)?;
     put(&control.join("control"), text.as_bytes(), 0o644)?;
     if package == Package::Trafctl {

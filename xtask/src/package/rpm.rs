@@ -23,7 +23,7 @@ fn build_one(package: Package, staging: &Staging<'_>, program: &Program, output:
     let root = staging.put(package, program, &format!("rpm-{}", package.name()))?;
     let work = root.with_extension("work");
     let architecture = match package {
-        Package::Trafctl => std::env::consts::ARCH,
+        Package::Trafctl => program.architecture.rpm(),
         Package::Virtuozzo => "noarch",
     };
     let spec = work.join(format!("{}.spec", package.name()));

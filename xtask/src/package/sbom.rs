@@ -133,7 +133,7 @@ mod tests {
             package("aya", "0.14.0", Some("registry")),
             package("traffic-user", "0.2.0", None),
         ];
-        let release = Release { version: "0.2.0", epoch_s: 1, maintainer: String::new() };
+        let release = Release { version: "0.2.0".to_owned(), epoch_s: 1, maintainer: String::new() };
         let document = document(&Metadata { packages }, &used, &release);
         let names: Vec<_> = document["components"].as_array().unwrap().iter().map(|it| &it["purl"]).collect();
         assert_eq!(names, ["pkg:cargo/aya@0.14.0", "pkg:cargo/serde@1.0.2"]);

@@ -9,6 +9,7 @@ use super::{State, Step};
 use crate::{
     bpf,
     command::{is_installed, is_root, run_watched},
+    package::Architecture,
     report::Progress,
 };
 
@@ -18,11 +19,17 @@ const LIBRARIES: [(&str, &str); 1] = [("libc6-dev", "/usr/include/stdio.h")];
 /// Tools of the build: `(package, program)`.
 const BUILD_TOOLS: [(&str, &str); 1] = [("gcc", "cc")];
 
+/// Tools of the build for arm64 on another machine: `(package, program or file)`.
+const CROSS_TOOLS: [(&str, &str); 2] = [
+    ("gcc-aarch64-linux-gnu", "aarch64-linux-gnu-gcc"),
+    ("libc6-dev-arm64-cross", "/usr/aarch64-linux-gnu/include/stdio.h"),
+];
+
 /// A compiler with a prebuilt `core` for BPF, which replaces nightly's `rust-src`.
 const COMPILER: [&str; 3] = ["rustc-web", "cargo-web", "libstd-rust-web-dev-bpf"];
 
 /// Tools of the tests and the demonstration: `(package, program)`.
-const TEST_TOOLS: [(&str, &str); 28] = [
+const TEST_TOOLS: [(&str, &str); 29] = [
     // Runs a command on a terminal.
     ("bsdutils", "script"),
     // Podman and what it runs containers with, as a platform whose interfaces have random names.
@@ -53,6 +60,8 @@ const TEST_TOOLS: [(&str, &str); 28] = [
     ("nftables", "nft"),
     ("perl-base", "perl"),
     ("procps", "sysctl"),
+    // Writes packages, which must be the same from every directory.
+    ("rpm", "rpmbuild"),
     // Verifies the ledger's hashes, and turns reports into bills (`docs/verify_ledger.py`, `contrib/billing`).
     ("python3", "python3"),
     // Reads the ledger as its users do, without trafctl's code.
@@ -70,9 +79,11 @@ const BENCH_TOOLS: [(&str, &str); 2] = [("ipset", "ipset"), ("iptables", "iptabl
 const QUICK_PROOF_TOOLS: [(&str, &str); 2] = [("busybox-static", "busybox"), ("lxc", "lxc-start")];
 
 /// Additional tools of the whole proof: `(package, program)`.
-const PROOF_TOOLS: [(&str, &str); 2] = [
+const PROOF_TOOLS: [(&str, &str); 3] = [
     // Makes the initramfs of other kernels.
     ("cpio", "cpio"),
+    // Makes the systems in which packages are installed.
+    ("mmdebstrap", "mmdebstrap"),
     // Some kernels compress their modules with it.
     ("zstd", "zstd"),
 ];
@@ -101,6 +112,13 @@ impl Packages {
     /// The packages of the build.
     pub(super) fn for_building() -> Self {
         Self { tools: BUILD_TOOLS.to_vec() }
+    }
+
+    /// The packages of the build for a machine, which may be this one.
+    pub(super) fn for_building_for(architecture: Architecture) -> Self {
+        let is_native = Architecture::of_machine().is_ok_and(|machine| machine == architecture);
+        let crossing = (!is_native && architecture == Architecture::Arm).then_some(CROSS_TOOLS);
+        Self { tools: [BUILD_TOOLS.as_slice(), crossing.as_ref().map_or(&[], |tools| tools)].concat() }
     }
 
     /// The packages of the build, the tests and the demonstration.
