@@ -12,19 +12,28 @@ use crate::{
 };
 
 /// `(program, package)`
-const PROGRAMS: [(&str, &str); 2] =
-    [("qemu-system-x86_64", "qemu-system-x86"), ("systemd-nspawn", "systemd-container")];
+const PROGRAMS: [(&str, &str); 3] = [
+    ("qemu-system-x86_64", "qemu-system-x86"),
+    ("qemu-system-aarch64", "qemu-system-arm"),
+    ("systemd-nspawn", "systemd-container"),
+];
 
 /// Asks apt which packages an installation would add, then fetches and unpacks these.
 /// `--no-install-recommends` excludes firmware of other machines.
+///
+/// QEMU consists of packages of one version: a program of one finds no module of another. So apt must not know
+/// which of them are installed, perhaps in another version. Other libraries are used as they are installed.
 const UNPACK: &str = r#"
 set -e
 apt-get -q update
-# Only packages that are not installed: an installed program is used as it is.
-packages=$(apt-get -s --no-install-recommends install "$@" | sed -n 's/^Inst \([^ ]*\).*/\1/p')
+status=$(apt-config shell status Dir::State::status/f)
+eval "$status"
+awk 'BEGIN { RS = ""; ORS = "\n\n" } !/^Package: (qemu|seabios|ipxe)/' "$status" >status
+options="-q -o Dir::State::status=$PWD/status -o APT::Sandbox::User=root"
+packages=$(apt-get $options -s --no-install-recommends install "$@" | sed -n 's/^Inst \([^ ]*\).*/\1/p')
 mkdir -p packages root bin
 cd packages
-for package in $packages; do apt-get -q -o APT::Sandbox::User=root download "$package"; done
+for package in $packages; do apt-get $options download "$package"; done
 for file in *.deb; do dpkg -x "$file" ../root; done
 cd ..
 "#;
@@ -87,11 +96,12 @@ impl Step for Unpacked {
             } else {
                 String::new()
             };
+            let libraries = format!("lib/{}-linux-gnu", std::env::consts::ARCH);
             let script = format!(
                 "#!/bin/sh
-LD_LIBRARY_PATH={root}/usr/lib/x86_64-linux-gnu:{root}/lib/x86_64-linux-gnu:{root}/lib/x86_64-linux-gnu/systemd:{root}/usr/lib/x86_64-linux-gnu/systemd
+LD_LIBRARY_PATH={root}/usr/{libraries}:{root}/{libraries}:{root}/{libraries}/systemd:{root}/usr/{libraries}/systemd
 export LD_LIBRARY_PATH
-export QEMU_MODULE_DIR={root}/usr/lib/x86_64-linux-gnu/qemu
+export QEMU_MODULE_DIR={root}/usr/{libraries}/qemu
 exec {root}/usr/bin/{program} {data}\"$@\"
 "
             );
