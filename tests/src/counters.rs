@@ -184,11 +184,20 @@ impl Counters {
     ///
     /// When the traffic does not stop, or the sums differ.
     pub fn at_rest(lab: &Lab) -> Result<Self> {
+        Self::at_rest_as(|| Self::read(lab))
+    }
+
+    /// As [`Counters::at_rest`], with another way to read them.
+    ///
+    /// # Errors
+    ///
+    /// See [`Counters::at_rest`]; also when they cannot be read.
+    pub fn at_rest_as(read: impl Fn() -> Result<Self>) -> Result<Self> {
         let deadline = Instant::now() + Duration::from_secs(10);
-        let mut last = Self::read(lab)?;
+        let mut last = read()?;
         loop {
             thread::sleep(Duration::from_millis(30));
-            let now = Self::read(lab)?;
+            let now = read()?;
             if now == last {
                 now.check_balance()?;
                 return Ok(now);

@@ -9,7 +9,7 @@ use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::Lab;
@@ -45,11 +45,10 @@ next=$3
 shift 3
 exec unshare --cgroup --pid --ipc --uts --fork --kill-child=KILL sh -ec "$next" sh "$@""#;
 
-/// Mounts the file systems of a machine. `$1` root, `$2` bpffs, `$3` state, `$4` configuration, `$5` program.
-const START: &str = r#"cd "$1"
+/// Mounts the file systems that every node has. `$1` root, `$2` bpffs.
+const MOUNT: &str = r#"cd "$1"
 mount --bind . .
 cd "$1"
-mount --rbind /usr usr
 mount -t proc proc proc
 mount --bind proc/sys proc/sys
 mount -o remount,bind,ro proc/sys
@@ -67,11 +66,23 @@ mknod -m 666 dev/urandom c 1 9
 mknod -m 666 dev/tty c 5 0
 mount -t devpts -o newinstance,ptmxmode=666 devpts dev/pts
 ln -s pts/ptmx dev/ptmx
+"#;
+
+/// Starts systemd with the programs of the machine. `$3` state, `$4` configuration, `$5` program.
+const START: &str = r#"mount --rbind /usr usr
 mount --bind "$3" var/lib/trafctl
 mount --bind "$4" etc/trafctl/trafctl.toml
 mount --bind "$5" trafctl
 exec env -i PATH=/usr/sbin:/usr/bin container=lab SYSTEMD_UNIT_PATH=/etc/systemd/system \
     chroot . /usr/lib/systemd/systemd --system --log-target=null --show-status=no"#;
+
+/// Starts the systemd of a distribution whose root this is. Programs that ask whether they are in a chroot, such
+/// as Debian's package scripts, learn that they are not.
+const START_TREE: &str = r#"mount -t tmpfs tmpfs tmp
+pivot_root . mnt
+exec chroot . /bin/sh -ec 'umount --lazy /mnt
+exec env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin container=lab \
+    /lib/systemd/systemd --system --log-target=null --show-status=no'"#;
 
 /// Removes a control group and those below it. `$1` a directory to mount on, `$2` the group.
 const REMOVE_GROUP: &str = r#"mount --make-rprivate /
@@ -82,6 +93,8 @@ find "$1/$2" -depth -type d -exec rmdir {} +"#;
 #[derive(Debug)]
 pub struct Systemd {
     root: PathBuf,
+    /// What it writes before it has a log.
+    console: PathBuf,
     group: String,
     process: Process,
     init: u32,
@@ -116,23 +129,46 @@ impl Systemd {
         Self::boot_prepared(lab, root)
     }
 
+    /// Boots the system of a distribution, such as Debian's, whose files are below `root`. Nothing of trafctl is
+    /// installed. Waits until all units have started.
+    ///
+    /// # Errors
+    ///
+    /// When systemd does not start, or one of its units fails.
+    pub fn boot_tree(lab: &Lab, root: PathBuf) -> Result<Self> {
+        let systemd = Self::start(lab, root, START_TREE, &[])?;
+        // It fails until the message bus answers.
+        eventually("all units have started", || {
+            let state = systemd.command("systemctl").args(["is-system-running", "--wait"]).output()?;
+            let state = String::from_utf8_lossy(&state.stdout).trim().to_owned();
+            ensure!(state != "degraded", "{}", systemd.systemctl(&["--failed", "--no-legend"])?);
+            Ok(state == "running")
+        })?;
+        Ok(systemd)
+    }
+
     fn boot_prepared(lab: &Lab, root: PathBuf) -> Result<Self> {
+        Self::start(lab, root, START, &[lab.state_dir(), lab.config(), trafctl_program()?])
+    }
+
+    /// Starts systemd in namespaces of its own, with a script that follows [`MOUNT`] and its further arguments.
+    fn start(lab: &Lab, root: PathBuf, script: &str, arguments: &[PathBuf]) -> Result<Self> {
         let group = format!("{PREFIX}-{}", lab.host().name());
         // It ends when the thread that started it ends.
         let mut command = lab.host().command("setpriv");
         command.args(["--pdeathsig=KILL", "unshare", "--mount", "sh", "-ec", ENTER, "sh"]);
-        command.arg(&root).arg(&group).arg(START);
-        command.arg(&root).arg(lab.bpffs()).arg(lab.state_dir()).arg(lab.config()).arg(trafctl_program()?);
-        let output = fs::File::create(root.join("console"))
-            .context("cannot create a file for the output of systemd")?;
+        command.arg(&root).arg(&group).arg([MOUNT, script].concat());
+        command.arg(&root).arg(lab.bpffs()).args(arguments);
+        let console = lab.path("console");
+        let output = fs::File::create(&console).context("cannot create a file for the output of systemd")?;
         command.stdin(Stdio::null()).stdout(output.try_clone()?).stderr(output);
         let process = Process::spawn(&mut command)?;
-        let mut systemd = Self { root, group, process, init: 0 };
+        let mut systemd = Self { root, console, group, process, init: 0 };
         eventually("systemd answers", || {
             systemd.init = children(systemd.process.id()).first().copied().unwrap_or_default();
             Ok(systemd.init != 0 && systemd.systemctl(&["show", "--property=Version"]).is_ok())
         })
-        .with_context(|| fs::read_to_string(systemd.root.join("console")).unwrap_or_default())?;
+        .with_context(|| fs::read_to_string(&systemd.console).unwrap_or_default())?;
         Ok(systemd)
     }
 

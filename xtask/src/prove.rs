@@ -12,6 +12,7 @@ use clap::ValueEnum;
 use crate::{
     build,
     command::{self, HOST_CRATES, ask, become_command, cargo, debug_directory, is_root, workspace},
+    package,
     setup::{self, Purpose},
 };
 
@@ -38,19 +39,23 @@ pub struct Options {
     /// Write the report to this file, in Markdown [default: target/prove/report.md, none with --quick]
     #[arg(long, value_name = "FILE")]
     report: Option<PathBuf>,
+    /// Directory of built programs, `prove` and `trafctl`, to use instead of building them
+    #[arg(long, value_name = "DIR", conflicts_with = "quick")]
+    programs: Option<PathBuf>,
     /// List the parts and exit
     #[arg(long)]
     list: bool,
 }
 
 /// The names of the parts. They are repeated here so that a wrong name fails before anything is installed.
-#[derive(Clone, Copy, ValueEnum)]
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Part {
     Containers,
     Venet0,
     Vm,
     Kernels,
     Boot,
+    Packages,
     Fuzz,
     Soak,
 }
@@ -81,8 +86,15 @@ pub fn run(options: &Options) -> Result<()> {
     if let Some(report) = &options.report {
         command::require_place_for(report)?;
     }
-    let programs = if options.quick { quick_programs()? } else { programs()? };
+    let programs = match &options.programs {
+        Some(given) => given.canonicalize().with_context(|| format!("cannot find {}", given.display()))?,
+        None if options.quick => quick_programs()?,
+        None => programs()?,
+    };
     let cache = workspace().join("target/prove");
+    if !options.quick && (options.parts.is_empty() || options.parts.contains(&Part::Packages)) {
+        package::for_proof(&programs.join("trafctl"), &cache.join("packages"))?;
+    }
     let mut prove = Command::new(programs.join("prove"));
     prove.env("TRAFCTL_BIN", programs.join("trafctl")).arg("--cache").arg(&cache);
     for part in &options.parts {

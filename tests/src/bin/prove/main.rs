@@ -12,6 +12,7 @@ mod containers;
 mod evidence;
 mod fuzz;
 mod kernels;
+mod packages;
 mod report;
 mod soak;
 mod venet;
@@ -48,6 +49,7 @@ const PARTS: &[Part] = &[
     Part { name: "vm", about: vm::ABOUT, quick: false, run: vm::run },
     Part { name: "kernels", about: kernels::ABOUT, quick: false, run: kernels::run },
     Part { name: "boot", about: boot::ABOUT, quick: false, run: boot::run },
+    Part { name: "packages", about: packages::ABOUT, quick: false, run: packages::run },
     Part { name: "fuzz", about: fuzz::ABOUT, quick: false, run: fuzz::run },
     Part { name: "soak", about: soak::ABOUT, quick: false, run: soak::run },
 ];
