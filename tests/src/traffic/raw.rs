@@ -7,6 +7,8 @@ use anyhow::{Context, Result, ensure};
 
 use crate::namespace::Namespace;
 
+/// Sends without the queues of the interface; see packet(7).
+const PACKET_QDISC_BYPASS: libc::c_int = 20;
 /// `AF_PACKET` with the width of its field in an address.
 const AF_PACKET: u16 = 17;
 
@@ -55,6 +57,27 @@ impl RawSocket {
             index: index.with_context(|| format!("no index in {text}"))?,
             has_link_header: link[0]["link_type"] == "ether",
         })
+    }
+
+    /// The same, past the queues of the interface, and past what is attached there.
+    ///
+    /// # Errors
+    ///
+    /// When the kernel refuses.
+    pub fn past_the_queues(self) -> Result<Self> {
+        let yes: libc::c_int = 1;
+        // SAFETY: the value outlives the call and is passed with its own length.
+        let set = unsafe {
+            libc::setsockopt(
+                self.socket.as_raw_fd(),
+                libc::SOL_PACKET,
+                PACKET_QDISC_BYPASS,
+                (&raw const yes).cast(),
+                libc::socklen_t::try_from(size_of::<libc::c_int>())?,
+            )
+        };
+        ensure!(set == 0, "cannot send past the queues: {}", io::Error::last_os_error());
+        Ok(self)
     }
 
     /// Sends a frame.

@@ -3,6 +3,7 @@
 //! Every test ends with figures equal to those of a witness, or with a gap of the exact size, and with a
 //! daemon that has recovered by itself.
 
+mod bypass;
 mod carry_over;
 mod churn;
 mod counting;

@@ -218,7 +218,8 @@ impl Node {
             generation: 1,
             container: container.map(id),
             ifindex: Some(7),
-            attached: self.epoch_created,
+            // Whatever changes about it shows when it is attached again.
+            attached: self.wall,
             passed: ByDirection { incoming: counter, outgoing: PassedCounter::default() },
             accounted: ByDirection {
                 incoming: Tally { packets: before + passed, bytes: (before + passed) * 114 },

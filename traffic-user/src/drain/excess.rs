@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeSet, mem};
 
-use traffic_common::{Direction, InterfaceRecord};
+use traffic_common::{Direction, InterfaceCounters, InterfaceRecord};
 use traffic_model::Snapshot;
 
 use crate::{
@@ -24,25 +24,15 @@ type Attached = (u32, u64);
 #[derive(Debug, Default)]
 pub(super) struct ExcessWatch {
     suspected: BTreeSet<Attached>,
-    failure_logged: bool,
 }
 
 impl ExcessWatch {
-    /// Adds the excess of each interface to the snapshot. Returns how many buffers that is. A failure does not
-    /// stop accounting, and is logged once.
-    pub(super) fn compare(&mut self, maps: &Maps, snapshot: &mut Snapshot) -> u64 {
-        match found(maps) {
-            Ok(found) => {
-                self.failure_logged = false;
-                self.note(&found, snapshot)
-            }
-            Err(error) => {
-                if !mem::replace(&mut self.failure_logged, true) {
-                    tracing::warn!("cannot compare the counters with the interfaces' statistics: {error:#}");
-                }
-                0
-            }
-        }
+    /// Adds the excess of each interface to the snapshot. Returns how many buffers that is.
+    ///
+    /// # Errors
+    /// When the kernel does not answer.
+    pub(super) fn compare(&mut self, kernel: &KernelSide, snapshot: &mut Snapshot) -> anyhow::Result<u64> {
+        Ok(self.note(&found(kernel)?, snapshot))
     }
 
     fn note(&mut self, found: &[(InterfaceRecord, Excess)], snapshot: &mut Snapshot) -> u64 {
@@ -66,14 +56,34 @@ impl ExcessWatch {
     }
 }
 
-/// The interfaces that show an excess now. The counters are read first.
-fn found(maps: &Maps) -> anyhow::Result<Vec<(InterfaceRecord, Excess)>> {
-    let records = maps.interfaces.range(0, maps.interfaces.len())?;
-    let used = records.iter().rposition(|record| record.ifindex != 0).map_or(0, |last| last + 1);
-    let totals = counters::interfaces_totals(maps, u32::try_from(used)?)?;
-    let netlink = Netlink::connect()?;
-    let suspects = suspects(&records, &totals, &netlink.interfaces()?);
-    let excess = excess::confirmed(&suspects, |index| netlink.interface(index))?;
+/// What the kernel has of all interfaces, and what the slots had just before it.
+pub(super) struct KernelSide {
+    pub records: Vec<InterfaceRecord>,
+    /// By slot.
+    pub totals: Vec<InterfaceCounters>,
+    pub listed: Vec<NetInterface>,
+    netlink: Netlink,
+}
+
+impl KernelSide {
+    /// Reads both. The counters are read first.
+    ///
+    /// # Errors
+    /// When the kernel does not answer.
+    pub(super) fn read(maps: &Maps) -> anyhow::Result<Self> {
+        let records = maps.interfaces.range(0, maps.interfaces.len())?;
+        let used = records.iter().rposition(|record| record.ifindex != 0).map_or(0, |last| last + 1);
+        let totals = counters::interfaces_totals(maps, u32::try_from(used)?)?;
+        let netlink = Netlink::connect()?;
+        let listed = netlink.interfaces()?;
+        Ok(Self { records, totals, listed, netlink })
+    }
+}
+
+/// The interfaces that show an excess now.
+fn found(kernel: &KernelSide) -> anyhow::Result<Vec<(InterfaceRecord, Excess)>> {
+    let suspects = suspects(&kernel.records, &kernel.totals, &kernel.listed);
+    let excess = excess::confirmed(&suspects, |index| kernel.netlink.interface(index))?;
     let of = |excess: Excess| {
         let suspect = suspects.iter().find(|(record, _)| record.ifindex == excess.ifindex);
         suspect.map(|(record, _)| (*record, excess))
@@ -83,7 +93,7 @@ fn found(maps: &Maps) -> anyhow::Result<Vec<(InterfaceRecord, Excess)>> {
 
 fn suspects(
     records: &[InterfaceRecord],
-    totals: &[traffic_common::InterfaceCounters],
+    totals: &[InterfaceCounters],
     listed: &[NetInterface],
 ) -> Vec<Suspect> {
     let by_index: std::collections::HashMap<u32, &NetInterface> =

@@ -3,9 +3,11 @@
 //! Every drain holds the lock on the pinned state, so that no change of classes, slots or maps comes between
 //! a reading and its recording. `trafctl run` drains regularly. Other commands drain before they change what
 //! a reading means. `binding` keeps counters out of the ledger of another installation; `lock` keeps a second
-//! daemon out, and `other_counters` a second set of counters; `machine` names the machine whose ledger it is; `excess` finds what was counted too often.
+//! daemon out, and `other_counters` a second set of counters; `machine` names the machine whose ledger it is; `excess` finds what was counted too often, `bypass` what passed
+//! attached interfaces unseen.
 
 mod binding;
+mod bypass;
 mod excess;
 mod lock;
 mod machine;
@@ -35,7 +37,8 @@ use crate::{
     time,
 };
 use binding::Binding;
-use excess::ExcessWatch;
+use bypass::BypassWatch;
+use excess::{ExcessWatch, KernelSide};
 
 pub use binding::{NoLedger, OtherLedger};
 pub use lock::{DaemonLock, OtherDaemon, lock_daemon};
@@ -68,6 +71,8 @@ pub struct Drainer {
     /// Whether the log says that the binding cannot be written.
     binding_failure_logged: bool,
     excess: ExcessWatch,
+    bypass: BypassWatch,
+    comparison_failure_logged: bool,
 }
 
 /// What a drain found besides what it wrote.
@@ -106,6 +111,8 @@ impl Drainer {
             interval: config.drain_interval,
             binding_failure_logged: false,
             excess: ExcessWatch::default(),
+            bypass: BypassWatch::default(),
+            comparison_failure_logged: false,
         })
     }
 
@@ -214,7 +221,18 @@ impl Drainer {
     pub fn drain(&mut self, maps: &Maps, trigger: DrainTrigger) -> anyhow::Result<Drained> {
         let started = Instant::now();
         let mut snapshot = counters::read(maps, &self.node)?;
-        let excess_skbs = self.excess.compare(maps, &mut snapshot);
+        let excess_skbs = match self.compare(maps, &mut snapshot) {
+            Ok(excess_skbs) => {
+                self.comparison_failure_logged = false;
+                excess_skbs
+            }
+            Err(error) => {
+                if !std::mem::replace(&mut self.comparison_failure_logged, true) {
+                    tracing::warn!("cannot compare the counters with the interfaces' statistics: {error:#}");
+                }
+                0
+            }
+        };
         let binding = Binding::of_pins(&maps.pinned_in);
         let (pins, path) = (maps.pinned_in.display(), self.ledger.path().display());
         let what = format!("cannot drain the counters in {pins} into {path}");
@@ -234,6 +252,15 @@ impl Drainer {
             outcome.interface_rows
         );
         Ok(Drained { gaps: outcome.gaps.len(), excess_skbs })
+    }
+
+    /// Compares a reading with the kernel's statistics: what was counted too often, and what passed unseen. A failure
+    /// stops no accounting. Returns how many buffers were counted too often.
+    fn compare(&mut self, maps: &Maps, snapshot: &mut Snapshot) -> anyhow::Result<u64> {
+        let kernel = KernelSide::read(maps)?;
+        let excess_skbs = self.excess.compare(&kernel, snapshot)?;
+        self.bypass.compare(maps, &kernel, snapshot)?;
+        Ok(excess_skbs)
     }
 
     /// Binds the drained counters to this ledger. A failure does not stop accounting, and is logged once.

@@ -84,6 +84,7 @@ function isShown(gap) {
 /** Why there are gaps, for people. */
 const REASONS = {
   before_attach: "Traffic passed before trafctl was attached. It is not in the sums.",
+  bypassed: "Traffic passed an attached interface by another path. It is not in the sums.",
   daemon_down: "The daemon was not running. Nothing is lost, but the traffic is all in one step.",
   missed_drain: "A reading was late. Nothing is lost, but the traffic is all in one step.",
   clock_stepped: "The clock was set. Nothing is lost, but some local time exists twice or not at all.",

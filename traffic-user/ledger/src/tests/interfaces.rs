@@ -1,4 +1,4 @@
-use crate::{By, GapReason, InterfaceReport, LedgerError, ReportQuery, Split, testing::*};
+use crate::{By, Gap, GapReason, InterfaceReport, LedgerError, ReportQuery, Split, testing::*};
 
 fn ask(file: &File, query: &ReportQuery) -> InterfaceReport {
     file.ledger.report_interfaces(query).unwrap()
@@ -142,4 +142,40 @@ fn small_segments_are_recorded_by_interface_and_day() {
     // A report of the time shows them.
     let report = ask(&file, &ReportQuery::default());
     assert!(report.gaps.iter().any(|gap| gap.reason == GapReason::SmallSegments));
+}
+
+#[test]
+fn what_passes_an_attached_interface_unseen_is_one_gap_that_grows() {
+    let mut file = ledger();
+    let mut node = Node::balanced(NOON);
+    let sized = |file: &File| {
+        let gaps = file.ledger.gaps(None, None).unwrap();
+        let size = |gap: &Gap| (gap.reason.name(), gap.size.unwrap().in_skbs, gap.end.as_second() - NOON);
+        gaps.iter().filter(|gap| gap.size.is_some()).map(size).collect::<Vec<_>>()
+    };
+    node.interface("veth7", Some("101"), 0, 3).pass(60).drain(&mut file.ledger);
+    let first = sized(&file);
+    assert_eq!(first.len(), 1);
+    // It stays attached, and the kernel's statistics run away from ours.
+    let attached = node.interfaces[0].attached;
+    for (missed, pass) in [(40, 60), (40, 60), (45, 60)] {
+        node.interface("veth7", Some("101"), 0, missed);
+        node.interfaces[0].attached = attached;
+        node.pass(pass).drain(&mut file.ledger);
+    }
+    assert_eq!(sized(&file), [first[0], ("bypassed", 42, 240)]);
+    let gap = file.ledger.gaps(None, None).unwrap().into_iter().find(|gap| gap.reason == GapReason::Bypassed);
+    let gap = gap.unwrap();
+    assert_eq!((gap.start, gap.container.as_deref()), (Some(time(NOON + 60)), Some("101")));
+    assert!(gap.reason.loses_traffic());
+    // Attached again, it has a base of its own, and what was missed until then is known.
+    node.interface("veth7", Some("101"), 0, 45);
+    node.interfaces[0].attached = time(NOON + 250);
+    node.pass(60).drain(&mut file.ledger);
+    assert_eq!(sized(&file).len(), 2);
+    node.interface("veth7", Some("101"), 0, 47);
+    node.interfaces[0].attached = time(NOON + 250);
+    node.pass(60).drain(&mut file.ledger);
+    assert_eq!(sized(&file)[2], ("bypassed", 2, 360));
+    assert_eq!(file.ledger.audit().unwrap().problems, [""; 0]);
 }

@@ -116,6 +116,11 @@ impl Drain<'_> {
             }
             let container = counter.container.as_ref().map(ContainerId::as_str);
             let attached = self.times.within_boot(counter.attached);
+            // What is missed from now on while it stays attached passes it by another path.
+            if start.is_none() && self.times.latest.is_some_and(|latest| attached < latest) {
+                self.record_bypassed(counter, size)?;
+                continue;
+            }
             let gap = Gap {
                 start: start.map(|start| start.min(attached)),
                 end: attached,
@@ -135,6 +140,31 @@ impl Drain<'_> {
         }
         let present = self.snapshot.interfaces.iter().filter_map(|counter| counter.ifindex).collect();
         readings::delete_accounted(self.transaction, self.epoch, &present)
+    }
+
+    /// Records what passed an attached interface unseen. Each attach has one gap that grows.
+    fn record_bypassed(&mut self, counter: &InterfaceCounter, size: GapSize) -> Result<(), LedgerError> {
+        let container = counter.container.as_ref().map(ContainerId::as_str);
+        let (interface, generation) = (&counter.interface, counter.generation);
+        let (epoch, attached) = (self.epoch, counter.attached.as_second());
+        let once = format!("bypassed {epoch} {generation} {attached} {interface}");
+        let former = gaps::size_of(self.transaction, &once)?;
+        let gap = Gap {
+            start: self.times.latest.map(|latest| latest.min(self.times.now)),
+            end: self.times.now,
+            reason: GapReason::Bypassed,
+            interface: Some(interface.clone()),
+            container: container.map(str::to_owned),
+            size: Some(former.unwrap_or_default().plus(&size)),
+            detail: None,
+        };
+        if !gaps::extend(self.transaction, &once, &gap)? {
+            let number = Some(self.container_of(container)?).filter(|&number| number != 0);
+            let links = GapLinks { container: number, once: Some(&once) };
+            gaps::insert(self.transaction, self.times.now, &gap, links)?;
+            self.gaps.push(gap);
+        }
+        Ok(())
     }
 
     /// Records what was counted too often. The excess only grows while the program stays attached, so each attach

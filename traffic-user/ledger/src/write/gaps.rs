@@ -1,7 +1,7 @@
 //! Gap records: every time span whose sums are incomplete, or are correct only in total.
 
 use jiff::Timestamp;
-use rusqlite::{Connection, Row, params};
+use rusqlite::{Connection, OptionalExtension as _, Row, params};
 use serde::Serialize;
 use traffic_model::local_time::LocalTime;
 
@@ -45,6 +45,9 @@ pub enum GapReason {
     /// Packets in segments below 48 bytes, a size that only the sender claims. They are in the sums, and nothing is
     /// lost. Its size is that of the packets on the wire and their layer-3 bytes.
     SmallSegments,
+    /// Packets passed an attached interface by a path around the hook, or another program took them before it. Its size
+    /// is what the kernel's statistics show beyond ours, at the least.
+    Bypassed,
     /// What an interface's own statistics held when the first counters of this ledger were created. Nothing
     /// was counted then, so nothing is lost.
     BeforeFirstCounters,
@@ -52,7 +55,7 @@ pub enum GapReason {
 
 impl GapReason {
     /// Every reason.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 16] = [
         Self::BeforeAttach,
         Self::DaemonDown,
         Self::MissedDrain,
@@ -67,6 +70,7 @@ impl GapReason {
         Self::Reverted,
         Self::CountedTwice,
         Self::SmallSegments,
+        Self::Bypassed,
         Self::BeforeFirstCounters,
     ];
 
@@ -87,6 +91,7 @@ impl GapReason {
             Self::Reverted => "reverted",
             Self::CountedTwice => "counted_twice",
             Self::SmallSegments => "small_segments",
+            Self::Bypassed => "bypassed",
             Self::BeforeFirstCounters => "before_first_counters",
         }
     }
@@ -101,6 +106,7 @@ impl GapReason {
                 | Self::Reboot
                 | Self::LedgerLost
                 | Self::Reverted
+                | Self::Bypassed
         )
     }
 }
@@ -298,6 +304,22 @@ pub(crate) fn extend(conn: &Connection, once: &str, gap: &Gap) -> Result<bool, L
             size.out_skb_bytes.cast_signed(),
         ])?;
     Ok(rows == 1)
+}
+
+/// The size of a gap that is recorded only once; `None` if there is none yet.
+pub(crate) fn size_of(conn: &Connection, once: &str) -> Result<Option<GapSize>, LedgerError> {
+    let sql = "SELECT coalesce(in_skbs, 0), coalesce(in_skb_bytes, 0), coalesce(out_skbs, 0),
+               coalesce(out_skb_bytes, 0) FROM gap WHERE once = ?1";
+    let size = conn.prepare_cached(sql)?.query_row([once], |row| {
+        let value = |at| row.get::<_, i64>(at).map(i64::cast_unsigned);
+        Ok(GapSize {
+            in_skbs: value(0)?,
+            in_skb_bytes: value(1)?,
+            out_skbs: value(2)?,
+            out_skb_bytes: value(3)?,
+        })
+    });
+    Ok(size.optional()?)
 }
 
 /// Records that the figures of an earlier ledger at the same path are gone.

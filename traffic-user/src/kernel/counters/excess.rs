@@ -62,7 +62,7 @@ const COUNTED_AT_ONCE: [&str; 9] =
     ["veth", "netkit", "tun", "venet", "macvlan", "macvtap", "ipvlan", "ipvtap", "vlan"];
 
 /// Whether the kernel's statistics of this interface can be compared with a slot.
-fn is_comparable(record: &InterfaceRecord, interface: &NetInterface) -> bool {
+pub(super) fn is_comparable(record: &InterfaceRecord, interface: &NetInterface) -> bool {
     const THE_NODE: &str = "0";
     record.ifindex == interface.index
         && !interface.is_uplink

@@ -55,15 +55,30 @@ fn counted_since_attach(record: &InterfaceRecord, ours: &InterfaceCounters, dire
 /// it cut after the hook, and counts the pieces. These are at most as many packets and bytes as the program
 /// has counted on the wire, and none of them was missed.
 pub fn is_missed(since: SinceAttach, passed: &Passed) -> bool {
+    let SinceAttach { kernel, counted } = since;
+    let (pieces, headers) = pieces_and_headers(passed);
+    kernel.skbs > counted.skbs.saturating_add(pieces)
+        || kernel.skbs > counted.skbs && kernel.bytes > counted.bytes.saturating_add(headers)
+}
+
+/// By how much the kernel's statistics may exceed ours because a device cut buffers: in number, and in bytes.
+fn pieces_and_headers(passed: &Passed) -> (u64, u64) {
     // Ethernet with two VLAN tags. Bytes on the wire are layer 3; bytes of buffers include the link-layer
     // header.
     const LINK_HEADER: u64 = 22;
-    let SinceAttach { kernel, counted } = since;
     let on_wire = passed.wire.bytes.wrapping_add(passed.wire.packets.wrapping_mul(LINK_HEADER));
     let pieces = passed.wire.packets.saturating_sub(passed.skbs);
-    let headers = if pieces == 0 { 0 } else { on_wire.saturating_sub(passed.skb_bytes) };
-    kernel.skbs > counted.skbs.saturating_add(pieces)
-        || kernel.skbs > counted.skbs && kernel.bytes > counted.bytes.saturating_add(headers)
+    (pieces, if pieces == 0 { 0 } else { on_wire.saturating_sub(passed.skb_bytes) })
+}
+
+/// What the kernel counted beyond ours and beyond the pieces of buffers: what was missed at the least.
+pub fn beyond_pieces(since: SinceAttach, passed: &Passed) -> Buffers {
+    let SinceAttach { kernel, counted } = since;
+    let (pieces, headers) = pieces_and_headers(passed);
+    Buffers {
+        skbs: kernel.skbs.saturating_sub(counted.skbs).saturating_sub(pieces),
+        bytes: kernel.bytes.saturating_sub(counted.bytes).saturating_sub(headers),
+    }
 }
 
 /// How much of the kernel's statistics of an interface these totals account for, in buffers and their bytes.

@@ -12,6 +12,7 @@
 
 mod arithmetic;
 mod bases;
+pub mod bypass;
 mod classes;
 pub mod excess;
 mod interfaces;
