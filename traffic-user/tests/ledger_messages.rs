@@ -43,8 +43,8 @@ fn a_query_that_cannot_be_answered_says_why() {
     for (arguments, message) in [
         (
             &["report", "--container", "999"][..],
-            "trafctl: no container 999 is known: the ledger has no figures of it; `trafctl report` lists \
-             all containers",
+            "trafctl: no container 999 is known: the ledger has no figures of it; `trafctl report --by total` \
+             lists all containers",
         ),
         (
             &["report", "--to", "2026-11-01"],

@@ -186,7 +186,7 @@ pub enum LedgerError {
     },
     /// No container has this id or label.
     #[error(
-        "no container {0} is known: the ledger has no figures of it; `trafctl report` lists all containers"
+        "no container {0} is known: the ledger has no figures of it; `trafctl report --by total` lists all containers"
     )]
     NoSuchContainer(String),
     /// A query was given up when its time was over.

@@ -110,7 +110,7 @@ impl Figures {
 
 /// The shares of parts of a whole in thousandths, by largest remainder: they add up to 1000, unless all parts
 /// are 0.
-pub(crate) fn permille_shares(parts: &[u64]) -> Vec<u64> {
+pub fn permille_shares(parts: &[u64]) -> Vec<u64> {
     let whole: u128 = parts.iter().map(|&part| u128::from(part)).sum();
     if whole == 0 {
         return vec![0; parts.len()];

@@ -94,7 +94,7 @@ fn in_words(error: &clap::Error, command: &Command) -> String {
 
 /// A message of the command line in the names of parameters.
 pub fn renamed(message: &str) -> String {
-    ["--last", "--tz", "--from", "--to", "--percentile"]
+    ["--by", "--last", "--tz", "--from", "--to", "--percentile"]
         .iter()
         .fold(message.to_owned(), |message, option| message.replace(option, option.trim_start_matches('-')))
 }
@@ -117,8 +117,8 @@ mod tests {
             ),
             (&[("billing-day", "3")], "parameter \"billing-day\" is unknown"),
             (
-                &[("by", "week")],
-                "parameter by: \"week\" is not accepted; write one of 5min, hour, day, month, total",
+                &[("by", "decade")],
+                "parameter by: \"decade\" is not accepted; write one of 5min, hour, day, week, month, year, total",
             ),
             (&[("by", "day"), ("by", "hour")], "parameter by appears twice; leave one out"),
             (&[("class", "256")], "parameter class: \"256\": class 256 is out of range; write 0 to 254"),

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 use traffic_common::Tally;
-use traffic_model::{ByDirection, live_rates::LiveRates};
+use traffic_model::{ByDirection, live_rates::LiveRates, units::rate};
 
 use crate::render::{Amounts, ClassNames, class_names, finish, plain_table, seconds};
 
@@ -44,25 +44,15 @@ pub fn table(rates: &LiveRates, by_class: bool, room: Option<usize>, names: &Cla
     head + finish(&table).trim_end() + "\n"
 }
 
-/// A rate for people. Rates use powers of 1000.
 fn bits(bytes: u64, seconds: f64) -> String {
-    const UNITS: [&str; 5] = ["bit/s", "kbit/s", "Mbit/s", "Gbit/s", "Tbit/s"];
+    rate(bits_per_second(bytes, seconds))
+}
+
+/// Bits per second of bytes in a time.
+fn bits_per_second(bytes: u64, seconds: f64) -> f64 {
     #[expect(clippy::cast_precision_loss, reason = "three digits are shown")]
-    let mut value = bytes as f64 * 8.0 / seconds.max(f64::MIN_POSITIVE);
-    if bytes == 0 {
-        return "0".to_owned();
-    }
-    let mut unit = 0;
-    while value >= 999.5 && unit + 1 < UNITS.len() {
-        value /= 1000.0;
-        unit += 1;
-    }
-    let decimals = match value {
-        ..9.995 => 2,
-        ..99.95 => 1,
-        _ => 0,
-    };
-    format!("{value:.decimals$} {}", UNITS[unit])
+    let bits = bytes as f64 * 8.0;
+    bits / seconds.max(f64::MIN_POSITIVE)
 }
 
 fn packets_per_second(packets: u64, seconds: f64) -> String {
@@ -211,7 +201,7 @@ mod tests {
         let shown = [0, 1, 124, 125, 12_499, 125_000_000, u64::MAX].map(|bytes| bits(bytes, 1.0));
         assert_eq!(
             shown,
-            ["0", "8.00 bit/s", "992 bit/s", "1.00 kbit/s", "100 kbit/s", "1.00 Gbit/s", "147573953 Tbit/s"]
+            ["0", "8.00 bit/s", "992 bit/s", "1.00 kbit/s", "100 kbit/s", "1.00 Gbit/s", "147574 Pbit/s"]
         );
     }
 

@@ -14,6 +14,8 @@ pub(crate) mod percentile_report;
 pub(crate) mod query_plan;
 pub(crate) mod report;
 pub(crate) mod rows;
+pub(crate) mod running;
 pub(crate) mod series;
 mod spread;
+pub(crate) mod steps;
 pub(crate) mod top;

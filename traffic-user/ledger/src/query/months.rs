@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use jiff::Timestamp;
 use rusqlite::Connection;
 use serde::Serialize;
-use traffic_model::calendar::Level;
+use traffic_model::calendar::{Calendar, Level};
 
 use crate::{
     closing::{adjust, close, correction::Signed},
@@ -15,26 +15,12 @@ use crate::{
         billing::{self, Billing, ReportedAdjustment},
         query_plan::{By, Plan, ReportQuery, Split, recorded_range},
         report::ClassFigures,
+        running::{Estimate, estimate},
     },
     store::Ledger,
     time::borders::Borders,
     write::clock,
 };
-
-/// Nothing is estimated from less than this, in seconds: a night is not a month.
-const SHORTEST_ESTIMATE_S: i64 = 86_400;
-
-/// What a running month comes to if its traffic goes on as until now.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
-pub struct Estimate {
-    /// Packets and bytes at the end of the month.
-    #[serde(flatten)]
-    pub figures: Figures,
-    /// Start of the time that the estimate is made from.
-    pub from: Timestamp,
-    /// Its end: the last reading.
-    pub until: Timestamp,
-}
 
 /// A month.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -143,6 +129,24 @@ impl Ledger {
         })
     }
 
+    /// Where a look at the last two months begins: with the month before that of the last reading, or with the
+    /// ledger if it is younger.
+    ///
+    /// # Errors
+    /// When the file cannot be read.
+    pub fn last_two_months(&self, calendar: &Calendar) -> Result<Timestamp, LedgerError> {
+        let view = self.conn.unchecked_transaction()?;
+        let (begin, end) = recorded_range(&view)?;
+        let last = clock::last_reading(&view)?.map_or(end - 1, Timestamp::as_second);
+        let is_own = calendar.is_same(self.calendar.zone_name(), self.calendar.billing_day());
+        let start = |at: i64| match is_own {
+            true => Borders::new(&view, &self.calendar).start(Level::Month, at),
+            false => Ok(calendar.start(Level::Month, at)?),
+        };
+        let before = start(start(last)? - 1)?;
+        Ok(Timestamp::from_second(before.max(begin).min(end))?)
+    }
+
     /// A query for all months from the ledger's begin to the end of the last one.
     fn whole_months(&self, view: &Connection, query: &ReportQuery) -> Result<ReportQuery, LedgerError> {
         let calendar = query.calendar.clone().unwrap_or_else(|| self.calendar.clone());
@@ -193,57 +197,9 @@ fn permille(part: u64, whole: u64) -> u64 {
     share.and_then(|share| u64::try_from(share).ok()).unwrap_or(0)
 }
 
-/// What was counted from `start` to `last`, scaled to the time from `start` to `end`.
-fn estimate(
-    counted: Sums,
-    basis: Basis,
-    (start, last, end): (Timestamp, Timestamp, Timestamp),
-) -> Option<Estimate> {
-    let (elapsed, whole) = (last.as_second() - start.as_second(), end.as_second() - start.as_second());
-    if elapsed < SHORTEST_ESTIMATE_S || whole < elapsed {
-        return None;
-    }
-    let scaled = counted.map(|value| {
-        let all = u128::from(value) * u128::from(whole.unsigned_abs()) / u128::from(elapsed.unsigned_abs());
-        u64::try_from(all).unwrap_or(u64::MAX)
-    });
-    Some(Estimate { figures: Figures::new(scaled, basis), from: start, until: last })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn at(text: &str) -> Timestamp {
-        text.parse().unwrap()
-    }
-
-    #[test]
-    fn an_estimate_goes_on_as_until_now() {
-        let month = (at("2026-11-01T00:00:00Z"), at("2026-11-11T00:00:00Z"), at("2026-12-01T00:00:00Z"));
-        let found = estimate([10, 1000, 20, 7], Basis::L3, month).unwrap();
-        let incoming = found.figures.incoming.unwrap();
-        assert_eq!((incoming.packets, incoming.bytes), (30, 3000));
-        let outgoing = found.figures.outgoing.unwrap();
-        assert_eq!((outgoing.packets, outgoing.bytes), (60, 21));
-        assert_eq!((found.from, found.until), (month.0, month.1));
-        let huge = estimate([1, u64::MAX, 1, 1], Basis::L3, month).unwrap();
-        assert_eq!(huge.figures.incoming.unwrap().bytes, u64::MAX);
-    }
-
-    #[test]
-    fn nothing_is_estimated_from_a_night_or_after_the_end() {
-        let [start, end] = ["2026-11-01T00:00:00Z", "2026-12-01T00:00:00Z"].map(at);
-        for (last, some) in [
-            ("2026-11-01T00:00:00Z", false),
-            ("2026-11-01T23:59:59Z", false),
-            ("2026-11-02T00:00:00Z", true),
-            ("2026-12-01T00:00:00Z", true),
-            ("2026-12-01T00:00:01Z", false),
-        ] {
-            assert_eq!(estimate([1; 4], Basis::L3, (start, at(last), end)).is_some(), some, "{last}");
-        }
-    }
 
     #[test]
     fn a_share_is_rounded_and_of_nothing_zero() {

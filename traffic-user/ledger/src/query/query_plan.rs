@@ -8,7 +8,10 @@ use traffic_model::calendar::{Calendar, FIVE_MINUTES_S, Level, five_minutes_of};
 use crate::{
     error::LedgerError,
     figures::Basis,
-    query::rows::{self, Cutter, Slice, TrafficRow},
+    query::{
+        rows::{self, Cutter, Slice, TrafficRow},
+        steps::{self, Steps},
+    },
     store::Ledger,
     time::borders::Borders,
     write::{clock, rollup_state::last_bucket},
@@ -26,9 +29,15 @@ pub enum By {
     /// Calendar days.
     #[serde(rename = "day")]
     Day,
+    /// Weeks from Monday to Sunday, with the numbers of ISO 8601.
+    #[serde(rename = "week")]
+    Week,
     /// Billing months.
     #[serde(rename = "month")]
     Month,
+    /// Years of twelve billing months.
+    #[serde(rename = "year")]
+    Year,
     /// One step for the whole span.
     #[default]
     #[serde(rename = "total")]
@@ -36,12 +45,25 @@ pub enum By {
 }
 
 impl By {
-    const fn level(self) -> Option<Level> {
+    /// The coarsest rows that its steps consist of.
+    pub(crate) const fn coarsest(self) -> Level {
         match self {
-            Self::FiveMinutes => Some(Level::FiveMinutes),
-            Self::Hour => Some(Level::Hour),
-            Self::Day => Some(Level::Day),
-            Self::Month => Some(Level::Month),
+            Self::FiveMinutes => Level::FiveMinutes,
+            Self::Hour => Level::Hour,
+            Self::Day | Self::Week => Level::Day,
+            Self::Month | Self::Year | Self::Total => Level::Month,
+        }
+    }
+
+    /// The shortest step that occurs often, in seconds; `None` for one step.
+    const fn shortest_s(self) -> Option<i64> {
+        match self {
+            Self::FiveMinutes => Some(FIVE_MINUTES_S),
+            Self::Hour => Some(3600),
+            Self::Day => Some(23 * 3600),
+            Self::Week => Some((7 * 24 - 1) * 3600),
+            Self::Month => Some(28 * 24 * 3600),
+            Self::Year => Some(365 * 24 * 3600),
             Self::Total => None,
         }
     }
@@ -100,6 +122,8 @@ pub(crate) struct Plan<'a> {
     /// Names of the steps, and whether the first and the last one are whole.
     names: Vec<String>,
     whole: (bool, bool),
+    /// End of the last step, also where the span ends before it. Unix seconds.
+    pub last_end: i64,
     /// Start of everything in the ledger. Unix seconds.
     pub recorded_from: i64,
     /// End of everything in the ledger, on a five-minute border. Unix seconds.
@@ -197,20 +221,21 @@ impl Ledger {
             )));
         }
         let borders = Borders::new(view, &self.calendar);
-        if let Some(level) = query.by.level()
-            && (to - from) / shortest_step_s(level) > most_steps
+        if let Some(shortest_s) = query.by.shortest_s()
+            && (to - from) / shortest_s > most_steps
         {
             return Err(LedgerError::Query(format!(
                 "the span has more than {most_steps} steps; give a shorter span or longer steps"
             )));
         }
-        let Steps { spans: steps, names, whole } = steps(query.by, &calendar, &borders, (from, to))?;
+        let Steps { spans: steps, names, whole, last_end } =
+            steps::steps(query.by, &calendar, &borders, (from, to))?;
         let cutter = Cutter::new(view, &self.calendar)?;
         let same_zone = self.calendar.is_same(calendar.zone_name(), self.calendar.billing_day());
         let own_months = calendar.billing_day() == self.calendar.billing_day();
-        let coarsest = match query.by.level() {
-            Some(Level::Month) if !own_months => Level::Day,
-            level => level.unwrap_or(Level::Month),
+        let coarsest = match query.by {
+            By::Month | By::Year if !own_months => Level::Day,
+            by => by.coarsest(),
         };
         let mut slices = Vec::new();
         // In the ledger's own zone every unit lies within one step, so the span is cut as a whole.
@@ -230,6 +255,7 @@ impl Ledger {
             calendar,
             names,
             whole,
+            last_end,
             recorded_from: recorded.0,
             recorded_end: recorded.1,
             range,
@@ -242,57 +268,6 @@ impl Ledger {
 
 /// Most steps of a report: 19 years in steps of five minutes.
 const MOST_STEPS: i64 = 2_000_000;
-
-/// The shortest step of a level that occurs often, in seconds.
-const fn shortest_step_s(level: Level) -> i64 {
-    match level {
-        Level::FiveMinutes => FIVE_MINUTES_S,
-        Level::Hour => 3600,
-        Level::Day => 23 * 3600,
-        Level::Month => 28 * 24 * 3600,
-    }
-}
-
-/// The steps of a report.
-struct Steps {
-    /// Start and end of each, within the span.
-    spans: Vec<(i64, i64)>,
-    names: Vec<String>,
-    /// Whether the span begins and ends with a step.
-    whole: (bool, bool),
-}
-
-/// Cuts a span into steps of a calendar. In the ledger's own zone, days and months have their stored borders.
-fn steps(
-    by: By,
-    calendar: &Calendar,
-    borders: &Borders<'_>,
-    (from, to): (i64, i64),
-) -> Result<Steps, LedgerError> {
-    let Some(level) = by.level() else {
-        return Ok(Steps { spans: vec![(from, to)], names: vec!["total".to_owned()], whole: (true, true) });
-    };
-    let own = borders.calendar();
-    let (units, names) = if own.is_same(calendar.zone_name(), calendar.billing_day()) {
-        let units = borders.cover(level, from, to)?;
-        // An hour is named by its start, which is known here.
-        let label = |start: i64| match level {
-            Level::Hour => Ok(own.label(level, start)?),
-            _ => borders.label(level, start),
-        };
-        let names = units.iter().map(|unit| label(unit.0)).collect::<Result<_, _>>()?;
-        (units, names)
-    } else {
-        let units = calendar.cover(level, from, to)?;
-        let names: Vec<_> =
-            units.iter().map(|unit| calendar.label(level, unit.0)).collect::<Result<_, _>>()?;
-        (units, names)
-    };
-    let whole =
-        (units.first().is_none_or(|first| first.0 == from), units.last().is_none_or(|last| last.1 == to));
-    let spans = units.into_iter().map(|unit| (unit.0.max(from), unit.1.min(to))).collect();
-    Ok(Steps { spans, names, whole })
-}
 
 /// Start and end of the requested span, on five-minute borders.
 fn span(query: &ReportQuery, calendar: &Calendar, recorded: (i64, i64)) -> Result<(i64, i64), LedgerError> {

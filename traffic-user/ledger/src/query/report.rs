@@ -15,13 +15,14 @@ use crate::{
         correction::{Corrected, Signed},
     },
     error::LedgerError,
-    figures::{Basis, Figures},
+    figures::{Basis, Figures, add},
     query::{
         billing::{self, Billing, ReportedAdjustment},
         collected,
         percentile_report::{self, Rates},
         query_plan::{By, LineKey, PartStep, Plan, ReportQuery},
         rows::{self, Cutter},
+        running::{RunningStep, running_step},
     },
     store::Ledger,
     time::borders::{Borders, KeptBorders},
@@ -86,6 +87,17 @@ impl ClassFigures {
     }
 }
 
+/// A step of a report.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Step {
+    /// Its name in the zone.
+    pub period: String,
+    /// Start.
+    pub start: Timestamp,
+    /// End, within the span.
+    pub end: Timestamp,
+}
+
 /// The answer to a query.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Report {
@@ -107,6 +119,9 @@ pub struct Report {
     /// The last step, if the span ends inside it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub last_until: Option<PartStep>,
+    /// The last step, if it is not over, and what it comes to.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub running: Option<RunningStep>,
     /// Time zone of the steps.
     pub zone: String,
     /// Day of the month on which billing months begin.
@@ -115,6 +130,9 @@ pub struct Report {
     pub basis: Basis,
     /// The basis in words.
     pub basis_statement: &'static str,
+    /// All steps, also those without rows.
+    #[serde(skip)]
+    pub steps: Vec<Step>,
     /// The rows, ordered by step, container and class.
     pub rows: Vec<ReportRow>,
     /// Sum of all billed rows.
@@ -183,6 +201,14 @@ impl Ledger {
             }
             Figures::new(total, query.basis)
         };
+        let of_last_step = sums.iter().filter(|(key, _)| key.0 + 1 == plan.steps.len() && key.4).fold(
+            [0; 4],
+            |mut total, (_, &sum)| {
+                add(&mut total, sum);
+                total
+            },
+        );
+        let last_reading = clock::last_reading(&view)?;
         let faults = if query.classes.is_empty() {
             let slices = Cutter::new(&view, &self.calendar)?.cut(Level::Month, plan.range.0, plan.range.1)?;
             collected::faults_within(&view, &slices, plan.containers.as_deref())?
@@ -198,6 +224,9 @@ impl Ledger {
         });
         let corrections = assigned.by_line.values().fold([0; 4], |sum, &of_row| billing::add(sum, of_row));
         let billed = total(&sums, true);
+        let steps: Vec<Step> = (0..plan.steps.len())
+            .map(|at| plan.step_named(at).map(|(period, start, end)| Step { period, start, end }))
+            .collect::<Result<_, _>>()?;
         Ok(Report {
             by: query.by,
             from,
@@ -205,9 +234,10 @@ impl Ledger {
             ledger_begin: (plan.range.0 < plan.recorded_from)
                 .then(|| Timestamp::from_second(plan.recorded_from))
                 .transpose()?,
-            last_reading: clock::last_reading(&view)?,
+            last_reading,
             first_from: plan.first_from()?,
             last_until: plan.last_until()?,
+            running: running_step(&plan, last_reading, of_last_step)?,
             zone: plan.calendar.zone_name().to_owned(),
             billing_day: plan.calendar.billing_day(),
             basis: query.basis,
@@ -216,7 +246,8 @@ impl Ledger {
             billing: Billing::new(billed, corrections, query.basis),
             class_zero: total(&sums, false),
             faults: Figures::new(faults, query.basis),
-            rows: lines(&view, &plan, (&sums, &assigned.by_line), &rates)?,
+            rows: lines(&view, (&plan, &steps), (&sums, &assigned.by_line), &rates)?,
+            steps,
             percent: query.percentile,
             percentile_rule: query.percentile.map(percentile_report::rule),
             mixed_buckets: view.query_row(
@@ -250,18 +281,17 @@ fn labels(view: &Connection) -> Result<HashMap<i64, (usize, String)>, LedgerErro
 
 fn lines(
     view: &Connection,
-    plan: &Plan<'_>,
+    (plan, steps): (&Plan<'_>, &[Step]),
     (sums, corrections): (&BTreeMap<LineKey, [u64; 4]>, &BTreeMap<LineKey, Signed>),
     rates: &HashMap<LineKey, Rates>,
 ) -> Result<Vec<ReportRow>, LedgerError> {
     let labels = labels(view)?;
-    let steps: Vec<_> = (0..plan.steps.len()).map(|at| plan.step_named(at)).collect::<Result<_, _>>()?;
     let names = names::all(view)?;
     let mut rows = Vec::with_capacity(sums.len());
     for (key, &sum) in sums {
         let &(step, container, class, family, billed) = key;
         let (rank, label) = labels.get(&container).map_or((usize::MAX, "?"), |(rank, label)| (*rank, label));
-        let (period, start, end) = steps[step].clone();
+        let Step { period, start, end } = steps[step].clone();
         let figures = Figures::new(sum, plan.query.basis);
         let corrected = corrections.get(key).copied().unwrap_or_default();
         let row = ReportRow {

@@ -78,7 +78,7 @@ pub struct SeriesPercentile {
 pub struct Series {
     /// Step length.
     pub by: By,
-    /// Step length in seconds; `None` for calendar days and months.
+    /// Step length in seconds; `None` for days and longer steps of the calendar.
     pub step_s: Option<i64>,
     /// Start of the span.
     pub from: Timestamp,
@@ -301,7 +301,7 @@ pub(crate) const fn step_s(by: By) -> Option<i64> {
     match by {
         By::FiveMinutes => Some(FIVE_MINUTES_S),
         By::Hour => Some(3600),
-        By::Day | By::Month | By::Total => None,
+        By::Day | By::Week | By::Month | By::Year | By::Total => None,
     }
 }
 

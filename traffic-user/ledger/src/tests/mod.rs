@@ -26,5 +26,6 @@ mod reports;
 mod returning;
 mod rollups;
 mod simulator;
+mod steps;
 mod tampering;
 mod zones;

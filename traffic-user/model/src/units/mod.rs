@@ -6,16 +6,19 @@
 //! `ms`, `s`, `m`, `h` and `d` may be combined. Months have no fixed length, so they are read apart and never
 //! converted.
 //!
-//! Rates (bits per second) are formatted where they are shown; addresses are in
+//! Volumes and rates for people have three digits and powers of 1000, as on the web page. Addresses are in
 //! [`notation`](crate::notation).
 
 mod bytes;
 mod durations;
+mod short;
 
 pub use bytes::{format_bytes, parse_bytes, parse_signed_bytes};
 pub use durations::{
     DurationRange, format_duration, parse_days, parse_duration, parse_months, parse_repeat_interval,
 };
+
+pub use short::{count, percent, rate, volume};
 
 /// An amount that cannot be used: what was written, why it is refused, and what is accepted.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

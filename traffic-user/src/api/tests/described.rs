@@ -56,6 +56,9 @@ async fn every_document_is_as_it_is_described() {
             &[
                 "",
                 "by=day&split=class,direction,family&percentile=95",
+                "by=month",
+                "by=week",
+                "by=year&tz=Asia/Kolkata&billing_day=5",
                 "show=balance",
                 "from=2026-11-10T13:07",
             ],

@@ -231,9 +231,9 @@ async fn bad_input_is_refused_with_a_sentence() {
     let path = file.ledger.path();
     for (query, status, sentence) in [
         (
-            "report?by=week",
+            "report?by=decade",
             400,
-            "parameter by: \"week\" is not accepted; write one of 5min, hour, day, month, total",
+            "parameter by: \"decade\" is not accepted; write one of 5min, hour, day, week, month, year, total",
         ),
         ("report?last=7", 400, "cannot use last: \"7\" has no unit; write numbers with the units"),
         ("report?from=yesterday", 400, "\"yesterday\" is not a time; write 2026-11-01"),
