@@ -10,7 +10,7 @@ use anyhow::Context as _;
 use clap::{FromArgMatches as _, Parser, Subcommand};
 
 use crate::{
-    queries::{GapOptions, ReportOptions, TopOptions},
+    queries::{GapOptions, TopOptions},
     vz::netstat::Name,
 };
 
@@ -35,11 +35,13 @@ mod ledger;
 mod multicall;
 mod netstat;
 mod output;
+mod picture;
 mod progress;
 mod report;
 mod run;
 mod status;
 mod tactl;
+mod terminal;
 mod top;
 mod usage;
 mod web;
@@ -97,7 +99,7 @@ enum Command {
     Status(status::Options),
     Host(host::Options),
     Config(config::Options),
-    Report(ReportOptions),
+    Report(report::Options),
     TopTalkers(TopOptions),
     Gaps(GapOptions),
     Web(web::Options),
@@ -165,7 +167,7 @@ impl Cli {
             Command::Status(options) => status::run(&global, &options).await,
             Command::Host(options) => host::run(&global, &options).await,
             Command::Config(options) => config::run(&global, &options),
-            Command::Report(options) => report::run(&global, &options),
+            Command::Report(options) => report::report(&global, options),
             Command::TopTalkers(options) => report::run(&global, &options),
             Command::Gaps(options) => report::run(&global, &options),
             Command::Web(options) => web::run(&global, &options).await,

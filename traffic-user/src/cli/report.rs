@@ -1,11 +1,23 @@
 //! `trafctl report`, `trafctl top-talkers` and `trafctl gaps`: queries to the ledger.
 
+use std::path::PathBuf;
+
+use clap::Args;
 use traffic_ledger::Ledger;
 
 use crate::{
-    cli::{Done, Format, Global, global::OnThisNode, output::print},
-    queries::{Context, Query, known_names},
-    render::ledger as render,
+    cli::{
+        Done, Format, Global,
+        global::OnThisNode,
+        output::{print, print_bytes},
+        picture, terminal,
+    },
+    queries::{Context, Query, ReportOptions, SheetFormat, Unasked, known_names},
+    render::{
+        chart::{self, Chart, Theme},
+        ledger as render,
+        look::Look,
+    },
 };
 
 impl From<Format> for render::Format {
@@ -17,12 +29,122 @@ impl From<Format> for render::Format {
     }
 }
 
+/// Report the bytes and packets of each container over time
+///
+/// Without steps and a span, a table shows this month and last. On a terminal, figures have units, sums, shares
+/// and an estimate for the running period, and columns are left out until the lines fit. In a pipe, all figures
+/// are exact.
+///
+/// Steps are calendar hours, days, weeks, months and years of the time zone, also across daylight-saving
+/// changes. Billing months may begin on any day; a year has twelve of them. Class 0 is shown separately and is
+/// not part of the total. Notes below the table state known gaps; with --container, only those that affect it.
+///
+/// Corrections of closed months (`trafctl adjust`) do not change the counted figures. They are shown beside
+/// them as corrected and to_bill, in the rows that have the whole month.
+///
+/// With --show, the rows are about interfaces: what passed them, which part was not classified and why, and
+/// whether classes and faults add up to what passed, for each container with interfaces of its own and for
+/// the node.
+///
+/// With --plot, --svg or --png, there is a bar for each step (days by default), or for each container with `--by
+/// total`. Pictures are replaced as a whole, so that a web server never sends half of one.
+#[derive(Debug, Args)]
+#[command(after_long_help = "Examples:\n  \
+    trafctl report\n  \
+    trafctl report --by month --from 2026-10-01 --to 2026-11-01\n  \
+    trafctl report --by day --container 101 --plot\n  \
+    trafctl report --by week --png /var/www/html/traffic.png --theme dark\n  \
+    trafctl report --by day --container 101 --last 30d --split direction\n  \
+    trafctl report --by month --tz Europe/Berlin --billing-day 15 --percentile 95\n  \
+    trafctl report --from 2026-11-01 --to 2026-12-01 --basis l2 --format csv\n  \
+    trafctl report --show faults --last 7d\n  \
+    trafctl report --show balance --by month --container 101")]
+pub struct Options {
+    #[command(flatten)]
+    query: ReportOptions,
+    /// Exact numbers, also on a terminal
+    #[arg(long)]
+    bytes: bool,
+    /// Units, sums and shares, also in a pipe
+    #[arg(long, conflicts_with_all = ["bytes", "format"])]
+    human: bool,
+    /// Draw bars instead of a table
+    #[arg(long, conflicts_with_all = ["format", "show"])]
+    plot: bool,
+    /// Write a picture as SVG; - is standard output
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["format", "show", "plot"])]
+    svg: Option<PathBuf>,
+    /// Write a picture as PNG; - is standard output
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["format", "show", "plot"])]
+    png: Option<PathBuf>,
+    /// Colours of pictures
+    #[arg(long, value_enum, default_value_t)]
+    theme: Theme,
+}
+
+impl Options {
+    const fn is_drawn(&self) -> bool {
+        self.plot || self.svg.is_some() || self.png.is_some()
+    }
+
+    fn look(&self) -> Look {
+        let is_exact = self.bytes || !(self.human || terminal::is_output());
+        Look { width: terminal::columns(), colours: terminal::takes_colours(), exact: is_exact }
+    }
+}
+
+/// `trafctl report`.
+pub(super) fn report(global: &Global, mut options: Options) -> anyhow::Result<Done> {
+    let is_table = options.query.format == SheetFormat::Table && options.query.is_about_containers();
+    options.query.unasked = match (options.is_drawn(), is_table) {
+        (true, _) => Unasked::Days,
+        (_, true) => Unasked::Months,
+        _ => Unasked::Total,
+    };
+    let is_for_people = is_table && (options.human || terminal::is_output());
+    if !options.is_drawn() && !is_for_people {
+        return run(global, &options.query);
+    }
+    with_ledger(global, |ledger, context| {
+        let report = options.query.figures(ledger, context)?;
+        if !options.is_drawn() {
+            // A script that mails it has no terminal to ask.
+            let mut look = options.look();
+            look.width = look.width.or(options.human.then_some(MAIL_WIDTH));
+            print(&render::people::report(&report, look, &context.class_names))?;
+            return Ok(());
+        }
+        let node = ledger.node()?;
+        let chart = Chart::of(&report, node.as_deref(), &context.class_names);
+        if options.plot {
+            print(&chart::bars::bars(&chart, options.look()))?;
+        }
+        if let Some(file) = &options.svg {
+            picture::write(file, chart::svg(&chart, options.theme)?.as_bytes(), print_bytes)?;
+        }
+        if let Some(file) = &options.png {
+            picture::write(file, &chart::png(&chart, options.theme)?, print_bytes)?;
+        }
+        Ok(())
+    })?;
+    Ok(Done::Success)
+}
+
+/// The width of `--human` in a pipe.
+const MAIL_WIDTH: usize = 80;
+
 /// Answers a query and prints the answer.
 pub(super) fn run(global: &Global, query: &impl Query) -> anyhow::Result<Done> {
+    with_ledger(global, |ledger, context| print(&query.resolve(ledger, context)?(ledger, context)?))?;
+    Ok(Done::Success)
+}
+
+fn with_ledger(
+    global: &Global,
+    answer: impl FnOnce(&Ledger, &Context<'_>) -> anyhow::Result<()>,
+) -> anyhow::Result<()> {
     let ledger = global.ledger()?;
     let node = OnThisNode::new(global);
     let resolve = |ledger: &Ledger, typed: &[String]| known_names(ledger, typed, &node);
-    let context = Context { resolve: &resolve, class_names: global.class_names() };
-    print(&query.resolve(&ledger, &context)?(&ledger, &context)?)?;
-    Ok(Done::Success)
+    answer(&ledger, &Context { resolve: &resolve, class_names: global.class_names() })
 }

@@ -23,7 +23,7 @@ use crate::{
 pub use period::Period;
 pub use plots::{MonthOptions, OverviewOptions, SeriesOptions};
 pub use rates::{RateOptions, Sort};
-pub use tables::{GapOptions, ReportOptions, TopOptions};
+pub use tables::{GapOptions, ReportOptions, TopOptions, Unasked};
 
 /// Finds containers as a ledger knows them.
 pub type ResolveContainers<'a> = dyn Fn(&Ledger, &[String]) -> anyhow::Result<Vec<String>> + 'a;

@@ -38,6 +38,11 @@ impl Period {
         Self { tz, ..Self::default() }
     }
 
+    /// Whether no span is asked for.
+    pub const fn is_open(&self) -> bool {
+        self.from.is_none() && self.to.is_none() && self.last.is_none()
+    }
+
     /// Whether the span ends now, so that the answer changes with the clock.
     pub const fn ends_now(&self) -> bool {
         self.last.is_some()

@@ -1,36 +1,18 @@
 //! The options of `trafctl report`, `trafctl top-talkers` and `trafctl gaps`, and their answers.
 
 use clap::{Args, ValueEnum};
-use traffic_ledger::{By, Ledger, ReportQuery, Split, TopQuery};
+use traffic_ledger::{By, Ledger, Report, ReportQuery, Split, TopQuery};
 use traffic_model::{calendar::Calendar, local_time::LocalTime};
 
 use super::{Context, Layer, Period, Query, Resolved, SheetFormat, parse_class};
 use crate::render::ledger as render;
 
-/// Report the bytes and packets of each container over time
-///
-/// Steps are calendar hours, days and months of the time zone, also across daylight-saving changes. Billing
-/// months may begin on any day. Class 0 is shown separately and is not part of the total. Notes below the
-/// table list known gaps; with --container, only those that affect it.
-///
-/// Corrections of closed months (`trafctl adjust`) do not change the counted figures. They are shown beside
-/// them as corrected and to_bill, in the rows that have the whole month.
-///
-/// With --show, the rows are about interfaces: what passed them, which part was not classified and why, and
-/// whether classes and faults add up to what passed, for each container with interfaces of its own and for
-/// the node.
+/// What a report is about
 #[derive(Debug, Args)]
-#[command(after_long_help = "Examples:\n  \
-    trafctl report --by month\n  \
-    trafctl report --by day --container 101 --last 30d --split direction\n  \
-    trafctl report --by month --tz Europe/Berlin --billing-day 15 --percentile 95\n  \
-    trafctl report --from 2026-11-01 --to 2026-12-01 --basis l2 --format csv\n  \
-    trafctl report --show faults --last 7d\n  \
-    trafctl report --show balance --by month --container 101")]
 pub struct ReportOptions {
-    /// Step length
-    #[arg(long, value_enum, default_value_t)]
-    by: Step,
+    /// Step length [default: the whole span; without a span, a table shows this month and last]
+    #[arg(long, value_enum)]
+    by: Option<Step>,
     /// Only this container; may be repeated
     #[arg(long = "container", value_name = "ID")]
     containers: Vec<String>,
@@ -57,6 +39,21 @@ pub struct ReportOptions {
     /// Output format
     #[arg(long, value_enum, default_value_t)]
     pub format: SheetFormat,
+    /// What is shown where neither steps nor a span are asked for.
+    #[arg(skip)]
+    pub unasked: Unasked,
+}
+
+/// What a report shows where neither steps nor a span are asked for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Unasked {
+    /// The whole ledger in one step: what programs get.
+    #[default]
+    Total,
+    /// This month and last.
+    Months,
+    /// The days of this month and last.
+    Days,
 }
 
 /// Rank the containers with the most traffic
@@ -98,14 +95,17 @@ pub struct GapOptions {
     pub format: SheetFormat,
 }
 
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum Step {
     #[value(name = "5min")]
     FiveMinutes,
     Hour,
     Day,
+    /// Monday to Sunday, by ISO 8601
+    Week,
     Month,
-    #[default]
+    /// Twelve billing months
+    Year,
     Total,
 }
 
@@ -135,23 +135,54 @@ impl From<Step> for By {
             Step::FiveMinutes => Self::FiveMinutes,
             Step::Hour => Self::Hour,
             Step::Day => Self::Day,
+            Step::Week => Self::Week,
             Step::Month => Self::Month,
+            Step::Year => Self::Year,
             Step::Total => Self::Total,
         }
     }
 }
 
 impl ReportOptions {
+    /// The figures that the answer shows.
+    ///
+    /// # Errors
+    /// When a value makes no sense for this ledger, or the ledger cannot be read.
+    pub fn figures(&self, ledger: &Ledger, context: &Context<'_>) -> anyhow::Result<Report> {
+        Ok(ledger.report(&self.query(ledger, context)?)?)
+    }
+
+    /// Whether the rows are about containers.
+    pub fn is_about_containers(&self) -> bool {
+        self.show == Show::Containers
+    }
+
+    /// Whether a span must be chosen for whoever looks.
+    fn is_of_tables(&self) -> bool {
+        self.is_about_containers() && self.period.is_open()
+    }
+
     fn query(&self, ledger: &Ledger, context: &Context<'_>) -> anyhow::Result<ReportQuery> {
         let calendar = self.period.calendar(ledger)?;
+        let calendar = with_billing_day(&calendar, self.billing_day)?;
         let (from, to) = self.period.bounds(ledger, &calendar)?;
+        let (by, from) = match (self.by, self.unasked) {
+            (None, Unasked::Months) if self.is_of_tables() => {
+                (By::Month, Some(ledger.last_two_months(&calendar)?))
+            }
+            (by, Unasked::Days) if self.is_of_tables() => {
+                (by.map_or(By::Day, By::from), Some(ledger.last_two_months(&calendar)?))
+            }
+            (None, Unasked::Days) => (By::Day, from),
+            (by, _) => (by.map_or(By::Total, By::from), from),
+        };
         Ok(ReportQuery {
-            by: self.by.into(),
+            by,
             containers: (context.resolve)(ledger, &self.containers)?,
             classes: self.classes.clone(),
             from,
             to,
-            calendar: Some(with_billing_day(&calendar, self.billing_day)?),
+            calendar: Some(calendar),
             split: Split {
                 class: self.split.contains(&SplitBy::Class),
                 direction: self.split.contains(&SplitBy::Direction),

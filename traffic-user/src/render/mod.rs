@@ -2,6 +2,7 @@
 //! or files.
 
 pub mod attach;
+pub mod chart;
 mod class_names;
 pub mod compare;
 pub mod config;
@@ -10,6 +11,7 @@ pub mod host;
 pub mod json;
 pub mod ledger;
 pub mod live_rates;
+pub mod look;
 pub mod plots;
 pub mod status;
 

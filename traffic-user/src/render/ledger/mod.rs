@@ -11,6 +11,7 @@ mod gaps;
 mod history;
 mod import;
 mod interfaces;
+pub mod people;
 mod report;
 mod sheet;
 #[cfg(test)]

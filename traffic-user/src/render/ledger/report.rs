@@ -184,24 +184,8 @@ pub(super) fn notes(report: &Report, names: &ClassNames) -> Vec<String> {
     }
     notes.push(format!("basis: {}", report.basis_statement));
     notes.extend(report.percentile_rule.clone());
-    if report.mixed_buckets > 0 {
-        notes.push(format!(
-            "{} five-minute buckets also hold traffic of another time (late reading or clock set)",
-            report.mixed_buckets
-        ));
-    }
-    if let (Some(first), Some(last)) = (report.kept_borders.first(), report.kept_borders.last()) {
-        notes.push(format!(
-            "the rules of the zone have changed: {} from {} to {} keep the borders under which they were booked \
-             ({} began at {}, by the rules of today at {})",
-            counted(report.kept_borders.len(), "day or month"),
-            first.period,
-            last.period,
-            last.period,
-            time(last.start),
-            time(last.start_by_rules)
-        ));
-    }
+    notes.extend(mixed_note(report));
+    notes.extend(kept_note(report, &local_time));
     for period in &report.closed {
         notes.push(format!(
             "{} was closed at {} with hash {}",
@@ -215,8 +199,39 @@ pub(super) fn notes(report: &Report, names: &ClassNames) -> Vec<String> {
     notes
 }
 
+/// How many buckets hold traffic of another time.
+pub(super) fn mixed_note(report: &Report) -> Option<String> {
+    (report.mixed_buckets > 0).then(|| {
+        format!(
+            "{} five-minute buckets also hold traffic of another time (late reading or clock set)",
+            report.mixed_buckets
+        )
+    })
+}
+
+/// Which steps keep the borders of earlier rules.
+pub(super) fn kept_note(report: &Report, local_time: &LocalTime) -> Option<String> {
+    let (first, last) = (report.kept_borders.first()?, report.kept_borders.last()?);
+    Some(format!(
+        "the rules of the zone have changed: {} from {} to {} keep the borders under which they were booked ({} \
+         began at {}, by the rules of today at {})",
+        counted(report.kept_borders.len(), "day or month"),
+        first.period,
+        last.period,
+        last.period,
+        local_time.text(last.start),
+        local_time.text(last.start_by_rules)
+    ))
+}
+
+/// Which months are closed.
+pub(super) fn closed_note(report: &Report) -> Option<String> {
+    let names: Vec<&str> = report.closed.iter().map(|period| period.name.as_str()).collect();
+    (!names.is_empty()).then(|| format!("closed, with frozen figures: {}", names.join(", ")))
+}
+
 /// Which part of the total is nobody's yet.
-fn pending_note(report: &Report) -> Option<String> {
+pub(super) fn pending_note(report: &Report) -> Option<String> {
     let rows = || report.rows.iter().filter(|row| is_pending(&row.container));
     let pending: BTreeSet<&str> = rows().map(|row| row.container.as_str()).collect();
     let bytes: u64 = rows().filter(|row| row.billed).map(|row| row.figures.total.bytes).sum();
@@ -257,7 +272,11 @@ fn span_notes(report: &Report, local_time: &LocalTime) -> Vec<String> {
 }
 
 /// A correction as one line of text.
-fn adjustment_line(reported: &ReportedAdjustment, local_time: &LocalTime, names: &ClassNames) -> String {
+pub(super) fn adjustment_line(
+    reported: &ReportedAdjustment,
+    local_time: &LocalTime,
+    names: &ClassNames,
+) -> String {
     let ReportedAdjustment { adjustment, in_rows } = reported;
     let family = Family::ALL[usize::from(adjustment.family != 0)].name();
     let place = match (in_rows, adjustment.class) {

@@ -49,7 +49,7 @@ impl Sheet {
 }
 
 /// Such as `95th`.
-fn ordinal(percent: f64) -> String {
+pub(super) fn ordinal(percent: f64) -> String {
     let end = match percent.to_string().as_str() {
         "1" | "21" | "31" | "41" | "51" | "61" | "71" | "81" | "91" => "st",
         "2" | "22" | "32" | "42" | "52" | "62" | "72" | "82" | "92" => "nd",
