@@ -9,7 +9,7 @@ use traffic_tests::container::introduce;
 use traffic_tests::daemon::Daemon;
 use traffic_tests::traffic::udp_send;
 
-use crate::{host, is_attached, node};
+use crate::{host, is_attached, node, owner};
 
 /// Names by the configuration, which overrides those of platforms.
 fn configure(lab: &Lab, name_of_101: &str) -> Result<()> {
@@ -111,5 +111,25 @@ fn what_is_counted_for_a_pending_owner_is_not_called_uncounted() -> Result<()> {
     assert_eq!(report["not_counted"], serde_json::json!([]));
     let text = lab.run_ok(&["host"])?;
     ensure!(text.contains("COUNTED PENDING vethQ7x2Ab as pending:vethQ7x2Ab:"), "{text}");
+    daemon.stop()
+}
+
+#[test]
+fn an_address_that_a_platform_names_is_that_of_the_end_in_the_container() -> Result<()> {
+    let lab = node("inner-address")?;
+    let mut daemon = Daemon::start(&lab)?;
+    daemon.settled()?;
+    let container = lab.bridged_as("vethQ7x2Ab", [10, 1, 0, 1].into(), "fd00:1::1".parse()?)?;
+    let text = container.namespace().ip("-j link show dev eth0")?;
+    let link: Value = serde_json::from_str(&text)?;
+    let address = link[0]["address"].as_str().context("an address")?;
+    let classes = lab.path("classes");
+    lab.configure(&format!("class_file = {classes:?}\n[[container]]\nid = 'web'\nmacs = ['{address}']\n"))?;
+    daemon.signal(Signal::HUP)?;
+    eventually("its container is known", || Ok(owner(&lab, "vethQ7x2Ab")?.as_deref() == Some("web")))?;
+    eventually("and counted", || {
+        let dump = lab.run_json(&["dump", "--format", "json"])?;
+        Ok(dump["interfaces"].as_array().is_some_and(|all| all.iter().any(|one| one["container"] == "web")))
+    })?;
     daemon.stop()
 }

@@ -13,6 +13,7 @@ use std::{
 };
 
 use super::{
+    decode::{self, RTM_GETLINK},
     message::{Message, Request, attribute, u32_at},
     netlink::{Netlink, Until},
 };
@@ -27,6 +28,13 @@ const RTGENMSG: usize = 4;
 const NETNSA_NSID: u16 = 1;
 const NETNSA_PID: u16 = 2;
 const NETNSA_FD: u16 = 3;
+
+/// Bytes of `struct ifinfomsg`.
+const IFINFOMSG: usize = 16;
+const IFLA_EXT_MASK: u16 = 29;
+/// The namespace that a request is about.
+const IFLA_TARGET_NETNSID: u16 = 46;
+const RTEXT_FILTER_SKIP_STATS: u32 = 1 << 3;
 
 /// Bytes of `struct rtmsg`.
 const RTMSG: usize = 12;
@@ -57,6 +65,24 @@ impl Netlink {
         let request = Request::new(RTM_GETNSID, 0, &[0; RTGENMSG]).attribute(kind, value);
         let mut found = None;
         self.transact(&request, Until::First, |message| found = namespace_id(message))?;
+        Ok(found)
+    }
+
+    /// The hardware address of an interface in another network namespace; `None` where it has none of six bytes.
+    /// Needs CAP_NET_ADMIN.
+    ///
+    /// # Errors
+    /// When the interface or the namespace is gone, or the kernel does not answer in time.
+    pub fn address_in_namespace(&self, namespace: i32, index: u32) -> io::Result<Option<[u8; 6]>> {
+        let mut body = [0; IFINFOMSG];
+        body[4..8].copy_from_slice(&index.to_ne_bytes());
+        let request = Request::new(RTM_GETLINK, 0, &body)
+            .attribute(IFLA_TARGET_NETNSID, &namespace.to_ne_bytes())
+            .attribute(IFLA_EXT_MASK, &RTEXT_FILTER_SKIP_STATS.to_ne_bytes());
+        let mut found = None;
+        self.transact(&request, Until::First, |message| {
+            found = decode::interface(message).and_then(|interface| interface.mac);
+        })?;
         Ok(found)
     }
 

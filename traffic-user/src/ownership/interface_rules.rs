@@ -302,7 +302,13 @@ impl NameRules {
         sources: &'s Sources,
     ) -> Option<(&'s ContainerId, Rule<'s>)> {
         let Sources { answers, survey } = sources;
-        let by_mac = interface.mac.and_then(|mac| owner_of_mac(&self.by_mac, mac));
+        // What a platform calls a container's address is that of the end in the container.
+        let other = survey.of(interface).and_then(|found| found.other_address);
+        let owner_in = |owners: &'s HashMap<[u8; 6], ContainerId>| {
+            let by_own = interface.mac.and_then(|mac| owner_of_mac(owners, mac));
+            by_own.or_else(|| owners.get(&other?))
+        };
+        let by_mac = owner_in(&self.by_mac);
         let of_platform = || match survey.of(interface)? {
             Attribution { owner: Ok(Owner { id, .. }), rule, .. } => {
                 Some((id, Rule::Platform(rule.as_str())))
@@ -313,7 +319,7 @@ impl NameRules {
             .map(|id| (id, Rule::Mac))
             .or_else(|| Some((self.by_digits(name)?, Rule::Digits)))
             .or_else(|| Some((answers.of_interface(name, interface.index)?, Rule::Command)))
-            .or_else(|| Some((owner_of_mac(answers.by_mac(), interface.mac?)?, Rule::Command)))
+            .or_else(|| Some((owner_in(answers.by_mac())?, Rule::Command)))
             .or_else(of_platform)
     }
 

@@ -3,6 +3,7 @@
 //! Works on cgroup v2, and on v1 where the named hierarchy of systemd or any other one holds all processes.
 
 use std::{
+    collections::VecDeque,
     fs, io,
     path::{Path, PathBuf},
 };
@@ -54,7 +55,7 @@ pub(super) fn containers(root: &Root) -> Found {
 }
 
 fn is_empty(place: &Place) -> bool {
-    matches!(place, Place::Cgroup(path) if processes(path).is_empty())
+    matches!(place, Place::Cgroup(path) if processes(path).next().is_none())
 }
 
 struct Walk<'r> {
@@ -117,7 +118,7 @@ impl Walk<'_> {
 
     /// The directory and the name on the command line of LXC's monitor.
     fn watched(&self, monitor: &Path) -> Option<(String, String)> {
-        processes(monitor).into_iter().take(MOST_PROCESSES).find_map(|pid| {
+        processes(monitor).find_map(|pid| {
             let line = files::read(&self.root.at(format!("/proc/{pid}/cmdline")), MOST_BYTES).ok()?;
             let line = String::from_utf8(line).ok()?;
             let rest = line.trim_end_matches(['\0', ' ']).strip_prefix("[lxc monitor] ")?;
@@ -150,20 +151,21 @@ fn subdirectories(directory: &Path) -> io::Result<Vec<(String, PathBuf)>> {
     Ok(found)
 }
 
-/// The processes of a container: those of its cgroup, then those of the cgroups in it.
-pub(super) fn processes(cgroup: &Path) -> Vec<u32> {
-    let mut found = Vec::new();
-    let mut waiting = std::collections::VecDeque::from([cgroup.to_owned()]);
-    while found.len() < MOST_PROCESSES
-        && let Some(directory) = waiting.pop_front()
-    {
-        if let Ok(list) = files::read(&directory.join("cgroup.procs"), MOST_BYTES) {
-            let list = String::from_utf8_lossy(&list);
-            // A process of another pid namespace is shown as 0.
-            found.extend(list.lines().filter_map(|line| line.parse::<u32>().ok()).filter(|&pid| pid != 0));
-        }
-        waiting.extend(subdirectories(&directory).unwrap_or_default().into_iter().map(|(_, path)| path));
-    }
-    found.truncate(MOST_PROCESSES);
-    found
+/// The processes of a container: those of its cgroup, then those of the cgroups in it. They are read as far as they are
+/// asked for: the first one is mostly enough.
+pub(super) fn processes(cgroup: &Path) -> impl Iterator<Item = u32> + use<> {
+    let mut waiting = VecDeque::from([cgroup.to_owned()]);
+    let mut last: Option<PathBuf> = None;
+    let lists = std::iter::from_fn(move || {
+        let read = last.take().map(|directory| subdirectories(&directory).unwrap_or_default());
+        waiting.extend(read.into_iter().flatten().map(|(_, path)| path));
+        let directory = waiting.pop_front()?;
+        let list = files::read(&directory.join("cgroup.procs"), MOST_BYTES).unwrap_or_default();
+        last = Some(directory);
+        // A process of another pid namespace is shown as 0.
+        let pids =
+            String::from_utf8_lossy(&list).lines().filter_map(|line| line.parse::<u32>().ok()).collect();
+        Some::<Vec<u32>>(pids)
+    });
+    lists.flatten().filter(|&pid| pid != 0).take(MOST_PROCESSES)
 }

@@ -188,7 +188,14 @@ impl Known {
                 with_interface.insert((platform, id.clone()));
                 self.owner(platform, &id)
             });
-            by_index.insert(interface.index, Attribution::new(interface, owner, rule));
+            let mut attribution = Attribution::new(interface, owner, rule);
+            if let (Err(_), Some(id), Some(peer)) =
+                (&attribution.owner, interface.peer_namespace, interface.peer)
+            {
+                // It may end at any time, and its owner is unknown without this as well.
+                attribution.other_address = ids.address_in(id, peer).unwrap_or_default();
+            }
+            by_index.insert(interface.index, attribution);
         }
         let alive = alive.into_iter().map(|at| (self.members[at].platform, self.members[at].id.clone()));
         let running = with_interface.iter().cloned().chain(alive).collect();

@@ -23,6 +23,9 @@ pub(super) trait NamespaceIds {
 
     /// That of a file.
     fn of_file(&self, path: &Path) -> io::Result<Option<i32>>;
+
+    /// The hardware address of an interface in another namespace; `None` where it has none, or is gone.
+    fn address_in(&self, namespace: i32, index: u32) -> io::Result<Option<[u8; 6]>>;
 }
 
 impl NamespaceIds for Netlink {
@@ -33,6 +36,10 @@ impl NamespaceIds for Netlink {
     fn of_file(&self, path: &Path) -> io::Result<Option<i32>> {
         // Not through `files::open`: these files belong to a file system of the kernel's.
         self.namespace_of_file(File::open(path)?.as_fd())
+    }
+
+    fn address_in(&self, namespace: i32, index: u32) -> io::Result<Option<[u8; 6]>> {
+        self.address_in_namespace(namespace, index)
     }
 }
 
@@ -56,18 +63,16 @@ pub(super) fn locate(
 ) -> io::Result<Located> {
     let mut located = Located::default();
     for (at, member) in members.iter().enumerate() {
-        let processes = match &member.place {
-            Place::Cgroup(path) => cgroups::processes(path),
-            Place::Process(pid, _) => vec![*pid],
+        let (in_cgroup, leader) = match &member.place {
+            Place::Cgroup(path) => (Some(cgroups::processes(path)), None),
+            Place::Process(pid, _) => (None, Some(*pid)),
         };
-        if !processes.is_empty() {
-            located.alive.insert(at);
-        }
-        if wanted.is_empty() {
-            continue;
-        }
         // Others may be in namespaces of their own within the container, which have no end on the host.
-        for pid in processes {
+        for pid in in_cgroup.into_iter().flatten().chain(leader) {
+            located.alive.insert(at);
+            if wanted.is_empty() {
+                break;
+            }
             let id = unless_gone(ids.of_process(pid))?.filter(|id| wanted.contains(id));
             if let Some(id) = id {
                 located.by_namespace.entry(id).or_default().push(at);

@@ -28,6 +28,8 @@ pub struct Attribution {
     pub owner: Result<Owner, String>,
     /// What shows it.
     pub rule: String,
+    /// The hardware address of its other end, which is the container's own; looked up where the owner is unknown.
+    pub other_address: Option<[u8; 6]>,
     /// How many listings in a row lacked the interface.
     missing: u8,
 }
@@ -35,7 +37,7 @@ pub struct Attribution {
 impl Attribution {
     /// What was found about an interface.
     pub(super) fn new(interface: &NetInterface, owner: Result<Owner, String>, rule: String) -> Self {
-        Self { device: Device::of(interface), owner, rule, missing: 0 }
+        Self { device: Device::of(interface), owner, rule, other_address: None, missing: 0 }
     }
 }
 
@@ -104,9 +106,10 @@ impl Survey {
 
     /// Whether any interface has another owner than in an earlier look, or another platform was found.
     pub fn differs_from(&self, earlier: &Self) -> bool {
-        let owners = |of: &Self| -> BTreeMap<u32, Option<ContainerId>> {
+        let owners = |of: &Self| -> BTreeMap<u32, (Option<ContainerId>, Option<[u8; 6]>)> {
             let owner = |found: &Attribution| found.owner.as_ref().ok().map(|owner| owner.id.clone());
-            of.by_index.iter().map(|(index, found)| (*index, owner(found))).collect()
+            let all = of.by_index.iter();
+            all.map(|(index, found)| (*index, (owner(found), found.other_address))).collect()
         };
         self.default_routes != earlier.default_routes
             || !self.platforms.keys().eq(earlier.platforms.keys())

@@ -93,6 +93,10 @@ impl NamespaceIds for Host {
         let name = format!("/{}", path.strip_prefix(self.folder.path()).unwrap().display());
         Ok(self.files.get(&name).copied())
     }
+
+    fn address_in(&self, namespace: i32, index: u32) -> io::Result<Option<[u8; 6]>> {
+        Ok(Some([2, 0, 0, 0, u8::try_from(namespace).unwrap_or(0), u8::try_from(index).unwrap_or(0)]))
+    }
 }
 
 fn docker_file(id: &str, name: &str, sandbox: &str) -> String {
