@@ -118,6 +118,12 @@ fn heading(scene: &mut Scene, chart: &Chart, colours: &Palette) {
     }
 }
 
+/// The share of a whole that is not 0.
+#[expect(clippy::cast_precision_loss, clippy::cast_possible_truncation, reason = "exact to a pixel")]
+fn fraction(bytes: u64, whole: u64) -> f32 {
+    (bytes as f64 / whole as f64) as f32
+}
+
 fn over_time(scene: &mut Scene, chart: &Chart, colours: &Palette) {
     let values_are_shown = chart.bars.len() <= 13;
     let (step, ticks) = ticks(chart.longest());
@@ -126,8 +132,7 @@ fn over_time(scene: &mut Scene, chart: &Chart, colours: &Palette) {
     let (left, right) = ((MARGIN + widest + 8.0).ceil(), scene.width - MARGIN);
     let (top, bottom) = (TOP + 4.0, scene.height - 40.0);
     let whole = step.saturating_mul(ticks).max(1);
-    #[expect(clippy::cast_precision_loss, reason = "a pixel")]
-    let height = |bytes: u64| (bytes as f64 / whole as f64) as f32 * (bottom - top);
+    let height = |bytes: u64| fraction(bytes, whole) * (bottom - top);
     for (tick, label) in (0..).zip(&labels) {
         let y = bottom - height(step.saturating_mul(tick));
         let colour = if tick == 0 { colours.axis } else { colours.grid };
@@ -188,8 +193,7 @@ fn of_containers(scene: &mut Scene, chart: &Chart, colours: &Palette) {
     let values = widest(&mut texts.iter().map(String::as_str));
     let left = MARGIN + names + 10.0;
     let room = scene.width - MARGIN - values - 10.0 - left;
-    #[expect(clippy::cast_precision_loss, reason = "a pixel")]
-    let length = |bytes: u64| (bytes as f64 / chart.longest().max(1) as f64) as f32 * room;
+    let length = |bytes: u64| fraction(bytes, chart.longest().max(1)) * room;
     for (at, (bar, text)) in chart.bars.iter().zip(&texts).enumerate() {
         let y = TOP + number(at) * PLACE;
         let label = font::fitted(&bar.label, SMALL, names);
