@@ -17,8 +17,9 @@ use crate::shell::Shell;
 const PREVIEW: &str = "repeat the command with --yes to ";
 
 /// The pages with commands. Each has a test below.
-const PAGES: [&str; 12] = [
+const PAGES: [&str; 13] = [
     "README.md",
+    "docs/api.md",
     "docs/billing.md",
     "docs/classes.md",
     "docs/coming-from-virtuozzo.md",

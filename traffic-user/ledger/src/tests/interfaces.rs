@@ -179,3 +179,19 @@ fn what_passes_an_attached_interface_unseen_is_one_gap_that_grows() {
     assert_eq!(sized(&file)[2], ("bypassed", 2, 360));
     assert_eq!(file.ledger.audit().unwrap().problems, [""; 0]);
 }
+
+#[test]
+fn an_attach_in_the_second_of_the_last_drain_is_not_taken_for_an_older_one() {
+    let mut file = ledger();
+    let mut node = Node::balanced(NOON);
+    node.drain(&mut file.ledger);
+    node.wall += jiff::SignedDuration::from_millis(700);
+    node.pass(60).drain(&mut file.ledger);
+    node.interface("veth7", Some("101"), 0, 3);
+    // The record of an attach has whole seconds.
+    node.interfaces[0].attached = time(NOON + 60);
+    node.pass(60).drain(&mut file.ledger);
+    let gaps = file.ledger.gaps(None, None).unwrap();
+    let of_interface: Vec<_> = gaps.iter().filter(|gap| gap.interface.is_some()).collect();
+    assert_eq!(of_interface.iter().map(|gap| gap.reason.name()).collect::<Vec<_>>(), ["before_attach"]);
+}

@@ -116,8 +116,10 @@ impl Drain<'_> {
             }
             let container = counter.container.as_ref().map(ContainerId::as_str);
             let attached = self.times.within_boot(counter.attached);
-            // What is missed from now on while it stays attached passes it by another path.
-            if start.is_none() && self.times.latest.is_some_and(|latest| attached < latest) {
+            // What is missed from now on while it stays attached passes it by another path. The time of an attach is
+            // known to the second: one just after the last drain must not look as if it was before it.
+            let is_older = |latest: Timestamp| attached.as_second() < latest.as_second();
+            if start.is_none() && self.times.latest.is_some_and(is_older) {
                 self.record_bypassed(counter, size)?;
                 continue;
             }

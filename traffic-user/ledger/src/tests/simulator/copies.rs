@@ -103,17 +103,18 @@ impl World {
         }
     }
 
-    /// A copy of which a part was read before a drain and the rest afterwards. It holds the state before or
-    /// after, or it is refused.
+    /// A copy of which a part was read before some drains and the rest afterwards. It holds the state before or
+    /// after one of them, or it is refused. After a drain that failed on the disk, its changes may be in the log
+    /// alone, and the file is older.
     pub fn torn_copy(&mut self, random: &mut Random) {
         self.log.push("a torn copy of the ledger".to_owned());
         let (before, first) = (self.book.clone(), self.disk.read(&self.path));
-        self.run(random);
+        let mut states = self.run(random);
         let second = self.disk.read(&self.path);
         let pages = random.below(second.len() / 4096 + 1).min(first.len() / 4096);
         let content = [&first[..pages * 4096], &second[pages * 4096..]].concat();
-        let after = self.book.clone();
-        self.open_copy(content, &[before, after]);
+        states.push(before);
+        self.open_copy(content, &states);
     }
 
     /// A copy while a reader keeps the log from being written into the file. SQLite then writes the pages that

@@ -231,17 +231,20 @@ impl World {
         self.change(random, changes, same, maintain).unwrap();
     }
 
-    /// Readings at some distance for some time.
-    pub fn run(&mut self, random: &mut Random) {
+    /// Readings at some distance for some time. Returns the state after each.
+    pub fn run(&mut self, random: &mut Random) -> Vec<Book> {
         let distance = [60, 300, 600, 1500, HOUR, 5 * HOUR, 11 * HOUR, 30 * HOUR][random.below(8)];
         let readings = random.within(1, 6);
         self.log.push(format!("{readings} readings, one in {distance} s, now {}", self.node.wall));
+        let mut states = Vec::new();
         for _ in 0..readings {
             self.traffic(random);
             let late = if random.once_in(4) { random.within(0, 40) } else { 0 };
             self.node.pass((distance + late).unsigned_abs());
             self.drain(random);
+            states.push(self.book.clone());
         }
+        states
     }
 
     pub fn traffic(&mut self, random: &mut Random) {
@@ -303,7 +306,7 @@ impl World {
             22 => self.new_pending(random),
             23 | 24 => self.attribute(random),
             25 => self.attribute_by_hand(random),
-            _ => self.run(random),
+            _ => drop(self.run(random)),
         }
         None
     }
