@@ -3,8 +3,8 @@
 //! Every drain holds the lock on the pinned state, so that no change of classes, slots or maps comes between
 //! a reading and its recording. `trafctl run` drains regularly. Other commands drain before they change what
 //! a reading means. `binding` keeps counters out of the ledger of another installation; `lock` keeps a second
-//! daemon out, and `other_counters` a second set of counters; `machine` names the machine whose ledger it is; `excess` finds what was counted too often, `bypass` what passed
-//! attached interfaces unseen.
+//! daemon out, and `other_counters` a second set of counters; `machine` names the machine whose ledger it is;
+//! `excess` finds what was counted too often, `bypass` what passed attached interfaces unseen.
 
 mod binding;
 mod bypass;

@@ -39,9 +39,7 @@ impl Drain<'_> {
                 end: self.times.within_boot(gap.end),
                 ..gap.clone()
             };
-            let number = Some(self.container_of(gap.container.as_deref())?).filter(|&number| number != 0);
-            gaps::insert(self.transaction, self.times.now, &gap, GapLinks { container: number, once: None })?;
-            self.gaps.push(gap);
+            self.insert(gap, None)?;
         }
         Ok(())
     }
@@ -136,9 +134,7 @@ impl Drain<'_> {
                 size: Some(size),
                 detail: None,
             };
-            let number = Some(self.container_of(container)?).filter(|&number| number != 0);
-            gaps::insert(self.transaction, self.times.now, &gap, GapLinks { container: number, once: None })?;
-            self.gaps.push(gap);
+            self.insert(gap, None)?;
         }
         let present = self.snapshot.interfaces.iter().filter_map(|counter| counter.ifindex).collect();
         readings::delete_accounted(self.transaction, self.epoch, &present)
@@ -146,26 +142,40 @@ impl Drain<'_> {
 
     /// Records what passed an attached interface unseen. Each attach has one gap that grows.
     fn record_bypassed(&mut self, counter: &InterfaceCounter, size: GapSize) -> Result<(), LedgerError> {
-        let container = counter.container.as_ref().map(ContainerId::as_str);
-        let (interface, generation) = (&counter.interface, counter.generation);
-        let (epoch, attached) = (self.epoch, counter.attached.as_second());
-        let once = format!("bypassed {epoch} {generation} {attached} {interface}");
+        let once = self.once(GapReason::Bypassed, counter);
         let former = gaps::size_of(self.transaction, &once)?;
         let gap = Gap {
             start: self.times.latest.map(|latest| latest.min(self.times.now)),
             end: self.times.now,
             reason: GapReason::Bypassed,
-            interface: Some(interface.clone()),
-            container: container.map(str::to_owned),
+            interface: Some(counter.interface.clone()),
+            container: counter.container.as_ref().map(|container| container.as_str().to_owned()),
             size: Some(former.unwrap_or_default().plus(&size)),
             detail: None,
         };
-        if !gaps::extend(self.transaction, &once, &gap)? {
-            let number = Some(self.container_of(container)?).filter(|&number| number != 0);
-            let links = GapLinks { container: number, once: Some(&once) };
-            gaps::insert(self.transaction, self.times.now, &gap, links)?;
-            self.gaps.push(gap);
+        self.extend_or_insert(gap, &once)
+    }
+
+    /// Names the gap that each attach of an interface has once for a reason.
+    fn once(&self, reason: GapReason, counter: &InterfaceCounter) -> String {
+        let (interface, generation) = (&counter.interface, counter.generation);
+        let (epoch, attached) = (self.epoch, counter.attached.as_second());
+        format!("{} {epoch} {generation} {attached} {interface}", reason.name())
+    }
+
+    /// Lets a gap grow to what it is now, or inserts it.
+    fn extend_or_insert(&mut self, gap: Gap, once: &str) -> Result<(), LedgerError> {
+        if gaps::extend(self.transaction, once, &gap)? {
+            return Ok(());
         }
+        self.insert(gap, Some(once))
+    }
+
+    fn insert(&mut self, gap: Gap, once: Option<&str>) -> Result<(), LedgerError> {
+        let container = self.container_of(gap.container.as_deref())?;
+        let links = GapLinks { container: Some(container).filter(|&number| number != 0), once };
+        gaps::insert(self.transaction, self.times.now, &gap, links)?;
+        self.gaps.push(gap);
         Ok(())
     }
 
@@ -193,15 +203,8 @@ impl Drain<'_> {
                 size: Some(size),
                 detail: None,
             };
-            let (interface, generation) = (&counter.interface, counter.generation);
-            let (epoch, attached) = (self.epoch, counter.attached.as_second());
-            let once = format!("counted_twice {epoch} {generation} {attached} {interface}");
-            if !gaps::extend(self.transaction, &once, &gap)? {
-                let number = Some(self.container_of(container)?).filter(|&number| number != 0);
-                let links = GapLinks { container: number, once: Some(&once) };
-                gaps::insert(self.transaction, self.times.now, &gap, links)?;
-                self.gaps.push(gap);
-            }
+            let once = self.once(GapReason::CountedTwice, counter);
+            self.extend_or_insert(gap, &once)?;
         }
         Ok(())
     }
