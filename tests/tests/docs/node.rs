@@ -234,7 +234,10 @@ impl Node {
                 history::import(self)
             }
             "docs/faults-and-gaps.md" if command.starts_with("trafctl report") => self.drained(),
-            "docs/operation.md" if command.starts_with("trafctl status") => self.drained(),
+            "docs/operation.md" if command.starts_with("trafctl status") => {
+                self.drained()?;
+                self.says_so()
+            }
             "docs/coming-from-virtuozzo.md" if command.starts_with("vztactl class_load") => {
                 self.write("etc/vz/conf/networks_classes", CLASSES)
             }
@@ -270,6 +273,15 @@ impl Node {
             let report = self.run("trafctl", &["report", "--container", "101", "--format", "json"])?;
             let report: serde_json::Value = serde_json::from_str(&report)?;
             Ok(report.pointer("/total/in/packets").and_then(serde_json::Value::as_u64) == Some(4900))
+        })
+    }
+
+    /// Waits until the daemon, which publishes its state each second, shows a drain.
+    fn says_so(&self) -> Result<()> {
+        eventually("the daemon shows a drain", || {
+            let status = self.run("trafctl", &["status", "--format", "json"])?;
+            let status: serde_json::Value = serde_json::from_str(&status)?;
+            Ok(status.pointer("/daemon/last_drain").is_some_and(serde_json::Value::is_string))
         })
     }
 }
