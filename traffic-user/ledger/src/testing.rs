@@ -200,6 +200,17 @@ impl Node {
         self
     }
 
+    /// What the kernel counted on the interface added last, and the attached program did not.
+    pub fn bypassed(&mut self, missed: u64) -> &mut Self {
+        if let Some(interface) = self.interfaces.last_mut() {
+            let incoming = &mut interface.passed.incoming;
+            incoming.missed_skbs += missed;
+            incoming.missed_skb_bytes += missed * 114;
+            incoming.bypassed = Tally { packets: missed, bytes: missed * 114 };
+        }
+        self
+    }
+
     pub fn interface(&mut self, name: &str, container: Option<&str>, passed: u64, before: u64) -> &mut Self {
         let counter = PassedCounter {
             wire: Tally { packets: passed, bytes: passed * 100 },
@@ -210,6 +221,7 @@ impl Node {
             copies: Tally::default(),
             missed_skbs: before,
             missed_skb_bytes: before * 114,
+            bypassed: Tally::default(),
             excess: Tally::default(),
         };
         self.interfaces.retain(|interface| interface.interface != name);

@@ -160,6 +160,9 @@ pub struct PassedCounter {
     pub missed_skbs: u64,
     /// Bytes of the missed buffers with the link-layer header.
     pub missed_skb_bytes: u64,
+    /// The part of the missed buffers that passed the attached program unseen, and their bytes, since the present
+    /// attach. Only in a reading that was compared with the kernel's statistics.
+    pub bypassed: Tally,
     /// Buffers counted beyond what the kernel's statistics show since the program was attached, and their bytes.
     /// Only in a reading that was compared with these statistics.
     pub excess: Tally,

@@ -2,7 +2,7 @@
 
 use std::{collections::HashMap, mem};
 
-use traffic_common::InterfaceRecord;
+use traffic_common::{InterfaceRecord, Tally};
 use traffic_model::{ByDirection, PassedCounter, Snapshot};
 
 use super::excess::KernelSide;
@@ -87,4 +87,5 @@ fn larger(a: Buffers, b: Buffers) -> Buffers {
 fn add(passed: &mut PassedCounter, missed: Buffers) {
     passed.missed_skbs = passed.missed_skbs.saturating_add(missed.skbs);
     passed.missed_skb_bytes = passed.missed_skb_bytes.saturating_add(missed.bytes);
+    passed.bypassed = Tally { packets: missed.skbs, bytes: missed.bytes };
 }

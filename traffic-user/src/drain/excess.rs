@@ -96,17 +96,11 @@ fn suspects(
     totals: &[InterfaceCounters],
     listed: &[NetInterface],
 ) -> Vec<Suspect> {
-    let by_index: std::collections::HashMap<u32, &NetInterface> =
-        listed.iter().map(|interface| (interface.index, interface)).collect();
-    let of_slots = records.iter().zip(totals);
-    of_slots
-        .filter(|(record, totals)| {
-            by_index
-                .get(&record.ifindex)
-                .is_some_and(|interface| excess::of_received(record, interface, totals).is_some())
-        })
-        .map(|(record, totals)| (*record, *totals))
-        .collect()
+    let of = |(slot, record, interface): (usize, &InterfaceRecord, &NetInterface)| {
+        let totals = totals.get(slot)?;
+        excess::of_received(record, interface, totals).map(|_| (*record, *totals))
+    };
+    counters::attached(records, listed).filter_map(of).collect()
 }
 
 #[cfg(test)]

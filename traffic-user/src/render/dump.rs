@@ -400,6 +400,7 @@ mod tests {
                 copies: tally(start + 7),
                 missed_skbs: start + 4,
                 missed_skb_bytes: start + 5,
+                bypassed: Tally::default(),
                 excess: tally(start + 8),
             };
             interface.passed = ByDirection { incoming: passed(at * 10), outgoing: passed(at * 1000) };

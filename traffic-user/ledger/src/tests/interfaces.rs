@@ -158,40 +158,62 @@ fn what_passes_an_attached_interface_unseen_is_one_gap_that_grows() {
     assert_eq!(first.len(), 1);
     // It stays attached, and the kernel's statistics run away from ours.
     let attached = node.interfaces[0].attached;
-    for (missed, pass) in [(40, 60), (40, 60), (45, 60)] {
-        node.interface("veth7", Some("101"), 0, missed);
+    let bypassed = |node: &mut Node, file: &mut File, before, missed| {
+        node.interface("veth7", Some("101"), 0, before).bypassed(missed);
         node.interfaces[0].attached = attached;
-        node.pass(pass).drain(&mut file.ledger);
+        node.pass(60).drain(&mut file.ledger);
+    };
+    for missed in [37, 37, 42] {
+        bypassed(&mut node, &mut file, 3, missed);
     }
     assert_eq!(sized(&file), [first[0], ("bypassed", 42, 240)]);
     let gap = file.ledger.gaps(None, None).unwrap().into_iter().find(|gap| gap.reason == GapReason::Bypassed);
     let gap = gap.unwrap();
     assert_eq!((gap.start, gap.container.as_deref()), (Some(time(NOON + 60)), Some("101")));
     assert!(gap.reason.loses_traffic());
+    // Another daemon has to find it again.
+    for missed in [0, 0, 42, 42, 43] {
+        bypassed(&mut node, &mut file, 3, missed);
+    }
+    assert_eq!(sized(&file), [first[0], ("bypassed", 43, 540)]);
     // Attached again, it has a base of its own, and what was missed until then is known.
-    node.interface("veth7", Some("101"), 0, 45);
-    node.interfaces[0].attached = time(NOON + 250);
-    node.pass(60).drain(&mut file.ledger);
+    node.interface("veth7", Some("101"), 0, 46).pass(60).drain(&mut file.ledger);
     assert_eq!(sized(&file).len(), 2);
-    node.interface("veth7", Some("101"), 0, 47);
-    node.interfaces[0].attached = time(NOON + 250);
-    node.pass(60).drain(&mut file.ledger);
-    assert_eq!(sized(&file)[2], ("bypassed", 2, 360));
+    node.interface("veth7", Some("101"), 0, 46).bypassed(2).pass(60).drain(&mut file.ledger);
+    assert_eq!(sized(&file)[2], ("bypassed", 2, 660));
     assert_eq!(file.ledger.audit().unwrap().problems, [""; 0]);
 }
 
 #[test]
-fn an_attach_in_the_second_of_the_last_drain_is_not_taken_for_an_older_one() {
+fn what_was_missed_before_an_attach_and_what_was_bypassed_after_it_are_two_gaps() {
+    let mut file = ledger();
+    let mut node = Node::balanced(NOON);
+    node.pass(60).drain(&mut file.ledger);
+    // No drain succeeded between the attach and the finding.
+    node.interface("veth7", Some("101"), 0, 3).bypassed(5).pass(60).drain(&mut file.ledger);
+    let gaps = file.ledger.gaps(None, None).unwrap();
+    let of_interface = gaps.iter().filter(|gap| gap.interface.is_some());
+    let found: Vec<_> = of_interface.map(|gap| (gap.reason.name(), gap.size.unwrap().in_skbs)).collect();
+    assert_eq!(found, [("before_attach", 3), ("bypassed", 5)]);
+}
+
+#[test]
+fn the_second_of_an_attach_decides_nothing() {
     let mut file = ledger();
     let mut node = Node::balanced(NOON);
     node.drain(&mut file.ledger);
     node.wall += jiff::SignedDuration::from_millis(700);
     node.pass(60).drain(&mut file.ledger);
     node.interface("veth7", Some("101"), 0, 3);
-    // The record of an attach has whole seconds.
+    // The record of an attach has whole seconds: this one was after the drain, and seems to be before it.
     node.interfaces[0].attached = time(NOON + 60);
+    node.pass(60).drain(&mut file.ledger);
+    node.interface("veth7", Some("101"), 0, 3).bypassed(4);
+    // This one seems to be after the drain that first saw it.
+    node.interfaces[0].attached = node.wall;
     node.pass(60).drain(&mut file.ledger);
     let gaps = file.ledger.gaps(None, None).unwrap();
     let of_interface: Vec<_> = gaps.iter().filter(|gap| gap.interface.is_some()).collect();
-    assert_eq!(of_interface.iter().map(|gap| gap.reason.name()).collect::<Vec<_>>(), ["before_attach"]);
+    let reasons = of_interface.iter().map(|gap| gap.reason.name()).collect::<Vec<_>>();
+    assert_eq!(reasons, ["before_attach", "bypassed"]);
 }

@@ -90,8 +90,8 @@ impl Drain<'_> {
                 out_skb_bytes: outgoing.missed_skb_bytes,
             };
             let (interface, generation) = (&counter.interface, counter.generation);
-            let mut size =
-                total.since(&readings::missed(self.transaction, self.epoch, interface, generation)?);
+            let known = readings::missed(self.transaction, self.epoch, interface, generation)?;
+            let mut size = total.since(&known);
             let mut start = None;
             if let Some(ifindex) = counter.ifindex {
                 // A new epoch starts from the interface statistics at which the previous epoch stopped. What
@@ -106,21 +106,26 @@ impl Drain<'_> {
                 }
                 self.store_accounted(ifindex, counter)?;
             }
-            if total != GapSize::default() {
-                readings::store_missed(self.transaction, self.epoch, interface, generation, &total)?;
+            // A daemon that starts must find again what was bypassed. Until then the total is smaller.
+            let most = known.plus(&total.since(&known));
+            if most != known {
+                readings::store_missed(self.transaction, self.epoch, interface, generation, &most)?;
+            }
+            let bypassed = size.at_most(&GapSize {
+                in_skbs: incoming.bypassed.packets,
+                in_skb_bytes: incoming.bypassed.bytes,
+                out_skbs: outgoing.bypassed.packets,
+                out_skb_bytes: outgoing.bypassed.bytes,
+            });
+            if bypassed != GapSize::default() {
+                self.record_bypassed(counter, bypassed)?;
+                size = size.since(&bypassed);
             }
             if size == GapSize::default() {
                 continue;
             }
             let container = counter.container.as_ref().map(ContainerId::as_str);
             let attached = self.times.within_boot(counter.attached);
-            // What is missed from now on while it stays attached passes it by another path. The time of an attach is
-            // known to the second: one just after the last drain must not look as if it was before it.
-            let is_older = |latest: Timestamp| attached.as_second() < latest.as_second();
-            if start.is_none() && self.times.latest.is_some_and(is_older) {
-                self.record_bypassed(counter, size)?;
-                continue;
-            }
             let gap = Gap {
                 start: start.map(|start| start.min(attached)),
                 end: attached,

@@ -57,6 +57,7 @@ fn snapshot() -> Snapshot {
         copies: Tally { packets: estimated + 40, bytes: 7 },
         missed_skbs: 5,
         missed_skb_bytes: 6,
+        bypassed: Tally::default(),
         excess: Tally::default(),
     };
     let interface = |name: &str, id: Option<&str>, start| InterfaceCounter {

@@ -10,6 +10,7 @@ use traffic_common::{Direction, InterfaceCounters, InterfaceRecord};
 use traffic_model::ByDirection;
 
 use super::{
+    attached,
     excess::is_comparable,
     missed::{Buffers, beyond_pieces, is_missed, since_attach},
 };
@@ -40,20 +41,16 @@ pub fn suspects(
     totals: &[InterfaceCounters],
     listed: &[NetInterface],
 ) -> Vec<Bypass> {
-    let by_index: std::collections::HashMap<u32, &NetInterface> =
-        listed.iter().map(|interface| (interface.index, interface)).collect();
-    let mut suspects: Vec<Bypass> = Vec::new();
-    for ((slot, record), ours) in (0..).zip(records).zip(totals) {
-        let Some(interface) = by_index.get(&record.ifindex) else { continue };
-        // An attach that was interrupted leaves two records of an index; the first one counts.
-        if suspects.iter().any(|other| other.record.ifindex == record.ifindex) {
-            continue;
-        }
-        if let Some(missed) = missed(record, interface, ours) {
-            suspects.push(Bypass { slot, record: *record, interface: (*interface).clone(), missed });
-        }
-    }
-    suspects
+    let of = |(slot, record, interface): (usize, &InterfaceRecord, &NetInterface)| {
+        let missed = missed(record, interface, totals.get(slot)?)?;
+        Some(Bypass {
+            slot: u32::try_from(slot).ok()?,
+            record: *record,
+            interface: interface.clone(),
+            missed,
+        })
+    };
+    attached(records, listed).filter_map(of).collect()
 }
 
 /// Reads our counters again, and leaves those that still lack what the kernel had counted at first.
@@ -128,8 +125,9 @@ mod tests {
     #[test]
     fn what_the_kernel_has_and_we_do_not_passed_by() {
         let record = |ifindex| InterfaceRecord { ifindex, ..EMPTY_INTERFACE };
-        let records = [record(7), record(8), record(0), record(9)];
-        let totals = [ours(10, 20), ours(10, 20), ours(0, 0), ours(10, 20)];
+        // An attach that was interrupted left a second record of the first.
+        let records = [record(7), record(8), record(0), record(9), record(7)];
+        let totals = [ours(10, 20), ours(10, 20), ours(0, 0), ours(10, 20), ours(0, 0)];
         // One is fine, one is not there any more, and of one something is missing.
         let listed = [veth(7, 10, 20), veth(9, 13, 25)];
         let found = suspects(&records, &totals, &listed);

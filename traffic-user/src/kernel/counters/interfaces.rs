@@ -111,6 +111,7 @@ fn interface_counter(
             copies: faults.faults[at][Note::Copies as usize],
             missed_skbs: record.missed.packets[at],
             missed_skb_bytes: record.missed.bytes[at],
+            bypassed: Tally::default(),
             excess: Tally::default(),
         }
     };

@@ -7,10 +7,13 @@
 //! | `interfaces` | the totals and faults of interfaces |
 //! | `arithmetic` | sums over CPUs, and differences |
 //! | `bases` | the base of a slot: what it held before its present owner |
+//! | `attached` | which slot counts for which interface |
 //! | `missed` | the comparison with the kernel's statistics of an interface |
-//! | [`excess`] | the same in the opposite direction: more counted than the kernel shows |
+//! | [`bypass`] | what they show that passed an attached program unseen |
+//! | [`excess`] | the opposite: more counted than the kernel shows |
 
 mod arithmetic;
+mod attached;
 mod bases;
 pub mod bypass;
 mod classes;
@@ -19,6 +22,7 @@ mod interfaces;
 mod missed;
 
 pub(in crate::kernel) use arithmetic::{Counters, totals};
+pub use attached::attached;
 pub use bases::{
     all_interfaces_totals, interface_totals, interfaces_totals, rebase_container, rebase_interface,
 };

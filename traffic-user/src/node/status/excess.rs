@@ -1,6 +1,6 @@
 //! Interfaces on which more was counted than the kernel's statistics show.
 
-use std::{collections::HashMap, thread, time::Duration};
+use std::{thread, time::Duration};
 
 use traffic_common::{Direction, InterfaceCounters, InterfaceRecord};
 
@@ -39,11 +39,9 @@ pub(super) fn problems(
     listed: &[NetInterface],
     hooks: &HookListing<'_>,
 ) -> anyhow::Result<Vec<String>> {
-    let listed: HashMap<u32, &NetInterface> =
-        listed.iter().map(|interface| (interface.index, interface)).collect();
     let mut suspicions = Suspicions::default();
-    for (record, ours) in registry.interfaces().iter().zip(counted) {
-        if let Some(interface) = listed.get(&record.ifindex) {
+    for (slot, record, interface) in counters::attached(registry.interfaces(), listed) {
+        if let Some(ours) = counted.get(slot) {
             suspicions.look_at(interface, record, ours);
         }
     }
