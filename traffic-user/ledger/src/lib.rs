@@ -9,6 +9,7 @@
 //! - `days`: finished days as columns, and the reader of both forms of rows.
 //! - `query`: reports, balances, percentiles, top talkers.
 //! - `closing`: closed months, corrections, audits.
+//! - `outbox`: what changed last when, and the rows to ship to a store.
 //! - `encoding`, `digest`: hashes of rows, by which changes from outside are found.
 //! - `import`: history from PVA's database.
 //! - `schema`, `migrate`, `migration`, `store`, `ids`, `identity`, `wal_guard`, `read_only`, `revision`, `backup`: the
@@ -26,6 +27,7 @@ mod ids;
 mod import;
 mod migrate;
 mod migration;
+mod outbox;
 mod query;
 mod read_only;
 mod revision;
@@ -47,6 +49,11 @@ pub use error::LedgerError;
 pub use figures::{Basis, Figures, Volume, permille_shares};
 pub use import::{PvaImport, PvaImported, PvaProgress, SkipReason};
 pub use migration::{MigrationProgress, OnProgress};
+pub use outbox::{
+    changes::{Changes, Identity},
+    parts::{Cell, Content},
+    tables::{Kept, ShippedTable, TABLES},
+};
 pub use query::balance::{Balance, BalanceRow};
 pub use query::billing::{Billing, ReportedAdjustment, SignedFigures, SignedVolume};
 pub use query::facts::{Extent, KnownClassTable, KnownContainer};

@@ -20,7 +20,7 @@ use crate::{
     digest,
     error::LedgerError,
     migrate::{BUSY_PAUSE, BUSY_TIMEOUT, open_error},
-    read_only, schema,
+    outbox, read_only, schema,
     time::borders,
 };
 
@@ -49,6 +49,11 @@ pub(crate) const MIGRATIONS: &[Migration] = &[
     pack_days,
     |transaction| transaction.execute_batch(schema::ATTRIBUTION),
     |transaction| transaction.execute_batch(schema::NAMES_AND_OWNERS),
+    |transaction| {
+        transaction.execute_batch(schema::OUTBOX)?;
+        outbox::fill(transaction)?;
+        digest::created(transaction, &["outbox", "changes", "lineage"])
+    },
 ];
 
 /// Makes room for packed days. The next maintenance packs the days that are over, little by little, while

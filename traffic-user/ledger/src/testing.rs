@@ -30,8 +30,10 @@ pub const STARTED: DrainContext = DrainContext { trigger: DrainTrigger::Started,
 
 /// SQL that makes a ledger one of schema version 5, in which all days are rows.
 pub fn as_version_5() -> String {
-    let mut sql = "DROP TABLE attribution; DROP TABLE container_name; DROP TABLE interface_owner; DROP TABLE owner_change;
-                   PRAGMA legacy_alter_table = ON; DROP VIEW log_data;".to_owned();
+    let mut sql = "DROP TABLE outbox; DROP TABLE changes; DROP TABLE lineage; DROP TABLE attribution;
+                   DROP TABLE container_name; DROP TABLE interface_owner; DROP TABLE owner_change;
+                   PRAGMA legacy_alter_table = ON; DROP VIEW log_data;"
+        .to_owned();
     for (kind, level) in KINDS.iter().flat_map(|kind| PACKED_LEVELS.map(|level| (kind, level))) {
         let (view, rows, days) = (kind.table(level), kind.rows_table(level), kind.days_table(level).unwrap());
         let keys = kind.keys.join(", ");

@@ -26,7 +26,7 @@ use rusqlite::{
 };
 use siphasher::sip128::{Hasher128 as _, SipHasher13};
 
-use crate::{encoding, error::LedgerError};
+use crate::{encoding, error::LedgerError, outbox};
 
 pub(crate) use compare::compare;
 pub(crate) use rebuild::{Rebuild, begin};
@@ -212,7 +212,7 @@ pub(crate) fn follow(conn: &mut Connection) -> Result<(), LedgerError> {
     // Without this, a row that REPLACE removes would be removed without a trigger.
     conn.execute_batch("PRAGMA recursive_triggers = ON")?;
     conn.execute_batch(&Table::all(conn)?.iter().map(Table::triggers).collect::<String>())?;
-    Ok(())
+    outbox::follow(conn)
 }
 
 fn flat(parts: &Parts) -> impl Iterator<Item = (&str, i64, Digest)> {
@@ -226,12 +226,13 @@ fn noted_rows(parts: &Parts) -> Vec<NotedRow> {
     flat(parts).map(|(name, part, digest)| (name.to_owned(), part, digest.rows, digest.sum)).collect()
 }
 
-/// Stores the digests of what the transaction changed, and commits it. Every transaction that writes to a
+/// Stores the change number and the digests of what the transaction changed, and commits it. Every transaction that writes to a
 /// ledger ends here.
 ///
 /// # Errors
 /// When the file cannot be written; then nothing of the transaction is.
 pub(crate) fn commit(transaction: Transaction<'_>) -> Result<(), LedgerError> {
+    outbox::number(&transaction)?;
     let text: String =
         transaction.prepare_cached("SELECT digest_noted()")?.query_row([], |row| row.get(0))?;
     let changes: Vec<NotedRow> =
@@ -280,7 +281,7 @@ fn row_digest(noted: &mut Noted, row: &Row<'_>, columns: usize) -> rusqlite::Res
 }
 
 /// Computes the digests of some tables from their rows.
-fn compute(conn: &Connection, tables: &[Table]) -> Result<Parts, LedgerError> {
+fn compute(conn: &Connection, tables: &[Table]) -> rusqlite::Result<Parts> {
     let tables = tables.iter().map(|table| (table.name.as_str(), table.select()));
     let mut parts = Parts::new();
     let mut noted = Noted::default();
@@ -311,10 +312,10 @@ pub(crate) fn create(conn: &Connection) -> Result<(), LedgerError> {
     conn.execute_batch(TABLE)?;
     conn.execute("DELETE FROM digest", [])?;
     let parts = compute(conn, &Table::all(conn)?)?;
-    write(conn, &parts)
+    Ok(write(conn, &parts)?)
 }
 
-fn write(conn: &Connection, parts: &Parts) -> Result<(), LedgerError> {
+fn write(conn: &Connection, parts: &Parts) -> rusqlite::Result<()> {
     let mut insert =
         conn.prepare("INSERT OR REPLACE INTO digest (name, part, rows, sum) VALUES (?1, ?2, ?3, ?4)")?;
     for (name, part, digest) in flat(parts).filter(|(_, _, digest)| *digest != Digest::default()) {
@@ -331,6 +332,19 @@ pub(crate) fn rename(conn: &Connection, from: &str, to: &str) -> rusqlite::Resul
     conn.execute("UPDATE digest SET name = ?2 WHERE name = ?1", [from, to]).map(drop)
 }
 
+/// Computes the digests of tables that a migration created and filled.
+///
+/// # Errors
+/// When the file cannot be read or written.
+pub(crate) fn created(conn: &Connection, names: &[&str]) -> rusqlite::Result<()> {
+    if !conn.table_exists(None, "digest")? {
+        return Ok(());
+    }
+    let mut tables = Table::all(conn)?;
+    tables.retain(|table| names.contains(&table.name.as_str()));
+    write(conn, &compute(conn, &tables)?)
+}
+
 /// Computes the digest of the schema after a migration that kept all other digests.
 ///
 /// # Errors
@@ -338,7 +352,7 @@ pub(crate) fn rename(conn: &Connection, from: &str, to: &str) -> rusqlite::Resul
 pub(crate) fn schema_changed(conn: &Connection) -> Result<(), LedgerError> {
     // This includes the digest of the schema.
     let parts = compute(conn, &[])?;
-    write(conn, &parts)
+    Ok(write(conn, &parts)?)
 }
 
 #[cfg(test)]

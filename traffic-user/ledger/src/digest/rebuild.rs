@@ -75,7 +75,7 @@ pub(crate) fn begin(conn: &Connection) -> Result<(), LedgerError> {
     Left::store(first.as_ref(), conn)?;
     let mut now = Table::all(conn)?;
     now.retain(|table| !later.contains(&table.name));
-    write(conn, &compute(conn, &now)?)
+    Ok(write(conn, &compute(conn, &now)?)?)
 }
 
 /// The part that is being read.

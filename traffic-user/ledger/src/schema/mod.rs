@@ -32,6 +32,8 @@
 //! **Names**: `container_name` says what people called a container, and when. `interface_owner` holds for whom the
 //! interfaces that exist were counted at the last drain, and `owner_change` when that became another one.
 //!
+//! **Outbox**: `outbox`, `changes` and `lineage` say what changed last when, for a store that the ledger is shipped to.
+//!
 //! **Gaps**: `gap`. **Closed periods**: `period`, `closed_row`, `closed_rate`, `adjustment` and `chain`; the hash of each
 //! entry of the chain covers the entry before it.
 //!
@@ -177,6 +179,7 @@ pub fn create() -> String {
     sql.push_str(RECORDS);
     sql.push_str(ATTRIBUTION);
     sql.push_str(NAMES_AND_OWNERS);
+    sql.push_str(OUTBOX);
     sql.push_str(&packed_days());
     sql.push_str(pva::PVA);
     sql.push_str(&log_data());
@@ -387,6 +390,26 @@ CREATE TABLE owner_change (
     interface TEXT NOT NULL,
     former INTEGER NOT NULL, -- the container's number here, 0: shared by many
     owner INTEGER NOT NULL
+) STRICT;
+";
+
+/// Since version 9: what changed last when, see [`crate::outbox`].
+pub const OUTBOX: &str = "
+CREATE TABLE outbox (
+    name TEXT NOT NULL, -- '5min' or 'day', or a table
+    part INTEGER NOT NULL, -- start of the unit, or number of the row
+    rev INTEGER NOT NULL, -- change number of the transaction that changed it last
+    PRIMARY KEY (name, part)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX outbox_rev ON outbox (rev);
+CREATE TABLE changes ( -- one row
+    id INTEGER PRIMARY KEY CHECK (id = 1),
+    number INTEGER NOT NULL -- the last change number
+) STRICT;
+INSERT INTO changes VALUES (1, 0);
+CREATE TABLE lineage (
+    since INTEGER PRIMARY KEY, -- change number
+    token TEXT NOT NULL -- random, of the connection that wrote from there on
 ) STRICT;
 ";
 

@@ -22,7 +22,7 @@ use crate::{
     },
     days::take_out::{Fate, take_out},
     error::LedgerError,
-    ids,
+    ids, outbox,
     query::billing::add,
     schema::{FAULT, Kind, PACKED_LEVELS, PASSED, TRAFFIC},
     write::last_reading::frozen,
@@ -205,6 +205,7 @@ fn move_rows(conn: &Connection, kind: &Kind, (from, to): (i64, i64)) -> Result<S
         let columns: String = columns.map(|column| format!(", t.{column}")).collect();
         let select = format!("SELECT t.start, {to}{columns} {rows}");
         conn.execute(&kind.add_rows(level, &select), [])?;
+        outbox::note_units(conn, level, &format!("SELECT t.start {rows}"))?;
         let moved_rows = format!(
             "DELETE FROM {table} AS t WHERE t.{owner} = {from} AND {OPEN}
              AND t.start IN (SELECT u.start FROM unit u WHERE u.level = {number})"

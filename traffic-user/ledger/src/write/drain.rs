@@ -12,7 +12,7 @@ use traffic_model::{ByDirection, ContainerId, InterfaceCounter, Snapshot, calend
 use crate::{
     digest,
     error::LedgerError,
-    ids,
+    ids, outbox,
     schema::{FAULT, PASSED, TRAFFIC},
     time::{
         borders::Borders,
@@ -168,6 +168,7 @@ impl<'a> Drain<'a> {
         }
         if self.reverted {
             reverted::delete_readings(self.transaction, self.epoch, self.snapshot)?;
+            outbox::renew_token(self.transaction)?;
             self.control_totals.note_loss();
         }
         // Before the last readings are compared: they are the container's from now on.

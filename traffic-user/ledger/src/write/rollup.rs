@@ -21,7 +21,7 @@ use crate::{
         take_out::{Fate, take_out},
     },
     error::LedgerError,
-    ids,
+    ids, outbox,
     schema::{KINDS, Kind},
     store::Ledger,
     time::{borders::Borders, clock_line::ClockLine},
@@ -327,6 +327,7 @@ impl Dropping {
             .execute(params![self.above as u8, before, dropped_before.unwrap_or(i64::MIN)])?;
         if self.level == Level::FiveMinutes {
             transaction.prepare_cached("DELETE FROM span WHERE bucket < ?1")?.execute([before])?;
+            outbox::forget_before(transaction, before)?;
         }
         ids::set_meta(transaction, self.key, before)?;
         Ok(rows)

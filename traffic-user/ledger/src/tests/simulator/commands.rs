@@ -104,6 +104,13 @@ impl World {
         self.node.traffic_in(pending.as_str(), FIRST_PENDING + number, 1, sums);
     }
 
+    /// What a store has by now is what an attribution moves.
+    fn ship_perhaps(&mut self) {
+        if self.dice.once_in(2) {
+            self.store.ship(self.ledger.as_ref().unwrap(), None);
+        }
+    }
+
     /// Of a pending owner in the counters: how much more it carries, and whose it turns out to be.
     pub fn attribute(&mut self, random: &mut Random) {
         let pending: Vec<(String, u32)> = self
@@ -116,6 +123,7 @@ impl World {
         if pending.is_empty() {
             return;
         }
+        self.ship_perhaps();
         let (pending, generation) = pending[random.below(pending.len())].clone();
         let class = u8::try_from(random.within(0, 3)).unwrap();
         self.node.traffic_in(&pending, generation, class, [3, random.next() % 9000, 0, 0]);
@@ -147,6 +155,7 @@ impl World {
         if pending.is_empty() {
             return;
         }
+        self.ship_perhaps();
         let pending = pending[random.below(pending.len())].clone();
         let number: u32 = pending.split(':').nth(2).unwrap().parse().unwrap();
         let owner = owner_of(FIRST_PENDING + number);

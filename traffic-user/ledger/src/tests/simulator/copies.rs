@@ -5,6 +5,7 @@ use super::{
     book::Book,
     checks,
     disk::{Disk, Files},
+    shipping::Store,
     world::{HOUR, SECOND, World},
 };
 use crate::{Ledger, LedgerConfig, LedgerError, testing::Node};
@@ -177,6 +178,8 @@ impl World {
             copies: Vec::new(),
             earlier: None,
             history: self.history,
+            store: Store::default(),
+            dice: self.dice.clone(),
             log: vec!["a clone".to_owned()],
         };
         let refused = clone.open();

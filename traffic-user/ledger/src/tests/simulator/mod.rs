@@ -10,6 +10,7 @@
 //! - `world`: a node and its ledger, and what can happen to it; `copies`, `commands`: the same of its files and
 //!   of what people do.
 //! - `book`: what the ledger must hold.
+//! - `shipping`: a store that the ledger is shipped to, through everything that can happen to a shipper.
 //! - `checks`: the comparison.
 //!
 //! `TRAFCTL_HISTORIES=N` runs N histories instead of the usual number, from `TRAFCTL_FIRST=S` on, and
@@ -20,6 +21,7 @@ mod checks;
 mod commands;
 mod copies;
 pub mod disk;
+pub mod shipping;
 mod vfs;
 mod world;
 

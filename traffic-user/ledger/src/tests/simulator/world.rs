@@ -11,6 +11,7 @@ use super::{
     checks,
     copies::{Copy, Earlier},
     disk::Disk,
+    shipping::Store,
 };
 use crate::{
     DrainOutcome, Ledger, LedgerConfig, LedgerError,
@@ -42,6 +43,9 @@ pub struct World {
     pub earlier: Option<Earlier>,
     /// What PVA recorded before: its first sample, and the number of them.
     pub history: (i64, i64),
+    pub store: Store,
+    /// The shipper's own dice, so that histories stay what they are without one.
+    pub dice: Random,
     pub log: Vec<String>,
 }
 
@@ -88,6 +92,8 @@ impl World {
             copies: Vec::new(),
             earlier: None,
             history: (begin.div_euclid(3600) * 3600 - random.within(1, 80) * DAY, random.within(1, 40)),
+            store: Store::default(),
+            dice: Random::new(begin.unsigned_abs()),
             log: vec![format!("a {} history", if calm { "calm" } else { "wild" })],
         };
         let (ledger, _) = world.open_through_kills(random, if is_made { 2 } else { 50 }, 500);
@@ -269,6 +275,10 @@ impl World {
 
     /// Does something by chance. Returns the clone, if that was a clone.
     pub fn step(&mut self, random: &mut Random) -> Option<Self> {
+        if self.dice.once_in(3) {
+            let ledger = self.ledger.as_ref().unwrap();
+            self.store.ship(ledger, Some(&mut self.dice));
+        }
         match random.within(0, 33) {
             0..=4 if !self.calm => match random.within(0, 4) {
                 0 => self.set_clock(random.within(-30 * HOUR, 30 * HOUR)),
@@ -352,6 +362,7 @@ impl World {
         self.drain(random);
         self.maintain(random);
         checks::check(self);
+        self.store.check(self.ledger.as_ref().unwrap());
     }
 }
 
