@@ -52,7 +52,7 @@ impl Cell {
 /// Everything that a part holds, or held until it was removed: then there is no row.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Content {
-    /// Name of the part, as in [`ShippedTable::parts`].
+    /// Name of the part, as in [`ShippedTable::parts`](crate::ShippedTable::parts).
     pub name: &'static str,
     /// Start of the unit, or number of the record.
     pub number: i64,
