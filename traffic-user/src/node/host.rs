@@ -161,7 +161,9 @@ impl Host {
     /// Looks for the platforms on this host, and for the owners of these interfaces. A failure is logged:
     /// interfaces that names and lists assign do not need it.
     pub fn survey(&mut self, interfaces: &[NetInterface]) {
-        match Surveyor::default().survey(&self.netlink, interfaces) {
+        match Surveyor::with_addresses_if(self.policy.rules().asks_for_addresses())
+            .survey(&self.netlink, interfaces)
+        {
             Ok(survey) => self.adopt_survey(survey),
             Err(error) => tracing::warn!("{error:#}"),
         }

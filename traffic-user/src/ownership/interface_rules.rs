@@ -169,6 +169,11 @@ impl NameRules {
         Ok(rules)
     }
 
+    /// Whether a hardware address can decide the role of an interface.
+    pub fn asks_for_addresses(&self) -> bool {
+        self.has_command || !self.by_mac.is_empty()
+    }
+
     /// The id that a container is counted under, given any of its ids.
     pub fn main_id(&self, id: ContainerId) -> ContainerId {
         self.aliases.get(&id).cloned().unwrap_or(id)

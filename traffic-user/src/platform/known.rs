@@ -158,12 +158,14 @@ impl Known {
         Ok(Owner { id: id_in_use, name, platform })
     }
 
-    /// What was found about each interface, and which members have one.
+    /// What was found about each interface, and which members have one. The addresses of other ends are only asked
+    /// for on request.
     pub(super) fn attribute(
         &self,
         root: &Root,
         interfaces: &[NetInterface],
         ids: &dyn NamespaceIds,
+        asks_for_addresses: bool,
     ) -> io::Result<Attributed> {
         let wanted: HashSet<i32> =
             interfaces.iter().filter_map(|interface| interface.peer_namespace).collect();
@@ -191,6 +193,7 @@ impl Known {
             let mut attribution = Attribution::new(interface, owner, rule);
             if let (Err(_), Some(id), Some(peer)) =
                 (&attribution.owner, interface.peer_namespace, interface.peer)
+                && asks_for_addresses
             {
                 // It may end at any time, and its owner is unknown without this as well.
                 attribution.other_address = ids.address_in(id, peer).unwrap_or_default();

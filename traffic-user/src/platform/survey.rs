@@ -148,6 +148,8 @@ impl Survey {
 pub struct Surveyor {
     root: Root,
     readers: Readers,
+    /// Whether the addresses of other ends are of any use.
+    asks_for_addresses: bool,
 }
 
 impl Default for Surveyor {
@@ -159,7 +161,13 @@ impl Default for Surveyor {
 impl Surveyor {
     /// Looks below another root directory, for tests.
     pub(super) fn below(root: &Path) -> Self {
-        Self { root: Root::new(root), readers: Readers::default() }
+        Self { root: Root::new(root), readers: Readers::default(), asks_for_addresses: true }
+    }
+
+    /// One that does not ask for the hardware addresses of other ends unless somebody `needs` them. Each is a
+    /// request of its own.
+    pub fn with_addresses_if(needs: bool) -> Self {
+        Self { asks_for_addresses: needs, ..Self::default() }
     }
 
     /// The names that platforms have for containers, from their files alone.
@@ -191,7 +199,7 @@ impl Surveyor {
         let cgroups = cgroups::containers(&self.root);
         let mut known = Known::new(readings, cgroups);
         known.note_names_of_interfaces(interfaces);
-        let attributed = known.attribute(&self.root, interfaces, ids);
+        let attributed = known.attribute(&self.root, interfaces, ids, self.asks_for_addresses);
         let attributed = attributed.context("cannot look up whose network namespace is whose")?;
         let names = known.names_by_id();
         Ok(Survey {

@@ -2,7 +2,7 @@
 //! active.
 
 use std::{
-    collections::BTreeSet,
+    collections::HashSet,
     fs, io, iter,
     path::{Path, PathBuf},
 };
@@ -21,6 +21,8 @@ pub type ClassArray = Array<MapData, [u64; ARRAY_WORDS]>;
 pub type ClassRows = Array<MapData, [u8; ROWS_ELEMENT_BYTES]>;
 /// Bytes of an element of [`ClassRows`].
 pub const ROWS_ELEMENT_BYTES: usize = 4096;
+
+const UNREADABLE: &str = "cannot read the inner arrays of the class tables";
 
 /// The lines of both class tables, and the prefixes beside them.
 ///
@@ -47,7 +49,7 @@ impl ClassLines {
     /// # Errors
     /// When the kernel refuses. Then the place holds parts of both tables.
     pub fn put(&self, place: u32, arrays: &[&ClassArray]) -> anyhow::Result<()> {
-        let spare = self.used(place)?.saturating_sub(arrays.len());
+        let spare = (self.used(place).context(UNREADABLE)? as usize).saturating_sub(arrays.len());
         let empty = empty_array()?;
         let maps: Vec<&MapData> =
             arrays.iter().map(|array| array.map()).chain(iter::repeat_n(empty.map(), spare)).collect();
@@ -113,18 +115,17 @@ impl ClassLines {
     }
 
     /// The number of entries of a place that hold an array. They are the first ones.
-    fn used(&self, place: u32) -> anyhow::Result<usize> {
-        Ok(self.ids(place)?.len())
-    }
-
-    /// The ids of the arrays in a place.
-    fn ids(&self, place: u32) -> anyhow::Result<Vec<u32>> {
+    fn used(&self, place: u32) -> io::Result<u32> {
         let first = first_array(place);
-        (first..first + ARRAYS_PER_TABLE)
-            .map(|entry| sys::nested_map_id(&self.outer, entry))
-            .map_while(Result::transpose)
-            .collect::<io::Result<_>>()
-            .context("cannot read the inner arrays of the class tables")
+        let (mut used, mut end) = (0, ARRAYS_PER_TABLE);
+        while used < end {
+            let middle = used.midpoint(end);
+            match sys::nested_map_id(&self.outer, first + middle)? {
+                Some(_) => used = middle + 1,
+                None => end = middle,
+            }
+        }
+        Ok(used)
     }
 
     /// Returns the bytes that the kernel has allocated for the inner arrays of both places. Entries that share
@@ -133,11 +134,9 @@ impl ClassLines {
     /// # Errors
     /// When the kernel refuses.
     pub fn array_memory(&self) -> anyhow::Result<u64> {
-        let mut ids: BTreeSet<u32> = BTreeSet::new();
-        for place in [0, 1] {
-            ids.extend(self.ids(place)?);
-        }
-        Ok(ids.len() as u64 * ARRAY_BYTES)
+        let ids = |place| sys::nested_map_ids(&self.outer, first_array(place), self.used(place)?);
+        let both = ids(0).and_then(|first| Ok([first, ids(1)?].concat())).context(UNREADABLE)?;
+        Ok(both.into_iter().collect::<HashSet<u32>>().len() as u64 * ARRAY_BYTES)
     }
 
     /// Returns the bytes of the prefixes in both places.

@@ -88,7 +88,7 @@ impl Shape {
     fn values_per_index<V>(&self, cpus: usize) -> io::Result<usize> {
         self.check_sizes::<u32, V>()?;
         match self.map_type {
-            Some(MapType::Array) => Ok(1),
+            Some(MapType::Array | MapType::ArrayOfMaps) => Ok(1),
             // The kernel pads each CPU's value to 8 bytes.
             Some(MapType::PerCpuArray) if size_of::<V>().is_multiple_of(8) => Ok(cpus),
             Some(MapType::PerCpuArray) => {

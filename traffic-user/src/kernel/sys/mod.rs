@@ -21,7 +21,7 @@ pub mod tcx;
 use std::{io, mem::size_of};
 
 pub use batch::{lookup_batch, update_batch};
-pub use nested::{nested_map_id, put_maps};
+pub use nested::{nested_map_id, nested_map_ids, put_maps};
 pub use objects::program_name;
 
 /// Calls bpf(2).

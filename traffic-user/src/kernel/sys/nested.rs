@@ -76,6 +76,20 @@ pub fn nested_map_id(outer: &MapData, place: u32) -> io::Result<Option<u32>> {
     }
 }
 
+/// Returns the ids of the maps in consecutive places of an array of maps. None of them may be empty.
+///
+/// # Errors
+/// As [`put_maps`], and [`io::ErrorKind::NotFound`] for an empty place.
+pub fn nested_map_ids(outer: &MapData, first: u32, count: u32) -> io::Result<Vec<u32>> {
+    batch::Shape::of(outer)?.check_nested(first, count)?;
+    match batch::lookup_batch(outer, first, count) {
+        Err(error) if error.kind() == io::ErrorKind::Unsupported => (first..first + count)
+            .map(|place| nested_map_id(outer, place)?.ok_or_else(|| io::ErrorKind::NotFound.into()))
+            .collect(),
+        ids => ids,
+    }
+}
+
 impl batch::Shape {
     fn check_nested(&self, first: u32, count: u32) -> io::Result<()> {
         if self.map_type != Some(MapType::ArrayOfMaps) {
