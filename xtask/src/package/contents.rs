@@ -10,7 +10,7 @@ use std::{
 
 use anyhow::{Context, Result, bail};
 
-use super::{Program, Release};
+use super::{Program, Release, notices};
 use crate::{
     command::{run, workspace},
     install::NAMES,
@@ -52,6 +52,12 @@ const CONFIGURATION: &str = "etc/trafctl/trafctl.toml";
 
 /// Pages of the manual: `docs/`, as they are.
 const PAGES: &str = "docs";
+
+/// Examples for other programs.
+const EXAMPLES: &str = "contrib";
+
+/// What the names of examples end with. Python leaves others beside its own.
+const KINDS_OF_EXAMPLES: [&str; 3] = ["json", "py", "yml"];
 
 /// Completions: `(name, directory below /usr/share)`.
 const COMPLETIONS: [(&str, &str); 3] = [
@@ -95,7 +101,9 @@ impl<'a> Staging<'a> {
                         copy(&page, &documents.join("docs").join(name), 0o644)?;
                     }
                 }
+                put_examples(&documents)?;
                 self.put_pages(&root)?;
+                put(&documents.join("NOTICES.gz"), &compressed(notices::text()?.as_bytes())?, 0o644)?;
             }
             Package::Virtuozzo => {
                 let directory = root.join("usr/sbin");
@@ -149,6 +157,25 @@ impl<'a> Staging<'a> {
         let touch = ["-exec", "touch", "--no-dereference", "--date", &time, "{}", "+"];
         run(Command::new("find").arg(root).args(touch))
     }
+}
+
+/// Puts `contrib/` beside the pages, which refer to its files.
+fn put_examples(documents: &Path) -> Result<()> {
+    let root = workspace().join(EXAMPLES);
+    let mut left = vec![root.clone()];
+    while let Some(directory) = left.pop() {
+        let cannot = || format!("cannot read {}", directory.display());
+        for entry in fs::read_dir(&directory).with_context(cannot)? {
+            let path = entry.with_context(cannot)?.path();
+            if path.is_dir() {
+                left.push(path);
+            } else if path.extension().is_some_and(|end| KINDS_OF_EXAMPLES.iter().any(|kind| end == *kind)) {
+                let name = path.strip_prefix(&root).context("a file is not below its directory")?;
+                copy(&path, &documents.join(EXAMPLES).join(name), 0o644)?;
+            }
+        }
+    }
+    Ok(())
 }
 
 /// The files of a directory with their names, in the order of the names.

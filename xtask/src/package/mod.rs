@@ -5,6 +5,8 @@
 //! | this one | the order of the steps, checksums |
 //! | `architecture` | the machines that packages are built for |
 //! | `program` | the optimised program, the same from every directory, and its debug file |
+//! | `crates` | the crates of others that are linked into the program |
+//! | `notices` | their notices and licences, and those of what is embedded |
 //! | `contents` | what is in each package, and its copy below a staging directory |
 //! | `deb`, `rpm`, `archive` | the formats, each written by the distribution's own tool |
 //! | `sbom` | the list of all crates in the program |
@@ -14,7 +16,9 @@
 mod architecture;
 mod archive;
 mod contents;
+mod crates;
 mod deb;
+mod notices;
 mod program;
 mod rpm;
 mod sbom;
