@@ -1,9 +1,10 @@
-//! Super-packets behind NSH and ESP, which few kernels can make. The witness is the statistics of the
+//! Super-packets behind NSH, MPLS and ESP, which few kernels can make. The witness is the statistics of the
 //! interface inside the container, behind the kernel's own segmentation.
 
+use std::fs;
 use std::net::SocketAddr;
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 use traffic_tests::check::eventually;
 use traffic_tests::container::Mac;
 use traffic_tests::traffic::tcp_transfer;
@@ -13,7 +14,7 @@ use traffic_tests::{Container, Counters, Lab, Namespace, Tap, VnetHeader};
 use crate::evidence::{Evidence, Row};
 
 /// The modules besides those of the scenario.
-pub const MODULES: [&str; 11] = [
+pub const MODULES: [&str; 15] = [
     "nsh",
     "xfrm_user",
     "xfrm_algo",
@@ -25,11 +26,25 @@ pub const MODULES: [&str; 11] = [
     "ghash_generic",
     "gf128mul",
     "crypto_null",
+    "ip_tunnel",
+    "mpls_router",
+    "mpls_iptunnel",
+    "mpls_gso",
 ];
 
 /// Those that must be loaded by name: nothing asks for them when it needs them, or only by the name of an
 /// algorithm.
-pub const LOADED: [&str; 7] = ["nsh", "xfrm_user", "esp4", "esp4_offload", "ghash_generic", "seqiv", "gcm"];
+pub const LOADED: [&str; 9] = [
+    "nsh",
+    "xfrm_user",
+    "esp4",
+    "esp4_offload",
+    "ghash_generic",
+    "seqiv",
+    "gcm",
+    "mpls_iptunnel",
+    "mpls_gso",
+];
 
 const MACHINE: Mac = Mac([0x02, 0, 0, 0, 2, 1]);
 const ETHERNET_HEADER: u64 = 14;
@@ -46,7 +61,8 @@ pub fn run(evidence: &mut Evidence) -> Result<()> {
     let tap = lab.tap("vme201.0")?;
     tap.on_bridge(lab.bridge()?, MACHINE)?;
     let container = lab.bridged(101, 0, TARGET.into(), "fd00:1::1".parse()?)?;
-    let encrypted = Routed::new(&lab)?;
+    let encrypted = Routed::encrypted(&lab)?;
+    let labelled = Routed::labelled(&lab)?;
     lab.run_ok(&["attach"])?;
     container.offload(false)?;
     // Version and time to live, 2 words in all, metadata of type 2 (none), and IPv4 behind.
@@ -56,7 +72,8 @@ pub fn run(evidence: &mut Evidence) -> Result<()> {
     let start = u16::try_from(14 + service.len() + 20)?;
     let header = VnetHeader::tcp_v4(start, start + 20, segment);
     evidence.row(not_ip(&lab, (&tap, &container), "a super-packet behind NSH", (header, &frame))?);
-    evidence.row(encrypted.row(&lab)?);
+    evidence.row(encrypted.encrypted_row(&lab)?);
+    evidence.row(labelled.labelled_row(&lab)?);
     Ok(())
 }
 
@@ -109,54 +126,110 @@ const WITNESS: &str = "the kernel's statistics of eth0 in the container, behind 
 
 /// A container that the host reaches over a veth without a bridge, because a bridge would segment before.
 struct Routed {
+    interface: &'static str,
     namespace: Namespace,
 }
 
 impl Routed {
-    const INTERFACE: &str = "veth102.0";
-
-    fn new(lab: &Lab) -> Result<Self> {
-        let namespace = Namespace::new(Self::INTERFACE)?;
+    /// Creates one whose address is the seventh of a network. The host has the last but one.
+    fn new(lab: &Lab, interface: &'static str, network: &str) -> Result<Self> {
+        let namespace = Namespace::new(interface)?;
         lab.host().ip_batch(&format!(
-            "link add {0} type veth peer name eth0 netns {1}
-             address add 10.2.0.254/24 dev {0}
-             link set {0} up",
-            Self::INTERFACE,
+            "link add {interface} type veth peer name eth0 netns {}
+             address add {network}.254/24 dev {interface}
+             link set {interface} up",
             namespace.name()
         ))?;
-        namespace.ip_batch("address add 10.2.0.7/24 dev eth0\nlink set eth0 up")?;
+        namespace
+            .ip_batch(&format!("address add {network}.7/24 dev eth0\nlink set eth0 up\nlink set lo up"))?;
         // Segments arrive one by one, so that the statistics count packets.
         let off = ["-K", "eth0", "gro", "off"];
         traffic_tests::process::run_ok(namespace.command("ethtool").args(off))?;
+        Ok(Self { interface, namespace })
+    }
+
+    fn encrypted(lab: &Lab) -> Result<Self> {
+        let routed = Self::new(lab, "veth102.0", "10.2.0")?;
         let state = "xfrm state add src 10.2.0.254 dst 10.2.0.7 proto esp spi 0x1234 reqid 7 mode transport \
                      aead rfc4106(gcm(aes)) 0x000102030405060708090a0b0c0d0e0f10111213 128";
         lab.host().ip(state)?;
         lab.host().ip("xfrm policy add src 10.2.0.254 dst 10.2.0.7 dir out \
              tmpl src 10.2.0.254 dst 10.2.0.7 proto esp reqid 7 mode transport")?;
-        namespace.ip(state)?;
-        Ok(Self { namespace })
+        routed.namespace.ip(state)?;
+        Ok(routed)
+    }
+
+    /// Its address 10.4.0.7 is reached behind a label.
+    fn labelled(lab: &Lab) -> Result<Self> {
+        let routed = Self::new(lab, "veth103.0", "10.2.1")?;
+        // The device could take super-packets behind a label as they are.
+        let off = ["-K", routed.interface, "tso", "off"];
+        traffic_tests::process::run_ok(lab.host().command("ethtool").args(off))?;
+        lab.host().ip("route add 10.4.0.7/32 encap mpls 100 via inet 10.2.1.7 dev veth103.0")?;
+        routed.namespace.enter(|| {
+            for (name, value) in [("platform_labels", "1000"), ("conf/eth0/input", "1")] {
+                let path = format!("/proc/sys/net/mpls/{name}");
+                fs::write(&path, value).with_context(|| format!("cannot write {path}"))?;
+            }
+            anyhow::Ok(())
+        })?;
+        routed.namespace.ip_batch("address add 10.4.0.7/32 dev lo")?;
+        routed.namespace.ip("-f mpls route add 100 dev lo")?;
+        Ok(routed)
+    }
+
+    /// Transfers to an address. Returns what the kernel counted inside, our totals, and the number of segments.
+    fn transfer(&self, lab: &Lab, address: [u8; 4]) -> Result<Transfer> {
+        const BYTES: u64 = 1_500_017;
+        let received = || InterfaceStatistics::read(&self.namespace, "eth0");
+        let (before, was) = (Counters::at_rest(lab)?, received()?);
+        let count = tcp_transfer(lab.host(), &self.namespace, SocketAddr::new(address.into(), 0), BYTES)?;
+        let (after, now) = (Counters::at_rest(lab)?, received()?);
+        let packets = now.rx_packets - was.rx_packets;
+        Ok(Transfer {
+            sent: format!("{BYTES} bytes TCP, {} segments", count.client.segments),
+            packets,
+            bytes: now.rx_bytes - was.rx_bytes - ETHERNET_HEADER * packets,
+            before,
+            after,
+        })
     }
 
     /// The trailer that encryption adds is not there yet at the hook: 2 to 5 bytes to a multiple of 4, and 16
     /// of the check value.
-    fn row(&self, lab: &Lab) -> Result<Row> {
-        const BYTES: u64 = 1_500_017;
-        let received = || InterfaceStatistics::read(&self.namespace, "eth0");
-        let (counted, was) = (Counters::at_rest(lab)?, received()?);
-        let address = SocketAddr::new([10, 2, 0, 7].into(), 0);
-        let count = tcp_transfer(lab.host(), &self.namespace, address, BYTES)?;
-        let (after, now) = (Counters::at_rest(lab)?, received()?);
-        let interface = |counters: &Counters| counters.interface(Self::INTERFACE);
-        let (before, after) = (interface(&counted), interface(&after));
+    fn encrypted_row(&self, lab: &Lab) -> Result<Row> {
+        let done = self.transfer(lab, [10, 2, 0, 7])?;
+        let (before, after) = (done.before.interface(self.interface), done.after.interface(self.interface));
         let ours = after.amounts.since(before.amounts);
         let estimated = after.in_estimated_packets - before.in_estimated_packets;
-        let packets = now.rx_packets - was.rx_packets;
-        let bytes = now.rx_bytes - was.rx_bytes - ETHERNET_HEADER * packets;
-        let short = bytes.saturating_sub(ours.in_bytes);
-        let sent = format!("{BYTES} bytes TCP through ESP, {} segments", count.client.segments);
-        Ok(Row::new("super-packets that are encrypted behind the hook", sent, WITNESS)
-            .count("in packets", packets, ours.in_packets)
-            .fact("super-packets are marked as estimated", estimated > packets / 2)
+        let short = done.bytes.saturating_sub(ours.in_bytes);
+        Ok(Row::new("super-packets that are encrypted behind the hook", done.sent, WITNESS)
+            .count("in packets", done.packets, ours.in_packets)
+            .fact("super-packets are marked as estimated", estimated > done.packets / 2)
             .fact("only their trailers are missing", (18 * estimated..=21 * estimated).contains(&short)))
     }
+
+    fn labelled_row(&self, lab: &Lab) -> Result<Row> {
+        let done = self.transfer(lab, [10, 4, 0, 7])?;
+        let fault = |counters: &Counters| counters.fault_or_zero(self.interface, "not_ip");
+        let (before, after) = (done.before.interface(self.interface), done.after.interface(self.interface));
+        let (ours, total) =
+            (fault(&done.after).since(fault(&done.before)), after.amounts.since(before.amounts));
+        let buffers = after.in_skbs - before.in_skbs;
+        Ok(Row::new("super-packets behind a label of MPLS", done.sent, WITNESS)
+            .count("not_ip in packets", done.packets, ours.in_packets)
+            .count("not_ip in bytes", done.bytes, ours.in_bytes)
+            .count("in packets", done.packets, total.in_packets)
+            .fact("there were super-packets", buffers < done.packets / 2))
+    }
+}
+
+/// What a transfer came to.
+struct Transfer {
+    sent: String,
+    /// What the kernel counted in the container.
+    packets: u64,
+    bytes: u64,
+    before: Counters,
+    after: Counters,
 }
