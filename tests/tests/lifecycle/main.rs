@@ -25,6 +25,7 @@ mod pending;
 mod reload;
 mod results;
 mod resync;
+mod screen;
 mod shaping;
 mod slots;
 mod status_cost;

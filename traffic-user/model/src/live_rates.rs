@@ -74,30 +74,68 @@ pub struct Selection {
     pub order: Order,
 }
 
-/// Computes the traffic between two readings. A counter counts from zero if the earlier reading does not have
+/// What passed one counter between two readings: the finest there is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CounterRow {
+    /// The container.
+    pub container: ContainerId,
+    /// The class.
+    pub class: u8,
+    /// IPv4 or IPv6.
+    pub family: Family,
+    /// Its traffic.
+    pub passed: ByDirection<Tally>,
+}
+
+/// The traffic of each wanted counter between two readings, as [`between`] sums it.
+pub fn by_counter(earlier: &Snapshot, later: &Snapshot, wanted: &Wanted) -> Vec<CounterRow> {
+    let row = |(counter, passed): (&ClassCounter, _)| CounterRow {
+        container: counter.container.clone(),
+        class: counter.class,
+        family: counter.family,
+        passed,
+    };
+    differences(earlier, later, wanted).map(row).collect()
+}
+
+/// Whether two readings are of the same counters.
+fn is_same_set(earlier: &Snapshot, later: &Snapshot) -> bool {
+    (&earlier.boot_id, earlier.epoch) == (&later.boot_id, later.epoch)
+}
+
+/// The wanted counters of the later reading, with what passed since the earlier one. A counter counts from zero if the earlier reading does not have
 /// it, or has it under another epoch or generation. One whose owner was pending goes on: no other slot has had
 /// its generation.
-pub fn between(earlier: &Snapshot, later: &Snapshot, selection: &Selection) -> LiveRates {
+fn differences<'a>(
+    earlier: &'a Snapshot,
+    later: &'a Snapshot,
+    wanted: &'a Wanted,
+) -> impl Iterator<Item = (&'a ClassCounter, ByDirection<Tally>)> {
     type Key<'a> = (&'a ContainerId, u32, u8, Family);
     fn key(counter: &ClassCounter) -> Key<'_> {
         (&counter.container, counter.generation, counter.class, counter.family)
     }
-    let same_set = (&earlier.boot_id, earlier.epoch) == (&later.boot_id, later.epoch);
-    let earlier_counters = || earlier.counters.iter().filter(|_| same_set);
+    let same_set = is_same_set(earlier, later);
+    let earlier_counters = || earlier.counters.iter().filter(move |_| same_set);
     let before: BTreeMap<Key<'_>, ByDirection<Tally>> =
         earlier_counters().map(|counter| (key(counter), counter.tally)).collect();
     let pending: BTreeMap<(u32, u8, Family), ByDirection<Tally>> = earlier_counters()
         .filter(|counter| counter.container.is_pending())
         .map(|counter| ((counter.generation, counter.class, counter.family), counter.tally))
         .collect();
-    let tally_before = |counter: &ClassCounter| {
+    later.counters.iter().filter(|counter| wanted.takes(counter)).map(move |counter| {
         let was_pending = || pending.get(&(counter.generation, counter.class, counter.family));
-        before.get(&key(counter)).or_else(was_pending).copied().unwrap_or_default()
-    };
+        let before = before.get(&key(counter)).or_else(was_pending).copied().unwrap_or_default();
+        (counter, counter.tally.since(&before))
+    })
+}
+
+/// Computes the traffic between two readings. Containers without any are omitted.
+pub fn between(earlier: &Snapshot, later: &Snapshot, selection: &Selection) -> LiveRates {
+    let same_set = is_same_set(earlier, later);
     let mut rows: BTreeMap<(&ContainerId, Option<u8>), ByDirection<Tally>> = BTreeMap::new();
     let mut classes = ByDirection::default();
-    for counter in later.counters.iter().filter(|counter| selection.wanted.takes(counter)) {
-        let passed = counter.tally.since(&tally_before(counter));
+    for (counter, passed) in differences(earlier, later, &selection.wanted) {
         let class = selection.by_class.then_some(counter.class);
         *rows.entry((&counter.container, class)).or_default() += passed;
         classes += passed;

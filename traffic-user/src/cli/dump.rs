@@ -1,21 +1,23 @@
 //! `trafctl dump`
 
-use std::{io::IsTerminal as _, time::Duration};
+use std::time::Duration;
 
 use clap::Args;
-use traffic_model::{Snapshot, units::parse_repeat_interval};
+use traffic_model::{Snapshot, live_rates::Order, units::parse_repeat_interval};
 
 use crate::{
     class_source,
     cli::{
         Done, Global, SheetFormat,
         counter_filter::CounterFilter,
-        output::{pause, print},
+        output::{pause, print, print_message},
+        screen, terminal,
     },
     kernel::{counters, load},
     render::{
         ClassNames,
         dump::{self, Filter, Look},
+        screen::{Kind, Start},
     },
     vz::reset_baseline::BaselineFile,
 };
@@ -44,7 +46,8 @@ pub struct Options {
     /// Show bytes in KiB, MiB and GiB (tables only)
     #[arg(long)]
     human: bool,
-    /// Print again after each interval until interrupted: 2, 0.5, 500ms, 1m [default: 1s]
+    /// Show the counters live on a terminal, in a pipe print again after each interval: 2, 0.5, 500ms, 1m
+    /// [default: 1s]
     #[arg(long, value_name = "INTERVAL", num_args = 0..=1, require_equals = true, default_missing_value = "1s",
         value_parser = parse_repeat_interval)]
     watch: Option<Duration>,
@@ -54,30 +57,66 @@ pub struct Options {
 }
 
 pub(super) async fn run(global: &Global, options: &Options) -> anyhow::Result<Done> {
-    let maps = load::open(&global.pinned())?;
     let (config, is_usable) = global.config_to_show();
-    let mut snapshot = counters::read(&maps, &config.node)?;
+    // Opened for each reading: counters that were made anew meanwhile are other maps.
+    let (pinned, node, state_dir) = (global.pinned(), config.node.clone(), global.state_dir.clone());
+    let since_mark = options.since_mark;
+    let read = move || -> anyhow::Result<Snapshot> {
+        let mut snapshot = counters::read(&load::open(&pinned)?, &node)?;
+        if since_mark {
+            BaselineFile::new(&state_dir).read()?.subtract_from(&mut snapshot);
+        }
+        Ok(snapshot)
+    };
+    let mut snapshot = read()?;
     let wanted = options.filter.wanted(global, &config, &snapshot)?;
     let filter = Filter { wanted, zeros: options.all };
+    if let Some(interval) = options.watch
+        && options.format == SheetFormat::Table
+        && screen::is_possible()
+    {
+        let start = Start {
+            kind: Kind::Totals,
+            filter,
+            order: Order::Total,
+            by_class: true,
+            by_family: true,
+            human: options.human,
+            colours: terminal::takes_colours(),
+        };
+        let state_dir = global.state_dir.clone();
+        let read = Box::new(move || Ok((read()?, class_source::class_names(&config, &state_dir))));
+        return screen::run(start, interval, read).await;
+    }
     loop {
-        if options.since_mark {
-            BaselineFile::new(&global.state_dir).read()?.subtract_from(&mut snapshot);
-        }
         // Read again each time: another table may come with other names.
         let names = class_source::class_names(&config, &global.state_dir);
-        let text = render(&filter.apply(snapshot), &names, options)?;
-        let Some(interval) = options.watch else {
-            print(&text)?;
-            return Ok(Done::success_if(is_usable));
-        };
-        // Home and clear, as `watch` does.
-        let clear = std::io::stdout().is_terminal() && options.format == SheetFormat::Table;
-        print(&if clear { format!("\x1b[H\x1b[2J{text}") } else { text })?;
-        if !pause(interval).await? {
-            return Ok(Done::success_if(is_usable));
-        }
-        snapshot = counters::read(&maps, &config.node)?;
+        print(&render(&filter.apply(snapshot), &names, options)?)?;
+        let Some(interval) = options.watch else { return Ok(Done::success_if(is_usable)) };
+        let Some(next) = next(interval, &read).await? else { return Ok(Done::success_if(is_usable)) };
+        snapshot = next;
     }
+}
+
+/// The next reading; `None` when interrupted. Says when there are no counters, and waits for new ones.
+async fn next(
+    interval: Duration,
+    read: &impl Fn() -> anyhow::Result<Snapshot>,
+) -> anyhow::Result<Option<Snapshot>> {
+    let mut told = String::new();
+    while pause(interval).await? {
+        match read() {
+            Ok(snapshot) => return Ok(Some(snapshot)),
+            Err(error) => {
+                let problem = format!("{error:#}");
+                if problem != told {
+                    print_message(&problem);
+                    told = problem;
+                }
+            }
+        }
+    }
+    Ok(None)
 }
 
 fn render(snapshot: &Snapshot, names: &ClassNames, options: &Options) -> anyhow::Result<String> {

@@ -39,6 +39,7 @@ mod picture;
 mod progress;
 mod report;
 mod run;
+mod screen;
 mod status;
 mod tactl;
 mod terminal;

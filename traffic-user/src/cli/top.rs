@@ -1,9 +1,6 @@
 //! `trafctl top`
 
-use std::{
-    io::{IsTerminal as _, stdout},
-    time::Duration,
-};
+use std::time::Duration;
 
 use clap::Args;
 use traffic_model::{
@@ -17,10 +14,15 @@ use crate::{
         Done, Format, Global,
         counter_filter::CounterFilter,
         output::{pause, print},
+        screen, terminal,
     },
     kernel::{counters, load},
     queries::Sort,
-    render::live_rates as render,
+    render::{
+        dump::Filter,
+        live_rates as render,
+        screen::{Kind, Start},
+    },
 };
 
 /// Show the containers with the most traffic right now
@@ -29,6 +31,9 @@ use crate::{
 /// the container, `out` is traffic from it, in bits and packets per second at layer 3, as on the wire; class
 /// 0 is included. Idle containers are omitted. `(no class)` is traffic that is not IP, is malformed, or
 /// belongs to no container.
+///
+/// On a terminal, the screen shows everybody who had traffic within the last minute, until q is pressed; ? shows
+/// the keys. In a pipe, and with --times, each reading is printed.
 #[derive(Debug, Args)]
 #[command(after_long_help = "Examples:\n  \
     trafctl top\n  \
@@ -59,14 +64,29 @@ pub(super) async fn run(global: &Global, options: &Options) -> anyhow::Result<Do
     load::open(&global.pinned())?;
     let (config, is_usable) = global.config_to_show();
     // Opened for each reading: counters that were made anew meanwhile are other maps.
-    let read = || counters::read(&load::open(&global.pinned())?, &config.node);
-    let screen = stdout().is_terminal() && options.format == Format::Table;
+    let pinned = global.pinned();
+    let node = config.node.clone();
+    let read = move || counters::read(&load::open(&pinned)?, &node);
     let mut earlier = read()?;
     let selection = Selection {
         wanted: options.filter.wanted(global, &config, &earlier)?,
         by_class: options.by_class,
         order: options.sort.into(),
     };
+    if options.format == Format::Table && options.times.is_none() && screen::is_possible() {
+        let start = Start {
+            kind: Kind::Rates,
+            filter: Filter { wanted: selection.wanted, zeros: false },
+            order: selection.order,
+            by_class: selection.by_class,
+            by_family: false,
+            human: true,
+            colours: terminal::takes_colours(),
+        };
+        let state_dir = global.state_dir.clone();
+        let read = Box::new(move || Ok((read()?, class_source::class_names(&config, &state_dir))));
+        return screen::run(start, options.interval, read).await;
+    }
     let mut shown = 0;
     while options.times.is_none_or(|times| shown < times) {
         if !pause(options.interval).await? {
@@ -76,28 +96,12 @@ pub(super) async fn run(global: &Global, options: &Options) -> anyhow::Result<Do
         let rates = live_rates::between(&earlier, &later, &selection);
         // Read again each time: another table may come with other names.
         let names = class_source::class_names(&config, &global.state_dir);
-        let text = match options.format {
-            Format::Table => {
-                let room = screen.then(terminal_lines).flatten();
-                render::table(&rates, options.by_class, room, &names)
-            }
+        print(&match options.format {
+            Format::Table => render::table(&rates, options.by_class, &names),
             Format::Json => render::json_line(&rates, &names)?,
-        };
-        print(&if screen { over_the_last(&text) } else { text })?;
+        })?;
         earlier = later;
         shown += 1;
     }
     Ok(Done::success_if(is_usable))
-}
-
-/// Overwrites the screen line by line, so that it does not flicker, then clears the rest. Lines that are too
-/// long for the terminal are cut, not wrapped.
-fn over_the_last(text: &str) -> String {
-    format!("\x1b[?7l\x1b[H{}\x1b[J\x1b[?7h", text.replace('\n', "\x1b[K\n"))
-}
-
-/// How many lines the terminal has.
-fn terminal_lines() -> Option<usize> {
-    let size = rustix::termios::tcgetwinsize(stdout()).ok()?;
-    (size.ws_row > 0).then(|| size.ws_row.into())
 }

@@ -8,8 +8,8 @@ use traffic_model::{ByDirection, live_rates::LiveRates, units::rate};
 
 use crate::render::{Amounts, ClassNames, class_names, finish, plain_table, seconds};
 
-/// The table for people, cut to the lines that fit on the screen.
-pub fn table(rates: &LiveRates, by_class: bool, room: Option<usize>, names: &ClassNames) -> String {
+/// The table for people.
+pub fn table(rates: &LiveRates, by_class: bool, names: &ClassNames) -> String {
     let cells = |passed: &ByDirection<Tally>| {
         [passed.incoming, passed.outgoing]
             .map(|one| [bits(one.bytes, rates.seconds), packets_per_second(one.packets, rates.seconds)])
@@ -34,11 +34,9 @@ pub fn table(rates: &LiveRates, by_class: bool, room: Option<usize>, names: &Cla
         line.extend(cells(passed));
         line
     };
-    // Above the rows: two lines of the head, the header and the two sums. Below: the last line of the screen.
-    let shown = room.map_or(usize::MAX, |lines| lines.saturating_sub(6).max(1));
     table.add_row(line("(all)".to_owned(), None, &rates.classes));
     table.add_row(line("(no class)".to_owned(), None, &rates.faults));
-    for row in rates.rows.iter().take(shown) {
+    for row in &rates.rows {
         table.add_row(line(row.container.to_string(), row.class, &row.passed));
     }
     head + finish(&table).trim_end() + "\n"
@@ -49,13 +47,14 @@ fn bits(bytes: u64, seconds: f64) -> String {
 }
 
 /// Bits per second of bytes in a time.
-fn bits_per_second(bytes: u64, seconds: f64) -> f64 {
+pub(super) fn bits_per_second(bytes: u64, seconds: f64) -> f64 {
     #[expect(clippy::cast_precision_loss, reason = "three digits are shown")]
     let bits = bytes as f64 * 8.0;
     bits / seconds.max(f64::MIN_POSITIVE)
 }
 
-fn packets_per_second(packets: u64, seconds: f64) -> String {
+/// Packets per second, without decimals.
+pub(super) fn packets_per_second(packets: u64, seconds: f64) -> String {
     #[expect(clippy::cast_precision_loss, reason = "no decimals are shown")]
     let rate = packets as f64 / seconds.max(f64::MIN_POSITIVE);
     format!("{rate:.0}")
@@ -178,7 +177,7 @@ mod tests {
     #[test]
     fn a_table_of_rates() {
         assert_eq!(
-            table(&sample(), true, None, &ClassNames::from([(2, "UA-IX".to_owned())])),
+            table(&sample(), true, &ClassNames::from([(2, "UA-IX".to_owned())])),
             "node n1  2026-11-23T12:00:00Z  over 2.00 s  layer 3, as on the wire\n\
              \n\
              CONTAINER   CLASS             IN  IN PACKETS/S          OUT  OUT PACKETS/S\n\
@@ -187,13 +186,6 @@ mod tests {
              101         2 UA-IX  1.20 Gbit/s         10000  3.60 Gbit/s          20000\n\
              102         1        2.00 kbit/s             4  6.00 kbit/s              7\n"
         );
-    }
-
-    #[test]
-    fn the_table_is_cut_to_the_screen() {
-        for (room, lines) in [(Some(24), 7), (Some(7), 6), (Some(1), 6), (None, 7)] {
-            assert_eq!(table(&sample(), false, room, &ClassNames::new()).lines().count(), lines, "{room:?}");
-        }
     }
 
     #[test]
