@@ -39,7 +39,7 @@ impl Terminal {
             "stty rows {rows} cols {columns}; stty -g >{place}/before; tty >{place}/tty; \
              set -m; (echo $BASHPID >{place}/pid; exec env TERM=xterm-256color {environment} {program} --bpffs \
              {bpffs} --state-dir {state} --config {config} {arguments}); status=$?; \
-             while [ $status = 148 ]; do read -r; fg >/dev/null; status=$?; done; \
+             while [ $status = 148 ] || [ $status = 147 ]; do read -r; fg >/dev/null; status=$?; done; \
              echo \"ended with $status\"; stty -g >{place}/after",
             program = program.display()
         );
@@ -123,9 +123,12 @@ fn with_traffic(name: &str) -> Result<(Lab, Value)> {
 #[test]
 fn a_watching_dump_shows_the_exact_figures_and_survives_a_purge() -> Result<()> {
     let (lab, dump) = with_traffic("screen-dump")?;
+    let classes = lab.path("classes");
+    lab.configure(&format!("class_file = {classes:?}\n[[container]]\nid = '101'\nname = 'shop of Meier'\n"))?;
     let mut terminal = Terminal::start(&lab, (24, 100), "", "dump --watch=0.2")?;
     terminal.shows("layer-3 bytes")?;
     ensure!(terminal.is_alternate());
+    terminal.shows("shop of Meier")?;
     for row in dump["counters"].as_array().context("counters")? {
         let id = row["container"].as_str().context("an id")?;
         let figures =
@@ -143,6 +146,18 @@ fn a_watching_dump_shows_the_exact_figures_and_survives_a_purge() -> Result<()> 
     eventually("the new counters are read", || Ok(!terminal.text().contains("no newer reading")))?;
     terminal.press("q")?;
     terminal.ended("ended with 0")
+}
+
+#[test]
+fn a_reader_that_leaves_ends_what_is_printed_again_and_again() -> Result<()> {
+    let (lab, _) = with_traffic("screen-pipe")?;
+    for arguments in [&["top", "--interval", "100ms"][..], &["dump", "--watch=100ms", "--format", "json"]] {
+        let mut child = Process::spawn(lab.trafctl(arguments)?.stdout(Stdio::piped()))?;
+        drop(child.child().stdout.take());
+        let status = child.wait(PATIENCE)?;
+        ensure!(status.success(), "{arguments:?}: {status}");
+    }
+    Ok(())
 }
 
 #[test]
@@ -204,6 +219,14 @@ fn every_end_gives_the_terminal_back() -> Result<()> {
     eventually("it is stopped", || Ok(fs::read_to_string(&stat)?.contains(") T ")))?;
     terminal.press("\n")?;
     eventually("the screen is back", || Ok(terminal.is_alternate() && terminal.text().contains("q quit")))?;
-    terminal.press("q")?;
+    // Nothing can be done before SIGSTOP, and its shell sets up the terminal for itself.
+    terminal.signal(Signal::STOP)?;
+    eventually("it is stopped", || Ok(fs::read_to_string(&stat)?.contains(") T ")))?;
+    terminal.press("\n")?;
+    eventually("keys are read again", || {
+        terminal.press("?")?;
+        Ok(terminal.text().contains("any key: back"))
+    })?;
+    terminal.press("xq")?;
     terminal.ended("ended with 0")
 }

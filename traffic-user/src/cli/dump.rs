@@ -10,7 +10,7 @@ use crate::{
     cli::{
         Done, Global, SheetFormat,
         counter_filter::CounterFilter,
-        output::{pause, print, print_message},
+        output::{pause, print_message, print_one},
         screen, terminal,
     },
     kernel::{counters, load},
@@ -57,6 +57,7 @@ pub struct Options {
 }
 
 pub(super) async fn run(global: &Global, options: &Options) -> anyhow::Result<Done> {
+    load::open(&global.pinned())?;
     let (config, is_usable) = global.config_to_show();
     // Opened for each reading: counters that were made anew meanwhile are other maps.
     let (pinned, node, state_dir) = (global.pinned(), config.node.clone(), global.state_dir.clone());
@@ -83,16 +84,20 @@ pub(super) async fn run(global: &Global, options: &Options) -> anyhow::Result<Do
             by_family: true,
             human: options.human,
             colours: terminal::takes_colours(),
+            ascii: terminal::is_ascii(),
         };
-        let state_dir = global.state_dir.clone();
-        let read = Box::new(move || Ok((read()?, class_source::class_names(&config, &state_dir))));
-        return screen::run(start, interval, read).await;
+        let mut names = screen::Names::new(config, global.state_dir.clone());
+        let read = Box::new(move || Ok(names.beside(read()?)));
+        let done = screen::run(start, interval, read).await?;
+        return Ok(if is_usable { done } else { Done::ProblemsFound });
     }
     loop {
         // Read again each time: another table may come with other names.
         let names = class_source::class_names(&config, &global.state_dir);
-        print(&render(&filter.apply(snapshot), &names, options)?)?;
-        let Some(interval) = options.watch else { return Ok(Done::success_if(is_usable)) };
+        let is_read = print_one(&render(&filter.apply(snapshot), &names, options)?)?;
+        let Some(interval) = options.watch.filter(|_| is_read) else {
+            return Ok(Done::success_if(is_usable));
+        };
         let Some(next) = next(interval, &read).await? else { return Ok(Done::success_if(is_usable)) };
         snapshot = next;
     }

@@ -19,10 +19,19 @@ pub(super) fn print(text: &str) -> anyhow::Result<()> {
 
 /// Writes a result that is no text to stdout.
 pub(super) fn print_bytes(bytes: &[u8]) -> anyhow::Result<()> {
+    write(bytes).map(|_is_read| ())
+}
+
+/// Writes one of several results to stdout; `false` when nobody reads them any more.
+pub(super) fn print_one(text: &str) -> anyhow::Result<bool> {
+    write(text.as_bytes())
+}
+
+fn write(bytes: &[u8]) -> anyhow::Result<bool> {
     let mut stdout = stdout().lock();
     match stdout.write_all(bytes).and_then(|()| stdout.flush()) {
-        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
-        other => other.context("cannot write to standard output"),
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(false),
+        other => other.map(|()| true).context("cannot write to standard output"),
     }
 }
 

@@ -16,7 +16,7 @@ use crate::{
     render::{
         chart::{self, Chart, Theme},
         ledger as render,
-        look::Look,
+        look::{Look, ascii},
     },
 };
 
@@ -111,13 +111,13 @@ pub(super) fn report(global: &Global, mut options: Options) -> anyhow::Result<Do
             // A script that mails it has no terminal to ask.
             let mut look = options.look();
             look.width = look.width.or(options.human.then_some(MAIL_WIDTH));
-            print(&render::people::report(&report, look, &context.class_names))?;
+            print_for_people(&render::people::report(&report, look, &context.class_names))?;
             return Ok(());
         }
         let node = ledger.node()?;
         let chart = Chart::of(&report, node.as_deref(), &context.class_names);
         if options.plot {
-            print(&chart::bars::bars(&chart, options.look()))?;
+            print_for_people(&chart::bars::bars(&chart, options.look()))?;
         }
         if let Some(file) = &options.svg {
             picture::write(file, chart::svg(&chart, options.theme)?.as_bytes(), print_bytes)?;
@@ -128,6 +128,14 @@ pub(super) fn report(global: &Global, mut options: Options) -> anyhow::Result<Do
         Ok(())
     })?;
     Ok(Done::Success)
+}
+
+/// Prints a text with signs that not every terminal has.
+fn print_for_people(text: &str) -> anyhow::Result<()> {
+    match terminal::is_output() && terminal::is_ascii() {
+        true => print(&ascii(text)),
+        false => print(text),
+    }
 }
 
 /// The width of `--human` in a pipe.

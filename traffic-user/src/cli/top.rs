@@ -13,7 +13,7 @@ use crate::{
     cli::{
         Done, Format, Global,
         counter_filter::CounterFilter,
-        output::{pause, print},
+        output::{pause, print_one},
         screen, terminal,
     },
     kernel::{counters, load},
@@ -82,10 +82,12 @@ pub(super) async fn run(global: &Global, options: &Options) -> anyhow::Result<Do
             by_family: false,
             human: true,
             colours: terminal::takes_colours(),
+            ascii: terminal::is_ascii(),
         };
-        let state_dir = global.state_dir.clone();
-        let read = Box::new(move || Ok((read()?, class_source::class_names(&config, &state_dir))));
-        return screen::run(start, options.interval, read).await;
+        let mut names = screen::Names::new(config, global.state_dir.clone());
+        let read = Box::new(move || Ok(names.beside(read()?)));
+        let done = screen::run(start, options.interval, read).await?;
+        return Ok(if is_usable { done } else { Done::ProblemsFound });
     }
     let mut shown = 0;
     while options.times.is_none_or(|times| shown < times) {
@@ -96,10 +98,13 @@ pub(super) async fn run(global: &Global, options: &Options) -> anyhow::Result<Do
         let rates = live_rates::between(&earlier, &later, &selection);
         // Read again each time: another table may come with other names.
         let names = class_source::class_names(&config, &global.state_dir);
-        print(&match options.format {
+        let is_read = print_one(&match options.format {
             Format::Table => render::table(&rates, options.by_class, &names),
             Format::Json => render::json_line(&rates, &names)?,
         })?;
+        if !is_read {
+            break;
+        }
         earlier = later;
         shown += 1;
     }

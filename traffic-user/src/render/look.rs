@@ -1,5 +1,7 @@
 //! How text for people looks: its width, its units, its colours.
 
+use unicode_width::UnicodeWidthChar as _;
+
 /// How text for people looks.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Look {
@@ -67,9 +69,37 @@ fn is_printable(c: char) -> bool {
     !c.is_control() && !turns && !matches!(c, '\u{2028}' | '\u{2029}')
 }
 
+/// A text for a terminal that shows only ASCII, in as many columns: bars and marks as other signs, letters as `?`.
+pub fn ascii(text: &str) -> String {
+    let mut shown = String::with_capacity(text.len());
+    for c in text.chars() {
+        match c {
+            _ if c.is_ascii() => shown.push(c),
+            '\u{2026}' => shown.push('~'),
+            '\u{25bc}' => shown.push('v'),
+            '\u{2581}'..='\u{2588}' => {
+                shown.push(['.', ':', '-', '=', '+', '*', '%', '#'][(u32::from(c) - 0x2581) as usize]);
+            }
+            '\u{2591}' => shown.push('.'),
+            '\u{2592}' => shown.push('-'),
+            '\u{2593}' => shown.push('='),
+            _ => shown.extend(std::iter::repeat_n('?', c.width().unwrap_or(0))),
+        }
+    }
+    shown
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn without_unicode_every_column_stays_where_it_is() {
+        use unicode_width::UnicodeWidthStr as _;
+        let text = "a\u{2026}b \u{2581}\u{2584}\u{2588} \u{25bc} \u{4f60}\u{e4}\u{301}\u{2592}\u{1f600}";
+        assert_eq!(ascii(text), "a~b .=# v ???-??");
+        assert_eq!(ascii(text).width(), text.width());
+    }
 
     #[test]
     fn names_of_others_cannot_steer_the_terminal() {

@@ -1,9 +1,18 @@
-//! The keys, read on a thread that waits for them.
+//! The keys, read on a thread that waits for them, and the end of the terminal, on another.
 
-use std::thread;
+use std::{
+    fs::File,
+    io::{self, IsTerminal as _, stdin, stdout},
+    os::fd::{AsFd as _, OwnedFd},
+    thread,
+};
 
 use anyhow::Context as _;
 use ratatui::crossterm::event::{self, KeyCode, KeyEvent, KeyEventKind, KeyModifiers};
+use rustix::{
+    event::{PollFd, PollFlags, poll},
+    io::Errno,
+};
 use tokio::sync::mpsc;
 
 use crate::render::screen::Key;
@@ -12,28 +21,78 @@ use crate::render::screen::Key;
 pub(super) enum Event {
     Key(Key),
     Resized,
+    /// Keys cannot be read any more.
+    Failed(io::Error),
+    /// The terminal is gone.
+    Gone,
 }
 
-/// Starts the thread. It ends with the process, or when the terminal is gone.
+/// Starts the threads. They end with the process.
 pub(super) fn start() -> anyhow::Result<mpsc::Receiver<Event>> {
     // Whoever holds a key down waits for the screen, and not the other way round.
     let (sender, receiver) = mpsc::channel(64);
-    let listen = move || {
-        while let Ok(event) = event::read() {
-            let event = match event {
-                event::Event::Key(key) => key_of(key).map(Event::Key),
-                event::Event::Resize(..) => Some(Event::Resized),
-                _ => None,
-            };
-            if let Some(event) = event
-                && sender.blocking_send(event).is_err()
-            {
-                break;
-            }
+    let gone = sender.clone();
+    let ends = [stdout().as_fd().try_clone_to_owned(), keyboard()].map(|end| end.context("no terminal"));
+    let [output, input] = ends;
+    let (output, input) = (output?, input?);
+    let watch = move || {
+        if wait_for_end(&output, &input).is_ok() {
+            let _ended = gone.blocking_send(Event::Gone);
         }
     };
-    thread::Builder::new().name("keys".to_owned()).spawn(listen).context("cannot start a thread")?;
+    thread::Builder::new().name("terminal".to_owned()).spawn(watch).context("cannot start a thread")?;
+    thread::Builder::new()
+        .name("keys".to_owned())
+        .spawn(move || listen(&sender))
+        .context("cannot start a thread")?;
     Ok(receiver)
+}
+
+/// Where keys come from, as crossterm chooses it.
+fn keyboard() -> io::Result<OwnedFd> {
+    if stdin().is_terminal() {
+        return stdin().as_fd().try_clone_to_owned();
+    }
+    Ok(File::open("/dev/tty")?.into())
+}
+
+/// Whether keys can be read.
+pub(super) fn are_possible() -> bool {
+    keyboard().is_ok()
+}
+
+/// Waits until one of both hangs up. crossterm 0.29 would read the end of its input again and again, and a process
+/// whose SIGHUP went to another one would stay and take a whole CPU
+/// (<https://github.com/crossterm-rs/crossterm/issues/793>).
+fn wait_for_end(output: &OwnedFd, input: &OwnedFd) -> Result<(), Errno> {
+    // A hang-up is reported unasked.
+    let mut both = [output, input].map(|end| PollFd::new(end, PollFlags::empty()));
+    loop {
+        match poll(&mut both, None) {
+            Ok(0) | Err(Errno::INTR) => {}
+            Ok(_) => return Ok(()),
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+fn listen(sender: &mpsc::Sender<Event>) {
+    loop {
+        let event = match event::read() {
+            Ok(event::Event::Key(key)) => key_of(key).map(Event::Key),
+            Ok(event::Event::Resize(..)) => Some(Event::Resized),
+            Ok(_) => None,
+            Err(error) => {
+                let _ended = sender.blocking_send(Event::Failed(error));
+                return;
+            }
+        };
+        if let Some(event) = event
+            && sender.blocking_send(event).is_err()
+        {
+            return;
+        }
+    }
 }
 
 fn key_of(event: KeyEvent) -> Option<Key> {

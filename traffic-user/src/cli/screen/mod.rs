@@ -4,93 +4,113 @@
 //! The counters are read on a thread of their own, so that a slow reading holds up neither keys nor frames.
 //! What is shown is decided in `render::screen`.
 
+mod frames;
 mod guard;
 mod keys;
+mod names;
 mod reader;
+#[cfg(test)]
+mod tests;
 
-use std::{
-    io::{Stdout, stdout},
-    time::Duration,
-};
+use std::time::Duration;
 
-use anyhow::Context as _;
-use ratatui::{Terminal, backend::CrosstermBackend, layout::Rect};
+use anyhow::{Context as _, bail};
 use tokio::signal::unix::{SignalKind, signal};
 
-use self::guard::Guard;
+use self::{frames::Frames, guard::Guard};
 use crate::{
     cli::{Done, terminal},
-    render::screen::{Action, Screen, Start, draw},
+    render::screen::{Action, Screen, Start},
 };
 
-pub(super) use self::reader::Read;
+pub(super) use self::{names::Names, reader::Read};
 
-/// Whether output is for a screen: a terminal on which the cursor can be moved, and that knows its size. A serial
-/// line may not.
+/// Whether output is for a screen: a terminal on which the cursor can be moved, that knows its size, and that has
+/// keys. A serial line may not know its size, and a command without a session has no keys.
 pub(super) fn is_possible() -> bool {
     terminal::is_output()
         && terminal::columns().is_some()
-        && std::env::var_os("TERM").is_some_and(|term| term != "dumb")
+        && std::env::var_os("TERM").is_some_and(|term| !term.is_empty() && term != "dumb")
+        && keys::are_possible()
 }
 
 /// Shows the screen until it is left.
 ///
 /// # Errors
-/// When the terminal cannot be set up or written to.
+/// When the terminal cannot be set up or written to, and when a thread failed.
 pub(super) async fn run(start: Start, interval: Duration, read: Read) -> anyhow::Result<Done> {
     let mut signals = Signals::new()?;
     let mut readings = reader::start(interval, read)?;
     let guard = Guard::enter().context("cannot set up the terminal")?;
     // From here on, keys are read.
     let mut keys = keys::start()?;
-    let mut frames = Terminal::new(CrosstermBackend::new(stdout())).context("cannot set up the terminal")?;
+    let mut frames = Frames::new(&guard)?;
     let mut screen = Screen::new(start);
+    let mut has_changed = true;
+    // Whether another process had the terminal.
+    let mut is_lost = false;
     loop {
-        frames.draw(|frame| draw(&mut screen, frame)).context("cannot write to the terminal")?;
+        is_lost |= guard::is_in_background();
+        if is_lost && !guard::is_in_background() {
+            frames.take_again(&guard)?;
+            (is_lost, has_changed) = (false, true);
+        }
+        // A terminal that is slow gets fewer frames, and always the newest.
+        if has_changed && !is_lost && frames.are_written() {
+            frames.draw(&mut screen)?;
+            has_changed = false;
+        }
         let action = tokio::select! {
+            biased;
+            ended = signals.next() => match ended {
+                Ended::Interrupted => Action::Quit,
+                Ended::Stopped => Action::Suspend,
+                Ended::Continued => {
+                    is_lost = true;
+                    continue;
+                }
+                Ended::By(signal) => {
+                    drop(guard);
+                    return guard::end_by(signal);
+                }
+            },
             event = keys.recv() => match event {
                 Some(keys::Event::Key(key)) => screen.press(key),
                 Some(keys::Event::Resized) => Action::Draw,
-                // The terminal is gone.
-                None => Action::Quit,
+                Some(keys::Event::Failed(error)) => return Err(error).context("cannot read keys"),
+                Some(keys::Event::Gone) => {
+                    drop(guard);
+                    return guard::end_by(rustix::process::Signal::HUP);
+                }
+                None => bail!("the thread that reads keys failed"),
             },
             reading = readings.recv() => match reading {
-                Some(Ok((snapshot, names))) => {
-                    screen.take(snapshot, names);
+                Some(Ok(reading)) => {
+                    screen.take(reading);
                     Action::Draw
                 }
                 Some(Err(problem)) => {
                     screen.miss(problem);
                     Action::Draw
                 }
-                None => Action::Quit,
+                None => bail!("the thread that reads the counters failed"),
             },
-            ended = signals.next() => match ended {
-                Ended::Interrupted => Action::Quit,
-                Ended::Stopped => Action::Suspend,
-                Ended::By(signal) => {
-                    drop(guard);
-                    return guard::end_by(signal);
-                }
-            },
+            written = frames.write(&guard), if !is_lost && !frames.are_written() => {
+                written?;
+                continue;
+            }
         };
+        has_changed = true;
         match action {
             Action::Draw => {}
-            Action::Redraw => forget(&mut frames)?,
+            Action::Redraw => frames.forget()?,
             Action::Quit => return Ok(Done::Success),
             Action::Suspend => {
                 guard.suspend()?;
-                forget(&mut frames)?;
+                is_lost = true;
             }
         }
     }
-}
-
-/// Clears the terminal, so that the next frame is drawn as a whole. `Terminal::clear` would ask the terminal where
-/// its cursor is, and the thread that reads keys would take the answer.
-fn forget(frames: &mut Terminal<CrosstermBackend<Stdout>>) -> anyhow::Result<()> {
-    let cleared = frames.size().and_then(|size| frames.resize(Rect::new(0, 0, size.width, size.height)));
-    cleared.context("cannot write to the terminal")
 }
 
 /// The signals that end or stop a program of a terminal.
@@ -99,11 +119,14 @@ struct Signals {
     ended: tokio::signal::unix::Signal,
     hung_up: tokio::signal::unix::Signal,
     stopped: tokio::signal::unix::Signal,
+    continued: tokio::signal::unix::Signal,
 }
 
 enum Ended {
     Interrupted,
     Stopped,
+    /// Whoever stops a process by SIGSTOP gives it no chance to leave the terminal, and a shell sets it up for itself.
+    Continued,
     By(rustix::process::Signal),
 }
 
@@ -115,6 +138,7 @@ impl Signals {
             ended: of(SignalKind::terminate())?,
             hung_up: of(SignalKind::hangup())?,
             stopped: of(SignalKind::from_raw(libc::SIGTSTP))?,
+            continued: of(SignalKind::from_raw(libc::SIGCONT))?,
         })
     }
 
@@ -123,6 +147,7 @@ impl Signals {
         tokio::select! {
             _ = self.interrupted.recv() => Ended::Interrupted,
             _ = self.stopped.recv() => Ended::Stopped,
+            _ = self.continued.recv() => Ended::Continued,
             _ = self.ended.recv() => Ended::By(Signal::TERM),
             _ = self.hung_up.recv() => Ended::By(Signal::HUP),
         }

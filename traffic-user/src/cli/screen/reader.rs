@@ -7,12 +7,8 @@ use std::{
 
 use anyhow::Context as _;
 use tokio::sync::mpsc;
-use traffic_model::Snapshot;
 
-use crate::render::ClassNames;
-
-/// A reading, and the names of classes at that time.
-pub type Reading = (Snapshot, ClassNames);
+use crate::render::screen::Reading;
 
 /// Reads the counters. It opens the maps each time, because counters that were made anew are other maps.
 pub type Read = Box<dyn FnMut() -> anyhow::Result<Reading> + Send>;

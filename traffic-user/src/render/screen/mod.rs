@@ -3,6 +3,7 @@
 //! It is pure: readings and keys go in, and [`draw`] fills a frame. The terminal, the signals and the thread
 //! that reads the counters are in `cli/screen`.
 
+mod columns;
 mod help;
 mod minute;
 mod rows;
@@ -11,5 +12,5 @@ mod state;
 mod tests;
 mod view;
 
-pub use state::{Action, Key, Kind, Screen, Start};
+pub use state::{Action, ContainerNames, Key, Kind, Reading, Screen, Start};
 pub use view::draw;

@@ -1,9 +1,6 @@
 //! The rows of the list, from the last reading: grouped, filtered and sorted.
 
-use std::{
-    cmp::{Ordering, Reverse},
-    collections::BTreeMap,
-};
+use std::{cmp::Reverse, collections::BTreeMap};
 
 use traffic_common::{Family, Tally};
 use traffic_model::{ByDirection, ContainerId, Snapshot, live_rates::Order};
@@ -18,6 +15,8 @@ use crate::render::{class_names, look::printable};
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Row {
     /// The container, or the interface.
+    pub id: String,
+    /// What people call the container; empty if it has no other name than its id.
     pub name: String,
     /// The class, the fault, or the interface's container; empty if rows are not divided by it.
     pub second: String,
@@ -52,7 +51,7 @@ pub(super) fn rows(screen: &Screen) -> Vec<Row> {
     };
     let looked_for = screen.search.to_lowercase();
     rows.retain(|row| {
-        let text = format!("{} {} {}", row.name, row.second, row.family).to_lowercase();
+        let text = format!("{} {} {} {}", row.id, row.name, row.second, row.family).to_lowercase();
         text.contains(&looked_for)
     });
     let weight = |row: &Row, order: Order| match order {
@@ -64,21 +63,26 @@ pub(super) fn rows(screen: &Screen) -> Vec<Row> {
     match screen.sorting {
         // Stable: rows without traffic keep their order, and do not swap places with every reading.
         Sorting::By(order) => rows.sort_by_key(|row| Reverse(weight(row, order))),
-        Sorting::Name => rows.sort_by(|a, b| by_name(&a.name, &b.name)),
+        Sorting::Name => {
+            // Containers by what people call them.
+            let is_named = |row: &Row| screen.section == Section::Classes && !row.name.is_empty();
+            let called = |row: &Row| if is_named(row) { row.name.clone() } else { row.id.clone() };
+            rows.sort_by_cached_key(|row| order_of_name(&called(row)));
+        }
     }
     rows
 }
 
 /// Numbers by their value, before other names.
-fn by_name(a: &str, b: &str) -> Ordering {
-    let number = |name: &str| name.parse::<u64>().unwrap_or(u64::MAX);
-    number(a).cmp(&number(b)).then_with(|| a.cmp(b))
+fn order_of_name(name: &str) -> (u64, String) {
+    (name.parse().unwrap_or(u64::MAX), name.to_owned())
 }
 
 fn row(screen: &Screen, (id, _, class, family): &Group, figures: ByDirection<Tally>) -> Row {
     Row {
-        name: printable(id.as_str()),
-        second: class.map(|class| printable(&class_names::cell(class, &screen.names))).unwrap_or_default(),
+        id: printable(id.as_str()),
+        name: screen.containers.get(id).map(|name| printable(name)).unwrap_or_default(),
+        second: class.map(|class| printable(&class_names::cell(class, &screen.classes))).unwrap_or_default(),
         family: family.map(Family::name).unwrap_or_default(),
         figures,
         series: Vec::new(),
@@ -127,8 +131,9 @@ fn totals(screen: &Screen, reading: &Snapshot) -> Vec<Row> {
     groups.into_iter().map(row).collect()
 }
 
-fn other(name: &str, second: &str, figures: ByDirection<Tally>) -> Row {
-    Row { name: printable(name), second: printable(second), family: "", figures, series: Vec::new() }
+fn other(interface: &str, second: &str, figures: ByDirection<Tally>) -> Row {
+    let (id, second) = (printable(interface), printable(second));
+    Row { id, name: String::new(), second, family: "", figures, series: Vec::new() }
 }
 
 fn faults(screen: &Screen, reading: &Snapshot) -> Vec<Row> {
@@ -142,7 +147,11 @@ fn interfaces(screen: &Screen, reading: &Snapshot) -> Vec<Row> {
         let owner = interface.container.as_ref().map_or("(shared)", ContainerId::as_str);
         let passed = &interface.passed;
         let figures = ByDirection { incoming: passed.incoming.wire, outgoing: passed.outgoing.wire };
-        other(&interface.interface, owner, figures)
+        let name = interface.container.as_ref().and_then(|id| screen.containers.get(id));
+        Row {
+            name: name.map(|name| printable(name)).unwrap_or_default(),
+            ..other(&interface.interface, owner, figures)
+        }
     };
     shown.interfaces.iter().map(row).collect()
 }

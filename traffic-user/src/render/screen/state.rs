@@ -1,12 +1,28 @@
 //! What the screen shows at a moment: the last reading, the order, the filter, the place in the list.
 
+use std::collections::BTreeMap;
+
 use traffic_model::{
-    Snapshot,
+    ContainerId, Snapshot,
     live_rates::{self, CounterRow, Order, Selection},
 };
 
 use super::minute::Minute;
 use crate::render::{ClassNames, dump::Filter};
+
+/// A reading, and what classes and containers are called at that time.
+#[derive(Clone, Debug)]
+pub struct Reading {
+    /// The counters.
+    pub snapshot: Snapshot,
+    /// Names of classes.
+    pub classes: ClassNames,
+    /// Names of containers, of those that have another one than their id.
+    pub containers: ContainerNames,
+}
+
+/// What people call containers.
+pub type ContainerNames = BTreeMap<ContainerId, String>;
 
 /// What the figures are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,6 +50,8 @@ pub struct Start {
     pub human: bool,
     /// Whether the terminal takes colours.
     pub colours: bool,
+    /// Whether the terminal shows only ASCII.
+    pub ascii: bool,
 }
 
 /// A key, whatever the terminal calls it.
@@ -104,6 +122,7 @@ pub struct Screen {
     pub(super) human: bool,
     pub(super) in_bytes: bool,
     pub(super) colours: bool,
+    pub(super) ascii: bool,
     pub(super) section: Section,
     pub(super) is_paused: bool,
     pub(super) is_helping: bool,
@@ -115,7 +134,8 @@ pub struct Screen {
     /// How many rows were shown last, and how many there are.
     pub(super) page: usize,
     pub(super) row_count: usize,
-    pub(super) names: ClassNames,
+    pub(super) classes: ClassNames,
+    pub(super) containers: ContainerNames,
     /// The last reading, and the traffic since the one before it.
     pub(super) reading: Option<Snapshot>,
     pub(super) passed: Vec<CounterRow>,
@@ -140,6 +160,7 @@ impl Screen {
             human: start.human,
             in_bytes: false,
             colours: start.colours,
+            ascii: start.ascii,
             section: Section::Classes,
             is_paused: false,
             is_helping: false,
@@ -148,7 +169,8 @@ impl Screen {
             top: 0,
             page: 1,
             row_count: 0,
-            names: ClassNames::new(),
+            classes: ClassNames::new(),
+            containers: ContainerNames::new(),
             reading: None,
             passed: Vec::new(),
             rates: None,
@@ -158,12 +180,14 @@ impl Screen {
     }
 
     /// Takes a reading. While paused, the screen stays as it is; what passed is in the next one.
-    pub fn take(&mut self, reading: Snapshot, names: ClassNames) {
+    pub fn take(&mut self, reading: Reading) {
         if self.is_paused {
             return;
         }
         self.problem = None;
-        self.names = names;
+        self.classes = reading.classes;
+        self.containers = reading.containers;
+        let reading = reading.snapshot;
         if let Some(earlier) = &self.reading {
             let is_same = (&earlier.boot_id, earlier.epoch) == (&reading.boot_id, reading.epoch);
             if !is_same {

@@ -5,6 +5,11 @@ use traffic_model::{ByDirection, ClassCounter, ContainerId, Snapshot, live_rates
 use super::{state::Section, *};
 use crate::render::{ClassNames, dump::Filter};
 
+/// A reading with names of classes, and of no container.
+fn named(snapshot: Snapshot) -> Reading {
+    Reading { snapshot, classes: names(), containers: ContainerNames::new() }
+}
+
 /// What the sample's counters have, with a row for each of `ids`, and `seconds` after the first reading.
 fn reading(ids: &[&str], seconds: u64) -> Snapshot {
     let mut snapshot = sample::snapshot();
@@ -37,6 +42,7 @@ fn start(kind: Kind) -> Start {
         by_family: false,
         human: false,
         colours: false,
+        ascii: false,
     }
 }
 
@@ -47,8 +53,8 @@ fn names() -> ClassNames {
 /// A screen with two readings, the second of which has a second's traffic.
 fn screen(kind: Kind, ids: &[&str]) -> Screen {
     let mut screen = Screen::new(start(kind));
-    screen.take(reading(ids, 1), names());
-    screen.take(reading(ids, 2), names());
+    screen.take(named(reading(ids, 1)));
+    screen.take(named(reading(ids, 2)));
     screen
 }
 
@@ -79,10 +85,9 @@ fn columns_follow_the_width() {
         (120, &["CONTAINER", "IN", "IN PACKETS/S", "OUT", "OUT PACKETS/S", "LAST 60 S"]),
         (200, &["CONTAINER", "IN", "IN PACKETS/S", "OUT", "OUT PACKETS/S", "LAST 60 S"]),
     ] {
-        let shown =
-            lines(&mut screen(Kind::Rates, &["101", "0b5ae43a-8f0e-4e2d-9a67-3d0c7a6f1c11"]), width, 24);
-        let found: Vec<&str> = shown[3].split("  ").map(str::trim).filter(|word| !word.is_empty()).collect();
-        assert_eq!(found, headings, "{width}: {shown:#?}");
+        let mut screen = screen(Kind::Rates, &["101", "0b5ae43a-8f0e-4e2d-9a67-3d0c7a6f1c11"]);
+        let shown = lines(&mut screen, width, 24);
+        assert_eq!(self::headings(&mut screen, width), headings, "{width}: {shown:#?}");
         // The busiest first, whole where there is room.
         let name = if width >= 120 { "0b5ae43a-8f0e-4e2d-9a67-3d0c7a6f1c11" } else { "0b5a" };
         assert!(shown[4].starts_with(name) && shown[5].starts_with("101 "), "{width}: {shown:#?}");
@@ -90,6 +95,84 @@ fn columns_follow_the_width() {
         assert!(shown[4].contains('\u{2588}'), "{width}: {shown:#?}");
         assert!(shown[23].contains("q quit  ? help  by total"), "{width}: {shown:#?}");
     }
+}
+
+/// The headings of a screen of this width.
+fn headings(screen: &mut Screen, width: u16) -> Vec<String> {
+    let shown = lines(screen, width, 24);
+    shown[3].split("  ").map(str::trim).filter(|word| !word.is_empty()).map(str::to_owned).collect()
+}
+
+#[test]
+fn totals_have_all_figures_before_the_picture() {
+    let start = Start { by_class: true, by_family: true, ..start(Kind::Totals) };
+    let mut screen = Screen::new(start);
+    let mut reading = reading(&["101", "102"], 7);
+    // 1.2 TB.
+    reading.counters[0].tally.incoming.bytes = 1_234_567_890_123;
+    screen.take(named(reading));
+    let figures = ["IN BYTES", "IN PACKETS", "OUT BYTES", "OUT PACKETS"];
+    let at_80 = headings(&mut screen, 80);
+    assert_eq!(at_80[at_80.len() - 4..], figures, "{at_80:?}");
+    assert!(lines(&mut screen, 80, 24)[4].contains("1234567890123"), "{:#?}", lines(&mut screen, 80, 24));
+    let at_100 = headings(&mut screen, 100);
+    assert_eq!(at_100[at_100.len() - 5..], [&figures[..], &["LAST 60 S"]].concat(), "{at_100:?}");
+    // No figure is cut: where it does not fit, it has a unit.
+    let at_50 = headings(&mut screen, 50);
+    assert_eq!(at_50[at_50.len() - 2..], ["IN BYTES", "OUT BYTES"], "{at_50:?}");
+    assert!(lines(&mut screen, 50, 24)[4].contains("1.12 TiB"), "{:#?}", lines(&mut screen, 50, 24));
+}
+
+#[test]
+fn names_of_containers_stand_beside_their_ids() {
+    let mut screen = Screen::new(start(Kind::Rates));
+    let uuid = "0b5ae43a-8f0e-4e2d-9a67-3d0c7a6f1c11";
+    let called = [("101", "web \u{1b}[2J"), (uuid, "shop of Meier"), ("103", "")];
+    let containers: ContainerNames = called
+        .iter()
+        .filter(|(_, name)| !name.is_empty())
+        .map(|(id, name)| (ContainerId::new(id).unwrap(), (*name).to_owned()))
+        .collect();
+    for seconds in [1, 2] {
+        let snapshot = reading(&["101", uuid, "103"], seconds);
+        screen.take(Reading { snapshot, classes: names(), containers: containers.clone() });
+    }
+    let line = |screen: &mut Screen, width, text: &str| -> String {
+        lines(screen, width, 24).into_iter().find(|line| line.contains(text)).unwrap_or_default()
+    };
+    for width in [80, 120, 200] {
+        assert_eq!(headings(&mut screen, width)[..2], ["CONTAINER", "NAME"], "{width}");
+        assert!(line(&mut screen, width, "shop of Meier").starts_with("0b5ae"), "{width}");
+        assert!(line(&mut screen, width, "web \u{fffd}[2J").starts_with("101 "), "{width}");
+    }
+    assert!(line(&mut screen, 120, "shop of Meier").starts_with(uuid));
+    assert!(line(&mut screen, 50, "sho").contains("48.0 kbit/s"), "{:#?}", lines(&mut screen, 50, 24));
+    // A name is found, and names are sorted by what is shown for people.
+    press(&mut screen, "n");
+    let shown = lines(&mut screen, 80, 24);
+    assert!(
+        shown[4].starts_with("103 ") && shown[5].contains("shop") && shown[6].contains("web"),
+        "{shown:#?}"
+    );
+    press(&mut screen, "/MEIER");
+    let shown = lines(&mut screen, 80, 24);
+    assert!(shown[4].contains("shop of Meier") && shown[5].is_empty(), "{shown:#?}");
+}
+
+#[test]
+fn without_unicode_everything_is_ascii() {
+    let mut screen = Screen::new(Start { ascii: true, ..start(Kind::Rates) });
+    for seconds in [1, 2] {
+        let snapshot = reading(&["a-long-name-of-a-container", "b"], seconds);
+        let containers = [(ContainerId::new("b").unwrap(), "b\u{fc}ro \u{4f60}".to_owned())].into();
+        screen.take(Reading { snapshot, classes: names(), containers });
+    }
+    for width in [50, 80, 120] {
+        let shown = lines(&mut screen, width, 24);
+        assert!(shown.iter().all(|line| line.is_ascii()), "{shown:#?}");
+        assert!(shown[4].contains('#') || width == 50, "{shown:#?}");
+    }
+    assert!(lines(&mut screen, 120, 24)[4..6].iter().any(|line| line.contains("b?ro ??")));
 }
 
 #[test]
@@ -116,7 +199,7 @@ fn every_size_is_drawn() {
 fn totals_are_the_exact_figures_of_a_dump() {
     let reading = reading(&["101", "102"], 7);
     let mut screen = Screen::new(Start { by_class: true, by_family: true, ..start(Kind::Totals) });
-    screen.take(reading.clone(), names());
+    screen.take(named(reading.clone()));
     let document: serde_json::Value =
         serde_json::from_str(&crate::render::dump::json(&reading, &names()).unwrap()).unwrap();
     let shown = lines(&mut screen, 120, 24);
@@ -207,7 +290,7 @@ fn without_counters_the_screen_says_so_and_goes_on() {
     screen.miss("there are no counters\u{1b}[2J".to_owned());
     let shown = lines(&mut screen, 80, 24);
     assert!(shown[0].starts_with("there are no counters\u{fffd}[2J"), "{shown:#?}");
-    screen.take(reading(&["a"], 1), names());
+    screen.take(named(reading(&["a"], 1)));
     screen.miss("purged".to_owned());
     for height in [6, 24] {
         let shown = lines(&mut screen, 80, height);
@@ -216,7 +299,7 @@ fn without_counters_the_screen_says_so_and_goes_on() {
     // Other counters: the past is not theirs.
     let mut anew = reading(&["a"], 3);
     anew.epoch += 1;
-    screen.take(anew, names());
+    screen.take(named(anew));
     let shown = lines(&mut screen, 80, 24);
     assert!(!shown.iter().any(|line| line.contains("no newer")), "{shown:#?}");
     assert!(shown[4].starts_with("a "), "{shown:#?}");
@@ -228,10 +311,10 @@ fn a_pause_keeps_what_is_shown() {
     press(&mut screen, " ");
     let before = lines(&mut screen, 80, 24);
     assert!(before[0].ends_with("paused"), "{before:#?}");
-    screen.take(reading(&["a", "b"], 9), names());
+    screen.take(named(reading(&["a", "b"], 9)));
     assert_eq!(lines(&mut screen, 80, 24), before);
     press(&mut screen, " ");
-    screen.take(reading(&["a", "b"], 10), names());
+    screen.take(named(reading(&["a", "b"], 10)));
     assert!(lines(&mut screen, 80, 24)[4].starts_with("b "));
 }
 
@@ -245,7 +328,7 @@ fn names_of_others_cannot_break_the_screen() {
         "\u{202e}abc",
         "a\nb\tc",
     ] {
-        screen.names = [(1, name.to_owned())].into();
+        screen.classes = [(1, name.to_owned())].into();
         for width in [50, 80] {
             let shown = lines(&mut screen, width, 24);
             assert!(shown.iter().all(|line| !line.contains(char::is_control)), "{shown:?}");
@@ -259,8 +342,8 @@ fn without_colours_nothing_is_coloured() {
     use ratatui::style::Color;
     for colours in [false, true] {
         let mut screen = Screen::new(Start { colours, ..start(Kind::Rates) });
-        screen.take(reading(&["a"], 1), names());
-        screen.take(reading(&["a"], 2), names());
+        screen.take(named(reading(&["a"], 1)));
+        screen.take(named(reading(&["a"], 2)));
         let mut terminal = Terminal::new(TestBackend::new(80, 24)).unwrap();
         terminal.draw(|frame| draw(&mut screen, frame)).unwrap();
         let has_colour = terminal.backend().buffer().content.iter().any(|cell| cell.fg != Color::Reset);

@@ -6,33 +6,25 @@ use ratatui::{
     style::{Color, Modifier, Style},
 };
 use traffic_common::Tally;
-use traffic_model::{ByDirection, units};
+use traffic_model::{ByDirection, live_rates::Order};
 use unicode_width::UnicodeWidthStr as _;
 
 use super::{
+    columns::{GAP, columns, rate_text},
     help,
     rows::{self, Row},
     state::{Kind, Screen, Section, Sorting},
 };
 use crate::render::{
-    ledger::people::shortened,
-    live_rates::{bits_per_second, packets_per_second},
-    look::printable,
+    look::{ascii, printable},
     seconds,
 };
-use traffic_model::live_rates::Order;
-
-/// Widths of the picture of a minute, and the shortest name.
-const MINUTE: std::ops::RangeInclusive<usize> = 10..=30;
-const SHORTEST_NAME: usize = 8;
-/// Blanks between columns.
-const GAP: usize = 2;
 
 /// Fills a frame.
 pub fn draw(screen: &mut Screen, frame: &mut Frame<'_>) {
     let area = frame.area();
     let (width, height) = (usize::from(area.width), usize::from(area.height));
-    let mut canvas = Canvas { buffer: frame.buffer_mut(), width, height };
+    let mut canvas = Canvas { buffer: frame.buffer_mut(), width, height, ascii: screen.ascii };
     if screen.is_helping {
         return draw_help(screen, &mut canvas);
     }
@@ -62,6 +54,7 @@ struct Canvas<'a> {
     buffer: &'a mut Buffer,
     width: usize,
     height: usize,
+    ascii: bool,
 }
 
 impl Canvas<'_> {
@@ -71,7 +64,8 @@ impl Canvas<'_> {
         if x >= self.width || y >= self.height {
             return 0;
         }
-        self.buffer.set_stringn(column, line, text, self.width - x, style);
+        let shown = if self.ascii { ascii(text).into() } else { std::borrow::Cow::from(text) };
+        self.buffer.set_stringn(column, line, &shown, self.width - x, style);
         text.width()
     }
 }
@@ -81,16 +75,16 @@ const DIM: Style = Style::new().add_modifier(Modifier::DIM);
 const REVERSED: Style = Style::new().add_modifier(Modifier::REVERSED);
 
 /// A colour, where the terminal takes any.
-fn coloured(screen: &Screen, colour: Color) -> Style {
+pub(super) fn coloured(screen: &Screen, colour: Color) -> Style {
     if screen.colours { Style::new().fg(colour) } else { Style::new() }
 }
 
 /// The colours of in and out are those of the web page, as near as the eight of every terminal come.
-fn incoming(screen: &Screen) -> Style {
+pub(super) fn incoming(screen: &Screen) -> Style {
     coloured(screen, Color::Cyan)
 }
 
-fn outgoing(screen: &Screen) -> Style {
+pub(super) fn outgoing(screen: &Screen) -> Style {
     coloured(screen, Color::Magenta)
 }
 
@@ -141,32 +135,6 @@ fn rate_texts(screen: &Screen, passed: &ByDirection<Tally>, seconds: f64) -> [St
     [passed.incoming.bytes, passed.outgoing.bytes].map(|bytes| rate_text(screen, bytes, seconds))
 }
 
-fn rate_text(screen: &Screen, bytes: u64, seconds: f64) -> String {
-    let bits = bits_per_second(bytes, seconds);
-    if !screen.in_bytes {
-        return units::rate(bits);
-    }
-    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "three digits are shown")]
-    let bytes = (bits / 8.0).round() as u64;
-    if bytes == 0 { "0".to_owned() } else { format!("{}/s", units::volume(bytes)) }
-}
-
-/// A column of the list.
-struct Column {
-    heading: String,
-    cells: Vec<String>,
-    is_number: bool,
-    style: Style,
-    width: usize,
-}
-
-impl Column {
-    fn new(heading: &str, cells: Vec<String>, is_number: bool) -> Self {
-        let width = cells.iter().map(|cell| cell.width()).max().unwrap_or(0).max(heading.width());
-        Self { heading: heading.to_owned(), cells, is_number, style: Style::new(), width }
-    }
-}
-
 fn draw_list(screen: &Screen, canvas: &mut Canvas<'_>, (head, list): (usize, usize), rows: &[Row]) {
     let shown = &rows[screen.top.min(rows.len())..rows.len().min(screen.top + list)];
     let columns = columns(screen, shown, canvas.width);
@@ -197,112 +165,6 @@ fn draw_list(screen: &Screen, canvas: &mut Canvas<'_>, (head, list): (usize, usi
         };
         canvas.text((0, head + headings), text, DIM);
     }
-}
-
-/// The columns that fit: name and bytes always, then the minute, then packets.
-fn columns(screen: &Screen, rows: &[Row], width: usize) -> Vec<Column> {
-    let (first, second) = match screen.section {
-        Section::Classes => ("CONTAINER", "CLASS"),
-        Section::Faults => ("INTERFACE", "FAULT"),
-        Section::Interfaces => ("INTERFACE", "CONTAINER"),
-    };
-    let texts = |of: fn(&Row) -> &str| rows.iter().map(|row| of(row).to_owned()).collect::<Vec<_>>();
-    let mut name = Column::new(first, texts(|row| &row.name), false);
-    let mut divided = Vec::new();
-    if screen.section != Section::Classes || screen.by_class {
-        divided.push(Column::new(second, texts(|row| &row.second), false));
-    }
-    if screen.section == Section::Classes && screen.by_family {
-        divided.push(Column::new("FAMILY", texts(|row| row.family), false));
-    }
-    let [bytes_in, packets_in, bytes_out, packets_out] = figures(screen, rows);
-    let taken = |columns: &[&Column]| columns.iter().map(|column| column.width + GAP).sum::<usize>();
-    let mut left = width.saturating_sub(taken(&[&bytes_in, &bytes_out]));
-    // Names of classes get short before names of containers do.
-    let names = SHORTEST_NAME.min(name.width) + GAP;
-    if let Some(class) = divided.first_mut() {
-        let most = left.saturating_sub(names + GAP + 8).max(7);
-        fit(class, most.min(class.width));
-    }
-    left = left.saturating_sub(divided.iter().map(|column| column.width + GAP).sum());
-    let has_minute = screen.section == Section::Classes;
-    let minute_least = MINUTE.start() + GAP;
-    let packets = taken(&[&packets_in, &packets_out]);
-    let name_most = name.width.min(left.saturating_sub(GAP).max(SHORTEST_NAME));
-    let shows_minute = has_minute && left >= names + minute_least;
-    let mut rest = left.saturating_sub(names + if shows_minute { minute_least } else { 0 });
-    let shows_packets = rest >= packets;
-    rest = rest.saturating_sub(if shows_packets { packets } else { 0 });
-    let name_width = (SHORTEST_NAME.min(name.width) + rest).min(name_most);
-    rest = rest.saturating_sub(name_width.saturating_sub(SHORTEST_NAME.min(name.width)));
-    fit(&mut name, name_width);
-    let mut columns = vec![name];
-    columns.extend(divided);
-    for (bytes, packets) in [(bytes_in, packets_in), (bytes_out, packets_out)] {
-        columns.push(bytes);
-        columns.extend(shows_packets.then_some(packets));
-    }
-    if shows_minute {
-        let cells = (MINUTE.start() + rest).min(*MINUTE.end());
-        let minutes = rows.iter().map(|row| row.minute(screen, cells)).collect();
-        let mut minute = Column::new("LAST 60 S", minutes, false);
-        minute.style = coloured(screen, Color::Cyan);
-        columns.push(minute);
-    }
-    columns
-}
-
-/// Shortens the cells of a column.
-fn fit(column: &mut Column, width: usize) {
-    for cell in &mut column.cells {
-        *cell = shortened(cell, width);
-    }
-    column.heading = shortened(&column.heading, width);
-    column.width = width;
-}
-
-/// The columns of figures: bytes and packets in, bytes and packets out.
-fn figures(screen: &Screen, rows: &[Row]) -> [Column; 4] {
-    let is_rate = screen.kind == Kind::Rates;
-    let seconds = screen.rates.as_ref().map_or(0.0, |rates| rates.seconds);
-    let bytes = |bytes: u64| match screen.kind {
-        Kind::Rates => rate_text(screen, bytes, seconds),
-        Kind::Totals => units::format_bytes(bytes, screen.human),
-    };
-    let packets = |packets: u64| match is_rate {
-        true => packets_per_second(packets, seconds),
-        false => packets.to_string(),
-    };
-    let heading = |direction: &str, unit: &str| {
-        let (unit, rate) = if is_rate { (unit, "/S") } else { (unit, "") };
-        let mark = match (screen.sorting, direction, unit) {
-            (Sorting::By(Order::In), "IN", "") | (Sorting::By(Order::Out), "OUT", "") => "\u{25bc}",
-            (Sorting::By(Order::Packets), _, "PACKETS") => "\u{25bc}",
-            _ => "",
-        };
-        match unit {
-            "" if is_rate => format!("{direction}{mark}"),
-            "" => format!("{direction} BYTES{mark}"),
-            unit => format!("{direction} {unit}{rate}{mark}"),
-        }
-    };
-    let column = |heading: String, of: &dyn Fn(&Row) -> String| {
-        Column::new(&heading, rows.iter().map(of).collect(), true)
-    };
-    let mut columns = [
-        column(heading("IN", ""), &|row| bytes(row.figures.incoming.bytes)),
-        column(heading("IN", "PACKETS"), &|row| packets(row.figures.incoming.packets)),
-        column(heading("OUT", ""), &|row| bytes(row.figures.outgoing.bytes)),
-        column(heading("OUT", "PACKETS"), &|row| packets(row.figures.outgoing.packets)),
-    ];
-    for (at, column) in columns.iter_mut().enumerate() {
-        column.style = if at < 2 { incoming(screen) } else { outgoing(screen) };
-        // Rates keep their width, so that columns do not move with every reading.
-        if is_rate {
-            column.width = column.width.max(if at % 2 == 0 { 10 } else { 12 });
-        }
-    }
-    columns
 }
 
 fn draw_keys(screen: &Screen, canvas: &mut Canvas<'_>, count: usize) {
