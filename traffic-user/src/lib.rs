@@ -23,8 +23,8 @@
 //! | [`state_file`] | files that are replaced as a whole |
 //! | [`time`] | clocks, the boot id, random numbers |
 //!
-//! Three crates of their own hold what needs neither a kernel nor root: `traffic-model` (snapshots, ids,
-//! units, calendar), `traffic-classes` (class files) and `traffic-ledger` (SQLite).
+//! Four crates of their own hold what needs neither a kernel nor root: `traffic-model` (snapshots, ids,
+//! units, calendar), `traffic-classes` (class files), `traffic-ledger` (SQLite) and `traffic-quota` (quotas).
 
 pub mod api;
 pub mod class_source;

@@ -106,6 +106,16 @@ fn pages_by_hand_have_no_warnings_and_every_key() {
 }
 
 #[test]
+fn the_page_of_quotas_has_every_key() {
+    let (name, page) = generate::BY_HAND[2];
+    assert_eq!(name, "quotas.toml.5");
+    let text = formatted(name, page);
+    for key in traffic_quota::KEYS {
+        assert!(text.lines().any(|line| line.trim_start().starts_with(&format!("{key} = "))), "{key}");
+    }
+}
+
+#[test]
 fn bash_completes_commands_options_and_values() {
     let directory = tempfile::tempdir().unwrap();
     let files = generate::write(directory.path()).unwrap();

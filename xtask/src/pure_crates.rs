@@ -10,7 +10,7 @@ use anyhow::{Context, Result, bail};
 use crate::command::cargo;
 
 /// `cargo test` with these as `--package` must work everywhere.
-pub const PURE_CRATES: [&str; 3] = ["traffic-model", "traffic-classes", "traffic-ledger"];
+pub const PURE_CRATES: [&str; 4] = ["traffic-model", "traffic-classes", "traffic-ledger", "traffic-quota"];
 
 /// Names of forbidden crates; a `-` at the end stands for every name that begins so.
 const FORBIDDEN: [&str; 11] = [
@@ -72,8 +72,8 @@ fn forbidden(tree: &str) -> Result<Vec<&str>> {
 mod tests {
     use super::*;
 
-    const ROOTS: &str =
-        "traffic-model v0.1.0 (/here)\n\ntraffic-classes v0.1.0 (/here)\ntraffic-ledger v0.1.0 (/here)\n";
+    const ROOTS: &str = "traffic-model v0.1.0 (/here)\n\ntraffic-classes v0.1.0 (/here)\n\
+                         traffic-ledger v0.1.0 (/here)\ntraffic-quota v0.1.0 (/here)\n";
 
     fn check_with(lines: &str) -> Vec<String> {
         let tree = format!("{ROOTS}{lines}");

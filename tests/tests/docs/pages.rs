@@ -17,7 +17,7 @@ use crate::shell::Shell;
 const PREVIEW: &str = "repeat the command with --yes to ";
 
 /// The pages with commands. Each has a test below.
-const PAGES: [&str; 13] = [
+const PAGES: [&str; 14] = [
     "README.md",
     "docs/api.md",
     "docs/billing.md",
@@ -30,6 +30,7 @@ const PAGES: [&str; 13] = [
     "docs/operation.md",
     "docs/performance.md",
     "docs/proof.md",
+    "docs/quotas.md",
     "docs/why-figures-differ.md",
 ];
 
@@ -187,6 +188,11 @@ fn performance() -> Result<()> {
 #[test]
 fn proof() -> Result<()> {
     works("docs/proof.md", Begin::default())
+}
+
+#[test]
+fn quotas() -> Result<()> {
+    works("docs/quotas.md", Begin { history: true, ..Begin::default() })
 }
 
 #[test]

@@ -1,4 +1,5 @@
-//! Every `toml` block is a configuration without a mistake, also with the lines that are commented out.
+//! Every `toml` block is a configuration without a mistake, also with the lines that are commented out. One that
+//! begins with the path of the quotas has quotas.
 
 use std::process::Command;
 
@@ -8,8 +9,26 @@ use traffic_tests::lab::trafctl_program;
 
 use crate::markdown::{Block, blocks, pages, read};
 
+/// How a block of quotas begins.
+const QUOTAS: &str = "# /etc/trafctl/quotas.toml\n";
+
+/// What trafctl says about a file with quotas; empty if nothing.
+fn complaint_about_quotas(text: &str) -> Result<String> {
+    let directory = tempfile::tempdir()?;
+    let (file, config) = (directory.path().join("quotas.toml"), directory.path().join("trafctl.toml"));
+    std::fs::write(&config, "")?;
+    std::fs::write(&file, text)?;
+    let mut command = Command::new(trafctl_program()?);
+    command.arg("--config").arg(config).arg("--state-dir").arg(directory.path());
+    let output = output(command.args(["quota", "check"]).arg(&file))?;
+    Ok(if output.status.success() { String::new() } else { String::from_utf8(output.stdout)? })
+}
+
 /// What trafctl says about a configuration; empty if nothing. `classes check` reads it and needs no kernel.
 fn complaint(text: &str) -> Result<String> {
+    if text.starts_with(QUOTAS) {
+        return complaint_about_quotas(text);
+    }
     let directory = tempfile::tempdir()?;
     let (config, classes) = (directory.path().join("trafctl.toml"), directory.path().join("classes"));
     std::fs::write(&config, text)?;
@@ -82,6 +101,21 @@ fn every_key_is_on_a_page() -> Result<()> {
         for key in keys(&table).unwrap_or_default() {
             ensure!(is_shown(&table, &key), "no page shows the key {key} under [{table}]");
         }
+    }
+    Ok(())
+}
+
+#[test]
+fn every_key_of_quotas_is_on_their_page() -> Result<()> {
+    let blocks = blocks(&read("docs/quotas.md")?);
+    let block = blocks.iter().find(|block| block.language == "toml").context("no block has quotas")?;
+    let said = complaint_about_quotas("[[quota]]\nno_such_key_at_all = 1\n")?;
+    let (_, known) = said.split_once("known are ").with_context(|| said.clone())?;
+    let keys: Vec<&str> = known.lines().next().unwrap_or_default().split(", ").collect();
+    ensure!(keys.contains(&"thresholds"), "{keys:?}");
+    for key in keys {
+        let is_shown = block.lines.iter().any(|line| line.contains(&format!("{key} = ")));
+        ensure!(is_shown, "docs/quotas.md does not show the key {key}");
     }
     Ok(())
 }

@@ -9,9 +9,10 @@ use clap_complete::Shell;
 use clap_mangen::Man;
 
 /// The pages that are written by hand, with their names.
-pub const BY_HAND: [(&str, &str); 2] = [
+pub const BY_HAND: [(&str, &str); 3] = [
     ("networks_classes.5", include_str!("../../man/networks_classes.5")),
     ("trafctl.toml.5", include_str!("../../man/trafctl.toml.5")),
+    ("quotas.toml.5", include_str!("../../man/quotas.toml.5")),
 ];
 
 /// What every command's page has in common.
@@ -165,7 +166,7 @@ fn see_also(command: &Command, above: &[&str], name: &str) -> String {
     let mut pages: Vec<String> = (0..above.len()).map(|end| above[..=end].join("-") + "(1)").collect();
     let own = command.get_subcommands().filter(|subcommand| is_shown(subcommand));
     pages.extend(own.map(|subcommand| format!("{name}-{}(1)", subcommand.get_name())));
-    pages.extend(["trafctl.toml(5)", "networks_classes(5)"].map(str::to_owned));
+    pages.extend(["trafctl.toml(5)", "networks_classes(5)", "quotas.toml(5)"].map(str::to_owned));
     let row = |page: &String| {
         let (page, section) = page.split_once('(').unwrap_or((page, ""));
         format!(".BR {} ({section}", escape(page))

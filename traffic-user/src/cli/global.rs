@@ -13,7 +13,7 @@ use traffic_model::{ContainerId, Snapshot};
 use crate::{
     class_source,
     cli::progress,
-    config::{Chosen, Config},
+    config::{Chosen, Config, DEFAULT_PATH},
     drain::{ledger_config, ledger_path},
     kernel::bpffs::Bpffs,
     net::{interface::NetInterface, netlink::Netlink},
@@ -28,6 +28,9 @@ use crate::{
     queries::FindContainers,
     render::ClassNames,
 };
+
+/// The name of the file with the quotas.
+const QUOTA_FILE: &str = "quotas.toml";
 
 /// Options that may stand before or after any command.
 #[derive(Clone, Debug, Args)]
@@ -92,6 +95,12 @@ impl Global {
     pub(super) fn config_to_show(&self) -> (Config, bool) {
         let chosen = self.logged(Config::load_to_show(self.config.as_deref(), &self.state_dir));
         (chosen.config, chosen.origin.mistake.is_none())
+    }
+
+    /// The file with the quotas: beside the configuration.
+    pub(super) fn quota_file(&self) -> PathBuf {
+        let config = self.config.as_deref().unwrap_or(Path::new(DEFAULT_PATH));
+        config.with_file_name(QUOTA_FILE)
     }
 
     /// The names of classes. They need neither a usable configuration nor a class file.

@@ -37,6 +37,7 @@ mod netstat;
 mod output;
 mod picture;
 mod progress;
+mod quota;
 mod report;
 mod run;
 mod screen;
@@ -103,6 +104,7 @@ enum Command {
     Report(report::Options),
     TopTalkers(TopOptions),
     Gaps(GapOptions),
+    Quota(quota::Options),
     Web(web::Options),
     Close(ledger::CloseOptions),
     Adjust(adjust::Options),
@@ -171,6 +173,7 @@ impl Cli {
             Command::Report(options) => report::report(&global, options),
             Command::TopTalkers(options) => report::run(&global, &options),
             Command::Gaps(options) => report::run(&global, &options),
+            Command::Quota(options) => quota::run(&global, &options),
             Command::Web(options) => web::run(&global, &options).await,
             Command::Adjust(options) => adjust::run(&global, &options),
             Command::Close(options) => ledger::close(&global, &options),

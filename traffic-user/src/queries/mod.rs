@@ -2,11 +2,12 @@
 //! parameters of the API's documents, and the answers as text.
 //!
 //! Both ways lead through here, so that a command and a document of the API show the same. `parameters` reads
-//! options from a URL, `period` is the span of time, `plots` has the queries that only the API answers.
+//! options from a URL, `period` is the span of time, `plots` has the queries that only the API answers, and `quotas` asks what is used of them.
 
 pub mod parameters;
 mod period;
 mod plots;
+pub mod quotas;
 mod rates;
 mod tables;
 
@@ -20,7 +21,7 @@ use crate::{
     render::{ClassNames, ledger as render},
 };
 
-pub use period::Period;
+pub use period::{Period, parse_time};
 pub use plots::{MonthOptions, OverviewOptions, SeriesOptions};
 pub use rates::{RateOptions, Sort};
 pub use tables::{GapOptions, ReportOptions, TopOptions, Unasked};

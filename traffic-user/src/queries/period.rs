@@ -97,7 +97,10 @@ fn parse_span(text: &str) -> anyhow::Result<Span> {
 }
 
 /// An instant with its offset, or a local date and optional time in the zone.
-fn parse_time(text: &str, zone: &TimeZone) -> anyhow::Result<Timestamp> {
+///
+/// # Errors
+/// When the text is not a time.
+pub fn parse_time(text: &str, zone: &TimeZone) -> anyhow::Result<Timestamp> {
     if let Ok(instant) = text.parse::<Timestamp>() {
         return Ok(instant);
     }

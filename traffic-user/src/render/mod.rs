@@ -13,6 +13,7 @@ pub mod ledger;
 pub mod live_rates;
 pub mod look;
 pub mod plots;
+pub mod quota;
 pub mod screen;
 pub mod status;
 

@@ -1,0 +1,143 @@
+//! `quotas.toml`: its tables and keys, every one of them checked. A file with any mistake yields no quota at all,
+//! and all its mistakes with their lines.
+
+mod table;
+
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+use toml::{
+    Spanned,
+    de::{DeTable, DeValue},
+};
+
+pub use self::table::KEYS;
+use self::table::Table;
+use crate::{quota::Quota, scope::Scope};
+
+/// All quotas of a file.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Quotas {
+    /// In the order of the file.
+    pub quotas: Vec<Quota>,
+}
+
+/// A mistake and its place.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct FileMistake {
+    /// Line, from 1.
+    pub line: usize,
+    /// Column in characters, from 1.
+    pub column: usize,
+    /// What is wrong; what to write instead.
+    pub message: String,
+}
+
+/// Most mistakes that are listed. A file of something else has one in each line.
+const MOST_MISTAKES: usize = 100;
+
+/// Where the mistakes of a text are collected.
+struct Mistakes<'t> {
+    text: &'t str,
+    found: Vec<FileMistake>,
+}
+
+impl Mistakes<'_> {
+    fn add(&mut self, at: usize, message: String) {
+        let (line, column) = position(self.text, at);
+        self.found.push(FileMistake { line, column, message });
+    }
+}
+
+/// Line and column of a byte of a text, from 1.
+fn position(text: &str, at: usize) -> (usize, usize) {
+    let before = text.get(..at).unwrap_or(text);
+    let column = before.rsplit('\n').next().unwrap_or_default().chars().count() + 1;
+    (before.matches('\n').count() + 1, column)
+}
+
+impl Quotas {
+    /// Reads a text.
+    ///
+    /// # Errors
+    /// Every mistake in it, in the order of lines; at most a hundred.
+    pub fn parse(text: &str) -> Result<Self, Vec<FileMistake>> {
+        let mut mistakes = Mistakes { text, found: Vec::new() };
+        let quotas = match DeTable::parse(text) {
+            Ok(document) => read(document.get_ref(), &mut mistakes),
+            Err(error) => {
+                let at = error.span().map_or(0, |span| span.start);
+                mistakes.add(at, error.message().replace('\n', " "));
+                Vec::new()
+            }
+        };
+        refuse_twice(&quotas, &mut mistakes);
+        if mistakes.found.is_empty() {
+            return Ok(Self { quotas });
+        }
+        mistakes.found.sort_by_key(|mistake| (mistake.line, mistake.column));
+        mistakes.found.truncate(MOST_MISTAKES);
+        Err(mistakes.found)
+    }
+}
+
+/// The only table of the file.
+const QUOTA: &str = "quota";
+
+fn read(document: &DeTable<'_>, mistakes: &mut Mistakes<'_>) -> Vec<Quota> {
+    let mut quotas = Vec::new();
+    for (key, value) in document {
+        if key.get_ref() != QUOTA {
+            mistakes.add(key.span().start, table::unknown(key.get_ref(), &[QUOTA]));
+            continue;
+        }
+        let not_tables = "write each quota as a table that begins with [[quota]]";
+        let DeValue::Array(rows) = value.get_ref() else {
+            mistakes.add(key.span().start, format!("`quota` is not a list of tables; {not_tables}"));
+            continue;
+        };
+        for row in rows {
+            match row.get_ref() {
+                DeValue::Table(fields) => {
+                    quotas.extend(Table::new(fields, row.span().start, mistakes).quota());
+                }
+                _ => mistakes.add(row.span().start, format!("a quota is no table; {not_tables}")),
+            }
+        }
+    }
+    quotas.sort_by_key(|quota| quota.line);
+    quotas
+}
+
+/// Two quotas of one name for the same containers: which one would count?
+fn refuse_twice(quotas: &[Quota], mistakes: &mut Mistakes<'_>) {
+    let mut lines: BTreeMap<(&str, String), usize> = BTreeMap::new();
+    for quota in quotas {
+        let key = (quota.name.as_str(), quota.scope.text());
+        if let Some(first) = lines.get(&key) {
+            mistakes.found.push(FileMistake {
+                line: quota.line,
+                column: 1,
+                message: format!(
+                    "quota {:?} for {} is on line {first} already; remove one of them, or give one another name",
+                    quota.name,
+                    match quota.scope {
+                        Scope::Default => "all others".to_owned(),
+                        _ => key.1.clone(),
+                    }
+                ),
+            });
+        } else {
+            lines.insert(key, quota.line);
+        }
+    }
+}
+
+/// The place of a value.
+fn start<T>(value: &Spanned<T>) -> usize {
+    value.span().start
+}
+
+#[cfg(test)]
+#[path = "file_tests.rs"]
+pub(crate) mod tests;

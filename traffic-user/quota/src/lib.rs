@@ -1,0 +1,28 @@
+//! Quotas: what a container may use in a period, how much of that it has used, and what the period comes to.
+//!
+//! Pure: figures go in as plain numbers, and no clock is read. The binary's `queries/quotas` asks the ledger for
+//! the figures, `cli/quota` has the commands, and `render/quota` formats what is returned.
+//!
+//! - `file`: `quotas.toml`. Every line is checked; a file with a mistake yields no quota at all.
+//! - `values`: the notations of its values.
+//! - `quota`: a quota as checked.
+//! - `scope`: which containers a quota is for, and which of several decides.
+//! - `period`: where a period begins and ends.
+//! - `usage`: the used part of an allowance, and the thresholds that it has reached.
+//! - `forecast`: what a period comes to, and when the allowance runs out.
+
+mod file;
+mod forecast;
+mod period;
+mod quota;
+mod scope;
+mod usage;
+mod values;
+
+pub use file::{FileMistake, KEYS, Quotas};
+pub use forecast::{Forecast, METHOD as FORECAST_METHOD, Recent, forecast};
+pub use period::{Period, PeriodKind, Span, WrongZone, zone_of};
+pub use quota::{Direction, FirstPeriod, Limit, Quota};
+pub use scope::{Container, NamePattern, Scope};
+pub use usage::{Used, allowance_in, permille, reached};
+pub use values::percent as parse_percent;

@@ -1,0 +1,255 @@
+//! What containers have used of their quotas, by the ledger. Figures come from ordinary reports, so that a quota
+//! never differs from the report of the same span.
+
+use std::collections::HashMap;
+
+use jiff::Timestamp;
+use traffic_ledger::{
+    Extent, KnownContainer, Ledger, LedgerError, ReportQuery, ReportRow, SignedFigures, SignedVolume,
+};
+use traffic_model::calendar::five_minutes_of;
+use traffic_quota::{
+    Container, Forecast, Limit, Quota, Quotas, Recent, Span, Used, allowance_in, forecast, permille, reached,
+};
+
+/// What a container has used of a quota.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Standing<'q> {
+    /// The container's id.
+    pub container: String,
+    /// What people call it, if that is known.
+    pub name: Option<String>,
+    /// The quota that decides.
+    pub quota: &'q Quota,
+    /// The period's name.
+    pub label: String,
+    /// The period.
+    pub span: Span,
+    /// The zone of the period.
+    pub zone: String,
+    /// Bytes, or bits per second; `None` without a limit.
+    pub allowance: Option<u64>,
+    /// The used part, or why it is not known.
+    pub used: Result<u64, String>,
+    /// What the period comes to.
+    pub forecast: Option<Forecast>,
+}
+
+impl Standing<'_> {
+    /// The used part in thousandths; `None` without a limit or a figure.
+    pub fn permille(&self) -> Option<u64> {
+        Some(permille(*self.used.as_ref().ok()?, self.allowance?))
+    }
+
+    /// The thresholds that are reached.
+    pub fn reached(&self) -> Vec<u16> {
+        match (&self.used, self.allowance) {
+            (Ok(used), Some(allowance)) => reached(&self.quota.thresholds, *used, allowance),
+            _ => Vec::new(),
+        }
+    }
+
+    /// Whether so many percent are used, or it is not known how many.
+    pub fn is_over(&self, percent: u16) -> bool {
+        match (&self.used, self.allowance) {
+            (Err(_), _) => true,
+            (Ok(used), Some(allowance)) => !reached(&[percent], *used, allowance).is_empty(),
+            (Ok(_), None) => false,
+        }
+    }
+}
+
+/// Asks the ledger about quotas, each span of time once.
+pub struct Asker<'l> {
+    ledger: &'l Ledger,
+    extent: Extent,
+    figures: HashMap<Question, Result<Figures, String>>,
+}
+
+/// What a report is about: the span, the classes, and the bits of the percentile.
+type Question = (Span, Vec<u8>, Option<u64>);
+/// What was counted, by label.
+type Figures = HashMap<String, Used>;
+
+/// How many whole days before the running one a forecast is made from.
+const RECENT_DAYS_S: i64 = 7 * 86_400;
+
+impl std::fmt::Debug for Asker<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Asker").field("extent", &self.extent).finish_non_exhaustive()
+    }
+}
+
+impl<'l> Asker<'l> {
+    /// For a ledger.
+    ///
+    /// # Errors
+    /// When the file cannot be read.
+    pub fn new(ledger: &'l Ledger) -> Result<Self, LedgerError> {
+        Ok(Self { ledger, extent: ledger.extent()?, figures: HashMap::new() })
+    }
+
+    /// Where the ledger begins and ends.
+    pub const fn extent(&self) -> &Extent {
+        &self.extent
+    }
+
+    /// What every container has used of each of its quotas, in the periods that contain `at`. `ids` are all ids
+    /// that a container is known by. Retired containers have no quota.
+    ///
+    /// # Errors
+    /// When the file cannot be read, or a period cannot be computed.
+    pub fn standings<'q>(
+        &mut self,
+        quotas: &'q Quotas,
+        at: Timestamp,
+        ids: &dyn Fn(&str) -> Vec<String>,
+    ) -> anyhow::Result<Vec<Standing<'q>>> {
+        let mut all = Vec::new();
+        for known in self.ledger.containers()?.into_iter().filter(|known| known.retired.is_none()) {
+            let container = Container { ids: ids(&known.container), name: known.name.clone() };
+            for quota in quotas.of(&container) {
+                all.push(self.standing(quota, at, &known)?);
+            }
+        }
+        Ok(all)
+    }
+
+    fn standing<'q>(
+        &mut self,
+        quota: &'q Quota,
+        at: Timestamp,
+        known: &KnownContainer,
+    ) -> anyhow::Result<Standing<'q>> {
+        let own = self.ledger.calendar();
+        let calendar = quota.period.calendar(own)?;
+        let (first, next) = quota.period.dates(&calendar, calendar.date(at.as_second())?)?;
+        let start = |date| match quota.period.zone {
+            Some(_) => Ok(calendar.date_start(date)?),
+            // Where the ledger booked it.
+            None => self.ledger.date_start(date).map(Timestamp::as_second),
+        };
+        let span = Span { start_s: start(first)?, end_s: start(next)? };
+        let label = quota.period.label(own, at.as_second())?;
+        let percentile = match quota.limit {
+            Limit::Rate { percentile, .. } => Some(percentile),
+            _ => None,
+        };
+        let allowance = allowance_in(quota, span, self.since_s(known));
+        let used = self.used(span, (quota, percentile), &known.container);
+        let forecast = match (&used, allowance) {
+            (Ok(used), Some(allowance)) if percentile.is_none() && !quota.period.moves() => {
+                self.forecast(quota, (span, allowance), *used, known)
+            }
+            _ => None,
+        };
+        Ok(Standing {
+            container: known.container.clone(),
+            name: known.name.clone(),
+            quota,
+            label,
+            span,
+            zone: calendar.zone_name().to_owned(),
+            allowance,
+            used: used.map(|used| quota.direction.of(used)),
+            forecast,
+        })
+    }
+
+    /// When a container was first seen; `None` if it was there when the ledger began.
+    fn since_s(&self, known: &KnownContainer) -> Option<i64> {
+        let since_s = known.since.as_second();
+        let begin_s = self.extent.begin.map(Timestamp::as_second)?;
+        (five_minutes_of(since_s) > begin_s).then_some(since_s)
+    }
+
+    fn forecast(
+        &mut self,
+        quota: &Quota,
+        (span, allowance): (Span, u64),
+        used: Used,
+        known: &KnownContainer,
+    ) -> Option<Forecast> {
+        let (begin_s, last_s) = (self.extent.begin?.as_second(), self.extent.last_reading?.as_second());
+        let own = self.ledger.calendar();
+        let first = own.date(last_s - RECENT_DAYS_S).ok()?;
+        let from_s = self.ledger.date_start(first).ok()?.as_second().max(begin_s);
+        let recent = Span { start_s: from_s, end_s: last_s };
+        let counted = self.used(recent, (quota, None), &known.container).ok()?;
+        let seconds = (last_s - from_s.max(known.since.as_second())).max(0).unsigned_abs();
+        forecast((quota.direction, allowance), span, last_s, (used, Recent { used: counted, seconds }))
+    }
+
+    /// What a container has used in a span.
+    fn used(
+        &mut self,
+        span: Span,
+        (quota, percentile): (&Quota, Option<f64>),
+        container: &str,
+    ) -> Result<Used, String> {
+        let question = (span, quota.classes.clone(), percentile.map(f64::to_bits));
+        if !self.figures.contains_key(&question) {
+            let answer = self.ask(span, &quota.classes, percentile).map_err(|error| error.to_string());
+            self.figures.insert(question.clone(), answer);
+        }
+        match &self.figures[&question] {
+            Ok(figures) => Ok(figures.get(container).copied().unwrap_or_default()),
+            Err(error) => Err(error.clone()),
+        }
+    }
+
+    fn ask(&self, span: Span, classes: &[u8], percentile: Option<f64>) -> Result<Figures, LedgerError> {
+        let last_s = self.extent.last_reading.map(Timestamp::as_second);
+        if last_s.is_none_or(|last_s| last_s < span.start_s) {
+            // Nothing is recorded since it began.
+            return Ok(Figures::new());
+        }
+        let query = ReportQuery {
+            classes: classes.to_vec(),
+            from: Some(Timestamp::from_second(span.start_s)?),
+            to: Some(Timestamp::from_second(span.end_s)?),
+            percentile,
+            ..ReportQuery::default()
+        };
+        let mut figures = Figures::new();
+        for row in self.ledger.report(&query)?.rows {
+            // Class 0 counts only where it is named.
+            if !row.billed && !classes.contains(&0) {
+                continue;
+            }
+            let of_row = used_by(&row, percentile.is_some());
+            let sum = figures.entry(row.container).or_default();
+            sum.incoming = sum.incoming.saturating_add(of_row.incoming);
+            sum.outgoing = sum.outgoing.saturating_add(of_row.outgoing);
+            sum.together = of_row.together;
+        }
+        Ok(figures)
+    }
+}
+
+/// What a row counts: a rate, or the bytes to bill with the corrections of closed periods. Corrections below
+/// nothing are nothing.
+fn used_by(row: &ReportRow, is_rate: bool) -> Used {
+    if is_rate {
+        let rates = row.percentile.unwrap_or_default();
+        return Used {
+            incoming: rates.incoming.unwrap_or(0),
+            outgoing: rates.outgoing.unwrap_or(0),
+            together: rates.total,
+        };
+    }
+    match &row.billing {
+        Some(billing) => {
+            let bytes = |volume: Option<SignedVolume>| {
+                volume.map_or(0, |volume| u64::try_from(volume.bytes).unwrap_or(0))
+            };
+            let SignedFigures { incoming, outgoing, .. } = billing.to_bill;
+            Used { incoming: bytes(incoming), outgoing: bytes(outgoing), together: None }
+        }
+        None => Used {
+            incoming: row.figures.incoming.map_or(0, |volume| volume.bytes),
+            outgoing: row.figures.outgoing.map_or(0, |volume| volume.bytes),
+            together: None,
+        },
+    }
+}
