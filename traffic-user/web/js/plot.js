@@ -6,6 +6,9 @@
 
 import { axisRate, dateTime, h, knowsZone, onTheme, parts, rate, span, uniqueId, variable } from "./base.js";
 
+/** Height of a line of text, in pixels. */
+const LABEL = 17;
+
 /**
  * A plot.
  *
@@ -144,7 +147,7 @@ export class Plot {
         },
         scales: {
           x: { time: true, range: (chart, min, max) => this.#data.range ?? [min, max] },
-          y: { range: (chart, min, max) => yRange(min, max) },
+          y: { range: yRange },
         },
         series: [{}, ...areas, ...constants],
         axes: [
@@ -297,12 +300,13 @@ export class Plot {
   }
 }
 
-/** Room above and below, and the same range for nothing at all. */
-function yRange(min, max) {
+/** Room for a label above and below whatever is drawn, and the same range for nothing at all. */
+function yRange(chart, min, max) {
   const [low, high] = [Math.min(min ?? 0, 0), Math.max(max ?? 0, 0)];
-  if (low === 0 && high === 0) return [-1000, 1000];
-  const room = (high - low) * 0.06;
-  return [low < 0 ? low - room : 0, high > 0 ? high + room : 0];
+  if (low === high) return [-1000, 1000];
+  const height = chart.bbox.height / devicePixelRatio;
+  const room = ((high - low) * LABEL) / Math.max(height - 2 * LABEL, LABEL);
+  return [low - room, high + room];
 }
 
 /** The zero line, and which side of it is which. */
