@@ -54,6 +54,30 @@ fn shown_by_class(browser: &Browser<'_>, caption: &str) -> Result<Vec<Vec<String
 }
 
 #[test]
+fn a_container_is_shown_with_its_name() -> Result<()> {
+    let site = Site::new("web-names", "[[container]]\nid = '101'\nname = 'shop <b>'\n")?;
+    let _daemon = site.start()?;
+    site.send(40)?;
+    site.settled()?;
+    let browser = Browser::start(site.lab.host())?;
+    let named = "101 (shop <b>)";
+    for (fragment, heading) in [("#/", "Overview"), ("#/containers", "Containers")] {
+        open(&browser, fragment, heading)?;
+        let links =
+            format!("[...document.querySelectorAll('main a')].some((a) => a.textContent === '{named}')");
+        browser.wait(&links).with_context(|| fragment.to_owned())?;
+        browser.wait("[...document.querySelectorAll('main a')].some((a) => a.textContent === '102')")?;
+    }
+    open(&browser, "#/container/101", "Container 101")?;
+    browser.wait(&format!("document.querySelector('h1').textContent === 'Container {named}'"))?;
+    browser.wait(&format!("document.title.includes('Container {named}')"))?;
+    open(&browser, "#/container/102", "Container 102")?;
+    browser.wait("document.body.innerText.includes('Months')")?;
+    ensure!(browser.run("return document.querySelector('h1').textContent")? == "Container 102");
+    Ok(())
+}
+
+#[test]
 fn every_page_shows_what_the_commands_report() -> Result<()> {
     let site = Site::new("web-pages", "")?;
     site.lab.host().ip("link add <script>x type bridge")?;

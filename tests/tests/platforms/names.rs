@@ -63,6 +63,8 @@ fn a_name_is_accepted_wherever_an_id_is() -> Result<()> {
             && report["rows"][0]["name"] == "shop"
             && sent(&report)?.iter().any(|(id, packets)| id == "101" && *packets >= 17))
     })?;
+    let csv = lab.run_ok(&["report", "--format", "csv"])?;
+    ensure!(csv.lines().any(|line| line.contains(",101,") && line.ends_with(",shop,")), "{csv}");
     json(&["gaps", "--container", "shop"])?;
     for arguments in [&["dump", "--container", "mail"][..], &["report", "--container", "mail"]] {
         let message = refusal(&lab, arguments)?;

@@ -75,6 +75,6 @@ pub use wal_guard::set_aside_anothers as set_aside_anothers_log;
 pub use write::attribution::{Attribution, PendingOwner};
 pub use write::drain::DrainOutcome;
 pub use write::gaps::{Gap, GapReason, GapSize, SMALL_GAP_BYTES};
-pub use write::names::ContainerName;
+pub use write::names::{ContainerName, ContainerNames};
 pub use write::owner_changes::OwnerChange;
 pub use write::rollup::Maintenance;

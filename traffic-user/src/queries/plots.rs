@@ -82,7 +82,8 @@ impl Query for SeriesOptions {
             most_points: self.points,
         };
         Ok(Box::new(move |ledger, context| {
-            render::series(&ledger.series(&query)?, &LocalTime::of(&calendar), &context.class_names)
+            let names = (&context.class_names, &ledger.container_names()?);
+            render::series(&ledger.series(&query)?, &LocalTime::of(&calendar), names)
         }))
     }
 }
@@ -134,7 +135,8 @@ impl Query for MonthOptions {
             ..ReportQuery::default()
         };
         Ok(Box::new(move |ledger, context| {
-            render::months(&ledger.months(&query, self.months.into())?, &context.class_names)
+            let names = (&context.class_names, &ledger.container_names()?);
+            render::months(&ledger.months(&query, self.months.into())?, names)
         }))
     }
 }
@@ -170,6 +172,7 @@ impl OverviewOptions {
         let overview = ledger.overview(&query)?;
         let named = ledger.node()?;
         let node = render::NodeFacts { node: node.node.or(named.as_deref()), ..*node };
-        render::overview(&overview, (&node, &ledger.extent()?), &local_time, &context.class_names)
+        let names = (&context.class_names, &ledger.container_names()?);
+        render::overview(&overview, (&node, &ledger.extent()?), &local_time, names)
     }
 }

@@ -258,7 +258,8 @@ impl Query for GapOptions {
                 true => ledger.gaps(from, to)?,
                 false => ledger.gaps_of(&containers, from, to)?,
             };
-            render::gaps(&gaps, self.format.into(), &LocalTime::of(&calendar))
+            let names = ledger.container_names()?;
+            render::gaps(&gaps, &names, self.format.into(), &LocalTime::of(&calendar))
         }))
     }
 }

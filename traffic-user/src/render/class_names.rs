@@ -13,6 +13,10 @@ pub type ClassNames = BTreeMap<u8, String>;
 
 /// The column of CSV that has the names. It is the last one.
 pub(super) const NAME_COLUMN: &str = "class_name";
+/// The column of CSV that has the names of containers.
+pub(super) const CONTAINER_NAME_COLUMN: &str = "container_name";
+/// Both, as rows of a ledger have them.
+pub(super) const NAME_COLUMNS: [&str; 2] = [CONTAINER_NAME_COLUMN, NAME_COLUMN];
 
 /// A document with the names of classes.
 #[derive(Serialize)]

@@ -1,12 +1,15 @@
 //! The documents that only the API has: columns for plots, the last day, months, containers.
 
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
 use serde::Serialize;
 use traffic_ledger::{
-    ClassFigures, ClassSeries, Extent, Gap, KnownContainer, Month, Months, Overview, Series,
+    ClassFigures, ClassSeries, ContainerNames, Extent, Gap, KnownContainer, Month, Months, Overview, Series,
 };
 use traffic_model::local_time::LocalTime;
 
-use crate::render::{ClassNames, json};
+use crate::render::{ClassNames, json, ledger::gaps::NamedGap};
 
 /// A class with its name, if it has one.
 #[derive(Serialize)]
@@ -26,14 +29,17 @@ fn named<'a, T>(all: &'a [T], class: fn(&T) -> u8, names: &'a ClassNames) -> Vec
 #[derive(Serialize)]
 struct ToldGap<'a> {
     #[serde(flatten)]
-    gap: &'a Gap,
+    gap: NamedGap<'a>,
     loses_traffic: bool,
     text: String,
 }
 
-fn told<'a>(gaps: &'a [Gap], local_time: &LocalTime) -> Vec<ToldGap<'a>> {
-    let told =
-        |gap: &'a Gap| ToldGap { gap, loses_traffic: gap.reason.loses_traffic(), text: gap.text(local_time) };
+fn told<'a>(gaps: &'a [Gap], names: &'a ContainerNames, local_time: &LocalTime) -> Vec<ToldGap<'a>> {
+    let told = |gap: &'a Gap| ToldGap {
+        gap: NamedGap::new(gap, names),
+        loses_traffic: gap.reason.loses_traffic(),
+        text: gap.text(local_time),
+    };
     gaps.iter().map(told).collect()
 }
 
@@ -42,6 +48,8 @@ fn told<'a>(gaps: &'a [Gap], local_time: &LocalTime) -> Vec<ToldGap<'a>> {
 struct Told<'a, T> {
     #[serde(flatten)]
     document: T,
+    #[serde(rename = "container_names", skip_serializing_if = "Option::is_none")]
+    names: Option<BTreeMap<&'a str, &'a str>>,
     classes: Vec<Named<'a, ClassSeries>>,
     gaps: Vec<ToldGap<'a>>,
 }
@@ -50,9 +58,20 @@ struct Told<'a, T> {
 ///
 /// # Errors
 /// When the output cannot be formatted.
-pub fn series(series: &Series, local_time: &LocalTime, names: &ClassNames) -> anyhow::Result<String> {
-    let (gaps, classes) = (told(&series.gaps, local_time), named(&series.classes, |one| one.class, names));
-    json::line(&Told { document: series, classes, gaps })
+pub fn series(
+    series: &Series,
+    local_time: &LocalTime,
+    (classes, containers): (&ClassNames, &ContainerNames),
+) -> anyhow::Result<String> {
+    let gaps = told(&series.gaps, containers, local_time);
+    let classes = named(&series.classes, |one| one.class, classes);
+    let names = Some(names_at(&series.containers, containers, series.to));
+    json::line(&Told { document: series, names, classes, gaps })
+}
+
+/// The names of containers at a time, of those that have one.
+fn names_at<'a>(of: &'a [String], names: &'a ContainerNames, end: Timestamp) -> BTreeMap<&'a str, &'a str> {
+    of.iter().filter_map(|container| Some((container.as_str(), names.at(container, end)?))).collect()
 }
 
 /// What is known of the node besides its ledger.
@@ -93,11 +112,13 @@ pub fn overview(
     overview: &Overview,
     (facts, extent): (&NodeFacts<'_>, &Extent),
     local_time: &LocalTime,
-    names: &ClassNames,
+    (classes, containers): (&ClassNames, &ContainerNames),
 ) -> anyhow::Result<String> {
-    let (gaps, classes) =
-        (told(&overview.gaps, local_time), named(&overview.classes, |one| one.class, names));
-    json::line(&OfNode::new(facts, Some(extent), Some(Told { document: overview, classes, gaps })))
+    let gaps = told(&overview.gaps, containers, local_time);
+    let classes = named(&overview.classes, |one| one.class, classes);
+    // Its containers have their names in their rows.
+    let told = Told { document: overview, names: None, classes, gaps };
+    json::line(&OfNode::new(facts, Some(extent), Some(told)))
 }
 
 /// The same of a node that keeps no ledger.
@@ -120,6 +141,7 @@ struct NamedMonth<'a> {
 struct MonthsDocument<'a> {
     #[serde(flatten)]
     of: &'a Months,
+    container_names: BTreeMap<&'a str, &'a str>,
     months: Vec<NamedMonth<'a>>,
 }
 
@@ -127,11 +149,12 @@ struct MonthsDocument<'a> {
 ///
 /// # Errors
 /// When the output cannot be formatted.
-pub fn months(of: &Months, names: &ClassNames) -> anyhow::Result<String> {
+pub fn months(of: &Months, (classes, containers): (&ClassNames, &ContainerNames)) -> anyhow::Result<String> {
     let months = of.months.iter();
     let months =
-        months.map(|month| NamedMonth { month, classes: named(&month.classes, |one| one.class, names) });
-    json::line(&MonthsDocument { of, months: months.collect() })
+        months.map(|month| NamedMonth { month, classes: named(&month.classes, |one| one.class, classes) });
+    let container_names = names_at(&of.containers, containers, Timestamp::MAX);
+    json::line(&MonthsDocument { of, container_names, months: months.collect() })
 }
 
 /// The containers of a ledger.

@@ -110,7 +110,7 @@ export function gapList(gaps, zone, title = "Gaps") {
       : gap.loses_traffic
         ? "unknown"
         : "nothing lost";
-    const place = [gap.container && `container ${gap.container}`, gap.interface].filter(Boolean).join(", ");
+    const place = [gap.container && `container ${called(gap.container, gap.name)}`, gap.interface].filter(Boolean).join(", ");
     return [
       h(
         "span",
@@ -269,9 +269,12 @@ export function panelHead(title, note, ...actions) {
   );
 }
 
-/** A link to a container; `place` tells it from other links to the same container on the page. */
-export function containerLink(route, id, place = "container") {
-  return h("a", { href: link(route, "container", id), data: { key: `${place} ${id}` } }, id);
+/** What people read of a container: its id, and its name if it has one. */
+export const called = (id, name) => (name ? `${id} (${name})` : id);
+
+/** A link to a row's container; `place` tells it from other links to the same container on the page. */
+export function containerLink(route, { container: id, name }, place = "container") {
+  return h("a", { href: link(route, "container", id), data: { key: `${place} ${id}` } }, called(id, name));
 }
 
 /** A column of bytes of a table; `bytes(row)` may be null. */

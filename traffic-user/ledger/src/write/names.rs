@@ -62,9 +62,23 @@ pub(crate) fn close(conn: &Connection, container: i64, now_s: i64) -> Result<(),
 
 /// The last name that a container had before a moment. One that had none by then has its first one.
 pub(crate) fn at(all: &HashMap<i64, Vec<ContainerName>>, container: i64, end: Timestamp) -> Option<String> {
-    let names = all.get(&container)?;
+    last_before(all.get(&container)?, end).map(str::to_owned)
+}
+
+fn last_before(names: &[ContainerName], end: Timestamp) -> Option<&str> {
     let last = names.iter().rev().find(|name| name.since < end).or(names.first())?;
-    Some(last.name.clone())
+    Some(&last.name)
+}
+
+/// The names of all containers, by their labels.
+#[derive(Clone, Debug, Default)]
+pub struct ContainerNames(HashMap<String, Vec<ContainerName>>);
+
+impl ContainerNames {
+    /// The last name that a container had before a moment. One that had none by then has its first one.
+    pub fn at(&self, label: &str, end: Timestamp) -> Option<&str> {
+        last_before(self.0.get(label)?, end)
+    }
 }
 
 fn name(row: &Row<'_>, at: usize) -> rusqlite::Result<ContainerName> {
@@ -92,6 +106,22 @@ impl Ledger {
     /// Has each later drain note what people call the containers now, by id.
     pub fn note_names(&mut self, names: BTreeMap<String, String>) {
         self.names = names;
+    }
+
+    /// The names of all containers.
+    ///
+    /// # Errors
+    /// When the file cannot be read.
+    pub fn container_names(&self) -> Result<ContainerNames, LedgerError> {
+        let mut names = all(&self.conn)?;
+        if names.is_empty() {
+            return Ok(ContainerNames::default());
+        }
+        let mut statement = self.conn.prepare_cached("SELECT id, label FROM container")?;
+        let rows = statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?;
+        let labels: Vec<(i64, String)> = rows.collect::<Result<_, _>>()?;
+        let named = labels.into_iter().filter_map(|(id, label)| Some((label, names.remove(&id)?)));
+        Ok(ContainerNames(named.collect()))
     }
 
     /// The labels of the containers that have this name, or else of those that had it.

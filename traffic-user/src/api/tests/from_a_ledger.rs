@@ -104,6 +104,58 @@ fn sum(values: &Value) -> u64 {
 }
 
 #[tokio::test]
+async fn containers_have_their_names_in_every_document() {
+    let mut file = testing::ledger();
+    let mut node = testing::Node::new(testing::NOON);
+    for (number, name) in ["shop", "web", "web", "web"].into_iter().enumerate() {
+        file.ledger.note_names([("101".to_owned(), name.to_owned())].into());
+        node.traffic("101", 1, [1, 700, 2, 900]).traffic("9", 1, [1, 9, 1, 10]);
+        node.interface(&format!("veth101.{number}"), Some("101"), 5000, 300).interface(
+            "veth9.0",
+            Some("9"),
+            50,
+            40,
+        );
+        node.pass(3600).drain(&mut file.ledger);
+    }
+    let path = file.ledger.path();
+    // A gap has the name of its time, what comes until now the last one, and nobody a name that is not known.
+    let gaps = json(path, "gaps").await;
+    let of_gap =
+        |gap: &Value| (gap["container"].as_str().map(str::to_owned), gap["name"].as_str().map(str::to_owned));
+    let some = |text: &str| Some(text.to_owned());
+    let found: Vec<_> = gaps["gaps"].as_array().unwrap().iter().map(of_gap).collect();
+    for expected in [(some("101"), some("shop")), (some("101"), some("web")), (some("9"), None)] {
+        assert!(found.contains(&expected), "{found:?}");
+    }
+    for query in ["series?container=101&container=9&by=hour", "months?container=101&container=9"] {
+        let document = json(path, query).await;
+        assert_eq!(document["container_names"], serde_json::json!({"101": "web"}), "{query}");
+    }
+    let series = json(path, "series?container=101").await;
+    assert!(series["gaps"].as_array().unwrap().iter().any(|gap| gap["name"] == "web"), "{series}");
+    let overview = json(path, "overview").await;
+    assert!(overview["gaps"].as_array().unwrap().iter().any(|gap| gap["name"] == "shop"), "{overview}");
+    assert_eq!(overview["container_names"], Value::Null);
+    for (query, name) in
+        [("report?by=hour", "shop"), ("report", "web"), ("top?count=2", "web"), ("gaps", "shop")]
+    {
+        let separator = if query.contains('?') { '&' } else { '?' };
+        let (_, csv) = get(path, &format!("{query}{separator}format=csv")).await;
+        let mut rows = csv::Reader::from_reader(csv.as_bytes());
+        let header = rows.headers().unwrap().clone();
+        let at = |field: &str| header.iter().position(|one| one == field).unwrap();
+        let (id, called) = (at("container"), at("container_name"));
+        assert!(at("container_name") + 2 == header.len(), "{header:?}");
+        let rows: Vec<_> = rows.records().map(Result::unwrap).collect();
+        assert!(rows.iter().any(|row| &row[id] == "101" && &row[called] == name), "{query}: {csv}");
+        assert!(rows.iter().all(|row| &row[id] == "101" || row[called].is_empty()), "{query}: {csv}");
+    }
+    let (_, table) = get(path, "gaps?format=table").await;
+    assert!(table.contains("101 (shop)"), "{table}");
+}
+
+#[tokio::test]
 async fn columns_and_months_have_the_sums_of_the_report() {
     let file = ledger();
     let path = file.ledger.path();

@@ -1,29 +1,55 @@
 //! Gaps: a list of them, one of them as a line, and the notes about them below other results.
 
-use traffic_ledger::{Gap, GapSize, SMALL_GAP_BYTES};
+use serde::Serialize;
+use traffic_ledger::{ContainerNames, Gap, GapSize, SMALL_GAP_BYTES};
 use traffic_model::{counted, local_time::LocalTime};
 
 use crate::render::{
+    class_names::CONTAINER_NAME_COLUMN,
     json,
     ledger::{
         Format,
         sheet::{Sheet, number},
     },
+    with_name,
 };
+
+/// A gap with what people called its container.
+#[derive(Debug, Serialize)]
+pub(in crate::render) struct NamedGap<'a> {
+    #[serde(flatten)]
+    pub gap: &'a Gap,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub name: Option<&'a str>,
+}
+
+impl<'a> NamedGap<'a> {
+    pub(in crate::render) fn new(gap: &'a Gap, names: &'a ContainerNames) -> Self {
+        let name = gap.container.as_ref().and_then(|container| names.at(container, gap.end));
+        Self { gap, name }
+    }
+}
 
 /// A list of gaps.
 ///
 /// # Errors
 /// When the output cannot be formatted.
-pub fn gaps(gaps: &[Gap], format: Format, local_time: &LocalTime) -> anyhow::Result<String> {
+pub fn gaps(
+    gaps: &[Gap],
+    names: &ContainerNames,
+    format: Format,
+    local_time: &LocalTime,
+) -> anyhow::Result<String> {
+    let gaps: Vec<NamedGap<'_>> = gaps.iter().map(|gap| NamedGap::new(gap, names)).collect();
     if format == Format::Json {
-        return json::list("gaps", gaps);
+        return json::list("gaps", &gaps);
     }
     let mut sheet = Sheet::new(
         &["start", "end", "reason", "loses_traffic", "interface", "container"],
         &["in_skbs", "in_skb_bytes", "out_skbs", "out_skb_bytes"],
     );
-    sheet.last = Some("detail");
+    sheet.last.extend((format == Format::Csv).then_some(CONTAINER_NAME_COLUMN));
+    sheet.last.push("detail");
     let time = |time: jiff::Timestamp| match format {
         Format::Csv => time.to_string(),
         Format::Table | Format::Json => local_time.text(time),
@@ -35,21 +61,27 @@ pub fn gaps(gaps: &[Gap], format: Format, local_time: &LocalTime) -> anyhow::Res
     };
     // A program expects a time or nothing.
     let unknown = if format == Format::Csv { "" } else { "(unknown)" };
-    for gap in gaps {
+    for NamedGap { gap, name } in gaps {
+        let container = gap.container.as_deref().unwrap_or_default();
         let size = |value: fn(&GapSize) -> u64| number(gap.size.as_ref().map(value));
-        sheet.rows.push(vec![
+        let mut fields = vec![
             gap.start.map_or_else(|| unknown.to_owned(), time),
             time(gap.end),
             gap.reason.name().to_owned(),
             loses(gap),
             gap.interface.clone().unwrap_or_default(),
-            gap.container.clone().unwrap_or_default(),
+            match format {
+                Format::Csv => container.to_owned(),
+                Format::Table | Format::Json => with_name(container, name),
+            },
             size(|size| size.in_skbs),
             size(|size| size.in_skb_bytes),
             size(|size| size.out_skbs),
             size(|size| size.out_skb_bytes),
-            gap.detail.clone().unwrap_or_default(),
-        ]);
+        ];
+        fields.extend((format == Format::Csv).then(|| name.unwrap_or_default().to_owned()));
+        fields.push(gap.detail.clone().unwrap_or_default());
+        sheet.rows.push(fields);
     }
     if format == Format::Csv { sheet.csv() } else { Ok(sheet.table()) }
 }

@@ -7,7 +7,7 @@ mod attributed;
 #[cfg(test)]
 mod billing_tests;
 mod closing;
-mod gaps;
+pub(super) mod gaps;
 mod history;
 mod import;
 mod interfaces;

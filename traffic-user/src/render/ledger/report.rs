@@ -9,7 +9,7 @@ use traffic_model::{counted, is_pending, local_time::LocalTime};
 
 use crate::render::{
     ClassNames,
-    class_names::{self, NAME_COLUMN},
+    class_names::{self, NAME_COLUMNS},
     ledger::{
         Format, closing,
         gaps::gap_notes,
@@ -26,8 +26,8 @@ use crate::render::{
 struct Columns {
     times: bool,
     class: bool,
-    /// Names of classes in a column of their own.
-    class_name: bool,
+    /// Names of containers and classes in columns of their own.
+    names: bool,
     family: bool,
     direction: bool,
     rates: bool,
@@ -47,7 +47,7 @@ impl Columns {
         let direction = report.rows.iter().any(|row| row.direction.is_some());
         Self {
             times: csv,
-            class_name: csv,
+            names: csv,
             class: csv || report.rows.iter().any(|row| row.class.is_some()),
             family: csv || report.rows.iter().any(|row| row.family.is_some()),
             direction: csv || direction,
@@ -83,7 +83,7 @@ impl Columns {
         }
         sheet.numbers.extend(self.billing.then_some(BILLING).into_iter().flatten());
         sheet.numbers.extend(self.short_billing.then_some(SHORT_BILLING).into_iter().flatten());
-        sheet.last = self.class_name.then_some(NAME_COLUMN);
+        sheet.last.extend(self.names.then_some(NAME_COLUMNS).into_iter().flatten());
         sheet
     }
 
@@ -92,11 +92,11 @@ impl Columns {
         if self.times {
             fields.extend([row.start.to_string(), row.end.to_string()]);
         }
-        fields.push(match self.class_name {
+        fields.push(match self.names {
             true => row.container.clone(),
             false => with_name(&row.container, row.name.as_deref()),
         });
-        let class = row.class.map(|class| match self.class_name {
+        let class = row.class.map(|class| match self.names {
             // In CSV the number stands alone, because programs join by it.
             true => class.to_string(),
             false => class_names::cell(class, names),
@@ -121,7 +121,9 @@ impl Columns {
         if self.short_billing {
             fields.extend(short_billing(row.billing.as_ref()));
         }
-        fields.extend(self.class_name.then(|| class_names::name(row.class, names)));
+        if self.names {
+            fields.extend([row.name.clone().unwrap_or_default(), class_names::name(row.class, names)]);
+        }
         fields
     }
 }

@@ -6,12 +6,12 @@ use traffic_ledger::{Billing, Figures, SignedFigures, SignedVolume, Volume};
 use crate::render;
 use traffic_model::counted;
 
-/// Text columns, then number columns, then an optional text column; and the rows.
+/// Text columns, then number columns, then text columns again; and the rows.
 #[derive(Default)]
 pub(super) struct Sheet {
     pub text: Vec<&'static str>,
     pub numbers: Vec<&'static str>,
-    pub last: Option<&'static str>,
+    pub last: Vec<&'static str>,
     pub rows: Vec<Vec<String>>,
     /// The percentile that rates are of.
     pub percent: Option<f64>,
@@ -23,7 +23,7 @@ impl Sheet {
     }
 
     fn header(&self) -> impl Iterator<Item = &'static str> {
-        self.text.iter().chain(&self.numbers).copied().chain(self.last)
+        self.text.iter().chain(&self.numbers).chain(&self.last).copied()
     }
 
     pub fn csv(&self) -> anyhow::Result<String> {

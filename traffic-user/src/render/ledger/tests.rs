@@ -1,7 +1,7 @@
 use jiff::Timestamp;
 use traffic_ledger::{
-    AdjustmentRequest, Basis, By, Gap, GapReason, LedgerConfig, PvaImport, ReportQuery, Split, TopQuery,
-    testing::*,
+    AdjustmentRequest, Basis, By, ContainerNames, Gap, GapReason, LedgerConfig, PvaImport, ReportQuery,
+    Split, TopQuery, testing::*,
 };
 use traffic_model::calendar::Calendar;
 use traffic_model::local_time::LocalTime;
@@ -50,7 +50,7 @@ fn all_formats_contain_figures_and_gaps() {
          billed_out_packets,billed_out_bytes,billed_packets,billed_bytes,corrected_in_packets,\
          corrected_in_bytes,corrected_out_packets,corrected_out_bytes,corrected_packets,corrected_bytes,\
          to_bill_in_packets,to_bill_in_bytes,to_bill_out_packets,to_bill_out_bytes,to_bill_packets,\
-         to_bill_bytes,class_name"
+         to_bill_bytes,container_name,class_name"
     );
     let by_class = ReportQuery { split: Split { class: true, ..Split::default() }, ..ReportQuery::default() };
     let by_class = file.ledger.report(&by_class).unwrap();
@@ -67,8 +67,12 @@ fn all_formats_contain_figures_and_gaps() {
     assert_eq!(json["rows"][0]["in"]["bytes"], 1000);
     assert_eq!(json["rows"][0]["total"]["packets"], 30);
     assert_eq!(json["gaps"][0]["reason"], "before_attach");
-    assert!(gaps(&figures.gaps, Format::Csv, &utc()).unwrap().contains("missed_drain,false"));
-    let table = gaps(&figures.gaps, Format::Table, &utc()).unwrap();
+    assert!(
+        gaps(&figures.gaps, &ContainerNames::default(), Format::Csv, &utc())
+            .unwrap()
+            .contains("missed_drain,false")
+    );
+    let table = gaps(&figures.gaps, &ContainerNames::default(), Format::Table, &utc()).unwrap();
     assert!(table.contains("veth101.0") && table.contains("  no  ") && !table.contains("false"), "{table}");
     let unknown = Gap { start: None, ..figures.gaps[0].clone() };
     let text = unknown.text(&utc());
@@ -216,7 +220,9 @@ fn a_report_shows_its_span_and_gaps_in_its_zone() {
         table.contains("from 2026-11-10T07:00:00-05:00 to 2026-11-10T07:05:00-05:00, zone America/New_York"),
         "{table}"
     );
-    let listed = gaps(&figures.gaps, Format::Table, &LocalTime::named(&figures.zone)).unwrap();
+    let listed =
+        gaps(&figures.gaps, &ContainerNames::default(), Format::Table, &LocalTime::named(&figures.zone))
+            .unwrap();
     assert!(listed.contains("2026-11-10T07:00:00-05:00  before_first_counters  no"), "{listed}");
     assert!(!table.contains("00Z"), "{table}");
     let json = report(&figures, Format::Json).unwrap();
@@ -316,9 +322,13 @@ fn json_documents_are_stable() {
     );
     insta::assert_snapshot!(
         "gaps",
-        gaps(&file.ledger.gaps(None, None).unwrap(), Format::Json, &utc()).unwrap()
+        gaps(&file.ledger.gaps(None, None).unwrap(), &ContainerNames::default(), Format::Json, &utc())
+            .unwrap()
     );
-    insta::assert_snapshot!("gaps_empty", gaps(&[], Format::Json, &utc()).unwrap());
+    insta::assert_snapshot!(
+        "gaps_empty",
+        gaps(&[], &ContainerNames::default(), Format::Json, &utc()).unwrap()
+    );
 }
 
 #[test]

@@ -5,7 +5,7 @@ use traffic_model::local_time::LocalTime;
 
 use crate::render::{
     ClassNames,
-    class_names::{self, NAME_COLUMN},
+    class_names::{self, NAME_COLUMNS},
     ledger::{
         Format,
         gaps::gap_notes,
@@ -39,7 +39,7 @@ pub fn top_with(top: &Top, format: Format, names: &ClassNames) -> anyhow::Result
     let short = !csv && !billing_notes(&top.billing).is_empty();
     sheet.numbers.extend(csv.then_some(BILLING).into_iter().flatten());
     sheet.numbers.extend(short.then_some(SHORT_BILLING).into_iter().flatten());
-    sheet.last = csv.then_some(NAME_COLUMN);
+    sheet.last.extend(csv.then_some(NAME_COLUMNS).into_iter().flatten());
     for row in &top.rows {
         let class = row.class.map(|class| match csv {
             true => class.to_string(),
@@ -52,6 +52,7 @@ pub fn top_with(top: &Top, format: Format, names: &ClassNames) -> anyhow::Result
         fields.push(row.permille.to_string());
         if csv {
             fields.extend(billing(row.billing.as_ref()));
+            fields.push(row.name.clone().unwrap_or_default());
             fields.push(class_names::name(row.class, names));
         }
         if short {

@@ -16,6 +16,7 @@ import {
   zoneName,
 } from "../base.js";
 import {
+  called,
   classTable,
   correctionTable,
   downloadLink,
@@ -48,6 +49,7 @@ export function show({ main, route: first, frame }) {
   let live = null;
   let doc = null;
 
+  const title = h("h1", {}, name);
   const now = h("span", { class: "now" });
   const bar = h("div");
   const notice = h("div");
@@ -82,7 +84,7 @@ export function show({ main, route: first, frame }) {
         { class: "crumb" },
         h("a", { href: link(route, "containers"), data: { key: "back" } }, "Containers"),
       ),
-      h("h1", {}, name),
+      title,
       now,
     ),
     bar,
@@ -130,6 +132,8 @@ export function show({ main, route: first, frame }) {
       const facts = await frame.facts();
       if (signal.aborted) return;
       doc = series;
+      title.textContent = called(name, doc.container_names[id]);
+      frame.setTitle(title.textContent);
       fill(notice);
       frame.ok();
       draw(table);

@@ -3,7 +3,7 @@
 
 import { follow, get } from "../api.js";
 import { count, counted, dateTime, fill, h, percent, rate, seconds, span, swatch } from "../base.js";
-import { bytesCell, bytesColumn, className, containerLink, downloadLink, panelHead } from "../parts.js";
+import { bytesCell, bytesColumn, called, className, containerLink, downloadLink, panelHead } from "../parts.js";
 import { fragment } from "../route.js";
 import { DataTable, plainTable } from "../table.js";
 
@@ -37,14 +37,14 @@ export function showContainers({ main, route: first, frame }) {
   const table = new DataTable({
     caption: "Containers",
     sort: "total",
-    text: (row) => row.container,
+    text: (row) => called(row.container, row.name),
     empty: "No container is known yet. The first appears after the first drain, within a minute.",
     columns: [
       {
         key: "container",
         label: "Container",
         header: true,
-        cell: (row) => containerLink(route, row.container),
+        cell: (row) => containerLink(route, row),
       },
       {
         key: "innow",
@@ -119,7 +119,7 @@ export function showContainers({ main, route: first, frame }) {
       const seen = new Set(top.rows.map((row) => row.container));
       const idle = known.containers
         .filter((one) => !seen.has(one.container))
-        .map((one) => ({ container: one.container, in: none, out: none, total: none }));
+        .map((one) => ({ ...one, in: none, out: none, total: none }));
       const whole = top.total.total.bytes;
       rows = top.rows.concat(idle).map((row) => ({ ...row, whole }));
       const shown = span(seconds(top.from), seconds(top.to), top.zone);

@@ -102,7 +102,7 @@ export function show({ main, route, frame }) {
           cell: (row) =>
             row.container === null
               ? "shared"
-              : containerLink(route, row.container, `interface ${row.interface}`),
+              : containerLink(route, row, `interface ${row.interface}`),
         },
         { key: "hooks", label: "Hooks", optional: true },
         bytesColumn("in", "In", (row) => row.in_bytes),

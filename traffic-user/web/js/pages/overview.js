@@ -20,6 +20,7 @@ import {
   bytesCell,
   className,
   classTable,
+  containerLink,
   downloadLink,
   gapList,
   panelHead,
@@ -189,11 +190,7 @@ export function show({ main, route, frame }) {
       "Share",
     ];
     const rows = doc.containers.map((row) => [
-      h(
-        "a",
-        { href: link(route, "container", row.container), data: { key: `container ${row.container}` } },
-        row.container,
-      ),
+      containerLink(route, row),
       sparkline(row.in_bytes, row.out_bytes),
       ...(doc.live ? [now(row, "in_bytes"), now(row, "out_bytes")] : []),
       bytesCell(row.in.bytes),
