@@ -12,6 +12,7 @@ use ratatui::crossterm::event::{self, KeyCode, KeyEvent, KeyEventKind, KeyModifi
 use rustix::{
     event::{PollFd, PollFlags, poll},
     io::Errno,
+    time::Timespec,
 };
 use tokio::sync::mpsc;
 
@@ -65,14 +66,24 @@ pub(super) fn are_possible() -> bool {
 /// whose SIGHUP went to another one would stay and take a whole CPU
 /// (<https://github.com/crossterm-rs/crossterm/issues/793>).
 fn wait_for_end(output: &OwnedFd, input: &OwnedFd) -> Result<(), Errno> {
+    while !hangs_up([output, input], None)? {}
+    Ok(())
+}
+
+/// Whether the terminal hung up.
+pub(super) fn is_terminal_gone() -> bool {
+    let output = stdout().as_fd().try_clone_to_owned();
+    let now = Timespec { tv_sec: 0, tv_nsec: 0 };
+    output.is_ok_and(|output| hangs_up([&output, &output], Some(&now)).unwrap_or(false))
+}
+
+/// Whether one of both hangs up within a time.
+fn hangs_up(both: [&OwnedFd; 2], within: Option<&Timespec>) -> Result<bool, Errno> {
     // A hang-up is reported unasked.
-    let mut both = [output, input].map(|end| PollFd::new(end, PollFlags::empty()));
-    loop {
-        match poll(&mut both, None) {
-            Ok(0) | Err(Errno::INTR) => {}
-            Ok(_) => return Ok(()),
-            Err(error) => return Err(error),
-        }
+    match poll(&mut both.map(|end| PollFd::new(end, PollFlags::empty())), within) {
+        Ok(found) => Ok(found > 0),
+        Err(Errno::INTR) => Ok(false),
+        Err(error) => Err(error),
     }
 }
 

@@ -15,12 +15,15 @@ mod tests;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::{
+    signal::unix::{SignalKind, signal},
+    sync::mpsc,
+};
 
 use self::{frames::Frames, guard::Guard};
 use crate::{
     cli::{Done, terminal},
-    render::screen::{Action, Screen, Start},
+    render::screen::{Action, Reading, Screen, Start},
 };
 
 pub(super) use self::{names::Names, reader::Read};
@@ -40,19 +43,36 @@ pub(super) fn is_possible() -> bool {
 /// When the terminal cannot be set up or written to, and when a thread failed.
 pub(super) async fn run(start: Start, interval: Duration, read: Read) -> anyhow::Result<Done> {
     let mut signals = Signals::new()?;
-    let mut readings = reader::start(interval, read)?;
+    let readings = reader::start(interval, read)?;
     let guard = Guard::enter().context("cannot set up the terminal")?;
+    let ended = show(&guard, &mut signals, readings, Screen::new(start)).await;
+    drop(guard);
+    match ended {
+        Ok(None) => Ok(Done::Success),
+        Ok(Some(signal)) => guard::end_by(signal),
+        // Whatever failed: a terminal that is gone can neither be written to nor asked for its size.
+        Err(_) if keys::is_terminal_gone() => guard::end_by(rustix::process::Signal::HUP),
+        Err(error) => Err(error),
+    }
+}
+
+/// Draws, and acts on what comes, until the end. Returns the signal by which to end, if it is one.
+async fn show(
+    guard: &Guard,
+    signals: &mut Signals,
+    mut readings: mpsc::Receiver<Result<Reading, String>>,
+    mut screen: Screen,
+) -> anyhow::Result<Option<rustix::process::Signal>> {
     // From here on, keys are read.
     let mut keys = keys::start()?;
-    let mut frames = Frames::new(&guard)?;
-    let mut screen = Screen::new(start);
+    let mut frames = Frames::new(guard)?;
     let mut has_changed = true;
     // Whether another process had the terminal.
     let mut is_lost = false;
     loop {
         is_lost |= guard::is_in_background();
         if is_lost && !guard::is_in_background() {
-            frames.take_again(&guard)?;
+            frames.take_again(guard)?;
             (is_lost, has_changed) = (false, true);
         }
         // A terminal that is slow gets fewer frames, and always the newest.
@@ -69,19 +89,13 @@ pub(super) async fn run(start: Start, interval: Duration, read: Read) -> anyhow:
                     is_lost = true;
                     continue;
                 }
-                Ended::By(signal) => {
-                    drop(guard);
-                    return guard::end_by(signal);
-                }
+                Ended::By(signal) => return Ok(Some(signal)),
             },
             event = keys.recv() => match event {
                 Some(keys::Event::Key(key)) => screen.press(key),
                 Some(keys::Event::Resized) => Action::Draw,
                 Some(keys::Event::Failed(error)) => return Err(error).context("cannot read keys"),
-                Some(keys::Event::Gone) => {
-                    drop(guard);
-                    return guard::end_by(rustix::process::Signal::HUP);
-                }
+                Some(keys::Event::Gone) => return Ok(Some(rustix::process::Signal::HUP)),
                 None => bail!("the thread that reads keys failed"),
             },
             reading = readings.recv() => match reading {
@@ -95,7 +109,7 @@ pub(super) async fn run(start: Start, interval: Duration, read: Read) -> anyhow:
                 }
                 None => bail!("the thread that reads the counters failed"),
             },
-            written = frames.write(&guard), if !is_lost && !frames.are_written() => {
+            written = frames.write(guard), if !is_lost && !frames.are_written() => {
                 written?;
                 continue;
             }
@@ -104,7 +118,7 @@ pub(super) async fn run(start: Start, interval: Duration, read: Read) -> anyhow:
         match action {
             Action::Draw => {}
             Action::Redraw => frames.forget()?,
-            Action::Quit => return Ok(Done::Success),
+            Action::Quit => return Ok(None),
             Action::Suspend => {
                 guard.suspend()?;
                 is_lost = true;
