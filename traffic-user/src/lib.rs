@@ -18,13 +18,15 @@
 //! | [`api`] | metrics, JSON and the web page over HTTP |
 //! | [`vz`] | Virtuozzo's commands: their options and output |
 //! | [`compare`] | comparing another accounting of the node with ours |
+//! | [`statement`] | signed statements of closed months, from the ledger |
 //! | [`privileges`] | the capabilities that a command needs |
 //! | [`files`] | opening and reading files that others put there |
 //! | [`state_file`] | files that are replaced as a whole |
 //! | [`time`] | clocks, the boot id, random numbers |
 //!
-//! Four crates of their own hold what needs neither a kernel nor root: `traffic-model` (snapshots, ids,
-//! units, calendar), `traffic-classes` (class files), `traffic-ledger` (SQLite) and `traffic-quota` (quotas).
+//! Five crates of their own hold what needs neither a kernel nor root: `traffic-model` (snapshots, ids, units,
+//! calendar), `traffic-classes` (class files), `traffic-ledger` (SQLite), `traffic-quota` (quotas) and
+//! `traffic-statement` (signed statements).
 
 pub mod api;
 pub mod class_source;
@@ -47,5 +49,6 @@ pub mod privileges;
 pub mod queries;
 pub mod render;
 pub mod state_file;
+pub mod statement;
 pub mod time;
 pub mod vz;

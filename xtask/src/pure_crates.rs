@@ -10,7 +10,8 @@ use anyhow::{Context, Result, bail};
 use crate::command::cargo;
 
 /// `cargo test` with these as `--package` must work everywhere.
-pub const PURE_CRATES: [&str; 4] = ["traffic-model", "traffic-classes", "traffic-ledger", "traffic-quota"];
+pub const PURE_CRATES: [&str; 5] =
+    ["traffic-model", "traffic-classes", "traffic-ledger", "traffic-quota", "traffic-statement"];
 
 /// Names of forbidden crates; a `-` at the end stands for every name that begins so.
 const FORBIDDEN: [&str; 11] = [

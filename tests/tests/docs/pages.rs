@@ -17,7 +17,7 @@ use crate::shell::Shell;
 const PREVIEW: &str = "repeat the command with --yes to ";
 
 /// The pages with commands. Each has a test below.
-const PAGES: [&str; 14] = [
+const PAGES: [&str; 15] = [
     "README.md",
     "docs/api.md",
     "docs/billing.md",
@@ -31,6 +31,7 @@ const PAGES: [&str; 14] = [
     "docs/performance.md",
     "docs/proof.md",
     "docs/quotas.md",
+    "docs/statement.md",
     "docs/why-figures-differ.md",
 ];
 
@@ -193,6 +194,11 @@ fn proof() -> Result<()> {
 #[test]
 fn quotas() -> Result<()> {
     works("docs/quotas.md", Begin { history: true, ..Begin::default() })
+}
+
+#[test]
+fn statement() -> Result<()> {
+    works("docs/statement.md", Begin { history: true, ..Begin::default() })
 }
 
 #[test]

@@ -44,6 +44,7 @@ mod write;
 pub use closing::audit::Audit;
 pub use closing::close::ClosedPeriod;
 pub use closing::correction::{Adjusted, Adjustment, AdjustmentRequest, ChainEntry, Corrected};
+pub use closing::frozen::{Frozen, FrozenContainer, FrozenEntry, FrozenRate, FrozenRow};
 pub use closing::preview::{ClosePreview, RetirePreview};
 pub use error::LedgerError;
 pub use figures::{Basis, Figures, Volume, permille_shares};

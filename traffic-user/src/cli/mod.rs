@@ -41,6 +41,7 @@ mod quota;
 mod report;
 mod run;
 mod screen;
+mod statement;
 mod status;
 mod tactl;
 mod terminal;
@@ -109,6 +110,8 @@ enum Command {
     Close(ledger::CloseOptions),
     Adjust(adjust::Options),
     Audit(ledger::AuditOptions),
+    Statement(statement::Options),
+    Verify(statement::VerifyOptions),
     Ledger(ledger::Options),
     Container(container::Options),
     Compare(compare::Options),
@@ -178,6 +181,8 @@ impl Cli {
             Command::Adjust(options) => adjust::run(&global, &options),
             Command::Close(options) => ledger::close(&global, &options),
             Command::Audit(options) => ledger::audit(&global, &options),
+            Command::Statement(options) => statement::run(&global, &options),
+            Command::Verify(options) => statement::check(&options),
             Command::Ledger(options) => ledger::run(&global, &options),
             Command::Container(options) => container::run(&global, &options).await,
             Command::Compare(options) => compare::run(&global, &options),

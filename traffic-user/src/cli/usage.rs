@@ -35,7 +35,10 @@ fn usage_line(command: &Command) -> String {
     let usage = rendered.trim_start_matches("Usage: ").to_owned();
     let is_own_option = |argument: &Arg| !argument.is_positional() && !argument.is_global_set();
     let has_options = command.get_arguments().any(is_own_option);
-    wrap(&if has_options { usage } else { usage.replace(" [OPTIONS]", "") })
+    let usage = if has_options { usage } else { usage.replace(" [OPTIONS]", "") };
+    // A command with arguments that also has commands has a line for each.
+    let lines: Vec<String> = usage.lines().map(|line| wrap(line.trim())).collect();
+    lines.join(&format!("\n{INDENT}"))
 }
 
 /// Breaks a usage line between its arguments. An option stays on one line with its value.

@@ -15,6 +15,7 @@ pub mod look;
 pub mod plots;
 pub mod quota;
 pub mod screen;
+pub mod statement;
 pub mod status;
 
 use std::ops::Range;

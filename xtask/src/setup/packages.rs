@@ -29,7 +29,7 @@ const CROSS_TOOLS: [(&str, &str); 2] = [
 const COMPILER: [&str; 3] = ["rustc-web", "cargo-web", "libstd-rust-web-dev-bpf"];
 
 /// Tools of the tests and the demonstration: `(package, program)`.
-const TEST_TOOLS: [(&str, &str); 29] = [
+const TEST_TOOLS: [(&str, &str); 30] = [
     // Runs a command on a terminal.
     ("bsdutils", "script"),
     // Podman and what it runs containers with, as a platform whose interfaces have random names.
@@ -64,6 +64,8 @@ const TEST_TOOLS: [(&str, &str); 29] = [
     ("rpm", "rpmbuild"),
     // Verifies the ledger's hashes, and turns reports into bills (`docs/verify_ledger.py`, `contrib/billing`).
     ("python3", "python3"),
+    // Verifies statements without trafctl's code (`docs/verify_statement.py`).
+    ("python3-cryptography", "/usr/lib/python3/dist-packages/cryptography/__init__.py"),
     // Reads the ledger as its users do, without trafctl's code.
     ("sqlite3", "sqlite3"),
     // The system calls of the service, and systemd's analysis of its unit.

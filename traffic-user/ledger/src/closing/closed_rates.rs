@@ -30,6 +30,15 @@ const fn number(basis: Basis) -> i64 {
     }
 }
 
+/// The basis of a stored number.
+pub(crate) const fn basis(number: i64) -> Basis {
+    match number {
+        1 => Basis::L1,
+        2 => Basis::L2,
+        _ => Basis::L3,
+    }
+}
+
 /// One rate to freeze.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct ClosedRate {

@@ -1,0 +1,157 @@
+//! `trafctl statement` and `trafctl verify`: what a container carried in a closed month, signed, and checked.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::Context as _;
+use clap::{Args, Subcommand};
+use traffic_statement::{PublicKey, verify};
+
+use crate::{
+    cli::{Done, Format, Global, output::print_bytes, picture, print},
+    files,
+    render::statement as render,
+    statement::{self, Keys},
+    time,
+};
+
+/// Print a signed statement of a container and a closed month
+///
+/// The statement has the frozen figures, the corrections, what is missing, and the proof that the log of this ledger
+/// has them. Whoever receives it checks it with `trafctl verify`, or with other tools by docs/statement.md. Of other
+/// containers, it says how many there are.
+#[derive(Debug, Args)]
+#[command(
+    args_conflicts_with_subcommands = true,
+    subcommand_negates_reqs = true,
+    after_long_help = "Examples:\n  \
+    trafctl statement key --new billing.example.com\n  \
+    trafctl statement 2026-10 --container 101 --out 101.statement\n  \
+    trafctl verify 101.statement"
+)]
+pub struct Options {
+    #[command(subcommand)]
+    action: Option<Action>,
+    /// The closed billing month
+    #[arg(value_name = "YYYY-MM", required = true)]
+    month: Option<String>,
+    /// Id of the container, in the closed month or now
+    #[arg(long, value_name = "ID", required = true)]
+    container: Option<String>,
+    /// Write it to this file; - is standard output
+    #[arg(long, value_name = "FILE", default_value = "-")]
+    out: PathBuf,
+    /// File of the key [default: statement.key in the state directory]
+    #[arg(long, value_name = "FILE")]
+    key: Option<PathBuf>,
+}
+
+#[derive(Debug, Subcommand)]
+enum Action {
+    /// Print the public key of statements, or make a new key
+    ///
+    /// Publish the public key where your customers find it, such as on your web site. The secret key is in a file
+    /// that nobody else may read. Keep a copy of it.
+    #[command(after_long_help = "Examples:\n  \
+        trafctl statement key --new billing.example.com   make a key\n  \
+        trafctl statement key                             print its public key")]
+    Key {
+        /// Make a new key of this name, which says who signs
+        #[arg(long, value_name = "NAME")]
+        new: Option<String>,
+        /// File of the key [default: statement.key in the state directory]
+        #[arg(long, value_name = "FILE")]
+        key: Option<PathBuf>,
+    },
+}
+
+/// Check a statement, without root and without a ledger
+///
+/// Checks the signature, that the log has the figures and corrections, and that the sums are theirs. The error says
+/// what is wrong. Compare the key with the one that the issuer publishes, or give that one with --key.
+#[derive(Debug, Args)]
+#[command(after_long_help = "Examples:\n  \
+    trafctl verify 101.statement\n  \
+    trafctl verify 101.statement --key billing.example.com+0123abcd+AZZj...\n  \
+    trafctl verify 101.statement --proof   print the proof for other tools (C2SP tlog-proof)")]
+pub struct VerifyOptions {
+    /// The statement; - is standard input
+    #[arg(value_name = "FILE")]
+    file: PathBuf,
+    /// The public key that must have signed it, or a file with it
+    #[arg(long, value_name = "KEY")]
+    key: Option<String>,
+    /// Print the proof that the log has the month
+    #[arg(long, conflicts_with = "format")]
+    proof: bool,
+    /// Output format
+    #[arg(long, value_enum, default_value_t)]
+    format: Format,
+}
+
+/// A statement has some kilobytes. One with a correction for each minute of a month is far below this.
+const MOST_BYTES: u64 = 64 << 20;
+
+pub(super) fn run(global: &Global, options: &Options) -> anyhow::Result<Done> {
+    let path =
+        |given: &Option<PathBuf>| given.clone().unwrap_or_else(|| statement::default_path(&global.state_dir));
+    if let Some(Action::Key { new, key }) = &options.action {
+        let path = path(key);
+        let keys = match new {
+            Some(name) => {
+                Keys::generate(name)?.write(&path)?;
+                // What is in the file counts.
+                Keys::read(&path)?
+            }
+            None => Keys::read(&path)?,
+        };
+        print(&format!("{}\n", keys.key.public()))?;
+        return Ok(Done::Success);
+    }
+    let (Some(month), Some(container)) = (&options.month, &options.container) else {
+        anyhow::bail!("a statement needs a month and --container");
+    };
+    let keys = Keys::read(&path(&options.key))?;
+    let public = keys.key.public().clone();
+    let ledger = global.ledger()?;
+    let text = statement::make(&ledger, (month, container), &global.class_names(), keys, time::now()?)?;
+    // Whoever receives it will do the same.
+    verify(&text, Some(&public)).context("the new statement does not pass its own check")?;
+    picture::write(&options.out, text.as_bytes(), print_bytes)?;
+    Ok(Done::Success)
+}
+
+pub(super) fn check(options: &VerifyOptions) -> anyhow::Result<Done> {
+    let key = options.key.as_deref().map(public_key).transpose()?;
+    let text = match options.file.as_path() {
+        path if path == Path::new("-") => {
+            let bytes = files::read_bounded(std::io::stdin().lock(), MOST_BYTES)
+                .context("cannot read standard input")?;
+            String::from_utf8(bytes).context("standard input is no statement")?
+        }
+        path => {
+            let bytes =
+                files::read(path, MOST_BYTES).with_context(|| format!("cannot read {}", path.display()))?;
+            String::from_utf8(bytes).with_context(|| format!("{} is no statement", path.display()))?
+        }
+    };
+    let verified = verify(&text, key.as_ref()).with_context(|| format!("{}", options.file.display()))?;
+    print(&match options.format {
+        _ if options.proof => verified.tlog_proof,
+        Format::Table => render::text(&verified, key.is_some()),
+        Format::Json => render::document(&verified, key.is_some())?,
+    })?;
+    Ok(Done::Success)
+}
+
+/// A key as its text, or the path of a file with it.
+fn public_key(given: &str) -> anyhow::Result<PublicKey> {
+    match PublicKey::parse(given) {
+        Ok(key) => Ok(key),
+        Err(error) if given.contains('+') && !Path::new(given).exists() => Err(error.into()),
+        Err(_) => {
+            let text = files::read_text(Path::new(given), MOST_BYTES)
+                .with_context(|| format!("cannot read the public key {given}"))?;
+            PublicKey::parse(&text).with_context(|| format!("cannot use {given}"))
+        }
+    }
+}

@@ -1,0 +1,149 @@
+//! What a statement says, from the ledger.
+
+use std::collections::BTreeSet;
+
+use anyhow::Context as _;
+use jiff::Timestamp;
+use traffic_common::Family;
+use traffic_ledger::{Adjustment, Basis, Frozen, FrozenContainer, Gap, Ledger};
+use traffic_statement::{
+    Amounts, ClassTable, ClosedRate, ClosedRow, Facts, GapLine, Issuing, Kind, Log, Period, Record,
+    SignedCounts, issue,
+};
+
+use super::Keys;
+use crate::render::ClassNames;
+
+/// Makes the statement of a container and a closed month.
+///
+/// # Errors
+/// When the month is not closed or has no figures of the container, when something else than trafctl changed a closed
+/// month, or the ledger cannot be read.
+pub fn make(
+    ledger: &Ledger,
+    (month, container): (&str, &str),
+    names: &ClassNames,
+    keys: Keys,
+    made: Timestamp,
+) -> anyhow::Result<String> {
+    let (number, container_now) = ledger.frozen_container(month, container)?;
+    let closed = ledger.closed_periods()?;
+    let closed = closed.iter().find(|period| period.name == month);
+    let closed =
+        closed.with_context(|| format!("{month} is not among the closed months; write it like 2026-10"))?;
+    let extent = ledger.extent()?;
+    let label = container_now.clone().unwrap_or_else(|| container.to_owned());
+    let gaps = ledger.gaps_of(&[label], Some(closed.start), Some(closed.end))?;
+    let facts = Facts {
+        trafctl: env!("CARGO_PKG_VERSION").to_owned(),
+        made: seconds(made),
+        period: Period {
+            name: closed.name.clone(),
+            start: seconds(closed.start),
+            end: seconds(closed.end),
+            closed: seconds(closed.closed),
+            time_zone: extent.zone,
+            billing_day: extent.billing_day,
+        },
+        number,
+        container_now,
+        class_names: names.clone(),
+        gaps: gaps.iter().map(gap_line).collect(),
+        class_tables: class_tables(ledger, month, number)?,
+    };
+    let mut issuing = issue(Log::new(keys.salts), facts);
+    ledger.frozen_entries(|entry| append(&mut issuing, &entry.period, &entry.hash, entry.content))?;
+    Ok(issuing.finish(&keys.key)?)
+}
+
+fn append(issuing: &mut Issuing, period: &str, hash: &str, content: Frozen) -> anyhow::Result<()> {
+    match content {
+        Frozen::Period(containers) => {
+            let records: Vec<Record> =
+                containers.into_iter().map(|container| figures(period, container)).collect();
+            issuing.entry((Kind::Period, period, hash), &records)?;
+        }
+        Frozen::Correction(number, adjustment) => {
+            issuing.entry((Kind::Correction, period, hash), &[correction(number, adjustment)])?;
+        }
+    }
+    Ok(())
+}
+
+fn figures(period: &str, frozen: FrozenContainer) -> Record {
+    let row = |row: traffic_ledger::FrozenRow| ClosedRow {
+        node: row.node,
+        class: row.class,
+        family: row.family.name().to_owned(),
+        class_table: row.class_table,
+        counts: Amounts::new(row.counts),
+    };
+    let rate = |rate: traffic_ledger::FrozenRate| {
+        let basis = match rate.basis {
+            Basis::L3 => "l3",
+            Basis::L2 => "l2",
+            Basis::L1 => "l1",
+        };
+        ClosedRate::new(rate.class, basis.to_owned(), rate.bits)
+    };
+    Record::Figures {
+        period: period.to_owned(),
+        container: frozen.container,
+        number: frozen.number,
+        rows: frozen.rows.into_iter().map(row).collect(),
+        rates: frozen.rates.into_iter().map(rate).collect(),
+    }
+}
+
+fn correction(number: i64, adjustment: Adjustment) -> Record {
+    let [[in_packets, out_packets], [in_bytes, out_bytes]] = [adjustment.packets, adjustment.bytes];
+    let family = if adjustment.family == 0 { Family::Ipv4 } else { Family::Ipv6 };
+    Record::Correction {
+        period: adjustment.period,
+        container: adjustment.container,
+        number,
+        made: seconds(adjustment.made),
+        class: adjustment.class,
+        family: family.name().to_owned(),
+        counts: SignedCounts::new([in_packets, in_bytes, out_packets, out_bytes].map(i128::from)),
+        reason: adjustment.reason,
+    }
+}
+
+fn gap_line(gap: &Gap) -> GapLine {
+    GapLine {
+        start: gap.start.map(seconds),
+        end: seconds(gap.end),
+        reason: gap.reason.name().to_owned(),
+        interface: gap.interface.clone(),
+        missing: gap
+            .size
+            .map(|size| Amounts::new([size.in_skbs, size.in_skb_bytes, size.out_skbs, size.out_skb_bytes])),
+    }
+}
+
+/// The class tables that decided in the rows of a container.
+fn class_tables(ledger: &Ledger, month: &str, number: i64) -> anyhow::Result<Vec<ClassTable>> {
+    let mut hashes = BTreeSet::new();
+    ledger.frozen_entries(|entry| -> anyhow::Result<()> {
+        if let Frozen::Period(containers) = entry.content
+            && entry.period == month
+        {
+            let own = containers.into_iter().filter(|container| container.number == number);
+            hashes.extend(own.flat_map(|container| container.rows).map(|row| row.class_table));
+        }
+        Ok(())
+    })?;
+    let hashes: Vec<String> = hashes.into_iter().collect();
+    let table = |table: traffic_ledger::KnownClassTable| ClassTable {
+        hash: table.hash,
+        loaded: seconds(table.loaded),
+        prefixes: table.prefixes,
+    };
+    Ok(ledger.class_tables(&hashes)?.into_iter().map(table).collect())
+}
+
+/// A time in UTC without fractions of a second.
+fn seconds(time: Timestamp) -> String {
+    Timestamp::from_second(time.as_second()).unwrap_or(time).to_string()
+}

@@ -1,0 +1,13 @@
+//! Statements of closed months: from the ledger and the key file to a signed text. `traffic_statement` owns the
+//! formats and all checks.
+//!
+//! | file | owns |
+//! |---|---|
+//! | `key_file` | the file with the secret key and the secret for salts |
+//! | `from_ledger` | what a statement says, from the ledger |
+
+mod from_ledger;
+mod key_file;
+
+pub use from_ledger::make;
+pub use key_file::{Keys, default_path};

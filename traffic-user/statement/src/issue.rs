@@ -1,0 +1,125 @@
+//! From figures to a statement.
+
+use std::collections::BTreeMap;
+
+use crate::{
+    canonical,
+    document::{ClassTable, Document, FORMAT, GapLine, Period, Proven, Record, SignedCounts, Sum},
+    error::StatementError,
+    log::{Kind, Log, Place},
+    note::SecretKey,
+};
+
+/// What a statement is about, besides what the chain has.
+#[derive(Debug)]
+pub struct Facts {
+    /// The version of trafctl.
+    pub trafctl: String,
+    /// When it is made.
+    pub made: String,
+    /// The month.
+    pub period: Period,
+    /// The container's number in the ledger.
+    pub number: i64,
+    /// The container's id now, where it is another one.
+    pub container_now: Option<String>,
+    /// Names of classes.
+    pub class_names: BTreeMap<u8, String>,
+    /// What is missing.
+    pub gaps: Vec<GapLine>,
+    /// The class tables of its rows.
+    pub class_tables: Vec<ClassTable>,
+}
+
+/// Collects the entries of a chain in their order, and makes the statement of one container and month.
+#[derive(Debug)]
+pub struct Issuing {
+    log: Log,
+    facts: Facts,
+    figures: Option<(Record, Place)>,
+    corrections: Vec<(Record, Place)>,
+}
+
+/// Begins a statement. `log` is empty.
+pub const fn issue(log: Log, facts: Facts) -> Issuing {
+    Issuing { log, facts, figures: None, corrections: Vec::new() }
+}
+
+impl Issuing {
+    /// Takes the next entry of the chain: its kind, month and hash, and all its records.
+    ///
+    /// # Errors
+    /// When an amount cannot be written.
+    pub fn entry(&mut self, entry: (Kind, &str, &str), records: &[Record]) -> Result<(), StatementError> {
+        let (kind, period, _) = entry;
+        let number = self.facts.number;
+        let Some(place) = self.log.append(entry, records, number)? else { return Ok(()) };
+        let own = records.iter().find(|record| record.subject() == (self.facts.period.name.as_str(), number));
+        if let Some(own) = own.filter(|_| period == self.facts.period.name) {
+            match kind {
+                Kind::Period => self.figures = Some((own.clone(), place)),
+                Kind::Correction => self.corrections.push((own.clone(), place)),
+            }
+        }
+        Ok(())
+    }
+
+    /// The statement, signed: a note whose text is one line of JSON.
+    ///
+    /// # Errors
+    /// When the month has no figures of the container.
+    pub fn finish(self, key: &SecretKey) -> Result<String, StatementError> {
+        let Self { log, facts, figures, corrections } = self;
+        let (figures, place) = figures.ok_or_else(|| {
+            StatementError::Facts(format!("the container has no figures in {}", facts.period.name))
+        })?;
+        let proven = |(record, place): (Record, Place)| {
+            let proof = log.proof(&place);
+            Proven { record, entry: place.entry, proof }
+        };
+        let corrections: Vec<Proven> = corrections.into_iter().map(proven).collect();
+        let figures = proven((figures, place));
+        let sums = sums_of(&figures.record, corrections.iter().map(|one| &one.record))
+            .into_iter()
+            .map(|(class, counts)| Sum { class, name: facts.class_names.get(&class).cloned(), counts })
+            .collect();
+        let document = Document {
+            format: FORMAT.to_owned(),
+            issuer: key.public().to_string(),
+            trafctl: facts.trafctl,
+            made: facts.made,
+            period: facts.period,
+            container_now: facts.container_now,
+            sums,
+            figures,
+            corrections,
+            gaps: facts.gaps,
+            class_tables: facts.class_tables,
+            checkpoint: log.checkpoint(key),
+        };
+        Ok(key.sign(&(canonical::text(&document)? + "\n")))
+    }
+}
+
+/// The sums by class of what was frozen, with its corrections.
+pub(crate) fn sums_of<'r>(
+    figures: &Record,
+    corrections: impl Iterator<Item = &'r Record>,
+) -> BTreeMap<u8, SignedCounts> {
+    let mut sums: BTreeMap<u8, SignedCounts> = BTreeMap::new();
+    let mut add = |class: u8, counts: [i128; 4]| {
+        let sum = sums.entry(class).or_default();
+        *sum = sum.plus(counts);
+    };
+    if let Record::Figures { rows, .. } = figures {
+        for row in rows {
+            add(row.class, row.counts.values().map(i128::from));
+        }
+    }
+    for correction in corrections {
+        if let Record::Correction { class, counts, .. } = correction {
+            add(*class, counts.values());
+        }
+    }
+    sums
+}

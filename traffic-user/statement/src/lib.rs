@@ -1,0 +1,32 @@
+//! Statements: what a container carried in a closed month, signed, and checked by whoever receives it.
+//!
+//! It owns the formats of `docs/statement.md`: the canonical document, the signature, and the log in which each
+//! closed month and each correction is a leaf. It knows no ledger and no files: figures go in, texts come out, and
+//! back.
+//!
+//! - `canonical`: JSON of which each value has one text (RFC 8785).
+//! - `note`: texts with signatures, and their keys (C2SP signed-note).
+//! - `merkle`: trees of hashes, and proofs that something is in them (RFC 9162).
+//! - `log`: what the leaves of the log are, its checkpoint and its proofs (C2SP tlog-checkpoint, tlog-proof).
+//! - `document`: the parts of a statement.
+//! - `issue`, `verify`: from figures to a statement, and back with all checks.
+
+mod canonical;
+mod document;
+mod error;
+mod issue;
+mod log;
+mod merkle;
+mod note;
+#[cfg(test)]
+mod tests;
+mod verify;
+
+pub use document::{
+    Amounts, ClassTable, ClosedRate, ClosedRow, Counts, Document, GapLine, Period, Record, SignedCounts, Sum,
+};
+pub use error::StatementError;
+pub use issue::{Facts, Issuing, issue};
+pub use log::{Entry, Kind, Log, Salts};
+pub use note::{PublicKey, SecretKey};
+pub use verify::{Verified, verify};

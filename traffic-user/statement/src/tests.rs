@@ -1,0 +1,245 @@
+//! Statements from beginning to end, and what must not pass as one.
+
+use std::collections::BTreeMap;
+
+use crate::{
+    Amounts, ClassTable, ClosedRate, ClosedRow, Facts, GapLine, Issuing, Kind, Log, Period, PublicKey,
+    Record, Salts, SecretKey, SignedCounts, StatementError, issue, verify,
+};
+
+const CHAIN: [&str; 4] = ["aa11", "bb22", "cc33", "dd44"];
+
+fn key() -> SecretKey {
+    SecretKey::new("node1.example.com/statements", [7; 32]).unwrap()
+}
+
+fn figures(period: &str, number: i64, base: u64) -> Record {
+    let row = |class, family: &str, counts: [u64; 4]| ClosedRow {
+        node: "node1".to_owned(),
+        class,
+        family: family.to_owned(),
+        class_table: "ab".repeat(32),
+        counts: Amounts::new(counts),
+    };
+    let more = base + 10;
+    Record::Figures {
+        period: period.to_owned(),
+        container: format!("{}", 100 + number),
+        number,
+        rows: vec![
+            row(1, "ipv4", [base, base * 1000, base + 1, base * 700]),
+            row(1, "ipv6", [more, more * 1000, more + 1, more * 700]),
+            row(2, "ipv4", [u64::MAX, u64::MAX - 1, 0, 3]),
+        ],
+        rates: vec![ClosedRate::new(None, "l3".to_owned(), [base, base + 2, base + 3])],
+    }
+}
+
+fn correction(period: &str, number: i64, class: u8, by: i128) -> Record {
+    Record::Correction {
+        period: period.to_owned(),
+        container: format!("{}", 100 + number),
+        number,
+        made: "2026-11-12T10:00:00Z".to_owned(),
+        class,
+        family: "ipv4".to_owned(),
+        counts: Amounts::new([by, by * 1000, 0, 0]),
+        reason: "a \"test\"\nof \u{e9}".to_owned(),
+    }
+}
+
+fn facts(number: i64) -> Facts {
+    Facts {
+        trafctl: "0.2.0".to_owned(),
+        made: "2026-11-29T06:00:00Z".to_owned(),
+        period: Period {
+            name: "2026-10".to_owned(),
+            start: "2026-09-30T22:00:00Z".to_owned(),
+            end: "2026-10-31T23:00:00Z".to_owned(),
+            closed: "2026-11-02T08:00:00Z".to_owned(),
+            time_zone: "Europe/Berlin".to_owned(),
+            billing_day: 1,
+        },
+        number,
+        container_now: None,
+        class_names: BTreeMap::from([(1, "World".to_owned())]),
+        gaps: vec![GapLine {
+            start: None,
+            end: "2026-10-05T00:00:00Z".to_owned(),
+            reason: "bypassed".to_owned(),
+            interface: Some("veth101.0".to_owned()),
+            missing: Some(Amounts::new([5, 570, 0, 0])),
+        }],
+        class_tables: vec![ClassTable {
+            hash: "ab".repeat(32),
+            loaded: "2026-09-01T00:00:00Z".to_owned(),
+            prefixes: 4,
+        }],
+    }
+}
+
+/// The chain: September, October with containers 1 to 5, a correction of September, two of October.
+fn chain(mut issuing: Issuing) -> Issuing {
+    let month = |period: &str, base| (1..=5).map(|number| figures(period, number, base)).collect::<Vec<_>>();
+    issuing.entry((Kind::Period, "2026-09", CHAIN[0]), &month("2026-09", 7)).unwrap();
+    issuing.entry((Kind::Period, "2026-10", CHAIN[1]), &month("2026-10", 100)).unwrap();
+    for (period, number, chain) in
+        [("2026-09", 3, CHAIN[2]), ("2026-10", 3, CHAIN[3]), ("2026-10", 4, "ee55")]
+    {
+        issuing.entry((Kind::Correction, period, chain), &[correction(period, number, 1, -20)]).unwrap();
+    }
+    issuing
+}
+
+fn statement(number: i64) -> String {
+    chain(issue(Log::new(Salts::of([9; 32])), facts(number))).finish(&key()).unwrap()
+}
+
+#[test]
+fn a_statement_has_what_was_frozen_and_corrected() {
+    let verified = verify(&statement(3), Some(key().public())).unwrap();
+    let document = &verified.document;
+    assert_eq!(
+        (document.container(), document.period.name.as_str(), verified.log_size),
+        ("103", "2026-10", 5)
+    );
+    assert_eq!(document.corrections().count(), 1);
+    let sums: Vec<_> = document.sums.iter().map(|sum| (sum.class, sum.name.as_deref(), sum.counts)).collect();
+    let huge = i128::from(u64::MAX);
+    assert_eq!(
+        sums,
+        [
+            (1, Some("World"), SignedCounts::new([190, 190_000, 212, 147_000])),
+            (2, None, SignedCounts::new([huge, huge - 1, 0, 3])),
+        ]
+    );
+}
+
+#[test]
+fn every_changed_byte_is_found() {
+    let note = statement(3);
+    let public = key().public().clone();
+    assert!(verify(&note, Some(&public)).is_ok());
+    for at in 0..note.len() {
+        for bit in [at % 8, (at + 5) % 8] {
+            let mut bytes = note.clone().into_bytes();
+            bytes[at] ^= 1 << bit;
+            let Ok(changed) = String::from_utf8(bytes) else { continue };
+            assert!(verify(&changed, Some(&public)).is_err(), "bit {bit} of byte {at}");
+        }
+        let shorter = note.char_indices().nth(at).map(|(at, _)| &note[..at]);
+        assert!(shorter.is_none_or(|shorter| verify(shorter, Some(&public)).is_err()), "{at}");
+    }
+}
+
+/// Signs a document again after a change. This is what whoever has the key could do.
+fn signed_again(note: &str, change: impl Fn(&mut serde_json::Value)) -> String {
+    let mut document: serde_json::Value = serde_json::from_str(note.lines().next().unwrap()).unwrap();
+    change(&mut document);
+    key().sign(&(crate::canonical::text(&document).unwrap() + "\n"))
+}
+
+fn refusal(note: &str) -> String {
+    match verify(note, Some(key().public())) {
+        Err(StatementError::Contradiction(what) | StatementError::Form(what)) => what,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn whoever_has_the_key_cannot_show_each_tenant_another_month() {
+    let note = statement(3);
+    let changes: [(&str, &str, serde_json::Value); 9] = [
+        ("/figures/record/rows/0/in_bytes", "not in entry 2", "100001".into()),
+        ("/figures/record/number", "not in entry 2", 4.into()),
+        ("/figures/record/container", "not in entry 2", "104".into()),
+        ("/figures/record/period", "another month or container", "2026-09".into()),
+        ("/figures/entry/chain", "entry 2 is not in the log", "bb23".into()),
+        ("/figures/entry/entry", "entry 1 is not in the log", 1.into()),
+        ("/corrections", "sums are not those", serde_json::json!([])),
+        ("/sums/0/in_bytes", "sums are not those", "190001".into()),
+        ("/figures/proof/index", "not in entry 2", 9.into()),
+    ];
+    for (place, expected, value) in changes {
+        let changed = signed_again(&note, |document| *document.pointer_mut(place).unwrap() = value.clone());
+        let found = refusal(&changed);
+        assert!(found.contains(expected), "{place}: {found}");
+    }
+    // A correction twice, and one of another container.
+    let twice = signed_again(&note, |document| {
+        let all = document["corrections"].as_array_mut().unwrap();
+        all.push(all[0].clone());
+    });
+    assert!(refusal(&twice).contains("order of the log"));
+    let other: serde_json::Value = serde_json::from_str(statement(4).lines().next().unwrap()).unwrap();
+    let mixed = signed_again(&note, |document| document["corrections"] = other["corrections"].clone());
+    assert!(refusal(&mixed).contains("another month or container"));
+    // An amount with another text of the same number, and members in another order.
+    let padded = signed_again(&note, |document| document["sums"][0]["in_bytes"] = "0190000".into());
+    assert!(refusal(&padded).contains("no amount"));
+    let line = note.lines().next().unwrap();
+    let spaced = key().sign(&(line.replacen("{\"c", "{ \"c", 1) + "\n"));
+    assert!(refusal(&spaced).contains("canonical"));
+}
+
+#[test]
+fn another_key_is_named() {
+    let other = SecretKey::new("node1.example.com/statements", [8; 32]).unwrap();
+    let error = verify(&statement(3), Some(other.public())).unwrap_err().to_string();
+    assert!(
+        error.contains(&key().public().to_string()) && error.contains(&other.public().to_string()),
+        "{error}"
+    );
+    // Without a key from elsewhere, the text is compared with itself.
+    assert_eq!(verify(&statement(3), None).unwrap().key, *key().public());
+    // A checkpoint of another key.
+    let foreign = Log::new(Salts::of([9; 32])).checkpoint(&other);
+    let changed = signed_again(&statement(3), |document| document["checkpoint"] = foreign.clone().into());
+    assert!(matches!(verify(&changed, None), Err(StatementError::Signature { .. })));
+}
+
+#[test]
+fn nothing_of_neighbours_is_in_a_statement() {
+    let note = statement(3);
+    let hashes: Vec<String> = (1..=5)
+        .map(|number| figures("2026-10", number, 100))
+        .map(|record| {
+            let text = crate::canonical::text(&record).unwrap();
+            traffic_model::hex(&crate::merkle::leaf(&[text.as_bytes()]))
+        })
+        .collect();
+    for (number, hash) in (1..).zip(hashes) {
+        assert!(!note.contains(&hash), "the unsalted hash of {number} can be guessed");
+        assert_eq!(note.contains(&format!("\"container\":\"10{number}\"")), number == 3);
+    }
+    let other = chain(issue(Log::new(Salts::of([10; 32])), facts(3))).finish(&key()).unwrap();
+    assert_ne!(note, other, "the salts do nothing");
+}
+
+#[test]
+fn the_same_figures_have_the_same_statement_and_later_logs_continue_earlier_ones() {
+    assert_eq!(statement(3), statement(3));
+    let later = |entries: usize| {
+        let mut log = Log::new(Salts::of([9; 32]));
+        for number in 0..entries {
+            let period = format!("20{number:02}-01");
+            log.append((Kind::Period, &period, CHAIN[0]), &[figures(&period, 1, 5)], 1).unwrap();
+        }
+        log.checkpoint(&key())
+    };
+    assert_ne!(later(3), later(4));
+    assert!(later(4).starts_with("node1.example.com/statements\n4\n"));
+}
+
+#[test]
+fn a_container_without_figures_has_no_statement() {
+    let error = chain(issue(Log::new(Salts::of([9; 32])), facts(6))).finish(&key()).unwrap_err();
+    assert!(error.to_string().contains("no figures in 2026-10"), "{error}");
+}
+
+#[test]
+fn a_public_key_is_what_the_statement_names() {
+    let line = statement(1);
+    let document: serde_json::Value = serde_json::from_str(line.lines().next().unwrap()).unwrap();
+    assert_eq!(PublicKey::parse(document["issuer"].as_str().unwrap()).unwrap(), *key().public());
+}

@@ -1,0 +1,144 @@
+//! `trafctl statement` and `trafctl verify` as commands: from a ledger to a file, and its check by others.
+#![expect(clippy::unwrap_used, reason = "a test; clippy does not count helpers as such")]
+
+use std::{fs, path::Path, process::Command};
+
+use jiff::Timestamp;
+use traffic_common::Family;
+use traffic_ledger::{
+    AdjustmentRequest,
+    testing::{File, NOON, Node, ledger},
+};
+
+/// A state directory with a ledger in which November 2026 is closed, and corrected once.
+fn state_dir() -> File {
+    let mut file = ledger();
+    let mut node = Node::balanced(NOON);
+    for _ in 0..25 {
+        node.traffic("101", 1, [1, 1_000_000, 2, 2_000_000]).traffic("102", 2, [7, 7000, 3, 300]);
+        node.pass(86_400).drain(&mut file.ledger);
+    }
+    let later = Timestamp::from_second(NOON + 26 * 86_400).unwrap();
+    file.ledger.close_anyway("2026-11", later).unwrap();
+    let request = AdjustmentRequest {
+        period: "2026-11".to_owned(),
+        container: "101".to_owned(),
+        class: 1,
+        family: Some(Family::Ipv4),
+        packets: [-3, 0],
+        bytes: [-1500, 0],
+        reason: "flood".to_owned(),
+        made: later,
+    };
+    file.ledger.adjust(&request).unwrap();
+    fs::write(file.dir.path().join("trafctl.toml"), "").unwrap();
+    file
+}
+
+fn run(directory: &Path, program: &str, arguments: &[&str]) -> (Option<i32>, String, String) {
+    let output = Command::new(program)
+        .args(arguments)
+        .current_dir(directory)
+        .env("TRAFCTL_CONFIG", directory.join("trafctl.toml"))
+        .env("TRAFCTL_STATE_DIR", directory)
+        .output()
+        .unwrap();
+    let text = |bytes| String::from_utf8(bytes).unwrap();
+    (output.status.code(), text(output.stdout), text(output.stderr))
+}
+
+fn trafctl(directory: &Path, arguments: &[&str]) -> (Option<i32>, String, String) {
+    run(directory, env!("CARGO_BIN_EXE_trafctl"), arguments)
+}
+
+/// What a command prints that must succeed.
+fn text(directory: &Path, arguments: &[&str]) -> String {
+    let (status, stdout, stderr) = trafctl(directory, arguments);
+    assert_eq!((status, stderr.as_str()), (Some(0), ""), "{arguments:?}");
+    stdout
+}
+
+#[test]
+fn a_statement_is_checked_by_us_and_by_a_program_that_knows_only_the_page() {
+    let file = state_dir();
+    let directory = file.dir.path();
+    let key = text(directory, &["statement", "key", "--new", "billing.example.com/a"]);
+    assert_eq!(text(directory, &["statement", "key"]), key);
+    let statement = text(directory, &["statement", "2026-11", "--container", "101"]);
+    assert_eq!(text(directory, &["statement", "2026-11", "--container", "101", "--out", "a"]), "");
+    assert_eq!(statement.lines().count(), 3);
+    // What was frozen, less the correction.
+    let report = text(
+        directory,
+        &["report", "--by", "month", "--from", "2026-11-01", "--to", "2026-12-01", "--format", "json"],
+    );
+    let report: serde_json::Value = serde_json::from_str(&report).unwrap();
+    let row = report["rows"].as_array().unwrap().iter().find(|row| row["container"] == "101").unwrap();
+    let to_bill = row["billing"]["to_bill"]["in"]["bytes"].as_i64().unwrap().to_string();
+    let json: serde_json::Value =
+        serde_json::from_str(&text(directory, &["verify", "a", "--key", key.trim(), "--format", "json"]))
+            .unwrap();
+    assert_eq!(json["statement"]["sums"][0]["in_bytes"], to_bill.as_str());
+    assert_eq!(
+        (&json["valid"], &json["key_compared"], &json["log_size"]),
+        (&true.into(), &true.into(), &2.into())
+    );
+    let table = text(directory, &["verify", "a"]);
+    assert!(table.starts_with("container 101, 2026-11: from ") && table.contains(&to_bill), "{table}");
+    assert!(table.contains(": flood\n") && table.contains("compare this key"), "{table}");
+    assert!(text(directory, &["verify", "a", "--proof"]).starts_with("c2sp.org/tlog-proof@v1\nindex 0\n"));
+
+    let verifier = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/verify_statement.py");
+    let verifier = verifier.to_str().unwrap();
+    // Debian's Python, which has its package for cryptography.
+    let (status, stdout, stderr) = run(directory, "/usr/bin/python3", &[verifier, "a", key.trim()]);
+    assert_eq!((status, stderr.as_str()), (Some(0), ""));
+    assert!(stdout.contains(&format!("in_bytes {to_bill}")), "{stdout}");
+    // It finds what is not so, as well.
+    let whole = fs::read_to_string(directory.join("a")).unwrap();
+    for (at, (from, to)) in
+        [("\"in_bytes\":\"", "\"in_bytes\":\"1"), ("flood", "flooD"), ("\u{2014} ", "\u{2014} x")]
+            .into_iter()
+            .enumerate()
+    {
+        let name = format!("changed-{at}");
+        fs::write(directory.join(&name), whole.replacen(from, to, 1)).unwrap();
+        assert_eq!(run(directory, "/usr/bin/python3", &[verifier, &name, key.trim()]).0, Some(1), "{from}");
+        let (status, stdout, stderr) = trafctl(directory, &["verify", &name]);
+        assert_eq!((status, stdout.as_str()), (Some(1), ""), "{from}");
+        assert!(stderr.starts_with(&format!("trafctl: {name}: ")), "{stderr}");
+    }
+}
+
+#[test]
+fn what_cannot_be_stated_is_refused_with_what_to_do() {
+    let file = state_dir();
+    let directory = file.dir.path();
+    let refused = |arguments: &[&str], expected: &str| {
+        let (status, stdout, stderr) = trafctl(directory, arguments);
+        assert_eq!((status, stdout.as_str()), (Some(1), ""), "{arguments:?}");
+        assert!(stderr.contains(expected), "{arguments:?}: {stderr}");
+    };
+    refused(&["statement", "2026-11", "--container", "101"], "`trafctl statement key --new NAME` makes one");
+    refused(&["statement", "key", "--new", "a b"], "cannot be the name of a key");
+    let key = text(directory, &["statement", "key", "--new", "a"]);
+    refused(&["statement", "key", "--new", "b"], "move it away");
+    refused(&["statement", "2026-12", "--container", "101"], "2026-12");
+    refused(&["statement", "2026-11", "--container", "103"], "103");
+    refused(&["statement", "November", "--container", "101"], "write it like 2026-10");
+    refused(&["verify", "none"], "cannot read none");
+    fs::write(directory.join("empty"), "").unwrap();
+    refused(&["verify", "empty"], "no statement of trafctl");
+    fs::write(directory.join("latin"), [0xe9, 0xff]).unwrap();
+    refused(&["verify", "latin"], "is no statement");
+    text(directory, &["statement", "2026-11", "--container", "102", "--out", "b"]);
+    let other = text(directory, &["statement", "key", "--new", "a", "--key", "other.key"]);
+    refused(&["verify", "b", "--key", other.trim()], &format!("signed by {}", key.trim()));
+    refused(&["verify", "b", "--key", "a+b+c"], "is no public key");
+    // Somebody changed a closed month by hand: nothing is signed.
+    let ledger = directory.join("ledger.sqlite");
+    let change = "update closed_row set in_bytes = in_bytes + 1 where container = '102'";
+    let done = Command::new("sqlite3").arg(&ledger).arg(change).status().unwrap();
+    assert!(done.success());
+    refused(&["statement", "2026-11", "--container", "101"], "does not match its rows");
+}
