@@ -1,6 +1,9 @@
 //! `cargo xtask bench`: measures the cost of trafctl beside that of no counting and of other methods.
 
-use std::{path::PathBuf, process::Command};
+use std::{
+    path::{Path, PathBuf},
+    process::Command,
+};
 
 use anyhow::{Context as _, Result, bail};
 use clap::ValueEnum;
@@ -23,11 +26,12 @@ use crate::{
 Examples:
   cargo xtask bench                                   run everything
   cargo xtask bench --quick --part program            measure the program's variants roughly
+  cargo xtask bench --part web                        what a page waits for; makes a ledger in half an hour
   cargo xtask bench --part real                       compare with the previous version on real tables
   cargo xtask bench --format json >bench.json         include the figures of every round
   cargo xtask bench --chart docs/performance.svg --gate")]
 pub struct Options {
-    /// Run only this part; may be repeated
+    /// Run only this part; may be repeated [default: all but web]
     #[arg(long = "part", value_enum)]
     parts: Vec<Part>,
     /// Rounds of each measurement [default: 9, with --quick 3]
@@ -45,6 +49,9 @@ pub struct Options {
     /// Fail when a bar is not met
     #[arg(long)]
     gate: bool,
+    /// Ledger of part `web`, as seed-ledger makes it [default: target/bench/year/ledger.sqlite, made if it is missing]
+    #[arg(long, value_name = "FILE")]
+    ledger: Option<PathBuf>,
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -57,6 +64,8 @@ enum Part {
     Control,
     /// Real tables and real packets, beside the previous version
     Real,
+    /// The web page, the API and the metrics, on a ledger of a year; only if it is named
+    Web,
 }
 
 /// The file that came with the present index. The previous version is the last commit without it. A commit's hash
@@ -92,6 +101,9 @@ pub fn run(options: &Options) -> Result<()> {
     if options.parts.is_empty() || options.parts.iter().any(|part| matches!(part, Part::Real)) {
         bench.env("TRAFCTL_PREVIOUS", previous()?);
     }
+    if options.parts.iter().any(|part| matches!(part, Part::Web)) {
+        bench.arg("--ledger").arg(ledger(options.ledger.as_deref())?);
+    }
     for part in &options.parts {
         bench.args(["--part", name(part).as_str()]);
     }
@@ -109,6 +121,36 @@ pub fn run(options: &Options) -> Result<()> {
         bench.arg("--gate");
     }
     become_command(&mut bench)
+}
+
+/// The ledger of a year: the one that is named, or one that is made once.
+fn ledger(named: Option<&Path>) -> Result<PathBuf> {
+    let path = match named {
+        Some(path) => std::path::absolute(path)?,
+        None => workspace().join("target/bench/year/ledger.sqlite"),
+    };
+    if path.is_file() {
+        return Ok(path);
+    }
+    if named.is_some() {
+        bail!("{} does not exist; `cargo xtask seed-ledger FILE --quick` makes one", path.display());
+    }
+    // Only a complete one gets its place.
+    let (place, partial) = (workspace().join("target/bench/year"), workspace().join("target/bench/partial"));
+    for directory in [&place, &partial] {
+        if directory.exists() {
+            std::fs::remove_dir_all(directory)
+                .with_context(|| format!("cannot remove {}", directory.display()))?;
+        }
+    }
+    std::fs::create_dir_all(&partial).with_context(|| format!("cannot create {}", partial.display()))?;
+    let mut seed = cargo();
+    seed.args(["run", "--release", "--package", "traffic-ledger", "--example", "seed-ledger", "--"]);
+    seed.arg(partial.join("ledger.sqlite")).args(["1000", "4", "365", "1", "quick"]);
+    // Results alone go to standard output.
+    command::run(seed.stdout(std::io::stderr()))?;
+    std::fs::rename(&partial, &place).with_context(|| format!("cannot rename {}", partial.display()))?;
+    Ok(path)
 }
 
 /// Builds the previous version from its commit, and returns its program.

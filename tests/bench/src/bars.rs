@@ -1,4 +1,4 @@
-//! The bars: ratios within one run that must hold.
+//! The bars: ratios within one run that must hold, and the milliseconds that a page may take.
 
 use serde::Serialize;
 
@@ -8,6 +8,7 @@ use crate::{
     real::{self, Peers},
     results::Results,
     statistics::{Summary, ratios},
+    web,
 };
 use traffic_common::Family;
 
@@ -130,7 +131,19 @@ pub fn all(results: &Results) -> Vec<Bar> {
         results.ratio(control::PART, control::DUMP, control::AS_TABLE, "trafctl"),
     );
     real_bars(results, &mut add);
+    web_bars(results, &mut add);
     bars
+}
+
+/// The bars of the web page: what somebody waits for, in milliseconds, and whether memory grows.
+fn web_bars(results: &Results, add: &mut impl FnMut(String, Goal, Option<Vec<f64>>)) {
+    let others = web::spans().map(|name| (name, 1000.0));
+    for (name, most_ms) in [(web::FIRST_VIEW, 300.0), (web::METRICS, 100.0)].into_iter().chain(others) {
+        let measured = results.get(web::PART, name, "trafctl").map(<[f64]>::to_vec);
+        add(format!("{name}, ms"), Goal::AtMost(most_ms), measured);
+    }
+    let grown = results.ratio(web::MEMORY, web::ANONYMOUS, web::LAST, web::WARM);
+    add("memory after an hour's requests, at the end / after a third".to_owned(), Goal::AtMost(1.25), grown);
 }
 
 /// The bars of real tables and of this version against the previous one.

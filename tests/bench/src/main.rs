@@ -4,6 +4,7 @@
 //! - [`program`]: variants of the kernel program by `BPF_PROG_TEST_RUN`.
 //! - [`packets`]: real packets through namespaces.
 //! - [`control`]: attach, load, dump and drain.
+//! - [`web`]: the web page, the API and the metrics.
 //! - [`results`], [`statistics`], [`bars`], [`report`], [`chart`]: evaluation of the figures.
 //! - [`real`]: this version beside the previous one, on real tables.
 //! - [`table`], [`geo`], [`random`]: class tables and peers.
@@ -22,6 +23,7 @@ mod report;
 mod results;
 mod statistics;
 mod table;
+mod web;
 
 use std::{
     fs,
@@ -38,7 +40,7 @@ use self::{progress::Progress, results::Results};
 /// Measures the cost of trafctl. Run it as `cargo xtask bench`.
 #[derive(Debug, Parser)]
 struct Options {
-    /// Parts to run; may be repeated [default: all]
+    /// Parts to run; may be repeated [default: all but web]
     #[arg(long = "part", value_enum)]
     parts: Vec<Part>,
     /// Rounds of each measurement [default: 9, with --quick 3]
@@ -59,6 +61,9 @@ struct Options {
     /// Numbers of prefixes in part `program`
     #[arg(long, value_delimiter = ',', default_value = "1000,100000,800000")]
     sizes: Vec<usize>,
+    /// The ledger of part `web`
+    #[arg(long, value_name = "FILE")]
+    ledger: Option<PathBuf>,
     /// Packets in each sample of part `program`
     #[arg(long)]
     repeat: Option<u32>,
@@ -70,6 +75,7 @@ enum Part {
     Packets,
     Control,
     Real,
+    Web,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -111,6 +117,11 @@ fn run(options: &Options) -> Result<bool> {
     }
     if wanted(Part::Real) {
         real::run(rounds, &mut results, &progress).context("part real")?;
+    }
+    // Only where it is asked for: its ledger takes long to make.
+    if options.parts.contains(&Part::Web) {
+        let ledger = options.ledger.as_deref().context("part web needs --ledger")?;
+        web::run(ledger, rounds, &mut results, &progress).context("part web")?;
     }
     drop(progress);
 
