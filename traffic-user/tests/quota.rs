@@ -1,7 +1,11 @@
 //! `trafctl quota` with a ledger of a simulated node: needs neither root nor a kernel.
 #![expect(clippy::unwrap_used, reason = "a test; clippy does not count helpers as such")]
 
-use std::{fs, process::Command};
+use std::{
+    fs,
+    os::unix::fs::PermissionsExt,
+    process::{Command, Stdio},
+};
 
 use serde_json::{Value, json};
 use traffic_ledger::{
@@ -67,13 +71,17 @@ fn write(file: &File, text: &str) {
     fs::write(file.dir.path().join("quotas.toml"), text).unwrap();
 }
 
-fn trafctl(file: &File, arguments: &[&str]) -> (Option<i32>, String, String) {
-    let output = Command::new(env!("CARGO_BIN_EXE_trafctl"))
+fn command(file: &File, arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_trafctl"));
+    command
         .args(arguments)
         .env("TRAFCTL_CONFIG", file.dir.path().join("trafctl.toml"))
-        .env("TRAFCTL_STATE_DIR", file.dir.path())
-        .output()
-        .unwrap();
+        .env("TRAFCTL_STATE_DIR", file.dir.path());
+    command
+}
+
+fn trafctl(file: &File, arguments: &[&str]) -> (Option<i32>, String, String) {
+    let output = command(file, arguments).output().unwrap();
     let text = |bytes| String::from_utf8(bytes).unwrap();
     (output.status.code(), text(output.stdout), text(output.stderr))
 }
@@ -264,5 +272,65 @@ fn a_retired_id_starts_with_nothing() {
         shown["standings"][0]["limit"]["bytes"],
         json!(30_000_000 * since_s / (30 * 86_400)),
         "{shown:#}"
+    );
+}
+
+#[test]
+fn a_quota_is_set_and_removed_and_the_rest_of_the_file_stays() {
+    let file = state_dir();
+    let path = file.dir.path().join("quotas.toml");
+    write(&file, &format!("# Kept by hand.\n{QUOTAS}"));
+    fs::set_permissions(&path, PermissionsExt::from_mode(0o644)).unwrap();
+    let set =
+        ["quota", "set", "traffic", "--container", "102", "--allowance", "200MB", "--thresholds", "75%,100%"];
+    assert_eq!(
+        trafctl(&file, &set),
+        (Some(0), "quota traffic for container 102 is set\n".to_owned(), String::new())
+    );
+    let expected = format!("# Kept by hand.\n{QUOTAS}")
+        .replace("\"100MB\"", "\"200MB\"")
+        .replace("Kathmandu\"\n", "Kathmandu\"\nthresholds = [\"75%\", \"100%\"]\n");
+    assert_eq!(fs::read_to_string(&path).unwrap(), expected);
+    assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o644);
+    assert_eq!(trafctl(&file, &set).1, "quota traffic for container 102 is already so\n");
+    let (status, text, stderr) =
+        trafctl(&file, &["quota", "set", "traffic", "--default", "--allowance", "5Gb"]);
+    assert_eq!((status, text.as_str()), (Some(2), ""));
+    assert!(stderr.contains("\"5Gb\" has an unknown unit"), "{stderr}");
+    let (status, text, _) = trafctl(&file, &["quota", "remove", "daily", "--pattern", "10?"]);
+    assert_eq!(status, Some(0));
+    assert!(text.starts_with("removed:\n[[quota]]\nname = \"daily\"\n"), "{text}");
+    let (status, _, stderr) = trafctl(&file, &["quota", "remove", "daily", "--pattern", "10?"]);
+    assert_eq!(status, Some(2));
+    assert!(stderr.contains("it has no such quota"), "{stderr}");
+    assert_eq!(trafctl(&file, &["quota", "set", "traffic", "--allowance", "1GB"]).0, Some(2), "for whom?");
+}
+
+/// Whoever manages the file by a link keeps the link, and two writers lose nothing.
+#[test]
+fn many_writers_lose_nothing() {
+    let file = state_dir();
+    let (path, target) = (file.dir.path().join("quotas.toml"), file.dir.path().join("managed.toml"));
+    fs::rename(&path, &target).unwrap();
+    std::os::unix::fs::symlink(&target, &path).unwrap();
+    let writers: Vec<_> = (0..6)
+        .map(|number| {
+            let id = format!("20{number}");
+            let set = ["quota", "set", "traffic", "--container", &id, "--allowance", "7GB"];
+            command(&file, &set).stdout(Stdio::null()).spawn().unwrap()
+        })
+        .collect();
+    for mut writer in writers {
+        assert!(writer.wait().unwrap().success());
+    }
+    assert!(path.is_symlink());
+    let text = fs::read_to_string(&target).unwrap();
+    assert!((0..6).all(|number| text.contains(&format!("container = \"20{number}\""))), "{text}");
+    // A file that does not exist is created.
+    fs::remove_file(&path).unwrap();
+    assert_eq!(trafctl(&file, &["quota", "set", "traffic", "--default", "--unlimited"]).0, Some(0));
+    assert_eq!(
+        fs::read_to_string(&path).unwrap(),
+        "[[quota]]\nname = \"traffic\"\ndefault = true\nunlimited = true\n"
     );
 }

@@ -1,5 +1,5 @@
-//! `quotas.toml`: its tables and keys, every one of them checked. A file with any mistake yields no quota at all,
-//! and all its mistakes with their lines.
+//! `quotas.toml`: its tables and keys, every one of them checked. A file with any mistake yields no quota at
+//! all, and all its mistakes with their lines.
 
 mod table;
 
@@ -54,6 +54,11 @@ fn position(text: &str, at: usize) -> (usize, usize) {
     let before = text.get(..at).unwrap_or(text);
     let column = before.rsplit('\n').next().unwrap_or_default().chars().count() + 1;
     (before.matches('\n').count() + 1, column)
+}
+
+/// The line of a byte of a text, from 1.
+pub(crate) fn line_of(text: &str, at: usize) -> usize {
+    position(text, at).0
 }
 
 impl Quotas {
@@ -119,7 +124,8 @@ fn refuse_twice(quotas: &[Quota], mistakes: &mut Mistakes<'_>) {
                 line: quota.line,
                 column: 1,
                 message: format!(
-                    "quota {:?} for {} is on line {first} already; remove one of them, or give one another name",
+                    "quota {:?} for {} is on line {first} already; remove one of them, or give one \
+                     another name",
                     quota.name,
                     match quota.scope {
                         Scope::Default => "all others".to_owned(),

@@ -205,7 +205,8 @@ proptest! {
         lines in proptest::collection::vec(
             prop_oneof![
                 Just("[[quota]]".to_owned()),
-                "(name|container|pattern|default|allowance|commit|period|classes) = ('[a-z0-9 *%]{0,6}'|true|[0-9]{1,4}|\\[1\\])",
+                "(name|container|pattern|default|allowance|commit|period|classes) = \
+                 ('[a-z0-9 *%]{0,6}'|true|[0-9]{1,4}|\\[1\\])",
                 "\\PC{0,20}",
             ],
             0..12,

@@ -1,17 +1,17 @@
 //! What a period comes to, and when the allowance runs out.
 //!
-//! The rest of the period is taken to have the mean rate of the last days, in each direction by itself. A mean
-//! over the period alone would say nothing after its first night, and a mean over an hour would follow every
-//! peak. Whole numbers throughout.
+//! The rest of the period is taken to have the mean rate of the last days, in each direction by itself. A
+//! mean over the period alone would say nothing after its first night, and a mean over an hour would follow
+//! every peak. Whole numbers throughout.
 
 use serde::Serialize;
 
 use crate::{period::Span, quota::Direction, usage::Used};
 
 /// The method in words.
-pub const METHOD: &str = "used until the last reading, and for the rest of the period the mean rate of the last \
-                          seven days (or of all that is recorded, if that is less); none from less than a day, \
-                          for rates, and for periods that move with each day";
+pub const METHOD: &str = "used until the last reading, and for the rest of the period the mean rate of the \
+                          last seven days (or of all that is recorded, if that is less); none from less \
+                          than a day, for rates, and for periods that move with each day";
 
 /// Nothing is expected from less than this, in seconds: a night is not a month.
 const SHORTEST_S: u64 = 86_400;
@@ -35,8 +35,8 @@ pub struct Forecast {
     pub runs_out_s: Option<i64>,
 }
 
-/// Forecasts a period from what was used until `last_s`, the time of the last reading in seconds since the Unix
-/// epoch. `None` where less than a day is known, or the reading is not within the period.
+/// Forecasts a period from what was used until `last_s`, the time of the last reading in seconds since the
+/// Unix epoch. `None` where less than a day is known, or the reading is not within the period.
 pub fn forecast(
     (direction, allowance): (Direction, u64),
     span: Span,
@@ -132,7 +132,8 @@ mod tests {
         ) {
             let direction = Direction::ALL[which].0;
             let span = Span { start_s: -5, end_s: length };
-            let (used, recent) = (used(before.0, before.1), Recent { used: used(lately.0, lately.1), seconds: DAY });
+            let recent = Recent { used: used(lately.0, lately.1), seconds: DAY };
+            let used = used(before.0, before.1);
             let found = forecast((direction, allowance), span, 0, (used, recent)).unwrap();
             let at = |second: i64| direction.of(Used {
                 incoming: used.incoming + lately.0 * second.unsigned_abs() / DAY,

@@ -1,9 +1,10 @@
 //! Quotas: what a container may use in a period, how much of that it has used, and what the period comes to.
 //!
-//! Pure: figures go in as plain numbers, and no clock is read. The binary's `queries/quotas` asks the ledger for
-//! the figures, `cli/quota` has the commands, and `render/quota` formats what is returned.
+//! Pure: figures go in as plain numbers, and no clock is read. The binary's `queries/quotas` asks the ledger
+//! for the figures, `cli/quota` has the commands, and `render/quota` formats what is returned.
 //!
 //! - `file`: `quotas.toml`. Every line is checked; a file with a mistake yields no quota at all.
+//! - [`edit`]: changes of the file that keep its comments.
 //! - `values`: the notations of its values.
 //! - `quota`: a quota as checked.
 //! - `scope`: which containers a quota is for, and which of several decides.
@@ -11,6 +12,7 @@
 //! - `usage`: the used part of an allowance, and the thresholds that it has reached.
 //! - `forecast`: what a period comes to, and when the allowance runs out.
 
+pub mod edit;
 mod file;
 mod forecast;
 mod period;

@@ -1,7 +1,7 @@
 //! Where a period begins and ends. Instants are seconds since the Unix epoch; ends are exclusive.
 //!
-//! - A month begins on its billing day, or on the last day of a calendar month that has no such day: the 31st is
-//!   30 April, and 31 May again.
+//! - A month begins on its billing day, or on the last day of a calendar month that has no such day: the 31st
+//!   is 30 April, and 31 May again.
 //! - A week begins on Monday.
 //! - A day begins at its first instant in the zone, so it may have 23 or 25 hours.
 //! - `N days` are today and the days before it, and move on with each day.
@@ -70,8 +70,8 @@ impl Period {
         Ok(Span { start_s: calendar.date_start(first)?, end_s: calendar.date_start(next)? })
     }
 
-    /// The first date of the period that contains a date, and the first one after it. A ledger may have booked
-    /// these dates under other borders than those of the zone's rules of today.
+    /// The first date of the period that contains a date, and the first one after it. A ledger may have
+    /// booked these dates under other borders than those of the zone's rules of today.
     ///
     /// # Errors
     /// When a date is outside the years that can be represented.
@@ -137,8 +137,8 @@ pub fn zone_of(name: &str) -> Result<(), WrongZone> {
 fn require_buckets(zone: &TimeZone, name: &str) -> Result<(), WrongZone> {
     let wrong = |offset_s: i32| {
         WrongZone(format!(
-            "the clock of {name:?} is {offset_s} s from UTC, but the ledger has buckets of five minutes, which no \
-             border of a period may cut; write a zone whose offset is a multiple of 300 s"
+            "the clock of {name:?} is {offset_s} s from UTC, but the ledger has buckets of five minutes, \
+             which no border of a period may cut; write a zone whose offset is a multiple of 300 s"
         ))
     };
     let aligned = |offset_s: i32| i64::from(offset_s) % FIVE_MINUTES_S == 0;

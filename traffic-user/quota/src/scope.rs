@@ -1,9 +1,9 @@
 //! Which containers a quota is for, and which of several decides.
 //!
-//! Quotas of different names apply beside each other: a monthly and a daily one, say. Of one name, a container
-//! has one quota: that for its id, else the first in the file whose pattern it matches, else the default. Each
-//! container has the allowance for itself, however many match. A pattern or a default is never for the node
-//! itself, and never for an interface whose container is not known yet.
+//! Quotas of different names apply beside each other: a monthly and a daily one, say. Of one name, a
+//! container has one quota: that for its id, else the first in the file whose pattern it matches, else the
+//! default. Each container has the allowance for itself, however many match. A pattern or a default is never
+//! for the node itself, and never for an interface whose container is not known yet.
 
 use traffic_model::{NODE_ID, is_pending};
 
@@ -84,7 +84,8 @@ impl Quotas {
     pub fn of(&self, container: &Container) -> Vec<&Quota> {
         let mut chosen: Vec<(&Quota, u8)> = Vec::new();
         for quota in &self.quotas {
-            // The first name that the file has keeps its place, also where another quota of this name decides.
+            // The first name that the file has keeps its place, also where another quota of this name
+            // decides.
             let rank = match &quota.scope {
                 Scope::Container(id) if container.ids.contains(id) => 3,
                 Scope::Pattern(pattern) if container.is_ordinary() && matches(pattern, container) => 2,

@@ -1,5 +1,5 @@
-//! The used part of an allowance, and the thresholds that it has reached. Whole numbers throughout: whoever is
-//! one byte below a threshold has not reached it.
+//! The used part of an allowance, and the thresholds that it has reached. Whole numbers throughout: whoever
+//! is one byte below a threshold has not reached it.
 
 use crate::{
     period::Span,
@@ -19,8 +19,8 @@ pub struct Used {
 
 /// What a container may use in a period: bytes, or bits per second; `None` without a limit.
 ///
-/// `since_s` is when the container was first seen, in seconds since the Unix epoch; `None` if it is older than
-/// the ledger. A share is rounded down, and at least 1.
+/// `since_s` is when the container was first seen, in seconds since the Unix epoch; `None` if it is older
+/// than the ledger. A share is rounded down, and at least 1.
 pub fn allowance_in(quota: &Quota, span: Span, since_s: Option<i64>) -> Option<u64> {
     let bytes = match quota.limit {
         Limit::Unlimited => return None,

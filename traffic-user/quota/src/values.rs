@@ -50,8 +50,8 @@ pub(crate) fn allowance(text: &str) -> Parsed<Limit> {
     }
 }
 
-const RATE_UNITS: &str = "write a number with a unit of bit/s, kbit/s, Mbit/s, Gbit/s or Tbit/s (powers of 1000), \
-                          such as 100Mbit/s";
+const RATE_UNITS: &str = "write a number with a unit of bit/s, kbit/s, Mbit/s, Gbit/s or Tbit/s (powers of \
+                          1000), such as 100Mbit/s";
 
 /// A rate in bits per second. Decimal arithmetic without floating point.
 pub(crate) fn rate(text: &str) -> Parsed<u64> {

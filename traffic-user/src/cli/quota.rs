@@ -1,4 +1,7 @@
-//! `trafctl quota`: checks the file with the quotas, lists them, and shows what is used of each.
+//! `trafctl quota`: checks the file with the quotas, lists them, and shows what is used of each. `set` has
+//! the commands that change the file.
+
+mod set;
 
 use std::{
     io,
@@ -27,12 +30,13 @@ use crate::{
     render::quota::{self as render, Checked, Listed, Shown},
 };
 
-/// Check and list quotas, and show what is used of them
+/// Set, check and list quotas, and show what is used of them
 ///
-/// Quotas are in quotas.toml beside the configuration, usually /etc/trafctl/quotas.toml. A file with a mistake is
-/// refused as a whole.
+/// Quotas are in quotas.toml beside the configuration, usually /etc/trafctl/quotas.toml. A file with a
+/// mistake is refused as a whole.
 #[derive(Debug, Args)]
 #[command(after_long_help = "Examples:\n  \
+    trafctl quota set traffic --default --allowance 1TB\n  \
     trafctl quota check\n  \
     trafctl quota list\n  \
     trafctl quota show 101\n  \
@@ -48,9 +52,9 @@ pub struct Options {
 enum Action {
     /// Check the file with the quotas, and how it fits the ledger
     ///
-    /// Lists every mistake in the file with its line. If there is none, it looks in the ledger for the containers
-    /// that quotas name, and compares commits with how long the ledger keeps rates. Changes nothing. The status is
-    /// 2 if the file has a mistake, and 1 if something does not fit.
+    /// Lists every mistake in the file with its line. If there is none, it looks in the ledger for the
+    /// containers that quotas name, and compares commits with how long the ledger keeps rates. Changes
+    /// nothing. The status is 2 if the file has a mistake, and 1 if something does not fit.
     #[command(after_long_help = "Examples:\n  \
         trafctl quota check\n  \
         trafctl quota check new.toml && mv new.toml /etc/trafctl/quotas.toml")]
@@ -71,17 +75,20 @@ enum Action {
     },
     /// Show what each container has used of its quotas, and what the period comes to
     ///
-    /// Figures are those of `trafctl report` for the period and classes of the quota. The period is the one that
-    /// contains the last reading, or --at. On a terminal figures have units; in a pipe they are exact.
+    /// Figures are those of `trafctl report` for the period and classes of the quota. The period is the one
+    /// that contains the last reading, or --at. On a terminal figures have units; in a pipe they are exact.
     ///
-    /// With --over, only quotas of which so much is used are shown, and the status is 1 if there are any. So a
-    /// check of a monitoring system needs nothing else. A quota whose figures cannot be read is always among them.
+    /// With --over, only quotas of which so much is used are shown, and the status is 1 if there are any. So
+    /// a check of a monitoring system needs nothing else. A quota whose figures cannot be read is always
+    /// among them.
     #[command(after_long_help = "Examples:\n  \
         trafctl quota show\n  \
         trafctl quota show 101 --format json\n  \
         trafctl quota show --at 2026-10-31\n  \
         trafctl quota show --over 80%")]
     Show(ShowOptions),
+    Set(Box<set::SetOptions>),
+    Remove(set::RemoveOptions),
 }
 
 #[derive(Debug, Args)]
@@ -111,6 +118,8 @@ pub(super) fn run(global: &Global, options: &Options) -> anyhow::Result<Done> {
         Action::Check { file, format } => check(global, file.as_deref(), *format),
         Action::List { format } => list(global, *format),
         Action::Show(options) => show(global, options),
+        Action::Set(options) => set::set(global, options),
+        Action::Remove(options) => set::remove(global, options),
     }
 }
 
@@ -164,7 +173,8 @@ fn problems(global: &Global, quotas: &Quotas) -> Vec<String> {
         let days = longest_days(quota.period.kind);
         (days > kept_days).then(|| {
             format!(
-                "line {}: the commit {:?} ranks the rates of {days} days, but the ledger keeps those of {kept_days}; \
+                "line {}: the commit {:?} ranks the rates of {days} days, but the ledger keeps those of \
+                 {kept_days}; \
                  set five_minutes = \"{days}d\" under [retention]",
                 quota.line, quota.name
             )
@@ -236,16 +246,22 @@ fn usable(global: &Global) -> anyhow::Result<Option<Quotas>> {
         None => Ok(Some(Quotas::default())),
         Some(Ok(quotas)) => Ok(Some(quotas)),
         Some(Err(mistakes)) => {
-            let more = match mistakes.len() {
-                1 => "; correct it".to_owned(),
-                number => format!("; correct it and {} more, which `trafctl quota check` lists", number - 1),
-            };
-            if let Some(FileMistake { line, column, message }) = mistakes.first() {
-                print_error(&anyhow!("{}:{line}:{column}: {message}{more}", path.display()));
-            }
+            refused(&path, &mistakes);
             Ok(None)
         }
     }
+}
+
+/// Prints the first mistake of a file, and how many more there are.
+fn refused(path: &Path, mistakes: &[FileMistake]) -> Done {
+    let more = match mistakes.len() {
+        1 => "; correct it".to_owned(),
+        number => format!("; correct it and {} more, which `trafctl quota check` lists", number - 1),
+    };
+    if let Some(FileMistake { line, column, message }) = mistakes.first() {
+        print_error(&anyhow!("{}:{line}:{column}: {message}{more}", path.display()));
+    }
+    Done::Status(REFUSED)
 }
 
 fn list(global: &Global, format: Format) -> anyhow::Result<Done> {

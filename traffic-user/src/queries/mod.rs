@@ -2,7 +2,8 @@
 //! parameters of the API's documents, and the answers as text.
 //!
 //! Both ways lead through here, so that a command and a document of the API show the same. `parameters` reads
-//! options from a URL, `period` is the span of time, `plots` has the queries that only the API answers, and `quotas` asks what is used of them.
+//! options from a URL, `period` is the span of time, `plots` has the queries that only the API answers, and
+//! `quotas` asks what is used of them.
 
 pub mod parameters;
 mod period;
@@ -88,8 +89,9 @@ impl FindContainers for ById {
     }
 }
 
-/// The requested containers as the ledger knows them, by all ids that each is known by. The label of a retired
-/// container is not an id and is used as it is. What the ledger does not know may be the name of a container.
+/// The requested containers as the ledger knows them, by all ids that each is known by. The label of a
+/// retired container is not an id and is used as it is. What the ledger does not know may be the name of a
+/// container.
 ///
 /// # Errors
 /// When the ids or the ledger cannot be read, and for a name of several containers.

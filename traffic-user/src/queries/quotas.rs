@@ -1,5 +1,5 @@
-//! What containers have used of their quotas, by the ledger. Figures come from ordinary reports, so that a quota
-//! never differs from the report of the same span.
+//! What containers have used of their quotas, by the ledger. Figures come from ordinary reports, so that a
+//! quota never differs from the report of the same span.
 
 use std::collections::HashMap;
 
@@ -94,8 +94,8 @@ impl<'l> Asker<'l> {
         &self.extent
     }
 
-    /// What every container has used of each of its quotas, in the periods that contain `at`. `ids` are all ids
-    /// that a container is known by. Retired containers have no quota.
+    /// What every container has used of each of its quotas, in the periods that contain `at`. `ids` are all
+    /// ids that a container is known by. Retired containers have no quota.
     ///
     /// # Errors
     /// When the file cannot be read, or a period cannot be computed.
