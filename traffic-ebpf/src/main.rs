@@ -48,13 +48,17 @@
 
 #[cfg(feature = "bench")]
 mod bench;
+mod class_table;
 mod classify;
 mod copies;
 mod count;
+mod finding;
 mod gso;
+mod headers;
 mod maps;
 mod no_container;
 mod parse;
+mod segments;
 mod shaping;
 mod sk_buff;
 mod usual;

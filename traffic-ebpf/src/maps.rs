@@ -8,14 +8,15 @@
 //! Capacities of 1 are placeholders: the loader sets the configured ones.
 
 use aya_ebpf::{
-    btf_maps::{Array, ArrayOfMaps, HashMap, LpmTrie, PerCpuArray},
+    btf_maps::{Array, PerCpuArray},
     macros::btf_map,
 };
 use traffic_common::{
-    ARRAY_WORDS, ARRAYS_PER_TABLE, CARRIED_IPSEC, ClassBlock, ClassCounters, ContainerRecord, Control,
-    FaultCounters, INTERFACE_INDEX_ENTRIES, InterfaceCounters, InterfaceEntry, InterfaceRecord, Meta,
-    gso::SkbLayout, interface_flags,
+    CARRIED_IPSEC, ClassBlock, ClassCounters, FaultCounters, INTERFACE_INDEX_ENTRIES, InterfaceCounters,
+    InterfaceEntry, InterfaceRecord, Meta, gso::SkbLayout, interface_flags,
 };
+
+pub use crate::finding::*;
 
 /// What the loader knows of the running kernel. Read-only data, frozen before load.
 #[unsafe(no_mangle)]
@@ -52,63 +53,6 @@ macro_rules! of_kernel {
 }
 pub(crate) use of_kernel;
 
-// Finding the container.
-
-/// The interface entries of all but very high indexes.
-///
-/// Key: ifindex below [`INTERFACE_INDEX_ENTRIES`]; value: entry, or zeros without one. Writer: userspace,
-/// before it attaches. Reader: program. Full: impossible, since every such index has an element.
-#[btf_map]
-pub static INTERFACE_BY_INDEX: Array<InterfaceEntry, { INTERFACE_INDEX_ENTRIES as usize }> = Array::new();
-
-/// The interface entries of higher indexes, on a node that has had very many interfaces.
-///
-/// Key: ifindex; value: entry. Writer: userspace, before it attaches. Reader: program. Full: attach is
-/// refused.
-#[btf_map]
-pub static INTERFACE_BY_HIGH_INDEX: HashMap<u32, InterfaceEntry, 4096> = HashMap::new();
-
-/// Local IPv4 addresses on shared interfaces.
-///
-/// Key: prefix; value: container slot, or `ADDRESS_WITHOUT_SLOT`. Writer: userspace. Reader: program. Full:
-/// the address is refused with a message, and all others stay.
-#[btf_map]
-pub static ADDRESSES_V4: LpmTrie<[u8; 4], u32, 65_536> = LpmTrie::new();
-
-/// Local IPv6 addresses on shared interfaces. Otherwise as [`ADDRESSES_V4`].
-#[btf_map]
-pub static ADDRESSES_V6: LpmTrie<[u8; 16], u32, 65_536> = LpmTrie::new();
-
-/// The node's own addresses, for uplinks.
-///
-/// Key: IPv6 address, or IPv4 mapped into IPv6; value: unused. Writer: userspace. Reader: program. Full: the
-/// address is not counted for the node, and userspace reports it. Elements are allocated on demand.
-#[btf_map]
-pub static NODE_ADDRESSES: HashMap<[u64; 2], u32, 65_536, 1> = HashMap::new();
-
-// Finding the class.
-
-/// A part of a class table: 504 lines.
-///
-/// The kernel allocates up to 32 KiB from its direct map, where an address is translated by few entries of
-/// the TLB. A value of one size for all tables lets the program's lookups be inlined, which
-/// `BPF_F_INNER_MAP` does not.
-pub type ClassArray = Array<[u64; ARRAY_WORDS], 1>;
-
-/// The two class tables, each as a sequence of lines in inner arrays.
-///
-/// Key: number of the array, those of the second table from `ARRAYS_PER_TABLE` on; value: an array. The
-/// layout is described in `traffic_common::layout`. Writer: userspace, which fills the places of the idle
-/// table. Reader: program. Full: the table is refused before it is written.
-#[btf_map]
-pub static CLASS_LINES: ArrayOfMaps<ClassArray, { 2 * ARRAYS_PER_TABLE as usize }> = ArrayOfMaps::new();
-
-/// The word that switches tables, and the width of a container's row in [`CLASS_COUNTERS`].
-///
-/// Key: 0; value: control words. Writer: userspace. Reader: program, once per packet. Full: impossible.
-#[btf_map]
-pub static CLASS_CONTROL: Array<Control, 1> = Array::new();
-
 // Counting. The counters only grow: the program adds, and userspace reads and never resets.
 
 /// The traffic of each container and class.
@@ -130,12 +74,6 @@ pub static INTERFACE_COUNTERS: PerCpuArray<InterfaceCounters, 1> = PerCpuArray::
 pub static FAULT_COUNTERS: PerCpuArray<FaultCounters, 1> = PerCpuArray::new();
 
 // Records of userspace. Their keys are slots, so their capacity is that of the counters.
-
-/// The owner of each container slot.
-///
-/// Key: container slot; value: record. Writer and reader: userspace. Full: see [`CLASS_COUNTERS`].
-#[btf_map]
-pub static CONTAINERS: Array<ContainerRecord, 1> = Array::new();
 
 /// The owner of each interface slot.
 ///
@@ -187,16 +125,10 @@ pub static SHAPING_MARKS: Array<u64, 1> = Array::new();
 #[btf_map]
 pub static META: Array<Meta, 1> = Array::new();
 
-/// The interface's entry. `None` if userspace has not written one.
+/// The interface's entry. `None` if userspace has not written one for an interface that is counted.
 #[inline(always)]
 pub fn interface(ifindex: u32) -> Option<&'static InterfaceEntry> {
-    let entry = if ifindex < INTERFACE_INDEX_ENTRIES {
-        INTERFACE_BY_INDEX.get(ifindex)
-    } else {
-        // SAFETY: the value is only read. An update replaces the whole element, so there are no torn reads.
-        unsafe { INTERFACE_BY_HIGH_INDEX.get(&ifindex) }
-    };
-    entry.filter(|entry| entry.flags & (interface_flags::PRESENT | interface_flags::UPLINK) != 0)
+    entry_of(ifindex).filter(|entry| entry.flags & (interface_flags::PRESENT | interface_flags::UPLINK) != 0)
 }
 
 /// Notes in the interface's entry that it has carried IPsec.

@@ -1,0 +1,55 @@
+//! Looks up classes and local addresses in the maps of `finding.rs`. Shared by both programs.
+
+use traffic_common::{
+    ADDRESS_WITHOUT_SLOT, ARRAY_WORDS, Control, Fault, LINE_WORDS, Line, TableWord,
+    lookup::{self, Lines},
+};
+
+use crate::finding::{CLASS_CONTROL, CLASS_LINES};
+
+/// The column of an IPv4 peer.
+#[inline(always)]
+pub fn column_v4(control: &Control, peer: [u8; 4]) -> Result<u32, Fault> {
+    let word = TableWord(control.active_table);
+    lookup::column_v4(&Table(word), word.is_wide(), u32::from_be_bytes(peer)).ok_or(Fault::NoClassTable)
+}
+
+/// The column of an IPv6 peer.
+#[inline(always)]
+pub fn column_v6(control: &Control, peer: [u8; 16]) -> Result<u32, Fault> {
+    lookup::column_v6(&Table(TableWord(control.active_table)), peer).ok_or(Fault::NoClassTable)
+}
+
+/// The class table in force.
+struct Table(TableWord);
+
+impl Lines for Table {
+    #[inline(always)]
+    fn line_of(&self, array: u32, within: u32) -> Option<&Line> {
+        // With `get_value(_, &0)` the key is a constant in a section of its own, which some objects do not reach.
+        let words = CLASS_LINES.get(self.0.first_array() + array)?.get(0)?;
+        let first = within as usize * LINE_WORDS + self.0.offset_words() as usize;
+        if first > ARRAY_WORDS - LINE_WORDS {
+            return None;
+        }
+        // SAFETY: `first` and the words behind it are within the array, as checked above and again by the
+        // verifier. Userspace does not write to an array of the table in force.
+        Some(unsafe { &*words.as_ptr().add(first).cast::<Line>() })
+    }
+}
+
+/// Read once per packet, so that the table in force and the row width belong together.
+#[inline(always)]
+pub fn control() -> Result<&'static Control, Fault> {
+    CLASS_CONTROL.get(0).ok_or(Fault::NoCounter)
+}
+
+/// The container slot that a lookup of a local address has found.
+#[inline(always)]
+pub fn slot_of(found: Option<&u32>) -> Result<u32, Fault> {
+    match found {
+        None => Err(Fault::NoContainer),
+        Some(&ADDRESS_WITHOUT_SLOT) => Err(Fault::ContainerTableFull),
+        Some(&slot) => Ok(slot),
+    }
+}

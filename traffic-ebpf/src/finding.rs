@@ -1,0 +1,86 @@
+//! The maps by which a packet's container and class are found. Both programs read them.
+//!
+//! As in `maps.rs`, each comment states key, value, writer, reader, and what happens when the map is full.
+
+use aya_ebpf::{
+    btf_maps::{Array, ArrayOfMaps, HashMap, LpmTrie},
+    macros::btf_map,
+};
+use traffic_common::{
+    ARRAY_WORDS, ARRAYS_PER_TABLE, ContainerRecord, Control, INTERFACE_INDEX_ENTRIES, InterfaceEntry,
+};
+
+// Finding the container.
+
+/// The interface entries of all but very high indexes.
+///
+/// Key: ifindex below [`INTERFACE_INDEX_ENTRIES`]; value: entry, or zeros without one. Writer: userspace,
+/// before it attaches. Reader: program. Full: impossible, since every such index has an element.
+#[btf_map]
+pub static INTERFACE_BY_INDEX: Array<InterfaceEntry, { INTERFACE_INDEX_ENTRIES as usize }> = Array::new();
+
+/// The interface entries of higher indexes, on a node that has had very many interfaces.
+///
+/// Key: ifindex; value: entry. Writer: userspace, before it attaches. Reader: program. Full: attach is
+/// refused.
+#[btf_map]
+pub static INTERFACE_BY_HIGH_INDEX: HashMap<u32, InterfaceEntry, 4096> = HashMap::new();
+
+/// Local IPv4 addresses on shared interfaces.
+///
+/// Key: prefix; value: container slot, or `ADDRESS_WITHOUT_SLOT`. Writer: userspace. Reader: program. Full:
+/// the address is refused with a message, and all others stay.
+#[btf_map]
+pub static ADDRESSES_V4: LpmTrie<[u8; 4], u32, 65_536> = LpmTrie::new();
+
+/// Local IPv6 addresses on shared interfaces. Otherwise as [`ADDRESSES_V4`].
+#[btf_map]
+pub static ADDRESSES_V6: LpmTrie<[u8; 16], u32, 65_536> = LpmTrie::new();
+
+/// The node's own addresses, for uplinks.
+///
+/// Key: IPv6 address, or IPv4 mapped into IPv6; value: unused. Writer: userspace. Reader: program. Full: the
+/// address is not counted for the node, and userspace reports it. Elements are allocated on demand.
+#[btf_map]
+pub static NODE_ADDRESSES: HashMap<[u64; 2], u32, 65_536, 1> = HashMap::new();
+
+// Finding the class.
+
+/// A part of a class table: 504 lines.
+///
+/// The kernel allocates up to 32 KiB from its direct map, where an address is translated by few entries of
+/// the TLB. A value of one size for all tables lets the program's lookups be inlined, which
+/// `BPF_F_INNER_MAP` does not.
+pub type ClassArray = Array<[u64; ARRAY_WORDS], 1>;
+
+/// The two class tables, each as a sequence of lines in inner arrays.
+///
+/// Key: number of the array, those of the second table from `ARRAYS_PER_TABLE` on; value: an array. The
+/// layout is described in `traffic_common::layout`. Writer: userspace, which fills the places of the idle
+/// table. Reader: program. Full: the table is refused before it is written.
+#[btf_map]
+pub static CLASS_LINES: ArrayOfMaps<ClassArray, { 2 * ARRAYS_PER_TABLE as usize }> = ArrayOfMaps::new();
+
+/// The word that switches tables, and the width of a container's row in [`CLASS_COUNTERS`].
+///
+/// Key: 0; value: control words. Writer: userspace. Reader: program, once per packet. Full: impossible.
+#[btf_map]
+pub static CLASS_CONTROL: Array<Control, 1> = Array::new();
+
+/// The owner of each container slot.
+///
+/// Key: container slot; value: record. Writer: userspace. Reader: userspace, and the drop program for the
+/// generation. Full: a container without a slot is counted as the fault `ContainerTableFull`.
+#[btf_map]
+pub static CONTAINERS: Array<ContainerRecord, 1> = Array::new();
+
+/// What userspace has written for an interface. `None` or zeros if nothing.
+#[inline(always)]
+pub fn entry_of(ifindex: u32) -> Option<&'static InterfaceEntry> {
+    if ifindex < INTERFACE_INDEX_ENTRIES {
+        INTERFACE_BY_INDEX.get(ifindex)
+    } else {
+        // SAFETY: the value is only read. An update replaces the whole element, so there are no torn reads.
+        unsafe { INTERFACE_BY_HIGH_INDEX.get(&ifindex) }
+    }
+}
