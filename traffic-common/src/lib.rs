@@ -2,6 +2,7 @@
 //!
 //! - [`layout`]: the values of the maps, with their sizes and offsets asserted at compile time.
 //! - `dimensions`: direction, address family and fault.
+//! - [`drop_places`]: what the name of a kernel's function says about a drop in it.
 //! - [`tally`]: packets and bytes, and the one rule for adding and subtracting them.
 //! - [`wire`]: how many packets and bytes a socket buffer becomes on the wire.
 //! - [`gso`]: the kernel's segmentation types, and where in an `sk_buff` to read them.
@@ -15,6 +16,7 @@
 #[cfg(feature = "bench")]
 pub mod bench;
 mod dimensions;
+pub mod drop_places;
 pub mod gso;
 pub mod layout;
 pub mod lookup;

@@ -60,6 +60,9 @@ pub mod interface_flags {
     pub const REPEATER: u32 = 32;
     /// *Ingress* is in to the machine, as on an uplink: a macvtap is the machine's own end.
     pub const REVERSED: u32 = 64;
+    /// A bridge's own interface. A packet that the node routes from a bridge names the bridge as the interface
+    /// that it came from, not the port. Set beside [`ORDINARY`]. Only the drop program reads it.
+    pub const BRIDGE: u32 = 128;
 }
 
 /// The key of an IPv4 address among the node's own addresses: mapped into IPv6.

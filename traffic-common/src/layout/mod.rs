@@ -6,15 +6,18 @@
 //! - `entries`: interface entries and addresses, which lead to a container.
 //! - `class_table`: the lines of a class table, which lead to a class.
 //! - `counters`: what the program adds to.
+//! - `drops`: what the drop program adds to, a set of its own.
 //! - `records`: owners of slots, and the description of the set.
 
 mod class_table;
 mod counters;
+mod drops;
 mod entries;
 mod records;
 
 pub use class_table::*;
 pub use counters::*;
+pub use drops::*;
 pub use entries::*;
 pub use records::*;
 
@@ -38,8 +41,8 @@ pub const MARK_CLASSES: u32 = 32;
 #[cfg(feature = "user")]
 mod pod {
     use super::{
-        ClassBlock, ClassCounters, ContainerRecord, Control, FaultCounters, InterfaceCounters,
-        InterfaceEntry, InterfaceRecord, InterfaceRecordV2, Meta,
+        ClassBlock, ClassCounters, ContainerRecord, Control, DropControl, DropKey, DropLayout, DropReasons,
+        FaultCounters, InterfaceCounters, InterfaceEntry, InterfaceRecord, InterfaceRecordV2, Meta,
     };
 
     // SAFETY (all of them): `repr(C)`, every field an integer or an array of integers, no padding (the
@@ -61,6 +64,11 @@ mod pod {
         ContainerRecord,
         InterfaceRecord,
         InterfaceRecordV2,
-        Meta
+        Meta,
+        DropKey,
+        DropControl,
+        DropLayout,
+        DropReasons,
+        crate::Tally
     );
 }

@@ -63,6 +63,7 @@ impl File {
             expedite: self.attach.0.expedite.unwrap_or(true),
             skb_mark,
             uses_old_mark_key,
+            drops_enabled: self.drops.enabled.unwrap_or(true),
             vz_conf_dir: self.vz_conf_dir.unwrap_or_else(|| VZ_CONF_DIR.into()),
             limits: self.limits.check()?,
             rules: self.interfaces.rule.into_iter().map(FileRule::check).collect::<Result<_, _>>()?,

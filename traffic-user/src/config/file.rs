@@ -27,6 +27,7 @@ pub(super) struct File {
     pub(super) interfaces: FileInterfaces,
     pub(super) identities: FileIdentities,
     pub(super) container: Vec<FileContainer>,
+    pub(super) drops: FileDrops,
     pub(super) drain: FileDrain,
     pub(super) ledger: FileLedger,
     pub(super) retention: FileRetention,
@@ -163,6 +164,12 @@ pub(super) struct FileContainer {
     pub(super) macs: Vec<Spanned<String>>,
     #[serde(default)]
     pub(super) addresses: Vec<Spanned<String>>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct FileDrops {
+    pub(super) enabled: Option<bool>,
 }
 
 #[derive(Debug, Default, Deserialize)]

@@ -109,6 +109,8 @@ pub struct Config {
     pub skb_mark: bool,
     /// Whether the file uses `[mark]`, the former name of `[shaping]`.
     pub uses_old_mark_key: bool,
+    /// Whether packets that the kernel drops behind the hooks are counted: `[drops] enabled`.
+    pub drops_enabled: bool,
     /// Where Virtuozzo's container files are.
     pub vz_conf_dir: PathBuf,
     /// Capacities of the maps.

@@ -63,6 +63,7 @@ impl Config {
             expedite,
             skb_mark,
             uses_old_mark_key: _,
+            drops_enabled,
             vz_conf_dir,
             limits: Limits { containers: most_containers, interfaces, classes, addresses },
             rules,
@@ -92,12 +93,13 @@ impl Config {
             .clone()
             .unwrap_or_else(|| IdentityCommand { words: Vec::new(), ..DEFAULT_COMMAND });
         let command = (!words.is_empty()).then_some(words);
-        let single: [(&str, Value); 19] = [
+        let single: [(&str, Value); 20] = [
             ("node.name", json!(node)),
             ("node.uplinks", json!(uplinks)),
             ("attach.method", json!(method)),
             ("attach.expedite", json!(expedite)),
             ("shaping.enabled", json!(skb_mark)),
+            ("drops.enabled", json!(drops_enabled)),
             ("vz_conf_dir", json!(vz_conf_dir)),
             ("limits.containers", json!(most_containers)),
             ("limits.interfaces", json!(interfaces)),

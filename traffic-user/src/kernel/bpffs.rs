@@ -54,7 +54,7 @@ impl Bpffs {
             }
         }
         let bpffs = Self::new(root);
-        for directory in [bpffs.root.clone(), bpffs.maps(), bpffs.programs(), bpffs.links()] {
+        for directory in [bpffs.root.clone(), bpffs.maps(), bpffs.programs(), bpffs.links(), bpffs.drops()] {
             fs::DirBuilder::new()
                 .recursive(true)
                 .mode(0o750)
@@ -73,7 +73,7 @@ impl Bpffs {
     /// # Errors
     /// As [`Self::prepare`].
     pub fn mend(&self) -> anyhow::Result<()> {
-        let parts = [self.maps(), self.programs(), self.links()];
+        let parts = [self.maps(), self.programs(), self.links(), self.drops()];
         if parts.iter().all(|directory| directory.is_dir()) {
             return Ok(());
         }
@@ -93,6 +93,11 @@ impl Bpffs {
     /// The directory of the pinned programs.
     pub fn programs(&self) -> PathBuf {
         self.root.join("programs")
+    }
+
+    /// The directory of everything that belongs to the drop program.
+    pub fn drops(&self) -> PathBuf {
+        self.root.join("drops")
     }
 
     fn links(&self) -> PathBuf {
@@ -160,7 +165,7 @@ impl Bpffs {
     /// When a file cannot be removed. Files removed before that stay removed.
     pub fn clear(&self) -> anyhow::Result<()> {
         let next = self.next().maps();
-        for directory in [self.links(), self.programs(), self.maps(), next.clone()] {
+        for directory in [self.drops(), self.links(), self.programs(), self.maps(), next.clone()] {
             let entries = match fs::read_dir(&directory) {
                 Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
                 other => other.with_context(|| format!("cannot list {}", directory.display()))?,

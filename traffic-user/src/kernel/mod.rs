@@ -3,7 +3,9 @@
 //! | module | owns |
 //! |---|---|
 //! | [`bpffs`] | the directory of pinned objects |
+//! | `btf` | the types of the running kernel |
 //! | [`change_lock`] | the lock on changing them |
+//! | [`drops`] | the drop program and its counters |
 //! | [`load`] | opening, creating and replacing program and maps |
 //! | [`skb_layout`] | offsets in the kernel's `sk_buff`, from BTF |
 //! | [`maps`] | typed handles on the pinned maps |
@@ -17,8 +19,10 @@
 //! | [`sys`] | the system calls that aya does not offer; all unsafe code of this folder |
 
 pub mod bpffs;
+mod btf;
 pub mod change_lock;
 pub mod counters;
+pub mod drops;
 pub mod entries;
 pub mod expedite;
 pub mod hooks;

@@ -26,6 +26,7 @@ use crate::{
     kernel::{
         bpffs::Bpffs,
         change_lock::ChangeLock,
+        drops,
         expedite::Expedite,
         hooks::{AttachKind, KernelHooks},
         load::{self, Held, LoadOutcome, ProgramChoice, Restored},
@@ -219,6 +220,8 @@ impl Host {
             let mark = if config.skb_mark { " and writes the skb mark" } else { "" };
             tracing::info!("replaced the program{mark}; the counters continue");
         }
+        let (maps, lock) = (&session.kernel.loaded.maps, &session.kernel.lock);
+        drops::ensure(&self.bpffs, lock, maps, config.drops_enabled, choice);
         if let Some(held) = &self.held {
             held.hold(&self.bpffs, &session.kernel.lock)?;
         }

@@ -312,6 +312,7 @@ impl<K: NodeKernel> Session<K> {
         }
         let flags = match interface.is_repeater() {
             true => interface_flags::REPEATER,
+            false if interface.kind == "bridge" => interface_flags::ORDINARY | interface_flags::BRIDGE,
             false => interface_flags::ORDINARY,
         };
         self.kernel.set_entry(interface.index, InterfaceEntry { flags, ..InterfaceEntry::default() })

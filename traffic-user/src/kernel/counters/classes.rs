@@ -73,7 +73,7 @@ fn add_former(snapshot: &mut Snapshot, counters: &ClassCounters) {
 }
 
 /// Sorts numbers by value, and before names.
-fn natural(id: &str) -> (u64, &str) {
+pub(in crate::kernel) fn natural(id: &str) -> (u64, &str) {
     (id.parse().unwrap_or(u64::MAX), id)
 }
 

@@ -26,6 +26,7 @@ pub use attached::attached;
 pub use bases::{
     all_interfaces_totals, interface_totals, interfaces_totals, rebase_container, rebase_interface,
 };
+pub(in crate::kernel) use classes::natural;
 pub use missed::{Buffers, SinceAttach, is_missed, since_attach};
 
 use aya::Pod;

@@ -27,6 +27,7 @@ use super::pinned::map_id;
 use crate::kernel::{
     bpffs::Bpffs,
     change_lock::ChangeLock,
+    drops,
     maps::{CLASS_ROWS, PINNED, SHAPING_MARKS},
     sys::pins,
 };
@@ -62,9 +63,14 @@ impl Held {
     pub fn hold(&self, bpffs: &Bpffs, _lock: &ChangeLock) -> anyhow::Result<()> {
         let mut held = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let mut inodes = BTreeMap::new();
-        for directory in [bpffs.maps(), bpffs.programs()] {
-            let entries =
-                fs::read_dir(&directory).with_context(|| format!("cannot list {}", directory.display()))?;
+        for directory in [bpffs.maps(), bpffs.programs(), bpffs.drops()] {
+            let entries = match fs::read_dir(&directory) {
+                // Drops are optional.
+                Err(error) if error.kind() == io::ErrorKind::NotFound && directory == bpffs.drops() => {
+                    continue;
+                }
+                other => other.with_context(|| format!("cannot list {}", directory.display()))?,
+            };
             for entry in entries {
                 let entry = entry?;
                 if is_held(&entry.file_name().to_string_lossy()) {
@@ -109,9 +115,13 @@ impl Held {
         }
         let is_missing = !fs::exists(&meta_path)?;
         let mut restored = if is_missing { Restored::Pins } else { Restored::Nothing };
+        // Another process may have replaced the drop program, whose link goes with it.
+        let are_drops_hidden = !fs::exists(bpffs.drops().join(drops::CONTROL))?;
         // `META` goes last: until then, nothing seems to be loaded.
         let places = held.iter().filter(|(path, _)| is_place(path));
-        let others = held.iter().filter(|(path, _)| !is_place(path) && **path != meta_path);
+        let others = held.iter().filter(|(path, _)| {
+            !is_place(path) && **path != meta_path && (are_drops_hidden || !path.starts_with(bpffs.drops()))
+        });
         for (path, object) in others.chain(held.get_key_value(&meta_path)) {
             if !fs::exists(path)? {
                 pin(path, object)?;
@@ -136,6 +146,7 @@ fn is_held(name: &str) -> bool {
     PINNED.contains(&name)
         || [SHAPING_MARKS, INGRESS_PROGRAM, EGRESS_PROGRAM].contains(&name)
         || is_place(Path::new(name))
+        || drops::is_kept(name)
 }
 
 /// Whether this is the pin of the prefixes in one of the two places.

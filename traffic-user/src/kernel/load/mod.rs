@@ -19,6 +19,7 @@ mod program;
 
 pub use carry_over::limits_in_force;
 pub use held::{Held, Restored};
+pub(in crate::kernel) use pinned::map_id;
 pub use pinned::{StateError, is_lost, open, program_infos};
 pub use program::{program_hash, version_number, version_text, writes_skb_mark};
 

@@ -106,7 +106,7 @@ fn open_once(bpffs: &Bpffs) -> anyhow::Result<Maps> {
 }
 
 /// The kernel's id of the map that is pinned under this name.
-pub(super) fn map_id(bpffs: &Bpffs, name: &str) -> anyhow::Result<u32> {
+pub(in crate::kernel) fn map_id(bpffs: &Bpffs, name: &str) -> anyhow::Result<u32> {
     let path = bpffs.map(name);
     MapData::from_pin(&path)
         .and_then(|data| data.info())

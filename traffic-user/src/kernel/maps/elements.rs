@@ -26,7 +26,7 @@ impl<V: Pod> Elements<V> {
         Self::new(name, open(bpffs, name)?)
     }
 
-    pub(super) fn new(name: &'static str, map: Map) -> anyhow::Result<Self> {
+    pub(in crate::kernel) fn new(name: &'static str, map: Map) -> anyhow::Result<Self> {
         let (len, copies) = match &map {
             Map::Array(_) => (Array::<&MapData, V>::try_from(&map).map(|array| array.len()), 1),
             _ => (PerCpuArray::<&MapData, V>::try_from(&map).map(|array| array.len()), sys::possible_cpus()?),

@@ -1,0 +1,104 @@
+//! The maps of the drop program, beside those by which it finds container and class ([`crate::finding`]), and
+//! the constants that the loader sets before load.
+//!
+//! They are pinned in a directory of their own, and live as long as the counters that they belong to.
+
+use aya_ebpf::{
+    btf_maps::{Array, HashMap},
+    macros::btf_map,
+};
+use traffic_common::{
+    CORE_REASONS, DROP_ENTRIES, DROP_FAULTS, DropControl, DropKey, DropLayout, DropReasons, QDISC_REASONS,
+    Tally,
+};
+
+/// What the loader knows of the running kernel. Read-only data, frozen before load.
+#[unsafe(no_mangle)]
+pub static DROP_LAYOUT: DropLayout = DropLayout {
+    number: 0,
+    namespace_inode: 0,
+    has_reason: 0,
+    has_places: 0,
+    qdisc_subsystem: 0,
+    jumbo_is_removed: 0,
+    skb_len: 0,
+    skb_data_len: 0,
+    skb_head: 0,
+    skb_data: 0,
+    skb_end: 0,
+    skb_network_header: 0,
+    skb_transport_header: 0,
+    skb_inner_transport_header: 0,
+    skb_protocol: 0,
+    skb_iif: 0,
+    skb_dev: 0,
+    skb_pkt_len: 0,
+    skb_tc_at_ingress: 0,
+    skb_tc_at_ingress_mask: 0,
+    skb_redirected: 0,
+    skb_redirected_mask: 0,
+    skb_from_ingress: 0,
+    skb_from_ingress_mask: 0,
+    skb_pkt_type: 0,
+    skb_pkt_type_shift: 0,
+    net_device_ifindex: 0,
+    net_device_net: 0,
+    net_inum: 0,
+    shared_gso_size: 0,
+    shared_gso_segs: 0,
+    shared_gso_type: 0,
+};
+
+/// What each reason means. Read-only data, frozen before load.
+#[unsafe(no_mangle)]
+pub static DROP_REASONS: DropReasons = DropReasons { core: [0; CORE_REASONS], qdisc: [0; QDISC_REASONS] };
+
+/// Writes an address of the kernel as the name of the function that it is in.
+#[unsafe(no_mangle)]
+pub static PLACE_FORMAT: [u8; 4] = *b"%ps\0";
+
+/// Reads one field of [`DROP_LAYOUT`] as set by the loader. Each by itself: of a copy on the stack, the verifier
+/// would not know that it is a constant.
+macro_rules! of_kernel {
+    ($field:ident) => {
+        // SAFETY: a valid static; volatile because the loader replaces its bytes, which the compiler does not
+        // see.
+        unsafe { core::ptr::read_volatile(&raw const $crate::maps::DROP_LAYOUT.$field) }
+    };
+}
+pub(crate) use of_kernel;
+
+/// What was dropped of each container, class, family and direction, by group.
+///
+/// Key: a [`DropKey`]; value: packets and bytes, added to atomically. Writer: this program, which also inserts.
+/// Reader: userspace, which removes what belongs to former owners of a slot. Full: the drop is counted as the
+/// fault `TableFull`. Allocated in advance, because packets are dropped where no memory may be requested.
+#[btf_map]
+pub static DROP_COUNTERS: HashMap<DropKey, Tally, { DROP_ENTRIES as usize }> = HashMap::new();
+
+/// What could not be attributed.
+///
+/// Key: a `DropFault`; value: packets and bytes, added to atomically. Writer: this program. Reader: userspace.
+/// Full: impossible.
+#[btf_map]
+pub static DROP_FAULT_COUNTERS: Array<Tally, DROP_FAULTS> = Array::new();
+
+/// Which program counts. Key: 0. Writer: userspace. Reader: this program, once for each drop. Full: impossible.
+#[btf_map]
+pub static DROP_CONTROL: Array<DropControl, 1> = Array::new();
+
+/// The kind of each place that dropped a packet without a reason, so that its name is asked for only once.
+///
+/// Key: the address; value: a `drop_kind`. Writer and reader: this program. Full: the name is asked for each
+/// time.
+#[btf_map]
+pub static DROP_PLACES: HashMap<u64, u32, 1024> = HashMap::new();
+
+/// Whether this program is the one that counts.
+#[inline(always)]
+pub fn is_active() -> bool {
+    // SAFETY: volatile, because userspace changes it.
+    DROP_CONTROL
+        .get(0)
+        .is_some_and(|control| unsafe { (&raw const control.active).read_volatile() } == of_kernel!(number))
+}
