@@ -52,6 +52,7 @@ use crate::{
         rate_hub::RateHub,
     },
     health::{Component, Components},
+    kernel::drops::Drops,
     node::status::Status,
     ownership::{AmbiguousName, UnknownContainer},
     render::ClassNames,
@@ -71,6 +72,8 @@ const READINGS: usize = 2;
 const STATE_OF_METRICS: [Duration; 2] = [Duration::from_mins(1), Duration::from_mins(10)];
 
 type Read = dyn Fn() -> anyhow::Result<Snapshot> + Send + Sync;
+/// `None` where drops are not counted.
+type ReadDrops = dyn Fn() -> Option<Drops> + Send + Sync;
 type ReadNames = dyn Fn() -> ClassNames + Send + Sync;
 type Resolve = dyn Fn(&[ContainerId], &Snapshot) -> anyhow::Result<Vec<ContainerId>> + Send + Sync;
 
@@ -81,6 +84,7 @@ pub struct Source {
     is_live: bool,
     resolve: Arc<Resolve>,
     drains: Option<Arc<DrainHealth>>,
+    drops: Arc<ReadDrops>,
     components: Arc<Components>,
     class_names: Arc<ReadNames>,
     readings: Arc<Semaphore>,
@@ -128,6 +132,7 @@ impl Source {
             is_live: true,
             resolve: Arc::new(resolve),
             drains,
+            drops: Arc::new(|| None),
             components: Arc::default(),
             class_names: Arc::new(ClassNames::new),
             readings: Arc::new(Semaphore::new(READINGS)),
@@ -165,6 +170,13 @@ impl Source {
     #[must_use]
     pub fn keeping_lives_in(mut self, state_dir: &Path) -> Self {
         self.lives = Arc::new(Lives::kept_in(state_dir));
+        self
+    }
+
+    /// Adds what was dropped behind the hooks.
+    #[must_use]
+    pub fn with_drops(mut self, read: impl Fn() -> Option<Drops> + Send + Sync + 'static) -> Self {
+        self.drops = Arc::new(read);
         self
     }
 

@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
+use anyhow::bail;
 use clap::Args;
-use traffic_model::{Snapshot, live_rates::Order, units::parse_repeat_interval};
+use traffic_model::{Snapshot, Wanted, live_rates::Order, units::parse_repeat_interval};
 
 use crate::{
     class_source,
@@ -13,9 +14,14 @@ use crate::{
         output::{pause, print_message, print_one},
         screen, terminal,
     },
-    kernel::{counters, load},
+    kernel::{
+        bpffs::Bpffs,
+        counters,
+        drops::{self, DropState, Drops},
+        load,
+    },
     render::{
-        ClassNames,
+        self, ClassNames,
         dump::{self, Filter, Look},
         screen::{Kind, Start},
     },
@@ -33,6 +39,7 @@ use crate::{
     trafctl dump --container 101 --class 2 --class 3\n  \
     trafctl dump -6 --human --watch=2\n  \
     trafctl dump --since-mark\n  \
+    trafctl dump --drops --container 101\n  \
     trafctl dump --format json | jq '.counters[] | select(.class == 1)'")]
 pub struct Options {
     #[command(flatten)]
@@ -43,6 +50,9 @@ pub struct Options {
     /// Show class counters since `vztactl reset_ve_stat`, as vznetstat does
     #[arg(long)]
     since_mark: bool,
+    /// Show what was counted, what the kernel dropped of it behind the hooks, and what was delivered
+    #[arg(long, conflicts_with = "since_mark")]
+    drops: bool,
     /// Show bytes in KiB, MiB and GiB (tables only)
     #[arg(long)]
     human: bool,
@@ -69,11 +79,18 @@ pub(super) async fn run(global: &Global, options: &Options) -> anyhow::Result<Do
         }
         Ok(snapshot)
     };
-    let mut snapshot = read()?;
+    let pinned = global.pinned();
+    // Drops before counters: what was dropped is then in them.
+    let read_all = || -> anyhow::Result<(Option<Drops>, Snapshot)> {
+        let dropped = options.drops.then(|| read_drops(&pinned)).transpose()?;
+        Ok((dropped, read()?))
+    };
+    let (mut dropped, mut snapshot) = read_all()?;
     let wanted = options.filter.wanted(global, &config, &snapshot)?;
     let filter = Filter { wanted, zeros: options.all };
     if let Some(interval) = options.watch
         && options.format == SheetFormat::Table
+        && !options.drops
         && screen::is_possible()
     {
         let start = Start {
@@ -94,24 +111,26 @@ pub(super) async fn run(global: &Global, options: &Options) -> anyhow::Result<Do
     loop {
         // Read again each time: another table may come with other names.
         let names = class_source::class_names(&config, &global.state_dir);
-        let is_read = print_one(&render(&filter.apply(snapshot), &names, options)?)?;
+        let shown = filter.apply(snapshot);
+        let text = match &dropped {
+            Some(dropped) => render_drops(&shown, dropped, (&filter.wanted, options), &names)?,
+            None => render(&shown, &names, options)?,
+        };
+        let is_read = print_one(&text)?;
         let Some(interval) = options.watch.filter(|_| is_read) else {
             return Ok(Done::success_if(is_usable));
         };
-        let Some(next) = next(interval, &read).await? else { return Ok(Done::success_if(is_usable)) };
-        snapshot = next;
+        let Some(next) = next(interval, &read_all).await? else { return Ok(Done::success_if(is_usable)) };
+        (dropped, snapshot) = next;
     }
 }
 
 /// The next reading; `None` when interrupted. Says when there are no counters, and waits for new ones.
-async fn next(
-    interval: Duration,
-    read: &impl Fn() -> anyhow::Result<Snapshot>,
-) -> anyhow::Result<Option<Snapshot>> {
+async fn next<T>(interval: Duration, read: &impl Fn() -> anyhow::Result<T>) -> anyhow::Result<Option<T>> {
     let mut told = String::new();
     while pause(interval).await? {
         match read() {
-            Ok(snapshot) => return Ok(Some(snapshot)),
+            Ok(reading) => return Ok(Some(reading)),
             Err(error) => {
                 let problem = format!("{error:#}");
                 if problem != told {
@@ -122,6 +141,41 @@ async fn next(
         }
     }
     Ok(None)
+}
+
+/// The drop counters, or why there are none.
+fn read_drops(bpffs: &Bpffs) -> anyhow::Result<Drops> {
+    if let Some(drops) = drops::read(bpffs, &load::open(bpffs)?)? {
+        return Ok(drops);
+    }
+    match drops::state(bpffs)? {
+        DropState::Refused(reason) => bail!("drops are not counted on this node: {reason}"),
+        DropState::OtherVersion(_) => bail!(
+            "drops are counted by another version of trafctl, in maps that this one cannot read; run `trafctl \
+             attach`, which replaces them"
+        ),
+        DropState::Counting(_) | DropState::Off => bail!(
+            "drops are not counted: [drops] enabled is false, or the program is not attached; run `trafctl attach` \
+             or start the daemon"
+        ),
+    }
+}
+
+fn render_drops(
+    snapshot: &Snapshot,
+    dropped: &Drops,
+    (wanted, options): (&Wanted, &Options),
+    names: &ClassNames,
+) -> anyhow::Result<String> {
+    match options.format {
+        SheetFormat::Table => {
+            Ok(render::drops::table(snapshot, dropped, (wanted, options.all, options.human), names))
+        }
+        SheetFormat::Json => {
+            render::drops::json(snapshot, dropped, (wanted, options.all, options.watch.is_some()), names)
+        }
+        SheetFormat::Csv => render::drops::csv(snapshot, dropped, wanted, names),
+    }
 }
 
 fn render(snapshot: &Snapshot, names: &ClassNames, options: &Options) -> anyhow::Result<String> {

@@ -13,7 +13,7 @@ use crate::{
     class_source,
     config::Config,
     drain,
-    kernel::{counters, load},
+    kernel::{counters, drops, load},
     node::{
         Host,
         status::{self, Moment},
@@ -84,7 +84,12 @@ impl Worker {
             config: Box::new(move || config.read()),
             state_dir: state_dir.clone(),
         };
+        let dropped = bpffs.clone();
+        // Metrics without drops are better than none.
+        let read_drops =
+            move || load::open(&dropped).and_then(|maps| drops::read(&dropped, &maps)).ok().flatten();
         Source::new(move || counters::read(&load::open(&bpffs)?, &node), health)
+            .with_drops(read_drops)
             .with_components(Arc::clone(&self.components))
             .keeping_lives_in(self.host.state_dir())
             .naming(move || class_source::class_names(&named.0.read(), &named.1))

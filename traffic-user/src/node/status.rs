@@ -5,6 +5,7 @@
 //! `report`. `interfaces` looks at each interface.
 
 mod daemon;
+mod drops;
 mod excess;
 mod interfaces;
 mod moment;
@@ -40,8 +41,8 @@ use interfaces::Interfaces;
 pub use daemon::{Daemon, DaemonState};
 pub use moment::Moment;
 pub use report::{
-    Attachment, ClassTable, CountedUnnamed, FaultRow, Hook, MapMemory, NotWatched, Pending, Program, SkbMark,
-    Status, TableDifference, TableUse, Unaccounted, Unmarked,
+    Attachment, ClassTable, CountedUnnamed, DropsStatus, FaultRow, Hook, MapMemory, NotWatched, Pending,
+    Program, SkbMark, Status, TableDifference, TableUse, Unaccounted, Unmarked,
 };
 
 /// Gathers the state of the node.
@@ -92,6 +93,8 @@ pub fn gather_with_counters(
     problems.extend(limits_problem(host, &meta)?);
     let skb_mark = skb_mark(host, maps, &registry, &meta)?;
     problems.extend(skb_mark_problem(&skb_mark));
+    let (drops, drops_problem) = drops::gather(&host.bpffs, maps, host.config().drops_enabled);
+    problems.extend(drops_problem);
     let (daemon, of_daemon) = daemon::gather(host.bpffs.root());
     let class_table = class_table(host.config(), state_dir, (maps, &meta));
     problems.extend(problems_of_files(host, &class_table, of_daemon));
@@ -106,6 +109,7 @@ pub fn gather_with_counters(
         programs: programs(host, &meta)?,
         class_table,
         skb_mark,
+        drops,
         tables: table_use(host, &registry, &entries, &meta),
         memory: maps::memory(&host.bpffs, maps)?
             .into_iter()

@@ -6,6 +6,7 @@ pub mod chart;
 mod class_names;
 pub mod compare;
 pub mod config;
+pub mod drops;
 pub mod dump;
 pub mod host;
 pub mod json;

@@ -3,7 +3,9 @@
 use traffic_model::{Snapshot, units::format_bytes};
 
 use crate::{
-    node::status::{ClassTable, CountedUnnamed, Daemon, DaemonState, Hook, SkbMark, Status, TableUse},
+    node::status::{
+        ClassTable, CountedUnnamed, Daemon, DaemonState, DropsStatus, Hook, SkbMark, Status, TableUse,
+    },
     render::{self, rows, with_name},
 };
 use traffic_model::counted;
@@ -61,6 +63,21 @@ fn skb_mark(mark: &SkbMark) -> String {
         text += &format!("; not on classes {}", classes.join(", "));
     }
     text + "\n"
+}
+
+fn drops(drops: &DropsStatus) -> String {
+    if !drops.in_force {
+        return match &drops.reason {
+            Some(reason) => format!("drops not counted: {reason}\n"),
+            None => "drops not counted: [drops] enabled is false\n".to_owned(),
+        };
+    }
+    let mut text = format!("drops counted since {}", drops.since.as_deref().unwrap_or("an unknown time"));
+    if drops.not_attributed_packets > 0 {
+        text += &format!("; {} packets not attributed", drops.not_attributed_packets);
+    }
+    text.push('\n');
+    drops.lacks.iter().fold(text, |text, lack| text + &format!("  note: {lack}\n"))
 }
 
 fn daemon(daemon: &Daemon) -> String {
@@ -161,6 +178,7 @@ pub fn table(status: &Status) -> String {
     text += &programs(status);
     text += &class_table(&status.class_table);
     text += &skb_mark(&status.skb_mark);
+    text += &drops(&status.drops);
     let used: Vec<_> = status.tables.iter().map(table_use).collect();
     let memory: u64 = status.memory.iter().map(|map| map.bytes).sum();
     text += &format!("in use: {}; memory {}\n\n", used.join(", "), format_bytes(memory, true));
@@ -258,6 +276,14 @@ mod tests {
                     message: "the class table in force was loaded from another file".to_owned(),
                     is_unbilled: false,
                 }),
+            },
+            drops: DropsStatus {
+                configured: true,
+                in_force: true,
+                since: Some("2026-07-01T00:00:02Z".to_owned()),
+                reason: None,
+                lacks: vec!["a lack"],
+                not_attributed_packets: 9,
             },
             skb_mark: SkbMark {
                 configured: true,

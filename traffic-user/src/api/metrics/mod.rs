@@ -4,6 +4,7 @@
 //! addresses: those are private to the customers, and too many. `page` formats samples, `node` has the metrics
 //! about the node itself.
 
+mod drops;
 mod node;
 mod page;
 mod parts;
@@ -67,6 +68,9 @@ pub(super) fn render_with(
     let mut page = Page { text: String::new(), format };
     node::build(&mut page);
     network(&mut page, snapshot, &facts.shown);
+    if let Some(dropped) = &facts.drops {
+        drops::write(&mut page, dropped, snapshot, &facts.shown);
+    }
 
     let table =
         Metric { kind: Kind::Info, name: "trafctl_class_table", unit: None, help: "Class table in force." };

@@ -5,13 +5,15 @@ use traffic_common::{Direction, Fault, Tally};
 use traffic_model::{ClassTableInfo, Snapshot};
 
 use super::page::{Metric, Page};
-use crate::{api::lives::Shown, node::status::TableUse};
+use crate::{api::lives::Shown, kernel::drops::Drops, node::status::TableUse};
 
 /// What is known besides the counters.
 #[derive(Clone, Debug, Default)]
 pub struct Facts<'a> {
     /// What earlier pages showed of the lives of counters.
     pub shown: Shown,
+    /// What was dropped behind the hooks; `None` where that is not counted.
+    pub drops: Option<Drops>,
     /// How full the tables are; `None` while nobody has looked.
     pub tables: Option<&'a [TableUse]>,
     /// How many interfaces of the host are not watched; `None` while nobody has looked.

@@ -30,11 +30,12 @@ pub(super) async fn get_metrics(State(source): State<Source>, headers: HeaderMap
     let accept = headers.get(header::ACCEPT).and_then(|value| value.to_str().ok());
     let format = metrics::Format::for_accept(accept);
     let (lives, node) = (Arc::clone(&source.lives), source.known_state());
-    let ledger = source.reader.clone();
+    let (ledger, drops) = (source.reader.clone(), Arc::clone(&source.drops));
     source
         .answer(format.content_type(), move |snapshot, health| {
             let facts = metrics::Facts {
                 shown: lives.follow(snapshot),
+                drops: drops(),
                 tables: node.as_ref().map(|node| node.status.tables.as_slice()),
                 not_watched: node.as_ref().map(|node| node.status.not_watched.len()),
                 ledger_bytes: ledger.and_then(|ledger| ledger.file_bytes()),

@@ -32,6 +32,8 @@ pub struct Status {
     /// The skb mark for a shaper.
     #[serde(rename = "shaping_mark")]
     pub skb_mark: SkbMark,
+    /// The counting of drops behind the hooks.
+    pub drops: DropsStatus,
     /// How full the tables are.
     pub tables: Vec<TableUse>,
     /// Memory of each map.
@@ -50,6 +52,23 @@ pub struct Status {
     pub unaccounted: Unaccounted,
     /// What is wrong; empty if nothing is.
     pub problems: Vec<String>,
+}
+
+/// Whether drops behind the hooks are counted.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct DropsStatus {
+    /// `[drops] enabled`.
+    pub configured: bool,
+    /// Whether a program counts them.
+    pub in_force: bool,
+    /// Since when; `null` if no program does.
+    pub since: Option<String>,
+    /// Why no program does, although it is configured.
+    pub reason: Option<String>,
+    /// What the kernel does not offer.
+    pub lacks: Vec<&'static str>,
+    /// Packets on the wire that were dropped and are in no container's counter.
+    pub not_attributed_packets: u64,
 }
 
 /// An owner that is not known.
