@@ -5,12 +5,15 @@ use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 
 use anyhow::{Context, Result, ensure};
 
+use super::sockopt;
 use crate::namespace::Namespace;
 
 /// Sends without the queues of the interface; see packet(7).
 const PACKET_QDISC_BYPASS: libc::c_int = 20;
 /// `AF_PACKET` with the width of its field in an address.
 const AF_PACKET: u16 = 17;
+/// `ETH_P_ALL`
+const ALL_PROTOCOLS: u16 = 3;
 
 /// Sends a frame from an interface, beginning with the link header, or with the IP header on a device without
 /// one (`venet0`). The frame passes the interface's queue and egress hooks like any other.
@@ -78,6 +81,31 @@ impl RawSocket {
         };
         ensure!(set == 0, "cannot send past the queues: {}", io::Error::last_os_error());
         Ok(self)
+    }
+
+    /// Opens a sniffer with the smallest buffer: what it does not read soon fills it, and the kernel discards
+    /// further copies.
+    ///
+    /// # Errors
+    ///
+    /// When the interface does not exist.
+    pub fn listening(namespace: &Namespace, interface: &str) -> Result<Self> {
+        let socket = Self::open(namespace, interface)?;
+        sockopt::set(&socket.socket, libc::SOL_SOCKET, libc::SO_RCVBUF, 1)?;
+        let address = libc::sockaddr_ll {
+            sll_family: AF_PACKET,
+            sll_protocol: ALL_PROTOCOLS.to_be(),
+            sll_ifindex: socket.index,
+            sll_hatype: 0,
+            sll_pkttype: 0,
+            sll_halen: 0,
+            sll_addr: [0; 8],
+        };
+        let length = libc::socklen_t::try_from(size_of::<libc::sockaddr_ll>())?;
+        // SAFETY: the address outlives the call and is passed with its own length.
+        let bound = unsafe { libc::bind(socket.socket.as_raw_fd(), (&raw const address).cast(), length) };
+        ensure!(bound == 0, "cannot listen on {interface}: {}", io::Error::last_os_error());
+        Ok(socket)
     }
 
     /// Sends a frame.

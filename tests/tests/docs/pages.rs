@@ -24,6 +24,7 @@ const PAGES: [&str; 15] = [
     "docs/classes.md",
     "docs/coming-from-virtuozzo.md",
     "docs/configuration.md",
+    "docs/drops.md",
     "docs/faults-and-gaps.md",
     "docs/ledger-hashes.md",
     "docs/ledger.md",
@@ -159,6 +160,11 @@ fn coming_from_virtuozzo() -> Result<()> {
 #[test]
 fn configuration() -> Result<()> {
     works("docs/configuration.md", Begin::default())
+}
+
+#[test]
+fn drops() -> Result<()> {
+    works("docs/drops.md", Begin::default())
 }
 
 #[test]
