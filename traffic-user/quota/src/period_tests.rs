@@ -110,6 +110,8 @@ fn a_zone_that_cuts_buckets_is_refused() {
     let odd = TimeZone::fixed(Offset::from_seconds(-2670).unwrap());
     let error = require_buckets(&odd, "Test/Odd").unwrap_err().0;
     assert!(error.contains("is -2670 s from UTC") && error.contains("multiple of 300 s"), "{error}");
+    let minutes = TimeZone::fixed(Offset::from_seconds(60).unwrap());
+    assert!(require_buckets(&minutes, "Test/Minutes").is_err());
     // Rules that are odd in one part of the year only.
     let later = TimeZone::posix("XXX0YYY-0:00:30,M3.2.0,M11.1.0").unwrap();
     assert!(require_buckets(&later, "Test/Later").is_err());

@@ -142,6 +142,10 @@ period = 'day'
 name = 'traffic'
 container = '0'
 unlimited = true
+[[quota]]
+name = 'every'
+pattern = '??*'
+allowance = '5GB'
 ";
 
     #[test]
@@ -152,13 +156,18 @@ unlimited = true
             found.iter().map(|quota| (quota.name.as_str(), quota.line)).collect::<Vec<_>>()
         };
         assert_eq!(of("7", None), [("traffic", 1)]);
-        assert_eq!(of("7", Some("shop-a")), [("traffic", 5)]);
-        assert_eq!(of("7", Some("shop-big")), [("traffic", 5)], "the first of two patterns decides");
-        assert_eq!(of("7", Some("a-big")), [("traffic", 9)]);
-        assert_eq!(of("101", Some("shop-a")), [("traffic", 13), ("peak", 17)]);
-        assert_eq!(of("1012", None), [("traffic", 1)]);
+        assert_eq!(of("7", Some("shop-a")), [("traffic", 5), ("every", 26)]);
+        assert_eq!(
+            of("7", Some("shop-big")),
+            [("traffic", 5), ("every", 26)],
+            "the first of two patterns decides"
+        );
+        assert_eq!(of("7", Some("a-big")), [("traffic", 9), ("every", 26)]);
+        assert_eq!(of("101", Some("shop-a")), [("traffic", 13), ("peak", 17), ("every", 26)]);
+        assert_eq!(of("1012", None), [("traffic", 1), ("every", 26)]);
         assert_eq!(of("0", None), [("traffic", 22)], "the node has only what names it");
-        assert_eq!(of("pending:veth1:3:x", None), []);
+        assert_eq!(of("pending:veth1:3:x", None), [], "also by a pattern");
+        assert_eq!(of("0", Some("the host")), [("traffic", 22)]);
         // A container is known by several ids.
         let both = Container { ids: vec!["0ab".to_owned(), "101".to_owned()], name: None };
         assert_eq!(quotas.of(&both)[0].line, 13);

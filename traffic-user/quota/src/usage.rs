@@ -91,6 +91,7 @@ mod tests {
         }
         assert_eq!(at(FirstPeriod::Share, None), Some(1001), "it is older than the ledger");
         assert_eq!(at(FirstPeriod::Share, Some(10)), Some(1001));
+        assert_eq!(at(FirstPeriod::Share, Some(1001)), Some(999), "a second is missing");
         assert_eq!(at(FirstPeriod::Share, Some(1500)), Some(500));
         assert_eq!(at(FirstPeriod::Share, Some(1999)), Some(1));
         assert_eq!(
