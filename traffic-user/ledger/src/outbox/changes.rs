@@ -13,6 +13,7 @@ use crate::{
         parts::{self, Content},
     },
     store::Ledger,
+    write::rollup::DROPPED_FIVE_MINUTES,
 };
 
 /// Which ledger this is, and how far it has come.
@@ -28,6 +29,8 @@ pub struct Identity {
     pub changes: i64,
     /// The token of the last change; see [`Ledger::lineage_at`].
     pub token: Option<String>,
+    /// Five minutes from this time on (Unix seconds) are in the ledger; `None` if it has dropped none.
+    pub kept_from: Option<i64>,
 }
 
 /// Which changes to list.
@@ -55,6 +58,7 @@ impl Ledger {
             parent: ids::meta(&view, "parent_id")?,
             changes,
             token: self.lineage_at(changes)?,
+            kept_from: ids::meta(&view, DROPPED_FIVE_MINUTES)?,
         })
     }
 

@@ -48,7 +48,7 @@ pub struct Maintenance {
 }
 
 /// Key of the time before which five-minute rows are dropped.
-const DROPPED_FIVE_MINUTES: &str = "dropped_before_5min";
+pub(crate) const DROPPED_FIVE_MINUTES: &str = "dropped_before_5min";
 impl Maintenance {
     pub(crate) const fn did_anything(&self) -> bool {
         self.digests > 0 || self.rolled_up > 0 || self.packed_series > 0 || self.dropped_rows > 0

@@ -1,0 +1,28 @@
+//! The store: the rows of many nodes' ledgers in one database, each exactly once.
+//!
+//! A ledger says what changed since a change number, and hands out the present rows of it
+//! ([`traffic_ledger::Changes`]). The store keeps, for each part of each ledger, the rows with the highest number.
+//! So repeats, any order, several shippers and lost acknowledgements end with the same rows. How far a store is, is
+//! written in the store itself, in the transaction of the rows: a shipper keeps no state.
+//!
+//! - `store`: what a store is to the shipper, and what goes there.
+//! - `refusal`: which ledgers are not shipped: restored copies, clones and adopted copies.
+//! - `shipper`: what is shipped next, until nothing is left.
+//! - `digests`, `verify`: whether store and ledger hold the same rows.
+//! - `postgres`: the store in PostgreSQL.
+//!
+//! Nothing here knows the kernel or the command line.
+
+mod digests;
+pub mod postgres;
+mod refusal;
+mod shipper;
+mod store;
+#[cfg(test)]
+mod tests;
+mod verify;
+
+pub use refusal::Refusal;
+pub use shipper::{ShipError, Shipped, Shipper};
+pub use store::{Batch, Difference, Known, Node, PartDigest, Put, Store, StoreError, Takeover};
+pub use verify::{Verified, verify};

@@ -1,0 +1,338 @@
+//! The store in PostgreSQL.
+//!
+//! - `target`: URLs and passwords.
+//! - `tls`: encryption.
+//! - `schema`: tables, functions and roles, with `views.sql`.
+//! - `setup`: creates and checks them.
+//!
+//! Here is the connection. Every call has an end: a server that does not answer is away.
+
+mod schema;
+mod setup;
+mod target;
+mod tls;
+
+use std::{collections::BTreeSet, time::Duration};
+
+use tokio::time::timeout;
+use tokio_postgres::{
+    Client, Error, NoTls, Transaction,
+    types::{ToSql, Type},
+};
+use traffic_ledger::{Cell, Content, Kept, TABLES};
+
+use crate::{
+    digests::storable,
+    store::{Batch, Known, PartDigest, Put, Store, StoreError, Takeover},
+};
+use target::Encryption;
+use tls::Tls;
+
+pub use setup::{Checked, check, init};
+pub use target::{PasswordFile, Target};
+
+/// The longest wait for a connection.
+const CONNECT_TIME: Duration = Duration::from_secs(10);
+/// The longest wait for one call. A batch takes a second; digests of a large day take some.
+const CALL_TIME: Duration = Duration::from_secs(120);
+
+/// A connection to a store.
+#[derive(Debug)]
+pub struct Postgres {
+    client: Client,
+}
+
+impl Postgres {
+    /// Connects. The connection ends with the value, or when the server closes it.
+    ///
+    /// # Errors
+    /// When the server cannot be reached, is not who it should be, or does not let this user in.
+    pub async fn connect(target: &Target) -> Result<Self, StoreError> {
+        let client = timeout(CONNECT_TIME, connect(target))
+            .await
+            .unwrap_or_else(|_| Err(StoreError::Away(format!("no answer within {CONNECT_TIME:?}"))));
+        let client =
+            client.map_err(|error| within(&error, &format!("cannot connect to {}", target.name())))?;
+        Ok(Self { client })
+    }
+
+    async fn call<T>(work: impl Future<Output = Result<T, Error>>) -> Result<T, StoreError> {
+        match timeout(CALL_TIME, work).await {
+            Ok(done) => done.map_err(|error| of(&error)),
+            Err(_) => Err(StoreError::Away(format!("the store gave no answer within {CALL_TIME:?}"))),
+        }
+    }
+}
+
+async fn connect(target: &Target) -> Result<Client, StoreError> {
+    let mut config = target.config.clone();
+    config.connect_timeout(CONNECT_TIME).keepalives_idle(Duration::from_secs(30));
+    let client = if target.encryption == Encryption::Off {
+        let (client, connection) = config.connect(NoTls).await.map_err(|error| of(&error))?;
+        follow(connection);
+        client
+    } else {
+        let tls = Tls::of(target).map_err(StoreError::Unusable)?;
+        let (client, connection) = config.connect(tls).await.map_err(|error| of(&error))?;
+        follow(connection);
+        client
+    };
+    // A lock that somebody holds must not keep the shipper waiting for longer than a call.
+    client
+        .batch_execute("SET lock_timeout = '60s'; SET idle_in_transaction_session_timeout = '120s'")
+        .await
+        .map_err(|error| of(&error))?;
+    Ok(client)
+}
+
+/// Drives a connection until it ends. Its error is that of the calls that wait for it.
+fn follow(connection: impl Future<Output = Result<(), Error>> + Send + 'static) {
+    tokio::spawn(async move {
+        if let Err(error) = connection.await {
+            tracing::debug!("the connection to the store ended: {}", text(&error));
+        }
+    });
+}
+
+/// The whole text of an error. The library names a password in none.
+fn text(error: &Error) -> String {
+    if let Some(error) = error.as_db_error() {
+        let detail = error.detail().map_or_else(String::new, |detail| format!(" ({detail})"));
+        return format!("{}{detail}", error.message());
+    }
+    let mut text = error.to_string();
+    let mut source = std::error::Error::source(error);
+    while let Some(cause) = source {
+        text.push_str(&format!(": {cause}"));
+        source = cause.source();
+    }
+    text
+}
+
+fn of(error: &Error) -> StoreError {
+    match error.code().map(tokio_postgres::error::SqlState::code) {
+        // Connection exceptions, operator intervention, resources, and what a repetition may solve.
+        Some(code) if ["08", "57", "53", "40", "55"].iter().any(|class| code.starts_with(class)) => {
+            StoreError::Away(text(error))
+        }
+        // No schema, no function, no table.
+        Some("3F000" | "42883" | "42P01") => StoreError::Unusable(format!(
+            "there is no store of this version ({}); run `trafctl store init` as the owner of the database",
+            text(error)
+        )),
+        Some("42501") => StoreError::Refused(format!(
+            "{}; `GRANT trafctl_ship TO` the user that ships, and use the schema's owner for `store init` and `ship \
+             adopt`",
+            text(error)
+        )),
+        Some(_) => StoreError::Refused(text(error)),
+        None => StoreError::Away(text(error)),
+    }
+}
+
+fn within(error: &StoreError, what: &str) -> StoreError {
+    match error {
+        StoreError::Away(text) => StoreError::Away(format!("{what}: {text}")),
+        StoreError::Refused(text) => StoreError::Refused(format!("{what}: {text}")),
+        StoreError::Unusable(text) => StoreError::Unusable(format!("{what}: {text}")),
+    }
+}
+
+/// One column of many rows.
+enum Column {
+    Integers(Vec<Option<i64>>),
+    Texts(Vec<Option<String>>),
+    Bytes(Vec<Option<Vec<u8>>>),
+}
+
+impl Column {
+    const fn new(kept: Kept) -> Self {
+        match kept {
+            Kept::Integer => Self::Integers(Vec::new()),
+            Kept::Text => Self::Texts(Vec::new()),
+            Kept::Bytes => Self::Bytes(Vec::new()),
+        }
+    }
+
+    fn push(&mut self, cell: &Cell) {
+        match (self, cell) {
+            (Self::Integers(all), Cell::Integer(number)) => all.push(Some(*number)),
+            (Self::Texts(all), Cell::Text(text)) => all.push(Some(storable(text).into_owned())),
+            (Self::Bytes(all), Cell::Bytes(bytes)) => all.push(Some(bytes.clone())),
+            (Self::Integers(all), _) => all.push(None),
+            (Self::Texts(all), _) => all.push(None),
+            (Self::Bytes(all), _) => all.push(None),
+        }
+    }
+
+    fn parameter(&self) -> (&(dyn ToSql + Sync), Type) {
+        match self {
+            Self::Integers(all) => (all, Type::INT8_ARRAY),
+            Self::Texts(all) => (all, Type::TEXT_ARRAY),
+            Self::Bytes(all) => (all, Type::BYTEA_ARRAY),
+        }
+    }
+}
+
+/// Adds the rows of one table. Not prepared by name, so that a pooler in between does no harm.
+async fn put_table(
+    transaction: &Transaction<'_>,
+    (ledger, at): (i32, usize),
+    contents: &[&Content],
+) -> Result<(), Error> {
+    let table = &TABLES[at];
+    let mut revs = Vec::new();
+    let mut columns: Vec<Column> = schema::columns(table).map(|(_, kept)| Column::new(kept)).collect();
+    for content in contents {
+        for (_, row) in content.rows.iter().filter(|row| row.0 == at) {
+            revs.push(content.rev);
+            columns.iter_mut().zip(row).for_each(|(column, cell)| column.push(cell));
+        }
+    }
+    if revs.is_empty() {
+        return Ok(());
+    }
+    let mut parameters: Vec<(&(dyn ToSql + Sync), Type)> =
+        vec![(&ledger, Type::INT4), (&revs, Type::INT8_ARRAY)];
+    parameters.extend(columns.iter().map(Column::parameter));
+    let places: Vec<String> = (1..=parameters.len()).map(|at| format!("${at}")).collect();
+    let sql = format!("SELECT trafctl.{}({})", schema::put_function(table), places.join(", "));
+    transaction.query_typed(&sql, &parameters).await.map(drop)
+}
+
+async fn put(client: &mut Client, batch: &Batch) -> Result<Put, Error> {
+    let transaction = client.transaction().await?;
+    let starts: BTreeSet<i64> = batch
+        .contents
+        .iter()
+        .filter(|content| matches!(content.name, "5min" | "day"))
+        .map(|content| content.number)
+        .collect();
+    let starts: Vec<i64> = starts.into_iter().collect();
+    transaction.query_typed("SELECT trafctl.add_months($1)", &[(&starts, Type::INT8_ARRAY)]).await?;
+    let before = batch.before.as_ref();
+    let (machine, token) =
+        (before.and_then(|known| known.machine.as_deref()), before.and_then(|known| known.token.as_deref()));
+    let (changes, done) = (before.map(|known| known.changes), before.map(|known| known.done));
+    let begun = transaction
+        .query_typed(
+            "SELECT trafctl.begin_put($1, $2, $3, $4, $5)",
+            &[
+                (&batch.ledger, Type::TEXT),
+                (&machine, Type::TEXT),
+                (&changes, Type::INT8),
+                (&token, Type::TEXT),
+                (&done, Type::INT8),
+            ],
+        )
+        .await?;
+    let number: Option<i32> = begun.first().and_then(|row| row.get(0));
+    let Some(number) = number else {
+        transaction.rollback().await?;
+        return Ok(Put::Moved);
+    };
+    let newer = take(&transaction, number, batch).await?;
+    let contents: Vec<&Content> = batch
+        .contents
+        .iter()
+        .filter(|content| newer.contains(&(content.name.to_owned(), content.number)))
+        .collect();
+    for at in 0..TABLES.len() {
+        put_table(&transaction, (number, at), &contents).await?;
+    }
+    let Known { machine, changes, token, done, replaced_by: _ } = &batch.after;
+    let node = &batch.node;
+    transaction
+        .query_typed(
+            "SELECT trafctl.end_put($1, $2, $3, $4, $5, $6, $7, $8)",
+            &[
+                (&number, Type::INT4),
+                (machine, Type::TEXT),
+                (changes, Type::INT8),
+                (token, Type::TEXT),
+                (done, Type::INT8),
+                (&node.name, Type::TEXT),
+                (&node.version, Type::TEXT),
+                (&node.kernel, Type::TEXT),
+            ],
+        )
+        .await?;
+    transaction.commit().await?;
+    Ok(Put::Taken)
+}
+
+/// The parts that are newer than what the store had.
+async fn take(
+    transaction: &Transaction<'_>,
+    ledger: i32,
+    batch: &Batch,
+) -> Result<BTreeSet<(String, i64)>, Error> {
+    let names: Vec<&str> = batch.contents.iter().map(|content| content.name).collect();
+    let numbers: Vec<i64> = batch.contents.iter().map(|content| content.number).collect();
+    let revs: Vec<i64> = batch.contents.iter().map(|content| content.rev).collect();
+    let rows = transaction
+        .query_typed(
+            "SELECT name, number FROM trafctl.take($1, $2, $3, $4, $5)",
+            &[
+                (&ledger, Type::INT4),
+                (&names, Type::TEXT_ARRAY),
+                (&numbers, Type::INT8_ARRAY),
+                (&revs, Type::INT8_ARRAY),
+                (&batch.repairs, Type::BOOL),
+            ],
+        )
+        .await?;
+    Ok(rows.iter().map(|row| (row.get(0), row.get(1))).collect())
+}
+
+impl Store for Postgres {
+    async fn known(&mut self, ledger: &str) -> Result<Option<Known>, StoreError> {
+        let sql = "SELECT machine, changes, token, done, replaced_by FROM trafctl.known($1)";
+        let rows = Self::call(self.client.query_typed(sql, &[(&ledger, Type::TEXT)])).await?;
+        Ok(rows.first().map(|row| Known {
+            machine: row.get(0),
+            changes: row.get(1),
+            token: row.get(2),
+            done: row.get(3),
+            replaced_by: row.get(4),
+        }))
+    }
+
+    async fn put(&mut self, batch: &Batch) -> Result<Put, StoreError> {
+        Self::call(put(&mut self.client, batch)).await
+    }
+
+    async fn take_over(&mut self, takeover: &Takeover) -> Result<(), StoreError> {
+        let Known { machine, changes, token, .. } = &takeover.known;
+        let parameters: [(&(dyn ToSql + Sync), Type); 6] = [
+            (&takeover.ledger, Type::TEXT),
+            (&takeover.place, Type::TEXT),
+            (machine, Type::TEXT),
+            (changes, Type::INT8),
+            (token, Type::TEXT),
+            (&takeover.kept_from, Type::INT8),
+        ];
+        let sql = "SELECT trafctl.take_over($1, $2, $3, $4, $5, $6)";
+        Self::call(self.client.query_typed(sql, &parameters)).await.map(drop)
+    }
+
+    async fn digests(
+        &mut self,
+        ledger: &str,
+        units: Option<(i64, i64)>,
+    ) -> Result<Vec<PartDigest>, StoreError> {
+        let (from, until) = (units.map(|units| units.0), units.map(|units| units.1));
+        let sql = "SELECT at, name, number, rows, hash FROM trafctl.digests($1, $2, $3)";
+        let parameters: [(&(dyn ToSql + Sync), Type); 3] =
+            [(&ledger, Type::TEXT), (&from, Type::INT8), (&until, Type::INT8)];
+        let rows = Self::call(self.client.query_typed(sql, &parameters)).await?;
+        let digest = |row: &tokio_postgres::Row| PartDigest {
+            table: usize::try_from(row.get::<_, i32>(0)).unwrap_or(usize::MAX),
+            name: row.get(1),
+            number: row.get(2),
+            rows: row.get(3),
+            hash: row.get(4),
+        };
+        Ok(rows.iter().map(digest).collect())
+    }
+}

@@ -1,0 +1,131 @@
+//! Creates the schema, and checks it.
+
+use super::{Postgres, of, schema, text};
+use crate::store::StoreError;
+
+/// What a store is like.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Checked {
+    /// The server's version.
+    pub server: String,
+    /// The schema's version.
+    pub version: i32,
+    /// Whether this user may ship to it.
+    pub may_ship: bool,
+    /// Whether this user may read from it.
+    pub may_read: bool,
+    /// What is wrong.
+    pub problems: Vec<String>,
+}
+
+/// Creates the schema where there is none. Returns whether it did; one of this version is left as it is.
+///
+/// # Errors
+/// When this user may not, or the schema is of another version.
+pub async fn init(store: &mut Postgres) -> Result<bool, StoreError> {
+    match version(store).await? {
+        Some(schema::VERSION) => return Ok(false),
+        Some(other) => return Err(other_version(other)),
+        None => {}
+    }
+    let transaction = store.client.transaction().await.map_err(|error| of(&error))?;
+    let created = transaction.batch_execute(&schema::create()).await;
+    created.map_err(|error| StoreError::Refused(format!("cannot create the schema: {}", text(&error))))?;
+    transaction.commit().await.map_err(|error| of(&error))?;
+    Ok(true)
+}
+
+fn other_version(found: i32) -> StoreError {
+    StoreError::Unusable(format!(
+        "the store has schema version {found}, but this trafctl knows version {}; use the trafctl that made it",
+        schema::VERSION
+    ))
+}
+
+/// The version of the schema; `None` without one.
+async fn version(store: &Postgres) -> Result<Option<i32>, StoreError> {
+    let sql =
+        "SELECT to_regnamespace('trafctl') IS NOT NULL, to_regclass('trafctl.store_version') IS NOT NULL";
+    let found = Postgres::call(store.client.query_typed(sql, &[])).await?;
+    let has = |at: usize| found.first().is_some_and(|row| row.get::<_, bool>(at));
+    match (has(0), has(1)) {
+        (false, _) => Ok(None),
+        (true, false) => Err(StoreError::Unusable(format!(
+            "the database has a schema {} that is no store; use another database",
+            schema::SCHEMA
+        ))),
+        (true, true) => {
+            let sql = "SELECT version FROM trafctl.store_version";
+            let rows = Postgres::call(store.client.query_typed(sql, &[])).await?;
+            match rows.first() {
+                Some(row) => Ok(Some(row.get(0))),
+                None => Err(StoreError::Unusable("the schema of the store has no version".to_owned())),
+            }
+        }
+    }
+}
+
+/// Checks that everything is there, and what this user may do.
+///
+/// # Errors
+/// When there is no store, or one of another version.
+pub async fn check(store: &mut Postgres) -> Result<Checked, StoreError> {
+    let version = match version(store).await? {
+        Some(schema::VERSION) => schema::VERSION,
+        Some(other) => return Err(other_version(other)),
+        None => {
+            return Err(StoreError::Unusable(
+                "there is no store in this database; run `trafctl store init` as its owner".to_owned(),
+            ));
+        }
+    };
+    let sql = format!(
+        "SELECT current_setting('server_version'), pg_has_role('{}', 'USAGE'), pg_has_role('{}', 'USAGE'),
+         pg_has_role((SELECT nspowner FROM pg_namespace WHERE nspname = '{}'), 'USAGE')",
+        schema::SHIP_ROLE,
+        schema::READ_ROLE,
+        schema::SCHEMA
+    );
+    let rows = Postgres::call(store.client.query_typed(&sql, &[])).await?;
+    let Some(row) = rows.first() else {
+        return Err(StoreError::Unusable("the server gave no answer about roles".to_owned()));
+    };
+    let is_owner: bool = row.get(3);
+    let (may_ship, may_read) = (row.get::<_, bool>(1) || is_owner, row.get::<_, bool>(2) || is_owner);
+    let mut problems = missing(store).await?;
+    if !may_ship && !may_read {
+        problems.push(format!(
+            "this user may neither ship nor read; `GRANT {}` or `GRANT {}` to it",
+            schema::SHIP_ROLE,
+            schema::READ_ROLE
+        ));
+    }
+    Ok(Checked { server: row.get(0), version, may_ship, may_read, problems })
+}
+
+/// Tables, views and functions that are not there.
+async fn missing(store: &Postgres) -> Result<Vec<String>, StoreError> {
+    let mut problems = Vec::new();
+    let tables = traffic_ledger::TABLES.iter().map(|table| table.name);
+    for relation in tables.chain(["ledger", "part"]).chain(schema::VIEWS) {
+        let sql = format!("SELECT to_regclass('trafctl.{}') IS NULL", schema::quoted(relation));
+        let rows = Postgres::call(store.client.query_typed(&sql, &[])).await?;
+        if rows.first().is_some_and(|row| row.get::<_, bool>(0)) {
+            problems.push(format!("trafctl.{relation} is missing; restore it, or create the store anew"));
+        }
+    }
+    let functions = traffic_ledger::TABLES.iter().map(schema::put_function);
+    let own =
+        ["known", "begin_put", "end_put", "take", "digests", "take_over", "add_months"].map(str::to_owned);
+    for function in functions.chain(own) {
+        let sql = "SELECT count(*) = 1 FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace
+                   WHERE n.nspname = 'trafctl' AND p.proname = $1";
+        let parameters: [(&(dyn tokio_postgres::types::ToSql + Sync), _); 1] =
+            [(&function, tokio_postgres::types::Type::TEXT)];
+        let rows = Postgres::call(store.client.query_typed(sql, &parameters)).await?;
+        if !rows.first().is_some_and(|row| row.get::<_, bool>(0)) {
+            problems.push(format!("the function trafctl.{function} is missing; create the store anew"));
+        }
+    }
+    Ok(problems)
+}

@@ -1,0 +1,237 @@
+//! What is shipped next: everything that changed since the store's number, the oldest first, and live rows between.
+
+use traffic_ledger::{Changes, Identity, Ledger, LedgerError};
+
+use crate::{
+    refusal::{self, Refusal},
+    store::{Batch, Known, Node, Put, Store, StoreError, Takeover},
+};
+
+/// Rows that are read at once, more or less: one part may have more. It bounds the memory.
+const ROWS_AT_ONCE: usize = 30_000;
+/// Parts that are read at once. Those of one packed day are decoded together.
+const MOST_PARTS: usize = 288;
+/// How often another shipper may be faster in one batch.
+const MOST_TRIES: u32 = 20;
+
+type Part = (&'static str, i64, i64);
+
+/// Why a ledger was not shipped.
+#[derive(Debug, thiserror::Error)]
+pub enum ShipError {
+    /// The ledger cannot be read.
+    #[error("cannot read the ledger")]
+    Ledger(#[from] LedgerError),
+    /// The store did not take it.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// It must not be shipped.
+    #[error(transparent)]
+    Refused(#[from] Refusal),
+    /// Other shippers were always faster.
+    #[error("other processes ship this ledger all the time; run one `trafctl ship` for each target")]
+    Busy,
+}
+
+/// What a call shipped.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Shipped {
+    /// Parts: five minutes, days, records.
+    pub parts: u64,
+    /// Their rows.
+    pub rows: u64,
+}
+
+/// Ships one ledger.
+#[derive(Debug)]
+pub struct Shipper<'a> {
+    /// The ledger, open for reading.
+    pub ledger: &'a Ledger,
+    /// This machine, if something tells it from others.
+    pub machine: Option<&'a str>,
+    /// The node of the ledger.
+    pub node: &'a Node,
+}
+
+/// Parts of one step, and the change number up to which everything is shipped after it.
+struct Step<'p> {
+    parts: &'p [Part],
+    done: i64,
+}
+
+impl Shipper<'_> {
+    /// Ships everything that changed before this call. While a backlog ships, what changes meanwhile goes between.
+    /// `on_step` gets what was shipped so far, and how many parts are left.
+    ///
+    /// # Errors
+    /// When the ledger must not be shipped or cannot be read, or the store does not take it. What it took before stays.
+    pub async fn ship(
+        &self,
+        store: &mut impl Store,
+        on_step: &mut dyn FnMut(Shipped, usize),
+    ) -> Result<Shipped, ShipError> {
+        let (mut known, identity) = self.compare(store).await?;
+        let (after, until) = (known.as_ref().map_or(0, |known| known.done), identity.changes);
+        let parts = self.list(after, until)?;
+        let mut left = &parts[..];
+        let mut shipped = Shipped::default();
+        let mut live_after = until;
+        let mut size = 4;
+        loop {
+            let (parts, rest) = left.split_at(size.min(left.len()));
+            left = rest;
+            // One number may have changed many parts: it is done when all of them are shipped.
+            let done = left.first().map_or(until, |next| next.2 - 1);
+            // The first contact of a ledger without changes says who it is.
+            if parts.is_empty() && known.is_some() && done <= after {
+                return Ok(shipped);
+            }
+            let rows = self.put(store, &mut known, Step { parts, done }).await?;
+            shipped.parts += parts.len() as u64;
+            shipped.rows += rows as u64;
+            size = next_size(parts.len(), rows, size);
+            on_step(shipped, left.len());
+            if left.is_empty() {
+                return Ok(shipped);
+            }
+            let now = self.ledger.shipping_identity()?.changes;
+            if now > live_after {
+                for parts in self.list(live_after, now)?.chunks(size) {
+                    shipped.rows += self.put(store, &mut known, Step { parts, done }).await? as u64;
+                    shipped.parts += parts.len() as u64;
+                }
+                live_after = now;
+            }
+        }
+    }
+
+    /// The parts that changed, the oldest change first. Of one change, names come before the figures that have them.
+    fn list(&self, after: i64, until: i64) -> Result<Vec<Part>, ShipError> {
+        let of = |units| self.ledger.changes(Changes { after, until, units });
+        let mut parts = of(false)?;
+        parts.extend(of(true)?);
+        parts.sort_by_key(|part| part.2);
+        Ok(parts)
+    }
+
+    /// What [`Store::take_over`] would be asked for, so that this ledger may be shipped although it was refused.
+    ///
+    /// # Errors
+    /// When the ledger is another machine's, or it or the store cannot be read.
+    pub async fn takeover(&self, store: &mut impl Store) -> Result<Takeover, ShipError> {
+        let identity = self.ledger.shipping_identity()?;
+        if identity.machine.as_deref().zip(self.machine).is_some_and(|(of, here)| of != here) {
+            return Err(Refusal::Copied.into());
+        }
+        let mut place = identity.ledger.clone();
+        match (store.known(&place).await?, identity.parent) {
+            (Some(Known { replaced_by: Some(by), .. }), _) => place = by,
+            (None, Some(parent)) if store.known(&parent).await?.is_some() => place = parent,
+            _ => {}
+        }
+        let Identity { ledger, machine, changes, token, kept_from, .. } = identity;
+        Ok(Takeover {
+            ledger,
+            place,
+            known: Known { machine, changes, token, ..Known::default() },
+            kept_from,
+        })
+    }
+
+    /// What the store knows, and the ledger, which goes on from there.
+    async fn compare(&self, store: &mut impl Store) -> Result<(Option<Known>, Identity), ShipError> {
+        let id = self.ledger.shipping_identity()?.ledger;
+        let known = store.known(&id).await?;
+        // After the store was asked: otherwise another shipper's change would look like one that this ledger lacks.
+        let identity = self.ledger.shipping_identity()?;
+        self.check(known.as_ref(), &identity)?;
+        Ok((known, identity))
+    }
+
+    fn check(&self, known: Option<&Known>, identity: &Identity) -> Result<(), ShipError> {
+        let at_known = known.map(|known| self.ledger.lineage_at(known.changes)).transpose()?.flatten();
+        Ok(refusal::check((known, at_known.as_deref()), identity, self.machine)?)
+    }
+
+    /// Puts parts into the store, with their present rows. Returns how many rows.
+    async fn put(
+        &self,
+        store: &mut impl Store,
+        known: &mut Option<Known>,
+        step: Step<'_>,
+    ) -> Result<usize, ShipError> {
+        self.put_contents(store, known, (step, false)).await
+    }
+
+    pub(crate) async fn repair(&self, store: &mut impl Store, parts: &[Part]) -> Result<(), ShipError> {
+        let (mut known, _) = self.compare(store).await?;
+        for parts in parts.chunks(4) {
+            let done = known.as_ref().map_or(0, |known| known.done);
+            self.put_contents(store, &mut known, (Step { parts, done }, true)).await?;
+        }
+        Ok(())
+    }
+
+    async fn put_contents(
+        &self,
+        store: &mut impl Store,
+        known: &mut Option<Known>,
+        (step, repairs): (Step<'_>, bool),
+    ) -> Result<usize, ShipError> {
+        let names: Vec<(&'static str, i64)> = step.parts.iter().map(|part| (part.0, part.1)).collect();
+        let contents = self.ledger.contents(&names)?;
+        let rows = contents.iter().map(|content| content.rows.len()).sum();
+        let mut batch = Batch {
+            ledger: String::new(),
+            before: None,
+            after: Known::default(),
+            node: self.node.clone(),
+            contents,
+            repairs,
+        };
+        for _ in 0..MOST_TRIES {
+            // After the rows: no row is newer than the number that the store then knows.
+            let identity = self.ledger.shipping_identity()?;
+            self.check(known.as_ref(), &identity)?;
+            let done = known.as_ref().map_or(0, |known| known.done).max(step.done);
+            batch.ledger = identity.ledger;
+            batch.before.clone_from(known);
+            let Identity { machine, changes, token, .. } = identity;
+            // A machine that cannot be named now keeps the name that it had.
+            let machine = machine.or_else(|| known.as_ref().and_then(|known| known.machine.clone()));
+            batch.after = Known { machine, changes, token, done, replaced_by: None };
+            match store.put(&batch).await? {
+                Put::Taken => {
+                    *known = Some(batch.after);
+                    return Ok(rows);
+                }
+                Put::Moved => *known = self.compare(store).await?.0,
+            }
+        }
+        Err(ShipError::Busy)
+    }
+}
+
+/// How many parts to read next, by how many rows the last ones had.
+fn next_size(parts: usize, rows: usize, size: usize) -> usize {
+    if parts == 0 {
+        return size;
+    }
+    let fits = ROWS_AT_ONCE / rows.div_ceil(parts).max(1);
+    // The next parts may be larger: grow in steps.
+    fits.clamp(1, (2 * size).min(MOST_PARTS))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_next_parts_have_as_many_rows_as_fit() {
+        assert_eq!(next_size(4, 48_000, 4), 2);
+        assert_eq!(next_size(4, 4_000_000, 4), 1);
+        assert_eq!(next_size(4, 0, 4), 8);
+        assert_eq!(next_size(200, 200, 200), MOST_PARTS);
+        assert_eq!(next_size(0, 0, 17), 17);
+    }
+}

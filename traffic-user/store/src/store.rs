@@ -1,0 +1,131 @@
+//! What a store is to the shipper: a place that takes batches of parts, and remembers how far it is.
+
+use traffic_ledger::Content;
+
+/// Why a store did not do what was asked.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum StoreError {
+    /// It cannot be reached, or the connection was lost: what was asked may or may not have been done.
+    #[error("{0}")]
+    Away(String),
+    /// It answered with an error: what was asked was not done.
+    #[error("{0}")]
+    Refused(String),
+    /// It is no store, or one of another version.
+    #[error("{0}")]
+    Unusable(String),
+}
+
+/// What a store knows of a ledger.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Known {
+    /// The machine whose ledger it is, if one is known.
+    pub machine: Option<String>,
+    /// The ledger's change number when its last rows were read.
+    pub changes: i64,
+    /// The token of that number; see [`traffic_ledger::Identity::token`].
+    pub token: Option<String>,
+    /// Everything up to this change number has arrived.
+    pub done: i64,
+    /// The id of the ledger that took its place, if one did.
+    pub replaced_by: Option<String>,
+}
+
+/// The node of a ledger, as people know it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Node {
+    /// Its name.
+    pub name: String,
+    /// The version of trafctl.
+    pub version: String,
+    /// The release of its kernel.
+    pub kernel: String,
+}
+
+/// Parts for a store, and what it then knows of their ledger.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Batch {
+    /// The ledger's id.
+    pub ledger: String,
+    /// What the store knew when the ledger was compared with it. If it knows something else now, it takes nothing.
+    pub before: Option<Known>,
+    /// What it knows afterwards.
+    pub after: Known,
+    /// The node of the ledger.
+    pub node: Node,
+    /// The parts, each with all of its rows.
+    pub contents: Vec<Content>,
+    /// Whether a part also replaces one with the same change number, which only differs if somebody altered it.
+    pub repairs: bool,
+}
+
+/// What became of a batch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Put {
+    /// The store holds it, or something newer.
+    Taken,
+    /// The store has come to know something else of this ledger, and took nothing.
+    Moved,
+}
+
+/// A ledger that takes over what the store holds, as somebody decided.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Takeover {
+    /// The ledger's id.
+    pub ledger: String,
+    /// The ledger in the store whose place it takes: its own id, or that of its parent.
+    pub place: String,
+    /// What the store knows afterwards. Nothing is done: everything is shipped again.
+    pub known: Known,
+    /// Five minutes before this time (Unix seconds) stay as they are in the store, as the ledger has dropped them.
+    pub kept_from: Option<i64>,
+}
+
+/// The digest of a part's rows in one table.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct PartDigest {
+    /// Its place in [`traffic_ledger::TABLES`].
+    pub table: usize,
+    /// Name of the part.
+    pub name: String,
+    /// Start of the unit, or number of the record.
+    pub number: i64,
+    /// How many rows it has there.
+    pub rows: i64,
+    /// SHA-256 over its sorted rows, hexadecimal.
+    pub hash: String,
+}
+
+/// A part whose rows differ in store and ledger.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Difference {
+    /// Name of the part.
+    pub name: String,
+    /// Start of the unit, or number of the record.
+    pub number: i64,
+    /// The table with the first difference.
+    pub table: &'static str,
+    /// Rows of it in the ledger.
+    pub in_ledger: i64,
+    /// Rows of it in the store.
+    pub in_store: i64,
+}
+
+/// A place that takes batches of parts. Each call is one transaction: it does all or nothing.
+pub trait Store {
+    /// What it knows of a ledger; `None` if it has never heard of it.
+    fn known(&mut self, ledger: &str) -> impl Future<Output = Result<Option<Known>, StoreError>>;
+
+    /// Takes the parts that are newer than what it holds.
+    fn put(&mut self, batch: &Batch) -> impl Future<Output = Result<Put, StoreError>>;
+
+    /// Lets a ledger take over what the store holds of another, or of its own past.
+    fn take_over(&mut self, takeover: &Takeover) -> impl Future<Output = Result<(), StoreError>>;
+
+    /// The digests of all parts of a ledger: units that begin in a span of Unix seconds, or all records.
+    fn digests(
+        &mut self,
+        ledger: &str,
+        units: Option<(i64, i64)>,
+    ) -> impl Future<Output = Result<Vec<PartDigest>, StoreError>>;
+}

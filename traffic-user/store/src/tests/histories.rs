@@ -1,0 +1,279 @@
+//! The histories.
+
+use std::path::PathBuf;
+
+use traffic_ledger::{Cell, Changes, Ledger, LedgerConfig, testing};
+
+use super::model::{Connection, Model};
+use crate::{Node, Refusal, ShipError, Shipper, StoreError, verify};
+
+const NOON: i64 = 1_794_312_000;
+/// Everyday histories. `TRAFCTL_HISTORIES` asks for more.
+const HISTORIES: u64 = 40;
+
+struct World {
+    directory: tempfile::TempDir,
+    ledger: Ledger,
+    node: testing::Node,
+    model: Model,
+    random: fastrand::Rng,
+    copies: usize,
+}
+
+fn config(machine: &str) -> LedgerConfig {
+    LedgerConfig { machine: Some(machine.to_owned()), ..LedgerConfig::default() }
+}
+
+fn of_node() -> Node {
+    Node { name: "n1".to_owned(), version: "0.2.0".to_owned(), kernel: "6.1.0".to_owned() }
+}
+
+impl World {
+    fn new(seed: u64) -> Self {
+        // In memory: syncing is not what these tests are about, and a busy disk takes seconds for it.
+        let directory = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap();
+        let ledger = Ledger::open(&directory.path().join("ledger.sqlite"), config("m1")).unwrap();
+        let random = fastrand::Rng::with_seed(seed);
+        Self {
+            directory,
+            ledger,
+            node: testing::Node::balanced(NOON),
+            model: Model::default(),
+            random,
+            copies: 0,
+        }
+    }
+
+    fn drain(&mut self) {
+        for _ in 0..self.random.usize(0..3) {
+            let container = ["101", "102", "103"][self.random.usize(..3)];
+            let sums = [0; 4].map(|_: u64| self.random.u64(1..5000));
+            self.node.traffic(container, self.random.u8(0..3), sums);
+        }
+        let seconds =
+            if self.random.u8(..5) == 0 { self.random.u64(3600..90_000) } else { self.random.u64(20..700) };
+        self.node.pass(seconds).drain(&mut self.ledger);
+    }
+
+    fn copy(&mut self) -> PathBuf {
+        self.copies += 1;
+        let path = self.directory.path().join(format!("copy{}.sqlite", self.copies));
+        self.ledger.backup(&path).unwrap();
+        path
+    }
+
+    fn connection(&mut self, fails: usize) -> Connection {
+        Connection::new(&self.model, self.random.u64(..), fails)
+    }
+
+    fn ship_over(&self, connection: &mut Connection) -> Result<crate::Shipped, ShipError> {
+        let node = of_node();
+        let shipper = Shipper { ledger: &self.ledger, machine: Some("m1"), node: &node };
+        block_on(shipper.ship(connection, &mut |_, _| {}))
+    }
+
+    /// Ships with failures for a while.
+    fn ship_badly(&mut self) -> Result<(), Refusal> {
+        let mut connection = self.connection(4);
+        for _ in 0..3 {
+            match self.ship_over(&mut connection) {
+                Ok(_) | Err(ShipError::Store(StoreError::Away(_))) => {}
+                Err(ShipError::Refused(refusal)) => return Err(refusal),
+                Err(other) => panic!("{other}"),
+            }
+            if self.random.bool() {
+                self.drain();
+            }
+        }
+        Ok(())
+    }
+
+    fn adopt(&mut self) {
+        let node = of_node();
+        let mut connection = self.connection(0);
+        let shipper = Shipper { ledger: &self.ledger, machine: Some("m1"), node: &node };
+        block_on(async {
+            let takeover = shipper.takeover(&mut connection).await.unwrap();
+            crate::Store::take_over(&mut connection, &takeover).await.unwrap();
+        });
+    }
+
+    /// Ships everything, and compares each row.
+    fn check(&mut self, what: &str) {
+        let mut connection = self.connection(0);
+        self.ship_over(&mut connection).unwrap_or_else(|error| panic!("{what}: {error}"));
+        let identity = self.ledger.shipping_identity().unwrap();
+        let mut expected = Vec::new();
+        for units in [false, true] {
+            let parts = self.ledger.changes(Changes { after: 0, until: i64::MAX, units }).unwrap();
+            let names: Vec<_> = parts.iter().map(|part| (part.0, part.1)).collect();
+            expected.extend(self.ledger.contents(&names).unwrap());
+        }
+        let model = self.model.borrow();
+        let of = &model[&identity.ledger];
+        assert_eq!(of.known.done, identity.changes, "{what}");
+        for content in &expected {
+            let mut sorted = content.clone();
+            sorted.rows.sort_unstable();
+            let mut found = of.parts[&(content.name.to_owned(), content.number)].clone();
+            found.rows.sort_unstable();
+            assert_eq!(found, sorted, "{what}");
+        }
+        let kept =
+            |part: &&(String, i64)| part.0 != "5min" || identity.kept_from.is_none_or(|from| part.1 >= from);
+        assert_eq!(of.parts.keys().filter(kept).count(), expected.len(), "{what}: the store has other parts");
+    }
+
+    fn verify(&mut self, repairs: bool) -> crate::Verified {
+        let node = of_node();
+        let mut connection = self.connection(0);
+        let shipper = Shipper { ledger: &self.ledger, machine: Some("m1"), node: &node };
+        block_on(verify(&shipper, &mut connection, repairs)).unwrap()
+    }
+}
+
+fn block_on<T>(work: impl Future<Output = T>) -> T {
+    tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(work)
+}
+
+/// One history: drains, maintenance, ships that fail, restored copies.
+fn history(seed: u64) {
+    let mut world = World::new(seed);
+    let mut backup = None;
+    for step in 0..25 {
+        match world.random.u8(..12) {
+            0..6 => world.drain(),
+            6 => drop(world.ledger.maintain(world.node.wall).unwrap()),
+            7 => backup = Some(world.copy()),
+            8 if backup.is_some() => {
+                let path = backup.take().unwrap();
+                world.ledger = Ledger::open(&path, config("m1")).unwrap();
+                world.drain();
+                if world.random.bool() {
+                    (0..4).for_each(|_| world.drain());
+                }
+                match world.ship_badly() {
+                    Ok(()) => {}
+                    Err(Refusal::Restored { .. }) => world.adopt(),
+                    Err(other) => panic!("seed {seed}, step {step}: {other}"),
+                }
+            }
+            9 => world.check(&format!("seed {seed}, step {step}")),
+            _ => world.ship_badly().unwrap_or_else(|refusal| panic!("seed {seed}, step {step}: {refusal}")),
+        }
+    }
+    world.drain();
+    world.check(&format!("seed {seed}, at the end"));
+    assert_eq!(world.verify(false).differences, [], "seed {seed}");
+    // A single altered row is found, repaired, and not found again.
+    let altered = alter(&world.model, &mut world.random);
+    let found = world.verify(true);
+    assert_eq!(found.differences.len(), 1, "seed {seed}: {altered:?} {found:?}");
+    assert_eq!(
+        (found.differences[0].name.as_str(), found.differences[0].number),
+        (altered.0.as_str(), altered.1)
+    );
+    assert_eq!(found.repaired, 1, "seed {seed}");
+    world.check(&format!("seed {seed}, repaired"));
+}
+
+/// Alters, removes or adds one row of a part.
+fn alter(model: &Model, random: &mut fastrand::Rng) -> (String, i64) {
+    let mut model = model.borrow_mut();
+    let of = model.values_mut().next().unwrap();
+    let kept: Vec<_> =
+        of.parts.iter().filter(|part| !part.1.rows.is_empty()).map(|part| part.0.clone()).collect();
+    let key = kept[random.usize(..kept.len())].clone();
+    let rows = &mut of.parts.get_mut(&key).unwrap().rows;
+    let at = random.usize(..rows.len());
+    match random.u8(..3) {
+        0 => drop(rows.remove(at)),
+        1 => rows.push(rows[at].clone()),
+        _ => {
+            let number = rows[at].1.iter_mut().rev().find_map(|cell| match cell {
+                Cell::Integer(number) => Some(number),
+                _ => None,
+            });
+            *number.unwrap() += 1;
+        }
+    }
+    key
+}
+
+#[test]
+fn the_store_holds_what_the_ledger_holds() {
+    let histories =
+        std::env::var("TRAFCTL_HISTORIES").ok().and_then(|text| text.parse().ok()).unwrap_or(HISTORIES);
+    (0..histories).for_each(history);
+}
+
+#[test]
+fn a_clone_is_refused_until_it_takes_the_place_of_its_original() {
+    let mut world = World::new(7);
+    (0..5).for_each(|_| world.drain());
+    world.check("the original");
+    let copy = world.copy();
+    // On another machine, the ledger is not even its own before it is adopted.
+    let node = of_node();
+    let there = Ledger::open_read_only(&copy).unwrap();
+    let ship = |ledger: &Ledger, model: &Model| {
+        let shipper = Shipper { ledger, machine: Some("m2"), node: &node };
+        let mut connection = Connection::new(model, 1, 0);
+        block_on(shipper.ship(&mut connection, &mut |_, _| {})).unwrap_err()
+    };
+    assert!(matches!(ship(&there, &world.model), ShipError::Refused(Refusal::Copied)));
+    drop(there);
+    let adopting = LedgerConfig { adopt: true, ..config("m2") };
+    let there = Ledger::open(&copy, adopting).unwrap();
+    let original = world.ledger.shipping_identity().unwrap().ledger;
+    let refused = ship(&there, &world.model);
+    assert!(
+        matches!(&refused, ShipError::Refused(Refusal::Adopted { parent }) if *parent == original),
+        "{refused}"
+    );
+    assert_eq!(world.model.borrow().len(), 1);
+    // The deliberate way on: the same rows, once, under the new id.
+    let shipper = Shipper { ledger: &there, machine: Some("m2"), node: &node };
+    let mut connection = Connection::new(&world.model, 2, 0);
+    block_on(async {
+        let takeover = shipper.takeover(&mut connection).await.unwrap();
+        assert_eq!(takeover.place, original);
+        crate::Store::take_over(&mut connection, &takeover).await.unwrap();
+        shipper.ship(&mut connection, &mut |_, _| {}).await.unwrap();
+    });
+    // The original was not gone after all: it is refused, and nothing counts twice.
+    let shipper = Shipper { ledger: &world.ledger, machine: Some("m1"), node: &node };
+    let refused = block_on(shipper.ship(&mut connection, &mut |_, _| {})).unwrap_err();
+    let by = there.shipping_identity().unwrap().ledger;
+    assert!(
+        matches!(&refused, ShipError::Refused(Refusal::Replaced { by: found }) if *found == by),
+        "{refused}"
+    );
+    let with_rows = |model: &Model| model.borrow().values().filter(|of| !of.parts.is_empty()).count();
+    assert_eq!(with_rows(&world.model), 1);
+    // Unless somebody decides otherwise.
+    world.adopt();
+    world.check("the original again");
+    assert_eq!(with_rows(&world.model), 1);
+}
+
+#[test]
+fn a_store_that_goes_down_all_the_time_gets_everything_all_the_same() {
+    let mut world = World::new(3);
+    (0..60).for_each(|_| world.drain());
+    let mut connection = world.connection(0);
+    let node = of_node();
+    let mut rounds = 0;
+    loop {
+        let shipper = Shipper { ledger: &world.ledger, machine: None, node: &node };
+        connection.puts_left = 2;
+        rounds += 1;
+        match block_on(shipper.ship(&mut connection, &mut |_, _| {})) {
+            Ok(_) => break,
+            Err(ShipError::Store(StoreError::Away(_))) => assert!(rounds < 40, "no progress"),
+            Err(other) => panic!("{other}"),
+        }
+    }
+    assert!(rounds > 2, "{rounds}");
+    world.check("at the end");
+}

@@ -1,0 +1,138 @@
+//! The plainest store that is right, and a connection to it that fails.
+
+use std::{cell::RefCell, collections::BTreeMap, rc::Rc};
+
+use traffic_ledger::Content;
+
+use crate::{
+    digests,
+    store::{Batch, Known, PartDigest, Put, Store, StoreError, Takeover},
+};
+
+#[derive(Clone, Debug, Default)]
+pub struct OfLedger {
+    pub known: Known,
+    pub parts: BTreeMap<(String, i64), Content>,
+}
+
+pub type Model = Rc<RefCell<BTreeMap<String, OfLedger>>>;
+
+/// What happens at a call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Fate {
+    Well,
+    /// The connection is lost before the store does it.
+    Undone,
+    /// The connection is lost afterwards: nobody hears that it was done.
+    Unheard,
+}
+
+/// A connection.
+pub struct Connection {
+    pub model: Model,
+    pub random: fastrand::Rng,
+    /// One call in this many fails; 0 for none.
+    pub fails: usize,
+    /// Batches that another shipper sends late, each after one of ours.
+    pub late: Vec<Batch>,
+    pub puts: usize,
+    /// After so many more puts, every put fails.
+    pub puts_left: usize,
+}
+
+impl Connection {
+    pub fn new(model: &Model, seed: u64, fails: usize) -> Self {
+        let random = fastrand::Rng::with_seed(seed);
+        Self { model: Rc::clone(model), random, fails, late: Vec::new(), puts: 0, puts_left: usize::MAX }
+    }
+
+    fn fate(&mut self) -> Fate {
+        match self.fails {
+            0 => Fate::Well,
+            most if self.random.usize(..most) > 0 => Fate::Well,
+            _ if self.random.bool() => Fate::Undone,
+            _ => Fate::Unheard,
+        }
+    }
+
+    fn call<T>(&mut self, work: impl FnOnce(&mut BTreeMap<String, OfLedger>) -> T) -> Result<T, StoreError> {
+        let fate = self.fate();
+        let lost = Err(StoreError::Away("the connection was lost".to_owned()));
+        if fate == Fate::Undone {
+            return lost;
+        }
+        let done = work(&mut self.model.borrow_mut());
+        if fate == Fate::Unheard { lost } else { Ok(done) }
+    }
+}
+
+fn put(ledgers: &mut BTreeMap<String, OfLedger>, batch: &Batch) -> Put {
+    if ledgers.get(&batch.ledger).map(|of| &of.known) != batch.before.as_ref() {
+        return Put::Moved;
+    }
+    let of = ledgers.entry(batch.ledger.clone()).or_default();
+    assert!(batch.after.changes >= of.known.changes && batch.after.done >= of.known.done, "{batch:?} {of:?}");
+    for content in &batch.contents {
+        assert!(content.rev <= batch.after.changes);
+        let key = (content.name.to_owned(), content.number);
+        let newer = |before: &Content| content.rev > before.rev || batch.repairs && content.rev == before.rev;
+        if of.parts.get(&key).is_none_or(newer) {
+            of.parts.insert(key, content.clone());
+        }
+    }
+    of.known = batch.after.clone();
+    Put::Taken
+}
+
+impl Store for Connection {
+    async fn known(&mut self, ledger: &str) -> Result<Option<Known>, StoreError> {
+        self.call(|ledgers| ledgers.get(ledger).map(|of| of.known.clone()))
+    }
+
+    async fn put(&mut self, batch: &Batch) -> Result<Put, StoreError> {
+        if self.puts_left == 0 {
+            return Err(StoreError::Away("the store is down".to_owned()));
+        }
+        self.puts_left -= 1;
+        self.puts += 1;
+        // Another shipper's batch, written long ago, arrives now, and once more.
+        if !self.late.is_empty() && self.random.bool() {
+            let late = self.late.swap_remove(self.random.usize(..self.late.len()));
+            put(&mut self.model.borrow_mut(), &late);
+        }
+        if self.random.u8(..4) == 0 {
+            self.late.push(batch.clone());
+        }
+        self.call(|ledgers| put(ledgers, batch))
+    }
+
+    async fn take_over(&mut self, takeover: &Takeover) -> Result<(), StoreError> {
+        self.call(|ledgers| {
+            let mut of = ledgers.remove(&takeover.place).unwrap_or_default();
+            of.parts.retain(|(name, number), _| {
+                name == "5min" && takeover.kept_from.is_some_and(|from| *number < from)
+            });
+            of.known = takeover.known.clone();
+            if takeover.place != takeover.ledger {
+                let known = Known { replaced_by: Some(takeover.ledger.clone()), ..Known::default() };
+                ledgers.insert(takeover.place.clone(), OfLedger { known, ..OfLedger::default() });
+            }
+            ledgers.insert(takeover.ledger.clone(), of);
+        })
+    }
+
+    async fn digests(
+        &mut self,
+        ledger: &str,
+        units: Option<(i64, i64)>,
+    ) -> Result<Vec<PartDigest>, StoreError> {
+        self.call(|ledgers| {
+            let parts = ledgers.get(ledger).into_iter().flat_map(|of| of.parts.values());
+            let chosen = parts.filter(|part| match (units, matches!(part.name, "5min" | "day")) {
+                (Some((from, until)), true) => (from..until).contains(&part.number),
+                (units, is_unit) => units.is_none() && !is_unit,
+            });
+            chosen.flat_map(digests::of).collect()
+        })
+    }
+}

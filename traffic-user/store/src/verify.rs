@@ -1,0 +1,169 @@
+//! Whether store and ledger hold the same rows, day by day.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use traffic_ledger::{Changes, TABLES};
+
+use crate::{
+    digests,
+    shipper::{ShipError, Shipper},
+    store::{Difference, PartDigest, Store},
+};
+
+/// Seconds of a day of UTC, in which units are compared.
+const DAY_S: i64 = 86_400;
+/// Parts whose rows are read at once.
+const PARTS_AT_ONCE: usize = 16;
+
+type Key = (String, i64, usize);
+/// Name, number and change number of a part.
+type Part = (&'static str, i64, i64);
+
+/// The result of a comparison.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Verified {
+    /// Days of UTC that were compared.
+    pub days: usize,
+    /// Parts that were compared.
+    pub parts: usize,
+    /// Those that differed.
+    pub differences: Vec<Difference>,
+    /// How many of these were shipped again, and are now equal.
+    pub repaired: usize,
+}
+
+/// Compares everything that a store holds of a ledger with what the ledger holds. `repairs` ships again what differs,
+/// and compares that once more.
+///
+/// # Errors
+/// As for [`Shipper::ship`].
+pub async fn verify(
+    shipper: &Shipper<'_>,
+    store: &mut impl Store,
+    repairs: bool,
+) -> Result<Verified, ShipError> {
+    let mut verified = compare(shipper, store).await?;
+    if repairs && !verified.differences.is_empty() {
+        let differing: BTreeSet<(&str, i64)> = verified
+            .differences
+            .iter()
+            .map(|differing| (differing.name.as_str(), differing.number))
+            .collect();
+        let parts: Vec<_> = [false, true]
+            .map(|units| shipper.ledger.changes(Changes { after: 0, until: i64::MAX, units }))
+            .into_iter()
+            .collect::<Result<Vec<_>, _>>()?
+            .concat();
+        let parts: Vec<_> = parts.into_iter().filter(|part| differing.contains(&(part.0, part.1))).collect();
+        shipper.repair(store, &parts).await?;
+        let left = compare(shipper, store).await?.differences;
+        let is_left = |before: &Difference| {
+            left.iter().any(|now| (&now.name, now.number) == (&before.name, before.number))
+        };
+        verified.repaired = verified.differences.iter().filter(|before| !is_left(before)).count();
+    }
+    Ok(verified)
+}
+
+async fn compare(shipper: &Shipper<'_>, store: &mut impl Store) -> Result<Verified, ShipError> {
+    let identity = shipper.ledger.shipping_identity()?;
+    let done = store.known(&identity.ledger).await?.map_or(0, |known| known.done);
+    let mut verified = Verified::default();
+    let records = shipper.ledger.changes(Changes { after: 0, until: i64::MAX, units: false })?;
+    let stored = store.digests(&identity.ledger, None).await?;
+    compare_parts(shipper, (&records, done), stored, &mut verified)?;
+    let units = shipper.ledger.changes(Changes { after: 0, until: i64::MAX, units: true })?;
+    let mut days: BTreeMap<i64, Vec<Part>> = BTreeMap::new();
+    for part in units {
+        days.entry(part.1.div_euclid(DAY_S)).or_default().push(part);
+    }
+    verified.days = days.len();
+    for (span, parts) in with_spans_between(days) {
+        let mut stored = store.digests(&identity.ledger, Some(span)).await?;
+        // What the ledger has dropped is in the store alone.
+        stored.retain(|digest| {
+            digest.name != "5min" || identity.kept_from.is_none_or(|from| digest.number >= from)
+        });
+        compare_parts(shipper, (&parts, done), stored, &mut verified)?;
+    }
+    verified.differences.sort_unstable();
+    Ok(verified)
+}
+
+/// The ledger's days with their parts, and all time around them, in which the store must have nothing.
+fn with_spans_between(days: BTreeMap<i64, Vec<Part>>) -> Vec<((i64, i64), Vec<Part>)> {
+    let mut spans = Vec::new();
+    let mut after = i64::MIN;
+    for (day, mut parts) in days {
+        parts.sort_unstable_by_key(|part| part.1);
+        let (start, end) = (day * DAY_S, (day + 1) * DAY_S);
+        if after < start {
+            spans.push(((after, start), Vec::new()));
+        }
+        spans.push(((start, end), parts));
+        after = end;
+    }
+    spans.push(((after, i64::MAX), Vec::new()));
+    spans
+}
+
+/// Compares parts of the ledger, up to a change number, with what the store has of them.
+fn compare_parts(
+    shipper: &Shipper<'_>,
+    (parts, done): (&[Part], i64),
+    stored: Vec<PartDigest>,
+    verified: &mut Verified,
+) -> Result<(), ShipError> {
+    let key = |digest: &PartDigest| -> Key { (digest.name.clone(), digest.number, digest.table) };
+    let mut stored: BTreeMap<Key, PartDigest> =
+        stored.into_iter().map(|digest| (key(&digest), digest)).collect();
+    let mut differ = |key: &Key, in_ledger: i64, in_store: i64| {
+        let table = TABLES.get(key.2).map_or("", |table| table.name);
+        let (name, number) = (key.0.clone(), key.1);
+        verified.differences.push(Difference { name, number, table, in_ledger, in_store });
+    };
+    let mut compared = 0;
+    let mut later = BTreeSet::new();
+    for parts in parts.chunks(PARTS_AT_ONCE) {
+        let names: Vec<(&'static str, i64)> = parts.iter().map(|part| (part.0, part.1)).collect();
+        for content in shipper.ledger.contents(&names)? {
+            // It changed since: it is shipped next.
+            if content.rev > done {
+                later.insert((content.name, content.number));
+                continue;
+            }
+            compared += 1;
+            for digest in digests::of(&content) {
+                let key = key(&digest);
+                match stored.remove(&key) {
+                    Some(found) if found == digest => {}
+                    found => differ(&key, digest.rows, found.map_or(0, |found| found.rows)),
+                }
+            }
+        }
+    }
+    for (key, digest) in &stored {
+        if !later.iter().any(|part| part.0 == key.0 && part.1 == key.1) {
+            differ(key, 0, digest.rows);
+        }
+    }
+    verified.parts += compared;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn days_and_what_is_between_them_are_all_time() {
+        let part = |day: i64| ("day", day * DAY_S, 1);
+        let days = [3, 4, 6].map(|day| (day, vec![part(day)]));
+        let spans = with_spans_between(days.into());
+        let parts: Vec<_> = spans.iter().map(|(_, parts)| parts.len()).collect();
+        assert_eq!(parts, [0, 1, 1, 0, 1, 0]);
+        assert_eq!((spans[0].0.0, spans[5].0.1), (i64::MIN, i64::MAX));
+        assert!(spans.windows(2).all(|pair| pair[0].0.1 == pair[1].0.0));
+        assert_eq!(with_spans_between(BTreeMap::new()), [((i64::MIN, i64::MAX), Vec::new())]);
+    }
+}
