@@ -16,6 +16,7 @@
 //! - [`check`]: checks that many tests share.
 //! - [`soak`]: a long run of mixed traffic under disturbances.
 //! - [`systemd`]: a systemd in namespaces that runs the shipped unit.
+//! - [`postgres`]: a real PostgreSQL that ends with its guard.
 //! - [`process`]: commands whose failure is an error, and children that end with their guard.
 //!
 //! Nothing here uses the code under test, so the lab's figures are independent of it. Everything needs root,
@@ -32,6 +33,7 @@ pub mod fuzz;
 pub mod lab;
 pub mod namespace;
 mod netlink;
+pub mod postgres;
 pub mod process;
 pub mod prometheus;
 pub mod soak;

@@ -56,6 +56,8 @@ mount -t sysfs sysfs sys
 mount -t cgroup2 cgroup2 sys/fs/cgroup
 mount --bind "$2" sys/fs/bpf
 mount -t tmpfs tmpfs run
+# As on a machine: systemd mounts credentials in a process of its own.
+mount --make-shared run
 mount -t tmpfs tmpfs dev
 mkdir dev/shm dev/pts
 mknod -m 666 dev/null c 1 3
@@ -83,6 +85,12 @@ pivot_root . mnt
 exec chroot . /bin/sh -ec 'umount --lazy /mnt
 exec env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin container=lab \
     /lib/systemd/systemd --system --log-target=null --show-status=no'"#;
+
+/// The shipped unit of another name, such as `trafctl-ship.service`.
+#[must_use]
+pub fn unit_named(name: &str) -> PathBuf {
+    unit().with_file_name(name)
+}
 
 /// Removes a control group and those below it. `$1` a directory to mount on, `$2` the group.
 const REMOVE_GROUP: &str = r#"mount --make-rprivate /

@@ -15,6 +15,7 @@
 //! | [`class_source`] | which class file is used, and reading it |
 //! | [`config`] | the configuration |
 //! | [`queries`] | queries to the ledger, from a command line or a URL, and their answers |
+//! | [`shipping`] | the rounds of `trafctl ship` |
 //! | [`api`] | metrics, JSON and the web page over HTTP |
 //! | [`vz`] | Virtuozzo's commands: their options and output |
 //! | [`compare`] | comparing another accounting of the node with ours |
@@ -24,9 +25,9 @@
 //! | [`state_file`] | files that are replaced as a whole |
 //! | [`time`] | clocks, the boot id, random numbers |
 //!
-//! Five crates of their own hold what needs neither a kernel nor root: `traffic-model` (snapshots, ids, units,
-//! calendar), `traffic-classes` (class files), `traffic-ledger` (SQLite), `traffic-quota` (quotas) and
-//! `traffic-statement` (signed statements).
+//! Six crates of their own hold what needs neither a kernel nor root: `traffic-model` (snapshots, ids, units,
+//! calendar), `traffic-classes` (class files), `traffic-ledger` (SQLite), `traffic-quota` (quotas),
+//! `traffic-statement` (signed statements) and `traffic-store` (PostgreSQL).
 
 pub mod api;
 pub mod class_source;
@@ -48,6 +49,7 @@ pub mod platform;
 pub mod privileges;
 pub mod queries;
 pub mod render;
+pub mod shipping;
 pub mod state_file;
 pub mod statement;
 pub mod time;

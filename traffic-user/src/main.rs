@@ -55,7 +55,7 @@ fn log_to(log: Lines, verbosity: u8) {
     // Libraries stay quiet unless TRAFCTL_LOG says otherwise.
     let filter = EnvFilter::try_from_env("TRAFCTL_LOG").unwrap_or_else(|_| {
         EnvFilter::new(format!(
-            "warn,trafctl={level},traffic_ledger={level},trafctl_ebpf=debug,aya=error,netlink_proto=error"
+            "warn,trafctl={level},traffic_ledger={level},traffic_store={level},trafctl_ebpf=debug,aya=error,netlink_proto=error"
         ))
     });
     tracing_subscriber::fmt()

@@ -18,10 +18,12 @@ use crate::{
 pub const NAMES: [&str; 3] = ["vznetstat", "pnetstat", "vztactl"];
 /// Where the program is installed, below the root.
 const PROGRAM: &str = "usr/sbin/trafctl";
-/// Where the unit is installed, below the root.
-const UNIT: &str = "etc/systemd/system/trafctl.service";
+/// Where the units are installed, below the root.
+const UNITS: &str = "etc/systemd/system";
+/// The units: of the daemon, and of the process that ships its ledger.
+const UNIT_NAMES: [&str; 2] = ["trafctl.service", "trafctl-ship.service"];
 
-/// Install trafctl and its systemd unit
+/// Install trafctl and its systemd units
 ///
 /// Builds a release first, unless --program names a file. Starts and enables nothing. --virtuozzo adds
 /// vznetstat, pnetstat and vztactl as symbolic links to trafctl. A name that another program has is reported
@@ -59,7 +61,9 @@ pub fn run(options: &Options) -> Result<()> {
         require_file(&paths.program)?;
     }
     put(&paths.program, &paths.installed_program, 0o755)?;
-    put(&paths.unit, &paths.installed_unit, 0o644)?;
+    for (unit, installed) in &paths.units {
+        put(unit, installed, 0o644)?;
+    }
     let Some(names) = &paths.names else { return Ok(()) };
     let taken = link_names(names)?;
     if !taken.is_empty() {
@@ -73,9 +77,9 @@ struct Paths {
     program: PathBuf,
     /// Whether the program is there before the task builds anything.
     program_is_given: bool,
-    unit: PathBuf,
     installed_program: PathBuf,
-    installed_unit: PathBuf,
+    /// Each unit, and where it is installed.
+    units: Vec<(PathBuf, PathBuf)>,
     /// The directory of Virtuozzo's names.
     names: Option<PathBuf>,
 }
@@ -89,9 +93,13 @@ impl Paths {
                 None => release_directory()?.join("trafctl"),
             },
             program_is_given: options.program.is_some(),
-            unit: workspace().join("traffic-user/systemd/trafctl.service"),
             installed_program: options.root.join(PROGRAM),
-            installed_unit: options.root.join(UNIT),
+            units: UNIT_NAMES
+                .iter()
+                .map(|name| {
+                    (workspace().join("traffic-user/systemd").join(name), options.root.join(UNITS).join(name))
+                })
+                .collect(),
             names: options.virtuozzo.then(|| below_root(&options.names_in)),
         })
     }
@@ -100,8 +108,9 @@ impl Paths {
         if self.program_is_given {
             require_file(&self.program)?;
         }
-        require_file(&self.unit)?;
-        for file in [&self.installed_program, &self.installed_unit] {
+        self.units.iter().try_for_each(|(unit, _)| require_file(unit))?;
+        let installed = self.units.iter().map(|(_, installed)| installed);
+        for file in installed.chain([&self.installed_program]) {
             if file.is_dir() {
                 bail!("cannot install {}: it is a directory", file.display());
             }
@@ -195,7 +204,9 @@ mod tests {
             let program = root.path().join("usr/sbin/trafctl");
             assert_eq!(fs::read(&program).unwrap(), b"program");
             assert_eq!(fs::metadata(&program).unwrap().permissions().mode() & 0o777, 0o755);
-            assert!(root.path().join(UNIT).is_file());
+            for unit in UNIT_NAMES {
+                assert!(root.path().join(UNITS).join(unit).is_file());
+            }
             for name in NAMES {
                 let link = fs::read_link(root.path().join("usr/sbin").join(name)).unwrap();
                 assert_eq!(link, Path::new("/usr/sbin/trafctl"));

@@ -7,7 +7,7 @@ use crate::commands::of_blocks;
 use crate::markdown::{blocks, pages, read};
 
 /// How a command begins, and why it does not run.
-const NOT_RUN: [(&str, &str); 8] = [
+const NOT_RUN: [(&str, &str); 11] = [
     ("cargo xtask setup", "installs Debian packages; CI begins with it"),
     ("cargo xtask package", "builds a release; `xtask/src/package` has its tests"),
     ("apt remove", "the test's node has no dpkg; docs/operation.md says what the package does"),
@@ -15,6 +15,9 @@ const NOT_RUN: [(&str, &str); 8] = [
     ("cargo xtask", "takes minutes and builds; CI runs test and prove by themselves"),
     ("tc filter add dev eth0", "an example for a shaper that the reader has; `shaping` tests the mark"),
     ("tcpdump -i eth0", "runs until it is interrupted"),
+    ("trafctl store ", "needs a database on another machine; `tests/tests/store.rs` has one"),
+    ("trafctl ship ", "as `trafctl store`"),
+    ("systemctl enable --now trafctl-ship", "as `trafctl store`"),
     ("capinfos", "is in Wireshark's package, which nothing else needs"),
 ];
 

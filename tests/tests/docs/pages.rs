@@ -17,7 +17,7 @@ use crate::shell::Shell;
 const PREVIEW: &str = "repeat the command with --yes to ";
 
 /// The pages with commands. Each has a test below.
-const PAGES: [&str; 16] = [
+const PAGES: [&str; 17] = [
     "README.md",
     "docs/api.md",
     "docs/billing.md",
@@ -33,6 +33,7 @@ const PAGES: [&str; 16] = [
     "docs/proof.md",
     "docs/quotas.md",
     "docs/statement.md",
+    "docs/store.md",
     "docs/why-figures-differ.md",
 ];
 
@@ -205,6 +206,11 @@ fn quotas() -> Result<()> {
 #[test]
 fn statement() -> Result<()> {
     works("docs/statement.md", Begin { history: true, ..Begin::default() })
+}
+
+#[test]
+fn store() -> Result<()> {
+    works("docs/store.md", Begin::default())
 }
 
 #[test]

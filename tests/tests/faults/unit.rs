@@ -8,7 +8,7 @@ use anyhow::{Context, Result, ensure};
 use traffic_tests::check::{agrees_with_kernel, eventually, output, stderr};
 use traffic_tests::lab::trafctl_program;
 use traffic_tests::process::{children, run_ok};
-use traffic_tests::systemd::unit;
+use traffic_tests::systemd::{unit, unit_named};
 use traffic_tests::traffic::udp_send;
 use traffic_tests::{Amounts, Counters, Daemon, Resync};
 
@@ -37,14 +37,34 @@ fn the_unit_is_as_hardened_as_stated() -> Result<()> {
     Ok(())
 }
 
+/// That of the unit that ships.
+const SHIP_EXPOSURE: &str = "17";
+
+#[test]
+fn the_unit_that_ships_is_as_hardened_as_stated() -> Result<()> {
+    let mut command = Command::new("systemd-analyze");
+    command
+        .args(["security", "--offline=yes", "--no-pager"])
+        .arg(format!("--threshold={SHIP_EXPOSURE}"))
+        .arg(unit_named("trafctl-ship.service"));
+    run_ok(&mut command).context("the unit is more exposed than stated").map(drop)
+}
+
 #[test]
 fn systemd_understands_the_whole_unit() -> Result<()> {
-    let text = std::fs::read_to_string(unit())?;
+    for name in ["trafctl.service", "trafctl-ship.service"] {
+        understands(name).context(name)?;
+    }
+    Ok(())
+}
+
+fn understands(name: &str) -> Result<()> {
+    let text = std::fs::read_to_string(unit_named(name))?;
     // systemd checks that the program exists, so the unit names the program of this build.
     let text =
         text.replace("/usr/sbin/trafctl", trafctl_program()?.to_str().context("the path is not UTF-8")?);
     let directory = tempfile::tempdir()?;
-    let file = directory.path().join("trafctl.service");
+    let file = directory.path().join(name);
     std::fs::write(&file, text)?;
     let output = output(Command::new("systemd-analyze").args(["verify", "--man=no"]).arg(&file))?;
     ensure!(output.status.success() && stderr(&output).is_empty(), "{}: {}", output.status, stderr(&output));

@@ -41,8 +41,10 @@ mod quota;
 mod report;
 mod run;
 mod screen;
+mod ship;
 mod statement;
 mod status;
+mod store;
 mod tactl;
 mod terminal;
 mod top;
@@ -116,6 +118,8 @@ enum Command {
     Container(container::Options),
     Compare(compare::Options),
     Export(export::Options),
+    Ship(ship::Options),
+    Store(store::Options),
     Vznetstat(netstat::VznetstatOptions),
     Pnetstat(netstat::PnetstatOptions),
     Vztactl(tactl::Options),
@@ -141,7 +145,7 @@ impl Cli {
 
     /// Whether the process serves until it is stopped.
     pub const fn stays(&self) -> bool {
-        matches!(self.command, Command::Run(_) | Command::Web(_))
+        matches!(self.command, Command::Run(_) | Command::Web(_) | Command::Ship(_))
     }
 
     /// Runs the command.
@@ -187,6 +191,8 @@ impl Cli {
             Command::Container(options) => container::run(&global, &options).await,
             Command::Compare(options) => compare::run(&global, &options),
             Command::Export(options) => export::run(&global, &options),
+            Command::Ship(options) => ship::run(&global, &options).await,
+            Command::Store(options) => store::run(&global, &options).await,
             Command::Vznetstat(options) => netstat::run(&global, Name::Vznetstat, options.arguments),
             Command::Pnetstat(options) => netstat::run(&global, Name::Pnetstat, options.arguments),
             Command::Vztactl(options) => tactl::run(&global, &options.arguments),

@@ -22,7 +22,7 @@ fn with_usage(mut command: Command, built: &Command) -> Command {
         }
     }
     // A bare `trafctl ledger` asks what there is.
-    let asks = command.has_subcommands();
+    let asks = command.is_subcommand_required_set();
     command.override_usage(usage_line(built)).arg_required_else_help(asks)
 }
 

@@ -76,6 +76,7 @@ impl File {
             retention: self.retention.check()?,
             api,
             api_token_file,
+            ship: self.ship.check()?,
         })
     }
 }
@@ -126,7 +127,7 @@ fn container_name(name: Spanned<String>) -> Result<String, Problem> {
 }
 
 /// A value with a unit, parsed by one of the parsers of `units`.
-fn amount<T>(
+pub(super) fn amount<T>(
     text: &Spanned<String>,
     parse: impl FnOnce(&str) -> Result<T, InvalidAmount>,
 ) -> Result<T, Problem> {

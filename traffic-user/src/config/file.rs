@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use serde::Deserialize;
 use toml::Spanned;
 
-use crate::config::{AttachSetting, ClassOrder, Preset, RuleKind, classes::FileClasses};
+use crate::config::{AttachSetting, ClassOrder, Preset, RuleKind, classes::FileClasses, ship::FileShip};
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -32,6 +32,7 @@ pub(super) struct File {
     pub(super) ledger: FileLedger,
     pub(super) retention: FileRetention,
     pub(super) api: FileApi,
+    pub(super) ship: FileShip,
 }
 
 #[derive(Debug, Default, Deserialize)]

@@ -6,6 +6,7 @@
 //! - `classes`: what is asked of class files, and the names of classes.
 //! - `rules`: patterns of interface names, and the presets of them.
 //! - `listen`: where the API listens.
+//! - `ship`: the stores that the ledger is shipped to.
 //! - `settings`: every setting with the line it comes from, and every mistake of a file.
 //!
 //! Depends on pure types only. Which container an interface belongs to is decided in [`crate::ownership`].
@@ -17,6 +18,7 @@ mod last_good;
 mod listen;
 mod rules;
 mod settings;
+mod ship;
 #[cfg(test)]
 mod tests;
 
@@ -42,6 +44,7 @@ pub use last_good::{Chosen, Mistake, Origin, SourceText, problem as last_good_pr
 pub use listen::Listen;
 pub use rules::{Applies, Pattern, Preset, PresetRule, Rule, RuleKind};
 pub use settings::{FileMistake, Setting, mistakes};
+pub use ship::ShipConfig;
 pub use traffic_classes::{ClassOrder, HoldLimit};
 
 /// The default path of the configuration. The file may be absent.
@@ -135,6 +138,8 @@ pub struct Config {
     pub api: Option<Listen>,
     /// The file with the token that requests for figures must carry: `[api] token_file`.
     pub api_token_file: Option<PathBuf>,
+    /// The stores that the ledger is shipped to.
+    pub ship: ShipConfig,
 }
 
 /// How programs are attached.

@@ -76,6 +76,7 @@ impl Config {
             retention,
             api,
             api_token_file,
+            ship,
         } = self;
         let method = match attach {
             AttachSetting::Auto => "auto",
@@ -118,6 +119,7 @@ impl Config {
         values.extend(single.map(|(key, value)| (key.to_owned(), value)));
         values.push(("api.listen".to_owned(), json!(api.as_ref().map(ToString::to_string))));
         values.push(("api.token_file".to_owned(), json!(api_token_file)));
+        values.extend(ship.values());
         values.extend(rules.iter().enumerate().flat_map(rule));
         values.extend(containers.iter().enumerate().flat_map(container));
         values

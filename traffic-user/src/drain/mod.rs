@@ -52,6 +52,12 @@ pub fn ledger_path(state_dir: &Path) -> PathBuf {
     state_dir.join(LEDGER)
 }
 
+/// A name of this machine that no other has; `None` if nothing names it, or if this user cannot tell.
+pub fn machine_id() -> Option<String> {
+    // Other users cannot read all that makes the name, and would take it for another machine's.
+    rustix::process::geteuid().is_root().then(machine::id).flatten()
+}
+
 /// The ledger's settings in the configuration.
 pub fn ledger_config(config: &Config) -> LedgerConfig {
     LedgerConfig {

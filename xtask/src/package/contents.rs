@@ -38,8 +38,9 @@ impl Package {
 }
 
 /// Files that are copied as they are: `(source in the workspace, path on the node)`.
-const FILES: [(&str, &str); 5] = [
+const FILES: [(&str, &str); 6] = [
     ("traffic-user/systemd/trafctl.service", "usr/lib/systemd/system/trafctl.service"),
+    ("traffic-user/systemd/trafctl-ship.service", "usr/lib/systemd/system/trafctl-ship.service"),
     ("traffic-user/conf/trafctl.toml", CONFIGURATION),
     ("traffic-user/conf/trafctl.toml", "usr/share/trafctl/trafctl.toml"),
     ("README.md", "usr/share/doc/trafctl/README.md"),

@@ -29,7 +29,7 @@ const CROSS_TOOLS: [(&str, &str); 2] = [
 const COMPILER: [&str; 3] = ["rustc-web", "cargo-web", "libstd-rust-web-dev-bpf"];
 
 /// Tools of the tests and the demonstration: `(package, program)`.
-const TEST_TOOLS: [(&str, &str); 30] = [
+const TEST_TOOLS: [(&str, &str); 32] = [
     // Runs a command on a terminal.
     ("bsdutils", "script"),
     // Podman and what it runs containers with, as a platform whose interfaces have random names.
@@ -58,7 +58,11 @@ const TEST_TOOLS: [(&str, &str); 30] = [
     // Puts the web page behind a path and a password.
     ("nginx-light", "nginx"),
     ("nftables", "nft"),
+    // Makes the certificates of a server.
+    ("openssl", "openssl"),
     ("perl-base", "perl"),
+    // The store of many nodes. Its service is not started: the tests have clusters of their own.
+    ("postgresql-15", "/usr/lib/postgresql/15/bin/postgres"),
     ("procps", "sysctl"),
     // Writes packages, which must be the same from every directory.
     ("rpm", "rpmbuild"),
