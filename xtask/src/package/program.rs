@@ -14,8 +14,8 @@ use crate::{
     cross::Compiler,
 };
 
-/// Most bytes of the stripped program.
-const LARGEST: u64 = 16_000_000;
+/// Most bytes of the stripped program. It notices what makes it larger by accident, such as symbols that stay.
+const LARGEST: u64 = 20_000_000;
 
 /// Where the sources seem to be, in messages and in the debug file. `traffic-user/build/object_file.rs` says the
 /// same in the kernel program.
