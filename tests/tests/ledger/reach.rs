@@ -18,7 +18,7 @@ struct SmallDisk(PathBuf);
 impl SmallDisk {
     fn mount(path: PathBuf) -> Result<Self> {
         fs::create_dir_all(&path)?;
-        run_ok(Command::new("mount").args(["-t", "tmpfs", "-o", "size=1m", "tmpfs"]).arg(&path))?;
+        run_ok(Command::new("mount").args(["-t", "tmpfs", "-o", "size=2m", "tmpfs"]).arg(&path))?;
         Ok(Self(path))
     }
 
