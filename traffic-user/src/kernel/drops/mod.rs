@@ -70,10 +70,17 @@ pub fn state(bpffs: &Bpffs) -> anyhow::Result<DropState> {
             return Ok(DropState::Counting(control));
         }
     }
-    Ok(match fs::read_link(bpffs.drops().join(REFUSED)) {
-        Ok(reason) => DropState::Refused(reason.to_string_lossy().into_owned()),
-        Err(_) => DropState::Off,
+    Ok(match refusal(bpffs) {
+        Some((_, reason)) => DropState::Refused(reason),
+        None => DropState::Off,
     })
+}
+
+/// Which program was refused, and why.
+fn refusal(bpffs: &Bpffs) -> Option<(String, String)> {
+    let recorded = fs::read_link(bpffs.drops().join(REFUSED)).ok()?;
+    let (program, reason) = recorded.to_str()?.split_once(' ')?;
+    Some((program.to_owned(), reason.to_owned()))
 }
 
 /// What is recorded of the program that counts; `None` without maps.
@@ -113,12 +120,12 @@ fn attached(bpffs: &Bpffs) -> io::Result<Vec<u32>> {
     Ok(numbers)
 }
 
-/// Records why there is no program, for `status`.
-fn record_refusal(bpffs: &Bpffs, reason: &str) -> io::Result<()> {
+/// Records why there is no program, for `status`, and which program that is about.
+fn record_refusal(bpffs: &Bpffs, program: &str, reason: &str) -> io::Result<()> {
     let path = bpffs.drops().join(REFUSED);
     remove(&path)?;
     let end = reason.floor_char_boundary(REASON_BYTES);
-    symlink(&reason[..end], path)
+    symlink(format!("{program} {}", &reason[..end]), path)
 }
 
 fn remove(path: &std::path::Path) -> io::Result<()> {

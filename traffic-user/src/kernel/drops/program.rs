@@ -18,7 +18,9 @@ use traffic_common::{
     DROP_PROGRAM, DROPS_VERSION, DropControl, DropFault, DropKey, DropLayout, DropReasons, Tally,
 };
 
-use super::{DropState, MAPS, attached, control, layout, link_pin, open_map, record_refusal, remove, state};
+use super::{
+    DropState, MAPS, attached, control, layout, link_pin, open_map, record_refusal, refusal, remove, state,
+};
 use crate::{
     kernel::{
         bpffs::Bpffs,
@@ -47,6 +49,11 @@ const READ: [&str; 8] = [
 ];
 
 /// What names this build's program: the first bytes of the SHA-256 of its object file.
+fn program_name() -> String {
+    format!("{:016x}", program_hash())
+}
+
+/// The same as a number.
 fn program_hash() -> u64 {
     let hash: [u8; 32] = Sha256::digest(OBJECT).into();
     let (words, _) = hash.as_chunks::<8>();
@@ -62,7 +69,7 @@ pub fn ensure(bpffs: &Bpffs, lock: &ChangeLock, maps: &Maps, enabled: bool, choi
     if let Err(error) = done {
         let reason = format!("{error:#}");
         tracing::warn!("drops are not counted: {reason}");
-        if let Err(error) = record_refusal(bpffs, &reason) {
+        if let Err(error) = record_refusal(bpffs, &program_name(), &reason) {
             tracing::debug!("cannot record why drops are not counted: {error:#}");
         }
     }
@@ -96,8 +103,14 @@ fn begin(bpffs: &Bpffs, _lock: &ChangeLock, maps: &Maps, choice: ProgramChoice) 
         {
             return make_room(bpffs, maps);
         }
-        // Loading takes tens of milliseconds, and a routine session comes every few seconds.
-        DropState::Refused(_) | DropState::OtherVersion(_) if keeps => return Ok(()),
+        // Loading takes up to a second, and a hook attaches at each start of a container. So this program is tried
+        // again only after an upgrade, `detach --purge`, a change of `[drops] enabled`, or a reboot.
+        DropState::Refused(_)
+            if keeps || refusal(bpffs).is_some_and(|(which, _)| which == program_name()) =>
+        {
+            return Ok(());
+        }
+        DropState::OtherVersion(_) if keeps => return Ok(()),
         DropState::OtherVersion(_) => end(bpffs)?,
         _ => {}
     }
