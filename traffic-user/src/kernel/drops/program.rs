@@ -69,7 +69,9 @@ pub fn ensure(bpffs: &Bpffs, lock: &ChangeLock, maps: &Maps, enabled: bool, choi
     if let Err(error) = done {
         let reason = format!("{error:#}");
         tracing::warn!("drops are not counted: {reason}");
-        if let Err(error) = record_refusal(bpffs, &program_name(), &reason) {
+        // Any other failure may be over by the next attempt.
+        let program = if error.is::<Refused>() { program_name() } else { "-".to_owned() };
+        if let Err(error) = record_refusal(bpffs, &program, &reason) {
             tracing::debug!("cannot record why drops are not counted: {error:#}");
         }
     }
@@ -176,6 +178,11 @@ fn load(bpffs: &Bpffs, meta_map_id: u32, layout: DropLayout, reasons: &DropReaso
     Ok(())
 }
 
+/// The verifier does not accept the program, and will not later.
+#[derive(Debug, thiserror::Error)]
+#[error("the kernel refused the drop program: {0}")]
+struct Refused(String);
+
 /// Why the kernel refused the program, in one line: the verifier's log has hundreds.
 fn refused(error: &ProgramError) -> anyhow::Error {
     let ProgramError::LoadError { io_error, verifier_log } = error else {
@@ -188,10 +195,13 @@ fn refused(error: &ProgramError) -> anyhow::Error {
         .lines()
         .rev()
         .find(|line| !line.trim().is_empty() && !statistics.iter().any(|of| line.starts_with(of)));
-    anyhow::anyhow!(
-        "the kernel refused the drop program: {} ({io_error})",
-        line.unwrap_or("no reason stated")
-    )
+    let reason = format!("{} ({io_error})", line.unwrap_or("no reason stated"));
+    match io_error.raw_os_error() {
+        Some(libc::ENOMEM | libc::EAGAIN | libc::EINTR) => {
+            anyhow::anyhow!("the kernel refused the drop program: {reason}")
+        }
+        _ => Refused(reason).into(),
+    }
 }
 
 /// Removes the counters of former owners of slots, once there was no room for one.
