@@ -194,11 +194,13 @@ fn happen(kernel: FakeKernel, event: &Event, policy: &Policy) -> FakeKernel {
 }
 
 /// Lets all of it happen on a node with enough slots. A move and a rename are noticed one by one: a device
-/// that comes back under another name and another index has left nothing to know it by.
+/// that comes back under another name and another index has left nothing to know it by. (So no listing lacks it
+/// in between: the daemon also follows events, which this test has not.)
 fn all_happen(events: &[Event], policy: &Policy) -> FakeKernel {
     let mut kernel = FakeKernel::new(8, 12);
     for event in events {
         if matches!(event, Event::MoveAway { .. } | Event::Rename { .. }) {
+            kernel.hidden.set(None);
             kernel = happen(kernel, &Event::Resync { fails_in: None }, policy);
         }
         kernel = happen(kernel, event, policy);
