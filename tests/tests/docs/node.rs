@@ -138,6 +138,7 @@ impl Node {
             // Its place below the root is covered by a mount of this file.
             node.lab.configure(CONFIGURATION)?;
             node.run("systemctl", &["start", SERVICE])?;
+            node.counts_drops()?;
             node.send()?;
         }
         if begin.history {
@@ -264,6 +265,15 @@ impl Node {
             ensure!(sent.packets == sent.packets_received, "datagrams from {peer} were lost: {sent:?}");
         }
         Ok(())
+    }
+
+    /// Waits until the daemon has loaded the drop program.
+    fn counts_drops(&self) -> Result<()> {
+        eventually("drops are counted", || {
+            let status = self.run("trafctl", &["status", "--format", "json"])?;
+            let status: serde_json::Value = serde_json::from_str(&status)?;
+            Ok(status.pointer("/drops/in_force") == Some(&true.into()))
+        })
     }
 
     /// Waits until a drain has recorded everything that was sent.

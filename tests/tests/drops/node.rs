@@ -8,7 +8,7 @@ use serde_json::Value;
 use traffic_tests::check::eventually;
 use traffic_tests::process::run_ok;
 use traffic_tests::traffic::UdpCount;
-use traffic_tests::{Container, Lab, container};
+use traffic_tests::{Container, Daemon, Lab, container};
 
 /// The class of a packet is that of its peer.
 pub const CLASSES: &str =
@@ -61,7 +61,23 @@ pub fn bridged(lab: &Lab) -> Result<[Container; 2]> {
         one.offload(false)?;
     }
     lab.run_ok(&["attach"])?;
+    load_program(lab)?;
     Ok([a, b])
+}
+
+/// Has the daemon load the drop program, which stays after the daemon's end.
+pub fn load_program(lab: &Lab) -> Result<()> {
+    let daemon = Daemon::start(lab)?;
+    eventually("the daemon loads the drop program", || counts(lab))?;
+    daemon.stop()
+}
+
+/// Whether drops are counted, for all that is counted now.
+pub fn counts(lab: &Lab) -> Result<bool> {
+    let status = lab.run_json(&["status", "--format", "json"])?;
+    let drops = &status["drops"];
+    ensure!(drops["in_force"] != true || drops["loading"] == false, "{drops}");
+    Ok(drops["in_force"] == true && drops["reason"].is_null())
 }
 
 /// A command in the node's namespace, such as `tc`.

@@ -11,8 +11,8 @@ use traffic_tests::traffic::{RawSocket, udp_send};
 use traffic_tests::{Container, Lab};
 
 use crate::node::{
-    Amount, PAYLOAD, all_attributed, at, bridged, by_reason, chain, dump, figure, host, nft, node, received,
-    sent, settles,
+    Amount, PAYLOAD, all_attributed, at, bridged, by_reason, chain, dump, figure, host, load_program, nft,
+    node, received, sent, settles,
 };
 
 /// The addresses of the containers: where the bridge hides who sent a packet, they decide.
@@ -217,6 +217,7 @@ fn venet0_drops_belong_to_the_addresses() -> Result<()> {
         lab.run_ok(&["address", "add", container, address])?;
     }
     lab.run_ok(&["attach"])?;
+    load_program(&lab)?;
     host(&lab, "tc qdisc replace dev venet0 root tbf rate 10mbit burst 5000 limit 12000")?;
     let mut before = Vec::new();
     for to in [b.v4(), b.v6()] {

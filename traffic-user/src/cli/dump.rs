@@ -151,12 +151,12 @@ fn read_drops(bpffs: &Bpffs) -> anyhow::Result<Drops> {
     match drops::state(bpffs)? {
         DropState::Refused(reason) => bail!("drops are not counted on this node: {reason}"),
         DropState::OtherVersion(_) => bail!(
-            "drops are counted by another version of trafctl, in maps that this one cannot read; run `trafctl \
-             attach`, which replaces them"
+            "drops are counted by another version of trafctl, in maps that this one cannot read; restart the \
+             daemon, which replaces them"
         ),
         DropState::Counting(_) | DropState::Off => bail!(
-            "drops are not counted: [drops] enabled is false, or the program is not attached; run `trafctl attach` \
-             or start the daemon"
+            "drops are not counted: [drops] enabled is false, or the daemon has not loaded the program yet; \
+             `trafctl status` says which, and `trafctl run` loads it"
         ),
     }
 }

@@ -8,6 +8,7 @@
 //! - `worker`: the thread that changes the kernel; `mailbox`: messages between the event loop and the worker.
 //! - `class_loader`: the thread that reads the configuration and builds class tables; `files`: how the worker
 //!   puts them in force.
+//! - `drop_loader`: the thread that has drops counted.
 //! - `file_thread`: the thread that watches files, by `file_watch` (events) or `file_states` (comparing them).
 //! - `resync`: the timer of resyncs; `schedule`: when to drain.
 //! - `follower`: which events call for a change; no sockets, no threads.
@@ -16,6 +17,7 @@
 //! - `ledger_handle`: the ledger, available or not; `api_socket`: the API's socket, bound or not;
 //!   `api_source`: what it answers from.
 //! - `heartbeat`: the published state and the watchdog; `service_manager`: messages to systemd.
+//! - `program_log`: the log lines of the kernel program.
 //! - `surveys`: looks at the platforms on this host.
 //! - `stop_guard`: a bound on the time of the end.
 
@@ -24,6 +26,7 @@ mod api_source;
 mod away;
 mod came_and_went;
 mod class_loader;
+mod drop_loader;
 mod file_states;
 mod file_thread;
 mod file_watch;
@@ -35,6 +38,7 @@ mod ledger_handle;
 mod ledger_opening;
 mod mailbox;
 mod noted_gaps;
+mod program_log;
 mod resync;
 mod schedule;
 mod service_manager;
@@ -50,10 +54,7 @@ use std::{
 };
 
 use anyhow::{Context as _, bail};
-use aya::Ebpf;
-use aya_log::EbpfLogger;
 use tokio::{
-    io::unix::AsyncFd,
     signal::unix::{Signal, SignalKind, signal},
     sync::mpsc::{UnboundedReceiver, unbounded_channel},
     time::{self, Instant, Interval, MissedTickBehavior},
@@ -69,6 +70,7 @@ use crate::{
     ownership::identity_command::IdentityQuery,
 };
 use api_socket::ApiSocket;
+use drop_loader::DropLoader;
 use file_thread::FileThread;
 use heartbeat::Heartbeat;
 use mailbox::{Mailbox, Started, WorkerEvent};
@@ -144,7 +146,7 @@ pub async fn run(
     heart.started(drains);
     match log {
         // Without the log, the faults still count.
-        Some(object) => components.note(Part::ProgramLog, &log_packets(object)),
+        Some(object) => components.note(Part::ProgramLog, &program_log::follow(object)),
         None => components.disabled(Part::ProgramLog),
     }
     let mut daemon = Daemon {
@@ -157,6 +159,7 @@ pub async fn run(
         ask_soon: Backoff::new(SOON, resync::INTERVAL),
         ask_soon_until: Instant::now() + PATIENCE,
         api: ApiSocket::new(source, Arc::clone(&components)),
+        drops: DropLoader::start(bpffs)?,
         drains: Schedule::new(config.drain_interval),
         config,
         mailbox,
@@ -170,6 +173,7 @@ pub async fn run(
     daemon.ask_if_waiting();
     tell(Message::Ready);
     tracing::info!("attached; following interfaces");
+    daemon.drops.check(daemon.config.drops_enabled);
     daemon.follow(&mut signals, &mut reports).await?;
     tell(Message::Stopping);
     daemon.stop(&mut reports).await;
@@ -253,6 +257,7 @@ struct Daemon {
     files: FileThread,
     drains: Schedule,
     api: ApiSocket,
+    drops: DropLoader,
     components: Arc<Components>,
     heart: Heartbeat,
 }
@@ -332,6 +337,7 @@ impl Daemon {
         }
         self.surveys.start();
         self.mailbox.post(|work| work.resync = true);
+        self.drops.check(self.config.drops_enabled);
         self.api.check();
     }
 
@@ -340,6 +346,7 @@ impl Daemon {
         self.files.follow(config.clone());
         self.drains = Schedule::new(config.drain_interval);
         self.api.follow(&config);
+        self.drops.check(config.drops_enabled);
         if config.identity_command.is_none() {
             self.ask_again.succeeded();
             self.ask_soon.succeeded();
@@ -381,19 +388,4 @@ async fn until(moment: Option<Instant>) {
         Some(moment) => time::sleep_until(moment).await,
         None => std::future::pending().await,
     }
-}
-
-/// Copies log lines of the kernel program to our own log, as long as the task lives.
-fn log_packets(mut object: Ebpf) -> anyhow::Result<tokio::task::JoinHandle<()>> {
-    let logger = EbpfLogger::init(&mut object).context("cannot read the program's log")?;
-    // SAFETY: the logger keeps its file descriptor open and the same for as long as it lives.
-    let mut logger = unsafe { AsyncFd::register(logger) }.context("cannot wait for the program's log")?;
-    Ok(tokio::spawn(async move {
-        // The maps of the log live as long as the object.
-        let _object = object;
-        while let Ok(mut guard) = logger.readable_mut().await {
-            guard.get_inner_mut().flush();
-            guard.clear_ready();
-        }
-    }))
 }

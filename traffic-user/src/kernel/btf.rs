@@ -10,9 +10,19 @@ use super::skb_layout::LayoutError;
 /// The extension of a `sk_buff` that says how it was decrypted.
 pub(super) const SEC_PATH: &str = "SKB_EXT_SEC_PATH";
 
-/// The enumerators that are kept: segmentation types, [`SEC_PATH`], and reasons of drops.
-const ENUMERATOR_PREFIXES: [&str; 6] =
-    ["SKB_GSO_", SEC_PATH, "SKB_DROP_REASON_", "QDISC_DROP_", "SKB_NOT_DROPPED_YET", "SKB_CONSUMED"];
+/// The number of the helper that writes formatted text, from 5.13.
+pub(super) const SNPRINTF: &str = "BPF_FUNC_snprintf";
+
+/// The enumerators that are kept: segmentation types, [`SEC_PATH`], reasons of drops, and [`SNPRINTF`].
+const ENUMERATOR_PREFIXES: [&str; 7] = [
+    "SKB_GSO_",
+    SEC_PATH,
+    "SKB_DROP_REASON_",
+    "QDISC_DROP_",
+    "SKB_NOT_DROPPED_YET",
+    "SKB_CONSUMED",
+    SNPRINTF,
+];
 
 const KIND_INT: u32 = 1;
 const KIND_ARRAY: u32 = 3;

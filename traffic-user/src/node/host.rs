@@ -221,7 +221,7 @@ impl Host {
             tracing::info!("replaced the program{mark}; the counters continue");
         }
         let (maps, lock) = (&session.kernel.loaded.maps, &session.kernel.lock);
-        drops::ensure(&self.bpffs, lock, maps, config.drops_enabled, choice);
+        drops::tend(&self.bpffs, lock, maps, config.drops_enabled);
         if let Some(held) = &self.held {
             held.hold(&self.bpffs, &session.kernel.lock)?;
         }

@@ -93,9 +93,10 @@ pub fn gather_with_counters(
     problems.extend(limits_problem(host, &meta)?);
     let skb_mark = skb_mark(host, maps, &registry, &meta)?;
     problems.extend(skb_mark_problem(&skb_mark));
-    let (drops, drops_problem) = drops::gather(&host.bpffs, maps, host.config().drops_enabled);
-    problems.extend(drops_problem);
     let (daemon, of_daemon) = daemon::gather(host.bpffs.root());
+    let is_configured = host.config().drops_enabled;
+    let (drops, drops_problem) = drops::gather(&host.bpffs, maps, is_configured, &daemon);
+    problems.extend(drops_problem);
     let class_table = class_table(host.config(), state_dir, (maps, &meta));
     problems.extend(problems_of_files(host, &class_table, of_daemon));
     let status = Status {

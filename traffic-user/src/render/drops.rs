@@ -87,13 +87,14 @@ pub fn table(
     names: &ClassNames,
 ) -> String {
     let mut text = format!(
-        "node {}  {}  layer-3 bytes as on the wire\ndrops counted since {}\n",
+        "node {}  {}  layer-3 bytes as on the wire\ndrops counted since {}; earlier ones are \
+         not, and show as delivered\n",
         snapshot.node,
         seconds(snapshot.time),
         seconds(drops.since)
     );
-    for lack in lacks_text(drops.lacks) {
-        text += &format!("note: {lack}\n");
+    for note in notes(drops) {
+        text += &format!("note: {note}\n");
     }
     text.push('\n');
     let mut table = plain_table(
@@ -167,6 +168,18 @@ fn faults(drops: &Drops) -> impl Iterator<Item = DropFault> + '_ {
     DropFault::ALL.into_iter().filter(|fault| !drops.fault(*fault).is_zero())
 }
 
+/// What the figures lack.
+fn notes(drops: &Drops) -> Vec<&'static str> {
+    let mut notes = lacks_text(drops.lacks);
+    if drops.is_outdated {
+        notes.push(
+            "the counters moved to other maps, which the drop program does not read yet: drops on new interfaces \
+             are missing until the daemon replaces it",
+        );
+    }
+    notes
+}
+
 /// One document, indented or on one line.
 ///
 /// # Errors
@@ -183,7 +196,7 @@ pub fn json(
         time: snapshot.time.to_string(),
         since: drops.since.to_string(),
         basis: "l3-wire",
-        lacks: lacks_text(drops.lacks),
+        lacks: notes(drops),
         drops: lines.iter().map(Row::from).collect(),
         former_owners: Amounts::from(&drops.former),
         not_attributed: DropFault::ALL
@@ -244,7 +257,7 @@ struct Document<'a> {
     /// Since when drops are counted. Counters may be older.
     since: String,
     basis: &'static str,
-    /// What the kernel does not offer, in words.
+    /// What the kernel does not offer, or the program does not read, in words.
     lacks: Vec<&'static str>,
     drops: Vec<Row<'a>>,
     former_owners: Amounts,
@@ -324,6 +337,7 @@ mod tests {
         Drops {
             since: snapshot.epoch_created,
             lacks: 0,
+            is_outdated: false,
             rows: vec![
                 row(DropGroup::Shaper, tally(1, 101), tally(0, 0)),
                 row(DropGroup::Firewall, tally(0, 0), tally(2, 202)),

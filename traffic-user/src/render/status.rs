@@ -77,6 +77,9 @@ fn drops(drops: &DropsStatus) -> String {
         text += &format!("; {} packets not attributed", drops.not_attributed_packets);
     }
     text.push('\n');
+    if let Some(reason) = &drops.reason {
+        text += &format!("  note: {reason}\n");
+    }
     drops.lacks.iter().fold(text, |text, lack| text + &format!("  note: {lack}\n"))
 }
 
@@ -280,6 +283,7 @@ mod tests {
             drops: DropsStatus {
                 configured: true,
                 in_force: true,
+                loading: false,
                 since: Some("2026-07-01T00:00:02Z".to_owned()),
                 reason: None,
                 lacks: vec!["a lack"],

@@ -114,8 +114,14 @@ mod tests {
             row(counter.generation, v4, DropGroup::NoRoute, 300),
             row(counter.generation + 9, v4, DropGroup::NoRoute, 4000),
         ];
-        let drops =
-            Drops { since: snapshot.epoch_created, lacks: 0, rows, former: ByDirection::default(), faults };
+        let drops = Drops {
+            since: snapshot.epoch_created,
+            lacks: 0,
+            is_outdated: false,
+            rows,
+            former: ByDirection::default(),
+            faults,
+        };
         let mut page = Page { text: String::new(), format: Format::Text };
         write(&mut page, &drops, &snapshot, &Shown::default());
         let container = counter.container.as_str();

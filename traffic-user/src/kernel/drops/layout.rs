@@ -7,7 +7,7 @@ use traffic_common::{DropLayout, DropReasons, drop_lacks};
 
 use super::reasons;
 use crate::kernel::{
-    btf::{Btf, byte_offset},
+    btf::{Btf, SNPRINTF, byte_offset},
     skb_layout::{LayoutError, VMLINUX},
 };
 
@@ -52,7 +52,7 @@ fn parse(data: &[u8]) -> Result<(DropLayout, DropReasons), LayoutError> {
         number: 0,
         namespace_inode: 0,
         has_reason: btf.enumerators.contains_key(reasons::NOT_SPECIFIED).into(),
-        has_places: 1,
+        has_places: btf.enumerators.contains_key(SNPRINTF).into(),
         qdisc_subsystem,
         // The only user of this structure removes the header.
         jumbo_is_removed: btf.structs_by_name.contains_key("hop_jumbo_hdr").into(),

@@ -43,6 +43,8 @@ pub struct Drops {
     pub since: Timestamp,
     /// Bits of `drop_lacks`.
     pub lacks: u32,
+    /// Whether the program does not read the counters in use, so that drops on new interfaces are missing.
+    pub is_outdated: bool,
     /// What was dropped, sorted by container, class, family and group.
     pub rows: Vec<DropRow>,
     /// What was dropped of former owners of slots.
@@ -82,6 +84,7 @@ pub fn read(bpffs: &Bpffs, maps: &Maps) -> anyhow::Result<Option<Drops>> {
     let mut drops = Drops {
         since: time::timestamp(control.created_unix_s),
         lacks: control.lacks,
+        is_outdated: super::is_outdated(bpffs, &control),
         rows: Vec::new(),
         former: ByDirection::default(),
         faults: std::array::from_fn(|at| faults.get(at).copied().unwrap_or_default()),
@@ -161,6 +164,7 @@ mod tests {
         let mut drops = Drops {
             since: time::timestamp(0),
             lacks: 0,
+            is_outdated: false,
             rows: Vec::new(),
             former: ByDirection::default(),
             faults: [Tally::default(); DROP_FAULTS],

@@ -2,7 +2,7 @@
 
 use traffic_common::DropFault;
 
-use super::report::DropsStatus;
+use super::{Daemon, DaemonState, report::DropsStatus};
 use crate::{
     kernel::{
         bpffs::Bpffs,
@@ -12,11 +12,25 @@ use crate::{
     time,
 };
 
+/// Why the figures of new interfaces may lack drops.
+const OUTDATED: &str = "the counters moved to other maps, and the drop program still reads the former ones; the \
+                        daemon replaces it within seconds";
+/// While the verifier has the program.
+const LOADING: &str = "the daemon is loading the program";
+/// Only the daemon loads the program.
+const NO_DAEMON: &str = "no program is attached; the daemon loads it (`trafctl run`)";
+
 /// The state of the drop program, and what is wrong with it. A kernel that cannot count drops is not wrong.
-pub(super) fn gather(bpffs: &Bpffs, maps: &Maps, configured: bool) -> (DropsStatus, Option<String>) {
+pub(super) fn gather(
+    bpffs: &Bpffs,
+    maps: &Maps,
+    configured: bool,
+    daemon: &Daemon,
+) -> (DropsStatus, Option<String>) {
     let mut status = DropsStatus {
         configured,
         in_force: false,
+        loading: false,
         since: None,
         reason: None,
         lacks: Vec::new(),
@@ -29,6 +43,9 @@ pub(super) fn gather(bpffs: &Bpffs, maps: &Maps, configured: bool) -> (DropsStat
             status.in_force = true;
             status.since = Some(time::timestamp(control.created_unix_s).to_string());
             status.lacks = lacks_text(control.lacks);
+            if drops::is_outdated(bpffs, &control) {
+                status.reason = Some(OUTDATED.to_owned());
+            }
             if let Some(read) = read {
                 // Estimated ones are in a counter as well.
                 let all = DropFault::ALL.into_iter().filter(|fault| *fault != DropFault::Estimated);
@@ -44,11 +61,11 @@ pub(super) fn gather(bpffs: &Bpffs, maps: &Maps, configured: bool) -> (DropsStat
         }
         Ok((DropState::Refused(reason), _)) => status.reason = Some(reason),
         Ok((DropState::OtherVersion(_), _)) => {
-            status.reason = Some("another version of trafctl counts them; run `trafctl attach`".to_owned());
+            status.reason = Some("another version of trafctl counts them; restart the daemon".to_owned());
         }
         Ok((DropState::Off, _)) if configured => {
-            status.reason =
-                Some("no program is attached; run `trafctl attach` or start the daemon".to_owned());
+            status.loading = daemon.state == DaemonState::Running;
+            status.reason = Some(if status.loading { LOADING } else { NO_DAEMON }.to_owned());
         }
         Ok((DropState::Off, _)) => {}
         Err(error) => status.reason = Some(format!("{error:#}")),

@@ -61,9 +61,11 @@ pub struct DropsStatus {
     pub configured: bool,
     /// Whether a program counts them.
     pub in_force: bool,
+    /// Whether the daemon runs and is about to load the program.
+    pub loading: bool,
     /// Since when; `null` if no program does.
     pub since: Option<String>,
-    /// Why no program does, although it is configured.
+    /// Why no program does, although it is configured, or what is wrong with the one that does.
     pub reason: Option<String>,
     /// What the kernel does not offer.
     pub lacks: Vec<&'static str>,
