@@ -12,13 +12,13 @@ use traffic_tests::{
 
 use super::{check_ledger, daemon, end, gaps, node, recorded, wait_for};
 
-/// A file system of one MiB, to be filled.
+/// A file system of eight MiB, to be filled. `status` finds that enough as long as it is empty.
 struct SmallDisk(PathBuf);
 
 impl SmallDisk {
     fn mount(path: PathBuf) -> Result<Self> {
         fs::create_dir_all(&path)?;
-        run_ok(Command::new("mount").args(["-t", "tmpfs", "-o", "size=2m", "tmpfs"]).arg(&path))?;
+        run_ok(Command::new("mount").args(["-t", "tmpfs", "-o", "size=8m", "tmpfs"]).arg(&path))?;
         Ok(Self(path))
     }
 

@@ -67,6 +67,7 @@ pub use query::query_plan::{By, PartStep, ReportQuery, Split};
 pub use query::report::{ClassFigures, Report, ReportRow, Step};
 pub use query::running::{Estimate, RunningStep};
 pub use query::series::{ClassSeries, Series, SeriesPercentile, SeriesQuery};
+pub use query::standing::{OpenGaps, OpenMonth, Standing};
 pub use query::top::{Top, TopQuery, TopRow};
 pub use revision::{file_bytes, revision};
 pub use store::{Ledger, LedgerConfig};

@@ -8,6 +8,7 @@ mod daemon;
 mod drops;
 mod excess;
 mod interfaces;
+mod ledger;
 mod moment;
 mod pending;
 mod ports;
@@ -39,6 +40,7 @@ use crate::{
 use interfaces::Interfaces;
 
 pub use daemon::{Daemon, DaemonState};
+pub use ledger::{GapsStatus, LedgerStatus};
 pub use moment::Moment;
 pub use report::{
     Attachment, ClassTable, CountedUnnamed, DropsStatus, FaultRow, Hook, MapMemory, NotWatched, Pending,
@@ -64,13 +66,15 @@ pub fn gather_with_counters(
     moment: Moment,
 ) -> anyhow::Result<(Status, Snapshot)> {
     let meta = maps.meta.get(0)?;
-    // Both take a while on a node with a thousand interfaces, and neither needs the other.
-    let node = host.config().node.as_str();
-    let (snapshot, interfaces) = thread::scope(|scope| {
+    // Each takes a while on a node with a thousand interfaces, and none needs another.
+    let (node, has_ledger) = (host.config().node.as_str(), host.config().ledger_enabled);
+    let (snapshot, ledger, interfaces) = thread::scope(|scope| {
         let snapshot = scope.spawn(|| counters::read(maps, node));
+        let ledger = scope.spawn(|| ledger::look(state_dir, has_ledger));
         let interfaces = Interfaces::gather(host, maps, moment);
-        (snapshot.join(), interfaces)
+        (snapshot.join(), ledger.join(), interfaces)
     });
+    let ledger = ledger.map_err(|_| anyhow!("cannot look at the ledger: its thread ended"))?;
     let snapshot = snapshot.map_err(|_| anyhow!("cannot read the counters: their thread ended"))??;
     let Interfaces {
         attachments,
@@ -84,7 +88,7 @@ pub fn gather_with_counters(
     } = interfaces?;
     let pending = pending::gather(&registry, &snapshot, &unresolved);
     problems.extend(pending::problems(&pending, time::unix_seconds()));
-    problems.extend(pending::problem_of_ledger(state_dir, &pending));
+    problems.extend(pending::problem_of_ledger(ledger.pending_ids, &pending));
     problems.extend(BaselineFile::new(state_dir).problems());
     problems.extend(config::last_good_problem(state_dir));
     problems.extend(missing_addresses(host, maps)?);
@@ -97,6 +101,10 @@ pub fn gather_with_counters(
     let is_configured = host.config().drops_enabled;
     let (drops, drops_problem) = drops::gather(&host.bpffs, maps, is_configured, &daemon);
     problems.extend(drops_problem);
+    if daemon.ledger_accepts_writes != Some(false) {
+        // Otherwise the daemon has the reason, which is the same problem.
+        problems.extend(ledger.problems);
+    }
     let class_table = class_table(host.config(), state_dir, (maps, &meta));
     problems.extend(problems_of_files(host, &class_table, of_daemon));
     let status = Status {
@@ -107,6 +115,7 @@ pub fn gather_with_counters(
         epoch_created: time::timestamp(meta.created_unix_s).to_string(),
         attach_kind: host.kind().name(),
         daemon,
+        ledger: ledger.status,
         programs: programs(host, &meta)?,
         class_table,
         skb_mark,

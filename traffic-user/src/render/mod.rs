@@ -13,6 +13,7 @@ pub mod json;
 pub mod ledger;
 pub mod live_rates;
 pub mod look;
+pub mod nagios;
 pub mod plots;
 pub mod quota;
 pub mod screen;

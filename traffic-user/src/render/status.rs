@@ -4,7 +4,8 @@ use traffic_model::{Snapshot, units::format_bytes};
 
 use crate::{
     node::status::{
-        ClassTable, CountedUnnamed, Daemon, DaemonState, DropsStatus, Hook, SkbMark, Status, TableUse,
+        ClassTable, CountedUnnamed, Daemon, DaemonState, DropsStatus, Hook, LedgerStatus, SkbMark, Status,
+        TableUse,
     },
     render::{self, rows, with_name},
 };
@@ -107,6 +108,32 @@ fn daemon(daemon: &Daemon) -> String {
     text + "\n"
 }
 
+fn ledger(ledger: &LedgerStatus) -> String {
+    let Some(bytes) = ledger.bytes else {
+        return if ledger.configured { "ledger not made yet\n" } else { "no ledger\n" }.to_owned();
+    };
+    let mut text = format!("ledger {}", format_bytes(bytes, true));
+    if let Some(free) = ledger.free_bytes {
+        text += &format!(" with {} free on its disk", format_bytes(free, true));
+    }
+    if let Some(month) = &ledger.running_month {
+        text += &format!(", {month} running");
+    }
+    if !ledger.months_to_close.is_empty() {
+        let months: Vec<_> = ledger.months_to_close.iter().map(String::as_str).collect();
+        text += &format!(", to be closed: {}", some_of(&months));
+    }
+    text.push('\n');
+    let Some(gaps) = ledger.gaps.filter(|gaps| gaps.losing_traffic > 0) else { return text };
+    let known = format_bytes(gaps.bytes, true);
+    let unknown = match gaps.of_unknown_size {
+        0 => String::new(),
+        count => format!(" and {count} of unknown size"),
+    };
+    let (lost, in_them) = (counted(gaps.losing_traffic as u64, "gap"), "in the months that are not closed");
+    text + &format!("  {lost} {in_them}: {known}{unknown} lost; `trafctl gaps` lists them\n")
+}
+
 fn class_table(table: &ClassTable) -> String {
     let mut text = format!(
         "class table {} of {}, {}, order {}\n",
@@ -178,6 +205,7 @@ pub fn table(status: &Status) -> String {
         status.node, status.trafctl_version, status.epoch, status.epoch_created
     );
     text += &daemon(&status.daemon);
+    text += &ledger(&status.ledger);
     text += &programs(status);
     text += &class_table(&status.class_table);
     text += &skb_mark(&status.skb_mark);
@@ -217,16 +245,17 @@ pub fn table(status: &Status) -> String {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use insta::assert_snapshot;
 
     use super::*;
     use crate::health::{Component, State, Work};
     use crate::node::status::{
-        Attachment, FaultRow, MapMemory, NotWatched, Pending, Program, TableDifference, Unaccounted, Unmarked,
+        Attachment, FaultRow, GapsStatus, MapMemory, NotWatched, Pending, Program, TableDifference,
+        Unaccounted, Unmarked,
     };
 
-    fn sample() -> Status {
+    pub(crate) fn sample() -> Status {
         let hook = |kind, ours, before: &[&str]| Hook {
             kind,
             ours,
@@ -258,6 +287,15 @@ mod tests {
                     failures: 8,
                     last_error: Some("the disk is full".to_owned()),
                 }],
+            },
+            ledger: LedgerStatus {
+                configured: true,
+                bytes: Some(34 << 20),
+                free_bytes: Some(120 << 30),
+                last_reading: Some("2026-11-23T12:09:59Z".to_owned()),
+                months_to_close: vec!["2026-09".to_owned(), "2026-10".to_owned()],
+                running_month: Some("2026-11".to_owned()),
+                gaps: Some(GapsStatus { losing_traffic: 3, of_unknown_size: 1, bytes: 1500 }),
             },
             programs: vec![Program {
                 name: "trafctl_ingress".to_owned(),
@@ -374,6 +412,18 @@ mod tests {
         let dead = "daemon not running, last seen 2026-11-23T12:10:03Z\n";
         assert_eq!(line(DaemonState::Dead, None, None), dead);
         assert_eq!(line(DaemonState::Absent, None, None), "daemon not running\n");
+    }
+
+    #[test]
+    fn the_line_of_the_ledger_says_what_is_to_be_billed() {
+        let mut status = sample().ledger;
+        status.gaps = Some(GapsStatus::default());
+        status.months_to_close.clear();
+        assert_eq!(ledger(&status), "ledger 34.00 MiB with 120.00 GiB free on its disk, 2026-11 running\n");
+        status.bytes = None;
+        assert_eq!(ledger(&status), "ledger not made yet\n");
+        status.configured = false;
+        assert_eq!(ledger(&status), "no ledger\n");
     }
 
     #[test]

@@ -175,7 +175,7 @@ fn month_number(name: &str) -> Option<u8> {
 }
 
 /// Start of the earliest figures before `before` that are in no closed period. Unix seconds.
-fn earliest_open(conn: &Connection, before: i64) -> Result<Option<i64>, LedgerError> {
+pub(crate) fn earliest_open(conn: &Connection, before: i64) -> Result<Option<i64>, LedgerError> {
     let sql = "SELECT min(u.start) FROM unit u WHERE u.start < ?1
         AND NOT EXISTS (SELECT 1 FROM period p WHERE p.start <= u.start AND u.start < p.end)";
     Ok(conn.query_row(sql, [before], |row| row.get(0))?)

@@ -17,5 +17,6 @@ pub(crate) mod rows;
 pub(crate) mod running;
 pub(crate) mod series;
 mod spread;
+pub(crate) mod standing;
 pub(crate) mod steps;
 pub(crate) mod top;

@@ -3,7 +3,8 @@ use rusqlite::params;
 use traffic_common::Family;
 
 use crate::{
-    AdjustmentRequest, Ledger, LedgerConfig, LedgerError, Report, ReportQuery, ReportedAdjustment,
+    AdjustmentRequest, Ledger, LedgerConfig, LedgerError, OpenGaps, OpenMonth, Report, ReportQuery,
+    ReportedAdjustment, Standing,
     closing::chain::{Entry, hash_v1},
     testing::*,
 };
@@ -303,4 +304,47 @@ fn the_audit_finds_changed_rows() {
         let problems = file.ledger.audit().unwrap().problems;
         assert!(problems.iter().any(|problem| problem.contains(finding)), "{tamper}: {problems:?}");
     }
+}
+
+#[test]
+fn the_standing_is_about_the_months_that_are_not_closed() {
+    let mut file = ledger();
+    assert_eq!(file.ledger.standing().unwrap().open_months, []);
+    let mut node = Node::balanced(NOON);
+    node.interface("veth101.0", Some("101"), 10, 0).traffic("101", 1, [10, 1000, 0, 0]);
+    node.pass(60).drain(&mut file.ledger);
+    // Packets pass the interface unseen.
+    node.bypassed(7).pass(60).drain(&mut file.ledger);
+    for _ in 0..30 {
+        node.pass(86_400).drain(&mut file.ledger);
+    }
+    let standing = file.ledger.standing().unwrap();
+    let november = OpenMonth {
+        name: "2026-11".to_owned(),
+        start: time(1_793_491_200),
+        end: time(1_796_083_200),
+        complete: true,
+    };
+    let december = OpenMonth {
+        name: "2026-12".to_owned(),
+        start: time(1_796_083_200),
+        end: time(1_798_761_600),
+        complete: false,
+    };
+    let expected = Standing {
+        last_reading: Some(node.wall),
+        open_months: vec![november, december.clone()],
+        // The other gaps are drains that came late, and lost nothing.
+        gaps: OpenGaps { losing: 1, of_unknown_size: 0, bytes: 7 * 114 },
+    };
+    assert_eq!(standing, expected);
+
+    file.ledger.close_anyway("2026-11", node.wall).unwrap();
+    let standing = file.ledger.standing().unwrap();
+    assert_eq!((standing.open_months, standing.gaps), (vec![december], OpenGaps::default()));
+
+    // New counters begin again, and what the former ones had is lost.
+    node.renew_maps().traffic("101", 1, [1, 100, 0, 0]).pass(60).drain(&mut file.ledger);
+    let gaps = file.ledger.standing().unwrap().gaps;
+    assert_eq!((gaps.losing, gaps.of_unknown_size, gaps.bytes), (1, 1, 0));
 }

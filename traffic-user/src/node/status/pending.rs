@@ -1,15 +1,13 @@
 //! Owners that are not known: interfaces that are counted for somebody whom nothing names yet, and what was
 //! counted on such interfaces before they went.
 
-use std::{collections::HashMap, path::Path};
+use std::collections::HashMap;
 
 use traffic_common::Tally;
-use traffic_ledger::Ledger;
 use traffic_model::{Snapshot, counted};
 
 use super::report::Pending;
 use crate::{
-    drain::ledger_path,
     kernel::records::{read_name, read_text},
     node::registry::Registry,
 };
@@ -93,12 +91,9 @@ pub(super) fn problems(pending: &[Pending], now_unix_s: u64) -> Vec<String> {
     problems
 }
 
-/// What the ledger has of pending owners that have no counters any more, because the node was rebooted or their slots
-/// passed on.
-pub(super) fn problem_of_ledger(state_dir: &Path, present: &[Pending]) -> Option<String> {
-    // A ledger that cannot be read is a problem of its own.
-    let ledger = Ledger::open_read_only(&ledger_path(state_dir)).ok()?;
-    let mut ids: Vec<String> = ledger.pending_ids().ok()?.into_iter().map(|(id, _)| id).collect();
+/// What the ledger has of pending owners, by their ids, that have no counters any more, because the node was rebooted
+/// or their slots passed on.
+pub(super) fn problem_of_ledger(mut ids: Vec<String>, present: &[Pending]) -> Option<String> {
     ids.retain(|id| !present.iter().any(|one| one.pending == *id));
     let more = ids.len().saturating_sub(NAMED);
     ids.truncate(NAMED);

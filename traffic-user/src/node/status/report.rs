@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use serde::Serialize;
 use traffic_model::{Balance, ByDirection, FaultCounter};
 
-use super::daemon::Daemon;
+use super::{daemon::Daemon, ledger::LedgerStatus};
 use crate::class_source;
 
 /// The state of everything on the node.
@@ -25,6 +25,8 @@ pub struct Status {
     pub attach_kind: &'static str,
     /// The daemon that keeps the counters attached and drains them.
     pub daemon: Daemon,
+    /// What bills come from.
+    pub ledger: LedgerStatus,
     /// The two programs.
     pub programs: Vec<Program>,
     /// The class table in force.
