@@ -163,7 +163,7 @@ pub fn super_packet<B: Buffer>(skb: B, l3_offset: u32, ethertype: u32) -> u64 {
 /// Where it knows the range of an offset, a comparison may have only one outcome. Then the value matters to it,
 /// it follows each chain of headers by itself, and gives up. It loses track in the upper half of a word.
 #[inline(always)]
-fn forgotten(value: u32) -> u32 {
+pub fn forgotten(value: u32) -> u32 {
     let mut word = 0_u64;
     let on_stack = &raw mut word;
     // SAFETY: a live variable; BPF programs here are little-endian. Volatile, so that the compiler does not skip

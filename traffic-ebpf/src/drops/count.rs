@@ -58,7 +58,7 @@ pub fn side(side: &Side, addresses: &Addresses, kind: u8, tally: &Tally) {
 fn key(side: &Side, addresses: &Addresses, kind: u8) -> Result<DropKey, Option<DropFault>> {
     let slot = side.slot(addresses)?;
     let control = class_table::control().map_err(|_| None)?;
-    let peer = addresses.peer(side.direction);
+    let peer = addresses.peer(side.direction());
     let column = match addresses.family {
         Family::Ipv4 => class_table::column_v4(control, v4(&peer)),
         Family::Ipv6 => class_table::column_v6(control, v6(&peer)),
@@ -71,7 +71,7 @@ fn key(side: &Side, addresses: &Addresses, kind: u8) -> Result<DropKey, Option<D
         generation: owner.generation,
         column: column as u8,
         family: addresses.family as u8,
-        direction: side.direction as u8,
+        direction: side.direction() as u8,
         group: kind & drop_kind::GROUP,
     })
 }

@@ -12,7 +12,7 @@ use crate::{
     count,
     headers::{MAX_VLAN_TAGS, VLAN_TAG_LEN, is_vlan},
     maps::of_kernel,
-    segments::{Buffer, super_packet, unpack},
+    segments::{Buffer, forgotten, super_packet, unpack},
 };
 
 /// `PACKET_BROADCAST`
@@ -157,7 +157,7 @@ impl Frame {
     }
 
     /// Offset of layer 3 from the network header, and its EtherType. The network header of a bridged frame may be
-    /// a VLAN tag.
+    /// a VLAN tag. The verifier knows nothing of the result.
     #[inline(always)]
     pub fn layer_3(&self) -> (u32, u32) {
         let (mut ethertype, mut offset) = (u32::from(u16::from_be(self.protocol())), 0);
@@ -169,7 +169,7 @@ impl Frame {
             ethertype = u32::from(u16::from_be_bytes(next));
             offset += VLAN_TAG_LEN;
         }
-        (offset, ethertype)
+        (forgotten(offset), forgotten(ethertype))
     }
 
     #[inline(always)]
@@ -183,10 +183,9 @@ impl Frame {
         self.len.saturating_sub(offset)
     }
 
-    /// Packets and layer-3 bytes on the wire.
+    /// Packets and layer-3 bytes on the wire, with what [`Self::layer_3`] returned.
     #[inline(always)]
-    pub fn on_wire(&self) -> Tally {
-        let (offset, ethertype) = self.layer_3();
+    pub fn on_wire(&self, (offset, ethertype): (u32, u32)) -> Tally {
         if self.gso_size == 0 {
             return wire::unsegmented(self.len_behind(offset));
         }

@@ -48,7 +48,7 @@ mod sides;
 use aya_ebpf::{macros::btf_tracepoint, programs::BtfTracePointContext};
 use traffic_common::drop_kind;
 
-use crate::{frame::Frame, maps::of_kernel, sides::Addresses};
+use crate::{frame::Frame, maps::of_kernel, segments::forgotten, sides::Addresses};
 
 /// On `kfree_skb(skb, location, reason, ...)`.
 #[btf_tracepoint(function = "kfree_skb")]
@@ -81,26 +81,28 @@ fn dropped(ctx: &BtfTracePointContext) -> Option<()> {
         kind = place;
     }
 
-    let received = sides::received(&frame, kind);
-    let transmitted = sides::transmitted(&frame, kind);
-    if received.is_none() && transmitted.is_none() {
+    // From here on, the verifier sees one way through the program, however sides and kind were found.
+    let received = sides::received(&frame, kind).forgotten();
+    let transmitted = sides::transmitted(&frame, kind).forgotten();
+    #[expect(clippy::cast_possible_truncation, reason = "it was a byte before")]
+    let kind = forgotten(kind.into()) as u8;
+    if !received.has_counted() && !transmitted.has_counted() {
         return None;
     }
-    let tally = frame.on_wire();
-    let addresses = match Addresses::read(&frame) {
+    let layer_3 = frame.layer_3();
+    let tally = frame.on_wire(layer_3);
+    let addresses = match Addresses::read(&frame, layer_3) {
         Ok(addresses) => addresses,
         Err(named) => {
             count::fault(named?, &tally);
             return None;
         }
     };
-    if let Some(side) = received
-        && !(frame.is_multicast() || addresses.is_to_many())
-    {
-        count::side(&side, &addresses, kind, &tally);
+    if received.has_counted() && !(frame.is_multicast() || addresses.is_to_many()) {
+        count::side(&received, &addresses, kind, &tally);
     }
-    if let Some(side) = transmitted {
-        count::side(&side, &addresses, kind, &tally);
+    if transmitted.has_counted() {
+        count::side(&transmitted, &addresses, kind, &tally);
     }
     Some(())
 }

@@ -12,16 +12,16 @@ use crate::{
     finding::{ADDRESSES_V4, ADDRESSES_V6, NODE_ADDRESSES, entry_of},
     frame::Frame,
     headers::{ETHERTYPE_IPV4, ETHERTYPE_IPV6, IPV4_HEADER_LEN, Ipv4Header},
-    segments::Buffer as _,
+    segments::{Buffer as _, forgotten},
 };
 
 const COUNTS: u32 = interface_flags::PRESENT | interface_flags::UPLINK;
 
 /// A side of a packet whose hook has counted it.
 pub struct Side {
-    /// The direction in which it was counted.
-    pub direction: Direction,
-    /// The flags of the interface that counted it, or [`BY_ADDRESS`].
+    /// The direction in which it was counted, as a number.
+    direction: u32,
+    /// The flags of the interface that counted it, or [`BY_ADDRESS`]. 0 if none has.
     flags: u32,
     /// The container of that interface.
     container_slot: u32,
@@ -31,27 +31,53 @@ pub struct Side {
 const BY_ADDRESS: u32 = 1 << 31;
 
 impl Side {
+    /// No hook has counted the packet.
+    const NONE: Self = Self { direction: 0, flags: 0, container_slot: 0 };
+
+    /// Whether a hook has counted the packet.
+    #[inline(always)]
+    pub const fn has_counted(&self) -> bool {
+        self.flags != 0
+    }
+
+    /// The direction in which it was counted.
+    #[inline(always)]
+    pub const fn direction(&self) -> Direction {
+        if self.direction == Direction::In as u32 { Direction::In } else { Direction::Out }
+    }
+
+    /// The same side, of which the verifier knows nothing: it checks all that follows once, and not once for each
+    /// way on which the side was found.
+    #[inline(always)]
+    pub fn forgotten(self) -> Self {
+        Self {
+            direction: forgotten(self.direction),
+            flags: forgotten(self.flags),
+            container_slot: forgotten(self.container_slot),
+        }
+    }
+
     /// The side of an interface, on the hook that packets come in by, or on the other one.
     #[inline(always)]
     fn of(entry: &InterfaceEntry, comes_in: bool) -> Self {
         let is_reversed = entry.flags & (interface_flags::UPLINK | interface_flags::REVERSED) != 0;
         let direction = if comes_in == is_reversed { Direction::In } else { Direction::Out };
-        Self { direction, flags: entry.flags, container_slot: entry.container_slot }
+        Self { direction: direction as u32, flags: entry.flags, container_slot: entry.container_slot }
     }
 
     /// The slot of the container. `Err(None)` for a packet that the hook counted for nobody.
     #[inline(always)]
     pub fn slot(&self, addresses: &Addresses) -> Result<u32, Option<DropFault>> {
         if self.flags == BY_ADDRESS {
-            return addresses.slot(self.direction).ok_or(Some(DropFault::NoSender));
+            return addresses.slot(self.direction()).ok_or(Some(DropFault::NoSender));
         }
         if self.flags & interface_flags::NO_SLOT != 0 {
             return Err(None);
         }
         if self.flags & interface_flags::SHARED != 0 {
-            return addresses.slot(self.direction).ok_or(Some(DropFault::NoContainer));
+            return addresses.slot(self.direction()).ok_or(Some(DropFault::NoContainer));
         }
-        if self.flags & interface_flags::UPLINK != 0 && !addresses.is_of_node(self.direction) {
+        if self.flags & interface_flags::UPLINK != 0 && !addresses.is_of_node(self.direction()) {
             return Err(None);
         }
         Ok(self.container_slot)
@@ -60,35 +86,35 @@ impl Side {
 
 /// The side that counted the packet when it came in.
 #[inline(always)]
-pub fn received(frame: &Frame, kind: u8) -> Option<Side> {
+pub fn received(frame: &Frame, kind: u8) -> Side {
     if frame.came_from == 0 {
-        return None;
+        return Side::NONE;
     }
-    let entry = entry_of(frame.came_from)?;
+    let Some(entry) = entry_of(frame.came_from) else { return Side::NONE };
     // An ifb between two interfaces: the packet came from the egress hook of the one that is named.
     let hides = interface_flags::BRIDGE | interface_flags::REPEATER;
     if entry.flags & hides != 0 || is_between(frame) {
-        return Some(Side { direction: Direction::Out, flags: BY_ADDRESS, container_slot: 0 });
+        return Side { direction: Direction::Out as u32, flags: BY_ADDRESS, container_slot: 0 };
     }
     if entry.flags & COUNTS == 0 || kind & drop_kind::BEFORE_INGRESS != 0 && frame.came_from == frame.device {
-        return None;
+        return Side::NONE;
     }
-    Some(Side::of(entry, true))
+    Side::of(entry, true)
 }
 
 /// The side that counted the packet when it was to leave.
 #[inline(always)]
-pub fn transmitted(frame: &Frame, kind: u8) -> Option<Side> {
-    if is_between(frame) {
-        return entry_of(frame.came_from)
-            .filter(|entry| entry.flags & COUNTS != 0)
-            .map(|entry| Side::of(entry, false));
+pub fn transmitted(frame: &Frame, kind: u8) -> Side {
+    let is_between = is_between(frame);
+    if !is_between && kind & drop_kind::BEFORE_EGRESS != 0 {
+        return Side::NONE;
     }
-    if kind & drop_kind::BEFORE_EGRESS != 0 {
-        return None;
-    }
-    let entry = entry_of(frame.device).filter(|entry| entry.flags & COUNTS != 0)?;
-    frame.is_in_transmission(entry.link_header_len & !CARRIED_IPSEC).then(|| Side::of(entry, false))
+    let Some(entry) = entry_of(if is_between { frame.came_from } else { frame.device }) else {
+        return Side::NONE;
+    };
+    let is_counted = entry.flags & COUNTS != 0
+        && (is_between || frame.is_in_transmission(entry.link_header_len & !CARRIED_IPSEC));
+    if is_counted { Side::of(entry, false) } else { Side::NONE }
 }
 
 /// Whether an ifb has the packet, from an egress hook.
@@ -137,9 +163,8 @@ struct KeyV6 {
 impl Addresses {
     /// Reads them. `Err(None)` for a packet that the classifiers count in no class.
     #[inline(always)]
-    pub fn read(frame: &Frame) -> Result<Self, Option<DropFault>> {
+    pub fn read(frame: &Frame, (offset, ethertype): (u32, u32)) -> Result<Self, Option<DropFault>> {
         const UNREADABLE: Option<DropFault> = Some(DropFault::Unreadable);
-        let (offset, ethertype) = frame.layer_3();
         if ethertype == ETHERTYPE_IPV4 {
             // In words, as above: the last two are the addresses.
             let header: [u32; 5] = frame.load(offset).ok_or(UNREADABLE)?;
