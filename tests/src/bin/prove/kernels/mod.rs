@@ -1,5 +1,6 @@
 //! The same scenario on the running kernel, and on other kernels in an emulated machine.
 
+mod drops;
 mod fetch;
 mod hooks;
 mod machine;
@@ -22,7 +23,7 @@ pub use machine::{Launch, Machine, Root, preamble};
 
 /// The summary of this part.
 pub const ABOUT: &str = "each kernel boots, loads the program, attaches it with links or \
-    filters, counts, reloads, drains, marks and detaches";
+    filters, counts, reloads, drains, marks, counts drops and detaches";
 
 /// The oldest supported kernel, the long-term kernels of hosting nodes, the newest, and the newest where
 /// programs may interleave on one CPU (`PREEMPT_RT`).
@@ -108,6 +109,7 @@ fn emulated(
     root.program(&trafctl_program()?, "bin/trafctl")?;
     root.program(&std::env::current_exe().context("cannot find this program")?, "bin/prove")?;
     let mut modules = MODULES.to_vec();
+    modules.push(drops::MODULE);
     let mut loaded = vec!["veth", "tun", "bridge", "nf_tables", "sch_ingress", "cls_bpf"];
     let has_tunnels = series == WITH_TUNNELS;
     if has_tunnels {

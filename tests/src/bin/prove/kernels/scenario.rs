@@ -1,4 +1,4 @@
-//! The scenario that each kernel runs: load, attach, count, reload, drain, mark, detach. It is the same on
+//! The scenario that each kernel runs: load, attach, count, reload, drain, mark, drop, detach. It is the same on
 //! this machine and in an emulated one.
 
 use std::fmt::Write as _;
@@ -11,6 +11,7 @@ use traffic_tests::traffic::{tcp_exchange, udp_send};
 use traffic_tests::witness::{Filter, HtbWitness, Side, WireCount, WireWitness};
 use traffic_tests::{Amounts, Container, Counters, Daemon, Lab, Resync, check};
 
+use super::drops;
 use super::hooks::tcx_programs;
 use crate::bench;
 use crate::classes;
@@ -28,9 +29,9 @@ pub fn run(evidence: &mut Evidence, amount: u64) -> Result<()> {
     evidence.note(format!("kernel {release}"));
     let lab = Lab::new("prove-kernel")?;
     let file = lab.write("networks_classes", classes::FILE)?;
-    // An emulated machine is slow with large maps, and takes minutes to verify the program that counts drops.
+    // An emulated machine is slow with large maps.
     let configuration = format!(
-        "node = \"proof\"\nclass_file = {file:?}\n[drops]\nenabled = false\n\
+        "node = \"proof\"\nclass_file = {file:?}\n\
          [limits]\ncontainers = 64\ninterfaces = 64\naddresses = 64\n\
          [[interfaces.rule]]\npattern = 'peer0'\nkind = \"ignore\"\n"
     );
@@ -66,6 +67,9 @@ pub fn run(evidence: &mut Evidence, amount: u64) -> Result<()> {
     lab.configure(&format!("{configuration}[shaping]\nenabled = true\n"))?;
     lab.run_ok(&["attach"])?;
     evidence.row(mark(&scene)?);
+    evidence.row(drops::load(&lab)?);
+    evidence.row(drops::by_rule(&lab, &ours, &peer)?);
+    evidence.row(drops::by_shaper(&lab, &ours, &peer)?);
     check::is_well(&lab)?;
     evidence.row(detach(&scene, has_tcx)?);
     Ok(())

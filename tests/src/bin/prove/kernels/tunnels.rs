@@ -56,7 +56,7 @@ pub fn run(evidence: &mut Evidence) -> Result<()> {
     let lab = Lab::new("prove-tunnels")?;
     let file = lab.write("networks_classes", crate::classes::FILE)?;
     lab.configure(&format!(
-        "node = \"proof\"\nclass_file = {file:?}\n[limits]\ncontainers = 64\ninterfaces = 64\naddresses = 64\n[drops]\nenabled = false\n"
+        "node = \"proof\"\nclass_file = {file:?}\n[limits]\ncontainers = 64\ninterfaces = 64\naddresses = 64\n"
     ))?;
     let tap = lab.tap("vme201.0")?;
     tap.on_bridge(lab.bridge()?, MACHINE)?;
