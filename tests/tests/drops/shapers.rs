@@ -150,6 +150,11 @@ fn super_packets_count_as_their_segments_once() -> Result<()> {
     Ok(())
 }
 
+/// Attempts of a transfer of which each drop must be seen. Some kernels run no tracing program while process 1 runs:
+/// what is dropped in an interrupt of that process is missing (docs/drops.md, "Limits").
+const ATTEMPTS: usize = 10;
+
+/// Each drop of TCP's super-packets and retransmissions is seen, and none is that arrived.
 #[test]
 fn a_tcp_connection_below_a_shaper_has_its_retransmissions_counted_and_its_losses_dropped() -> Result<()> {
     let lab = node("drops-tcp", "")?;
@@ -161,28 +166,44 @@ fn a_tcp_connection_below_a_shaper_has_its_retransmissions_counted_and_its_losse
     // What reaches the receiver after its socket has ended is in no figure of the connection.
     let witness = WireWitness::start(&b.namespace().path(), "eth0", Side::Container)?;
     for to in [b.v4(), b.v6()] {
-        let count = tcp_transfer(a.namespace(), b.namespace(), at(to), 6_000_000)?;
-        let out = ("101", 2, to, "out");
-        let from = if to.is_ipv4() { a.v4() } else { a.v6() };
-        let (mut last, mut got) = (dump(&lab)?, Amount::default());
-        // Linux 6.18 frees about one in 5,000 of these without the tracepoint (docs/drops.md, "Limits"). No other
-        // packet may be missing, and none may be dropped that arrived.
-        eventually("every lost segment is a drop", || {
-            last = dump(&lab)?;
-            let received = witness.read()?.of(|peer| peer == from);
-            got = Amount { packets: received.in_packets, bytes: received.in_bytes };
-            let (delivered, dropped) = (figure(&last, out, "delivered"), figure(&last, out, "dropped"));
-            Ok(delivered.packets.wrapping_sub(got.packets) <= dropped.packets / 500)
-        })
-        .map_err(|error| error.context(format!("{got:?} {count:?} {last:#}")))?;
-        let dropped = figure(&last, out, "dropped");
-        ensure!(dropped.packets > 0 && count.client.retransmissions > 0, "{count:?} {last:#}");
-        ensure!(dropped == figure(&last, ("102", 1, to, "in"), "dropped"), "{last:#}");
-        let counted = figure(&last, out, "counted");
-        // More only by resets, which are in no connection's figures.
-        ensure!(counted.packets >= count.client.segments, "{count:?} {last:#}");
+        let mut missing = Vec::new();
+        while missing.last() != Some(&Amount::default()) {
+            ensure!(missing.len() < ATTEMPTS, "drops are missing in each attempt: {missing:?}");
+            missing.push(transfer(&lab, [&a, &b], (to, &witness))?);
+        }
     }
     all_attributed(&dump(&lab)?)
+}
+
+/// Transfers some megabytes. Returns how much was neither delivered nor dropped.
+fn transfer(lab: &Lab, [a, b]: [&Container; 2], (to, witness): (IpAddr, &WireWitness)) -> Result<Amount> {
+    let (out, into) = (("101", 2, to, "out"), ("102", 1, to, "in"));
+    let from = if to.is_ipv4() { a.v4() } else { a.v6() };
+    let read = || -> Result<[Amount; 3]> {
+        let dump = dump(lab)?;
+        ensure!(figure(&dump, out, "dropped") == figure(&dump, into, "dropped"), "{dump:#}");
+        let got = witness.read()?.of(|peer| peer == from);
+        let got = Amount { packets: got.in_packets, bytes: got.in_bytes };
+        Ok([figure(&dump, out, "counted"), figure(&dump, out, "dropped"), got])
+    };
+    let before = read()?;
+    let count = tcp_transfer(a.namespace(), b.namespace(), at(to), 6_000_000)?;
+    let mut last = read()?;
+    // The queue still holds some of it.
+    eventually("the connection is at rest", || {
+        let is_empty = host(lab, "tc -s qdisc show dev veth102.0")?.contains("backlog 0b 0p");
+        let now = read()?;
+        Ok(std::mem::replace(&mut last, now) == now && is_empty)
+    })?;
+    let [counted, dropped, got] = std::array::from_fn(|at| last[at].less(before[at]));
+    ensure!(dropped.packets > 0 && count.client.retransmissions > 0, "{count:?} {last:?}");
+    // More only by resets, which are in no connection's figures.
+    ensure!(counted.packets >= count.client.segments, "{count:?} {last:?}");
+    ensure!(
+        counted.packets >= dropped.packets + got.packets && counted.bytes >= dropped.bytes + got.bytes,
+        "more was dropped and delivered than counted: {before:?} {last:?}"
+    );
+    Ok(counted.less(dropped).less(got))
 }
 
 #[test]
