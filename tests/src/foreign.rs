@@ -1,4 +1,5 @@
-//! Foreign programs on the TCX hooks: two instructions that return a verdict, loaded without any library.
+//! Foreign programs on the TCX hooks and at XDP: a few instructions that return a verdict or redirect, loaded without
+//! any library.
 
 use std::io;
 use std::os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd, RawFd};
@@ -10,8 +11,11 @@ use crate::Namespace;
 
 const BPF_PROG_LOAD: libc::c_int = 5;
 const BPF_LINK_CREATE: libc::c_int = 28;
-/// `BPF_PROG_TYPE_SCHED_CLS`
+/// `BPF_PROG_TYPE_SCHED_CLS`, `BPF_PROG_TYPE_XDP`
 const SCHED_CLS: u32 = 3;
+const XDP: u32 = 6;
+/// `BPF_XDP`
+const AT_XDP: u32 = 37;
 /// `BPF_TCX_INGRESS`, `BPF_TCX_EGRESS`
 const TCX_INGRESS: u32 = 46;
 const TCX_EGRESS: u32 = 47;
@@ -109,30 +113,110 @@ impl Foreign {
         place: Place,
         verdict: Verdict,
     ) -> Result<Self> {
-        let program = load(verdict).context("cannot load a foreign program")?;
-        let interface = interface.to_owned();
-        namespace.enter(move || {
-            let socket = std::net::UdpSocket::bind("0.0.0.0:0")?;
-            let mut attributes = LinkAttr {
-                prog_fd: program.as_raw_fd().cast_unsigned(),
-                target_ifindex: name_to_index(&socket, &interface)?,
-                attach_type: if hook == Hook::Ingress { TCX_INGRESS } else { TCX_EGRESS },
-                flags: if place == Place::First { BEFORE } else { AFTER },
-                ..LinkAttr::default()
-            };
-            let link = bpf(BPF_LINK_CREATE, &mut attributes).context("cannot attach a foreign program")?;
-            Ok(Self { _link: link })
-        })
+        let program =
+            load(SCHED_CLS, &verdict_of(verdict as i32)).context("cannot load a foreign program")?;
+        let attach_type = if hook == Hook::Ingress { TCX_INGRESS } else { TCX_EGRESS };
+        let flags = if place == Place::First { BEFORE } else { AFTER };
+        link(namespace, interface, program, (attach_type, flags))
+    }
+
+    /// Attaches a program that puts all packets of an interface at the other end of another one (`bpf_redirect_peer`),
+    /// as the last program of the hook for packets from the container.
+    ///
+    /// # Errors
+    ///
+    /// When the kernel refuses it.
+    pub fn redirect_to_peer(namespace: &Namespace, interface: &str, of: &str) -> Result<Self> {
+        let index = index_of(namespace, of)?;
+        // `r1 = index; r2 = 0; call bpf_redirect_peer; exit`
+        let immediate = |value: u32| u64::from(value) << 32;
+        let instructions = [0x1b7 | immediate(index), 0x2b7, 0x85 | immediate(155), 0x95];
+        let program = load(SCHED_CLS, &instructions).context("cannot load a program that redirects")?;
+        link(namespace, interface, program, (TCX_INGRESS, AFTER))
+    }
+
+    /// Attaches an XDP program with this verdict, in the driver or before the hooks of TC.
+    ///
+    /// # Errors
+    ///
+    /// When the kernel refuses it.
+    pub fn xdp(namespace: &Namespace, interface: &str, mode: XdpMode, verdict: XdpVerdict) -> Result<Self> {
+        let program = load(XDP, &verdict_of(verdict as i32)).context("cannot load an XDP program")?;
+        link(namespace, interface, program, (AT_XDP, mode as u32))
+    }
+
+    /// Attaches an XDP program that sends all packets of an interface on another one, past the hooks of both.
+    ///
+    /// # Errors
+    ///
+    /// When the kernel refuses it.
+    pub fn xdp_redirect(namespace: &Namespace, interface: &str, to: &str, mode: XdpMode) -> Result<Self> {
+        let index = index_of(namespace, to)?;
+        // `r1 = index; r2 = 0; call bpf_redirect; exit`
+        let immediate = |value: u32| u64::from(value) << 32;
+        let instructions = [0x1b7 | immediate(index), 0x2b7, 0x85 | immediate(23), 0x95];
+        let program = load(XDP, &instructions).context("cannot load an XDP program that redirects")?;
+        link(namespace, interface, program, (AT_XDP, mode as u32))
     }
 }
 
-fn load(verdict: Verdict) -> io::Result<OwnedFd> {
-    // `r0 = verdict; exit`: opcode, registers, offset and immediate value of each instruction.
-    let mut instructions = [0xb7_u64, 0x95];
-    instructions[0] |= u64::from((verdict as i32).cast_unsigned()) << 32;
+/// Where an XDP program runs: `XDP_FLAGS_SKB_MODE`, `XDP_FLAGS_DRV_MODE`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum XdpMode {
+    /// In the kernel's common code.
+    Generic = 2,
+    /// In the driver.
+    Native = 4,
+}
+
+/// The verdict of an XDP program.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum XdpVerdict {
+    /// The packet is dropped.
+    Drop = 1,
+    /// The packet continues.
+    Pass = 2,
+    /// The packet is sent back.
+    SendBack = 3,
+}
+
+fn index_of(namespace: &Namespace, interface: &str) -> Result<u32> {
+    let interface = interface.to_owned();
+    namespace.enter(move || {
+        let socket = std::net::UdpSocket::bind("0.0.0.0:0")?;
+        Ok(name_to_index(&socket, &interface)?)
+    })
+}
+
+fn link(
+    namespace: &Namespace,
+    interface: &str,
+    program: OwnedFd,
+    (attach_type, flags): (u32, u32),
+) -> Result<Foreign> {
+    let index = index_of(namespace, interface)?;
+    namespace.enter(move || {
+        let mut attributes = LinkAttr {
+            prog_fd: program.as_raw_fd().cast_unsigned(),
+            target_ifindex: index,
+            attach_type,
+            flags,
+            ..LinkAttr::default()
+        };
+        let link = bpf(BPF_LINK_CREATE, &mut attributes).context("cannot attach a foreign program")?;
+        Ok(Foreign { _link: link })
+    })
+}
+
+/// `r0 = verdict; exit`: opcode, registers, offset and immediate value of each instruction.
+fn verdict_of(verdict: i32) -> [u64; 2] {
+    [0xb7 | u64::from(verdict.cast_unsigned()) << 32, 0x95]
+}
+
+fn load(prog_type: u32, instructions: &[u64]) -> io::Result<OwnedFd> {
     let mut attributes = LoadAttr {
-        prog_type: SCHED_CLS,
-        insn_cnt: 2,
+        prog_type,
+        insn_cnt: u32::try_from(instructions.len()).map_err(io::Error::other)?,
         insns: instructions.as_ptr() as u64,
         license: c"GPL".as_ptr() as u64,
         ..LoadAttr::default()

@@ -17,14 +17,14 @@ use traffic_tests::{Amounts, Counters, Lab};
 use crate::{host, is_attached, node, owner};
 
 /// A cgroup with a process in a container's network namespace. Both end with the guard.
-struct Running {
+pub struct Running {
     process: Option<Process>,
     cgroup: PathBuf,
 }
 
 impl Running {
     /// Starts a process in a namespace and puts it into a cgroup.
-    fn start(cgroup: &str, namespace: &Namespace) -> Result<Self> {
+    pub fn start(cgroup: &str, namespace: &Namespace) -> Result<Self> {
         let cgroup = mount()?.join(cgroup);
         fs::create_dir_all(&cgroup).with_context(|| format!("cannot create {}", cgroup.display()))?;
         let mut running = Self { process: None, cgroup };
@@ -56,7 +56,7 @@ fn mount() -> Result<PathBuf> {
 }
 
 /// A name of LXC's that no other test has.
-fn name(label: &str) -> String {
+pub fn name(label: &str) -> String {
     format!("{label}-{}", std::process::id())
 }
 

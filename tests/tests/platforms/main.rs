@@ -1,10 +1,12 @@
 //! Containers whose interfaces have names that say nothing: whose they are, comes from the platforms.
 //!
 //! - `cgroups`: the kernel's part, with cgroups and processes as the platforms make them.
+//! - `devices`: devices in containers that have no end on the host.
 //! - `names`: names of containers in commands, in `status` and in the ledger.
 //! - `podman`: real containers and a pod.
 
 mod cgroups;
+mod devices;
 mod names;
 mod podman;
 

@@ -34,5 +34,5 @@ pub(super) async fn run(global: &Global, options: &Options) -> anyhow::Result<Do
         Format::Table => render::table(&report),
         Format::Json => render::json(&report)?,
     })?;
-    Ok(Done::success_if(report.not_counted.is_empty() && report.problems.is_empty()))
+    Ok(Done::success_if(report.is_good()))
 }

@@ -21,6 +21,7 @@ use crate::{
     health::{Components, Part},
     kernel::maps::Maps,
     ownership::ContainerNames,
+    platform::inside::Inside,
     time,
 };
 
@@ -144,6 +145,13 @@ impl LedgerHandle {
             opened
                 .drainer
                 .note_names(names.iter().map(|(id, name)| (id.to_string(), name.to_owned())).collect());
+        }
+    }
+
+    /// Has the next drains record what these devices in containers carry.
+    pub(super) fn note_inside(&mut self, devices: &[Inside]) {
+        if let Some(opened) = &mut self.opened {
+            opened.drainer.note_inside(devices);
         }
     }
 

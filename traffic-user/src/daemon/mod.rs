@@ -276,6 +276,7 @@ impl Daemon {
                 () = time::sleep_until(self.drains.due()), if self.config.ledger_enabled => {
                     self.mailbox.post(|work| work.drain = true);
                     self.drains.plan_next();
+                    self.surveys.look_with_drain();
                 }
                 _ = maintenance.tick() => self.mailbox.post(|work| work.maintain = true),
                 batch = self.events.next() => {

@@ -24,8 +24,12 @@ use crate::{
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
 /// How rarely in the end.
 const LONGEST_PAUSE: Duration = Duration::from_millis(500);
-/// For how long. After that, each resync looks.
+/// For how long. After that, each resync and each drain looks.
 const PATIENCE: Duration = Duration::from_secs(15);
+
+/// How soon a drain looks again, if it follows another look. A container may get a device that no event of this host
+/// shows, and the drain after the look records what that carries.
+const BETWEEN_DRAINS: Duration = Duration::from_secs(5);
 
 type Looked = (Surveyor, anyhow::Result<Survey>);
 
@@ -39,6 +43,7 @@ pub(super) struct Surveys {
     /// Requested during a look, which may have been too early.
     again: bool,
     retry: Option<Retry>,
+    started: Option<Instant>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -50,7 +55,14 @@ struct Retry {
 
 impl Surveys {
     pub fn new(netlink: Netlink) -> Self {
-        Self { netlink, idle: Some(Surveyor::default()), running: None, again: false, retry: None }
+        Self {
+            netlink,
+            idle: Some(Surveyor::default()),
+            running: None,
+            again: false,
+            retry: None,
+            started: None,
+        }
     }
 
     /// An interface appeared whose owner is unknown: looks at once, and again until the owner is known.
@@ -66,11 +78,19 @@ impl Surveys {
             self.again = true;
             return;
         };
+        self.started = Some(Instant::now());
         let netlink = self.netlink.clone();
         self.running = Some(spawn_blocking(move || {
             let survey = netlink.interfaces().and_then(|found| surveyor.survey(&netlink, &found));
             (surveyor, survey)
         }));
+    }
+
+    /// Looks, unless it did so a moment ago.
+    pub fn look_with_drain(&mut self) {
+        if self.started.is_none_or(|started| started.elapsed() >= BETWEEN_DRAINS) {
+            self.start();
+        }
     }
 
     /// Whether an owner may still be found soon.

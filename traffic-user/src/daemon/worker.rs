@@ -314,7 +314,9 @@ impl Worker {
             }
         }
         let is_counted = |one: &NetInterface| session.registry.interface_of_index(one.index).is_some();
-        self.components.set_uncounted(self.host.policy.uncounted(&pass.interfaces, is_counted).len());
+        let policy = &self.host.policy;
+        let uncounted = policy.uncounted(&pass.interfaces, is_counted).len() + policy.inside().count();
+        self.components.set_uncounted(uncounted);
         let attached = self.follower.compared(pass, &session.registry);
         self.host.sync_addresses(&mut session)?;
         self.log(&attached);
@@ -388,6 +390,7 @@ impl Worker {
     /// ledger's, and the next drain catches up.
     fn drain_locked(&mut self, maps: &Maps, trigger: DrainTrigger) {
         self.ledger.note_names(&self.host.policy.names());
+        self.ledger.note_inside(&self.host.policy.inside().cloned().collect::<Vec<_>>());
         match self.ledger.drain(maps, trigger) {
             Ok(()) if self.ledger.needs_class_table() => self.loader.store(),
             Err(error) if ledger_handle::is_busy(&error) => self.report(WorkerEvent::DrainSoon),

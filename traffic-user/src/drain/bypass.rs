@@ -1,6 +1,9 @@
 //! Adds what passed the hooks of attached interfaces unseen to what was missed, at each drain.
 
-use std::{collections::HashMap, mem};
+use std::{
+    collections::{HashMap, HashSet},
+    mem,
+};
 
 use traffic_common::{InterfaceRecord, Tally};
 use traffic_model::{ByDirection, PassedCounter, Snapshot};
@@ -37,9 +40,12 @@ impl BypassWatch {
         kernel: &KernelSide,
         snapshot: &mut Snapshot,
     ) -> anyhow::Result<()> {
+        let attached: HashSet<u32> = kernel.records.iter().map(|record| record.ifindex).collect();
+        let mut listed = kernel.listed.clone();
+        kernel.netlink.add_other_ends(&mut listed, |interface| attached.contains(&interface.index));
         let slots = u32::try_from(kernel.totals.len())?;
         let totals = counters::interfaces_totals(maps, slots)?;
-        let suspects = bypass::suspects(&kernel.records, &totals, &kernel.listed);
+        let suspects = bypass::suspects(&kernel.records, &totals, &listed);
         let found = bypass::confirmed(suspects, |slot| counters::interface_totals(maps, slot))?;
         self.note(&found, snapshot);
         Ok(())

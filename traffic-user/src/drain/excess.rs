@@ -62,7 +62,7 @@ pub(super) struct KernelSide {
     /// By slot.
     pub totals: Vec<InterfaceCounters>,
     pub listed: Vec<NetInterface>,
-    netlink: Netlink,
+    pub netlink: Netlink,
 }
 
 impl KernelSide {

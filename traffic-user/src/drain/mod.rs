@@ -4,11 +4,13 @@
 //! a reading and its recording. `trafctl run` drains regularly. Other commands drain before they change what
 //! a reading means. `binding` keeps counters out of the ledger of another installation; `lock` keeps a second
 //! daemon out, and `other_counters` a second set of counters; `machine` names the machine whose ledger it is;
-//! `excess` finds what was counted too often, `bypass` what passed attached interfaces unseen.
+//! `excess` finds what was counted too often, `bypass` what passed attached interfaces unseen, `inside` what devices
+//! in containers carried past all interfaces.
 
 mod binding;
 mod bypass;
 mod excess;
+mod inside;
 mod lock;
 mod machine;
 mod other_counters;
@@ -34,11 +36,13 @@ use traffic_model::{ContainerId, Snapshot};
 use crate::{
     config::Config,
     kernel::{counters, maps::Maps},
+    platform::inside::Inside,
     time,
 };
 use binding::Binding;
 use bypass::BypassWatch;
 use excess::{ExcessWatch, KernelSide};
+use inside::InsideWatch;
 
 pub use binding::{NoLedger, OtherLedger};
 pub use lock::{DaemonLock, OtherDaemon, lock_daemon};
@@ -78,6 +82,7 @@ pub struct Drainer {
     binding_failure_logged: bool,
     excess: ExcessWatch,
     bypass: BypassWatch,
+    inside: InsideWatch,
     comparison_failure_logged: bool,
 }
 
@@ -118,6 +123,7 @@ impl Drainer {
             binding_failure_logged: false,
             excess: ExcessWatch::default(),
             bypass: BypassWatch::default(),
+            inside: InsideWatch::default(),
             comparison_failure_logged: false,
         })
     }
@@ -214,6 +220,11 @@ impl Drainer {
         self.ledger.note_gaps(gaps);
     }
 
+    /// Has the next drains record what these devices in containers carry, and no others.
+    pub fn note_inside(&mut self, devices: &[Inside]) {
+        self.inside.note(devices);
+    }
+
     /// See [`Ledger::note_names`].
     pub fn note_names(&mut self, names: BTreeMap<String, String>) {
         self.ledger.note_names(names);
@@ -266,6 +277,7 @@ impl Drainer {
         let kernel = KernelSide::read(maps)?;
         let excess_skbs = self.excess.compare(&kernel, snapshot)?;
         self.bypass.compare(maps, &kernel, snapshot)?;
+        self.inside.add(&kernel.netlink, snapshot);
         Ok(excess_skbs)
     }
 

@@ -9,7 +9,7 @@ use traffic_common::{Direction, InterfaceStatistics};
 use traffic_model::notation::name_text;
 
 use super::{
-    interface::{BpfFilter, ForeignFilter, HookQdisc, InterfaceEvent, NetInterface, is_machines_end},
+    interface::{BpfFilter, ForeignFilter, HookQdisc, InterfaceEvent, NetInterface, Xdp, is_machines_end},
     link_type,
     message::{Message, attribute, attributes, u16_at, u32_at, u64_at},
 };
@@ -47,6 +47,9 @@ const IFLA_STATS64: u16 = 23;
 const IFLA_LINK_NETNSID: u16 = 37;
 /// Where an interface moved to.
 const IFLA_NEW_NETNSID: u16 = 45;
+const IFLA_XDP: u16 = 43;
+const IFLA_XDP_ATTACHED: u16 = 2;
+const IFLA_XDP_PROG_ID: u16 = 4;
 const IFLA_CARRIER_UP_COUNT: u16 = 47;
 const IFLA_PROP_LIST: u16 = 52;
 const IFLA_ALT_IFNAME: u16 = 53;
@@ -112,6 +115,7 @@ fn described(body: &[u8]) -> Option<NetInterface> {
                 interface.has_offload_header = interface.kind == "tun" && has_offload_header(value);
             }
             IFLA_CARRIER_UP_COUNT => interface.carrier_ups = u32_at(value, 0).unwrap_or(0),
+            IFLA_XDP => interface.xdp = xdp(value),
             IFLA_QDISC => interface.queue = text(value),
             IFLA_STATS64 => {
                 interface.statistics = statistics(value);
@@ -131,6 +135,19 @@ fn described(body: &[u8]) -> Option<NetInterface> {
         }
     }
     (!interface.name.is_empty()).then_some(interface)
+}
+
+/// The XDP program on an interface. `XDP_ATTACHED_*` says where.
+fn xdp(value: &[u8]) -> Option<Xdp> {
+    let mode = match attribute(value, IFLA_XDP_ATTACHED)?.first()? {
+        0 => return None,
+        1 => "native",
+        2 => "generic",
+        3 => "offloaded",
+        _ => "several",
+    };
+    let program = attribute(value, IFLA_XDP_PROG_ID).and_then(|id| u32_at(id, 0));
+    Some(Xdp { mode, program: program.unwrap_or(0) })
 }
 
 /// Whether a tun or tap device has a vnet header. `tun` is the only kind whose data are looked at.

@@ -42,6 +42,26 @@ pub struct NetInterface {
     pub send_drops: u64,
     /// Kind of its root qdisc; empty where the kernel does not name it.
     pub queue: String,
+    /// The XDP program on it, which sees what it receives before any hook of TC.
+    pub xdp: Option<Xdp>,
+}
+
+/// An XDP program on an interface.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Xdp {
+    /// Where it runs: `native`, `generic` or `offloaded`, or `several` for more than one of them.
+    pub mode: &'static str,
+    /// The id of the program; 0 where there are several.
+    pub program: u32,
+}
+
+impl std::fmt::Display for Xdp {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self.program {
+            0 => f.write_str("several XDP programs"),
+            id => write!(f, "an XDP program ({}, id {id})", self.mode),
+        }
+    }
 }
 
 /// The other end of a cable, in another network namespace.
@@ -59,6 +79,31 @@ impl NetInterface {
     #[must_use]
     pub fn as_uplink(self) -> Self {
         Self { is_uplink: true, statistics: InterfaceStatistics::default(), ..self }
+    }
+
+    /// The same, with the kernel's statistics in the directions of whoever lives in its network namespace: what it
+    /// receives is in to them.
+    #[must_use]
+    pub(super) fn seen_from_inside(mut self) -> Self {
+        if !is_machines_end(&self.kind) {
+            self.statistics.packets.swap(0, 1);
+            self.statistics.bytes.swap(0, 1);
+        }
+        self
+    }
+
+    /// Adds what the kernel counted on its other end only, which was read after this one.
+    pub(in crate::net) fn add_other_end(&mut self, other: &Self) {
+        // Where both indexes are the same, the kernel does not repeat it.
+        let is_other_end = other.kind == self.kind && other.peer.is_none_or(|peer| peer == self.index);
+        if !is_other_end {
+            return;
+        }
+        let (own, other) = (&mut self.statistics, &other.statistics);
+        let values = own.packets.iter_mut().chain(&mut own.bytes);
+        for (own, other) in values.zip(other.packets.iter().chain(&other.bytes)) {
+            *own = (*own).max(*other);
+        }
     }
 
     /// What its device keeps over renames and moves, and what a device made again rarely has: the hardware

@@ -2,9 +2,8 @@
 //!
 //! The kernel gives each namespace that is related to this one an id, which is valid in this namespace only. It
 //! is also in the description of a veth ([`NetInterface::peer_namespace`]), so that comparing the two finds the
-//! processes behind an interface. Neither request needs a capability.
-//!
-//! [`NetInterface::peer_namespace`]: super::interface::NetInterface::peer_namespace
+//! processes behind an interface. Neither request needs a capability. Looking into another namespace needs
+//! CAP_NET_ADMIN and an id, which a namespace without a veth to this one gets on request.
 
 use std::{
     io,
@@ -14,7 +13,8 @@ use std::{
 
 use super::{
     decode::{self, RTM_GETLINK},
-    message::{Message, Request, attribute, u32_at},
+    interface::NetInterface,
+    message::{self, Message, Request, attribute, u32_at},
     netlink::{Netlink, Until},
 };
 
@@ -28,6 +28,8 @@ const RTGENMSG: usize = 4;
 const NETNSA_NSID: u16 = 1;
 const NETNSA_PID: u16 = 2;
 const NETNSA_FD: u16 = 3;
+/// The kernel chooses.
+const ANY_ID: i32 = -1;
 
 /// Bytes of `struct ifinfomsg`.
 const IFINFOMSG: usize = 16;
@@ -68,22 +70,94 @@ impl Netlink {
         Ok(found)
     }
 
+    /// The same, but a namespace without an id gets one, which it keeps until it ends. This process's own has one
+    /// as well then. Needs CAP_NET_ADMIN.
+    ///
+    /// # Errors
+    /// When there is no such process, or the kernel refuses or does not answer in time.
+    pub fn number_of_process(&self, pid: u32) -> io::Result<i32> {
+        self.number(NETNSA_PID, &pid.to_ne_bytes())
+    }
+
+    /// The same for an open file of a namespace.
+    ///
+    /// # Errors
+    /// When the file is not that of a network namespace, or the kernel refuses or does not answer in time.
+    pub fn number_of_file(&self, file: BorrowedFd<'_>) -> io::Result<i32> {
+        self.number(NETNSA_FD, &file.as_raw_fd().to_ne_bytes())
+    }
+
+    fn number(&self, kind: u16, value: &[u8]) -> io::Result<i32> {
+        if let Some(id) = self.namespace_id(kind, value)? {
+            return Ok(id);
+        }
+        let request = Request::new(RTM_NEWNSID, message::ACK, &[0; RTGENMSG])
+            .attribute(NETNSA_NSID, &ANY_ID.to_ne_bytes())
+            .attribute(kind, value);
+        match self.transact(&request, Until::Done, |_| {}) {
+            // Another process was faster.
+            Err(error) if error.raw_os_error() != Some(libc::EEXIST) => return Err(error),
+            _ => {}
+        }
+        self.namespace_id(kind, value)?.ok_or_else(|| io::Error::other("the kernel gave the namespace no id"))
+    }
+
+    /// The interfaces in another network namespace, in the directions of whoever lives there. Needs CAP_NET_ADMIN.
+    ///
+    /// # Errors
+    /// When the namespace is gone, or the kernel refuses or does not answer in time.
+    pub fn interfaces_in_namespace(&self, namespace: i32) -> io::Result<Vec<NetInterface>> {
+        let request = Request::new(RTM_GETLINK, message::DUMP, &[0; IFINFOMSG])
+            .attribute(IFLA_TARGET_NETNSID, &namespace.to_ne_bytes());
+        let mut found = Vec::new();
+        self.dump(
+            &request,
+            |message| decode::interface(message).map(NetInterface::seen_from_inside),
+            &mut found,
+        )?;
+        Ok(found)
+    }
+
     /// The hardware address of an interface in another network namespace; `None` where it has none of six bytes.
     /// Needs CAP_NET_ADMIN.
     ///
     /// # Errors
     /// When the interface or the namespace is gone, or the kernel does not answer in time.
     pub fn address_in_namespace(&self, namespace: i32, index: u32) -> io::Result<Option<[u8; 6]>> {
-        let mut body = [0; IFINFOMSG];
-        body[4..8].copy_from_slice(&index.to_ne_bytes());
-        let request = Request::new(RTM_GETLINK, 0, &body)
-            .attribute(IFLA_TARGET_NETNSID, &namespace.to_ne_bytes())
-            .attribute(IFLA_EXT_MASK, &RTEXT_FILTER_SKIP_STATS.to_ne_bytes());
+        let without_statistics = RTEXT_FILTER_SKIP_STATS.to_ne_bytes();
+        let request = in_namespace(namespace, index).attribute(IFLA_EXT_MASK, &without_statistics);
         let mut found = None;
         self.transact(&request, Until::First, |message| {
             found = decode::interface(message).and_then(|interface| interface.mac);
         })?;
         Ok(found)
+    }
+
+    /// An interface in another network namespace, in the directions of whoever lives there. Needs CAP_NET_ADMIN.
+    ///
+    /// # Errors
+    /// As [`Self::address_in_namespace`], and when its description cannot be read.
+    pub fn interface_in_namespace(&self, namespace: i32, index: u32) -> io::Result<NetInterface> {
+        let mut found = None;
+        self.transact(&in_namespace(namespace, index), Until::First, |message| {
+            found = decode::interface(message).map(NetInterface::seen_from_inside);
+        })?;
+        found.ok_or_else(|| io::Error::other("its description cannot be read"))
+    }
+
+    /// Adds what the kernel counted only on the other end of an interface, in another namespace. Packets that
+    /// `bpf_redirect_peer` puts there never passed this end (since Linux 6.7, the kernel counts them), nor those that a
+    /// program on a netkit took to elsewhere. An end that cannot be asked adds nothing.
+    pub fn add_other_ends(&self, interfaces: &mut [NetInterface], is_wanted: impl Fn(&NetInterface) -> bool) {
+        for interface in interfaces.iter_mut().filter(|interface| is_wanted(interface)) {
+            let (Some(namespace), Some(peer)) = (interface.peer_namespace, interface.peer) else { continue };
+            if !interface.is_counted_on_the_other_end() {
+                continue;
+            }
+            if let Ok(other) = self.interface_in_namespace(namespace, peer) {
+                interface.add_other_end(&other);
+            }
+        }
     }
 
     /// The index of the interface by which packets to an address leave; `None` without a route.
@@ -114,6 +188,13 @@ impl Netlink {
             Err(error) => Err(error),
         }
     }
+}
+
+/// A request for one interface in another namespace.
+fn in_namespace(namespace: i32, index: u32) -> Request {
+    let mut body = [0; IFINFOMSG];
+    body[4..8].copy_from_slice(&index.to_ne_bytes());
+    Request::new(RTM_GETLINK, 0, &body).attribute(IFLA_TARGET_NETNSID, &namespace.to_ne_bytes())
 }
 
 /// What the kernel answers where there is no route, one that refuses packets, or no such family.
@@ -182,7 +263,9 @@ mod tests {
     #[test]
     fn the_kernel_answers_for_this_process_and_for_none() {
         let netlink = Netlink::connect().unwrap();
-        assert_eq!(netlink.namespace_of_process(std::process::id()).unwrap(), None);
+        // It has one where somebody looked into a namespace with a device on an interface of this one.
+        let own = || netlink.namespace_of_process(std::process::id()).unwrap();
+        assert_eq!(own(), own());
         let error = netlink.namespace_of_process(0x3fff_ffff).unwrap_err();
         assert_eq!(error.raw_os_error(), Some(libc::ESRCH));
         // The loopback is always there.

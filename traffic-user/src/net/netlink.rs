@@ -262,7 +262,7 @@ impl Netlink {
     }
 
     /// A dump, repeated while the kernel marks it as interrupted.
-    fn dump<T>(
+    pub(super) fn dump<T>(
         &self,
         request: &Request,
         decode: impl Fn(&Message<'_>) -> Option<T>,

@@ -9,7 +9,7 @@ use serde::Serialize;
 use traffic_common::Direction;
 use traffic_model::ContainerId;
 
-use super::{Host, policy::Policy, registry::Registry};
+use super::{Host, policy::Policy, registry::Registry, status::WithoutHostEnd};
 use crate::{
     kernel::{entries, hooks::Recognition, load},
     net::interface::NetInterface,
@@ -23,6 +23,10 @@ use crate::{
 /// What to do about an interface whose container is unknown.
 const ADVICE: &str = "name its container under [[container]] in the configuration (`interfaces`), or add a rule of \
                       kind \"ignore\" for it under [interfaces]";
+
+/// What to do about a device in a container that has no end on this host.
+pub(super) const ADVICE_INSIDE: &str = "give the container a veth on a bridge instead, or add a rule of kind \"ignore\" \
+                                        for this name under [interfaces]";
 
 /// What is known of the host.
 #[derive(Debug, Serialize)]
@@ -39,6 +43,8 @@ pub struct HostReport {
     pub pending: Vec<PendingOwner>,
     /// The interfaces that look like a container's and are not counted.
     pub not_counted: Vec<NotCounted>,
+    /// The devices in containers that have no end on this host, and so are not counted.
+    pub without_host_end: Vec<WithoutHostEnd>,
     /// The containers and machines that run and have no interface on this host.
     pub without_interface: Vec<Named>,
     /// The other interfaces.
@@ -94,6 +100,9 @@ pub struct OwnedInterface {
     pub owner: Option<Named>,
     /// Whether several containers share it.
     pub shared: bool,
+    /// What sees its packets before trafctl and may keep them from it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub before_hook: Option<String>,
     /// What assigns it.
     pub rule: String,
 }
@@ -185,6 +194,7 @@ pub fn describe(
         interfaces: Vec::new(),
         pending: Vec::new(),
         not_counted: Vec::new(),
+        without_host_end: policy.inside().map(WithoutHostEnd::from).collect(),
         without_interface: Vec::new(),
         others: Vec::new(),
         problems: policy.problems(),
@@ -197,6 +207,7 @@ pub fn describe(
             kind: interface.kind.clone(),
             owner,
             shared,
+            before_hook: interface.xdp.map(|xdp| xdp.to_string()),
             rule,
         };
         let owned = |owner, shared| owned_by(owner, shared, rule.to_string());
@@ -234,10 +245,28 @@ pub fn describe(
     // One that a name assigned has an interface too.
     let counted: Vec<&str> =
         report.interfaces.iter().filter_map(|one| Some(one.owner.as_ref()?.container.as_str())).collect();
-    let idle = running.filter(|running| !counted.contains(&running.owner.id.as_str()));
+    let has_device =
+        |id: &str| report.without_host_end.iter().any(|one| one.container.as_deref() == Some(id));
+    let idle = running.filter(|running| {
+        let id = running.owner.id.as_str();
+        !counted.contains(&id) && !has_device(id)
+    });
     let named = |running: &Running| Named::new(&running.owner.id, &names, Some(running.owner.platform));
     report.without_interface = idle.map(named).collect();
     report
+}
+
+impl HostReport {
+    /// Whether everything that should be counted is, and everything could be read.
+    pub const fn is_good(&self) -> bool {
+        self.not_counted.is_empty() && self.without_host_end.is_empty() && self.problems.is_empty()
+    }
+
+    /// The devices in containers that are not counted, each with what to do.
+    pub fn advice_on_devices(&self) -> impl Iterator<Item = String> {
+        let all = self.without_host_end.iter();
+        all.map(|device| format!("{}: {}; {ADVICE_INSIDE}", device.interface, device.reason))
+    }
 }
 
 impl Policy {

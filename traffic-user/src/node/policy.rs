@@ -18,7 +18,7 @@ use crate::{
         identity_command::Answers,
         interface_rules::{Ignored, NameRules, Role, Rule, Sources},
     },
-    platform::survey::Survey,
+    platform::{inside::Inside, survey::Survey},
 };
 
 /// How many containers without a slot are named; of all others only the number.
@@ -195,6 +195,12 @@ impl Policy {
     /// What is known of the platforms on this host.
     pub const fn survey(&self) -> &Survey {
         &self.sources.survey
+    }
+
+    /// The devices in containers that are not counted, without those that a rule says to ignore.
+    pub fn inside(&self) -> impl Iterator<Item = &Inside> {
+        let all = self.sources.survey.inside.iter();
+        all.filter(|device| !self.ownership.rules.ignores_inside(&device.label))
     }
 
     /// What people call the containers.

@@ -44,7 +44,7 @@ pub use ledger::{GapsStatus, LedgerStatus};
 pub use moment::Moment;
 pub use report::{
     Attachment, ClassTable, CountedUnnamed, DropsStatus, FaultRow, Hook, MapMemory, NotWatched, Pending,
-    Program, SkbMark, Status, TableDifference, TableUse, Unaccounted, Unmarked,
+    Program, SkbMark, Status, TableDifference, TableUse, Unaccounted, Unmarked, WithoutHostEnd,
 };
 
 /// Gathers the state of the node.
@@ -92,6 +92,7 @@ pub fn gather_with_counters(
     problems.extend(BaselineFile::new(state_dir).problems());
     problems.extend(config::last_good_problem(state_dir));
     problems.extend(missing_addresses(host, maps)?);
+    problems.extend(host.policy.inside().map(|device| inside_problem(&device.label, &device.why())));
     problems.extend(host.policy.without_slot(|id| registry.container_slot(id).is_some()));
     problems.extend(foreign_program(&meta));
     problems.extend(limits_problem(host, &meta)?);
@@ -128,6 +129,7 @@ pub fn gather_with_counters(
         attachments,
         counted_unnamed,
         pending,
+        without_host_end: host.policy.inside().map(WithoutHostEnd::from).collect(),
         not_watched,
         faults: snapshot.faults.iter().map(FaultRow::from).collect(),
         unaccounted: Unaccounted::from(&snapshot.balance()),
@@ -167,6 +169,10 @@ fn problems_of_files(host: &Host, class_table: &ClassTable, of_daemon: Vec<Strin
         _ => problem,
     }));
     found
+}
+
+fn inside_problem(label: &str, why: &str) -> String {
+    format!("{label}: {why}; {}", super::host_report::ADVICE_INSIDE)
 }
 
 fn missing_addresses(host: &Host, maps: &Maps) -> anyhow::Result<Option<String>> {

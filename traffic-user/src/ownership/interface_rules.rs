@@ -169,6 +169,12 @@ impl NameRules {
         Ok(rules)
     }
 
+    /// Whether a rule says to ignore a device in a container, by its label such as `mail/eth0`.
+    pub fn ignores_inside(&self, label: &str) -> bool {
+        let first = self.patterns.iter().find(|rule| rule.pattern.matches(label).is_some());
+        first.is_some_and(|rule| rule.kind == RuleKind::Ignore)
+    }
+
     /// Whether a hardware address can decide the role of an interface.
     pub fn asks_for_addresses(&self) -> bool {
         self.has_command || !self.by_mac.is_empty()

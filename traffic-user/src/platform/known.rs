@@ -30,7 +30,7 @@ pub(super) struct Attributed {
 /// Everything that the platforms' files and cgroups show.
 pub(super) struct Known {
     pub platforms: BTreeMap<Platform, Vec<String>>,
-    members: Vec<Member>,
+    pub members: Vec<Member>,
     interfaces: HashMap<String, Vec<NamedInterface>>,
     names: BTreeMap<(Platform, String), String>,
     joined: HashSet<(Platform, String)>,
@@ -230,6 +230,12 @@ impl Known {
                 ))
             }
         }
+    }
+
+    /// The owner of a namespace that these members are in, or why it has none.
+    pub(super) fn owner_of_members(&self, root: &Root, at: &[usize]) -> Result<Owner, String> {
+        let (member, _) = self.only_member(root, at)?;
+        self.owner(member.platform, &member.id)
     }
 
     /// The only container that files name for an interface.

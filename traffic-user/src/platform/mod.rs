@@ -7,6 +7,7 @@
 //! - [`survey`]: the whole look at the host, and its result.
 //! - `cgroups`: the cgroups of containers; the names that platforms give them are in `cgroup_names`.
 //! - `known`: everything that was found, put together.
+//! - [`inside`]: devices in containers that have no end on this host.
 //! - `netns`: from cgroups, processes and files of namespaces to interfaces.
 //! - `readers`: reading the platforms' files, each on a thread of its own with a time limit.
 //! - `docker`, `kubernetes`, `libvirt`, `lxc`, `lxd`, `nspawn`, `podman`, `proxmox`, `virtuozzo`: one platform
@@ -18,6 +19,7 @@
 mod cgroup_names;
 mod cgroups;
 mod docker;
+pub mod inside;
 mod known;
 mod kubernetes;
 mod libvirt;

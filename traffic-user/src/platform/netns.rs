@@ -9,12 +9,12 @@ use std::{
 };
 
 use super::{Member, Place, cgroups, root::Root};
-use crate::net::netlink::Netlink;
+use crate::net::{interface::NetInterface, netlink::Netlink};
 
 /// Where namespaces have names: those of `ip netns`, which Podman and Kubernetes use as well, and Docker's.
-const NAMED: [&str; 2] = ["/run/netns", "/run/docker/netns"];
+pub(super) const NAMED: [&str; 2] = ["/run/netns", "/run/docker/netns"];
 /// Most named namespaces that are looked at.
-const MOST_NAMED: usize = 10_000;
+pub(super) const MOST_NAMED: usize = 10_000;
 
 /// The kernel's ids of network namespaces; a trait, so that tests can replace the kernel.
 pub(super) trait NamespaceIds {
@@ -26,6 +26,18 @@ pub(super) trait NamespaceIds {
 
     /// The hardware address of an interface in another namespace; `None` where it has none, or is gone.
     fn address_in(&self, namespace: i32, index: u32) -> io::Result<Option<[u8; 6]>>;
+
+    /// That of this process, which has one from now on.
+    fn own(&self) -> io::Result<i32>;
+
+    /// That of another process, which has one from now on.
+    fn number_of_process(&self, pid: u32) -> io::Result<i32>;
+
+    /// That of a file, which has one from now on.
+    fn number_of_file(&self, path: &Path) -> io::Result<i32>;
+
+    /// The interfaces in another namespace.
+    fn interfaces_in(&self, namespace: i32) -> io::Result<Vec<NetInterface>>;
 }
 
 impl NamespaceIds for Netlink {
@@ -40,6 +52,22 @@ impl NamespaceIds for Netlink {
 
     fn address_in(&self, namespace: i32, index: u32) -> io::Result<Option<[u8; 6]>> {
         self.address_in_namespace(namespace, index)
+    }
+
+    fn own(&self) -> io::Result<i32> {
+        Self::number_of_process(self, std::process::id())
+    }
+
+    fn number_of_process(&self, pid: u32) -> io::Result<i32> {
+        Self::number_of_process(self, pid)
+    }
+
+    fn number_of_file(&self, path: &Path) -> io::Result<i32> {
+        Self::number_of_file(self, File::open(path)?.as_fd())
+    }
+
+    fn interfaces_in(&self, namespace: i32) -> io::Result<Vec<NetInterface>> {
+        self.interfaces_in_namespace(namespace)
     }
 }
 

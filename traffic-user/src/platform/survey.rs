@@ -9,7 +9,14 @@ use std::{
 use anyhow::Context as _;
 use traffic_model::ContainerId;
 
-use super::{Owner, Platform, cgroups, known::Known, netns::NamespaceIds, readers::Readers, root::Root};
+use super::{
+    Owner, Platform, cgroups,
+    inside::{self, Inside},
+    known::Known,
+    netns::NamespaceIds,
+    readers::Readers,
+    root::Root,
+};
 use crate::net::{interface::NetInterface, netlink::Netlink};
 
 /// Addresses that only the default route leads to. Nothing is sent there.
@@ -75,6 +82,8 @@ pub struct Survey {
     pub platforms: BTreeMap<Platform, Vec<String>>,
     /// The containers and machines that run, sorted by id.
     pub running: Vec<Running>,
+    /// The devices in containers that have no end on this host.
+    pub inside: Vec<Inside>,
     /// What could not be read or cannot be used.
     pub problems: Vec<String>,
     by_index: HashMap<u32, Attribution>,
@@ -111,7 +120,10 @@ impl Survey {
             let all = of.by_index.iter();
             all.map(|(index, found)| (*index, (owner(found), found.other_address))).collect()
         };
+        let same = |(a, b): (&Inside, &Inside)| a.is_same(b) && a.label == b.label;
         self.default_routes != earlier.default_routes
+            || self.inside.len() != earlier.inside.len()
+            || !self.inside.iter().zip(&earlier.inside).all(same)
             || !self.platforms.keys().eq(earlier.platforms.keys())
             || owners(self) != owners(earlier)
     }
@@ -202,7 +214,10 @@ impl Surveyor {
         let attributed = known.attribute(&self.root, interfaces, ids, self.asks_for_addresses);
         let attributed = attributed.context("cannot look up whose network namespace is whose")?;
         let names = known.names_by_id();
+        let inside = inside::look(&known, &self.root, interfaces, ids);
+        known.problems.extend(inside.problem);
         Ok(Survey {
+            inside: inside.devices,
             running: known.running(&attributed),
             problems: known.problems,
             platforms: known.platforms,

@@ -20,13 +20,24 @@ struct Host {
     /// Those of files.
     files: HashMap<String, i32>,
     interfaces: Vec<NetInterface>,
+    /// The interfaces in the namespaces.
+    inside: HashMap<i32, Vec<NetInterface>>,
 }
+
+/// The id of the host's own namespace.
+const OWN: i32 = 77;
 
 impl Host {
     /// A host with cgroup v2 and nothing else.
     fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let host = Self { folder, processes: HashMap::new(), files: HashMap::new(), interfaces: Vec::new() };
+        let host = Self {
+            folder,
+            processes: HashMap::new(),
+            files: HashMap::new(),
+            interfaces: Vec::new(),
+            inside: HashMap::new(),
+        };
         host.write("/sys/fs/cgroup/cgroup.procs", "1\n");
         host
     }
@@ -96,6 +107,24 @@ impl NamespaceIds for Host {
 
     fn address_in(&self, namespace: i32, index: u32) -> io::Result<Option<[u8; 6]>> {
         Ok(Some([2, 0, 0, 0, u8::try_from(namespace).unwrap_or(0), u8::try_from(index).unwrap_or(0)]))
+    }
+
+    fn own(&self) -> io::Result<i32> {
+        Ok(OWN)
+    }
+
+    fn number_of_process(&self, pid: u32) -> io::Result<i32> {
+        Ok(self.of_process(pid)?.unwrap_or(OWN))
+    }
+
+    fn number_of_file(&self, path: &Path) -> io::Result<i32> {
+        self.of_file(path)?.ok_or_else(|| io::Error::from_raw_os_error(libc::EINVAL))
+    }
+
+    fn interfaces_in(&self, namespace: i32) -> io::Result<Vec<NetInterface>> {
+        // The host's own would be taken for a container's.
+        assert_ne!(namespace, OWN);
+        Ok(self.inside.get(&namespace).cloned().unwrap_or_default())
     }
 }
 
@@ -355,4 +384,67 @@ fn the_name_of_a_namespace_without_a_container_is_shown() {
     host.files.insert("/run/netns/blue".to_owned(), 8);
     host.veth("veth0", 8);
     assert!(host.owners()[0].contains("in the network namespace /run/netns/blue of its other end"));
+}
+
+#[test]
+fn only_what_leads_past_the_host_is_named_of_the_devices_in_containers() {
+    let mut host = Host::new();
+    host.veth("vethQ7x2Ab", 4)
+        .tap("eno1")
+        .process("lxc.payload.mail", 4100, Some(4))
+        .process("lxc.payload.none", 4200, None)
+        .write("/run/netns/router", "")
+        .write("/run/netns/mail", "");
+    host.files.insert("/run/netns/router".to_owned(), 9);
+    // The same namespace as the container's, and one that is none.
+    host.files.insert("/run/netns/mail".to_owned(), 4);
+    let eno1 = host.interfaces[1].index;
+    let device = |index: u32, name: &str, kind: &str, on: Option<(i32, u32)>| NetInterface {
+        index,
+        name: name.to_owned(),
+        kind: kind.to_owned(),
+        ethernet: name != "lo",
+        peer_is_elsewhere: on.is_some(),
+        peer_namespace: on.map(|(namespace, _)| namespace),
+        peer: on.map(|(_, index)| index).filter(|&on| on != index),
+        ..NetInterface::default()
+    };
+    let of_mail = vec![
+        device(1, "lo", "", None),
+        device(2, "eth0", "veth", Some((OWN, 100))),
+        device(3, "eth1", "macvlan", Some((OWN, eno1))),
+        device(4, "card", "", None),
+        // On a device of the container, and of another one.
+        NetInterface { peer: Some(2), ..device(5, "own", "macvlan", None) },
+        device(6, "cable", "vlan", Some((8, 3))),
+        device(7, "tun0", "tun", None),
+        // Of one index with the interface below it, and on one that is gone.
+        device(eno1, "same", "ipvlan", Some((OWN, eno1))),
+        device(8, "gone", "vlan", Some((OWN, 555))),
+    ];
+    host.inside.insert(4, of_mail);
+    host.inside.insert(9, vec![device(2, "wan", "macvtap", Some((OWN, eno1)))]);
+    let survey = host.survey();
+    let shown: Vec<String> =
+        survey.inside.iter().map(|one| format!("{}: {}", one.label, one.why())).collect();
+    let why = |what: &str| {
+        format!("a {what}, in container mail (LXC): it has no end on this host, so that nothing counts it")
+    };
+    assert_eq!(
+        shown,
+        [
+            format!("mail/eth1: {}", why("macvlan on eno1")),
+            format!("mail/card: {}", why("network card of its own")),
+            format!("mail/same: {}", why("ipvlan on eno1")),
+            format!("mail/gone: {}", why("vlan on interface 555")),
+            "router/wan: a macvtap on eno1: it has no end on this host, so that nothing counts it, and no container of \
+             a known platform is in the network namespace /run/netns/router"
+                .to_owned(),
+        ]
+    );
+    let mut earlier = survey.clone();
+    assert!(!survey.differs_from(&earlier));
+    earlier.inside.pop();
+    assert!(survey.differs_from(&earlier));
+    assert_eq!(survey.problems, [""; 0]);
 }

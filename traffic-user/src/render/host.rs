@@ -42,7 +42,7 @@ pub fn table(report: &HostReport) -> String {
     if !report.without_interface.is_empty() {
         let names: Vec<_> = report.without_interface.iter().map(shown).collect();
         text += &format!(
-            "\nwithout an interface on this host (the host's network, macvlan, ipvlan or none), so not counted apart:\n  \
+            "\nwithout an interface on this host (the host's network, or none), so not counted apart:\n  \
              {}\n",
             names.join("\n  ")
         );
@@ -50,6 +50,15 @@ pub fn table(report: &HostReport) -> String {
     if !report.others.is_empty() {
         let names: Vec<_> = report.others.iter().map(|other| other.interface.as_str()).collect();
         text += &format!("\nother interfaces: {}; --format json has the reasons\n", names.join(", "));
+    }
+    for one in &report.interfaces {
+        if let Some(what) = &one.before_hook {
+            text += &format!(
+                "\nBEFORE TRAFCTL {}: {what} sees packets first; what it drops, answers or redirects is not counted, \
+                 and becomes a gap\n",
+                one.interface
+            );
+        }
     }
     for one in &report.pending {
         text += &format!(
@@ -59,6 +68,9 @@ pub fn table(report: &HostReport) -> String {
     }
     for one in &report.not_counted {
         text += &format!("\nNOT COUNTED {}: {}; {}\n", one.interface, one.reason, one.advice);
+    }
+    for device in report.advice_on_devices() {
+        text += &format!("\nNOT COUNTED {device}\n");
     }
     for problem in &report.problems {
         text += &format!("\nPROBLEM {problem}\n");
@@ -76,7 +88,10 @@ mod tests {
     use insta::assert_snapshot;
 
     use super::*;
-    use crate::node::host_report::{FoundPlatform, NotCounted, Other, OwnedInterface, PendingOwner};
+    use crate::node::{
+        host_report::{FoundPlatform, NotCounted, Other, OwnedInterface, PendingOwner},
+        status::WithoutHostEnd,
+    };
 
     fn sample() -> HostReport {
         let named = |container: &str, name: Option<&str>, platform| Named {
@@ -89,6 +104,7 @@ mod tests {
             ifindex,
             kind: "veth".to_owned(),
             shared: Option::is_none(&owner),
+            before_hook: (ifindex == 6).then(|| "an XDP program (native, id 12)".to_owned()),
             owner,
             rule: rule.to_owned(),
         };
@@ -123,6 +139,13 @@ mod tests {
                 kind: "veth".to_owned(),
                 reason: "no container of a known platform".to_owned(),
                 advice: "name its container",
+            }],
+            without_host_end: vec![WithoutHostEnd {
+                interface: "mail/eth0".to_owned(),
+                container: Some("mail".to_owned()),
+                kind: "macvlan".to_owned(),
+                parent: Some("eno1".to_owned()),
+                reason: "a macvlan on eno1 of container mail (LXC)".to_owned(),
             }],
             without_interface: vec![named("77c0ffee2c3d", Some("side"), Some("docker"))],
             others: vec![Other { interface: "lo".to_owned(), reason: "it is the loopback".to_owned() }],

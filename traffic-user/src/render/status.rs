@@ -252,7 +252,7 @@ pub(super) mod tests {
     use crate::health::{Component, State, Work};
     use crate::node::status::{
         Attachment, FaultRow, GapsStatus, MapMemory, NotWatched, Pending, Program, TableDifference,
-        Unaccounted, Unmarked,
+        Unaccounted, Unmarked, WithoutHostEnd,
     };
 
     pub(crate) fn sample() -> Status {
@@ -370,6 +370,13 @@ pub(super) mod tests {
                 packets: 11,
                 bytes: 1200,
                 reason: Some("nothing names it".to_owned()),
+            }],
+            without_host_end: vec![WithoutHostEnd {
+                interface: "mail/eth0".to_owned(),
+                container: Some("mail".to_owned()),
+                kind: "macvlan".to_owned(),
+                parent: Some("eno1".to_owned()),
+                reason: "a macvlan on eno1 of container mail (LXC)".to_owned(),
             }],
             not_watched: vec![NotWatched { interface: "lo".to_owned(), reason: "no rule".to_owned() }],
             faults: vec![FaultRow {

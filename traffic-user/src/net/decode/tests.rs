@@ -59,10 +59,48 @@ fn an_interface_is_read_whatever_other_attributes_it_has() {
         statistics: InterfaceStatistics { packets: [22, 11], bytes: [44, 33] },
         send_drops: 66 + 88,
         queue: "noqueue".to_owned(),
+        xdp: None,
     };
     assert_eq!(interface, expected);
     assert_eq!(interface.device(), 0x0018_5101_0203_0009);
     assert!(interface.is_called("web") && interface.is_called("veth101.0") && !interface.is_called("x"));
+}
+
+#[test]
+fn an_xdp_program_is_named_with_its_place() {
+    let with = |attached: u8, id: Option<u32>| {
+        let id = id.map(u32::to_ne_bytes);
+        let mut data: Vec<(u16, &[u8])> = vec![(IFLA_XDP_ATTACHED, std::slice::from_ref(&attached))];
+        data.extend(id.as_ref().map(|id| (IFLA_XDP_PROG_ID, id.as_slice())));
+        decoded(veth(AF_UNSPEC).nested(IFLA_XDP, &data), interface).unwrap().xdp.map(|xdp| xdp.to_string())
+    };
+    assert_eq!(with(0, None), None);
+    assert_eq!(with(1, Some(12)).unwrap(), "an XDP program (native, id 12)");
+    assert_eq!(with(2, Some(13)).unwrap(), "an XDP program (generic, id 13)");
+    assert_eq!(with(3, Some(14)).unwrap(), "an XDP program (offloaded, id 14)");
+    assert_eq!(with(4, None).unwrap(), "several XDP programs");
+}
+
+#[test]
+fn the_other_end_adds_only_what_it_has_more() {
+    let end = |index, peer, kind: &str, packets, bytes| NetInterface {
+        index,
+        peer,
+        kind: kind.to_owned(),
+        statistics: InterfaceStatistics { packets, bytes },
+        ..NetInterface::default()
+    };
+    let here = || end(7, Some(2), "veth", [5, 60], [500, 6000]);
+    let after = |other: NetInterface| {
+        let mut here = here();
+        here.add_other_end(&other);
+        (here.statistics.packets, here.statistics.bytes)
+    };
+    assert_eq!(after(end(2, Some(7), "veth", [9, 59], [900, 5900])), ([9, 60], [900, 6000]));
+    assert_eq!(after(end(7, None, "veth", [9, 61], [900, 6100])), ([9, 61], [900, 6100]));
+    // Not its other end: another device has taken the index.
+    assert_eq!(after(end(2, Some(8), "veth", [9, 99], [900, 9900])), ([5, 60], [500, 6000]));
+    assert_eq!(after(end(2, Some(7), "netkit", [9, 99], [900, 9900])), ([5, 60], [500, 6000]));
 }
 
 #[test]

@@ -222,10 +222,10 @@ impl Interfaces {
             // A hook without our program is a problem of its own, and explains this one.
             if hook.ours > 0 {
                 self.problems.push(format!(
-                    "{}: of {} {name} since it was attached, {passed} reached the program: another program \
-                     runs before it, or packets take a path around the hook",
+                    "{}: of {} {name} since it was attached, {passed} reached the program: {}",
                     interface.name,
-                    traffic_model::counted(kernel, "buffer")
+                    traffic_model::counted(kernel, "buffer"),
+                    path_around(&interface, direction)
                 ));
             }
         }
@@ -238,6 +238,22 @@ impl Interfaces {
             outgoing,
         });
         Ok(())
+    }
+}
+
+/// How packets may have passed the program of a direction.
+fn path_around(interface: &NetInterface, direction: Direction) -> String {
+    let receives = if interface.is_reversed() { Direction::In } else { Direction::Out };
+    match interface.xdp {
+        Some(xdp) if direction == receives => {
+            format!("{xdp} on it sees them first, and what it drops, answers or redirects is not counted")
+        }
+        _ if direction == receives => {
+            "another program runs before it, or packets take a path around the hook".to_owned()
+        }
+        _ => "packets take a path around the hook, such as bpf_redirect_peer, a redirect by XDP, or a packet socket \
+              that bypasses the queues"
+            .to_owned(),
     }
 }
 

@@ -3,7 +3,7 @@
 //! They are read first and together. Whatever else is looked up for `trafctl status` afterwards, such as the owners of
 //! the interfaces, may take its time.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use traffic_common::{Direction, InterfaceCounters, InterfaceRecord};
 
@@ -30,7 +30,10 @@ impl Moment {
     /// When a map or the list of interfaces cannot be read.
     pub fn read(host: &Host, maps: &Maps) -> anyhow::Result<Self> {
         let counted_before = counters::all_interfaces_totals(maps)?;
-        let listed = host.netlink.interfaces()?;
+        let mut listed = host.netlink.interfaces()?;
+        let attached: HashSet<u32> =
+            counters::interface_records(maps)?.iter().map(|record| record.ifindex).collect();
+        host.netlink.add_other_ends(&mut listed, |interface| attached.contains(&interface.index));
         let counted = Counted::read(maps)?;
         Ok(Self { listed, counted_before, counted })
     }

@@ -6,7 +6,7 @@ use serde::Serialize;
 use traffic_model::{Balance, ByDirection, FaultCounter};
 
 use super::{daemon::Daemon, ledger::LedgerStatus};
-use crate::class_source;
+use crate::{class_source, platform::inside::Inside};
 
 /// The state of everything on the node.
 #[derive(Debug, Serialize)]
@@ -46,6 +46,8 @@ pub struct Status {
     pub counted_unnamed: Vec<CountedUnnamed>,
     /// Owners that are not known yet, or were not when their interface went.
     pub pending: Vec<Pending>,
+    /// Devices in containers that have no end on this host.
+    pub without_host_end: Vec<WithoutHostEnd>,
     /// The other interfaces of the host.
     pub not_watched: Vec<NotWatched>,
     /// Faults counted so far.
@@ -237,6 +239,33 @@ pub struct NotWatched {
     pub interface: String,
     /// Why it is not counted.
     pub reason: String,
+}
+
+/// A device in a container that has no end on this host, so that nothing counts it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct WithoutHostEnd {
+    /// Its container and its name there, as in `mail/eth0`.
+    pub interface: String,
+    /// The container; `null` where that is unknown.
+    pub container: Option<String>,
+    /// Its kind as the kernel names it; empty for a network card.
+    pub kind: String,
+    /// The interface of this host that it is on; `null` for a network card.
+    pub parent: Option<String>,
+    /// Why it is not counted.
+    pub reason: String,
+}
+
+impl From<&Inside> for WithoutHostEnd {
+    fn from(device: &Inside) -> Self {
+        Self {
+            interface: device.label.clone(),
+            container: device.owner.as_ref().ok().map(|owner| owner.id.to_string()),
+            kind: device.kind.clone(),
+            parent: device.parent.clone(),
+            reason: device.why(),
+        }
+    }
 }
 
 /// One hook of an interface.
