@@ -11,8 +11,9 @@ use crate::{
 /// Show which container platforms are on this host, and whose each interface is
 ///
 /// Lists the platforms that were found and what shows them, each interface with its container and what assigns
-/// it, what is counted for an owner who is not known yet, and what looks like a container's interface and is not
-/// counted. Needs no counters. Status 1 if anything is not counted, or if a platform's file cannot be used.
+/// it, what is counted for an owner who is not known yet, and what is not counted: what looks like a container's
+/// interface, and devices in containers that have no end on this host. Needs no counters. Status 1 if anything is
+/// not counted, or if a platform's file cannot be used.
 #[derive(Debug, Args)]
 #[command(after_long_help = "Examples:\n  \
     trafctl host\n  \

@@ -152,10 +152,10 @@ mod tests {
     }
 
     /// The last interface of a reading, if it was added.
-    fn added(watch: &mut InsideWatch, read: Option<NetInterface>) -> Option<InterfaceCounter> {
+    fn added(watch: &mut InsideWatch, read: Option<&NetInterface>) -> Option<InterfaceCounter> {
         let mut snapshot = sample::snapshot();
         let before = snapshot.interfaces.len();
-        watch.add_as(|_| read.clone(), &mut snapshot);
+        watch.add_as(|_| read.cloned(), &mut snapshot);
         assert!(snapshot.interfaces.len() <= before + 1);
         snapshot.interfaces.get(before).cloned()
     }
@@ -163,9 +163,9 @@ mod tests {
     #[test]
     fn all_that_the_device_carried_passed_uncounted() {
         let mut watch = InsideWatch::default();
-        assert_eq!(added(&mut watch, Some(now([3, 300, 5, 500]))), None);
+        assert_eq!(added(&mut watch, Some(&now([3, 300, 5, 500]))), None);
         watch.note(&[macvlan("mail/eth0")]);
-        let first = added(&mut watch, Some(now([3, 300, 5, 500]))).unwrap();
+        let first = added(&mut watch, Some(&now([3, 300, 5, 500]))).unwrap();
         assert_eq!(
             (first.interface.as_str(), first.container.as_ref().unwrap().as_str()),
             ("mail/eth0", "mail")
@@ -180,14 +180,14 @@ mod tests {
         assert_eq!(added(&mut watch, None).unwrap(), first);
         // Another device took the index.
         assert_eq!(
-            added(&mut watch, Some(NetInterface { mac: None, ..now([9, 900, 9, 900]) })).unwrap(),
+            added(&mut watch, Some(&NetInterface { mac: None, ..now([9, 900, 9, 900]) })).unwrap(),
             first
         );
         // Made again with the same address: what the former one carried stays.
-        let again = added(&mut watch, Some(now([1, 100, 0, 0]))).unwrap();
+        let again = added(&mut watch, Some(&now([1, 100, 0, 0]))).unwrap();
         assert_ne!(again.generation, first.generation);
         assert_eq!(again.passed.incoming.missed_skbs, 1);
         watch.note(&[]);
-        assert_eq!(added(&mut watch, Some(now([1, 100, 0, 0]))), None);
+        assert_eq!(added(&mut watch, Some(&now([1, 100, 0, 0]))), None);
     }
 }

@@ -9,7 +9,9 @@ use traffic_common::{Direction, InterfaceStatistics};
 use traffic_model::notation::name_text;
 
 use super::{
-    interface::{BpfFilter, ForeignFilter, HookQdisc, InterfaceEvent, NetInterface, Xdp, is_machines_end},
+    interface::{
+        BpfFilter, ForeignFilter, HookQdisc, InterfaceEvent, NetInterface, Xdp, XdpMode, is_machines_end,
+    },
     link_type,
     message::{Message, attribute, attributes, u16_at, u32_at, u64_at},
 };
@@ -141,10 +143,10 @@ fn described(body: &[u8]) -> Option<NetInterface> {
 fn xdp(value: &[u8]) -> Option<Xdp> {
     let mode = match attribute(value, IFLA_XDP_ATTACHED)?.first()? {
         0 => return None,
-        1 => "native",
-        2 => "generic",
-        3 => "offloaded",
-        _ => "several",
+        1 => XdpMode::Native,
+        2 => XdpMode::Generic,
+        3 => XdpMode::Offloaded,
+        _ => XdpMode::Several,
     };
     let program = attribute(value, IFLA_XDP_PROG_ID).and_then(|id| u32_at(id, 0));
     Some(Xdp { mode, program: program.unwrap_or(0) })

@@ -49,18 +49,34 @@ pub struct NetInterface {
 /// An XDP program on an interface.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Xdp {
-    /// Where it runs: `native`, `generic` or `offloaded`, or `several` for more than one of them.
-    pub mode: &'static str,
+    /// Where it runs.
+    pub mode: XdpMode,
     /// The id of the program; 0 where there are several.
     pub program: u32,
 }
 
+/// Where an XDP program runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum XdpMode {
+    /// In the driver.
+    Native,
+    /// In the kernel's common code.
+    Generic,
+    /// In the network card.
+    Offloaded,
+    /// In more than one of them.
+    Several,
+}
+
 impl std::fmt::Display for Xdp {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self.program {
-            0 => f.write_str("several XDP programs"),
-            id => write!(f, "an XDP program ({}, id {id})", self.mode),
-        }
+        let mode = match self.mode {
+            XdpMode::Native => "native",
+            XdpMode::Generic => "generic",
+            XdpMode::Offloaded => "offloaded",
+            XdpMode::Several => return f.write_str("several XDP programs"),
+        };
+        write!(f, "an XDP program ({mode}, id {})", self.program)
     }
 }
 

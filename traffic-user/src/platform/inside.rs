@@ -49,8 +49,8 @@ impl Inside {
     /// What it is, for people.
     pub fn what(&self) -> String {
         match &self.parent {
-            Some(parent) => format!("{} on {parent}", self.kind),
-            None => "network card of its own".to_owned(),
+            Some(parent) => format!("{} {} on {parent}", article(&self.kind), self.kind),
+            None => "a network card of its own".to_owned(),
         }
     }
 
@@ -59,12 +59,10 @@ impl Inside {
         let what = self.what();
         match &self.owner {
             Ok(owner) => {
-                format!(
-                    "a {what}, in container {owner}: it has no end on this host, so that nothing counts it"
-                )
+                format!("{what}, in container {owner}: it has no end on this host, so that nothing counts it")
             }
             Err(reason) => {
-                format!("a {what}: it has no end on this host, so that nothing counts it, and {reason}")
+                format!("{what}: it has no end on this host, so that nothing counts it, and {reason}")
             }
         }
     }
@@ -73,6 +71,11 @@ impl Inside {
     pub(super) fn is_same(&self, other: &Self) -> bool {
         (self.namespace, self.index, self.mac) == (other.namespace, other.index, other.mac)
     }
+}
+
+/// The article of a kind: "an ipvlan".
+fn article(kind: &str) -> &'static str {
+    if kind.starts_with(['a', 'e', 'i', 'o']) { "an" } else { "a" }
 }
 
 /// What was found, and why not all could be looked at.
@@ -158,7 +161,7 @@ impl Look {
                 Below::Itself => continue,
             };
             self.devices.push(Inside {
-                label: format!("{place}/{}", interface.name),
+                label: format!("{place}/{}", printable(&interface.name)),
                 owner: owner.clone(),
                 namespace,
                 index: interface.index,
@@ -170,6 +173,12 @@ impl Look {
         }
         Ok(())
     }
+}
+
+/// A name that whoever is root in a container may have given, without what could control a terminal.
+fn printable(name: &str) -> String {
+    let shown = |c: char| if c.is_control() { c.escape_unicode().to_string() } else { c.to_string() };
+    name.chars().map(shown).collect()
 }
 
 /// What an interface in a container leads to.

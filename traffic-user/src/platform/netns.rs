@@ -4,7 +4,7 @@ use std::{
     collections::{BTreeMap, BTreeSet, HashSet},
     fs::{self, File},
     io,
-    os::fd::AsFd as _,
+    os::{fd::AsFd as _, unix::fs::OpenOptionsExt as _},
     path::Path,
 };
 
@@ -46,8 +46,7 @@ impl NamespaceIds for Netlink {
     }
 
     fn of_file(&self, path: &Path) -> io::Result<Option<i32>> {
-        // Not through `files::open`: these files belong to a file system of the kernel's.
-        self.namespace_of_file(File::open(path)?.as_fd())
+        self.namespace_of_file(open(path)?.as_fd())
     }
 
     fn address_in(&self, namespace: i32, index: u32) -> io::Result<Option<[u8; 6]>> {
@@ -63,12 +62,18 @@ impl NamespaceIds for Netlink {
     }
 
     fn number_of_file(&self, path: &Path) -> io::Result<i32> {
-        Self::number_of_file(self, File::open(path)?.as_fd())
+        Self::number_of_file(self, open(path)?.as_fd())
     }
 
     fn interfaces_in(&self, namespace: i32) -> io::Result<Vec<NetInterface>> {
         self.interfaces_in_namespace(namespace)
     }
+}
+
+/// Opens the file of a namespace, or whatever is in its place, without waiting for anybody. Not through `files::open`:
+/// these files belong to a file system of the kernel's.
+fn open(path: &Path) -> io::Result<File> {
+    File::options().read(true).custom_flags(libc::O_NONBLOCK).open(path)
 }
 
 /// Which members are where, as positions in the list of all.

@@ -84,6 +84,8 @@ pub struct Survey {
     pub running: Vec<Running>,
     /// The devices in containers that have no end on this host.
     pub inside: Vec<Inside>,
+    /// Whether all containers could be looked at for that.
+    has_looked_inside: bool,
     /// What could not be read or cannot be used.
     pub problems: Vec<String>,
     by_index: HashMap<u32, Attribution>,
@@ -132,6 +134,11 @@ impl Survey {
     /// was not seen does not show that the owner is another one. Returns the changes of owners, in words.
     pub fn keep_known(&mut self, earlier: &Self) -> Vec<String> {
         let mut changes = Vec::new();
+        if !self.has_looked_inside {
+            let unseen = |before: &&Inside| !self.inside.iter().any(|device| device.is_same(before));
+            let kept: Vec<Inside> = earlier.inside.iter().filter(unseen).cloned().collect();
+            self.inside.extend(kept);
+        }
         for (index, before) in &earlier.by_index {
             let Some(now) = self.by_index.get_mut(index) else {
                 let missing = before.missing + 1;
@@ -215,9 +222,11 @@ impl Surveyor {
         let attributed = attributed.context("cannot look up whose network namespace is whose")?;
         let names = known.names_by_id();
         let inside = inside::look(&known, &self.root, interfaces, ids);
+        let has_looked_inside = inside.problem.is_none();
         known.problems.extend(inside.problem);
         Ok(Survey {
             inside: inside.devices,
+            has_looked_inside,
             running: known.running(&attributed),
             problems: known.problems,
             platforms: known.platforms,

@@ -22,6 +22,8 @@ struct Host {
     interfaces: Vec<NetInterface>,
     /// The interfaces in the namespaces.
     inside: HashMap<i32, Vec<NetInterface>>,
+    /// Whether nobody may look into them.
+    refuses: bool,
 }
 
 /// The id of the host's own namespace.
@@ -37,6 +39,7 @@ impl Host {
             files: HashMap::new(),
             interfaces: Vec::new(),
             inside: HashMap::new(),
+            refuses: false,
         };
         host.write("/sys/fs/cgroup/cgroup.procs", "1\n");
         host
@@ -122,6 +125,9 @@ impl NamespaceIds for Host {
     }
 
     fn interfaces_in(&self, namespace: i32) -> io::Result<Vec<NetInterface>> {
+        if self.refuses {
+            return Err(io::Error::from_raw_os_error(libc::EPERM));
+        }
         // The host's own would be taken for a container's.
         assert_ne!(namespace, OWN);
         Ok(self.inside.get(&namespace).cloned().unwrap_or_default())
@@ -420,7 +426,7 @@ fn only_what_leads_past_the_host_is_named_of_the_devices_in_containers() {
         device(7, "tun0", "tun", None),
         // Of one index with the interface below it, and on one that is gone.
         device(eno1, "same", "ipvlan", Some((OWN, eno1))),
-        device(8, "gone", "vlan", Some((OWN, 555))),
+        device(8, "gone\u{1b}[2J", "vlan", Some((OWN, 555))),
     ];
     host.inside.insert(4, of_mail);
     host.inside.insert(9, vec![device(2, "wan", "macvtap", Some((OWN, eno1)))]);
@@ -428,15 +434,15 @@ fn only_what_leads_past_the_host_is_named_of_the_devices_in_containers() {
     let shown: Vec<String> =
         survey.inside.iter().map(|one| format!("{}: {}", one.label, one.why())).collect();
     let why = |what: &str| {
-        format!("a {what}, in container mail (LXC): it has no end on this host, so that nothing counts it")
+        format!("{what}, in container mail (LXC): it has no end on this host, so that nothing counts it")
     };
     assert_eq!(
         shown,
         [
-            format!("mail/eth1: {}", why("macvlan on eno1")),
-            format!("mail/card: {}", why("network card of its own")),
-            format!("mail/same: {}", why("ipvlan on eno1")),
-            format!("mail/gone: {}", why("vlan on interface 555")),
+            format!("mail/eth1: {}", why("a macvlan on eno1")),
+            format!("mail/card: {}", why("a network card of its own")),
+            format!("mail/same: {}", why("an ipvlan on eno1")),
+            format!("mail/gone\\u{{1b}}[2J: {}", why("a vlan on interface 555")),
             "router/wan: a macvtap on eno1: it has no end on this host, so that nothing counts it, and no container of \
              a known platform is in the network namespace /run/netns/router"
                 .to_owned(),
@@ -446,5 +452,20 @@ fn only_what_leads_past_the_host_is_named_of_the_devices_in_containers() {
     assert!(!survey.differs_from(&earlier));
     earlier.inside.pop();
     assert!(survey.differs_from(&earlier));
+
+    // The kernel refuses or does not answer: what was known stays, and it is a problem.
+    host.refuses = true;
+    let mut without = host.survey();
+    assert!(without.inside.is_empty());
+    let problem = "cannot look into the containers' network namespaces for devices that are not counted";
+    assert!(without.problems.iter().any(|text| text.starts_with(problem)), "{:?}", without.problems);
+    without.keep_known(&survey);
+    assert_eq!(without.inside, survey.inside);
+    // A container that ended is no refusal.
+    host.refuses = false;
+    host.inside.clear();
+    let mut ended = host.survey();
+    ended.keep_known(&survey);
+    assert!(ended.inside.is_empty());
     assert_eq!(survey.problems, [""; 0]);
 }
