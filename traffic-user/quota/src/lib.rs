@@ -10,8 +10,12 @@
 //! - `scope`: which containers a quota is for, and which of several decides.
 //! - `period`: where a period begins and ends.
 //! - `usage`: the used part of an allowance, and the thresholds that it has reached.
+//! - [`crossing`]: thresholds that are newly reached, or no longer, exactly once.
+//! - [`action`]: which actions run now, until they report success.
 //! - `forecast`: what a period comes to, and when the allowance runs out.
 
+pub mod action;
+pub mod crossing;
 pub mod edit;
 mod file;
 mod forecast;

@@ -1,0 +1,56 @@
+//! The state of actions: each runs at least once under the id of its crossing, until it reports success.
+//!
+//! The state is rows beside the crossings. An action is marked as begun before it is started, and as done
+//! after it has reported success. Whoever is killed in between leaves it begun, and it runs again under the
+//! same id. Of a container, actions run one after another in the order of their crossings, so that a lift
+//! never overtakes the throttle before it. No container waits for another.
+
+use std::collections::BTreeSet;
+
+/// Seconds until the first retry, and the most between two. A failure is doubled each time.
+const FIRST_RETRY_S: i64 = 10;
+const LONGEST_RETRY_S: i64 = 3600;
+
+/// An action for a crossing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Pending {
+    /// Its place in the order of crossings.
+    pub sequence: i64,
+    /// Whose it is: actions of one subject wait for each other.
+    pub subject: i64,
+    /// How often it was begun.
+    pub attempts: u32,
+    /// When it was begun last, in seconds since the Unix epoch.
+    pub begun_s: i64,
+}
+
+impl Pending {
+    /// How long after its last begin it may run again.
+    fn retry_s(&self) -> i64 {
+        match self.attempts {
+            0 => 0,
+            attempts => (FIRST_RETRY_S << (attempts - 1).min(16)).min(LONGEST_RETRY_S),
+        }
+    }
+
+    /// Whether it may run. A clock that was set back does not hold it up for longer than a retry.
+    fn is_due(&self, now_s: i64) -> bool {
+        let since_s = now_s.saturating_sub(self.begun_s);
+        since_s >= self.retry_s() || since_s < 0
+    }
+}
+
+/// The actions to begin now, in their order: of each subject the first that is not done, if it is due and
+/// does not run already.
+pub fn due<'p>(pending: &'p [Pending], running: &BTreeSet<i64>, now_s: i64) -> Vec<&'p Pending> {
+    let mut ordered: Vec<&Pending> = pending.iter().collect();
+    ordered.sort_by_key(|action| action.sequence);
+    let mut subjects = BTreeSet::new();
+    ordered.retain(|action| subjects.insert(action.subject));
+    ordered.retain(|action| !running.contains(&action.sequence) && action.is_due(now_s));
+    ordered
+}
+
+#[cfg(test)]
+#[path = "action_tests.rs"]
+mod tests;
