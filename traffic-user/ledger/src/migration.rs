@@ -54,6 +54,7 @@ pub(crate) const MIGRATIONS: &[Migration] = &[
         outbox::fill(transaction)?;
         digest::created(transaction, &["outbox", "changes", "lineage"])
     },
+    |transaction| transaction.execute_batch(schema::QUOTAS),
 ];
 
 /// Makes room for packed days. The next maintenance packs the days that are over, little by little, while

@@ -32,6 +32,8 @@ pub const STARTED: DrainContext = DrainContext { trigger: DrainTrigger::Started,
 pub fn as_version_5() -> String {
     let mut sql = "DROP TABLE outbox; DROP TABLE changes; DROP TABLE lineage; DROP TABLE attribution;
                    DROP TABLE container_name; DROP TABLE interface_owner; DROP TABLE owner_change;
+                   DROP TABLE quota_track; DROP TABLE quota_used; DROP TABLE quota_threshold;
+                   DROP TABLE quota_crossing;
                    PRAGMA legacy_alter_table = ON; DROP VIEW log_data;"
         .to_owned();
     for (kind, level) in KINDS.iter().flat_map(|kind| PACKED_LEVELS.map(|level| (kind, level))) {

@@ -1,23 +1,38 @@
-//! The state of actions: each runs at least once under the id of its crossing, until it reports success.
+//! Actions: what runs when a threshold is reached, and which of them run now, until they report success.
 //!
-//! The state is rows beside the crossings. An action is marked as begun before it is started, and as done
-//! after it has reported success. Whoever is killed in between leaves it begun, and it runs again under the
-//! same id. Of a container, actions run one after another in the order of their crossings, so that a lift
-//! never overtakes the throttle before it. No container waits for another.
+//! An action is marked as begun before it is started, and as done after it has reported success. Whoever is
+//! killed in between leaves it begun, and it runs again under the same id. Of a container, the runs of one
+//! action follow the order of the crossings, so that a lift never overtakes the throttle before it. No
+//! container waits for another, and no action for another one.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, time::Duration};
 
 /// Seconds until the first retry, and the most between two. A failure is doubled each time.
 const FIRST_RETRY_S: i64 = 10;
 const LONGEST_RETRY_S: i64 = 3600;
 
-/// An action for a crossing.
+/// An action of the file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Action {
+    /// Its name.
+    pub name: String,
+    /// The line of the file on which it begins, from 1.
+    pub line: usize,
+    /// The program that runs when a threshold is reached, and its arguments; never empty.
+    pub command: Vec<String>,
+    /// The program that runs when the threshold is no longer reached, or the period ends; empty for none.
+    pub lift: Vec<String>,
+    /// How long either may take.
+    pub timeout: Duration,
+}
+
+/// A run of an action that is not done.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Pending {
     /// Its place in the order of crossings.
     pub sequence: i64,
-    /// Whose it is: actions of one subject wait for each other.
-    pub subject: i64,
+    /// Whose it is: the runs of one subject wait for each other.
+    pub subject: String,
     /// How often it was begun.
     pub attempts: u32,
     /// When it was begun last, in seconds since the Unix epoch.
@@ -40,14 +55,14 @@ impl Pending {
     }
 }
 
-/// The actions to begin now, in their order: of each subject the first that is not done, if it is due and
-/// does not run already.
-pub fn due<'p>(pending: &'p [Pending], running: &BTreeSet<i64>, now_s: i64) -> Vec<&'p Pending> {
+/// What to begin now, in its order: of each subject the first that is not done, if it is due and no run of the
+/// subject is going on.
+pub fn due<'p>(pending: &'p [Pending], running: &BTreeSet<String>, now_s: i64) -> Vec<&'p Pending> {
     let mut ordered: Vec<&Pending> = pending.iter().collect();
     ordered.sort_by_key(|action| action.sequence);
-    let mut subjects = BTreeSet::new();
-    ordered.retain(|action| subjects.insert(action.subject));
-    ordered.retain(|action| !running.contains(&action.sequence) && action.is_due(now_s));
+    let mut subjects: BTreeSet<&str> = BTreeSet::new();
+    ordered.retain(|action| subjects.insert(&action.subject));
+    ordered.retain(|action| !running.contains(&action.subject) && action.is_due(now_s));
     ordered
 }
 

@@ -7,7 +7,7 @@ use proptest::prelude::*;
 use super::*;
 
 fn pending(sequence: i64, subject: i64) -> Pending {
-    Pending { sequence, subject, attempts: 0, begun_s: 0 }
+    Pending { sequence, subject: subject.to_string(), attempts: 0, begun_s: 0 }
 }
 
 fn sequences(due: &[&Pending]) -> Vec<i64> {
@@ -18,7 +18,11 @@ fn sequences(due: &[&Pending]) -> Vec<i64> {
 fn the_next_of_a_subject_waits_for_the_one_before_it() {
     let all = [pending(3, 1), pending(1, 1), pending(2, 2)];
     assert_eq!(sequences(&due(&all, &BTreeSet::new(), 50)), [1, 2]);
-    assert_eq!(sequences(&due(&all, &BTreeSet::from([1]), 50)), [2], "the third waits while the first runs");
+    assert_eq!(
+        sequences(&due(&all, &BTreeSet::from(["1".to_owned()]), 50)),
+        [2],
+        "the third waits while the first runs"
+    );
     let failed = [Pending { attempts: 1, begun_s: 45, ..pending(1, 1) }, pending(3, 1)];
     assert_eq!(sequences(&due(&failed, &BTreeSet::new(), 54)), [0; 0]);
     assert_eq!(sequences(&due(&failed, &BTreeSet::new(), 55)), [1]);
@@ -44,7 +48,7 @@ proptest! {
         let numbered = (0..).zip(&subjects);
         let mut rows: Vec<Pending> = numbered.map(|(sequence, subject)| pending(sequence, *subject)).collect();
         let mut outcomes: VecDeque<u8> = outcomes.into();
-        let mut done: BTreeMap<i64, Vec<i64>> = BTreeMap::new();
+        let mut done: BTreeMap<String, Vec<i64>> = BTreeMap::new();
         let mut now_s = 0;
         for _ in 0..20_000 {
             let Some(next) = due(&rows, &BTreeSet::new(), now_s).first().map(|action| action.sequence) else {
@@ -56,7 +60,7 @@ proptest! {
             rows[at].attempts += 1;
             rows[at].begun_s = now_s;
             match outcomes.pop_front().unwrap_or(0) {
-                0 => done.entry(rows[at].subject).or_default().push(rows.remove(at).sequence),
+                0 => done.entry(rows[at].subject.clone()).or_default().push(rows.remove(at).sequence),
                 // It failed, or nobody was left to see what became of it.
                 _ => now_s += 1,
             }

@@ -7,9 +7,9 @@
 //! - Several thresholds that are reached at once are crossed in ascending order.
 //! - A threshold that is no longer reached (a correction, a higher allowance, a window that has moved on) is
 //!   undone, in descending order. If it is reached again, that is another crossing.
-//! - Periods are looked at in their order, so what was missed while nobody looked is caught up in order. A
-//!   period that is not the newest is not forgotten: a clock that is set back over a border crosses nothing
-//!   again.
+//! - At the end of a period, everything that is crossed ends, in descending order.
+//! - Periods are looked at in their order, so what was missed while nobody looked is caught up in order. If a
+//!   clock is set back over a border, what had ended there begins again, as another crossing.
 
 use std::collections::BTreeMap;
 
@@ -29,7 +29,7 @@ struct Mark {
 }
 
 /// What a look has found.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Look {
     /// What is used.
     pub used: u64,
@@ -51,12 +51,25 @@ pub struct Crossing {
 }
 
 /// The change of a threshold.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Change {
     /// It is reached.
     Reached,
     /// It was, and is not any more.
     Undone,
+    /// It was until the period ended.
+    Ended,
+}
+
+impl Change {
+    /// All changes, with their names in ids and in output.
+    pub const ALL: [(Self, &'static str); 3] =
+        [(Self::Reached, "reached"), (Self::Undone, "undone"), (Self::Ended, "ended")];
+
+    /// The name in ids and in output.
+    pub fn name(self) -> &'static str {
+        Self::ALL.iter().find(|(change, _)| *change == self).map_or("", |(_, name)| name)
+    }
 }
 
 /// Whose threshold it is: part of the ids.
@@ -66,6 +79,8 @@ pub struct Subject<'a> {
     pub quota: &'a str,
     /// The container, by what no other customer ever has: its number in the ledger.
     pub container: i64,
+    /// Its id. After an older ledger was restored, another container may get the number.
+    pub id: &'a str,
     /// The ledger, so that two nodes never have the same id.
     pub ledger: &'a str,
     /// The period.
@@ -88,7 +103,7 @@ impl Track {
     /// or none at all: what was crossed is undone.
     pub fn follow(&mut self, subject: Subject<'_>, thresholds: &[u16], look: Option<Look>) -> Vec<Crossing> {
         let now = look.map_or_else(Vec::new, |look| reached(thresholds, look.used, look.allowance));
-        let seen = look.unwrap_or(Look { used: 0, allowance: 0 });
+        let seen = look.unwrap_or_default();
         let mut changes = Vec::new();
         for (&percent, mark) in self.thresholds.iter_mut().rev() {
             if mark.is_crossed && !now.contains(&percent) {
@@ -105,15 +120,34 @@ impl Track {
         }
         changes
     }
+
+    /// The period has ended: so does everything that is crossed. The track stays as it is, so that later
+    /// corrections are found.
+    pub fn end(&self, subject: Subject<'_>, look: Look) -> Vec<Crossing> {
+        let crossed = self.thresholds.iter().rev().filter(|(_, mark)| mark.is_crossed);
+        crossed
+            .map(|(&percent, mark)| crossing(subject, (percent, mark.crossings), Change::Ended, look))
+            .collect()
+    }
+
+    /// The period that had ended goes on: what is reached now is crossed again.
+    pub fn reopen(&mut self) {
+        self.thresholds.values_mut().for_each(|mark| mark.is_crossed = false);
+    }
+
+    /// The smallest amount from which on a look finds a threshold that is not crossed now; `None` if all are.
+    pub fn next_amount(&self, thresholds: &[u16], allowance: u64) -> Option<u64> {
+        let is_crossed = |percent: &u16| self.thresholds.get(percent).is_some_and(|mark| mark.is_crossed);
+        let amount = |percent: u16| (u128::from(allowance) * u128::from(percent)).div_ceil(100);
+        let next = thresholds.iter().copied().filter(|percent| !is_crossed(percent)).map(amount).min()?;
+        Some(u64::try_from(next).unwrap_or(u64::MAX))
+    }
 }
 
 fn crossing(subject: Subject<'_>, (percent, number): (u16, u32), change: Change, look: Look) -> Crossing {
-    let Subject { quota, container, ledger, span } = subject;
-    let what = match change {
-        Change::Reached => "reached",
-        Change::Undone => "undone",
-    };
-    let id = format!("{ledger}/{quota}/{container}/{}/{percent}/{what}/{number}", span.start_s);
+    let Subject { quota, container, id, ledger, span } = subject;
+    let what = change.name();
+    let id = format!("{ledger}/{quota}/{id}/{container}/{}/{percent}/{what}/{number}", span.start_s);
     Crossing { id, percent, change, look }
 }
 

@@ -7,7 +7,7 @@ use super::*;
 const SPAN: Span = Span { start_s: 1000, end_s: 2000 };
 
 fn subject(span: Span) -> Subject<'static> {
-    Subject { quota: "traffic", container: 7, ledger: "l1", span }
+    Subject { quota: "traffic", container: 7, id: "c", ledger: "l1", span }
 }
 
 fn look(used: u64) -> Option<Look> {
@@ -36,9 +36,12 @@ fn a_correction_undoes_and_the_next_crossing_has_an_id_of_its_own() {
         let found = track.follow(subject(SPAN), &[50, 80, 100], look(used));
         found.into_iter().map(|crossing| crossing.id).collect::<Vec<_>>()
     };
-    assert_eq!(ids(&mut track, 900), ["l1/traffic/7/1000/50/reached/1", "l1/traffic/7/1000/80/reached/1"]);
-    assert_eq!(ids(&mut track, 100), ["l1/traffic/7/1000/80/undone/1", "l1/traffic/7/1000/50/undone/1"]);
-    assert_eq!(ids(&mut track, 600), ["l1/traffic/7/1000/50/reached/2"]);
+    assert_eq!(
+        ids(&mut track, 900),
+        ["l1/traffic/c/7/1000/50/reached/1", "l1/traffic/c/7/1000/80/reached/1"]
+    );
+    assert_eq!(ids(&mut track, 100), ["l1/traffic/c/7/1000/80/undone/1", "l1/traffic/c/7/1000/50/undone/1"]);
+    assert_eq!(ids(&mut track, 600), ["l1/traffic/c/7/1000/50/reached/2"]);
 }
 
 #[test]
@@ -51,6 +54,40 @@ fn a_changed_allowance_or_threshold_counts_at_once() {
     let fewer = track.follow(subject(SPAN), &[80], look(900));
     assert_eq!((fewer.len(), fewer[0].percent, fewer[0].change), (1, 50, Change::Undone));
     assert_eq!(changes(&mut track, None), [(80, Change::Undone)], "the limit is gone");
+}
+
+#[test]
+fn what_is_crossed_ends_with_its_period_and_begins_again_when_the_clock_goes_back() {
+    let mut track = Track::default();
+    changes(&mut track, look(900));
+    let ended = |track: &Track| {
+        let found = track.end(subject(SPAN), Look { used: 900, allowance: 1000 });
+        found.into_iter().map(|crossing| (crossing.percent, crossing.change)).collect::<Vec<_>>()
+    };
+    assert_eq!(ended(&track), [(80, Change::Ended), (50, Change::Ended)]);
+    assert_eq!(changes(&mut track, look(700)), [(80, Change::Undone)], "corrected later");
+    track.reopen();
+    assert_eq!(changes(&mut track, look(700)), [(50, Change::Reached)]);
+    assert_eq!(track.end(subject(SPAN), Look::default())[0].id, "l1/traffic/c/7/1000/50/ended/2");
+}
+
+#[test]
+fn nothing_is_found_below_the_next_amount_and_something_at_it() {
+    for allowance in [1, 3, 99, 100, 1000, u64::MAX] {
+        let mut track = Track::default();
+        for _ in 0..3 {
+            let next = track.next_amount(&[50, 80, 100], allowance).unwrap();
+            let follow = |track: &mut Track, used| {
+                track.follow(subject(SPAN), &[50, 80, 100], Some(Look { used, allowance })).len()
+            };
+            assert_eq!(follow(&mut track, next - 1), 0, "{allowance}");
+            assert!(follow(&mut track, next) > 0, "{allowance}");
+            if track.next_amount(&[50, 80, 100], allowance).is_none() {
+                break;
+            }
+        }
+        assert_eq!(track.next_amount(&[50, 80, 100], allowance), None);
+    }
 }
 
 /// The whole history again after each look: the thresholds that are reached now, and were not before.

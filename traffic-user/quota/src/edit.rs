@@ -7,6 +7,7 @@ use std::ops::Range;
 use toml::de::{DeTable, DeValue};
 
 use crate::{
+    action::Action,
     file::{FileMistake, KEYS, Quotas, line_of},
     quota::Quota,
     scope::Scope,
@@ -58,7 +59,9 @@ pub fn set(text: &str, change: &Change) -> Result<String, NotChanged> {
     };
     let new = Quotas::parse(&new_text).map_err(|mistakes| NotChanged::Refused(first(&mistakes)))?;
     let number = old.quotas.len() + usize::from(found.is_none());
-    let is_whole = new.quotas.len() == number && same_but(&old.quotas, &new.quotas, found);
+    let is_whole = new.quotas.len() == number
+        && same_but(&old.quotas, &new.quotas, found)
+        && same_actions(&old.actions, &new.actions);
     if is_whole { Ok(new_text) } else { Err(NotChanged::Form) }
 }
 
@@ -77,7 +80,9 @@ pub fn remove(text: &str, name: &str, scope: &Scope) -> Result<(String, String),
     let new = Quotas::parse(&new_text).map_err(|_| NotChanged::Form)?;
     let mut expected = old.quotas;
     expected.remove(at);
-    let is_whole = new.quotas.len() == expected.len() && same_but(&expected, &new.quotas, None);
+    let is_whole = new.quotas.len() == expected.len()
+        && same_but(&expected, &new.quotas, None)
+        && same_actions(&old.actions, &new.actions);
     if is_whole { Ok((new_text, removed)) } else { Err(NotChanged::Form) }
 }
 
@@ -90,6 +95,12 @@ fn same_but(old: &[Quota], new: &[Quota], except: Option<usize>) -> bool {
     let without_line = |quota: &Quota| Quota { line: 0, ..quota.clone() };
     let mut pairs = old.iter().zip(new).enumerate();
     pairs.all(|(at, (old, new))| except == Some(at) || without_line(old) == without_line(new))
+}
+
+/// Whether two lists have the same actions, whatever their lines.
+fn same_actions(old: &[Action], new: &[Action]) -> bool {
+    let without_line = |action: &Action| Action { line: 0, ..action.clone() };
+    old.iter().map(without_line).eq(new.iter().map(without_line))
 }
 
 /// Where the parts of a quota are in the text.

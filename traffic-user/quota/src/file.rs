@@ -11,15 +11,17 @@ use toml::{
     de::{DeTable, DeValue},
 };
 
-pub use self::table::KEYS;
 use self::table::Table;
-use crate::{quota::Quota, scope::Scope};
+pub use self::table::{ACTION_KEYS, KEYS};
+use crate::{action::Action, quota::Quota, scope::Scope};
 
 /// All quotas of a file.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Quotas {
     /// In the order of the file.
     pub quotas: Vec<Quota>,
+    /// In the order of the file.
+    pub actions: Vec<Action>,
 }
 
 /// A mistake and its place.
@@ -40,6 +42,8 @@ const MOST_MISTAKES: usize = 100;
 struct Mistakes<'t> {
     text: &'t str,
     found: Vec<FileMistake>,
+    /// The names of actions that quotas have, with their places.
+    named_actions: Vec<(String, usize)>,
 }
 
 impl Mistakes<'_> {
@@ -67,18 +71,18 @@ impl Quotas {
     /// # Errors
     /// Every mistake in it, in the order of lines; at most a hundred.
     pub fn parse(text: &str) -> Result<Self, Vec<FileMistake>> {
-        let mut mistakes = Mistakes { text, found: Vec::new() };
-        let quotas = match DeTable::parse(text) {
+        let mut mistakes = Mistakes { text, found: Vec::new(), named_actions: Vec::new() };
+        let read = match DeTable::parse(text) {
             Ok(document) => read(document.get_ref(), &mut mistakes),
             Err(error) => {
                 let at = error.span().map_or(0, |span| span.start);
                 mistakes.add(at, error.message().replace('\n', " "));
-                Vec::new()
+                Self::default()
             }
         };
-        refuse_twice(&quotas, &mut mistakes);
+        refuse_twice(&read, &mut mistakes);
         if mistakes.found.is_empty() {
-            return Ok(Self { quotas });
+            return Ok(read);
         }
         mistakes.found.sort_by_key(|mistake| (mistake.line, mistake.column));
         mistakes.found.truncate(MOST_MISTAKES);
@@ -86,36 +90,44 @@ impl Quotas {
     }
 }
 
-/// The only table of the file.
-const QUOTA: &str = "quota";
+/// The tables of the file.
+const TABLES: [&str; 2] = ["quota", "action"];
 
-fn read(document: &DeTable<'_>, mistakes: &mut Mistakes<'_>) -> Vec<Quota> {
-    let mut quotas = Vec::new();
+fn read(document: &DeTable<'_>, mistakes: &mut Mistakes<'_>) -> Quotas {
+    let mut found = Quotas::default();
     for (key, value) in document {
-        if key.get_ref() != QUOTA {
-            mistakes.add(key.span().start, table::unknown(key.get_ref(), &[QUOTA]));
+        let table = key.get_ref().as_ref();
+        if !TABLES.contains(&table) {
+            mistakes.add(key.span().start, table::unknown(table, &TABLES));
             continue;
         }
-        let not_tables = "write each quota as a table that begins with [[quota]]";
+        let not_tables = format!("write each {table} as a table that begins with [[{table}]]");
         let DeValue::Array(rows) = value.get_ref() else {
-            mistakes.add(key.span().start, format!("`quota` is not a list of tables; {not_tables}"));
+            mistakes.add(key.span().start, format!("`{table}` is not a list of tables; {not_tables}"));
             continue;
         };
         for row in rows {
             match row.get_ref() {
                 DeValue::Table(fields) => {
-                    quotas.extend(Table::new(fields, row.span().start, mistakes).quota());
+                    let row = Table::new(fields, row.span().start, mistakes);
+                    match table {
+                        "quota" => found.quotas.extend(row.quota()),
+                        _ => found.actions.extend(row.action()),
+                    }
                 }
-                _ => mistakes.add(row.span().start, format!("a quota is no table; {not_tables}")),
+                _ => mistakes.add(row.span().start, format!("this {table} is no table; {not_tables}")),
             }
         }
     }
-    quotas.sort_by_key(|quota| quota.line);
-    quotas
+    found.quotas.sort_by_key(|quota| quota.line);
+    found.actions.sort_by_key(|action| action.line);
+    found
 }
 
 /// Two quotas of one name for the same containers: which one would count?
-fn refuse_twice(quotas: &[Quota], mistakes: &mut Mistakes<'_>) {
+fn refuse_twice(file: &Quotas, mistakes: &mut Mistakes<'_>) {
+    refuse_unknown_actions(&file.actions, mistakes);
+    let quotas = &file.quotas;
     let mut lines: BTreeMap<(&str, String), usize> = BTreeMap::new();
     for quota in quotas {
         let key = (quota.name.as_str(), quota.scope.text());
@@ -135,6 +147,26 @@ fn refuse_twice(quotas: &[Quota], mistakes: &mut Mistakes<'_>) {
             });
         } else {
             lines.insert(key, quota.line);
+        }
+    }
+}
+
+/// An action has one name, and a quota has only actions that the file has.
+fn refuse_unknown_actions(actions: &[Action], mistakes: &mut Mistakes<'_>) {
+    for (at, action) in actions.iter().enumerate() {
+        if let Some(first) = actions[..at].iter().find(|first| first.name == action.name) {
+            let message = format!(
+                "action {:?} is on line {} already; remove one of them, or give one another name",
+                action.name, first.line
+            );
+            mistakes.found.push(FileMistake { line: action.line, column: 1, message });
+        }
+    }
+    for (name, at) in std::mem::take(&mut mistakes.named_actions) {
+        // An action with a mistake is one, and its mistake is listed.
+        if actions.iter().all(|action| action.name != name) && mistakes.found.is_empty() {
+            let message = format!("no action is named {name:?}; add one that begins with [[action]]");
+            mistakes.add(at, message);
         }
     }
 }

@@ -4,6 +4,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::{
+    action::Action,
     period::{Period, PeriodKind},
     quota::{Direction, FirstPeriod, Limit},
     scope::NamePattern,
@@ -35,6 +36,17 @@ billing_day = 31
 time_zone = 'Europe/Berlin'
 first_period = 'share'
 thresholds = ['100%', '80%', '150%']
+actions = { '100%' = ['throttle', 'notify'], '80%' = ['notify'] }
+
+[[action]]
+name = 'notify'
+command = ['/usr/bin/logger', '-t', 'quota']
+
+[[action]]
+name = 'throttle'
+command = ['/sbin/throttle', 'on']
+lift = ['/sbin/throttle', 'off']
+timeout = '2m'
 
 [[quota]]
 name = 'commit'
@@ -43,7 +55,27 @@ commit = '100Mbit/s'
 percentile = 99.5
 period = 'week'
 ";
-    let quotas = Quotas::parse(text).unwrap().quotas;
+    let Quotas { quotas, actions } = Quotas::parse(text).unwrap();
+    let words = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect::<Vec<_>>();
+    assert_eq!(
+        actions,
+        [
+            Action {
+                name: "notify".to_owned(),
+                line: 15,
+                command: words(&["/usr/bin/logger", "-t", "quota"]),
+                lift: vec![],
+                timeout: std::time::Duration::from_secs(30),
+            },
+            Action {
+                name: "throttle".to_owned(),
+                line: 19,
+                command: words(&["/sbin/throttle", "on"]),
+                lift: words(&["/sbin/throttle", "off"]),
+                timeout: std::time::Duration::from_mins(2),
+            }
+        ]
+    );
     assert_eq!(
         quotas[0],
         Quota {
@@ -56,13 +88,17 @@ period = 'week'
             period: Period { kind: PeriodKind::Month(Some(31)), zone: Some("Europe/Berlin".to_owned()) },
             first_period: FirstPeriod::Share,
             thresholds: vec![80, 100, 150],
+            actions: vec![
+                (80, vec!["notify".to_owned()]),
+                (100, vec!["throttle".to_owned(), "notify".to_owned()])
+            ],
         }
     );
     assert_eq!(
         quotas[1],
         Quota {
             name: "commit".to_owned(),
-            line: 14,
+            line: 25,
             scope: Scope::Container("0ab1c2d3-1111-2222-3333-444455556666".to_owned()),
             limit: Limit::Rate { bits_per_s: 100_000_000, percentile: 99.5 },
             direction: Direction::Larger,
@@ -70,6 +106,7 @@ period = 'week'
             period: Period { kind: PeriodKind::Week, zone: None },
             first_period: FirstPeriod::Whole,
             thresholds: vec![80, 100],
+            actions: vec![],
         }
     );
     assert_eq!(only("unlimited = true").limit, Limit::Unlimited);
@@ -163,12 +200,33 @@ fn values_of_another_type_are_refused() {
         ("commit = '1Gbit/s'\nclasses = [0, 1]", "class 0 is ranked by itself"),
         ("unlimited = 1", "can only be true"),
         ("allowance = '1GB'\nperiod = 'day'\nbilling_day = 1", "only a month"),
-        ("allowance = '1GB'\naction = 'warn'", "unknown key `action`; known are name"),
+        ("allowance = '1GB'\naction = 'warn'", "unknown key `action`; write `actions`"),
+        ("allowance = '1GB'\nactions = ['warn']", "is no table"),
+        ("allowance = '1GB'\nactions = { '90%' = ['a'] }", "90% is no threshold of this quota"),
+        ("allowance = '1GB'\nactions = { 'all' = ['a'] }", "has no %"),
+        ("allowance = '1GB'\nactions = { '80%' = 'a' }", "no names of actions"),
+        ("allowance = '1GB'\nactions = { '80%' = [1] }", "not the name of an action"),
+        ("allowance = '1GB'\nactions = { '80%' = ['warn'] }", "no action is named \"warn\""),
     ] {
         let text = format!("[[quota]]\nname = 'traffic'\ndefault = true\n{line}\n");
         let found = mistakes(&text);
         assert!(found.len() == 1 && found[0].2.contains(problem), "{line}: {found:?}");
     }
+    for (line, problem) in [
+        ("", "the action has no command"),
+        ("command = '/bin/true'", "not a program and its arguments"),
+        ("command = []", "not a program and its arguments"),
+        ("command = ['true']", "absolute path"),
+        ("command = ['/bin/true', 1]", "not a program and its arguments"),
+        ("command = ['/bin/true']\nlift = ['x']", "`lift` is not a program"),
+        ("command = ['/bin/true']\ntimeout = '1h'", "is out of range; write 1s to 10m"),
+        ("command = ['/bin/true']\nundo = ['/bin/true']", "unknown key `undo`"),
+    ] {
+        let found = mistakes(&format!("[[action]]\nname = 'warn'\n{line}\n"));
+        assert!(found.len() == 1 && found[0].2.contains(problem), "{line}: {found:?}");
+    }
+    let twice = "[[action]]\nname = 'a'\ncommand = ['/a']\n".repeat(2);
+    assert!(mistakes(&twice)[0].2.contains("action \"a\" is on line 1 already"));
     for text in ["quota = 5\n", "[quota]\nname = 'x'\n", "quota = [1]\n"] {
         assert!(mistakes(text)[0].2.contains("[[quota]]"), "{text}");
     }

@@ -10,12 +10,12 @@
 //! - `scope`: which containers a quota is for, and which of several decides.
 //! - `period`: where a period begins and ends.
 //! - `usage`: the used part of an allowance, and the thresholds that it has reached.
-//! - [`crossing`]: thresholds that are newly reached, or no longer, exactly once.
-//! - [`action`]: which actions run now, until they report success.
+//! - `crossing`: thresholds that are newly reached, or no longer, exactly once.
+//! - `action`: what runs for a threshold, and which of it runs now, until it reports success.
 //! - `forecast`: what a period comes to, and when the allowance runs out.
 
-pub mod action;
-pub mod crossing;
+mod action;
+mod crossing;
 pub mod edit;
 mod file;
 mod forecast;
@@ -25,7 +25,9 @@ mod scope;
 mod usage;
 mod values;
 
-pub use file::{FileMistake, KEYS, Quotas};
+pub use action::{Action, Pending, due};
+pub use crossing::{Change, Crossing, Look, Subject, Track};
+pub use file::{ACTION_KEYS, FileMistake, KEYS, Quotas};
 pub use forecast::{Forecast, METHOD as FORECAST_METHOD, Recent, forecast};
 pub use period::{Period, PeriodKind, Span, WrongZone, zone_of};
 pub use quota::{Direction, FirstPeriod, Limit, Quota};

@@ -25,6 +25,8 @@ pub struct Quota {
     pub first_period: FirstPeriod,
     /// Percent of the limit at which attention is due, in ascending order.
     pub thresholds: Vec<u16>,
+    /// The names of the actions that run when a threshold is reached.
+    pub actions: Vec<(u16, Vec<String>)>,
 }
 
 /// How much a container may use.

@@ -1,5 +1,7 @@
 //! The notations of values in `quotas.toml`. A refusal says what is accepted instead.
 
+use std::time::Duration;
+
 use traffic_model::units;
 
 use crate::{
@@ -14,6 +16,9 @@ const MOST_DAYS: u16 = 366;
 const HIGHEST_PERCENT: u16 = 1000;
 /// Longest name of a quota, in bytes.
 const LONGEST_NAME: usize = 63;
+
+/// The longest time of a command.
+const LONGEST_TIMEOUT: Duration = Duration::from_mins(10);
 
 /// A result whose error is a sentence for people.
 type Parsed<T> = Result<T, String>;
@@ -114,6 +119,15 @@ pub(crate) fn period(text: &str) -> Parsed<PeriodKind> {
             PeriodKind::Days(days.ok_or_else(|| invalid("is out of range"))?)
         }
     })
+}
+
+/// How long a command may take.
+pub(crate) fn timeout(text: &str) -> Parsed<Duration> {
+    let parsed = units::parse_duration(text).map_err(|error| error.to_string())?;
+    if (Duration::from_secs(1)..=LONGEST_TIMEOUT).contains(&parsed) {
+        return Ok(parsed);
+    }
+    Err(format!("{text:?} is out of range; write 1s to 10m, such as \"30s\""))
 }
 
 /// Parses a threshold, such as `80%`.

@@ -34,6 +34,9 @@
 //!
 //! **Outbox**: `outbox`, `changes` and `lineage` say what changed last when, for a store that the ledger is shipped to.
 //!
+//! **Quotas**: `quota_track` and `quota_used` say what is used of each quota, `quota_threshold` which thresholds are
+//! crossed now, and `quota_crossing` each crossing that was ever found.
+//!
 //! **Gaps**: `gap`. **Closed periods**: `period`, `closed_row`, `closed_rate`, `adjustment` and `chain`; the hash of each
 //! entry of the chain covers the entry before it.
 //!
@@ -56,7 +59,7 @@ use records::RECORDS;
 
 pub use counted::{ACCOUNTED, CONTROL_TOTALS};
 pub use pva::{PVA_RANGES, log_data};
-pub use records::{ADJUSTMENT_NUMBER, ATTRIBUTION, NAMES_AND_OWNERS, OUTBOX, TIME};
+pub use records::{ADJUSTMENT_NUMBER, ATTRIBUTION, NAMES_AND_OWNERS, OUTBOX, QUOTAS, TIME};
 
 /// Identifies the file as a ledger (`PRAGMA application_id`): "trfc".
 pub const APPLICATION_ID: i64 = 0x7472_6663;
@@ -187,6 +190,7 @@ pub fn create() -> String {
     sql.push_str(ATTRIBUTION);
     sql.push_str(NAMES_AND_OWNERS);
     sql.push_str(OUTBOX);
+    sql.push_str(QUOTAS);
     sql.push_str(&packed_days());
     sql.push_str(pva::PVA);
     sql.push_str(&log_data());

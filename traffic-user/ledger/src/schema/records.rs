@@ -106,6 +106,52 @@ CREATE TABLE lineage (
 ) STRICT;
 ";
 
+/// Since version 10: what is used of quotas, and which thresholds were crossed when. See [`crate::write::quotas`].
+pub const QUOTAS: &str = "
+CREATE TABLE quota_track ( -- a quota of a container in a period
+    id INTEGER PRIMARY KEY,
+    quota TEXT NOT NULL, -- its name
+    container INTEGER NOT NULL, -- its number here
+    period INTEGER NOT NULL, -- start of the period; 0 if the period moves on with each day
+    start INTEGER NOT NULL, end INTEGER NOT NULL, -- seconds since the Unix epoch
+    label TEXT NOT NULL, -- the period in words
+    direction TEXT NOT NULL,
+    classes TEXT NOT NULL, -- numbers; empty for all that are billed
+    is_rate INTEGER NOT NULL, -- whether it is a rate at a percentile, which no drain can add to
+    allowance INTEGER, -- bytes or bits per second; null for no limit, or no quota any more
+    thresholds TEXT NOT NULL, -- JSON: percents with the names of their actions
+    ended INTEGER NOT NULL, -- whether the end of the period was noted
+    UNIQUE (quota, container, period)
+) STRICT;
+CREATE INDEX quota_track_end ON quota_track (end);
+CREATE TABLE quota_used ( -- apart from the rest, because each drain changes it
+    track INTEGER PRIMARY KEY,
+    in_bytes INTEGER NOT NULL, out_bytes INTEGER NOT NULL, -- or the rate, in the first
+    next INTEGER -- the amount that reaches the next threshold; null if there is none
+) STRICT;
+CREATE TABLE quota_threshold (
+    track INTEGER NOT NULL, percent INTEGER NOT NULL CHECK (percent BETWEEN 1 AND 1000),
+    crossings INTEGER NOT NULL CHECK (crossings BETWEEN 0 AND 4294967295), -- how often it was reached
+    is_crossed INTEGER NOT NULL,
+    actions TEXT NOT NULL, -- JSON: names of the actions that were ordered when it was reached
+    PRIMARY KEY (track, percent)
+) STRICT, WITHOUT ROWID;
+CREATE TABLE quota_crossing (
+    id INTEGER PRIMARY KEY, -- in the order in which they were found
+    name TEXT NOT NULL UNIQUE, -- the id that stays
+    quota TEXT NOT NULL,
+    container INTEGER NOT NULL, -- its number here
+    start INTEGER NOT NULL, end INTEGER NOT NULL,
+    label TEXT NOT NULL, -- the period in words
+    percent INTEGER NOT NULL CHECK (percent BETWEEN 1 AND 1000),
+    change TEXT NOT NULL CHECK (change IN ('reached', 'undone', 'ended')),
+    is_rate INTEGER NOT NULL,
+    used INTEGER NOT NULL, allowance INTEGER NOT NULL,
+    made INTEGER NOT NULL, -- when it was found, seconds since the Unix epoch
+    actions TEXT NOT NULL -- JSON: names of the actions to run for it
+) STRICT;
+";
+
 /// Gaps, closed periods and their corrections.
 pub const RECORDS: &str = "
 CREATE TABLE gap (

@@ -23,6 +23,7 @@ mod percentiles;
 mod previews;
 mod pva;
 mod pva_import;
+mod quotas;
 mod reports;
 mod returning;
 mod rollups;

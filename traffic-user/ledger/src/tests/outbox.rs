@@ -131,7 +131,8 @@ fn a_change_that_fails_takes_no_number() {
 
 /// SQL that makes a ledger one of schema version 8.
 const AS_VERSION_8: &str = "
-    DROP TABLE outbox; DROP TABLE changes; DROP TABLE lineage;
+    DROP TABLE outbox; DROP TABLE changes; DROP TABLE lineage; DROP TABLE quota_track; DROP TABLE quota_used;
+    DROP TABLE quota_threshold; DROP TABLE quota_crossing;
     DELETE FROM digest WHERE name IN ('outbox', 'changes', 'lineage'); PRAGMA user_version = 8";
 
 #[test]

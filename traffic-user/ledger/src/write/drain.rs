@@ -28,6 +28,7 @@ use crate::{
         gaps::{self, Gap, GapLinks, GapReason},
         last_reading::{frozen, latest_reading, reading_of_epoch},
         names, owner_changes,
+        quotas::RunningSums,
         readings::{self, ContainerLife, LastReadings},
         relocation,
         returning::Returning,
@@ -78,6 +79,8 @@ pub(super) struct Drain<'a> {
     is_returning: bool,
     pub(super) returning: Option<Returning>,
     control_totals: ControlTotals,
+    /// What is used of quotas, if that is kept.
+    quotas: Option<RunningSums>,
 }
 
 /// What a drain needs to know about the ledger.
@@ -152,11 +155,16 @@ pub(crate) fn run(
         is_returning,
         returning: None,
         control_totals: ControlTotals::default(),
+        quotas: None,
     };
     drop(holds);
+    drain.quotas = RunningSums::load(&transaction, drain.bucket.bucket_s)?;
     Borders::new(&transaction, settings.calendar).book(drain.bucket.bucket_s)?;
     let outcome = drain.write(class_table, settings.noted)?;
     drain.write_names_and_owners(settings.names)?;
+    if let Some(quotas) = drain.quotas.take() {
+        quotas.store(&transaction, drain.bucket.bucket_s, drain.times.now.as_second())?;
+    }
     digest::commit(transaction)?;
     Ok(outcome)
 }
@@ -242,6 +250,9 @@ impl<'a> Drain<'a> {
             self.record_loss(&change, &what, None, Some((key.container.as_str(), life.container)))?;
             let row = [life.container, i64::from(key.class), i64::from(key.family as u32), self.series];
             self.control_totals.add(&TRAFFIC, &change);
+            if let Some(quotas) = &mut self.quotas {
+                quotas.add(life.container, key.class, change.passed);
+            }
             rows += self.add_change(&mut upsert, &row, &change)?;
         }
         let seen: HashSet<i64> = lives.values().map(|life| life.id).collect();

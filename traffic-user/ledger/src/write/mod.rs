@@ -12,6 +12,7 @@ pub(crate) mod last_reading;
 pub(crate) mod names;
 pub(crate) mod owner_changes;
 pub(crate) mod pace;
+pub(crate) mod quotas;
 pub(crate) mod readings;
 pub(crate) mod relocation;
 mod returning;

@@ -1,5 +1,7 @@
 //! One `[[quota]]`: its keys, and how they fit each other.
 
+use std::time::Duration;
+
 use toml::{
     Spanned,
     de::{DeTable, DeValue},
@@ -8,6 +10,7 @@ use traffic_model::ContainerId;
 
 use super::{Mistakes, position, start};
 use crate::{
+    action::Action,
     period::{self, Period, PeriodKind},
     quota::{Direction, FirstPeriod, Limit, Quota},
     scope::Scope,
@@ -15,7 +18,7 @@ use crate::{
 };
 
 /// All keys of a quota, in the order of the documentation.
-pub const KEYS: [&str; 15] = [
+pub const KEYS: [&str; 16] = [
     "name",
     "container",
     "pattern",
@@ -31,8 +34,14 @@ pub const KEYS: [&str; 15] = [
     "time_zone",
     "first_period",
     "thresholds",
+    "actions",
 ];
 
+/// All keys of an action, in the order of the documentation.
+pub const ACTION_KEYS: [&str; 4] = ["name", "command", "lift", "timeout"];
+
+/// How long a command may take that names no time.
+const USUAL_TIMEOUT: Duration = Duration::from_secs(30);
 /// The highest class.
 const HIGHEST_CLASS: u8 = 254;
 /// The percentile of a commit that names none.
@@ -86,6 +95,7 @@ impl<'a, 't> Table<'a, 't> {
         let period = self.period();
         let first_period = self.first_period(is_rate, period.kind);
         let thresholds = self.thresholds();
+        let actions = self.actions(&thresholds);
         if self.mistakes.found.len() > before {
             return None;
         }
@@ -100,7 +110,57 @@ impl<'a, 't> Table<'a, 't> {
             period,
             first_period,
             thresholds,
+            actions,
         })
+    }
+
+    /// The action of an `[[action]]`; `None` after any mistake.
+    pub fn action(mut self) -> Option<Action> {
+        let before = self.mistakes.found.len();
+        let fields = self.fields;
+        for key in fields.keys().filter(|key| !ACTION_KEYS.contains(&key.get_ref().as_ref())) {
+            self.mistakes.add(key.span().start, unknown(key.get_ref(), &ACTION_KEYS));
+        }
+        let name = self.text("name", values::name);
+        if name.is_none() && !self.has("name") {
+            self.mistakes.add(self.at, "the action has no name; add name = \"notify\"".to_owned());
+        }
+        let (command, lift) = (self.words("command"), self.words("lift"));
+        if command.is_none() && !self.has("command") {
+            let message = "the action has no command; add command = [\"/path/to/program\", \"argument\"]";
+            self.mistakes.add(self.at, message.to_owned());
+        }
+        let timeout = self.text("timeout", values::timeout).unwrap_or(USUAL_TIMEOUT);
+        if self.mistakes.found.len() > before {
+            return None;
+        }
+        let (line, _) = position(self.mistakes.text, self.at);
+        Some(Action { name: name?, line, command: command?, lift: lift.unwrap_or_default(), timeout })
+    }
+
+    /// A program with its arguments; `None` where the key is missing or wrong.
+    fn words(&mut self, key: &str) -> Option<Vec<String>> {
+        let value = self.get(key)?;
+        let texts = match value.get_ref() {
+            DeValue::Array(rows) => rows
+                .iter()
+                .map(|row| match row.get_ref() {
+                    DeValue::String(text) if !text.contains('\0') => Some(text.to_string()),
+                    _ => None,
+                })
+                .collect::<Option<Vec<_>>>(),
+            _ => None,
+        };
+        let is_usable = |words: &Vec<String>| words.first().is_some_and(|first| first.starts_with('/'));
+        let found = texts.filter(is_usable);
+        if found.is_none() {
+            let message = format!(
+                "`{key}` is not a program and its arguments; write a list of texts that begins with an absolute \
+                 path, such as [\"/usr/local/sbin/throttle\", \"on\"]"
+            );
+            self.mistakes.add(start(value), message);
+        }
+        found
     }
 
     fn has(&self, key: &str) -> bool {
@@ -266,6 +326,50 @@ impl<'a, 't> Table<'a, 't> {
             self.mistakes.add(at, message.to_owned());
         }
         first_period
+    }
+
+    /// The names of actions by threshold, with their places.
+    fn actions(&mut self, thresholds: &[u16]) -> Vec<(u16, Vec<String>)> {
+        let Some(value) = self.get("actions") else { return Vec::new() };
+        let example = "write the names of actions by threshold, such as { \"100%\" = [\"notify\"] }";
+        let DeValue::Table(rows) = value.get_ref() else {
+            self.mistakes.add(start(value), format!("`actions` is no table; {example}"));
+            return Vec::new();
+        };
+        let mut actions = Vec::new();
+        for (key, names) in rows {
+            let percent = values::percent(key.get_ref()).and_then(|percent| {
+                let message = format!("{percent}% is no threshold of this quota; add it to `thresholds`");
+                thresholds.contains(&percent).then_some(percent).ok_or(message)
+            });
+            let percent = match percent {
+                Ok(percent) => percent,
+                Err(message) => {
+                    self.mistakes.add(key.span().start, message);
+                    continue;
+                }
+            };
+            let DeValue::Array(names) = names.get_ref() else {
+                self.mistakes.add(start(names), format!("these are no names of actions; {example}"));
+                continue;
+            };
+            let mut of_percent = Vec::new();
+            for name in names {
+                match name.get_ref() {
+                    DeValue::String(text) if of_percent.iter().any(|known| known == text.as_ref()) => {
+                        self.mistakes.add(start(name), format!("{text:?} is listed twice; remove one"));
+                    }
+                    DeValue::String(text) => {
+                        self.mistakes.named_actions.push((text.to_string(), start(name)));
+                        of_percent.push(text.to_string());
+                    }
+                    _ => self.mistakes.add(start(name), format!("not the name of an action; {example}")),
+                }
+            }
+            actions.push((percent, of_percent));
+        }
+        actions.sort_unstable();
+        actions
     }
 
     fn thresholds(&mut self) -> Vec<u16> {
