@@ -15,6 +15,7 @@
 //! | [`class_source`] | which class file is used, and reading it |
 //! | [`config`] | the configuration |
 //! | [`queries`] | queries to the ledger, from a command line or a URL, and their answers |
+//! | [`quota_actions`] | running the actions of quotas (`trafctl quota run`) |
 //! | [`shipping`] | the rounds of `trafctl ship` |
 //! | [`api`] | metrics, JSON and the web page over HTTP |
 //! | [`vz`] | Virtuozzo's commands: their options and output |
@@ -48,6 +49,7 @@ pub mod ownership;
 pub mod platform;
 pub mod privileges;
 pub mod queries;
+pub mod quota_actions;
 pub mod render;
 pub mod shipping;
 pub mod state_file;

@@ -217,13 +217,39 @@ fn open_lock(path: &Path) -> io::Result<File> {
     Ok(file)
 }
 
+/// Takes the exclusive right that a lock file stands for, until the file is dropped. `None` if another process has it.
+///
+/// # Errors
+/// When the file cannot be opened for writing.
+pub fn try_lock_file(path: &Path) -> io::Result<Option<File>> {
+    let file = open_lock(path)?;
+    Ok(try_lock(&file)?.then_some(file))
+}
+
+/// Whether a process has the lock of a lock file. Takes nothing, so that nobody who wants it fails.
+pub fn is_locked(path: &Path) -> bool {
+    let file = match files::open(path) {
+        Ok(file) => file,
+        Err(error) => return error.kind() != io::ErrorKind::NotFound,
+    };
+    let mut asked = whole_file();
+    // SAFETY: the descriptor is open, and the structure is ours.
+    let asked_well = unsafe { libc::fcntl(file.as_raw_fd(), libc::F_OFD_GETLK, &raw mut asked) } == 0;
+    !asked_well || i32::from(asked.l_type) != libc::F_UNLCK
+}
+
+/// A write lock on a whole file.
+fn whole_file() -> libc::flock {
+    #[expect(clippy::cast_possible_truncation, reason = "these constants are 1 and 0")]
+    let (write_lock, from_start) = (libc::F_WRLCK as libc::c_short, libc::SEEK_SET as libc::c_short);
+    libc::flock { l_type: write_lock, l_whence: from_start, l_start: 0, l_len: 0, l_pid: 0 }
+}
+
 /// Takes an exclusive lock on the open file; `false` if another process has it.
 ///
 /// Not `flock`, which a descriptor that is open for reading suffices for.
 fn try_lock(file: &File) -> io::Result<bool> {
-    #[expect(clippy::cast_possible_truncation, reason = "these constants are 1 and 0")]
-    let (write_lock, from_start) = (libc::F_WRLCK as libc::c_short, libc::SEEK_SET as libc::c_short);
-    let whole_file = libc::flock { l_type: write_lock, l_whence: from_start, l_start: 0, l_len: 0, l_pid: 0 };
+    let whole_file = whole_file();
     loop {
         // SAFETY: the descriptor is open, and the kernel only reads the structure.
         if unsafe { libc::fcntl(file.as_raw_fd(), libc::F_OFD_SETLK, &raw const whole_file) } == 0 {

@@ -20,8 +20,8 @@ pub const NAMES: [&str; 3] = ["vznetstat", "pnetstat", "vztactl"];
 const PROGRAM: &str = "usr/sbin/trafctl";
 /// Where the units are installed, below the root.
 const UNITS: &str = "etc/systemd/system";
-/// The units: of the daemon, and of the process that ships its ledger.
-const UNIT_NAMES: [&str; 2] = ["trafctl.service", "trafctl-ship.service"];
+/// The units: of the daemon, and of the processes that ship its ledger and run the actions of quotas.
+const UNIT_NAMES: [&str; 3] = ["trafctl.service", "trafctl-ship.service", "trafctl-quota.service"];
 
 /// Install trafctl and its systemd units
 ///

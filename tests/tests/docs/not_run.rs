@@ -7,7 +7,7 @@ use crate::commands::of_blocks;
 use crate::markdown::{blocks, pages, read};
 
 /// How a command begins, and why it does not run.
-const NOT_RUN: [(&str, &str); 11] = [
+const NOT_RUN: [(&str, &str); 12] = [
     ("cargo xtask setup", "installs Debian packages; CI begins with it"),
     ("cargo xtask package", "builds a release; `xtask/src/package` has its tests"),
     ("apt remove", "the test's node has no dpkg; docs/operation.md says what the package does"),
@@ -18,6 +18,10 @@ const NOT_RUN: [(&str, &str); 11] = [
     ("trafctl store ", "needs a database on another machine; `tests/tests/store.rs` has one"),
     ("trafctl ship ", "as `trafctl store`"),
     ("systemctl enable --now trafctl-ship", "as `trafctl store`"),
+    (
+        "systemctl enable --now trafctl-quota",
+        "the node here has another unit; `tests/tests/quotas.rs` starts this one",
+    ),
     ("capinfos", "is in Wireshark's package, which nothing else needs"),
 ];
 

@@ -50,9 +50,22 @@ fn the_unit_that_ships_is_as_hardened_as_stated() -> Result<()> {
     run_ok(&mut command).context("the unit is more exposed than stated").map(drop)
 }
 
+/// That of the unit that runs actions: whatever programs they are.
+const QUOTA_EXPOSURE: &str = "24";
+
+#[test]
+fn the_unit_that_runs_actions_is_as_hardened_as_stated() -> Result<()> {
+    let mut command = Command::new("systemd-analyze");
+    command
+        .args(["security", "--offline=yes", "--no-pager"])
+        .arg(format!("--threshold={QUOTA_EXPOSURE}"))
+        .arg(unit_named("trafctl-quota.service"));
+    run_ok(&mut command).context("the unit is more exposed than stated").map(drop)
+}
+
 #[test]
 fn systemd_understands_the_whole_unit() -> Result<()> {
-    for name in ["trafctl.service", "trafctl-ship.service"] {
+    for name in ["trafctl.service", "trafctl-ship.service", "trafctl-quota.service"] {
         understands(name).context(name)?;
     }
     Ok(())

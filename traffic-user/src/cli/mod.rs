@@ -180,7 +180,7 @@ impl Cli {
             Command::Report(options) => report::report(&global, options),
             Command::TopTalkers(options) => report::run(&global, &options),
             Command::Gaps(options) => report::run(&global, &options),
-            Command::Quota(options) => quota::run(&global, &options),
+            Command::Quota(options) => quota::run(&global, &options).await,
             Command::Web(options) => web::run(&global, &options).await,
             Command::Adjust(options) => adjust::run(&global, &options),
             Command::Close(options) => ledger::close(&global, &options),

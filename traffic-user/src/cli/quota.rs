@@ -1,6 +1,7 @@
 //! `trafctl quota`: checks the file with the quotas, lists them, and shows what is used of each. `set` has
-//! the commands that change the file.
+//! the commands that change the file, `actions` those that run what is ordered.
 
+mod actions;
 mod set;
 
 use std::{
@@ -27,10 +28,11 @@ use crate::{
     files,
     ownership::Ownership,
     queries::{known_names, parse_time, quotas::Asker},
+    quota_actions,
     render::quota::{self as render, Checked, Listed, Shown},
 };
 
-/// Set, check and list quotas, and show what is used of them
+/// Set, check and list quotas, show what is used of them, and run their actions
 ///
 /// Quotas are in quotas.toml beside the configuration, usually /etc/trafctl/quotas.toml. A file with a
 /// mistake is refused as a whole.
@@ -40,7 +42,8 @@ use crate::{
     trafctl quota check\n  \
     trafctl quota list\n  \
     trafctl quota show 101\n  \
-    trafctl quota show --over 80%\n\n\
+    trafctl quota show --over 80%\n  \
+    trafctl quota crossings\n\n\
     Files:\n  \
     /etc/trafctl/quotas.toml         quotas; need not exist")]
 pub struct Options {
@@ -87,6 +90,8 @@ enum Action {
         trafctl quota show --at 2026-10-31\n  \
         trafctl quota show --over 80%")]
     Show(ShowOptions),
+    Crossings(actions::CrossingsOptions),
+    Run(actions::RunOptions),
     Set(Box<set::SetOptions>),
     Remove(set::RemoveOptions),
 }
@@ -113,11 +118,13 @@ struct ShowOptions {
 /// The status of a file with a mistake.
 const REFUSED: u8 = 2;
 
-pub(super) fn run(global: &Global, options: &Options) -> anyhow::Result<Done> {
+pub(super) async fn run(global: &Global, options: &Options) -> anyhow::Result<Done> {
     match &options.action {
         Action::Check { file, format } => check(global, file.as_deref(), *format),
         Action::List { format } => list(global, *format),
         Action::Show(options) => show(global, options),
+        Action::Crossings(options) => actions::crossings(global, options),
+        Action::Run(options) => actions::run(global, options).await,
         Action::Set(options) => set::set(global, options),
         Action::Remove(options) => set::remove(global, options),
     }
@@ -317,6 +324,7 @@ fn show(global: &Global, options: &ShowOptions) -> anyhow::Result<Done> {
         over: options.over,
         last_reading: last_reading.map(whole_second),
         zone: ledger.calendar().zone_name(),
+        failed_actions: quota_actions::failed(&ledger, &global.state_dir)?,
         standings: &standings,
     };
     print(&render::shown(&shown, options.format.into())?)?;

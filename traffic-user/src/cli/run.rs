@@ -35,6 +35,7 @@ pub(super) async fn run(global: &Global, options: &Options) -> anyhow::Result<Do
     let make_host = move || to_make.host(pinned.clone());
     let (to_look, looked_at) = (global.clone(), bpffs.clone());
     let look = move || to_look.host_silently(looked_at.clone());
-    daemon::run(&global.state_dir, &bpffs, (make_host, look), options.log_faults).await?;
+    daemon::run(&global.state_dir, &bpffs, (make_host, look), options.log_faults, global.quota_file())
+        .await?;
     Ok(Done::Success)
 }

@@ -11,7 +11,7 @@ use std::{
 };
 
 use anyhow::{Context as _, bail};
-use traffic_ledger::{DrainTrigger, Gap, GapReason, LedgerError};
+use traffic_ledger::{DrainTrigger, Gap, GapReason, Ledger, LedgerError};
 
 use super::{ledger_opening::Opening, noted_gaps::NotedGaps};
 use crate::{
@@ -178,6 +178,11 @@ impl LedgerHandle {
         if let Some(opened) = &mut self.opened {
             opened.has_class_table = false;
         }
+    }
+
+    /// The ledger, if it is open.
+    pub(super) fn opened(&mut self) -> Option<&mut Ledger> {
+        self.opened.as_mut().map(|opened| opened.drainer.ledger_mut())
     }
 
     /// See [`Drainer::maintain`].

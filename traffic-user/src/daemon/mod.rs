@@ -39,6 +39,7 @@ mod ledger_opening;
 mod mailbox;
 mod noted_gaps;
 mod program_log;
+mod quota_follower;
 mod resync;
 mod schedule;
 mod service_manager;
@@ -48,7 +49,7 @@ mod worker;
 
 use std::{
     fs::File,
-    path::Path,
+    path::{Path, PathBuf},
     sync::{Arc, atomic::Ordering},
     time::Duration,
 };
@@ -110,6 +111,7 @@ pub async fn run(
         impl Fn() -> anyhow::Result<Host> + Send + Sync + 'static,
     ),
     log_faults: bool,
+    quota_file: PathBuf,
 ) -> anyhow::Result<()> {
     stop_guard::start()?;
     let mut signals = Signals::catch()?;
@@ -132,6 +134,7 @@ pub async fn run(
         state_dir: state_dir.to_owned(),
         only_one,
         logs_faults: log_faults,
+        quota_file,
         components: Arc::clone(&components),
     };
     let mut heart = Heartbeat::start(bpffs.root(), Arc::clone(&components), Arc::clone(&mailbox));

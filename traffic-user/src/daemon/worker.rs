@@ -22,6 +22,7 @@ use super::{
     follower::Follower,
     ledger_handle::{self, LedgerHandle},
     mailbox::{Mailbox, Started, Work, WorkerEvent},
+    quota_follower::QuotaFollower,
     resync,
 };
 use crate::{
@@ -75,6 +76,7 @@ pub(super) struct Setup {
     pub only_one: Option<DaemonLock>,
     /// Whether the program writes a log line for each fault.
     pub logs_faults: bool,
+    pub quota_file: PathBuf,
     pub components: Arc<Components>,
 }
 
@@ -83,6 +85,7 @@ pub(super) struct Worker {
     pub(super) follower: Follower,
     pub(super) loader: ClassLoader,
     pub(super) ledger: LedgerHandle,
+    quotas: QuotaFollower,
     pub(super) logs_faults: bool,
     /// The configuration in force, for the threads that answer requests.
     pub(super) config: SharedConfig,
@@ -101,7 +104,7 @@ impl Worker {
         reports: UnboundedSender<WorkerEvent>,
         setup: Setup,
     ) -> anyhow::Result<Self> {
-        let Setup { make_host, look, state_dir, only_one, logs_faults, components } = setup;
+        let Setup { make_host, look, state_dir, only_one, logs_faults, quota_file, components } = setup;
         let _busy = mailbox.worker.begin("the start");
         let mut host = make_host()?;
         host.held = Some(Held::default());
@@ -137,6 +140,7 @@ impl Worker {
             follower: Follower::default(),
             loader,
             ledger,
+            quotas: QuotaFollower::new(quota_file),
             logs_faults,
             sources: SharedSources::default(),
             is_started: false,
@@ -366,6 +370,9 @@ impl Worker {
             // At once, not at the next resync: until then nothing may be counted.
             self.resync_or_retry("creating the counters again");
         }
+        // Without the lock on the pinned state: what this takes keeps no start hook waiting.
+        let rules = self.host.policy.rules();
+        self.quotas.follow(&mut self.ledger, &self.components, &|id| rules.all_ids(id));
     }
 
     /// Writes what was counted since the last drain into the ledger. A failure is noted as the ledger's; the

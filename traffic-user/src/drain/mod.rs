@@ -311,6 +311,11 @@ impl Drainer {
         &self.ledger
     }
 
+    /// The ledger, for changes that are no drain.
+    pub const fn ledger_mut(&mut self) -> &mut Ledger {
+        &mut self.ledger
+    }
+
     /// Stores the active class table in the ledger, unless it is already there. `table` is called only if it
     /// is not; a table other than the active one is not stored.
     ///

@@ -48,6 +48,8 @@ pub enum Part {
     ProgramLog,
     /// The rules of the ledger's time zone.
     TimeZone,
+    /// The file with the quotas, and their crossings.
+    Quotas,
 }
 
 impl Part {
@@ -65,6 +67,7 @@ impl Part {
             Self::Ledger => "ledger",
             Self::ProgramLog => "program_log",
             Self::TimeZone => "time_zone",
+            Self::Quotas => "quotas",
         }
     }
 
@@ -85,6 +88,7 @@ impl Part {
             }
             Self::ProgramLog => "counting continues without log lines for faults",
             Self::TimeZone => "counting continues, and trafctl looks for the zone at each drain",
+            Self::Quotas => "counting and drains continue, and trafctl tries again after each drain",
         }
     }
 }

@@ -12,6 +12,7 @@ mod ledger;
 mod moment;
 mod pending;
 mod ports;
+mod quota_actions;
 mod report;
 mod unnamed;
 
@@ -89,6 +90,7 @@ pub fn gather_with_counters(
     let pending = pending::gather(&registry, &snapshot, &unresolved);
     problems.extend(pending::problems(&pending, time::unix_seconds()));
     problems.extend(pending::problem_of_ledger(ledger.pending_ids, &pending));
+    problems.extend(quota_actions::problems(state_dir, time::now_or_end().as_second()));
     problems.extend(BaselineFile::new(state_dir).problems());
     problems.extend(config::last_good_problem(state_dir));
     problems.extend(missing_addresses(host, maps)?);

@@ -1,11 +1,12 @@
 //! What containers have used of their quotas, by the ledger. Figures come from ordinary reports, so that a
 //! quota never differs from the report of the same span.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, hash_map::Entry};
 
-use jiff::Timestamp;
+use jiff::{Timestamp, ToSpan as _};
 use traffic_ledger::{
-    Extent, KnownContainer, Ledger, LedgerError, ReportQuery, ReportRow, SignedFigures, SignedVolume,
+    Extent, KnownContainer, Ledger, LedgerError, PastTrack, QuotaLook, ReportQuery, ReportRow, SignedFigures,
+    SignedVolume,
 };
 use traffic_model::calendar::five_minutes_of;
 use traffic_quota::{
@@ -66,11 +67,28 @@ pub struct Asker<'l> {
     figures: HashMap<Question, Result<Figures, String>>,
 }
 
+/// A quota's period at an instant.
+#[derive(Clone, Debug)]
+struct PeriodOf {
+    span: Span,
+    label: String,
+    zone: String,
+}
+
+fn percentile_of(quota: &Quota) -> Option<f64> {
+    match quota.limit {
+        Limit::Rate { percentile, .. } => Some(percentile),
+        _ => None,
+    }
+}
+
 /// What a report is about: the span, the classes, and the bits of the percentile.
 type Question = (Span, Vec<u8>, Option<u64>);
 /// What was counted, by label.
 type Figures = HashMap<String, Used>;
 
+/// How far back periods are looked at that ended while nobody looked, in days.
+const MOST_DAYS_CAUGHT_UP: i64 = 62;
 /// How many whole days before the running one a forecast is made from.
 const RECENT_DAYS_S: i64 = 7 * 86_400;
 
@@ -115,12 +133,82 @@ impl<'l> Asker<'l> {
         Ok(all)
     }
 
-    fn standing<'q>(
+    /// What every container has used of each of its quotas, for the ledger to find crossings in: in the period that
+    /// contains `at`, and in those from `since` on that are over. In the order of their ends.
+    ///
+    /// # Errors
+    /// As [`Self::standings`].
+    pub fn looks(
         &mut self,
-        quota: &'q Quota,
-        at: Timestamp,
-        known: &KnownContainer,
-    ) -> anyhow::Result<Standing<'q>> {
+        quotas: &Quotas,
+        (since, at): (Timestamp, Timestamp),
+        ids: &dyn Fn(&str) -> Vec<String>,
+    ) -> anyhow::Result<Vec<QuotaLook>> {
+        let mut periods: HashMap<usize, Vec<PeriodOf>> = HashMap::new();
+        let mut all = Vec::new();
+        for known in self.ledger.containers()?.into_iter().filter(|known| known.retired.is_none()) {
+            let container = Container { ids: ids(&known.container), name: known.name.clone() };
+            for quota in quotas.of(&container) {
+                let of_quota = match periods.entry(quota.line) {
+                    Entry::Occupied(found) => found.into_mut(),
+                    Entry::Vacant(new) => new.insert(self.periods(quota, since, at)?),
+                };
+                all.extend(of_quota.iter().map(|period| self.look(quota, period, &known)));
+            }
+        }
+        all.sort_by_key(|look| look.span.end_s);
+        Ok(all)
+    }
+
+    fn look(&mut self, quota: &Quota, period: &PeriodOf, known: &KnownContainer) -> QuotaLook {
+        let PeriodOf { span, label, .. } = period.clone();
+        let percentile = percentile_of(quota);
+        let used = self.used(span, (&quota.classes, percentile), &known.container);
+        let actions = |percent: u16| {
+            let found = quota.actions.iter().find(|(of, _)| *of == percent);
+            found.map(|(_, names)| names.clone()).unwrap_or_default()
+        };
+        QuotaLook {
+            quota: quota.name.clone(),
+            container: known.container.clone(),
+            span,
+            label,
+            moves: quota.period.moves(),
+            direction: quota.direction,
+            classes: quota.classes.clone(),
+            is_rate: percentile.is_some(),
+            allowance: allowance_in(quota, span, self.since_s(known)),
+            thresholds: quota.thresholds.iter().map(|percent| (*percent, actions(*percent))).collect(),
+            used: used.ok(),
+        }
+    }
+
+    /// The periods of a quota from one instant to another, the last ones if there are very many.
+    fn periods(&self, quota: &Quota, since: Timestamp, at: Timestamp) -> anyhow::Result<Vec<PeriodOf>> {
+        let last = self.period(quota, at)?;
+        let mut from = since.max(at - (MOST_DAYS_CAUGHT_UP * 24).hours());
+        let mut all = Vec::new();
+        while !quota.period.moves() && from.as_second() < last.span.start_s {
+            let period = self.period(quota, from)?;
+            from = Timestamp::from_second(period.span.end_s.max(from.as_second() + 1))?;
+            all.push(period);
+        }
+        all.retain(|period| period.span.end_s <= last.span.start_s);
+        all.push(last);
+        Ok(all)
+    }
+
+    /// What was used in periods that are over, by the number of their track. What cannot be read any more is left
+    /// out.
+    pub fn past(&mut self, tracks: &[PastTrack]) -> Vec<(i64, Used)> {
+        let used = |past: &PastTrack| {
+            Some((past.track, self.used(past.span, (&past.classes, None), &past.container).ok()?))
+        };
+        tracks.iter().filter_map(used).collect()
+    }
+
+    /// The period of a quota that contains an instant.
+    fn period(&self, quota: &Quota, at: Timestamp) -> anyhow::Result<PeriodOf> {
         let own = self.ledger.calendar();
         let calendar = quota.period.calendar(own)?;
         let (first, next) = quota.period.dates(&calendar, calendar.date(at.as_second())?)?;
@@ -129,14 +217,23 @@ impl<'l> Asker<'l> {
             // Where the ledger booked it.
             None => self.ledger.date_start(date).map(Timestamp::as_second),
         };
-        let span = Span { start_s: start(first)?, end_s: start(next)? };
-        let label = quota.period.label(own, at.as_second())?;
-        let percentile = match quota.limit {
-            Limit::Rate { percentile, .. } => Some(percentile),
-            _ => None,
-        };
+        Ok(PeriodOf {
+            span: Span { start_s: start(first)?, end_s: start(next)? },
+            label: quota.period.label(own, at.as_second())?,
+            zone: calendar.zone_name().to_owned(),
+        })
+    }
+
+    fn standing<'q>(
+        &mut self,
+        quota: &'q Quota,
+        at: Timestamp,
+        known: &KnownContainer,
+    ) -> anyhow::Result<Standing<'q>> {
+        let PeriodOf { span, label, zone } = self.period(quota, at)?;
+        let percentile = percentile_of(quota);
         let allowance = allowance_in(quota, span, self.since_s(known));
-        let used = self.used(span, (quota, percentile), &known.container);
+        let used = self.used(span, (&quota.classes, percentile), &known.container);
         let forecast = match (&used, allowance) {
             (Ok(used), Some(allowance)) if percentile.is_none() && !quota.period.moves() => {
                 self.forecast(quota, (span, allowance), *used, known)
@@ -149,7 +246,7 @@ impl<'l> Asker<'l> {
             quota,
             label,
             span,
-            zone: calendar.zone_name().to_owned(),
+            zone,
             allowance,
             used: used.map(|used| quota.direction.of(used)),
             forecast,
@@ -175,7 +272,7 @@ impl<'l> Asker<'l> {
         let first = own.date(last_s - RECENT_DAYS_S).ok()?;
         let from_s = self.ledger.date_start(first).ok()?.as_second().max(begin_s);
         let recent = Span { start_s: from_s, end_s: last_s };
-        let counted = self.used(recent, (quota, None), &known.container).ok()?;
+        let counted = self.used(recent, (&quota.classes, None), &known.container).ok()?;
         let seconds = (last_s - from_s.max(known.since.as_second())).max(0).unsigned_abs();
         forecast((quota.direction, allowance), span, last_s, (used, Recent { used: counted, seconds }))
     }
@@ -184,12 +281,12 @@ impl<'l> Asker<'l> {
     fn used(
         &mut self,
         span: Span,
-        (quota, percentile): (&Quota, Option<f64>),
+        (classes, percentile): (&[u8], Option<f64>),
         container: &str,
     ) -> Result<Used, String> {
-        let question = (span, quota.classes.clone(), percentile.map(f64::to_bits));
+        let question = (span, classes.to_vec(), percentile.map(f64::to_bits));
         if !self.figures.contains_key(&question) {
-            let answer = self.ask(span, &quota.classes, percentile).map_err(|error| error.to_string());
+            let answer = self.ask(span, classes, percentile).map_err(|error| error.to_string());
             self.figures.insert(question.clone(), answer);
         }
         match &self.figures[&question] {

@@ -16,6 +16,7 @@ pub mod look;
 pub mod nagios;
 pub mod plots;
 pub mod quota;
+pub mod quota_crossings;
 pub mod screen;
 pub mod statement;
 pub mod status;

@@ -220,6 +220,8 @@ pub struct Shown<'a> {
     pub last_reading: Option<Timestamp>,
     /// The ledger's time zone.
     pub zone: &'a str,
+    /// How many actions failed and are not done.
+    pub failed_actions: usize,
     /// What is used.
     pub standings: &'a [Standing<'a>],
 }
@@ -229,6 +231,8 @@ struct ShownDocument<'a> {
     file: &'a str,
     last_reading: Option<Timestamp>,
     forecast_method: &'static str,
+    /// Actions that failed and are not done, of all containers.
+    failed_actions: usize,
     standings: Vec<ShownRow<'a>>,
 }
 
@@ -265,11 +269,12 @@ struct ShownRow<'a> {
 pub fn shown(shown: &Shown<'_>, format: Format) -> anyhow::Result<String> {
     if format == Format::Json {
         let standings = shown.standings.iter().map(shown_row).collect::<anyhow::Result<_>>()?;
-        let Shown { file, last_reading, .. } = *shown;
+        let Shown { file, last_reading, failed_actions, .. } = *shown;
         return json::document(&ShownDocument {
             file,
             last_reading,
             forecast_method: FORECAST_METHOD,
+            failed_actions,
             standings,
         });
     }
@@ -291,6 +296,10 @@ pub fn shown(shown: &Shown<'_>, format: Format) -> anyhow::Result<String> {
             let (container, quota) = (&standing.container, &standing.quota.name);
             text += &format!("problem: {container}, {quota}: {problem}\n");
         }
+    }
+    if shown.failed_actions > 0 {
+        let failed = counted(shown.failed_actions, "action");
+        text += &format!("problem: {failed} failed; `trafctl quota crossings --failed` lists what\n");
     }
     if let Some(last) = shown.last_reading {
         text += &format!("last reading: {}\n", LocalTime::named(shown.zone).text(last));

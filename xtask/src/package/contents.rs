@@ -38,9 +38,10 @@ impl Package {
 }
 
 /// Files that are copied as they are: `(source in the workspace, path on the node)`.
-const FILES: [(&str, &str); 6] = [
+const FILES: [(&str, &str); 7] = [
     ("traffic-user/systemd/trafctl.service", "usr/lib/systemd/system/trafctl.service"),
     ("traffic-user/systemd/trafctl-ship.service", "usr/lib/systemd/system/trafctl-ship.service"),
+    ("traffic-user/systemd/trafctl-quota.service", "usr/lib/systemd/system/trafctl-quota.service"),
     ("traffic-user/conf/trafctl.toml", CONFIGURATION),
     ("traffic-user/conf/trafctl.toml", "usr/share/trafctl/trafctl.toml"),
     ("README.md", "usr/share/doc/trafctl/README.md"),
@@ -58,7 +59,7 @@ const PAGES: &str = "docs";
 const EXAMPLES: &str = "contrib";
 
 /// What the names of examples end with. Python leaves others beside its own.
-const KINDS_OF_EXAMPLES: [&str; 3] = ["json", "py", "yml"];
+const KINDS_OF_EXAMPLES: [&str; 4] = ["json", "py", "sh", "yml"];
 
 /// Completions: `(name, directory below /usr/share)`.
 const COMPLETIONS: [(&str, &str); 3] = [

@@ -1,0 +1,60 @@
+//! Actions of quotas that are not done: a problem for whoever bills.
+
+use std::path::Path;
+
+use traffic_ledger::Ledger;
+use traffic_model::counted;
+
+use crate::{
+    drain::ledger_path,
+    quota_actions::{Journal, Run, RunState, is_running, orders},
+};
+
+/// How long an action may wait for the process that runs actions, in seconds.
+const GRACE_S: i64 = 300;
+/// How many crossings are looked at.
+const MOST: u32 = 10_000;
+
+/// What is wrong with the actions of a state directory.
+pub(super) fn problems(state_dir: &Path, now_s: i64) -> Vec<String> {
+    // A ledger that cannot be read is a problem of its own.
+    let Ok(ledger) = Ledger::open_read_only(&ledger_path(state_dir)) else { return Vec::new() };
+    let Ok(crossings) = ledger.last_quota_crossings(MOST) else { return Vec::new() };
+    let ordered = crossings.iter().flat_map(orders).collect::<Vec<_>>();
+    if ordered.is_empty() {
+        return Vec::new();
+    }
+    let journal = match Journal::read(state_dir) {
+        Ok(journal) => journal,
+        Err(error) => return vec![format!("the actions of quotas: {error:#}")],
+    };
+    let mut problems = Vec::new();
+    let failed = |run: &Run| run.state == RunState::Failed;
+    let runs = ordered.iter().filter_map(|order| Some((order, journal.run(&order.id)?)));
+    let failed: Vec<_> = runs.filter(|(_, run)| failed(run)).collect();
+    if let Some((order, run)) = failed.last() {
+        problems.push(format!(
+            "{} of quotas failed and {} tried again, the last one {} for {} ({} so far): {}; `trafctl quota \
+             crossings --failed` lists them",
+            counted(failed.len(), "action"),
+            if failed.len() == 1 { "is" } else { "are" },
+            order.action,
+            order.crossing.container,
+            counted(run.attempts as usize, "attempt"),
+            run.message.as_deref().unwrap_or("no reason is known"),
+        ));
+    }
+    let is_late = |made_s: i64| now_s.saturating_sub(made_s) > GRACE_S;
+    let waiting = ordered.iter().filter(|order| {
+        journal.run(&order.id).is_none_or(|run| !run.is_over()) && is_late(order.crossing.made.as_second())
+    });
+    let waiting = waiting.count();
+    if waiting > 0 && !is_running(state_dir) {
+        problems.push(format!(
+            "{} of quotas {} and nothing runs actions; start `trafctl quota run` (trafctl-quota.service)",
+            counted(waiting, "action"),
+            if waiting == 1 { "waits" } else { "wait" },
+        ));
+    }
+    problems
+}

@@ -1,0 +1,318 @@
+//! Which runs begin when: reads new crossings from the ledger, and begins what is due by the journal.
+
+use std::{
+    collections::BTreeSet,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use anyhow::{Context as _, anyhow};
+use tokio::task::JoinSet;
+use traffic_ledger::Ledger;
+use traffic_quota::{Action, Change, Pending, Quotas, due};
+
+use super::{Order, command, journal::Journal, journal::Run, journal::RunState, orders};
+use crate::{drain::ledger_path, files, time};
+
+/// How often the ledger is looked at.
+const PAUSE: Duration = Duration::from_secs(1);
+/// How many programs run at once: one that waits keeps only its own container waiting.
+const MOST_RUNNING: usize = 8;
+/// How many crossings are read at once.
+const BATCH: u32 = 1000;
+
+/// The end of a run.
+type Ended = (Order, Result<(), String>);
+
+/// Runs actions.
+#[derive(Debug)]
+pub struct Runner {
+    ledger: PathBuf,
+    /// The file with the quotas and their actions.
+    file: PathBuf,
+    journal: Journal,
+    node: String,
+    /// The state of the ledger that was read last.
+    revision: Option<String>,
+    /// The last crossing that was read, with its id: another one in its place is another ledger.
+    read_to: Option<(i64, String)>,
+    /// What is not done, in the order of crossings.
+    pending: Vec<Order>,
+    running: JoinSet<Ended>,
+    /// Whose runs are going on.
+    subjects: BTreeSet<String>,
+    /// What was logged last, so that it is not repeated each second.
+    problem: Option<String>,
+}
+
+impl Runner {
+    /// For a state directory, and the file with the quotas.
+    ///
+    /// # Errors
+    /// When another process runs the actions of this directory, or its journal cannot be read.
+    pub fn new(state_dir: &Path, file: PathBuf) -> anyhow::Result<Self> {
+        let journal = Journal::open(state_dir, now_s())?;
+        if journal.damaged > 0 {
+            tracing::warn!(
+                "{} lines of the journal of actions cannot be read and are ignored",
+                journal.damaged
+            );
+        }
+        Ok(Self {
+            ledger: ledger_path(state_dir),
+            file,
+            journal,
+            node: String::new(),
+            revision: None,
+            read_to: None,
+            pending: Vec::new(),
+            running: JoinSet::new(),
+            subjects: BTreeSet::new(),
+            problem: None,
+        })
+    }
+
+    /// Runs actions until it is dropped, which ends the programs that run. They run again at the next start.
+    pub async fn run(&mut self) {
+        loop {
+            self.step();
+            self.wait().await;
+        }
+    }
+
+    /// Runs everything that is due until nothing is. Returns the runs that are not done, with why.
+    pub async fn run_once(&mut self) -> Vec<(String, String)> {
+        loop {
+            let begun = self.step();
+            if begun == 0 && self.running.is_empty() {
+                break;
+            }
+            self.wait().await;
+        }
+        let left = self.pending.iter().map(|order| {
+            let message = self.journal.run(&order.id).and_then(|run| run.message.clone());
+            let message = message.or_else(|| self.problem.clone());
+            (order.id.clone(), message.unwrap_or_else(|| "it waits for another run".to_owned()))
+        });
+        left.collect()
+    }
+
+    /// Why nothing can be run now, if nothing can.
+    pub fn problem(&self) -> Option<&str> {
+        self.problem.as_deref()
+    }
+
+    async fn wait(&mut self) {
+        tokio::select! {
+            Some(ended) = self.running.join_next() => {
+                // A task that panicked has no result: its run stays begun, and is tried again.
+                if let Ok((order, result)) = ended {
+                    self.end(&order, result);
+                }
+            }
+            () = tokio::time::sleep(PAUSE) => {}
+        }
+    }
+
+    /// Reads what is new and begins what is due. Returns how many runs were begun or are over.
+    fn step(&mut self) -> usize {
+        let result =
+            self.journal.write().and_then(|()| self.read_crossings()).and_then(|()| self.begin_due());
+        match result {
+            Ok(begun) => {
+                if self.problem.take().is_some() {
+                    tracing::info!("actions of quotas run again");
+                }
+                begun
+            }
+            Err(error) => {
+                let problem = format!("{error:#}");
+                if self.problem.as_ref() != Some(&problem) {
+                    tracing::error!("cannot run the actions of quotas: {problem}");
+                    self.problem = Some(problem);
+                }
+                0
+            }
+        }
+    }
+
+    fn open(&self) -> anyhow::Result<Ledger> {
+        Ledger::open_read_only(&self.ledger)
+            .with_context(|| format!("cannot open the ledger {}", self.ledger.display()))
+    }
+
+    fn read_crossings(&mut self) -> anyhow::Result<()> {
+        let revision = traffic_ledger::revision(&self.ledger)
+            .with_context(|| format!("cannot look at the ledger {}", self.ledger.display()))?;
+        if self.revision.as_ref() == Some(&revision) {
+            return Ok(());
+        }
+        let ledger = self.open()?;
+        if let Some((sequence, id)) = &self.read_to
+            && ledger.quota_crossing_id(*sequence)?.as_ref() != Some(id)
+        {
+            tracing::info!("the ledger is another one than before; reading all its crossings");
+            (self.read_to, self.pending) = (None, Vec::new());
+        }
+        self.node = ledger.node()?.unwrap_or_default();
+        let is_new = self.journal.is_new;
+        loop {
+            let after = self.read_to.as_ref().map_or(0, |(sequence, _)| *sequence);
+            let crossings = ledger.quota_crossings(after, BATCH)?;
+            let Some(last) = crossings.last() else { break };
+            let read_to = (last.sequence, last.id.clone());
+            for order in crossings.iter().flat_map(orders) {
+                let is_over = self.journal.run(&order.id).is_some_and(Run::is_over);
+                if is_new && !is_over && !is_in_force(&ledger, &order)? {
+                    self.drop_order(&order, "it was over before actions ran here first");
+                } else if !is_over && self.pending.iter().all(|known| known.id != order.id) {
+                    self.pending.push(order);
+                }
+            }
+            self.read_to = Some(read_to);
+        }
+        self.journal.begin()?;
+        self.revision = Some(revision);
+        Ok(())
+    }
+
+    fn begin_due(&mut self) -> anyhow::Result<usize> {
+        if self.pending.is_empty() {
+            return Ok(0);
+        }
+        let now_s = now_s();
+        let rows: Vec<Pending> = self
+            .pending
+            .iter()
+            .map(|order| {
+                let run = self.journal.run(&order.id).cloned().unwrap_or_default();
+                // Nobody saw the end of one that was only begun: whoever ran it was killed.
+                let attempts = if run.state == RunState::Failed { run.attempts } else { 0 };
+                let begun_s = run.begun_s;
+                Pending { sequence: order.crossing.sequence, subject: order.subject(), attempts, begun_s }
+            })
+            .collect();
+        let due: Vec<(i64, String)> = due(&rows, &self.subjects, now_s)
+            .into_iter()
+            .map(|row| (row.sequence, row.subject.clone()))
+            .collect();
+        if due.is_empty() || self.running.len() >= MOST_RUNNING {
+            return Ok(0);
+        }
+        let quotas = self.quotas()?;
+        let ledger = self.open()?;
+        let mut begun = 0;
+        for (sequence, subject) in due {
+            if self.running.len() >= MOST_RUNNING {
+                break;
+            }
+            let of_it = |order: &&Order| order.crossing.sequence == sequence && order.subject() == subject;
+            let Some(order) = self.pending.iter().find(of_it).cloned() else { continue };
+            begun += 1;
+            match quotas.actions.iter().find(|action| action.name == order.action) {
+                Some(action) => self.begin(&ledger, &order, action, now_s)?,
+                None => self.drop_order(&order, "the file with the quotas has no such action any more"),
+            }
+        }
+        Ok(begun)
+    }
+
+    fn quotas(&self) -> anyhow::Result<Quotas> {
+        let text = files::read_text(&self.file, files::MOST_CONFIG_BYTES)
+            .with_context(|| format!("cannot read the quotas {}", self.file.display()))?;
+        Quotas::parse(&text).map_err(|mistakes| match mistakes.first() {
+            Some(first) => {
+                anyhow!("{}:{}:{}: {}", self.file.display(), first.line, first.column, first.message)
+            }
+            None => anyhow!("{} has a mistake", self.file.display()),
+        })
+    }
+
+    fn begin(&mut self, ledger: &Ledger, order: &Order, action: &Action, now_s: i64) -> anyhow::Result<()> {
+        let words = if order.is_lift() { &action.lift } else { &action.command };
+        if words.is_empty() {
+            self.drop_order(order, "the action has no `lift`");
+            return Ok(());
+        }
+        if order.is_lift()
+            && let Some((quota, percent, _)) = in_force(ledger, order)?
+        {
+            self.drop_order(order, &format!("it stays in force for quota {quota} at {percent} %"));
+            return Ok(());
+        }
+        let mut run = self.journal.run(&order.id).cloned().unwrap_or_default();
+        run.attempts = run.attempts.saturating_add(1);
+        (run.begun_s, run.state) = (now_s, RunState::Begun);
+        let document = order.document(&self.node, run.attempts);
+        self.note(&order.id, run);
+        tracing::info!("running {} for {} ({})", action.name, order.crossing.container, order.id);
+        let (words, timeout, environment) = (words.clone(), action.timeout, order.environment());
+        let order = order.clone();
+        self.subjects.insert(order.subject());
+        self.running.spawn(async move {
+            let result = command::run(&words, timeout, &document, &environment).await;
+            (order, result)
+        });
+        Ok(())
+    }
+
+    fn end(&mut self, order: &Order, result: Result<(), String>) {
+        self.subjects.remove(&order.subject());
+        let mut run = self.journal.run(&order.id).cloned().unwrap_or_default();
+        match result {
+            Ok(()) => {
+                (run.state, run.message) = (RunState::Done, None);
+                self.pending.retain(|other| other.id != order.id);
+            }
+            Err(message) => {
+                tracing::warn!(
+                    "action {} for {} has failed {} times: {message}",
+                    order.action,
+                    order.crossing.container,
+                    run.attempts
+                );
+                (run.state, run.message) = (RunState::Failed, Some(message));
+            }
+        }
+        self.note(&order.id, run);
+    }
+
+    /// Notes that a run is not needed.
+    fn drop_order(&mut self, order: &Order, why: &str) {
+        self.pending.retain(|other| other.id != order.id);
+        let mut run = self.journal.run(&order.id).cloned().unwrap_or_default();
+        (run.state, run.message, run.begun_s) = (RunState::Dropped, Some(why.to_owned()), now_s());
+        self.note(&order.id, run);
+    }
+
+    /// Notes a run in the journal. A disk that is full keeps no action from running: it may run once more then.
+    fn note(&mut self, id: &str, run: Run) {
+        if let Err(error) = self.journal.note(id, run) {
+            tracing::warn!("{error:#}; it is noted in memory, and tried again");
+        }
+    }
+}
+
+/// A crossing by which an action is in force for the order's container now.
+fn in_force(ledger: &Ledger, order: &Order) -> anyhow::Result<Option<(String, u16, String)>> {
+    let all = ledger.quota_actions_in_force(&order.crossing.container_id)?;
+    Ok(all.into_iter().find(|(_, _, action)| *action == order.action))
+}
+
+/// Whether the threshold of an order is still crossed.
+fn is_in_force(ledger: &Ledger, order: &Order) -> anyhow::Result<bool> {
+    let crossing = &order.crossing;
+    let all = ledger.quota_actions_in_force(&crossing.container_id)?;
+    let is_it = |(quota, percent, action): &(String, u16, String)| {
+        (quota, *percent, action) == (&crossing.quota, crossing.percent, &order.action)
+    };
+    Ok(crossing.change == Change::Reached && all.iter().any(is_it))
+}
+
+fn now_s() -> i64 {
+    time::now_or_end().as_second()
+}
+
+#[cfg(test)]
+#[path = "runner_tests.rs"]
+mod tests;
