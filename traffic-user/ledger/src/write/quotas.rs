@@ -1,14 +1,14 @@
 //! What is used of quotas, and the thresholds that are crossed, as rows.
 //!
 //! A *track* is a quota of a container in a period, with everything that finding crossings needs. Whoever knows
-//! the file with the quotas makes the tracks ([`Ledger::follow_quotas`]), with sums from ordinary reports. From
-//! then on each drain adds to the running sums what it books, and writes crossings in its own transaction. So a
-//! drain reads no other rows, and does not know the file: one that is broken or missing cannot stop it.
+//! the file with the quotas makes the tracks ([`crate::Ledger::follow_quotas`]), with sums from ordinary reports.
+//! From then on each drain adds to the running sums what it books, and writes crossings in its own transaction. So
+//! a drain reads no other rows, and does not know the file: one that is broken or missing cannot stop it.
 //!
 //! The sums hold as long as nothing but drains changes figures. Every transaction that changes any has a change
 //! number (see [`crate::outbox`]), and `meta` has the number up to which the sums are right. After a correction,
 //! an import, an attribution or a rollup it is another one: drains then leave the sums alone, until
-//! [`Ledger::follow_quotas`] has taken them from reports again. Crossings found there are written in the
+//! [`crate::Ledger::follow_quotas`] has taken them from reports again. Crossings found there are written in the
 //! transaction that writes the sums.
 
 mod row;
