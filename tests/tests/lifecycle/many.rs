@@ -96,6 +96,7 @@ fn a_start_hook_waits_for_a_batch_and_not_for_all_interfaces() -> Result<()> {
 #[test]
 fn hundreds_of_interfaces_do_not_take_a_grace_period_each() -> Result<()> {
     const COUNT: u32 = 400;
+    let _restore = Restore;
     let lab = node("many-fast")?;
     lab.run_ok(&["attach"])?;
     add_interfaces(&lab, COUNT)?;

@@ -158,6 +158,8 @@ impl Worker {
         worker.is_started = true;
         // A ledger that cannot be written now does not keep traffic from being counted.
         worker.drain_locked(session.maps(), DrainTrigger::Started);
+        // Whoever hears of the start finds the lock free, and the kernel's switch as it was.
+        drop(session);
         let config = worker.host.config().clone();
         let drains = worker.ledger.is_enabled().then(|| Arc::clone(worker.ledger.health()));
         let started = Started { config, source: worker.source(look), drains, log };
