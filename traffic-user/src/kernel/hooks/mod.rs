@@ -11,8 +11,10 @@
 
 mod change;
 mod listing;
+mod others;
 
 pub use listing::{AttachedProgram, HookListing, HookSeen, HookState, OnHook, Recognition};
+pub use others::may_redirect;
 
 use std::{
     cell::OnceCell,

@@ -8,7 +8,7 @@ use std::collections::{HashMap, HashSet};
 use traffic_common::{Direction, InterfaceCounters, InterfaceRecord};
 
 use crate::{
-    kernel::{counters, maps::Maps},
+    kernel::{counters, hooks, maps::Maps},
     net::interface::NetInterface,
     node::Host,
 };
@@ -31,9 +31,12 @@ impl Moment {
     pub fn read(host: &Host, maps: &Maps) -> anyhow::Result<Self> {
         let counted_before = counters::all_interfaces_totals(maps)?;
         let mut listed = host.netlink.interfaces()?;
-        let attached: HashSet<u32> =
-            counters::interface_records(maps)?.iter().map(|record| record.ifindex).collect();
-        host.netlink.add_other_ends(&mut listed, |interface| attached.contains(&interface.index));
+        // One request for each container, so only where there could be a difference.
+        if hooks::may_redirect() {
+            let attached: HashSet<u32> =
+                counters::interface_records(maps)?.iter().map(|record| record.ifindex).collect();
+            host.netlink.add_other_ends(&mut listed, |interface| attached.contains(&interface.index));
+        }
         let counted = Counted::read(maps)?;
         Ok(Self { listed, counted_before, counted })
     }
