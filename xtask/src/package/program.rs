@@ -40,17 +40,14 @@ impl Program {
             c_flags += &format!("-ffile-prefix-map={from}={to} ");
         }
         command
-            .args(["build", "--locked", "--release", "--package", "traffic-user", "--bin", "trafctl"])
-            .args(["--config", "profile.release.debug='line-tables-only'"])
-            .args(["--config", "profile.release.lto='fat'"])
-            .args(["--config", "profile.release.codegen-units=1"])
+            .args(["build", "--locked", "--profile", "dist", "--package", "traffic-user", "--bin", "trafctl"])
             .args(["--target", target, "--target-dir"])
             .arg(work.join("cargo"))
             .env("RUSTFLAGS", flags)
             .env(format!("CFLAGS_{}", target.replace('-', "_")), c_flags)
             .env("CARGO_INCREMENTAL", "0");
         command::run(&mut command)?;
-        Self::given(&work.join("cargo").join(target).join("release/trafctl"), work)
+        Self::given(&work.join("cargo").join(target).join("dist/trafctl"), work)
     }
 
     /// Splits a program into what runs and what a debugger needs.
