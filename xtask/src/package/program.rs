@@ -15,7 +15,7 @@ use crate::{
 };
 
 /// Most bytes of the stripped program. It notices what makes it larger by accident, such as symbols that stay.
-const LARGEST: u64 = 20_000_000;
+const LARGEST: u64 = 16 << 20;
 
 /// Where the sources seem to be, in messages and in the debug file. `traffic-user/build/object_file.rs` says the
 /// same in the kernel program.
