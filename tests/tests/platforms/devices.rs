@@ -2,8 +2,7 @@
 
 use anyhow::{Context as _, Result, ensure};
 use serde_json::Value;
-use traffic_tests::check::{eventually, is_well, is_well_but, problems};
-use traffic_tests::container::introduce;
+use traffic_tests::check::{eventually, is_well, is_well_but};
 use traffic_tests::daemon::Daemon;
 use traffic_tests::namespace::Namespace;
 use traffic_tests::traffic::udp_send;
@@ -122,31 +121,4 @@ fn a_macvlan_in_a_container_is_named_and_a_gap_of_its_size() -> Result<()> {
     is_well(&lab)?;
     assert_eq!(host(&lab)?["without_host_end"], serde_json::json!([]));
     Ok(())
-}
-
-#[test]
-fn a_device_above_a_counted_interface_is_counted_with_it_once() -> Result<()> {
-    let lab = node("above")?;
-    let a = lab.bridged(101, 0, [10, 1, 0, 1].into(), "fd00:1::1".parse()?)?;
-    let b = lab.bridged(102, 0, [10, 1, 0, 2].into(), "fd00:1::2".parse()?)?;
-    introduce(&[&a, &b])?;
-    let mut daemon = Daemon::start(&lab)?;
-    daemon.settled()?;
-    // On the host's end of 101, as a VLAN device or a bond is.
-    lab.host().ip(&format!("link set {} nomaster", a.interface()))?;
-    lab.host().ip_batch(&format!(
-        "link add link {} name above type macvlan mode private\nlink set above up\naddr add 10.1.0.9/24 dev above\nroute replace 10.1.0.1 dev above\n",
-        a.interface()
-    ))?;
-    let before = Counters::at_rest(&lab)?.class_or_zero("101", 1, "ipv4");
-    udp_send(a.namespace(), lab.host(), "10.1.0.9:0".parse()?, 19, 300)?;
-    udp_send(lab.host(), a.namespace(), "10.1.0.1:0".parse()?, 23, 400)?;
-    let now = Counters::at_rest(&lab)?;
-    let after = now.class_or_zero("101", 1, "ipv4");
-    assert_eq!(after.out_packets - before.out_packets, 19);
-    assert_eq!(after.in_packets - before.in_packets, 23);
-    assert_eq!(now.interfaces.iter().filter(|one| one.container.as_deref() == Some("101")).count(), 1);
-    traffic_tests::check::agrees_with_kernel(&lab, &now, a.interface())?;
-    ensure!(problems(&lab)?.is_empty(), "{:?}", problems(&lab)?);
-    daemon.stop()
 }
