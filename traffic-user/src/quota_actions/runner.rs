@@ -285,7 +285,8 @@ impl Runner {
         self.note(&order.id, run);
     }
 
-    /// Notes a run in the journal. A disk that is full keeps no action from running: it may run once more then.
+    /// Notes a run in the journal. If the disk is full, it is noted in memory, and no other run begins until the
+    /// journal can be written: what nobody noted would run once more after a restart.
     fn note(&mut self, id: &str, run: Run) {
         if let Err(error) = self.journal.note(id, run) {
             tracing::warn!("{error:#}; it is noted in memory, and tried again");
