@@ -5,7 +5,9 @@
 //! action follow the order of the crossings, so that a lift never overtakes the throttle before it. No
 //! container waits for another, and no action for another one.
 
-use std::{collections::BTreeSet, time::Duration};
+use std::{collections::BTreeSet, path::PathBuf, time::Duration};
+
+use crate::{crossing::Change, url::Url};
 
 /// Seconds until the first retry, and the most between two. A failure is doubled each time.
 const FIRST_RETRY_S: i64 = 10;
@@ -18,12 +20,63 @@ pub struct Action {
     pub name: String,
     /// The line of the file on which it begins, from 1.
     pub line: usize,
-    /// The program that runs when a threshold is reached, and its arguments; never empty.
-    pub command: Vec<String>,
-    /// The program that runs when the threshold is no longer reached, or the period ends; empty for none.
-    pub lift: Vec<String>,
-    /// How long either may take.
+    /// What it does.
+    pub means: Means,
+    /// How long it may take.
     pub timeout: Duration,
+}
+
+/// What an action does.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Means {
+    /// Runs programs.
+    Command {
+        /// The program that runs when a threshold is reached, and its arguments; never empty.
+        command: Vec<String>,
+        /// The program that runs when the threshold is no longer reached, or the period ends; empty for none.
+        lift: Vec<String>,
+    },
+    /// Sends the document to a server.
+    Webhook {
+        /// Where to.
+        url: Url,
+        /// What it is signed with; not signed without.
+        secret: Option<Secret>,
+        /// The authorities of the server's certificate; those of the system without.
+        ca_file: Option<PathBuf>,
+        /// The events that are sent.
+        events: Vec<Change>,
+    },
+    /// Sends a mail by the node's own `sendmail`.
+    Mail {
+        /// The recipients; at least one.
+        to: Vec<String>,
+        /// The sender; the mail system's own without.
+        from: Option<String>,
+        /// The program.
+        sendmail: PathBuf,
+        /// The events that are sent.
+        events: Vec<Change>,
+    },
+}
+
+impl Means {
+    /// Whether it does anything about an event.
+    pub fn is_for(&self, event: Change) -> bool {
+        match self {
+            Self::Command { lift, .. } => event == Change::Reached || !lift.is_empty(),
+            Self::Webhook { events, .. } | Self::Mail { events, .. } => events.contains(&event),
+        }
+    }
+}
+
+/// Where a secret is. It is never in the file with the quotas itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Secret {
+    /// In a file.
+    File(PathBuf),
+    /// In a credential of the unit, by its name.
+    Credential(String),
 }
 
 /// A run of an action that is not done.

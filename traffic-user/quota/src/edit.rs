@@ -8,6 +8,7 @@ use toml::de::{DeTable, DeValue};
 
 use crate::{
     action::Action,
+    alert::Alert,
     file::{FileMistake, KEYS, Quotas, line_of},
     quota::Quota,
     scope::Scope,
@@ -61,7 +62,7 @@ pub fn set(text: &str, change: &Change) -> Result<String, NotChanged> {
     let number = old.quotas.len() + usize::from(found.is_none());
     let is_whole = new.quotas.len() == number
         && same_but(&old.quotas, &new.quotas, found)
-        && same_actions(&old.actions, &new.actions);
+        && same_others((&old.actions, &old.alerts), (&new.actions, &new.alerts));
     if is_whole { Ok(new_text) } else { Err(NotChanged::Form) }
 }
 
@@ -82,7 +83,7 @@ pub fn remove(text: &str, name: &str, scope: &Scope) -> Result<(String, String),
     expected.remove(at);
     let is_whole = new.quotas.len() == expected.len()
         && same_but(&expected, &new.quotas, None)
-        && same_actions(&old.actions, &new.actions);
+        && same_others((&old.actions, &old.alerts), (&new.actions, &new.alerts));
     if is_whole { Ok((new_text, removed)) } else { Err(NotChanged::Form) }
 }
 
@@ -97,10 +98,15 @@ fn same_but(old: &[Quota], new: &[Quota], except: Option<usize>) -> bool {
     pairs.all(|(at, (old, new))| except == Some(at) || without_line(old) == without_line(new))
 }
 
-/// Whether two lists have the same actions, whatever their lines.
-fn same_actions(old: &[Action], new: &[Action]) -> bool {
-    let without_line = |action: &Action| Action { line: 0, ..action.clone() };
-    old.iter().map(without_line).eq(new.iter().map(without_line))
+/// What a file has besides quotas.
+type Others<'o> = (&'o [Action], &'o [Alert]);
+
+/// Whether two files have the same actions and alerts, whatever their lines.
+fn same_others(old: Others<'_>, new: Others<'_>) -> bool {
+    let action = |action: &Action| Action { line: 0, ..action.clone() };
+    let alert = |alert: &Alert| Alert { line: 0, ..alert.clone() };
+    old.0.iter().map(action).eq(new.0.iter().map(action))
+        && old.1.iter().map(alert).eq(new.1.iter().map(alert))
 }
 
 /// Where the parts of a quota are in the text.

@@ -1,6 +1,8 @@
 //! `quotas.toml`: its tables and keys, every one of them checked. A file with any mistake yields no quota at
 //! all, and all its mistakes with their lines.
 
+mod action;
+mod alert;
 mod table;
 
 use std::collections::BTreeMap;
@@ -12,8 +14,8 @@ use toml::{
 };
 
 use self::table::Table;
-pub use self::table::{ACTION_KEYS, KEYS};
-use crate::{action::Action, quota::Quota, scope::Scope};
+pub use self::{action::ACTION_KEYS, alert::ALERT_KEYS, table::KEYS};
+use crate::{action::Action, alert::Alert, quota::Quota, scope::Scope};
 
 /// All quotas of a file.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -22,6 +24,8 @@ pub struct Quotas {
     pub quotas: Vec<Quota>,
     /// In the order of the file.
     pub actions: Vec<Action>,
+    /// In the order of the file.
+    pub alerts: Vec<Alert>,
 }
 
 /// A mistake and its place.
@@ -112,7 +116,8 @@ fn read(document: &DeTable<'_>, mistakes: &mut Mistakes<'_>) -> Quotas {
                     let row = Table::new(fields, row.span().start, mistakes);
                     match table {
                         "quota" => found.quotas.extend(row.quota()),
-                        _ => found.actions.extend(row.action()),
+                        "action" => found.actions.extend(row.action()),
+                        _ => found.alerts.extend(row.alert()),
                     }
                 }
                 _ => mistakes.add(row.span().start, format!("this {table} is no table; {not_tables}")),
@@ -121,6 +126,7 @@ fn read(document: &DeTable<'_>, mistakes: &mut Mistakes<'_>) -> Quotas {
     }
     found.quotas.sort_by_key(|quota| quota.line);
     found.actions.sort_by_key(|action| action.line);
+    found.alerts.sort_by_key(|alert| alert.line);
     found
 }
 

@@ -4,7 +4,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::{
-    action::Action,
+    action::{Action, Means},
     period::{Period, PeriodKind},
     quota::{Direction, FirstPeriod, Limit},
     scope::NamePattern,
@@ -16,7 +16,7 @@ pub(crate) fn only(line: &str) -> Quota {
     Quotas::parse(&text).unwrap().quotas.remove(0)
 }
 
-fn mistakes(text: &str) -> Vec<(usize, usize, String)> {
+pub(crate) fn mistakes(text: &str) -> Vec<(usize, usize, String)> {
     let found = Quotas::parse(text).unwrap_err();
     found.into_iter().map(|mistake| (mistake.line, mistake.column, mistake.message)).collect()
 }
@@ -55,7 +55,7 @@ commit = '100Mbit/s'
 percentile = 99.5
 period = 'week'
 ";
-    let Quotas { quotas, actions } = Quotas::parse(text).unwrap();
+    let Quotas { quotas, actions, alerts } = Quotas::parse(text).unwrap();
     let words = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect::<Vec<_>>();
     assert_eq!(
         actions,
@@ -63,19 +63,21 @@ period = 'week'
             Action {
                 name: "notify".to_owned(),
                 line: 15,
-                command: words(&["/usr/bin/logger", "-t", "quota"]),
-                lift: vec![],
+                means: Means::Command { command: words(&["/usr/bin/logger", "-t", "quota"]), lift: vec![] },
                 timeout: std::time::Duration::from_secs(30),
             },
             Action {
                 name: "throttle".to_owned(),
                 line: 19,
-                command: words(&["/sbin/throttle", "on"]),
-                lift: words(&["/sbin/throttle", "off"]),
+                means: Means::Command {
+                    command: words(&["/sbin/throttle", "on"]),
+                    lift: words(&["/sbin/throttle", "off"]),
+                },
                 timeout: std::time::Duration::from_mins(2),
             }
         ]
     );
+    assert_eq!(alerts, []);
     assert_eq!(
         quotas[0],
         Quota {
@@ -213,7 +215,7 @@ fn values_of_another_type_are_refused() {
         assert!(found.len() == 1 && found[0].2.contains(problem), "{line}: {found:?}");
     }
     for (line, problem) in [
-        ("", "the action has no command"),
+        ("", "the action has no command, webhook or mail"),
         ("command = '/bin/true'", "not a program and its arguments"),
         ("command = []", "not a program and its arguments"),
         ("command = ['true']", "absolute path"),

@@ -12,9 +12,12 @@
 //! - `usage`: the used part of an allowance, and the thresholds that it has reached.
 //! - `crossing`: thresholds that are newly reached, or no longer, exactly once.
 //! - `action`: what runs for a threshold, and which of it runs now, until it reports success.
+//! - `url`: addresses that webhooks are sent to.
+//! - `alert`: which problems of the node actions run for.
 //! - `forecast`: what a period comes to, and when the allowance runs out.
 
 mod action;
+mod alert;
 mod crossing;
 pub mod edit;
 mod file;
@@ -22,15 +25,18 @@ mod forecast;
 mod period;
 mod quota;
 mod scope;
+mod url;
 mod usage;
 mod values;
 
-pub use action::{Action, Pending, due};
+pub use action::{Action, Means, Pending, Secret, due};
+pub use alert::{Alert, ProblemKind};
 pub use crossing::{Change, Crossing, Look, Subject, Track};
-pub use file::{ACTION_KEYS, FileMistake, KEYS, Quotas};
+pub use file::{ACTION_KEYS, ALERT_KEYS, FileMistake, KEYS, Quotas};
 pub use forecast::{Forecast, METHOD as FORECAST_METHOD, Recent, forecast};
 pub use period::{Period, PeriodKind, Span, WrongZone, zone_of};
 pub use quota::{Direction, FirstPeriod, Limit, Quota};
 pub use scope::{Container, NamePattern, Scope};
+pub use url::Url;
 pub use usage::{Used, allowance_in, permille, reached};
 pub use values::percent as parse_percent;

@@ -19,6 +19,8 @@ const LONGEST_NAME: usize = 63;
 
 /// The longest time of a command.
 const LONGEST_TIMEOUT: Duration = Duration::from_mins(10);
+/// The longest time that a problem may last before it counts.
+const LONGEST_LASTING: Duration = Duration::from_hours(24);
 
 /// A result whose error is a sentence for people.
 type Parsed<T> = Result<T, String>;
@@ -128,6 +130,15 @@ pub(crate) fn timeout(text: &str) -> Parsed<Duration> {
         return Ok(parsed);
     }
     Err(format!("{text:?} is out of range; write 1s to 10m, such as \"30s\""))
+}
+
+/// How long a problem lasts before it counts.
+pub(crate) fn lasting(text: &str) -> Parsed<Duration> {
+    let parsed = units::parse_duration(text).map_err(|error| error.to_string())?;
+    if parsed <= LONGEST_LASTING {
+        return Ok(parsed);
+    }
+    Err(format!("{text:?} is out of range; write 0s to 1d, such as \"5m\""))
 }
 
 /// Parses a threshold, such as `80%`.

@@ -1,23 +1,34 @@
 //! Which runs begin when: reads new crossings from the ledger, and begins what is due by the journal.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     path::{Path, PathBuf},
+    sync::Arc,
     time::Duration,
 };
 
 use anyhow::{Context as _, anyhow};
 use tokio::task::JoinSet;
+use traffic_https::Client;
 use traffic_ledger::Ledger;
-use traffic_quota::{Action, Change, Pending, Quotas, due};
+use traffic_quota::{Action, Change, Means, Pending, Quotas, due};
 
-use super::{Order, command, journal::Journal, journal::Run, journal::RunState, orders};
+use super::{
+    Order, command,
+    journal::{Journal, Run, RunState},
+    mail::Mail,
+    order::bare_environment,
+    orders,
+    webhook::{self, Target},
+};
 use crate::{drain::ledger_path, files, time};
 
 /// How often the ledger is looked at.
 const PAUSE: Duration = Duration::from_secs(1);
-/// How many programs run at once: one that waits keeps only its own container waiting.
-const MOST_RUNNING: usize = 8;
+/// How many runs of one action go on at once: a server that does not answer keeps no other action waiting.
+const MOST_OF_ACTION: usize = 8;
+/// How many runs go on at once.
+const MOST_RUNNING: usize = 64;
 /// How many crossings are read at once.
 const BATCH: u32 = 1000;
 
@@ -41,6 +52,9 @@ pub struct Runner {
     running: JoinSet<Ended>,
     /// Whose runs are going on.
     subjects: BTreeSet<String>,
+    /// How many runs of each action are going on.
+    of_action: BTreeMap<String, usize>,
+    client: Arc<Client>,
     /// What was logged last, so that it is not repeated each second.
     problem: Option<String>,
 }
@@ -68,6 +82,8 @@ impl Runner {
             pending: Vec::new(),
             running: JoinSet::new(),
             subjects: BTreeSet::new(),
+            of_action: BTreeMap::new(),
+            client: Arc::default(),
             problem: None,
         })
     }
@@ -208,6 +224,9 @@ impl Runner {
             }
             let of_it = |order: &&Order| order.crossing.sequence == sequence && order.subject() == subject;
             let Some(order) = self.pending.iter().find(of_it).cloned() else { continue };
+            if self.of_action.get(&order.action).is_some_and(|runs| *runs >= MOST_OF_ACTION) {
+                continue;
+            }
             begun += 1;
             match quotas.actions.iter().find(|action| action.name == order.action) {
                 Some(action) => self.begin(&ledger, &order, action, now_s)?,
@@ -229,12 +248,17 @@ impl Runner {
     }
 
     fn begin(&mut self, ledger: &Ledger, order: &Order, action: &Action, now_s: i64) -> anyhow::Result<()> {
-        let words = if order.is_lift() { &action.lift } else { &action.command };
-        if words.is_empty() {
-            self.drop_order(order, "the action has no `lift`");
+        if !action.means.is_for(order.event()) {
+            let why = match action.means {
+                Means::Command { .. } => "the action has no `lift`",
+                _ => "the action is not for this event",
+            };
+            self.drop_order(order, why);
             return Ok(());
         }
-        if order.is_lift()
+        // What is told is told. What is done stays in force as long as anything needs it.
+        if matches!(action.means, Means::Command { .. })
+            && order.is_lift()
             && let Some((quota, percent, _)) = in_force(ledger, order)?
         {
             self.drop_order(order, &format!("it stays in force for quota {quota} at {percent} %"));
@@ -246,11 +270,12 @@ impl Runner {
         let document = order.document(&self.node, run.attempts);
         self.note(&order.id, run);
         tracing::info!("running {} for {} ({})", action.name, order.crossing.container, order.id);
-        let (words, timeout, environment) = (words.clone(), action.timeout, order.environment());
-        let order = order.clone();
         self.subjects.insert(order.subject());
+        *self.of_action.entry(order.action.clone()).or_default() += 1;
+        let (order, action) = (order.clone(), action.clone());
+        let (node, client) = (self.node.clone(), Arc::clone(&self.client));
         self.running.spawn(async move {
-            let result = command::run(&words, timeout, &document, &environment).await;
+            let result = carry_out(&order, &action, document, (&node, &client)).await;
             (order, result)
         });
         Ok(())
@@ -258,6 +283,9 @@ impl Runner {
 
     fn end(&mut self, order: &Order, result: Result<(), String>) {
         self.subjects.remove(&order.subject());
+        if let Some(runs) = self.of_action.get_mut(&order.action) {
+            *runs = runs.saturating_sub(1);
+        }
         let mut run = self.journal.run(&order.id).cloned().unwrap_or_default();
         match result {
             Ok(()) => {
@@ -290,6 +318,34 @@ impl Runner {
     fn note(&mut self, id: &str, run: Run) {
         if let Err(error) = self.journal.note(id, run) {
             tracing::warn!("{error:#}; it is noted in memory, and tried again");
+        }
+    }
+}
+
+/// One run of an action.
+async fn carry_out(
+    order: &Order,
+    action: &Action,
+    document: Vec<u8>,
+    (node, client): (&str, &Client),
+) -> Result<(), String> {
+    match &action.means {
+        Means::Command { command, lift } => {
+            let words = if order.is_lift() { lift } else { command };
+            command::run(words, action.timeout, &document, &order.environment()).await
+        }
+        Means::Webhook { url, secret, ca_file, .. } => {
+            let target = Target { url: url.clone(), secret: secret.clone(), ca_file: ca_file.clone() };
+            let event = order.cloud_event(node, document);
+            webhook::send(client, &target, &event, now_s(), action.timeout).await
+        }
+        Means::Mail { to, from, sendmail, .. } => {
+            let (subject, text) = order.letter(node);
+            let (from, date) = (from.as_deref(), time::now_or_end());
+            let mail = Mail { to, from, id: &order.id, date, subject: &subject, text: &text };
+            let mut words = vec![sendmail.display().to_string(), "-t".to_owned(), "-oi".to_owned()];
+            words.extend(from.iter().flat_map(|from| ["-f".to_owned(), (*from).to_owned()]));
+            command::run(&words, action.timeout, &mail.message(), &bare_environment()).await
         }
     }
 }

@@ -1,7 +1,5 @@
 //! One `[[quota]]`: its keys, and how they fit each other.
 
-use std::time::Duration;
-
 use toml::{
     Spanned,
     de::{DeTable, DeValue},
@@ -10,7 +8,6 @@ use traffic_model::ContainerId;
 
 use super::{Mistakes, position, start};
 use crate::{
-    action::Action,
     period::{self, Period, PeriodKind},
     quota::{Direction, FirstPeriod, Limit, Quota},
     scope::Scope,
@@ -37,11 +34,6 @@ pub const KEYS: [&str; 16] = [
     "actions",
 ];
 
-/// All keys of an action, in the order of the documentation.
-pub const ACTION_KEYS: [&str; 4] = ["name", "command", "lift", "timeout"];
-
-/// How long a command may take that names no time.
-const USUAL_TIMEOUT: Duration = Duration::from_secs(30);
 /// The highest class.
 const HIGHEST_CLASS: u8 = 254;
 /// The percentile of a commit that names none.
@@ -51,9 +43,9 @@ const USUAL_THRESHOLDS: [u16; 2] = [80, 100];
 
 /// A quota as written.
 pub(super) struct Table<'a, 't> {
-    fields: &'a DeTable<'a>,
-    at: usize,
-    mistakes: &'a mut Mistakes<'t>,
+    pub(super) fields: &'a DeTable<'a>,
+    pub(super) at: usize,
+    pub(super) mistakes: &'a mut Mistakes<'t>,
 }
 
 /// A message about an unknown key, with the known one that it is most like.
@@ -114,70 +106,21 @@ impl<'a, 't> Table<'a, 't> {
         })
     }
 
-    /// The action of an `[[action]]`; `None` after any mistake.
-    pub fn action(mut self) -> Option<Action> {
-        let before = self.mistakes.found.len();
-        let fields = self.fields;
-        for key in fields.keys().filter(|key| !ACTION_KEYS.contains(&key.get_ref().as_ref())) {
-            self.mistakes.add(key.span().start, unknown(key.get_ref(), &ACTION_KEYS));
-        }
-        let name = self.text("name", values::name);
-        if name.is_none() && !self.has("name") {
-            self.mistakes.add(self.at, "the action has no name; add name = \"notify\"".to_owned());
-        }
-        let (command, lift) = (self.words("command"), self.words("lift"));
-        if command.is_none() && !self.has("command") {
-            let message = "the action has no command; add command = [\"/path/to/program\", \"argument\"]";
-            self.mistakes.add(self.at, message.to_owned());
-        }
-        let timeout = self.text("timeout", values::timeout).unwrap_or(USUAL_TIMEOUT);
-        if self.mistakes.found.len() > before {
-            return None;
-        }
-        let (line, _) = position(self.mistakes.text, self.at);
-        Some(Action { name: name?, line, command: command?, lift: lift.unwrap_or_default(), timeout })
-    }
-
-    /// A program with its arguments; `None` where the key is missing or wrong.
-    fn words(&mut self, key: &str) -> Option<Vec<String>> {
-        let value = self.get(key)?;
-        let texts = match value.get_ref() {
-            DeValue::Array(rows) => rows
-                .iter()
-                .map(|row| match row.get_ref() {
-                    DeValue::String(text) if !text.contains('\0') => Some(text.to_string()),
-                    _ => None,
-                })
-                .collect::<Option<Vec<_>>>(),
-            _ => None,
-        };
-        let is_usable = |words: &Vec<String>| words.first().is_some_and(|first| first.starts_with('/'));
-        let found = texts.filter(is_usable);
-        if found.is_none() {
-            let message = format!(
-                "`{key}` is not a program and its arguments; write a list of texts that begins with an absolute \
-                 path, such as [\"/usr/local/sbin/throttle\", \"on\"]"
-            );
-            self.mistakes.add(start(value), message);
-        }
-        found
-    }
-
-    fn has(&self, key: &str) -> bool {
+    pub(super) fn has(&self, key: &str) -> bool {
         self.get(key).is_some()
     }
 
-    fn get(&self, key: &str) -> Option<&'a Spanned<DeValue<'a>>> {
+    pub(super) fn get(&self, key: &str) -> Option<&'a Spanned<DeValue<'a>>> {
         self.fields.get(key)
     }
 
     /// Where a key's value is, or else the table.
-    fn place(&self, key: &str) -> usize {
+    pub(super) fn place(&self, key: &str) -> usize {
         self.get(key).map_or(self.at, start)
     }
 
     /// A text, parsed; `None` where the key is missing or wrong.
-    fn text<T>(&mut self, key: &str, parse: impl FnOnce(&str) -> Result<T, String>) -> Option<T> {
+    pub(super) fn text<T>(&mut self, key: &str, parse: impl FnOnce(&str) -> Result<T, String>) -> Option<T> {
         let value = self.get(key)?;
         let parsed = match value.get_ref() {
             DeValue::String(text) => parse(text),
@@ -349,23 +292,7 @@ impl<'a, 't> Table<'a, 't> {
                     continue;
                 }
             };
-            let DeValue::Array(names) = names.get_ref() else {
-                self.mistakes.add(start(names), format!("these are no names of actions; {example}"));
-                continue;
-            };
-            let mut of_percent = Vec::new();
-            for name in names {
-                match name.get_ref() {
-                    DeValue::String(text) if of_percent.iter().any(|known| known == text.as_ref()) => {
-                        self.mistakes.add(start(name), format!("{text:?} is listed twice; remove one"));
-                    }
-                    DeValue::String(text) => {
-                        self.mistakes.named_actions.push((text.to_string(), start(name)));
-                        of_percent.push(text.to_string());
-                    }
-                    _ => self.mistakes.add(start(name), format!("not the name of an action; {example}")),
-                }
-            }
+            let of_percent = self.names_of(names);
             actions.push((percent, of_percent));
         }
         actions.sort_unstable();

@@ -17,8 +17,8 @@ use tokio_rustls::{
     rustls::{
         ClientConfig, DigitallySignedStruct, Error, RootCertStore, SignatureScheme,
         client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
-        crypto::{CryptoProvider, ring, verify_tls12_signature, verify_tls13_signature},
-        pki_types::{CertificateDer, InvalidDnsNameError, ServerName, UnixTime, pem::PemObject as _},
+        crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature},
+        pki_types::{CertificateDer, InvalidDnsNameError, ServerName, UnixTime},
     },
 };
 
@@ -31,7 +31,7 @@ pub(super) struct Tls(Arc<ClientConfig>);
 impl Tls {
     /// Reads the certificates that a target trusts: those of its file, or else those of the system.
     pub(super) fn of(target: &Target) -> Result<Self, String> {
-        let provider = Arc::new(ring::default_provider());
+        let provider = traffic_https::provider();
         let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))
             .with_safe_default_protocol_versions()
             .map_err(|error| format!("TLS cannot be set up: {error}"))?;
@@ -47,24 +47,8 @@ impl Tls {
 }
 
 fn roots(target: &Target) -> Result<RootCertStore, String> {
-    let mut roots = RootCertStore::empty();
-    let (certificates, from) = match &target.root_file {
-        Some(file) => {
-            let read = CertificateDer::pem_file_iter(file).and_then(Iterator::collect::<Result<Vec<_>, _>>);
-            (read.map_err(|error| format!("cannot read certificates from {}: {error}", file.display()))?, {
-                file.display().to_string()
-            })
-        }
-        None => (rustls_native_certs::load_native_certs().certs, "the system".to_owned()),
-    };
-    // A system may have certificates of forms that nobody can verify by.
-    if roots.add_parsable_certificates(certificates).0 == 0 {
-        return Err(format!(
-            "{from} has no certificate of an authority, so that no server can be verified; name a file by \
-             sslrootcert= in the URL, or install ca-certificates"
-        ));
-    }
-    Ok(roots)
+    let advice = "name a file by sslrootcert= in the URL, or install ca-certificates";
+    traffic_https::roots(target.root_file.as_deref()).map_err(|error| format!("{error}; {advice}"))
 }
 
 /// Accepts any certificate: `sslmode=require`.

@@ -1,0 +1,91 @@
+//! Actions and alerts as written, and every mistake in them.
+
+use std::path::PathBuf;
+
+use crate::{
+    action::{Means, Secret},
+    crossing::Change,
+    file::{Quotas, tests::mistakes},
+};
+
+fn means(lines: &str) -> Means {
+    let text = format!("[[action]]\nname = 'a'\n{lines}\n");
+    Quotas::parse(&text).unwrap().actions.remove(0).means
+}
+
+#[test]
+fn a_webhook_and_a_mail_have_their_defaults() {
+    let Means::Webhook { url, secret, ca_file, events } = means("webhook = 'https://billing.example/h'")
+    else {
+        panic!("no webhook");
+    };
+    assert_eq!(
+        (url.host.as_str(), url.target.as_str(), secret, ca_file),
+        ("billing.example", "/h", None, None)
+    );
+    assert_eq!(events, [Change::Reached, Change::Undone, Change::Ended]);
+    let whole =
+        "webhook = 'http://[::1]:8080'\nsecret_file = '/etc/key'\nca_file = '/etc/ca'\nevents = ['undone']";
+    let Means::Webhook { url, secret, ca_file, events } = means(whole) else { panic!("no webhook") };
+    assert_eq!((url.is_encrypted, url.port), (false, 8080));
+    assert_eq!(secret, Some(Secret::File(PathBuf::from("/etc/key"))));
+    assert_eq!((ca_file, events), (Some(PathBuf::from("/etc/ca")), vec![Change::Undone]));
+    let of_unit = means("webhook = 'https://h/'\nsecret_credential = 'hook.key'");
+    assert!(
+        matches!(of_unit, Means::Webhook { secret: Some(Secret::Credential(name)), .. } if name == "hook.key")
+    );
+    assert_eq!(
+        means("mail = 'noc@example.net'"),
+        Means::Mail {
+            to: vec!["noc@example.net".to_owned()],
+            from: None,
+            sendmail: PathBuf::from("/usr/sbin/sendmail"),
+            events: vec![Change::Reached, Change::Undone],
+        }
+    );
+    assert_eq!(
+        means(
+            "mail = ['root', 'a+b@c.example']\nfrom = 't@n7'\nsendmail = '/usr/bin/msmtp'\nevents = ['ended']"
+        ),
+        Means::Mail {
+            to: vec!["root".to_owned(), "a+b@c.example".to_owned()],
+            from: Some("t@n7".to_owned()),
+            sendmail: PathBuf::from("/usr/bin/msmtp"),
+            events: vec![Change::Ended],
+        }
+    );
+}
+
+#[test]
+fn every_mistake_says_what_to_write_and_repeats_no_secret() {
+    for (lines, problem) in [
+        ("webhook = 'http://billing.example/t0ken'", "`webhook`: only this machine"),
+        ("webhook = 'https://u:t0ken@h/'", "a password"),
+        ("webhook = 'https://h/'\nsecret_file = 'whsec_t0ken'", "put the secret into a file"),
+        ("webhook = 'https://h/'\nsecret_credential = 'whsec_t0ken'", "LoadCredential="),
+        ("webhook = 'https://h/'\nsecret_credential = '../t0ken'", "LoadCredential="),
+        ("webhook = 'https://h/'\nsecret_file = '/a'\nsecret_credential = 'b'", "given twice"),
+        ("webhook = 'https://h/'\nca_file = 'a'", "no absolute path"),
+        ("webhook = 'https://h/'\nlift = ['/a']", "`lift` belongs to a command"),
+        ("webhook = 'https://h/'\nmail = 'a'", "make it two"),
+        ("webhook = 'https://h/'\nevents = []", "no events"),
+        ("webhook = 'https://h/'\nevents = ['raised']", "\"reached\""),
+        ("webhook = ['https://h/']", "not a text"),
+        ("command = ['/a']\nevents = ['reached']", "remove `events`"),
+        ("command = ['/a']\nfrom = 'x'", "belongs to a mail"),
+        ("mail = ''", "not an address"),
+        ("mail = '-oQ/tmp@x'", "not an address"),
+        ("mail = 'a@b, c@d'", "not an address"),
+        ("mail = \"a@b\\nBcc: c@d\"", "not an address"),
+        ("mail = 'a b@c'", "not an address"),
+        ("mail = []", "not one to 20 addresses"),
+        ("mail = [1]", "no address"),
+        ("mail = 'a'\nfrom = 'A <a@b>'", "not an address"),
+        ("mail = 'a'\nsendmail = 'msmtp'", "no absolute path"),
+        ("mail = 'a'\nsecret_file = '/a'", "belongs to a webhook"),
+    ] {
+        let found = mistakes(&format!("[[action]]\nname = 'warn'\n{lines}\n"));
+        assert!(found.len() == 1 && found[0].2.contains(problem), "{lines}: {found:?}");
+        assert!(!found[0].2.contains("t0ken"), "{found:?}");
+    }
+}
