@@ -115,6 +115,9 @@ pub enum LedgerError {
         #[source]
         source: std::io::Error,
     },
+    /// A store of many nodes did not answer, or cannot answer this.
+    #[error("{0}")]
+    Store(String),
     /// The file system is full.
     #[error("the file system of the ledger is full")]
     Full(#[source] rusqlite::Error),

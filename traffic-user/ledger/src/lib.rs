@@ -41,9 +41,10 @@ mod time;
 mod wal_guard;
 mod write;
 
+pub use closing::adjust::PeriodAdjustment;
 pub use closing::audit::Audit;
 pub use closing::close::ClosedPeriod;
-pub use closing::correction::{Adjusted, Adjustment, AdjustmentRequest, ChainEntry, Corrected};
+pub use closing::correction::{Adjusted, Adjustment, AdjustmentRequest, ChainEntry, Corrected, Signed};
 pub use closing::frozen::{Frozen, FrozenContainer, FrozenEntry, FrozenRate, FrozenRow};
 pub use closing::preview::{ClosePreview, RetirePreview};
 pub use error::LedgerError;
@@ -63,11 +64,15 @@ pub use query::limits::QueryLimits;
 pub use query::months::{Month, Months};
 pub use query::overview::{Overview, OverviewQuery, TopSeries};
 pub use query::percentile_report::Rates;
-pub use query::query_plan::{By, PartStep, ReportQuery, Split};
+pub use query::query_plan::{By, LineKey, PartStep, ReportQuery, Split};
 pub use query::report::{ClassFigures, Report, ReportRow, Step};
 pub use query::running::{Estimate, RunningStep};
 pub use query::series::{ClassSeries, Series, SeriesPercentile, SeriesQuery};
 pub use query::standing::{OpenGaps, OpenMonth, Standing};
+pub use query::stored::{
+    InterfaceSums, Ranking, ShippedExtent, StepRank, StoredContainer, StoredLedger, StoredQuery, StoredRows,
+    bits_per_second,
+};
 pub use query::top::{Top, TopQuery, TopRow};
 pub use revision::{file_bytes, revision};
 pub use store::{Ledger, LedgerConfig};

@@ -21,7 +21,7 @@ use crate::{
     error::LedgerError,
     identity, ids, migrate,
     migration::OnProgress,
-    query::{limits::QueryLimits, query_plan::container_numbers},
+    query::{limits::QueryLimits, stored::StoredRows},
     read_only,
     time::{
         borders::{Borders, stored_calendar},
@@ -83,6 +83,8 @@ pub struct Ledger {
     files: Option<OpenFiles>,
     pub(crate) digests: Rebuild,
     pub(crate) limits: QueryLimits,
+    /// Adds up the rows, if they are in a store.
+    pub(crate) stored: Option<Box<dyn StoredRows>>,
     /// Whether this process may have the file open otherwise too.
     pub(crate) beside_writer: bool,
     _in_use: InUse,
@@ -173,6 +175,7 @@ impl Ledger {
             files: Some(OpenFiles::note(path)?),
             digests: Rebuild::default(),
             limits: QueryLimits::default(),
+            stored: None,
             beside_writer: true,
             _in_use: in_use,
         };
@@ -217,9 +220,31 @@ impl Ledger {
             files: None,
             digests: Rebuild::default(),
             limits: QueryLimits::default(),
+            stored: None,
             beside_writer,
             _in_use: in_use,
         })
+    }
+
+    /// Of a connection that is no file, whose rows are in a store.
+    pub(crate) fn in_memory(conn: Connection, calendar: Calendar, rows: Box<dyn StoredRows>) -> Self {
+        Self {
+            conn,
+            path: PathBuf::new(),
+            patience: migrate::BUSY_TIMEOUT,
+            calendar,
+            retention: Retention::default(),
+            vm_interface_prefixes: Vec::new(),
+            failing: None,
+            noted: Vec::new(),
+            names: BTreeMap::new(),
+            files: None,
+            digests: Rebuild::default(),
+            limits: QueryLimits::default(),
+            stored: Some(rows),
+            beside_writer: false,
+            _in_use: InUse::begin(),
+        }
     }
 
     /// Sets how long the finer levels are kept, for the preview of an import.
@@ -342,28 +367,6 @@ impl Ledger {
         let busy = self.conn.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get::<_, bool>(0));
         self.conn.busy_timeout(self.patience)?;
         Ok(!busy?)
-    }
-
-    /// Lists the gaps that overlap a time span; `None` means unlimited.
-    ///
-    /// # Errors
-    /// When the file cannot be read.
-    pub fn gaps(&self, from: Option<Timestamp>, to: Option<Timestamp>) -> Result<Vec<Gap>, LedgerError> {
-        gaps::list(&self.conn, from, to, None)
-    }
-
-    /// Lists the gaps of some containers, and those of the whole node, which affect them too. No other
-    /// container and no interface of one is named.
-    ///
-    /// # Errors
-    /// When a container is unknown, or the file cannot be read.
-    pub fn gaps_of(
-        &self,
-        containers: &[String],
-        from: Option<Timestamp>,
-        to: Option<Timestamp>,
-    ) -> Result<Vec<Gap>, LedgerError> {
-        gaps::list(&self.conn, from, to, container_numbers(&self.conn, containers)?.as_deref())
     }
 
     /// Stores a class table under its hash, as the text that its owner loaded.

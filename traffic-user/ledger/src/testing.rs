@@ -7,7 +7,7 @@
     reason = "test support, compiled into tests only"
 )]
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp, tz::TimeZone};
@@ -107,6 +107,8 @@ pub struct Node {
     pub passed: Option<Sums>,
     /// What was counted in slots that were reassigned.
     pub former: Sums,
+    /// Containers whose traffic is IPv6.
+    pub ipv6: BTreeSet<String>,
 }
 
 /// Adds to sums.
@@ -139,6 +141,7 @@ impl Node {
             truth: BTreeMap::new(),
             passed: None,
             former: [0; 4],
+            ipv6: BTreeSet::new(),
         }
     }
 
@@ -287,7 +290,7 @@ impl Node {
             generation: *generation,
             is_retired: false,
             class: *class,
-            family: Family::Ipv4,
+            family: if self.ipv6.contains(container) { Family::Ipv6 } else { Family::Ipv4 },
             tally: ByDirection {
                 incoming: Tally { packets: sums[0], bytes: sums[1] },
                 outgoing: Tally { packets: sums[2], bytes: sums[3] },

@@ -82,6 +82,7 @@ mod tests {
         let at = |seconds| Timestamp::from_second(seconds).unwrap();
         let size = GapSize { in_skbs: 1, in_skb_bytes: 100, out_skbs: 2, out_skb_bytes: 200 };
         Gap {
+            node: None,
             start: Some(at(1_000 + number)),
             end: at(1_001 + number),
             reason,

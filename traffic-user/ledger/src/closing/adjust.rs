@@ -237,9 +237,12 @@ fn refuse_repetition(
 
 /// A correction with the id of its container and the span of its period in Unix seconds.
 #[derive(Clone, Debug)]
-pub(crate) struct PeriodAdjustment {
+pub struct PeriodAdjustment {
+    /// The container's number.
     pub container: i64,
+    /// Start and end of the period.
     pub span: (i64, i64),
+    /// The correction.
     pub adjustment: Adjustment,
 }
 
@@ -279,10 +282,28 @@ pub(crate) fn adjustments_within(
     Ok(adjustments)
 }
 
-/// Looks up the frozen figures that belong to the corrections, by period, container and class.
+/// The frozen figures of a container and class in the period of this name.
+pub(crate) fn frozen(
+    conn: &Connection,
+    period: &str,
+    container: i64,
+    class: u8,
+) -> Result<Signed, LedgerError> {
+    let sql = format!(
+        "SELECT {SUMS} FROM closed_row WHERE period = (SELECT id FROM period WHERE name = ?1)
+         AND number = ?2 AND class = ?3"
+    );
+    let mut statement = conn.prepare_cached(&sql)?;
+    Ok(statement.query_row(params![period, container, class], |row| {
+        Ok([row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?])
+    })?)
+}
+
+/// The frozen figures that belong to the corrections, by period, container and class.
 pub(crate) fn corrected(
     conn: &Connection,
     adjustments: &[PeriodAdjustment],
+    frozen: impl Fn(&str, i64, u8) -> Result<Signed, LedgerError>,
 ) -> Result<Vec<Corrected>, LedgerError> {
     let mut lines: Vec<(i64, Corrected)> = Vec::new();
     for PeriodAdjustment { container: number, adjustment, .. } in adjustments {
@@ -294,20 +315,12 @@ pub(crate) fn corrected(
             line.corrections = add(line.corrections, this);
             continue;
         }
-        let frozen = conn
-            .prepare_cached(&format!(
-                "SELECT {SUMS} FROM closed_row WHERE period = (SELECT id FROM period WHERE name = ?1)
-                 AND number = ?2 AND class = ?3"
-            ))?
-            .query_row(params![adjustment.period, number, adjustment.class], |row| {
-                Ok([row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?])
-            })?;
         let line = Corrected {
             period: adjustment.period.clone(),
             container: adjustment.container.clone(),
             container_now: other_name(conn, *number, &adjustment.container)?,
             class: adjustment.class,
-            frozen,
+            frozen: frozen(&adjustment.period, *number, adjustment.class)?,
             corrections: this,
             to_bill: [0; 4],
         };

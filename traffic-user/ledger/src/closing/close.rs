@@ -22,6 +22,9 @@ use crate::{
 /// A period whose figures are final.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct ClosedPeriod {
+    /// The node, in a report about several.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub node: Option<String>,
     /// The billing month as `YYYY-MM`.
     pub name: String,
     /// Start.
@@ -195,6 +198,7 @@ pub(crate) fn periods_within(
     )?;
     let periods = statement.query_map([from.as_second(), to.as_second()], |row| {
         Ok(ClosedPeriod {
+            node: None,
             name: row.get(0)?,
             start: time(row, 1)?,
             end: time(row, 2)?,

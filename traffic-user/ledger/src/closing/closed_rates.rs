@@ -99,6 +99,12 @@ pub(crate) fn store(conn: &Connection, period: i64, rates: &[ClosedRate]) -> Res
     Ok(())
 }
 
+/// Whether closing freezes what a query asks for.
+pub(crate) fn are_frozen(query: &ReportQuery, percent: f64) -> bool {
+    let frozen_kind = query.classes.is_empty() || query.split.class;
+    (percent - FROZEN_PERCENT).abs() <= f64::EPSILON && !query.split.family && frozen_kind
+}
+
 /// Reads the frozen rates of a step into `rates`. Returns false if it is not a whole closed month, or the
 /// query asks for something that is not frozen.
 pub(crate) fn read(
@@ -109,8 +115,7 @@ pub(crate) fn read(
     rates: &mut HashMap<LineKey, Rates>,
 ) -> Result<bool, LedgerError> {
     let query = plan.query;
-    let frozen_kind = query.classes.is_empty() || query.split.class;
-    if (percent - FROZEN_PERCENT).abs() > f64::EPSILON || query.split.family || !frozen_kind {
+    if !are_frozen(query, percent) {
         return Ok(false);
     }
     let (start, end) = plan.steps[step];

@@ -14,9 +14,10 @@ use crate::{
         balance::{self, BalanceRow},
         collected::{Collected, Owners, collect, pva_series, rank},
         query_plan::{By, Plan, ReportQuery},
+        stored,
     },
     store::Ledger,
-    write::gaps::{self, Gap},
+    write::gaps::Gap,
 };
 
 /// Traffic by interface.
@@ -105,8 +106,13 @@ impl Ledger {
         let view = self.conn.unchecked_transaction()?;
         let plan = self.plan(&view, query)?;
         let owners = Owners::read(&view)?;
-        let pva = pva_series(&view)?;
-        let collected = collect((&self.calendar, self.limits), &view, &plan, &pva)?;
+        let (collected, without_pva_history) = match self.stored.as_deref() {
+            Some(rows) => stored::collected(rows, &plan)?,
+            None => {
+                let pva = pva_series(&view)?;
+                (collect((&self.calendar, self.limits), &view, &plan, &pva)?, !pva.is_empty())
+            }
+        };
         let (from, to) = (Timestamp::from_second(plan.range.0)?, Timestamp::from_second(plan.range.1)?);
         Ok(InterfaceReport {
             by: query.by,
@@ -119,8 +125,8 @@ impl Ledger {
             interfaces: interface_rows(&plan, &owners, &collected)?,
             faults: fault_rows(&plan, &owners, &collected)?,
             balance: balance::rows(&plan, &owners, &collected)?,
-            without_pva_history: !pva.is_empty(),
-            gaps: gaps::list(&view, Some(from), Some(to), plan.containers.as_deref())?,
+            without_pva_history,
+            gaps: self.gaps_within(&view, (Some(from), Some(to)), plan.containers.as_deref())?,
         })
     }
 }

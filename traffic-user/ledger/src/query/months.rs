@@ -8,7 +8,7 @@ use serde::Serialize;
 use traffic_model::calendar::{Calendar, Level};
 
 use crate::{
-    closing::{adjust, close, correction::Signed},
+    closing::correction::Signed,
     error::LedgerError,
     figures::{Basis, Figures, Sums, add},
     query::{
@@ -88,9 +88,8 @@ impl Ledger {
             let node = ReportQuery { containers: Vec::new(), ..query.clone() };
             self.by_step_and_class(&view, &self.plan(&view, &node)?)?
         };
-        let (from, to) = (Timestamp::from_second(plan.range.0)?, Timestamp::from_second(plan.range.1)?);
-        let closed = close::periods_within(&view, from, to)?;
-        let adjustments = adjust::adjustments_within(&view, (from, to), plan.containers.as_deref(), &[])?;
+        let closed = self.closed_within(&view, &plan)?;
+        let adjustments = self.adjustments_of(&view, &plan, &[])?;
         let assigned = billing::assign(&plan, &adjustments);
         let last_reading = clock::last_reading(&view)?;
         let mut months = Vec::new();

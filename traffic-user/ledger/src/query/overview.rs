@@ -15,11 +15,7 @@ use crate::{
         series::{self, ClassColumns, ClassSeries, column, step_s},
     },
     store::Ledger,
-    write::{
-        clock,
-        gaps::{self, Gap},
-        names,
-    },
+    write::{clock, gaps::Gap, names},
 };
 
 /// Most containers of a node whose classes are shown in five-minute steps: reading these rows of more takes
@@ -128,7 +124,7 @@ impl Ledger {
             container_count: containers.len(),
             spark_starts,
             containers: top,
-            gaps: gaps::list(&view, Some(from), Some(to), None)?,
+            gaps: self.gaps_within(&view, (Some(from), Some(to)), None)?,
         })
     }
 

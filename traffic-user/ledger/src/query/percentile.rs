@@ -19,8 +19,11 @@ pub struct Percentile {
 impl Percentile {
     /// Prepares for `n` values. `percent` is above 0 and at most 100.
     pub fn new(percent: f64, n: u64) -> Self {
-        let kept = n - rank(percent, n) + u64::from(n > 0);
-        Self { kept: usize::try_from(kept).unwrap_or(usize::MAX), floor: 0, values: Vec::new() }
+        Self {
+            kept: usize::try_from(from_top(percent, n)).unwrap_or(usize::MAX),
+            floor: 0,
+            values: Vec::new(),
+        }
     }
 
     /// Adds one value.
@@ -51,6 +54,11 @@ impl Percentile {
         self.values.truncate(self.kept);
         at_rank
     }
+}
+
+/// The rank counted from the largest of `n` values: 1 is the largest. 0 without values.
+pub fn from_top(percent: f64, n: u64) -> u64 {
+    n - rank(percent, n) + u64::from(n > 0)
 }
 
 /// The rank from below, 1 to `n`. Computed in thousandths of a percent, so that no float rounding decides a

@@ -18,7 +18,7 @@ use crate::{
         percentile::Percentile,
         query_plan::{LineKey, Plan},
         rows::{self, Slice},
-        spread,
+        spread, stored,
     },
     store::Ledger,
     time::borders::Borders,
@@ -111,11 +111,7 @@ impl RowPercentiles {
     }
 
     fn rates(&mut self) -> Rates {
-        // Bytes in five minutes to bits per second, rounded down.
-        let rate = |values: &mut Percentile| {
-            let bits = u128::from(values.value()) * 8 / u128::from(FIVE_MINUTES_S.unsigned_abs());
-            Some(u64::try_from(bits).unwrap_or(u64::MAX))
-        };
+        let rate = |values: &mut Percentile| Some(stored::bits_per_second(values.value()));
         Rates {
             incoming: rate(&mut self.incoming),
             outgoing: rate(&mut self.outgoing),
@@ -136,6 +132,9 @@ pub(crate) fn percentiles(
     plan: &Plan<'_>,
     percent: f64,
 ) -> Result<HashMap<LineKey, Rates>, LedgerError> {
+    if let Some(rows) = ledger.stored.as_deref() {
+        return stored::rates(rows, view, plan, percent);
+    }
     let mut rates = HashMap::new();
     let mut open: Vec<(i64, i64)> = Vec::new();
     for (step, &(start, end)) in plan.steps.iter().enumerate() {

@@ -113,7 +113,7 @@ pub struct PartStep {
 }
 
 /// Key of a row: step, container, class, family, billed. `None` where it is not split.
-pub(crate) type LineKey = (usize, i64, Option<u8>, Option<u8>, bool);
+pub type LineKey = (usize, i64, Option<u8>, Option<u8>, bool);
 
 /// A query with everything resolved.
 pub(crate) struct Plan<'a> {

@@ -6,11 +6,9 @@ use jiff::Timestamp;
 use rusqlite::Connection;
 use serde::Serialize;
 use traffic_common::Family;
-use traffic_model::calendar::Level;
 
 use crate::{
     closing::{
-        adjust,
         close::ClosedPeriod,
         correction::{Corrected, Signed},
     },
@@ -18,19 +16,15 @@ use crate::{
     figures::{Basis, Figures, add},
     query::{
         billing::{self, Billing, ReportedAdjustment},
-        collected,
         percentile_report::{self, Rates},
         query_plan::{By, LineKey, PartStep, Plan, ReportQuery},
-        rows::{self, Cutter},
+        rows,
         running::{RunningStep, running_step},
+        stored,
     },
     store::Ledger,
     time::borders::{Borders, KeptBorders},
-    write::{
-        clock,
-        gaps::{self, Gap},
-        names,
-    },
+    write::{clock, gaps::Gap, names},
 };
 
 /// One row of a report.
@@ -178,7 +172,11 @@ impl Ledger {
         let view = self.conn.unchecked_transaction()?;
         let plan = self.plan(&view, query)?;
         let mut sums: BTreeMap<LineKey, [u64; 4]> = BTreeMap::new();
-        for slice in &plan.slices {
+        if let Some(rows) = self.stored.as_deref() {
+            sums = stored::sums(rows, &plan, query.split)?;
+            self.limits.require_few_rows(sums.len())?;
+        }
+        for slice in plan.slices.iter().filter(|_| self.stored.is_none()) {
             rows::require_kept(&view, &self.calendar, slice)?;
             rows::rows(&view, slice, plan.containers.as_deref(), |row| {
                 if let Some(key) = plan.line(&row) {
@@ -209,14 +207,7 @@ impl Ledger {
             },
         );
         let last_reading = clock::last_reading(&view)?;
-        let faults = if query.classes.is_empty() {
-            let slices = Cutter::new(&view, &self.calendar)?.cut(Level::Month, plan.range.0, plan.range.1)?;
-            collected::faults_within(&view, &slices, plan.containers.as_deref())?
-        } else {
-            [0; 4]
-        };
-        let adjustments =
-            adjust::adjustments_within(&view, (from, to), plan.containers.as_deref(), &query.classes)?;
+        let adjustments = self.adjustments_of(&view, &plan, &query.classes)?;
         let assigned = billing::assign(&plan, &adjustments);
         // A correction may be of a container and class without figures.
         assigned.by_line.keys().for_each(|key| {
@@ -245,24 +236,20 @@ impl Ledger {
             total: billed,
             billing: Billing::new(billed, corrections, query.basis),
             class_zero: total(&sums, false),
-            faults: Figures::new(faults, query.basis),
+            faults: self.faults_of(&view, &plan)?,
             rows: lines(&view, (&plan, &steps), (&sums, &assigned.by_line), &rates)?,
             steps,
             percent: query.percentile,
             percentile_rule: query.percentile.map(percentile_report::rule),
-            mixed_buckets: view.query_row(
-                "SELECT count(DISTINCT bucket) FROM span WHERE bucket >= ?1 AND bucket < ?2",
-                [from.as_second(), to.as_second()],
-                |row| row.get::<_, i64>(0).map(i64::cast_unsigned),
-            )?,
+            mixed_buckets: self.mixed_buckets(&view, &plan)?,
             kept_borders: if self.calendar.zone_is_known() {
                 Borders::new(&view, &self.calendar).kept(plan.range.0, plan.range.1)?
             } else {
                 Vec::new()
             },
-            gaps: gaps::list(&view, Some(from), Some(to), plan.containers.as_deref())?,
-            closed: crate::closing::close::periods_within(&view, from, to)?,
-            corrected: adjust::corrected(&view, &adjustments)?,
+            gaps: self.gaps_within(&view, (Some(from), Some(to)), plan.containers.as_deref())?,
+            closed: self.closed_within(&view, &plan)?,
+            corrected: self.corrected_by(&view, &adjustments)?,
             adjustments: assigned.all,
         })
     }

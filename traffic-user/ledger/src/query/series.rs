@@ -11,10 +11,7 @@ use serde::Serialize;
 use traffic_model::calendar::{FIVE_MINUTES_S, Level};
 
 use crate::{
-    closing::{
-        adjust,
-        close::{self, ClosedPeriod},
-    },
+    closing::close::ClosedPeriod,
     error::LedgerError,
     figures::{Basis, Figures, Sums, add},
     query::{
@@ -23,12 +20,10 @@ use crate::{
         percentile_report::{self, Rates},
         query_plan::{By, Plan, ReportQuery, Split},
         rows::{self, Cutter},
+        stored,
     },
     store::Ledger,
-    write::{
-        clock,
-        gaps::{self, Gap},
-    },
+    write::{clock, gaps::Gap},
 };
 
 /// Most values that a node-wide plot reads, in containers times steps: a second's work on a slow machine.
@@ -152,8 +147,7 @@ impl Ledger {
         let steps = (0..plan.steps.len()).map(|at| Ok(plan.step_named(at)?.0));
         let total = |billed: bool| Figures::new(total(&sums, |class| (class != 0) == billed), of.basis);
         let faults = self.faults_of(&view, &plan)?;
-        let adjustments =
-            adjust::adjustments_within(&view, (from, to), plan.containers.as_deref(), &of.classes)?;
+        let adjustments = self.adjustments_of(&view, &plan, &of.classes)?;
         let (percentile, percentile_missing) = match of.percentile {
             None => (None, None),
             Some(percent) => match self.percentile_of_one(&view, &query.of, percent) {
@@ -185,13 +179,9 @@ impl Ledger {
             faults,
             percentile,
             percentile_missing,
-            mixed_buckets: view.query_row(
-                "SELECT count(DISTINCT bucket) FROM span WHERE bucket >= ?1 AND bucket < ?2",
-                [plan.range.0, plan.range.1],
-                |row| row.get::<_, i64>(0).map(i64::cast_unsigned),
-            )?,
-            gaps: gaps::list(&view, Some(from), Some(to), plan.containers.as_deref())?,
-            closed: close::periods_within(&view, from, to)?,
+            mixed_buckets: self.mixed_buckets(&view, &plan)?,
+            gaps: self.gaps_within(&view, (Some(from), Some(to)), plan.containers.as_deref())?,
+            closed: self.closed_within(&view, &plan)?,
             adjustments: billing::assign(&plan, &adjustments).all,
         })
     }
@@ -238,6 +228,15 @@ impl Ledger {
         plan: &Plan<'_>,
         mut each: impl FnMut(usize, &rows::TrafficRow),
     ) -> Result<(), LedgerError> {
+        if let Some(rows) = self.stored.as_deref() {
+            let split = Split { class: true, family: true, direction: false };
+            for ((step, container, class, family, _), values) in stored::sums(rows, plan, split)? {
+                let (class, family) = (class.unwrap_or_default(), family.unwrap_or_default());
+                let start = plan.steps[step].0;
+                each(step, &rows::TrafficRow { start, container, class, family, values });
+            }
+            return Ok(());
+        }
         for slice in &plan.slices {
             rows::require_kept(view, &self.calendar, slice)?;
             rows::rows(view, slice, plan.containers.as_deref(), |row| {
@@ -252,6 +251,9 @@ impl Ledger {
 
     /// Unclassified traffic of a plan's span; none if it is limited to some classes.
     pub(crate) fn faults_of(&self, view: &Connection, plan: &Plan<'_>) -> Result<Figures, LedgerError> {
+        if let Some(rows) = self.stored.as_deref().filter(|_| plan.query.classes.is_empty()) {
+            return stored::fault_figures(rows, plan);
+        }
         let mut faults = [0; 4];
         if plan.query.classes.is_empty() {
             let slices = Cutter::new(view, &self.calendar)?.cut(Level::Month, plan.range.0, plan.range.1)?;

@@ -36,6 +36,7 @@ impl Drain<'_> {
             let container = counter.container.as_ref().map(ContainerId::as_str);
             let now = self.times.now;
             let gap = Gap {
+                node: None,
                 start: Some(self.times.same_epoch.unwrap_or(now).min(now)),
                 end: now,
                 reason: GapReason::SmallSegments,

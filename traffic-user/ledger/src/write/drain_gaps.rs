@@ -35,6 +35,7 @@ impl Drain<'_> {
     pub(super) fn record_noted(&mut self, noted: &[Gap]) -> Result<(), LedgerError> {
         for gap in noted {
             let gap = Gap {
+                node: None,
                 start: gap.start.map(|start| self.times.within_boot(start)),
                 end: self.times.within_boot(gap.end),
                 ..gap.clone()
@@ -64,6 +65,7 @@ impl Drain<'_> {
             Some(format!("{what} {direction}: {:?} after {:?}", &change.reading[half.clone()], &before[half]))
         });
         let gap = Gap {
+            node: None,
             start: self.times.same_epoch.map(|last| last.min(self.times.now)),
             end: self.times.now,
             reason: GapReason::CounterLost,
@@ -127,6 +129,7 @@ impl Drain<'_> {
             let container = counter.container.as_ref().map(ContainerId::as_str);
             let attached = self.times.within_boot(counter.attached);
             let gap = Gap {
+                node: None,
                 start: start.map(|start| start.min(attached)),
                 end: attached,
                 reason: if self.is_first_attach(counter.attached)? {
@@ -150,6 +153,7 @@ impl Drain<'_> {
         let once = self.once(GapReason::Bypassed, counter);
         let former = gaps::size_of(self.transaction, &once)?;
         let gap = Gap {
+            node: None,
             start: self.times.latest.map(|latest| latest.min(self.times.now)),
             end: self.times.now,
             reason: GapReason::Bypassed,
@@ -200,6 +204,7 @@ impl Drain<'_> {
             }
             let container = counter.container.as_ref().map(ContainerId::as_str);
             let gap = Gap {
+                node: None,
                 start: Some(self.times.within_boot(counter.attached).min(self.times.now)),
                 end: self.times.now,
                 reason: GapReason::CountedTwice,

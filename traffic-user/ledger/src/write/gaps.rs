@@ -163,6 +163,9 @@ impl GapSize {
 /// A gap record.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Gap {
+    /// The node, in a list about several.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub node: Option<String>,
     /// Start; `None` if unknown.
     pub start: Option<Timestamp>,
     /// End.
@@ -205,6 +208,9 @@ impl Gap {
             None => format!("until {end} (start unknown)"),
         };
         let mut line = format!("{span}: {}", self.reason.name());
+        if let Some(node) = &self.node {
+            line += &format!(", node {node}");
+        }
         if let Some(interface) = &self.interface {
             line += &format!(", interface {interface}");
         }
@@ -235,7 +241,7 @@ impl Gap {
     /// A gap of the whole node with unknown size.
     pub fn of_node(reason: GapReason, start: Timestamp, end: Timestamp) -> Self {
         let (start, end) = (Some(start.min(end)), start.max(end));
-        Self { start, end, reason, interface: None, container: None, size: None, detail: None }
+        Self { node: None, start, end, reason, interface: None, container: None, size: None, detail: None }
     }
 
     /// Adds an explanation.
@@ -326,6 +332,7 @@ pub(crate) fn size_of(conn: &Connection, once: &str) -> Result<Option<GapSize>, 
 pub(crate) fn insert_lost_ledger(conn: &Connection, now: Timestamp) -> Result<(), LedgerError> {
     let detail = "the file of the earlier ledger was emptied or removed: a new ledger begins here";
     let gap = Gap {
+        node: None,
         start: None,
         end: now,
         reason: GapReason::LedgerLost,
@@ -407,6 +414,7 @@ fn gap_of(row: &Row<'_>) -> rusqlite::Result<Gap> {
         out_skb_bytes: value(8)?,
     };
     Ok(Gap {
+        node: None,
         start: row.get::<_, Option<i64>>(0)?.map(time).transpose()?,
         end: time(row.get(1)?)?,
         reason: GapReason::ALL.into_iter().find(|reason| reason.name() == name).ok_or_else(|| {

@@ -32,6 +32,7 @@ impl Unseen {
         // Whole seconds, as everywhere in the ledger.
         let whole = |time: Timestamp| Timestamp::from_second(time.as_second()).unwrap_or(time);
         let gap = Gap {
+            node: None,
             start: start.map(|start| whole(start.min(end))),
             ..Gap::of_node(GapReason::BeforeAttach, end, whole(end))
         };
@@ -50,6 +51,7 @@ impl Unseen {
                 let detail = format!("it came and went{count} before it could be attached{unknown}");
                 let (incoming, outgoing) = (Direction::In as usize, Direction::Out as usize);
                 Gap {
+                    node: None,
                     interface: Some(name),
                     container: container.map(|id| id.to_string()),
                     size: size.map(|size| GapSize {
