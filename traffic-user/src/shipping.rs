@@ -16,7 +16,10 @@ use traffic_store::{
     postgres::{Postgres, Target},
 };
 
-use crate::drain::machine_id;
+use crate::{
+    config::{Config, IdScope},
+    drain::machine_id,
+};
 
 /// The longest pause after failures.
 const LONGEST_PAUSE: Duration = Duration::from_mins(5);
@@ -38,14 +41,19 @@ pub struct Shipping {
 
 impl Shipping {
     /// Of a ledger, which need not exist yet.
-    pub fn new(ledger: PathBuf, node: &str, targets: Vec<Target>, interval: Duration) -> Self {
+    pub fn new(ledger: PathBuf, config: &Config, targets: Vec<Target>) -> Self {
         let kernel = rustix::system::uname().release().to_string_lossy().into_owned();
         let version = env!("CARGO_PKG_VERSION").to_owned();
         Self {
             ledger,
             machine: machine_id(),
-            node: Node { name: node.to_owned(), version, kernel },
-            interval,
+            node: Node {
+                name: config.node.clone(),
+                version,
+                kernel,
+                has_cluster_ids: config.id_scope == IdScope::Cluster,
+            },
+            interval: config.ship.interval,
             targets,
         }
     }

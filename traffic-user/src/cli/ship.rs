@@ -96,7 +96,7 @@ impl To {
             .iter()
             .map(|url| self.passwords.target(url, password_file))
             .collect::<anyhow::Result<_>>()?;
-        Ok(Shipping::new(ledger_path(&global.state_dir), &config.node, targets, config.ship.interval))
+        Ok(Shipping::new(ledger_path(&global.state_dir), &config, targets))
     }
 }
 

@@ -17,7 +17,7 @@ use traffic_model::{
 };
 
 use crate::config::{
-    Config, ContainerConfig, IdentityCommand, Limits, Listen, Pattern, Rule, RuleKind, VZ_CONF_DIR,
+    Config, ContainerConfig, IdScope, IdentityCommand, Limits, Listen, Pattern, Rule, RuleKind, VZ_CONF_DIR,
     file::{
         File, FileApi, FileContainer, FileDrain, FileIdentities, FileLedger, FileLimits, FileNode,
         FileRetention, FileRule,
@@ -49,7 +49,8 @@ impl File {
             (None, Some(mark)) => (mark.get_ref().enabled, true),
             (None, None) => (false, false),
         };
-        let (node, uplinks) = self.node.map_or_else(|| Ok((host_name(), Vec::new())), node)?;
+        let (node, uplinks, id_scope) =
+            self.node.map_or_else(|| Ok((host_name(), Vec::new(), IdScope::default())), node)?;
         let (hold_limit, class_names) = self.classes.check()?;
         let (api, api_token_file) = self.api.check()?;
         Ok(Config {
@@ -59,6 +60,7 @@ impl File {
             class_names,
             node,
             uplinks,
+            id_scope,
             attach: self.attach.0.method,
             expedite: self.attach.0.expedite.unwrap_or(true),
             skb_mark,
@@ -85,12 +87,15 @@ fn host_name() -> String {
     rustix::system::uname().nodename().to_string_lossy().into_owned()
 }
 
-/// The node's name and uplinks.
-fn node(node: Spanned<FileNode>) -> Result<(String, Vec<String>), Problem> {
+/// The node's name, its uplinks, and where its containers' ids are unique.
+fn node(node: Spanned<FileNode>) -> Result<(String, Vec<String>, IdScope), Problem> {
     let span = node.span();
-    let (name, uplinks) = match node.into_inner() {
-        FileNode::Name(name) => (Some((span, name)), Vec::new()),
-        FileNode::Table(table) => (table.name.map(|name| (name.span(), name.into_inner())), table.uplinks),
+    let (name, uplinks, id_scope) = match node.into_inner() {
+        FileNode::Name(name) => (Some((span, name)), Vec::new(), IdScope::default()),
+        FileNode::Table(table) => {
+            let name = table.name.map(|name| (name.span(), name.into_inner()));
+            (name, table.uplinks, table.id_scope)
+        }
     };
     let name = match name {
         Some((span, name)) if name.is_empty() => {
@@ -100,7 +105,7 @@ fn node(node: Spanned<FileNode>) -> Result<(String, Vec<String>), Problem> {
         Some((_, name)) => name,
         None => host_name(),
     };
-    Ok((name, uplinks.into_iter().map(interface_name).collect::<Result<_, _>>()?))
+    Ok((name, uplinks.into_iter().map(interface_name).collect::<Result<_, _>>()?, id_scope))
 }
 
 /// Bytes of a container's name for people, as in most platforms.

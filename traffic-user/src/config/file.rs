@@ -8,7 +8,9 @@ use std::path::PathBuf;
 use serde::Deserialize;
 use toml::Spanned;
 
-use crate::config::{AttachSetting, ClassOrder, Preset, RuleKind, classes::FileClasses, ship::FileShip};
+use crate::config::{
+    AttachSetting, ClassOrder, IdScope, Preset, RuleKind, classes::FileClasses, ship::FileShip,
+};
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -68,6 +70,7 @@ pub(super) enum FileNode {
 pub(super) struct FileNodeTable {
     pub(super) name: Option<Spanned<String>>,
     pub(super) uplinks: Vec<Spanned<String>>,
+    pub(super) id_scope: IdScope,
 }
 
 /// Not an untagged enum: its errors would name neither the wrong key nor the accepted ones.
@@ -79,7 +82,7 @@ impl<'de> Deserialize<'de> for FileNode {
             type Value = FileNode;
 
             fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-                f.write_str("the node's name, or a table with `name` and `uplinks`")
+                f.write_str("the node's name, or a table with `name`, `uplinks` and `id_scope`")
             }
 
             fn visit_str<E: serde::de::Error>(self, name: &str) -> Result<FileNode, E> {

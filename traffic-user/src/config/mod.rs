@@ -44,7 +44,7 @@ pub use last_good::{Chosen, Mistake, Origin, SourceText, problem as last_good_pr
 pub use listen::Listen;
 pub use rules::{Applies, Pattern, Preset, PresetRule, Rule, RuleKind};
 pub use settings::{FileMistake, Setting, mistakes};
-pub use ship::ShipConfig;
+pub use ship::{IdScope, ShipConfig};
 pub use traffic_classes::{ClassOrder, HoldLimit};
 
 /// The default path of the configuration. The file may be absent.
@@ -104,6 +104,8 @@ pub struct Config {
     pub node: String,
     /// Interfaces on which the node's own traffic is counted, as container 0.
     pub uplinks: Vec<String>,
+    /// Where the ids of its containers are unique: `[node] id_scope`.
+    pub id_scope: IdScope,
     /// How programs are attached.
     pub attach: AttachSetting,
     /// Whether the kernel's grace periods may be expedited while hooks are changed.

@@ -59,6 +59,7 @@ impl Config {
             class_names,
             node,
             uplinks,
+            id_scope,
             attach,
             expedite,
             skb_mark,
@@ -94,9 +95,10 @@ impl Config {
             .clone()
             .unwrap_or_else(|| IdentityCommand { words: Vec::new(), ..DEFAULT_COMMAND });
         let command = (!words.is_empty()).then_some(words);
-        let single: [(&str, Value); 20] = [
+        let single: [(&str, Value); 21] = [
             ("node.name", json!(node)),
             ("node.uplinks", json!(uplinks)),
+            ("node.id_scope", json!(id_scope.name())),
             ("attach.method", json!(method)),
             ("attach.expedite", json!(expedite)),
             ("shaping.enabled", json!(skb_mark)),

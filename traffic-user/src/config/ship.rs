@@ -10,6 +10,27 @@ use traffic_store::postgres::Target;
 
 use super::check::{Problem, amount, problem};
 
+/// Where the ids of a node's containers are unique: `[node] id_scope`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum IdScope {
+    /// On the node: another node's container of the same id is another container.
+    #[default]
+    Node,
+    /// In the cluster: the same id on two nodes is the same container, which moved.
+    Cluster,
+}
+
+impl IdScope {
+    /// Its name in the configuration.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Node => "node",
+            Self::Cluster => "cluster",
+        }
+    }
+}
+
 /// What `trafctl ship` does.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ShipConfig {

@@ -1,6 +1,6 @@
 //! What is shipped next: everything that changed since the store's number, the oldest first, and live rows between.
 
-use traffic_ledger::{Changes, Identity, Ledger, LedgerError};
+use traffic_ledger::{Changes, Identity, Ledger, LedgerError, ShippedExtent};
 
 use crate::{
     refusal::{self, Refusal},
@@ -186,6 +186,7 @@ impl Shipper<'_> {
             before: None,
             after: Known::default(),
             node: self.node.clone(),
+            extent: ShippedExtent::default(),
             contents,
             repairs,
         };
@@ -194,6 +195,7 @@ impl Shipper<'_> {
             let identity = self.ledger.shipping_identity()?;
             self.check(known.as_ref(), &identity)?;
             let done = known.as_ref().map_or(0, |known| known.done).max(step.done);
+            batch.extent = self.ledger.shipped_extent()?;
             batch.ledger = identity.ledger;
             batch.before.clone_from(known);
             let Identity { machine, changes, token, .. } = identity;

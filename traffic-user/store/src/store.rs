@@ -1,6 +1,6 @@
 //! What a store is to the shipper: a place that takes batches of parts, and remembers how far it is.
 
-use traffic_ledger::Content;
+use traffic_ledger::{Content, ShippedExtent};
 
 /// Why a store did not do what was asked.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -40,6 +40,8 @@ pub struct Node {
     pub version: String,
     /// The release of its kernel.
     pub kernel: String,
+    /// Whether the ids of its containers are unique in the cluster, and not only on it.
+    pub has_cluster_ids: bool,
 }
 
 /// Parts for a store, and what it then knows of their ledger.
@@ -53,6 +55,8 @@ pub struct Batch {
     pub after: Known,
     /// The node of the ledger.
     pub node: Node,
+    /// The ledger's calendar, and where it begins and ends.
+    pub extent: ShippedExtent,
     /// The parts, each with all of its rows.
     pub contents: Vec<Content>,
     /// Whether a part also replaces one with the same change number, which only differs if somebody altered it.

@@ -3,10 +3,15 @@
 //! - `target`: URLs and passwords.
 //! - `tls`: encryption.
 //! - `schema`: tables, functions and roles, with `views.sql`.
-//! - `setup`: creates and checks them.
+//! - `setup`, `migrate`: creates, checks and updates them.
+//! - `read`: reports.
+//! - `nodes`: how far each node is.
 //!
 //! Here is the connection. Every call has an end: a server that does not answer is away.
 
+mod migrate;
+mod nodes;
+mod read;
 mod schema;
 mod setup;
 mod target;
@@ -28,6 +33,9 @@ use crate::{
 use target::Encryption;
 use tls::Tls;
 
+pub use migrate::{Migrated, migrate};
+pub use nodes::{NodeState, nodes};
+pub use read::open_ledger;
 pub use setup::{Checked, check, init};
 pub use target::{PasswordFile, Target};
 
@@ -117,7 +125,8 @@ fn of(error: &Error) -> StoreError {
         }
         // No schema, no function, no table.
         Some("3F000" | "42883" | "42P01") => StoreError::Unusable(format!(
-            "there is no store of this version ({}); run `trafctl store init` as the owner of the database",
+            "there is no store of this version ({}); run `trafctl store init` as the owner of the \
+             database, or `trafctl store migrate` if it is older",
             text(error)
         )),
         Some("42501") => StoreError::Refused(format!(
@@ -254,6 +263,23 @@ async fn put(client: &mut Client, batch: &Batch) -> Result<Put, Error> {
                 (&node.name, Type::TEXT),
                 (&node.version, Type::TEXT),
                 (&node.kernel, Type::TEXT),
+            ],
+        )
+        .await?;
+    let extent = &batch.extent;
+    let scope = if node.has_cluster_ids { "cluster" } else { "node" };
+    transaction
+        .query_typed(
+            "SELECT trafctl.note_extent($1, $2, $3, $4, $5, $6, $7, $8)",
+            &[
+                (&number, Type::INT4),
+                (&extent.zone, Type::TEXT),
+                (&i32::from(extent.billing_day), Type::INT4),
+                (&extent.recorded.0, Type::INT8),
+                (&extent.recorded.1, Type::INT8),
+                (&extent.last_bucket, Type::INT8),
+                (&extent.last_reading_ms, Type::INT8),
+                (&scope, Type::TEXT),
             ],
         )
         .await?;

@@ -7,10 +7,12 @@ use std::fmt::Write as _;
 
 use traffic_ledger::{Kept, ShippedTable, TABLES};
 
+use super::migrate::MIGRATIONS;
+
 /// The schema that holds everything.
 pub(super) const SCHEMA: &str = "trafctl";
 /// Its version, in `trafctl.store_version`.
-pub(super) const VERSION: i32 = 1;
+pub(super) const VERSION: i32 = 2;
 /// The role that may ship.
 pub(super) const SHIP_ROLE: &str = "trafctl_ship";
 /// The role that may read.
@@ -323,9 +325,18 @@ pub(super) fn create() -> String {
     sql.push_str(&create_digests());
     sql.push_str(&create_take_over());
     sql.push_str(include_str!("views.sql"));
+    sql.push_str("INSERT INTO trafctl.store_version VALUES (1);\n");
+    sql.push_str(&migrations_after(1));
+    sql
+}
+
+/// What brings a store of a version to the present one.
+pub(super) fn migrations_after(version: i32) -> String {
+    let mut sql = String::new();
+    MIGRATIONS.iter().filter(|step| step.0 > version).for_each(|step| sql.push_str(step.1));
     let _done = write!(
         sql,
-        "INSERT INTO trafctl.store_version VALUES ({VERSION});
+        "UPDATE trafctl.store_version SET version = {VERSION};
          REVOKE ALL ON ALL FUNCTIONS IN SCHEMA trafctl FROM PUBLIC;
          REVOKE ALL ON ALL TABLES IN SCHEMA trafctl FROM PUBLIC;
          GRANT USAGE ON SCHEMA trafctl TO {SHIP_ROLE}, {READ_ROLE};

@@ -1,5 +1,7 @@
 //! Creates the schema, and checks it.
 
+use tokio_postgres::GenericClient;
+
 use super::{Postgres, of, schema, text};
 use crate::store::StoreError;
 
@@ -35,18 +37,44 @@ pub async fn init(store: &mut Postgres) -> Result<bool, StoreError> {
     Ok(true)
 }
 
-fn other_version(found: i32) -> StoreError {
+/// Of another version than this program's.
+pub(super) fn other_version(found: i32) -> StoreError {
+    let todo = if found < schema::VERSION {
+        "run `trafctl store migrate` as the owner of the database"
+    } else {
+        "use the newer trafctl that made it"
+    };
     StoreError::Unusable(format!(
-        "the store has schema version {found}, but this trafctl knows version {}; use the trafctl that made it",
+        "the store has schema version {found}, but this trafctl knows version {}; {todo}",
         schema::VERSION
     ))
 }
 
+pub(super) fn no_store() -> StoreError {
+    StoreError::Unusable(
+        "there is no store in this database; run `trafctl store init` as its owner".to_owned(),
+    )
+}
+
+/// Refuses what is no store of this version.
+pub(super) async fn require_version(store: &Postgres) -> Result<(), StoreError> {
+    match version(store).await? {
+        Some(schema::VERSION) => Ok(()),
+        Some(other) => Err(other_version(other)),
+        None => Err(no_store()),
+    }
+}
+
 /// The version of the schema; `None` without one.
 async fn version(store: &Postgres) -> Result<Option<i32>, StoreError> {
+    version_in(&store.client).await
+}
+
+/// The same, within a transaction.
+pub(super) async fn version_in(client: &impl GenericClient) -> Result<Option<i32>, StoreError> {
     let sql =
         "SELECT to_regnamespace('trafctl') IS NOT NULL, to_regclass('trafctl.store_version') IS NOT NULL";
-    let found = Postgres::call(store.client.query_typed(sql, &[])).await?;
+    let found = Postgres::call(client.query_typed(sql, &[])).await?;
     let has = |at: usize| found.first().is_some_and(|row| row.get::<_, bool>(at));
     match (has(0), has(1)) {
         (false, _) => Ok(None),
@@ -56,7 +84,7 @@ async fn version(store: &Postgres) -> Result<Option<i32>, StoreError> {
         ))),
         (true, true) => {
             let sql = "SELECT version FROM trafctl.store_version";
-            let rows = Postgres::call(store.client.query_typed(sql, &[])).await?;
+            let rows = Postgres::call(client.query_typed(sql, &[])).await?;
             match rows.first() {
                 Some(row) => Ok(Some(row.get(0))),
                 None => Err(StoreError::Unusable("the schema of the store has no version".to_owned())),
@@ -70,15 +98,7 @@ async fn version(store: &Postgres) -> Result<Option<i32>, StoreError> {
 /// # Errors
 /// When there is no store, or one of another version.
 pub async fn check(store: &mut Postgres) -> Result<Checked, StoreError> {
-    let version = match version(store).await? {
-        Some(schema::VERSION) => schema::VERSION,
-        Some(other) => return Err(other_version(other)),
-        None => {
-            return Err(StoreError::Unusable(
-                "there is no store in this database; run `trafctl store init` as its owner".to_owned(),
-            ));
-        }
-    };
+    require_version(store).await?;
     let sql = format!(
         "SELECT current_setting('server_version'), pg_has_role('{}', 'USAGE'), pg_has_role('{}', 'USAGE'),
          pg_has_role((SELECT nspowner FROM pg_namespace WHERE nspname = '{}'), 'USAGE')",
@@ -100,7 +120,7 @@ pub async fn check(store: &mut Postgres) -> Result<Checked, StoreError> {
             schema::READ_ROLE
         ));
     }
-    Ok(Checked { server: row.get(0), version, may_ship, may_read, problems })
+    Ok(Checked { server: row.get(0), version: schema::VERSION, may_ship, may_read, problems })
 }
 
 /// Tables, views and functions that are not there.
@@ -115,8 +135,8 @@ async fn missing(store: &Postgres) -> Result<Vec<String>, StoreError> {
         }
     }
     let functions = traffic_ledger::TABLES.iter().map(schema::put_function);
-    let own =
-        ["known", "begin_put", "end_put", "take", "digests", "take_over", "add_months"].map(str::to_owned);
+    let own = ["known", "begin_put", "end_put", "take", "digests", "take_over", "add_months", "note_extent"]
+        .map(str::to_owned);
     for function in functions.chain(own) {
         let sql = "SELECT count(*) = 1 FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace
                    WHERE n.nspname = 'trafctl' AND p.proname = $1";

@@ -25,7 +25,12 @@ fn config(machine: &str) -> LedgerConfig {
 }
 
 fn of_node() -> Node {
-    Node { name: "n1".to_owned(), version: "0.2.0".to_owned(), kernel: "6.1.0".to_owned() }
+    Node {
+        name: "n1".to_owned(),
+        version: "0.2.0".to_owned(),
+        kernel: "6.1.0".to_owned(),
+        has_cluster_ids: false,
+    }
 }
 
 impl World {

@@ -1,0 +1,68 @@
+//! Versions of the schema, and the way from one to the next.
+//!
+//! A new store is made as version 1 and brought to the present one by the same statements, so that both are the same.
+
+use super::{Postgres, of, schema, setup, text};
+use crate::store::StoreError;
+
+/// What leads to each version after the first.
+pub(super) const MIGRATIONS: [(i32, &str); 1] = [(2, VERSION_2)];
+
+/// What a report needs of a ledger besides its rows. A shipper of before version 2 does not say it, and ships on.
+const VERSION_2: &str = "
+ALTER TABLE trafctl.ledger ADD COLUMN zone text, ADD COLUMN billing_day integer, ADD COLUMN begun bigint,
+    ADD COLUMN ended bigint, ADD COLUMN last_bucket bigint, ADD COLUMN last_reading bigint, ADD COLUMN id_scope text;
+CREATE FUNCTION trafctl.note_extent(ledger_number integer, now_zone text, now_day integer, now_begun bigint,
+    now_ended bigint, now_bucket bigint, now_reading bigint, now_scope text)
+RETURNS void LANGUAGE sql SECURITY DEFINER SET search_path = trafctl, pg_temp AS $$
+    UPDATE ledger l SET zone = now_zone, billing_day = now_day, begun = now_begun, ended = now_ended,
+        last_bucket = now_bucket, last_reading = now_reading, id_scope = now_scope
+    WHERE l.number = ledger_number
+$$;
+CREATE OR REPLACE VIEW trafctl.nodes AS
+    SELECT l.node, l.version, l.kernel, l.id AS ledger, l.changes, l.done,
+        (SELECT to_timestamp(max(p.number)) FROM trafctl.part p WHERE p.ledger = l.number AND p.name = '5min')
+            AS last_five_minutes,
+        to_timestamp(l.last_reading / 1000.0) AS last_reading, l.zone, l.billing_day
+    FROM trafctl.ledger l;
+";
+
+/// The key of the lock under which one process migrates.
+const LOCK: &str = "SELECT pg_advisory_xact_lock(1953654372)";
+
+/// What a migration did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Migrated {
+    /// The version that was found.
+    pub from: i32,
+    /// The version that it is now.
+    pub to: i32,
+}
+
+/// Brings the schema to the present version, in one transaction. One of this version is left as it is.
+///
+/// # Errors
+/// When there is no store, a newer trafctl made it, this user is not its owner, or another process holds the lock.
+pub async fn migrate(store: &mut Postgres) -> Result<Migrated, StoreError> {
+    let transaction = store.client.transaction().await.map_err(|error| of(&error))?;
+    transaction.batch_execute(LOCK).await.map_err(|error| of(&error))?;
+    // Under the lock: another process may have done it meanwhile.
+    let found = setup::version_in(&transaction).await?;
+    let from = found.ok_or_else(setup::no_store)?;
+    if from > schema::VERSION {
+        return Err(setup::other_version(from));
+    }
+    if from < schema::VERSION {
+        let sql = schema::migrations_after(from);
+        transaction.batch_execute(&sql).await.map_err(|error| {
+            StoreError::Refused(format!(
+                "cannot migrate the schema from version {from} to {}: {}; nothing was changed; run it as the owner of \
+                 the schema",
+                schema::VERSION,
+                text(&error)
+            ))
+        })?;
+    }
+    transaction.commit().await.map_err(|error| of(&error))?;
+    Ok(Migrated { from, to: schema::VERSION })
+}

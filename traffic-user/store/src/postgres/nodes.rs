@@ -1,0 +1,53 @@
+//! How far each node is.
+
+use tokio_postgres::types::Type;
+use traffic_ledger::GapReason;
+
+use super::{Postgres, setup};
+use crate::store::StoreError;
+
+/// What the store has of a node.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NodeState {
+    /// Its name.
+    pub node: String,
+    /// The id of its ledger.
+    pub ledger: String,
+    /// The version of trafctl.
+    pub version: String,
+    /// The release of its kernel.
+    pub kernel: String,
+    /// Start of the last five minutes that arrived, Unix seconds.
+    pub last_bucket: Option<i64>,
+    /// The last reading of its counters that the store knows of, Unix seconds.
+    pub last_reading: Option<i64>,
+    /// Gaps that lost traffic, in months that are not closed.
+    pub open_gaps: i64,
+}
+
+/// The nodes, by name.
+///
+/// # Errors
+/// When the store does not answer, or is of another version.
+pub async fn nodes(store: &Postgres) -> Result<Vec<NodeState>, StoreError> {
+    setup::require_version(store).await?;
+    let reasons: Vec<&str> =
+        GapReason::ALL.into_iter().filter(|reason| reason.loses_traffic()).map(GapReason::name).collect();
+    let sql = "SELECT l.node, l.id, l.version, l.kernel,
+            (SELECT max(p.number) FROM trafctl.part p WHERE p.ledger = l.number AND p.name = '5min'),
+            l.last_reading / 1000,
+            (SELECT count(*) FROM trafctl.gap g WHERE g.ledger = l.number AND g.reason = ANY($1) AND NOT EXISTS (
+                SELECT 1 FROM trafctl.period p WHERE p.ledger = l.number AND p.start <= g.\"end\" AND p.\"end\" > g.\"end\"))
+        FROM trafctl.ledger l WHERE l.node <> '' ORDER BY l.node, l.number";
+    let rows = Postgres::call(store.client.query_typed(sql, &[(&reasons, Type::TEXT_ARRAY)])).await?;
+    let state = |row: &tokio_postgres::Row| NodeState {
+        node: row.get(0),
+        ledger: row.get(1),
+        version: row.get(2),
+        kernel: row.get(3),
+        last_bucket: row.get(4),
+        last_reading: row.get(5),
+        open_gaps: row.get(6),
+    };
+    Ok(rows.iter().map(state).collect())
+}
