@@ -7,7 +7,7 @@ use crate::commands::of_blocks;
 use crate::markdown::{blocks, pages, read};
 
 /// How a command begins, and why it does not run.
-const NOT_RUN: [(&str, &str); 12] = [
+const NOT_RUN: [(&str, &str); 13] = [
     ("cargo xtask setup", "installs Debian packages; CI begins with it"),
     ("cargo xtask package", "builds a release; `xtask/src/package` has its tests"),
     ("apt remove", "the test's node has no dpkg; docs/operation.md says what the package does"),
@@ -17,6 +17,7 @@ const NOT_RUN: [(&str, &str); 12] = [
     ("tcpdump -i eth0", "runs until it is interrupted"),
     ("trafctl store ", "needs a database on another machine; `tests/tests/store.rs` has one"),
     ("trafctl ship ", "as `trafctl store`"),
+    ("trafctl report --store", "as `trafctl store`; `tests/tests/store_cli.rs` compares each answer"),
     ("systemctl enable --now trafctl-ship", "as `trafctl store`"),
     (
         "systemctl enable --now trafctl-quota",

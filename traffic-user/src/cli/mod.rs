@@ -9,10 +9,7 @@ use std::ffi::OsString;
 use anyhow::Context as _;
 use clap::{FromArgMatches as _, Parser, Subcommand};
 
-use crate::{
-    queries::{GapOptions, TopOptions},
-    vz::netstat::Name,
-};
+use crate::vz::netstat::Name;
 
 mod address;
 mod adjust;
@@ -105,8 +102,8 @@ enum Command {
     Host(host::Options),
     Config(config::Options),
     Report(report::Options),
-    TopTalkers(TopOptions),
-    Gaps(GapOptions),
+    TopTalkers(report::TopTalkers),
+    Gaps(report::Gaps),
     Quota(quota::Options),
     Web(web::Options),
     Close(ledger::CloseOptions),
@@ -178,8 +175,8 @@ impl Cli {
             Command::Host(options) => host::run(&global, &options).await,
             Command::Config(options) => config::run(&global, &options),
             Command::Report(options) => report::report(&global, options),
-            Command::TopTalkers(options) => report::run(&global, &options),
-            Command::Gaps(options) => report::run(&global, &options),
+            Command::TopTalkers(options) => report::top(&global, &options),
+            Command::Gaps(options) => report::gaps(&global, &options),
             Command::Quota(options) => quota::run(&global, &options).await,
             Command::Web(options) => web::run(&global, &options).await,
             Command::Adjust(options) => adjust::run(&global, &options),

@@ -2,17 +2,23 @@
 
 use std::path::PathBuf;
 
+use anyhow::Context as _;
 use clap::Args;
 use traffic_ledger::Ledger;
+use traffic_store::postgres::open_ledger;
 
 use crate::{
     cli::{
         Done, Format, Global,
         global::OnThisNode,
         output::{print, print_bytes},
-        picture, terminal,
+        picture,
+        store::Passwords,
+        terminal,
     },
-    queries::{Context, Query, ReportOptions, SheetFormat, Unasked, known_names},
+    queries::{
+        ById, Context, GapOptions, Query, ReportOptions, SheetFormat, TopOptions, Unasked, known_names,
+    },
     render::{
         chart::{self, Chart, Theme},
         ledger as render,
@@ -58,10 +64,13 @@ impl From<Format> for render::Format {
     trafctl report --by month --tz Europe/Berlin --billing-day 15 --percentile 95\n  \
     trafctl report --from 2026-11-01 --to 2026-12-01 --basis l2 --format csv\n  \
     trafctl report --show faults --last 7d\n  \
-    trafctl report --show balance --by month --container 101")]
+    trafctl report --show balance --by month --container 101\n  \
+    trafctl report --by month --store postgresql://billing@db.example/traffic")]
 pub struct Options {
     #[command(flatten)]
     query: ReportOptions,
+    #[command(flatten)]
+    source: Source,
     /// Exact numbers, also on a terminal
     #[arg(long)]
     bytes: bool,
@@ -80,6 +89,48 @@ pub struct Options {
     /// Colours of pictures
     #[arg(long, value_enum, default_value_t)]
     theme: Theme,
+}
+
+/// Rank the containers with the most traffic
+#[derive(Debug, Args)]
+#[command(after_long_help = "Examples:\n  \
+    trafctl top-talkers --last 7d\n  \
+    trafctl top-talkers --count 20 --by-class\n  \
+    trafctl top-talkers --last 7d --store postgresql://billing@db.example/traffic")]
+pub struct TopTalkers {
+    #[command(flatten)]
+    query: TopOptions,
+    #[command(flatten)]
+    source: Source,
+}
+
+/// List the gaps: traffic that is missing from the ledger, or was recorded late
+#[derive(Debug, Args)]
+#[command(after_long_help = "Examples:\n  \
+    trafctl gaps --last 30d\n  \
+    trafctl gaps --format json\n  \
+    trafctl gaps --last 30d --store postgresql://billing@db.example/traffic --node n7")]
+pub struct Gaps {
+    #[command(flatten)]
+    query: GapOptions,
+    #[command(flatten)]
+    source: Source,
+}
+
+/// Where the rows are.
+#[derive(Clone, Debug, Args)]
+struct Source {
+    /// Report on the nodes of this store, instead of this node: `postgresql://USER@HOST/DATABASE`
+    ///
+    /// The store adds up its rows. The figures of one node are those of its ledger, and percentiles of several nodes
+    /// are taken over their sum in each five minutes. Containers of nodes with ids of their own are shown as NODE/ID.
+    #[arg(long, value_name = "URL", display_order = 800)]
+    store: Option<String>,
+    /// Only this node of the store; may be repeated
+    #[arg(long = "node", value_name = "NAME", requires = "store", display_order = 801)]
+    nodes: Vec<String>,
+    #[command(flatten)]
+    passwords: Passwords,
 }
 
 impl Options {
@@ -103,9 +154,9 @@ pub(super) fn report(global: &Global, mut options: Options) -> anyhow::Result<Do
     };
     let is_for_people = is_table && (options.human || terminal::is_output());
     if !options.is_drawn() && !is_for_people {
-        return run(global, &options.query);
+        return run(global, &options.source, &options.query);
     }
-    with_ledger(global, |ledger, context| {
+    with_ledger(global, (&options.source, &options.query), |ledger, context| {
         let report = options.query.figures(ledger, context)?;
         if !options.is_drawn() {
             // A script that mails it has no terminal to ask.
@@ -142,15 +193,52 @@ fn print_for_people(text: &str) -> anyhow::Result<()> {
 const MAIL_WIDTH: usize = 80;
 
 /// Answers a query and prints the answer.
-pub(super) fn run(global: &Global, query: &impl Query) -> anyhow::Result<Done> {
-    with_ledger(global, |ledger, context| print(&query.resolve(ledger, context)?(ledger, context)?))?;
+fn run(global: &Global, source: &Source, query: &(impl Query + Sync)) -> anyhow::Result<Done> {
+    with_ledger(global, (source, query), |ledger, context| {
+        print(&query.resolve(ledger, context)?(ledger, context)?)
+    })?;
     Ok(Done::Success)
+}
+
+/// `trafctl top-talkers`.
+pub(super) fn top(global: &Global, options: &TopTalkers) -> anyhow::Result<Done> {
+    run(global, &options.source, &options.query)
+}
+
+/// `trafctl gaps`.
+pub(super) fn gaps(global: &Global, options: &Gaps) -> anyhow::Result<Done> {
+    run(global, &options.source, &options.query)
+}
+
+/// Answers from a store. On a thread of its own: the connection has its own event loop.
+fn with_store(
+    global: &Global,
+    url: &str,
+    (source, query): (&Source, &(impl Query + Sync)),
+    answer: impl FnOnce(&Ledger, &Context<'_>) -> anyhow::Result<()> + Send,
+) -> anyhow::Result<()> {
+    let configured = global.config_to_show().0.ship.password_file;
+    let target = source.passwords.target(url, configured.as_deref())?;
+    let class_names = global.class_names();
+    let work = || -> anyhow::Result<()> {
+        let opened = open_ledger(&target, &source.nodes, query.asked_calendar(), query.names_interfaces());
+        let ledger = opened.with_context(|| format!("cannot report from the store {}", target.name()))?;
+        let resolve = |ledger: &Ledger, typed: &[String]| known_names(ledger, typed, &ById);
+        answer(&ledger, &Context { resolve: &resolve, class_names })
+    };
+    std::thread::scope(|scope| {
+        scope.spawn(work).join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    })
 }
 
 fn with_ledger(
     global: &Global,
-    answer: impl FnOnce(&Ledger, &Context<'_>) -> anyhow::Result<()>,
+    (source, query): (&Source, &(impl Query + Sync)),
+    answer: impl FnOnce(&Ledger, &Context<'_>) -> anyhow::Result<()> + Send,
 ) -> anyhow::Result<()> {
+    if let Some(url) = &source.store {
+        return with_store(global, url, (source, query), answer);
+    }
     let ledger = global.ledger()?;
     let node = OnThisNode::new(global);
     let resolve = |ledger: &Ledger, typed: &[String]| known_names(ledger, typed, &node);

@@ -49,6 +49,16 @@ pub trait Query {
     /// Whether the answer changes with the clock, besides with the ledger.
     fn ends_now(&self) -> bool;
 
+    /// Time zone and billing day that are asked for.
+    fn asked_calendar(&self) -> (Option<&str>, Option<u8>) {
+        (None, None)
+    }
+
+    /// Whether the answer names interfaces besides containers.
+    fn names_interfaces(&self) -> bool {
+        false
+    }
+
     /// Finds out what is asked. What fails here is the fault of whoever asks, unless it is a
     /// [`traffic_ledger::LedgerError`] of another kind than [`traffic_ledger::LedgerError::Query`].
     ///

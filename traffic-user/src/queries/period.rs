@@ -43,6 +43,11 @@ impl Period {
         self.from.is_none() && self.to.is_none() && self.last.is_none()
     }
 
+    /// The time zone that is asked for.
+    pub fn zone(&self) -> Option<&str> {
+        self.tz.as_deref()
+    }
+
     /// Whether the span ends now, so that the answer changes with the clock.
     pub const fn ends_now(&self) -> bool {
         self.last.is_some()

@@ -56,11 +56,8 @@ pub enum Unasked {
     Days,
 }
 
-/// Rank the containers with the most traffic
+/// Which containers are ranked
 #[derive(Debug, Args)]
-#[command(
-    after_long_help = "Examples:\n  trafctl top-talkers --last 7d\n  trafctl top-talkers --count 20 --by-class"
-)]
 pub struct TopOptions {
     /// Number of containers
     #[arg(long, value_name = "N", default_value_t = 10)]
@@ -81,9 +78,8 @@ pub struct TopOptions {
     pub format: SheetFormat,
 }
 
-/// List the gaps: traffic that is missing from the ledger, or was recorded late
+/// Which gaps are listed
 #[derive(Debug, Args)]
-#[command(after_long_help = "Examples:\n  trafctl gaps --last 30d\n  trafctl gaps --format json")]
 pub struct GapOptions {
     /// Only gaps that affect this container; may be repeated
     #[arg(long = "container", value_name = "ID")]
@@ -205,6 +201,14 @@ impl Query for ReportOptions {
         self.period.ends_now()
     }
 
+    fn asked_calendar(&self) -> (Option<&str>, Option<u8>) {
+        (self.period.zone(), self.billing_day)
+    }
+
+    fn names_interfaces(&self) -> bool {
+        !self.is_about_containers()
+    }
+
     fn resolve<'q>(&'q self, ledger: &Ledger, context: &Context<'_>) -> anyhow::Result<Resolved<'q>> {
         let query = self.query(ledger, context)?;
         let part = match self.show {
@@ -224,6 +228,10 @@ impl Query for ReportOptions {
 impl Query for TopOptions {
     fn ends_now(&self) -> bool {
         self.period.ends_now()
+    }
+
+    fn asked_calendar(&self) -> (Option<&str>, Option<u8>) {
+        (self.period.zone(), None)
     }
 
     fn resolve<'q>(&'q self, ledger: &Ledger, _: &Context<'_>) -> anyhow::Result<Resolved<'q>> {
@@ -247,6 +255,10 @@ impl Query for TopOptions {
 impl Query for GapOptions {
     fn ends_now(&self) -> bool {
         self.period.ends_now()
+    }
+
+    fn asked_calendar(&self) -> (Option<&str>, Option<u8>) {
+        (self.period.zone(), None)
     }
 
     fn resolve<'q>(&'q self, ledger: &Ledger, context: &Context<'_>) -> anyhow::Result<Resolved<'q>> {

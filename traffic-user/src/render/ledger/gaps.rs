@@ -44,10 +44,12 @@ pub fn gaps(
     if format == Format::Json {
         return json::list("gaps", &gaps);
     }
-    let mut sheet = Sheet::new(
-        &["start", "end", "reason", "loses_traffic", "interface", "container"],
-        &["in_skbs", "in_skb_bytes", "out_skbs", "out_skb_bytes"],
-    );
+    let has_nodes = gaps.iter().any(|gap| gap.gap.node.is_some());
+    let mut first = vec!["start", "end", "reason", "loses_traffic", "interface", "container"];
+    if has_nodes {
+        first.insert(0, "node");
+    }
+    let mut sheet = Sheet::new(&first, &["in_skbs", "in_skb_bytes", "out_skbs", "out_skb_bytes"]);
     sheet.last.extend((format == Format::Csv).then_some(CONTAINER_NAME_COLUMN));
     sheet.last.push("detail");
     let time = |time: jiff::Timestamp| match format {
@@ -81,6 +83,9 @@ pub fn gaps(
         ];
         fields.extend((format == Format::Csv).then(|| name.unwrap_or_default().to_owned()));
         fields.push(gap.detail.clone().unwrap_or_default());
+        if has_nodes {
+            fields.insert(0, gap.node.clone().unwrap_or_default());
+        }
         sheet.rows.push(fields);
     }
     if format == Format::Csv { sheet.csv() } else { Ok(sheet.table()) }

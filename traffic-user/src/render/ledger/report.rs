@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use jiff::Timestamp;
 use traffic_common::Family;
-use traffic_ledger::{Rates, Report, ReportRow, ReportedAdjustment, Volume};
+use traffic_ledger::{ClosedPeriod, Rates, Report, ReportRow, ReportedAdjustment, Volume};
 use traffic_model::{counted, is_pending, local_time::LocalTime};
 
 use crate::render::{
@@ -190,8 +190,9 @@ pub(super) fn notes(report: &Report, names: &ClassNames) -> Vec<String> {
     notes.extend(kept_note(report, &local_time));
     for period in &report.closed {
         notes.push(format!(
-            "{} was closed at {} with hash {}",
+            "{}{} was closed at {} with hash {}",
             period.name,
+            period.node.as_ref().map_or_else(String::new, |node| format!(" of {node}")),
             time(period.closed),
             period.hash
         ));
@@ -228,7 +229,11 @@ pub(super) fn kept_note(report: &Report, local_time: &LocalTime) -> Option<Strin
 
 /// Which months are closed.
 pub(super) fn closed_note(report: &Report) -> Option<String> {
-    let names: Vec<&str> = report.closed.iter().map(|period| period.name.as_str()).collect();
+    let name = |period: &ClosedPeriod| match &period.node {
+        Some(node) => format!("{} of {node}", period.name),
+        None => period.name.clone(),
+    };
+    let names: Vec<String> = report.closed.iter().map(name).collect();
     (!names.is_empty()).then(|| format!("closed, with frozen figures: {}", names.join(", ")))
 }
 
