@@ -1,5 +1,5 @@
-//! Webhooks and mails of quotas, against a server and a reader of mails that are not ours. Needs neither root nor a
-//! kernel.
+//! Webhooks and mails of quotas, against a server and a reader of mails that are not ours. Needs neither root
+//! nor a kernel.
 #![expect(clippy::unwrap_used, reason = "a test; clippy does not count helpers as such")]
 
 use std::{

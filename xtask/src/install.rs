@@ -20,8 +20,10 @@ pub const NAMES: [&str; 3] = ["vznetstat", "pnetstat", "vztactl"];
 const PROGRAM: &str = "usr/sbin/trafctl";
 /// Where the units are installed, below the root.
 const UNITS: &str = "etc/systemd/system";
-/// The units: of the daemon, and of the processes that ship its ledger and run the actions of quotas.
-const UNIT_NAMES: [&str; 3] = ["trafctl.service", "trafctl-ship.service", "trafctl-quota.service"];
+/// The units: of the daemon, and of the processes that ship its ledger, run the actions of quotas, and look
+/// for what is wrong.
+const UNIT_NAMES: [&str; 4] =
+    ["trafctl.service", "trafctl-ship.service", "trafctl-quota.service", "trafctl-watch.service"];
 
 /// Install trafctl and its systemd units
 ///

@@ -1,5 +1,5 @@
-//! The commands of the pages that no test runs, each with its reason. The list is minimal: an entry that no page
-//! needs fails, so that nothing hides behind it.
+//! The commands of the pages that no test runs, each with its reason. The list is minimal: an entry that no
+//! page needs fails, so that nothing hides behind it.
 
 use anyhow::{Result, ensure};
 
@@ -19,6 +19,10 @@ const NOT_RUN: [(&str, &str); 13] = [
     ("trafctl ship ", "as `trafctl store`"),
     ("trafctl report --store", "as `trafctl store`; `tests/tests/store_cli.rs` compares each answer"),
     ("systemctl enable --now trafctl-ship", "as `trafctl store`"),
+    (
+        "systemctl enable --now trafctl-watch trafctl-quota",
+        "the node here has other units; `tests/tests/alerts.rs` starts these",
+    ),
     (
         "systemctl enable --now trafctl-quota",
         "the node here has another unit; `tests/tests/quotas.rs` starts this one",

@@ -63,9 +63,23 @@ fn the_unit_that_runs_actions_is_as_hardened_as_stated() -> Result<()> {
     run_ok(&mut command).context("the unit is more exposed than stated").map(drop)
 }
 
+/// That of the unit that looks at the node.
+const WATCH_EXPOSURE: &str = "19";
+
+#[test]
+fn the_unit_that_looks_at_the_node_is_as_hardened_as_stated() -> Result<()> {
+    let mut command = Command::new("systemd-analyze");
+    command
+        .args(["security", "--offline=yes", "--no-pager"])
+        .arg(format!("--threshold={WATCH_EXPOSURE}"))
+        .arg(unit_named("trafctl-watch.service"));
+    run_ok(&mut command).context("the unit is more exposed than stated").map(drop)
+}
+
 #[test]
 fn systemd_understands_the_whole_unit() -> Result<()> {
-    for name in ["trafctl.service", "trafctl-ship.service", "trafctl-quota.service"] {
+    for name in ["trafctl.service", "trafctl-ship.service", "trafctl-quota.service", "trafctl-watch.service"]
+    {
         understands(name).context(name)?;
     }
     Ok(())

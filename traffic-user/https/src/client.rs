@@ -79,8 +79,8 @@ pub struct Request {
 pub struct Answer {
     /// The status, such as 204.
     pub status: u16,
-    /// The first line of its text if that is meant for people or programs, without control characters. Not read
-    /// after a success.
+    /// The first line of its text if that is meant for people or programs, without control characters. Not
+    /// read after a success.
     pub text: Option<String>,
 }
 
@@ -96,9 +96,8 @@ pub struct Client {
 impl Client {
     /// Sends a request, and waits for the answer until a deadline.
     ///
-    /// # Errors
-    /// As a sentence: which step failed or took too long, at which server. It has neither the path nor a header of
-    /// the request, which may be secret.
+    /// # Errors As a sentence: which step failed or took too long, at which server. It has neither the path
+    /// nor a header of the request, which may be secret.
     pub async fn post(&self, server: &Server, request: Request, timeout: Duration) -> Result<Answer, String> {
         let end = Instant::now() + timeout;
         let name = server.authority();

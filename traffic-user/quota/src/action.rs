@@ -108,8 +108,8 @@ impl Pending {
     }
 }
 
-/// What to begin now, in its order: of each subject the first that is not done, if it is due and no run of the
-/// subject is going on.
+/// What to begin now, in its order: of each subject the first that is not done, if it is due and no run of
+/// the subject is going on.
 pub fn due<'p>(pending: &'p [Pending], running: &BTreeSet<String>, now_s: i64) -> Vec<&'p Pending> {
     let mut ordered: Vec<&Pending> = pending.iter().collect();
     ordered.sort_by_key(|action| action.sequence);

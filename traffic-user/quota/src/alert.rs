@@ -1,4 +1,5 @@
-//! Alerts: which problems of the node actions run for. Problems themselves are found by whoever looks at the node.
+//! Alerts: which problems of the node actions run for. Problems themselves are found by whoever looks at the
+//! node.
 
 use std::time::Duration;
 

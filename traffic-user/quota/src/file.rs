@@ -95,7 +95,7 @@ impl Quotas {
 }
 
 /// The tables of the file.
-const TABLES: [&str; 2] = ["quota", "action"];
+const TABLES: [&str; 3] = ["quota", "action", "alert"];
 
 fn read(document: &DeTable<'_>, mistakes: &mut Mistakes<'_>) -> Quotas {
     let mut found = Quotas::default();

@@ -1,8 +1,10 @@
 //! `trafctl quota`: checks the file with the quotas, lists them, and shows what is used of each. `set` has
-//! the commands that change the file, `actions` those that run what is ordered.
+//! the commands that change the file, `actions` those that run what is ordered, `watch` those that look at
+//! the node.
 
 mod actions;
 mod set;
+mod watch;
 
 use std::{
     io,
@@ -92,6 +94,8 @@ enum Action {
     Show(ShowOptions),
     Crossings(actions::CrossingsOptions),
     Run(actions::RunOptions),
+    Alerts(watch::AlertsOptions),
+    Watch(watch::WatchOptions),
     Set(Box<set::SetOptions>),
     Remove(set::RemoveOptions),
 }
@@ -125,6 +129,8 @@ pub(super) async fn run(global: &Global, options: &Options) -> anyhow::Result<Do
         Action::Show(options) => show(global, options),
         Action::Crossings(options) => actions::crossings(global, options),
         Action::Run(options) => actions::run(global, options).await,
+        Action::Alerts(options) => watch::alerts(global, options),
+        Action::Watch(options) => watch::watch(global, options).await,
         Action::Set(options) => set::set(global, options),
         Action::Remove(options) => set::remove(global, options),
     }

@@ -4,6 +4,7 @@
 //! Reads the kernel and the files and changes nothing. `render/status` prints the result; its types are in
 //! `report`. `interfaces` looks at each interface.
 
+mod conditions;
 mod daemon;
 mod drops;
 mod excess;
@@ -12,6 +13,7 @@ mod ledger;
 mod moment;
 mod pending;
 mod ports;
+mod problem;
 mod quota_actions;
 mod report;
 mod unnamed;
@@ -21,6 +23,7 @@ use std::{collections::HashMap, path::Path, thread};
 use anyhow::anyhow;
 use traffic_common::{InterfaceEntry, LAYOUT_VERSION, MARK_CLASSES, Meta, slot_state};
 use traffic_model::{Snapshot, hex, skb_mark};
+use traffic_quota::ProblemKind;
 
 use crate::{
     class_source,
@@ -39,10 +42,13 @@ use crate::{
     vz::reset_baseline::BaselineFile,
 };
 use interfaces::Interfaces;
+use problem::of_kind;
 
+pub use conditions::{Sent, late_reading, nearly_full, of_gaps};
 pub use daemon::{Daemon, DaemonState};
 pub use ledger::{GapsStatus, LedgerStatus};
 pub use moment::Moment;
+pub use problem::Problem;
 pub use report::{
     Attachment, ClassTable, CountedUnnamed, DropsStatus, FaultRow, Hook, MapMemory, NotWatched, Pending,
     Program, SkbMark, Status, TableDifference, TableUse, Unaccounted, Unmarked, WithoutHostEnd,
@@ -81,29 +87,36 @@ pub fn gather_with_counters(
         attachments,
         counted_unnamed,
         not_watched,
-        mut problems,
+        problems: of_interfaces,
+        figures,
         unresolved,
         names: _,
         registry,
         entries,
     } = interfaces?;
     let pending = pending::gather(&registry, &snapshot, &unresolved);
-    problems.extend(pending::problems(&pending, time::unix_seconds()));
-    problems.extend(pending::problem_of_ledger(ledger.pending_ids, &pending));
-    problems.extend(quota_actions::problems(state_dir, time::now_or_end().as_second()));
-    problems.extend(BaselineFile::new(state_dir).problems());
-    problems.extend(config::last_good_problem(state_dir));
-    problems.extend(missing_addresses(host, maps)?);
-    problems.extend(host.policy.inside().map(|device| inside_problem(&device.label, &device.why())));
-    problems.extend(host.policy.without_slot(|id| registry.container_slot(id).is_some()));
-    problems.extend(foreign_program(&meta));
-    problems.extend(limits_problem(host, &meta)?);
+    let mut problems = Vec::new();
+    let mut add = |kind, texts: Vec<String>| problems.extend(of_kind(kind, texts));
+    add(ProblemKind::Interfaces, of_interfaces);
+    add(ProblemKind::Figures, figures);
+    add(ProblemKind::Owners, pending::problems(&pending, time::unix_seconds()));
+    add(ProblemKind::Owners, pending::problem_of_ledger(ledger.pending_ids, &pending).into_iter().collect());
+    add(ProblemKind::Quotas, quota_actions::problems(state_dir, time::now_or_end().as_second()));
+    add(ProblemKind::Other, BaselineFile::new(state_dir).problems());
+    add(ProblemKind::Configuration, config::last_good_problem(state_dir).into_iter().collect());
+    add(ProblemKind::Owners, missing_addresses(host, maps)?.into_iter().collect());
+    let inside = host.policy.inside().map(|device| inside_problem(&device.label, &device.why()));
+    add(ProblemKind::Interfaces, inside.collect());
+    let without_slot = host.policy.without_slot(|id| registry.container_slot(id).is_some());
+    add(ProblemKind::Tables, without_slot.into_iter().collect());
+    add(ProblemKind::Configuration, foreign_program(&meta).into_iter().collect());
+    add(ProblemKind::Configuration, limits_problem(host, &meta)?.into_iter().collect());
     let skb_mark = skb_mark(host, maps, &registry, &meta)?;
-    problems.extend(skb_mark_problem(&skb_mark));
+    add(ProblemKind::Configuration, skb_mark_problem(&skb_mark).into_iter().collect());
     let (daemon, of_daemon) = daemon::gather(host.bpffs.root());
     let is_configured = host.config().drops_enabled;
     let (drops, drops_problem) = drops::gather(&host.bpffs, maps, is_configured, &daemon);
-    problems.extend(drops_problem);
+    add(ProblemKind::Other, drops_problem.into_iter().collect());
     if daemon.ledger_accepts_writes != Some(false) {
         // Otherwise the daemon has the reason, which is the same problem.
         problems.extend(ledger.problems);
@@ -135,7 +148,8 @@ pub fn gather_with_counters(
         not_watched,
         faults: snapshot.faults.iter().map(FaultRow::from).collect(),
         unaccounted: Unaccounted::from(&snapshot.balance()),
-        problems,
+        problem_kinds: problems.iter().map(|problem| problem.kind.name()).collect(),
+        problems: problems.into_iter().map(|problem| problem.text).collect(),
     };
     Ok((status, snapshot))
 }
@@ -146,28 +160,31 @@ const CORRECTED: &str =
 
 /// What is wrong with the files, as this process finds them, and with the daemon. What both complain about is
 /// one problem.
-fn problems_of_files(host: &Host, class_table: &ClassTable, of_daemon: Vec<String>) -> Vec<String> {
-    let is_of = |problem: &String, part: Part| problem.starts_with(&format!("{}: ", part.name()));
-    let daemon_reports =
-        |part, what: &str| of_daemon.iter().any(|problem| is_of(problem, part) && problem.contains(what));
+fn problems_of_files(host: &Host, class_table: &ClassTable, of_daemon: Vec<Problem>) -> Vec<Problem> {
+    let is_of = |problem: &Problem, part: Part| problem.text.starts_with(&format!("{}: ", part.name()));
+    let daemon_reports = |part, what: &str| {
+        of_daemon.iter().any(|problem| is_of(problem, part) && problem.text.contains(what))
+    };
     let mut found = Vec::new();
     let mistake = host.config_mistake();
     let unknown = mistake.filter(|mistake| !daemon_reports(Part::Configuration, &mistake.error));
-    found.extend(unknown.map(ToString::to_string));
+    found.extend(of_kind(ProblemKind::Configuration, unknown.map(ToString::to_string)));
     let unusable = class_table
         .difference
         .as_ref()
         .filter(|difference| difference.refused.is_some() || difference.is_unbilled);
     let unknown = unusable.filter(|_| !daemon_reports(Part::ClassFile, ""));
-    found.extend(unknown.map(|difference| difference.message.clone()));
-    found.extend(drain::machine_problem());
+    found.extend(of_kind(ProblemKind::ClassFile, unknown.map(|difference| difference.message.clone())));
+    found.extend(of_kind(ProblemKind::Drains, drain::machine_problem()));
     let of_owners = host.policy.problems();
     let are_listed = !of_owners.is_empty();
-    found.extend(of_owners);
+    found.extend(of_kind(ProblemKind::Owners, of_owners));
     let of_daemon = of_daemon.into_iter().filter(|problem| !are_listed || !is_of(problem, Part::Owners));
     found.extend(of_daemon.map(|problem| match mistake {
         // The daemon read the file at its start or the last reload.
-        None if is_of(&problem, Part::Configuration) => format!("{problem}; {CORRECTED}"),
+        None if is_of(&problem, Part::Configuration) => {
+            Problem { text: format!("{}; {CORRECTED}", problem.text), ..problem }
+        }
         _ => problem,
     }));
     found
@@ -189,8 +206,8 @@ fn missing_addresses(host: &Host, maps: &Maps) -> anyhow::Result<Option<String>>
     }))
 }
 
-/// The limits that are configured but not in force. Larger ones take effect at the next start or reload, unless
-/// memory is short.
+/// The limits that are configured but not in force. Larger ones take effect at the next start or reload,
+/// unless memory is short.
 fn limits_problem(host: &Host, meta: &Meta) -> anyhow::Result<Option<String>> {
     let in_force = load::limits_in_force(&host.bpffs, meta)?;
     Ok(host.config().limits.difference(&in_force).map(|difference| {

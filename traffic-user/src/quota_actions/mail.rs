@@ -1,4 +1,5 @@
-//! A mail as RFC 5322 has it, for the node's own `sendmail`. Whatever a container is called, a header is one header.
+//! A mail as RFC 5322 has it, for the node's own `sendmail`. Whatever a container is called, a header is one
+//! header.
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use jiff::{Timestamp, fmt::rfc2822};

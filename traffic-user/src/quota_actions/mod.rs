@@ -1,17 +1,22 @@
-//! Runs the actions of quotas (`trafctl quota run`), in a process of its own with none of the daemon's rights.
+//! Runs the actions of quotas (`trafctl quota run`), in a process of its own with none of the daemon's
+//! rights.
 //!
-//! The ledger has the crossings, each with the names of the actions that it orders ([`orders`]). The journal in the
-//! state directory has what became of each run, under an id that stays: it is not part of the ledger, so that an
-//! older ledger that was restored fires nothing again. A run is noted as begun before it starts, and as done after
-//! it succeeded. Whatever happens in between, it runs again under the same id.
+//! The ledger has the crossings, each with the names of the actions that it orders ([`orders`]). The journal
+//! in the state directory has what became of each run, under an id that stays: it is not part of the ledger,
+//! so that an older ledger that was restored fires nothing again. A run is noted as begun before it starts,
+//! and as done after it succeeded. Whatever happens in between, it runs again under the same id.
 //!
+//! - `alerts`: problems of the node over time.
 //! - `journal`: what became of each run.
 //! - `order`: what is run, and what is told about it.
+//! - `attempt`: one attempt of a run.
 //! - `command`: one run of a program.
 //! - `webhook`: an event to a server, signed.
 //! - `mail`: a mail, for the node's `sendmail`.
 //! - `runner`: which runs begin when, against the ledger, the file with the quotas and the journal.
 
+mod alerts;
+mod attempt;
 mod command;
 mod journal;
 mod mail;
@@ -23,8 +28,9 @@ use std::path::Path;
 
 use traffic_ledger::Ledger;
 
+pub use alerts::{Found, NodeAlert, NodeAlerts};
 pub use journal::{Journal, Run, RunState, is_running};
-pub use order::{Order, orders};
+pub use order::{Order, orders, orders_of_alert};
 pub use runner::Runner;
 
 /// How many crossings are looked at for actions that failed.

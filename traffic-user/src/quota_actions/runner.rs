@@ -10,16 +10,15 @@ use std::{
 use anyhow::{Context as _, anyhow};
 use tokio::task::JoinSet;
 use traffic_https::Client;
-use traffic_ledger::Ledger;
+use traffic_ledger::{Ledger, QuotaCrossing};
 use traffic_quota::{Action, Change, Means, Pending, Quotas, due};
 
 use super::{
-    Order, command,
+    NodeAlerts, Order,
+    attempt::carry_out,
     journal::{Journal, Run, RunState},
-    mail::Mail,
-    order::bare_environment,
-    orders,
-    webhook::{self, Target},
+    order::Cause,
+    orders, orders_of_alert,
 };
 use crate::{drain::ledger_path, files, time};
 
@@ -38,6 +37,7 @@ type Ended = (Order, Result<(), String>);
 /// Runs actions.
 #[derive(Debug)]
 pub struct Runner {
+    state_dir: PathBuf,
     ledger: PathBuf,
     /// The file with the quotas and their actions.
     file: PathBuf,
@@ -47,6 +47,12 @@ pub struct Runner {
     revision: Option<String>,
     /// The last crossing that was read, with its id: another one in its place is another ledger.
     read_to: Option<(i64, String)>,
+    /// The file with the alerts that was read last.
+    alerts_stamp: Option<(u64, i64, i64, u64)>,
+    /// The node that it is about.
+    alerts_node: String,
+    /// The last actions without a mistake.
+    quotas: Quotas,
     /// What is not done, in the order of crossings.
     pending: Vec<Order>,
     running: JoinSet<Ended>,
@@ -73,12 +79,16 @@ impl Runner {
             );
         }
         Ok(Self {
+            state_dir: state_dir.to_owned(),
             ledger: ledger_path(state_dir),
             file,
             journal,
             node: String::new(),
             revision: None,
             read_to: None,
+            alerts_stamp: None,
+            alerts_node: String::new(),
+            quotas: Quotas::default(),
             pending: Vec::new(),
             running: JoinSet::new(),
             subjects: BTreeSet::new(),
@@ -132,14 +142,16 @@ impl Runner {
 
     /// Reads what is new and begins what is due. Returns how many runs were begun or are over.
     fn step(&mut self) -> usize {
-        let result =
-            self.journal.write().and_then(|()| self.read_crossings()).and_then(|()| self.begin_due());
-        match result {
-            Ok(begun) => {
+        let written = self.journal.write();
+        // What is told of a node waits neither for its ledger nor for its disk: these may be the problem.
+        let told = self.read_alerts().and_then(|()| self.begin_due(true));
+        let begun = written.and_then(|()| self.read_crossings()).and_then(|()| self.begin_due(false));
+        let sum = told.as_ref().unwrap_or(&0) + begun.as_ref().unwrap_or(&0);
+        match told.and(begun) {
+            Ok(_) => {
                 if self.problem.take().is_some() {
                     tracing::info!("actions of quotas run again");
                 }
-                begun
             }
             Err(error) => {
                 let problem = format!("{error:#}");
@@ -147,9 +159,29 @@ impl Runner {
                     tracing::error!("cannot run the actions of quotas: {problem}");
                     self.problem = Some(problem);
                 }
-                0
             }
         }
+        sum
+    }
+
+    /// Reads the problems of the node that `trafctl quota watch` has found.
+    fn read_alerts(&mut self) -> anyhow::Result<()> {
+        let stamp = NodeAlerts::stamp(&self.state_dir);
+        if self.alerts_stamp == stamp {
+            return Ok(());
+        }
+        let known = NodeAlerts::read(&self.state_dir)?.unwrap_or_default();
+        for order in known.alerts.iter().flat_map(|alert| orders_of_alert(&known.node, alert)) {
+            let is_over = self.journal.run(&order.id).is_some_and(Run::is_over);
+            let lasts = matches!(&order.cause, Cause::Alert(alert, _) if alert.over_s.is_none());
+            if self.journal.is_new && !is_over && !lasts {
+                self.drop_order(&order, "it was over before actions ran here first");
+            } else if !is_over && self.pending.iter().all(|known| known.id != order.id) {
+                self.pending.push(order);
+            }
+        }
+        (self.alerts_node, self.alerts_stamp) = (known.node, stamp);
+        Ok(())
     }
 
     fn open(&self) -> anyhow::Result<Ledger> {
@@ -168,7 +200,8 @@ impl Runner {
             && ledger.quota_crossing_id(*sequence)?.as_ref() != Some(id)
         {
             tracing::info!("the ledger is another one than before; reading all its crossings");
-            (self.read_to, self.pending) = (None, Vec::new());
+            self.read_to = None;
+            self.pending.retain(Order::is_of_node);
         }
         self.node = ledger.node()?.unwrap_or_default();
         let is_new = self.journal.is_new;
@@ -192,20 +225,19 @@ impl Runner {
         Ok(())
     }
 
-    fn begin_due(&mut self) -> anyhow::Result<usize> {
-        if self.pending.is_empty() {
-            return Ok(0);
-        }
+    /// Begins what is due of the node's alerts, or of all crossings.
+    fn begin_due(&mut self, of_node: bool) -> anyhow::Result<usize> {
         let now_s = now_s();
         let rows: Vec<Pending> = self
             .pending
             .iter()
+            .filter(|order| order.is_of_node() == of_node)
             .map(|order| {
                 let run = self.journal.run(&order.id).cloned().unwrap_or_default();
                 // Nobody saw the end of one that was only begun: whoever ran it was killed.
                 let attempts = if run.state == RunState::Failed { run.attempts } else { 0 };
                 let begun_s = run.begun_s;
-                Pending { sequence: order.crossing.sequence, subject: order.subject(), attempts, begun_s }
+                Pending { sequence: order.sequence(), subject: order.subject(), attempts, begun_s }
             })
             .collect();
         let due: Vec<(i64, String)> = due(&rows, &self.subjects, now_s)
@@ -215,39 +247,50 @@ impl Runner {
         if due.is_empty() || self.running.len() >= MOST_RUNNING {
             return Ok(0);
         }
-        let quotas = self.quotas()?;
-        let ledger = self.open()?;
+        let read = self.read_quotas();
+        // A mistake in the file keeps nobody from being told of the node.
+        if !of_node || self.quotas == Quotas::default() {
+            read?;
+        }
+        let ledger = if of_node { None } else { Some(self.open()?) };
         let mut begun = 0;
         for (sequence, subject) in due {
             if self.running.len() >= MOST_RUNNING {
                 break;
             }
-            let of_it = |order: &&Order| order.crossing.sequence == sequence && order.subject() == subject;
+            let of_it = |order: &&Order| order.sequence() == sequence && order.subject() == subject;
             let Some(order) = self.pending.iter().find(of_it).cloned() else { continue };
             if self.of_action.get(&order.action).is_some_and(|runs| *runs >= MOST_OF_ACTION) {
                 continue;
             }
             begun += 1;
-            match quotas.actions.iter().find(|action| action.name == order.action) {
-                Some(action) => self.begin(&ledger, &order, action, now_s)?,
+            match self.quotas.actions.iter().find(|action| action.name == order.action).cloned() {
+                Some(action) => self.begin(ledger.as_ref(), &order, &action, now_s)?,
                 None => self.drop_order(&order, "the file with the quotas has no such action any more"),
             }
         }
         Ok(begun)
     }
 
-    fn quotas(&self) -> anyhow::Result<Quotas> {
+    fn read_quotas(&mut self) -> anyhow::Result<()> {
         let text = files::read_text(&self.file, files::MOST_CONFIG_BYTES)
             .with_context(|| format!("cannot read the quotas {}", self.file.display()))?;
-        Quotas::parse(&text).map_err(|mistakes| match mistakes.first() {
+        self.quotas = Quotas::parse(&text).map_err(|mistakes| match mistakes.first() {
             Some(first) => {
                 anyhow!("{}:{}:{}: {}", self.file.display(), first.line, first.column, first.message)
             }
             None => anyhow!("{} has a mistake", self.file.display()),
-        })
+        })?;
+        Ok(())
     }
 
-    fn begin(&mut self, ledger: &Ledger, order: &Order, action: &Action, now_s: i64) -> anyhow::Result<()> {
+    fn begin(
+        &mut self,
+        ledger: Option<&Ledger>,
+        order: &Order,
+        action: &Action,
+        now_s: i64,
+    ) -> anyhow::Result<()> {
         if !action.means.is_for(order.event()) {
             let why = match action.means {
                 Means::Command { .. } => "the action has no `lift`",
@@ -259,7 +302,8 @@ impl Runner {
         // What is told is told. What is done stays in force as long as anything needs it.
         if matches!(action.means, Means::Command { .. })
             && order.is_lift()
-            && let Some((quota, percent, _)) = in_force(ledger, order)?
+            && let (Cause::Crossing(crossing), Some(ledger)) = (&order.cause, ledger)
+            && let Some((quota, percent, _)) = in_force(ledger, crossing, &order.action)?
         {
             self.drop_order(order, &format!("it stays in force for quota {quota} at {percent} %"));
             return Ok(());
@@ -267,13 +311,14 @@ impl Runner {
         let mut run = self.journal.run(&order.id).cloned().unwrap_or_default();
         run.attempts = run.attempts.saturating_add(1);
         (run.begun_s, run.state) = (now_s, RunState::Begun);
-        let document = order.document(&self.node, run.attempts);
+        let node = if order.is_of_node() { &self.alerts_node } else { &self.node };
+        let (node, document) = (node.clone(), order.document(node, run.attempts));
         self.note(&order.id, run);
-        tracing::info!("running {} for {} ({})", action.name, order.crossing.container, order.id);
+        tracing::info!("running {} for {} ({})", action.name, order.whom(), order.id);
         self.subjects.insert(order.subject());
         *self.of_action.entry(order.action.clone()).or_default() += 1;
         let (order, action) = (order.clone(), action.clone());
-        let (node, client) = (self.node.clone(), Arc::clone(&self.client));
+        let client = Arc::clone(&self.client);
         self.running.spawn(async move {
             let result = carry_out(&order, &action, document, (&node, &client)).await;
             (order, result)
@@ -296,7 +341,7 @@ impl Runner {
                 tracing::warn!(
                     "action {} for {} has failed {} times: {message}",
                     order.action,
-                    order.crossing.container,
+                    order.whom(),
                     run.attempts
                 );
                 (run.state, run.message) = (RunState::Failed, Some(message));
@@ -313,8 +358,8 @@ impl Runner {
         self.note(&order.id, run);
     }
 
-    /// Notes a run in the journal. If the disk is full, it is noted in memory, and no other run begins until the
-    /// journal can be written: what nobody noted would run once more after a restart.
+    /// Notes a run in the journal. If the disk is full, it is noted in memory, and no other run begins until
+    /// the journal can be written: what nobody noted would run once more after a restart.
     fn note(&mut self, id: &str, run: Run) {
         if let Err(error) = self.journal.note(id, run) {
             tracing::warn!("{error:#}; it is noted in memory, and tried again");
@@ -322,43 +367,22 @@ impl Runner {
     }
 }
 
-/// One run of an action.
-async fn carry_out(
-    order: &Order,
-    action: &Action,
-    document: Vec<u8>,
-    (node, client): (&str, &Client),
-) -> Result<(), String> {
-    match &action.means {
-        Means::Command { command, lift } => {
-            let words = if order.is_lift() { lift } else { command };
-            command::run(words, action.timeout, &document, &order.environment()).await
-        }
-        Means::Webhook { url, secret, ca_file, .. } => {
-            let target = Target { url: url.clone(), secret: secret.clone(), ca_file: ca_file.clone() };
-            let event = order.cloud_event(node, document);
-            webhook::send(client, &target, &event, now_s(), action.timeout).await
-        }
-        Means::Mail { to, from, sendmail, .. } => {
-            let (subject, text) = order.letter(node);
-            let (from, date) = (from.as_deref(), time::now_or_end());
-            let mail = Mail { to, from, id: &order.id, date, subject: &subject, text: &text };
-            let mut words = vec![sendmail.display().to_string(), "-t".to_owned(), "-oi".to_owned()];
-            words.extend(from.iter().flat_map(|from| ["-f".to_owned(), (*from).to_owned()]));
-            command::run(&words, action.timeout, &mail.message(), &bare_environment()).await
-        }
-    }
+/// A crossing by which an action is in force for a container now.
+fn in_force(
+    ledger: &Ledger,
+    crossing: &QuotaCrossing,
+    action: &str,
+) -> anyhow::Result<Option<(String, u16, String)>> {
+    let all = ledger.quota_actions_in_force(&crossing.container_id)?;
+    Ok(all.into_iter().find(|(_, _, of)| of == action))
 }
 
-/// A crossing by which an action is in force for the order's container now.
-fn in_force(ledger: &Ledger, order: &Order) -> anyhow::Result<Option<(String, u16, String)>> {
-    let all = ledger.quota_actions_in_force(&order.crossing.container_id)?;
-    Ok(all.into_iter().find(|(_, _, action)| *action == order.action))
-}
-
-/// Whether the threshold of an order is still crossed.
+/// Whether what an order is about still lasts.
 fn is_in_force(ledger: &Ledger, order: &Order) -> anyhow::Result<bool> {
-    let crossing = &order.crossing;
+    let crossing = match &order.cause {
+        Cause::Crossing(crossing) => crossing,
+        Cause::Alert(alert, change) => return Ok(*change == Change::Reached && alert.over_s.is_none()),
+    };
     let all = ledger.quota_actions_in_force(&crossing.container_id)?;
     let is_it = |(quota, percent, action): &(String, u16, String)| {
         (quota, *percent, action) == (&crossing.quota, crossing.percent, &order.action)

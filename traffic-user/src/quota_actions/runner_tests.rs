@@ -87,7 +87,7 @@ fn what_ran_for_a_retired_container_is_lifted_under_the_id_that_the_platform_kno
     assert!(file.ledger.follow_quotas(&state, &[], &[]).unwrap());
     let crossings = file.ledger.quota_crossings(0, 9).unwrap();
     let undone = orders(&crossings[1]).next().unwrap();
-    assert!(undone.crossing.container.starts_with("101@"), "{undone:?}");
+    assert!(undone.whom().starts_with("101@"), "{undone:?}");
     assert_eq!(undone.subject(), "101/act");
     assert_eq!(run(&file).1, ["on a", "off a undone"]);
 }

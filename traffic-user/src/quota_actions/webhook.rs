@@ -115,7 +115,8 @@ fn percent_encoded(name: &str) -> String {
     text
 }
 
-/// The headers of Standard Webhooks. Their id has no dot, so that the signed text can be split in one way only.
+/// The headers of Standard Webhooks. Their id has no dot, so that the signed text can be split in one way
+/// only.
 fn headers(id: &str, body: &[u8], keys: &[hmac::Key], now_s: i64) -> Vec<(&'static str, String)> {
     let id = format!("msg_{}", &hex(&Sha256::digest(id))[..32]);
     let time = now_s.to_string();

@@ -16,6 +16,7 @@ pub mod look;
 pub mod nagios;
 pub mod plots;
 pub mod quota;
+pub mod quota_alerts;
 pub mod quota_crossings;
 pub mod screen;
 pub mod statement;
@@ -36,8 +37,8 @@ fn plain_table<T: AsRef<str>>(header: &[T], numbers: &Range<usize>) -> PlainTabl
     PlainTable { numbers: numbers.clone(), rows: vec![header] }
 }
 
-/// Rows of text, each with as many cells as the header, which is the first. A dump has tens of thousands, for which
-/// a library that also wraps and colours takes three times as long as writing all of them as JSON.
+/// Rows of text, each with as many cells as the header, which is the first. A dump has tens of thousands, for
+/// which a library that also wraps and colours takes three times as long as writing all of them as JSON.
 struct PlainTable {
     numbers: Range<usize>,
     rows: Vec<Vec<String>>,

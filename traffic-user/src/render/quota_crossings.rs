@@ -81,7 +81,7 @@ fn utc(unix_s: i64) -> String {
     Timestamp::from_second(unix_s).map_or_else(|_| unix_s.to_string(), |time| time.to_string())
 }
 
-const fn state(run: Option<&Run>) -> &'static str {
+pub(super) const fn state(run: Option<&Run>) -> &'static str {
     match run {
         None => "waiting",
         Some(run) => match run.state {

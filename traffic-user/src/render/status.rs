@@ -387,6 +387,7 @@ pub(super) mod tests {
             }],
             unaccounted: Unaccounted { in_packets: 1, in_bytes: -2, out_packets: 3, out_bytes: 4 },
             problems: vec!["veth101.0: not attached (in)".to_owned()],
+            problem_kinds: vec!["interfaces"],
         }
     }
 

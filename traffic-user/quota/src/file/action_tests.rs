@@ -1,9 +1,10 @@
 //! Actions and alerts as written, and every mistake in them.
 
-use std::path::PathBuf;
+use std::{path::PathBuf, time::Duration};
 
 use crate::{
     action::{Means, Secret},
+    alert::{Alert, ProblemKind},
     crossing::Change,
     file::{Quotas, tests::mistakes},
 };
@@ -57,6 +58,18 @@ fn a_webhook_and_a_mail_have_their_defaults() {
 }
 
 #[test]
+fn an_alert_is_for_all_problems_or_for_some() {
+    let text = "[[action]]\nname = 'a'\ncommand = ['/a']\n[[alert]]\nactions = ['a']\n[[alert]]\n\
+                problems = ['disk', 'drains', 'disk']\nactions = ['a']\nafter = '5m'\n";
+    let alerts = Quotas::parse(text).unwrap().alerts;
+    let actions = vec!["a".to_owned()];
+    let all = ProblemKind::ALL.map(|(kind, _)| kind).to_vec();
+    let first = Alert { line: 4, problems: all, actions: actions.clone(), after: Duration::from_mins(1) };
+    let problems = vec![ProblemKind::Drains, ProblemKind::Disk];
+    assert_eq!(alerts, [first, Alert { line: 6, problems, actions, after: Duration::from_mins(5) }]);
+}
+
+#[test]
 fn every_mistake_says_what_to_write_and_repeats_no_secret() {
     for (lines, problem) in [
         ("webhook = 'http://billing.example/t0ken'", "`webhook`: only this machine"),
@@ -87,5 +100,20 @@ fn every_mistake_says_what_to_write_and_repeats_no_secret() {
         let found = mistakes(&format!("[[action]]\nname = 'warn'\n{lines}\n"));
         assert!(found.len() == 1 && found[0].2.contains(problem), "{lines}: {found:?}");
         assert!(!found[0].2.contains("t0ken"), "{found:?}");
+    }
+    for (lines, problem) in [
+        ("", "the alert has no actions"),
+        ("actions = []", "the alert has no actions"),
+        ("actions = 'a'", "no names of actions"),
+        ("actions = ['b']", "no action is named \"b\""),
+        ("actions = ['a', 'a']", "listed twice"),
+        ("actions = ['a']\nproblems = ['disc']", "not a kind of problems; known are daemon, "),
+        ("actions = ['a']\nproblems = []", "`problems` is empty"),
+        ("actions = ['a']\nproblems = 'disk'", "is no list"),
+        ("actions = ['a']\nafter = '2d'", "write 0s to 1d"),
+        ("actions = ['a']\nafte = '2s'", "unknown key `afte`; write `after`"),
+    ] {
+        let found = mistakes(&format!("[[action]]\nname = 'a'\ncommand = ['/a']\n[[alert]]\n{lines}\n"));
+        assert!(found.len() == 1 && found[0].2.contains(problem), "{lines}: {found:?}");
     }
 }

@@ -4,7 +4,9 @@ use std::{path::Path, time::Duration};
 
 use serde::Serialize;
 use traffic_model::units::format_duration;
+use traffic_quota::ProblemKind;
 
+use super::problem::{Problem, kind_of_part, of_kind};
 use crate::health::{self, Component, DaemonRecord, Liveness, Part, State, Work};
 
 /// Work that takes longer than this keeps interfaces and drains waiting, which is a problem.
@@ -54,11 +56,11 @@ pub enum DaemonState {
 }
 
 /// Reads what the daemon published beside the pins below `root`. Returns it with the problems that follow.
-pub(super) fn gather(root: &Path) -> (Daemon, Vec<String>) {
+pub(super) fn gather(root: &Path) -> (Daemon, Vec<Problem>) {
     health::read(root).map_or_else(Default::default, |(record, liveness)| described(record, liveness))
 }
 
-fn described(record: DaemonRecord, liveness: Liveness) -> (Daemon, Vec<String>) {
+fn described(record: DaemonRecord, liveness: Liveness) -> (Daemon, Vec<Problem>) {
     let pid = record.pid;
     let mut problems = Vec::new();
     let state = match liveness {
@@ -88,13 +90,16 @@ fn described(record: DaemonRecord, liveness: Liveness) -> (Daemon, Vec<String>) 
             work.doing, work.seconds
         ));
     }
+    let mut problems: Vec<Problem> = of_kind(ProblemKind::Daemon, problems).collect();
     let failing = record.components.iter().filter(|part| lives && part.state == State::Failing);
     problems.extend(failing.map(|part| {
         let tries = if part.failures == 1 { "time" } else { "times" };
         let error = part.last_error.as_deref().unwrap_or("no reason is known");
         // After an error of several lines, it would read as part of the last one.
         let end = if error.contains('\n') { "\n  " } else { " " };
-        format!("{}: {error}{end}(failed {} {tries} since {})", part.name, part.failures, part.since)
+        let text =
+            format!("{}: {error}{end}(failed {} {tries} since {})", part.name, part.failures, part.since);
+        Problem { kind: kind_of_part(&part.name), text }
     }));
     let ledger = record.components.iter().find(|part| part.name == Part::Ledger.name());
     let ledger_accepts_writes =
@@ -143,8 +148,15 @@ mod tests {
         assert_eq!((daemon.state, daemon.drain_failures), (DaemonState::Running, 5));
         assert_eq!(daemon.ledger_accepts_writes, Some(false));
         assert_eq!(problems.len(), 2, "{problems:?}");
-        assert!(problems[0].starts_with("api: the port is in use (failed 1 time since 20"), "{problems:?}");
-        assert!(problems[1].starts_with("ledger: the disk is full (failed 2 times since 20"), "{problems:?}");
+        assert_eq!([problems[0].kind, problems[1].kind], [ProblemKind::Other, ProblemKind::Drains]);
+        assert!(
+            problems[0].text.starts_with("api: the port is in use (failed 1 time since 20"),
+            "{problems:?}"
+        );
+        assert!(
+            problems[1].text.starts_with("ledger: the disk is full (failed 2 times since 20"),
+            "{problems:?}"
+        );
     }
 
     #[test]
@@ -153,11 +165,11 @@ mod tests {
         // What it last knew does not count any more.
         assert_eq!((daemon.state, daemon.ledger_accepts_writes), (DaemonState::Dead, None));
         assert_eq!(problems.len(), 1, "{problems:?}");
-        assert!(problems[0].contains("without being stopped; start `trafctl run`"), "{problems:?}");
+        assert!(problems[0].text.contains("without being stopped; start `trafctl run`"), "{problems:?}");
         let (_, problems) = described(record(1), Liveness::Silent(Duration::from_secs(95)));
-        assert!(problems[0].contains("has not reported for 1m 35s"), "{problems:?}");
+        assert!(problems[0].text.contains("has not reported for 1m 35s"), "{problems:?}");
         let (_, problems) = described(record(31), Liveness::Alive);
-        assert!(problems[0].contains("busy with draining for 31 s"), "{problems:?}");
+        assert!(problems[0].text.contains("busy with draining for 31 s"), "{problems:?}");
         let (daemon, problems) = described(record(1), Liveness::Stopped);
         assert_eq!((daemon.state, problems), (DaemonState::Stopped, Vec::new()));
         let (daemon, problems) = gather(Path::new("/nonexistent"));

@@ -36,6 +36,8 @@ pub(super) struct Interfaces {
     pub counted_unnamed: Vec<CountedUnnamed>,
     pub not_watched: Vec<NotWatched>,
     pub problems: Vec<String>,
+    /// Counters that contradict the kernel.
+    pub figures: Vec<String>,
     /// By name of an interface that is counted for a pending owner: why its container is unknown.
     pub unresolved: HashMap<String, String>,
     /// What people call the containers.
@@ -63,6 +65,7 @@ impl Interfaces {
             counted_unnamed: Vec::new(),
             not_watched: Vec::new(),
             problems: Vec::new(),
+            figures: Vec::new(),
             unresolved: HashMap::new(),
             names: host.policy.names(),
             entries: entries::of(maps, &indexes)?.into_iter().collect(),
@@ -75,7 +78,7 @@ impl Interfaces {
             ));
         }
         let ours = (maps, counted_before.as_slice());
-        all.problems.extend(excess::problems(&host.netlink, ours, &all.registry, &listed, &hooks)?);
+        all.figures.extend(excess::problems(&host.netlink, ours, &all.registry, &listed, &hooks)?);
         let roles: Vec<Role> = listed.iter().map(|interface| host.policy.role(interface)).collect();
         all.problems.extend(unwatched_ports(&listed, &roles, &all.registry));
         for (interface, role) in listed.iter().cloned().zip(roles) {
@@ -111,14 +114,14 @@ impl Interfaces {
         Ok(all)
     }
 
-    /// The problems of interfaces that look like a container's and are not counted, except of those that have one
-    /// already.
+    /// The problems of interfaces that look like a container's and are not counted, except of those that have
+    /// one already.
     fn unwatched(&self, left_out: &[&NetInterface]) -> Vec<String> {
         if left_out.is_empty() {
             return Vec::new();
         }
         let of = |problem: &'_ String| problem.split_once(": ").map(|(name, _)| name.to_owned());
-        let have_one: HashSet<String> = self.problems.iter().filter_map(of).collect();
+        let have_one: HashSet<String> = self.problems.iter().chain(&self.figures).filter_map(of).collect();
         let reasons: HashMap<&str, &str> =
             self.not_watched.iter().map(|one| (one.interface.as_str(), one.reason.as_str())).collect();
         let names = left_out.iter().map(|interface| interface.name.as_str());

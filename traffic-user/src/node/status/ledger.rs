@@ -1,5 +1,5 @@
-//! Whether there will be figures to bill from: the ledger, the room on its disk, the months that are not closed,
-//! and what is missing in them.
+//! Whether there will be figures to bill from: the ledger, the room on its disk, the months that are not
+//! closed, and what is missing in them.
 
 use std::{
     fs,
@@ -10,11 +10,13 @@ use std::{
 use serde::Serialize;
 use traffic_ledger::{Ledger, OpenGaps, Standing};
 use traffic_model::units::format_bytes;
+use traffic_quota::ProblemKind;
 
+use super::problem::Problem;
 use crate::drain::ledger_path;
 
-/// With less room than a quarter of the ledger's size, within these limits, drains are about to fail. Nothing is lost
-/// until the node boots again, but nobody can be billed either.
+/// With less room than a quarter of the ledger's size, within these limits, drains are about to fail. Nothing
+/// is lost until the node boots again, but nobody can be billed either.
 const LITTLE_ROOM: RangeInclusive<u64> = 4 << 20..=64 << 20;
 
 /// The ledger as a file, and as what bills come from.
@@ -59,7 +61,7 @@ pub(super) struct Look {
     pub status: LedgerStatus,
     /// The pending owners in it.
     pub pending_ids: Vec<String>,
-    pub problems: Vec<String>,
+    pub problems: Vec<Problem>,
 }
 
 /// Looks at the ledger and its disk.
@@ -82,11 +84,12 @@ pub(super) fn look(state_dir: &Path, configured: bool) -> Look {
     look.status.free_bytes =
         rustix::fs::statvfs(directory).ok().map(|disk| disk.f_bavail.saturating_mul(disk.f_frsize));
     look.problems.extend(look.status.little_room().map(|free| {
-        format!(
+        let text = format!(
             "only {} are free for the ledger in {}: drains fail once the disk is full; make room there",
             format_bytes(free, true),
             directory.display()
-        )
+        );
+        Problem { kind: ProblemKind::Disk, text }
     }));
     // One that does not exist yet is made at the first drain. Who may not read it sees the counters alone.
     if rustix::fs::access(&path, rustix::fs::Access::READ_OK).is_err() {
@@ -98,7 +101,10 @@ pub(super) fn look(state_dir: &Path, configured: bool) -> Look {
     });
     match read {
         Ok(standing) => look.status.stands(standing),
-        Err(error) => look.problems.push(format!("the ledger cannot be read: {error}")),
+        Err(error) => {
+            let text = format!("the ledger cannot be read: {error}");
+            look.problems.push(Problem { kind: ProblemKind::Drains, text });
+        }
     }
     look
 }
@@ -172,6 +178,6 @@ mod tests {
         let look = look(directory.path(), true);
         assert_eq!(look.status.bytes, Some(16 + 3));
         assert_eq!(look.problems.len(), 1, "{:?}", look.problems);
-        assert!(look.problems[0].starts_with("the ledger cannot be read: "), "{:?}", look.problems);
+        assert!(look.problems[0].text.starts_with("the ledger cannot be read: "), "{:?}", look.problems);
     }
 }

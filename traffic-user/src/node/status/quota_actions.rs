@@ -39,15 +39,15 @@ pub(super) fn problems(state_dir: &Path, now_s: i64) -> Vec<String> {
             counted(failed.len(), "action"),
             if failed.len() == 1 { "is" } else { "are" },
             order.action,
-            order.crossing.container,
+            order.whom(),
             counted(run.attempts as usize, "attempt"),
             run.message.as_deref().unwrap_or("no reason is known"),
         ));
     }
     let is_late = |made_s: i64| now_s.saturating_sub(made_s) > GRACE_S;
-    let waiting = ordered.iter().filter(|order| {
-        journal.run(&order.id).is_none_or(|run| !run.is_over()) && is_late(order.crossing.made.as_second())
-    });
+    let waiting = ordered
+        .iter()
+        .filter(|order| journal.run(&order.id).is_none_or(|run| !run.is_over()) && is_late(order.found_s()));
     let waiting = waiting.count();
     if waiting > 0 && !is_running(state_dir) {
         problems.push(format!(

@@ -56,6 +56,8 @@ pub struct Status {
     pub unaccounted: Unaccounted,
     /// What is wrong; empty if nothing is.
     pub problems: Vec<String>,
+    /// The kind of each problem, in the same order; see `[[alert]]` of `quotas.toml`.
+    pub problem_kinds: Vec<&'static str>,
 }
 
 /// Whether drops behind the hooks are counted.
