@@ -140,7 +140,16 @@ mod tests {
 
     fn gap(reason: GapReason, end_s: i64, interface: Option<&str>) -> Gap {
         let (interface, container) = (interface.map(str::to_owned), interface.map(|_| "101".to_owned()));
-        Gap { start: None, end: time(end_s), reason, interface, container, size: None, detail: None }
+        Gap {
+            start: None,
+            end: time(end_s),
+            reason,
+            interface,
+            container,
+            size: None,
+            detail: None,
+            node: None,
+        }
     }
 
     #[test]
