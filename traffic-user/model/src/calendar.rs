@@ -111,7 +111,7 @@ impl Calendar {
         if !(1..=31).contains(&billing_day) {
             return Err(CalendarError::BillingDay(billing_day));
         }
-        let zone = zones::find(jiff::tz::db(), zone_name)
+        let zone = zones::find(zone_name)
             .ok_or_else(|| CalendarError::UnknownZone { name: zone_name.to_owned() })?;
         Ok(Self { zone, zone_name: zone_name.to_owned(), billing_day, zone_is_known: true })
     }
@@ -158,7 +158,7 @@ impl Calendar {
             // Its list of names is minutes old otherwise.
             jiff::tz::db().reset();
         }
-        match zones::find(jiff::tz::db(), &self.zone_name) {
+        match zones::find(&self.zone_name) {
             Some(zone) => Self { zone, zone_is_known: true, ..self.clone() },
             None => self.clone(),
         }

@@ -8,10 +8,12 @@ use jiff::tz::{TimeZone, TimeZoneDatabase};
 
 /// The rules of a zone: the system's under this name, else the system's under another name of the same zone,
 /// else those compiled into this program. `None` if nobody knows the name.
-pub fn find(system: &TimeZoneDatabase, name: &str) -> Option<TimeZone> {
-    if name == "UTC" {
-        return Some(TimeZone::UTC);
-    }
+pub fn find(name: &str) -> Option<TimeZone> {
+    // The system's database lists all its files when it is first asked.
+    if name == "UTC" { Some(TimeZone::UTC) } else { find_in(jiff::tz::db(), name) }
+}
+
+fn find_in(system: &TimeZoneDatabase, name: &str) -> Option<TimeZone> {
     if let Ok(zone) = system.get(name) {
         return Some(zone);
     }
@@ -69,20 +71,20 @@ mod tests {
     #[test]
     fn a_dropped_name_has_the_rules_of_the_current_one() {
         let (_dir, dropped) = system(&[("America/New_York", "America/New_York")]);
-        assert_eq!(offset(&find(&dropped, "US/Eastern").unwrap()), jiff::tz::offset(-4));
+        assert_eq!(offset(&find_in(&dropped, "US/Eastern").unwrap()), jiff::tz::offset(-4));
         // The system's rules count, even if they have changed since this program was built.
         let (_dir, changed) = system(&[("America/New_York", "Asia/Tokyo")]);
-        assert_eq!(offset(&find(&changed, "US/Eastern").unwrap()), jiff::tz::offset(9));
+        assert_eq!(offset(&find_in(&changed, "US/Eastern").unwrap()), jiff::tz::offset(9));
     }
 
     #[test]
     fn a_system_without_the_zone_uses_the_compiled_rules() {
         let (_dir, bare) = system(&[("Asia/Tokyo", "Asia/Tokyo")]);
         for name in ["US/Eastern", "America/New_York"] {
-            assert_eq!(offset(&find(&bare, name).unwrap()), jiff::tz::offset(-4), "{name}");
+            assert_eq!(offset(&find_in(&bare, name).unwrap()), jiff::tz::offset(-4), "{name}");
         }
-        assert_eq!(offset(&find(&bare, "Asia/Kathmandu").unwrap()).seconds(), 20_700);
-        assert!(find(&bare, "Mars/Olympus").is_none());
+        assert_eq!(offset(&find_in(&bare, "Asia/Kathmandu").unwrap()).seconds(), 20_700);
+        assert!(find_in(&bare, "Mars/Olympus").is_none());
     }
 
     #[test]

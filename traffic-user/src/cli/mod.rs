@@ -7,7 +7,7 @@
 use std::ffi::OsString;
 
 use anyhow::Context as _;
-use clap::{FromArgMatches as _, Parser, Subcommand};
+use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand, error::ErrorKind};
 
 use crate::vz::netstat::Name;
 
@@ -214,6 +214,14 @@ impl Cli {
     }
 
     fn parse_words(words: Vec<OsString>) -> Result<Self, clap::Error> {
+        // The layout of help and usage takes longer than everything else here, and only a command line that is
+        // not carried out shows it.
+        let plain = Self::command().try_get_matches_from(&words);
+        match plain.and_then(|matches| Self::from_arg_matches(&matches)) {
+            Ok(cli) => return Ok(cli),
+            Err(version) if version.kind() == ErrorKind::DisplayVersion => return Err(version),
+            Err(_) => {}
+        }
         let mut command = command();
         let matches = command.try_get_matches_from_mut(words)?;
         Self::from_arg_matches(&matches).map_err(|error| error.format(&mut command))

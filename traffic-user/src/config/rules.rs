@@ -2,6 +2,7 @@
 //!
 //! [`crate::ownership::interface_rules`] applies them.
 
+use anyhow::Context as _;
 use regex::Regex;
 use serde::Deserialize;
 
@@ -37,6 +38,15 @@ impl Pattern {
                 text.lines().last().unwrap_or(&text).trim_start_matches("error: ")
             )
         })
+    }
+
+    /// Compiles the expression of a preset's rule, which is written with its anchors.
+    ///
+    /// # Errors
+    /// When it is not valid, which would be a bug.
+    pub fn of_preset(rule: &PresetRule) -> anyhow::Result<Self> {
+        let compiled = Regex::new(rule.pattern);
+        compiled.map(Self).with_context(|| format!("the pattern {} of a preset is not valid", rule.pattern))
     }
 
     /// `Some` if the name matches, with the container's id if the pattern's group captured one.
@@ -126,9 +136,12 @@ const PROXMOX: [(&str, RuleKind); 3] = [
 ];
 
 /// A name has at most 15 bytes. systemd replaces the end of a longer one by a hash, and keeps the whole one as an
-/// alternative name. So of 15 bytes, nothing tells whether they are the whole name.
-const NSPAWN: [(&str, RuleKind); 2] =
-    [(r"^v[eb]-(?<container>.{1,11}|.{13,})$", RuleKind::Container), (r"^v[eb]-.{12}$", RuleKind::Mapped)];
+/// alternative name. So of 15 bytes, nothing tells whether they are the whole name. It is a host name and so has ASCII
+/// only. To compile `.` instead, which is any of Unicode, would take longer than all other rules.
+const NSPAWN: [(&str, RuleKind); 2] = [
+    (r"^v[eb]-(?<container>[!-~]{1,11}|[!-~]{13,})$", RuleKind::Container),
+    (r"^v[eb]-[!-~]{12}$", RuleKind::Mapped),
+];
 
 impl Preset {
     /// The name in the configuration.

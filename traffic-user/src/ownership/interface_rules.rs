@@ -131,7 +131,7 @@ impl NameRules {
         let mut patterns: Vec<_> = own.collect();
         for rule in config.preset.rules() {
             patterns.push(NameRule {
-                pattern: Pattern::new(rule.pattern).map_err(anyhow::Error::msg)?,
+                pattern: Pattern::of_preset(rule)?,
                 text: rule.pattern.to_owned(),
                 kind: rule.kind,
                 applies: rule.applies,
