@@ -74,26 +74,28 @@ impl Registry {
     /// # Errors
     /// When the maps cannot be read.
     pub fn read(maps: &impl SlotMaps) -> anyhow::Result<Self> {
-        Ok(Self::of(&maps.container_records()?, &maps.interface_records()?))
+        Ok(Self::of(maps.container_records()?, maps.interface_records()?))
     }
 
-    fn of(containers: &[ContainerRecord], interfaces: &[InterfaceRecord]) -> Self {
+    fn of(mut containers: Vec<ContainerRecord>, mut interfaces: Vec<InterfaceRecord>) -> Self {
+        let used_containers = take_used(&mut containers, &EMPTY_CONTAINER);
+        let used_interfaces = take_used(&mut interfaces, &EMPTY_INTERFACE);
         let mut registry = Self {
-            containers: vec![EMPTY_CONTAINER; containers.len()],
-            interfaces: vec![EMPTY_INTERFACE; interfaces.len()],
+            free_containers: (0..).zip(&containers).map(|(slot, _)| slot).collect(),
+            free_interfaces: (0..).zip(&interfaces).map(|(slot, _)| slot).collect(),
+            containers,
+            interfaces,
             by_id: HashMap::new(),
             by_name: HashMap::new(),
             by_ifindex: HashMap::new(),
-            free_containers: BTreeSet::new(),
-            free_interfaces: BTreeSet::new(),
             last_generation: (0, 0),
             is_exhausted: false,
         };
-        for (slot, record) in (0..).zip(containers) {
-            registry.note_container(slot, *record);
+        for (slot, record) in used_containers {
+            registry.note_container(slot, record);
         }
-        for (slot, record) in (0..).zip(interfaces) {
-            registry.note_interface(slot, *record);
+        for (slot, record) in used_interfaces {
+            registry.note_interface(slot, record);
         }
         registry
     }
@@ -418,6 +420,12 @@ impl Registry {
             self.free_interfaces.remove(&slot);
         }
     }
+}
+
+/// Takes out the records that are not empty, with their slots. A map has room for thousands, of which most are empty.
+fn take_used<R: Copy + PartialEq>(records: &mut [R], empty: &R) -> Vec<(u32, R)> {
+    let used = (0..).zip(records).filter(|(_, record)| *record != empty);
+    used.map(|(slot, record)| (slot, std::mem::replace(record, *empty))).collect()
 }
 
 #[cfg(test)]

@@ -52,6 +52,6 @@ pub fn interfaces_totals(maps: &Maps, slots: u32) -> anyhow::Result<Vec<Interfac
 /// # Errors
 /// When a map cannot be read.
 pub fn all_interfaces_totals(maps: &Maps) -> anyhow::Result<Vec<InterfaceCounters>> {
-    let records = super::interface_records(maps)?;
+    let records = super::used_interface_records(maps)?;
     interfaces_totals(maps, super::used(&records, |record| record.generation)?)
 }

@@ -63,7 +63,10 @@ struct Owners {
 
 impl Owners {
     fn read(maps: &Maps) -> anyhow::Result<Self> {
-        Ok(Self { containers: container_records(maps)?, interfaces: interface_records(maps)? })
+        Ok(Self {
+            containers: head(&maps.containers, |record| record.generation)?,
+            interfaces: used_interface_records(maps)?,
+        })
     }
 
     /// Reads again the slots that had an owner.
@@ -103,7 +106,9 @@ impl Owners {
 /// # Errors
 /// When the map cannot be read.
 pub fn container_records(maps: &Maps) -> anyhow::Result<Vec<ContainerRecord>> {
-    head(&maps.containers, |record| record.generation == 0, EMPTY_CONTAINER)
+    let mut records = head(&maps.containers, |record| record.generation)?;
+    records.resize(maps.containers.len() as usize, EMPTY_CONTAINER);
+    Ok(records)
 }
 
 /// The owners of all interface slots.
@@ -111,21 +116,29 @@ pub fn container_records(maps: &Maps) -> anyhow::Result<Vec<ContainerRecord>> {
 /// # Errors
 /// When the map cannot be read.
 pub fn interface_records(maps: &Maps) -> anyhow::Result<Vec<InterfaceRecord>> {
-    head(&maps.interfaces, |record| record.generation == 0, EMPTY_INTERFACE)
+    let mut records = used_interface_records(maps)?;
+    records.resize(maps.interfaces.len() as usize, EMPTY_INTERFACE);
+    Ok(records)
 }
 
-/// Reads records up to a part of them that never had an owner; all behind are as `empty`. Slots are given out
-/// from the first on.
-fn head<R: Pod>(records: &Elements<R>, is_unused: impl Fn(&R) -> bool, empty: R) -> anyhow::Result<Vec<R>> {
+/// The owners of the interface slots up to the last that ever had one, and a few more.
+///
+/// # Errors
+/// When the map cannot be read.
+pub fn used_interface_records(maps: &Maps) -> anyhow::Result<Vec<InterfaceRecord>> {
+    head(&maps.interfaces, |record| record.generation)
+}
+
+/// Reads records up to a part of them that never had an owner. Slots are given out from the first on.
+fn head<R: Pod>(records: &Elements<R>, generation: impl Fn(&R) -> u32) -> anyhow::Result<Vec<R>> {
     const PART: u32 = 512;
     let mut read = Vec::new();
     for first in (0..records.len()).step_by(PART as usize) {
         read.extend(records.range(first, PART.min(records.len() - first))?);
-        if read.last().is_some_and(&is_unused) {
+        if read.last().is_some_and(|record| generation(record) == 0) {
             break;
         }
     }
-    read.resize(records.len() as usize, empty);
     Ok(read)
 }
 

@@ -25,7 +25,7 @@ fn retired_containers_go_first_then_those_gone_longest_and_none_that_exists() {
     use slot_state::{IN_USE, RETIRED};
 
     let registry = Registry::of(
-        &[
+        vec![
             container(IN_USE, "there"),
             container(IN_USE, "late"),
             container(IN_USE, "early"),
@@ -33,7 +33,7 @@ fn retired_containers_go_first_then_those_gone_longest_and_none_that_exists() {
             container(RETIRED, "retired"),
             EMPTY_CONTAINER,
         ],
-        &[
+        vec![
             EMPTY_INTERFACE,
             interface(0, "there", 7, 0),
             interface(0, "there", 0, 10),
@@ -60,17 +60,17 @@ fn a_retired_container_has_no_slot_and_its_id_is_found_again_in_the_next_one() {
     use slot_state::{IN_USE, RETIRED};
 
     let id = ContainerId::new("101").unwrap();
-    let registry = Registry::of(&[container(RETIRED, "101"), container(IN_USE, "101")], &[]);
+    let registry = Registry::of(vec![container(RETIRED, "101"), container(IN_USE, "101")], vec![]);
     assert_eq!(registry.container_slot(&id), Some(1));
-    let registry = Registry::of(&[container(RETIRED, "101")], &[]);
+    let registry = Registry::of(vec![container(RETIRED, "101")], vec![]);
     assert_eq!(registry.container_slot(&id), None);
 }
 
 #[test]
 fn all_slots_of_an_index_are_found() {
     let registry = Registry::of(
-        &[],
-        &[EMPTY_INTERFACE, interface(0, "a", 7, 0), interface(1, "b", 7, 0), interface(2, "c", 8, 0)],
+        vec![],
+        vec![EMPTY_INTERFACE, interface(0, "a", 7, 0), interface(1, "b", 7, 0), interface(2, "c", 8, 0)],
     );
     assert_eq!(registry.interface_of_index(7), Some(1));
     assert_eq!(registry.others_of_index(7, 1), [2]);

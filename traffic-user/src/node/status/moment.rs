@@ -34,7 +34,7 @@ impl Moment {
         // One request for each container, so only where there could be a difference.
         if hooks::may_redirect() {
             let attached: HashSet<u32> =
-                counters::interface_records(maps)?.iter().map(|record| record.ifindex).collect();
+                counters::used_interface_records(maps)?.iter().map(|record| record.ifindex).collect();
             host.netlink.add_other_ends(&mut listed, |interface| attached.contains(&interface.index));
         }
         let counted = Counted::read(maps)?;
@@ -53,7 +53,7 @@ pub(super) struct Counted(HashMap<u32, (InterfaceRecord, InterfaceCounters)>);
 
 impl Counted {
     fn read(maps: &Maps) -> anyhow::Result<Self> {
-        let records = counters::interface_records(maps)?;
+        let records = counters::used_interface_records(maps)?;
         let end = records.iter().rposition(|record| record.ifindex != 0).map_or(0, |last| last + 1);
         let counters = counters::interfaces_totals(maps, u32::try_from(end)?)?;
         let mut by_index = HashMap::new();
