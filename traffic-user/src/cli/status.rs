@@ -1,12 +1,14 @@
 //! `trafctl status`
 
+use std::sync::Arc;
+
 use clap::Args;
 use jiff::Timestamp;
 
 use crate::{
     cli::{Done, Format, Global, output::print},
     kernel::load,
-    node::status::{Moment, Status, gather},
+    node::status::{Readings, Status, gather},
     render::{nagios, status as render},
 };
 
@@ -52,12 +54,12 @@ pub(super) async fn run(global: &Global, options: &Options) -> anyhow::Result<Do
 }
 
 async fn read(global: &Global) -> anyhow::Result<Status> {
-    let maps = load::open(&global.pinned())?;
+    let maps = Arc::new(load::open(&global.pinned())?);
     let mut host = global.host_to_show(global.pinned())?;
-    let moment = Moment::read(&host, &maps)?;
-    host.survey(moment.interfaces());
-    host.ask_if_needed(moment.interfaces()).await;
-    gather(&host, &global.state_dir, &maps, moment)
+    let readings = Readings::begin(&host, &global.state_dir, &maps)?;
+    host.survey(readings.interfaces());
+    host.ask_if_needed(readings.interfaces()).await;
+    gather(&host, &global.state_dir, &maps, readings)
 }
 
 fn warn_of_unnamed_programs(status: &Status) {

@@ -16,7 +16,7 @@ use crate::{
     kernel::{counters, drops, load},
     node::{
         Host,
-        status::{self, Moment},
+        status::{self, Readings},
     },
     ownership::{self, Ownership, interface_rules::Sources},
     queries::FindContainers,
@@ -123,8 +123,8 @@ impl FindContainers for KnownOwners {
 }
 
 fn gather(host: &Host, state_dir: &Path) -> anyhow::Result<NodeState> {
-    let maps = load::open(&host.bpffs)?;
-    let moment = Moment::read(host, &maps)?;
-    let (status, snapshot) = status::gather_with_counters(host, state_dir, &maps, moment)?;
+    let maps = Arc::new(load::open(&host.bpffs)?);
+    let readings = Readings::begin(host, state_dir, &maps)?;
+    let (status, snapshot) = status::gather_with_counters(host, state_dir, &maps, readings)?;
     Ok(NodeState { status, snapshot })
 }

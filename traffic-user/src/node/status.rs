@@ -15,12 +15,12 @@ mod pending;
 mod ports;
 mod problem;
 mod quota_actions;
+mod readings;
 mod report;
 mod unnamed;
 
-use std::{collections::HashMap, path::Path, thread};
+use std::{collections::HashMap, path::Path};
 
-use anyhow::anyhow;
 use traffic_common::{InterfaceEntry, LAYOUT_VERSION, MARK_CLASSES, Meta, slot_state};
 use traffic_model::{Snapshot, hex, skb_mark};
 use traffic_quota::ProblemKind;
@@ -31,7 +31,6 @@ use crate::{
     drain,
     health::Part,
     kernel::{
-        counters,
         entries::CountedIn,
         load,
         maps::{self, Maps},
@@ -47,8 +46,8 @@ use problem::of_kind;
 pub use conditions::{Sent, late_reading, nearly_full, of_gaps};
 pub use daemon::{Daemon, DaemonState};
 pub use ledger::{GapsStatus, LedgerStatus};
-pub use moment::Moment;
 pub use problem::Problem;
+pub use readings::Readings;
 pub use report::{
     Attachment, ClassTable, CountedUnnamed, DropsStatus, FaultRow, Hook, MapMemory, NotWatched, Pending,
     Program, SkbMark, Status, TableDifference, TableUse, Unaccounted, Unmarked, WithoutHostEnd,
@@ -58,8 +57,8 @@ pub use report::{
 ///
 /// # Errors
 /// When a map, the list of interfaces or a hook cannot be read.
-pub fn gather(host: &Host, state_dir: &Path, maps: &Maps, moment: Moment) -> anyhow::Result<Status> {
-    Ok(gather_with_counters(host, state_dir, maps, moment)?.0)
+pub fn gather(host: &Host, state_dir: &Path, maps: &Maps, readings: Readings) -> anyhow::Result<Status> {
+    Ok(gather_with_counters(host, state_dir, maps, readings)?.0)
 }
 
 /// The same, with the counters that were read for it.
@@ -70,19 +69,11 @@ pub fn gather_with_counters(
     host: &Host,
     state_dir: &Path,
     maps: &Maps,
-    moment: Moment,
+    readings: Readings,
 ) -> anyhow::Result<(Status, Snapshot)> {
     let meta = maps.meta.get(0)?;
-    // Each takes a while on a node with a thousand interfaces, and none needs another.
-    let (node, has_ledger) = (host.config().node.as_str(), host.config().ledger_enabled);
-    let (snapshot, ledger, interfaces) = thread::scope(|scope| {
-        let snapshot = scope.spawn(|| counters::read(maps, node));
-        let ledger = scope.spawn(|| ledger::look(state_dir, has_ledger));
-        let interfaces = Interfaces::gather(host, maps, moment);
-        (snapshot.join(), ledger.join(), interfaces)
-    });
-    let ledger = ledger.map_err(|_| anyhow!("cannot look at the ledger: its thread ended"))?;
-    let snapshot = snapshot.map_err(|_| anyhow!("cannot read the counters: their thread ended"))??;
+    let interfaces = Interfaces::gather(host, maps, &readings.moment)?;
+    let (snapshot, ledger) = readings.finish()?;
     let Interfaces {
         attachments,
         counted_unnamed,
@@ -93,7 +84,7 @@ pub fn gather_with_counters(
         names: _,
         registry,
         entries,
-    } = interfaces?;
+    } = interfaces;
     let pending = pending::gather(&registry, &snapshot, &unresolved);
     let mut problems = Vec::new();
     let mut add = |kind, texts: Vec<String>| problems.extend(of_kind(kind, texts));

@@ -53,7 +53,7 @@ impl Interfaces {
     ///
     /// # Errors
     /// When a map or a hook cannot be read.
-    pub(super) fn gather(host: &Host, maps: &Maps, moment: Moment) -> anyhow::Result<Self> {
+    pub(super) fn gather(host: &Host, maps: &Maps, moment: &Moment) -> anyhow::Result<Self> {
         let Moment { listed, counted_before, counted } = moment;
         let registry = Registry::read(maps)?;
         let hooks = host.hooks();
@@ -71,28 +71,28 @@ impl Interfaces {
             entries: entries::of(maps, &indexes)?.into_iter().collect(),
             registry,
         };
-        for uplink in host.policy.missing_uplinks(&listed) {
+        for uplink in host.policy.missing_uplinks(listed) {
             all.problems.push(format!(
                 "uplink {uplink}: no interface has this name, so the node's own traffic on it is not counted; correct \
                  `uplinks` under [node]"
             ));
         }
         let ours = (maps, counted_before.as_slice());
-        all.figures.extend(excess::problems(&host.netlink, ours, &all.registry, &listed, &hooks)?);
+        all.figures.extend(excess::problems(&host.netlink, ours, &all.registry, listed, &hooks)?);
         let roles: Vec<Role> = listed.iter().map(|interface| host.policy.role(interface)).collect();
-        all.problems.extend(unwatched_ports(&listed, &roles, &all.registry));
+        all.problems.extend(unwatched_ports(listed, &roles, &all.registry));
         for (interface, role) in listed.iter().cloned().zip(roles) {
             match role {
-                Role::Container(id) => all.add(&hooks, &counted, interface, Some(id))?,
+                Role::Container(id) => all.add(&hooks, counted, interface, Some(id))?,
                 Role::Uplink => {
-                    all.add(&hooks, &counted, interface.as_uplink(), Some(ContainerId::node()))?;
+                    all.add(&hooks, counted, interface.as_uplink(), Some(ContainerId::node()))?;
                 }
-                Role::Shared => all.add(&hooks, &counted, interface, None)?,
+                Role::Shared => all.add(&hooks, counted, interface, None)?,
                 Role::Unresolved { reason } if all.registry.is_renamed(&interface) => {
                     all.add_unnamed(&hooks, interface, &reason)?;
                 }
                 Role::Unresolved { reason } => {
-                    all.add_unresolved((&hooks, &counted), interface, reason)?;
+                    all.add_unresolved((&hooks, counted), interface, reason)?;
                 }
                 Role::Ignored(why) => {
                     let reason = host.policy.rules().why_ignored(why);
@@ -103,11 +103,11 @@ impl Interfaces {
         all.problems.extend(unnamed::problem(&all.counted_unnamed));
         let mut counted: HashSet<u32> = all.counted_unnamed.iter().map(|one| one.ifindex).collect();
         let is_counted = |interface: &NetInterface| counted.contains(&interface.index);
-        let nothing_matches = host.policy.nothing_matches(&listed, is_counted);
+        let nothing_matches = host.policy.nothing_matches(listed, is_counted);
         if nothing_matches.is_none() {
             counted.extend(all.attachments.iter().map(|one| one.ifindex));
             let is_counted = |interface: &NetInterface| counted.contains(&interface.index);
-            let more = all.unwatched(&host.policy.uncounted(&listed, is_counted));
+            let more = all.unwatched(&host.policy.uncounted(listed, is_counted));
             all.problems.extend(more);
         }
         all.problems.extend(nothing_matches);
