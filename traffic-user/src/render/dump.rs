@@ -69,7 +69,7 @@ pub fn table(snapshot: &Snapshot, look: Look, names: &ClassNames) -> String {
     if look.since_mark {
         text += "classes since their last `vztactl` reset, everything else since counting began\n\n";
     }
-    text += &class_counters(snapshot, names, amounts);
+    text += &class_counters(snapshot, names, look.human);
 
     if !snapshot.faults.is_empty() {
         let mut faults = plain_table(
@@ -106,11 +106,7 @@ pub fn table(snapshot: &Snapshot, look: Look, names: &ClassNames) -> String {
 }
 
 /// The class counters. An id that went to another customer has rows of both, told apart by their generation.
-fn class_counters(
-    snapshot: &Snapshot,
-    names: &ClassNames,
-    amounts: impl Fn(&ByDirection<Tally>) -> Vec<String>,
-) -> String {
+fn class_counters(snapshot: &Snapshot, names: &ClassNames, human: bool) -> String {
     let mut generations: HashMap<&ContainerId, u32> = HashMap::new();
     let has_two = snapshot.counters.iter().any(|counter| {
         *generations.entry(&counter.container).or_insert(counter.generation) != counter.generation
@@ -122,13 +118,17 @@ fn class_counters(
     }
     let mut classes = plain_table(&header, &(header.len() - 4..header.len()));
     for counter in &snapshot.counters {
-        let class = class_names::cell(counter.class, names);
-        let mut row = vec![counter.container.to_string(), class, counter.family.name().to_owned()];
+        classes.add_cell(&counter.container);
         if has_two {
-            row.insert(1, counter.generation.to_string());
+            classes.add_cell(counter.generation);
         }
-        row.extend(amounts(&counter.tally));
-        classes.add_row(row);
+        classes.add_cell(class_names::cell(counter.class, names));
+        classes.add_cell(counter.family.name());
+        for tally in [counter.tally.incoming, counter.tally.outgoing] {
+            classes.add_cell(format_bytes(tally.bytes, human));
+            classes.add_cell(tally.packets);
+        }
+        classes.end_row();
     }
     finish(&classes)
 }
