@@ -91,10 +91,16 @@ pub fn compile(entries: &[Entry], order: ClassOrder) -> ClassTable {
 
 /// The entries sorted by network, IPv4 first. Of identical networks only the last line is kept.
 pub(super) fn standing(entries: &[Entry]) -> Vec<Entry> {
+    let mut sorted = sorted(entries);
+    sorted.dedup_by_key(|entry| entry.prefix);
+    sorted
+}
+
+/// The entries sorted by network, IPv4 first. Of identical networks the last line is the first.
+pub(super) fn sorted(entries: &[Entry]) -> Vec<Entry> {
     let mut sorted: Vec<Entry> =
         entries.iter().map(|entry| Entry { prefix: entry.prefix.trunc(), ..*entry }).collect();
     sorted.sort_unstable_by_key(|entry| (entry.prefix, Reverse(entry.line)));
-    sorted.dedup_by_key(|entry| entry.prefix);
     sorted
 }
 

@@ -1,14 +1,11 @@
 //! Lines that could be removed without a change of any address's class.
 
-use std::{
-    collections::{HashMap, HashSet},
-    fmt,
-};
+use std::{collections::HashMap, fmt};
 
 use serde::Serialize;
 
 use crate::{
-    compile::{ClassOrder, ClassTable, overrides, standing},
+    compile::{ClassOrder, ClassTable, overrides, sorted},
     parse::{Entry, UNCLASSIFIED},
     segments::spans,
 };
@@ -76,23 +73,44 @@ impl fmt::Display for NoEffect {
     }
 }
 
+/// Lines of a file. A table has a million, of which a hash table takes longer to fill than all else takes.
+struct LineSet(Vec<bool>);
+
+impl LineSet {
+    /// For lines up to this number.
+    fn new(last: u32) -> Self {
+        Self(vec![false; last as usize + 1])
+    }
+
+    fn insert(&mut self, line: u32) {
+        if let Some(line) = self.0.get_mut(line as usize) {
+            *line = true;
+        }
+    }
+
+    fn contains(&self, line: u32) -> bool {
+        self.0.get(line as usize).is_some_and(|line| *line)
+    }
+}
+
 /// The lines without effect under an order, in the order of lines.
 pub(super) fn without_effect(entries: &[Entry], table: &ClassTable) -> Vec<NoEffect> {
     let order = table.order;
     let mut found = Vec::new();
-    let standing = standing(entries);
-    let last_lines: HashMap<_, _> = standing.iter().map(|entry| (entry.prefix, entry.line)).collect();
+    let lines = entries.iter().map(|entry| entry.line).max().unwrap_or(0);
+    let mut standing = sorted(entries);
     // A line that takes the place of an earlier one has that effect, whatever else decides.
-    let mut replacing = HashSet::new();
-    for entry in entries {
-        let line = last_lines.get(&entry.prefix).copied().unwrap_or(entry.line);
-        if line != entry.line {
+    let mut replacing = LineSet::new(lines);
+    for same in standing.chunk_by(|one, next| one.prefix == next.prefix) {
+        let line = same[0].line;
+        for &entry in same.iter().filter(|entry| entry.line != line) {
             replacing.insert(line);
-            found.push(NoEffect { entry: *entry, reason: NoEffectReason::SamePrefixAgain { line } });
+            found.push(NoEffect { entry, reason: NoEffectReason::SamePrefixAgain { line } });
         }
     }
+    standing.dedup_by_key(|entry| entry.prefix);
     // A line that overrides others has that effect, even if it decides nothing else.
-    let mut overriding = HashSet::new();
+    let mut overriding = LineSet::new(lines);
     for (entry, by) in overrides(standing, order) {
         let Some(by) = by else { continue };
         overriding.insert(by.line);
@@ -103,8 +121,10 @@ pub(super) fn without_effect(entries: &[Entry], table: &ClassTable) -> Vec<NoEff
         found.push(NoEffect { entry, reason });
     }
     for is_v4 in [true, false] {
-        let spans = spans(super::summary::rows(table, is_v4), is_v4);
-        let deciding: HashSet<u32> = spans.iter().filter_map(|span| span.line).collect();
+        let mut deciding = LineSet::new(lines);
+        for span in spans(super::summary::rows(table, is_v4), is_v4) {
+            span.line.into_iter().for_each(|line| deciding.insert(line));
+        }
         let mut around: Vec<Entry> = Vec::new();
         for row in super::summary::rows(table, is_v4) {
             let entry = Entry { line: row.line, class: row.class, prefix: row.prefix };
@@ -113,11 +133,11 @@ pub(super) fn without_effect(entries: &[Entry], table: &ClassTable) -> Vec<NoEff
             }
             let outer = around.last().copied();
             around.push(entry);
-            if overriding.contains(&entry.line) || replacing.contains(&entry.line) {
+            if overriding.contains(entry.line) || replacing.contains(entry.line) {
                 continue;
             }
             let same = outer.filter(|outer| outer.class == entry.class);
-            let reason = if !deciding.contains(&entry.line) {
+            let reason = if !deciding.contains(entry.line) {
                 NoEffectReason::CoveredInside
             } else if let Some(outer) = same {
                 NoEffectReason::SameClass { line: outer.line }
