@@ -20,6 +20,11 @@ pub struct Taken {
 
 /// Runs a program to its end and discards its output.
 pub fn timed(command: &mut Command) -> Result<Taken> {
+    timed_ending(command, &[0])
+}
+
+/// The same for a program that may end with any of these statuses.
+pub fn timed_ending(command: &mut Command, statuses: &[i32]) -> Result<Taken> {
     let cpu_before = children_cpu()?;
     let start = Instant::now();
     let status = command
@@ -29,7 +34,7 @@ pub fn timed(command: &mut Command) -> Result<Taken> {
         .status()
         .with_context(|| format!("cannot start {command:?}"))?;
     let wall = start.elapsed().as_secs_f64();
-    if !status.success() {
+    if !status.code().is_some_and(|code| statuses.contains(&code)) {
         // Repeated to get its output for the error.
         run_ok(command)?;
         bail!("{command:?} failed ({status}), and succeeded when it was repeated");
