@@ -214,8 +214,8 @@ impl Cli {
     }
 
     fn parse_words(words: Vec<OsString>) -> Result<Self, clap::Error> {
-        // The layout of help and usage takes longer than everything else here, and only a command line that is
-        // not carried out shows it.
+        // The layout of help and usage takes longer than everything else here, and only a command line that
+        // is not carried out shows it.
         let plain = Self::command().try_get_matches_from(&words);
         match plain.and_then(|matches| Self::from_arg_matches(&matches)) {
             Ok(cli) => return Ok(cli),

@@ -136,8 +136,8 @@ const PROXMOX: [(&str, RuleKind); 3] = [
 ];
 
 /// A name has at most 15 bytes. systemd replaces the end of a longer one by a hash, and keeps the whole one as an
-/// alternative name. So of 15 bytes, nothing tells whether they are the whole name. It is a host name and so has ASCII
-/// only. To compile `.` instead, which is any of Unicode, would take longer than all other rules.
+/// alternative name. So of 15 bytes, nothing tells whether they are the whole name. It is a host name and so has
+/// ASCII only. To compile `.` instead, which is any of Unicode, would take longer than all other rules.
 const NSPAWN: [(&str, RuleKind); 2] = [
     (r"^v[eb]-(?<container>[!-~]{1,11}|[!-~]{13,})$", RuleKind::Container),
     (r"^v[eb]-[!-~]{12}$", RuleKind::Mapped),

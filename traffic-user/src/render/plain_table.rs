@@ -12,8 +12,8 @@ pub(super) fn plain_table<T: AsRef<str>>(header: &[T], numbers: &Range<usize>) -
     table
 }
 
-/// Rows of text, the header first. A dump has tens of thousands, for which a library that also wraps and colours
-/// takes three times as long as writing all of them as JSON, and strings of their own for all cells twice as long.
+/// Rows of text, the header first. A dump has tens of thousands, for which a library that also wraps and
+/// colours takes three times as long as writing all of them as JSON, and a string for each cell twice as long.
 pub(super) struct PlainTable {
     numbers: Range<usize>,
     /// All cells without anything between them.

@@ -1,6 +1,6 @@
 //! `trafctl quota watch` and `trafctl quota alerts`: looks at the node for `[[alert]]`, and what was found.
 
-use std::{fs::File, path::Path, time::Duration};
+use std::{fs::File, path::Path, sync::Arc, time::Duration};
 
 use anyhow::Context as _;
 use clap::Args;
@@ -14,7 +14,7 @@ use crate::{
     cli::{Done, Format, Global, output::print},
     drain::ledger_path,
     kernel::load,
-    node::status::{Moment, Problem, Sent, gather_with_counters, late_reading, nearly_full, of_gaps},
+    node::status::{Problem, Readings, Sent, gather_with_counters, late_reading, nearly_full, of_gaps},
     quota_actions::{Found, Journal, NodeAlerts, orders_of_alert},
     render::quota_alerts as render,
     state_file, time,
@@ -169,12 +169,12 @@ impl Watcher {
     }
 
     async fn status(&self, global: &Global) -> anyhow::Result<(crate::node::status::Status, Sent)> {
-        let maps = load::open(&global.pinned())?;
+        let maps = Arc::new(load::open(&global.pinned())?);
         let mut host = global.host_to_show(global.pinned())?;
-        let moment = Moment::read(&host, &maps)?;
-        host.survey(moment.interfaces());
-        host.ask_if_needed(moment.interfaces()).await;
-        let (status, snapshot) = gather_with_counters(&host, &global.state_dir, &maps, moment)?;
+        let readings = Readings::begin(&host, &global.state_dir, &maps)?;
+        host.survey(readings.interfaces());
+        host.ask_if_needed(readings.interfaces()).await;
+        let (status, snapshot) = gather_with_counters(&host, &global.state_dir, &maps, readings)?;
         let sent = Sent::of(&snapshot);
         Ok((status, sent))
     }

@@ -19,9 +19,9 @@ use crate::{
     node::Host,
 };
 
-/// The interfaces as they are now, and in threads of their own, because each takes a while on a node with a thousand
-/// interfaces and none needs another: all counters, and the state of the ledger. They go on while the owners of the
-/// interfaces are looked up.
+/// The interfaces as they are now, and in threads of their own all counters and the state of the ledger: each
+/// takes a while on a node with a thousand interfaces, and none needs another. The threads go on while the owners
+/// of the interfaces are looked up.
 #[derive(Debug)]
 pub struct Readings {
     pub(super) moment: Moment,
