@@ -7,7 +7,7 @@ use crate::commands::of_blocks;
 use crate::markdown::{blocks, pages, read};
 
 /// How a command begins, and why it does not run.
-const NOT_RUN: [(&str, &str); 13] = [
+const NOT_RUN: &[(&str, &str)] = &[
     ("cargo xtask setup", "installs Debian packages; CI begins with it"),
     ("cargo xtask package", "builds a release; `xtask/src/package` has its tests"),
     ("apt remove", "the test's node has no dpkg; docs/operation.md says what the package does"),
