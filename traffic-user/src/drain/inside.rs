@@ -3,7 +3,7 @@
 //! The kernel's statistics of the device are the size of the gap, from the moment when the device was made. A device
 //! has no slot, so that the ledger knows it by a number and an index that no interface of the host can have.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, io};
 
 use jiff::Timestamp;
 use traffic_common::{Direction, InterfaceStatistics, Tally};
@@ -59,13 +59,17 @@ impl InsideWatch {
 
     /// Reads them all, and adds them to a reading of the counters. One that cannot be read is as it was.
     pub(super) fn add(&mut self, netlink: &Netlink, snapshot: &mut Snapshot) {
-        self.add_as(|of| netlink.interface_in_namespace(of.namespace, of.index).ok(), snapshot);
+        self.add_as(|of| netlink.interface_in_namespace(of.namespace, of.index), snapshot);
     }
 
-    fn add_as(&mut self, read: impl Fn(&Inside) -> Option<NetInterface>, snapshot: &mut Snapshot) {
+    fn add_as(&mut self, mut read: impl FnMut(&Inside) -> io::Result<NetInterface>, snapshot: &mut Snapshot) {
+        // A kernel that does not answer is waited for once, not once for each device.
+        let mut answers = true;
         for (key, device) in &mut self.devices {
-            let same =
-                read(&device.of).filter(|now| (now.mac, &now.kind) == (device.of.mac, &device.of.kind));
+            let read = if answers { read(&device.of) } else { Err(io::ErrorKind::TimedOut.into()) };
+            answers = !read.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::TimedOut);
+            let read = read.ok();
+            let same = read.filter(|now| (now.mac, &now.kind) == (device.of.mac, &device.of.kind));
             if let Some(now) = same {
                 device.lives += u32::from(fell(&device.of.statistics, &now.statistics));
                 device.of.statistics = now.statistics;
@@ -155,7 +159,7 @@ mod tests {
     fn added(watch: &mut InsideWatch, read: Option<&NetInterface>) -> Option<InterfaceCounter> {
         let mut snapshot = sample::snapshot();
         let before = snapshot.interfaces.len();
-        watch.add_as(|_| read.cloned(), &mut snapshot);
+        watch.add_as(|_| read.cloned().ok_or_else(|| io::ErrorKind::NotFound.into()), &mut snapshot);
         assert!(snapshot.interfaces.len() <= before + 1);
         snapshot.interfaces.get(before).cloned()
     }
@@ -189,5 +193,30 @@ mod tests {
         assert_eq!(again.passed.incoming.missed_skbs, 1);
         watch.note(&[]);
         assert_eq!(added(&mut watch, Some(&now([1, 100, 0, 0]))), None);
+    }
+    #[test]
+    fn a_kernel_that_does_not_answer_is_waited_for_once() {
+        let mut watch = InsideWatch::default();
+        let device = |index: u32| Inside { index, ..macvlan(&format!("mail/eth{index}")) };
+        watch.note(&[device(7), device(8), device(9)]);
+        let mut asked = 0;
+        let mut snapshot = sample::snapshot();
+        let before = snapshot.interfaces.len();
+        let mut silent = |_: &Inside| {
+            asked += 1;
+            Err(io::ErrorKind::TimedOut.into())
+        };
+        watch.add_as(&mut silent, &mut snapshot);
+        // They are in the reading as they were.
+        assert_eq!((asked, snapshot.interfaces.len() - before), (1, 3));
+        let mut asked = 0;
+        watch.add_as(
+            |_| {
+                asked += 1;
+                Err(io::ErrorKind::NotFound.into())
+            },
+            &mut snapshot,
+        );
+        assert_eq!(asked, 3);
     }
 }

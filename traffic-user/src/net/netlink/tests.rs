@@ -131,6 +131,24 @@ fn absence_is_what_the_kernel_says_and_nothing_else() {
 }
 
 #[test]
+fn a_kernel_that_does_not_answer_for_one_other_end_is_not_asked_for_more() {
+    let netlink = Scripted::netlink([Answer::Silence, Answer::Refusal(libc::ENODEV)]);
+    let veth = |index: u32| NetInterface {
+        index,
+        kind: "veth".to_owned(),
+        peer: Some(index + 100),
+        peer_namespace: Some(3),
+        ..NetInterface::default()
+    };
+    let mut listed = [veth(7), veth(8), veth(9)];
+    assert!(listed[0].is_counted_on_the_other_end());
+    netlink.add_other_ends(&mut listed, |_| true);
+    assert_eq!(listed, [veth(7), veth(8), veth(9)]);
+    // The second answer is still there.
+    assert!(netlink.interface(7).unwrap().is_none());
+}
+
+#[test]
 fn a_dump_that_ends_with_an_error_is_an_error() {
     struct Broken;
     impl Transport for Broken {
