@@ -166,6 +166,12 @@ fn promtool_finds_nothing_wrong_with_the_metrics() -> Result<()> {
     let socket = lab.path("api.sock");
     let daemon = start(&lab, &socket)?;
     udp_send(a.namespace(), b.namespace(), (b.v4(), 0).into(), 9, 400)?;
+    let quotas = "[[quota]]\nname = 'traffic'\ndefault = true\nallowance = '1MB'\n";
+    fs::write(lab.config().with_file_name("quotas.toml"), quotas)?;
+    eventually("the quotas are there", || {
+        let page = ask_socket(&socket, "/metrics")?;
+        Ok(page.contains("trafctl_quota_allowance_bytes{container=\"102\",quota=\"traffic\"} 1000000\n"))
+    })?;
 
     let (head, text) = ask_for(UnixStream::connect(&socket)?, "/metrics", "text/plain")?;
     ensure!(head.contains("content-type: text/plain; version=0.0.4"), "{head}");
@@ -213,7 +219,8 @@ fn a_killed_daemons_socket_is_taken_over() -> Result<()> {
     let status: Value = serde_json::from_str(&ask_socket(&socket, "/api/v1/status")?)?;
     ensure!(status["ledger"]["drain_failures"] == 0, "{status}");
     ensure!(status["ledger"]["last_drain"].is_string(), "{status}");
-    // Somebody removes the maps that the daemon uses. It pins them again; until then it answers with an error.
+    // Somebody removes the maps that the daemon uses. It pins them again; until then it answers with an
+    // error.
     fs::remove_dir_all(lab.bpffs().join("maps"))?;
     let deadline = Instant::now() + PATIENCE;
     loop {

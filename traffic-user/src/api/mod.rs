@@ -1,13 +1,13 @@
 //! Metrics, JSON documents and the web page over HTTP. Nothing can be changed through it.
 //!
-//! Every request for live figures reads the pinned maps itself, and every one for figures of the ledger opens the
-//! file for reading, on threads of their own. They take no lock, so neither the daemon's loop nor a change in the
-//! kernel waits for them.
+//! Every request for live figures reads the pinned maps itself, and every one for figures of the ledger opens
+//! the file for reading, on threads of their own. They take no lock, so neither the daemon's loop nor a
+//! change in the kernel waits for them.
 //!
 //! - here: the data that requests are answered from ([`Source`]);
 //! - `routes`: paths, parameters and documents; `pages`: the files of the page; `answers`: errors and tags;
-//! - `reader`: the bounds on reading the ledger; `rate_hub`, `event_stream`: live rates for all listeners; `cached`:
-//!   what is too expensive to find out for each request;
+//! - `reader`: the bounds on reading the ledger; `rate_hub`, `event_stream`: live rates for all listeners;
+//!   `cached`: what is too expensive to find out for each request, such as `quota_rows`;
 //! - `metrics`, `lives`, `drain_health`: the metrics;
 //! - `token`, `host_check`, `headers`: who may ask, and what a browser may do with an answer;
 //! - `listen` binds the socket, `server` serves it, `places` and `patience` bound the connections.
@@ -28,6 +28,7 @@ mod pages;
 mod patience;
 mod places;
 mod query;
+pub mod quota_rows;
 mod rate_hub;
 mod reader;
 mod routes;
@@ -61,6 +62,7 @@ use crate::{
 pub use self::{
     class_documents::{Classes, LedgerClasses, NodeClasses},
     listen::{Bound, SocketFile, bind_to},
+    quota_rows::QuotaRow,
     reader::Reader,
     server::{Server, serve},
     token::{Access, Unusable},
@@ -70,6 +72,9 @@ pub use self::{
 const READINGS: usize = 2;
 /// When the state of the node is found out again for metrics, and how long they show an old one.
 const STATE_OF_METRICS: [Duration; 2] = [Duration::from_mins(1), Duration::from_mins(10)];
+
+/// When quotas are read again for metrics, and how long they show old ones. Reading them takes two reports.
+const QUOTAS_OF_METRICS: [Duration; 2] = [Duration::from_mins(5), Duration::from_mins(30)];
 
 type Read = dyn Fn() -> anyhow::Result<Snapshot> + Send + Sync;
 /// `None` where drops are not counted.
@@ -92,6 +97,7 @@ pub struct Source {
     rates: RateHub,
     reader: Option<Reader>,
     node: Option<Cached<NodeState>>,
+    quotas: Option<Cached<Vec<QuotaRow>>>,
     classes: Option<Arc<dyn Classes>>,
     class_places: Arc<Semaphore>,
 }
@@ -139,6 +145,7 @@ impl Source {
             lives: Arc::default(),
             reader: None,
             node: None,
+            quotas: None,
             classes: None,
             class_places: Arc::new(Semaphore::new(1)),
         }
@@ -212,6 +219,16 @@ impl Source {
         self
     }
 
+    /// Adds what is used of quotas, which `read` finds out.
+    #[must_use]
+    pub fn with_quotas(
+        mut self,
+        read: impl Fn() -> anyhow::Result<Vec<QuotaRow>> + Send + Sync + 'static,
+    ) -> Self {
+        self.quotas = Some(Cached::new(read));
+        self
+    }
+
     /// Adds the class table.
     #[must_use]
     pub fn with_classes(mut self, classes: impl Classes + 'static) -> Self {
@@ -228,6 +245,12 @@ impl Source {
     fn known_state(&self) -> Option<Arc<NodeState>> {
         let [most_age, most_known] = STATE_OF_METRICS;
         self.node.as_ref().and_then(|node| node.known(most_age, most_known))
+    }
+
+    /// What was used of quotas not long ago, without waiting for it.
+    fn known_quotas(&self) -> Option<Arc<Vec<QuotaRow>>> {
+        let [most_age, most_known] = QUOTAS_OF_METRICS;
+        self.quotas.as_ref().and_then(|quotas| quotas.known(most_age, most_known))
     }
 
     /// Looks at the node for the first view.

@@ -3,13 +3,15 @@
 use std::{
     path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError, RwLock},
+    time::{Duration, Instant},
 };
 
+use traffic_ledger::{Ledger, QueryLimits};
 use traffic_model::ContainerId;
 
 use super::worker::{Look, Worker};
 use crate::{
-    api::{NodeClasses, NodeState, Reader, Source},
+    api::{NodeClasses, NodeState, QuotaRow, Reader, Source, quota_rows},
     class_source,
     config::Config,
     drain,
@@ -21,6 +23,10 @@ use crate::{
     ownership::{self, Ownership, interface_rules::Sources},
     queries::FindContainers,
 };
+
+/// How long reading what is used of quotas may take. It keeps the write-ahead log from being emptied
+/// meanwhile.
+const QUOTA_TIME: Duration = Duration::from_secs(10);
 
 /// What is known of owners beside rules and lists, as another thread reads it at any time.
 #[derive(Clone, Debug, Default)]
@@ -84,6 +90,13 @@ impl Worker {
             config: Box::new(move || config.read()),
             state_dir: state_dir.clone(),
         };
+        let quotas = QuotaReader {
+            ledger: drain::ledger_path(&state_dir),
+            file: self.quotas.file().to_owned(),
+            config: self.config.clone(),
+            state_dir: state_dir.clone(),
+        };
+        let has_ledger = self.ledger.is_enabled();
         let dropped = bpffs.clone();
         // Metrics without drops are better than none.
         let read_drops =
@@ -99,7 +112,35 @@ impl Worker {
             })
             .with_ledger(reader)
             .with_node(gather)
+            .with_quotas(move || if has_ledger { quotas.read() } else { Ok(Vec::new()) })
             .with_classes(classes)
+    }
+}
+
+/// Reads what is used of quotas.
+struct QuotaReader {
+    ledger: PathBuf,
+    file: PathBuf,
+    config: SharedConfig,
+    state_dir: PathBuf,
+}
+
+impl QuotaReader {
+    fn read(&self) -> anyhow::Result<Vec<QuotaRow>> {
+        // Without the files that name owners, each container has one id.
+        let ownership = Ownership::read(&self.config.read(), &self.state_dir, None).ok();
+        let ids = |container: &str| {
+            let others = match (&ownership, ContainerId::new(container)) {
+                (Some(ownership), Ok(id)) => ownership.rules.all_ids(&id),
+                _ => Vec::new(),
+            };
+            let others = others.iter().map(ToString::to_string).filter(|id| id != container);
+            std::iter::once(container.to_owned()).chain(others).collect()
+        };
+        let mut ledger = Ledger::open_beside_writer(&self.ledger)?;
+        // A reader keeps the write-ahead log from being emptied.
+        ledger.limit_queries(QueryLimits { most_rows: None, until: Some(Instant::now() + QUOTA_TIME) })?;
+        quota_rows::read(&ledger, &self.file, &ids)
     }
 }
 

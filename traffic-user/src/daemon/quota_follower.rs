@@ -1,12 +1,12 @@
-//! Follows the file with the quotas, and has the ledger find what drains cannot find by themselves: quotas and
-//! containers that are new, periods that begin and end, and figures that were corrected.
+//! Follows the file with the quotas, and has the ledger find what drains cannot find by themselves: quotas
+//! and containers that are new, periods that begin and end, and figures that were corrected.
 //!
-//! Nothing waits for this. Without the file there are no quotas. A file with a mistake leaves those in force that
-//! it had before, and is a problem that `trafctl status` shows.
+//! Nothing waits for this. Without the file there are no quotas. A file with a mistake leaves those in force
+//! that it had before, and is a problem that `trafctl status` shows.
 
 use std::{
     io,
-    path::PathBuf,
+    path::{Path, PathBuf},
     time::{Duration, Instant},
 };
 
@@ -23,8 +23,8 @@ use crate::{
     queries::quotas::Asker,
 };
 
-/// How long the file must be missing until it means that there are no quotas: an editor may remove it before it
-/// writes it again.
+/// How long the file must be missing until it means that there are no quotas: an editor may remove it before
+/// it writes it again.
 const MISSING_FOR: Duration = Duration::from_mins(1);
 /// How often rates at a percentile are looked at, in seconds. No drain can add to them.
 const RATES_EVERY_S: i64 = 3600;
@@ -55,6 +55,11 @@ struct Followed {
 impl QuotaFollower {
     pub(super) const fn new(file: PathBuf) -> Self {
         Self { file, text: None, quotas: None, missing_since: None, followed: None }
+    }
+
+    /// The file with the quotas.
+    pub(super) fn file(&self) -> &Path {
+        &self.file
     }
 
     /// To be called after each drain. A failure is noted, and tried again after the next one.

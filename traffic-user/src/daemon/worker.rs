@@ -85,7 +85,7 @@ pub(super) struct Worker {
     pub(super) follower: Follower,
     pub(super) loader: ClassLoader,
     pub(super) ledger: LedgerHandle,
-    quotas: QuotaFollower,
+    pub(super) quotas: QuotaFollower,
     pub(super) logs_faults: bool,
     /// The configuration in force, for the threads that answer requests.
     pub(super) config: SharedConfig,

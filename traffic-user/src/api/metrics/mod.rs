@@ -1,13 +1,14 @@
 //! A [`Snapshot`] as metrics: OpenMetrics, or the Prometheus text format for clients that accept only that.
 //!
 //! Labels are container ids, classes, names of faults and the hash of the class table. They are never
-//! addresses: those are private to the customers, and too many. `page` formats samples, `node` has the metrics
-//! about the node itself.
+//! addresses: those are private to the customers, and too many. `page` formats samples, `node` has the
+//! metrics about the node itself.
 
 mod drops;
 mod node;
 mod page;
 mod parts;
+mod quotas;
 
 use std::{collections::BTreeMap, fmt::Display};
 
@@ -138,6 +139,7 @@ pub(super) fn render_with(
         drained(&mut page, drains);
     }
     node::facts(&mut page, facts);
+    quotas::write(&mut page, facts.quotas);
     parts::write(&mut page, health);
     if format == Format::OpenMetrics {
         page.line(format_args!("# EOF"));
@@ -182,7 +184,8 @@ fn reported_apart(page: &mut Page, snapshot: &Snapshot) {
 type Value = fn(&ByDirection<Tally>) -> u64;
 
 /// The traffic of containers, both families added up. An id that went to a new customer restarts at zero, as
-/// after a reboot, so that no customer sees another's figures. `lives` says why it may be shown as zero first.
+/// after a reboot, so that no customer sees another's figures. `lives` says why it may be shown as zero
+/// first.
 fn network(page: &mut Page, snapshot: &Snapshot, shown: &Shown) {
     let mut sums = BTreeMap::<_, ByDirection<Tally>>::new();
     let present = snapshot.present_counters();
@@ -276,8 +279,8 @@ fn drained(page: &mut Page, drains: &Drains) {
     );
 }
 
-/// The names of classes, to be joined by the label `class`: a label of the counters' own would end their series
-/// whenever a name changes.
+/// The names of classes, to be joined by the label `class`: a label of the counters' own would end their
+/// series whenever a name changes.
 fn class_names(page: &mut Page, names: &ClassNames) {
     if names.is_empty() {
         return;

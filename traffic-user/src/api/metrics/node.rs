@@ -5,7 +5,11 @@ use traffic_common::{Direction, Fault, Tally};
 use traffic_model::{ClassTableInfo, Snapshot};
 
 use super::page::{Metric, Page};
-use crate::{api::lives::Shown, kernel::drops::Drops, node::status::TableUse};
+use crate::{
+    api::{lives::Shown, quota_rows::QuotaRow},
+    kernel::drops::Drops,
+    node::status::TableUse,
+};
 
 /// What is known besides the counters.
 #[derive(Clone, Debug, Default)]
@@ -20,6 +24,8 @@ pub struct Facts<'a> {
     pub not_watched: Option<usize>,
     /// Bytes of the ledger's files.
     pub ledger_bytes: Option<u64>,
+    /// What is used of quotas; none while nobody has looked.
+    pub quotas: &'a [QuotaRow],
 }
 
 /// Selects the figure of a fault, or of a table, that a metric shows.

@@ -29,7 +29,7 @@ const MOST_AGE: Duration = Duration::from_secs(5);
 pub(super) async fn get_metrics(State(source): State<Source>, headers: HeaderMap) -> Response {
     let accept = headers.get(header::ACCEPT).and_then(|value| value.to_str().ok());
     let format = metrics::Format::for_accept(accept);
-    let (lives, node) = (Arc::clone(&source.lives), source.known_state());
+    let (lives, node, quotas) = (Arc::clone(&source.lives), source.known_state(), source.known_quotas());
     let (ledger, drops) = (source.reader.clone(), Arc::clone(&source.drops));
     source
         .answer(format.content_type(), move |snapshot, health| {
@@ -39,6 +39,7 @@ pub(super) async fn get_metrics(State(source): State<Source>, headers: HeaderMap
                 tables: node.as_ref().map(|node| node.status.tables.as_slice()),
                 not_watched: node.as_ref().map(|node| node.status.not_watched.len()),
                 ledger_bytes: ledger.and_then(|ledger| ledger.file_bytes()),
+                quotas: quotas.as_ref().map_or(&[], |rows| rows.as_slice()),
             };
             Ok(metrics::render_with(snapshot, health, &facts, format))
         })

@@ -1,0 +1,108 @@
+//! What containers have used of their quotas, for the metrics. Read from the ledger now and then, never for
+//! each request: it takes two reports.
+
+use std::path::Path;
+
+use anyhow::Context as _;
+use traffic_ledger::Ledger;
+use traffic_quota::{Limit, Quotas};
+
+use crate::{files, queries::quotas::Asker};
+
+/// The most that are shown: those of which most is used.
+const MOST: usize = 10_000;
+
+/// A quota of a container in its present period.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct QuotaRow {
+    /// The container's id.
+    pub container: String,
+    /// Name of the quota.
+    pub quota: String,
+    /// Whether it is a rate at a percentile, in bits per second, instead of bytes.
+    pub is_rate: bool,
+    /// What is used.
+    pub used: u64,
+    /// What may be used; never 0.
+    pub allowance: u64,
+    /// What the period comes to.
+    pub expected: Option<u64>,
+    /// When the allowance runs out, in seconds since the Unix epoch.
+    pub runs_out_s: Option<i64>,
+}
+
+/// Reads them, those with the highest share first. Quotas without a limit or a figure have no row.
+///
+/// # Errors
+/// When the file has a mistake, or the ledger cannot be read.
+pub fn read(
+    ledger: &Ledger,
+    file: &Path,
+    ids: &dyn Fn(&str) -> Vec<String>,
+) -> anyhow::Result<Vec<QuotaRow>> {
+    let text = match files::read_text(file, files::MOST_CONFIG_BYTES) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+        text => text.with_context(|| format!("cannot read the quotas {}", file.display()))?,
+    };
+    let quotas = Quotas::parse(&text).map_err(|_| anyhow::anyhow!("{} has a mistake", file.display()))?;
+    let mut asker = Asker::new(ledger)?;
+    let Some(at) = asker.extent().last_reading.filter(|_| !quotas.quotas.is_empty()) else {
+        return Ok(Vec::new());
+    };
+    let mut rows: Vec<QuotaRow> = asker
+        .standings(&quotas, at, ids)?
+        .into_iter()
+        .filter_map(|standing| {
+            Some(QuotaRow {
+                is_rate: matches!(standing.quota.limit, Limit::Rate { .. }),
+                used: standing.used.as_ref().ok().copied()?,
+                allowance: standing.allowance.filter(|allowance| *allowance > 0)?,
+                expected: standing.forecast.map(|forecast| forecast.expected),
+                runs_out_s: standing.forecast.and_then(|forecast| forecast.runs_out_s),
+                quota: standing.quota.name.clone(),
+                container: standing.container,
+            })
+        })
+        .collect();
+    let share = |row: &QuotaRow| u128::from(row.used) * 1_000_000 / u128::from(row.allowance);
+    rows.sort_by_key(|row| std::cmp::Reverse(share(row)));
+    rows.truncate(MOST);
+    rows.sort_by(|a, b| (&a.quota, &a.container).cmp(&(&b.quota, &b.container)));
+    Ok(rows)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use traffic_ledger::testing::{NOON, Node, ledger};
+
+    use super::*;
+
+    #[test]
+    fn each_quota_of_a_container_is_a_row_with_the_figures_of_quota_show() {
+        let mut file = ledger();
+        let mut node = Node::balanced(NOON);
+        for _ in 0..5 {
+            node.traffic("101", 1, [1, 1_000_000, 2, 2_000_000]).traffic("102", 1, [1, 10, 2, 20]);
+            node.pass(86_400).drain(&mut file.ledger);
+        }
+        let quotas = file.dir.path().join("quotas.toml");
+        let ids = |id: &str| vec![id.to_owned()];
+        assert_eq!(read(&file.ledger, &quotas, &ids).unwrap(), [], "there is no file");
+        let text = "[[quota]]\nname = 'traffic'\ndefault = true\nallowance = '30MB'\n\
+                    [[quota]]\nname = 'traffic'\ncontainer = '102'\nunlimited = true\n\
+                    [[quota]]\nname = 'rate'\ncontainer = '101'\ncommit = '1kbit/s'\nperiod = 'week'\n";
+        fs::write(&quotas, text).unwrap();
+        let rows = read(&file.ledger, &quotas, &ids).unwrap();
+        assert_eq!(rows.len(), 2, "{rows:?}");
+        let names = |row: &QuotaRow| (row.quota.clone(), row.container.clone(), row.is_rate, row.allowance);
+        assert_eq!(names(&rows[0]), ("rate".to_owned(), "101".to_owned(), true, 1000));
+        assert_eq!(names(&rows[1]), ("traffic".to_owned(), "101".to_owned(), false, 30_000_000));
+        assert_eq!(rows[1].used, 15_000_000);
+        // Five days of three megabytes, and fifteen and a half to come.
+        assert!(rows[1].expected.unwrap() > 60_000_000 && rows[1].runs_out_s.is_some(), "{rows:?}");
+        fs::write(&quotas, "[[quota]]\n").unwrap();
+        assert!(read(&file.ledger, &quotas, &ids).unwrap_err().to_string().contains("has a mistake"));
+    }
+}
