@@ -11,7 +11,7 @@ use traffic_ledger::{
 use traffic_model::calendar::{Calendar, Retention};
 use traffic_store::{
     Node, Shipper,
-    postgres::{self, Postgres as Store, Target, open_ledger},
+    postgres::{self, Assignment, Postgres as Store, Reported, Target, open_ledger},
 };
 use traffic_tests::{Namespace, postgres::Postgres};
 
@@ -140,7 +140,14 @@ impl RandomNode {
     }
 
     fn stored(&self, target: &Target) -> Result<Ledger> {
-        Ok(open_ledger(target, std::slice::from_ref(&self.about.name), (None, None), true)?)
+        Ok(open_ledger(
+            target,
+            &Reported {
+                nodes: std::slice::from_ref(&self.about.name),
+                with_interfaces: true,
+                ..Reported::default()
+            },
+        )?)
     }
 }
 
@@ -256,6 +263,32 @@ fn a_node_is_reported_as_by_its_ledger() -> Result<()> {
     (0..histories).try_for_each(|seed| one_node(&server, seed).with_context(|| format!("seed {seed}")))
 }
 
+#[test]
+fn a_day_that_is_older_than_its_five_minutes_does_not_answer() -> Result<()> {
+    let namespace = Namespace::new("store-stale")?;
+    let server = Postgres::start(&namespace, &["-c", "fsync=off"])?;
+    let mut random = fastrand::Rng::with_seed(1);
+    let target = new_store(&server)?;
+    let mut node = RandomNode::new("n1", Calendar::utc(), &mut random)?;
+    node.live(Habits { is_late: true, drains: 60 }, &mut random)?;
+    node.ledger.maintain(node.node.wall)?;
+    node.ship(&target)?;
+    let of = ReportQuery { by: By::Day, ..ReportQuery::default() };
+    let report = node.ledger.report(&of)?;
+    ensure!(node.stored(&target)?.report(&of)? == report && report.steps.len() > 3);
+    // Only whole days are altered: they are what answers.
+    server.query("update trafctl.traffic set in_bytes = in_bytes + 1 where level = 2")?;
+    ensure!(node.stored(&target)?.report(&of)? != report);
+    // Five minutes of each day come to be newer than it.
+    server.query(
+        "update trafctl.part set rev = rev + 1000000 where name = '5min' and number in (
+             select max(p.number) from trafctl.part p join trafctl.unit u on u.level = 2 and p.number >= u.start
+                 and p.number < u.\"end\" where p.name = '5min' group by u.start)",
+    )?;
+    ensure!(node.stored(&target)?.report(&of)? == report);
+    Ok(())
+}
+
 fn histories() -> u64 {
     std::env::var("TRAFCTL_HISTORIES").ok().and_then(|text| text.parse().ok()).unwrap_or(HISTORIES)
 }
@@ -308,7 +341,7 @@ fn several_nodes(server: &Postgres<'_>, seed: u64) -> Result<()> {
         node.ship(&target)?;
         nodes.push(node);
     }
-    let stored = open_ledger(&target, &[], (None, None), true)?;
+    let stored = open_ledger(&target, &Reported { with_interfaces: true, ..Reported::default() })?;
     for _ in 0..QUERIES {
         let mut query = query(&calendar, &[], &mut random)?;
         // All ledgers must have the same span and, in steps, the same rows without traffic.
@@ -341,6 +374,121 @@ fn several_nodes(server: &Postgres<'_>, seed: u64) -> Result<()> {
         );
     }
     Ok(())
+}
+
+/// Sums of one five minutes of a container: packets in, bytes in, packets out, bytes out.
+type FiveMinutes = BTreeMap<(String, i64, Option<u8>), [u64; 4]>;
+
+/// All rows of a ledger in five minutes, by container and class.
+fn five_minutes(ledger: &Ledger) -> Result<FiveMinutes> {
+    let split = Split { class: true, ..Split::default() };
+    let report = ledger.report(&ReportQuery { by: By::FiveMinutes, split, ..ReportQuery::default() })?;
+    let mut rows = FiveMinutes::new();
+    for row in report.rows {
+        let (a, b) = (row.figures.incoming.unwrap_or_default(), row.figures.outgoing.unwrap_or_default());
+        let key = (row.container, row.start.as_second(), row.class);
+        rows.insert(key, [a.packets, a.bytes, b.packets, b.bytes]);
+    }
+    Ok(rows)
+}
+
+/// Containers whose tenants change, also in the middle of days and of closed months.
+fn tenants(server: &Postgres<'_>, seed: u64) -> Result<()> {
+    let mut random = fastrand::Rng::with_seed(seed);
+    let target = new_store(server)?;
+    let mut nodes = Vec::new();
+    for name in ["n1", "n2"] {
+        let mut node = RandomNode::new(name, Calendar::utc(), &mut random)?;
+        node.live(Habits { is_late: true, drains: 90 }, &mut random)?;
+        node.ship(&target)?;
+        nodes.push(node);
+    }
+    let mut assigned: Vec<Assignment> = Vec::new();
+    let mut refused = 0;
+    for _ in 0..14 {
+        let from = if random.u8(..4) == 0 { 0 } else { BEGIN + random.i64(0..3_000_000) };
+        let new = Assignment {
+            number: 0,
+            tenant: ["acme", "beta", "gamma"][random.usize(..3)].to_owned(),
+            container: CONTAINERS[random.usize(..CONTAINERS.len())].to_owned(),
+            node: Some(["n1", "n2"][random.usize(..2)].to_owned()),
+            from,
+            until: random.bool().then(|| from.max(BEGIN) + random.i64(300..2_000_000)),
+        };
+        let made = block_on(async { postgres::assign(&mut Store::connect(&target).await?, &new).await })?;
+        let start = |time: i64| time.div_euclid(300) * 300;
+        let (from, until) = (start(new.from), new.until.map_or(i64::MAX, start));
+        let overlaps = assigned.iter().any(|other| {
+            (&other.container, &other.node) == (&new.container, &new.node)
+                && other.from < until
+                && other.until.unwrap_or(i64::MAX) > from
+        });
+        ensure!(made.is_err() == overlaps, "{new:?} {made:?} {assigned:?}");
+        match made {
+            Ok(made) => assigned.push(made.assignment),
+            Err(error) => {
+                refused += 1;
+                ensure!(
+                    error.to_string().contains(&new.tenant) && error.to_string().contains("while"),
+                    "{error}"
+                );
+            }
+        }
+    }
+    ensure!(refused > 0 && assigned.len() > 3, "{refused} {assigned:?}");
+    let tenant_of = |node: &str, container: &str, at: i64| -> String {
+        let is_it = |one: &&Assignment| {
+            one.container == container
+                && one.node.as_deref() == Some(node)
+                && one.from <= at
+                && one.until.is_none_or(|until| at < until)
+        };
+        assigned.iter().find(is_it).map_or_else(|| "(no tenant)".to_owned(), |one| one.tenant.clone())
+    };
+    let stored = open_ledger(&target, &Reported { by_tenant: true, ..Reported::default() })?;
+    let fine: Vec<(String, FiveMinutes)> = nodes
+        .iter()
+        .map(|node| Ok((node.about.name.clone(), five_minutes(&node.ledger)?)))
+        .collect::<Result<_>>()?;
+    for by in [By::Total, By::Month, By::Day, By::Hour] {
+        let split = Split { class: true, ..Split::default() };
+        let from = time(if random.bool() { BEGIN } else { BEGIN + 300 * random.i64(0..300) });
+        let report = stored.report(&ReportQuery { by, split, from, ..ReportQuery::default() })?;
+        let mut expected: BTreeMap<(i64, String, Option<u8>), [u64; 4]> = BTreeMap::new();
+        for (node, rows) in &fine {
+            for ((container, start, class), sums) in rows {
+                let at = Timestamp::from_second(*start)?;
+                let Some(step) = report.steps.iter().find(|step| step.start <= at && at < step.end) else {
+                    continue;
+                };
+                let key = (step.start.as_second(), tenant_of(node, container, *start), *class);
+                expected.entry(key).or_default().iter_mut().zip(sums).for_each(|(sum, value)| *sum += value);
+            }
+        }
+        let mut found = BTreeMap::new();
+        for row in &report.rows {
+            let (a, b) = (row.figures.incoming.unwrap_or_default(), row.figures.outgoing.unwrap_or_default());
+            let sums = [a.packets, a.bytes, b.packets, b.bytes];
+            // A tenant may have a correction of a month without traffic of its own.
+            if sums != [0; 4] {
+                found.insert((row.start.as_second(), row.container.clone(), row.class), sums);
+            }
+        }
+        ensure!(found == expected, "{by:?}\n{found:?}\n{expected:?}\n{assigned:#?}");
+        let only = ReportQuery { by, containers: vec!["acme".to_owned()], ..ReportQuery::default() };
+        if assigned.iter().any(|one| one.tenant == "acme") && stored.has_label("acme")? {
+            let one = stored.report(&only)?;
+            ensure!(one.rows.iter().all(|row| row.container == "acme"));
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn a_tenant_has_what_its_containers_counted_while_they_were_its_own() -> Result<()> {
+    let namespace = Namespace::new("store-tenant")?;
+    let server = Postgres::start(&namespace, &["-c", "fsync=off"])?;
+    (0..histories()).try_for_each(|seed| tenants(&server, seed).with_context(|| format!("seed {seed}")))
 }
 
 #[test]
@@ -379,7 +527,7 @@ fn a_percentile_is_of_the_sum_of_all_nodes() -> Result<()> {
             node.ship(&target)?;
             nodes.push(node);
         }
-        let stored = open_ledger(&target, &[], (None, None), false)?;
+        let stored = open_ledger(&target, &Reported::default())?;
         for (percent, asked) in [(95, 95.0), (50, 50.0), (100, 100.0)] {
             let of = ReportQuery { by: By::Total, percentile: Some(asked), ..ReportQuery::default() };
             let report = stored.report(&of)?;

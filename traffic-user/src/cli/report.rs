@@ -2,10 +2,10 @@
 
 use std::path::PathBuf;
 
-use anyhow::Context as _;
+use anyhow::{Context as _, bail};
 use clap::Args;
 use traffic_ledger::Ledger;
-use traffic_store::postgres::open_ledger;
+use traffic_store::postgres::{Reported, open_ledger};
 
 use crate::{
     cli::{
@@ -129,8 +129,31 @@ struct Source {
     /// Only this node of the store; may be repeated
     #[arg(long = "node", value_name = "NAME", requires = "store", display_order = 801)]
     nodes: Vec<String>,
+    /// Report on tenants instead of containers: see `trafctl store assign`
+    #[arg(long, requires = "store", display_order = 802)]
+    by_tenant: bool,
+    /// Only this tenant; may be repeated
+    #[arg(long = "tenant", value_name = "TENANT", requires = "by_tenant", display_order = 803)]
+    tenants: Vec<String>,
     #[command(flatten)]
     passwords: Passwords,
+}
+
+impl Source {
+    /// The tenants that are asked for.
+    fn known_tenants(&self, ledger: &Ledger, containers: &[String]) -> anyhow::Result<Vec<String>> {
+        if !containers.is_empty() {
+            bail!("a report by tenant has no containers; use --tenant instead of --container");
+        }
+        for tenant in &self.tenants {
+            if !ledger.has_label(tenant)? {
+                bail!(
+                    "no container of these nodes is of tenant {tenant:?}; `trafctl store tenants` lists them"
+                );
+            }
+        }
+        Ok(self.tenants.clone())
+    }
 }
 
 impl Options {
@@ -219,11 +242,25 @@ fn with_store(
 ) -> anyhow::Result<()> {
     let configured = global.config_to_show().0.ship.password_file;
     let target = source.passwords.target(url, configured.as_deref())?;
+    if source.by_tenant && query.names_interfaces() {
+        bail!("interfaces have no tenants; use --by-tenant only with --show containers");
+    }
     let class_names = global.class_names();
     let work = || -> anyhow::Result<()> {
-        let opened = open_ledger(&target, &source.nodes, query.asked_calendar(), query.names_interfaces());
+        let (zone, billing_day) = query.asked_calendar();
+        let reported = Reported {
+            nodes: &source.nodes,
+            zone,
+            billing_day,
+            with_interfaces: query.names_interfaces(),
+            by_tenant: source.by_tenant,
+        };
+        let opened = open_ledger(&target, &reported);
         let ledger = opened.with_context(|| format!("cannot report from the store {}", target.name()))?;
-        let resolve = |ledger: &Ledger, typed: &[String]| known_names(ledger, typed, &ById);
+        let resolve = |ledger: &Ledger, typed: &[String]| match source.by_tenant {
+            false => known_names(ledger, typed, &ById),
+            true => source.known_tenants(ledger, typed),
+        };
         answer(&ledger, &Context { resolve: &resolve, class_names })
     };
     std::thread::scope(|scope| {

@@ -1,27 +1,22 @@
-//! `trafctl store`: creates and checks the store of many nodes.
+//! `trafctl store`: creates, checks and updates the store of many nodes. `nodes` lists them, `tenants` says who has
+//! which container.
 
-use std::{
-    path::{Path, PathBuf},
-    time::Duration,
-};
+mod nodes;
+mod tenants;
+
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, anyhow};
 use clap::{Args, Subcommand};
-use jiff::Timestamp;
 use serde::Serialize;
-use traffic_model::{
-    calendar::FIVE_MINUTES_S,
-    units::{DurationRange, InvalidAmount, format_duration},
-};
-use traffic_store::postgres::{self, NodeState, PasswordFile, Postgres, Target};
+use traffic_store::postgres::{self, PasswordFile, Postgres, Target};
 
 use crate::{
     cli::{Done, Format, Global, print},
-    queries::SheetFormat,
-    render::{json, rows as table},
+    render::json,
 };
 
-/// Create, check and update the database that ledgers are shipped to, and list its nodes
+/// Create, check and update the database that ledgers are shipped to; its nodes and tenants
 ///
 /// A store is a schema in a PostgreSQL database (13 or later), with the rows of all nodes and views for people who
 /// write SQL. `trafctl ship` fills it. Passwords come from a file in PostgreSQL's format, never from the URL.
@@ -55,33 +50,30 @@ enum Action {
     Migrate(At),
     /// List the nodes, and how far each has shipped; status 1 if one is behind
     ///
-    /// The lag is the time since the end of the last five minutes that arrived. It is about twice `[ship] interval` and
-    /// five minutes while all is well.
+    /// The lag is the time since the last reading of the node's counters that the store knows of. While all is well, it
+    /// is no longer than the intervals of `[drain]` and `[ship]` together.
     #[command(after_long_help = "Examples:\n  \
         trafctl store nodes postgresql://billing@db.example/traffic\n  \
         trafctl store nodes postgresql://billing@db.example/traffic --max-lag 2h --format json")]
-    Nodes(NodesOf),
-}
-
-#[derive(Debug, Args)]
-struct NodesOf {
-    /// The database: `postgresql://USER@HOST/DATABASE`
-    #[arg(value_name = "URL")]
-    url: String,
-    /// The longest lag of a node that is not behind
-    #[arg(long, value_name = "TIME", default_value = "30m", value_parser = max_lag)]
-    max_lag: Duration,
-    #[command(flatten)]
-    passwords: Passwords,
-    /// Output format
-    #[arg(long, value_enum, default_value_t)]
-    format: SheetFormat,
-}
-
-fn max_lag(text: &str) -> Result<Duration, InvalidAmount> {
-    const RANGE: DurationRange =
-        DurationRange { shortest: Duration::from_secs(1), longest: Duration::from_hours(24 * 366) };
-    RANGE.parse(text)
+    Nodes(nodes::Options),
+    /// Say that a tenant has a container, for reports by tenant
+    ///
+    /// The container is that of an id, on one node or on any, from a time on. Times are on borders of five minutes, so
+    /// that every row has one tenant. An assignment of a container that somebody has at that time is refused.
+    #[command(after_long_help = "Examples:\n  \
+        trafctl store assign postgresql://postgres@db.example/traffic acme --container 101 --node n7\n  \
+        trafctl store assign postgresql://postgres@db.example/traffic acme --container 101 --from 2026-11-01 --tz UTC")]
+    Assign(tenants::AssignOptions),
+    /// End an assignment; one that would end before it begins is removed
+    #[command(
+        after_long_help = "Example:\n  trafctl store unassign postgresql://postgres@db.example/traffic 7 --until 2026-12-01"
+    )]
+    Unassign(tenants::UnassignOptions),
+    /// List which tenant has which container
+    #[command(after_long_help = "Examples:\n  \
+        trafctl store tenants postgresql://billing@db.example/traffic\n  \
+        trafctl store tenants postgresql://billing@db.example/traffic --tenant acme --format csv")]
+    Tenants(tenants::ListOptions),
 }
 
 #[derive(Debug, Args)]
@@ -133,6 +125,13 @@ impl Passwords {
     }
 }
 
+/// A connection to the store of a URL, and its name.
+async fn connect(global: &Global, url: &str, passwords: &Passwords) -> anyhow::Result<(Postgres, String)> {
+    let configured = global.config_to_show().0.ship.password_file;
+    let target = passwords.target(url, configured.as_deref())?;
+    Ok((Postgres::connect(&target).await?, target.name().to_owned()))
+}
+
 /// The JSON document of a store.
 #[derive(Serialize)]
 struct Shown {
@@ -169,106 +168,6 @@ impl Shown {
     }
 }
 
-/// A node of the store.
-#[derive(Serialize)]
-struct ShownNode {
-    node: String,
-    ledger: String,
-    version: String,
-    kernel: String,
-    /// Start of the last five minutes that arrived.
-    last_bucket: Option<Timestamp>,
-    /// The last reading of its counters that the store knows of.
-    last_reading: Option<Timestamp>,
-    /// Seconds since the end of the last five minutes; null if none arrived.
-    lag_s: Option<i64>,
-    /// Gaps that lost traffic, in months that are not closed.
-    open_gaps: i64,
-    /// Whether the lag is longer than `--max-lag`, or nothing arrived.
-    is_behind: bool,
-}
-
-impl ShownNode {
-    fn new(state: NodeState, now: i64, max_lag: Duration) -> anyhow::Result<Self> {
-        let lag_s = state.last_bucket.map(|bucket| (now - bucket - FIVE_MINUTES_S).max(0));
-        let time = |second: Option<i64>| second.map(Timestamp::from_second).transpose();
-        Ok(Self {
-            last_bucket: time(state.last_bucket)?,
-            last_reading: time(state.last_reading)?,
-            lag_s,
-            open_gaps: state.open_gaps,
-            is_behind: lag_s.is_none_or(|lag| lag.unsigned_abs() > max_lag.as_secs()),
-            node: state.node,
-            ledger: state.ledger,
-            version: state.version,
-            kernel: state.kernel,
-        })
-    }
-
-    fn fields(&self, is_csv: bool) -> Vec<String> {
-        let time = |time: Option<Timestamp>| time.map_or_else(String::new, |time| time.to_string());
-        let lag = match (self.lag_s, is_csv) {
-            (Some(lag), true) => lag.to_string(),
-            (Some(lag), false) => format_duration(Duration::from_secs(lag.unsigned_abs())),
-            (None, _) => String::new(),
-        };
-        let mut fields = vec![self.node.clone(), time(self.last_bucket), lag, self.version.clone()];
-        fields.push(self.open_gaps.to_string());
-        fields.push(if is_csv { self.is_behind.to_string() } else { yes(self.is_behind).to_owned() });
-        if is_csv {
-            fields.extend([self.kernel.clone(), time(self.last_reading), self.ledger.clone()]);
-        }
-        fields
-    }
-}
-
-const fn yes(is_so: bool) -> &'static str {
-    if is_so { "yes" } else { "no" }
-}
-
-async fn nodes(global: &Global, of: &NodesOf) -> anyhow::Result<Done> {
-    let configured = global.config_to_show().0.ship.password_file;
-    let target = of.passwords.target(&of.url, configured.as_deref())?;
-    let store = Postgres::connect(&target).await?;
-    let found = postgres::nodes(&store).await.with_context(|| format!("cannot use {}", target.name()))?;
-    let now = crate::time::now()?.as_second();
-    let nodes: Vec<ShownNode> = found
-        .into_iter()
-        .map(|state| ShownNode::new(state, now, of.max_lag))
-        .collect::<anyhow::Result<_>>()?;
-    let has_csv = of.format == SheetFormat::Csv;
-    let rows = || nodes.iter().map(|node| node.fields(has_csv));
-    print(&match of.format {
-        SheetFormat::Json => json::list("nodes", &nodes)?,
-        SheetFormat::Csv => csv_of(rows())?,
-        SheetFormat::Table if nodes.is_empty() => "the store has no nodes yet\n".to_owned(),
-        SheetFormat::Table => {
-            table(&["NODE", "LAST BUCKET", "LAG", "VERSION", "OPEN GAPS", "BEHIND"], rows())
-        }
-    })?;
-    Ok(Done::success_if(nodes.iter().all(|node| !node.is_behind)))
-}
-
-fn csv_of(rows: impl Iterator<Item = Vec<String>>) -> anyhow::Result<String> {
-    let columns = [
-        "node",
-        "last_bucket",
-        "lag_s",
-        "version",
-        "open_gaps",
-        "is_behind",
-        "kernel",
-        "last_reading",
-        "ledger",
-    ];
-    let mut writer = csv::Writer::from_writer(Vec::new());
-    writer.write_record(columns)?;
-    for row in rows {
-        writer.write_record(row)?;
-    }
-    Ok(String::from_utf8(writer.into_inner().context("cannot format the nodes")?)?)
-}
-
 /// What a migration did.
 #[derive(Serialize)]
 struct ShownMigration<'a> {
@@ -278,17 +177,15 @@ struct ShownMigration<'a> {
 }
 
 async fn migrate(global: &Global, at: &At) -> anyhow::Result<Done> {
-    let configured = global.config_to_show().0.ship.password_file;
-    let target = at.passwords.target(&at.url, configured.as_deref())?;
-    let mut store = Postgres::connect(&target).await?;
-    let done = postgres::migrate(&mut store)
-        .await
-        .with_context(|| format!("cannot migrate the store {}", target.name()))?;
-    let name = target.name();
+    let (mut store, name) = connect(global, &at.url, &at.passwords).await?;
+    let done =
+        postgres::migrate(&mut store).await.with_context(|| format!("cannot migrate the store {name}"))?;
     print(&match at.format {
-        Format::Json => {
-            json::document(&ShownMigration { store: name, from_version: done.from, schema_version: done.to })?
-        }
+        Format::Json => json::document(&ShownMigration {
+            store: &name,
+            from_version: done.from,
+            schema_version: done.to,
+        })?,
         Format::Table if done.from == done.to => {
             format!("store {name} has schema version {} already; nothing was changed\n", done.to)
         }
@@ -299,7 +196,10 @@ async fn migrate(global: &Global, at: &At) -> anyhow::Result<Done> {
 
 pub(super) async fn run(global: &Global, options: &Options) -> anyhow::Result<Done> {
     let at = match &options.action {
-        Action::Nodes(of) => return nodes(global, of).await,
+        Action::Nodes(options) => return nodes::run(global, options).await,
+        Action::Assign(options) => return tenants::assign(global, options).await,
+        Action::Unassign(options) => return tenants::unassign(global, options).await,
+        Action::Tenants(options) => return tenants::list(global, options).await,
         Action::Migrate(at) => return migrate(global, at).await,
         Action::Init(at) | Action::Check(at) => at,
     };

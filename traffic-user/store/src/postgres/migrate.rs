@@ -6,7 +6,7 @@ use super::{Postgres, of, schema, setup, text};
 use crate::store::StoreError;
 
 /// What leads to each version after the first.
-pub(super) const MIGRATIONS: [(i32, &str); 1] = [(2, VERSION_2)];
+pub(super) const MIGRATIONS: [(i32, &str); 2] = [(2, VERSION_2), (3, VERSION_3)];
 
 /// What a report needs of a ledger besides its rows. A shipper of before version 2 does not say it, and ships on.
 const VERSION_2: &str = "
@@ -25,6 +25,14 @@ CREATE OR REPLACE VIEW trafctl.nodes AS
             AS last_five_minutes,
         to_timestamp(l.last_reading / 1000.0) AS last_reading, l.zone, l.billing_day
     FROM trafctl.ledger l;
+";
+
+/// Who has which container when. Nodes know nothing of it.
+const VERSION_3: &str = "
+CREATE TABLE trafctl.assignment (
+    number integer GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    tenant text NOT NULL, container text NOT NULL, node text,
+    \"from\" bigint NOT NULL, until bigint CHECK (until > \"from\"));
 ";
 
 /// The key of the lock under which one process migrates.

@@ -6,6 +6,7 @@
 //! - `setup`, `migrate`: creates, checks and updates them.
 //! - `read`: reports.
 //! - `nodes`: how far each node is.
+//! - `tenants`: who has which container.
 //!
 //! Here is the connection. Every call has an end: a server that does not answer is away.
 
@@ -15,6 +16,7 @@ mod read;
 mod schema;
 mod setup;
 mod target;
+mod tenants;
 mod tls;
 
 use std::{collections::BTreeSet, time::Duration};
@@ -35,9 +37,10 @@ use tls::Tls;
 
 pub use migrate::{Migrated, migrate};
 pub use nodes::{NodeState, nodes};
-pub use read::open_ledger;
+pub use read::{Reported, open_ledger};
 pub use setup::{Checked, check, init};
 pub use target::{PasswordFile, Target};
+pub use tenants::{Assigned, Assignment, assign, assignments, unassign};
 
 /// The longest wait for a connection.
 const CONNECT_TIME: Duration = Duration::from_secs(10);

@@ -12,7 +12,7 @@ use super::migrate::MIGRATIONS;
 /// The schema that holds everything.
 pub(super) const SCHEMA: &str = "trafctl";
 /// Its version, in `trafctl.store_version`.
-pub(super) const VERSION: i32 = 2;
+pub(super) const VERSION: i32 = 3;
 /// The role that may ship.
 pub(super) const SHIP_ROLE: &str = "trafctl_ship";
 /// The role that may read.

@@ -127,7 +127,7 @@ pub async fn check(store: &mut Postgres) -> Result<Checked, StoreError> {
 async fn missing(store: &Postgres) -> Result<Vec<String>, StoreError> {
     let mut problems = Vec::new();
     let tables = traffic_ledger::TABLES.iter().map(|table| table.name);
-    for relation in tables.chain(["ledger", "part"]).chain(schema::VIEWS) {
+    for relation in tables.chain(["ledger", "part", "assignment"]).chain(schema::VIEWS) {
         let sql = format!("SELECT to_regclass('trafctl.{}') IS NULL", schema::quoted(relation));
         let rows = Postgres::call(store.client.query_typed(&sql, &[])).await?;
         if rows.first().is_some_and(|row| row.get::<_, bool>(0)) {

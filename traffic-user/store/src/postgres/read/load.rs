@@ -6,19 +6,7 @@ use tokio_postgres::types::Type;
 use traffic_ledger::{Ledger, LedgerError, StoredContainer, StoredLedger};
 use traffic_model::calendar::Calendar;
 
-use super::{OneLedger, Period, Reader};
-
-/// What a report is about.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Choice<'a> {
-    /// Names of nodes; empty for all.
-    pub nodes: &'a [String],
-    /// The time zone that is asked for.
-    pub zone: Option<&'a str>,
-    /// The billing day that is asked for.
-    pub billing_day: Option<u8>,
-    pub with_interfaces: bool,
-}
+use super::{OneLedger, Period, Reader, Reported, shares};
 
 /// A row of `trafctl.ledger`.
 struct Extent {
@@ -34,12 +22,18 @@ fn refuse<T>(reason: String) -> Result<T, LedgerError> {
 }
 
 /// Reads what is small, and makes a ledger of it.
-pub(super) fn open(mut reader: Reader, choice: &Choice<'_>) -> Result<Ledger, LedgerError> {
+pub(super) fn open(mut reader: Reader, choice: &Reported<'_>) -> Result<Ledger, LedgerError> {
     let extents = ledgers(&mut reader, choice)?;
     let (calendar, is_common) = calendar(&reader, &extents, choice)?;
     let several_nodes = reader.ledgers.iter().any(|one| one.node != reader.ledgers[0].node);
     reader.has_prefixes = several_nodes && extents.iter().any(|extent| !extent.has_cluster_ids);
-    let containers = containers(&mut reader)?;
+    let mut containers = containers(&mut reader)?;
+    if choice.by_tenant {
+        reader.containers.clear();
+        reader.members.clear();
+        reader.labels.clear();
+        containers = shares::read(&mut reader)?;
+    }
     let interfaces = if choice.with_interfaces { interfaces(&mut reader)? } else { Vec::new() };
     periods(&mut reader)?;
     let (days, months) = if is_common { borders(&reader, &calendar)? } else { (Vec::new(), Vec::new()) };
@@ -61,7 +55,7 @@ pub(super) fn open(mut reader: Reader, choice: &Choice<'_>) -> Result<Ledger, Le
 }
 
 /// The ledgers of the chosen nodes.
-fn ledgers(reader: &mut Reader, choice: &Choice<'_>) -> Result<Vec<Extent>, LedgerError> {
+fn ledgers(reader: &mut Reader, choice: &Reported<'_>) -> Result<Vec<Extent>, LedgerError> {
     let sql = "SELECT number, node, zone, billing_day, begun, ended, last_bucket, last_reading, id_scope
                FROM trafctl.ledger WHERE node <> '' ORDER BY node, number";
     let mut extents = Vec::new();
@@ -112,7 +106,7 @@ fn ledgers(reader: &mut Reader, choice: &Choice<'_>) -> Result<Vec<Extent>, Ledg
 fn calendar(
     reader: &Reader,
     extents: &[Extent],
-    choice: &Choice<'_>,
+    choice: &Reported<'_>,
 ) -> Result<(Calendar, bool), LedgerError> {
     let (first, day) = (&reader.ledgers[0], extents[0].billing_day);
     let other_zone = reader.ledgers.iter().find(|one| one.zone != first.zone);
@@ -174,6 +168,7 @@ fn containers(reader: &mut Reader) -> Result<Vec<StoredContainer>, LedgerError> 
         let shown = all[place].number;
         reader.containers.insert((ledger, number), shown);
         reader.members.entry(shown).or_default().push((ledger, number));
+        reader.own_labels.insert((ledger, number), label.clone());
         reader.labels.insert(shown, label);
     }
     let sql = "SELECT ledger, container, since, until, name FROM trafctl.container_name

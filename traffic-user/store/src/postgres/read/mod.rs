@@ -5,12 +5,15 @@
 //!
 //! - `load`: what is small: calendars, containers, closed months.
 //! - `pieces`: which rows answer for which time: closed months, whole days, or five minutes.
+//! - `shares`, `by_tenant`: whose a container is, in a report by tenant.
 //! - `sums`, `rates`, `records`: the questions of [`StoredRows`].
 
+mod by_tenant;
 mod load;
 mod pieces;
 mod rates;
 mod records;
+mod shares;
 mod sums;
 
 use std::{collections::HashMap, time::Duration};
@@ -27,7 +30,22 @@ use traffic_ledger::{
 
 use super::{Postgres, Target, of};
 use crate::store::StoreError;
-use load::Choice;
+use shares::Shares;
+
+/// What a report is about.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Reported<'a> {
+    /// Names of nodes; empty for all.
+    pub nodes: &'a [String],
+    /// The time zone that is asked for.
+    pub zone: Option<&'a str>,
+    /// The billing day that is asked for.
+    pub billing_day: Option<u8>,
+    /// Whether the report names interfaces.
+    pub with_interfaces: bool,
+    /// Whether its containers are the tenants.
+    pub by_tenant: bool,
+}
 
 /// The longest wait for one answer. The server gives up after it as well.
 const READ_TIME: Duration = Duration::from_mins(5);
@@ -65,6 +83,10 @@ struct Reader {
     /// The same the other way round.
     members: HashMap<i64, Vec<(i32, i64)>>,
     labels: HashMap<i64, String>,
+    /// What the containers themselves are called, by ledger and number in it.
+    own_labels: HashMap<(i32, i64), String>,
+    /// Whose the containers are, in a report by tenant. Its containers are then the tenants.
+    shares: Option<Shares>,
     interfaces: HashMap<(i32, i64), i64>,
     periods: Vec<Period>,
     /// Months (UTC) whose rows are there, as partitions are named.
@@ -76,12 +98,7 @@ struct Reader {
 ///
 /// # Errors
 /// When the store does not answer, does not know a node, or its ledgers do not go together.
-pub fn open_ledger(
-    target: &Target,
-    nodes: &[String],
-    calendar: (Option<&str>, Option<u8>),
-    with_interfaces: bool,
-) -> Result<Ledger, StoreError> {
+pub fn open_ledger(target: &Target, reported: &Reported<'_>) -> Result<Ledger, StoreError> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -105,12 +122,13 @@ pub fn open_ledger(
         containers: HashMap::new(),
         members: HashMap::new(),
         labels: HashMap::new(),
+        own_labels: HashMap::new(),
+        shares: None,
         interfaces: HashMap::new(),
         periods: Vec::new(),
         partitions: Vec::new(),
     };
-    let choice = Choice { nodes, zone: calendar.0, billing_day: calendar.1, with_interfaces };
-    load::open(reader, &choice).map_err(|error| match error {
+    load::open(reader, reported).map_err(|error| match error {
         LedgerError::Store(text) => StoreError::Refused(text),
         other => StoreError::Refused(other.to_string()),
     })

@@ -27,6 +27,8 @@ pub(super) struct Piece {
 pub(super) struct ClosedPiece {
     pub ledger: i32,
     pub period: i64,
+    /// Start of the month, Unix seconds.
+    pub start: i64,
     pub step: usize,
 }
 
@@ -54,7 +56,12 @@ pub(super) fn pieces(
     let mut pieces = Pieces::default();
     for period in reader.periods.iter().filter(|_| uses_closed) {
         if let Some(step) = step_of(query, period.span) {
-            pieces.closed.push(ClosedPiece { ledger: period.ledger, period: period.number, step });
+            pieces.closed.push(ClosedPiece {
+                ledger: period.ledger,
+                period: period.number,
+                start: period.span.0,
+                step,
+            });
             covered.entry(period.ledger).or_default().push(period.span);
         }
     }

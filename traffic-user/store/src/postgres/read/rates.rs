@@ -11,6 +11,7 @@ use traffic_ledger::{Basis, LedgerError, LineKey, Ranking, Rates, StoredQuery, b
 use super::{
     Reader,
     pieces::{Piece, require_kept},
+    shares,
     sums::{class_group, classes_filter, family_group, key},
 };
 
@@ -19,8 +20,8 @@ const GRACE_S: i64 = 2;
 /// Stands for all billed classes together.
 const BILLED: i64 = -1;
 
-/// Containers of the report, whose members are ranked from their rows: ledger, number in it, number in the report.
-type Ranked = (Vec<i32>, Vec<i64>, Vec<i64>);
+/// Containers of the report, whose rows are ranked: ledger, number in it, number in the report, from when to when.
+type Ranked = shares::Columns;
 
 pub(super) fn rates(
     reader: &Reader,
@@ -30,8 +31,8 @@ pub(super) fn rates(
     let mut all = Vec::new();
     let mut open: Vec<(usize, usize)> = Vec::new();
     for step in 0..query.starts.len() {
-        let frozen =
-            if ranking.takes_frozen { frozen(reader, query, ranking, step)? } else { Frozen::default() };
+        let is_frozen_alone = ranking.takes_frozen && reader.shares.is_none();
+        let frozen = if is_frozen_alone { frozen(reader, query, ranking, step)? } else { Frozen::default() };
         if frozen.ledgers.is_empty() {
             match open.last_mut() {
                 Some(last) if last.1 == step => last.1 = step + 1,
@@ -56,7 +57,10 @@ fn is_frozen(members: &[(i32, i64)], ledgers: &HashSet<i32>) -> bool {
 
 /// The asked containers that fulfil a condition, with their members.
 fn members(reader: &Reader, query: &StoredQuery<'_>, is_meant: impl Fn(&[(i32, i64)]) -> bool) -> Ranked {
-    let mut found: Ranked = Default::default();
+    if let Some(shares) = &reader.shares {
+        return shares::columns(shares.within(query.range, query.containers));
+    }
+    let mut found = Ranked::default();
     let mut numbers: Vec<&i64> = reader.members.keys().collect();
     numbers.sort_unstable();
     for number in numbers {
@@ -66,6 +70,8 @@ fn members(reader: &Reader, query: &StoredQuery<'_>, is_meant: impl Fn(&[(i32, i
                 found.0.push(*ledger);
                 found.1.push(*in_ledger);
                 found.2.push(*number);
+                found.3.push(i64::MIN);
+                found.4.push(i64::MAX);
             }
         }
     }
@@ -147,7 +153,7 @@ fn ranked(
     reader: &Reader,
     query: &StoredQuery<'_>,
     ranking: &Ranking<'_>,
-    (steps, (ledgers, numbers, shown)): ((usize, usize), Ranked),
+    (steps, (ledgers, numbers, shown, froms, untils)): ((usize, usize), Ranked),
 ) -> Result<Vec<(LineKey, Rates)>, LedgerError> {
     if shown.is_empty() {
         return Ok(Vec::new());
@@ -169,11 +175,13 @@ fn ranked(
     let overhead = ranking.basis.overhead();
     let sql = format!(
         "WITH shown AS MATERIALIZED (
-             SELECT * FROM unnest($5::int[], $6::bigint[], $7::bigint[]) s(ledger, container, shown)),
+             SELECT * FROM unnest($5::int[], $6::bigint[], $7::bigint[], $9::bigint[], $10::bigint[])
+                 s(ledger, container, shown, begun, ended)),
          late AS MATERIALIZED ({late}),
          one AS (
              SELECT t.start AS at, s.shown, {class} AS class, {family} AS family, {}, false AS is_spread
              FROM trafctl.traffic t JOIN shown s ON s.ledger = t.ledger AND s.container = t.container
+                 AND t.start >= s.begun AND t.start < s.ended
              WHERE t.level = 0 AND t.ledger = ANY($1) AND t.start >= $2 AND t.start < $3{filter}
                  AND NOT EXISTS (SELECT 1 FROM late l
                      WHERE l.ledger = t.ledger AND l.start = t.start AND l.series = t.series)
@@ -184,7 +192,8 @@ fn ranked(
                  ON t.ledger = l.ledger AND t.level = 0 AND t.start = l.start AND t.series = l.series{filter}
              JOIN shown s ON s.ledger = t.ledger AND s.container = t.container
              CROSS JOIN LATERAL generate_series(greatest(l.\"from\", $2) - greatest(l.\"from\", $2) % 300,
-                 least(l.until, $3) - 1, 300) b(at)),
+                 least(l.until, $3) - 1, 300) b(at)
+             WHERE b.at >= s.begun AND b.at < s.ended),
          bucket AS (
              SELECT shown, class, family, at, bool_or(is_spread) AS is_spread,
                  (sum(in_bytes) + {overhead} * sum(in_packets))::bigint AS in_bytes,
@@ -214,6 +223,8 @@ fn ranked(
             (&numbers, Type::INT8_ARRAY),
             (&shown, Type::INT8_ARRAY),
             (&ranks, Type::INT4_ARRAY),
+            (&froms, Type::INT8_ARRAY),
+            (&untils, Type::INT8_ARRAY),
         ],
     )?;
     let mut all = Vec::with_capacity(rows.len());

@@ -6,7 +6,7 @@ use traffic_ledger::{
     Adjustment, ClosedPeriod, Gap, GapReason, GapSize, LedgerError, PeriodAdjustment, Signed,
 };
 
-use super::Reader;
+use super::{Period, Reader};
 
 pub(super) fn mixed_buckets(reader: &Reader, range: (i64, i64)) -> Result<u64, LedgerError> {
     let sql = "SELECT count(DISTINCT start) FROM trafctl.span
@@ -64,7 +64,7 @@ pub(super) fn gaps(
             out_skb_bytes: value(9),
         };
         let container = row.get::<_, Option<i64>>(5);
-        let container = container.and_then(|number| reader.labels.get(&reader.container(ledger, number)));
+        let container = container.and_then(|number| reader.own_labels.get(&(ledger, number)));
         gaps.push(Gap {
             node: reader.named_node(ledger),
             start: row.get::<_, Option<i64>>(1).map(Timestamp::from_second).transpose()?,
@@ -123,13 +123,22 @@ pub(super) fn adjustments(reader: &Reader, range: (i64, i64)) -> Result<Vec<Peri
     let adjustment = |row: &tokio_postgres::Row| {
         let ledger: i32 = row.get(0);
         let small = |at: usize| u8::try_from(row.get::<_, i64>(at)).unwrap_or_default();
+        let span: (i64, i64) = (row.get(12), row.get(13));
+        // A correction is of a whole month: whoever had the container at its end gets it.
+        let (container, label) = match &reader.shares {
+            Some(shares) => {
+                let shown = shares.at(ledger, row.get(11), span.1 - 1).unwrap_or(0);
+                (shown, reader.labels.get(&shown).cloned().unwrap_or_default())
+            }
+            None => (reader.container(ledger, row.get(11)), reader.shown(ledger, row.get(3))),
+        };
         Ok(PeriodAdjustment {
-            container: reader.container(ledger, row.get(11)),
-            span: (row.get(12), row.get(13)),
+            container,
+            span,
             adjustment: Adjustment {
                 period: row.get(1),
                 made: Timestamp::from_second(row.get(2))?,
-                container: reader.shown(ledger, row.get(3)),
+                container: label,
                 class: small(4),
                 family: small(5),
                 packets: [row.get(6), row.get(7)],
@@ -149,7 +158,13 @@ pub(super) fn frozen(
 ) -> Result<Signed, LedgerError> {
     let (mut ledgers, mut periods, mut numbers) = (Vec::new(), Vec::new(), Vec::new());
     for &(ledger, number) in reader.members.get(&container).into_iter().flatten() {
-        for of in reader.periods.iter().filter(|of| of.ledger == ledger && of.name == period) {
+        let is_its = |of: &&Period| {
+            reader
+                .shares
+                .as_ref()
+                .is_none_or(|shares| shares.at(ledger, number, of.span.1 - 1) == Some(container))
+        };
+        for of in reader.periods.iter().filter(|of| of.ledger == ledger && of.name == period).filter(is_its) {
             ledgers.push(ledger);
             periods.push(of.number);
             numbers.push(number);

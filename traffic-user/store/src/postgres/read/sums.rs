@@ -6,12 +6,14 @@ use tokio_postgres::{Row, types::Type};
 use traffic_ledger::{InterfaceSums, LedgerError, LineKey, StoredQuery};
 
 use super::{
-    Reader,
-    pieces::{Piece, pieces},
+    Reader, by_tenant,
+    pieces::{ClosedPiece, Piece, pieces},
 };
 
 /// Packets in, bytes in, packets out, bytes out.
-type Sums = [u64; 4];
+pub(super) type Sums = [u64; 4];
+/// Closed months as parameters of a statement.
+type ClosedColumns = (Vec<i32>, Vec<i64>, Vec<i64>, Vec<i64>);
 
 /// Which rows to add up: a table with its alias `t`, what they are grouped by, and which of them.
 struct Sum<'a> {
@@ -21,7 +23,7 @@ struct Sum<'a> {
     filter: String,
 }
 
-const FIGURES: &str = "sum(t.in_packets)::bigint, sum(t.in_bytes)::bigint, sum(t.out_packets)::bigint, \
+pub(super) const FIGURES: &str = "sum(t.in_packets)::bigint, sum(t.in_bytes)::bigint, sum(t.out_packets)::bigint, \
                        sum(t.out_bytes)::bigint";
 
 /// The condition for classes. They are numbers of ours, and no text of anybody.
@@ -45,7 +47,7 @@ pub(super) fn key(step: usize, container: i64, class: i64, family: i64) -> LineK
 }
 
 /// The step and the sums of a row.
-fn sums_of(row: &Row, at: usize) -> Result<Sums, LedgerError> {
+pub(super) fn sums_of(row: &Row, at: usize) -> Result<Sums, LedgerError> {
     let mut sums = [0; 4];
     for (place, sum) in sums.iter_mut().enumerate() {
         let value: i64 = row.get(at + place);
@@ -58,7 +60,7 @@ fn sums_of(row: &Row, at: usize) -> Result<Sums, LedgerError> {
     Ok(sums)
 }
 
-fn step_of(row: &Row) -> usize {
+pub(super) fn step_of(row: &Row) -> usize {
     usize::try_from(row.get::<_, i32>(0)).unwrap_or_default()
 }
 
@@ -128,6 +130,9 @@ fn interfaces_filter(query: &StoredQuery<'_>) -> String {
 }
 
 pub(super) fn traffic(reader: &Reader, query: &StoredQuery<'_>) -> Result<Vec<(LineKey, Sums)>, LedgerError> {
+    if reader.shares.is_some() {
+        return by_tenant::traffic(reader, query);
+    }
     let found = pieces(reader, query, true)?;
     let groups = ["t.container::bigint", class_group(query.split.class), family_group(query.split.family)];
     let filter = classes_filter(query.classes) + &containers_filter(query);
@@ -142,11 +147,7 @@ pub(super) fn traffic(reader: &Reader, query: &StoredQuery<'_>) -> Result<Vec<(L
         return Ok(all);
     }
     let (ledgers, numbers) = reader.members_of(query.containers.unwrap_or_default());
-    let of = |value: fn(&super::pieces::ClosedPiece) -> i64| -> Vec<i64> {
-        found.closed.iter().map(value).collect()
-    };
-    let closed_ledgers: Vec<i32> = found.closed.iter().map(|closed| closed.ledger).collect();
-    let steps = of(|closed| i64::try_from(closed.step).unwrap_or_default());
+    let (closed_ledgers, periods, steps, _) = closed_columns(&found.closed);
     let filter = classes_filter(query.classes) + &containers_filter(query).replace("t.container", "t.number");
     let sql = format!(
         "SELECT c.step::int, t.ledger, t.number, {}, {}, {FIGURES} FROM trafctl.closed_row t
@@ -160,7 +161,7 @@ pub(super) fn traffic(reader: &Reader, query: &StoredQuery<'_>) -> Result<Vec<(L
         &sql,
         &[
             (&closed_ledgers, Type::INT4_ARRAY),
-            (&of(|closed| closed.period), Type::INT8_ARRAY),
+            (&periods, Type::INT8_ARRAY),
             (&steps, Type::INT8_ARRAY),
             (&query.starts, Type::INT8_ARRAY),
             (&ledgers, Type::INT4_ARRAY),
@@ -174,7 +175,21 @@ pub(super) fn traffic(reader: &Reader, query: &StoredQuery<'_>) -> Result<Vec<(L
     Ok(all)
 }
 
+/// Ledgers, periods, steps and starts of closed months.
+pub(super) fn closed_columns(closed: &[ClosedPiece]) -> ClosedColumns {
+    let of = |value: fn(&ClosedPiece) -> i64| closed.iter().map(value).collect();
+    (
+        closed.iter().map(|one| one.ledger).collect(),
+        of(|one| one.period),
+        of(|one| i64::try_from(one.step).unwrap_or_default()),
+        of(|one| one.start),
+    )
+}
+
 pub(super) fn faults(reader: &Reader, query: &StoredQuery<'_>) -> Result<Sums, LedgerError> {
+    if reader.shares.is_some() && query.containers.is_some() {
+        return by_tenant::faults(reader, query);
+    }
     let sum = Sum { table: "fault", groups: &[], filter: interfaces_filter(query) };
     let mut total = [0_u64; 4];
     for piece in &pieces(reader, query, false)?.rows {
