@@ -107,7 +107,7 @@ pub fn open_ledger(target: &Target, reported: &Reported<'_>) -> Result<Ledger, S
     runtime.block_on(super::setup::require_version(&store))?;
     let begin = format!(
         "BEGIN ISOLATION LEVEL REPEATABLE READ, READ ONLY; SET LOCAL statement_timeout = '{}s';
-         SET LOCAL jit = off; SET LOCAL work_mem = '64MB'; SET LOCAL TimeZone = 'UTC'",
+         SET LOCAL jit = off; SET LOCAL work_mem = '128MB'; SET LOCAL TimeZone = 'UTC'",
         READ_TIME.as_secs()
     );
     runtime

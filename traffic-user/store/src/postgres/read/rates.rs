@@ -3,7 +3,7 @@
 //! The rates of a closed month were frozen with it. They answer for a container that only one node has; of several
 //! nodes, rates cannot be added, so their rows are ranked anew.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use tokio_postgres::types::Type;
 use traffic_ledger::{Basis, LedgerError, LineKey, Ranking, Rates, StoredQuery, bits_per_second};
@@ -137,6 +137,41 @@ fn frozen(
     Ok(found)
 }
 
+/// Splits containers into those of each ledger alone, and those that several ledgers have. The rows of one ledger lie
+/// together, so that the server needs less memory for them.
+fn by_ledger(all: &Ranked) -> Vec<Ranked> {
+    let mut ledgers: HashMap<i64, Option<i32>> = HashMap::new();
+    for (&ledger, shown) in all.0.iter().zip(&all.2) {
+        let of = ledgers.entry(*shown).or_insert(Some(ledger));
+        *of = of.filter(|&first| first == ledger);
+    }
+    let mut split: BTreeMap<Option<i32>, Ranked> = BTreeMap::new();
+    for at in 0..all.0.len() {
+        let part = split.entry(ledgers.get(&all.2[at]).copied().flatten()).or_default();
+        part.0.push(all.0[at]);
+        for (into, from) in
+            [(&mut part.1, &all.1), (&mut part.2, &all.2), (&mut part.3, &all.3), (&mut part.4, &all.4)]
+        {
+            into.push(from[at]);
+        }
+    }
+    split.into_values().collect()
+}
+
+/// Ranks the rows of some steps.
+fn ranked(
+    reader: &Reader,
+    query: &StoredQuery<'_>,
+    ranking: &Ranking<'_>,
+    (steps, containers): ((usize, usize), Ranked),
+) -> Result<Vec<(LineKey, Rates)>, LedgerError> {
+    let mut all = Vec::new();
+    for part in by_ledger(&containers) {
+        all.extend(ranked_part(reader, query, ranking, (steps, part))?);
+    }
+    Ok(all)
+}
+
 /// SQL for the part of a late reading that falls into the five minutes at `b.at`: all parts add up to the whole.
 fn part(column: &str) -> String {
     let until = |at: &str| {
@@ -148,16 +183,13 @@ fn part(column: &str) -> String {
     format!("({} - {})::bigint", until("b.at + 300"), until("b.at"))
 }
 
-/// Ranks the rows of some steps.
-fn ranked(
+/// Ranks the rows of some containers, of which the server adds up those of each.
+fn ranked_part(
     reader: &Reader,
     query: &StoredQuery<'_>,
     ranking: &Ranking<'_>,
     (steps, (ledgers, numbers, shown, froms, untils)): ((usize, usize), Ranked),
 ) -> Result<Vec<(LineKey, Rates)>, LedgerError> {
-    if shown.is_empty() {
-        return Ok(Vec::new());
-    }
     let span = (query.span(steps.0).0, query.span(steps.1 - 1).1);
     let mut of_ledgers = ledgers.clone();
     of_ledgers.sort_unstable();
@@ -246,6 +278,22 @@ fn ranked(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn containers_of_one_ledger_are_ranked_apart_from_those_of_several() {
+        let all: Ranked =
+            (vec![1, 2, 1, 2], vec![5, 6, 7, 8], vec![10, 11, 12, 12], vec![0; 4], vec![9, 8, 7, 6]);
+        let split = by_ledger(&all);
+        assert_eq!(
+            split,
+            [
+                (vec![1, 2], vec![7, 8], vec![12, 12], vec![0, 0], vec![7, 6]),
+                (vec![1], vec![5], vec![10], vec![0], vec![9]),
+                (vec![2], vec![6], vec![11], vec![0], vec![8]),
+            ]
+        );
+        assert!(by_ledger(&Ranked::default()).is_empty());
+    }
 
     #[test]
     fn only_a_container_of_one_closed_ledger_has_frozen_rates() {
