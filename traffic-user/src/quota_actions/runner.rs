@@ -171,10 +171,12 @@ impl Runner {
             return Ok(());
         }
         let known = NodeAlerts::read(&self.state_dir)?.unwrap_or_default();
+        // The journal stays new while the ledger cannot be read.
+        let is_first = self.journal.is_new && self.alerts_stamp.is_none();
         for order in known.alerts.iter().flat_map(|alert| orders_of_alert(&known.node, alert)) {
             let is_over = self.journal.run(&order.id).is_some_and(Run::is_over);
             let lasts = matches!(&order.cause, Cause::Alert(alert, _) if alert.over_s.is_none());
-            if self.journal.is_new && !is_over && !lasts {
+            if is_first && !is_over && !lasts {
                 self.drop_order(&order, "it was over before actions ran here first");
             } else if !is_over && self.pending.iter().all(|known| known.id != order.id) {
                 self.pending.push(order);
@@ -204,7 +206,6 @@ impl Runner {
             self.pending.retain(Order::is_of_node);
         }
         self.node = ledger.node()?.unwrap_or_default();
-        let is_new = self.journal.is_new;
         loop {
             let after = self.read_to.as_ref().map_or(0, |(sequence, _)| *sequence);
             let crossings = ledger.quota_crossings(after, BATCH)?;
@@ -212,7 +213,7 @@ impl Runner {
             let read_to = (last.sequence, last.id.clone());
             for order in crossings.iter().flat_map(orders) {
                 let is_over = self.journal.run(&order.id).is_some_and(Run::is_over);
-                if is_new && !is_over && !is_in_force(&ledger, &order)? {
+                if self.journal.is_new && !is_over && !is_in_force(&ledger, &order)? {
                     self.drop_order(&order, "it was over before actions ran here first");
                 } else if !is_over && self.pending.iter().all(|known| known.id != order.id) {
                     self.pending.push(order);
@@ -236,8 +237,8 @@ impl Runner {
                 let run = self.journal.run(&order.id).cloned().unwrap_or_default();
                 // Nobody saw the end of one that was only begun: whoever ran it was killed.
                 let attempts = if run.state == RunState::Failed { run.attempts } else { 0 };
-                let begun_s = run.begun_s;
-                Pending { sequence: order.sequence(), subject: order.subject(), attempts, begun_s }
+                let (sequence, subject) = (order.sequence(), order.subject());
+                Pending { sequence, subject, attempts, begun_s: run.begun_s }
             })
             .collect();
         let due: Vec<(i64, String)> = due(&rows, &self.subjects, now_s)

@@ -9,6 +9,7 @@ use traffic_ledger::{
 use traffic_quota::{Direction, Span, Used};
 
 use super::*;
+use crate::quota_actions::Found;
 
 const DAY_S: i64 = 86_400;
 const START_S: i64 = NOON - DAY_S / 2;
@@ -146,4 +147,78 @@ fn a_run_whose_end_nobody_saw_runs_again_at_once_and_one_that_failed_waits() {
     note(RunState::Begun);
     assert_eq!(run(&file), (vec![], vec!["on a".to_owned()]));
     assert_eq!(Journal::read(file.dir.path()).unwrap().run(&id).unwrap().attempts, 6);
+}
+
+#[test]
+fn runs_that_wait_keep_no_other_action_waiting() {
+    let mut file = ledger();
+    let mut node = Node::new(NOON);
+    // Waits until the other one has run, which comes after it in the order of crossings.
+    let text = "[[action]]\nname = 'slow'\ncommand = ['/bin/sh', '-c', \
+        'while ! [ -e DIR/go ]; do sleep 0.05; done; echo slow >>DIR/ran']\ntimeout = '1m'\n\
+        [[action]]\nname = 'fast'\ncommand = ['/bin/sh', '-c', 'echo fast >>DIR/ran; : >DIR/go']\n";
+    let text = text.replace("DIR", &file.dir.path().display().to_string());
+    fs::write(file.dir.path().join("quotas.toml"), text).unwrap();
+    let number = 2 * MOST_OF_ACTION + 3;
+    let look = |at: usize, used| {
+        let action = if at == number { "fast" } else { "slow" };
+        let thresholds = vec![(100, vec![action.to_owned()])];
+        QuotaLook { container: (100 + at).to_string(), thresholds, ..look("a", 0, Some(1000), used) }
+    };
+    for used in [10, 2000] {
+        for at in 0..=number {
+            node.traffic(&(100 + at).to_string(), 1, [1, 10, 1, 10]);
+        }
+        node.pass(60);
+        file.ledger.drain(&node.snapshot(), EVERY_MINUTE).unwrap();
+        let state = file.ledger.quota_state().unwrap();
+        let looks: Vec<QuotaLook> = (0..=number).map(|at| look(at, used)).collect();
+        assert!(file.ledger.follow_quotas(&state, &looks, &[]).unwrap());
+    }
+    let (left, ran) = run(&file);
+    assert_eq!((left, ran.len()), (vec![], number + 1));
+    assert_eq!(ran[0], "fast");
+}
+
+#[test]
+fn the_node_is_told_of_without_a_ledger_and_after_a_mistake_in_the_file() {
+    use traffic_quota::{Alert, ProblemKind};
+    let directory = tempfile::tempdir().unwrap();
+    let (path, ran) = (directory.path().join("quotas.toml"), directory.path().join("ran"));
+    let of = directory.path().display();
+    let text = format!(
+        "[[action]]\nname = 'note'\ncommand = ['/bin/sh', '-c', 'echo $TRAFCTL_EVENT $TRAFCTL_PROBLEM >>{of}/ran']\n\
+         lift = ['/bin/sh', '-c', 'echo $TRAFCTL_EVENT $TRAFCTL_PROBLEM >>{of}/ran']\n"
+    );
+    fs::write(&path, text).unwrap();
+    let (problems, actions) = (vec![ProblemKind::Disk], vec!["note".to_owned()]);
+    let alerts = [Alert { line: 1, problems, actions, after: Duration::ZERO }];
+    let disk = |text: &str| Found {
+        kind: ProblemKind::Disk,
+        key: String::new(),
+        text: text.to_owned(),
+        is_past: false,
+    };
+    let mut known = NodeAlerts::read(directory.path()).unwrap().unwrap_or_default();
+    known.node = "n7".to_owned();
+    known.look(1000, &[disk("full")], &alerts);
+    known.write(directory.path()).unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let mut runner = Runner::new(directory.path(), path.clone()).unwrap();
+    runtime.block_on(runner.run_once());
+    assert!(runner.problem().unwrap().contains("the ledger"), "{:?}", runner.problem());
+    let lines = || fs::read_to_string(&ran).unwrap();
+    assert_eq!(lines(), "reached disk\n");
+    fs::write(&path, "[[action]]\n").unwrap();
+    known.look(1060, &[], &alerts);
+    known.write(directory.path()).unwrap();
+    runtime.block_on(runner.run_once());
+    assert_eq!(lines(), "reached disk\nended disk\n");
+    runtime.block_on(runner.run_once());
+    assert_eq!(lines(), "reached disk\nended disk\n");
+    // Whoever runs actions next finds both done.
+    drop(runner);
+    let mut runner = Runner::new(directory.path(), path).unwrap();
+    runtime.block_on(runner.run_once());
+    assert_eq!(lines(), "reached disk\nended disk\n");
 }

@@ -255,9 +255,15 @@ mod tests {
         }
         mode(0o600);
         assert_eq!(keys(&secret).unwrap().len(), 2);
-        for bad in
-            ["", "\n", "s3cret-s3cret-s3cret-s3cret-s3cret", "whsec_s3cret", "whsec_czNjcmV0", &good[..40]]
-        {
+        for bad in [
+            "",
+            "\n",
+            "s3cret-s3cret-s3cret-s3cret-s3cret",
+            "whsec_s3cret",
+            "whsec_czNjcmV0",
+            &good[..40],
+            &format!("v1,{good}"),
+        ] {
             fs::write(&path, bad).unwrap();
             let error = keys(&secret).unwrap_err();
             assert!(error.contains("openssl rand") && !error.contains("s3cret"), "{bad}: {error}");
