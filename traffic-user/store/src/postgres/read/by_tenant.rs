@@ -77,10 +77,11 @@ pub(super) fn traffic(reader: &Reader, query: &StoredQuery<'_>) -> Result<Vec<(L
     };
     for Pass { columns, pieces } in passes(reader, query, true)? {
         for piece in &pieces.rows {
+            // `+ 0`: as in `rates`, one look at the rows for all containers.
             let sql = format!(
                 "SELECT width_bucket(t.start, $4) - 1, s.shown, {class}, {family}, {FIGURES}
-                 FROM trafctl.traffic t JOIN {SHARES} ON t.ledger = s.ledger AND t.container = s.number
-                     AND t.start >= s.begun AND t.start < s.ended
+                 FROM trafctl.traffic t JOIN {SHARES} ON t.ledger = s.ledger AND t.container + 0 = s.number
+                     AND t.start + 0 >= s.begun AND t.start + 0 < s.ended
                  WHERE t.level = {} AND t.ledger = ANY($1) AND t.start >= $2 AND t.start < $3{filter}
                  GROUP BY 1, 2, 3, 4",
                 piece.level
