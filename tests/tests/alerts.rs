@@ -86,6 +86,25 @@ fn each_problem_is_told_once_also_without_the_daemon_and_the_ledger() -> Result<
         "{document}"
     );
     daemon.stop()?;
+    // An action that fails is a problem as well, and not one that its own alert repeats.
+    fs::write(&quotas, alerts(&log).replace("echo ", "exit 7; echo "))?;
+    lab.run_ok(&["detach", "veth101.0"])?;
+    let before = rows.len();
+    for _ in 0..3 {
+        lab.run_ok(&["quota", "watch", "--once"])?;
+        let _failed = lab.trafctl(&["quota", "run", "--once"])?.output()?;
+    }
+    let all = problems(&lab)?;
+    ensure!(
+        all.iter().any(|one| one.contains("of quotas failed") && one.contains("for the node")),
+        "{all:?}"
+    );
+    let listed = lab.trafctl(&["quota", "alerts", "--format", "json"])?.output()?;
+    let document: serde_json::Value = serde_json::from_slice(&listed.stdout)?;
+    let kinds = document["alerts"].as_array().context("alerts")?[before..].iter();
+    let mut kinds: Vec<&str> = kinds.filter_map(|row| row["problem"].as_str()).collect();
+    kinds.sort_unstable();
+    ensure!(kinds == ["interfaces", "quotas"], "{document}");
     Ok(())
 }
 

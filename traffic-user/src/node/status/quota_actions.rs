@@ -7,7 +7,7 @@ use traffic_model::counted;
 
 use crate::{
     drain::ledger_path,
-    quota_actions::{Journal, Run, RunState, is_running, orders},
+    quota_actions::{Journal, NodeAlerts, Run, RunState, is_running, orders, orders_of_alert},
 };
 
 /// How long an action may wait for the process that runs actions, in seconds.
@@ -17,10 +17,13 @@ const MOST: u32 = 10_000;
 
 /// What is wrong with the actions of a state directory.
 pub(super) fn problems(state_dir: &Path, now_s: i64) -> Vec<String> {
-    // A ledger that cannot be read is a problem of its own.
-    let Ok(ledger) = Ledger::open_read_only(&ledger_path(state_dir)) else { return Vec::new() };
-    let Ok(crossings) = ledger.last_quota_crossings(MOST) else { return Vec::new() };
-    let ordered = crossings.iter().flat_map(orders).collect::<Vec<_>>();
+    // A ledger that cannot be read is a problem of its own, and so is what was found of the node.
+    let crossings = Ledger::open_read_only(&ledger_path(state_dir))
+        .and_then(|ledger| ledger.last_quota_crossings(MOST))
+        .unwrap_or_default();
+    let mut ordered = crossings.iter().flat_map(orders).collect::<Vec<_>>();
+    let known = NodeAlerts::read(state_dir).ok().flatten().unwrap_or_default();
+    ordered.extend(known.alerts.iter().flat_map(|alert| orders_of_alert(&known.node, alert)));
     if ordered.is_empty() {
         return Vec::new();
     }
@@ -35,7 +38,7 @@ pub(super) fn problems(state_dir: &Path, now_s: i64) -> Vec<String> {
     if let Some((order, run)) = failed.last() {
         problems.push(format!(
             "{} of quotas failed and {} tried again, the last one {} for {} ({} so far): {}; `trafctl quota \
-             crossings --failed` lists them",
+             crossings --failed` and `trafctl quota alerts` list them",
             counted(failed.len(), "action"),
             if failed.len() == 1 { "is" } else { "are" },
             order.action,
