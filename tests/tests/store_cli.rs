@@ -151,6 +151,11 @@ fn nodes_are_listed_with_how_far_they_are() -> Result<()> {
     ensure!(of(&merged)? == ["101", "102"], "{merged}");
     let bytes = |report: &serde_json::Value| report["total"]["total"]["bytes"].as_u64().unwrap_or_default();
     ensure!(bytes(&merged) == 2 * bytes(&one) && bytes(&both) == bytes(&merged) && bytes(&one) > 0);
+    // A zone that this machine does not know, and one that it does.
+    server.query("update trafctl.ledger set zone = 'Mars/Base'")?;
+    fails(&lab, &["report", "--store", &url, "--by", "total"], "no zone \"Mars/Base\"")?;
+    ensure!(bytes(&total(&["--tz", "UTC"])?) == bytes(&merged));
+    server.query("update trafctl.ledger set zone = 'Europe/Berlin'")?;
     server.query("update trafctl.ledger set zone = 'UTC' where node = 'n8'")?;
     fails(
         &lab,

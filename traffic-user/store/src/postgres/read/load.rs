@@ -127,7 +127,12 @@ fn calendar(
     let is_common = other_zone.is_none() && other_day.is_none();
     let zone = choice.zone.filter(|_| other_zone.is_some()).unwrap_or(&first.zone);
     let day = choice.billing_day.filter(|_| other_day.is_some()).unwrap_or(day);
-    Ok((Calendar::new(zone, day)?, is_common))
+    match (Calendar::new(zone, day), choice.zone) {
+        (Ok(calendar), _) => Ok((calendar, is_common)),
+        // This machine does not know the zone of the nodes, but another one is asked for.
+        (Err(_), Some(asked)) => Ok((Calendar::new(asked, day)?, false)),
+        (Err(error), None) => Err(error.into()),
+    }
 }
 
 /// Start of the first five minutes that the store has. A ledger may have dropped them since.

@@ -28,7 +28,7 @@ use traffic_ledger::{
     StoredQuery, StoredRows,
 };
 
-use super::{Postgres, Target, of};
+use super::{Postgres, Target, of, text};
 use crate::store::StoreError;
 use shares::Shares;
 
@@ -147,10 +147,8 @@ impl Reader {
         let work = async { timeout(READ_TIME, self.client.query_typed(sql, parameters)).await };
         let found = match self.runtime.block_on(work) {
             Ok(Ok(rows)) => Ok(rows),
-            // The server gave up.
-            Ok(Err(error)) if error.code() == Some(&tokio_postgres::error::SqlState::QUERY_CANCELED) => {
-                Err(too_long())
-            }
+            // The server gave up. Somebody may also have cancelled it.
+            Ok(Err(error)) if text(&error).contains("statement timeout") => Err(too_long()),
             Ok(Err(error)) => Err(of(&error)),
             Err(_) => Err(too_long()),
         };

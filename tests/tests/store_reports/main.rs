@@ -1,19 +1,18 @@
 //! Reports from a store equal those of the ledgers that were shipped to it: for random ledgers, in a real PostgreSQL.
 
+mod random_node;
+mod tenants;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::{Context as _, Result, ensure};
 use jiff::Timestamp;
-use traffic_ledger::{
-    AdjustmentRequest, Basis, By, Ledger, LedgerConfig, LedgerError, Report, ReportQuery, SeriesQuery, Split,
-    TopQuery, testing,
-};
-use traffic_model::calendar::{Calendar, Retention};
-use traffic_store::{
-    Node, Shipper,
-    postgres::{self, Assignment, Postgres as Store, Reported, Target, open_ledger},
-};
+use traffic_ledger::{Basis, By, Ledger, LedgerError, Report, ReportQuery, SeriesQuery, Split, TopQuery};
+use traffic_model::calendar::Calendar;
+use traffic_store::postgres::{self, Postgres as Store, Reported, Target, open_ledger};
 use traffic_tests::{Namespace, postgres::Postgres};
+
+use random_node::{Habits, RandomNode};
 
 /// 2026-09-26, noon UTC: a month border and the end of summer time follow.
 const BEGIN: i64 = 1_790_424_000;
@@ -34,121 +33,6 @@ const STEPS: [By; 7] = [By::FiveMinutes, By::Hour, By::Day, By::Week, By::Month,
 
 fn block_on<T>(work: impl Future<Output = T>) -> Result<T> {
     Ok(tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(work))
-}
-
-/// A node with a ledger of random traffic.
-struct RandomNode {
-    _directory: tempfile::TempDir,
-    ledger: Ledger,
-    node: testing::Node,
-    about: Node,
-    calendar: Calendar,
-}
-
-/// What a history may do to a node.
-#[derive(Clone, Copy)]
-struct Habits {
-    /// Readings may be hours apart.
-    is_late: bool,
-    drains: usize,
-}
-
-impl RandomNode {
-    fn new(name: &str, calendar: Calendar, random: &mut fastrand::Rng) -> Result<Self> {
-        let directory = tempfile::tempdir_in("/dev/shm")?;
-        let config = LedgerConfig {
-            calendar: calendar.clone(),
-            retention: Retention { five_minutes_days: 1000, hours_months: 60 },
-            ..LedgerConfig::default()
-        };
-        let ledger = Ledger::open(&directory.path().join("ledger.sqlite"), config)?;
-        let mut node = testing::Node::balanced(BEGIN + random.i64(0..100_000));
-        node.name = name.to_owned();
-        node.ipv6.insert("7".to_owned());
-        let about = Node {
-            name: name.to_owned(),
-            version: "0.2.0".to_owned(),
-            kernel: "6.1.0".to_owned(),
-            has_cluster_ids: false,
-        };
-        Ok(Self { _directory: directory, ledger, node, about, calendar })
-    }
-
-    fn live(&mut self, habits: Habits, random: &mut fastrand::Rng) -> Result<()> {
-        for _ in 0..habits.drains {
-            for _ in 0..random.usize(0..4) {
-                let sums = [0; 4].map(|_: u64| random.u64(1..1_000_000));
-                self.node.traffic(CONTAINERS[random.usize(..CONTAINERS.len())], random.u8(0..4), sums);
-            }
-            let seconds = match (random.u8(..10), habits.is_late) {
-                (0, true) => random.u64(600..200_000),
-                (1..4, true) => random.u64(30..900),
-                (0, false) => 300,
-                _ => 300,
-            };
-            self.node.pass(seconds).drain(&mut self.ledger);
-            match random.u8(..40) {
-                0 => drop(self.ledger.maintain(self.node.wall)?),
-                1 if habits.is_late => self.close(random)?,
-                2 if habits.is_late => self.node.table = random.u8(1..4),
-                3 if habits.is_late => {
-                    let name = format!("shop-{}", random.u8(..9));
-                    self.ledger.note_names(BTreeMap::from([("101".to_owned(), name)]));
-                }
-                4 if habits.is_late => drop(self.node.reboot(random.i64(60..5000))),
-                _ => {}
-            }
-        }
-        Ok(())
-    }
-
-    /// Closes the first open month that is over, and corrects something of it.
-    fn close(&mut self, random: &mut fastrand::Rng) -> Result<()> {
-        for month in ["2026-09", "2026-10", "2026-11"] {
-            match self.ledger.close_anyway(month, self.node.wall) {
-                Ok(_) => {}
-                Err(LedgerError::NotClosable { .. }) => continue,
-                Err(error) => return Err(error.into()),
-            }
-            for container in [0, 1].map(|_| CONTAINERS[random.usize(..CONTAINERS.len())]) {
-                let request = AdjustmentRequest {
-                    period: month.to_owned(),
-                    container: container.to_owned(),
-                    class: random.u8(0..3),
-                    family: None,
-                    packets: [random.i64(1..9), 0],
-                    bytes: [random.i64(1..999), random.i64(-5..0)],
-                    reason: format!("credit {}", random.u16(..)),
-                    made: self.node.wall,
-                };
-                match self.ledger.adjust(&request) {
-                    Ok(_) | Err(LedgerError::Query(_) | LedgerError::NoSuchContainer(_)) => {}
-                    Err(error) => return Err(error.into()),
-                }
-            }
-        }
-        Ok(())
-    }
-
-    fn ship(&self, target: &Target) -> Result<()> {
-        block_on(async {
-            let mut store = Store::connect(target).await?;
-            let shipper = Shipper { ledger: &self.ledger, machine: None, node: &self.about };
-            shipper.ship(&mut store, &mut |_, _| {}).await?;
-            anyhow::Ok(())
-        })?
-    }
-
-    fn stored(&self, target: &Target) -> Result<Ledger> {
-        Ok(open_ledger(
-            target,
-            &Reported {
-                nodes: std::slice::from_ref(&self.about.name),
-                with_interfaces: true,
-                ..Reported::default()
-            },
-        )?)
-    }
 }
 
 fn new_store(server: &Postgres<'_>) -> Result<Target> {
@@ -374,121 +258,6 @@ fn several_nodes(server: &Postgres<'_>, seed: u64) -> Result<()> {
         );
     }
     Ok(())
-}
-
-/// Sums of one five minutes of a container: packets in, bytes in, packets out, bytes out.
-type FiveMinutes = BTreeMap<(String, i64, Option<u8>), [u64; 4]>;
-
-/// All rows of a ledger in five minutes, by container and class.
-fn five_minutes(ledger: &Ledger) -> Result<FiveMinutes> {
-    let split = Split { class: true, ..Split::default() };
-    let report = ledger.report(&ReportQuery { by: By::FiveMinutes, split, ..ReportQuery::default() })?;
-    let mut rows = FiveMinutes::new();
-    for row in report.rows {
-        let (a, b) = (row.figures.incoming.unwrap_or_default(), row.figures.outgoing.unwrap_or_default());
-        let key = (row.container, row.start.as_second(), row.class);
-        rows.insert(key, [a.packets, a.bytes, b.packets, b.bytes]);
-    }
-    Ok(rows)
-}
-
-/// Containers whose tenants change, also in the middle of days and of closed months.
-fn tenants(server: &Postgres<'_>, seed: u64) -> Result<()> {
-    let mut random = fastrand::Rng::with_seed(seed);
-    let target = new_store(server)?;
-    let mut nodes = Vec::new();
-    for name in ["n1", "n2"] {
-        let mut node = RandomNode::new(name, Calendar::utc(), &mut random)?;
-        node.live(Habits { is_late: true, drains: 90 }, &mut random)?;
-        node.ship(&target)?;
-        nodes.push(node);
-    }
-    let mut assigned: Vec<Assignment> = Vec::new();
-    let mut refused = 0;
-    for _ in 0..14 {
-        let from = if random.u8(..4) == 0 { 0 } else { BEGIN + random.i64(0..3_000_000) };
-        let new = Assignment {
-            number: 0,
-            tenant: ["acme", "beta", "gamma"][random.usize(..3)].to_owned(),
-            container: CONTAINERS[random.usize(..CONTAINERS.len())].to_owned(),
-            node: Some(["n1", "n2"][random.usize(..2)].to_owned()),
-            from,
-            until: random.bool().then(|| from.max(BEGIN) + random.i64(300..2_000_000)),
-        };
-        let made = block_on(async { postgres::assign(&mut Store::connect(&target).await?, &new).await })?;
-        let start = |time: i64| time.div_euclid(300) * 300;
-        let (from, until) = (start(new.from), new.until.map_or(i64::MAX, start));
-        let overlaps = assigned.iter().any(|other| {
-            (&other.container, &other.node) == (&new.container, &new.node)
-                && other.from < until
-                && other.until.unwrap_or(i64::MAX) > from
-        });
-        ensure!(made.is_err() == overlaps, "{new:?} {made:?} {assigned:?}");
-        match made {
-            Ok(made) => assigned.push(made.assignment),
-            Err(error) => {
-                refused += 1;
-                ensure!(
-                    error.to_string().contains(&new.tenant) && error.to_string().contains("while"),
-                    "{error}"
-                );
-            }
-        }
-    }
-    ensure!(refused > 0 && assigned.len() > 3, "{refused} {assigned:?}");
-    let tenant_of = |node: &str, container: &str, at: i64| -> String {
-        let is_it = |one: &&Assignment| {
-            one.container == container
-                && one.node.as_deref() == Some(node)
-                && one.from <= at
-                && one.until.is_none_or(|until| at < until)
-        };
-        assigned.iter().find(is_it).map_or_else(|| "(no tenant)".to_owned(), |one| one.tenant.clone())
-    };
-    let stored = open_ledger(&target, &Reported { by_tenant: true, ..Reported::default() })?;
-    let fine: Vec<(String, FiveMinutes)> = nodes
-        .iter()
-        .map(|node| Ok((node.about.name.clone(), five_minutes(&node.ledger)?)))
-        .collect::<Result<_>>()?;
-    for by in [By::Total, By::Month, By::Day, By::Hour] {
-        let split = Split { class: true, ..Split::default() };
-        let from = time(if random.bool() { BEGIN } else { BEGIN + 300 * random.i64(0..300) });
-        let report = stored.report(&ReportQuery { by, split, from, ..ReportQuery::default() })?;
-        let mut expected: BTreeMap<(i64, String, Option<u8>), [u64; 4]> = BTreeMap::new();
-        for (node, rows) in &fine {
-            for ((container, start, class), sums) in rows {
-                let at = Timestamp::from_second(*start)?;
-                let Some(step) = report.steps.iter().find(|step| step.start <= at && at < step.end) else {
-                    continue;
-                };
-                let key = (step.start.as_second(), tenant_of(node, container, *start), *class);
-                expected.entry(key).or_default().iter_mut().zip(sums).for_each(|(sum, value)| *sum += value);
-            }
-        }
-        let mut found = BTreeMap::new();
-        for row in &report.rows {
-            let (a, b) = (row.figures.incoming.unwrap_or_default(), row.figures.outgoing.unwrap_or_default());
-            let sums = [a.packets, a.bytes, b.packets, b.bytes];
-            // A tenant may have a correction of a month without traffic of its own.
-            if sums != [0; 4] {
-                found.insert((row.start.as_second(), row.container.clone(), row.class), sums);
-            }
-        }
-        ensure!(found == expected, "{by:?}\n{found:?}\n{expected:?}\n{assigned:#?}");
-        let only = ReportQuery { by, containers: vec!["acme".to_owned()], ..ReportQuery::default() };
-        if assigned.iter().any(|one| one.tenant == "acme") && stored.has_label("acme")? {
-            let one = stored.report(&only)?;
-            ensure!(one.rows.iter().all(|row| row.container == "acme"));
-        }
-    }
-    Ok(())
-}
-
-#[test]
-fn a_tenant_has_what_its_containers_counted_while_they_were_its_own() -> Result<()> {
-    let namespace = Namespace::new("store-tenant")?;
-    let server = Postgres::start(&namespace, &["-c", "fsync=off"])?;
-    (0..histories()).try_for_each(|seed| tenants(&server, seed).with_context(|| format!("seed {seed}")))
 }
 
 #[test]
