@@ -207,27 +207,16 @@ impl Ledger {
         let (zone, day) = stored_calendar(&conn)?.unwrap_or_else(|| ("UTC".to_owned(), 1));
         // The borders of everything that was booked are in the file, so this machine need not know the zone.
         let calendar = with_substitute(&conn, Calendar::new_or_unknown(&zone, day)?)?;
-        Ok(Self {
-            conn,
-            path: path.to_owned(),
-            patience: migrate::BUSY_TIMEOUT,
-            calendar,
-            retention: Retention::default(),
-            vm_interface_prefixes: Vec::new(),
-            failing: None,
-            noted: Vec::new(),
-            names: BTreeMap::new(),
-            files: None,
-            digests: Rebuild::default(),
-            limits: QueryLimits::default(),
-            stored: None,
-            beside_writer,
-            _in_use: in_use,
-        })
+        Ok(Self { path: path.to_owned(), beside_writer, ..Self::to_read(conn, calendar, in_use) })
     }
 
     /// Of a connection that is no file, whose rows are in a store.
     pub(crate) fn in_memory(conn: Connection, calendar: Calendar, rows: Box<dyn StoredRows>) -> Self {
+        Self { stored: Some(rows), ..Self::to_read(conn, calendar, InUse::begin()) }
+    }
+
+    /// What all readers have.
+    fn to_read(conn: Connection, calendar: Calendar, in_use: InUse) -> Self {
         Self {
             conn,
             path: PathBuf::new(),
@@ -241,9 +230,9 @@ impl Ledger {
             files: None,
             digests: Rebuild::default(),
             limits: QueryLimits::default(),
-            stored: Some(rows),
+            stored: None,
             beside_writer: false,
-            _in_use: InUse::begin(),
+            _in_use: in_use,
         }
     }
 

@@ -15,7 +15,6 @@ use anyhow::{Context as _, anyhow};
 use clap::{Args, Subcommand};
 use jiff::Timestamp;
 use traffic_ledger::Ledger;
-use traffic_model::ContainerId;
 use traffic_quota::{FileMistake, Limit, PeriodKind, Quotas, Scope};
 
 use crate::{
@@ -242,12 +241,8 @@ impl Ids {
     }
 
     fn of(&self, container: &str) -> Vec<String> {
-        let others = match (&self.0, ContainerId::new(container)) {
-            (Some(ownership), Ok(id)) => ownership.rules.all_ids(&id),
-            _ => Vec::new(),
-        };
-        let others = others.iter().map(ToString::to_string).filter(|id| id != container);
-        std::iter::once(container.to_owned()).chain(others).collect()
+        let of_files = self.0.as_ref().map(|ownership| ownership.ids_in_ledger(container));
+        of_files.unwrap_or_else(|| vec![container.to_owned()])
     }
 }
 

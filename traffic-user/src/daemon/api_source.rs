@@ -130,12 +130,8 @@ impl QuotaReader {
         // Without the files that name owners, each container has one id.
         let ownership = Ownership::read(&self.config.read(), &self.state_dir, None).ok();
         let ids = |container: &str| {
-            let others = match (&ownership, ContainerId::new(container)) {
-                (Some(ownership), Ok(id)) => ownership.rules.all_ids(&id),
-                _ => Vec::new(),
-            };
-            let others = others.iter().map(ToString::to_string).filter(|id| id != container);
-            std::iter::once(container.to_owned()).chain(others).collect()
+            let of_files = ownership.as_ref().map(|ownership| ownership.ids_in_ledger(container));
+            of_files.unwrap_or_else(|| vec![container.to_owned()])
         };
         let mut ledger = Ledger::open_beside_writer(&self.ledger)?;
         // A reader keeps the write-ahead log from being emptied.

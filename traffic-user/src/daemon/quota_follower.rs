@@ -20,6 +20,7 @@ use super::ledger_handle::LedgerHandle;
 use crate::{
     files,
     health::{Components, Part},
+    ownership::ids_in_ledger,
     queries::quotas::Asker,
 };
 
@@ -131,13 +132,7 @@ impl QuotaFollower {
         ids: &dyn Fn(&ContainerId) -> Vec<ContainerId>,
     ) -> anyhow::Result<bool> {
         let Some(quotas) = &self.quotas else { return Ok(false) };
-        let ids = |container: &str| match ContainerId::new(container) {
-            Ok(id) => {
-                let others = ids(&id).into_iter().map(|id| id.to_string()).filter(|id| id != container);
-                std::iter::once(container.to_owned()).chain(others).collect()
-            }
-            Err(_) => vec![container.to_owned()],
-        };
+        let ids = |container: &str| ids_in_ledger(container, ids);
         let has_rates = quotas.quotas.iter().any(|quota| matches!(quota.limit, Limit::Rate { .. }));
         for _ in 0..ATTEMPTS {
             let state = ledger.quota_state().context("cannot read what is used of quotas")?;

@@ -62,7 +62,19 @@ pub fn resolve(
     Ok(resolved)
 }
 
+/// All ids of a container of the ledger as texts, the ledger's own first. `all_ids` finds those of an id.
+pub fn ids_in_ledger(container: &str, all_ids: impl FnOnce(&ContainerId) -> Vec<ContainerId>) -> Vec<String> {
+    let all = ContainerId::new(container).map_or_else(|_| Vec::new(), |id| all_ids(&id));
+    let others = all.iter().map(ToString::to_string).filter(|id| id != container);
+    std::iter::once(container.to_owned()).chain(others).collect()
+}
+
 impl Ownership {
+    /// [`ids_in_ledger`] by the files that name owners.
+    pub fn ids_in_ledger(&self, container: &str) -> Vec<String> {
+        ids_in_ledger(container, |id| self.rules.all_ids(id))
+    }
+
     /// All ids of the only container of a name.
     ///
     /// # Errors

@@ -19,7 +19,7 @@ mod known;
 pub mod names;
 pub mod vz_conf;
 
-pub use known::{UnknownContainer, resolve};
+pub use known::{UnknownContainer, ids_in_ledger, resolve};
 pub use names::{AmbiguousName, ContainerNames};
 
 use std::{

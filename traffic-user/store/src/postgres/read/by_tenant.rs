@@ -10,7 +10,7 @@ use traffic_ledger::{LedgerError, LineKey, StoredQuery};
 
 use super::{
     Parameter, Reader,
-    pieces::{Pieces, pieces},
+    pieces::{Piece, Pieces, pieces},
     shares::{self, Columns, Share, Shares},
     sums::{FIGURES, Sums, class_group, classes_filter, closed_columns, family_group, key, step_of, sums_of},
 };
@@ -65,6 +65,16 @@ fn with_shares<'a>(four: [Parameter<'a>; 4], columns: &'a Columns) -> Vec<Parame
     all
 }
 
+/// The first parameters of a query about a piece: its ledgers, its span, and where the steps begin.
+fn of_piece<'p>(piece: &'p Piece, query: &'p StoredQuery<'_>) -> [Parameter<'p>; 4] {
+    [
+        (&piece.ledgers, Type::INT4_ARRAY),
+        (&piece.span.0, Type::INT8),
+        (&piece.span.1, Type::INT8),
+        (&query.starts, Type::INT8_ARRAY),
+    ]
+}
+
 pub(super) fn traffic(reader: &Reader, query: &StoredQuery<'_>) -> Result<Vec<(LineKey, Sums)>, LedgerError> {
     let (class, family) = (class_group(query.split.class), family_group(query.split.family));
     let filter = classes_filter(query.classes);
@@ -86,12 +96,7 @@ pub(super) fn traffic(reader: &Reader, query: &StoredQuery<'_>) -> Result<Vec<(L
                  GROUP BY 1, 2, 3, 4",
                 piece.level
             );
-            let four: [Parameter<'_>; 4] = [
-                (&piece.ledgers, Type::INT4_ARRAY),
-                (&piece.span.0, Type::INT8),
-                (&piece.span.1, Type::INT8),
-                (&query.starts, Type::INT8_ARRAY),
-            ];
+            let four = of_piece(piece, query);
             take(&sql, &with_shares(four, &columns))?;
         }
         if pieces.closed.is_empty() {
@@ -132,12 +137,7 @@ pub(super) fn faults(reader: &Reader, query: &StoredQuery<'_>) -> Result<Sums, L
                  WHERE t.level = {} AND t.ledger = ANY($1) AND t.start >= $2 AND t.start < $3",
                 piece.level
             );
-            let four: [Parameter<'_>; 4] = [
-                (&piece.ledgers, Type::INT4_ARRAY),
-                (&piece.span.0, Type::INT8),
-                (&piece.span.1, Type::INT8),
-                (&query.starts, Type::INT8_ARRAY),
-            ];
+            let four = of_piece(piece, query);
             for row in &reader.rows(&sql, &with_shares(four, &columns))? {
                 let sums = sums_of(row, 0)?;
                 total.iter_mut().zip(sums).for_each(|(total, value)| *total = total.saturating_add(value));
