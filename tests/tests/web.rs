@@ -170,7 +170,8 @@ fn a_token_protects_the_figures_and_follows_its_file() -> Result<()> {
         Ok(fs::set_permissions(&token, fs::Permissions::from_mode(0o600))?)
     };
     write("first-token-1234\n")?;
-    eventually("the API is served", || Ok(socket.exists()))?;
+    // The file is there a moment before the daemon listens on it.
+    eventually("the API is served", || Ok(UnixStream::connect(&socket).is_ok()))?;
     let status = |header: &str| -> Result<String> {
         let (head, _) = ask(UnixStream::connect(&socket)?, "/api/v1/status", header)?;
         Ok(head.split(' ').nth(1).unwrap_or_default().to_owned())
