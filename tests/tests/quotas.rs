@@ -252,6 +252,38 @@ fn a_failed_action_and_a_broken_file_are_problems_and_stop_no_drain() -> Result<
 }
 
 #[test]
+fn a_threshold_is_found_between_two_drains() -> Result<()> {
+    let (lab, a, b) = node("quota-live")?;
+    let text = fs::read_to_string(lab.config())?;
+    // The next drains are those at the ends of five-minute buckets.
+    fs::write(lab.config(), text.replace("100ms", "1h"))?;
+    let log = lab.path("ran");
+    quotas(&lab, 100_000, &format!("command = ['/bin/sh', '-c', 'cat >>{}']", log.display()))?;
+    let daemon = Daemon::start(&lab)?;
+    let mut actions = runner(&lab)?;
+    let found = || {
+        let all = crossings(&lab)?.into_iter().map(|(percent, event, _)| (percent, event));
+        anyhow::Ok(all.collect::<Vec<_>>())
+    };
+    let reached = |percent: u64| (percent, "reached".to_owned());
+    send(&a, &b, 30)?;
+    ensure!(found()?.is_empty(), "no threshold is reached");
+    send(&a, &b, 25)?;
+    eventually("the half is reached", || Ok(found()? == [reached(50)])).with_context(|| daemon.log())?;
+    send(&a, &b, 30)?;
+    ensure!(found()? == [reached(50)], "nothing else is reached");
+    send(&a, &b, 20)?;
+    eventually("the action has run", || Ok(!lines(&log).is_empty())).with_context(|| daemon.log())?;
+    let document: serde_json::Value = serde_json::from_str(&lines(&log)[0])?;
+    ensure!(document["used"].as_u64() >= Some(100_000) && document["threshold_percent"] == 100, "{document}");
+    ensure!(found()? == [reached(50), reached(100)]);
+    actions.signal(Signal::TERM)?;
+    actions.wait(PATIENCE)?;
+    daemon.stop()?;
+    Ok(())
+}
+
+#[test]
 fn the_shipped_unit_runs_actions_with_one_capability() -> Result<()> {
     let (lab, a, b) = node("quota-unit")?;
     // Virtuozzo's class file, which the unit finds in its own root.

@@ -64,6 +64,8 @@ enum Part {
     Control,
     /// Real tables and real packets, beside the previous version
     Real,
+    /// From the byte that reaches a threshold of a quota to its action, and what the looks for that cost
+    Quotas,
     /// The web page, the API and the metrics, on a ledger of a year; only if it is named
     Web,
 }

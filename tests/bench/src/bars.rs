@@ -5,6 +5,7 @@ use serde::Serialize;
 use crate::{
     control, packets,
     program::{self, Draw},
+    quotas,
     real::{self, Peers},
     results::Results,
     statistics::{Summary, ratios},
@@ -130,9 +131,22 @@ pub fn all(results: &Results) -> Vec<Bar> {
         Goal::AtMost(1.2),
         results.ratio(control::PART, control::DUMP, control::AS_TABLE, "trafctl"),
     );
+    quota_bars(results, &mut add);
     real_bars(results, &mut add);
     web_bars(results, &mut add);
     bars
+}
+
+/// The bars of quotas: how late an action begins in the worst round, and what it costs not to miss that.
+fn quota_bars(results: &Results, add: &mut impl FnMut(String, Goal, Option<Vec<f64>>)) {
+    let latest = results
+        .get(quotas::PART, quotas::LATENCY, quotas::CLOSE)
+        .map(|rounds| vec![rounds.iter().copied().fold(0.0, f64::max)]);
+    add(format!("{}, the latest, s", quotas::LATENCY), Goal::AtMost(1.0), latest);
+    for case in [quotas::DAEMON_CPU, quotas::RUNNER_CPU] {
+        let measured = results.get(quotas::PART, case, quotas::CLOSE).map(<[f64]>::to_vec);
+        add(format!("{case} close to a threshold, %"), Goal::AtMost(1.0), measured);
+    }
 }
 
 /// The bars of the web page: what somebody waits for, in milliseconds, and whether memory grows.

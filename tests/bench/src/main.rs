@@ -4,6 +4,7 @@
 //! - [`program`]: variants of the kernel program by `BPF_PROG_TEST_RUN`.
 //! - [`packets`]: real packets through namespaces.
 //! - [`control`]: attach, load, dump and drain.
+//! - [`quotas`]: from the crossing of a threshold to the action.
 //! - [`web`]: the web page, the API and the metrics.
 //! - [`results`], [`statistics`], [`bars`], [`report`], [`chart`]: evaluation of the figures.
 //! - [`real`]: this version beside the previous one, on real tables.
@@ -17,6 +18,7 @@ mod packets;
 mod process;
 mod program;
 mod progress;
+mod quotas;
 mod random;
 mod real;
 mod report;
@@ -75,6 +77,7 @@ enum Part {
     Packets,
     Control,
     Real,
+    Quotas,
     Web,
 }
 
@@ -117,6 +120,9 @@ fn run(options: &Options) -> Result<bool> {
     }
     if wanted(Part::Real) {
         real::run(rounds, &mut results, &progress).context("part real")?;
+    }
+    if wanted(Part::Quotas) {
+        quotas::run(rounds, &mut results, &progress).context("part quotas")?;
     }
     // Only where it is asked for: its ledger takes long to make.
     if options.parts.contains(&Part::Web) {

@@ -11,6 +11,7 @@
 //! - `period`: where a period begins and ends.
 //! - `usage`: the used part of an allowance, and the thresholds that it has reached.
 //! - `crossing`: thresholds that are newly reached, or no longer, exactly once.
+//! - `lookout`: when to look at counters between drains, so that a threshold is found early.
 //! - `action`: what runs for a threshold, and which of it runs now, until it reports success.
 //! - `url`: addresses that webhooks are sent to.
 //! - `alert`: which problems of the node actions run for.
@@ -22,6 +23,7 @@ mod crossing;
 pub mod edit;
 mod file;
 mod forecast;
+mod lookout;
 mod period;
 mod quota;
 mod scope;
@@ -34,6 +36,7 @@ pub use alert::{Alert, ProblemKind};
 pub use crossing::{Change, Crossing, Look, Subject, Track};
 pub use file::{ACTION_KEYS, ALERT_KEYS, FileMistake, KEYS, Quotas};
 pub use forecast::{Forecast, METHOD as FORECAST_METHOD, Recent, forecast};
+pub use lookout::{BYTES_PER_S, Counted, Found, Lookout, SHORTEST as SHORTEST_LOOK, Sum, Taken};
 pub use period::{Period, PeriodKind, Span, WrongZone, zone_of};
 pub use quota::{Direction, FirstPeriod, Limit, Quota};
 pub use scope::{Container, NamePattern, Scope};

@@ -12,6 +12,7 @@ use std::{
 
 use anyhow::{Context as _, bail};
 use traffic_ledger::{DrainTrigger, Gap, GapReason, Ledger, LedgerError};
+use traffic_model::Snapshot;
 
 use super::{ledger_opening::Opening, noted_gaps::NotedGaps};
 use crate::{
@@ -111,21 +112,22 @@ impl LedgerHandle {
         }
     }
 
-    /// Writes what the counters grew by. The caller holds the lock on the pinned state.
+    /// Writes what the counters grew by, and returns the reading; `None` without a ledger. The caller holds the lock
+    /// on the pinned state.
     ///
     /// # Errors
     /// When the counters cannot be read or the ledger cannot be written. The next drain catches up.
-    pub(super) fn drain(&mut self, maps: &Maps, trigger: DrainTrigger) -> anyhow::Result<()> {
+    pub(super) fn drain(&mut self, maps: &Maps, trigger: DrainTrigger) -> anyhow::Result<Option<Snapshot>> {
         if !self.is_enabled() {
-            return Ok(());
+            return Ok(None);
         }
         let noted = self.noted.all().to_vec();
         let drained = self.open_if_needed().and_then(|opened| {
             opened.drainer.note_gaps(&noted);
-            opened.drainer.drain(maps, trigger)
+            opened.drainer.drain_reading(maps, trigger)
         });
         match &drained {
-            Ok(drained) => {
+            Ok((drained, _)) => {
                 self.noted.clear();
                 self.health.succeeded(time::now_or_end(), *drained);
                 self.components.works(Part::Ledger);
@@ -136,7 +138,7 @@ impl LedgerHandle {
             }
             Err(error) => self.note_failure(error),
         }
-        drained.map(drop)
+        drained.map(|(_, reading)| Some(reading))
     }
 
     /// Has the next drain store what people call the containers.

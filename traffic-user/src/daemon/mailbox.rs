@@ -28,6 +28,8 @@ pub(super) struct Work {
     pub resync: bool,
     /// Drain the counters.
     pub drain: bool,
+    /// Look whether a threshold of a quota was reached since the last drain.
+    pub look: bool,
     /// Roll up and drop older rows of the ledger.
     pub maintain: bool,
     /// Read the configuration again.
@@ -51,7 +53,7 @@ impl Work {
             && self.survey.is_none()
             && self.delivery.is_none()
             && self.files == Changed::default()
-            && !(self.resync || self.drain || self.maintain || self.reload || self.stop)
+            && !(self.resync || self.drain || self.look || self.maintain || self.reload || self.stop)
     }
 }
 
@@ -143,6 +145,8 @@ pub(super) enum WorkerEvent {
     Retry,
     /// Another process writes the ledger; the drain should be repeated soon.
     DrainSoon,
+    /// When to look next whether a threshold of a quota was reached; `None` for not before the next drain.
+    LookAt(Option<Instant>),
     /// Maintenance of the ledger has more to do.
     MaintenanceLeft,
     /// Another configuration is in force.

@@ -18,6 +18,7 @@
 //!   `api_source`: what it answers from.
 //! - `heartbeat`: the published state and the watchdog; `service_manager`: messages to systemd.
 //! - `program_log`: the log lines of the kernel program.
+//! - `quota_follower`: the quotas in force; `quota_looks`: looks at containers near a threshold between drains.
 //! - `surveys`: looks at the platforms on this host.
 //! - `stop_guard`: a bound on the time of the end.
 
@@ -40,6 +41,7 @@ mod mailbox;
 mod noted_gaps;
 mod program_log;
 mod quota_follower;
+mod quota_looks;
 mod resync;
 mod schedule;
 mod service_manager;
@@ -272,7 +274,7 @@ impl Daemon {
         reports: &mut UnboundedReceiver<WorkerEvent>,
     ) -> anyhow::Result<()> {
         let mut resync = Resync::start()?;
-        let mut retry_at = None;
+        let (mut retry_at, mut look_at) = (None, None);
         let mut maintenance = ticks(MAINTENANCE_INTERVAL);
         loop {
             tokio::select! {
@@ -289,6 +291,11 @@ impl Daemon {
                 () = self.heart.due() => self.heart.beat(),
                 () = self.api.due() => self.api.retry(),
                 () = resync.tick() => self.resync(),
+                () = until(look_at) => {
+                    // The answer has the next time.
+                    look_at = None;
+                    self.mailbox.post(|work| work.look = true);
+                }
                 () = until(retry_at) => {
                     retry_at = None;
                     self.resync();
@@ -322,6 +329,7 @@ impl Daemon {
                         retry_at.get_or_insert_with(|| Instant::now() + RETRY_INTERVAL);
                     }
                     Some(WorkerEvent::DrainSoon) => self.drains.plan_within(RETRY_INTERVAL),
+                    Some(WorkerEvent::LookAt(time)) => look_at = time.map(Instant::from_std),
                     Some(WorkerEvent::MaintenanceLeft) => maintenance.reset_after(MAINTENANCE_PAUSE),
                     Some(WorkerEvent::Reloaded(config)) => self.reloaded(*config),
                     Some(WorkerEvent::ReloadDone) => tell(Message::Ready),

@@ -14,6 +14,7 @@ use std::{
 use anyhow::Context as _;
 use tokio::sync::mpsc::UnboundedSender;
 use traffic_ledger::DrainTrigger;
+use traffic_model::Snapshot;
 
 use super::{
     api_source::{SharedConfig, SharedSources},
@@ -23,6 +24,7 @@ use super::{
     ledger_handle::{self, LedgerHandle},
     mailbox::{Mailbox, Started, Work, WorkerEvent},
     quota_follower::QuotaFollower,
+    quota_looks::{Begin, QuotaLooks},
     resync,
 };
 use crate::{
@@ -86,6 +88,7 @@ pub(super) struct Worker {
     pub(super) loader: ClassLoader,
     pub(super) ledger: LedgerHandle,
     pub(super) quotas: QuotaFollower,
+    looks: QuotaLooks,
     pub(super) logs_faults: bool,
     /// The configuration in force, for the threads that answer requests.
     pub(super) config: SharedConfig,
@@ -141,6 +144,7 @@ impl Worker {
             loader,
             ledger,
             quotas: QuotaFollower::new(quota_file),
+            looks: QuotaLooks::default(),
             logs_faults,
             sources: SharedSources::default(),
             is_started: false,
@@ -157,13 +161,15 @@ impl Worker {
         let session = worker.attach_all(session, pass)?;
         worker.is_started = true;
         // A ledger that cannot be written now does not keep traffic from being counted.
-        worker.drain_locked(session.maps(), DrainTrigger::Started);
+        let began = Begin::now();
+        let drained = worker.drain_locked(session.maps(), DrainTrigger::Started);
         // Whoever hears of the start finds the lock free, and the kernel's switch as it was.
         drop(session);
         let config = worker.host.config().clone();
         let drains = worker.ledger.is_enabled().then(|| Arc::clone(worker.ledger.health()));
         let started = Started { config, source: worker.source(look), drains, log };
         worker.report(WorkerEvent::Started(Box::new(started)));
+        worker.follow_quotas(began, drained.as_ref());
         Ok(worker)
     }
 
@@ -183,7 +189,10 @@ impl Worker {
         }
         if work.drain {
             let _busy = begin("draining");
-            self.drain_in_time();
+            self.drain_in_time(DrainTrigger::Interval);
+        } else if work.look {
+            let _busy = begin("looking at quotas");
+            self.look();
         }
         if work.reload {
             self.loader.reload();
@@ -364,24 +373,48 @@ impl Worker {
         self.mailbox.is_waiting.store(self.follower.is_waiting(), Ordering::Relaxed);
     }
 
-    fn drain_in_time(&mut self) {
-        let drained = self.drain(DrainTrigger::Interval);
+    /// Looks at containers that may have reached a threshold of a quota since the last drain.
+    fn look(&mut self) {
+        match self.looks.look() {
+            Ok(true) if !self.drain_in_time(DrainTrigger::Event) => self.looks.drain_failed(),
+            Ok(_) => {}
+            // Found by the next drain at the latest.
+            Err(error) => self.components.failed(Part::Quotas, &error),
+        }
+        self.report(WorkerEvent::LookAt(self.looks.due()));
+    }
+
+    /// A drain that is due, and what follows it. Returns whether there was one.
+    fn drain_in_time(&mut self, trigger: DrainTrigger) -> bool {
+        let began = Begin::now();
+        let drained = self.drain(trigger);
         let lost = drained.as_ref().is_err_and(load::is_lost);
-        let vanished = matches!(drained, Ok(Restored::Pins | Restored::Other));
+        let vanished = matches!(drained, Ok((Restored::Pins | Restored::Other, _)));
         if lost || vanished {
             // At once, not at the next resync: until then nothing may be counted.
             self.resync_or_retry("creating the counters again");
         }
-        // Without the lock on the pinned state: what this takes keeps no start hook waiting.
-        let rules = self.host.policy.rules();
-        self.quotas.follow(&mut self.ledger, &self.components, &|id| rules.all_ids(id));
+        let reading = drained.ok().and_then(|(_, reading)| reading);
+        self.follow_quotas(began, reading.as_ref());
+        reading.is_some()
     }
 
-    /// Writes what was counted since the last drain into the ledger. A failure is noted as the ledger's; the
-    /// error is for callers that need its cause.
-    fn drain(&mut self, trigger: DrainTrigger) -> anyhow::Result<Restored> {
+    /// What follows a drain that may be the last one for an interval; `None` for one that failed. Without the lock
+    /// on the pinned state: what this takes keeps no start hook waiting.
+    fn follow_quotas(&mut self, began: Begin, reading: Option<&Snapshot>) {
+        let rules = self.host.policy.rules();
+        self.quotas.follow(&mut self.ledger, &self.components, &|id| rules.all_ids(id));
+        if let (Some(reading), Some(ledger)) = (reading, self.ledger.opened()) {
+            self.looks.drained((began, reading), ledger, &self.host.bpffs, &self.components);
+        }
+        self.report(WorkerEvent::LookAt(self.looks.due()));
+    }
+
+    /// Writes what was counted since the last drain into the ledger, and returns the reading. A failure is noted as
+    /// the ledger's; the error is for callers that need its cause.
+    fn drain(&mut self, trigger: DrainTrigger) -> anyhow::Result<(Restored, Option<Snapshot>)> {
         if !self.ledger.is_enabled() {
-            return Ok(Restored::Nothing);
+            return Ok((Restored::Nothing, None));
         }
         let (bpffs, host) = (&self.host.bpffs, &self.host);
         let opened = bpffs.mend().and_then(|()| bpffs.lock()).and_then(|lock| {
@@ -391,20 +424,21 @@ impl Worker {
         let (maps, _lock, restored) = opened
             .context("cannot drain the counters")
             .inspect_err(|error| self.ledger.note_failure(error))?;
-        self.drain_locked(&maps, trigger);
-        Ok(restored)
+        Ok((restored, self.drain_locked(&maps, trigger)))
     }
 
     /// As [`Self::drain`], for a caller that holds the lock on the pinned state. A failure is noted as the
-    /// ledger's, and the next drain catches up.
-    fn drain_locked(&mut self, maps: &Maps, trigger: DrainTrigger) {
+    /// ledger's, and the next drain catches up. Returns the reading that was written.
+    fn drain_locked(&mut self, maps: &Maps, trigger: DrainTrigger) -> Option<Snapshot> {
         self.ledger.note_names(&self.host.policy.names());
         self.ledger.note_inside(&self.host.policy.inside().cloned().collect::<Vec<_>>());
-        match self.ledger.drain(maps, trigger) {
-            Ok(()) if self.ledger.needs_class_table() => self.loader.store(),
-            Err(error) if ledger_handle::is_busy(&error) => self.report(WorkerEvent::DrainSoon),
-            Ok(()) | Err(_) => {}
+        let drained = self.ledger.drain(maps, trigger);
+        match &drained {
+            Ok(_) if self.ledger.needs_class_table() => self.loader.store(),
+            Err(error) if ledger_handle::is_busy(error) => self.report(WorkerEvent::DrainSoon),
+            Ok(_) | Err(_) => {}
         }
+        drained.ok().flatten()
     }
 }
 

@@ -236,6 +236,18 @@ impl Drainer {
     /// With [`OtherLedger`] when the counters belong to another ledger. When the counters cannot be read or
     /// the ledger cannot be written, the next drain catches up.
     pub fn drain(&mut self, maps: &Maps, trigger: DrainTrigger) -> anyhow::Result<Drained> {
+        self.drain_reading(maps, trigger).map(|(drained, _)| drained)
+    }
+
+    /// As [`Self::drain`], and returns the reading as well.
+    ///
+    /// # Errors
+    /// As [`Self::drain`].
+    pub fn drain_reading(
+        &mut self,
+        maps: &Maps,
+        trigger: DrainTrigger,
+    ) -> anyhow::Result<(Drained, Snapshot)> {
         let started = Instant::now();
         let mut snapshot = counters::read(maps, &self.node)?;
         let excess_skbs = match self.compare(maps, &mut snapshot) {
@@ -268,7 +280,7 @@ impl Drainer {
             outcome.fault_rows,
             outcome.interface_rows
         );
-        Ok(Drained { gaps: outcome.gaps.len(), excess_skbs })
+        Ok((Drained { gaps: outcome.gaps.len(), excess_skbs }, snapshot))
     }
 
     /// Compares a reading with the kernel's statistics: what was counted too often, and what passed unseen. A failure

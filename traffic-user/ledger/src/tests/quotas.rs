@@ -298,3 +298,42 @@ fn what_quotas_cost() {
         println!("{name}: median {:?}, best {:?}", times[times.len() / 2], times[0]);
     }
 }
+
+#[test]
+fn the_sums_are_those_of_the_last_drain_while_drains_keep_them() {
+    let mut file = ledger();
+    assert_eq!(file.ledger.quota_sums().unwrap(), []);
+    let mut node = Node::new(NOON);
+    node.traffic("101", 1, [1, 100, 2, 200]).pass(60).drain(&mut file.ledger);
+    let all = |ledger: &Ledger| {
+        let sums = ledger.quota_sums().unwrap();
+        let of = |sum: traffic_quota::Sum| {
+            (sum.container, sum.direction, sum.classes, sum.used.incoming, sum.used.outgoing, sum.next)
+        };
+        let mut all: Vec<_> = sums.into_iter().map(of).collect();
+        all.sort_by_key(|sum| std::cmp::Reverse(sum.5));
+        all
+    };
+    let follow = |ledger: &mut Ledger| {
+        let at_s = ledger.extent().unwrap().last_reading.unwrap().as_second();
+        let state = ledger.quota_state().unwrap();
+        let looks: Vec<_> = RULES[..2].iter().map(|rule| look(ledger, rule, "101", at_s)).collect();
+        assert!(ledger.follow_quotas(&state, &looks, &[]).unwrap());
+    };
+    follow(&mut file.ledger);
+    let month =
+        |incoming, outgoing, next| ("101".to_owned(), Direction::Sum, Vec::new(), incoming, outgoing, next);
+    let week =
+        |incoming, outgoing, next| ("101".to_owned(), Direction::Out, vec![1, 2], incoming, outgoing, next);
+    assert_eq!(all(&file.ledger), [month(100, 200, 1000), week(100, 200, 241)]);
+    node.traffic("101", 2, [1, 10, 1, 40]).pass(60).drain(&mut file.ledger);
+    assert_eq!(all(&file.ledger), [month(110, 240, 1000), week(110, 240, 241)]);
+    node.traffic("101", 2, [0, 0, 1, 1]).pass(60).drain(&mut file.ledger);
+    assert_eq!(all(&file.ledger), [month(110, 241, 1000), week(110, 241, 301)], "80 % are reached");
+    // All thresholds of the week are reached, so nothing is looked for.
+    node.traffic("101", 2, [0, 0, 1, 100]).pass(60).drain(&mut file.ledger);
+    assert_eq!(all(&file.ledger), [month(110, 341, 1000)]);
+    // Another customer has the id now, and nothing of these sums.
+    file.ledger.retire("101", time(NOON + 600)).unwrap();
+    assert_eq!(all(&file.ledger), []);
+}

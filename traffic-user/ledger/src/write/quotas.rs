@@ -17,9 +17,9 @@ mod tracks;
 use std::collections::HashMap;
 
 use rusqlite::{Connection, Transaction, params};
-use traffic_quota::{Direction, Look, Used};
+use traffic_quota::{Direction, Look, Sum, Used};
 
-use crate::{error::LedgerError, ids};
+use crate::{error::LedgerError, ids, store::Ledger, write::clock};
 
 pub use tracks::{PastTrack, QuotaCrossing, QuotaLook, QuotaState};
 
@@ -150,6 +150,27 @@ impl RunningSums {
             ids::set_meta(transaction, NUMBER, self.number + changed)?;
         }
         Ok(())
+    }
+}
+
+impl Ledger {
+    /// What is used of the quotas whose next threshold drains look for, as of the last reading. Empty if the sums are
+    /// not right now.
+    ///
+    /// # Errors
+    /// When the file cannot be read.
+    pub fn quota_sums(&self) -> Result<Vec<Sum>, LedgerError> {
+        let view = self.conn.unchecked_transaction()?;
+        let Some(last) = clock::last_reading(&view)? else { return Ok(Vec::new()) };
+        let Some(sums) = RunningSums::load(&view, last.as_second())? else { return Ok(Vec::new()) };
+        let mut statement = view.prepare_cached("SELECT id, name FROM container WHERE retired IS NULL")?;
+        let rows = statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?;
+        let ids: HashMap<i64, String> = rows.collect::<Result<_, _>>()?;
+        let sum = |sum: RunningSum| {
+            let RunningSum { container, direction, classes, used, next, .. } = sum;
+            Some(Sum { container: ids.get(&container)?.clone(), direction, classes, used, next: next? })
+        };
+        Ok(sums.tracks.into_iter().filter_map(sum).collect())
     }
 }
 

@@ -8,6 +8,7 @@
 //! | `arithmetic` | sums over CPUs, and differences |
 //! | `bases` | the base of a slot: what it held before its present owner |
 //! | `attached` | which slot counts for which interface |
+//! | [`live`] | what some containers counted since a reading, from their slots alone |
 //! | `missed` | the comparison with the kernel's statistics of an interface |
 //! | [`bypass`] | what they show that passed an attached program unseen |
 //! | [`excess`] | the opposite: more counted than the kernel shows |
@@ -19,8 +20,10 @@ pub mod bypass;
 mod classes;
 pub mod excess;
 mod interfaces;
+pub mod live;
 mod missed;
 
+use arithmetic::sum;
 pub(in crate::kernel) use arithmetic::{Counters, totals};
 pub use attached::attached;
 pub use bases::{
