@@ -37,7 +37,7 @@ pub const RUNNER_CPU: &str = "the CPU of `quota run`, 1,000 containers";
 /// All are close to a threshold.
 pub const CLOSE: &str = "close";
 /// No container is close to a threshold.
-const FAR: &str = "far";
+pub const FAR: &str = "far";
 
 const CONTAINERS: u32 = 1000;
 const FIRST_CONTAINER: u32 = 1001;

@@ -78,6 +78,45 @@ fn a_container_is_shown_with_its_name() -> Result<()> {
 }
 
 #[test]
+fn a_container_has_a_block_of_its_quotas() -> Result<()> {
+    let site = Site::new("web-quotas", "")?;
+    let quotas = site.lab.config().with_file_name("quotas.toml");
+    let text = "[[quota]]\nname = 'traffic <b>'\ncontainer = '101'\nallowance = '10kB'\n";
+    std::fs::write(&quotas, text.replace(" <b>", ""))?;
+    let _daemon = site.start()?;
+    site.send(40)?;
+    site.settled()?;
+    let browser = Browser::start(site.lab.host())?;
+    open(&browser, "#/container/101", "Container 101")?;
+    let table =
+        "[...document.querySelectorAll('table')].some((one) => one.caption?.textContent === 'Quotas')";
+    browser.wait(table)?;
+    let shown = rows(&browser, "Quotas")?;
+    let document = site.json(&["quota", "show", "101"])?;
+    let standing = &document["standings"][0];
+    assert_eq!(shown.len(), 1, "{shown:?}");
+    assert_eq!(
+        shown[0][..4],
+        ["traffic", text_of(standing, "period")?, &bytes(standing, "/used_bytes")?, "10000"]
+    );
+    assert_eq!(shown[0][6..], ["used up", "80 %, 100 %"]);
+    // One without a quota has no block, and a mistake in the file hides nothing else.
+    open(&browser, "#/container/102", "Container 102")?;
+    browser.wait("document.body.innerText.includes('Months')")?;
+    ensure!(!browser.run(&format!("return {table}"))?.as_bool().unwrap_or(true));
+    std::fs::write(&quotas, text)?;
+    open(&browser, "#/container/101", "Container 101")?;
+    browser.wait("document.body.innerText.includes('quotas.toml:2:8: ')")?;
+    browser.wait("document.body.innerText.includes('Months')")?;
+    Ok(())
+}
+
+/// A text of a document.
+fn text_of<'v>(value: &'v Value, key: &str) -> Result<&'v str> {
+    value[key].as_str().with_context(|| format!("{key} in {value:#}"))
+}
+
+#[test]
 fn every_page_shows_what_the_commands_report() -> Result<()> {
     let site = Site::new("web-pages", "")?;
     site.lab.host().ip("link add <script>x type bridge")?;

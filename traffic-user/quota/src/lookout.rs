@@ -6,7 +6,8 @@
 //! If that reaches a threshold, a drain is asked for, which finds the crossing by itself: a look only brings it
 //! forward. So a look that fails or is wrong changes no figure and loses no crossing.
 //!
-//! Looks pause for as long as keeps them at a hundredth of a core, and drains that were asked for at a tenth.
+//! Looks pause for as long as keeps them at a hundredth of a core. Drains that were asked for take a tenth at most, but
+//! some may follow each other at once: thresholds are reached together at times, and rarely.
 
 use std::{
     collections::BTreeMap,
@@ -22,10 +23,12 @@ pub const BYTES_PER_S: u64 = 12_500_000_000;
 pub const SHORTEST: Duration = Duration::from_millis(250);
 /// How long the pause after a look is, as a multiple of what the look took.
 const PAUSE_AFTER_LOOK: u32 = 100;
-/// The same after a drain that was asked for.
-const PAUSE_AFTER_DRAIN: u32 = 10;
 /// The longest of these pauses.
 const LONGEST_PAUSE: Duration = Duration::from_secs(10);
+/// How long drains that were asked for are paid off, as a multiple of what they took.
+const PAID_AFTER_DRAIN: u32 = 10;
+/// As long as no more is to be paid off, drains follow without a longer pause.
+const CREDIT: Duration = Duration::from_secs(30);
 /// The pause after a look that failed.
 const PAUSE_AFTER_FAILURE: Duration = Duration::from_secs(2);
 
@@ -56,9 +59,9 @@ pub struct Taken {
 }
 
 impl Taken {
-    /// The end of the pause after it, which is so many times as long.
-    fn pause(&self, times: u32) -> Instant {
-        self.ended + self.cpu.saturating_mul(times).clamp(SHORTEST, LONGEST_PAUSE)
+    /// The end of the pause after a look.
+    fn pause(&self) -> Instant {
+        self.ended + self.cpu.saturating_mul(PAUSE_AFTER_LOOK).clamp(SHORTEST, LONGEST_PAUSE)
     }
 }
 
@@ -99,6 +102,8 @@ pub struct Lookout {
     containers: BTreeMap<String, Watched>,
     /// No look is before this.
     pause: Option<Instant>,
+    /// When the drains are paid off that were asked for.
+    paid: Option<Instant>,
     /// The containers for which a drain was asked, with the amounts that they had reached.
     asked: BTreeMap<String, Vec<u64>>,
     /// Those for which drains were asked in vain.
@@ -137,7 +142,10 @@ impl Lookout {
             self.pause = None;
         } else {
             self.in_vain.extend(asked);
-            self.pause = Some(drain.pause(PAUSE_AFTER_DRAIN));
+            let cost = drain.cpu.saturating_mul(PAID_AFTER_DRAIN).min(CREDIT);
+            let paid = self.paid.map_or(drain.ended, |paid| paid.max(drain.ended)) + cost;
+            self.paid = Some(paid);
+            self.pause = Some((drain.ended + SHORTEST).max(paid.checked_sub(CREDIT).unwrap_or(paid)));
         }
         self.in_vain.retain(|id, amounts| containers.get(id).is_some_and(|one| one.amounts() == *amounts));
         for (id, watched) in &mut containers {
@@ -171,7 +179,7 @@ impl Lookout {
 
     /// Takes over what a look has found. Returns whether to drain at once.
     pub fn looked(&mut self, look: Taken, found: Found) -> bool {
-        self.pause = Some(look.pause(PAUSE_AFTER_LOOK));
+        self.pause = Some(look.pause());
         for (id, counted) in found {
             let Some(watched) = self.containers.get_mut(&id) else { continue };
             watched.due = None;

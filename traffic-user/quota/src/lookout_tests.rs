@@ -98,8 +98,8 @@ fn a_drain_in_vain_is_asked_for_once_until_another_one_comes() {
     // It took 80 ms, and the ledger still has the same.
     let after = begin + 80 * MS;
     lookout.drained(taken(begin, after), vec![sum("a", 0, 100), sum("b", 0, 100)]);
-    assert_eq!(lookout.due(), Some(after + 800 * MS), "what was asked for takes a tenth of the time");
-    assert_eq!(lookout.wanted(after + 800 * MS), ["b"]);
+    assert_eq!(lookout.due(), Some(after + 250 * MS));
+    assert_eq!(lookout.wanted(after + 250 * MS), ["b"]);
     assert!(!lookout.looked(taken(after, after), vec![("b".to_owned(), Some(Vec::new()))]));
     // The drain of the interval.
     lookout.drained(taken(after, after), vec![sum("a", 0, 100)]);
@@ -108,6 +108,31 @@ fn a_drain_in_vain_is_asked_for_once_until_another_one_comes() {
     assert!(lookout.looked(taken(after, after), vec![("a".to_owned(), Some(vec![(1, 100, 0)]))]));
     lookout.drained(taken(after, after), vec![sum("a", 100, 200)]);
     assert_eq!(lookout.wanted(after + 250 * MS), ["a"]);
+}
+
+#[test]
+fn drains_that_are_asked_for_follow_each_other_and_then_take_a_tenth_of_the_time() {
+    let mut now = Instant::now();
+    let begin = now;
+    let mut lookout = watching(now, vec![sum("a", 0, 1)]);
+    let mut waits = Vec::new();
+    for number in 1..40 {
+        assert!(lookout.looked(taken(now, now), vec![("a".to_owned(), Some(vec![(1, number, 0)]))]));
+        // It takes a quarter of a second.
+        lookout.drained(taken(now, now + 250 * MS), vec![sum("a", 0, number + 1)]);
+        let due = lookout.due().unwrap();
+        waits.push(due - (now + 250 * MS));
+        now = due;
+    }
+    assert_eq!(waits[..10], [250 * MS; 10]);
+    assert_eq!(waits[30..], [2250 * MS; 9], "in the long run, a tenth");
+    // After a while without any, they may follow each other again.
+    now += Duration::from_secs(60);
+    lookout.drained(taken(now, now), vec![sum("a", 0, 100)]);
+    assert!(lookout.looked(taken(now, now), vec![("a".to_owned(), Some(vec![(1, 100, 0)]))]));
+    lookout.drained(taken(now, now + 250 * MS), vec![sum("a", 0, 200)]);
+    assert_eq!(lookout.due(), Some(now + 500 * MS));
+    assert!(now - begin > CREDIT);
 }
 
 #[test]

@@ -56,6 +56,7 @@ use crate::{
     kernel::drops::Drops,
     node::status::Status,
     ownership::{AmbiguousName, UnknownContainer},
+    queries::QuotaFiles,
     render::ClassNames,
 };
 
@@ -98,6 +99,7 @@ pub struct Source {
     reader: Option<Reader>,
     node: Option<Cached<NodeState>>,
     quotas: Option<Cached<Vec<QuotaRow>>>,
+    quota_files: Option<Arc<QuotaFiles>>,
     classes: Option<Arc<dyn Classes>>,
     class_places: Arc<Semaphore>,
 }
@@ -146,6 +148,7 @@ impl Source {
             reader: None,
             node: None,
             quotas: None,
+            quota_files: None,
             classes: None,
             class_places: Arc::new(Semaphore::new(1)),
         }
@@ -219,13 +222,21 @@ impl Source {
         self
     }
 
-    /// Adds what is used of quotas, which `read` finds out.
+    /// Adds what is used of quotas, which `read` finds out for the metrics.
     #[must_use]
     pub fn with_quotas(
         mut self,
+        files: Arc<QuotaFiles>,
         read: impl Fn() -> anyhow::Result<Vec<QuotaRow>> + Send + Sync + 'static,
     ) -> Self {
         self.quotas = Some(Cached::new(read));
+        self.with_quota_files(files)
+    }
+
+    /// Adds where quotas are, without metrics of them.
+    #[must_use]
+    pub fn with_quota_files(mut self, files: Arc<QuotaFiles>) -> Self {
+        self.quota_files = Some(files);
         self
     }
 

@@ -1,13 +1,10 @@
 //! What containers have used of their quotas, for the metrics. Read from the ledger now and then, never for
 //! each request: it takes two reports.
 
-use std::path::Path;
-
-use anyhow::Context as _;
 use traffic_ledger::Ledger;
-use traffic_quota::{Limit, Quotas};
+use traffic_quota::Limit;
 
-use crate::{files, queries::quotas::Asker};
+use crate::queries::{QuotaFiles, quotas::Asker};
 
 /// The most that are shown: those of which most is used.
 const MOST: usize = 10_000;
@@ -35,22 +32,14 @@ pub struct QuotaRow {
 ///
 /// # Errors
 /// When the file has a mistake, or the ledger cannot be read.
-pub fn read(
-    ledger: &Ledger,
-    file: &Path,
-    ids: &dyn Fn(&str) -> Vec<String>,
-) -> anyhow::Result<Vec<QuotaRow>> {
-    let text = match files::read_text(file, files::MOST_CONFIG_BYTES) {
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
-        text => text.with_context(|| format!("cannot read the quotas {}", file.display()))?,
-    };
-    let quotas = Quotas::parse(&text).map_err(|_| anyhow::anyhow!("{} has a mistake", file.display()))?;
+pub fn read(ledger: &Ledger, files: &QuotaFiles) -> anyhow::Result<Vec<QuotaRow>> {
+    let quotas = files.read()?;
     let mut asker = Asker::new(ledger)?;
     let Some(at) = asker.extent().last_reading.filter(|_| !quotas.quotas.is_empty()) else {
         return Ok(Vec::new());
     };
     let mut rows: Vec<QuotaRow> = asker
-        .standings(&quotas, at, ids)?
+        .standings(&quotas, at, &(files.ids)())?
         .into_iter()
         .filter_map(|standing| {
             Some(QuotaRow {
@@ -88,13 +77,17 @@ mod tests {
             node.pass(86_400).drain(&mut file.ledger);
         }
         let quotas = file.dir.path().join("quotas.toml");
-        let ids = |id: &str| vec![id.to_owned()];
-        assert_eq!(read(&file.ledger, &quotas, &ids).unwrap(), [], "there is no file");
+        let files = QuotaFiles {
+            file: quotas.clone(),
+            state_dir: file.dir.path().to_owned(),
+            ids: Box::new(|| Box::new(|id| vec![id.to_owned()])),
+        };
+        assert_eq!(read(&file.ledger, &files).unwrap(), [], "there is no file");
         let text = "[[quota]]\nname = 'traffic'\ndefault = true\nallowance = '30MB'\n\
                     [[quota]]\nname = 'traffic'\ncontainer = '102'\nunlimited = true\n\
                     [[quota]]\nname = 'rate'\ncontainer = '101'\ncommit = '1kbit/s'\nperiod = 'week'\n";
         fs::write(&quotas, text).unwrap();
-        let rows = read(&file.ledger, &quotas, &ids).unwrap();
+        let rows = read(&file.ledger, &files).unwrap();
         assert_eq!(rows.len(), 2, "{rows:?}");
         let names = |row: &QuotaRow| (row.quota.clone(), row.container.clone(), row.is_rate, row.allowance);
         assert_eq!(names(&rows[0]), ("rate".to_owned(), "101".to_owned(), true, 1000));
@@ -103,6 +96,6 @@ mod tests {
         // Five days of three megabytes, and fifteen and a half to come.
         assert!(rows[1].expected.unwrap() > 60_000_000 && rows[1].runs_out_s.is_some(), "{rows:?}");
         fs::write(&quotas, "[[quota]]\n").unwrap();
-        assert!(read(&file.ledger, &quotas, &ids).unwrap_err().to_string().contains("has a mistake"));
+        assert!(read(&file.ledger, &files).unwrap_err().to_string().contains("quotas.toml:1:1: "));
     }
 }

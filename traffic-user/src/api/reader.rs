@@ -164,6 +164,11 @@ impl Reader {
         Some(Tag::new(document, pairs, &[&revision, &names, &now.unwrap_or_default()]))
     }
 
+    /// The containers that are asked for, as the ledger knows them.
+    pub(super) fn known(&self, ledger: &Ledger, typed: &[String]) -> anyhow::Result<Vec<String>> {
+        known_names(ledger, typed, &*self.find)
+    }
+
     /// Bytes of the ledger's file and its log.
     pub(super) fn file_bytes(&self) -> Option<u64> {
         traffic_ledger::file_bytes(&self.path).ok()

@@ -13,7 +13,6 @@ use std::{
 
 use anyhow::{Context as _, anyhow};
 use clap::{Args, Subcommand};
-use jiff::Timestamp;
 use traffic_ledger::Ledger;
 use traffic_quota::{FileMistake, Limit, PeriodKind, Quotas, Scope};
 
@@ -30,7 +29,7 @@ use crate::{
     ownership::Ownership,
     queries::{known_names, parse_time, quotas::Asker},
     quota_actions,
-    render::quota::{self as render, Checked, Listed, Shown},
+    render::quota::{self as render, Checked, Listed, Shown, whole_second},
 };
 
 /// Set, check and list quotas, show what is used of them, and run their actions
@@ -331,8 +330,4 @@ fn show(global: &Global, options: &ShowOptions) -> anyhow::Result<Done> {
     print(&render::shown(&shown, options.format.into())?)?;
     let has_unknown = standings.iter().any(|standing| standing.used.is_err());
     Ok(Done::success_if(!has_unknown && (options.over.is_none() || standings.is_empty())))
-}
-
-fn whole_second(time: Timestamp) -> Timestamp {
-    Timestamp::from_second(time.as_second()).unwrap_or(time)
 }

@@ -15,6 +15,7 @@ use crate::{
     class_source,
     cli::{Done, Global, output::print},
     config::Listen,
+    queries::QuotaFiles,
 };
 
 /// Show a ledger in a browser, without a daemon
@@ -70,8 +71,14 @@ fn source(global: &Global, file: &Path) -> Source {
     let config = global.config_to_show().0;
     // What was known beside a ledger of this machine.
     let state_dir = file.parent().map_or_else(PathBuf::new, PathBuf::from);
+    let quotas = QuotaFiles {
+        file: global.quota_file(),
+        state_dir: state_dir.clone(),
+        // Whoever else the containers are is not known beside a copy.
+        ids: Box::new(|| Box::new(|container| vec![container.to_owned()])),
+    };
     let names = Arc::new(move || class_source::class_names(&config, &state_dir));
     let reader = Reader::of_file(file).naming(names.clone());
     let classes = LedgerClasses { reader: reader.clone(), names };
-    Source::of_ledger(reader).with_classes(classes)
+    Source::of_ledger(reader).with_classes(classes).with_quota_files(Arc::new(quotas))
 }

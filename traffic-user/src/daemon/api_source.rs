@@ -21,7 +21,7 @@ use crate::{
         status::{self, Readings},
     },
     ownership::{self, Ownership, interface_rules::Sources},
-    queries::FindContainers,
+    queries::{FindContainers, IdsOf, QuotaFiles},
 };
 
 /// How long reading what is used of quotas may take. It keeps the write-ahead log from being emptied
@@ -90,12 +90,8 @@ impl Worker {
             config: Box::new(move || config.read()),
             state_dir: state_dir.clone(),
         };
-        let quotas = QuotaReader {
-            ledger: drain::ledger_path(&state_dir),
-            file: self.quotas.file().to_owned(),
-            config: self.config.clone(),
-            state_dir: state_dir.clone(),
-        };
+        let quotas = Arc::new(self.quota_files(&state_dir));
+        let (of_metrics, ledger) = (Arc::clone(&quotas), drain::ledger_path(&state_dir));
         let has_ledger = self.ledger.is_enabled();
         let dropped = bpffs.clone();
         // Metrics without drops are better than none.
@@ -112,32 +108,37 @@ impl Worker {
             })
             .with_ledger(reader)
             .with_node(gather)
-            .with_quotas(move || if has_ledger { quotas.read() } else { Ok(Vec::new()) })
+            .with_quotas(quotas, move || match has_ledger {
+                true => read_quotas(&ledger, &of_metrics),
+                false => Ok(Vec::new()),
+            })
             .with_classes(classes)
     }
 }
 
-/// Reads what is used of quotas.
-struct QuotaReader {
-    ledger: PathBuf,
-    file: PathBuf,
-    config: SharedConfig,
-    state_dir: PathBuf,
+impl Worker {
+    /// Where quotas are, and who the containers are that they name.
+    fn quota_files(&self, state_dir: &Path) -> QuotaFiles {
+        let (config, of_state) = (self.config.clone(), state_dir.to_owned());
+        let ids = move || -> IdsOf {
+            // Without the files that name owners, each container has one id.
+            let ownership = Ownership::read(&config.read(), &of_state, None).ok();
+            Box::new(move |container| {
+                let of_files = ownership.as_ref().map(|ownership| ownership.ids_in_ledger(container));
+                of_files.unwrap_or_else(|| vec![container.to_owned()])
+            })
+        };
+        let file = self.quotas.file().to_owned();
+        QuotaFiles { file, state_dir: state_dir.to_owned(), ids: Box::new(ids) }
+    }
 }
 
-impl QuotaReader {
-    fn read(&self) -> anyhow::Result<Vec<QuotaRow>> {
-        // Without the files that name owners, each container has one id.
-        let ownership = Ownership::read(&self.config.read(), &self.state_dir, None).ok();
-        let ids = |container: &str| {
-            let of_files = ownership.as_ref().map(|ownership| ownership.ids_in_ledger(container));
-            of_files.unwrap_or_else(|| vec![container.to_owned()])
-        };
-        let mut ledger = Ledger::open_beside_writer(&self.ledger)?;
-        // A reader keeps the write-ahead log from being emptied.
-        ledger.limit_queries(QueryLimits { most_rows: None, until: Some(Instant::now() + QUOTA_TIME) })?;
-        quota_rows::read(&ledger, &self.file, &ids)
-    }
+/// Reads what is used of quotas.
+fn read_quotas(ledger: &Path, files: &QuotaFiles) -> anyhow::Result<Vec<QuotaRow>> {
+    let mut ledger = Ledger::open_beside_writer(ledger)?;
+    // A reader keeps the write-ahead log from being emptied.
+    ledger.limit_queries(QueryLimits { most_rows: None, until: Some(Instant::now() + QUOTA_TIME) })?;
+    quota_rows::read(&ledger, files)
 }
 
 /// Finds the containers of a query to the ledger as the daemon knows them. It looks at no platform.

@@ -3,11 +3,12 @@
 //!
 //! Both ways lead through here, so that a command and a document of the API show the same. `parameters` reads
 //! options from a URL, `period` is the span of time, `plots` has the queries that only the API answers, and
-//! `quotas` asks what is used of them.
+//! `quotas` asks what is used of them, which `quota_document` shows.
 
 pub mod parameters;
 mod period;
 mod plots;
+mod quota_document;
 pub mod quotas;
 mod rates;
 mod tables;
@@ -24,6 +25,7 @@ use crate::{
 
 pub use period::{Period, parse_time};
 pub use plots::{MonthOptions, OverviewOptions, SeriesOptions};
+pub use quota_document::{IdsOf, QuotaFiles, QuotaOptions};
 pub use rates::{RateOptions, Sort};
 pub use tables::{GapOptions, ReportOptions, TopOptions, Unasked};
 

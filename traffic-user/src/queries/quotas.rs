@@ -64,6 +64,8 @@ impl Standing<'_> {
 pub struct Asker<'l> {
     ledger: &'l Ledger,
     extent: Extent,
+    /// Only these, by label; empty for all.
+    containers: Vec<String>,
     figures: HashMap<Question, Result<Figures, String>>,
 }
 
@@ -104,7 +106,14 @@ impl<'l> Asker<'l> {
     /// # Errors
     /// When the file cannot be read.
     pub fn new(ledger: &'l Ledger) -> Result<Self, LedgerError> {
-        Ok(Self { ledger, extent: ledger.extent()?, figures: HashMap::new() })
+        Ok(Self { ledger, extent: ledger.extent()?, containers: Vec::new(), figures: HashMap::new() })
+    }
+
+    /// Asks about these containers alone, by label; about all if there are none.
+    #[must_use]
+    pub fn of_containers(mut self, labels: &[String]) -> Self {
+        self.containers = labels.to_vec();
+        self
     }
 
     /// Where the ledger begins and ends.
@@ -124,7 +133,7 @@ impl<'l> Asker<'l> {
         ids: &dyn Fn(&str) -> Vec<String>,
     ) -> anyhow::Result<Vec<Standing<'q>>> {
         let mut all = Vec::new();
-        for known in self.ledger.containers()?.into_iter().filter(|known| known.retired.is_none()) {
+        for known in self.present()? {
             let container = Container { ids: ids(&known.container), name: known.name.clone() };
             for quota in quotas.of(&container) {
                 all.push(self.standing(quota, at, &known)?);
@@ -146,7 +155,7 @@ impl<'l> Asker<'l> {
     ) -> anyhow::Result<Vec<QuotaLook>> {
         let mut periods: HashMap<usize, Vec<PeriodOf>> = HashMap::new();
         let mut all = Vec::new();
-        for known in self.ledger.containers()?.into_iter().filter(|known| known.retired.is_none()) {
+        for known in self.present()? {
             let container = Container { ids: ids(&known.container), name: known.name.clone() };
             for quota in quotas.of(&container) {
                 let of_quota = match periods.entry(quota.line) {
@@ -157,6 +166,14 @@ impl<'l> Asker<'l> {
             }
         }
         all.sort_by_key(|look| look.span.end_s);
+        Ok(all)
+    }
+
+    /// The containers that are asked about, and that nobody retired.
+    fn present(&self) -> Result<Vec<KnownContainer>, LedgerError> {
+        let mut all = self.ledger.containers()?;
+        let is_asked = |label: &String| self.containers.is_empty() || self.containers.contains(label);
+        all.retain(|known| known.retired.is_none() && is_asked(&known.container));
         Ok(all)
     }
 
@@ -302,6 +319,7 @@ impl<'l> Asker<'l> {
             return Ok(Figures::new());
         }
         let query = ReportQuery {
+            containers: self.containers.clone(),
             classes: classes.to_vec(),
             from: Some(Timestamp::from_second(span.start_s)?),
             to: Some(Timestamp::from_second(span.end_s)?),

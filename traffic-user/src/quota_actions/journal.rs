@@ -95,12 +95,17 @@ pub struct Journal {
 }
 
 impl Journal {
+    /// Its path in a state directory.
+    pub fn path(state_dir: &Path) -> PathBuf {
+        state_dir.join(FILE)
+    }
+
     /// Reads the journal of a state directory, to look at.
     ///
     /// # Errors
     /// When there is something else than a file of sane size, or it cannot be read.
     pub fn read(state_dir: &Path) -> anyhow::Result<Self> {
-        let path = state_dir.join(FILE);
+        let path = Self::path(state_dir);
         let bytes = state_file::read(&path, MOST_BYTES)?;
         let is_new = bytes.is_none();
         let (runs, damaged, _) = parse(&bytes.unwrap_or_default());

@@ -262,6 +262,11 @@ struct ShownRow<'a> {
     problem: Option<&'a str>,
 }
 
+/// The time of a reading as quotas show it.
+pub fn whole_second(time: Timestamp) -> Timestamp {
+    Timestamp::from_second(time.as_second()).unwrap_or(time)
+}
+
 /// What is used of quotas.
 ///
 /// # Errors

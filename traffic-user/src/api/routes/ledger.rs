@@ -17,8 +17,8 @@ use crate::{
         reader::{Question, Reader, asked_badly, refused},
     },
     queries::{
-        ById, Context, GapOptions, MonthOptions, OverviewOptions, Query, ReportOptions, SeriesOptions,
-        SheetFormat, TopOptions, known_names,
+        ById, Context, GapOptions, MonthOptions, OverviewOptions, Query, QuotaOptions, ReportOptions,
+        SeriesOptions, SheetFormat, TopOptions, known_names,
     },
     render::{
         ClassNames,
@@ -103,6 +103,29 @@ pub(super) async fn get_containers(
         }
         let ledger = reader.open().map_err(|error| reader.cannot_open(error))?;
         Ok(document(JSON, plots::containers(&ledger.containers()?)?, tag))
+    };
+    reader.on_a_thread(work).await
+}
+
+pub(super) async fn get_quotas(State(source): State<Source>, headers: HeaderMap, asked: Asked) -> Response {
+    let (query, pairs) = match options::<QuotaOptions>(asked, &[]) {
+        Ok(parsed) => parsed,
+        Err(refusal) => return *refusal,
+    };
+    let Some(reader) = source.reader else { return no_ledger() };
+    let Some(files) = source.quota_files else {
+        return error_answer(StatusCode::NOT_FOUND, "quotas are not known here");
+    };
+    let work = move |reader: &Reader| {
+        let state = [pairs, vec![("".to_owned(), files.revision())]].concat();
+        let tag = reader.tag(("quotas", &state), false, &ClassNames::new());
+        if let Some(tag) = tag.as_ref().filter(|tag| tag.is_known(&headers)) {
+            return Ok(tag.not_modified());
+        }
+        let ledger = reader.open().map_err(|error| reader.cannot_open(error))?;
+        let wanted = reader.known(&ledger, &query.containers).map_err(asked_badly)?;
+        let at = query.time(&ledger).map_err(asked_badly)?;
+        Ok(document(JSON, query.answer(&ledger, &files, (&wanted, at))?, tag))
     };
     reader.on_a_thread(work).await
 }

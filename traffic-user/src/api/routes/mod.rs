@@ -60,6 +60,7 @@ pub(crate) fn router(source: Source, access: Access) -> Router {
         .route("/api/v1/top", get(ledger::get_top))
         .route("/api/v1/gaps", get(ledger::get_gaps))
         .route("/api/v1/containers", get(ledger::get_containers))
+        .route("/api/v1/quotas", get(ledger::get_quotas))
         .route("/api/v1/classes", get(classes::get_classes))
         .route("/api/v1/classes/explain", get(classes::get_explain))
         .route("/api/v1/openapi.json", get(openapi::get_openapi))

@@ -36,6 +36,17 @@ fn a_ledger() -> testing::File {
     file
 }
 
+/// Quotas of every kind.
+fn quota_files(file: &testing::File) -> Arc<QuotaFiles> {
+    let text = "[[quota]]\nname = 'traffic'\ndefault = true\nallowance = '10kB'\nclasses = [0, 1]\n\
+                [[quota]]\nname = 'rate'\npattern = 'shop'\ncommit = '1kbit/s'\nperiod = 'week'\n\
+                [[quota]]\nname = 'free'\ncontainer = '102'\nunlimited = true\n";
+    let quotas = file.dir.path().join("quotas.toml");
+    std::fs::write(&quotas, text).unwrap();
+    let state_dir = file.dir.path().to_owned();
+    Arc::new(QuotaFiles { file: quotas, state_dir, ids: Box::new(|| Box::new(|id| vec![id.to_owned()])) })
+}
+
 #[tokio::test]
 async fn every_document_is_as_it_is_described() {
     let file = a_ledger();
@@ -43,7 +54,11 @@ async fn every_document_is_as_it_is_described() {
     let names: Arc<ReadNames> = Arc::new(|| [(1, "world".to_owned())].into());
     let reader = Reader::of_file(file.ledger.path()).naming(Arc::clone(&names));
     let classes = LedgerClasses { reader: reader.clone(), names };
-    let source = good_source().with_components(components()).with_ledger(Some(reader)).with_classes(classes);
+    let source = good_source()
+        .with_components(components())
+        .with_ledger(Some(reader))
+        .with_classes(classes)
+        .with_quota_files(quota_files(&file));
     for (path, queries) in [
         ("/api/v1/overview", &["", "count=1&basis=l1"][..]),
         (
@@ -66,6 +81,7 @@ async fn every_document_is_as_it_is_described() {
         ("/api/v1/top", &["", "by_class=true&count=3"]),
         ("/api/v1/gaps", &["", "container=101"]),
         ("/api/v1/containers", &[""]),
+        ("/api/v1/quotas", &["", "container=101", "over=80%25", "at=2026-11-11"]),
         ("/api/v1/classes", &[""]),
         ("/api/v1/counters", &["", "container=20"]),
         ("/api/v1/status", &[""]),
@@ -84,7 +100,9 @@ async fn every_document_is_as_it_is_described() {
 #[tokio::test]
 async fn every_path_and_parameter_exists() {
     let file = a_ledger();
-    let source = good_source().with_ledger(Some(Reader::of_file(file.ledger.path())));
+    let source = good_source()
+        .with_ledger(Some(Reader::of_file(file.ledger.path())))
+        .with_quota_files(quota_files(&file));
     let description = description();
     for (path, item) in description["paths"].as_object().unwrap() {
         let (head, _) = ask(source.clone(), &format!("GET {path}?no_such=1")).await;

@@ -30,6 +30,7 @@ import {
   tile,
 } from "../parts.js";
 import { Plot, stepTitle } from "../plot.js";
+import { quotaBlock } from "../quotas.js";
 import { commitRate, controls, fragment, iso, link, span as spanOf } from "../route.js";
 
 const REFRESH_MS = 60_000;
@@ -65,6 +66,7 @@ export function show({ main, route: first, frame }) {
     h("p", { class: "empty" }, "Loading\u2026"),
   );
   const corrections = h("div");
+  const quotas = id === null ? null : quotaBlock(id);
   const gaps = h("div");
   const plot = new Plot({
     label: `Traffic of ${name} by class`,
@@ -104,6 +106,7 @@ export function show({ main, route: first, frame }) {
       ),
       h("div", { class: "stack" }, months, corrections),
     ),
+    quotas?.element,
     gaps,
   );
   drawBar();
@@ -137,6 +140,7 @@ export function show({ main, route: first, frame }) {
       fill(notice);
       frame.ok();
       draw(table);
+      quotas?.load(signal);
       if (facts.live) startLive();
     } catch (error) {
       const why = frame.failed(error);
