@@ -63,7 +63,7 @@ use crate::{
 pub use self::{
     class_documents::{Classes, LedgerClasses, NodeClasses},
     listen::{Bound, SocketFile, bind_to},
-    quota_rows::QuotaRow,
+    quota_rows::{QuotaFacts, QuotaRow},
     reader::Reader,
     server::{Server, serve},
     token::{Access, Unusable},
@@ -98,7 +98,7 @@ pub struct Source {
     rates: RateHub,
     reader: Option<Reader>,
     node: Option<Cached<NodeState>>,
-    quotas: Option<Cached<Vec<QuotaRow>>>,
+    quotas: Option<Cached<QuotaFacts>>,
     quota_files: Option<Arc<QuotaFiles>>,
     classes: Option<Arc<dyn Classes>>,
     class_places: Arc<Semaphore>,
@@ -227,7 +227,7 @@ impl Source {
     pub fn with_quotas(
         mut self,
         files: Arc<QuotaFiles>,
-        read: impl Fn() -> anyhow::Result<Vec<QuotaRow>> + Send + Sync + 'static,
+        read: impl Fn() -> anyhow::Result<QuotaFacts> + Send + Sync + 'static,
     ) -> Self {
         self.quotas = Some(Cached::new(read));
         self.with_quota_files(files)
@@ -259,7 +259,7 @@ impl Source {
     }
 
     /// What was used of quotas not long ago, without waiting for it.
-    fn known_quotas(&self) -> Option<Arc<Vec<QuotaRow>>> {
+    fn known_quotas(&self) -> Option<Arc<QuotaFacts>> {
         let [most_age, most_known] = QUOTAS_OF_METRICS;
         self.quotas.as_ref().and_then(|quotas| quotas.known(most_age, most_known))
     }

@@ -11,7 +11,7 @@ use traffic_model::ContainerId;
 
 use super::worker::{Look, Worker};
 use crate::{
-    api::{NodeClasses, NodeState, QuotaRow, Reader, Source, quota_rows},
+    api::{NodeClasses, NodeState, QuotaFacts, Reader, Source, quota_rows},
     class_source,
     config::Config,
     drain,
@@ -110,7 +110,7 @@ impl Worker {
             .with_node(gather)
             .with_quotas(quotas, move || match has_ledger {
                 true => read_quotas(&ledger, &of_metrics),
-                false => Ok(Vec::new()),
+                false => Ok(QuotaFacts::default()),
             })
             .with_classes(classes)
     }
@@ -134,7 +134,7 @@ impl Worker {
 }
 
 /// Reads what is used of quotas.
-fn read_quotas(ledger: &Path, files: &QuotaFiles) -> anyhow::Result<Vec<QuotaRow>> {
+fn read_quotas(ledger: &Path, files: &QuotaFiles) -> anyhow::Result<QuotaFacts> {
     let mut ledger = Ledger::open_beside_writer(ledger)?;
     // A reader keeps the write-ahead log from being emptied.
     ledger.limit_queries(QueryLimits { most_rows: None, until: Some(Instant::now() + QUOTA_TIME) })?;

@@ -22,11 +22,15 @@ use crate::{
     health::{Components, Part},
     ownership::ids_in_ledger,
     queries::quotas::Asker,
+    quota_actions::LastLooks,
+    time,
 };
 
 /// How long the file must be missing until it means that there are no quotas: an editor may remove it before
 /// it writes it again.
 const MISSING_FOR: Duration = Duration::from_mins(1);
+/// How long the services of quotas may take to start after this process.
+const SERVICES_START_IN: Duration = Duration::from_mins(10);
 /// How often rates at a percentile are looked at, in seconds. No drain can add to them.
 const RATES_EVERY_S: i64 = 3600;
 /// How often figures may change while they are looked at, before that is left to the next drain.
@@ -36,6 +40,8 @@ const ATTEMPTS: usize = 3;
 #[derive(Debug)]
 pub(super) struct QuotaFollower {
     file: PathBuf,
+    state_dir: PathBuf,
+    began: Instant,
     /// The text that was read last, and whether it has a mistake.
     text: Option<(String, Option<String>)>,
     /// The last quotas without a mistake.
@@ -54,8 +60,9 @@ struct Followed {
 }
 
 impl QuotaFollower {
-    pub(super) const fn new(file: PathBuf) -> Self {
-        Self { file, text: None, quotas: None, missing_since: None, followed: None }
+    pub(super) fn new(file: PathBuf, state_dir: &Path) -> Self {
+        let (state_dir, began) = (state_dir.to_owned(), Instant::now());
+        Self { file, state_dir, began, text: None, quotas: None, missing_since: None, followed: None }
     }
 
     /// The file with the quotas.
@@ -77,9 +84,22 @@ impl QuotaFollower {
             (Err(error), _) => components.failed(Part::Quotas, &error),
             // A file with a mistake is a problem, whatever else succeeds.
             (Ok(_), Some(mistake)) => components.failed_because(Part::Quotas, mistake),
-            (Ok(true), None) => components.works(Part::Quotas),
-            (Ok(false), None) => components.disabled(Part::Quotas),
+            (Ok(has_quotas), None) => match (self.missing_service(), has_quotas) {
+                (Some(problem), _) => components.failed_because(Part::Quotas, &problem),
+                (None, true) => components.works(Part::Quotas),
+                (None, false) => components.disabled(Part::Quotas),
+            },
         }
+    }
+
+    /// What nobody does although the file counts on it.
+    fn missing_service(&self) -> Option<String> {
+        let quotas = self.quotas.as_ref().filter(|_| self.began.elapsed() >= SERVICES_START_IN)?;
+        let has_actions = quotas.quotas.iter().any(|quota| !quota.actions.is_empty());
+        let looks = LastLooks::read(&self.state_dir);
+        let now_s = time::now_or_end().as_second();
+        let problem = looks.problem((has_actions, !quotas.alerts.is_empty()), now_s)?;
+        Some(format!("{}: {problem}", self.file.display()))
     }
 
     /// Reads the file. What it had stays in force after a mistake.
@@ -189,7 +209,7 @@ mod tests {
     impl Lab {
         fn new() -> Self {
             let file = ledger();
-            let follower = QuotaFollower::new(file.dir.path().join("quotas.toml"));
+            let follower = QuotaFollower::new(file.dir.path().join("quotas.toml"), file.dir.path());
             Self { file, node: Node::new(NOON), follower }
         }
 
@@ -234,6 +254,22 @@ mod tests {
     }
 
     #[test]
+    fn actions_that_nobody_runs_are_a_problem_some_time_after_the_start() {
+        let mut lab = Lab::new();
+        lab.write(QUOTAS);
+        lab.drain(1);
+        lab.follower.began = Instant::now().checked_sub(SERVICES_START_IN).unwrap();
+        assert_eq!(lab.follower.missing_service(), None, "it has none");
+        let act = "[[action]]\nname = 'act'\ncommand = ['/bin/true']\n";
+        lab.write(&format!("{act}{QUOTAS}actions = {{ '80%' = ['act'] }}\n"));
+        lab.drain(1);
+        let problem = lab.follower.missing_service().unwrap();
+        assert!(problem.contains("quotas.toml: nothing runs its actions"), "{problem}");
+        lab.follower.began = Instant::now();
+        assert_eq!(lab.follower.missing_service(), None, "they may be about to start");
+    }
+
+    #[test]
     fn a_file_that_is_missing_for_a_moment_undoes_nothing() {
         let mut lab = Lab::new();
         lab.write(QUOTAS);
@@ -241,7 +277,8 @@ mod tests {
         fs::remove_file(lab.file.dir.path().join("quotas.toml")).unwrap();
         assert!(lab.drain(1));
         // Also where the daemon starts while it is missing.
-        lab.follower = QuotaFollower::new(lab.file.dir.path().join("quotas.toml"));
+        let dir = lab.file.dir.path();
+        lab.follower = QuotaFollower::new(dir.join("quotas.toml"), dir);
         assert!(!lab.drain(99));
         assert_eq!(lab.crossed(), ["80% Reached 900", "100% Reached 1000"]);
         lab.follower.missing_since = Instant::now().checked_sub(MISSING_FOR);

@@ -127,6 +127,7 @@ impl Worker {
         host.keep_good_files();
         resync::note_owners(&components, &host);
         let ledger = LedgerHandle::open(host.config(), &state_dir, only_one, Arc::clone(&components));
+        let quotas = QuotaFollower::new(quota_file, &state_dir);
         let loader = ClassLoader::start(class_loader::Setup {
             make_host,
             config: host.config().clone(),
@@ -143,7 +144,7 @@ impl Worker {
             follower: Follower::default(),
             loader,
             ledger,
-            quotas: QuotaFollower::new(quota_file),
+            quotas,
             looks: QuotaLooks::default(),
             logs_faults,
             sources: SharedSources::default(),

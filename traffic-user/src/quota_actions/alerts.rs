@@ -15,7 +15,7 @@ use traffic_quota::{Alert, ProblemKind};
 use crate::state_file;
 
 /// Name of the file in the state directory.
-const FILE: &str = "node-alerts.json";
+pub(super) const FILE: &str = "node-alerts.json";
 /// The most that is read, in bytes.
 const MOST_BYTES: u64 = 16 << 20;
 /// Version of the file.

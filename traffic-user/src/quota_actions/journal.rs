@@ -21,7 +21,7 @@ use crate::{files, state_file};
 /// Name of the file in the state directory.
 const FILE: &str = "quota-actions.jsonl";
 /// Name of the file that the one process locks that runs actions.
-const LOCK: &str = "quota-actions.lock";
+pub(super) const LOCK: &str = "quota-actions.lock";
 /// The most that is read: some hundred thousand runs.
 const MOST_BYTES: u64 = 256 << 20;
 /// So many lines more than runs are written anew.
@@ -91,7 +91,7 @@ pub struct Journal {
     written: u64,
     /// Ids whose state is not in the file yet.
     unwritten: Vec<String>,
-    _lock: Option<File>,
+    lock: Option<File>,
 }
 
 impl Journal {
@@ -137,7 +137,7 @@ impl Journal {
             is_new,
             written: bytes.len() as u64,
             unwritten: Vec::new(),
-            _lock: Some(locked),
+            lock: Some(locked),
         };
         if lines > journal.runs.len() + MOST_SPARE_LINES || all > journal.runs.len() + MOST_SPARE_LINES {
             journal.write_anew()?;
@@ -151,6 +151,16 @@ impl Journal {
     /// When it cannot be written.
     pub fn begin(&mut self) -> anyhow::Result<()> {
         if std::mem::take(&mut self.is_new) && self.written == 0 { self.write_anew() } else { Ok(()) }
+    }
+
+    /// Shows that somebody looks for actions to run (see [`super::LastLooks`]). A failure is of no consequence, but
+    /// that nobody seems to look.
+    pub fn show_look(&self) {
+        if let Some(lock) = &self.lock
+            && let Err(error) = lock.set_modified(std::time::SystemTime::now())
+        {
+            tracing::debug!("cannot set the time of the lock of actions: {error}");
+        }
     }
 
     /// A run; `None` if nothing is known of it.

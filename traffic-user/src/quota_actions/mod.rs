@@ -19,6 +19,7 @@ mod alerts;
 mod attempt;
 mod command;
 mod journal;
+mod last_looks;
 mod mail;
 mod order;
 mod runner;
@@ -30,6 +31,7 @@ use traffic_ledger::Ledger;
 
 pub use alerts::{Found, NodeAlert, NodeAlerts};
 pub use journal::{Journal, Run, RunState, is_running};
+pub use last_looks::LastLooks;
 pub use order::{Order, orders, orders_of_alert};
 pub use runner::Runner;
 

@@ -4,7 +4,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     path::{Path, PathBuf},
     sync::Arc,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use anyhow::{Context as _, anyhow};
@@ -24,6 +24,8 @@ use crate::{drain::ledger_path, files, time};
 
 /// How often the ledger is looked at. A look costs three calls of the kernel while it stays the same.
 const PAUSE: Duration = Duration::from_millis(200);
+/// How often it is shown that somebody looks.
+const SHOWN_EVERY: Duration = Duration::from_mins(1);
 /// How many runs of one action go on at once: a server that does not answer keeps no other action waiting.
 const MOST_OF_ACTION: usize = 8;
 /// How many runs go on at once.
@@ -61,6 +63,8 @@ pub struct Runner {
     /// How many runs of each action are going on.
     of_action: BTreeMap<String, usize>,
     client: Arc<Client>,
+    /// When it was shown last that somebody looks.
+    shown: Option<Instant>,
     /// What was logged last, so that it is not repeated each second.
     problem: Option<String>,
 }
@@ -94,6 +98,7 @@ impl Runner {
             subjects: BTreeSet::new(),
             of_action: BTreeMap::new(),
             client: Arc::default(),
+            shown: None,
             problem: None,
         })
     }
@@ -142,6 +147,10 @@ impl Runner {
 
     /// Reads what is new and begins what is due. Returns how many runs were begun or are over.
     fn step(&mut self) -> usize {
+        if self.shown.is_none_or(|shown| shown.elapsed() >= SHOWN_EVERY) {
+            self.journal.show_look();
+            self.shown = Some(Instant::now());
+        }
         let written = self.journal.write();
         // What is told of a node waits neither for its ledger nor for its disk: these may be the problem.
         let told = self.read_alerts().and_then(|()| self.begin_due(true));

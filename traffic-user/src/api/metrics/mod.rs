@@ -139,7 +139,7 @@ pub(super) fn render_with(
         drained(&mut page, drains);
     }
     node::facts(&mut page, facts);
-    quotas::write(&mut page, facts.quotas);
+    quotas::write(&mut page, facts.quotas, facts.last_looks);
     parts::write(&mut page, health);
     if format == Format::OpenMetrics {
         page.line(format_args!("# EOF"));

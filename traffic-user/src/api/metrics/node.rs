@@ -6,9 +6,10 @@ use traffic_model::{ClassTableInfo, Snapshot};
 
 use super::page::{Metric, Page};
 use crate::{
-    api::{lives::Shown, quota_rows::QuotaRow},
+    api::{lives::Shown, quota_rows::QuotaFacts},
     kernel::drops::Drops,
     node::status::TableUse,
+    quota_actions::LastLooks,
 };
 
 /// What is known besides the counters.
@@ -25,7 +26,9 @@ pub struct Facts<'a> {
     /// Bytes of the ledger's files.
     pub ledger_bytes: Option<u64>,
     /// What is used of quotas; none while nobody has looked.
-    pub quotas: &'a [QuotaRow],
+    pub quotas: Option<&'a QuotaFacts>,
+    /// When somebody last looked for their actions, and for problems of the node.
+    pub last_looks: LastLooks,
 }
 
 /// Selects the figure of a fault, or of a table, that a metric shows.

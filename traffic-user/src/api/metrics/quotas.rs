@@ -3,12 +3,48 @@
 use std::fmt::Display;
 
 use super::page::{Metric, Page};
-use crate::api::quota_rows::QuotaRow;
+use crate::{
+    api::quota_rows::{QuotaFacts, QuotaRow},
+    quota_actions::LastLooks,
+};
 
 type Value = fn(&QuotaRow) -> Option<String>;
 
-/// The quotas; nothing where there are none. Labels are the container's id and the name of the quota.
-pub(super) fn write(page: &mut Page, rows: &[QuotaRow]) {
+/// The quotas and their services; nothing where there are none. Labels are the container's id and the name of the
+/// quota.
+pub(super) fn write(page: &mut Page, facts: Option<&QuotaFacts>, last_looks: LastLooks) {
+    let known = |value: &dyn Fn(&QuotaFacts) -> Option<String>| facts.and_then(value);
+    let values = [
+        (
+            "trafctl_quota_actions_failed",
+            None,
+            "Actions of quotas that failed and are not done.",
+            known(&|facts| facts.has_actions.then(|| facts.failed_actions.to_string())),
+        ),
+        (
+            "trafctl_quota_run_timestamp_seconds",
+            Some("seconds"),
+            "When actions of quotas were last looked for, to within a minute; zero for never.",
+            known(&|facts| facts.has_actions.then(|| last_looks.run_s.unwrap_or(0).to_string())),
+        ),
+        (
+            "trafctl_quota_watch_timestamp_seconds",
+            Some("seconds"),
+            "When problems of the node were last looked for, for alerts; zero for never.",
+            known(&|facts| facts.has_alerts.then(|| last_looks.watch_s.unwrap_or(0).to_string())),
+        ),
+    ];
+    for (name, unit, help, value) in values {
+        if let Some(value) = value {
+            let metric = Metric::gauge(name, unit, help);
+            page.open(metric);
+            page.sample(metric, &[], value);
+        }
+    }
+    of_containers(page, facts.map_or(&[], |facts| &facts.rows));
+}
+
+fn of_containers(page: &mut Page, rows: &[QuotaRow]) {
     let metrics: [(Metric, Value); 5] = [
         (
             Metric::gauge(
@@ -87,11 +123,16 @@ mod tests {
             ..volume.clone()
         };
         let mut page = Page { text: String::new(), format: Format::OpenMetrics };
-        write(&mut page, &[rate, volume]);
+        let facts =
+            QuotaFacts { rows: vec![rate, volume], failed_actions: 3, has_actions: true, has_alerts: true };
+        write(&mut page, Some(&facts), LastLooks { run_s: Some(7), watch_s: Some(8) });
         let samples: Vec<&str> = page.text.lines().filter(|line| !line.starts_with('#')).collect();
         assert_eq!(
             samples,
             [
+                "trafctl_quota_actions_failed 3",
+                "trafctl_quota_run_timestamp_seconds 7",
+                "trafctl_quota_watch_timestamp_seconds 8",
                 "trafctl_quota_used_ratio{container=\"101\",quota=\"rate\"} 1.500000",
                 "trafctl_quota_used_ratio{container=\"101\",quota=\"traffic\"} 0.999999",
                 "trafctl_quota_used_bytes{container=\"101\",quota=\"traffic\"} 799999999999",
@@ -101,7 +142,9 @@ mod tests {
             ]
         );
         let mut page = Page { text: String::new(), format: Format::Text };
-        write(&mut page, &[]);
+        // Files of services that nobody needs any more say nothing.
+        write(&mut page, Some(&QuotaFacts::default()), LastLooks { run_s: Some(7), watch_s: Some(8) });
+        write(&mut page, None, LastLooks::default());
         assert_eq!(page.text, "");
     }
 }

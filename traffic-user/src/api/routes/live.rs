@@ -19,6 +19,7 @@ use crate::{
     },
     health::Component,
     node::status::Unaccounted,
+    quota_actions::LastLooks,
     render::{dump, json, status},
 };
 use traffic_model::Snapshot;
@@ -31,6 +32,7 @@ pub(super) async fn get_metrics(State(source): State<Source>, headers: HeaderMap
     let format = metrics::Format::for_accept(accept);
     let (lives, node, quotas) = (Arc::clone(&source.lives), source.known_state(), source.known_quotas());
     let (ledger, drops) = (source.reader.clone(), Arc::clone(&source.drops));
+    let state_dir = source.quota_files.as_ref().map(|files| files.state_dir.clone());
     source
         .answer(format.content_type(), move |snapshot, health| {
             let facts = metrics::Facts {
@@ -39,7 +41,8 @@ pub(super) async fn get_metrics(State(source): State<Source>, headers: HeaderMap
                 tables: node.as_ref().map(|node| node.status.tables.as_slice()),
                 not_watched: node.as_ref().map(|node| node.status.not_watched.len()),
                 ledger_bytes: ledger.and_then(|ledger| ledger.file_bytes()),
-                quotas: quotas.as_ref().map_or(&[], |rows| rows.as_slice()),
+                quotas: quotas.as_deref(),
+                last_looks: state_dir.map_or_else(LastLooks::default, |dir| LastLooks::read(&dir)),
             };
             Ok(metrics::render_with(snapshot, health, &facts, format))
         })
