@@ -30,6 +30,7 @@ fn look(container: &str, used: u64) -> QuotaLook {
         direction: Direction::Sum,
         classes: Vec::new(),
         is_rate: false,
+        is_shared: false,
         allowance: Some(1000),
         thresholds: vec![(80, vec!["act".to_owned()])],
         used: Some(Used { incoming: used, outgoing: 0, together: None }),

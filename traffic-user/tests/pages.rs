@@ -110,7 +110,9 @@ fn the_page_of_quotas_has_every_key() {
     let (name, page) = generate::BY_HAND[2];
     assert_eq!(name, "quotas.toml.5");
     let text = formatted(name, page);
-    let all = [&traffic_quota::KEYS[..], &traffic_quota::ACTION_KEYS, &traffic_quota::ALERT_KEYS].concat();
+    let own = [&traffic_quota::KEYS[..], &traffic_quota::ACTION_KEYS];
+    let all =
+        [own.concat(), traffic_quota::ALERT_KEYS.to_vec(), traffic_quota::TENANT_KEYS.to_vec()].concat();
     for key in all {
         assert!(text.lines().any(|line| line.trim_start().starts_with(&format!("{key} = "))), "{key}");
     }

@@ -205,6 +205,7 @@ fn added(text: &str, change: &Change) -> String {
     }
     let scope = match &change.scope {
         Scope::Container(id) => format!("container = {}", quoted(id)),
+        Scope::Tenant(name) => format!("tenant = {}", quoted(name)),
         Scope::Pattern(pattern) => format!("pattern = {}", quoted(&pattern.0)),
         Scope::Default => "default = true".to_owned(),
     };

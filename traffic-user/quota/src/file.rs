@@ -4,6 +4,7 @@
 mod action;
 mod alert;
 mod table;
+mod tenant;
 
 use std::collections::BTreeMap;
 
@@ -14,8 +15,8 @@ use toml::{
 };
 
 use self::table::Table;
-pub use self::{action::ACTION_KEYS, alert::ALERT_KEYS, table::KEYS};
-use crate::{action::Action, alert::Alert, quota::Quota, scope::Scope};
+pub use self::{action::ACTION_KEYS, alert::ALERT_KEYS, table::KEYS, tenant::TENANT_KEYS};
+use crate::{action::Action, alert::Alert, quota::Quota, scope::Scope, tenant::Assignment};
 
 /// All quotas of a file.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -26,6 +27,8 @@ pub struct Quotas {
     pub actions: Vec<Action>,
     /// In the order of the file.
     pub alerts: Vec<Alert>,
+    /// In the order of the file.
+    pub tenants: Vec<Assignment>,
 }
 
 /// A mistake and its place.
@@ -95,7 +98,7 @@ impl Quotas {
 }
 
 /// The tables of the file.
-const TABLES: [&str; 3] = ["quota", "action", "alert"];
+const TABLES: [&str; 4] = ["quota", "action", "alert", "tenant"];
 
 fn read(document: &DeTable<'_>, mistakes: &mut Mistakes<'_>) -> Quotas {
     let mut found = Quotas::default();
@@ -117,7 +120,8 @@ fn read(document: &DeTable<'_>, mistakes: &mut Mistakes<'_>) -> Quotas {
                     match table {
                         "quota" => found.quotas.extend(row.quota()),
                         "action" => found.actions.extend(row.action()),
-                        _ => found.alerts.extend(row.alert()),
+                        "alert" => found.alerts.extend(row.alert()),
+                        _ => found.tenants.extend(row.tenant()),
                     }
                 }
                 _ => mistakes.add(row.span().start, format!("this {table} is no table; {not_tables}")),
@@ -127,12 +131,14 @@ fn read(document: &DeTable<'_>, mistakes: &mut Mistakes<'_>) -> Quotas {
     found.quotas.sort_by_key(|quota| quota.line);
     found.actions.sort_by_key(|action| action.line);
     found.alerts.sort_by_key(|alert| alert.line);
+    found.tenants.sort_by_key(|tenant| tenant.line);
     found
 }
 
 /// Two quotas of one name for the same containers: which one would count?
 fn refuse_twice(file: &Quotas, mistakes: &mut Mistakes<'_>) {
     refuse_unknown_actions(&file.actions, mistakes);
+    tenant::refuse_unfit(file, mistakes);
     let quotas = &file.quotas;
     let mut lines: BTreeMap<(&str, String), usize> = BTreeMap::new();
     for quota in quotas {

@@ -55,7 +55,8 @@ commit = '100Mbit/s'
 percentile = 99.5
 period = 'week'
 ";
-    let Quotas { quotas, actions, alerts } = Quotas::parse(text).unwrap();
+    let Quotas { quotas, actions, alerts, tenants } = Quotas::parse(text).unwrap();
+    assert_eq!(tenants, []);
     let words = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect::<Vec<_>>();
     assert_eq!(
         actions,

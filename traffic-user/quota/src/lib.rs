@@ -8,6 +8,7 @@
 //! - `values`: the notations of its values.
 //! - `quota`: a quota as checked.
 //! - `scope`: which containers a quota is for, and which of several decides.
+//! - `tenant`: customers with several containers, who share an allowance.
 //! - `period`: where a period begins and ends.
 //! - `usage`: the used part of an allowance, and the thresholds that it has reached.
 //! - `crossing`: thresholds that are newly reached, or no longer, exactly once.
@@ -27,6 +28,7 @@ mod lookout;
 mod period;
 mod quota;
 mod scope;
+mod tenant;
 mod url;
 mod usage;
 mod values;
@@ -34,12 +36,13 @@ mod values;
 pub use action::{Action, Means, Pending, Secret, due};
 pub use alert::{Alert, ProblemKind};
 pub use crossing::{Change, Crossing, Look, Subject, Track};
-pub use file::{ACTION_KEYS, ALERT_KEYS, FileMistake, KEYS, Quotas};
+pub use file::{ACTION_KEYS, ALERT_KEYS, FileMistake, KEYS, Quotas, TENANT_KEYS};
 pub use forecast::{Forecast, METHOD as FORECAST_METHOD, Recent, forecast};
 pub use lookout::{BYTES_PER_S, Counted, Found, Lookout, SHORTEST as SHORTEST_LOOK, Sum, Taken};
 pub use period::{Period, PeriodKind, Span, WrongZone, zone_of};
 pub use quota::{Direction, FirstPeriod, Limit, Quota};
 pub use scope::{Container, NamePattern, Scope};
+pub use tenant::Assignment;
 pub use url::Url;
 pub use usage::{Used, allowance_in, permille, reached};
 pub use values::percent as parse_percent;

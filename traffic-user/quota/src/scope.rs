@@ -1,10 +1,12 @@
 //! Which containers a quota is for, and which of several decides.
 //!
 //! Quotas of different names apply beside each other: a monthly and a daily one, say. Of one name, a
-//! container has one quota: that for its id, else the first in the file whose pattern it matches, else the
-//! default. Each container has the allowance for itself, however many match. A pattern or a default is never
+//! container has one quota: that for its id, else that of its tenant, else the first in the file whose pattern it
+//! matches, else the default. Each container has the allowance for itself, however many match, except that the
+//! containers of a tenant have it together. A pattern or a default is never
 //! for the node itself, and never for an interface whose container is not known yet.
 
+use jiff::civil::Date;
 use traffic_model::{NODE_ID, is_pending};
 
 use crate::{file::Quotas, quota::Quota};
@@ -14,6 +16,8 @@ use crate::{file::Quotas, quota::Quota};
 pub enum Scope {
     /// The one with this id.
     Container(String),
+    /// Those of this tenant, who have the allowance together.
+    Tenant(String),
     /// Those with a name, or an id, like this.
     Pattern(NamePattern),
     /// All that have no other quota of this name.
@@ -25,6 +29,7 @@ impl Scope {
     pub fn text(&self) -> String {
         match self {
             Self::Container(id) => format!("container {id}"),
+            Self::Tenant(name) => format!("tenant {name}"),
             Self::Pattern(pattern) => format!("pattern {}", pattern.0),
             Self::Default => "default".to_owned(),
         }
@@ -71,6 +76,8 @@ pub struct Container {
     pub ids: Vec<String>,
     /// What people call it.
     pub name: Option<String>,
+    /// The day on which it is asked about; `None` for one on which only what lasts is so.
+    pub day: Option<Date>,
 }
 
 impl Container {
@@ -83,11 +90,13 @@ impl Quotas {
     /// The quotas of a container, in the order in which the file first has their names.
     pub fn of(&self, container: &Container) -> Vec<&Quota> {
         let mut chosen: Vec<(&Quota, u8)> = Vec::new();
+        let tenant = self.tenant_of(container);
         for quota in &self.quotas {
             // The first name that the file has keeps its place, also where another quota of this name
             // decides.
             let rank = match &quota.scope {
-                Scope::Container(id) if container.ids.contains(id) => 3,
+                Scope::Container(id) if container.ids.contains(id) => 4,
+                Scope::Tenant(name) if tenant == Some(name.as_str()) => 3,
                 Scope::Pattern(pattern) if container.is_ordinary() && matches(pattern, container) => 2,
                 Scope::Default if container.is_ordinary() => 1,
                 _ => continue,
@@ -113,7 +122,7 @@ mod tests {
     use super::*;
 
     fn container(id: &str, name: Option<&str>) -> Container {
-        Container { ids: vec![id.to_owned()], name: name.map(str::to_owned) }
+        Container { ids: vec![id.to_owned()], name: name.map(str::to_owned), day: None }
     }
 
     const FILE: &str = "\
@@ -169,7 +178,7 @@ allowance = '5GB'
         assert_eq!(of("pending:veth1:3:x", None), [], "also by a pattern");
         assert_eq!(of("0", Some("the host")), [("traffic", 22)]);
         // A container is known by several ids.
-        let both = Container { ids: vec!["0ab".to_owned(), "101".to_owned()], name: None };
+        let both = Container { ids: vec!["0ab".to_owned(), "101".to_owned()], name: None, day: None };
         assert_eq!(quotas.of(&both)[0].line, 13);
     }
 

@@ -30,6 +30,7 @@ use crate::{
     queries::{known_names, parse_time, quotas::Asker},
     quota_actions,
     render::quota::{self as render, Checked, Listed, Shown, whole_second},
+    time,
 };
 
 /// Set, check and list quotas, show what is used of them, and run their actions
@@ -227,7 +228,17 @@ fn named_but_unknown(global: &Global, config: &Config, quotas: &Quotas) -> anyho
         )),
         _ => None,
     });
-    Ok(unknown.collect())
+    let of_tenants = quotas.tenants.iter().flat_map(|one| {
+        let unknown = one.containers.iter().filter(|id| !known.contains(id));
+        unknown.map(|id| {
+            format!(
+                "line {}: the ledger has nothing of container {id} of tenant {}; correct the id, unless the container \
+                 is new",
+                one.line, one.tenant
+            )
+        })
+    });
+    Ok(unknown.chain(of_tenants).collect())
 }
 
 /// All ids that a container is known by.
@@ -277,8 +288,10 @@ fn list(global: &Global, format: Format) -> anyhow::Result<Done> {
     if ledger_path(&global.state_dir).exists() {
         let ledger = global.ledger()?;
         let ids = Ids::read(global, &global.config_to_show().0);
+        let day = ledger.calendar().date(time::now_or_end().as_second()).ok();
         for known in ledger.containers()?.into_iter().filter(|known| known.retired.is_none()) {
-            let container = traffic_quota::Container { ids: ids.of(&known.container), name: known.name };
+            let ids = ids.of(&known.container);
+            let container = traffic_quota::Container { ids, name: known.name, day };
             for quota in quotas.of(&container) {
                 let at = quotas.quotas.iter().position(|other| std::ptr::eq(other, quota));
                 at.into_iter().for_each(|at| counts[at] += 1);

@@ -13,8 +13,8 @@ use std::{
 use anyhow::{Context as _, bail};
 use jiff::Timestamp;
 use traffic_ledger::{Ledger, QuotaState};
-use traffic_model::ContainerId;
-use traffic_quota::{Limit, Quotas};
+use traffic_model::{ContainerId, calendar::five_minutes_of};
+use traffic_quota::{Limit, Quotas, Scope};
 
 use super::ledger_handle::LedgerHandle;
 use crate::{
@@ -57,6 +57,8 @@ struct Followed {
     containers: i64,
     /// The hour of the last look, if there are rates.
     hour: Option<i64>,
+    /// The five minutes of the last look, if there are quotas of tenants.
+    five_minutes: Option<i64>,
 }
 
 impl QuotaFollower {
@@ -153,6 +155,7 @@ impl QuotaFollower {
     ) -> anyhow::Result<bool> {
         let Some(quotas) = &self.quotas else { return Ok(false) };
         let ids = |container: &str| ids_in_ledger(container, ids);
+        let has_tenants = quotas.quotas.iter().any(|quota| matches!(quota.scope, Scope::Tenant(_)));
         let has_rates = quotas.quotas.iter().any(|quota| matches!(quota.limit, Limit::Rate { .. }));
         for _ in 0..ATTEMPTS {
             let state = ledger.quota_state().context("cannot read what is used of quotas")?;
@@ -164,6 +167,7 @@ impl QuotaFollower {
             let followed = Followed {
                 containers: state.containers,
                 hour: has_rates.then(|| at.as_second().div_euclid(RATES_EVERY_S)),
+                five_minutes: has_tenants.then(|| five_minutes_of(at.as_second())),
             };
             if self.followed == Some(followed) && !is_due(&state, at) {
                 return Ok(true);
@@ -251,6 +255,57 @@ mod tests {
         lab.write(&QUOTAS.replace("1kB", "10kB"));
         lab.drain(1);
         assert_eq!(lab.crossed()[2..], ["100% Undone 1001", "80% Undone 1001"]);
+    }
+
+    #[test]
+    fn the_containers_of_a_tenant_share_an_allowance_and_one_of_them_is_told_of() {
+        let mut lab = Lab::new();
+        let act = "[[action]]\nname = 'stop'\ncommand = ['/bin/true']\n\
+                   [[action]]\nname = 'tell'\nmail = 'noc'\n";
+        let tenant = "[[tenant]]\nname = 'acme'\ncontainers = ['102', '101']\n";
+        let quota = "[[quota]]\nname = 'a'\ntenant = 'acme'\nallowance = '1kB'\n\
+                     actions = { '100%' = ['stop', 'tell'] }\n";
+        lab.write(&format!("{act}{tenant}{quota}"));
+        lab.node.traffic("102", 1, [1, 450, 0, 0]).traffic("103", 1, [1, 9000, 0, 0]);
+        lab.drain(450);
+        let all = |lab: &Lab| {
+            let all = lab.file.ledger.quota_crossings(0, 100).unwrap();
+            let text = |one: traffic_ledger::QuotaCrossing| {
+                format!(
+                    "{} {}% {:?} {} {}",
+                    one.container,
+                    one.percent,
+                    one.change,
+                    one.used,
+                    one.actions.join(",")
+                )
+            };
+            all.into_iter().map(text).collect::<Vec<_>>()
+        };
+        assert_eq!(all(&lab), ["101 80% Reached 900 ", "102 80% Reached 900 "]);
+        // Drains alone do not know of it: the figures are those of the next look.
+        lab.drain(100);
+        assert_eq!(all(&lab).len(), 2);
+        lab.node.pass(300);
+        lab.drain(1);
+        assert_eq!(all(&lab)[2..], ["101 100% Reached 1001 stop,tell", "102 100% Reached 1001 stop"]);
+        // From tomorrow on, one of them is another's. What it had until then stays.
+        let day = NOON / 86_400 * 86_400 + 86_400;
+        let day = Timestamp::from_second(day).unwrap().to_string()[..10].to_owned();
+        let until = format!("[[tenant]]\nname = 'acme'\ncontainers = ['102']\nuntil = '{day}'\n");
+        let tenant = tenant.replace("'102', ", "");
+        lab.write(&format!("{act}{tenant}{until}{quota}"));
+        lab.drain(1);
+        assert_eq!(all(&lab).len(), 4, "nothing changed until then");
+        lab.node.pass(86_400).traffic("102", 1, [1, 5000, 0, 0]);
+        lab.drain(1);
+        assert_eq!(all(&lab)[4..], ["102 100% Undone 0 stop", "102 80% Undone 0 "]);
+        let quotas = Quotas::parse(&format!("{act}{tenant}{until}{quota}")).unwrap();
+        let mut asker = Asker::new(&lab.file.ledger).unwrap();
+        let at = asker.extent().last_reading.unwrap();
+        let standings = asker.standings(&quotas, at, &|label| vec![label.to_owned()]).unwrap();
+        let used: Vec<_> = standings.iter().map(|one| (one.container.as_str(), one.used.clone())).collect();
+        assert_eq!(used, [("101", Ok(1003))], "450 of both until then, and what 101 had since");
     }
 
     #[test]

@@ -1,16 +1,17 @@
 //! What containers have used of their quotas, by the ledger. Figures come from ordinary reports, so that a
 //! quota never differs from the report of the same span.
 
-use std::collections::{HashMap, hash_map::Entry};
+use std::collections::{BTreeMap, HashMap, hash_map::Entry};
 
-use jiff::{Timestamp, ToSpan as _};
+use jiff::{Timestamp, ToSpan as _, civil::Date};
 use traffic_ledger::{
     Extent, KnownContainer, Ledger, LedgerError, PastTrack, QuotaLook, ReportQuery, ReportRow, SignedFigures,
     SignedVolume,
 };
 use traffic_model::calendar::five_minutes_of;
 use traffic_quota::{
-    Container, Forecast, Limit, Quota, Quotas, Recent, Span, Used, allowance_in, forecast, permille, reached,
+    Container, Forecast, Limit, Means, Quota, Quotas, Recent, Scope, Span, Used, allowance_in, forecast,
+    permille, reached,
 };
 
 /// What a container has used of a quota.
@@ -66,6 +67,8 @@ pub struct Asker<'l> {
     extent: Extent,
     /// Only these, by label; empty for all.
     containers: Vec<String>,
+    /// All containers with all their ids, by label; empty where there are no tenants.
+    labels: Vec<(String, Vec<String>)>,
     figures: HashMap<Question, Result<Figures, String>>,
 }
 
@@ -106,7 +109,13 @@ impl<'l> Asker<'l> {
     /// # Errors
     /// When the file cannot be read.
     pub fn new(ledger: &'l Ledger) -> Result<Self, LedgerError> {
-        Ok(Self { ledger, extent: ledger.extent()?, containers: Vec::new(), figures: HashMap::new() })
+        Ok(Self {
+            ledger,
+            extent: ledger.extent()?,
+            containers: Vec::new(),
+            labels: Vec::new(),
+            figures: HashMap::new(),
+        })
     }
 
     /// Asks about these containers alone, by label; about all if there are none.
@@ -133,10 +142,11 @@ impl<'l> Asker<'l> {
         ids: &dyn Fn(&str) -> Vec<String>,
     ) -> anyhow::Result<Vec<Standing<'q>>> {
         let mut all = Vec::new();
+        let day = self.begin(quotas, at, ids)?;
         for known in self.present()? {
-            let container = Container { ids: ids(&known.container), name: known.name.clone() };
+            let container = Container { ids: ids(&known.container), name: known.name.clone(), day };
             for quota in quotas.of(&container) {
-                all.push(self.standing(quota, at, &known)?);
+                all.push(self.standing((quotas, quota), at, &known)?);
             }
         }
         Ok(all)
@@ -155,14 +165,28 @@ impl<'l> Asker<'l> {
     ) -> anyhow::Result<Vec<QuotaLook>> {
         let mut periods: HashMap<usize, Vec<PeriodOf>> = HashMap::new();
         let mut all = Vec::new();
-        for known in self.present()? {
-            let container = Container { ids: ids(&known.container), name: known.name.clone() };
-            for quota in quotas.of(&container) {
+        let day = self.begin(quotas, at, ids)?;
+        let container =
+            |known: &KnownContainer| Container { ids: ids(&known.container), name: known.name.clone(), day };
+        let present = self.present()?;
+        // Of a tenant, whoever is told hears once: for the container that was there first.
+        let mut oldest: HashMap<usize, (i64, String)> = HashMap::new();
+        for known in present.iter().filter(|_| !quotas.tenants.is_empty()) {
+            let age = (known.since.as_second(), known.container.clone());
+            for quota in quotas.of(&container(known)) {
+                let oldest = oldest.entry(quota.line).or_insert_with(|| age.clone());
+                *oldest = age.clone().min(oldest.clone());
+            }
+        }
+        for known in present {
+            for quota in quotas.of(&container(&known)) {
                 let of_quota = match periods.entry(quota.line) {
                     Entry::Occupied(found) => found.into_mut(),
                     Entry::Vacant(new) => new.insert(self.periods(quota, since, at)?),
                 };
-                all.extend(of_quota.iter().map(|period| self.look(quota, period, &known)));
+                let tells = !matches!(quota.scope, Scope::Tenant(_))
+                    || oldest.get(&quota.line).is_none_or(|(_, label)| *label == known.container);
+                all.extend(of_quota.iter().map(|period| self.look((quotas, quota, tells), period, &known)));
             }
         }
         all.sort_by_key(|look| look.span.end_s);
@@ -177,13 +201,88 @@ impl<'l> Asker<'l> {
         Ok(all)
     }
 
-    fn look(&mut self, quota: &Quota, period: &PeriodOf, known: &KnownContainer) -> QuotaLook {
+    /// Begins to ask about the quotas of a file. Returns the day.
+    fn begin(
+        &mut self,
+        quotas: &Quotas,
+        at: Timestamp,
+        ids: &dyn Fn(&str) -> Vec<String>,
+    ) -> anyhow::Result<Option<Date>> {
+        if !quotas.tenants.is_empty() {
+            let id_of = |label: &str| label.split('@').next().unwrap_or(label).to_owned();
+            let all = self.ledger.containers()?.into_iter();
+            // Of an id that was retired, too: what it counted was its tenant's.
+            self.labels =
+                all.map(|known| (ids(&id_of(&known.container)), known.container)).map(swap).collect();
+        }
+        Ok(self.ledger.calendar().date(at.as_second()).ok())
+    }
+
+    /// What a quota counts in a span: of the container, or of all that its tenant had then.
+    fn used_of(
+        &mut self,
+        (quotas, quota): (&Quotas, &Quota),
+        span: Span,
+        container: &str,
+    ) -> Result<Used, String> {
+        let Scope::Tenant(tenant) = &quota.scope else {
+            return self.used(span, (&quota.classes, percentile_of(quota)), container);
+        };
+        let mut all = Used::default();
+        for (label, spans) in self.spans_of(quotas, tenant, span).map_err(|error| error.to_string())? {
+            for span in spans {
+                let used = self.used(span, (&quota.classes, None), &label)?;
+                all.incoming = all.incoming.saturating_add(used.incoming);
+                all.outgoing = all.outgoing.saturating_add(used.outgoing);
+            }
+        }
+        Ok(all)
+    }
+
+    /// When within a span which containers were a tenant's, by label. The same container may be named by several of
+    /// its ids.
+    fn spans_of(
+        &self,
+        quotas: &Quotas,
+        tenant: &str,
+        span: Span,
+    ) -> Result<Vec<(String, Vec<Span>)>, LedgerError> {
+        let mut all: BTreeMap<&str, Vec<Span>> = BTreeMap::new();
+        for one in quotas.assignments(tenant) {
+            let start = |day: Date| self.ledger.date_start(day).map(Timestamp::as_second);
+            let from_s = one.from.map(start).transpose()?.unwrap_or(i64::MIN).max(span.start_s);
+            let until_s = one.until.map(start).transpose()?.unwrap_or(i64::MAX).min(span.end_s);
+            if from_s >= until_s {
+                continue;
+            }
+            for (label, ids) in &self.labels {
+                if ids.iter().any(|id| one.containers.contains(id)) {
+                    all.entry(label).or_default().push(Span { start_s: from_s, end_s: until_s });
+                }
+            }
+        }
+        Ok(all.into_iter().map(|(label, spans)| (label.to_owned(), joined(spans))).collect())
+    }
+
+    fn look(
+        &mut self,
+        (quotas, quota, tells): (&Quotas, &Quota, bool),
+        period: &PeriodOf,
+        known: &KnownContainer,
+    ) -> QuotaLook {
         let PeriodOf { span, label, .. } = period.clone();
         let percentile = percentile_of(quota);
-        let used = self.used(span, (&quota.classes, percentile), &known.container);
+        let used = self.used_of((quotas, quota), span, &known.container);
+        // Whoever is told hears of a tenant once.
+        let is_told = |name: &String| {
+            let found = quotas.actions.iter().find(|action| action.name == *name);
+            tells || found.is_none_or(|action| matches!(action.means, Means::Command { .. }))
+        };
         let actions = |percent: u16| {
             let found = quota.actions.iter().find(|(of, _)| *of == percent);
-            found.map(|(_, names)| names.clone()).unwrap_or_default()
+            found
+                .map(|(_, names)| names.iter().filter(|name| is_told(name)).cloned().collect())
+                .unwrap_or_default()
         };
         QuotaLook {
             quota: quota.name.clone(),
@@ -194,6 +293,7 @@ impl<'l> Asker<'l> {
             direction: quota.direction,
             classes: quota.classes.clone(),
             is_rate: percentile.is_some(),
+            is_shared: matches!(quota.scope, Scope::Tenant(_)),
             allowance: allowance_in(quota, span, self.since_s(known)),
             thresholds: quota.thresholds.iter().map(|percent| (*percent, actions(*percent))).collect(),
             used: used.ok(),
@@ -243,17 +343,17 @@ impl<'l> Asker<'l> {
 
     fn standing<'q>(
         &mut self,
-        quota: &'q Quota,
+        (quotas, quota): (&Quotas, &'q Quota),
         at: Timestamp,
         known: &KnownContainer,
     ) -> anyhow::Result<Standing<'q>> {
         let PeriodOf { span, label, zone } = self.period(quota, at)?;
         let percentile = percentile_of(quota);
         let allowance = allowance_in(quota, span, self.since_s(known));
-        let used = self.used(span, (&quota.classes, percentile), &known.container);
+        let used = self.used_of((quotas, quota), span, &known.container);
         let forecast = match (&used, allowance) {
             (Ok(used), Some(allowance)) if percentile.is_none() && !quota.period.moves() => {
-                self.forecast(quota, (span, allowance), *used, known)
+                self.forecast((quotas, quota), (span, allowance), *used, known)
             }
             _ => None,
         };
@@ -279,7 +379,7 @@ impl<'l> Asker<'l> {
 
     fn forecast(
         &mut self,
-        quota: &Quota,
+        (quotas, quota): (&Quotas, &Quota),
         (span, allowance): (Span, u64),
         used: Used,
         known: &KnownContainer,
@@ -289,8 +389,12 @@ impl<'l> Asker<'l> {
         let first = own.date(last_s - RECENT_DAYS_S).ok()?;
         let from_s = self.ledger.date_start(first).ok()?.as_second().max(begin_s);
         let recent = Span { start_s: from_s, end_s: last_s };
-        let counted = self.used(recent, (&quota.classes, None), &known.container).ok()?;
-        let seconds = (last_s - from_s.max(known.since.as_second())).max(0).unsigned_abs();
+        let counted = self.used_of((quotas, quota), recent, &known.container).ok()?;
+        let since_s = match quota.scope {
+            Scope::Tenant(_) => from_s,
+            _ => from_s.max(known.since.as_second()),
+        };
+        let seconds = (last_s - since_s).max(0).unsigned_abs();
         forecast((quota.direction, allowance), span, last_s, (used, Recent { used: counted, seconds }))
     }
 
@@ -319,7 +423,8 @@ impl<'l> Asker<'l> {
             return Ok(Figures::new());
         }
         let query = ReportQuery {
-            containers: self.containers.clone(),
+            // All that a tenant has are asked about at once.
+            containers: if self.labels.is_empty() { self.containers.clone() } else { Vec::new() },
             classes: classes.to_vec(),
             from: Some(Timestamp::from_second(span.start_s)?),
             to: Some(Timestamp::from_second(span.end_s)?),
@@ -340,6 +445,23 @@ impl<'l> Asker<'l> {
         }
         Ok(figures)
     }
+}
+
+fn swap<A, B>((a, b): (A, B)) -> (B, A) {
+    (b, a)
+}
+
+/// Spans without what they have twice, in their order.
+fn joined(mut spans: Vec<Span>) -> Vec<Span> {
+    spans.sort_by_key(|span| span.start_s);
+    let mut joined: Vec<Span> = Vec::new();
+    for span in spans {
+        match joined.last_mut() {
+            Some(last) if span.start_s <= last.end_s => last.end_s = last.end_s.max(span.end_s),
+            _ => joined.push(span),
+        }
+    }
+    joined
 }
 
 /// What a row counts: a rate, or the bytes to bill with the corrections of closed periods. Corrections below

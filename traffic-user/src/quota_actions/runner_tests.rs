@@ -24,6 +24,7 @@ fn look(quota: &str, day: i64, allowance: Option<u64>, used: u64) -> QuotaLook {
         direction: Direction::Sum,
         classes: Vec::new(),
         is_rate: false,
+        is_shared: false,
         allowance,
         thresholds: vec![(100, vec!["act".to_owned()])],
         used: Some(Used { incoming: used, outgoing: 0, together: None }),

@@ -100,6 +100,7 @@ struct ListedRow<'a> {
 #[serde(tag = "kind", rename_all = "lowercase")]
 enum ScopeField<'a> {
     Container { id: &'a str },
+    Tenant { tenant: &'a str },
     Pattern { pattern: &'a str },
     Default,
 }
@@ -108,6 +109,7 @@ impl<'a> From<&'a Scope> for ScopeField<'a> {
     fn from(scope: &'a Scope) -> Self {
         match scope {
             Scope::Container(id) => Self::Container { id },
+            Scope::Tenant(tenant) => Self::Tenant { tenant },
             Scope::Pattern(pattern) => Self::Pattern { pattern: &pattern.0 },
             Scope::Default => Self::Default,
         }

@@ -84,6 +84,7 @@ fn look(ledger: &Ledger, rule: &Rule, container: &str, at_s: i64) -> QuotaLook {
         direction: rule.direction,
         classes: rule.classes.to_vec(),
         is_rate: false,
+        is_shared: false,
         allowance: Some(rule.allowance),
         thresholds: PERCENTS.map(|percent| (percent, vec![format!("a{percent}")])).to_vec(),
         used: Some(used(ledger, container, span, rule.classes)),

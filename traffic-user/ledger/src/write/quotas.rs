@@ -28,6 +28,9 @@ const NUMBER: &str = "quota_number";
 /// Key of the time of the last reading that was followed, in seconds since the Unix epoch.
 const FOLLOWED: &str = "quota_followed";
 
+/// The classes of a track whose figures are those of several containers, as a report has them. No drain adds to it.
+const BY_REPORTS: &str = "reports";
+
 /// Bytes as SQLite has them. No figure comes near the limit.
 fn stored(value: u64) -> i64 {
     i64::try_from(value).unwrap_or(i64::MAX)
@@ -79,9 +82,9 @@ impl RunningSums {
         let mut statement = conn.prepare_cached(
             "SELECT t.id, t.container, t.direction, t.classes, u.in_bytes, u.out_bytes, u.next
              FROM quota_track t JOIN quota_used u ON u.track = t.id
-             WHERE t.end > ?1 AND t.start <= ?1 AND NOT t.is_rate AND t.allowance IS NOT NULL",
+             WHERE t.end > ?1 AND t.start <= ?1 AND NOT t.is_rate AND t.allowance IS NOT NULL AND t.classes <> ?2",
         )?;
-        let rows = statement.query_map([bucket_s], |row| {
+        let rows = statement.query_map(params![bucket_s, BY_REPORTS], |row| {
             let next: Option<i64> = row.get(6)?;
             Ok(RunningSum {
                 track: row.get(0)?,

@@ -15,9 +15,10 @@ use crate::{
 };
 
 /// All keys of a quota, in the order of the documentation.
-pub const KEYS: [&str; 16] = [
+pub const KEYS: [&str; 17] = [
     "name",
     "container",
+    "tenant",
     "pattern",
     "default",
     "allowance",
@@ -86,6 +87,9 @@ impl<'a, 't> Table<'a, 't> {
         }
         let period = self.period();
         let first_period = self.first_period(is_rate, period.kind);
+        if matches!(scope, Some(Scope::Tenant(_))) {
+            self.refuse_of_tenant(is_rate, first_period);
+        }
         let thresholds = self.thresholds();
         let actions = self.actions(&thresholds);
         if self.mistakes.found.len() > before {
@@ -170,13 +174,27 @@ impl<'a, 't> Table<'a, 't> {
     }
 
     fn scope(&mut self) -> Option<Scope> {
-        match self.only(&["container", "pattern", "default"], "scope")? {
+        match self.only(&["container", "tenant", "pattern", "default"], "scope")? {
             "container" => {
                 let parse = |text: &str| ContainerId::new(text).map_err(|error| error.to_string());
                 self.text("container", parse).map(|id| Scope::Container(id.to_string()))
             }
+            "tenant" => self.text("tenant", values::name).map(Scope::Tenant),
             "pattern" => self.text("pattern", values::pattern).map(Scope::Pattern),
             _ => self.is_true("default").then_some(Scope::Default),
+        }
+    }
+
+    /// What several containers together cannot have.
+    fn refuse_of_tenant(&mut self, is_rate: bool, first_period: FirstPeriod) {
+        if is_rate {
+            let at = self.place("commit");
+            let message = "a tenant has an allowance; write a commit for each container";
+            self.mistakes.add(at, message.to_owned());
+        }
+        if first_period == FirstPeriod::Share {
+            let at = self.place("first_period");
+            self.mistakes.add(at, "a tenant has no first period; remove `first_period`".to_owned());
         }
     }
 

@@ -90,8 +90,12 @@ struct Of {
     name: String,
     /// The quota for the container with this id
     #[arg(long, value_name = "ID", value_parser = ContainerId::new,
-        required_unless_present_any = ["pattern", "default"], conflicts_with_all = ["pattern", "default"])]
+        required_unless_present_any = ["tenant", "pattern", "default"],
+        conflicts_with_all = ["tenant", "pattern", "default"])]
     container: Option<ContainerId>,
+    /// The quota that the containers of this tenant have together
+    #[arg(long, value_name = "TENANT", conflicts_with_all = ["pattern", "default"])]
+    tenant: Option<String>,
     /// The quota for containers with a name, or an id, like this: * is any text, ? any character
     #[arg(long, value_name = "PATTERN", conflicts_with = "default")]
     pattern: Option<String>,
@@ -102,10 +106,11 @@ struct Of {
 
 impl Of {
     fn scope(&self) -> Scope {
-        match (&self.container, &self.pattern) {
-            (Some(id), _) => Scope::Container(id.to_string()),
-            (None, Some(pattern)) => Scope::Pattern(NamePattern(pattern.clone())),
-            (None, None) => Scope::Default,
+        match (&self.container, &self.tenant, &self.pattern) {
+            (Some(id), ..) => Scope::Container(id.to_string()),
+            (None, Some(tenant), _) => Scope::Tenant(tenant.clone()),
+            (None, None, Some(pattern)) => Scope::Pattern(NamePattern(pattern.clone())),
+            (None, None, None) => Scope::Default,
         }
     }
 }

@@ -3,7 +3,7 @@
 use rusqlite::{Connection, OptionalExtension as _, Row as SqlRow, Transaction, params};
 use traffic_quota::{Change, Crossing, Direction, Look, Span, Subject, Track, Used};
 
-use super::{direction, look, stored, tracks::QuotaLook};
+use super::{BY_REPORTS, direction, look, stored, tracks::QuotaLook};
 use crate::{error::LedgerError, ids};
 
 /// A value as JSON. A text that is none has nothing: no drain fails for that, and the audit finds it.
@@ -80,7 +80,10 @@ impl Row {
             span: look.span,
             label: look.label.clone(),
             direction: look.direction,
-            classes: look.classes.iter().map(u8::to_string).collect::<Vec<_>>().join(","),
+            classes: match look.is_shared {
+                true => BY_REPORTS.to_owned(),
+                false => look.classes.iter().map(u8::to_string).collect::<Vec<_>>().join(","),
+            },
             is_rate: look.is_rate,
             allowance: look.allowance,
             thresholds: look.thresholds.clone(),

@@ -7,7 +7,7 @@ use rusqlite::{Connection, OptionalExtension as _, Row as SqlRow, TransactionBeh
 use traffic_quota::{Change, Direction, Span, Used};
 
 use super::{
-    FOLLOWED, NUMBER, classes, number,
+    BY_REPORTS, FOLLOWED, NUMBER, classes, number,
     row::{Row, from_json},
 };
 use crate::{digest, error::LedgerError, ids, schema, store::Ledger, write::clock};
@@ -34,6 +34,8 @@ pub struct QuotaLook {
     pub classes: Vec<u8>,
     /// Whether it is a rate at a percentile.
     pub is_rate: bool,
+    /// Whether several containers have it together: what a drain books of one is not all of it.
+    pub is_shared: bool,
     /// Bytes or bits per second; `None` without a limit.
     pub allowance: Option<u64>,
     /// Percents with the names of their actions, in ascending order.
@@ -294,9 +296,10 @@ fn past_since(conn: &Connection, number: i64) -> Result<Vec<PastTrack>, LedgerEr
     let mut statement = conn.prepare_cached(
         "SELECT t.id, c.label, t.start, t.end, t.classes FROM quota_track t JOIN container c ON c.id = t.container
          WHERE t.end > ?1 AND t.ended AND NOT t.is_rate AND t.period <> 0 AND t.allowance IS NOT NULL
+         AND t.classes <> ?2
          ORDER BY t.end, t.quota, t.container",
     )?;
-    let rows = statement.query_map([first], |row| {
+    let rows = statement.query_map(params![first, BY_REPORTS], |row| {
         Ok(PastTrack {
             track: row.get(0)?,
             container: row.get(1)?,
