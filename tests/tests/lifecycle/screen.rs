@@ -12,7 +12,7 @@ use serde_json::Value;
 use traffic_tests::check::eventually;
 use traffic_tests::container::introduce;
 use traffic_tests::lab::trafctl_program;
-use traffic_tests::process::{Process, run_ok};
+use traffic_tests::process::Process;
 use traffic_tests::traffic::udp_send;
 use traffic_tests::{Counters, Lab};
 
@@ -84,6 +84,15 @@ impl Terminal {
 
     fn left(&self, file: &str) -> Result<String> {
         Ok(fs::read_to_string(self.directory.join(file))?.trim().to_owned())
+    }
+
+    /// Changes the size as a terminal does: first its own, then the kernel's, of which the program is told.
+    fn resize(&self, (rows, columns): (u16, u16)) -> Result<()> {
+        let tty = fs::File::options().read(true).write(true).open(self.left("tty")?)?;
+        let mut output = self.output.lock().map_err(|_| anyhow::anyhow!("the reader failed"))?;
+        output.0.screen_mut().set_size(rows, columns);
+        let size = rustix::termios::Winsize { ws_row: rows, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 };
+        Ok(rustix::termios::tcsetwinsize(tty, size)?)
     }
 
     fn signal(&self, signal: Signal) -> Result<()> {
@@ -173,17 +182,7 @@ fn top_takes_keys_and_follows_the_size() -> Result<()> {
     // Escape alone is known after a moment, as keys begin with it too.
     terminal.press("\r")?;
     terminal.shows("only \"we\"")?;
-    run_ok(std::process::Command::new("stty").args([
-        "-F",
-        &terminal.left("tty")?,
-        "rows",
-        "10",
-        "cols",
-        "50",
-    ]))?;
-    if let Ok(mut output) = terminal.output.lock() {
-        output.0.screen_mut().set_size(10, 50);
-    }
+    terminal.resize((10, 50))?;
     eventually("the screen has the new size", || {
         let text = terminal.text();
         Ok(text.lines().count() == 10 && text.lines().last().is_some_and(|line| line.contains("q quit")))
@@ -196,6 +195,40 @@ fn top_takes_keys_and_follows_the_size() -> Result<()> {
     terminal.press("\x03")?;
     terminal.ended("ended with 0")?;
     is_well(&lab)
+}
+
+#[test]
+fn a_resize_leaves_nothing_of_the_size_before() -> Result<()> {
+    let (lab, _) = with_traffic("screen-resize")?;
+    // Only one reading comes, so that nothing is drawn again but by the resize.
+    let terminal = Terminal::start(&lab, (24, 100), "", "dump --watch=1h")?;
+    terminal.shows("rates appear")?;
+    let before = terminal.text();
+    for sizes in
+        [&[(10, 50), (24, 100)][..], &[(24, 60), (12, 100), (40, 160), (24, 100)], &[(3, 20), (24, 100)]]
+    {
+        for &size in sizes {
+            terminal.resize(size)?;
+        }
+        eventually("the screen is as before", || Ok(terminal.text() == before))
+            .with_context(|| format!("{sizes:?}\n{before}\n---\n{}", terminal.text()))?;
+    }
+    // Each size by itself: every line is drawn for it, and the last one is the last of the terminal.
+    for (rows, columns) in [(10, 50), (24, 60), (40, 200), (6, 80), (24, 100)] {
+        terminal.resize((rows, columns))?;
+        eventually("the screen has the new size", || {
+            let text = terminal.text();
+            let lines: Vec<&str> = text.lines().collect();
+            let is_last = lines.last().is_some_and(|line| line.contains("q quit"));
+            let count =
+                lines.iter().filter(|line| line.contains("q quit") || line.contains("CONTAINER")).count();
+            Ok(lines.len() == usize::from(rows) && is_last && count == 2)
+        })
+        .with_context(|| terminal.text())?;
+    }
+    ensure!(terminal.text() == before, "{before}\n---\n{}", terminal.text());
+    terminal.signal(Signal::TERM)?;
+    terminal.ended("ended with 143")
 }
 
 #[test]

@@ -21,7 +21,6 @@ use crate::render::screen::Key;
 /// What comes from the terminal.
 pub(super) enum Event {
     Key(Key),
-    Resized,
     /// Keys cannot be read any more.
     Failed(io::Error),
     /// The terminal is gone.
@@ -91,7 +90,7 @@ fn listen(sender: &mpsc::Sender<Event>) {
     loop {
         let event = match event::read() {
             Ok(event::Event::Key(key)) => key_of(key).map(Event::Key),
-            Ok(event::Event::Resize(..)) => Some(Event::Resized),
+            // A resize comes as a signal, from the beginning on; this thread hears of it only once it reads.
             Ok(_) => None,
             Err(error) => {
                 let _ended = sender.blocking_send(Event::Failed(error));

@@ -82,18 +82,20 @@ async fn show(
         }
         let action = tokio::select! {
             biased;
-            ended = signals.next() => match ended {
-                Ended::Interrupted => Action::Quit,
-                Ended::Stopped => Action::Suspend,
-                Ended::Continued => {
+            signalled = signals.next() => match signalled {
+                Signalled::Interrupted => Action::Quit,
+                Signalled::Stopped => Action::Suspend,
+                // The terminal may have become smaller and then as large as before since the last frame. Then no size
+                // differs, but what was cut off is gone.
+                Signalled::Resized => Action::Redraw,
+                Signalled::Continued => {
                     is_lost = true;
                     continue;
                 }
-                Ended::By(signal) => return Ok(Some(signal)),
+                Signalled::By(signal) => return Ok(Some(signal)),
             },
             event = keys.recv() => match event {
                 Some(keys::Event::Key(key)) => screen.press(key),
-                Some(keys::Event::Resized) => Action::Draw,
                 Some(keys::Event::Failed(error)) => return Err(error).context("cannot read keys"),
                 Some(keys::Event::Gone) => return Ok(Some(rustix::process::Signal::HUP)),
                 None => bail!("the thread that reads keys failed"),
@@ -127,20 +129,23 @@ async fn show(
     }
 }
 
-/// The signals that end or stop a program of a terminal.
+/// The signals that end or stop a program of a terminal, or say that its terminal changed.
 struct Signals {
     interrupted: tokio::signal::unix::Signal,
     ended: tokio::signal::unix::Signal,
     hung_up: tokio::signal::unix::Signal,
     stopped: tokio::signal::unix::Signal,
     continued: tokio::signal::unix::Signal,
+    resized: tokio::signal::unix::Signal,
 }
 
-enum Ended {
+enum Signalled {
     Interrupted,
     Stopped,
     /// Whoever stops a process by SIGSTOP gives it no chance to leave the terminal, and a shell sets it up for itself.
     Continued,
+    /// The terminal has another size, or its owner asks for a whole frame.
+    Resized,
     By(rustix::process::Signal),
 }
 
@@ -153,17 +158,19 @@ impl Signals {
             hung_up: of(SignalKind::hangup())?,
             stopped: of(SignalKind::from_raw(libc::SIGTSTP))?,
             continued: of(SignalKind::from_raw(libc::SIGCONT))?,
+            resized: of(SignalKind::window_change())?,
         })
     }
 
-    async fn next(&mut self) -> Ended {
+    async fn next(&mut self) -> Signalled {
         use rustix::process::Signal;
         tokio::select! {
-            _ = self.interrupted.recv() => Ended::Interrupted,
-            _ = self.stopped.recv() => Ended::Stopped,
-            _ = self.continued.recv() => Ended::Continued,
-            _ = self.ended.recv() => Ended::By(Signal::TERM),
-            _ = self.hung_up.recv() => Ended::By(Signal::HUP),
+            _ = self.interrupted.recv() => Signalled::Interrupted,
+            _ = self.stopped.recv() => Signalled::Stopped,
+            _ = self.continued.recv() => Signalled::Continued,
+            _ = self.resized.recv() => Signalled::Resized,
+            _ = self.ended.recv() => Signalled::By(Signal::TERM),
+            _ = self.hung_up.recv() => Signalled::By(Signal::HUP),
         }
     }
 }

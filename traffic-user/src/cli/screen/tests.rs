@@ -120,10 +120,15 @@ impl Terminal {
 
     /// Reads until a text is there, or the end.
     fn read_until(&mut self, text: &str) {
+        self.read_until_so(text, |shown| shown.contains(text));
+    }
+
+    /// Reads until something is so, or the end.
+    fn read_until_so(&mut self, what: &str, is_so: impl Fn(&str) -> bool) {
         let end = Instant::now() + LONG;
         let mut bytes = [0; 4096];
-        while !self.shown.contains(text) {
-            assert!(Instant::now() < end, "no {text:?}: {:?}", self.shown);
+        while !is_so(&self.shown) {
+            assert!(Instant::now() < end, "no {what:?}: {:?}", self.shown);
             let wait = Timespec { tv_sec: 1, tv_nsec: 0 };
             if poll(&mut [PollFd::new(&self.ours, PollFlags::IN)], Some(&wait)).unwrap() == 0 {
                 continue;
@@ -230,6 +235,32 @@ fn a_slow_terminal_gets_the_newest_frame() {
     terminal.read_until(LEFT);
     let (status, _) = terminal.ended();
     assert!(status.success());
+}
+
+#[test]
+fn a_size_that_changes_and_returns_is_drawn_as_a_whole() {
+    // What is cut off by a smaller size stays away when the terminal is large again. A program that only compares
+    // sizes when it draws sees no difference, and no reading comes that would change a line.
+    let mut terminal = Terminal::start("rests", true);
+    terminal.read_until("rates appear");
+    for sizes in [&[(10, 50), (24, 80)][..], &[(24, 80)], &[(5, 20), (60, 200)], &[(24, 80)]] {
+        terminal.shown.clear();
+        for &(ws_row, ws_col) in sizes {
+            tcsetwinsize(&terminal.ours, Winsize { ws_row, ws_col, ws_xpixel: 0, ws_ypixel: 0 }).unwrap();
+        }
+        if sizes.len() == 1 {
+            // The size it has already. Programs that write to all terminals are answered with this signal.
+            terminal.signal(Signal::WINCH);
+        }
+        // What was on its way before may come first.
+        let is_whole =
+            |frame: &str| frame.find("node ").zip(frame.find("q quit")).is_some_and(|(a, b)| a < b);
+        terminal.read_until_so("whole frame", |shown| shown.split("\x1b[2J").skip(1).any(is_whole));
+        assert!(terminal.shown.contains("q quit"), "{sizes:?}: {:?}", terminal.shown);
+    }
+    terminal.signal(Signal::TERM);
+    let (status, _) = terminal.ended();
+    assert_eq!(status.signal(), Some(libc::SIGTERM));
 }
 
 #[test]
