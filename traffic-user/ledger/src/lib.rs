@@ -62,6 +62,7 @@ pub use query::facts::{Extent, KnownClassTable, KnownContainer};
 pub use query::interfaces::{FaultRow, InterfaceReport, InterfaceRow};
 pub use query::limits::QueryLimits;
 pub use query::months::{Month, Months};
+pub use query::node_sums::NodeSums;
 pub use query::overview::{Overview, OverviewQuery, TopSeries};
 pub use query::percentile_report::Rates;
 pub use query::query_plan::{By, LineKey, PartStep, ReportQuery, Split};

@@ -41,7 +41,7 @@ use axum::{
     http::{StatusCode, header},
     response::{IntoResponse as _, Response},
 };
-use tokio::{sync::Semaphore, task};
+use tokio::{sync::Semaphore, task, time};
 use traffic_model::{ContainerId, Snapshot};
 
 use crate::{
@@ -57,7 +57,7 @@ use crate::{
     node::status::Status,
     ownership::{AmbiguousName, UnknownContainer},
     queries::QuotaFiles,
-    render::ClassNames,
+    render::{ClassNames, screen::ContainerNames},
 };
 
 pub use self::{
@@ -77,6 +77,9 @@ const STATE_OF_METRICS: [Duration; 2] = [Duration::from_mins(1), Duration::from_
 /// When quotas are read again for metrics, and how long they show old ones. Reading them takes two reports.
 const QUOTAS_OF_METRICS: [Duration; 2] = [Duration::from_mins(5), Duration::from_mins(30)];
 
+/// How often what is new of the last day is read. Each time takes as long as the rows of as many minutes.
+const NEW_OF_THE_DAY: Duration = Duration::from_mins(10);
+
 type Read = dyn Fn() -> anyhow::Result<Snapshot> + Send + Sync;
 /// `None` where drops are not counted.
 type ReadDrops = dyn Fn() -> Option<Drops> + Send + Sync;
@@ -93,6 +96,7 @@ pub struct Source {
     drops: Arc<ReadDrops>,
     components: Arc<Components>,
     class_names: Arc<ReadNames>,
+    container_names: Cached<ContainerNames>,
     readings: Arc<Semaphore>,
     lives: Arc<Lives>,
     rates: RateHub,
@@ -143,6 +147,7 @@ impl Source {
             drops: Arc::new(|| None),
             components: Arc::default(),
             class_names: Arc::new(ClassNames::new),
+            container_names: Cached::new(|| Ok(ContainerNames::new())),
             readings: Arc::new(Semaphore::new(READINGS)),
             lives: Arc::default(),
             reader: None,
@@ -205,6 +210,16 @@ impl Source {
         self
     }
 
+    /// Adds the names of containers beside live figures. Documents of the ledger have those that it recorded.
+    #[must_use]
+    pub fn naming_containers(
+        mut self,
+        names: impl Fn() -> anyhow::Result<ContainerNames> + Send + Sync + 'static,
+    ) -> Self {
+        self.container_names = Cached::new(names);
+        self
+    }
+
     /// Adds a ledger, with the names of classes that are known now.
     #[must_use]
     pub fn with_ledger(mut self, reader: Option<Reader>) -> Self {
@@ -264,9 +279,15 @@ impl Source {
         self.quotas.as_ref().and_then(|quotas| quotas.known(most_age, most_known))
     }
 
-    /// Looks at the node for the first view.
-    fn warm_up(&self) {
+    /// Looks at the node and at its last day for the first view, and again and again at what is new of the day, until
+    /// the task is aborted.
+    async fn keep_warm(self) {
         drop(self.known_state());
+        let Some(reader) = self.reader else { return };
+        loop {
+            reader.clone().keep_last_day().await;
+            time::sleep(NEW_OF_THE_DAY).await;
+        }
     }
 
     /// All ids that containers are known by.

@@ -16,7 +16,7 @@ use axum::{
 };
 use jiff::Timestamp;
 use tokio::{sync::Semaphore, task, time};
-use traffic_ledger::{Ledger, LedgerError, QueryLimits};
+use traffic_ledger::{Ledger, LedgerError, NodeSums, QueryLimits};
 use traffic_model::calendar;
 
 use crate::{
@@ -51,6 +51,7 @@ pub struct Reader {
     places: Arc<Semaphore>,
     find: Arc<Find>,
     pub(super) class_names: Arc<ReadNames>,
+    kept: Arc<NodeSums>,
 }
 
 impl fmt::Debug for Reader {
@@ -82,6 +83,7 @@ impl Reader {
             places: Arc::new(Semaphore::new(AT_A_TIME)),
             find: Arc::new(ById),
             class_names: Arc::new(ClassNames::new),
+            kept: Arc::default(),
         }
     }
 
@@ -124,11 +126,25 @@ impl Reader {
             }
             let ledger = reader.open().map_err(|error| reader.cannot_open(error))?;
             let resolve = |ledger: &Ledger, typed: &[String]| known_names(ledger, typed, &*reader.find);
-            let context = Context { resolve: &resolve, class_names };
+            let context = Context { resolve: &resolve, class_names, kept: Some(&reader.kept) };
             let resolved = query.resolve(&ledger, &context).map_err(asked_badly)?;
             Ok(answers::document(content_type, resolved(&ledger, &context)?, tag))
         })
         .await
+    }
+
+    /// Reads what a plot of the last day needs, so that no view of it waits. What is known is not read again, so doing
+    /// it often takes less than doing it once in a while.
+    pub(super) async fn keep_last_day(self) {
+        let Ok(place) = Arc::clone(&self.places).acquire_owned().await else { return };
+        let work = task::spawn_blocking(move || {
+            let _place = place;
+            // Whoever asks gets the error.
+            if let Err(error) = self.open().and_then(|ledger| ledger.keep_last_day(&self.kept)) {
+                tracing::debug!("reading the last day: {error}");
+            }
+        });
+        drop(work.await);
     }
 
     /// Does some work with the ledger on a thread of its own, after waiting for a place.

@@ -162,6 +162,8 @@ pub struct Server {
     task: JoinHandle<io::Result<()>>,
     shutdown: oneshot::Sender<()>,
     file: Option<SocketFile>,
+    /// Keeps what views need. It ends with the server.
+    _warmth: JoinSet<()>,
 }
 
 impl Server {
@@ -182,7 +184,8 @@ impl Server {
     /// # Errors
     /// When the event loop cannot take the socket.
     pub fn start(bound: Bound, source: Source, access: Access) -> io::Result<Self> {
-        source.warm_up();
+        let mut warmth = JoinSet::new();
+        warmth.spawn(source.clone().keep_warm());
         let (shutdown, stopped) = oneshot::channel();
         // Dropping the sender completes this too.
         let stopped = async move { drop(stopped.await) };
@@ -196,7 +199,7 @@ impl Server {
                 (tokio::spawn(serve(listener, router(source, access), stopped)), Some(file))
             }
         };
-        Ok(Self { task, shutdown, file })
+        Ok(Self { task, shutdown, file, _warmth: warmth })
     }
 
     /// Stops: requests in progress are answered, but one that never ends is aborted.

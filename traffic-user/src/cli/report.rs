@@ -261,7 +261,7 @@ fn with_store(
             false => known_names(ledger, typed, &ById),
             true => source.known_tenants(ledger, typed),
         };
-        answer(&ledger, &Context { resolve: &resolve, class_names })
+        answer(&ledger, &Context { resolve: &resolve, class_names, kept: None })
     };
     std::thread::scope(|scope| {
         scope.spawn(work).join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
@@ -279,5 +279,5 @@ fn with_ledger(
     let ledger = global.ledger()?;
     let node = OnThisNode::new(global);
     let resolve = |ledger: &Ledger, typed: &[String]| known_names(ledger, typed, &node);
-    answer(&ledger, &Context { resolve: &resolve, class_names: global.class_names() })
+    answer(&ledger, &Context { resolve: &resolve, class_names: global.class_names(), kept: None })
 }

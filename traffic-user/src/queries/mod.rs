@@ -15,7 +15,7 @@ mod tables;
 
 use clap::ValueEnum;
 use traffic_classes::MAX_CLASS;
-use traffic_ledger::{Basis, Ledger};
+use traffic_ledger::{Basis, Ledger, NodeSums};
 use traffic_model::ContainerId;
 
 use crate::{
@@ -38,6 +38,8 @@ pub struct Context<'a> {
     pub resolve: &'a ResolveContainers<'a>,
     /// Names of classes.
     pub class_names: ClassNames,
+    /// Sums that earlier queries of the same process made, if it keeps any.
+    pub kept: Option<&'a NodeSums>,
 }
 
 impl std::fmt::Debug for Context<'_> {

@@ -83,7 +83,7 @@ impl Query for SeriesOptions {
         };
         Ok(Box::new(move |ledger, context| {
             let names = (&context.class_names, &ledger.container_names()?);
-            render::series(&ledger.series(&query)?, &LocalTime::of(&calendar), names)
+            render::series(&ledger.series_keeping(&query, context.kept)?, &LocalTime::of(&calendar), names)
         }))
     }
 }

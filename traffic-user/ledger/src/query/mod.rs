@@ -8,6 +8,7 @@ pub(crate) mod facts;
 pub(crate) mod interfaces;
 pub(crate) mod limits;
 pub(crate) mod months;
+pub(crate) mod node_sums;
 pub(crate) mod overview;
 pub(crate) mod percentile;
 pub(crate) mod percentile_report;

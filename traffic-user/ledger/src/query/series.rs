@@ -17,9 +17,10 @@ use crate::{
     query::{
         billing::{self, ReportedAdjustment},
         collected,
+        node_sums::{self, NodeSums},
         percentile_report::{self, Rates},
         query_plan::{By, Plan, ReportQuery, Split},
-        rows::{self, Cutter},
+        rows::{self, Cutter, Slice},
         stored,
     },
     store::Ledger,
@@ -134,12 +135,24 @@ impl Ledger {
     /// # Errors
     /// As for [`Ledger::report`], and when there are more steps than asked for.
     pub fn series(&self, query: &SeriesQuery) -> Result<Series, LedgerError> {
+        self.series_keeping(query, None)
+    }
+
+    /// The same, with the sums of the whole node that earlier queries kept.
+    ///
+    /// # Errors
+    /// As for [`Ledger::series`].
+    pub fn series_keeping(
+        &self,
+        query: &SeriesQuery,
+        kept: Option<&NodeSums>,
+    ) -> Result<Series, LedgerError> {
         let view = self.conn.unchecked_transaction()?;
         let containers = if query.of.containers.is_empty() { known_containers(&view)? } else { 1 };
         let most = query.most_points.min((MOST_VALUES / containers.max(1)).max(1));
         let (by, sums) = match query.by {
-            Some(by) => (by, self.columns(&view, &with_step(&query.of, by), query.most_points)?),
-            None => self.finest(&view, query, most)?,
+            Some(by) => (by, self.columns(&view, &with_step(&query.of, by), (query.most_points, kept))?),
+            None => self.finest(&view, query, (most, kept))?,
         };
         let of = with_step(&query.of, by);
         let plan = self.plan(&view, &of)?;
@@ -191,10 +204,10 @@ impl Ledger {
         &self,
         view: &Connection,
         query: &SeriesQuery,
-        most: i64,
+        (most, kept): (i64, Option<&NodeSums>),
     ) -> Result<(By, ClassColumns), LedgerError> {
         for by in [By::FiveMinutes, By::Hour, By::Day] {
-            match self.columns(view, &with_step(&query.of, by), most) {
+            match self.columns(view, &with_step(&query.of, by), (most, kept)) {
                 Ok(columns) => return Ok((by, columns)),
                 // Too many, or dropped.
                 Err(LedgerError::Query(_)) => {}
@@ -202,7 +215,8 @@ impl Ledger {
             }
         }
         // Here a mistake in the span is reported too.
-        Ok((By::Month, self.columns(view, &with_step(&query.of, By::Month), query.most_points)?))
+        let of = with_step(&query.of, By::Month);
+        Ok((By::Month, self.columns(view, &of, (query.most_points, kept))?))
     }
 
     /// Sums by class and step.
@@ -210,14 +224,30 @@ impl Ledger {
         &self,
         view: &Connection,
         query: &ReportQuery,
-        most: i64,
+        (most, kept): (i64, Option<&NodeSums>),
     ) -> Result<ClassColumns, LedgerError> {
-        let plan = self.plan_within(view, query, most)?;
+        let mut plan = self.plan_within(view, query, most)?;
         let mut sums = ClassColumns::new();
-        self.each_row(view, &plan, |step, row| {
-            let columns = sums.entry(row.class).or_insert_with(|| vec![[0; 4]; plan.steps.len()]);
-            add(&mut columns[step], row.values);
-        })?;
+        let mut put = |steps: usize, step: usize, class, values| {
+            let columns = sums.entry(class).or_insert_with(|| vec![[0; 4]; steps]);
+            add(&mut columns[step], values);
+        };
+        if let Some(kept) = kept.filter(|_| self.stored.is_none() && plan.containers.is_none()) {
+            let (finest, others) =
+                plan.slices.iter().copied().partition(|slice: &Slice| slice.level == Level::FiveMinutes);
+            plan.slices = others;
+            let (ledger, finest): (_, Vec<Slice>) = (self.id()?, finest);
+            for slice in finest {
+                rows::require_kept(view, &self.calendar, &slice)?;
+                node_sums::each(view, (slice.start, slice.end), (&ledger, kept), |start, class, values| {
+                    let is_asked = query.classes.is_empty() || query.classes.contains(&class);
+                    if let Some(step) = plan.step(start).filter(|_| is_asked) {
+                        put(plan.steps.len(), step, class, values);
+                    }
+                })?;
+            }
+        }
+        self.each_row(view, &plan, |step, row| put(plan.steps.len(), step, row.class, row.values))?;
         Ok(sums)
     }
 

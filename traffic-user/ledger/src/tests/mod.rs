@@ -17,6 +17,7 @@ mod interfaces;
 mod live_counters;
 mod migration;
 mod names;
+mod node_sums;
 mod outbox;
 mod packing;
 mod percentiles;

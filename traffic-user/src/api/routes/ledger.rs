@@ -154,7 +154,8 @@ pub(super) async fn get_overview(State(source): State<Source>, headers: HeaderMa
             return Ok(tag.not_modified());
         }
         let ledger = reader.open().map_err(|error| reader.cannot_open(error))?;
-        let context = Context { resolve: &|ledger, typed| known_names(ledger, typed, &ById), class_names };
+        let context =
+            Context { resolve: &|ledger, typed| known_names(ledger, typed, &ById), class_names, kept: None };
         let facts = NodeFacts { node: node.as_deref(), live, problems: &problems };
         Ok(document(JSON, query.answer(&ledger, &context, &facts).map_err(asked_badly)?, tag))
     };

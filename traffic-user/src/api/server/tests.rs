@@ -118,6 +118,7 @@ impl Running {
             }),
             shutdown: self.stop,
             file: None,
+            _warmth: JoinSet::new(),
         };
         let begun = Instant::now();
         server.stop().await;
