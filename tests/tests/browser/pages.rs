@@ -1,6 +1,6 @@
 //! Every page against what the commands report, on live traffic and imported history.
 
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
@@ -61,13 +61,27 @@ fn a_container_is_shown_with_its_name() -> Result<()> {
     site.settled()?;
     let browser = Browser::start(site.lab.host())?;
     let named = "101 (shop <b>)";
-    for (fragment, heading) in [("#/", "Overview"), ("#/containers", "Containers")] {
+    for (fragment, heading) in [("#/", "Overview"), ("#/containers", "Containers"), ("#/node", "Node")] {
         open(&browser, fragment, heading)?;
         let links =
             format!("[...document.querySelectorAll('main a')].some((a) => a.textContent === '{named}')");
         browser.wait(&links).with_context(|| fragment.to_owned())?;
         browser.wait("[...document.querySelectorAll('main a')].some((a) => a.textContent === '102')")?;
     }
+    // The rates of a client of the API have it too, and the table of interfaces is searched by it.
+    let event = eventually_named(&site)?;
+    let rows = event["rows"].as_array().context("rows")?;
+    ensure!(rows.iter().all(|row| row["container"] == "101" || row.get("name").is_none()), "{event}");
+    let table =
+        "[...document.querySelectorAll('table')].find((one) => one.caption?.textContent === 'Interfaces')";
+    open(&browser, "#/node", "Node")?;
+    browser.wait(&format!("{table}?.tBodies[0].rows.length === 2"))?;
+    browser.run(&format!(
+        "const box = {table}.closest('.table').querySelector('input'); box.value = 'SHOP';
+        box.dispatchEvent(new Event('input'));"
+    ))?;
+    browser.wait(&format!("{table}.tBodies[0].rows.length === 1"))?;
+    browser.wait(&format!("{table}.tBodies[0].rows[0].cells[1].textContent === '{named}'"))?;
     open(&browser, "#/container/101", "Container 101")?;
     browser.wait(&format!("document.querySelector('h1').textContent === 'Container {named}'"))?;
     browser.wait(&format!("document.title.includes('Container {named}')"))?;
@@ -75,6 +89,31 @@ fn a_container_is_shown_with_its_name() -> Result<()> {
     browser.wait("document.body.innerText.includes('Months')")?;
     ensure!(browser.run("return document.querySelector('h1').textContent")? == "Container 102");
     Ok(())
+}
+
+/// An event of the live rates in which a container has its name.
+fn eventually_named(site: &Site) -> Result<Value> {
+    let mut found = Value::Null;
+    eventually("rates with a name", || {
+        let mut curl = site.lab.host().command("curl");
+        // The stream has no end but this one. Only while somebody listens are there readings.
+        curl.args(["--silent", "--no-buffer", "--max-time", "4"]).arg(format!("{PAGE}api/v1/rates"));
+        let mut curl = curl.stdout(Stdio::piped()).spawn()?;
+        while curl.try_wait()?.is_none() {
+            site.send(30)?;
+        }
+        let output = String::from_utf8(curl.wait_with_output()?.stdout)?;
+        let events = output.lines().filter_map(|line| line.strip_prefix("data: "));
+        for event in events.map(serde_json::from_str::<Value>) {
+            let event = event?;
+            let rows = event["rows"].as_array().context("rows")?;
+            if rows.iter().any(|row| row["container"] == "101" && row["name"] == "shop <b>") {
+                found = event;
+            }
+        }
+        Ok(!found.is_null())
+    })?;
+    Ok(found)
 }
 
 #[test]
@@ -187,6 +226,17 @@ fn figures_of_a_container(site: &Site, browser: &Browser<'_>) -> Result<()> {
     let query = ["report", "--container", "101", "--split", "class", "--last", "24h"];
     let caption = "Traffic of Container 101 by class";
     assert_eq!(shown_by_class(browser, caption)?, by_class(&site.json(&query)?)?);
+    // The link has what is shown, whenever it is opened: zone, span, steps and classes.
+    open(browser, "#/container/101?last=24h&tz=Asia/Kolkata&class=1&class=2", "Container 101")?;
+    let shown = shown_by_class(browser, caption)?;
+    let link = browser.text("document.querySelector('[data-key=link]').getAttribute('href')")?;
+    for part in ["tz=Asia%2FKolkata", "from=", "to=", "by=5min", "class=1&class=2"] {
+        ensure!(link.contains(part) && !link.contains("last="), "{link}");
+    }
+    open(browser, &link, "Container 101")?;
+    assert_eq!(shown_by_class(browser, caption)?, shown);
+    browser.wait("document.querySelector('.panel-head .note').textContent.includes('five-minute steps')")?;
+    open(browser, "#/container/101?last=24h", "Container 101")?;
     // One class alone, by its button, is in the address.
     browser.run("document.querySelector('[data-key=\"class 2\"]').click()")?;
     browser.wait("location.hash.includes('class=2')")?;
@@ -235,6 +285,7 @@ fn figures_of_lists(site: &Site, browser: &Browser<'_>) -> Result<()> {
     open(browser, "#/containers?last=30d", "Containers")?;
     browser.wait("document.querySelectorAll('tbody tr').length >= 2")?;
     let top = site.json(&["top-talkers", "--last", "30d", "--count", "100"])?;
+    browser.wait("document.querySelector('tbody a').hash.includes('last=30d')")?;
     let shown = rows(browser, "Containers")?;
     for row in top["rows"].as_array().context("rows")? {
         let cells = shown.iter().find(|cells| row["container"] == cells[0].as_str());

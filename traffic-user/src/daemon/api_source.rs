@@ -22,6 +22,7 @@ use crate::{
     },
     ownership::{self, Ownership, interface_rules::Sources},
     queries::{FindContainers, IdsOf, QuotaFiles},
+    render::screen::ContainerNames,
 };
 
 /// How long reading what is used of quotas may take. It keeps the write-ahead log from being emptied
@@ -77,9 +78,10 @@ impl Worker {
         let reader = self
             .ledger
             .is_enabled()
-            .then(|| Reader::beside_writer(&drain::ledger_path(&state_dir)).resolving(recorded));
+            .then(|| Reader::beside_writer(&drain::ledger_path(&state_dir)).resolving(recorded.clone()));
         let (sources, looked_at) = (self.sources.clone(), state_dir.clone());
         let names = self.sources.clone();
+        let container_names = recorded.clone();
         let gather = move || {
             let mut host = look()?;
             host.policy.take_known(sources.read());
@@ -102,6 +104,7 @@ impl Worker {
             .with_components(Arc::clone(&self.components))
             .keeping_lives_in(self.host.state_dir())
             .naming(move || class_source::class_names(&named.0.read(), &named.1))
+            .naming_containers(move || container_names.names())
             .resolving(move |typed, snapshot| {
                 let sources = names.read();
                 ownership::resolve(&counted.0.read(), &counted.1, typed, (snapshot, sources.survey.names()))
@@ -141,11 +144,22 @@ fn read_quotas(ledger: &Path, files: &QuotaFiles) -> anyhow::Result<QuotaFacts> 
     quota_rows::read(&ledger, files)
 }
 
-/// Finds the containers of a query to the ledger as the daemon knows them. It looks at no platform.
+/// The ids and names of containers as the daemon knows them. It looks at no platform.
+#[derive(Clone)]
 struct KnownOwners {
     config: SharedConfig,
     sources: SharedSources,
     state_dir: PathBuf,
+}
+
+impl KnownOwners {
+    /// What people call the containers.
+    fn names(&self) -> anyhow::Result<ContainerNames> {
+        let config = self.config.read();
+        let ownership = Ownership::read(&config, &self.state_dir, None)?;
+        let names = ownership.names(&config, self.sources.read().survey.names());
+        Ok(names.iter().map(|(id, name)| (id.clone(), name.to_owned())).collect())
+    }
 }
 
 impl FindContainers for KnownOwners {

@@ -6,7 +6,7 @@ use serde::Serialize;
 use traffic_common::Tally;
 use traffic_model::{ByDirection, live_rates::LiveRates, units::rate};
 
-use crate::render::{Amounts, ClassNames, class_names, finish, plain_table, seconds};
+use crate::render::{Amounts, ClassNames, class_names, finish, plain_table, screen::ContainerNames, seconds};
 
 /// The table for people.
 pub fn table(rates: &LiveRates, by_class: bool, names: &ClassNames) -> String {
@@ -68,7 +68,8 @@ pub fn json_line(rates: &LiveRates, names: &ClassNames) -> anyhow::Result<String
     class_names::line(&Document::from(rates), names)
 }
 
-/// One document on one line with only the first rows, and the sums of each class over all of them.
+/// One document on one line with only the first rows, with the names of their containers, and the sums of each class
+/// over all of them.
 ///
 /// # Errors
 /// When serialisation fails, for which there is no known cause.
@@ -76,17 +77,20 @@ pub fn event(
     rates: &LiveRates,
     by_class: &LiveRates,
     count: usize,
-    names: &ClassNames,
+    (classes, containers): (&ClassNames, &ContainerNames),
 ) -> anyhow::Result<String> {
     let mut sums = BTreeMap::<u8, ByDirection<Tally>>::new();
     for row in &by_class.rows {
         *sums.entry(row.class.unwrap_or_default()).or_default() += row.passed;
     }
-    let classes = sums.iter().map(|(&class, passed)| ClassRow { class, passed: passed.into() });
+    let of_classes = sums.iter().map(|(&class, passed)| ClassRow { class, passed: passed.into() });
     let mut document = Document::from(rates);
     let row_count = document.rows.len();
     document.rows.truncate(count);
-    class_names::line(&Event { document, classes: classes.collect(), row_count }, names)
+    for (shown, row) in document.rows.iter_mut().zip(&rates.rows) {
+        shown.name = containers.get(&row.container).map(String::as_str);
+    }
+    class_names::line(&Event { document, classes: of_classes.collect(), row_count }, classes)
 }
 
 /// The document with sums.
@@ -120,6 +124,9 @@ struct Document<'a> {
 #[derive(Debug, Serialize)]
 struct Row<'a> {
     container: &'a str,
+    /// What people call the container.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    name: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     class: Option<u8>,
     #[serde(flatten)]
@@ -130,6 +137,7 @@ impl<'a> From<&'a LiveRates> for Document<'a> {
     fn from(rates: &'a LiveRates) -> Self {
         let row = |row: &'a traffic_model::live_rates::Row| Row {
             container: row.container.as_str(),
+            name: None,
             class: row.class,
             passed: (&row.passed).into(),
         };

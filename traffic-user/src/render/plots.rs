@@ -65,13 +65,19 @@ pub fn series(
 ) -> anyhow::Result<String> {
     let gaps = told(&series.gaps, containers, local_time);
     let classes = named(&series.classes, |one| one.class, classes);
-    let names = Some(names_at(&series.containers, containers, series.to));
+    let corrected = series.adjustments.iter().map(|one| &one.adjustment.container);
+    let named = series.containers.iter().chain(corrected);
+    let names = Some(names_at(named, containers, series.to));
     json::line(&Told { document: series, names, classes, gaps })
 }
 
 /// The names of containers at a time, of those that have one.
-fn names_at<'a>(of: &'a [String], names: &'a ContainerNames, end: Timestamp) -> BTreeMap<&'a str, &'a str> {
-    of.iter().filter_map(|container| Some((container.as_str(), names.at(container, end)?))).collect()
+fn names_at<'a>(
+    of: impl IntoIterator<Item = &'a String>,
+    names: &'a ContainerNames,
+    end: Timestamp,
+) -> BTreeMap<&'a str, &'a str> {
+    of.into_iter().filter_map(|container| Some((container.as_str(), names.at(container, end)?))).collect()
 }
 
 /// What is known of the node besides its ledger.
@@ -153,7 +159,9 @@ pub fn months(of: &Months, (classes, containers): (&ClassNames, &ContainerNames)
     let months = of.months.iter();
     let months =
         months.map(|month| NamedMonth { month, classes: named(&month.classes, |one| one.class, classes) });
-    let container_names = names_at(&of.containers, containers, Timestamp::MAX);
+    let corrected = of.adjustments.iter().map(|one| &one.adjustment.container);
+    let named = of.containers.iter().chain(corrected);
+    let container_names = names_at(named, containers, Timestamp::MAX);
     json::line(&MonthsDocument { of, container_names, months: months.collect() })
 }
 

@@ -12,10 +12,11 @@ import {
   percent,
   rate,
   seconds,
+  span,
   swatch,
   volume,
 } from "./base.js";
-import { link } from "./route.js";
+import { fragment } from "./route.js";
 import { plainTable } from "./table.js";
 
 /** A class as people name it: `1 world`. */
@@ -118,8 +119,13 @@ export function gapList(gaps, zone, title = "Gaps") {
         h("span", { class: gap.loses_traffic ? "gap-key loss" : "gap-key", aria: { hidden: "true" } }),
         `${REASONS[gap.reason] ?? gap.reason}${gap.detail ? ` (${gap.detail})` : ""}`,
       ),
-      h("span", { class: "nowrap" }, gap.start ? dateTime(seconds(gap.start), zone) : "unknown"),
-      h("span", { class: "nowrap" }, dateTime(seconds(gap.end), zone)),
+      h(
+        "span",
+        { class: "nowrap" },
+        gap.start
+          ? span(seconds(gap.start), seconds(gap.end), zone)
+          : `until ${dateTime(seconds(gap.end), zone)}`,
+      ),
       place || "node",
       h("span", { class: "nowrap" }, size),
     ];
@@ -138,7 +144,7 @@ export function gapList(gaps, zone, title = "Gaps") {
     ),
     plainTable(
       title,
-      ["What happened", "From", "To", "Where", "Size"],
+      ["What happened", "When", "Where", "Size"],
       shown.slice(-most).reverse().map(row),
     ),
   );
@@ -272,9 +278,13 @@ export function panelHead(title, note, ...actions) {
 /** What people read of a container: its id, and its name if it has one. */
 export const called = (id, name) => (name ? `${id} (${name})` : id);
 
-/** A link to a row's container; `place` tells it from other links to the same container on the page. */
-export function containerLink(route, { container: id, name }, place = "container") {
-  return h("a", { href: link(route, "container", id), data: { key: `${place} ${id}` } }, called(id, name));
+/**
+ * A link to a row's container, with the span of the list; `place` tells it from other links to the same container on
+ * the page.
+ */
+export function containerLink({ tz, last }, { container: id, name }, place = "container") {
+  const href = fragment({ page: "container", id, tz, last });
+  return h("a", { href, data: { key: `${place} ${id}` } }, called(id, name));
 }
 
 /** A column of bytes of a table; `bytes(row)` may be null. */
@@ -352,14 +362,15 @@ function signedCell(bytes) {
   return bytes === undefined ? "" : bytesCell(bytes);
 }
 
-/** Corrections of closed months; nothing if there are none. */
-export function correctionTable(adjustments, { id, zone }) {
+/** Corrections in a document of months; nothing if there are none. */
+export function correctionTable({ adjustments, container_names: names, months }, { id, zone }) {
   if (!adjustments?.length) return null;
+  const classNames = new Map(months.flatMap((month) => month.classes).map((one) => [one.class, one.name]));
   const signed = (bytes) => (bytes > 0 ? `+${volume(bytes)}` : volume(bytes));
   const rows = adjustments.map((one) => [
     h("span", { class: "nowrap" }, String(one.period).slice(0, 10)),
-    ...(id === null ? [one.container] : []),
-    h("span", { class: "class" }, swatch(one.class), className(one.class)),
+    ...(id === null ? [called(one.container, names[one.container])] : []),
+    h("span", { class: "class" }, swatch(one.class), className(one.class, classNames.get(one.class))),
     signed(one.bytes[0]),
     signed(one.bytes[1]),
     one.reason,

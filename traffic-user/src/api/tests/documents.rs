@@ -215,7 +215,8 @@ async fn live_rates_are_events_of_two_readings() {
         },
         None,
     )
-    .naming(|| [(3, "world".to_owned())].into());
+    .naming(|| [(3, "world".to_owned())].into())
+    .naming_containers(|| Ok([(ContainerId::new("101")?, "shop".to_owned())].into()));
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address: SocketAddr = listener.local_addr().unwrap();
     let (stop, stopped) = oneshot::channel::<()>();
@@ -241,7 +242,7 @@ async fn live_rates_are_events_of_two_readings() {
     let rates: serde_json::Value = serde_json::from_str(data).unwrap();
     let row = |id, class, bytes| {
         let none = serde_json::json!({"in_packets": 0, "out_bytes": 0, "out_packets": 0});
-        let mut row = serde_json::json!({"container": id, "class": class, "in_bytes": bytes});
+        let mut row = serde_json::json!({"container": id, "name": "shop", "class": class, "in_bytes": bytes});
         row.as_object_mut().unwrap().extend(none.as_object().unwrap().clone());
         row
     };

@@ -5,6 +5,7 @@ import { count, counted, dateTime, duration, fill, h, percent, seconds, volume }
 import {
   bytesCell,
   bytesColumn,
+  called,
   containerLink,
   downloadLink,
   gapList,
@@ -92,7 +93,7 @@ export function show({ main, route, frame }) {
       sort: "interface",
       descending: false,
       pageRows: 25,
-      text: (row) => `${row.interface} ${row.container ?? "shared"}`,
+      text: (row) => `${row.interface} ${row.container ? called(row.container, row.name) : "shared"}`,
       empty: "No interface is attached. trafctl attach names what it would attach, and why not.",
       columns: [
         { key: "interface", label: "Interface", header: true },
@@ -151,6 +152,7 @@ export function show({ main, route, frame }) {
             return {
               interface: row.interface,
               container: row.container,
+              name: row.name,
               hooks: hooks(row),
               in_bytes: moved?.in_bytes ?? null,
               out_bytes: moved?.out_bytes ?? null,
@@ -314,7 +316,7 @@ function balancePanel(report, route) {
   const signed = (bytes) => (bytes === 0 ? "0" : `${count(bytes)} B`);
   return h(
     "section",
-    { class: "panel" },
+    { class: "panel balance" },
     panelHead(
       "Balance of the last 30 days",
       "passed = billed classes + class 0 + faults + difference",
