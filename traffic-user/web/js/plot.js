@@ -303,7 +303,8 @@ export class Plot {
 /** Room for a label above and below whatever is drawn, and the same range for nothing at all. */
 function yRange(chart, min, max) {
   const [low, high] = [Math.min(min ?? 0, 0), Math.max(max ?? 0, 0)];
-  if (low === high) return [-1000, 1000];
+  // Not as far as a label, which would be cut.
+  if (low === high) return [-1100, 1100];
   const height = chart.bbox.height / devicePixelRatio;
   const room = ((high - low) * LABEL) / Math.max(height - 2 * LABEL, LABEL);
   return [low - room, high + room];

@@ -184,7 +184,7 @@ export function show({ main, route: first, frame }) {
     drawTiles();
     drawActions();
     fill(months, monthTable(monthsDoc, { id, route }));
-    fill(corrections, correctionTable(monthsDoc.adjustments, { id, zone: zone() }));
+    fill(corrections, correctionTable(monthsDoc, { id, zone: zone() }));
     fill(gaps, gapList(doc.gaps, zone()));
   }
 
@@ -282,7 +282,7 @@ export function show({ main, route: first, frame }) {
     fill(tiles, shown);
     const sentences = [
       found
-        ? sentence(found.rule)
+        ? `${sentence(found.rule)}.`
         : doc.percentile_missing
           ? `No percentile: ${doc.percentile_missing}`
           : null,
@@ -322,6 +322,16 @@ export function show({ main, route: first, frame }) {
       actions,
       id === null ? null : downloadLink("CSV", "report", { ...params, format: "csv" }, `${file}.csv`),
       downloadLink("JSON", id === null ? "series" : "report", id === null ? series : params, `${file}.json`),
+      h(
+        "a",
+        {
+          href: fragment(route, { last: null, from: doc.from, to: doc.to, by: doc.by, tz: doc.zone }),
+          class: "button",
+          data: { key: "link" },
+          title: "This span, zone and classes, whenever it is opened",
+        },
+        "Link",
+      ),
       h(
         "button",
         { type: "button", class: "button", data: { key: "print" }, onclick: () => print() },

@@ -199,7 +199,7 @@ export function show({ main, route, frame }) {
       percent(row.permille, 1000),
     ]);
     const numbers = header.map((_, at) => at).slice(2);
-    const optional = doc.live ? [2, 3, 6, 7] : [5];
+    const optional = doc.live ? [2, 3, 6, 7] : [4, 5];
     const isEmpty = rows.length === 0;
     fill(
       plots.largest,
