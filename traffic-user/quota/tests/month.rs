@@ -1,5 +1,5 @@
 //! A month of thousands of containers, with looks that are killed, over a change of the clock, short months,
-//! corrections, outages and a clock that is set back. What is found must be what a naive reference finds, once.
+//! corrections and outages. What is found must be what a naive reference finds, once.
 #![expect(clippy::unwrap_used, reason = "a test; clippy does not count helpers as such")]
 
 use std::collections::{BTreeMap, BTreeSet};
