@@ -181,7 +181,7 @@ fn an_older_ledger_is_migrated_and_a_newer_one_is_refused() -> Result<()> {
     daemon.stop()?;
     let backup = lab.state_dir().join("ledger.sqlite.v1-backup");
     ensure!(sqlite(&backup, "pragma user_version; pragma integrity_check")? == "1\nok");
-    ensure!(sqlite(&ledger, "pragma user_version; pragma integrity_check")? == "10\nok");
+    ensure!(sqlite(&ledger, "pragma user_version; pragma integrity_check")? == "11\nok");
     let packets = "select sum(out_packets) from traffic_5min t join container c on c.id = t.container where name = '101'";
     let live = Counters::at_rest(&lab)?.container("101");
     ensure!(sqlite(&ledger, packets)? == live.out_packets.to_string(), "{live:?}");

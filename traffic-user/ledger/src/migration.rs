@@ -55,6 +55,10 @@ pub(crate) const MIGRATIONS: &[Migration] = &[
         digest::created(transaction, &["outbox", "changes", "lineage"])
     },
     |transaction| transaction.execute_batch(schema::QUOTAS),
+    |transaction| {
+        transaction.execute_batch(&schema::drop_views())?;
+        transaction.execute_batch(&schema::views())
+    },
 ];
 
 /// Makes room for packed days. The next maintenance packs the days that are over, little by little, while
@@ -63,9 +67,7 @@ fn pack_days(transaction: &Transaction<'_>) -> rusqlite::Result<()> {
     // Somebody's own views of these tables show both forms afterwards.
     transaction.execute_batch("PRAGMA legacy_alter_table = ON; DROP VIEW IF EXISTS log_data")?;
     let mut renamed = Vec::new();
-    for (kind, level) in
-        schema::KINDS.iter().flat_map(|kind| schema::PACKED_LEVELS.map(|level| (kind, level)))
-    {
+    for (kind, level) in schema::packed_levels() {
         let (table, rows) = (kind.table(level), kind.rows_table(level));
         transaction.execute_batch(&format!("ALTER TABLE {table} RENAME TO {rows}"))?;
         renamed.push((table, rows));
@@ -74,7 +76,7 @@ fn pack_days(transaction: &Transaction<'_>) -> rusqlite::Result<()> {
         renamed.iter().try_for_each(|(from, to)| digest::rename(transaction, from, to))?;
     }
     transaction.execute_batch(&schema::packed_days())?;
-    transaction.execute_batch(&schema::log_data())?;
+    transaction.execute_batch(&schema::views())?;
     transaction.execute_batch("PRAGMA legacy_alter_table = OFF")
 }
 

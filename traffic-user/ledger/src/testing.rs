@@ -19,7 +19,7 @@ use traffic_model::{
 
 use crate::{
     AdjustmentRequest, DrainContext, DrainOutcome, DrainTrigger, Ledger, LedgerConfig, LedgerError,
-    schema::{KINDS, PACKED_LEVELS},
+    schema::packed_levels,
 };
 
 /// 2026-11-10, noon UTC.
@@ -36,18 +36,18 @@ pub fn as_version_5() -> String {
                    DROP TABLE quota_crossing;
                    PRAGMA legacy_alter_table = ON; DROP VIEW log_data;"
         .to_owned();
-    for (kind, level) in KINDS.iter().flat_map(|kind| PACKED_LEVELS.map(|level| (kind, level))) {
+    for (kind, level) in packed_levels() {
         let (view, rows, days) = (kind.table(level), kind.rows_table(level), kind.days_table(level).unwrap());
         let keys = kind.keys.join(", ");
         let sums: Vec<String> = kind.values.iter().map(|value| format!("sum({value})")).collect();
         sql.push_str(&format!(
             "CREATE TEMP TABLE both AS SELECT start, {keys}, {} FROM {view} GROUP BY start, {keys};
-             DROP VIEW {view}; DROP TABLE {days}; DELETE FROM {rows}; INSERT INTO {rows} SELECT * FROM both;
+             DROP VIEW {view}; DROP VIEW {view}_bytes; DROP TABLE {days}; DELETE FROM {rows}; INSERT INTO {rows} SELECT * FROM both;
              DROP TABLE both; ALTER TABLE {rows} RENAME TO {view};",
             sums.join(", "),
         ));
     }
-    sql + "CREATE VIEW log_data AS SELECT 1; PRAGMA legacy_alter_table = OFF; PRAGMA user_version = 5;"
+    sql + "DROP VIEW byte_at; CREATE VIEW log_data AS SELECT 1; PRAGMA legacy_alter_table = OFF; PRAGMA user_version = 5;"
 }
 
 /// SQL that makes a ledger one of schema version 3.

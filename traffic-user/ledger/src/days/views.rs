@@ -25,69 +25,79 @@ pub(crate) fn table(kind: &Kind, level: Level) -> String {
     )
 }
 
-/// SQL for the number of the bucket of a unit `u` in a day `d`.
-const BUCKET: &str = "(u.start - d.start) / 300";
-/// SQL for the day of a unit `u`.
-pub(crate) const DAY: &str =
+/// The places of the bytes of a number; 0 is the lowest. It is a view so that it has no rows that could change.
+pub(crate) const BYTE_AT: &str =
+    "CREATE VIEW byte_at (at) AS VALUES (0), (1), (2), (3), (4), (5), (6), (7);\n";
+
+/// The day of a unit `u`.
+const DAY: &str =
     "(SELECT b.start FROM border b WHERE b.level = 2 AND b.start <= u.start ORDER BY b.start DESC LIMIT 1)";
 
-/// SQL for the place of the bucket in the columns, counted from 0; less than 0 if it is not listed.
-fn place() -> String {
+/// Name of the view that has each bucket of the packed days as a row, with the bytes of its values.
+pub(crate) fn bytes_view(kind: &Kind, level: Level) -> String {
+    format!("{}_bytes", kind.table(level))
+}
+
+/// SQL for a value of a row of a bytes view, whose alias is `t`.
+///
+/// SQLite reads the text of every view whenever it opens the file, so this is short. The offset keeps it from
+/// cutting out the bytes again for each of them.
+pub(crate) fn value(bytes: &str) -> String {
     format!(
-        "CASE WHEN d.buckets IS NULL THEN ({BUCKET} - d.first) / d.step
-             ELSE instr(d.buckets, char({BUCKET} + {FIRST_CHARACTER})) - 1 END"
+        "(SELECT ifnull(sum(instr(t.every_byte, substr(b, -1 - at, 1)) - 1 << 8 * at), 0)
+        FROM (SELECT {bytes} AS b LIMIT 1 OFFSET 0) CROSS JOIN byte_at ON at < length(b))"
     )
 }
 
-/// SQL for the bytes of a value.
-fn bytes(column: &str) -> String {
-    let width = format!("length({column}) / d.count");
-    format!("substr({column}, ({}) * ({width}) + 1, {width})", place())
-}
-
-/// SQL for a value.
-pub(crate) fn value(column: &str) -> String {
-    let digit =
-        |at: u32| format!("(instr('123456789ABCDEF', substr(v.digits, {}, 1)) << {})", at + 1, 60 - 4 * at);
-    let digits: Vec<String> = (0..16).map(digit).collect();
-    // The offset keeps SQLite from computing the digits again for each of them.
-    format!(
-        "(SELECT {} FROM (SELECT substr('0000000000000000' || hex({}), -16) AS digits LIMIT 1 OFFSET 0) v)",
-        digits.join(" | "),
-        bytes(column),
-    )
-}
-
-/// SQL that is true if the day `d` has a row for the bucket.
-pub(crate) fn has_row(kind: &Kind) -> String {
-    let all: Vec<String> =
-        kind.values.iter().map(|value| format!("hex({})", bytes(&format!("d.{value}")))).collect();
-    format!(
-        "CASE WHEN d.buckets IS NULL THEN
-             {BUCKET} >= d.first AND ({BUCKET} - d.first) % d.step = 0
-             AND ({BUCKET} - d.first) / d.step < d.count AND trim({}, '0') <> ''
-         ELSE instr(d.buckets, char({BUCKET} + {FIRST_CHARACTER})) > 0 END",
-        all.join(" || "),
-    )
-}
-
-/// Creates the view that has the rows of a level in both forms.
-pub(crate) fn view(kind: &Kind, level: Level) -> String {
+/// Creates the views of a level: of the bytes in packed days, and of the rows in both forms.
+pub(crate) fn views(kind: &Kind, level: Level) -> String {
     let Some(days) = kind.days_table(level) else { return String::new() };
     let columns = kind.keys.iter().chain(kind.values).copied().collect::<Vec<_>>().join(", ");
-    let keys: String = kind.keys.iter().map(|key| format!(", d.{key}")).collect();
+    let keys: String = kind.keys.iter().map(|key| format!(", t.{key}")).collect();
     let values: String =
-        kind.values.iter().map(|name| format!(",\n    {} AS {name}", value(&format!("d.{name}")))).collect();
+        kind.values.iter().map(|name| format!(",\n    {} AS {name}", value(&format!("t.{name}")))).collect();
     format!(
-        "CREATE VIEW {} AS
+        "{}CREATE VIEW {} AS
 SELECT start, {columns} FROM {}
 UNION ALL
-SELECT u.start{keys}{values}
-FROM unit u CROSS JOIN {days} d ON d.start = {DAY}
-WHERE u.level = {} AND {};\n",
+SELECT t.start{keys}{values}
+FROM {} t;\n",
+        create_bytes_view(kind, level, &days),
         kind.table(level),
         kind.rows_table(level),
+        bytes_view(kind, level),
+    )
+}
+
+/// Creates the view of the bytes. Unless a day lists its buckets, those whose values are all 0 are not there.
+fn create_bytes_view(kind: &Kind, level: Level, days: &str) -> String {
+    let keys = kind.keys.join(", ");
+    let every_byte: String = (0..=u8::MAX).map(|byte| format!("{byte:02X}")).collect();
+    let cut = |name: &&str| {
+        format!(
+            ",\n        substr({name}, place * length({name}) / count + 1, length({name}) / count) AS {name}"
+        )
+    };
+    let bytes: String = kind.values.iter().map(cut).collect();
+    let digits: Vec<String> = kind.values.iter().map(|name| format!("hex({name})")).collect();
+    format!(
+        "CREATE VIEW {} AS
+SELECT * FROM (
+    SELECT bucket_start AS start, {keys}, buckets, X'{every_byte}' AS every_byte{bytes}
+    FROM (
+        SELECT *, CASE
+            WHEN buckets IS NOT NULL THEN nullif(instr(buckets, char(bucket + {FIRST_CHARACTER})), 0) - 1
+            WHEN bucket >= first AND (bucket - first) % step = 0 AND (bucket - first) / step < count
+                THEN (bucket - first) / step
+            END AS place -- of the bucket in the columns, counted from 0
+        FROM (
+            SELECT u.start AS bucket_start, (u.start - d.start) / 300 AS bucket, d.*
+            FROM unit u CROSS JOIN {days} d ON d.start = {DAY}
+            WHERE u.level = {}))
+    WHERE place IS NOT NULL)
+WHERE buckets IS NOT NULL OR trim({}, '0') <> '';\n",
+        bytes_view(kind, level),
         level as u8,
-        has_row(kind),
+        digits.join(" || "),
     )
 }

@@ -58,7 +58,8 @@ use counted::{NAMES, READINGS, UNITS};
 use records::RECORDS;
 
 pub use counted::{ACCOUNTED, CONTROL_TOTALS};
-pub use pva::{PVA_RANGES, log_data};
+pub use pva::PVA_RANGES;
+use pva::log_data;
 pub use records::{ADJUSTMENT_NUMBER, ATTRIBUTION, NAMES_AND_OWNERS, OUTBOX, QUOTAS, TIME};
 
 /// Identifies the file as a ledger (`PRAGMA application_id`): "trfc".
@@ -161,16 +162,28 @@ impl Kind {
     }
 }
 
-/// The tables of packed days, and the views over both forms. Since version 6.
+/// The tables of packed days. Since version 6.
 pub fn packed_days() -> String {
-    let mut sql = String::new();
-    for kind in KINDS {
-        for level in PACKED_LEVELS {
-            sql.push_str(&days::views::table(&kind, level));
-            sql.push_str(&days::views::view(&kind, level));
-        }
-    }
-    sql
+    packed_levels().map(|(kind, level)| days::views::table(&kind, level)).collect()
+}
+
+/// The views over packed days and rows, and those that PVA's queries read. In this form since version 11.
+pub fn views() -> String {
+    let mut sql = days::views::BYTE_AT.to_owned();
+    packed_levels().for_each(|(kind, level)| sql.push_str(&days::views::views(&kind, level)));
+    sql + &log_data()
+}
+
+/// SQL that removes the views of versions 6 to 11.
+pub fn drop_views() -> String {
+    let of_level = |(kind, level): (Kind, Level)| [kind.table(level), days::views::bytes_view(&kind, level)];
+    let all = packed_levels().flat_map(of_level).chain(["log_data", "byte_at"].map(str::to_owned));
+    all.map(|view| format!("DROP VIEW IF EXISTS {view};\n")).collect()
+}
+
+/// Each kind of sums with each level whose finished days are packed.
+pub fn packed_levels() -> impl Iterator<Item = (Kind, Level)> {
+    KINDS.into_iter().flat_map(|kind| PACKED_LEVELS.map(|level| (kind, level)))
 }
 
 /// The whole schema in its current version.
@@ -193,7 +206,7 @@ pub fn create() -> String {
     sql.push_str(QUOTAS);
     sql.push_str(&packed_days());
     sql.push_str(pva::PVA);
-    sql.push_str(&log_data());
+    sql.push_str(&views());
     sql.push_str(PVA_RANGES);
     sql
 }

@@ -60,20 +60,14 @@ pub fn log_data() -> String {
         )
     };
     let both_forms = |level: Level| {
-        let days = TRAFFIC.days_table(level).unwrap_or_default();
         format!(
             "SELECT sum(amount) FROM (
             SELECT {} AS amount FROM {} t WHERE {OF}
-            UNION ALL SELECT {} FROM (SELECT d.*, {} AS amounts FROM {days} d
-                WHERE d.start = {} AND d.container = p.container
-                AND CASE WHEN p.class IS NULL THEN d.class <> 0 ELSE d.class = p.class END
-                AND {} LIMIT -1 OFFSET 0) d)",
+            UNION ALL SELECT {} FROM {} t WHERE {OF})",
             value("t"),
             TRAFFIC.rows_table(level),
-            views::value("d.amounts"),
-            value("d"),
-            views::DAY,
-            views::has_row(&TRAFFIC),
+            views::value(&value("t")),
+            views::bytes_view(&TRAFFIC, level),
         )
     };
     format!(

@@ -221,6 +221,33 @@ fn a_ledger_of_version_5_is_packed_while_drains_continue() {
     assert_eq!(file.ledger.audit().unwrap().problems, [""; 0]);
 }
 
+/// The views of version 10 took three times as long to read, and to open the file with.
+#[test]
+fn a_ledger_of_version_10_gets_the_present_views() {
+    let (mut file, node) = busy(LedgerConfig::default(), "2026-11-10T12:00:00Z", 3);
+    file.ledger.maintain(node.wall).unwrap();
+    let of = |ledger: &Ledger, view: &&str| -> String {
+        let sql =
+            format!("SELECT group_concat(sql) FROM sqlite_schema WHERE name IN ('{view}', '{view}_bytes')");
+        ledger.conn.query_row(&sql, [], |row| row.get(0)).unwrap()
+    };
+    let all = VIEWS.iter().chain(["log_data", "byte_at"].iter());
+    let present: Vec<String> = all.clone().map(|view| of(&file.ledger, view)).collect();
+    let mut former = String::from("DROP VIEW byte_at; PRAGMA user_version = 10;");
+    for view in VIEWS {
+        former += &format!(
+            "DROP VIEW {view}_bytes; DROP VIEW {view}; CREATE VIEW {view} AS SELECT * FROM {view}_rows;"
+        );
+    }
+    from_outside(&file.ledger, &former);
+    assert_ne!(sums(&file.ledger, "traffic_5min"), node.truth);
+    let path = file.ledger.path().to_owned();
+    file.ledger = Ledger::open(&path, LedgerConfig::default()).unwrap();
+    assert_eq!(all.map(|view| of(&file.ledger, view)).collect::<Vec<_>>(), present);
+    assert_eq!(sums(&file.ledger, "traffic_5min"), node.truth);
+    assert_eq!(file.ledger.audit().unwrap().problems, [""; 0]);
+}
+
 /// Values that no counter has, but a file may.
 #[test]
 fn the_views_show_every_number() {

@@ -212,7 +212,7 @@ fn a_changed_header_is_refused() {
     let (file, _) = full();
     let (original, copy) = copied(&file);
     for (pragma, numbers) in
-        [("user_version", [0, 1, 3, 6, 9, 11, -6]), ("application_id", [0, 1, -1, 5, 7, 9, 11])]
+        [("user_version", [0, 1, 3, 6, 9, 12, -6]), ("application_id", [0, 1, -1, 5, 7, 9, 11])]
     {
         for number in numbers {
             fs::copy(&original, &copy).unwrap();
