@@ -103,10 +103,6 @@ pub struct CheckReport {
 ///
 /// None about a refused file, of which only the lines matter. `table` is the table of the file.
 pub fn billing_warnings(file: &ClassFile, table: &ClassTable) -> Vec<String> {
-    warnings_of(file, table, &effect::without_effect(&file.entries, table))
-}
-
-fn warnings_of(file: &ClassFile, table: &ClassTable, no_effect: &[NoEffect]) -> Vec<String> {
     if !file.is_acceptable() {
         return Vec::new();
     }
@@ -121,8 +117,7 @@ fn warnings_of(file: &ClassFile, table: &ClassTable, no_effect: &[NoEffect]) -> 
     } else {
         found.extend(summary::not_billed(table));
     }
-    found.extend(effect::largest_override(no_effect));
-    found.extend(effect::largest_class_zero(no_effect));
+    found.extend(effect::largest_override(file, table));
     if let Some(unfinished) = file.unfinished {
         found.push(format!(
             "line {}, the last one, has no line feed, as if the file was cut short; end it with one",
@@ -150,7 +145,7 @@ impl CheckReport {
             );
             refused.insert(0, of_file(Severity::Refused, message));
         }
-        let found = warnings_of(file, &table, &no_effect);
+        let found = billing_warnings(file, &table);
         let mut warnings: Vec<Diagnostic> =
             found.into_iter().map(|message| of_file(Severity::Warning, message)).collect();
         warnings.extend(file.warnings().cloned());

@@ -57,7 +57,7 @@ pub struct CompiledPrefix<N> {
 }
 
 impl<N: Copy + Into<IpNet>> CompiledPrefix<N> {
-    fn to_entry(self) -> Entry {
+    pub(crate) fn to_entry(self) -> Entry {
         Entry { line: self.line, class: self.class, prefix: self.prefix.into() }
     }
 }
@@ -78,7 +78,9 @@ pub struct ClassTable {
 ///
 /// One sort and one pass.
 pub fn compile(entries: &[Entry], order: ClassOrder) -> ClassTable {
-    let mut table = ClassTable { order, v4: Vec::new(), v6: Vec::new() };
+    let v4 = entries.iter().filter(|entry| entry.prefix.addr().is_ipv4()).count();
+    let (v4, v6) = (Vec::with_capacity(v4), Vec::with_capacity(entries.len() - v4));
+    let mut table = ClassTable { order, v4, v6 };
     for (Entry { line, class, prefix }, overridden_by) in overrides(standing(entries), order) {
         match prefix {
             _ if overridden_by.is_some() => {}
@@ -112,9 +114,18 @@ pub(super) fn overrides(
     standing: Vec<Entry>,
     order: ClassOrder,
 ) -> impl Iterator<Item = (Entry, Option<Entry>)> {
+    let rules = move |entry: &Entry| match order {
+        ClassOrder::LongestPrefix => false,
+        ClassOrder::Virtuozzo => entry.class == UNCLASSIFIED,
+        ClassOrder::LastLine => true,
+    };
+    let none_rules = !standing.iter().any(rules);
     // Each enclosing network, with the entry that overrides others inside it, if the order allows that.
     let mut path: Vec<(IpNet, Option<Entry>)> = Vec::new();
     standing.into_iter().map(move |entry| {
+        if none_rules {
+            return (entry, None);
+        }
         while path.last().is_some_and(|(enclosing, _)| !enclosing.contains(&entry.prefix)) {
             path.pop();
         }
@@ -124,12 +135,7 @@ pub(super) fn overrides(
             ClassOrder::Virtuozzo => ruler,
             ClassOrder::LastLine => ruler.filter(|ruler| ruler.line > entry.line),
         };
-        let rules = match order {
-            ClassOrder::LongestPrefix => false,
-            ClassOrder::Virtuozzo => entry.class == UNCLASSIFIED,
-            ClassOrder::LastLine => true,
-        };
-        path.push((entry.prefix, overridden_by.or(rules.then_some(entry)).or(ruler)));
+        path.push((entry.prefix, overridden_by.or(rules(&entry).then_some(entry)).or(ruler)));
         (entry, overridden_by)
     })
 }

@@ -145,12 +145,24 @@ pub fn parse(bytes: &[u8]) -> ClassFile {
     let mut unfinished = None;
     let mut listing = Listing::default();
     let mut line = 0_u32;
-    let mut texts = bytes.split(|&byte| byte == b'\n').peekable();
-    while let Some(text) = texts.next() {
+    let mut rest = Some(bytes);
+    while let Some(left) = rest {
         line = line.saturating_add(1);
-        let is_unfinished = texts.peek().is_none() && !text.trim_ascii().is_empty();
-        unfinished = is_unfinished.then_some(Unfinished { line, with_host_bits: None });
-        match listing.parse_line(text) {
+        let (text, parsed) = match listing.plain_line(left) {
+            Some((network, length)) => {
+                rest = left.get(length + 1..);
+                (&left[..length], Ok(Some(network)))
+            }
+            None => {
+                let end = left.iter().position(|&byte| byte == b'\n');
+                rest = end.and_then(|end| left.get(end + 1..));
+                let text = &left[..end.unwrap_or(left.len())];
+                let is_unfinished = rest.is_none() && !text.trim_ascii().is_empty();
+                unfinished = is_unfinished.then_some(Unfinished { line, with_host_bits: None });
+                (text, listing.parse_line(text))
+            }
+        };
+        match parsed {
             Ok(None) => directives.read(line, text, entries.len(), &mut problems),
             Ok(Some((class, written))) => {
                 let prefix = written.trunc();
@@ -184,6 +196,9 @@ const BOM: &[u8] = b"\xef\xbb\xbf";
 
 /// A warning for every line whose network is repeated on a later line.
 fn repeated(entries: &[Entry]) -> Vec<Diagnostic> {
+    if entries.is_sorted_by(|one, next| one.prefix < next.prefix) {
+        return Vec::new();
+    }
     // Copies, because sorting references misses the cache: 800,000 lines took 410 ms to parse instead of 290.
     let mut sorted = entries.to_vec();
     sorted.sort_unstable_by_key(|entry| (entry.prefix, entry.line));

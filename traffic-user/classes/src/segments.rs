@@ -32,8 +32,15 @@ impl Span {
 /// The spans of all addresses of a family, in their order. Rows are sorted by (network, prefix length), and
 /// the longest matching one decides.
 pub(crate) fn spans(rows: impl IntoIterator<Item = Row>, is_v4: bool) -> Vec<Span> {
+    let mut spans = Vec::new();
+    each_span(rows, is_v4, |span| spans.push(span));
+    spans
+}
+
+/// Calls a function with each span, without a list of them, which a table of a million rows makes long.
+pub(crate) fn each_span(rows: impl IntoIterator<Item = Row>, is_v4: bool, found: impl FnMut(Span)) {
     let end = if is_v4 { u128::from(u32::MAX) } else { u128::MAX };
-    let mut walk = Walk { spans: Vec::new(), next: Some(0) };
+    let mut walk = Walk { found, next: Some(0) };
     let mut around: Vec<(u128, Row)> = Vec::new();
     for row in rows {
         let (first, last) = bounds(row.prefix);
@@ -50,21 +57,20 @@ pub(crate) fn spans(rows: impl IntoIterator<Item = Row>, is_v4: bool) -> Vec<Spa
         walk.until(until, Some(row));
     }
     walk.until(end, None);
-    walk.spans
 }
 
-struct Walk {
-    spans: Vec<Span>,
+struct Walk<F> {
+    found: F,
     /// The first address without a span.
     next: Option<u128>,
 }
 
-impl Walk {
+impl<F: FnMut(Span)> Walk<F> {
     /// What this row decides ends at this address, unless it ended before.
     fn until(&mut self, last: u128, row: Option<Row>) {
         if let Some(first) = self.next.filter(|&first| first <= last) {
             let class = row.map_or(UNCLASSIFIED, |row| row.class);
-            self.spans.push(Span { first, last, class, line: row.map(|row| row.line) });
+            (self.found)(Span { first, last, class, line: row.map(|row| row.line) });
             self.next = last.checked_add(1);
         }
     }

@@ -5,8 +5,8 @@ use std::{collections::HashMap, fmt};
 use serde::Serialize;
 
 use crate::{
-    compile::{ClassOrder, ClassTable, overrides, sorted},
-    parse::{Entry, UNCLASSIFIED},
+    compile::{ClassOrder, ClassTable, overrides, sorted, standing},
+    parse::{ClassFile, Entry, UNCLASSIFIED},
     segments::spans,
 };
 
@@ -151,34 +151,35 @@ pub(super) fn without_effect(entries: &[Entry], table: &ClassTable) -> Vec<NoEff
     found
 }
 
-/// What a later line does to the lines above it under `last-line`: a default at the end decides everything.
-pub(super) fn largest_override(found: &[NoEffect]) -> Option<String> {
+/// The line that overrides the most others, as a sentence. A default at the end decides everything under
+/// `last-line`, and under `virtuozzo` a class-0 line takes what is inside it from being billed.
+pub(super) fn largest_override(file: &ClassFile, table: &ClassTable) -> Option<String> {
+    let order = table.order;
+    // Nothing was left out of the table, as usual.
+    if table.len() == file.entries.len() {
+        return None;
+    }
     let mut by_line: HashMap<u32, usize> = HashMap::new();
-    for one in found {
-        if let NoEffectReason::EarlierLine { line } = one.reason {
-            *by_line.entry(line).or_default() += 1;
+    for (entry, by) in overrides(standing(&file.entries), order) {
+        if let Some(by) = by.filter(|_| order == ClassOrder::LastLine || entry.class != UNCLASSIFIED) {
+            *by_line.entry(by.line).or_default() += 1;
         }
     }
     let (line, lines) = by_line.into_iter().max_by_key(|&(line, lines)| (lines, line))?;
-    let are = if lines == 1 { "line above it has" } else { "lines above it have" };
-    Some(format!(
-        "line {line} comes last and decides: {lines} {are} no effect under the order last-line; write larger \
-         networks first"
-    ))
-}
-
-/// The class-0 lines that take most from being billed under `virtuozzo`.
-pub(super) fn largest_class_zero(found: &[NoEffect]) -> Option<String> {
-    let mut by_line: HashMap<u32, usize> = HashMap::new();
-    for one in found.iter().filter(|one| one.entry.class != UNCLASSIFIED) {
-        if let NoEffectReason::CoveredByClassZero { line } = one.reason {
-            *by_line.entry(line).or_default() += 1;
+    Some(match order {
+        ClassOrder::LastLine => {
+            let are = if lines == 1 { "line above it has" } else { "lines above it have" };
+            format!(
+                "line {line} comes last and decides: {lines} {are} no effect under the order last-line; write \
+                 larger networks first"
+            )
         }
-    }
-    let (line, lines) = by_line.into_iter().max_by_key(|&(line, lines)| (lines, line))?;
-    let are = if lines == 1 { "line is" } else { "lines are" };
-    Some(format!(
-        "line {line} is class 0 and goes before longer prefixes: {lines} {are} not billed as written; set \
-         class_order = \"longest-prefix\" if that is not meant"
-    ))
+        _ => {
+            let are = if lines == 1 { "line is" } else { "lines are" };
+            format!(
+                "line {line} is class 0 and goes before longer prefixes: {lines} {are} not billed as written; \
+                 set class_order = \"longest-prefix\" if that is not meant"
+            )
+        }
+    })
 }

@@ -7,7 +7,7 @@ use serde::Serialize;
 use crate::{
     compile::ClassTable,
     parse::{Entry, UNCLASSIFIED, foreign::grouped},
-    segments::{Row, Span, spans},
+    segments::{Row, Span, each_span, spans},
 };
 
 /// What one class covers.
@@ -65,10 +65,10 @@ pub(super) fn networks64(number: f64) -> String {
 
 /// The rows of a family as they decide, in their order.
 pub(crate) fn rows(table: &ClassTable, is_v4: bool) -> impl Iterator<Item = Row> {
-    table
-        .entries()
-        .filter(move |entry| entry.prefix.addr().is_ipv4() == is_v4)
-        .map(|Entry { line, class, prefix }| Row { prefix, class, line })
+    let v4 = if is_v4 { &table.v4[..] } else { &[] };
+    let v6 = if is_v4 { &[] } else { &table.v6[..] };
+    let entries = v4.iter().map(|row| row.to_entry()).chain(v6.iter().map(|row| row.to_entry()));
+    entries.map(|Entry { line, class, prefix }| Row { prefix, class, line })
 }
 
 /// Addresses as /64 networks.
@@ -115,11 +115,15 @@ pub(super) fn not_billed(table: &ClassTable) -> Vec<String> {
             let (from, to) = (span.first.max(first), span.last.min(last));
             if from > to { 0 } else { to - from + 1 }
         };
-        let spans = spans(rows(table, is_v4), is_v4);
-        let billed = spans.iter().any(|span| span.class != UNCLASSIFIED);
-        let unmatched: u128 = spans.iter().filter(|span| span.line.is_none()).map(within).sum();
-        if !billed {
-            let by = spans.iter().find_map(|span| span.line);
+        let (mut is_billed, mut unmatched, mut by) = (false, 0_u128, None);
+        each_span(rows(table, is_v4), is_v4, |span| {
+            is_billed |= span.class != UNCLASSIFIED;
+            by = by.or(span.line);
+            if span.line.is_none() {
+                unmatched += within(&span);
+            }
+        });
+        if !is_billed {
             let why = match by {
                 Some(line) => format!("all of it is class 0, by line {line} and others like it"),
                 None => "no line names an address of it".to_owned(),

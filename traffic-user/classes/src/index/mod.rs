@@ -72,13 +72,15 @@ impl CompiledTable {
     /// The arrays with different contents. Much of the address space is alike, and such arrays can share one
     /// map.
     pub fn distinct_arrays(&self) -> DistinctArrays<'_> {
-        let mut known = HashMap::new();
-        let mut arrays = Vec::new();
+        let mut known: HashMap<u64, Vec<usize>> = HashMap::new();
+        let mut arrays: Vec<&[Line]> = Vec::new();
         let places = self
             .arrays()
             .map(|array| {
-                *known.entry(array).or_insert_with(|| {
+                let alike = known.entry(digest(array)).or_default();
+                alike.iter().copied().find(|&number| arrays[number] == array).unwrap_or_else(|| {
                     arrays.push(array);
+                    alike.push(arrays.len() - 1);
                     arrays.len() - 1
                 })
             })
@@ -95,6 +97,14 @@ impl CompiledTable {
     pub fn column_v6(&self, peer: std::net::Ipv6Addr) -> Option<u32> {
         lookup::column_v6(self, peer.octets())
     }
+}
+
+/// A number that is the same for equal arrays, and differs for nearly all others. The standard hash takes as long
+/// as all else that is done with the lines.
+fn digest(array: &[Line]) -> u64 {
+    /// An odd number without a pattern: that of the golden ratio.
+    const MIX: u64 = 0x9e37_79b9_7f4a_7c15;
+    array.as_flattened().iter().fold(0, |sum: u64, word| (sum ^ word).wrapping_mul(MIX).rotate_left(23))
 }
 
 impl lookup::Lines for CompiledTable {

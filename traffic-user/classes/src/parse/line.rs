@@ -25,6 +25,47 @@ pub(super) enum Listing {
 }
 
 impl Listing {
+    /// The next line if it is nothing but a class and a network, with its length: nearly all lines are. What it
+    /// reads, [`Listing::parse_line`] reads in the same way, ten times as slowly.
+    pub(super) fn plain_line(self, left: &[u8]) -> Option<((u8, IpNet), usize)> {
+        if self != Self::Prefixes {
+            return None;
+        }
+        let mut at = 0;
+        let class = number(left, &mut at).filter(|&class| class <= u32::from(MAX_CLASS))?;
+        if left.get(at) != Some(&b' ') {
+            return None;
+        }
+        at += 1;
+        let start = at;
+        let address = match number(left, &mut at).filter(|_| left.get(at) == Some(&b'.')) {
+            Some(first) => {
+                let mut octets = [u8::try_from(first).ok()?, 0, 0, 0];
+                for octet in &mut octets[1..] {
+                    if left.get(at) != Some(&b'.') {
+                        return None;
+                    }
+                    at += 1;
+                    *octet = u8::try_from(number(left, &mut at)?).ok()?;
+                }
+                IpAddr::from(octets)
+            }
+            None => {
+                let length =
+                    left[start..].iter().position(|byte| !byte.is_ascii_hexdigit() && *byte != b':')?;
+                at = start + length;
+                IpAddr::V6(str::from_utf8(&left[start..at]).ok()?.parse().ok()?)
+            }
+        };
+        if left.get(at) != Some(&b'/') {
+            return None;
+        }
+        at += 1;
+        let network = IpNet::new(address, u8::try_from(number(left, &mut at)?).ok()?).ok()?;
+        let is_mapped = matches!(network, IpNet::V6(network) if network.addr().to_ipv4_mapped().is_some());
+        (left.get(at) == Some(&b'\n') && !is_mapped).then_some(((u8::try_from(class).ok()?, network), at))
+    }
+
     /// As [`parse_line`], for the next line of the file.
     pub(super) fn parse_line(&mut self, text: &[u8]) -> Result<Option<(u8, IpNet)>, Refusal> {
         if *self == Self::Masks {
@@ -45,6 +86,17 @@ impl Listing {
         }
         parse_line(text)
     }
+}
+
+/// The number at a place, of at most three digits and without a zero in front. Moves behind it.
+fn number(text: &[u8], at: &mut usize) -> Option<u32> {
+    let digits = text[*at..].iter().take(4).take_while(|byte| byte.is_ascii_digit()).count();
+    let number = &text[*at..*at + digits];
+    if digits == 0 || digits > 3 || digits > 1 && number[0] == b'0' {
+        return None;
+    }
+    *at += digits;
+    Some(number.iter().fold(0, |sum, digit| sum * 10 + u32::from(digit - b'0')))
 }
 
 /// A line below `class addr mask`. IPv6 masks are 32 hexadecimal digits.
@@ -205,4 +257,46 @@ fn no_class(field: &str, rest: &[&str]) -> Refusal {
         format!("write a number from 0 to {MAX_CLASS}")
     };
     Refusal::new(Kind::Class, format!("class {} is not a number; {instead}", quote(field)))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn the_usual_lines_are_plain() {
+        for line in ["1 10.0.0.0/8", "0 0.0.0.0/0", "254 255.255.255.255/32", "7 2001:db8::/32", "1 ::/0"] {
+            let text = format!("{line}\nrest");
+            let (network, length) = Listing::Prefixes.plain_line(text.as_bytes()).unwrap();
+            assert_eq!(length, line.len());
+            assert_eq!(Listing::Prefixes.parse_line(line.as_bytes()), Ok(Some(network)), "{line}");
+            assert_eq!(Listing::Masks.plain_line(text.as_bytes()), None);
+            assert_eq!(Listing::Prefixes.plain_line(line.as_bytes()), None, "the last line may be cut short");
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { failure_persistence: None, cases: 3000, ..ProptestConfig::default() })]
+
+        #[test]
+        fn what_is_plain_is_read_as_any_other_line(
+            line in prop_oneof![
+                "(0|1|25[3-6]|0?[0-9]{1,3}) ([0-2]?[0-9]{1,2}\\.){3}[0-2]?[0-9]{1,2}/[0-3]?[0-9]",
+                "[0-9]{1,2}[ \t]{1,2}([0-9]{1,3}[.:]){2,4}[0-9]{1,3}/[0-9]{1,3}[ #\r]?",
+                "[12] (::|::ffff:|64:ff9b::|fe80::|)([0-9a-f]{1,5}:{1,2}){0,7}[0-9a-f.%]{0,5}/[0-9]{1,3}",
+                "[12] ::(ffff:)?([0-9]{1,3}\\.){3}[0-9]{1,3}/(96|104|128)",
+            ],
+        ) {
+            let text = format!("{line}\n");
+            if let Some((network, length)) = Listing::Prefixes.plain_line(text.as_bytes()) {
+                prop_assert_eq!(length, line.len());
+                match Listing::Prefixes.parse_line(line.as_bytes()) {
+                    Ok(read) => prop_assert_eq!(read, Some(network)),
+                    Err(refusal) => prop_assert!(false, "{line}: {refusal:?}"),
+                }
+            }
+        }
+    }
 }
