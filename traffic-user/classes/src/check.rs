@@ -48,7 +48,7 @@ impl fmt::Display for Difference {
 /// A class-0 network inside another is not included, because both orders make it class 0. Nor is a line whose
 /// network is repeated later, because it decides nothing in either order.
 pub fn differences(file: &ClassFile) -> Vec<Difference> {
-    let mut found: Vec<Difference> = overrides(standing(&file.entries), ClassOrder::Virtuozzo)
+    let mut found: Vec<Difference> = overrides(&standing(&file.entries), ClassOrder::Virtuozzo)
         .filter(|(entry, _)| entry.class != UNCLASSIFIED)
         .filter_map(|(entry, covered_by)| Some(Difference { entry, covered_by: covered_by? }))
         .collect();

@@ -1,12 +1,15 @@
 //! Compiles the entries of a file into a table that is queried by longest prefix, whatever the order.
 
-use std::{cmp::Reverse, collections::BTreeSet, fmt, net::IpAddr};
+use std::{borrow::Cow, collections::BTreeSet, fmt, net::IpAddr};
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use crate::parse::{Entry, UNCLASSIFIED};
+use crate::{
+    order::by_network,
+    parse::{Entry, UNCLASSIFIED},
+};
 
 /// The version of the encoding that [`ClassTable::hash`] hashes. A change of the encoding changes this text.
 const HASH_VERSION: &[u8] = b"trafctl class table 1\n";
@@ -81,7 +84,7 @@ pub fn compile(entries: &[Entry], order: ClassOrder) -> ClassTable {
     let v4 = entries.iter().filter(|entry| entry.prefix.addr().is_ipv4()).count();
     let (v4, v6) = (Vec::with_capacity(v4), Vec::with_capacity(entries.len() - v4));
     let mut table = ClassTable { order, v4, v6 };
-    for (Entry { line, class, prefix }, overridden_by) in overrides(standing(entries), order) {
+    for (Entry { line, class, prefix }, overridden_by) in overrides(&standing(entries), order) {
         match prefix {
             _ if overridden_by.is_some() => {}
             IpNet::V4(prefix) => table.v4.push(CompiledPrefix { prefix, class, line }),
@@ -92,18 +95,15 @@ pub fn compile(entries: &[Entry], order: ClassOrder) -> ClassTable {
 }
 
 /// The entries sorted by network, IPv4 first. Of identical networks only the last line is kept.
-pub(super) fn standing(entries: &[Entry]) -> Vec<Entry> {
-    let mut sorted = sorted(entries);
-    sorted.dedup_by_key(|entry| entry.prefix);
-    sorted
-}
-
-/// The entries sorted by network, IPv4 first. Of identical networks the last line is the first.
-pub(super) fn sorted(entries: &[Entry]) -> Vec<Entry> {
-    let mut sorted: Vec<Entry> =
-        entries.iter().map(|entry| Entry { prefix: entry.prefix.trunc(), ..*entry }).collect();
-    sorted.sort_unstable_by_key(|entry| (entry.prefix, Reverse(entry.line)));
-    sorted
+pub(super) fn standing(entries: &[Entry]) -> Cow<'_, [Entry]> {
+    match by_network(entries) {
+        Cow::Owned(mut sorted) => {
+            sorted.dedup_by_key(|entry| entry.prefix);
+            Cow::Owned(sorted)
+        }
+        // Each prefix once, or they would have been sorted.
+        sorted => sorted,
+    }
 }
 
 /// Each remaining entry with the enclosing entry that overrides it, if any.
@@ -111,7 +111,7 @@ pub(super) fn sorted(entries: &[Entry]) -> Vec<Entry> {
 /// Sorted networks come in the order of a depth-first walk through the tree of prefixes. So the path to the
 /// current one is a stack, and the top of that stack is enough to know what overrides it.
 pub(super) fn overrides(
-    standing: Vec<Entry>,
+    standing: &[Entry],
     order: ClassOrder,
 ) -> impl Iterator<Item = (Entry, Option<Entry>)> {
     let rules = move |entry: &Entry| match order {
@@ -122,7 +122,7 @@ pub(super) fn overrides(
     let none_rules = !standing.iter().any(rules);
     // Each enclosing network, with the entry that overrides others inside it, if the order allows that.
     let mut path: Vec<(IpNet, Option<Entry>)> = Vec::new();
-    standing.into_iter().map(move |entry| {
+    standing.iter().map(move |&entry| {
         if none_rules {
             return (entry, None);
         }

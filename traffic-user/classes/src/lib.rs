@@ -7,6 +7,7 @@
 //!   resulting [`ClassTable`].
 //! - `explain`: why an address has its class, and which parts of a prefix have which class.
 //! - `check`: everything an operator should know about a file before loading it ([`CheckReport`]).
+//! - `order`: entries sorted by their networks.
 //! - `hold`: files that look cut short, which need a person's word ([`Hold`]).
 //! - `segments`: a table as spans of addresses, for sums and differences.
 //! - [`convert`]: lists in other formats to lines of a class file.
@@ -28,6 +29,7 @@ mod explain_prefix;
 mod hold;
 pub mod index;
 mod notation;
+mod order;
 mod parse;
 pub mod ranges;
 mod segments;

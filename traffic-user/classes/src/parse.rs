@@ -16,6 +16,7 @@ use std::{collections::BTreeMap, fmt};
 use ipnet::IpNet;
 use serde::Serialize;
 
+use crate::order::by_network;
 use problems::Problems;
 
 /// The class of peers that match no prefix: counted and shown, but not part of billed totals.
@@ -196,15 +197,10 @@ const BOM: &[u8] = b"\xef\xbb\xbf";
 
 /// A warning for every line whose network is repeated on a later line.
 fn repeated(entries: &[Entry]) -> Vec<Diagnostic> {
-    if entries.is_sorted_by(|one, next| one.prefix < next.prefix) {
-        return Vec::new();
-    }
-    // Copies, because sorting references misses the cache: 800,000 lines took 410 ms to parse instead of 290.
-    let mut sorted = entries.to_vec();
-    sorted.sort_unstable_by_key(|entry| (entry.prefix, entry.line));
+    let sorted = by_network(entries);
     let mut warnings = Vec::new();
     for same in sorted.chunk_by(|a, b| a.prefix == b.prefix) {
-        let Some((last, earlier)) = same.split_last() else { continue };
+        let Some((last, earlier)) = same.split_first() else { continue };
         warnings.extend(earlier.iter().map(|entry| {
             let Entry { line, class, prefix } = entry;
             let message = if *class == last.class {

@@ -5,7 +5,8 @@ use std::{collections::HashMap, fmt};
 use serde::Serialize;
 
 use crate::{
-    compile::{ClassOrder, ClassTable, overrides, sorted, standing},
+    compile::{ClassOrder, ClassTable, overrides, standing},
+    order::by_network,
     parse::{ClassFile, Entry, UNCLASSIFIED},
     segments::spans,
 };
@@ -98,20 +99,20 @@ pub(super) fn without_effect(entries: &[Entry], table: &ClassTable) -> Vec<NoEff
     let order = table.order;
     let mut found = Vec::new();
     let lines = entries.iter().map(|entry| entry.line).max().unwrap_or(0);
-    let mut standing = sorted(entries);
+    let all = by_network(entries);
     // A line that takes the place of an earlier one has that effect, whatever else decides.
     let mut replacing = LineSet::new(lines);
-    for same in standing.chunk_by(|one, next| one.prefix == next.prefix) {
+    for same in all.chunk_by(|one, next| one.prefix == next.prefix) {
         let line = same[0].line;
         for &entry in same.iter().filter(|entry| entry.line != line) {
             replacing.insert(line);
             found.push(NoEffect { entry, reason: NoEffectReason::SamePrefixAgain { line } });
         }
     }
-    standing.dedup_by_key(|entry| entry.prefix);
+    let standing = standing(entries);
     // A line that overrides others has that effect, even if it decides nothing else.
     let mut overriding = LineSet::new(lines);
-    for (entry, by) in overrides(standing, order) {
+    for (entry, by) in overrides(&standing, order) {
         let Some(by) = by else { continue };
         overriding.insert(by.line);
         let reason = match order {
@@ -160,7 +161,7 @@ pub(super) fn largest_override(file: &ClassFile, table: &ClassTable) -> Option<S
         return None;
     }
     let mut by_line: HashMap<u32, usize> = HashMap::new();
-    for (entry, by) in overrides(standing(&file.entries), order) {
+    for (entry, by) in overrides(&standing(&file.entries), order) {
         if let Some(by) = by.filter(|_| order == ClassOrder::LastLine || entry.class != UNCLASSIFIED) {
             *by_line.entry(by.line).or_default() += 1;
         }
