@@ -218,4 +218,15 @@ mod tests {
         drop(file.ledger);
         assert!(!held());
     }
+
+    /// Looking for other processes opens and closes the file, which would release the locks of the writer.
+    #[test]
+    fn a_process_that_writes_a_ledger_looks_for_no_others() {
+        let file = ledger();
+        let path = file.ledger.path().to_owned();
+        let reads_beside = || Ledger::open_read_only(&path).unwrap().beside_writer;
+        assert!(reads_beside());
+        drop(file.ledger);
+        assert!(!reads_beside());
+    }
 }

@@ -115,7 +115,7 @@ impl Ledger {
         // Before anything opens it: a FIFO would never be opened.
         read_only::require_regular(path).map_err(|source| migrate::open_error(path, source))?;
         wal_guard::check(path)?;
-        let in_use = InUse::begin();
+        let in_use = InUse::begin_writing();
         if in_use.is_alone() {
             wal_guard::check_before_writing(path)?;
         }
@@ -202,6 +202,8 @@ impl Ledger {
     fn open_reader(path: &Path, beside_writer: bool) -> Result<Self, LedgerError> {
         wal_guard::check(path)?;
         let in_use = InUse::begin();
+        // Looking for other processes would release the locks of this one.
+        let beside_writer = beside_writer || InUse::is_writing();
         let open = if beside_writer { migrate::open_beside } else { migrate::open_read_only };
         let conn = open(path)?;
         let (zone, day) = stored_calendar(&conn)?.unwrap_or_else(|| ("UTC".to_owned(), 1));

@@ -112,18 +112,32 @@ fn is_other((path, noted): &(PathBuf, Option<FileIdentity>)) -> bool {
 
 /// How many ledgers this process has open.
 static OPEN: AtomicUsize = AtomicUsize::new(0);
+/// How many of them are open for writing.
+static WRITING: AtomicUsize = AtomicUsize::new(0);
 
 /// Held by each open ledger. POSIX locks belong to the process: as long as it has a ledger open, it must not
 /// open and close the file by itself, which would release SQLite's locks.
 #[derive(Debug)]
 pub(crate) struct InUse {
     alone: bool,
+    writes: bool,
 }
 
 impl InUse {
-    /// Counts a ledger that is about to be opened.
+    /// Counts a ledger that is about to be opened for reading.
     pub fn begin() -> Self {
-        Self { alone: OPEN.fetch_add(1, Ordering::AcqRel) == 0 }
+        Self { alone: OPEN.fetch_add(1, Ordering::AcqRel) == 0, writes: false }
+    }
+
+    /// Counts a ledger that is about to be opened for writing.
+    pub fn begin_writing() -> Self {
+        WRITING.fetch_add(1, Ordering::AcqRel);
+        Self { writes: true, ..Self::begin() }
+    }
+
+    /// Whether the process has a ledger open for writing.
+    pub fn is_writing() -> bool {
+        WRITING.load(Ordering::Acquire) > 0
     }
 
     /// Whether the process had no other ledger open then.
@@ -134,6 +148,9 @@ impl InUse {
 
 impl Drop for InUse {
     fn drop(&mut self) {
+        if self.writes {
+            WRITING.fetch_sub(1, Ordering::AcqRel);
+        }
         OPEN.fetch_sub(1, Ordering::AcqRel);
     }
 }
