@@ -159,12 +159,12 @@ fn an_older_ledger_is_migrated_and_a_newer_one_is_refused() -> Result<()> {
     for kind in ["traffic", "fault", "passed"] {
         for table in ["5min", "hour"].map(|level| format!("{kind}_{level}")) {
             former.push_str(&format!(
-                "drop view {table}; drop table {table}_days; alter table {table}_rows rename to {table};"
+                "drop view {table}; drop view {table}_bytes; drop table {table}_days; alter table {table}_rows rename to {table};"
             ));
         }
     }
     former.push_str(
-        "create view log_data as select 1; drop table outbox; drop table changes;
+        "drop view byte_at; create view log_data as select 1; drop table outbox; drop table changes;
          drop table lineage; drop table quota_track; drop table quota_used; drop table quota_threshold;
          drop table quota_crossing; drop table container_name; drop table interface_owner;
          drop table owner_change; drop table attribution; drop table digest; drop table border; drop table clock;
