@@ -87,8 +87,9 @@ impl Classes for NodeClasses {
     fn document(&self) -> anyhow::Result<String> {
         let (config, maps) = ((self.config)(), load::open(&self.bpffs)?);
         let info = counters::class_table(&maps)?;
-        let known = Known::of_kernel(&maps, &self.state_dir);
-        let difference = class_source::difference_from_table_in_force(&config, &self.state_dir, &known);
+        let known = || Known::of_kernel(&maps, &self.state_dir);
+        let difference =
+            class_source::difference_from_table_in_force(&config, &self.state_dir, &info.hash, known);
         let record = class_source::record_of(&self.state_dir, &info.hash);
         let order = record.as_ref().and_then(|record| record.order).map(|order| order.to_string());
         let (file, by_name) = record.map_or((None, false), |record| (record.file, record.by_name));

@@ -107,7 +107,7 @@ impl InForce {
         let maps = load::open(bpffs).ok()?;
         let known = Known::of_kernel(&maps, state_dir);
         let hash = known.hash()?;
-        let difference = difference_from_table_in_force(config, state_dir, &known);
+        let difference = difference_from_table_in_force(config, state_dir, hash, || &known);
         let record = record_of(state_dir, hash);
         if let Some(record) = record
             && let (Some(bytes), Some(order)) = (record.bytes(state_dir), record.order)

@@ -31,6 +31,9 @@ const MOST_RECORD_BYTES: u64 = 256 << 10;
 /// Version of the record. Version 1 had only a file that was loaded by name.
 const VERSION: u32 = 2;
 
+/// The version of this program.
+const PROGRAM: &str = env!("CARGO_PKG_VERSION");
+
 /// What is known about a table.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 pub struct Record {
@@ -46,6 +49,9 @@ pub struct Record {
     table_hash: String,
     #[serde(default)]
     file_hash: Option<String>,
+    /// The version of the program that compiled it: another one may read the file in another way.
+    #[serde(default)]
+    program: Option<String>,
     /// Names of classes in the file.
     #[serde(default)]
     pub names: BTreeMap<u8, String>,
@@ -56,6 +62,13 @@ const fn by_name_before() -> bool {
 }
 
 impl Record {
+    /// Whether this program compiled the table from these bytes under this order.
+    pub(super) fn is_of(&self, bytes: &[u8], order: ClassOrder) -> bool {
+        self.program.as_deref() == Some(PROGRAM)
+            && self.order == Some(order)
+            && self.file_hash.as_ref() == Some(&hex(&Sha256::digest(bytes)))
+    }
+
     /// The bytes of the class file, if the copy is of this table.
     pub fn bytes(&self, state_dir: &Path) -> Option<Vec<u8>> {
         let bytes = state_file::read(&state_dir.join(COPY_FILE), files::MOST_CLASS_FILE_BYTES).ok()??;
@@ -100,6 +113,7 @@ fn write(state_dir: &Path, Loaded { table, origin, file }: &Loaded) -> anyhow::R
         order: Some(*order),
         table_hash: hex(&table.hash()),
         file_hash: Some(hex(&Sha256::digest(bytes))),
+        program: Some(PROGRAM.to_owned()),
         names: file.names.clone(),
     };
     let json = serde_json::to_vec_pretty(&record)?;

@@ -239,8 +239,8 @@ fn programs(host: &Host, meta: &Meta) -> anyhow::Result<Vec<Program>> {
 }
 
 fn class_table(config: &Config, state_dir: &Path, (maps, meta): (&Maps, &Meta)) -> ClassTable {
-    let known = class_source::Known::of_kernel(maps, state_dir);
-    let difference = class_source::difference_from_table_in_force(config, state_dir, &known);
+    let known = || class_source::Known::of_kernel(maps, state_dir);
+    let difference = class_source::difference_from_table_in_force(config, state_dir, &meta.table_hash, known);
     let order = class_source::record_of(state_dir, &meta.table_hash).and_then(|record| record.order);
     ClassTable {
         hash: hex(&meta.table_hash),
