@@ -219,8 +219,8 @@ const fn longest_days(kind: PeriodKind) -> u16 {
 fn named_but_unknown(global: &Global, config: &Config, quotas: &Quotas) -> anyhow::Result<Vec<String>> {
     let ledger = Ledger::open_read_only(&ledger_path(&global.state_dir))?;
     let ids = Ids::read(global, config);
-    let known: Vec<String> =
-        ledger.containers()?.into_iter().flat_map(|known| ids.of(&known.container)).collect();
+    let containers = ledger.containers()?;
+    let known: Vec<String> = containers.iter().flat_map(|known| ids.of(&known.container)).collect();
     let unknown = quotas.quotas.iter().filter_map(|quota| match &quota.scope {
         Scope::Container(id) if !known.contains(id) => Some(format!(
             "line {}: the ledger has nothing of container {id}; correct the id, unless the container is new",
@@ -228,8 +228,12 @@ fn named_but_unknown(global: &Global, config: &Config, quotas: &Quotas) -> anyho
         )),
         _ => None,
     });
+    // What an id counted before it was retired was its tenant's.
+    let retired: Vec<&str> =
+        containers.iter().filter_map(|one| one.container.split_once('@')).map(|(id, _)| id).collect();
     let of_tenants = quotas.tenants.iter().flat_map(|one| {
-        let unknown = one.containers.iter().filter(|id| !known.contains(id));
+        let is_known = |id: &String| known.contains(id) || retired.contains(&id.as_str());
+        let unknown = one.containers.iter().filter(move |id| !is_known(id));
         unknown.map(|id| {
             format!(
                 "line {}: the ledger has nothing of container {id} of tenant {}; correct the id, unless the container \

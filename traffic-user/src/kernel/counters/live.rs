@@ -160,10 +160,12 @@ fn bytes(counters: &ClassCounters, direction: Direction) -> u64 {
 /// close is read as well, which is cheaper than another call.
 fn runs(slots: &[u32]) -> Vec<(u32, u32)> {
     const CLOSE: u32 = 4;
+    // With 128 CPUs, a slot has 128 KiB.
+    const LONGEST: u32 = 64;
     let mut runs: Vec<(u32, u32)> = Vec::new();
     for &slot in slots {
         match runs.last_mut() {
-            Some((first, count)) if slot < *first + *count + CLOSE => {
+            Some((first, count)) if slot < *first + (*count + CLOSE).min(LONGEST) => {
                 *count = (*count).max(slot - *first + 1);
             }
             _ => runs.push((slot, 1)),
@@ -181,6 +183,8 @@ mod tests {
         assert_eq!(runs(&[]), []);
         assert_eq!(runs(&[3]), [(3, 1)]);
         assert_eq!(runs(&[0, 1, 1, 2, 6, 7, 12, 40]), [(0, 8), (12, 1), (40, 1)]);
-        assert_eq!(runs(&(0..1000).collect::<Vec<_>>()), [(0, 1000)]);
+        let all = runs(&(0..1000).collect::<Vec<_>>());
+        assert_eq!((all.len(), all[0], all[1], all[15]), (16, (0, 64), (64, 64), (960, 40)));
+        assert_eq!(runs(&[0, 62, 63, 65]), [(0, 1), (62, 4)]);
     }
 }
