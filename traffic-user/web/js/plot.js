@@ -95,7 +95,8 @@ export class Plot {
       columns.push(...stacked.reverse());
     }
     for (const line of lines) {
-      columns.push(times.map(() => (line.direction === "out" ? -line.value : line.value)));
+      const values = times.map(() => (line.direction === "out" ? -line.value : line.value));
+      columns.push(values, values);
     }
     return columns;
   }
@@ -117,13 +118,14 @@ export class Plot {
         points: { show: false },
       })),
     );
-    const constants = lines.map((line) => ({
-      label: line.label,
-      stroke: line.color(),
-      width: 1.5,
-      dash: line.dash ?? [6, 4],
-      points: { show: false },
-    }));
+    // On a ground of its own, a line is seen in front of every class.
+    const constants = lines.flatMap((line) => {
+      const one = { label: line.label, points: { show: false } };
+      return [
+        { ...one, stroke: variable("--panel"), width: 4 },
+        { ...one, stroke: line.color(), width: 1.5, dash: line.dash ?? [6, 4] },
+      ];
+    });
     const muted = variable("--muted");
     const font = `11px ${variable("--font")}`;
     const axis = {

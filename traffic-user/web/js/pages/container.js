@@ -328,7 +328,6 @@ export function show({ main, route: first, frame }) {
           href: fragment(route, { last: null, from: doc.from, to: doc.to, by: doc.by, tz: doc.zone }),
           class: "button",
           data: { key: "link" },
-          title: "This span, zone and classes, whenever it is opened",
         },
         "Link",
       ),

@@ -283,15 +283,16 @@ function faultPanel(doc) {
   const rows = [...doc.faults].sort((a, b) => b.in_packets + b.out_packets - (a.in_packets + a.out_packets));
   const most = 30;
   const hasBytes = rows.some((row) => row.in_bytes !== undefined);
-  const header = ["Interface", "Fault", "In", "Out", ...(hasBytes ? ["Bytes"] : []), "Meaning"];
+  const header = ["Interface", "Fault", "In", "Out", ...(hasBytes ? ["Bytes"] : [])];
+  const kinds = [...new Set(rows.map((row) => row.fault))];
   const cells = (row) => [
     row.interface,
     h("code", {}, row.fault),
     count(row.in_packets),
     count(row.out_packets),
     ...(hasBytes ? [bytesCell(row.in_bytes + row.out_bytes)] : []),
-    FAULTS[row.fault] ?? row.fault.replaceAll("_", " "),
   ];
+  const meaning = (fault) => FAULTS[fault] ?? `${fault.replaceAll("_", " ")}.`;
   return [
     panelHead("Faults by interface", "Packets that are in no class, and so on no bill"),
     rows.length
@@ -300,6 +301,13 @@ function faultPanel(doc) {
           optional: hasBytes ? [4] : [],
         })
       : h("p", { class: "empty" }, "None."),
+    kinds.length
+      ? h(
+          "dl",
+          { class: "facts" },
+          kinds.map((fault) => [h("dt", {}, h("code", {}, fault)), h("dd", {}, meaning(fault))]),
+        )
+      : null,
     rows.length > most
       ? h("p", { class: "note" }, `The largest ${most} of ${count(rows.length)}; trafctl status lists all.`)
       : null,
