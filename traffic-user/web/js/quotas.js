@@ -37,7 +37,7 @@ function table(doc) {
   const header = ["Quota", "Period", "Used", "Of", "Share", "Expected", "Runs out", "Reached"];
   const rows = doc.standings.map((one) => [
     one.quota,
-    h("span", { class: "nowrap" }, one.period),
+    mark("nowrap", one.period),
     one.problem ? "?" : amount(one, one.used_bytes ?? one.used_bits_per_s),
     one.limit.kind === "unlimited" ? "unlimited" : amount(one, one.limit.bytes ?? one.limit.bits_per_s),
     share(one),
@@ -60,13 +60,16 @@ function amount(one, value) {
 }
 
 function share(one) {
-  if (one.used_permille === null) return "";
-  const isOver = one.used_permille >= 1000;
-  return h("span", { class: isOver ? "over" : "" }, percent(one.used_permille, 1000));
+  const used = one.used_permille;
+  return used === null ? "" : mark(used >= 1000 ? "over" : "", percent(used, 1000));
+}
+
+function mark(kind, text) {
+  return h("span", { class: kind }, text);
 }
 
 function runsOut(one) {
-  if (one.limit.kind === "allowance" && one.used_permille >= 1000) return h("span", { class: "over" }, "used up");
-  if (one.runs_out === null) return "";
-  return h("span", { class: "nowrap" }, dateTime(seconds(one.runs_out), one.time_zone).slice(0, 10));
+  if (one.limit.kind === "allowance" && one.used_permille >= 1000) return mark("over", "used up");
+  const at = one.runs_out;
+  return at === null ? "" : mark("nowrap", dateTime(seconds(at), one.time_zone).slice(0, 10));
 }

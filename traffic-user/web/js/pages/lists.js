@@ -38,7 +38,7 @@ export function showContainers({ main, route: first, frame }) {
     caption: "Containers",
     sort: "total",
     text: (row) => called(row.container, row.name),
-    empty: "No container is known yet. The first appears after the first drain, within a minute.",
+    empty: "No container is known yet. The first drain is within a minute.",
     columns: [
       {
         key: "container",

@@ -250,7 +250,7 @@ function emptyLedger(doc, zone) {
     return h(
       "p",
       { class: "empty" },
-      "Nothing is recorded yet. The first figures appear after the first drain, within a minute. ",
+      "Nothing is recorded yet. The first drain is within a minute. ",
       "If none do, ",
       h("code", {}, "trafctl status"),
       " says why.",
