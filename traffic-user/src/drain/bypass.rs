@@ -5,8 +5,8 @@ use std::{
     mem,
 };
 
-use traffic_common::{InterfaceRecord, Tally};
-use traffic_model::{ByDirection, PassedCounter, Snapshot};
+use traffic_common::{DIRECTIONS, Direction, InterfaceRecord, InterfaceStatistics, Tally};
+use traffic_model::{ByDirection, ContainerId, InterfaceCounter, PassedCounter, Snapshot};
 
 use super::excess::KernelSide;
 use crate::kernel::{
@@ -15,10 +15,48 @@ use crate::kernel::{
         bypass::{self, Bypass},
     },
     maps::Maps,
+    records::read_text,
 };
 
-/// An interface as it was attached at some moment.
-type Attached = (u32, u64);
+/// An interface as it was attached at some moment. Several attaches can be in one second: each but the first finds
+/// missed what had been bypassed until then.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct Attached {
+    ifindex: u32,
+    generation: u32,
+    container: Option<ContainerId>,
+    at_unix_s: u64,
+    /// What the attach and those before it found missed: buffers and bytes, incoming first.
+    missed: [Buffers; DIRECTIONS],
+}
+
+impl Attached {
+    fn of_record(record: &InterfaceRecord) -> Self {
+        let InterfaceStatistics { packets, bytes } = record.missed;
+        Self {
+            ifindex: record.ifindex,
+            generation: record.generation,
+            container: ContainerId::new(read_text(&record.container)).ok(),
+            at_unix_s: record.attached_unix_s,
+            missed: [Direction::In, Direction::Out].map(|direction| {
+                let at = direction as usize;
+                Buffers { skbs: packets[at], bytes: bytes[at] }
+            }),
+        }
+    }
+
+    /// `None` for an interface that is not attached. Nothing was added to the counter yet.
+    fn of_counter(counter: &InterfaceCounter) -> Option<Self> {
+        let missed = |of: &PassedCounter| Buffers { skbs: of.missed_skbs, bytes: of.missed_skb_bytes };
+        Some(Self {
+            ifindex: counter.ifindex?,
+            generation: counter.generation,
+            container: counter.container.clone(),
+            at_unix_s: u64::try_from(counter.attached.as_second()).ok()?,
+            missed: [missed(&counter.passed.incoming), missed(&counter.passed.outgoing)],
+        })
+    }
+}
 
 /// Remembers what was found. Only what lasts from a drain to the next is added, because a device that was made again
 /// under its index looks as if it were bypassed, until it is attached. What was added once stays: in the ledger, too
@@ -52,7 +90,7 @@ impl BypassWatch {
     }
 
     fn note(&mut self, found: &[Bypass], snapshot: &mut Snapshot) {
-        let key = |record: &InterfaceRecord| (record.ifindex, record.attached_unix_s);
+        let key = Attached::of_record;
         let now = found.iter().map(|one| (key(&one.record), one.missed)).collect();
         let before: HashMap<Attached, ByDirection<Buffers>> = mem::replace(&mut self.suspected, now);
         for one in found.iter().filter(|one| before.contains_key(&key(&one.record))) {
@@ -62,12 +100,9 @@ impl BypassWatch {
                 outgoing: larger(most.outgoing, one.missed.outgoing),
             };
         }
-        let attached = |counter: &traffic_model::InterfaceCounter| {
-            Some((counter.ifindex?, u64::try_from(counter.attached.as_second()).ok()?))
-        };
         let mut present = HashMap::new();
         for counter in &mut snapshot.interfaces {
-            let Some(key) = attached(counter) else { continue };
+            let Some(key) = Attached::of_counter(counter) else { continue };
             if let Some(missed) = self.added.remove(&key) {
                 add(&mut counter.passed.incoming, missed.incoming);
                 add(&mut counter.passed.outgoing, missed.outgoing);
@@ -94,4 +129,65 @@ fn add(passed: &mut PassedCounter, missed: Buffers) {
     passed.missed_skbs = passed.missed_skbs.saturating_add(missed.skbs);
     passed.missed_skb_bytes = passed.missed_skb_bytes.saturating_add(missed.bytes);
     passed.bypassed = Tally { packets: missed.skbs, bytes: missed.bytes };
+}
+
+#[cfg(test)]
+mod tests {
+    use traffic_common::InterfaceCounters;
+    use traffic_model::sample;
+
+    use super::*;
+    use crate::{
+        kernel::records::{EMPTY_INTERFACE, write_text},
+        net::interface::NetInterface,
+    };
+
+    /// A slot on whose device this many buffers of 200 bytes to the container passed the hook by.
+    fn bypassed(record: InterfaceRecord, skbs: u64) -> Vec<Bypass> {
+        let mut interface = NetInterface { index: 7, kind: "veth".to_owned(), ..NetInterface::default() };
+        let at = Direction::In as usize;
+        interface.statistics.packets[at] = record.kernel_before.packets[at] + skbs;
+        interface.statistics.bytes[at] = record.kernel_before.bytes[at] + 200 * skbs;
+        bypass::suspects(&[record], &[InterfaceCounters::default()], &[interface])
+    }
+
+    #[test]
+    fn an_attach_in_the_same_second_adds_nothing_twice() {
+        let reading = |record: &InterfaceRecord| {
+            let mut snapshot = sample::snapshot();
+            let counter = &mut snapshot.interfaces[0];
+            counter.ifindex = Some(record.ifindex);
+            counter.generation = record.generation;
+            counter.container = ContainerId::new(read_text(&record.container)).ok();
+            counter.attached = jiff::Timestamp::from_second(record.attached_unix_s.cast_signed()).unwrap();
+            let at = Direction::In as usize;
+            counter.passed.incoming.missed_skbs = record.missed.packets[at];
+            counter.passed.incoming.missed_skb_bytes = record.missed.bytes[at];
+            (counter.passed.outgoing.missed_skbs, counter.passed.outgoing.missed_skb_bytes) = (0, 0);
+            snapshot
+        };
+        let mut watch = BypassWatch::default();
+        let mut missed = |record: &InterfaceRecord, skbs| {
+            let mut snapshot = reading(record);
+            watch.note(&bypassed(*record, skbs), &mut snapshot);
+            let PassedCounter { missed_skbs, missed_skb_bytes, .. } = snapshot.interfaces[0].passed.incoming;
+            (missed_skbs, missed_skb_bytes)
+        };
+        let mut record =
+            InterfaceRecord { ifindex: 7, generation: 3, attached_unix_s: 50, ..EMPTY_INTERFACE };
+        write_text(&mut record.container, "101");
+        assert_eq!(missed(&record, 42), (0, 0), "once may be a moment");
+        assert_eq!(missed(&record, 42), (42, 8400));
+        assert_eq!(missed(&record, 0), (42, 8400), "what was added stays");
+        // Attached again at once: that found it, and the comparison begins there.
+        let at = Direction::In as usize;
+        (record.missed.packets[at], record.missed.bytes[at]) = (42, 8400);
+        (record.kernel_before.packets[at], record.kernel_before.bytes[at]) = (42, 8400);
+        assert_eq!(missed(&record, 0), (42, 8400));
+        assert_eq!(missed(&record, 5), (42, 8400));
+        assert_eq!(missed(&record, 5), (47, 9400));
+        // Its owner changed in that second: what was added to the former owner is not the new one's.
+        write_text(&mut record.container, "102");
+        assert_eq!(missed(&record, 0), (42, 8400));
+    }
 }

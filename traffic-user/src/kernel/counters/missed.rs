@@ -4,7 +4,7 @@ use traffic_common::{Direction, InterfaceCounters, InterfaceRecord, InterfaceSta
 use traffic_model::ByDirection;
 
 /// Socket buffers, as the kernel's interface statistics count them.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Buffers {
     /// Number of socket buffers.
     pub skbs: u64,
