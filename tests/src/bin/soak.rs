@@ -63,7 +63,7 @@ fn run() -> Result<bool> {
 fn line(now: Progress, seconds: u64) -> String {
     format!(
         "{} of {seconds} s: {} packets sent, {} kills, the daemon has {} KiB",
-        now.seconds, now.packets, now.kills, now.rss_kib
+        now.seconds, now.packets, now.kills, now.memory_kib
     )
 }
 
@@ -104,7 +104,7 @@ fn table(summary: &Summary, faults: &[String]) -> String {
         .samples()
         .iter()
         .step_by(step)
-        .map(|sample| format!("{} s {} KiB", sample.seconds, sample.rss_kib))
+        .map(|sample| format!("{} s {} KiB", sample.seconds, sample.memory_kib))
         .collect();
     lines.push(format!("memory over time: {}", samples.join(", ")));
     lines.extend(faults.iter().map(|fault| format!("PROBLEM: {fault}")));

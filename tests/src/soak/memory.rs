@@ -16,8 +16,9 @@ pub struct Sample {
     pub seconds: u64,
     /// The process id of the daemon.
     pub process: u32,
-    /// Resident memory in KiB.
-    pub rss_kib: u64,
+    /// Memory of its own in KiB. Pages of the program's file, which come when a part of it first runs, are left
+    /// out: a debug build has many.
+    pub memory_kib: u64,
 }
 
 /// All readings, in order.
@@ -34,10 +35,10 @@ impl Memory {
     /// When the process does not exist.
     pub fn read(&mut self, process: u32, since: Duration) -> Result<u64> {
         let text = fs::read_to_string(format!("/proc/{process}/status"))?;
-        let line = text.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("VmRSS")?;
-        let rss_kib = line.trim().trim_end_matches("kB").trim().parse()?;
-        self.samples.push(Sample { seconds: since.as_secs(), process, rss_kib });
-        Ok(rss_kib)
+        let line = text.lines().find_map(|line| line.strip_prefix("RssAnon:")).context("RssAnon")?;
+        let memory_kib = line.trim().trim_end_matches("kB").trim().parse()?;
+        self.samples.push(Sample { seconds: since.as_secs(), process, memory_kib });
+        Ok(memory_kib)
     }
 
     /// All readings, in order.
@@ -55,7 +56,7 @@ impl Memory {
             .samples
             .iter()
             .filter(|sample| sample.process == last)
-            .map(|sample| sample.rss_kib)
+            .map(|sample| sample.memory_kib)
             .collect();
         if life.len() < 9 {
             return None;
@@ -83,8 +84,8 @@ mod tests {
     use super::*;
 
     fn memory(readings: &[u64]) -> Memory {
-        let sample = |&rss_kib: &u64| Sample { seconds: 0, process: 2, rss_kib };
-        let mut samples = vec![Sample { seconds: 0, process: 1, rss_kib: 90_000 }];
+        let sample = |&memory_kib: &u64| Sample { seconds: 0, process: 2, memory_kib };
+        let mut samples = vec![Sample { seconds: 0, process: 1, memory_kib: 90_000 }];
         samples.extend(readings.iter().map(sample));
         Memory { samples }
     }

@@ -105,7 +105,7 @@ pub struct Progress {
     /// Kills of the daemon so far.
     pub kills: u32,
     /// The daemon's memory in KiB.
-    pub rss_kib: u64,
+    pub memory_kib: u64,
 }
 
 /// Runs for a time, then compares.
@@ -161,12 +161,12 @@ pub fn run(length: Duration, mut progress: impl FnMut(Progress)) -> Result<Summa
     thread::scope(|scope| -> Result<()> {
         let running = senders.start(scope);
         let disturbed = disturb(&mut disturber, begin, length, |disturber| {
-            let rss_kib = memory.read(disturber.daemon.id(), begin.elapsed())?;
+            let memory_kib = memory.read(disturber.daemon.id(), begin.elapsed())?;
             progress(Progress {
                 seconds: begin.elapsed().as_secs(),
                 packets: tally.packets(),
                 kills: disturber.kills,
-                rss_kib,
+                memory_kib,
             });
             Ok(())
         });
