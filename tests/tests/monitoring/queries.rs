@@ -141,7 +141,7 @@ impl Node<'_> {
                 }
             }
         }
-        ensure!(seen == 25, "{seen} rules instead of 10 sums and 15 alerts");
+        ensure!(seen == 30, "{seen} rules instead of 10 sums and 20 alerts");
         Ok(())
     }
 }
