@@ -92,6 +92,8 @@ pub(super) struct CameAndWent {
     looked: Option<Timestamp>,
     /// Indexes in the last listing.
     listed: HashSet<u32>,
+    /// Indexes of interfaces that events told something of, and that the last listing lacked.
+    lacked: HashSet<u32>,
     indexes: IndexWatch,
 }
 
@@ -186,12 +188,18 @@ impl CameAndWent {
             device.absent <= LISTINGS
         });
         self.had_carrier.retain(|index| listed.contains(index));
-        // The end of one that this listing lacks may still be announced.
         self.note_other_ends(interfaces.iter());
-        // The end of one that the last listing showed may still be announced.
-        let (listed_before, tried) = (std::mem::replace(&mut self.listed, listed.clone()), &mut self.tried);
-        tried.retain(|index| listed.contains(index) || listed_before.contains(index));
-        self.elsewhere.retain(|index, _| listed.contains(index) || listed_before.contains(index));
+        // The end of one that this listing lacks may still be announced: of one that the last listing showed, and of
+        // one that began and ended since, of which only events told.
+        let listed_before = std::mem::replace(&mut self.listed, listed.clone());
+        let lacked_before = std::mem::take(&mut self.lacked);
+        let may_end = |index: &u32| {
+            listed.contains(index) || listed_before.contains(index) || !lacked_before.contains(index)
+        };
+        self.tried.retain(may_end);
+        self.elsewhere.retain(|index, _| may_end(index));
+        let known = self.tried.iter().chain(self.elsewhere.keys());
+        self.lacked = known.copied().filter(|index| !listed.contains(index)).collect();
         for interface in interfaces {
             if attached(interface) {
                 self.attached(interface);

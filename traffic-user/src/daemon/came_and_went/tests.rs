@@ -372,6 +372,17 @@ fn a_veth_that_led_elsewhere_is_a_gap_although_its_other_end_ends_first() {
             assert_eq!(lost(&batches), 1, "{cut} {other}");
         }
     }
+    // A listing that was made after its end, while that is still to be announced, lacks it.
+    let (mut daemon, kernel) = daemon();
+    let until_end = |daemon: &mut CameAndWent, listings: usize| {
+        daemon.take_events(&batch([seen(elsewhere.clone())]), &auto);
+        (0..listings).for_each(|_| daemon.listed(&[], |_| false));
+        daemon.take_events(&batch([gone(ending.clone())]), &auto);
+        daemon.judge(&Registry::read(&kernel).unwrap(), &kernel).unwrap();
+        daemon.take_gaps(NOW).len()
+    };
+    assert_eq!([0, 1, 2].map(|listings| until_end(&mut daemon, listings)), [1, 1, 0]);
+
     let here = [seen(both_here.clone()), seen(ending.clone()), gone(ending.clone())];
     assert_eq!(lost(&[here.to_vec()]), 0, "both its ends were here all the time");
     let came_back = [seen(elsewhere.clone()), seen(both_here), seen(ending.clone()), gone(ending.clone())];
