@@ -109,7 +109,8 @@ pub(super) fn without_effect(entries: &[Entry], table: &ClassTable) -> Vec<NoEff
             found.push(NoEffect { entry, reason: NoEffectReason::SamePrefixAgain { line } });
         }
     }
-    let standing = standing(entries);
+    let mut standing = all.into_owned();
+    standing.dedup_by_key(|entry| entry.prefix);
     // A line that overrides others has that effect, even if it decides nothing else.
     let mut overriding = LineSet::new(lines);
     for (entry, by) in overrides(&standing, order) {
