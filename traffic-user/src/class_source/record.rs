@@ -64,15 +64,17 @@ const fn by_name_before() -> bool {
 impl Record {
     /// Whether this program compiled the table from these bytes under this order.
     pub(super) fn is_of(&self, bytes: &[u8], order: ClassOrder) -> bool {
-        self.program.as_deref() == Some(PROGRAM)
-            && self.order == Some(order)
-            && self.file_hash.as_ref() == Some(&hex(&Sha256::digest(bytes)))
+        self.program.as_deref() == Some(PROGRAM) && self.order == Some(order) && self.is_of_file(bytes)
+    }
+
+    fn is_of_file(&self, bytes: &[u8]) -> bool {
+        self.file_hash.as_ref() == Some(&hex(&Sha256::digest(bytes)))
     }
 
     /// The bytes of the class file, if the copy is of this table.
     pub fn bytes(&self, state_dir: &Path) -> Option<Vec<u8>> {
         let bytes = state_file::read(&state_dir.join(COPY_FILE), files::MOST_CLASS_FILE_BYTES).ok()??;
-        (self.file_hash.as_ref() == Some(&hex(&Sha256::digest(&bytes)))).then_some(bytes)
+        self.is_of_file(&bytes).then_some(bytes)
     }
 }
 
