@@ -5,58 +5,17 @@ use std::{
     mem,
 };
 
-use traffic_common::{DIRECTIONS, Direction, InterfaceRecord, InterfaceStatistics, Tally};
-use traffic_model::{ByDirection, ContainerId, InterfaceCounter, PassedCounter, Snapshot};
+use traffic_common::Tally;
+use traffic_model::{ByDirection, PassedCounter, Snapshot};
 
-use super::excess::KernelSide;
+use super::{attached::Attached, excess::KernelSide};
 use crate::kernel::{
     counters::{
         self, Buffers,
         bypass::{self, Bypass},
     },
     maps::Maps,
-    records::read_text,
 };
-
-/// An interface as it was attached at some moment. Several attaches can be in one second: each but the first finds
-/// missed what had been bypassed until then.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-struct Attached {
-    ifindex: u32,
-    generation: u32,
-    container: Option<ContainerId>,
-    at_unix_s: u64,
-    /// What the attach and those before it found missed: buffers and bytes, incoming first.
-    missed: [Buffers; DIRECTIONS],
-}
-
-impl Attached {
-    fn of_record(record: &InterfaceRecord) -> Self {
-        let InterfaceStatistics { packets, bytes } = record.missed;
-        Self {
-            ifindex: record.ifindex,
-            generation: record.generation,
-            container: ContainerId::new(read_text(&record.container)).ok(),
-            at_unix_s: record.attached_unix_s,
-            missed: [Direction::In, Direction::Out].map(|direction| {
-                let at = direction as usize;
-                Buffers { skbs: packets[at], bytes: bytes[at] }
-            }),
-        }
-    }
-
-    /// `None` for an interface that is not attached. Nothing was added to the counter yet.
-    fn of_counter(counter: &InterfaceCounter) -> Option<Self> {
-        let missed = |of: &PassedCounter| Buffers { skbs: of.missed_skbs, bytes: of.missed_skb_bytes };
-        Some(Self {
-            ifindex: counter.ifindex?,
-            generation: counter.generation,
-            container: counter.container.clone(),
-            at_unix_s: u64::try_from(counter.attached.as_second()).ok()?,
-            missed: [missed(&counter.passed.incoming), missed(&counter.passed.outgoing)],
-        })
-    }
-}
 
 /// Remembers what was found. Only what lasts from a drain to the next is added, because a device that was made again
 /// under its index looks as if it were bypassed, until it is attached. What was added once stays: in the ledger, too
@@ -90,11 +49,11 @@ impl BypassWatch {
     }
 
     fn note(&mut self, found: &[Bypass], snapshot: &mut Snapshot) {
-        let key = Attached::of_record;
-        let now = found.iter().map(|one| (key(&one.record), one.missed)).collect();
+        let key = |one: &Bypass| Attached::of_record(&one.record);
+        let now = found.iter().map(|one| (key(one), one.missed)).collect();
         let before: HashMap<Attached, ByDirection<Buffers>> = mem::replace(&mut self.suspected, now);
-        for one in found.iter().filter(|one| before.contains_key(&key(&one.record))) {
-            let most = self.added.entry(key(&one.record)).or_default();
+        for one in found.iter().filter(|one| before.contains_key(&key(one))) {
+            let most = self.added.entry(key(one)).or_default();
             *most = ByDirection {
                 incoming: larger(most.incoming, one.missed.incoming),
                 outgoing: larger(most.outgoing, one.missed.outgoing),
@@ -133,12 +92,12 @@ fn add(passed: &mut PassedCounter, missed: Buffers) {
 
 #[cfg(test)]
 mod tests {
-    use traffic_common::InterfaceCounters;
-    use traffic_model::sample;
+    use traffic_common::{Direction, InterfaceCounters, InterfaceRecord};
+    use traffic_model::{ContainerId, sample};
 
     use super::*;
     use crate::{
-        kernel::records::{EMPTY_INTERFACE, write_text},
+        kernel::records::{EMPTY_INTERFACE, read_text, write_text},
         net::interface::NetInterface,
     };
 

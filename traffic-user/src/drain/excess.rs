@@ -1,10 +1,11 @@
 //! Compares each drained reading with the kernel's statistics of the interfaces, for what was counted too often.
 
-use std::{collections::BTreeSet, mem};
+use std::{collections::HashSet, mem};
 
 use traffic_common::{Direction, InterfaceCounters, InterfaceRecord};
 use traffic_model::Snapshot;
 
+use super::attached::Attached;
 use crate::{
     kernel::{
         counters::{
@@ -16,14 +17,11 @@ use crate::{
     net::{interface::NetInterface, netlink::Netlink},
 };
 
-/// An interface as it was attached at some moment.
-type Attached = (u32, u64);
-
 /// Remembers where the drain before showed an excess. Only one that lasts from a drain to the next is recorded: a
 /// device that was made again under its index shows a false one until it is attached.
 #[derive(Debug, Default)]
 pub(super) struct ExcessWatch {
-    suspected: BTreeSet<Attached>,
+    suspected: HashSet<Attached>,
 }
 
 impl ExcessWatch {
@@ -36,7 +34,7 @@ impl ExcessWatch {
     }
 
     fn note(&mut self, found: &[(InterfaceRecord, Excess)], snapshot: &mut Snapshot) -> u64 {
-        let key = |record: &InterfaceRecord| (record.ifindex, record.attached_unix_s);
+        let key = Attached::of_record;
         let before = mem::replace(&mut self.suspected, found.iter().map(|(record, _)| key(record)).collect());
         let mut sum = 0_u64;
         for (record, excess) in found.iter().filter(|(record, _)| before.contains(&key(record))) {

@@ -5,8 +5,9 @@
 //! a reading means. `binding` keeps counters out of the ledger of another installation; `lock` keeps a second
 //! daemon out, and `other_counters` a second set of counters; `machine` names the machine whose ledger it is;
 //! `excess` finds what was counted too often, `bypass` what passed attached interfaces unseen, `inside` what devices
-//! in containers carried past all interfaces.
+//! in containers carried past all interfaces; `attached` tells one attach of an interface from the next.
 
+mod attached;
 mod binding;
 mod bypass;
 mod excess;
