@@ -87,17 +87,17 @@ impl Lab {
     ///
     /// When the file cannot be written.
     pub fn configure(&self, toml: &str) -> Result<()> {
-        fs::write(self.config(), toml).context("cannot write the lab's configuration")
+        replace(&self.config(), toml)
     }
 
-    /// Writes a file in the directory of the node. Returns its path.
+    /// Writes a file in the directory of the node, or replaces it as a whole. Returns its path.
     ///
     /// # Errors
     ///
     /// When the file cannot be written.
     pub fn write(&self, name: &str, text: &str) -> Result<PathBuf> {
         let path = self.path(name);
-        fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))?;
+        replace(&path, text)?;
         Ok(path)
     }
 
@@ -258,6 +258,20 @@ fn leftovers(directory: &Path) -> Result<Vec<String>> {
         }
     }
     Ok(names)
+}
+
+/// Writes a file beside and renames it, so that whoever follows the file never reads a part of it. A script
+/// stays executable.
+fn replace(path: &Path, text: &str) -> Result<()> {
+    let draft = path.with_extension("draft");
+    let write = || {
+        fs::write(&draft, text)?;
+        if let Ok(replaced) = fs::metadata(path) {
+            fs::set_permissions(&draft, replaced.permissions())?;
+        }
+        fs::rename(&draft, path)
+    };
+    write().with_context(|| format!("cannot write {}", path.display()))
 }
 
 /// A bpffs of its own. It is unmounted on drop, which releases everything pinned in it.

@@ -110,7 +110,7 @@ fn a_signal_to_stop_ends_the_daemon_in_time_whatever_it_does() -> Result<()> {
     for round in 0..rounds(30, 200) {
         // Also before it is ready: a start takes about as long as the longest of these.
         let moment = Duration::from_millis(u64::from(round) * 397 % 1500);
-        fs::write(&classes, &small)?;
+        lab.write("classes", &small)?;
         let mut daemon =
             Daemon::spawn(&mut lab.trafctl(&["run"])?, Resync::Every(Duration::from_millis(50)))?;
         thread::sleep(moment / 2);
@@ -119,7 +119,7 @@ fn a_signal_to_stop_ends_the_daemon_in_time_whatever_it_does() -> Result<()> {
         clients.iter_mut().try_for_each(|client| client.write_all(b"GET /metrics HTTP/1.1\r\n"))?;
         let _obstacle = Obstacle::start(&lab, &obstacles[round as usize % obstacles.len()])?;
         // It reads and builds this table meanwhile.
-        fs::write(&classes, &large)?;
+        lab.write("classes", &large)?;
         thread::sleep(moment / 2);
         let begun = Instant::now();
         daemon.signal(Signal::TERM)?;
@@ -140,7 +140,7 @@ fn a_signal_to_stop_ends_the_daemon_in_time_whatever_it_does() -> Result<()> {
     // Nothing that the identity command started is left.
     let processes = || run_ok(Command::new("ps").args(["-eo", "args"]));
     eventually("nothing is left of the identity command", || Ok(!processes()?.contains("sleep 60377")))?;
-    fs::write(&classes, small)?;
+    lab.write("classes", &small)?;
     let mut daemon = Daemon::start(&lab)?;
     daemon.settled()?;
     daemon.stop_after_errors()?;

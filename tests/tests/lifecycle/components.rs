@@ -85,7 +85,7 @@ fn each_failing_part_is_shown_everywhere_and_none_stops_counting() -> Result<()>
 
     let mut daemon = Daemon::start_with(&lab, Resync::Every(Duration::from_millis(200)))?;
     daemon.settled()?;
-    fs::write(&classes, "1 0.0.0.0/0\n2 10.0.0.0/33\n")?;
+    lab.write("classes", "1 0.0.0.0/0\n2 10.0.0.0/33\n")?;
     let expected =
         |list: &Value, part: &str, state: &str| states(list).get(part).map(String::as_str) == Some(state);
     let failing = ["class_file", "identity_command", "ledger"];
@@ -119,7 +119,7 @@ fn each_failing_part_is_shown_everywhere_and_none_stops_counting() -> Result<()>
     // All are corrected, and nothing is restarted.
     version(known.trim())?;
     lab.write("ids", "#!/bin/sh\necho vnet7 104\n")?;
-    fs::write(&classes, good)?;
+    lab.write("classes", &good)?;
     for part in failing {
         eventually(part, || Ok(expected(&daemon_status(&lab)?["components"], part, "ok")))?;
     }
@@ -211,7 +211,6 @@ fn takes_all_instances() -> Result<mpsc::Sender<()>> {
 fn a_neighbour_with_all_inotify_instances_delays_changes_of_files_only() -> Result<()> {
     let lab = node("inotify")?;
     let (a, b) = pair(&lab)?;
-    let classes = lab.path("classes");
     for place in [lab.path(""), lab.bpffs().to_owned()] {
         run_ok(Command::new("chown").arg(NEIGHBOUR.to_string()).arg(place))?;
     }
@@ -239,12 +238,12 @@ fn a_neighbour_with_all_inotify_instances_delays_changes_of_files_only() -> Resu
     eventually("the part fails", || Ok(part()?.as_deref() == Some("failing")))?;
     let hash = || -> Result<Value> { Ok(other(&["dump"])?["class_table"]["hash"].clone()) };
     let before = hash()?;
-    fs::write(&classes, CLASSES.replace("2 10.1.", "3 10.1."))?;
+    lab.write("classes", &CLASSES.replace("2 10.1.", "3 10.1."))?;
     eventually("the file is noticed all the same", || Ok(hash()? != before)).with_context(|| daemon.log())?;
     // A reload needs no further instance either.
     daemon.signal(Signal::HUP)?;
     let before = hash()?;
-    fs::write(&classes, CLASSES.replace("2 10.1.", "4 10.1."))?;
+    lab.write("classes", &CLASSES.replace("2 10.1.", "4 10.1."))?;
     eventually("the next change is noticed", || Ok(hash()? != before))?;
     udp_send(a.namespace(), b.namespace(), at(b.v4()), 12, 300)?;
     let rows = other(&["dump", "--container", "101", "-4"])?;

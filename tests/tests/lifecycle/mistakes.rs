@@ -182,7 +182,7 @@ fn a_first_start_with_a_bad_class_file_counts_in_class_0_until_it_is_corrected()
     ];
     for (number, (text, reason)) in (5..).zip(bad) {
         match &text {
-            Some(text) => fs::write(&classes, text)?,
+            Some(text) => drop(lab.write("classes", text)?),
             None => fs::remove_file(&classes)?,
         }
         let attached = trafctl(&lab, &["attach"])?;
@@ -200,7 +200,7 @@ fn a_first_start_with_a_bad_class_file_counts_in_class_0_until_it_is_corrected()
             ensure!(String::from_utf8_lossy(&explained.stdout).contains("class 0"), "{reason}");
         }
         // Without a daemon, the corrected file is loaded by the next hook or cron job.
-        fs::write(&classes, CLASSES)?;
+        lab.write("classes", CLASSES)?;
         let found = problems(&lab)?;
         ensure!(found.iter().any(|problem| problem.contains("class 0, which is not billed")), "{found:#?}");
         lab.run_ok(&["attach"])?;
@@ -208,19 +208,19 @@ fn a_first_start_with_a_bad_class_file_counts_in_class_0_until_it_is_corrected()
         is_well(&lab)?;
         lab.run_ok(&["detach", "--purge", "--yes"])?;
     }
-    fs::write(&classes, "1 0.0.0.0/0\n1 ::/0\n2 10.1.0.0/\n")?;
+    lab.write("classes", "1 0.0.0.0/0\n1 ::/0\n2 10.1.0.0/\n")?;
     let mut daemon = Daemon::start(&lab)?;
     daemon.settled()?;
     counts(&lab, (&a, "101", 0), &b, 13)?;
     eventually("the daemon reports the file", || Ok(is_well_but(&lab, &["class_file: "]).is_ok()))?;
     daemon.stop_after_errors()?;
     // So does one that finds these counters, although its file gives their table.
-    fs::write(&classes, "# moved\n")?;
+    lab.write("classes", "# moved\n")?;
     let mut daemon = Daemon::start(&lab)?;
     daemon.settled()?;
     let found = problems(&lab)?;
     ensure!(found.iter().any(|problem| problem.contains("class 0, which is not billed")), "{found:#?}");
-    fs::write(&classes, CLASSES)?;
+    lab.write("classes", CLASSES)?;
     eventually("the corrected file is loaded", || Ok(problems(&lab)?.is_empty()))?;
     counts(&lab, (&a, "101", 2), &b, 17)?;
     daemon.stop_after_errors()
