@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use crate::{
     cli::{Done, Format, Global, output::print},
     kernel::load,
-    node::status::{Readings, Status, gather},
+    node::status::{Detail, Readings, Status, gather},
     render::{nagios, status as render},
 };
 
@@ -56,7 +56,7 @@ pub(super) async fn run(global: &Global, options: &Options) -> anyhow::Result<Do
 async fn read(global: &Global) -> anyhow::Result<Status> {
     let maps = Arc::new(load::open(&global.pinned())?);
     let mut host = global.host_to_show(global.pinned())?;
-    let readings = Readings::begin(&host, &global.state_dir, &maps)?;
+    let readings = Readings::begin(&host, &global.state_dir, &maps, Detail::Node)?;
     host.survey(readings.interfaces());
     host.ask_if_needed(readings.interfaces()).await;
     gather(&host, &global.state_dir, &maps, readings)

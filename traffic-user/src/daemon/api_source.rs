@@ -18,7 +18,7 @@ use crate::{
     kernel::{counters, drops, load},
     node::{
         Host,
-        status::{self, Readings},
+        status::{self, Detail, Readings},
     },
     ownership::{self, Ownership, interface_rules::Sources},
     queries::{FindContainers, IdsOf, QuotaFiles},
@@ -176,7 +176,7 @@ impl FindContainers for KnownOwners {
 
 fn gather(host: &Host, state_dir: &Path) -> anyhow::Result<NodeState> {
     let maps = Arc::new(load::open(&host.bpffs)?);
-    let readings = Readings::begin(host, state_dir, &maps)?;
+    let readings = Readings::begin(host, state_dir, &maps, Detail::Containers)?;
     let (status, snapshot) = status::gather_with_counters(host, state_dir, &maps, readings)?;
     Ok(NodeState { status, snapshot })
 }

@@ -47,7 +47,7 @@ pub use conditions::{Sent, late_reading, nearly_full, of_gaps};
 pub use daemon::{Daemon, DaemonState};
 pub use ledger::{GapsStatus, LedgerStatus};
 pub use problem::Problem;
-pub use readings::Readings;
+pub use readings::{Detail, Readings};
 pub use report::{
     Attachment, ClassTable, CountedUnnamed, DropsStatus, FaultRow, Hook, MapMemory, NotWatched, Pending,
     Program, SkbMark, Status, TableDifference, TableUse, Unaccounted, Unmarked, WithoutHostEnd,
@@ -69,10 +69,11 @@ pub fn gather_with_counters(
     host: &Host,
     state_dir: &Path,
     maps: &Maps,
-    readings: Readings,
+    mut readings: Readings,
 ) -> anyhow::Result<(Status, Snapshot)> {
     let meta = maps.meta.get(0)?;
-    let interfaces = Interfaces::gather(host, maps, &readings.moment)?;
+    let links = readings.links();
+    let interfaces = Interfaces::gather(host, maps, &readings.moment, links)?;
     let (snapshot, ledger) = readings.finish()?;
     let Interfaces {
         attachments,

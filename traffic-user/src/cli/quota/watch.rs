@@ -14,7 +14,9 @@ use crate::{
     cli::{Done, Format, Global, output::print},
     drain::ledger_path,
     kernel::load,
-    node::status::{Problem, Readings, Sent, gather_with_counters, late_reading, nearly_full, of_gaps},
+    node::status::{
+        Detail, Problem, Readings, Sent, gather_with_counters, late_reading, nearly_full, of_gaps,
+    },
     quota_actions::{Found, Journal, NodeAlerts, orders_of_alert},
     render::quota_alerts as render,
     state_file, time,
@@ -171,7 +173,7 @@ impl Watcher {
     async fn status(&self, global: &Global) -> anyhow::Result<(crate::node::status::Status, Sent)> {
         let maps = Arc::new(load::open(&global.pinned())?);
         let mut host = global.host_to_show(global.pinned())?;
-        let readings = Readings::begin(&host, &global.state_dir, &maps)?;
+        let readings = Readings::begin(&host, &global.state_dir, &maps, Detail::Node)?;
         host.survey(readings.interfaces());
         host.ask_if_needed(readings.interfaces()).await;
         let (status, snapshot) = gather_with_counters(&host, &global.state_dir, &maps, readings)?;

@@ -11,9 +11,8 @@ use crate::kernel::{maps::Maps, records::container_id, tables};
 
 /// Reads the class counters of all slots that ever had an owner.
 pub(super) fn read(maps: &Maps, meta: &Meta, owners: &Owners, snapshot: &mut Snapshot) -> anyhow::Result<()> {
+    let totals = read_totals(maps, meta, owners)?;
     let slots = owners.container_slots_used()?;
-    let values = maps.class_counters.range(0, slots, meta.columns)?;
-    let totals = totals(&values, &maps.class_carried.range(0, slots * meta.columns)?);
     let bases = maps.class_bases.range(0, slots * meta.columns)?;
 
     // Sorted while there is one element for each slot, not yet one for each class and family. The sort at the
@@ -59,6 +58,24 @@ pub(super) fn read(maps: &Maps, meta: &Meta, owners: &Owners, snapshot: &mut Sna
         ))
     });
     Ok(())
+}
+
+/// Reads the sums of all classes only: whoever has or had a slot, its counters are added to those of former owners.
+pub(super) fn read_sums(
+    maps: &Maps,
+    meta: &Meta,
+    owners: &Owners,
+    snapshot: &mut Snapshot,
+) -> anyhow::Result<()> {
+    read_totals(maps, meta, owners)?.iter().for_each(|totals| add_former(snapshot, totals));
+    Ok(())
+}
+
+/// What each column of each slot counted, whoever had the slot.
+fn read_totals(maps: &Maps, meta: &Meta, owners: &Owners) -> anyhow::Result<Vec<ClassCounters>> {
+    let slots = owners.container_slots_used()?;
+    let values = maps.class_counters.range(0, slots, meta.columns)?;
+    Ok(totals(&values, &maps.class_carried.range(0, slots * meta.columns)?))
 }
 
 /// Adds what was counted for former owners of a slot.

@@ -49,9 +49,22 @@ use crate::{
 /// # Errors
 /// When a map cannot be read.
 pub fn read(maps: &Maps, node: &str) -> anyhow::Result<Snapshot> {
+    read_with(maps, node, classes::read)
+}
+
+/// Reads all counters except what each container has in which class, for those who need only the balance:
+/// `former` includes all classes, and `counters` is empty.
+///
+/// # Errors
+/// When a map cannot be read.
+pub fn read_without_containers(maps: &Maps, node: &str) -> anyhow::Result<Snapshot> {
+    read_with(maps, node, classes::read_sums)
+}
+
+fn read_with(maps: &Maps, node: &str, classes: ReadClasses) -> anyhow::Result<Snapshot> {
     loop {
         let before = Owners::read(maps)?;
-        let snapshot = read_once(maps, node, &before)?;
+        let snapshot = read_once(maps, node, &before, classes)?;
         if !before.changed_hands(&before.read_again(maps)?) {
             return Ok(snapshot);
         }
@@ -150,7 +163,10 @@ fn used<R>(records: &[R], generation: impl Fn(&R) -> u32) -> anyhow::Result<u32>
     Ok(u32::try_from(last.map_or(0, |last| last + 1))?)
 }
 
-fn read_once(maps: &Maps, node: &str, owners: &Owners) -> anyhow::Result<Snapshot> {
+/// Adds the counters of classes to a snapshot.
+type ReadClasses = fn(&Maps, &Meta, &Owners, &mut Snapshot) -> anyhow::Result<()>;
+
+fn read_once(maps: &Maps, node: &str, owners: &Owners, classes: ReadClasses) -> anyhow::Result<Snapshot> {
     let meta = stable_meta(maps)?;
     let mut snapshot = Snapshot {
         node: node.to_owned(),
@@ -172,7 +188,7 @@ fn read_once(maps: &Maps, node: &str, owners: &Owners) -> anyhow::Result<Snapsho
     // The parts are not read at one instant. Read before the classes, the interfaces' totals hold nothing
     // that the classes lack: whatever is reported as accounted for is in the sums.
     let earlier = interfaces::totals(maps, owners)?;
-    classes::read(maps, &meta, owners, &mut snapshot)?;
+    classes(maps, &meta, owners, &mut snapshot)?;
     interfaces::read(maps, owners, &earlier, &mut snapshot)?;
     Ok(snapshot)
 }

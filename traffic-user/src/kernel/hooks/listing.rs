@@ -14,7 +14,7 @@ use anyhow::Context as _;
 use aya::programs::ProgramInfo;
 use traffic_common::{DIRECTIONS, Direction};
 
-use super::{AttachKind, KernelHooks, is_our_filter, is_our_name, program_name};
+use super::{AttachKind, KernelHooks, has_tcx, is_our_filter, is_our_name, program_name};
 use crate::{
     kernel::sys::{self, tcx},
     net::interface::{BpfFilter, NetInterface},
@@ -113,6 +113,24 @@ pub struct HookListing<'h> {
     /// By the side on which it is attached: the id of the pinned program.
     programs: [Option<u32>; DIRECTIONS],
     names: RefCell<HashMap<u32, Option<String>>>,
+    links: LinksOnHooks,
+}
+
+/// The links on many hooks, asked for before they are needed: two requests for each interface.
+#[derive(Debug, Default)]
+pub struct LinksOnHooks(HashMap<(u32, Direction), Vec<tcx::OnHook>>);
+
+impl LinksOnHooks {
+    /// Asks for those of interfaces of the caller's network namespace. A hook about which the kernel does not
+    /// answer is left out, and asked about again when it is needed.
+    pub fn read(interfaces: impl IntoIterator<Item = u32>) -> Self {
+        if !has_tcx() {
+            return Self::default();
+        }
+        let hooks =
+            interfaces.into_iter().flat_map(|index| Direction::BOTH.map(|direction| (index, direction)));
+        Self(hooks.filter_map(|hook| Some((hook, tcx::on_hook(hook.0, hook.1).ok()?))).collect())
+    }
 }
 
 #[derive(Debug)]
@@ -157,7 +175,14 @@ impl KernelHooks {
     fn look(&self, listed: Option<Listed>, recognition: Recognition) -> anyhow::Result<HookListing<'_>> {
         let [incoming, outgoing] = Direction::BOTH;
         let programs = [self.pinned_program(incoming)?, self.pinned_program(outgoing)?];
-        Ok(HookListing { hooks: self, listed, recognition, programs, names: RefCell::default() })
+        Ok(HookListing {
+            hooks: self,
+            listed,
+            recognition,
+            programs,
+            names: RefCell::default(),
+            links: LinksOnHooks::default(),
+        })
     }
 
     /// Id of the pinned program for a hook of a container's interface.
@@ -171,6 +196,19 @@ impl KernelHooks {
 }
 
 impl HookListing<'_> {
+    /// The same, with links that were asked for already.
+    #[must_use]
+    pub fn with_links(self, links: LinksOnHooks) -> Self {
+        Self { links, ..self }
+    }
+
+    fn links_on(&self, interface: &NetInterface, direction: Direction) -> anyhow::Result<Vec<tcx::OnHook>> {
+        match self.links.0.get(&(interface.index, direction)) {
+            Some(links) => Ok(links.clone()),
+            None => self.hooks.links_on(interface, direction),
+        }
+    }
+
     /// Indexes with a pinned link, if they were listed.
     pub fn pinned_interfaces(&self) -> impl Iterator<Item = u32> {
         self.listed.iter().flat_map(|listed| listed.pinned.iter().map(|(index, _)| *index))
@@ -187,7 +225,7 @@ impl HookListing<'_> {
     /// When the kernel cannot be asked.
     pub fn state(&self, interface: &NetInterface, direction: Direction) -> anyhow::Result<HookState> {
         let side = interface.side(direction);
-        let links = self.hooks.links_on(interface, direction)?;
+        let links = self.links_on(interface, direction)?;
         let is_pinned = self.is_pinned(interface.index, direction)?;
         let is_known = |link: &tcx::OnHook| {
             self.recognition == Recognition::Program && self.programs[side as usize] == Some(link.program_id)

@@ -15,7 +15,7 @@ use super::{
 use crate::{
     kernel::{
         entries,
-        hooks::{AttachedProgram, HookListing, HookState, OnHook, Recognition},
+        hooks::{AttachedProgram, HookListing, HookState, LinksOnHooks, OnHook, Recognition},
         maps::Maps,
     },
     net::interface::NetInterface,
@@ -49,15 +49,21 @@ pub(super) struct Interfaces {
 }
 
 impl Interfaces {
-    /// Looks at all of them. Everything that can be read for all at once is.
+    /// Looks at all of them. Everything that can be read for all at once is. `links` returns what is on the hooks
+    /// that are in use.
     ///
     /// # Errors
     /// When a map or a hook cannot be read.
-    pub(super) fn gather(host: &Host, maps: &Maps, moment: &Moment) -> anyhow::Result<Self> {
+    pub(super) fn gather(
+        host: &Host,
+        maps: &Maps,
+        moment: &Moment,
+        links: impl FnOnce() -> anyhow::Result<LinksOnHooks>,
+    ) -> anyhow::Result<Self> {
         let Moment { listed, counted_before, counted } = moment;
         let registry = Registry::read(maps)?;
         let hooks = host.hooks();
-        let hooks = hooks.list(Recognition::Program)?;
+        let hooks = hooks.list(Recognition::Program)?.with_links(links()?);
         let exist = listed.iter().map(|interface| interface.index);
         let indexes = exist.chain(registry.indexes()).chain(hooks.pinned_interfaces()).collect();
         let mut all = Self {

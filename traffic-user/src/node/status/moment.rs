@@ -65,6 +65,11 @@ impl Counted {
         Ok(Self(by_index))
     }
 
+    /// Indexes of the interfaces that have a slot.
+    pub(super) fn interfaces(&self) -> impl Iterator<Item = u32> {
+        self.0.keys().copied()
+    }
+
     /// The directions in which fewer buffers reached the program than the kernel counted: both numbers.
     pub(super) fn missed_buffers(&self, interface: &NetInterface) -> Vec<(Direction, u64, u64)> {
         let Some((record, ours)) = self.0.get(&interface.index) else { return Vec::new() };

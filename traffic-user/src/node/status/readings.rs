@@ -14,7 +14,7 @@ use super::{
     moment::Moment,
 };
 use crate::{
-    kernel::{counters, maps::Maps},
+    kernel::{counters, hooks::LinksOnHooks, maps::Maps},
     net::interface::NetInterface,
     node::Host,
 };
@@ -25,8 +25,18 @@ use crate::{
 #[derive(Debug)]
 pub struct Readings {
     pub(super) moment: Moment,
+    links: Option<JoinHandle<LinksOnHooks>>,
     counters: JoinHandle<anyhow::Result<Snapshot>>,
     ledger: JoinHandle<Look>,
+}
+
+/// How much of the counters is read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Detail {
+    /// All of them.
+    Containers,
+    /// Without the rows of the containers, see [`counters::read_without_containers`].
+    Node,
 }
 
 impl Readings {
@@ -34,15 +44,22 @@ impl Readings {
     ///
     /// # Errors
     /// When a thread cannot be started, or a map or the list of interfaces cannot be read.
-    pub fn begin(host: &Host, state_dir: &Path, maps: &Arc<Maps>) -> anyhow::Result<Self> {
+    pub fn begin(host: &Host, state_dir: &Path, maps: &Arc<Maps>, detail: Detail) -> anyhow::Result<Self> {
         let (of_counters, node) = (Arc::clone(maps), host.config().node.clone());
         let (state_dir, has_ledger) = (state_dir.to_owned(), host.config().ledger_enabled);
         let thread = |name: &str| thread::Builder::new().name(name.to_owned());
-        let counters = thread("counters").spawn(move || counters::read(&of_counters, &node));
+        let counters = thread("counters").spawn(move || match detail {
+            Detail::Containers => counters::read(&of_counters, &node),
+            Detail::Node => counters::read_without_containers(&of_counters, &node),
+        });
         let counters = counters.context("cannot start a thread that reads the counters")?;
         let ledger = thread("ledger").spawn(move || ledger::look(&state_dir, has_ledger));
         let ledger = ledger.context("cannot start a thread that looks at the ledger")?;
-        Ok(Self { moment: Moment::read(host, maps)?, counters, ledger })
+        let moment = Moment::read(host, maps)?;
+        let attached: Vec<u32> = moment.counted.interfaces().collect();
+        let links = thread("hooks").spawn(move || LinksOnHooks::read(attached));
+        let links = Some(links.context("cannot start a thread that looks at the hooks")?);
+        Ok(Self { moment, links, counters, ledger })
     }
 
     /// The interfaces.
@@ -50,7 +67,18 @@ impl Readings {
         self.moment.interfaces()
     }
 
-    /// Waits for the threads.
+    /// What waits for the thread that looks at the hooks. It fails when the thread ended early.
+    pub(super) fn links(&mut self) -> impl FnOnce() -> anyhow::Result<LinksOnHooks> + use<> {
+        let thread = self.links.take();
+        move || {
+            let links = thread.map(JoinHandle::join).transpose();
+            Ok(links
+                .map_err(|_| anyhow!("cannot look at the hooks: their thread ended"))?
+                .unwrap_or_default())
+        }
+    }
+
+    /// Waits for the others.
     ///
     /// # Errors
     /// When a map could not be read.
