@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 use aya::programs::{SchedClassifier, TcAttachType};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::witness::InterfaceStatistics;
 use crate::{Amounts, Counters, Lab};
@@ -90,6 +90,19 @@ pub fn is_well(lab: &Lab) -> Result<()> {
     let problems = problems(lab)?;
     ensure!(problems.is_empty(), "{problems:#?}");
     Ok(())
+}
+
+/// Waits until `trafctl status` shows that everything that passed is in a class or a fault.
+///
+/// # Errors
+///
+/// When it does not: packets are in no counter, or in two.
+pub fn is_balanced(lab: &Lab) -> Result<()> {
+    let balanced = json!({ "in_packets": 0, "in_bytes": 0, "out_packets": 0, "out_bytes": 0 });
+    eventually("the status balances", || {
+        let status: Value = serde_json::from_slice(&trafctl(lab, &["status", "--format", "json"])?.stdout)?;
+        Ok(status["unaccounted"] == balanced)
+    })
 }
 
 /// Checks that `trafctl status` reports these problems and no other. Each is named by a part of it.

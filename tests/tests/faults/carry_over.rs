@@ -10,7 +10,9 @@ use aya::maps::lpm_trie::{Key, LpmTrie};
 use aya::maps::{Array, IterableMap, Map, MapData, PerCpuArray, PerCpuValues};
 use rustix::process::Signal;
 use serde_json::Value;
-use traffic_tests::check::{agrees_with_kernel, eventually, is_well, problems, rounds, stderr, trafctl};
+use traffic_tests::check::{
+    agrees_with_kernel, eventually, is_balanced, is_well, problems, rounds, stderr, trafctl,
+};
 use traffic_tests::evidence::compare;
 use traffic_tests::process::run_ok;
 use traffic_tests::traffic::{Load, udp_send};
@@ -121,6 +123,7 @@ fn grow(lab: &Lab, attach: &str) -> Result<()> {
     let sent = Amounts::outgoing(sent.packets, sent.bytes);
     let counters = Counters::at_rest(lab)?;
     compare("datagrams while the maps grew", "the sender", sent, counters.class("101", 2, "ipv6"))?;
+    is_balanced(lab)?;
     eventually("the ledger has them", || Ok(booked(lab, "101")? == sent))?;
     for interface in [a.interface(), b.interface()] {
         agrees_with_kernel(lab, &counters, interface)?;

@@ -7,7 +7,7 @@ use anyhow::{Context as _, Result, ensure};
 use rustix::process::Signal;
 use traffic_tests::{
     Amounts, Container, Counters, Lab,
-    check::{PATIENCE, eventually},
+    check::{PATIENCE, eventually, is_balanced},
     daemon::Daemon,
     process::Process,
     traffic::RawSocket,
@@ -100,6 +100,7 @@ fn everything_is_booked(lab: &Lab, sent: &[(String, Amounts)]) -> Result<()> {
     ensure!(former > 0, "no slot was given to another container: {counters:#?}");
     let faults: Vec<_> = counters.faults.iter().filter(|row| row.fault != "not_ip").collect();
     ensure!(faults.is_empty(), "{faults:?}");
+    is_balanced(lab)?;
     let audit = lab.run_json(&["audit", "--format", "json"])?;
     ensure!(audit["problems"] == serde_json::json!([]) && audit["counter_sets"] == 1, "{audit}");
     let status = lab.run_json(&["status", "--format", "json"])?;
