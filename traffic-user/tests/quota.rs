@@ -334,3 +334,102 @@ fn many_writers_lose_nothing() {
         "[[quota]]\nname = \"traffic\"\ndefault = true\nunlimited = true\n"
     );
 }
+
+/// The words of the lines of a text that begin with one.
+fn line_of<'t>(text: &'t str, first: &str) -> Vec<&'t str> {
+    let line = text.lines().find(|line| line.split_whitespace().next() == Some(first));
+    line.unwrap_or_else(|| panic!("no line of {first}: {text}")).split_whitespace().collect()
+}
+
+#[test]
+fn a_report_says_what_the_quotas_of_its_containers_come_to() {
+    let file = state_dir();
+    let standings = document(&file, &["quota", "show"])["standings"].as_array().unwrap().clone();
+    let of = |arguments: &[&str]| document(&file, &[&["report"], arguments].concat())["quotas"].clone();
+    let limited: Vec<Value> =
+        standings.iter().filter(|row| row["limit"]["kind"] != "unlimited").cloned().collect();
+    assert!(limited.len() + 1 == standings.len() && limited[1]["expected_bytes"].is_u64(), "{standings:#?}");
+    let all = of(&[]);
+    assert_eq!(all["standings"], Value::from(limited.clone()));
+    assert!(all["forecast_method"].as_str().unwrap().contains("last seven days"), "{all}");
+    assert_eq!(all.get("problem"), None);
+    // Steps, classes and a span until now change the report, and no quota.
+    assert_eq!(of(&["--by", "day", "--class", "2", "--from", "2026-11-20", "--percentile", "95"]), all);
+    let one: Vec<_> = limited.iter().filter(|row| row["container"] == "102").cloned().collect();
+    assert_eq!((one.len(), of(&["--container", "102"])["standings"].clone()), (2, Value::from(one)));
+    // What is over, and what is about interfaces, has nothing to be expected.
+    for arguments in [&["--to", "2026-11-28"][..], &["--show", "balance"]] {
+        assert_eq!(of(arguments), Value::Null, "{arguments:?}");
+    }
+    assert!(!trafctl(&file, &["report", "--format", "csv"]).1.contains("traffic"));
+
+    // For people: in a pipe and on a narrow page, what runs out first is first.
+    let (_, pipe, _) = trafctl(&file, &["report"]);
+    let quotas = pipe.split("\nquotas in their present periods:\n").nth(1).unwrap();
+    let expected = limited[3]["expected_bytes"].to_string();
+    assert_eq!(limited[3]["quota"], "traffic");
+    let row = quotas.lines().find(|line| line.starts_with("102 ") && line.contains(" traffic ")).unwrap();
+    assert_eq!(
+        row.split_whitespace().collect::<Vec<_>>(),
+        [
+            "102",
+            "traffic",
+            "2026-11",
+            "56000000",
+            "100000000",
+            "56.0",
+            "%",
+            &expected,
+            "bytes",
+            "2026-12-09",
+            "-"
+        ]
+    );
+    assert!(quotas.lines().nth(1).unwrap().starts_with("101 ") && quotas.contains(" used up "), "{quotas}");
+    assert!(
+        quotas.contains("\nexpected of quotas: used until the last reading, and for the rest"),
+        "{quotas}"
+    );
+    let (_, people, _) = trafctl(&file, &["report", "--human"]);
+    assert!(people.lines().all(|line| line.chars().count() <= 80), "{people}");
+    let heading = people.lines().position(|line| line.contains("EXPECTED")).unwrap();
+    assert!(people.lines().skip(heading).any(|line| line.starts_with("102") && line.contains("2026-12-09")));
+    assert!(people.contains("trafctl quota show has everything"), "{people}");
+    assert!(line_of(&people, "2026-11").contains(&"101"), "the figures are there: {people}");
+}
+
+#[test]
+fn no_report_fails_because_of_quotas() {
+    let file = state_dir();
+    write(&file, "[[quota]]\nname = 'traffic'\n");
+    let with_mistake = document(&file, &["report"]);
+    assert_eq!(with_mistake["rows"].as_array().unwrap().len(), 4, "{with_mistake:#}");
+    let problem = with_mistake["quotas"]["problem"].as_str().unwrap();
+    assert!(problem.contains("quotas.toml:1:1: "), "{problem}");
+    assert_eq!(with_mistake["quotas"]["standings"], json!([]));
+    let (status, text, _) = trafctl(&file, &["report"]);
+    assert!(status == Some(0) && text.contains("\nproblem: quotas are not shown: "), "{text}");
+    // A directory, a file that is endless, and none.
+    let path = file.dir.path().join("quotas.toml");
+    fs::remove_file(&path).unwrap();
+    fs::create_dir(&path).unwrap();
+    let problem = document(&file, &["report"])["quotas"]["problem"].to_string();
+    assert!(problem.contains("cannot read the quotas"), "{problem}");
+    fs::remove_dir(&path).unwrap();
+    std::os::unix::fs::symlink("/dev/zero", &path).unwrap();
+    let problem = document(&file, &["report"])["quotas"]["problem"].to_string();
+    assert!(problem.contains("cannot read the quotas"), "{problem}");
+    fs::remove_file(&path).unwrap();
+    assert_eq!(document(&file, &["report"]).get("quotas"), None);
+    // With many, those of which most is expected.
+    let many: String = (1..=40)
+        .map(|n| format!("[[quota]]\nname = 'q{n}'\ncontainer = '101'\nallowance = '{n}GB'\n"))
+        .collect();
+    write(&file, &many);
+    let (_, text, _) = trafctl(&file, &["report"]);
+    let names: Vec<&str> = text.lines().filter_map(|line| line.strip_prefix("101 ")).collect();
+    let has = |name: &str| names.iter().any(|line| line.split_whitespace().next() == Some(name));
+    assert!(has("q1") && has("q20") && !has("q21"), "{text}");
+    assert!(text.contains("\n20 quotas more, of which less is expected; "), "{text}");
+    assert_eq!(document(&file, &["report"])["quotas"]["standings"].as_array().unwrap().len(), 40);
+}

@@ -25,7 +25,7 @@ use crate::{
         answers::{self, Tag, error_answer, try_again},
     },
     queries::{
-        ById, Context, FindContainers, Query, known_names,
+        ById, Context, FindContainers, Query, QuotaFiles, known_names,
         parameters::{Pairs, renamed},
     },
     render::ClassNames,
@@ -66,6 +66,7 @@ pub(super) struct Question<Q> {
     pub content_type: &'static str,
     pub pairs: Pairs,
     pub headers: HeaderMap,
+    pub quotas: Option<Arc<QuotaFiles>>,
     pub query: Q,
 }
 
@@ -118,15 +119,22 @@ impl Reader {
     /// Answers a query, or that nothing changed.
     pub(super) async fn answer<Q: Query + Send + 'static>(self, question: Question<Q>) -> Response {
         self.on_a_thread(move |reader| {
-            let Question { document, content_type, pairs, headers, query } = question;
+            let Question { document, content_type, mut pairs, headers, quotas, query } = question;
             let class_names = (reader.class_names)();
+            let quotas = quotas.filter(|_| query.shows_quotas());
+            pairs.extend(quotas.iter().map(|files| (String::new(), files.revision())));
             let tag = reader.tag((document, &pairs), query.ends_now(), &class_names);
             if let Some(tag) = tag.as_ref().filter(|tag| tag.is_known(&headers)) {
                 return Ok(tag.not_modified());
             }
             let ledger = reader.open().map_err(|error| reader.cannot_open(error))?;
             let resolve = |ledger: &Ledger, typed: &[String]| known_names(ledger, typed, &*reader.find);
-            let context = Context { resolve: &resolve, class_names, kept: Some(&reader.kept) };
+            let context = Context {
+                resolve: &resolve,
+                class_names,
+                kept: Some(&reader.kept),
+                quotas: quotas.as_deref(),
+            };
             let resolved = query.resolve(&ledger, &context).map_err(asked_badly)?;
             Ok(answers::document(content_type, resolved(&ledger, &context)?, tag))
         })

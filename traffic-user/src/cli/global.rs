@@ -25,7 +25,7 @@ use crate::{
         names,
     },
     platform::survey::Surveyor,
-    queries::FindContainers,
+    queries::{FindContainers, IdsOf, QuotaFiles},
     render::ClassNames,
 };
 
@@ -101,6 +101,20 @@ impl Global {
     pub(super) fn quota_file(&self) -> PathBuf {
         let config = self.config.as_deref().unwrap_or(Path::new(DEFAULT_PATH));
         config.with_file_name(QUOTA_FILE)
+    }
+
+    /// The quotas, and who the containers are that they name.
+    pub(super) fn quota_files(&self) -> QuotaFiles {
+        let global = self.clone();
+        let ids = move || -> IdsOf {
+            // Without the files that name owners, each container has one id.
+            let ownership = global.identities(&global.config_to_show().0).ok();
+            Box::new(move |container| {
+                let of_files = ownership.as_ref().map(|ownership| ownership.ids_in_ledger(container));
+                of_files.unwrap_or_else(|| vec![container.to_owned()])
+            })
+        };
+        QuotaFiles { file: self.quota_file(), state_dir: self.state_dir.clone(), ids: Box::new(ids) }
     }
 
     /// The names of classes. They need neither a usable configuration nor a class file.

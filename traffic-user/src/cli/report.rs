@@ -48,6 +48,9 @@ impl From<Format> for render::Format {
 /// Corrections of closed months (`trafctl adjust`) do not change the counted figures. They are shown beside
 /// them as corrected and to_bill, in the rows that have the whole month.
 ///
+/// Where containers have quotas and the span has the last reading, a table below shows what their present periods come
+/// to, and the day on which each allowance is used up. In JSON they are `quotas`.
+///
 /// With --show, the rows are about interfaces: what passed them, which part was not classified and why, and
 /// whether classes and faults add up to what passed, for each container with interfaces of its own and for
 /// the node.
@@ -180,14 +183,16 @@ pub(super) fn report(global: &Global, mut options: Options) -> anyhow::Result<Do
         return run(global, &options.source, &options.query);
     }
     with_ledger(global, (&options.source, &options.query), |ledger, context| {
-        let report = options.query.figures(ledger, context)?;
         if !options.is_drawn() {
             // A script that mails it has no terminal to ask.
             let mut look = options.look();
             look.width = look.width.or(options.human.then_some(MAIL_WIDTH));
-            print_for_people(&render::people::report(&report, look, &context.class_names))?;
-            return Ok(());
+            let text = options.query.shown_with_forecasts(ledger, context, |report, forecasts| {
+                render::people::report(report, forecasts, look, &context.class_names)
+            })?;
+            return print_for_people(&text);
         }
+        let report = options.query.figures(ledger, context)?;
         let node = ledger.node()?;
         let chart = Chart::of(&report, node.as_deref(), &context.class_names);
         if options.plot {
@@ -261,7 +266,7 @@ fn with_store(
             false => known_names(ledger, typed, &ById),
             true => source.known_tenants(ledger, typed),
         };
-        answer(&ledger, &Context { resolve: &resolve, class_names, kept: None })
+        answer(&ledger, &Context { resolve: &resolve, class_names, kept: None, quotas: None })
     };
     std::thread::scope(|scope| {
         scope.spawn(work).join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
@@ -279,5 +284,7 @@ fn with_ledger(
     let ledger = global.ledger()?;
     let node = OnThisNode::new(global);
     let resolve = |ledger: &Ledger, typed: &[String]| known_names(ledger, typed, &node);
-    answer(&ledger, &Context { resolve: &resolve, class_names: global.class_names(), kept: None })
+    let quotas = global.quota_files();
+    let class_names = global.class_names();
+    answer(&ledger, &Context { resolve: &resolve, class_names, kept: None, quotas: Some(&quotas) })
 }

@@ -3,12 +3,14 @@
 //!
 //! Both ways lead through here, so that a command and a document of the API show the same. `parameters` reads
 //! options from a URL, `period` is the span of time, `plots` has the queries that only the API answers, and
-//! `quotas` asks what is used of them, which `quota_document` shows.
+//! `quotas` asks what is used of them, which `quota_document` shows, and
+//! `quota_forecasts` has what a report says of them.
 
 pub mod parameters;
 mod period;
 mod plots;
 mod quota_document;
+mod quota_forecasts;
 pub mod quotas;
 mod rates;
 mod tables;
@@ -26,6 +28,7 @@ use crate::{
 pub use period::{Period, parse_time};
 pub use plots::{MonthOptions, OverviewOptions, SeriesOptions};
 pub use quota_document::{IdsOf, QuotaFiles, QuotaOptions};
+pub use quota_forecasts::with_forecasts;
 pub use rates::{RateOptions, Sort};
 pub use tables::{GapOptions, ReportOptions, TopOptions, Unasked};
 
@@ -40,6 +43,8 @@ pub struct Context<'a> {
     pub class_names: ClassNames,
     /// Sums that earlier queries of the same process made, if it keeps any.
     pub kept: Option<&'a NodeSums>,
+    /// The quotas of the ledger's containers, if they are known.
+    pub quotas: Option<&'a QuotaFiles>,
 }
 
 impl std::fmt::Debug for Context<'_> {
@@ -60,6 +65,11 @@ pub trait Query {
 
     /// Whether the answer names interfaces besides containers.
     fn names_interfaces(&self) -> bool {
+        false
+    }
+
+    /// Whether the answer changes with the quotas of the containers, besides with the ledger.
+    fn shows_quotas(&self) -> bool {
         false
     }
 

@@ -4,8 +4,8 @@ use clap::{Args, ValueEnum};
 use traffic_ledger::{By, Ledger, Report, ReportQuery, Split, TopQuery};
 use traffic_model::{calendar::Calendar, local_time::LocalTime};
 
-use super::{Context, Layer, Period, Query, Resolved, SheetFormat, parse_class};
-use crate::render::ledger as render;
+use super::{Context, Layer, Period, Query, Resolved, SheetFormat, parse_class, with_forecasts};
+use crate::render::{ledger as render, quota_forecasts::Forecasts};
 
 /// What a report is about
 #[derive(Debug, Args)]
@@ -148,6 +148,23 @@ impl ReportOptions {
         Ok(ledger.report(&self.query(ledger, context)?)?)
     }
 
+    /// Shows the figures and what quotas come to.
+    ///
+    /// # Errors
+    /// As [`Self::figures`].
+    pub fn shown_with_forecasts(
+        &self,
+        ledger: &Ledger,
+        context: &Context<'_>,
+        show: impl FnOnce(&Report, Option<&Forecasts<'_>>) -> String,
+    ) -> anyhow::Result<String> {
+        let query = self.query(ledger, context)?;
+        let report = ledger.report(&query)?;
+        Ok(with_forecasts(ledger, context.quotas, (&report, &query.containers), |forecasts| {
+            show(&report, forecasts)
+        }))
+    }
+
     /// Whether the rows are about containers.
     pub fn is_about_containers(&self) -> bool {
         self.show == Show::Containers
@@ -209,6 +226,10 @@ impl Query for ReportOptions {
         !self.is_about_containers()
     }
 
+    fn shows_quotas(&self) -> bool {
+        self.is_about_containers() && self.format != SheetFormat::Csv
+    }
+
     fn resolve<'q>(&'q self, ledger: &Ledger, context: &Context<'_>) -> anyhow::Result<Resolved<'q>> {
         let query = self.query(ledger, context)?;
         let part = match self.show {
@@ -219,7 +240,13 @@ impl Query for ReportOptions {
         };
         let format = self.format.into();
         Ok(Box::new(move |ledger, context| match part {
-            None => render::report_with(&ledger.report(&query)?, format, &context.class_names),
+            None => {
+                let report = ledger.report(&query)?;
+                let quotas = context.quotas.filter(|_| self.shows_quotas());
+                with_forecasts(ledger, quotas, (&report, &query.containers), |forecasts| {
+                    render::report_with(&report, forecasts, format, &context.class_names)
+                })
+            }
             Some(part) => render::interfaces(&ledger.report_interfaces(&query)?, part, format),
         }))
     }

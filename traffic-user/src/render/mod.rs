@@ -19,6 +19,7 @@ pub mod plots;
 pub mod quota;
 pub mod quota_alerts;
 pub mod quota_crossings;
+pub mod quota_forecasts;
 pub mod screen;
 pub mod statement;
 pub mod status;

@@ -239,7 +239,7 @@ struct ShownDocument<'a> {
 }
 
 #[derive(Serialize)]
-struct ShownRow<'a> {
+pub(super) struct ShownRow<'a> {
     container: &'a str,
     name: Option<&'a str>,
     quota: &'a str,
@@ -292,12 +292,8 @@ pub fn shown(shown: &Shown<'_>, format: Format) -> anyhow::Result<String> {
             _ => format!("no container has a quota; quotas are in {}\n", shown.file),
         });
     }
-    let mut header =
-        ["CONTAINER", "QUOTA", "PERIOD", "USED", "OF", "SHARE", "EXPECTED"].map(str::to_owned).to_vec();
-    header.extend(shown.exact.then(|| "UNIT".to_owned()));
-    header.extend(["RUNS OUT", "REACHED"].map(str::to_owned));
     let lines: Vec<_> = shown.standings.iter().map(|standing| table_row(standing, shown.exact)).collect();
-    let mut text = columns(&header, &(3..7), &lines);
+    let mut text = columns(&heading(shown.exact), &(3..7), &lines);
     for standing in shown.standings {
         if let Err(problem) = &standing.used {
             let (container, quota) = (&standing.container, &standing.quota.name);
@@ -317,7 +313,8 @@ pub fn shown(shown: &Shown<'_>, format: Format) -> anyhow::Result<String> {
     Ok(text)
 }
 
-fn shown_row<'a>(standing: &'a Standing<'_>) -> anyhow::Result<ShownRow<'a>> {
+/// A row of a document.
+pub(super) fn shown_row<'a>(standing: &'a Standing<'_>) -> anyhow::Result<ShownRow<'a>> {
     let quota = standing.quota;
     let is_rate = matches!(quota.limit, Limit::Rate { .. });
     let used = standing.used.as_ref().ok().copied();
@@ -350,7 +347,15 @@ fn date_of(text: &str) -> String {
     text.split('T').next().unwrap_or_default().to_owned()
 }
 
-fn table_row(standing: &Standing<'_>, exact: bool) -> Vec<String> {
+/// The heading of a table of [`table_row`]s.
+pub(super) fn heading(exact: bool) -> Vec<String> {
+    let unit = exact.then_some("UNIT");
+    let columns = ["CONTAINER", "QUOTA", "PERIOD", "USED", "OF", "SHARE", "EXPECTED"].into_iter();
+    columns.chain(unit).chain(["RUNS OUT", "REACHED"]).map(str::to_owned).collect()
+}
+
+/// A row of a table.
+pub(super) fn table_row(standing: &Standing<'_>, exact: bool) -> Vec<String> {
     let nothing = || "-".to_owned();
     let is_rate = matches!(standing.quota.limit, Limit::Rate { .. });
     let amount = |value: u64| match (exact, is_rate) {

@@ -76,8 +76,8 @@ async fn answer<Q: Query + Send + 'static>(
         Err(refusal) => return *refusal,
     };
     let Some(reader) = source.reader else { return no_ledger() };
-    let content_type = content_type(&query);
-    reader.answer(Question { document, content_type, pairs, headers, query }).await
+    let (content_type, quotas) = (content_type(&query), source.quota_files);
+    reader.answer(Question { document, content_type, pairs, headers, quotas, query }).await
 }
 
 fn no_ledger() -> Response {
@@ -154,8 +154,12 @@ pub(super) async fn get_overview(State(source): State<Source>, headers: HeaderMa
             return Ok(tag.not_modified());
         }
         let ledger = reader.open().map_err(|error| reader.cannot_open(error))?;
-        let context =
-            Context { resolve: &|ledger, typed| known_names(ledger, typed, &ById), class_names, kept: None };
+        let context = Context {
+            resolve: &|ledger, typed| known_names(ledger, typed, &ById),
+            class_names,
+            kept: None,
+            quotas: None,
+        };
         let facts = NodeFacts { node: node.as_deref(), live, problems: &problems };
         Ok(document(JSON, query.answer(&ledger, &context, &facts).map_err(asked_badly)?, tag))
     };

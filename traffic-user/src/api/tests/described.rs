@@ -98,6 +98,35 @@ async fn every_document_is_as_it_is_described() {
 }
 
 #[tokio::test]
+async fn a_report_has_another_tag_after_its_quotas_have_changed() {
+    let file = a_ledger();
+    let files = quota_files(&file);
+    let reader = Reader::of_file(file.ledger.path());
+    let source = good_source().with_ledger(Some(reader)).with_quota_files(Arc::clone(&files));
+    let get = async |query: &str| {
+        let (head, body) = ask(source.clone(), &format!("GET /api/v1/report?{query}")).await;
+        let tag = head.lines().find_map(|line| line.strip_prefix("etag: ")).unwrap().to_owned();
+        (tag, serde_json::from_str::<Value>(&body).unwrap_or_default())
+    };
+    let (first, document) = get("").await;
+    let standings = document["quotas"]["standings"].as_array().unwrap();
+    assert_eq!(
+        standings.len(),
+        3,
+        "traffic of both and the rate of one, not what is unlimited: {document:#}"
+    );
+    assert!(standings.iter().any(|row| row["expected_bytes"].is_u64()), "{document:#}");
+    let (of_csv, of_one) = (get("format=csv").await.0, get("container=102").await);
+    assert_eq!(of_one.1["quotas"]["standings"].as_array().unwrap().len(), 1);
+    std::fs::write(&files.file, "[[quota]]\nname = 'a'\ndefault = true\nallowance = '2kB'\n").unwrap();
+    let (second, document) = get("").await;
+    assert!(second != first && get("container=102").await.0 != of_one.0);
+    assert_eq!(document["quotas"]["standings"].as_array().unwrap().len(), 2);
+    assert_eq!(get("format=csv").await.0, of_csv, "CSV has no quotas");
+    assert_eq!(get("show=balance").await.1.get("quotas"), None);
+}
+
+#[tokio::test]
 async fn every_path_and_parameter_exists() {
     let file = a_ledger();
     let source = good_source()

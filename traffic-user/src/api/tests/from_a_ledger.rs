@@ -57,7 +57,7 @@ fn printed<Q: Query + clap::Args>(ledger: &Ledger, query: &str) -> String {
     let fixed: &[_] = if takes_format { &[("format", "json")] } else { &[] };
     let options: Q = parameters::parse(&pairs.collect(), fixed).unwrap();
     let resolve = |_: &Ledger, typed: &[String]| Ok(typed.to_vec());
-    let context = Context { resolve: &resolve, class_names: names(), kept: None };
+    let context = Context { resolve: &resolve, class_names: names(), kept: None, quotas: None };
     options.resolve(ledger, &context).unwrap()(ledger, &context).unwrap()
 }
 

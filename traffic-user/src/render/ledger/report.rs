@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use jiff::Timestamp;
+use serde::Serialize;
 use traffic_common::Family;
 use traffic_ledger::{ClosedPeriod, Rates, Report, ReportRow, ReportedAdjustment, Volume};
 use traffic_model::{counted, is_pending, local_time::LocalTime};
@@ -10,6 +11,7 @@ use traffic_model::{counted, is_pending, local_time::LocalTime};
 use crate::render::{
     ClassNames,
     class_names::{self, NAME_COLUMNS},
+    columns,
     ledger::{
         Format, closing,
         gaps::gap_notes,
@@ -19,6 +21,7 @@ use crate::render::{
         },
         with_notes,
     },
+    quota_forecasts::{self, Forecasts, ForecastsField},
     with_name,
 };
 
@@ -138,20 +141,35 @@ fn one_rate(rates: &Rates) -> Option<u64> {
 /// # Errors
 /// When the output cannot be formatted.
 pub fn report(report: &Report, format: Format) -> anyhow::Result<String> {
-    report_with(report, format, &ClassNames::new())
+    report_with(report, None, format, &ClassNames::new())
 }
 
-/// The same, with the names of classes.
+/// The document of a report.
+#[derive(Serialize)]
+struct WithQuotas<'a> {
+    #[serde(flatten)]
+    report: &'a Report,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    quotas: Option<ForecastsField<'a>>,
+}
+
+/// The same, with what quotas come to and the names of classes. CSV has no quotas.
 ///
 /// # Errors
 /// When the output cannot be formatted.
-pub fn report_with(report: &Report, format: Format, names: &ClassNames) -> anyhow::Result<String> {
+pub fn report_with(
+    report: &Report,
+    forecasts: Option<&Forecasts<'_>>,
+    format: Format,
+    names: &ClassNames,
+) -> anyhow::Result<String> {
     if format == Format::Json {
-        return class_names::document(report, names);
+        let quotas = forecasts.map(quota_forecasts::field).transpose()?;
+        return class_names::document(&WithQuotas { report, quotas }, names);
     }
-    let columns = Columns::of(report, format);
-    let mut sheet = columns.sheet();
-    sheet.rows = report.rows.iter().map(|row| columns.fields(row, names)).collect();
+    let shown = Columns::of(report, format);
+    let mut sheet = shown.sheet();
+    sheet.rows = report.rows.iter().map(|row| shown.fields(row, names)).collect();
     if format == Format::Csv {
         return sheet.csv();
     }
@@ -160,7 +178,15 @@ pub fn report_with(report: &Report, format: Format, names: &ClassNames) -> anyho
         text += "\ncorrected after their period was closed, whole periods, layer-3 bytes:\n";
         text += &closing::corrected(&report.corrected, names).table();
     }
-    Ok(with_notes(text, notes(report, names)))
+    let mut notes = notes(report, names);
+    if let Some(forecasts) = forecasts {
+        let (heading, rows) = quota_forecasts::table(forecasts, true);
+        if !rows.is_empty() {
+            text += &format!("\nquotas in their present periods:\n{}", columns(&heading, &(3..7), &rows));
+        }
+        notes.extend(quota_forecasts::notes(forecasts));
+    }
+    Ok(with_notes(text, notes))
 }
 
 /// The notes below a table: span, sums, basis, rules, gaps and closed periods.

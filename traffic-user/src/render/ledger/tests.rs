@@ -55,10 +55,10 @@ fn all_formats_contain_figures_and_gaps() {
     let by_class = ReportQuery { split: Split { class: true, ..Split::default() }, ..ReportQuery::default() };
     let by_class = file.ledger.report(&by_class).unwrap();
     let names = ClassNames::from([(1, "All, \"others\"".to_owned())]);
-    let named = report_with(&by_class, Format::Csv, &names).unwrap();
+    let named = report_with(&by_class, None, Format::Csv, &names).unwrap();
     assert!(named.lines().nth(1).unwrap().ends_with(",\"All, \"\"others\"\"\""), "{named}");
     assert!(named.contains(",101,1,,,"), "the number stands alone: {named}");
-    let table = report_with(&by_class, Format::Table, &names).unwrap();
+    let table = report_with(&by_class, None, Format::Table, &names).unwrap();
     assert!(table.contains("  1 All, \"others\"  "), "{table}");
     assert!(lines[1].starts_with(
         "2026-11-10T12:00+00:00,2026-11-10T12:00:00Z,2026-11-10T13:00:00Z,101,,,,10,1000,20,2000,30,3000,"

@@ -66,8 +66,8 @@ impl Lines {
         self.lines.push(None);
     }
 
-    /// The text, and below it which columns were left out.
-    pub fn text(mut self, look: Look) -> String {
+    /// The text, and below it which columns were left out, and what `all` has.
+    pub fn text(mut self, look: Look, all: &str) -> String {
         self.remove(|lines, at| lines.cells().all(|line| line.cells[at].is_empty()));
         let left_out = look.width.map(|width| self.fit(width)).unwrap_or_default();
         let widths = self.widths();
@@ -91,7 +91,7 @@ impl Lines {
             text += "\n";
         }
         if !left_out.is_empty() {
-            let note = format!("no room for {}; --format csv has everything", left_out.join(", "));
+            let note = format!("no room for {}; {all} has everything", left_out.join(", "));
             text += &wrapped(&note, look, Tone::Dim);
         }
         text

@@ -5,6 +5,7 @@
 
 mod columns;
 mod notes;
+mod quotas;
 
 use traffic_ledger::{Figures, Rates, Report, ReportRow, SignedFigures, permille_shares};
 use traffic_model::units;
@@ -15,11 +16,12 @@ use crate::render::{
     ClassNames, class_names,
     ledger::sheet::ordinal,
     look::{Look, Tone, printable},
+    quota_forecasts::Forecasts,
     with_name,
 };
 
-/// A report for people.
-pub fn report(report: &Report, look: Look, names: &ClassNames) -> String {
+/// A report for people, with what its containers' quotas come to.
+pub fn report(report: &Report, forecasts: Option<&Forecasts<'_>>, look: Look, names: &ClassNames) -> String {
     let mut lines = Lines::new(&headings(report));
     let by_class = report.rows.iter().any(|row| row.billed && row.class.is_some());
     // Without a column of classes, what class 0 has is in a note.
@@ -38,10 +40,11 @@ pub fn report(report: &Report, look: Look, names: &ClassNames) -> String {
         cells[PERIOD] = "all".to_owned();
         lines.add(Line::new(Tone::Bold, cells));
     }
-    let mut text = lines.text(look);
+    let mut text = lines.text(look, "--format csv");
     if rows.is_empty() {
         text = "no traffic is recorded in this span\n".to_owned();
     }
+    text += &forecasts.map(|forecasts| quotas::quotas(forecasts, look)).unwrap_or_default();
     text + &notes::notes(report, look, names)
 }
 

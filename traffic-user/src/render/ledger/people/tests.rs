@@ -21,7 +21,7 @@ fn months() -> ReportQuery {
 }
 
 fn shown(file: &File, query: &ReportQuery, look: Look) -> String {
-    report(&file.ledger.report(query).unwrap(), look, &ClassNames::from([(1, "World".to_owned())]))
+    report(&file.ledger.report(query).unwrap(), None, look, &ClassNames::from([(1, "World".to_owned())]))
 }
 
 #[test]
@@ -130,7 +130,8 @@ fn names_cannot_steer_the_terminal() {
     let file = two_months();
     let query = ReportQuery { split: Split { class: true, ..Split::default() }, ..months() };
     let figures = file.ledger.report(&query).unwrap();
-    let text = report(&figures, Look::default(), &ClassNames::from([(1, "\u{1b}[2J\u{4f60}".to_owned())]));
+    let text =
+        report(&figures, None, Look::default(), &ClassNames::from([(1, "\u{1b}[2J\u{4f60}".to_owned())]));
     assert!(!text.contains('\u{1b}') && text.contains("1 \u{fffd}[2J\u{4f60}"), "{text}");
 }
 
