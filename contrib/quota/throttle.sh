@@ -3,7 +3,7 @@
 # throttle.sh off    lifts that limit
 #
 # trafctl names the container in TRAFCTL_CONTAINER. Both may run more than once, and change nothing then. A shaper
-# that somebody else has put on the interface is left alone.
+# that somebody else has put on the interface is left alone: one with a handle, which the system gives to none of its own.
 set -eu
 handle=7fc:
 found=
@@ -11,13 +11,15 @@ found=
 for interface in $(ip -o link show | sed -n 's/^[0-9]*: \([^:@]*\).*/\1/p'); do
     case $interface in
     veth"$TRAFCTL_CONTAINER".* | vme"$TRAFCTL_CONTAINER".*) found=yes ;;
+    # Proxmox VE.
+    veth"$TRAFCTL_CONTAINER"i* | tap"$TRAFCTL_CONTAINER"i*) found=yes ;;
     *) continue ;;
     esac
     ours=$(tc qdisc show dev "$interface" root | grep -c "^qdisc tbf $handle " || true)
     case $1 in
     off) [ "$ours" = 0 ] || tc qdisc del dev "$interface" root ;;
     *)
-        others=$(tc qdisc show dev "$interface" root | grep -vc "^qdisc \(noqueue\|pfifo_fast\|mq\|fq_codel\|tbf $handle\) " || true)
+        others=$(tc qdisc show dev "$interface" root | grep -vc "^qdisc \([a-z_]* 0:\|tbf $handle\) " || true)
         [ "$others" = 0 ] || { echo "$interface has a shaper of somebody else" >&2; exit 1; }
         tc qdisc replace dev "$interface" root handle $handle tbf rate "$1" burst 20kb latency 50ms ;;
     esac

@@ -115,6 +115,33 @@ impl Lab {
         Ok(command)
     }
 
+    /// The same with another boot id in place of the kernel's: always the same one.
+    ///
+    /// # Errors
+    ///
+    /// When the program has not been built.
+    pub fn in_another_boot<S: AsRef<OsStr>>(&self, arguments: &[S]) -> Result<Command> {
+        let id = self.write("boot_id", "3d0c1a52-8a53-4d4e-9a3b-5f6e7a8b9c0d\n")?;
+        let trafctl = self.trafctl(arguments)?;
+        let mut command = self.host.command("unshare");
+        let script = "mount --bind \"$0\" /proc/sys/kernel/random/boot_id && exec \"$@\"";
+        command.args(["--mount", "sh", "-c", script]).arg(id);
+        command.arg(trafctl.get_program()).args(trafctl.get_args());
+        Ok(command)
+    }
+
+    /// Removes what the kernel holds, as a power loss does. The interfaces stay.
+    ///
+    /// # Errors
+    ///
+    /// When a directory cannot be removed.
+    pub fn lose_pins(&self) -> Result<()> {
+        for directory in ["links", "programs", "maps"] {
+            fs::remove_dir_all(self.bpffs().join(directory))?;
+        }
+        Ok(())
+    }
+
     /// Runs `trafctl` and returns its stdout.
     ///
     /// # Errors

@@ -55,17 +55,6 @@ fn audit(lab: &Lab) -> Result<()> {
     Ok(())
 }
 
-/// `trafctl run` with another boot id in place of the kernel's.
-fn in_another_boot(lab: &Lab) -> Result<Command> {
-    let id = lab.write("boot_id", "3d0c1a52-8a53-4d4e-9a3b-5f6e7a8b9c0d\n")?;
-    let trafctl = lab.trafctl(&["run"])?;
-    let mut command = lab.host().command("unshare");
-    let script = "mount --bind \"$0\" /proc/sys/kernel/random/boot_id && exec \"$@\"";
-    command.args(["--mount", "sh", "-c", script]).arg(id);
-    command.arg(trafctl.get_program()).args(trafctl.get_args());
-    Ok(command)
-}
-
 #[test]
 fn a_reboot_loses_only_what_was_not_drained_and_records_a_gap() -> Result<()> {
     let (lab, mut a, mut b) = node("clocks-reboot")?;
@@ -77,14 +66,12 @@ fn a_reboot_loses_only_what_was_not_drained_and_records_a_gap() -> Result<()> {
     send(&a, &b, 33)?;
     a.stop()?;
     b.stop()?;
-    for directory in ["links", "programs", "maps"] {
-        fs::remove_dir_all(lab.bpffs().join(directory))?;
-    }
+    lab.lose_pins()?;
 
     a.start()?;
     b.start()?;
     introduce(&[&a, &b])?;
-    let mut daemon = Daemon::spawn(&mut in_another_boot(&lab)?, Resync::Off)?;
+    let mut daemon = Daemon::spawn(&mut lab.in_another_boot(&["run"])?, Resync::Off)?;
     daemon.ready()?;
     let after = i64::try_from(send(&a, &b, 77)?)?;
     eventually("the drain after the reboot", || Ok(recorded(&lab)? == before + after))?;

@@ -25,7 +25,7 @@ const NOT_RUN: &[(&str, &str)] = &[
     ),
     (
         "systemctl enable --now trafctl-quota",
-        "the node here has another unit; `tests/tests/quotas.rs` starts this one",
+        "the node here has another unit; `tests/tests/quotas/main.rs` starts this one",
     ),
     ("capinfos", "is in Wireshark's package, which nothing else needs"),
 ];

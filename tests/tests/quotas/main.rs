@@ -1,23 +1,27 @@
 //! Quotas on a real node: a container crosses its limit, and its action runs once, whatever is killed or restored.
 
+mod looks;
+mod reboot;
+mod throttle;
+
 use std::{
     fs,
     net::SocketAddr,
     os::unix::fs::PermissionsExt as _,
     path::Path,
     process::{Command, Stdio},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use anyhow::{Context as _, Result, ensure};
 use rustix::process::Signal;
 use traffic_tests::{
-    Container, Daemon, Lab, Resync,
+    Container, Daemon, Lab,
     check::{eventually, problems, stderr},
     container::introduce,
     process::{Process, run_ok},
     systemd::{Systemd, unit_named},
-    traffic::{tcp_transfer, udp_send},
+    traffic::udp_send,
 };
 
 /// Debian's libfaketime. The dynamic linker expands `$LIB` on every architecture.
@@ -44,9 +48,14 @@ fn script(lab: &Lab, name: &str, text: &str) -> Result<String> {
 
 /// Writes the quotas: so many bytes to container 101 in a day, and an action at 100 %.
 fn quotas(lab: &Lab, bytes: u64, action: &str) -> Result<()> {
+    quotas_of(lab, (bytes, "in"), action)
+}
+
+/// The same for a direction.
+fn quotas_of(lab: &Lab, (bytes, direction): (u64, &str), action: &str) -> Result<()> {
     let text = format!(
         "[[action]]\nname = 'act'\n{action}\n[[quota]]\nname = 'traffic'\ncontainer = '101'\n\
-         allowance = '{bytes}B'\ndirection = 'in'\nperiod = 'day'\nthresholds = ['50%', '100%']\n\
+         allowance = '{bytes}B'\ndirection = '{direction}'\nperiod = 'day'\nthresholds = ['50%', '100%']\n\
          actions = {{ '100%' = ['act'] }}\n"
     );
     // At once: the daemon must not see half of it.
@@ -88,12 +97,11 @@ fn shaper(lab: &Lab) -> Result<String> {
     run_ok(lab.host().command("tc").args(["qdisc", "show", "dev", "veth101.0", "root"]))
 }
 
-/// `trafctl run` whose clock begins at noon of 10 November 2026 and is set by the file.
-fn with_clock(lab: &Lab, clock: &Path) -> Result<Command> {
-    let mut command = lab.trafctl(&["run"])?;
+/// Gives a program a clock that the file sets.
+fn with_clock(mut command: Command, clock: &Path) -> Command {
     command.env("LD_PRELOAD", FAKETIME).env("FAKETIME_TIMESTAMP_FILE", clock).env("FAKETIME_NO_CACHE", "1");
     command.env("FAKETIME_DONT_FAKE_MONOTONIC", "1");
-    Ok(command)
+    command
 }
 
 /// Sets the clock of that file: to so many seconds after noon of 10 November 2026, from now on.
@@ -103,62 +111,6 @@ fn set_clock(clock: &Path, seconds: i64) -> Result<()> {
     let fresh = clock.with_extension("new");
     fs::write(&fresh, format!("{offset:+}\n"))?;
     Ok(fs::rename(fresh, clock)?)
-}
-
-#[test]
-fn a_container_over_its_quota_is_throttled_and_the_next_day_lifts_it() -> Result<()> {
-    let (lab, a, b) = node("quota-tc")?;
-    let (log, clock) = (lab.path("ran"), lab.path("clock"));
-    // The example that is shipped.
-    let throttle = Path::new(env!("CARGO_MANIFEST_DIR")).join("../contrib/quota/throttle.sh");
-    let (throttle, log_to) = (throttle.display(), format!("cat >>{}; exec \"$0\" \"$1\"", log.display()));
-    let words = |argument: &str| format!("['/bin/sh', '-c', '{log_to}', '{throttle}', '{argument}']");
-    quotas(&lab, 100_000, &format!("command = {}\nlift = {}", words("2mbit"), words("off")))?;
-    set_clock(&clock, 0)?;
-    let mut daemon = Daemon::spawn(&mut with_clock(&lab, &clock)?, Resync::Off)?;
-    daemon.ready()?;
-    let actions = runner(&lab)?;
-    send(&a, &b, 60)?;
-    let reached = |percent: u64, states: &[&str]| {
-        (percent, "reached".to_owned(), states.iter().map(|state| (*state).to_owned()).collect::<Vec<_>>())
-    };
-    eventually("the half is reached", || Ok(crossings(&lab)? == [reached(50, &[])]))
-        .with_context(|| daemon.log())?;
-    ensure!(!shaper(&lab)?.contains("tbf"), "nothing is ordered at 50 %");
-    send(&a, &b, 50)?;
-    let both = [reached(50, &[]), reached(100, &["done"])];
-    eventually("the action has run", || Ok(crossings(&lab)? == both)).with_context(|| daemon.log())?;
-    ensure!(shaper(&lab)?.contains("rate 2Mbit"), "{}", shaper(&lab)?);
-    // What arrives is not faster than the shaper, whatever else this machine does.
-    let bytes = 512 << 10;
-    let begun = Instant::now();
-    tcp_transfer(b.namespace(), a.namespace(), SocketAddr::new(a.v4(), 0), bytes)?;
-    let rate = bytes as f64 * 8.0 / begun.elapsed().as_secs_f64();
-    ensure!(rate < 2_200_000.0, "{rate} bit/s through a shaper of 2 Mbit/s");
-    // It crosses nothing again, and the next day ends it.
-    set_clock(&clock, 23 * 3600)?;
-    send(&a, &b, 1)?;
-    eventually("the day is over", || {
-        let all = crossings(&lab)?;
-        Ok(all.len() == 4 && all[2] == (100, "ended".to_owned(), vec!["done".to_owned()]))
-    })
-    .with_context(|| format!("{:?} {}", crossings(&lab), daemon.log()))?;
-    ensure!(!shaper(&lab)?.contains("tbf"), "{}", shaper(&lab)?);
-    let bytes = 16 << 20;
-    let begun = Instant::now();
-    tcp_transfer(b.namespace(), a.namespace(), SocketAddr::new(a.v4(), 0), bytes)?;
-    let rate = bytes as f64 * 8.0 / begun.elapsed().as_secs_f64();
-    ensure!(rate > 2_200_000.0, "{rate} bit/s without a shaper");
-    ensure!(actions.terminate(PATIENCE)?.success());
-    let documents: Vec<serde_json::Value> =
-        lines(&log).iter().map(|line| serde_json::from_str(line)).collect::<Result<_, _>>()?;
-    let first = &documents[0];
-    ensure!(first["event"] == "reached" && first["node"] == "n7" && first["attempt"] == 1, "{first}");
-    ensure!(first["period"]["start"] == "2026-11-10T00:00:00Z" && first["unit"] == "bytes", "{first}");
-    ensure!(first["used"].as_u64() >= Some(100_000) && first["allowance"] == 100_000, "{first}");
-    ensure!(documents[1]["event"] == "ended", "{documents:?}");
-    daemon.stop()?;
-    Ok(())
 }
 
 #[test]
@@ -248,38 +200,6 @@ fn a_failed_action_and_a_broken_file_are_problems_and_stop_no_drain() -> Result<
     eventually("the drain", || Ok(sum()? >= before + 30))?;
     ensure!(crossings(&lab)?.len() == 2, "nothing is undone");
     daemon.stop_after_errors()?;
-    Ok(())
-}
-
-#[test]
-fn a_threshold_is_found_between_two_drains() -> Result<()> {
-    let (lab, a, b) = node("quota-live")?;
-    let text = fs::read_to_string(lab.config())?;
-    // The next drains are those at the ends of five-minute buckets.
-    fs::write(lab.config(), text.replace("100ms", "1h"))?;
-    let log = lab.path("ran");
-    quotas(&lab, 100_000, &format!("command = ['/bin/sh', '-c', 'cat >>{}']", log.display()))?;
-    let daemon = Daemon::start(&lab)?;
-    let mut actions = runner(&lab)?;
-    let found = || {
-        let all = crossings(&lab)?.into_iter().map(|(percent, event, _)| (percent, event));
-        anyhow::Ok(all.collect::<Vec<_>>())
-    };
-    let reached = |percent: u64| (percent, "reached".to_owned());
-    send(&a, &b, 30)?;
-    ensure!(found()?.is_empty(), "no threshold is reached");
-    send(&a, &b, 25)?;
-    eventually("the half is reached", || Ok(found()? == [reached(50)])).with_context(|| daemon.log())?;
-    send(&a, &b, 30)?;
-    ensure!(found()? == [reached(50)], "nothing else is reached");
-    send(&a, &b, 20)?;
-    eventually("the action has run", || Ok(!lines(&log).is_empty())).with_context(|| daemon.log())?;
-    let document: serde_json::Value = serde_json::from_str(&lines(&log)[0])?;
-    ensure!(document["used"].as_u64() >= Some(100_000) && document["threshold_percent"] == 100, "{document}");
-    ensure!(found()? == [reached(50), reached(100)]);
-    actions.signal(Signal::TERM)?;
-    actions.wait(PATIENCE)?;
-    daemon.stop()?;
     Ok(())
 }
 
