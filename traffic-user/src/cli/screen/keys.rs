@@ -8,7 +8,6 @@ use std::{
 };
 
 use anyhow::Context as _;
-use ratatui::crossterm::event::{self, KeyCode, KeyEvent, KeyEventKind, KeyModifiers};
 use rustix::{
     event::{PollFd, PollFlags, poll},
     io::Errno,
@@ -16,7 +15,11 @@ use rustix::{
 };
 use tokio::sync::mpsc;
 
+use super::key_codes::Decoder;
 use crate::render::screen::Key;
+
+/// How long the rest of a key may take after its first byte. Over a slow connection, it may come in parts.
+const REST_OF_KEY: Timespec = Timespec { tv_sec: 0, tv_nsec: 50_000_000 };
 
 /// What comes from the terminal.
 pub(super) enum Event {
@@ -35,6 +38,7 @@ pub(super) fn start() -> anyhow::Result<mpsc::Receiver<Event>> {
     let ends = [stdout().as_fd().try_clone_to_owned(), keyboard()].map(|end| end.context("no terminal"));
     let [output, input] = ends;
     let (output, input) = (output?, input?);
+    let keys = input.try_clone().context("no terminal")?;
     let watch = move || {
         if wait_for_end(&output, &input).is_ok() {
             let _ended = gone.blocking_send(Event::Gone);
@@ -43,12 +47,12 @@ pub(super) fn start() -> anyhow::Result<mpsc::Receiver<Event>> {
     thread::Builder::new().name("terminal".to_owned()).spawn(watch).context("cannot start a thread")?;
     thread::Builder::new()
         .name("keys".to_owned())
-        .spawn(move || listen(&sender))
+        .spawn(move || listen(&keys, &sender))
         .context("cannot start a thread")?;
     Ok(receiver)
 }
 
-/// Where keys come from, as crossterm chooses it.
+/// Where keys come from: the input, or the terminal of the session if the input is something else.
 fn keyboard() -> io::Result<OwnedFd> {
     if stdin().is_terminal() {
         return stdin().as_fd().try_clone_to_owned();
@@ -61,9 +65,7 @@ pub(super) fn are_possible() -> bool {
     keyboard().is_ok()
 }
 
-/// Waits until one of both hangs up. crossterm 0.29 would read the end of its input again and again, and a process
-/// whose SIGHUP went to another one would stay and take a whole CPU
-/// (<https://github.com/crossterm-rs/crossterm/issues/793>).
+/// Waits until one of both hangs up. The SIGHUP of a terminal that is gone may have gone to another process.
 fn wait_for_end(output: &OwnedFd, input: &OwnedFd) -> Result<(), Errno> {
     while !hangs_up([output, input], None)? {}
     Ok(())
@@ -72,8 +74,7 @@ fn wait_for_end(output: &OwnedFd, input: &OwnedFd) -> Result<(), Errno> {
 /// Whether the terminal hung up.
 pub(super) fn is_terminal_gone() -> bool {
     let output = stdout().as_fd().try_clone_to_owned();
-    let now = Timespec { tv_sec: 0, tv_nsec: 0 };
-    output.is_ok_and(|output| hangs_up([&output, &output], Some(&now)).unwrap_or(false))
+    output.is_ok_and(|output| is_gone(&output))
 }
 
 /// Whether one of both hangs up within a time.
@@ -86,45 +87,41 @@ fn hangs_up(both: [&OwnedFd; 2], within: Option<&Timespec>) -> Result<bool, Errn
     }
 }
 
-fn listen(sender: &mpsc::Sender<Event>) {
+/// Sends the keys that come. crossterm's own reader is not used: 0.29 loses the news of a key if a signal comes with it,
+/// as while a window is resized. That key then waits for the next one.
+fn listen(input: &OwnedFd, sender: &mpsc::Sender<Event>) {
+    let mut decoder = Decoder::default();
+    let mut bytes = [0; 1024];
     loop {
-        let event = match event::read() {
-            Ok(event::Event::Key(key)) => key_of(key).map(Event::Key),
-            // A resize comes as a signal, from the beginning on; this thread hears of it only once it reads.
-            Ok(_) => None,
+        let keys = match next_bytes(input, &mut bytes, decoder.is_waiting()) {
+            Ok(Some(0)) if is_gone(input) => return,
+            Ok(Some(count)) => decoder.take(&bytes[..count]),
+            Ok(None) => decoder.time_out().into_iter().collect(),
+            Err(Errno::INTR | Errno::AGAIN) => continue,
             Err(error) => {
-                let _ended = sender.blocking_send(Event::Failed(error));
+                let _ended = sender.blocking_send(Event::Failed(error.into()));
                 return;
             }
         };
-        if let Some(event) = event
-            && sender.blocking_send(event).is_err()
-        {
-            return;
+        for key in keys {
+            if sender.blocking_send(Event::Key(key)).is_err() {
+                return;
+            }
         }
     }
 }
 
-fn key_of(event: KeyEvent) -> Option<Key> {
-    if event.kind == KeyEventKind::Release {
-        return None;
+/// Reads what is there. Within a key, it waits for the rest only for a short time, and returns `None` then.
+fn next_bytes(input: &OwnedFd, bytes: &mut [u8], is_within_key: bool) -> Result<Option<usize>, Errno> {
+    let wait = is_within_key.then_some(&REST_OF_KEY);
+    if poll(&mut [PollFd::new(input, PollFlags::IN)], wait)? == 0 {
+        return Ok(None);
     }
-    let is_ctrl = event.modifiers.contains(KeyModifiers::CONTROL);
-    Some(match event.code {
-        KeyCode::Char(c) if is_ctrl => Key::Ctrl(c.to_ascii_lowercase()),
-        KeyCode::Char(c) => Key::Char(c),
-        KeyCode::Enter => Key::Enter,
-        KeyCode::Esc => Key::Escape,
-        KeyCode::Backspace => Key::Backspace,
-        KeyCode::Tab => Key::Tab,
-        KeyCode::Up => Key::Up,
-        KeyCode::Down => Key::Down,
-        KeyCode::PageUp => Key::PageUp,
-        KeyCode::PageDown => Key::PageDown,
-        KeyCode::Home => Key::Home,
-        KeyCode::End => Key::End,
-        KeyCode::F(1) => Key::Char('?'),
-        KeyCode::F(10) => Key::Char('q'),
-        _ => return None,
-    })
+    rustix::io::read(input, bytes).map(Some)
+}
+
+/// Whether a terminal hung up.
+fn is_gone(terminal: &OwnedFd) -> bool {
+    let now = Timespec { tv_sec: 0, tv_nsec: 0 };
+    hangs_up([terminal, terminal], Some(&now)).unwrap_or(false)
 }

@@ -6,6 +6,7 @@
 
 mod frames;
 mod guard;
+mod key_codes;
 mod keys;
 mod names;
 mod reader;

@@ -264,6 +264,27 @@ fn a_size_that_changes_and_returns_is_drawn_as_a_whole() {
 }
 
 #[test]
+fn a_key_that_comes_with_a_resize_is_read_at_once() {
+    let mut terminal = Terminal::start("rests", true);
+    terminal.read_until("rates appear");
+    let mut resize_and_press = |key: &[u8], answer: &str| {
+        terminal.shown.clear();
+        terminal.signal(Signal::WINCH);
+        rustix::io::write(&terminal.ours, key).unwrap();
+        terminal.read_until(answer);
+        assert!(terminal.shown.contains(answer), "{answer:?}: {:?}", terminal.shown);
+    };
+    // A reader that takes the signal for all there is loses about one key in forty.
+    for _ in 0..100 {
+        resize_and_press(b"?", "any key: back");
+        resize_and_press(b"x", "q quit");
+    }
+    resize_and_press(b"q", LEFT);
+    let (status, _) = terminal.ended();
+    assert!(status.success());
+}
+
+#[test]
 fn a_terminal_that_is_gone_ends_the_screen_also_without_a_signal() {
     let mut terminal = Terminal::start("rests", false);
     terminal.read_until("q quit");
