@@ -4,5 +4,6 @@
 
 mod file;
 mod pages;
+mod parts;
 mod proxy;
 mod site;

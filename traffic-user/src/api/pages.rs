@@ -81,12 +81,17 @@ fn lean(path: &str, content: Cow<'static, [u8]>) -> Cow<'static, [u8]> {
 fn joined_script(lines: &[&str]) -> String {
     let mut text = String::new();
     for (at, line) in lines.iter().enumerate() {
-        text.push_str(&squeezed_code(line));
+        let mut code = squeezed_code(line);
         let next = lines.get(at + 1).copied().unwrap_or_default();
         let goes_on = line.ends_with([';', '{', ',', '(', '[', '=', '?', ':', '>', '|', '&'])
             || next.starts_with(['}', ')', ']', '.', '?', ':'])
             || next.starts_with("&&")
             || next.starts_with("||");
+        // A comma after the last of several is only for those who read and change it.
+        if line.ends_with(',') && !line.contains("//") && next.starts_with(['}', ')', ']']) {
+            code.to_mut().pop();
+        }
+        text.push_str(&code);
         if line.contains("//") || !goes_on {
             text.push('\n');
         }
@@ -94,20 +99,26 @@ fn joined_script(lines: &[&str]) -> String {
     text
 }
 
-/// A line of a script without blanks at its signs, if it has neither strings nor comments nor expressions of patterns.
+/// A line of a script without blanks at its signs, if outside of strings it has neither comments nor patterns. In
+/// templates and other strings than those of double quotes, no end is looked for.
 fn squeezed_code(line: &str) -> Cow<'_, str> {
     /// Signs that end a word or another sign. `a - -b` is not `a--b`.
-    const SIGNS: &str = "=,:;?{}()[]<>&|!*";
-    if line.contains(['"', '\'', '`', '/']) {
+    const SIGNS: &str = "=,:;?{}()[]<>&|!*\"";
+    if line.contains(['\'', '`'])
+        || line.contains("\\\"")
+        || line.split('"').step_by(2).any(|code| code.contains('/'))
+    {
         return Cow::Borrowed(line);
     }
     let mut text = String::new();
+    let mut in_string = false;
     let mut characters = line.chars().peekable();
     while let Some(character) = characters.next() {
+        in_string ^= character == '"';
         let is_needed = |next: Option<&char>| {
             !text.ends_with(|last| SIGNS.contains(last)) && next.is_none_or(|next| !SIGNS.contains(*next))
         };
-        if character != ' ' || is_needed(characters.peek()) {
+        if character != ' ' || in_string || is_needed(characters.peek()) {
             text.push(character);
         }
     }
@@ -215,7 +226,11 @@ mod tests {
         assert_eq!(lean_text("js/a.js", script), "const x = 1; // c\nif(x){y(\"/* e */\");}\n");
         assert_eq!(lean_text("vendor/a.js", script), script);
         let script = "const a = b\nc(\n  d, // e,\n  f\n  ? g : h,\n)\n(i)\n";
-        assert_eq!(lean_text("js/a.js", script), "const a=b\nc(d, // e,\nf?g:h,)\n(i)\n");
+        assert_eq!(lean_text("js/a.js", script), "const a=b\nc(d, // e,\nf?g:h)\n(i)\n");
+        let script =
+            "import { a } from \"b, c\";\nd(\n  \"e = f\",\n  [\n    g,\n  ],\n);\nh = \"\\\"i = j\";\n";
+        let squeezed = "import{a}from\"b, c\";d(\"e = f\",[g]);h = \"\\\"i = j\";";
+        assert_eq!(lean_text("js/a.js", script), squeezed);
         let script = "let { a, b } = c ? [d] : e - -f;\ng = { h: (i) => j };\nk = \"a = b\" + c / d;\n";
         let squeezed = "let{a,b}=c?[d]:e - -f;g={h:(i)=>j};k = \"a = b\" + c / d;";
         assert_eq!(lean_text("js/a.js", script), squeezed);

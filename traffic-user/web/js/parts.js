@@ -5,6 +5,7 @@ import { address, download, hasToken } from "./api.js";
 import {
   classColor,
   count,
+  counted,
   dateTime,
   datum,
   exactBytes,
@@ -53,7 +54,7 @@ export function plotColumns(doc, lastReading) {
   times[0] = Math.max(times[0], Math.min(begin, starts[first + 1] ?? Infinity));
   times.push(Math.min(end, starts[last + 1] ?? Infinity));
   const rates = (bytes) =>
-    bytes
+    spread(bytes, doc, end)
       .slice(first, last + 1)
       .map((value, at) => (value === null ? null : (value * 8) / Math.max(times[at + 1] - times[at], 1)));
   const series = classes.map((one) => ({
@@ -64,6 +65,31 @@ export function plotColumns(doc, lastReading) {
     out: rates(one.out_bytes),
   }));
   return { times, series };
+}
+
+/** Whether all traffic of a gap is in one step. */
+const isLate = (gap) => gap.start && !gap.loses_traffic && /^(daemon|missed|disk|ledger)/.test(gap.reason);
+
+/**
+ * Bytes of a document's steps until `end`. What is all in the last step of a late reading is spread over its
+ * time, as for percentiles.
+ */
+export function spread(bytes, { starts, gaps }, end) {
+  const values = [...bytes];
+  for (const gap of gaps.filter(isLate)) {
+    const from = seconds(gap.start);
+    const first = starts.findLastIndex((start) => start <= from);
+    const last = starts.findLastIndex((start) => start < Math.min(seconds(gap.end), end));
+    // Within a step, or before the first, there is nothing to spread.
+    if (first < 0 || last <= first) continue;
+    const until = Math.min(starts[last + 1] ?? end, end);
+    const sum = values.slice(first + 1, last + 1).reduce((all, value) => all + value, 0);
+    for (let at = first; sum && at <= last; at += 1) {
+      const part = Math.min(starts[at + 1] ?? until, until) - Math.max(starts[at], from);
+      values[at] = (at === first ? values[at] : 0) + (sum * part) / (until - from);
+    }
+  }
+  return values;
 }
 
 /** The gaps of a document as a plot takes them: those with a time. */
@@ -82,15 +108,17 @@ function isShown(gap) {
   return gap.reason !== "before_first_counters";
 }
 
+const LATE = "Nothing is lost. The traffic is all in one step of the ledger; plots spread it over this time.";
+
 /** Why there are gaps, for people. */
 const REASONS = {
   before_attach: "Traffic passed before trafctl was attached. It is not in the sums.",
   bypassed: "Traffic passed an attached interface by another path. It is not in the sums.",
-  daemon_down: "The daemon was not running. Nothing is lost, but the traffic is all in one step.",
-  missed_drain: "A reading was late. Nothing is lost, but the traffic is all in one step.",
+  daemon_down: `The daemon was not running. ${LATE}`,
+  missed_drain: `A reading was late. ${LATE}`,
   clock_stepped: "The clock was set. Nothing is lost, but some local time exists twice or not at all.",
-  disk_full: "The ledger\u2019s disk was full. Nothing is lost, but the traffic is in a later step.",
-  ledger_unwritable: "The ledger could not be written. Nothing is lost, but the traffic is in a later step.",
+  disk_full: `The ledger\u2019s disk was full. ${LATE}`,
+  ledger_unwritable: `The ledger could not be written. ${LATE}`,
   class_table_mixed: "The class table changed without a reading. Some traffic may be in the wrong class.",
   counter_lost: "A counter fell or jumped. What it counted since its last reading is not in the sums.",
   counters_renewed: "The counters were replaced. What they counted since is not in the sums.",
@@ -105,47 +133,54 @@ const REASONS = {
 export function gapList(gaps, zone, title = "Gaps") {
   const shown = gaps.filter(isShown);
   if (shown.length === 0) return null;
-  const row = (gap) => {
+  // What happened to many interfaces at once is one line.
+  const lines = new Map();
+  for (const gap of shown) {
+    const when = gap.start
+      ? span(seconds(gap.start), seconds(gap.end), zone)
+      : `until ${dateTime(seconds(gap.end), zone)}`;
+    const key = `${when} ${gap.reason} ${gap.detail}`;
+    lines.set(key, [...(lines.get(key) ?? [when]), gap]);
+  }
+  const row = ([when, ...all]) => {
+    const [gap] = all;
+    const sum = (field) => volume(all.reduce((bytes, { size }) => bytes + (size?.[field] ?? 0), 0));
     const size = gap.size
-      ? `${volume(gap.size.in_skb_bytes)} in, ${volume(gap.size.out_skb_bytes)} out`
+      ? `${sum("in_skb_bytes")} in, ${sum("out_skb_bytes")} out`
       : gap.loses_traffic
         ? "unknown"
         : "nothing lost";
-    const place = [gap.container && `container ${called(gap.container, gap.name)}`, gap.interface].filter(Boolean).join(", ");
+    const place = [gap.container && `container ${called(gap.container, gap.name)}`, gap.interface];
     return [
       h(
         "span",
         {},
         h("span", { class: gap.loses_traffic ? "gap-key loss" : "gap-key", aria: { hidden: "true" } }),
-        `${REASONS[gap.reason] ?? gap.reason}${gap.detail ? ` (${gap.detail})` : ""}`,
+        `${REASONS[gap.reason] ?? gap.reason}${gap.detail && !isLate(gap) ? ` (${gap.detail})` : ""}`,
       ),
-      h(
-        "span",
-        { class: "nowrap" },
-        gap.start
-          ? span(seconds(gap.start), seconds(gap.end), zone)
-          : `until ${dateTime(seconds(gap.end), zone)}`,
-      ),
-      place || "node",
+      h("span", { class: "nowrap" }, when),
+      all.length > 1
+        ? h("span", { class: "nowrap" }, counted(all.length, "interface"))
+        : place.filter(Boolean).join(", ") || "node",
       h("span", { class: "nowrap" }, size),
     ];
   };
   const losing = shown.filter((gap) => gap.loses_traffic).length;
-  const most = 50;
+  const most = 30;
   return h(
     "section",
-    { class: "panel gaps" },
+    { class: "panel gaps cards" },
     h("h2", {}, title),
     h(
       "p",
       { class: "note" },
       `${count(shown.length)} in this span, ${count(losing)} of them with traffic that is not in the sums.`,
-      shown.length > most ? ` The last ${most} are listed; trafctl gaps lists all.` : "",
+      lines.size < shown.length || lines.size > most ? " trafctl gaps lists each of them." : "",
     ),
     plainTable(
       title,
       ["What happened", "When", "Where", "Size"],
-      shown.slice(-most).reverse().map(row),
+      [...lines.values()].slice(-most).reverse().map(row),
     ),
   );
 }
@@ -380,7 +415,7 @@ export function correctionTable({ adjustments, container_names: names, months },
   const at = header.indexOf("In");
   return h(
     "section",
-    { class: "panel corrections" },
+    { class: "panel corrections cards" },
     h("h2", {}, "Corrections"),
     h(
       "p",

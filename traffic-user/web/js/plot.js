@@ -6,6 +6,9 @@
 
 import { axisRate, dateTime, h, knowsZone, onTheme, parts, rate, span, uniqueId, variable } from "./base.js";
 
+/** Pixels, made larger as the text of the page is. */
+const scaled = (pixels) => (pixels * parseFloat(getComputedStyle(document.documentElement).fontSize)) / 14;
+
 /** Height of a line of text, in pixels. */
 const LABEL = 17;
 
@@ -127,7 +130,7 @@ export class Plot {
       ];
     });
     const muted = variable("--muted");
-    const font = `11px ${variable("--font")}`;
+    const font = `${scaled(11)}px ${variable("--font")}`;
     const axis = {
       stroke: muted,
       font,
@@ -141,7 +144,7 @@ export class Plot {
         height,
         tzDate: (time) => uPlot.tzDate(new Date(time * 1000), zone),
         legend: { show: false },
-        padding: [10, 26, 0, 0],
+        padding: [10, scaled(26), 0, 0],
         cursor: {
           points: { show: false },
           y: false,
@@ -155,11 +158,11 @@ export class Plot {
         axes: [
           {
             ...axis,
-            size: 40,
-            space: 62,
+            size: scaled(40),
+            space: scaled(62),
             values: (chart, splits, index, space, step) => this.#timeLabels(splits, step),
           },
-          { ...axis, size: 84, space: 34, values: (chart, splits) => splits.map(axisRate) },
+          { ...axis, size: scaled(84), space: scaled(34), values: (chart, splits) => splits.map(axisRate) },
         ],
         hooks: {
           drawClear: [(chart) => this.#drawGaps(chart)],
@@ -308,7 +311,8 @@ function yRange(chart, min, max) {
   // Not as far as a label, which would be cut.
   if (low === high) return [-1100, 1100];
   const height = chart.bbox.height / devicePixelRatio;
-  const room = ((high - low) * LABEL) / Math.max(height - 2 * LABEL, LABEL);
+  const label = scaled(LABEL);
+  const room = ((high - low) * label) / Math.max(height - 2 * label, label);
   return [low - room, high + room];
 }
 
@@ -324,7 +328,7 @@ function drawAxis(chart, color, text, font) {
   ctx.lineTo(bbox.left + bbox.width, y);
   ctx.stroke();
   ctx.fillStyle = text;
-  ctx.font = font.replace(/^\d+/, (size) => String(size * devicePixelRatio));
+  ctx.font = font.replace(/^[\d.]+/, (size) => String(size * devicePixelRatio));
   const left = bbox.left + 6 * devicePixelRatio;
   ctx.textAlign = "left";
   ctx.textBaseline = "top";

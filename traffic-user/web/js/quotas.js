@@ -30,7 +30,7 @@ export function quotaBlock(id) {
 
 function panel(id, ...content) {
   const json = downloadLink("JSON", "quotas", { container: id }, `${fileName(id)}-quotas.json`);
-  return h("section", { class: "panel" }, panelHead("Quotas", "Until the last reading", json), content);
+  return h("section", { class: "panel cards" }, panelHead("Quotas", "Until the last reading", json), content);
 }
 
 function table(doc) {

@@ -224,7 +224,10 @@ export function compare(a, b) {
  * `numbers` and `optional` are indexes of columns.
  */
 export function plainTable(caption, header, rows, { numbers = [], optional = [] } = {}) {
-  const kind = (at) => ({ class: cellClass(numbers.includes(at), optional.includes(at)) });
+  const kind = (at) => ({
+    class: cellClass(numbers.includes(at), optional.includes(at)),
+    data: { label: header[at] },
+  });
   return h(
     "div",
     { class: "scroll", tabindex: "0", role: "region", aria: { label: caption } },

@@ -104,9 +104,8 @@ export function show({ main, route: first, frame }) {
         steps.element,
         rules,
       ),
-      h("div", { class: "stack" }, months, corrections),
+      h("div", { class: "stack" }, months, corrections, quotas?.element),
     ),
-    quotas?.element,
     gaps,
   );
   drawBar();
@@ -130,7 +129,8 @@ export function show({ main, route: first, frame }) {
           },
           signal,
         ),
-        get("months", { ...common, months: 13 }, signal),
+        // Older months can have no other zone than the ledger's, and that is no reason to show nothing.
+        get("months", { ...common, months: 13 }, signal).catch((error) => error),
       ]);
       const facts = await frame.facts();
       if (signal.aborted) return;
@@ -183,8 +183,14 @@ export function show({ main, route: first, frame }) {
     );
     drawTiles();
     drawActions();
-    fill(months, monthTable(monthsDoc, { id, route }));
-    fill(corrections, correctionTable(monthsDoc, { id, zone: zone() }));
+    const why = monthsDoc instanceof Error && monthsDoc.message;
+    fill(
+      months,
+      why
+        ? [h("h2", {}, "Months"), h("p", { class: "empty" }, sentence(why))]
+        : monthTable(monthsDoc, { id, route }),
+    );
+    fill(corrections, why ? null : correctionTable(monthsDoc, { id, zone: zone() }));
     fill(gaps, gapList(doc.gaps, zone()));
   }
 

@@ -86,7 +86,31 @@ export function show({ main, route, frame }) {
 
   function build() {
     const summary = h("section", { class: "panel" });
-    const faults = h("section", { class: "panel faults" });
+    const meanings = h("div");
+    const packets = (key, label) => {
+      const value = (row) => row[`${key}_packets`];
+      return { key, label, number: true, value, cell: (row) => count(value(row)) };
+    };
+    const faults = new DataTable({
+      caption: "Faults by interface",
+      sort: "in",
+      pageRows: 10,
+      text: (row) => `${row.interface} ${row.fault}`,
+      empty: "None.",
+      columns: [
+        { key: "interface", label: "Interface", header: true },
+        { key: "fault", label: "Fault", cell: (row) => h("code", {}, row.fault) },
+        packets("in", "In"),
+        packets("out", "Out"),
+      ],
+    });
+    const faultPanel = h(
+      "section",
+      { class: "panel" },
+      panelHead("Faults by interface", "Packets that are in no class, and so on no bill"),
+      faults.element,
+      meanings,
+    );
     const watch = h("section", { class: "panel" });
     const interfaces = new DataTable({
       caption: "Interfaces",
@@ -101,9 +125,7 @@ export function show({ main, route, frame }) {
           key: "container",
           label: "Container",
           cell: (row) =>
-            row.container === null
-              ? "shared"
-              : containerLink(route, row, `interface ${row.interface}`),
+            row.container === null ? "shared" : containerLink(route, row, `interface ${row.interface}`),
         },
         { key: "hooks", label: "Hooks", optional: true },
         bytesColumn("in", "In", (row) => row.in_bytes),
@@ -139,10 +161,22 @@ export function show({ main, route, frame }) {
       interfaces.element,
     );
     return {
-      elements: [h("div", { class: "stack" }, summary, watch), faults, interfacePanel],
+      elements: [h("div", { class: "stack" }, summary, watch), faultPanel, interfacePanel],
       update(doc) {
         fill(summary, summaryPanel(doc, zone));
-        fill(faults, faultPanel(doc));
+        faults.update(doc.faults);
+        const kinds = new Set(doc.faults.map((row) => row.fault));
+        fill(
+          meanings,
+          h(
+            "dl",
+            { class: "facts" },
+            [...kinds].map((fault) => [
+              h("dt", {}, h("code", {}, fault)),
+              h("dd", {}, FAULTS[fault] ?? `${fault.replaceAll("_", " ")}.`),
+            ]),
+          ),
+        );
         const passed = new Map(doc.passed.map((row) => [row.interface, row]));
         const at = dateTime(seconds(doc.time), zone);
         interfaceTitle.textContent = `${counted(doc.attachments.length, "interface")} at ${at}`;
@@ -279,41 +313,6 @@ function unaccounted(left) {
   return packets === 0 ? "nothing" : `${counted(packets, "packet")} in flight while reading`;
 }
 
-function faultPanel(doc) {
-  const rows = [...doc.faults].sort((a, b) => b.in_packets + b.out_packets - (a.in_packets + a.out_packets));
-  const most = 30;
-  const hasBytes = rows.some((row) => row.in_bytes !== undefined);
-  const header = ["Interface", "Fault", "In", "Out", ...(hasBytes ? ["Bytes"] : [])];
-  const kinds = [...new Set(rows.map((row) => row.fault))];
-  const cells = (row) => [
-    row.interface,
-    h("code", {}, row.fault),
-    count(row.in_packets),
-    count(row.out_packets),
-    ...(hasBytes ? [bytesCell(row.in_bytes + row.out_bytes)] : []),
-  ];
-  const meaning = (fault) => FAULTS[fault] ?? `${fault.replaceAll("_", " ")}.`;
-  return [
-    panelHead("Faults by interface", "Packets that are in no class, and so on no bill"),
-    rows.length
-      ? plainTable("Faults by interface", header, rows.slice(0, most).map(cells), {
-          numbers: hasBytes ? [2, 3, 4] : [2, 3],
-          optional: hasBytes ? [4] : [],
-        })
-      : h("p", { class: "empty" }, "None."),
-    kinds.length
-      ? h(
-          "dl",
-          { class: "facts" },
-          kinds.map((fault) => [h("dt", {}, h("code", {}, fault)), h("dd", {}, meaning(fault))]),
-        )
-      : null,
-    rows.length > most
-      ? h("p", { class: "note" }, `The largest ${most} of ${count(rows.length)}; trafctl status lists all.`)
-      : null,
-  ];
-}
-
 function balancePanel(report, route) {
   const node = report.balance.filter((row) => row.container === "(node)");
   const rows = (node.length ? node : report.balance.slice(0, 1)).flatMap((row) => [
@@ -324,7 +323,7 @@ function balancePanel(report, route) {
   const signed = (bytes) => (bytes === 0 ? "0" : `${count(bytes)} B`);
   return h(
     "section",
-    { class: "panel balance" },
+    { class: "panel cards" },
     panelHead(
       "Balance of the last 30 days",
       "passed = billed classes + class 0 + faults + difference",

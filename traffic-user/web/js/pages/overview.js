@@ -28,6 +28,7 @@ import {
   plotGaps,
   problemList,
   rateCell,
+  spread,
   stepTable,
   tile,
 } from "../parts.js";
@@ -191,7 +192,9 @@ export function show({ main, route, frame }) {
     ];
     const rows = doc.containers.map((row) => [
       containerLink(route, row),
-      sparkline(row.in_bytes, row.out_bytes),
+      sparkline(
+        ...[row.in_bytes, row.out_bytes].map((bytes) => spread(bytes, doc, seconds(doc.ledger.last_reading))),
+      ),
       ...(doc.live ? [now(row, "in_bytes"), now(row, "out_bytes")] : []),
       bytesCell(row.in.bytes),
       bytesCell(row.out.bytes),
