@@ -282,7 +282,7 @@ impl Source {
     /// Looks at the node and at its last day for the first view, and again and again at what is new of the day, until
     /// the task is aborted.
     async fn keep_warm(self) {
-        drop(self.known_state());
+        drop((self.known_state(), task::spawn_blocking(pages::prepare)));
         let Some(reader) = self.reader else { return };
         loop {
             reader.clone().keep_last_day().await;

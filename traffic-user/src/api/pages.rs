@@ -4,8 +4,7 @@ use std::{borrow::Cow, collections::BTreeMap, io::Write as _, sync::LazyLock};
 
 use axum::{
     body::Body,
-    extract::Path,
-    http::{HeaderMap, HeaderValue, StatusCode, header},
+    http::{HeaderMap, HeaderValue, StatusCode, Uri, header},
     response::{IntoResponse as _, Response},
 };
 use flate2::{Compression, write::GzEncoder};
@@ -34,6 +33,11 @@ static PAGES: LazyLock<BTreeMap<String, Page>> = LazyLock::new(|| {
     };
     Files::iter().filter_map(page).collect()
 });
+
+/// Compresses the files before somebody asks for them.
+pub(super) fn prepare() {
+    LazyLock::force(&PAGES);
+}
 
 /// The type of a file by its name; `None` for one that is not served.
 fn content_type(path: &str) -> Option<&'static str> {
@@ -156,8 +160,9 @@ pub(super) async fn get_index(headers: HeaderMap) -> Response {
 }
 
 /// Every other path that no document has.
-pub(super) async fn get_file(path: Option<Path<String>>, headers: HeaderMap) -> Response {
-    file(path.as_ref().map_or("", |Path(path)| path), &headers)
+pub(super) async fn get_file(uri: Uri, headers: HeaderMap) -> Response {
+    // As it was sent: no file of ours has a name that would be encoded, and not every encoding is text.
+    file(uri.path().trim_start_matches('/'), &headers)
 }
 
 fn file(path: &str, headers: &HeaderMap) -> Response {

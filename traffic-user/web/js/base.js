@@ -22,11 +22,15 @@ export function h(tag, props = {}, ...children) {
   return element;
 }
 
+/** A text without signs that turn the direction of what follows: names come from others. */
+export const steady = (text) =>
+  String(text).replace(/[\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]/g, "\ufffd");
+
 function append(element, children) {
   for (const child of children) {
     if (Array.isArray(child)) append(element, child);
     else if (child instanceof Node) element.append(child);
-    else if (child !== undefined && child !== null && child !== false) element.append(String(child));
+    else if (child !== undefined && child !== null && child !== false) element.append(steady(child));
   }
 }
 

@@ -14,6 +14,7 @@ import {
   rate,
   seconds,
   span,
+  steady,
   swatch,
   volume,
 } from "./base.js";
@@ -311,7 +312,7 @@ export function panelHead(title, note, ...actions) {
 }
 
 /** What people read of a container: its id, and its name if it has one. */
-export const called = (id, name) => (name ? `${id} (${name})` : id);
+export const called = (id, name) => (name ? steady(`${id} (${name})`) : id);
 
 /**
  * A link to a row's container, with the span of the list; `place` tells it from other links to the same container on

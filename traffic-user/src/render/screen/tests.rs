@@ -196,6 +196,39 @@ fn every_size_is_drawn() {
 }
 
 #[test]
+fn a_figure_is_whole_or_not_there_at_any_width() {
+    for kind in [Kind::Rates, Kind::Totals] {
+        let mut screen = screen(kind, &["101", "102"]);
+        // Totals get a unit where the exact number does not fit.
+        let mut whole = Vec::new();
+        for human in [true, false] {
+            screen.human = human;
+            let shown = lines(&mut screen, 200, 24);
+            whole.extend(shown.iter().flat_map(|line| words(line)).map(str::to_owned));
+        }
+        for (width, height) in (1..200).flat_map(|width| [(width, 24), (width, 4)]) {
+            let shown = lines(&mut screen, width, height);
+            // Below the node and its time, above the keys.
+            let figures = shown[1..usize::from(height) - 1].iter().flat_map(|line| words(line));
+            let cut: Vec<&str> = figures
+                .filter(|word| word.starts_with(|c: char| c.is_ascii_digit()))
+                .filter(|word| *word != "101" && *word != "102" && !whole.iter().any(|one| one == word))
+                .filter(|word| width >= 8 || !"101 102".contains(word))
+                .collect();
+            assert!(cut.is_empty(), "{kind:?} {width}: {cut:?} in {shown:#?}");
+        }
+    }
+    let mut screen = screen(Kind::Rates, &["101"]);
+    let shown = lines(&mut screen, 30, 24);
+    assert!(shown[4].ends_with('\u{2026}'), "{shown:#?}");
+}
+
+/// Figures with their units.
+fn words(line: &str) -> impl Iterator<Item = &str> {
+    line.split("  ").map(str::trim).filter(|word| !word.is_empty())
+}
+
+#[test]
 fn totals_are_the_exact_figures_of_a_dump() {
     let reading = reading(&["101", "102"], 7);
     let mut screen = Screen::new(Start { by_class: true, by_family: true, ..start(Kind::Totals) });

@@ -68,7 +68,25 @@ impl Canvas<'_> {
         self.buffer.set_stringn(column, line, &shown, self.width - x, style);
         text.width()
     }
+
+    /// Writes a figure with what belongs to it, if all of it fits: one that loses its last digits would be another one.
+    /// Returns whether it does.
+    fn figure(&mut self, (x, y): (usize, usize), parts: &[(&str, Style)]) -> bool {
+        let width: usize = parts.iter().map(|(text, _)| text.width()).sum();
+        if x + width > self.width {
+            self.text((x, y), CUT, DIM);
+            return false;
+        }
+        let mut x = x;
+        for (text, style) in parts {
+            x += self.text((x, y), text, *style);
+        }
+        true
+    }
 }
+
+/// What stands for a figure that does not fit.
+const CUT: &str = "\u{2026}";
 
 const BOLD: Style = Style::new().add_modifier(Modifier::BOLD);
 const DIM: Style = Style::new().add_modifier(Modifier::DIM);
@@ -124,10 +142,14 @@ fn draw_head(screen: &Screen, canvas: &mut Canvas<'_>, lines: usize) {
     let mut x = 0;
     for (name, passed) in [("all", &rates.classes), ("  no class", &rates.faults)] {
         let [a, b] = rate_texts(screen, passed, rates.seconds);
-        x += canvas.text((x, 1), &format!("{name}  in "), Style::new());
-        x += canvas.text((x, 1), &a, incoming(screen));
-        x += canvas.text((x, 1), "  out ", Style::new());
-        x += canvas.text((x, 1), &b, outgoing(screen));
+        for (what, text, style) in
+            [(format!("{name}  in "), a, incoming(screen)), ("  out ".to_owned(), b, outgoing(screen))]
+        {
+            if !canvas.figure((x, 1), &[(&what, Style::new()), (&text, style)]) {
+                return;
+            }
+            x += what.width() + text.width();
+        }
     }
 }
 
@@ -148,11 +170,13 @@ fn draw_list(screen: &Screen, canvas: &mut Canvas<'_>, (head, list): (usize, usi
             true => x + column.width.saturating_sub(text.width()),
             false => x,
         };
-        if headings > 0 {
+        let is_whole = x + column.width <= canvas.width || !column.is_number;
+        if headings > 0 && is_whole {
             canvas.text((at(&column.heading), head), &column.heading, REVERSED);
         }
         for (line, cell) in column.cells.iter().enumerate() {
-            canvas.text((at(cell), head + headings + line), cell, column.style);
+            let (place, text) = if is_whole { (at(cell), cell.as_str()) } else { (x, CUT) };
+            canvas.text((place, head + headings + line), text, column.style);
         }
         x += column.width + GAP;
     }
