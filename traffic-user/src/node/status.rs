@@ -72,8 +72,8 @@ pub fn gather_with_counters(
     mut readings: Readings,
 ) -> anyhow::Result<(Status, Snapshot)> {
     let meta = maps.meta.get(0)?;
-    let links = readings.links();
-    let interfaces = Interfaces::gather(host, maps, &readings.moment, links)?;
+    let hooks = readings.hooks();
+    let interfaces = Interfaces::gather(host, maps, &readings.moment, hooks)?;
     let (snapshot, ledger) = readings.finish()?;
     let Interfaces {
         attachments,

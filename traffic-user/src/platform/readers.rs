@@ -60,13 +60,18 @@ impl Readers {
         Self { slots: readers.iter().map(slot).collect(), patience }
     }
 
-    /// Reads everything again, as far as it answers in time.
-    pub(super) fn read(&mut self, root: &Root) -> Vec<(Platform, Reading)> {
+    /// Reads everything again, as far as it answers in time. Does something else meanwhile.
+    pub(super) fn read_beside<T>(
+        &mut self,
+        root: &Root,
+        meanwhile: impl FnOnce() -> T,
+    ) -> (Vec<(Platform, Reading)>, T) {
         for slot in &mut self.slots {
             slot.start(root);
         }
         let deadline = Instant::now() + self.patience;
-        self.slots.iter_mut().map(|slot| (slot.platform, slot.reading(deadline))).collect()
+        let result = meanwhile();
+        (self.slots.iter_mut().map(|slot| (slot.platform, slot.reading(deadline))).collect(), result)
     }
 }
 
@@ -144,7 +149,8 @@ mod tests {
             [(Platform::Docker, of_docker), (Platform::Podman, failing), (Platform::Proxmox, late)];
         let mut readers = Readers::new(&readers, Duration::from_secs(2));
         let root = Root::new(Path::new("/"));
-        let first = readers.read(&root);
+        let (first, meanwhile) = readers.read_beside(&root, || 7);
+        assert_eq!(meanwhile, 7);
         assert_eq!(first[0].1.evidence, ["/run/docker.sock"]);
         assert_eq!(first[2].1.evidence, [""; 0]);
         assert!(first[2].1.problems[0].starts_with("Proxmox: its files do not answer"), "{first:?}");
@@ -152,7 +158,7 @@ mod tests {
         // It is taken when it comes.
         ANSWERS.store(true, Ordering::Relaxed);
         let deadline = Instant::now() + Duration::from_secs(20);
-        while readers.read(&root)[2].1.evidence.is_empty() {
+        while readers.read_beside(&root, || ()).0[2].1.evidence.is_empty() {
             assert!(Instant::now() < deadline);
         }
     }

@@ -191,7 +191,7 @@ impl Surveyor {
 
     /// The names that platforms have for containers, from their files alone.
     pub fn names(&mut self) -> BTreeMap<ContainerId, String> {
-        Known::new(self.readers.read(&self.root), cgroups::Found::default()).names_by_id()
+        Known::new(self.readers.read_beside(&self.root, || ()).0, cgroups::Found::default()).names_by_id()
     }
 
     /// Looks at the whole host now, which has these interfaces. What cannot be read in time is a problem of the
@@ -214,8 +214,7 @@ impl Surveyor {
         interfaces: &[NetInterface],
         ids: &dyn NamespaceIds,
     ) -> anyhow::Result<Survey> {
-        let readings = self.readers.read(&self.root);
-        let cgroups = cgroups::containers(&self.root);
+        let (readings, cgroups) = self.readers.read_beside(&self.root, || cgroups::containers(&self.root));
         let mut known = Known::new(readings, cgroups);
         known.note_names_of_interfaces(interfaces);
         let attributed = known.attribute(&self.root, interfaces, ids, self.asks_for_addresses);

@@ -113,32 +113,17 @@ pub struct HookListing<'h> {
     /// By the side on which it is attached: the id of the pinned program.
     programs: [Option<u32>; DIRECTIONS],
     names: RefCell<HashMap<u32, Option<String>>>,
-    links: LinksOnHooks,
 }
 
-/// The links on many hooks, asked for before they are needed: two requests for each interface.
-#[derive(Debug, Default)]
-pub struct LinksOnHooks(HashMap<(u32, Direction), Vec<tcx::OnHook>>);
-
-impl LinksOnHooks {
-    /// Asks for those of interfaces of the caller's network namespace. A hook about which the kernel does not
-    /// answer is left out, and asked about again when it is needed.
-    pub fn read(interfaces: impl IntoIterator<Item = u32>) -> Self {
-        if !has_tcx() {
-            return Self::default();
-        }
-        let hooks =
-            interfaces.into_iter().flat_map(|index| Direction::BOTH.map(|direction| (index, direction)));
-        Self(hooks.filter_map(|hook| Some((hook, tcx::on_hook(hook.0, hook.1).ok()?))).collect())
-    }
-}
-
+/// What was asked for before it is needed.
 #[derive(Debug)]
-struct Listed {
+pub struct Listed {
     /// Indexes of interfaces that have a qdisc for filters.
     with_filters: HashSet<u32>,
     /// Hooks for which a link is pinned.
     pinned: HashSet<(u32, Direction)>,
+    /// The links on hooks that were asked about.
+    links: HashMap<(u32, Direction), Vec<tcx::OnHook>>,
 }
 
 /// How a link on a hook is known to be the one that is pinned for it.
@@ -157,11 +142,37 @@ impl KernelHooks {
     /// # Errors
     /// When pins or qdiscs cannot be listed.
     pub fn list(&self, recognition: Recognition) -> anyhow::Result<HookListing<'_>> {
+        self.look(Some(self.listed()?), recognition)
+    }
+
+    /// Lists pins and qdiscs, and asks about each hook that has a pin: two requests for each interface. A hook about
+    /// which the kernel does not answer is asked about again when it is needed.
+    ///
+    /// # Errors
+    /// When pins or qdiscs cannot be listed.
+    pub fn look_ahead(&self) -> anyhow::Result<Listed> {
+        let mut listed = self.listed()?;
+        if has_tcx() {
+            let ask = |&hook: &(u32, Direction)| Some((hook, tcx::on_hook(hook.0, hook.1).ok()?));
+            listed.links = listed.pinned.iter().filter_map(ask).collect();
+        }
+        Ok(listed)
+    }
+
+    /// Begins a look at many hooks with what was listed already.
+    ///
+    /// # Errors
+    /// When a pinned program cannot be opened.
+    pub fn list_ahead(&self, listed: Listed, recognition: Recognition) -> anyhow::Result<HookListing<'_>> {
+        self.look(Some(listed), recognition)
+    }
+
+    fn listed(&self) -> anyhow::Result<Listed> {
         let qdiscs = self.netlink.qdiscs()?.into_iter();
         let takes_filters = |kinds: &[String]| kinds.iter().any(|kind| kind == "clsact" || kind == "ingress");
         let with_filters = qdiscs.filter(|(_, kinds)| takes_filters(kinds)).map(|(index, _)| index).collect();
         let pinned = self.bpffs.linked_hooks().context("cannot list the pinned links")?;
-        self.look(Some(Listed { with_filters, pinned }), recognition)
+        Ok(Listed { with_filters, pinned, links: HashMap::new() })
     }
 
     /// Begins a look at a few hooks.
@@ -175,14 +186,7 @@ impl KernelHooks {
     fn look(&self, listed: Option<Listed>, recognition: Recognition) -> anyhow::Result<HookListing<'_>> {
         let [incoming, outgoing] = Direction::BOTH;
         let programs = [self.pinned_program(incoming)?, self.pinned_program(outgoing)?];
-        Ok(HookListing {
-            hooks: self,
-            listed,
-            recognition,
-            programs,
-            names: RefCell::default(),
-            links: LinksOnHooks::default(),
-        })
+        Ok(HookListing { hooks: self, listed, recognition, programs, names: RefCell::default() })
     }
 
     /// Id of the pinned program for a hook of a container's interface.
@@ -196,17 +200,9 @@ impl KernelHooks {
 }
 
 impl HookListing<'_> {
-    /// The same, with links that were asked for already.
-    #[must_use]
-    pub fn with_links(self, links: LinksOnHooks) -> Self {
-        Self { links, ..self }
-    }
-
     fn links_on(&self, interface: &NetInterface, direction: Direction) -> anyhow::Result<Vec<tcx::OnHook>> {
-        match self.links.0.get(&(interface.index, direction)) {
-            Some(links) => Ok(links.clone()),
-            None => self.hooks.links_on(interface, direction),
-        }
+        let asked = self.listed.as_ref().and_then(|listed| listed.links.get(&(interface.index, direction)));
+        asked.map_or_else(|| self.hooks.links_on(interface, direction), |links| Ok(links.clone()))
     }
 
     /// Indexes with a pinned link, if they were listed.

@@ -13,7 +13,7 @@ mod change;
 mod listing;
 mod others;
 
-pub use listing::{AttachedProgram, HookListing, HookSeen, HookState, LinksOnHooks, OnHook, Recognition};
+pub use listing::{AttachedProgram, HookListing, HookSeen, HookState, Listed, OnHook, Recognition};
 pub use others::may_redirect;
 
 use std::{

@@ -1,7 +1,7 @@
 //! This build's kernel program: loads it on the pinned maps, and pins it beside the one in use until that is
 //! replaced.
 
-use std::{fs, io, path::PathBuf};
+use std::{fs, io, path::PathBuf, sync::LazyLock};
 
 use anyhow::Context as _;
 use aya::{
@@ -202,7 +202,8 @@ pub(super) fn open_programs(path: impl Fn(&str) -> PathBuf) -> anyhow::Result<Pr
 /// SHA-256 that names this build's program: of the object file, followed by the name of the ingress program
 /// if that is the variant that writes the skb mark.
 pub fn program_hash(skb_mark: bool) -> [u8; 32] {
-    let mut hash = Sha256::new_with_prefix(OBJECT);
+    static OF_OBJECT: LazyLock<Sha256> = LazyLock::new(|| Sha256::new_with_prefix(OBJECT));
+    let mut hash = OF_OBJECT.clone();
     if skb_mark {
         hash.update(INGRESS_MARK_PROGRAM);
     }

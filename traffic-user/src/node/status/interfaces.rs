@@ -15,7 +15,7 @@ use super::{
 use crate::{
     kernel::{
         entries,
-        hooks::{AttachedProgram, HookListing, HookState, LinksOnHooks, OnHook, Recognition},
+        hooks::{AttachedProgram, HookListing, HookState, Listed, OnHook, Recognition},
         maps::Maps,
     },
     net::interface::NetInterface,
@@ -49,8 +49,8 @@ pub(super) struct Interfaces {
 }
 
 impl Interfaces {
-    /// Looks at all of them. Everything that can be read for all at once is. `links` returns what is on the hooks
-    /// that are in use.
+    /// Looks at all of them. Everything that can be read for all at once is. `listed_hooks` returns what was asked
+    /// about the hooks meanwhile.
     ///
     /// # Errors
     /// When a map or a hook cannot be read.
@@ -58,12 +58,12 @@ impl Interfaces {
         host: &Host,
         maps: &Maps,
         moment: &Moment,
-        links: impl FnOnce() -> anyhow::Result<LinksOnHooks>,
+        listed_hooks: impl FnOnce() -> anyhow::Result<Listed>,
     ) -> anyhow::Result<Self> {
         let Moment { listed, counted_before, counted } = moment;
         let registry = Registry::read(maps)?;
         let hooks = host.hooks();
-        let hooks = hooks.list(Recognition::Program)?.with_links(links()?);
+        let hooks = hooks.list_ahead(listed_hooks()?, Recognition::Program)?;
         let exist = listed.iter().map(|interface| interface.index);
         let indexes = exist.chain(registry.indexes()).chain(hooks.pinned_interfaces()).collect();
         let mut all = Self {

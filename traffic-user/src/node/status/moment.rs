@@ -24,11 +24,16 @@ pub struct Moment {
 
 impl Moment {
     /// Lists them. Ours are read before the kernel's statistics and again right after them: packets that pass in
-    /// between must look neither like packets that count twice, nor like missed ones.
+    /// between must look neither like packets that count twice, nor like missed ones. `when_listed` begins what
+    /// needs the interfaces listed, and nothing else.
     ///
     /// # Errors
     /// When a map or the list of interfaces cannot be read.
-    pub fn read(host: &Host, maps: &Maps) -> anyhow::Result<Self> {
+    pub fn read(
+        host: &Host,
+        maps: &Maps,
+        when_listed: impl FnOnce() -> anyhow::Result<()>,
+    ) -> anyhow::Result<Self> {
         let counted_before = counters::all_interfaces_totals(maps)?;
         let mut listed = host.netlink.interfaces()?;
         // One request for each container, so only where there could be a difference.
@@ -37,6 +42,7 @@ impl Moment {
                 counters::used_interface_records(maps)?.iter().map(|record| record.ifindex).collect();
             host.netlink.add_other_ends(&mut listed, |interface| attached.contains(&interface.index));
         }
+        when_listed()?;
         let counted = Counted::read(maps)?;
         Ok(Self { listed, counted_before, counted })
     }
@@ -63,11 +69,6 @@ impl Counted {
             by_index.entry(record.ifindex).or_insert((record, counters));
         }
         Ok(Self(by_index))
-    }
-
-    /// Indexes of the interfaces that have a slot.
-    pub(super) fn interfaces(&self) -> impl Iterator<Item = u32> {
-        self.0.keys().copied()
     }
 
     /// The directions in which fewer buffers reached the program than the kernel counted: both numbers.

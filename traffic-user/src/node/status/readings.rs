@@ -14,7 +14,7 @@ use super::{
     moment::Moment,
 };
 use crate::{
-    kernel::{counters, hooks::LinksOnHooks, maps::Maps},
+    kernel::{counters, hooks::Listed, maps::Maps},
     net::interface::NetInterface,
     node::Host,
 };
@@ -25,7 +25,7 @@ use crate::{
 #[derive(Debug)]
 pub struct Readings {
     pub(super) moment: Moment,
-    links: Option<JoinHandle<LinksOnHooks>>,
+    hooks: Option<JoinHandle<anyhow::Result<Listed>>>,
     counters: JoinHandle<anyhow::Result<Snapshot>>,
     ledger: JoinHandle<Look>,
 }
@@ -55,11 +55,15 @@ impl Readings {
         let counters = counters.context("cannot start a thread that reads the counters")?;
         let ledger = thread("ledger").spawn(move || ledger::look(&state_dir, has_ledger));
         let ledger = ledger.context("cannot start a thread that looks at the ledger")?;
-        let moment = Moment::read(host, maps)?;
-        let attached: Vec<u32> = moment.counted.interfaces().collect();
-        let links = thread("hooks").spawn(move || LinksOnHooks::read(attached));
-        let links = Some(links.context("cannot start a thread that looks at the hooks")?);
-        Ok(Self { moment, links, counters, ledger })
+        let hooks = host.hooks();
+        let mut of_hooks = None;
+        // After the interfaces: one that is attached in between must not lack its pins.
+        let moment = Moment::read(host, maps, || {
+            let spawned = thread("hooks").spawn(move || hooks.look_ahead());
+            of_hooks = Some(spawned.context("cannot start a thread that looks at the hooks")?);
+            Ok(())
+        })?;
+        Ok(Self { moment, hooks: of_hooks, counters, ledger })
     }
 
     /// The interfaces.
@@ -67,14 +71,12 @@ impl Readings {
         self.moment.interfaces()
     }
 
-    /// What waits for the thread that looks at the hooks. It fails when the thread ended early.
-    pub(super) fn links(&mut self) -> impl FnOnce() -> anyhow::Result<LinksOnHooks> + use<> {
-        let thread = self.links.take();
+    /// What waits for the thread that looks at the hooks. It fails when pins or qdiscs could not be listed.
+    pub(super) fn hooks(&mut self) -> impl FnOnce() -> anyhow::Result<Listed> + use<> {
+        let thread = self.hooks.take();
         move || {
-            let links = thread.map(JoinHandle::join).transpose();
-            Ok(links
-                .map_err(|_| anyhow!("cannot look at the hooks: their thread ended"))?
-                .unwrap_or_default())
+            let ended = || anyhow!("cannot look at the hooks: their thread ended");
+            thread.ok_or_else(ended)?.join().map_err(|_| ended())?
         }
     }
 
