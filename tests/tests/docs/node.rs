@@ -135,8 +135,8 @@ impl Node {
         node.furnish()?;
         if !begin.fresh {
             node.write("etc/trafctl/networks_classes", CLASSES)?;
-            // Its place below the root is covered by a mount of this file.
-            node.lab.configure(CONFIGURATION)?;
+            // Its place below the root is covered by a mount of this file, so it stays the same file.
+            fs::write(node.lab.config(), CONFIGURATION).context("cannot write the configuration")?;
             node.run("systemctl", &["start", SERVICE])?;
             node.counts_drops()?;
             node.send()?;

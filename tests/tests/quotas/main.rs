@@ -88,7 +88,15 @@ fn lines(path: &Path) -> Vec<String> {
 }
 
 fn runner(lab: &Lab) -> Result<Process> {
-    let mut command = lab.trafctl(&["quota", "run"])?;
+    run_actions(lab, lab.trafctl(&["quota", "run"])?)
+}
+
+/// The same by a clock that the file sets.
+fn runner_by(lab: &Lab, clock: &Path) -> Result<Process> {
+    run_actions(lab, with_clock(lab.trafctl(&["quota", "run"])?, clock))
+}
+
+fn run_actions(lab: &Lab, mut command: Command) -> Result<Process> {
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(fs::File::create(lab.path("runner"))?);
     Process::spawn(&mut command)
 }
@@ -183,7 +191,32 @@ fn a_failed_action_and_a_broken_file_are_problems_and_stop_no_drain() -> Result<
     ensure!(shown["failed_actions"] == 1, "{shown}");
     let all = problems(&lab)?;
     ensure!(all.iter().any(|one| one.contains("1 action of quotas failed")), "{all:?}");
-    fs::write(lab.config().with_file_name("quotas.toml"), "[[quota]]\nnmae = 'x'\n")?;
+    // The same for monitoring, and whether there will be bills: everything that they need is there.
+    let nagios = lab.trafctl(&["status", "--nagios"])?.output()?;
+    let text = String::from_utf8_lossy(&nagios.stdout).into_owned();
+    ensure!(nagios.status.code() == Some(1) && text.starts_with("TRAFCTL WARNING - "), "{text}");
+    ensure!(
+        text.contains("\n1 action of quotas failed and is tried again, the last one act for 101"),
+        "{text}"
+    );
+    for figure in
+        ["last_drain=", "ledger_size=", "ledger_free=", "gaps=0 ", "months_to_close=0", "problems=1 "]
+    {
+        ensure!(text.contains(figure), "{figure}: {text}");
+    }
+    let output = lab.trafctl(&["status", "--format", "json"])?.output()?;
+    ensure!(output.status.code() == Some(1), "{output:?}");
+    let status: serde_json::Value = serde_json::from_slice(&output.stdout)?;
+    let (of_daemon, ledger) = (&status["daemon"], &status["ledger"]);
+    ensure!(of_daemon["state"] == "running" && of_daemon["last_drain"].is_string(), "{status}");
+    ensure!(ledger["bytes"].as_u64() > Some(0) && ledger["free_bytes"].as_u64() > Some(0), "{status}");
+    ensure!(ledger["running_month"].is_string() && ledger["gaps"]["losing_traffic"] == 0, "{status}");
+    ensure!(
+        status["class_table"]["difference"].is_null() && status["problem_kinds"][0] == "quotas",
+        "{status}"
+    );
+    let broken = lab.write("quotas.new", "[[quota]]\nnmae = 'x'\n")?;
+    fs::rename(broken, lab.config().with_file_name("quotas.toml"))?;
     eventually("the mistake is a problem", || {
         Ok(problems(&lab)?.iter().any(|one| one.starts_with("quotas: ") && one.contains("quotas.toml:1:1")))
     })?;

@@ -21,7 +21,8 @@ use traffic_tests::{
 };
 
 use super::{
-    CLASSES, PATIENCE, crossings, lines, node, quotas, quotas_of, runner, send, set_clock, shaper, with_clock,
+    CLASSES, PATIENCE, crossings, lines, node, quotas, quotas_of, runner, runner_by, send, set_clock, shaper,
+    with_clock,
 };
 
 /// An example that is shipped.
@@ -38,16 +39,16 @@ fn rate(from: &Container, to: &Container, bytes: u64) -> Result<f64> {
 
 #[test]
 fn a_container_over_its_quota_is_throttled_and_the_next_day_lifts_it() -> Result<()> {
-    let (lab, a, b) = node("quota-tc")?;
+    let (lab, mut a, b) = node("quota-tc")?;
     let (log, clock) = (lab.path("ran"), lab.path("clock"));
     let throttle = example("throttle.sh");
     let (throttle, log_to) = (throttle.display(), format!("cat >>{}; exec \"$0\" \"$1\"", log.display()));
     let words = |argument: &str| format!("['/bin/sh', '-c', '{log_to}', '{throttle}', '{argument}']");
-    quotas(&lab, 100_000, &format!("command = {}\nlift = {}", words("2mbit"), words("off")))?;
+    quotas(&lab, 100_000, &format!("command = {}\nlift = {}\nagain = '1m'", words("2mbit"), words("off")))?;
     set_clock(&clock, 0)?;
     let mut daemon = Daemon::spawn(&mut with_clock(lab.trafctl(&["run"])?, &clock), Resync::Off)?;
     daemon.ready()?;
-    let actions = runner(&lab)?;
+    let actions = runner_by(&lab, &clock)?;
     send(&a, &b, 60)?;
     let reached = |percent: u64, states: &[&str]| {
         (percent, "reached".to_owned(), states.iter().map(|state| (*state).to_owned()).collect::<Vec<_>>())
@@ -62,6 +63,14 @@ fn a_container_over_its_quota_is_throttled_and_the_next_day_lifts_it() -> Result
     // What arrives is not faster than the shaper, whatever else this machine does.
     let throttled = rate(&b, &a, 512 << 10)?;
     ensure!(throttled < 2_200_000.0, "{throttled} bit/s through a shaper of 2 Mbit/s");
+    // A restart of the container takes its shaper along. While it is in force, it is put back.
+    a.stop()?;
+    a.start()?;
+    introduce(&[&a, &b])?;
+    ensure!(!shaper(&lab)?.contains("tbf"), "{}", shaper(&lab)?);
+    set_clock(&clock, 61)?;
+    eventually("the action has run again", || Ok(shaper(&lab)?.contains("rate 2Mbit")))?;
+    ensure!(crossings(&lab)? == both, "{:?}", crossings(&lab)?);
     // It crosses nothing again, and the next day ends it.
     set_clock(&clock, 23 * 3600)?;
     send(&a, &b, 1)?;
@@ -80,7 +89,8 @@ fn a_container_over_its_quota_is_throttled_and_the_next_day_lifts_it() -> Result
     ensure!(first["event"] == "reached" && first["node"] == "n7" && first["attempt"] == 1, "{first}");
     ensure!(first["period"]["start"] == "2026-11-10T00:00:00Z" && first["unit"] == "bytes", "{first}");
     ensure!(first["used"].as_u64() >= Some(100_000) && first["allowance"] == 100_000, "{first}");
-    ensure!(documents[1]["event"] == "ended", "{documents:?}");
+    ensure!(documents[1]["event"] == "reached" && documents[1]["id"] == first["id"], "{documents:?}");
+    ensure!(documents[2]["event"] == "ended" && documents.len() == 3, "{documents:?}");
     daemon.stop()?;
     Ok(())
 }

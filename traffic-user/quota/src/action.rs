@@ -35,6 +35,8 @@ pub enum Means {
         command: Vec<String>,
         /// The program that runs when the threshold is no longer reached, or the period ends; empty for none.
         lift: Vec<String>,
+        /// How often `command` runs again in between; never without.
+        again: Option<Duration>,
     },
     /// Sends the document to a server.
     Webhook {

@@ -46,6 +46,7 @@ command = ['/usr/bin/logger', '-t', 'quota']
 name = 'throttle'
 command = ['/sbin/throttle', 'on']
 lift = ['/sbin/throttle', 'off']
+again = '5m'
 timeout = '2m'
 
 [[quota]]
@@ -64,7 +65,11 @@ period = 'week'
             Action {
                 name: "notify".to_owned(),
                 line: 15,
-                means: Means::Command { command: words(&["/usr/bin/logger", "-t", "quota"]), lift: vec![] },
+                means: Means::Command {
+                    command: words(&["/usr/bin/logger", "-t", "quota"]),
+                    lift: vec![],
+                    again: None,
+                },
                 timeout: std::time::Duration::from_secs(30),
             },
             Action {
@@ -73,6 +78,7 @@ period = 'week'
                 means: Means::Command {
                     command: words(&["/sbin/throttle", "on"]),
                     lift: words(&["/sbin/throttle", "off"]),
+                    again: Some(std::time::Duration::from_mins(5)),
                 },
                 timeout: std::time::Duration::from_mins(2),
             }
@@ -101,7 +107,7 @@ period = 'week'
         quotas[1],
         Quota {
             name: "commit".to_owned(),
-            line: 25,
+            line: 26,
             scope: Scope::Container("0ab1c2d3-1111-2222-3333-444455556666".to_owned()),
             limit: Limit::Rate { bits_per_s: 100_000_000, percentile: 99.5 },
             direction: Direction::Larger,

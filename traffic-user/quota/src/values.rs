@@ -20,6 +20,7 @@ const LONGEST_NAME: usize = 63;
 /// The longest time of a command.
 const LONGEST_TIMEOUT: Duration = Duration::from_mins(10);
 /// The longest time that a problem may last before it counts.
+const SHORTEST_AGAIN: Duration = Duration::from_mins(1);
 const LONGEST_LASTING: Duration = Duration::from_hours(24);
 
 /// A result whose error is a sentence for people.
@@ -130,6 +131,15 @@ pub(crate) fn timeout(text: &str) -> Parsed<Duration> {
         return Ok(parsed);
     }
     Err(format!("{text:?} is out of range; write 1s to 10m, such as \"30s\""))
+}
+
+/// How often a command runs again.
+pub(crate) fn again(text: &str) -> Parsed<Duration> {
+    let parsed = units::parse_duration(text).map_err(|error| error.to_string())?;
+    if (SHORTEST_AGAIN..=LONGEST_LASTING).contains(&parsed) {
+        return Ok(parsed);
+    }
+    Err(format!("{text:?} is out of range; write 1m to 1d, such as \"5m\""))
 }
 
 /// How long a problem lasts before it counts.

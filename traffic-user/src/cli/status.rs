@@ -47,7 +47,7 @@ pub(super) async fn run(global: &Global, options: &Options) -> anyhow::Result<Do
     let status = status?;
     warn_of_unnamed_programs(&status);
     print(&match options.format {
-        Format::Table => render::table(&status),
+        Format::Table => render::table(&status, Timestamp::now()),
         Format::Json => render::json(&status)?,
     })?;
     Ok(Done::success_if(status.problems.is_empty()))

@@ -23,7 +23,7 @@ pub(super) async fn carry_out(
 ) -> Result<(), String> {
     let date = time::now_or_end();
     match &action.means {
-        Means::Command { command, lift } => {
+        Means::Command { command, lift, .. } => {
             let words = if order.is_lift() { lift } else { command };
             command::run(words, action.timeout, &document, &order.environment()).await
         }

@@ -89,6 +89,8 @@ pub struct Journal {
     pub is_new: bool,
     /// Bytes of the file after the last write.
     written: u64,
+    /// Lines of the file.
+    lines: usize,
     /// Ids whose state is not in the file yet.
     unwritten: Vec<String>,
     lock: Option<File>,
@@ -136,10 +138,11 @@ impl Journal {
             damaged,
             is_new,
             written: bytes.len() as u64,
+            lines,
             unwritten: Vec::new(),
             lock: Some(locked),
         };
-        if lines > journal.runs.len() + MOST_SPARE_LINES || all > journal.runs.len() + MOST_SPARE_LINES {
+        if journal.has_spare_lines() || all > journal.runs.len() + MOST_SPARE_LINES {
             journal.write_anew()?;
         }
         Ok(journal)
@@ -192,17 +195,25 @@ impl Journal {
         if fs::symlink_metadata(&self.path).map_or(0, |file| file.len()) < self.written {
             return self.write_anew();
         }
+        if self.has_spare_lines() {
+            return self.write_anew();
+        }
         let lines = self.lines(self.unwritten.iter());
         let written = append(&self.path, &lines);
         self.written = written.with_context(|| format!("cannot write {}", self.path.display()))?;
+        self.lines += self.unwritten.len();
         self.unwritten.clear();
         Ok(())
+    }
+
+    fn has_spare_lines(&self) -> bool {
+        self.lines > self.runs.len() + MOST_SPARE_LINES
     }
 
     fn write_anew(&mut self) -> anyhow::Result<()> {
         let lines = self.lines(self.runs.keys());
         state_file::replace(&self.path, &lines, MOST_BYTES)?;
-        self.written = lines.len() as u64;
+        (self.written, self.lines) = (lines.len() as u64, self.runs.len());
         self.unwritten.clear();
         Ok(())
     }

@@ -13,7 +13,8 @@
 //! - `command`: one run of a program.
 //! - `webhook`: an event to a server, signed.
 //! - `mail`: a mail, for the node's `sendmail`.
-//! - `runner`: which runs begin when, against the ledger, the file with the quotas and the journal.
+//! - `runner`: which runs begin when, against the ledger, the file with the quotas and the journal. Its
+//!   `in_force` has what runs again.
 
 mod alerts;
 mod attempt;

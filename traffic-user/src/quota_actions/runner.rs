@@ -1,5 +1,7 @@
 //! Which runs begin when: reads new crossings from the ledger, and begins what is due by the journal.
 
+mod in_force;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     path::{Path, PathBuf},
@@ -10,9 +12,10 @@ use std::{
 use anyhow::{Context as _, anyhow};
 use tokio::task::JoinSet;
 use traffic_https::Client;
-use traffic_ledger::{Ledger, QuotaCrossing};
-use traffic_quota::{Action, Change, Means, Pending, Quotas, due};
+use traffic_ledger::Ledger;
+use traffic_quota::{Action, Means, Pending, Quotas, due};
 
+use self::in_force::{Repeats, in_force, is_in_force};
 use super::{
     NodeAlerts, Order,
     attempt::carry_out,
@@ -57,6 +60,8 @@ pub struct Runner {
     quotas: Quotas,
     /// What is not done, in the order of crossings.
     pending: Vec<Order>,
+    /// What is done and may be repeated.
+    repeats: Repeats,
     running: JoinSet<Ended>,
     /// Whose runs are going on.
     subjects: BTreeSet<String>,
@@ -94,6 +99,7 @@ impl Runner {
             alerts_node: String::new(),
             quotas: Quotas::default(),
             pending: Vec::new(),
+            repeats: Repeats::default(),
             running: JoinSet::new(),
             subjects: BTreeSet::new(),
             of_action: BTreeMap::new(),
@@ -154,7 +160,9 @@ impl Runner {
         let written = self.journal.write();
         // What is told of a node waits neither for its ledger nor for its disk: these may be the problem.
         let told = self.read_alerts().and_then(|()| self.begin_due(true));
-        let begun = written.and_then(|()| self.read_crossings()).and_then(|()| self.begin_due(false));
+        let begun = written
+            .and_then(|()| self.read_crossings())
+            .and_then(|()| Ok(self.begin_due(false)? + self.begin_again()?));
         let sum = told.as_ref().unwrap_or(&0) + begun.as_ref().unwrap_or(&0);
         match told.and(begun) {
             Ok(_) => {
@@ -213,6 +221,7 @@ impl Runner {
             tracing::info!("the ledger is another one than before; reading all its crossings");
             self.read_to = None;
             self.pending.retain(Order::is_of_node);
+            self.repeats.clear();
         }
         self.node = ledger.node()?.unwrap_or_default();
         loop {
@@ -226,6 +235,8 @@ impl Runner {
                     self.drop_order(&order, "it was over before actions ran here first");
                 } else if !is_over && self.pending.iter().all(|known| known.id != order.id) {
                     self.pending.push(order);
+                } else if self.journal.run(&order.id).is_some_and(|run| run.state == RunState::Done) {
+                    self.repeats.take(&order);
                 }
             }
             self.read_to = Some(read_to);
@@ -321,19 +332,23 @@ impl Runner {
         let mut run = self.journal.run(&order.id).cloned().unwrap_or_default();
         run.attempts = run.attempts.saturating_add(1);
         (run.begun_s, run.state) = (now_s, RunState::Begun);
-        let node = if order.is_of_node() { &self.alerts_node } else { &self.node };
-        let (node, document) = (node.clone(), order.document(node, run.attempts));
+        let attempts = run.attempts;
         self.note(&order.id, run);
         tracing::info!("running {} for {} ({})", action.name, order.whom(), order.id);
+        self.start(order, action.clone(), attempts);
+        Ok(())
+    }
+
+    fn start(&mut self, order: &Order, action: Action, attempt: u32) {
+        let node = if order.is_of_node() { &self.alerts_node } else { &self.node };
+        let (node, document) = (node.clone(), order.document(node, attempt));
         self.subjects.insert(order.subject());
         *self.of_action.entry(order.action.clone()).or_default() += 1;
-        let (order, action) = (order.clone(), action.clone());
-        let client = Arc::clone(&self.client);
+        let (order, client) = (order.clone(), Arc::clone(&self.client));
         self.running.spawn(async move {
             let result = carry_out(&order, &action, document, (&node, &client)).await;
             (order, result)
         });
-        Ok(())
     }
 
     fn end(&mut self, order: &Order, result: Result<(), String>) {
@@ -342,12 +357,23 @@ impl Runner {
             *runs = runs.saturating_sub(1);
         }
         let mut run = self.journal.run(&order.id).cloned().unwrap_or_default();
+        let is_repeated = run.state == RunState::Done;
         match result {
             Ok(()) => {
                 (run.state, run.message) = (RunState::Done, None);
+                if is_repeated {
+                    run.begun_s = now_s();
+                }
+                self.repeats.take(order);
                 self.pending.retain(|other| other.id != order.id);
             }
             Err(message) => {
+                if is_repeated {
+                    // From now on it is tried as one that never succeeded.
+                    (run.attempts, run.begun_s) = (1, now_s());
+                    self.repeats.forget(order);
+                    self.pending.push(order.clone());
+                }
                 tracing::warn!(
                     "action {} for {} has failed {} times: {message}",
                     order.action,
@@ -375,29 +401,6 @@ impl Runner {
             tracing::warn!("{error:#}; it is noted in memory, and tried again");
         }
     }
-}
-
-/// A crossing by which an action is in force for a container now.
-fn in_force(
-    ledger: &Ledger,
-    crossing: &QuotaCrossing,
-    action: &str,
-) -> anyhow::Result<Option<(String, u16, String)>> {
-    let all = ledger.quota_actions_in_force(&crossing.container_id)?;
-    Ok(all.into_iter().find(|(_, _, of)| of == action))
-}
-
-/// Whether what an order is about still lasts.
-fn is_in_force(ledger: &Ledger, order: &Order) -> anyhow::Result<bool> {
-    let crossing = match &order.cause {
-        Cause::Crossing(crossing) => crossing,
-        Cause::Alert(alert, change) => return Ok(*change == Change::Reached && alert.over_s.is_none()),
-    };
-    let all = ledger.quota_actions_in_force(&crossing.container_id)?;
-    let is_it = |(quota, percent, action): &(String, u16, String)| {
-        (quota, *percent, action) == (&crossing.quota, crossing.percent, &order.action)
-    };
-    Ok(crossing.change == Change::Reached && all.iter().any(is_it))
 }
 
 fn now_s() -> i64 {

@@ -14,7 +14,7 @@ use crate::quota_actions::Found;
 const DAY_S: i64 = 86_400;
 const START_S: i64 = NOON - DAY_S / 2;
 
-fn look(quota: &str, day: i64, allowance: Option<u64>, used: u64) -> QuotaLook {
+pub fn look(quota: &str, day: i64, allowance: Option<u64>, used: u64) -> QuotaLook {
     QuotaLook {
         quota: quota.to_owned(),
         container: "101".to_owned(),
@@ -32,7 +32,7 @@ fn look(quota: &str, day: i64, allowance: Option<u64>, used: u64) -> QuotaLook {
 }
 
 /// Has the ledger follow looks, a while after the last reading.
-fn follow(file: &mut File, node: &mut Node, seconds: u64, looks: &[QuotaLook]) {
+pub fn follow(file: &mut File, node: &mut Node, seconds: u64, looks: &[QuotaLook]) {
     node.traffic("101", 1, [1, 10, 1, 10]).pass(seconds);
     file.ledger.drain(&node.snapshot(), EVERY_MINUTE).unwrap();
     let state = file.ledger.quota_state().unwrap();
@@ -48,7 +48,7 @@ fn write_quotas(file: &File) {
     fs::write(file.dir.path().join("quotas.toml"), text).unwrap();
 }
 
-fn begin() -> (File, Node) {
+pub fn begin() -> (File, Node) {
     let mut file = ledger();
     let mut node = Node::new(NOON);
     write_quotas(&file);
@@ -57,7 +57,7 @@ fn begin() -> (File, Node) {
 }
 
 /// Runs everything that is due; what is left, and what ran so far.
-fn run(file: &File) -> (Vec<(String, String)>, Vec<String>) {
+pub fn run(file: &File) -> (Vec<(String, String)>, Vec<String>) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let mut runner = Runner::new(file.dir.path(), file.dir.path().join("quotas.toml")).unwrap();
     let left = runtime.block_on(runner.run_once());

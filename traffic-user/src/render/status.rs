@@ -1,6 +1,12 @@
 //! A [`Status`] as `trafctl status` prints it.
 
-use traffic_model::{Snapshot, units::format_bytes};
+use std::time::Duration;
+
+use jiff::Timestamp;
+use traffic_model::{
+    Snapshot, counted,
+    units::{format_bytes, format_duration},
+};
 
 use crate::{
     node::status::{
@@ -9,7 +15,6 @@ use crate::{
     },
     render::{self, rows, with_name},
 };
-use traffic_model::counted;
 
 /// One document.
 ///
@@ -84,7 +89,7 @@ fn drops(drops: &DropsStatus) -> String {
     drops.lacks.iter().fold(text, |text, lack| text + &format!("  note: {lack}\n"))
 }
 
-fn daemon(daemon: &Daemon) -> String {
+fn daemon(daemon: &Daemon, now: Timestamp) -> String {
     let pid = daemon.pid.unwrap_or_default();
     let at = |time: &Option<String>| time.clone().unwrap_or_else(|| "an unknown time".to_owned());
     match daemon.state {
@@ -99,13 +104,23 @@ fn daemon(daemon: &Daemon) -> String {
     }
     match (daemon.ledger_accepts_writes, &daemon.last_drain) {
         (None, _) => text += ", no ledger",
-        (Some(_), Some(time)) => text += &format!(", last drain {time}"),
+        (Some(_), Some(time)) => text += &format!(", last drain {time}{}", age(time, now)),
         (Some(_), None) => text += ", not drained yet",
     }
     if daemon.ledger_accepts_writes == Some(false) {
         text += ", the ledger accepts no writes";
     }
     text + "\n"
+}
+
+/// How long ago a time was, in brackets; nothing for a time that is ahead.
+fn age(time: &str, now: Timestamp) -> String {
+    let Ok(time) = time.parse::<Timestamp>() else { return String::new() };
+    match u64::try_from(now.as_second() - time.as_second()) {
+        Ok(seconds @ 0..120) => format!(" ({seconds} s ago)"),
+        Ok(seconds) => format!(" ({} ago)", format_duration(Duration::from_secs(seconds))),
+        Err(_) => String::new(),
+    }
 }
 
 fn ledger(ledger: &LedgerStatus) -> String {
@@ -199,12 +214,12 @@ fn faults(status: &Status) -> String {
 }
 
 /// The text for people.
-pub fn table(status: &Status) -> String {
+pub fn table(status: &Status, now: Timestamp) -> String {
     let mut text = format!(
         "node {}, trafctl {}, counters {} of {}\n",
         status.node, status.trafctl_version, status.epoch, status.epoch_created
     );
-    text += &daemon(&status.daemon);
+    text += &daemon(&status.daemon, now);
     text += &ledger(&status.ledger);
     text += &programs(status);
     text += &class_table(&status.class_table);
@@ -391,9 +406,13 @@ pub(super) mod tests {
         }
     }
 
+    fn now() -> Timestamp {
+        "2026-11-23T12:10:05Z".parse().unwrap()
+    }
+
     #[test]
     fn text_and_document() {
-        assert_snapshot!("table", table(&sample()));
+        assert_snapshot!("table", table(&sample(), now()));
         assert_snapshot!("json", json(&sample()).unwrap());
     }
 
@@ -404,11 +423,21 @@ pub(super) mod tests {
             status.daemon.state = state;
             status.daemon.ledger_accepts_writes = accepts;
             status.daemon.last_drain = last.map(str::to_owned);
-            daemon(&status.daemon)
+            daemon(&status.daemon, now())
         };
         let running = "daemon running (process 4321) since 2026-11-23T12:00:02Z";
         assert_eq!(line(DaemonState::Running, None, None), format!("{running}, no ledger\n"));
         assert_eq!(line(DaemonState::Running, Some(true), Some("T")), format!("{running}, last drain T\n"));
+        for (last, age) in [
+            ("2026-11-23T12:10:01.5Z", " (4 s ago)"),
+            ("2026-11-23T12:08:06Z", " (119 s ago)"),
+            ("2026-11-23T12:08:05Z", " (2m ago)"),
+            ("2026-11-22T09:10:05Z", " (27h ago)"),
+            ("2026-11-23T12:10:06Z", ""),
+        ] {
+            let expected = format!("{running}, last drain {last}{age}\n");
+            assert_eq!(line(DaemonState::Running, Some(true), Some(last)), expected);
+        }
         assert_eq!(
             line(DaemonState::Silent, Some(false), None),
             format!(
@@ -438,6 +467,6 @@ pub(super) mod tests {
     fn a_class_file_in_force_needs_no_line() {
         let mut status = sample();
         status.class_table.difference = None;
-        assert!(!table(&status).contains("class table in force"));
+        assert!(!table(&status, now()).contains("class table in force"));
     }
 }

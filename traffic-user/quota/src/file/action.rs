@@ -16,10 +16,11 @@ use crate::{
 };
 
 /// All keys of an action, in the order of the documentation.
-pub const ACTION_KEYS: [&str; 12] = [
+pub const ACTION_KEYS: [&str; 13] = [
     "name",
     "command",
     "lift",
+    "again",
     "webhook",
     "secret_file",
     "secret_credential",
@@ -33,7 +34,7 @@ pub const ACTION_KEYS: [&str; 12] = [
 
 /// The keys that only one kind of action has.
 const OF_KIND: [(&str, &[&str]); 3] = [
-    ("command", &["lift"]),
+    ("command", &["lift", "again"]),
     ("webhook", &["secret_file", "secret_credential", "ca_file"]),
     ("mail", &["from", "sendmail"]),
 ];
@@ -108,7 +109,8 @@ impl Table<'_, '_> {
 
     fn command(&mut self) -> Option<Means> {
         let (command, lift) = (self.words("command"), self.words("lift"));
-        Some(Means::Command { command: command?, lift: lift.unwrap_or_default() })
+        let again = self.text("again", values::again);
+        Some(Means::Command { command: command?, lift: lift.unwrap_or_default(), again })
     }
 
     fn webhook(&mut self) -> Option<Means> {
