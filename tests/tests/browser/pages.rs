@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
 use rustix::process::Signal;
-use serde_json::Value;
+use serde_json::{Value, json};
 use traffic_tests::browser::Browser;
 use traffic_tests::check::eventually;
 use traffic_tests::process::run_ok;
@@ -198,8 +198,13 @@ fn every_page_shows_what_the_commands_report() -> Result<()> {
             browser.theme(theme)?;
             browser.is_accessible().with_context(|| format!("{fragment} {theme}"))?;
         }
-        browser.size(360, 740)?;
-        browser.wait("document.documentElement.scrollWidth <= 360").with_context(|| fragment.to_owned())?;
+        // A phone, and a small screen at 200 %: nothing has to be moved sideways.
+        for width in [360, 640] {
+            browser.size(width, 740)?;
+            let all = "[document.documentElement, ...document.querySelectorAll('.scroll')]";
+            let fits = format!("{all}.every((one) => one.scrollWidth <= one.clientWidth)");
+            browser.wait(&fits).with_context(|| format!("{fragment} at {width}"))?;
+        }
         browser.size(1280, 900)?;
         // A name is shown, and nothing of it becomes an element.
         let elements =
@@ -207,6 +212,15 @@ fn every_page_shows_what_the_commands_report() -> Result<()> {
         ensure!(elements == 0, "{fragment}: {elements} elements came from text");
     }
 
+    // Where the system chooses all colours, those of classes still tell them apart.
+    open(&browser, "#/classes", "Classes")?;
+    let forced = json!({"features": [{"name": "forced-colors", "value": "active"}]});
+    browser.devtools("Emulation.setEmulatedMedia", &forced)?;
+    browser.wait("matchMedia('(forced-colors: active)').matches")?;
+    browser.wait(
+        "new Set([...document.querySelectorAll('.swatch')].map((one) => getComputedStyle(one).backgroundColor)).size
+        === document.querySelectorAll('.swatch').length",
+    )?;
     open(&browser, "#/node", "Node")?;
     browser.wait("document.body.innerText.includes('<script>x')")?;
     browser.wait("document.body.innerText.includes('Traffic passed before trafctl was attached.')")?;
