@@ -156,9 +156,11 @@ fn steps(report: &Report, hues: &[Hue]) -> Vec<Bar> {
             .as_ref()
             .filter(|running| running.period == step.period)
             .map(|running| running.estimate.figures.total.bytes),
-        loses_traffic: lossy
-            .iter()
-            .any(|gap| gap.start.is_none_or(|start| start < step.end) && gap.end > step.start),
+        // Of a gap whose start is not known, only the end is sure, as on the page. Otherwise one interface that was
+        // attached late would mark the whole history.
+        loses_traffic: lossy.iter().any(|gap| {
+            gap.start.map_or(gap.end <= step.end, |start| start < step.end) && gap.end > step.start
+        }),
     };
     report.steps.iter().map(bar).collect()
 }

@@ -1,4 +1,4 @@
-use traffic_ledger::{By, ReportQuery, Split, testing::*};
+use traffic_ledger::{By, Gap, GapReason, ReportQuery, Split, testing::*};
 
 use super::{bars::bars, *};
 use crate::render::look::Look;
@@ -111,6 +111,32 @@ fn a_running_month_has_an_estimate_and_a_lossy_step_a_mark() {
     let text = bars(&chart, Look { width: Some(80), ..Look::default() });
     assert!(text.contains("\u{b7}\u{b7}") && text.contains("\u{b7} estimate"), "{text}");
     assert_eq!(month.loses_traffic, text.contains(" !\n"));
+}
+
+#[test]
+fn a_gap_marks_the_steps_that_it_is_known_to_touch() {
+    let file = three_days();
+    let marked = |start: Option<&str>, end: &str| -> Vec<String> {
+        let mut report = file.ledger.report(&ReportQuery { by: By::Day, ..ReportQuery::default() }).unwrap();
+        report.gaps = vec![Gap {
+            node: None,
+            start: start.map(|start| start.parse().unwrap()),
+            end: end.parse().unwrap(),
+            reason: GapReason::BeforeAttach,
+            interface: None,
+            container: None,
+            size: None,
+            detail: None,
+        }];
+        let bars = Chart::of(&report, None, &ClassNames::new()).bars;
+        bars.into_iter().filter(|bar| bar.loses_traffic).map(|bar| bar.label).collect()
+    };
+    assert_eq!(marked(None, "2026-11-12T11:00:00Z"), ["2026-11-12"]);
+    // A step ends before its border.
+    assert_eq!(marked(None, "2026-11-12T00:00:00Z"), ["2026-11-11"]);
+    assert_eq!(marked(None, "2026-12-24T00:00:00Z"), [""; 0]);
+    assert_eq!(marked(Some("2026-11-11T23:59:00Z"), "2026-11-12T11:00:00Z"), ["2026-11-11", "2026-11-12"]);
+    assert_eq!(marked(Some("2026-11-12T00:00:00Z"), "2026-11-13T00:00:00Z"), ["2026-11-12"]);
 }
 
 #[test]
