@@ -9,7 +9,7 @@
 # Each container gets an HTB class of its own. Where DEVICE has no queueing discipline of anybody, the tree is made for
 # the first one and removed after the last, and all other packets pass it at full speed. In an HTB tree of somebody
 # else, only the class and its filter are added. Any other shaper is left alone.
-set -eu
+set -euf
 own=7fd: pref=1
 device=${1-} rate=${2-} id=$TRAFCTL_CONTAINER
 state=${TRAFCTL_STATE_DIR:-/var/lib/trafctl}
@@ -30,11 +30,13 @@ fi
 # Actions for several containers run at once.
 exec 9>>"$state/throttle-by-mark.lock"
 flock -w 20 9 || fail "another throttle-by-mark.sh does not end"
-root=$(tc qdisc show dev "$device" root) || fail "there is no $device"
+root=$(tc qdisc show dev "$device") || fail "there is no $device"
+# Older versions of tc cannot show the root alone.
+root=$(echo "$root" | grep "^qdisc [a-z_]* [0-9a-f]*: root " || true)
 case $root in
 "qdisc htb "*) tree=${root#qdisc htb } tree=${tree%% *} ;;
 # What the system has put there has no handle.
-"" | "qdisc "[!:]*" 0: root"*) tree= ;;
+"" | "qdisc "*" 0: root "*) tree= ;;
 *) [ "$rate" != off ] || exit 0; fail "$device has a shaper of somebody else: $root" ;;
 esac
 filters() { tc filter show dev "$device" parent "$1" pref $pref; }

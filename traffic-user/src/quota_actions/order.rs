@@ -20,6 +20,8 @@ pub struct Order {
     pub action: String,
     /// Why it runs.
     pub cause: Cause,
+    /// Whether it has succeeded before, and runs again because it is in force.
+    pub is_repeated: bool,
 }
 
 /// Why an action runs.
@@ -37,6 +39,7 @@ pub fn orders(crossing: &QuotaCrossing) -> impl Iterator<Item = Order> + '_ {
         id: format!("{}/{action}", crossing.id),
         action: action.clone(),
         cause: Cause::Crossing(Box::new(crossing.clone())),
+        is_repeated: false,
     })
 }
 
@@ -49,6 +52,7 @@ pub fn orders_of_alert(node: &str, alert: &NodeAlert) -> Vec<Order> {
             id: format!("{node}/alert/{}/{}/{action}", alert.id, change.name()),
             action: action.clone(),
             cause: Cause::Alert(Box::new(alert.clone()), change),
+            is_repeated: false,
         })
     };
     changes.into_iter().flat_map(of).collect()
@@ -205,6 +209,7 @@ impl Order {
         let mut variables = bare_environment();
         variables
             .extend([("TRAFCTL_ID", self.id.clone()), ("TRAFCTL_EVENT", self.event().name().to_owned())]);
+        variables.extend(self.is_repeated.then(|| ("TRAFCTL_AGAIN", "1".to_owned())));
         match &self.cause {
             Cause::Crossing(crossing) => variables.extend([
                 ("TRAFCTL_CONTAINER", crossing.container_id.clone()),

@@ -29,7 +29,8 @@ impl Repeats {
     /// Takes a run that is done. Later ones of the same threshold replace it.
     pub fn take(&mut self, order: &Order) {
         if let Some(threshold) = threshold(order) {
-            self.done.entry(order.subject()).or_default().insert(threshold, order.clone());
+            let order = Order { is_repeated: true, ..order.clone() };
+            self.done.entry(order.subject()).or_default().insert(threshold, order);
         }
     }
 

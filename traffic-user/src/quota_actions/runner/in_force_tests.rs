@@ -13,7 +13,7 @@ use crate::quota_actions::{
 /// The action of `begin`, which runs again each minute, and fails while a file is there.
 fn write_quotas(file: &File) {
     let text = "[[action]]\nname = 'act'\nagain = '1m'\n\
-        command = ['/bin/sh', '-c', '[ ! -e DIR/broken ] || exit 3; echo on $TRAFCTL_QUOTA >>DIR/ran']\n\
+        command = ['/bin/sh', '-c', '[ ! -e DIR/broken ] || exit 3; echo on $TRAFCTL_QUOTA $TRAFCTL_AGAIN >>DIR/ran']\n\
         lift = ['/bin/sh', '-c', 'echo off $TRAFCTL_QUOTA $TRAFCTL_EVENT >>DIR/ran']\n";
     let text = text.replace("DIR", &file.dir.path().display().to_string());
     fs::write(file.dir.path().join("quotas.toml"), text).unwrap();
@@ -52,12 +52,12 @@ fn what_is_in_force_runs_again_after_a_while_once_for_all_quotas() {
     ran_ago(&file, 20);
     assert_eq!(run(&file).1.len(), 2, "not before a minute is over");
     ran_ago(&file, 61);
-    assert_eq!(run(&file), (vec![], ["on a", "on b", "on a"].map(str::to_owned).to_vec()));
+    assert_eq!(run(&file), (vec![], ["on a", "on b", "on a 1"].map(str::to_owned).to_vec()));
     assert_eq!(run(&file).1.len(), 3, "it ran just now");
     // One of both is undone: the other one keeps it in force.
     follow(&mut file, &mut node, 60, &[look("a", 0, Some(9000), 1000), look("b", 0, Some(1000), 2000)]);
     ran_ago(&file, 61);
-    assert_eq!(run(&file).1[3..], ["on b"]);
+    assert_eq!(run(&file).1[3..], ["on b 1"]);
     // The next day.
     follow(&mut file, &mut node, 13 * 3600, &[look("a", 1, Some(1000), 0), look("b", 1, Some(1000), 0)]);
     ran_ago(&file, 61);
@@ -70,7 +70,7 @@ fn what_is_in_force_runs_again_after_a_while_once_for_all_quotas() {
 fn a_clock_that_was_set_back_repeats_at_once() {
     let (file, ..) = in_force();
     ran_ago(&file, -3600);
-    assert_eq!(run(&file).1[2..], ["on a"]);
+    assert_eq!(run(&file).1[2..], ["on a 1"]);
     assert_eq!(run(&file).1.len(), 3, "it ran just now, whatever the other one's time is");
 }
 
