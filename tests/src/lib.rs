@@ -14,6 +14,7 @@
 //! - [`foreign`]: programs of others on the hooks.
 //! - [`fuzz`]: generated frames through the program, compared with a second parser.
 //! - [`check`]: checks that many tests share.
+//! - [`small_disk`]: a file system for the state of a node, to be filled.
 //! - [`soak`]: a long run of mixed traffic under disturbances.
 //! - [`systemd`]: a systemd in namespaces that runs the shipped unit.
 //! - [`postgres`]: a real PostgreSQL that ends with its guard.
@@ -36,6 +37,7 @@ mod netlink;
 pub mod postgres;
 pub mod process;
 pub mod prometheus;
+pub mod small_disk;
 pub mod soak;
 pub mod systemd;
 pub mod tap;

@@ -1,54 +1,16 @@
 //! An unavailable ledger, at the start or later: counting continues, and nothing is missing afterwards.
 
-use std::{fs, net::SocketAddr, path::PathBuf, process::Command, thread, time::Duration};
+use std::{fs, net::SocketAddr, thread, time::Duration};
 
-use anyhow::{Context as _, Result, bail, ensure};
+use anyhow::{Context as _, Result, ensure};
 use traffic_tests::{
     Container, Counters, Lab,
     check::problems,
-    process::run_ok,
+    small_disk::SmallDisk,
     traffic::{tcp_exchange, udp_send},
 };
 
 use super::{check_ledger, daemon, end, gaps, node, recorded, wait_for};
-
-/// A file system of eight MiB, to be filled. `status` finds that enough as long as it is empty.
-struct SmallDisk(PathBuf);
-
-impl SmallDisk {
-    fn mount(path: PathBuf) -> Result<Self> {
-        fs::create_dir_all(&path)?;
-        run_ok(Command::new("mount").args(["-t", "tmpfs", "-o", "size=8m", "tmpfs"]).arg(&path))?;
-        Ok(Self(path))
-    }
-
-    /// Uses all remaining space. Returns the file that does.
-    fn fill(&self) -> Result<PathBuf> {
-        let file = self.0.join("filler");
-        let mut size = 1 << 20;
-        let mut written = Vec::new();
-        while size >= 512 {
-            written.resize(written.len() + size, 7);
-            if fs::write(&file, &written).is_err() {
-                written.truncate(written.len() - size);
-                size /= 2;
-            }
-        }
-        // The size found is smaller than what fits by less than a block.
-        if fs::write(&file, &written).is_err() {
-            bail!("the filler does not fit twice");
-        }
-        Ok(file)
-    }
-}
-
-impl Drop for SmallDisk {
-    fn drop(&mut self) {
-        if let Err(error) = run_ok(Command::new("umount").arg("--lazy").arg(&self.0)) {
-            eprintln!("{error:#}");
-        }
-    }
-}
 
 #[test]
 fn a_full_disk_costs_a_gap_but_no_traffic() -> Result<()> {

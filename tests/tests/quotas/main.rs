@@ -1,5 +1,6 @@
 //! Quotas on a real node: a container crosses its limit, and its action runs once, whatever is killed or restored.
 
+mod full_disk;
 mod looks;
 mod reboot;
 mod throttle;
