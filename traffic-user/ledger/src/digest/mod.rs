@@ -5,30 +5,23 @@
 //! encoding of [`crate::encoding`]. So it does not depend on the order, and follows each change without
 //! reading other rows.
 //!
-//! The connection that writes has temporary triggers on every table. They exist only in this connection: they
-//! note what this program changes, and nothing else. [`commit`] stores the noted changes in the transaction
-//! that made them.
+//! The connection that writes notes what it changes ([`noting`]), and nobody else's changes. [`commit`] stores the
+//! noted changes in the transaction that made them.
 
 mod compare;
+mod noting;
 mod rebuild;
+mod row_hook;
 
-use std::{
-    collections::BTreeMap,
-    hash::Hasher as _,
-    sync::{Arc, Mutex, PoisonError},
-};
+use std::{collections::BTreeMap, hash::Hasher as _};
 
-use rusqlite::{
-    Connection, Row, Transaction, TransactionBehavior,
-    functions::{Context, FunctionFlags},
-    params,
-    types::ValueRef,
-};
+use rusqlite::{Connection, Row, Transaction, TransactionBehavior, params, types::ValueRef};
 use siphasher::sip128::{Hasher128 as _, SipHasher13};
 
 use crate::{encoding, error::LedgerError, outbox};
 
 pub(crate) use compare::compare;
+pub(crate) use noting::{follow, shipped};
 pub(crate) use rebuild::{Rebuild, begin};
 
 /// The table of digests.
@@ -84,45 +77,14 @@ fn part_of<'a>(parts: &'a mut Parts, name: &str, part: i64) -> &'a mut Digest {
     parts[at].1.entry(part).or_default()
 }
 
-/// What the triggers of one connection noted since its last commit.
-#[derive(Debug, Default)]
-struct Noted {
-    changes: Parts,
-    buffer: Vec<u8>,
-}
-
-impl Noted {
-    fn digest<'a>(&mut self, values: impl ExactSizeIterator<Item = ValueRef<'a>>) -> Digest {
-        self.buffer.clear();
-        encoding::row(&mut self.buffer, values.len());
-        values.for_each(|value| encoding::value(&mut self.buffer, value));
-        let mut hasher = SipHasher13::new();
-        hasher.write(&self.buffer);
-        Digest { rows: 1, sum: hasher.finish128().as_u128() }
-    }
-
-    /// One call of a trigger: the table, the part of a row before and after, and the values of both rows. A
-    /// row that was or is not there has no part and no values.
-    fn note(&mut self, context: &Context<'_>) -> rusqlite::Result<()> {
-        let name = context.get_raw(0).as_str()?;
-        let (before, after): (Option<i64>, Option<i64>) = (context.get(1)?, context.get(2)?);
-        let columns = (context.len() - 3) / (usize::from(before.is_some()) + usize::from(after.is_some()));
-        let mut at = 3;
-        let mut next = |noted: &mut Self| {
-            let digest = noted.digest((at..at + columns).map(|at| context.get_raw(at)));
-            at += columns;
-            digest
-        };
-        if let Some(part) = before {
-            let digest = next(self);
-            part_of(&mut self.changes, name, part).remove(digest);
-        }
-        if let Some(part) = after {
-            let digest = next(self);
-            part_of(&mut self.changes, name, part).add(digest);
-        }
-        Ok(())
-    }
+/// The digest of one row.
+fn digest_of<'a>(buffer: &mut Vec<u8>, values: impl ExactSizeIterator<Item = ValueRef<'a>>) -> Digest {
+    buffer.clear();
+    encoding::row(buffer, values.len());
+    values.for_each(|value| encoding::value(buffer, value));
+    let mut hasher = SipHasher13::new();
+    hasher.write(buffer);
+    Digest { rows: 1, sum: hasher.finish128().as_u128() }
 }
 
 /// A table and how its rows are divided.
@@ -134,20 +96,21 @@ struct Table {
 
 impl Table {
     fn all(conn: &Connection) -> rusqlite::Result<Vec<Self>> {
-        let mut names = conn.prepare(
-            "SELECT name FROM sqlite_schema WHERE type = 'table' AND name NOT LIKE 'sqlite\\_%' ESCAPE '\\'
-             AND name <> 'digest' ORDER BY name",
+        let mut statement = conn.prepare(
+            "SELECT s.name, c.name FROM sqlite_schema AS s JOIN pragma_table_info(s.name) AS c
+             WHERE s.type = 'table' AND s.name NOT LIKE 'sqlite\\_%' ESCAPE '\\' AND s.name <> 'digest'
+             ORDER BY s.name, c.cid",
         )?;
-        let names = names.query_map([], |row| row.get(0))?.collect::<rusqlite::Result<Vec<String>>>()?;
-        let mut columns = conn.prepare("SELECT name FROM pragma_table_info(?1) ORDER BY cid")?;
-        names
-            .into_iter()
-            .map(|name| {
-                let columns =
-                    columns.query_map([&name], |row| row.get(0))?.collect::<rusqlite::Result<_>>()?;
-                Ok(Self { name, columns })
-            })
-            .collect()
+        let mut rows = statement.query([])?;
+        let mut tables: Vec<Self> = Vec::new();
+        while let Some(row) = rows.next()? {
+            let (name, column): (String, String) = (row.get(0)?, row.get(1)?);
+            match tables.last_mut() {
+                Some(table) if table.name == name => table.columns.push(column),
+                _ => tables.push(Self { name, columns: vec![column] }),
+            }
+        }
+        Ok(tables)
     }
 
     /// Whether its rows of each day are a part.
@@ -170,60 +133,10 @@ impl Table {
     fn select(&self) -> String {
         format!("SELECT {}{} FROM \"{}\"", self.part(""), self.values(""), self.name)
     }
-
-    fn triggers(&self) -> String {
-        let name = &self.name;
-        let trigger = |event: &str, before: Option<&str>, after: Option<&str>| {
-            let part = |row: Option<&str>| row.map_or("NULL".to_owned(), |row| self.part(row));
-            let values = |row: Option<&str>| row.map(|row| self.values(row)).unwrap_or_default();
-            format!(
-                "CREATE TEMP TRIGGER \"digest_{event}_{name}\" AFTER {event} ON main.\"{name}\" BEGIN
-                     SELECT digest_note('{name}', {}, {}{}{}); END;\n",
-                part(before),
-                part(after),
-                values(before),
-                values(after),
-            )
-        };
-        let (old, new) = (Some("OLD."), Some("NEW."));
-        [trigger("INSERT", None, new), trigger("DELETE", old, None), trigger("UPDATE", old, new)].concat()
-    }
-}
-
-/// Lets a connection note what it changes. Called for each connection that writes, before its first change.
-///
-/// # Errors
-/// When the triggers cannot be created.
-pub(crate) fn follow(conn: &mut Connection) -> Result<(), LedgerError> {
-    let noted = Arc::new(Mutex::new(Noted::default()));
-    let noting = Arc::clone(&noted);
-    conn.create_scalar_function("digest_note", -1, FunctionFlags::SQLITE_UTF8, move |context| {
-        noting.lock().unwrap_or_else(PoisonError::into_inner).note(context).map(|()| None::<i64>)
-    })?;
-    let taken = Arc::clone(&noted);
-    conn.create_scalar_function("digest_noted", 0, FunctionFlags::SQLITE_UTF8, move |_| {
-        let mut noted = taken.lock().unwrap_or_else(PoisonError::into_inner);
-        serde_json::to_string(&noted_rows(&std::mem::take(&mut noted.changes)))
-            .map_err(|error| rusqlite::Error::UserFunctionError(error.into()))
-    })?;
-    conn.rollback_hook(Some(move || {
-        noted.lock().unwrap_or_else(PoisonError::into_inner).changes.clear();
-    }))?;
-    // Without this, a row that REPLACE removes would be removed without a trigger.
-    conn.execute_batch("PRAGMA recursive_triggers = ON")?;
-    conn.execute_batch(&Table::all(conn)?.iter().map(Table::triggers).collect::<String>())?;
-    outbox::follow(conn)
 }
 
 fn flat(parts: &Parts) -> impl Iterator<Item = (&str, i64, Digest)> {
     parts.iter().flat_map(|(name, parts)| parts.iter().map(|(part, digest)| (name.as_str(), *part, *digest)))
-}
-
-/// Name, part, rows and sum, in a form that passes through SQL.
-type NotedRow = (String, i64, i64, u128);
-
-fn noted_rows(parts: &Parts) -> Vec<NotedRow> {
-    flat(parts).map(|(name, part, digest)| (name.to_owned(), part, digest.rows, digest.sum)).collect()
 }
 
 /// Stores the change number and the digests of what the transaction changed, and commits it. Every transaction that writes to a
@@ -233,10 +146,7 @@ fn noted_rows(parts: &Parts) -> Vec<NotedRow> {
 /// When the file cannot be written; then nothing of the transaction is.
 pub(crate) fn commit(transaction: Transaction<'_>) -> Result<(), LedgerError> {
     outbox::number(&transaction)?;
-    let text: String =
-        transaction.prepare_cached("SELECT digest_noted()")?.query_row([], |row| row.get(0))?;
-    let changes: Vec<NotedRow> =
-        serde_json::from_str(&text).map_err(|error| rusqlite::Error::UserFunctionError(error.into()))?;
+    let changes = noting::digests(&transaction)?;
     {
         let mut read =
             transaction.prepare_cached("SELECT rows, sum FROM digest WHERE name = ?1 AND part = ?2")?;
@@ -275,16 +185,16 @@ pub(crate) fn change<T>(
 }
 
 /// One row of a table, and the part that it belongs to.
-fn row_digest(noted: &mut Noted, row: &Row<'_>, columns: usize) -> rusqlite::Result<(i64, Digest)> {
+fn row_digest(buffer: &mut Vec<u8>, row: &Row<'_>, columns: usize) -> rusqlite::Result<(i64, Digest)> {
     let values = (1..columns).map(|at| row.get_ref(at)).collect::<rusqlite::Result<Vec<_>>>()?;
-    Ok((row.get(0)?, noted.digest(values.into_iter())))
+    Ok((row.get(0)?, digest_of(buffer, values.into_iter())))
 }
 
 /// Computes the digests of some tables from their rows.
 fn compute(conn: &Connection, tables: &[Table]) -> rusqlite::Result<Parts> {
     let tables = tables.iter().map(|table| (table.name.as_str(), table.select()));
     let mut parts = Parts::new();
-    let mut noted = Noted::default();
+    let mut buffer = Vec::new();
     for (name, sql) in tables.chain([("sqlite_schema", SCHEMA.to_owned())]) {
         let mut statement = conn.prepare(&sql)?;
         let columns = statement.column_count();
@@ -292,7 +202,7 @@ fn compute(conn: &Connection, tables: &[Table]) -> rusqlite::Result<Parts> {
         // Rows of one part are neighbours, and there are millions of them.
         let mut sum = (0, Digest::default());
         while let Some(row) = rows.next()? {
-            let (part, digest) = row_digest(&mut noted, row, columns)?;
+            let (part, digest) = row_digest(&mut buffer, row, columns)?;
             if part != sum.0 {
                 part_of(&mut parts, name, sum.0).add(sum.1);
                 sum = (part, Digest::default());

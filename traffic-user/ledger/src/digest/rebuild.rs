@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use rusqlite::{Connection, OptionalExtension as _, params};
 use traffic_model::calendar::Level;
 
-use super::{DAY_S, Digest, Noted, TABLE, Table, change, compute, day_of, row_digest, write};
+use super::{DAY_S, Digest, TABLE, Table, change, compute, day_of, row_digest, write};
 use crate::{error::LedgerError, ids, schema::KINDS};
 
 /// Key of the first part that is left, as `TABLE PART`. Without it, none is.
@@ -162,7 +162,7 @@ impl Reading {
 
     /// Adds rows up to a time, in whole starts. Returns whether all are read.
     fn read(&mut self, conn: &Connection, until: Option<Instant>) -> Result<bool, LedgerError> {
-        let mut noted = Noted::default();
+        let mut buffer = Vec::new();
         let sql = format!("{} WHERE start >= ?1 AND start < ?2 ORDER BY start", self.table.select());
         let mut statement = conn.prepare_cached(&sql)?;
         let columns = statement.column_count();
@@ -175,7 +175,7 @@ impl Reading {
                 return Ok(false);
             }
             last = Some(start);
-            self.sum.add(row_digest(&mut noted, row, columns)?.1);
+            self.sum.add(row_digest(&mut buffer, row, columns)?.1);
         }
         Ok(true)
     }

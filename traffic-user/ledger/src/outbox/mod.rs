@@ -5,8 +5,8 @@
 //! the unit, otherwise the number of a row. Nothing else has to be kept for a store that is away, however long:
 //! it asks for what changed since the number that it knows, and gets the present rows ([`changes`], [`parts`], [`tables`]).
 //!
-//! Temporary triggers of the writing connection note the changes, as those of the digests do, so the number is
-//! written in the transaction of the change. Packing a day and dropping old rows change nothing that is shipped.
+//! The writing connection notes the changes together with those of the digests, so the number is written in the
+//! transaction of the change. Packing a day and dropping old rows change nothing that is shipped.
 //!
 //! The table `lineage` tells copies apart. Each connection that writes has a random token. Where it is not the one
 //! of the last change, `lineage` gets a line. So whoever remembers a change number with its token recognises a
@@ -22,11 +22,11 @@ use std::{
     time::SystemTime,
 };
 
-use rusqlite::{Connection, OptionalExtension as _, Transaction, functions::FunctionFlags};
+use rusqlite::{Connection, OptionalExtension as _, Transaction, functions::FunctionFlags, types::ValueRef};
 use siphasher::sip128::{Hasher128 as _, SipHasher13};
 use traffic_model::calendar::Level;
 
-use crate::error::LedgerError;
+use crate::{digest, error::LedgerError};
 
 /// The levels that are shipped, and their names in `outbox`. Hours and months follow from them.
 pub(crate) const UNITS: [(Level, &str); 2] = [(Level::FiveMinutes, "5min"), (Level::Day, "day")];
@@ -46,43 +46,55 @@ pub(crate) const RECORDS: [(&str, &str); 11] = [
     ("owner_change", "id"),
 ];
 
-/// SQL that notes a change of a part in the current transaction.
-///
-/// Not `INSERT OR REPLACE`: within a trigger, SQLite uses the conflict clause of the statement that fired it.
-fn note(name: &str, part: &str) -> String {
-    format!(
-        "INSERT INTO outbox (name, part, rev) VALUES ('{name}', {part}, (SELECT number + 1 FROM changes))
-         ON CONFLICT (name, part) DO UPDATE SET rev = excluded.rev"
-    )
+/// A table whose changes are shipped, and the columns that tell which part a row belongs to.
+#[derive(Debug)]
+pub(crate) enum Shipped {
+    /// Each row is a part.
+    Record { name: &'static str, number: usize },
+    /// Each row stands for the figures of a unit.
+    Unit { level: usize, start: usize, dirty: usize },
 }
 
-fn triggers() -> String {
-    let mut sql = String::new();
-    let mut trigger = |event: &str, table: &str, of: &str, when: &str, what: &str| {
-        sql.push_str(&format!(
-            "CREATE TEMP TRIGGER \"outbox_{event}_{of}\" AFTER {event} ON main.\"{table}\" {when} BEGIN {what}; END;\n"
-        ));
-    };
-    for (table, number) in RECORDS {
-        for (event, row) in [("INSERT", "NEW"), ("UPDATE", "NEW"), ("DELETE", "OLD")] {
-            trigger(event, table, table, "", &note(table, &format!("{row}.{number}")));
+impl Shipped {
+    /// `None` for a table that is not shipped.
+    pub fn of(table: &str, columns: &[String]) -> Option<Self> {
+        let column = |name: &str| columns.iter().position(|column| column == name);
+        if table == "unit" {
+            return Some(Self::Unit {
+                level: column("level")?,
+                start: column("start")?,
+                dirty: column("dirty")?,
+            });
+        }
+        let (name, number) = RECORDS.into_iter().find(|record| record.0 == table)?;
+        Some(Self::Record { name, number: column(number)? })
+    }
+
+    /// The part that a change of a row changes: the row before and after, without the one that was or is not there.
+    pub fn changed(
+        &self,
+        before: Option<&[ValueRef<'_>]>,
+        after: Option<&[ValueRef<'_>]>,
+    ) -> Option<(&'static str, i64)> {
+        let row = after.or(before)?;
+        let integer = |column: usize| row.get(column)?.as_i64().ok();
+        match *self {
+            Self::Record { name, number } => Some((name, integer(number)?)),
+            Self::Unit { level, start, dirty } => {
+                let level = integer(level)?;
+                let (_, name) = UNITS.into_iter().find(|unit| unit.0 as i64 == level)?;
+                // Every change of a unit's rows makes it dirty. Summing it up, after which it is clean, changes none.
+                let is_summing_up = before.is_some() && after.is_some() && integer(dirty)? == 0;
+                if is_summing_up { None } else { Some((name, integer(start)?)) }
+            }
         }
     }
-    for (level, name) in UNITS {
-        let level = level as u8;
-        // Every change of a unit's rows makes it dirty. Summing it up, after which it is clean, changes none.
-        let changed = format!("WHEN NEW.level = {level} AND NEW.dirty");
-        trigger("INSERT", "unit", name, &format!("WHEN NEW.level = {level}"), &note(name, "NEW.start"));
-        trigger("UPDATE", "unit", name, &changed, &note(name, "NEW.start"));
-        trigger("DELETE", "unit", name, &format!("WHEN OLD.level = {level}"), &note(name, "OLD.start"));
-    }
-    sql
 }
 
-/// Lets a connection note what it changes. Called for each connection that writes, before its first change.
+/// Gives a connection that writes its token.
 ///
 /// # Errors
-/// When the triggers cannot be created.
+/// When SQLite refuses a function.
 pub(crate) fn follow(conn: &Connection) -> Result<(), LedgerError> {
     let token = Arc::new(Mutex::new(new_token()));
     let renewed = Arc::clone(&token);
@@ -93,7 +105,7 @@ pub(crate) fn follow(conn: &Connection) -> Result<(), LedgerError> {
         *renewed.lock().unwrap_or_else(PoisonError::into_inner) = new_token();
         Ok(None::<i64>)
     })?;
-    Ok(conn.execute_batch(&triggers())?)
+    Ok(())
 }
 
 /// A token that no other process has, nor this one after its machine went back to an earlier state.
@@ -142,7 +154,29 @@ pub(crate) fn note_units(conn: &Connection, level: Level, starts: &str) -> Resul
 /// # Errors
 /// When the file cannot be written.
 pub(crate) fn forget_before(conn: &Connection, before: i64) -> Result<(), LedgerError> {
+    // Removing the units was a change too.
+    write_noted(conn)?;
     conn.prepare_cached("DELETE FROM outbox WHERE name = '5min' AND part < ?1")?.execute([before])?;
+    Ok(())
+}
+
+/// Writes the parts that were noted since the last call, under the number that the transaction will get. Called
+/// before each commit, and before a transaction reads or removes its own changes.
+///
+/// # Errors
+/// When the file cannot be written, or the connection does not note changes.
+pub(crate) fn write_noted(conn: &Connection) -> Result<(), LedgerError> {
+    let parts = digest::shipped(conn)?;
+    if parts.is_empty() {
+        return Ok(());
+    }
+    let mut write = conn.prepare_cached(
+        "INSERT INTO outbox (name, part, rev) VALUES (?1, ?2, (SELECT number + 1 FROM changes))
+         ON CONFLICT (name, part) DO UPDATE SET rev = excluded.rev",
+    )?;
+    for part in parts {
+        write.execute(part)?;
+    }
     Ok(())
 }
 
@@ -151,6 +185,7 @@ pub(crate) fn forget_before(conn: &Connection, before: i64) -> Result<(), Ledger
 /// # Errors
 /// When the file cannot be read or written.
 pub(crate) fn number(transaction: &Transaction<'_>) -> Result<(), LedgerError> {
+    write_noted(transaction)?;
     let sql = "SELECT number, (SELECT max(rev) FROM outbox) FROM changes";
     let found: Option<(i64, Option<i64>)> =
         transaction.prepare_cached(sql)?.query_row([], |row| Ok((row.get(0)?, row.get(1)?))).optional()?;

@@ -19,7 +19,7 @@ use std::collections::HashMap;
 use rusqlite::{Connection, Transaction, params};
 use traffic_quota::{Direction, Look, Sum, Used};
 
-use crate::{error::LedgerError, ids, store::Ledger, write::clock};
+use crate::{error::LedgerError, ids, outbox, store::Ledger, write::clock};
 
 pub use tracks::{PastTrack, QuotaCrossing, QuotaLook, QuotaState};
 
@@ -118,6 +118,7 @@ impl RunningSums {
         bucket_s: i64,
         now_s: i64,
     ) -> Result<(), LedgerError> {
+        outbox::write_noted(transaction)?;
         let mut other = transaction.prepare_cached(
             "SELECT 1 FROM outbox WHERE rev > ?1
              AND (name = '5min' AND part <> ?2 OR name IN ('period', 'adjustment', 'attribution'))",
