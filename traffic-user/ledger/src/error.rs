@@ -37,6 +37,12 @@ pub enum LedgerError {
         /// The newest version that this build knows.
         known: i64,
     },
+    /// The file holds nothing, and it was opened for reading only.
+    #[error(
+        "it is empty: nothing has been written yet, or somebody emptied it; start `trafctl run`, which begins a new \
+         one, or restore a backup"
+    )]
+    Empty,
     /// An earlier version of trafctl wrote the file, and it was opened for reading only.
     #[error("it has schema version {found}; start `trafctl run` once to migrate it to version {known}")]
     Older {

@@ -49,6 +49,7 @@ fn known(opened: rusqlite::Result<Connection>, path: &Path) -> Result<Connection
     match version(&conn, path)? {
         found if found == known => Ok(conn),
         found if found > known => Err(LedgerError::Newer { found, known }),
+        0 => Err(LedgerError::Empty),
         found => Err(LedgerError::Older { found, known }),
     }
 }

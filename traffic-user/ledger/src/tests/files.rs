@@ -126,6 +126,9 @@ fn an_emptied_or_removed_ledger_leaves_a_gap_in_the_new_one() {
         assert_eq!(reasons(&open(&path).unwrap()), [""; 0]);
         lose(&path);
         set_aside_anothers_log(&path).unwrap();
+        if path.exists() {
+            assert!(matches!(Ledger::open_read_only(&path), Err(LedgerError::Empty)));
+        }
         let mut ledger = open(&path).unwrap();
         assert_eq!(reasons(&ledger), ["ledger_lost"]);
         node.drain(&mut ledger);
