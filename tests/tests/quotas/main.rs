@@ -193,6 +193,10 @@ fn a_failed_action_and_a_broken_file_are_problems_and_stop_no_drain() -> Result<
     let all = problems(&lab)?;
     ensure!(all.iter().any(|one| one.contains("1 action of quotas failed")), "{all:?}");
     // The same for monitoring, and whether there will be bills: everything that they need is there.
+    eventually("the daemon reports its last drain", || {
+        let nagios = lab.trafctl(&["status", "--nagios"])?.output()?;
+        Ok(String::from_utf8_lossy(&nagios.stdout).contains(" last_drain="))
+    })?;
     let nagios = lab.trafctl(&["status", "--nagios"])?.output()?;
     let text = String::from_utf8_lossy(&nagios.stdout).into_owned();
     ensure!(nagios.status.code() == Some(1) && text.starts_with("TRAFCTL WARNING - "), "{text}");
