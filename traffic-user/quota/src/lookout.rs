@@ -6,7 +6,7 @@
 //! If that reaches a threshold, a drain is asked for, which finds the crossing by itself: a look only brings it
 //! forward. So a look that fails or is wrong changes no figure and loses no crossing.
 //!
-//! Looks pause for as long as keeps them at a hundredth of a core. Drains that were asked for take a tenth at most, but
+//! Looks pause for as long as keeps them and the wake-ups around them below a hundredth of a core. Drains that were asked for take a tenth at most, but
 //! some may follow each other at once: thresholds are reached together at times, and rarely.
 
 use std::{
@@ -21,8 +21,9 @@ use crate::{quota::Direction, usage::Used};
 pub const BYTES_PER_S: u64 = 12_500_000_000;
 /// The shortest time between two looks.
 pub const SHORTEST: Duration = Duration::from_millis(250);
-/// How long the pause after a look is, as a multiple of what the look took.
-const PAUSE_AFTER_LOOK: u32 = 100;
+/// How long the pause after a look is, as a multiple of what the look took. A third of the hundredth of a core is left
+/// for waking up, and for what other threads do then.
+const PAUSE_AFTER_LOOK: u32 = 150;
 /// The longest of these pauses.
 const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 /// How long drains that were asked for are paid off, as a multiple of what they took.
