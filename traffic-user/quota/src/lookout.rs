@@ -6,8 +6,9 @@
 //! If that reaches a threshold, a drain is asked for, which finds the crossing by itself: a look only brings it
 //! forward. So a look that fails or is wrong changes no figure and loses no crossing.
 //!
-//! Looks pause for as long as keeps them and the wake-ups around them below a hundredth of a core. Drains that were asked for take a tenth at most, but
-//! some may follow each other at once: thresholds are reached together at times, and rarely.
+//! Looks pause for as long as keeps them and the wake-ups around them below a hundredth of a core. Drains that were
+//! asked for take a tenth at most, but some may follow each other at once: thresholds are reached together at times,
+//! and rarely.
 
 use std::{
     collections::BTreeMap,

@@ -19,8 +19,9 @@ const LONGEST_NAME: usize = 63;
 
 /// The longest time of a command.
 const LONGEST_TIMEOUT: Duration = Duration::from_mins(10);
-/// The longest time that a problem may last before it counts.
+/// The shortest time after which a command runs again.
 const SHORTEST_AGAIN: Duration = Duration::from_mins(1);
+/// The longest time that a problem may last before it counts, and after which a command runs again.
 const LONGEST_LASTING: Duration = Duration::from_hours(24);
 
 /// A result whose error is a sentence for people.

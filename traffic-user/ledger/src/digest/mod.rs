@@ -120,18 +120,11 @@ impl Table {
         by_day && self.columns.first().is_some_and(|column| column == "start")
     }
 
-    /// SQL for the part of a row.
-    fn part(&self, row: &str) -> String {
-        if self.is_by_day() { day_of(&format!("{row}\"start\"")) } else { "0".to_owned() }
-    }
-
-    fn values(&self, row: &str) -> String {
-        self.columns.iter().map(|column| format!(", {row}\"{column}\"")).collect()
-    }
-
     /// SQL for all rows: the part of each, then its values.
     fn select(&self) -> String {
-        format!("SELECT {}{} FROM \"{}\"", self.part(""), self.values(""), self.name)
+        let part = if self.is_by_day() { day_of("\"start\"") } else { "0".to_owned() };
+        let values: String = self.columns.iter().map(|column| format!(", \"{column}\"")).collect();
+        format!("SELECT {part}{values} FROM \"{}\"", self.name)
     }
 }
 

@@ -6,6 +6,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    ffi::CStr,
     mem,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
@@ -39,18 +40,20 @@ struct Noted {
 }
 
 impl Noted {
-    fn note(&mut self, name: &str, table: &Followed, change: &Change<'_>) {
-        if let Some(row) = &change.before {
+    fn note(&mut self, name: &str, table: &Followed, change: &Change) -> rusqlite::Result<()> {
+        let (before, after) = (change.before()?, change.after()?);
+        if let Some(row) = &before {
             let digest = digest_of(&mut self.buffer, row.iter().copied());
             part_of(&mut self.digests, name, table.part(row)).remove(digest);
         }
-        if let Some(row) = &change.after {
+        if let Some(row) = &after {
             let digest = digest_of(&mut self.buffer, row.iter().copied());
             part_of(&mut self.digests, name, table.part(row)).add(digest);
         }
         if let Some(shipped) = &table.shipped {
-            self.shipped.extend(shipped.changed(change.before.as_deref(), change.after.as_deref()));
+            self.shipped.extend(shipped.changed(before.as_deref(), after.as_deref()));
         }
+        Ok(())
     }
 
     /// Takes a part of what was noted, as a text that passes through SQL.
@@ -79,18 +82,14 @@ struct Notes {
 }
 
 impl Watcher for Notes {
-    fn sees(&self, change: rusqlite::Result<Change<'_>>) {
-        let mut noted = lock(&self.noted);
-        match change {
-            Ok(change) => {
-                let (database, name) = change.of;
-                if let (b"main", Ok(name)) = (database.to_bytes(), name.to_str())
-                    && let Some(table) = self.tables.get(name)
-                {
-                    noted.note(name, table, &change);
-                }
+    fn sees(&self, database: &CStr, table: &CStr, change: &Change) {
+        if let (b"main", Ok(name)) = (database.to_bytes(), table.to_str())
+            && let Some(table) = self.tables.get(name)
+        {
+            let mut noted = lock(&self.noted);
+            if let Err(error) = noted.note(name, table, change) {
+                noted.failed = Some(format!("cannot read a row of {name} that is being changed: {error}"));
             }
-            Err(error) => noted.failed = Some(format!("cannot read a row that is being changed: {error}")),
         }
     }
 }

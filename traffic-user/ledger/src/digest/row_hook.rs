@@ -16,19 +16,54 @@ use rusqlite::{Connection, Error, ffi, functions::FunctionFlags, types::ValueRef
 type Columns<'a> = Vec<ValueRef<'a>>;
 
 /// A change of one row, as it happens.
-pub(super) struct Change<'a> {
-    /// Names of the database and the table.
-    pub of: (&'a CStr, &'a CStr),
-    /// `None` for a new row.
-    pub before: Option<Columns<'a>>,
-    /// `None` for a row that is removed.
-    pub after: Option<Columns<'a>>,
+pub(super) struct Change {
+    db: *mut ffi::sqlite3,
+    operation: c_int,
 }
+
+impl Change {
+    /// The row as it was; `None` for a new one.
+    ///
+    /// # Errors
+    /// When SQLite cannot show it.
+    pub fn before(&self) -> rusqlite::Result<Option<Columns<'_>>> {
+        let is_there = self.operation != ffi::SQLITE_INSERT;
+        is_there.then(|| self.columns(ffi::sqlite3_preupdate_old)).transpose()
+    }
+
+    /// The row as it will be; `None` for one that is removed.
+    ///
+    /// # Errors
+    /// When SQLite cannot show it.
+    pub fn after(&self) -> rusqlite::Result<Option<Columns<'_>>> {
+        let is_there = self.operation != ffi::SQLITE_DELETE;
+        is_there.then(|| self.columns(ffi::sqlite3_preupdate_new)).transpose()
+    }
+
+    fn columns(&self, read: ReadColumn) -> rusqlite::Result<Columns<'_>> {
+        // SAFETY: a change exists only during the call of the hook, and `db` is its connection.
+        let count = unsafe { ffi::sqlite3_preupdate_count(self.db) };
+        (0..count)
+            .map(|column| {
+                let mut value = ptr::null_mut();
+                // SAFETY: as above, and the column exists.
+                match unsafe { read(self.db, column, &raw mut value) } {
+                    // SAFETY: SQLite just returned this value, which lives as long as the call.
+                    ffi::SQLITE_OK => unsafe { value_ref(value) },
+                    code => Err(Error::SqliteFailure(ffi::Error::new(code), None)),
+                }
+            })
+            .collect()
+    }
+}
+
+/// Reads a column of the row that is being changed.
+type ReadColumn = unsafe extern "C" fn(*mut ffi::sqlite3, c_int, *mut *mut ffi::sqlite3_value) -> c_int;
 
 /// Who is shown the changes of a connection.
 pub(super) trait Watcher: Send + Sync + 'static {
-    /// A row is being changed; an error if it cannot be read. It must not use the connection.
-    fn sees(&self, change: Result<Change<'_>, Error>);
+    /// A row of a table is being changed. It must not use the connection otherwise.
+    fn sees(&self, database: &CStr, table: &CStr, change: &Change);
 }
 
 /// Shows a watcher all changes that a connection makes from now on.
@@ -58,34 +93,12 @@ unsafe extern "C" fn call<W: Watcher>(
     _: i64,
 ) {
     // SAFETY: `install` passed this context, and SQLite the names.
-    let (watcher, of) = unsafe { (&*context.cast::<W>(), (CStr::from_ptr(database), CStr::from_ptr(table))) };
+    let (watcher, database, table) =
+        unsafe { (&*context.cast::<W>(), CStr::from_ptr(database), CStr::from_ptr(table)) };
     // Unwinding must not reach SQLite. A watcher that panicked fails at the commit.
     let _panicked = catch_unwind(AssertUnwindSafe(|| {
-        let row = |is_there: bool, read| is_there.then(|| columns(db, read)).transpose();
-        let before = row(operation != ffi::SQLITE_INSERT, ffi::sqlite3_preupdate_old as ReadColumn);
-        let after = row(operation != ffi::SQLITE_DELETE, ffi::sqlite3_preupdate_new as ReadColumn);
-        watcher.sees(before.and_then(|before| Ok(Change { of, before, after: after? })));
+        watcher.sees(database, table, &Change { db, operation });
     }));
-}
-
-/// Reads a column of the row that is being changed.
-type ReadColumn = unsafe extern "C" fn(*mut ffi::sqlite3, c_int, *mut *mut ffi::sqlite3_value) -> c_int;
-
-/// Reads a row, within the hook. The values live as long as its call.
-fn columns<'a>(db: *mut ffi::sqlite3, read: ReadColumn) -> rusqlite::Result<Columns<'a>> {
-    // SAFETY: `db` is the connection whose hook is being called.
-    let count = unsafe { ffi::sqlite3_preupdate_count(db) };
-    (0..count)
-        .map(|column| {
-            let mut value = ptr::null_mut();
-            // SAFETY: as above, and the column exists.
-            match unsafe { read(db, column, &raw mut value) } {
-                // SAFETY: SQLite just returned this value.
-                ffi::SQLITE_OK => unsafe { value_ref(value) },
-                code => Err(Error::SqliteFailure(ffi::Error::new(code), None)),
-            }
-        })
-        .collect()
 }
 
 /// The value in Rust's terms. It lives as long as SQLite's.
