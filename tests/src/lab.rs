@@ -13,7 +13,7 @@ use rustix::io::Errno;
 use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
 use tempfile::TempDir;
 
-use crate::container::{Bridge, Container};
+use crate::container::{Bridge, Container, introduce};
 use crate::namespace::{DIRECTORY, Namespace, PREFIX};
 use crate::process::run_ok;
 use crate::tap::Tap;
@@ -130,16 +130,19 @@ impl Lab {
         Ok(command)
     }
 
-    /// Removes what the kernel holds, as a power loss does. The interfaces stay.
+    /// Stops these containers, removes what the kernel holds, as a power loss does, and starts them again. Start the
+    /// daemon afterwards [in another boot](Self::in_another_boot).
     ///
     /// # Errors
     ///
-    /// When a directory cannot be removed.
-    pub fn lose_pins(&self) -> Result<()> {
+    /// When a directory cannot be removed, or a container does not start.
+    pub fn lose_power(&self, mut containers: [&mut Container; 2]) -> Result<()> {
+        containers.iter_mut().try_for_each(|container| container.stop())?;
         for directory in ["links", "programs", "maps"] {
             fs::remove_dir_all(self.bpffs().join(directory))?;
         }
-        Ok(())
+        containers.iter_mut().try_for_each(|container| container.start())?;
+        introduce(&[&*containers[0], &*containers[1]])
     }
 
     /// Runs `trafctl` and returns its stdout.

@@ -64,13 +64,8 @@ fn a_reboot_loses_only_what_was_not_drained_and_records_a_gap() -> Result<()> {
     // A power loss: what was counted after the last drain is lost with the maps.
     daemon.kill()?;
     send(&a, &b, 33)?;
-    a.stop()?;
-    b.stop()?;
-    lab.lose_pins()?;
+    lab.lose_power([&mut a, &mut b])?;
 
-    a.start()?;
-    b.start()?;
-    introduce(&[&a, &b])?;
     let mut daemon = Daemon::spawn(&mut lab.in_another_boot(&["run"])?, Resync::Off)?;
     daemon.ready()?;
     let after = i64::try_from(send(&a, &b, 77)?)?;

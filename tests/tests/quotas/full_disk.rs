@@ -18,7 +18,7 @@ fn what_is_crossed_while_the_disk_is_full_is_done_once_there_is_room() -> Result
          thresholds = ['50%', '100%']\nactions = {{ '50%' = ['act'], '100%' = ['act'] }}\n",
         log.display()
     );
-    fs::rename(lab.write("quotas.new", &quotas)?, lab.config().with_file_name("quotas.toml"))?;
+    lab.write("quotas.toml", &quotas)?;
     set_clock(&clock, 0)?;
     let mut daemon = Daemon::spawn(&mut with_clock(lab.trafctl(&["run"])?, &clock), Resync::Off)?;
     daemon.ready()?;

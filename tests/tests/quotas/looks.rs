@@ -84,7 +84,7 @@ fn looks_count_the_classes_and_directions_of_each_quota_alone() -> Result<()> {
     let third = peer("eth3", [203, 0, 113, 7], "fd00:9::3")?;
     let unbilled = peer("eth4", [192, 0, 2, 7], "fd00:9::4")?;
     introduce(&[&a, &b, &c, &first, &second, &third, &unbilled])?;
-    fs::rename(lab.write("quotas.new", QUOTAS)?, lab.config().with_file_name("quotas.toml"))?;
+    lab.write("quotas.toml", QUOTAS)?;
     let daemon = Daemon::start(&lab)?;
     let udp = |from: &Container, to: &Container, datagrams: u64| {
         udp_send(from.namespace(), to.namespace(), SocketAddr::new(to.v4(), 0), datagrams, 972).map(drop)

@@ -60,8 +60,7 @@ fn quotas_of(lab: &Lab, (bytes, direction): (u64, &str), action: &str) -> Result
          actions = {{ '100%' = ['act'] }}\n"
     );
     // At once: the daemon must not see half of it.
-    let fresh = lab.write("quotas.new", &text)?;
-    fs::rename(fresh, lab.config().with_file_name("quotas.toml"))?;
+    lab.write("quotas.toml", &text)?;
     let checked = lab.trafctl(&["quota", "check"])?.output()?;
     ensure!(checked.status.code() != Some(2), "{}", String::from_utf8_lossy(&checked.stdout));
     Ok(())
@@ -220,8 +219,7 @@ fn a_failed_action_and_a_broken_file_are_problems_and_stop_no_drain() -> Result<
         status["class_table"]["difference"].is_null() && status["problem_kinds"][0] == "quotas",
         "{status}"
     );
-    let broken = lab.write("quotas.new", "[[quota]]\nnmae = 'x'\n")?;
-    fs::rename(broken, lab.config().with_file_name("quotas.toml"))?;
+    lab.write("quotas.toml", "[[quota]]\nnmae = 'x'\n")?;
     eventually("the mistake is a problem", || {
         Ok(problems(&lab)?.iter().any(|one| one.starts_with("quotas: ") && one.contains("quotas.toml:1:1")))
     })?;

@@ -4,7 +4,7 @@ use std::fs;
 
 use anyhow::{Context as _, Result, ensure};
 use rustix::process::Signal;
-use traffic_tests::{Daemon, Resync, check::eventually, container::introduce};
+use traffic_tests::{Daemon, Resync, check::eventually};
 
 use super::{PATIENCE, crossings, lines, node, runner, script, send, set_clock, with_clock};
 
@@ -23,7 +23,7 @@ fn what_was_ordered_before_a_reboot_is_done_after_it() -> Result<()> {
          allowance = '100kB'\ndirection = 'in'\nperiod = 'day'\nthresholds = ['50%', '100%', '150%']\n\
          actions = {{ '50%' = ['act'], '100%' = ['act'], '150%' = ['act'] }}\n"
     );
-    fs::rename(lab.write("quotas.new", &quotas)?, lab.config().with_file_name("quotas.toml"))?;
+    lab.write("quotas.toml", &quotas)?;
     set_clock(&clock, 0)?;
     let mut daemon = Daemon::spawn(&mut with_clock(lab.trafctl(&["run"])?, &clock), Resync::Off)?;
     daemon.ready()?;
@@ -43,13 +43,8 @@ fn what_was_ordered_before_a_reboot_is_done_after_it() -> Result<()> {
     daemon.kill()?;
     first.signal(Signal::KILL)?;
     first.wait(PATIENCE)?;
-    a.stop()?;
-    b.stop()?;
-    lab.lose_pins()?;
+    lab.lose_power([&mut a, &mut b])?;
 
-    a.start()?;
-    b.start()?;
-    introduce(&[&a, &b])?;
     let mut daemon = Daemon::spawn(&mut with_clock(lab.in_another_boot(&["run"])?, &clock), Resync::Off)?;
     daemon.ready()?;
     fs::write(&go, "")?;

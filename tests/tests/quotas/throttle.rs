@@ -141,7 +141,7 @@ fn a_container_is_throttled_by_its_mark_and_the_next_day_lifts_it() -> Result<()
     let tree = || run_ok(lab.host().command("tc").args(["qdisc", "show", "dev", "eth0", "root"]));
     ensure!(!tree()?.contains("htb"), "{}", tree()?);
     let marked = fs::read_to_string(lab.config())?.replace("enabled = false", "enabled = true");
-    fs::rename(lab.write("trafctl.new", &marked)?, lab.config())?;
+    lab.configure(&marked)?;
     daemon.signal(rustix::process::Signal::HUP)?;
     eventually("the action succeeds", || Ok(states()? == ["done"])).with_context(|| daemon.log())?;
     eventually("packets are marked", || {
