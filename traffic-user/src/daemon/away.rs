@@ -8,32 +8,71 @@ use crate::net::interface::NetInterface;
 /// Devices that are remembered. Most never come back; beyond this the longest away are forgotten.
 const MOST: usize = 1024;
 
+/// How a device was attached that moved away.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum AwayAs {
+    /// All that passes it is counted.
+    Attached,
+    /// An attach to it failed, maybe halfway: its record says how much of it was counted.
+    Tried(RecordOf),
+}
+
+/// Where the record of an interface is, if it has one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum RecordOf {
+    /// In the slot that holds this index. The end of the interface takes the index from it.
+    Index(u32),
+    /// In this slot.
+    Slot(u32),
+}
+
 /// The devices that are away, each as it was when it left.
 #[derive(Debug, Default)]
-pub(super) struct Away(VecDeque<NetInterface>);
+pub(super) struct Away(VecDeque<(NetInterface, AwayAs)>);
 
 impl Away {
     /// Takes over a device that moved away.
-    pub fn leave(&mut self, device: &NetInterface) {
+    pub fn leave(&mut self, device: &NetInterface, how: AwayAs) {
         if self.0.len() == MOST {
             self.0.pop_front();
         }
-        self.0.push_back(device.clone());
+        self.0.push_back((device.clone(), how));
     }
 
-    /// Whether this one, as it was at its end or is now, came back. It is then no longer away.
-    pub fn come_back(&mut self, device: &NetInterface) -> bool {
-        let at = self.0.iter().position(|left| is_same(left, device));
-        at.and_then(|at| self.0.remove(at)).is_some()
+    /// How this one left, as it was at its end or is now, if it came back. It is then no longer away.
+    pub fn come_back(&mut self, device: &NetInterface, former_names: &[String]) -> Option<AwayAs> {
+        let at = self.0.iter().position(|(left, _)| is_same(left, device, former_names))?;
+        self.0.remove(at).map(|(_, how)| how)
+    }
+
+    /// Looks up the slots of those that are known by their former index, before they are released.
+    pub fn find_slots(&mut self, slot_of: impl Fn(u32) -> Option<u32>) {
+        for (_, how) in &mut self.0 {
+            if let AwayAs::Tried(record) = how
+                && let Some(slot) = record.slot(&slot_of)
+            {
+                *record = RecordOf::Slot(slot);
+            }
+        }
+    }
+}
+
+impl RecordOf {
+    /// The slot of the record, if one holds the index.
+    pub fn slot(self, slot_of: impl Fn(u32) -> Option<u32>) -> Option<u32> {
+        match self {
+            Self::Index(index) => slot_of(index),
+            Self::Slot(slot) => Some(slot),
+        }
     }
 }
 
 /// A new device can have the address of one that left, or neither has any. But it begins at zero, with its
 /// statistics and with its carrier.
-fn is_same(left: &NetInterface, now: &NetInterface) -> bool {
+fn is_same(left: &NetInterface, now: &NetInterface, former_names: &[String]) -> bool {
     let is_named_alike = match left.mac {
         Some(_) => left.mac == now.mac,
-        None => now.mac.is_none() && left.name == now.name,
+        None => now.mac.is_none() && (left.name == now.name || former_names.contains(&left.name)),
     };
     let counts_on = |at: usize| {
         now.statistics.packets[at] >= left.statistics.packets[at]
@@ -69,9 +108,9 @@ mod tests {
 
     fn comes_back(left: &NetInterface, now: &NetInterface) -> bool {
         let mut away = Away::default();
-        away.leave(left);
-        let comes_back = away.come_back(now);
-        assert!(!(comes_back && away.come_back(now)), "once");
+        away.leave(left, AwayAs::Attached);
+        let comes_back = away.come_back(now, &[]).is_some();
+        assert!(!(comes_back && away.come_back(now, &[]).is_some()), "once");
         comes_back
     }
 
@@ -87,6 +126,9 @@ mod tests {
         let tun = |name, passed| device(name, "tun", None, passed);
         assert!(comes_back(&tun("veth101.0", 10), &tun("veth101.0", 11)));
         assert!(!comes_back(&tun("veth101.0", 10), &tun("veth102.0", 11)));
+        let mut away = Away::default();
+        away.leave(&tun("veth101.0", 10), AwayAs::Attached);
+        assert!(away.come_back(&tun("veth102.0", 11), &["veth101.0".to_owned()]).is_some(), "renamed since");
     }
 
     #[test]
@@ -100,8 +142,26 @@ mod tests {
     fn those_that_never_come_back_are_forgotten_in_the_end() {
         let mut away = Away::default();
         let named = |number: usize| device(&format!("veth{number}.0"), "tun", None, 10);
-        (0..MOST + 5).for_each(|number| away.leave(&named(number)));
+        (0..MOST + 5).for_each(|number| away.leave(&named(number), AwayAs::Attached));
         assert_eq!(away.0.len(), MOST);
-        assert!(!away.come_back(&named(4)) && away.come_back(&named(5)));
+        assert_eq!(
+            (away.come_back(&named(4), &[]), away.come_back(&named(5), &[])),
+            (None, Some(AwayAs::Attached))
+        );
+    }
+
+    #[test]
+    fn the_record_of_one_that_left_is_found_after_its_index_was_taken_from_it() {
+        let mut away = Away::default();
+        let named = |number: u32| device(&format!("veth{number}.0"), "tun", None, 10);
+        away.leave(&named(3), AwayAs::Tried(RecordOf::Index(3)));
+        away.leave(&named(4), AwayAs::Tried(RecordOf::Index(4)));
+        away.find_slots(|index| (index == 3).then_some(17));
+        away.find_slots(|index| (index == 3).then_some(99));
+        let records = [3, 4].map(|number| away.come_back(&named(number), &[]));
+        assert_eq!(
+            records,
+            [RecordOf::Slot(17), RecordOf::Index(4)].map(|record| Some(AwayAs::Tried(record)))
+        );
     }
 }

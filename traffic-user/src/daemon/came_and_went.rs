@@ -5,6 +5,7 @@
 //! Which devices were attached is known from the daemon's own work, and from the records of slots: a start
 //! hook changes them. No sockets, no threads.
 
+mod attached;
 mod recorded;
 mod unseen;
 
@@ -16,14 +17,16 @@ use traffic_ledger::Gap;
 use traffic_model::ContainerId;
 
 use self::{
+    attached::AttachedDevices,
     recorded::{is_of_record, is_other_attach, is_recorded, mac_of, partly_counted, without},
     unseen::Unseen,
 };
 use super::{
-    away::Away,
+    away::{Away, AwayAs, RecordOf},
     index_watch::{Doubt, IndexWatch, Seen},
 };
 use crate::{
+    kernel::records::read_name,
     net::{
         events::{Batch, Ended},
         interface::{NetInterface, OtherEnd},
@@ -31,9 +34,6 @@ use crate::{
     node::{Policy, kernel_access::SlotMaps, registry::Registry},
     ownership::interface_rules::Role,
 };
-
-/// How many listings in a row may lack a device before its end is no longer waited for.
-const LISTINGS: u8 = 2;
 
 type Mac = Option<[u8; 6]>;
 
@@ -53,22 +53,14 @@ struct Candidate {
     carried: Carried,
     /// In the order of the ends.
     number: u64,
-    /// Whether the record of its index may be its own: an attach failed halfway.
-    may_be_recorded: bool,
-}
-
-/// A device that the daemon attached.
-#[derive(Clone, Copy, Debug)]
-struct Attached {
-    mac: Mac,
-    /// Listings in a row that lacked it.
-    absent: u8,
+    /// The record that may be its own: an attach failed halfway.
+    record: Option<RecordOf>,
 }
 
 /// Follows which interfaces came and went.
 #[derive(Debug, Default)]
 pub(super) struct CameAndWent {
-    attached: HashMap<u32, Attached>,
+    attached: AttachedDevices,
     /// Attached devices that moved to another network namespace.
     away: Away,
     /// Indexes of interfaces that are not attached and had a carrier.
@@ -106,36 +98,50 @@ impl CameAndWent {
             let mut ends: Vec<(usize, &Ended)> =
                 batch.ends.iter().enumerate().filter(|(_, end)| end.last.index == index).collect();
             let alive = batch.interfaces.get(&index).filter(|_| !batch.gone.contains(&index));
-            let attached = self.attached.get(&index).map(|attached| attached.mac);
+            let attached = self.attached.mac(index);
             let place = place_of_attached(&ends, alive.map(|interface| interface.mac), attached);
             if let Some(at) = place {
-                self.attached.remove(&index);
+                self.attached.remove(index);
                 let (_, own) = ends.remove(at);
                 if own.has_moved {
-                    self.away.leave(&own.last);
+                    self.away.leave(&own.last, AwayAs::Attached);
+                }
+            }
+            if self.tried.contains(&index) {
+                for (_, end) in ends.iter().filter(|(_, end)| end.has_moved) {
+                    self.away.leave(&end.last, AwayAs::Tried(RecordOf::Index(index)));
                 }
             }
             let mut had_carrier = self.had_carrier.remove(&index);
             for (at, (place_of_end, end)) in ends.into_iter().enumerate() {
                 let had_carrier = end.had_carrier || std::mem::take(&mut had_carrier);
-                others.push((place_of_end, end, had_carrier, at == 0 && place.is_none()));
+                let record = (at == 0 && place.is_none()).then_some(RecordOf::Index(index));
+                others.push((place_of_end, end, had_carrier, record));
             }
         }
         others.sort_unstable_by_key(|(at, ..)| *at);
-        for (_, end, had_carrier, may_be_recorded) in others.into_iter().filter(|(_, end, ..)| !end.has_moved)
-        {
+        let moved = self.attached.may_have_moved(batch.lost);
+        for (_, end, had_carrier, record) in others.into_iter().filter(|(_, end, ..)| !end.has_moved) {
             // An attached device that moved away takes its links along, and may have come back under another index.
-            if !self.away.come_back(&end.last) {
-                let carried = carried(&end.last, had_carrier);
+            let left_as = self.away.come_back(&end.last, &end.former_names);
+            if left_as != Some(AwayAs::Attached) {
+                let record = match left_as {
+                    Some(AwayAs::Tried(record)) => Some(record),
+                    _ => record,
+                };
+                let mut carried = carried(&end.last, had_carrier);
+                // It may be an attached device whose move no event told of: all, some or nothing of it was counted.
+                if left_as.is_none() && carried != Carried::Nothing && moved.may_be(end) {
+                    carried = Carried::Unknown;
+                }
                 self.ends_seen += 1;
                 let number = self.ends_seen;
-                let mut names = std::iter::once(&end.last.name).chain(end.former_names.iter().rev());
                 let mut last = end.last.clone();
                 last.recall_other_end(self.elsewhere.remove(&last.index));
-                let candidate = names.find_map(|name| {
+                let candidate = end.names().find_map(|name| {
                     candidate(&NetInterface { name: name.clone(), ..last.clone() }, carried, policy)
                 });
-                self.candidates.extend(candidate.map(|one| Candidate { number, may_be_recorded, ..one }));
+                self.candidates.extend(candidate.map(|one| Candidate { number, record, ..one }));
             }
         }
         let seen = batch.interfaces.values();
@@ -144,7 +150,7 @@ impl CameAndWent {
         if batch.lost {
             let carriers: HashSet<u32> = batch.with_carrier().collect();
             let open = seen.clone().filter(|interface| carriers.contains(&interface.index));
-            let open = open.filter(|interface| !self.attached.contains_key(&interface.index));
+            let open = open.filter(|interface| !self.attached.contains(interface.index));
             self.doubtful.extend(open.filter_map(|interface| candidate(interface, Carried::Unknown, policy)));
             self.indexes.overrun();
         }
@@ -152,7 +158,7 @@ impl CameAndWent {
         let place = if batch.lost { Seen::IncompleteEvents } else { Seen::Events };
         let doubt = self.indexes.see(seen.chain(ended), place);
         self.note_doubt(doubt);
-        self.had_carrier.extend(batch.with_carrier().filter(|index| !self.attached.contains_key(index)));
+        self.had_carrier.extend(batch.with_carrier().filter(|index| !self.attached.contains(*index)));
     }
 
     /// Notes where the other ends of these interfaces are.
@@ -171,8 +177,8 @@ impl CameAndWent {
     pub fn attached(&mut self, interface: &NetInterface) {
         self.had_carrier.remove(&interface.index);
         self.tried.remove(&interface.index);
-        self.away.come_back(interface);
-        self.attached.insert(interface.index, Attached { mac: interface.mac, absent: 0 });
+        self.away.come_back(interface, &[]);
+        self.attached.insert(interface);
     }
 
     /// Notes an interface that the daemon could not attach, whose record it may have changed all the same.
@@ -183,10 +189,7 @@ impl CameAndWent {
     /// Takes over a listing. `attached` says which interfaces the pass before it attached.
     pub fn listed(&mut self, interfaces: &[NetInterface], attached: impl Fn(&NetInterface) -> bool) {
         let listed: HashSet<u32> = interfaces.iter().map(|interface| interface.index).collect();
-        self.attached.retain(|index, device| {
-            device.absent = if listed.contains(index) { 0 } else { device.absent + 1 };
-            device.absent <= LISTINGS
-        });
+        self.attached.listed(&listed);
         self.had_carrier.retain(|index| listed.contains(index));
         self.note_other_ends(interfaces.iter());
         // The end of one that this listing lacks may still be announced: of one that the last listing showed, and of
@@ -210,8 +213,7 @@ impl CameAndWent {
         let gone = std::mem::take(&mut self.doubtful).into_iter();
         for one in gone.filter(|one| !listed.contains(&one.last.index)) {
             // Not again if its end is announced after all, nor if it was attached meanwhile.
-            let settled = Attached { mac: one.last.mac, absent: 0 };
-            if self.attached.insert(one.last.index, settled).is_none() {
+            if self.attached.insert_new(one.last.index, one.last.mac, &one.last.name) {
                 self.add(one);
             }
         }
@@ -231,6 +233,7 @@ impl CameAndWent {
     /// When a map cannot be read.
     pub fn judge(&mut self, registry: &Registry, maps: &impl SlotMaps) -> anyhow::Result<()> {
         self.judged.extend(self.candidates.iter().map(|one| one.last.index));
+        self.away.find_slots(|index| registry.interface_of_index(index));
         self.learn(registry);
         let all = self.candidates.clone();
         let last = |one: &Candidate| {
@@ -279,8 +282,7 @@ impl CameAndWent {
             let index = record.ifindex;
             let is_new = index != 0 && self.records.get(slot).is_none_or(|old| is_other_attach(old, record));
             if is_new && !self.tried.contains(&index) && !self.judged.contains(&index) {
-                let mac = mac_of(record.device);
-                self.attached.entry(index).or_insert(Attached { mac, absent: 0 });
+                self.attached.insert_new(index, mac_of(record.device), &read_name(record));
             }
         }
     }
@@ -367,7 +369,7 @@ fn candidate(last: &NetInterface, carried: Carried, policy: &Policy) -> Option<C
         Role::Shared | Role::Unresolved { .. } => None,
     };
     let is_any = carried != Carried::Nothing;
-    is_any.then(|| Candidate { last: last.clone(), container, carried, number: 0, may_be_recorded: false })
+    is_any.then(|| Candidate { last: last.clone(), container, carried, number: 0, record: None })
 }
 
 #[cfg(test)]

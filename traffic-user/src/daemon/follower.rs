@@ -118,13 +118,13 @@ impl Follower {
             }
         }
         for (index, interface) in batch.interfaces {
-            if self.known.get(&index) == Some(&interface.name) {
+            // Which of several names it has now, only the kernel knows.
+            if self.known.get(&index) == Some(&interface.name) && !batch.renamed.contains(&index) {
                 continue;
             }
             match policy.role(&interface) {
                 // The device that was attached under this index is gone, and must be released.
                 Role::Ignored(_) if ended.contains(&index) => plan.seen.push(interface),
-                // Which of its names it has now, only the kernel knows.
                 Role::Ignored(_) if batch.renamed.contains(&index) => plan.seen.push(interface),
                 Role::Ignored(_) => self.note_rename(&interface),
                 // So does one whose new name looks like that of any container.

@@ -39,6 +39,13 @@ pub struct Ended {
     pub has_moved: bool,
 }
 
+impl Ended {
+    /// Its names, the last one first.
+    pub fn names(&self) -> impl Iterator<Item = &String> {
+        std::iter::once(&self.last.name).chain(self.former_names.iter().rev())
+    }
+}
+
 /// Events that came together, the last one of each interface.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Batch {

@@ -6,6 +6,7 @@ use traffic_model::ContainerId;
 
 use super::{Candidate, Carried, Mac};
 use crate::{
+    daemon::away::RecordOf,
     net::interface::NetInterface,
     node::{kernel_access::SlotMaps, registry::Registry},
 };
@@ -19,7 +20,7 @@ pub(super) fn partly_counted(
     maps: &impl SlotMaps,
     one: &Candidate,
 ) -> anyhow::Result<Option<InterfaceStatistics>> {
-    let slot = registry.interface_of_index(one.last.index).filter(|_| one.may_be_recorded);
+    let slot = one.record.and_then(|record| record.slot(|index| registry.interface_of_index(index)));
     let Some(slot) = slot else { return Ok(None) };
     let record = registry.interface(slot);
     if record.device >> ADDRESS != one.last.device() >> ADDRESS {
@@ -60,7 +61,7 @@ pub(super) fn is_recorded(
     if let Some(slot) = registry.interface_of_index(one.last.index) {
         let is_new = before.get(slot as usize).is_none_or(|old| old.ifindex != one.last.index);
         // An old record is about the device that was attached before, or is of an attach that failed halfway.
-        let is_own = one.may_be_recorded && !is_tried;
+        let is_own = one.record == Some(RecordOf::Index(one.last.index)) && !is_tried;
         if has_address_of(registry.interface(slot), &one.last) && (is_new || is_own) {
             return true;
         }

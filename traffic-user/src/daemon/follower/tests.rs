@@ -253,6 +253,25 @@ fn what_passed_a_device_that_came_and_went_is_a_gap() {
     assert_eq!(daemon.kernel.unsettled(owner), Vec::<String>::new());
 }
 
+/// Its packets are counted from the moment a program is on its hooks, even if the attach fails after that.
+#[test]
+fn a_device_that_was_attached_halfway_and_moved_is_no_gap_of_what_was_counted() {
+    for (is_told_between, fails_in) in (0..40).flat_map(|call| [(false, call), (true, call)]) {
+        let add = Daemon::new().take(&Step::Add { index: 3, name: 0 });
+        let tried = add.take(&Step::Deliver { fails_in: Some(fails_in) }).take(&Step::Packets);
+        let mut daemon = tried.take(&Step::MoveAway { index: 3 });
+        if is_told_between {
+            daemon = daemon.deliver();
+        }
+        daemon = daemon.take(&Step::MoveBack { index: 2 }).take(&Step::Remove { index: 2 }).deliver();
+        // As after each failure, everything is compared soon.
+        daemon = daemon.take(&Step::Lose).deliver();
+        let counted = 2 - daemon.kernel.missed();
+        assert_eq!(daemon.in_gaps, 2 - counted, "told between: {is_told_between}, failure at {fails_in}");
+        assert_eq!(daemon.kernel.unsettled(owner), Vec::<String>::new());
+    }
+}
+
 #[test]
 fn an_interface_that_is_attached_needs_no_second_look() {
     let mut daemon = Daemon::new().take(&Step::Add { index: 2, name: 0 }).deliver();
@@ -289,6 +308,36 @@ fn an_event_only_says_where_to_look() {
     daemon = daemon.take(&Step::Stale { index: 2, name: 0 }).deliver();
     daemon.kernel.pass_packets();
     assert_eq!(daemon.kernel.unsettled(owner), Vec::<String>::new());
+}
+
+#[test]
+fn an_older_name_after_a_newer_one_hides_no_renaming() {
+    let mut daemon = Daemon::new().take(&Step::Add { index: 5, name: 4 }).deliver();
+    daemon =
+        daemon.take(&Step::Rename { index: 5, name: 0 }).take(&Step::Stale { index: 5, name: 4 }).deliver();
+    assert_eq!(daemon.kernel.unsettled(owner), Vec::<String>::new());
+}
+
+#[test]
+fn what_passed_a_device_whose_move_was_lost_is_no_gap_of_what_was_counted() {
+    // The event of the move is lost alone, or together with that of the end; or a listing shows it before the end.
+    for (is_lost_early, is_listed) in [(true, false), (false, false), (true, true)] {
+        let mut daemon = Daemon::new().take(&Step::Add { index: 4, name: 0 }).deliver();
+        daemon = daemon.take(&Step::Packets).take(&Step::MoveAway { index: 4 });
+        if is_lost_early {
+            daemon = daemon.take(&Step::Lose);
+        }
+        if is_listed {
+            daemon = daemon.deliver();
+        }
+        daemon = daemon.take(&Step::MoveBack { index: 3 });
+        if !is_lost_early {
+            daemon = daemon.take(&Step::Lose);
+        }
+        let daemon = daemon.take(&Step::Remove { index: 3 }).deliver();
+        assert_eq!((daemon.in_gaps, daemon.kernel.missed()), (0, 0), "{is_lost_early} {is_listed}");
+        assert_eq!(daemon.kernel.unsettled(owner), Vec::<String>::new());
+    }
 }
 
 #[test]
