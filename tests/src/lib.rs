@@ -17,7 +17,7 @@
 //! - [`small_disk`]: a file system for the state of a node, to be filled.
 //! - [`soak`]: a long run of mixed traffic under disturbances.
 //! - [`systemd`]: a systemd in namespaces that runs the shipped unit.
-//! - [`postgres`]: a real PostgreSQL that ends with its guard.
+//! - [`postgres`], [`clickhouse`]: a real PostgreSQL and a real ClickHouse, which end with their guards.
 //! - [`process`]: commands whose failure is an error, and children that end with their guard.
 //!
 //! Nothing here uses the code under test, so the lab's figures are independent of it. Everything needs root,
@@ -25,6 +25,7 @@
 
 pub mod browser;
 pub mod check;
+pub mod clickhouse;
 pub mod container;
 pub mod counters;
 pub mod daemon;

@@ -11,10 +11,7 @@ use std::{
 use anyhow::Context as _;
 use jiff::Timestamp;
 use traffic_ledger::Ledger;
-use traffic_store::{
-    Node, Shipped, Shipper,
-    postgres::{Postgres, Target},
-};
+use traffic_store::{AnyStore, Node, Shipped, Shipper, Target};
 
 use crate::{
     config::{Config, IdScope},
@@ -78,7 +75,7 @@ impl Shipping {
     /// When the ledger cannot be read or is refused, or the store is away. What it took before stays.
     pub async fn round(&self, target: &Target) -> anyhow::Result<Shipped> {
         let ledger = self.ledger()?;
-        let mut store = Postgres::connect(target).await?;
+        let mut store = AnyStore::connect(target).await?;
         let mut next_line = Instant::now() + LINES;
         let mut on_step = |shipped: Shipped, left: usize| {
             if left > 0 && Instant::now() >= next_line {

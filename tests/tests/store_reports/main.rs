@@ -1,4 +1,5 @@
-//! Reports from a store equal those of the ledgers that were shipped to it: for random ledgers, in a real PostgreSQL.
+//! Reports from a store equal those of the ledgers that were shipped to it: for random ledgers, in a real PostgreSQL and a
+//! real ClickHouse.
 
 mod random_node;
 mod tenants;
@@ -9,8 +10,8 @@ use anyhow::{Context as _, Result, ensure};
 use jiff::Timestamp;
 use traffic_ledger::{Basis, By, Ledger, LedgerError, Report, ReportQuery, SeriesQuery, Split, TopQuery};
 use traffic_model::calendar::Calendar;
-use traffic_store::postgres::{self, Postgres as Store, Reported, Target, open_ledger};
-use traffic_tests::{Namespace, postgres::Postgres};
+use traffic_store::{Reported, Target, open_ledger};
+use traffic_tests::{Namespace, clickhouse::ClickHouse, postgres::Postgres};
 
 use random_node::{Habits, RandomNode};
 
@@ -20,6 +21,8 @@ const BEGIN: i64 = 1_790_424_000;
 const HISTORIES: u64 = 3;
 /// Queries to each of them.
 const QUERIES: usize = 15;
+/// The same in ClickHouse, where a small report takes 20 times as long. With `TRAFCTL_HISTORIES`, there are as many.
+const FEWER_QUERIES: usize = 6;
 
 const ZONES: [(&str, u8); 5] = [
     ("UTC", 1),
@@ -35,10 +38,39 @@ fn block_on<T>(work: impl Future<Output = T>) -> Result<T> {
     Ok(tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(work))
 }
 
-fn new_store(server: &Postgres<'_>) -> Result<Target> {
-    server.query("drop schema if exists trafctl cascade")?;
-    let target = Target::parse(&server.url("postgres")).map_err(anyhow::Error::msg)?;
-    block_on(async { postgres::init(&mut Store::connect(&target).await?).await })??;
+/// A server that can have a store.
+trait Server {
+    /// Its store, of which nothing is left.
+    fn emptied(&self) -> Result<Target>;
+    /// How many queries each history asks.
+    fn queries(&self) -> usize;
+}
+
+impl Server for Postgres<'_> {
+    fn emptied(&self) -> Result<Target> {
+        self.query("drop schema if exists trafctl cascade")?;
+        Target::parse(&self.url("postgres")).map_err(anyhow::Error::msg)
+    }
+
+    fn queries(&self) -> usize {
+        QUERIES
+    }
+}
+
+impl Server for ClickHouse<'_> {
+    fn emptied(&self) -> Result<Target> {
+        self.query("DROP DATABASE IF EXISTS traffic")?;
+        Target::parse(&self.url("default")).map_err(anyhow::Error::msg)
+    }
+
+    fn queries(&self) -> usize {
+        if asked_histories().is_some() { QUERIES } else { FEWER_QUERIES }
+    }
+}
+
+fn new_store(server: &impl Server) -> Result<Target> {
+    let target = server.emptied()?;
+    block_on(target.init())??;
     Ok(target)
 }
 
@@ -91,7 +123,7 @@ fn equal<T: PartialEq + std::fmt::Debug>(
     }
 }
 
-fn one_node(server: &Postgres<'_>, seed: u64) -> Result<()> {
+fn one_node(server: &impl Server, seed: u64) -> Result<()> {
     let mut random = fastrand::Rng::with_seed(seed);
     let target = new_store(server)?;
     let (zone, day) = ZONES[random.usize(..ZONES.len())];
@@ -107,7 +139,7 @@ fn one_node(server: &Postgres<'_>, seed: u64) -> Result<()> {
     let stored = node.stored(&target)?;
     let containers: Vec<String> =
         node.ledger.containers()?.into_iter().map(|container| container.container).collect();
-    for _ in 0..QUERIES {
+    for _ in 0..server.queries() {
         let query = query(&node.calendar, &containers, &mut random)?;
         let what = format!("seed {seed}, {zone} {day}: {query:?}");
         equal(&what, node.ledger.report(&query), stored.report(&query))?;
@@ -148,6 +180,15 @@ fn a_node_is_reported_as_by_its_ledger() -> Result<()> {
 }
 
 #[test]
+fn a_node_is_reported_as_by_its_ledger_from_clickhouse() -> Result<()> {
+    let namespace = Namespace::new("ch-one")?;
+    let server = ClickHouse::start(&namespace, None)?;
+    namespace.enter(|| {
+        (0..histories()).try_for_each(|seed| one_node(&server, seed).with_context(|| format!("seed {seed}")))
+    })
+}
+
+#[test]
 fn a_day_that_is_older_than_its_five_minutes_does_not_answer() -> Result<()> {
     let namespace = Namespace::new("store-stale")?;
     let server = Postgres::start(&namespace, &["-c", "fsync=off"])?;
@@ -173,8 +214,12 @@ fn a_day_that_is_older_than_its_five_minutes_does_not_answer() -> Result<()> {
     Ok(())
 }
 
+fn asked_histories() -> Option<u64> {
+    std::env::var("TRAFCTL_HISTORIES").ok().and_then(|text| text.parse().ok())
+}
+
 fn histories() -> u64 {
-    std::env::var("TRAFCTL_HISTORIES").ok().and_then(|text| text.parse().ok()).unwrap_or(HISTORIES)
+    asked_histories().unwrap_or(HISTORIES)
 }
 
 /// Sums of a row: packets in, bytes in, packets out, bytes out, and what to bill.
@@ -211,7 +256,7 @@ fn add(total: &mut BTreeMap<Key, Figures>, rows: BTreeMap<Key, Figures>) {
     }
 }
 
-fn several_nodes(server: &Postgres<'_>, seed: u64) -> Result<()> {
+fn several_nodes(server: &impl Server, seed: u64) -> Result<()> {
     let mut random = fastrand::Rng::with_seed(seed);
     let target = new_store(server)?;
     let has_cluster_ids = random.bool();
@@ -226,7 +271,7 @@ fn several_nodes(server: &Postgres<'_>, seed: u64) -> Result<()> {
         nodes.push(node);
     }
     let stored = open_ledger(&target, &Reported { with_interfaces: true, ..Reported::default() })?;
-    for _ in 0..QUERIES {
+    for _ in 0..server.queries() {
         let mut query = query(&calendar, &[], &mut random)?;
         // All ledgers must have the same span and, in steps, the same rows without traffic.
         query.from = time(BEGIN - 86_400);
@@ -267,6 +312,16 @@ fn several_nodes_are_reported_as_their_sum() -> Result<()> {
     (0..histories()).try_for_each(|seed| several_nodes(&server, seed).with_context(|| format!("seed {seed}")))
 }
 
+#[test]
+fn several_nodes_are_reported_as_their_sum_from_clickhouse() -> Result<()> {
+    let namespace = Namespace::new("ch-sum")?;
+    let server = ClickHouse::start(&namespace, None)?;
+    namespace.enter(|| {
+        (0..histories())
+            .try_for_each(|seed| several_nodes(&server, seed).with_context(|| format!("seed {seed}")))
+    })
+}
+
 /// The rate at a percentile, by the definition: of all five-minute sums, the one at its rank.
 fn by_definition(mut sums: Vec<u64>, values: usize, percent: usize) -> u64 {
     sums.resize(values.max(sums.len()), 0);
@@ -279,9 +334,20 @@ fn by_definition(mut sums: Vec<u64>, values: usize, percent: usize) -> u64 {
 fn a_percentile_is_of_the_sum_of_all_nodes() -> Result<()> {
     let namespace = Namespace::new("store-rate")?;
     let server = Postgres::start(&namespace, &["-c", "fsync=off"])?;
+    percentiles(&server)
+}
+
+#[test]
+fn a_percentile_is_of_the_sum_of_all_nodes_from_clickhouse() -> Result<()> {
+    let namespace = Namespace::new("ch-rate")?;
+    let server = ClickHouse::start(&namespace, None)?;
+    namespace.enter(|| percentiles(&server))
+}
+
+fn percentiles(server: &impl Server) -> Result<()> {
     for seed in 0..histories() {
         let mut random = fastrand::Rng::with_seed(seed);
-        let target = new_store(&server)?;
+        let target = new_store(server)?;
         let mut nodes = Vec::new();
         for name in ["n1", "n2"] {
             let mut node = RandomNode::new(name, Calendar::utc(), &mut random)?;

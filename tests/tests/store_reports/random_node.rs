@@ -5,10 +5,7 @@ use std::collections::BTreeMap;
 use anyhow::Result;
 use traffic_ledger::{AdjustmentRequest, Ledger, LedgerConfig, LedgerError, testing};
 use traffic_model::calendar::{Calendar, Retention};
-use traffic_store::{
-    Node, Shipper,
-    postgres::{Postgres as Store, Reported, Target, open_ledger},
-};
+use traffic_store::{AnyStore as Store, Node, Reported, Shipper, Target, open_ledger};
 
 use crate::{BEGIN, CONTAINERS, block_on};
 

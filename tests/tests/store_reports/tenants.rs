@@ -6,7 +6,10 @@ use anyhow::{Context as _, Result, ensure};
 use jiff::Timestamp;
 use traffic_ledger::{By, Ledger, ReportQuery, Split};
 use traffic_model::calendar::Calendar;
-use traffic_store::postgres::{self, Assignment, Postgres as Store, Reported, open_ledger};
+use traffic_store::{
+    Reported, open_ledger,
+    postgres::{self, Assignment, Postgres as Store},
+};
 use traffic_tests::{Namespace, postgres::Postgres};
 
 use crate::{
@@ -54,7 +57,9 @@ fn tenants(server: &Postgres<'_>, seed: u64) -> Result<()> {
             from,
             until: random.bool().then(|| from.max(BEGIN) + random.i64(300..2_000_000)),
         };
-        let made = block_on(async { postgres::assign(&mut Store::connect(&target).await?, &new).await })?;
+        let made = block_on(async {
+            postgres::assign(&mut Store::connect(target.postgres("tenants")?).await?, &new).await
+        })?;
         let start = |time: i64| time.div_euclid(300) * 300;
         let (from, until) = (start(new.from), new.until.map_or(i64::MAX, start));
         let overlaps = assigned.iter().any(|other| {

@@ -36,6 +36,8 @@ const REMEMBERED: Duration = Duration::from_mins(5);
 const MOST_HEAD: usize = 32 << 10;
 /// How much of an answer's text is read, in bytes.
 const MOST_TEXT: usize = 1000;
+/// The end of an error about a step that took too long.
+const LATE: &str = "took too long";
 /// How long that text is waited for.
 const TEXT_WAIT: Duration = Duration::from_secs(1);
 
@@ -46,7 +48,7 @@ pub struct Server {
     pub host: String,
     /// Its port.
     pub port: u16,
-    /// Whether by TLS. Without it, only this machine itself is asked.
+    /// Whether by TLS. Without it, only this machine itself is asked, unless the client was told otherwise.
     pub is_encrypted: bool,
     /// The file with the authorities that its certificate may be from; the system's without one.
     pub ca_file: Option<PathBuf>,
@@ -84,6 +86,24 @@ pub struct Answer {
     pub text: Option<String>,
 }
 
+/// A whole answer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Reply {
+    /// The status, such as 200.
+    pub status: u16,
+    /// Its text, whatever it is.
+    pub body: Vec<u8>,
+}
+
+/// How long an answer may take, and how large it may be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Until the last byte of the answer.
+    pub timeout: Duration,
+    /// Bytes of the answer's text.
+    pub most_bytes: usize,
+}
+
 /// What is offered to servers, by the file of authorities, and when that was read.
 type Configs = HashMap<Option<PathBuf>, (Instant, Arc<ClientConfig>)>;
 
@@ -91,19 +111,46 @@ type Configs = HashMap<Option<PathBuf>, (Instant, Arc<ClientConfig>)>;
 #[derive(Debug, Default)]
 pub struct Client {
     configs: Mutex<Configs>,
+    /// Whether other machines are asked without TLS, where a server has none.
+    asks_in_clear: bool,
 }
 
 impl Client {
+    /// One that asks other machines without TLS as well: passwords and figures can be read on the way.
+    pub fn in_clear() -> Self {
+        Self { asks_in_clear: true, ..Self::default() }
+    }
+
     /// Sends a request, and waits for the answer until a deadline.
     ///
     /// # Errors As a sentence: which step failed or took too long, at which server. It has neither the path
     /// nor a header of the request, which may be secret.
     pub async fn post(&self, server: &Server, request: Request, timeout: Duration) -> Result<Answer, String> {
+        let asked = self.send(server, request, (timeout, &FirstLine)).await;
+        asked.map_err(|error| if error.ends_with(LATE) { format!("{error}; raise `timeout`") } else { error })
+    }
+
+    /// Sends a request, and reads the whole answer.
+    ///
+    /// # Errors
+    /// As [`Self::post`], and when the answer is too large or breaks off.
+    pub async fn ask(&self, server: &Server, request: Request, limits: Limits) -> Result<Reply, String> {
+        let Limits { timeout, most_bytes } = limits;
+        self.send(server, request, (timeout, &WholeBody { most_bytes })).await
+    }
+
+    async fn send<W: Wanted>(
+        &self,
+        server: &Server,
+        request: Request,
+        (timeout, wanted): (Duration, &W),
+    ) -> Result<W::Got, String> {
         let end = Instant::now() + timeout;
         let name = server.authority();
-        let stream = before(end, &format!("the connection to {name}"), connect(server, end)).await?;
+        let connecting = connect(server, end, self.asks_in_clear);
+        let stream = before(end, &format!("the connection to {name}"), connecting).await?;
         if !server.is_encrypted {
-            return exchange(stream, &name, request, end).await;
+            return exchange(stream, &name, request, (end, wanted)).await;
         }
         let config = self.config(server.ca_file.as_deref())?;
         let host = ServerName::try_from(server.host.clone())
@@ -112,7 +159,7 @@ impl Client {
             TlsConnector::from(config).connect(host, stream).await.map_err(|error| distrust(&name, &error))
         };
         let stream = before(end, &format!("the TLS handshake with {name}"), handshake).await?;
-        exchange(stream, &name, request, end).await
+        exchange(stream, &name, request, (end, wanted)).await
     }
 
     fn config(&self, file: Option<&Path>) -> Result<Arc<ClientConfig>, String> {
@@ -133,12 +180,10 @@ async fn before<T>(
     what: &str,
     step: impl Future<Output = Result<T, String>>,
 ) -> Result<T, String> {
-    time::timeout_at(end, step)
-        .await
-        .unwrap_or_else(|_| Err(format!("{what} took too long; raise `timeout`")))
+    time::timeout_at(end, step).await.unwrap_or_else(|_| Err(format!("{what} {LATE}")))
 }
 
-async fn connect(server: &Server, end: Instant) -> Result<TcpStream, String> {
+async fn connect(server: &Server, end: Instant, in_clear: bool) -> Result<TcpStream, String> {
     let name = server.authority();
     let addresses: Vec<SocketAddr> = match server.host.parse::<IpAddr>() {
         Ok(address) => vec![SocketAddr::new(address, server.port)],
@@ -149,7 +194,7 @@ async fn connect(server: &Server, end: Instant) -> Result<TcpStream, String> {
     };
     let mut last = format!("{} has no address", server.host);
     for address in addresses {
-        if !server.is_encrypted && !address.ip().is_loopback() {
+        if !server.is_encrypted && !in_clear && !address.ip().is_loopback() {
             last = format!("{name} is at {}, and only this machine is asked without TLS", address.ip());
             continue;
         }
@@ -169,13 +214,62 @@ fn distrust(name: &str, error: &io::Error) -> String {
     format!("no TLS with {name}: {text}{advice}")
 }
 
-/// Sends a request on a connection, and reads the answer.
-async fn exchange(
+/// What is read of an answer.
+trait Wanted {
+    type Got;
+
+    /// Reads it. The error is what went wrong with the answer.
+    fn read(&self, response: Response<Incoming>) -> impl Future<Output = Result<Self::Got, String>>;
+}
+
+/// The status, and of a refusal the first line.
+struct FirstLine;
+
+impl Wanted for FirstLine {
+    type Got = Answer;
+
+    async fn read(&self, response: Response<Incoming>) -> Result<Answer, String> {
+        let status = response.status();
+        let text = if status.is_success() { None } else { first_line(response).await };
+        Ok(Answer { status: status.as_u16(), text })
+    }
+}
+
+/// All of it.
+struct WholeBody {
+    most_bytes: usize,
+}
+
+impl Wanted for WholeBody {
+    type Got = Reply;
+
+    async fn read(&self, response: Response<Incoming>) -> Result<Reply, String> {
+        let status = response.status().as_u16();
+        let mut incoming = response.into_body();
+        let mut body = Vec::new();
+        while let Some(frame) = incoming.frame().await {
+            let frame = frame.map_err(|error| format!("it broke off: {}", with_source(&error)))?;
+            body.extend_from_slice(&frame.into_data().unwrap_or_default());
+            if body.len() > self.most_bytes {
+                return Err(format!("it has more than {} bytes", self.most_bytes));
+            }
+        }
+        Ok(Reply { status, body })
+    }
+}
+
+fn with_source(error: &hyper::Error) -> String {
+    let why = error.source().map_or_else(String::new, |source| format!(": {source}"));
+    format!("{error}{why}")
+}
+
+/// Sends a request on a connection, and reads what is wanted of the answer.
+async fn exchange<W: Wanted>(
     stream: impl AsyncRead + AsyncWrite + Unpin + 'static,
     name: &str,
     request: Request,
-    end: Instant,
-) -> Result<Answer, String> {
+    (end, wanted): (Instant, &W),
+) -> Result<W::Got, String> {
     let mut builder = hyper::Request::post(request.target.as_str()).header("host", name);
     for (key, value) in &request.headers {
         builder = builder.header(*key, value);
@@ -184,18 +278,16 @@ async fn exchange(
         .body(Full::new(Bytes::from(request.body)))
         .map_err(|error| format!("the request to {name} cannot be written: {error}"))?;
     let talk = async {
-        let failed = |error: hyper::Error| {
-            let why = error.source().map_or_else(String::new, |source| format!(": {source}"));
-            format!("no answer from {name}: {error}{why}")
-        };
+        let failed = |error: hyper::Error| format!("no answer from {name}: {}", with_source(&error));
         let mut builder = http1::Builder::new();
         builder.max_buf_size(MOST_HEAD);
         let (mut sender, connection) = builder.handshake(TokioIo::new(stream)).await.map_err(failed)?;
         let answer = async {
             let response = sender.send_request(message).await.map_err(failed)?;
-            let status = response.status();
-            let text = if status.is_success() { None } else { first_line(response).await };
-            Ok(Answer { status: status.as_u16(), text })
+            wanted
+                .read(response)
+                .await
+                .map_err(|reason| format!("the answer of {name} cannot be read: {reason}"))
         };
         // The connection moves only while somebody polls it.
         let (mut answer, mut connection) = (pin!(answer), pin!(connection));

@@ -138,3 +138,39 @@ async fn every_wait_has_an_end_and_no_error_has_the_path() {
     assert!(errors.last().unwrap().starts_with("cannot find the address of nowhere.invalid"), "{errors:?}");
     assert!(errors.iter().all(|error| !error.contains("s3cret")), "{errors:?}");
 }
+
+#[tokio::test]
+async fn a_whole_answer_is_read_up_to_its_limit() {
+    let ask = |text: &'static [u8], most_bytes| async move {
+        let (server, task) = server(text.to_vec()).await;
+        let limits = Limits { timeout: LONG, most_bytes };
+        let reply = Client::default().ask(&server, request(), limits).await;
+        drop(task);
+        reply
+    };
+    let text = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n1\t2\n\0";
+    assert_eq!(ask(text, 5).await, Ok(Reply { status: 200, body: b"1\t2\n\0".to_vec() }));
+    let error = ask(text, 4).await.unwrap_err();
+    assert!(error.ends_with("it has more than 4 bytes"), "{error}");
+    let text = b"HTTP/1.1 404 Not Found\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nno\r\n0\r\n\r\n";
+    assert_eq!(ask(text, 5).await, Ok(Reply { status: 404, body: b"no".to_vec() }));
+}
+
+#[tokio::test]
+async fn an_answer_that_breaks_off_is_no_answer() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let server = Server { host: "127.0.0.1".to_owned(), port, is_encrypted: false, ca_file: None };
+    let task = tokio::spawn(async move {
+        let (mut stream, _) = listener.accept().await.unwrap();
+        let mut seen = Vec::new();
+        while !seen.ends_with(b"hello") {
+            seen.push(stream.read_u8().await.unwrap());
+        }
+        stream.write_all(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n9\r\n1\t").await.unwrap();
+    });
+    let limits = Limits { timeout: LONG, most_bytes: 99 };
+    let error = Client::default().ask(&server, request(), limits).await.unwrap_err();
+    assert!(error.contains("it broke off"), "{error}");
+    task.await.unwrap();
+}

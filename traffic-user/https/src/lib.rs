@@ -9,5 +9,5 @@
 mod client;
 mod tls;
 
-pub use client::{Answer, Client, Request, Server};
+pub use client::{Answer, Client, Limits, Reply, Request, Server};
 pub use tls::{config, provider, roots};

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use anyhow::{Context as _, bail};
 use clap::Args;
 use traffic_ledger::Ledger;
-use traffic_store::postgres::{Reported, open_ledger};
+use traffic_store::{Reported, open_ledger};
 
 use crate::{
     cli::{

@@ -4,10 +4,7 @@ use anyhow::{Context as _, bail};
 use clap::{Args, Subcommand};
 use serde::Serialize;
 use tokio::signal::unix::{SignalKind, signal};
-use traffic_store::{
-    Store as _, Takeover, Verified,
-    postgres::{Postgres, Target},
-};
+use traffic_store::{AnyStore, Store as _, Takeover, Target, Verified};
 
 use crate::{
     cli::{Done, Format, Global, confirm::Confirm, print, print_error, store::Passwords},
@@ -88,7 +85,8 @@ impl To {
         let urls = if self.urls.is_empty() { &config.ship.to } else { &self.urls };
         if urls.is_empty() {
             bail!(
-                "no store to ship to; set `[ship] to = [\"postgresql://USER@HOST/DATABASE\"]`, or use --to"
+                "no store to ship to; set `[ship] to = [\"postgresql://USER@HOST/DATABASE\"]`, or use --to; \
+                 clickhouse+https:// is the other kind"
             );
         }
         let password_file = config.ship.password_file.as_deref();
@@ -185,7 +183,7 @@ async fn adopt(global: &Global, to: &To, confirm: Confirm) -> anyhow::Result<Don
     for target in &shipping.targets {
         let name = target.name();
         let ledger = global.ledger()?;
-        let mut store = Postgres::connect(target).await?;
+        let mut store = AnyStore::connect(target).await?;
         let takeover = shipping.shipper(&ledger).takeover(&mut store).await?;
         let mut rows = None;
         if confirm.yes {
@@ -251,7 +249,7 @@ async fn verify(global: &Global, to: &To, repair: bool) -> anyhow::Result<Done> 
 
 async fn verify_one(shipping: &Shipping, target: &Target, repair: bool) -> anyhow::Result<Verified> {
     let ledger = shipping.ledger()?;
-    let mut store = Postgres::connect(target).await?;
+    let mut store = AnyStore::connect(target).await?;
     Ok(traffic_store::verify(&shipping.shipper(&ledger), &mut store, repair).await?)
 }
 

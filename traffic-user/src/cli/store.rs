@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, anyhow};
 use clap::{Args, Subcommand};
 use serde::Serialize;
-use traffic_store::postgres::{self, PasswordFile, Postgres, Target};
+use traffic_store::{PasswordFile, Target, postgres::Postgres};
 
 use crate::{
     cli::{Done, Format, Global, print},
@@ -18,11 +18,13 @@ use crate::{
 
 /// Create, check and update the database that ledgers are shipped to; its nodes and tenants
 ///
-/// A store is a schema in a PostgreSQL database (13 or later), with the rows of all nodes and views for people who
-/// write SQL. `trafctl ship` fills it. Passwords come from a file in PostgreSQL's format, never from the URL.
+/// A store is a schema in a PostgreSQL database (13 or later), or a database in ClickHouse (18.16 or later), with the
+/// rows of all nodes and views for people who write SQL. `trafctl ship` fills it. Passwords come from a file in
+/// PostgreSQL's format, never from the URL.
 #[derive(Debug, Args)]
 #[command(after_long_help = "Examples:\n  \
     trafctl store init postgresql://postgres@db.example/traffic\n  \
+    trafctl store init clickhouse+https://default@db.example/traffic\n  \
     trafctl store check postgresql://node7@db.example/traffic\n  \
     trafctl store nodes postgresql://billing@db.example/traffic")]
 pub struct Options {
@@ -36,6 +38,7 @@ enum Action {
     ///
     /// Creates the schema `trafctl` with its tables, functions and views, and two roles without login where they do
     /// not exist: `trafctl_ship` may add rows and newer versions of them, and nothing else; `trafctl_read` may read.
+    /// In ClickHouse, it creates the database of the URL instead, and `trafctl_ship` may also read.
     /// A store of this version is left as it is.
     #[command(after_long_help = "Example:\n  trafctl store init postgresql://postgres@db.example/traffic")]
     Init(At),
@@ -78,7 +81,7 @@ enum Action {
 
 #[derive(Debug, Args)]
 struct At {
-    /// The database: `postgresql://USER@HOST/DATABASE`
+    /// The database: `postgresql://USER@HOST/DATABASE`, or `clickhouse+https://USER@HOST/DATABASE`
     #[arg(value_name = "URL")]
     url: String,
     #[command(flatten)]
@@ -125,11 +128,20 @@ impl Passwords {
     }
 }
 
-/// A connection to the store of a URL, and its name.
-async fn connect(global: &Global, url: &str, passwords: &Passwords) -> anyhow::Result<(Postgres, String)> {
+/// The target of a URL, with its password.
+fn target_of(global: &Global, url: &str, passwords: &Passwords) -> anyhow::Result<Target> {
     let configured = global.config_to_show().0.ship.password_file;
-    let target = passwords.target(url, configured.as_deref())?;
-    Ok((Postgres::connect(&target).await?, target.name().to_owned()))
+    passwords.target(url, configured.as_deref())
+}
+
+/// A connection to the store of a URL, and its name. `what` is for what: only PostgreSQL has it so far.
+async fn connect(
+    global: &Global,
+    (url, passwords): (&str, &Passwords),
+    what: &str,
+) -> anyhow::Result<(Postgres, String)> {
+    let target = target_of(global, url, passwords)?;
+    Ok((Postgres::connect(target.postgres(what)?).await?, target.name().to_owned()))
 }
 
 /// The JSON document of a store.
@@ -177,15 +189,13 @@ struct ShownMigration<'a> {
 }
 
 async fn migrate(global: &Global, at: &At) -> anyhow::Result<Done> {
-    let (mut store, name) = connect(global, &at.url, &at.passwords).await?;
-    let done =
-        postgres::migrate(&mut store).await.with_context(|| format!("cannot migrate the store {name}"))?;
+    let target = target_of(global, &at.url, &at.passwords)?;
+    let name = target.name();
+    let done = target.migrate().await.with_context(|| format!("cannot migrate the store {name}"))?;
     print(&match at.format {
-        Format::Json => json::document(&ShownMigration {
-            store: &name,
-            from_version: done.from,
-            schema_version: done.to,
-        })?,
+        Format::Json => {
+            json::document(&ShownMigration { store: name, from_version: done.from, schema_version: done.to })?
+        }
         Format::Table if done.from == done.to => {
             format!("store {name} has schema version {} already; nothing was changed\n", done.to)
         }
@@ -203,17 +213,14 @@ pub(super) async fn run(global: &Global, options: &Options) -> anyhow::Result<Do
         Action::Migrate(at) => return migrate(global, at).await,
         Action::Init(at) | Action::Check(at) => at,
     };
-    let configured = global.config_to_show().0.ship.password_file;
-    let target = at.passwords.target(&at.url, configured.as_deref())?;
-    let mut store = Postgres::connect(&target).await?;
+    let target = target_of(global, &at.url, &at.passwords)?;
     let created = match options.action {
-        Action::Init(_) => postgres::init(&mut store).await,
+        Action::Init(_) => target.init().await,
         _ => Ok(false),
     };
     let created = created.with_context(|| format!("cannot create a store in {}", target.name()))?;
     // Also after it was created: reported is what is there.
-    let checked =
-        postgres::check(&mut store).await.with_context(|| format!("cannot use {}", target.name()))?;
+    let checked = target.check().await.with_context(|| format!("cannot use {}", target.name()))?;
     let shown = Shown {
         store: target.name().to_owned(),
         server: checked.server,

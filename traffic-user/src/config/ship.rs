@@ -6,7 +6,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use toml::Spanned;
 use traffic_model::units::{DurationRange, format_duration};
-use traffic_store::postgres::Target;
+use traffic_store::Target;
 
 use super::check::{Problem, amount, problem};
 
@@ -36,7 +36,7 @@ impl IdScope {
 pub struct ShipConfig {
     /// URLs of the stores: `[ship] to`.
     pub to: Vec<String>,
-    /// Passwords for them, in PostgreSQL's format: `[ship] password_file`.
+    /// Passwords for them, in PostgreSQL's format for both kinds: `[ship] password_file`.
     pub password_file: Option<PathBuf>,
     /// How often it ships: `[ship] interval`.
     pub interval: Duration,
@@ -118,6 +118,8 @@ mod tests {
         for (text, place, reason) in [
             ("to = ['postgresql://ship:hunter2@db/traffic']", "t.toml:2:7", "with a password"),
             ("to = ['mysql://db']", "t.toml:2:7", "mysql"),
+            ("to = ['clickhouse://ship@db/traffic']", "t.toml:2:7", "clickhouse+https"),
+            ("to = ['clickhouse+https://ship:hunter2@db/traffic']", "t.toml:2:7", "with a password"),
             ("to = ['postgresql://a@db/t', 'postgresql://a@db/t']", "t.toml:2:30", "twice"),
             ("password_file = 'pgpass'", "t.toml:2:17", "not absolute"),
             ("interval = '0s'", "t.toml:2:12", ""),

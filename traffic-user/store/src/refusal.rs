@@ -76,8 +76,17 @@ pub(crate) fn check(
     if differ(known.machine.as_deref(), ledger.machine.as_deref()) {
         return Err(Refusal::Clone { ledger: ledger.ledger.clone() });
     }
-    if known.changes > ledger.changes || known.token.as_deref() != at_known {
-        return Err(Refusal::Restored { known: known.changes, changes: ledger.changes });
+    check_other((known.changes, known.token.as_deref()), at_known, ledger)
+}
+
+/// Whether a ledger has a change number with its token. `at_known` is its own token of that number.
+pub(crate) fn check_other(
+    (known, token): (i64, Option<&str>),
+    at_known: Option<&str>,
+    ledger: &Identity,
+) -> Result<(), Refusal> {
+    if known > ledger.changes || token != at_known {
+        return Err(Refusal::Restored { known, changes: ledger.changes });
     }
     Ok(())
 }
@@ -108,7 +117,7 @@ mod tests {
             changes: 5,
             token: Some("s".to_owned()),
             done: 4,
-            replaced_by: None,
+            ..Known::default()
         }
     }
 

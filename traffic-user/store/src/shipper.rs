@@ -147,7 +147,12 @@ impl Shipper<'_> {
 
     fn check(&self, known: Option<&Known>, identity: &Identity) -> Result<(), ShipError> {
         let at_known = known.map(|known| self.ledger.lineage_at(known.changes)).transpose()?.flatten();
-        Ok(refusal::check((known, at_known.as_deref()), identity, self.machine)?)
+        refusal::check((known, at_known.as_deref()), identity, self.machine)?;
+        for (changes, token) in known.iter().flat_map(|known| &known.others) {
+            let at_other = self.ledger.lineage_at(*changes)?;
+            refusal::check_other((*changes, token.as_deref()), at_other.as_deref(), identity)?;
+        }
+        Ok(())
     }
 
     /// Puts parts into the store, with their present rows. Returns how many rows.
@@ -198,7 +203,7 @@ impl Shipper<'_> {
             let Identity { machine, changes, token, .. } = identity;
             // A machine that cannot be named now keeps the name that it had.
             let machine = machine.or_else(|| known.as_ref().and_then(|known| known.machine.clone()));
-            batch.after = Known { machine, changes, token, done, replaced_by: None };
+            batch.after = Known { machine, changes, token, done, ..Known::default() };
             match store.put(&batch).await? {
                 Put::Taken => {
                     *known = Some(batch.after);

@@ -29,6 +29,42 @@ pub struct Known {
     pub done: i64,
     /// The id of the ledger that took its place, if one did.
     pub replaced_by: Option<String>,
+    /// Other change numbers that were noted, with their tokens. A ledger that goes on from here has them all.
+    pub others: Vec<(i64, Option<String>)>,
+}
+
+/// What a store is like.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Checked {
+    /// The server's version.
+    pub server: String,
+    /// The schema's version.
+    pub version: i32,
+    /// Whether this user may ship to it.
+    pub may_ship: bool,
+    /// Whether this user may read from it.
+    pub may_read: bool,
+    /// What is wrong.
+    pub problems: Vec<String>,
+}
+
+/// What the store has of a node.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NodeState {
+    /// Its name.
+    pub node: String,
+    /// The id of its ledger.
+    pub ledger: String,
+    /// The version of trafctl.
+    pub version: String,
+    /// The release of its kernel.
+    pub kernel: String,
+    /// Start of the last five minutes that arrived, Unix seconds.
+    pub last_bucket: Option<i64>,
+    /// The last reading of its counters that the store knows of, Unix seconds.
+    pub last_reading: Option<i64>,
+    /// Gaps that lost traffic, in months that are not closed.
+    pub open_gaps: i64,
 }
 
 /// The node of a ledger, as people know it.
@@ -115,7 +151,8 @@ pub struct Difference {
     pub in_store: i64,
 }
 
-/// A place that takes batches of parts. Each call is one transaction: it does all or nothing.
+/// A place that takes batches of parts. Of a call that fails, nobody knows whether it was done. It may be repeated, and
+/// nothing that was done in part is ever seen as done.
 pub trait Store {
     /// What it knows of a ledger; `None` if it has never heard of it.
     fn known(&mut self, ledger: &str) -> impl Future<Output = Result<Option<Known>, StoreError>>;

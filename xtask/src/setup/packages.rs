@@ -29,7 +29,7 @@ const CROSS_TOOLS: [(&str, &str); 2] = [
 const COMPILER: [&str; 3] = ["rustc-web", "cargo-web", "libstd-rust-web-dev-bpf"];
 
 /// Tools of the tests and the demonstration: `(package, program)`.
-const TEST_TOOLS: [(&str, &str); 32] = [
+const TEST_TOOLS: [(&str, &str); 33] = [
     // Runs a command on a terminal.
     ("bsdutils", "script"),
     // Podman and what it runs containers with, as a platform whose interfaces have random names.
@@ -44,6 +44,8 @@ const TEST_TOOLS: [(&str, &str); 32] = [
     // Opens the web page, and is driven by the second.
     ("chromium", "chromium"),
     ("chromium-driver", "chromedriver"),
+    // The other store of many nodes. Its service is not started either.
+    ("clickhouse-server", "/usr/sbin/clickhouse-server"),
     ("curl", "curl"),
     ("ethtool", "ethtool"),
     // Gives a daemon another wall clock than the machine's.

@@ -10,9 +10,9 @@ use traffic_model::{
     calendar::FIVE_MINUTES_S,
     units::{DurationRange, InvalidAmount, format_duration},
 };
-use traffic_store::postgres::{self, NodeState};
+use traffic_store::NodeState;
 
-use super::{Passwords, connect};
+use super::{Passwords, target_of};
 use crate::{
     cli::{Done, Global, print},
     queries::SheetFormat,
@@ -21,7 +21,7 @@ use crate::{
 
 #[derive(Debug, Args)]
 pub struct Options {
-    /// The database: `postgresql://USER@HOST/DATABASE`
+    /// The database: `postgresql://USER@HOST/DATABASE`, or `clickhouse+https://USER@HOST/DATABASE`
     #[arg(value_name = "URL")]
     url: String,
     /// The longest lag of a node that is not behind
@@ -100,8 +100,8 @@ const fn yes(is_so: bool) -> &'static str {
 }
 
 pub(super) async fn run(global: &Global, of: &Options) -> anyhow::Result<Done> {
-    let (store, name) = connect(global, &of.url, &of.passwords).await?;
-    let found = postgres::nodes(&store).await.with_context(|| format!("cannot use the store {name}"))?;
+    let target = target_of(global, &of.url, &of.passwords)?;
+    let found = target.nodes().await.with_context(|| format!("cannot use the store {}", target.name()))?;
     let now = crate::time::now()?.as_second();
     let nodes: Vec<ShownNode> = found
         .into_iter()

@@ -154,7 +154,8 @@ pub(super) async fn assign(global: &Global, options: &AssignOptions) -> anyhow::
         from: from.unwrap_or(0),
         until: time(options.until.as_deref(), &options.tz)?,
     };
-    let (mut store, name) = connect(global, &options.store.url, &options.passwords).await?;
+    let (mut store, name) =
+        connect(global, (&options.store.url, &options.passwords), "the list of tenants").await?;
     let made = postgres::assign(&mut store, &new)
         .await
         .with_context(|| format!("cannot assign container {} in {name}", new.container))?;
@@ -177,7 +178,8 @@ pub(super) async fn unassign(global: &Global, options: &UnassignOptions) -> anyh
         Some(until) => until,
         None => crate::time::now()?.as_second(),
     };
-    let (store, name) = connect(global, &options.store.url, &options.passwords).await?;
+    let (store, name) =
+        connect(global, (&options.store.url, &options.passwords), "the list of tenants").await?;
     let number = options.number;
     let ended = postgres::unassign(&store, number, until)
         .await
@@ -196,7 +198,8 @@ pub(super) async fn unassign(global: &Global, options: &UnassignOptions) -> anyh
 
 /// `trafctl store tenants`.
 pub(super) async fn list(global: &Global, options: &ListOptions) -> anyhow::Result<Done> {
-    let (store, name) = connect(global, &options.store.url, &options.passwords).await?;
+    let (store, name) =
+        connect(global, (&options.store.url, &options.passwords), "the list of tenants").await?;
     let found = postgres::assignments(&store, options.tenant.as_deref())
         .await
         .with_context(|| format!("cannot use the store {name}"))?;

@@ -36,10 +36,10 @@ use target::Encryption;
 use tls::Tls;
 
 pub use migrate::{Migrated, migrate};
-pub use nodes::{NodeState, nodes};
-pub use read::{Reported, open_ledger};
-pub use setup::{Checked, check, init};
-pub use target::{PasswordFile, Target};
+pub use nodes::nodes;
+pub use read::open_ledger;
+pub use setup::{check, init};
+pub use target::Target;
 pub use tenants::{Assigned, Assignment, assign, assignments, unassign};
 
 /// The longest wait for a connection.
@@ -252,7 +252,7 @@ async fn put(client: &mut Client, batch: &Batch) -> Result<Put, Error> {
     for at in 0..TABLES.len() {
         put_table(&transaction, (number, at), &contents).await?;
     }
-    let Known { machine, changes, token, done, replaced_by: _ } = &batch.after;
+    let Known { machine, changes, token, done, .. } = &batch.after;
     let node = &batch.node;
     transaction
         .query_typed(
@@ -324,6 +324,7 @@ impl Store for Postgres {
             token: row.get(2),
             done: row.get(3),
             replaced_by: row.get(4),
+            others: Vec::new(),
         }))
     }
 

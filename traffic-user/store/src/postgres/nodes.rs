@@ -4,26 +4,7 @@ use tokio_postgres::types::Type;
 use traffic_ledger::GapReason;
 
 use super::{Postgres, setup};
-use crate::store::StoreError;
-
-/// What the store has of a node.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct NodeState {
-    /// Its name.
-    pub node: String,
-    /// The id of its ledger.
-    pub ledger: String,
-    /// The version of trafctl.
-    pub version: String,
-    /// The release of its kernel.
-    pub kernel: String,
-    /// Start of the last five minutes that arrived, Unix seconds.
-    pub last_bucket: Option<i64>,
-    /// The last reading of its counters that the store knows of, Unix seconds.
-    pub last_reading: Option<i64>,
-    /// Gaps that lost traffic, in months that are not closed.
-    pub open_gaps: i64,
-}
+use crate::store::{NodeState, StoreError};
 
 /// The nodes, by name.
 ///

@@ -3,22 +3,7 @@
 use tokio_postgres::GenericClient;
 
 use super::{Postgres, of, schema, text};
-use crate::store::StoreError;
-
-/// What a store is like.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Checked {
-    /// The server's version.
-    pub server: String,
-    /// The schema's version.
-    pub version: i32,
-    /// Whether this user may ship to it.
-    pub may_ship: bool,
-    /// Whether this user may read from it.
-    pub may_read: bool,
-    /// What is wrong.
-    pub problems: Vec<String>,
-}
+use crate::store::{Checked, StoreError};
 
 /// Creates the schema where there is none. Returns whether it did; one of this version is left as it is.
 ///

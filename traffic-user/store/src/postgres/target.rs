@@ -3,14 +3,11 @@
 //! The URL is PostgreSQL's own form. `sslmode` and `sslrootcert` mean what they mean there, but verification is the
 //! default. A password in a URL is refused: it would be in a list of processes or in a file that many may read.
 
-use std::{
-    fs,
-    io::Read as _,
-    os::unix::fs::PermissionsExt as _,
-    path::{Path, PathBuf},
-};
+use std::path::PathBuf;
 
 use tokio_postgres::config::{Config, Host, SslMode};
+
+use crate::passwords::{self, PASSWORD_IN_URL, PasswordFile, fits};
 
 /// How a connection is encrypted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,13 +28,6 @@ pub struct Target {
     pub(super) root_file: Option<PathBuf>,
     name: String,
 }
-
-/// A file of passwords in PostgreSQL's format: `host:port:database:user:password`, one a line.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct PasswordFile(pub PathBuf);
-
-/// Bytes. A line for each of some stores.
-const MOST_PASSWORD_BYTES: u64 = 1 << 20;
 
 impl Target {
     /// Reads a URL.
@@ -93,39 +83,25 @@ impl Target {
     /// # Errors
     /// When a file cannot be read, or others than its owner may read it.
     pub fn with_password(mut self, files: &[PasswordFile]) -> Result<Self, String> {
-        for PasswordFile(file) in files {
-            let text = read_secret(file).map_err(|reason| format!("{}: {reason}", file.display()))?;
-            if let Some(password) = text.lines().find_map(|line| self.password_in(line)) {
-                self.config.password(password);
-                return Ok(self);
-            }
+        let found = passwords::find(files, |[host, port, database, user]| {
+            let user_is = self.config.get_user().unwrap_or_default();
+            let is_host = self.config.get_hosts().iter().any(|own| match own {
+                Host::Tcp(name) => fits(host, name),
+                // As libpq does: a socket in its own directory is localhost.
+                Host::Unix(path) => fits(host, &path.to_string_lossy()) || host == "localhost",
+            });
+            let ports = self.config.get_ports();
+            let is_port = fits(port, "5432") && ports.is_empty()
+                || ports.iter().any(|own| fits(port, &own.to_string()));
+            let is_database = fits(database, self.config.get_dbname().unwrap_or(user_is));
+            is_host && is_port && is_database && fits(user, user_is)
+        });
+        if let Some(password) = found? {
+            self.config.password(password);
         }
         Ok(self)
     }
-
-    fn password_in(&self, line: &str) -> Option<String> {
-        if line.starts_with('#') {
-            return None;
-        }
-        let fields = fields(line);
-        let [host, port, database, user, password] = &fields[..] else { return None };
-        let fits = |field: &str, value: &str| field == "*" || field == value;
-        let user_is = self.config.get_user().unwrap_or_default();
-        let is_host = self.config.get_hosts().iter().any(|own| match own {
-            Host::Tcp(name) => fits(host, name),
-            // As libpq does: a socket in its own directory is localhost.
-            Host::Unix(path) => fits(host, &path.to_string_lossy()) || host == "localhost",
-        });
-        let ports = self.config.get_ports();
-        let is_port =
-            fits(port, "5432") && ports.is_empty() || ports.iter().any(|own| fits(port, &own.to_string()));
-        let is_database = fits(database, self.config.get_dbname().unwrap_or(user_is));
-        (is_host && is_port && is_database && fits(user, user_is)).then(|| password.clone())
-    }
 }
-
-const PASSWORD_IN_URL: &str = "a URL with a password can be read by others; remove it, and put a line \
-                               HOST:PORT:DATABASE:USER:PASSWORD into the password file";
 
 fn encryption_of(mode: &str) -> Result<Encryption, String> {
     match mode {
@@ -138,39 +114,10 @@ fn encryption_of(mode: &str) -> Result<Encryption, String> {
     }
 }
 
-/// The fields of a line, in which `\:` and `\\` stand for the characters themselves.
-fn fields(line: &str) -> Vec<String> {
-    let mut fields = vec![String::new()];
-    let mut characters = line.chars();
-    while let Some(character) = characters.next() {
-        match character {
-            ':' if fields.len() < 5 => fields.push(String::new()),
-            '\\' => fields.last_mut().into_iter().for_each(|last| last.extend(characters.next())),
-            other => fields.last_mut().into_iter().for_each(|last| last.push(other)),
-        }
-    }
-    fields
-}
-
-fn read_secret(path: &Path) -> Result<String, String> {
-    // Not opened before it is known to be a file: a FIFO would wait.
-    let kind = fs::metadata(path).map_err(|error| error.to_string())?;
-    if !kind.is_file() {
-        return Err("it is not a regular file".to_owned());
-    }
-    if kind.permissions().mode() & 0o077 != 0 {
-        return Err("others may read it; run `chmod 600` on it".to_owned());
-    }
-    let file = fs::File::open(path).map_err(|error| error.to_string())?;
-    let mut text = String::new();
-    match file.take(MOST_PASSWORD_BYTES).read_to_string(&mut text) {
-        Ok(_) => Ok(text),
-        Err(error) => Err(error.to_string()),
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use std::{fs, os::unix::fs::PermissionsExt as _};
+
     use super::*;
 
     #[test]

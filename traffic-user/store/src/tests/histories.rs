@@ -2,29 +2,32 @@
 
 use std::path::PathBuf;
 
-use traffic_ledger::{Cell, Changes, Ledger, LedgerConfig, testing};
+use traffic_ledger::{Changes, Ledger, LedgerConfig, testing};
 
-use super::model::{Connection, Model};
+use super::{
+    fake::Fake,
+    model::{Model, Simulated},
+};
 use crate::{Node, Refusal, ShipError, Shipper, StoreError, verify};
 
 const NOON: i64 = 1_794_312_000;
 /// Everyday histories. `TRAFCTL_HISTORIES` asks for more.
 const HISTORIES: u64 = 40;
 
-struct World {
+pub struct World<S> {
     directory: tempfile::TempDir,
-    ledger: Ledger,
-    node: testing::Node,
-    model: Model,
-    random: fastrand::Rng,
+    pub ledger: Ledger,
+    pub node: testing::Node,
+    pub store: S,
+    pub random: fastrand::Rng,
     copies: usize,
 }
 
-fn config(machine: &str) -> LedgerConfig {
+pub fn config(machine: &str) -> LedgerConfig {
     LedgerConfig { machine: Some(machine.to_owned()), ..LedgerConfig::default() }
 }
 
-fn of_node() -> Node {
+pub fn of_node() -> Node {
     Node {
         name: "n1".to_owned(),
         version: "0.2.0".to_owned(),
@@ -33,8 +36,8 @@ fn of_node() -> Node {
     }
 }
 
-impl World {
-    fn new(seed: u64) -> Self {
+impl<S: Simulated> World<S> {
+    pub fn new(seed: u64) -> Self {
         // In memory: syncing is not what these tests are about, and a busy disk takes seconds for it.
         let directory = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap();
         let ledger = Ledger::open(&directory.path().join("ledger.sqlite"), config("m1")).unwrap();
@@ -43,13 +46,13 @@ impl World {
             directory,
             ledger,
             node: testing::Node::balanced(NOON),
-            model: Model::default(),
+            store: S::default(),
             random,
             copies: 0,
         }
     }
 
-    fn drain(&mut self) {
+    pub fn drain(&mut self) {
         for _ in 0..self.random.usize(0..3) {
             let container = ["101", "102", "103"][self.random.usize(..3)];
             let sums = [0; 4].map(|_: u64| self.random.u64(1..5000));
@@ -60,18 +63,18 @@ impl World {
         self.node.pass(seconds).drain(&mut self.ledger);
     }
 
-    fn copy(&mut self) -> PathBuf {
+    pub fn copy(&mut self) -> PathBuf {
         self.copies += 1;
         let path = self.directory.path().join(format!("copy{}.sqlite", self.copies));
         self.ledger.backup(&path).unwrap();
         path
     }
 
-    fn connection(&mut self, fails: usize) -> Connection {
-        Connection::new(&self.model, self.random.u64(..), fails)
+    fn connection(&mut self, fails: usize) -> S::Connection {
+        self.store.connect(self.random.u64(..), fails, usize::MAX)
     }
 
-    fn ship_over(&self, connection: &mut Connection) -> Result<crate::Shipped, ShipError> {
+    fn ship_over(&self, connection: &mut S::Connection) -> Result<crate::Shipped, ShipError> {
         let node = of_node();
         let shipper = Shipper { ledger: &self.ledger, machine: Some("m1"), node: &node };
         block_on(shipper.ship(connection, &mut |_, _| {}))
@@ -93,7 +96,7 @@ impl World {
         Ok(())
     }
 
-    fn adopt(&mut self) {
+    pub fn adopt(&mut self) {
         let node = of_node();
         let mut connection = self.connection(0);
         let shipper = Shipper { ledger: &self.ledger, machine: Some("m1"), node: &node };
@@ -104,7 +107,7 @@ impl World {
     }
 
     /// Ships everything, and compares each row.
-    fn check(&mut self, what: &str) {
+    pub fn check(&mut self, what: &str) {
         let mut connection = self.connection(0);
         self.ship_over(&mut connection).unwrap_or_else(|error| panic!("{what}: {error}"));
         let identity = self.ledger.shipping_identity().unwrap();
@@ -114,8 +117,8 @@ impl World {
             let names: Vec<_> = parts.iter().map(|part| (part.0, part.1)).collect();
             expected.extend(self.ledger.contents(&names).unwrap());
         }
-        let model = self.model.borrow();
-        let of = &model[&identity.ledger];
+        let ledgers = self.store.ledgers();
+        let of = &ledgers[&identity.ledger];
         assert_eq!(of.known.done, identity.changes, "{what}");
         for content in &expected {
             let mut sorted = content.clone();
@@ -137,13 +140,13 @@ impl World {
     }
 }
 
-fn block_on<T>(work: impl Future<Output = T>) -> T {
+pub fn block_on<T>(work: impl Future<Output = T>) -> T {
     tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(work)
 }
 
 /// One history: drains, maintenance, ships that fail, restored copies.
-fn history(seed: u64) {
-    let mut world = World::new(seed);
+fn history<S: Simulated>(seed: u64) {
+    let mut world = World::<S>::new(seed);
     let mut backup = None;
     for step in 0..25 {
         match world.random.u8(..12) {
@@ -152,6 +155,7 @@ fn history(seed: u64) {
             7 => backup = Some(world.copy()),
             8 if backup.is_some() => {
                 let path = backup.take().unwrap();
+                world.store.settle();
                 world.ledger = Ledger::open(&path, config("m1")).unwrap();
                 world.drain();
                 if world.random.bool() {
@@ -171,7 +175,7 @@ fn history(seed: u64) {
     world.check(&format!("seed {seed}, at the end"));
     assert_eq!(world.verify(false).differences, [], "seed {seed}");
     // A single altered row is found, repaired, and not found again.
-    let altered = alter(&world.model, &mut world.random);
+    let altered = world.store.alter(&mut world.random);
     let found = world.verify(true);
     assert_eq!(found.differences.len(), 1, "seed {seed}: {altered:?} {found:?}");
     assert_eq!(
@@ -182,64 +186,47 @@ fn history(seed: u64) {
     world.check(&format!("seed {seed}, repaired"));
 }
 
-/// Alters, removes or adds one row of a part.
-fn alter(model: &Model, random: &mut fastrand::Rng) -> (String, i64) {
-    let mut model = model.borrow_mut();
-    let of = model.values_mut().next().unwrap();
-    let kept: Vec<_> =
-        of.parts.iter().filter(|part| !part.1.rows.is_empty()).map(|part| part.0.clone()).collect();
-    let key = kept[random.usize(..kept.len())].clone();
-    let rows = &mut of.parts.get_mut(&key).unwrap().rows;
-    let at = random.usize(..rows.len());
-    match random.u8(..3) {
-        0 => drop(rows.remove(at)),
-        1 => rows.push(rows[at].clone()),
-        _ => {
-            let number = rows[at].1.iter_mut().rev().find_map(|cell| match cell {
-                Cell::Integer(number) => Some(number),
-                _ => None,
-            });
-            *number.unwrap() += 1;
-        }
-    }
-    key
-}
-
 #[test]
 fn the_store_holds_what_the_ledger_holds() {
     let histories =
         std::env::var("TRAFCTL_HISTORIES").ok().and_then(|text| text.parse().ok()).unwrap_or(HISTORIES);
-    (0..histories).for_each(history);
+    (0..histories).for_each(history::<Model>);
+    (0..histories).for_each(history::<Fake>);
 }
 
 #[test]
 fn a_clone_is_refused_until_it_takes_the_place_of_its_original() {
-    let mut world = World::new(7);
+    a_clone_is_refused::<Model>();
+    a_clone_is_refused::<Fake>();
+}
+
+fn a_clone_is_refused<S: Simulated>() {
+    let mut world = World::<S>::new(7);
     (0..5).for_each(|_| world.drain());
     world.check("the original");
     let copy = world.copy();
     // On another machine, the ledger is not even its own before it is adopted.
     let node = of_node();
     let there = Ledger::open_read_only(&copy).unwrap();
-    let ship = |ledger: &Ledger, model: &Model| {
+    let ship = |ledger: &Ledger, store: &S| {
         let shipper = Shipper { ledger, machine: Some("m2"), node: &node };
-        let mut connection = Connection::new(model, 1, 0);
+        let mut connection = store.connect(1, 0, usize::MAX);
         block_on(shipper.ship(&mut connection, &mut |_, _| {})).unwrap_err()
     };
-    assert!(matches!(ship(&there, &world.model), ShipError::Refused(Refusal::Copied)));
+    assert!(matches!(ship(&there, &world.store), ShipError::Refused(Refusal::Copied)));
     drop(there);
     let adopting = LedgerConfig { adopt: true, ..config("m2") };
     let there = Ledger::open(&copy, adopting).unwrap();
     let original = world.ledger.shipping_identity().unwrap().ledger;
-    let refused = ship(&there, &world.model);
+    let refused = ship(&there, &world.store);
     assert!(
         matches!(&refused, ShipError::Refused(Refusal::Adopted { parent }) if *parent == original),
         "{refused}"
     );
-    assert_eq!(world.model.borrow().len(), 1);
+    assert_eq!(world.store.ledgers().len(), 1);
     // The deliberate way on: the same rows, once, under the new id.
     let shipper = Shipper { ledger: &there, machine: Some("m2"), node: &node };
-    let mut connection = Connection::new(&world.model, 2, 0);
+    let mut connection = world.store.connect(2, 0, usize::MAX);
     block_on(async {
         let takeover = shipper.takeover(&mut connection).await.unwrap();
         assert_eq!(takeover.place, original);
@@ -254,24 +241,28 @@ fn a_clone_is_refused_until_it_takes_the_place_of_its_original() {
         matches!(&refused, ShipError::Refused(Refusal::Replaced { by: found }) if *found == by),
         "{refused}"
     );
-    let with_rows = |model: &Model| model.borrow().values().filter(|of| !of.parts.is_empty()).count();
-    assert_eq!(with_rows(&world.model), 1);
+    let with_rows = |store: &S| store.ledgers().values().filter(|of| !of.parts.is_empty()).count();
+    assert_eq!(with_rows(&world.store), 1);
     // Unless somebody decides otherwise.
     world.adopt();
     world.check("the original again");
-    assert_eq!(with_rows(&world.model), 1);
+    assert_eq!(with_rows(&world.store), 1);
 }
 
 #[test]
 fn a_store_that_goes_down_all_the_time_gets_everything_all_the_same() {
-    let mut world = World::new(3);
+    goes_down_all_the_time::<Model>();
+    goes_down_all_the_time::<Fake>();
+}
+
+fn goes_down_all_the_time<S: Simulated>() {
+    let mut world = World::<S>::new(3);
     (0..60).for_each(|_| world.drain());
-    let mut connection = world.connection(0);
     let node = of_node();
     let mut rounds = 0;
     loop {
         let shipper = Shipper { ledger: &world.ledger, machine: None, node: &node };
-        connection.puts_left = 2;
+        let mut connection = world.store.connect(rounds, 0, 2);
         rounds += 1;
         match block_on(shipper.ship(&mut connection, &mut |_, _| {})) {
             Ok(_) => break,

@@ -2,7 +2,7 @@
 
 use std::{cell::RefCell, collections::BTreeMap, rc::Rc};
 
-use traffic_ledger::Content;
+use traffic_ledger::{Cell, Content};
 
 use crate::{
     digests,
@@ -15,7 +15,59 @@ pub struct OfLedger {
     pub parts: BTreeMap<(String, i64), Content>,
 }
 
+/// A store that the histories are run on.
+pub trait Simulated: Default {
+    type Connection: Store;
+
+    /// A connection. One call in `fails` fails, or none if it is 0; after `puts` batches, every one.
+    fn connect(&self, seed: u64, fails: usize, puts: usize) -> Self::Connection;
+
+    /// What it knows and holds of each ledger.
+    fn ledgers(&self) -> BTreeMap<String, OfLedger>;
+
+    /// A while passes, such as a restore takes: no note of before arrives after it.
+    fn settle(&self) {}
+
+    /// Alters, removes or adds one row of a part.
+    fn alter(&self, random: &mut fastrand::Rng) -> (String, i64);
+}
+
 pub type Model = Rc<RefCell<BTreeMap<String, OfLedger>>>;
+
+impl Simulated for Model {
+    type Connection = Connection;
+
+    fn connect(&self, seed: u64, fails: usize, puts: usize) -> Connection {
+        let random = fastrand::Rng::with_seed(seed);
+        Connection { model: Rc::clone(self), random, fails, late: Vec::new(), puts_left: puts }
+    }
+
+    fn ledgers(&self) -> BTreeMap<String, OfLedger> {
+        self.borrow().clone()
+    }
+
+    fn alter(&self, random: &mut fastrand::Rng) -> (String, i64) {
+        let mut model = self.borrow_mut();
+        let of = model.values_mut().next().unwrap();
+        let kept: Vec<_> =
+            of.parts.iter().filter(|part| !part.1.rows.is_empty()).map(|part| part.0.clone()).collect();
+        let key = kept[random.usize(..kept.len())].clone();
+        let rows = &mut of.parts.get_mut(&key).unwrap().rows;
+        let at = random.usize(..rows.len());
+        match random.u8(..3) {
+            0 => drop(rows.remove(at)),
+            1 => rows.push(rows[at].clone()),
+            _ => {
+                let number = rows[at].1.iter_mut().rev().find_map(|cell| match cell {
+                    Cell::Integer(number) => Some(number),
+                    _ => None,
+                });
+                *number.unwrap() += 1;
+            }
+        }
+        key
+    }
+}
 
 /// What happens at a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,17 +87,11 @@ pub struct Connection {
     pub fails: usize,
     /// Batches that another shipper sends late, each after one of ours.
     pub late: Vec<Batch>,
-    pub puts: usize,
     /// After so many more puts, every put fails.
     pub puts_left: usize,
 }
 
 impl Connection {
-    pub fn new(model: &Model, seed: u64, fails: usize) -> Self {
-        let random = fastrand::Rng::with_seed(seed);
-        Self { model: Rc::clone(model), random, fails, late: Vec::new(), puts: 0, puts_left: usize::MAX }
-    }
-
     fn fate(&mut self) -> Fate {
         match self.fails {
             0 => Fate::Well,
@@ -94,7 +140,6 @@ impl Store for Connection {
             return Err(StoreError::Away("the store is down".to_owned()));
         }
         self.puts_left -= 1;
-        self.puts += 1;
         // Another shipper's batch, written long ago, arrives now, and once more.
         if !self.late.is_empty() && self.random.bool() {
             let late = self.late.swap_remove(self.random.usize(..self.late.len()));

@@ -29,23 +29,8 @@ use traffic_ledger::{
 };
 
 use super::{Postgres, Target, of, text};
-use crate::store::StoreError;
+use crate::{read::Reported, store::StoreError};
 use shares::Shares;
-
-/// What a report is about.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Reported<'a> {
-    /// Names of nodes; empty for all.
-    pub nodes: &'a [String],
-    /// The time zone that is asked for.
-    pub zone: Option<&'a str>,
-    /// The billing day that is asked for.
-    pub billing_day: Option<u8>,
-    /// Whether the report names interfaces.
-    pub with_interfaces: bool,
-    /// Whether its containers are the tenants.
-    pub by_tenant: bool,
-}
 
 /// The longest wait for one answer. The server gives up after it as well.
 const READ_TIME: Duration = Duration::from_mins(5);

@@ -1,0 +1,177 @@
+//! A store of either kind, by its URL.
+
+use traffic_ledger::Ledger;
+
+use crate::{
+    clickhouse::{self, ClickHouse},
+    passwords::PasswordFile,
+    postgres::{self, Postgres},
+    read::Reported,
+    store::{Batch, Checked, Known, NodeState, PartDigest, Put, Store, StoreError, Takeover},
+};
+
+/// Where a store is.
+#[derive(Clone, Debug)]
+pub enum Target {
+    /// In PostgreSQL.
+    Postgres(postgres::Target),
+    /// In ClickHouse.
+    ClickHouse(clickhouse::Target),
+}
+
+impl Target {
+    /// Reads a URL.
+    ///
+    /// # Errors
+    /// With what is wrong in it. The text never has a password.
+    pub fn parse(url: &str) -> Result<Self, String> {
+        if clickhouse::Target::is_meant(url) {
+            return Ok(Self::ClickHouse(clickhouse::Target::parse(url)?));
+        }
+        Ok(Self::Postgres(postgres::Target::parse(url)?))
+    }
+
+    /// Its URL without options, for people.
+    pub fn name(&self) -> &str {
+        match self {
+            Self::Postgres(target) => target.name(),
+            Self::ClickHouse(target) => target.name(),
+        }
+    }
+
+    /// Takes the password for this store from the first file that has one.
+    ///
+    /// # Errors
+    /// When a file cannot be read, or others than its owner may read it.
+    pub fn with_password(self, files: &[PasswordFile]) -> Result<Self, String> {
+        Ok(match self {
+            Self::Postgres(target) => Self::Postgres(target.with_password(files)?),
+            Self::ClickHouse(target) => Self::ClickHouse(target.with_password(files)?),
+        })
+    }
+
+    /// The same, where only PostgreSQL has what is asked for.
+    ///
+    /// # Errors
+    /// When it is another kind of store. `what` is what it does not have.
+    pub fn postgres(&self, what: &str) -> Result<&postgres::Target, StoreError> {
+        match self {
+            Self::Postgres(target) => Ok(target),
+            Self::ClickHouse(_) => Err(StoreError::Unusable(format!(
+                "{what} is only possible in PostgreSQL so far; in ClickHouse, query the views"
+            ))),
+        }
+    }
+
+    /// Creates the tables where there are none. Returns whether it did.
+    ///
+    /// # Errors
+    /// When the server cannot be reached, this user may not, or the tables are of another version.
+    pub async fn init(&self) -> Result<bool, StoreError> {
+        match self {
+            Self::Postgres(target) => postgres::init(&mut Postgres::connect(target).await?).await,
+            Self::ClickHouse(target) => clickhouse::init(target).await,
+        }
+    }
+
+    /// Checks that everything is there, and what this user may do.
+    ///
+    /// # Errors
+    /// When there is no store, or one of another version.
+    pub async fn check(&self) -> Result<Checked, StoreError> {
+        match self {
+            Self::Postgres(target) => postgres::check(&mut Postgres::connect(target).await?).await,
+            Self::ClickHouse(target) => clickhouse::check(target).await,
+        }
+    }
+
+    /// Brings the tables to the present version.
+    ///
+    /// # Errors
+    /// When there is no store, a newer trafctl made it, or this user is not its owner.
+    pub async fn migrate(&self) -> Result<postgres::Migrated, StoreError> {
+        match self {
+            Self::Postgres(target) => postgres::migrate(&mut Postgres::connect(target).await?).await,
+            Self::ClickHouse(target) => clickhouse::migrate(target).await,
+        }
+    }
+
+    /// How far each node is, by name.
+    ///
+    /// # Errors
+    /// When the store does not answer, or is of another version.
+    pub async fn nodes(&self) -> Result<Vec<NodeState>, StoreError> {
+        match self {
+            Self::Postgres(target) => postgres::nodes(&Postgres::connect(target).await?).await,
+            Self::ClickHouse(target) => clickhouse::nodes(&ClickHouse::connect(target).await?).await,
+        }
+    }
+}
+
+/// Opens what a store holds of some nodes, as a ledger that can only be read. Blocks; not to be called within an event
+/// loop.
+///
+/// # Errors
+/// When the store does not answer, does not know a node, or its ledgers do not go together.
+pub fn open_ledger(target: &Target, reported: &Reported<'_>) -> Result<Ledger, StoreError> {
+    match target {
+        Target::Postgres(target) => postgres::open_ledger(target, reported),
+        Target::ClickHouse(target) => clickhouse::open_ledger(target, reported),
+    }
+}
+
+/// A connection to a store.
+#[derive(Debug)]
+pub enum AnyStore {
+    /// In PostgreSQL.
+    Postgres(Postgres),
+    /// In ClickHouse.
+    ClickHouse(ClickHouse),
+}
+
+impl AnyStore {
+    /// Connects.
+    ///
+    /// # Errors
+    /// When the server cannot be reached, is not who it should be, or does not let this user in.
+    pub async fn connect(target: &Target) -> Result<Self, StoreError> {
+        Ok(match target {
+            Target::Postgres(target) => Self::Postgres(Postgres::connect(target).await?),
+            Target::ClickHouse(target) => Self::ClickHouse(ClickHouse::connect(target).await?),
+        })
+    }
+}
+
+impl Store for AnyStore {
+    async fn known(&mut self, ledger: &str) -> Result<Option<Known>, StoreError> {
+        match self {
+            Self::Postgres(store) => store.known(ledger).await,
+            Self::ClickHouse(store) => store.known(ledger).await,
+        }
+    }
+
+    async fn put(&mut self, batch: &Batch) -> Result<Put, StoreError> {
+        match self {
+            Self::Postgres(store) => store.put(batch).await,
+            Self::ClickHouse(store) => store.put(batch).await,
+        }
+    }
+
+    async fn take_over(&mut self, takeover: &Takeover) -> Result<(), StoreError> {
+        match self {
+            Self::Postgres(store) => store.take_over(takeover).await,
+            Self::ClickHouse(store) => store.take_over(takeover).await,
+        }
+    }
+
+    async fn digests(
+        &mut self,
+        ledger: &str,
+        units: Option<(i64, i64)>,
+    ) -> Result<Vec<PartDigest>, StoreError> {
+        match self {
+            Self::Postgres(store) => store.digests(ledger, units).await,
+            Self::ClickHouse(store) => store.digests(ledger, units).await,
+        }
+    }
+}

@@ -1,0 +1,182 @@
+//! Sums, added up by the server.
+
+use traffic_ledger::{InterfaceSums, LedgerError, LineKey, StoredQuery};
+
+use super::{Reader, Row, days::cut, list, value};
+use crate::read::{key, pieces::Piece};
+
+/// Packets in, bytes in, packets out, bytes out.
+pub(super) type Sums = [u64; 4];
+
+pub(super) const FIGURES: &str = "ifNull(sum(in_packets), 0), ifNull(sum(in_bytes), 0), ifNull(sum(out_packets), 0), \
+                                  ifNull(sum(out_bytes), 0)";
+
+/// Which rows to add up: a table, expressions whose values are whole numbers, and a condition.
+struct Sum<'a> {
+    table: &'a str,
+    groups: &'a [&'a str],
+    filter: String,
+}
+
+/// The condition for classes. They are numbers of ours, and no text of anybody.
+pub(super) fn classes_filter(classes: &[u8]) -> String {
+    if classes.is_empty() { String::new() } else { format!(" AND class IN ({})", list(classes)) }
+}
+
+/// What a report groups by class and family: -1 where it does not.
+pub(super) fn class_group(by_class: bool) -> &'static str {
+    if by_class { "toInt64(class)" } else { "toInt64(if(class = 0, 0, -1))" }
+}
+
+pub(super) fn family_group(by_family: bool) -> &'static str {
+    if by_family { "toInt64(family)" } else { "toInt64(-1)" }
+}
+
+/// The sums of a row.
+pub(super) fn sums_of(row: &Row, at: usize) -> Result<Sums, LedgerError> {
+    let mut sums = [0; 4];
+    for (place, sum) in sums.iter_mut().enumerate() {
+        let added: i64 = value(row, at + place)?;
+        *sum = u64::try_from(added).map_err(|_| {
+            LedgerError::Store(
+                "a sum in the store is beyond 2^63; ask for a shorter span or steps".to_owned(),
+            )
+        })?;
+    }
+    Ok(sums)
+}
+
+/// The condition for the units of a piece.
+pub(super) fn of_piece(reader: &Reader, piece: &Piece) -> String {
+    let part = if piece.level == 0 { "5min" } else { "day" };
+    format!(
+        "{} AND part = '{part}' AND part_number >= {} AND part_number < {}",
+        reader.of_ledgers(&piece.ledgers),
+        piece.span.0,
+        piece.span.1
+    )
+}
+
+/// Step, values of the groups, ledger, sums.
+type Added = (usize, Vec<i64>, i32, Sums);
+
+/// Adds up the rows of one piece.
+fn add_up(
+    reader: &Reader,
+    query: &StoredQuery<'_>,
+    piece: &Piece,
+    sum: &Sum<'_>,
+) -> Result<Vec<Added>, LedgerError> {
+    // A time in the step, which tells it.
+    let step = reader.start_of("part_number", query.starts, false);
+    let groups: String =
+        sum.groups.iter().enumerate().map(|(at, group)| format!(", {group} AS g{at}")).collect();
+    let names: String = (0..sum.groups.len()).map(|at| format!(", g{at}")).collect();
+    let sql = format!(
+        "SELECT {step} AS begun_at, place{groups}, {FIGURES} FROM {}{} GROUP BY begun_at, place{names}",
+        reader.rows_of(sum.table, &of_piece(reader, piece)),
+        sum.filter
+    );
+    let count = sum.groups.len();
+    let of = |row: &Row| {
+        let step = query.step(value(row, 0)?).unwrap_or_default();
+        let values = (0..count).map(|at| value(row, at + 2)).collect::<Result<Vec<i64>, _>>()?;
+        Ok((step, values, reader.ledger(row, 1)?, sums_of(row, count + 2)?))
+    };
+    reader.ask(&sql)?.iter().map(of).collect()
+}
+
+/// The condition for containers.
+fn containers_filter(reader: &Reader, query: &StoredQuery<'_>, columns: &str) -> String {
+    let of = |asked| format!(" AND {}", reader.of_pairs(columns, &reader.book.members_of(asked)));
+    query.containers.map(of).unwrap_or_default()
+}
+
+/// The condition for the interfaces of these containers.
+fn interfaces_filter(reader: &Reader, query: &StoredQuery<'_>) -> Result<String, LedgerError> {
+    let Some(asked) = query.containers else { return Ok(String::new()) };
+    let of = reader.of_pairs("place, ifNull(container, 0)", &reader.book.members_of(asked));
+    let sql = format!("SELECT place, part_number FROM {} AND {of}", reader.all_of("interface"));
+    let pair = |row: &Row| Ok((reader.ledger(row, 0)?, value(row, 1)?));
+    let pairs: Vec<(i32, i64)> = reader.ask(&sql)?.iter().map(pair).collect::<Result<_, LedgerError>>()?;
+    Ok(format!(" AND {}", reader.of_pairs("place, interface", &pairs)))
+}
+
+pub(super) fn traffic(reader: &Reader, query: &StoredQuery<'_>) -> Result<Vec<(LineKey, Sums)>, LedgerError> {
+    let found = cut(reader, query, true)?;
+    let groups = ["container", class_group(query.split.class), family_group(query.split.family)];
+    let filter = classes_filter(query.classes) + &containers_filter(reader, query, "place, container");
+    let sum = Sum { table: "traffic", groups: &groups, filter };
+    let mut all = Vec::new();
+    for piece in &found.rows {
+        for (step, values, ledger, sums) in add_up(reader, query, piece, &sum)? {
+            all.push((key(step, reader.book.container(ledger, values[0]), values[1], values[2]), sums));
+        }
+    }
+    if found.closed.is_empty() {
+        return Ok(all);
+    }
+    let periods: Vec<(i32, i64)> = found.closed.iter().map(|one| (one.ledger, one.period)).collect();
+    let sql = format!(
+        "SELECT place, part_number, number, {} AS of_class, {} AS of_family, {FIGURES} FROM {}{}{} GROUP BY place, part_number, \
+         number, of_class, of_family",
+        class_group(query.split.class),
+        family_group(query.split.family),
+        reader.rows_of("closed_row", &reader.of_pairs("place, part_number", &periods)),
+        classes_filter(query.classes),
+        containers_filter(reader, query, "place, number")
+    );
+    for row in reader.ask(&sql)? {
+        let (ledger, period) = (reader.ledger(&row, 0)?, value::<i64>(&row, 1)?);
+        let closed = found.closed.iter().find(|one| (one.ledger, one.period) == (ledger, period));
+        let step = closed.map_or(0, |one| one.step);
+        let container = reader.book.container(ledger, value(&row, 2)?);
+        all.push((key(step, container, value(&row, 3)?, value(&row, 4)?), sums_of(&row, 5)?));
+    }
+    Ok(all)
+}
+
+pub(super) fn faults(reader: &Reader, query: &StoredQuery<'_>) -> Result<Sums, LedgerError> {
+    let sum = Sum { table: "fault", groups: &[], filter: interfaces_filter(reader, query)? };
+    let mut total = [0_u64; 4];
+    for piece in &cut(reader, query, false)?.rows {
+        for (_, _, _, sums) in add_up(reader, query, piece, &sum)? {
+            total.iter_mut().zip(sums).for_each(|(total, value)| *total = total.saturating_add(value));
+        }
+    }
+    Ok(total)
+}
+
+pub(super) fn interfaces(reader: &Reader, query: &StoredQuery<'_>) -> Result<InterfaceSums, LedgerError> {
+    let sql =
+        format!("SELECT place, part_number FROM {} AND boot_id = 'pva-import'", reader.all_of("series"));
+    let pair = |row: &Row| Ok((reader.ledger(row, 0)?, value(row, 1)?));
+    let imported: Vec<(i32, i64)> = reader.ask(&sql)?.iter().map(pair).collect::<Result<_, LedgerError>>()?;
+    let mut all = InterfaceSums { has_pva: !imported.is_empty(), ..InterfaceSums::default() };
+    let interface = |ledger, number| reader.book.interfaces.get(&(ledger, number)).copied().unwrap_or(0);
+    let filter = interfaces_filter(reader, query)?;
+    let passed = Sum { table: "passed", groups: &["interface"], filter: filter.clone() };
+    let faults = Sum { table: "fault", groups: &["interface", "fault"], filter };
+    let no_pva = if imported.is_empty() {
+        String::new()
+    } else {
+        format!(" AND NOT ({})", reader.of_pairs("place, series", &imported))
+    };
+    let classes = Sum {
+        table: "traffic",
+        groups: &["container", "toInt64(class != 0)"],
+        filter: containers_filter(reader, query, "place, container") + &no_pva,
+    };
+    for piece in &cut(reader, query, false)?.rows {
+        for (step, values, ledger, sums) in add_up(reader, query, piece, &passed)? {
+            all.passed.push(((step, interface(ledger, values[0])), sums));
+        }
+        for (step, values, ledger, sums) in add_up(reader, query, piece, &faults)? {
+            all.faults.push(((step, interface(ledger, values[0]), values[1]), sums));
+        }
+        for (step, values, ledger, sums) in add_up(reader, query, piece, &classes)? {
+            all.classes.push(((step, reader.book.container(ledger, values[0]), values[1] != 0), sums));
+        }
+    }
+    Ok(all)
+}

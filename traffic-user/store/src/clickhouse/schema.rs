@@ -1,0 +1,304 @@
+//! The tables of the store in ClickHouse, made from the ledger's list of shipped tables.
+//!
+//! `units` has the rows of five minutes and days, `records` all others: one insertion of a part must be into one table.
+//! Their columns are those of all tables whose rows they have. `entity` says which table a row is of, and `part`,
+//! `part_number` and `version` which part. Each part also has a row of its own, with the entity `part`.
+//!
+//! The statements are understood by ClickHouse 18.16 and all later versions. What only later ones have (codecs, syncing
+//! to the disk, roles) is left out where the server does not know it.
+
+use std::fmt::Write as _;
+
+use traffic_ledger::{Kept, ShippedTable, TABLES};
+
+use super::sql::{quoted, string};
+
+/// The version of the tables, in `store_version`.
+pub(super) const VERSION: u64 = 1;
+/// The role that may ship.
+pub(super) const SHIP_ROLE: &str = "trafctl_ship";
+/// The role that may read.
+pub(super) const READ_ROLE: &str = "trafctl_read";
+/// The entity of a part's own row.
+pub(super) const PART: &str = "part";
+/// Everything besides the views.
+pub(super) const OWN_TABLES: [&str; 5] = ["units", "records", "progress", "adoption", "store_version"];
+/// Views that are not those of the ledger's tables.
+pub(super) const OWN_VIEWS: [&str; 4] = ["nodes", "traffic_5min", "traffic_day", "bill_month"];
+
+/// The names of parts, in an order that never changes: a new one comes last.
+pub(super) const PARTS: [&str; 13] = [
+    "5min",
+    "day",
+    "container",
+    "interface",
+    "stream",
+    "class_table",
+    "gap",
+    "period",
+    "adjustment",
+    "chain",
+    "attribution",
+    "container_name",
+    "owner_change",
+];
+
+/// The names of tables, in an order that never changes.
+const ENTITIES: [&str; 18] = [
+    "unit",
+    "traffic",
+    "fault",
+    "passed",
+    "span",
+    "container",
+    "interface",
+    "series",
+    "class_table",
+    "gap",
+    "period",
+    "closed_row",
+    "closed_rate",
+    "adjustment",
+    "chain",
+    "attribution",
+    "container_name",
+    "owner_change",
+];
+
+/// Whether the server knows what came after 18.16.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Features {
+    pub has_codecs: bool,
+    pub syncs: bool,
+    pub has_roles: bool,
+}
+
+/// A column of `units` or `records`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Column {
+    pub name: String,
+    pub kept: Kept,
+    /// Whether it identifies rows of some table, and so is never null.
+    pub is_key: bool,
+    pub is_counter: bool,
+}
+
+/// The table in which the rows of a shipped table are.
+pub(super) fn table_of(units: bool) -> &'static str {
+    if units { "units" } else { "records" }
+}
+
+/// The tables whose rows are in one of the two.
+pub(super) fn tables(units: bool) -> impl Iterator<Item = &'static ShippedTable> {
+    TABLES.iter().filter(move |table| table.is_of_units() == units)
+}
+
+/// How many columns of a table are in `part` and `part_number`: of units level and start, otherwise the number.
+pub(super) fn columns_of_part(table: &ShippedTable) -> usize {
+    if table.is_of_units() { 2 } else { 1 }
+}
+
+/// The name of a column. A text that has the name of another table's number is told apart.
+pub(super) fn stored_name(table: &ShippedTable, (name, kept): (&'static str, Kept)) -> String {
+    let is_number_elsewhere = kept != Kept::Integer
+        && tables(table.is_of_units()).any(|other| {
+            let own = other.keys.iter().skip(columns_of_part(other)).chain(other.values);
+            own.copied().any(|column| column == (name, Kept::Integer))
+        });
+    if is_number_elsewhere { format!("{name}_text") } else { name.to_owned() }
+}
+
+/// The columns of a table that are stored as such, in their order.
+pub(super) fn own_columns(table: &ShippedTable) -> impl Iterator<Item = (&'static str, Kept)> {
+    table.keys.iter().chain(table.values).copied().skip(columns_of_part(table))
+}
+
+/// All columns of `units` or `records` besides those of all rows.
+pub(super) fn columns(units: bool) -> Vec<Column> {
+    let mut columns: Vec<Column> = Vec::new();
+    for table in tables(units) {
+        let keys = table.keys.len().saturating_sub(columns_of_part(table));
+        for (at, column) in own_columns(table).enumerate() {
+            let (name, is_key) = (stored_name(table, column), at < keys);
+            match columns.iter_mut().find(|known| known.name == name) {
+                Some(known) => {
+                    known.is_key |= is_key;
+                    known.is_counter &= table.is_counted;
+                }
+                None => columns.push(Column {
+                    name,
+                    kept: column.1,
+                    is_key,
+                    is_counter: table.is_counted && !is_key,
+                }),
+            }
+        }
+    }
+    columns
+}
+
+impl Column {
+    /// Whether it may hold nothing.
+    pub fn is_nullable(&self) -> bool {
+        !self.is_key && !self.is_counter
+    }
+
+    fn definition(&self, features: Features) -> String {
+        let kind = match self.kept {
+            Kept::Integer => "Int64",
+            // Binary content is kept as hexadecimal text.
+            Kept::Text | Kept::Bytes => "String",
+        };
+        let kind = if self.is_nullable() { format!("Nullable({kind})") } else { kind.to_owned() };
+        let codec = match self.kept {
+            Kept::Integer => " CODEC(T64, ZSTD(1))",
+            Kept::Text | Kept::Bytes => " CODEC(ZSTD(1))",
+        };
+        format!("{} {kind}{}", quoted(&self.name), if features.has_codecs { codec } else { "" })
+    }
+}
+
+fn enumeration(names: impl Iterator<Item = &'static str>) -> String {
+    let values: Vec<String> = names.zip(0..).map(|(name, at)| format!("{} = {at}", string(name))).collect();
+    format!("Enum8({})", values.join(", "))
+}
+
+fn settings(features: Features) -> &'static str {
+    // What was acknowledged must also survive a power loss: a note may not remain without its rows.
+    if features.syncs { " SETTINGS fsync_after_insert = 1, fsync_part_directory = 1" } else { "" }
+}
+
+fn create_parts(database: &str, units: bool, features: Features) -> String {
+    let entities = enumeration(std::iter::once(PART).chain(ENTITIES));
+    let parts = enumeration(PARTS.into_iter());
+    let codec = |text| if features.has_codecs { text } else { "" };
+    let mut sql = format!(
+        "CREATE TABLE IF NOT EXISTS {}.{} (place UInt64{}, entity {entities}, part {parts}, part_number Int64{}, version \
+         UInt64{}",
+        quoted(database),
+        table_of(units),
+        codec(" CODEC(ZSTD(1))"),
+        codec(" CODEC(DoubleDelta, ZSTD(1))"),
+        codec(" CODEC(T64, ZSTD(1))"),
+    );
+    let columns = columns(units);
+    for column in &columns {
+        // Writing to a string cannot fail.
+        let _done = write!(sql, ", {}", column.definition(features));
+    }
+    let partition = if units { " PARTITION BY toYYYYMM(toDateTime(part_number, 'UTC'))" } else { "" };
+    let keys: String = columns
+        .iter()
+        .filter(|column| column.is_key)
+        .map(|column| format!(", {}", quoted(&column.name)))
+        .collect();
+    let _done = write!(
+        sql,
+        ") ENGINE = ReplacingMergeTree(version){partition} ORDER BY (place, entity, part, part_number{keys}){}",
+        settings(features)
+    );
+    sql
+}
+
+/// The statements that create everything, one by one. Each may be repeated.
+pub(super) fn create(database: &str, features: Features) -> Vec<String> {
+    let (of, settings) = (quoted(database), settings(features));
+    let mut all = vec![
+        format!("CREATE DATABASE IF NOT EXISTS {of}"),
+        format!(
+            "CREATE TABLE IF NOT EXISTS {of}.progress (place UInt64, what Enum8('seen' = 1, 'done' = 2), machine String, \
+             token String, number UInt64, ledger String, node String, trafctl String, kernel String, id_scope String, \
+             zone String, billing_day UInt8, begun Int64, ended Int64, last_bucket Nullable(Int64), last_reading \
+             Nullable(Int64)) ENGINE = ReplacingMergeTree(number) ORDER BY (place, what, machine, token){settings}"
+        ),
+        format!(
+            "CREATE TABLE IF NOT EXISTS {of}.adoption (ledger String, turn UInt64, place UInt64, replaced_by String) \
+             ENGINE = MergeTree ORDER BY (ledger, turn, place){settings}"
+        ),
+        format!(
+            "CREATE TABLE IF NOT EXISTS {of}.store_version (version UInt64) ENGINE = MergeTree ORDER BY version{settings}"
+        ),
+        create_parts(database, true, features),
+        create_parts(database, false, features),
+    ];
+    all.extend(super::views::views(database).into_iter().map(|(_, sql)| sql));
+    // Last: a store has a version when everything is there.
+    all.push(format!("INSERT INTO {of}.store_version (version) VALUES ({VERSION})"));
+    all
+}
+
+/// The statements that create the roles. A shipper adds rows and compares them; it cannot remove or alter any.
+pub(super) fn create_roles(database: &str) -> Vec<String> {
+    let of = quoted(database);
+    let mut all: Vec<String> =
+        [SHIP_ROLE, READ_ROLE].map(|role| format!("CREATE ROLE IF NOT EXISTS {role}")).into();
+    for table in ["units", "records", "progress"] {
+        all.push(format!("GRANT INSERT ON {of}.{table} TO {SHIP_ROLE}"));
+    }
+    for table in OWN_TABLES {
+        all.push(format!("GRANT SELECT ON {of}.{table} TO {SHIP_ROLE}"));
+    }
+    all.push(format!("GRANT SELECT ON {of}.* TO {READ_ROLE}"));
+    all
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_table_and_part_has_its_number() {
+        let mut entities = ENTITIES.to_vec();
+        let mut parts = PARTS.to_vec();
+        entities.sort_unstable();
+        parts.sort_unstable();
+        let mut names: Vec<&str> = TABLES.iter().map(|table| table.name).collect();
+        names.sort_unstable();
+        assert_eq!(names, entities);
+        let mut of_tables: Vec<&str> = TABLES.iter().flat_map(|table| table.parts).copied().collect();
+        of_tables.sort_unstable();
+        of_tables.dedup();
+        assert_eq!(of_tables, parts);
+    }
+
+    #[test]
+    fn a_name_that_two_tables_have_for_different_things_is_told_apart() {
+        let of = |name: &str| TABLES.iter().find(|table| table.name == name).unwrap();
+        assert_eq!(stored_name(of("gap"), ("container", Kept::Integer)), "container");
+        assert_eq!(stored_name(of("closed_row"), ("container", Kept::Text)), "container_text");
+        assert_eq!(stored_name(of("gap"), ("interface", Kept::Text)), "interface");
+        for units in [true, false] {
+            let columns = columns(units);
+            for table in tables(units) {
+                let mut names: Vec<String> =
+                    own_columns(table).map(|column| stored_name(table, column)).collect();
+                let all = names.len();
+                for (name, column) in names.iter().zip(own_columns(table)) {
+                    let stored = columns.iter().find(|stored| stored.name == *name).unwrap();
+                    assert_eq!(stored.kept, column.1, "{name}");
+                    // Counters of a table whose values may be null stay null.
+                    assert!(table.is_counted || stored.is_key || stored.is_nullable(), "{name}");
+                }
+                names.sort_unstable();
+                names.dedup();
+                assert_eq!(names.len(), all, "{}", table.name);
+                let own = ["place", "entity", "part", "part_number", "version"];
+                assert!(!names.iter().any(|name| own.contains(&name.as_str())), "{}", table.name);
+            }
+        }
+    }
+
+    #[test]
+    fn an_old_server_gets_nothing_that_it_does_not_know() {
+        let all = create("t", Features::default()).join("\n");
+        for new in ["CODEC", "fsync", "ROLE", "GRANT", "LowCardinality", " WITH "] {
+            assert!(!all.contains(new), "{new}");
+        }
+        let all = create("t", Features { has_codecs: true, syncs: true, has_roles: true }).join("\n");
+        let roles = create_roles("t").join("\n");
+        assert!(all.contains("CODEC(DoubleDelta") && all.contains("fsync_after_insert"));
+        assert!(
+            roles.contains("GRANT INSERT ON `t`.units") && !roles.contains("GRANT INSERT ON `t`.adoption")
+        );
+    }
+}

@@ -1,0 +1,172 @@
+//! Creates the tables, and checks them.
+
+use traffic_ledger::TABLES;
+
+use super::{
+    Http,
+    http::{number, text},
+    schema::{self, Features, OWN_TABLES, OWN_VIEWS},
+    sql::{quoted, string},
+    target::Target,
+};
+use crate::{
+    postgres::Migrated,
+    store::{Checked, StoreError},
+};
+
+/// Creates the tables where there are none. Returns whether it did; those of this version are left as they are.
+///
+/// # Errors
+/// When the server cannot be reached, this user may not, or the tables are of another version.
+pub async fn init(target: &Target) -> Result<bool, StoreError> {
+    let server = Http::connect(target).await?;
+    match version(&server).await? {
+        Some(schema::VERSION) => return Ok(false),
+        Some(other) => return Err(other_version(other)),
+        None => {}
+    }
+    let features = features(&server).await?;
+    for sql in schema::create(server.database(), features) {
+        server.run(&sql).await.map_err(|error| match error {
+            StoreError::Refused(text) | StoreError::Unusable(text) => {
+                StoreError::Refused(format!("cannot create the tables: {text}"))
+            }
+            away @ StoreError::Away(_) => away,
+        })?;
+    }
+    if features.has_roles {
+        create_roles(&server).await?;
+    }
+    Ok(true)
+}
+
+/// Creates the roles. Whoever owns a database need not be allowed to.
+async fn create_roles(server: &Http) -> Result<(), StoreError> {
+    for sql in schema::create_roles(server.database()) {
+        match server.run(&sql).await {
+            Err(StoreError::Refused(text)) => {
+                tracing::warn!(
+                    "the roles {} and {} were not created: {text}; give users access to the database in another way",
+                    schema::SHIP_ROLE,
+                    schema::READ_ROLE
+                );
+                return Ok(());
+            }
+            done => done?,
+        }
+    }
+    Ok(())
+}
+
+/// Which of the later features a server has.
+async fn features(server: &Http) -> Result<Features, StoreError> {
+    let count =
+        |table: &str, condition: &str| format!("SELECT count() FROM system.{table} WHERE {condition}");
+    let counted = async |sql: String| -> Result<u64, StoreError> {
+        server.ask(&sql).await?.first().map_or(Ok(0), |row| number(row, 0))
+    };
+    let syncs = count("merge_tree_settings", "name IN ('fsync_after_insert', 'fsync_part_directory')");
+    let roles = count("tables", "database = 'system' AND name = 'roles'");
+    let year: u32 = server.version.split('.').next().and_then(|year| year.parse().ok()).unwrap_or(0);
+    Ok(Features {
+        has_codecs: year >= 20,
+        syncs: counted(syncs).await? == 2,
+        has_roles: counted(roles).await? == 1,
+    })
+}
+
+fn other_version(found: u64) -> StoreError {
+    StoreError::Unusable(format!(
+        "the store has schema version {found}, but this trafctl knows version {}; use the trafctl that made it, or a newer \
+         one",
+        schema::VERSION
+    ))
+}
+
+/// The version of the tables; `None` without any.
+async fn version(server: &Http) -> Result<Option<u64>, StoreError> {
+    // Not by the error of a missing table: an old server has another one for a missing database.
+    let sql = format!(
+        "SELECT count() FROM system.tables WHERE database = {} AND name = 'store_version'",
+        string(server.database())
+    );
+    let found: u64 = server.ask(&sql).await?.first().map_or(Ok(0), |row| number(row, 0))?;
+    if found == 0 {
+        return Ok(None);
+    }
+    let sql = format!("SELECT count(), max(version) FROM {}.store_version", quoted(server.database()));
+    let rows = server.ask(&sql).await?;
+    let Some(row) = rows.first() else { return Ok(None) };
+    // Without a row, its creation did not come to its end.
+    if number::<u64>(row, 0)? == 0 { Ok(None) } else { number(row, 1).map(Some) }
+}
+
+/// Refuses what is no store of this version.
+pub(super) async fn require_version(server: &Http) -> Result<(), StoreError> {
+    match version(server).await? {
+        Some(schema::VERSION) => Ok(()),
+        Some(other) => Err(other_version(other)),
+        None => Err(StoreError::Unusable(
+            "there is no store in this database; run `trafctl store init` as its owner".to_owned(),
+        )),
+    }
+}
+
+/// Brings the tables to the present version. So far there is one.
+///
+/// # Errors
+/// When there is no store, or a newer trafctl made it.
+pub async fn migrate(target: &Target) -> Result<Migrated, StoreError> {
+    let server = Http::connect(target).await?;
+    require_version(&server).await?;
+    let version = i32::try_from(schema::VERSION).unwrap_or(i32::MAX);
+    Ok(Migrated { from: version, to: version })
+}
+
+/// Checks that everything is there, and what this user may do.
+///
+/// # Errors
+/// When there is no store, or one of another version.
+pub async fn check(target: &Target) -> Result<Checked, StoreError> {
+    let server = Http::connect(target).await?;
+    require_version(&server).await?;
+    let sql = format!("SELECT name FROM system.tables WHERE database = {}", string(server.database()));
+    let found = server.ask(&sql).await?;
+    let is_there = |name: &str| found.iter().any(|row| text(row, 0) == name);
+    let mut problems = Vec::new();
+    let tables = TABLES.iter().map(|table| table.name);
+    for name in OWN_TABLES.into_iter().chain(OWN_VIEWS).chain(tables).filter(|name| !is_there(name)) {
+        problems.push(format!(
+            "{}.{name} is missing, or this user may not see it; run `trafctl store init` in a new database",
+            server.database()
+        ));
+    }
+    let of = quoted(server.database());
+    let may_read = may(&server, &format!("SELECT count() FROM {of}.units WHERE place = 0")).await?;
+    // Nothing is written: the rows are those of no place at all.
+    let may_ship = may(
+        &server,
+        &format!(
+            "INSERT INTO {of}.progress (place) SELECT place FROM {of}.progress WHERE place = 0 AND place = 1"
+        ),
+    )
+    .await?;
+    if !may_read && !may_ship {
+        problems.push(format!(
+            "this user may neither ship nor read; `GRANT {}` or `GRANT {}` to it",
+            schema::SHIP_ROLE,
+            schema::READ_ROLE
+        ));
+    }
+    let version = i32::try_from(schema::VERSION).unwrap_or(i32::MAX);
+    Ok(Checked { server: format!("ClickHouse {}", server.version), version, may_ship, may_read, problems })
+}
+
+/// Whether a statement is allowed. It is run.
+async fn may(server: &Http, sql: &str) -> Result<bool, StoreError> {
+    match server.run(sql).await {
+        Ok(()) => Ok(true),
+        Err(StoreError::Refused(_)) => Ok(false),
+        Err(other) => Err(other),
+    }
+}

@@ -1,0 +1,355 @@
+//! Statements, the rows that go with insertions, and the rows that come back.
+//!
+//! An alias never has the name of a column: ClickHouse would also put it into the conditions.
+
+use std::fmt::Write as _;
+
+use traffic_ledger::{Cell, Content, Kept, ShippedTable, TABLES};
+
+use super::{
+    engine::{Adoption, Notes, Versioned},
+    schema::{self, PART, columns_of_part, own_columns, stored_name, table_of, tables},
+};
+use crate::digests::storable;
+
+/// A name in a statement.
+pub(super) fn quoted(name: &str) -> String {
+    format!("`{}`", name.replace('\\', "\\\\").replace('`', "\\`"))
+}
+
+/// A text in a statement.
+pub(super) fn string(text: &str) -> String {
+    format!("'{}'", text.replace('\\', "\\\\").replace('\'', "\\'"))
+}
+
+/// A number in a statement. The least one of all has no literal.
+fn number(value: i64) -> String {
+    if value == i64::MIN { format!("toInt64('{value}')") } else { value.to_string() }
+}
+
+/// The rows of a place that count: those of the version that their part has.
+pub(super) fn counted(database: &str, units: bool, filter: &str) -> String {
+    let table = format!("{}.{}", quoted(database), table_of(units));
+    format!(
+        "{table} FINAL WHERE entity != '{PART}' AND {filter} AND (place, part, part_number, version) IN (SELECT place, part, \
+         part_number, version FROM {table} FINAL WHERE entity = '{PART}' AND {filter})"
+    )
+}
+
+/// The value of a column that a table has in `part` or `part_number`.
+pub(super) fn part_column(table: &ShippedTable, at: usize) -> &'static str {
+    match (table.is_of_units(), at) {
+        (true, 0) => "if(part = '5min', 0, 2)",
+        _ => "part_number",
+    }
+}
+
+/// A row as the line of which digests are made; the node writes the same.
+fn line(table: &ShippedTable) -> String {
+    let columns = schema::columns(table.is_of_units());
+    let mut fields: Vec<String> =
+        (0..columns_of_part(table)).map(|at| format!("toString({})", part_column(table, at))).collect();
+    for column in own_columns(table) {
+        let name = stored_name(table, column);
+        let is_nullable = columns.iter().any(|known| known.name == name && known.is_nullable());
+        let name = quoted(&name);
+        let text = match column.1 {
+            Kept::Integer => format!("toString({name})"),
+            Kept::Text => format!("concat(toString(length({name})), ':', {name})"),
+            Kept::Bytes => name,
+        };
+        fields.push(if is_nullable { format!("ifNull({text}, '-')") } else { text });
+    }
+    format!("concat({})", fields.join(", ' ', "))
+}
+
+/// The digests of the parts in a place: table, part, number, rows, hash.
+pub(super) fn digests(database: &str, place: u64, units: Option<(i64, i64)>) -> String {
+    let filter = match units {
+        Some((from, until)) => {
+            format!("place = {place} AND part_number >= {} AND part_number < {}", number(from), number(until))
+        }
+        None => format!("place = {place}"),
+    };
+    let mut lines = String::new();
+    for table in tables(units.is_some()) {
+        // Writing to a string cannot fail.
+        let _done = write!(lines, "entity = '{}', {}, ", table.name, line(table));
+    }
+    format!(
+        "SELECT e, p, n, count(), lower(hex(SHA256(arrayStringConcat(arraySort(groupArray(l)), '\\n')))) FROM (SELECT \
+         toString(entity) AS e, toString(part) AS p, part_number AS n, multiIf({lines}'') AS l FROM {}) GROUP BY e, p, n",
+        counted(database, units.is_some(), &filter)
+    )
+}
+
+/// The versions of parts: part, number, that of the part or 0, the highest.
+pub(super) fn versions(database: &str, place: u64, parts: &[(&str, i64)]) -> String {
+    let units = parts.iter().all(|part| matches!(part.0, "5min" | "day"));
+    let list: Vec<String> =
+        parts.iter().map(|(part, of)| format!("({}, {})", string(part), number(*of))).collect();
+    format!(
+        "SELECT toString(part) AS p, part_number AS n, max(if(entity = '{PART}', version, 0)), max(version) FROM {}.{} \
+         WHERE place = {place} AND (p, n) IN ({}) GROUP BY p, n",
+        quoted(database),
+        table_of(units),
+        list.join(", ")
+    )
+}
+
+/// Copies five minutes to another place, as the oldest version.
+pub(super) fn copy(database: &str, (from, to): (u64, u64), before: i64) -> String {
+    let columns: String =
+        schema::columns(true).iter().map(|column| format!(", {}", quoted(&column.name))).collect();
+    let table = format!("{}.units", quoted(database));
+    let filter = format!("place = {from} AND part = '5min' AND part_number < {}", number(before));
+    // Also the rows of the parts themselves, which have the version of their parts.
+    format!(
+        "INSERT INTO {table} (place, entity, part, part_number, version{columns}) SELECT {to}, entity, part, part_number, \
+         1{columns} FROM {table} FINAL WHERE {filter} AND (part, part_number, version) IN (SELECT part, part_number, version \
+         FROM {table} FINAL WHERE entity = '{PART}' AND {filter})"
+    )
+}
+
+pub(super) fn adoptions(database: &str, ledger: &str) -> String {
+    format!(
+        "SELECT ledger, turn, place, replaced_by FROM {}.adoption WHERE ledger = {}",
+        quoted(database),
+        string(ledger)
+    )
+}
+
+/// What is noted about a place: kind, machine, token, number.
+pub(super) fn progress(database: &str, place: u64) -> String {
+    format!(
+        "SELECT what, machine, token, number FROM {}.progress FINAL WHERE place = {place}",
+        quoted(database)
+    )
+}
+
+/// A row for an insertion.
+struct Row(String);
+
+impl Row {
+    fn new() -> Self {
+        Self("{".to_owned())
+    }
+
+    fn key(&mut self, name: &str) {
+        if self.0.len() > 1 {
+            self.0.push(',');
+        }
+        self.write_text(name);
+        self.0.push(':');
+    }
+
+    fn number(&mut self, name: &str, value: impl std::fmt::Display) {
+        self.key(name);
+        let _done = write!(self.0, "{value}");
+    }
+
+    fn text(&mut self, name: &str, text: &str) {
+        self.key(name);
+        self.write_text(text);
+    }
+
+    fn write_text(&mut self, text: &str) {
+        self.0.push('"');
+        for character in text.chars() {
+            match character {
+                '"' => self.0.push_str("\\\""),
+                '\\' => self.0.push_str("\\\\"),
+                control if control.is_control() => {
+                    let _done = write!(self.0, "\\u{:04x}", u32::from(control));
+                }
+                other => self.0.push(other),
+            }
+        }
+        self.0.push('"');
+    }
+
+    fn end(self, into: &mut Vec<u8>) {
+        into.extend_from_slice(self.0.as_bytes());
+        into.extend_from_slice(b"}\n");
+    }
+}
+
+/// The rows of parts.
+pub(super) fn part_rows(place: u64, parts: &Versioned<'_>) -> Vec<u8> {
+    let names: Vec<Vec<String>> = TABLES
+        .iter()
+        .map(|table| own_columns(table).map(|column| stored_name(table, column)).collect())
+        .collect();
+    let mut all = Vec::new();
+    for (content, version) in parts {
+        let begun = |entity: &str| {
+            let mut row = Row::new();
+            row.number("place", place);
+            row.text("entity", entity);
+            row.text("part", content.name);
+            row.number("part_number", content.number);
+            row.number("version", version);
+            row
+        };
+        begun(PART).end(&mut all);
+        for (at, cells) in &content.rows {
+            let Some(table) = TABLES.get(*at) else { continue };
+            let mut row = begun(table.name);
+            for (name, cell) in names[*at].iter().zip(cells.iter().skip(columns_of_part(table))) {
+                match cell {
+                    // What is left out has its default: null, or 0.
+                    Cell::Null => {}
+                    Cell::Integer(value) => row.number(name, value),
+                    Cell::Text(text) => row.text(name, &storable(text)),
+                    Cell::Bytes(bytes) => {
+                        row.text(name, &bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>());
+                    }
+                }
+            }
+            row.end(&mut all);
+        }
+    }
+    all
+}
+
+/// How many rows parts have, with those of the parts themselves.
+pub(super) fn rows_of(parts: &[(&Content, u64)]) -> usize {
+    parts.iter().map(|(content, _)| content.rows.len() + 1).sum()
+}
+
+/// The rows of notes.
+pub(super) fn note_rows(notes: Notes<'_>) -> Vec<u8> {
+    let Notes { place, ledger, seen, done, node, extent } = notes;
+    let mut all = Vec::new();
+    let mut row = Row::new();
+    row.number("place", place);
+    row.text("what", "seen");
+    row.text("machine", &storable(seen.machine.as_deref().unwrap_or_default()));
+    row.text("token", &storable(seen.token.as_deref().unwrap_or_default()));
+    row.number("number", seen.changes.max(0));
+    row.text("ledger", &storable(ledger));
+    row.text("node", &storable(&node.name));
+    row.text("trafctl", &storable(&node.version));
+    row.text("kernel", &storable(&node.kernel));
+    row.text("id_scope", if node.has_cluster_ids { "cluster" } else { "node" });
+    row.text("zone", &storable(&extent.zone));
+    row.number("billing_day", extent.billing_day);
+    row.number("begun", extent.recorded.0);
+    row.number("ended", extent.recorded.1);
+    if let Some(bucket) = extent.last_bucket {
+        row.number("last_bucket", bucket);
+    }
+    if let Some(reading) = extent.last_reading_ms {
+        row.number("last_reading", reading);
+    }
+    row.end(&mut all);
+    if let Some(done) = done {
+        let mut row = Row::new();
+        row.number("place", place);
+        row.text("what", "done");
+        row.number("number", done.max(0));
+        row.text("ledger", &storable(ledger));
+        row.end(&mut all);
+    }
+    all
+}
+
+pub(super) fn adoption_rows(adoptions: &[Adoption]) -> Vec<u8> {
+    let mut all = Vec::new();
+    for Adoption { ledger, turn, place, replaced_by } in adoptions {
+        let mut row = Row::new();
+        row.text("ledger", &storable(ledger));
+        row.number("turn", turn);
+        row.number("place", place);
+        row.text("replaced_by", &storable(replaced_by.as_deref().unwrap_or_default()));
+        row.end(&mut all);
+    }
+    all
+}
+
+/// The rows of an answer. `None` for what is null.
+pub(super) fn rows(answer: &[u8]) -> Vec<Vec<Option<String>>> {
+    let text = String::from_utf8_lossy(answer);
+    text.lines().map(|line| line.split('\t').map(field).collect()).collect()
+}
+
+fn field(text: &str) -> Option<String> {
+    if text == "\\N" {
+        return None;
+    }
+    let mut field = String::with_capacity(text.len());
+    let mut characters = text.chars();
+    while let Some(character) = characters.next() {
+        if character != '\\' {
+            field.push(character);
+            continue;
+        }
+        match characters.next() {
+            Some('t') => field.push('\t'),
+            Some('n') => field.push('\n'),
+            Some('r') => field.push('\r'),
+            Some('b') => field.push('\u{8}'),
+            Some('f') => field.push('\u{c}'),
+            Some('0') => field.push('\0'),
+            other => field.extend(other),
+        }
+    }
+    Some(field)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rows_come_back_as_they_were() {
+        let answer = b"seen\ta\\tb\\\\c\t\\N\t5\ndone\t\t\\'\t\\n\n";
+        let row = |fields: [Option<&str>; 4]| fields.map(|field| field.map(str::to_owned)).to_vec();
+        assert_eq!(
+            rows(answer),
+            [
+                row([Some("seen"), Some("a\tb\\c"), None, Some("5")]),
+                row([Some("done"), Some(""), Some("'"), Some("\n")])
+            ]
+        );
+        assert!(rows(b"").is_empty());
+    }
+
+    #[test]
+    fn texts_cannot_leave_their_place() {
+        assert_eq!(string("a'b\\"), "'a\\'b\\\\'");
+        assert_eq!(quoted("a`b"), "`a\\`b`");
+        let mut row = Row::new();
+        row.text("label", "\"},{\n\u{7f}é\\");
+        row.number("n", -5);
+        let mut all = Vec::new();
+        row.end(&mut all);
+        assert_eq!(String::from_utf8(all).unwrap(), "{\"label\":\"\\\"},{\\u000a\\u007fé\\\\\",\"n\":-5}\n");
+    }
+
+    #[test]
+    fn a_part_is_one_row_more_than_its_rows() {
+        let cells = [0, 300, 7, 1, 0, 2, 10, 11, 12, 13].map(Cell::Integer).to_vec();
+        let unit = [Cell::Integer(0), Cell::Integer(300), Cell::Integer(600), Cell::Null, Cell::Null];
+        let content =
+            Content { name: "5min", number: 300, rev: 4, rows: vec![(1, cells), (0, unit.to_vec())] };
+        let text = String::from_utf8(part_rows(9, &[(&content, 262_144)])).unwrap();
+        let of = |entity| {
+            format!(
+                "{{\"place\":9,\"entity\":\"{entity}\",\"part\":\"5min\",\"part_number\":300,\"version\":262144"
+            )
+        };
+        let lines: Vec<&str> = text.lines().collect();
+        assert_eq!(lines[0], format!("{}}}", of("part")));
+        assert_eq!(
+            lines[1],
+            format!(
+                "{},\"container\":7,\"class\":1,\"family\":0,\"series\":2,\"in_packets\":10,\"in_bytes\":11,\"out_packets\":\
+                 12,\"out_bytes\":13}}",
+                of("traffic")
+            )
+        );
+        assert_eq!(lines[2], format!("{},\"end\":600}}", of("unit")));
+        assert_eq!(rows_of(&[(&content, 1)]), 3);
+    }
+}

@@ -1,0 +1,76 @@
+//! Files of passwords in PostgreSQL's format, for stores of both kinds: `host:port:database:user:password`, one a line.
+
+use std::{
+    fs,
+    io::Read as _,
+    os::unix::fs::PermissionsExt as _,
+    path::{Path, PathBuf},
+};
+
+/// A file of passwords.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PasswordFile(pub PathBuf);
+
+/// Bytes. A line for each of some stores.
+const MOST_PASSWORD_BYTES: u64 = 1 << 20;
+
+/// Why a URL is refused.
+pub(crate) const PASSWORD_IN_URL: &str = "a URL with a password can be read by others; remove it, and put a line \
+                               HOST:PORT:DATABASE:USER:PASSWORD into the password file";
+
+/// The password of the first line whose host, port, database and user are those of a store.
+///
+/// # Errors
+/// When a file cannot be read, or others than its owner may read it.
+pub(crate) fn find(
+    files: &[PasswordFile],
+    is_its: impl Fn([&str; 4]) -> bool,
+) -> Result<Option<String>, String> {
+    for PasswordFile(file) in files {
+        let text = read_secret(file).map_err(|reason| format!("{}: {reason}", file.display()))?;
+        for line in text.lines().filter(|line| !line.starts_with('#')) {
+            let fields = fields(line);
+            let [host, port, database, user, password] = &fields[..] else { continue };
+            if is_its([host, port, database, user]) {
+                return Ok(Some(password.clone()));
+            }
+        }
+    }
+    Ok(None)
+}
+
+/// Whether a field is meant for a value: `*` is for all.
+pub(crate) fn fits(field: &str, value: &str) -> bool {
+    field == "*" || field == value
+}
+
+/// The fields of a line, in which `\:` and `\\` stand for the characters themselves.
+fn fields(line: &str) -> Vec<String> {
+    let mut fields = vec![String::new()];
+    let mut characters = line.chars();
+    while let Some(character) = characters.next() {
+        match character {
+            ':' if fields.len() < 5 => fields.push(String::new()),
+            '\\' => fields.last_mut().into_iter().for_each(|last| last.extend(characters.next())),
+            other => fields.last_mut().into_iter().for_each(|last| last.push(other)),
+        }
+    }
+    fields
+}
+
+fn read_secret(path: &Path) -> Result<String, String> {
+    // Not opened before it is known to be a file: a FIFO would wait.
+    let kind = fs::metadata(path).map_err(|error| error.to_string())?;
+    if !kind.is_file() {
+        return Err("it is not a regular file".to_owned());
+    }
+    if kind.permissions().mode() & 0o077 != 0 {
+        return Err("others may read it; run `chmod 600` on it".to_owned());
+    }
+    let file = fs::File::open(path).map_err(|error| error.to_string())?;
+    let mut text = String::new();
+    match file.take(MOST_PASSWORD_BYTES).read_to_string(&mut text) {
+        Ok(_) => Ok(text),
+        Err(error) => Err(error.to_string()),
+    }
+}

@@ -1,0 +1,31 @@
+//! What reports from a store of any kind have in common. Nothing here asks a server.
+//!
+//! - `book`: what is small of the ledgers, as the server's rows have it, and the ledger in memory that is made of it.
+//! - `pieces`: which rows answer for which time.
+//! - `frozen`: which rates of closed months answer.
+
+pub(crate) mod book;
+pub(crate) mod frozen;
+pub(crate) mod pieces;
+
+use traffic_ledger::LineKey;
+
+/// What a report is about.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Reported<'a> {
+    /// Names of nodes; empty for all.
+    pub nodes: &'a [String],
+    /// The time zone that is asked for.
+    pub zone: Option<&'a str>,
+    /// The billing day that is asked for.
+    pub billing_day: Option<u8>,
+    /// Whether the report names interfaces.
+    pub with_interfaces: bool,
+    /// Whether its containers are the tenants.
+    pub by_tenant: bool,
+}
+
+/// The key of a report's row. Class and family are -1 where the report does not split by them.
+pub(crate) fn key(step: usize, container: i64, class: i64, family: i64) -> LineKey {
+    (step, container, u8::try_from(class).ok(), u8::try_from(family).ok(), class != 0)
+}
