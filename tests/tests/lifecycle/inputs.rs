@@ -257,6 +257,7 @@ fn nothing_waits_for_a_fifo_or_reads_a_device_in_the_place_of_a_file() -> Result
         "files.lock",
         "ledger.sqlite",
         "ledger.sqlite-log-of",
+        "ledger-look.json",
     ] {
         let state = lab.path(&format!("state-{name}"));
         fs::create_dir_all(&state)?;

@@ -22,6 +22,7 @@ mod digest;
 mod encoding;
 mod error;
 mod figures;
+mod file_state;
 mod identity;
 mod ids;
 mod import;
@@ -49,6 +50,7 @@ pub use closing::frozen::{Frozen, FrozenContainer, FrozenEntry, FrozenRate, Froz
 pub use closing::preview::{ClosePreview, RetirePreview};
 pub use error::LedgerError;
 pub use figures::{Basis, Figures, Volume, permille_shares};
+pub use file_state::FileState;
 pub use import::{PvaImport, PvaImported, PvaProgress, SkipReason};
 pub use migration::{MigrationProgress, OnProgress};
 pub use outbox::{

@@ -11,14 +11,14 @@ use std::{
 };
 
 use anyhow::{Context as _, bail};
-use traffic_ledger::{DrainTrigger, Gap, GapReason, Ledger, LedgerError};
+use traffic_ledger::{DrainTrigger, FileState, Gap, GapReason, Ledger, LedgerError};
 use traffic_model::Snapshot;
 
 use super::{ledger_opening::Opening, noted_gaps::NotedGaps};
 use crate::{
     api::drain_health::DrainHealth,
     config::Config,
-    drain::{self, DaemonLock, Drainer},
+    drain::{self, DaemonLock, Drainer, LedgerLook},
     health::{Components, Part},
     kernel::maps::Maps,
     ownership::ContainerNames,
@@ -46,6 +46,8 @@ pub(super) struct LedgerHandle {
     noted: NotedGaps,
     health: Arc<DrainHealth>,
     components: Arc<Components>,
+    /// The state of the ledger at the look that was kept last.
+    looked_at: Option<FileState>,
 }
 
 /// An available ledger.
@@ -74,6 +76,7 @@ impl LedgerHandle {
             noted: NotedGaps::default(),
             health: Arc::default(),
             components,
+            looked_at: None,
         };
         if config.ledger_enabled {
             match handle.open_if_needed() {
@@ -185,6 +188,20 @@ impl LedgerHandle {
     /// The ledger, if it is open.
     pub(super) fn opened(&mut self) -> Option<&mut Ledger> {
         self.opened.as_mut().map(|opened| opened.drainer.ledger_mut())
+    }
+
+    /// Keeps a look at the ledger for whoever asks for the status, if it has changed since the last one.
+    pub(super) fn keep_look(&mut self) {
+        let Some(opened) = &self.opened else { return };
+        let ledger = opened.drainer.ledger();
+        let state = FileState::of(ledger.path());
+        if state.is_some() && state != self.looked_at {
+            // If it fails, whoever asks opens the ledger.
+            if let Err(error) = LedgerLook::keep(ledger, &self.state_dir) {
+                tracing::debug!("cannot keep a look at the ledger: {error:#}");
+            }
+            self.looked_at = state;
+        }
     }
 
     /// See [`Drainer::maintain`].

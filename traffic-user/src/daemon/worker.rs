@@ -226,6 +226,7 @@ impl Worker {
                 other => log_failure("maintaining the ledger", other.map(drop)),
             }
         }
+        self.ledger.keep_look();
         false
     }
 

@@ -13,6 +13,7 @@ mod bypass;
 mod excess;
 mod inside;
 mod lock;
+mod look;
 mod machine;
 mod other_counters;
 
@@ -47,6 +48,7 @@ use inside::InsideWatch;
 
 pub use binding::{NoLedger, OtherLedger};
 pub use lock::{DaemonLock, OtherDaemon, lock_daemon};
+pub use look::LedgerLook;
 pub use machine::problem as machine_problem;
 
 /// Name of the ledger in the state directory.

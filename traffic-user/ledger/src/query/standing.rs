@@ -1,6 +1,7 @@
 //! How the ledger stands: which months are still to be billed, and what is missing in them.
 
 use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
 use traffic_model::calendar::Level;
 
 use crate::{
@@ -13,7 +14,7 @@ use crate::{
 };
 
 /// A month that is not closed.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
 pub struct OpenMonth {
     /// The billing month as `YYYY-MM`.
     pub name: String,
@@ -26,7 +27,7 @@ pub struct OpenMonth {
 }
 
 /// The gaps in the months that are not closed.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
 pub struct OpenGaps {
     /// How many lost traffic.
     pub losing: usize,
@@ -37,7 +38,7 @@ pub struct OpenGaps {
 }
 
 /// How the ledger stands.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
 pub struct Standing {
     /// Time of the last reading; `None` without one.
     pub last_reading: Option<Timestamp>,

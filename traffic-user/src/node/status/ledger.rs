@@ -13,7 +13,7 @@ use traffic_model::units::format_bytes;
 use traffic_quota::ProblemKind;
 
 use super::problem::Problem;
-use crate::drain::ledger_path;
+use crate::drain::{LedgerLook, ledger_path};
 
 /// With less room than a quarter of the ledger's size, within these limits, drains are about to fail. Nothing
 /// is lost until the node boots again, but nobody can be billed either.
@@ -95,12 +95,15 @@ pub(super) fn look(state_dir: &Path, configured: bool) -> Look {
     if rustix::fs::access(&path, rustix::fs::Access::READ_OK).is_err() {
         return look;
     }
-    let read = Ledger::open_read_only(&path).and_then(|ledger| {
-        look.pending_ids = ledger.pending_ids()?.into_iter().map(|(id, _)| id).collect();
-        ledger.standing()
-    });
-    match read {
-        Ok(standing) => look.status.stands(standing),
+    let looked = match LedgerLook::kept(&path, state_dir) {
+        Some(kept) => Ok(kept),
+        None => Ledger::open_read_only(&path).and_then(|ledger| LedgerLook::at(&ledger)),
+    };
+    match looked {
+        Ok(LedgerLook { standing, pending_ids }) => {
+            look.pending_ids = pending_ids;
+            look.status.stands(standing);
+        }
         Err(error) => {
             let text = format!("the ledger cannot be read: {error}");
             look.problems.push(Problem { kind: ProblemKind::Drains, text });
