@@ -1,22 +1,34 @@
 //! The rounds of `trafctl ship`: each store gets what changed, then comes a pause, longer after a failure.
 //!
 //! A round opens the ledger and the connection anew, so that a file that was replaced, a server that restarted and a
-//! new password need no restart here. What is shipped next, and what is refused, is in `traffic_store`.
+//! new password need no restart here. What is shipped next, and what is refused, is in `traffic_store`. Once a day, the
+//! store is compared with the ledger.
+//!
+//! - `state`: what became of it, for metrics and `trafctl status`.
+//! - `daily`: when what is compared.
+
+mod daily;
+mod state;
 
 use std::{
-    path::PathBuf,
+    path::{Path, PathBuf},
+    sync::atomic::{AtomicBool, Ordering},
     time::{Duration, Instant},
 };
 
 use anyhow::Context as _;
 use jiff::Timestamp;
+use tokio::sync::Notify;
 use traffic_ledger::Ledger;
-use traffic_store::{AnyStore, Node, Shipped, Shipper, Target};
+use traffic_store::{AnyStore, Node, Shipped, Shipper, Target, Verified, verify_days};
 
 use crate::{
     config::{Config, IdScope},
-    drain::machine_id,
+    drain::{ledger_path, machine_id},
+    time::now_or_end,
 };
+
+pub use state::{Compared, ShipState, StoreState};
 
 /// The longest pause after failures.
 const LONGEST_PAUSE: Duration = Duration::from_mins(5);
@@ -28,7 +40,12 @@ const LINES: Duration = Duration::from_secs(10);
 /// What is shipped, and to where.
 #[derive(Debug)]
 pub struct Shipping {
+    state_dir: PathBuf,
     ledger: PathBuf,
+    /// Whether what becomes of it is written to the state directory.
+    keeps_state: bool,
+    /// Whether the log has it that this fails.
+    state_fails: AtomicBool,
     machine: Option<String>,
     node: Node,
     interval: Duration,
@@ -37,12 +54,15 @@ pub struct Shipping {
 }
 
 impl Shipping {
-    /// Of a ledger, which need not exist yet.
-    pub fn new(ledger: PathBuf, config: &Config, targets: Vec<Target>) -> Self {
+    /// Of the ledger of a state directory, which need not exist yet. `keeps_state`: what becomes of it is written there.
+    pub fn new(state_dir: &Path, config: &Config, targets: Vec<Target>, keeps_state: bool) -> Self {
         let kernel = rustix::system::uname().release().to_string_lossy().into_owned();
         let version = env!("CARGO_PKG_VERSION").to_owned();
         Self {
-            ledger,
+            state_dir: state_dir.to_owned(),
+            ledger: ledger_path(state_dir),
+            keeps_state,
+            state_fails: AtomicBool::new(false),
             machine: machine_id(),
             node: Node {
                 name: config.node.clone(),
@@ -74,16 +94,116 @@ impl Shipping {
     /// # Errors
     /// When the ledger cannot be read or is refused, or the store is away. What it took before stays.
     pub async fn round(&self, target: &Target) -> anyhow::Result<Shipped> {
+        let mut sent = Sent::default();
+        let result = self.send(target, &mut sent).await;
+        let error = result.as_ref().err().map(|error| format!("{error:#}"));
+        self.note(target.name(), &sent.ledger, |store| {
+            store.rows = store.rows.saturating_add(sent.shipped.rows);
+            match &error {
+                Some(_) => store.failures = store.failures.saturating_add(1),
+                None => {
+                    store.shipped_s = Some(now_or_end().as_second());
+                    store.reading_ms = sent.reading_ms;
+                }
+            }
+            store.error = error;
+        });
+        result.map(|()| sent.shipped)
+    }
+
+    async fn send(&self, target: &Target, sent: &mut Sent) -> anyhow::Result<()> {
         let ledger = self.ledger()?;
+        sent.ledger = ledger.shipping_identity()?.ledger;
+        // Before it is shipped: what is noted as shipped is.
+        sent.reading_ms = ledger.shipped_extent()?.last_reading_ms;
         let mut store = AnyStore::connect(target).await?;
         let mut next_line = Instant::now() + LINES;
         let mut on_step = |shipped: Shipped, left: usize| {
+            sent.shipped = shipped;
             if left > 0 && Instant::now() >= next_line {
                 next_line = Instant::now() + LINES;
                 tracing::info!("{}: shipped {} rows, {left} parts are left", target.name(), shipped.rows);
             }
         };
-        Ok(self.shipper(&ledger).ship(&mut store, &mut on_step).await?)
+        sent.shipped = self.shipper(&ledger).ship(&mut store, &mut on_step).await?;
+        Ok(())
+    }
+
+    /// Changes what is noted about a store. Nothing fails because of it.
+    fn note(&self, store: &str, ledger: &str, change: impl FnOnce(&mut StoreState)) {
+        if !self.keeps_state {
+            return;
+        }
+        let changed = state::change(&self.state_dir, (store, ledger), now_or_end().as_second(), change);
+        match changed {
+            Ok(()) => self.state_fails.store(false, Ordering::Relaxed),
+            Err(error) if !self.state_fails.swap(true, Ordering::Relaxed) => {
+                tracing::warn!("metrics and `trafctl status` will not know what is shipped: {error:#}");
+            }
+            Err(_) => {}
+        }
+    }
+
+    /// Notes a comparison of everything that a store has with the ledger, as somebody asked for.
+    ///
+    /// # Errors
+    /// When the ledger cannot be read.
+    pub fn note_comparison(&self, target: &Target, verified: &Verified) -> anyhow::Result<()> {
+        let ledger = self.ledger()?;
+        let compared = daily::compared(&ledger, verified, daily::end(&ledger, now_or_end().as_second())?)?;
+        self.note(target.name(), &ledger.shipping_identity()?.ledger, |store| {
+            store.compared = Some(compared.after(store.compared.take()));
+        });
+        Ok(())
+    }
+
+    /// Compares a store with the ledger, if it is time for that.
+    async fn compare_if_due(&self, target: &Target) -> anyhow::Result<()> {
+        let name = target.name();
+        let now_s = now_or_end().as_second();
+        let ledger = self.ledger()?;
+        let id = ledger.shipping_identity()?.ledger;
+        let noted = ShipState::read(&self.state_dir)?.stores.remove(name).filter(|noted| noted.ledger == id);
+        let noted = noted.unwrap_or_default();
+        if !daily::is_due(&noted, now_s, daily::offset_s(&id, name)) {
+            return Ok(());
+        }
+        let result = self.compare_now(target, &ledger, (noted, now_s)).await;
+        let (compared, error) = match result {
+            Ok(compared) => (Some(compared), None),
+            Err(error) => (None, Some(error)),
+        };
+        self.note(name, &id, |store| {
+            store.compare_tried_s = now_s;
+            store.compare_error = error.as_ref().map(|error| format!("{error:#}"));
+            if let Some(compared) = compared {
+                store.compared = Some(compared.after(store.compared.take()));
+            }
+        });
+        error.map_or(Ok(()), Err)
+    }
+
+    async fn compare_now(
+        &self,
+        target: &Target,
+        ledger: &Ledger,
+        (noted, now_s): (StoreState, i64),
+    ) -> anyhow::Result<Compared> {
+        let name = target.name();
+        let until = daily::end(ledger, now_s)?;
+        let scope = daily::scope(noted.compared.as_ref(), ledger, until)?;
+        let mut store = AnyStore::connect(target).await?;
+        let verified = verify_days(&self.shipper(ledger), &mut store, scope).await?;
+        let compared = daily::compared(ledger, &verified, until)?;
+        if compared.differing.is_empty() {
+            tracing::info!("{name}: equal to the ledger, {} parts of {} days", verified.parts, verified.days);
+        } else {
+            tracing::error!(
+                "{name} differs from the ledger: {}; `trafctl ship verify` lists what, `--repair` ships it again",
+                compared.differing_text()
+            );
+        }
+        Ok(compared)
     }
 
     /// Ships to all stores until it is dropped. Each has its own pauses: one that is away delays no other.
@@ -93,6 +213,12 @@ impl Shipping {
             .iter()
             .map(|_| (Instant::now() + jitter(LONGEST_START.min(self.interval)), 0))
             .collect();
+        if self.keeps_state {
+            let names: Vec<&str> = self.targets.iter().map(Target::name).collect();
+            if let Err(error) = state::keep_only(&self.state_dir, &names) {
+                tracing::warn!("{error:#}");
+            }
+        }
         let mut running: Vec<_> = Vec::new();
         for (target, (first, failures)) in self.targets.iter().zip(&mut due) {
             running.push(Box::pin(self.follow(target, *first, failures)));
@@ -107,7 +233,28 @@ impl Shipping {
         .await;
     }
 
+    /// Ships to one store, and compares it, each without waiting for the other.
     async fn follow(&self, target: &Target, first: Instant, failures: &mut u32) {
+        let shipped = Notify::new();
+        tokio::join!(self.ship(target, first, failures, &shipped), self.compare(target, &shipped));
+    }
+
+    /// Compares a store once a day, after everything has arrived.
+    async fn compare(&self, target: &Target, shipped: &Notify) {
+        loop {
+            shipped.notified().await;
+            if self.keeps_state
+                && let Err(error) = self.compare_if_due(target).await
+            {
+                tracing::error!(
+                    "cannot compare {} with the ledger: {error:#}; tomorrow again",
+                    target.name()
+                );
+            }
+        }
+    }
+
+    async fn ship(&self, target: &Target, first: Instant, failures: &mut u32, shipped_all: &Notify) {
         tokio::time::sleep_until(first.into()).await;
         let name = target.name();
         loop {
@@ -118,6 +265,7 @@ impl Shipping {
                     }
                     tracing::debug!("{name}: shipped {} rows in {} parts", shipped.rows, shipped.parts);
                     *failures = 0;
+                    shipped_all.notify_one();
                 }
                 Err(error) => {
                     tracing::error!("cannot ship to {name}: {error:#}");
@@ -127,6 +275,14 @@ impl Shipping {
             tokio::time::sleep(pause(self.interval, *failures)).await;
         }
     }
+}
+
+/// What a round has sent.
+#[derive(Debug, Default)]
+struct Sent {
+    ledger: String,
+    shipped: Shipped,
+    reading_ms: Option<i64>,
 }
 
 /// How long to wait: the interval, and after failures ever longer, so that a server that returns is not overrun.

@@ -1,6 +1,7 @@
 //! Reports from a store equal those of the ledgers that were shipped to it: for random ledgers, in a real PostgreSQL and a
 //! real ClickHouse.
 
+mod compared_days;
 mod random_node;
 mod tenants;
 

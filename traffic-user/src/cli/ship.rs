@@ -8,7 +8,6 @@ use traffic_store::{AnyStore, Store as _, Takeover, Target, Verified};
 
 use crate::{
     cli::{Done, Format, Global, confirm::Confirm, print, print_error, store::Passwords},
-    drain::ledger_path,
     render::json,
     shipping::{self, Shipping},
 };
@@ -94,7 +93,8 @@ impl To {
             .iter()
             .map(|url| self.passwords.target(url, password_file))
             .collect::<anyhow::Result<_>>()?;
-        Ok(Shipping::new(ledger_path(&global.state_dir), &config, targets))
+        // Stores of other commands are nobody's concern.
+        Ok(Shipping::new(&global.state_dir, &config, targets, self.urls.is_empty()))
     }
 }
 
@@ -237,6 +237,7 @@ async fn verify(global: &Global, to: &To, repair: bool) -> anyhow::Result<Done> 
     let mut compared = Vec::new();
     for target in &shipping.targets {
         let verified = verify_one(&shipping, target, repair).await?;
+        shipping.note_comparison(target, &verified)?;
         compared.push((target.name().to_owned(), verified));
     }
     let is_equal = compared.iter().all(|(_, verified)| verified.differences.len() == verified.repaired);
@@ -271,7 +272,7 @@ fn document((store, verified): &(String, Verified)) -> Compared {
 }
 
 fn text((store, verified): &(String, Verified)) -> String {
-    let Verified { days, parts, differences, repaired } = verified;
+    let Verified { days, parts, differences, repaired, changes: _ } = verified;
     let mut text = format!("{store}: {parts} parts of {days} days compared, {} differ", differences.len());
     if *repaired > 0 {
         text.push_str(&format!(", {repaired} repaired"));

@@ -17,6 +17,7 @@ mod problem;
 mod quota_actions;
 mod readings;
 mod report;
+mod shipping;
 mod unnamed;
 
 use std::{collections::HashMap, path::Path};
@@ -93,7 +94,9 @@ pub fn gather_with_counters(
     add(ProblemKind::Figures, figures);
     add(ProblemKind::Owners, pending::problems(&pending, time::unix_seconds()));
     add(ProblemKind::Owners, pending::problem_of_ledger(ledger.pending_ids, &pending).into_iter().collect());
-    add(ProblemKind::Quotas, quota_actions::problems(state_dir, time::now_or_end().as_second()));
+    let now_s = time::now_or_end().as_second();
+    add(ProblemKind::Quotas, quota_actions::problems(state_dir, now_s));
+    add(ProblemKind::Other, shipping::problems(state_dir, &host.config().ship, now_s));
     add(ProblemKind::Other, BaselineFile::new(state_dir).problems());
     add(ProblemKind::Configuration, config::last_good_problem(state_dir).into_iter().collect());
     add(ProblemKind::Owners, missing_addresses(host, maps)?.into_iter().collect());

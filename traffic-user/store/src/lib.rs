@@ -36,4 +36,4 @@ pub use shipper::{ShipError, Shipped, Shipper};
 pub use store::{
     Batch, Checked, Difference, Known, Node, NodeState, PartDigest, Put, Store, StoreError, Takeover,
 };
-pub use verify::{Verified, verify};
+pub use verify::{Scope, Verified, verify, verify_days};

@@ -19,6 +19,25 @@ type Key = (String, i64, usize);
 /// Name, number and change number of a part.
 type Part = (&'static str, i64, i64);
 
+/// Which days to compare. Everything that belongs to no day is always compared.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Scope {
+    /// Days of UTC that end at this time (Unix seconds) or before it.
+    pub until: i64,
+    /// Those of them in which something changed after this change number.
+    pub after: i64,
+    /// And those of the others whose number since the Unix epoch leaves this remainder when divided by the second.
+    pub turn: (i64, i64),
+}
+
+impl Scope {
+    /// Whether a day is compared, given the highest change number of its parts.
+    fn has(self, day: i64, rev: i64) -> bool {
+        let (remainder, divisor) = self.turn;
+        (day + 1) * DAY_S <= self.until && (rev > self.after || day.rem_euclid(divisor.max(1)) == remainder)
+    }
+}
+
 /// The result of a comparison.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Verified {
@@ -30,6 +49,8 @@ pub struct Verified {
     pub differences: Vec<Difference>,
     /// How many of these were shipped again, and are now equal.
     pub repaired: usize,
+    /// What changed after this change number was not compared: the store did not have it yet.
+    pub changes: i64,
 }
 
 /// Compares everything that a store holds of a ledger with what the ledger holds. `repairs` ships again what differs,
@@ -42,7 +63,7 @@ pub async fn verify(
     store: &mut impl Store,
     repairs: bool,
 ) -> Result<Verified, ShipError> {
-    let mut verified = compare(shipper, store).await?;
+    let mut verified = compare(shipper, store, None).await?;
     if repairs && !verified.differences.is_empty() {
         let differing: BTreeSet<(&str, i64)> = verified
             .differences
@@ -56,7 +77,7 @@ pub async fn verify(
             .concat();
         let parts: Vec<_> = parts.into_iter().filter(|part| differing.contains(&(part.0, part.1))).collect();
         shipper.repair(store, &parts).await?;
-        let left = compare(shipper, store).await?.differences;
+        let left = compare(shipper, store, None).await?.differences;
         let is_left = |before: &Difference| {
             left.iter().any(|now| (&now.name, now.number) == (&before.name, before.number))
         };
@@ -65,10 +86,27 @@ pub async fn verify(
     Ok(verified)
 }
 
-async fn compare(shipper: &Shipper<'_>, store: &mut impl Store) -> Result<Verified, ShipError> {
+/// Compares some days, and whatever belongs to no day. Unlike [`verify`], it does not look for days that only the store
+/// has.
+///
+/// # Errors
+/// As for [`Shipper::ship`].
+pub async fn verify_days(
+    shipper: &Shipper<'_>,
+    store: &mut impl Store,
+    scope: Scope,
+) -> Result<Verified, ShipError> {
+    compare(shipper, store, Some(scope)).await
+}
+
+async fn compare(
+    shipper: &Shipper<'_>,
+    store: &mut impl Store,
+    scope: Option<Scope>,
+) -> Result<Verified, ShipError> {
     let identity = shipper.ledger.shipping_identity()?;
     let done = store.known(&identity.ledger).await?.map_or(0, |known| known.done);
-    let mut verified = Verified::default();
+    let mut verified = Verified { changes: done, ..Verified::default() };
     let records = shipper.ledger.changes(Changes { after: 0, until: i64::MAX, units: false })?;
     let stored = store.digests(&identity.ledger, None).await?;
     compare_parts(shipper, (&records, done), stored, &mut verified)?;
@@ -77,8 +115,19 @@ async fn compare(shipper: &Shipper<'_>, store: &mut impl Store) -> Result<Verifi
     for part in units {
         days.entry(part.1.div_euclid(DAY_S)).or_default().push(part);
     }
-    verified.days = days.len();
-    for (span, parts) in with_spans_between(days) {
+    let spans = match scope {
+        None => {
+            verified.days = days.len();
+            with_spans_between(days)
+        }
+        Some(scope) => {
+            let newest = |parts: &[Part]| parts.iter().map(|part| part.2).max().unwrap_or(0);
+            days.retain(|day, parts| scope.has(*day, newest(parts)));
+            verified.days = days.len();
+            days.into_iter().map(|(day, parts)| ((day * DAY_S, (day + 1) * DAY_S), parts)).collect()
+        }
+    };
+    for (span, parts) in spans {
         let mut stored = store.digests(&identity.ledger, Some(span)).await?;
         // What the ledger has dropped is in the store alone.
         stored.retain(|digest| {
@@ -154,6 +203,15 @@ fn compare_parts(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_day_is_compared_when_it_is_over_and_changed_or_has_its_turn() {
+        let scope = Scope { until: 9 * DAY_S + 7, after: 50, turn: (3, 5) };
+        assert!(scope.has(8, 1), "its turn");
+        assert!(!scope.has(7, 50) && scope.has(7, 51));
+        assert!(!scope.has(9, 51), "it is not over");
+        assert!(scope.has(-2, 0) && !scope.has(-3, 0));
+    }
 
     #[test]
     fn days_and_what_is_between_them_are_all_time() {

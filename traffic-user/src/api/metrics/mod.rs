@@ -9,6 +9,7 @@ mod node;
 mod page;
 mod parts;
 mod quotas;
+mod shipping;
 
 use std::{collections::BTreeMap, fmt::Display};
 
@@ -140,6 +141,7 @@ pub(super) fn render_with(
     }
     node::facts(&mut page, facts);
     quotas::write(&mut page, facts.quotas, facts.last_looks);
+    shipping::write(&mut page, facts.shipped.as_ref(), snapshot.time);
     parts::write(&mut page, health);
     if format == Format::OpenMetrics {
         page.line(format_args!("# EOF"));

@@ -10,6 +10,7 @@ use crate::{
     kernel::drops::Drops,
     node::status::TableUse,
     quota_actions::LastLooks,
+    shipping::ShipState,
 };
 
 /// What is known besides the counters.
@@ -29,6 +30,8 @@ pub struct Facts<'a> {
     pub quotas: Option<&'a QuotaFacts>,
     /// When somebody last looked for their actions, and for problems of the node.
     pub last_looks: LastLooks,
+    /// What became of shipping; `None` where that is not known.
+    pub shipped: Option<ShipState>,
 }
 
 /// Selects the figure of a fault, or of a table, that a metric shows.

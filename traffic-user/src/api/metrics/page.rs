@@ -33,6 +33,10 @@ impl Metric {
         Self { kind: Kind::Info, name, unit: None, help }
     }
 
+    pub fn is_counter(self) -> bool {
+        self.kind == Kind::Counter
+    }
+
     const fn suffix(self) -> &'static str {
         match self.kind {
             Kind::Counter => "_total",

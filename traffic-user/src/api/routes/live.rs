@@ -21,6 +21,7 @@ use crate::{
     node::status::Unaccounted,
     quota_actions::LastLooks,
     render::{dump, json, status},
+    shipping::ShipState,
 };
 use traffic_model::Snapshot;
 
@@ -42,7 +43,9 @@ pub(super) async fn get_metrics(State(source): State<Source>, headers: HeaderMap
                 not_watched: node.as_ref().map(|node| node.status.not_watched.len()),
                 ledger_bytes: ledger.and_then(|ledger| ledger.file_bytes()),
                 quotas: quotas.as_deref(),
-                last_looks: state_dir.map_or_else(LastLooks::default, |dir| LastLooks::read(&dir)),
+                last_looks: state_dir.as_deref().map_or_else(LastLooks::default, LastLooks::read),
+                // A damaged file is a problem of `trafctl status`.
+                shipped: state_dir.and_then(|dir| ShipState::read(&dir).ok()),
             };
             Ok(metrics::render_with(snapshot, health, &facts, format))
         })
