@@ -31,7 +31,7 @@ fn days_are_compared_that_changed_or_have_their_turn() -> Result<()> {
     node.ship(&target)?;
     let everything = Scope { until: i64::MAX, after: 0, turn: (0, 1) };
     let equal = compare(&node, &target, everything)?;
-    ensure!(equal.differences.is_empty() && equal.days > 10, "{equal:?}");
+    ensure!(equal.differences.is_empty() && equal.days > 5, "{equal:?}");
     ensure!(equal.changes == node.ledger.shipping_identity()?.changes);
 
     let start = server.query(
