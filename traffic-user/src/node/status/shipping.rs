@@ -112,7 +112,7 @@ mod tests {
         store.error = None;
         assert!(of(Some(&store)).contains("running?"));
         store.shipped_s = None;
-        assert!(of(Some(&store)).contains("for 150m"), "{}", of(Some(&store)));
+        assert!(of(Some(&store)).contains("for 2h 30m"), "{}", of(Some(&store)));
         store.since_s = NOW_S + 5;
         assert_eq!(of(Some(&store)), "");
     }
