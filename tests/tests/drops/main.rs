@@ -2,6 +2,7 @@
 //! receiver says what was delivered.
 
 mod filters;
+mod ledger;
 mod lifecycle;
 mod no_loss;
 mod node;

@@ -222,6 +222,7 @@ fn first_snapshot(begin: Timestamp, containers: u32, classes: u8) -> anyhow::Res
         former_estimated: Default::default(),
         former_small_segments: Default::default(),
         former_copies: Default::default(),
+        drops: None,
     })
 }
 

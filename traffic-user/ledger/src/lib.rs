@@ -60,6 +60,7 @@ pub use outbox::{
 };
 pub use query::balance::{Balance, BalanceRow};
 pub use query::billing::{Billing, ReportedAdjustment, SignedFigures, SignedVolume};
+pub use query::drop_report::{Delivery, DropReason, DropReport, DropRow};
 pub use query::facts::{Extent, KnownClassTable, KnownContainer};
 pub use query::interfaces::{FaultRow, InterfaceReport, InterfaceRow};
 pub use query::limits::QueryLimits;

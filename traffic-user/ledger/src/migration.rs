@@ -57,8 +57,9 @@ pub(crate) const MIGRATIONS: &[Migration] = &[
     |transaction| transaction.execute_batch(schema::QUOTAS),
     |transaction| {
         transaction.execute_batch(&schema::drop_views())?;
-        transaction.execute_batch(&schema::views())
+        transaction.execute_batch(&schema::views(&schema::KINDS_BEFORE_12))
     },
+    |transaction| transaction.execute_batch(&schema::add_drops()),
 ];
 
 /// Makes room for packed days. The next maintenance packs the days that are over, little by little, while
@@ -67,7 +68,7 @@ fn pack_days(transaction: &Transaction<'_>) -> rusqlite::Result<()> {
     // Somebody's own views of these tables show both forms afterwards.
     transaction.execute_batch("PRAGMA legacy_alter_table = ON; DROP VIEW IF EXISTS log_data")?;
     let mut renamed = Vec::new();
-    for (kind, level) in schema::packed_levels() {
+    for (kind, level) in schema::packed_levels(&schema::KINDS_BEFORE_12) {
         let (table, rows) = (kind.table(level), kind.rows_table(level));
         transaction.execute_batch(&format!("ALTER TABLE {table} RENAME TO {rows}"))?;
         renamed.push((table, rows));
@@ -75,8 +76,8 @@ fn pack_days(transaction: &Transaction<'_>) -> rusqlite::Result<()> {
     if transaction.table_exists(None, "digest")? {
         renamed.iter().try_for_each(|(from, to)| digest::rename(transaction, from, to))?;
     }
-    transaction.execute_batch(&schema::packed_days())?;
-    transaction.execute_batch(&schema::views())?;
+    transaction.execute_batch(&schema::packed_days(&schema::KINDS_BEFORE_12))?;
+    transaction.execute_batch(&schema::views(&schema::KINDS_BEFORE_12))?;
     transaction.execute_batch("PRAGMA legacy_alter_table = OFF")
 }
 

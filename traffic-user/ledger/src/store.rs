@@ -1,7 +1,7 @@
 //! The open ledger file. One process per node writes it; any number of readers may open it at the same time.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fs,
     path::{Path, PathBuf},
     sync::Arc,
@@ -17,6 +17,7 @@ use traffic_model::{
 
 use crate::{
     backup::{self, Existing},
+    closing::delivered,
     digest::{self, Rebuild},
     error::LedgerError,
     identity, ids, migrate,
@@ -49,6 +50,8 @@ pub struct LedgerConfig {
     pub machine: Option<String>,
     /// Whether a ledger of another machine continues on this one, under a new id.
     pub adopt: bool,
+    /// Classes that are billed by what was delivered, not by what was counted.
+    pub delivered: BTreeSet<u8>,
 }
 
 impl Default for LedgerConfig {
@@ -60,6 +63,7 @@ impl Default for LedgerConfig {
             vm_interface_prefixes: ["vme", "tap", "vnet"].map(str::to_owned).to_vec(),
             machine: None,
             adopt: false,
+            delivered: BTreeSet::new(),
         }
     }
 }
@@ -180,7 +184,18 @@ impl Ledger {
             _in_use: in_use,
         };
         identity::check(&ledger, config.machine.as_deref(), config.adopt, progress)?;
+        ledger.bill_delivered(&config.delivered)?;
         Ok(ledger)
+    }
+
+    /// Bills these classes by what was delivered, in months that are not closed yet, and all others by what was
+    /// counted.
+    ///
+    /// # Errors
+    /// When the file cannot be written.
+    pub fn bill_delivered(&self, classes: &BTreeSet<u8>) -> Result<(), LedgerError> {
+        self.check_files()?;
+        delivered::store(&self.conn, classes)
     }
 
     /// Opens the file for reading. A reader never blocks the writer.

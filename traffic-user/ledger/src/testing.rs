@@ -11,15 +11,15 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp, tz::TimeZone};
-use traffic_common::{FAULTS, Family, Fault, Tally};
+use traffic_common::{DropGroup, FAULTS, Family, Fault, Tally};
 use traffic_model::{
-    Balance, ByDirection, ClassCounter, ClassTableInfo, ContainerId, FaultCounter, InterfaceCounter,
-    PassedCounter, Snapshot,
+    Balance, ByDirection, ClassCounter, ClassTableInfo, ContainerId, DropCounter, DropReading, FaultCounter,
+    InterfaceCounter, PassedCounter, Snapshot, calendar::Level,
 };
 
 use crate::{
     AdjustmentRequest, DrainContext, DrainOutcome, DrainTrigger, Ledger, LedgerConfig, LedgerError,
-    schema::packed_levels,
+    schema::{DROPPED, KINDS_BEFORE_12, PACKED_LEVELS, packed_levels},
 };
 
 /// 2026-11-10, noon UTC.
@@ -27,6 +27,16 @@ pub const NOON: i64 = 1_794_312_000;
 pub const EVERY_MINUTE: DrainContext =
     DrainContext { interval: Duration::from_secs(60), trigger: DrainTrigger::Interval };
 pub const STARTED: DrainContext = DrainContext { trigger: DrainTrigger::Started, ..EVERY_MINUTE };
+
+/// SQL that removes the tables of drops, which came with version 12.
+pub fn without_drops() -> String {
+    let of_level = |level| {
+        let (view, rows) = (DROPPED.table(level), DROPPED.rows_table(level));
+        let packed = format!("DROP VIEW {view}; DROP VIEW {view}_bytes; DROP TABLE {view}_days;");
+        format!("{} DROP TABLE {rows};", if PACKED_LEVELS.contains(&level) { packed.as_str() } else { "" })
+    };
+    "DROP TABLE drop_reading; DROP TABLE drop_set;".to_owned() + &Level::ALL.map(of_level).concat()
+}
 
 /// SQL that makes a ledger one of schema version 5, in which all days are rows.
 pub fn as_version_5() -> String {
@@ -36,7 +46,8 @@ pub fn as_version_5() -> String {
                    DROP TABLE quota_crossing;
                    PRAGMA legacy_alter_table = ON; DROP VIEW log_data;"
         .to_owned();
-    for (kind, level) in packed_levels() {
+    sql.push_str(&without_drops());
+    for (kind, level) in packed_levels(&KINDS_BEFORE_12) {
         let (view, rows, days) = (kind.table(level), kind.rows_table(level), kind.days_table(level).unwrap());
         let keys = kind.keys.join(", ");
         let sums: Vec<String> = kind.values.iter().map(|value| format!("sum({value})")).collect();
@@ -53,7 +64,7 @@ pub fn as_version_5() -> String {
 /// SQL that makes a ledger one of schema version 3.
 pub fn as_version_3() -> String {
     as_version_5()
-        + "DROP TABLE border; DROP TABLE clock; DROP TABLE closed_rate; DROP TABLE digest;
+        + "DELETE FROM booked WHERE kind = 3; DROP TABLE border; DROP TABLE clock; DROP TABLE closed_rate; DROP TABLE digest;
            PRAGMA user_version = 3;"
 }
 
@@ -109,6 +120,12 @@ pub struct Node {
     pub former: Sums,
     /// Containers whose traffic is IPv6.
     pub ipv6: BTreeSet<String>,
+    /// The set of drop counters, and when it began. Most tests have none.
+    pub drop_set: Option<(u32, Timestamp)>,
+    pub last_drop_set: u32,
+    pub drops: BTreeMap<(String, u32, u8, DropGroup), Sums>,
+    /// Whether the drop counters cannot be read.
+    pub drops_hidden: bool,
 }
 
 /// Adds to sums.
@@ -142,6 +159,10 @@ impl Node {
             passed: None,
             former: [0; 4],
             ipv6: BTreeSet::new(),
+            drop_set: None,
+            last_drop_set: 0,
+            drops: BTreeMap::new(),
+            drops_hidden: false,
         }
     }
 
@@ -175,6 +196,55 @@ impl Node {
         self
     }
 
+    /// Begins a new set of drop counters.
+    pub fn count_drops(&mut self) -> &mut Self {
+        self.last_drop_set += 1;
+        self.drop_set = Some((self.last_drop_set, self.wall));
+        self.drops.clear();
+        self
+    }
+
+    /// Removes the drop counters.
+    pub fn stop_drops(&mut self) -> &mut Self {
+        self.drop_set = None;
+        self.drops.clear();
+        self
+    }
+
+    /// Drops traffic of the container's slot of generation 1.
+    pub fn dropped(&mut self, container: &str, class: u8, group: DropGroup, sums: Sums) -> &mut Self {
+        self.dropped_in((container, 1), class, group, sums)
+    }
+
+    pub fn dropped_in(
+        &mut self,
+        (container, generation): (&str, u32),
+        class: u8,
+        group: DropGroup,
+        sums: Sums,
+    ) -> &mut Self {
+        if self.drop_set.is_some() {
+            add(self.drops.entry((container.to_owned(), generation, class, group)).or_default(), sums);
+        }
+        self
+    }
+
+    fn drop_reading(&self) -> Option<DropReading> {
+        let (set, since) = self.drop_set.filter(|_| !self.drops_hidden)?;
+        let counters = self.drops.iter().map(|((container, generation, class, group), sums)| DropCounter {
+            container: id(container),
+            generation: *generation,
+            class: *class,
+            family: if self.ipv6.contains(container) { Family::Ipv6 } else { Family::Ipv4 },
+            group: *group,
+            tally: ByDirection {
+                incoming: Tally { packets: sums[0], bytes: sums[1] },
+                outgoing: Tally { packets: sums[2], bytes: sums[3] },
+            },
+        });
+        Some(DropReading { set, since, counters: counters.collect() })
+    }
+
     /// Reassigns the container's slots.
     pub fn give_away(&mut self, container: &str) -> &mut Self {
         let former = &mut self.former;
@@ -185,6 +255,7 @@ impl Node {
             }
             !goes
         });
+        self.drops.retain(|(owner, ..), _| owner != container);
         self
     }
 
@@ -204,6 +275,9 @@ impl Node {
         self.faults.clear();
         self.passed = self.passed.map(|_| [0; 4]);
         self.former = [0; 4];
+        if self.drop_set.is_some() {
+            self.count_drops();
+        }
         self
     }
 
@@ -312,6 +386,7 @@ impl Node {
             former_estimated: Tally::default(),
             former_small_segments: Tally::default(),
             former_copies: Tally::default(),
+            drops: self.drop_reading(),
         }
     }
 

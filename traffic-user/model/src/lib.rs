@@ -1,6 +1,7 @@
 //! The figures of trafctl as plain data, and the arithmetic on them. No kernel, no database, no output.
 //!
 //! - [`counted()`]: a number with its noun.
+//! - `dropped`: one reading of the counters of drops, a part of the snapshot.
 //! - `ids`: container ids.
 //! - `snapshot`: one reading of all counters, the only type that leaves the kernel side.
 //! - [`calendar`]: five-minute buckets, hours, days and billing months of a time zone.
@@ -13,6 +14,7 @@
 
 pub mod calendar;
 mod counted;
+mod dropped;
 mod ids;
 pub mod live_rates;
 pub mod local_time;
@@ -25,6 +27,7 @@ pub mod units;
 mod zones;
 
 pub use counted::counted;
+pub use dropped::{DropCounter, DropReading};
 pub use ids::{ContainerId, InvalidContainerId, NODE_ID, hex, is_pending};
 pub use snapshot::{
     Balance, ByDirection, ClassCounter, ClassTableInfo, FaultCounter, InterfaceCounter, PassedCounter,

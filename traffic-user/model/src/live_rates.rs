@@ -8,7 +8,7 @@ use std::{cmp::Reverse, collections::BTreeMap};
 use jiff::Timestamp;
 use traffic_common::{Family, Tally};
 
-use crate::{ByDirection, ClassCounter, ContainerId, Snapshot, Wanted};
+use crate::{ByDirection, ClassCounter, ContainerId, DropReading, Snapshot, Wanted};
 
 /// The traffic between two readings.
 #[derive(Clone, Debug, PartialEq)]
@@ -25,6 +25,9 @@ pub struct LiveRates {
     pub classes: ByDirection<Tally>,
     /// The traffic in no class, on all interfaces.
     pub faults: ByDirection<Tally>,
+    /// What was dropped of all selected containers behind the hooks; `None` if drops are not counted or were not
+    /// asked for.
+    pub dropped: Option<ByDirection<Tally>>,
 }
 
 /// One container's traffic, or that of one of its classes.
@@ -36,6 +39,8 @@ pub struct Row {
     pub class: Option<u8>,
     /// Its traffic.
     pub passed: ByDirection<Tally>,
+    /// What was dropped of it.
+    pub dropped: ByDirection<Tally>,
 }
 
 /// The sort order of rows, largest first.
@@ -85,15 +90,19 @@ pub struct CounterRow {
     pub family: Family,
     /// Its traffic.
     pub passed: ByDirection<Tally>,
+    /// What was dropped of it, for whatever reason.
+    pub dropped: ByDirection<Tally>,
 }
 
 /// The traffic of each wanted counter between two readings, as [`between`] sums it.
 pub fn by_counter(earlier: &Snapshot, later: &Snapshot, wanted: &Wanted) -> Vec<CounterRow> {
+    let dropped = drops_between(earlier, later, wanted).unwrap_or_default();
     let row = |(counter, passed): (&ClassCounter, _)| CounterRow {
         container: counter.container.clone(),
         class: counter.class,
         family: counter.family,
         passed,
+        dropped: dropped.get(&key(counter)).copied().unwrap_or_default(),
     };
     differences(earlier, later, wanted).map(row).collect()
 }
@@ -101,6 +110,43 @@ pub fn by_counter(earlier: &Snapshot, later: &Snapshot, wanted: &Wanted) -> Vec<
 /// Whether two readings are of the same counters.
 fn is_same_set(earlier: &Snapshot, later: &Snapshot) -> bool {
     (&earlier.boot_id, earlier.epoch) == (&later.boot_id, later.epoch)
+}
+
+/// Container, generation, class and family.
+type Key<'a> = (&'a ContainerId, u32, u8, Family);
+
+const fn key(counter: &ClassCounter) -> Key<'_> {
+    (&counter.container, counter.generation, counter.class, counter.family)
+}
+
+/// What was dropped between two readings, for all reasons; `None` unless both have the same set of drop counters.
+fn drops_between<'a>(
+    earlier: &'a Snapshot,
+    later: &'a Snapshot,
+    wanted: &Wanted,
+) -> Option<BTreeMap<Key<'a>, ByDirection<Tally>>> {
+    let (before, now) = (earlier.drops.as_ref()?, later.drops.as_ref()?);
+    if !is_same_set(earlier, later) || before.set != now.set {
+        return None;
+    }
+    let sums = |reading: &'a DropReading| {
+        let mut sums: BTreeMap<Key<'a>, ByDirection<Tally>> = BTreeMap::new();
+        for counter in &reading.counters {
+            let key = (&counter.container, counter.generation, counter.class, counter.family);
+            *sums.entry(key).or_default() += counter.tally;
+        }
+        sums
+    };
+    let (before, mut now) = (sums(before), sums(now));
+    now.retain(|&(container, _, class, family), _| {
+        wanted.takes_container(container)
+            && wanted.family.is_none_or(|only| only == family)
+            && (wanted.classes.is_empty() || wanted.classes.contains(&class))
+    });
+    for (key, dropped) in &mut now {
+        *dropped = dropped.since(&before.get(key).copied().unwrap_or_default());
+    }
+    Some(now)
 }
 
 /// The wanted counters of the later reading, with what passed since the earlier one. A counter counts from zero if the earlier reading does not have
@@ -111,10 +157,6 @@ fn differences<'a>(
     later: &'a Snapshot,
     wanted: &'a Wanted,
 ) -> impl Iterator<Item = (&'a ClassCounter, ByDirection<Tally>)> {
-    type Key<'a> = (&'a ContainerId, u32, u8, Family);
-    fn key(counter: &ClassCounter) -> Key<'_> {
-        (&counter.container, counter.generation, counter.class, counter.family)
-    }
     let same_set = is_same_set(earlier, later);
     let earlier_counters = || earlier.counters.iter().filter(move |_| same_set);
     let before: BTreeMap<Key<'_>, ByDirection<Tally>> =
@@ -133,6 +175,11 @@ fn differences<'a>(
 /// Computes the traffic between two readings. Containers without any are omitted.
 pub fn between(earlier: &Snapshot, later: &Snapshot, selection: &Selection) -> LiveRates {
     let same_set = is_same_set(earlier, later);
+    let drops = drops_between(earlier, later, &selection.wanted);
+    let mut dropped: BTreeMap<(&ContainerId, Option<u8>), ByDirection<Tally>> = BTreeMap::new();
+    for (&(container, _, class, _), &of) in drops.iter().flatten() {
+        *dropped.entry((container, selection.by_class.then_some(class))).or_default() += of;
+    }
     let mut rows: BTreeMap<(&ContainerId, Option<u8>), ByDirection<Tally>> = BTreeMap::new();
     let mut classes = ByDirection::default();
     for (counter, passed) in differences(earlier, later, &selection.wanted) {
@@ -142,8 +189,15 @@ pub fn between(earlier: &Snapshot, later: &Snapshot, selection: &Selection) -> L
     }
     let mut rows: Vec<Row> = rows
         .into_iter()
-        .filter(|(_, passed)| *passed != ByDirection::default())
-        .map(|((container, class), passed)| Row { container: container.clone(), class, passed })
+        .filter(|(key, passed)| {
+            // A packet may have been counted before the earlier reading, and dropped after it.
+            let is_idle = *passed == ByDirection::default();
+            !is_idle || dropped.get(key).is_some_and(|dropped| *dropped != ByDirection::default())
+        })
+        .map(|((container, class), passed)| {
+            let dropped = dropped.get(&(container, class)).copied().unwrap_or_default();
+            Row { container: container.clone(), class, passed, dropped }
+        })
         .collect();
     // A stable sort: equal rows stay in the order of their ids, so they do not swap places with every
     // reading.
@@ -162,13 +216,20 @@ pub fn between(earlier: &Snapshot, later: &Snapshot, selection: &Selection) -> L
         rows,
         classes,
         faults: faults(later).since(&faults_before),
+        dropped: drops.map(|drops| {
+            let mut sum = ByDirection::default();
+            drops.into_values().for_each(|of| sum += of);
+            sum
+        }),
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use traffic_common::DropGroup;
+
     use super::*;
-    use crate::sample;
+    use crate::{DropCounter, sample};
 
     /// The sample, with different figures in each counter.
     fn first() -> Snapshot {
@@ -276,5 +337,43 @@ mod tests {
         let rates = between(&earlier, &later, &Selection::default());
         assert_eq!(amounts(&rates.classes), [0, 0, 5, 0]);
         assert_eq!(rates.rows[0].container, later.counters[0].container);
+    }
+
+    #[test]
+    fn drops_are_of_one_set_and_of_what_is_wanted() {
+        let mut earlier = first();
+        let one = earlier.counters[0].clone();
+        let other = earlier.counters.iter().find(|other| other.container != one.container).unwrap().clone();
+        let counter = |of: &ClassCounter, group, packets| DropCounter {
+            container: of.container.clone(),
+            generation: of.generation,
+            class: of.class,
+            family: of.family,
+            group,
+            tally: ByDirection {
+                incoming: Tally { packets, bytes: packets * 100 },
+                outgoing: Tally::default(),
+            },
+        };
+        let reading = |set, counters| Some(DropReading { set, since: Timestamp::UNIX_EPOCH, counters });
+        earlier.drops = reading(1, vec![counter(&one, DropGroup::Shaper, 5)]);
+        let mut later = later(&earlier, 0, [1000, 10, 0, 0]);
+        let now = vec![
+            counter(&one, DropGroup::Shaper, 7),
+            counter(&one, DropGroup::Other, 1),
+            counter(&other, DropGroup::Other, 4),
+        ];
+        later.drops = reading(1, now.clone());
+        let rates = between(&earlier, &later, &Selection { by_class: true, ..Selection::default() });
+        assert_eq!(amounts(&rates.dropped.unwrap()), [700, 7, 0, 0]);
+        let dropped: Vec<u64> = rates.rows.iter().map(|row| row.dropped.incoming.packets).collect();
+        assert_eq!(dropped, [3, 4], "the second one had only drops");
+        let wanted = Wanted { containers: vec![one.container.clone()], classes: vec![one.class], family: None };
+        let of_one = by_counter(&earlier, &later, &wanted);
+        assert_eq!(of_one.iter().map(|row| row.dropped.incoming.packets).sum::<u64>(), 3);
+        let selection = Selection { wanted, ..Selection::default() };
+        assert_eq!(between(&earlier, &later, &selection).dropped.unwrap().incoming.packets, 3);
+        later.drops = reading(2, now);
+        assert_eq!(between(&earlier, &later, &Selection::default()).dropped, None);
     }
 }

@@ -74,5 +74,6 @@ pub fn snapshot() -> Snapshot {
         former_estimated: Tally::default(),
         former_small_segments: Tally::default(),
         former_copies: Tally::default(),
+        drops: None,
     }
 }

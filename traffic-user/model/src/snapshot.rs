@@ -6,7 +6,7 @@ use std::{collections::BTreeMap, ops::AddAssign};
 use jiff::Timestamp;
 use traffic_common::{DIRECTIONS, Direction, FAULTS, Family, Fault, Tally};
 
-use crate::{ContainerId, hex};
+use crate::{ContainerId, DropReading, hex};
 
 /// A pair of values, one for each direction as the container sees it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -222,6 +222,9 @@ pub struct Snapshot {
     pub former_small_segments: Tally,
     /// The [copies](PassedCounter::copies) of `former`, both directions added.
     pub former_copies: Tally,
+    /// What was dropped behind the hooks, read before everything else here: a packet is counted before it is dropped.
+    /// `None` where drops are not counted, or could not be read.
+    pub drops: Option<DropReading>,
 }
 
 /// What passed all interfaces, and where it was counted. Equal sums prove that no packet was lost in between.

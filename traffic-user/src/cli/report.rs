@@ -53,7 +53,8 @@ impl From<Format> for render::Format {
 ///
 /// With --show, the rows are about interfaces: what passed them, which part was not classified and why, and
 /// whether classes and faults add up to what passed, for each container with interfaces of its own and for
-/// the node.
+/// the node. `--show drops` is about containers: what was counted, what the kernel dropped of it behind the hooks and
+/// why, and what was delivered. A table has the rows with drops only.
 ///
 /// With --plot, --svg or --png, there is a bar for each step (days by default), or for each container with `--by
 /// total`. Pictures are replaced as a whole, so that a web server never sends half of one.
@@ -68,6 +69,7 @@ impl From<Format> for render::Format {
     trafctl report --from 2026-11-01 --to 2026-12-01 --basis l2 --format csv\n  \
     trafctl report --show faults --last 7d\n  \
     trafctl report --show balance --by month --container 101\n  \
+    trafctl report --show drops --last 7d --split direction\n  \
     trafctl report --by month --store postgresql://billing@db.example/traffic")]
 pub struct Options {
     #[command(flatten)]

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use clap::Args;
 use traffic_model::{
+    Snapshot,
     live_rates::{self, Selection},
     units::parse_repeat_interval,
 };
@@ -16,7 +17,11 @@ use crate::{
         output::{pause, print_one},
         screen, terminal,
     },
-    kernel::{counters, load},
+    kernel::{
+        counters,
+        drops::{self, Drops},
+        load,
+    },
     queries::Sort,
     render::{
         dump::Filter,
@@ -30,7 +35,7 @@ use crate::{
 /// Reads the pinned maps at each interval and shows the difference; no daemon is needed. `in` is traffic to
 /// the container, `out` is traffic from it, in bits and packets per second at layer 3, as on the wire; class
 /// 0 is included. Idle containers are omitted. `(no class)` is traffic that is not IP, is malformed, or
-/// belongs to no container.
+/// belongs to no container. What the kernel dropped of the packets is in a column of its own; they are in the others too.
 ///
 /// On a terminal, the screen shows everybody who had traffic within the last minute, until q is pressed; ? shows
 /// the keys. In a pipe, and with --times, each reading is printed.
@@ -66,7 +71,12 @@ pub(super) async fn run(global: &Global, options: &Options) -> anyhow::Result<Do
     // Opened for each reading: counters that were made anew meanwhile are other maps.
     let pinned = global.pinned();
     let node = config.node.clone();
-    let read = move || counters::read(&load::open(&pinned)?, &node);
+    let read = move || -> anyhow::Result<Snapshot> {
+        let maps = load::open(&pinned)?;
+        // Before the counters: what was dropped is then in them. Without drops, everything else is shown.
+        let drops = drops::read(&pinned, &maps).ok().flatten().map(Drops::into_reading);
+        Ok(Snapshot { drops, ..counters::read(&maps, &node)? })
+    };
     let mut earlier = read()?;
     let selection = Selection {
         wanted: options.filter.wanted(global, &config, &earlier)?,

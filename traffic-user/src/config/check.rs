@@ -18,6 +18,7 @@ use traffic_model::{
 
 use crate::config::{
     Config, ContainerConfig, IdScope, IdentityCommand, Limits, Listen, Pattern, Rule, RuleKind, VZ_CONF_DIR,
+    classes::Classes,
     file::{
         File, FileApi, FileContainer, FileDrain, FileIdentities, FileLedger, FileLimits, FileNode,
         FileRetention, FileRule,
@@ -51,13 +52,15 @@ impl File {
         };
         let (node, uplinks, id_scope) =
             self.node.map_or_else(|| Ok((host_name(), Vec::new(), IdScope::default())), node)?;
-        let (hold_limit, class_names) = self.classes.check()?;
+        let Classes { hold_limit, names: class_names, delivered: delivered_classes } =
+            self.classes.check()?;
         let (api, api_token_file) = self.api.check()?;
         Ok(Config {
             class_file: self.class_file,
             class_order: self.class_order,
             hold_limit,
             class_names,
+            delivered_classes,
             node,
             uplinks,
             id_scope,

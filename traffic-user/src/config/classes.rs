@@ -1,6 +1,6 @@
 //! `[classes]`: what is asked of a class file before it is put in force, and the names of classes.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Deserialize;
 use toml::Spanned;
@@ -13,28 +13,56 @@ use super::check::{Problem, problem};
 pub(super) struct FileClasses {
     hold_if_removed: Option<Spanned<String>>,
     names: BTreeMap<String, Spanned<String>>,
+    bill: BTreeMap<String, Spanned<String>>,
+}
+
+/// What `[classes]` says.
+pub(super) struct Classes {
+    pub hold_limit: HoldLimit,
+    pub names: BTreeMap<u8, String>,
+    /// Those with `bill = "delivered"`.
+    pub delivered: BTreeSet<u8>,
 }
 
 impl FileClasses {
-    pub(super) fn check(self) -> Result<(HoldLimit, BTreeMap<u8, String>), Problem> {
-        let limit = match &self.hold_if_removed {
+    pub(super) fn check(self) -> Result<Classes, Problem> {
+        let hold_limit = match &self.hold_if_removed {
             None => HoldLimit::default(),
             Some(text) => hold_limit(text)?,
         };
         let mut names = BTreeMap::new();
         for (class, name) in self.names {
-            let number = class.parse::<u8>().ok().filter(|number| *number <= MAX_CLASS);
-            let Some(number) = number.filter(|number| number.to_string() == class) else {
-                let message = format!("{class:?} is not a class; write a number from 0 to {MAX_CLASS}");
-                return Err(problem(&name, message));
-            };
+            let number = class_number(&class, &name)?;
             if let Err(why) = check_name(name.get_ref()) {
                 return Err(problem(&name, format!("the name of class {number} is not usable: {why}")));
             }
             names.insert(number, name.into_inner());
         }
-        Ok((limit, names))
+        let mut delivered = BTreeSet::new();
+        for (class, bill) in self.bill {
+            let number = class_number(&class, &bill)?;
+            match bill.get_ref().as_str() {
+                "delivered" if number == 0 => {
+                    return Err(problem(&bill, "class 0 is not billed".to_owned()));
+                }
+                "delivered" => drop(delivered.insert(number)),
+                "counted" => {}
+                other => {
+                    let message =
+                        format!("{other:?} is not what can be billed; write \"counted\" or \"delivered\"");
+                    return Err(problem(&bill, message));
+                }
+            }
+        }
+        Ok(Classes { hold_limit, names, delivered })
     }
+}
+
+fn class_number(class: &str, of: &Spanned<String>) -> Result<u8, Problem> {
+    let number = class.parse::<u8>().ok().filter(|number| *number <= MAX_CLASS);
+    number
+        .filter(|number| number.to_string() == class)
+        .ok_or_else(|| problem(of, format!("{class:?} is not a class; write a number from 0 to {MAX_CLASS}")))
 }
 
 fn hold_limit(text: &Spanned<String>) -> Result<HoldLimit, Problem> {
@@ -69,6 +97,8 @@ mod tests {
         assert!((config.hold_limit.percent - 7.5).abs() < f64::EPSILON);
         assert_eq!(config.class_names.len(), 2);
         assert_eq!(config.class_names[&2], "UA-IX");
+        let config = parse("[classes.bill]\n1 = \"counted\"\n3 = \"delivered\"\n").unwrap();
+        assert_eq!(config.delivered_classes.into_iter().collect::<Vec<_>>(), [3]);
         for (text, expected) in [
             (
                 "[classes]\nhold_if_removed = \"20\"\n",
@@ -79,6 +109,9 @@ mod tests {
             ("[classes]\nhold_if_removed = \"NaN%\"\n", "is not a percentage"),
             ("[classes]\nhold = 1\n", "unknown field `hold`"),
             ("[classes.names]\n255 = \"x\"\n", "\"255\" is not a class"),
+            ("[classes.bill]\n255 = \"counted\"\n", "\"255\" is not a class"),
+            ("[classes.bill]\n0 = \"delivered\"\n", "t.toml:2:5: class 0 is not billed"),
+            ("[classes.bill]\n2 = \"sent\"\n", "\"sent\" is not what can be billed"),
             ("[classes.names]\n02 = \"x\"\n", "\"02\" is not a class"),
             (
                 "[classes.names]\n2 = \" x\"\n",

@@ -23,7 +23,7 @@ mod ship;
 mod tests;
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     io,
     path::{Path, PathBuf},
     time::Duration,
@@ -100,6 +100,8 @@ pub struct Config {
     pub hold_limit: HoldLimit,
     /// Names of classes: `[classes.names]`. They go before those in the class file.
     pub class_names: BTreeMap<u8, String>,
+    /// Classes that are billed by what was delivered: `[classes.bill]`.
+    pub delivered_classes: BTreeSet<u8>,
     /// This node's name in output.
     pub node: String,
     /// Interfaces on which the node's own traffic is counted, as container 0.

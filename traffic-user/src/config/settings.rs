@@ -57,6 +57,7 @@ impl Config {
             class_order,
             hold_limit,
             class_names,
+            delivered_classes,
             node,
             uplinks,
             id_scope,
@@ -91,6 +92,8 @@ impl Config {
         ];
         values
             .extend(class_names.iter().map(|(class, name)| (format!("classes.names.{class}"), json!(name))));
+        let bill = |class: &u8| (format!("classes.bill.{class}"), json!("delivered"));
+        values.extend(delivered_classes.iter().map(bill));
         let IdentityCommand { words, timeout } = identity_command
             .clone()
             .unwrap_or_else(|| IdentityCommand { words: Vec::new(), ..DEFAULT_COMMAND });

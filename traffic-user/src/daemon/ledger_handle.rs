@@ -105,6 +105,13 @@ impl LedgerHandle {
         if let Some(opened) = &mut self.opened {
             opened.drainer.set_interval(config.drain_interval);
         }
+        if config.delivered_classes != self.config.delivered_classes {
+            self.config.delivered_classes.clone_from(&config.delivered_classes);
+            let stored = self.opened.as_ref().map(|opened| opened.drainer.bill_delivered(config));
+            if let Some(Err(error)) = stored {
+                tracing::warn!("[classes.bill] is not in force before a restart: {error}");
+            }
+        }
         if (&config.calendar, config.retention) != (&self.config.calendar, self.config.retention)
             || config.ledger_enabled != self.config.ledger_enabled
             || config.node != self.config.node

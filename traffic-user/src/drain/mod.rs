@@ -33,11 +33,16 @@ use traffic_ledger::{
     Attribution, DrainContext, DrainTrigger, Gap, GapReason, Ledger, LedgerConfig, LedgerError, OnProgress,
 };
 use traffic_model::local_time::LocalTime;
-use traffic_model::{ContainerId, Snapshot};
+use traffic_model::{ContainerId, DropReading, Snapshot};
 
 use crate::{
     config::Config,
-    kernel::{counters, maps::Maps},
+    kernel::{
+        bpffs::Bpffs,
+        counters,
+        drops::{self, Drops},
+        maps::Maps,
+    },
     platform::inside::Inside,
     time,
 };
@@ -71,6 +76,7 @@ pub fn ledger_config(config: &Config) -> LedgerConfig {
         calendar: config.calendar.clone(),
         retention: config.retention,
         machine: machine::id(),
+        delivered: config.delivered_classes.clone(),
         ..LedgerConfig::default()
     }
 }
@@ -87,6 +93,7 @@ pub struct Drainer {
     bypass: BypassWatch,
     inside: InsideWatch,
     comparison_failure_logged: bool,
+    drop_failure_logged: bool,
 }
 
 /// What a drain found besides what it wrote.
@@ -128,6 +135,7 @@ impl Drainer {
             bypass: BypassWatch::default(),
             inside: InsideWatch::default(),
             comparison_failure_logged: false,
+            drop_failure_logged: false,
         })
     }
 
@@ -205,6 +213,14 @@ impl Drainer {
         self.interval = interval;
     }
 
+    /// See [`Ledger::bill_delivered`].
+    ///
+    /// # Errors
+    /// As [`Ledger::bill_delivered`].
+    pub fn bill_delivered(&self, config: &Config) -> Result<(), LedgerError> {
+        self.ledger.bill_delivered(&config.delivered_classes)
+    }
+
     /// See [`Ledger::set_patience`].
     ///
     /// # Errors
@@ -252,7 +268,8 @@ impl Drainer {
         trigger: DrainTrigger,
     ) -> anyhow::Result<(Drained, Snapshot)> {
         let started = Instant::now();
-        let mut snapshot = counters::read(maps, &self.node)?;
+        let drops = self.read_drops(maps);
+        let mut snapshot = Snapshot { drops, ..counters::read(maps, &self.node)? };
         let excess_skbs = match self.compare(maps, &mut snapshot) {
             Ok(excess_skbs) => {
                 self.comparison_failure_logged = false;
@@ -277,13 +294,30 @@ impl Drainer {
             tracing::warn!("gap: {}", gap.text(&LocalTime::of(self.ledger.calendar())));
         }
         tracing::debug!(
-            "drained in {:.1} ms: {} rows of classes, {} of faults, {} of interfaces",
+            "drained in {:.1} ms: {} rows of classes, {} of faults, {} of interfaces, {} of drops",
             started.elapsed().as_secs_f64() * 1000.0,
             outcome.traffic_rows,
             outcome.fault_rows,
-            outcome.interface_rows
+            outcome.interface_rows,
+            outcome.drop_rows
         );
         Ok((Drained { gaps: outcome.gaps.len(), excess_skbs }, snapshot))
+    }
+
+    /// Reads the counters of drops, if there are any. A failure stops no accounting: the next drain catches up.
+    fn read_drops(&mut self, maps: &Maps) -> Option<DropReading> {
+        match drops::read(&Bpffs::new(&maps.pinned_in), maps) {
+            Ok(found) => {
+                self.drop_failure_logged = false;
+                found.map(Drops::into_reading)
+            }
+            Err(error) => {
+                if !std::mem::replace(&mut self.drop_failure_logged, true) {
+                    tracing::warn!("cannot read the counters of drops for the ledger: {error:#}");
+                }
+                None
+            }
+        }
     }
 
     /// Compares a reading with the kernel's statistics: what was counted too often, and what passed unseen. A failure

@@ -116,6 +116,8 @@ enum Show {
     Faults,
     /// Whether classes and faults add up to what passed
     Balance,
+    /// What was dropped behind the hooks and why, and what was delivered
+    Drops,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -223,7 +225,7 @@ impl Query for ReportOptions {
     }
 
     fn names_interfaces(&self) -> bool {
-        !self.is_about_containers()
+        !matches!(self.show, Show::Containers | Show::Drops)
     }
 
     fn shows_quotas(&self) -> bool {
@@ -232,13 +234,18 @@ impl Query for ReportOptions {
 
     fn resolve<'q>(&'q self, ledger: &Ledger, context: &Context<'_>) -> anyhow::Result<Resolved<'q>> {
         let query = self.query(ledger, context)?;
+        let format = self.format.into();
         let part = match self.show {
             Show::Containers => None,
+            Show::Drops => {
+                return Ok(Box::new(move |ledger, context| {
+                    render::drops(&ledger.report_drops(&query)?, format, &context.class_names)
+                }));
+            }
             Show::Interfaces => Some(render::Part::Interfaces),
             Show::Faults => Some(render::Part::Faults),
             Show::Balance => Some(render::Part::Balance),
         };
-        let format = self.format.into();
         Ok(Box::new(move |ledger, context| match part {
             None => {
                 let report = ledger.report(&query)?;

@@ -313,10 +313,9 @@ impl<'a> From<&'a Line> for Row<'a> {
 mod tests {
     use insta::assert_snapshot;
     use traffic_common::{DROP_FAULTS, drop_lacks};
-    use traffic_model::sample;
+    use traffic_model::{DropCounter, sample};
 
     use super::*;
-    use crate::kernel::drops::DropRow;
 
     fn tally(packets: u64, bytes: u64) -> Tally {
         Tally { packets, bytes }
@@ -324,7 +323,7 @@ mod tests {
 
     fn drops(snapshot: &Snapshot) -> Drops {
         let counter = &snapshot.counters[0];
-        let row = |group, incoming, outgoing| DropRow {
+        let row = |group, incoming, outgoing| DropCounter {
             container: counter.container.clone(),
             generation: counter.generation,
             class: counter.class,
@@ -335,6 +334,7 @@ mod tests {
         let mut faults = [Tally::default(); DROP_FAULTS];
         faults[DropFault::NoSender as usize] = tally(6, 606);
         Drops {
+            set: 1,
             since: snapshot.epoch_created,
             lacks: 0,
             is_outdated: false,

@@ -25,19 +25,25 @@ pub fn table(rates: &LiveRates, by_class: bool, names: &ClassNames) -> String {
     header.extend(by_class.then_some("CLASS"));
     let first = header.len();
     header.extend(["IN", "IN PACKETS/S", "OUT", "OUT PACKETS/S"]);
+    header.extend(rates.dropped.is_some().then_some("DROPPED PACKETS/S"));
     let mut table = plain_table(&header, &(first..header.len()));
-    let line = |name: String, class: Option<u8>, passed: &ByDirection<Tally>| {
+    let line = |name: String, class: Option<u8>, passed: &ByDirection<Tally>, dropped: Option<u64>| {
         let mut line = vec![name];
         line.extend(
             by_class.then(|| class.map_or_else(String::new, |class| class_names::cell(class, names))),
         );
         line.extend(cells(passed));
+        if rates.dropped.is_some() {
+            line.push(dropped.map(|packets| packets_per_second(packets, rates.seconds)).unwrap_or_default());
+        }
         line
     };
-    table.add_row(line("(all)".to_owned(), None, &rates.classes));
-    table.add_row(line("(no class)".to_owned(), None, &rates.faults));
+    let of_all = rates.dropped.map(|dropped| dropped.total().packets);
+    table.add_row(line("(all)".to_owned(), None, &rates.classes, of_all));
+    table.add_row(line("(no class)".to_owned(), None, &rates.faults, None));
     for row in &rates.rows {
-        table.add_row(line(row.container.to_string(), row.class, &row.passed));
+        let dropped = Some(row.dropped.total().packets);
+        table.add_row(line(row.container.to_string(), row.class, &row.passed, dropped));
     }
     head + finish(&table).trim_end() + "\n"
 }
@@ -119,6 +125,8 @@ struct Document<'a> {
     rows: Vec<Row<'a>>,
     all: Amounts,
     no_class: Amounts,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    dropped: Option<Amounts>,
 }
 
 #[derive(Debug, Serialize)]
@@ -131,6 +139,9 @@ struct Row<'a> {
     class: Option<u8>,
     #[serde(flatten)]
     passed: Amounts,
+    /// What was dropped of it behind the hooks, if that is known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    dropped: Option<Amounts>,
 }
 
 impl<'a> From<&'a LiveRates> for Document<'a> {
@@ -140,6 +151,7 @@ impl<'a> From<&'a LiveRates> for Document<'a> {
             name: None,
             class: row.class,
             passed: (&row.passed).into(),
+            dropped: rates.dropped.is_some().then(|| (&row.dropped).into()),
         };
         Self {
             node: &rates.node,
@@ -149,6 +161,7 @@ impl<'a> From<&'a LiveRates> for Document<'a> {
             rows: rates.rows.iter().map(row).collect(),
             all: (&rates.classes).into(),
             no_class: (&rates.faults).into(),
+            dropped: rates.dropped.as_ref().map(Amounts::from),
         }
     }
 }
@@ -171,6 +184,7 @@ mod tests {
             container: ContainerId::new(id).unwrap(),
             class,
             passed: passed(bytes, packets),
+            dropped: ByDirection::default(),
         };
         LiveRates {
             node: "n1".to_owned(),
@@ -179,6 +193,7 @@ mod tests {
             rows: vec![row("101", Some(2), 300_000_000, 20_000), row("102", Some(1), 500, 7)],
             classes: passed(300_000_500, 20_007),
             faults: passed(28, 1),
+            dropped: None,
         }
     }
 
@@ -194,6 +209,21 @@ mod tests {
              101         2 UA-IX  1.20 Gbit/s         10000  3.60 Gbit/s          20000\n\
              102         1        2.00 kbit/s             4  6.00 kbit/s              7\n"
         );
+    }
+
+    #[test]
+    fn drops_have_a_column_where_they_are_counted() {
+        let mut rates = sample();
+        rates.rows[1].dropped = passed(100, 3);
+        rates.dropped = Some(passed(100, 3));
+        let table = table(&rates, false, &ClassNames::new());
+        let ends: Vec<&str> =
+            table.lines().skip(2).map(|line| line.rsplit("  ").next().unwrap().trim()).collect();
+        assert_eq!(ends, ["DROPPED PACKETS/S", "4", "1", "0", "4"], "{table}");
+        let value: serde_json::Value =
+            serde_json::from_str(&json_line(&rates, &ClassNames::new()).unwrap()).unwrap();
+        assert_eq!(value["dropped"]["out_packets"], 6);
+        assert_eq!(value["rows"][1]["dropped"]["in_bytes"], 100);
     }
 
     #[test]

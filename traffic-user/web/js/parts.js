@@ -128,6 +128,7 @@ const REASONS = {
   reverted: "The node was reverted to an earlier state. What passed around then is not in the sums.",
   counted_twice: "More was counted than the kernel saw. The sums may be too large by this much.",
   small_segments: "Packets in tiny segments, whose size only the sender claims. They are in the sums.",
+  drops_not_counted: "Drops were not counted. All traffic is in the sums.",
 };
 
 /** The gaps of a span in words; nothing if there are none. */

@@ -10,7 +10,7 @@ use serde::Serialize;
 use traffic_model::calendar::{Calendar, Level};
 
 use crate::{
-    closing::{chain::extend_chain, close_checks, closed_rates},
+    closing::{chain::extend_chain, close_checks, closed_rates, delivered},
     digest,
     error::LedgerError,
     schema::time,
@@ -92,6 +92,7 @@ impl Ledger {
         )?;
         closed_rates::store(&transaction, period, rates.as_deref().unwrap_or_default())?;
         extend_chain(&transaction, "period", period)?;
+        delivered::correct(&transaction, (period, &name, start), now)?;
         digest::commit(transaction)?;
         self.checkpoint()?;
         let closed =

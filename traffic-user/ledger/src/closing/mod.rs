@@ -7,6 +7,7 @@ pub(crate) mod close;
 pub(crate) mod close_checks;
 pub(crate) mod closed_rates;
 pub(crate) mod correction;
+pub(crate) mod delivered;
 pub(crate) mod frozen;
 mod live_counters;
 pub(crate) mod preview;

@@ -18,7 +18,7 @@ pub(crate) mod views;
 use crate::schema::Kind;
 
 /// Key columns of a series; unused ones at the end are 0.
-pub(crate) type Series = [i64; 4];
+pub(crate) type Series = [i64; 5];
 
 /// SQL for the placeholders of a row.
 fn places(count: usize) -> String {

@@ -95,7 +95,7 @@ impl PackedDay<'_> {
 /// # Errors
 /// When one of them is no number.
 pub(super) fn series(row: &Row<'_>, at: usize, keys: usize) -> rusqlite::Result<Series> {
-    let mut series = [0; 4];
+    let mut series = Series::default();
     for (key, at) in series.iter_mut().zip(at..at + keys) {
         *key = row.get(at)?;
     }

@@ -26,7 +26,14 @@ use rusqlite::{Connection, OptionalExtension as _, Transaction, functions::Funct
 use siphasher::sip128::{Hasher128 as _, SipHasher13};
 use traffic_model::calendar::Level;
 
-use crate::{digest, error::LedgerError};
+use crate::{
+    digest,
+    error::LedgerError,
+    schema::{FAULT, Kind, PASSED, TRAFFIC},
+};
+
+/// The kinds of sums that are shipped. A store has no table for drops.
+pub(crate) const KINDS: [Kind; 3] = [TRAFFIC, FAULT, PASSED];
 
 /// The levels that are shipped, and their names in `outbox`. Hours and months follow from them.
 pub(crate) const UNITS: [(Level, &str); 2] = [(Level::FiveMinutes, "5min"), (Level::Day, "day")];

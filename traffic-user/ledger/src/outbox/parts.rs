@@ -13,10 +13,10 @@ use crate::{
     },
     error::LedgerError,
     outbox::{
-        UNITS,
+        KINDS, UNITS,
         tables::{TABLES, select},
     },
-    schema::{KINDS, Kind},
+    schema::Kind,
 };
 
 /// Units that are further apart are read apart: those of one packed day are decoded together.

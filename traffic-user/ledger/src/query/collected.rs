@@ -158,7 +158,7 @@ pub(crate) fn collect(
             limits.require_few_rows(collected.len())
         })?;
         read::each(view, &select(&TRAFFIC, containers), |row| {
-            let [container, class, _, stream] = row.series;
+            let [container, class, _, stream, _] = row.series;
             if let Some(step) = plan.step(row.start).filter(|_| !pva.contains(&stream)) {
                 add(collected.classes.entry((step, container, class != 0)).or_default(), four(&row));
             }

@@ -4,6 +4,7 @@ pub(crate) mod balance;
 pub(crate) mod billing;
 pub(crate) mod collected;
 pub(crate) mod day_rates;
+pub(crate) mod drop_report;
 pub(crate) mod facts;
 pub(crate) mod interfaces;
 pub(crate) mod limits;

@@ -8,7 +8,7 @@ use serde::Serialize;
 use traffic_model::calendar::{Calendar, Level};
 
 use crate::{
-    closing::correction::Signed,
+    closing::{correction::Signed, delivered},
     error::LedgerError,
     figures::{Basis, Figures, Sums, add},
     query::{
@@ -90,7 +90,8 @@ impl Ledger {
         };
         let closed = self.closed_within(&view, &plan)?;
         let adjustments = self.adjustments_of(&view, &plan, &[])?;
-        let assigned = billing::assign(&plan, &adjustments);
+        let mut assigned = billing::assign(&plan, &adjustments);
+        delivered::subtract_open(&view, &plan, &mut assigned.by_line)?;
         let last_reading = clock::last_reading(&view)?;
         let mut months = Vec::new();
         for at in (0..plan.steps.len()).rev().take(most) {

@@ -11,6 +11,7 @@ use crate::{
     closing::{
         close::ClosedPeriod,
         correction::{Corrected, Signed},
+        delivered,
     },
     error::LedgerError,
     figures::{Basis, Figures, add},
@@ -157,6 +158,9 @@ pub struct Report {
     pub closed: Vec<ClosedPeriod>,
     /// Corrections of these periods. The rows have them apart from the counted figures.
     pub adjustments: Vec<ReportedAdjustment>,
+    /// Classes that are billed by what was delivered: in open months, `corrected` has what was dropped of them.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub billed_as_delivered: Vec<u8>,
     /// Frozen and corrected figures of the corrected containers and classes, over their whole periods.
     pub corrected: Vec<Corrected>,
 }
@@ -208,7 +212,8 @@ impl Ledger {
         );
         let last_reading = clock::last_reading(&view)?;
         let adjustments = self.adjustments_of(&view, &plan, &query.classes)?;
-        let assigned = billing::assign(&plan, &adjustments);
+        let mut assigned = billing::assign(&plan, &adjustments);
+        let delivered = delivered::subtract_open(&view, &plan, &mut assigned.by_line)?;
         // A correction may be of a container and class without figures.
         assigned.by_line.keys().for_each(|key| {
             sums.entry(*key).or_default();
@@ -251,12 +256,13 @@ impl Ledger {
             closed: self.closed_within(&view, &plan)?,
             corrected: self.corrected_by(&view, &adjustments)?,
             adjustments: assigned.all,
+            billed_as_delivered: delivered,
         })
     }
 }
 
 /// Labels of all containers, with a rank that sorts numbers by value, before other ids.
-fn labels(view: &Connection) -> Result<HashMap<i64, (usize, String)>, LedgerError> {
+pub(super) fn labels(view: &Connection) -> Result<HashMap<i64, (usize, String)>, LedgerError> {
     let mut statement = view.prepare_cached("SELECT id, label, name FROM container")?;
     let rows = statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?;
     let mut all: Vec<(i64, String, String)> = rows.collect::<Result<_, _>>()?;

@@ -123,6 +123,24 @@ CREATE TABLE booked ( -- control totals: what all drains of an epoch wrote
 ) STRICT, WITHOUT ROWID;
 ";
 
+/// Since version 12: last readings of the counters of drops.
+pub const DROP_READINGS: &str = "
+CREATE TABLE drop_reading (
+    life INTEGER NOT NULL, class INTEGER NOT NULL, family INTEGER NOT NULL, reason INTEGER NOT NULL,
+    in_packets INTEGER NOT NULL, in_bytes INTEGER NOT NULL, out_packets INTEGER NOT NULL,
+        out_bytes INTEGER NOT NULL,
+    PRIMARY KEY (life, class, family, reason)
+) STRICT, WITHOUT ROWID;
+CREATE TABLE drop_set ( -- one row: the set of drop counters that was read last
+    id INTEGER PRIMARY KEY CHECK (id = 1),
+    epoch INTEGER NOT NULL,
+    number INTEGER, -- names it within its boot; null if nobody knows what was recorded of the present one
+    read INTEGER NOT NULL, -- when, seconds since the Unix epoch
+    recorded INTEGER NOT NULL, -- since when drops are recorded in this ledger, seconds since the Unix epoch
+    gap INTEGER -- its row in `gap` while no set can be read
+) STRICT;
+";
+
 /// Which buckets exist on each level.
 pub const UNITS: &str = "
 CREATE TABLE unit (

@@ -6,12 +6,12 @@
 //! `interface` (a name and its container; 0 for a shared interface).
 //!
 //! **Last readings**: `container_life` and `interface_life` name one life of a counter (epoch, owner,
-//! generation). `class_reading`, `fault_reading` and `passed_reading` hold its last values, as u64 stored in
-//! SQLite's i64. `booked` holds the control totals of an epoch: the sum of everything its drains wrote.
+//! generation). `class_reading`, `fault_reading`, `passed_reading` and `drop_reading` hold its last values, as u64
+//! stored in SQLite's i64. `drop_set` names the set of drop counters that was read last. `booked` holds the control totals of an epoch: the sum of everything its drains wrote.
 //! `accounted_reading` holds how much of the kernel's own interface statistics is already in sums or gaps.
 //!
-//! **Sums**: three kinds of rows (`traffic`, `fault`, `passed`) on four levels (`_5min`, `_hour`, `_day`,
-//! `_month`) make twelve tables of one shape: start of the bucket (seconds since the Unix epoch), the key of
+//! **Sums**: four kinds of rows (`traffic`, `fault`, `passed`, `dropped`) on four levels (`_5min`, `_hour`, `_day`,
+//! `_month`) make sixteen tables of one shape: start of the bucket (seconds since the Unix epoch), the key of
 //! the kind, and its values in both directions. They are clustered by start, then owner. A drain therefore
 //! appends to a few pages at one end, which spares the node's flash; retention drops pages at the other end.
 //!
@@ -54,7 +54,7 @@ use traffic_model::calendar::Level;
 
 use crate::days;
 
-use counted::{NAMES, READINGS, UNITS};
+use counted::{DROP_READINGS, NAMES, READINGS, UNITS};
 use records::RECORDS;
 
 pub use counted::{ACCOUNTED, CONTROL_TOTALS};
@@ -103,8 +103,13 @@ pub const PASSED: Kind = Kind {
         "out_estimated_bytes",
     ],
 };
-/// All kinds.
-pub const KINDS: [Kind; 3] = [TRAFFIC, FAULT, PASSED];
+/// Packets that were dropped behind the hook, by group of reasons. They are in [`TRAFFIC`] too.
+pub const DROPPED: Kind =
+    Kind { name: "dropped", keys: &["container", "class", "family", "reason", "stream"], values: &TALLY };
+/// All kinds. The place of each is its number in `booked`, and never changes.
+pub const KINDS: [Kind; 4] = [TRAFFIC, FAULT, PASSED, DROPPED];
+/// The kinds of ledgers from before version 12.
+pub const KINDS_BEFORE_12: [Kind; 3] = [TRAFFIC, FAULT, PASSED];
 /// The levels whose finished days are packed.
 pub const PACKED_LEVELS: [Level; 2] = [Level::FiveMinutes, Level::Hour];
 
@@ -163,27 +168,40 @@ impl Kind {
 }
 
 /// The tables of packed days. Since version 6.
-pub fn packed_days() -> String {
-    packed_levels().map(|(kind, level)| days::views::table(&kind, level)).collect()
+pub fn packed_days(kinds: &[Kind]) -> String {
+    packed_levels(kinds).map(|(kind, level)| days::views::table(&kind, level)).collect()
 }
 
 /// The views over packed days and rows, and those that PVA's queries read. In this form since version 11.
-pub fn views() -> String {
-    let mut sql = days::views::BYTE_AT.to_owned();
-    packed_levels().for_each(|(kind, level)| sql.push_str(&days::views::views(&kind, level)));
-    sql + &log_data()
+pub fn views(kinds: &[Kind]) -> String {
+    days::views::BYTE_AT.to_owned() + &views_of(kinds) + &log_data()
+}
+
+fn views_of(kinds: &[Kind]) -> String {
+    packed_levels(kinds).map(|(kind, level)| days::views::views(&kind, level)).collect()
 }
 
 /// SQL that removes the views of versions 6 to 11.
 pub fn drop_views() -> String {
     let of_level = |(kind, level): (Kind, Level)| [kind.table(level), days::views::bytes_view(&kind, level)];
-    let all = packed_levels().flat_map(of_level).chain(["log_data", "byte_at"].map(str::to_owned));
+    let all =
+        packed_levels(&KINDS_BEFORE_12).flat_map(of_level).chain(["log_data", "byte_at"].map(str::to_owned));
     all.map(|view| format!("DROP VIEW IF EXISTS {view};\n")).collect()
 }
 
 /// Each kind of sums with each level whose finished days are packed.
-pub fn packed_levels() -> impl Iterator<Item = (Kind, Level)> {
-    KINDS.into_iter().flat_map(|kind| PACKED_LEVELS.map(|level| (kind, level)))
+pub fn packed_levels(kinds: &[Kind]) -> impl Iterator<Item = (Kind, Level)> {
+    kinds.iter().flat_map(|&kind| PACKED_LEVELS.map(|level| (kind, level)))
+}
+
+fn sums(kinds: &[Kind]) -> String {
+    kinds.iter().flat_map(|kind| Level::ALL.map(|level| kind.create(level))).collect()
+}
+
+/// SQL that adds the drops to a ledger of version 11.
+pub fn add_drops() -> String {
+    let kinds = [DROPPED];
+    DROP_READINGS.to_owned() + &sums(&kinds) + &packed_days(&kinds) + &views_of(&kinds)
 }
 
 /// The whole schema in its current version.
@@ -192,11 +210,8 @@ pub fn create() -> String {
     sql.push_str(READINGS);
     sql.push_str(ACCOUNTED);
     sql.push_str(CONTROL_TOTALS);
-    for kind in KINDS {
-        for level in Level::ALL {
-            sql.push_str(&kind.create(level));
-        }
-    }
+    sql.push_str(DROP_READINGS);
+    sql.push_str(&sums(&KINDS));
     sql.push_str(UNITS);
     sql.push_str(TIME);
     sql.push_str(RECORDS);
@@ -204,9 +219,9 @@ pub fn create() -> String {
     sql.push_str(NAMES_AND_OWNERS);
     sql.push_str(OUTBOX);
     sql.push_str(QUOTAS);
-    sql.push_str(&packed_days());
+    sql.push_str(&packed_days(&KINDS));
     sql.push_str(pva::PVA);
-    sql.push_str(&views());
+    sql.push_str(&views(&KINDS));
     sql.push_str(PVA_RANGES);
     sql
 }

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, process::Command, time::Duration};
 
 use jiff::Timestamp;
 use rusqlite::types::Value;
-use traffic_common::Fault;
+use traffic_common::{DropGroup, Fault};
 use traffic_model::calendar::{Calendar, Level};
 
 use crate::{
@@ -13,8 +13,16 @@ use crate::{
     testing::*,
 };
 
-const VIEWS: [&str; 6] =
-    ["traffic_5min", "traffic_hour", "fault_5min", "fault_hour", "passed_5min", "passed_hour"];
+const VIEWS: [&str; 8] = [
+    "traffic_5min",
+    "traffic_hour",
+    "fault_5min",
+    "fault_hour",
+    "passed_5min",
+    "passed_hour",
+    "dropped_5min",
+    "dropped_hour",
+];
 
 fn calendar(zone: &str) -> LedgerConfig {
     LedgerConfig { calendar: Calendar::new(zone, 1).unwrap(), ..LedgerConfig::default() }
@@ -233,8 +241,8 @@ fn a_ledger_of_version_10_gets_the_present_views() {
     };
     let all = VIEWS.iter().chain(["log_data", "byte_at"].iter());
     let present: Vec<String> = all.clone().map(|view| of(&file.ledger, view)).collect();
-    let mut former = String::from("DROP VIEW byte_at; PRAGMA user_version = 10;");
-    for view in VIEWS {
+    let mut former = without_drops() + "DROP VIEW byte_at; PRAGMA user_version = 10;";
+    for view in &VIEWS[..6] {
         former += &format!(
             "DROP VIEW {view}_bytes; DROP VIEW {view}; CREATE VIEW {view} AS SELECT * FROM {view}_rows;"
         );
@@ -275,7 +283,12 @@ fn the_views_show_every_number() {
 
 #[test]
 fn every_packed_table_has_a_view_and_rows_of_it() {
-    let (mut file, node) = busy(LedgerConfig::default(), "2026-11-10T12:00:00Z", 2);
+    let (mut file, mut node) = busy(LedgerConfig::default(), "2026-11-10T12:00:00Z", 2);
+    for group in [DropGroup::Shaper, DropGroup::Other] {
+        // Of two more days, the first is packed.
+        node.count_drops().dropped("101", 1, group, [0, 0, 1, 60]).pass(300).drain(&mut file.ledger);
+        node.pass(2 * 86_400).traffic("101", 1, [1, 60, 0, 0]).drain(&mut file.ledger);
+    }
     file.ledger.maintain(node.wall).unwrap();
     for (kind, level) in KINDS.iter().flat_map(|kind| PACKED_LEVELS.map(|level| (kind, level))) {
         let days = kind.days_table(level).unwrap();

@@ -9,6 +9,7 @@ mod control_totals;
 mod crashes;
 mod days;
 mod draining;
+mod drops;
 mod exchange;
 mod files;
 mod hashes;

@@ -137,7 +137,7 @@ const AS_VERSION_8: &str = "
 
 #[test]
 fn a_migrated_ledger_ships_everything() {
-    for (older, has_digests) in [(as_version_3(), false), (AS_VERSION_8.to_owned(), true)] {
+    for (older, has_digests) in [(as_version_3(), false), (without_drops() + AS_VERSION_8, true)] {
         let mut file = ledger();
         let mut node = Node::balanced(NOON);
         for _ in 0..30 {

@@ -6,25 +6,28 @@ use std::{
 };
 
 use rusqlite::{Connection, types::Value};
-use traffic_common::Fault;
+use traffic_common::{DropGroup, Fault};
 
 use crate::{Ledger, LedgerConfig, LedgerError, PvaImport, testing::*};
 
 /// A ledger in which every table has rows.
 fn full() -> (File, Node) {
     let (mut file, mut node) = (ledger(), Node::balanced(NOON));
-    node.interface("veth9", Some("102"), 0, 3);
+    node.interface("veth9", Some("102"), 0, 3).count_drops();
     file.ledger.note_names([("101".to_owned(), "shop".to_owned())].into());
     for day in 0..22 {
         node.traffic("101", 1, [1, 100, 1, 10]).traffic("102", 0, [1, 7, 1, 7]);
+        node.dropped("101", 1, DropGroup::Firewall, [1, 90, 1, 10]);
         node.fault(&format!("veth{}", day % 3), Fault::NotIp, 4 + day).pass(86_400);
         node.drain(&mut file.ledger);
     }
     // The hours of the last day are still rows.
+    node.dropped("101", 1, DropGroup::Firewall, [1, 3, 1, 5]);
     node.traffic("101", 1, [1, 3, 1, 5]).fault("veth1", Fault::NotIp, 3).pass(7200).drain(&mut file.ledger);
     node.interface("veth9", Some("101"), 0, 3).pass(60).drain(&mut file.ledger);
     file.ledger.note_names([("101".to_owned(), "shop-2".to_owned())].into());
     node.reboot(300).traffic("101", 1, [1, 100, 1, 100]);
+    node.dropped("101", 1, DropGroup::Shaper, [1, 100, 1, 100]);
     node.interface("veth9", Some("102"), 0, 5).fault("veth1", Fault::NotIp, 2);
     node.traffic_in("pending:veth7:7:x", 7, 1, [0; 4]).pass(90).drain(&mut file.ledger);
     file.ledger.attribute("pending:veth7:7:x", &id("101"), "found", node.wall).unwrap().unwrap();
@@ -131,7 +134,8 @@ fn a_change_of_any_column_of_any_table_is_found() {
         assert!(!problems_after(&original, &copy, &delete).unwrap().is_empty(), "{delete}");
     }
     assert!(changed > 150, "{changed}");
-    assert_eq!(constant, ["changes.id", "clock.id"], "no other value is allowed there");
+    let expected = ["changes.id", "clock.id", "drop_set.id"];
+    assert_eq!(constant, expected, "no other value is allowed there");
     assert_eq!(without_rows, ["pva_range"], "without rows, nothing was tried");
 }
 
@@ -212,7 +216,7 @@ fn a_changed_header_is_refused() {
     let (file, _) = full();
     let (original, copy) = copied(&file);
     for (pragma, numbers) in
-        [("user_version", [0, 1, 3, 6, 9, 12, -6]), ("application_id", [0, 1, -1, 5, 7, 9, 11])]
+        [("user_version", [0, 1, 3, 6, 9, 13, -6]), ("application_id", [0, 1, -1, 5, 7, 9, 11])]
     {
         for number in numbers {
             fs::copy(&original, &copy).unwrap();

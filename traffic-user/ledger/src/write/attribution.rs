@@ -24,7 +24,7 @@ use crate::{
     error::LedgerError,
     ids, outbox,
     query::billing::add,
-    schema::{FAULT, Kind, PACKED_LEVELS, PASSED, TRAFFIC},
+    schema::{DROPPED, FAULT, Kind, PACKED_LEVELS, PASSED, TRAFFIC},
     write::last_reading::frozen,
 };
 
@@ -74,7 +74,8 @@ pub(crate) fn with_known_owners<'a>(
     snapshot: &'a Snapshot,
 ) -> Result<Cow<'a, Snapshot>, LedgerError> {
     let of_interfaces = snapshot.interfaces.iter().filter_map(|interface| interface.container.as_ref());
-    let ids = snapshot.counters.iter().map(|counter| &counter.container).chain(of_interfaces);
+    let of_drops = snapshot.drops.iter().flat_map(|drops| &drops.counters).map(|counter| &counter.container);
+    let ids = snapshot.counters.iter().map(|counter| &counter.container).chain(of_interfaces).chain(of_drops);
     let mut owners: HashMap<ContainerId, ContainerId> = HashMap::new();
     for id in ids.filter(|id| id.is_pending()) {
         if !owners.contains_key(id)
@@ -89,7 +90,10 @@ pub(crate) fn with_known_owners<'a>(
     }
     let mut snapshot = snapshot.clone();
     let of_interfaces = snapshot.interfaces.iter_mut().filter_map(|interface| interface.container.as_mut());
-    for id in snapshot.counters.iter_mut().map(|counter| &mut counter.container).chain(of_interfaces) {
+    let of_drops = snapshot.drops.iter_mut().flat_map(|drops| &mut drops.counters);
+    let of_drops = of_drops.map(|counter| &mut counter.container);
+    let of_classes = snapshot.counters.iter_mut().map(|counter| &mut counter.container);
+    for id in of_classes.chain(of_interfaces).chain(of_drops) {
         if let Some(owner) = owners.get(id) {
             id.clone_from(owner);
         }
@@ -123,6 +127,7 @@ pub(crate) fn attribute(
         Source::Hand(reason) => ("hand", Some(reason.to_owned())),
     };
     let mut recorded = move_rows(transaction, &TRAFFIC, (pending, owner))?;
+    move_rows(transaction, &DROPPED, (pending, owner))?;
     for (interface, name) in interfaces_of(transaction, pending)? {
         let to = ids::interface(transaction, &name, owner)?;
         for kind in [FAULT, PASSED] {
@@ -282,7 +287,7 @@ fn correct_closed_months(
 /// Whether any rows of an owner are left outside closed months. For tests.
 #[cfg(test)]
 pub(crate) fn has_open_rows(conn: &Connection, container: i64) -> bool {
-    let mut owners = vec![(TRAFFIC, container)];
+    let mut owners = vec![(TRAFFIC, container), (DROPPED, container)];
     let interfaces = interfaces_of(conn, container).unwrap();
     owners.extend(interfaces.iter().flat_map(|(id, _)| [(FAULT, *id), (PASSED, *id)]));
     owners.iter().any(|(kind, owner)| {

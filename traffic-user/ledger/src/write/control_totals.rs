@@ -12,6 +12,7 @@
 use std::collections::BTreeMap;
 
 use rusqlite::{Connection, OptionalExtension as _, Row, params};
+use traffic_common::Tally;
 use traffic_model::{
     Balance, ByDirection,
     calendar::{Calendar, Level},
@@ -22,7 +23,7 @@ use crate::{
     error::LedgerError,
     figures::{self, Sums},
     query::rows::Cutter,
-    schema::{FAULT, KINDS, Kind, PASSED, TALLY, TRAFFIC, time},
+    schema::{DROPPED, FAULT, KINDS, Kind, PASSED, TALLY, TRAFFIC, time},
     time::borders::Borders,
     write::difference::Change,
 };
@@ -30,7 +31,7 @@ use crate::{
 /// What one drain writes, by kind of row.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct ControlTotals {
-    sums: [Sums; 3],
+    sums: [Sums; KINDS.len()],
     /// Number of counters that fell. Traffic behind a fall is in no sum.
     losses: i64,
 }
@@ -58,7 +59,10 @@ impl ControlTotals {
         let [incoming, outgoing] = [0, N / 2];
         let moved = [incoming, incoming + 1, outgoing, outgoing + 1].map(|at| change.passed[at]);
         figures::add(&mut self.sums[place(kind)], moved);
-        self.losses += i64::from(change.is_loss());
+        // What is dropped is in the classes too, so that a loss here leaves all other sums complete.
+        if *kind != DROPPED {
+            self.losses += i64::from(change.is_loss());
+        }
     }
 
     /// Records that traffic is in some sums and not in others.
@@ -76,6 +80,14 @@ impl ControlTotals {
                 )?
                 .query_row(params![epoch, number(kind)], |row| four(row, 0))
                 .optional()?;
+            let stored = match stored {
+                // An epoch of a ledger from before version 12, of which no drop was recorded.
+                None if *kind == DROPPED => {
+                    insert(conn, (epoch, kind), [0; 4])?;
+                    Some([0; 4])
+                }
+                stored => stored,
+            };
             let Some(mut sums) = stored else { return Ok(()) };
             // Not in SQL: an impossible counter would make the statement fail forever.
             sums.iter_mut().zip(last).for_each(|(sum, last)| *sum = sum.wrapping_add(*last));
@@ -104,18 +116,25 @@ pub(crate) fn create(
             let tally = match place(&kind) {
                 0 => balance.classes,
                 1 => balance.faults,
-                _ => balance.passed,
+                2 => balance.passed,
+                _ => Tally::default(),
             };
-            (tally.packets.cast_signed(), tally.bytes.cast_signed())
+            (tally.packets, tally.bytes)
         };
         let (incoming, outgoing) = (of(&former.incoming), of(&former.outgoing));
-        conn.execute(
-            "INSERT INTO booked (epoch, kind,
-                 former_in_packets, former_in_bytes, former_out_packets, former_out_bytes)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
-            params![epoch, number(&kind), incoming.0, incoming.1, outgoing.0, outgoing.1],
-        )?;
+        insert(conn, (epoch, &kind), [incoming.0, incoming.1, outgoing.0, outgoing.1])?;
     }
+    Ok(())
+}
+
+fn insert(conn: &Connection, (epoch, kind): (i64, &Kind), former: Sums) -> Result<(), LedgerError> {
+    let [in_packets, in_bytes, out_packets, out_bytes] = former.map(u64::cast_signed);
+    conn.execute(
+        "INSERT INTO booked (epoch, kind,
+             former_in_packets, former_in_bytes, former_out_packets, former_out_bytes)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
+        params![epoch, number(kind), in_packets, in_bytes, out_packets, out_bytes],
+    )?;
     Ok(())
 }
 
@@ -132,7 +151,7 @@ struct EpochTotals {
     name: String,
     lost: bool,
     /// By [`place`].
-    kinds: [StoredTotals; 3],
+    kinds: [StoredTotals; KINDS.len()],
 }
 
 /// Result of comparing rows with control totals.

@@ -8,8 +8,8 @@
 use std::collections::{BTreeMap, HashMap};
 use std::hash::Hash;
 
-use traffic_common::{Direction, Family, Fault, Tally, tally};
-use traffic_model::{ByDirection, Snapshot};
+use traffic_common::{Direction, DropGroup, Family, Fault, Tally, tally};
+use traffic_model::{ByDirection, DropReading, Snapshot};
 
 /// Values of a class or fault counter: packets in, bytes in, packets out, bytes out.
 pub const TALLY_VALUES: usize = 4;
@@ -28,6 +28,21 @@ pub struct ClassKey {
     pub class: u8,
     /// IPv4 or IPv6.
     pub family: Family,
+}
+
+/// Identifies a counter of drops within an epoch and a set.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct DroppedKey {
+    /// The container's id.
+    pub container: String,
+    /// Generation of its slot.
+    pub generation: u32,
+    /// The class.
+    pub class: u8,
+    /// IPv4 or IPv6.
+    pub family: Family,
+    /// Why.
+    pub group: DropGroup,
 }
 
 /// Identifies a fault counter within an epoch.
@@ -130,6 +145,20 @@ pub fn class_readings(snapshot: &Snapshot) -> impl Iterator<Item = (ClassKey, [u
             generation: counter.generation,
             class: counter.class,
             family: counter.family,
+        };
+        (key, tally_values(&counter.tally))
+    })
+}
+
+/// The counters of drops of a reading.
+pub fn drop_readings(drops: &DropReading) -> impl Iterator<Item = (DroppedKey, [u64; TALLY_VALUES])> {
+    drops.counters.iter().map(|counter| {
+        let key = DroppedKey {
+            container: counter.container.as_str().to_owned(),
+            generation: counter.generation,
+            class: counter.class,
+            family: counter.family,
+            group: counter.group,
         };
         (key, tally_values(&counter.tally))
     })

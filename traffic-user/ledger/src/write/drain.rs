@@ -50,6 +50,8 @@ pub struct DrainOutcome {
     pub fault_rows: usize,
     /// Number of interface counters that had moved.
     pub interface_rows: usize,
+    /// Number of counters of drops that had moved.
+    pub drop_rows: usize,
     /// The gaps that this drain recorded.
     pub gaps: Vec<Gap>,
     /// Pending owners whose container became known since the last drain.
@@ -65,7 +67,7 @@ pub(super) struct Drain<'a> {
     pub snapshot: &'a Snapshot,
     vm_prefixes: &'a [String],
     pub epoch: i64,
-    series: i64,
+    pub(super) series: i64,
     pub(super) bucket: BucketAssignment,
     /// When the reading and those before it are booked.
     pub times: BookedTimes,
@@ -78,7 +80,7 @@ pub(super) struct Drain<'a> {
     /// Whether another set of counters was drained since this one's last reading, and what it recorded.
     is_returning: bool,
     pub(super) returning: Option<Returning>,
-    control_totals: ControlTotals,
+    pub(super) control_totals: ControlTotals,
     /// What is used of quotas, if that is kept.
     quotas: Option<RunningSums>,
 }
@@ -185,7 +187,9 @@ impl<'a> Drain<'a> {
         if self.is_returning {
             self.returning = Some(Returning::new(self.transaction, self.epoch, self.snapshot, &last)?);
         }
-        let traffic_rows = self.write_classes(&last)?;
+        let lives = self.resolve_lives(&last)?;
+        let traffic_rows = self.write_classes(&last, &lives)?;
+        let drop_rows = self.write_drops(&last, &lives)?;
         let interfaces = self.interface_numbers()?;
         let fault_rows = self.write_faults(&last, &interfaces)?;
         let interface_rows = self.write_interfaces(&last, &interfaces)?;
@@ -195,7 +199,7 @@ impl<'a> Drain<'a> {
         self.record_small_segments()?;
         let now_s = self.times.now.as_second();
         readings::expire_absent_interfaces(self.transaction, (self.epoch, now_s), &last, self.snapshot)?;
-        if traffic_rows + fault_rows + interface_rows > 0 {
+        if traffic_rows + drop_rows + fault_rows + interface_rows > 0 {
             self.mark_bucket_dirty()?;
         }
         self.control_totals.store(self.transaction, self.epoch)?;
@@ -206,6 +210,7 @@ impl<'a> Drain<'a> {
             traffic_rows,
             fault_rows,
             interface_rows,
+            drop_rows,
             gaps: std::mem::take(&mut self.gaps),
             attributed,
             checkpointed: false,
@@ -233,8 +238,16 @@ impl<'a> Drain<'a> {
             .collect()
     }
 
-    fn write_classes(&mut self, last: &LastReadings) -> Result<usize, LedgerError> {
-        let lives = self.resolve_lives(last)?;
+    /// Whether the memory went back, or another set of counters was drained since this one's last reading.
+    pub(super) const fn is_interrupted(&self) -> bool {
+        self.reverted || self.is_returning
+    }
+
+    fn write_classes(
+        &mut self,
+        last: &LastReadings,
+        lives: &HashMap<(&str, u32), ContainerLife>,
+    ) -> Result<usize, LedgerError> {
         let mut upsert = self.transaction.prepare(&TRAFFIC.upsert())?;
         let mut rows = 0;
         for (key, change) in self.changes(&last.classes, difference::class_readings(self.snapshot)) {
@@ -387,7 +400,7 @@ impl<'a> Drain<'a> {
     }
 
     /// Adds a change to its row in the bucket. Returns the number of rows written, 0 or 1.
-    fn add_change<const N: usize>(
+    pub(super) fn add_change<const N: usize>(
         &self,
         upsert: &mut Statement<'_>,
         key: &[i64],

@@ -51,11 +51,14 @@ pub enum GapReason {
     /// What an interface's own statistics held when the first counters of this ledger were created. Nothing
     /// was counted then, so nothing is lost.
     BeforeFirstCounters,
+    /// Drops were not counted, or their counters were lost. All traffic is in the sums. What was dropped of it then is
+    /// not known, and appears as delivered.
+    DropsNotCounted,
 }
 
 impl GapReason {
     /// Every reason.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 17] = [
         Self::BeforeAttach,
         Self::DaemonDown,
         Self::MissedDrain,
@@ -72,6 +75,7 @@ impl GapReason {
         Self::SmallSegments,
         Self::Bypassed,
         Self::BeforeFirstCounters,
+        Self::DropsNotCounted,
     ];
 
     /// The name in the ledger and in output. A released name never changes.
@@ -93,6 +97,7 @@ impl GapReason {
             Self::SmallSegments => "small_segments",
             Self::Bypassed => "bypassed",
             Self::BeforeFirstCounters => "before_first_counters",
+            Self::DropsNotCounted => "drops_not_counted",
         }
     }
 

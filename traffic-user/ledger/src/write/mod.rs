@@ -7,6 +7,7 @@ pub(crate) mod control_totals;
 pub(crate) mod difference;
 pub(crate) mod drain;
 mod drain_gaps;
+mod dropped;
 pub(crate) mod gaps;
 pub(crate) mod last_reading;
 pub(crate) mod names;

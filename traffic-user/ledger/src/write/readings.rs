@@ -10,7 +10,7 @@ use crate::{
     error::LedgerError,
     ids,
     write::{
-        difference::{Change, ClassKey, FaultKey, InterfaceKey, PASSED_VALUES, TALLY_VALUES},
+        difference::{Change, ClassKey, DroppedKey, FaultKey, InterfaceKey, PASSED_VALUES, TALLY_VALUES},
         gaps::GapSize,
     },
 };
@@ -48,6 +48,8 @@ pub(crate) struct LastReadings {
     pub lives: HashMap<(String, u32), ContainerLife>,
     /// Class counters.
     pub classes: HashMap<ClassKey, [u64; TALLY_VALUES]>,
+    /// Counters of drops, of the set that was read last.
+    pub drops: HashMap<DroppedKey, [u64; TALLY_VALUES]>,
     /// Fault counters.
     pub faults: HashMap<FaultKey, [u64; TALLY_VALUES]>,
     /// Interface totals.
@@ -63,6 +65,10 @@ pub(super) fn values<const N: usize>(row: &rusqlite::Row<'_>, first: usize) -> r
         *value = row.get::<_, i64>(first + at)?.cast_unsigned();
     }
     Ok(values)
+}
+
+pub(super) fn family(row: &rusqlite::Row<'_>, at: usize) -> rusqlite::Result<Family> {
+    Ok(if row.get::<_, u32>(at)? == 0 { Family::Ipv4 } else { Family::Ipv6 })
 }
 
 impl LastReadings {
@@ -88,16 +94,16 @@ impl LastReadings {
         let mut rows = statement.query([epoch])?;
         while let Some(row) = rows.next()? {
             if let Some((container, generation)) = names.get(&row.get(0)?) {
-                let family = if row.get::<_, u32>(2)? == 0 { Family::Ipv4 } else { Family::Ipv6 };
                 let key = ClassKey {
                     container: container.clone(),
                     generation: *generation,
                     class: row.get(1)?,
-                    family,
+                    family: family(row, 2)?,
                 };
                 readings.classes.insert(key, values(row, 3)?);
             }
         }
+        readings.load_drops(conn, epoch, &names)?;
         readings.load_interfaces(conn, epoch)?;
         Ok(readings)
     }
@@ -207,7 +213,10 @@ pub(crate) fn expire_absent_containers(
                 .prepare_cached("DELETE FROM container_life WHERE id = ?1 AND gone < ?2")?
                 .execute(params![life.id, now_s - EXPIRE_AFTER_S])?;
             if deleted == 1 {
-                conn.prepare_cached("DELETE FROM class_reading WHERE life = ?1")?.execute([life.id])?;
+                for readings in ["class_reading", "drop_reading"] {
+                    conn.prepare_cached(&format!("DELETE FROM {readings} WHERE life = ?1"))?
+                        .execute([life.id])?;
+                }
             }
         }
     }
@@ -369,6 +378,7 @@ pub(crate) fn delete_other_boots(conn: &Connection, boot_id: &str) -> Result<(),
         ("class_reading", "container_life"),
         ("fault_reading", "interface_life"),
         ("passed_reading", "interface_life"),
+        ("drop_reading", "container_life"),
     ] {
         let sql =
             format!("DELETE FROM {readings} WHERE life IN (SELECT id FROM {lives} WHERE epoch IN {epochs})");

@@ -102,6 +102,8 @@ impl Move<'_> {
                  AND container IN (SELECT container FROM container_life WHERE epoch IN {epochs})"
             ),
             format!("UPDATE owner_change SET made = made + ?2 WHERE made >= {first}"),
+            format!("UPDATE drop_set SET read = read + ?2 WHERE epoch IN {epochs} AND read >= ?3"),
+            format!("UPDATE drop_set SET recorded = recorded + ?2 WHERE recorded >= {first}"),
             "UPDATE epoch SET last_bucket = last_bucket + ?2 WHERE boot_id = ?1 AND last_bucket >= ?3"
                 .to_owned(),
             "UPDATE epoch SET created = created + ?2 WHERE boot_id = ?1 AND created >= ?3".to_owned(),

@@ -14,6 +14,7 @@ pub(crate) fn delete_readings(conn: &Connection, epoch: i64, snapshot: &Snapshot
         ("class_reading", "container_life"),
         ("fault_reading", "interface_life"),
         ("passed_reading", "interface_life"),
+        ("drop_reading", "container_life"),
     ] {
         conn.execute(
             &format!("DELETE FROM {readings} WHERE life IN (SELECT id FROM {lives} WHERE epoch = ?1)"),

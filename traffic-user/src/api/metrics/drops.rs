@@ -84,16 +84,16 @@ pub(super) fn write(page: &mut Page, drops: &Drops, snapshot: &Snapshot, shown: 
 #[cfg(test)]
 mod tests {
     use traffic_common::{DROP_FAULTS, DropGroup, Family};
-    use traffic_model::sample;
+    use traffic_model::{DropCounter, sample};
 
     use super::*;
-    use crate::{api::metrics::Format, kernel::drops::DropRow};
+    use crate::api::metrics::Format;
 
     #[test]
     fn drops_have_a_reason_and_only_present_owners() {
         let snapshot = sample::snapshot();
         let counter = &snapshot.counters[0];
-        let row = |generation, family, group, packets| DropRow {
+        let row = |generation, family, group, packets| DropCounter {
             container: counter.container.clone(),
             generation,
             class: 2,
@@ -115,6 +115,7 @@ mod tests {
             row(counter.generation + 9, v4, DropGroup::NoRoute, 4000),
         ];
         let drops = Drops {
+            set: 1,
             since: snapshot.epoch_created,
             lacks: 0,
             is_outdated: false,

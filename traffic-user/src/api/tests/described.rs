@@ -75,6 +75,7 @@ async fn every_document_is_as_it_is_described() {
                 "by=week",
                 "by=year&tz=Asia/Kolkata&billing_day=5",
                 "show=balance",
+                "show=drops&split=class,direction",
                 "from=2026-11-10T13:07",
             ],
         ),

@@ -75,7 +75,7 @@ async fn a_document_is_what_the_command_prints() {
         assert!(head.contains(&format!("\r\ncontent-type: {kind}; charset=utf-8\r\n")), "{head}");
         assert_eq!(body, printed::<ReportOptions>(ledger, query));
     }
-    for query in ["show=interfaces", "show=balance&by=day", "show=faults&format=csv"] {
+    for query in ["show=interfaces", "show=balance&by=day", "show=faults&format=csv", "show=drops&by=day"] {
         let (_, body) = get(path, &format!("report?{query}")).await;
         assert_eq!(body, printed::<ReportOptions>(ledger, query), "{query}");
     }

@@ -99,6 +99,7 @@ fn snapshot() -> Snapshot {
         former_estimated: Tally::default(),
         former_small_segments: Tally::default(),
         former_copies: Tally::default(),
+        drops: None,
     }
 }
 

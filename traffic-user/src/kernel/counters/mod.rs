@@ -184,6 +184,7 @@ fn read_once(maps: &Maps, node: &str, owners: &Owners, classes: ReadClasses) -> 
         former_estimated: Tally::default(),
         former_small_segments: Tally::default(),
         former_copies: Tally::default(),
+        drops: None,
     };
     // The parts are not read at one instant. Read before the classes, the interfaces' totals hold nothing
     // that the classes lack: whatever is reported as accounted for is in the sums.

@@ -27,7 +27,7 @@ mod reasons;
 
 pub use layout::lacks_text;
 pub use loading::Outcome;
-pub use read::{DropRow, Drops, read};
+pub use read::{Drops, read};
 
 use std::{fs, io, os::unix::fs::symlink, path::PathBuf};
 

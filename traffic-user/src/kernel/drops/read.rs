@@ -2,10 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use aya::maps::{HashMap, MapData};
+use anyhow::{Context as _, bail};
+use aya::maps::{HashMap, Map, MapData};
 use jiff::Timestamp;
 use traffic_common::{ContainerRecord, DROP_FAULTS, Direction, DropFault, DropGroup, DropKey, Family, Tally};
-use traffic_model::{ByDirection, ContainerId};
+use traffic_model::{ByDirection, ContainerId, DropCounter, DropReading};
 
 use super::{DropState, open_map, state};
 use crate::{
@@ -19,26 +20,11 @@ use crate::{
     time,
 };
 
-/// What was dropped of one container, class and family, for one group of reasons.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct DropRow {
-    /// The container.
-    pub container: ContainerId,
-    /// Distinguishes the owners of an id that was retired and reused.
-    pub generation: u32,
-    /// The class.
-    pub class: u8,
-    /// The address family.
-    pub family: Family,
-    /// Why.
-    pub group: DropGroup,
-    /// How much. Packets on the wire and their layer-3 bytes.
-    pub tally: ByDirection<Tally>,
-}
-
 /// All drop counters.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Drops {
+    /// The kernel's id of their map. No other map of this boot ever had it.
+    pub set: u32,
     /// Since when drops are counted.
     pub since: Timestamp,
     /// Bits of `drop_lacks`.
@@ -46,7 +32,7 @@ pub struct Drops {
     /// Whether the program does not read the counters in use, so that drops on new interfaces are missing.
     pub is_outdated: bool,
     /// What was dropped, sorted by container, class, family and group.
-    pub rows: Vec<DropRow>,
+    pub rows: Vec<DropCounter>,
     /// What was dropped of former owners of slots.
     pub former: ByDirection<Tally>,
     /// What could not be attributed, by [`DropFault`].
@@ -57,6 +43,11 @@ impl Drops {
     /// The counter of a fault.
     pub const fn fault(&self, fault: DropFault) -> Tally {
         self.faults[fault as usize]
+    }
+
+    /// The part that is recorded in a ledger.
+    pub fn into_reading(self) -> DropReading {
+        DropReading { set: self.set, since: self.since, counters: self.rows }
     }
 }
 
@@ -71,6 +62,7 @@ pub fn read(bpffs: &Bpffs, maps: &Maps) -> anyhow::Result<Option<Drops>> {
     else {
         return Ok(None);
     };
+    let set = map_id(&map)?;
     let map = HashMap::<MapData, DropKey, Tally>::try_from(map)?;
     // By key, because an iteration starts over where another process removes entries.
     let mut found = BTreeMap::new();
@@ -82,6 +74,7 @@ pub fn read(bpffs: &Bpffs, maps: &Maps) -> anyhow::Result<Option<Drops>> {
     let faults = faults.range(0, faults.len())?;
     let (owners, meta) = (counters::container_records(maps)?, maps.meta.get(0)?);
     let mut drops = Drops {
+        set,
         since: time::timestamp(control.created_unix_s),
         lacks: control.lacks,
         is_outdated: super::is_outdated(bpffs, &control),
@@ -91,6 +84,14 @@ pub fn read(bpffs: &Bpffs, maps: &Maps) -> anyhow::Result<Option<Drops>> {
     };
     drops.add(found, &owners, &tables::columns(&meta).into_iter().collect());
     Ok(Some(drops))
+}
+
+/// The kernel's id of a map of drop counters.
+fn map_id(map: &Map) -> anyhow::Result<u32> {
+    let (Map::HashMap(data) | Map::LruHashMap(data)) = map else {
+        bail!("the map of drop counters is no hash map");
+    };
+    Ok(data.info().context("cannot inspect the map of drop counters")?.id())
 }
 
 /// A [`DropKey`] that sorts.
@@ -123,7 +124,7 @@ impl Drops {
         }
         self.rows = rows
             .into_iter()
-            .map(|((container, generation, class, family, group), tally)| DropRow {
+            .map(|((container, generation, class, family, group), tally)| DropCounter {
                 container,
                 generation,
                 class,
@@ -162,6 +163,7 @@ mod tests {
             ((5, 1, 0, v4, from, 0), tally(5)),
         ]);
         let mut drops = Drops {
+            set: 1,
             since: time::timestamp(0),
             lacks: 0,
             is_outdated: false,
@@ -170,7 +172,7 @@ mod tests {
             faults: [Tally::default(); DROP_FAULTS],
         };
         drops.add(found, &[owner], &classes);
-        let row = |class, family, group, incoming, outgoing| DropRow {
+        let row = |class, family, group, incoming, outgoing| DropCounter {
             container: ContainerId::new("101").unwrap(),
             generation: 2,
             class,

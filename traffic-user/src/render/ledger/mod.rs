@@ -7,6 +7,7 @@ mod attributed;
 #[cfg(test)]
 mod billing_tests;
 mod closing;
+mod drops;
 pub(super) mod gaps;
 mod history;
 mod import;
@@ -20,6 +21,7 @@ mod top;
 
 pub use attributed::{Attributed, attributed};
 pub use closing::{Retired, adjusted, audit, close_preview, closed, retired};
+pub use drops::drops;
 pub use gaps::gaps;
 pub use history::{History, histories};
 pub use import::imported;

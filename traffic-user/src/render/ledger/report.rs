@@ -223,6 +223,7 @@ pub(super) fn notes(report: &Report, names: &ClassNames) -> Vec<String> {
             period.hash
         ));
     }
+    notes.extend(delivered_note(report));
     notes.extend(report.adjustments.iter().map(|adjustment| adjustment_line(adjustment, &local_time, names)));
     notes.extend(gap_notes(&report.gaps, &local_time));
     notes
@@ -251,6 +252,17 @@ pub(super) fn kept_note(report: &Report, local_time: &LocalTime) -> Option<Strin
         local_time.text(last.start),
         local_time.text(last.start_by_rules)
     ))
+}
+
+/// Which classes are billed by what was delivered.
+pub(super) fn delivered_note(report: &Report) -> Option<String> {
+    let classes: Vec<String> = report.billed_as_delivered.iter().map(u8::to_string).collect();
+    (!classes.is_empty()).then(|| {
+        format!(
+            "billed by what was delivered: class {}; corrected has what was dropped (--show drops)",
+            classes.join(", ")
+        )
+    })
 }
 
 /// Which months are closed.

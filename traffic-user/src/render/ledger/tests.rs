@@ -1,4 +1,5 @@
 use jiff::Timestamp;
+use traffic_common::DropGroup;
 use traffic_ledger::{
     AdjustmentRequest, Basis, By, ContainerNames, Gap, GapReason, LedgerConfig, PvaImport, ReportQuery,
     Split, TopQuery, testing::*,
@@ -364,4 +365,27 @@ fn the_json_document_of_an_import_is_stable() {
     insta::assert_snapshot!("import_pva", imported(&result, Format::Json, &utc()).unwrap());
     let table = imported(&result, Format::Table, &utc()).unwrap();
     assert!(table.contains("skipped: 1 samples whose time is not between 2000 and 2100"), "{table}");
+}
+
+#[test]
+fn drops_are_shown_with_their_reasons() {
+    let mut file = ledger();
+    let mut node = Node::new(NOON);
+    node.count_drops().traffic("101", 1, [10, 1000, 20, 2000]).traffic("102", 2, [7, 700, 0, 0]);
+    node.dropped("101", 1, DropGroup::Shaper, [1, 100, 2, 200]);
+    node.dropped("101", 1, DropGroup::NoRoute, [0, 0, 3, 300]).pass(60).drain(&mut file.ledger);
+    node.pass(60).stop_drops().drain(&mut file.ledger);
+    let split = Split { class: true, ..Split::default() };
+    let query = ReportQuery { split, ..ReportQuery::default() };
+    let figures = file.ledger.report_drops(&query).unwrap();
+    let names = ClassNames::from([(1, "UA-IX".to_owned())]);
+    let of = |format| drops(&figures, format, &names).unwrap();
+    insta::assert_snapshot!("drops_table", of(Format::Table));
+    insta::assert_snapshot!("drops_csv", of(Format::Csv));
+    insta::assert_snapshot!("drops_json", of(Format::Json));
+    let other = ReportQuery { containers: vec!["102".to_owned()], ..ReportQuery::default() };
+    let table = drops(&file.ledger.report_drops(&other).unwrap(), Format::Table, &names).unwrap();
+    assert!(table.starts_with("no drops are recorded in this span\n\nfrom "), "{table}");
+    let without = ledger().ledger.report_drops(&query).unwrap();
+    assert!(drops(&without, Format::Table, &names).unwrap().contains("drops were never recorded here"));
 }

@@ -79,6 +79,7 @@ enum Extra {
     Name,
     Minute,
     Packets,
+    Dropped,
 }
 
 /// The columns that fit: ids and bytes always, then names. Rates then have their minute before packets; totals have
@@ -109,16 +110,19 @@ pub(super) fn columns(screen: &Screen, rows: &[Row], width: usize) -> Vec<Column
     let [bytes_in, packets_in, bytes_out, packets_out] = of_figures;
     let mut left = room.saturating_sub(taken(&[&bytes_in, &bytes_out]));
     let has_names = rows.iter().any(|row| !row.name.is_empty());
+    let dropped = dropped(screen, rows);
     let mut extras = Vec::new();
     let order = match screen.kind {
-        Kind::Rates => [Extra::Name, Extra::Minute, Extra::Packets],
-        Kind::Totals => [Extra::Name, Extra::Packets, Extra::Minute],
+        Kind::Rates => [Extra::Name, Extra::Dropped, Extra::Minute, Extra::Packets],
+        Kind::Totals => [Extra::Name, Extra::Dropped, Extra::Packets, Extra::Minute],
     };
     for extra in order {
         let (is_there, cost) = match extra {
             Extra::Name => (has_names, name.width + GAP),
             Extra::Minute => (is_of_classes, MINUTE.start() + GAP),
             Extra::Packets => (true, taken(&[&packets_in, &packets_out])),
+            // As long as nothing is dropped, there is none.
+            Extra::Dropped => (dropped.is_some(), taken(&dropped.iter().collect::<Vec<_>>())),
         };
         if is_there && left >= cost {
             left -= cost;
@@ -149,6 +153,7 @@ pub(super) fn columns(screen: &Screen, rows: &[Row], width: usize) -> Vec<Column
         columns.push(bytes);
         columns.extend(has(Extra::Packets).then_some(packets));
     }
+    columns.extend(dropped.filter(|_| has(Extra::Dropped)));
     if has(Extra::Minute) {
         let cells = (MINUTE.start() + left).min(*MINUTE.end());
         let minutes = rows.iter().map(|row| row.minute(screen, cells)).collect();
@@ -157,6 +162,17 @@ pub(super) fn columns(screen: &Screen, rows: &[Row], width: usize) -> Vec<Column
         columns.push(minute);
     }
     columns
+}
+
+/// Packets that were dropped; `None` if there are none.
+fn dropped(screen: &Screen, rows: &[Row]) -> Option<Column> {
+    let seconds = screen.rates.as_ref()?.seconds;
+    rows.iter().any(|row| row.dropped > 0).then(|| {
+        let cells = rows.iter().map(|row| packets_per_second(row.dropped, seconds)).collect();
+        let mut column = Column::new("DROPPED/S", cells, true);
+        column.style = coloured(screen, Color::Red);
+        column
+    })
 }
 
 /// Bytes of a time as a rate, in the unit that was asked for.

@@ -111,6 +111,7 @@ mod tests {
                 incoming: Tally { packets: 1, bytes: bytes / 4 },
                 outgoing: Tally { packets: 1, bytes: bytes - bytes / 4 },
             },
+            dropped: ByDirection::default(),
         }
     }
 

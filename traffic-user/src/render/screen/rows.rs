@@ -24,6 +24,8 @@ pub(super) struct Row {
     pub family: &'static str,
     /// What passed since the last reading, or altogether.
     pub figures: ByDirection<Tally>,
+    /// What was dropped since the last reading: packets.
+    pub dropped: u64,
     /// The series that it consists of.
     series: Vec<SeriesKey>,
 }
@@ -85,6 +87,7 @@ fn row(screen: &Screen, (id, _, class, family): &Group, figures: ByDirection<Tal
         second: class.map(|class| printable(&class_names::cell(class, &screen.classes))).unwrap_or_default(),
         family: family.map(Family::name).unwrap_or_default(),
         figures,
+        dropped: 0,
         series: Vec::new(),
     }
 }
@@ -95,17 +98,19 @@ fn group(screen: &Screen, id: &ContainerId, generation: u32, class: u8, family: 
 
 /// What passed since the last reading. Whoever had traffic within the minute stays, so that rows do not flicker.
 fn rates(screen: &Screen) -> Vec<Row> {
-    let mut groups: BTreeMap<Group, (ByDirection<Tally>, Vec<SeriesKey>)> = BTreeMap::new();
+    let mut groups: BTreeMap<Group, (ByDirection<Tally>, u64, Vec<SeriesKey>)> = BTreeMap::new();
     for key in screen.minute.keys() {
         let (id, class, family) = key;
-        groups.entry(group(screen, id, 0, *class, *family)).or_default().1.push(key.clone());
+        groups.entry(group(screen, id, 0, *class, *family)).or_default().2.push(key.clone());
     }
     for of in &screen.passed {
         if let Some(known) = groups.get_mut(&group(screen, &of.container, 0, of.class, of.family)) {
             known.0 += of.passed;
+            known.1 = known.1.saturating_add(of.dropped.total().packets);
         }
     }
-    let row = |(group, (figures, series)): (Group, (_, Vec<SeriesKey>))| Row {
+    let row = |(group, (figures, dropped, series)): (Group, (_, u64, Vec<SeriesKey>))| Row {
+        dropped,
         series,
         ..row(screen, &group, figures)
     };
@@ -133,7 +138,7 @@ fn totals(screen: &Screen, reading: &Snapshot) -> Vec<Row> {
 
 fn other(interface: &str, second: &str, figures: ByDirection<Tally>) -> Row {
     let (id, second) = (printable(interface), printable(second));
-    Row { id, name: String::new(), second, family: "", figures, series: Vec::new() }
+    Row { id, name: String::new(), second, family: "", figures, dropped: 0, series: Vec::new() }
 }
 
 fn faults(screen: &Screen, reading: &Snapshot) -> Vec<Row> {

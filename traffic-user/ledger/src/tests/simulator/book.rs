@@ -4,6 +4,7 @@ use std::{collections::BTreeMap, time::Duration};
 
 use traffic_model::is_pending;
 
+use super::drops::DropBook;
 use crate::testing::{Node, Sums, add};
 
 /// A reading less than this behind the last one of its boot is refused. A node that went back by more was
@@ -50,6 +51,7 @@ pub struct Book {
     pub misses_slots: bool,
     /// The container that each pending owner turned out to be.
     pub known: BTreeMap<String, String>,
+    pub drops: DropBook,
     /// Number of corrections and the sum of their incoming bytes.
     pub adjustments: (usize, i64),
 }
@@ -96,6 +98,11 @@ impl Book {
                 after.add(bucket, &label, *class, passed);
             }
         }
+        let (boot_id, labels) = (&node.boot_id, &after.labels);
+        let label = |container: &str, generation: u32| {
+            labels.get(&(boot_id.clone(), node.epoch, container.to_owned(), generation)).cloned()
+        };
+        after.drops.drained(node, bucket, went_back, label);
         let is_other =
             |last: &&Reading| went_back || (&last.boot_id, last.epoch) != (&now.boot_id, now.epoch);
         if let Some(last) = self.last.as_ref().filter(is_other) {
@@ -131,7 +138,9 @@ impl Book {
         let booked = self.booked.clone().into_iter();
         let booked = booked.map(|((bucket, name, class), sums)| ((bucket, rename(name), class), sums));
         let labels = self.labels.clone().into_iter().map(|(life, name)| (life, rename(name)));
-        Self { booked: booked.collect(), labels: labels.collect(), ..self.clone() }
+        let mut after = Self { booked: booked.collect(), labels: labels.collect(), ..self.clone() };
+        after.drops.rename(rename);
+        after
     }
 
     /// After a pending owner became a container, except for what is in closed months: there, corrections say so.

@@ -6,6 +6,7 @@ use jiff::Timestamp;
 
 use super::{
     book::{Book, Totals},
+    drops::{self, Dropped},
     world::{World, at},
 };
 use crate::{
@@ -13,8 +14,8 @@ use crate::{
     write::last_reading::latest_reading,
 };
 
-/// What a ledger holds as a whole: sums, names of the closed months, number of corrections, the last reading.
-pub type State = (Totals, Vec<String>, usize, Option<(String, u128)>);
+/// What a ledger holds as a whole: sums, drops, names of the closed months, number of corrections, the last reading.
+pub type State = (Totals, Dropped, Vec<String>, usize, Option<(String, u128)>);
 
 /// Reads the state of a ledger.
 pub fn state(ledger: &Ledger) -> State {
@@ -24,12 +25,18 @@ pub fn state(ledger: &Ledger) -> State {
     let adjustments: i64 = ledger.conn.query_row(adjustments, [], |row| row.get(0)).unwrap();
     let last = latest_reading(&ledger.conn).unwrap();
     let last = last.map(|last| (last.boot_id, u128::from(last.boottime_ns)));
-    (totals, closed, usize::try_from(adjustments).unwrap(), last)
+    (totals, drops::totals(ledger), closed, usize::try_from(adjustments).unwrap(), last)
 }
 
 /// The same of what it must hold.
 pub fn expected(book: &Book) -> State {
-    (book.totals(), book.closed.keys().cloned().collect(), book.adjustments.0, book.last_reading())
+    (
+        book.totals(),
+        book.drops.totals(),
+        book.closed.keys().cloned().collect(),
+        book.adjustments.0,
+        book.last_reading(),
+    )
 }
 
 /// Sums by step, container and class. A row may hold corrections alone: of a container that did not count in the month.

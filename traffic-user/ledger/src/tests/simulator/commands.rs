@@ -183,17 +183,21 @@ impl World {
         self.ledger().checkpoint().unwrap();
         drop(self.ledger.take());
         self.copies.clear();
+        // It has no drops either.
+        self.book.drops.forget();
         let same = self.book.clone();
         self.disk.stop_after(random.within(1, 400).unsigned_abs());
         match self.open() {
             Ok(ledger) if !self.disk.is_stopped() => self.ledger = Some(ledger),
             opened if self.disk.is_stopped() => {
                 drop(opened);
-                return self.recover(random, vec![same]);
+                self.recover(random, vec![same]);
+                return self.begin_drops(random);
             }
             opened => panic!("{opened:?}"),
         }
         self.disk.never_stop();
+        self.begin_drops(random);
     }
 
     pub fn reopen(&mut self) {

@@ -128,6 +128,7 @@ impl World {
         reader.conn.execute_batch("BEGIN; SELECT count(*) FROM epoch").unwrap();
         let mut states = vec![self.book.clone()];
         for _ in 0..2 {
+            self.show_unknown_drops();
             self.traffic(random);
             self.node.pass(300);
             let after = self.book.drained(&self.node);
@@ -180,6 +181,7 @@ impl World {
             history: self.history,
             store: Store::default(),
             dice: self.dice.clone(),
+            drop_dice: self.drop_dice.clone(),
             log: vec!["a clone".to_owned()],
         };
         let refused = clone.open();

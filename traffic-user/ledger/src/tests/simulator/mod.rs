@@ -1,6 +1,6 @@
 //! Whole histories of a node over years, from a seed, compared with plain sums.
 //!
-//! A history draws from: readings at any distance, steps of the clock, updates of time zone rules, reboots,
+//! A history draws from: readings at any distance, drops and sets of counters of them, steps of the clock, updates of time zone rules, reboots,
 //! power failures, reverts of the memory and of the whole machine, new counters, clones, restored and torn
 //! copies, retired containers, imports, closed months, corrections, maintenance, retention, a migration. The
 //! process is killed at any write of any of these, and at any write of the opening afterwards; or writes fail for
@@ -9,7 +9,7 @@
 //! - `disk`, `vfs`: a disk in memory below SQLite, which stops at a write and loses what was not synced.
 //! - `world`: a node and its ledger, and what can happen to it; `copies`, `commands`: the same of its files and
 //!   of what people do.
-//! - `book`: what the ledger must hold.
+//! - `book`: what the ledger must hold; `drops`: the same of what was dropped.
 //! - `shipping`: a store that the ledger is shipped to, through everything that can happen to a shipper.
 //! - `checks`: the comparison.
 //!
@@ -21,6 +21,7 @@ mod checks;
 mod commands;
 mod copies;
 pub mod disk;
+mod drops;
 pub mod shipping;
 mod vfs;
 mod world;

@@ -7,10 +7,7 @@
 use std::collections::BTreeMap;
 
 use super::Random;
-use crate::{
-    Cell, Changes, Content, Ledger, TABLES, ids,
-    schema::{KINDS, Kind},
-};
+use crate::{Cell, Changes, Content, Ledger, TABLES, ids, outbox::KINDS, schema::Kind};
 
 type Part = (&'static str, i64);
 

@@ -46,6 +46,8 @@ pub struct World {
     pub store: Store,
     /// The shipper's own dice, so that histories stay what they are without one.
     pub dice: Random,
+    /// Those of what happens to drops.
+    pub drop_dice: Random,
     pub log: Vec<String>,
 }
 
@@ -94,6 +96,7 @@ impl World {
             history: (begin.div_euclid(3600) * 3600 - random.within(1, 80) * DAY, random.within(1, 40)),
             store: Store::default(),
             dice: Random::new(begin.unsigned_abs()),
+            drop_dice: Random::new(!begin.unsigned_abs()),
             log: vec![format!("a {} history", if calm { "calm" } else { "wild" })],
         };
         let (ledger, _) = world.open_through_kills(random, if is_made { 2 } else { 50 }, 500);
@@ -225,6 +228,7 @@ impl World {
     }
 
     pub fn drain(&mut self, random: &mut Random) {
+        self.show_unknown_drops();
         let after = self.book.drained(&self.node);
         let drain = |ledger: &mut Ledger, node: &Node| node.try_drain(ledger).map(|_: DrainOutcome| ());
         self.change(random, 40, after, drain).unwrap();
@@ -258,13 +262,10 @@ impl World {
         let class = u8::try_from(random.within(0, 3)).unwrap();
         let bytes = random.next() % 1_000_000;
         let packets = 1 + bytes / 1500;
-        let generation = self.generations;
-        self.node.traffic_in(
-            &format!("10{container}"),
-            generation,
-            class,
-            [packets, bytes, packets + 1, bytes * 2],
-        );
+        let (container, generation) = (format!("10{container}"), self.generations);
+        let sums = [packets, bytes, packets + 1, bytes * 2];
+        self.node.traffic_in(&container, generation, class, sums);
+        self.drop_some(&container, generation, class, sums);
     }
 
     pub fn set_clock(&mut self, by_s: i64) {
@@ -279,6 +280,7 @@ impl World {
             let ledger = self.ledger.as_ref().unwrap();
             self.store.ship(ledger, Some(&mut self.dice));
         }
+        self.step_drops();
         match random.within(0, 33) {
             0..=4 if !self.calm => match random.within(0, 4) {
                 0 => self.set_clock(random.within(-30 * HOUR, 30 * HOUR)),

@@ -135,7 +135,7 @@ fn sum_of(rows: &[&ReportRow]) -> (Figures, SignedFigures) {
 
 /// Whether any row or sum has corrections.
 fn has_corrections(report: &Report) -> bool {
-    report.adjustments.iter().any(|adjustment| adjustment.in_rows)
+    !report.billed_as_delivered.is_empty() || report.adjustments.iter().any(|adjustment| adjustment.in_rows)
 }
 
 fn row_cells(row: &ReportRow, (look, corrections): (Look, bool), names: &ClassNames) -> Vec<String> {

@@ -7,7 +7,7 @@ use traffic_model::{calendar::Calendar, counted, local_time::LocalTime, units};
 use super::bytes_text;
 use crate::render::{
     ClassNames,
-    ledger::report::{adjustment_line, closed_note, kept_note, mixed_note, pending_note},
+    ledger::report::{adjustment_line, closed_note, delivered_note, kept_note, mixed_note, pending_note},
     look::{Look, Tone, printable},
 };
 
@@ -23,6 +23,7 @@ pub(super) fn notes(report: &Report, look: Look, names: &ClassNames) -> String {
     notes.extend(mixed_note(report));
     notes.extend(kept_note(report, &local_time));
     notes.extend(closed_note(report));
+    notes.extend(delivered_note(report));
     notes.extend(report.adjustments.iter().map(|of| adjustment_line(of, &local_time, names)));
     let mut text = String::from("\n");
     for note in notes {
