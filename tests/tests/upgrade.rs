@@ -163,8 +163,14 @@ fn an_older_ledger_is_migrated_and_a_newer_one_is_refused() -> Result<()> {
             ));
         }
     }
+    for table in ["dropped_5min", "dropped_hour"] {
+        former.push_str(&format!(
+            "drop view {table}; drop view {table}_bytes; drop table {table}_days; drop table {table}_rows;"
+        ));
+    }
     former.push_str(
-        "drop view byte_at; create view log_data as select 1; drop table outbox; drop table changes;
+        "drop table dropped_day; drop table dropped_month; drop table drop_reading; drop table drop_set;
+         drop view byte_at; create view log_data as select 1; drop table outbox; drop table changes;
          drop table lineage; drop table quota_track; drop table quota_used; drop table quota_threshold;
          drop table quota_crossing; drop table container_name; drop table interface_owner;
          drop table owner_change; drop table attribution; drop table digest; drop table border; drop table clock;
@@ -181,7 +187,7 @@ fn an_older_ledger_is_migrated_and_a_newer_one_is_refused() -> Result<()> {
     daemon.stop()?;
     let backup = lab.state_dir().join("ledger.sqlite.v1-backup");
     ensure!(sqlite(&backup, "pragma user_version; pragma integrity_check")? == "1\nok");
-    ensure!(sqlite(&ledger, "pragma user_version; pragma integrity_check")? == "11\nok");
+    ensure!(sqlite(&ledger, "pragma user_version; pragma integrity_check")? == "12\nok");
     let packets = "select sum(out_packets) from traffic_5min t join container c on c.id = t.container where name = '101'";
     let live = Counters::at_rest(&lab)?.container("101");
     ensure!(sqlite(&ledger, packets)? == live.out_packets.to_string(), "{live:?}");

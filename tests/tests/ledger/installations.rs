@@ -5,7 +5,7 @@ use std::{fs, net::SocketAddr, path::Path, process::Stdio};
 use anyhow::{Context as _, Result, ensure};
 use traffic_tests::{Lab, process::Process, traffic::udp_send};
 
-use super::{PATIENCE, daemon, end, node, recorded, wait_for};
+use super::{PATIENCE, end, node, recorded, started, wait_for};
 
 /// `trafctl` with the lab's pins and another state directory.
 fn with_state_dir(lab: &Lab, arguments: &[&str], state_dir: &Path) -> Result<std::process::Command> {
@@ -32,8 +32,7 @@ fn a_ledger_of_another_installation_is_refused_until_it_adopts_the_counters() ->
             udp_send(a.namespace(), b.namespace(), SocketAddr::new(b.v4(), 0), 40, 60)?.packets,
         )
     };
-    let own = daemon(&lab)?;
-    wait_for("the daemon", || Ok(lab.run_ok(&["status"]).is_ok()))?;
+    let own = started(&lab)?;
     let mut sent = send()?;
     // A daemon that ends before it has made its ledger leaves everything in the counters.
     wait_for("a drain", || Ok(recorded(&lab, "101", 2).is_ok_and(|all| all.out_packets == sent)))?;
@@ -92,8 +91,7 @@ fn a_ledger_of_another_installation_is_refused_until_it_adopts_the_counters() ->
 
     // A new epoch belongs to the ledger that drains it first.
     lab.run_ok(&["detach", "--purge", "--yes"])?;
-    let own = daemon(&lab)?;
-    wait_for("the daemon", || Ok(lab.run_ok(&["status"]).is_ok()))?;
+    let own = started(&lab)?;
     let again = send()?;
     end(&lab, own)?;
     ensure!(recorded(&lab, "101", 2)?.out_packets == sent + again);
@@ -108,8 +106,7 @@ fn a_second_set_of_counters_never_reaches_the_ledger_of_the_first() -> Result<()
             udp_send(a.namespace(), b.namespace(), SocketAddr::new(b.v4(), 0), 40, 60)?.packets,
         )
     };
-    let own = daemon(&lab)?;
-    wait_for("the daemon", || Ok(lab.run_ok(&["status"]).is_ok()))?;
+    let own = started(&lab)?;
     let mut sent = send()?;
     let second = lab.bpffs().join("second");
     let second = second.to_str().context("the path is not UTF-8")?;

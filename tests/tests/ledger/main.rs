@@ -44,6 +44,20 @@ fn daemon(lab: &Lab) -> Result<Process> {
     Process::spawn(&mut command)
 }
 
+/// Starts a daemon and waits until its start is complete. Before that, a signal ends it without a drain: `status` may
+/// find everything attached a moment earlier.
+fn started(lab: &Lab) -> Result<Process> {
+    let starts = || {
+        let log = fs::read_to_string(lab.path("daemon.log")).unwrap_or_default();
+        log.matches("attached; following interfaces").count()
+    };
+    let before = starts();
+    let daemon = daemon(lab)?;
+    wait_for("the daemon's start", || Ok(starts() > before))?;
+    wait_for("the daemon", || Ok(lab.run_ok(&["status"]).is_ok()))?;
+    Ok(daemon)
+}
+
 /// Stops a daemon, or fails with the log of all daemons so far.
 fn end(lab: &Lab, daemon: Process) -> Result<()> {
     let status = daemon.terminate(PATIENCE)?;
@@ -155,8 +169,7 @@ fn a_daemon_killed_at_any_instant_records_every_byte_once() -> Result<()> {
 #[test]
 fn a_second_daemon_is_refused() -> Result<()> {
     let (lab, a, b) = node("ledger-two", "")?;
-    let first = daemon(&lab)?;
-    wait_for("the first daemon", || Ok(lab.run_ok(&["status"]).is_ok()))?;
+    let first = started(&lab)?;
     let output = lab.trafctl(&["run"])?.output()?;
     assert_eq!(output.status.code(), Some(1));
     let message = String::from_utf8(output.stderr)?;
@@ -170,8 +183,7 @@ fn a_second_daemon_is_refused() -> Result<()> {
 #[test]
 fn traffic_is_recorded_under_the_table_it_was_counted_under() -> Result<()> {
     let (lab, a, b) = node("ledger-classes", "")?;
-    let running = daemon(&lab)?;
-    wait_for("the daemon", || Ok(lab.run_ok(&["status"]).is_ok()))?;
+    let running = started(&lab)?;
     let send = || udp_send(a.namespace(), b.namespace(), SocketAddr::new(b.v4(), 0), 100, 100);
     let first = send()?;
     // Loaded by a process other than the daemon.
@@ -195,8 +207,7 @@ fn traffic_is_recorded_under_the_table_it_was_counted_under() -> Result<()> {
 #[test]
 fn queries_written_for_pva_run_on_a_plain_copy() -> Result<()> {
     let (lab, a, b) = node("ledger-pva", "")?;
-    let running = daemon(&lab)?;
-    wait_for("the daemon", || Ok(lab.run_ok(&["status"]).is_ok()))?;
+    let running = started(&lab)?;
     tcp_exchange(a.namespace(), b.namespace(), SocketAddr::new(b.v4(), 0), 700_000, 90_000)?;
     let live = Counters::at_rest(&lab)?.class("101", 2, "ipv4");
     wait_for("the drain", || Ok(recorded(&lab, "101", 2)? == live))?;
@@ -235,8 +246,7 @@ fn sqlite(file: &Path, query: &str) -> Result<String> {
 #[test]
 fn the_audit_finds_a_changed_row() -> Result<()> {
     let (lab, a, b) = node("ledger-audit", "")?;
-    let running = daemon(&lab)?;
-    wait_for("the daemon", || Ok(lab.run_ok(&["status"]).is_ok()))?;
+    let running = started(&lab)?;
     tcp_exchange(a.namespace(), b.namespace(), SocketAddr::new(b.v4(), 0), 50_000, 2000)?;
     end(&lab, running)?;
     check_ledger(&lab)?;
@@ -263,8 +273,7 @@ fn the_audit_finds_a_changed_row() -> Result<()> {
 #[test]
 fn a_copy_made_while_the_daemon_writes_is_complete_and_answers_every_query() -> Result<()> {
     let (lab, a, b) = node("ledger-copy", "")?;
-    let running = daemon(&lab)?;
-    wait_for("the daemon", || Ok(lab.run_ok(&["status"]).is_ok()))?;
+    let running = started(&lab)?;
     let load = Load::start(a.namespace(), b.namespace(), SocketAddr::new(b.v4(), 0), 300)?;
     load.passes(1000)?;
     wait_for("a drain", || Ok(recorded(&lab, "101", 2)?.out_packets > 0))?;
@@ -326,8 +335,7 @@ fn a_copy_made_while_the_daemon_writes_is_complete_and_answers_every_query() -> 
 #[test]
 fn a_retired_id_starts_at_zero_and_the_old_figures_stay() -> Result<()> {
     let (lab, a, b) = node("ledger-retire", "")?;
-    let running = daemon(&lab)?;
-    wait_for("the daemon", || Ok(lab.run_ok(&["status"]).is_ok()))?;
+    let running = started(&lab)?;
     let send = |datagrams| udp_send(a.namespace(), b.namespace(), SocketAddr::new(b.v4(), 0), datagrams, 50);
     let old = send(70)?;
     // The preview changes nothing: the second one is the same.
@@ -365,8 +373,7 @@ fn a_purge_drains_first_and_the_next_epoch_adds_up() -> Result<()> {
     let send = |datagrams| udp_send(a.namespace(), b.namespace(), SocketAddr::new(b.v4(), 0), datagrams, 60);
     let mut packets = 0;
     for round in 1..=3 {
-        let running = daemon(&lab)?;
-        wait_for("the daemon", || Ok(lab.run_ok(&["status"]).is_ok()))?;
+        let running = started(&lab)?;
         packets += send(round * 100)?.packets;
         // Killed, so that only the purge can have drained the rest.
         let mut running = running;

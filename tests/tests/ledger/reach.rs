@@ -10,15 +10,14 @@ use traffic_tests::{
     traffic::{tcp_exchange, udp_send},
 };
 
-use super::{check_ledger, daemon, end, gaps, node, recorded, wait_for};
+use super::{check_ledger, daemon, end, gaps, node, recorded, started, wait_for};
 
 #[test]
 fn a_full_disk_costs_a_gap_but_no_traffic() -> Result<()> {
     let (lab, a, b) = node("ledger-full", "")?;
     let disk = SmallDisk::mount(lab.state_dir())?;
-    let running = daemon(&lab)?;
+    let running = started(&lab)?;
     let send = || tcp_exchange(a.namespace(), b.namespace(), SocketAddr::new(b.v4(), 0), 200_000, 1000);
-    wait_for("the daemon", || Ok(lab.run_ok(&["status"]).is_ok()))?;
     send()?;
     wait_for("the first drain", || Ok(recorded(&lab, "101", 2)?.out_packets > 0))?;
     let filler = disk.fill()?;
@@ -76,8 +75,7 @@ fn a_disk_that_is_full_at_the_start_does_not_stop_counting() -> Result<()> {
     let (lab, a, b) = node("ledger-full-start", "")?;
     // The first daemon leaves a ledger with a reading. After a reboot the disk may be full.
     let disk = SmallDisk::mount(lab.state_dir())?;
-    let first = daemon(&lab)?;
-    wait_for("the first daemon", || Ok(lab.run_ok(&["status"]).is_ok()))?;
+    let first = started(&lab)?;
     let mut sent = send(&a, &b, 31)?;
     end(&lab, first)?;
     lab.run_ok(&["detach"])?;
@@ -118,8 +116,7 @@ fn a_damaged_ledger_can_be_moved_away_while_the_daemon_runs() -> Result<()> {
 #[test]
 fn the_daemon_switches_to_a_ledger_that_replaces_the_open_one() -> Result<()> {
     let (lab, a, b) = node("ledger-exchanged", "")?;
-    let running = daemon(&lab)?;
-    wait_for("the daemon", || Ok(lab.run_ok(&["status"]).is_ok()))?;
+    let running = started(&lab)?;
     let mut sent = send(&a, &b, 29)?;
     wait_for("a drain", || Ok(recorded(&lab, "101", 2)?.out_packets == sent))?;
     let copy = lab.path("copy.sqlite");

@@ -368,7 +368,8 @@ mod tests {
         assert_eq!(amounts(&rates.dropped.unwrap()), [700, 7, 0, 0]);
         let dropped: Vec<u64> = rates.rows.iter().map(|row| row.dropped.incoming.packets).collect();
         assert_eq!(dropped, [3, 4], "the second one had only drops");
-        let wanted = Wanted { containers: vec![one.container.clone()], classes: vec![one.class], family: None };
+        let wanted =
+            Wanted { containers: vec![one.container.clone()], classes: vec![one.class], family: None };
         let of_one = by_counter(&earlier, &later, &wanted);
         assert_eq!(of_one.iter().map(|row| row.dropped.incoming.packets).sum::<u64>(), 3);
         let selection = Selection { wanted, ..Selection::default() };
