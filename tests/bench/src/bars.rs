@@ -3,7 +3,7 @@
 use serde::Serialize;
 
 use crate::{
-    control, packets,
+    control, drains, packets,
     program::{self, Draw},
     quotas,
     real::{self, Peers},
@@ -130,6 +130,11 @@ pub fn all(results: &Results) -> Vec<Bar> {
         "dump of 1,000 containers, table / JSON".to_owned(),
         Goal::AtMost(1.2),
         results.ratio(control::PART, control::DUMP, control::AS_TABLE, "trafctl"),
+    );
+    add(
+        "drain of 1,000 containers, with drops for 4 reasons each / without".to_owned(),
+        Goal::AtMost(1.5),
+        results.ratio(control::PART, drains::DRAIN, drains::WITH_DROPS, "trafctl"),
     );
     quota_bars(results, &mut add);
     real_bars(results, &mut add);

@@ -1,25 +1,18 @@
 //! Part 3: the operations for which an operator waits. 1,000 interfaces, 1,000 containers with 16 classes,
-//! 800,000 prefixes, and nftables with as many counters and the same map.
+//! 800,000 prefixes, and nftables with as many counters and the same map. The drains are in [`drains`].
 
-use std::{
-    collections::BTreeMap,
-    fmt::Write as _,
-    io::{BufRead as _, BufReader},
-    process::Stdio,
-};
+use std::fmt::Write as _;
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result};
 use aya::{
     maps::{Map, MapData, PerCpuArray, PerCpuValues},
     util::nr_cpus,
 };
 use traffic_common::{BLOCK_COLUMNS, ClassBlock, DIRECTIONS, FAMILIES, Family, Tally, blocks_of};
-use traffic_tests::{
-    Lab, Namespace,
-    process::{Process, run_with_input},
-};
+use traffic_tests::{Lab, Namespace, process::run_with_input};
 
 use crate::{
+    drains,
     process::{Taken, timed, timed_ending},
     progress::Progress,
     results::Results,
@@ -38,13 +31,12 @@ pub const DUMP: &str = "dump 1,000 containers";
 pub const AS_TABLE: &str = "trafctl, as a table";
 const STATUS: &str = "status of 1,000 interfaces";
 const ATTACH: &str = "attach 1,000 interfaces";
-const DRAIN: &str = "drain 1,000 containers";
 
-const CONTAINERS: u32 = 1000;
+pub const CONTAINERS: u32 = 1000;
 const FIRST_CONTAINER: u32 = 1001;
 const PREFIXES: usize = 800_000;
 /// Columns of a container: class 0 and the others.
-const COLUMNS: u32 = CLASSES as u32 + 1;
+pub const COLUMNS: u32 = CLASSES as u32 + 1;
 
 /// Runs the measurement.
 pub fn run(rounds: usize, results: &mut Results, progress: &Progress) -> Result<()> {
@@ -83,7 +75,7 @@ pub fn run(rounds: usize, results: &mut Results, progress: &Progress) -> Result<
         lab.run_ok(&["detach"])?;
     }
     lab.run_ok(&["attach"])?;
-    drains(&lab, &mut counters, rounds, results, progress)
+    drains::run(&lab, &mut counters, rounds, (results, progress))
 }
 
 fn push(results: &mut Results, case: &str, variant: &'static str, taken: Taken) {
@@ -92,7 +84,7 @@ fn push(results: &mut Results, case: &str, variant: &'static str, taken: Taken) 
 }
 
 /// The counters of all containers, written as if packets had passed.
-struct AllCounters {
+pub struct AllCounters {
     counters: PerCpuArray<MapData, ClassBlock>,
     cpus: usize,
     raised: u64,
@@ -106,7 +98,7 @@ impl AllCounters {
     }
 
     /// Makes every counter grow by a different amount.
-    fn raise(&mut self) -> Result<()> {
+    pub fn raise(&mut self) -> Result<()> {
         self.raised += 1;
         for index in 0..CONTAINERS * blocks_of(COLUMNS) {
             let mut value =
@@ -168,60 +160,4 @@ pub fn class_map(table: &Table) -> String {
         let _ = writeln!(text, "{} : {},", table.prefix(line), line.class);
     }
     text + "}\n}\n"
-}
-
-/// The daemon logs the duration of each drain.
-fn drains(
-    lab: &Lab,
-    counters: &mut AllCounters,
-    rounds: usize,
-    results: &mut Results,
-    progress: &Progress,
-) -> Result<()> {
-    let mut command = lab.trafctl(&["run"])?;
-    command.env("TRAFCTL_LOG", "warn,trafctl=debug").stdout(Stdio::null()).stderr(Stdio::piped());
-    let mut daemon = Process::spawn(&mut command)?;
-    let stderr = daemon.child().stderr.take().context("the daemon's messages")?;
-    let mut seen = 0;
-    // The log is kept for the error when the daemon ends.
-    let mut log = BTreeMap::new();
-    for (number, line) in BufReader::new(stderr).lines().enumerate() {
-        let line = line?;
-        log.insert(number, line.clone());
-        let Some((milliseconds, rows)) = drained(&line) else { continue };
-        // The first drain inserts the rows that later drains update.
-        if rows == u64::from(CONTAINERS * COLUMNS) * 2 {
-            seen += 1;
-            progress.note(&format!("control, drains: round {seen} of {rounds}"));
-            if seen > 1 {
-                results.push(PART, DRAIN, "trafctl", (milliseconds / 1000.0, "s"));
-            }
-            if seen > rounds {
-                return Ok(());
-            }
-        }
-        counters.raise()?;
-    }
-    ensure!(seen > rounds, "the daemon ended: {log:?}");
-    Ok(())
-}
-
-/// The milliseconds and the number of class rows in the daemon's message.
-fn drained(line: &str) -> Option<(f64, u64)> {
-    let rest = line.split_once("drained in ")?.1;
-    let (milliseconds, rest) = rest.split_once(" ms: ")?;
-    let rows = rest.split_once(' ')?.0;
-    Some((milliseconds.parse().ok()?, rows.parse().ok()?))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_daemons_message_about_a_drain_is_parsed() {
-        let line = "2026-01-01T00:00:00Z DEBUG trafctl::drain: drained in 81.5 ms: 32000 rows of classes, 1 of faults";
-        assert_eq!(drained(line), Some((81.5, 32_000)));
-        assert_eq!(drained("DEBUG something else"), None);
-    }
 }

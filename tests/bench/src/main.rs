@@ -13,6 +13,7 @@
 mod bars;
 mod chart;
 mod control;
+mod drains;
 mod geo;
 mod packets;
 mod process;
