@@ -1,11 +1,13 @@
 //! What was dropped is in the ledger, and stays there when the counters are gone.
 
+use std::thread;
+
 use anyhow::{Context as _, Result, ensure};
 use serde_json::Value;
 use traffic_tests::traffic::udp_send;
 use traffic_tests::{Daemon, Lab};
 
-use crate::node::{Amount, PAYLOAD, at, bridged, host, load_program, node, received, sent, settles};
+use crate::node::{Amount, PAYLOAD, at, bridged, host, load_program, nft, node, received, sent, settles};
 
 /// What the report has of a container's class in a direction: counted, dropped, delivered.
 fn reported(lab: &Lab, (container, class, direction): (&str, u8, &str)) -> Result<[Amount; 3]> {
@@ -66,5 +68,41 @@ fn the_ledger_has_what_was_delivered_also_after_a_purge() -> Result<()> {
     ensure!(reasons.iter().all(|reason| *reason != "counter_lost"), "{gaps:#}");
     let audit = lab.run_ok(&["audit"])?;
     ensure!(!audit.contains("problem:"), "{audit}");
+    Ok(())
+}
+
+/// A packet is counted before it is dropped. Readings that are taken in the other order would, here, have more drops
+/// than packets most of the time.
+#[test]
+fn no_drain_has_more_drops_than_packets() -> Result<()> {
+    let lab = node("drops-order", "[drain]\ninterval = \"100ms\"\n")?;
+    let [a, b] = bridged(&lab)?;
+    nft(&lab, "table bridge t { chain c { type filter hook forward priority 0; ip protocol udp drop; }; }")?;
+    let daemon = Daemon::start(&lab)?;
+    let (from, to) = (a.namespace(), b.namespace());
+    let most = thread::scope(|scope| -> Result<u64> {
+        let sender = scope.spawn(|| -> Result<u64> {
+            let mut sent = 0;
+            for _ in 0..4 {
+                sent += udp_send(from, to, at(b.v4()), 30_000, PAYLOAD)?.packets;
+            }
+            Ok(sent)
+        });
+        let mut seen = 0;
+        while !sender.is_finished() {
+            let Ok([counted, dropped, delivered]) = reported(&lab, ("101", 2, "out")) else { continue };
+            ensure!(
+                counted.packets >= dropped.packets && counted.bytes >= dropped.bytes,
+                "{counted:?} {dropped:?}"
+            );
+            ensure!(counted.less(dropped) == delivered, "{counted:?} {dropped:?} {delivered:?}");
+            seen = dropped.packets;
+        }
+        ensure!(seen > 0, "no drain while packets were dropped");
+        sender.join().map_err(|_| anyhow::anyhow!("the sender panicked"))?
+    })?;
+    daemon.stop()?;
+    let all = reported(&lab, ("101", 2, "out"))?;
+    ensure!(all[0].packets == most && all[0] == all[1], "{most} {all:?}");
     Ok(())
 }

@@ -90,6 +90,19 @@ fn a_set_that_is_replaced_is_recorded_from_zero_and_the_time_between_is_a_gap() 
 }
 
 #[test]
+fn a_counter_that_a_new_set_lacks_at_first_begins_at_zero() {
+    let (mut file, mut node) = counting();
+    node.traffic("101", 1, [90, 9000, 0, 0]).dropped("101", 1, Shaper, [5, 500, 0, 0]);
+    node.pass(60).drain(&mut file.ledger);
+    node.count_drops().pass(60).drain(&mut file.ledger);
+    // Fewer than the old set had: as a continuation of that, they would be a counter that fell.
+    node.dropped("101", 1, Shaper, [2, 200, 0, 0]).pass(60).drain(&mut file.ledger);
+    assert_eq!(drops(&file.ledger, Level::FiveMinutes), [row("101", 1, 0, [7, 700, 0, 0])]);
+    assert_eq!(gaps(&file.ledger).len(), 1, "that between the sets");
+    audited(&file.ledger);
+}
+
+#[test]
 fn counters_that_cannot_be_read_for_a_while_lose_nothing() {
     let (mut file, mut node) = counting();
     node.traffic("101", 1, [90, 9000, 0, 0]).dropped("101", 1, Shaper, [5, 500, 0, 0]);
