@@ -10,7 +10,7 @@ use std::{
 use serde::{Deserialize, Serialize};
 use traffic_model::hex;
 
-use crate::wal_guard::beside;
+use crate::{descriptors::with_own_descriptors, wal_guard::beside};
 
 /// Length of the header of the log's index (`WalIndexHdr` of SQLite's file format). There are two copies of it.
 const HEADER: usize = 48;
@@ -32,6 +32,10 @@ pub struct FileState {
 impl FileState {
     /// The present state; `None` while nobody has the ledger open, or while it is being changed.
     pub fn of(path: &Path) -> Option<Self> {
+        with_own_descriptors(|| Self::read(path))
+    }
+
+    fn read(path: &Path) -> Option<Self> {
         let index = header(path)?;
         let file = fs::metadata(path).ok()?;
         let state = Self {

@@ -18,6 +18,7 @@
 mod backup;
 mod closing;
 mod days;
+mod descriptors;
 mod digest;
 mod encoding;
 mod error;

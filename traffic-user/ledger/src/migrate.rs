@@ -1,13 +1,15 @@
 //! Opens a database file as a ledger: creates it, has an older one migrated (`migration`), or refuses it. A file
 //! with a newer schema version is left untouched.
 
-use std::fs::File;
-use std::io;
 use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use rusqlite::{Connection, OpenFlags, TransactionBehavior, config::DbConfig};
+use rustix::{
+    fs::{Access, AtFlags, CWD, accessat},
+    io::Errno,
+};
 
 use crate::{
     digest,
@@ -135,6 +137,12 @@ fn version(conn: &Connection, path: &Path) -> Result<i64, LedgerError> {
     if ours || empty { Ok(version) } else { Err(LedgerError::Foreign { path: path.to_owned() }) }
 }
 
+/// Whether the file can be opened, without opening it: to close it again would release the locks that SQLite holds on it
+/// for another connection.
+fn may_read(path: &Path) -> rustix::io::Result<()> {
+    accessat(CWD, path, Access::READ_OK, AtFlags::EACCESS)
+}
+
 /// Why a file cannot be opened. SQLite names neither the file's permissions nor, for an immutable file, its
 /// path.
 pub fn open_error(path: &Path, source: rusqlite::Error) -> LedgerError {
@@ -144,12 +152,10 @@ pub fn open_error(path: &Path, source: rusqlite::Error) -> LedgerError {
         {
             message
         }
-        LedgerError::Sql(rusqlite::Error::SqliteFailure(error, _)) => match File::open(path) {
-            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
-                "permission denied; run as root".to_owned()
-            }
+        LedgerError::Sql(rusqlite::Error::SqliteFailure(error, _)) => match may_read(path) {
+            Err(Errno::ACCESS) => "permission denied; run as root".to_owned(),
             Err(error) => error.to_string(),
-            Ok(_) => rusqlite::ffi::code_to_str(error.extended_code).to_owned(),
+            Ok(()) => rusqlite::ffi::code_to_str(error.extended_code).to_owned(),
         },
         LedgerError::Sql(source) => source.to_string(),
         other => return other,
