@@ -47,16 +47,18 @@ fn script(lab: &Lab, name: &str, text: &str) -> Result<String> {
     Ok(path.display().to_string())
 }
 
-/// Writes the quotas: so many bytes to container 101 in a day, and an action at 100 %.
+/// Writes the quotas: so many bytes to container 101 in a day, and an action at 100 %. The day ends hours from now.
 fn quotas(lab: &Lab, bytes: u64, action: &str) -> Result<()> {
-    quotas_of(lab, (bytes, "in"), action)
+    let hour = seconds_since_1970()? / 3600 % 24;
+    // These zones have the sign of POSIX: it is noon there.
+    quotas_of(lab, (bytes, "in"), &format!("Etc/GMT{:+}", i64::try_from(hour)? - 12), action)
 }
 
-/// The same for a direction.
-fn quotas_of(lab: &Lab, (bytes, direction): (u64, &str), action: &str) -> Result<()> {
+/// The same for a direction and a time zone.
+fn quotas_of(lab: &Lab, (bytes, direction): (u64, &str), zone: &str, action: &str) -> Result<()> {
     let text = format!(
         "[[action]]\nname = 'act'\n{action}\n[[quota]]\nname = 'traffic'\ncontainer = '101'\n\
-         allowance = '{bytes}B'\ndirection = '{direction}'\nperiod = 'day'\nthresholds = ['50%', '100%']\n\
+         allowance = '{bytes}B'\ndirection = '{direction}'\nperiod = 'day'\ntime_zone = '{zone}'\nthresholds = ['50%', '100%']\n\
          actions = {{ '100%' = ['act'] }}\n"
     );
     // At once: the daemon must not see half of it.
@@ -114,11 +116,14 @@ fn with_clock(mut command: Command, clock: &Path) -> Command {
 
 /// Sets the clock of that file: to so many seconds after noon of 10 November 2026, from now on.
 fn set_clock(clock: &Path, seconds: i64) -> Result<()> {
-    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH)?.as_secs();
-    let offset = 1_794_312_000 + seconds - i64::try_from(now)?;
+    let offset = 1_794_312_000 + seconds - i64::try_from(seconds_since_1970()?)?;
     let fresh = clock.with_extension("new");
     fs::write(&fresh, format!("{offset:+}\n"))?;
     Ok(fs::rename(fresh, clock)?)
+}
+
+fn seconds_since_1970() -> Result<u64> {
+    Ok(std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH)?.as_secs())
 }
 
 #[test]

@@ -21,7 +21,7 @@ use traffic_tests::{
 };
 
 use super::{
-    CLASSES, PATIENCE, crossings, lines, node, quotas, quotas_of, runner, runner_by, send, set_clock, shaper,
+    CLASSES, PATIENCE, crossings, lines, node, quotas_of, runner, runner_by, send, set_clock, shaper,
     with_clock,
 };
 
@@ -44,7 +44,8 @@ fn a_container_over_its_quota_is_throttled_and_the_next_day_lifts_it() -> Result
     let throttle = example("throttle.sh");
     let (throttle, log_to) = (throttle.display(), format!("cat >>{}; exec \"$0\" \"$1\"", log.display()));
     let words = |argument: &str| format!("['/bin/sh', '-c', '{log_to}', '{throttle}', '{argument}']");
-    quotas(&lab, 100_000, &format!("command = {}\nlift = {}\nagain = '1m'", words("2mbit"), words("off")))?;
+    let action = format!("command = {}\nlift = {}\nagain = '1m'", words("2mbit"), words("off"));
+    quotas_of(&lab, (100_000, "in"), "UTC", &action)?;
     set_clock(&clock, 0)?;
     let mut daemon = Daemon::spawn(&mut with_clock(lab.trafctl(&["run"])?, &clock), Resync::Off)?;
     daemon.ready()?;
@@ -119,7 +120,7 @@ fn a_container_is_throttled_by_its_mark_and_the_next_day_lifts_it() -> Result<()
         format!("{:?}", ["/usr/bin/env", &state, &config, &path, &script, "eth0", rate])
     };
     let action = format!("command = {}\nlift = {}", words("2mbit"), words("off"));
-    quotas_of(&lab, (100_000, "out"), &action)?;
+    quotas_of(&lab, (100_000, "out"), "UTC", &action)?;
     let clock = lab.path("clock");
     set_clock(&clock, 0)?;
     let mut daemon = Daemon::spawn(&mut with_clock(lab.trafctl(&["run"])?, &clock), Resync::Off)?;
