@@ -47,6 +47,7 @@ pub use closing::adjust::PeriodAdjustment;
 pub use closing::audit::Audit;
 pub use closing::close::ClosedPeriod;
 pub use closing::correction::{Adjusted, Adjustment, AdjustmentRequest, ChainEntry, Corrected, Signed};
+pub use closing::delivered::DeliveredClass;
 pub use closing::frozen::{Frozen, FrozenContainer, FrozenEntry, FrozenRate, FrozenRow};
 pub use closing::preview::{ClosePreview, RetirePreview};
 pub use error::LedgerError;

@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
 use rusqlite::{Connection, Transaction};
+use serde::Serialize;
 use traffic_model::calendar::Level;
 
 use crate::{
@@ -18,10 +19,11 @@ use crate::{
     days::read::{self, Selection},
     digest,
     error::LedgerError,
-    figures::{Sums, add},
+    figures::{Basis, Figures, Sums, add},
     ids,
     query::{billing, drop_report::drop_row, query_plan::LineKey, query_plan::Plan},
     schema::{DROPPED, Kind, TRAFFIC},
+    store::Ledger,
     write::last_reading::frozen,
 };
 
@@ -80,6 +82,51 @@ fn minus(value: u64) -> i64 {
     i64::try_from(value).map_or(i64::MIN, std::ops::Neg::neg)
 }
 
+/// What closing a month takes off the bill of a class that is billed by what was delivered.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct DeliveredClass {
+    /// The class.
+    pub class: u8,
+    /// The corrections that it makes: one of each container and family with drops.
+    pub corrections: usize,
+    /// What they take off together, layer 3.
+    pub dropped: Figures,
+}
+
+/// What [`correct`] would take off in a month, by class; classes without drops are left out.
+///
+/// # Errors
+/// When the rows cannot be read.
+pub(crate) fn preview(
+    ledger: &Ledger,
+    month: (Timestamp, Timestamp),
+) -> Result<Vec<DeliveredClass>, LedgerError> {
+    let delivered = classes(&ledger.conn)?;
+    if delivered.is_empty() {
+        return Ok(Vec::new());
+    }
+    let mut of_classes: BTreeMap<u8, (usize, Sums)> = BTreeMap::new();
+    for ((_, class, _), (counted, dropped)) in ledger.counted_and_dropped(month)? {
+        let dropped = deducted(counted, dropped);
+        if delivered.contains(&class) && dropped != [0; 4] {
+            let (corrections, sums) = of_classes.entry(class).or_default();
+            *corrections += 1;
+            add(sums, dropped);
+        }
+    }
+    let rows = of_classes.into_iter().map(|(class, (corrections, sums))| DeliveredClass {
+        class,
+        corrections,
+        dropped: Figures::new(sums, Basis::L3),
+    });
+    Ok(rows.collect())
+}
+
+/// What was dropped of what the month counted: its first packets may have been counted in the month before.
+fn deducted(counted: Sums, dropped: Sums) -> Sums {
+    std::array::from_fn(|at| dropped[at].min(counted[at]))
+}
+
 /// Adds the corrections of a month that is being closed, whose rows are frozen already.
 pub(crate) fn correct(
     transaction: &Transaction<'_>,
@@ -94,8 +141,7 @@ pub(crate) fn correct(
     for (key, dropped) in of_month(transaction, &DROPPED, start)? {
         let (container, class, family) = key;
         let counted = counted.get(&key).copied().unwrap_or_default();
-        // The first packets of the month may have been counted in the one before.
-        let dropped: Sums = std::array::from_fn(|at| dropped[at].min(counted[at]));
+        let dropped = deducted(counted, dropped);
         if !delivered.contains(&class) || dropped == [0; 4] {
             continue;
         }

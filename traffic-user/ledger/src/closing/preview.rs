@@ -5,7 +5,10 @@ use serde::Serialize;
 use traffic_model::is_pending;
 
 use crate::{
-    closing::close::{Month, require_closable},
+    closing::{
+        close::{Month, require_closable},
+        delivered::{self, DeliveredClass},
+    },
     error::LedgerError,
     figures::Figures,
     query::query_plan::{ReportQuery, Split},
@@ -31,6 +34,9 @@ pub struct ClosePreview {
     /// them.
     #[serde(skip_serializing_if = "is_zero")]
     pub pending_owners: usize,
+    /// The corrections that closing makes of what was dropped, in the classes that are billed by what was delivered.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub delivered: Vec<DeliveredClass>,
     /// Why its figures are doubtful. Given only if the month is to be closed nevertheless.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub doubt: Option<String>,
@@ -80,6 +86,7 @@ impl Ledger {
             containers: containers.len(),
             pending_owners: containers.iter().filter(|container| is_pending(container)).count(),
             total: report.total,
+            delivered: delivered::preview(self, (start, end))?,
             gaps_losing_traffic: report.gaps.iter().filter(|gap| gap.reason.loses_traffic()).count(),
             doubt,
             name,

@@ -13,7 +13,7 @@ use crate::{
     error::LedgerError,
     figures::{Basis, Figures, Sums, add},
     query::{
-        query_plan::{By, LineKey, Plan, ReportQuery},
+        query_plan::{By, LineKey, Plan, ReportQuery, Split},
         report::labels,
         rows::{self, TrafficRow},
     },
@@ -169,7 +169,32 @@ impl Delivery {
     }
 }
 
+/// What was counted and what was dropped of it.
+pub(crate) type CountedAndDropped = BTreeMap<(i64, u8, u8), (Sums, Sums)>;
+
 impl Ledger {
+    /// What was counted and what was dropped of it, by container, class and family.
+    ///
+    /// # Errors
+    /// When the rows cannot be read.
+    pub(crate) fn counted_and_dropped(
+        &self,
+        (from, to): (Timestamp, Timestamp),
+    ) -> Result<CountedAndDropped, LedgerError> {
+        let split = Split { class: true, family: true, ..Split::default() };
+        let query = ReportQuery { from: Some(from), to: Some(to), split, ..ReportQuery::default() };
+        let view = self.conn.unchecked_transaction()?;
+        let lines = self.drop_lines(&view, &self.plan(&view, &query)?)?;
+        let mut found = CountedAndDropped::new();
+        for ((_, container, class, family, _), line) in lines {
+            let key = (container, class.unwrap_or_default(), family.unwrap_or_default());
+            let (counted, dropped) = found.entry(key).or_default();
+            add(counted, line.counted);
+            line.dropped.into_values().for_each(|sums| add(dropped, sums));
+        }
+        Ok(found)
+    }
+
     /// Reports what was counted, dropped and delivered.
     ///
     /// # Errors

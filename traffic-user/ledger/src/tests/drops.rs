@@ -293,6 +293,12 @@ fn a_class_is_billed_by_what_was_delivered() {
     assert_eq!((report.billed_as_delivered, report.billing.to_bill.total.bytes), (vec![1], 3700));
     // Closed, it is a correction, and the setting does not matter any more.
     node.pass(30 * 86_400).traffic("101", 1, [1, 100, 0, 0]).drain(&mut file.ledger);
+    let preview = file.ledger.preview_close("2026-11", node.wall, true).unwrap().delivered;
+    let preview: Vec<_> = preview
+        .iter()
+        .map(|of| (of.class, of.corrections, of.dropped.total.packets, of.dropped.total.bytes))
+        .collect();
+    assert_eq!(preview, [(1, 1, 3, 300)]);
     file.ledger.close_anyway("2026-11", node.wall).unwrap();
     let path = file.ledger.path().to_owned();
     for delivered in [[1].into(), Default::default()] {
@@ -305,6 +311,8 @@ fn a_class_is_billed_by_what_was_delivered() {
     let report = file.ledger.report(&ReportQuery { by: By::Month, ..ReportQuery::default() }).unwrap();
     assert_eq!(report.billed_as_delivered, [0; 0]);
     assert_eq!(report.adjustments.len(), 1);
+    let corrected = &report.adjustments[0].adjustment;
+    assert_eq!((corrected.packets, corrected.bytes), ([-1, -2], [-100, -200]), "as the preview had it");
     assert!(report.adjustments[0].in_rows && report.adjustments[0].adjustment.reason.contains("delivered"));
     audited(&file.ledger);
 }

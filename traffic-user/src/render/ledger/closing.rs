@@ -105,6 +105,12 @@ pub fn close_preview(
             }
         ));
     }
+    lines.extend(preview.delivered.iter().map(|of| {
+        let corrections = counted(of.corrections, "correction");
+        let what =
+            format!("class {} is billed by what was delivered; {corrections} of what was dropped", of.class);
+        sum(&what, &of.dropped)
+    }));
     lines.extend(preview.doubt.as_ref().map(|doubt| format!("its figures are doubtful: {doubt}")));
     lines.push(NOTHING_WRITTEN.to_owned());
     Ok(lines.join("\n") + "\n")
