@@ -75,6 +75,7 @@ fn a_store_has_metrics_and_is_compared_by_itself() -> Result<()> {
     eventually("status misses the shipper", || {
         Ok(problems(&lab)?.iter().any(|text| text.starts_with("nothing was shipped to postgresql://ship@")))
     })?;
+    eventually("the daemon answers", || Ok(get(&socket, "/metrics").is_ok()))?;
     ensure!(metric("trafctl_ship_lag_seconds")?.is_none());
 
     let shipper = start_shipper(&lab)?;
