@@ -3,10 +3,11 @@
 use std::{
     fs::{self, File},
     io::Read as _,
-    os::unix::fs::MetadataExt as _,
+    os::unix::fs::{MetadataExt as _, OpenOptionsExt as _},
     path::Path,
 };
 
+use rustix::fs::OFlags;
 use serde::{Deserialize, Serialize};
 use traffic_model::hex;
 
@@ -51,18 +52,31 @@ impl FileState {
     }
 }
 
-/// The header of the log's index, if it is whole.
+/// The header of the log's index, if it is whole. Nothing waits for a FIFO in its place.
 fn header(path: &Path) -> Option<[u8; HEADER]> {
+    let flags = i32::try_from((OFlags::NONBLOCK | OFlags::CLOEXEC).bits()).ok()?;
+    let index = File::options().read(true).custom_flags(flags).open(beside(path, "-shm"));
     let mut copies = [[0; HEADER]; 2];
-    File::open(beside(path, "-shm")).ok()?.read_exact(copies.as_flattened_mut()).ok()?;
+    index.ok()?.read_exact(copies.as_flattened_mut()).ok()?;
     let [first, second] = copies;
     (first == second && first[IS_INIT] == 1).then_some(first)
 }
 
 #[cfg(test)]
 mod tests {
+    use rustix::fs::{CWD, FileType, Mode, mknodat};
+
     use super::*;
     use crate::testing::*;
+
+    #[test]
+    fn a_fifo_in_the_place_of_the_index_is_not_waited_for() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("ledger.sqlite");
+        fs::write(&path, "").unwrap();
+        mknodat(CWD, beside(&path, "-shm"), FileType::Fifo, Mode::RWXU, 0).unwrap();
+        assert_eq!(FileState::of(&path), None);
+    }
 
     #[test]
     fn each_change_is_another_state_and_reading_is_none() {
