@@ -201,13 +201,13 @@ impl LedgerHandle {
     pub(super) fn keep_look(&mut self) {
         let Some(opened) = &self.opened else { return };
         let ledger = opened.drainer.ledger();
-        let state = FileState::of(ledger.path());
-        if state.is_some() && state != self.looked_at {
+        let Some(state) = FileState::of(ledger.path()) else { return };
+        if self.looked_at.as_ref() != Some(&state) {
             // If it fails, whoever asks opens the ledger.
-            if let Err(error) = LedgerLook::keep(ledger, &self.state_dir) {
+            if let Err(error) = LedgerLook::keep(ledger, &state, &self.state_dir) {
                 tracing::debug!("cannot keep a look at the ledger: {error:#}");
             }
-            self.looked_at = state;
+            self.looked_at = Some(state);
         }
     }
 

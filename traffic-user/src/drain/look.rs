@@ -47,17 +47,17 @@ impl LedgerLook {
         Ok(Self { standing: ledger.standing()?, pending_ids })
     }
 
-    /// Looks at an open ledger and keeps what it saw in the state directory, unless somebody else changes the ledger.
+    /// Looks at an open ledger in this state and keeps what it saw in the state directory, unless somebody else changes the
+    /// ledger meanwhile.
     ///
     /// # Errors
     /// When it cannot be read, or the file cannot be written.
-    pub fn keep(ledger: &Ledger, state_dir: &Path) -> anyhow::Result<()> {
-        let Some(of) = FileState::of(ledger.path()) else { return Ok(()) };
+    pub fn keep(ledger: &Ledger, of: &FileState, state_dir: &Path) -> anyhow::Result<()> {
         let look = Self::at(ledger).context("cannot look at the ledger")?;
-        if FileState::of(ledger.path()).as_ref() != Some(&of) {
+        if FileState::of(ledger.path()).as_ref() != Some(of) {
             return Ok(());
         }
-        let kept = serde_json::to_vec(&Kept { version: VERSION, of, look })?;
+        let kept = serde_json::to_vec(&Kept { version: VERSION, of: of.clone(), look })?;
         state_file::replace(&state_dir.join(FILE), &kept, MOST_BYTES)
     }
 
@@ -83,19 +83,22 @@ mod tests {
         node.traffic_in("pending:veth7:7:x", 7, 1, [1, 10, 0, 0]).pass(90).drain(&mut file.ledger);
         let path = file.ledger.path().to_owned();
         let kept = || LedgerLook::kept(&path, directory.path());
+        let keep = |ledger: &Ledger| {
+            LedgerLook::keep(ledger, &FileState::of(&path).unwrap(), directory.path()).unwrap();
+        };
         assert_eq!(kept(), None);
-        LedgerLook::keep(&file.ledger, directory.path()).unwrap();
+        keep(&file.ledger);
         let looked = LedgerLook::at(&file.ledger).unwrap();
         assert!(!looked.standing.open_months.is_empty());
         assert_eq!(kept(), Some(looked));
 
         node.traffic("101", 1, [1, 100, 1, 10]).pass(60).drain(&mut file.ledger);
         assert_eq!(kept(), None, "another drain");
-        LedgerLook::keep(&file.ledger, directory.path()).unwrap();
+        keep(&file.ledger);
         assert!(kept().is_some());
         std::fs::write(directory.path().join(FILE), "{}").unwrap();
         assert_eq!(kept(), None, "not a look");
-        LedgerLook::keep(&file.ledger, directory.path()).unwrap();
+        keep(&file.ledger);
         drop(file.ledger);
         assert_eq!(kept(), None, "nobody has it open");
     }
