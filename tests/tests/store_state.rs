@@ -12,6 +12,7 @@ use std::{
 
 use anyhow::{Context as _, Result, ensure};
 use serde_json::Value;
+use traffic_ledger::{Ledger, LedgerConfig, testing::Node};
 use traffic_tests::{
     Daemon, Lab, check::eventually, container::introduce, postgres::Postgres, process::Process,
     traffic::udp_send,
@@ -46,7 +47,11 @@ fn problems(lab: &Lab) -> Result<Vec<String>> {
 }
 
 fn start_shipper(lab: &Lab) -> Result<Process> {
-    let mut command = lab.trafctl(&["ship"])?;
+    start_shipper_to(lab, &[])
+}
+
+fn start_shipper_to(lab: &Lab, to: &[&str]) -> Result<Process> {
+    let mut command = lab.trafctl(&[&["ship"][..], to].concat())?;
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(fs::File::create(lab.path("shipper"))?);
     Process::spawn(&mut command)
 }
@@ -121,4 +126,111 @@ fn a_store_has_metrics_and_is_compared_by_itself() -> Result<()> {
     lab.run_ok(&["ship", "--once", "--to", &server.url("postgres")])?;
     ensure!(!fs::read_to_string(&file)?.contains("postgres@"));
     daemon.stop()
+}
+
+/// 2026-09-26, noon UTC.
+const BEGIN: i64 = 1_790_424_000;
+
+/// A ledger of five days, which nothing changes, and a store that has it. The shipper was started once.
+fn old_ledger<'l>(lab: &'l Lab) -> Result<Postgres<'l>> {
+    let server = Postgres::start(lab.host(), &["-c", "fsync=off"])?;
+    lab.run_ok(&["store", "init", &server.url("postgres")])?;
+    server.query("create user ship password 'hunter2' in role trafctl_ship")?;
+    lab.configure(&format!("[ship]\nto = ['{}']\ninterval = '1s'\n", server.url("ship")))?;
+    let mut ledger = Ledger::open(&lab.state_dir().join("ledger.sqlite"), LedgerConfig::default())?;
+    let mut node = Node::balanced(BEGIN);
+    for bytes in 0..60 {
+        node.traffic("101", 1, [1, 100 + bytes, 2, 300 + bytes]);
+        node.pass(7200).drain(&mut ledger);
+    }
+    ledger.maintain(node.wall)?;
+    Ok(server)
+}
+
+fn ship_state(lab: &Lab) -> Result<Value> {
+    Ok(serde_json::from_slice(&fs::read(lab.state_dir().join("ship.json"))?)?)
+}
+
+/// Lets a night pass, and returns what the comparison has shown.
+fn night(lab: &Lab, change: impl FnOnce(&mut Value)) -> Result<Value> {
+    let mut state = ship_state(lab)?;
+    let store = state["stores"].as_object_mut().context("stores")?.values_mut().next().context("no store")?;
+    (store["since_s"], store["compare_tried_s"]) = (1.into(), 2.into());
+    change(&mut store["compared"]);
+    fs::write(lab.state_dir().join("ship.json"), serde_json::to_vec(&state)?)?;
+    let shipper = start_shipper(lab)?;
+    let of = |state: &Value| {
+        state["stores"].as_object().and_then(|stores| stores.values().next().cloned()).context("no store")
+    };
+    eventually("it was compared", || Ok(of(&ship_state(lab)?)?["compare_tried_s"].as_i64() > Some(2)))?;
+    ensure!(shipper.terminate(PATIENCE)?.success());
+    Ok(of(&ship_state(lab)?)?["compared"].clone())
+}
+
+#[test]
+fn a_day_that_differs_does_so_until_a_comparison_has_seen_it_equal() -> Result<()> {
+    let lab = Lab::new("store-nights")?;
+    let server = old_ledger(&lab)?;
+    lab.run_ok(&["ship", "--once"])?;
+    let equal = night(&lab, |_| {})?;
+    ensure!(
+        equal["until_s"].as_i64() > Some(BEGIN) && equal["differing"] == serde_json::json!([]),
+        "{equal}"
+    );
+    ensure!(equal["changes"].as_i64() > Some(0));
+
+    // A row of a day that has not changed since, and whose turn it is on one night of thirty.
+    let altered = "update trafctl.traffic set in_bytes = in_bytes + 1 where level = 0 and start >= 1790553600 and start < \
+                   1790553600 + 7200 and in_bytes > 0";
+    server.query(altered)?;
+    let found = night(&lab, |compared| compared["differing"] = serde_json::json!(["2026-09-28"]))?;
+    for _ in 0..2 {
+        let again = night(&lab, |_| {})?;
+        ensure!(again["differing"] == serde_json::json!(["2026-09-28"]), "{again}");
+        ensure!(again["changes"] == equal["changes"] && again["until_s"] == equal["until_s"], "{again}");
+    }
+    ensure!(found["differing"] == serde_json::json!(["2026-09-28"]), "{found}");
+    server.query(&altered.replace("+ 1 where", "- 1 where"))?;
+    let repaired = night(&lab, |_| {})?;
+    ensure!(repaired["differing"] == serde_json::json!([]), "{repaired}");
+
+    // A day that only the store has.
+    let insert = "select trafctl.add_months(array[1780272000::bigint]); insert into trafctl.part (ledger, name, number, rev) select ledger, 'day', 1780272000, rev from \
+                  trafctl.part limit 1; insert into trafctl.unit (ledger, level, start, \"end\", day, month, rev) select \
+                  ledger, 2, 1780272000, 1780358400, day, month, rev from trafctl.unit limit 1";
+    server.query(insert)?;
+    for _ in 0..2 {
+        let extra = night(&lab, |_| {})?;
+        ensure!(extra["differing"] == serde_json::json!(["2026-06-01"]), "{extra}");
+    }
+    server.query("delete from trafctl.part where number = 1780272000; delete from trafctl.unit where start = 1780272000")?;
+    let equal = night(&lab, |_| {})?;
+    ensure!(equal["differing"] == serde_json::json!([]), "{equal}");
+    Ok(())
+}
+
+/// Debian's libfaketime. The dynamic linker expands `$LIB` on every architecture.
+const FAKETIME: &str = "/usr/$LIB/faketime/libfaketime.so.1";
+
+#[test]
+fn a_store_of_the_command_line_is_compared_and_leaves_the_state_alone() -> Result<()> {
+    let lab = Lab::new("store-to")?;
+    let server = old_ledger(&lab)?;
+    let url = server.url("ship");
+    lab.run_ok(&["ship", "--once", "--to", &url])?;
+    server.query("update trafctl.container set label = label || 'x' where name = '101'")?;
+    // Its clock runs so fast that each night comes within seconds.
+    let mut command = lab.trafctl(&["ship", "--to", &url])?;
+    command.env("LD_PRELOAD", FAKETIME).env("FAKETIME", "+0 x10000").env("FAKETIME_DONT_FAKE_MONOTONIC", "1");
+    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(fs::File::create(lab.path("shipper"))?);
+    let shipper = Process::spawn(&mut command)?;
+    eventually("the altered row is found", || {
+        let log = fs::read_to_string(lab.path("shipper"))?;
+        Ok(log
+            .contains(&format!("differs from the ledger: container; `trafctl ship verify --to {url}` lists")))
+    })
+    .with_context(|| fs::read_to_string(lab.path("shipper")).unwrap_or_default())?;
+    ensure!(shipper.terminate(PATIENCE)?.success());
+    ensure!(!lab.state_dir().join("ship.json").exists());
+    Ok(())
 }

@@ -12,7 +12,10 @@ mod state;
 
 use std::{
     path::{Path, PathBuf},
-    sync::atomic::{AtomicBool, Ordering},
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -42,8 +45,8 @@ const LINES: Duration = Duration::from_secs(10);
 pub struct Shipping {
     state_dir: PathBuf,
     ledger: PathBuf,
-    /// Whether what becomes of it is written to the state directory.
-    keeps_state: bool,
+    /// What becomes of it, if that is not written to the state directory.
+    own_state: Option<Mutex<ShipState>>,
     /// Whether the log has it that this fails.
     state_fails: AtomicBool,
     machine: Option<String>,
@@ -54,14 +57,15 @@ pub struct Shipping {
 }
 
 impl Shipping {
-    /// Of the ledger of a state directory, which need not exist yet. `keeps_state`: what becomes of it is written there.
+    /// Of the ledger of a state directory, which need not exist yet. `keeps_state`: what becomes of it is written there,
+    /// and not only known to this process.
     pub fn new(state_dir: &Path, config: &Config, targets: Vec<Target>, keeps_state: bool) -> Self {
         let kernel = rustix::system::uname().release().to_string_lossy().into_owned();
         let version = env!("CARGO_PKG_VERSION").to_owned();
         Self {
             state_dir: state_dir.to_owned(),
             ledger: ledger_path(state_dir),
-            keeps_state,
+            own_state: (!keeps_state).then(Mutex::default),
             state_fails: AtomicBool::new(false),
             machine: machine_id(),
             node: Node {
@@ -131,11 +135,12 @@ impl Shipping {
 
     /// Changes what is noted about a store. Nothing fails because of it.
     fn note(&self, store: &str, ledger: &str, change: impl FnOnce(&mut StoreState)) {
-        if !self.keeps_state {
+        let (of, now_s) = ((store, ledger), now_or_end().as_second());
+        if let Some(own) = &self.own_state {
+            own.lock().unwrap_or_else(PoisonError::into_inner).change(of, now_s, change);
             return;
         }
-        let changed = state::change(&self.state_dir, (store, ledger), now_or_end().as_second(), change);
-        match changed {
+        match state::change(&self.state_dir, of, now_s, change) {
             Ok(()) => self.state_fails.store(false, Ordering::Relaxed),
             Err(error) if !self.state_fails.swap(true, Ordering::Relaxed) => {
                 tracing::warn!("metrics and `trafctl status` will not know what is shipped: {error:#}");
@@ -144,15 +149,23 @@ impl Shipping {
         }
     }
 
+    /// What is noted about a store.
+    fn noted(&self, store: &str, ledger: &str) -> anyhow::Result<StoreState> {
+        Ok(match &self.own_state {
+            Some(own) => own.lock().unwrap_or_else(PoisonError::into_inner).of((store, ledger)),
+            None => ShipState::read(&self.state_dir)?.of((store, ledger)),
+        })
+    }
+
     /// Notes a comparison of everything that a store has with the ledger, as somebody asked for.
     ///
     /// # Errors
     /// When the ledger cannot be read.
     pub fn note_comparison(&self, target: &Target, verified: &Verified) -> anyhow::Result<()> {
         let ledger = self.ledger()?;
-        let compared = daily::compared(&ledger, verified, daily::end(&ledger, now_or_end().as_second())?)?;
+        let found = daily::found(&ledger, verified, daily::end(&ledger, now_or_end().as_second())?)?;
         self.note(target.name(), &ledger.shipping_identity()?.ledger, |store| {
-            store.compared = Some(compared.after(store.compared.take()));
+            store.compared = Some(found.after(store.compared.as_ref()));
         });
         Ok(())
     }
@@ -163,21 +176,20 @@ impl Shipping {
         let now_s = now_or_end().as_second();
         let ledger = self.ledger()?;
         let id = ledger.shipping_identity()?.ledger;
-        let noted = ShipState::read(&self.state_dir)?.stores.remove(name).filter(|noted| noted.ledger == id);
-        let noted = noted.unwrap_or_default();
+        let noted = self.noted(name, &id)?;
         if !daily::is_due(&noted, now_s, daily::offset_s(&id, name)) {
             return Ok(());
         }
         let result = self.compare_now(target, &ledger, (noted, now_s)).await;
-        let (compared, error) = match result {
-            Ok(compared) => (Some(compared), None),
+        let (found, error) = match result {
+            Ok(found) => (Some(found), None),
             Err(error) => (None, Some(error)),
         };
         self.note(name, &id, |store| {
             store.compare_tried_s = now_s;
             store.compare_error = error.as_ref().map(|error| format!("{error:#}"));
-            if let Some(compared) = compared {
-                store.compared = Some(compared.after(store.compared.take()));
+            if let Some(found) = found {
+                store.compared = Some(found.after(store.compared.as_ref()));
             }
         });
         error.map_or(Ok(()), Err)
@@ -188,22 +200,24 @@ impl Shipping {
         target: &Target,
         ledger: &Ledger,
         (noted, now_s): (StoreState, i64),
-    ) -> anyhow::Result<Compared> {
+    ) -> anyhow::Result<daily::Found> {
         let name = target.name();
         let until = daily::end(ledger, now_s)?;
         let scope = daily::scope(noted.compared.as_ref(), ledger, until)?;
         let mut store = AnyStore::connect(target).await?;
         let verified = verify_days(&self.shipper(ledger), &mut store, scope).await?;
-        let compared = daily::compared(ledger, &verified, until)?;
+        let found = daily::found(ledger, &verified, until)?;
+        let compared = found.clone().after(noted.compared.as_ref());
         if compared.differing.is_empty() {
             tracing::info!("{name}: equal to the ledger, {} parts of {} days", verified.parts, verified.days);
         } else {
+            let to = self.own_state.as_ref().map_or_else(String::new, |_| format!(" --to {name}"));
             tracing::error!(
-                "{name} differs from the ledger: {}; `trafctl ship verify` lists what, `--repair` ships it again",
+                "{name} differs from the ledger: {}; `trafctl ship verify{to}` lists what, `--repair` ships it again",
                 compared.differing_text()
             );
         }
-        Ok(compared)
+        Ok(found)
     }
 
     /// Ships to all stores until it is dropped. Each has its own pauses: one that is away delays no other.
@@ -213,7 +227,7 @@ impl Shipping {
             .iter()
             .map(|_| (Instant::now() + jitter(LONGEST_START.min(self.interval)), 0))
             .collect();
-        if self.keeps_state {
+        if self.own_state.is_none() {
             let names: Vec<&str> = self.targets.iter().map(Target::name).collect();
             if let Err(error) = state::keep_only(&self.state_dir, &names) {
                 tracing::warn!("{error:#}");
@@ -243,9 +257,7 @@ impl Shipping {
     async fn compare(&self, target: &Target, shipped: &Notify) {
         loop {
             shipped.notified().await;
-            if self.keeps_state
-                && let Err(error) = self.compare_if_due(target).await
-            {
+            if let Err(error) = self.compare_if_due(target).await {
                 tracing::error!(
                     "cannot compare {} with the ledger: {error:#}; tomorrow again",
                     target.name()

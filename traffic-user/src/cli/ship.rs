@@ -272,7 +272,7 @@ fn document((store, verified): &(String, Verified)) -> Compared {
 }
 
 fn text((store, verified): &(String, Verified)) -> String {
-    let Verified { days, parts, differences, repaired, changes: _ } = verified;
+    let Verified { days, parts, differences, repaired, .. } = verified;
     let mut text = format!("{store}: {parts} parts of {days} days compared, {} differ", differences.len());
     if *repaired > 0 {
         text.push_str(&format!(", {repaired} repaired"));

@@ -14,6 +14,8 @@ const FILE: &str = "ship.json";
 const MOST_BYTES: u64 = 1 << 20;
 /// Version of the file.
 const VERSION: u32 = 1;
+/// How many differing days are kept. If there are as many, there may be more.
+pub(super) const MOST_DIFFERING: usize = 100;
 /// How many differing days a text names.
 const MOST_NAMED: usize = 3;
 
@@ -61,19 +63,11 @@ pub struct Compared {
     pub changes: i64,
     /// The token of that number.
     pub token: Option<String>,
-    /// The days that the last comparison found to differ, and the tables of what is of no day.
+    /// The days that differ, as of the last comparison, and the tables of what is of no day.
     pub differing: Vec<String>,
 }
 
 impl Compared {
-    /// What is known after another comparison. As long as anything differs, nothing more is known to be equal.
-    pub(super) fn after(self, before: Option<Self>) -> Self {
-        if self.differing.is_empty() {
-            return self;
-        }
-        Self { differing: self.differing, ..before.unwrap_or_default() }
-    }
-
     /// The differing days in words.
     pub fn differing_text(&self) -> String {
         let named = self.differing.iter().take(MOST_NAMED).cloned().collect::<Vec<_>>().join(", ");
@@ -109,26 +103,41 @@ impl ShipState {
         Ok(known)
     }
 
+    /// What is known of a store, if it is of this ledger.
+    pub(super) fn of(&self, (store, ledger): (&str, &str)) -> StoreState {
+        self.stores.get(store).filter(|known| known.ledger == ledger).cloned().unwrap_or_default()
+    }
+
+    /// Changes what is known of a store. What is of another ledger is forgotten; an empty id is that of the known one.
+    pub(super) fn change(
+        &mut self,
+        (store, ledger): (&str, &str),
+        now_s: i64,
+        change: impl FnOnce(&mut StoreState),
+    ) {
+        let state = self.stores.entry(store.to_owned()).or_default();
+        let is_another = !ledger.is_empty() && state.ledger != ledger;
+        if state.since_s == 0 || is_another {
+            *state = StoreState { ledger: ledger.to_owned(), since_s: now_s, ..StoreState::default() };
+        }
+        change(state);
+    }
+
     fn write(&self, lock: &StateLock) -> anyhow::Result<()> {
         lock.replace(FILE, &serde_json::to_vec_pretty(self)?, MOST_BYTES)
     }
 }
 
-/// Changes what is known of a store. What is of another ledger is forgotten; an empty id is that of the known one.
+/// As [`ShipState::change`], in the file of a state directory.
 pub(super) fn change(
     state_dir: &Path,
-    (store, ledger): (&str, &str),
+    of: (&str, &str),
     now_s: i64,
     change: impl FnOnce(&mut StoreState),
 ) -> anyhow::Result<()> {
     let lock = StateLock::take(state_dir)?;
     let mut known = ShipState::read(state_dir)?;
-    let state = known.stores.entry(store.to_owned()).or_default();
-    let is_another = !ledger.is_empty() && state.ledger != ledger;
-    if state.since_s == 0 || is_another {
-        *state = StoreState { ledger: ledger.to_owned(), since_s: now_s, ..StoreState::default() };
-    }
-    change(state);
+    known.change(of, now_s, change);
     known.write(&lock)
 }
 
@@ -175,19 +184,6 @@ mod tests {
             assert!(error.contains("ship.json") && error.contains("remove it"), "{error}");
             assert_eq!(std::fs::read_to_string(dir.path().join(FILE)).unwrap(), text);
         }
-    }
-
-    #[test]
-    fn nothing_more_is_equal_while_anything_differs() {
-        let of = |until_s, differing: &[&str]| Compared {
-            until_s,
-            changes: until_s * 2,
-            token: None,
-            differing: differing.iter().map(|day| (*day).to_owned()).collect(),
-        };
-        assert_eq!(of(7, &["b"]).after(Some(of(5, &["a"]))), of(5, &["b"]));
-        assert_eq!(of(7, &["b"]).after(None), of(0, &["b"]));
-        assert_eq!(of(7, &[]).after(Some(of(5, &["a"]))), of(7, &[]));
     }
 
     #[test]

@@ -19,8 +19,9 @@ type Key = (String, i64, usize);
 /// Name, number and change number of a part.
 type Part = (&'static str, i64, i64);
 
-/// Which days to compare. Everything that belongs to no day is always compared.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// Which of the ledger's days to compare. Everything that belongs to no day is always compared, and all time in which
+/// the ledger has nothing.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Scope {
     /// Days of UTC that end at this time (Unix seconds) or before it.
     pub until: i64,
@@ -28,13 +29,16 @@ pub struct Scope {
     pub after: i64,
     /// And those of the others whose number since the Unix epoch leaves this remainder when divided by the second.
     pub turn: (i64, i64),
+    /// And these days, by their number since the Unix epoch, also if they are not over.
+    pub days: BTreeSet<i64>,
 }
 
 impl Scope {
     /// Whether a day is compared, given the highest change number of its parts.
-    fn has(self, day: i64, rev: i64) -> bool {
+    fn has(&self, day: i64, rev: i64) -> bool {
         let (remainder, divisor) = self.turn;
-        (day + 1) * DAY_S <= self.until && (rev > self.after || day.rem_euclid(divisor.max(1)) == remainder)
+        let is_due = rev > self.after || day.rem_euclid(divisor.max(1)) == remainder;
+        ((day + 1) * DAY_S <= self.until && is_due) || self.days.contains(&day)
     }
 }
 
@@ -49,8 +53,12 @@ pub struct Verified {
     pub differences: Vec<Difference>,
     /// How many of these were shipped again, and are now equal.
     pub repaired: usize,
+    /// Those that still differ: all of them, unless they were shipped again.
+    pub left: Vec<Difference>,
     /// What changed after this change number was not compared: the store did not have it yet.
     pub changes: i64,
+    /// Name and number of the parts that were not compared for that reason.
+    pub later: BTreeSet<(String, i64)>,
 }
 
 /// Compares everything that a store holds of a ledger with what the ledger holds. `repairs` ships again what differs,
@@ -77,17 +85,17 @@ pub async fn verify(
             .concat();
         let parts: Vec<_> = parts.into_iter().filter(|part| differing.contains(&(part.0, part.1))).collect();
         shipper.repair(store, &parts).await?;
-        let left = compare(shipper, store, None).await?.differences;
+        let after = compare(shipper, store, None).await?;
         let is_left = |before: &Difference| {
-            left.iter().any(|now| (&now.name, now.number) == (&before.name, before.number))
+            after.left.iter().any(|now| (&now.name, now.number) == (&before.name, before.number))
         };
         verified.repaired = verified.differences.iter().filter(|before| !is_left(before)).count();
+        (verified.left, verified.later) = (after.left, after.later);
     }
     Ok(verified)
 }
 
-/// Compares some days, and whatever belongs to no day. Unlike [`verify`], it does not look for days that only the store
-/// has.
+/// Compares some days, and whatever belongs to no day of the ledger: also days that only the store has.
 ///
 /// # Errors
 /// As for [`Shipper::ship`].
@@ -115,19 +123,18 @@ async fn compare(
     for part in units {
         days.entry(part.1.div_euclid(DAY_S)).or_default().push(part);
     }
-    let spans = match scope {
-        None => {
-            verified.days = days.len();
-            with_spans_between(days)
-        }
-        Some(scope) => {
-            let newest = |parts: &[Part]| parts.iter().map(|part| part.2).max().unwrap_or(0);
-            days.retain(|day, parts| scope.has(*day, newest(parts)));
-            verified.days = days.len();
-            days.into_iter().map(|(day, parts)| ((day * DAY_S, (day + 1) * DAY_S), parts)).collect()
-        }
-    };
-    for (span, parts) in spans {
+    let newest = |parts: &[Part]| parts.iter().map(|part| part.2).max().unwrap_or(0);
+    let chosen: BTreeSet<i64> = days
+        .iter()
+        .filter(|(day, parts)| scope.as_ref().is_none_or(|scope| scope.has(**day, newest(parts))))
+        .map(|(day, _)| *day)
+        .collect();
+    verified.days = chosen.len();
+    let spans = with_spans_between(days);
+    for (span, parts) in spans.into_iter().filter(|(span, parts)| {
+        // Nothing is in between, so a question for a long time costs little.
+        parts.is_empty() || chosen.contains(&span.0.div_euclid(DAY_S))
+    }) {
         let mut stored = store.digests(&identity.ledger, Some(span)).await?;
         // What the ledger has dropped is in the store alone.
         stored.retain(|digest| {
@@ -136,6 +143,7 @@ async fn compare(
         compare_parts(shipper, (&parts, done), stored, &mut verified)?;
     }
     verified.differences.sort_unstable();
+    verified.left.clone_from(&verified.differences);
     Ok(verified)
 }
 
@@ -171,17 +179,15 @@ fn compare_parts(
         let (name, number) = (key.0.clone(), key.1);
         verified.differences.push(Difference { name, number, table, in_ledger, in_store });
     };
-    let mut compared = 0;
-    let mut later = BTreeSet::new();
     for parts in parts.chunks(PARTS_AT_ONCE) {
         let names: Vec<(&'static str, i64)> = parts.iter().map(|part| (part.0, part.1)).collect();
         for content in shipper.ledger.contents(&names)? {
             // It changed since: it is shipped next.
             if content.rev > done {
-                later.insert((content.name, content.number));
+                verified.later.insert((content.name.to_owned(), content.number));
                 continue;
             }
-            compared += 1;
+            verified.parts += 1;
             for digest in digests::of(&content) {
                 let key = key(&digest);
                 match stored.remove(&key) {
@@ -191,13 +197,28 @@ fn compare_parts(
             }
         }
     }
+    if stored.is_empty() {
+        return Ok(());
+    }
+    // What the ledger did not have when its parts were listed may be new since, or dropped since.
+    let names: Vec<(&'static str, i64)> =
+        stored.keys().filter_map(|key| Some((known_name(&key.0)?, key.1))).collect();
+    let now = shipper.ledger.contents(&names)?;
+    let newer = now.into_iter().filter(|content| content.rev > done);
+    verified.later.extend(newer.map(|content| (content.name.to_owned(), content.number)));
+    let kept_from = shipper.ledger.shipping_identity()?.kept_from;
     for (key, digest) in &stored {
-        if !later.iter().any(|part| part.0 == key.0 && part.1 == key.1) {
+        let is_dropped = key.0 == "5min" && kept_from.is_some_and(|from| key.1 < from);
+        if !is_dropped && !verified.later.contains(&(key.0.clone(), key.1)) {
             differ(key, 0, digest.rows);
         }
     }
-    verified.parts += compared;
     Ok(())
+}
+
+/// The name of a part as the ledger has it.
+fn known_name(name: &str) -> Option<&'static str> {
+    TABLES.iter().flat_map(|table| table.parts).copied().find(|known| *known == name)
 }
 
 #[cfg(test)]
@@ -206,11 +227,12 @@ mod tests {
 
     #[test]
     fn a_day_is_compared_when_it_is_over_and_changed_or_has_its_turn() {
-        let scope = Scope { until: 9 * DAY_S + 7, after: 50, turn: (3, 5) };
+        let scope = Scope { until: 9 * DAY_S + 7, after: 50, turn: (3, 5), days: [5, 11].into() };
         assert!(scope.has(8, 1), "its turn");
         assert!(!scope.has(7, 50) && scope.has(7, 51));
         assert!(!scope.has(9, 51), "it is not over");
         assert!(scope.has(-2, 0) && !scope.has(-3, 0));
+        assert!(scope.has(5, 1) && scope.has(11, 1) && !scope.has(6, 1) && !scope.has(10, 1), "asked for");
     }
 
     #[test]
