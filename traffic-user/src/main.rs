@@ -2,7 +2,12 @@
 
 use std::{io::IsTerminal as _, process::ExitCode};
 
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::{
+    Layer as _,
+    filter::{LevelFilter, Targets},
+    layer::SubscriberExt as _,
+    util::SubscriberInitExt as _,
+};
 use trafctl::{
     cli::{self, Cli, Done},
     heap, inherited,
@@ -48,23 +53,30 @@ fn main() -> ExitCode {
 /// Logs level and text, without a time: the reader knows it, and so does the journal.
 fn log_to(log: Lines, verbosity: u8) {
     let level = match verbosity {
-        0 => "info",
-        1 => "debug",
-        _ => "trace",
+        0 => LevelFilter::INFO,
+        1 => LevelFilter::DEBUG,
+        _ => LevelFilter::TRACE,
     };
     // Libraries stay quiet unless TRAFCTL_LOG says otherwise.
-    let filter = EnvFilter::try_from_env("TRAFCTL_LOG").unwrap_or_else(|_| {
-        EnvFilter::new(format!(
-            "warn,trafctl={level},traffic_ledger={level},traffic_store={level},trafctl_ebpf=debug,aya=error,netlink_proto=error"
-        ))
-    });
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
+    let filter = std::env::var("TRAFCTL_LOG")
+        .ok()
+        .and_then(|targets| targets.parse::<Targets>().ok())
+        .unwrap_or_else(|| targets(level));
+    let lines = tracing_subscriber::fmt::layer()
         .with_writer(move || log.clone())
         .with_ansi(std::io::stderr().is_terminal())
         // It would report a failed write to stderr on stderr, and panic when that fails too.
         .log_internal_errors(false)
         .with_target(false)
-        .without_time()
-        .init();
+        .without_time();
+    tracing_subscriber::registry().with(lines.with_filter(filter)).init();
+}
+
+/// Who logs from which level on.
+fn targets(level: LevelFilter) -> Targets {
+    Targets::new()
+        .with_default(LevelFilter::WARN)
+        .with_targets(["trafctl", "traffic_ledger", "traffic_store"].map(|ours| (ours, level)))
+        .with_target("trafctl_ebpf", LevelFilter::DEBUG)
+        .with_targets(["aya", "netlink_proto"].map(|library| (library, LevelFilter::ERROR)))
 }
