@@ -224,7 +224,12 @@ impl Counters {
                 self.interfaces.iter().filter(|other| other.container.as_ref() == Some(container)).count();
             let shared =
                 self.interfaces.iter().any(|other| other.container.is_none() && other.interface != "(other)");
-            if siblings > 1 || shared {
+            // Containers may have devices on an uplink, which is the node's interface.
+            let on_uplink = container == "0"
+                && self.counters.iter().any(|of| {
+                    !self.interfaces.iter().any(|other| other.container.as_ref() == Some(&of.container))
+                });
+            if siblings > 1 || shared || on_uplink {
                 continue;
             }
             let faults = sum(self.faults.iter().filter(|f| f.interface == row.interface).map(|f| f.amounts));

@@ -1,7 +1,8 @@
 //! Looks up classes and local addresses in the maps of `finding.rs`. Shared by both programs.
 
 use traffic_common::{
-    ADDRESS_WITHOUT_SLOT, ARRAY_WORDS, Control, Fault, LINE_WORDS, Line, TableWord,
+    ADDRESS_ON_UPLINK, ADDRESS_WITHOUT_SLOT, ARRAY_WORDS, Control, Fault, LINE_WORDS, Line, TableWord,
+    interface_flags,
     lookup::{self, Lines},
 };
 
@@ -44,12 +45,23 @@ pub fn control() -> Result<&'static Control, Fault> {
     CLASS_CONTROL.get(0).ok_or(Fault::NoCounter)
 }
 
-/// The container slot that a lookup of a local address has found.
+/// The container slot that a lookup of a local address has found, on an interface with these flags.
 #[inline(always)]
-pub fn slot_of(found: Option<&u32>) -> Result<u32, Fault> {
+pub fn slot_of(found: Option<&u32>, flags: u32) -> Result<u32, Fault> {
+    let is_uplink = flags & interface_flags::UPLINK != 0;
     match found {
-        None => Err(Fault::NoContainer),
-        Some(&ADDRESS_WITHOUT_SLOT) => Err(Fault::ContainerTableFull),
-        Some(&slot) => Ok(slot),
+        // An address on an uplink is on no shared interface, and the other way round: the same packet passes both.
+        Some(&value) if (value & ADDRESS_ON_UPLINK != 0) == is_uplink => slot_in(value),
+        _ if is_uplink => Err(Fault::NotTheNodes),
+        _ => Err(Fault::NoContainer),
+    }
+}
+
+/// The container slot in the value of a local address, wherever it is.
+#[inline(always)]
+pub fn slot_in(value: u32) -> Result<u32, Fault> {
+    match value & !ADDRESS_ON_UPLINK {
+        ADDRESS_WITHOUT_SLOT => Err(Fault::ContainerTableFull),
+        slot => Ok(slot),
     }
 }

@@ -54,7 +54,7 @@ pub fn ipv4<P: Parts>(
         if flags & interface_flags::NO_SLOT != 0 {
             return Err(Fault::ContainerTableFull);
         }
-        slot = slot_of(ADDRESSES_V4.get(&Key::new(32, local)))?;
+        slot = slot_of(ADDRESSES_V4.get(&Key::new(32, local)), flags)?;
     }
     let control = control()?;
     Ok(Place { slot, column: P::column_v4(control, peer)?, columns: control.columns })
@@ -90,7 +90,7 @@ pub fn ipv6<P: Parts>(
         }
         // Copied only here: sixteen bytes cost every packet more than the rest of the header.
         // SAFETY: as above.
-        slot = slot_of(ADDRESSES_V6.get(&Key::new(128, unsafe { *local })))?;
+        slot = slot_of(ADDRESSES_V6.get(&Key::new(128, unsafe { *local })), flags)?;
     }
     let control = control()?;
     Ok(Place { slot, column: P::column_v6(control, peer)?, columns: control.columns })

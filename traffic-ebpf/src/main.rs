@@ -13,10 +13,10 @@
 //! 4. [`gso::on_wire`] computes what the buffer becomes on the wire, in packets and layer-3 bytes.
 //! 5. [`count::passed`] adds that to the interface's totals. It does so before anything else is known, so
 //!    every packet is in the totals.
-//! 6. On an interface without an entry, and on an uplink, [`no_container::not_counted`] decides whether to
+//! 6. On an interface without an entry, and on an uplink, [`no_container::classified_by`] decides whether to
 //!    continue.
 //! 7. [`classify::ipv4`] or [`classify::ipv6`] reads the addresses. The container is that of the interface;
-//!    on a shared interface, that of the local address. The class is that of the peer's address, which
+//!    on a shared interface, and on an uplink with devices of containers, that of the local address. The class is that of the peer's address, which
 //!    [`traffic_common::lookup`] finds in the lines of a class table. Together they give one counter.
 //! 8. [`count::add_tally`] adds to that counter. In [`trafctl_ingress_mark`], [`shaping::mark`] then writes
 //!    the mark.
@@ -186,21 +186,22 @@ fn every_step<P: Parts, const IS_IN: bool>(skb: *mut __sk_buff) {
         maps::note_ipsec(ifindex);
     }
 
-    let stopped = if flags & interface_flags::PRESENT != 0 {
-        None
+    let flags = if flags & interface_flags::PRESENT != 0 {
+        Ok(flags)
     } else {
-        no_container::not_counted(skb, l3_offset, ethertype, direction, flags)
+        no_container::classified_by(skb, l3_offset, ethertype, direction, flags)
     };
-    let counted = if let Some(fault) = stopped {
-        Err(fault)
-    } else if ethertype == ETHERTYPE_IPV4 {
-        classify::ipv4::<P>(skb, l3_offset, direction, flags, container_slot)
-            .and_then(|place| add::<P>(skb, place, (Family::Ipv4, direction), &tally))
-    } else if ethertype == ETHERTYPE_IPV6 {
-        classify::ipv6::<P>(skb, l3_offset, direction, flags, container_slot)
-            .and_then(|place| add::<P>(skb, place, (Family::Ipv6, direction), &tally))
-    } else {
-        Err(parse::link_layer_fault(ethertype))
+    let counted = match flags {
+        Err(fault) => Err(fault),
+        Ok(flags) if ethertype == ETHERTYPE_IPV4 => {
+            classify::ipv4::<P>(skb, l3_offset, direction, flags, container_slot)
+                .and_then(|place| add::<P>(skb, place, (Family::Ipv4, direction), &tally))
+        }
+        Ok(flags) if ethertype == ETHERTYPE_IPV6 => {
+            classify::ipv6::<P>(skb, l3_offset, direction, flags, container_slot)
+                .and_then(|place| add::<P>(skb, place, (Family::Ipv6, direction), &tally))
+        }
+        Ok(_) => Err(parse::link_layer_fault(ethertype)),
     };
     if let Err(fault) = counted {
         count::fault(interface_slot, direction, fault, tally.packets, tally.bytes);

@@ -25,19 +25,24 @@ pub fn link_header_len(skb: *mut __sk_buff) -> u32 {
     sk_buff::network(skb).unwrap_or(parse::ETHERNET_HEADER_LEN)
 }
 
-/// Why a packet on such an interface is not classified. `None` for the node's own packets on an uplink.
+/// The flags by which a packet on an uplink is classified, or why it is not. The node's own are in the container of
+/// the entry. Others may be of a container with a device on the uplink, and then the local address decides.
 #[inline(always)]
-pub fn not_counted(
+pub fn classified_by(
     skb: *mut __sk_buff,
     l3_offset: u32,
     ethertype: u32,
     direction: Direction,
     flags: u32,
-) -> Option<Fault> {
+) -> Result<u32, Fault> {
     if flags & interface_flags::UPLINK == 0 {
-        return Some(Fault::UnknownInterface);
+        return Err(Fault::UnknownInterface);
     }
-    (!is_of_node(skb, l3_offset, ethertype, direction as u32)).then_some(Fault::NotTheNodes)
+    if is_of_node(skb, l3_offset, ethertype, direction as u32) {
+        return Ok(flags & !interface_flags::SHARED);
+    }
+    // Where containers have no such devices, forwarded packets pay for no second lookup.
+    if flags & interface_flags::SHARED != 0 { Ok(flags) } else { Err(Fault::NotTheNodes) }
 }
 
 /// Whether the local address is the node's. True also for a packet without an address, or whose version

@@ -1,6 +1,7 @@
 //! Devices in containers that have no end on the host, and devices above a counted interface.
 
 use anyhow::{Context as _, Result, ensure};
+use rustix::process::Signal;
 use serde_json::Value;
 use traffic_tests::check::{eventually, is_well, is_well_but};
 use traffic_tests::daemon::Daemon;
@@ -93,7 +94,9 @@ fn a_macvlan_in_a_container_is_named_and_a_gap_of_its_size() -> Result<()> {
     let report = host(&lab)?;
     let device = &report["without_host_end"][0];
     assert_eq!((&device["container"], &device["parent"]), (&Value::from(id.as_str()), &Value::from("eno1")));
-    assert_eq!(report["without_interface"].as_array().map(Vec::is_empty), Some(true), "{report}");
+    // Those of other tests may run beside it.
+    let without = report["without_interface"].as_array().context("no list")?;
+    assert!(!without.iter().any(|one| one["container"] == id), "{report}");
 
     // To the wire, which is more than nothing on the uplink, and none of it the node's.
     let of_node = packets_of_the_node(&lab)?;
@@ -120,5 +123,78 @@ fn a_macvlan_in_a_container_is_named_and_a_gap_of_its_size() -> Result<()> {
     configure(&lab, &format!("{}{}", ignore(&label), ignore(&named)))?;
     is_well(&lab)?;
     assert_eq!(host(&lab)?["without_host_end"], serde_json::json!([]));
+    Ok(())
+}
+
+/// What a container has received and sent in class 1: packets and bytes.
+fn counted(lab: &Lab, id: &str, family: &str) -> Result<[u64; 4]> {
+    let of = Counters::at_rest(lab)?.class_or_zero(id, 1, family);
+    Ok([of.in_packets, of.in_bytes, of.out_packets, of.out_bytes])
+}
+
+#[test]
+fn a_macvlan_is_counted_on_the_uplink_by_its_addresses() -> Result<()> {
+    let lab = node("on-uplink")?;
+    let (mail, shop) = (name("mail"), name("shop"));
+    let owner =
+        |id: &str, addresses: &str| format!("[[container]]\nid = '{id}'\naddresses = [{addresses}]\n");
+    let on_uplink = |id: &str, addresses: &str| owner(id, addresses) + "on_uplink = true\n";
+    configure(&lab, &(on_uplink(&mail, "'10.9.0.2', '2001:db8:9:2::/64'") + &owner(&shop, "'10.9.0.3'")))?;
+    let wire = Wire::new(&lab)?;
+    lab.host().ip("-6 addr add 2001:db8:9::1/48 dev eno1 nodad")?;
+    wire.outside.ip("-6 addr add 2001:db8:9::fe/48 dev wire nodad")?;
+    let mut daemon = Daemon::start(&lab)?;
+    daemon.settled()?;
+    let inside = with_macvlan(&lab, "on-uplink-a", 2)?;
+    inside.ip("-6 addr add 2001:db8:9:2::7/48 dev eth0 nodad")?;
+    let _mail = Running::start(&format!("lxc.payload.{mail}"), &inside)?;
+    eventually("the device is assigned", || Ok(host(&lab)?["on_uplinks"][0]["owner"]["container"] == mail))?;
+    is_well(&lab)?;
+    assert_eq!(host(&lab)?["on_uplinks"][0]["uplink"], "eno1");
+
+    // Both families and directions, with different sizes; the node's own stays apart.
+    let of_node = packets_of_the_node(&lab)?;
+    let v4 = counted(&lab, &mail, "ipv4")?;
+    udp_send(&inside, &wire.outside, "10.9.0.254:0".parse()?, 31, 300)?;
+    udp_send(&wire.outside, &inside, "10.9.0.2:0".parse()?, 17, 500)?;
+    let sum =
+        |before: [u64; 4], more: [u64; 4]| -> [u64; 4] { std::array::from_fn(|at| before[at] + more[at]) };
+    assert_eq!(counted(&lab, &mail, "ipv4")?, sum(v4, [17, 17 * 528, 31, 31 * 328]));
+    let v6 = counted(&lab, &mail, "ipv6")?;
+    udp_send(&inside, &wire.outside, "[2001:db8:9::fe]:0".parse()?, 13, 700)?;
+    let found = counted(&lab, &mail, "ipv6")?;
+    // Neighbour discovery of the lab adds to them.
+    assert!(found[2] - v6[2] >= 13 && found[3] - v6[3] >= 13 * 748, "{v6:?} {found:?}");
+    assert_eq!(packets_of_the_node(&lab)?, of_node);
+    udp_send(&wire.outside, lab.host(), "10.9.0.1:0".parse()?, 11, 40)?;
+    assert_eq!(packets_of_the_node(&lab)?, of_node + 11);
+    assert_eq!(bypassed(&lab, &format!("{mail}/eth0"))?, [0; 4]);
+
+    // The addresses of others are counted where they are, and not once more on the uplink: told, and a gap.
+    let other = with_macvlan(&lab, "on-uplink-b", 3)?;
+    let _shop = Running::start(&format!("lxc.payload.{shop}"), &other)?;
+    udp_send(&other, &wire.outside, "10.9.0.254:0".parse()?, 5, 100)?;
+    let told =
+        format!("{shop}/eth0: a macvlan on eno1, in container {shop} (LXC): it has no end on this host");
+    is_well_but(&lab, &[&told])?;
+    agrees(&lab, &format!("{shop}/eth0"), &other)?;
+    assert_eq!(counted(&lab, &shop, "ipv4")?, [0; 4]);
+    configure(&lab, &(on_uplink(&mail, "'10.9.0.2'") + &on_uplink(&shop, "'10.9.0.3'")))?;
+    daemon.signal(Signal::HUP)?;
+    eventually("the reload is done", || Ok(is_well(&lab).is_ok()))?;
+    assert_eq!(host(&lab)?["without_host_end"], serde_json::json!([]));
+    let before = counted(&lab, &shop, "ipv4")?;
+    udp_send(&other, &wire.outside, "10.9.0.254:0".parse()?, 7, 60)?;
+    assert_eq!(counted(&lab, &shop, "ipv4")?, sum(before, [0, 0, 7, 7 * 88]));
+    is_well(&lab)?;
+    daemon.stop()?;
+
+    // No uplink, nothing to be counted on.
+    lab.configure(&on_uplink(&mail, "'10.9.0.2'"))?;
+    let refused = lab.trafctl(&["config", "check"])?.output()?;
+    assert!(!refused.status.success());
+    let text =
+        String::from_utf8_lossy(&refused.stdout).into_owned() + &String::from_utf8_lossy(&refused.stderr);
+    assert!(text.contains("no uplink is named"), "{text}");
     Ok(())
 }

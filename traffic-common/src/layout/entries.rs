@@ -6,8 +6,11 @@ use core::mem::{offset_of, size_of};
 pub const INTERFACE_INDEX_ENTRIES: u32 = 65_536;
 /// The interface slot for interfaces without an entry, so that nothing passes uncounted.
 pub const UNKNOWN_INTERFACE_SLOT: u32 = 0;
-/// The value of a local address on a shared interface whose owner has no counter slot.
-pub const ADDRESS_WITHOUT_SLOT: u32 = u32::MAX;
+/// In place of the slot of a local address whose owner has no counter slot.
+pub const ADDRESS_WITHOUT_SLOT: u32 = u32::MAX >> 1;
+/// Beside the slot of a local address: it is that of a device that containers have on an uplink (macvlan, ipvlan), and
+/// is on no shared interface.
+pub const ADDRESS_ON_UPLINK: u32 = 1 << 31;
 
 /// What the program knows of an interface, found by its index.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -45,7 +48,8 @@ impl InterfaceEntry {
 pub mod interface_flags {
     /// The entry is in use.
     pub const PRESENT: u32 = 1;
-    /// Several containers share the interface; the local address decides.
+    /// Several containers share the interface; the local address decides. On an uplink: containers have devices on it
+    /// (macvlan, ipvlan), and addresses with [`ADDRESS_ON_UPLINK`](crate::ADDRESS_ON_UPLINK) are theirs.
     pub const SHARED: u32 = 2;
     /// No container slot was free: every packet is a [`ContainerTableFull`](crate::Fault::ContainerTableFull)
     /// fault.

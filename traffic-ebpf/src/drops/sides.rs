@@ -8,7 +8,7 @@ use traffic_common::{
 };
 
 use crate::{
-    class_table::slot_of,
+    class_table::{slot_in, slot_of},
     finding::{ADDRESSES_V4, ADDRESSES_V6, NODE_ADDRESSES, entry_of},
     frame::Frame,
     headers::{ETHERTYPE_IPV4, ETHERTYPE_IPV6, IPV4_HEADER_LEN, Ipv4Header},
@@ -69,18 +69,27 @@ impl Side {
     #[inline(always)]
     pub fn slot(&self, addresses: &Addresses) -> Result<u32, Option<DropFault>> {
         if self.flags == BY_ADDRESS {
-            return addresses.slot(self.direction()).ok_or(Some(DropFault::NoSender));
+            let found = addresses.owner(self.direction()).and_then(|&value| slot_in(value).ok());
+            return found.ok_or(Some(DropFault::NoSender));
         }
         if self.flags & interface_flags::NO_SLOT != 0 {
             return Err(None);
         }
-        if self.flags & interface_flags::SHARED != 0 {
-            return addresses.slot(self.direction()).ok_or(Some(DropFault::NoContainer));
+        let is_uplink = self.flags & interface_flags::UPLINK != 0;
+        let is_shared = self.flags & interface_flags::SHARED != 0;
+        if is_uplink {
+            if addresses.is_of_node(self.direction()) {
+                return Ok(self.container_slot);
+            }
+            if !is_shared {
+                return Err(None);
+            }
         }
-        if self.flags & interface_flags::UPLINK != 0 && !addresses.is_of_node(self.direction()) {
-            return Err(None);
+        if !is_shared {
+            return Ok(self.container_slot);
         }
-        Ok(self.container_slot)
+        let found = addresses.owner(self.direction());
+        slot_of(found, self.flags).map_err(|_| (!is_uplink).then_some(DropFault::NoContainer))
     }
 }
 
@@ -219,11 +228,11 @@ impl Addresses {
         self.peer(direction.reversed())
     }
 
-    /// The slot of the container that has the local address.
+    /// What the maps know of the container that has the local address.
     #[inline(always)]
-    fn slot(&self, direction: Direction) -> Option<u32> {
+    fn owner(&self, direction: Direction) -> Option<&'static u32> {
         let local = self.local(direction);
-        let found = match self.family {
+        match self.family {
             Family::Ipv4 => ADDRESSES_V4.get(&Key::new(32, v4(&local))),
             Family::Ipv6 => {
                 let key = KeyV6 { in_front: 0, key: Key::new(128, v6(&local)) };
@@ -235,8 +244,7 @@ impl Addresses {
                     ADDRESSES_V6.get(&(*at).key)
                 }
             }
-        };
-        slot_of(found).ok()
+        }
     }
 
     /// Whether the local address is one of the node.

@@ -52,6 +52,7 @@ impl File {
         };
         let (node, uplinks, id_scope) =
             self.node.map_or_else(|| Ok((host_name(), Vec::new(), IdScope::default())), node)?;
+        refuse_missing_uplink(&self.container, &uplinks)?;
         let Classes { hold_limit, names: class_names, delivered: delivered_classes } =
             self.classes.check()?;
         let (api, api_token_file) = self.api.check()?;
@@ -140,6 +141,19 @@ pub(super) fn amount<T>(
     parse: impl FnOnce(&str) -> Result<T, InvalidAmount>,
 ) -> Result<T, Problem> {
     parse(text.get_ref()).map_err(|error| problem(text, error.to_string()))
+}
+
+/// Devices on an uplink are counted only where an uplink is counted.
+fn refuse_missing_uplink(containers: &[FileContainer], uplinks: &[String]) -> Result<(), Problem> {
+    let on_uplink = |container: &FileContainer| container.on_uplink.clone().filter(|set| *set.get_ref());
+    match containers.iter().find_map(on_uplink).filter(|_| uplinks.is_empty()) {
+        None => Ok(()),
+        Some(set) => Err(problem(
+            &set,
+            "on_uplink = true, but no uplink is named; name the interface below the container's device in `uplinks` \
+             under [node]",
+        )),
+    }
 }
 
 /// An interface name or a hardware address belongs to one container.
@@ -267,6 +281,7 @@ impl FileContainer {
             interfaces: interfaces.collect::<Result<_, _>>()?,
             macs: macs.collect::<Result<_, _>>()?,
             addresses: addresses.collect::<Result<_, _>>()?,
+            on_uplink: self.on_uplink.is_some_and(Spanned::into_inner),
         })
     }
 }

@@ -168,6 +168,7 @@ pub(super) struct FileContainer {
     pub(super) macs: Vec<Spanned<String>>,
     #[serde(default)]
     pub(super) addresses: Vec<Spanned<String>>,
+    pub(super) on_uplink: Option<Spanned<bool>>,
 }
 
 #[derive(Debug, Default, Deserialize)]

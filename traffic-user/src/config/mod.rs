@@ -216,6 +216,8 @@ pub struct ContainerConfig {
     pub macs: Vec<[u8; 6]>,
     /// Its local addresses and prefixes on shared interfaces.
     pub addresses: Vec<IpNet>,
+    /// Whether these are the addresses of a device that it has on an uplink of the node (macvlan, ipvlan).
+    pub on_uplink: bool,
 }
 
 impl Config {

@@ -147,7 +147,7 @@ fn rule((at, Rule { pattern, kind }): (usize, &Rule)) -> [(String, Value); 2] {
 }
 
 fn container((at, container): (usize, &ContainerConfig)) -> Vec<(String, Value)> {
-    let ContainerConfig { id, name, interfaces, macs, addresses } = container;
+    let ContainerConfig { id, name, interfaces, macs, addresses, on_uplink } = container;
     let macs: Vec<String> =
         macs.iter().map(|mac| mac.iter().map(|byte| hex(&[*byte])).collect::<Vec<_>>().join(":")).collect();
     let addresses: Vec<String> = addresses.iter().map(ToString::to_string).collect();
@@ -161,6 +161,7 @@ fn container((at, container): (usize, &ContainerConfig)) -> Vec<(String, Value)>
             .filter(|(_, list)| list.as_array().is_some_and(|list| !list.is_empty()))
             .map(|(name, list)| (key(name), list)),
     );
+    values.extend(on_uplink.then(|| (key("on_uplink"), json!(true))));
     values
 }
 
@@ -292,7 +293,7 @@ mod tests {
     use super::*;
 
     const FULL: &str = "\
-node = 'n7'
+node = { name = 'n7', uplinks = ['eno1'] }
 attach = 'tcx'
 class_order = 'longest-prefix'
 [classes.names]
@@ -314,6 +315,7 @@ macs = ['00:18:51:aa:bb:cc']
 addresses = [
   '10.0.0.1',
 ]
+on_uplink = true
 [drain]
 interval = '90s'
 [api]
@@ -345,9 +347,10 @@ token_file = '/etc/trafctl/token'
             ("container[0].name", json!("shop of Meier"), Some(18)),
             ("container[0].macs", json!(["00:18:51:aa:bb:cc"]), Some(19)),
             ("container[0].addresses", json!(["10.0.0.1/32"]), Some(20)),
-            ("drain.interval", json!("1m 30s"), Some(24)),
-            ("api.listen", json!("127.0.0.1:9177"), Some(26)),
-            ("api.token_file", json!("/etc/trafctl/token"), Some(27)),
+            ("container[0].on_uplink", json!(true), Some(23)),
+            ("drain.interval", json!("1m 30s"), Some(25)),
+            ("api.listen", json!("127.0.0.1:9177"), Some(27)),
+            ("api.token_file", json!("/etc/trafctl/token"), Some(28)),
             ("identities.command", Value::Null, None),
             ("identities.timeout", json!("5s"), None),
             ("classes.hold_if_removed", json!("20%"), None),

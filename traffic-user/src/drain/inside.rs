@@ -142,6 +142,7 @@ mod tests {
             mac: Some([2, 0, 0, 0, 0, 7]),
             kind: "macvlan".to_owned(),
             parent: Some("eno1".to_owned()),
+            parent_is_also: Vec::new(),
             statistics: InterfaceStatistics::default(),
         }
     }

@@ -100,7 +100,10 @@ impl CountedIn {
             |entry: &InterfaceEntry| entry.flags & (interface_flags::PRESENT | interface_flags::UPLINK) != 0;
         for entry in entries.filter(counts) {
             slots.interfaces.insert(entry.interface_slot);
-            if entry.flags & (interface_flags::SHARED | interface_flags::NO_SLOT) == 0 {
+            // On an uplink, the node's own packets are in it even if containers share the uplink.
+            let is_shared =
+                entry.flags & (interface_flags::SHARED | interface_flags::UPLINK) == interface_flags::SHARED;
+            if !is_shared && entry.flags & interface_flags::NO_SLOT == 0 {
                 slots.containers.insert(entry.container_slot);
             }
         }
@@ -127,11 +130,12 @@ mod tests {
             entry(PRESENT | SHARED, 1, 8),
             entry(PRESENT | NO_SLOT, 2, 9),
             entry(UPLINK, 3, 10),
+            entry(UPLINK | SHARED, 6, 13),
             entry(interface_flags::ORDINARY, 4, 11),
             entry(interface_flags::REPEATER, 5, 12),
         ];
         let slots = CountedIn::of(entries.into_iter());
-        assert_eq!(slots.containers, HashSet::from([7, 10]));
-        assert_eq!(slots.interfaces, HashSet::from([0, 1, 2, 3]));
+        assert_eq!(slots.containers, HashSet::from([7, 10, 13]));
+        assert_eq!(slots.interfaces, HashSet::from([0, 1, 2, 3, 6]));
     }
 }

@@ -32,6 +32,8 @@ pub struct NetInterface {
     pub obstacle: Option<&'static str>,
     /// Whether it is an uplink of the node: what comes in there is in to the node.
     pub is_uplink: bool,
+    /// Whether containers have devices on this uplink, which are counted there by their addresses.
+    pub is_shared_uplink: bool,
     /// Whether packets can pass: both its ends are up.
     pub has_carrier: bool,
     /// How often it got a carrier; 0 where the kernel does not say. It stays with the device.

@@ -17,7 +17,7 @@ use crate::{
         ContainerNames,
         interface_rules::{Ignored, Role},
     },
-    platform::{Platform, survey::Running},
+    platform::{Platform, inside::Inside, survey::Running},
 };
 
 /// What to do about an interface whose container is unknown.
@@ -25,8 +25,12 @@ const ADVICE: &str = "name its container under [[container]] in the configuratio
                       kind \"ignore\" for it under [interfaces]";
 
 /// What to do about a device in a container that has no end on this host.
-pub(super) const ADVICE_INSIDE: &str = "give the container a veth on a bridge instead, or add a rule of kind \"ignore\" \
-                                        for this name under [interfaces]";
+const ADVICE_INSIDE: &str = "give the container a veth on a bridge instead, or add a rule of kind \"ignore\" for this \
+                             name under [interfaces]";
+/// On what to do about one that is on an interface of the host.
+const ADVICE_ON_PARENT: &str = "have it counted there by the container's addresses (`on_uplink` under [[container]]), \
+                                give the container a veth on a bridge instead, or add a rule of kind \"ignore\" for \
+                                this name under [interfaces]";
 
 /// What is known of the host.
 #[derive(Debug, Serialize)]
@@ -45,6 +49,8 @@ pub struct HostReport {
     pub not_counted: Vec<NotCounted>,
     /// The devices in containers that have no end on this host, and so are not counted.
     pub without_host_end: Vec<WithoutHostEnd>,
+    /// The devices in containers that are counted on an uplink, by the containers' addresses.
+    pub on_uplinks: Vec<OnUplink>,
     /// The containers and machines that run and have no interface on this host.
     pub without_interface: Vec<Named>,
     /// The other interfaces.
@@ -63,6 +69,19 @@ pub struct FoundPlatform {
     pub title: String,
     /// What shows that it is here: paths, interfaces or cgroups.
     pub evidence: Vec<String>,
+}
+
+/// A device in a container that is counted on an uplink.
+#[derive(Debug, Serialize)]
+pub struct OnUplink {
+    /// Its container and its name there, as in `mail/eth0`.
+    pub interface: String,
+    /// Its kind as the kernel names it.
+    pub kind: String,
+    /// The uplink.
+    pub uplink: String,
+    /// The container.
+    pub owner: Named,
 }
 
 /// A container or machine.
@@ -195,6 +214,7 @@ pub fn describe(
         pending: Vec::new(),
         not_counted: Vec::new(),
         without_host_end: policy.inside().map(WithoutHostEnd::from).collect(),
+        on_uplinks: policy.on_uplinks().filter_map(|device| on_uplink(device, &names)).collect(),
         without_interface: Vec::new(),
         others: Vec::new(),
         problems: policy.problems(),
@@ -245,8 +265,10 @@ pub fn describe(
     // One that a name assigned has an interface too.
     let counted: Vec<&str> =
         report.interfaces.iter().filter_map(|one| Some(one.owner.as_ref()?.container.as_str())).collect();
-    let has_device =
-        |id: &str| report.without_host_end.iter().any(|one| one.container.as_deref() == Some(id));
+    let has_device = |id: &str| {
+        report.without_host_end.iter().any(|one| one.container.as_deref() == Some(id))
+            || report.on_uplinks.iter().any(|one| one.owner.container == id)
+    };
     let idle = running.filter(|running| {
         let id = running.owner.id.as_str();
         !counted.contains(&id) && !has_device(id)
@@ -265,7 +287,7 @@ impl HostReport {
     /// The devices in containers that are not counted, each with what to do.
     pub fn advice_on_devices(&self) -> impl Iterator<Item = String> {
         let all = self.without_host_end.iter();
-        all.map(|device| format!("{}: {}; {ADVICE_INSIDE}", device.interface, device.reason))
+        all.map(|device| problem_of_device(&device.interface, &device.reason, device.parent.is_some()))
     }
 }
 
@@ -283,6 +305,21 @@ impl Policy {
         };
         interfaces.iter().filter(is_left_out).collect()
     }
+}
+
+/// A device in a container that is not counted, and what to do.
+pub(super) fn problem_of_device(label: &str, why: &str, has_parent: bool) -> String {
+    format!("{label}: {why}; {}", if has_parent { ADVICE_ON_PARENT } else { ADVICE_INSIDE })
+}
+
+fn on_uplink(device: &Inside, names: &ContainerNames) -> Option<OnUplink> {
+    let owner = device.owner.as_ref().ok()?;
+    Some(OnUplink {
+        interface: device.label.clone(),
+        kind: device.kind.clone(),
+        uplink: device.parent.clone()?,
+        owner: Named::new(&owner.id, names, Some(owner.platform)),
+    })
 }
 
 fn pending(interface: &NetInterface, id: &ContainerId, reason: String) -> PendingOwner {

@@ -290,6 +290,7 @@ fn entry(
         true => presence | interface_flags::REVERSED,
         false => presence,
     };
+    let presence = if interface.is_shared_uplink { presence | interface_flags::SHARED } else { presence };
     let owner = match (container, container_slot) {
         (None, _) => interface_flags::SHARED,
         (Some(_), None) => interface_flags::NO_SLOT,

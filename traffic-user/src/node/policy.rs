@@ -7,7 +7,7 @@ use std::{
 
 use anyhow::{Context as _, bail};
 use ipnet::IpNet;
-use traffic_common::ADDRESS_WITHOUT_SLOT;
+use traffic_common::{ADDRESS_ON_UPLINK, ADDRESS_WITHOUT_SLOT};
 use traffic_model::ContainerId;
 
 use crate::{
@@ -200,7 +200,31 @@ impl Policy {
     /// The devices in containers that are not counted, without those that a rule says to ignore.
     pub fn inside(&self) -> impl Iterator<Item = &Inside> {
         let all = self.sources.survey.inside.iter();
-        all.filter(|device| !self.ownership.rules.ignores_inside(&device.label))
+        all.filter(|device| {
+            !self.ownership.rules.ignores_inside(&device.label) && !self.is_counted_on_uplink(device)
+        })
+    }
+
+    /// The devices in containers that are counted on an uplink, by the containers' addresses.
+    pub fn on_uplinks(&self) -> impl Iterator<Item = &Inside> {
+        self.sources.survey.inside.iter().filter(|device| self.is_counted_on_uplink(device))
+    }
+
+    fn is_counted_on_uplink(&self, device: &Inside) -> bool {
+        let Ok(owner) = &device.owner else { return false };
+        let mut entries = self.ownership.addresses.entries.iter();
+        entries.any(|entry| entry.is_on_uplink && entry.container == owner.id)
+            && self.config.uplinks.iter().any(|uplink| device.is_on(uplink))
+    }
+
+    /// Whether containers are counted on the uplinks, by their addresses.
+    pub fn shares_uplinks(&self) -> bool {
+        self.config.containers.iter().any(|container| container.on_uplink)
+    }
+
+    /// An uplink, as it is attached.
+    pub fn as_uplink(&self, interface: NetInterface) -> NetInterface {
+        NetInterface { is_shared_uplink: self.shares_uplinks(), ..interface.as_uplink() }
     }
 
     /// What people call the containers.
@@ -287,7 +311,11 @@ impl Policy {
     ) -> anyhow::Result<BTreeMap<IpNet, u32>> {
         let entries = self.ownership.addresses.entries.iter();
         entries
-            .map(|entry| Ok((entry.prefix, slot(&entry.container)?.unwrap_or(ADDRESS_WITHOUT_SLOT))))
+            .map(|entry| {
+                let slot = slot(&entry.container)?.unwrap_or(ADDRESS_WITHOUT_SLOT);
+                let place = if entry.is_on_uplink { ADDRESS_ON_UPLINK } else { 0 };
+                Ok((entry.prefix, slot | place))
+            })
             .collect()
     }
 

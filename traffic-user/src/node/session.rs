@@ -135,7 +135,7 @@ impl<K: NodeKernel + FinalReading> Session<K> {
             let (interface, wanted) = match role {
                 Role::Container(id) => (interface.clone(), Wanted::Container(id)),
                 Role::Shared => (interface.clone(), Wanted::Shared),
-                Role::Uplink => (interface.clone().as_uplink(), Wanted::Container(ContainerId::node())),
+                Role::Uplink => (policy.as_uplink(interface.clone()), Wanted::Container(ContainerId::node())),
                 // Most of these were never attached.
                 Role::Ignored(_) if self.registry.interface_of_index(interface.index).is_none() => {
                     self.describe(interface)?;

@@ -37,7 +37,7 @@ use crate::{
         maps::{self, Maps},
         records, tables,
     },
-    node::{Host, MORE_ADDRESSES, registry::Registry, slot_reclaim::Occupancy},
+    node::{Host, MORE_ADDRESSES, host_report, registry::Registry, slot_reclaim::Occupancy},
     time,
     vz::reset_baseline::BaselineFile,
 };
@@ -100,7 +100,10 @@ pub fn gather_with_counters(
     add(ProblemKind::Other, BaselineFile::new(state_dir).problems());
     add(ProblemKind::Configuration, config::last_good_problem(state_dir).into_iter().collect());
     add(ProblemKind::Owners, missing_addresses(host, maps)?.into_iter().collect());
-    let inside = host.policy.inside().map(|device| inside_problem(&device.label, &device.why()));
+    let inside = host
+        .policy
+        .inside()
+        .map(|device| host_report::problem_of_device(&device.label, &device.why(), device.parent.is_some()));
     add(ProblemKind::Interfaces, inside.collect());
     let without_slot = host.policy.without_slot(|id| registry.container_slot(id).is_some());
     add(ProblemKind::Tables, without_slot.into_iter().collect());
@@ -183,10 +186,6 @@ fn problems_of_files(host: &Host, class_table: &ClassTable, of_daemon: Vec<Probl
         _ => problem,
     }));
     found
-}
-
-fn inside_problem(label: &str, why: &str) -> String {
-    format!("{label}: {why}; {}", super::host_report::ADVICE_INSIDE)
 }
 
 fn missing_addresses(host: &Host, maps: &Maps) -> anyhow::Result<Option<String>> {

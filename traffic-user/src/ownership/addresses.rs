@@ -4,7 +4,11 @@
 //! the list that `trafctl address` keeps ([`super::address_file`]). [`crate::node`] writes the result into the
 //! kernel's maps.
 
-use std::{collections::BTreeMap, fmt, net::IpAddr};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+    net::IpAddr,
+};
 
 use ipnet::IpNet;
 use traffic_model::ContainerId;
@@ -41,6 +45,8 @@ pub struct AddressEntry {
     pub container: ContainerId,
     /// Where it was found.
     pub source: Source,
+    /// Whether it is that of a device on an uplink.
+    pub is_on_uplink: bool,
 }
 
 /// An address that two containers claim.
@@ -79,6 +85,7 @@ impl AddressOwners {
             let entry = |&address: &IpAddr| (IpNet::from(address), container.id.clone(), Source::VzConf);
             container.addresses.iter().map(entry)
         });
+        let on_uplink = config.containers.iter().filter(|container| container.on_uplink);
         let config = config.containers.iter().flat_map(|container| {
             let entry = |&prefix: &IpNet| (prefix, container.id.clone(), Source::Config);
             container.addresses.iter().map(entry)
@@ -86,11 +93,14 @@ impl AddressOwners {
         let listed = listed.iter().map(|(prefix, id)| (*prefix, id.clone(), Source::CommandLine));
 
         let aliases = vz_conf.aliases();
+        let known_as = |id: &ContainerId| aliases.get(id).cloned().unwrap_or_else(|| id.clone());
+        let on_uplink: BTreeSet<ContainerId> = on_uplink.map(|container| known_as(&container.id)).collect();
         let mut entries: BTreeMap<IpNet, AddressEntry> = BTreeMap::new();
         let mut conflicts = Vec::new();
         for (prefix, container, source) in vz.chain(config).chain(listed) {
-            let container = aliases.get(&container).cloned().unwrap_or(container);
-            let winner = AddressEntry { prefix, container, source };
+            let container = known_as(&container);
+            let is_on_uplink = on_uplink.contains(&container);
+            let winner = AddressEntry { prefix, container, source, is_on_uplink };
             if let Some(loser) = entries.insert(prefix, winner.clone())
                 && loser.container != winner.container
             {

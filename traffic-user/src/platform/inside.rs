@@ -41,6 +41,8 @@ pub struct Inside {
     pub kind: String,
     /// The interface of this host that it is on; `None` for a network card.
     pub parent: Option<String>,
+    /// The alternative names of that interface.
+    pub parent_is_also: Vec<String>,
     /// What the kernel counted on it, in the directions of the container.
     pub statistics: InterfaceStatistics,
 }
@@ -52,6 +54,11 @@ impl Inside {
             Some(parent) => format!("{} {} on {parent}", article(&self.kind), self.kind),
             None => "a network card of its own".to_owned(),
         }
+    }
+
+    /// Whether it is on the interface of this host that is called so.
+    pub fn is_on(&self, name: &str) -> bool {
+        self.parent.iter().chain(&self.parent_is_also).any(|parent| parent == name)
     }
 
     /// Whose it is, and why it is not counted.
@@ -150,14 +157,12 @@ impl Look {
     ) -> io::Result<()> {
         let found = unless_gone(ids.interfaces_in(namespace))?.unwrap_or_default();
         for interface in found {
-            let parent = match below(&interface, own) {
-                Below::Host(index) => Some(
-                    listed
-                        .iter()
-                        .find(|one| one.index == index)
-                        .map_or_else(|| format!("interface {index}"), |one| one.name.clone()),
-                ),
-                Below::Wire => None,
+            let (parent, parent_is_also) = match below(&interface, own) {
+                Below::Host(index) => match listed.iter().find(|one| one.index == index) {
+                    Some(parent) => (Some(parent.name.clone()), parent.alternative_names.clone()),
+                    None => (Some(format!("interface {index}")), Vec::new()),
+                },
+                Below::Wire => (None, Vec::new()),
                 Below::Itself => continue,
             };
             self.devices.push(Inside {
@@ -168,6 +173,7 @@ impl Look {
                 mac: interface.mac,
                 kind: interface.kind,
                 parent,
+                parent_is_also,
                 statistics: interface.statistics,
             });
         }

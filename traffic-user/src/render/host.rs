@@ -15,6 +15,7 @@ pub fn json(report: &HostReport) -> anyhow::Result<String> {
 
 /// The text for people.
 pub fn table(report: &HostReport) -> String {
+    let dash = || "-".to_owned();
     let mut text = format!("node {}, preset {}\n", report.node, report.preset);
     if report.platforms.is_empty() {
         text += "no platform found\n";
@@ -23,9 +24,8 @@ pub fn table(report: &HostReport) -> String {
         let platforms = platforms.map(|found| vec![found.title.clone(), found.evidence.join(", ")]);
         text += &format!("\n{}", rows(&["PLATFORM", "FOUND BY"], platforms));
     }
-    if !report.interfaces.is_empty() {
+    if !report.interfaces.is_empty() || !report.on_uplinks.is_empty() {
         let interfaces = report.interfaces.iter().map(|one| {
-            let dash = || "-".to_owned();
             let container = one.owner.as_ref().map_or_else(|| "(shared)".to_owned(), |o| o.container.clone());
             let of = |value: Option<String>| value.unwrap_or_else(dash);
             vec![
@@ -36,8 +36,17 @@ pub fn table(report: &HostReport) -> String {
                 one.rule.clone(),
             ]
         });
+        let on_uplinks = report.on_uplinks.iter().map(|device| {
+            vec![
+                device.interface.clone(),
+                device.owner.container.clone(),
+                device.owner.name.clone().unwrap_or_else(dash),
+                device.owner.platform.map_or_else(dash, str::to_owned),
+                format!("the container's addresses, on the uplink {}", device.uplink),
+            ]
+        });
         let header = ["INTERFACE", "CONTAINER", "NAME", "PLATFORM", "ASSIGNED BY"];
-        text += &format!("\n{}", rows(&header, interfaces));
+        text += &format!("\n{}", rows(&header, interfaces.chain(on_uplinks)));
     }
     if !report.without_interface.is_empty() {
         let names: Vec<_> = report.without_interface.iter().map(shown).collect();
@@ -89,7 +98,7 @@ mod tests {
 
     use super::*;
     use crate::node::{
-        host_report::{FoundPlatform, NotCounted, Other, OwnedInterface, PendingOwner},
+        host_report::{FoundPlatform, NotCounted, OnUplink, Other, OwnedInterface, PendingOwner},
         status::WithoutHostEnd,
     };
 
@@ -139,6 +148,12 @@ mod tests {
                 kind: "veth".to_owned(),
                 reason: "no container of a known platform".to_owned(),
                 advice: "name its container",
+            }],
+            on_uplinks: vec![OnUplink {
+                interface: "shop/eth1".to_owned(),
+                kind: "ipvlan".to_owned(),
+                uplink: "eno2".to_owned(),
+                owner: named("shop", None, Some("lxc")),
             }],
             without_host_end: vec![WithoutHostEnd {
                 interface: "mail/eth0".to_owned(),

@@ -54,6 +54,7 @@ fn an_interface_is_read_whatever_other_attributes_it_has() {
         ethernet: true,
         obstacle: None,
         is_uplink: false,
+        is_shared_uplink: false,
         has_carrier: true,
         carrier_ups: 6,
         statistics: InterfaceStatistics { packets: [22, 11], bytes: [44, 33] },

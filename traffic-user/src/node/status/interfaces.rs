@@ -91,7 +91,8 @@ impl Interfaces {
             match role {
                 Role::Container(id) => all.add(&hooks, counted, interface, Some(id))?,
                 Role::Uplink => {
-                    all.add(&hooks, counted, interface.as_uplink(), Some(ContainerId::node()))?;
+                    let interface = host.policy.as_uplink(interface);
+                    all.add(&hooks, counted, interface, Some(ContainerId::node()))?;
                 }
                 Role::Shared => all.add(&hooks, counted, interface, None)?,
                 Role::Unresolved { reason } if all.registry.is_renamed(&interface) => {
