@@ -71,8 +71,8 @@ fn open_with(
     // All plans follow from the schema. Otherwise a statement is prepared again whenever values are bound that
     // statistics could have something to say about.
     conn.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)?;
-    // A drain uses more statements than the default cache holds.
-    conn.set_prepared_statement_cache_capacity(64);
+    // A drain and the maintenance after it use more statements than the default cache holds, and more than 64.
+    conn.set_prepared_statement_cache_capacity(256);
     let known = known_version(migrations);
     let mut found = version(&conn, path)?;
     if found <= known {

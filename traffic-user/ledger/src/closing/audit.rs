@@ -163,7 +163,8 @@ impl Ledger {
             Level::Day | Level::Month => None,
         };
         let open = stale_units(view, &self.calendar, level)?;
-        let mut statement = view.prepare("SELECT start, end FROM unit WHERE level = ?1 ORDER BY start")?;
+        let mut statement =
+            view.prepare_cached("SELECT start, end FROM unit WHERE level = ?1 ORDER BY start")?;
         let mut rows = statement.query([level as u8])?;
         while let Some(row) = rows.next()? {
             let (start, end): (i64, i64) = (row.get(0)?, row.get(1)?);
@@ -206,11 +207,15 @@ fn audit_units(view: &Connection, audit: &mut Audit) -> Result<(), LedgerError> 
                 "SELECT DISTINCT start FROM {} EXCEPT SELECT start FROM unit WHERE level = ?1",
                 kind.rows_table(level)
             );
-            let mut unlisted: BTreeSet<i64> =
-                view.prepare(&sql)?.query_map([level as u8], |row| row.get(0))?.collect::<Result<_, _>>()?;
+            let mut unlisted: BTreeSet<i64> = view
+                .prepare_cached(&sql)?
+                .query_map([level as u8], |row| row.get(0))?
+                .collect::<Result<_, _>>()?;
             let units = "SELECT start FROM unit WHERE level = ?1";
-            let units: BTreeSet<i64> =
-                view.prepare(units)?.query_map([level as u8], |row| row.get(0))?.collect::<Result<_, _>>()?;
+            let units: BTreeSet<i64> = view
+                .prepare_cached(units)?
+                .query_map([level as u8], |row| row.get(0))?
+                .collect::<Result<_, _>>()?;
             let packed = read::packed_starts(view, &kind, level, (i64::MIN, i64::MAX))?;
             unlisted.extend(packed.difference(&units));
             if !unlisted.is_empty() {
@@ -230,7 +235,7 @@ fn audit_units(view: &Connection, audit: &mut Audit) -> Result<(), LedgerError> 
 }
 
 fn audit_chain(view: &Connection, audit: &mut Audit) -> Result<(), LedgerError> {
-    let mut statement = view.prepare("SELECT seq, kind, subject, hash FROM chain ORDER BY seq")?;
+    let mut statement = view.prepare_cached("SELECT seq, kind, subject, hash FROM chain ORDER BY seq")?;
     let mut rows = statement.query([])?;
     let mut expected_seq = 1;
     let mut latest = Version::One;
@@ -280,7 +285,7 @@ fn audit_closed(view: &Connection, audit: &mut Audit) -> Result<(), LedgerError>
         "SELECT (SELECT count(*) FROM ({live} EXCEPT {frozen}))
              + (SELECT count(*) FROM ({frozen} EXCEPT {live}))"
     );
-    let mut statement = view.prepare("SELECT id, start, name FROM period ORDER BY start")?;
+    let mut statement = view.prepare_cached("SELECT id, start, name FROM period ORDER BY start")?;
     let mut rows = statement.query([])?;
     while let Some(row) = rows.next()? {
         let (id, start, name): (i64, i64, String) = (row.get(0)?, row.get(1)?, row.get(2)?);

@@ -15,7 +15,7 @@ const MISSING_S: i64 = 600;
 /// Why a month should not be closed yet, and what to do; `None` if nothing speaks against it.
 pub(crate) fn objection(conn: &Connection, start: i64, end: i64) -> Result<Option<String>, LedgerError> {
     let figures = "SELECT 1 FROM unit WHERE start >= ?1 AND start < ?2";
-    if !conn.prepare(figures)?.exists([start, end])? {
+    if !conn.prepare_cached(figures)?.exists([start, end])? {
         return Ok(Some("it holds no figures; check the month, or close it empty with --force".to_owned()));
     }
     if let Some(line) = clock::load(conn)? {

@@ -81,7 +81,8 @@ pub(crate) fn compute(ledger: &Ledger, start: i64, end: i64) -> Result<Option<Ve
 
 /// Stores the rates of a period.
 pub(crate) fn store(conn: &Connection, period: i64, rates: &[ClosedRate]) -> Result<(), LedgerError> {
-    let mut insert = conn.prepare("INSERT INTO closed_rate VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)")?;
+    let mut insert =
+        conn.prepare_cached("INSERT INTO closed_rate VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)")?;
     for ClosedRate { container, class, basis, rates } in rates {
         let bits = |rate: Option<u64>| rate.unwrap_or_default().cast_signed();
         insert.execute(params![

@@ -88,7 +88,7 @@ impl Ledger {
         // One state of the file from the first entry to the last.
         let view = self.conn.unchecked_transaction().map_err(sql)?;
         let mut statement =
-            view.prepare("SELECT seq, kind, subject, hash FROM chain ORDER BY seq").map_err(sql)?;
+            view.prepare_cached("SELECT seq, kind, subject, hash FROM chain ORDER BY seq").map_err(sql)?;
         let mut rows = statement.query([]).map_err(sql)?;
         let mut previous: Option<String> = None;
         while let Some(row) = rows.next().map_err(sql)? {
@@ -130,8 +130,9 @@ impl Ledger {
     /// # Errors
     /// When the file cannot be read.
     pub fn class_tables(&self, hashes: &[String]) -> Result<Vec<KnownClassTable>, LedgerError> {
-        let mut statement =
-            self.conn.prepare("SELECT hash, loaded, prefixes FROM class_table ORDER BY loaded, hash")?;
+        let mut statement = self
+            .conn
+            .prepare_cached("SELECT hash, loaded, prefixes FROM class_table ORDER BY loaded, hash")?;
         let mut rows = statement.query([])?;
         let mut tables = Vec::new();
         while let Some(row) = rows.next()? {

@@ -99,7 +99,7 @@ impl Ledger {
     /// When no active container has this id, or the file cannot be read.
     pub fn preview_retire(&self, container: &str) -> Result<RetirePreview, LedgerError> {
         let find = "SELECT since FROM container WHERE name = ?1 AND retired IS NULL";
-        let mut statement = self.conn.prepare(find)?;
+        let mut statement = self.conn.prepare_cached(find)?;
         let mut rows = statement.query([container])?;
         let since =
             rows.next()?.ok_or_else(|| LedgerError::UnknownContainer(container.to_owned()))?.get(0)?;

@@ -127,7 +127,7 @@ fn has_dirty_units(conn: &Connection, (start, end): (i64, i64)) -> Result<bool, 
 fn parts(conn: &Connection) -> Result<Vec<Part>, LedgerError> {
     let mut parts = Vec::new();
     for kind in &KINDS {
-        let mut statement = conn.prepare(&format!("SELECT id FROM {} ORDER BY id", kind.keys[0]))?;
+        let mut statement = conn.prepare_cached(&format!("SELECT id FROM {} ORDER BY id", kind.keys[0]))?;
         let ids: Vec<i64> = statement.query_map([], |row| row.get(0))?.collect::<Result<_, _>>()?;
         let ends = ids.chunks(OWNERS).filter_map(<[i64]>::last).copied();
         for level in PACKED_LEVELS {

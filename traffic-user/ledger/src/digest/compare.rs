@@ -32,7 +32,7 @@ pub(crate) fn compare(conn: &Connection) -> Result<Compared, LedgerError> {
         compared.rows += rows;
         compared.rows_left += if is_left(name, part) { rows } else { 0 };
     }
-    let mut statement = conn.prepare("SELECT name, part, rows, sum FROM digest")?;
+    let mut statement = conn.prepare_cached("SELECT name, part, rows, sum FROM digest")?;
     let mut rows = statement.query([])?;
     let mut differing = Vec::new();
     while let Some(row) = rows.next()? {

@@ -96,7 +96,7 @@ struct Table {
 
 impl Table {
     fn all(conn: &Connection) -> rusqlite::Result<Vec<Self>> {
-        let mut statement = conn.prepare(
+        let mut statement = conn.prepare_cached(
             "SELECT s.name, c.name FROM sqlite_schema AS s JOIN pragma_table_info(s.name) AS c
              WHERE s.type = 'table' AND s.name NOT LIKE 'sqlite\\_%' ESCAPE '\\' AND s.name <> 'digest'
              ORDER BY s.name, c.cid",
@@ -189,7 +189,7 @@ fn compute(conn: &Connection, tables: &[Table]) -> rusqlite::Result<Parts> {
     let mut parts = Parts::new();
     let mut buffer = Vec::new();
     for (name, sql) in tables.chain([("sqlite_schema", SCHEMA.to_owned())]) {
-        let mut statement = conn.prepare(&sql)?;
+        let mut statement = conn.prepare_cached(&sql)?;
         let columns = statement.column_count();
         let mut rows = statement.query([])?;
         // Rows of one part are neighbours, and there are millions of them.
@@ -220,7 +220,7 @@ pub(crate) fn create(conn: &Connection) -> Result<(), LedgerError> {
 
 fn write(conn: &Connection, parts: &Parts) -> rusqlite::Result<()> {
     let mut insert =
-        conn.prepare("INSERT OR REPLACE INTO digest (name, part, rows, sum) VALUES (?1, ?2, ?3, ?4)")?;
+        conn.prepare_cached("INSERT OR REPLACE INTO digest (name, part, rows, sum) VALUES (?1, ?2, ?3, ?4)")?;
     for (name, part, digest) in flat(parts).filter(|(_, _, digest)| *digest != Digest::default()) {
         insert.execute(params![name, part, digest.rows, digest.sum.to_be_bytes()])?;
     }

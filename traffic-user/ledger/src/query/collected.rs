@@ -42,10 +42,10 @@ pub(crate) struct Owners {
 
 impl Owners {
     pub fn read(view: &Connection) -> Result<Self, LedgerError> {
-        let mut statement = view.prepare("SELECT id, name, container FROM interface")?;
+        let mut statement = view.prepare_cached("SELECT id, name, container FROM interface")?;
         let rows = statement.query_map([], |row| Ok((row.get(0)?, (row.get(1)?, row.get(2)?))))?;
         let interfaces: HashMap<i64, (String, i64)> = rows.collect::<Result<_, _>>()?;
-        let mut statement = view.prepare("SELECT id, label FROM container")?;
+        let mut statement = view.prepare_cached("SELECT id, label FROM container")?;
         let rows = statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?;
         let labels = rows.collect::<Result<_, _>>()?;
         let own = interfaces
@@ -105,7 +105,7 @@ const fn four(row: &AnyRow) -> Sums {
 /// The interfaces of containers.
 fn interfaces_of(view: &Connection, containers: &[i64]) -> Result<Vec<i64>, LedgerError> {
     let sql = format!("SELECT id FROM interface WHERE container IN ({})", list(containers));
-    let mut statement = view.prepare(&sql)?;
+    let mut statement = view.prepare_cached(&sql)?;
     Ok(statement.query_map([], |row| row.get(0))?.collect::<Result<_, _>>()?)
 }
 
@@ -115,8 +115,9 @@ fn list(numbers: &[i64]) -> String {
 
 /// The series that were imported from PVA.
 pub(crate) fn pva_series(view: &Connection) -> Result<Vec<i64>, LedgerError> {
-    let mut statement = view
-        .prepare("SELECT s.id FROM stream s JOIN epoch e ON e.id = s.epoch WHERE e.boot_id = 'pva-import'")?;
+    let mut statement = view.prepare_cached(
+        "SELECT s.id FROM stream s JOIN epoch e ON e.id = s.epoch WHERE e.boot_id = 'pva-import'",
+    )?;
     let series_count = statement.query_map([], |row| row.get(0))?;
     Ok(series_count.collect::<Result<_, _>>()?)
 }

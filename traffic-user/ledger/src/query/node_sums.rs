@@ -184,7 +184,7 @@ fn read_rows(
     let flags = FunctionFlags::SQLITE_UTF8 | FunctionFlags::SQLITE_DETERMINISTIC;
     view.create_aggregate_function("sums_of_classes", 5, flags, SumsOfClasses)?;
     let table = TRAFFIC.rows_table(Level::FiveMinutes);
-    let mut statement = view.prepare(&format!(
+    let mut statement = view.prepare_cached(&format!(
         "SELECT start, sums_of_classes(class, in_packets, in_bytes, out_packets, out_bytes) FROM {table}
          WHERE start >= ?1 AND start < ?2 GROUP BY start"
     ))?;

@@ -49,7 +49,7 @@ pub(crate) type Late = BTreeMap<(i64, i64), Spread>;
 
 /// The late readings that cover any of a range.
 pub(crate) fn late(view: &Connection, range: (i64, i64)) -> Result<Late, LedgerError> {
-    let mut statement = view.prepare(
+    let mut statement = view.prepare_cached(
         "SELECT bucket, stream, start, end FROM span
          WHERE (start < bucket - ?3 OR end > bucket + 300 + ?3) AND start < ?2 AND end > ?1",
     )?;

@@ -362,7 +362,7 @@ pub(crate) fn store_existing(conn: &Connection) -> rusqlite::Result<()> {
 
 /// Does the same by the rules of a calendar.
 pub(crate) fn store_existing_by(conn: &Connection, calendar: &Calendar) -> Result<(), LedgerError> {
-    let mut statement = conn.prepare(
+    let mut statement = conn.prepare_cached(
         "SELECT level, start, end FROM unit WHERE level >= 2
          UNION SELECT 3, start, end FROM period ORDER BY level, start",
     )?;
@@ -378,7 +378,7 @@ pub(crate) fn store_existing_by(conn: &Connection, calendar: &Calendar) -> Resul
         .execute(params![level, start, end, name.to_string()])?;
     }
     let borders = Borders::new(conn, calendar);
-    let mut statement = conn.prepare("SELECT start FROM unit WHERE level < 2 ORDER BY start")?;
+    let mut statement = conn.prepare_cached("SELECT start FROM unit WHERE level < 2 ORDER BY start")?;
     let starts: Vec<i64> = statement.query_map([], |row| row.get(0))?.collect::<Result<_, _>>()?;
     starts.into_iter().try_for_each(|start| borders.book(start))
 }

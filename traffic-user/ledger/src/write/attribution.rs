@@ -294,7 +294,7 @@ pub(crate) fn has_open_rows(conn: &Connection, container: i64) -> bool {
         Level::ALL.into_iter().any(|level| {
             let (table, key) = (kind.table(level), kind.keys[0]);
             let sql = format!("SELECT 1 FROM {table} t WHERE t.{key} = {owner} AND {OPEN}");
-            conn.prepare(&sql).unwrap().exists([]).unwrap()
+            conn.prepare_cached(&sql).unwrap().exists([]).unwrap()
         })
     })
 }

@@ -227,7 +227,7 @@ fn describe([in_packets, in_bytes, out_packets, out_bytes]: &Sums) -> String {
 
 fn epochs(conn: &Connection) -> Result<BTreeMap<i64, EpochTotals>, LedgerError> {
     let mut epochs: BTreeMap<i64, EpochTotals> = BTreeMap::new();
-    let mut statement = conn.prepare(
+    let mut statement = conn.prepare_cached(
         "SELECT e.id, e.epoch, e.created, b.losses, b.kind,
              in_packets, in_bytes, out_packets, out_bytes,
              last_in_packets, last_in_bytes, last_out_packets, last_out_bytes,
@@ -258,7 +258,7 @@ fn sums_of_rows(conn: &Connection, calendar: &Calendar) -> Result<BTreeMap<(i64,
         Ok(row.get::<_, Option<i64>>(0)?.zip(row.get::<_, Option<i64>>(1)?))
     })?;
     let Some((first, last)) = span else { return Ok(sums) };
-    let mut statement = conn.prepare("SELECT id, epoch FROM stream")?;
+    let mut statement = conn.prepare_cached("SELECT id, epoch FROM stream")?;
     let epochs: BTreeMap<i64, i64> =
         statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?.collect::<Result<_, _>>()?;
     let borders = Borders::new(conn, calendar);

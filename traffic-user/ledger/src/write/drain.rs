@@ -141,7 +141,7 @@ pub(crate) fn run(
         frozen: &frozen,
         last_bucket_s: prior.latest.as_ref().map(|last| last.bucket_s),
     };
-    let mut holds = transaction.prepare("SELECT 1 FROM unit WHERE level = 0 AND start = ?1")?;
+    let mut holds = transaction.prepare_cached("SELECT 1 FROM unit WHERE level = 0 AND start = ?1")?;
     let mut drain = Drain {
         transaction: &transaction,
         snapshot,
@@ -248,7 +248,7 @@ impl<'a> Drain<'a> {
         last: &LastReadings,
         lives: &HashMap<(&str, u32), ContainerLife>,
     ) -> Result<usize, LedgerError> {
-        let mut upsert = self.transaction.prepare(&TRAFFIC.upsert())?;
+        let mut upsert = self.transaction.prepare_cached(&TRAFFIC.upsert())?;
         let mut rows = 0;
         for (key, change) in self.changes(&last.classes, difference::class_readings(self.snapshot)) {
             let Some(life) = lives.get(&(key.container.as_str(), key.generation)) else { continue };
@@ -357,7 +357,7 @@ impl<'a> Drain<'a> {
         last: &LastReadings,
         interfaces: &HashMap<(&str, u32), i64>,
     ) -> Result<usize, LedgerError> {
-        let mut upsert = self.transaction.prepare(&FAULT.upsert())?;
+        let mut upsert = self.transaction.prepare_cached(&FAULT.upsert())?;
         let mut rows = 0;
         for (key, change) in self.changes(&last.faults, difference::fault_readings(self.snapshot)) {
             let interface = match interfaces.get(&(key.interface.as_str(), key.generation)) {
@@ -382,7 +382,7 @@ impl<'a> Drain<'a> {
         last: &LastReadings,
         interfaces: &HashMap<(&str, u32), i64>,
     ) -> Result<usize, LedgerError> {
-        let mut upsert = self.transaction.prepare(&PASSED.upsert())?;
+        let mut upsert = self.transaction.prepare_cached(&PASSED.upsert())?;
         let mut rows = 0;
         let now = difference::interface_readings(self.snapshot);
         for (key, change) in self.changes(&last.interfaces, now) {

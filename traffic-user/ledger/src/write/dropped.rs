@@ -122,7 +122,7 @@ impl Drain<'_> {
         if meaning != Meaning::Continued {
             delete(self.transaction, self.epoch)?;
         }
-        let mut upsert = self.transaction.prepare(&DROPPED.upsert())?;
+        let mut upsert = self.transaction.prepare_cached(&DROPPED.upsert())?;
         let mut rows = 0;
         for (key, change) in difference::differences(previous, difference::drop_readings(drops)) {
             let Some(life) = lives.get(&(key.container.as_str(), key.generation)) else { continue };

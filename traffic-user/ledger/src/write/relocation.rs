@@ -136,7 +136,7 @@ impl Move<'_> {
                 format!("SELECT start FROM {table} WHERE start >= ?1 AND stream IN {SERIES}")
             })
             .collect();
-        let mut statement = self.conn.prepare(&format!("{} ORDER BY 1", of_kinds.join(" UNION ")))?;
+        let mut statement = self.conn.prepare_cached(&format!("{} ORDER BY 1", of_kinds.join(" UNION ")))?;
         Ok(statement.query_map([self.from_s], |row| row.get(0))?.collect::<Result<_, _>>()?)
     }
 
@@ -198,7 +198,7 @@ impl Move<'_> {
         }
         let of_kinds: Vec<String> =
             KINDS.iter().map(|kind| format!("SELECT start FROM temp.moved_{}", kind.name)).collect();
-        let mut statement = self.conn.prepare(&of_kinds.join(" UNION "))?;
+        let mut statement = self.conn.prepare_cached(&of_kinds.join(" UNION "))?;
         let starts: Vec<i64> = statement.query_map([], |row| row.get(0))?.collect::<Result<_, _>>()?;
         for start in starts {
             borders.book(start)?;

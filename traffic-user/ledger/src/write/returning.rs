@@ -210,7 +210,7 @@ fn by_others(conn: &Connection, epoch: i64, boot_id: &str) -> Result<ByOthers, L
          AND own.drains < e.drains AND own.last_wall_ms <= e.created * 1000 + 999)";
     const IN_OUT: &str = "sum(r.in_packets), sum(r.in_bytes), sum(r.out_packets), sum(r.out_bytes)";
     let mut others = ByOthers::default();
-    let mut statement = conn.prepare(&format!(
+    let mut statement = conn.prepare_cached(&format!(
         "SELECT c.name, r.class, r.family, {IN_OUT} FROM epoch e JOIN container_life l ON l.epoch = e.id
          JOIN class_reading r ON r.life = l.id JOIN container c ON c.id = l.container WHERE {LATER}
          GROUP BY 1, 2, 3"
@@ -220,7 +220,7 @@ fn by_others(conn: &Connection, epoch: i64, boot_id: &str) -> Result<ByOthers, L
         let family = if row.get::<_, u32>(2)? == 0 { Family::Ipv4 } else { Family::Ipv6 };
         others.classes.insert((row.get(0)?, row.get(1)?, family as u32), readings::values(row, 3)?);
     }
-    let mut statement = conn.prepare(&format!(
+    let mut statement = conn.prepare_cached(&format!(
         "SELECT l.name, r.fault, {IN_OUT} FROM epoch e JOIN interface_life l ON l.epoch = e.id
          JOIN fault_reading r ON r.life = l.id WHERE {LATER} GROUP BY 1, 2"
     ))?;
@@ -231,7 +231,7 @@ fn by_others(conn: &Connection, epoch: i64, boot_id: &str) -> Result<ByOthers, L
             others.faults.insert((row.get(0)?, number), readings::values(row, 2)?);
         }
     }
-    let mut statement = conn.prepare(&format!(
+    let mut statement = conn.prepare_cached(&format!(
         "SELECT l.name, sum(r.in_packets), sum(r.in_bytes), sum(r.in_skbs), sum(r.in_skb_bytes),
              sum(r.in_estimated_packets), sum(r.in_estimated_bytes), sum(r.out_packets), sum(r.out_bytes),
              sum(r.out_skbs), sum(r.out_skb_bytes), sum(r.out_estimated_packets), sum(r.out_estimated_bytes)
