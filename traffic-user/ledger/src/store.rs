@@ -37,6 +37,9 @@ use crate::{
     },
 };
 
+/// Moves the log into the main file and empties it.
+const CHECKPOINT: &str = "PRAGMA wal_checkpoint(TRUNCATE)";
+
 /// Settings of a ledger.
 #[derive(Clone, Debug, PartialEq)]
 pub struct LedgerConfig {
@@ -370,9 +373,27 @@ impl Ledger {
     pub fn checkpoint(&self) -> Result<bool, LedgerError> {
         // Do not wait for readers: the next drain comes soon.
         self.conn.busy_timeout(Duration::ZERO)?;
-        let busy = self.conn.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get::<_, bool>(0));
+        let busy = self.conn.query_row(CHECKPOINT, [], |row| row.get::<_, bool>(0));
         self.conn.busy_timeout(self.patience)?;
         Ok(!busy?)
+    }
+
+    /// Makes sure that a change that cannot be made again is not lost with the log: moves it into the main file, for
+    /// which it waits for readers. Called after such a change was committed and before anybody is told of it.
+    ///
+    /// # Errors
+    /// With [`LedgerError::Replaced`] when a file was removed or replaced meanwhile, and when the file cannot be
+    /// written. The change may be lost then.
+    pub(crate) fn keep_for_good(&self) -> Result<(), LedgerError> {
+        let is_moved = !self.conn.query_row(CHECKPOINT, [], |row| row.get::<_, bool>(0))?;
+        self.check_files()?;
+        if !is_moved {
+            tracing::warn!(
+                "the last change is only in the log of {} while another process reads; do not remove the log",
+                self.path.display()
+            );
+        }
+        Ok(())
     }
 
     /// Stores a class table under its hash, as the text that its owner loaded.
@@ -438,7 +459,7 @@ impl Ledger {
     pub fn retire(&self, container: &str, now: Timestamp) -> Result<String, LedgerError> {
         self.check_files()?;
         let label = format!("{container}@{:.0}", now.round(jiff::Unit::Second)?);
-        digest::change(&self.conn, |transaction| {
+        let retired = digest::change(&self.conn, |transaction| {
             let is_active = "SELECT 1 FROM container WHERE name = ?1 AND retired IS NULL";
             if !transaction.prepare_cached(is_active)?.exists([container])? {
                 return Err(LedgerError::UnknownContainer(container.to_owned()));
@@ -454,7 +475,9 @@ impl Ledger {
                 params![container, now.as_second(), label],
             )?;
             Ok(label)
-        })
+        })?;
+        self.keep_for_good()?;
+        Ok(retired)
     }
 
     /// Writes a complete copy of the ledger while it is in use.

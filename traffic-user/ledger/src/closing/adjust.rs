@@ -39,7 +39,7 @@ impl Ledger {
         let (of, mut adjusted) = evaluate(&transaction, &period, request)?;
         adjusted.chained = Some(insert(&transaction, (of.period, of.container), &adjusted.adjustment)?);
         digest::commit(transaction)?;
-        self.checkpoint()?;
+        self.keep_for_good()?;
         Ok(adjusted)
     }
 }
@@ -193,7 +193,7 @@ fn family_of(
     if let Some(family) = request.family {
         return Ok(family);
     }
-    let mut statement = conn.prepare(
+    let mut statement = conn.prepare_cached(
         "SELECT DISTINCT family FROM closed_row WHERE period = ?1 AND number = ?2 AND class = ?3 ORDER BY 1",
     )?;
     let key = params![subject.period, subject.container, request.class];

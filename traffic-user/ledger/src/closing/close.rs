@@ -76,7 +76,7 @@ impl Ledger {
         }
         Borders::new(&transaction, &self.calendar).store(Level::Month, start)?;
         let period = transaction
-            .prepare("INSERT INTO period (name, start, end, closed) VALUES (?1, ?2, ?3, ?4)")?
+            .prepare_cached("INSERT INTO period (name, start, end, closed) VALUES (?1, ?2, ?3, ?4)")?
             .insert(params![name, start, end, now.as_second()])?;
         transaction.execute(
             "INSERT INTO closed_row
@@ -94,7 +94,7 @@ impl Ledger {
         extend_chain(&transaction, "period", period)?;
         delivered::correct(&transaction, (period, &name, start), now)?;
         digest::commit(transaction)?;
-        self.checkpoint()?;
+        self.keep_for_good()?;
         let closed =
             periods_within(&self.conn, Timestamp::from_second(start)?, Timestamp::from_second(end)?)?;
         closed.into_iter().next().ok_or(LedgerError::NotClosed(name))
@@ -145,7 +145,7 @@ pub(crate) fn require_closable(
     now: Timestamp,
 ) -> Result<Option<String>, LedgerError> {
     let &Month { start, end, .. } = month;
-    if conn.prepare("SELECT 1 FROM period WHERE start < ?2 AND end > ?1")?.exists([start, end])? {
+    if conn.prepare_cached("SELECT 1 FROM period WHERE start < ?2 AND end > ?1")?.exists([start, end])? {
         return Err(month.refuse("it is already closed"));
     }
     let last = last_bucket(conn)?;

@@ -218,7 +218,7 @@ impl Ledger {
         ids::set_meta(&transaction, "pva_splits", i64::from(splits))?;
         ids::set_meta(&transaction, "pva_fine_from", state.fine_from)?;
         digest::commit(transaction)?;
-        self.checkpoint()?;
+        self.keep_for_good()?;
         Ok(imported)
     }
 }

@@ -8,8 +8,12 @@ use std::{
 };
 
 use rusqlite::Connection;
+use traffic_model::ContainerId;
 
-use crate::{Ledger, LedgerConfig, LedgerError, set_aside_anothers_log, testing::*, wal_guard::beside};
+use crate::{
+    AdjustmentRequest, Ledger, LedgerConfig, LedgerError, set_aside_anothers_log, testing::*,
+    wal_guard::beside,
+};
 
 /// The file that a child process works on.
 const FILE: &str = "TRAFCTL_TEST_FILE";
@@ -93,6 +97,79 @@ fn a_removed_log_or_index_is_noticed_before_anything_is_written() {
         assert!(retired.contains("result: 101@"), "{removed:?}: {retired}");
         assert_eq!(ledger.audit().unwrap().problems, [""; 0]);
     }
+}
+
+/// What a command made known while the daemon has the file open, and then somebody removes the log. Returns the
+/// ledger as the daemon opens it again.
+fn after_removal<T>(file: File, command: impl FnOnce(&mut Ledger) -> T) -> (File, T) {
+    let path = file.ledger.path().to_owned();
+    let done = command(&mut open(&path).unwrap());
+    for suffix in ["-wal", "-shm"] {
+        fs::remove_file(beside(&path, suffix)).unwrap();
+    }
+    assert!(file.ledger.replaced_file().is_some());
+    let File { ledger, dir } = file;
+    ledger.close_without_log();
+    let ledger = open(&path).unwrap();
+    assert_eq!(ledger.audit().unwrap().problems, [""; 0]);
+    (File { ledger, dir }, done)
+}
+
+/// Whoever removes the log of a ledger in use removes what is only there. A drain is repeated, these are not.
+#[test]
+fn what_cannot_be_undone_outlives_the_log() {
+    let (mut file, mut node) = drained();
+    let pending = ContainerId::pending("veth1", 7, node.wall.as_second().unsigned_abs());
+    for _ in 0..30 {
+        node.traffic("101", 1, [1, 100, 2, 200]).traffic_in(pending.as_str(), 7, 1, [1, 50, 0, 0]);
+        node.pass(86_400).drain(&mut file.ledger);
+    }
+    let now = node.wall;
+    let (file, label) = after_removal(file, |ledger| ledger.retire("101", now).unwrap());
+    assert!(file.ledger.has_label(&label).unwrap(), "the retirement");
+    let (file, closed) = after_removal(file, |ledger| ledger.close_anyway("2026-11", now).unwrap());
+    assert_eq!(file.ledger.closed_periods().unwrap(), [closed]);
+    let request = AdjustmentRequest {
+        period: "2026-11".to_owned(),
+        container: label,
+        class: 1,
+        family: None,
+        packets: [0, 1],
+        bytes: [5, 0],
+        reason: "found".to_owned(),
+        made: now,
+    };
+    let (file, adjusted) = after_removal(file, |ledger| ledger.adjust(&request).unwrap());
+    let chain_hash = file.ledger.audit().unwrap().chain_hash;
+    assert_eq!(chain_hash, adjusted.chained.map(|entry| entry.hash), "the correction");
+    let attribute = |ledger: &mut Ledger| {
+        ledger.attribute(pending.as_str(), &id("102"), "found", now).unwrap().unwrap();
+    };
+    let (file, ()) = after_removal(file, attribute);
+    assert!(file.ledger.knows_container("102").unwrap(), "the attribution");
+}
+
+/// The same while a report is read, which keeps the log from being moved: the command waits for it.
+#[test]
+fn what_cannot_be_undone_waits_for_readers() {
+    let (file, node) = drained();
+    let path = file.ledger.path().to_owned();
+    let reader = Ledger::open_beside_writer(&path).unwrap();
+    reader.conn.execute_batch("BEGIN; SELECT count(*) FROM epoch").unwrap();
+    let reading = std::thread::spawn(move || {
+        std::thread::sleep(std::time::Duration::from_millis(300));
+        drop(reader);
+    });
+    let (file, label) = after_removal(file, |ledger| ledger.retire("101", node.wall).unwrap());
+    reading.join().unwrap();
+    assert!(file.ledger.has_label(&label).unwrap());
+}
+
+#[test]
+fn what_cannot_be_undone_is_not_reported_as_done_when_the_log_was_removed() {
+    let (file, _) = drained();
+    fs::remove_file(beside(file.ledger.path(), "-wal")).unwrap();
+    assert!(matches!(file.ledger.keep_for_good(), Err(LedgerError::Replaced { .. })));
 }
 
 /// What a process that does not check wrote into a log with a new index survives the end of the old

@@ -144,7 +144,7 @@ impl Ledger {
             let owner = ids::container(transaction, owner.as_str(), "ct", made.as_second())?;
             attribute(transaction, (number, owner), made, Source::Hand(reason)).map(Some)
         })?;
-        self.checkpoint()?;
+        self.keep_for_good()?;
         Ok(attributed)
     }
 }
