@@ -119,6 +119,20 @@ impl Ledger {
         config: LedgerConfig,
         progress: &OnProgress,
     ) -> Result<Self, LedgerError> {
+        Self::open_by(path, config, progress, |path| {
+            let mut conn = migrate::open(path, progress)?;
+            digest::follow(&mut conn)?;
+            Ok(conn)
+        })
+    }
+
+    /// As [`Ledger::open_with_progress`], by a connection that notes its changes: in the simulator, one that exists.
+    pub(crate) fn open_by(
+        path: &Path,
+        config: LedgerConfig,
+        progress: &OnProgress,
+        connect: impl FnOnce(&Path) -> Result<Connection, LedgerError>,
+    ) -> Result<Self, LedgerError> {
         // Before anything opens it: a FIFO would never be opened.
         read_only::require_regular(path).map_err(|source| migrate::open_error(path, source))?;
         wal_guard::check(path)?;
@@ -133,8 +147,7 @@ impl Ledger {
             // A name that was mistyped would stay in the new file for good.
             return Err(LedgerError::UnknownZone(calendar.zone_name().to_owned()));
         }
-        let mut conn = migrate::open(path, progress)?;
-        digest::follow(&mut conn)?;
+        let conn = connect(path)?;
         let calendar = with_substitute(&conn, calendar)?;
         match stored_calendar(&conn)? {
             // One statement writes both values. If the process were killed between two, the ledger could not

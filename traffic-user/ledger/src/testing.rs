@@ -19,6 +19,7 @@ use traffic_model::{
 
 use crate::{
     AdjustmentRequest, DrainContext, DrainOutcome, DrainTrigger, Ledger, LedgerConfig, LedgerError,
+    OnProgress,
     schema::{DROPPED, KINDS_BEFORE_12, PACKED_LEVELS, packed_levels},
 };
 
@@ -131,6 +132,11 @@ pub struct Node {
 /// Adds to sums.
 pub fn add(total: &mut Sums, sums: Sums) {
     total.iter_mut().zip(sums).for_each(|(total, value)| *total += value);
+}
+
+/// Progress that nobody looks at.
+pub fn quietly() -> OnProgress {
+    std::sync::Arc::new(|_| {})
 }
 
 pub fn time(unix_s: i64) -> Timestamp {

@@ -121,7 +121,7 @@ fn bytes(totals: &Totals) -> BTreeMap<u8, [u64; 2]> {
 fn frozen_rows(ledger: &Ledger, name: &str) -> BTreeMap<u8, [u64; 2]> {
     let sql = "SELECT r.class, sum(r.in_bytes), sum(r.out_bytes) FROM closed_row r
         JOIN period p ON p.id = r.period WHERE p.name = ?1 GROUP BY 1";
-    let mut statement = ledger.conn.prepare(sql).unwrap();
+    let mut statement = ledger.conn.prepare_cached(sql).unwrap();
     let value = |row: &rusqlite::Row<'_>, at| row.get::<_, i64>(at).map(i64::cast_unsigned);
     let rows = statement.query_map([name], |row| Ok((row.get(0)?, [value(row, 1)?, value(row, 2)?])));
     rows.unwrap().map(Result::unwrap).collect()
@@ -147,7 +147,7 @@ fn check_borders(ledger: &Ledger) {
     let of_level = |level: u8| -> Vec<(i64, i64, String)> {
         let mut statement = ledger
             .conn
-            .prepare("SELECT start, end, name FROM border WHERE level = ?1 ORDER BY start")
+            .prepare_cached("SELECT start, end, name FROM border WHERE level = ?1 ORDER BY start")
             .unwrap();
         let rows = statement.query_map([level], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)));
         rows.unwrap().map(Result::unwrap).collect()

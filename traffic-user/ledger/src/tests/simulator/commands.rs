@@ -178,6 +178,8 @@ impl World {
             return;
         }
         self.log.push("migrated from version 3".to_owned());
+        // Its schema is known to nobody.
+        self.reuses = false;
         self.maintain(random);
         self.ledger().conn.execute_batch(&as_version_3()).unwrap();
         self.ledger().checkpoint().unwrap();

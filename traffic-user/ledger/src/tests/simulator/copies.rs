@@ -76,10 +76,10 @@ impl World {
 
     /// Puts a copy of the ledger in its place.
     pub fn put_back(&mut self, copy: Copy) {
-        drop(self.ledger.take());
+        self.end_process();
         self.disk.put_files(&self.path, copy.files);
         self.book = copy.book;
-        self.ledger = Some(self.open().unwrap());
+        self.ledger = Some(self.open_again().unwrap());
     }
 
     pub fn restore(&mut self, random: &mut Random) {
@@ -122,7 +122,6 @@ impl World {
     /// did not change since the reader began, so the file holds no state at all.
     pub fn copy_beside_reader(&mut self, random: &mut Random) {
         self.log.push("a copy beside a reader".to_owned());
-        // A retirement is only in the log until the next drain.
         self.ledger().checkpoint().unwrap();
         let reader = Ledger::open_read_only(&self.path).unwrap();
         reader.conn.execute_batch("BEGIN; SELECT count(*) FROM epoch").unwrap();
@@ -183,6 +182,7 @@ impl World {
             dice: self.dice.clone(),
             drop_dice: self.drop_dice.clone(),
             log: vec!["a clone".to_owned()],
+            reuses: self.reuses,
         };
         let refused = clone.open();
         assert!(matches!(refused, Err(LedgerError::OtherMachine)), "{refused:?}");

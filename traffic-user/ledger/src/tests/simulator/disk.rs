@@ -43,12 +43,14 @@ pub struct Inode {
     /// Whether its name is on the disk.
     is_linked: bool,
     pub locks: Locks,
-    /// The memory that all connections to a ledger share. Boxed, because SQLite keeps its address.
-    pub shared_memory: Vec<Box<[u64; REGION_WORDS]>>,
+    pub shared_memory: SharedMemory,
 }
 
+/// The memory that all connections to a ledger share. Boxed, because SQLite keeps its address.
+pub type SharedMemory = Vec<Box<[u64; REGION_WORDS]>>;
+
 /// The locks of all connections to a file.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, PartialEq, Eq)]
 pub struct Locks {
     /// Connections that read.
     pub shared: usize,

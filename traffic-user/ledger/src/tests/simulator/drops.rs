@@ -99,7 +99,7 @@ pub fn totals(ledger: &Ledger) -> Dropped {
             DROPPED.table(level),
             level as u8,
         );
-        let mut statement = ledger.conn.prepare(&sql).unwrap();
+        let mut statement = ledger.conn.prepare_cached(&sql).unwrap();
         let mut rows = statement.query([]).unwrap();
         while let Some(row) = rows.next().unwrap() {
             let value = |at| row.get::<_, i64>(at).unwrap().cast_unsigned();

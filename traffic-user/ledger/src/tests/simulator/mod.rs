@@ -7,6 +7,7 @@
 //! a while.
 //!
 //! - `disk`, `vfs`: a disk in memory below SQLite, which stops at a write and loses what was not synced.
+//! - `connections`: those that one history leaves to the next.
 //! - `world`: a node and its ledger, and what can happen to it; `copies`, `commands`: the same of its files and
 //!   of what people do.
 //! - `book`: what the ledger must hold; `drops`: the same of what was dropped.
@@ -19,6 +20,7 @@
 mod book;
 mod checks;
 mod commands;
+mod connections;
 mod copies;
 pub mod disk;
 mod drops;
@@ -87,7 +89,11 @@ fn history(seed: u64, closely: bool) -> Result<(), String> {
             world.finish(&mut random);
         }
     });
-    std::panic::catch_unwind(run).map_err(|panic| {
+    let outcome = std::panic::catch_unwind(run);
+    if outcome.is_ok() {
+        worlds.iter_mut().for_each(World::end_process);
+    }
+    outcome.map_err(|panic| {
         let logs: Vec<String> = worlds.iter().map(|world| world.log.join("\n")).collect();
         format!(
             "history with seed {seed} (repeat it with TRAFCTL_SEED={seed}):\n{}\n{}",
@@ -119,6 +125,7 @@ fn every_history_ends_with_the_right_sums() {
         loop {
             let number = next.fetch_add(1, Ordering::Relaxed);
             if number >= count {
+                connections::close_all();
                 return failures;
             }
             if let Err(failure) = history(first + number, false) {
@@ -143,5 +150,6 @@ fn a_disk_that_forgets_what_was_synced_is_noticed() {
     disk::FORGETS.set(true);
     let noticed = (0..300).find(|&seed| history(seed, false).is_err());
     disk::FORGETS.set(false);
+    connections::close_all();
     assert!(noticed.is_some(), "no history lost anything");
 }

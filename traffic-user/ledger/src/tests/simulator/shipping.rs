@@ -134,7 +134,7 @@ fn rows(ledger: &Ledger, kind: &Kind, table: &str, from: i64) -> BTreeMap<Vec<i6
         "SELECT start, {keys}, {} FROM {table} WHERE start >= ?1 GROUP BY start, {keys}",
         sums.join(", ")
     );
-    let mut statement = ledger.conn.prepare(&sql).unwrap();
+    let mut statement = ledger.conn.prepare_cached(&sql).unwrap();
     let all = 1 + kind.keys.len() + kind.values.len();
     let rows = statement
         .query_map([from], |row| (0..all).map(|at| row.get(at)).collect::<rusqlite::Result<Vec<i64>>>())

@@ -5,15 +5,16 @@ use std::{
     cell::RefCell,
     ffi::{CStr, OsStr, c_char, c_int, c_void},
     os::unix::ffi::OsStrExt as _,
-    path::PathBuf,
+    path::{Path, PathBuf},
     ptr,
     rc::{Rc, Weak},
     sync::Once,
 };
 
-use rusqlite::ffi;
+use rusqlite::{Connection, ffi};
 
-use super::disk::{Disk, Inode, Refusal};
+use super::disk::{Disk, Inode, Locks, Refusal, SharedMemory};
+use crate::wal_guard::beside;
 
 thread_local! {
     static MOUNTED: RefCell<Vec<Weak<Disk>>> = const { RefCell::new(Vec::new()) };
@@ -45,6 +46,50 @@ struct Handle {
     memory_shared: u8,
     memory_exclusive: u8,
     remove_when_closed: Option<PathBuf>,
+    /// The shared memory of a connection that uses no file now: SQLite keeps its address.
+    kept_memory: SharedMemory,
+}
+
+/// Lets go of the files of a connection, and of its locks. It must have no transaction.
+pub fn detach(conn: &Connection) {
+    for file in files_of(conn) {
+        let handle = handle(file);
+        handle.give_back_memory();
+        let inode = std::mem::take(&mut handle.inode);
+        let mut inode = inode.borrow_mut();
+        handle.kept_memory = std::mem::take(&mut inode.shared_memory);
+        inode.locks.shared = inode.locks.shared.saturating_sub(usize::from(handle.lock != 0));
+    }
+}
+
+/// Gives a connection the files of another ledger, which nobody has open. The memory that they share is as for a
+/// process that begins: nothing is known of the log.
+pub fn attach(conn: &Connection, disk: &Rc<Disk>, path: &Path) {
+    for (file, path) in files_of(conn).into_iter().zip([path.to_owned(), beside(path, "-wal")]) {
+        let handle = handle(file);
+        handle.inode = disk.open(&path, true).unwrap().unwrap();
+        handle.disk = Rc::clone(disk);
+        let mut inode = handle.inode.borrow_mut();
+        assert!(inode.shared_memory.is_empty() && inode.locks == Locks::default(), "somebody has it open");
+        inode.shared_memory = std::mem::take(&mut handle.kept_memory);
+        inode.shared_memory.iter_mut().for_each(|region| region.fill(0));
+        inode.locks.shared = usize::from(handle.lock != 0);
+    }
+}
+
+/// The file of a ledger and its log, as SQLite has them open.
+fn files_of(conn: &Connection) -> [*mut ffi::sqlite3_file; 2] {
+    [ffi::SQLITE_FCNTL_FILE_POINTER, ffi::SQLITE_FCNTL_JOURNAL_POINTER].map(|which| {
+        let mut file = ptr::null_mut::<ffi::sqlite3_file>();
+        // SAFETY: the connection is open, and SQLite writes the address of a file of it.
+        let code = unsafe {
+            ffi::sqlite3_file_control(conn.handle(), c"main".as_ptr(), which, (&raw mut file).cast())
+        };
+        assert_eq!(code, ffi::SQLITE_OK);
+        // SAFETY: a file of SQLite. Only one that `open` filled has these methods.
+        assert_eq!(unsafe { (*file).pMethods }, &raw const METHODS);
+        file
+    })
 }
 
 fn register() {
@@ -119,7 +164,15 @@ unsafe extern "C" fn open(
         Ok(None) | Err(_) => return ffi::SQLITE_CANTOPEN,
     };
     let remove_when_closed = (flags & ffi::SQLITE_OPEN_DELETEONCLOSE != 0).then_some(path);
-    let opened = Handle { disk, inode, lock: 0, memory_shared: 0, memory_exclusive: 0, remove_when_closed };
+    let opened = Handle {
+        disk,
+        inode,
+        lock: 0,
+        memory_shared: 0,
+        memory_exclusive: 0,
+        remove_when_closed,
+        kept_memory: Vec::new(),
+    };
     // SAFETY: as above; `out_flags` is null or valid.
     unsafe {
         (*file.cast::<Opened>()).handle = Box::into_raw(Box::new(opened));

@@ -1,6 +1,10 @@
 //! A node, its ledger, and what can happen to both.
 
-use std::{path::PathBuf, rc::Rc, sync::OnceLock};
+use std::{
+    path::{Path, PathBuf},
+    rc::Rc,
+    sync::OnceLock,
+};
 
 use jiff::tz::TimeZone;
 use traffic_model::calendar::{Calendar, Retention};
@@ -8,14 +12,14 @@ use traffic_model::calendar::{Calendar, Retention};
 use super::{
     Random,
     book::Book,
-    checks,
+    checks, connections,
     copies::{Copy, Earlier},
     disk::Disk,
     shipping::Store,
 };
 use crate::{
     DrainOutcome, Ledger, LedgerConfig, LedgerError,
-    testing::{NOON, Node, ledger_with, time, zone},
+    testing::{NOON, Node, ledger_with, quietly, time, zone},
 };
 
 pub const HOUR: i64 = 3600;
@@ -49,6 +53,8 @@ pub struct World {
     /// Those of what happens to drops.
     pub drop_dice: Random,
     pub log: Vec<String>,
+    /// Whether it takes over connections, see `connections`.
+    pub reuses: bool,
 }
 
 /// How something ended that may have been killed.
@@ -98,8 +104,12 @@ impl World {
             dice: Random::new(begin.unsigned_abs()),
             drop_dice: Random::new(!begin.unsigned_abs()),
             log: vec![format!("a {} history", if calm { "calm" } else { "wild" })],
+            reuses: false,
         };
+        let reuses = begin % 16 != 0;
+        world.reuses = reuses && !is_made;
         let (ledger, _) = world.open_through_kills(random, if is_made { 2 } else { 50 }, 500);
+        world.reuses = reuses;
         // Up to here, a real file would be empty.
         ledger.checkpoint().unwrap();
         world.ledger = Some(ledger);
@@ -115,8 +125,26 @@ impl World {
         }
     }
 
+    /// As a process that begins, whose every write counts.
     pub fn open(&self) -> Result<Ledger, LedgerError> {
         Ledger::open(&self.path, self.config())
+    }
+
+    /// The same where the opening is not killed.
+    pub fn open_again(&self) -> Result<Ledger, LedgerError> {
+        if !self.reuses {
+            return self.open();
+        }
+        let connect = |path: &Path| connections::connect(&self.disk, path);
+        Ledger::open_by(&self.path, self.config(), &quietly(), connect)
+    }
+
+    /// The process ends, whatever it was doing.
+    pub fn end_process(&mut self) {
+        let Some(ledger) = self.ledger.take() else { return };
+        if self.reuses && connections::is_idle(&ledger.conn) {
+            connections::keep(ledger);
+        }
     }
 
     pub fn ledger(&mut self) -> &mut Ledger {
@@ -149,7 +177,7 @@ impl World {
     /// Starts again after a kill, or after a power failure, and finds out which of these states the ledger has.
     pub fn recover(&mut self, random: &mut Random, mut states: Vec<Book>) {
         states.append(&mut self.failed);
-        drop(self.ledger.take());
+        self.end_process();
         let power_failed = random.once_in(2);
         if power_failed {
             self.disk.lose_power(random);
@@ -179,10 +207,11 @@ impl World {
     fn open_through_kills(&mut self, random: &mut Random, times: usize, changes: i64) -> (Ledger, bool) {
         let mut power_failed = false;
         loop {
-            if random.once_in(times) {
+            let is_killed = random.once_in(times);
+            if is_killed {
                 self.disk.stop_after(random.within(1, changes).unsigned_abs());
             }
-            let opened = self.open();
+            let opened = if is_killed { self.open() } else { self.open_again() };
             if !self.disk.is_stopped() {
                 self.disk.never_stop();
                 let opened = opened.unwrap_or_else(|error| panic!("cannot be opened after a kill: {error}"));
