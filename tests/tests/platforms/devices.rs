@@ -179,7 +179,14 @@ fn a_macvlan_is_counted_on_the_uplink_by_its_addresses() -> Result<()> {
     is_well_but(&lab, &[&told])?;
     agrees(&lab, &format!("{shop}/eth0"), &other)?;
     assert_eq!(counted(&lab, &shop, "ipv4")?, [0; 4]);
-    configure(&lab, &(on_uplink(&mail, "'10.9.0.2'") + &on_uplink(&shop, "'10.9.0.3'")))?;
+    let both = on_uplink(&mail, "'10.9.0.2'") + &on_uplink(&shop, "'10.9.0.3'");
+    configure(&lab, &(both.clone() + &owner("new", "'10.9.0.9'")))?;
+    // One problem, whose advice is not about limits that are far away.
+    is_well_but(
+        &lab,
+        &["the program lacks 1 of the containers' addresses (10.9.0.9/32, ...); run `trafctl attach`"],
+    )?;
+    configure(&lab, &both)?;
     daemon.signal(Signal::HUP)?;
     eventually("the reload is done", || Ok(is_well(&lab).is_ok()))?;
     assert_eq!(host(&lab)?["without_host_end"], serde_json::json!([]));

@@ -99,14 +99,19 @@ pub fn gather_with_counters(
     add(ProblemKind::Other, shipping::problems(state_dir, &host.config().ship, now_s));
     add(ProblemKind::Other, BaselineFile::new(state_dir).problems());
     add(ProblemKind::Configuration, config::last_good_problem(state_dir).into_iter().collect());
-    add(ProblemKind::Owners, missing_addresses(host, maps)?.into_iter().collect());
+    let missing = missing_addresses(host, maps, &meta)?;
+    let tables = table_use(host, &registry, &entries, &meta);
+    // An address that the program does not know yet has no slot either, and that is one problem.
+    let has_room = tables.iter().any(|table| table.table == CONTAINERS && table.has_room());
+    let without_slot = (missing.is_none() || !has_room)
+        .then(|| host.policy.without_slot(|id| registry.container_slot(id).is_some()));
+    add(ProblemKind::Owners, missing.into_iter().collect());
     let inside = host
         .policy
         .inside()
         .map(|device| host_report::problem_of_device(&device.label, &device.why(), device.parent.is_some()));
     add(ProblemKind::Interfaces, inside.collect());
-    let without_slot = host.policy.without_slot(|id| registry.container_slot(id).is_some());
-    add(ProblemKind::Tables, without_slot.into_iter().collect());
+    add(ProblemKind::Tables, without_slot.flatten().into_iter().collect());
     add(ProblemKind::Configuration, foreign_program(&meta).into_iter().collect());
     add(ProblemKind::Configuration, limits_problem(host, &meta)?.into_iter().collect());
     let skb_mark = skb_mark(host, maps, &registry, &meta)?;
@@ -134,7 +139,7 @@ pub fn gather_with_counters(
         class_table,
         skb_mark,
         drops,
-        tables: table_use(host, &registry, &entries, &meta),
+        tables,
         memory: maps::memory(&host.bpffs, maps)?
             .into_iter()
             .map(|(map, bytes)| MapMemory { map, bytes })
@@ -188,9 +193,16 @@ fn problems_of_files(host: &Host, class_table: &ClassTable, of_daemon: Vec<Probl
     found
 }
 
-fn missing_addresses(host: &Host, maps: &Maps) -> anyhow::Result<Option<String>> {
+fn missing_addresses(host: &Host, maps: &Maps, meta: &Meta) -> anyhow::Result<Option<String>> {
     let missing = host.addresses_missing(maps)?;
+    if missing.is_empty() {
+        return Ok(None);
+    }
+    let room = u64::from(load::limits_in_force(&host.bpffs, meta)?.addresses);
+    let (v4, v6): (Vec<_>, Vec<_>) = host.policy.prefixes().partition(|prefix| prefix.addr().is_ipv4());
+    let all_fit = [v4, v6].iter().all(|family| family.len() as u64 <= room);
     let advice = match host.policy.uses_whole_list() {
+        true if all_fit => "run `trafctl attach`, or reload the daemon".to_owned(),
         true => format!("`trafctl attach` adds those that fit; {MORE_ADDRESSES}"),
         // They come from an older copy, and the program may know better.
         false => "correct the list of addresses first".to_owned(),
@@ -256,6 +268,9 @@ fn class_table(config: &Config, state_dir: &Path, (maps, meta): (&Maps, &Meta)) 
 
 /// `entries` are those of the interfaces that exist or have left something: an entry of another one keeps a
 /// slot from being freed, and is here shown as gone.
+/// The table of container slots.
+const CONTAINERS: &str = "containers";
+
 fn table_use(
     host: &Host,
     registry: &Registry,
@@ -275,7 +290,7 @@ fn table_use(
     // The slot for packets of interfaces without a slot of their own.
     interfaces.used -= 1;
     vec![
-        slots("containers", Occupancy::of_containers(registry, &gone), meta.container_slots),
+        slots(CONTAINERS, Occupancy::of_containers(registry, &gone), meta.container_slots),
         slots("interfaces", interfaces, meta.interface_slots - 1),
         TableUse {
             table: "classes",

@@ -190,6 +190,13 @@ pub struct TableUse {
     pub capacity: u64,
 }
 
+impl TableUse {
+    /// Whether a new owner finds a place.
+    pub const fn has_room(&self) -> bool {
+        self.used - self.gone < self.capacity
+    }
+}
+
 /// Memory of one map, as the kernel reports it.
 #[derive(Debug, Serialize)]
 pub struct MapMemory {
