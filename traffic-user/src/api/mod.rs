@@ -188,10 +188,16 @@ impl Source {
         self
     }
 
-    /// Adds what was dropped behind the hooks.
+    /// Adds what was dropped behind the hooks, to the metrics and to the live rates.
     #[must_use]
     pub fn with_drops(mut self, read: impl Fn() -> Option<Drops> + Send + Sync + 'static) -> Self {
         self.drops = Arc::new(read);
+        let (counters, drops) = (Arc::clone(&self.read), Arc::clone(&self.drops));
+        self.rates = RateHub::new(Arc::new(move || {
+            // Before the counters: what was dropped is then in them.
+            let drops = drops().map(Drops::into_reading);
+            Ok(Snapshot { drops, ..counters()? })
+        }));
         self
     }
 

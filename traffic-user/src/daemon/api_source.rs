@@ -96,7 +96,7 @@ impl Worker {
         let (of_metrics, ledger) = (Arc::clone(&quotas), drain::ledger_path(&state_dir));
         let has_ledger = self.ledger.is_enabled();
         let dropped = bpffs.clone();
-        // Metrics without drops are better than none.
+        // Metrics and rates without drops are better than none.
         let read_drops =
             move || load::open(&dropped).and_then(|maps| drops::read(&dropped, &maps)).ok().flatten();
         Source::new(move || counters::read(&load::open(&bpffs)?, &node), health)

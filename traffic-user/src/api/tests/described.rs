@@ -7,12 +7,12 @@ use traffic_ledger::testing;
 use super::{validator, *};
 use crate::api::{LedgerClasses, Reader};
 
-fn description() -> Value {
+pub(super) fn description() -> Value {
     serde_json::from_str(include_str!("../openapi.json")).unwrap()
 }
 
 /// Checks a document against a place in the description.
-fn check(description: &Value, place: &str, document: &Value) {
+pub(super) fn check(description: &Value, place: &str, document: &Value) {
     let schema = description.pointer(place).unwrap_or_else(|| panic!("nothing is described at {place}"));
     if let Err(error) = validator::check(description, schema, document) {
         panic!("{place}: {error}\n{document:#}");

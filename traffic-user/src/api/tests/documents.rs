@@ -1,5 +1,8 @@
 //! Documents from live counters, and what is refused.
 
+use traffic_common::{DROP_FAULTS, DropGroup};
+use traffic_model::DropCounter;
+
 use super::*;
 use crate::render::dump;
 
@@ -202,10 +205,14 @@ async fn figures_need_the_token_and_the_page_does_not() {
 
 #[tokio::test]
 async fn live_rates_are_events_of_two_readings() {
-    let count = std::sync::atomic::AtomicU64::new(0);
+    let rising = || {
+        let count = std::sync::atomic::AtomicU64::new(0);
+        move || count.fetch_add(1, std::sync::atomic::Ordering::Relaxed)
+    };
+    let (count, dropped) = (rising(), rising());
     let source = Source::new(
         move || {
-            let number = count.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+            let number = count();
             let mut snapshot = snapshot();
             snapshot.boottime_ns += number * 1_000_000_000;
             for (at, counter) in (1..).zip(&mut snapshot.counters) {
@@ -215,6 +222,30 @@ async fn live_rates_are_events_of_two_readings() {
         },
         None,
     )
+    .with_drops(move || {
+        let (snapshot, number) = (snapshot(), dropped());
+        let counter = snapshot.counters.iter().find(|one| one.class == 3)?.clone();
+        let row = DropCounter {
+            container: counter.container,
+            generation: counter.generation,
+            class: 3,
+            family: counter.family,
+            group: DropGroup::Shaper,
+            tally: ByDirection {
+                incoming: Tally { packets: number * 7, bytes: number * 700 },
+                outgoing: Tally { packets: number * 5, bytes: number * 600 },
+            },
+        };
+        Some(Drops {
+            set: 1,
+            since: snapshot.epoch_created,
+            lacks: 0,
+            is_outdated: false,
+            rows: vec![row],
+            former: ByDirection::default(),
+            faults: [Tally::default(); DROP_FAULTS],
+        })
+    })
     .naming(|| [(3, "world".to_owned())].into())
     .naming_containers(|| Ok([(ContainerId::new("101")?, "shop".to_owned())].into()));
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -240,13 +271,20 @@ async fn live_rates_are_events_of_two_readings() {
     assert!(text.contains("\r\nx-accel-buffering: no\r\n"), "{text}");
     let data = text.lines().find_map(|line| line.strip_prefix("data: ")).unwrap();
     let rates: serde_json::Value = serde_json::from_str(data).unwrap();
-    let row = |id, class, bytes| {
+    described::check(&described::description(), "/components/schemas/RatesEvent", &rates);
+    let was_dropped = |times: u64| {
+        let [in_packets, in_bytes, out_packets, out_bytes] = [7, 700, 5, 600].map(|one| times * one);
+        serde_json::json!({"in_packets": in_packets, "in_bytes": in_bytes, "out_packets": out_packets, "out_bytes": out_bytes})
+    };
+    assert_eq!(rates["dropped"], was_dropped(1));
+    let row = |id, class, bytes, dropped| {
         let none = serde_json::json!({"in_packets": 0, "out_bytes": 0, "out_packets": 0});
         let mut row = serde_json::json!({"container": id, "name": "shop", "class": class, "in_bytes": bytes});
+        row["dropped"] = was_dropped(dropped);
         row.as_object_mut().unwrap().extend(none.as_object().unwrap().clone());
         row
     };
-    assert_eq!(rates["rows"], serde_json::json!([row("101", 3, 50), row("101", 2, 40)]));
+    assert_eq!(rates["rows"], serde_json::json!([row("101", 3, 50, 1), row("101", 2, 40, 0)]));
     assert_eq!((&rates["row_count"], &rates["all"]["in_bytes"]), (&4.into(), &150.into()));
     assert_eq!(rates["class_names"], serde_json::json!({"3": "world"}));
     let sums: Vec<_> =
