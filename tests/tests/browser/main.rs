@@ -2,6 +2,7 @@
 //!
 //! Every test ends with two checks: no message on the console, and no request to another host.
 
+mod drops;
 mod file;
 mod pages;
 mod parts;

@@ -4,12 +4,7 @@ use anyhow::{Result, ensure};
 use serde_json::{Value, json};
 use traffic_tests::browser::Browser;
 
-use crate::site::{PAGE, Site, open, rows};
-
-/// Runs an expression in the page, with what a module of the page exports.
-fn with_module(browser: &Browser<'_>, module: &str, expression: &str) -> Result<Value> {
-    browser.run(&format!("return import(new URL({module:?}, location.href)).then((all) => {expression})"))
-}
+use crate::site::{PAGE, Site, open, rows, with_module};
 
 #[test]
 fn what_happened_to_many_interfaces_is_one_line_and_a_late_reading_is_spread() -> Result<()> {

@@ -117,6 +117,11 @@ pub fn rows(browser: &Browser<'_>, caption: &str) -> Result<Vec<Vec<String>>> {
     serde_json::from_value(found.clone()).with_context(|| format!("the table {caption:?} is {found}"))
 }
 
+/// Runs an expression in the page, with what a module of the page exports.
+pub fn with_module(browser: &Browser<'_>, module: &str, expression: &str) -> Result<Value> {
+    browser.run(&format!("return import(new URL({module:?}, location.href)).then((all) => {expression})"))
+}
+
 /// Opens a page by its fragment, and waits until it has what it shows.
 pub fn open(browser: &Browser<'_>, fragment: &str, heading: &str) -> Result<()> {
     browser.open("about:blank")?;

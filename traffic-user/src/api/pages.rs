@@ -91,8 +91,11 @@ fn joined_script(lines: &[&str]) -> String {
             || next.starts_with(['}', ')', ']', '.', '?', ':'])
             || next.starts_with("&&")
             || next.starts_with("||");
-        // A comma after the last of several is only for those who read and change it.
-        if line.ends_with(',') && !line.contains("//") && next.starts_with(['}', ')', ']']) {
+        // A comma after the last of several, and a semicolon after the last statement of a block, are only for those
+        // who read and change it. No statement of ours is empty.
+        let is_last = line.ends_with(',') && next.starts_with(['}', ')', ']'])
+            || line.ends_with(';') && next.starts_with('}');
+        if is_last && !line.contains("//") {
             code.to_mut().pop();
         }
         text.push_str(&code);
@@ -103,20 +106,36 @@ fn joined_script(lines: &[&str]) -> String {
     text
 }
 
-/// A line of a script without blanks at its signs, if outside of strings it has neither comments nor patterns. In
-/// templates and other strings than those of double quotes, no end is looked for.
+/// A line of a script without blanks at its signs. Templates stay as they are. So does a line with a template that
+/// goes on or holds another, and one with comments, patterns or other strings than those of double quotes.
 fn squeezed_code(line: &str) -> Cow<'_, str> {
-    /// Signs that end a word or another sign. `a - -b` is not `a--b`.
-    const SIGNS: &str = "=,:;?{}()[]<>&|!*\"";
-    if line.contains(['\'', '`'])
-        || line.contains("\\\"")
-        || line.split('"').step_by(2).any(|code| code.contains('/'))
-    {
+    let parts: Vec<&str> = line.split('`').collect();
+    let is_whole = |template: &&str| template.matches("${").count() == template.matches('}').count();
+    let is_code = |code: &&str| {
+        let outside: Vec<&str> = code.split('"').collect();
+        let has_whole_strings = outside.len() % 2 == 1 && !code.contains("\\\"");
+        // A division has blanks around it, unlike a comment or a pattern.
+        let divides_at_most = outside.iter().step_by(2).all(|code| !code.replace(" / ", "").contains('/'));
+        has_whole_strings && divides_at_most && !code.contains('\'')
+    };
+    let is_understood = parts.len() % 2 == 1
+        && parts.iter().step_by(2).all(is_code)
+        && parts.iter().skip(1).step_by(2).all(is_whole);
+    if !is_understood {
         return Cow::Borrowed(line);
     }
+    let squeezed =
+        |(at, part): (usize, &&str)| if at % 2 == 0 { squeezed_part(part) } else { (*part).to_owned() };
+    Cow::Owned(parts.iter().enumerate().map(squeezed).collect::<Vec<_>>().join("`"))
+}
+
+/// Code without templates and without blanks at its signs, but for those in strings.
+fn squeezed_part(code: &str) -> String {
+    /// Signs that end a word or another sign. `a - -b` is not `a--b`.
+    const SIGNS: &str = "=,:;?{}()[]<>&|!*\"";
     let mut text = String::new();
     let mut in_string = false;
-    let mut characters = line.chars().peekable();
+    let mut characters = code.chars().peekable();
     while let Some(character) = characters.next() {
         in_string ^= character == '"';
         let is_needed = |next: Option<&char>| {
@@ -126,7 +145,7 @@ fn squeezed_code(line: &str) -> Cow<'_, str> {
             text.push(character);
         }
     }
-    Cow::Owned(text)
+    text
 }
 
 /// A style sheet without blanks and semicolons where none are needed.
@@ -228,7 +247,7 @@ mod tests {
             String::from_utf8(lean(path, Cow::Borrowed(text.as_bytes())).into_owned()).unwrap()
         };
         let script = "// a\n/** b */\nconst x = 1; // c\n\n/**\n * d\n */\nif (x) {\n  y(\"/* e */\");\n}\n";
-        assert_eq!(lean_text("js/a.js", script), "const x = 1; // c\nif(x){y(\"/* e */\");}\n");
+        assert_eq!(lean_text("js/a.js", script), "const x = 1; // c\nif(x){y(\"/* e */\")}\n");
         assert_eq!(lean_text("vendor/a.js", script), script);
         let script = "const a = b\nc(\n  d, // e,\n  f\n  ? g : h,\n)\n(i)\n";
         assert_eq!(lean_text("js/a.js", script), "const a=b\nc(d, // e,\nf?g:h)\n(i)\n");
@@ -237,8 +256,21 @@ mod tests {
         let squeezed = "import{a}from\"b, c\";d(\"e = f\",[g]);h = \"\\\"i = j\";";
         assert_eq!(lean_text("js/a.js", script), squeezed);
         let script = "let { a, b } = c ? [d] : e - -f;\ng = { h: (i) => j };\nk = \"a = b\" + c / d;\n";
-        let squeezed = "let{a,b}=c?[d]:e - -f;g={h:(i)=>j};k = \"a = b\" + c / d;";
+        let squeezed = "let{a,b}=c?[d]:e - -f;g={h:(i)=>j};k=\"a = b\"+ c / d;";
         assert_eq!(lean_text("js/a.js", script), squeezed);
+        let script = "a = `b, ${c} = d` ? e : `f : g` + \"h = i\";\nreturn `j = ${k}`;\n";
+        let squeezed = "a=`b, ${c} = d`?e:`f : g` +\"h = i\";return `j = ${k}`;";
+        assert_eq!(lean_text("js/a.js", script), squeezed);
+        // What holds another template, or a sign that looks like the end of one, is left alone.
+        for line in [
+            "a = `b${c ? `d = ${e}` : \"\"}`;",
+            "a = `b = ${",
+            "a = \"` b = c\";",
+            "a = 'b = c' + `d`;",
+            "a = /b = c/;",
+        ] {
+            assert_eq!(lean_text("js/a.js", line), line);
+        }
         let style = "/* a\n   b */\nb :is(c, d) {\n  e: f g;\n  h: \"; }  x\";\n}\n@media (i: 1px) {\n  j { k: l\n m; }\n}\n";
         let squeezed = "b :is(c,d){e:f g;h:\"; }  x\"}@media (i:1px){j{k:l m}}";
         assert_eq!(lean_text("a.css", style), squeezed);

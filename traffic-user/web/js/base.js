@@ -58,6 +58,12 @@ export function fill(element, ...children) {
   }
 }
 
+/** A text that stays on one line. */
+export const nowrap = (text) => h("span", { class: "nowrap" }, text);
+
+/** A picture of style sheet `kind`, which only repeats the text beside it. */
+export const mark = (kind, ...content) => h("span", { class: kind, aria: { hidden: "true" } }, content);
+
 /** A value with its exact machine-readable form. */
 export function datum(text, exact, title) {
   return h("data", { value: exact, title }, text);
@@ -81,7 +87,7 @@ function className(number) {
 
 /** The square of a class's colour, which only repeats the name beside it. */
 export function swatch(number) {
-  const square = h("span", { class: "swatch", aria: { hidden: "true" } });
+  const square = mark("swatch");
   square.style.background = `var(${className(number)})`;
   return square;
 }

@@ -10,6 +10,8 @@ import {
   datum,
   exactBytes,
   h,
+  mark,
+  nowrap,
   percent,
   rate,
   seconds,
@@ -27,10 +29,18 @@ export function className(number, name) {
   return number === 0 ? `${text} (not billed)` : text;
 }
 
+/** The same with its colour. */
+export const classCell = (number, name) =>
+  h("span", { class: "class" }, swatch(number), className(number, name));
+
 /** Bytes with their exact number behind them. */
 export function bytesCell(bytes) {
   return datum(volume(bytes), bytes, exactBytes(bytes));
 }
+
+/** The cells of what passed in, out, and both. */
+export const figureCells = (of, cell = bytesCell) =>
+  [of.in, of.out, of.total].map(({ bytes }) => cell(bytes));
 
 /** A rate with its exact number behind it. */
 export function rateCell(bits) {
@@ -157,14 +167,14 @@ export function gapList(gaps, zone, title = "Gaps") {
       h(
         "span",
         {},
-        h("span", { class: gap.loses_traffic ? "gap-key loss" : "gap-key", aria: { hidden: "true" } }),
+        mark(gap.loses_traffic ? "gap-key loss" : "gap-key"),
         `${REASONS[gap.reason] ?? gap.reason}${gap.detail && !isLate(gap) ? ` (${gap.detail})` : ""}`,
       ),
-      h("span", { class: "nowrap" }, when),
+      nowrap(when),
       all.length > 1
-        ? h("span", { class: "nowrap" }, counted(all.length, "interface"))
+        ? nowrap(counted(all.length, "interface"))
         : place.filter(Boolean).join(", ") || "node",
-      h("span", { class: "nowrap" }, size),
+      nowrap(size),
     ];
   };
   const losing = shown.filter((gap) => gap.loses_traffic).length;
@@ -205,15 +215,14 @@ export function problemList(problems) {
 }
 
 /**
- * The table of classes below a plot, which is also its legend: `rows` are `{class, name, in, out, total}`
- * in bytes.
+ * The table of classes below a plot, which is also its legend. `rows` are the classes of a document; `cell` shows
+ * bytes.
  */
-export function classTable(caption, rows, { toggle, chosen = [], whole } = {}) {
-  const sum = whole ?? rows.reduce((all, row) => all + row.total, 0);
+export function classTable(caption, rows, { toggle, chosen = [], whole, cell, optional = [4] } = {}) {
+  const sum = whole ?? rows.reduce((all, row) => all + row.total.bytes, 0);
   const header = ["Class", "In", "Out", "Total", "Share"];
   const name = (row) => {
-    const content = [swatch(row.class), className(row.class, row.name)];
-    if (!toggle) return h("span", { class: "class" }, content);
+    if (!toggle) return classCell(row.class, row.name);
     const isOn = chosen.length === 0 || chosen.includes(row.class);
     return h(
       "button",
@@ -224,7 +233,8 @@ export function classTable(caption, rows, { toggle, chosen = [], whole } = {}) {
         data: { key: `class ${row.class}` },
         onclick: () => toggle(row.class),
       },
-      content,
+      swatch(row.class),
+      className(row.class, row.name),
     );
   };
   return plainTable(
@@ -232,12 +242,10 @@ export function classTable(caption, rows, { toggle, chosen = [], whole } = {}) {
     header,
     rows.map((row) => [
       name(row),
-      bytesCell(row.in),
-      bytesCell(row.out),
-      bytesCell(row.total),
-      percent(row.total, sum),
+      ...figureCells(row, cell),
+      percent(row.total.bytes, sum),
     ]),
-    { numbers: [1, 2, 3, 4], optional: [4] },
+    { numbers: [1], optional },
   );
 }
 
@@ -262,6 +270,12 @@ export function downloadLink(label, path, params, name) {
   );
 }
 
+/** Links to the same document as CSV and as JSON. */
+export const downloadLinks = (path, params, name) => [
+  downloadLink("CSV", path, { ...params, format: "csv" }, `${name}.csv`),
+  downloadLink("JSON", path, params, `${name}.json`),
+];
+
 /** The beginning of the names of files about a container, or about the node. */
 export function fileName(id) {
   return id === null ? "node" : `container-${id.replace(/[^\w.-]+/g, "_")}`;
@@ -281,10 +295,10 @@ export function stepTable(caption, titleOf) {
     const rows = times
       .slice(0, -1)
       .map((time, step) => [
-        h("span", { class: "nowrap" }, titleOf(time, times[step + 1])),
+        nowrap(titleOf(time, times[step + 1])),
         ...series.flatMap((one) => [rateCell(one.in[step]), rateCell(one.out[step])]),
       ]);
-    body.replaceChildren(plainTable(caption, header, rows, { numbers: header.map((_, at) => at).slice(1) }));
+    body.replaceChildren(plainTable(caption, header, rows, { numbers: [1] }));
   };
   const element = h(
     "details",
@@ -330,6 +344,21 @@ export function bytesColumn(key, label, bytes) {
   return { key, label, number: true, value: bytes, cell };
 }
 
+/** Facts as `[name, value]`, one on a line. */
+export const factList = (facts) =>
+  h(
+    "dl",
+    { class: "facts" },
+    facts.map(([name, value]) => [h("dt", {}, name), h("dd", {}, value)]),
+  );
+
+/** A panel that says why it has nothing to show. */
+export const emptyPanel = (title, ...content) =>
+  h("section", { class: "panel empty" }, h("h2", {}, title), h("p", {}, content));
+
+/** What is to be known of the figures above: those of `sentences` that apply. */
+export const rules = (...sentences) => sentences.filter(Boolean).map((text) => h("p", { class: "rule" }, text));
+
 /** A figure with its name. */
 export function tile(label, ...value) {
   return h("div", { class: "tile" }, h("dt", {}, label), h("dd", {}, value));
@@ -353,12 +382,9 @@ export function monthTable(doc, { id, route }) {
   for (const month of months) {
     const billed = hasCorrections ? [signedCell(month.billing?.to_bill.total.bytes)] : [];
     if (month.estimate) {
-      const { estimate } = month;
       rows.push([
         h("em", {}, month.period),
-        h("em", {}, bytesCell(estimate.in.bytes)),
-        h("em", {}, bytesCell(estimate.out.bytes)),
-        h("em", {}, bytesCell(estimate.total.bytes)),
+        ...figureCells(month.estimate).map((cell) => h("em", {}, cell)),
         ...(hasShare ? [""] : []),
         ...(hasCorrections ? [""] : []),
         h("em", {}, "estimate"),
@@ -366,15 +392,12 @@ export function monthTable(doc, { id, route }) {
     }
     rows.push([
       month.period,
-      bytesCell(month.in.bytes),
-      bytesCell(month.out.bytes),
-      bytesCell(month.total.bytes),
+      ...figureCells(month),
       ...(hasShare ? [month.permille === null ? "" : percent(month.permille, 1000)] : []),
       ...billed,
       month.closed ? "closed" : month.complete ? "open" : "running",
     ]);
   }
-  const numbers = header.map((_, at) => at).slice(1, -1);
   const query = { by: "month", container: id, tz: route.tz };
   const name = `${fileName(id)}-months`;
   return [
@@ -385,7 +408,7 @@ export function monthTable(doc, { id, route }) {
       downloadLink("JSON", "months", { container: id, tz: route.tz, months: 13 }, `${name}.json`),
     ),
     months.length
-      ? plainTable("Months", header, rows, { numbers, optional: hasShare ? [1, 2, 4] : [1, 2] })
+      ? plainTable("Months", header, rows, { numbers: [1, -1], optional: hasShare ? [1, 2, 4] : [1, 2] })
       : h("p", { class: "empty" }, "No month is recorded yet."),
   ];
 }
@@ -405,13 +428,13 @@ export function correctionTable({ adjustments, container_names: names, months },
   const classNames = new Map(months.flatMap((month) => month.classes).map((one) => [one.class, one.name]));
   const signed = (bytes) => (bytes > 0 ? `+${volume(bytes)}` : volume(bytes));
   const rows = adjustments.map((one) => [
-    h("span", { class: "nowrap" }, String(one.period).slice(0, 10)),
+    nowrap(String(one.period).slice(0, 10)),
     ...(id === null ? [called(one.container, names[one.container])] : []),
-    h("span", { class: "class" }, swatch(one.class), className(one.class, classNames.get(one.class))),
+    classCell(one.class, classNames.get(one.class)),
     signed(one.bytes[0]),
     signed(one.bytes[1]),
     one.reason,
-    h("span", { class: "nowrap" }, dateTime(seconds(one.made), zone)),
+    nowrap(dateTime(seconds(one.made), zone)),
   ]);
   const header = ["Month", ...(id === null ? ["Container"] : []), "Class", "In", "Out", "Reason", "Made"];
   const at = header.indexOf("In");
@@ -424,6 +447,6 @@ export function correctionTable({ adjustments, container_names: names, months },
       { class: "note" },
       "Made after their month was closed. Counted figures stay as they are; \u201cto bill\u201d has both.",
     ),
-    plainTable("Corrections", header, rows, { numbers: [at, at + 1] }),
+    plainTable("Corrections", header, rows, { numbers: [at, at + 2] }),
   );
 }

@@ -78,6 +78,14 @@ const STEPS = [
   ["month", "Months"],
 ];
 
+/** One link of a row of choices. */
+export const segment = (label, href, key, isCurrent) =>
+  h(
+    "a",
+    { href, class: "segment", data: { key }, aria: { current: isCurrent ? "true" : undefined } },
+    label,
+  );
+
 /** The zone of this browser. */
 const LOCAL = Intl.DateTimeFormat().resolvedOptions().timeZone;
 
@@ -90,25 +98,16 @@ export function controls({ route, frame, shown, zone, ledgerZone }) {
   const current = isCustom ? null : (route.last ?? "24h");
   const to = (changes) => fragment(route, changes);
   const spans = SPANS.map(([last, label]) =>
-    h(
-      "a",
-      {
-        href: to({ last, from: null, to: null }),
-        class: "segment",
-        data: { key: `span ${last}` },
-        aria: { current: last === current ? "true" : undefined },
-      },
-      label,
-    ),
+    segment(label, to({ last, from: null, to: null }), `span ${last}`, last === current),
   );
   const length = shown ? shown.to - shown.from : 0;
   const shifted = (by) => to({ last: null, from: iso(shown.from + by), to: iso(shown.to + by) });
   const move = shown
     ? [
-        h("a", { href: shifted(-length), class: "segment", data: { key: "earlier" } }, "Earlier"),
+        segment("Earlier", shifted(-length), "earlier"),
         // Nothing is recorded after now.
         shown.to < Date.now() / 1000 - 60
-          ? h("a", { href: shifted(length), class: "segment", data: { key: "later" } }, "Later")
+          ? segment("Later", shifted(length), "later")
           : null,
       ]
     : [];

@@ -1,6 +1,6 @@
 // Tables that are sorted, filtered and paged in the page: a thousand containers, three thousand interfaces.
 
-import { count, fill, h, uniqueId } from "./base.js";
+import { count, fill, h, mark, uniqueId } from "./base.js";
 
 /** Rows of one page of a table. */
 const ROWS = 50;
@@ -27,7 +27,6 @@ export class DataTable {
     descending = true,
     empty = "Nothing to show.",
     pageRows = ROWS,
-    filter = true,
   }) {
     this.#columns = columns.map((column) => ({
       value: (row) => row[column.key],
@@ -52,7 +51,7 @@ export class DataTable {
       },
     });
     this.filterBox =
-      text && filter
+      text
         ? h(
             "div",
             { class: "filter" },
@@ -98,11 +97,7 @@ export class DataTable {
     const cells = this.#columns.map((column) => {
       const isSorted = column.key === key;
       const order = descending ? "descending" : "ascending";
-      const arrow = h(
-        "span",
-        { class: "arrow", aria: { hidden: "true" } },
-        isSorted ? (descending ? "\u2193" : "\u2191") : "",
-      );
+      const arrow = mark("arrow", isSorted ? (descending ? "\u2193" : "\u2191") : "");
       return h(
         "th",
         {
@@ -221,11 +216,13 @@ export function compare(a, b) {
 
 /**
  * A small table that is neither sorted nor paged. `rows` hold the children of cells, the first a header;
- * `numbers` and `optional` are indexes of columns.
+ * `numbers` are the first column of numbers and the one behind the last, as `slice` takes them, and `optional` are
+ * indexes of columns.
  */
-export function plainTable(caption, header, rows, { numbers = [], optional = [] } = {}) {
+export function plainTable(caption, header, rows, { numbers = [0, 0], optional = [] } = {}) {
+  const areNumbers = header.map((_, at) => at).slice(...numbers);
   const kind = (at) => ({
-    class: cellClass(numbers.includes(at), optional.includes(at)),
+    class: cellClass(areNumbers.includes(at), optional.includes(at)),
     data: { label: header[at] },
   });
   return h(

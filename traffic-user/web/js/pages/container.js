@@ -8,6 +8,7 @@ import {
   dateTime,
   fill,
   h,
+  mark,
   percent,
   rate,
   seconds,
@@ -15,25 +16,29 @@ import {
   variable,
   zoneName,
 } from "../base.js";
+import { dropBlock, quotaBlock } from "../blocks.js";
 import {
   called,
   classTable,
   correctionTable,
   downloadLink,
+  downloadLinks,
   fileName,
   gapList,
   monthTable,
   plotColumns,
   plotGaps,
   rateCell,
+  rules,
   stepTable,
   tile,
 } from "../parts.js";
 import { Plot, stepTitle } from "../plot.js";
-import { quotaBlock } from "../quotas.js";
 import { commitRate, controls, fragment, iso, link, span as spanOf } from "../route.js";
 
 const REFRESH_MS = 60_000;
+/** The drops of all containers take a while to read. */
+const WHOLE_NODE_MS = 300_000;
 const STEP_NAMES = {
   "5min": "five-minute steps",
   hour: "hourly steps",
@@ -58,7 +63,7 @@ export function show({ main, route: first, frame }) {
   const actions = h("div", { class: "actions" });
   const tiles = h("dl", { class: "tiles small" });
   const table = h("div");
-  const rules = h("div", { class: "rules" });
+  const ruleBox = h("div", { class: "rules" });
   const months = h(
     "section",
     { class: "panel" },
@@ -66,7 +71,8 @@ export function show({ main, route: first, frame }) {
     h("p", { class: "empty" }, "Loading\u2026"),
   );
   const corrections = h("div");
-  const quotas = id === null ? null : quotaBlock(id);
+  const quotas = quotaBlock();
+  const drops = dropBlock();
   const gaps = h("div");
   const plot = new Plot({
     label: `Traffic of ${name} by class`,
@@ -102,15 +108,16 @@ export function show({ main, route: first, frame }) {
         plot.element,
         table,
         steps.element,
-        rules,
+        ruleBox,
       ),
-      h("div", { class: "stack" }, months, corrections, quotas?.element),
+      h("div", { class: "stack" }, months, corrections, quotas.element),
     ),
+    drops.element,
     gaps,
   );
   drawBar();
 
-  async function load() {
+  async function load(isTimed = false) {
     loading?.abort();
     loading = new AbortController();
     const { signal } = loading;
@@ -140,7 +147,9 @@ export function show({ main, route: first, frame }) {
       fill(notice);
       frame.ok();
       draw(table);
-      quotas?.load(signal);
+      if (id !== null) quotas.load({ container: id }, signal);
+      const dropped = { show: "drops", ...common, from: doc.from, to: doc.to, split: "class,direction" };
+      drops.load({ ...dropped, class: route.classes }, signal, isTimed && id === null ? WHOLE_NODE_MS : 0);
       if (facts.live) startLive();
     } catch (error) {
       const why = frame.failed(error);
@@ -196,16 +205,16 @@ export function show({ main, route: first, frame }) {
 
   /** The classes of the span, and those that are chosen without traffic, so that they can be left again. */
   function classRows() {
-    const rows = doc.classes.map((one) => ({
-      class: one.class,
-      name: one.name,
-      in: one.in.bytes,
-      out: one.out.bytes,
-      total: one.total.bytes,
-    }));
-    const absent = route.classes.filter((number) => !rows.some((row) => row.class === number));
-    return rows.concat(
-      absent.map((number) => ({ class: number, name: doc.class_names?.[number], in: 0, out: 0, total: 0 })),
+    const none = { bytes: 0 };
+    const absent = route.classes.filter((number) => !doc.classes.some((row) => row.class === number));
+    return doc.classes.concat(
+      absent.map((number) => ({
+        class: number,
+        name: doc.class_names?.[number],
+        in: none,
+        out: none,
+        total: none,
+      })),
     );
   }
 
@@ -261,7 +270,7 @@ export function show({ main, route: first, frame }) {
     const commit = commitRate(route.commit);
     const shown = [];
     if (found) {
-      const key = h("span", { class: "line-key percentile", aria: { hidden: "true" } });
+      const key = mark("line-key percentile");
       shown.push(
         tile("95th percentile in", key, rateCell(found.in_bits_per_s)),
         tile("95th percentile out", key.cloneNode(), rateCell(found.out_bits_per_s)),
@@ -273,7 +282,7 @@ export function show({ main, route: first, frame }) {
       shown.push(
         tile(
           "Commit",
-          h("span", { class: "line-key commit", aria: { hidden: "true" } }),
+          mark("line-key commit"),
           datum(rate(commit), commit),
           larger === null
             ? ""
@@ -286,20 +295,16 @@ export function show({ main, route: first, frame }) {
       );
     }
     fill(tiles, shown);
-    const sentences = [
-      found
-        ? `${sentence(found.rule)}.`
-        : doc.percentile_missing
-          ? `No percentile: ${doc.percentile_missing}`
-          : null,
-      doc.marked_buckets > 0
-        ? `${counted(doc.marked_buckets, "five-minute step")} with traffic of another time, too.`
-        : null,
-      `Basis: ${doc.basis_statement}.`,
-    ];
     fill(
-      rules,
-      sentences.filter(Boolean).map((text) => h("p", { class: "rule" }, text)),
+      ruleBox,
+      rules(
+        found
+          ? `${sentence(found.rule)}.`
+          : doc.percentile_missing && `No percentile: ${doc.percentile_missing}`,
+        doc.marked_buckets > 0 &&
+          `${counted(doc.marked_buckets, "five-minute step")} with traffic of another time, too.`,
+        `Basis: ${doc.basis_statement}.`,
+      ),
     );
   }
 
@@ -313,21 +318,12 @@ export function show({ main, route: first, frame }) {
       from: doc.from,
       to: doc.to,
       by: doc.by,
-      split: "class",
-    };
-    const series = {
-      container: id,
-      class: route.classes,
-      tz: route.tz,
-      from: doc.from,
-      to: doc.to,
-      by: doc.by,
-      percentile: id === null ? null : 95,
     };
     fill(
       actions,
-      id === null ? null : downloadLink("CSV", "report", { ...params, format: "csv" }, `${file}.csv`),
-      downloadLink("JSON", id === null ? "series" : "report", id === null ? series : params, `${file}.json`),
+      id === null
+        ? downloadLink("JSON", "series", params, `${file}.json`)
+        : downloadLinks("report", { ...params, split: "class" }, file),
       h(
         "a",
         {
@@ -354,9 +350,10 @@ export function show({ main, route: first, frame }) {
           if (state === "lost") fill(now);
         },
         onsample: (sample) => {
-          const bits = (field) => (sample.all[field] * 8) / sample.seconds;
-          const one = (name, field) => [` ${name} `, h("strong", {}, rate(bits(field)))];
-          fill(now, "Now:", one("in", "in_bytes"), one("out", "out_bytes"));
+          const one = (name, bytes) => [` ${name} `, h("strong", {}, rate((bytes * 8) / sample.seconds))];
+          const { all, dropped } = sample;
+          const lost = dropped && one("dropped", dropped.in_bytes + dropped.out_bytes);
+          fill(now, "Now:", one("in", all.in_bytes), one("out", all.out_bytes), lost);
         },
       },
     );
@@ -364,7 +361,7 @@ export function show({ main, route: first, frame }) {
 
   load();
   const timer = setInterval(() => {
-    if (!route.from && !route.to && !document.hidden) load();
+    if (!route.from && !route.to && !document.hidden) load(true);
   }, REFRESH_MS);
   return {
     load,

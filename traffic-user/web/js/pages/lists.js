@@ -2,9 +2,19 @@
 // class table in force, with the class of an address and what each class carried this month.
 
 import { follow, get } from "../api.js";
-import { count, counted, dateTime, fill, h, percent, rate, seconds, span, swatch } from "../base.js";
-import { bytesCell, bytesColumn, called, className, containerLink, downloadLink, panelHead } from "../parts.js";
-import { fragment } from "../route.js";
+import { count, counted, dateTime, fill, h, percent, rate, seconds, span } from "../base.js";
+import {
+  bytesColumn,
+  called,
+  classCell,
+  containerLink,
+  downloadLink,
+  downloadLinks,
+  factList,
+  figureCells,
+  panelHead,
+} from "../parts.js";
+import { fragment, segment } from "../route.js";
 import { DataTable, plainTable } from "../table.js";
 
 const REFRESH_MS = 60_000;
@@ -87,23 +97,13 @@ export function showContainers({ main, route: first, frame }) {
     fill(
       segments,
       SPANS.map(([key, label]) =>
-        h(
-          "a",
-          {
-            href: fragment(route, { last: key }),
-            class: "segment",
-            data: { key: `span ${key}` },
-            aria: { current: key === last ? "true" : undefined },
-          },
-          label,
-        ),
+        segment(label, fragment(route, { last: key }), `span ${key}`, key === last),
       ),
     );
     const params = { last, count: ALL, tz: route.tz };
     fill(
       actions,
-      downloadLink("CSV", "top", { ...params, format: "csv" }, `containers-${last}.csv`),
-      downloadLink("JSON", "top", params, `containers-${last}.json`),
+      downloadLinks("top", params, `containers-${last}`),
     );
     try {
       const [top, known] = await Promise.all([
@@ -223,16 +223,9 @@ function panel(doc, month, zone, why) {
     const one = known.get(number);
     const moved = carried.get(number) ?? { in: none, out: none, total: none };
     return [
-      h("span", { class: "class" }, swatch(number), className(number, one?.name ?? moved.name)),
+      classCell(number, one?.name ?? moved.name),
       one?.prefixes === undefined || one?.prefixes === null ? "\u2013" : count(one.prefixes),
-      ...(month
-        ? [
-            bytesCell(moved.in.bytes),
-            bytesCell(moved.out.bytes),
-            bytesCell(moved.total.bytes),
-            percent(moved.total.bytes, whole),
-          ]
-        : []),
+      ...(month ? [...figureCells(moved), percent(moved.total.bytes, whole)] : []),
     ];
   });
   const header = ["Class", "Prefixes", ...(month ? ["In", "Out", "Total", "Share"] : [])];
@@ -255,7 +248,7 @@ function panel(doc, month, zone, why) {
         ),
     table?.difference ? h("p", { class: "notice warning" }, table.difference.message) : null,
     plainTable("Classes of the table in force", header, rows, {
-      numbers: header.map((_, at) => at).slice(1),
+      numbers: [1],
       optional: month ? [2, 3] : [],
     }),
     why ? h("p", { class: "note" }, `No figures of this month: ${why}`) : null,
@@ -270,11 +263,7 @@ function facts(table, zone) {
     ["Order", ORDERS[table.order] ?? table.order ?? "not known"],
     ["Hash", h("code", { title: table.hash }, table.hash.slice(0, 16))],
   ];
-  return h(
-    "dl",
-    { class: "facts" },
-    rows.map(([name, value]) => [h("dt", {}, name), h("dd", {}, value)]),
-  );
+  return factList(rows);
 }
 
 /** The box that explains an address. */
@@ -322,8 +311,7 @@ const PARTS = 100;
 
 /** The answer for an address (with the lines that match) or a prefix (with its parts). */
 function explanation(doc, address) {
-  const named = (number) =>
-    h("span", { class: "class" }, swatch(number), className(number, doc.names?.[number]));
+  const named = (number) => classCell(number, doc.names?.[number]);
   const line = (entry) =>
     entry
       ? ["line ", count(entry.line), ": ", h("code", {}, `${entry.class} ${entry.prefix}`)]

@@ -1,13 +1,16 @@
 // The node itself: the daemon, interfaces, what is not watched and why, faults, drains, gaps, the balance.
 
 import { get } from "../api.js";
-import { count, counted, dateTime, duration, fill, h, percent, seconds, volume } from "../base.js";
+import { count, counted, dateTime, duration, fill, h, nowrap, percent, seconds, volume } from "../base.js";
 import {
   bytesCell,
   bytesColumn,
   called,
   containerLink,
   downloadLink,
+  downloadLinks,
+  emptyPanel,
+  factList,
   gapList,
   panelHead,
   problemList,
@@ -72,15 +75,7 @@ export function show({ main, route, frame }) {
     } catch (error) {
       const why = frame.failed(error);
       if (parts || !why) return;
-      fill(
-        body,
-        h(
-          "section",
-          { class: "panel empty" },
-          h("h2", {}, "No state of the node"),
-          h("p", {}, `It cannot be read: ${why}`),
-        ),
-      );
+      fill(body, emptyPanel("No state of the node", `It cannot be read: ${why}`));
     }
   }
 
@@ -135,8 +130,7 @@ export function show({ main, route, frame }) {
           label: "Attached",
           optional: true,
           value: (row) => row.attached ?? "",
-          cell: (row) =>
-            h("span", { class: "nowrap" }, row.attached ? dateTime(seconds(row.attached), zone) : "\u2013"),
+          cell: (row) => nowrap(row.attached ? dateTime(seconds(row.attached), zone) : "\u2013"),
         },
       ],
     });
@@ -168,12 +162,10 @@ export function show({ main, route, frame }) {
         const kinds = new Set(doc.faults.map((row) => row.fault));
         fill(
           meanings,
-          h(
-            "dl",
-            { class: "facts" },
+          factList(
             [...kinds].map((fault) => [
-              h("dt", {}, h("code", {}, fault)),
-              h("dd", {}, FAULTS[fault] ?? `${fault.replaceAll("_", " ")}.`),
+              h("code", {}, fault),
+              FAULTS[fault] ?? `${fault.replaceAll("_", " ")}.`,
             ]),
           ),
         );
@@ -219,18 +211,11 @@ export function show({ main, route, frame }) {
 }
 
 /** What the page says of the node where only a file is read. */
-function withoutDaemon() {
-  return h(
-    "section",
-    { class: "panel empty" },
-    h("h2", {}, "A ledger without a daemon"),
-    h(
-      "p",
-      {},
-      "This is a ledger\u2019s file. Interfaces, faults and drains are only known to a running trafctl.",
-    ),
+const withoutDaemon = () =>
+  emptyPanel(
+    "A ledger without a daemon",
+    "This is a ledger\u2019s file. Interfaces, faults and drains are only known to a running trafctl.",
   );
-}
 
 /** Both hooks of an interface in a word, or what is missing. */
 function hooks(row) {
@@ -270,11 +255,7 @@ function summaryPanel(doc, zone) {
   ];
   return [
     h("h2", {}, "Daemon and counters"),
-    h(
-      "dl",
-      { class: "facts" },
-      rows.map(([name, value]) => [h("dt", {}, name), h("dd", {}, value)]),
-    ),
+    factList(rows),
     failing.length
       ? h(
           "ul",
@@ -327,18 +308,7 @@ function balancePanel(report, route) {
     panelHead(
       "Balance of the last 30 days",
       "passed = billed classes + class 0 + faults + difference",
-      downloadLink(
-        "CSV",
-        "report",
-        { show: "balance", last: "30d", by: "total", tz: route.tz, format: "csv" },
-        "balance.csv",
-      ),
-      downloadLink(
-        "JSON",
-        "report",
-        { show: "balance", last: "30d", by: "total", tz: route.tz },
-        "balance.json",
-      ),
+      downloadLinks("report", { show: "balance", last: "30d", by: "total", tz: route.tz }, "balance"),
     ),
     plainTable(
       "Balance of the last 30 days",
@@ -351,7 +321,7 @@ function balancePanel(report, route) {
         bytesCell(one.faults.bytes),
         signed(one.difference_bytes),
       ]),
-      { numbers: [1, 2, 3, 4, 5] },
+      { numbers: [1] },
     ),
     h("p", { class: "note" }, "Traffic in flight causes small differences, which the next reading reverses."),
   );

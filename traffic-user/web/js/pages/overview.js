@@ -14,14 +14,15 @@ import {
   rate,
   seconds,
   sparkline,
-  swatch,
 } from "../base.js";
 import {
   bytesCell,
   className,
   classTable,
   containerLink,
-  downloadLink,
+  downloadLinks,
+  emptyPanel,
+  figureCells,
   gapList,
   panelHead,
   plotColumns,
@@ -96,19 +97,13 @@ export function show({ main, route, frame }) {
       gaps,
       doc.ledger
         ? null
-        : h(
-            "section",
-            { class: "panel empty" },
-            h("h2", {}, "No ledger"),
-            h(
-              "p",
-              {},
-              "This daemon keeps no ledger, so there are only live figures. Remove ",
-              h("code", {}, "--no-ledger"),
-              " or look at ",
-              h("code", {}, "trafctl status"),
-              " for what keeps it from being opened.",
-            ),
+        : emptyPanel(
+            "No ledger",
+            "This daemon keeps no ledger, so there are only live figures. Remove ",
+            h("code", {}, "--no-ledger"),
+            " or look at ",
+            h("code", {}, "trafctl status"),
+            " for what keeps it from being opened.",
           ),
     );
     body.className = "page";
@@ -196,12 +191,9 @@ export function show({ main, route, frame }) {
         ...[row.in_bytes, row.out_bytes].map((bytes) => spread(bytes, doc, seconds(doc.ledger.last_reading))),
       ),
       ...(doc.live ? [now(row, "in_bytes"), now(row, "out_bytes")] : []),
-      bytesCell(row.in.bytes),
-      bytesCell(row.out.bytes),
-      bytesCell(row.total.bytes),
+      ...figureCells(row),
       percent(row.permille, 1000),
     ]);
-    const numbers = header.map((_, at) => at).slice(2);
     const optional = doc.live ? [2, 3, 6, 7] : [4, 5];
     const isEmpty = rows.length === 0;
     fill(
@@ -216,17 +208,11 @@ export function show({ main, route, frame }) {
             `All ${counted(doc.container_count, "container")}`,
           ),
         ],
-        downloadLink(
-          "CSV",
-          "top",
-          { last: "24h", count: LARGEST, format: "csv", tz: route.tz },
-          "largest-containers.csv",
-        ),
-        downloadLink("JSON", "top", { last: "24h", count: LARGEST, tz: route.tz }, "largest-containers.json"),
+        downloadLinks("top", { last: "24h", count: LARGEST, tz: route.tz }, "largest-containers"),
       ),
       isEmpty
         ? emptyLedger(doc, zone)
-        : plainTable("Largest containers", header, rows, { numbers, optional }),
+        : plainTable("Largest containers", header, rows, { numbers: [2], optional }),
     );
     fill(plots.gaps, gapList(doc.gaps, zone, "Gaps of the last 24 hours"));
     drawRates();
@@ -295,27 +281,24 @@ function livePanel(zone) {
       const held = to - (data.times[0] ?? to);
       note.textContent = held < LIVE_SECONDS - 5 ? `By class, for ${duration(held)}` : "By class, last 5 min";
       if (!sample) return;
-      const bits = (one, field) => (one ? (one[field] * 8) / sample.seconds : 0);
       const found = new Map(sample.classes.map((one) => [one.class, one]));
-      const whole = bits(sample.all, "in_bytes") + bits(sample.all, "out_bytes");
+      const figures = ({ in_bytes, out_bytes } = { in_bytes: 0, out_bytes: 0 }) => ({
+        in: { bytes: in_bytes },
+        out: { bytes: out_bytes },
+        total: { bytes: in_bytes + out_bytes },
+      });
+      const rows = numbers.map((number) => ({
+        class: number,
+        name: names.get(number),
+        ...figures(found.get(number)),
+      }));
       fill(
         table,
-        plainTable(
-          "Throughput by class now",
-          ["Class", "In", "Out", "Total", "Share"],
-          numbers.map((number) => {
-            const one = found.get(number);
-            const [incoming, outgoing] = [bits(one, "in_bytes"), bits(one, "out_bytes")];
-            return [
-              h("span", { class: "class" }, swatch(number), className(number, names.get(number))),
-              rateCell(incoming),
-              rateCell(outgoing),
-              rateCell(incoming + outgoing),
-              percent(incoming + outgoing, whole),
-            ];
-          }),
-          { numbers: [1, 2, 3, 4], optional: [3, 4] },
-        ),
+        classTable("Throughput by class now", rows, {
+          whole: figures(sample.all).total.bytes,
+          cell: (bytes) => rateCell((bytes * 8) / sample.seconds),
+          optional: [3, 4],
+        }),
       );
     },
   };
@@ -354,13 +337,7 @@ function dayPanel(first, route, frame) {
         table,
         classTable(
           "Traffic by class, last 24 hours",
-          doc.classes.map((one) => ({
-            class: one.class,
-            name: one.name,
-            in: one.in.bytes,
-            out: one.out.bytes,
-            total: one.total.bytes,
-          })),
+          doc.classes,
         ),
       );
     },
