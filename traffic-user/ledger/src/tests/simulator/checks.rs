@@ -85,6 +85,7 @@ pub fn check(world: &mut World) {
     assert_eq!(state(ledger), expected(&book));
     let months = months(ledger);
     assert_eq!(sum(&months), book.totals());
+    check_corrections(ledger, book.adjustments.1);
     if calm {
         let days = steps(ledger, By::Day);
         let day = |bucket: i64| at(bucket).to_zoned(calendar.zone().clone()).date().to_string();
@@ -97,6 +98,21 @@ pub fn check(world: &mut World) {
         assert_eq!(bytes(&months.get(name).cloned().unwrap_or_default()), bytes(frozen), "{name} was closed");
     }
     check_borders(ledger);
+}
+
+/// Corrections are stored as they were made, and are in the reports of what is billed, which class 0 is not. Those of
+/// attributions move bytes from one container to another.
+fn check_corrections(ledger: &Ledger, expected: i64) {
+    let stored = |of: &str| -> i64 {
+        let sql = format!("SELECT coalesce(sum(in_bytes), 0) FROM adjustment {of}");
+        ledger.conn.query_row(&sql, [], |row| row.get(0)).unwrap()
+    };
+    assert_eq!(stored(""), expected, "corrections");
+    let split = Split { class: true, ..Split::default() };
+    let report = ledger.report(&ReportQuery { by: By::Month, split, ..ReportQuery::default() }).unwrap();
+    let reported = report.rows.iter().filter_map(|row| row.billing);
+    let reported: i64 = reported.map(|billing| billing.corrected.total.bytes).sum();
+    assert_eq!(reported, stored("WHERE class <> 0"), "corrections in the report");
 }
 
 fn sum(steps: &BTreeMap<String, Totals>) -> Totals {

@@ -59,6 +59,11 @@ impl World {
         });
         assert!(matches!(result, Ok(()) | Err(LedgerError::NotClosable { .. })), "{result:?}");
         self.log.push(format!("close {name}, forced: {force}: {}", result.is_ok()));
+        // By dice of its own: what comes next stays the same.
+        if self.book.closed.contains_key(&name) && self.dice.once_in(2) {
+            let mut dice = self.dice.clone();
+            self.adjust(&mut dice);
+        }
     }
 
     pub fn adjust(&mut self, random: &mut Random) {

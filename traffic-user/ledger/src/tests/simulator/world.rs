@@ -391,6 +391,11 @@ impl World {
             self.set_clock(-self.off_by_s);
         }
         self.drain(random);
+        // Few histories are long enough for months that somebody closes by chance.
+        if self.dice.once_in(2) {
+            let mut dice = self.dice.clone();
+            self.close(&mut dice);
+        }
         self.maintain(random);
         checks::check(self);
         self.store.check(self.ledger.as_ref().unwrap());
