@@ -5,9 +5,10 @@
 //! store is compared with the ledger.
 //!
 //! - `state`: what became of it, for metrics and `trafctl status`.
-//! - `daily`: when what is compared.
+//! - `daily`: when what is compared. `required`: what stays in the ledger until it was.
 
 mod daily;
+mod required;
 mod state;
 
 use std::{
@@ -31,6 +32,7 @@ use crate::{
     time::now_or_end,
 };
 
+pub use required::{Held, held, hold};
 pub use state::{Compared, ShipState, StoreState};
 
 /// The longest pause after failures.

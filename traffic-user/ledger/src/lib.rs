@@ -91,4 +91,5 @@ pub use write::gaps::{Gap, GapReason, GapSize, SMALL_GAP_BYTES};
 pub use write::names::{ContainerName, ContainerNames};
 pub use write::owner_changes::OwnerChange;
 pub use write::quotas::{PastTrack, QuotaCrossing, QuotaLook, QuotaState};
+pub use write::retention::{HeldRows, VerifiedRows};
 pub use write::rollup::Maintenance;

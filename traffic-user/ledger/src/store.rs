@@ -80,6 +80,8 @@ pub struct Ledger {
     patience: Duration,
     pub(crate) calendar: Calendar,
     pub(crate) retention: Retention,
+    /// From when on five-minute rows stay, however old they are, in Unix seconds.
+    pub(crate) held_from: Option<i64>,
     vm_interface_prefixes: Vec<String>,
     /// Why the drains since the last successful one failed.
     pub(crate) failing: Option<GapReason>,
@@ -188,6 +190,7 @@ impl Ledger {
             patience: migrate::BUSY_TIMEOUT,
             calendar,
             retention: config.retention,
+            held_from: None,
             vm_interface_prefixes: config.vm_interface_prefixes,
             failing: None,
             noted: Vec::new(),
@@ -256,6 +259,7 @@ impl Ledger {
             patience: migrate::BUSY_TIMEOUT,
             calendar,
             retention: Retention::default(),
+            held_from: None,
             vm_interface_prefixes: Vec::new(),
             failing: None,
             noted: Vec::new(),

@@ -6,7 +6,7 @@ use jiff::Timestamp;
 
 use crate::drain::Drained;
 
-/// Stands for a time before the first drain.
+/// Stands for no time, such as one before the first drain.
 const NEVER: i64 = i64::MIN;
 
 /// The results of the daemon's drains so far. The numbers are independent, so relaxed ordering is enough.
@@ -19,6 +19,8 @@ pub struct DrainHealth {
     failures: AtomicU64,
     gaps: AtomicU64,
     excess_skbs: AtomicU64,
+    /// Seconds since the Unix epoch; 0 while nothing is held, and [`NEVER`] if nothing ever is.
+    held_since: AtomicI64,
 }
 
 /// A reading of [`DrainHealth`].
@@ -34,6 +36,9 @@ pub struct Drains {
     pub gaps: u64,
     /// Buffers that the last successful drain found counted beyond the kernel's statistics.
     pub excess_skbs: u64,
+    /// Since when five-minute rows are kept beyond their retention, for stores that have not verified them. `None` if
+    /// that is not required.
+    pub held_since: Option<Option<Timestamp>>,
 }
 
 impl Default for DrainHealth {
@@ -52,7 +57,14 @@ impl DrainHealth {
             failures: zero(),
             gaps: zero(),
             excess_skbs: zero(),
+            held_since: AtomicI64::new(NEVER),
         }
+    }
+
+    /// Notes since when rows are kept beyond their retention; `None` if no store has to verify them.
+    pub fn holds(&self, since: Option<Option<Timestamp>>) {
+        let second = since.map_or(NEVER, |since| since.map_or(0, Timestamp::as_second));
+        self.held_since.store(second, Ordering::Relaxed);
     }
 
     /// Records a successful drain, and what it found.
@@ -75,6 +87,11 @@ impl DrainHealth {
             failures: self.failures.load(Ordering::Relaxed),
             gaps: self.gaps.load(Ordering::Relaxed),
             excess_skbs: self.excess_skbs.load(Ordering::Relaxed),
+            held_since: match self.held_since.load(Ordering::Relaxed) {
+                NEVER => None,
+                0 => Some(None),
+                second => Some(Timestamp::from_second(second).ok()),
+            },
         }
     }
 }
@@ -99,6 +116,11 @@ mod tests {
             Drained { gaps: 3, excess_skbs: 9 },
         );
         let last_success = Timestamp::from_millisecond(1_700_000_060_456).ok();
-        assert_eq!(health.read(), Drains { since, last_success, failures: 2, gaps: 5, excess_skbs: 9 });
+        let drains = Drains { since, last_success, failures: 2, gaps: 5, excess_skbs: 9, held_since: None };
+        assert_eq!(health.read(), drains);
+        for held_since in [Some(None), Some(Timestamp::from_second(1_700_000_000).ok()), None] {
+            health.holds(held_since);
+            assert_eq!(health.read(), Drains { held_since, ..drains });
+        }
     }
 }

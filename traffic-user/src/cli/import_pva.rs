@@ -11,7 +11,7 @@ use traffic_model::local_time::LocalTime;
 use crate::{
     cli::{Done, Format, Global, confirm::Confirm, format::parse_class, print, progress::Progress},
     render::ledger as render,
-    time,
+    shipping, time,
 };
 
 /// Import what Virtuozzo's PVA agent recorded, as history from before this ledger
@@ -66,8 +66,8 @@ pub(super) fn run(global: &Global, options: &Options) -> anyhow::Result<Done> {
         imported.with_context(|| format!("cannot import {}, nothing was written", options.file.display()))?;
     print(&render::imported(&imported, options.format.into(), &LocalTime::of(ledger.calendar()))?)?;
     if options.confirm.yes {
-        ledger
-            .maintain(now)
+        shipping::hold(&mut ledger, &global.state_dir, &config.ship)
+            .and_then(|()| ledger.maintain(now))
             .context("everything was imported, but cannot sum it yet; `trafctl run` will try again")?;
     }
     let was_asked = options.confirm.yes || options.dry_run;

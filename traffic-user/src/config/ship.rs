@@ -40,6 +40,15 @@ pub struct ShipConfig {
     pub password_file: Option<PathBuf>,
     /// How often it ships: `[ship] interval`.
     pub interval: Duration,
+    /// Whether five-minute rows stay in the ledger until every store has verified them: `[ship] required`.
+    pub required: bool,
+}
+
+impl Default for ShipConfig {
+    /// Nothing is shipped.
+    fn default() -> Self {
+        Self { to: Vec::new(), password_file: None, interval: DEFAULT_INTERVAL, required: false }
+    }
 }
 
 const DEFAULT_INTERVAL: Duration = Duration::from_secs(60);
@@ -52,6 +61,7 @@ pub(super) struct FileShip {
     to: Vec<Spanned<String>>,
     password_file: Option<Spanned<PathBuf>>,
     interval: Option<Spanned<String>>,
+    required: Option<Spanned<bool>>,
 }
 
 impl FileShip {
@@ -80,17 +90,27 @@ impl FileShip {
             Some(text) => amount(text, |text| RANGE.parse(text))?,
             None => DEFAULT_INTERVAL,
         };
-        Ok(ShipConfig { to, password_file, interval })
+        let required = match self.required {
+            Some(required) if to.is_empty() && *required.get_ref() => {
+                return Err(problem(
+                    &required,
+                    "no store could verify the rows, so they would stay for ever; name one in `to`, or write false",
+                ));
+            }
+            required => required.is_some_and(Spanned::into_inner),
+        };
+        Ok(ShipConfig { to, password_file, interval, required })
     }
 }
 
 impl ShipConfig {
-    pub(super) fn values(&self) -> [(String, Value); 3] {
-        let Self { to, password_file, interval } = self;
+    pub(super) fn values(&self) -> [(String, Value); 4] {
+        let Self { to, password_file, interval, required } = self;
         [
             ("ship.to".to_owned(), json!(to)),
             ("ship.password_file".to_owned(), json!(password_file)),
             ("ship.interval".to_owned(), json!(format_duration(*interval))),
+            ("ship.required".to_owned(), json!(required)),
         ]
     }
 }
@@ -114,7 +134,9 @@ mod tests {
             "[ship]\nto = ['postgresql://ship@db/traffic']\npassword_file = '/etc/trafctl/pgpass'\ninterval = '5m'\n",
         )
         .unwrap();
-        assert_eq!((all.to.len(), all.interval), (1, Duration::from_secs(300)));
+        assert_eq!((all.to.len(), all.interval, all.required), (1, Duration::from_secs(300), false));
+        assert!(parse("[ship]\nto = ['postgresql://ship@db/traffic']\nrequired = true\n").unwrap().required);
+        assert_eq!(parse("[ship]\nrequired = false\n").unwrap(), ShipConfig::default());
         for (text, place, reason) in [
             ("to = ['postgresql://ship:hunter2@db/traffic']", "t.toml:2:7", "with a password"),
             ("to = ['mysql://db']", "t.toml:2:7", "mysql"),
@@ -123,6 +145,7 @@ mod tests {
             ("to = ['postgresql://a@db/t', 'postgresql://a@db/t']", "t.toml:2:30", "twice"),
             ("password_file = 'pgpass'", "t.toml:2:17", "not absolute"),
             ("interval = '0s'", "t.toml:2:12", ""),
+            ("required = true", "t.toml:2:12", "name one in `to`"),
         ] {
             let error = parse(&format!("[ship]\n{text}\n")).unwrap_err();
             assert!(error.starts_with(place) && error.contains(reason), "{error}");

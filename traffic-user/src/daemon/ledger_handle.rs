@@ -23,7 +23,7 @@ use crate::{
     kernel::maps::Maps,
     ownership::ContainerNames,
     platform::inside::Inside,
-    time,
+    shipping, time,
 };
 
 /// How long a drain waits for another writer of the ledger. Start hooks wait for the lock that it holds, so a
@@ -102,6 +102,7 @@ impl LedgerHandle {
     /// Applies the parts of a new configuration that may change while the daemon runs.
     pub(super) fn apply_config(&mut self, config: &Config) {
         self.config.drain_interval = config.drain_interval;
+        self.config.ship.clone_from(&config.ship);
         if let Some(opened) = &mut self.opened {
             opened.drainer.set_interval(config.drain_interval);
         }
@@ -211,12 +212,20 @@ impl LedgerHandle {
         }
     }
 
-    /// See [`Drainer::maintain`].
+    /// See [`Drainer::maintain`]. What the stores have not verified stays, if `[ship] required` says so.
     ///
     /// # Errors
     /// As [`Drainer::maintain`].
     pub(super) fn maintain(&mut self) -> anyhow::Result<bool> {
-        self.opened.as_mut().map_or(Ok(false), |opened| opened.drainer.maintain())
+        let Some(opened) = &mut self.opened else { return Ok(false) };
+        let ship = &self.config.ship;
+        shipping::hold(opened.drainer.ledger_mut(), &self.state_dir, ship)
+            .context("cannot find out what the stores have verified; nothing is dropped")?;
+        let unfinished = opened.drainer.maintain()?;
+        let of = (ship, self.config.retention);
+        let held = shipping::held(opened.drainer.ledger(), &self.state_dir, of, time::now_or_end())?;
+        self.health.holds(ship.required.then(|| held.map(|held| held.rows.since)));
+        Ok(unfinished)
     }
 
     /// The open ledger. Opens the file at its path if none is open, or if another file is there now.

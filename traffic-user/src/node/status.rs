@@ -46,7 +46,7 @@ use problem::of_kind;
 
 pub use conditions::{Sent, late_reading, nearly_full, of_gaps};
 pub use daemon::{Daemon, DaemonState};
-pub use ledger::{GapsStatus, LedgerStatus};
+pub use ledger::{GapsStatus, HeldStatus, LedgerStatus};
 pub use problem::Problem;
 pub use readings::{Detail, Readings};
 pub use report::{

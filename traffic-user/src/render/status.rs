@@ -10,8 +10,8 @@ use traffic_model::{
 
 use crate::{
     node::status::{
-        ClassTable, CountedUnnamed, Daemon, DaemonState, DropsStatus, Hook, LedgerStatus, SkbMark, Status,
-        TableUse,
+        ClassTable, CountedUnnamed, Daemon, DaemonState, DropsStatus, HeldStatus, Hook, LedgerStatus,
+        SkbMark, Status, TableUse,
     },
     render::{self, rows, with_name},
 };
@@ -139,6 +139,12 @@ fn ledger(ledger: &LedgerStatus) -> String {
         text += &format!(", to be closed: {}", some_of(&months));
     }
     text.push('\n');
+    if let Some(HeldStatus { oldest, since, stores }) = &ledger.held {
+        text += &format!(
+            "  five-minute rows from {oldest} on are kept, beyond their retention since {since}: not verified by {}\n",
+            stores.join(", ")
+        );
+    }
     let Some(gaps) = ledger.gaps.filter(|gaps| gaps.losing_traffic > 0) else { return text };
     let known = format_bytes(gaps.bytes, true);
     let unknown = match gaps.of_unknown_size {
@@ -311,6 +317,7 @@ pub(super) mod tests {
                 months_to_close: vec!["2026-09".to_owned(), "2026-10".to_owned()],
                 running_month: Some("2026-11".to_owned()),
                 gaps: Some(GapsStatus { losing_traffic: 3, of_unknown_size: 1, bytes: 1500 }),
+                held: None,
             },
             programs: vec![Program {
                 name: "trafctl_ingress".to_owned(),
@@ -457,6 +464,15 @@ pub(super) mod tests {
         status.gaps = Some(GapsStatus::default());
         status.months_to_close.clear();
         assert_eq!(ledger(&status), "ledger 34.00 MiB with 120.00 GiB free on its disk, 2026-11 running\n");
+        status.held = Some(HeldStatus {
+            oldest: "2026-10-01T00:00:00Z".to_owned(),
+            since: "2026-11-06T00:00:00Z".to_owned(),
+            stores: vec!["a".to_owned(), "b".to_owned()],
+        });
+        assert!(ledger(&status).ends_with(
+            "\n  five-minute rows from 2026-10-01T00:00:00Z on are kept, beyond their retention since \
+             2026-11-06T00:00:00Z: not verified by a, b\n"
+        ));
         status.bytes = None;
         assert_eq!(ledger(&status), "ledger not made yet\n");
         status.configured = false;

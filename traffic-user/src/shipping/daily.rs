@@ -117,6 +117,11 @@ fn number_of_day(text: &str) -> Option<i64> {
     Some(start.timestamp().as_second().div_euclid(DAY_S))
 }
 
+/// Start of the first day that differs, in Unix seconds.
+pub(super) fn first_day_s(differing: &[String]) -> Option<i64> {
+    differing.iter().filter_map(|text| number_of_day(text)).min().map(|day| day * DAY_S)
+}
+
 #[cfg(test)]
 mod tests {
     use traffic_store::Difference;

@@ -16,6 +16,7 @@ pub(crate) mod pace;
 pub(crate) mod quotas;
 pub(crate) mod readings;
 pub(crate) mod relocation;
+pub(crate) mod retention;
 mod returning;
 mod reverted;
 pub(crate) mod rollup;

@@ -3,7 +3,7 @@
 //! A rollup replaces all rows of one unit in one transaction, so it can be interrupted and repeated. Until
 //! then the finer unit is dirty and readers use the finer rows. If something is written into a unit later, it
 //! is summed again. Rows are dropped in whole days, in one transaction with the note of what is dropped, and
-//! only where nothing below is dirty. Finished days are packed in between (`days/pack`).
+//! only where nothing below is dirty; `retention` says which. Finished days are packed in between (`days/pack`).
 
 use std::{
     iter,
@@ -11,7 +11,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use jiff::{Span, Timestamp, ToSpan as _};
+use jiff::Timestamp;
 use rusqlite::{Connection, OptionalExtension as _, params, params_from_iter};
 use traffic_model::calendar::{Calendar, Level};
 
@@ -24,9 +24,8 @@ use crate::{
     ids, outbox,
     schema::{KINDS, Kind},
     store::Ledger,
-    time::{borders::Borders, clock_line::ClockLine},
+    time::borders::Borders,
     write::{
-        clock,
         pace::{Pace, in_transactions},
         rollup_state::{last_bucket, units_above_dirty},
     },
@@ -144,38 +143,22 @@ impl Ledger {
     }
 
     fn drop_old(&mut self, now: Timestamp, pace: Pace, done: &mut Maintenance) -> Result<(), LedgerError> {
-        // A wrong year must not cost any row. The caller's clock may be ahead of the last reading's.
-        let Some(line) = clock::load(&self.conn)?.filter(ClockLine::may_drop) else { return Ok(()) };
-        let now = now.min(Timestamp::from_millisecond(line.time_ms())?);
-        let months = Span::new().months(i64::from(self.retention.hours_months));
-        let days = i64::from(self.retention.five_minutes_days).days();
-        for (level, kept) in [(Level::FiveMinutes, days), (Level::Hour, months)] {
-            let zone = self.calendar.zone().clone();
-            let oldest = now.to_zoned(zone).checked_sub(kept)?.timestamp().as_second();
+        let Some(now) = self.dropping_clock(now)? else { return Ok(()) };
+        for level in [Level::FiveMinutes, Level::Hour] {
             let Some(dropping) = Dropping::of(level) else { continue };
-            let oldest = if level == Level::FiveMinutes { self.kept_to_close(oldest, now)? } else { oldest };
-            let borders = Borders::new(&self.conn, &self.calendar);
-            let mut horizon = borders.start(Level::Day, oldest)?;
+            let mut horizon = self.horizon(level, now)?;
+            if horizon == i64::MIN {
+                continue;
+            }
             if level == Level::Hour {
                 // A late write into kept five-minute rows sums its day again, which needs all hours of that
                 // day.
                 let Some(before) = ids::meta(&self.conn, DROPPED_FIVE_MINUTES)? else { continue };
-                horizon = horizon.min(borders.start(Level::Day, before)?);
+                horizon = horizon.min(Borders::new(&self.conn, &self.calendar).start(Level::Day, before)?);
             }
             self.drop_level(dropping, horizon, pace, done)?;
         }
         Ok(())
-    }
-
-    /// Whoever closes months finds their five-minute rows then, for percentiles: they are kept until the month
-    /// is closed, or until another one is over. Unix seconds.
-    fn kept_to_close(&self, oldest: i64, now: Timestamp) -> Result<i64, LedgerError> {
-        let closed: Option<i64> = self.conn.query_row("SELECT max(end) FROM period", [], |row| row.get(0))?;
-        let Some(closed) = closed else { return Ok(oldest) };
-        let borders = Borders::new(&self.conn, &self.calendar);
-        let this_month = borders.start(Level::Month, now.as_second())?;
-        let last_month = borders.start(Level::Month, this_month - 1)?;
-        Ok(oldest.min(closed.max(last_month)))
     }
 
     /// Drops rows of a level that are older than `horizon` (Unix seconds), in whole days.

@@ -250,6 +250,16 @@ fn drained(page: &mut Page, drains: &Drains) {
         },
         format_args!("{}.{:03}", last.div_euclid(1000), last.rem_euclid(1000)),
     );
+    if let Some(since) = drains.held_since {
+        page.single(
+            Metric::gauge(
+                "trafctl_retention_held_since_timestamp_seconds",
+                Some("seconds"),
+                "Since when five-minute rows are kept beyond their retention, as a store has not verified them; zero for none.",
+            ),
+            since.map_or(0, jiff::Timestamp::as_second),
+        );
+    }
     page.single_since(
         Metric {
             kind: Kind::Counter,

@@ -308,3 +308,17 @@ fn the_accept_header_selects_the_format() {
         assert_eq!(metrics::Format::for_accept(accept), expected, "{accept:?}");
     }
 }
+
+#[test]
+fn a_ledger_that_keeps_rows_for_a_store_says_since_when() {
+    let of = |held_since| {
+        let health = DaemonHealth { drains: Some(Drains { held_since, ..drains() }), ..health() };
+        let text = metrics::render(&snapshot(), &health, metrics::Format::OpenMetrics);
+        let line = text.lines().find(|line| line.starts_with("trafctl_retention_held"));
+        line.map(str::to_owned)
+    };
+    assert_eq!(of(None), None);
+    let line = |value| Some(format!("trafctl_retention_held_since_timestamp_seconds {value}"));
+    assert_eq!(of(Some(None)), line(0));
+    assert_eq!(of(Some(Timestamp::from_second(1_700_000_000).ok())), line(1_700_000_000));
+}

@@ -110,6 +110,7 @@ fn drains() -> Drains {
         failures: 5,
         gaps: 6,
         excess_skbs: 8,
+        held_since: None,
     }
 }
 

@@ -7,17 +7,25 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use jiff::Timestamp;
 use serde::Serialize;
 use traffic_ledger::{Ledger, OpenGaps, Standing};
-use traffic_model::units::format_bytes;
+use traffic_model::{calendar::Retention, units::format_bytes};
 use traffic_quota::ProblemKind;
 
 use super::problem::Problem;
-use crate::drain::{LedgerLook, ledger_path};
+use crate::{
+    config::{Config, ShipConfig},
+    drain::{LedgerLook, ledger_path},
+    shipping::{self, Held},
+    time,
+};
 
 /// With less room than a quarter of the ledger's size, within these limits, drains are about to fail. Nothing
 /// is lost until the node boots again, but nobody can be billed either.
 const LITTLE_ROOM: RangeInclusive<u64> = 4 << 20..=64 << 20;
+/// How long rows may be kept beyond their retention, in seconds. Each night, what is over is verified.
+const MOST_HELD_S: i64 = 2 * 86_400;
 
 /// The ledger as a file, and as what bills come from.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
@@ -36,6 +44,33 @@ pub struct LedgerStatus {
     pub running_month: Option<String>,
     /// Gaps in these months that lost traffic; `null` if the ledger cannot be read.
     pub gaps: Option<GapsStatus>,
+    /// Five-minute rows that are kept beyond their retention, as stores have not verified them; `null` if there are none.
+    pub held: Option<HeldStatus>,
+}
+
+/// Five-minute rows that are kept beyond their retention.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct HeldStatus {
+    /// Start of the oldest.
+    pub oldest: String,
+    /// When their retention was over.
+    pub since: String,
+    /// The stores that have not verified them.
+    pub stores: Vec<String>,
+}
+
+/// What the configuration says of the ledger.
+#[derive(Debug)]
+pub(super) struct Wanted {
+    configured: bool,
+    ship: ShipConfig,
+    retention: Retention,
+}
+
+impl From<&Config> for Wanted {
+    fn from(config: &Config) -> Self {
+        Self { configured: config.ledger_enabled, ship: config.ship.clone(), retention: config.retention }
+    }
 }
 
 /// Gaps in the months that are not closed.
@@ -65,7 +100,8 @@ pub(super) struct Look {
 }
 
 /// Looks at the ledger and its disk.
-pub(super) fn look(state_dir: &Path, configured: bool) -> Look {
+pub(super) fn look(state_dir: &Path, wanted: &Wanted) -> Look {
+    let configured = wanted.configured;
     let mut look = Look { status: LedgerStatus { configured, ..LedgerStatus::default() }, ..Look::default() };
     if !configured {
         return look;
@@ -83,14 +119,24 @@ pub(super) fn look(state_dir: &Path, configured: bool) -> Look {
     let directory = path.parent().unwrap_or(state_dir);
     look.status.free_bytes =
         rustix::fs::statvfs(directory).ok().map(|disk| disk.f_bavail.saturating_mul(disk.f_frsize));
+    let held = held(&path, state_dir, wanted, time::now_or_end());
+    look.status.held = held.as_ref().map(HeldStatus::from);
     look.problems.extend(look.status.little_room().map(|free| {
+        let held = look.status.held.as_ref().map_or_else(String::new, |held| {
+            format!(
+                ", or let {} verify what is kept since {} ([ship] required)",
+                held.stores.join(" and "),
+                held.since
+            )
+        });
         let text = format!(
-            "only {} are free for the ledger in {}: drains fail once the disk is full; make room there",
+            "only {} are free for the ledger in {}: drains fail once the disk is full; make room there{held}",
             format_bytes(free, true),
             directory.display()
         );
         Problem { kind: ProblemKind::Disk, text }
     }));
+    look.problems.extend(held.and_then(|held| held_long(&held, time::now_or_end())));
     // One that does not exist yet is made at the first drain. Who may not read it sees the counters alone.
     if rustix::fs::access(&path, rustix::fs::Access::READ_OK).is_err() {
         return look;
@@ -110,6 +156,38 @@ pub(super) fn look(state_dir: &Path, configured: bool) -> Look {
         }
     }
     look
+}
+
+/// What is kept beyond its retention. A ledger that cannot be read is a problem of its own.
+fn held(path: &Path, state_dir: &Path, wanted: &Wanted, now: Timestamp) -> Option<Held> {
+    if !wanted.ship.required || !path.exists() {
+        return None;
+    }
+    let ledger = Ledger::open_read_only(path).ok()?;
+    shipping::held(&ledger, state_dir, (&wanted.ship, wanted.retention), now).ok()?
+}
+
+/// Rows that are kept for longer than a comparison each night would explain.
+fn held_long(held: &Held, now: Timestamp) -> Option<Problem> {
+    let HeldStatus { oldest, since, stores } = held.into();
+    (now.as_second() - held.rows.since.as_second() > MOST_HELD_S).then(|| Problem {
+        kind: ProblemKind::Other,
+        text: format!(
+            "the five-minute rows from {oldest} on stay in the ledger, although their retention ended at {since}, as {} has \
+             not verified them ([ship] required): `trafctl ship verify` compares, `--repair` ships what differs again",
+            stores.join(" and ")
+        ),
+    })
+}
+
+impl From<&Held> for HeldStatus {
+    fn from(held: &Held) -> Self {
+        Self {
+            oldest: held.rows.oldest.to_string(),
+            since: held.rows.since.to_string(),
+            stores: held.stores.clone(),
+        }
+    }
 }
 
 impl LedgerStatus {
@@ -133,10 +211,50 @@ impl LedgerStatus {
 
 #[cfg(test)]
 mod tests {
-    use jiff::Timestamp;
-    use traffic_ledger::OpenMonth;
+    use traffic_ledger::{HeldRows, OpenMonth};
 
     use super::*;
+
+    fn wanted() -> Wanted {
+        Wanted { configured: true, ship: ShipConfig::default(), retention: Retention::default() }
+    }
+
+    #[test]
+    fn rows_that_are_kept_for_long_are_a_problem() {
+        let of = |second| Timestamp::from_second(second).unwrap();
+        let rows = HeldRows { oldest: of(1_790_424_000), since: of(1_793_448_000) };
+        let held = Held { rows, stores: vec!["a".to_owned(), "b".to_owned()] };
+        assert_eq!(held_long(&held, of(1_793_448_000 + MOST_HELD_S)), None);
+        let problem = held_long(&held, of(1_793_448_001 + MOST_HELD_S)).unwrap();
+        assert!(
+            problem.text.starts_with(
+                "the five-minute rows from 2026-09-26T12:00:00Z on stay in the ledger, although their retention ended at \
+                 2026-10-31T12:00:00Z, as a and b has not"
+            ),
+            "{problem:?}"
+        );
+    }
+
+    #[test]
+    fn what_is_kept_for_a_store_is_found() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("ledger.sqlite");
+        let mut ledger = Ledger::open(&path, traffic_ledger::LedgerConfig::default()).unwrap();
+        let mut node = traffic_ledger::testing::Node::balanced(1_790_424_000);
+        for _ in 0..50 {
+            node.traffic("101", 1, [1, 100, 2, 7]).pass(86_400).drain(&mut ledger);
+        }
+        drop(ledger);
+        let mut wanted = wanted();
+        wanted.ship.to.push("postgresql://ship@db/traffic".to_owned());
+        assert_eq!(look(directory.path(), &wanted).status.held, None);
+        wanted.ship.required = true;
+        let look = look(directory.path(), &wanted);
+        let held = look.status.held.unwrap();
+        assert_eq!(held.stores, ["postgresql://ship@db/traffic"]);
+        assert_eq!(held.since, "2026-11-02T00:00:00Z");
+        assert!(look.problems.iter().any(|problem| problem.text.contains("retention ended")));
+    }
 
     #[test]
     fn months_are_to_be_closed_once_they_are_complete() {
@@ -168,7 +286,7 @@ mod tests {
             assert_eq!(of(enough).little_room(), None);
             assert_eq!(of(enough - 1).little_room(), Some(enough - 1));
         }
-        let look = look(directory.path(), true);
+        let look = look(directory.path(), &wanted());
         assert_eq!((look.status.bytes, look.problems), (None, Vec::new()));
         assert!(look.status.free_bytes.is_some());
     }
@@ -178,7 +296,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         fs::write(directory.path().join("ledger.sqlite"), "no ledger at all").unwrap();
         fs::write(directory.path().join("ledger.sqlite-wal"), "log").unwrap();
-        let look = look(directory.path(), true);
+        let look = look(directory.path(), &wanted());
         assert_eq!(look.status.bytes, Some(16 + 3));
         assert_eq!(look.problems.len(), 1, "{:?}", look.problems);
         assert!(look.problems[0].text.starts_with("the ledger cannot be read: "), "{:?}", look.problems);

@@ -46,14 +46,14 @@ impl Readings {
     /// When a thread cannot be started, or a map or the list of interfaces cannot be read.
     pub fn begin(host: &Host, state_dir: &Path, maps: &Arc<Maps>, detail: Detail) -> anyhow::Result<Self> {
         let (of_counters, node) = (Arc::clone(maps), host.config().node.clone());
-        let (state_dir, has_ledger) = (state_dir.to_owned(), host.config().ledger_enabled);
+        let (state_dir, wanted) = (state_dir.to_owned(), ledger::Wanted::from(host.config()));
         let thread = |name: &str| thread::Builder::new().name(name.to_owned());
         let counters = thread("counters").spawn(move || match detail {
             Detail::Containers => counters::read(&of_counters, &node),
             Detail::Node => counters::read_without_containers(&of_counters, &node),
         });
         let counters = counters.context("cannot start a thread that reads the counters")?;
-        let ledger = thread("ledger").spawn(move || ledger::look(&state_dir, has_ledger));
+        let ledger = thread("ledger").spawn(move || ledger::look(&state_dir, &wanted));
         let ledger = ledger.context("cannot start a thread that looks at the ledger")?;
         let hooks = host.hooks();
         let mut of_hooks = None;
