@@ -18,7 +18,7 @@ const PATIENCE: std::time::Duration = std::time::Duration::from_secs(20);
 /// Debian's server, the oldest that is supported. `TRAFCTL_CLICKHOUSE` names another program with the same options.
 const PROGRAM: &str = "/usr/sbin/clickhouse-server";
 
-fn program() -> OsString {
+pub(crate) fn program() -> OsString {
     std::env::var_os("TRAFCTL_CLICKHOUSE").unwrap_or_else(|| PROGRAM.into())
 }
 
@@ -32,7 +32,7 @@ pub struct ClickHouse<'n> {
 }
 
 /// Users: `default` owns everything, `ship` has a password.
-const USERS: &str = "<yandex>
+pub(crate) const USERS: &str = "<yandex>
 <profiles><default><max_memory_usage>2000000000</max_memory_usage><max_threads>2</max_threads></default></profiles>
 <quotas><default/></quotas>
 <users>
@@ -119,17 +119,14 @@ impl<'n> ClickHouse<'n> {
     ///
     /// When it fails; the error has the server's message.
     pub fn query(&self, sql: &str) -> Result<String> {
-        let mut command: Command = self.namespace.command("curl");
-        command.args([
-            "-sS",
-            "--max-time",
-            "60",
-            "http://127.0.0.1:8123/?wait_end_of_query=1",
-            "--data-binary",
-            sql,
-        ]);
-        let answer = run_ok(&mut command)?;
-        ensure!(!answer.starts_with("Code: "), "{sql}: {answer}");
-        Ok(answer.trim().to_owned())
+        ask(self.namespace.command("curl"), 8123, sql)
     }
+}
+
+/// Runs a statement as the owner, by a command `curl` at the server's place.
+pub(crate) fn ask(mut curl: Command, port: usize, sql: &str) -> Result<String> {
+    let url = format!("http://127.0.0.1:{port}/?wait_end_of_query=1");
+    let answer = run_ok(curl.args(["-sS", "--max-time", "60", &url, "--data-binary", sql]))?;
+    ensure!(!answer.starts_with("Code: "), "{sql}: {answer}");
+    Ok(answer.trim().to_owned())
 }

@@ -26,6 +26,7 @@
 pub mod browser;
 pub mod check;
 pub mod clickhouse;
+pub mod clickhouse_cluster;
 pub mod container;
 pub mod counters;
 pub mod daemon;

@@ -12,7 +12,12 @@ use jiff::Timestamp;
 use traffic_ledger::{Basis, By, Ledger, LedgerError, Report, ReportQuery, SeriesQuery, Split, TopQuery};
 use traffic_model::calendar::Calendar;
 use traffic_store::{Reported, Target, open_ledger};
-use traffic_tests::{Namespace, clickhouse::ClickHouse, postgres::Postgres};
+use traffic_tests::{
+    Namespace,
+    clickhouse::ClickHouse,
+    clickhouse_cluster::{CLUSTER, ClickHouseCluster, Shape},
+    postgres::Postgres,
+};
 
 use random_node::{Habits, RandomNode};
 
@@ -43,6 +48,10 @@ fn block_on<T>(work: impl Future<Output = T>) -> Result<T> {
 trait Server {
     /// Its store, of which nothing is left.
     fn emptied(&self) -> Result<Target>;
+    /// The cluster that the store is to be on.
+    fn cluster(&self) -> Option<&str> {
+        None
+    }
     /// How many queries each history asks.
     fn queries(&self) -> usize;
 }
@@ -69,9 +78,25 @@ impl Server for ClickHouse<'_> {
     }
 }
 
+impl Server for ClickHouseCluster<'_> {
+    fn emptied(&self) -> Result<Target> {
+        self.query(0, &format!("DROP DATABASE IF EXISTS traffic ON CLUSTER {CLUSTER}"))?;
+        // Reports are asked of one server, and have rows of both.
+        Target::parse(&self.url(1, "default")).map_err(anyhow::Error::msg)
+    }
+
+    fn cluster(&self) -> Option<&str> {
+        Some(CLUSTER)
+    }
+
+    fn queries(&self) -> usize {
+        if asked_histories().is_some() { QUERIES } else { FEWER_QUERIES / 2 }
+    }
+}
+
 fn new_store(server: &impl Server) -> Result<Target> {
     let target = server.emptied()?;
-    block_on(target.init())??;
+    block_on(target.init(server.cluster()))??;
     Ok(target)
 }
 
@@ -323,6 +348,17 @@ fn several_nodes_are_reported_as_their_sum_from_clickhouse() -> Result<()> {
     })
 }
 
+#[test]
+fn a_cluster_reports_as_the_ledgers() -> Result<()> {
+    let namespace = Namespace::new("ch-shards")?;
+    let server = ClickHouseCluster::start(&namespace, Shape { shards: 2, replicas: 1 })?;
+    namespace.enter(|| {
+        one_node(&server, 1).context("one node")?;
+        several_nodes(&server, 2).context("several nodes")?;
+        percentiles_of(&server, 1).context("percentiles")
+    })
+}
+
 /// The rate at a percentile, by the definition: of all five-minute sums, the one at its rank.
 fn by_definition(mut sums: Vec<u64>, values: usize, percent: usize) -> u64 {
     sums.resize(values.max(sums.len()), 0);
@@ -346,7 +382,11 @@ fn a_percentile_is_of_the_sum_of_all_nodes_from_clickhouse() -> Result<()> {
 }
 
 fn percentiles(server: &impl Server) -> Result<()> {
-    for seed in 0..histories() {
+    percentiles_of(server, histories())
+}
+
+fn percentiles_of(server: &impl Server, histories: u64) -> Result<()> {
+    for seed in 0..histories {
         let mut random = fastrand::Rng::with_seed(seed);
         let target = new_store(server)?;
         let mut nodes = Vec::new();

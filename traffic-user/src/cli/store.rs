@@ -24,7 +24,7 @@ use crate::{
 #[derive(Debug, Args)]
 #[command(after_long_help = "Examples:\n  \
     trafctl store init postgresql://postgres@db.example/traffic\n  \
-    trafctl store init clickhouse+https://default@db.example/traffic\n  \
+    trafctl store init clickhouse+https://default@db.example/traffic --cluster fleet\n  \
     trafctl store check postgresql://node7@db.example/traffic\n  \
     trafctl store nodes postgresql://billing@db.example/traffic")]
 pub struct Options {
@@ -41,7 +41,7 @@ enum Action {
     /// In ClickHouse, it creates the database of the URL instead, and `trafctl_ship` may also read.
     /// A store of this version is left as it is.
     #[command(after_long_help = "Example:\n  trafctl store init postgresql://postgres@db.example/traffic")]
-    Init(At),
+    Init(InitOptions),
     /// Check the schema, and what this user may do; status 1 if anything is wrong
     #[command(after_long_help = "Example:\n  trafctl store check postgresql://node7@db.example/traffic")]
     Check(At),
@@ -50,7 +50,7 @@ enum Action {
     /// In one transaction, and one process at a time. Shippers of an older trafctl ship on. A store of this version is
     /// left as it is, and one of a newer version is refused.
     #[command(after_long_help = "Example:\n  trafctl store migrate postgresql://postgres@db.example/traffic")]
-    Migrate(At),
+    Migrate(MigrateOptions),
     /// List the nodes, and how far each has shipped; status 1 if one is behind
     ///
     /// The lag is the time since the last reading of the node's counters that the store knows of. While all is well, it
@@ -89,6 +89,30 @@ struct At {
     /// Output format
     #[arg(long, value_enum, default_value_t)]
     format: Format,
+}
+
+#[derive(Debug, Args)]
+struct InitOptions {
+    #[command(flatten)]
+    at: At,
+    /// Create replicated tables on all servers of this cluster of ClickHouse, with all rows of a node on one shard
+    ///
+    /// The servers need the macros `shard` and `replica`, ZooKeeper or ClickHouse Keeper, and `internal_replication`. What is
+    /// shipped is acknowledged when all replicas of its shard have it.
+    #[arg(long, value_name = "NAME")]
+    cluster: Option<String>,
+    /// Print the statements for this server, and run none
+    #[arg(long, conflicts_with = "format")]
+    print: bool,
+}
+
+#[derive(Debug, Args)]
+struct MigrateOptions {
+    #[command(flatten)]
+    at: At,
+    /// Refuse a store that is not on this cluster of ClickHouse; on which cluster it is, is known otherwise
+    #[arg(long, value_name = "NAME")]
+    cluster: Option<String>,
 }
 
 /// Where passwords come from.
@@ -168,8 +192,9 @@ impl Shown {
         let created = if self.created { "created " } else { "" };
         let can = |can: bool, what: &str| if can { what.to_owned() } else { format!("may not {what}") };
         let mut text = format!(
-            "{created}store {}: PostgreSQL {}, schema version {}, this user: {}, {}\n",
+            "{created}store {}: {}{}, schema version {}, this user: {}, {}\n",
             self.store,
+            if self.server.starts_with("ClickHouse") { "" } else { "PostgreSQL " },
             self.server,
             self.schema_version,
             can(self.may_ship, "ship"),
@@ -188,10 +213,11 @@ struct ShownMigration<'a> {
     schema_version: i32,
 }
 
-async fn migrate(global: &Global, at: &At) -> anyhow::Result<Done> {
+async fn migrate(global: &Global, options: &MigrateOptions) -> anyhow::Result<Done> {
+    let (at, cluster) = (&options.at, options.cluster.as_deref());
     let target = target_of(global, &at.url, &at.passwords)?;
     let name = target.name();
-    let done = target.migrate().await.with_context(|| format!("cannot migrate the store {name}"))?;
+    let done = target.migrate(cluster).await.with_context(|| format!("cannot migrate the store {name}"))?;
     print(&match at.format {
         Format::Json => {
             json::document(&ShownMigration { store: name, from_version: done.from, schema_version: done.to })?
@@ -210,12 +236,24 @@ pub(super) async fn run(global: &Global, options: &Options) -> anyhow::Result<Do
         Action::Assign(options) => return tenants::assign(global, options).await,
         Action::Unassign(options) => return tenants::unassign(global, options).await,
         Action::Tenants(options) => return tenants::list(global, options).await,
-        Action::Migrate(at) => return migrate(global, at).await,
-        Action::Init(at) | Action::Check(at) => at,
+        Action::Migrate(options) => return migrate(global, options).await,
+        Action::Init(InitOptions { at, .. }) | Action::Check(at) => at,
     };
     let target = target_of(global, &at.url, &at.passwords)?;
-    let created = match options.action {
-        Action::Init(_) => target.init().await,
+    let created = match &options.action {
+        Action::Init(InitOptions { cluster, print: true, .. }) => {
+            let statements = target.statements(cluster.as_deref()).await;
+            let statements =
+                statements.with_context(|| format!("cannot tell what {} needs", target.name()))?;
+            print(
+                &statements
+                    .iter()
+                    .map(|sql| format!("{};\n", sql.trim_end().trim_end_matches(';')))
+                    .collect::<String>(),
+            )?;
+            return Ok(Done::Success);
+        }
+        Action::Init(InitOptions { cluster, .. }) => target.init(cluster.as_deref()).await,
         _ => Ok(false),
     };
     let created = created.with_context(|| format!("cannot create a store in {}", target.name()))?;

@@ -63,14 +63,29 @@ impl Target {
         }
     }
 
-    /// Creates the tables where there are none. Returns whether it did.
+    /// Creates the tables where there are none, in ClickHouse on all servers of a cluster if one is named. Returns whether
+    /// it did.
     ///
     /// # Errors
     /// When the server cannot be reached, this user may not, or the tables are of another version.
-    pub async fn init(&self) -> Result<bool, StoreError> {
+    pub async fn init(&self, cluster: Option<&str>) -> Result<bool, StoreError> {
         match self {
-            Self::Postgres(target) => postgres::init(&mut Postgres::connect(target).await?).await,
-            Self::ClickHouse(target) => clickhouse::init(target).await,
+            Self::Postgres(target) => {
+                no_cluster(cluster)?;
+                postgres::init(&mut Postgres::connect(target).await?).await
+            }
+            Self::ClickHouse(target) => clickhouse::init(target, cluster).await,
+        }
+    }
+
+    /// The statements by which [`Self::init`] would create everything.
+    ///
+    /// # Errors
+    /// When the server cannot be reached, or does not know the cluster.
+    pub async fn statements(&self, cluster: Option<&str>) -> Result<Vec<String>, StoreError> {
+        match self {
+            Self::Postgres(_) => no_cluster(cluster).map(|()| postgres::statements()),
+            Self::ClickHouse(target) => clickhouse::statements(target, cluster).await,
         }
     }
 
@@ -89,10 +104,13 @@ impl Target {
     ///
     /// # Errors
     /// When there is no store, a newer trafctl made it, or this user is not its owner.
-    pub async fn migrate(&self) -> Result<postgres::Migrated, StoreError> {
+    pub async fn migrate(&self, cluster: Option<&str>) -> Result<postgres::Migrated, StoreError> {
         match self {
-            Self::Postgres(target) => postgres::migrate(&mut Postgres::connect(target).await?).await,
-            Self::ClickHouse(target) => clickhouse::migrate(target).await,
+            Self::Postgres(target) => {
+                no_cluster(cluster)?;
+                postgres::migrate(&mut Postgres::connect(target).await?).await
+            }
+            Self::ClickHouse(target) => clickhouse::migrate(target, cluster).await,
         }
     }
 
@@ -105,6 +123,15 @@ impl Target {
             Self::Postgres(target) => postgres::nodes(&Postgres::connect(target).await?).await,
             Self::ClickHouse(target) => clickhouse::nodes(&ClickHouse::connect(target).await?).await,
         }
+    }
+}
+
+fn no_cluster(cluster: Option<&str>) -> Result<(), StoreError> {
+    match cluster {
+        Some(_) => Err(StoreError::Unusable(
+            "PostgreSQL has no clusters; leave --cluster out, or name a store in ClickHouse".to_owned(),
+        )),
+        None => Ok(()),
     }
 }
 
@@ -126,7 +153,7 @@ pub enum AnyStore {
     /// In PostgreSQL.
     Postgres(Postgres),
     /// In ClickHouse.
-    ClickHouse(ClickHouse),
+    ClickHouse(Box<ClickHouse>),
 }
 
 impl AnyStore {
@@ -137,7 +164,7 @@ impl AnyStore {
     pub async fn connect(target: &Target) -> Result<Self, StoreError> {
         Ok(match target {
             Target::Postgres(target) => Self::Postgres(Postgres::connect(target).await?),
-            Target::ClickHouse(target) => Self::ClickHouse(ClickHouse::connect(target).await?),
+            Target::ClickHouse(target) => Self::ClickHouse(Box::new(ClickHouse::connect(target).await?)),
         })
     }
 }

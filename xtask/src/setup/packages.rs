@@ -29,7 +29,7 @@ const CROSS_TOOLS: [(&str, &str); 2] = [
 const COMPILER: [&str; 3] = ["rustc-web", "cargo-web", "libstd-rust-web-dev-bpf"];
 
 /// Tools of the tests and the demonstration: `(package, program)`.
-const TEST_TOOLS: [(&str, &str); 33] = [
+const TEST_TOOLS: [(&str, &str); 34] = [
     // Runs a command on a terminal.
     ("bsdutils", "script"),
     // Podman and what it runs containers with, as a platform whose interfaces have random names.
@@ -79,6 +79,8 @@ const TEST_TOOLS: [(&str, &str); 33] = [
     ("systemd", "systemd-analyze"),
     ("tcpdump", "tcpdump"),
     ("util-linux", "nsenter"),
+    // Has the servers of a ClickHouse cluster agree. No service of it is started.
+    ("zookeeper", "/usr/share/java/zookeeper.jar"),
 ];
 
 /// Additional tools of the benchmark, for the methods it compares: `(package, program)`.

@@ -5,8 +5,10 @@ use std::time::Duration;
 use traffic_https::{Client, Limits, Request};
 
 use super::{
+    cluster::{self, Cluster},
     engine::{Adoption, Engine, Notes, PartVersion, Progress, Seen, Versioned},
-    schema, sql,
+    schema,
+    sql::{self, Tables},
     target::Target,
 };
 use crate::store::{PartDigest, StoreError};
@@ -44,6 +46,8 @@ pub struct Http {
     knows: Vec<String>,
     /// Whether the last parts were so many rows that notes about them are not collected with those of others.
     is_busy: bool,
+    /// The servers of the store, if it has several.
+    pub(super) cluster: Option<Cluster>,
 }
 
 /// A statement and what goes with it.
@@ -65,14 +69,21 @@ impl Http {
     pub async fn connect(target: &Target) -> Result<Self, StoreError> {
         let client = if target.is_in_clear { Client::in_clear() } else { Client::default() };
         let target = target.clone();
-        let mut server = Self { target, client, version: String::new(), knows: Vec::new(), is_busy: false };
+        let mut server =
+            Self { target, client, version: String::new(), knows: Vec::new(), is_busy: false, cluster: None };
         let ask = format!(
             "SELECT 'version' AS n, version() AS v UNION ALL SELECT name AS n, value AS v FROM system.settings WHERE name \
-             IN ('{PARALLEL}', '{COLLECTS}', '{REPEATS}') UNION ALL SELECT name AS n, '' AS v FROM system.functions WHERE name = '{ROUNDS}'"
+             IN ('{PARALLEL}', '{COLLECTS}', '{REPEATS}') UNION ALL SELECT name AS n, '' AS v FROM system.functions WHERE name = '{ROUNDS}' UNION \
+             ALL {}",
+            cluster::definition(server.database())
         );
         let answer = match server.ask(&ask).await {
             // A user who may not ask what the server knows ships all the same.
-            Err(StoreError::Refused(_)) => server.ask("SELECT 'version', version()").await,
+            Err(StoreError::Refused(_)) => {
+                // Without knowing whether the store is on a cluster, nothing may be written.
+                let least = cluster::definition(server.database());
+                server.ask(&format!("SELECT 'version' AS n, version() AS v UNION ALL {least}")).await
+            }
             answer => answer,
         };
         let answer = answer.map_err(|error| match error {
@@ -81,10 +92,20 @@ impl Http {
             }
             other => other,
         })?;
+        let mut sharded = None;
         for row in answer {
             match (text(&row, 0), text(&row, 1)) {
                 ("version", version) => server.version = version.to_owned(),
+                ("cluster", definition) => sharded = cluster::name_in(definition).map(str::to_owned),
                 (name, _) => server.knows.push(name.to_owned()),
+            }
+        }
+        if let Some(name) = sharded {
+            server.cluster = cluster::find(&server, &name).await?;
+            if server.cluster.is_none() {
+                return Err(StoreError::Unusable(format!(
+                    "the store is on the cluster {name}, which this server does not know; name a server of the cluster"
+                )));
             }
         }
         Ok(server)
@@ -98,6 +119,11 @@ impl Http {
     /// The database of the store.
     pub(super) fn database(&self) -> &str {
         &self.target.database
+    }
+
+    /// The tables of the store.
+    pub(super) fn tables(&self) -> Tables<'_> {
+        Tables { database: self.database(), is_sharded: self.cluster.is_some() }
     }
 
     /// The rows of a statement.
@@ -120,7 +146,12 @@ impl Http {
 
     /// Runs a statement that returns nothing.
     pub(super) async fn run(&self, sql: &str) -> Result<(), StoreError> {
-        self.call(Call { sql, rows: None, settings: "", timeout: CALL_TIME }).await.map(drop)
+        let settings = if sql.starts_with("INSERT") {
+            self.cluster.as_ref().map(Cluster::settings).unwrap_or_default()
+        } else {
+            String::new()
+        };
+        self.call(Call { sql, rows: None, settings: &settings, timeout: CALL_TIME }).await.map(drop)
     }
 
     async fn insert(&self, table: &str, rows: &[u8], is_small: bool) -> Result<(), StoreError> {
@@ -130,8 +161,14 @@ impl Http {
         for off in [PARALLEL, REPEATS].into_iter().filter(|name| knows(name)) {
             settings.push_str(&format!("&{off}=0"));
         }
+        // What is collected for several servers would be acknowledged before they have it.
+        let is_collected = is_small && self.cluster.is_none();
         if knows(COLLECTS) {
-            settings.push_str(&format!("&{COLLECTS}={}&wait_for_async_insert=1", u8::from(is_small)));
+            settings.push_str(&format!("&{COLLECTS}={}&wait_for_async_insert=1", u8::from(is_collected)));
+        }
+        if let Some(cluster) = &self.cluster {
+            settings.push('&');
+            settings.push_str(&cluster.settings());
         }
         let call = Call { sql: &sql, rows: Some(rows), settings: &settings, timeout: CALL_TIME };
         self.call(call).await.map(drop)
@@ -283,8 +320,9 @@ impl Engine for Http {
     }
 
     async fn copy(&mut self, from: u64, to: u64, before: i64) -> Result<(), StoreError> {
-        let sql = sql::copy(self.database(), (from, to), before);
-        self.call(Call { sql: &sql, rows: None, settings: "", timeout: COPY_TIME }).await.map(drop)
+        let sql = sql::copy(self.tables(), (from, to), before);
+        let settings = self.cluster.as_ref().map(Cluster::settings).unwrap_or_default();
+        self.call(Call { sql: &sql, rows: None, settings: &settings, timeout: COPY_TIME }).await.map(drop)
     }
 
     async fn adopt(&mut self, adoptions: &[Adoption]) -> Result<(), StoreError> {
@@ -296,7 +334,7 @@ impl Engine for Http {
         place: u64,
         units: Option<(i64, i64)>,
     ) -> Result<Vec<PartDigest>, StoreError> {
-        let rows = self.ask(&sql::digests(self.database(), place, units)).await?;
+        let rows = self.ask(&sql::digests(self.tables(), place, units)).await?;
         let digest = |row: &Vec<Option<String>>| {
             let table = traffic_ledger::TABLES.iter().position(|table| table.name == text(row, 0));
             Ok(PartDigest {

@@ -14,8 +14,10 @@
 //!
 //! - `engine`: what is asked of the server, and `http`, which asks it.
 //! - `schema`, `sql`, `views`: the tables, the statements, and what people read.
+//! - `cluster`: the same on many servers.
 //! - `target`: URLs. `setup`: creates and checks the tables. `nodes`: how far each node is. `read`: reports.
 
+mod cluster;
 pub(crate) mod engine;
 mod http;
 mod nodes;
@@ -35,7 +37,7 @@ use engine::{Adoption, Engine, Notes, Progress, Seen};
 pub use http::Http;
 pub use nodes::nodes;
 pub use read::open_ledger;
-pub use setup::{check, init, migrate};
+pub use setup::{check, init, migrate, statements};
 pub use target::Target;
 
 /// Versions that a change number has: its own, and those of repairs.

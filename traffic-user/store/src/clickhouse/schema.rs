@@ -11,7 +11,10 @@ use std::fmt::Write as _;
 
 use traffic_ledger::{Kept, ShippedTable, TABLES};
 
-use super::sql::{quoted, string};
+use super::{
+    cluster::LOCAL,
+    sql::{Tables, quoted, string},
+};
 
 /// The version of the tables, in `store_version`.
 pub(super) const VERSION: u64 = 1;
@@ -64,6 +67,53 @@ const ENTITIES: [&str; 18] = [
     "container_name",
     "owner_change",
 ];
+
+/// Where the tables are made: on one server, or on all of a cluster.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Made<'a> {
+    pub database: &'a str,
+    pub cluster: Option<&'a str>,
+    pub features: Features,
+}
+
+impl Made<'_> {
+    /// What comes after a name that is created.
+    fn on_cluster(self) -> String {
+        self.cluster.map_or_else(String::new, |name| format!(" ON CLUSTER {}", quoted(name)))
+    }
+
+    fn tables(&self) -> Tables<'_> {
+        Tables { database: self.database, is_sharded: self.cluster.is_some() }
+    }
+
+    /// The statements that make a table from its columns and the rest of its definition. `version` is the column that says
+    /// which of two rows stays, and `shard` what the rows are shared out by.
+    fn table(self, name: &str, columns: &str, (version, order): (&str, &str), shard: &str) -> Vec<String> {
+        let (of, settings) = (quoted(self.database), settings(self.features));
+        let kind = if version.is_empty() { "MergeTree" } else { "ReplacingMergeTree" };
+        let Some(cluster) = self.cluster else {
+            let version = if version.is_empty() { String::new() } else { format!("({version})") };
+            return vec![format!(
+                "CREATE TABLE IF NOT EXISTS {of}.{name} ({columns}) ENGINE = {kind}{version} {order}{settings}"
+            )];
+        };
+        let (on, version) =
+            (self.on_cluster(), if version.is_empty() { String::new() } else { format!(", {version}") });
+        // A path of its own for each shard, and for each database in it.
+        let path = string(&format!("/clickhouse/tables/{{shard}}/{}/{name}", self.database));
+        let local = format!("{of}.{name}{LOCAL}");
+        vec![
+            format!(
+                "CREATE TABLE IF NOT EXISTS {local}{on} ({columns}) ENGINE = Replicated{kind}({path}, '{{replica}}'{version}) \
+                 {order}{settings}"
+            ),
+            format!(
+                "CREATE TABLE IF NOT EXISTS {of}.{name}{on} AS {local} ENGINE = Distributed({}, {of}, {name}{LOCAL}, {shard})",
+                quoted(cluster)
+            ),
+        ]
+    }
+}
 
 /// Whether the server knows what came after 18.16.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -168,15 +218,13 @@ fn settings(features: Features) -> &'static str {
     if features.syncs { " SETTINGS fsync_after_insert = 1, fsync_part_directory = 1" } else { "" }
 }
 
-fn create_parts(database: &str, units: bool, features: Features) -> String {
+fn create_parts(made: Made<'_>, units: bool) -> Vec<String> {
+    let features = made.features;
     let entities = enumeration(std::iter::once(PART).chain(ENTITIES));
     let parts = enumeration(PARTS.into_iter());
     let codec = |text| if features.has_codecs { text } else { "" };
-    let mut sql = format!(
-        "CREATE TABLE IF NOT EXISTS {}.{} (place UInt64{}, entity {entities}, part {parts}, part_number Int64{}, version \
-         UInt64{}",
-        quoted(database),
-        table_of(units),
+    let mut all = format!(
+        "place UInt64{}, entity {entities}, part {parts}, part_number Int64{}, version UInt64{}",
         codec(" CODEC(ZSTD(1))"),
         codec(" CODEC(DoubleDelta, ZSTD(1))"),
         codec(" CODEC(T64, ZSTD(1))"),
@@ -184,61 +232,68 @@ fn create_parts(database: &str, units: bool, features: Features) -> String {
     let columns = columns(units);
     for column in &columns {
         // Writing to a string cannot fail.
-        let _done = write!(sql, ", {}", column.definition(features));
+        let _done = write!(all, ", {}", column.definition(features));
     }
-    let partition = if units { " PARTITION BY toYYYYMM(toDateTime(part_number, 'UTC'))" } else { "" };
+    let partition = if units { "PARTITION BY toYYYYMM(toDateTime(part_number, 'UTC')) " } else { "" };
     let keys: String = columns
         .iter()
         .filter(|column| column.is_key)
         .map(|column| format!(", {}", quoted(&column.name)))
         .collect();
-    let _done = write!(
-        sql,
-        ") ENGINE = ReplacingMergeTree(version){partition} ORDER BY (place, entity, part, part_number{keys}){}",
-        settings(features)
-    );
-    sql
+    let order = format!("{partition}ORDER BY (place, entity, part, part_number{keys})");
+    made.table(table_of(units), &all, ("version", &order), "place")
 }
 
 /// The statements that create everything, one by one. Each may be repeated.
-pub(super) fn create(database: &str, features: Features) -> Vec<String> {
-    let (of, settings) = (quoted(database), settings(features));
-    let mut all = vec![
-        format!("CREATE DATABASE IF NOT EXISTS {of}"),
-        format!(
-            "CREATE TABLE IF NOT EXISTS {of}.progress (place UInt64, what Enum8('seen' = 1, 'done' = 2), machine String, \
-             token String, number UInt64, ledger String, node String, trafctl String, kernel String, id_scope String, \
-             zone String, billing_day UInt8, begun Int64, ended Int64, last_bucket Nullable(Int64), last_reading \
-             Nullable(Int64)) ENGINE = ReplacingMergeTree(number) ORDER BY (place, what, machine, token){settings}"
-        ),
-        format!(
-            "CREATE TABLE IF NOT EXISTS {of}.adoption (ledger String, turn UInt64, place UInt64, replaced_by String) \
-             ENGINE = MergeTree ORDER BY (ledger, turn, place){settings}"
-        ),
-        format!(
-            "CREATE TABLE IF NOT EXISTS {of}.store_version (version UInt64) ENGINE = MergeTree ORDER BY version{settings}"
-        ),
-        create_parts(database, true, features),
-        create_parts(database, false, features),
-    ];
-    all.extend(super::views::views(database).into_iter().map(|(_, sql)| sql));
+pub(super) fn create(made: Made<'_>) -> Vec<String> {
+    let (of, on) = (quoted(made.database), made.on_cluster());
+    let mut all = vec![format!("CREATE DATABASE IF NOT EXISTS {of}{on}")];
+    all.extend(made.table(
+        "progress",
+        "place UInt64, what Enum8('seen' = 1, 'done' = 2), machine String, token String, number UInt64, ledger String, node \
+         String, trafctl String, kernel String, id_scope String, zone String, billing_day UInt8, begun Int64, ended Int64, \
+         last_bucket Nullable(Int64), last_reading Nullable(Int64)",
+        ("number", "ORDER BY (place, what, machine, token)"),
+        "place",
+    ));
+    all.extend(made.table(
+        "adoption",
+        "ledger String, turn UInt64, place UInt64, replaced_by String",
+        ("", "ORDER BY (ledger, turn, place)"),
+        "0",
+    ));
+    all.extend(made.table("store_version", "version UInt64", ("", "ORDER BY version"), "0"));
+    all.extend(create_parts(made, true));
+    all.extend(create_parts(made, false));
+    all.extend(super::views::views(made.tables(), &on).into_iter().map(|(_, sql)| sql));
     // Last: a store has a version when everything is there.
     all.push(format!("INSERT INTO {of}.store_version (version) VALUES ({VERSION})"));
     all
 }
 
 /// The statements that create the roles. A shipper adds rows and compares them; it cannot remove or alter any.
-pub(super) fn create_roles(database: &str) -> Vec<String> {
-    let of = quoted(database);
+pub(super) fn create_roles(made: Made<'_>) -> Vec<String> {
+    let (of, on) = (quoted(made.database), made.on_cluster());
     let mut all: Vec<String> =
-        [SHIP_ROLE, READ_ROLE].map(|role| format!("CREATE ROLE IF NOT EXISTS {role}")).into();
-    for table in ["units", "records", "progress"] {
-        all.push(format!("GRANT INSERT ON {of}.{table} TO {SHIP_ROLE}"));
+        [SHIP_ROLE, READ_ROLE].map(|role| format!("CREATE ROLE IF NOT EXISTS {role}{on}")).into();
+    let mut grant =
+        |what: &str, table: &str, role: &str| all.push(format!("GRANT{on} {what} ON {table} TO {role}"));
+    // The servers of a cluster ask each other as the same user.
+    let locals: &[&str] = if made.cluster.is_some() { &["", LOCAL] } else { &[""] };
+    for end in locals {
+        for table in ["units", "records", "progress"] {
+            grant("INSERT", &format!("{of}.{table}{end}"), SHIP_ROLE);
+        }
+        for table in OWN_TABLES {
+            grant("SELECT", &format!("{of}.{table}{end}"), SHIP_ROLE);
+        }
     }
-    for table in OWN_TABLES {
-        all.push(format!("GRANT SELECT ON {of}.{table} TO {SHIP_ROLE}"));
+    grant("SELECT", &format!("{of}.*"), READ_ROLE);
+    if made.cluster.is_some() {
+        for role in [SHIP_ROLE, READ_ROLE] {
+            grant("SELECT", "system.clusters", role);
+        }
     }
-    all.push(format!("GRANT SELECT ON {of}.* TO {READ_ROLE}"));
     all
 }
 
@@ -288,17 +343,53 @@ mod tests {
         }
     }
 
+    fn made(cluster: Option<&'static str>, features: Features) -> Made<'static> {
+        Made { database: "t", cluster, features }
+    }
+
+    const NEW: Features = Features { has_codecs: true, syncs: true, has_roles: true };
+
     #[test]
     fn an_old_server_gets_nothing_that_it_does_not_know() {
-        let all = create("t", Features::default()).join("\n");
-        for new in ["CODEC", "fsync", "ROLE", "GRANT", "LowCardinality", " WITH "] {
-            assert!(!all.contains(new), "{new}");
+        for cluster in [None, Some("fleet")] {
+            let all = create(made(cluster, Features::default())).join("\n");
+            for new in ["CODEC", "fsync", "ROLE", "GRANT", "LowCardinality", " WITH "] {
+                assert!(!all.contains(new), "{new}");
+            }
         }
-        let all = create("t", Features { has_codecs: true, syncs: true, has_roles: true }).join("\n");
-        let roles = create_roles("t").join("\n");
+        let all = create(made(None, NEW)).join("\n");
+        let roles = create_roles(made(None, NEW)).join("\n");
         assert!(all.contains("CODEC(DoubleDelta") && all.contains("fsync_after_insert"));
+        assert!(!all.contains("GLOBAL") && !all.contains("CLUSTER") && !all.contains("Replicated"));
         assert!(
             roles.contains("GRANT INSERT ON `t`.units") && !roles.contains("GRANT INSERT ON `t`.adoption")
         );
+    }
+
+    #[test]
+    fn all_of_a_cluster_is_made_on_all_of_its_servers() {
+        let of = made(Some("fleet"), NEW);
+        for sql in create(of).into_iter().filter(|sql| !sql.starts_with("INSERT")).chain(create_roles(of)) {
+            assert!(sql.contains(" ON CLUSTER `fleet`"), "{sql}");
+        }
+        let all = create(of);
+        for (table, engine, shard) in [
+            ("units", "ReplicatedReplacingMergeTree", "place"),
+            ("records", "ReplicatedReplacingMergeTree", "place"),
+            ("progress", "ReplicatedReplacingMergeTree", "place"),
+            ("adoption", "ReplicatedMergeTree", "0"),
+            ("store_version", "ReplicatedMergeTree", "0"),
+        ] {
+            let path = format!("ENGINE = {engine}('/clickhouse/tables/{{shard}}/t/{table}', '{{replica}}'");
+            assert!(all.iter().any(|sql| sql.contains(&path)), "{table}");
+            let front = format!(
+                "`t`.{table} ON CLUSTER `fleet` AS `t`.{table}_local ENGINE = Distributed(`fleet`, `t`, {table}_local, {shard})"
+            );
+            assert!(all.iter().any(|sql| sql.contains(&front)), "{table}");
+        }
+        // A query within a condition would otherwise be asked by each server of each.
+        for sql in &all {
+            assert_eq!(sql.matches(" IN (SELECT").count(), sql.matches("GLOBAL").count(), "{sql}");
+        }
     }
 }

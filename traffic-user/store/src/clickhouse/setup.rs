@@ -3,7 +3,7 @@
 use traffic_ledger::TABLES;
 
 use super::{
-    Http,
+    Http, cluster,
     http::{number, text},
     schema::{self, Features, OWN_TABLES, OWN_VIEWS},
     sql::{quoted, string},
@@ -14,19 +14,23 @@ use crate::{
     store::{Checked, StoreError},
 };
 
-/// Creates the tables where there are none. Returns whether it did; those of this version are left as they are.
+/// Creates the tables where there are none, on all servers of a cluster if one is named. Returns whether it did; those of
+/// this version are left as they are.
 ///
 /// # Errors
-/// When the server cannot be reached, this user may not, or the tables are of another version.
-pub async fn init(target: &Target) -> Result<bool, StoreError> {
+/// When the server cannot be reached, this user may not, or there are tables of another version or elsewhere.
+pub async fn init(target: &Target, cluster: Option<&str>) -> Result<bool, StoreError> {
     let server = Http::connect(target).await?;
     match version(&server).await? {
-        Some(schema::VERSION) => return Ok(false),
+        Some(schema::VERSION) => return require_cluster(&server, cluster).map(|()| false),
         Some(other) => return Err(other_version(other)),
         None => {}
     }
     let features = features(&server).await?;
-    for sql in schema::create(server.database(), features) {
+    let made = made(&server, cluster, features).await?;
+    for sql in schema::create(made) {
+        // Insertions into a distributed table have to know it.
+        let server = if sql.starts_with("INSERT") { &Http::connect(target).await? } else { &server };
         server.run(&sql).await.map_err(|error| match error {
             StoreError::Refused(text) | StoreError::Unusable(text) => {
                 StoreError::Refused(format!("cannot create the tables: {text}"))
@@ -35,14 +39,56 @@ pub async fn init(target: &Target) -> Result<bool, StoreError> {
         })?;
     }
     if features.has_roles {
-        create_roles(&server).await?;
+        create_roles(&server, made).await?;
     }
     Ok(true)
 }
 
+/// The statements by which [`init`] creates everything.
+///
+/// # Errors
+/// When the server cannot be reached, or does not know the cluster.
+pub async fn statements(target: &Target, cluster: Option<&str>) -> Result<Vec<String>, StoreError> {
+    let server = Http::connect(target).await?;
+    let features = features(&server).await?;
+    let made = made(&server, cluster, features).await?;
+    let mut all = schema::create(made);
+    if features.has_roles {
+        all.extend(schema::create_roles(made));
+    }
+    Ok(all)
+}
+
+async fn made<'a>(
+    server: &'a Http,
+    cluster: Option<&'a str>,
+    features: Features,
+) -> Result<schema::Made<'a>, StoreError> {
+    if let Some(name) = cluster
+        && cluster::find(server, name).await?.is_none()
+    {
+        return Err(StoreError::Refused(format!(
+            "this server knows no cluster {name}; `SELECT DISTINCT cluster FROM system.clusters` lists those it knows"
+        )));
+    }
+    Ok(schema::Made { database: server.database(), cluster, features })
+}
+
+/// Refuses a store that is elsewhere than somebody thinks.
+fn require_cluster(server: &Http, cluster: Option<&str>) -> Result<(), StoreError> {
+    let is_on = server.cluster.as_ref().map(|found| found.name.as_str());
+    if cluster.is_none() || is_on == cluster {
+        return Ok(());
+    }
+    Err(StoreError::Refused(format!(
+        "there is a store {} in this database already; choose another database",
+        is_on.map_or_else(|| "on this server alone".to_owned(), |name| format!("on the cluster {name}"))
+    )))
+}
+
 /// Creates the roles. Whoever owns a database need not be allowed to.
-async fn create_roles(server: &Http) -> Result<(), StoreError> {
-    for sql in schema::create_roles(server.database()) {
+async fn create_roles(server: &Http, made: schema::Made<'_>) -> Result<(), StoreError> {
+    for sql in schema::create_roles(made) {
         match server.run(&sql).await {
             Err(StoreError::Refused(text)) => {
                 tracing::warn!(
@@ -116,9 +162,10 @@ pub(super) async fn require_version(server: &Http) -> Result<(), StoreError> {
 ///
 /// # Errors
 /// When there is no store, or a newer trafctl made it.
-pub async fn migrate(target: &Target) -> Result<Migrated, StoreError> {
+pub async fn migrate(target: &Target, cluster: Option<&str>) -> Result<Migrated, StoreError> {
     let server = Http::connect(target).await?;
     require_version(&server).await?;
+    require_cluster(&server, cluster)?;
     let version = i32::try_from(schema::VERSION).unwrap_or(i32::MAX);
     Ok(Migrated { from: version, to: version })
 }

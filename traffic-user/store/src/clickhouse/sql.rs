@@ -27,12 +27,31 @@ fn number(value: i64) -> String {
     if value == i64::MIN { format!("toInt64('{value}')") } else { value.to_string() }
 }
 
+/// The database of the store, and whether its tables are in front of many servers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Tables<'a> {
+    pub database: &'a str,
+    pub is_sharded: bool,
+}
+
+impl Tables<'_> {
+    /// A table in a statement.
+    pub fn table(self, name: &str) -> String {
+        format!("{}.{name}", quoted(self.database))
+    }
+
+    /// `IN` before a query, which one server answers for all.
+    pub fn is_in(self) -> &'static str {
+        if self.is_sharded { "GLOBAL IN" } else { "IN" }
+    }
+}
+
 /// The rows of a place that count: those of the version that their part has.
-pub(super) fn counted(database: &str, units: bool, filter: &str) -> String {
-    let table = format!("{}.{}", quoted(database), table_of(units));
+pub(super) fn counted(of: Tables<'_>, units: bool, filter: &str) -> String {
+    let (table, is_in) = (of.table(table_of(units)), of.is_in());
     format!(
-        "{table} FINAL WHERE entity != '{PART}' AND {filter} AND (place, part, part_number, version) IN (SELECT place, part, \
-         part_number, version FROM {table} FINAL WHERE entity = '{PART}' AND {filter})"
+        "{table} FINAL WHERE entity != '{PART}' AND {filter} AND (place, part, part_number, version) {is_in} (SELECT place, \
+         part, part_number, version FROM {table} FINAL WHERE entity = '{PART}' AND {filter})"
     )
 }
 
@@ -64,7 +83,7 @@ fn line(table: &ShippedTable) -> String {
 }
 
 /// The digests of the parts in a place: table, part, number, rows, hash.
-pub(super) fn digests(database: &str, place: u64, units: Option<(i64, i64)>) -> String {
+pub(super) fn digests(of: Tables<'_>, place: u64, units: Option<(i64, i64)>) -> String {
     let filter = match units {
         Some((from, until)) => {
             format!("place = {place} AND part_number >= {} AND part_number < {}", number(from), number(until))
@@ -79,7 +98,7 @@ pub(super) fn digests(database: &str, place: u64, units: Option<(i64, i64)>) -> 
     format!(
         "SELECT e, p, n, count(), lower(hex(SHA256(arrayStringConcat(arraySort(groupArray(l)), '\\n')))) FROM (SELECT \
          toString(entity) AS e, toString(part) AS p, part_number AS n, multiIf({lines}'') AS l FROM {}) GROUP BY e, p, n",
-        counted(database, units.is_some(), &filter)
+        counted(of, units.is_some(), &filter)
     )
 }
 
@@ -98,15 +117,15 @@ pub(super) fn versions(database: &str, place: u64, parts: &[(&str, i64)]) -> Str
 }
 
 /// Copies five minutes to another place, as the oldest version.
-pub(super) fn copy(database: &str, (from, to): (u64, u64), before: i64) -> String {
+pub(super) fn copy(of: Tables<'_>, (from, to): (u64, u64), before: i64) -> String {
     let columns: String =
         schema::columns(true).iter().map(|column| format!(", {}", quoted(&column.name))).collect();
-    let table = format!("{}.units", quoted(database));
+    let (table, is_in) = (of.table("units"), of.is_in());
     let filter = format!("place = {from} AND part = '5min' AND part_number < {}", number(before));
     // Also the rows of the parts themselves, which have the version of their parts.
     format!(
         "INSERT INTO {table} (place, entity, part, part_number, version{columns}) SELECT {to}, entity, part, part_number, \
-         1{columns} FROM {table} FINAL WHERE {filter} AND (part, part_number, version) IN (SELECT part, part_number, version \
+         1{columns} FROM {table} FINAL WHERE {filter} AND (part, part_number, version) {is_in} (SELECT part, part_number, version \
          FROM {table} FINAL WHERE entity = '{PART}' AND {filter})"
     )
 }

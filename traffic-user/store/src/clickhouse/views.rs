@@ -6,15 +6,15 @@ use traffic_ledger::TABLES;
 
 use super::{
     schema::{PART, columns_of_part, own_columns, stored_name},
-    sql::{counted, part_column, quoted},
+    sql::{Tables, counted, part_column, quoted},
 };
 
 /// The ledgers, each where its rows are now: place and the newest notes.
 const NODES: &str = "SELECT place, ledger, node, trafctl AS version, kernel, zone, billing_day, id_scope, number AS changes, \
-                     begun, ended, last_bucket, last_reading FROM (SELECT * FROM {db}.progress FINAL WHERE what = 'seen' AND \
-                     (ledger NOT IN (SELECT ledger FROM {db}.adoption) OR (ledger, place) IN (SELECT ledger, \
-                     place FROM (SELECT ledger, place, replaced_by FROM {db}.adoption ORDER BY turn DESC, place DESC LIMIT 1 \
-                     BY ledger) WHERE replaced_by = '')) ORDER BY number DESC, machine DESC LIMIT 1 BY place)";
+                     begun, ended, last_bucket, last_reading FROM (SELECT * FROM (SELECT * FROM {db}.progress FINAL WHERE what = \
+                     'seen' AND (ledger {not_in} (SELECT ledger FROM {db}.adoption) OR (ledger, place) {in} (SELECT ledger, \
+                     place FROM (SELECT * FROM (SELECT * FROM {db}.adoption) ORDER BY turn DESC, place DESC LIMIT 1 BY \
+                     ledger) WHERE replaced_by = ''))) ORDER BY number DESC, machine DESC LIMIT 1 BY place)";
 
 /// The places that are read.
 fn places(database: &str) -> String {
@@ -48,7 +48,7 @@ fn days() -> String {
         "SELECT place, number, class, address_family, unit_day AS day, unit_month AS month, {sums} FROM (SELECT place, level, \
          start, container AS number, class, if(family = 0, 'ipv4', 'ipv6') AS address_family, {figures} FROM {{db}}.traffic) \
          AS f ALL INNER JOIN (SELECT place, level, start, ifNull(day, '') AS unit_day, substring(ifNull(month, ''), 1, 7) AS \
-         unit_month FROM {{db}}.unit WHERE level = 2 OR (place, ifNull(day, '')) NOT IN (SELECT place, ifNull(day, '') FROM \
+         unit_month FROM {{db}}.unit WHERE level = 2 OR (place, ifNull(day, '')) {{not_in}} (SELECT place, ifNull(day, '') FROM \
          {{db}}.unit WHERE level = 2)) AS u USING place, level, start GROUP BY place, number, class, address_family, unit_day, \
          unit_month"
     )
@@ -79,7 +79,7 @@ fn months() -> String {
     let days = days();
     format!(
         "SELECT place, number, class, month, closed, {sums} FROM ({} UNION ALL {} UNION ALL SELECT place, number, class, month, \
-         toUInt8(0) AS closed, {figures} FROM ({days}) WHERE (place, month) NOT IN (SELECT place, ifNull(name, '') FROM \
+         toUInt8(0) AS closed, {figures} FROM ({days}) WHERE (place, month) {{not_in}} (SELECT place, ifNull(name, '') FROM \
          {{db}}.period)) WHERE class != 0 GROUP BY place, number, class, month, closed",
         closed("closed_row", "number"),
         closed("adjustment", "container_number"),
@@ -87,8 +87,8 @@ fn months() -> String {
 }
 
 /// The views, by name.
-pub(super) fn views(database: &str) -> Vec<(String, String)> {
-    let db = quoted(database);
+pub(super) fn views(of: Tables<'_>, cluster: &str) -> Vec<(String, String)> {
+    let (database, db, is_in) = (of.database, quoted(of.database), of.is_in());
     let mut all = vec![("nodes".to_owned(), NODES.to_owned())];
     for table in &TABLES {
         let mut columns: Vec<String> = vec!["place".to_owned()];
@@ -101,8 +101,8 @@ pub(super) fn views(database: &str) -> Vec<(String, String)> {
             let name = quoted(column.0);
             columns.push(if same { name } else { format!("{} AS {name}", quoted(&stored)) });
         }
-        let filter = format!("place IN ({})", places(database));
-        let rows = counted(database, table.is_of_units(), &filter);
+        let filter = format!("place {is_in} ({})", places(database));
+        let rows = counted(of, table.is_of_units(), &filter);
         let rows = rows.replacen(
             &format!("WHERE entity != '{PART}'"),
             &format!("WHERE entity = '{}'", table.name),
@@ -125,8 +125,9 @@ pub(super) fn views(database: &str) -> Vec<(String, String)> {
     all.push(("bill_month".to_owned(), named(&months(), of_months, of_months)));
     all.into_iter()
         .map(|(name, select)| {
-            let select = select.replace("{db}", &db);
-            let sql = format!("CREATE VIEW IF NOT EXISTS {db}.{} AS {select}", quoted(&name));
+            let not_in = if of.is_sharded { "GLOBAL NOT IN" } else { "NOT IN" };
+            let select = select.replace("{db}", &db).replace("{in}", is_in).replace("{not_in}", not_in);
+            let sql = format!("CREATE VIEW IF NOT EXISTS {db}.{}{cluster} AS {select}", quoted(&name));
             (name, sql)
         })
         .collect()

@@ -38,7 +38,7 @@ use tls::Tls;
 pub use migrate::{Migrated, migrate};
 pub use nodes::nodes;
 pub use read::open_ledger;
-pub use setup::{check, init};
+pub use setup::{check, init, statements};
 pub use target::Target;
 pub use tenants::{Assigned, Assignment, assign, assignments, unassign};
 

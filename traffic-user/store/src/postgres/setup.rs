@@ -22,6 +22,11 @@ pub async fn init(store: &mut Postgres) -> Result<bool, StoreError> {
     Ok(true)
 }
 
+/// The statements by which [`init`] creates everything.
+pub fn statements() -> Vec<String> {
+    vec![schema::create()]
+}
+
 /// Of another version than this program's.
 pub(super) fn other_version(found: i32) -> StoreError {
     let todo = if found < schema::VERSION {

@@ -148,7 +148,7 @@ impl Reader {
     /// The rows of a table that count, for a FROM.
     fn rows_of(&self, entity: &str, filter: &str) -> String {
         let units = matches!(entity, "unit" | "traffic" | "fault" | "passed" | "span");
-        let rows = sql::counted(self.server.database(), units, filter);
+        let rows = sql::counted(self.server.tables(), units, filter);
         format!("{rows} AND entity = '{entity}'")
     }
 
