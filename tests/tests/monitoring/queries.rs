@@ -141,7 +141,7 @@ impl Node<'_> {
                 }
             }
         }
-        ensure!(seen == 32, "{seen} rules instead of 10 sums and 22 alerts");
+        ensure!(seen == 33, "{seen} rules instead of 10 sums and 23 alerts");
         Ok(())
     }
 }
