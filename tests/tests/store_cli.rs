@@ -1,10 +1,11 @@
 //! The commands that read a store: their output is that of the ledgers, and what cannot be answered is a sentence.
 
-use std::net::SocketAddr;
+use std::{net::SocketAddr, process::Stdio};
 
 use anyhow::{Context as _, Result, ensure};
 use traffic_tests::{
-    Daemon, Lab, check::stderr, container::introduce, postgres::Postgres, traffic::udp_send,
+    Daemon, Lab, check::stderr, clickhouse::ClickHouse, container::introduce, postgres::Postgres,
+    traffic::udp_send,
 };
 
 /// A node that has counted, and a store with its rows.
@@ -172,25 +173,97 @@ fn tenants_are_assigned_containers_and_reported() -> Result<()> {
     let server = store(&lab)?;
     let (owner, url) = (server.url("postgres"), server.url(&reader));
     lab.run_ok(&["ship", "--once", "--to", &server.url("ship")])?;
-    ensure!(lab.run_ok(&["store", "tenants", &url])? == "nobody has a container yet\n");
-    let assign = ["store", "assign", &owner];
+    fails(&lab, &["store", "assign", &url, "beta", "--container", "7"], "permission denied")?;
+    tenants(&lab, &owner, &url)
+}
+
+#[test]
+fn tenants_are_assigned_containers_and_reported_in_clickhouse() -> Result<()> {
+    let (lab, _) = shipped("ch-assign")?;
+    let server = ClickHouse::start(lab.host(), None)?;
+    let url = server.url("default");
+    lab.run_ok(&["store", "init", &url])?;
+    lab.run_ok(&["ship", "--once", "--to", &url])?;
+    tenants(&lab, &url, &url)?;
+    at_once(&lab, &url)?;
+    migrated(&lab, &server, &url)
+}
+
+/// Of those who want a container at the same moment, at most one has it, and each number is one assignment.
+fn at_once(lab: &Lab, url: &str) -> Result<()> {
+    let all = ["a", "b", "c", "d"].map(|tenant| {
+        let mut command = lab.trafctl(&["store", "assign", url, tenant, "--container", "55"])?;
+        command.stdout(Stdio::null()).stderr(Stdio::piped());
+        anyhow::Ok(command.spawn()?)
+    });
+    let mut made = 0;
+    for child in all {
+        let output = child?.wait_with_output()?;
+        made += usize::from(output.status.success());
+        let text = stderr(&output);
+        ensure!(output.status.success() || text.contains("while") || text.contains("repeat"), "{text}");
+    }
+    let csv = lab.run_ok(&["store", "tenants", url, "--format", "csv"])?;
+    ensure!(made <= 1 && csv.lines().filter(|line| line.contains(",55,")).count() == made, "{csv}");
+    let mut numbers: Vec<&str> = csv.lines().filter_map(|line| line.split(',').next()).collect();
+    numbers.sort_unstable();
+    let count = numbers.len();
+    numbers.dedup();
+    ensure!(numbers.len() == count, "{csv}");
+    Ok(())
+}
+
+/// A store from before there were tenants is shipped to and reported from, and gets them.
+fn migrated(lab: &Lab, server: &ClickHouse<'_>, url: &str) -> Result<()> {
+    for sql in [
+        "DROP TABLE traffic.assignment",
+        "TRUNCATE TABLE traffic.store_version",
+        "INSERT INTO traffic.store_version (version) VALUES (1)",
+    ] {
+        server.query(sql)?;
+    }
+    let report = ["report", "--store", url, "--by-tenant"];
+    let migrate = "run `trafctl store migrate`";
+    for command in [&["store", "tenants", url][..], &report, &["store", "init", url]] {
+        fails(lab, command, migrate)?;
+    }
+    fails(lab, &["store", "assign", url, "beta", "--container", "7"], migrate)?;
+    let output = lab.trafctl(&["store", "check", url])?.output()?;
+    let text = String::from_utf8_lossy(&output.stdout);
+    ensure!(!output.status.success() && text.contains(migrate), "{text}");
+    lab.run_ok(&["ship", "--once", "--to", url])?;
+    lab.run_ok(&report[..3])?;
+    for expected in [": schema version 1 became 2\n", " has schema version 2 already; nothing was changed\n"]
+    {
+        let done = lab.run_ok(&["store", "migrate", url])?;
+        ensure!(done.ends_with(expected), "{done}");
+    }
+    lab.run_ok(&["store", "check", url])?;
+    lab.run_ok(&report)?;
+    ensure!(lab.run_ok(&["store", "tenants", url])? == "nobody has a container yet\n");
+    Ok(())
+}
+
+/// The tenants of a store that has node n7 with containers 101 and 102.
+fn tenants(lab: &Lab, owner: &str, url: &str) -> Result<()> {
+    ensure!(lab.run_ok(&["store", "tenants", url])? == "nobody has a container yet\n");
+    let assign = ["store", "assign", owner];
     let made = lab.run_ok(&[&assign[..], &["acme", "--container", "101", "--node", "n7"]].concat())?;
     ensure!(made == "acme has container 101 (assignment 1, node n7, from the beginning)\n", "{made}");
     let both = "beta would have container 101 while acme has it (assignment 1, node n7, from the beginning)";
-    fails(&lab, &[&assign[..], &["beta", "--container", "101", "--from", "2026-11-01"]].concat(), both)?;
-    fails(&lab, &[&assign[..], &["beta", "--container", "7", "--from", "soon"]].concat(), "is not a time")?;
+    fails(lab, &[&assign[..], &["beta", "--container", "101", "--from", "2026-11-01"]].concat(), both)?;
+    fails(lab, &[&assign[..], &["beta", "--container", "7", "--from", "soon"]].concat(), "is not a time")?;
     fails(
-        &lab,
+        lab,
         &[&assign[..], &["beta", "--container", "7", "--from", "2026-11-02", "--until", "2026-11-01"]]
             .concat(),
         "would end before it begins",
     )?;
-    fails(&lab, &["store", "assign", &url, "beta", "--container", "7"], "permission denied")?;
     let unknown =
         lab.run_ok(&[&assign[..], &["beta", "--container", "7", "--until", "2031-01-01"]].concat())?;
     ensure!(unknown.ends_with("the store has no such container yet\n"), "{unknown}");
     let report = |more: &[&str]| -> Result<serde_json::Value> {
-        let all = [&["report", "--by", "total", "--format", "json", "--store", &url][..], more].concat();
+        let all = [&["report", "--by", "total", "--format", "json", "--store", url][..], more].concat();
         lab.run_json(&all)
     };
     let bytes = |report: &serde_json::Value, container: &str| -> Option<u64> {
@@ -206,34 +279,26 @@ fn tenants_are_assigned_containers_and_reported() -> Result<()> {
     ensure!(by_tenant["total"] == plain["total"] && by_tenant["faults"] == plain["faults"]);
     let one = report(&["--by-tenant", "--tenant", "acme"])?;
     ensure!(one["total"]["total"]["bytes"].as_u64() == bytes(&plain, "101"), "{one}");
-    let csv = lab.run_ok(&["top-talkers", "--store", &url, "--by-tenant", "--format", "csv"])?;
+    let csv = lab.run_ok(&["top-talkers", "--store", url, "--by-tenant", "--format", "csv"])?;
     ensure!(csv.contains(",acme,") && !csv.contains(",101,"), "{csv}");
-    fails(&lab, &["report", "--store", &url, "--by-tenant", "--tenant", "nobody"], "of tenant \"nobody\"")?;
-    fails(&lab, &["report", "--store", &url, "--by-tenant", "--container", "101"], "use --tenant")?;
-    fails(
-        &lab,
-        &["report", "--store", &url, "--by-tenant", "--show", "faults"],
-        "interfaces have no tenants",
-    )?;
+    fails(lab, &["report", "--store", url, "--by-tenant", "--tenant", "nobody"], "of tenant \"nobody\"")?;
+    fails(lab, &["report", "--store", url, "--by-tenant", "--container", "101"], "use --tenant")?;
+    fails(lab, &["report", "--store", url, "--by-tenant", "--show", "faults"], "interfaces have no tenants")?;
     // The customer moves: an assignment ends, and one that never held is removed.
-    let ended = lab.run_ok(&["store", "unassign", &owner, "1", "--until", "2026-01-01"])?;
+    let ended = lab.run_ok(&["store", "unassign", owner, "1", "--until", "2026-01-01"])?;
     ensure!(
         ended.starts_with("acme had container 101 (assignment 1, ")
             && ended.contains("until 2026-01-01T00:00:00Z")
     );
-    fails(
-        &lab,
-        &["store", "unassign", &owner, "1", "--until", "2026-02-01"],
-        "no assignment 1 that goes on",
-    )?;
+    fails(lab, &["store", "unassign", owner, "1", "--until", "2026-02-01"], "no assignment 1 that goes on")?;
     lab.run_ok(&[&assign[..], &["beta", "--container", "101", "--from", "2026-01-01"]].concat())?;
-    let listed = lab.run_json(&["store", "tenants", &url, "--tenant", "beta", "--format", "json"])?;
+    let listed = lab.run_json(&["store", "tenants", url, "--tenant", "beta", "--format", "json"])?;
     let number = listed["assignments"][0]["number"].as_i64().context("number")?.to_string();
     ensure!(listed["assignments"][0]["from"] == "2026-01-01T00:00:00Z", "{listed}");
     ensure!(bytes(&report(&["--by-tenant"])?, "beta") == bytes(&plain, "101"));
-    let removed = lab.run_ok(&["store", "unassign", &owner, &number, "--until", "2026-01-01"])?;
+    let removed = lab.run_ok(&["store", "unassign", owner, &number, "--until", "2026-01-01"])?;
     ensure!(removed.contains("it was removed"), "{removed}");
-    let csv = lab.run_ok(&["store", "tenants", &url, "--format", "csv"])?;
+    let csv = lab.run_ok(&["store", "tenants", url, "--format", "csv"])?;
     ensure!(
         csv.lines().next() == Some("number,tenant,container,node,from,until") && csv.lines().count() == 3,
         "{csv}"
@@ -279,7 +344,7 @@ fn a_store_of_an_older_version_is_migrated_once_and_a_newer_one_is_left_alone() 
     let mut both = Vec::new();
     for _ in 0..2 {
         let mut command = lab.trafctl(&["store", "migrate", &owner])?;
-        both.push(command.stdout(std::process::Stdio::piped()).spawn()?);
+        both.push(command.stdout(Stdio::piped()).spawn()?);
     }
     let mut texts = Vec::new();
     for child in both {

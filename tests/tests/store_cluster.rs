@@ -254,3 +254,44 @@ fn a_store_is_made_where_it_is_wanted() -> Result<()> {
     ensure!(stderr(&elsewhere).contains("on the cluster fleet"), "{elsewhere:?}");
     Ok(())
 }
+
+#[test]
+fn assignments_are_on_all_replicas() -> Result<()> {
+    let lab = Lab::new("ch-assigned")?;
+    let cluster = store(&lab, Shape { shards: 1, replicas: 2 })?;
+    let (one, two) = (cluster.url(0, "default"), cluster.url(1, "default"));
+    // A store from before there were tenants.
+    for sql in [
+        format!("DROP TABLE traffic.assignment ON CLUSTER {CLUSTER}"),
+        format!("DROP TABLE traffic.assignment_local ON CLUSTER {CLUSTER}"),
+        format!("TRUNCATE TABLE traffic.store_version_local ON CLUSTER {CLUSTER}"),
+        "INSERT INTO traffic.store_version_local (version) VALUES (1)".to_owned(),
+    ] {
+        cluster.query(0, &sql)?;
+    }
+    let migrated = lab.run_ok(&["store", "migrate", &two, "--cluster", CLUSTER])?;
+    ensure!(migrated.ends_with(": schema version 1 became 2\n"), "{migrated}");
+    // What one server was told, the other one knows without waiting.
+    lab.run_ok(&["store", "assign", &one, "acme", "--container", "101"])?;
+    let refused = lab.trafctl(&["store", "assign", &two, "beta", "--container", "101"])?.output()?;
+    ensure!(stderr(&refused).contains("beta would have container 101 while acme has it"));
+    lab.run_ok(&["store", "unassign", &two, "1", "--until", "2026-01-01"])?;
+    let listed = lab.run_ok(&["store", "tenants", &one, "--format", "csv"])?;
+    ensure!(listed.ends_with("\n1,acme,101,,,2026-01-01T00:00:00Z\n"), "{listed}");
+    // Of those who ask different servers at the same moment, at most one has a container.
+    let all = [(&one, "a"), (&two, "b")].map(|(url, tenant)| {
+        let mut command = lab.trafctl(&["store", "assign", url, tenant, "--container", "55"])?;
+        command.stdout(Stdio::null()).stderr(Stdio::piped());
+        anyhow::Ok(command.spawn()?)
+    });
+    let mut made = 0;
+    for child in all {
+        made += usize::from(child?.wait_with_output()?.status.success());
+    }
+    for url in [&one, &two] {
+        let listed = lab.run_ok(&["store", "tenants", url, "--format", "csv"])?;
+        let live = listed.lines().filter(|line| line.contains(",55,")).count();
+        ensure!(made <= 1 && live == made, "{listed}");
+    }
+    Ok(())
+}

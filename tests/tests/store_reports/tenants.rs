@@ -6,14 +6,16 @@ use anyhow::{Context as _, Result, ensure};
 use jiff::Timestamp;
 use traffic_ledger::{By, Ledger, ReportQuery, Split};
 use traffic_model::calendar::Calendar;
-use traffic_store::{
-    Reported, open_ledger,
-    postgres::{self, Assignment, Postgres as Store},
+use traffic_store::{Assignment, Reported, open_ledger};
+use traffic_tests::{
+    Namespace,
+    clickhouse::ClickHouse,
+    clickhouse_cluster::{ClickHouseCluster, Shape},
+    postgres::Postgres,
 };
-use traffic_tests::{Namespace, postgres::Postgres};
 
 use crate::{
-    BEGIN, CONTAINERS, block_on, histories, new_store,
+    BEGIN, CONTAINERS, Server, block_on, histories, new_store,
     random_node::{Habits, RandomNode},
     time,
 };
@@ -35,7 +37,7 @@ fn five_minutes(ledger: &Ledger) -> Result<FiveMinutes> {
 }
 
 /// Containers whose tenants change, also in the middle of days and of closed months.
-fn tenants(server: &Postgres<'_>, seed: u64) -> Result<()> {
+fn tenants(server: &impl Server, seed: u64) -> Result<()> {
     let mut random = fastrand::Rng::with_seed(seed);
     let target = new_store(server)?;
     let mut nodes = Vec::new();
@@ -57,9 +59,7 @@ fn tenants(server: &Postgres<'_>, seed: u64) -> Result<()> {
             from,
             until: random.bool().then(|| from.max(BEGIN) + random.i64(300..2_000_000)),
         };
-        let made = block_on(async {
-            postgres::assign(&mut Store::connect(target.postgres("tenants")?).await?, &new).await
-        })?;
+        let made = block_on(target.assign(&new))?;
         let start = |time: i64| time.div_euclid(300) * 300;
         let (from, until) = (start(new.from), new.until.map_or(i64::MAX, start));
         let overlaps = assigned.iter().any(|other| {
@@ -133,4 +133,82 @@ fn a_tenant_has_what_its_containers_counted_while_they_were_its_own() -> Result<
     let namespace = Namespace::new("store-tenant")?;
     let server = Postgres::start(&namespace, &["-c", "fsync=off"])?;
     (0..histories()).try_for_each(|seed| tenants(&server, seed).with_context(|| format!("seed {seed}")))
+}
+
+#[test]
+fn a_tenant_has_it_from_clickhouse() -> Result<()> {
+    let namespace = Namespace::new("ch-tenant")?;
+    let server = ClickHouse::start(&namespace, None)?;
+    namespace.enter(|| {
+        (0..histories()).try_for_each(|seed| tenants(&server, seed).with_context(|| format!("seed {seed}")))
+    })
+}
+
+#[test]
+fn a_tenant_has_it_from_a_cluster() -> Result<()> {
+    let namespace = Namespace::new("ch-tenants")?;
+    let server = ClickHouseCluster::start(&namespace, Shape { shards: 2, replicas: 1 })?;
+    namespace.enter(|| tenants(&server, 1))
+}
+
+/// The rate of each tenant is that of its five minutes, whoever else had the container.
+fn rates(server: &impl Server) -> Result<()> {
+    let mut random = fastrand::Rng::with_seed(3);
+    let target = new_store(server)?;
+    let mut node = RandomNode::new("n1", Calendar::utc(), &mut random)?;
+    node.node.wall = Timestamp::from_second(BEGIN)?;
+    node.node.epoch_created = node.node.wall;
+    node.live(Habits { is_late: false, drains: 200 }, &mut random)?;
+    node.ship(&target)?;
+    let border = BEGIN + 300 * 90;
+    for (tenant, from, until) in [("acme", 0, Some(border)), ("beta", border, None)] {
+        let new = Assignment {
+            number: 0,
+            tenant: tenant.to_owned(),
+            container: "101".to_owned(),
+            node: None,
+            from,
+            until,
+        };
+        block_on(target.assign(&new))??;
+    }
+    let stored = open_ledger(&target, &Reported { by_tenant: true, ..Reported::default() })?;
+    let of = ReportQuery { by: By::Total, percentile: Some(100.0), ..ReportQuery::default() };
+    let report = stored.report(&of)?;
+    let fine = node.ledger.report(&ReportQuery {
+        by: By::FiveMinutes,
+        containers: vec!["101".to_owned()],
+        ..ReportQuery::default()
+    })?;
+    for tenant in ["acme", "beta"] {
+        let is_its = |start: i64| (start < border) == (tenant == "acme");
+        let mut most: BTreeMap<bool, u64> = BTreeMap::new();
+        for row in fine.rows.iter().filter(|row| is_its(row.start.as_second())) {
+            let bytes = row.figures.incoming.unwrap_or_default().bytes;
+            let one = most.entry(row.billed).or_default();
+            *one = (*one).max(bytes);
+        }
+        let rows: Vec<_> = report.rows.iter().filter(|row| row.container == tenant).collect();
+        ensure!(!rows.is_empty(), "{tenant} has no rows");
+        for row in rows {
+            let found = row.percentile.and_then(|rates| rates.incoming);
+            let expected = most.get(&row.billed).map(|bytes| bytes * 8 / 300);
+            ensure!(found == expected && found.is_some(), "{tenant}: {found:?} is not {expected:?}");
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn the_rate_of_a_tenant_is_that_of_its_own_five_minutes() -> Result<()> {
+    let namespace = Namespace::new("store-trate")?;
+    let server = Postgres::start(&namespace, &["-c", "fsync=off"])?;
+    rates(&server)
+}
+
+#[test]
+fn the_rate_of_a_tenant_is_that_of_its_own_five_minutes_from_clickhouse() -> Result<()> {
+    let namespace = Namespace::new("ch-trate")?;
+    let server = ClickHouse::start(&namespace, None)?;
+    namespace.enter(|| rates(&server))
 }

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, anyhow};
 use clap::{Args, Subcommand};
 use serde::Serialize;
-use traffic_store::{PasswordFile, Target, postgres::Postgres};
+use traffic_store::{PasswordFile, Target};
 
 use crate::{
     cli::{Done, Format, Global, print},
@@ -156,16 +156,6 @@ impl Passwords {
 fn target_of(global: &Global, url: &str, passwords: &Passwords) -> anyhow::Result<Target> {
     let configured = global.config_to_show().0.ship.password_file;
     passwords.target(url, configured.as_deref())
-}
-
-/// A connection to the store of a URL, and its name. `what` is for what: only PostgreSQL has it so far.
-async fn connect(
-    global: &Global,
-    (url, passwords): (&str, &Passwords),
-    what: &str,
-) -> anyhow::Result<(Postgres, String)> {
-    let target = target_of(global, url, passwords)?;
-    Ok((Postgres::connect(target.postgres(what)?).await?, target.name().to_owned()))
 }
 
 /// The JSON document of a store.

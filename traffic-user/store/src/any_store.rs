@@ -8,6 +8,7 @@ use crate::{
     postgres::{self, Postgres},
     read::Reported,
     store::{Batch, Checked, Known, NodeState, PartDigest, Put, Store, StoreError, Takeover},
+    tenants::{Assigned, Assignment},
 };
 
 /// Where a store is.
@@ -50,16 +51,40 @@ impl Target {
         })
     }
 
-    /// The same, where only PostgreSQL has what is asked for.
+    /// Adds an assignment of a container to a tenant. Its number is not looked at, and its times are rounded down to five
+    /// minutes.
     ///
     /// # Errors
-    /// When it is another kind of store. `what` is what it does not have.
-    pub fn postgres(&self, what: &str) -> Result<&postgres::Target, StoreError> {
+    /// When another one is of the same container at the same time, the id alone does not say which container is meant, or
+    /// this user may not.
+    pub async fn assign(&self, new: &Assignment) -> Result<Assigned, StoreError> {
         match self {
-            Self::Postgres(target) => Ok(target),
-            Self::ClickHouse(_) => Err(StoreError::Unusable(format!(
-                "{what} is only possible in PostgreSQL so far; in ClickHouse, query the views"
-            ))),
+            Self::Postgres(target) => postgres::assign(&mut Postgres::connect(target).await?, new).await,
+            Self::ClickHouse(target) => clickhouse::assign(target, new).await,
+        }
+    }
+
+    /// Ends an assignment. One that would end before it begins is removed.
+    ///
+    /// # Errors
+    /// When there is none of this number, it ended before, or this user may not.
+    pub async fn unassign(&self, number: i32, until: i64) -> Result<Option<Assignment>, StoreError> {
+        match self {
+            Self::Postgres(target) => {
+                postgres::unassign(&Postgres::connect(target).await?, number, until).await
+            }
+            Self::ClickHouse(target) => clickhouse::unassign(target, number, until).await,
+        }
+    }
+
+    /// All assignments, or those of one tenant, by tenant, container and time.
+    ///
+    /// # Errors
+    /// When the store does not answer.
+    pub async fn assignments(&self, tenant: Option<&str>) -> Result<Vec<Assignment>, StoreError> {
+        match self {
+            Self::Postgres(target) => postgres::assignments(&Postgres::connect(target).await?, tenant).await,
+            Self::ClickHouse(target) => clickhouse::assignments(target, tenant).await,
         }
     }
 

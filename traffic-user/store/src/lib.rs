@@ -11,6 +11,7 @@
 //! - `digests`, `verify`: whether store and ledger hold the same rows.
 //! - `postgres`: the store in PostgreSQL. `clickhouse`: the one in ClickHouse.
 //! - `read`: what reports from both have in common.
+//! - `tenants`: who has which container.
 //! - `any_store`: either of them, by its URL. `passwords`: the files with passwords.
 //!
 //! Nothing here knows the kernel or the command line.
@@ -24,6 +25,7 @@ mod read;
 mod refusal;
 mod shipper;
 mod store;
+mod tenants;
 #[cfg(test)]
 mod tests;
 mod verify;
@@ -36,4 +38,5 @@ pub use shipper::{ShipError, Shipped, Shipper};
 pub use store::{
     Batch, Checked, Difference, Known, Node, NodeState, PartDigest, Put, Store, StoreError, Takeover,
 };
+pub use tenants::{Assigned, Assignment};
 pub use verify::{Scope, Verified, verify, verify_days};

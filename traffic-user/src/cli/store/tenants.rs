@@ -4,9 +4,9 @@ use anyhow::{Context as _, bail};
 use clap::Args;
 use jiff::{Timestamp, tz::TimeZone};
 use serde::Serialize;
-use traffic_store::postgres::{self, Assignment};
+use traffic_store::Assignment;
 
-use super::{Passwords, connect};
+use super::{Passwords, target_of};
 use crate::{
     cli::{Done, Format, Global, print},
     queries::{SheetFormat, parse_time},
@@ -16,7 +16,7 @@ use crate::{
 /// The store, and how to read and write times.
 #[derive(Debug, Args)]
 struct Store {
-    /// The database: `postgresql://USER@HOST/DATABASE`
+    /// The database: `postgresql://USER@HOST/DATABASE`, or `clickhouse+https://USER@HOST/DATABASE`
     #[arg(value_name = "URL")]
     url: String,
 }
@@ -154,9 +154,10 @@ pub(super) async fn assign(global: &Global, options: &AssignOptions) -> anyhow::
         from: from.unwrap_or(0),
         until: time(options.until.as_deref(), &options.tz)?,
     };
-    let (mut store, name) =
-        connect(global, (&options.store.url, &options.passwords), "the list of tenants").await?;
-    let made = postgres::assign(&mut store, &new)
+    let target = target_of(global, &options.store.url, &options.passwords)?;
+    let name = target.name();
+    let made = target
+        .assign(&new)
         .await
         .with_context(|| format!("cannot assign container {} in {name}", new.container))?;
     let text =
@@ -178,10 +179,11 @@ pub(super) async fn unassign(global: &Global, options: &UnassignOptions) -> anyh
         Some(until) => until,
         None => crate::time::now()?.as_second(),
     };
-    let (store, name) =
-        connect(global, (&options.store.url, &options.passwords), "the list of tenants").await?;
+    let target = target_of(global, &options.store.url, &options.passwords)?;
+    let name = target.name();
     let number = options.number;
-    let ended = postgres::unassign(&store, number, until)
+    let ended = target
+        .unassign(number, until)
         .await
         .with_context(|| format!("cannot end assignment {number} in {name}"))?;
     print(&match (options.format, ended) {
@@ -198,9 +200,10 @@ pub(super) async fn unassign(global: &Global, options: &UnassignOptions) -> anyh
 
 /// `trafctl store tenants`.
 pub(super) async fn list(global: &Global, options: &ListOptions) -> anyhow::Result<Done> {
-    let (store, name) =
-        connect(global, (&options.store.url, &options.passwords), "the list of tenants").await?;
-    let found = postgres::assignments(&store, options.tenant.as_deref())
+    let target = target_of(global, &options.store.url, &options.passwords)?;
+    let name = target.name();
+    let found = target
+        .assignments(options.tenant.as_deref())
         .await
         .with_context(|| format!("cannot use the store {name}"))?;
     let all: Vec<Shown> = found.into_iter().map(Shown::new).collect::<anyhow::Result<_>>()?;

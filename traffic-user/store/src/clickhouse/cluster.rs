@@ -1,12 +1,13 @@
 //! A store on the servers of a cluster.
 //!
-//! On each server, `units`, `records`, `progress`, `adoption` and the version are in a replicated table whose name ends in
-//! `_local`. A distributed table of the plain name is in front of it, so that every server takes rows and answers for all
-//! of them.
+//! On each server, `units`, `records`, `progress`, `adoption`, `assignment` and the version are in a replicated table whose
+//! name ends in `_local`. A distributed table of the plain name is in front of it, so that every server takes rows and
+//! answers for all of them.
 //!
 //! A part must be there as a whole or not at all, so all of its rows are on one shard: rows are shared out by their place,
 //! which is a hash of the ledger. So all rows of a container of a node are on one shard as well, and whatever is decided by
-//! two rows of one table and place is decided there. Adoptions are of two ledgers, and all on one shard.
+//! two rows of one table and place is decided there. Adoptions and assignments are of several ledgers: all are on
+//! one shard.
 //!
 //! What a shipper has written, it reads again, whichever replica answers. So an insertion is done when all replicas of its
 //! shard have it. While one of them is down, shipping waits, and the ledgers keep what is to come.

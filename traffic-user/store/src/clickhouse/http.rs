@@ -154,7 +154,7 @@ impl Http {
         self.call(Call { sql, rows: None, settings: &settings, timeout: CALL_TIME }).await.map(drop)
     }
 
-    async fn insert(&self, table: &str, rows: &[u8], is_small: bool) -> Result<(), StoreError> {
+    pub(super) async fn insert(&self, table: &str, rows: &[u8], is_small: bool) -> Result<(), StoreError> {
         let sql = format!("INSERT INTO {}.{table} FORMAT JSONEachRow", sql::quoted(self.database()));
         let mut settings = UNDIVIDED.to_owned();
         let knows = |name: &str| self.knows.iter().any(|known| known == name);
@@ -219,7 +219,7 @@ fn refusal(status: u16, body: &[u8]) -> StoreError {
             StoreError::Refused(format!("the server does not let this user in: {line}"))
         }
         Some(497 | 164) => StoreError::Refused(format!(
-            "{line}; `GRANT {} TO` the user that ships, and use the owner of the database for `store init` and `ship adopt`",
+            "{line}; `GRANT {} TO` the user that ships, and use the owner of the database for `ship adopt` and what changes the store",
             schema::SHIP_ROLE
         )),
         // Timeouts, limits, too many parts, network, a full disk, read-only replicas: a repetition may succeed.

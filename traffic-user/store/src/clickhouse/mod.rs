@@ -15,6 +15,7 @@
 //! - `engine`: what is asked of the server, and `http`, which asks it.
 //! - `schema`, `sql`, `views`: the tables, the statements, and what people read.
 //! - `cluster`: the same on many servers.
+//! - `tenants`: who has which container.
 //! - `target`: URLs. `setup`: creates and checks the tables. `nodes`: how far each node is. `read`: reports.
 
 mod cluster;
@@ -26,6 +27,7 @@ mod schema;
 mod setup;
 mod sql;
 mod target;
+mod tenants;
 mod views;
 
 use sha2::{Digest as _, Sha256};
@@ -39,6 +41,7 @@ pub use nodes::nodes;
 pub use read::open_ledger;
 pub use setup::{check, init, migrate, statements};
 pub use target::Target;
+pub use tenants::{assign, assignments, unassign};
 
 /// Versions that a change number has: its own, and those of repairs.
 const VERSIONS_BITS: u32 = 16;

@@ -23,6 +23,11 @@ pub async fn init(target: &Target, cluster: Option<&str>) -> Result<bool, StoreE
     let server = Http::connect(target).await?;
     match version(&server).await? {
         Some(schema::VERSION) => return require_cluster(&server, cluster).map(|()| false),
+        Some(older @ schema::OLDEST..schema::VERSION) => {
+            return Err(StoreError::Unusable(format!(
+                "there is a store of schema version {older}; run `trafctl store migrate` as the owner of the database"
+            )));
+        }
         Some(other) => return Err(other_version(other)),
         None => {}
     }
@@ -147,10 +152,10 @@ async fn version(server: &Http) -> Result<Option<u64>, StoreError> {
     if number::<u64>(row, 0)? == 0 { Ok(None) } else { number(row, 1).map(Some) }
 }
 
-/// Refuses what is no store of this version.
-pub(super) async fn require_version(server: &Http) -> Result<(), StoreError> {
+/// Refuses what is no store that can be shipped to and reported from.
+pub(super) async fn require_version(server: &Http) -> Result<u64, StoreError> {
     match version(server).await? {
-        Some(schema::VERSION) => Ok(()),
+        Some(known @ schema::OLDEST..=schema::VERSION) => Ok(known),
         Some(other) => Err(other_version(other)),
         None => Err(StoreError::Unusable(
             "there is no store in this database; run `trafctl store init` as its owner".to_owned(),
@@ -158,16 +163,34 @@ pub(super) async fn require_version(server: &Http) -> Result<(), StoreError> {
     }
 }
 
-/// Brings the tables to the present version. So far there is one.
+/// Refuses a store without tenants.
+pub(super) async fn require_tenants(server: &Http) -> Result<(), StoreError> {
+    match require_version(server).await? {
+        schema::VERSION => Ok(()),
+        older => Err(StoreError::Unusable(format!(
+            "the store has schema version {older}, which has no tenants; run `trafctl store migrate` as the owner of the \
+             database"
+        ))),
+    }
+}
+
+/// Brings the tables to the present version, on all servers of their cluster.
 ///
 /// # Errors
-/// When there is no store, or a newer trafctl made it.
+/// When there is no store, it is elsewhere than on a named cluster, a newer trafctl made it, or this user may not.
 pub async fn migrate(target: &Target, cluster: Option<&str>) -> Result<Migrated, StoreError> {
     let server = Http::connect(target).await?;
-    require_version(&server).await?;
+    let from = require_version(&server).await?;
     require_cluster(&server, cluster)?;
-    let version = i32::try_from(schema::VERSION).unwrap_or(i32::MAX);
-    Ok(Migrated { from: version, to: version })
+    if from < schema::VERSION {
+        let cluster = server.cluster.as_ref().map(|found| found.name.as_str());
+        let features = features(&server).await?;
+        for sql in schema::migrate(schema::Made { database: server.database(), cluster, features }) {
+            server.run(&sql).await?;
+        }
+    }
+    let of = |version: u64| i32::try_from(version).unwrap_or(i32::MAX);
+    Ok(Migrated { from: of(from), to: of(schema::VERSION) })
 }
 
 /// Checks that everything is there, and what this user may do.
@@ -176,13 +199,20 @@ pub async fn migrate(target: &Target, cluster: Option<&str>) -> Result<Migrated,
 /// When there is no store, or one of another version.
 pub async fn check(target: &Target) -> Result<Checked, StoreError> {
     let server = Http::connect(target).await?;
-    require_version(&server).await?;
+    let version = require_version(&server).await?;
     let sql = format!("SELECT name FROM system.tables WHERE database = {}", string(server.database()));
     let found = server.ask(&sql).await?;
     let is_there = |name: &str| found.iter().any(|row| text(row, 0) == name);
     let mut problems = Vec::new();
+    if version < schema::VERSION {
+        problems.push(format!(
+            "the schema has version {version}, which has no tenants; run `trafctl store migrate` as the owner of the database"
+        ));
+    }
     let tables = TABLES.iter().map(|table| table.name);
-    for name in OWN_TABLES.into_iter().chain(OWN_VIEWS).chain(tables).filter(|name| !is_there(name)) {
+    let tenants = (version == schema::VERSION).then_some(schema::TENANTS);
+    let all = OWN_TABLES.into_iter().chain(tenants).chain(OWN_VIEWS).chain(tables);
+    for name in all.filter(|name| !is_there(name)) {
         problems.push(format!(
             "{}.{name} is missing, or this user may not see it; run `trafctl store init` in a new database",
             server.database()
@@ -205,7 +235,7 @@ pub async fn check(target: &Target) -> Result<Checked, StoreError> {
             schema::READ_ROLE
         ));
     }
-    let version = i32::try_from(schema::VERSION).unwrap_or(i32::MAX);
+    let version = i32::try_from(version).unwrap_or(i32::MAX);
     Ok(Checked { server: format!("ClickHouse {}", server.version), version, may_ship, may_read, problems })
 }
 

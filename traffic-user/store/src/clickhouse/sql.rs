@@ -9,6 +9,7 @@ use traffic_ledger::{Cell, Content, Kept, ShippedTable, TABLES};
 use super::{
     engine::{Adoption, Notes, Versioned},
     schema::{self, PART, columns_of_part, own_columns, stored_name, table_of, tables},
+    tenants::Entry,
 };
 use crate::digests::storable;
 
@@ -283,6 +284,25 @@ pub(super) fn adoption_rows(adoptions: &[Adoption]) -> Vec<u8> {
         row.text("replaced_by", &storable(replaced_by.as_deref().unwrap_or_default()));
         row.end(&mut all);
     }
+    all
+}
+
+/// The row of an assignment.
+pub(super) fn assignment_row(entry: &Entry) -> Vec<u8> {
+    let Entry { assignment: of, id, is_removed } = entry;
+    let mut row = Row::new();
+    row.number("number", of.number);
+    row.number("id", id);
+    row.number("removed", u8::from(*is_removed));
+    row.text("tenant", &storable(&of.tenant));
+    row.text("container", &storable(&of.container));
+    row.text("node", &storable(of.node.as_deref().unwrap_or_default()));
+    row.number("begun", of.from);
+    if let Some(until) = of.until {
+        row.number("ended", until);
+    }
+    let mut all = Vec::new();
+    row.end(&mut all);
     all
 }
 

@@ -40,7 +40,7 @@ pub use nodes::nodes;
 pub use read::open_ledger;
 pub use setup::{check, init, statements};
 pub use target::Target;
-pub use tenants::{Assigned, Assignment, assign, assignments, unassign};
+pub use tenants::{assign, assignments, unassign};
 
 /// The longest wait for a connection.
 const CONNECT_TIME: Duration = Duration::from_secs(10);

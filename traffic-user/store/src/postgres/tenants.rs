@@ -1,43 +1,19 @@
-//! Tenants: who had which container when. The store keeps that as a list of assignments, which no node knows.
-//!
-//! An assignment is of a container's id, on one node or on any, for a span of time on five-minute borders. No two are
-//! of the same container at the same time.
+//! The assignments of containers to tenants, in a table of their own.
 
 use tokio_postgres::types::Type;
 use traffic_model::calendar::five_minutes_of;
 
 use super::{Postgres, of, setup};
-use crate::store::StoreError;
+use crate::{
+    store::StoreError,
+    tenants::{self, Assigned, Assignment},
+};
 
-/// An assignment.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Assignment {
-    /// Its number in the store.
-    pub number: i32,
-    /// The tenant.
-    pub tenant: String,
-    /// The container's id, as its node knows it.
-    pub container: String,
-    /// The node; `None` for the container of this id on any node.
-    pub node: Option<String>,
-    /// From when on, Unix seconds; 0 for ever before.
-    pub from: i64,
-    /// Until when; `None` while it goes on.
-    pub until: Option<i64>,
-}
+/// The columns of [`assignment`].
+pub(super) const COLUMNS: &str = "number, tenant, container, node, \"from\", until";
 
-/// What was assigned, and what the owner should know about it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Assigned {
-    /// The assignment.
-    pub assignment: Assignment,
-    /// Nodes that have such a container now.
-    pub nodes: Vec<String>,
-}
-
-const COLUMNS: &str = "number, tenant, container, node, \"from\", until";
-
-fn assignment(row: &tokio_postgres::Row) -> Assignment {
+/// The assignment of a row.
+pub(super) fn assignment(row: &tokio_postgres::Row) -> Assignment {
     Assignment {
         number: row.get(0),
         tenant: row.get(1),
@@ -55,15 +31,8 @@ fn assignment(row: &tokio_postgres::Row) -> Assignment {
 /// this user may not.
 pub async fn assign(store: &mut Postgres, new: &Assignment) -> Result<Assigned, StoreError> {
     setup::require_version(store).await?;
-    let (from, until) = (five_minutes_of(new.from), new.until.map(five_minutes_of));
-    if until.is_some_and(|until| until <= from) {
-        return Err(StoreError::Refused(
-            "it would end before it begins; exchange --from and --until".to_owned(),
-        ));
-    }
-    if new.tenant.trim().is_empty() || new.tenant.chars().any(char::is_control) {
-        return Err(StoreError::Refused("the tenant has no name in one line; give one".to_owned()));
-    }
+    let new = &new.checked()?;
+    let (from, until) = (new.from, new.until);
     let transaction = store.client.transaction().await.map_err(|error| of(&error))?;
     // Nobody else adds one between the look and the insertion.
     let lock = "LOCK TABLE trafctl.assignment IN SHARE ROW EXCLUSIVE MODE";
@@ -75,13 +44,7 @@ pub async fn assign(store: &mut Postgres, new: &Assignment) -> Result<Assigned, 
     let rows = Postgres::call(transaction.query_typed(sql, &known)).await?;
     let nodes: Vec<String> = rows.iter().map(|row| row.get(0)).collect();
     let own_ids = rows.iter().any(|row| row.get::<_, &str>(1) == "node");
-    if new.node.is_none() && nodes.len() > 1 && own_ids {
-        return Err(StoreError::Refused(format!(
-            "the nodes {} each have a container {} of their own; name one with --node",
-            nodes.join(", "),
-            new.container
-        )));
-    }
+    new.require_one(&nodes, own_ids)?;
     let sql = format!(
         "SELECT {COLUMNS} FROM trafctl.assignment WHERE container = $1 AND (node IS NULL OR $2::text IS NULL OR node = \
          $2) AND \"from\" < coalesce($4, 9223372036854775807) AND coalesce(until, 9223372036854775807) > $3
@@ -95,14 +58,7 @@ pub async fn assign(store: &mut Postgres, new: &Assignment) -> Result<Assigned, 
     ];
     let rows = Postgres::call(transaction.query_typed(&sql, &parameters)).await?;
     if let Some(other) = rows.first().map(assignment) {
-        return Err(StoreError::Refused(format!(
-            "{} would have container {} while {} has it ({}); end that with `trafctl store unassign`, or choose other \
-             times",
-            new.tenant,
-            new.container,
-            other.tenant,
-            other.text()
-        )));
+        return Err(new.refused_by(&other));
     }
     let sql = format!(
         "INSERT INTO trafctl.assignment (container, node, \"from\", until, tenant) VALUES ($1, $2, $3, $4, $5) RETURNING \
@@ -115,19 +71,6 @@ pub async fn assign(store: &mut Postgres, new: &Assignment) -> Result<Assigned, 
     transaction.commit().await.map_err(|error| of(&error))?;
     let assignment = made.ok_or_else(|| StoreError::Refused("the store added nothing".to_owned()))?;
     Ok(Assigned { assignment, nodes })
-}
-
-impl Assignment {
-    /// Its number, node and times in UTC.
-    pub fn text(&self) -> String {
-        let time = |second: i64| {
-            jiff::Timestamp::from_second(second).map_or_else(|_| second.to_string(), |time| time.to_string())
-        };
-        let from = if self.from == 0 { "the beginning".to_owned() } else { time(self.from) };
-        let node = self.node.as_ref().map_or_else(|| "any node".to_owned(), |node| format!("node {node}"));
-        let until = self.until.map_or_else(String::new, |until| format!(" until {}", time(until)));
-        format!("assignment {}, {node}, from {from}{until}", self.number)
-    }
 }
 
 /// Ends an assignment. One that would end before it begins is removed.
@@ -151,9 +94,7 @@ pub async fn unassign(store: &Postgres, number: i32, until: i64) -> Result<Optio
     if !removed.is_empty() {
         return Ok(None);
     }
-    Err(StoreError::Refused(format!(
-        "there is no assignment {number} that goes on at this time; `trafctl store tenants` lists them"
-    )))
+    Err(tenants::nothing_to_end(number))
 }
 
 /// All assignments, or those of one tenant, by tenant, container and time.

@@ -5,7 +5,10 @@ use std::collections::HashMap;
 use traffic_ledger::{Ledger, LedgerError, StoredContainer, StoredLedger};
 use traffic_model::calendar::Calendar;
 
-use super::Reported;
+use super::{
+    Reported,
+    shares::{Shares, Tenants},
+};
 
 /// A ledger, as the store knows it.
 #[derive(Clone, Debug, Default)]
@@ -72,6 +75,8 @@ pub(crate) struct Book {
     pub labels: HashMap<(i32, i64), String>,
     pub interfaces: HashMap<(i32, i64), i64>,
     pub periods: Vec<Period>,
+    /// Whose the containers are, in a report by tenant. Its containers are then the tenants.
+    pub shares: Option<Shares>,
 }
 
 fn refuse<T>(reason: String) -> Result<T, LedgerError> {
@@ -212,6 +217,22 @@ impl Book {
             }
         }
         all
+    }
+
+    /// The tenants, in place of the containers.
+    pub fn take_tenants(&mut self, tenants: Tenants) -> Vec<StoredContainer> {
+        self.containers.clear();
+        self.members = tenants.members;
+        self.shares = Some(tenants.shares);
+        tenants.all
+    }
+
+    /// Whose a container was at a time; 0 for nobody's that the report has.
+    pub fn owner(&self, ledger: i32, number: i64, at: i64) -> i64 {
+        match &self.shares {
+            Some(shares) => shares.at(ledger, number, at).unwrap_or(0),
+            None => self.container(ledger, number),
+        }
     }
 
     /// The interfaces of the report: number, name, container.

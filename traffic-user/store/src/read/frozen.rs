@@ -11,8 +11,10 @@ use super::book::Book;
 /// Stands for all billed classes together.
 const BILLED: i64 = -1;
 
-/// A container whose rows are ranked: ledger, number in it, number in the report.
-pub(crate) type Ranked = (i32, i64, i64);
+/// A container whose rows are ranked: ledger, number in it, number in the report, and while it is that.
+pub(crate) type Ranked = (i32, i64, i64, (i64, i64));
+
+const ALL_TIME: (i64, i64) = (i64::MIN, i64::MAX);
 
 /// A frozen rate: ledger, number of the container in it, class, and five values.
 pub(crate) struct RateRow {
@@ -76,13 +78,22 @@ pub(crate) fn members(
     query: &StoredQuery<'_>,
     is_meant: impl Fn(&[(i32, i64)]) -> bool,
 ) -> Vec<Ranked> {
+    if let Some(shares) = &book.shares {
+        let mut all: Vec<Ranked> = shares
+            .within(query.range, query.containers)
+            .map(|share| (share.ledger, share.number, share.shown, share.span))
+            .collect();
+        // Those of one tenant together.
+        all.sort_by_key(|one| (one.2, one.0, one.1, one.3));
+        return all;
+    }
     let mut numbers: Vec<i64> = book.members.keys().copied().collect();
     numbers.sort_unstable();
     let mut found = Vec::new();
     for number in numbers {
         let of = &book.members[&number];
         if query.containers.is_none_or(|asked| asked.contains(&number)) && is_meant(of) {
-            found.extend(of.iter().map(|(ledger, in_ledger)| (*ledger, *in_ledger, number)));
+            found.extend(of.iter().map(|(ledger, in_ledger)| (*ledger, *in_ledger, number, ALL_TIME)));
         }
     }
     found
@@ -90,11 +101,12 @@ pub(crate) fn members(
 
 /// Splits containers into those that one ledger has alone, and those of several.
 pub(crate) fn alone_and_shared(all: &[Ranked]) -> (Vec<Ranked>, Vec<Ranked>) {
-    let mut counts: HashMap<i64, usize> = HashMap::new();
-    for one in all {
-        *counts.entry(one.2).or_default() += 1;
+    let mut ledgers: HashMap<i64, Option<i32>> = HashMap::new();
+    for (ledger, _, shown, _) in all {
+        let of = ledgers.entry(*shown).or_insert(Some(*ledger));
+        *of = of.filter(|first| first == ledger);
     }
-    all.iter().copied().partition(|one| counts.get(&one.2) == Some(&1))
+    all.iter().copied().partition(|one| ledgers.get(&one.2).copied().flatten().is_some())
 }
 
 /// Steps one after the other whose rows are ranked together, as no frozen rates answer for them.
@@ -120,8 +132,10 @@ mod tests {
         assert!(!is_frozen(&[(3, 7)], &closed));
         assert!(!is_frozen(&[(1, 7), (2, 7)], &closed));
         assert_eq!(together(&[0, 1, 3, 4, 6]), [(0, 2), (3, 5), (6, 7)]);
-        let all = [(1, 5, 10), (2, 6, 11), (1, 7, 12), (2, 8, 12)];
+        let all = [(1, 5, 10), (2, 6, 11), (1, 7, 12), (2, 8, 12)].map(|(a, b, c)| (a, b, c, ALL_TIME));
         let (alone, shared) = alone_and_shared(&all);
         assert_eq!((alone, shared), (all[..2].to_vec(), all[2..].to_vec()));
+        // A tenant with two containers on one node.
+        assert_eq!(alone_and_shared(&[(1, 5, 10, (0, 9)), (1, 6, 10, ALL_TIME)]).0.len(), 2);
     }
 }

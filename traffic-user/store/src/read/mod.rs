@@ -3,10 +3,12 @@
 //! - `book`: what is small of the ledgers, as the server's rows have it, and the ledger in memory that is made of it.
 //! - `pieces`: which rows answer for which time.
 //! - `frozen`: which rates of closed months answer.
+//! - `shares`: whose a container is when, in a report by tenant.
 
 pub(crate) mod book;
 pub(crate) mod frozen;
 pub(crate) mod pieces;
+pub(crate) mod shares;
 
 use traffic_ledger::LineKey;
 

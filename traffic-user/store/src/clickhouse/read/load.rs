@@ -2,12 +2,13 @@
 
 use traffic_ledger::{Ledger, LedgerError};
 
-use super::{Reader, Row, optional, text, value};
+use super::{Reader, Row, failed, optional, text, value};
 use crate::{
-    clickhouse::sql::quoted,
+    clickhouse::{sql::quoted, tenants},
     read::{
         Reported,
         book::{Book, ContainerRow, DayRow, InterfaceRow, LedgerRow, NameRow, Period},
+        shares,
     },
 };
 
@@ -17,7 +18,15 @@ pub(super) fn open(mut reader: Reader, choice: &Reported<'_>) -> Result<Ledger, 
     let (calendar, is_common) = reader.book.calendar(choice)?;
     let containers = containers(&reader)?;
     let names = names(&reader)?;
-    let containers = reader.book.take_containers(containers, names);
+    let known = containers.iter().map(|one| (one.ledger, one.number, one.name.clone(), one.since)).collect();
+    let mut containers = reader.book.take_containers(containers, names);
+    if choice.by_tenant {
+        let assigned =
+            reader.runtime.block_on(tenants::read(&reader.server)).map_err(|error| failed(&error))?;
+        let found = shares::tenants(&assigned, known, |ledger| reader.book.node(ledger))?;
+        containers = reader.book.take_tenants(found);
+        reader.tenants = containers.iter().map(|one| (one.number, one.label.clone())).collect();
+    }
     let interfaces = if choice.with_interfaces { interfaces(&reader)? } else { Vec::new() };
     let interfaces = reader.book.take_interfaces(interfaces);
     reader.book.periods = periods(&reader)?;

@@ -5,15 +5,17 @@
 //!
 //! - `load`: what is small: calendars, containers, closed months.
 //! - `days`: which days answer by themselves.
+//! - `by_tenant`: sums where the containers are tenants.
 //! - `sums`, `rates`, `records`: the questions of [`StoredRows`].
 
+mod by_tenant;
 mod days;
 mod load;
 mod rates;
 mod records;
 mod sums;
 
-use std::time::Duration;
+use std::{collections::HashMap, time::Duration};
 
 use tokio::runtime::Runtime;
 use traffic_ledger::{
@@ -41,6 +43,8 @@ struct Reader {
     /// Where the rows of the ledgers are. A ledger's number in the report is its place in this list, from 1 on.
     places: Vec<u64>,
     book: Book,
+    /// What the tenants are called, in a report by tenant.
+    tenants: HashMap<i64, String>,
 }
 
 /// Opens what a store holds of some nodes, as a ledger that can only be read. Blocks; not to be called within an event
@@ -49,15 +53,13 @@ struct Reader {
 /// # Errors
 /// When the store does not answer, does not know a node, or its ledgers do not go together.
 pub fn open_ledger(target: &Target, reported: &Reported<'_>) -> Result<Ledger, StoreError> {
-    if reported.by_tenant {
-        return Err(StoreError::Refused("tenants are only possible in PostgreSQL so far".to_owned()));
-    }
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .map_err(|error| StoreError::Away(format!("cannot start the event loop: {error}")))?;
     let server = runtime.block_on(ClickHouse::connect(target))?.engine;
-    let reader = Reader { runtime, server, places: Vec::new(), book: Book::default() };
+    let reader =
+        Reader { runtime, server, places: Vec::new(), book: Book::default(), tenants: HashMap::new() };
     load::open(reader, reported).map_err(|error| match error {
         LedgerError::Store(text) => StoreError::Refused(text),
         other => StoreError::Refused(other.to_string()),

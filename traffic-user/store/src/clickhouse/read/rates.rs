@@ -36,8 +36,11 @@ pub(super) fn rates(
     let mut all = Vec::new();
     let mut open = Vec::new();
     for step in 0..query.starts.len() {
-        let rows =
-            if ranking.takes_frozen { frozen_rows(reader, query.span(step), ranking)? } else { Vec::new() };
+        let rows = if ranking.takes_frozen && reader.book.shares.is_none() {
+            frozen_rows(reader, query.span(step), ranking)?
+        } else {
+            Vec::new()
+        };
         if rows.is_empty() {
             open.push(step);
             continue;
@@ -273,10 +276,13 @@ fn statement(
     let members: Vec<String> = of
         .containers
         .iter()
-        .map(|(ledger, number, shown)| format!("{},{number},{shown}", reader.place(*ledger)))
+        .map(|(ledger, number, shown, span)| {
+            format!("{},{number},{shown},{},{}", reader.place(*ledger), span.0, span.1)
+        })
         .collect();
     let members = format!(
-        "SELECT toUInt64(f[1]) AS place, toInt64(f[2]) AS container, toInt64(f[3]) AS shown FROM {}",
+        "SELECT toUInt64(f[1]) AS place, toInt64(f[2]) AS container, toInt64(f[3]) AS shown, toInt64(f[4]) AS begun, \
+         toInt64(f[5]) AS ended FROM {}",
         fields(&members.join(";"))
     );
     let overhead = ranking.basis.overhead();
@@ -296,7 +302,7 @@ fn statement(
          [{starts}], [{ranks}], toInt64(0)) AS rank, shown, of_class, of_family, i, o, is_spread FROM (SELECT {begun_at} AS \
          begun_at, shown, of_class, of_family, i, o, is_spread FROM (SELECT at, shown, of_class, of_family, sum(ib) + {overhead} \
          * sum(ip) AS i, sum(ob) + {overhead} * sum(op) AS o, max(spread) AS is_spread FROM ({one}) AS r ALL INNER JOIN \
-         ({members}) AS m USING place, container GROUP BY at, shown, of_class, of_family))) GROUP BY begun_at, rank, shown, \
+         ({members}) AS m USING place, container WHERE at >= begun AND at < ended GROUP BY at, shown, of_class, of_family))) GROUP BY begun_at, rank, shown, \
          of_class, of_family",
         nth("i"),
         nth("o"),
@@ -320,8 +326,8 @@ mod tests {
 
     #[test]
     fn a_container_is_ranked_by_one_statement() {
-        let mut all: Vec<Ranked> = (0..199).map(|at| (1, at, at)).collect();
-        all.extend([(1, 7, 500), (2, 7, 500), (3, 7, 500), (1, 8, 501)]);
+        let mut all: Vec<Ranked> = (0..199).map(|at| (1, at, at, (0, 9))).collect();
+        all.extend([(1, 7, 500), (2, 7, 500), (3, 7, 500), (1, 8, 501)].map(|(a, b, c)| (a, b, c, (0, 9))));
         let lengths: Vec<usize> = together(&all).iter().map(|part| part.len()).collect();
         assert_eq!(lengths, [202, 1]);
         assert!(together(&[]).is_empty());

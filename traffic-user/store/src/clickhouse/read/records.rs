@@ -162,13 +162,20 @@ pub(super) fn adjustments(reader: &Reader, range: (i64, i64)) -> Result<Vec<Peri
         let Some(period) = overlapping(reader, range).find(is_its) else { continue };
         let of = |at: usize| Ok::<_, LedgerError>(optional(row, at)?.unwrap_or_default());
         let small = |at: usize| Ok::<_, LedgerError>(u8::try_from(of(at)?).unwrap_or_default());
+        let container: i64 = value(row, 11)?;
+        // A correction is of a whole month: whoever had the container at its end gets it.
+        let owner = reader.book.owner(ledger, container, period.span.1 - 1);
+        let label = match &reader.book.shares {
+            Some(_) => reader.tenants.get(&owner).cloned().unwrap_or_default(),
+            None => reader.book.shown(ledger, text(row, 3)),
+        };
         let adjustment = PeriodAdjustment {
-            container: reader.book.container(ledger, value(row, 11)?),
+            container: owner,
             span: period.span,
             adjustment: Adjustment {
                 period: period.name.clone(),
                 made: time(row, 2)?,
-                container: reader.book.shown(ledger, text(row, 3)),
+                container: label,
                 class: small(4)?,
                 family: small(5)?,
                 packets: [of(6)?, of(7)?],
@@ -192,7 +199,9 @@ pub(super) fn frozen(
 ) -> Result<Signed, LedgerError> {
     let mut wanted = Vec::new();
     for &(ledger, number) in reader.book.members.get(&container).into_iter().flatten() {
-        let of = reader.book.periods.iter().filter(|of| of.ledger == ledger && of.name == period);
+        let is_its = |of: &&Period| reader.book.owner(ledger, number, of.span.1 - 1) == container;
+        let of =
+            reader.book.periods.iter().filter(|of| of.ledger == ledger && of.name == period).filter(is_its);
         wanted.extend(of.map(|of| format!("({}, {}, {number})", reader.place(ledger), of.number)));
     }
     if wanted.is_empty() {

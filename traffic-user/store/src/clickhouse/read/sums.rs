@@ -2,7 +2,7 @@
 
 use traffic_ledger::{InterfaceSums, LedgerError, LineKey, StoredQuery};
 
-use super::{Reader, Row, days::cut, list, value};
+use super::{Reader, Row, by_tenant, days::cut, list, value};
 use crate::read::{key, pieces::Piece};
 
 /// Packets in, bytes in, packets out, bytes out.
@@ -12,10 +12,10 @@ pub(super) const FIGURES: &str = "ifNull(sum(in_packets), 0), ifNull(sum(in_byte
                                   ifNull(sum(out_bytes), 0)";
 
 /// Which rows to add up: a table, expressions whose values are whole numbers, and a condition.
-struct Sum<'a> {
-    table: &'a str,
-    groups: &'a [&'a str],
-    filter: String,
+pub(super) struct Sum<'a> {
+    pub table: &'a str,
+    pub groups: &'a [&'a str],
+    pub filter: String,
 }
 
 /// The condition for classes. They are numbers of ours, and no text of anybody.
@@ -58,10 +58,10 @@ pub(super) fn of_piece(reader: &Reader, piece: &Piece) -> String {
 }
 
 /// Step, values of the groups, ledger, sums.
-type Added = (usize, Vec<i64>, i32, Sums);
+pub(super) type Added = (usize, Vec<i64>, i32, Sums);
 
 /// Adds up the rows of one piece.
-fn add_up(
+pub(super) fn add_up(
     reader: &Reader,
     query: &StoredQuery<'_>,
     piece: &Piece,
@@ -103,6 +103,9 @@ fn interfaces_filter(reader: &Reader, query: &StoredQuery<'_>) -> Result<String,
 }
 
 pub(super) fn traffic(reader: &Reader, query: &StoredQuery<'_>) -> Result<Vec<(LineKey, Sums)>, LedgerError> {
+    if let Some(shares) = &reader.book.shares {
+        return by_tenant::traffic(reader, shares, query);
+    }
     let found = cut(reader, query, true)?;
     let groups = ["container", class_group(query.split.class), family_group(query.split.family)];
     let filter = classes_filter(query.classes) + &containers_filter(reader, query, "place, container");
@@ -137,6 +140,9 @@ pub(super) fn traffic(reader: &Reader, query: &StoredQuery<'_>) -> Result<Vec<(L
 }
 
 pub(super) fn faults(reader: &Reader, query: &StoredQuery<'_>) -> Result<Sums, LedgerError> {
+    if let Some(shares) = reader.book.shares.as_ref().filter(|_| query.containers.is_some()) {
+        return by_tenant::faults(reader, shares, query);
+    }
     let sum = Sum { table: "fault", groups: &[], filter: interfaces_filter(reader, query)? };
     let mut total = [0_u64; 4];
     for piece in &cut(reader, query, false)?.rows {

@@ -11,9 +11,10 @@ use traffic_ledger::{LedgerError, LineKey, StoredQuery};
 use super::{
     Parameter, Reader,
     pieces::{Piece, Pieces, pieces},
-    shares::{self, Columns, Share, Shares},
+    shares::{self, Columns},
     sums::{FIGURES, Sums, class_group, classes_filter, closed_columns, family_group, key, step_of, sums_of},
 };
+use crate::read::shares::{Share, Shares};
 
 /// Shares that are read together, and the rows that answer for them.
 struct Pass {

@@ -29,8 +29,10 @@ use traffic_ledger::{
 };
 
 use super::{Postgres, Target, of, text};
-use crate::{read::Reported, store::StoreError};
-use shares::Shares;
+use crate::{
+    read::{Reported, shares::Shares},
+    store::StoreError,
+};
 
 /// The longest wait for one answer. The server gives up after it as well.
 const READ_TIME: Duration = Duration::from_mins(5);
