@@ -108,12 +108,12 @@ mod tests {
         health.failed();
         health.succeeded(
             Timestamp::from_nanosecond(1_700_000_000_123_456_789).unwrap(),
-            Drained { gaps: 2, excess_skbs: 7 },
+            Drained { gaps: 2, excess_skbs: 7, checkpointed: true },
         );
         health.failed();
         health.succeeded(
             Timestamp::from_millisecond(1_700_000_060_456).unwrap(),
-            Drained { gaps: 3, excess_skbs: 9 },
+            Drained { gaps: 3, excess_skbs: 9, checkpointed: true },
         );
         let last_success = Timestamp::from_millisecond(1_700_000_060_456).ok();
         let drains = Drains { since, last_success, failures: 2, gaps: 5, excess_skbs: 9, held_since: None };

@@ -14,7 +14,7 @@ use anyhow::{Context as _, bail};
 use traffic_ledger::{DrainTrigger, FileState, Gap, GapReason, Ledger, LedgerError};
 use traffic_model::Snapshot;
 
-use super::{ledger_opening::Opening, noted_gaps::NotedGaps};
+use super::{checkpoints::Checkpoints, ledger_opening::Opening, noted_gaps::NotedGaps};
 use crate::{
     api::drain_health::DrainHealth,
     config::Config,
@@ -48,6 +48,7 @@ pub(super) struct LedgerHandle {
     components: Arc<Components>,
     /// The state of the ledger at the look that was kept last.
     looked_at: Option<FileState>,
+    checkpoints: Checkpoints,
 }
 
 /// An available ledger.
@@ -77,6 +78,7 @@ impl LedgerHandle {
             health: Arc::default(),
             components,
             looked_at: None,
+            checkpoints: Checkpoints::default(),
         };
         if config.ledger_enabled {
             match handle.open_if_needed() {
@@ -145,6 +147,10 @@ impl LedgerHandle {
                 match self.opened.as_ref().and_then(|opened| opened.drainer.ledger().unknown_zone()) {
                     Some(problem) => self.components.failed_because(Part::TimeZone, &problem),
                     None => self.components.works(Part::TimeZone),
+                }
+                match self.checkpoints.problem(drained.checkpointed, &self.state_dir) {
+                    Some(problem) => self.components.failed_because(Part::LedgerCheckpoint, &problem),
+                    None => self.components.works(Part::LedgerCheckpoint),
                 }
             }
             Err(error) => self.note_failure(error),

@@ -26,6 +26,7 @@ mod api_socket;
 mod api_source;
 mod away;
 mod came_and_went;
+mod checkpoints;
 mod class_loader;
 mod drop_loader;
 mod file_states;

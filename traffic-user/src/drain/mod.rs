@@ -103,6 +103,8 @@ pub struct Drained {
     pub gaps: usize,
     /// Buffers counted beyond what the kernel's statistics show, on all interfaces.
     pub excess_skbs: u64,
+    /// Whether the main file of the ledger holds everything.
+    pub checkpointed: bool,
 }
 
 impl Drainer {
@@ -301,7 +303,8 @@ impl Drainer {
             outcome.interface_rows,
             outcome.drop_rows
         );
-        Ok((Drained { gaps: outcome.gaps.len(), excess_skbs }, snapshot))
+        let checkpointed = outcome.checkpointed;
+        Ok((Drained { gaps: outcome.gaps.len(), excess_skbs, checkpointed }, snapshot))
     }
 
     /// Reads the counters of drops, if there are any. A failure stops no accounting: the next drain catches up.

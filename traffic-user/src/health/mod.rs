@@ -44,6 +44,8 @@ pub enum Part {
     Platforms,
     /// The ledger.
     Ledger,
+    /// Moving the ledger's log into its main file after each drain.
+    LedgerCheckpoint,
     /// The log lines of the kernel program.
     ProgramLog,
     /// The rules of the ledger's time zone.
@@ -65,6 +67,7 @@ impl Part {
             Self::IdentityCommand => "identity_command",
             Self::Platforms => "platforms",
             Self::Ledger => "ledger",
+            Self::LedgerCheckpoint => "ledger_checkpoint",
             Self::ProgramLog => "program_log",
             Self::TimeZone => "time_zone",
             Self::Quotas => "quotas",
@@ -85,6 +88,9 @@ impl Part {
             Self::Ledger => {
                 "counting continues without the ledger, and every drain tries again. Nothing counted meanwhile \
                  is lost"
+            }
+            Self::LedgerCheckpoint => {
+                "drains continue, nothing is lost, and each of them tries again to move the log"
             }
             Self::ProgramLog => "counting continues without log lines for faults",
             Self::TimeZone => "counting continues, and trafctl looks for the zone at each drain",

@@ -164,7 +164,7 @@ fn good_source() -> Source {
     let health = Arc::new(DrainHealth::since(Timestamp::from_second(1_699_990_000).unwrap()));
     health.succeeded(
         Timestamp::from_millisecond(1_699_999_999_042).unwrap(),
-        Drained { gaps: 6, excess_skbs: 8 },
+        Drained { gaps: 6, excess_skbs: 8, checkpointed: true },
     );
     (0..5).for_each(|_| health.failed());
     Source::new(|| Ok(snapshot()), Some(health))

@@ -29,7 +29,7 @@ pub(super) fn kind_of_part(name: &str) -> ProblemKind {
         () if is(Part::ClassFile) => ProblemKind::ClassFile,
         () if is(Part::Owners) || is(Part::IdentityCommand) || is(Part::Platforms) => ProblemKind::Owners,
         () if is(Part::Resync) => ProblemKind::Interfaces,
-        () if is(Part::Ledger) => ProblemKind::Drains,
+        () if is(Part::Ledger) || is(Part::LedgerCheckpoint) => ProblemKind::Drains,
         () if is(Part::Quotas) => ProblemKind::Quotas,
         () => ProblemKind::Other,
     }
