@@ -244,6 +244,10 @@ fn a_store_is_made_where_it_is_wanted() -> Result<()> {
     for sql in printed.split(";\n").filter(|sql| !sql.is_empty()) {
         cluster.query(1, sql)?;
     }
+    // What is inserted by hand reaches the other shard a moment later.
+    eventually("the version is on both servers", || {
+        Ok(cluster.query(0, "SELECT count() FROM traffic.store_version")?.trim() != "0")
+    })?;
     for _ in 0..2 {
         let again = lab.run_json(&["store", "init", &url, "--cluster", CLUSTER, "--format", "json"])?;
         ensure!(again["created"] == false && again["problems"] == serde_json::json!([]), "{again}");
