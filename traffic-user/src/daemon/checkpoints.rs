@@ -1,14 +1,15 @@
 //! Whether drains can move the ledger's log into its main file.
 //!
-//! A drain is safe in the log, but whoever copies the main file alone lacks it, and the log grows. Only a reader that does
-//! not end keeps it there: a stopped report, or another program that has the file open in a transaction.
+//! A drain is safe in the log, but whoever copies the main file alone lacks it, and the log grows. Mostly a reader that does
+//! not end keeps it there: a stopped report, or another program that has the file open in a transaction. The disk may also
+//! fail.
 
 use std::{
     path::Path,
     time::{Duration, Instant},
 };
 
-use crate::drain;
+use traffic_ledger::LedgerError;
 
 /// Readers of less than this are no problem: a report takes as long.
 const LONG: Duration = Duration::from_secs(5);
@@ -21,43 +22,77 @@ pub(super) struct Checkpoints {
 }
 
 impl Checkpoints {
-    /// Notes a drain. What is wrong if a reader has kept drains in the log for long.
-    pub(super) fn problem(&mut self, is_moved: bool, state_dir: &Path) -> Option<String> {
-        if is_moved {
-            self.left_since = None;
-            return None;
-        }
+    /// Notes a drain. What is wrong if drains have been left in the log for long: `again` tries once more, and has the
+    /// reason.
+    pub(super) fn problem(
+        &mut self,
+        is_moved: bool,
+        path: &Path,
+        again: impl FnOnce() -> Result<bool, LedgerError>,
+    ) -> Option<String> {
         let since = *self.left_since.get_or_insert_with(Instant::now);
-        (since.elapsed() >= LONG).then(|| text(state_dir))
+        let is_long = !is_moved && since.elapsed() >= LONG;
+        let result = if is_long { again() } else { Ok(is_moved) };
+        if matches!(result, Ok(true)) {
+            self.left_since = None;
+        }
+        if is_long { text(path, result) } else { None }
     }
 }
 
-/// The same at each drain, so that it is logged once.
-fn text(state_dir: &Path) -> String {
-    let path = drain::ledger_path(state_dir);
+/// The same at each drain, so that it is logged once. `None` if the log was moved.
+fn text(path: &Path, result: Result<bool, LedgerError>) -> Option<String> {
     let path = path.display();
-    format!(
-        "cannot move the log {path}-wal into {path}, because another process has been reading the ledger for long: a copy \
-         of {path} alone lacks the last drains, and the log grows; end the reader (`fuser {path}` shows who has it open), \
-         and copy the ledger with `trafctl ledger backup`"
-    )
+    let (reason, advice) = match result {
+        Ok(true) => return None,
+        Ok(false) => (
+            "another process has been reading the ledger for long".to_owned(),
+            format!("end the reader (`fuser {path}` shows who has it open)"),
+        ),
+        Err(error) => (format!("{:#}", anyhow::Error::new(error)), "correct the reason".to_owned()),
+    };
+    Some(format!(
+        "cannot move the log {path}-wal into {path}, because {reason}: a copy of {path} alone lacks the last drains, and the \
+         log grows; {advice}, and copy the ledger with `trafctl ledger backup`"
+    ))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn problem(
+        checkpoints: &mut Checkpoints,
+        is_moved: bool,
+        again: Result<bool, LedgerError>,
+    ) -> Option<String> {
+        checkpoints.problem(is_moved, Path::new("/state/ledger.sqlite"), || again)
+    }
+
     #[test]
-    fn only_a_long_reader_is_a_problem() {
+    fn only_what_lasts_is_a_problem() {
         let mut checkpoints = Checkpoints::default();
-        let directory = Path::new("/state");
-        assert_eq!(checkpoints.problem(false, directory), None);
-        assert_eq!(checkpoints.problem(false, directory), None, "a short reader");
+        assert_eq!(problem(&mut checkpoints, false, Ok(false)), None);
+        assert_eq!(problem(&mut checkpoints, false, Ok(false)), None, "a short reader");
         checkpoints.left_since = Instant::now().checked_sub(LONG);
-        let problem = checkpoints.problem(false, directory).unwrap();
-        assert!(problem.contains("/state/ledger.sqlite-wal"), "{problem}");
-        assert_eq!(checkpoints.problem(false, directory), Some(problem));
-        assert_eq!(checkpoints.problem(true, directory), None);
-        assert_eq!(checkpoints.problem(false, directory), None, "it begins anew");
+        let told = problem(&mut checkpoints, false, Ok(false)).unwrap();
+        assert!(told.contains("/state/ledger.sqlite-wal") && told.contains("end the reader"), "{told}");
+        assert_eq!(problem(&mut checkpoints, false, Ok(false)), Some(told));
+        assert_eq!(problem(&mut checkpoints, true, Ok(false)), None);
+        assert_eq!(problem(&mut checkpoints, false, Ok(false)), None, "it begins anew");
+        checkpoints.left_since = Instant::now().checked_sub(LONG);
+        assert_eq!(problem(&mut checkpoints, false, Ok(true)), None, "the reader has just ended");
+        assert_eq!(problem(&mut checkpoints, false, Ok(false)), None, "it begins anew");
+    }
+
+    #[test]
+    fn a_disk_that_fails_is_not_called_a_reader() {
+        let mut checkpoints = Checkpoints { left_since: Instant::now().checked_sub(LONG) };
+        let full = LedgerError::Log {
+            path: "/state/ledger.sqlite-log-of".into(),
+            source: std::io::ErrorKind::StorageFull.into(),
+        };
+        let told = problem(&mut checkpoints, false, Err(full)).unwrap();
+        assert!(told.contains("beside the ledger: no storage space") && !told.contains("reader"), "{told}");
     }
 }

@@ -148,9 +148,13 @@ impl LedgerHandle {
                     Some(problem) => self.components.failed_because(Part::TimeZone, &problem),
                     None => self.components.works(Part::TimeZone),
                 }
-                match self.checkpoints.problem(drained.checkpointed, &self.state_dir) {
-                    Some(problem) => self.components.failed_because(Part::LedgerCheckpoint, &problem),
-                    None => self.components.works(Part::LedgerCheckpoint),
+                if let Some(opened) = &self.opened {
+                    let ledger = opened.drainer.ledger();
+                    let again = || ledger.checkpoint();
+                    match self.checkpoints.problem(drained.checkpointed, ledger.path(), again) {
+                        Some(problem) => self.components.failed_because(Part::LedgerCheckpoint, &problem),
+                        None => self.components.works(Part::LedgerCheckpoint),
+                    }
                 }
             }
             Err(error) => self.note_failure(error),
