@@ -28,8 +28,8 @@ pub static INTERFACE_BY_HIGH_INDEX: HashMap<u32, InterfaceEntry, 4096> = HashMap
 
 /// Local IPv4 addresses on shared interfaces, and those of containers' devices on an uplink.
 ///
-/// Key: prefix; value: container slot, or `ADDRESS_WITHOUT_SLOT`, and `ADDRESS_ON_UPLINK` where it is on an uplink. Writer: userspace. Reader: program. Full:
-/// the address is refused with a message, and all others stay.
+/// Key: prefix; value: container slot, or `ADDRESS_WITHOUT_SLOT`, and `ADDRESS_ON_UPLINK` where it is on an
+/// uplink. Writer: userspace. Reader: program. Full: the address is refused with a message, and all others stay.
 #[btf_map]
 pub static ADDRESSES_V4: LpmTrie<[u8; 4], u32, 65_536> = LpmTrie::new();
 

@@ -16,8 +16,9 @@
 //! 6. On an interface without an entry, and on an uplink, [`no_container::classified_by`] decides whether to
 //!    continue.
 //! 7. [`classify::ipv4`] or [`classify::ipv6`] reads the addresses. The container is that of the interface;
-//!    on a shared interface, and on an uplink with devices of containers, that of the local address. The class is that of the peer's address, which
-//!    [`traffic_common::lookup`] finds in the lines of a class table. Together they give one counter.
+//!    on a shared interface, and on an uplink with devices of containers, that of the local address. The
+//!    class is that of the peer's address, which [`traffic_common::lookup`] finds in the lines of a class
+//!    table. Together they give one counter.
 //! 8. [`count::add_tally`] adds to that counter. In [`trafctl_ingress_mark`], [`shaping::mark`] then writes
 //!    the mark.
 //! 9. Every step that cannot continue returns a [`Fault`], and [`count::fault`] counts the packet instead.

@@ -77,16 +77,13 @@ impl Side {
         }
         let is_uplink = self.flags & interface_flags::UPLINK != 0;
         let is_shared = self.flags & interface_flags::SHARED != 0;
-        if is_uplink {
-            if addresses.is_of_node(self.direction()) {
-                return Ok(self.container_slot);
-            }
-            if !is_shared {
-                return Err(None);
-            }
+        // On an uplink, the entry's container is the node.
+        let is_of_entry = if is_uplink { addresses.is_of_node(self.direction()) } else { !is_shared };
+        if is_of_entry {
+            return Ok(self.container_slot);
         }
         if !is_shared {
-            return Ok(self.container_slot);
+            return Err(None);
         }
         let found = addresses.owner(self.direction());
         slot_of(found, self.flags).map_err(|_| (!is_uplink).then_some(DropFault::NoContainer))
