@@ -145,11 +145,11 @@ pub(super) fn amount<T>(
 
 /// Devices on an uplink are counted only where an uplink is counted.
 fn refuse_missing_uplink(containers: &[FileContainer], uplinks: &[String]) -> Result<(), Problem> {
-    let on_uplink = |container: &FileContainer| container.on_uplink.clone().filter(|set| *set.get_ref());
-    match containers.iter().find_map(on_uplink).filter(|_| uplinks.is_empty()) {
+    let mut set = containers.iter().filter_map(|container| container.on_uplink.as_ref());
+    match set.find(|set| *set.get_ref()).filter(|_| uplinks.is_empty()) {
         None => Ok(()),
         Some(set) => Err(problem(
-            &set,
+            set,
             "on_uplink = true, but no uplink is named; name the interface below the container's device in `uplinks` \
              under [node]",
         )),

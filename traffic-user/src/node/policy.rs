@@ -213,8 +213,10 @@ impl Policy {
     fn is_counted_on_uplink(&self, device: &Inside) -> bool {
         let Ok(owner) = &device.owner else { return false };
         let mut entries = self.ownership.addresses.entries.iter();
-        entries.any(|entry| entry.is_on_uplink && entry.container == owner.id)
+        // There may be thousands of addresses, and of devices, and mostly no container is counted so.
+        self.shares_uplinks()
             && self.config.uplinks.iter().any(|uplink| device.is_on(uplink))
+            && entries.any(|entry| entry.is_on_uplink && entry.container == owner.id)
     }
 
     /// Whether containers are counted on the uplinks, by their addresses.
