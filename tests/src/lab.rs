@@ -187,6 +187,22 @@ impl Lab {
         self.bridged_as(&format!("veth{ctid}.{number}"), v4, v6)
     }
 
+    /// A node with containers 101 and 102 on the bridge, which know each other. `config` follows the class file in the
+    /// configuration.
+    ///
+    /// # Errors
+    ///
+    /// See [`Lab::new`] and [`Lab::bridged`].
+    pub fn with_two(name: &str, classes: &str, config: &str) -> Result<(Self, Container, Container)> {
+        let lab = Self::new(name)?;
+        let classes = lab.write("networks_classes", classes)?;
+        lab.configure(&format!("class_file = {classes:?}\n{config}"))?;
+        let a = lab.bridged(101, 0, [10, 1, 0, 1].into(), "fd00:1::1".parse()?)?;
+        let b = lab.bridged(102, 0, [10, 1, 0, 2].into(), "fd00:1::2".parse()?)?;
+        introduce(&[&a, &b])?;
+        Ok((lab, a, b))
+    }
+
     /// Creates a container on the bridge with this interface name. A name that no rule knows makes it a peer
     /// outside the node.
     ///

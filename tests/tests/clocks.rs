@@ -5,21 +5,14 @@ use std::{fs, net::SocketAddr, process::Command, time::SystemTime};
 
 use anyhow::{Context as _, Result, ensure};
 use traffic_tests::{
-    Container, Counters, Daemon, Lab, Resync, check::eventually, container::introduce, process::run_ok,
-    traffic::udp_send,
+    Container, Counters, Daemon, Lab, Resync, check::eventually, process::run_ok, traffic::udp_send,
 };
 
 /// Debian's libfaketime. The dynamic linker expands `$LIB` on every architecture.
 const FAKETIME: &str = "/usr/$LIB/faketime/libfaketime.so.1";
 
 fn node(name: &str) -> Result<(Lab, Container, Container)> {
-    let lab = Lab::new(name)?;
-    let classes = lab.write("networks_classes", "1 0.0.0.0/0\n1 ::/0\n2 10.1.0.2/32\n")?;
-    lab.configure(&format!("class_file = {classes:?}\n[drain]\ninterval = \"100ms\"\n"))?;
-    let a = lab.bridged(101, 0, [10, 1, 0, 1].into(), "fd00:1::1".parse()?)?;
-    let b = lab.bridged(102, 0, [10, 1, 0, 2].into(), "fd00:1::2".parse()?)?;
-    introduce(&[&a, &b])?;
-    Ok((lab, a, b))
+    Lab::with_two(name, "1 0.0.0.0/0\n1 ::/0\n2 10.1.0.2/32\n", "[drain]\ninterval = \"100ms\"\n")
 }
 
 fn send(a: &Container, b: &Container, datagrams: u64) -> Result<u64> {

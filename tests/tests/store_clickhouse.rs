@@ -14,7 +14,6 @@ use traffic_tests::{
     Amounts, Container, Counters, Daemon, Lab,
     check::{eventually, stderr},
     clickhouse::ClickHouse,
-    container::introduce,
     process::{Process, run_ok},
     traffic::udp_send,
 };
@@ -24,15 +23,7 @@ const PATIENCE: Duration = Duration::from_secs(20);
 
 /// A node with two containers whose daemon drains at the shortest interval.
 fn node(name: &str) -> Result<(Lab, Container, Container)> {
-    let lab = Lab::new(name)?;
-    let classes = lab.write("networks_classes", CLASSES)?;
-    lab.configure(&format!(
-        "class_file = {classes:?}\nnode = 'n7'\n[drain]\ninterval = '100ms'\n[ship]\ninterval = '1s'\n"
-    ))?;
-    let a = lab.bridged(101, 0, [10, 1, 0, 1].into(), "fd00:1::1".parse()?)?;
-    let b = lab.bridged(102, 0, [10, 1, 0, 2].into(), "fd00:1::2".parse()?)?;
-    introduce(&[&a, &b])?;
-    Ok((lab, a, b))
+    Lab::with_two(name, CLASSES, "node = 'n7'\n[drain]\ninterval = '100ms'\n[ship]\ninterval = '1s'\n")
 }
 
 fn store<'l>(lab: &'l Lab, certificates: Option<&Path>) -> Result<ClickHouse<'l>> {

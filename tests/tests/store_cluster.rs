@@ -15,7 +15,6 @@ use traffic_tests::{
     Amounts, Container, Counters, Daemon, Lab,
     check::{eventually, stderr},
     clickhouse_cluster::{CLUSTER, ClickHouseCluster, Shape},
-    container::introduce,
     process::Process,
     traffic::udp_send,
 };
@@ -23,15 +22,11 @@ use traffic_tests::{
 const PATIENCE: Duration = Duration::from_secs(20);
 
 fn node(name: &str) -> Result<(Lab, Container, Container)> {
-    let lab = Lab::new(name)?;
-    let classes = lab.write("networks_classes", "1 0.0.0.0/0\n1 ::/0\n2 10.1.0.2/32\n")?;
-    lab.configure(&format!(
-        "class_file = {classes:?}\nnode = 'n7'\n[drain]\ninterval = '100ms'\n[ship]\ninterval = '1s'\n"
-    ))?;
-    let a = lab.bridged(101, 0, [10, 1, 0, 1].into(), "fd00:1::1".parse()?)?;
-    let b = lab.bridged(102, 0, [10, 1, 0, 2].into(), "fd00:1::2".parse()?)?;
-    introduce(&[&a, &b])?;
-    Ok((lab, a, b))
+    Lab::with_two(
+        name,
+        "1 0.0.0.0/0\n1 ::/0\n2 10.1.0.2/32\n",
+        "node = 'n7'\n[drain]\ninterval = '100ms'\n[ship]\ninterval = '1s'\n",
+    )
 }
 
 fn store<'l>(lab: &'l Lab, shape: Shape) -> Result<ClickHouseCluster<'l>> {

@@ -18,7 +18,6 @@ use anyhow::{Context as _, Result, ensure};
 use rustix::process::Signal;
 use traffic_tests::{
     Amounts, Container, Counters, Lab,
-    container::introduce,
     process::{Process, run_ok},
     traffic::{Load, tcp_exchange, udp_send},
 };
@@ -28,13 +27,7 @@ const PATIENCE: Duration = Duration::from_secs(20);
 
 /// A node whose daemon drains at the shortest interval.
 fn node(name: &str, more: &str) -> Result<(Lab, Container, Container)> {
-    let lab = Lab::new(name)?;
-    let classes = lab.write("networks_classes", CLASSES)?;
-    lab.configure(&format!("class_file = {classes:?}\n[drain]\ninterval = \"100ms\"\n{more}"))?;
-    let a = lab.bridged(101, 0, [10, 1, 0, 1].into(), "fd00:1::1".parse()?)?;
-    let b = lab.bridged(102, 0, [10, 1, 0, 2].into(), "fd00:1::2".parse()?)?;
-    introduce(&[&a, &b])?;
-    Ok((lab, a, b))
+    Lab::with_two(name, CLASSES, &format!("[drain]\ninterval = \"100ms\"\n{more}"))
 }
 
 fn daemon(lab: &Lab) -> Result<Process> {

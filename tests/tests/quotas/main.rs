@@ -19,7 +19,6 @@ use rustix::process::Signal;
 use traffic_tests::{
     Container, Daemon, Lab,
     check::{eventually, problems, stderr},
-    container::introduce,
     process::{Process, run_ok},
     systemd::{Systemd, unit_named},
     traffic::udp_send,
@@ -31,13 +30,7 @@ const PATIENCE: Duration = Duration::from_secs(20);
 const CLASSES: &str = "1 0.0.0.0/0\n1 ::/0\n";
 
 fn node(name: &str) -> Result<(Lab, Container, Container)> {
-    let lab = Lab::new(name)?;
-    let classes = lab.write("networks_classes", CLASSES)?;
-    lab.configure(&format!("class_file = {classes:?}\nnode = 'n7'\n[drain]\ninterval = '100ms'\n"))?;
-    let a = lab.bridged(101, 0, [10, 1, 0, 1].into(), "fd00:1::1".parse()?)?;
-    let b = lab.bridged(102, 0, [10, 1, 0, 2].into(), "fd00:1::2".parse()?)?;
-    introduce(&[&a, &b])?;
-    Ok((lab, a, b))
+    Lab::with_two(name, CLASSES, "node = 'n7'\n[drain]\ninterval = '100ms'\n")
 }
 
 /// Writes a program.
