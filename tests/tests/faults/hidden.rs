@@ -39,9 +39,12 @@ impl Sender<'_> {
     }
 }
 
+fn status(lab: &Lab) -> Result<Value> {
+    Ok(serde_json::from_slice(&trafctl(lab, &["status", "--format", "json"])?.stdout)?)
+}
+
 fn epoch(lab: &Lab) -> Result<Value> {
-    let status = trafctl(lab, &["status", "--format", "json"])?.stdout;
-    Ok(serde_json::from_slice::<Value>(&status)?["epoch"].clone())
+    Ok(status(lab)?["epoch"].clone())
 }
 
 /// Hides the pins under a daemon and brings them back, with traffic before, between and after.
@@ -50,6 +53,8 @@ fn hidden(lab: &Lab, hide: impl Fn() -> Result<()>, bring_back: impl Fn() -> Res
     let mut daemon = Daemon::start(lab)?;
     let mut sender = Sender { lab, a: &a, b: &b, all: Amounts::default() };
     sender.send(31)?;
+    // Their program is loaded beside, and hidden at once: no pass of the daemon has seen it.
+    eventually("drops are counted", || Ok(status(lab)?["drops"]["in_force"] == true))?;
     let first = epoch(lab)?;
     for round in 0..2 {
         hide()?;

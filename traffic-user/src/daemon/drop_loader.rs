@@ -15,6 +15,7 @@ use crate::{
     kernel::{
         bpffs::Bpffs,
         drops::{self, Outcome},
+        load::Held,
     },
 };
 
@@ -29,14 +30,14 @@ const OVERTAKEN: usize = 3;
 pub(super) struct DropLoader(Sender<bool>);
 
 impl DropLoader {
-    /// Starts the thread, which does nothing yet.
+    /// Starts the thread, which does nothing yet. What it has loaded is added to what the daemon holds.
     ///
     /// # Errors
     /// When the thread cannot be started.
-    pub(super) fn start(bpffs: &Bpffs) -> anyhow::Result<Self> {
+    pub(super) fn start(bpffs: &Bpffs, held: Held) -> anyhow::Result<Self> {
         let (requests, asked) = mpsc::channel();
         let bpffs = bpffs.clone();
-        let mut loader = Loader::new(move |replaces| drops::load(&bpffs, replaces));
+        let mut loader = Loader::new(move |replaces| drops::load(&bpffs, &held, replaces));
         thread::Builder::new()
             .name("drops".to_owned())
             .spawn(move || loader.run(&asked))

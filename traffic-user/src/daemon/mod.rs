@@ -68,7 +68,7 @@ use crate::{
     config::Config,
     drain::{self, OtherDaemon},
     health::{Backoff, Components, Part},
-    kernel::bpffs::Bpffs,
+    kernel::{bpffs::Bpffs, load::Held},
     net::{events::InterfaceEvents, netlink::Netlink},
     node::Host,
     ownership::identity_command::IdentityQuery,
@@ -131,6 +131,7 @@ pub async fn run(
     let events = InterfaceEvents::subscribe()?;
     let (components, mailbox) = (Arc::new(Components::default()), Arc::new(Mailbox::default()));
     let (sender, mut reports) = unbounded_channel();
+    let held = Held::default();
     let setup = Setup {
         make_host: Box::new(make_host),
         look: Arc::new(look),
@@ -138,6 +139,7 @@ pub async fn run(
         only_one,
         logs_faults: log_faults,
         quota_file,
+        held: held.clone(),
         components: Arc::clone(&components),
     };
     let mut heart = Heartbeat::start(bpffs.root(), Arc::clone(&components), Arc::clone(&mailbox));
@@ -165,7 +167,7 @@ pub async fn run(
         ask_soon: Backoff::new(SOON, resync::INTERVAL),
         ask_soon_until: Instant::now() + PATIENCE,
         api: ApiSocket::new(source, Arc::clone(&components)),
-        drops: DropLoader::start(bpffs)?,
+        drops: DropLoader::start(bpffs, held)?,
         drains: Schedule::new(config.drain_interval),
         config,
         mailbox,

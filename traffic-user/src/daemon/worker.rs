@@ -79,6 +79,8 @@ pub(super) struct Setup {
     /// Whether the program writes a log line for each fault.
     pub logs_faults: bool,
     pub quota_file: PathBuf,
+    /// What the daemon holds open of the kernel's maps and programs.
+    pub held: Held,
     pub components: Arc<Components>,
 }
 
@@ -107,10 +109,10 @@ impl Worker {
         reports: UnboundedSender<WorkerEvent>,
         setup: Setup,
     ) -> anyhow::Result<Self> {
-        let Setup { make_host, look, state_dir, only_one, logs_faults, quota_file, components } = setup;
+        let Setup { make_host, look, state_dir, only_one, logs_faults, quota_file, held, components } = setup;
         let _busy = mailbox.worker.begin("the start");
         let mut host = make_host()?;
-        host.held = Some(Held::default());
+        host.held = Some(held);
         if let Some(hint) = host.config().renamed_key_hint() {
             tracing::warn!("{hint}");
         }

@@ -120,6 +120,24 @@ fn counters_that_cannot_be_read_for_a_while_lose_nothing() {
 }
 
 #[test]
+fn an_older_set_that_comes_back_is_not_recorded_again() {
+    let (mut file, mut node) = counting();
+    node.traffic("101", 1, [90, 9000, 0, 0]).dropped("101", 1, Shaper, [5, 500, 0, 0]);
+    node.pass(60).drain(&mut file.ledger);
+    // Out of sight it goes on counting, beside another one.
+    let (set, counters) = (node.drop_set, node.drops.clone());
+    node.pass(25).count_drops().dropped("101", 1, Shaper, [3, 300, 0, 0]).pass(35).drain(&mut file.ledger);
+    (node.drop_set, node.drops) = (set, counters);
+    node.dropped("101", 1, Shaper, [4, 400, 0, 0]).pass(60).drain(&mut file.ledger);
+    assert_eq!(drops(&file.ledger, Level::FiveMinutes), [row("101", 1, 0, [8, 800, 0, 0])]);
+    assert_eq!(gaps(&file.ledger), [(60, 85), (120, 180)]);
+    node.dropped("101", 1, Shaper, [1, 100, 0, 0]).pass(60).drain(&mut file.ledger);
+    assert_eq!(drops(&file.ledger, Level::FiveMinutes), [row("101", 1, 0, [9, 900, 0, 0])]);
+    assert_eq!(gaps(&file.ledger).len(), 2);
+    audited(&file.ledger);
+}
+
+#[test]
 fn a_gap_ends_where_the_next_set_begins() {
     let (mut file, mut node) = counting();
     node.traffic("101", 1, [90, 9000, 0, 0]).pass(60).drain(&mut file.ledger);

@@ -30,7 +30,7 @@ enum Meaning {
     Continued,
     /// A set that nothing was recorded of: all of it is new.
     Begun,
-    /// A set that counted before as well, and nobody knows how much of it is recorded: only what follows is new.
+    /// A set that counted before as well, and nobody knows how much of that is recorded: only what follows is new.
     Baseline,
 }
 
@@ -68,6 +68,8 @@ impl Meaning {
         match last {
             _ if now.is_interrupted => Self::Baseline,
             Some(last) if is_same(last) && last.epoch == now.epoch => Self::Continued,
+            // It counted before the other one was read, so it is an older one that was out of sight.
+            Some(last) if last.epoch == now.epoch && now.since_s < last.read_s => Self::Baseline,
             // Slots have other owners in another epoch.
             Some(last) if is_same(last) || last.number.is_none() && last.is_of_boot => Self::Baseline,
             // The ledger is older than its knowledge of drops: what it says of earlier times stays.

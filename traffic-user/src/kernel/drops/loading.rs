@@ -75,6 +75,10 @@ pub(super) trait Steps {
     fn activate(&mut self, lock: &Self::Lock, verified: &Self::Verified) -> anyhow::Result<()>;
     /// Detaches the program with this number.
     fn detach(&mut self, lock: &Self::Lock, number: u32) -> anyhow::Result<()>;
+    /// Has the daemon hold the new pins open, to pin them again when they are hidden. Else another program would be
+    /// loaded beside the one out of sight, and what both count would not continue. A failure is logged: the next
+    /// pass holds them.
+    fn hold(&mut self, lock: &Self::Lock);
     /// Records a failure for `status`, and whether it is a refusal of this build's program.
     fn record(&mut self, lock: &Self::Lock, reason: &str, is_refusal: bool) -> anyhow::Result<()>;
     /// Removes that record.
@@ -165,6 +169,7 @@ fn take_over<S: Steps>(steps: &mut S, mut verified: S::Verified) -> anyhow::Resu
         return Err(error);
     }
     detach_others(steps, &lock)?;
+    steps.hold(&lock);
     steps.forget(&lock)?;
     Ok(Outcome::Counting)
 }

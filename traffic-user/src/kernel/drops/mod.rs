@@ -39,7 +39,7 @@ use super::{
     bpffs::Bpffs,
     change_lock::ChangeLock,
     counters,
-    load::map_id,
+    load::{Held, map_id},
     maps::{Elements, Maps},
     sys::pins,
 };
@@ -89,12 +89,13 @@ pub fn state(bpffs: &Bpffs) -> anyhow::Result<DropState> {
 }
 
 /// Makes sure that drops are counted. For a thread that may wait: the verifier takes up to a second, and minutes on
-/// an emulated machine. `replaces` says whether a program of another version is to be replaced.
+/// an emulated machine. `held` gets what is loaded. `replaces` says whether a program of another version is to be
+/// replaced.
 ///
 /// # Errors
 /// When something failed that may work later. It is recorded for `status`.
-pub fn load(bpffs: &Bpffs, replaces: bool) -> anyhow::Result<Outcome> {
-    loading::ensure(&mut program::Kernel { bpffs }, replaces)
+pub fn load(bpffs: &Bpffs, held: &Held, replaces: bool) -> anyhow::Result<Outcome> {
+    loading::ensure(&mut program::Kernel { bpffs, held }, replaces)
 }
 
 /// Removes program and counters where drops are not to be counted, and otherwise makes room for new counters. Loads

@@ -17,7 +17,13 @@ use super::{
     open_map, record_failure, refusal, remove, remove_all, state,
 };
 use crate::{
-    kernel::{bpffs::Bpffs, change_lock::ChangeLock, load::map_id, maps::Elements, memory},
+    kernel::{
+        bpffs::Bpffs,
+        change_lock::ChangeLock,
+        load::{Held, map_id},
+        maps::Elements,
+        memory,
+    },
     time,
 };
 
@@ -51,6 +57,7 @@ fn program_name() -> String {
 /// The running kernel and the pins.
 pub(super) struct Kernel<'a> {
     pub bpffs: &'a Bpffs,
+    pub held: &'a Held,
 }
 
 /// What the program must know of the kernel.
@@ -208,6 +215,12 @@ impl Steps for Kernel<'_> {
 
     fn detach(&mut self, _lock: &ChangeLock, number: u32) -> anyhow::Result<()> {
         remove(&link_pin(self.bpffs, number)).with_context(|| format!("cannot detach drop program {number}"))
+    }
+
+    fn hold(&mut self, lock: &ChangeLock) {
+        if let Err(error) = self.held.hold(self.bpffs, lock) {
+            tracing::debug!("cannot hold the pins of the drop program: {error:#}");
+        }
     }
 
     fn record(&mut self, _lock: &ChangeLock, reason: &str, is_refusal: bool) -> anyhow::Result<()> {

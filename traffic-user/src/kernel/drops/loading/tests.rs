@@ -45,6 +45,8 @@ struct Node {
     attached: BTreeMap<u32, bool>,
     /// The last failure, and whether it was recorded as a refusal.
     recorded: Option<(String, bool)>,
+    /// The programs that the daemon holds.
+    held: Vec<u32>,
 }
 
 struct Fake {
@@ -216,6 +218,12 @@ impl Steps for Fake {
         Ok(())
     }
 
+    fn hold(&mut self, _lock: &Lock) {
+        assert!(self.is_locked.get(), "what is held is what is pinned");
+        let mut node = self.node.borrow_mut();
+        node.held = node.attached.keys().copied().collect();
+    }
+
     fn record(&mut self, _lock: &Lock, reason: &str, is_refusal: bool) -> anyhow::Result<()> {
         self.changes()?.recorded = Some((reason.to_owned(), is_refusal));
         Ok(())
@@ -264,6 +272,7 @@ fn a_program_is_loaded_once_and_replaced_only_when_it_should_be() {
             let after = fake.node.borrow();
             assert_eq!(fake.counting().as_slice(), after.attached.keys().copied().collect::<Vec<_>>());
             assert_eq!(after.recorded, None);
+            assert_eq!(after.held, fake.counting().as_slice(), "before anything can hide it");
         }
     }
 }
