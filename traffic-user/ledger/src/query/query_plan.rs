@@ -290,14 +290,21 @@ fn span(query: &ReportQuery, calendar: &Calendar, recorded: (i64, i64)) -> Resul
     }))
 }
 
-/// Start and end of everything in the ledger.
+/// Start and end of everything in the ledger. Corrected months belong to it even where a clock that was corrected
+/// later took their traffic elsewhere.
 pub(crate) fn recorded_range(view: &Connection) -> Result<(i64, i64), LedgerError> {
     let sql = "SELECT min(start), max(end) FROM unit WHERE finest";
     let (begin, end): (Option<i64>, Option<i64>) =
         view.query_row(sql, [], |row| Ok((row.get(0)?, row.get(1)?)))?;
     let last = last_bucket(view)?.map(|bucket| bucket + FIVE_MINUTES_S);
     let end = end.max(last).unwrap_or(0);
-    Ok((begin.unwrap_or(end), end))
+    let begin = begin.unwrap_or(end);
+    let sql = "SELECT min(start), max(end) FROM period
+        WHERE (end <= ?1 OR end > ?2) AND id IN (SELECT period FROM adjustment)";
+    let corrected =
+        view.prepare_cached(sql)?.query_row([begin, end], |row| Ok((row.get(0)?, row.get(1)?)))?;
+    let (first, last): (Option<i64>, Option<i64>) = corrected;
+    Ok((first.map_or(begin, |first| first.min(begin)), last.map_or(end, |last| last.max(end))))
 }
 
 /// Ids of containers, by label, or by name if no active container has it.

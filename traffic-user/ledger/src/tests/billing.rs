@@ -1,5 +1,7 @@
 //! What a report shows to those who bill: corrections in rows and sums, and gaps of the asked container only.
 
+use jiff::SignedDuration;
+
 use crate::{AdjustmentRequest, Basis, By, GapReason, ReportQuery, ReportRow, Split, TopQuery, testing::*};
 
 /// November closed and corrected: 101 in class 1 twice, 103 without any figures, and class 0.
@@ -91,6 +93,31 @@ fn a_correction_without_figures_has_a_row_of_its_own() {
     assert_eq!(incoming.billing.unwrap().to_bill.total.bytes, 0);
     let billing = outgoing.billing.unwrap();
     assert_eq!((billing.corrected.total.bytes, billing.corrected.incoming), (900, None));
+}
+
+#[test]
+fn a_correction_is_in_the_report_when_a_corrected_clock_took_its_months_traffic_elsewhere() {
+    // After all that is recorded, and in the last month beyond its last reading.
+    for (days, month) in [(61, "2026-12"), (25, "2026-11")] {
+        let mut file = ledger();
+        let mut node = Node::balanced(NOON);
+        node.traffic("101", 1, [1, 100, 2, 10]).pass(60).drain(&mut file.ledger);
+        let noon = node.wall;
+        node.wall += SignedDuration::from_hours(24 * days);
+        node.traffic("101", 1, [1, 100, 2, 10]).pass(60).drain(&mut file.ledger);
+        file.ledger.close_anyway(month, node.wall).unwrap();
+        let change = AdjustmentRequest { packets: [1, 0], bytes: [100, 0], ..adjustment(node.wall) };
+        let request = AdjustmentRequest { period: month.to_owned(), ..change };
+        file.ledger.adjust(&request).unwrap();
+        node.wall = noon;
+        for _ in 0..3 {
+            node.traffic("101", 1, [1, 100, 2, 10]).pass(3600).drain(&mut file.ledger);
+        }
+        let of_month = |row: &&ReportRow| row.period == month && row.container == "101" && row.billed;
+        let months = rows(&file, &ReportQuery { by: By::Month, ..ReportQuery::default() });
+        let corrected = months.iter().find(of_month).map(|row| row.billing.unwrap().corrected.total.bytes);
+        assert_eq!(corrected, Some(request.bytes.iter().sum()), "{month}: {months:#?}");
+    }
 }
 
 #[test]
