@@ -181,10 +181,13 @@ fn a_macvlan_is_counted_on_the_uplink_by_its_addresses() -> Result<()> {
     assert_eq!(counted(&lab, &shop, "ipv4")?, [0; 4]);
     let both = on_uplink(&mail, "'10.9.0.2'") + &on_uplink(&shop, "'10.9.0.3'");
     configure(&lab, &(both.clone() + &owner("new", "'10.9.0.9'")))?;
-    // One problem, whose advice is not about limits that are far away.
+    // One problem, whose advice is not about limits that are far away. Where an address counts is part of it.
     is_well_but(
         &lab,
-        &["the program lacks 1 of the containers' addresses (10.9.0.9/32, ...); run `trafctl attach`"],
+        &[
+            "the program lacks 1 of the containers' addresses (10.9.0.9/32, ...) and counts 1 of the containers' \
+           addresses otherwise than configured (10.9.0.3/32, ...); run `trafctl attach`",
+        ],
     )?;
     configure(&lab, &both)?;
     daemon.signal(Signal::HUP)?;

@@ -269,13 +269,22 @@ impl Host {
         }
     }
 
-    /// The configured addresses that the program does not know.
+    /// The configured addresses that the program does not know, and those that it counts for another container or
+    /// in another place.
     ///
     /// # Errors
     /// When a map cannot be read.
-    pub fn addresses_missing(&self, maps: &Maps) -> anyhow::Result<Vec<IpNet>> {
+    pub fn addresses_not_in_force(
+        &self,
+        maps: &Maps,
+        registry: &Registry,
+    ) -> anyhow::Result<(Vec<IpNet>, Vec<IpNet>)> {
         let in_force = tables::addresses_in_force(maps)?;
-        Ok(self.policy.prefixes().filter(|prefix| !in_force.contains(prefix)).collect())
+        let wanted = self.policy.addresses(|id| Ok(registry.container_slot(id)))?;
+        let differing = wanted.into_iter().map(|(prefix, slot)| (prefix.trunc(), slot));
+        let differing = differing.filter(|(prefix, slot)| in_force.get(prefix) != Some(slot));
+        let prefixes = differing.map(|(prefix, _)| prefix);
+        Ok(prefixes.partition(|prefix| !in_force.contains_key(prefix)))
     }
 
     /// Detaches from the selected interfaces, in batches between which the lock is free. Returns the names of

@@ -22,6 +22,7 @@ mod unnamed;
 
 use std::{collections::HashMap, path::Path};
 
+use ipnet::IpNet;
 use traffic_common::{InterfaceEntry, LAYOUT_VERSION, MARK_CLASSES, Meta, slot_state};
 use traffic_model::{Snapshot, hex, skb_mark};
 use traffic_quota::ProblemKind;
@@ -99,13 +100,13 @@ pub fn gather_with_counters(
     add(ProblemKind::Other, shipping::problems(state_dir, &host.config().ship, now_s));
     add(ProblemKind::Other, BaselineFile::new(state_dir).problems());
     add(ProblemKind::Configuration, config::last_good_problem(state_dir).into_iter().collect());
-    let missing = missing_addresses(host, maps, &meta)?;
+    let addresses = addresses_not_in_force(host, (maps, &registry), &meta)?;
     let tables = table_use(host, &registry, &entries, &meta);
     // An address that the program does not know yet has no slot either, and that is one problem.
     let has_room = tables.iter().any(|table| table.table == CONTAINERS && table.has_room());
-    let without_slot = (missing.is_none() || !has_room)
+    let without_slot = (addresses.is_none() || !has_room)
         .then(|| host.policy.without_slot(|id| registry.container_slot(id).is_some()));
-    add(ProblemKind::Owners, missing.into_iter().collect());
+    add(ProblemKind::Owners, addresses.into_iter().collect());
     let inside = host
         .policy
         .inside()
@@ -193,23 +194,32 @@ fn problems_of_files(host: &Host, class_table: &ClassTable, of_daemon: Vec<Probl
     found
 }
 
-fn missing_addresses(host: &Host, maps: &Maps, meta: &Meta) -> anyhow::Result<Option<String>> {
-    let missing = host.addresses_missing(maps)?;
-    if missing.is_empty() {
+/// Which of the containers' addresses the program does not count as configured, and what to do.
+fn addresses_not_in_force(
+    host: &Host,
+    (maps, registry): (&Maps, &Registry),
+    meta: &Meta,
+) -> anyhow::Result<Option<String>> {
+    let (missing, otherwise) = host.addresses_not_in_force(maps, registry)?;
+    let part = |begin: &str, prefixes: &[IpNet], end: &str| {
+        let first = prefixes.first()?;
+        Some(format!("{begin} {} of the containers' addresses{end} ({first}, ...)", prefixes.len()))
+    };
+    let parts = [part("lacks", &missing, ""), part("counts", &otherwise, " otherwise than configured")];
+    let parts: Vec<String> = parts.into_iter().flatten().collect();
+    if parts.is_empty() {
         return Ok(None);
     }
     let room = u64::from(load::limits_in_force(&host.bpffs, meta)?.addresses);
     let (v4, v6): (Vec<_>, Vec<_>) = host.policy.prefixes().partition(|prefix| prefix.addr().is_ipv4());
-    let all_fit = [v4, v6].iter().all(|family| family.len() as u64 <= room);
+    let all_fit = missing.is_empty() || [v4, v6].iter().all(|family| family.len() as u64 <= room);
     let advice = match host.policy.uses_whole_list() {
         true if all_fit => "run `trafctl attach`, or reload the daemon".to_owned(),
         true => format!("`trafctl attach` adds those that fit; {MORE_ADDRESSES}"),
         // They come from an older copy, and the program may know better.
         false => "correct the list of addresses first".to_owned(),
     };
-    Ok(missing.first().map(|first| {
-        format!("the program lacks {} of the containers' addresses ({first}, ...); {advice}", missing.len())
-    }))
+    Ok(Some(format!("the program {}; {advice}", parts.join(" and "))))
 }
 
 /// The limits that are configured but not in force. Larger ones take effect at the next start or reload,

@@ -109,17 +109,17 @@ fn sync_family<K: Pod + Ord>(
     Ok(still.into_iter().map(|(_, &(prefix, _))| prefix).collect())
 }
 
-/// Returns the local addresses that the program knows.
+/// Returns the local addresses that the program knows: prefix -> container slot.
 ///
 /// # Errors
 /// When the maps cannot be read.
-pub fn addresses_in_force(maps: &Maps) -> anyhow::Result<BTreeSet<IpNet>> {
-    let mut all = BTreeSet::new();
-    for (len, network) in present(&maps.addresses_v4)?.into_keys() {
-        all.insert(Ipv4Net::new(network.into(), u8::try_from(len)?)?.into());
+pub fn addresses_in_force(maps: &Maps) -> anyhow::Result<BTreeMap<IpNet, u32>> {
+    let mut all = BTreeMap::new();
+    for ((len, network), slot) in present(&maps.addresses_v4)? {
+        all.insert(Ipv4Net::new(network.into(), u8::try_from(len)?)?.into(), slot);
     }
-    for (len, network) in present(&maps.addresses_v6)?.into_keys() {
-        all.insert(Ipv6Net::new(network.into(), u8::try_from(len)?)?.into());
+    for ((len, network), slot) in present(&maps.addresses_v6)? {
+        all.insert(Ipv6Net::new(network.into(), u8::try_from(len)?)?.into(), slot);
     }
     Ok(all)
 }
