@@ -68,8 +68,10 @@ impl Meaning {
         match last {
             _ if now.is_interrupted => Self::Baseline,
             Some(last) if is_same(last) && last.epoch == now.epoch => Self::Continued,
-            // It counted before the other one was read, so it is an older one that was out of sight.
-            Some(last) if last.epoch == now.epoch && now.since_s < last.read_s => Self::Baseline,
+            // An older one that was out of sight: the kernel numbers maps upwards within a boot.
+            Some(last) if last.is_of_boot && last.number.is_some_and(|number| now.set < number) => {
+                Self::Baseline
+            }
             // Slots have other owners in another epoch.
             Some(last) if is_same(last) || last.number.is_none() && last.is_of_boot => Self::Baseline,
             // The ledger is older than its knowledge of drops: what it says of earlier times stays.
@@ -303,6 +305,7 @@ mod tests {
             (Some(LAST), NOW, Continued, "the same set"),
             (Some(LAST), Now { set: 8, ..NOW }, Begun, "it was switched off and on"),
             (Some(LAST), Now { epoch: 4, set: 8, ..NOW }, Begun, "counters and drop counters are new"),
+            (Some(LAST), Now { set: 6, ..NOW }, Baseline, "an older set came back"),
             (Some(LAST), Now { epoch: 4, ..NOW }, Baseline, "its slots belong to others now"),
             (
                 Some(LastSet { is_of_boot: false, ..LAST }),
