@@ -42,15 +42,18 @@ impl InsideWatch {
         let mut before = std::mem::take(&mut self.devices);
         for device in found {
             let key = (device.namespace, device.index, device.mac);
-            let noted = match before.remove(&key) {
+            let known = before.remove(&key);
+            let noted = match known {
                 // The name by which it was first seen stays, because the ledger knows it by that.
-                Some(known) => Device {
+                Some(known) if is_continued(&known.of, device) => Device {
                     of: Inside { label: known.of.label, statistics: known.of.statistics, ..device.clone() },
                     ..known
                 },
-                None => {
+                former => {
                     tracing::warn!("{}: {}", device.label, device.why());
-                    Device { of: device.clone(), seen_first: time::now_or_end(), lives: 0 }
+                    let same_name = former.filter(|former| former.of.label == device.label);
+                    let lives = same_name.map_or(0, |former| former.lives + 1);
+                    Device { of: device.clone(), seen_first: time::now_or_end(), lives }
                 }
             };
             self.devices.insert(key, noted);
@@ -77,6 +80,19 @@ impl InsideWatch {
             snapshot.interfaces.push(counter(key, device));
         }
     }
+}
+
+/// Whether a device is the one that was seen before with everything that tells it from others. The kernel gives the
+/// number of a namespace that ended to the next one, and a VLAN device or an ipvlan has the address of the interface
+/// below it, so that those of two containers can be alike.
+fn is_continued(before: &Inside, now: &Inside) -> bool {
+    let same_place = match (&before.owner, &now.owner) {
+        (Ok(before), Ok(now)) => before.id == now.id,
+        (Err(_), Err(_)) => before.place() == now.place(),
+        // Its container became known, or ended.
+        _ => true,
+    };
+    same_place && before.kind == now.kind
 }
 
 fn fell(before: &InterfaceStatistics, now: &InterfaceStatistics) -> bool {
@@ -195,6 +211,43 @@ mod tests {
         watch.note(&[]);
         assert_eq!(added(&mut watch, Some(&now([1, 100, 0, 0]))), None);
     }
+
+    #[test]
+    fn the_next_container_with_an_equal_device_is_another_one() {
+        let vlan = |label: &str, owner: Option<&str>| {
+            let known =
+                |id: &str| Owner { id: ContainerId::new(id).unwrap(), name: None, platform: Platform::Lxc };
+            Inside {
+                owner: owner.map(known).ok_or_else(String::new),
+                kind: "vlan".to_owned(),
+                ..macvlan(label)
+            }
+        };
+        let read = |values| NetInterface { kind: "vlan".to_owned(), ..now(values) };
+        let mut watch = InsideWatch::default();
+        let mut next = |device: &Inside, values| {
+            watch.note(std::slice::from_ref(device));
+            let row = added(&mut watch, Some(&read(values))).unwrap();
+            (
+                row.interface,
+                row.container.map(|id| id.to_string()),
+                row.generation,
+                row.passed.incoming.missed_skbs,
+            )
+        };
+        let (label, _, number, _) = next(&vlan("one/eth0", None), [3, 300, 5, 500]);
+        assert_eq!(label, "one/eth0");
+        // Its container becomes known: the same device under the name that the ledger knows.
+        let mail = next(&vlan("mail/eth0", Some("mail")), [4, 400, 5, 500]);
+        assert_eq!(mail, ("one/eth0".to_owned(), Some("mail".to_owned()), number, 4));
+        // Another container, whose device has carried more since.
+        let shop = next(&vlan("shop/eth0", Some("shop")), [9, 900, 7, 700]);
+        assert_eq!(shop, ("shop/eth0".to_owned(), Some("shop".to_owned()), number, 9));
+        // Another kind under one name, which the ledger tells apart by the number.
+        let ipvlan = Inside { kind: "ipvlan".to_owned(), ..vlan("shop/eth0", Some("shop")) };
+        assert_ne!(next(&ipvlan, [9, 900, 7, 700]).2, number);
+    }
+
     #[test]
     fn a_kernel_that_does_not_answer_is_waited_for_once() {
         let mut watch = InsideWatch::default();

@@ -1,6 +1,6 @@
 //! Devices in containers' network namespaces that have no end on this host, so that no hook of this host sees whose
-//! their packets are: macvlan, ipvlan and VLAN devices on an interface of the host, and network cards that were
-//! moved there.
+//! their packets are: macvlan, ipvlan and VLAN devices on an interface of the host, and network cards and internal
+//! ports of Open vSwitch that were moved there.
 //!
 //! A container can make devices of its own, on its own interfaces. Those are of no interest: what they carry passes
 //! the interface below them. Only the host can give it one that leads past its interface.
@@ -21,6 +21,12 @@ use super::{
 };
 use crate::net::interface::NetInterface;
 
+/// The kind of Open vSwitch's own devices in the kernel's datapath.
+const SWITCH: &str = "openvswitch";
+
+/// The device that its daemon makes in the namespace in which it runs.
+const OF_ITS_DAEMON: &str = "ovs-system";
+
 /// How many processes of a container are asked for their namespaces.
 const MOST_PROCESSES: usize = 4;
 
@@ -39,7 +45,7 @@ pub struct Inside {
     pub mac: Option<[u8; 6]>,
     /// Its kind as the kernel names it; empty for a network card.
     pub kind: String,
-    /// The interface of this host that it is on; `None` for a network card.
+    /// The interface of this host that it is on; `None` for a network card and a port of a switch.
     pub parent: Option<String>,
     /// The alternative names of that interface.
     pub parent_is_also: Vec<String>,
@@ -52,6 +58,7 @@ impl Inside {
     pub fn what(&self) -> String {
         match &self.parent {
             Some(parent) => format!("{} {} on {parent}", article(&self.kind), self.kind),
+            None if self.kind == SWITCH => "an internal port of the host's Open vSwitch".to_owned(),
             None => "a network card of its own".to_owned(),
         }
     }
@@ -72,6 +79,12 @@ impl Inside {
                 format!("{what}: it has no end on this host, so that nothing counts it, and {reason}")
             }
         }
+    }
+
+    /// The container or the namespace that it is in, as its label has it.
+    pub fn place(&self) -> &str {
+        // No interface has a slash in its name.
+        self.label.rsplit_once('/').map_or("", |(place, _)| place)
     }
 
     /// Whether an earlier look showed the same device.
@@ -156,8 +169,13 @@ impl Look {
         (place, owner): (&str, Result<Owner, String>),
     ) -> io::Result<()> {
         let found = unless_gone(ids.interfaces_in(namespace))?.unwrap_or_default();
+        let is_switch = |interface: &NetInterface| interface.kind == SWITCH;
+        // A container may run a switch of its own, whose ports lead to its interfaces.
+        let has_own = found.iter().any(|one| is_switch(one) && one.name == OF_ITS_DAEMON);
+        let is_of_host = !has_own && listed.iter().any(is_switch);
         for interface in found {
             let (parent, parent_is_also) = match below(&interface, own) {
+                Below::Itself if is_of_host && is_switch(&interface) => (None, Vec::new()),
                 Below::Host(index) => match listed.iter().find(|one| one.index == index) {
                     Some(parent) => (Some(parent.name.clone()), parent.alternative_names.clone()),
                     None => (Some(format!("interface {index}")), Vec::new()),

@@ -448,6 +448,26 @@ fn only_what_leads_past_the_host_is_named_of_the_devices_in_containers() {
                 .to_owned(),
         ]
     );
+    // The internal port of a switch that the host has, unless the container has one of its own.
+    let switched = |devices: Vec<NetInterface>, on_host: bool| {
+        let mut host = Host::new();
+        host.process("lxc.payload.mail", 4100, Some(4));
+        if on_host {
+            let index = 70;
+            host.interfaces.push(NetInterface { index, ..device(index, "ovs0", "openvswitch", None) });
+        }
+        host.inside.insert(4, devices);
+        let found = host.survey().inside;
+        found.into_iter().map(|one| format!("{}: {}", one.label, one.why())).collect::<Vec<_>>()
+    };
+    let port = || device(8, "eth0", "openvswitch", None);
+    assert_eq!(
+        switched(vec![port()], true),
+        [format!("mail/eth0: {}", why("an internal port of the host's Open vSwitch"))]
+    );
+    assert_eq!(switched(vec![port()], false), [""; 0]);
+    assert_eq!(switched(vec![device(7, "ovs-system", "openvswitch", None), port()], true), [""; 0]);
+
     let mut earlier = survey.clone();
     assert!(!survey.differs_from(&earlier));
     earlier.inside.pop();
