@@ -10,7 +10,7 @@ use aya::programs::{SchedClassifier, TcAttachType};
 use serde_json::{Value, json};
 
 use crate::witness::InterfaceStatistics;
-use crate::{Amounts, Counters, Lab};
+use crate::{Amounts, Counters, Lab, Namespace};
 
 /// The limit of every wait.
 pub const PATIENCE: Duration = Duration::from_mins(1);
@@ -153,6 +153,50 @@ pub fn agrees_with_kernel(lab: &Lab, counters: &Counters, interface: &str) -> Re
     ];
     ensure!(ours == expected, "{interface}: counted {ours:?}, the kernel has {expected:?}: {row:?}");
     Ok(())
+}
+
+/// The sum of an interface's gaps of traffic that took a path around the hook, in the kernel's units: packets and bytes to
+/// the container, then from it.
+///
+/// # Errors
+///
+/// When the gaps cannot be read.
+pub fn bypassed(lab: &Lab, interface: &str) -> Result<[u64; 4]> {
+    let document = lab.run_json(&["gaps", "--format", "json"])?;
+    let all = document["gaps"].as_array().context("no list of gaps")?;
+    let of_it = all.iter().filter(|gap| gap["interface"] == interface && gap["reason"] == "bypassed");
+    let mut sum = [0; 4];
+    for gap in of_it {
+        for (at, name) in ["in_skbs", "in_skb_bytes", "out_skbs", "out_skb_bytes"].into_iter().enumerate() {
+            sum[at] += gap["size"][name].as_u64().context("a size")?;
+        }
+    }
+    Ok(sum)
+}
+
+/// What the kernel counted on an interface in a container, in the order of [`bypassed`].
+///
+/// # Errors
+///
+/// When there is no such interface.
+pub fn carried(inside: &Namespace, interface: &str) -> Result<[u64; 4]> {
+    let of = InterfaceStatistics::read(inside, interface)?;
+    Ok([of.rx_packets, of.rx_bytes, of.tx_packets, of.tx_bytes])
+}
+
+/// Waits until the gaps `label` are what the kernel counted on a device in a container, which must be something.
+///
+/// # Errors
+///
+/// When they are not.
+pub fn is_a_gap(lab: &Lab, label: &str, inside: &Namespace, interface: &str) -> Result<()> {
+    eventually("the gap has its size", || {
+        let is = carried(inside, interface)?;
+        Ok(is != [0; 4] && bypassed(lab, label)? == is)
+    })
+    .with_context(|| {
+        format!("{label}: gaps {:?}, the kernel has {:?}", bypassed(lab, label), carried(inside, interface))
+    })
 }
 
 /// The total of a container in the ledger, over all classes and families.

@@ -1,4 +1,4 @@
-//! Foreign programs on the TCX hooks and at XDP: a few instructions that return a verdict or redirect, loaded without
+//! Foreign programs on the TCX hooks, on a netkit and at XDP: a few instructions that return a verdict or redirect, loaded without
 //! any library.
 
 use std::io;
@@ -19,6 +19,8 @@ const AT_XDP: u32 = 37;
 /// `BPF_TCX_INGRESS`, `BPF_TCX_EGRESS`
 const TCX_INGRESS: u32 = 46;
 const TCX_EGRESS: u32 = 47;
+/// `BPF_NETKIT_PEER`
+const NETKIT_PEER: u32 = 55;
 /// `BPF_F_BEFORE`, `BPF_F_AFTER`. Without a reference program they mean first and last.
 const BEFORE: u32 = 1 << 3;
 const AFTER: u32 = 1 << 4;
@@ -127,12 +129,21 @@ impl Foreign {
     ///
     /// When the kernel refuses it.
     pub fn redirect_to_peer(namespace: &Namespace, interface: &str, of: &str) -> Result<Self> {
-        let index = index_of(namespace, of)?;
-        // `r1 = index; r2 = 0; call bpf_redirect_peer; exit`
-        let immediate = |value: u32| u64::from(value) << 32;
-        let instructions = [0x1b7 | immediate(index), 0x2b7, 0x85 | immediate(155), 0x95];
-        let program = load(SCHED_CLS, &instructions).context("cannot load a program that redirects")?;
+        let program = load(SCHED_CLS, &redirecting(REDIRECT_PEER, index_of(namespace, of)?))
+            .context("cannot load a program that redirects")?;
         link(namespace, interface, program, (TCX_INGRESS, AFTER))
+    }
+
+    /// Attaches a program to a netkit that sends all packets of its other end on an interface of the host, past the
+    /// hooks of the netkit.
+    ///
+    /// # Errors
+    ///
+    /// When the kernel refuses it, as kernels without netkit do.
+    pub fn netkit_redirect(namespace: &Namespace, netkit: &str, to: &str) -> Result<Self> {
+        let program = load(SCHED_CLS, &redirecting(REDIRECT, index_of(namespace, to)?))
+            .context("cannot load a program that redirects")?;
+        link(namespace, netkit, program, (NETKIT_PEER, AFTER))
     }
 
     /// Attaches an XDP program with this verdict, in the driver or before the hooks of TC.
@@ -151,11 +162,8 @@ impl Foreign {
     ///
     /// When the kernel refuses it.
     pub fn xdp_redirect(namespace: &Namespace, interface: &str, to: &str, mode: XdpMode) -> Result<Self> {
-        let index = index_of(namespace, to)?;
-        // `r1 = index; r2 = 0; call bpf_redirect; exit`
-        let immediate = |value: u32| u64::from(value) << 32;
-        let instructions = [0x1b7 | immediate(index), 0x2b7, 0x85 | immediate(23), 0x95];
-        let program = load(XDP, &instructions).context("cannot load an XDP program that redirects")?;
+        let program = load(XDP, &redirecting(REDIRECT, index_of(namespace, to)?))
+            .context("cannot load an XDP program that redirects")?;
         link(namespace, interface, program, (AT_XDP, mode as u32))
     }
 }
@@ -211,6 +219,16 @@ fn link(
 /// `r0 = verdict; exit`: opcode, registers, offset and immediate value of each instruction.
 fn verdict_of(verdict: i32) -> [u64; 2] {
     [0xb7 | u64::from(verdict.cast_unsigned()) << 32, 0x95]
+}
+
+/// The numbers of `bpf_redirect` and `bpf_redirect_peer`.
+const REDIRECT: u32 = 23;
+const REDIRECT_PEER: u32 = 155;
+
+/// `r1 = index; r2 = 0; call helper; exit`
+fn redirecting(helper: u32, index: u32) -> [u64; 4] {
+    let immediate = |value: u32| u64::from(value) << 32;
+    [0x1b7 | immediate(index), 0x2b7, 0x85 | immediate(helper), 0x95]
 }
 
 fn load(prog_type: u32, instructions: &[u64]) -> io::Result<OwnedFd> {

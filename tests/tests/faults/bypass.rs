@@ -2,7 +2,7 @@
 
 use anyhow::{Context as _, Result, ensure};
 use serde_json::Value;
-use traffic_tests::check::{eventually, is_well_but, trafctl};
+use traffic_tests::check::{bypassed, eventually, is_well_but, trafctl};
 use traffic_tests::foreign::{Foreign, XdpMode, XdpVerdict};
 use traffic_tests::traffic::{RawSocket, udp_send};
 use traffic_tests::witness::InterfaceStatistics;
@@ -59,20 +59,6 @@ fn what_a_packet_socket_sends_past_the_queues_is_a_gap_of_its_size() -> Result<(
     let found = gaps(&lab, a.interface())?;
     ensure!(missed(42)(&found), "{found:?}");
     daemon.stop_after_errors()
-}
-
-/// The size of the gap `bypassed` of an interface: buffers and bytes to the container, then from it.
-fn bypassed(lab: &Lab, interface: &str) -> Result<[u64; 4]> {
-    let document = lab.run_json(&["gaps", "--format", "json"])?;
-    let all = document["gaps"].as_array().context("no list of gaps")?;
-    let of_it = all.iter().filter(|gap| gap["interface"] == interface && gap["reason"] == "bypassed");
-    let mut sum = [0; 4];
-    for gap in of_it {
-        for (at, name) in ["in_skbs", "in_skb_bytes", "out_skbs", "out_skb_bytes"].into_iter().enumerate() {
-            sum[at] += gap["size"][name].as_u64().context("a size")?;
-        }
-    }
-    Ok(sum)
 }
 
 /// Sends datagrams that need not arrive: so many of 200 bytes, on the wire 242.

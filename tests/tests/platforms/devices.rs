@@ -1,14 +1,20 @@
 //! Devices in containers that have no end on the host, and devices above a counted interface.
 
-use anyhow::{Context as _, Result, ensure};
+use std::fs;
+use std::io::{Read as _, Write as _};
+use std::process::Command;
+
+use anyhow::{Context as _, Result};
+use etherparse::PacketBuilder;
 use rustix::process::Signal;
 use serde_json::Value;
-use traffic_tests::check::{eventually, is_well, is_well_but};
+use traffic_tests::check::{bypassed, eventually, hooks, is_a_gap, is_well, is_well_but};
+use traffic_tests::container::Mac;
 use traffic_tests::daemon::Daemon;
 use traffic_tests::namespace::Namespace;
-use traffic_tests::traffic::udp_send;
-use traffic_tests::witness::InterfaceStatistics;
-use traffic_tests::{Counters, Lab};
+use traffic_tests::process::run_ok;
+use traffic_tests::traffic::{RawSocket, udp_send};
+use traffic_tests::{Counters, Lab, VnetHeader};
 
 use crate::cgroups::{Running, name};
 use crate::{host, node};
@@ -44,34 +50,6 @@ fn configure(lab: &Lab, more: &str) -> Result<()> {
     ))
 }
 
-/// The gaps of an interface: their sum in the order of the kernel's statistics of a device in the container.
-fn bypassed(lab: &Lab, interface: &str) -> Result<[u64; 4]> {
-    let document = lab.run_json(&["gaps", "--format", "json"])?;
-    let all = document["gaps"].as_array().context("no list of gaps")?;
-    let mut sum = [0; 4];
-    for gap in all.iter().filter(|gap| gap["interface"] == interface) {
-        ensure!(gap["reason"] == "bypassed", "{gap}");
-        for (at, name) in ["in_skbs", "in_skb_bytes", "out_skbs", "out_skb_bytes"].into_iter().enumerate() {
-            sum[at] += gap["size"][name].as_u64().context("a size")?;
-        }
-    }
-    Ok(sum)
-}
-
-fn carried(inside: &Namespace) -> Result<[u64; 4]> {
-    let of = InterfaceStatistics::read(inside, "eth0")?;
-    Ok([of.rx_packets, of.rx_bytes, of.tx_packets, of.tx_bytes])
-}
-
-/// Waits until the gaps of a device are what the kernel counted on it.
-fn agrees(lab: &Lab, interface: &str, inside: &Namespace) -> Result<()> {
-    eventually("the gap has its size", || {
-        let is = carried(inside)?;
-        Ok(is != [0; 4] && bypassed(lab, interface)? == is)
-    })
-    .with_context(|| format!("{:?}, the kernel has {:?}", bypassed(lab, interface), carried(inside)))
-}
-
 fn packets_of_the_node(lab: &Lab) -> Result<u64> {
     let counters = Counters::at_rest(lab)?;
     Ok(counters.class_or_zero("0", 1, "ipv4").in_packets + counters.class_or_zero("0", 1, "ipv4").out_packets)
@@ -101,22 +79,22 @@ fn a_macvlan_in_a_container_is_named_and_a_gap_of_its_size() -> Result<()> {
     // To the wire, which is more than nothing on the uplink, and none of it the node's.
     let of_node = packets_of_the_node(&lab)?;
     udp_send(&inside, &wire.outside, "10.9.0.254:0".parse()?, 31, 300)?;
-    agrees(&lab, &label, &inside)?;
+    is_a_gap(&lab, &label, &inside, "eth0")?;
     // Between two children it never passes the uplink.
     let other = with_macvlan(&lab, "macvlan-b", 3)?;
     udp_send(&inside, &other, "10.9.0.3:0".parse()?, 17, 500)?;
-    agrees(&lab, &label, &inside)?;
+    is_a_gap(&lab, &label, &inside, "eth0")?;
     assert_eq!(packets_of_the_node(&lab)?, of_node);
     let named = format!("{}/eth0", other.name());
     is_well_but(&lab, &[&told, &format!("{named}: a macvlan on eno1: it has no end on this host")])?;
-    agrees(&lab, &named, &other)?;
+    is_a_gap(&lab, &named, &other, "eth0")?;
     daemon.stop()?;
 
     // The next daemon goes on where this one was.
     udp_send(&inside, &wire.outside, "10.9.0.254:0".parse()?, 5, 700)?;
     let mut daemon = Daemon::start(&lab)?;
     daemon.settled()?;
-    agrees(&lab, &label, &inside)?;
+    is_a_gap(&lab, &label, &inside, "eth0")?;
     daemon.stop()?;
 
     let ignore = |label: &str| format!("[[interfaces.rule]]\npattern = '{label}'\nkind = 'ignore'\n");
@@ -177,7 +155,7 @@ fn a_macvlan_is_counted_on_the_uplink_by_its_addresses() -> Result<()> {
     let told =
         format!("{shop}/eth0: a macvlan on eno1, in container {shop} (LXC): it has no end on this host");
     is_well_but(&lab, &[&told])?;
-    agrees(&lab, &format!("{shop}/eth0"), &other)?;
+    is_a_gap(&lab, &format!("{shop}/eth0"), &other, "eth0")?;
     assert_eq!(counted(&lab, &shop, "ipv4")?, [0; 4]);
     let both = on_uplink(&mail, "'10.9.0.2'") + &on_uplink(&shop, "'10.9.0.3'");
     configure(&lab, &(both.clone() + &owner("new", "'10.9.0.9'")))?;
@@ -207,4 +185,66 @@ fn a_macvlan_is_counted_on_the_uplink_by_its_addresses() -> Result<()> {
         String::from_utf8_lossy(&refused.stdout).into_owned() + &String::from_utf8_lossy(&refused.stderr);
     assert!(text.contains("no uplink is named"), "{text}");
     Ok(())
+}
+
+/// A machine's own end of a macvtap, through the character device that a hypervisor opens.
+fn open_macvtap(lab: &Lab, name: &str) -> Result<fs::File> {
+    // Only a /sys of this namespace has the device.
+    let script = format!("cat /sys/class/net/{name}/tap*/dev");
+    let number = run_ok(Command::new("ip").args(["netns", "exec", lab.host().name(), "sh", "-c", &script]))?;
+    let (major, minor) = number.trim().split_once(':').context("the number of a device")?;
+    let node = lab.path("tap");
+    run_ok(Command::new("mknod").arg(&node).args(["c", major, minor]))?;
+    Ok(fs::File::options().read(true).write(true).open(&node)?)
+}
+
+#[test]
+fn a_machines_own_end_is_counted_in_the_directions_of_the_machine() -> Result<()> {
+    const MACHINE: [u8; 6] = [2, 0, 0, 0, 7, 7];
+    let lab = node("macvtap")?;
+    configure(&lab, "[[container]]\nid = 'vm7'\ninterfaces = ['tap7']\n")?;
+    let wire = Wire::new(&lab)?;
+    let mut daemon = Daemon::start(&lab)?;
+    daemon.settled()?;
+    lab.host().ip_batch(&format!(
+        "link add link eno1 name tap7 address {} type macvtap mode bridge\nlink set tap7 up",
+        Mac(MACHINE)
+    ))?;
+    let machine = open_macvtap(&lab, "tap7")?;
+    eventually("it is attached", || Ok(hooks(&lab, "tap7")?.len() == 2))?;
+    is_well(&lab)?;
+    let of_node = packets_of_the_node(&lab)?;
+    let before = counted(&lab, "vm7", "ipv4")?;
+    let frame =
+        |to: [u8; 6], from: [u8; 6], [source, target]: [[u8; 4]; 2], payload: usize| -> Result<Vec<u8>> {
+            let mut frame = Vec::new();
+            let packet = PacketBuilder::ethernet2(from, to).ipv4(source, target, 64).udp(7, 9);
+            packet.write(&mut frame, &vec![7; payload])?;
+            Ok(frame)
+        };
+    let (own, its) = ([10, 9, 0, 7], [10, 9, 0, 77]);
+    let out = frame([2, 0, 0, 0, 9, 9], MACHINE, [own, its], 300)?;
+    for _ in 0..19 {
+        let with_header = [VnetHeader::NONE.to_bytes().as_slice(), &out].concat();
+        (&machine).write_all(&with_header)?;
+    }
+    let back = frame(MACHINE, [2, 0, 0, 0, 9, 9], [its, own], 500)?;
+    let socket = RawSocket::open(&wire.outside, "wire")?;
+    for _ in 0..13 {
+        socket.send(&back)?;
+    }
+    let is = counted(&lab, "vm7", "ipv4")?;
+    let grown: [u64; 4] = std::array::from_fn(|at| is[at] - before[at]);
+    assert_eq!(grown, [13, 13 * 528, 19, 19 * 328]);
+    assert_eq!(packets_of_the_node(&lab)?, of_node, "none of it is the node's own");
+    // What the hypervisor reads is what was counted.
+    let mut buffer = [0; 2048];
+    let mut read = 0;
+    for _ in 0..13 {
+        let length = (&machine).read(&mut buffer)?;
+        read += u64::from(buffer[VnetHeader::BYTES..length] == back);
+    }
+    assert_eq!(read, 13);
+    is_well(&lab)?;
+    daemon.stop()
 }

@@ -4,11 +4,13 @@
 //! - `devices`: devices in containers that have no end on the host.
 //! - `names`: names of containers in commands, in `status` and in the ledger.
 //! - `podman`: real containers and a pod.
+//! - `switch`: Open vSwitch.
 
 mod cgroups;
 mod devices;
 mod names;
 mod podman;
+mod switch;
 
 use anyhow::{Context, Result};
 use serde_json::Value;

@@ -75,9 +75,9 @@ struct Cli {
     /// Run in an emulated machine and print for the host
     #[arg(long, hide = true)]
     guest: bool,
-    /// Also send through tunnels there
+    /// Also send through tunnels and less common devices there
     #[arg(long, hide = true)]
-    tunnels: bool,
+    more: bool,
 }
 
 fn main() -> ExitCode {
@@ -93,7 +93,7 @@ fn main() -> ExitCode {
 
 fn run(cli: &Cli) -> Result<bool> {
     if cli.guest {
-        return kernels::guest(cli.tunnels).map(|()| true);
+        return kernels::guest(cli.more).map(|()| true);
     }
     if cli.list {
         print(&PARTS.iter().map(listed).collect::<String>());

@@ -1,5 +1,6 @@
 //! The same scenario on the running kernel, and on other kernels in an emulated machine.
 
+mod devices;
 mod drops;
 mod fetch;
 mod hooks;
@@ -29,8 +30,8 @@ pub const ABOUT: &str = "each kernel boots, loads the program, attaches it with 
 /// programs may interleave on one CPU (`PREEMPT_RT`).
 const SERIES: [&str; 5] = ["5.10", "6.1", "6.12", "7.3", "7.3-rt"];
 
-/// The kernel that also runs [`tunnels`]: the one with all their modules.
-const WITH_TUNNELS: &str = "6.12";
+/// The kernel that also runs [`tunnels`] and [`devices`]: the one with all their modules.
+const WITH_MORE: &str = "6.12";
 
 /// The modules of the lab; everything else is built in. The names are the kernel's, with underscores.
 const MODULES: [&str; 24] = [
@@ -111,10 +112,11 @@ fn emulated(
     let mut modules = MODULES.to_vec();
     modules.push(drops::MODULE);
     let mut loaded = vec!["veth", "tun", "bridge", "nf_tables", "sch_ingress", "cls_bpf"];
-    let has_tunnels = series == WITH_TUNNELS;
-    if has_tunnels {
-        modules.extend(tunnels::MODULES);
-        loaded.extend(tunnels::LOADED);
+    let has_more = series == WITH_MORE;
+    if has_more {
+        modules.extend(tunnels::MODULES.into_iter().chain(devices::MODULES));
+        loaded.extend(tunnels::LOADED.into_iter().chain(devices::LOADED));
+        root.program(Path::new(devices::PROGRAM), &format!("bin/{}", devices::PROGRAM))?;
     }
     copy_modules(kernel, &modules, root.path())?;
     root.script(
@@ -122,7 +124,7 @@ fn emulated(
         &format!(
             "{}TRAFCTL_BIN=/bin/trafctl /bin/prove --guest{} 2>&1\nbusybox poweroff -f\n",
             preamble(&loaded)?,
-            if has_tunnels { " --tunnels" } else { "" }
+            if has_more { " --more" } else { "" }
         ),
     )?;
     let archive = directory.join(format!("{series}.img"));
@@ -153,11 +155,11 @@ fn emulated(
 /// # Errors
 ///
 /// None: a failure is printed, too.
-pub fn guest(has_tunnels: bool) -> Result<()> {
+pub fn guest(has_more: bool) -> Result<()> {
     let mut evidence = Evidence::default();
     let mut result = scenario::run(&mut evidence, 2);
-    if has_tunnels {
-        result = result.and_then(|()| tunnels::run(&mut evidence));
+    if has_more {
+        result = result.and_then(|()| tunnels::run(&mut evidence)).and_then(|()| devices::run(&mut evidence));
     }
     let send = |value: serde_json::Value| crate::print(&format!("{MARK} {value}\n"));
     for note in evidence.notes {
