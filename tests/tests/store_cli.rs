@@ -35,7 +35,7 @@ fn store<'l>(lab: &'l Lab) -> Result<Postgres<'l>> {
 }
 
 /// Commands whose output is compared in each format.
-const COMPARED: [&str; 11] = [
+const COMPARED: [&str; 12] = [
     "report --by day",
     "report --by month --split class,family,direction --percentile 95",
     "report --by total --container 101 --basis l2 --tz America/New_York",
@@ -43,6 +43,7 @@ const COMPARED: [&str; 11] = [
     "report --show interfaces",
     "report --show faults",
     "report --show balance --by day",
+    "report --show drops --by day --split class,direction",
     "top-talkers",
     "top-talkers --by-class --count 1",
     "gaps",
@@ -74,7 +75,7 @@ fn every_answer_is_that_of_the_ledger_to_the_byte() -> Result<()> {
             compared += 1;
         }
     }
-    ensure!(compared == 33);
+    ensure!(compared == 36);
     for options in [&["report", "--human"][..], &["report", "--plot"], &["report", "--svg", "-"]] {
         let stored = [options, &["--store", &url]].concat();
         ensure!(lab.run_ok(options)? == lab.run_ok(&stored)?, "{options:?}");
@@ -233,7 +234,7 @@ fn migrated(lab: &Lab, server: &ClickHouse<'_>, url: &str) -> Result<()> {
     ensure!(!output.status.success() && text.contains(migrate), "{text}");
     lab.run_ok(&["ship", "--once", "--to", url])?;
     lab.run_ok(&report[..3])?;
-    for expected in [": schema version 1 became 2\n", " has schema version 2 already; nothing was changed\n"]
+    for expected in [": schema version 1 became 3\n", " has schema version 3 already; nothing was changed\n"]
     {
         let done = lab.run_ok(&["store", "migrate", url])?;
         ensure!(done.ends_with(expected), "{done}");
@@ -306,8 +307,11 @@ fn tenants(lab: &Lab, owner: &str, url: &str) -> Result<()> {
     Ok(())
 }
 
-/// What versions 2 and 3 of the schema added, taken away again.
+/// What versions 2 to 4 of the schema added, taken away again.
 const AS_VERSION_1: &str = "
+    drop table trafctl.dropped; drop function trafctl.put_dropped; drop function trafctl.take_parts;
+    drop function trafctl.part_digests; drop function trafctl.note_drops;
+    alter table trafctl.ledger drop column drops_from, drop column without_drops;
     drop view trafctl.nodes; drop table trafctl.assignment; drop function trafctl.note_extent;
     alter table trafctl.ledger drop column zone, drop column billing_day, drop column begun, drop column ended,
         drop column last_bucket, drop column last_reading, drop column id_scope;
@@ -330,9 +334,9 @@ fn a_store_of_an_older_version_is_migrated_once_and_a_newer_one_is_left_alone() 
     fails(&lab, &["store", "migrate", &ship], "nothing was changed")?;
     ensure!(server.query("select version from trafctl.store_version")? == "1");
     let done = lab.run_ok(&["store", "migrate", &owner])?;
-    ensure!(done.ends_with(": schema version 1 became 3\n"), "{done}");
+    ensure!(done.ends_with(": schema version 1 became 4\n"), "{done}");
     let again = lab.run_json(&["store", "migrate", &owner, "--format", "json"])?;
-    ensure!(again["from_version"] == 3 && again["schema_version"] == 3, "{again}");
+    ensure!(again["from_version"] == 4 && again["schema_version"] == 4, "{again}");
     // The node says what it did not say before when it ships again; until then nothing is guessed.
     fails(&lab, &["report", "--store", &url], "n7 has not shipped since the store was updated")?;
     lab.run_ok(&["ship", "--once", "--to", &ship])?;
@@ -354,5 +358,5 @@ fn a_store_of_an_older_version_is_migrated_once_and_a_newer_one_is_left_alone() 
     }
     ensure!(texts.iter().filter(|text| text.contains("became")).count() == 1, "{texts:?}");
     server.query("update trafctl.store_version set version = 9")?;
-    fails(&lab, &["store", "migrate", &owner], "schema version 9, but this trafctl knows version 3")
+    fails(&lab, &["store", "migrate", &owner], "schema version 9, but this trafctl knows version 4")
 }

@@ -268,8 +268,11 @@ fn assignments_are_on_all_replicas() -> Result<()> {
     ] {
         cluster.query(0, &sql)?;
     }
+    eventually("the version is on both servers", || {
+        Ok(cluster.query(1, "SELECT count() FROM traffic.store_version_local")?.trim() != "0")
+    })?;
     let migrated = lab.run_ok(&["store", "migrate", &two, "--cluster", CLUSTER])?;
-    ensure!(migrated.ends_with(": schema version 1 became 2\n"), "{migrated}");
+    ensure!(migrated.ends_with(": schema version 1 became 3\n"), "{migrated}");
     // What one server was told, the other one knows without waiting.
     lab.run_ok(&["store", "assign", &one, "acme", "--container", "101"])?;
     let refused = lab.trafctl(&["store", "assign", &two, "beta", "--container", "101"])?.output()?;

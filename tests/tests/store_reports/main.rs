@@ -2,6 +2,7 @@
 //! real ClickHouse.
 
 mod compared_days;
+mod drops;
 mod random_node;
 mod tenants;
 
@@ -9,7 +10,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::{Context as _, Result, ensure};
 use jiff::Timestamp;
-use traffic_ledger::{Basis, By, Ledger, LedgerError, Report, ReportQuery, SeriesQuery, Split, TopQuery};
+use traffic_ledger::{
+    Basis, By, DropReport, Ledger, LedgerError, Report, ReportQuery, SeriesQuery, Split, TopQuery,
+};
 use traffic_model::calendar::Calendar;
 use traffic_store::{Reported, Target, open_ledger};
 use traffic_tests::{
@@ -173,6 +176,8 @@ fn one_node(server: &impl Server, seed: u64) -> Result<()> {
         let plain =
             ReportQuery { classes: Vec::new(), split: Split::default(), percentile: None, ..query.clone() };
         equal(&what, node.ledger.report_interfaces(&plain), stored.report_interfaces(&plain))?;
+        let without = ReportQuery { percentile: None, ..query.clone() };
+        equal(&what, node.ledger.report_drops(&without), stored.report_drops(&without))?;
         let series = SeriesQuery { of: query.clone(), by: Some(By::Day), most_points: 500 };
         equal(&what, node.ledger.series(&series), stored.series(&series))?;
         let top = TopQuery {
@@ -282,6 +287,20 @@ fn add(total: &mut BTreeMap<Key, Figures>, rows: BTreeMap<Key, Figures>) {
     }
 }
 
+/// What was counted and dropped, by row: packets and bytes of the sums, then of each reason.
+type Drops = BTreeMap<(Key, String), [u64; 2]>;
+
+fn add_drops(all: &mut Drops, report: DropReport, prefix: &str) {
+    for row in report.rows {
+        let key = (row.period, format!("{prefix}{}", row.container), row.class, row.family, row.direction);
+        let reasons = row.delivery.reasons.into_iter().map(|of| (of.reason, of.figures.total));
+        for (what, of) in reasons.chain([("counted".to_owned(), row.delivery.counted.total)]) {
+            let sum = all.entry((key.clone(), what)).or_default();
+            *sum = [sum[0] + of.packets, sum[1] + of.bytes];
+        }
+    }
+}
+
 fn several_nodes(server: &impl Server, seed: u64) -> Result<()> {
     let mut random = fastrand::Rng::with_seed(seed);
     let target = new_store(server)?;
@@ -308,6 +327,7 @@ fn several_nodes(server: &impl Server, seed: u64) -> Result<()> {
         let what = format!("seed {seed}, {zone} {day}: {query:?}");
         let found = stored.report(&query).with_context(|| what.clone())?;
         let mut expected = BTreeMap::new();
+        let mut expected_drops = Drops::new();
         let (mut faults, mut gaps) = (0, 0);
         for node in &nodes {
             let report = node.ledger.report(&query).with_context(|| what.clone())?;
@@ -315,7 +335,13 @@ fn several_nodes(server: &impl Server, seed: u64) -> Result<()> {
             add(&mut expected, rows(&report, &prefix, with_corrections));
             faults += report.faults.total.bytes;
             gaps += report.gaps.len();
+            add_drops(&mut expected_drops, node.ledger.report_drops(&query)?, &prefix);
         }
+        let mut found_drops = Drops::new();
+        let report = stored.report_drops(&query)?;
+        ensure!(report.nodes_without_drops.is_empty() && report.recorded_from.is_some());
+        add_drops(&mut found_drops, report, "");
+        ensure!(found_drops == expected_drops, "{what}\n{found_drops:?}\n{expected_drops:?}");
         let found_rows = rows(&found, "", with_corrections);
         for (key, figures) in &expected {
             let row = found_rows.get(key);

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use anyhow::Result;
+use traffic_common::DropGroup;
 use traffic_ledger::{AdjustmentRequest, Ledger, LedgerConfig, LedgerError, testing};
 use traffic_model::calendar::{Calendar, Retention};
 use traffic_store::{AnyStore as Store, Node, Reported, Shipper, Target, open_ledger};
@@ -37,6 +38,7 @@ impl RandomNode {
         let ledger = Ledger::open(&directory.path().join("ledger.sqlite"), config)?;
         let mut node = testing::Node::balanced(BEGIN + random.i64(0..100_000));
         node.name = name.to_owned();
+        node.count_drops();
         node.ipv6.insert("7".to_owned());
         let about = Node {
             name: name.to_owned(),
@@ -51,7 +53,12 @@ impl RandomNode {
         for _ in 0..habits.drains {
             for _ in 0..random.usize(0..4) {
                 let sums = [0; 4].map(|_: u64| random.u64(1..1_000_000));
-                self.node.traffic(CONTAINERS[random.usize(..CONTAINERS.len())], random.u8(0..4), sums);
+                let (container, class) = (CONTAINERS[random.usize(..CONTAINERS.len())], random.u8(0..4));
+                self.node.traffic(container, class, sums);
+                if random.bool() {
+                    let group = DropGroup::ALL[random.usize(..DropGroup::ALL.len())];
+                    self.node.dropped(container, class, group, sums.map(|value| value / 3));
+                }
             }
             let seconds = match (random.u8(..10), habits.is_late) {
                 (0, true) => random.u64(600..200_000),

@@ -23,6 +23,25 @@ use crate::{
 /// Sums of one five minutes of a container: packets in, bytes in, packets out, bytes out.
 type FiveMinutes = BTreeMap<(String, i64, Option<u8>), [u64; 4]>;
 
+/// The same of a step of a report, and a tenant.
+type FiveMinutesOf = BTreeMap<(i64, String, Option<u8>), [u64; 4]>;
+
+/// The same of what was dropped.
+fn dropped(ledger: &Ledger) -> Result<FiveMinutes> {
+    let split = Split { class: true, direction: true, ..Split::default() };
+    let report =
+        ledger.report_drops(&ReportQuery { by: By::FiveMinutes, split, ..ReportQuery::default() })?;
+    let mut rows = FiveMinutes::new();
+    for row in report.rows {
+        let of = rows.entry((row.container, row.start.as_second(), row.class)).or_default();
+        let at = if row.direction == Some("in") { 0 } else { 2 };
+        let total = row.delivery.dropped.total;
+        (of[at], of[at + 1]) = (of[at] + total.packets, of[at + 1] + total.bytes);
+    }
+    rows.retain(|_, sums| *sums != [0; 4]);
+    Ok(rows)
+}
+
 /// All rows of a ledger in five minutes, by container and class.
 fn five_minutes(ledger: &Ledger) -> Result<FiveMinutes> {
     let split = Split { class: true, ..Split::default() };
@@ -94,21 +113,31 @@ fn tenants(server: &impl Server, seed: u64) -> Result<()> {
         .iter()
         .map(|node| Ok((node.about.name.clone(), five_minutes(&node.ledger)?)))
         .collect::<Result<_>>()?;
+    let fine_drops: Vec<(String, FiveMinutes)> = nodes
+        .iter()
+        .map(|node| Ok((node.about.name.clone(), dropped(&node.ledger)?)))
+        .collect::<Result<_>>()?;
     for by in [By::Total, By::Month, By::Day, By::Hour] {
         let split = Split { class: true, ..Split::default() };
         let from = time(if random.bool() { BEGIN } else { BEGIN + 300 * random.i64(0..300) });
         let report = stored.report(&ReportQuery { by, split, from, ..ReportQuery::default() })?;
-        let mut expected: BTreeMap<(i64, String, Option<u8>), [u64; 4]> = BTreeMap::new();
-        for (node, rows) in &fine {
-            for ((container, start, class), sums) in rows {
-                let at = Timestamp::from_second(*start)?;
-                let Some(step) = report.steps.iter().find(|step| step.start <= at && at < step.end) else {
-                    continue;
-                };
-                let key = (step.start.as_second(), tenant_of(node, container, *start), *class);
-                expected.entry(key).or_default().iter_mut().zip(sums).for_each(|(sum, value)| *sum += value);
+        let by_tenant = |all: &[(String, FiveMinutes)]| -> Result<FiveMinutesOf> {
+            let mut expected = FiveMinutesOf::new();
+            for (node, rows) in all {
+                for ((container, start, class), sums) in rows {
+                    let at = Timestamp::from_second(*start)?;
+                    let Some(step) = report.steps.iter().find(|step| step.start <= at && at < step.end)
+                    else {
+                        continue;
+                    };
+                    let key = (step.start.as_second(), tenant_of(node, container, *start), *class);
+                    let of = expected.entry(key).or_default();
+                    of.iter_mut().zip(sums).for_each(|(sum, value)| *sum += value);
+                }
             }
-        }
+            Ok(expected)
+        };
+        let expected = by_tenant(&fine)?;
         let mut found = BTreeMap::new();
         for row in &report.rows {
             let (a, b) = (row.figures.incoming.unwrap_or_default(), row.figures.outgoing.unwrap_or_default());
@@ -119,6 +148,17 @@ fn tenants(server: &impl Server, seed: u64) -> Result<()> {
             }
         }
         ensure!(found == expected, "{by:?}\n{found:?}\n{expected:?}\n{assigned:#?}");
+        let both = Split { direction: true, ..split };
+        let of_drops =
+            stored.report_drops(&ReportQuery { by, split: both, from, ..ReportQuery::default() })?;
+        let mut found = FiveMinutesOf::new();
+        for row in of_drops.rows.iter().filter(|row| row.delivery.has_drops()) {
+            let of = found.entry((row.start.as_second(), row.container.clone(), row.class)).or_default();
+            let at = if row.direction == Some("in") { 0 } else { 2 };
+            (of[at], of[at + 1]) = (row.delivery.dropped.total.packets, row.delivery.dropped.total.bytes);
+        }
+        let expected = by_tenant(&fine_drops)?;
+        ensure!(found == expected && !found.is_empty(), "{by:?}\n{found:?}\n{expected:?}");
         let only = ReportQuery { by, containers: vec!["acme".to_owned()], ..ReportQuery::default() };
         if assigned.iter().any(|one| one.tenant == "acme") && stored.has_label("acme")? {
             let one = stored.report(&only)?;

@@ -58,7 +58,7 @@ pub use migration::{MigrationProgress, OnProgress};
 pub use outbox::{
     changes::{Changes, Identity},
     parts::{Cell, Content},
-    tables::{Kept, ShippedTable, TABLES},
+    tables::{DROPPED_TABLE, Kept, ShippedTable, TABLES},
 };
 pub use query::balance::{Balance, BalanceRow};
 pub use query::billing::{Billing, ReportedAdjustment, SignedFigures, SignedVolume};
@@ -76,8 +76,8 @@ pub use query::running::{Estimate, RunningStep};
 pub use query::series::{ClassSeries, Series, SeriesPercentile, SeriesQuery};
 pub use query::standing::{OpenGaps, OpenMonth, Standing};
 pub use query::stored::{
-    InterfaceSums, Ranking, ShippedExtent, StepRank, StoredContainer, StoredLedger, StoredQuery, StoredRows,
-    bits_per_second,
+    CountedOrDropped, InterfaceSums, Ranking, ShippedExtent, StepRank, StoredContainer, StoredLedger,
+    StoredQuery, StoredRows, bits_per_second,
 };
 pub use query::top::{Top, TopQuery, TopRow};
 pub use revision::{file_bytes, revision};

@@ -195,6 +195,13 @@ impl AnyStore {
 }
 
 impl Store for AnyStore {
+    fn takes_drops(&self) -> bool {
+        match self {
+            Self::Postgres(store) => store.takes_drops(),
+            Self::ClickHouse(store) => store.takes_drops(),
+        }
+    }
+
     async fn known(&mut self, ledger: &str) -> Result<Option<Known>, StoreError> {
         match self {
             Self::Postgres(store) => store.known(ledger).await,

@@ -54,9 +54,12 @@ pub struct Shipper<'a> {
 }
 
 /// Parts of one step, and the change number up to which everything is shipped after it.
+#[derive(Clone, Copy, Default)]
 struct Step<'p> {
     parts: &'p [Part],
     done: i64,
+    /// With it, all drops are there that were missing when the store knew this number of [`Known::without_drops`].
+    completes: i64,
 }
 
 impl Shipper<'_> {
@@ -83,23 +86,49 @@ impl Shipper<'_> {
             // One number may have changed many parts: it is done when all of them are shipped.
             let done = left.first().map_or(until, |next| next.2 - 1);
             // Without parts, the store still learns who this is, and that nothing has changed until now.
-            let rows = self.put(store, &mut known, Step { parts, done }).await?;
+            let rows = self.put(store, &mut known, Step { parts, done, completes: 0 }).await?;
             shipped.parts += parts.len() as u64;
             shipped.rows += rows as u64;
             size = next_size(parts.len(), rows, size);
             on_step(shipped, left.len());
             if left.is_empty() {
+                let drops = self.ship_missing_drops(store, &mut known).await?;
+                shipped.parts += drops.parts;
+                shipped.rows += drops.rows;
                 return Ok(shipped);
             }
             let now = self.ledger.shipping_identity()?.changes;
             if now > live_after {
                 for parts in self.list(live_after, now)?.chunks(size) {
-                    shipped.rows += self.put(store, &mut known, Step { parts, done }).await? as u64;
+                    shipped.rows +=
+                        self.put(store, &mut known, Step { parts, done, completes: 0 }).await? as u64;
                     shipped.parts += parts.len() as u64;
                 }
                 live_after = now;
             }
         }
+    }
+
+    /// Ships the units with drops again to a store that has them without: it was older than drops, or the shipper was.
+    async fn ship_missing_drops(
+        &self,
+        store: &mut impl Store,
+        known: &mut Option<Known>,
+    ) -> Result<Shipped, ShipError> {
+        let missing = known.as_ref().map_or(0, |known| known.without_drops);
+        let mut shipped = Shipped::default();
+        if missing == 0 || !store.takes_drops() {
+            return Ok(shipped);
+        }
+        for parts in self.ledger.units_with_drops()?.chunks(16) {
+            let done = known.as_ref().map_or(0, |known| known.done);
+            shipped.rows +=
+                self.put_contents(store, known, (Step { parts, done, completes: 0 }, true)).await? as u64;
+            shipped.parts += parts.len() as u64;
+        }
+        // What an older shipper brought meanwhile is missing again: then the next round finds it.
+        self.put_contents(store, known, (Step { completes: missing, ..Step::default() }, false)).await?;
+        Ok(shipped)
     }
 
     /// The parts that changed, the oldest change first. Of one change, names come before the figures that have them.
@@ -169,7 +198,7 @@ impl Shipper<'_> {
         let (mut known, _) = self.compare(store).await?;
         for parts in parts.chunks(4) {
             let done = known.as_ref().map_or(0, |known| known.done);
-            self.put_contents(store, &mut known, (Step { parts, done }, true)).await?;
+            self.put_contents(store, &mut known, (Step { parts, done, completes: 0 }, true)).await?;
         }
         Ok(())
     }
@@ -203,7 +232,9 @@ impl Shipper<'_> {
             let Identity { machine, changes, token, .. } = identity;
             // A machine that cannot be named now keeps the name that it had.
             let machine = machine.or_else(|| known.as_ref().and_then(|known| known.machine.clone()));
-            batch.after = Known { machine, changes, token, done, ..Known::default() };
+            let missing = known.as_ref().map_or(0, |known| known.without_drops);
+            let without_drops = if missing == step.completes { 0 } else { missing };
+            batch.after = Known { machine, changes, token, done, without_drops, ..Known::default() };
             match store.put(&batch).await? {
                 Put::Taken => {
                     *known = Some(batch.after);

@@ -1,6 +1,6 @@
 //! What a store is to the shipper: a place that takes batches of parts, and remembers how far it is.
 
-use traffic_ledger::{Content, ShippedExtent};
+use traffic_ledger::{Content, DROPPED_TABLE, ShippedExtent};
 
 /// Why a store did not do what was asked.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -29,6 +29,8 @@ pub struct Known {
     pub done: i64,
     /// The id of the ledger that took its place, if one did.
     pub replaced_by: Option<String>,
+    /// How often a shipper that knows no drops has brought units, since all drops were here. 0: none are missing.
+    pub without_drops: i64,
     /// Other change numbers that were noted, with their tokens. A ledger that goes on from here has them all.
     pub others: Vec<(i64, Option<String>)>,
 }
@@ -99,6 +101,17 @@ pub struct Batch {
     pub repairs: bool,
 }
 
+impl Batch {
+    /// The same for a store that is older than the rows of drops.
+    pub(crate) fn without_drops(&self) -> Self {
+        let mut batch = self.clone();
+        for content in &mut batch.contents {
+            content.rows.retain(|row| row.0 != DROPPED_TABLE);
+        }
+        batch
+    }
+}
+
 /// What became of a batch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Put {
@@ -154,6 +167,11 @@ pub struct Difference {
 /// A place that takes batches of parts. Of a call that fails, nobody knows whether it was done. It may be repeated, and
 /// nothing that was done in part is ever seen as done.
 pub trait Store {
+    /// Whether it has a table for drops. One of an older version takes everything else.
+    fn takes_drops(&self) -> bool {
+        true
+    }
+
     /// What it knows of a ledger; `None` if it has never heard of it.
     fn known(&mut self, ledger: &str) -> impl Future<Output = Result<Option<Known>, StoreError>>;
 

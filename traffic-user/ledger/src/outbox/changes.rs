@@ -1,17 +1,19 @@
 //! What a store asks for: what changed since a change number, and the present rows of it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use rusqlite::{OptionalExtension as _, params};
 use traffic_model::calendar::Level;
 
 use crate::{
+    days::read::{self, Selection},
     error::LedgerError,
     ids,
     outbox::{
         RECORDS, UNITS,
         parts::{self, Content},
     },
+    schema::DROPPED,
     store::Ledger,
     write::rollup::DROPPED_FIVE_MINUTES,
 };
@@ -87,6 +89,28 @@ impl Ledger {
             let name = known_name(row.get_ref(0)?.as_str().map_err(rusqlite::Error::from)?, of.units);
             if let Some(name) = name {
                 found.push((name, row.get(1)?, row.get(2)?));
+            }
+        }
+        Ok(found)
+    }
+
+    /// The units that have rows of drops: name, number, and change number.
+    ///
+    /// # Errors
+    /// When the file cannot be read.
+    pub fn units_with_drops(&self) -> Result<Vec<(&'static str, i64, i64)>, LedgerError> {
+        let view = self.conn.unchecked_transaction()?;
+        let mut found = Vec::new();
+        for (level, name) in UNITS {
+            let mut starts = BTreeSet::new();
+            read::each(&view, &Selection::all(&DROPPED, level, (i64::MIN, i64::MAX)), |row| {
+                starts.insert(row.start);
+                Ok(())
+            })?;
+            let mut rev = view.prepare_cached("SELECT rev FROM outbox WHERE name = ?1 AND part = ?2")?;
+            for start in starts {
+                let rev: Option<i64> = rev.query_row(params![name, start], |row| row.get(0)).optional()?;
+                found.extend(rev.map(|rev| (name, start, rev)));
             }
         }
         Ok(found)

@@ -29,11 +29,12 @@ use traffic_model::calendar::Level;
 use crate::{
     digest,
     error::LedgerError,
-    schema::{FAULT, Kind, PASSED, TRAFFIC},
+    schema::{DROPPED, FAULT, Kind, PASSED, TRAFFIC},
 };
 
-/// The kinds of sums that are shipped. A store has no table for drops.
-pub(crate) const KINDS: [Kind; 3] = [TRAFFIC, FAULT, PASSED];
+/// The kinds of sums that are shipped, with the places of their tables in [`tables::TABLES`].
+pub(crate) const KINDS: [(usize, Kind); 4] =
+    [(1, TRAFFIC), (2, FAULT), (3, PASSED), (tables::DROPPED_TABLE, DROPPED)];
 
 /// The levels that are shipped, and their names in `outbox`. Hours and months follow from them.
 pub(crate) const UNITS: [(Level, &str); 2] = [(Level::FiveMinutes, "5min"), (Level::Day, "day")];

@@ -90,8 +90,8 @@ pub(super) fn units(
     let starts: Vec<i64> = contents.keys().copied().collect();
     for together in starts.chunk_by(|&before, &next| next - before < APART_S) {
         for together in together.chunks(288) {
-            for (at, kind) in (1..).zip(&KINDS) {
-                counted(conn, (at, kind), level, (together, &mut *contents))?;
+            for (at, kind) in &KINDS {
+                counted(conn, (*at, kind), level, (together, &mut *contents))?;
             }
         }
     }
@@ -168,7 +168,7 @@ mod tests {
             let statement = file.ledger.conn.prepare(select(table.name)).unwrap();
             assert_eq!(statement.column_count(), table.keys.len() + table.values.len(), "{}", table.name);
         }
-        for (at, kind) in (1..).zip(&KINDS) {
+        for (at, kind) in KINDS {
             let table = TABLES[at];
             assert_eq!(table.name, kind.name);
             let names = |columns: &[(&'static str, Kept)]| -> Vec<&str> {

@@ -40,8 +40,11 @@ macro_rules! integers {
     ($($name:literal),* $(,)?) => { &[$(($name, Kept::Integer)),*] };
 }
 
-/// All of them.
-pub const TABLES: [ShippedTable; 18] = {
+/// The place of the rows of drops in [`TABLES`]. It is the last one: a store may be older than they are.
+pub const DROPPED_TABLE: usize = 18;
+
+/// All of them. The place of each never changes: a new one comes last.
+pub const TABLES: [ShippedTable; 19] = {
     use Kept::{Bytes, Integer, Text};
     const fn units(
         name: &'static str,
@@ -194,6 +197,12 @@ pub const TABLES: [ShippedTable; 18] = {
             &["owner_change"],
             NUMBER,
             &[("made", Integer), ("interface", Text), ("former", Integer), ("owner", Integer)],
+        ),
+        units(
+            "dropped",
+            integers!["level", "start", "container", "class", "family", "reason", "series"],
+            FOUR,
+            true,
         ),
     ]
 };

@@ -16,6 +16,7 @@ use crate::{
         query_plan::{By, LineKey, Plan, ReportQuery, Split},
         report::labels,
         rows::{self, TrafficRow},
+        stored,
     },
     schema::{self, DROPPED},
     store::Ledger,
@@ -47,6 +48,10 @@ pub struct DropReport {
     pub total: Delivery,
     /// Sum of class 0.
     pub class_zero: Delivery,
+    /// Nodes of a store whose drops are not among these, or not all of them: they do not record drops, or did not ship
+    /// them. What they dropped appears as delivered.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub nodes_without_drops: Vec<String>,
     /// Gaps that overlap the span.
     pub gaps: Vec<Gap>,
 }
@@ -198,15 +203,10 @@ impl Ledger {
     /// Reports what was counted, dropped and delivered.
     ///
     /// # Errors
-    /// As for [`Ledger::report`]; also when the query asks for a percentile, or the rows are in a store, which has no
-    /// drops.
+    /// As for [`Ledger::report`]; also when the query asks for a percentile, or the rows are in a store without drops.
     pub fn report_drops(&self, query: &ReportQuery) -> Result<DropReport, LedgerError> {
         if query.percentile.is_some() {
             let what = "there are no percentiles of drops; use --percentile only with --show containers";
-            return Err(LedgerError::Query(what.to_owned()));
-        }
-        if self.stored.is_some() {
-            let what = "a store has no drops; ask the node: `trafctl report --show drops` without --store";
             return Err(LedgerError::Query(what.to_owned()));
         }
         let view = self.conn.unchecked_transaction()?;
@@ -217,8 +217,6 @@ impl Ledger {
             lines.iter().filter(|(key, _)| key.4 == billed).for_each(|(_, line)| sum.add(line));
             sum.delivery(query.basis)
         };
-        let recorded = "SELECT recorded FROM drop_set";
-        let recorded = view.query_row(recorded, [], |row| schema::time(row, 0)).optional()?;
         let (from, to) = (Timestamp::from_second(plan.range.0)?, Timestamp::from_second(plan.range.1)?);
         Ok(DropReport {
             by: query.by,
@@ -228,16 +226,29 @@ impl Ledger {
             billing_day: plan.calendar.billing_day(),
             basis: query.basis,
             basis_statement: query.basis.statement(),
-            recorded_from: recorded,
+            recorded_from: recorded_from(&view)?,
             rows: rows_of(&view, &plan, &lines)?,
             total: sum(true),
             class_zero: sum(false),
+            nodes_without_drops: self
+                .stored
+                .as_deref()
+                .map(stored::StoredRows::nodes_without_drops)
+                .unwrap_or_default(),
             gaps: self.gaps_within(&view, (Some(from), Some(to)), plan.containers.as_deref())?,
         })
     }
 
     fn drop_lines(&self, view: &Connection, plan: &Plan<'_>) -> Result<BTreeMap<LineKey, Line>, LedgerError> {
         let mut lines: BTreeMap<LineKey, Line> = BTreeMap::new();
+        if let Some(stored) = self.stored.as_deref() {
+            for (key, reason, sums) in stored::drops(stored, plan)? {
+                let line = lines.entry(key).or_default();
+                add(reason.map_or(&mut line.counted, |reason| line.dropped.entry(reason).or_default()), sums);
+            }
+            self.limits.require_few_rows(lines.len())?;
+            return Ok(lines);
+        }
         let containers = plan.containers.as_deref();
         for slice in &plan.slices {
             rows::require_kept(view, &self.calendar, slice)?;
@@ -260,6 +271,12 @@ impl Ledger {
         }
         Ok(lines)
     }
+}
+
+/// Since when drops are recorded.
+pub(crate) fn recorded_from(view: &Connection) -> Result<Option<Timestamp>, LedgerError> {
+    let sql = "SELECT recorded FROM drop_set";
+    Ok(view.query_row(sql, [], |row| schema::time(row, 0)).optional()?)
 }
 
 /// A row of drops as one of classes, and its reason.

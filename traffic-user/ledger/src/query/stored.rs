@@ -19,7 +19,7 @@ use crate::{
     figures::{Basis, Figures, Sums, add},
     query::{
         collected::Collected,
-        percentile,
+        drop_report, percentile,
         percentile_report::Rates,
         query_plan::{LineKey, Plan, Split},
     },
@@ -95,6 +95,9 @@ pub fn bits_per_second(bytes: u64) -> u64 {
     u64::try_from(bits).unwrap_or(u64::MAX)
 }
 
+/// Row of the report, reason of drops or nothing of what was counted, and the sums.
+pub type CountedOrDropped = (LineKey, Option<i64>, Sums);
+
 /// What a store answers. Containers and interfaces have the numbers that [`StoredLedger`] gave them.
 pub trait StoredRows: fmt::Debug + Send {
     /// Packets in, bytes in, packets out and bytes out, by row of the report. A key may come several times.
@@ -102,6 +105,16 @@ pub trait StoredRows: fmt::Debug + Send {
     /// # Errors
     /// When the store does not answer, or does not have the rows.
     fn traffic(&self, query: &StoredQuery<'_>) -> Result<Vec<(LineKey, Sums)>, LedgerError>;
+
+    /// What was counted and what was dropped, by row of the report: as [`Self::traffic`], of dropped packets with the number
+    /// of their [`traffic_common::DropGroup`]. Frozen rows of closed months do not answer.
+    ///
+    /// # Errors
+    /// As [`Self::traffic`], and when the store has no drops.
+    fn drops(&self, query: &StoredQuery<'_>) -> Result<Vec<CountedOrDropped>, LedgerError>;
+
+    /// Nodes whose drops are not in [`Self::drops`], or not all of them.
+    fn nodes_without_drops(&self) -> Vec<String>;
 
     /// The sum of all faults.
     ///
@@ -188,6 +201,8 @@ pub struct StoredLedger {
     pub last_bucket: Option<i64>,
     /// The last reading, in milliseconds since the Unix epoch.
     pub last_reading_ms: Option<i64>,
+    /// Since when all of them record drops, Unix seconds.
+    pub drops_from: Option<i64>,
     /// Days and months whose borders the rules of the zone do not give: start, end, and the date that names them.
     pub days: Vec<(i64, i64, String)>,
     /// As `days`.
@@ -211,6 +226,8 @@ pub struct ShippedExtent {
     pub last_bucket: Option<i64>,
     /// The last reading, in milliseconds since the Unix epoch.
     pub last_reading_ms: Option<i64>,
+    /// Since when it records drops, Unix seconds; `None` if it never did.
+    pub drops_from: Option<i64>,
 }
 
 impl Ledger {
@@ -235,6 +252,9 @@ impl Ledger {
         if let Some(last) = stored.last_reading_ms {
             let clock = "INSERT INTO clock VALUES (1, '', 0, ?1, 0, ?1, NULL, NULL, ?1)";
             conn.execute(clock, [last])?;
+        }
+        if let Some(from) = stored.drops_from {
+            conn.execute("INSERT INTO drop_set VALUES (1, 1, NULL, ?1, ?1, NULL)", [from])?;
         }
         if let Some(node) = &stored.node {
             conn.execute("INSERT INTO node VALUES (1, ?1)", [node])?;
@@ -276,6 +296,7 @@ impl Ledger {
             recorded: super::query_plan::recorded_range(&view)?,
             last_bucket: last_bucket(&view)?,
             last_reading_ms: clock::last_reading(&view)?.map(Timestamp::as_millisecond),
+            drops_from: drop_report::recorded_from(&view)?.map(Timestamp::as_second),
         })
     }
 
@@ -326,6 +347,14 @@ pub(crate) fn sums(
         }
     }
     Ok(sums)
+}
+
+/// What was counted and dropped in the rows of a report of drops.
+pub(crate) fn drops(rows: &dyn StoredRows, plan: &Plan<'_>) -> Result<Vec<CountedOrDropped>, LedgerError> {
+    if plan.range.0 >= plan.range.1 {
+        return Ok(Vec::new());
+    }
+    rows.drops(&query_of(plan, &starts(plan), plan.query.split))
 }
 
 /// The sum of the faults of a plan's span.

@@ -156,6 +156,13 @@ fn notes(report: &DropReport) -> Vec<String> {
         ),
         Some(_) => "delivered is what is left after the drops; bills are for what was counted, unless [classes.bill] says otherwise".to_owned(),
     });
+    if !report.nodes_without_drops.is_empty() {
+        notes.push(format!(
+            "without the drops of {}, or not with all: not recorded or not shipped there; what was dropped appears as \
+             delivered",
+            report.nodes_without_drops.join(", ")
+        ));
+    }
     notes.push(format!("basis: {}", report.basis_statement));
     notes.extend(gap_notes(&report.gaps, &local_time));
     notes

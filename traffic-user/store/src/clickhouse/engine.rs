@@ -23,6 +23,8 @@ pub struct Progress {
     pub seen: Vec<Seen>,
     /// Everything up to this change number has arrived.
     pub done: i64,
+    /// With its drops. That is noted once: what knows no drops cannot ship to tables that have them.
+    pub has_drops: bool,
 }
 
 /// Notes to add.
@@ -33,6 +35,8 @@ pub struct Notes<'a> {
     pub seen: &'a Seen,
     /// Also that everything up to a change number has arrived.
     pub done: Option<i64>,
+    /// And that all drops have.
+    pub has_drops: bool,
     pub node: &'a Node,
     pub extent: &'a ShippedExtent,
 }
@@ -64,6 +68,11 @@ pub type Versioned<'a> = [(&'a Content, u64)];
 
 /// A server.
 pub trait Engine {
+    /// Whether it has drops. One of an older version takes everything else.
+    fn takes_drops(&self) -> bool {
+        true
+    }
+
     /// Where a ledger was and is.
     fn adoptions(&mut self, ledger: &str) -> impl Future<Output = Result<Vec<Adoption>, StoreError>>;
 

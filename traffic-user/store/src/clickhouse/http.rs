@@ -48,6 +48,8 @@ pub struct Http {
     is_busy: bool,
     /// The servers of the store, if it has several.
     pub(super) cluster: Option<Cluster>,
+    /// Whether its tables have drops.
+    pub(super) has_drops: bool,
 }
 
 /// A statement and what goes with it.
@@ -69,8 +71,15 @@ impl Http {
     pub async fn connect(target: &Target) -> Result<Self, StoreError> {
         let client = if target.is_in_clear { Client::in_clear() } else { Client::default() };
         let target = target.clone();
-        let mut server =
-            Self { target, client, version: String::new(), knows: Vec::new(), is_busy: false, cluster: None };
+        let mut server = Self {
+            target,
+            client,
+            version: String::new(),
+            knows: Vec::new(),
+            is_busy: false,
+            cluster: None,
+            has_drops: false,
+        };
         let ask = format!(
             "SELECT 'version' AS n, version() AS v UNION ALL SELECT name AS n, value AS v FROM system.settings WHERE name \
              IN ('{PARALLEL}', '{COLLECTS}', '{REPEATS}') UNION ALL SELECT name AS n, '' AS v FROM system.functions WHERE name = '{ROUNDS}' UNION \
@@ -267,6 +276,10 @@ fn some(text: &str) -> Option<String> {
 }
 
 impl Engine for Http {
+    fn takes_drops(&self) -> bool {
+        self.has_drops
+    }
+
     async fn adoptions(&mut self, ledger: &str) -> Result<Vec<Adoption>, StoreError> {
         let rows = self.ask(&sql::adoptions(self.database(), ledger)).await?;
         let adoption = |row: &Vec<Option<String>>| {
@@ -285,11 +298,13 @@ impl Engine for Http {
         let mut progress = Progress::default();
         for row in &rows {
             let value: i64 = number(row, 3)?;
-            if text(row, 0) == "done" {
-                progress.done = progress.done.max(value);
-            } else {
-                let (machine, token) = (some(text(row, 1)), some(text(row, 2)));
-                progress.seen.push(Seen { changes: value, token, machine });
+            match text(row, 0) {
+                "done" => progress.done = progress.done.max(value),
+                "drops" => progress.has_drops = true,
+                _ => {
+                    let (machine, token) = (some(text(row, 1)), some(text(row, 2)));
+                    progress.seen.push(Seen { changes: value, token, machine });
+                }
             }
         }
         Ok(progress)
@@ -334,7 +349,7 @@ impl Engine for Http {
         place: u64,
         units: Option<(i64, i64)>,
     ) -> Result<Vec<PartDigest>, StoreError> {
-        let rows = self.ask(&sql::digests(self.tables(), place, units)).await?;
+        let rows = self.ask(&sql::digests(self.tables(), place, units, self.has_drops)).await?;
         let digest = |row: &Vec<Option<String>>| {
             let table = traffic_ledger::TABLES.iter().position(|table| table.name == text(row, 0));
             Ok(PartDigest {

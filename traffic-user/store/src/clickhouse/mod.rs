@@ -55,8 +55,8 @@ impl ClickHouse {
     /// # Errors
     /// When the server cannot be reached, does not let this user in, or has no store of this version.
     pub async fn connect(target: &Target) -> Result<Self, StoreError> {
-        let server = Http::connect(target).await?;
-        setup::require_version(&server).await?;
+        let mut server = Http::connect(target).await?;
+        server.has_drops = setup::require_version(&server).await? >= schema::WITH_DROPS;
         Ok(Self::new(server))
     }
 }
@@ -91,6 +91,7 @@ impl Progress {
             token: newest.token.clone(),
             done: self.done,
             replaced_by: None,
+            without_drops: i64::from(!self.has_drops),
             others: others.map(|seen| (seen.changes, seen.token.clone())).collect(),
         })
     }
@@ -191,6 +192,10 @@ impl<E: Engine> Replacing<E> {
 }
 
 impl<E: Engine> Store for Replacing<E> {
+    fn takes_drops(&self) -> bool {
+        self.engine.takes_drops()
+    }
+
     async fn known(&mut self, ledger: &str) -> Result<Option<Known>, StoreError> {
         self.told = None;
         let adoptions = self.engine.adoptions(ledger).await?;
@@ -226,6 +231,7 @@ impl<E: Engine> Store for Replacing<E> {
             ledger: &batch.ledger,
             seen: &seen,
             done: None,
+            has_drops: false,
             node: &batch.node,
             extent: &batch.extent,
         };
@@ -237,8 +243,15 @@ impl<E: Engine> Store for Replacing<E> {
                 return Ok(Put::Moved);
             }
         }
-        self.add(place, batch).await?;
-        self.engine.note(Notes { done: Some(*done), ..notes }).await?;
+        let takes_drops = self.engine.takes_drops();
+        if takes_drops {
+            self.add(place, batch).await?;
+        } else {
+            self.add(place, &batch.without_drops()).await?;
+        }
+        let has_drops = takes_drops && batch.after.without_drops == 0;
+        self.engine.note(Notes { done: Some(*done), has_drops, ..notes }).await?;
+        told.progress.has_drops |= has_drops;
         told.progress.add(&seen, *done);
         self.told = Some(told);
         Ok(Put::Taken)
@@ -264,7 +277,15 @@ impl<E: Engine> Store for Replacing<E> {
         let seen =
             Seen { changes: known.changes, token: known.token.clone(), machine: known.machine.clone() };
         let (node, extent) = (Node::default(), ShippedExtent::default());
-        let notes = Notes { place: to, ledger, seen: &seen, done: Some(0), node: &node, extent: &extent };
+        let notes = Notes {
+            place: to,
+            ledger,
+            seen: &seen,
+            done: Some(0),
+            has_drops: self.engine.takes_drops(),
+            node: &node,
+            extent: &extent,
+        };
         self.engine.note(notes).await?;
         // From here on, it is so.
         let mut adoptions = vec![Adoption { ledger: ledger.clone(), turn, place: to, replaced_by: None }];

@@ -14,12 +14,17 @@ use traffic_ledger::{Kept, ShippedTable, TABLES};
 use super::{
     cluster::LOCAL,
     sql::{Tables, quoted, string},
+    views,
 };
 
 /// The version of the tables, in `store_version`.
-pub(super) const VERSION: u64 = 2;
-/// The oldest version that can be shipped to and reported from. It has no tenants.
+pub(super) const VERSION: u64 = 3;
+/// The oldest version that can be shipped to and reported from. It has no tenants and no drops.
 pub(super) const OLDEST: u64 = 1;
+/// The oldest version with tenants.
+pub(super) const WITH_TENANTS: u64 = 2;
+/// The oldest version with drops.
+pub(super) const WITH_DROPS: u64 = 3;
 /// The role that may ship.
 pub(super) const SHIP_ROLE: &str = "trafctl_ship";
 /// The role that may read.
@@ -51,7 +56,7 @@ pub(super) const PARTS: [&str; 13] = [
 ];
 
 /// The names of tables, in an order that never changes.
-const ENTITIES: [&str; 18] = [
+const ENTITIES: [&str; 19] = [
     "unit",
     "traffic",
     "fault",
@@ -70,7 +75,11 @@ const ENTITIES: [&str; 18] = [
     "attribution",
     "container_name",
     "owner_change",
+    "dropped",
 ];
+
+/// What progress is noted, in an order that never changes.
+const NOTED: &str = "Enum8('seen' = 1, 'done' = 2, 'drops' = 3)";
 
 /// Where the tables are made: on one server, or on all of a cluster.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -88,6 +97,31 @@ impl Made<'_> {
 
     fn tables(&self) -> Tables<'_> {
         Tables { database: self.database, is_sharded: self.cluster.is_some() }
+    }
+
+    /// The statements that alter a table that [`Self::table`] made, whose rows are shared out by their place. Each may be
+    /// repeated.
+    fn alter(self, name: &str, what: &str) -> Vec<String> {
+        let (of, on) = (quoted(self.database), self.on_cluster());
+        let Some(cluster) = self.cluster else { return vec![format!("ALTER TABLE {of}.{name} {what}")] };
+        // A distributed table, which old servers cannot alter on a cluster, has no rows. There is always one of its name.
+        vec![
+            format!("ALTER TABLE {of}.{name}{LOCAL}{on} {what}"),
+            format!("DROP TABLE IF EXISTS {of}.{name}_next{on}"),
+            format!("DROP TABLE IF EXISTS {of}.{name}_former{on}"),
+            format!("CREATE TABLE {of}.{name}_next{on} {}", self.in_front_of(name, "place", cluster)),
+            format!("RENAME TABLE {of}.{name} TO {of}.{name}_former, {of}.{name}_next TO {of}.{name}{on}"),
+            format!("DROP TABLE {of}.{name}_former{on}"),
+        ]
+    }
+
+    /// The definition of a distributed table.
+    fn in_front_of(self, name: &str, shard: &str, cluster: &str) -> String {
+        let of = quoted(self.database);
+        format!(
+            "AS {of}.{name}{LOCAL} ENGINE = Distributed({}, {of}, {name}{LOCAL}, {shard})",
+            quoted(cluster)
+        )
     }
 
     /// The statements that make a table from its columns and the rest of its definition. `version` is the column that says
@@ -111,10 +145,7 @@ impl Made<'_> {
                 "CREATE TABLE IF NOT EXISTS {local}{on} ({columns}) ENGINE = Replicated{kind}({path}, '{{replica}}'{version}) \
                  {order}{settings}"
             ),
-            format!(
-                "CREATE TABLE IF NOT EXISTS {of}.{name}{on} AS {local} ENGINE = Distributed({}, {of}, {name}{LOCAL}, {shard})",
-                quoted(cluster)
-            ),
+            format!("CREATE TABLE IF NOT EXISTS {of}.{name}{on} {}", self.in_front_of(name, shard, cluster)),
         ]
     }
 }
@@ -154,6 +185,10 @@ pub(super) fn columns_of_part(table: &ShippedTable) -> usize {
 
 /// The name of a column. A text that has the name of another table's number is told apart.
 pub(super) fn stored_name(table: &ShippedTable, (name, kept): (&'static str, Kept)) -> String {
+    // By it rows are sorted, which an older store cannot change. It has a column that drops need not.
+    if (table.name, name) == ("dropped", "reason") {
+        return "fault".to_owned();
+    }
     let is_number_elsewhere = kept != Kept::Integer
         && tables(table.is_of_units()).any(|other| {
             let own = other.keys.iter().skip(columns_of_part(other)).chain(other.values);
@@ -217,6 +252,11 @@ fn enumeration(names: impl Iterator<Item = &'static str>) -> String {
     format!("Enum8({})", values.join(", "))
 }
 
+/// The type of the column that says which table a row is of.
+fn entities() -> String {
+    enumeration(std::iter::once(PART).chain(ENTITIES))
+}
+
 fn settings(features: Features) -> &'static str {
     // What was acknowledged must also survive a power loss: a note may not remain without its rows.
     if features.syncs { " SETTINGS fsync_after_insert = 1, fsync_part_directory = 1" } else { "" }
@@ -224,7 +264,7 @@ fn settings(features: Features) -> &'static str {
 
 fn create_parts(made: Made<'_>, units: bool) -> Vec<String> {
     let features = made.features;
-    let entities = enumeration(std::iter::once(PART).chain(ENTITIES));
+    let entities = entities();
     let parts = enumeration(PARTS.into_iter());
     let codec = |text| if features.has_codecs { text } else { "" };
     let mut all = format!(
@@ -254,9 +294,9 @@ pub(super) fn create(made: Made<'_>) -> Vec<String> {
     let mut all = vec![format!("CREATE DATABASE IF NOT EXISTS {of}{on}")];
     all.extend(made.table(
         "progress",
-        "place UInt64, what Enum8('seen' = 1, 'done' = 2), machine String, token String, number UInt64, ledger String, node \
+        &format!("place UInt64, what {NOTED}, machine String, token String, number UInt64, ledger String, node \
          String, trafctl String, kernel String, id_scope String, zone String, billing_day UInt8, begun Int64, ended Int64, \
-         last_bucket Nullable(Int64), last_reading Nullable(Int64)",
+         last_bucket Nullable(Int64), last_reading Nullable(Int64)"),
         ("number", "ORDER BY (place, what, machine, token)"),
         "place",
     ));
@@ -270,7 +310,7 @@ pub(super) fn create(made: Made<'_>) -> Vec<String> {
     all.extend(made.table("store_version", "version UInt64", ("", "ORDER BY version"), "0"));
     all.extend(create_parts(made, true));
     all.extend(create_parts(made, false));
-    all.extend(super::views::views(made.tables(), &on).into_iter().map(|(_, sql)| sql));
+    all.extend(views::views(made.tables(), &on).into_iter().map(|(_, sql)| sql));
     // Last: a store has a version when everything is there.
     all.push(format!("INSERT INTO {of}.store_version (version) VALUES ({VERSION})"));
     all
@@ -289,6 +329,10 @@ fn create_assignment(made: Made<'_>) -> Vec<String> {
 /// The statements that bring a store of an older version to this one. Each may be repeated.
 pub(super) fn migrate(made: Made<'_>) -> Vec<String> {
     let mut all = create_assignment(made);
+    // Without effect where it is so already.
+    all.extend(made.alter("units", &format!("MODIFY COLUMN entity {}", entities())));
+    all.extend(made.alter("progress", &format!("MODIFY COLUMN what {NOTED}")));
+    all.extend(views::view_of(made.tables(), &made.on_cluster(), "dropped"));
     all.push(format!("INSERT INTO {}.store_version (version) VALUES ({VERSION})", quoted(made.database)));
     all
 }

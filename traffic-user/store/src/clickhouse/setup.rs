@@ -1,6 +1,6 @@
 //! Creates the tables, and checks them.
 
-use traffic_ledger::TABLES;
+use traffic_ledger::{DROPPED_TABLE, TABLES};
 
 use super::{
     Http, cluster,
@@ -166,7 +166,7 @@ pub(super) async fn require_version(server: &Http) -> Result<u64, StoreError> {
 /// Refuses a store without tenants.
 pub(super) async fn require_tenants(server: &Http) -> Result<(), StoreError> {
     match require_version(server).await? {
-        schema::VERSION => Ok(()),
+        schema::WITH_TENANTS.. => Ok(()),
         older => Err(StoreError::Unusable(format!(
             "the store has schema version {older}, which has no tenants; run `trafctl store migrate` as the owner of the \
              database"
@@ -206,11 +206,13 @@ pub async fn check(target: &Target) -> Result<Checked, StoreError> {
     let mut problems = Vec::new();
     if version < schema::VERSION {
         problems.push(format!(
-            "the schema has version {version}, which has no tenants; run `trafctl store migrate` as the owner of the database"
+            "the schema has version {version}, which has no {}; run `trafctl store migrate` as the owner of the database",
+            if version < schema::WITH_TENANTS { "tenants and no drops" } else { "drops" }
         ));
     }
-    let tables = TABLES.iter().map(|table| table.name);
-    let tenants = (version == schema::VERSION).then_some(schema::TENANTS);
+    let count = if version < schema::WITH_DROPS { DROPPED_TABLE } else { TABLES.len() };
+    let tables = TABLES.iter().take(count).map(|table| table.name);
+    let tenants = (version >= schema::WITH_TENANTS).then_some(schema::TENANTS);
     let all = OWN_TABLES.into_iter().chain(tenants).chain(OWN_VIEWS).chain(tables);
     for name in all.filter(|name| !is_there(name)) {
         problems.push(format!(

@@ -4,7 +4,7 @@
 
 use std::fmt::Write as _;
 
-use traffic_ledger::{Cell, Content, Kept, ShippedTable, TABLES};
+use traffic_ledger::{Cell, Content, DROPPED_TABLE, Kept, ShippedTable, TABLES};
 
 use super::{
     engine::{Adoption, Notes, Versioned},
@@ -84,7 +84,7 @@ fn line(table: &ShippedTable) -> String {
 }
 
 /// The digests of the parts in a place: table, part, number, rows, hash.
-pub(super) fn digests(of: Tables<'_>, place: u64, units: Option<(i64, i64)>) -> String {
+pub(super) fn digests(of: Tables<'_>, place: u64, units: Option<(i64, i64)>, has_drops: bool) -> String {
     let filter = match units {
         Some((from, until)) => {
             format!("place = {place} AND part_number >= {} AND part_number < {}", number(from), number(until))
@@ -92,7 +92,8 @@ pub(super) fn digests(of: Tables<'_>, place: u64, units: Option<(i64, i64)>) -> 
         None => format!("place = {place}"),
     };
     let mut lines = String::new();
-    for table in tables(units.is_some()) {
+    let without = (!has_drops).then_some(TABLES[DROPPED_TABLE].name);
+    for table in tables(units.is_some()).filter(|table| Some(table.name) != without) {
         // Writing to a string cannot fail.
         let _done = write!(lines, "entity = '{}', {}, ", table.name, line(table));
     }
@@ -239,7 +240,7 @@ pub(super) fn rows_of(parts: &[(&Content, u64)]) -> usize {
 
 /// The rows of notes.
 pub(super) fn note_rows(notes: Notes<'_>) -> Vec<u8> {
-    let Notes { place, ledger, seen, done, node, extent } = notes;
+    let Notes { place, ledger, seen, done, has_drops, node, extent } = notes;
     let mut all = Vec::new();
     let mut row = Row::new();
     row.number("place", place);
@@ -269,6 +270,16 @@ pub(super) fn note_rows(notes: Notes<'_>) -> Vec<u8> {
         row.text("what", "done");
         row.number("number", done.max(0));
         row.text("ledger", &storable(ledger));
+        row.end(&mut all);
+    }
+    if has_drops {
+        let mut row = Row::new();
+        row.number("place", place);
+        row.text("what", "drops");
+        row.number("number", seen.changes.max(0));
+        row.text("ledger", &storable(ledger));
+        // Since when there are any.
+        row.number("begun", extent.drops_from.unwrap_or(0));
         row.end(&mut all);
     }
     all

@@ -86,6 +86,11 @@ fn months() -> String {
     )
 }
 
+/// The statement that creates the view of a table of the ledger.
+pub(super) fn view_of(of: Tables<'_>, cluster: &str, table: &str) -> Option<String> {
+    views(of, cluster).into_iter().find(|(name, _)| name == table).map(|(_, sql)| sql)
+}
+
 /// The views, by name.
 pub(super) fn views(of: Tables<'_>, cluster: &str) -> Vec<(String, String)> {
     let (database, db, is_in) = (of.database, quoted(of.database), of.is_in());

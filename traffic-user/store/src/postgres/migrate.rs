@@ -2,11 +2,14 @@
 //!
 //! A new store is made as version 1 and brought to the present one by the same statements, so that both are the same.
 
+use traffic_ledger::{DROPPED_TABLE, TABLES};
+
 use super::{Postgres, of, schema, setup, text};
 use crate::store::StoreError;
 
 /// What leads to each version after the first.
-pub(super) const MIGRATIONS: [(i32, &str); 2] = [(2, VERSION_2), (3, VERSION_3)];
+pub(super) const MIGRATIONS: [(i32, fn() -> String); 3] =
+    [(2, || VERSION_2.to_owned()), (3, || VERSION_3.to_owned()), (4, version_4)];
 
 /// What a report needs of a ledger besides its rows. A shipper of before version 2 does not say it, and ships on.
 const VERSION_2: &str = "
@@ -34,6 +37,47 @@ CREATE TABLE trafctl.assignment (
     tenant text NOT NULL, container text NOT NULL, node text,
     \"from\" bigint NOT NULL, until bigint CHECK (until > \"from\"));
 ";
+
+/// Drops. A shipper of before calls `take` and `digests`, which do not have them: each time, the units that it brings have
+/// lost theirs, and `without_drops` says so. A shipper that knows drops then ships them again.
+const VERSION_4: &str = "
+ALTER TABLE trafctl.ledger ADD COLUMN drops_from bigint, ADD COLUMN without_drops bigint NOT NULL DEFAULT 1;
+ALTER TABLE trafctl.ledger ALTER COLUMN without_drops SET DEFAULT 0;
+DROP FUNCTION trafctl.known(text);
+CREATE FUNCTION trafctl.known(ledger_id text)
+RETURNS TABLE (machine text, changes bigint, token text, done bigint, replaced_by text, without_drops bigint)
+LANGUAGE sql STABLE SECURITY DEFINER SET search_path = trafctl, pg_temp AS $$
+    SELECT l.machine, l.changes, l.token, l.done, NULL, l.without_drops FROM ledger l WHERE l.id = ledger_id
+    UNION ALL SELECT NULL, 0, NULL, 0, r.by, 0 FROM replaced r WHERE r.id = ledger_id
+$$;
+CREATE OR REPLACE FUNCTION trafctl.take(p_ledger integer, p_names text[], p_numbers bigint[], p_revs bigint[],
+    p_repairs boolean) RETURNS TABLE (name text, number bigint) LANGUAGE plpgsql SECURITY DEFINER
+SET search_path = trafctl, pg_temp AS $$
+BEGIN
+    UPDATE ledger l SET without_drops = l.without_drops + 1
+        WHERE l.number = p_ledger AND p_names && ARRAY['5min', 'day'];
+    RETURN QUERY SELECT * FROM take_parts(p_ledger, p_names, p_numbers, p_revs, p_repairs);
+END $$;
+CREATE FUNCTION trafctl.note_drops(ledger_number integer, now_from bigint, completes bigint)
+RETURNS void LANGUAGE sql SECURITY DEFINER SET search_path = trafctl, pg_temp AS $$
+    UPDATE ledger l SET drops_from = now_from,
+        without_drops = CASE WHEN l.without_drops = completes THEN 0 ELSE l.without_drops END
+    WHERE l.number = ledger_number
+$$;
+";
+
+fn version_4() -> String {
+    let mut sql = VERSION_4.to_owned();
+    for table in TABLES.split_at(DROPPED_TABLE).1 {
+        sql.push_str(&schema::create_table(table));
+        sql.push_str(&schema::create_put(table));
+    }
+    sql.push_str(&schema::create_months(&TABLES));
+    sql.push_str(&schema::create_take("take_parts", &TABLES));
+    sql.push_str(&schema::create_digests("part_digests", &TABLES));
+    sql.push_str(&schema::create_take_over(&TABLES, ", without_drops = 0"));
+    sql
+}
 
 /// The key of the lock under which one process migrates.
 const LOCK: &str = "SELECT pg_advisory_xact_lock(1953654372)";

@@ -126,8 +126,8 @@ fn of(error: &Error) -> StoreError {
         Some(code) if ["08", "57", "53", "40", "55"].iter().any(|class| code.starts_with(class)) => {
             StoreError::Away(text(error))
         }
-        // No schema, no function, no table.
-        Some("3F000" | "42883" | "42P01") => StoreError::Unusable(format!(
+        // No schema, no function, no table, no column.
+        Some("3F000" | "42883" | "42P01" | "42703") => StoreError::Unusable(format!(
             "there is no store of this version ({}); run `trafctl store init` as the owner of the \
              database, or `trafctl store migrate` if it is older",
             text(error)
@@ -286,6 +286,14 @@ async fn put(client: &mut Client, batch: &Batch) -> Result<Put, Error> {
             ],
         )
         .await?;
+    let missing = batch.before.as_ref().map_or(0, |before| before.without_drops);
+    let completes = (batch.after.without_drops == 0).then_some(missing);
+    transaction
+        .query_typed(
+            "SELECT trafctl.note_drops($1, $2, $3)",
+            &[(&number, Type::INT4), (&extent.drops_from, Type::INT8), (&completes, Type::INT8)],
+        )
+        .await?;
     transaction.commit().await?;
     Ok(Put::Taken)
 }
@@ -301,7 +309,7 @@ async fn take(
     let revs: Vec<i64> = batch.contents.iter().map(|content| content.rev).collect();
     let rows = transaction
         .query_typed(
-            "SELECT name, number FROM trafctl.take($1, $2, $3, $4, $5)",
+            "SELECT name, number FROM trafctl.take_parts($1, $2, $3, $4, $5)",
             &[
                 (&ledger, Type::INT4),
                 (&names, Type::TEXT_ARRAY),
@@ -316,7 +324,7 @@ async fn take(
 
 impl Store for Postgres {
     async fn known(&mut self, ledger: &str) -> Result<Option<Known>, StoreError> {
-        let sql = "SELECT machine, changes, token, done, replaced_by FROM trafctl.known($1)";
+        let sql = "SELECT machine, changes, token, done, replaced_by, without_drops FROM trafctl.known($1)";
         let rows = Self::call(self.client.query_typed(sql, &[(&ledger, Type::TEXT)])).await?;
         Ok(rows.first().map(|row| Known {
             machine: row.get(0),
@@ -324,6 +332,7 @@ impl Store for Postgres {
             token: row.get(2),
             done: row.get(3),
             replaced_by: row.get(4),
+            without_drops: row.get(5),
             others: Vec::new(),
         }))
     }
@@ -352,7 +361,7 @@ impl Store for Postgres {
         units: Option<(i64, i64)>,
     ) -> Result<Vec<PartDigest>, StoreError> {
         let (from, until) = (units.map(|units| units.0), units.map(|units| units.1));
-        let sql = "SELECT at, name, number, rows, hash FROM trafctl.digests($1, $2, $3)";
+        let sql = "SELECT at, name, number, rows, hash FROM trafctl.part_digests($1, $2, $3)";
         let parameters: [(&(dyn ToSql + Sync), Type); 3] =
             [(&ledger, Type::TEXT), (&from, Type::INT8), (&until, Type::INT8)];
         let rows = Self::call(self.client.query_typed(sql, &parameters)).await?;

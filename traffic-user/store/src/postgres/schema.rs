@@ -5,14 +5,14 @@
 
 use std::fmt::Write as _;
 
-use traffic_ledger::{Kept, ShippedTable, TABLES};
+use traffic_ledger::{DROPPED_TABLE, Kept, ShippedTable, TABLES};
 
 use super::migrate::MIGRATIONS;
 
 /// The schema that holds everything.
 pub(super) const SCHEMA: &str = "trafctl";
 /// Its version, in `trafctl.store_version`.
-pub(super) const VERSION: i32 = 3;
+pub(super) const VERSION: i32 = 4;
 /// The role that may ship.
 pub(super) const SHIP_ROLE: &str = "trafctl_ship";
 /// The role that may read.
@@ -36,7 +36,7 @@ CREATE TABLE trafctl.part (
 
 /// Partitions are made apart and attached: to create them in place would wait for every reader.
 const MONTHS: &str = "
-CREATE FUNCTION trafctl.add_months(starts bigint[]) RETURNS void LANGUAGE plpgsql SECURITY DEFINER
+CREATE OR REPLACE FUNCTION trafctl.add_months(starts bigint[]) RETURNS void LANGUAGE plpgsql SECURITY DEFINER
 SET search_path = pg_catalog, trafctl, pg_temp AS $$
 DECLARE
     month timestamp; parent text; child text;
@@ -93,6 +93,11 @@ BEGIN
 END $$;
 ";
 
+/// The tables of version 1. Later ones come with the migrations.
+pub(super) fn first_tables() -> &'static [ShippedTable] {
+    TABLES.split_at(DROPPED_TABLE).0
+}
+
 /// A column's name in SQL.
 pub(super) fn quoted(name: &str) -> String {
     format!("\"{name}\"")
@@ -103,7 +108,9 @@ fn sql_type(name: &str, kept: Kept, table: &ShippedTable) -> &'static str {
     match (kept, name) {
         (Kept::Text, _) => "text",
         (Kept::Bytes, _) => "bytea",
-        (Kept::Integer, "level" | "class" | "family" | "fault") if table.is_of_units() => "smallint",
+        (Kept::Integer, "level" | "class" | "family" | "fault" | "reason") if table.is_of_units() => {
+            "smallint"
+        }
         (Kept::Integer, "container" | "interface" | "series") if table.is_of_units() => "integer",
         (Kept::Integer, _) => "bigint",
     }
@@ -114,7 +121,7 @@ pub(super) fn columns(table: &ShippedTable) -> impl Iterator<Item = (&'static st
     table.keys.iter().chain(table.values).copied()
 }
 
-fn create_table(table: &ShippedTable) -> String {
+pub(super) fn create_table(table: &ShippedTable) -> String {
     let key = |(name, kept): &(&'static str, Kept)| {
         format!("{} {} NOT NULL, ", quoted(name), sql_type(name, *kept, table))
     };
@@ -139,7 +146,7 @@ pub(super) fn put_function(table: &ShippedTable) -> String {
     format!("put_{}", table.name)
 }
 
-fn create_put(table: &ShippedTable) -> String {
+pub(super) fn create_put(table: &ShippedTable) -> String {
     let array = |kept| match kept {
         Kept::Integer => "bigint[]",
         Kept::Text => "text[]",
@@ -166,10 +173,17 @@ $$;\n",
     )
 }
 
+/// The function that adds partitions, for some tables.
+pub(super) fn create_months(tables: &[ShippedTable]) -> String {
+    let of_units = tables.iter().filter(|table| table.is_of_units());
+    let partitioned: Vec<String> = of_units.map(|table| format!("'{}'", table.name)).collect();
+    MONTHS.replace("{partitioned}", &partitioned.join(", "))
+}
+
 /// Decides which parts are newer than those in the store, and removes their former rows.
-fn create_take() -> String {
+pub(super) fn create_take(function: &str, tables: &[ShippedTable]) -> String {
     let mut removals = String::new();
-    for table in &TABLES {
+    for table in tables {
         let name = quoted(table.name);
         // Writing to a string cannot fail.
         let _done = if table.is_of_units() {
@@ -191,7 +205,7 @@ fn create_take() -> String {
         };
     }
     format!(
-        "CREATE FUNCTION trafctl.take(p_ledger integer, p_names text[], p_numbers bigint[], p_revs bigint[],
+        "CREATE FUNCTION trafctl.{function}(p_ledger integer, p_names text[], p_numbers bigint[], p_revs bigint[],
     p_repairs boolean) RETURNS TABLE (name text, number bigint) LANGUAGE plpgsql SECURITY DEFINER
 SET search_path = trafctl, pg_temp AS $$
 #variable_conflict use_column
@@ -232,8 +246,8 @@ fn line(table: &ShippedTable) -> String {
 }
 
 /// The digests of the parts of a ledger: of units from `p_from` to `p_until`, or of records if these are null.
-fn create_digests() -> String {
-    let selects: Vec<String> = TABLES
+pub(super) fn create_digests(function: &str, tables: &[ShippedTable]) -> String {
+    let selects: Vec<String> = tables
         .iter()
         .enumerate()
         .map(|(at, table)| {
@@ -254,7 +268,7 @@ fn create_digests() -> String {
         })
         .collect();
     format!(
-        "CREATE FUNCTION trafctl.digests(ledger_id text, p_from bigint, p_until bigint)
+        "CREATE FUNCTION trafctl.{function}(ledger_id text, p_from bigint, p_until bigint)
 RETURNS TABLE (at integer, name text, number bigint, rows bigint, hash text) LANGUAGE sql STABLE SECURITY DEFINER
 SET search_path = trafctl, pg_temp AS $$
 {}
@@ -264,9 +278,9 @@ $$;\n",
 }
 
 /// Only the owner may call this: it removes rows.
-fn create_take_over() -> String {
+pub(super) fn create_take_over(tables: &[ShippedTable], also_set: &str) -> String {
     let mut removals = String::new();
-    for table in &TABLES {
+    for table in tables {
         let keeps = if table.is_of_units() {
             " AND NOT (t.level = 0 AND t.start < coalesce(kept_from, t.start))"
         } else {
@@ -279,7 +293,7 @@ fn create_take_over() -> String {
         );
     }
     format!(
-        "CREATE FUNCTION trafctl.take_over(ledger_id text, place_id text, now_machine text, now_changes bigint,
+        "CREATE OR REPLACE FUNCTION trafctl.take_over(ledger_id text, place_id text, now_machine text, now_changes bigint,
     now_token text, kept_from bigint) RETURNS void LANGUAGE plpgsql SET search_path = trafctl, pg_temp AS $$
 DECLARE
     place ledger;
@@ -294,7 +308,7 @@ BEGIN
         AND NOT (t.name = '5min' AND t.number < coalesce(kept_from, t.number));
     DELETE FROM replaced r WHERE r.id = ledger_id;
     IF place_id <> ledger_id THEN INSERT INTO replaced VALUES (place_id, ledger_id); END IF;
-    UPDATE ledger l SET id = ledger_id, machine = now_machine, changes = now_changes, token = now_token, done = 0
+    UPDATE ledger l SET id = ledger_id, machine = now_machine, changes = now_changes, token = now_token, done = 0{also_set}
         WHERE l.number = place.number;
 END $$;\n"
     )
@@ -311,19 +325,14 @@ pub(super) fn create() -> String {
         );
     }
     sql.push_str(TABLES_OF_ITS_OWN);
-    let partitioned: Vec<String> =
-        TABLES.iter().filter(|table| table.is_of_units()).map(|table| format!("'{}'", table.name)).collect();
-    for table in &TABLES {
-        sql.push_str(&create_table(table));
-    }
-    sql.push_str(&MONTHS.replace("{partitioned}", &partitioned.join(", ")));
+    let tables = first_tables();
+    tables.iter().for_each(|table| sql.push_str(&create_table(table)));
+    sql.push_str(&create_months(tables));
     sql.push_str(LEDGERS);
-    for table in &TABLES {
-        sql.push_str(&create_put(table));
-    }
-    sql.push_str(&create_take());
-    sql.push_str(&create_digests());
-    sql.push_str(&create_take_over());
+    tables.iter().for_each(|table| sql.push_str(&create_put(table)));
+    sql.push_str(&create_take("take", tables));
+    sql.push_str(&create_digests("digests", tables));
+    sql.push_str(&create_take_over(tables, ""));
     sql.push_str(include_str!("views.sql"));
     sql.push_str("INSERT INTO trafctl.store_version VALUES (1);\n");
     sql.push_str(&migrations_after(1));
@@ -333,7 +342,7 @@ pub(super) fn create() -> String {
 /// What brings a store of a version to the present one.
 pub(super) fn migrations_after(version: i32) -> String {
     let mut sql = String::new();
-    MIGRATIONS.iter().filter(|step| step.0 > version).for_each(|step| sql.push_str(step.1));
+    MIGRATIONS.iter().filter(|step| step.0 > version).for_each(|step| sql.push_str(&step.1()));
     let _done = write!(
         sql,
         "UPDATE trafctl.store_version SET version = {VERSION};

@@ -125,7 +125,9 @@ async fn missing(store: &Postgres) -> Result<Vec<String>, StoreError> {
         }
     }
     let functions = traffic_ledger::TABLES.iter().map(schema::put_function);
-    let own = ["known", "begin_put", "end_put", "take", "digests", "take_over", "add_months", "note_extent"]
+    let own = ["known", "begin_put", "end_put", "take", "take_parts", "digests"]
+        .into_iter()
+        .chain(["part_digests", "take_over", "add_months", "note_extent", "note_drops"])
         .map(str::to_owned);
     for function in functions.chain(own) {
         let sql = "SELECT count(*) = 1 FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace

@@ -6,7 +6,7 @@ use traffic_ledger::{Ledger, LedgerError, StoredContainer, StoredLedger};
 use traffic_model::calendar::Calendar;
 
 use super::{
-    Reported,
+    Reported, drops_of,
     shares::{Shares, Tenants},
 };
 
@@ -22,6 +22,10 @@ pub(crate) struct LedgerRow {
     pub last_bucket: Option<i64>,
     pub last_reading_ms: Option<i64>,
     pub has_cluster_ids: bool,
+    /// Since when it records drops.
+    pub drops_from: Option<i64>,
+    /// Whether all of them are in the store.
+    pub has_all_drops: bool,
 }
 
 /// A container of a ledger.
@@ -75,6 +79,9 @@ pub(crate) struct Book {
     pub labels: HashMap<(i32, i64), String>,
     pub interfaces: HashMap<(i32, i64), i64>,
     pub periods: Vec<Period>,
+    /// Nodes whose drops are not all here.
+    pub without_drops: Vec<String>,
+    drops_from: Option<i64>,
     /// Whose the containers are, in a report by tenant. Its containers are then the tenants.
     pub shares: Option<Shares>,
 }
@@ -115,6 +122,9 @@ impl Book {
         if book.ledgers.is_empty() {
             return refuse("the store has no rows yet; run `trafctl ship` on the nodes".to_owned());
         }
+        let drops = book.extents.iter().map(|of| (of.node.as_str(), of.drops_from, of.has_all_drops));
+        let (drops_from, without_drops) = drops_of(&drops.collect::<Vec<_>>());
+        (book.drops_from, book.without_drops) = (drops_from, without_drops);
         book.has_prefixes = book.has_several() && book.extents.iter().any(|extent| !extent.has_cluster_ids);
         Ok(book)
     }
@@ -264,6 +274,7 @@ impl Book {
             recorded: (begin, with_rows().map(|extent| extent.recorded.1).max().unwrap_or(begin)),
             last_bucket: self.extents.iter().filter_map(|extent| extent.last_bucket).max(),
             last_reading_ms: self.extents.iter().filter_map(|extent| extent.last_reading_ms).max(),
+            drops_from: self.drops_from,
             calendar,
             days,
             months,

@@ -32,7 +32,12 @@ impl Simulated for Fake {
         let random = fastrand::Rng::with_seed(seed);
         // A batch is several calls, of which two add parts.
         let (fails, adds_left) = (fails * 4, puts.saturating_mul(2));
-        Replacing::new(Connection { tables: Rc::clone(self), random, fails, adds_left })
+        let takes_drops = !self.borrow().is_old;
+        Replacing::new(Connection { tables: Rc::clone(self), random, fails, adds_left, takes_drops })
+    }
+
+    fn set_old(&self, is_old: bool) {
+        self.borrow_mut().is_old = is_old;
     }
 
     fn ledgers(&self) -> BTreeMap<String, OfLedger> {
@@ -134,6 +139,7 @@ pub struct Connection {
     fails: usize,
     /// After so many insertions of parts, every one fails.
     adds_left: usize,
+    takes_drops: bool,
 }
 
 fn lost<T>() -> Result<T, StoreError> {
@@ -201,6 +207,10 @@ impl Connection {
 }
 
 impl Engine for Connection {
+    fn takes_drops(&self) -> bool {
+        self.takes_drops
+    }
+
     async fn adoptions(&mut self, ledger: &str) -> Result<Vec<Adoption>, StoreError> {
         let own = |tables: &Tables| {
             tables.adoptions.iter().filter(|adoption| adoption.ledger == ledger).cloned().collect()
@@ -213,10 +223,12 @@ impl Engine for Connection {
     }
 
     async fn note(&mut self, notes: Notes<'_>) -> Result<(), StoreError> {
-        let note = |seen, number| Note { place: notes.place, ledger: notes.ledger.to_owned(), seen, number };
+        let (place, ledger) = (notes.place, notes.ledger.to_owned());
+        let note = |seen, number| Note { place, ledger: ledger.clone(), seen, is_of_drops: false, number };
         let Seen { changes, token, machine } = notes.seen.clone();
         let mut all = vec![note(Some((machine, token)), changes)];
         all.extend(notes.done.map(|done| note(None, done)));
+        all.extend(notes.has_drops.then(|| Note { is_of_drops: true, ..note(None, 0) }));
         self.insert(vec![Insertion::Notes(all)]).await
     }
 

@@ -1,6 +1,10 @@
 //! The plainest store that is right, and a connection to it that fails.
 
-use std::{cell::RefCell, collections::BTreeMap, rc::Rc};
+use std::{
+    cell::{Cell as StdCell, RefCell},
+    collections::BTreeMap,
+    rc::Rc,
+};
 
 use traffic_ledger::{Cell, Content};
 
@@ -28,26 +32,55 @@ pub trait Simulated: Default {
     /// A while passes, such as a restore takes: no note of before arrives after it.
     fn settle(&self) {}
 
+    /// Whether it was made before there were drops. A connection stays as it was.
+    fn set_old(&self, is_old: bool);
+
+    /// A connection of a shipper that knows no drops, to a store that has them.
+    fn connect_older(&self, _seed: u64) -> Option<Self::Connection> {
+        None
+    }
+
     /// Alters, removes or adds one row of a part.
     fn alter(&self, random: &mut fastrand::Rng) -> (String, i64);
 }
 
-pub type Model = Rc<RefCell<BTreeMap<String, OfLedger>>>;
+#[derive(Clone, Debug, Default)]
+pub struct Model {
+    ledgers: Rc<RefCell<BTreeMap<String, OfLedger>>>,
+    is_old: Rc<StdCell<bool>>,
+}
 
 impl Simulated for Model {
     type Connection = Connection;
 
     fn connect(&self, seed: u64, fails: usize, puts: usize) -> Connection {
         let random = fastrand::Rng::with_seed(seed);
-        Connection { model: Rc::clone(self), random, fails, late: Vec::new(), puts_left: puts }
+        let takes_drops = !self.is_old.get();
+        Connection {
+            model: Rc::clone(&self.ledgers),
+            random,
+            fails,
+            late: Vec::new(),
+            puts_left: puts,
+            takes_drops,
+        }
+    }
+
+    fn set_old(&self, is_old: bool) {
+        self.is_old.set(is_old);
+    }
+
+    fn connect_older(&self, seed: u64) -> Option<Connection> {
+        let connection = self.connect(seed, 4, usize::MAX);
+        connection.takes_drops.then_some(Connection { takes_drops: false, ..connection })
     }
 
     fn ledgers(&self) -> BTreeMap<String, OfLedger> {
-        self.borrow().clone()
+        self.ledgers.borrow().clone()
     }
 
     fn alter(&self, random: &mut fastrand::Rng) -> (String, i64) {
-        let mut model = self.borrow_mut();
+        let mut model = self.ledgers.borrow_mut();
         let of = model.values_mut().next().unwrap();
         let kept: Vec<_> =
             of.parts.iter().filter(|part| !part.1.rows.is_empty()).map(|part| part.0.clone()).collect();
@@ -81,7 +114,7 @@ enum Fate {
 
 /// A connection.
 pub struct Connection {
-    pub model: Model,
+    pub model: Rc<RefCell<BTreeMap<String, OfLedger>>>,
     pub random: fastrand::Rng,
     /// One call in this many fails; 0 for none.
     pub fails: usize,
@@ -89,6 +122,8 @@ pub struct Connection {
     pub late: Vec<Batch>,
     /// After so many more puts, every put fails.
     pub puts_left: usize,
+    /// Otherwise the store or the shipper is older than drops.
+    pub takes_drops: bool,
 }
 
 impl Connection {
@@ -112,10 +147,13 @@ impl Connection {
     }
 }
 
-fn put(ledgers: &mut BTreeMap<String, OfLedger>, batch: &Batch) -> Put {
-    if ledgers.get(&batch.ledger).map(|of| &of.known) != batch.before.as_ref() {
+fn put(ledgers: &mut BTreeMap<String, OfLedger>, batch: &Batch, takes_drops: bool) -> Put {
+    let missing = ledgers.get(&batch.ledger).map_or(0, |of| of.known.without_drops);
+    let before = batch.before.clone().map(|known| Known { without_drops: missing, ..known });
+    if ledgers.get(&batch.ledger).map(|of| &of.known) != before.as_ref() {
         return Put::Moved;
     }
+    let batch = &if takes_drops { batch.clone() } else { batch.without_drops() };
     let of = ledgers.entry(batch.ledger.clone()).or_default();
     assert!(batch.after.changes >= of.known.changes && batch.after.done >= of.known.done, "{batch:?} {of:?}");
     for content in &batch.contents {
@@ -126,11 +164,22 @@ fn put(ledgers: &mut BTreeMap<String, OfLedger>, batch: &Batch) -> Put {
             of.parts.insert(key, content.clone());
         }
     }
-    of.known = batch.after.clone();
+    let completes = batch.after.without_drops == 0
+        && batch.before.as_ref().map_or(0, |known| known.without_drops) == missing;
+    let without_drops = match takes_drops {
+        true if completes => 0,
+        true => missing,
+        false => missing + 1,
+    };
+    of.known = Known { without_drops, ..batch.after.clone() };
     Put::Taken
 }
 
 impl Store for Connection {
+    fn takes_drops(&self) -> bool {
+        self.takes_drops
+    }
+
     async fn known(&mut self, ledger: &str) -> Result<Option<Known>, StoreError> {
         self.call(|ledgers| ledgers.get(ledger).map(|of| of.known.clone()))
     }
@@ -143,12 +192,13 @@ impl Store for Connection {
         // Another shipper's batch, written long ago, arrives now, and once more.
         if !self.late.is_empty() && self.random.bool() {
             let late = self.late.swap_remove(self.random.usize(..self.late.len()));
-            put(&mut self.model.borrow_mut(), &late);
+            put(&mut self.model.borrow_mut(), &late, self.takes_drops);
         }
         if self.random.u8(..4) == 0 {
             self.late.push(batch.clone());
         }
-        self.call(|ledgers| put(ledgers, batch))
+        let takes_drops = self.takes_drops;
+        self.call(|ledgers| put(ledgers, batch, takes_drops))
     }
 
     async fn take_over(&mut self, takeover: &Takeover) -> Result<(), StoreError> {

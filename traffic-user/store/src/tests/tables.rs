@@ -33,6 +33,8 @@ pub struct Note {
     pub ledger: String,
     /// Machine and token of a number that was seen; otherwise it is done.
     pub seen: Option<(Option<String>, Option<String>)>,
+    /// Whether all drops are there, and no number is noted.
+    pub is_of_drops: bool,
     pub number: i64,
 }
 
@@ -49,6 +51,8 @@ pub struct Tables {
     pub rows: Vec<Row>,
     pub notes: Vec<Note>,
     pub adoptions: Vec<Adoption>,
+    /// Whether they were made before there were drops.
+    pub is_old: bool,
     /// Sent long ago, and still on the way.
     pub late: Vec<Insertion>,
 }
@@ -117,6 +121,10 @@ impl Tables {
     pub fn progress(&self, place: u64) -> Progress {
         let mut progress = Progress::default();
         for note in self.notes.iter().filter(|note| note.place == place) {
+            if note.is_of_drops {
+                progress.has_drops = true;
+                continue;
+            }
             let Some((machine, token)) = &note.seen else {
                 progress.done = progress.done.max(note.number);
                 continue;

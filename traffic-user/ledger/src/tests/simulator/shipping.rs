@@ -92,7 +92,7 @@ impl Store {
             [(0, traffic_model::calendar::Level::FiveMinutes), (2, traffic_model::calendar::Level::Day)]
         {
             let from = if level == 0 { kept_from.unwrap_or(i64::MIN) } else { i64::MIN };
-            for kind in &KINDS {
+            for (_, kind) in &KINDS {
                 let expected = rows(ledger, kind, &kind.table(table_level), from);
                 let found = self.rows(level, kind, from);
                 assert_eq!(found, expected, "the store's {} of level {level}", kind.name);

@@ -5,12 +5,12 @@
 
 use std::collections::{BTreeSet, HashMap};
 
-use traffic_ledger::{LedgerError, LineKey, StoredQuery};
+use traffic_ledger::{CountedOrDropped, LedgerError, StoredQuery};
 
 use super::{
     Reader, Row,
     days::cut,
-    sums::{FIGURES, Sum, Sums, add_up, class_group, classes_filter, family_group, sums_of},
+    sums::{FIGURES, Rows, Sum, Sums, add_up, class_group, classes_filter, family_group, reason, sums_of},
     value,
 };
 use crate::read::{key, pieces::Pieces, shares::Shares};
@@ -70,22 +70,23 @@ impl<'a> Reading<'a> {
     }
 }
 
-pub(super) fn traffic(
+/// Rows of containers, classes and families, by tenant.
+pub(super) fn classed(
     reader: &Reader,
     shares: &Shares,
-    query: &StoredQuery<'_>,
-) -> Result<Vec<(LineKey, Sums)>, LedgerError> {
+    (query, rows): (&StoredQuery<'_>, Rows),
+) -> Result<Vec<CountedOrDropped>, LedgerError> {
     let mut all = Vec::new();
     let (class, family) = (class_group(query.split.class), family_group(query.split.family));
     for pass in passes(shares, query) {
-        let reading = Reading::new(reader, query, &pass, true)?;
+        let reading = Reading::new(reader, query, &pass, rows.uses_closed)?;
         let classes = classes_filter(query.classes);
         let filter = format!("{classes} AND {}", reader.of_pairs("place, container", &pass.members));
-        let sum = Sum { table: "traffic", groups: &["container", class, family], filter };
+        let sum = Sum { table: rows.table, groups: &["container", class, family, rows.reason], filter };
         for piece in &reading.pieces.rows {
             for (step, values, ledger, sums) in add_up(reader, &reading.query, piece, &sum)? {
                 if let Some((step, shown)) = reading.place(step, (ledger, values[0])) {
-                    all.push((key(step, shown, values[1], values[2]), sums));
+                    all.push((key(step, shown, values[1], values[2]), reason(values[3]), sums));
                 }
             }
         }
@@ -106,7 +107,7 @@ pub(super) fn traffic(
                 continue;
             };
             if let Some((step, shown)) = reading.place(one.step, (ledger, value(&row, 2)?)) {
-                all.push((key(step, shown, value(&row, 3)?, value(&row, 4)?), sums_of(&row, 5)?));
+                all.push((key(step, shown, value(&row, 3)?, value(&row, 4)?), None, sums_of(&row, 5)?));
             }
         }
     }

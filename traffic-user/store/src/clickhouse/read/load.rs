@@ -54,9 +54,28 @@ fn ledgers(reader: &mut Reader) -> Result<Vec<LedgerRow>, LedgerError> {
             last_bucket: optional(&row, 6)?,
             last_reading_ms: optional(&row, 7)?,
             has_cluster_ids: text(&row, 8) == "cluster",
+            ..LedgerRow::default()
         });
     }
+    if reader.server.has_drops {
+        drops(reader, &mut all)?;
+    }
     Ok(all)
+}
+
+/// Since when the ledgers record drops, and whether all of these are here.
+fn drops(reader: &Reader, all: &mut [LedgerRow]) -> Result<(), LedgerError> {
+    let sql = format!(
+        "SELECT place, begun FROM {}.progress FINAL WHERE what = 'drops'",
+        quoted(reader.server.database())
+    );
+    for row in reader.ask(&sql)? {
+        let ledger = reader.ledger(&row, 0)?;
+        let Some(of) = all.iter_mut().find(|one| one.number == ledger) else { continue };
+        of.has_all_drops = true;
+        of.drops_from = Some(value(&row, 1)?).filter(|from| *from != 0);
+    }
+    Ok(())
 }
 
 /// Start of the first five minutes that the store has.

@@ -19,8 +19,8 @@ use std::{collections::HashMap, time::Duration};
 
 use tokio::runtime::Runtime;
 use traffic_ledger::{
-    ClosedPeriod, Gap, InterfaceSums, Ledger, LedgerError, LineKey, PeriodAdjustment, Ranking, Rates, Signed,
-    StoredQuery, StoredRows,
+    ClosedPeriod, CountedOrDropped, Gap, InterfaceSums, Ledger, LedgerError, LineKey, PeriodAdjustment,
+    Ranking, Rates, Signed, StoredQuery, StoredRows,
 };
 
 use super::{ClickHouse, Http, http::number, sql, target::Target};
@@ -149,7 +149,7 @@ impl Reader {
 
     /// The rows of a table that count, for a FROM.
     fn rows_of(&self, entity: &str, filter: &str) -> String {
-        let units = matches!(entity, "unit" | "traffic" | "fault" | "passed" | "span");
+        let units = matches!(entity, "unit" | "traffic" | "fault" | "passed" | "span" | "dropped");
         let rows = sql::counted(self.server.tables(), units, filter);
         format!("{rows} AND entity = '{entity}'")
     }
@@ -163,6 +163,14 @@ impl Reader {
 impl StoredRows for Reader {
     fn traffic(&self, query: &StoredQuery<'_>) -> Result<Vec<(LineKey, [u64; 4])>, LedgerError> {
         sums::traffic(self, query)
+    }
+
+    fn drops(&self, query: &StoredQuery<'_>) -> Result<Vec<CountedOrDropped>, LedgerError> {
+        sums::drops(self, query)
+    }
+
+    fn nodes_without_drops(&self) -> Vec<String> {
+        self.book.without_drops.clone()
     }
 
     fn faults(&self, query: &StoredQuery<'_>) -> Result<[u64; 4], LedgerError> {

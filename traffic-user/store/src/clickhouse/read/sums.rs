@@ -1,6 +1,6 @@
 //! Sums, added up by the server.
 
-use traffic_ledger::{InterfaceSums, LedgerError, LineKey, StoredQuery};
+use traffic_ledger::{CountedOrDropped, InterfaceSums, LedgerError, LineKey, StoredQuery};
 
 use super::{Reader, Row, by_tenant, days::cut, list, value};
 use crate::read::{key, pieces::Piece};
@@ -102,18 +102,60 @@ fn interfaces_filter(reader: &Reader, query: &StoredQuery<'_>) -> Result<String,
     Ok(format!(" AND {}", reader.of_pairs("place, interface", &pairs)))
 }
 
+/// Rows of containers, classes and families.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Rows {
+    pub table: &'static str,
+    /// The expression for the reason: -1 where there is none.
+    pub reason: &'static str,
+    /// Whether the frozen rows of closed months answer for them.
+    pub uses_closed: bool,
+}
+
+const COUNTED: Rows = Rows { table: "traffic", reason: "toInt64(-1)", uses_closed: false };
+/// Their reason is in the column of faults.
+const DROPPED: Rows = Rows { table: "dropped", reason: "toInt64(fault)", uses_closed: false };
+
 pub(super) fn traffic(reader: &Reader, query: &StoredQuery<'_>) -> Result<Vec<(LineKey, Sums)>, LedgerError> {
-    if let Some(shares) = &reader.book.shares {
-        return by_tenant::traffic(reader, shares, query);
+    let rows = classed(reader, query, Rows { uses_closed: true, ..COUNTED })?;
+    Ok(rows.into_iter().map(|(key, _, sums)| (key, sums)).collect())
+}
+
+pub(super) fn drops(reader: &Reader, query: &StoredQuery<'_>) -> Result<Vec<CountedOrDropped>, LedgerError> {
+    if !reader.server.has_drops {
+        return Err(LedgerError::Store(
+            "the schema of the store is older than drops; run `trafctl store migrate` as the owner of the database"
+                .to_owned(),
+        ));
     }
-    let found = cut(reader, query, true)?;
-    let groups = ["container", class_group(query.split.class), family_group(query.split.family)];
+    let mut all = classed(reader, query, COUNTED)?;
+    all.extend(classed(reader, query, DROPPED)?);
+    Ok(all)
+}
+
+/// The reason of a row, which has -1 where there is none.
+pub(super) fn reason(value: i64) -> Option<i64> {
+    (value >= 0).then_some(value)
+}
+
+fn classed(
+    reader: &Reader,
+    query: &StoredQuery<'_>,
+    rows: Rows,
+) -> Result<Vec<CountedOrDropped>, LedgerError> {
+    if let Some(shares) = &reader.book.shares {
+        return by_tenant::classed(reader, shares, (query, rows));
+    }
+    let found = cut(reader, query, rows.uses_closed)?;
+    let (class, family) = (class_group(query.split.class), family_group(query.split.family));
+    let groups = ["container", class, family, rows.reason];
     let filter = classes_filter(query.classes) + &containers_filter(reader, query, "place, container");
-    let sum = Sum { table: "traffic", groups: &groups, filter };
+    let sum = Sum { table: rows.table, groups: &groups, filter };
     let mut all = Vec::new();
     for piece in &found.rows {
         for (step, values, ledger, sums) in add_up(reader, query, piece, &sum)? {
-            all.push((key(step, reader.book.container(ledger, values[0]), values[1], values[2]), sums));
+            let key = key(step, reader.book.container(ledger, values[0]), values[1], values[2]);
+            all.push((key, reason(values[3]), sums));
         }
     }
     if found.closed.is_empty() {
@@ -134,7 +176,7 @@ pub(super) fn traffic(reader: &Reader, query: &StoredQuery<'_>) -> Result<Vec<(L
         let closed = found.closed.iter().find(|one| (one.ledger, one.period) == (ledger, period));
         let step = closed.map_or(0, |one| one.step);
         let container = reader.book.container(ledger, value(&row, 2)?);
-        all.push((key(step, container, value(&row, 3)?, value(&row, 4)?), sums_of(&row, 5)?));
+        all.push((key(step, container, value(&row, 3)?, value(&row, 4)?), None, sums_of(&row, 5)?));
     }
     Ok(all)
 }

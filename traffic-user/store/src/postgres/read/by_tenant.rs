@@ -6,13 +6,16 @@
 use std::collections::HashMap;
 
 use tokio_postgres::types::Type;
-use traffic_ledger::{LedgerError, LineKey, StoredQuery};
+use traffic_ledger::{CountedOrDropped, LedgerError, StoredQuery};
 
 use super::{
     Parameter, Reader,
     pieces::{Piece, Pieces, pieces},
     shares::{self, Columns},
-    sums::{FIGURES, Sums, class_group, classes_filter, closed_columns, family_group, key, step_of, sums_of},
+    sums::{
+        FIGURES, Rows, Sums, class_group, classes_filter, closed_columns, family_group, key, reason, step_of,
+        sums_of,
+    },
 };
 use crate::read::shares::{Share, Shares};
 
@@ -76,25 +79,32 @@ fn of_piece<'p>(piece: &'p Piece, query: &'p StoredQuery<'_>) -> [Parameter<'p>;
     ]
 }
 
-pub(super) fn traffic(reader: &Reader, query: &StoredQuery<'_>) -> Result<Vec<(LineKey, Sums)>, LedgerError> {
+/// Rows of containers, classes and families, by tenant.
+pub(super) fn classed(
+    reader: &Reader,
+    query: &StoredQuery<'_>,
+    rows: Rows,
+) -> Result<Vec<CountedOrDropped>, LedgerError> {
+    let Rows { table, reason: of_reason, uses_closed } = rows;
     let (class, family) = (class_group(query.split.class), family_group(query.split.family));
     let filter = classes_filter(query.classes);
     let mut all = Vec::new();
     let mut take = |sql: &str, parameters: &[Parameter<'_>]| -> Result<(), LedgerError> {
         for row in &reader.rows(sql, parameters)? {
-            all.push((key(step_of(row), row.get(1), row.get(2), row.get(3)), sums_of(row, 4)?));
+            let key = key(step_of(row), row.get(1), row.get(2), row.get(3));
+            all.push((key, reason(row.get(4)), sums_of(row, 5)?));
         }
         Ok(())
     };
-    for Pass { columns, pieces } in passes(reader, query, true)? {
+    for Pass { columns, pieces } in passes(reader, query, uses_closed)? {
         for piece in &pieces.rows {
             // `+ 0`: as in `rates`, one look at the rows for all containers.
             let sql = format!(
-                "SELECT width_bucket(t.start, $4) - 1, s.shown, {class}, {family}, {FIGURES}
-                 FROM trafctl.traffic t JOIN {SHARES} ON t.ledger = s.ledger AND t.container + 0 = s.number
+                "SELECT width_bucket(t.start, $4) - 1, s.shown, {class}, {family}, {of_reason}, {FIGURES}
+                 FROM trafctl.{table} t JOIN {SHARES} ON t.ledger = s.ledger AND t.container + 0 = s.number
                      AND t.start + 0 >= s.begun AND t.start + 0 < s.ended
                  WHERE t.level = {} AND t.ledger = ANY($1) AND t.start >= $2 AND t.start < $3{filter}
-                 GROUP BY 1, 2, 3, 4",
+                 GROUP BY 1, 2, 3, 4, 5",
                 piece.level
             );
             let four = of_piece(piece, query);
@@ -105,7 +115,7 @@ pub(super) fn traffic(reader: &Reader, query: &StoredQuery<'_>) -> Result<Vec<(L
         }
         let (ledgers, periods, steps, starts) = closed_columns(&pieces.closed);
         let sql = format!(
-            "SELECT c.step::int, s.shown, {class}, {family}, {FIGURES} FROM trafctl.closed_row t
+            "SELECT c.step::int, s.shown, {class}, {family}, (-1)::bigint, {FIGURES} FROM trafctl.closed_row t
              JOIN unnest($1::int[], $2::bigint[], $3::bigint[], $4::bigint[]) c(ledger, period, step, start)
                  ON t.ledger = c.ledger AND t.period = c.period
              JOIN {SHARES} ON t.ledger = s.ledger AND t.number = s.number

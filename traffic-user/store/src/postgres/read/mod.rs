@@ -24,8 +24,8 @@ use tokio_postgres::{
     types::{ToSql, Type},
 };
 use traffic_ledger::{
-    ClosedPeriod, Gap, InterfaceSums, Ledger, LedgerError, LineKey, PeriodAdjustment, Ranking, Rates, Signed,
-    StoredQuery, StoredRows,
+    ClosedPeriod, CountedOrDropped, Gap, InterfaceSums, Ledger, LedgerError, LineKey, PeriodAdjustment,
+    Ranking, Rates, Signed, StoredQuery, StoredRows,
 };
 
 use super::{Postgres, Target, of, text};
@@ -75,6 +75,8 @@ struct Reader {
     /// Whose the containers are, in a report by tenant. Its containers are then the tenants.
     shares: Option<Shares>,
     interfaces: HashMap<(i32, i64), i64>,
+    /// Nodes whose drops are not all here.
+    without_drops: Vec<String>,
     periods: Vec<Period>,
     /// Months (UTC) whose rows are there, as partitions are named.
     partitions: Vec<String>,
@@ -112,6 +114,7 @@ pub fn open_ledger(target: &Target, reported: &Reported<'_>) -> Result<Ledger, S
         own_labels: HashMap::new(),
         shares: None,
         interfaces: HashMap::new(),
+        without_drops: Vec::new(),
         periods: Vec::new(),
         partitions: Vec::new(),
     };
@@ -176,6 +179,14 @@ impl Reader {
 impl StoredRows for Reader {
     fn traffic(&self, query: &StoredQuery<'_>) -> Result<Vec<(LineKey, [u64; 4])>, LedgerError> {
         sums::traffic(self, query)
+    }
+
+    fn drops(&self, query: &StoredQuery<'_>) -> Result<Vec<CountedOrDropped>, LedgerError> {
+        sums::drops(self, query)
+    }
+
+    fn nodes_without_drops(&self) -> Vec<String> {
+        self.without_drops.clone()
     }
 
     fn faults(&self, query: &StoredQuery<'_>) -> Result<[u64; 4], LedgerError> {

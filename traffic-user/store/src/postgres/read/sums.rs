@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use tokio_postgres::{Row, types::Type};
-use traffic_ledger::{InterfaceSums, LedgerError, LineKey, StoredQuery};
+use traffic_ledger::{CountedOrDropped, InterfaceSums, LedgerError, LineKey, StoredQuery};
 
 use super::{
     Reader, by_tenant,
@@ -129,18 +129,49 @@ fn interfaces_filter(query: &StoredQuery<'_>) -> String {
     }
 }
 
+/// Rows of containers, classes and families.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Rows {
+    pub table: &'static str,
+    /// The expression for the reason: -1 where there is none.
+    pub reason: &'static str,
+    /// Whether the frozen rows of closed months answer for them.
+    pub uses_closed: bool,
+}
+
+const NO_REASON: &str = "(-1)::bigint";
+const COUNTED: Rows = Rows { table: "traffic", reason: NO_REASON, uses_closed: false };
+const DROPPED: Rows = Rows { table: "dropped", reason: "t.reason::bigint", uses_closed: false };
+
 pub(super) fn traffic(reader: &Reader, query: &StoredQuery<'_>) -> Result<Vec<(LineKey, Sums)>, LedgerError> {
+    let rows = classed(reader, query, Rows { uses_closed: true, ..COUNTED })?;
+    Ok(rows.into_iter().map(|(key, _, sums)| (key, sums)).collect())
+}
+
+pub(super) fn drops(reader: &Reader, query: &StoredQuery<'_>) -> Result<Vec<CountedOrDropped>, LedgerError> {
+    let mut all = classed(reader, query, COUNTED)?;
+    all.extend(classed(reader, query, DROPPED)?);
+    Ok(all)
+}
+
+fn classed(
+    reader: &Reader,
+    query: &StoredQuery<'_>,
+    rows: Rows,
+) -> Result<Vec<CountedOrDropped>, LedgerError> {
     if reader.shares.is_some() {
-        return by_tenant::traffic(reader, query);
+        return by_tenant::classed(reader, query, rows);
     }
-    let found = pieces(reader, query, true)?;
-    let groups = ["t.container::bigint", class_group(query.split.class), family_group(query.split.family)];
+    let found = pieces(reader, query, rows.uses_closed)?;
+    let (class, family) = (class_group(query.split.class), family_group(query.split.family));
+    let groups = ["t.container::bigint", class, family, rows.reason];
     let filter = classes_filter(query.classes) + &containers_filter(query);
-    let sum = Sum { table: "traffic", groups: &groups, filter };
+    let sum = Sum { table: rows.table, groups: &groups, filter };
     let mut all = Vec::new();
     for piece in &found.rows {
         for (step, values, ledger, sums) in add_up(reader, query, piece, &sum)? {
-            all.push((key(step, reader.container(ledger, values[0]), values[1], values[2]), sums));
+            let key = key(step, reader.container(ledger, values[0]), values[1], values[2]);
+            all.push((key, reason(values[3]), sums));
         }
     }
     if found.closed.is_empty() {
@@ -170,9 +201,14 @@ pub(super) fn traffic(reader: &Reader, query: &StoredQuery<'_>) -> Result<Vec<(L
     )?;
     for row in &rows {
         let container = reader.container(row.get(1), row.get(2));
-        all.push((key(step_of(row), container, row.get(3), row.get(4)), sums_of(row, 5)?));
+        all.push((key(step_of(row), container, row.get(3), row.get(4)), None, sums_of(row, 5)?));
     }
     Ok(all)
+}
+
+/// The reason of a row, which has -1 where there is none.
+pub(super) fn reason(value: i64) -> Option<i64> {
+    (value >= 0).then_some(value)
 }
 
 /// Ledgers, periods, steps and starts of closed months.

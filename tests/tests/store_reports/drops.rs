@@ -1,0 +1,140 @@
+//! Stores from before there were drops: what is shipped to them, and what they get after their migration.
+
+use anyhow::{Result, ensure};
+use traffic_ledger::{By, ReportQuery, Split};
+use traffic_model::calendar::Calendar;
+use traffic_store::{AnyStore, Shipper, Target, Verified, verify};
+use traffic_tests::{
+    Namespace,
+    clickhouse::ClickHouse,
+    clickhouse_cluster::{CLUSTER, ClickHouseCluster, Shape},
+    postgres::Postgres,
+};
+
+use crate::{
+    Server, block_on, new_store,
+    random_node::{Habits, RandomNode},
+};
+
+/// What version 4 of the schema added, taken away again.
+const AS_VERSION_3: &str = "
+    drop table trafctl.dropped; drop function trafctl.put_dropped; drop function trafctl.take_parts;
+    drop function trafctl.part_digests; drop function trafctl.note_drops;
+    alter table trafctl.ledger drop column drops_from, drop column without_drops;
+    update trafctl.store_version set version = 3";
+
+fn node(name: &str) -> Result<RandomNode> {
+    let mut random = fastrand::Rng::with_seed(11);
+    let mut node = RandomNode::new(name, Calendar::utc(), &mut random)?;
+    node.live(Habits { is_late: true, drains: 60 }, &mut random)?;
+    Ok(node)
+}
+
+fn verified(node: &RandomNode, target: &Target) -> Result<Verified> {
+    block_on(async {
+        let mut store = AnyStore::connect(target).await?;
+        let shipper = Shipper { ledger: &node.ledger, machine: None, node: &node.about };
+        anyhow::Ok(verify(&shipper, &mut store, false).await?)
+    })?
+}
+
+fn query() -> ReportQuery {
+    let split = Split { class: true, direction: true, family: true };
+    ReportQuery { by: By::Day, split, ..ReportQuery::default() }
+}
+
+/// Ledger and store have the same rows, and report the same drops.
+fn is_equal(node: &RandomNode, target: &Target) -> Result<()> {
+    let found = verified(node, target)?;
+    ensure!(found.has_drops && found.differences.is_empty() && found.parts > 50, "{found:?}");
+    let expected = node.ledger.report_drops(&query())?;
+    ensure!(expected.total.has_drops() && node.stored(target)?.report_drops(&query())? == expected);
+    Ok(())
+}
+
+#[test]
+fn drops_come_to_postgresql_with_its_migration_and_after_older_shippers() -> Result<()> {
+    let namespace = Namespace::new("store-drops")?;
+    let server = Postgres::start(&namespace, &["-c", "fsync=off"])?;
+    let target = new_store(&server)?;
+    let node = node("n1")?;
+    node.ship(&target)?;
+    is_equal(&node, &target)?;
+    // As a store that was shipped to before.
+    server.query(AS_VERSION_3)?;
+    let refused = node.ship(&target).err().map(|error| error.to_string());
+    ensure!(refused.as_ref().is_some_and(|text| text.contains("trafctl store migrate")), "{refused:?}");
+    block_on(target.migrate(None))??;
+    let report = node.stored(&target)?.report_drops(&query())?;
+    ensure!(report.nodes_without_drops == ["n1"] && !report.total.has_drops(), "{report:?}");
+    ensure!(!verified(&node, &target)?.differences.is_empty());
+    node.ship(&target)?;
+    is_equal(&node, &target)?;
+    // A shipper from before brings units, which lose their drops. It is updated later.
+    server.query(
+        "select t.* from trafctl.ledger l, lateral (select array_agg(p.number) numbers, array_agg(p.rev) revs
+             from (select distinct p.number, p.rev from trafctl.dropped d join trafctl.part p on p.ledger = d.ledger
+                 and p.name = '5min' and p.number = d.start where d.level = 0 order by 1 limit 3) p) p,
+             trafctl.take(l.number, array['5min', '5min', '5min'], p.numbers, p.revs, true) t",
+    )?;
+    ensure!(server.query("select without_drops from trafctl.ledger")? == "1");
+    ensure!(node.stored(&target)?.report_drops(&query())?.nodes_without_drops == ["n1"]);
+    node.ship(&target)?;
+    ensure!(server.query("select without_drops from trafctl.ledger")? == "0");
+    is_equal(&node, &target)
+}
+
+/// Makes a store as it was before there were drops.
+fn older(server: &impl Server, run: impl Fn(&str) -> Result<String>) -> Result<Target> {
+    let target = server.emptied()?;
+    for sql in block_on(target.statements(server.cluster()))?? {
+        let sql = sql.replace(", 'dropped' = 19", "").replace(", 'drops' = 3", "");
+        let sql = sql.replace("VALUES (3)", "VALUES (2)");
+        if !sql.contains("'dropped'") {
+            run(&sql)?;
+        }
+    }
+    Ok(target)
+}
+
+fn comes_with_the_migration(target: &Target, cluster: Option<&str>) -> Result<()> {
+    let node = node("n1")?;
+    node.ship(target)?;
+    let found = verified(&node, target)?;
+    ensure!(!found.has_drops && found.differences.is_empty() && found.parts > 50, "{found:?}");
+    ensure!(node.stored(target)?.report(&query())? == node.ledger.report(&query())?);
+    let refused = node.stored(target)?.report_drops(&query()).err().map(|error| error.to_string());
+    ensure!(refused.as_ref().is_some_and(|text| text.contains("trafctl store migrate")), "{refused:?}");
+    for from in [2, 3] {
+        let migrated = block_on(target.migrate(cluster))??;
+        ensure!((migrated.from, migrated.to) == (from, 3), "{migrated:?}");
+    }
+    let report = node.stored(target)?.report_drops(&query())?;
+    ensure!(report.nodes_without_drops == ["n1"], "{report:?}");
+    node.ship(target)?;
+    is_equal(&node, target)
+}
+
+#[test]
+fn drops_come_to_clickhouse_with_its_migration() -> Result<()> {
+    let namespace = Namespace::new("ch-drops")?;
+    let server = ClickHouse::start(&namespace, None)?;
+    namespace.enter(|| {
+        let target = older(&server, |sql| server.query(sql))?;
+        comes_with_the_migration(&target, None)?;
+        let rows =
+            server.query("SELECT count(), sum(in_bytes) > 0 FROM traffic.dropped WHERE reason >= 0")?;
+        ensure!(rows.ends_with("\t1"), "{rows}");
+        Ok(())
+    })
+}
+
+#[test]
+fn drops_come_to_a_cluster_with_its_migration() -> Result<()> {
+    let namespace = Namespace::new("ch-drops2")?;
+    let server = ClickHouseCluster::start(&namespace, Shape { shards: 2, replicas: 1 })?;
+    namespace.enter(|| {
+        let target = older(&server, |sql| server.query(0, sql))?;
+        comes_with_the_migration(&target, Some(CLUSTER))
+    })
+}
