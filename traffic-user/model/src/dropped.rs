@@ -25,7 +25,8 @@ pub struct DropCounter {
 /// All counters of drops at one reading.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DropReading {
-    /// Names this set of counters within the boot. In another set, all began at zero.
+    /// Names this set of counters within the boot. A later one has a higher number, and all its
+    /// counters began at zero.
     pub set: u32,
     /// When the set was created, by the wall clock.
     pub since: Timestamp,

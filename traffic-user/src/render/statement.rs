@@ -75,6 +75,17 @@ pub fn text(verified: &Verified, key_compared: bool) -> String {
         });
         text += &format!("missing from {start} to {}: {}{interface}{size}\n", gap.end, gap.reason);
     }
+    for row in document.dropped.iter().flat_map(|dropped| &dropped.rows) {
+        let [in_packets, in_bytes, out_packets, out_bytes] = row.counts.values();
+        text += &format!(
+            "dropped of class {}, {}: in {in_bytes} bytes in {in_packets} packets, out {out_bytes} bytes in {out_packets} \
+             packets\n",
+            row.class, row.reason
+        );
+    }
+    if let Some(dropped) = document.dropped.as_ref().filter(|dropped| dropped.recorded_from > period.start) {
+        text += &format!("drops are known since {}\n", dropped.recorded_from);
+    }
     text += &format!(
         "valid: signed, in the log of {} closed months and corrections, and the sums are those of the figures\nkey: {}\n",
         verified.log_size, verified.key

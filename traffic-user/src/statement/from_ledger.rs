@@ -5,10 +5,12 @@ use std::collections::BTreeSet;
 use anyhow::Context as _;
 use jiff::Timestamp;
 use traffic_common::Family;
-use traffic_ledger::{Adjustment, Basis, Frozen, FrozenContainer, Gap, Ledger};
+use traffic_ledger::{
+    Adjustment, Basis, ClosedPeriod, Figures, Frozen, FrozenContainer, Gap, Ledger, ReportQuery, Split,
+};
 use traffic_statement::{
-    Amounts, ClassTable, ClosedRate, ClosedRow, Facts, GapLine, Issuing, Kind, Log, Period, Record,
-    SignedCounts, issue,
+    Amounts, ClassTable, ClosedRate, ClosedRow, Dropped, DroppedRow, Facts, GapLine, Issuing, Kind, Log,
+    Period, Record, SignedCounts, issue,
 };
 
 use super::Keys;
@@ -33,6 +35,7 @@ pub fn make(
         closed.with_context(|| format!("{month} is not among the closed months; write it like 2026-10"))?;
     let extent = ledger.extent()?;
     let label = container_now.clone().unwrap_or_else(|| container.to_owned());
+    let dropped = dropped(ledger, closed, &label)?;
     let gaps = ledger.gaps_of(&[label], Some(closed.start), Some(closed.end))?;
     let facts = Facts {
         trafctl: env!("CARGO_PKG_VERSION").to_owned(),
@@ -49,6 +52,7 @@ pub fn make(
         container_now,
         class_names: names.clone(),
         gaps: gaps.iter().map(gap_line).collect(),
+        dropped,
         class_tables: class_tables(ledger, month, number)?,
     };
     let mut issuing = issue(Log::new(keys.salts), facts);
@@ -122,6 +126,31 @@ fn gap_line(gap: &Gap) -> GapLine {
     }
 }
 
+/// What was dropped of a container's traffic in a month, by class and reason.
+fn dropped(ledger: &Ledger, month: &ClosedPeriod, label: &str) -> anyhow::Result<Option<Dropped>> {
+    let report = ledger.report_drops(&ReportQuery {
+        from: Some(month.start),
+        to: Some(month.end),
+        containers: vec![label.to_owned()],
+        split: Split { class: true, ..Split::default() },
+        basis: Basis::L3,
+        ..ReportQuery::default()
+    })?;
+    let Some(recorded_from) = report.recorded_from else { return Ok(None) };
+    let values = |figures: &Figures| {
+        let [incoming, outgoing] = [figures.incoming, figures.outgoing].map(Option::unwrap_or_default);
+        [incoming.packets, incoming.bytes, outgoing.packets, outgoing.bytes]
+    };
+    let rows = report.rows.iter().flat_map(|row| {
+        row.delivery.reasons.iter().map(|of| DroppedRow {
+            class: row.class.unwrap_or_default(),
+            reason: of.reason.clone(),
+            counts: Amounts::new(values(&of.figures)),
+        })
+    });
+    Ok(Some(Dropped { recorded_from: seconds(recorded_from), rows: rows.collect() }))
+}
+
 /// The class tables that decided in the rows of a container.
 fn class_tables(ledger: &Ledger, month: &str, number: i64) -> anyhow::Result<Vec<ClassTable>> {
     let mut hashes = BTreeSet::new();
@@ -146,4 +175,45 @@ fn class_tables(ledger: &Ledger, month: &str, number: i64) -> anyhow::Result<Vec
 /// A time in UTC without fractions of a second.
 fn seconds(time: Timestamp) -> String {
     Timestamp::from_second(time.as_second()).unwrap_or(time).to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use traffic_common::DropGroup;
+    use traffic_ledger::testing::{NOON, Node, ledger};
+    use traffic_statement::verify;
+
+    use super::*;
+
+    #[test]
+    fn it_has_what_was_dropped_in_the_month_of_this_container() {
+        let mut file = ledger();
+        let mut node = Node::balanced(NOON);
+        let mut day = |node: &mut Node, of_shaper, of_class_zero| {
+            node.traffic("101", 1, [9, 900, 8, 8000]).traffic("101", 0, [7, 70, 0, 0]);
+            node.traffic("102", 1, [9, 900, 8, 8000]).dropped("102", 1, DropGroup::Shaper, [5, 55, 6, 66]);
+            node.dropped("101", 1, DropGroup::Shaper, of_shaper);
+            node.dropped("101", 0, DropGroup::Firewall, of_class_zero);
+            node.pass(86_400).drain(&mut file.ledger);
+        };
+        day(&mut node, [0; 4], [0; 4]);
+        node.count_drops();
+        for _ in 0..10 {
+            day(&mut node, [1, 100, 2, 2000], [3, 30, 0, 0]);
+        }
+        node.pass(12 * 86_400);
+        // December's.
+        day(&mut node, [4, 400, 0, 0], [0; 4]);
+        file.ledger.close_anyway("2026-11", node.wall).unwrap();
+        let keys = Keys::generate("node1.example.com").unwrap();
+        let public = keys.key.public().clone();
+        let text = make(&file.ledger, ("2026-11", "101"), &ClassNames::default(), keys, node.wall).unwrap();
+        let dropped = verify(&text, Some(&public)).unwrap().document.dropped.unwrap();
+        assert_eq!(dropped.recorded_from, "2026-11-11T12:00:00Z");
+        let rows = dropped.rows.iter().map(|row| (row.class, row.reason.as_str(), row.counts.values()));
+        assert_eq!(
+            rows.collect::<Vec<_>>(),
+            [(1, "shaper", [10, 1000, 20, 20_000]), (0, "firewall", [30, 300, 0, 0])]
+        );
+    }
 }

@@ -215,6 +215,28 @@ pub struct GapLine {
     pub missing: Option<Counts>,
 }
 
+/// What was dropped behind the place where it was counted, as it was recorded when the statement was made. It is not
+/// frozen with the month.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Dropped {
+    /// Since when drops are recorded. Earlier ones are unknown.
+    pub recorded_from: String,
+    /// By class and reason.
+    pub rows: Vec<DroppedRow>,
+}
+
+/// What was dropped of a class for one reason.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DroppedRow {
+    /// The class.
+    pub class: u8,
+    /// The name of the group of reasons.
+    pub reason: String,
+    /// What was dropped, both families together. It is part of what was counted.
+    #[serde(flatten)]
+    pub counts: Counts,
+}
+
 /// The sum of a class, of both families, with all corrections.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Sum {
@@ -249,6 +271,9 @@ pub struct Document {
     pub(crate) corrections: Vec<Proven>,
     /// What is missing.
     pub gaps: Vec<GapLine>,
+    /// What was dropped; absent where drops were never recorded.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub dropped: Option<Dropped>,
     /// The class tables of its rows.
     pub class_tables: Vec<ClassTable>,
     /// The state of the log in which everything is proven: a signed note.

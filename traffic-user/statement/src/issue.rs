@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use crate::{
     canonical,
-    document::{ClassTable, Document, FORMAT, GapLine, Period, Proven, Record, SignedCounts, Sum},
+    document::{ClassTable, Document, Dropped, FORMAT, GapLine, Period, Proven, Record, SignedCounts, Sum},
     error::StatementError,
     log::{Kind, Log, Place},
     note::SecretKey,
@@ -27,6 +27,8 @@ pub struct Facts {
     pub class_names: BTreeMap<u8, String>,
     /// What is missing.
     pub gaps: Vec<GapLine>,
+    /// What was dropped; `None` where drops were never recorded.
+    pub dropped: Option<Dropped>,
     /// The class tables of its rows.
     pub class_tables: Vec<ClassTable>,
 }
@@ -94,6 +96,7 @@ impl Issuing {
             figures,
             corrections,
             gaps: facts.gaps,
+            dropped: facts.dropped,
             class_tables: facts.class_tables,
             checkpoint: log.checkpoint(key),
         };

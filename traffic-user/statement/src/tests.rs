@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use crate::{
-    Amounts, ClassTable, ClosedRate, ClosedRow, Facts, GapLine, Issuing, Kind, Log, Period, PublicKey,
-    Record, Salts, SecretKey, SignedCounts, StatementError, issue, verify,
+    Amounts, ClassTable, ClosedRate, ClosedRow, Dropped, DroppedRow, Facts, GapLine, Issuing, Kind, Log,
+    Period, PublicKey, Record, Salts, SecretKey, SignedCounts, StatementError, issue, verify,
 };
 
 const CHAIN: [&str; 4] = ["aa11", "bb22", "cc33", "dd44"];
@@ -70,6 +70,14 @@ fn facts(number: i64) -> Facts {
             interface: Some("veth101.0".to_owned()),
             missing: Some(Amounts::new([5, 570, 0, 0])),
         }],
+        dropped: Some(Dropped {
+            recorded_from: "2026-10-02T00:00:00Z".to_owned(),
+            rows: vec![DroppedRow {
+                class: 1,
+                reason: "shaper".to_owned(),
+                counts: Amounts::new([6, 6600, 7, 7700]),
+            }],
+        }),
         class_tables: vec![ClassTable {
             hash: "ab".repeat(32),
             loaded: "2026-09-01T00:00:00Z".to_owned(),
