@@ -66,6 +66,8 @@ enum Part {
     Real,
     /// From the byte that reaches a threshold of a quota to its action, and what the looks for that cost
     Quotas,
+    /// Whose interface is whose: the look at 1,000 containers, and the time until a new one is known
+    Hosts,
     /// The web page, the API and the metrics, on a ledger of a year; only if it is named
     Web,
 }

@@ -3,7 +3,7 @@
 use serde::Serialize;
 
 use crate::{
-    control, drains, packets,
+    control, drains, hosts, packets,
     program::{self, Draw},
     quotas,
     real::{self, Peers},
@@ -137,6 +137,7 @@ pub fn all(results: &Results) -> Vec<Bar> {
         results.ratio(control::PART, drains::DRAIN, drains::WITH_DROPS, "trafctl"),
     );
     quota_bars(results, &mut add);
+    host_bars(results, &mut add);
     real_bars(results, &mut add);
     web_bars(results, &mut add);
     bars
@@ -153,6 +154,19 @@ fn quota_bars(results: &Results, add: &mut impl FnMut(String, Goal, Option<Vec<f
     add(format!("{}, close - far, % of a core", quotas::DAEMON_CPU), Goal::AtMost(1.0), added);
     let runner = results.get(quotas::PART, quotas::RUNNER_CPU, quotas::CLOSE).map(<[f64]>::to_vec);
     add(format!("{}, % of a core", quotas::RUNNER_CPU), Goal::AtMost(1.0), runner);
+}
+
+/// The bars of a host with 1,000 containers: the worst round, because each container is found once.
+fn host_bars(results: &Results, add: &mut impl FnMut(String, Goal, Option<Vec<f64>>)) {
+    for (part, case, most_s) in [
+        (hosts::PART, hosts::IDENTITY, 1.0),
+        (hosts::CPU, hosts::SURVEY, 0.5),
+        (hosts::CPU, hosts::DAEMON, 3.0),
+    ] {
+        let worst = results.get(part, case, "trafctl");
+        let worst = worst.map(|rounds| vec![rounds.iter().copied().fold(0.0, f64::max)]);
+        add(format!("{part}, {case}, the worst, s"), Goal::AtMost(most_s), worst);
+    }
 }
 
 /// The bars of the web page: what somebody waits for, in milliseconds, and whether memory grows.

@@ -5,6 +5,7 @@
 //! - [`packets`]: real packets through namespaces.
 //! - [`control`]: attach, load, dump and drain.
 //! - [`quotas`]: from the crossing of a threshold to the action.
+//! - [`hosts`]: whose interface is whose, with 1,000 containers.
 //! - [`web`]: the web page, the API and the metrics.
 //! - [`results`], [`statistics`], [`bars`], [`report`], [`chart`]: evaluation of the figures.
 //! - [`real`]: this version beside the previous one, on real tables.
@@ -15,6 +16,7 @@ mod chart;
 mod control;
 mod drains;
 mod geo;
+mod hosts;
 mod packets;
 mod process;
 mod program;
@@ -79,6 +81,7 @@ enum Part {
     Control,
     Real,
     Quotas,
+    Hosts,
     Web,
 }
 
@@ -124,6 +127,9 @@ fn run(options: &Options) -> Result<bool> {
     }
     if wanted(Part::Quotas) {
         quotas::run(rounds, &mut results, &progress).context("part quotas")?;
+    }
+    if wanted(Part::Hosts) {
+        hosts::run(rounds, &mut results, &progress).context("part hosts")?;
     }
     // Only where it is asked for: its ledger takes long to make.
     if options.parts.contains(&Part::Web) {
