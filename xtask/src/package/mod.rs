@@ -126,8 +126,8 @@ pub fn run(options: &Options) -> Result<()> {
     Ok(())
 }
 
-/// Builds the packages for Debian of one program under two versions, for the proof of an upgrade: in the
-/// directories `previous` and `current`.
+/// Builds the packages of one program under two versions, for the proof of an upgrade: in the directories `previous`
+/// and `current`.
 ///
 /// # Errors
 /// When a package cannot be built.
@@ -143,7 +143,12 @@ pub fn for_proof(program: &Path, directory: &Path) -> Result<()> {
         if output.exists() {
             fs::remove_dir_all(&output).with_context(|| format!("cannot remove {}", output.display()))?;
         }
-        assemble(&[Format::Deb], &Staging::new(&work.join("staging"), &pages, &release), &program, &output)?;
+        assemble(
+            &[Format::Deb, Format::Rpm],
+            &Staging::new(&work.join("staging"), &pages, &release),
+            &program,
+            &output,
+        )?;
     }
     Ok(())
 }

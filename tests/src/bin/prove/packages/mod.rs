@@ -1,8 +1,14 @@
 //! The packages in each Debian that systemd boots: installed without a configuration, upgraded under a ping, refused
 //! in an older version, removed, installed again, and purged. Traffic flows in every state and is compared with a
 //! packet socket in the container.
+//!
+//! - `broken`: installations that do not go well.
+//! - `rpm`: the same life of the package for rpm.
+//! - `node`, `tree`: the system on which they are installed.
 
+mod broken;
 mod node;
+mod rpm;
 mod tree;
 
 use std::fs;
@@ -20,7 +26,7 @@ use node::{CONTAINER, Node, Version};
 
 /// The summary of this part.
 pub const ABOUT: &str = "the packages in Debian 12 and 13 under systemd: installed, upgraded under a ping, a refused \
-    downgrade, removed, installed again, purged";
+    downgrade, removed, installed again, purged; what goes wrong meanwhile; the same by rpm";
 
 /// The witness of most rows.
 const WITNESS: &str = "a packet socket in the container";
@@ -43,11 +49,19 @@ pub fn run(bench: &Bench, evidence: &mut Evidence) -> Result<()> {
         evidence.note(format!("Debian {}: {}", release.number, systemd.lines().next().unwrap_or_default()));
         let mut life = Life { node, release: release.number, counted_from: WireCount::default() };
         life.install(evidence)?;
+        life.failed_upgrades(evidence)?;
         life.upgrade(evidence)?;
         life.refused_downgrade(evidence)?;
         let missed = life.remove(evidence)?;
         life.install_again(evidence, &missed)?;
         life.purge(evidence)?;
+        life.install_previous()?;
+        life.interrupted_upgrade(evidence)?;
+        life.stubborn_removal(evidence)?;
+        life.purge_with_a_mount(evidence)?;
+        life.install_with_a_calendar(evidence)?;
+        life.purge(evidence)?;
+        rpm::run(&mut life, evidence)?;
     }
     Ok(())
 }
@@ -94,6 +108,14 @@ impl Life {
                 .fact("`status` reports no problem", node.status()?.contains("no problems")),
         );
         Ok(())
+    }
+
+    /// Installs the older version where nothing is installed, with the larger limits.
+    fn install_previous(&mut self) -> Result<()> {
+        fs::create_dir_all(self.node.path("etc/trafctl"))?;
+        fs::write(self.node.path("etc/trafctl/trafctl.toml"), LARGER)?;
+        self.counted_from = self.node.wire()?;
+        self.node.install(Version::Previous)
     }
 
     fn upgrade(&self, evidence: &mut Evidence) -> Result<()> {

@@ -66,9 +66,11 @@ impl Node {
         for version in [Version::Previous, Version::Current] {
             let to = root.join("packages").join(version.directory());
             fs::create_dir_all(&to).context("cannot create a directory for packages")?;
-            let package = only_package(&packages.join(version.directory()))?;
-            fs::copy(&package, to.join("trafctl.deb"))
-                .with_context(|| format!("cannot copy {}", package.display()))?;
+            for (kind, name) in [(".deb", "trafctl.deb"), (".rpm", "trafctl.rpm")] {
+                let package = only_package(&packages.join(version.directory()), kind)?;
+                fs::copy(&package, to.join(name))
+                    .with_context(|| format!("cannot copy {}", package.display()))?;
+            }
         }
         let systemd = Systemd::boot_tree(&lab, root)?;
         Ok(Self { systemd, witness, web, shop, lab })
@@ -91,9 +93,19 @@ impl Node {
         )
     }
 
+    /// The package of a version, on the node.
+    pub fn file(&self, version: Version) -> String {
+        format!("/packages/{}/trafctl.deb", version.directory())
+    }
+
+    /// The same for rpm.
+    pub fn rpm_file(&self, version: Version) -> String {
+        format!("/packages/{}/trafctl.rpm", version.directory())
+    }
+
     /// Installs a version, as `apt install ./FILE` does.
     pub fn install(&self, version: Version) -> Result<()> {
-        let file = format!("/packages/{}/trafctl.deb", version.directory());
+        let file = self.file(version);
         let done = self.apt(&["install", &file])?;
         ensure!(done.status.success(), "apt cannot install {file}: {done:?}");
         Ok(())
@@ -238,15 +250,15 @@ impl Ping {
     }
 }
 
-/// The package in a directory of the cache.
-fn only_package(directory: &Path) -> Result<PathBuf> {
+/// The package of the program in a directory of the cache, by the end of its name.
+fn only_package(directory: &Path, kind: &str) -> Result<PathBuf> {
     let missing =
         || format!("no package in {}; run `cargo xtask prove --part packages`", directory.display());
     let mut found = Vec::new();
     for entry in fs::read_dir(directory).with_context(missing)? {
         let path = entry?.path();
         let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        if name.starts_with("trafctl_") && name.ends_with(".deb") {
+        if name.starts_with("trafctl") && !name.starts_with("trafctl-virtuozzo") && name.ends_with(kind) {
             found.push(path);
         }
     }
