@@ -65,10 +65,10 @@ fn a_thousand_containers_are_listed_at_once() -> Result<()> {
     browser.wait("document.querySelectorAll('.main-panel tbody tr').length === 1")?;
     let shown = rows(&browser, &format!("Traffic of Container {NAME} by class"))?;
     assert_eq!(shown[0][2], "999000");
-    for (fragment, text) in [("#/", "Largest containers"), ("#/node", "A ledger without a daemon")] {
+    for (fragment, text) in [("#/", "Largest containers"), ("#/node", "Without a daemon")] {
         browser.open(&format!("{page}{fragment}"))?;
         browser.wait(&format!("document.querySelector('main').innerText.includes('{text}')"))?;
-        browser.wait("document.getElementById('connection').textContent === 'Ledger file'")?;
+        browser.wait("document.getElementById('connection').textContent === 'Recorded'")?;
         browser.is_accessible()?;
     }
     ensure!(browser.run("return document.querySelectorAll('main script').length")? == 0);

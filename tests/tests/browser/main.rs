@@ -8,3 +8,4 @@ mod pages;
 mod parts;
 mod proxy;
 mod site;
+mod store;

@@ -27,10 +27,19 @@ pub struct Site {
 impl Site {
     /// Creates it. `api` are more lines of the configuration's `[api]`.
     pub fn new(name: &str, api: &str) -> Result<Self> {
+        Self::configured(name, "", api)
+    }
+
+    /// The same as a node of another name than its host.
+    pub fn named(name: &str, node: &str) -> Result<Self> {
+        Self::configured(name, &format!("node = {node:?}\n"), "")
+    }
+
+    fn configured(name: &str, first: &str, api: &str) -> Result<Self> {
         let lab = Lab::new(name)?;
         let classes = lab.write("networks_classes", CLASSES)?;
         lab.configure(&format!(
-            "class_file = {classes:?}\n[classes.names]\n1 = \"world\"\n2 = \"UA-IX <b>\"\n\
+            "{first}class_file = {classes:?}\n[classes.names]\n1 = \"world\"\n2 = \"UA-IX <b>\"\n\
              [api]\nlisten = \"127.0.0.1:9177\"\n{api}\n[drain]\ninterval = \"250ms\"\n"
         ))?;
         let a = lab.bridged(101, 0, [10, 1, 0, 1].into(), "fd00:1::1".parse()?)?;

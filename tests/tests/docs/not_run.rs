@@ -17,7 +17,8 @@ const NOT_RUN: &[(&str, &str)] = &[
     ("tcpdump -i eth0", "runs until it is interrupted"),
     ("trafctl store ", "needs a database on another machine; `tests/tests/store.rs` has one"),
     ("trafctl ship ", "as `trafctl store`"),
-    ("trafctl report --store", "as `trafctl store`; `tests/tests/store_cli.rs` compares each answer"),
+    ("trafctl report --store", "as `trafctl store`; `tests/tests/store_cli/main.rs` compares each answer"),
+    ("trafctl web postgresql:", "as `trafctl store`; `tests/tests/store_cli/web.rs` serves such pages"),
     ("systemctl enable --now trafctl-ship", "as `trafctl store`"),
     (
         "systemctl enable --now trafctl-watch trafctl-quota",

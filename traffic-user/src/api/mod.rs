@@ -64,7 +64,7 @@ pub use self::{
     class_documents::{Classes, LedgerClasses, NodeClasses},
     listen::{Bound, SocketFile, bind_to},
     quota_rows::{QuotaFacts, QuotaRow},
-    reader::Reader,
+    reader::{Reader, StoreView},
     server::{Server, serve},
     token::{Access, Unusable},
 };
@@ -345,7 +345,7 @@ fn status_of(error: &anyhow::Error) -> StatusCode {
 }
 
 /// Why a ledger alone has no live figures.
-const NOT_LIVE: &str = "this server reads a ledger without a daemon, so there are no live figures; `trafctl run` with     [api] listen serves them";
+const NOT_LIVE: &str = "this server reads a ledger or a store without a daemon, so there are no live figures; `trafctl run` with     [api] listen serves them";
 
 /// What the daemon knows of itself, besides the counters.
 #[derive(Debug, Default)]

@@ -1,5 +1,7 @@
 //! Reads the ledger for requests: bounded in number, time and rows, on threads of their own.
 //!
+//! Instead of a ledger's file, they may be those of a store, as a ledger that is read from there ([`StoreView`]).
+//!
 //! Each answer opens the file for reading and closes it again. So a reader holds the write-ahead log back for
 //! seconds at most, a ledger that was replaced is noticed, and a connection that was left open holds nothing.
 
@@ -18,6 +20,7 @@ use jiff::Timestamp;
 use tokio::{sync::Semaphore, task, time};
 use traffic_ledger::{Ledger, LedgerError, NodeSums, QueryLimits};
 use traffic_model::calendar;
+use traffic_store::{Reported, Target, open_ledger};
 
 use crate::{
     api::{
@@ -42,12 +45,32 @@ const MOST_ROWS: usize = 25_000;
 
 type Find = dyn FindContainers + Send + Sync;
 
+/// What is shown of a store.
+#[derive(Clone, Debug)]
+pub struct StoreView {
+    /// The store.
+    pub target: Target,
+    /// Names of nodes; empty for all.
+    pub nodes: Vec<String>,
+    /// Whether containers are the tenants.
+    pub by_tenant: bool,
+}
+
+/// Where the figures are.
+#[derive(Clone, Debug)]
+enum Origin {
+    File {
+        path: PathBuf,
+        /// Whether this process has the file open for writing.
+        beside_writer: bool,
+    },
+    Store(Arc<StoreView>),
+}
+
 /// A ledger that requests are answered from.
 #[derive(Clone)]
 pub struct Reader {
-    path: PathBuf,
-    /// Whether this process has the file open for writing.
-    beside_writer: bool,
+    origin: Origin,
     places: Arc<Semaphore>,
     find: Arc<Find>,
     pub(super) class_names: Arc<ReadNames>,
@@ -56,7 +79,7 @@ pub struct Reader {
 
 impl fmt::Debug for Reader {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Reader").field("path", &self.path).finish_non_exhaustive()
+        f.debug_struct("Reader").field("origin", &self.origin).finish_non_exhaustive()
     }
 }
 
@@ -73,14 +96,22 @@ pub(super) struct Question<Q> {
 impl Reader {
     /// Reads a ledger that this process writes. Containers have no other ids, and classes no names.
     pub fn beside_writer(path: &Path) -> Self {
-        Self { beside_writer: true, ..Self::of_file(path) }
+        Self::of(Origin::File { path: path.to_owned(), beside_writer: true })
     }
 
     /// Reads a ledger that another process may write. Otherwise as [`Reader::beside_writer`].
     pub fn of_file(path: &Path) -> Self {
+        Self::of(Origin::File { path: path.to_owned(), beside_writer: false })
+    }
+
+    /// Reads a store of many nodes. Each answer has a connection of its own. Nothing says whether it changed since.
+    pub fn of_store(view: StoreView) -> Self {
+        Self::of(Origin::Store(Arc::new(view)))
+    }
+
+    fn of(origin: Origin) -> Self {
         Self {
-            path: path.to_owned(),
-            beside_writer: false,
+            origin,
             places: Arc::new(Semaphore::new(AT_A_TIME)),
             find: Arc::new(ById),
             class_names: Arc::new(ClassNames::new),
@@ -107,9 +138,28 @@ impl Reader {
     /// # Errors
     /// When it cannot be opened.
     pub(super) fn open(&self) -> Result<Ledger, LedgerError> {
-        let mut ledger = match self.beside_writer {
-            true => Ledger::open_beside_writer(&self.path)?,
-            false => Ledger::open_read_only(&self.path)?,
+        self.open_for((None, None), false)
+    }
+
+    /// The same for a query: time zone and billing day that it asks for, and whether it names interfaces. A file needs
+    /// neither.
+    pub(super) fn open_for(
+        &self,
+        (zone, billing_day): (Option<&str>, Option<u8>),
+        with_interfaces: bool,
+    ) -> Result<Ledger, LedgerError> {
+        let mut ledger = match &self.origin {
+            Origin::File { path, beside_writer: true } => Ledger::open_beside_writer(path)?,
+            Origin::File { path, beside_writer: false } => Ledger::open_read_only(path)?,
+            Origin::Store(view) => {
+                let by_tenant = view.by_tenant;
+                if by_tenant && with_interfaces {
+                    let what = "interfaces have no tenants; ask for show=containers or show=drops";
+                    return Err(LedgerError::Query(what.to_owned()));
+                }
+                let asked = Reported { nodes: &view.nodes, zone, billing_day, with_interfaces, by_tenant };
+                open_ledger(&view.target, &asked).map_err(|error| LedgerError::Store(error.to_string()))?
+            }
         };
         ledger
             .limit_queries(QueryLimits { most_rows: Some(MOST_ROWS), until: Some(Instant::now() + TIME) })?;
@@ -127,7 +177,8 @@ impl Reader {
             if let Some(tag) = tag.as_ref().filter(|tag| tag.is_known(&headers)) {
                 return Ok(tag.not_modified());
             }
-            let ledger = reader.open().map_err(|error| reader.cannot_open(error))?;
+            let opened = reader.open_for(query.asked_calendar(), query.names_interfaces());
+            let ledger = opened.map_err(|error| reader.cannot_open(error))?;
             let resolve = |ledger: &Ledger, typed: &[String]| known_names(ledger, typed, &*reader.find);
             let context = Context {
                 resolve: &resolve,
@@ -144,6 +195,10 @@ impl Reader {
     /// Reads what a plot of the last day needs, so that no view of it waits. What is known is not read again, so doing
     /// it often takes less than doing it once in a while.
     pub(super) async fn keep_last_day(self) {
+        // A store adds up its rows itself.
+        if matches!(self.origin, Origin::Store(_)) {
+            return;
+        }
         let Ok(place) = Arc::clone(&self.places).acquire_owned().await else { return };
         let work = task::spawn_blocking(move || {
             let _place = place;
@@ -181,7 +236,8 @@ impl Reader {
         ends_now: bool,
         class_names: &ClassNames,
     ) -> Option<Tag> {
-        let revision = traffic_ledger::revision(&self.path).ok()?;
+        let Origin::File { path, .. } = &self.origin else { return None };
+        let revision = traffic_ledger::revision(path).ok()?;
         let names = serde_json::to_string(class_names).ok()?;
         // A span until now moves with the five-minute borders.
         let now = ends_now.then(|| calendar::five_minutes_of(Timestamp::now().as_second()).to_string());
@@ -195,11 +251,16 @@ impl Reader {
 
     /// Bytes of the ledger's file and its log.
     pub(super) fn file_bytes(&self) -> Option<u64> {
-        traffic_ledger::file_bytes(&self.path).ok()
+        let Origin::File { path, .. } = &self.origin else { return None };
+        traffic_ledger::file_bytes(path).ok()
     }
 
     pub(super) fn cannot_open(&self, error: LedgerError) -> anyhow::Error {
-        anyhow::Error::new(error).context(format!("cannot open the ledger {}", self.path.display()))
+        let what = match &self.origin {
+            Origin::File { path, .. } => format!("cannot open the ledger {}", path.display()),
+            Origin::Store(view) => format!("cannot read the store {}", view.target.name()),
+        };
+        anyhow::Error::new(error).context(what)
     }
 }
 

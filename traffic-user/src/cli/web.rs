@@ -11,28 +11,40 @@ use tokio::signal::unix::{SignalKind, signal};
 use traffic_ledger::Ledger;
 
 use crate::{
-    api::{self, Access, Bound, LedgerClasses, Reader, Server, Source},
+    api::{self, Access, Bound, LedgerClasses, Reader, Server, Source, StoreView},
     class_source,
-    cli::{Done, Global, output::print},
+    cli::{Done, Global, output::print, store::Passwords},
     config::Listen,
-    queries::QuotaFiles,
+    queries::{IdsOf, QuotaFiles},
 };
 
-/// Show a ledger in a browser, without a daemon
+/// Show a ledger or a store in a browser, without a daemon
 ///
 /// Opens the file for reading only, prints the address of the page, and serves it until it is interrupted. The
 /// ledger may be in use, or a copy of another node's. There are no live figures; `trafctl run` with `[api] listen`
 /// serves the same page with them. Every user of this machine can reach a port; with --token-file, only those who
 /// know the token see figures.
+///
+/// With the URL of a store, the page shows all of its nodes, or those of --node, and with --by-tenant tenants instead
+/// of containers. The user of the URL needs to read only.
 #[derive(Debug, Args)]
 #[command(after_long_help = "Examples:\n  \
     trafctl web /var/lib/trafctl/ledger.sqlite\n  \
     trafctl web copy.sqlite --listen 127.0.0.1:8080\n  \
-    trafctl web copy.sqlite --listen unix:/run/trafctl/web.sock")]
+    trafctl web copy.sqlite --listen unix:/run/trafctl/web.sock\n  \
+    trafctl web postgresql://billing@db.example/traffic --by-tenant")]
 pub struct Options {
-    /// The ledger
-    #[arg(value_name = "FILE")]
+    /// The ledger, or the URL of a store
+    #[arg(value_name = "FILE|URL")]
     file: PathBuf,
+    /// Only this node of the store; may be repeated
+    #[arg(long = "node", value_name = "NAME")]
+    nodes: Vec<String>,
+    /// Show the tenants of the store instead of containers: see `trafctl store assign`
+    #[arg(long)]
+    by_tenant: bool,
+    #[command(flatten)]
+    passwords: Passwords,
     /// Address to listen on: of this machine only, or a Unix socket. Port 0 is any free one
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:9178")]
     listen: Listen,
@@ -42,12 +54,10 @@ pub struct Options {
 }
 
 pub(super) async fn run(global: &Global, options: &Options) -> anyhow::Result<Done> {
-    let file = &options.file;
-    if !file.try_exists().unwrap_or(true) {
-        bail!("cannot open the ledger {}: it does not exist; name the file of a ledger", file.display());
-    }
-    // A file that is none is refused here, and not in the browser.
-    drop(Ledger::open_read_only(file).with_context(|| format!("cannot open the ledger {}", file.display()))?);
+    let source = match options.file.to_str().filter(|text| text.contains("://")) {
+        Some(url) => of_store(global, url, options).await?,
+        None => of_file(global, options)?,
+    };
     let access = Access::default();
     access.follow(options.token_file.as_deref()).map_err(|unusable| unusable.error)?;
     let bound = api::bind_to(&options.listen)?;
@@ -57,7 +67,7 @@ pub(super) async fn run(global: &Global, options: &Options) -> anyhow::Result<Do
     };
     let mut terminate = signal(SignalKind::terminate()).context("cannot catch SIGTERM")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("cannot catch SIGINT")?;
-    let server = Server::start(bound, source(global, file), access)?;
+    let server = Server::start(bound, source, access)?;
     print(&format!("{address}\n"))?;
     tokio::select! {
         _ = terminate.recv() => {}
@@ -65,6 +75,40 @@ pub(super) async fn run(global: &Global, options: &Options) -> anyhow::Result<Do
     }
     server.stop().await;
     Ok(Done::Success)
+}
+
+/// The page of a store. One that cannot be read is refused here, and not in the browser.
+async fn of_store(global: &Global, url: &str, options: &Options) -> anyhow::Result<Source> {
+    let config = global.config_to_show().0;
+    let target = options.passwords.target(url, config.ship.password_file.as_deref())?;
+    let checked = target.check().await.with_context(|| format!("cannot read the store {}", target.name()))?;
+    if !checked.may_read {
+        bail!(
+            "cannot read the store {}: this user may not; `GRANT trafctl_read` to it, or name another user in the URL",
+            target.name()
+        );
+    }
+    let names = global.class_names();
+    let view = StoreView { target, nodes: options.nodes.clone(), by_tenant: options.by_tenant };
+    let reader = Reader::of_store(view).naming(Arc::new(move || names.clone()));
+    // Quotas are those of nodes: a file that is not there has none.
+    let ids: Box<dyn Fn() -> IdsOf + Send + Sync> =
+        Box::new(|| Box::new(|container| vec![container.to_owned()]));
+    let quotas = QuotaFiles { file: PathBuf::new(), state_dir: PathBuf::new(), ids };
+    Ok(Source::of_ledger(reader).with_quota_files(Arc::new(quotas)))
+}
+
+fn of_file(global: &Global, options: &Options) -> anyhow::Result<Source> {
+    let file = &options.file;
+    if options.by_tenant || !options.nodes.is_empty() {
+        bail!("a ledger has one node and no tenants; use --node and --by-tenant with the URL of a store");
+    }
+    if !file.try_exists().unwrap_or(true) {
+        bail!("cannot open the ledger {}: it does not exist; name the file of a ledger", file.display());
+    }
+    // A file that is none is refused here, and not in the browser.
+    drop(Ledger::open_read_only(file).with_context(|| format!("cannot open the ledger {}", file.display()))?);
+    Ok(source(global, file))
 }
 
 fn source(global: &Global, file: &Path) -> Source {

@@ -60,6 +60,10 @@ impl From<Step> for Option<By> {
 }
 
 impl Query for SeriesOptions {
+    fn asked_calendar(&self) -> (Option<&str>, Option<u8>) {
+        (self.period.zone(), self.billing_day)
+    }
+
     fn ends_now(&self) -> bool {
         self.period.ends_now()
     }
@@ -122,6 +126,10 @@ impl Zone {
 }
 
 impl Query for MonthOptions {
+    fn asked_calendar(&self) -> (Option<&str>, Option<u8>) {
+        (self.zone.tz.as_deref(), self.billing_day)
+    }
+
     fn ends_now(&self) -> bool {
         false
     }
@@ -155,6 +163,11 @@ pub struct OverviewOptions {
 }
 
 impl OverviewOptions {
+    /// The time zone that is asked for.
+    pub fn zone(&self) -> Option<&str> {
+        self.zone.tz.as_deref()
+    }
+
     /// Asks the ledger, and formats the answer with what is known of the node.
     ///
     /// # Errors

@@ -103,7 +103,7 @@ function drawConnection() {
   const seconds = (Date.now() - since) / 1000;
   const isLost = state === "lost" && seconds >= 1;
   $("connection").className = `connection ${isLost ? "lost" : state}`;
-  const words = { live: "Live", file: "Ledger file", wait: "", lost: "" };
+  const words = { live: "Live", file: "Recorded", wait: "", lost: "" };
   const text = isLost ? "No answer" : words[state];
   if ($("connection").textContent !== text) $("connection").textContent = text;
   const notice = $("lost");

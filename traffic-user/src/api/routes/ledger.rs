@@ -153,7 +153,8 @@ pub(super) async fn get_overview(State(source): State<Source>, headers: HeaderMa
         if let Some(tag) = tag.as_ref().filter(|tag| tag.is_known(&headers)) {
             return Ok(tag.not_modified());
         }
-        let ledger = reader.open().map_err(|error| reader.cannot_open(error))?;
+        let opened = reader.open_for((query.zone(), None), false);
+        let ledger = opened.map_err(|error| reader.cannot_open(error))?;
         let context = Context {
             resolve: &|ledger, typed| known_names(ledger, typed, &ById),
             class_names,

@@ -213,8 +213,8 @@ export function show({ main, route, frame }) {
 /** What the page says of the node where only a file is read. */
 const withoutDaemon = () =>
   emptyPanel(
-    "A ledger without a daemon",
-    "This is a ledger\u2019s file. Interfaces, faults and drains are only known to a running trafctl.",
+    "Without a daemon",
+    "This is what was recorded. Interfaces, faults and drains are only known to a running trafctl.",
   );
 
 /** Both hooks of an interface in a word, or what is missing. */

@@ -1,5 +1,7 @@
 //! The commands that read a store: their output is that of the ledgers, and what cannot be answered is a sentence.
 
+mod web;
+
 use std::{net::SocketAddr, process::Stdio};
 
 use anyhow::{Context as _, Result, ensure};
