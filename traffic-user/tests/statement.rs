@@ -111,6 +111,29 @@ fn a_statement_is_checked_by_us_and_by_a_program_that_knows_only_the_page() {
 }
 
 #[test]
+fn a_page_has_the_statement_and_one_that_is_not_ours_is_told() {
+    let file = state_dir();
+    let directory = file.dir.path();
+    let key = text(directory, &["statement", "key", "--new", "billing.example.com/a"]);
+    text(directory, &["statement", "2026-11", "--container", "101", "--html", "--out", "a.html"]);
+    let page = fs::read_to_string(directory.join("a.html")).unwrap();
+    assert!(page.starts_with("<!doctype html>"), "{page}");
+    let checked = text(directory, &["verify", "a.html", "--key", key.trim()]);
+    assert!(checked.starts_with("container 101, 2026-11: from "), "{checked}");
+    // What it shows is another matter.
+    fs::write(directory.join("b.html"), page.replace("Sums", "To pay twice")).unwrap();
+    let (status, stdout, stderr) = trafctl(directory, &["verify", "b.html", "--key", key.trim()]);
+    assert_eq!((status, stdout), (Some(0), checked));
+    assert!(stderr.contains("b.html is not the page that this version of trafctl makes"), "{stderr}");
+    fs::write(directory.join("b.html"), page.replace("flood", "flooD")).unwrap();
+    assert_eq!(trafctl(directory, &["verify", "b.html"]).0, Some(1));
+    // The page that checks has none.
+    fs::write(directory.join("c.html"), text(directory, &["verify", "--html"])).unwrap();
+    assert_eq!(trafctl(directory, &["verify", "c.html"]).0, Some(1));
+    assert_eq!(trafctl(directory, &["verify"]).0, Some(2));
+}
+
+#[test]
 fn what_cannot_be_stated_is_refused_with_what_to_do() {
     let file = state_dir();
     let directory = file.dir.path();

@@ -291,7 +291,7 @@ fn without_password(url: &str) -> String {
 }
 
 /// Base64, which the browser's answers have.
-fn decode(text: &str) -> Option<Vec<u8>> {
+pub fn decode(text: &str) -> Option<Vec<u8>> {
     let digit = |byte: u8| {
         Some(match byte {
             b'A'..=b'Z' => byte - b'A',

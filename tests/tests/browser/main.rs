@@ -8,4 +8,5 @@ mod pages;
 mod parts;
 mod proxy;
 mod site;
+mod statement;
 mod store;

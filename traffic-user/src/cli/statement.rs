@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 use clap::{Args, Subcommand};
-use traffic_statement::{PublicKey, verify};
+use traffic_statement::{InPage, PAGE, PublicKey, page_of, statement_in, verify};
 
 use crate::{
     cli::{Done, Format, Global, output::print_bytes, picture, print},
@@ -26,6 +26,7 @@ use crate::{
     after_long_help = "Examples:\n  \
     trafctl statement key --new billing.example.com\n  \
     trafctl statement 2026-10 --container 101 --out 101.statement\n  \
+    trafctl statement 2026-10 --container 101 --html --out 101.html\n  \
     trafctl verify 101.statement"
 )]
 pub struct Options {
@@ -40,6 +41,9 @@ pub struct Options {
     /// Write it to this file; - is standard output
     #[arg(long, value_name = "FILE", default_value = "-")]
     out: PathBuf,
+    /// Make a page for people, which has the statement in it
+    #[arg(long)]
+    html: bool,
     /// File of the key [default: statement.key in the state directory]
     #[arg(long, value_name = "FILE")]
     key: Option<PathBuf>,
@@ -72,17 +76,21 @@ enum Action {
 #[command(after_long_help = "Examples:\n  \
     trafctl verify 101.statement\n  \
     trafctl verify 101.statement --key billing.example.com+0123abcd+AZZj...\n  \
-    trafctl verify 101.statement --proof   print the proof for other tools (C2SP tlog-proof)")]
+    trafctl verify 101.statement --proof   print the proof for other tools (C2SP tlog-proof)\n  \
+    trafctl verify --html > verify.html    write a page that checks statements in a browser, offline")]
 pub struct VerifyOptions {
-    /// The statement; - is standard input
-    #[arg(value_name = "FILE")]
-    file: PathBuf,
+    /// The statement, or the page with it; - is standard input
+    #[arg(value_name = "FILE", required_unless_present = "html")]
+    file: Option<PathBuf>,
     /// The public key that must have signed it, or a file with it
     #[arg(long, value_name = "KEY")]
     key: Option<String>,
     /// Print the proof that the log has the month
     #[arg(long, conflicts_with = "format")]
     proof: bool,
+    /// Print a page that checks statements in a browser, without a network
+    #[arg(long, conflicts_with_all = ["file", "key", "proof", "format"])]
+    html: bool,
     /// Output format
     #[arg(long, value_enum, default_value_t)]
     format: Format,
@@ -116,13 +124,18 @@ pub(super) fn run(global: &Global, options: &Options) -> anyhow::Result<Done> {
     let text = statement::make(&ledger, (month, container), &global.class_names(), keys, time::now()?)?;
     // Whoever receives it will do the same.
     verify(&text, Some(&public)).context("the new statement does not pass its own check")?;
+    let text = if options.html { page_of(&text) } else { text };
     picture::write(&options.out, text.as_bytes(), print_bytes)?;
     Ok(Done::Success)
 }
 
 pub(super) fn check(options: &VerifyOptions) -> anyhow::Result<Done> {
+    let Some(file) = &options.file else {
+        print(PAGE)?;
+        return Ok(Done::Success);
+    };
     let key = options.key.as_deref().map(public_key).transpose()?;
-    let text = match options.file.as_path() {
+    let text = match file.as_path() {
         path if path == Path::new("-") => {
             let bytes = files::read_bounded(std::io::stdin().lock(), MOST_BYTES)
                 .context("cannot read standard input")?;
@@ -134,7 +147,18 @@ pub(super) fn check(options: &VerifyOptions) -> anyhow::Result<Done> {
             String::from_utf8(bytes).with_context(|| format!("{} is no statement", path.display()))?
         }
     };
-    let verified = verify(&text, key.as_ref()).with_context(|| format!("{}", options.file.display()))?;
+    let (note, shown_elsewhere) = match statement_in(&text) {
+        Some(InPage { note, is_own_page }) => (note, !is_own_page),
+        None => (text, false),
+    };
+    let verified = verify(&note, key.as_ref()).with_context(|| format!("{}", file.display()))?;
+    if shown_elsewhere {
+        tracing::warn!(
+            "{} is not the page that this version of trafctl makes: what it shows in a browser may differ from the \
+             statement in it, which was checked",
+            file.display()
+        );
+    }
     print(&match options.format {
         _ if options.proof => verified.tlog_proof,
         Format::Table => render::text(&verified, key.is_some()),

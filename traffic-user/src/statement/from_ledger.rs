@@ -6,11 +6,11 @@ use anyhow::Context as _;
 use jiff::Timestamp;
 use traffic_common::Family;
 use traffic_ledger::{
-    Adjustment, Basis, ClosedPeriod, Figures, Frozen, FrozenContainer, Gap, Ledger, ReportQuery, Split,
+    Adjustment, Basis, By, ClosedPeriod, Figures, Frozen, FrozenContainer, Gap, Ledger, ReportQuery, Split,
 };
 use traffic_statement::{
-    Amounts, ClassTable, ClosedRate, ClosedRow, Dropped, DroppedRow, Facts, GapLine, Issuing, Kind, Log,
-    Period, Record, SignedCounts, issue,
+    Amounts, ClassTable, ClosedRate, ClosedRow, Counts, Day, Dropped, DroppedRow, Facts, GapLine, Issuing,
+    Kind, Log, Period, Record, SignedCounts, issue,
 };
 
 use super::Keys;
@@ -35,6 +35,7 @@ pub fn make(
         closed.with_context(|| format!("{month} is not among the closed months; write it like 2026-10"))?;
     let extent = ledger.extent()?;
     let label = container_now.clone().unwrap_or_else(|| container.to_owned());
+    let days = days(ledger, closed, &label)?;
     let dropped = dropped(ledger, closed, &label)?;
     let gaps = ledger.gaps_of(&[label], Some(closed.start), Some(closed.end))?;
     let facts = Facts {
@@ -52,6 +53,7 @@ pub fn make(
         container_now,
         class_names: names.clone(),
         gaps: gaps.iter().map(gap_line).collect(),
+        days,
         dropped,
         class_tables: class_tables(ledger, month, number)?,
     };
@@ -126,29 +128,41 @@ fn gap_line(gap: &Gap) -> GapLine {
     }
 }
 
+/// What was counted of a container on each day of a month, in billed classes.
+fn days(ledger: &Ledger, month: &ClosedPeriod, label: &str) -> anyhow::Result<Vec<Day>> {
+    let report = ledger.report(&ReportQuery { by: By::Day, ..of_container(month, label) })?;
+    let billed = report.rows.iter().filter(|row| row.billed && row.figures.total.packets > 0);
+    Ok(billed.map(|row| Day { day: row.period.clone(), counts: counts(&row.figures) }).collect())
+}
+
 /// What was dropped of a container's traffic in a month, by class and reason.
 fn dropped(ledger: &Ledger, month: &ClosedPeriod, label: &str) -> anyhow::Result<Option<Dropped>> {
-    let report = ledger.report_drops(&ReportQuery {
-        from: Some(month.start),
-        to: Some(month.end),
-        containers: vec![label.to_owned()],
-        split: Split { class: true, ..Split::default() },
-        basis: Basis::L3,
-        ..ReportQuery::default()
-    })?;
+    let split = Split { class: true, ..Split::default() };
+    let report = ledger.report_drops(&ReportQuery { split, ..of_container(month, label) })?;
     let Some(recorded_from) = report.recorded_from else { return Ok(None) };
-    let values = |figures: &Figures| {
-        let [incoming, outgoing] = [figures.incoming, figures.outgoing].map(Option::unwrap_or_default);
-        [incoming.packets, incoming.bytes, outgoing.packets, outgoing.bytes]
-    };
     let rows = report.rows.iter().flat_map(|row| {
         row.delivery.reasons.iter().map(|of| DroppedRow {
             class: row.class.unwrap_or_default(),
             reason: of.reason.clone(),
-            counts: Amounts::new(values(&of.figures)),
+            counts: counts(&of.figures),
         })
     });
     Ok(Some(Dropped { recorded_from: seconds(recorded_from), rows: rows.collect() }))
+}
+
+fn of_container(month: &ClosedPeriod, label: &str) -> ReportQuery {
+    ReportQuery {
+        from: Some(month.start),
+        to: Some(month.end),
+        containers: vec![label.to_owned()],
+        basis: Basis::L3,
+        ..ReportQuery::default()
+    }
+}
+
+fn counts(figures: &Figures) -> Counts {
+    let [incoming, outgoing] = [figures.incoming, figures.outgoing].map(Option::unwrap_or_default);
+    Amounts::new([incoming.packets, incoming.bytes, outgoing.packets, outgoing.bytes])
 }
 
 /// The class tables that decided in the rows of a container.

@@ -237,6 +237,17 @@ pub struct DroppedRow {
     pub counts: Counts,
 }
 
+/// What was counted on a day in all billed classes together, without corrections, as it was recorded when the statement
+/// was made. It is not frozen with the month.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Day {
+    /// `YYYY-MM-DD`, in the period's time zone.
+    pub day: String,
+    /// What was counted.
+    #[serde(flatten)]
+    pub counts: Counts,
+}
+
 /// The sum of a class, of both families, with all corrections.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Sum {
@@ -271,6 +282,8 @@ pub struct Document {
     pub(crate) corrections: Vec<Proven>,
     /// What is missing.
     pub gaps: Vec<GapLine>,
+    /// What was counted on each day with traffic.
+    pub days: Vec<Day>,
     /// What was dropped; absent where drops were never recorded.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub dropped: Option<Dropped>,

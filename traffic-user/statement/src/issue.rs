@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 
 use crate::{
     canonical,
-    document::{ClassTable, Document, Dropped, FORMAT, GapLine, Period, Proven, Record, SignedCounts, Sum},
+    document::{
+        ClassTable, Day, Document, Dropped, FORMAT, GapLine, Period, Proven, Record, SignedCounts, Sum,
+    },
     error::StatementError,
     log::{Kind, Log, Place},
     note::SecretKey,
@@ -27,6 +29,8 @@ pub struct Facts {
     pub class_names: BTreeMap<u8, String>,
     /// What is missing.
     pub gaps: Vec<GapLine>,
+    /// What was counted on each day with traffic, in billed classes.
+    pub days: Vec<Day>,
     /// What was dropped; `None` where drops were never recorded.
     pub dropped: Option<Dropped>,
     /// The class tables of its rows.
@@ -96,6 +100,7 @@ impl Issuing {
             figures,
             corrections,
             gaps: facts.gaps,
+            days: facts.days,
             dropped: facts.dropped,
             class_tables: facts.class_tables,
             checkpoint: log.checkpoint(key),

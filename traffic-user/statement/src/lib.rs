@@ -18,16 +18,18 @@ mod issue;
 mod log;
 mod merkle;
 mod note;
+mod page;
 #[cfg(test)]
 mod tests;
 mod verify;
 
 pub use document::{
-    Amounts, ClassTable, ClosedRate, ClosedRow, Counts, Document, Dropped, DroppedRow, GapLine, Period,
+    Amounts, ClassTable, ClosedRate, ClosedRow, Counts, Day, Document, Dropped, DroppedRow, GapLine, Period,
     Record, SignedCounts, Sum,
 };
 pub use error::StatementError;
 pub use issue::{Facts, Issuing, issue};
 pub use log::{Entry, Kind, Log, Salts};
 pub use note::{PublicKey, SecretKey};
+pub use page::{InPage, PAGE, page_of, statement_in};
 pub use verify::{Verified, verify};

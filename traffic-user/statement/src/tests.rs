@@ -3,8 +3,9 @@
 use std::collections::BTreeMap;
 
 use crate::{
-    Amounts, ClassTable, ClosedRate, ClosedRow, Dropped, DroppedRow, Facts, GapLine, Issuing, Kind, Log,
-    Period, PublicKey, Record, Salts, SecretKey, SignedCounts, StatementError, issue, verify,
+    Amounts, ClassTable, ClosedRate, ClosedRow, Day, Dropped, DroppedRow, Facts, GapLine, InPage, Issuing,
+    Kind, Log, PAGE, Period, PublicKey, Record, Salts, SecretKey, SignedCounts, StatementError, issue,
+    page_of, statement_in, verify,
 };
 
 const CHAIN: [&str; 4] = ["aa11", "bb22", "cc33", "dd44"];
@@ -70,6 +71,7 @@ fn facts(number: i64) -> Facts {
             interface: Some("veth101.0".to_owned()),
             missing: Some(Amounts::new([5, 570, 0, 0])),
         }],
+        days: vec![Day { day: "2026-10-03".to_owned(), counts: Amounts::new([21, 2100, 34, 34_000]) }],
         dropped: Some(Dropped {
             recorded_from: "2026-10-02T00:00:00Z".to_owned(),
             rows: vec![DroppedRow {
@@ -137,6 +139,25 @@ fn every_changed_byte_is_found() {
         }
         let shorter = note.char_indices().nth(at).map(|(at, _)| &note[..at]);
         assert!(shorter.is_none_or(|shorter| verify(shorter, Some(&public)).is_err()), "{at}");
+    }
+}
+
+#[test]
+fn every_changed_byte_of_a_page_is_found() {
+    let (note, public) = (statement(3), key().public().clone());
+    let page = page_of(&note);
+    assert_eq!(statement_in(&page), Some(InPage { note: note.clone(), is_own_page: true }));
+    assert_eq!((statement_in(&note), statement_in(PAGE).unwrap().note.as_str()), (None, ""));
+    let begin = page.find("{\"checkpoint\"").unwrap();
+    // All of the statement, and parts of what is around it.
+    let places = (begin..page.len() - 100).filter(|at| *at < begin + note.len() || at % 97 == 0);
+    for at in places.chain((0..begin).step_by(97)) {
+        let mut bytes = page.clone().into_bytes();
+        bytes[at] ^= 1;
+        let Ok(changed) = String::from_utf8(bytes) else { continue };
+        let passes = statement_in(&changed)
+            .is_some_and(|found| found.is_own_page && verify(&found.note, Some(&public)).is_ok());
+        assert!(!passes, "byte {at}");
     }
 }
 
