@@ -155,8 +155,8 @@ pub fn agrees_with_kernel(lab: &Lab, counters: &Counters, interface: &str) -> Re
     Ok(())
 }
 
-/// The sum of an interface's gaps of traffic that took a path around the hook, in the kernel's units: packets and bytes to
-/// the container, then from it.
+/// The sum of an interface's gaps of traffic that took a path around the hook, in the kernel's units: buffers and
+/// bytes to the container, then from it.
 ///
 /// # Errors
 ///

@@ -1,5 +1,5 @@
-//! Foreign programs on the TCX hooks, on a netkit and at XDP: a few instructions that return a verdict or redirect, loaded without
-//! any library.
+//! Foreign programs on the TCX hooks, on a netkit and at XDP: a few instructions that return a verdict or redirect,
+//! loaded without any library.
 
 use std::io;
 use std::os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd, RawFd};

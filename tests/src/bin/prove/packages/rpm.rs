@@ -1,5 +1,5 @@
-//! The package for rpm, installed by rpm with its scripts. The systems are Debian's, which has rpm; no distribution that
-//! is made of such packages can be made here. So what it depends on is not looked up.
+//! The package for rpm, installed by rpm with its scripts. The systems are Debian's, which has rpm: no distribution
+//! that is made of such packages is at hand. So what the package depends on is not looked up.
 
 use std::fs;
 use std::process::Output;
