@@ -28,6 +28,8 @@ use random_node::{Habits, RandomNode};
 const BEGIN: i64 = 1_790_424_000;
 /// Random ledgers of a run. `TRAFCTL_HISTORIES` asks for more.
 const HISTORIES: u64 = 3;
+/// Nodes whose sum a percentile is of.
+const NODES: usize = 20;
 /// Queries to each of them.
 const QUERIES: usize = 15;
 /// The same in ClickHouse, where a small report takes 20 times as long. With `TRAFCTL_HISTORIES`, there are as many.
@@ -416,14 +418,14 @@ fn percentiles_of(server: &impl Server, histories: u64) -> Result<()> {
         let mut random = fastrand::Rng::with_seed(seed);
         let target = new_store(server)?;
         let mut nodes = Vec::new();
-        for name in ["n1", "n2"] {
-            let mut node = RandomNode::new(name, Calendar::utc(), &mut random)?;
+        for number in 1..=NODES {
+            let mut node = RandomNode::new(&format!("n{number}"), Calendar::utc(), &mut random)?;
             node.about.has_cluster_ids = true;
             // On the border of five minutes, so that no reading is late.
             node.node.wall = Timestamp::from_second(BEGIN)?;
             node.node.epoch_created = node.node.wall;
             node.live(Habits { is_late: false, drains: 1 }, &mut random)?;
-            for _ in 0..150 {
+            for _ in 0..60 {
                 node.live(Habits { is_late: false, drains: 1 }, &mut random)?;
             }
             node.ship(&target)?;

@@ -12,8 +12,8 @@ use super::{
 use crate::{Node, Refusal, ShipError, Shipper, StoreError, verify};
 
 const NOON: i64 = 1_794_312_000;
-/// Everyday histories. `TRAFCTL_HISTORIES` asks for more.
-const HISTORIES: u64 = 40;
+/// Everyday histories. `TRAFCTL_HISTORIES` asks for others, from `TRAFCTL_FIRST` on.
+const HISTORIES: u64 = 500;
 
 pub struct World<S> {
     directory: tempfile::TempDir,
@@ -227,12 +227,27 @@ fn history<S: Simulated>(seed: u64) {
     world.check(&format!("seed {seed}, repaired"));
 }
 
+/// Runs all histories, on all CPUs.
+fn histories<S: Simulated>() {
+    let asked = |name: &str| std::env::var(name).ok().and_then(|text| text.parse().ok());
+    let first: u64 = asked("TRAFCTL_FIRST").unwrap_or(0);
+    let end = first + asked("TRAFCTL_HISTORIES").unwrap_or(HISTORIES);
+    let threads = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    std::thread::scope(|scope| {
+        for of in (first..).take(threads) {
+            scope.spawn(move || (of..end).step_by(threads).for_each(history::<S>));
+        }
+    });
+}
+
 #[test]
-fn the_store_holds_what_the_ledger_holds() {
-    let histories =
-        std::env::var("TRAFCTL_HISTORIES").ok().and_then(|text| text.parse().ok()).unwrap_or(HISTORIES);
-    (0..histories).for_each(history::<Model>);
-    (0..histories).for_each(history::<Fake>);
+fn a_store_in_transactions_holds_what_the_ledger_holds() {
+    histories::<Model>();
+}
+
+#[test]
+fn a_store_in_replacing_tables_holds_what_the_ledger_holds() {
+    histories::<Fake>();
 }
 
 #[test]
