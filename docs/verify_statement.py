@@ -7,6 +7,7 @@ what it computes. KEY is the issuer's public key as text. Exit status 1 with the
 import base64
 import hashlib
 import json
+import re
 import sys
 
 from cryptography.exceptions import InvalidSignature
@@ -21,9 +22,23 @@ def sha256(*parts):
     return hashlib.sha256(b"".join(parts)).digest()
 
 
+def from_base64(text):
+    raw = base64.b64decode(text, validate=True)
+    # One value has one text.
+    if base64.b64encode(raw).decode() != text:
+        refuse("a part is not base64")
+    return raw
+
+
+def amount(text):
+    if not re.fullmatch(r"0|-?[1-9][0-9]{0,37}", text):
+        refuse(f"{text!r} is no amount")
+    return int(text)
+
+
 def public_key(text):
     name, identifier, key = text.strip().split("+", 2)
-    raw = base64.b64decode(key, validate=True)
+    raw = from_base64(key)
     if raw[:1] != b"\x01" or len(raw) != 33:
         refuse("the key is not one of Ed25519")
     if sha256(name.encode(), b"\n", raw)[:4].hex() != identifier:
@@ -37,22 +52,21 @@ def open_note(note, key):
     text, separator, signatures = note.rpartition("\n\n")
     if not separator or not signatures.endswith("\n"):
         refuse("it is no signed note")
-    for line in signatures.splitlines():
-        dash, signer, signature = line.split(" ")
-        raw = base64.b64decode(signature, validate=True)
-        if dash == "\u2014" and signer == name and raw[:4] == identifier:
-            try:
-                verifier.verify(raw[4:], (text + "\n").encode())
-                return text + "\n"
-            except InvalidSignature:
-                break
-    refuse("the signature is not that of the key")
+    dash, signer, signature = signatures.removesuffix("\n").split(" ")
+    raw = from_base64(signature)
+    if (dash, signer, raw[:4]) != ("\u2014", name, identifier):
+        refuse("it has not exactly one signature, by the key")
+    try:
+        verifier.verify(raw[4:], (text + "\n").encode())
+    except InvalidSignature:
+        refuse("the signature is not that of the key")
+    return text + "\n"
 
 
 def canonical(value):
     """RFC 8785, for documents whose only numbers are small integers."""
-    if isinstance(value, float):
-        refuse("a number has a fraction")
+    if isinstance(value, float) or isinstance(value, int) and abs(value) >= 1 << 53:
+        refuse("a number is no small integer")
     if isinstance(value, dict):
         members = sorted(value.items(), key=lambda item: item[0].encode("utf-16-be"))
         return "{" + ",".join(canonical(name) + ":" + canonical(member) for name, member in members) + "}"
@@ -89,6 +103,8 @@ def check(part, period, number, kinds, size, root):
     if (record["period"], entry["period"], record["number"]) != (period, period, number):
         refuse("a record is of another month or container")
     path = [bytes.fromhex(text) for text in proof["path"]]
+    if len(proof["salt"]) != 64:
+        refuse("a salt has not 32 bytes")
     leaf = sha256(b"\x00", bytes.fromhex(proof["salt"]), canonical(record).encode())
     if root_of_path(leaf, proof["index"], entry["records"], path).hex() != entry["root"]:
         refuse(f"a record is not in entry {entry['entry']} of the log")
@@ -112,10 +128,10 @@ def main(file, key_text):
         refuse("its text is not canonical")
     if document["format"] != "trafctl-statement/1" or document["issuer"] != key_text.strip():
         refuse("it has another format, or names another key")
-    origin, size, root = open_note(document["checkpoint"], key).split("\n")[:3]
-    if origin != key[0]:
+    origin, size, root, *rest = open_note(document["checkpoint"], key).split("\n")
+    if origin != key[0] or rest != [""]:
         refuse("the checkpoint is of another log")
-    size, root = int(size), base64.b64decode(root, validate=True)
+    size, root = int(size), from_base64(root)
 
     period, figures = document["period"]["name"], document["figures"]
     number = figures["record"]["number"]
@@ -123,23 +139,26 @@ def main(file, key_text):
     sums = {}
     for row in figures["record"]["rows"]:
         sums.setdefault(row["class"], [0] * 4)
-        sums[row["class"]] = [sum + int(row[name]) for sum, name in zip(sums[row["class"]], AMOUNTS)]
+        sums[row["class"]] = [sum + amount(row[name]) for sum, name in zip(sums[row["class"]], AMOUNTS)]
     for part in document["corrections"]:
         entry = check(part, period, number, ("correction", "correction"), size, root)
         if entry <= last:
             refuse("the corrections are not in the order of the log")
         last, row = entry, part["record"]
         before = sums.get(row["class"], [0] * 4)
-        sums[row["class"]] = [sum + int(row[name]) for sum, name in zip(before, AMOUNTS)]
-    stated = {sum["class"]: [int(sum[name]) for name in AMOUNTS] for sum in document["sums"]}
+        sums[row["class"]] = [sum + amount(row[name]) for sum, name in zip(before, AMOUNTS)]
+    stated = {sum["class"]: [amount(sum[name]) for name in AMOUNTS] for sum in document["sums"]}
     if stated != sums or [sum["class"] for sum in document["sums"]] != sorted(sums):
         refuse("its sums are not those of its rows and corrections")
     for number, amounts in sorted(sums.items()):
         print(f"class {number}:", ", ".join(f"{name} {amount}" for name, amount in zip(AMOUNTS, amounts)))
-    print(f"valid: {figures['record']['container']}, {period}, in a log of {size}")
+    print(f"valid: {ascii(figures['record']['container'])}, {period}, in a log of {size}")
 
 
 if __name__ == "__main__":
     if len(sys.argv) != 3:
         sys.exit(__doc__)
-    main(sys.argv[1], sys.argv[2])
+    try:
+        main(sys.argv[1], sys.argv[2])
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        refuse(f"a part of it is missing, or in another form: {error!r}")

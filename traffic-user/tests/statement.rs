@@ -51,6 +51,13 @@ fn trafctl(directory: &Path, arguments: &[&str]) -> (Option<i32>, String, String
     run(directory, env!("CARGO_BIN_EXE_trafctl"), arguments)
 }
 
+/// The same, with a warning.
+fn text_of_warned(directory: &Path, arguments: &[&str]) -> String {
+    let (status, stdout, stderr) = trafctl(directory, arguments);
+    assert_eq!((status, stderr.is_empty()), (Some(0), false), "{arguments:?}");
+    stdout
+}
+
 /// What a command prints that must succeed.
 fn text(directory: &Path, arguments: &[&str]) -> String {
     let (status, stdout, stderr) = trafctl(directory, arguments);
@@ -127,6 +134,27 @@ fn a_page_has_the_statement_and_one_that_is_not_ours_is_told() {
     assert!(stderr.contains("b.html is not the page that this version of trafctl makes"), "{stderr}");
     fs::write(directory.join("b.html"), page.replace("flood", "flooD")).unwrap();
     assert_eq!(trafctl(directory, &["verify", "b.html"]).0, Some(1));
+    // Mail programs and browsers write the same page otherwise.
+    for (as_saved, what) in [
+        (page.replace('\n', "\r\n"), "other ends of lines"),
+        (format!("\u{feff}\n{}", page.replace(" hidden>", " hidden=\"\">")), "saved by a browser"),
+    ] {
+        fs::write(directory.join("b.html"), as_saved).unwrap();
+        let json = text_of_warned(directory, &["verify", "b.html", "--format", "json"]);
+        assert!(
+            json.contains("\"own_page\":false") || json.contains("\"own_page\": false"),
+            "{what}: {json}"
+        );
+    }
+    // Which of two would a reader see?
+    fs::write(directory.join("b.html"), page.clone() + &page).unwrap();
+    assert_eq!(trafctl(directory, &["verify", "b.html"]).0, Some(1));
+    // What others add to a statement is no part of it, whatever it is named.
+    let note = text(directory, &["statement", "2026-11", "--container", "101"]);
+    for added in ["\u{2014} <script>1</script> AAAAAAAA\n", "\u{2014} other.example AAAAAAAA\n"] {
+        fs::write(directory.join("b.html"), note.clone() + added).unwrap();
+        assert_eq!(trafctl(directory, &["verify", "b.html"]).0, Some(1), "{added}");
+    }
     // The page that checks has none.
     fs::write(directory.join("c.html"), text(directory, &["verify", "--html"])).unwrap();
     assert_eq!(trafctl(directory, &["verify", "c.html"]).0, Some(1));

@@ -63,6 +63,27 @@ fn expected(json: &Value) -> Result<Vec<Vec<String>>> {
     sums.iter().map(|sum| of(sum).with_context(|| format!("{sum}"))).collect()
 }
 
+/// What a document must not have.
+const CHANGES: [&str; 17] = [
+    "row.in_bytes = '01'",
+    "row.in_bytes = '-1'",
+    "row.in_bytes = '0x10'",
+    "row.in_bytes = ['1']",
+    "row.in_bytes = 1",
+    "row.in_bytes = '18446744073709551616'",
+    "row.class = '1'",
+    "row.class = 256",
+    "row.more = 1",
+    "of.figures.entry.entry = '1'",
+    "of.figures.proof.salt = ''",
+    "of.figures.proof.index = -1",
+    "of.days = {length: 0}",
+    "of.dropped = null",
+    "of.container_now = '\\ud800'",
+    "delete of.made",
+    "of.sums[0].class = [0]",
+];
+
 fn give_key(browser: &Browser<'_>, key: &str) -> Result<()> {
     let script =
         "const box = document.getElementById('key'); box.value = KEY; box.dispatchEvent(new Event('input'))";
@@ -107,7 +128,7 @@ fn a_statement_is_a_page_that_checks_itself_and_others() -> Result<()> {
         browser.is_accessible()?;
     }
     let text = browser.text("document.getElementById('figures').innerText")?;
-    for part in ["<b>flood</b> & more, number 5", "and 6 more", "class 1, shaper", "billing.example.com+"] {
+    for part in ["<b>flood</b> & more, number 11", "class 1, shaper", "billing.example.com+"] {
         ensure!(text.contains(part), "{part}: {text}");
     }
     ensure!(browser.run("return document.querySelectorAll('#figures svg rect.in').length")? == 30);
@@ -117,9 +138,36 @@ fn a_statement_is_a_page_that_checks_itself_and_others() -> Result<()> {
     assert_eq!(sheets.matches("/Type /Page\n").count(), 1, "sheets of paper");
     give_key(&browser, key)?;
     browser.wait(&format!("{RESULT}.startsWith('Valid.')"))?;
-    give_key(&browser, &format!("{key}x"))?;
+    give_key(&browser, &key[..key.len() - 1])?;
+    browser.wait(&format!("{RESULT}.includes('no complete key')"))?;
+    assert_eq!(shown(&browser)?, expected, "a key that is being written");
+    give_key(&browser, &key.replace("billing", "shop"))?;
     browser.wait(&format!("{RESULT}.startsWith('Not valid:') && {RESULT}.includes('another key')"))?;
     ensure!(shown(&browser)?.is_empty(), "nothing is shown that is not so");
+
+    // Every day of a month is in the plot, also where the billing day is after the end of a short one.
+    for (name, day, first, last) in [
+        ("2026-01", 31, "2026-01-31", "2026-02-27"),
+        ("2026-02", 31, "2026-02-28", "2026-03-30"),
+        ("2028-02", 30, "2028-02-29", "2028-03-29"),
+        ("2026-04", 31, "2026-04-30", "2026-05-30"),
+        ("2026-12", 15, "2026-12-15", "2027-01-14"),
+    ] {
+        let days = format!(
+            "const of = daysOf({{name: '{name}', billing_day: {day}}}, new Map()); return [of[0], of.at(-1)]"
+        );
+        assert_eq!(browser.run(&days)?, json!([first, last]), "{name} from {day}");
+    }
+    let sizes = browser.run("return [999n, 999999n, 9999000n, -1500n].map(human)")?;
+    assert_eq!(sizes, json!(["999 B", "1.00 MB", "10.0 MB", "-1.50 kB"]));
+    // Each value has one form, as in `trafctl verify`.
+    ensure!(browser.run("return isStatement(JSON.parse(note.split('\\n')[0]))")? == true);
+    for change in CHANGES {
+        let changed = format!(
+            "const of = JSON.parse(note.split('\\n')[0]); const row = of.figures.record.rows[0]; {change}; return isStatement(of)"
+        );
+        ensure!(browser.run(&changed)? == false, "{change}");
+    }
 
     // A page with other figures, and one whose statement was made with another key.
     let changed = lab.path("changed.html");

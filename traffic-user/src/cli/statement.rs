@@ -147,22 +147,22 @@ pub(super) fn check(options: &VerifyOptions) -> anyhow::Result<Done> {
             String::from_utf8(bytes).with_context(|| format!("{} is no statement", path.display()))?
         }
     };
-    let (note, shown_elsewhere) = match statement_in(&text) {
-        Some(InPage { note, is_own_page }) => (note, !is_own_page),
-        None => (text, false),
+    let (note, own_page) = match statement_in(&text) {
+        Some(InPage { note, is_own_page }) => (note, Some(is_own_page)),
+        None => (text, None),
     };
     let verified = verify(&note, key.as_ref()).with_context(|| format!("{}", file.display()))?;
-    if shown_elsewhere {
+    if own_page == Some(false) {
         tracing::warn!(
-            "{} is not the page that this version of trafctl makes: what it shows in a browser may differ from the \
-             statement in it, which was checked",
+            "{} is not the page that this version of trafctl makes, but one of another version, or a changed one: what \
+             it shows in a browser may differ from the statement in it, which was checked",
             file.display()
         );
     }
     print(&match options.format {
         _ if options.proof => verified.tlog_proof,
         Format::Table => render::text(&verified, key.is_some()),
-        Format::Json => render::document(&verified, key.is_some())?,
+        Format::Json => render::document(&verified, key.is_some(), own_page)?,
     })?;
     Ok(Done::Success)
 }

@@ -13,6 +13,9 @@ struct Checked<'a> {
     key: String,
     /// Whether the key was given from elsewhere.
     key_compared: bool,
+    /// For a statement in a page: whether the page is the one that this version makes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    own_page: Option<bool>,
     log_size: u64,
     container: &'a str,
     statement: &'a traffic_statement::Document,
@@ -22,11 +25,12 @@ struct Checked<'a> {
 ///
 /// # Errors
 /// When it cannot be serialised.
-pub fn document(verified: &Verified, key_compared: bool) -> anyhow::Result<String> {
+pub fn document(verified: &Verified, key_compared: bool, own_page: Option<bool>) -> anyhow::Result<String> {
     json::document(&Checked {
         valid: true,
         key: verified.key.to_string(),
         key_compared,
+        own_page,
         log_size: verified.log_size,
         container: verified.document.container(),
         statement: &verified.document,

@@ -216,8 +216,10 @@ impl Checkpoint {
         let size =
             lines.next().filter(|size| !size.starts_with(['+', '0'])).and_then(|size| size.parse().ok());
         let root = lines.next().and_then(|root| STANDARD.decode(root).ok()?.try_into().ok());
-        let (Some(size), Some(root)) = (size, root) else { return Err(wrong()) };
-        Ok(Self { size, root })
+        match (size, root, lines.next()) {
+            (Some(size), Some(root), None) => Ok(Self { size, root }),
+            _ => Err(wrong()),
+        }
     }
 
     /// Checks that a record is under an entry, and the entry in the log.

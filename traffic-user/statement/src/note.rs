@@ -66,24 +66,23 @@ impl PublicKey {
         [hash[0], hash[1], hash[2], hash[3]]
     }
 
-    /// The text of a note that this key has signed. Signatures of others are ignored.
+    /// The text of a note that this key, and nobody else, has signed: what others added would be shown to readers who
+    /// take the file for something else, such as a page, and would have passed every check.
     ///
     /// # Errors
     /// When it is no note, or the signature is missing or wrong.
     pub(crate) fn open<'n>(&self, note: &'n str) -> Result<&'n str, StatementError> {
         let (text, signatures) = split(note)?;
-        for line in signatures.lines() {
-            let (name, signature) = signature_of(line)?;
-            let Some(signature) = signature.strip_prefix(&self.id()).filter(|_| name == self.name) else {
-                continue;
-            };
-            let key = UnparsedPublicKey::new(&ED25519, &self.key);
-            if key.verify(text.as_bytes(), signature).is_ok() {
-                return Ok(text);
-            }
-            break;
+        let Some(line) = signatures.strip_suffix('\n').filter(|line| !line.contains(['\n', '\r'])) else {
+            return Err(StatementError::form("it has not exactly one signature"));
+        };
+        let (name, signature) = signature_of(line)?;
+        let signature = signature.strip_prefix(&self.id()).filter(|_| name == self.name);
+        let key = UnparsedPublicKey::new(&ED25519, &self.key);
+        match signature {
+            Some(signature) if key.verify(text.as_bytes(), signature).is_ok() => Ok(text),
+            _ => Err(StatementError::Signature { key: self.to_string() }),
         }
-        Err(StatementError::Signature { key: self.to_string() })
     }
 }
 
@@ -173,12 +172,11 @@ pub(crate) fn random() -> Result<[u8; 32], StatementError> {
 }
 
 fn check_name(name: &str) -> Result<(), StatementError> {
-    if name.is_empty()
-        || name.contains(|letter: char| letter.is_whitespace() || letter == '+' || letter.is_control())
-    {
+    let is_usual = |letter: char| letter.is_ascii_graphic() && !"+<>&\"'`\\".contains(letter);
+    if name.is_empty() || !name.chars().all(is_usual) {
         return Err(StatementError::Key(format!(
-            "{name:?} cannot be the name of a key: it needs letters, and no space and no plus sign; take one that \
-             says who signs, such as `billing.example.com/node1`"
+            "{name:?} cannot be the name of a key: it has letters, digits, and signs such as `.`, `-` and `/`; take one \
+             that says who signs, such as `billing.example.com/node1`"
         )));
     }
     Ok(())

@@ -5,6 +5,8 @@
 pub const PAGE: &str = include_str!("../page.html");
 
 const BEGIN: &str = "<pre id=\"statement\" hidden>";
+/// How the same element begins in a page that a browser has saved, too.
+const BEGINS_LIKE: &str = "<pre id=\"statement\"";
 const END: &str = "</pre>";
 /// What is written otherwise in the text of a page. The first is replaced first and restored last.
 const ESCAPES: [(&str, &str); 3] = [("&", "&amp;"), ("<", "&lt;"), (">", "&gt;")];
@@ -24,14 +26,22 @@ pub fn page_of(note: &str) -> String {
     PAGE.replacen(&format!("{BEGIN}{END}"), &format!("{BEGIN}{escaped}{END}"), 1)
 }
 
-/// The statement in a page; `None` if the text is no page with a statement.
+/// The statement in a page, also in one whose lines end otherwise, or that a browser has saved; `None` if the text is
+/// no page with one statement.
 pub fn statement_in(text: &str) -> Option<InPage> {
-    if !text.get(..15)?.eq_ignore_ascii_case("<!doctype html>") {
+    let page = text.trim_start_matches(|letter: char| letter.is_whitespace() || letter == '\u{feff}');
+    if !page.get(..9)?.eq_ignore_ascii_case("<!doctype") {
         return None;
     }
-    let (_, rest) = text.split_once(BEGIN)?;
-    let (escaped, _) = rest.split_once(END)?;
-    let note = ESCAPES.iter().rev().fold(escaped.to_owned(), |text, (from, to)| text.replace(to, from));
+    let (_, rest) = page.split_once(BEGINS_LIKE)?;
+    let (_, content) = rest.split_once('>')?;
+    let (escaped, after) = content.split_once(END)?;
+    // Which one would a reader see?
+    if after.contains(BEGINS_LIKE) {
+        return None;
+    }
+    let escaped = escaped.replace("\r\n", "\n");
+    let note = ESCAPES.iter().rev().fold(escaped, |text, (from, to)| text.replace(to, from));
     let is_own_page = page_of(&note) == text;
     Some(InPage { note, is_own_page })
 }
