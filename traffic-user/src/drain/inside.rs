@@ -7,7 +7,7 @@ use std::{collections::HashMap, io};
 
 use jiff::Timestamp;
 use traffic_common::{Direction, InterfaceStatistics, Tally};
-use traffic_model::{ByDirection, InterfaceCounter, PassedCounter, Snapshot};
+use traffic_model::{ByDirection, ContainerId, InterfaceCounter, PassedCounter, Snapshot};
 
 use crate::{
     net::{interface::NetInterface, netlink::Netlink},
@@ -25,6 +25,8 @@ const NO_INDEX_OF_THE_HOST: u32 = 1 << 31;
 #[derive(Clone, Debug)]
 struct Device {
     of: Inside,
+    /// The container that had it last, also while that is unknown.
+    owner: Option<ContainerId>,
     seen_first: Timestamp,
     /// How often its statistics began anew: it was made again with everything that tells it from others.
     lives: u32,
@@ -43,9 +45,11 @@ impl InsideWatch {
         for device in found {
             let key = (device.namespace, device.index, device.mac);
             let known = before.remove(&key);
+            let owner = device.owner.as_ref().ok().map(|owner| owner.id.clone());
             let noted = match known {
                 // The name by which it was first seen stays, because the ledger knows it by that.
-                Some(known) if is_continued(&known.of, device) => Device {
+                Some(known) if is_continued(&known, device) => Device {
+                    owner: owner.or(known.owner),
                     of: Inside { label: known.of.label, statistics: known.of.statistics, ..device.clone() },
                     ..known
                 },
@@ -53,7 +57,7 @@ impl InsideWatch {
                     tracing::warn!("{}: {}", device.label, device.why());
                     let same_name = former.filter(|former| former.of.label == device.label);
                     let lives = same_name.map_or(0, |former| former.lives + 1);
-                    Device { of: device.clone(), seen_first: time::now_or_end(), lives }
+                    Device { of: device.clone(), owner, seen_first: time::now_or_end(), lives }
                 }
             };
             self.devices.insert(key, noted);
@@ -85,14 +89,14 @@ impl InsideWatch {
 /// Whether a device is the one that was seen before with everything that tells it from others. The kernel gives the
 /// number of a namespace that ended to the next one, and a VLAN device or an ipvlan has the address of the interface
 /// below it, so that those of two containers can be alike.
-fn is_continued(before: &Inside, now: &Inside) -> bool {
+fn is_continued(before: &Device, now: &Inside) -> bool {
     let same_place = match (&before.owner, &now.owner) {
-        (Ok(before), Ok(now)) => before.id == now.id,
-        (Err(_), Err(_)) => before.place() == now.place(),
+        (Some(before), Ok(now)) => *before == now.id,
+        (None, Err(_)) => before.of.place() == now.place(),
         // Its container became known, or ended.
         _ => true,
     };
-    same_place && before.kind == now.kind
+    same_place && before.of.kind == now.kind
 }
 
 fn fell(before: &InterfaceStatistics, now: &InterfaceStatistics) -> bool {
@@ -243,6 +247,12 @@ mod tests {
         // Another container, whose device has carried more since.
         let shop = next(&vlan("shop/eth0", Some("shop")), [9, 900, 7, 700]);
         assert_eq!(shop, ("shop/eth0".to_owned(), Some("shop".to_owned()), number, 9));
+        // The same, with a look in between that could not tell whose it is.
+        assert_eq!(next(&vlan("ns4/eth0", None), [9, 900, 7, 700]).0, "shop/eth0");
+        let web = next(&vlan("web/eth0", Some("web")), [12, 1200, 7, 700]);
+        assert_eq!(web, ("web/eth0".to_owned(), Some("web".to_owned()), number, 12));
+        let shop = next(&vlan("shop/eth0", Some("shop")), [13, 1300, 7, 700]);
+        assert_eq!((shop.0.as_str(), shop.3), ("shop/eth0", 13));
         // Another kind under one name, which the ledger tells apart by the number.
         let ipvlan = Inside { kind: "ipvlan".to_owned(), ..vlan("shop/eth0", Some("shop")) };
         assert_ne!(next(&ipvlan, [9, 900, 7, 700]).2, number);
