@@ -1,6 +1,6 @@
 //! Stores from before there were drops: what is shipped to them, and what they get after their migration.
 
-use anyhow::{Result, ensure};
+use anyhow::{Context as _, Result, ensure};
 use traffic_ledger::{By, ReportQuery, Split};
 use traffic_model::calendar::Calendar;
 use traffic_store::{AnyStore, Shipper, Target, Verified, verify};
@@ -20,6 +20,7 @@ use crate::{
 const AS_VERSION_3: &str = "
     drop table trafctl.dropped; drop function trafctl.put_dropped; drop function trafctl.take_parts;
     drop function trafctl.part_digests; drop function trafctl.note_drops;
+    drop function trafctl.dropped_months;
     alter table trafctl.ledger drop column drops_from, drop column without_drops;
     update trafctl.store_version set version = 3";
 
@@ -82,6 +83,77 @@ fn drops_come_to_postgresql_with_its_migration_and_after_older_shippers() -> Res
     node.ship(&target)?;
     ensure!(server.query("select without_drops from trafctl.ledger")? == "0");
     is_equal(&node, &target)
+}
+
+/// What an older shipper does to bring units of a ledger again, and how many it is asked for the rows of.
+fn brought_by_older(server: &Postgres<'_>, node: &str, condition: &str) -> Result<String> {
+    let parts = format!(
+        "select l.number ledger, array_agg(p.name) names, array_agg(p.number) numbers, array_agg(p.rev) revs
+         from trafctl.ledger l join trafctl.part p on p.ledger = l.number and p.name in ('5min', 'day')
+         where l.node = '{node}' and {condition} group by l.number"
+    );
+    server.query(&format!("select trafctl.add_months(numbers) from ({parts}) p"))?;
+    server.query(&format!(
+        "select count(*) from ({parts}) p, trafctl.take(p.ledger, p.names, p.numbers, p.revs, true)"
+    ))
+}
+
+#[test]
+fn a_month_that_the_owner_dropped_does_not_come_back_in_part() -> Result<()> {
+    let namespace = Namespace::new("store-months")?;
+    let server = Postgres::start(&namespace, &["-c", "fsync=off"])?;
+    let target = new_store(&server)?;
+    let node = node("n1")?;
+    node.ship(&target)?;
+    let months = "select string_agg(distinct right(c.relname, 7), ' ' order by right(c.relname, 7)) from pg_inherits i
+         join pg_class c on c.oid = i.inhrelid where i.inhparent::regclass::text ~ '^trafctl[.]' and c.relkind = 'r'";
+    let all = server.query(months)?;
+    let (dropped, left) = all.split_once(' ').context("a node of one month")?;
+    for table in ["unit", "traffic", "fault", "passed", "span", "dropped"] {
+        server.query(&format!("drop table trafctl.{table}_{dropped}"))?;
+    }
+    let is_refused = |of: &RandomNode, what: &str| {
+        let stored = of.stored(&target)?;
+        let total = ReportQuery { by: By::Total, ..ReportQuery::default() };
+        for error in [stored.report(&total).err(), stored.report_drops(&total).err()] {
+            let text = error.map_or_else(|| "an answer".to_owned(), |error| error.to_string());
+            ensure!(text.contains("were dropped from the store"), "{what}: {text}");
+        }
+        let found = server.query(months)?;
+        ensure!(found == left, "{what}: {found} and not {left}");
+        anyhow::Ok(())
+    };
+    is_refused(&node, "dropped")?;
+    server.query("update trafctl.ledger set without_drops = 1")?;
+    node.ship(&target)?;
+    is_refused(&node, "drops again")?;
+    ensure!(server.query("select without_drops from trafctl.ledger")? == "0");
+    // What is left is equal, and what is not is no difference.
+    let found = block_on(async {
+        let mut store = AnyStore::connect(&target).await?;
+        let shipper = Shipper { ledger: &node.ledger, machine: None, node: &node.about };
+        anyhow::Ok(verify(&shipper, &mut store, true).await?)
+    })??;
+    ensure!(found.differences.is_empty() && found.parts > 50, "{found:?}");
+    is_refused(&node, "repaired")?;
+    let of_month = format!("to_char(to_timestamp(p.number) at time zone 'UTC', 'YYYY_MM') = '{dropped}'");
+    ensure!(brought_by_older(&server, "n1", &of_month)? == "0");
+    is_refused(&node, "an older shipper")?;
+    let has_drops = "exists (select from trafctl.dropped d where d.ledger = l.number and d.start = p.number and d.level =
+                         case p.name when '5min' then 0 else 2 end)";
+    ensure!(brought_by_older(&server, "n1", &format!("not {of_month} and {has_drops}"))? != "0");
+    node.ship(&target)?;
+    // All of another node's history comes later.
+    let other = self::node("n2")?;
+    other.ship(&target)?;
+    is_refused(&node, "another node")?;
+    is_refused(&other, "the other node")?;
+    // What remains answers.
+    let later =
+        ReportQuery { from: node.ledger.report(&query())?.rows.last().map(|row| row.start), ..query() };
+    let expected = node.ledger.report_drops(&later)?;
+    ensure!(!expected.rows.is_empty() && node.stored(&target)?.report_drops(&later)? == expected);
+    Ok(())
 }
 
 /// Makes a store as it was before there were drops.

@@ -223,6 +223,13 @@ impl Store for AnyStore {
         }
     }
 
+    async fn dropped_spans(&mut self, ledger: &str) -> Result<Vec<(i64, i64)>, StoreError> {
+        match self {
+            Self::Postgres(store) => store.dropped_spans(ledger).await,
+            Self::ClickHouse(store) => store.dropped_spans(ledger).await,
+        }
+    }
+
     async fn digests(
         &mut self,
         ledger: &str,

@@ -181,6 +181,11 @@ pub trait Store {
     /// Lets a ledger take over what the store holds of another, or of its own past.
     fn take_over(&mut self, takeover: &Takeover) -> impl Future<Output = Result<(), StoreError>>;
 
+    /// Spans of Unix seconds whose units the owner of the store has dropped. It takes none of them again.
+    fn dropped_spans(&mut self, _ledger: &str) -> impl Future<Output = Result<Vec<(i64, i64)>, StoreError>> {
+        std::future::ready(Ok(Vec::new()))
+    }
+
     /// The digests of all parts of a ledger: units that begin in a span of Unix seconds, or all records.
     fn digests(
         &mut self,

@@ -120,7 +120,9 @@ async fn compare(
     let records = shipper.ledger.changes(Changes { after: 0, until: i64::MAX, units: false })?;
     let stored = store.digests(&identity.ledger, None).await?;
     compare_parts(shipper, (&records, done), stored, &mut verified)?;
-    let units = shipper.ledger.changes(Changes { after: 0, until: i64::MAX, units: true })?;
+    let mut units = shipper.ledger.changes(Changes { after: 0, until: i64::MAX, units: true })?;
+    let dropped = store.dropped_spans(&identity.ledger).await?;
+    units.retain(|part| !dropped.iter().any(|span| (span.0..span.1).contains(&part.1)));
     verified.has_drops = store.takes_drops();
     let mut days: BTreeMap<i64, Vec<Part>> = BTreeMap::new();
     for part in units {

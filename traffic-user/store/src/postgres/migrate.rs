@@ -66,8 +66,21 @@ RETURNS void LANGUAGE sql SECURITY DEFINER SET search_path = trafctl, pg_temp AS
 $$;
 ";
 
+/// The months of UTC, as spans of Unix seconds, that a ledger has parts of and the owner has dropped.
+const DROPPED_MONTHS: &str = "
+CREATE FUNCTION trafctl.dropped_months(ledger_id text) RETURNS TABLE (begun bigint, ended bigint)
+LANGUAGE sql STABLE SECURITY DEFINER SET search_path = trafctl, pg_temp AS $$
+    SELECT extract(epoch FROM m.month AT TIME ZONE 'UTC')::bigint,
+        extract(epoch FROM (m.month + interval '1 month') AT TIME ZONE 'UTC')::bigint
+    FROM (SELECT DISTINCT date_trunc('month', to_timestamp(p.number) AT TIME ZONE 'UTC') AS month
+        FROM ledger l JOIN part p ON p.ledger = l.number AND p.name IN ('5min', 'day') WHERE l.id = ledger_id) m
+    WHERE to_char(m.month, 'YYYY_MM') NOT IN ({months_with_rows})
+$$;
+";
+
 fn version_4() -> String {
     let mut sql = VERSION_4.to_owned();
+    sql.push_str(&DROPPED_MONTHS.replace("{months_with_rows}", schema::MONTHS_WITH_ROWS));
     for table in TABLES.split_at(DROPPED_TABLE).1 {
         sql.push_str(&schema::create_table(table));
         sql.push_str(&schema::create_put(table));

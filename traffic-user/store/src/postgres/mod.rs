@@ -355,6 +355,12 @@ impl Store for Postgres {
         Self::call(self.client.query_typed(sql, &parameters)).await.map(drop)
     }
 
+    async fn dropped_spans(&mut self, ledger: &str) -> Result<Vec<(i64, i64)>, StoreError> {
+        let sql = "SELECT begun, ended FROM trafctl.dropped_months($1)";
+        let rows = Self::call(self.client.query_typed(sql, &[(&ledger, Type::TEXT)])).await?;
+        Ok(rows.iter().map(|row| (row.get(0), row.get(1))).collect())
+    }
+
     async fn digests(
         &mut self,
         ledger: &str,

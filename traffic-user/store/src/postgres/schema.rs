@@ -34,14 +34,21 @@ CREATE TABLE trafctl.part (
     PRIMARY KEY (ledger, name, number));
 ";
 
-/// Partitions are made apart and attached: to create them in place would wait for every reader.
+/// Partitions are made apart and attached: to create them in place would wait for every reader. A month whose partitions
+/// the owner dropped or detached gets no new ones: parts of it are noted, which come in one transaction with partitions.
 const MONTHS: &str = "
 CREATE OR REPLACE FUNCTION trafctl.add_months(starts bigint[]) RETURNS void LANGUAGE plpgsql SECURITY DEFINER
 SET search_path = pg_catalog, trafctl, pg_temp AS $$
 DECLARE
-    month timestamp; parent text; child text;
+    month timestamp; parent text; child text; low bigint; high bigint;
 BEGIN
     FOR month IN SELECT DISTINCT date_trunc('month', to_timestamp(s) AT TIME ZONE 'UTC') FROM unnest(starts) s LOOP
+        low := extract(epoch FROM month AT TIME ZONE 'UTC')::bigint;
+        high := extract(epoch FROM (month + interval '1 month') AT TIME ZONE 'UTC')::bigint;
+        CONTINUE WHEN to_char(month, 'YYYY_MM') NOT IN ({months_with_rows})
+            AND EXISTS (SELECT FROM ledger l CROSS JOIN unnest(ARRAY['5min', 'day']) u(name)
+                CROSS JOIN LATERAL (SELECT 1 FROM part p WHERE p.ledger = l.number AND p.name = u.name
+                    AND p.number >= low AND p.number < high LIMIT 1) p);
         FOREACH parent IN ARRAY ARRAY[{partitioned}] LOOP
             child := parent || '_' || to_char(month, 'YYYY_MM');
             CONTINUE WHEN to_regclass('trafctl.' || quote_ident(child)) IS NOT NULL;
@@ -50,12 +57,16 @@ BEGIN
             EXECUTE format('CREATE TABLE trafctl.%I (LIKE trafctl.%I INCLUDING ALL)', child, parent);
             EXECUTE format('GRANT SELECT ON trafctl.%I TO trafctl_read', child);
             EXECUTE format('ALTER TABLE trafctl.%I ATTACH PARTITION trafctl.%I FOR VALUES FROM (%s) TO (%s)',
-                parent, child, extract(epoch FROM month AT TIME ZONE 'UTC')::bigint,
-                extract(epoch FROM (month + interval '1 month') AT TIME ZONE 'UTC')::bigint);
+                parent, child, low, high);
         END LOOP;
     END LOOP;
 END $$;
 ";
+
+/// The months of UTC whose rows are there, as partitions are named.
+pub(super) const MONTHS_WITH_ROWS: &str =
+    "SELECT right(c.relname, 7) FROM pg_catalog.pg_inherits i JOIN pg_catalog.pg_class c ON c.oid = i.inhrelid
+            WHERE i.inhparent = 'trafctl.traffic'::regclass";
 
 /// What the store knows of a ledger, and the begin and end of a transaction that changes it.
 const LEDGERS: &str = "
@@ -177,10 +188,11 @@ $$;\n",
 pub(super) fn create_months(tables: &[ShippedTable]) -> String {
     let of_units = tables.iter().filter(|table| table.is_of_units());
     let partitioned: Vec<String> = of_units.map(|table| format!("'{}'", table.name)).collect();
-    MONTHS.replace("{partitioned}", &partitioned.join(", "))
+    MONTHS.replace("{partitioned}", &partitioned.join(", ")).replace("{months_with_rows}", MONTHS_WITH_ROWS)
 }
 
-/// Decides which parts are newer than those in the store, and removes their former rows.
+/// Decides which parts are newer than those in the store, and removes their former rows. Of a month that the owner
+/// dropped, parts are noted and no rows are asked for: a few of them would look like the whole month.
 pub(super) fn create_take(function: &str, tables: &[ShippedTable]) -> String {
     let mut removals = String::new();
     for table in tables {
@@ -225,7 +237,9 @@ BEGIN
     INSERT INTO part AS p SELECT p_ledger, u.name, u.number, u.rev
         FROM unnest(new_names, new_numbers, new_revs) u(name, number, rev)
         ON CONFLICT (ledger, name, number) DO UPDATE SET rev = excluded.rev;
-    RETURN QUERY SELECT u.name, u.number FROM unnest(new_names, new_numbers) u(name, number);
+    RETURN QUERY SELECT u.name, u.number FROM unnest(new_names, new_numbers) u(name, number)
+        WHERE u.name NOT IN ('5min', 'day')
+            OR to_char(to_timestamp(u.number) AT TIME ZONE 'UTC', 'YYYY_MM') IN ({MONTHS_WITH_ROWS});
 END $$;\n"
     )
 }

@@ -6,7 +6,7 @@ use tokio_postgres::types::Type;
 use traffic_ledger::{Ledger, LedgerError, StoredContainer, StoredLedger};
 use traffic_model::calendar::Calendar;
 
-use crate::read::drops_of;
+use crate::{postgres::schema, read::drops_of};
 
 use super::{OneLedger, Period, Reader, Reported, shares};
 
@@ -226,9 +226,7 @@ fn periods(reader: &mut Reader) -> Result<(), LedgerError> {
         span: (row.get(3), row.get(4)),
     };
     reader.periods = rows.iter().map(period).collect();
-    let sql = "SELECT right(c.relname, 7) FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid
-               WHERE i.inhparent = 'trafctl.traffic'::regclass";
-    reader.partitions = reader.rows(sql, &[])?.iter().map(|row| row.get(0)).collect();
+    reader.partitions = reader.rows(schema::MONTHS_WITH_ROWS, &[])?.iter().map(|row| row.get(0)).collect();
     Ok(())
 }
 
