@@ -1,4 +1,8 @@
 //! What is shipped next: everything that changed since the store's number, the oldest first, and live rows between.
+//!
+//! - `missing_drops`: what a store lacks that was older than drops.
+
+mod missing_drops;
 
 use traffic_ledger::{Changes, Identity, Ledger, LedgerError, ShippedExtent};
 
@@ -107,28 +111,6 @@ impl Shipper<'_> {
                 live_after = now;
             }
         }
-    }
-
-    /// Ships the units with drops again to a store that has them without: it was older than drops, or the shipper was.
-    async fn ship_missing_drops(
-        &self,
-        store: &mut impl Store,
-        known: &mut Option<Known>,
-    ) -> Result<Shipped, ShipError> {
-        let missing = known.as_ref().map_or(0, |known| known.without_drops);
-        let mut shipped = Shipped::default();
-        if missing == 0 || !store.takes_drops() {
-            return Ok(shipped);
-        }
-        for parts in self.ledger.units_with_drops()?.chunks(16) {
-            let done = known.as_ref().map_or(0, |known| known.done);
-            shipped.rows +=
-                self.put_contents(store, known, (Step { parts, done, completes: 0 }, true)).await? as u64;
-            shipped.parts += parts.len() as u64;
-        }
-        // What an older shipper brought meanwhile is missing again: then the next round finds it.
-        self.put_contents(store, known, (Step { completes: missing, ..Step::default() }, false)).await?;
-        Ok(shipped)
     }
 
     /// The parts that changed, the oldest change first. Of one change, names come before the figures that have them.

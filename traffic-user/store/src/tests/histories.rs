@@ -306,6 +306,52 @@ fn a_clone_is_refused<S: Simulated>() {
 }
 
 #[test]
+fn missing_drops_come_in_steps_to_a_store_that_goes_down_all_the_time() {
+    missing_drops_come_in_steps::<Model>(2);
+    missing_drops_come_in_steps::<Fake>(1);
+}
+
+/// `puts`: after so many batches, of which one has no units, the store is down.
+fn missing_drops_come_in_steps<S: Simulated>(puts: usize) {
+    let mut world = World::<S>::new(4);
+    world.set_old(true);
+    (0..60).for_each(|_| world.drain());
+    world.check("before there were drops");
+    world.set_old(false);
+    let lacking = world.ledger.units_with_drops().unwrap().len();
+    assert!(lacking > 20, "{lacking}");
+    let node = of_node();
+    let mut there = 0;
+    for round in 0.. {
+        let shipper = Shipper { ledger: &world.ledger, machine: Some("m1"), node: &node };
+        let mut connection = world.store.connect(round, 0, puts);
+        let result = block_on(shipper.ship(&mut connection, &mut |_, _| {}));
+        let ledgers = world.store.ledgers();
+        let parts = ledgers.values().flat_map(|of| of.parts.values());
+        let now = parts.filter(|part| part.rows.iter().any(|row| row.0 == DROPPED_TABLE)).count();
+        // A unit may have any number of rows, so the first batch is of one.
+        assert!(round > 0 || (1..=3).contains(&now), "{now}");
+        match result {
+            Ok(_) => break,
+            Err(ShipError::Store(StoreError::Away(_))) => {
+                assert!(now > there, "round {round}: no more than {there} of {lacking}");
+            }
+            Err(other) => panic!("{other}"),
+        }
+        there = now;
+    }
+    world.check("at the end");
+    // What an older shipper takes away is all that comes again.
+    let Some(mut older) = world.store.connect_older(1) else { return };
+    world.drain();
+    while world.ship_over(&mut older).is_err() {}
+    let mut connection = world.connection(0);
+    let shipped = world.ship_over(&mut connection).unwrap();
+    assert!(shipped.parts < 10, "{shipped:?} of {lacking}");
+    world.check("after an older shipper");
+}
+
+#[test]
 fn a_store_that_goes_down_all_the_time_gets_everything_all_the_same() {
     goes_down_all_the_time::<Model>();
     goes_down_all_the_time::<Fake>();
