@@ -73,6 +73,9 @@ pub trait Engine {
         true
     }
 
+    /// Whether the store has come to have drops since this connection was made.
+    fn was_migrated(&mut self) -> impl Future<Output = Result<bool, StoreError>>;
+
     /// Where a ledger was and is.
     fn adoptions(&mut self, ledger: &str) -> impl Future<Output = Result<Vec<Adoption>, StoreError>>;
 

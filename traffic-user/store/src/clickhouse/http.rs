@@ -7,7 +7,7 @@ use traffic_https::{Client, Limits, Request};
 use super::{
     cluster::{self, Cluster},
     engine::{Adoption, Engine, Notes, PartVersion, Progress, Seen, Versioned},
-    schema,
+    schema, setup,
     sql::{self, Tables},
     target::Target,
 };
@@ -278,6 +278,10 @@ fn some(text: &str) -> Option<String> {
 impl Engine for Http {
     fn takes_drops(&self) -> bool {
         self.has_drops
+    }
+
+    async fn was_migrated(&mut self) -> Result<bool, StoreError> {
+        Ok(!self.has_drops && setup::require_version(self).await? >= schema::WITH_DROPS)
     }
 
     async fn adoptions(&mut self, ledger: &str) -> Result<Vec<Adoption>, StoreError> {

@@ -125,6 +125,25 @@ async fn errors_say_whether_a_repetition_may_help() {
     }
 }
 
+/// A connection to a store that has drops.
+async fn with_drops(target: &Target) -> Replacing<Http> {
+    let mut server = Http::connect(target).await.unwrap();
+    server.has_drops = true;
+    Replacing::new(server)
+}
+
+#[tokio::test]
+async fn a_connection_learns_of_a_migration_that_came_later() {
+    let of = |rows| [Does::Answers(200, "1\n"), Does::Answers(200, rows)];
+    let (target, seen) = server([vec![OLD], of("1\t2\n").into(), of("2\t3\n").into()].concat()).await;
+    let mut store = Http::connect(&target).await.unwrap();
+    assert_eq!(store.was_migrated().await, Ok(false));
+    assert_eq!(store.was_migrated().await, Ok(true));
+    store.has_drops = true;
+    assert_eq!(store.was_migrated().await, Ok(false));
+    assert_eq!(seen.lock().unwrap().len(), 5);
+}
+
 fn batch() -> Batch {
     let content = |name, number| traffic_ledger::Content { name, number, rev: 3, rows: Vec::new() };
     Batch {
@@ -154,7 +173,7 @@ async fn a_batch_is_announced_before_its_rows_and_done_after_them() {
         NEW_NOTHING,
     ];
     let (target, seen) = server(all.to_vec()).await;
-    let mut store = Replacing::new(Http::connect(&target).await.unwrap());
+    let mut store = with_drops(&target).await;
     assert_eq!(store.known("l").await, Ok(None));
     assert_eq!(store.put(&batch()).await, Ok(Put::Taken));
     let kinds: Vec<&str> = seen.lock().unwrap()[1..].iter().map(|text| kind(text)).collect();
@@ -172,7 +191,7 @@ async fn a_batch_is_announced_before_its_rows_and_done_after_them() {
             does[at] = end;
             does.truncate(at + 1);
             let (target, seen) = server(does).await;
-            let mut store = Replacing::new(Http::connect(&target).await.unwrap());
+            let mut store = with_drops(&target).await;
             let known = store.known("l").await;
             let result = match known {
                 Ok(_) => store.put(&batch()).await.map(drop),
@@ -203,13 +222,13 @@ fn kind(text: &str) -> &'static str {
 async fn somebody_elses_note_stops_a_batch_before_its_rows() {
     let theirs = Does::Answers(200, "seen\t\tt\t3\nseen\t\tother\t2\n");
     let (target, seen) = server(vec![OLD, NEW_NOTHING, NEW_NOTHING, NEW_NOTHING, NEW_NOTHING, theirs]).await;
-    let mut store = Replacing::new(Http::connect(&target).await.unwrap());
+    let mut store = with_drops(&target).await;
     store.known("l").await.unwrap();
     assert_eq!(store.put(&batch()).await, Ok(Put::Moved));
     assert!(seen.lock().unwrap().iter().all(|text| !matches!(kind(text), "units" | "records")));
     // What it then knows names both.
     let (target, _) = server(vec![OLD, NEW_NOTHING, theirs]).await;
-    let mut store = Replacing::new(Http::connect(&target).await.unwrap());
+    let mut store = with_drops(&target).await;
     let known = store.known("l").await.unwrap().unwrap();
     assert_eq!((known.changes, known.token.as_deref()), (3, Some("t")));
     assert_eq!(known.others, [(2, Some("other".to_owned()))]);

@@ -148,6 +148,15 @@ impl<E: Engine> Replacing<E> {
         Self { engine, told: None }
     }
 
+    /// Ends a connection of before the store had drops. What it brought from now on would lack them for good: nobody
+    /// ships again what is noted as done.
+    async fn require_no_migration(&mut self) -> Result<(), StoreError> {
+        if self.engine.was_migrated().await? {
+            return Err(StoreError::Away("the store was migrated since this connection was made".to_owned()));
+        }
+        Ok(())
+    }
+
     /// Adds parts with all of their rows.
     async fn add(&mut self, place: u64, batch: &Batch) -> Result<(), StoreError> {
         // Names before the figures that have them.
@@ -217,6 +226,8 @@ impl<E: Engine> Store for Replacing<E> {
             return Ok(Put::Moved);
         };
         let place = told.place;
+        // A repair without drops would replace those that are there.
+        self.require_no_migration().await?;
         let main = |known: Option<&Known>| {
             known.map(|known| (known.machine.clone(), known.changes, known.token.clone(), known.done))
         };
@@ -249,6 +260,8 @@ impl<E: Engine> Store for Replacing<E> {
         } else {
             self.add(place, &batch.without_drops()).await?;
         }
+        // Whoever ships after the migration brings everything that is not noted as done before it.
+        self.require_no_migration().await?;
         let has_drops = takes_drops && batch.after.without_drops == 0;
         self.engine.note(Notes { done: Some(*done), has_drops, ..notes }).await?;
         told.progress.has_drops |= has_drops;

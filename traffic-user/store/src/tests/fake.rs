@@ -211,6 +211,10 @@ impl Engine for Connection {
         self.takes_drops
     }
 
+    async fn was_migrated(&mut self) -> Result<bool, StoreError> {
+        if self.takes_drops { Ok(false) } else { self.read(|tables| !tables.is_old).await }
+    }
+
     async fn adoptions(&mut self, ledger: &str) -> Result<Vec<Adoption>, StoreError> {
         let own = |tables: &Tables| {
             tables.adoptions.iter().filter(|adoption| adoption.ledger == ledger).cloned().collect()

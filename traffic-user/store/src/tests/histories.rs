@@ -306,6 +306,24 @@ fn a_clone_is_refused<S: Simulated>() {
 }
 
 #[test]
+fn a_connection_of_before_the_migration_takes_no_drops_away() {
+    let mut world = World::<Fake>::new(5);
+    world.set_old(true);
+    (0..5).for_each(|_| world.drain());
+    let mut before = world.connection(0);
+    world.ship_over(&mut before).unwrap();
+    world.set_old(false);
+    world.check("after the migration");
+    for _ in 0..3 {
+        world.drain();
+        let ended = world.ship_over(&mut before);
+        assert!(matches!(ended, Err(ShipError::Store(StoreError::Away(_)))), "{ended:?}");
+        world.check("after the old connection");
+    }
+    assert_eq!(world.verify(false).differences, []);
+}
+
+#[test]
 fn missing_drops_come_in_steps_to_a_store_that_goes_down_all_the_time() {
     missing_drops_come_in_steps::<Model>(2);
     missing_drops_come_in_steps::<Fake>(1);
