@@ -230,11 +230,10 @@ impl Ledger {
             rows: rows_of(&view, &plan, &lines)?,
             total: sum(true),
             class_zero: sum(false),
-            nodes_without_drops: self
-                .stored
-                .as_deref()
-                .map(stored::StoredRows::nodes_without_drops)
-                .unwrap_or_default(),
+            nodes_without_drops: match self.stored.as_deref() {
+                Some(stored) => stored::nodes_without_drops(stored, &plan)?,
+                None => Vec::new(),
+            },
             gaps: self.gaps_within(&view, (Some(from), Some(to)), plan.containers.as_deref())?,
         })
     }

@@ -113,8 +113,11 @@ pub trait StoredRows: fmt::Debug + Send {
     /// As [`Self::traffic`], and when the store has no drops.
     fn drops(&self, query: &StoredQuery<'_>) -> Result<Vec<CountedOrDropped>, LedgerError>;
 
-    /// Nodes whose drops are not in [`Self::drops`], or not all of them.
-    fn nodes_without_drops(&self) -> Vec<String>;
+    /// Nodes whose drops are not in [`Self::drops`] of the same query, or not all of them.
+    ///
+    /// # Errors
+    /// As [`Self::drops`].
+    fn nodes_without_drops(&self, query: &StoredQuery<'_>) -> Result<Vec<String>, LedgerError>;
 
     /// The sum of all faults.
     ///
@@ -355,6 +358,17 @@ pub(crate) fn drops(rows: &dyn StoredRows, plan: &Plan<'_>) -> Result<Vec<Counte
         return Ok(Vec::new());
     }
     rows.drops(&query_of(plan, &starts(plan), plan.query.split))
+}
+
+/// The nodes whose drops are not all in a drop report.
+pub(crate) fn nodes_without_drops(
+    rows: &dyn StoredRows,
+    plan: &Plan<'_>,
+) -> Result<Vec<String>, LedgerError> {
+    if plan.range.0 >= plan.range.1 {
+        return Ok(Vec::new());
+    }
+    rows.nodes_without_drops(&query_of(plan, &starts(plan), plan.query.split))
 }
 
 /// The sum of the faults of a plan's span.

@@ -6,7 +6,8 @@ use traffic_ledger::{Ledger, LedgerError, StoredContainer, StoredLedger};
 use traffic_model::calendar::Calendar;
 
 use super::{
-    Reported, drops_of,
+    Reported,
+    drops::{self, DropsOf},
     shares::{Shares, Tenants},
 };
 
@@ -79,9 +80,8 @@ pub(crate) struct Book {
     pub labels: HashMap<(i32, i64), String>,
     pub interfaces: HashMap<(i32, i64), i64>,
     pub periods: Vec<Period>,
-    /// Nodes whose drops are not all here.
-    pub without_drops: Vec<String>,
-    drops_from: Option<i64>,
+    /// The drops of the ledgers, in their order.
+    pub drops: Vec<DropsOf>,
     /// Whose the containers are, in a report by tenant. Its containers are then the tenants.
     pub shares: Option<Shares>,
 }
@@ -122,9 +122,13 @@ impl Book {
         if book.ledgers.is_empty() {
             return refuse("the store has no rows yet; run `trafctl ship` on the nodes".to_owned());
         }
-        let drops = book.extents.iter().map(|of| (of.node.as_str(), of.drops_from, of.has_all_drops));
-        let (drops_from, without_drops) = drops_of(&drops.collect::<Vec<_>>());
-        (book.drops_from, book.without_drops) = (drops_from, without_drops);
+        let drops_of = |of: &LedgerRow| DropsOf {
+            node: of.node.clone(),
+            recorded: of.recorded,
+            from: of.drops_from,
+            are_all_here: of.has_all_drops,
+        };
+        book.drops = book.extents.iter().map(drops_of).collect();
         book.has_prefixes = book.has_several() && book.extents.iter().any(|extent| !extent.has_cluster_ids);
         Ok(book)
     }
@@ -274,7 +278,7 @@ impl Book {
             recorded: (begin, with_rows().map(|extent| extent.recorded.1).max().unwrap_or(begin)),
             last_bucket: self.extents.iter().filter_map(|extent| extent.last_bucket).max(),
             last_reading_ms: self.extents.iter().filter_map(|extent| extent.last_reading_ms).max(),
-            drops_from: self.drops_from,
+            drops_from: drops::recorded_from(&self.drops),
             calendar,
             days,
             months,

@@ -25,7 +25,7 @@ use traffic_ledger::{
 
 use super::{ClickHouse, Http, http::number, sql, target::Target};
 use crate::{
-    read::{Reported, book::Book},
+    read::{Reported, book::Book, drops},
     store::StoreError,
 };
 
@@ -169,8 +169,8 @@ impl StoredRows for Reader {
         sums::drops(self, query)
     }
 
-    fn nodes_without_drops(&self) -> Vec<String> {
-        self.book.without_drops.clone()
+    fn nodes_without_drops(&self, query: &StoredQuery<'_>) -> Result<Vec<String>, LedgerError> {
+        Ok(drops::nodes_without(&self.book.drops, query.range))
     }
 
     fn faults(&self, query: &StoredQuery<'_>) -> Result<[u64; 4], LedgerError> {

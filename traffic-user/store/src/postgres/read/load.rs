@@ -6,7 +6,10 @@ use tokio_postgres::types::Type;
 use traffic_ledger::{Ledger, LedgerError, StoredContainer, StoredLedger};
 use traffic_model::calendar::Calendar;
 
-use crate::{postgres::schema, read::drops_of};
+use crate::{
+    postgres::schema,
+    read::drops::{self, DropsOf},
+};
 
 use super::{OneLedger, Period, Reader, Reported, shares};
 
@@ -17,8 +20,6 @@ struct Extent {
     last_bucket: Option<i64>,
     last_reading_ms: Option<i64>,
     has_cluster_ids: bool,
-    drops_from: Option<i64>,
-    has_all_drops: bool,
 }
 
 fn refuse<T>(reason: String) -> Result<T, LedgerError> {
@@ -44,16 +45,12 @@ pub(super) fn open(mut reader: Reader, choice: &Reported<'_>) -> Result<Ledger, 
     let with_rows = || extents.iter().filter(|extent| extent.recorded.0 < extent.recorded.1);
     let begin = with_rows().map(|extent| extent.recorded.0).min();
     let begin = begin.into_iter().chain(first_unit(&reader)?).min().unwrap_or(0);
-    let drops = extents.iter().zip(&reader.ledgers);
-    let drops = drops.map(|(of, ledger)| (ledger.node.as_str(), of.drops_from, of.has_all_drops));
-    let (drops_from, without_drops) = drops_of(&drops.collect::<Vec<_>>());
-    reader.without_drops = without_drops;
     let stored = StoredLedger {
         node: (!several_nodes).then(|| reader.ledgers[0].node.clone()),
         recorded: (begin, with_rows().map(|extent| extent.recorded.1).max().unwrap_or(begin)),
         last_bucket: extents.iter().filter_map(|extent| extent.last_bucket).max(),
         last_reading_ms: extents.iter().filter_map(|extent| extent.last_reading_ms).max(),
-        drops_from,
+        drops_from: drops::recorded_from(&reader.drops),
         calendar,
         days,
         months,
@@ -82,14 +79,19 @@ fn ledgers(reader: &mut Reader, choice: &Reported<'_>) -> Result<Vec<Extent>, Le
                  ship --once`"
             ));
         };
+        let recorded = (row.get::<_, Option<i64>>(4).unwrap_or(0), row.get::<_, Option<i64>>(5).unwrap_or(0));
+        reader.drops.push(DropsOf {
+            node: node.clone(),
+            recorded,
+            from: row.get(9),
+            are_all_here: row.get::<_, i64>(10) == 0,
+        });
         extents.push(Extent {
             billing_day: u8::try_from(billing_day).unwrap_or(1),
-            recorded: (row.get::<_, Option<i64>>(4).unwrap_or(0), row.get::<_, Option<i64>>(5).unwrap_or(0)),
+            recorded,
             last_bucket: row.get(6),
             last_reading_ms: row.get(7),
             has_cluster_ids: row.get::<_, Option<&str>>(8) == Some("cluster"),
-            drops_from: row.get(9),
-            has_all_drops: row.get::<_, i64>(10) == 0,
         });
         reader.ledgers.push(OneLedger { number: row.get(0), node, zone });
     }

@@ -30,7 +30,11 @@ use traffic_ledger::{
 
 use super::{Postgres, Target, of, text};
 use crate::{
-    read::{Reported, shares::Shares},
+    read::{
+        Reported,
+        drops::{self, DropsOf},
+        shares::Shares,
+    },
     store::StoreError,
 };
 
@@ -75,8 +79,8 @@ struct Reader {
     /// Whose the containers are, in a report by tenant. Its containers are then the tenants.
     shares: Option<Shares>,
     interfaces: HashMap<(i32, i64), i64>,
-    /// Nodes whose drops are not all here.
-    without_drops: Vec<String>,
+    /// The drops of the ledgers, in their order.
+    drops: Vec<DropsOf>,
     periods: Vec<Period>,
     /// Months (UTC) whose rows are there, as partitions are named.
     partitions: Vec<String>,
@@ -114,7 +118,7 @@ pub fn open_ledger(target: &Target, reported: &Reported<'_>) -> Result<Ledger, S
         own_labels: HashMap::new(),
         shares: None,
         interfaces: HashMap::new(),
-        without_drops: Vec::new(),
+        drops: Vec::new(),
         periods: Vec::new(),
         partitions: Vec::new(),
     };
@@ -185,8 +189,8 @@ impl StoredRows for Reader {
         sums::drops(self, query)
     }
 
-    fn nodes_without_drops(&self) -> Vec<String> {
-        self.without_drops.clone()
+    fn nodes_without_drops(&self, query: &StoredQuery<'_>) -> Result<Vec<String>, LedgerError> {
+        Ok(drops::nodes_without(&self.drops, query.range))
     }
 
     fn faults(&self, query: &StoredQuery<'_>) -> Result<[u64; 4], LedgerError> {
