@@ -1,6 +1,7 @@
 //! Stores from before there were drops: what is shipped to them, and what they get after their migration.
 
 use anyhow::{Context as _, Result, ensure};
+use jiff::Timestamp;
 use traffic_ledger::{By, ReportQuery, Split};
 use traffic_model::calendar::Calendar;
 use traffic_store::{AnyStore, Shipper, Target, Verified, verify};
@@ -21,7 +22,8 @@ const AS_VERSION_3: &str = "
     drop table trafctl.dropped; drop function trafctl.put_dropped; drop function trafctl.take_parts;
     drop function trafctl.part_digests; drop function trafctl.note_drops;
     drop function trafctl.dropped_months;
-    alter table trafctl.ledger drop column drops_from, drop column without_drops;
+    alter table trafctl.ledger drop column drops_from, drop column without_drops,
+        drop column drops_kept_from;
     update trafctl.store_version set version = 3";
 
 fn node(name: &str) -> Result<RandomNode> {
@@ -85,6 +87,65 @@ fn drops_come_to_postgresql_with_its_migration_and_after_older_shippers() -> Res
     is_equal(&node, &target)
 }
 
+/// A ledger that has dropped five minutes ships to a store of before there were drops, which `migrate` changes.
+fn names_five_minutes_without_drops(target: &Target, migrate: impl FnOnce() -> Result<()>) -> Result<()> {
+    let mut node = node("n1")?;
+    node.ship(target)?;
+    let begin = node.ledger.shipped_extent()?.recorded.0;
+    node.keep_days(2)?;
+    let kept_from = node.ledger.shipping_identity()?.kept_from.context("it has dropped nothing")?;
+    node.ship(target)?;
+    migrate()?;
+    node.ship(target)?;
+    let stored = node.stored(target)?;
+    let report = |by, from: i64, to: Option<i64>| {
+        let (from, to) = (Timestamp::from_second(from)?, to.map(Timestamp::from_second).transpose()?);
+        let of = ReportQuery { by, from: Some(from), to, ..query() };
+        anyhow::Ok((of.clone(), stored.report_drops(&of)?))
+    };
+    let (_, gone) = report(By::FiveMinutes, begin, Some(kept_from))?;
+    ensure!(gone.nodes_without_drops == ["n1"] && !gone.rows.is_empty(), "{gone:?}");
+    for (by, from, to) in
+        [(By::FiveMinutes, kept_from, None), (By::Day, (begin / 86_400 + 1) * 86_400, Some(kept_from))]
+    {
+        let (of, kept) = report(by, from, to)?;
+        let expected = node.ledger.report_drops(&of)?;
+        ensure!(
+            kept.nodes_without_drops.is_empty() && kept.total.has_drops(),
+            "{:?}",
+            kept.nodes_without_drops
+        );
+        ensure!(kept == expected, "{:?}, {:?}", kept.total, expected.total);
+    }
+    Ok(())
+}
+
+#[test]
+fn five_minutes_that_were_gone_before_the_migration_are_named() -> Result<()> {
+    let namespace = Namespace::new("store-gone")?;
+    let server = Postgres::start(&namespace, &["-c", "fsync=off"])?;
+    let target = new_store(&server)?;
+    // Everything that is shipped before is shipped without drops.
+    names_five_minutes_without_drops(&target, || {
+        server.query(AS_VERSION_3)?;
+        block_on(target.migrate(None))??;
+        Ok(())
+    })
+}
+
+#[test]
+fn five_minutes_that_were_gone_before_the_migration_are_named_from_clickhouse() -> Result<()> {
+    let namespace = Namespace::new("ch-gone")?;
+    let server = ClickHouse::start(&namespace, None)?;
+    namespace.enter(|| {
+        let target = older(&server, |sql| server.query(sql))?;
+        names_five_minutes_without_drops(&target, || {
+            block_on(target.migrate(None))??;
+            Ok(())
+        })
+    })
+}
+
 /// What an older shipper does to bring units of a ledger again, and how many it is asked for the rows of.
 fn brought_by_older(server: &Postgres<'_>, node: &str, condition: &str) -> Result<String> {
     let parts = format!(
@@ -139,7 +200,8 @@ fn a_month_that_the_owner_dropped_does_not_come_back_in_part() -> Result<()> {
     let of_month = format!("to_char(to_timestamp(p.number) at time zone 'UTC', 'YYYY_MM') = '{dropped}'");
     ensure!(brought_by_older(&server, "n1", &of_month)? == "0");
     is_refused(&node, "an older shipper")?;
-    let has_drops = "exists (select from trafctl.dropped d where d.ledger = l.number and d.start = p.number and d.level =
+    let has_drops =
+        "exists (select from trafctl.dropped d where d.ledger = l.number and d.start = p.number and d.level =
                          case p.name when '5min' then 0 else 2 end)";
     ensure!(brought_by_older(&server, "n1", &format!("not {of_month} and {has_drops}"))? != "0");
     node.ship(&target)?;

@@ -49,6 +49,21 @@ impl RandomNode {
         Ok(Self { _directory: directory, ledger, node, about, calendar })
     }
 
+    /// Drops five minutes that are older than some days.
+    pub fn keep_days(&mut self, days: u16) -> Result<()> {
+        let path = self._directory.path().join("shorter.sqlite");
+        self.ledger.backup(&path)?;
+        let config = LedgerConfig {
+            calendar: self.calendar.clone(),
+            retention: Retention { five_minutes_days: days, hours_months: 60 },
+            ..LedgerConfig::default()
+        };
+        self.ledger = Ledger::open(&path, config)?;
+        self.node.pass(300).drain(&mut self.ledger);
+        self.ledger.maintain(self.node.wall)?;
+        Ok(())
+    }
+
     pub fn live(&mut self, habits: Habits, random: &mut fastrand::Rng) -> Result<()> {
         for _ in 0..habits.drains {
             for _ in 0..random.usize(0..4) {

@@ -211,12 +211,17 @@ impl Shipper<'_> {
             batch.extent = self.ledger.shipped_extent()?;
             batch.ledger = identity.ledger;
             batch.before.clone_from(known);
-            let Identity { machine, changes, token, .. } = identity;
+            let Identity { machine, changes, token, kept_from, .. } = identity;
             // A machine that cannot be named now keeps the name that it had.
             let machine = machine.or_else(|| known.as_ref().and_then(|known| known.machine.clone()));
             let missing = known.as_ref().map_or(0, |known| known.without_drops);
             let without_drops = if missing == step.completes { 0 } else { missing };
-            batch.after = Known { machine, changes, token, done, without_drops, ..Known::default() };
+            let mut drops_kept_from = known.as_ref().and_then(|known| known.drops_kept_from);
+            if without_drops < missing {
+                drops_kept_from = drops_kept_from.max(kept_from);
+            }
+            batch.after =
+                Known { machine, changes, token, done, without_drops, drops_kept_from, ..Known::default() };
             match store.put(&batch).await? {
                 Put::Taken => {
                     *known = Some(batch.after);

@@ -31,6 +31,9 @@ pub struct Known {
     pub replaced_by: Option<String>,
     /// How often a shipper that knows no drops has brought units, since all drops were here. 0: none are missing.
     pub without_drops: i64,
+    /// Five minutes before this time (Unix seconds) may lack their drops for good: the ledger had dropped their rows when it
+    /// brought the drops that were missing. `None`: there are none of these.
+    pub drops_kept_from: Option<i64>,
     /// Other change numbers that were noted, with their tokens. A ledger that goes on from here has them all.
     pub others: Vec<(i64, Option<String>)>,
 }

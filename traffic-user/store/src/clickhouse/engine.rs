@@ -25,6 +25,8 @@ pub struct Progress {
     pub done: i64,
     /// With its drops. That is noted once: what knows no drops cannot ship to tables that have them.
     pub has_drops: bool,
+    /// See [`crate::store::Known::drops_kept_from`].
+    pub drops_kept_from: Option<i64>,
 }
 
 /// Notes to add.
@@ -37,6 +39,8 @@ pub struct Notes<'a> {
     pub done: Option<i64>,
     /// And that all drops have.
     pub has_drops: bool,
+    /// Which five minutes may lack theirs.
+    pub drops_kept_from: Option<i64>,
     pub node: &'a Node,
     pub extent: &'a ShippedExtent,
 }

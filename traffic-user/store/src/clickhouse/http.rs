@@ -304,7 +304,10 @@ impl Engine for Http {
             let value: i64 = number(row, 3)?;
             match text(row, 0) {
                 "done" => progress.done = progress.done.max(value),
-                "drops" => progress.has_drops = true,
+                "drops" => {
+                    progress.has_drops = true;
+                    progress.drops_kept_from = Some(number(row, 4)?).filter(|from| *from != 0);
+                }
                 _ => {
                     let (machine, token) = (some(text(row, 1)), some(text(row, 2)));
                     progress.seen.push(Seen { changes: value, token, machine });

@@ -92,6 +92,7 @@ impl Progress {
             done: self.done,
             replaced_by: None,
             without_drops: i64::from(!self.has_drops),
+            drops_kept_from: self.drops_kept_from,
             others: others.map(|seen| (seen.changes, seen.token.clone())).collect(),
         })
     }
@@ -243,6 +244,7 @@ impl<E: Engine> Store for Replacing<E> {
             seen: &seen,
             done: None,
             has_drops: false,
+            drops_kept_from: batch.after.drops_kept_from,
             node: &batch.node,
             extent: &batch.extent,
         };
@@ -265,6 +267,7 @@ impl<E: Engine> Store for Replacing<E> {
         let has_drops = takes_drops && batch.after.without_drops == 0;
         self.engine.note(Notes { done: Some(*done), has_drops, ..notes }).await?;
         told.progress.has_drops |= has_drops;
+        told.progress.drops_kept_from = told.progress.drops_kept_from.max(batch.after.drops_kept_from);
         told.progress.add(&seen, *done);
         self.told = Some(told);
         Ok(Put::Taken)
@@ -284,7 +287,11 @@ impl<E: Engine> Store for Replacing<E> {
             Some(adoption) => Some(adoption.place),
             None => Some(number_of(&[of])),
         };
+        let mut drops_kept_from = None;
         if let Some((from, before)) = from.zip(*kept_from) {
+            let former = self.engine.progress(from).await?;
+            drops_kept_from =
+                if former.has_drops { former.drops_kept_from.min(*kept_from) } else { *kept_from };
             self.engine.copy(from, to, before).await?;
         }
         let seen =
@@ -296,6 +303,7 @@ impl<E: Engine> Store for Replacing<E> {
             seen: &seen,
             done: Some(0),
             has_drops: self.engine.takes_drops(),
+            drops_kept_from,
             node: &node,
             extent: &extent,
         };

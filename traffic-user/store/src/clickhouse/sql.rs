@@ -143,7 +143,7 @@ pub(super) fn adoptions(database: &str, ledger: &str) -> String {
 /// What is noted about a place: kind, machine, token, number.
 pub(super) fn progress(database: &str, place: u64) -> String {
     format!(
-        "SELECT what, machine, token, number FROM {}.progress FINAL WHERE place = {place}",
+        "SELECT what, machine, token, number, ended FROM {}.progress FINAL WHERE place = {place}",
         quoted(database)
     )
 }
@@ -240,7 +240,7 @@ pub(super) fn rows_of(parts: &[(&Content, u64)]) -> usize {
 
 /// The rows of notes.
 pub(super) fn note_rows(notes: Notes<'_>) -> Vec<u8> {
-    let Notes { place, ledger, seen, done, has_drops, node, extent } = notes;
+    let Notes { place, ledger, seen, done, has_drops, drops_kept_from, node, extent } = notes;
     let mut all = Vec::new();
     let mut row = Row::new();
     row.number("place", place);
@@ -280,6 +280,8 @@ pub(super) fn note_rows(notes: Notes<'_>) -> Vec<u8> {
         row.text("ledger", &storable(ledger));
         // Since when there are any.
         row.number("begun", extent.drops_from.unwrap_or(0));
+        // Before when five minutes may lack theirs.
+        row.number("ended", drops_kept_from.unwrap_or(0));
         row.end(&mut all);
     }
     all

@@ -41,14 +41,17 @@ CREATE TABLE trafctl.assignment (
 /// Drops. A shipper of before calls `take` and `digests`, which do not have them: each time, the units that it brings have
 /// lost theirs, and `without_drops` says so. A shipper that knows drops then ships them again.
 const VERSION_4: &str = "
-ALTER TABLE trafctl.ledger ADD COLUMN drops_from bigint, ADD COLUMN without_drops bigint NOT NULL DEFAULT 1;
+ALTER TABLE trafctl.ledger ADD COLUMN drops_from bigint, ADD COLUMN without_drops bigint NOT NULL DEFAULT 1,
+    ADD COLUMN drops_kept_from bigint;
 ALTER TABLE trafctl.ledger ALTER COLUMN without_drops SET DEFAULT 0;
 DROP FUNCTION trafctl.known(text);
 CREATE FUNCTION trafctl.known(ledger_id text)
-RETURNS TABLE (machine text, changes bigint, token text, done bigint, replaced_by text, without_drops bigint)
+RETURNS TABLE (machine text, changes bigint, token text, done bigint, replaced_by text, without_drops bigint,
+    drops_kept_from bigint)
 LANGUAGE sql STABLE SECURITY DEFINER SET search_path = trafctl, pg_temp AS $$
-    SELECT l.machine, l.changes, l.token, l.done, NULL, l.without_drops FROM ledger l WHERE l.id = ledger_id
-    UNION ALL SELECT NULL, 0, NULL, 0, r.by, 0 FROM replaced r WHERE r.id = ledger_id
+    SELECT l.machine, l.changes, l.token, l.done, NULL, l.without_drops, l.drops_kept_from
+        FROM ledger l WHERE l.id = ledger_id
+    UNION ALL SELECT NULL, 0, NULL, 0, r.by, 0, NULL FROM replaced r WHERE r.id = ledger_id
 $$;
 CREATE OR REPLACE FUNCTION trafctl.take(p_ledger integer, p_names text[], p_numbers bigint[], p_revs bigint[],
     p_repairs boolean) RETURNS TABLE (name text, number bigint) LANGUAGE plpgsql SECURITY DEFINER
@@ -58,13 +61,18 @@ BEGIN
         WHERE l.number = p_ledger AND p_names && ARRAY['5min', 'day'];
     RETURN QUERY SELECT * FROM take_parts(p_ledger, p_names, p_numbers, p_revs, p_repairs);
 END $$;
-CREATE FUNCTION trafctl.note_drops(ledger_number integer, now_from bigint, completes bigint)
+CREATE FUNCTION trafctl.note_drops(ledger_number integer, now_from bigint, completes bigint, now_kept_from bigint)
 RETURNS void LANGUAGE sql SECURITY DEFINER SET search_path = trafctl, pg_temp AS $$
-    UPDATE ledger l SET drops_from = now_from,
+    UPDATE ledger l SET drops_from = now_from, drops_kept_from = greatest(l.drops_kept_from, now_kept_from),
         without_drops = CASE WHEN l.without_drops = completes THEN 0 ELSE l.without_drops END
     WHERE l.number = ledger_number
 $$;
 ";
+
+/// Everything comes again, except for five minutes that the ledger has dropped.
+const DROPS_OF_TAKEN_PLACE: &str = ", without_drops = 0,
+        drops_kept_from = CASE WHEN l.without_drops > 0 OR kept_from IS NULL OR kept_from < l.drops_kept_from THEN kept_from
+            ELSE l.drops_kept_from END";
 
 /// The months of UTC, as spans of Unix seconds, that a ledger has parts of and the owner has dropped.
 const DROPPED_MONTHS: &str = "
@@ -88,7 +96,7 @@ fn version_4() -> String {
     sql.push_str(&schema::create_months(&TABLES));
     sql.push_str(&schema::create_take("take_parts", &TABLES));
     sql.push_str(&schema::create_digests("part_digests", &TABLES));
-    sql.push_str(&schema::create_take_over(&TABLES, ", without_drops = 0"));
+    sql.push_str(&schema::create_take_over(&TABLES, DROPS_OF_TAKEN_PLACE));
     sql
 }
 

@@ -290,8 +290,13 @@ async fn put(client: &mut Client, batch: &Batch) -> Result<Put, Error> {
     let completes = (batch.after.without_drops == 0).then_some(missing);
     transaction
         .query_typed(
-            "SELECT trafctl.note_drops($1, $2, $3)",
-            &[(&number, Type::INT4), (&extent.drops_from, Type::INT8), (&completes, Type::INT8)],
+            "SELECT trafctl.note_drops($1, $2, $3, $4)",
+            &[
+                (&number, Type::INT4),
+                (&extent.drops_from, Type::INT8),
+                (&completes, Type::INT8),
+                (&batch.after.drops_kept_from, Type::INT8),
+            ],
         )
         .await?;
     transaction.commit().await?;
@@ -324,7 +329,8 @@ async fn take(
 
 impl Store for Postgres {
     async fn known(&mut self, ledger: &str) -> Result<Option<Known>, StoreError> {
-        let sql = "SELECT machine, changes, token, done, replaced_by, without_drops FROM trafctl.known($1)";
+        let sql = "SELECT machine, changes, token, done, replaced_by, without_drops, drops_kept_from
+                   FROM trafctl.known($1)";
         let rows = Self::call(self.client.query_typed(sql, &[(&ledger, Type::TEXT)])).await?;
         Ok(rows.first().map(|row| Known {
             machine: row.get(0),
@@ -333,6 +339,7 @@ impl Store for Postgres {
             done: row.get(3),
             replaced_by: row.get(4),
             without_drops: row.get(5),
+            drops_kept_from: row.get(6),
             others: Vec::new(),
         }))
     }

@@ -27,6 +27,8 @@ pub(crate) struct LedgerRow {
     pub drops_from: Option<i64>,
     /// Whether all of them are in the store.
     pub has_all_drops: bool,
+    /// Five minutes before this time may lack theirs.
+    pub drops_kept_from: Option<i64>,
 }
 
 /// A container of a ledger.
@@ -123,10 +125,12 @@ impl Book {
             return refuse("the store has no rows yet; run `trafctl ship` on the nodes".to_owned());
         }
         let drops_of = |of: &LedgerRow| DropsOf {
+            ledger: of.number,
             node: of.node.clone(),
             recorded: of.recorded,
             from: of.drops_from,
             are_all_here: of.has_all_drops,
+            kept_from: of.drops_kept_from,
         };
         book.drops = book.extents.iter().map(drops_of).collect();
         book.has_prefixes = book.has_several() && book.extents.iter().any(|extent| !extent.has_cluster_ids);

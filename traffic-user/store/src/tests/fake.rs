@@ -57,7 +57,8 @@ impl Simulated for Fake {
                 (Some(adoption), _) => adoption.place,
                 (None, first) => first.unwrap().place,
             };
-            let known = Known { done: tables.progress(place).done, ..Known::default() };
+            let Progress { done, drops_kept_from, .. } = tables.progress(place);
+            let known = Known { done, drops_kept_from, ..Known::default() };
             OfLedger { known, parts: tables.parts(place) }
         };
         ids.iter().map(|id| (id.clone(), of(id))).collect()
@@ -232,7 +233,8 @@ impl Engine for Connection {
         let Seen { changes, token, machine } = notes.seen.clone();
         let mut all = vec![note(Some((machine, token)), changes)];
         all.extend(notes.done.map(|done| note(None, done)));
-        all.extend(notes.has_drops.then(|| Note { is_of_drops: true, ..note(None, 0) }));
+        let kept_from = notes.drops_kept_from.unwrap_or(0);
+        all.extend(notes.has_drops.then(|| Note { is_of_drops: true, ..note(None, kept_from) }));
         self.insert(vec![Insertion::Notes(all)]).await
     }
 

@@ -324,6 +324,32 @@ fn a_connection_of_before_the_migration_takes_no_drops_away() {
 }
 
 #[test]
+fn a_store_knows_which_five_minutes_were_gone_before_their_drops_came() {
+    five_minutes_were_gone::<Model>();
+    five_minutes_were_gone::<Fake>();
+}
+
+fn five_minutes_were_gone<S: Simulated>() {
+    for is_old in [true, false] {
+        let mut world = World::<S>::new(6);
+        world.set_old(is_old);
+        (0..9).for_each(|_| world.drain());
+        world.check("with all rows");
+        world.node.pass(500 * 86_400).drain(&mut world.ledger);
+        world.ledger.maintain(world.node.wall).unwrap();
+        let identity = world.ledger.shipping_identity().unwrap();
+        assert!(identity.kept_from.is_some_and(|from| from > NOON));
+        world.set_old(false);
+        for _ in 0..2 {
+            world.check("without the oldest five minutes");
+            let known = world.store.ledgers()[&identity.ledger].known.clone();
+            assert_eq!(known.drops_kept_from, identity.kept_from.filter(|_| is_old));
+            world.drain();
+        }
+    }
+}
+
+#[test]
 fn missing_drops_come_in_steps_to_a_store_that_goes_down_all_the_time() {
     missing_drops_come_in_steps::<Model>(2);
     missing_drops_come_in_steps::<Fake>(1);

@@ -33,7 +33,7 @@ pub struct Note {
     pub ledger: String,
     /// Machine and token of a number that was seen; otherwise it is done.
     pub seen: Option<(Option<String>, Option<String>)>,
-    /// Whether all drops are there, and no number is noted.
+    /// Whether all drops are there. The number is the time before which five minutes may lack theirs.
     pub is_of_drops: bool,
     pub number: i64,
 }
@@ -123,6 +123,8 @@ impl Tables {
         for note in self.notes.iter().filter(|note| note.place == place) {
             if note.is_of_drops {
                 progress.has_drops = true;
+                progress.drops_kept_from =
+                    progress.drops_kept_from.max(Some(note.number).filter(|from| *from != 0));
                 continue;
             }
             let Some((machine, token)) = &note.seen else {

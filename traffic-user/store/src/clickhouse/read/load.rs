@@ -66,7 +66,7 @@ fn ledgers(reader: &mut Reader) -> Result<Vec<LedgerRow>, LedgerError> {
 /// Since when the ledgers record drops, and whether all of these are here.
 fn drops(reader: &Reader, all: &mut [LedgerRow]) -> Result<(), LedgerError> {
     let sql = format!(
-        "SELECT place, begun FROM {}.progress FINAL WHERE what = 'drops'",
+        "SELECT place, begun, ended FROM {}.progress FINAL WHERE what = 'drops'",
         quoted(reader.server.database())
     );
     for row in reader.ask(&sql)? {
@@ -74,6 +74,7 @@ fn drops(reader: &Reader, all: &mut [LedgerRow]) -> Result<(), LedgerError> {
         let Some(of) = all.iter_mut().find(|one| one.number == ledger) else { continue };
         of.has_all_drops = true;
         of.drops_from = Some(value(&row, 1)?).filter(|from| *from != 0);
+        of.drops_kept_from = Some(value(&row, 2)?).filter(|from| *from != 0);
     }
     Ok(())
 }

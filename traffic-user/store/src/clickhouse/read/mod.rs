@@ -25,7 +25,12 @@ use traffic_ledger::{
 
 use super::{ClickHouse, Http, http::number, sql, target::Target};
 use crate::{
-    read::{Reported, book::Book, drops},
+    read::{
+        Reported,
+        book::Book,
+        drops,
+        pieces::{LedgerSpan, Piece},
+    },
     store::StoreError,
 };
 
@@ -116,6 +121,14 @@ impl Reader {
         self.runtime.block_on(self.server.ask_within(sql, READ_TIME)).map_err(|error| failed(&error))
     }
 
+    /// Whether a ledger has five minutes in a span.
+    fn has_five_minutes(&self, (ledger, (start, end)): LedgerSpan) -> Result<bool, LedgerError> {
+        let of = self.of_ledgers(&[ledger]);
+        let filter = format!("{of} AND part = '5min' AND part_number >= {start} AND part_number < {end}");
+        let rows = self.ask(&format!("SELECT count() FROM {}", self.rows_of("unit", &filter)))?;
+        Ok(rows.first().map_or(Ok(0), |row| value::<u64>(row, 0))? > 0)
+    }
+
     fn place(&self, ledger: i32) -> u64 {
         let at = usize::try_from(ledger).unwrap_or_default().saturating_sub(1);
         self.places.get(at).copied().unwrap_or_default()
@@ -170,7 +183,14 @@ impl StoredRows for Reader {
     }
 
     fn nodes_without_drops(&self, query: &StoredQuery<'_>) -> Result<Vec<String>, LedgerError> {
-        Ok(drops::nodes_without(&self.book.drops, query.range))
+        let pieces = || {
+            let rows = days::cut(self, query, false)?.rows.into_iter();
+            let of = |piece: Piece| piece.ledgers.into_iter().map(move |of| (piece.level, (of, piece.span)));
+            Ok(rows.flat_map(of).collect())
+        };
+        let lacking =
+            drops::with_lacking_rows(&self.book.drops, query.range, pieces, |of| self.has_five_minutes(of))?;
+        Ok(drops::nodes_without(&self.book.drops, query.range, &lacking))
     }
 
     fn faults(&self, query: &StoredQuery<'_>) -> Result<[u64; 4], LedgerError> {

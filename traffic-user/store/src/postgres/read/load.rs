@@ -63,7 +63,7 @@ pub(super) fn open(mut reader: Reader, choice: &Reported<'_>) -> Result<Ledger, 
 /// The ledgers of the chosen nodes.
 fn ledgers(reader: &mut Reader, choice: &Reported<'_>) -> Result<Vec<Extent>, LedgerError> {
     let sql = "SELECT number, node, zone, billing_day, begun, ended, last_bucket, last_reading, id_scope, drops_from,
-               without_drops FROM trafctl.ledger WHERE node <> '' ORDER BY node, number";
+               without_drops, drops_kept_from FROM trafctl.ledger WHERE node <> '' ORDER BY node, number";
     let mut extents = Vec::new();
     let mut others = Vec::new();
     for row in reader.rows(sql, &[])? {
@@ -81,10 +81,12 @@ fn ledgers(reader: &mut Reader, choice: &Reported<'_>) -> Result<Vec<Extent>, Le
         };
         let recorded = (row.get::<_, Option<i64>>(4).unwrap_or(0), row.get::<_, Option<i64>>(5).unwrap_or(0));
         reader.drops.push(DropsOf {
+            ledger: row.get(0),
             node: node.clone(),
             recorded,
             from: row.get(9),
             are_all_here: row.get::<_, i64>(10) == 0,
+            kept_from: row.get(11),
         });
         extents.push(Extent {
             billing_day: u8::try_from(billing_day).unwrap_or(1),

@@ -33,10 +33,12 @@ use crate::{
     read::{
         Reported,
         drops::{self, DropsOf},
+        pieces::LedgerSpan,
         shares::Shares,
     },
     store::StoreError,
 };
+use pieces::Piece;
 
 /// The longest wait for one answer. The server gives up after it as well.
 const READ_TIME: Duration = Duration::from_mins(5);
@@ -149,6 +151,14 @@ impl Reader {
         found.map_err(|error| LedgerError::Store(format!("the store cannot answer: {error}")))
     }
 
+    /// Whether a ledger has five minutes in a span.
+    fn has_five_minutes(&self, (ledger, (start, end)): LedgerSpan) -> Result<bool, LedgerError> {
+        let sql = "SELECT FROM trafctl.part p WHERE p.ledger = $1 AND p.name = '5min' AND p.number >= $2 AND p.number < $3
+                   LIMIT 1";
+        let parameters = [(&ledger as _, Type::INT4), (&start as _, Type::INT8), (&end as _, Type::INT8)];
+        Ok(!self.rows(sql, &parameters)?.is_empty())
+    }
+
     fn ledger_numbers(&self) -> Vec<i32> {
         self.ledgers.iter().map(|ledger| ledger.number).collect()
     }
@@ -190,7 +200,14 @@ impl StoredRows for Reader {
     }
 
     fn nodes_without_drops(&self, query: &StoredQuery<'_>) -> Result<Vec<String>, LedgerError> {
-        Ok(drops::nodes_without(&self.drops, query.range))
+        let pieces = || {
+            let rows = pieces::pieces(self, query, false)?.rows.into_iter();
+            let of = |piece: Piece| piece.ledgers.into_iter().map(move |of| (piece.level, (of, piece.span)));
+            Ok(rows.flat_map(of).collect())
+        };
+        let lacking =
+            drops::with_lacking_rows(&self.drops, query.range, pieces, |of| self.has_five_minutes(of))?;
+        Ok(drops::nodes_without(&self.drops, query.range, &lacking))
     }
 
     fn faults(&self, query: &StoredQuery<'_>) -> Result<[u64; 4], LedgerError> {
