@@ -6,7 +6,10 @@ mod drops;
 mod random_node;
 mod tenants;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::{Duration, Instant},
+};
 
 use anyhow::{Context as _, Result, ensure};
 use jiff::Timestamp;
@@ -245,6 +248,37 @@ fn a_day_that_is_older_than_its_five_minutes_does_not_answer() -> Result<()> {
     )?;
     ensure!(node.stored(&target)?.report(&of)? == report);
     Ok(())
+}
+
+#[test]
+fn a_report_ends_with_its_time_although_the_store_waits() -> Result<()> {
+    let namespace = Namespace::new("store-time")?;
+    let server = Postgres::start(&namespace, &["-c", "fsync=off"])?;
+    let target = new_store(&server)?;
+    let mut random = fastrand::Rng::with_seed(1);
+    let mut node = RandomNode::new("n1", Calendar::utc(), &mut random)?;
+    node.live(Habits { is_late: false, drains: 5 }, &mut random)?;
+    node.ship(&target)?;
+    std::thread::scope(|scope| {
+        let held =
+            scope.spawn(|| server.query("begin; lock table trafctl.traffic; select pg_sleep(8); commit"));
+        while server.query("select count(*) from pg_locks where mode = 'AccessExclusiveLock' and granted")?
+            == "0"
+        {
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        let begun = Instant::now();
+        let until = Some(begun + Duration::from_secs(2));
+        let stored = open_ledger(&target, &Reported { until, ..Reported::default() })?;
+        let error = stored.report(&ReportQuery { by: By::Total, ..ReportQuery::default() }).err();
+        ensure!(
+            error.as_ref().is_some_and(|error| error.to_string().contains("no answer in time")),
+            "{error:?}"
+        );
+        ensure!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
+        held.join().map_err(|_| anyhow::anyhow!("holding the lock failed"))??;
+        anyhow::Ok(())
+    })
 }
 
 fn asked_histories() -> Option<u64> {

@@ -148,6 +148,7 @@ impl Reader {
         (zone, billing_day): (Option<&str>, Option<u8>),
         with_interfaces: bool,
     ) -> Result<Ledger, LedgerError> {
+        let until = Instant::now() + TIME;
         let mut ledger = match &self.origin {
             Origin::File { path, beside_writer: true } => Ledger::open_beside_writer(path)?,
             Origin::File { path, beside_writer: false } => Ledger::open_read_only(path)?,
@@ -157,12 +158,12 @@ impl Reader {
                     let what = "interfaces have no tenants; ask for show=containers or show=drops";
                     return Err(LedgerError::Query(what.to_owned()));
                 }
-                let asked = Reported { nodes: &view.nodes, zone, billing_day, with_interfaces, by_tenant };
+                let (nodes, until) = (&view.nodes, Some(until));
+                let asked = Reported { nodes, zone, billing_day, with_interfaces, by_tenant, until };
                 open_ledger(&view.target, &asked).map_err(|error| LedgerError::Store(error.to_string()))?
             }
         };
-        ledger
-            .limit_queries(QueryLimits { most_rows: Some(MOST_ROWS), until: Some(Instant::now() + TIME) })?;
+        ledger.limit_queries(QueryLimits { most_rows: Some(MOST_ROWS), until: Some(until) })?;
         Ok(ledger)
     }
 

@@ -261,6 +261,7 @@ fn with_store(
             billing_day,
             with_interfaces: query.names_interfaces(),
             by_tenant: source.by_tenant,
+            until: None,
         };
         let opened = open_ledger(&target, &reported);
         let ledger = opened.with_context(|| format!("cannot report from the store {}", target.name()))?;

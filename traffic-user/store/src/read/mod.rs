@@ -5,12 +5,16 @@
 //! - `pieces`: which rows answer for which time.
 //! - `frozen`: which rates of closed months answer.
 //! - `shares`: whose a container is when, in a report by tenant.
+//! - `time_limit`: how long the server may take.
 
 pub(crate) mod book;
 pub(crate) mod drops;
 pub(crate) mod frozen;
 pub(crate) mod pieces;
 pub(crate) mod shares;
+pub(crate) mod time_limit;
+
+use std::time::Instant;
 
 use traffic_ledger::LineKey;
 
@@ -27,6 +31,8 @@ pub struct Reported<'a> {
     pub with_interfaces: bool,
     /// Whether its containers are the tenants.
     pub by_tenant: bool,
+    /// When it must be there; `None`: each answer of the server may take five minutes.
+    pub until: Option<Instant>,
 }
 
 /// The key of a report's row. Class and family are -1 where the report does not split by them.

@@ -21,8 +21,8 @@ pub(super) fn open(mut reader: Reader, choice: &Reported<'_>) -> Result<Ledger, 
     let known = containers.iter().map(|one| (one.ledger, one.number, one.name.clone(), one.since)).collect();
     let mut containers = reader.book.take_containers(containers, names);
     if choice.by_tenant {
-        let assigned =
-            reader.runtime.block_on(tenants::read(&reader.server)).map_err(|error| failed(&error))?;
+        let assigned = reader.runtime.block_on(reader.limit.within(tenants::read(&reader.server)));
+        let assigned = assigned.and_then(|read| read).map_err(|error| failed(&error))?;
         let found = shares::tenants(&assigned, known, |ledger| reader.book.node(ledger))?;
         containers = reader.book.take_tenants(found);
         reader.tenants = containers.iter().map(|one| (one.number, one.label.clone())).collect();

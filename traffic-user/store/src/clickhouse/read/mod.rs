@@ -15,7 +15,7 @@ mod rates;
 mod records;
 mod sums;
 
-use std::{collections::HashMap, time::Duration};
+use std::collections::HashMap;
 
 use tokio::runtime::Runtime;
 use traffic_ledger::{
@@ -30,12 +30,10 @@ use crate::{
         book::Book,
         drops,
         pieces::{LedgerSpan, Piece},
+        time_limit::TimeLimit,
     },
     store::StoreError,
 };
-
-/// The longest wait for one answer.
-const READ_TIME: Duration = Duration::from_mins(5);
 
 /// A row of an answer.
 type Row = Vec<Option<String>>;
@@ -45,6 +43,7 @@ type Row = Vec<Option<String>>;
 struct Reader {
     runtime: Runtime,
     server: Http,
+    limit: TimeLimit,
     /// Where the rows of the ledgers are. A ledger's number in the report is its place in this list, from 1 on.
     places: Vec<u64>,
     book: Book,
@@ -62,9 +61,10 @@ pub fn open_ledger(target: &Target, reported: &Reported<'_>) -> Result<Ledger, S
         .enable_all()
         .build()
         .map_err(|error| StoreError::Away(format!("cannot start the event loop: {error}")))?;
-    let server = runtime.block_on(ClickHouse::connect(target))?.engine;
+    let limit = TimeLimit::new(reported.until);
+    let server = runtime.block_on(limit.within(ClickHouse::connect(target)))??.engine;
     let reader =
-        Reader { runtime, server, places: Vec::new(), book: Book::default(), tenants: HashMap::new() };
+        Reader { runtime, server, limit, places: Vec::new(), book: Book::default(), tenants: HashMap::new() };
     load::open(reader, reported).map_err(|error| match error {
         LedgerError::Store(text) => StoreError::Refused(text),
         other => StoreError::Refused(other.to_string()),
@@ -118,7 +118,8 @@ fn start_of(time: &str, starts: &[i64], (rounds, is_exact): (bool, bool)) -> Str
 
 impl Reader {
     fn ask(&self, sql: &str) -> Result<Vec<Row>, LedgerError> {
-        self.runtime.block_on(self.server.ask_within(sql, READ_TIME)).map_err(|error| failed(&error))
+        let answer = self.server.ask_within(sql, self.limit.left());
+        self.runtime.block_on(answer).map_err(|error| failed(&error))
     }
 
     /// Whether a ledger has five minutes in a span.

@@ -16,9 +16,9 @@ mod records;
 mod shares;
 mod sums;
 
-use std::{collections::HashMap, time::Duration};
+use std::collections::HashMap;
 
-use tokio::{runtime::Runtime, time::timeout};
+use tokio::runtime::Runtime;
 use tokio_postgres::{
     Client, Row,
     types::{ToSql, Type},
@@ -35,13 +35,11 @@ use crate::{
         drops::{self, DropsOf},
         pieces::LedgerSpan,
         shares::Shares,
+        time_limit::TimeLimit,
     },
     store::StoreError,
 };
 use pieces::Piece;
-
-/// The longest wait for one answer. The server gives up after it as well.
-const READ_TIME: Duration = Duration::from_mins(5);
 
 /// A parameter of a statement.
 type Parameter<'a> = (&'a (dyn ToSql + Sync), Type);
@@ -68,6 +66,7 @@ struct Period {
 struct Reader {
     runtime: Runtime,
     client: Client,
+    limit: TimeLimit,
     ledgers: Vec<OneLedger>,
     /// Whether containers are shown with their node.
     has_prefixes: bool,
@@ -98,20 +97,20 @@ pub fn open_ledger(target: &Target, reported: &Reported<'_>) -> Result<Ledger, S
         .enable_all()
         .build()
         .map_err(|error| StoreError::Away(format!("cannot start the event loop: {error}")))?;
-    let store = runtime.block_on(Postgres::connect(target))?;
-    runtime.block_on(super::setup::require_version(&store))?;
+    let limit = TimeLimit::new(reported.until);
+    let store = runtime.block_on(limit.within(Postgres::connect(target)))??;
+    runtime.block_on(limit.within(super::setup::require_version(&store)))??;
+    // The server gives up as well. 0 would be no limit.
     let begin = format!(
-        "BEGIN ISOLATION LEVEL REPEATABLE READ, READ ONLY; SET LOCAL statement_timeout = '{}s';
+        "BEGIN ISOLATION LEVEL REPEATABLE READ, READ ONLY; SET LOCAL statement_timeout = '{}ms';
          SET LOCAL jit = off; SET LOCAL work_mem = '128MB'; SET LOCAL TimeZone = 'UTC'",
-        READ_TIME.as_secs()
+        limit.left().as_millis().max(1)
     );
-    runtime
-        .block_on(async { timeout(READ_TIME, store.client.batch_execute(&begin)).await })
-        .map_err(|_| too_long())?
-        .map_err(|error| of(&error))?;
+    runtime.block_on(limit.within(store.client.batch_execute(&begin)))?.map_err(|error| of(&error))?;
     let reader = Reader {
         runtime,
         client: store.client,
+        limit,
         ledgers: Vec::new(),
         has_prefixes: false,
         containers: HashMap::new(),
@@ -130,23 +129,16 @@ pub fn open_ledger(target: &Target, reported: &Reported<'_>) -> Result<Ledger, S
     })
 }
 
-fn too_long() -> StoreError {
-    StoreError::Away(format!(
-        "the store gave no answer within {} minutes; ask for a shorter span, longer steps or one node",
-        READ_TIME.as_secs() / 60
-    ))
-}
-
 impl Reader {
     /// The rows of a statement.
     fn rows(&self, sql: &str, parameters: &[Parameter<'_>]) -> Result<Vec<Row>, LedgerError> {
-        let work = async { timeout(READ_TIME, self.client.query_typed(sql, parameters)).await };
+        let work = async { self.limit.within(self.client.query_typed(sql, parameters)).await };
         let found = match self.runtime.block_on(work) {
             Ok(Ok(rows)) => Ok(rows),
             // The server gave up. Somebody may also have cancelled it.
-            Ok(Err(error)) if text(&error).contains("statement timeout") => Err(too_long()),
+            Ok(Err(error)) if text(&error).contains("statement timeout") => Err(self.limit.too_long()),
             Ok(Err(error)) => Err(of(&error)),
-            Err(_) => Err(too_long()),
+            Err(late) => Err(late),
         };
         found.map_err(|error| LedgerError::Store(format!("the store cannot answer: {error}")))
     }
