@@ -313,7 +313,8 @@ fn tenants(lab: &Lab, owner: &str, url: &str) -> Result<()> {
 const AS_VERSION_1: &str = "
     drop table trafctl.dropped; drop function trafctl.put_dropped; drop function trafctl.take_parts;
     drop function trafctl.part_digests; drop function trafctl.note_drops;
-    alter table trafctl.ledger drop column drops_from, drop column without_drops;
+    drop function trafctl.dropped_months;
+    alter table trafctl.ledger drop column drops_from, drop column without_drops, drop column drops_kept_from;
     drop view trafctl.nodes; drop table trafctl.assignment; drop function trafctl.note_extent;
     alter table trafctl.ledger drop column zone, drop column billing_day, drop column begun, drop column ended,
         drop column last_bucket, drop column last_reading, drop column id_scope;
