@@ -210,9 +210,10 @@ impl Ledger {
     ) -> Result<Plan<'a>, LedgerError> {
         let calendar = query.calendar.clone().unwrap_or_else(|| self.calendar.clone());
         let recorded = recorded_range(view)?;
-        let (from, to) = span(query, &calendar, recorded)?;
+        let reported = reported_range(view)?;
+        let (from, to) = span(query, &calendar, reported)?;
         if let Some(last) = clock::load(view)?
-            && from > recorded.1
+            && from > reported.1
         {
             return Err(LedgerError::Query(format!(
                 "the span begins at {}, after the last reading at {}; give an earlier start",
@@ -290,15 +291,20 @@ fn span(query: &ReportQuery, calendar: &Calendar, recorded: (i64, i64)) -> Resul
     }))
 }
 
-/// Start and end of everything in the ledger. Corrected months belong to it even where a clock that was corrected
-/// later took their traffic elsewhere.
+/// Start and end of all that was counted.
 pub(crate) fn recorded_range(view: &Connection) -> Result<(i64, i64), LedgerError> {
     let sql = "SELECT min(start), max(end) FROM unit WHERE finest";
     let (begin, end): (Option<i64>, Option<i64>) =
         view.query_row(sql, [], |row| Ok((row.get(0)?, row.get(1)?)))?;
     let last = last_bucket(view)?.map(|bucket| bucket + FIVE_MINUTES_S);
     let end = end.max(last).unwrap_or(0);
-    let begin = begin.unwrap_or(end);
+    Ok((begin.unwrap_or(end), end))
+}
+
+/// Start and end of everything that there is to report: of [`recorded_range`], and of corrected months, even where a
+/// clock that was corrected later took their traffic elsewhere.
+pub(crate) fn reported_range(view: &Connection) -> Result<(i64, i64), LedgerError> {
+    let (begin, end) = recorded_range(view)?;
     let sql = "SELECT min(start), max(end) FROM period
         WHERE (end <= ?1 OR end > ?2) AND id IN (SELECT period FROM adjustment)";
     let corrected =

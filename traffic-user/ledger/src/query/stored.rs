@@ -296,7 +296,7 @@ impl Ledger {
         Ok(ShippedExtent {
             zone: self.calendar.zone_name().to_owned(),
             billing_day: self.calendar.billing_day(),
-            recorded: super::query_plan::recorded_range(&view)?,
+            recorded: super::query_plan::reported_range(&view)?,
             last_bucket: last_bucket(&view)?,
             last_reading_ms: clock::last_reading(&view)?.map(Timestamp::as_millisecond),
             drops_from: drop_report::recorded_from(&view)?.map(Timestamp::as_second),

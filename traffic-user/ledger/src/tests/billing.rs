@@ -97,8 +97,8 @@ fn a_correction_without_figures_has_a_row_of_its_own() {
 
 #[test]
 fn a_correction_is_in_the_report_when_a_corrected_clock_took_its_months_traffic_elsewhere() {
-    // After all that is recorded, and in the last month beyond its last reading.
-    for (days, month) in [(61, "2026-12"), (25, "2026-11")] {
+    // After all that is recorded, at once or later, and in the last month beyond its last reading.
+    for (days, month) in [(92, "2027-01"), (61, "2026-12"), (25, "2026-11")] {
         let mut file = ledger();
         let mut node = Node::balanced(NOON);
         node.traffic("101", 1, [1, 100, 2, 10]).pass(60).drain(&mut file.ledger);
@@ -117,6 +117,10 @@ fn a_correction_is_in_the_report_when_a_corrected_clock_took_its_months_traffic_
         let months = rows(&file, &ReportQuery { by: By::Month, ..ReportQuery::default() });
         let corrected = months.iter().find(of_month).map(|row| row.billing.unwrap().corrected.total.bytes);
         assert_eq!(corrected, Some(request.bytes.iter().sum()), "{month}: {months:#?}");
+        // Months without traffic until then are not to be closed. What a closed month cannot take is in the next one.
+        let open = file.ledger.standing().unwrap().open_months;
+        let open: Vec<_> = open.iter().map(|open| open.name.as_str()).collect();
+        assert_eq!(open, [if month == "2026-11" { "2026-12" } else { "2026-11" }], "{month}");
     }
 }
 
