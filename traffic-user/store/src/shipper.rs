@@ -90,7 +90,7 @@ impl Shipper<'_> {
             // One number may have changed many parts: it is done when all of them are shipped.
             let done = left.first().map_or(until, |next| next.2 - 1);
             // Without parts, the store still learns who this is, and that nothing has changed until now.
-            let rows = self.put(store, &mut known, Step { parts, done, completes: 0 }).await?;
+            let rows = self.put(store, &mut known, Step { parts, done, ..Step::default() }).await?;
             shipped.parts += parts.len() as u64;
             shipped.rows += rows as u64;
             size = next_size(parts.len(), rows, size);
@@ -105,7 +105,7 @@ impl Shipper<'_> {
             if now > live_after {
                 for parts in self.list(live_after, now)?.chunks(size) {
                     shipped.rows +=
-                        self.put(store, &mut known, Step { parts, done, completes: 0 }).await? as u64;
+                        self.put(store, &mut known, Step { parts, done, ..Step::default() }).await? as u64;
                     shipped.parts += parts.len() as u64;
                 }
                 live_after = now;
@@ -180,8 +180,19 @@ impl Shipper<'_> {
         let (mut known, _) = self.compare(store).await?;
         for parts in parts.chunks(4) {
             let done = known.as_ref().map_or(0, |known| known.done);
-            self.put_contents(store, &mut known, (Step { parts, done, completes: 0 }, true)).await?;
+            self.put_contents(store, &mut known, (Step { parts, done, ..Step::default() }, true)).await?;
         }
+        Ok(())
+    }
+
+    /// Removes those of some units that the owner of the store has dropped: it takes none of them again.
+    pub(crate) async fn retain_taken(
+        &self,
+        store: &mut impl Store,
+        units: &mut Vec<Part>,
+    ) -> Result<(), ShipError> {
+        let dropped = store.dropped_spans(&self.ledger.shipping_identity()?.ledger).await?;
+        units.retain(|unit| !dropped.iter().any(|span| (span.0..span.1).contains(&unit.1)));
         Ok(())
     }
 

@@ -121,8 +121,7 @@ async fn compare(
     let stored = store.digests(&identity.ledger, None).await?;
     compare_parts(shipper, (&records, done), stored, &mut verified)?;
     let mut units = shipper.ledger.changes(Changes { after: 0, until: i64::MAX, units: true })?;
-    let dropped = store.dropped_spans(&identity.ledger).await?;
-    units.retain(|part| !dropped.iter().any(|span| (span.0..span.1).contains(&part.1)));
+    shipper.retain_taken(store, &mut units).await?;
     verified.has_drops = store.takes_drops();
     let mut days: BTreeMap<i64, Vec<Part>> = BTreeMap::new();
     for part in units {

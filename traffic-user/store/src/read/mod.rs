@@ -35,7 +35,22 @@ pub struct Reported<'a> {
     pub until: Option<Instant>,
 }
 
+/// Rows of containers, classes and families.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Rows {
+    pub table: &'static str,
+    /// The expression for the reason: -1 where there is none.
+    pub reason: &'static str,
+    /// Whether the frozen rows of closed months answer for them.
+    pub uses_closed: bool,
+}
+
 /// The key of a report's row. Class and family are -1 where the report does not split by them.
 pub(crate) fn key(step: usize, container: i64, class: i64, family: i64) -> LineKey {
     (step, container, u8::try_from(class).ok(), u8::try_from(family).ok(), class != 0)
+}
+
+/// The reason of a row, which has -1 where there is none.
+pub(crate) fn reason(value: i64) -> Option<i64> {
+    (value >= 0).then_some(value)
 }

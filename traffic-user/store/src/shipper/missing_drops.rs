@@ -29,9 +29,8 @@ impl Shipper<'_> {
             return Ok(shipped);
         }
         let ledger = self.ledger.shipping_identity()?.ledger;
-        let dropped = store.dropped_spans(&ledger).await?;
         let mut parts = self.ledger.units_with_drops()?;
-        parts.retain(|part| !dropped.iter().any(|span| (span.0..span.1).contains(&part.1)));
+        self.retain_taken(store, &mut parts).await?;
         parts.sort_unstable_by_key(|part| part.1);
         // How many rows a unit has is not known yet.
         let mut size = 1;
@@ -42,7 +41,7 @@ impl Shipper<'_> {
                 let (parts, rest) = left.split_at(size.min(left.len()));
                 left = rest;
                 let done = known.as_ref().map_or(0, |known| known.done);
-                let step = Step { parts, done, completes: 0 };
+                let step = Step { parts, done, ..Step::default() };
                 let rows = self.put_contents(store, known, (step, true)).await?;
                 shipped.parts += parts.len() as u64;
                 shipped.rows += rows as u64;

@@ -10,10 +10,10 @@ use traffic_ledger::{CountedOrDropped, LedgerError, StoredQuery};
 use super::{
     Reader, Row,
     days::cut,
-    sums::{FIGURES, Rows, Sum, Sums, add_up, class_group, classes_filter, family_group, reason, sums_of},
+    sums::{FIGURES, Sum, Sums, add_up, class_group, classes_filter, family_group, sums_of},
     value,
 };
-use crate::read::{key, pieces::Pieces, shares::Shares};
+use crate::read::{Rows, key, pieces::Pieces, reason, shares::Shares};
 
 /// Containers that are read together, by ledger and number in it, and where the steps begin for them.
 struct Pass {

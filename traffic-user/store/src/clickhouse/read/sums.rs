@@ -3,7 +3,7 @@
 use traffic_ledger::{CountedOrDropped, InterfaceSums, LedgerError, LineKey, StoredQuery};
 
 use super::{Reader, Row, by_tenant, days::cut, list, value};
-use crate::read::{key, pieces::Piece};
+use crate::read::{Rows, key, pieces::Piece, reason};
 
 /// Packets in, bytes in, packets out, bytes out.
 pub(super) type Sums = [u64; 4];
@@ -102,16 +102,6 @@ fn interfaces_filter(reader: &Reader, query: &StoredQuery<'_>) -> Result<String,
     Ok(format!(" AND {}", reader.of_pairs("place, interface", &pairs)))
 }
 
-/// Rows of containers, classes and families.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Rows {
-    pub table: &'static str,
-    /// The expression for the reason: -1 where there is none.
-    pub reason: &'static str,
-    /// Whether the frozen rows of closed months answer for them.
-    pub uses_closed: bool,
-}
-
 const COUNTED: Rows = Rows { table: "traffic", reason: "toInt64(-1)", uses_closed: false };
 /// Their reason is in the column of faults.
 const DROPPED: Rows = Rows { table: "dropped", reason: "toInt64(fault)", uses_closed: false };
@@ -131,11 +121,6 @@ pub(super) fn drops(reader: &Reader, query: &StoredQuery<'_>) -> Result<Vec<Coun
     let mut all = classed(reader, query, COUNTED)?;
     all.extend(classed(reader, query, DROPPED)?);
     Ok(all)
-}
-
-/// The reason of a row, which has -1 where there is none.
-pub(super) fn reason(value: i64) -> Option<i64> {
-    (value >= 0).then_some(value)
 }
 
 fn classed(

@@ -12,12 +12,12 @@ use super::{
     Parameter, Reader,
     pieces::{Piece, Pieces, pieces},
     shares::{self, Columns},
-    sums::{
-        FIGURES, Rows, Sums, class_group, classes_filter, closed_columns, family_group, key, reason, step_of,
-        sums_of,
-    },
+    sums::{FIGURES, Sums, class_group, classes_filter, closed_columns, family_group, step_of, sums_of},
 };
-use crate::read::shares::{Share, Shares};
+use crate::read::{
+    Rows, key, reason,
+    shares::{Share, Shares},
+};
 
 /// Shares that are read together, and the rows that answer for them.
 struct Pass {

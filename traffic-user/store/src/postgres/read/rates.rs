@@ -12,8 +12,9 @@ use super::{
     Reader,
     pieces::{Piece, require_kept},
     shares,
-    sums::{class_group, classes_filter, family_group, key},
+    sums::{class_group, classes_filter, family_group},
 };
+use crate::read::key;
 
 /// Seconds by which a reading may miss its border, as in the ledger.
 const GRACE_S: i64 = 2;

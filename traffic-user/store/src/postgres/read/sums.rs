@@ -9,6 +9,7 @@ use super::{
     Reader, by_tenant,
     pieces::{ClosedPiece, Piece, pieces},
 };
+use crate::read::{Rows, key, reason};
 
 /// Packets in, bytes in, packets out, bytes out.
 pub(super) type Sums = [u64; 4];
@@ -39,11 +40,6 @@ pub(super) fn class_group(by_class: bool) -> &'static str {
 
 pub(super) fn family_group(by_family: bool) -> &'static str {
     if by_family { "t.family::bigint" } else { "(-1)::bigint" }
-}
-
-/// The key of a report's row.
-pub(super) fn key(step: usize, container: i64, class: i64, family: i64) -> LineKey {
-    (step, container, u8::try_from(class).ok(), u8::try_from(family).ok(), class != 0)
 }
 
 /// The step and the sums of a row.
@@ -129,16 +125,6 @@ fn interfaces_filter(query: &StoredQuery<'_>) -> String {
     }
 }
 
-/// Rows of containers, classes and families.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Rows {
-    pub table: &'static str,
-    /// The expression for the reason: -1 where there is none.
-    pub reason: &'static str,
-    /// Whether the frozen rows of closed months answer for them.
-    pub uses_closed: bool,
-}
-
 const NO_REASON: &str = "(-1)::bigint";
 const COUNTED: Rows = Rows { table: "traffic", reason: NO_REASON, uses_closed: false };
 const DROPPED: Rows = Rows { table: "dropped", reason: "t.reason::bigint", uses_closed: false };
@@ -204,11 +190,6 @@ fn classed(
         all.push((key(step_of(row), container, row.get(3), row.get(4)), None, sums_of(row, 5)?));
     }
     Ok(all)
-}
-
-/// The reason of a row, which has -1 where there is none.
-pub(super) fn reason(value: i64) -> Option<i64> {
-    (value >= 0).then_some(value)
 }
 
 /// Ledgers, periods, steps and starts of closed months.
