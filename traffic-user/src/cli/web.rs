@@ -92,9 +92,7 @@ async fn of_store(global: &Global, url: &str, options: &Options) -> anyhow::Resu
     let view = StoreView { target, nodes: options.nodes.clone(), by_tenant: options.by_tenant };
     let reader = Reader::of_store(view).naming(Arc::new(move || names.clone()));
     // Quotas are those of nodes: a file that is not there has none.
-    let ids: Box<dyn Fn() -> IdsOf + Send + Sync> =
-        Box::new(|| Box::new(|container| vec![container.to_owned()]));
-    let quotas = QuotaFiles { file: PathBuf::new(), state_dir: PathBuf::new(), ids };
+    let quotas = QuotaFiles { file: PathBuf::new(), state_dir: PathBuf::new(), ids: Box::new(by_one_id) };
     Ok(Source::of_ledger(reader).with_quota_files(Arc::new(quotas)))
 }
 
@@ -111,16 +109,17 @@ fn of_file(global: &Global, options: &Options) -> anyhow::Result<Source> {
     Ok(source(global, file))
 }
 
+/// Whoever else the containers are is not known beside a copy or a store.
+fn by_one_id() -> IdsOf {
+    Box::new(|container| vec![container.to_owned()])
+}
+
 fn source(global: &Global, file: &Path) -> Source {
     let config = global.config_to_show().0;
     // What was known beside a ledger of this machine.
     let state_dir = file.parent().map_or_else(PathBuf::new, PathBuf::from);
-    let quotas = QuotaFiles {
-        file: global.quota_file(),
-        state_dir: state_dir.clone(),
-        // Whoever else the containers are is not known beside a copy.
-        ids: Box::new(|| Box::new(|container| vec![container.to_owned()])),
-    };
+    let quotas =
+        QuotaFiles { file: global.quota_file(), state_dir: state_dir.clone(), ids: Box::new(by_one_id) };
     let names = Arc::new(move || class_source::class_names(&config, &state_dir));
     let reader = Reader::of_file(file).naming(names.clone());
     let classes = LedgerClasses { reader: reader.clone(), names };
