@@ -36,6 +36,15 @@ fn store<'l>(lab: &'l Lab) -> Result<Postgres<'l>> {
     Ok(server)
 }
 
+/// A store in ClickHouse with the rows of the node, and its URL.
+fn in_clickhouse(lab: &Lab) -> Result<(ClickHouse<'_>, String)> {
+    let server = ClickHouse::start(lab.host(), None)?;
+    let url = server.url("default");
+    lab.run_ok(&["store", "init", &url])?;
+    lab.run_ok(&["ship", "--once", "--to", &url])?;
+    Ok((server, url))
+}
+
 /// Commands whose output is compared in each format.
 const COMPARED: [&str; 12] = [
     "report --by day",
@@ -183,10 +192,7 @@ fn tenants_are_assigned_containers_and_reported() -> Result<()> {
 #[test]
 fn tenants_are_assigned_containers_and_reported_in_clickhouse() -> Result<()> {
     let (lab, _) = shipped("ch-assign")?;
-    let server = ClickHouse::start(lab.host(), None)?;
-    let url = server.url("default");
-    lab.run_ok(&["store", "init", &url])?;
-    lab.run_ok(&["ship", "--once", "--to", &url])?;
+    let (server, url) = in_clickhouse(&lab)?;
     tenants(&lab, &url, &url)?;
     at_once(&lab, &url)?;
     migrated(&lab, &server, &url)

@@ -11,9 +11,9 @@ use std::{
 
 use anyhow::{Context as _, Result, ensure};
 use serde_json::Value;
-use traffic_tests::{Lab, clickhouse::ClickHouse, process::Process};
+use traffic_tests::{Lab, process::Process};
 
-use super::{fails, shipped, store};
+use super::{fails, in_clickhouse, shipped, store};
 
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -141,10 +141,7 @@ fn the_page_of_a_store_has_the_figures_of_its_reports() -> Result<()> {
 #[test]
 fn the_page_of_a_store_in_clickhouse_has_the_figures_of_its_reports() -> Result<()> {
     let (lab, _) = shipped("ch-web")?;
-    let server = ClickHouse::start(lab.host(), None)?;
-    let url = server.url("default");
-    lab.run_ok(&["store", "init", &url])?;
-    lab.run_ok(&["ship", "--once", "--to", &url])?;
+    let (_server, url) = in_clickhouse(&lab)?;
     has_the_figures(&lab, &url)?;
     has_tenants(&lab, &url, &url)
 }
