@@ -1,8 +1,13 @@
 //! A small disk for the state of a node, to be filled.
 
-use std::{fs, path::PathBuf, process::Command};
+use std::{
+    fs::{self, File},
+    io::{ErrorKind, Write as _},
+    path::PathBuf,
+    process::Command,
+};
 
-use anyhow::{Result, bail};
+use anyhow::{Context as _, Result, bail};
 
 use crate::process::run_ok;
 
@@ -24,25 +29,22 @@ impl SmallDisk {
 
     /// Uses all remaining space. Returns the file that does.
     ///
+    /// The file only grows: a daemon may write meanwhile, and takes space that a file written anew would need.
+    ///
     /// # Errors
     ///
-    /// When the file does not fit twice.
+    /// When a write fails for another reason than a full disk.
     pub fn fill(&self) -> Result<PathBuf> {
-        let file = self.0.join("filler");
-        let mut size = 1 << 20;
-        let mut written = Vec::new();
-        while size >= 512 {
-            written.resize(written.len() + size, 7);
-            if fs::write(&file, &written).is_err() {
-                written.truncate(written.len() - size);
-                size /= 2;
+        let path = self.0.join("filler");
+        let mut file = File::create(&path)?;
+        loop {
+            match file.write(&[7; 4096]) {
+                Ok(0) => bail!("a write to {} takes nothing", path.display()),
+                Ok(_) => {}
+                Err(error) if error.kind() == ErrorKind::StorageFull => return Ok(path),
+                Err(error) => return Err(error).with_context(|| format!("write {}", path.display())),
             }
         }
-        // The size found is smaller than what fits by less than a block.
-        if fs::write(&file, &written).is_err() {
-            bail!("the filler does not fit twice");
-        }
-        Ok(file)
     }
 }
 
