@@ -10,7 +10,7 @@ use aya::programs::{SchedClassifier, TcAttachType};
 use serde_json::{Value, json};
 
 use crate::witness::InterfaceStatistics;
-use crate::{Amounts, Counters, Lab, Namespace};
+use crate::{Amounts, Counters, Lab, Namespace, interrupt};
 
 /// The limit of every wait.
 pub const PATIENCE: Duration = Duration::from_mins(1);
@@ -122,10 +122,11 @@ pub fn is_well_but(lab: &Lab, expected: &[&str]) -> Result<()> {
 ///
 /// # Errors
 ///
-/// When the condition fails, or does not hold within [`PATIENCE`].
+/// When the condition fails, does not hold within [`PATIENCE`], or the process is to end.
 pub fn eventually(what: &str, mut is_so: impl FnMut() -> Result<bool>) -> Result<()> {
     let deadline = Instant::now() + PATIENCE;
     while !is_so()? {
+        interrupt::check()?;
         if Instant::now() > deadline {
             bail!("{what}: not after {PATIENCE:?}");
         }

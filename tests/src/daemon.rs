@@ -65,7 +65,11 @@ impl Daemon {
     /// See [`Daemon::start`].
     pub fn start_with(lab: &Lab, resync: Resync) -> Result<Self> {
         let mut daemon = Self::spawn(&mut lab.trafctl(&["run"])?, resync)?;
-        daemon.ready()?;
+        if let Err(error) = daemon.ready() {
+            // Killed, it could leave a switch of the kernel set that it uses while it attaches.
+            let _ = daemon.stop_after_errors();
+            return Err(error);
+        }
         Ok(daemon)
     }
 

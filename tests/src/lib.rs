@@ -33,6 +33,7 @@ pub mod daemon;
 pub mod evidence;
 pub mod foreign;
 pub mod fuzz;
+pub mod interrupt;
 pub mod lab;
 pub mod namespace;
 mod netlink;

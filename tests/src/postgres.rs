@@ -134,6 +134,18 @@ impl<'n> Postgres<'n> {
         Ok(())
     }
 
+    /// Stops the server, as its service does: connections end at once, and what was committed is on the disk.
+    ///
+    /// # Errors
+    ///
+    /// When it does not end.
+    pub fn stop(&mut self) -> Result<()> {
+        let mut process = self.process.take().context("the server is not running")?;
+        process.signal(Signal::INT)?;
+        process.wait(PATIENCE)?;
+        Ok(())
+    }
+
     /// Runs SQL as a user.
     ///
     /// # Errors
@@ -162,5 +174,16 @@ impl<'n> Postgres<'n> {
         let output = self.psql("postgres", sql)?;
         ensure!(output.status.success(), "{sql}: {}", String::from_utf8_lossy(&output.stderr));
         Ok(String::from_utf8(output.stdout)?.trim().to_owned())
+    }
+}
+
+impl Drop for Postgres<'_> {
+    fn drop(&mut self) {
+        if let Some(mut process) = self.process.take() {
+            // Killed, the server would leave its shared memory behind. SIGQUIT has it end without a checkpoint. A drop
+            // cannot report an error.
+            let _ = process.signal(Signal::QUIT);
+            let _ = process.wait(PATIENCE);
+        }
     }
 }

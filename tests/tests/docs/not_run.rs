@@ -32,11 +32,17 @@ const NOT_RUN: &[(&str, &str)] = &[
 ];
 
 /// The demo itself runs: it is the first thing that many see. What `xtask` does around it is left out.
-pub const DEMO: &str = "cargo xtask demo";
+const DEMO: &str = "cargo xtask demo";
+
+/// The options of the demo in a command; `None` if it is none, or waits for a person.
+pub fn demo(command: &str) -> Option<&str> {
+    let options = command.strip_prefix(DEMO)?.trim();
+    ["", "--fleet"].contains(&options).then_some(options)
+}
 
 /// Why a command does not run; `None` if it does.
 pub fn reason(command: &str) -> Option<&'static str> {
-    if command == DEMO {
+    if demo(command).is_some() {
         return None;
     }
     NOT_RUN.iter().find(|(start, _)| command.starts_with(start)).map(|(_, reason)| *reason)

@@ -118,8 +118,9 @@ fn with_what_is_left_out<'a>(shown: &[String], real: &[&'a str]) -> Vec<&'a str>
 
 /// Runs one command and returns its output. It must succeed, be a preview, or be followed by its status.
 fn run(shell: &mut Shell, command: &commands::Command, shows_status: bool) -> Result<String> {
-    if command.text == not_run::DEMO {
-        return run_ok(Command::new("sh").args(["-c", "\"$0\" 2>&1", env!("CARGO_BIN_EXE_demo")]));
+    if let Some(options) = not_run::demo(&command.text) {
+        let demo = env!("CARGO_BIN_EXE_demo");
+        return run_ok(Command::new("sh").args(["-c", "\"$0\" $1 2>&1", demo, options]));
     }
     let done = shell.run(&command.text)?;
     let is_preview =

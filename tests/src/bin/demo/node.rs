@@ -1,20 +1,20 @@
-//! The demonstration behind `cargo xtask demo`: a temporary node with real traffic, and trafctl's counters
-//! beside those of the senders.
+//! One temporary node with real traffic, and trafctl's counters beside those of the senders.
 
 use std::{
-    env,
     fmt::Write as _,
-    io::{self, Write as _},
+    io,
     net::{IpAddr, SocketAddr},
-    process::ExitCode,
 };
 
 use anyhow::{Context as _, Result, bail};
 use traffic_tests::{
     Amounts, Container, Counters, Lab, Namespace, RoutedContainer, Tap, Venet, VnetHeader,
     container::{Mac, introduce},
+    interrupt,
     traffic::{Superdatagrams, tcp_transfer, udp_send, udp_send_segmented},
 };
+
+use crate::{print, step};
 
 /// The prices of the networks.
 const CLASSES: &str = "\
@@ -35,22 +35,12 @@ const CLASSES: &str = "\
 const MEGABYTE: u64 = 1 << 20;
 const MACHINE: Mac = Mac([0x02, 0, 0, 0, 0x02, 0x01]);
 
-fn main() -> ExitCode {
-    let keep = env::args().skip(1).any(|argument| argument == "--keep");
-    match run(keep) {
-        Ok(true) => ExitCode::SUCCESS,
-        Ok(false) => {
-            eprintln!("the counters differ from the senders' counts");
-            ExitCode::FAILURE
-        }
-        Err(error) => {
-            eprintln!("{error:#}");
-            ExitCode::FAILURE
-        }
-    }
-}
-
-fn run(keep: bool) -> Result<bool> {
+/// Shows the node. `keep` waits for Enter before it is removed. Whether every count agrees.
+///
+/// # Errors
+///
+/// When something cannot be created or sent, or the user wants the end.
+pub(crate) fn run(keep: bool) -> Result<bool> {
     step("create a host with two bridged containers, a virtual machine and two routed containers")?;
     let lab = Lab::new("demo")?;
     let classes = lab.write("networks_classes", CLASSES)?;
@@ -257,6 +247,7 @@ fn udp(
 
 /// Sends, and returns the sender's count together with trafctl's counts for sender and receiver.
 fn counting<T>(lab: &Lab, pair: &Pair, send: impl FnOnce() -> Result<T>) -> Result<(T, Amounts, Amounts)> {
+    interrupt::check()?;
     let before = Counters::at_rest(lab)?;
     let count = send()?;
     let after = Counters::at_rest(lab)?;
@@ -314,19 +305,11 @@ fn stay(lab: &Lab, node: &Node<'_>) -> Result<()> {
         program = program.display(),
         inside = inside.display(),
     ))?;
+    // The first process has the terminal, and passes the line on.
+    interrupt::readable(&io::stdin())?;
     let mut line = String::new();
     if io::stdin().read_line(&mut line)? == 0 {
         bail!("--keep needs a terminal to wait for Enter; run it from one");
     }
     Ok(())
-}
-
-fn step(text: &str) -> Result<()> {
-    eprintln!("==> {text}");
-    // Standard output that follows must appear after this on a terminal.
-    io::stderr().flush().context("cannot write to standard error")
-}
-
-fn print(text: &str) -> Result<()> {
-    io::stdout().write_all(text.as_bytes()).context("cannot write to standard output")
 }
