@@ -2,12 +2,14 @@
 //! real machines and other kernels. The parts themselves are in `tests/src/bin/prove`.
 
 use std::{
-    path::{Path, PathBuf},
-    process::Command,
+    fs,
+    path::PathBuf,
+    process::{Command, Stdio},
 };
 
 use anyhow::{Context, Result, bail};
 use clap::ValueEnum;
+use serde::Deserialize;
 
 use crate::{
     build,
@@ -39,7 +41,7 @@ pub struct Options {
     /// Write the report to this file, in Markdown [default: target/prove/report.md, none with --quick]
     #[arg(long, value_name = "FILE")]
     report: Option<PathBuf>,
-    /// Directory of built programs, `prove` and `trafctl`, to use instead of building them
+    /// Directory of built programs, `prove`, `trafctl` and `store-histories`, to use instead of building them
     #[arg(long, value_name = "DIR", conflicts_with = "quick")]
     programs: Option<PathBuf>,
     /// List the parts and exit
@@ -58,6 +60,7 @@ enum Part {
     Packages,
     Fuzz,
     Soak,
+    Stores,
 }
 
 impl Part {
@@ -70,6 +73,11 @@ impl Options {
     /// The options of a run that takes seconds.
     pub fn quick() -> Self {
         Self { quick: true, ..Self::default() }
+    }
+
+    /// Whether a part runs that `--quick` leaves out.
+    fn has(&self, part: Part) -> bool {
+        !self.quick && (self.parts.is_empty() || self.parts.contains(&part))
     }
 }
 
@@ -89,10 +97,10 @@ pub fn run(options: &Options) -> Result<()> {
     let programs = match &options.programs {
         Some(given) => given.canonicalize().with_context(|| format!("cannot find {}", given.display()))?,
         None if options.quick => quick_programs()?,
-        None => programs()?,
+        None => programs(options.has(Part::Stores))?,
     };
     let cache = workspace().join("target/prove");
-    if !options.quick && (options.parts.is_empty() || options.parts.contains(&Part::Packages)) {
+    if options.has(Part::Packages) {
         package::for_proof(&programs.join("trafctl"), &cache.join("packages"))?;
     }
     let mut prove = Command::new(programs.join("prove"));
@@ -119,19 +127,59 @@ fn quick_programs() -> Result<PathBuf> {
 }
 
 /// Builds static, optimised programs. They also run in a machine that contains no libraries.
-fn programs() -> Result<PathBuf> {
+fn programs(with_simulator: bool) -> Result<PathBuf> {
     setup::ensure(Purpose::Prove)?;
     let target = host_target()?;
     // A separate target directory: the flags differ, and cargo would recompile everything each time.
     let directory = workspace().join("target/prove/build");
-    let mut command = cargo();
-    command
-        .args(["build", "--release", "--package", "traffic-user", "--package", "traffic-tests", "--bins"])
-        .args(["--target", &target, "--target-dir"])
-        .arg(&directory)
-        .env("RUSTFLAGS", "-C target-feature=+crt-static");
-    command::run(&mut command)?;
-    Ok(Path::new(&directory).join(target).join("release"))
+    let build = |arguments: &[&str]| {
+        let mut command = cargo();
+        command.args(arguments).args(["--release", "--target", &target, "--target-dir"]).arg(&directory);
+        command.env("RUSTFLAGS", "-C target-feature=+crt-static");
+        command
+    };
+    command::run(&mut build(&[
+        "build",
+        "--package",
+        "traffic-user",
+        "--package",
+        "traffic-tests",
+        "--bins",
+    ]))?;
+    let programs = directory.join(&target).join("release");
+    if with_simulator {
+        let mut simulator = build(&["test", "--package", "traffic-store", "--lib", "--no-run"]);
+        let built = test_executable(&mut simulator, "traffic_store")?;
+        let simulator = programs.join("store-histories");
+        fs::copy(&built, &simulator).with_context(|| format!("cannot write {}", simulator.display()))?;
+    }
+    Ok(programs)
+}
+
+/// Builds the tests of a library by a command `cargo test --no-run`, and returns their executable.
+fn test_executable(build: &mut Command, library: &str) -> Result<PathBuf> {
+    #[derive(Deserialize)]
+    struct Artifact {
+        target: Target,
+        executable: Option<PathBuf>,
+    }
+    #[derive(Deserialize)]
+    struct Target {
+        name: String,
+    }
+
+    build.args(["--message-format", "json-render-diagnostics"]).stderr(Stdio::inherit());
+    let output = build.output().context("cannot start cargo")?;
+    if !output.status.success() {
+        bail!("cannot build the tests of {library} ({})", output.status);
+    }
+    // Messages of other kinds have no target.
+    let artifacts =
+        output.stdout.split(|byte| *byte == b'\n').filter_map(|line| serde_json::from_slice(line).ok());
+    artifacts
+        .filter(|artifact: &Artifact| artifact.target.name == library)
+        .find_map(|artifact| artifact.executable)
+        .with_context(|| format!("cargo named no tests of {library}"))
 }
 
 /// The target of this machine's compiler.
@@ -148,7 +196,7 @@ mod tests {
     #[test]
     fn the_parts_are_those_of_the_proof() {
         let source = workspace().join("tests/src/bin/prove/main.rs");
-        let source = std::fs::read_to_string(source).unwrap();
+        let source = fs::read_to_string(source).unwrap();
         let names: Vec<&str> = source
             .split("Part { name: \"")
             .skip(1)

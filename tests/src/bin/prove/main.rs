@@ -15,6 +15,7 @@ mod kernels;
 mod packages;
 mod report;
 mod soak;
+mod stores;
 mod venet;
 mod vm;
 
@@ -52,6 +53,7 @@ const PARTS: &[Part] = &[
     Part { name: "packages", about: packages::ABOUT, quick: false, run: packages::run },
     Part { name: "fuzz", about: fuzz::ABOUT, quick: false, run: fuzz::run },
     Part { name: "soak", about: soak::ABOUT, quick: false, run: soak::run },
+    Part { name: "stores", about: stores::ABOUT, quick: false, run: stores::run },
 ];
 
 /// Compares trafctl's figures with those of independent witnesses

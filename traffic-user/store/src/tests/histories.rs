@@ -1,6 +1,9 @@
 //! The histories.
 
-use std::path::PathBuf;
+use std::{
+    path::PathBuf,
+    sync::atomic::{AtomicU64, Ordering},
+};
 
 use traffic_common::DropGroup;
 use traffic_ledger::{Changes, DROPPED_TABLE, Ledger, LedgerConfig, testing};
@@ -227,17 +230,39 @@ fn history<S: Simulated>(seed: u64) {
     world.check(&format!("seed {seed}, repaired"));
 }
 
-/// Runs all histories, on all CPUs.
+/// Runs all histories, on all CPUs. After a failure, the others run on.
 fn histories<S: Simulated>() {
     let asked = |name: &str| std::env::var(name).ok().and_then(|text| text.parse().ok());
-    let first: u64 = asked("TRAFCTL_FIRST").unwrap_or(0);
-    let end = first + asked("TRAFCTL_HISTORIES").unwrap_or(HISTORIES);
-    let threads = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-    std::thread::scope(|scope| {
-        for of in (first..).take(threads) {
-            scope.spawn(move || (of..end).step_by(threads).for_each(history::<S>));
+    let (first, wanted) = (asked("TRAFCTL_FIRST").unwrap_or(0), asked("TRAFCTL_HISTORIES"));
+    let count: u64 = wanted.unwrap_or(HISTORIES);
+    let next = AtomicU64::new(0);
+    let run = || {
+        let mut failed = Vec::new();
+        loop {
+            let number = next.fetch_add(1, Ordering::Relaxed);
+            if number >= count {
+                return failed;
+            }
+            let seed = first + number;
+            if std::panic::catch_unwind(|| history::<S>(seed)).is_err() {
+                // Whoever waits for a long run wants to know now. The panic has said why.
+                eprintln!("history with seed {seed} failed");
+                failed.push(seed);
+            }
+            if wanted.is_some() && (number + 1).is_multiple_of(1000) {
+                eprintln!("{} histories", number + 1);
+            }
         }
+    };
+    let threads = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    let mut failed: Vec<u64> = std::thread::scope(|scope| {
+        let running: Vec<_> = (0..threads).map(|_| scope.spawn(run)).collect();
+        running.into_iter().flat_map(|thread| thread.join().unwrap()).collect()
     });
+    failed.sort_unstable();
+    // `prove` reads this line.
+    println!("{count} histories, {} failed: seeds {failed:?}", failed.len());
+    assert!(failed.is_empty(), "seeds {failed:?}");
 }
 
 #[test]
