@@ -2,7 +2,7 @@
 
 use std::ffi::OsString;
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use anyhow::{Context as _, Result, ensure};
@@ -75,6 +75,12 @@ impl<'n> ClickHouse<'n> {
         let mut server = Self { process: None, directory, namespace };
         server.restart()?;
         Ok(server)
+    }
+
+    /// The directory of its data.
+    #[must_use]
+    pub fn data(&self) -> PathBuf {
+        self.directory.path().join("data")
     }
 
     /// A URL of its database for a user, without TLS.

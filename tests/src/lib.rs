@@ -24,6 +24,7 @@
 //! and no packet leaves the namespaces.
 
 pub mod browser;
+pub mod certificates;
 pub mod check;
 pub mod clickhouse;
 pub mod clickhouse_cluster;

@@ -81,6 +81,12 @@ impl<'n> Postgres<'n> {
         self.directory.path()
     }
 
+    /// The directory of its data.
+    #[must_use]
+    pub fn data(&self) -> PathBuf {
+        self.directory.path().join("data")
+    }
+
     /// A URL on its socket.
     #[must_use]
     pub fn url(&self, user: &str) -> String {

@@ -11,7 +11,7 @@ use anyhow::{Context as _, Result, bail};
 
 use crate::process::run_ok;
 
-/// A file system of eight MiB, to be filled. `status` finds that enough as long as it is empty.
+/// A file system, of eight MiB unless it is said: `status` finds that enough as long as it is empty.
 #[derive(Debug)]
 pub struct SmallDisk(PathBuf);
 
@@ -22,9 +22,33 @@ impl SmallDisk {
     ///
     /// When it cannot be mounted.
     pub fn mount(path: PathBuf) -> Result<Self> {
+        Self::mount_of(path, 8)
+    }
+
+    /// Mounts one of another size, in MiB.
+    ///
+    /// # Errors
+    ///
+    /// When it cannot be mounted.
+    pub fn mount_of(path: PathBuf, size: u32) -> Result<Self> {
         fs::create_dir_all(&path)?;
-        run_ok(Command::new("mount").args(["-t", "tmpfs", "-o", "size=8m", "tmpfs"]).arg(&path))?;
+        let size = format!("size={size}m");
+        run_ok(Command::new("mount").args(["-t", "tmpfs", "-o", &size, "tmpfs"]).arg(&path))?;
         Ok(Self(path))
+    }
+
+    /// Mounts one over a directory, with its contents and owner.
+    ///
+    /// # Errors
+    ///
+    /// When it cannot be mounted, or what is there does not fit.
+    pub fn replace(path: PathBuf, size: u32) -> Result<Self> {
+        let before = path.with_extension("before");
+        fs::rename(&path, &before)?;
+        let disk = Self::mount_of(path, size)?;
+        run_ok(Command::new("cp").args(["-aT"]).arg(&before).arg(&disk.0))?;
+        fs::remove_dir_all(before)?;
+        Ok(disk)
     }
 
     /// Uses all remaining space. Returns the file that does.

@@ -3,19 +3,20 @@
 use std::{
     fs,
     net::SocketAddr,
-    os::unix::fs::{PermissionsExt as _, chown},
+    os::unix::fs::PermissionsExt as _,
     path::Path,
-    process::{Command, Output, Stdio},
+    process::{Output, Stdio},
     time::Duration,
 };
 
 use anyhow::{Context as _, Result, ensure};
 use traffic_tests::{
     Amounts, Container, Counters, Daemon, Lab,
+    certificates::certificates,
     check::{eventually, stderr},
     container::introduce,
     postgres::Postgres,
-    process::{Process, run_ok},
+    process::Process,
     systemd::{Systemd, unit_named},
     traffic::udp_send,
 };
@@ -287,7 +288,7 @@ fn roles_can_add_or_read_and_nothing_else() -> Result<()> {
 fn the_server_is_verified_and_the_password_stays_in_its_file() -> Result<()> {
     let (lab, a, b) = node("store-tls")?;
     let directory = certificates()?;
-    let certificates = directory.path().display();
+    let path = directory.path().display();
     let _server = store(&lab, &with_tls(directory.path()))?;
     let daemon = Daemon::start(&lab)?;
     udp_send(a.namespace(), b.namespace(), SocketAddr::new(b.v4(), 0), 100, 333)?;
@@ -306,13 +307,13 @@ fn the_server_is_verified_and_the_password_stays_in_its_file() -> Result<()> {
         ensure!(!text.contains("hunter2") && !text.contains("letmein"), "{text}");
         Ok((output.status.success(), text))
     };
-    let verified = format!("?sslrootcert={certificates}/ca.pem");
+    let verified = format!("?sslrootcert={path}/ca.pem");
     let (is_shipped, text) = ship(&verified, &passwords)?;
     ensure!(is_shipped, "{text}");
     for (options, file, reason) in [
         // The system does not know this authority, and the other one did not sign.
         ("", &passwords, "certificate"),
-        (&format!("?sslrootcert={certificates}/other.pem"), &passwords, "certificate"),
+        (&format!("?sslrootcert={path}/other.pem"), &passwords, "certificate"),
         (&verified, &wrong, "password authentication failed"),
         ("?sslmode=disable", &passwords, "no encryption"),
     ] {
@@ -367,26 +368,4 @@ fn with_tls(certificates: &Path) -> String {
     format!(
         "-c listen_addresses=127.0.0.1 -c ssl=on -c ssl_cert_file={of}/server.pem -c ssl_key_file={of}/server.key"
     )
-}
-
-/// An authority, a server's certificate from it, and another authority.
-fn certificates() -> Result<tempfile::TempDir> {
-    let kept = tempfile::Builder::new().prefix("trafctl-tls-").tempdir()?;
-    let directory = kept.path();
-    let openssl = |arguments: &str| {
-        run_ok(Command::new("openssl").args(arguments.split_whitespace()).current_dir(directory))
-    };
-    let ec = "-newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes";
-    for name in ["ca", "other"] {
-        openssl(&format!("req -x509 {ec} -keyout {name}.key -out {name}.pem -subj /CN={name} -days 2"))?;
-    }
-    openssl(&format!("req {ec} -keyout server.key -out server.csr -subj /CN=db"))?;
-    fs::write(directory.join("names"), "subjectAltName=IP:127.0.0.1\n")?;
-    openssl(
-        "x509 -req -in server.csr -CA ca.pem -CAkey ca.key -CAcreateserial -out server.pem -days 2 -extfile names",
-    )?;
-    fs::set_permissions(directory, fs::Permissions::from_mode(0o755))?;
-    let id: u32 = run_ok(Command::new("id").args(["-u", "postgres"]))?.trim().parse()?;
-    chown(directory.join("server.key"), Some(id), None)?;
-    Ok(kept)
 }

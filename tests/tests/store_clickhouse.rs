@@ -5,16 +5,17 @@ use std::{
     net::SocketAddr,
     os::unix::fs::PermissionsExt as _,
     path::Path,
-    process::{Command, Output, Stdio},
+    process::{Output, Stdio},
     time::Duration,
 };
 
 use anyhow::{Context as _, Result, ensure};
 use traffic_tests::{
     Amounts, Container, Counters, Daemon, Lab,
+    certificates::certificates,
     check::{eventually, stderr},
     clickhouse::ClickHouse,
-    process::{Process, run_ok},
+    process::Process,
     traffic::udp_send,
 };
 
@@ -207,7 +208,7 @@ fn a_single_altered_row_is_found_and_repaired() -> Result<()> {
 fn the_server_is_verified_and_the_password_stays_in_its_file() -> Result<()> {
     let (lab, a, b) = node("ch-tls")?;
     let directory = certificates()?;
-    let certificates = directory.path().display();
+    let path = directory.path().display();
     let server = store(&lab, Some(directory.path()))?;
     let daemon = Daemon::start(&lab)?;
     udp_send(a.namespace(), b.namespace(), SocketAddr::new(b.v4(), 0), 100, 333)?;
@@ -226,11 +227,11 @@ fn the_server_is_verified_and_the_password_stays_in_its_file() -> Result<()> {
         ensure!(!text.contains("hunter2") && !text.contains("letmein"), "{text}");
         Ok((output.status.success(), text))
     };
-    let verified = format!("?ca_file={certificates}/ca.pem");
+    let verified = format!("?ca_file={path}/ca.pem");
     for (options, file, reason) in [
         // The system does not know this authority, and the other one did not sign.
         ("", &passwords, "TLS with"),
-        (&format!("?ca_file={certificates}/other.pem"), &passwords, "TLS with"),
+        (&format!("?ca_file={path}/other.pem"), &passwords, "TLS with"),
         (&verified, &wrong, "let this user in"),
     ] {
         let (is_shipped, text) = ship(options, file)?;
@@ -247,23 +248,4 @@ fn the_server_is_verified_and_the_password_stays_in_its_file() -> Result<()> {
     let (is_shipped, text) = ship(&verified, &passwords)?;
     ensure!(!is_shipped && text.contains("trafctl store init"), "{text}");
     Ok(())
-}
-
-/// An authority, a server's certificate from it, and another authority.
-fn certificates() -> Result<tempfile::TempDir> {
-    let kept = tempfile::Builder::new().prefix("trafctl-tls-").tempdir()?;
-    let directory = kept.path();
-    let openssl = |arguments: &str| {
-        run_ok(Command::new("openssl").args(arguments.split_whitespace()).current_dir(directory))
-    };
-    let ec = "-newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes";
-    for name in ["ca", "other"] {
-        openssl(&format!("req -x509 {ec} -keyout {name}.key -out {name}.pem -subj /CN={name} -days 2"))?;
-    }
-    openssl(&format!("req {ec} -keyout server.key -out server.csr -subj /CN=db"))?;
-    fs::write(directory.join("names"), "subjectAltName=IP:127.0.0.1\n")?;
-    openssl(
-        "x509 -req -in server.csr -CA ca.pem -CAkey ca.key -CAcreateserial -out server.pem -days 2 -extfile names",
-    )?;
-    Ok(kept)
 }

@@ -20,11 +20,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::Context as _;
+use anyhow::{Context as _, anyhow};
 use jiff::Timestamp;
 use tokio::sync::Notify;
 use traffic_ledger::Ledger;
-use traffic_store::{AnyStore, Node, Shipped, Shipper, Target, Verified, verify_days};
+use traffic_store::{AnyStore, Node, PasswordFile, Shipped, Shipper, Target, Verified, verify_days};
 
 use crate::{
     config::{Config, IdScope},
@@ -54,14 +54,21 @@ pub struct Shipping {
     machine: Option<String>,
     node: Node,
     interval: Duration,
-    /// The stores, with their passwords.
+    /// The stores.
     pub targets: Vec<Target>,
+    /// Where their passwords are.
+    passwords: Vec<PasswordFile>,
 }
 
 impl Shipping {
     /// Of the ledger of a state directory, which need not exist yet. `keeps_state`: what becomes of it is written there,
     /// and not only known to this process.
-    pub fn new(state_dir: &Path, config: &Config, targets: Vec<Target>, keeps_state: bool) -> Self {
+    pub fn new(
+        state_dir: &Path,
+        config: &Config,
+        (targets, passwords): (Vec<Target>, Vec<PasswordFile>),
+        keeps_state: bool,
+    ) -> Self {
         let kernel = rustix::system::uname().release().to_string_lossy().into_owned();
         let version = env!("CARGO_PKG_VERSION").to_owned();
         Self {
@@ -78,7 +85,18 @@ impl Shipping {
             },
             interval: config.ship.interval,
             targets,
+            passwords,
         }
+    }
+
+    /// Connects to a store, with the password that its file has now.
+    ///
+    /// # Errors
+    /// When the file cannot be read, or the store is away or lets nobody in.
+    pub async fn connect(&self, target: &Target) -> anyhow::Result<AnyStore> {
+        let target = target.clone().with_password(&self.passwords);
+        let target = target.map_err(|reason| anyhow!("cannot read the password file {reason}"))?;
+        Ok(AnyStore::connect(&target).await?)
     }
 
     /// The ledger, for reading.
@@ -122,7 +140,7 @@ impl Shipping {
         sent.ledger = ledger.shipping_identity()?.ledger;
         // Before it is shipped: what is noted as shipped is.
         sent.reading_ms = ledger.shipped_extent()?.last_reading_ms;
-        let mut store = AnyStore::connect(target).await?;
+        let mut store = self.connect(target).await?;
         let mut next_line = Instant::now() + LINES;
         let mut on_step = |shipped: Shipped, left: usize| {
             sent.shipped = shipped;
@@ -206,7 +224,7 @@ impl Shipping {
         let name = target.name();
         let until = daily::end(ledger, now_s)?;
         let scope = daily::scope(noted.compared.as_ref(), ledger, until)?;
-        let mut store = AnyStore::connect(target).await?;
+        let mut store = self.connect(target).await?;
         let verified = verify_days(&self.shipper(ledger), &mut store, scope).await?;
         let found = daily::found(ledger, &verified, until)?;
         let compared = found.clone().after(noted.compared.as_ref());

@@ -4,7 +4,7 @@ use anyhow::{Context as _, bail};
 use clap::{Args, Subcommand};
 use serde::Serialize;
 use tokio::signal::unix::{SignalKind, signal};
-use traffic_store::{AnyStore, Store as _, Takeover, Target, Verified};
+use traffic_store::{Store as _, Takeover, Target, Verified};
 
 use crate::{
     cli::{Done, Format, Global, confirm::Confirm, print, print_error, store::Passwords},
@@ -89,12 +89,14 @@ impl To {
             );
         }
         let password_file = config.ship.password_file.as_deref();
+        // Once with the passwords, so that a file that cannot be read is said at once.
         let targets = urls
             .iter()
             .map(|url| self.passwords.target(url, password_file))
             .collect::<anyhow::Result<_>>()?;
+        let stores = (targets, self.passwords.files(password_file));
         // Stores of other commands are nobody's concern.
-        Ok(Shipping::new(&global.state_dir, &config, targets, self.urls.is_empty()))
+        Ok(Shipping::new(&global.state_dir, &config, stores, self.urls.is_empty()))
     }
 }
 
@@ -183,7 +185,7 @@ async fn adopt(global: &Global, to: &To, confirm: Confirm) -> anyhow::Result<Don
     for target in &shipping.targets {
         let name = target.name();
         let ledger = global.ledger()?;
-        let mut store = AnyStore::connect(target).await?;
+        let mut store = shipping.connect(target).await?;
         let takeover = shipping.shipper(&ledger).takeover(&mut store).await?;
         let mut rows = None;
         if confirm.yes {
@@ -250,7 +252,7 @@ async fn verify(global: &Global, to: &To, repair: bool) -> anyhow::Result<Done> 
 
 async fn verify_one(shipping: &Shipping, target: &Target, repair: bool) -> anyhow::Result<Verified> {
     let ledger = shipping.ledger()?;
-    let mut store = AnyStore::connect(target).await?;
+    let mut store = shipping.connect(target).await?;
     Ok(traffic_store::verify(&shipping.shipper(&ledger), &mut store, repair).await?)
 }
 

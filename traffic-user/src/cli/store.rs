@@ -128,7 +128,7 @@ pub(super) struct Passwords {
 
 impl Passwords {
     /// The files in the order in which they are searched. Those that need not exist are left out if they do not.
-    fn files(&self, configured: Option<&Path>) -> Vec<PasswordFile> {
+    pub(super) fn files(&self, configured: Option<&Path>) -> Vec<PasswordFile> {
         if let Some(file) = &self.password_file {
             return vec![PasswordFile(file.clone())];
         }

@@ -29,7 +29,7 @@ const CROSS_TOOLS: [(&str, &str); 2] = [
 const COMPILER: [&str; 3] = ["rustc-web", "cargo-web", "libstd-rust-web-dev-bpf"];
 
 /// Tools of the tests and the demonstration: `(package, program)`.
-const TEST_TOOLS: [(&str, &str); 35] = [
+const TEST_TOOLS: [(&str, &str); 36] = [
     // Runs a command on a terminal.
     ("bsdutils", "script"),
     // Podman and what it runs containers with, as a platform whose interfaces have random names.
@@ -65,6 +65,8 @@ const TEST_TOOLS: [(&str, &str); 35] = [
     // A switch in a process. Its service is not started either.
     ("openvswitch-switch", "/usr/sbin/ovs-vswitchd"),
     ("perl-base", "perl"),
+    // A pooler between shippers and the store. Its service is not started either.
+    ("pgbouncer", "/usr/sbin/pgbouncer"),
     // The store of many nodes. Its service is not started: the tests have clusters of their own.
     ("postgresql-15", "/usr/lib/postgresql/15/bin/postgres"),
     ("procps", "sysctl"),

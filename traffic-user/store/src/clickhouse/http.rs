@@ -13,6 +13,8 @@ use super::{
 };
 use crate::store::{PartDigest, StoreError};
 
+/// The longest wait for the first answer of a server.
+const CONNECT_TIME: Duration = Duration::from_secs(20);
 /// The longest wait for one statement.
 const CALL_TIME: Duration = Duration::from_secs(120);
 /// The longest wait for a copy of five minutes. It happens when somebody adopts a ledger.
@@ -86,12 +88,13 @@ impl Http {
              ALL {}",
             cluster::definition(server.database())
         );
-        let answer = match server.ask(&ask).await {
+        let answer = match server.ask_within(&ask, CONNECT_TIME).await {
             // A user who may not ask what the server knows ships all the same.
             Err(StoreError::Refused(_)) => {
                 // Without knowing whether the store is on a cluster, nothing may be written.
                 let least = cluster::definition(server.database());
-                server.ask(&format!("SELECT 'version' AS n, version() AS v UNION ALL {least}")).await
+                let least = format!("SELECT 'version' AS n, version() AS v UNION ALL {least}");
+                server.ask_within(&least, CONNECT_TIME).await
             }
             answer => answer,
         };
@@ -217,8 +220,10 @@ fn refusal(status: u16, body: &[u8]) -> StoreError {
         digits.parse::<u32>().ok()
     });
     // Old servers write more around the text itself.
-    let line = line.split_once("DB::Exception: ").map_or(line.as_str(), |(_, text)| text);
-    let line = line.strip_suffix(", e.what() = DB::Exception").unwrap_or(line);
+    let kinds = ["DB::Exception", "DB::ErrnoException"];
+    let begun = kinds.iter().find_map(|kind| line.split_once(&format!("{kind}: ")));
+    let line = begun.map_or(line.as_str(), |(_, text)| text);
+    let line = line.split_once(", e.what() = DB::").map_or(line, |(text, _)| text);
     match code {
         // No database, no table, no column: no store, or an older one.
         Some(60 | 81 | 16 | 47) => StoreError::Unusable(format!(
@@ -231,10 +236,11 @@ fn refusal(status: u16, body: &[u8]) -> StoreError {
             "{line}; `GRANT {} TO` the user that ships, and use the owner of the database for `ship adopt` and what changes the store",
             schema::SHIP_ROLE
         )),
-        // Timeouts, limits, too many parts, network, a full disk, read-only replicas: a repetition may succeed.
+        // Timeouts, limits, too many parts, network, files that cannot be written, a full disk, read-only replicas: a
+        // repetition may succeed.
         Some(
-            3 | 32 | 33 | 159 | 173 | 198 | 201 | 202 | 203 | 209 | 210 | 236 | 241 | 242 | 243 | 252 | 279
-            | 285 | 286 | 319 | 364 | 394 | 425 | 439 | 692 | 999,
+            3 | 32 | 33 | 74 | 75 | 76 | 159 | 173 | 198 | 201 | 202 | 203 | 209 | 210 | 236 | 241 | 242
+            | 243 | 252 | 279 | 285 | 286 | 319 | 364 | 394 | 425 | 439 | 692 | 999,
         ) => StoreError::Away(line.to_owned()),
         Some(_) => StoreError::Refused(line.to_owned()),
         None if status >= 500 || status == 429 => {

@@ -102,12 +102,14 @@ async fn a_server_gets_only_what_it_knows() {
 async fn errors_say_whether_a_repetition_may_help() {
     let unknown =
         "Code: 60, e.displayText() = DB::Exception: Table t.units doesn't exist., e.what() = DB::Exception";
+    let disk = "Code: 75, e.displayText() = DB::ErrnoException: Cannot write to file x, errno: 28, e.what() = DB::ErrnoException";
     let password = "Code: 193, e.displayText() = DB::Exception: Wrong password for user ship";
     for (does, kind, part) in [
         (Does::Answers(404, unknown), "unusable", "(Table t.units doesn't exist.); run `trafctl store init`"),
         (Does::Answers(401, password), "refused", "let this user in: Wrong password for user ship"),
         (Does::Answers(500, "Code: 252. DB::Exception: Too many parts (300)."), "away", "Too many parts"),
         (Does::Answers(403, "Code: 497. DB::Exception: ship: no"), "refused", "GRANT trafctl_ship"),
+        (Does::Answers(500, disk), "away", "errno: 28"),
         (Does::Answers(502, "<html>"), "away", "status 502"),
         (Does::Answers(404, "<html>"), "refused", "HTTP interface"),
         (Does::Ends, "away", "no answer from"),

@@ -126,6 +126,18 @@ fn of(error: &Error) -> StoreError {
         Some(code) if ["08", "57", "53", "40", "55"].iter().any(|class| code.starts_with(class)) => {
             StoreError::Away(text(error))
         }
+        Some("25006") => StoreError::Away(format!(
+            "{}; the database takes no writes: name the primary server in the URL, or end its read-only mode",
+            text(error)
+        )),
+        Some("28P01" | "28000") => StoreError::Refused(format!(
+            "{}; correct the user in the URL, its password in the password file, or the server's pg_hba.conf",
+            text(error)
+        )),
+        Some("3D000") => StoreError::Refused(format!(
+            "{}; correct the URL, or create the database and run `trafctl store init`",
+            text(error)
+        )),
         // No schema, no function, no table, no column.
         Some("3F000" | "42883" | "42P01" | "42703") => StoreError::Unusable(format!(
             "there is no store of this version ({}); run `trafctl store init` as the owner of the \
