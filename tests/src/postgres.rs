@@ -28,8 +28,19 @@ pub struct Postgres<'n> {
     options: Vec<String>,
 }
 
-/// The directory of the newest server that is installed.
+/// The directory of the server's programs: the newest that is installed, or what `TRAFCTL_POSTGRES` names.
 fn programs() -> Result<PathBuf> {
+    let Some(chosen) = std::env::var_os("TRAFCTL_POSTGRES").map(PathBuf::from) else { return installed() };
+    let shown = chosen.display();
+    ensure!(
+        chosen.join("postgres").is_file(),
+        "there is no PostgreSQL in {shown}, which TRAFCTL_POSTGRES names"
+    );
+    Ok(chosen)
+}
+
+/// The directory of the newest server that is installed. Its client speaks to every server.
+fn installed() -> Result<PathBuf> {
     let versions =
         fs::read_dir("/usr/lib/postgresql").context("there is no PostgreSQL; run `cargo xtask setup`")?;
     let mut found: Vec<(u32, PathBuf)> = versions
@@ -158,7 +169,7 @@ impl<'n> Postgres<'n> {
     ///
     /// When psql cannot be started.
     pub fn psql(&self, user: &str, sql: &str) -> Result<Output> {
-        let mut command = Command::new(programs()?.join("psql"));
+        let mut command = Command::new(installed()?.join("psql"));
         command.arg("-h").arg(self.socket()).args([
             "-XqAt",
             "-v",
