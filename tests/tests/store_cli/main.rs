@@ -104,6 +104,27 @@ fn every_answer_is_that_of_the_ledger_to_the_byte() -> Result<()> {
     fails(&lab, &["report", "--store", &url, "--by", "total"], "were dropped from the store")
 }
 
+/// Adds a node `n8` that counted the same as `n7`.
+fn second_node(server: &Postgres<'_>) -> Result<()> {
+    let second = "insert into trafctl.ledger (id, node, version, kernel, changes, done, zone, billing_day, begun, \
+                  ended, id_scope) select 'x', 'n8', version, kernel, 0, 0, zone, billing_day, begun, ended, \
+                  id_scope from trafctl.ledger";
+    server.query(second)?;
+    let number = server.query("select number from trafctl.ledger where node = 'n8'")?;
+    for (table, columns) in [
+        ("container", "number, name, label, kind, since, retired"),
+        (
+            "traffic",
+            "level, start, container, class, family, series, in_packets, in_bytes, out_packets, out_bytes",
+        ),
+    ] {
+        server.query(&format!(
+            "insert into trafctl.{table} (ledger, {columns}, rev) select {number}, {columns}, rev from trafctl.{table}"
+        ))?;
+    }
+    Ok(())
+}
+
 #[test]
 fn nodes_are_listed_with_how_far_they_are() -> Result<()> {
     let (lab, reader) = shipped("store-nodes")?;
@@ -127,22 +148,7 @@ fn nodes_are_listed_with_how_far_they_are() -> Result<()> {
         "{csv}"
     );
     // The container that moved: of two nodes with ids of their own, it is two.
-    let second = "insert into trafctl.ledger (id, node, version, kernel, changes, done, zone, billing_day, begun, \
-                  ended, id_scope) select 'x', 'n8', version, kernel, 0, 0, zone, billing_day, begun, ended, \
-                  id_scope from trafctl.ledger";
-    server.query(second)?;
-    let number = server.query("select number from trafctl.ledger where node = 'n8'")?;
-    for (table, columns) in [
-        ("container", "number, name, label, kind, since, retired"),
-        (
-            "traffic",
-            "level, start, container, class, family, series, in_packets, in_bytes, out_packets, out_bytes",
-        ),
-    ] {
-        server.query(&format!(
-            "insert into trafctl.{table} (ledger, {columns}, rev) select {number}, {columns}, rev from trafctl.{table}"
-        ))?;
-    }
+    second_node(&server)?;
     let total = |arguments: &[&str]| -> Result<serde_json::Value> {
         let arguments =
             [&["report", "--by", "total", "--format", "json", "--store", &url][..], arguments].concat();

@@ -13,7 +13,7 @@ use anyhow::{Context as _, Result, ensure};
 use serde_json::Value;
 use traffic_tests::{Lab, process::Process};
 
-use super::{fails, in_clickhouse, shipped, store};
+use super::{fails, in_clickhouse, second_node, shipped, store};
 
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -144,4 +144,71 @@ fn the_page_of_a_store_in_clickhouse_has_the_figures_of_its_reports() -> Result<
     let (_server, url) = in_clickhouse(&lab)?;
     has_the_figures(&lab, &url)?;
     has_tenants(&lab, &url, &url)
+}
+
+/// Documents of nodes with several calendars, and the commands that print the same.
+const IN_CALENDAR: [(&str, &str); 5] = [
+    ("report?by=month", "report --by month --tz UTC --billing-day 1"),
+    ("report?by=day&tz=Asia/Tokyo", "report --by day --tz Asia/Tokyo --billing-day 1"),
+    ("report?by=month&billing_day=7", "report --by month --tz UTC --billing-day 7"),
+    ("top", "top-talkers --tz UTC"),
+    ("gaps", "gaps --tz UTC"),
+];
+
+#[test]
+fn the_page_of_nodes_with_several_calendars_has_the_one_that_is_chosen() -> Result<()> {
+    let (lab, reader) = shipped("store-zones")?;
+    let server = store(&lab)?;
+    let url = server.url(&reader);
+    fails(&lab, &["web", &url], "no rows yet")?;
+    lab.run_ok(&["ship", "--once", "--to", &server.url("ship")])?;
+    second_node(&server)?;
+    // What has no months needs no billing day.
+    server.query("update trafctl.ledger set billing_day = 3 where node = 'n8'")?;
+    for command in ["top-talkers", "gaps"] {
+        lab.run_ok(&[command, "--store", &url])?;
+    }
+    server.query("update trafctl.ledger set zone = 'UTC' where node = 'n8'")?;
+    fails(&lab, &["web", &url], "several time zones (n7: Europe/Berlin, n8: UTC); choose one with --tz")?;
+    fails(
+        &lab,
+        &["web", &url, "--tz", "UTC"],
+        "begin on several days (n7: 15, n8: 3); choose one with --billing-day",
+    )?;
+    fails(&lab, &["web", &url, "--tz", "Mars/Base", "--billing-day", "1"], "cannot use --tz")?;
+    let socket = lab.path("web.sock");
+    let web = serve(&lab, &socket, &[&url, "--tz", "UTC", "--billing-day", "1"])?;
+    for (document, command) in IN_CALENDAR {
+        let command: Vec<&str> = command.split(' ').chain(["--store", &url, "--format", "json"]).collect();
+        let (served, printed) = (get(&socket, &format!("/api/v1/{document}"))?, lab.run_ok(&command)?);
+        ensure!(served == printed, "{document}:\n{served}\n{printed}");
+    }
+    for document in ["overview", "series?by=day", "months", "containers", "quotas"] {
+        get(&socket, &format!("/api/v1/{document}"))?;
+    }
+    let months: Value = get(&socket, "/api/v1/months")?.parse()?;
+    ensure!(months["zone"] == "UTC" && months["billing_day"] == 1, "{months:#}");
+    ensure!(web.terminate(PATIENCE)?.success());
+    // Of nodes that agree, and of a ledger, it is another calendar than theirs.
+    let file = lab.state_dir().join("ledger.sqlite");
+    let file = file.to_str().context("a path")?;
+    for source in [&[url.as_str(), "--node", "n7"][..], &[file]] {
+        let socket = lab.path("one.sock");
+        let web = serve(&lab, &socket, &[source, &["--tz", "UTC", "--billing-day", "1"]].concat())?;
+        let printed = lab.run_ok(&[
+            "report",
+            "--by",
+            "month",
+            "--tz",
+            "UTC",
+            "--billing-day",
+            "1",
+            "--format",
+            "json",
+        ])?;
+        let served = get(&socket, "/api/v1/report?by=month")?;
+        ensure!(served == printed, "{source:?}:\n{served}\n{printed}");
+        ensure!(web.terminate(PATIENCE)?.success());
+    }
+    Ok(())
 }

@@ -64,7 +64,7 @@ pub use self::{
     class_documents::{Classes, LedgerClasses, NodeClasses},
     listen::{Bound, SocketFile, bind_to},
     quota_rows::{QuotaFacts, QuotaRow},
-    reader::{Reader, StoreView},
+    reader::{AskedCalendar, Reader, StoreView},
     server::{Server, serve},
     token::{Access, Unusable},
 };
@@ -168,6 +168,11 @@ impl Source {
             reader: Some(reader),
             ..Self::new(|| anyhow::bail!(NOT_LIVE), None)
         }
+    }
+
+    /// The parameters of the calendar that the figures are shown in.
+    fn calendar_parameters(&self) -> Vec<(&'static str, String)> {
+        self.reader.as_ref().map(Reader::calendar_parameters).unwrap_or_default()
     }
 
     /// `resolve` gives all ids that the containers asked for are known by, or fails with

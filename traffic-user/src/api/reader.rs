@@ -75,6 +75,16 @@ pub struct Reader {
     find: Arc<Find>,
     pub(super) class_names: Arc<ReadNames>,
     kept: Arc<NodeSums>,
+    calendar: AskedCalendar,
+}
+
+/// Time zone and billing day of all answers, unless a question asks for others.
+#[derive(Clone, Debug, Default)]
+pub struct AskedCalendar {
+    /// The time zone; `None` for that of the ledger, or of all ledgers of a store.
+    pub zone: Option<String>,
+    /// The first day of billing months; `None` as for the zone.
+    pub billing_day: Option<u8>,
 }
 
 impl fmt::Debug for Reader {
@@ -116,7 +126,22 @@ impl Reader {
             find: Arc::new(ById),
             class_names: Arc::new(ClassNames::new),
             kept: Arc::default(),
+            calendar: AskedCalendar::default(),
         }
+    }
+
+    /// Answers in a time zone and with a billing day.
+    #[must_use]
+    pub fn in_calendar(mut self, calendar: AskedCalendar) -> Self {
+        self.calendar = calendar;
+        self
+    }
+
+    /// The parameters by which a question asks for the calendar.
+    pub(super) fn calendar_parameters(&self) -> Vec<(&'static str, String)> {
+        let zone = self.calendar.zone.clone().map(|zone| ("tz", zone));
+        let day = self.calendar.billing_day.map(|day| ("billing_day", day.to_string()));
+        zone.into_iter().chain(day).collect()
     }
 
     /// `find` finds containers by their other ids and names.
@@ -137,7 +162,7 @@ impl Reader {
     ///
     /// # Errors
     /// When it cannot be opened.
-    pub(super) fn open(&self) -> Result<Ledger, LedgerError> {
+    pub fn open(&self) -> Result<Ledger, LedgerError> {
         self.open_for((None, None), false)
     }
 
@@ -149,6 +174,8 @@ impl Reader {
         with_interfaces: bool,
     ) -> Result<Ledger, LedgerError> {
         let until = Instant::now() + TIME;
+        let zone = zone.or(self.calendar.zone.as_deref());
+        let billing_day = billing_day.or(self.calendar.billing_day);
         let mut ledger = match &self.origin {
             Origin::File { path, beside_writer: true } => Ledger::open_beside_writer(path)?,
             Origin::File { path, beside_writer: false } => Ledger::open_read_only(path)?,

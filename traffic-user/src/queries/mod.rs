@@ -53,12 +53,15 @@ impl std::fmt::Debug for Context<'_> {
     }
 }
 
+/// A billing day for what has no months, so that nodes with several of them need no choice.
+pub const ANY_DAY: Option<u8> = Some(1);
+
 /// A query that was read but not asked yet.
 pub trait Query {
     /// Whether the answer changes with the clock, besides with the ledger.
     fn ends_now(&self) -> bool;
 
-    /// Time zone and billing day that are asked for.
+    /// Time zone and billing day that are asked for. [`ANY_DAY`] where nothing depends on the day.
     fn asked_calendar(&self) -> (Option<&str>, Option<u8>) {
         (None, None)
     }

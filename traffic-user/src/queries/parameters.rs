@@ -10,7 +10,8 @@ use clap::{
 /// The pairs of a query string, in their order.
 pub type Pairs = Vec<(String, String)>;
 
-/// Parses options. Every value stands behind its own name, so that none can pass for another option.
+/// Parses options. Every value stands behind its own name, so that none can pass for another option. Of what is fixed
+/// unless it is given, options that do not know it take nothing.
 ///
 /// # Errors
 /// One sentence that names the parameter and what is accepted.
@@ -21,6 +22,7 @@ pub fn parse<T: Args + FromArgMatches>(pairs: &Pairs, fixed: &[(&str, &str)]) ->
         .disable_version_flag(true);
     let mut words = Vec::new();
     let fixed = fixed.iter().filter(|(name, _)| !pairs.iter().any(|(given, _)| given == name));
+    let fixed = fixed.filter(|(name, _)| find(&command, name).is_some());
     let fixed: Vec<_> = fixed.map(|&(name, value)| (name.to_owned(), value.to_owned())).collect();
     for (name, value) in pairs.iter().chain(&fixed) {
         let argument = find(&command, name)

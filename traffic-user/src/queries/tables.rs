@@ -4,7 +4,7 @@ use clap::{Args, ValueEnum};
 use traffic_ledger::{By, Ledger, Report, ReportQuery, Split, TopQuery};
 use traffic_model::{calendar::Calendar, local_time::LocalTime};
 
-use super::{Context, Layer, Period, Query, Resolved, SheetFormat, parse_class, with_forecasts};
+use super::{ANY_DAY, Context, Layer, Period, Query, Resolved, SheetFormat, parse_class, with_forecasts};
 use crate::render::{ledger as render, quota_forecasts::Forecasts};
 
 /// What a report is about
@@ -265,7 +265,7 @@ impl Query for TopOptions {
     }
 
     fn asked_calendar(&self) -> (Option<&str>, Option<u8>) {
-        (self.period.zone(), None)
+        (self.period.zone(), ANY_DAY)
     }
 
     fn resolve<'q>(&'q self, ledger: &Ledger, _: &Context<'_>) -> anyhow::Result<Resolved<'q>> {
@@ -292,7 +292,7 @@ impl Query for GapOptions {
     }
 
     fn asked_calendar(&self) -> (Option<&str>, Option<u8>) {
-        (self.period.zone(), None)
+        (self.period.zone(), ANY_DAY)
     }
 
     fn resolve<'q>(&'q self, ledger: &Ledger, context: &Context<'_>) -> anyhow::Result<Resolved<'q>> {

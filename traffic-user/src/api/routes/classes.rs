@@ -30,7 +30,7 @@ pub(super) async fn get_classes(State(source): State<Source>, asked: Asked) -> R
 }
 
 pub(super) async fn get_explain(State(source): State<Source>, asked: Asked) -> Response {
-    match options::<ExplainOptions>(asked, &[]) {
+    match options::<ExplainOptions>(&source, asked, &[]) {
         Ok((options, _)) => answer(source, move |classes| classes.explain(options.address)).await,
         Err(refusal) => *refusal,
     }

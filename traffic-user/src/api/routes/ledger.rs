@@ -17,8 +17,8 @@ use crate::{
         reader::{Question, Reader, asked_badly, refused},
     },
     queries::{
-        ById, Context, GapOptions, MonthOptions, OverviewOptions, Query, QuotaOptions, ReportOptions,
-        SeriesOptions, SheetFormat, TopOptions, known_names,
+        ANY_DAY, ById, Context, GapOptions, MonthOptions, OverviewOptions, Query, QuotaOptions,
+        ReportOptions, SeriesOptions, SheetFormat, TopOptions, known_names,
     },
     render::{
         ClassNames,
@@ -42,25 +42,30 @@ const fn content_type(format: SheetFormat) -> &'static str {
 
 pub(super) async fn get_report(State(source): State<Source>, headers: HeaderMap, asked: Asked) -> Response {
     let of_format = |options: &ReportOptions| content_type(options.format);
-    answer(source, headers, ("report", options(asked, &JSON_FORMAT)), of_format).await
+    let parsed = options(&source, asked, &JSON_FORMAT);
+    answer(source, headers, ("report", parsed), of_format).await
 }
 
 pub(super) async fn get_top(State(source): State<Source>, headers: HeaderMap, asked: Asked) -> Response {
     let of_format = |options: &TopOptions| content_type(options.format);
-    answer(source, headers, ("top", options(asked, &JSON_FORMAT)), of_format).await
+    let parsed = options(&source, asked, &JSON_FORMAT);
+    answer(source, headers, ("top", parsed), of_format).await
 }
 
 pub(super) async fn get_gaps(State(source): State<Source>, headers: HeaderMap, asked: Asked) -> Response {
     let of_format = |options: &GapOptions| content_type(options.format);
-    answer(source, headers, ("gaps", options(asked, &JSON_FORMAT)), of_format).await
+    let parsed = options(&source, asked, &JSON_FORMAT);
+    answer(source, headers, ("gaps", parsed), of_format).await
 }
 
 pub(super) async fn get_series(State(source): State<Source>, headers: HeaderMap, asked: Asked) -> Response {
-    answer(source, headers, ("series", options(asked, &[])), |_: &SeriesOptions| JSON).await
+    let parsed = options(&source, asked, &[]);
+    answer(source, headers, ("series", parsed), |_: &SeriesOptions| JSON).await
 }
 
 pub(super) async fn get_months(State(source): State<Source>, headers: HeaderMap, asked: Asked) -> Response {
-    answer(source, headers, ("months", options(asked, &[])), |_: &MonthOptions| JSON).await
+    let parsed = options(&source, asked, &[]);
+    answer(source, headers, ("months", parsed), |_: &MonthOptions| JSON).await
 }
 
 type Parsed<Q> = Result<(Q, crate::queries::parameters::Pairs), Box<Response>>;
@@ -101,14 +106,14 @@ pub(super) async fn get_containers(
         if let Some(tag) = tag.as_ref().filter(|tag| tag.is_known(&headers)) {
             return Ok(tag.not_modified());
         }
-        let ledger = reader.open().map_err(|error| reader.cannot_open(error))?;
+        let ledger = reader.open_for((None, ANY_DAY), false).map_err(|error| reader.cannot_open(error))?;
         Ok(document(JSON, plots::containers(&ledger.containers()?)?, tag))
     };
     reader.on_a_thread(work).await
 }
 
 pub(super) async fn get_quotas(State(source): State<Source>, headers: HeaderMap, asked: Asked) -> Response {
-    let (query, pairs) = match options::<QuotaOptions>(asked, &[]) {
+    let (query, pairs) = match options::<QuotaOptions>(&source, asked, &[]) {
         Ok(parsed) => parsed,
         Err(refusal) => return *refusal,
     };
@@ -132,7 +137,7 @@ pub(super) async fn get_quotas(State(source): State<Source>, headers: HeaderMap,
 
 /// The first view: the last day, and what is wrong.
 pub(super) async fn get_overview(State(source): State<Source>, headers: HeaderMap, asked: Asked) -> Response {
-    let (query, pairs) = match options::<OverviewOptions>(asked, &[]) {
+    let (query, pairs) = match options::<OverviewOptions>(&source, asked, &[]) {
         Ok(parsed) => parsed,
         Err(refusal) => return *refusal,
     };
@@ -153,7 +158,7 @@ pub(super) async fn get_overview(State(source): State<Source>, headers: HeaderMa
         if let Some(tag) = tag.as_ref().filter(|tag| tag.is_known(&headers)) {
             return Ok(tag.not_modified());
         }
-        let opened = reader.open_for((query.zone(), None), false);
+        let opened = reader.open_for((query.zone(), ANY_DAY), false);
         let ledger = opened.map_err(|error| reader.cannot_open(error))?;
         let context = Context {
             resolve: &|ledger, typed| known_names(ledger, typed, &ById),

@@ -40,9 +40,17 @@ fn parsed<T>(
         .map_err(|error| Box::new(error_answer(StatusCode::BAD_REQUEST, &error)))
 }
 
-/// Reads options from a query; a document is JSON unless another format is asked for.
-fn options<T: clap::Args>(asked: Asked, fixed: &[(&str, &str)]) -> Result<(T, Pairs), Box<Response>> {
-    parsed(asked, |pairs| parameters::parse(pairs, fixed))
+/// Reads options from a query; a document is JSON unless another format is asked for, and in the calendar that the
+/// source was started with.
+fn options<T: clap::Args>(
+    source: &Source,
+    asked: Asked,
+    fixed: &[(&str, &str)],
+) -> Result<(T, Pairs), Box<Response>> {
+    let calendar = source.calendar_parameters();
+    let calendar = calendar.iter().map(|(name, value)| (*name, value.as_str()));
+    let fixed: Vec<_> = fixed.iter().copied().chain(calendar).collect();
+    parsed(asked, |pairs| parameters::parse(pairs, &fixed))
 }
 
 /// All routes. Nothing can be changed through them. Figures need the token, if there is one.

@@ -26,7 +26,7 @@ const MOST_AGE_OF_NAMES: Duration = Duration::from_secs(10);
 const PATIENCE_FOR_NAMES: Duration = Duration::from_millis(300);
 
 pub(super) async fn get_rates(State(source): State<Source>, asked: Asked) -> Response {
-    let (options, _) = match options::<RateOptions>(asked, &[]) {
+    let (options, _) = match options::<RateOptions>(&source, asked, &[]) {
         Ok(parsed) => parsed,
         Err(refusal) => return *refusal,
     };
