@@ -128,7 +128,9 @@ impl<'n> Postgres<'n> {
                 command.args([&format!("--reuid={uid}"), &format!("--regid={gid}"), "--clear-groups", "--"]);
                 command.arg(programs()?.join("postgres")).current_dir(self.directory.path());
                 command.arg("-D").arg(self.directory.path().join("data")).arg("-k").arg(self.socket());
-                command.args(["-c", "listen_addresses="]).args(&self.options);
+                // Version 13 has another default.
+                command.args(["-c", "password_encryption=scram-sha-256", "-c", "listen_addresses="]);
+                command.args(&self.options);
                 command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log.try_clone()?);
                 self.process = Some(Process::spawn(&mut command)?);
             }

@@ -315,7 +315,7 @@ fn the_server_is_verified_and_the_password_stays_in_its_file() -> Result<()> {
         ("", &passwords, "certificate"),
         (&format!("?sslrootcert={path}/other.pem"), &passwords, "certificate"),
         (&verified, &wrong, "password authentication failed"),
-        ("?sslmode=disable", &passwords, "no encryption"),
+        ("?sslmode=disable", &passwords, "no pg_hba.conf entry"),
     ] {
         let (is_shipped, text) = ship(options, file)?;
         ensure!(!is_shipped && text.contains(reason), "{options}: {text}");

@@ -149,7 +149,7 @@ fn five_minutes_that_were_gone_before_the_migration_are_named_from_clickhouse() 
 /// What an older shipper does to bring units of a ledger again, and how many it is asked for the rows of.
 fn brought_by_older(server: &Postgres<'_>, node: &str, condition: &str) -> Result<String> {
     let parts = format!(
-        "select l.number ledger, array_agg(p.name) names, array_agg(p.number) numbers, array_agg(p.rev) revs
+        "select l.number ledger, array_agg(p.name) as names, array_agg(p.number) as numbers, array_agg(p.rev) as revs
          from trafctl.ledger l join trafctl.part p on p.ledger = l.number and p.name in ('5min', 'day')
          where l.node = '{node}' and {condition} group by l.number"
     );
