@@ -50,7 +50,8 @@ pub fn run(options: &Options) -> Result<()> {
     setup::ensure(Purpose::Build)?;
     let mut seed = Command::new("cargo");
     seed.current_dir(command::workspace())
-        .args(["run", "--release", "--package", "traffic-ledger", "--example", "seed-ledger", "--"])
+        .args(["run", "--release", "--package", "traffic-ledger", "--features", "testing"])
+        .args(["--example", "seed-ledger", "--"])
         .arg(std::path::absolute(&options.file)?)
         .args(
             [options.containers, options.classes, options.days, options.rounds]

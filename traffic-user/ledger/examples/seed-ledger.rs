@@ -12,18 +12,14 @@
 //! whatever the page cache holds of the file. Drains use an epoch of their own, so measuring a file again
 //! adds some minutes to it.
 
-use std::collections::HashMap;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use jiff::{SignedDuration, Timestamp};
-use traffic_common::{Family, Tally};
-use traffic_ledger::{By, DrainContext, DrainTrigger, Ledger, LedgerConfig, ReportQuery, TopQuery};
+use traffic_ledger::testing::seeded::{self, Volume};
+use traffic_ledger::{By, Ledger, LedgerConfig, ReportQuery, TopQuery};
 use traffic_model::calendar::Retention;
-use traffic_model::{
-    ByDirection, ClassCounter, ClassTableInfo, ContainerId, InterfaceCounter, PassedCounter, Snapshot,
-};
 
 const DAY: i64 = 86_400;
 
@@ -54,21 +50,12 @@ fn seed(
 ) -> anyhow::Result<()> {
     let mut ledger = Ledger::open(path, LedgerConfig::default())?;
     let begin: Timestamp = "2026-01-01T00:00:00Z".parse()?;
-    let mut snapshot = first_snapshot(begin, containers, classes)?;
+    let mut snapshot = seeded::first_snapshot(begin, containers, classes);
     let started = Instant::now();
-    let fine_from = begin + SignedDuration::from_secs((days - fine_days) * DAY);
     let end = begin + SignedDuration::from_secs(days * DAY);
-    let mut drains = 0_u64;
-    while snapshot.time < end {
-        let step = if snapshot.time < fine_from { old_step } else { 300 };
-        advance(&mut snapshot, step);
-        ledger.drain(&snapshot, context(step))?;
-        drains += 1;
-        // Sums of hours and days are the same whenever they are made. Once a day takes a third of the time.
-        if snapshot.time.as_second() % DAY == 0 {
-            ledger.maintain(snapshot.time)?;
-        }
-    }
+    let fine_from = begin + SignedDuration::from_secs((days - fine_days).max(0) * DAY);
+    let mut drains = seeded::fill(&mut ledger, &mut snapshot, (fine_from, old_step), Volume::Busy)?;
+    drains += seeded::fill(&mut ledger, &mut snapshot, (end, 300), Volume::Busy)?;
     print_line(&format!("seeded: {drains} drains in {:.0} s", started.elapsed().as_secs_f64()));
     Ok(())
 }
@@ -77,15 +64,15 @@ fn seed(
 fn measure_drains(path: &Path, containers: u32, classes: u8, rounds: u32) -> anyhow::Result<()> {
     let mut ledger = Ledger::open(path, LedgerConfig::default())?;
     let end = ledger.report(&ReportQuery { by: By::Total, ..ReportQuery::default() })?.to;
-    let mut snapshot = first_snapshot(end, containers, classes)?;
+    let mut snapshot = seeded::first_snapshot(end, containers, classes);
     snapshot.epoch = end.as_second().unsigned_abs();
     snapshot.boot_id = format!("measured at {end}");
     // The first reading of a new epoch inserts its names.
-    ledger.drain(&snapshot, context(60))?;
+    ledger.drain(&snapshot, seeded::every(60))?;
     let mut drains = Vec::new();
     for _ in 0..rounds.max(1) * 4 {
-        advance(&mut snapshot, 60);
-        drains.push(measure(|| ledger.drain(&snapshot, context(60)))?);
+        seeded::advance(&mut snapshot, 60, Volume::Busy);
+        drains.push(measure(|| ledger.drain(&snapshot, seeded::every(60)))?);
     }
     print_times("a drain", &drains);
     let maintenance = measure(|| ledger.maintain(snapshot.time + SignedDuration::from_secs(60)))?;
@@ -175,89 +162,4 @@ fn print_times(name: &str, times: &[Took]) {
 #[expect(clippy::print_stdout, reason = "the numbers are what this program is for")]
 fn print_line(line: &str) {
     println!("{line}");
-}
-
-fn context(seconds: u64) -> DrainContext {
-    DrainContext { interval: Duration::from_secs(seconds), trigger: DrainTrigger::Interval }
-}
-
-fn first_snapshot(begin: Timestamp, containers: u32, classes: u8) -> anyhow::Result<Snapshot> {
-    let mut counters = Vec::new();
-    let mut interfaces = Vec::new();
-    for container in 0..containers {
-        let id = ContainerId::new(&container.to_string())?;
-        for (class, family) in (0..classes).flat_map(|class| Family::ALL.map(|family| (class, family))) {
-            counters.push(ClassCounter {
-                container: id.clone(),
-                generation: container + 1,
-                is_retired: false,
-                class,
-                family,
-                tally: ByDirection::default(),
-            });
-        }
-        interfaces.push(InterfaceCounter {
-            interface: format!("veth{container}.0"),
-            generation: container + 1,
-            container: Some(id),
-            ifindex: Some(container + 10),
-            attached: begin,
-            passed: ByDirection::<PassedCounter>::default(),
-            accounted: ByDirection::default(),
-        });
-    }
-    Ok(Snapshot {
-        node: "node1".to_owned(),
-        boot_id: "00000000-0000-0000-0000-000000000001".to_owned(),
-        epoch: 1,
-        epoch_created: begin,
-        time: begin,
-        boottime_ns: 0,
-        class_table: ClassTableInfo { hash: [1; 32], loaded: begin, prefixes: 2 },
-        counters,
-        faults: Vec::new(),
-        interfaces,
-        former: ByDirection::default(),
-        former_faults: Default::default(),
-        former_estimated: Default::default(),
-        former_small_segments: Default::default(),
-        former_copies: Default::default(),
-        drops: None,
-    })
-}
-
-/// Advances time and counters, pseudo-randomly, so that numbers have realistic lengths.
-fn advance(snapshot: &mut Snapshot, seconds: u64) {
-    snapshot.time += SignedDuration::from_secs(seconds.cast_signed());
-    snapshot.boottime_ns += seconds * 1_000_000_000;
-    let mut random = snapshot.boottime_ns | 1;
-    let mut add = |tally: &mut Tally| {
-        random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        let packets = (random >> 44) % 5_000 * seconds / 60 + 1;
-        tally.packets += packets;
-        tally.bytes += packets * (60 + (random >> 33) % 1400);
-    };
-    let mut of_container: HashMap<&ContainerId, ByDirection<Tally>> = HashMap::new();
-    for counter in &mut snapshot.counters {
-        let sum = of_container.entry(&counter.container).or_default();
-        for (tally, sum) in [
-            (&mut counter.tally.incoming, &mut sum.incoming),
-            (&mut counter.tally.outgoing, &mut sum.outgoing),
-        ] {
-            add(tally);
-            sum.packets += tally.packets;
-            sum.bytes += tally.bytes;
-        }
-    }
-    for interface in &mut snapshot.interfaces {
-        let sum = interface.container.as_ref().and_then(|container| of_container.get(container).copied());
-        let ByDirection { incoming, outgoing } = sum.unwrap_or_default();
-        for (passed, sum) in
-            [(&mut interface.passed.incoming, incoming), (&mut interface.passed.outgoing, outgoing)]
-        {
-            passed.wire = sum;
-            passed.skbs = sum.packets / 3;
-            passed.skb_bytes = sum.bytes + 14 * passed.skbs;
-        }
-    }
 }

@@ -7,6 +7,8 @@
     reason = "test support, compiled into tests only"
 )]
 
+pub mod seeded;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 

@@ -3,7 +3,7 @@
 //! Each row is a line of text, as `postgres` writes it in SQL as well. The digest of a part's rows in one table is
 //! SHA-256 over its lines, sorted by their bytes.
 
-use std::{borrow::Cow, fmt::Write as _};
+use std::{borrow::Cow, collections::BTreeMap, fmt::Write as _};
 
 use sha2::{Digest as _, Sha256};
 use traffic_ledger::{Cell, Content};
@@ -35,12 +35,11 @@ fn line(row: &[Cell]) -> String {
 
 /// The digests of a part, by table.
 pub(crate) fn of(content: &Content) -> Vec<PartDigest> {
-    let mut tables: Vec<usize> = content.rows.iter().map(|row| row.0).collect();
-    tables.sort_unstable();
-    tables.dedup();
-    let digest = |table| {
-        let mut lines: Vec<String> =
-            content.rows.iter().filter(|row| row.0 == table).map(|row| line(&row.1)).collect();
+    let mut tables: BTreeMap<usize, Vec<String>> = BTreeMap::new();
+    for (table, row) in content.all_rows() {
+        tables.entry(table).or_default().push(line(&row));
+    }
+    let digest = |(table, mut lines): (usize, Vec<String>)| {
         lines.sort_unstable();
         let hash = Sha256::digest(lines.join("\n"));
         PartDigest {
@@ -62,7 +61,7 @@ mod tests {
     fn every_difference_changes_the_digest_and_the_order_does_not() {
         let row =
             |number, text: &str| (2, vec![Cell::Integer(number), Cell::Text(text.to_owned()), Cell::Null]);
-        let part = |rows| Content { name: "5min", number: 300, rev: 1, rows };
+        let part = |rows| Content { rows, ..Content::new("5min", 300, 1) };
         let base = of(&part(vec![row(1, "a"), row(2, "b")]));
         assert_eq!((base.len(), base[0].rows), (1, 2));
         assert_eq!(of(&part(vec![row(2, "b"), row(1, "a")])), base);

@@ -4,15 +4,16 @@
 
 mod missing_drops;
 
-use traffic_ledger::{Changes, Identity, Ledger, LedgerError, ShippedExtent};
+use traffic_ledger::{Changes, Content, Identity, Ledger, LedgerError, ShippedExtent};
 
 use crate::{
     refusal::{self, Refusal},
     store::{Batch, Known, Node, Put, Store, StoreError, Takeover},
 };
 
-/// Rows that are read at once, more or less: one part may have more. It bounds the memory.
-const ROWS_AT_ONCE: usize = 30_000;
+/// Rows that are read at once, more or less: one part may have more. It bounds the memory. A packed day is read once for
+/// each batch, and a server likes large ones.
+const ROWS_AT_ONCE: usize = 100_000;
 /// Parts that are read at once. Those of one packed day are decoded together.
 const MOST_PARTS: usize = 288;
 /// How often another shipper may be faster in one batch.
@@ -85,7 +86,7 @@ impl Shipper<'_> {
         let mut live_after = until;
         let mut size = 4;
         loop {
-            let (parts, rest) = left.split_at(size.min(left.len()));
+            let (parts, rest) = self.split(left, size)?;
             left = rest;
             // One number may have changed many parts: it is done when all of them are shipped.
             let done = left.first().map_or(until, |next| next.2 - 1);
@@ -103,7 +104,11 @@ impl Shipper<'_> {
             }
             let now = self.ledger.shipping_identity()?.changes;
             if now > live_after {
-                for parts in self.list(live_after, now)?.chunks(size) {
+                let live = self.list(live_after, now)?;
+                let mut live = &live[..];
+                while !live.is_empty() {
+                    let (parts, rest) = self.split(live, size)?;
+                    live = rest;
                     shipped.rows +=
                         self.put(store, &mut known, Step { parts, done, ..Step::default() }).await? as u64;
                     shipped.parts += parts.len() as u64;
@@ -111,6 +116,13 @@ impl Shipper<'_> {
                 live_after = now;
             }
         }
+    }
+
+    /// The parts of the next batch, and the others. A quiet hour may be followed by a busy one: how many rows the last
+    /// batch had is no bound.
+    fn split<'p>(&self, parts: &'p [Part], most: usize) -> Result<(&'p [Part], &'p [Part]), ShipError> {
+        let next = &parts[..most.min(parts.len())];
+        Ok(parts.split_at(self.ledger.fitting(next, ROWS_AT_ONCE)?))
     }
 
     /// The parts that changed, the oldest change first. Of one change, names come before the figures that have them.
@@ -204,7 +216,7 @@ impl Shipper<'_> {
     ) -> Result<usize, ShipError> {
         let names: Vec<(&'static str, i64)> = step.parts.iter().map(|part| (part.0, part.1)).collect();
         let contents = self.ledger.contents(&names)?;
-        let rows = contents.iter().map(|content| content.rows.len()).sum();
+        let rows = contents.iter().map(Content::count).sum();
         let mut batch = Batch {
             ledger: String::new(),
             before: None,
@@ -261,7 +273,7 @@ mod tests {
 
     #[test]
     fn the_next_parts_have_as_many_rows_as_fit() {
-        assert_eq!(next_size(4, 48_000, 4), 2);
+        assert_eq!(next_size(4, 160_000, 4), 2);
         assert_eq!(next_size(4, 4_000_000, 4), 1);
         assert_eq!(next_size(4, 0, 4), 8);
         assert_eq!(next_size(200, 200, 200), MOST_PARTS);

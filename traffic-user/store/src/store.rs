@@ -109,7 +109,7 @@ impl Batch {
     pub(crate) fn without_drops(&self) -> Self {
         let mut batch = self.clone();
         for content in &mut batch.contents {
-            content.rows.retain(|row| row.0 != DROPPED_TABLE);
+            content.counted.retain(|rows| rows.0 != DROPPED_TABLE);
         }
         batch
     }

@@ -127,6 +127,26 @@ impl Ledger {
         Ok(statement.query_row([after], |row| Ok((row.get::<_, i64>(0)?.cast_unsigned(), row.get(1)?)))?)
     }
 
+    /// How many of the first parts have, together, at most so many rows; at least one of them.
+    ///
+    /// # Errors
+    /// When the file cannot be read.
+    pub fn fitting(
+        &self,
+        parts: &[(&'static str, i64, i64)],
+        most_rows: usize,
+    ) -> Result<usize, LedgerError> {
+        let view = self.conn.unchecked_transaction()?;
+        let (mut rows, mut packed) = (0_usize, BTreeMap::new());
+        for (at, part) in parts.iter().enumerate() {
+            rows = rows.saturating_add(parts::most_rows(&view, (part.0, part.1), &mut packed)?);
+            if rows > most_rows {
+                return Ok(at.max(1));
+            }
+        }
+        Ok(parts.len())
+    }
+
     /// The present rows of parts, each with the number of its last change. A part that the ledger no longer lists
     /// is left out: retention removed it, which no store repeats.
     ///
@@ -143,7 +163,7 @@ impl Ledger {
                 .query_row(params![name, number], |row| row.get(0))
                 .optional()?;
             let Some(rev) = rev else { continue };
-            let mut content = Content { name, number, rev, rows: Vec::new() };
+            let mut content = Content::new(name, number, rev);
             match parts::level_of(name) {
                 Some(level) => drop(units.entry(level).or_default().insert(number, content)),
                 None => {

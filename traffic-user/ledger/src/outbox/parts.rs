@@ -1,16 +1,12 @@
 //! How the rows of a part are read. Their tables are in `tables`.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{borrow::Cow, collections::BTreeMap};
 
 use rusqlite::{Connection, OptionalExtension as _, types::ValueRef};
 use traffic_model::calendar::Level;
 
 use crate::{
-    days::{
-        Series,
-        columns::MOST_VALUES,
-        read::{self, Selection},
-    },
+    days::read::{self, Selection},
     error::LedgerError,
     outbox::{
         KINDS, UNITS,
@@ -58,13 +54,87 @@ pub struct Content {
     pub number: i64,
     /// Change number of its last change.
     pub rev: i64,
-    /// Its rows: places in [`TABLES`], and the values of all columns.
+    /// Its rows in tables whose values are not counted: places in [`TABLES`], and the values of all columns.
     pub rows: Vec<(usize, Vec<Cell>)>,
+    /// Its rows in tables of counters, which are nearly all that is shipped: the place of each table, and the values of
+    /// all columns of all rows, one after the other; of counters, an u64 with the same bits.
+    pub counted: Vec<(usize, Vec<i64>)>,
+}
+
+impl Content {
+    /// A part that has no rows yet.
+    pub fn new(name: &'static str, number: i64, rev: i64) -> Self {
+        Self { name, number, rev, rows: Vec::new(), counted: Vec::new() }
+    }
+
+    /// How many rows it has.
+    pub fn count(&self) -> usize {
+        self.rows.len() + self.counted_rows().count()
+    }
+
+    /// The rows of counters, each with the place of its table.
+    pub fn counted_rows(&self) -> impl Iterator<Item = (usize, &[i64])> {
+        self.counted.iter().flat_map(|(table, numbers)| {
+            numbers.chunks_exact(TABLES[*table].columns()).map(|row| (*table, row))
+        })
+    }
+
+    /// All rows in the same form.
+    pub fn all_rows(&self) -> impl Iterator<Item = (usize, Cow<'_, [Cell]>)> {
+        let counted = self.counted_rows().map(|(table, row)| {
+            (table, Cow::Owned(row.iter().copied().map(Cell::Integer).collect::<Vec<_>>()))
+        });
+        self.rows.iter().map(|(table, row)| (*table, Cow::Borrowed(&row[..]))).chain(counted)
+    }
 }
 
 /// The level of a unit's name.
 pub(super) fn level_of(name: &str) -> Option<Level> {
     UNITS.iter().find(|unit| unit.1 == name).map(|unit| unit.0)
+}
+
+/// How many rows a part has at most. No column of a packed day is read for it. `packed` remembers the packed series of
+/// the days that were asked for.
+///
+/// # Errors
+/// When the file cannot be read.
+pub(super) fn most_rows(
+    conn: &Connection,
+    (name, number): (&str, i64),
+    packed: &mut BTreeMap<(Level, i64), usize>,
+) -> Result<usize, LedgerError> {
+    let count = |sql: &str, number: i64| -> Result<usize, LedgerError> {
+        let found: i64 = conn.prepare_cached(sql)?.query_row([number], |row| row.get(0))?;
+        Ok(usize::try_from(found).unwrap_or(usize::MAX))
+    };
+    let Some(level) = level_of(name) else {
+        // A closed month is the only record with many rows.
+        return if name == "period" {
+            let sql = "SELECT (SELECT count(*) FROM closed_row WHERE period = ?1)
+                       + (SELECT count(*) FROM closed_rate WHERE period = ?1) + 1";
+            count(sql, number)
+        } else {
+            Ok(1)
+        };
+    };
+    // The unit's own row, and spans.
+    let mut most = 2;
+    for (_, kind) in &KINDS {
+        most += count(&format!("SELECT count(*) FROM {} WHERE start = ?1", kind.rows_table(level)), number)?;
+    }
+    let day = "SELECT coalesce(max(start), 0) FROM border WHERE level = 2 AND start <= ?1";
+    let day: i64 = conn.prepare_cached(day)?.query_row([number], |row| row.get(0))?;
+    if let Some(known) = packed.get(&(level, day)) {
+        return Ok(most + known);
+    }
+    let mut series = 0;
+    for (_, kind) in &KINDS {
+        if let Some(table) = kind.days_table(level) {
+            series += count(&format!("SELECT count(*) FROM {table} WHERE start = ?1"), day)?;
+        }
+    }
+    packed.insert((level, day), series);
+    Ok(most + series)
 }
 
 /// The rows of a record.
@@ -131,26 +201,61 @@ fn counted(
     (starts, contents): (&[i64], &mut BTreeMap<i64, Content>),
 ) -> Result<(), LedgerError> {
     let Some(range) = starts.first().zip(starts.last()) else { return Ok(()) };
-    let wanted: BTreeSet<i64> = starts.iter().copied().collect();
-    let mut sums: BTreeMap<(i64, Series), [u64; MOST_VALUES]> = BTreeMap::new();
+    let keys = 2 + kind.keys.len();
     read::each(conn, &Selection::all(kind, level, (*range.0, range.1 + 1)), |row| {
-        if wanted.contains(&row.start) {
-            let sum = sums.entry((row.start, row.series)).or_default();
-            sum.iter_mut().zip(row.values).for_each(|(sum, value)| *sum = sum.wrapping_add(value));
+        if let Some(content) = contents.get_mut(&row.start) {
+            if content.counted.last().is_none_or(|last| last.0 != table) {
+                content.counted.push((table, Vec::new()));
+            }
+            let Some((_, numbers)) = content.counted.last_mut() else { return Ok(()) };
+            numbers.extend([i64::from(level as u8), row.start]);
+            numbers.extend(&row.series[..kind.keys.len()]);
+            numbers.extend(row.values[..kind.values.len()].iter().map(|value| value.cast_signed()));
         }
         Ok(())
     })?;
-    for ((start, series), values) in sums {
-        let Some(content) = contents.get_mut(&start).filter(|_| values.iter().any(|&value| value != 0))
-        else {
-            continue;
-        };
-        let keys = [i64::from(level as u8), start].into_iter();
-        let keys = keys.chain(series.into_iter().take(kind.keys.len()));
-        let values = values.into_iter().take(kind.values.len()).map(u64::cast_signed);
-        content.rows.push((table, keys.chain(values).map(Cell::Integer).collect()));
+    for start in starts {
+        let Some(content) = contents.get_mut(start) else { continue };
+        if let Some((_, numbers)) = content.counted.last_mut().filter(|last| last.0 == table) {
+            add_up(numbers, (keys, keys + kind.values.len()));
+            if numbers.is_empty() {
+                content.counted.pop();
+            }
+        }
     }
     Ok(())
+}
+
+/// Sorts rows by their keys, adds up those with the same keys, and leaves out those that are 0. `keys` and `width`: how
+/// many columns identify a row, and how many there are.
+fn add_up(numbers: &mut Vec<i64>, (keys, width): (usize, usize)) {
+    let is_done = |rows: &[i64]| {
+        let mut before: Option<&[i64]> = None;
+        rows.chunks_exact(width).all(|row| {
+            let is_next = before.is_none_or(|before| before[..keys] < row[..keys]);
+            before = Some(row);
+            is_next && row[keys..].iter().any(|&value| value != 0)
+        })
+    };
+    // Packed rows come like this, and nearly all are packed.
+    if is_done(numbers) {
+        return;
+    }
+    let mut rows: Vec<&[i64]> = numbers.chunks_exact(width).collect();
+    rows.sort_unstable_by_key(|row| &row[..keys]);
+    let mut sums: Vec<i64> = Vec::with_capacity(numbers.len());
+    for same in rows.chunk_by(|a, b| a[..keys] == b[..keys]) {
+        let begin = sums.len();
+        sums.extend(same[0]);
+        for row in &same[1..] {
+            let values = sums[begin + keys..].iter_mut().zip(&row[keys..]);
+            values.for_each(|(sum, value)| *sum = sum.wrapping_add(*value));
+        }
+        if sums[begin + keys..].iter().all(|&value| value == 0) {
+            sums.truncate(begin);
+        }
+    }
+    *numbers = sums;
 }
 
 #[cfg(test)]
@@ -158,8 +263,57 @@ mod tests {
     use super::*;
     use crate::{
         outbox::{RECORDS, tables::Kept},
-        testing::ledger,
+        testing::{
+            ledger,
+            seeded::{self, Volume},
+        },
     };
+
+    #[test]
+    fn rows_with_the_same_keys_are_added_up_and_empty_ones_left_out() {
+        let rows = |list: &[[i64; 4]]| list.concat();
+        let mut numbers =
+            rows(&[[0, 5, 1, 2], [0, 3, 9, 0], [0, 5, -1, 4], [0, 4, 0, 0], [0, 3, 1, 1], [0, 6, 7, 7]]);
+        add_up(&mut numbers, (2, 4));
+        assert_eq!(numbers, rows(&[[0, 3, 10, 1], [0, 5, 0, 6], [0, 6, 7, 7]]));
+        let mut zeros = rows(&[[0, 1, 2, 3], [0, 1, -2, -3]]);
+        add_up(&mut zeros, (2, 4));
+        assert!(zeros.is_empty());
+        let mut sorted = rows(&[[0, 1, 2, 3], [0, 2, 0, 1]]);
+        add_up(&mut sorted, (2, 4));
+        assert_eq!(sorted, rows(&[[0, 1, 2, 3], [0, 2, 0, 1]]));
+    }
+
+    #[test]
+    fn all_rows_are_counted_ones_and_others() {
+        let mut content = Content::new("5min", 300, 7);
+        content.rows.push((0, vec![Cell::Null]));
+        content.counted.push((1, (0..20).collect()));
+        assert_eq!(content.count(), 3);
+        let all: Vec<_> = content.all_rows().map(|(table, row)| (table, row.len(), row[0].clone())).collect();
+        assert_eq!(all, [(0, 1, Cell::Null), (1, 10, Cell::Integer(0)), (1, 10, Cell::Integer(10))]);
+    }
+
+    #[test]
+    fn a_part_has_no_more_rows_than_were_expected_of_it() {
+        let mut file = ledger();
+        let begin: jiff::Timestamp = "2026-01-01T00:00:00Z".parse().unwrap();
+        let mut snapshot = seeded::first_snapshot(begin, 3, 2);
+        let end = begin + jiff::SignedDuration::from_hours(48);
+        seeded::fill(&mut file.ledger, &mut snapshot, (end, 3600), Volume::Mixed).unwrap();
+        let changes =
+            |units| file.ledger.changes(crate::Changes { after: 0, until: i64::MAX, units }).unwrap();
+        let mut packed = BTreeMap::new();
+        let mut units = 0;
+        for part in changes(false).into_iter().chain(changes(true)) {
+            let most = most_rows(&file.ledger.conn, (part.0, part.1), &mut packed).unwrap();
+            for content in file.ledger.contents(&[(part.0, part.1)]).unwrap() {
+                assert!(content.count() <= most && most <= 4 * content.count() + 4, "{part:?}: {most}");
+                units += content.counted.len();
+            }
+        }
+        assert!(units > 20 && packed.values().any(|&series| series > 0), "{units} {packed:?}");
+    }
 
     #[test]
     fn every_row_has_the_columns_of_its_table() {
@@ -179,7 +333,8 @@ mod tests {
             assert_eq!(names(table.values), kind.values);
         }
         assert_eq!(TABLES[4].name, "span");
-        let parts: BTreeSet<&str> = TABLES.iter().flat_map(|table| table.parts).copied().collect();
+        let parts: std::collections::BTreeSet<&str> =
+            TABLES.iter().flat_map(|table| table.parts).copied().collect();
         let noted = UNITS.iter().map(|unit| unit.1).chain(RECORDS.iter().map(|record| record.0));
         assert_eq!(parts, noted.collect());
     }

@@ -32,6 +32,11 @@ impl ShippedTable {
     pub fn is_of_units(&self) -> bool {
         self.parts == UNIT_PARTS
     }
+
+    /// How many columns a row has.
+    pub const fn columns(&self) -> usize {
+        self.keys.len() + self.values.len()
+    }
 }
 
 const UNIT_PARTS: &[&str] = &["5min", "day"];

@@ -5,6 +5,7 @@ use std::time::Duration;
 use traffic_https::{Client, Limits, Request};
 
 use super::{
+    binary,
     cluster::{self, Cluster},
     engine::{Adoption, Engine, Notes, PartVersion, Progress, Seen, Versioned},
     schema, setup,
@@ -58,8 +59,6 @@ pub struct Http {
 #[derive(Clone, Copy, Debug)]
 struct Call<'a> {
     sql: &'a str,
-    /// Rows of an insertion.
-    rows: Option<&'a [u8]>,
     /// Settings, as in a URL.
     settings: &'a str,
     timeout: Duration,
@@ -152,8 +151,8 @@ impl Http {
         let sql = format!("{sql} FORMAT TabSeparated");
         // A user who may only read may also not change settings: only where it must be.
         let settings = if sql.len() > SHORT_STATEMENT { "max_query_size=268435456" } else { "" };
-        let call = Call { sql: &sql, rows: None, settings, timeout };
-        Ok(sql::rows(&self.call(call).await?))
+        let call = Call { sql: &sql, settings, timeout };
+        Ok(sql::rows(&self.call(call, None).await?))
     }
 
     /// Runs a statement that returns nothing.
@@ -163,11 +162,17 @@ impl Http {
         } else {
             String::new()
         };
-        self.call(Call { sql, rows: None, settings: &settings, timeout: CALL_TIME }).await.map(drop)
+        self.call(Call { sql, settings: &settings, timeout: CALL_TIME }, None).await.map(drop)
     }
 
-    pub(super) async fn insert(&self, table: &str, rows: &[u8], is_small: bool) -> Result<(), StoreError> {
-        let sql = format!("INSERT INTO {}.{table} FORMAT JSONEachRow", sql::quoted(self.database()));
+    /// Adds rows to a table, as JSON.
+    pub(super) async fn insert(&self, table: &str, rows: Vec<u8>, is_small: bool) -> Result<(), StoreError> {
+        self.insert_as(&format!("{table} FORMAT JSONEachRow"), rows, is_small).await
+    }
+
+    /// Adds rows. `into`: the table, its columns, and how the rows are written.
+    async fn insert_as(&self, into: &str, rows: Vec<u8>, is_small: bool) -> Result<(), StoreError> {
+        let sql = format!("INSERT INTO {}.{into}", sql::quoted(self.database()));
         let mut settings = UNDIVIDED.to_owned();
         let knows = |name: &str| self.knows.iter().any(|known| known == name);
         for off in [PARALLEL, REPEATS].into_iter().filter(|name| knows(name)) {
@@ -182,12 +187,13 @@ impl Http {
             settings.push('&');
             settings.push_str(&cluster.settings());
         }
-        let call = Call { sql: &sql, rows: Some(rows), settings: &settings, timeout: CALL_TIME };
-        self.call(call).await.map(drop)
+        let call = Call { sql: &sql, settings: &settings, timeout: CALL_TIME };
+        self.call(call, Some(rows)).await.map(drop)
     }
 
-    async fn call(&self, call: Call<'_>) -> Result<Vec<u8>, StoreError> {
-        let Call { sql, rows, settings, timeout } = call;
+    /// Runs a statement, with the rows of an insertion.
+    async fn call(&self, call: Call<'_>, rows: Option<Vec<u8>>) -> Result<Vec<u8>, StoreError> {
+        let Call { sql, settings, timeout } = call;
         // The server answers when it is done, so that an error comes as one.
         let mut target = "/?wait_end_of_query=1".to_owned();
         if !settings.is_empty() {
@@ -197,7 +203,7 @@ impl Http {
         let body = match rows {
             Some(rows) => {
                 target.push_str(&format!("&query={}", percent_encoded(sql)));
-                rows.to_vec()
+                rows
             }
             None => sql.as_bytes().to_vec(),
         };
@@ -324,13 +330,14 @@ impl Engine for Http {
     }
 
     async fn note(&mut self, notes: Notes<'_>) -> Result<(), StoreError> {
-        self.insert("progress", &sql::note_rows(notes), !self.is_busy).await
+        self.insert("progress", sql::note_rows(notes), !self.is_busy).await
     }
 
     async fn add(&mut self, place: u64, parts: &Versioned<'_>) -> Result<(), StoreError> {
         self.is_busy = sql::rows_of(parts) >= MANY_ROWS;
         let units = parts.iter().all(|(content, _)| super::is_unit(content));
-        self.insert(schema::table_of(units), &sql::part_rows(place, parts), !self.is_busy).await
+        let into = format!("{} ({}) FORMAT RowBinary", schema::table_of(units), binary::columns(units));
+        self.insert_as(&into, binary::part_rows(place, parts, units), !self.is_busy).await
     }
 
     async fn versions(&mut self, place: u64, parts: &[(&str, i64)]) -> Result<Vec<PartVersion>, StoreError> {
@@ -350,11 +357,11 @@ impl Engine for Http {
     async fn copy(&mut self, from: u64, to: u64, before: i64) -> Result<(), StoreError> {
         let sql = sql::copy(self.tables(), (from, to), before);
         let settings = self.cluster.as_ref().map(Cluster::settings).unwrap_or_default();
-        self.call(Call { sql: &sql, rows: None, settings: &settings, timeout: COPY_TIME }).await.map(drop)
+        self.call(Call { sql: &sql, settings: &settings, timeout: COPY_TIME }, None).await.map(drop)
     }
 
     async fn adopt(&mut self, adoptions: &[Adoption]) -> Result<(), StoreError> {
-        self.insert("adoption", &sql::adoption_rows(adoptions), false).await
+        self.insert("adoption", sql::adoption_rows(adoptions), false).await
     }
 
     async fn digests(

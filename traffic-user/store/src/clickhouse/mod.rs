@@ -13,11 +13,12 @@
 //!    however late, is read by nobody. One insertion says which place is the ledger's.
 //!
 //! - `engine`: what is asked of the server, and `http`, which asks it.
-//! - `schema`, `sql`, `views`: the tables, the statements, and what people read.
+//! - `schema`, `sql`, `views`: the tables, the statements, and what people read. `binary`: the rows of parts.
 //! - `cluster`: the same on many servers.
 //! - `tenants`: who has which container.
 //! - `target`: URLs. `setup`: creates and checks the tables. `nodes`: how far each node is. `read`: reports.
 
+mod binary;
 mod cluster;
 pub(crate) mod engine;
 mod http;

@@ -247,6 +247,21 @@ impl Column {
     }
 }
 
+/// The number of an entity in its column.
+pub(super) fn entity_value(entity: &str) -> u8 {
+    value_of(std::iter::once(PART).chain(ENTITIES), entity)
+}
+
+/// The number of a part's name in its column.
+pub(super) fn part_value(part: &str) -> u8 {
+    value_of(PARTS.into_iter(), part)
+}
+
+/// The number of a name in an [`enumeration`]. All names that are written are in it, as a test makes sure.
+fn value_of(names: impl Iterator<Item = &'static str>, name: &str) -> u8 {
+    names.zip(0..).find(|(known, _)| *known == name).map_or(u8::MAX, |(_, at)| at)
+}
+
 fn enumeration(names: impl Iterator<Item = &'static str>) -> String {
     let values: Vec<String> = names.zip(0..).map(|(name, at)| format!("{} = {at}", string(name))).collect();
     format!("Enum8({})", values.join(", "))

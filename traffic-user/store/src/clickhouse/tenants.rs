@@ -78,7 +78,7 @@ impl Table for Http {
     }
 
     async fn add(&self, entry: &Entry) -> Result<(), StoreError> {
-        self.insert("assignment", &sql::assignment_row(entry), false).await
+        self.insert("assignment", sql::assignment_row(entry), false).await
     }
 
     async fn pause(&self) {

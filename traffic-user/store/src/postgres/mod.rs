@@ -189,6 +189,12 @@ impl Column {
         }
     }
 
+    fn push_number(&mut self, number: i64) {
+        if let Self::Integers(all) = self {
+            all.push(Some(number));
+        }
+    }
+
     fn parameter(&self) -> (&(dyn ToSql + Sync), Type) {
         match self {
             Self::Integers(all) => (all, Type::INT8_ARRAY),
@@ -211,6 +217,10 @@ async fn put_table(
         for (_, row) in content.rows.iter().filter(|row| row.0 == at) {
             revs.push(content.rev);
             columns.iter_mut().zip(row).for_each(|(column, cell)| column.push(cell));
+        }
+        for (_, row) in content.counted_rows().filter(|row| row.0 == at) {
+            revs.push(content.rev);
+            columns.iter_mut().zip(row).for_each(|(column, number)| column.push_number(*number));
         }
     }
     if revs.is_empty() {

@@ -38,7 +38,7 @@ impl Shipper<'_> {
             let lacking = self.without_their_drops(store, &ledger, day).await?;
             let mut left = &lacking[..];
             while !left.is_empty() {
-                let (parts, rest) = left.split_at(size.min(left.len()));
+                let (parts, rest) = self.split(left, size)?;
                 left = rest;
                 let done = known.as_ref().map_or(0, |known| known.done);
                 let step = Step { parts, done, ..Step::default() };

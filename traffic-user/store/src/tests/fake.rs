@@ -257,7 +257,7 @@ impl Engine for Connection {
             };
             let rows = partitions.entry(partition).or_default();
             rows.push(row(None, &[]));
-            rows.extend(content.rows.iter().map(|(at, cells)| row(Some(*at), cells)));
+            rows.extend(content.all_rows().map(|(at, cells)| row(Some(at), &cells)));
         }
         self.insert(partitions.into_values().map(Insertion::Rows).collect()).await
     }

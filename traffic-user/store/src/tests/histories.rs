@@ -11,6 +11,7 @@ use traffic_ledger::{Changes, DROPPED_TABLE, Ledger, LedgerConfig, testing};
 use super::{
     fake::Fake,
     model::{Model, Simulated},
+    sort,
 };
 use crate::{Node, Refusal, ShipError, Shipper, StoreError, verify};
 
@@ -153,10 +154,10 @@ impl<S: Simulated> World<S> {
         assert_eq!(of.known.done, identity.changes, "{what}");
         for content in &expected {
             let mut sorted = content.clone();
+            sort(&mut sorted);
             sorted.rows.retain(|row| !self.is_old || row.0 != DROPPED_TABLE);
-            sorted.rows.sort_unstable();
             let mut found = of.parts[&(content.name.to_owned(), content.number)].clone();
-            found.rows.sort_unstable();
+            sort(&mut found);
             assert_eq!(found, sorted, "{what}");
         }
         let kept =

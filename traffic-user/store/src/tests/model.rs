@@ -161,7 +161,9 @@ fn put(ledgers: &mut BTreeMap<String, OfLedger>, batch: &Batch, takes_drops: boo
         let key = (content.name.to_owned(), content.number);
         let newer = |before: &Content| content.rev > before.rev || batch.repairs && content.rev == before.rev;
         if of.parts.get(&key).is_none_or(newer) {
-            of.parts.insert(key, content.clone());
+            let mut content = content.clone();
+            super::sort(&mut content);
+            of.parts.insert(key, content);
         }
     }
     let completes = batch.after.without_drops == 0

@@ -6,6 +6,7 @@ use super::{
     fake::Fake,
     histories::{World, block_on, config, of_node},
     model::Simulated,
+    sort,
 };
 use crate::{Refusal, ShipError, Shipped, Shipper, Store, StoreError};
 
@@ -44,7 +45,7 @@ fn two_shippers_of_one_ledger_end_with_its_rows() {
 fn are_of(ledger: &Ledger, parts: &[Content]) -> bool {
     parts.iter().all(|part| {
         let mut own = ledger.contents(&[(part.name, part.number)]).unwrap();
-        own.iter_mut().for_each(|own| own.rows.sort_unstable());
+        own.iter_mut().for_each(sort);
         own == [part.clone()]
     })
 }
@@ -76,7 +77,7 @@ fn two_copies_that_ship_at_once_never_mix() {
         let ledgers = world.store.ledgers();
         let mut parts: Vec<Content> =
             ledgers[&id].parts.values().filter(|part| part.rev > base).cloned().collect();
-        parts.iter_mut().for_each(|part| part.rows.sort_unstable());
+        parts.iter_mut().for_each(sort);
         let whose = (are_of(&original, &parts), are_of(&world.ledger, &parts));
         assert!(whose.0 || whose.1, "seed {seed}: rows of both, {both:?}");
         for (shipped, is_its) in [(&both.0, whose.0), (&both.1, whose.1)] {

@@ -108,7 +108,7 @@ impl Tables {
             .map(|row| {
                 let (name, number) = row.part;
                 let rev = i64::try_from(row.version >> 16).unwrap();
-                ((name.to_owned(), number), Content { name, number, rev, rows: Vec::new() })
+                ((name.to_owned(), number), Content::new(name, number, rev))
             })
             .collect();
         for row in self.counted(place) {

@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 
 use super::Random;
-use crate::{Cell, Changes, Content, Ledger, TABLES, ids, outbox::KINDS, schema::Kind};
+use crate::{Changes, Content, Ledger, TABLES, ids, outbox::KINDS, schema::Kind};
 
 type Part = (&'static str, i64);
 
@@ -107,23 +107,17 @@ impl Store {
     /// Keys and values of a kind.
     fn rows(&self, level: i64, kind: &Kind, from: i64) -> BTreeMap<Vec<i64>, Vec<i64>> {
         let mut found = BTreeMap::new();
-        for row in self.parts.values().flat_map(|part| &part.rows) {
-            if TABLES[row.0].name != kind.name || row.1[0] != Cell::Integer(level) {
+        for row in self.parts.values().flat_map(Content::counted_rows) {
+            if TABLES[row.0].name != kind.name || row.1[0] != level {
                 continue;
             }
-            let numbers: Vec<i64> = row.1[1..].iter().map(number).collect();
-            let (key, values) = numbers.split_at(1 + kind.keys.len());
+            let (key, values) = row.1[1..].split_at(1 + kind.keys.len());
             if key[0] >= from {
                 assert_eq!(found.insert(key.to_vec(), values.to_vec()), None, "a key twice");
             }
         }
         found
     }
-}
-
-fn number(cell: &Cell) -> i64 {
-    let Cell::Integer(number) = cell else { panic!("{cell:?} is no number") };
-    *number
 }
 
 /// The same from the ledger, by its views. Rows of zeros are left out.
